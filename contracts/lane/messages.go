@@ -1,0 +1,145 @@
+package lane
+
+import (
+	"encoding/json"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// Protocol is the version of the conversation that this package speaks.
+const Protocol = 1
+
+// Type tells the messages apart; it is the "type" of every facts object.
+type Type string
+
+// The types there are.
+const (
+	TypeStart      Type = "start"
+	TypeReady      Type = "ready"
+	TypeDetect     Type = "detect"
+	TypeDetected   Type = "detected"
+	TypeClassify   Type = "classify"
+	TypeClassified Type = "classified"
+	TypeFailed     Type = "failed"
+)
+
+// Start is the first message: what the lane will be asked to do.
+type Start struct {
+	Type     Type   `json:"type"`
+	Protocol int    `json:"protocol"`
+	Stage    string `json:"stage"` // detect or classify
+	// Pipelines by name, each with its own settings.
+	Pipelines map[string]Setup `json:"pipelines"`
+}
+
+// Setup is what one pipeline asks of a lane.
+type Setup struct {
+	// Kind names what a built-in lane should load; a lane of the user's own
+	// is free to ignore it.
+	Kind string `json:"kind,omitempty"`
+	// Settings are those of the pipeline's configuration, as JSON.
+	Settings json.RawMessage `json:"settings,omitempty"`
+}
+
+// Ready answers Start once every model is loaded and warm.
+type Ready struct {
+	Type      Type              `json:"type"`
+	Protocol  int               `json:"protocol"`
+	Pipelines map[string]Loaded `json:"pipelines"`
+}
+
+// Loaded says how one pipeline came up.
+type Loaded struct {
+	Models []v1.Model `json:"models,omitempty"`
+	// Error says why the pipeline cannot be served; empty when it can.
+	Error string `json:"error,omitempty"`
+}
+
+// Detect asks for the regions of one picture; the file is in the pixels.
+type Detect struct {
+	Type     Type   `json:"type"`
+	ID       uint64 `json:"id"`
+	Pipeline string `json:"pipeline"`
+	// MediaType is what the content was found to be.
+	MediaType string `json:"media_type"`
+	// MaxRegions is how many regions are wanted at most, the surest first to
+	// be kept.
+	MaxRegions int `json:"max_regions"`
+	// Crops tells whether the pixels of the regions are wanted.
+	Crops bool `json:"crops"`
+}
+
+// Detected answers Detect. The pixels of the crops follow in order.
+type Detected struct {
+	Type Type   `json:"type"`
+	ID   uint64 `json:"id"`
+	// Width and Height are those of the upright picture; Orientation is the
+	// EXIF orientation that was applied, 1 for none.
+	Width       int      `json:"width"`
+	Height      int      `json:"height"`
+	Orientation int      `json:"orientation,omitempty"`
+	Regions     []Region `json:"regions"` // in reading order
+	// Crops, where they were asked for: none, or one for each region, in the
+	// same order. Only the size of the pixels and the region are set.
+	Crops  []Crop `json:"crops,omitempty"`
+	Timing Timing `json:"timing"`
+}
+
+// Region is something a detector found.
+type Region struct {
+	Box   v1.Box  `json:"box"`
+	Score float64 `json:"score"`
+	Label string  `json:"label,omitempty"`
+}
+
+// Crop gives the shape of the pixels of one region: Width × Height × Channels
+// bytes, eight bits a sample, rows from the top, no padding; Channels is 1
+// (grey) or 3 (blue, green, red).
+type Crop struct {
+	Region   int `json:"region"`
+	Width    int `json:"width"`
+	Height   int `json:"height"`
+	Channels int `json:"channels"`
+}
+
+// Classify asks what some crops of one picture are; their pixels follow.
+type Classify struct {
+	Type     Type   `json:"type"`
+	ID       uint64 `json:"id"`
+	Pipeline string `json:"pipeline"`
+	Crops    []Crop `json:"crops"`
+}
+
+// Classified answers Classify with one entry for each crop, in order.
+type Classified struct {
+	Type    Type        `json:"type"`
+	ID      uint64      `json:"id"`
+	Answers []CropLabel `json:"answers"`
+	Timing  Timing      `json:"timing"`
+}
+
+// CropLabel is what a crop is. Boxes of words are in pixels of the crop.
+type CropLabel struct {
+	Region int `json:"region"`
+	// Score is how sure the lane is of Text, or of the first of Labels. With
+	// neither, the detector's score stays.
+	Score  float64    `json:"score,omitempty"`
+	Labels []v1.Label `json:"labels,omitempty"`
+	Text   string     `json:"text,omitempty"`
+	Words  []v1.Word  `json:"words,omitempty"`
+}
+
+// Timing says where a lane's time went, in milliseconds.
+type Timing struct {
+	DecodeMS float64 `json:"decode_ms,omitempty"`
+	InferMS  float64 `json:"infer_ms"`
+}
+
+// Failed answers a request that cannot be answered. Code is one of the
+// problem codes, [v1.Damaged] for a picture that does not decode.
+type Failed struct {
+	Type   Type    `json:"type"`
+	ID     uint64  `json:"id"`
+	Code   v1.Code `json:"code"`
+	Detail string  `json:"detail"`
+}

@@ -1,0 +1,3 @@
+module github.com/sightmesh/sightmesh/contracts/streams
+
+go 1.26.0

@@ -1,0 +1,116 @@
+package v1
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+)
+
+// Crops is the first line of a CROPS message; the pixels of its crops follow
+// the newline, one after the other, each Width × Height × Channels bytes.
+type Crops struct {
+	// Job facts that every part carries, so that a part needs no other.
+	Image   Image   `json:"image"`
+	Models  []Model `json:"models,omitempty"`
+	Timings Timings `json:"timings"`
+	// Part of Parts, counted from 0.
+	Part  int `json:"part"`
+	Parts int `json:"parts"`
+	// Crops of this part.
+	Crops []Crop `json:"crops"`
+}
+
+// Crop is one region with its pixels.
+type Crop struct {
+	// Region is the number of the region in the picture, from 0.
+	Region int `json:"region"`
+	// Box is where in the upright picture the pixels come from.
+	Box   Box     `json:"box"`
+	Score float64 `json:"score"`
+	Label string  `json:"label,omitempty"`
+	// Width and Height are those of the pixels that follow, which may be
+	// scaled against Box; Channels is 1 (grey) or 3 (blue, green, red). Eight
+	// bits a sample, rows from the top, no padding.
+	Width    int `json:"width"`
+	Height   int `json:"height"`
+	Channels int `json:"channels"`
+}
+
+// Size is how many bytes of pixels the crop has.
+func (c Crop) Size() int { return c.Width * c.Height * c.Channels }
+
+// MaxCropSide bounds the sides of a crop's pixels, so that a product of sizes
+// from outside cannot overflow.
+const MaxCropSide = 1 << 16
+
+// Encode gives the body of a CROPS message: m as one line of JSON, then the
+// pixels of each crop in order.
+func (m Crops) Encode(pixels ...[]byte) ([]byte, error) {
+	facts, err := json.Marshal(m)
+	if err != nil {
+		return nil, fmt.Errorf("encode crops: %w", err)
+	}
+	n := len(facts) + 1
+	for _, p := range pixels {
+		n += len(p)
+	}
+	body := make([]byte, 0, n)
+	body = append(append(body, facts...), '\n')
+	for _, p := range pixels {
+		body = append(body, p...)
+	}
+	return body, nil
+}
+
+// DecodeCrops takes the body of a CROPS message apart. The pixels returned
+// are a slice of body. It checks that the facts agree with each other and
+// with the number of bytes behind them.
+func DecodeCrops(body []byte) (m Crops, pixels []byte, err error) {
+	line, pixels, ok := bytes.Cut(body, []byte{'\n'})
+	if !ok {
+		return m, nil, errors.New("decode crops: no newline after the facts")
+	}
+	if err := json.Unmarshal(line, &m); err != nil {
+		return m, nil, fmt.Errorf("decode crops: facts: %w", err)
+	}
+	if m.Parts < 1 || m.Part < 0 || m.Part >= m.Parts {
+		return m, nil, fmt.Errorf("decode crops: part %d of %d", m.Part, m.Parts)
+	}
+	if len(m.Crops) == 0 {
+		return m, nil, errors.New("decode crops: no crops")
+	}
+	want := 0
+	for i, c := range m.Crops {
+		if c.Width < 1 || c.Height < 1 || c.Width > MaxCropSide || c.Height > MaxCropSide || (c.Channels != 1 && c.Channels != 3) {
+			return m, nil, fmt.Errorf("decode crops: crop %d is %d x %d x %d", i, c.Width, c.Height, c.Channels)
+		}
+		if want += c.Size(); want > len(pixels) {
+			break
+		}
+	}
+	if want != len(pixels) {
+		return m, nil, fmt.Errorf("decode crops: %d bytes of pixels where the facts ask for another number", len(pixels))
+	}
+	return m, pixels, nil
+}
+
+// Part is the body of a PARTS message: the answer for one CROPS message of a
+// picture that needed several.
+type Part struct {
+	Part  int `json:"part"`
+	Parts int `json:"parts"`
+	// Regions of this part, each with its number in the picture.
+	Regions []PartRegion `json:"regions,omitzero"`
+	Image   Image        `json:"image"`
+	Models  []Model      `json:"models,omitempty"`
+	Timings Timings      `json:"timings"`
+	// Problem is set when this part failed; the job then fails with it.
+	Problem *Problem `json:"problem,omitempty"`
+}
+
+// PartRegion is a region and its number in the picture.
+type PartRegion struct {
+	Number int `json:"number"`
+	Region
+}

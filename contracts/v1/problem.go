@@ -1,0 +1,126 @@
+package v1
+
+import (
+	"fmt"
+	"net/http"
+)
+
+// Code is the stable name of a kind of problem. Codes are append-only: they
+// travel in answers, in NATS service errors and in the type of HTTP problems.
+type Code string
+
+// Codes of what is wrong with a request.
+const (
+	InvalidParameter  Code = "invalid-parameter"
+	InvalidHeader     Code = "invalid-header"
+	InvalidBody       Code = "invalid-body"
+	EmptyBody         Code = "empty-body"
+	TruncatedBody     Code = "truncated-body"
+	NotFound          Code = "not-found"
+	UnknownPipeline   Code = "unknown-pipeline"
+	UnknownJob        Code = "unknown-job"
+	MethodNotAllowed  Code = "method-not-allowed"
+	TooLarge          Code = "too-large"
+	UnsupportedType   Code = "unsupported-type"
+	Damaged           Code = "damaged"
+	TooManyPixels     Code = "too-many-pixels"
+	TooManyScans      Code = "too-many-scans"
+	TooSlow           Code = "too-slow"
+	TooMuchMemory     Code = "too-much-memory"
+	LaneDied          Code = "lane-died"
+	InvalidMessage    Code = "invalid-message"
+	Overloaded        Code = "overloaded"
+	NoWorker          Code = "no-worker"
+	Unavailable       Code = "unavailable"
+	DeadlineExceeded  Code = "deadline-exceeded"
+	TooManyDeliveries Code = "too-many-deliveries"
+	Internal          Code = "internal"
+)
+
+// ProblemBase is what the type of every problem begins with; the code follows.
+// The address leads to a page that explains each of them.
+const ProblemBase = "https://github.com/sightmesh/sightmesh/blob/main/docs/problems.md#"
+
+var problems = map[Code]struct {
+	status int
+	title  string
+}{
+	InvalidParameter:  {http.StatusBadRequest, "A query parameter is not valid"},
+	InvalidHeader:     {http.StatusBadRequest, "A header is not valid"},
+	InvalidBody:       {http.StatusBadRequest, "The body is not what its type says"},
+	EmptyBody:         {http.StatusBadRequest, "The body is empty"},
+	TruncatedBody:     {http.StatusBadRequest, "The body ended before its announced length"},
+	NotFound:          {http.StatusNotFound, "There is nothing at this address"},
+	UnknownPipeline:   {http.StatusNotFound, "There is no such pipeline"},
+	UnknownJob:        {http.StatusNotFound, "There is no such job"},
+	MethodNotAllowed:  {http.StatusMethodNotAllowed, "The address does not take this method"},
+	TooLarge:          {http.StatusRequestEntityTooLarge, "The picture has too many bytes"},
+	UnsupportedType:   {http.StatusUnsupportedMediaType, "The type is not one that is read here"},
+	Damaged:           {http.StatusUnprocessableEntity, "The picture is damaged"},
+	TooManyPixels:     {http.StatusUnprocessableEntity, "The picture has too many pixels"},
+	TooManyScans:      {http.StatusUnprocessableEntity, "The picture has too many scans"},
+	TooSlow:           {http.StatusUnprocessableEntity, "The picture took longer than a lane may work on one"},
+	TooMuchMemory:     {http.StatusUnprocessableEntity, "The picture took more memory than a lane may have"},
+	LaneDied:          {http.StatusUnprocessableEntity, "The picture ended the process that worked on it"},
+	InvalidMessage:    {http.StatusUnprocessableEntity, "The message does not follow the contract"},
+	Overloaded:        {http.StatusTooManyRequests, "The mesh has more work than it can do in time"},
+	NoWorker:          {http.StatusServiceUnavailable, "No worker serves this pipeline now"},
+	Unavailable:       {http.StatusServiceUnavailable, "The mesh cannot take work now"},
+	DeadlineExceeded:  {http.StatusGatewayTimeout, "The job's deadline passed"},
+	TooManyDeliveries: {http.StatusInternalServerError, "The job was tried too often without an outcome"},
+	Internal:          {http.StatusInternalServerError, "Something failed that should not have"},
+}
+
+// Codes lists every code, in no particular order.
+func Codes() []Code {
+	c := make([]Code, 0, len(problems))
+	for code := range problems {
+		c = append(c, code)
+	}
+	return c
+}
+
+// Problem is what went wrong, in the form of RFC 9457 (problem+json), with
+// extension members. It is an error.
+type Problem struct {
+	Type   string `json:"type"`
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Detail string `json:"detail,omitempty"`
+	// Code is the last part of Type.
+	Code Code `json:"code"`
+	// Field names the parameter, header or part that is wrong.
+	Field string `json:"field,omitempty"`
+	// Limit is the value that was exceeded, in the unit that Detail names.
+	Limit int64 `json:"limit,omitempty"`
+	// Job and TraceID say which job failed, where there was one.
+	Job     string `json:"id,omitempty"`
+	TraceID string `json:"trace_id,omitempty"`
+}
+
+// NewProblem makes a problem of a code with a detail for a person. A code that
+// is not in the list becomes [Internal].
+func NewProblem(code Code, format string, args ...any) *Problem {
+	p, ok := problems[code]
+	if !ok {
+		code, p = Internal, problems[Internal]
+	}
+	return &Problem{
+		Type: ProblemBase + string(code), Title: p.title, Status: p.status,
+		Code: code, Detail: fmt.Sprintf(format, args...),
+	}
+}
+
+// WithField names the parameter, header or part that is wrong.
+func (p *Problem) WithField(name string) *Problem { p.Field = name; return p }
+
+// WithLimit names the limit that was exceeded.
+func (p *Problem) WithLimit(n int64) *Problem { p.Limit = n; return p }
+
+// Error gives the code and the detail.
+func (p *Problem) Error() string {
+	if p.Detail == "" {
+		return string(p.Code)
+	}
+	return string(p.Code) + ": " + p.Detail
+}

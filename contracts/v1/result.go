@@ -1,0 +1,132 @@
+// Package v1 holds the messages of version 1 of the contract as Go types.
+//
+// Fields are only ever added. Readers ignore what they do not know. All boxes
+// are in pixels of the upright picture, that is after the EXIF orientation was
+// applied, origin at the upper left.
+package v1
+
+// Status says where a job is.
+type Status string
+
+// The states of a job. Done and Failed are final.
+const (
+	Queued  Status = "queued"
+	Running Status = "running"
+	Done    Status = "done"
+	Failed  Status = "failed"
+)
+
+// Result is the answer for one picture: the body of a RESULTS message and of
+// the HTTP and NATS answers.
+//
+// Regions is present, if only as an empty list, in every result with status
+// done. A job with no final state yet has only ID, Pipeline and Status.
+type Result struct {
+	ID       string   `json:"id"`
+	Pipeline string   `json:"pipeline"`
+	Status   Status   `json:"status"`
+	Image    *Image   `json:"image,omitempty"`
+	Regions  []Region `json:"regions,omitzero"`
+	// Text is the whole text in reading order, lines ended by "\n"; only for
+	// pipelines that read.
+	Text    *string  `json:"text,omitempty"`
+	Models  []Model  `json:"models,omitempty"`
+	Timings *Timings `json:"timings,omitempty"`
+	TraceID string   `json:"trace_id,omitempty"`
+	Problem *Problem `json:"problem,omitempty"`
+}
+
+// Image describes the picture as it came. Width and Height are those of the
+// upright picture, the space in which boxes are given.
+type Image struct {
+	Type   string `json:"type"`   // media type found from the content, such as image/jpeg
+	Width  int    `json:"width"`  // pixels, upright
+	Height int    `json:"height"` // pixels, upright
+	Bytes  int    `json:"bytes"`  // size of the file
+	SHA256 string `json:"sha256"` // of the file, lower-case hex
+	// Orientation is the EXIF orientation (1 to 8) that was applied to make
+	// the picture upright; 1, or absent before decoding, means none.
+	Orientation int `json:"orientation,omitempty"`
+}
+
+// Region is something found in the picture.
+type Region struct {
+	Box      Box      `json:"box"`
+	Fraction Fraction `json:"fraction"`
+	// Score, from 0 to 1, is how sure the pipeline is of the region; for text
+	// it is how sure it is of what it read.
+	Score float64 `json:"score"`
+	// Label is what the region is, such as "face" or "text".
+	Label string `json:"label,omitempty"`
+	// Labels are further names with their own scores, best first.
+	Labels []Label `json:"labels,omitempty"`
+	// Text is what was read in the region.
+	Text  string `json:"text,omitempty"`
+	Words []Word `json:"words,omitempty"`
+}
+
+// Box is a rectangle in whole pixels of the upright picture.
+type Box struct {
+	X      int `json:"x"`
+	Y      int `json:"y"`
+	Width  int `json:"width"`
+	Height int `json:"height"`
+}
+
+// Fraction is a Box as fractions (0 to 1) of the picture's width and height.
+type Fraction struct {
+	X      float64 `json:"x"`
+	Y      float64 `json:"y"`
+	Width  float64 `json:"width"`
+	Height float64 `json:"height"`
+}
+
+// In gives b as fractions of a picture of width × height pixels, rounded to
+// six decimals; a picture without size gives zero.
+func (b Box) In(width, height int) Fraction {
+	if width <= 0 || height <= 0 {
+		return Fraction{}
+	}
+	w, h := float64(width), float64(height)
+	return Fraction{
+		X: round6(float64(b.X) / w), Y: round6(float64(b.Y) / h),
+		Width: round6(float64(b.Width) / w), Height: round6(float64(b.Height) / h),
+	}
+}
+
+func round6(f float64) float64 { return float64(int64(f*1e6+0.5)) / 1e6 }
+
+// Label is a name for a region and how sure the classifier is of it (0 to 1).
+type Label struct {
+	Label string  `json:"label"`
+	Score float64 `json:"score"`
+}
+
+// Word is one word of a line with its own box and score (0 to 1).
+type Word struct {
+	Box   Box     `json:"box"`
+	Text  string  `json:"text"`
+	Score float64 `json:"score"`
+}
+
+// Model names what produced the answer.
+type Model struct {
+	Name    string `json:"name"`
+	Version string `json:"version,omitempty"`
+}
+
+// Timings says, in milliseconds, where the time of a job went.
+//
+// With several CROPS messages for one picture, Classify is the longest of
+// them and Queue counts the wait for detect plus the longest wait for
+// classify, so that the sum stays close to what a waiting client sees. Join
+// is from the first part stored to the answer published. Reply is from the
+// answer stored to the waiting request reached, and only in its answer.
+type Timings struct {
+	Queue    float64 `json:"queue"`
+	Decode   float64 `json:"decode"`
+	Detect   float64 `json:"detect"`
+	Classify float64 `json:"classify"`
+	Join     float64 `json:"join"`
+	Reply    float64 `json:"reply"`
+}

@@ -1,0 +1,52 @@
+package v1
+
+// WorkerStatus is the reply of one instance of detect or classify to a request
+// on its status subject.
+type WorkerStatus struct {
+	Service  string `json:"service"`
+	Instance string `json:"instance"`
+	Version  string `json:"version"`
+	// Lanes is how many pictures the instance works on at a time; Busy of
+	// them are at work.
+	Lanes int `json:"lanes"`
+	Busy  int `json:"busy"`
+	// Pipelines says, for each pipeline the instance serves, whether it can.
+	Pipelines map[string]PipelineStatus `json:"pipelines"`
+}
+
+// PipelineStatus is how one instance serves one pipeline.
+type PipelineStatus struct {
+	// Ready: a lane has loaded the models, or had them and is being restarted.
+	Ready bool `json:"ready"`
+	// Reason says why not.
+	Reason string  `json:"reason,omitempty"`
+	Models []Model `json:"models,omitempty"`
+	// ServiceMS is the moving average of how long a lane is held by one
+	// message, in milliseconds; 0 before the first.
+	ServiceMS float64 `json:"service_ms"`
+}
+
+// Pipeline is an entry of GET /v1/pipelines.
+type Pipeline struct {
+	Name        string  `json:"name"`
+	Description string  `json:"description,omitempty"`
+	Ready       bool    `json:"ready"`
+	Reason      string  `json:"reason,omitempty"`
+	Models      []Model `json:"models,omitempty"`
+	DeadlineMS  int64   `json:"deadline_ms"`
+	MaxRegions  int     `json:"max_regions"`
+}
+
+// Pipelines is the body of GET /v1/pipelines.
+type Pipelines struct {
+	Pipelines []Pipeline `json:"pipelines"`
+	Limits    Limits     `json:"limits"`
+}
+
+// Limits are those of every picture.
+type Limits struct {
+	MaxBytes  int64    `json:"max_bytes"`
+	MaxSide   int      `json:"max_side"`
+	MaxPixels int      `json:"max_pixels"`
+	Types     []string `json:"types"`
+}

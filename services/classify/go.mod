@@ -1,0 +1,3 @@
+module github.com/sightmesh/sightmesh/services/classify
+
+go 1.26.0

@@ -1,0 +1,3 @@
+module github.com/sightmesh/sightmesh/tools
+
+go 1.26.0
