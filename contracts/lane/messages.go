@@ -121,6 +121,9 @@ type Classified struct {
 // CropLabel is what a crop is. Boxes of words are in pixels of the crop.
 type CropLabel struct {
 	Region int `json:"region"`
+	// Drop says that the crop shows nothing of what the pipeline looks for:
+	// the region is left out of the answer.
+	Drop bool `json:"drop,omitempty"`
 	// Score is how sure the lane is of Text, or of the first of Labels. With
 	// neither, the detector's score stays.
 	Score  float64    `json:"score,omitempty"`

@@ -7,6 +7,7 @@ package picture
 import (
 	"bytes"
 	"errors"
+	"flag"
 	"fmt"
 	"image"
 	"image/jpeg"
@@ -36,6 +37,14 @@ type Limits struct {
 // DefaultLimits are those of a mesh that is not told otherwise.
 func DefaultLimits() Limits {
 	return Limits{MaxBytes: 8 << 20, MaxSide: 16_384, MaxPixels: 50_000_000, MaxScans: 64}
+}
+
+// Register makes flags of the limits, their present values as defaults.
+func (l *Limits) Register(fs *flag.FlagSet) {
+	fs.Int64Var(&l.MaxBytes, "max-bytes", l.MaxBytes, "largest picture, in `bytes`")
+	fs.IntVar(&l.MaxSide, "max-side", l.MaxSide, "longest side of a picture, in `pixels`")
+	fs.IntVar(&l.MaxPixels, "max-pixels", l.MaxPixels, "largest width x height of a picture, in `pixels`")
+	fs.IntVar(&l.MaxScans, "max-scans", l.MaxScans, "most scans of a progressive JPEG")
 }
 
 // Header is what the first bytes of a file say of the picture. Width and

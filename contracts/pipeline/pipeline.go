@@ -25,11 +25,16 @@ type Pipeline struct {
 	// Deadline is how long after it was accepted a job may still be worked
 	// on, for jobs that bring none of their own.
 	Deadline time.Duration `yaml:"deadline"`
+	// BulkDeadline is the same for jobs of priority bulk, which wait longer.
+	BulkDeadline time.Duration `yaml:"bulk_deadline"`
 	// MaxRegions bounds the regions of one picture.
 	MaxRegions int `yaml:"max_regions"`
 	// CropsPerMessage is K: a picture with more regions spreads over several
 	// classify workers.
 	CropsPerMessage int `yaml:"crops_per_message"`
+	// Text says that the pipeline reads: its answers have the whole text,
+	// one line for each region.
+	Text bool `yaml:"text"`
 	// Detect finds regions.
 	Detect Stage `yaml:"detect"`
 	// Classify says what they are; without it the regions are the answer.
@@ -58,17 +63,27 @@ func (s Stage) Setup() (lane.Setup, error) {
 	return lane.Setup{Kind: s.Kind, Settings: settings}, nil
 }
 
+// JobDeadline is how long after it was accepted a job of priority p may still
+// be worked on.
+func (p Pipeline) JobDeadline(prio subject.Priority) time.Duration {
+	if prio == subject.Bulk {
+		return p.BulkDeadline
+	}
+	return p.Deadline
+}
+
 // Limits of a configuration.
 const (
 	MaxPipelines       = 64
 	MaxRegionsLimit    = 10_000
 	MaxCropsPerMessage = 1_000
-	MaxDuration        = time.Hour
+	MaxDuration        = 24 * time.Hour
 )
 
 // Defaults of fields that a file leaves out.
 const (
 	DefaultDeadline        = time.Minute
+	DefaultBulkDeadline    = time.Hour
 	DefaultTimeout         = 10 * time.Second
 	DefaultMaxRegions      = 100
 	DefaultCropsPerMessage = 8
@@ -136,6 +151,9 @@ func (p *Pipeline) setDefaults() {
 	if p.Deadline == 0 {
 		p.Deadline = DefaultDeadline
 	}
+	if p.BulkDeadline == 0 {
+		p.BulkDeadline = DefaultBulkDeadline
+	}
 	if p.MaxRegions == 0 {
 		p.MaxRegions = DefaultMaxRegions
 	}
@@ -167,6 +185,9 @@ func (p *Pipeline) validate() []error {
 	}
 	if p.Deadline < time.Second || p.Deadline > MaxDuration {
 		bad("deadline", "%v, want 1s to %v", p.Deadline, MaxDuration)
+	}
+	if p.BulkDeadline < time.Second || p.BulkDeadline > MaxDuration {
+		bad("bulk_deadline", "%v, want 1s to %v", p.BulkDeadline, MaxDuration)
 	}
 	if p.MaxRegions < 1 || p.MaxRegions > MaxRegionsLimit {
 		bad("max_regions", "%d, want 1 to %d", p.MaxRegions, MaxRegionsLimit)

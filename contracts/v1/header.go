@@ -6,6 +6,7 @@ const (
 	HeaderDeadline = "Sight-Deadline" // RFC 3339, after it the job is failed and not worked on
 	HeaderAccepted = "Sight-Accepted" // RFC 3339, when the mesh took the job
 	HeaderReply    = "Sight-Reply"    // subject that gets the answer once it is stored
+	HeaderStored   = "Sight-Stored"   // replies only: RFC 3339, when the answer was stored
 	HeaderReason   = "Sight-Reason"   // QUARANTINE only: the problem code
 	HeaderDetail   = "Sight-Detail"   // QUARANTINE only: what was seen, for a person
 	HeaderSubject  = "Sight-Subject"  // QUARANTINE only: the subject the message was taken from

@@ -5,6 +5,8 @@
 // applied, origin at the upper left.
 package v1
 
+import "time"
+
 // Status says where a job is.
 type Status string
 
@@ -130,3 +132,7 @@ type Timings struct {
 	Join     float64 `json:"join"`
 	Reply    float64 `json:"reply"`
 }
+
+// Milliseconds gives d in the unit of [Timings], with microseconds behind the
+// point.
+func Milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

@@ -1,0 +1,53 @@
+# Run `make help` for what there is.
+SHELL := /bin/bash
+MODULES := contracts contracts/streams services/internal services/internal/vision services/ingress services/detect services/classify services/results tools
+BINARIES := bin/ingress bin/detect bin/classify bin/results bin/sightmesh
+GO ?= go
+GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+.PHONY: deps
+deps: ## Install the system packages (Debian or Ubuntu), if any is missing
+	@tools/scripts/install-packages
+
+.PHONY: build
+build: deps ## Build every binary into bin/
+	$(GO) build -o bin/ ./services/ingress ./services/detect ./services/classify ./services/results ./tools/sightmesh
+
+.PHONY: up
+up: build ## Start the whole mesh, read a sample picture, stay up until Ctrl-C
+	bin/sightmesh up
+
+.PHONY: test
+test: build ## Run every test, with the race detector
+	tools/scripts/test
+
+.PHONY: bench-once
+bench-once: deps ## Run every Go benchmark for one iteration, so that none rots
+	$(GO) test -run '^$$' -bench . -benchtime 1x work
+
+.PHONY: lint
+lint: deps ## Run the linters
+	@test -z "$$(gofmt -l $(MODULES))" || { gofmt -l $(MODULES); echo 'run make fmt'; exit 1; }
+	$(GO) vet work
+	for m in $(MODULES); do (cd $$m && $(GO) run $(GOLANGCI_LINT) run ./...) || exit 1; done
+
+.PHONY: fmt
+fmt: ## Format the Go code
+	gofmt -w $(MODULES)
+
+.PHONY: gen
+gen: ## Make again what is generated: contracts, samples, deploy/k8s
+	$(GO) generate work
+	tools/scripts/render-k8s
+
+.PHONY: verify
+verify: ## Check what is generated, the modules, the chart and its manifests
+	tools/scripts/verify
+
+.PHONY: clean
+clean: ## Remove what was built
+	rm -rf bin dist

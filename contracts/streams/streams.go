@@ -1,0 +1,206 @@
+// Package streams holds the JetStream streams and consumers of the mesh as
+// data, and the two things done with them: the set-up step calls [Ensure],
+// every service calls [Check] before it starts and creates nothing.
+package streams
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/sightmesh/sightmesh/contracts/subject"
+)
+
+// Names of the streams.
+const (
+	Images     = "IMAGES"
+	Crops      = "CROPS"
+	Parts      = "PARTS"
+	Results    = "RESULTS"
+	Quarantine = "QUARANTINE"
+)
+
+// Names of the consumers of the results service.
+const (
+	PartsConsumer   = "join"
+	ResultsConsumer = "reply"
+)
+
+// MaxMessage is the largest message that the mesh publishes: a picture or the
+// crops of one, with its facts. A server's max_payload has to allow it and
+// [HeaderAllowance] more.
+const (
+	MaxMessage      = 8 << 20
+	HeaderAllowance = 64 << 10
+)
+
+// MaxDeliveries is how often a message is handed out before JetStream gives
+// up on it; workers put it in quarantine one delivery earlier.
+const MaxDeliveries = 6
+
+// AckWait is how long a worker may be silent about a message it holds. A
+// worker that lives says so every second, so this is the time after which the
+// work of a dead one moves on.
+const AckWait = 3 * time.Second
+
+// dedupe has to exceed the time over which a publish is retried plus a few
+// AckWaits; ids cost the server memory, so not by much.
+const dedupe = 2 * time.Minute
+
+// Config is what differs from one mesh to the next.
+type Config struct {
+	// Pipelines by name; each has consumers of its own.
+	Pipelines []string
+	// Replicas of every stream: 1, 3 or 5. 0 means 1.
+	Replicas int
+	// Storage of every stream.
+	Storage jetstream.StorageType
+}
+
+// Streams gives the configuration of every stream.
+//
+// IMAGES and CROPS are work queues: an acknowledgement removes the message,
+// so that their size is the backlog, and a full one refuses what is new.
+// MaxBytes is reserved by the server; the sum here is 4.75 GiB.
+func Streams(cfg Config) []jetstream.StreamConfig {
+	queue := jetstream.StreamConfig{
+		Retention: jetstream.WorkQueuePolicy,
+		Discard:   jetstream.DiscardNew,
+		MaxAge:    24 * time.Hour, // a safety net: jobs have deadlines of their own
+	}
+	keep := jetstream.StreamConfig{
+		Retention: jetstream.LimitsPolicy,
+		Discard:   jetstream.DiscardOld,
+	}
+	with := func(base jetstream.StreamConfig, name, description, subjects string, maxBytes int64, set func(*jetstream.StreamConfig)) jetstream.StreamConfig {
+		base.Name, base.Description, base.Subjects, base.MaxBytes = name, description, []string{subjects}, maxBytes
+		base.Storage, base.Replicas, base.Duplicates = cfg.Storage, max(cfg.Replicas, 1), dedupe
+		base.MaxMsgSize = MaxMessage + HeaderAllowance
+		set(&base)
+		return base
+	}
+	return []jetstream.StreamConfig{
+		with(queue, Images, "pictures that wait for detect", subject.AllImages(), 2<<30, func(s *jetstream.StreamConfig) { s.MaxMsgs = 100_000 }),
+		with(queue, Crops, "crops that wait for classify", subject.AllCrops(), 1<<30, func(s *jetstream.StreamConfig) { s.MaxMsgs = 200_000 }),
+		with(keep, Parts, "answers for parts of a picture, until they are joined", subject.AllParts(), 256<<20, func(s *jetstream.StreamConfig) {
+			s.MaxMsgsPerSubject, s.MaxAge = 1, time.Hour
+		}),
+		with(keep, Results, "the answer of every job", subject.AllResults(), 1<<30, func(s *jetstream.StreamConfig) {
+			s.MaxMsgsPerSubject, s.MaxAge = 1, time.Hour
+		}),
+		with(keep, Quarantine, "pictures that broke something", subject.AllQuarantine(), 512<<20, func(s *jetstream.StreamConfig) {
+			s.MaxMsgs, s.MaxAge = 10_000, 7*24*time.Hour
+		}),
+	}
+}
+
+// Consumer is a consumer and the stream it reads.
+type Consumer struct {
+	Stream string
+	Config jetstream.ConsumerConfig
+}
+
+// WorkConsumer is the name of the consumer through which a stage takes the
+// work of one pipeline and priority.
+func WorkConsumer(s subject.Stage, pipeline string, p subject.Priority) string {
+	return string(s) + "-" + pipeline + "-" + string(p)
+}
+
+// WorkStream is the stream from which a stage takes its work.
+func WorkStream(s subject.Stage) string {
+	if s == subject.Classify {
+		return Crops
+	}
+	return Images
+}
+
+// Consumers gives the configuration of every consumer: for detect and
+// classify one for each pipeline and priority, so that a pipeline without
+// workers holds up no other and each can be scaled on its own backlog; for
+// results one on PARTS and one on RESULTS.
+func Consumers(cfg Config) []Consumer {
+	durable := func(stream, name, filter string, ackWait time.Duration, deliver int) Consumer {
+		return Consumer{Stream: stream, Config: jetstream.ConsumerConfig{
+			Durable:       name,
+			FilterSubject: filter,
+			AckPolicy:     jetstream.AckExplicitPolicy,
+			AckWait:       ackWait,
+			MaxDeliver:    deliver,
+			MaxAckPending: 4096, // of the whole fleet
+			MaxWaiting:    4096, // idle lanes of the whole fleet
+			Replicas:      max(cfg.Replicas, 1),
+		}}
+	}
+	var cs []Consumer
+	for _, p := range cfg.Pipelines {
+		for _, prio := range subject.Priorities() {
+			cs = append(cs,
+				durable(Images, WorkConsumer(subject.Detect, p, prio), subject.ImagesOf(p, prio), AckWait, MaxDeliveries),
+				durable(Crops, WorkConsumer(subject.Classify, p, prio), subject.CropsOf(p, prio), AckWait, MaxDeliveries))
+		}
+	}
+	// Joining and replying are quick and safe to repeat, so never given up.
+	return append(cs,
+		durable(Parts, PartsConsumer, subject.AllParts(), AckWait, -1),
+		durable(Results, ResultsConsumer, subject.AllResults(), time.Second, -1))
+}
+
+// Ensure creates or updates every stream and consumer. It can be run again at
+// any time. A pipeline that is no longer named keeps its consumers, so that
+// what is queued for it is not lost; they are removed by hand.
+func Ensure(ctx context.Context, js jetstream.JetStream, cfg Config) error {
+	for _, s := range Streams(cfg) {
+		if _, err := js.CreateOrUpdateStream(ctx, s); err != nil {
+			return fmt.Errorf("ensure stream %s: %w", s.Name, err)
+		}
+	}
+	for _, c := range Consumers(cfg) {
+		if _, err := js.CreateOrUpdateConsumer(ctx, c.Stream, c.Config); err != nil {
+			return fmt.Errorf("ensure consumer %s of %s: %w", c.Config.Durable, c.Stream, err)
+		}
+	}
+	return nil
+}
+
+// ErrNotSetUp is wrapped by the errors of [Check].
+var ErrNotSetUp = errors.New("the mesh is not set up: run sightmesh setup")
+
+// Check reports the first stream or consumer that is missing or does not
+// deliver what the services rely on. It looks at names, subjects, retention
+// and filters; limits may differ, operators tune them.
+func Check(ctx context.Context, js jetstream.JetStream, cfg Config) error {
+	for _, want := range Streams(cfg) {
+		s, err := js.Stream(ctx, want.Name)
+		if err != nil {
+			return missing("stream "+want.Name, err)
+		}
+		have := s.CachedInfo().Config
+		if have.Retention != want.Retention || !slices.Equal(have.Subjects, want.Subjects) {
+			return fmt.Errorf("check stream %s: it has subjects %v and retention %v, want %v and %v: %w",
+				want.Name, have.Subjects, have.Retention, want.Subjects, want.Retention, ErrNotSetUp)
+		}
+	}
+	for _, want := range Consumers(cfg) {
+		name := want.Config.Durable
+		c, err := js.Consumer(ctx, want.Stream, name)
+		if err != nil {
+			return missing("consumer "+name+" of "+want.Stream, err)
+		}
+		if have := c.CachedInfo().Config; have.FilterSubject != want.Config.FilterSubject || have.AckPolicy != want.Config.AckPolicy {
+			return fmt.Errorf("check consumer %s of %s: it has filter %q, want %q: %w",
+				name, want.Stream, have.FilterSubject, want.Config.FilterSubject, ErrNotSetUp)
+		}
+	}
+	return nil
+}
+
+func missing(what string, err error) error {
+	if errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return fmt.Errorf("check %s: %w (%w)", what, err, ErrNotSetUp)
+	}
+	return fmt.Errorf("check %s: %w", what, err)
+}

@@ -1,0 +1,268 @@
+// Package admission decides whether a job can be taken: whether somebody
+// serves its pipeline, and whether the work ahead of it will be done in time.
+//
+// It asks the workers for their status and JetStream for the backlogs, a few
+// times a second, and decides from the last answers. Refusing is exact enough
+// when it is honest: the wait is backlog × measured service time ÷ lanes.
+package admission
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/sightmesh/sightmesh/contracts/pipeline"
+	"github.com/sightmesh/sightmesh/contracts/streams"
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// MaxWait is how long a job of each priority may have to wait before it is
+// refused.
+type MaxWait map[subject.Priority]time.Duration
+
+// Admission knows the state of the mesh.
+type Admission struct {
+	conn      *nats.Conn
+	js        jetstream.JetStream
+	pipelines []pipeline.Pipeline
+	maxWait   MaxWait
+	log       *slog.Logger
+	backlogs  *prometheus.GaugeVec
+	fresh     singleflight.Group
+
+	mu      sync.Mutex
+	workers map[subject.Stage][]v1.WorkerStatus
+	backlog map[queue]int
+}
+
+// queue is what one consumer works on.
+type queue struct {
+	stage    subject.Stage
+	pipeline string
+	priority subject.Priority
+}
+
+const (
+	period = 500 * time.Millisecond // between two looks at the mesh
+	// gather is how long replies to a status request are collected; the
+	// first is there in a millisecond, and with no worker at all NATS says so
+	// at once.
+	gather = 80 * time.Millisecond
+)
+
+// New returns an Admission that knows nothing yet; see Run.
+func New(conn *nats.Conn, js jetstream.JetStream, pipelines []pipeline.Pipeline, maxWait MaxWait, log *slog.Logger, reg prometheus.Registerer) *Admission {
+	return &Admission{
+		conn: conn, js: js, pipelines: pipelines, maxWait: maxWait, log: log,
+		backlogs: promauto.With(reg).NewGaugeVec(prometheus.GaugeOpts{
+			Name: "sightmesh_backlog", Help: "Messages waiting for or held by a worker.",
+		}, []string{"stage", "pipeline", "priority"}),
+		workers: map[subject.Stage][]v1.WorkerStatus{},
+		backlog: map[queue]int{},
+	}
+}
+
+// Run looks at the mesh until ctx ends.
+func (a *Admission) Run(ctx context.Context) {
+	tick := time.NewTicker(period)
+	defer tick.Stop()
+	for {
+		for _, stage := range []subject.Stage{subject.Detect, subject.Classify} {
+			if err := a.askWorkers(ctx, stage); err != nil && ctx.Err() == nil {
+				a.log.Warn("cannot ask the workers for their status", "stage", stage, "error", err)
+			}
+		}
+		if err := a.readBacklogs(ctx); err != nil && ctx.Err() == nil {
+			a.log.Warn("cannot read the backlogs", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// askWorkers collects the status of every instance of a stage.
+func (a *Admission) askWorkers(ctx context.Context, stage subject.Stage) error {
+	inbox := a.conn.NewInbox()
+	sub, err := a.conn.SubscribeSync(inbox)
+	if err != nil {
+		return fmt.Errorf("ask %s for status: %w", stage, err)
+	}
+	defer sub.Unsubscribe() //nolint:errcheck // it can only say that the connection is gone
+	if err := a.conn.PublishRequest(subject.Status(string(stage)), inbox, nil); err != nil {
+		return fmt.Errorf("ask %s for status: %w", stage, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, gather)
+	defer cancel()
+	found := []v1.WorkerStatus{}
+	for {
+		m, err := sub.NextMsgWithContext(ctx)
+		if err != nil {
+			// No responders, or no more of them in time.
+			if !errors.Is(err, nats.ErrNoResponders) && !errors.Is(err, context.DeadlineExceeded) {
+				return fmt.Errorf("ask %s for status: %w", stage, err)
+			}
+			break
+		}
+		var s v1.WorkerStatus
+		if err := json.Unmarshal(m.Data, &s); err != nil {
+			return fmt.Errorf("read status of %s: %w", stage, err)
+		}
+		found = append(found, s)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.workers[stage] = found
+	return nil
+}
+
+func (a *Admission) readBacklogs(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	for _, p := range a.pipelines {
+		for _, stage := range []subject.Stage{subject.Detect, subject.Classify} {
+			for _, prio := range subject.Priorities() {
+				c, err := a.js.Consumer(ctx, streams.WorkStream(stage), streams.WorkConsumer(stage, p.Name, prio))
+				if err != nil {
+					return fmt.Errorf("read backlog of %s: %w", p.Name, err)
+				}
+				info := c.CachedInfo()
+				n := int(info.NumPending) + info.NumAckPending
+				a.backlogs.WithLabelValues(string(stage), p.Name, string(prio)).Set(float64(n))
+				a.mu.Lock()
+				a.backlog[queue{stage, p.Name, prio}] = n
+				a.mu.Unlock()
+			}
+		}
+	}
+	return nil
+}
+
+// Admit returns nil when a job can be taken, or the problem and after how
+// many seconds to try again.
+func (a *Admission) Admit(ctx context.Context, p pipeline.Pipeline, prio subject.Priority) (retryAfter int, problem *v1.Problem) {
+	for _, stage := range stagesOf(p) {
+		reason, ok := a.served(stage, p.Name)
+		if !ok { // ask again rather than refuse because of an old answer
+			a.fresh.Do(string(stage), func() (any, error) { return nil, a.askWorkers(ctx, stage) }) //nolint:errcheck // the old answer stays
+			reason, ok = a.served(stage, p.Name)
+		}
+		if !ok {
+			return 5, v1.NewProblem(v1.NoWorker, "no %s worker is ready for pipeline %s: %s", stage, p.Name, reason)
+		}
+	}
+	wait := a.wait(prio)
+	if limit := a.maxWait[prio]; wait > limit {
+		return max(1, int(math.Ceil((wait - limit).Seconds()))),
+			v1.NewProblem(v1.Overloaded, "the work ahead takes about %.0f s, a %s job may wait %.0f s", wait.Seconds(), prio, limit.Seconds())
+	}
+	return 0, nil
+}
+
+func stagesOf(p pipeline.Pipeline) []subject.Stage {
+	if p.Classify == nil {
+		return []subject.Stage{subject.Detect}
+	}
+	return []subject.Stage{subject.Detect, subject.Classify}
+}
+
+// served reports whether an instance of stage is ready for the pipeline, and
+// if none is, why.
+func (a *Admission) served(stage subject.Stage, name string) (reason string, ok bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	reason = "none is running"
+	for _, w := range a.workers[stage] {
+		s, known := w.Pipelines[name]
+		if s.Ready {
+			return "", true
+		}
+		if known && s.Reason != "" {
+			reason = s.Reason
+		}
+	}
+	return reason, false
+}
+
+// wait estimates how long a job that came now would wait: every lane of a
+// stage works on every pipeline, and bulk work waits for interactive work too.
+func (a *Admission) wait(prio subject.Priority) time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	total := 0.0
+	for stage, workers := range a.workers {
+		lanes := 0
+		for _, w := range workers {
+			lanes += w.Lanes
+		}
+		if lanes == 0 {
+			continue
+		}
+		ms := 0.0
+		for q, n := range a.backlog {
+			if q.stage == stage && (q.priority == subject.Interactive || prio == subject.Bulk) {
+				ms += float64(n) * serviceMS(workers, q.pipeline)
+			}
+		}
+		total += ms / float64(lanes)
+	}
+	return time.Duration(total * float64(time.Millisecond))
+}
+
+// serviceMS is the mean of what the instances measured.
+func serviceMS(workers []v1.WorkerStatus, name string) float64 {
+	sum, n := 0.0, 0
+	for _, w := range workers {
+		if ms := w.Pipelines[name].ServiceMS; ms > 0 {
+			sum, n = sum+ms, n+1
+		}
+	}
+	if n == 0 {
+		return 0
+	}
+	return sum / float64(n)
+}
+
+// Pipelines says of every pipeline whether it is served, and by which models.
+func (a *Admission) Pipelines() []v1.Pipeline {
+	out := make([]v1.Pipeline, 0, len(a.pipelines))
+	for _, p := range a.pipelines {
+		e := v1.Pipeline{
+			Name: p.Name, Description: p.Description, Ready: true,
+			DeadlineMS: p.Deadline.Milliseconds(), MaxRegions: p.MaxRegions,
+		}
+		for _, stage := range stagesOf(p) {
+			if reason, ok := a.served(stage, p.Name); !ok {
+				e.Ready, e.Reason = false, fmt.Sprintf("%s: %s", stage, reason)
+			}
+			e.Models = append(e.Models, a.models(stage, p.Name)...)
+		}
+		out = append(out, e)
+	}
+	return out
+}
+
+func (a *Admission) models(stage subject.Stage, name string) []v1.Model {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, w := range a.workers[stage] {
+		if m := w.Pipelines[name].Models; len(m) > 0 {
+			return m
+		}
+	}
+	return nil
+}

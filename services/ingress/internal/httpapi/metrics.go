@@ -1,0 +1,32 @@
+package httpapi
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/sightmesh/sightmesh/services/internal/telemetry"
+)
+
+// Metrics of the HTTP side.
+type Metrics struct {
+	duration *prometheus.HistogramVec
+	inFlight prometheus.Gauge
+	problems *prometheus.CounterVec
+}
+
+// NewMetrics registers them.
+func NewMetrics(r prometheus.Registerer) *Metrics {
+	f := promauto.With(r)
+	return &Metrics{
+		duration: f.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "sightmesh_http_request_duration_seconds",
+			Help: "Time of HTTP requests; status 499 is a client that went away.", Buckets: telemetry.LatencyBuckets(),
+		}, []string{"route", "method", "status"}),
+		inFlight: f.NewGauge(prometheus.GaugeOpts{
+			Name: "sightmesh_http_requests_in_flight", Help: "HTTP requests that are being answered.",
+		}),
+		problems: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "sightmesh_problems_total", Help: "Requests that were answered with a problem, by its code.",
+		}, []string{"code"}),
+	}
+}

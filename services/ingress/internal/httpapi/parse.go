@@ -1,0 +1,91 @@
+package httpapi
+
+import (
+	"fmt"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// parseQuery reads the parameters that are known; each may be given once.
+// Others are left to whoever put them there.
+func parseQuery(raw string, known ...string) (map[string]string, error) {
+	q, err := url.ParseQuery(raw)
+	if err != nil {
+		return nil, v1.NewProblem(v1.InvalidParameter, "the query cannot be read: %v", err).WithField("query")
+	}
+	out := map[string]string{}
+	for name, values := range q {
+		if !slices.Contains(known, name) {
+			continue
+		}
+		if len(values) > 1 {
+			return nil, v1.NewProblem(v1.InvalidParameter, "%s is given %d times", name, len(values)).WithField(name)
+		}
+		if values[0] == "" {
+			return nil, v1.NewProblem(v1.InvalidParameter, "%s is empty", name).WithField(name)
+		}
+		out[name] = values[0]
+	}
+	return out, nil
+}
+
+// preference is what a client asks for with Prefer (RFC 7240).
+type preference struct {
+	async   bool
+	wait    time.Duration
+	applied string // for Preference-Applied; empty when nothing was asked
+}
+
+// parsePrefer reads respond-async and wait. Preferences that are not known
+// are ignored, as the RFC wants; of one given twice the first counts. A wait
+// over most is shortened, and Preference-Applied says so.
+func parsePrefer(headers []string, byDefault, most time.Duration) (preference, error) {
+	p := preference{wait: byDefault}
+	waitSeen := false
+	var applied []string
+	for _, item := range strings.Split(strings.Join(headers, ","), ",") {
+		item, _, _ = strings.Cut(item, ";") // parameters of a preference
+		name, value, _ := strings.Cut(strings.TrimSpace(item), "=")
+		value = strings.Trim(strings.TrimSpace(value), `"`)
+		switch strings.ToLower(strings.TrimSpace(name)) {
+		case "respond-async":
+			if !p.async {
+				p.async = true
+				applied = append(applied, "respond-async")
+			}
+		case "wait":
+			if waitSeen {
+				continue
+			}
+			waitSeen = true
+			n, err := strconv.ParseUint(value, 10, 31)
+			if err != nil {
+				return p, v1.NewProblem(v1.InvalidHeader, "Prefer: wait=%.20s: want a whole number of seconds", value).WithField("Prefer")
+			}
+			p.wait = min(time.Duration(n)*time.Second, most)
+			applied = append(applied, fmt.Sprintf("wait=%d", int(p.wait.Seconds())))
+		}
+	}
+	p.applied = strings.Join(applied, ", ")
+	return p, nil
+}
+
+// serverTiming writes timings as a Server-Timing header.
+func serverTiming(t v1.Timings) string {
+	var b strings.Builder
+	for _, e := range []struct {
+		name string
+		ms   float64
+	}{{"queue", t.Queue}, {"decode", t.Decode}, {"detect", t.Detect}, {"classify", t.Classify}, {"join", t.Join}, {"reply", t.Reply}} {
+		if b.Len() > 0 {
+			b.WriteString(", ")
+		}
+		fmt.Fprintf(&b, "%s;dur=%.3f", e.name, e.ms)
+	}
+	return b.String()
+}

@@ -1,0 +1,91 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/internal/telemetry"
+)
+
+// retryLater is a problem that passes.
+type retryLater struct {
+	*v1.Problem
+	seconds int
+}
+
+func (r retryLater) Unwrap() error { return r.Problem }
+
+func later(p *v1.Problem, seconds int) error { return retryLater{p, seconds} }
+
+// problem answers a request that failed, in the form of RFC 9457.
+func (a *API) problem(ctx context.Context, w *recorder, err error) {
+	if w.status != 0 {
+		// Too late to say it: the answer has begun.
+		a.Logger.WarnContext(ctx, "cannot finish an answer", "error", err)
+		return
+	}
+	if ctx.Err() != nil {
+		return // nobody is there to read it
+	}
+	var p *v1.Problem
+	if !errors.As(err, &p) {
+		a.Logger.ErrorContext(ctx, "request failed", "error", err)
+		p = v1.NewProblem(v1.Internal, "the log has the reason under this trace id")
+	}
+	out := *p
+	span := trace.SpanFromContext(ctx)
+	out.TraceID = span.SpanContext().TraceID().String()
+	span.SetAttributes(telemetry.AttrProblem.String(string(out.Code)))
+	if out.Status >= http.StatusInternalServerError {
+		span.SetStatus(codes.Error, out.Error())
+	}
+	a.Metrics.problems.WithLabelValues(string(out.Code)).Inc()
+	var r retryLater
+	if errors.As(err, &r) {
+		w.Header().Set("Retry-After", strconv.Itoa(r.seconds))
+	}
+	body, err := json.Marshal(out)
+	if err != nil {
+		a.Logger.ErrorContext(ctx, "cannot encode a problem", "error", err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)+1))
+	w.WriteHeader(out.Status)
+	if _, err := w.Write(append(body, '\n')); err != nil {
+		a.Logger.DebugContext(ctx, "cannot send a problem", "error", err)
+	}
+}
+
+// recorder remembers the status of an answer.
+type recorder struct {
+	http.ResponseWriter
+	status int
+}
+
+func (r *recorder) WriteHeader(status int) {
+	if r.status == 0 {
+		r.status = status
+	}
+	r.ResponseWriter.WriteHeader(status)
+}
+
+func (r *recorder) Write(b []byte) (int, error) {
+	if r.status == 0 {
+		r.status = http.StatusOK
+	}
+	return r.ResponseWriter.Write(b)
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+
+type headerCarrier = propagation.HeaderCarrier

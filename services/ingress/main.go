@@ -1,0 +1,21 @@
+// Command ingress is the front door of the mesh: it takes pictures over HTTP
+// and NATS, stores them as jobs, and answers with what was found.
+package main
+
+import (
+	"flag"
+	"os"
+
+	"github.com/sightmesh/sightmesh/services/ingress/internal/ingress"
+	"github.com/sightmesh/sightmesh/services/internal/run"
+)
+
+func main() {
+	var options ingress.Options
+	os.Exit(run.Main(run.Spec{
+		Name:        "ingress",
+		Description: "Takes pictures over HTTP and NATS and answers with what is in them.",
+		Flags:       func(fs *flag.FlagSet) { options.Register(fs) },
+		New:         func(p *run.Process) (run.Service, error) { return ingress.New(p, options) },
+	}))
+}

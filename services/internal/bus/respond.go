@@ -1,0 +1,25 @@
+package bus
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+
+	"github.com/nats-io/nats.go/micro"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// RespondProblem answers a request with p as an error of the NATS service
+// framework: the code is the HTTP status, the description is the problem's
+// code and detail, and the body is the problem as JSON.
+func RespondProblem(r micro.Request, p *v1.Problem, opts ...micro.RespondOpt) error {
+	body, err := json.Marshal(p)
+	if err != nil {
+		return fmt.Errorf("encode problem: %w", err)
+	}
+	if err := r.Error(strconv.Itoa(p.Status), p.Error(), body, opts...); err != nil {
+		return fmt.Errorf("respond with a problem: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,85 @@
+// Package bustest gives tests a real NATS server with JetStream, in the
+// process and on a random port, set up as a mesh is. Nothing here is linked
+// into a service.
+package bustest
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/sightmesh/sightmesh/contracts/streams"
+)
+
+// Server is a NATS server that ends with its test.
+type Server struct {
+	URL string
+	srv *server.Server
+}
+
+// Start runs a server with the streams and consumers of the pipelines, files
+// in a folder of the test.
+func Start(t testing.TB, pipelines ...string) *Server {
+	t.Helper()
+	s := StartEmpty(t)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	js, err := jetstream.New(s.Connect(t))
+	if err != nil {
+		t.Fatalf("open JetStream: %v", err)
+	}
+	if err := streams.Ensure(ctx, js, streams.Config{Pipelines: pipelines}); err != nil {
+		t.Fatalf("set up: %v", err)
+	}
+	return s
+}
+
+// StartEmpty runs a server with nothing set up.
+func StartEmpty(t testing.TB) *Server {
+	t.Helper()
+	srv, err := server.NewServer(&server.Options{
+		ServerName: "test", Host: "127.0.0.1", Port: server.RANDOM_PORT,
+		JetStream: true, StoreDir: t.TempDir(), JetStreamMaxMemory: 1 << 30, JetStreamMaxStore: 16 << 30,
+		MaxPayload: streams.MaxMessage + streams.HeaderAllowance,
+		NoSigs:     true, NoLog: true, DisableJetStreamBanner: true,
+	})
+	if err != nil {
+		t.Fatalf("make NATS server: %v", err)
+	}
+	srv.Start()
+	t.Cleanup(func() {
+		srv.Shutdown()
+		srv.WaitForShutdown()
+	})
+	if !srv.ReadyForConnections(10 * time.Second) {
+		t.Fatal("NATS server is not ready for connections")
+	}
+	return &Server{URL: srv.ClientURL(), srv: srv}
+}
+
+// Connect opens a connection that ends with the test.
+func (s *Server) Connect(t testing.TB) *nats.Conn {
+	t.Helper()
+	nc, err := nats.Connect(s.URL)
+	if err != nil {
+		t.Fatalf("connect: %v", err)
+	}
+	t.Cleanup(func() {
+		closed := make(chan struct{})
+		nc.SetClosedHandler(func(*nats.Conn) { close(closed) })
+		nc.Close()
+		<-closed
+	})
+	return nc
+}
+
+// Stop shuts the server down before the test ends, to show what its clients
+// do without it.
+func (s *Server) Stop() {
+	s.srv.Shutdown()
+	s.srv.WaitForShutdown()
+}

@@ -1,0 +1,282 @@
+// Package run is the life of one service process: flags and environment, logs
+// and traces, the connection to NATS, the admin server, signals, and the one
+// order in which all of it ends:
+//
+//	not ready → take no more → finish what is in hand, until the grace is over
+//	→ hand back the rest → drain NATS → send the last spans → admin server
+//
+// A second signal ends the process at once.
+package run
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nats.go/micro"
+	"github.com/nats-io/nuid"
+	"github.com/peterbourgon/ff/v3"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/sightmesh/sightmesh/contracts/pipeline"
+	"github.com/sightmesh/sightmesh/contracts/streams"
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	"github.com/sightmesh/sightmesh/services/internal/bus"
+	"github.com/sightmesh/sightmesh/services/internal/telemetry"
+)
+
+// Version of every service.
+const Version = "0.1.0"
+
+// Process is what a service finds when it is made. Everything in it is ready
+// to use and is ended by this package.
+type Process struct {
+	Service   string
+	Instance  string // unique for each process
+	Logger    *slog.Logger
+	Tracers   trace.TracerProvider
+	Metrics   *prometheus.Registry
+	Conn      *nats.Conn
+	JetStream jetstream.JetStream
+	Publisher *bus.Publisher
+	// Micro is the service in NATS's own service framework; more endpoints
+	// can be added to it.
+	Micro     micro.Service
+	Pipelines []pipeline.Pipeline
+	SetReady  func(bool)
+
+	status atomic.Pointer[func() any]
+}
+
+// ServeStatus makes every instance of the service answer on its status
+// subject, and adds the same to the statistics of the service framework.
+func (p *Process) ServeStatus(status func() any) error {
+	p.status.Store(&status)
+	err := p.Micro.AddEndpoint("status", micro.HandlerFunc(func(r micro.Request) {
+		if err := r.RespondJSON(status()); err != nil {
+			p.Logger.Warn("cannot answer with the status", "error", err)
+		}
+	}), micro.WithEndpointSubject(subject.Status(p.Service)), micro.WithEndpointQueueGroupDisabled())
+	if err != nil {
+		return fmt.Errorf("serve status: %w", err)
+	}
+	return nil
+}
+
+func (p *Process) stats(*micro.Endpoint) any {
+	if status := p.status.Load(); status != nil {
+		return (*status)()
+	}
+	return nil
+}
+
+// Service is what the process is for.
+type Service interface {
+	// Run works until ctx ends, finishes what is in hand until hard ends,
+	// and returns when all its goroutines have ended. An error before ctx
+	// ends, ends the process.
+	Run(ctx, hard context.Context) error
+}
+
+// Spec describes a service to [Main].
+type Spec struct {
+	Name        string
+	Description string
+	// Flags registers the flags of the service's own.
+	Flags func(*flag.FlagSet)
+	New   func(*Process) (Service, error)
+}
+
+// Main runs a service until a signal and returns its exit code.
+func Main(spec Spec) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	go func() { // ends with the process: it waits for a second signal
+		<-ctx.Done()
+		stop()
+	}()
+	err := Run(ctx, spec, os.Args[1:], os.Getenv, os.Stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case err != nil:
+		fmt.Fprintf(os.Stderr, "%s: %v\n", spec.Name, err)
+		return 1
+	}
+	return 0
+}
+
+// Run is [Main] with what it takes from the operating system handed in.
+func Run(ctx context.Context, spec Spec, args []string, getenv func(string) string, stderr io.Writer) (err error) {
+	fs := flag.NewFlagSet(spec.Name, flag.ContinueOnError)
+	fs.SetOutput(stderr)
+	var (
+		natsURL       = fs.String("nats", nats.DefaultURL, "NATS `URL`, or several with commas")
+		adminAddr     = fs.String("admin", "127.0.0.1:0", "`address` for probes, metrics and profiles")
+		pipelinesFile = fs.String("pipelines", "", "pipelines `file`; without it the built-in ones")
+		grace         = fs.Duration("grace", 20*time.Second, "how long work in hand may take to finish at the end")
+		level         slog.Level
+	)
+	fs.TextVar(&level, "log-level", slog.LevelInfo, "debug, info, warn or error")
+	if spec.Flags != nil {
+		spec.Flags(fs)
+	}
+	if err := ff.Parse(fs, args, ff.WithEnvVarPrefix("SIGHTMESH")); err != nil {
+		return fmt.Errorf("read flags: %w", err)
+	}
+	setMemoryDefaults(getenv)
+
+	p := &Process{Service: spec.Name, Instance: nuid.Next(), Metrics: telemetry.NewRegistry()}
+	p.Logger = telemetry.NewLogger(stderr, level, p.Service, p.Instance)
+	if p.Pipelines, err = pipeline.Load(*pipelinesFile); err != nil {
+		return err
+	}
+
+	// From here on what was started is ended in the reverse order.
+	admin, err := telemetry.StartAdmin(*adminAddr, p.Metrics)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, within(5*time.Second, admin.Close)) }()
+	p.SetReady = admin.SetReady
+	Listening(p.Logger, "admin", admin.Addr())
+
+	tracers, err := telemetry.NewTracerProvider(ctx, p.Service, p.Instance, Version, getenv)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, within(5*time.Second, tracers.Shutdown)) }()
+	p.Tracers = tracers
+
+	p.Conn, err = bus.Connect(ctx, *natsURL, p.Service, p.Instance, p.Logger)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		err = errors.Join(err, within(5*time.Second, func(ctx context.Context) error { return bus.Drain(ctx, p.Conn) }))
+	}()
+	if p.JetStream, err = jetstream.New(p.Conn, jetstream.WithDefaultTimeout(3*time.Second)); err != nil {
+		return fmt.Errorf("open JetStream: %w", err)
+	}
+	p.Publisher = bus.NewPublisher(p.JetStream, p.Tracers)
+	if err := p.awaitSetUp(ctx); err != nil {
+		return err
+	}
+	p.Micro, err = micro.AddService(p.Conn, micro.Config{
+		Name: spec.Name, Version: Version, Description: spec.Description,
+		Metadata: map[string]string{"instance": p.Instance}, StatsHandler: p.stats,
+	})
+	if err != nil {
+		return fmt.Errorf("register with the NATS service framework: %w", err)
+	}
+	defer func() { err = errors.Join(err, p.Micro.Stop()) }()
+	service, err := spec.New(p)
+	if err != nil {
+		return fmt.Errorf("make %s: %w", spec.Name, err)
+	}
+
+	stopping, hard, cancel := deadlines(ctx, *grace, func() {
+		p.SetReady(false)
+		p.Logger.Info("stopping", "grace", *grace)
+	})
+	defer cancel()
+	if err := service.Run(stopping, hard); err != nil {
+		return fmt.Errorf("run %s: %w", spec.Name, err)
+	}
+	p.Logger.Info("stopped")
+	return nil
+}
+
+// Listening logs where a server of the process listens, in the form that
+// whoever started it on port 0 reads.
+func Listening(log *slog.Logger, name, addr string) {
+	log.Info("listening", "name", name, "addr", addr)
+}
+
+// awaitSetUp waits for the set-up step: in a cluster the services may come up
+// before it.
+func (p *Process) awaitSetUp(ctx context.Context) error {
+	var names []string
+	for _, pl := range p.Pipelines {
+		names = append(names, pl.Name)
+	}
+	for said := ""; ; {
+		checkCtx, cancel := context.WithTimeout(ctx, 10*time.Second)
+		err := streams.Check(checkCtx, p.JetStream, streams.Config{Pipelines: names})
+		cancel()
+		if err == nil {
+			return nil
+		}
+		if err.Error() != said {
+			said = err.Error()
+			p.Logger.Warn("waiting for streams and consumers", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for streams and consumers: %w", ctx.Err())
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
+}
+
+// deadlines derives the two ends of a service from the end of ctx: stopping
+// ends with it, after first was called; hard ends grace later.
+func deadlines(ctx context.Context, grace time.Duration, first func()) (stopping, hard context.Context, cancel func()) {
+	base := context.WithoutCancel(ctx)
+	stopping, stop := context.WithCancel(base)
+	hard, end := context.WithCancel(base)
+	done := make(chan struct{})
+	finished := make(chan struct{})
+	go func() {
+		defer close(finished)
+		select {
+		case <-done:
+			return
+		case <-ctx.Done():
+		}
+		first()
+		stop()
+		t := time.NewTimer(grace)
+		defer t.Stop()
+		select {
+		case <-done:
+		case <-t.C:
+			end()
+		}
+	}()
+	return stopping, hard, func() {
+		close(done)
+		<-finished
+		stop()
+		end()
+	}
+}
+
+func within(d time.Duration, f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	defer cancel()
+	return f(ctx)
+}
+
+// setMemoryDefaults trades memory for latency: pictures are large and short-
+// lived, and the collector's work shows in the tail.
+func setMemoryDefaults(getenv func(string) string) {
+	if getenv("GOGC") == "" {
+		debug.SetGCPercent(400)
+	}
+	if getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(1 << 30)
+	}
+}

@@ -1,0 +1,115 @@
+package telemetry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/nats-io/nats.go"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/sdk/resource"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	semconv "go.opentelemetry.io/otel/semconv/v1.40.0"
+)
+
+// NewTracerProvider returns a provider configured by the usual OTEL_*
+// variables, which getenv looks up here and the SDK reads itself. Spans are
+// exported when OTEL_EXPORTER_OTLP_ENDPOINT (or its _TRACES_ form) is set, or
+// OTEL_TRACES_EXPORTER is "otlp"; otherwise they only give every job a trace
+// id. The caller ends the provider with Shutdown, which sends what is left.
+func NewTracerProvider(ctx context.Context, service, instance, version string, getenv func(string) string) (*sdktrace.TracerProvider, error) {
+	res, err := resource.New(ctx,
+		resource.WithAttributes(
+			semconv.ServiceNamespace("sightmesh"), semconv.ServiceName(service),
+			semconv.ServiceInstanceID(instance), semconv.ServiceVersion(version)),
+		resource.WithTelemetrySDK(), resource.WithHost(), resource.WithProcessPID(),
+		resource.WithFromEnv()) // last: the operator's words win
+	if err != nil && !errors.Is(err, resource.ErrPartialResource) {
+		return nil, fmt.Errorf("describe the process for traces: %w", err)
+	}
+	opts := []sdktrace.TracerProviderOption{sdktrace.WithResource(res)}
+	exp, err := newExporter(ctx, getenv)
+	if err != nil {
+		return nil, err
+	}
+	if exp != nil {
+		opts = append(opts, sdktrace.WithBatcher(exp))
+	}
+	return sdktrace.NewTracerProvider(opts...), nil
+}
+
+func newExporter(ctx context.Context, getenv func(string) string) (sdktrace.SpanExporter, error) {
+	switch which := getenv("OTEL_TRACES_EXPORTER"); which {
+	case "none":
+		return nil, nil
+	case "":
+		if getenv("OTEL_EXPORTER_OTLP_ENDPOINT") == "" && getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") == "" {
+			return nil, nil
+		}
+	case "otlp":
+	default:
+		return nil, fmt.Errorf("OTEL_TRACES_EXPORTER=%q: want otlp or none", which)
+	}
+	if getenv("OTEL_SDK_DISABLED") == "true" {
+		return nil, nil
+	}
+	protocol := getenv("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
+	if protocol == "" {
+		protocol = getenv("OTEL_EXPORTER_OTLP_PROTOCOL")
+	}
+	var client otlptrace.Client
+	switch protocol {
+	case "", "http/protobuf":
+		client = otlptracehttp.NewClient()
+	case "grpc":
+		client = otlptracegrpc.NewClient()
+	default:
+		return nil, fmt.Errorf("OTEL_EXPORTER_OTLP_PROTOCOL=%q: want http/protobuf or grpc", protocol)
+	}
+	exp, err := otlptrace.New(ctx, client)
+	if err != nil {
+		return nil, fmt.Errorf("start the trace exporter: %w", err)
+	}
+	return exp, nil
+}
+
+// Propagator speaks W3C trace context and baggage.
+func Propagator() propagation.TextMapPropagator {
+	return propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{})
+}
+
+// Inject writes the span context of ctx into h.
+func Inject(ctx context.Context, h nats.Header) { Propagator().Inject(ctx, carrier(h)) }
+
+// Extract returns ctx with the span context found in h.
+func Extract(ctx context.Context, h nats.Header) context.Context {
+	return Propagator().Extract(ctx, carrier(h))
+}
+
+// carrier keeps header names as they are: NATS names are case-sensitive, and
+// the W3C names are lower-case.
+type carrier nats.Header
+
+func (c carrier) Get(k string) string { return nats.Header(c).Get(k) }
+func (c carrier) Set(k, v string)     { nats.Header(c).Set(k, v) }
+func (c carrier) Keys() []string {
+	keys := make([]string, 0, len(c))
+	for k := range c {
+		keys = append(keys, k)
+	}
+	return keys
+}
+
+// Attributes of the spans of the mesh.
+const (
+	AttrJob      = attribute.Key("sightmesh.job")
+	AttrPipeline = attribute.Key("sightmesh.pipeline")
+	AttrPriority = attribute.Key("sightmesh.priority")
+	AttrPart     = attribute.Key("sightmesh.part")
+	AttrRegions  = attribute.Key("sightmesh.regions")
+	AttrProblem  = attribute.Key("sightmesh.problem")
+)

@@ -1,0 +1,157 @@
+// Package results is the results service. None of its replicas holds state:
+// parts and answers are in streams, so that any replica can join what another
+// began and answer for what another stored.
+package results
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+	"go.opentelemetry.io/otel/trace"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sightmesh/sightmesh/contracts/pipeline"
+	"github.com/sightmesh/sightmesh/contracts/streams"
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/internal/bus"
+	"github.com/sightmesh/sightmesh/services/internal/run"
+	"github.com/sightmesh/sightmesh/services/internal/telemetry"
+)
+
+// Service is the results service.
+type Service struct {
+	js        jetstream.JetStream
+	conn      *nats.Conn
+	publisher *bus.Publisher
+	pipelines map[string]pipeline.Pipeline
+	tracer    trace.Tracer
+	log       *slog.Logger
+	ready     func(bool)
+	lookup    *lookup
+
+	answers *prometheus.CounterVec
+	replies prometheus.Counter
+	joins   prometheus.Histogram
+}
+
+// New makes the service and its lookup endpoint; Run starts it.
+func New(p *run.Process) (*Service, error) {
+	f := promauto.With(p.Metrics)
+	s := &Service{
+		js: p.JetStream, conn: p.Conn, publisher: p.Publisher,
+		pipelines: map[string]pipeline.Pipeline{},
+		tracer:    p.Tracers.Tracer("github.com/sightmesh/sightmesh/services/results"),
+		log:       p.Logger, ready: p.SetReady,
+		answers: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "sightmesh_answers_total", Help: "Answers stored, by pipeline.",
+		}, []string{"pipeline"}),
+		replies: f.NewCounter(prometheus.CounterOpts{
+			Name: "sightmesh_replies_total", Help: "Answers sent to a waiting request.",
+		}),
+		joins: f.NewHistogram(prometheus.HistogramOpts{
+			Name: "sightmesh_join_seconds", Help: "From the first part stored to the answer published.", Buckets: telemetry.LatencyBuckets(),
+		}),
+	}
+	for _, pl := range p.Pipelines {
+		s.pipelines[pl.Name] = pl
+	}
+	s.lookup = newLookup(p.JetStream, p.Logger)
+	if err := s.lookup.register(p.Micro); err != nil {
+		return nil, err
+	}
+	if err := p.ServeStatus(func() any { return status{Service: p.Service, Instance: p.Instance, Version: run.Version} }); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+type status struct {
+	Service  string `json:"service"`
+	Instance string `json:"instance"`
+	Version  string `json:"version"`
+}
+
+// Run joins and replies until ctx ends. What it holds then is quick to finish.
+func (s *Service) Run(ctx, _ context.Context) error {
+	var g errgroup.Group
+	running, end := context.WithCancel(ctx)
+	consume := func(stream, consumer string, handle func(context.Context, jetstream.Msg)) {
+		g.Go(func() error {
+			defer end() // one without the other is no service
+			return bus.Consume(running, s.js, stream, consumer, func(m jetstream.Msg) { handle(context.WithoutCancel(ctx), m) })
+		})
+	}
+	consume(streams.Parts, streams.PartsConsumer, s.join)
+	consume(streams.Results, streams.ResultsConsumer, s.reply)
+	s.ready(true)
+	err := g.Wait()
+	s.lookup.wait()
+	return err
+}
+
+// reply sends a stored answer to the request that waits for it.
+func (s *Service) reply(ctx context.Context, m jetstream.Msg) {
+	taken, err := take(m, subject.ParseResults)
+	if err != nil {
+		s.drop(m, err)
+		return
+	}
+	s.answers.WithLabelValues(taken.Job.Pipeline).Inc()
+	if to := m.Headers().Get(v1.HeaderReply); to != "" {
+		ctx, span := bus.StartProcess(ctx, s.tracer, taken)
+		defer span.End()
+		ctx, send := s.tracer.Start(ctx, "reply", trace.WithSpanKind(trace.SpanKindProducer))
+		defer send.End()
+		h := nats.Header{}
+		h.Set(v1.HeaderStored, taken.Stored.UTC().Format(time.RFC3339Nano))
+		telemetry.Inject(ctx, h)
+		if err := s.conn.PublishMsg(&nats.Msg{Subject: to, Header: h, Data: m.Data()}); err != nil {
+			s.log.WarnContext(ctx, "cannot reply", "error", err)
+			s.again(m)
+			return
+		}
+		s.replies.Inc()
+	}
+	s.done(m)
+}
+
+// take reads what is needed of a message to work on it.
+func take(m jetstream.Msg, parse func(string) (subject.Job, error)) (bus.Taken, error) {
+	meta, err := m.Metadata()
+	if err != nil {
+		return bus.Taken{}, fmt.Errorf("take message: %w", err)
+	}
+	job, err := parse(m.Subject())
+	if err != nil {
+		return bus.Taken{}, fmt.Errorf("take message: %w", err)
+	}
+	return bus.Taken{
+		Stream: meta.Stream, Consumer: meta.Consumer, Header: m.Headers(), Job: job,
+		Stored: meta.Timestamp, Received: time.Now(), Deliveries: int(meta.NumDelivered),
+	}, nil
+}
+
+// The last word on a message. When it is lost the message comes again, which
+// does no harm: joining and replying can be repeated.
+
+func (s *Service) done(m jetstream.Msg) { s.last(m, m.Ack()) }
+
+func (s *Service) again(m jetstream.Msg) { s.last(m, m.NakWithDelay(time.Second)) }
+
+func (s *Service) drop(m jetstream.Msg, why error) {
+	s.log.Error("drop a message that is not of a job", "subject", m.Subject(), "error", why)
+	s.last(m, m.TermWithReason("not of a job"))
+}
+
+func (s *Service) last(m jetstream.Msg, err error) {
+	if err != nil {
+		s.log.Warn("cannot acknowledge", "subject", m.Subject(), "error", err)
+	}
+}

@@ -1,0 +1,263 @@
+package results
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/goleak"
+
+	"github.com/sightmesh/sightmesh/contracts/streams"
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/internal/bustest"
+	"github.com/sightmesh/sightmesh/services/internal/run"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// startReplica runs the whole service against the server until the test ends.
+func startReplica(t *testing.T, url string) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ready := make(chan struct{})
+	var once sync.Once
+	done := make(chan error, 1)
+	go func() {
+		done <- run.Run(ctx, run.Spec{Name: "results", New: func(p *run.Process) (run.Service, error) {
+			set := p.SetReady
+			p.SetReady = func(r bool) {
+				set(r)
+				once.Do(func() { close(ready) })
+			}
+			return New(p)
+		}}, []string{"--nats", url}, func(string) string { return "" }, &bytes.Buffer{})
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("results ended with %v", err)
+		}
+	})
+	select {
+	case <-ready:
+	case err := <-done:
+		done <- err
+		t.Fatalf("results did not start: %v", err)
+	case <-time.After(20 * time.Second):
+		t.Fatal("results is not ready")
+	}
+}
+
+type bench struct {
+	nc *nats.Conn
+	js jetstream.JetStream
+}
+
+func newBench(t *testing.T, replicas int) bench {
+	t.Helper()
+	s := bustest.Start(t, "text", "faces")
+	for range replicas {
+		startReplica(t, s.URL)
+	}
+	nc := s.Connect(t)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bench{nc, js}
+}
+
+func (b bench) publish(t *testing.T, subj string, h nats.Header, body any) {
+	t.Helper()
+	data, ok := body.([]byte)
+	if !ok {
+		var err error
+		if data, err = json.Marshal(body); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := b.js.PublishMsg(context.Background(), &nats.Msg{Subject: subj, Header: h, Data: data}); err != nil {
+		t.Fatalf("publish %s: %v", subj, err)
+	}
+}
+
+func part(i, n int) v1.Part {
+	return v1.Part{
+		Part: i, Parts: n, Image: v1.Image{Type: "image/png", Width: 100, Height: 100},
+		Models:  []v1.Model{{Name: "reader"}},
+		Timings: v1.Timings{Queue: float64(i), Classify: float64(10 - i)},
+		Regions: []v1.PartRegion{{Number: i, Region: v1.Region{Text: fmt.Sprintf("line %d", i)}}},
+	}
+}
+
+func TestJoinByReplicas(t *testing.T) {
+	const jobs, parts = 40, 5
+	b := newBench(t, 2)
+	inbox := b.nc.NewInbox()
+	replies := make(chan *nats.Msg, 10*jobs)
+	sub, err := b.nc.ChanSubscribe(inbox+".*", replies)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sub.Unsubscribe()
+	for j := range jobs {
+		h := nats.Header{v1.HeaderReply: {fmt.Sprintf("%s.job%d", inbox, j)}}
+		for i := parts - 1; i >= 0; i-- { // the order in which they come must not matter
+			b.publish(t, subject.Parts(subject.Job{Pipeline: "text", ID: fmt.Sprint("job", j), Part: i}), h, part(i, parts))
+		}
+	}
+	answered := map[string]v1.Result{}
+	for len(answered) < jobs {
+		select {
+		case m := <-replies:
+			var r v1.Result
+			if err := json.Unmarshal(m.Data, &r); err != nil {
+				t.Fatal(err)
+			}
+			if want := inbox + "." + r.ID; m.Subject != want {
+				t.Errorf("the answer of %s came to %s", r.ID, m.Subject)
+			}
+			answered[r.ID] = r
+		case <-time.After(20 * time.Second):
+			t.Fatalf("%d of %d jobs were answered", len(answered), jobs)
+		}
+	}
+	for id, r := range answered {
+		if r.Status != v1.Done || r.Text == nil || *r.Text != "line 0\nline 1\nline 2\nline 3\nline 4\n" {
+			t.Errorf("%s: %+v", id, r)
+		}
+		if r.Timings.Queue != 4 || r.Timings.Classify != 10 || r.Timings.Join <= 0 {
+			t.Errorf("%s: timings %+v, want the longest of each hop", id, r.Timings)
+		}
+		if len(r.Models) != 1 {
+			t.Errorf("%s: models %v, want each once", id, r.Models)
+		}
+	}
+	results, err := b.js.Stream(context.Background(), streams.Results)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := results.CachedInfo().State.Msgs; n != jobs {
+		t.Errorf("%d answers are stored, want one for each of %d jobs", n, jobs)
+	}
+	await(t, "joined parts to be removed", func() bool {
+		s, err := b.js.Stream(context.Background(), streams.Parts)
+		return err == nil && s.CachedInfo().State.Msgs == 0
+	})
+}
+
+func await(t *testing.T, what string, f func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !f(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+func TestFailedPartFailsTheJob(t *testing.T) {
+	b := newBench(t, 1)
+	good, bad := part(0, 2), part(1, 2)
+	bad.Regions, bad.Problem = nil, v1.NewProblem(v1.LaneDied, "signal: aborted")
+	for i, p := range []v1.Part{good, bad} {
+		b.publish(t, subject.Parts(subject.Job{Pipeline: "text", ID: "half", Part: i}), nil, p)
+	}
+	var r v1.Result
+	await(t, "the answer", func() bool { r = b.lookup(t, "half"); return r.Status == v1.Failed })
+	if r.Problem == nil || r.Problem.Code != v1.LaneDied || len(r.Regions) != 1 {
+		t.Errorf("got %+v, want the problem and the region of the good part", r)
+	}
+}
+
+// lookup asks the endpoint; a problem is returned as the Problem of a result.
+func (b bench) lookup(t *testing.T, job string) v1.Result {
+	t.Helper()
+	m, err := b.nc.Request(subject.Lookup(job), nil, 5*time.Second)
+	if err != nil {
+		t.Fatalf("look up %s: %v", job, err)
+	}
+	var r v1.Result
+	if code := m.Header.Get("Nats-Service-Error-Code"); code != "" {
+		r.Problem = new(v1.Problem)
+		if err := json.Unmarshal(m.Data, r.Problem); err != nil {
+			t.Fatal(err)
+		}
+		if code != fmt.Sprint(r.Problem.Status) {
+			t.Errorf("service error code %s, problem status %d", code, r.Problem.Status)
+		}
+		return r
+	}
+	if err := json.Unmarshal(m.Data, &r); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func TestLookupFollowsAJob(t *testing.T) {
+	b := newBench(t, 1)
+	ctx := context.Background()
+	if r := b.lookup(t, "nobody"); r.Problem == nil || r.Problem.Code != v1.UnknownJob {
+		t.Errorf("unknown job: %+v", r)
+	}
+
+	job := subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: "walker"}
+	b.publish(t, subject.Images(job), nil, []byte("picture"))
+	b.publish(t, subject.Images(subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: "second"}), nil, []byte("picture"))
+	if r := b.lookup(t, "walker"); r.Status != v1.Queued || r.Pipeline != "text" {
+		t.Errorf("stored picture: %+v, want queued", r)
+	}
+
+	c, err := b.js.Consumer(ctx, streams.Images, streams.WorkConsumer(subject.Detect, "text", subject.Interactive))
+	if err != nil {
+		t.Fatal(err)
+	}
+	taken, err := c.Next()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := b.lookup(t, "walker"); r.Status != v1.Running {
+		t.Errorf("taken picture: %+v, want running", r)
+	}
+	if r := b.lookup(t, "second"); r.Status != v1.Queued {
+		t.Errorf("the one behind it: %+v, want queued", r)
+	}
+
+	b.publish(t, subject.Crops(job), nil, []byte("{}\n"))
+	if err := taken.DoubleAck(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if r := b.lookup(t, "walker"); r.Status != v1.Running {
+		t.Errorf("crops wait: %+v, want running", r)
+	}
+
+	b.publish(t, subject.Results("text", "walker"), nil, v1.Result{ID: "walker", Pipeline: "text", Status: v1.Done, Regions: []v1.Region{}})
+	if r := b.lookup(t, "walker"); r.Status != v1.Done {
+		t.Errorf("answered: %+v, want done", r)
+	}
+}
+
+func TestGarbageIsDroppedNotLooped(t *testing.T) {
+	b := newBench(t, 1)
+	b.publish(t, subject.Prefix+"parts.text.good.notanumber", nil, []byte("{}"))
+	b.publish(t, subject.Parts(subject.Job{Pipeline: "text", ID: "garbage"}), nil, []byte("no json"))
+	b.publish(t, subject.Prefix+"results.TEXT.good", nil, []byte("{}"))
+	// What comes behind it is still done.
+	b.publish(t, subject.Parts(subject.Job{Pipeline: "text", ID: "after"}), nil, part(0, 1))
+	await(t, "the job behind the garbage", func() bool { return b.lookup(t, "after").Status == v1.Done })
+	await(t, "an end of redelivery", func() bool {
+		for stream, consumer := range map[string]string{streams.Parts: streams.PartsConsumer, streams.Results: streams.ResultsConsumer} {
+			c, err := b.js.Consumer(context.Background(), stream, consumer)
+			if err != nil || c.CachedInfo().NumAckPending > 0 || c.CachedInfo().NumPending > 0 {
+				return false
+			}
+		}
+		return true
+	})
+}
