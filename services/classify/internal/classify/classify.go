@@ -1,0 +1,139 @@
+// Package classify is the classify service: it has a lane say what the crops
+// of a picture are, and puts that into the space of the picture.
+package classify
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/sightmesh/sightmesh/contracts/lane"
+	"github.com/sightmesh/sightmesh/contracts/pipeline"
+	"github.com/sightmesh/sightmesh/contracts/streams"
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/internal/answer"
+	"github.com/sightmesh/sightmesh/services/internal/bus"
+	"github.com/sightmesh/sightmesh/services/internal/lanes"
+	"github.com/sightmesh/sightmesh/services/internal/worker"
+)
+
+// Handler does the work of classify.
+type Handler struct {
+	pipelines map[string]pipeline.Pipeline
+	tracer    trace.Tracer
+}
+
+// New returns a handler for the pipelines.
+func New(pipelines []pipeline.Pipeline, tp trace.TracerProvider) *Handler {
+	h := &Handler{pipelines: map[string]pipeline.Pipeline{}, tracer: tp.Tracer("github.com/sightmesh/sightmesh/services/classify")}
+	for _, p := range pipelines {
+		h.pipelines[p.Name] = p
+	}
+	return h
+}
+
+// Work gives the answer of a picture, or of the part of it that the delivery
+// holds.
+func (h *Handler) Work(ctx context.Context, l *lanes.Lane, d worker.Delivery) ([]bus.Message, error) {
+	crops, pixels, err := v1.DecodeCrops(d.Body)
+	if err != nil {
+		return nil, v1.NewProblem(v1.InvalidMessage, "%v", err)
+	}
+	shapes := make([]lane.Crop, len(crops.Crops))
+	for i, c := range crops.Crops {
+		shapes[i] = lane.Crop{Region: c.Region, Width: c.Width, Height: c.Height, Channels: c.Channels}
+	}
+	var told lane.Classified
+	_, err = worker.Ask(ctx, h.tracer, l, d.Job.Pipeline, func(id uint64) any {
+		return lane.Classify{Type: lane.TypeClassify, ID: id, Pipeline: d.Job.Pipeline, Crops: shapes}
+	}, pixels, &told, func() lane.Timing { return told.Timing })
+	if err != nil {
+		return nil, err
+	}
+	part := partOf(crops, d)
+	part.Models = append(part.Models, l.Models(d.Job.Pipeline)...)
+	part.Timings.Classify = told.Timing.DecodeMS + told.Timing.InferMS
+	if part.Regions, err = regions(crops, told.Answers); err != nil {
+		return nil, err
+	}
+	m, err := h.message(ctx, d, part)
+	if err != nil {
+		return nil, err
+	}
+	return []bus.Message{m}, nil
+}
+
+// partOf carries over what is known of the picture.
+func partOf(c v1.Crops, d worker.Delivery) v1.Part {
+	part := v1.Part{Part: c.Part, Parts: c.Parts, Image: c.Image, Models: c.Models, Timings: c.Timings}
+	part.Timings.Queue += d.QueueMS()
+	return part
+}
+
+// message makes the answer of a picture that is whole, or else a part of it
+// for results to join.
+func (h *Handler) message(ctx context.Context, d worker.Delivery, part v1.Part) (bus.Message, error) {
+	if part.Parts == 1 {
+		return answer.Message(ctx, d.Header, answer.Join(d.Job.ID, h.pipelines[d.Job.Pipeline], []v1.Part{part}))
+	}
+	body, err := json.Marshal(part)
+	if err != nil {
+		return bus.Message{}, fmt.Errorf("encode part %d of %s: %w", part.Part, d.Job.ID, err)
+	}
+	return bus.Message{
+		Subject: subject.Parts(d.Job), Stream: streams.Parts,
+		ID: v1.MsgID(d.Job.ID, fmt.Sprintf("parts.%d", part.Part)), Header: bus.Travel(d.Header), Body: body,
+	}, nil
+}
+
+// Failed ends the job, or the part of it: the others may still be at work,
+// and the answer waits for them.
+func (h *Handler) Failed(ctx context.Context, d worker.Delivery, p *v1.Problem) (bus.Message, error) {
+	crops, _, err := v1.DecodeCrops(d.Body)
+	if err != nil {
+		return answer.Message(ctx, d.Header, answer.Failed(d.Job, p))
+	}
+	part := partOf(crops, d)
+	part.Problem = p
+	return h.message(ctx, d, part)
+}
+
+// regions joins what the detector and the classifier say of each crop.
+func regions(crops v1.Crops, answers []lane.CropLabel) ([]v1.PartRegion, error) {
+	if len(answers) != len(crops.Crops) {
+		return nil, v1.NewProblem(v1.Internal, "the lane was asked about %d crops and answered %d", len(crops.Crops), len(answers))
+	}
+	out := make([]v1.PartRegion, 0, len(answers))
+	for i, a := range answers {
+		c := crops.Crops[i]
+		if a.Drop {
+			continue
+		}
+		r := v1.Region{
+			Box: c.Box, Fraction: c.Box.In(crops.Image.Width, crops.Image.Height),
+			Score: c.Score, Label: c.Label, Labels: a.Labels, Text: a.Text,
+		}
+		if a.Text != "" {
+			r.Score = a.Score
+		}
+		for _, w := range a.Words {
+			r.Words = append(r.Words, v1.Word{Box: inPicture(w.Box, c), Text: w.Text, Score: w.Score})
+		}
+		out = append(out, v1.PartRegion{Number: c.Region, Region: r})
+	}
+	return out, nil
+}
+
+// inPicture takes a box in pixels of a crop to pixels of the picture.
+func inPicture(b v1.Box, c v1.Crop) v1.Box {
+	sx, sy := float64(c.Box.Width)/float64(c.Width), float64(c.Box.Height)/float64(c.Height)
+	x0, y0 := float64(b.X)*sx, float64(b.Y)*sy
+	x1, y1 := float64(b.X+b.Width)*sx, float64(b.Y+b.Height)*sy
+	return v1.Box{
+		X: c.Box.X + int(x0), Y: c.Box.Y + int(y0),
+		Width: max(1, int(x1+0.5)-int(x0)), Height: max(1, int(y1+0.5)-int(y0)),
+	}
+}

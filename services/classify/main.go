@@ -1,0 +1,36 @@
+// Command classify says what the crops of pictures are: it takes them from
+// the stream CROPS and publishes the answer to RESULTS, or to PARTS when the
+// crops of the picture came in several messages. Run as "classify lane" it is
+// one of its own child processes, which hold the native code.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	"github.com/sightmesh/sightmesh/services/classify/internal/classify"
+	"github.com/sightmesh/sightmesh/services/classify/internal/lane"
+	"github.com/sightmesh/sightmesh/services/internal/run"
+	"github.com/sightmesh/sightmesh/services/internal/worker"
+)
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == worker.LaneCommand {
+		if err := lane.Run(); err != nil {
+			fmt.Fprintln(os.Stderr, "classify lane:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	var options worker.Options
+	os.Exit(run.Main(run.Spec{
+		Name:        string(subject.Classify),
+		Description: "Says what the regions of pictures are.",
+		Flags:       func(fs *flag.FlagSet) { options.Register(fs) },
+		New: func(p *run.Process) (run.Service, error) {
+			return worker.NewService(p, subject.Classify, options, classify.New(p.Pipelines, p.Tracers))
+		},
+	}))
+}

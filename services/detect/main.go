@@ -1,0 +1,41 @@
+// Command detect finds what is in pictures: it takes them from the stream
+// IMAGES and publishes the crops of what it found to CROPS, or the answer
+// when there is nothing to find. Run as "detect lane" it is one of its own
+// child processes, which hold the native code.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+
+	"github.com/sightmesh/sightmesh/contracts/picture"
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	"github.com/sightmesh/sightmesh/services/detect/internal/detect"
+	"github.com/sightmesh/sightmesh/services/detect/internal/lane"
+	"github.com/sightmesh/sightmesh/services/internal/run"
+	"github.com/sightmesh/sightmesh/services/internal/worker"
+)
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == worker.LaneCommand {
+		if err := lane.Run(); err != nil {
+			fmt.Fprintln(os.Stderr, "detect lane:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	var options worker.Options
+	limits := picture.DefaultLimits()
+	os.Exit(run.Main(run.Spec{
+		Name:        string(subject.Detect),
+		Description: "Finds regions in pictures.",
+		Flags: func(fs *flag.FlagSet) {
+			options.Register(fs)
+			limits.Register(fs)
+		},
+		New: func(p *run.Process) (run.Service, error) {
+			return worker.NewService(p, subject.Detect, options, detect.New(p.Pipelines, limits, p.Tracers))
+		},
+	}))
+}

@@ -1,0 +1,156 @@
+package lanes
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sightmesh/sightmesh/contracts/lane"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// Reply is what a lane answered.
+type Reply struct {
+	Facts  []byte // JSON
+	Pixels []byte
+}
+
+// Do puts one request to the lane and waits for its reply. request is given
+// the id that it must carry; pixels go behind it.
+//
+// A process that is being replaced is waited for. The error is a [*v1.Problem]
+// when the request itself is to blame or its time is over: what the lane
+// answered, [v1.LaneDied], [v1.TooSlow], [v1.TooMuchMemory] or
+// [v1.DeadlineExceeded]. In all but the first case the process is gone. When
+// ctx is cancelled the process is ended too, and the error is that of ctx. Any
+// other error may be gone at the next try.
+func (l *Lane) Do(ctx context.Context, pipeline string, request func(id uint64) any, pixels ...[]byte) (Reply, error) {
+	s, ok := l.slots[pipeline]
+	if !ok {
+		return Reply{}, fmt.Errorf("no lane program serves pipeline %s", pipeline)
+	}
+	proc, err := s.current(ctx, l.pool.cfg.StartTimeout)
+	if err != nil {
+		if errors.Is(err, context.DeadlineExceeded) {
+			return Reply{}, v1.NewProblem(v1.DeadlineExceeded, "the deadline passed while the lane was being started")
+		}
+		return Reply{}, fmt.Errorf("wait for a lane: %w", err)
+	}
+	if st := s.status(pipeline); !st.Ready {
+		return Reply{}, fmt.Errorf("pipeline %s is not served: %s", pipeline, st.Reason)
+	}
+	start := time.Now()
+	l.pool.atWork(1)
+	proc.working.Store(true)
+	reply, err := proc.exchange(ctx, s.prog.Pipelines[pipeline].Timeout, request, pixels)
+	proc.working.Store(false)
+	l.pool.atWork(-1)
+	took := time.Since(start)
+	l.pool.took(pipeline, took)
+	l.pool.metrics.seconds.WithLabelValues(pipeline).Observe(took.Seconds())
+	outcome := "done"
+	if err != nil {
+		outcome = reasonOf(err)
+		err = l.problem(ctx, s, proc, err)
+		var p *v1.Problem
+		if errors.As(err, &p) {
+			outcome = string(p.Code)
+		}
+	}
+	l.pool.metrics.jobs.WithLabelValues(pipeline, outcome).Inc()
+	return reply, err
+}
+
+// problem ends the process unless it has answered properly, and says what that
+// means for the request.
+func (l *Lane) problem(ctx context.Context, s *slot, proc *process, err error) error {
+	var p *v1.Problem
+	if errors.As(err, &p) {
+		return p
+	}
+	proc.kill(err)
+	<-proc.dead
+	cause := proc.cause()
+	where := fmt.Sprintf("lane %d of %s", s.lane, s.prog.Name)
+	switch {
+	case errors.Is(cause, errStopped), errors.Is(ctx.Err(), context.Canceled):
+		return fmt.Errorf("%s: %w", where, context.Canceled)
+	case errors.Is(cause, errDeadline):
+		return v1.NewProblem(v1.DeadlineExceeded, "the deadline passed while %s worked", where)
+	case errors.Is(cause, errTimeout):
+		return v1.NewProblem(v1.TooSlow, "%s was ended after %v", where, l.timeoutOf(s, err))
+	case errors.Is(cause, errMemory):
+		return v1.NewProblem(v1.TooMuchMemory, "%s was ended at more than %d bytes", where, l.pool.cfg.MemoryLimit).WithLimit(l.pool.cfg.MemoryLimit)
+	}
+	return v1.NewProblem(v1.LaneDied, "%s %v", where, cause)
+}
+
+// timeoutOf is for the message only.
+func (l *Lane) timeoutOf(s *slot, err error) time.Duration {
+	var t timeoutError
+	if errors.As(err, &t) {
+		return t.after
+	}
+	return l.pool.cfg.StartTimeout
+}
+
+type timeoutError struct{ after time.Duration }
+
+func (t timeoutError) Error() string { return fmt.Sprintf("no answer after %v", t.after) }
+func (t timeoutError) Unwrap() error { return errTimeout }
+
+// exchange writes a request and reads the reply, in the goroutine of the
+// caller: each hop to another costs more than the rest of it.
+func (p *process) exchange(ctx context.Context, timeout time.Duration, request func(id uint64) any, pixels [][]byte) (Reply, error) {
+	if err := ctx.Err(); err != nil {
+		return Reply{}, err
+	}
+	limit, late := time.Now().Add(timeout), error(timeoutError{timeout})
+	if d, ok := ctx.Deadline(); ok && d.Before(limit) {
+		limit, late = d, errDeadline
+	}
+	if err := p.conn.SetDeadline(limit); err != nil {
+		return Reply{}, p.broken(err)
+	}
+	stop := context.AfterFunc(ctx, func() { p.conn.SetDeadline(time.Unix(1, 0)) }) //nolint:errcheck // a closed socket ends the read too
+	defer stop()
+	p.nextID++
+	err := lane.WriteFrame(p.conn, request(p.nextID), pixels...)
+	var facts, out []byte
+	if err == nil {
+		facts, out, err = lane.ReadFrame(p.r)
+	}
+	if err != nil {
+		err = p.broken(err)
+		if errors.Is(err, errTimeout) {
+			err = late
+			if errors.Is(ctx.Err(), context.Canceled) {
+				err = errStopped
+			}
+		}
+		return Reply{}, err
+	}
+	var head struct {
+		Type   lane.Type `json:"type"`
+		ID     uint64    `json:"id"`
+		Code   v1.Code   `json:"code"`
+		Detail string    `json:"detail"`
+	}
+	if err := json.Unmarshal(facts, &head); err != nil {
+		return Reply{}, fmt.Errorf("%w: %w", errProtocol, err)
+	}
+	if head.ID != p.nextID {
+		return Reply{}, fmt.Errorf("%w: answered request %d when asked %d", errProtocol, head.ID, p.nextID)
+	}
+	switch head.Type {
+	case lane.TypeDetected, lane.TypeClassified:
+		p.jobs.Add(1)
+		return Reply{Facts: facts, Pixels: out}, nil
+	case lane.TypeFailed:
+		p.jobs.Add(1)
+		return Reply{}, v1.NewProblem(head.Code, "%s", head.Detail)
+	}
+	return Reply{}, fmt.Errorf("%w: answered with %q", errProtocol, head.Type)
+}

@@ -1,0 +1,62 @@
+package lanes
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+)
+
+const memoryPeriod = 100 * time.Millisecond
+
+// watchMemory ends processes that have grown over the limit, while they work
+// and between requests.
+func (p *Pool) watchMemory(ctx context.Context) {
+	if p.cfg.MemoryLimit == 0 {
+		return
+	}
+	tick := time.NewTicker(memoryPeriod)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		for _, l := range p.lanes {
+			for _, s := range l.all {
+				s.mu.Lock()
+				proc := s.proc
+				s.mu.Unlock()
+				// Idle ones do not grow; the last look after a request is
+				// enough.
+				if proc == nil || proc.isDead() || (!proc.working.Load() && proc.measured == proc.jobs.Load()) {
+					continue
+				}
+				proc.measured = proc.jobs.Load()
+				if rss, err := residentBytes(proc.pid()); err == nil && rss > p.cfg.MemoryLimit {
+					proc.kill(errMemory)
+				}
+			}
+		}
+	}
+}
+
+// residentBytes reads the resident size of a process.
+func residentBytes(pid int) (int64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	if err != nil {
+		return 0, err
+	}
+	f := bytes.Fields(b)
+	if len(f) < 2 {
+		return 0, fmt.Errorf("read size of process %d: %q", pid, b)
+	}
+	pages, err := strconv.ParseInt(string(f[1]), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("read size of process %d: %w", pid, err)
+	}
+	return pages * int64(os.Getpagesize()), nil
+}

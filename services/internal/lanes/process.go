@@ -1,0 +1,233 @@
+package lanes
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sightmesh/sightmesh/contracts/lane"
+	"github.com/sightmesh/sightmesh/contracts/subject"
+)
+
+// process is one child process and the socket to it.
+type process struct {
+	cmd   *exec.Cmd
+	conn  net.Conn
+	r     *bufio.Reader
+	words *lastWords
+	jobs  atomic.Int64 // requests answered
+	// working and measured are for watching its memory; measured belongs to
+	// the watcher.
+	working  atomic.Bool
+	measured int64
+	dead     chan struct{} // closed when the process is gone and reaped
+	nextID   uint64
+
+	mu     sync.Mutex
+	killed error // why we ended it
+	exit   error // how it ended
+}
+
+// Why a process is ended by us.
+var (
+	errStopped  = errors.New("stopped")
+	errRecycled = errors.New("recycled")
+	errTimeout  = errors.New("timeout")
+	errDeadline = errors.New("deadline")
+	errMemory   = errors.New("memory")
+	errProtocol = errors.New("protocol")
+)
+
+// startProcess starts the program with one end of a socket pair as its file
+// descriptor 3.
+func startProcess(prog Program, log *slog.Logger) (*process, error) {
+	// Close-on-exec: a sibling that is started meanwhile would hold this end
+	// open, and this lane would never see end of file.
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("make lane socket: %w", err)
+	}
+	ours, theirs := os.NewFile(uintptr(fds[0]), "lane"), os.NewFile(uintptr(fds[1]), "lane")
+	defer theirs.Close()
+	conn, err := net.FileConn(ours)
+	ours.Close() // FileConn made a copy
+	if err != nil {
+		return nil, fmt.Errorf("make lane socket: %w", err)
+	}
+	p := &process{
+		conn: conn, r: bufio.NewReaderSize(conn, 64<<10),
+		words: &lastWords{log: log}, dead: make(chan struct{}),
+	}
+	p.cmd = exec.Command(prog.Argv[0], prog.Argv[1:]...)
+	p.cmd.Env = append(os.Environ(), "OMP_THREAD_LIMIT=1") // the last one counts
+	p.cmd.Stdout, p.cmd.Stderr = p.words, p.words
+	p.cmd.ExtraFiles = []*os.File{theirs} // becomes lane.FD
+	// A group of its own: a terminal's Ctrl-C is for the parent, and what the
+	// program starts is ended with it.
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	p.cmd.WaitDelay = time.Second
+	if err := p.cmd.Start(); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("start lane program %s: %w", prog.Name, err)
+	}
+	go func() { // ends with the process; who waits for it waits for dead
+		err := p.cmd.Wait()
+		p.mu.Lock()
+		p.exit = err
+		p.mu.Unlock()
+		close(p.dead)
+		p.conn.Close()
+	}()
+	return p, nil
+}
+
+func (p *process) pid() int { return p.cmd.Process.Pid }
+
+func (p *process) isDead() bool {
+	select {
+	case <-p.dead:
+		return true
+	default:
+		return false
+	}
+}
+
+// kill ends the process and everything that it started. The first reason
+// counts.
+func (p *process) kill(why error) {
+	p.mu.Lock()
+	if p.killed == nil && !p.isDead() {
+		p.killed = why
+	}
+	p.mu.Unlock()
+	// The group's leader is not reaped before dead is closed, so that the
+	// number is still ours.
+	if !p.isDead() {
+		_ = syscall.Kill(-p.pid(), syscall.SIGKILL) // it may have ended by itself
+	}
+}
+
+// cause says why a dead process ended.
+func (p *process) cause() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	how := "exit status 0"
+	if p.exit != nil {
+		how = p.exit.Error()
+	}
+	if words := p.words.last(); words != "" {
+		how += ", last words: " + words
+	}
+	if p.killed != nil {
+		return fmt.Errorf("%w (pid %d, %s)", p.killed, p.pid(), how)
+	}
+	return fmt.Errorf("died (pid %d, %s)", p.pid(), how)
+}
+
+// reasonOf gives the label of a restart.
+func reasonOf(err error) string {
+	for _, e := range []error{errStopped, errRecycled, errTimeout, errDeadline, errMemory, errProtocol} {
+		if errors.Is(err, e) {
+			return e.Error()
+		}
+	}
+	return "died"
+}
+
+// handshake has the process load its models.
+func (p *process) handshake(stage subject.Stage, prog Program, limit time.Duration) (map[string]lane.Loaded, error) {
+	start := lane.Start{Type: lane.TypeStart, Protocol: lane.Protocol, Stage: string(stage), Pipelines: map[string]lane.Setup{}}
+	for name, pl := range prog.Pipelines {
+		start.Pipelines[name] = pl.Setup
+	}
+	if err := p.conn.SetDeadline(time.Now().Add(limit)); err != nil {
+		return nil, err
+	}
+	if err := lane.WriteFrame(p.conn, start); err != nil {
+		return nil, p.broken(err)
+	}
+	facts, _, err := lane.ReadFrame(p.r)
+	if err != nil {
+		return nil, p.broken(err)
+	}
+	var ready lane.Ready
+	if err := json.Unmarshal(facts, &ready); err != nil {
+		return nil, fmt.Errorf("%w: %w", errProtocol, err)
+	}
+	if ready.Type != lane.TypeReady || ready.Protocol != lane.Protocol {
+		return nil, fmt.Errorf("%w: answered start with %q of protocol %d", errProtocol, ready.Type, ready.Protocol)
+	}
+	for name := range prog.Pipelines {
+		if _, ok := ready.Pipelines[name]; !ok {
+			return nil, fmt.Errorf("%w: ready says nothing of pipeline %s", errProtocol, name)
+		}
+	}
+	return ready.Pipelines, p.conn.SetDeadline(time.Time{})
+}
+
+// broken says what a failed read or write means. A process that went away is
+// waited for, so that its exit status is known.
+func (p *process) broken(err error) error {
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return errTimeout
+	case errors.Is(err, lane.ErrFrameTooLarge):
+		return fmt.Errorf("%w: %w", errProtocol, err)
+	}
+	t := time.NewTimer(time.Second)
+	defer t.Stop()
+	select {
+	case <-p.dead:
+		return p.cause()
+	case <-t.C:
+		return fmt.Errorf("%w: closed its socket and lives on", errProtocol)
+	}
+}
+
+// lastWords keeps the end of what a process writes, and logs the lines.
+type lastWords struct {
+	log *slog.Logger
+	mu  sync.Mutex
+	buf []byte
+}
+
+const maxLastWords = 4 << 10
+
+func (w *lastWords) Write(b []byte) (int, error) {
+	w.log.Debug("lane says", "output", string(bytes.TrimSpace(b)))
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.buf = append(w.buf, b...)
+	if over := len(w.buf) - maxLastWords; over > 0 {
+		w.buf = append(w.buf[:0], w.buf[over:]...)
+	}
+	return len(b), nil
+}
+
+// last gives the last lines on one line.
+func (w *lastWords) last() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	lines := strings.Split(strings.TrimSpace(string(w.buf)), "\n")
+	if n := len(lines); n > 3 && !strings.Contains(string(w.buf), "panic") {
+		lines = lines[n-3:]
+	}
+	s := strings.Join(strings.Fields(strings.Join(lines, " / ")), " ")
+	if len(s) > 500 {
+		s = s[len(s)-500:]
+	}
+	return s
+}

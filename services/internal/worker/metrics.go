@@ -1,0 +1,45 @@
+package worker
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/sightmesh/sightmesh/services/internal/telemetry"
+)
+
+type metrics struct {
+	messages       *prometheus.CounterVec
+	queueWait      *prometheus.HistogramVec
+	process        *prometheus.HistogramVec
+	bytes          *prometheus.CounterVec
+	avoided        *prometheus.CounterVec
+	redeliveries   prometheus.Counter
+	publishRetries prometheus.Counter
+}
+
+func newMetrics(r prometheus.Registerer) metrics {
+	f := promauto.With(r)
+	return metrics{
+		messages: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "sightmesh_messages_total", Help: "Messages worked on, by outcome: done, a problem code, retried or handed-back.",
+		}, []string{"pipeline", "priority", "outcome"}),
+		queueWait: f.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "sightmesh_queue_wait_seconds", Help: "From stored in the stream to taken by a worker.", Buckets: telemetry.LatencyBuckets(),
+		}, []string{"pipeline", "priority"}),
+		process: f.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "sightmesh_process_seconds", Help: "From taken by a worker to its outcome stored.", Buckets: telemetry.LatencyBuckets(),
+		}, []string{"pipeline"}),
+		bytes: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "sightmesh_message_bytes_total", Help: "Bytes of message bodies taken (in) and published (out).",
+		}, []string{"direction"}),
+		avoided: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "sightmesh_work_avoided_total", Help: "Messages that never reached a lane, by reason.",
+		}, []string{"reason"}),
+		redeliveries: f.NewCounter(prometheus.CounterOpts{
+			Name: "sightmesh_redeliveries_total", Help: "Messages that were delivered before.",
+		}),
+		publishRetries: f.NewCounter(prometheus.CounterOpts{
+			Name: "sightmesh_publish_retries_total", Help: "Publishes that were repeated because a stream was full or away.",
+		}),
+	}
+}

@@ -1,0 +1,216 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/sightmesh/sightmesh/contracts/streams"
+	"github.com/sightmesh/sightmesh/contracts/subject"
+)
+
+// source is a consumer that work is taken from.
+type source struct {
+	pipeline string
+	priority subject.Priority
+	consumer string
+	next     string // subject of the pull request
+	// backlog is what the last delivery said was still waiting. Zero means
+	// that asking again is probably in vain.
+	backlog atomic.Uint64
+}
+
+func newSources(stage subject.Stage, pipelines []string) []*source {
+	var s []*source
+	for _, prio := range subject.Priorities() { // most urgent first
+		for _, p := range pipelines {
+			name := streams.WorkConsumer(stage, p, prio)
+			s = append(s, &source{
+				pipeline: p, priority: prio, consumer: name,
+				next: "$JS.API.CONSUMER.MSG.NEXT." + streams.WorkStream(stage) + "." + name,
+			})
+		}
+	}
+	return s
+}
+
+// puller takes one message at a time from several consumers.
+//
+// The pull requests are written here, not left to the client library: a lane
+// waits on all its consumers at once and must hold one message, and only a
+// request whose inbox is gone is withdrawn by the server. The library's Fetch
+// drops a message that arrives while it is being cancelled, which then waits
+// AckWait for its next delivery.
+type puller struct {
+	nc      *nats.Conn
+	sources []*source
+	// wait is how long a pull request stays at the server. After it the
+	// request is made again, which heals what a restarted server forgot.
+	wait time.Duration
+}
+
+type pullRequest struct {
+	Batch   int           `json:"batch"`
+	Expires time.Duration `json:"expires,omitempty"`
+	NoWait  bool          `json:"no_wait,omitempty"`
+}
+
+var errNothing = errors.New("nothing to take")
+
+// next returns a message of one of the pipelines, the most urgent first. It
+// returns errNothing when none came for a while, so that the caller can look
+// at its lane again.
+func (p *puller) next(ctx context.Context, serves func(pipeline string) bool) (*nats.Msg, *source, error) {
+	mine := make([]*source, 0, len(p.sources))
+	backlog := false
+	for _, s := range p.sources {
+		if serves(s.pipeline) {
+			mine = append(mine, s)
+			backlog = backlog || s.backlog.Load() > 0
+		}
+	}
+	if backlog {
+		// Something waits: ask in order of urgency, so that a queue of bulk
+		// work never comes before someone who waits.
+		for _, s := range mine {
+			if s.backlog.Load() == 0 && s.priority != subject.Interactive {
+				continue
+			}
+			m, err := p.ask(s)
+			if err == nil {
+				return m, s, nil
+			}
+			if !errors.Is(err, errNothing) {
+				return nil, nil, err
+			}
+		}
+	}
+	return p.await(ctx, mine)
+}
+
+// ask takes a message that already waits. It is not ended early: a message
+// that came after that would be lost until AckWait.
+func (p *puller) ask(s *source) (*nats.Msg, error) {
+	req, err := json.Marshal(pullRequest{Batch: 1, NoWait: true})
+	if err != nil {
+		return nil, fmt.Errorf("make pull request: %w", err)
+	}
+	inbox := p.nc.NewInbox()
+	sub, err := p.nc.SubscribeSync(inbox)
+	if err != nil {
+		return nil, fmt.Errorf("subscribe for work: %w", err)
+	}
+	defer sub.Unsubscribe() //nolint:errcheck // it can only say that it is gone already
+	if err := sub.AutoUnsubscribe(1); err != nil {
+		return nil, fmt.Errorf("subscribe for work: %w", err)
+	}
+	if err := p.nc.PublishRequest(s.next, inbox, req); err != nil {
+		return nil, fmt.Errorf("ask %s for work: %w", s.consumer, err)
+	}
+	m, err := sub.NextMsg(p.wait)
+	if err != nil {
+		return nil, fmt.Errorf("ask %s for work: %w", s.consumer, err)
+	}
+	if !isWork(m) {
+		s.backlog.Store(0)
+		return nil, errNothing
+	}
+	s.note(m)
+	return m, nil
+}
+
+// await waits on all sources and takes the first message that comes. A second
+// one that was already on its way is handed back at once.
+func (p *puller) await(ctx context.Context, mine []*source) (*nats.Msg, *source, error) {
+	req, err := json.Marshal(pullRequest{Batch: 1, Expires: p.wait})
+	if err != nil {
+		return nil, nil, fmt.Errorf("make pull request: %w", err)
+	}
+	first := make(chan *nats.Msg, 1)
+	var mu sync.Mutex
+	taken := false
+	inbox := p.nc.NewInbox()
+	sub, err := p.nc.Subscribe(inbox, func(m *nats.Msg) {
+		if !isWork(m) {
+			return
+		}
+		mu.Lock()
+		mineNow := !taken
+		taken = true
+		mu.Unlock()
+		if mineNow {
+			first <- m
+			return
+		}
+		if s := find(mine, m); s != nil {
+			s.note(m)
+			s.backlog.Add(1) // this one goes back
+		}
+		m.Nak() //nolint:errcheck // without it the message comes back after AckWait
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("subscribe for work: %w", err)
+	}
+	// Drain, not Unsubscribe: what is on its way still reaches the handler.
+	defer sub.Drain() //nolint:errcheck // fails only when the connection is gone
+	for _, s := range mine {
+		if err := p.nc.PublishRequest(s.next, inbox, req); err != nil {
+			return nil, nil, fmt.Errorf("ask %s for work: %w", s.consumer, err)
+		}
+	}
+	give := time.NewTimer(p.wait + p.wait/10)
+	defer give.Stop()
+	var m *nats.Msg
+	select {
+	case m = <-first:
+	case <-give.C:
+		err = errNothing
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	if err != nil {
+		mu.Lock()
+		late := taken // it is in the channel: work on it rather than lose time
+		taken = true
+		mu.Unlock()
+		if !late {
+			return nil, nil, err
+		}
+		m = <-first
+	}
+	s := find(mine, m)
+	if s == nil {
+		return nil, nil, fmt.Errorf("take work: message of an unknown consumer: reply %q", m.Reply)
+	}
+	s.note(m)
+	return m, s, nil
+}
+
+// isWork tells a message from what the server says of the request: nothing
+// there, time over, no such consumer.
+func isWork(m *nats.Msg) bool { return m.Header.Get("Status") == "" || m.Reply != "" }
+
+func (s *source) note(m *nats.Msg) {
+	if meta, err := m.Metadata(); err == nil {
+		s.backlog.Store(meta.NumPending)
+	}
+}
+
+func find(sources []*source, m *nats.Msg) *source {
+	meta, err := m.Metadata()
+	if err != nil {
+		return nil
+	}
+	for _, s := range sources {
+		if s.consumer == meta.Consumer {
+			return s
+		}
+	}
+	return nil
+}

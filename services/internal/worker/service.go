@@ -1,0 +1,125 @@
+package worker
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"runtime"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sightmesh/sightmesh/contracts/pipeline"
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	"github.com/sightmesh/sightmesh/services/internal/lanes"
+	"github.com/sightmesh/sightmesh/services/internal/run"
+)
+
+// LaneCommand is the argument with which a worker's binary runs as a lane.
+const LaneCommand = "lane"
+
+// Options are the flags that every worker service has.
+type Options struct {
+	lanes  int
+	memory int64
+	jobs   int
+	start  time.Duration
+}
+
+// Register makes flags of the options.
+func (o *Options) Register(fs *flag.FlagSet) {
+	fs.IntVar(&o.lanes, "lanes", runtime.NumCPU(), "how many pictures to work on at a time; each lane is a process of one thread")
+	fs.Int64Var(&o.memory, "lane-memory", 1<<30, "resident `bytes` over which a lane is ended")
+	fs.IntVar(&o.jobs, "lane-jobs", 10_000, "requests after which a lane is replaced; 0 for never")
+	fs.DurationVar(&o.start, "lane-start", 30*time.Second, "how long a lane may take to load its models")
+}
+
+type service struct {
+	worker *Worker
+	pool   *lanes.Pool
+	ready  func(bool)
+}
+
+// NewService makes the service of a stage: lanes for every pipeline that has
+// it, and a worker that feeds them.
+func NewService(p *run.Process, stage subject.Stage, o Options, h Handler) (run.Service, error) {
+	if o.lanes < 1 {
+		return nil, fmt.Errorf("lanes: %d, want 1 or more", o.lanes)
+	}
+	programs, served, err := programsFor(stage, p.Pipelines)
+	if err != nil {
+		return nil, err
+	}
+	pool, err := lanes.New(lanes.Config{
+		Stage: stage, Lanes: o.lanes, Programs: programs,
+		MemoryLimit: o.memory, MaxJobs: o.jobs, StartTimeout: o.start,
+		Logger: p.Logger, Registerer: p.Metrics,
+	})
+	if err != nil {
+		return nil, err
+	}
+	w := New(Config{
+		Stage: stage, Pipelines: served, Handler: h, Pool: pool, Conn: p.Conn,
+		Publisher: p.Publisher, Tracers: p.Tracers, Logger: p.Logger, Metrics: p.Metrics,
+	})
+	if err := p.ServeStatus(func() any { return w.Status(p.Service, p.Instance, run.Version) }); err != nil {
+		return nil, err
+	}
+	return &service{worker: w, pool: pool, ready: p.SetReady}, nil
+}
+
+// Run is ready once every lane has tried to load its models.
+func (s *service) Run(ctx, hard context.Context) error {
+	var g errgroup.Group
+	running, ended := context.WithCancel(ctx)
+	g.Go(func() error {
+		defer ended()
+		return s.worker.Run(ctx, hard)
+	})
+	g.Go(func() error {
+		select {
+		case <-s.pool.Ready():
+			s.ready(ctx.Err() == nil)
+		case <-running.Done():
+		}
+		return nil
+	})
+	return g.Wait()
+}
+
+// programsFor gives the lane programs of a stage: this binary for the kinds
+// that are built in, and each pipeline's own where it names one.
+func programsFor(stage subject.Stage, pipelines []pipeline.Pipeline) ([]lanes.Program, []pipeline.Pipeline, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, nil, fmt.Errorf("find this program: %w", err)
+	}
+	builtIn := lanes.Program{Name: "built-in", Argv: []string{self, LaneCommand}, Pipelines: map[string]lanes.Pipeline{}}
+	var programs []lanes.Program
+	var served []pipeline.Pipeline
+	for _, p := range pipelines {
+		s := &p.Detect
+		if stage == subject.Classify {
+			s = p.Classify
+		}
+		if s == nil {
+			continue
+		}
+		setup, err := s.Setup()
+		if err != nil {
+			return nil, nil, fmt.Errorf("pipeline %s: %s: %w", p.Name, stage, err)
+		}
+		served = append(served, p)
+		one := lanes.Pipeline{Setup: setup, Timeout: s.Timeout}
+		if len(s.Lane) == 0 {
+			builtIn.Pipelines[p.Name] = one
+			continue
+		}
+		programs = append(programs, lanes.Program{Name: p.Name, Argv: s.Lane, Pipelines: map[string]lanes.Pipeline{p.Name: one}})
+	}
+	if len(builtIn.Pipelines) > 0 {
+		programs = append([]lanes.Program{builtIn}, programs...)
+	}
+	return programs, served, nil
+}

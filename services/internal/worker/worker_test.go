@@ -1,0 +1,369 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
+	"go.uber.org/goleak"
+
+	"github.com/sightmesh/sightmesh/contracts/lane"
+	"github.com/sightmesh/sightmesh/contracts/pipeline"
+	"github.com/sightmesh/sightmesh/contracts/streams"
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/internal/answer"
+	"github.com/sightmesh/sightmesh/services/internal/bus"
+	"github.com/sightmesh/sightmesh/services/internal/bustest"
+	"github.com/sightmesh/sightmesh/services/internal/lanes"
+)
+
+// The test binary is its own lane program.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == LaneCommand {
+		conn, err := lane.Inherited()
+		if err == nil {
+			err = lane.Serve(conn, testLane{}, func() { os.Exit(0) })
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// testLane does what the picture says: {"ms": 50} works for 50 ms, {"crash":
+// true} aborts.
+type testLane struct{}
+
+type order struct {
+	MS    int  `json:"ms"`
+	Crash bool `json:"crash"`
+}
+
+func (testLane) Start(s lane.Start) (map[string]lane.Loaded, error) {
+	out := map[string]lane.Loaded{}
+	for name := range s.Pipelines {
+		out[name] = lane.Loaded{Models: []v1.Model{{Name: "test"}}}
+	}
+	return out, nil
+}
+
+func (testLane) Detect(_ lane.Detect, pic []byte) (lane.Detected, [][]byte, error) {
+	var o order
+	if err := json.Unmarshal(pic, &o); err != nil {
+		return lane.Detected{}, nil, v1.NewProblem(v1.Damaged, "%v", err)
+	}
+	if o.Crash {
+		syscall.Kill(os.Getpid(), syscall.SIGABRT)
+		select {}
+	}
+	time.Sleep(time.Duration(o.MS) * time.Millisecond)
+	return lane.Detected{Width: 1, Height: 1}, nil, nil
+}
+
+func (testLane) Classify(lane.Classify, []byte) (lane.Classified, error) {
+	return lane.Classified{}, nil
+}
+
+// testHandler asks the lane and answers.
+type testHandler struct {
+	tracer trace.Tracer
+	begun  chan<- string // job ids, when not nil
+	did    atomic.Int64
+}
+
+func (h *testHandler) Work(ctx context.Context, l *lanes.Lane, d Delivery) ([]bus.Message, error) {
+	if h.begun != nil {
+		h.begun <- d.Job.ID
+	}
+	var out lane.Detected
+	if _, err := Ask(ctx, h.tracer, l, d.Job.Pipeline, func(id uint64) any {
+		return lane.Detect{Type: lane.TypeDetect, ID: id, Pipeline: d.Job.Pipeline}
+	}, d.Body, &out, func() lane.Timing { return out.Timing }); err != nil {
+		return nil, err
+	}
+	h.did.Add(1)
+	m, err := answer.Message(ctx, d.Header, answer.Join(d.Job.ID, pipeline.Pipeline{Name: d.Job.Pipeline}, []v1.Part{{Parts: 1}}))
+	return []bus.Message{m}, err
+}
+
+func (h *testHandler) Failed(ctx context.Context, d Delivery, p *v1.Problem) (bus.Message, error) {
+	return answer.Message(ctx, d.Header, answer.Failed(d.Job, p))
+}
+
+var testPipelines = []pipeline.Pipeline{
+	{Name: "a", Deadline: time.Minute, BulkDeadline: time.Hour},
+	{Name: "b", Deadline: time.Minute, BulkDeadline: time.Hour},
+}
+
+type running struct {
+	handler *testHandler
+	stop    func() // asks it to stop and waits
+	halt    context.CancelFunc
+}
+
+func startWorker(t *testing.T, s *bustest.Server, laneCount int, begun chan<- string) running {
+	t.Helper()
+	nc := s.Connect(t)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := slog.New(slog.NewJSONHandler(t.Output(), nil))
+	reg := prometheus.NewRegistry()
+	prog := lanes.Program{Name: "test", Argv: []string{os.Args[0], LaneCommand}, Pipelines: map[string]lanes.Pipeline{}}
+	for _, p := range testPipelines {
+		prog.Pipelines[p.Name] = lanes.Pipeline{Timeout: 10 * time.Second}
+	}
+	pool, err := lanes.New(lanes.Config{
+		Stage: subject.Detect, Lanes: laneCount, Programs: []lanes.Program{prog},
+		StartTimeout: 20 * time.Second, Logger: log, Registerer: reg,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tp := noop.NewTracerProvider()
+	h := &testHandler{tracer: tp.Tracer("test"), begun: begun}
+	w := New(Config{
+		Stage: subject.Detect, Pipelines: testPipelines, Handler: h, Pool: pool, Conn: nc,
+		Publisher: bus.NewPublisher(js, tp), Tracers: tp, Logger: log, Metrics: reg,
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	hard, halt := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- w.Run(ctx, hard) }()
+	select {
+	case <-pool.Ready():
+	case <-time.After(30 * time.Second):
+		t.Fatal("the lanes are not ready")
+	}
+	stop := sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("worker ended with %v", err)
+		}
+		halt()
+	})
+	t.Cleanup(stop)
+	return running{handler: h, stop: stop, halt: halt}
+}
+
+type mesh struct {
+	*bustest.Server
+	js jetstream.JetStream
+}
+
+func newMesh(t *testing.T) mesh {
+	t.Helper()
+	s := bustest.Start(t, "a", "b")
+	js, err := jetstream.New(s.Connect(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return mesh{s, js}
+}
+
+func (m mesh) send(t *testing.T, j subject.Job, o any, header ...string) {
+	t.Helper()
+	body, err := json.Marshal(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	msg := &nats.Msg{Subject: subject.Images(j), Data: body, Header: nats.Header{}}
+	for i := 0; i+1 < len(header); i += 2 {
+		msg.Header.Set(header[i], header[i+1])
+	}
+	if _, err := m.js.PublishMsg(context.Background(), msg); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// result waits for the answer of a job.
+func (m mesh) result(t *testing.T, pipeline, job string) v1.Result {
+	t.Helper()
+	var r v1.Result
+	if err := json.Unmarshal(m.last(t, streams.Results, subject.Results(pipeline, job)).Data, &r); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func (m mesh) last(t *testing.T, stream, subj string) *jetstream.RawStreamMsg {
+	t.Helper()
+	s, err := m.js.Stream(context.Background(), stream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		if msg, err := s.GetLastMsgForSubject(context.Background(), subj); err == nil {
+			return msg
+		}
+	}
+	t.Fatalf("nothing on %s", subj)
+	return nil
+}
+
+func interactive(id string) subject.Job {
+	return subject.Job{Pipeline: "a", Priority: subject.Interactive, ID: id}
+}
+
+func TestNobodyHoards(t *testing.T) {
+	m := newMesh(t)
+	one, two := startWorker(t, m.Server, 1, nil), startWorker(t, m.Server, 1, nil)
+	const n = 20
+	for i := range n {
+		j := interactive(fmt.Sprint("job", i))
+		if i%2 == 1 {
+			j.Pipeline = "b"
+		}
+		m.send(t, j, order{MS: 50})
+	}
+	for i := range n {
+		if r := m.result(t, []string{"a", "b"}[i%2], fmt.Sprint("job", i)); r.Status != v1.Done {
+			t.Errorf("job%d: %+v", i, r)
+		}
+	}
+	a, b := one.handler.did.Load(), two.handler.did.Load()
+	if a+b != n || min(a, b) < n/4 {
+		t.Errorf("one worker did %d, the other %d, want %d shared", a, b, n)
+	}
+}
+
+func TestPictureThatEndsItsLane(t *testing.T) {
+	m := newMesh(t)
+	startWorker(t, m.Server, 1, nil)
+	m.send(t, interactive("bad"), order{Crash: true})
+	m.send(t, interactive("good"), order{})
+	if r := m.result(t, "a", "good"); r.Status != v1.Done {
+		t.Errorf("the picture behind it: %+v", r)
+	}
+	r := m.result(t, "a", "bad")
+	if r.Status != v1.Failed || r.Problem == nil || r.Problem.Code != v1.LaneDied || r.Problem.Job != "bad" {
+		t.Errorf("got %+v, want lane-died", r)
+	}
+	q := m.last(t, streams.Quarantine, subject.Quarantine(subject.Detect, "a", "bad"))
+	if string(q.Data) != `{"ms":0,"crash":true}` || q.Header.Get(v1.HeaderReason) != string(v1.LaneDied) || q.Header.Get(v1.HeaderSubject) != subject.Images(interactive("bad")) {
+		t.Errorf("in quarantine: %s %v", q.Data, q.Header)
+	}
+}
+
+func TestWhatBadMessagesGet(t *testing.T) {
+	m := newMesh(t)
+	w := startWorker(t, m.Server, 1, nil)
+	m.send(t, interactive("damaged"), "not an order")
+	m.send(t, interactive("late"), order{}, v1.HeaderDeadline, time.Now().Add(-time.Second).Format(time.RFC3339))
+	m.send(t, interactive("when"), order{}, v1.HeaderDeadline, "tomorrow")
+	for id, code := range map[string]v1.Code{"damaged": v1.Damaged, "late": v1.DeadlineExceeded, "when": v1.InvalidMessage} {
+		if r := m.result(t, "a", id); r.Status != v1.Failed || r.Problem.Code != code {
+			t.Errorf("%s: %+v, want %s", id, r, code)
+		}
+	}
+	if n := w.handler.did.Load(); n != 0 {
+		t.Errorf("the lane did %d of them", n)
+	}
+	s, err := m.js.Stream(context.Background(), streams.Images)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := s.CachedInfo().State.Msgs; n != 0 {
+		t.Errorf("%d messages are left", n)
+	}
+}
+
+func TestInteractiveGoesBeforeBulk(t *testing.T) {
+	m := newMesh(t)
+	for i := range 20 {
+		m.send(t, subject.Job{Pipeline: "a", Priority: subject.Bulk, ID: fmt.Sprint("bulk", i)}, order{MS: 20})
+	}
+	begun := make(chan string, 100)
+	startWorker(t, m.Server, 1, begun)
+	for range 3 {
+		<-begun
+	}
+	j := interactive("urgent")
+	j.Pipeline = "b"
+	m.send(t, j, order{})
+	m.result(t, "b", "urgent")
+	// One may have been taken while urgent was on its way, and one after it.
+	for i := 1; ; i++ {
+		if id := <-begun; id == "urgent" {
+			break
+		} else if i > 3 {
+			t.Fatalf("%s was taken as number %d after urgent was sent", id, i)
+		}
+	}
+}
+
+func TestStopFinishesWhatIsInHand(t *testing.T) {
+	m := newMesh(t)
+	begun := make(chan string, 10)
+	w := startWorker(t, m.Server, 1, begun)
+	m.send(t, interactive("inhand"), order{MS: 300})
+	m.send(t, interactive("next"), order{})
+	<-begun
+	w.stop()
+	if r := m.result(t, "a", "inhand"); r.Status != v1.Done {
+		t.Errorf("in hand: %+v", r)
+	}
+	if n := w.handler.did.Load(); n != 1 {
+		t.Errorf("did %d, want only the one in hand", n)
+	}
+	startWorker(t, m.Server, 1, nil)
+	if r := m.result(t, "a", "next"); r.Status != v1.Done {
+		t.Errorf("left behind: %+v", r)
+	}
+}
+
+func TestHardStopHandsBack(t *testing.T) {
+	m := newMesh(t)
+	begun := make(chan string, 10)
+	w := startWorker(t, m.Server, 1, begun)
+	m.send(t, interactive("slow"), order{MS: 2000})
+	<-begun
+	w.halt()
+	w.stop()
+	if n := w.handler.did.Load(); n != 0 {
+		t.Fatalf("did %d after a hard stop", n)
+	}
+	startWorker(t, m.Server, 1, nil)
+	if r := m.result(t, "a", "slow"); r.Status != v1.Done {
+		t.Errorf("handed back: %+v", r)
+	}
+}
+
+func TestActionFor(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		err  error
+		want action
+	}{
+		{v1.NewProblem(v1.Damaged, ""), fail},
+		{fmt.Errorf("work: %w", v1.NewProblem(v1.DeadlineExceeded, "")), fail},
+		{v1.NewProblem(v1.LaneDied, ""), quarantine},
+		{v1.NewProblem(v1.TooSlow, ""), quarantine},
+		{v1.NewProblem(v1.TooManyDeliveries, ""), quarantine},
+		{fmt.Errorf("lane: %w", context.Canceled), handBack},
+		{context.DeadlineExceeded, retry},
+		{bus.ErrFull, retry},
+		{nats.ErrConnectionClosed, retry},
+	} {
+		if got, _ := actionFor(tt.err); got != tt.want {
+			t.Errorf("actionFor(%v) = %v, want %v", tt.err, got, tt.want)
+		}
+	}
+}
