@@ -1,0 +1,92 @@
+package lane
+
+import (
+	"encoding/json"
+	"fmt"
+	"image"
+
+	"gocv.io/x/gocv"
+
+	"github.com/sightmesh/sightmesh/contracts/lane"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/internal/vision"
+)
+
+// faceAttributes says of a face whether its eyes are open, it wears glasses
+// and smiles, with the cascades of opencv-data.
+//
+// A cascade says yes or no. The scores here are how many of its raw hits
+// agree on a place, as hits ÷ (hits + a constant): not a probability, but more
+// agreement gives a higher score. A label is given when its score is at least
+// 0.5.
+type faceAttributes struct {
+	Dir string `json:"dir"` // folder of the cascades
+
+	eyes    gocv.CascadeClassifier // finds open eyes
+	glasses gocv.CascadeClassifier // finds eyes behind glasses too
+	smile   gocv.CascadeClassifier
+}
+
+// faceSide is the size at which attributes are looked for: the cascades were
+// trained on small pictures.
+const faceSide = 128
+
+func newFaceAttributes(settings json.RawMessage) (classifier, []v1.Model, error) {
+	f := &faceAttributes{}
+	if err := decodeSettings(settings, f); err != nil {
+		return nil, nil, err
+	}
+	var models []v1.Model
+	for name, c := range map[string]*gocv.CascadeClassifier{
+		"haarcascade_eye": &f.eyes, "haarcascade_eye_tree_eyeglasses": &f.glasses, "haarcascade_smile": &f.smile,
+	} {
+		loaded, m, err := vision.LoadCascade(f.Dir, name)
+		if err != nil {
+			return nil, nil, err
+		}
+		*c = loaded
+		models = append(models, m)
+	}
+	return f, models, nil
+}
+
+func (f *faceAttributes) classify(c lane.Crop, pixels []byte) (lane.CropLabel, error) {
+	raw, err := gocv.NewMatFromBytes(c.Height, c.Width, gocv.MatTypeCV8UC1, pixels)
+	if err != nil {
+		return lane.CropLabel{}, fmt.Errorf("take crop: %w", err)
+	}
+	defer raw.Close()
+	face := gocv.NewMat()
+	defer face.Close()
+	gocv.Resize(raw, &face, image.Pt(faceSide, faceSide), 0, 0, gocv.InterpolationLinear)
+	gocv.EqualizeHist(face, &face)
+
+	upper := face.Region(image.Rect(0, faceSide/8, faceSide, faceSide*5/8))
+	defer upper.Close()
+	lower := face.Region(image.Rect(0, faceSide/2, faceSide, faceSide))
+	defer lower.Close()
+	eyes := hits(&f.eyes, upper, image.Pt(faceSide/8, faceSide/8), faceSide/3)
+	behind := hits(&f.glasses, upper, image.Pt(faceSide/8, faceSide/8), faceSide/3)
+	smile := hits(&f.smile, lower, image.Pt(faceSide/4, faceSide/8), faceSide)
+
+	var labels []v1.Label
+	add := func(name string, score float64) {
+		if score >= 0.5 {
+			labels = append(labels, v1.Label{Label: name, Score: float64(int(score*1000)) / 1000})
+		}
+	}
+	add("eyes-open", agreement(max(eyes, behind), 6))
+	// Glasses hide eyes from the plain cascade more than from the other.
+	if behind > 2*eyes {
+		add("glasses", agreement(behind-2*eyes, 6))
+	}
+	add("smile", agreement(smile, 25))
+	return lane.CropLabel{Labels: labels}, nil
+}
+
+// hits counts the raw hits of a cascade before they are grouped.
+func hits(c *gocv.CascadeClassifier, m gocv.Mat, least image.Point, most int) int {
+	return len(c.DetectMultiScaleWithParams(m, 1.1, 0, 0, least, image.Pt(most, most)))
+}
+
+func agreement(hits, half int) float64 { return float64(hits) / float64(hits+half) }

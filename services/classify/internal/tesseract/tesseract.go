@@ -1,0 +1,118 @@
+// Package tesseract reads lines of text with libtesseract's LSTM engine.
+//
+// It is a thin layer over the library's C interface: the pixels of a crop go
+// in as they are, words with boxes and confidences come out. (gosseract, the
+// usual package for this, takes image files only, never frees the words it
+// returns, and redirects the standard error of the process into memory that it
+// gives up.)
+//
+// OMP_THREAD_LIMIT=1 must be in the environment when the process starts: the
+// library's threads fight each other over small matrices, and the variable is
+// read before main.
+package tesseract
+
+/*
+#cgo pkg-config: tesseract lept
+#include <stdlib.h>
+#include <tesseract/capi.h>
+*/
+import "C"
+
+import (
+	"errors"
+	"fmt"
+	"image"
+	"strings"
+	"unsafe"
+)
+
+// Engine reads one language. It is not safe for use by several goroutines.
+type Engine struct {
+	api      *C.TessBaseAPI
+	Language string
+}
+
+// Word is a word of a line.
+type Word struct {
+	Text       string
+	Box        image.Rectangle // pixels of the crop
+	Confidence float64         // 0 to 1
+}
+
+// Version of the library.
+func Version() string { return C.GoString(C.TessVersion()) }
+
+// New loads a language such as "eng" or "chi_sim" from the folder dir, or from
+// where the library looks by itself when dir is empty.
+func New(dir, language string) (*Engine, error) {
+	var cdir *C.char
+	if dir != "" {
+		cdir = C.CString(dir)
+		defer C.free(unsafe.Pointer(cdir))
+	}
+	lang := C.CString(language)
+	defer C.free(unsafe.Pointer(lang))
+	api := C.TessBaseAPICreate()
+	if C.TessBaseAPIInit2(api, cdir, lang, C.OEM_LSTM_ONLY) != 0 {
+		C.TessBaseAPIDelete(api)
+		return nil, fmt.Errorf("load language %q: libtesseract has no such data", language)
+	}
+	C.TessBaseAPISetPageSegMode(api, C.PSM_SINGLE_LINE)
+	return &Engine{api: api, Language: language}, nil
+}
+
+// Close frees the engine.
+func (e *Engine) Close() {
+	C.TessBaseAPIEnd(e.api)
+	C.TessBaseAPIDelete(e.api)
+}
+
+// sourceDPI is what the library is told of the resolution: it guesses from
+// the height of the text and otherwise complains.
+const sourceDPI = 70
+
+// Read reads a grey picture of one line, width × height bytes: its text, with
+// the spaces of its language, and its words.
+func (e *Engine) Read(pixels []byte, width, height int) (text string, words []Word, err error) {
+	if width < 1 || height < 1 || len(pixels) != width*height {
+		return "", nil, fmt.Errorf("read line: %d bytes for %d x %d pixels", len(pixels), width, height)
+	}
+	C.TessBaseAPISetImage(e.api, (*C.uchar)(unsafe.Pointer(&pixels[0])), C.int(width), C.int(height), 1, C.int(width))
+	C.TessBaseAPISetSourceResolution(e.api, sourceDPI)
+	defer C.TessBaseAPIClear(e.api)
+	if C.TessBaseAPIRecognize(e.api, nil) != 0 {
+		return "", nil, errors.New("read line: libtesseract failed")
+	}
+	it := C.TessBaseAPIGetIterator(e.api)
+	if it == nil {
+		return "", nil, nil // nothing there
+	}
+	defer C.TessResultIteratorDelete(it)
+	page := C.TessResultIteratorGetPageIterator(it)
+	for {
+		if C.TessPageIteratorIsAtBeginningOf(page, C.RIL_TEXTLINE) != 0 {
+			text = strings.TrimSpace(text + " " + textOf(it, C.RIL_TEXTLINE))
+		}
+		if s := textOf(it, C.RIL_WORD); s != "" {
+			w := Word{Text: s, Confidence: float64(C.TessResultIteratorConfidence(it, C.RIL_WORD)) / 100}
+			var l, t, r, b C.int
+			if C.TessPageIteratorBoundingBox(page, C.RIL_WORD, &l, &t, &r, &b) != 0 {
+				w.Box = image.Rect(int(l), int(t), int(r), int(b))
+			}
+			words = append(words, w)
+		}
+		if C.TessResultIteratorNext(it, C.RIL_WORD) == 0 {
+			return text, words, nil
+		}
+	}
+}
+
+// textOf gives the text at the iterator without the space around it.
+func textOf(it *C.TessResultIterator, level C.TessPageIteratorLevel) string {
+	text := C.TessResultIteratorGetUTF8Text(it, level)
+	if text == nil {
+		return ""
+	}
+	defer C.TessDeleteText(text)
+	return strings.TrimSpace(C.GoString(text))
+}

@@ -1,0 +1,38 @@
+package vision
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"gocv.io/x/gocv"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// CascadeDir is where Debian's opencv-data puts its cascades.
+const CascadeDir = "/usr/share/opencv4/haarcascades"
+
+// LoadCascade opens a cascade by its file name without .xml. A file that holds
+// no cascade is refused here, because OpenCV would end the process. The caller
+// closes the classifier.
+func LoadCascade(dir, name string) (gocv.CascadeClassifier, v1.Model, error) {
+	if dir == "" {
+		dir = CascadeDir
+	}
+	path := filepath.Join(dir, name+".xml")
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return gocv.CascadeClassifier{}, v1.Model{}, fmt.Errorf("load cascade: %w", err)
+	}
+	if !bytes.Contains(data, []byte("BOOST")) || !bytes.HasSuffix(bytes.TrimSpace(data), []byte("</opencv_storage>")) {
+		return gocv.CascadeClassifier{}, v1.Model{}, fmt.Errorf("load cascade: %s holds no cascade", path)
+	}
+	c := gocv.NewCascadeClassifier()
+	if !c.Load(path) {
+		c.Close()
+		return gocv.CascadeClassifier{}, v1.Model{}, fmt.Errorf("load cascade: OpenCV refuses %s", path)
+	}
+	return c, v1.Model{Name: name, Version: "opencv-" + gocv.OpenCVVersion()}, nil
+}
