@@ -189,7 +189,7 @@ func Run(ctx context.Context, spec Spec, args []string, getenv func(string) stri
 
 	stopping, hard, cancel := deadlines(ctx, *grace, func() {
 		p.SetReady(false)
-		p.Logger.Info("stopping", "grace", *grace)
+		p.Logger.Info("stopping", "grace", grace.String())
 	})
 	defer cancel()
 	if err := service.Run(stopping, hard); err != nil {

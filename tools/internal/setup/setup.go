@@ -1,0 +1,86 @@
+// Package setup creates what a mesh keeps in JetStream. It is the one step
+// that does so: the services only check.
+package setup
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/sightmesh/sightmesh/contracts/pipeline"
+	"github.com/sightmesh/sightmesh/contracts/streams"
+)
+
+// Config of a set-up.
+type Config struct {
+	NATS      string
+	Pipelines string // file; empty for the built-in ones
+	Replicas  int
+	Storage   string        // file or memory
+	Wait      time.Duration // for the server to come up
+}
+
+// Register makes flags of the configuration.
+func (c *Config) Register(fs *flag.FlagSet) {
+	fs.StringVar(&c.NATS, "nats", nats.DefaultURL, "NATS `URL`, or several with commas")
+	fs.StringVar(&c.Pipelines, "pipelines", "", "pipelines `file`; without it the built-in ones")
+	fs.IntVar(&c.Replicas, "replicas", 1, "copies of every stream: 1, 3 or 5")
+	fs.StringVar(&c.Storage, "storage", "file", "where streams are kept: file or memory")
+	fs.DurationVar(&c.Wait, "timeout", 2*time.Minute, "how long to wait for NATS and JetStream")
+}
+
+// Run sets the mesh up and says what there is.
+func Run(ctx context.Context, cfg Config, out io.Writer) error {
+	storage := jetstream.FileStorage
+	switch cfg.Storage {
+	case "file":
+	case "memory":
+		storage = jetstream.MemoryStorage
+	default:
+		return fmt.Errorf("storage: %q, want file or memory", cfg.Storage)
+	}
+	pipelines, err := pipeline.Load(cfg.Pipelines)
+	if err != nil {
+		return err
+	}
+	want := streams.Config{Replicas: cfg.Replicas, Storage: storage}
+	for _, p := range pipelines {
+		want.Pipelines = append(want.Pipelines, p.Name)
+	}
+	ctx, cancel := context.WithTimeout(ctx, cfg.Wait)
+	defer cancel()
+	// A server that is just starting, or a cluster without a leader yet, is
+	// tried again.
+	for {
+		err = ensure(ctx, cfg.NATS, want)
+		if err == nil {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(time.Second):
+		}
+	}
+	fmt.Fprintf(out, "set up %d streams and %d consumers for pipelines %v\n",
+		len(streams.Streams(want)), len(streams.Consumers(want)), want.Pipelines)
+	return nil
+}
+
+func ensure(ctx context.Context, url string, want streams.Config) error {
+	nc, err := nats.Connect(url, nats.Name("sightmesh setup"), nats.CustomInboxPrefix("_INBOX_setup"))
+	if err != nil {
+		return fmt.Errorf("connect to NATS at %s: %w", url, err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return fmt.Errorf("open JetStream: %w", err)
+	}
+	return streams.Ensure(ctx, js, want)
+}

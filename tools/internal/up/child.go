@@ -1,0 +1,260 @@
+package up
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os/exec"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// child is one service, kept running as a child process.
+type child struct {
+	name string
+	argv []string
+	log  *slog.Logger
+	out  *printer
+	// pinned tells the arguments that replace those of argv once an address
+	// is known, so that a restarted service comes back where it was.
+	pinned map[string]string
+
+	mu      sync.Mutex
+	cmd     *exec.Cmd
+	addr    map[string]string // by name: http, admin
+	changed chan struct{}     // closed and replaced when addr changes
+	last    []string          // lines, for when it dies
+	stopped bool
+	done    chan struct{} // closed when run has returned
+}
+
+// Restarting slows down while a child does not stay up.
+const (
+	firstDelay   = 100 * time.Millisecond
+	longestDelay = 10 * time.Second
+	stayedUp     = 10 * time.Second
+	lastLines    = 10
+)
+
+func newChild(name string, argv []string, log *slog.Logger, out *printer) *child {
+	return &child{
+		name: name, argv: argv, log: log, out: out, pinned: map[string]string{},
+		addr: map[string]string{}, changed: make(chan struct{}), done: make(chan struct{}),
+	}
+}
+
+// run keeps the child running until stop or kill is called.
+func (c *child) run() {
+	defer close(c.done)
+	delay := firstDelay
+	for {
+		began := time.Now()
+		err := c.once()
+		c.mu.Lock()
+		stopped, last := c.stopped, c.last
+		c.mu.Unlock()
+		if stopped {
+			if err != nil {
+				c.log.Warn("service did not end well", "name", c.name, "error", err)
+			}
+			return
+		}
+		if time.Since(began) > stayedUp {
+			delay = firstDelay
+		}
+		c.log.Error("service died, starting it again", "name", c.name, "error", err, "delay", delay.String(), "last_words", last)
+		if !c.pause(delay) {
+			return
+		}
+		delay = min(2*delay, longestDelay)
+	}
+}
+
+// pause waits before a restart; false means that the child was stopped
+// meanwhile.
+func (c *child) pause(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	for {
+		c.mu.Lock()
+		stopped, changed := c.stopped, c.changed
+		c.mu.Unlock()
+		if stopped {
+			return false
+		}
+		select {
+		case <-t.C:
+			return true
+		case <-changed:
+		}
+	}
+}
+
+// once runs the process from start to end.
+func (c *child) once() error {
+	// The kernel ends the child when the thread that started it ends, so that
+	// thread must live as long as the child does (golang/go#27505).
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	c.mu.Lock()
+	if c.stopped {
+		c.mu.Unlock()
+		return nil
+	}
+	argv := append([]string{}, c.argv...)
+	for flag, value := range c.pinned {
+		argv = append(argv, flag, value)
+	}
+	cmd := exec.Command(argv[0], argv[1:]...)
+	// A group of its own: Ctrl-C on the terminal is for up, which stops its
+	// children in order.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.WaitDelay = 2 * time.Second
+	r, w := io.Pipe()
+	cmd.Stdout, cmd.Stderr = w, w
+	if err := cmd.Start(); err != nil {
+		c.mu.Unlock()
+		return fmt.Errorf("start %s: %w", c.name, err)
+	}
+	c.cmd, c.last, c.addr = cmd, nil, map[string]string{}
+	c.mu.Unlock()
+
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		c.read(r)
+	}()
+	err := cmd.Wait()
+	w.Close()
+	<-read
+	c.mu.Lock()
+	c.cmd = nil
+	c.addr = map[string]string{}
+	c.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("run %s: %w", c.name, err)
+	}
+	return nil
+}
+
+// read prints what the child says and picks up where it listens.
+func (c *child) read(r io.Reader) {
+	s := bufio.NewReader(r)
+	for {
+		line, err := s.ReadString('\n')
+		if line != "" {
+			c.line(line)
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (c *child) line(line string) {
+	c.out.line(c.name, line)
+	var rec struct {
+		Msg  string `json:"msg"`
+		Name string `json:"name"`
+		Addr string `json:"addr"`
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.last = append(c.last, line); len(c.last) > lastLines {
+		c.last = c.last[1:]
+	}
+	if json.Unmarshal([]byte(line), &rec) == nil && rec.Msg == "listening" {
+		c.addr[rec.Name] = rec.Addr
+		if rec.Name == "http" {
+			c.pinned["--http"] = rec.Addr
+		}
+		c.notify()
+	}
+}
+
+// notify wakes who waits for a change; the lock is held.
+func (c *child) notify() {
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+// address waits until the child has said where its server name listens.
+func (c *child) address(ctx context.Context, name string) (string, error) {
+	for {
+		c.mu.Lock()
+		addr, changed := c.addr[name], c.changed
+		c.mu.Unlock()
+		if addr != "" {
+			return addr, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return "", ctx.Err()
+		}
+	}
+}
+
+// ready waits until the child says that it is ready, through restarts.
+func (c *child) ready(ctx context.Context) error {
+	client := &http.Client{Timeout: time.Second}
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		addr, err := c.address(ctx, "admin")
+		if err == nil {
+			var req *http.Request
+			if req, err = http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/readyz", nil); err != nil {
+				return fmt.Errorf("ask %s whether it is ready: %w", c.name, err)
+			}
+			var res *http.Response
+			if res, err = client.Do(req); err == nil {
+				res.Body.Close()
+				if res.StatusCode == http.StatusOK {
+					return nil
+				}
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for %s to be ready: %w", c.name, ctx.Err())
+		}
+	}
+}
+
+// stop asks the child to end and waits for it until ctx ends, then kills it.
+func (c *child) stop(ctx context.Context) {
+	c.mu.Lock()
+	c.stopped = true
+	c.notify()
+	c.signal(syscall.SIGTERM)
+	c.mu.Unlock()
+	select {
+	case <-c.done:
+	case <-ctx.Done():
+		c.log.Warn("service did not end in time", "name", c.name)
+		c.mu.Lock()
+		c.signal(syscall.SIGKILL)
+		c.mu.Unlock()
+		<-c.done
+	}
+}
+
+// signal sends s to the process, if there is one; the lock is held, so that it
+// is still ours.
+func (c *child) signal(s syscall.Signal) {
+	if c.cmd == nil {
+		return
+	}
+	if err := c.cmd.Process.Signal(s); err != nil && !errors.Is(err, syscall.ESRCH) {
+		c.log.Debug("cannot signal service", "name", c.name, "error", err)
+	}
+}

@@ -1,0 +1,8 @@
+// Package up runs a whole mesh on one machine: an embedded NATS server with
+// JetStream in a folder, set up as a cluster's would be, and round it the same
+// four binaries that run in a cluster, as child processes.
+//
+// Stopping goes against the stream: ingress takes no more, then detect,
+// classify and results finish what they hold, then NATS closes. A child that
+// dies is started again; when up itself is killed its children end with it.
+package up

@@ -1,0 +1,107 @@
+package up
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/term"
+)
+
+// printer writes the log lines of the children: for people, with the name of
+// the service before each, or as the JSON they are.
+type printer struct {
+	mu    sync.Mutex
+	w     io.Writer
+	json  bool
+	color bool
+}
+
+func newPrinter(w io.Writer, asJSON bool) *printer {
+	f, ok := w.(*os.File)
+	return &printer{w: w, json: asJSON, color: ok && !asJSON && os.Getenv("NO_COLOR") == "" && term.IsTerminal(int(f.Fd()))}
+}
+
+// Write prints lines of up itself, so that a logger can be made of it.
+func (p *printer) Write(b []byte) (int, error) {
+	p.line("up", string(b))
+	return len(b), nil
+}
+
+// line prints one line of a service.
+func (p *printer) line(service, line string) {
+	line = strings.TrimRight(line, "\n")
+	if !p.json {
+		line = p.render(service, line)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	fmt.Fprintln(p.w, line)
+}
+
+// Colours of the terminal, one for each service.
+var colors = map[string]string{"ingress": "36", "detect": "33", "classify": "35", "results": "32", "up": "34"}
+
+// render turns a JSON line into one for people. Every other line, such as one
+// of a panic, is left as it is.
+func (p *printer) render(service, line string) string {
+	head := fmt.Sprintf("%-8s", service)
+	if p.color {
+		head = "\x1b[" + colors[service] + "m" + head + "\x1b[0m"
+	}
+	var rec map[string]any
+	if json.Unmarshal([]byte(line), &rec) != nil {
+		return head + " " + line
+	}
+	var b strings.Builder
+	if t, err := time.Parse(time.RFC3339Nano, text(rec["time"])); err == nil {
+		b.WriteString(t.Format("15:04:05.000") + " ")
+	}
+	level := text(rec["level"])
+	if shown := fmt.Sprintf("%-5s", level); p.color && (level == "WARN" || level == "ERROR") {
+		b.WriteString(head + " \x1b[31m" + shown + "\x1b[0m " + text(rec["msg"]))
+	} else {
+		b.WriteString(head + " " + shown + " " + text(rec["msg"]))
+	}
+	// What every line has, or what only machines read, is left out.
+	for _, k := range []string{"time", "level", "msg", "service", "instance", "span_id"} {
+		delete(rec, k)
+	}
+	keys := make([]string, 0, len(rec))
+	for k := range rec {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	for _, k := range keys {
+		fmt.Fprintf(&b, " %s=%s", k, quoted(text(rec[k])))
+	}
+	return b.String()
+}
+
+func text(v any) string {
+	switch v := v.(type) {
+	case nil:
+		return ""
+	case string:
+		return v
+	case float64:
+		return fmt.Sprintf("%v", v)
+	}
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Sprint(v)
+	}
+	return string(b)
+}
+
+func quoted(s string) string {
+	if s == "" || strings.ContainsAny(s, " \"=\n") {
+		return fmt.Sprintf("%q", s)
+	}
+	return s
+}

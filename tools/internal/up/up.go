@@ -1,0 +1,204 @@
+package up
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"image/png"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sightmesh/sightmesh/tools/internal/sample"
+	"github.com/sightmesh/sightmesh/tools/internal/setup"
+)
+
+// Config of a mesh on one machine.
+type Config struct {
+	HTTP      string
+	NATS      string
+	Data      string
+	Lanes     int
+	Sample    string
+	Log       string
+	Pipelines string
+	Grace     time.Duration
+}
+
+// Register makes flags of the configuration.
+func (c *Config) Register(fs *flag.FlagSet) {
+	fs.StringVar(&c.HTTP, "http", "127.0.0.1:8080", "`address` to serve HTTP on; port 0 for any free one")
+	fs.StringVar(&c.NATS, "nats", "127.0.0.1:4222", "`address` to serve NATS on; port 0 for any free one")
+	fs.StringVar(&c.Data, "data", ".data", "`folder` for what has to last")
+	fs.IntVar(&c.Lanes, "lanes", runtime.NumCPU(), "lanes of detect and of classify: how many pictures each works on at a time")
+	fs.StringVar(&c.Sample, "sample", "", "picture `file` to begin with, or none; without it a page is drawn")
+	fs.StringVar(&c.Log, "log", "text", "log lines as text or json")
+	fs.StringVar(&c.Pipelines, "pipelines", "", "pipelines `file`; without it the built-in ones")
+	fs.DurationVar(&c.Grace, "grace", 25*time.Second, "how long the services may take to finish at the end")
+}
+
+// startTimeout is how long the services may take to come up.
+const startTimeout = 2 * time.Minute
+
+// Run runs the mesh until ctx ends. One line on stdout says when it is ready
+// and where; then comes the answer for the sample. Everything else goes to
+// stderr. That the sample fails is said and changes nothing else.
+func Run(ctx context.Context, cfg Config, stdout, stderr io.Writer) (err error) {
+	if cfg.Log != "text" && cfg.Log != "json" {
+		return fmt.Errorf("log: %q, want text or json", cfg.Log)
+	}
+	out := newPrinter(stderr, cfg.Log == "json")
+	log := slog.New(slog.NewJSONHandler(out, nil)).With("service", "up")
+	name, pic, err := samplePicture(cfg.Sample, cfg.Data)
+	if err != nil {
+		return err
+	}
+	broker, err := startBroker(cfg.NATS, cfg.Data, log.With("part", "nats"))
+	if err != nil {
+		return err
+	}
+	defer func() {
+		broker.Shutdown()
+		broker.WaitForShutdown()
+	}()
+	if err := setup.Run(ctx, setup.Config{
+		NATS: broker.ClientURL(), Pipelines: cfg.Pipelines, Replicas: 1, Storage: "file", Wait: 30 * time.Second,
+	}, io.Discard); err != nil {
+		return err
+	}
+
+	children, err := makeChildren(cfg, broker.ClientURL(), log, out)
+	if err != nil {
+		return err
+	}
+	var running sync.WaitGroup
+	for _, c := range children {
+		running.Go(c.run)
+	}
+	defer func() {
+		stop(children, cfg.Grace, log)
+		running.Wait()
+	}()
+
+	http, err := awaitReady(ctx, children)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil // Ctrl-C while starting
+		}
+		return err
+	}
+	fmt.Fprintf(stdout, "ready http=http://%s nats=%s\n", http, broker.ClientURL())
+	if pic != nil {
+		if err := show(ctx, stdout, http, broker.ClientURL(), name, pic); err != nil && ctx.Err() == nil {
+			log.Error("the sample was not answered", "error", err)
+		}
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// makeChildren finds the service binaries, in the order in which they stop.
+func makeChildren(cfg Config, natsURL string, log *slog.Logger, out *printer) ([]*child, error) {
+	lanes := strconv.Itoa(cfg.Lanes)
+	var children []*child
+	for _, s := range []struct {
+		name string
+		args []string
+	}{
+		{"ingress", []string{"--http", cfg.HTTP}},
+		{"detect", []string{"--lanes", lanes}},
+		{"classify", []string{"--lanes", lanes}},
+		{"results", nil},
+	} {
+		path, err := findBinary(s.name)
+		if err != nil {
+			return nil, err
+		}
+		argv := append([]string{path, "--nats", natsURL, "--admin", "127.0.0.1:0", "--pipelines", cfg.Pipelines,
+			"--grace", (cfg.Grace * 4 / 5).String()}, s.args...)
+		children = append(children, newChild(s.name, argv, log, out))
+	}
+	return children, nil
+}
+
+// findBinary looks beside this program, then on the PATH.
+func findBinary(name string) (string, error) {
+	if self, err := os.Executable(); err == nil {
+		p := filepath.Join(filepath.Dir(self), name)
+		if _, err := os.Stat(p); err == nil {
+			return p, nil
+		}
+	}
+	p, err := exec.LookPath(name)
+	if err != nil {
+		return "", fmt.Errorf("find service %s beside this program or on the PATH: %w (make build makes it)", name, err)
+	}
+	return p, nil
+}
+
+// awaitReady returns the address of HTTP once every child is ready.
+func awaitReady(ctx context.Context, children []*child) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	g, ctx := errgroup.WithContext(ctx)
+	for _, c := range children {
+		g.Go(func() error { return c.ready(ctx) })
+	}
+	if err := g.Wait(); err != nil {
+		return "", err
+	}
+	return children[0].address(ctx, "http")
+}
+
+// stop ends the children one after the other, within the grace for all of
+// them; a second Ctrl-C ends the rest at once.
+func stop(children []*child, grace time.Duration, log *slog.Logger) {
+	log.Info("stopping; Ctrl-C again to end at once")
+	ctx, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
+	ctx, done := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer done()
+	for _, c := range children {
+		c.stop(ctx)
+	}
+}
+
+// samplePicture returns the picture to begin with and the file in which a user
+// finds it; nil for none.
+func samplePicture(which, data string) (name string, pic []byte, err error) {
+	switch which {
+	case "none":
+		return "", nil, nil
+	case "":
+		page, err := sample.Page()
+		if err != nil {
+			return "", nil, err
+		}
+		var b bytes.Buffer
+		if err := png.Encode(&b, page); err != nil {
+			return "", nil, fmt.Errorf("encode the sample: %w", err)
+		}
+		name = filepath.Join(data, "sample.png")
+		err = errors.Join(os.MkdirAll(data, 0o755), os.WriteFile(name, b.Bytes(), 0o644))
+		if err != nil {
+			return "", nil, fmt.Errorf("write the sample: %w", err)
+		}
+		return name, b.Bytes(), nil
+	}
+	if pic, err = os.ReadFile(which); err != nil {
+		return "", nil, fmt.Errorf("read the sample: %w", err)
+	}
+	return which, pic, nil
+}

@@ -1,0 +1,71 @@
+// Command sightmesh runs a mesh on one machine and sets one up on a cluster.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/peterbourgon/ff/v3"
+	"github.com/peterbourgon/ff/v3/ffcli"
+
+	"github.com/sightmesh/sightmesh/tools/internal/setup"
+	"github.com/sightmesh/sightmesh/tools/internal/up"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	root := &ffcli.Command{
+		ShortUsage:  "sightmesh <command> [flags]",
+		ShortHelp:   "Pictures in, answers out, over NATS.",
+		Subcommands: []*ffcli.Command{upCommand(), setupCommand()},
+		Exec:        func(context.Context, []string) error { return flag.ErrHelp },
+	}
+	err := root.ParseAndRun(ctx, os.Args[1:])
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		os.Exit(2)
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "sightmesh:", err)
+		os.Exit(1)
+	}
+}
+
+func upCommand() *ffcli.Command {
+	fs := flag.NewFlagSet("up", flag.ContinueOnError)
+	var cfg up.Config
+	cfg.Register(fs)
+	return &ffcli.Command{
+		Name: "up", ShortUsage: "sightmesh up [flags]",
+		ShortHelp: "run the whole mesh on this machine until Ctrl-C",
+		FlagSet:   fs, Options: []ff.Option{ff.WithEnvVarPrefix("SIGHTMESH")},
+		Exec: func(ctx context.Context, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("up takes no arguments, only flags: %q", args)
+			}
+			return up.Run(ctx, cfg, os.Stdout, os.Stderr)
+		},
+	}
+}
+
+func setupCommand() *ffcli.Command {
+	fs := flag.NewFlagSet("setup", flag.ContinueOnError)
+	var cfg setup.Config
+	cfg.Register(fs)
+	return &ffcli.Command{
+		Name: "setup", ShortUsage: "sightmesh setup [flags]",
+		ShortHelp: "create or update the streams and consumers of a mesh",
+		FlagSet:   fs, Options: []ff.Option{ff.WithEnvVarPrefix("SIGHTMESH")},
+		Exec: func(ctx context.Context, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("setup takes no arguments, only flags: %q", args)
+			}
+			return setup.Run(ctx, cfg, os.Stdout)
+		},
+	}
+}
