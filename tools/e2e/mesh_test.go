@@ -321,13 +321,26 @@ func do(req *http.Request, header ...string) (answer, error) {
 		return a, err
 	}
 	a.took = time.Since(begin)
-	if strings.HasPrefix(res.Header.Get("Content-Type"), "application/problem+json") {
-		return a, json.Unmarshal(a.body, &a.problem)
+	return a, a.decode()
+}
+
+// decode reads the body by its type.
+func (a *answer) decode() error {
+	switch a.header.Get("Content-Type") {
+	case "application/problem+json":
+		return json.Unmarshal(a.body, &a.problem)
+	case "application/json":
+		return json.Unmarshal(a.body, &a.result)
 	}
-	if strings.HasPrefix(res.Header.Get("Content-Type"), "application/json") {
-		_ = json.Unmarshal(a.body, &a.result) // lists are read by the test itself
+	return nil
+}
+
+func (a answer) decoded(t testing.TB) answer {
+	t.Helper()
+	if err := a.decode(); err != nil {
+		t.Fatalf("%v: %v", a, err)
 	}
-	return a, nil
+	return a
 }
 
 // done is a post that has to come back read.
@@ -356,3 +369,5 @@ func timeout(t testing.TB, d time.Duration) context.Context {
 	t.Cleanup(cancel)
 	return ctx
 }
+
+var serviceDied = regexp.MustCompile(`service died`)

@@ -235,11 +235,15 @@ func (a *API) route(route string, h func(http.ResponseWriter, *http.Request) err
 				a.Logger.ErrorContext(ctx, "a request panicked", "route", route, "panic", v)
 				a.problem(ctx, w, v1.NewProblem(v1.Internal, "this is our mistake"))
 			}
-			if w.status == 0 {
-				w.status = 499 // the client went away; the number is only for us
+			status := w.status
+			if status == 0 {
+				status = 499 // the client went away; the number is only for us
 			}
-			span.SetAttributes(attribute.Int("http.response.status_code", w.status))
-			telemetry.Observe(ctx, a.Metrics.duration.WithLabelValues(route, method, strconv.Itoa(w.status)), time.Since(start).Seconds())
+			span.SetAttributes(attribute.Int("http.response.status_code", status))
+			telemetry.Observe(ctx, a.Metrics.duration.WithLabelValues(route, method, strconv.Itoa(status)), time.Since(start).Seconds())
+			if w.status == 0 { // or the server would say 200
+				panic(http.ErrAbortHandler)
+			}
 		}()
 		if err := h(w, r.WithContext(ctx)); err != nil {
 			a.problem(ctx, w, err)

@@ -32,7 +32,7 @@ func (a *API) problem(ctx context.Context, w *recorder, err error) {
 		a.Logger.WarnContext(ctx, "cannot finish an answer", "error", err)
 		return
 	}
-	if ctx.Err() != nil {
+	if errors.Is(err, context.Canceled) {
 		return // nobody is there to read it
 	}
 	var p *v1.Problem

@@ -1,0 +1,67 @@
+package e2e
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"image/jpeg"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sightmesh/sightmesh/tools/internal/sample"
+)
+
+// timeoutAnswer is generous: it only ends tests that would hang.
+const timeoutAnswer = 60 * time.Second
+
+// TestOneOfEach and TestTwoOfEach run the same tests on a mesh with one and
+// with two replicas of every service.
+func TestOneOfEach(t *testing.T) {
+	m := start(t, nil)
+	testAll(t, m)
+}
+
+func TestTwoOfEach(t *testing.T) {
+	m := start(t, nil, "--lanes", "1")
+	for _, s := range []string{"ingress", "detect", "classify", "results"} {
+		m.join(t, s)
+	}
+	testAll(t, m)
+}
+
+func testAll(t *testing.T, m *mesh) {
+	t.Run("answers", func(t *testing.T) { testAnswers(t, m) })
+	t.Run("problems", func(t *testing.T) { testProblems(t, m) })
+	t.Run("nats", func(t *testing.T) { testNATS(t, m) })
+	t.Run("hostile", func(t *testing.T) { testHostile(t, m) })
+}
+
+// testOwnAnswers posts many different pictures side by side and checks that
+// each answer is that of its own.
+func testOwnAnswers(t *testing.T, m *mesh) {
+	const clients, each = 8, 4
+	face := sample.Face()
+	var wg sync.WaitGroup
+	for c := range clients {
+		wg.Go(func() {
+			for i := range each {
+				var b bytes.Buffer
+				if err := jpeg.Encode(&b, face, &jpeg.Options{Quality: 40 + c*each + i}); err != nil {
+					t.Error(err)
+					return
+				}
+				a, err := m.tryPost("?pipeline=faces", b.Bytes())
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				sum := sha256.Sum256(b.Bytes())
+				if a.result.Image == nil || a.result.Image.SHA256 != hex.EncodeToString(sum[:]) || a.result.Image.Bytes != b.Len() {
+					t.Errorf("client %d picture %d got the answer %v", c, i, a)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
