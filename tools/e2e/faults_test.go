@@ -1,0 +1,306 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// children of a process, by the name of their program.
+func children(t testing.TB, parent int) map[string][]int {
+	t.Helper()
+	out := map[string][]int{}
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range stats {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			continue // it has ended
+		}
+		_, rest, _ := strings.Cut(string(b), "(")
+		name, rest, _ := strings.Cut(rest, ") ")
+		fields := strings.Fields(rest)
+		if len(fields) < 2 || fields[1] != strconv.Itoa(parent) || fields[0] == "Z" {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(f)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		out[name] = append(out[name], pid)
+	}
+	return out
+}
+
+func kill(t testing.TB, pid int) {
+	t.Helper()
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestKilledServices kills each service and each lane under load: every
+// picture is answered, and the mesh is whole again.
+func TestKilledServices(t *testing.T) {
+	m := start(t, nil)
+	page := samplePage(t)
+	stop := make(chan struct{})
+	var load sync.WaitGroup
+	var mu sync.Mutex
+	answered := 0
+	for range 2 {
+		load.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				a, err := m.tryPost("?pipeline=text", page)
+				// Only that the lane was killed with the picture in it may be
+				// an answer of another kind: nobody can tell who killed it.
+				if err != nil || (a.result.Status != v1.Done && a.problem.Code != v1.LaneDied) {
+					t.Errorf("a picture got %v %v", a, err)
+					return
+				}
+				mu.Lock()
+				answered++
+				mu.Unlock()
+			}
+		})
+	}
+	more := func() {
+		mu.Lock()
+		from := answered
+		mu.Unlock()
+		eventually(t, timeoutAnswer, func() error {
+			mu.Lock()
+			defer mu.Unlock()
+			if answered < from+4 {
+				return fmt.Errorf("%d of 4 more answers", answered-from)
+			}
+			return nil
+		})
+	}
+	more()
+	for _, name := range []string{"detect", "classify", "results"} {
+		pids := children(t, m.cmd.Process.Pid)[name]
+		if len(pids) != 1 {
+			t.Fatalf("%s runs as %v", name, pids)
+		}
+		lanes := children(t, pids[0])[name]
+		if name != "results" {
+			if len(lanes) != 2 {
+				t.Fatalf("%s has lanes %v, want 2", name, lanes)
+			}
+			kill(t, lanes[0])
+			more()
+			lanes = children(t, pids[0])[name]
+		}
+		kill(t, pids[0])
+		more()
+		for _, lane := range lanes {
+			eventually(t, timeoutAnswer, func() error {
+				if err := syscall.Kill(lane, 0); !errors.Is(err, syscall.ESRCH) {
+					return fmt.Errorf("lane %d of the killed %s lives on: %v", lane, name, err)
+				}
+				return nil
+			})
+		}
+	}
+	close(stop)
+	load.Wait()
+	if died := m.stderr.matching(serviceDied); len(died) != 3 {
+		t.Errorf("%d deaths were logged, want 3", len(died))
+	}
+	if ended := m.stderr.matching(regexp.MustCompile(`"msg":"lane ended".*"reason":"died"`)); len(ended) < 2 {
+		t.Errorf("%d deaths of lanes were logged, want 2: %v", len(ended), ended)
+	}
+}
+
+// TestRestartedIngressComesBackWhereItWas kills the front door.
+func TestRestartedIngressComesBackWhereItWas(t *testing.T) {
+	m := start(t, nil)
+	kill(t, children(t, m.cmd.Process.Pid)["ingress"][0])
+	eventually(t, timeoutAnswer, func() error {
+		a, err := m.tryPost("?pipeline=faces", sampleFace(t))
+		if err != nil {
+			return err
+		}
+		if a.result.Status != v1.Done {
+			return fmt.Errorf("%v", a)
+		}
+		return nil
+	})
+}
+
+// TestNothingOutlivesUp kills sightmesh up itself.
+func TestNothingOutlivesUp(t *testing.T) {
+	m := start(t, nil)
+	all := []int{}
+	for _, pids := range children(t, m.cmd.Process.Pid) {
+		for _, pid := range pids {
+			all = append(all, pid)
+			for _, lanes := range children(t, pid) {
+				all = append(all, lanes...)
+			}
+		}
+	}
+	if len(all) != 8 {
+		t.Fatalf("%d processes, want 4 services and 4 lanes", len(all))
+	}
+	kill(t, m.cmd.Process.Pid)
+	<-m.exited
+	m.exited = nil
+	for _, pid := range all {
+		eventually(t, timeoutAnswer, func() error {
+			if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
+				return fmt.Errorf("process %d lives on: %v", pid, err)
+			}
+			return nil
+		})
+	}
+}
+
+// TestStopFinishesWhatWasAccepted ends a mesh with work in hand: what waits
+// is answered, what does not is done by the next mesh on the same folder.
+func TestStopFinishesWhatWasAccepted(t *testing.T) {
+	data := t.TempDir()
+	m := start(t, nil, "--data", data)
+	page := samplePage(t)
+	var jobs []string
+	for range 20 {
+		a := m.post(t, "?pipeline=text", page, "Prefer", "respond-async")
+		if a.status != http.StatusAccepted {
+			t.Fatalf("got %v", a)
+		}
+		jobs = append(jobs, a.result.ID)
+	}
+	waits := make(chan answer, 1)
+	go func() {
+		a, err := m.tryPost("?pipeline=faces", sampleFace(t))
+		if err != nil {
+			a.body = []byte(err.Error())
+		}
+		waits <- a
+	}()
+	inFlight := regexp.MustCompile(`sightmesh_http_requests_in_flight 1`)
+	admin := m.admin(t, "ingress")
+	eventually(t, timeoutAnswer, func() error { return scrape(admin, inFlight) })
+	m.stop(t)
+	if a := <-waits; a.result.Status != v1.Done {
+		t.Errorf("the waiting request got %v", a)
+	}
+
+	m = start(t, nil, "--data", data)
+	for _, id := range jobs {
+		eventually(t, timeoutAnswer, func() error {
+			if a := m.get(t, "/v1/images/"+id); a.result.Status != v1.Done {
+				return fmt.Errorf("%v", a)
+			}
+			return nil
+		})
+	}
+}
+
+// TestNoWorkerIsSaidAtOnce stops classify: who asks need not wait.
+func TestNoWorkerIsSaidAtOnce(t *testing.T) {
+	m := start(t, nil)
+	pid := children(t, m.cmd.Process.Pid)["classify"][0]
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Kill(pid, syscall.SIGCONT)
+	eventually(t, timeoutAnswer, func() error {
+		a := m.post(t, "?pipeline=text", samplePage(t), "Prefer", "wait=1")
+		if a.status == http.StatusServiceUnavailable && a.problem.Code == v1.NoWorker && a.header.Get("Retry-After") != "" {
+			return nil
+		}
+		return fmt.Errorf("%v", a)
+	})
+	if a := m.get(t, "/v1/pipelines"); !strings.Contains(string(a.body), `"ready":false`) {
+		t.Errorf("pipelines: %s", a.body)
+	}
+}
+
+// TestMetrics looks at what every service tells Prometheus.
+func TestMetrics(t *testing.T) {
+	r := newReceiver(t)
+	m := start(t, []string{"OTEL_EXPORTER_OTLP_ENDPOINT=" + r.URL})
+	m.done(t, "?pipeline=text", samplePage(t))
+	m.post(t, "?pipeline=text", []byte("no picture"))
+	for service, patterns := range map[string][]string{
+		"ingress": {
+			`sightmesh_http_request_duration_seconds_count\{method="POST",route="/v1/images",status="200"\} 1`,
+			`sightmesh_http_request_duration_seconds_bucket\{.*\} \d+ # \{trace_id="[0-9a-f]{32}"\}`, // the exemplar
+			`sightmesh_problems_total\{code="unsupported-type"\} 1`,
+			`sightmesh_backlog\{pipeline="text",priority="interactive",stage="detect"\} 0`,
+		},
+		"detect": {
+			`sightmesh_messages_total\{outcome="done",pipeline="text",priority="interactive"\} 1`,
+			`sightmesh_queue_wait_seconds_count\{pipeline="text",priority="interactive"\} 1`,
+			`sightmesh_lane_jobs_total\{outcome="done",pipeline="text"\} 1`,
+			`sightmesh_message_bytes_total\{direction="in"\} \d+`,
+			`sightmesh_lane_count 2`,
+		},
+		"classify": {`sightmesh_lane_seconds_count\{pipeline="text"\} 1`},
+		"results":  {`sightmesh_answers_total\{pipeline="text"\} 1`, `sightmesh_replies_total 1`, `go_goroutines \d+`},
+	} {
+		admin := m.admin(t, service)
+		for _, p := range patterns {
+			eventually(t, 10*time.Second, func() error { return scrape(admin, regexp.MustCompile(p)) })
+		}
+		for _, path := range []string{"/livez", "/readyz", "/debug/pprof/goroutine"} {
+			res, err := http.Get(admin + path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			res.Body.Close()
+			if res.StatusCode != http.StatusOK {
+				t.Errorf("%s %s: %s", service, path, res.Status)
+			}
+		}
+	}
+}
+
+// admin is the admin address of a service that up has started.
+func (m *mesh) admin(t testing.TB, service string) string {
+	t.Helper()
+	return "http://" + m.stderr.find(t, regexp.MustCompile(`"msg":"listening","service":"`+service+`".*"name":"admin","addr":"([^"]+)"`), timeoutAnswer)[1]
+}
+
+// scrape reports whether the metrics have a line that matches.
+func scrape(admin string, re *regexp.Regexp) error {
+	req, err := http.NewRequest(http.MethodGet, admin+"/metrics", nil)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Accept", "application/openmetrics-text; version=1.0.0")
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		return err
+	}
+	if !re.Match(body) {
+		return fmt.Errorf("no %s in\n%s", re, regexp.MustCompile(`(?m)^sightmesh.*`).FindAllString(string(body), -1))
+	}
+	return nil
+}

@@ -1,0 +1,185 @@
+package e2e
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/protobuf/proto"
+)
+
+// receiver takes spans over OTLP/HTTP, as a collector or Jaeger does.
+type receiver struct {
+	*httptest.Server
+	mu    sync.Mutex
+	spans []span
+}
+
+type span struct {
+	*tracepb.Span
+	service string
+}
+
+func (s span) String() string {
+	return fmt.Sprintf("%s %q %s", s.service, s.Name, strings.TrimPrefix(s.Kind.String(), "SPAN_KIND_"))
+}
+
+func newReceiver(t *testing.T) *receiver {
+	t.Helper()
+	r := &receiver{}
+	r.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		body, err := io.ReadAll(req.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		var m collector.ExportTraceServiceRequest
+		if err := proto.Unmarshal(body, &m); err != nil || req.URL.Path != "/v1/traces" {
+			t.Errorf("%s: %v", req.URL.Path, err)
+		}
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		for _, rs := range m.ResourceSpans {
+			service := ""
+			for _, a := range rs.Resource.Attributes {
+				if a.Key == "service.name" {
+					service = a.Value.GetStringValue()
+				}
+			}
+			for _, ss := range rs.ScopeSpans {
+				for _, s := range ss.Spans {
+					r.spans = append(r.spans, span{s, service})
+				}
+			}
+		}
+		w.Header().Set("Content-Type", "application/x-protobuf")
+	}))
+	t.Cleanup(r.Close)
+	return r
+}
+
+// trace returns the spans of a trace.
+func (r *receiver) trace(id string) []span {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out []span
+	for _, s := range r.spans {
+		if fmt.Sprintf("%x", s.TraceId) == id {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// TestOneTrace follows one request through every service: the caller's trace
+// goes on, there is one tree, and the waits in the queues are in it.
+func TestOneTrace(t *testing.T) {
+	r := newReceiver(t)
+	m := start(t, []string{"OTEL_EXPORTER_OTLP_ENDPOINT=" + r.URL, "OTEL_BSP_SCHEDULE_DELAY=100"})
+	const callerTrace, callerSpan = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+
+	a := m.post(t, "?pipeline=text", samplePage(t), "traceparent", "00-"+callerTrace+"-"+callerSpan+"-01")
+	if a.result.TraceID != callerTrace {
+		t.Errorf("trace id %s, want the caller's", a.result.TraceID)
+	}
+	// child under parent, as service "name" KIND
+	want := []string{
+		`ingress "POST /v1/images" SERVER < caller`,
+		`ingress "publish IMAGES" PRODUCER < ingress "POST /v1/images" SERVER`,
+		`detect "queue IMAGES" INTERNAL < ingress "publish IMAGES" PRODUCER`,
+		`detect "process IMAGES" CONSUMER < ingress "publish IMAGES" PRODUCER`,
+		`detect "lane" INTERNAL < detect "process IMAGES" CONSUMER`,
+		`detect "decode" INTERNAL < detect "lane" INTERNAL`,
+		`detect "infer" INTERNAL < detect "lane" INTERNAL`,
+		`detect "publish CROPS" PRODUCER < detect "process IMAGES" CONSUMER`,
+		`classify "queue CROPS" INTERNAL < detect "publish CROPS" PRODUCER`,
+		`classify "process CROPS" CONSUMER < detect "publish CROPS" PRODUCER`,
+		`classify "lane" INTERNAL < classify "process CROPS" CONSUMER`,
+		`classify "infer" INTERNAL < classify "lane" INTERNAL`,
+		`classify "publish RESULTS" PRODUCER < classify "process CROPS" CONSUMER`,
+		`results "queue RESULTS" INTERNAL < classify "publish RESULTS" PRODUCER`,
+		`results "process RESULTS" CONSUMER < classify "publish RESULTS" PRODUCER`,
+		`results "reply" PRODUCER < results "process RESULTS" CONSUMER`,
+	}
+	var spans []span
+	eventually(t, timeoutAnswer, func() error {
+		if spans = r.trace(callerTrace); len(spans) < len(want) {
+			return fmt.Errorf("%d spans: %v", len(spans), spans)
+		}
+		return nil
+	})
+	slices.Sort(want)
+	if got := tree(t, spans, callerSpan); !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// TestTraceOfAPictureInParts is the same for a picture that was split, joined,
+// and sent without a trace of its own.
+func TestTraceOfAPictureInParts(t *testing.T) {
+	page := realdata(t, "rendered/page_en.png")
+	r := newReceiver(t)
+	m := start(t, []string{"OTEL_EXPORTER_OTLP_ENDPOINT=" + r.URL, "OTEL_BSP_SCHEDULE_DELAY=100"})
+	a := m.post(t, "?pipeline=text", page)
+	if a.result.Timings == nil || a.result.Timings.Join <= 0 {
+		t.Fatalf("not joined: %v", a)
+	}
+	var spans []span
+	done := func(name string) int {
+		n := 0
+		for _, s := range spans {
+			if s.Name == name {
+				n++
+			}
+		}
+		return n
+	}
+	eventually(t, timeoutAnswer, func() error {
+		spans = r.trace(a.result.TraceID)
+		if done("reply") != 1 || done("POST /v1/images") != 1 || done("process PARTS") != done("publish PARTS") || done("publish PARTS") != done("process CROPS") || done("process CROPS") < 2 {
+			return fmt.Errorf("%d spans: %v", len(spans), spans)
+		}
+		return nil
+	})
+	tree(t, spans, "")
+}
+
+// tree gives each span with its parent, and checks that there is one root and
+// no orphan, and that no span begins before its parent.
+func tree(t *testing.T, spans []span, caller string) []string {
+	t.Helper()
+	byID := map[string]span{}
+	for _, s := range spans {
+		byID[fmt.Sprintf("%x", s.SpanId)] = s
+	}
+	roots := 0
+	var out []string
+	for _, s := range spans {
+		id := fmt.Sprintf("%x", s.ParentSpanId)
+		if id == caller {
+			roots++
+			out = append(out, s.String()+" < caller")
+			continue
+		}
+		parent, ok := byID[id]
+		if !ok {
+			t.Errorf("%v is an orphan", s)
+			continue
+		}
+		if s.StartTimeUnixNano < parent.StartTimeUnixNano {
+			t.Errorf("%v begins before its parent %v", s, parent)
+		}
+		out = append(out, s.String()+" < "+parent.String())
+	}
+	if roots != 1 {
+		t.Errorf("%d roots, want 1", roots)
+	}
+	slices.Sort(out)
+	return out
+}
