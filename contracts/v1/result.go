@@ -5,7 +5,10 @@
 // applied, origin at the upper left.
 package v1
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // Status says where a job is.
 type Status string
@@ -96,7 +99,7 @@ func (b Box) In(width, height int) Fraction {
 	}
 }
 
-func round6(f float64) float64 { return float64(int64(f*1e6+0.5)) / 1e6 }
+func round6(f float64) float64 { return math.Round(f*1e6) / 1e6 }
 
 // Label is a name for a region and how sure the classifier is of it (0 to 1).
 type Label struct {

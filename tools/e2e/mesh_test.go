@@ -321,6 +321,9 @@ func do(req *http.Request, header ...string) (answer, error) {
 		return a, err
 	}
 	a.took = time.Since(begin)
+	if err := checkDocumented(req, a); err != nil {
+		return a, err
+	}
 	return a, a.decode()
 }
 

@@ -1,0 +1,220 @@
+package subject_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/sightmesh/sightmesh/contracts/subject"
+)
+
+// family is one kind of subject: how it is built, how it is taken apart, and
+// the wildcard that its stream listens to.
+type family struct {
+	name  string
+	build func(subject.Job) string
+	parse func(string) (subject.Job, error)
+	all   string
+}
+
+func families() []family {
+	return []family{
+		{"images", subject.Images, subject.ParseImages, subject.AllImages()},
+		{"crops", subject.Crops, subject.ParseCrops, subject.AllCrops()},
+		{"parts", subject.Parts, subject.ParseParts, subject.AllParts()},
+		{"results", func(j subject.Job) string { return subject.Results(j.Pipeline, j.ID) }, subject.ParseResults, subject.AllResults()},
+	}
+}
+
+func TestBuildAndParse(t *testing.T) {
+	t.Parallel()
+	id := "01JCZ0V9T4ZQ5W8Y3N7K2M6R1B"
+	for _, tc := range []struct {
+		family string
+		job    subject.Job
+		want   string
+	}{
+		{"images", subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: id}, "sight.v1.images.text.interactive." + id},
+		{"images", subject.Job{Pipeline: "a-1", Priority: subject.Bulk, ID: "_-x"}, "sight.v1.images.a-1.bulk._-x"},
+		{"crops", subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: id, Part: 0}, "sight.v1.crops.text.bulk." + id + ".0"},
+		{"crops", subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: id, Part: 12}, "sight.v1.crops.text.interactive." + id + ".12"},
+		{"parts", subject.Job{Pipeline: "faces", ID: id, Part: 3}, "sight.v1.parts.faces." + id + ".3"},
+		{"results", subject.Job{Pipeline: "faces", ID: id}, "sight.v1.results.faces." + id},
+	} {
+		for _, f := range families() {
+			if f.name != tc.family {
+				continue
+			}
+			if got := f.build(tc.job); got != tc.want {
+				t.Errorf("%s of %+v = %q, want %q", f.name, tc.job, got, tc.want)
+			}
+			if got, err := f.parse(tc.want); err != nil || got != tc.job {
+				t.Errorf("parse %q = %+v, %v, want %+v", tc.want, got, err, tc.job)
+			}
+		}
+	}
+}
+
+func TestParseRefuses(t *testing.T) {
+	t.Parallel()
+	parsers := map[string]func(string) (subject.Job, error){}
+	for _, f := range families() {
+		parsers[f.name] = f.parse
+	}
+	for _, tc := range []struct{ family, subject, why string }{
+		{"images", "", "empty"},
+		{"images", "sight.v2.images.text.bulk.j", "another version"},
+		{"images", "sight.v1.crops.text.bulk.j", "another family"},
+		{"images", "sight.v1.images.text.bulk", "a token too few"},
+		{"images", "sight.v1.images.text.bulk.j.0", "a token too many"},
+		{"images", "sight.v1.images..bulk.j", "an empty token"},
+		{"images", "sight.v1.images.Text.bulk.j", "a pipeline with a capital letter"},
+		{"images", "sight.v1.images.1text.bulk.j", "a pipeline with a digit first"},
+		{"images", "sight.v1.images." + strings.Repeat("a", 33) + ".bulk.j", "a long pipeline"},
+		{"images", "sight.v1.images.*.bulk.j", "a wildcard as pipeline"},
+		{"images", "sight.v1.images.text.*.j", "a wildcard as priority"},
+		{"images", "sight.v1.images.text.bulk.*", "a wildcard as job"},
+		{"images", "sight.v1.images.text.bulk.>", "a full wildcard"},
+		{"images", "sight.v1.images.text.urgent.j", "an unknown priority"},
+		{"images", "sight.v1.images.text.bulk." + strings.Repeat("j", 65), "a long job"},
+		{"images", "sight.v1.images.text.bulk.j\n", "a line end"},
+		{"images", "sight.v1.images.text.bulk.jö", "a letter outside ASCII"},
+		{"crops", "sight.v1.crops.text.bulk.j.-1", "a negative part"},
+		{"crops", "sight.v1.crops.text.bulk.j.01", "a part with a leading zero"},
+		{"crops", "sight.v1.crops.text.bulk.j.+1", "a part with a sign"},
+		{"crops", "sight.v1.crops.text.bulk.j.x", "a part that is no number"},
+		{"crops", "sight.v1.crops.text.bulk.j.99999999999999999999", "a part out of range"},
+		{"parts", "sight.v1.parts.text.bulk.j.0", "a priority"},
+		{"results", "sight.v1.results.text.j.k", "a job with a dot"},
+	} {
+		if got, err := parsers[tc.family](tc.subject); err == nil {
+			t.Errorf("%s: Parse of %q = %+v, want an error", tc.why, tc.subject, got)
+		} else if got != (subject.Job{}) {
+			t.Errorf("%s: Parse of %q gives %+v beside its error", tc.why, tc.subject, got)
+		}
+	}
+}
+
+func TestRequests(t *testing.T) {
+	t.Parallel()
+	if got, err := subject.ParseAnalyze(subject.Analyze("faces")); err != nil || got != "faces" {
+		t.Errorf("ParseAnalyze = %q, %v", got, err)
+	}
+	if got, err := subject.ParseLookup(subject.Lookup("j-1")); err != nil || got != "j-1" {
+		t.Errorf("ParseLookup = %q, %v", got, err)
+	}
+	for _, s := range []string{"sight.v1.analyze", "sight.v1.analyze.a.b", "sight.v1.lookup.j"} {
+		if got, err := subject.ParseAnalyze(s); err == nil {
+			t.Errorf("ParseAnalyze(%q) = %q, want an error", s, got)
+		}
+	}
+	for _, s := range []string{"sight.v1.lookup.", "sight.v1.lookup.*", "sight.v1.lookup.a.b"} {
+		if got, err := subject.ParseLookup(s); err == nil {
+			t.Errorf("ParseLookup(%q) = %q, want an error", s, got)
+		}
+	}
+	for got, want := range map[string]string{
+		subject.Status("detect"):                          "sight.v1.status.detect",
+		subject.Cancel("j"):                               "sight.v1.cancel.j",
+		subject.Quarantine(subject.Classify, "text", "j"): "sight.v1.quarantine.classify.text.j",
+		subject.ImagesOf("text", subject.Bulk):            "sight.v1.images.text.bulk.*",
+		subject.CropsOf("text", subject.Interactive):      "sight.v1.crops.text.interactive.*.*",
+		subject.AllQuarantine():                           "sight.v1.quarantine.>",
+		string(subject.Priorities()[0]):                   "interactive",
+	} {
+		if got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
+// Every subject is caught by the wildcard of its family and of no other, and
+// by that of its pipeline and priority.
+func TestWildcards(t *testing.T) {
+	t.Parallel()
+	job := subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: "j", Part: 1}
+	for _, built := range families() {
+		for _, f := range families() {
+			if got, want := matches(f.all, built.build(job)), f.name == built.name; got != want {
+				t.Errorf("%q matches %q: %v, want %v", f.all, built.build(job), got, want)
+			}
+		}
+	}
+	for _, p := range []string{"text", "faces"} {
+		for _, prio := range subject.Priorities() {
+			want := p == job.Pipeline && prio == job.Priority
+			if got := matches(subject.ImagesOf(p, prio), subject.Images(job)); got != want {
+				t.Errorf("ImagesOf(%s, %s) matches: %v, want %v", p, prio, got, want)
+			}
+			if got := matches(subject.CropsOf(p, prio), subject.Crops(job)); got != want {
+				t.Errorf("CropsOf(%s, %s) matches: %v, want %v", p, prio, got, want)
+			}
+		}
+	}
+}
+
+// matches is the rule of NATS: * stands for one token, > for all that follow.
+func matches(pattern, s string) bool {
+	p, t := strings.Split(pattern, "."), strings.Split(s, ".")
+	for i, token := range p {
+		if token == ">" {
+			return len(t) > i
+		}
+		if i >= len(t) || (token != "*" && token != t[i]) {
+			return false
+		}
+	}
+	return len(p) == len(t)
+}
+
+// Whatever is accepted is what the builder makes of it, and is a subject that
+// can be published to.
+func FuzzParse(f *testing.F) {
+	for _, fam := range families() {
+		f.Add(fam.build(subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: "01J", Part: 7}))
+		f.Add(fam.all)
+	}
+	f.Add("sight.v1.crops.a.bulk.b.-0")
+	f.Add("sight.v1.images.a.bulk.\x00")
+	f.Fuzz(func(t *testing.T, s string) {
+		for _, fam := range families() {
+			job, err := fam.parse(s)
+			if err != nil {
+				continue
+			}
+			if got := fam.build(job); got != s {
+				t.Errorf("%s accepts %q, which it builds as %q", fam.name, s, got)
+			}
+			if strings.ContainsAny(s, "*> \t\r\n\x00") || strings.Contains(s, "..") {
+				t.Errorf("%s accepts %q, which nobody can publish to", fam.name, s)
+			}
+		}
+	})
+}
+
+// Whatever the validators let through comes back from the parsers unchanged.
+func FuzzBuild(f *testing.F) {
+	f.Add("text", "interactive", "01J", 0)
+	f.Add("a-b", "bulk", "_", 123456)
+	f.Add("a.b", "bulk", "*", -1)
+	f.Fuzz(func(t *testing.T, pipeline, priority, id string, part int) {
+		job := subject.Job{Pipeline: pipeline, Priority: subject.Priority(priority), ID: id, Part: part}
+		valid := subject.ValidPipeline(pipeline) && job.Priority.Valid() && subject.ValidJob(id) && part >= 0
+		got, err := subject.ParseCrops(subject.Crops(job))
+		switch {
+		case valid && (err != nil || got != job):
+			t.Errorf("ParseCrops(Crops(%+v)) = %+v, %v", job, got, err)
+		case !valid && err == nil:
+			t.Errorf("Crops(%+v) is not valid, ParseCrops accepts %q", job, subject.Crops(job))
+		}
+	})
+}
+
+func BenchmarkParseCrops(b *testing.B) {
+	s := subject.Crops(subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: "01JCZ0V9T4ZQ5W8Y3N7K2M6R1B", Part: 3})
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := subject.ParseCrops(s); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,120 @@
+package v1
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+)
+
+func TestCropsRoundTrip(t *testing.T) {
+	t.Parallel()
+	m := Crops{Part: 1, Parts: 2, Image: Image{Type: "image/png"}, Crops: []Crop{
+		{Region: 4, Width: 3, Height: 2, Channels: 1}, {Region: 5, Width: 1, Height: 2, Channels: 3},
+	}}
+	a, b := []byte("abcdef"), []byte("ghi\njk") // a newline in the pixels does no harm
+	body, err := m.Encode(a, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, pixels, err := DecodeCrops(body)
+	if err != nil || fmt.Sprint(got) != fmt.Sprint(m) || string(pixels) != "abcdefghi\njk" {
+		t.Errorf("got %+v %q %v", got, pixels, err)
+	}
+}
+
+func TestDecodeCropsRefuses(t *testing.T) {
+	t.Parallel()
+	for _, body := range []string{
+		"", "{}", "no json\nx",
+		`{"parts":1}` + "\n",
+		`{"part":1,"parts":1,"crops":[{"width":1,"height":1,"channels":1}]}` + "\nx",
+		`{"parts":1,"crops":[{"width":0,"height":1,"channels":1}]}` + "\n",
+		`{"parts":1,"crops":[{"width":2,"height":1,"channels":2}]}` + "\nabcd",
+		`{"parts":1,"crops":[{"width":2,"height":1,"channels":1}]}` + "\na",
+		`{"parts":1,"crops":[{"width":2,"height":1,"channels":1}]}` + "\nabc",
+		`{"parts":1,"crops":[{"width":65537,"height":1,"channels":1}]}` + "\n",
+		`{"parts":1,"crops":[{"width":65536,"height":65536,"channels":3},{"width":65536,"height":65536,"channels":3}]}` + "\nx",
+	} {
+		if m, _, err := DecodeCrops([]byte(body)); err == nil {
+			t.Errorf("%.60q was read as %+v", body, m)
+		}
+	}
+}
+
+func FuzzDecodeCrops(f *testing.F) {
+	f.Add([]byte(`{"parts":1,"crops":[{"width":2,"height":1,"channels":1}]}` + "\nab"))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		m, pixels, err := DecodeCrops(body)
+		if err != nil {
+			return
+		}
+		again, err := m.Encode(pixels)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, p, err := DecodeCrops(again); err != nil || !bytes.Equal(p, pixels) || len(n.Crops) != len(m.Crops) {
+			t.Errorf("%q written again is %q: %v", body, again, err)
+		}
+	})
+}
+
+func TestWhatResultsLeaveOut(t *testing.T) {
+	t.Parallel()
+	empty := ""
+	for _, tt := range []struct {
+		result Result
+		want   string
+	}{
+		{Result{ID: "a", Pipeline: "p", Status: Queued}, `{"id":"a","pipeline":"p","status":"queued"}`},
+		{Result{ID: "a", Pipeline: "p", Status: Done, Regions: []Region{}}, `{"id":"a","pipeline":"p","status":"done","regions":[]}`},
+		{Result{ID: "a", Pipeline: "p", Status: Done, Regions: []Region{}, Text: &empty}, `{"id":"a","pipeline":"p","status":"done","regions":[],"text":""}`},
+	} {
+		if got, err := json.Marshal(tt.result); err != nil || string(got) != tt.want {
+			t.Errorf("got %s, %v, want %s", got, err, tt.want)
+		}
+	}
+}
+
+func TestBoxAsFraction(t *testing.T) {
+	t.Parallel()
+	if got, want := (Box{X: 10, Y: 20, Width: 50, Height: 100}).In(100, 300), (Fraction{0.1, 0.066667, 0.5, 0.333333}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	if got := (Box{Width: 1, Height: 1}).In(0, 0); got != (Fraction{}) {
+		t.Errorf("of nothing: %+v", got)
+	}
+}
+
+func TestProblemIsAnError(t *testing.T) {
+	t.Parallel()
+	err := fmt.Errorf("work: %w", NewProblem(TooLarge, "%d bytes", 9).WithField("image").WithLimit(8))
+	var p *Problem
+	if !errors.As(err, &p) || p.Limit != 8 || p.Field != "image" || !strings.Contains(err.Error(), "too-large: 9 bytes") {
+		t.Errorf("got %v", err)
+	}
+	if p := NewProblem("no-such-code", "x"); p.Code != Internal {
+		t.Errorf("an unknown code became %s", p.Code)
+	}
+}
+
+func BenchmarkDecodeCrops(b *testing.B) {
+	m := Crops{Parts: 1}
+	var pixels [][]byte
+	for i := range 8 {
+		m.Crops = append(m.Crops, Crop{Region: i, Width: 500, Height: 48, Channels: 1})
+		pixels = append(pixels, make([]byte, 500*48))
+	}
+	body, err := m.Encode(pixels...)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(int64(len(body)))
+	for b.Loop() {
+		if _, _, err := DecodeCrops(body); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
