@@ -141,16 +141,17 @@ func (p *process) exchange(ctx context.Context, timeout time.Duration, request f
 	if err := json.Unmarshal(facts, &head); err != nil {
 		return Reply{}, fmt.Errorf("%w: %w", errProtocol, err)
 	}
+	switch head.Type {
+	case lane.TypeDetected, lane.TypeClassified, lane.TypeFailed:
+	default:
+		return Reply{}, fmt.Errorf("%w: answered with %q", errProtocol, head.Type)
+	}
 	if head.ID != p.nextID {
 		return Reply{}, fmt.Errorf("%w: answered request %d when asked %d", errProtocol, head.ID, p.nextID)
 	}
-	switch head.Type {
-	case lane.TypeDetected, lane.TypeClassified:
-		p.jobs.Add(1)
-		return Reply{Facts: facts, Pixels: out}, nil
-	case lane.TypeFailed:
-		p.jobs.Add(1)
+	p.jobs.Add(1)
+	if head.Type == lane.TypeFailed {
 		return Reply{}, v1.NewProblem(head.Code, "%s", head.Detail)
 	}
-	return Reply{}, fmt.Errorf("%w: answered with %q", errProtocol, head.Type)
+	return Reply{Facts: facts, Pixels: out}, nil
 }

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -204,7 +205,12 @@ type lastWords struct {
 	buf []byte
 }
 
-const maxLastWords = 4 << 10
+// maxLastWords has to hold the dump of a Go program, which comes behind what
+// one wants to know.
+const maxLastWords = 64 << 10
+
+// dump is how the Go runtime begins to say that the program has crashed.
+var dump = regexp.MustCompile(`(?m)^(SIG[A-Z]+: |panic: |fatal error: |runtime: )`)
 
 func (w *lastWords) Write(b []byte) (int, error) {
 	w.log.Debug("lane says", "output", string(bytes.TrimSpace(b)))
@@ -217,17 +223,17 @@ func (w *lastWords) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// last gives the last lines on one line.
+// last gives the last lines, or those before a crash was dumped, on one line.
 func (w *lastWords) last() string {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	lines := strings.Split(strings.TrimSpace(string(w.buf)), "\n")
-	if n := len(lines); n > 3 && !strings.Contains(string(w.buf), "panic") {
-		lines = lines[n-3:]
+	text := string(w.buf)
+	w.mu.Unlock()
+	if at := dump.FindStringIndex(text); at != nil {
+		line, _, _ := strings.Cut(text[at[0]:], "\n")
+		text = text[:at[0]] + line
 	}
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	lines = lines[max(0, len(lines)-4):]
 	s := strings.Join(strings.Fields(strings.Join(lines, " / ")), " ")
-	if len(s) > 500 {
-		s = s[len(s)-500:]
-	}
-	return s
+	return s[max(0, len(s)-500):]
 }

@@ -197,6 +197,7 @@ func (s *slot) recycle() {
 	proc := s.proc
 	s.mu.Unlock()
 	if most > 0 && proc != nil && proc.jobs.Load() >= int64(most) {
+		s.down(proc) // nobody is to be given it any more
 		proc.kill(errRecycled)
 	}
 }
