@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 )
@@ -28,7 +29,9 @@ func TestCropsRoundTrip(t *testing.T) {
 func TestDecodeCropsRefuses(t *testing.T) {
 	t.Parallel()
 	for _, body := range []string{
-		"", "{}", "no json\nx",
+		"", "{}", "no json\nx", "null\n",
+		`{"part":-1,"parts":1,"crops":[{"width":1,"height":1,"channels":1}]}` + "\nx",
+		`{"parts":1,"crops":[{"width":1,"height":-1,"channels":1}]}` + "\n",
 		`{"parts":1}` + "\n",
 		`{"part":1,"parts":1,"crops":[{"width":1,"height":1,"channels":1}]}` + "\nx",
 		`{"parts":1,"crops":[{"width":0,"height":1,"channels":1}]}` + "\n",
@@ -41,6 +44,14 @@ func TestDecodeCropsRefuses(t *testing.T) {
 		if m, _, err := DecodeCrops([]byte(body)); err == nil {
 			t.Errorf("%.60q was read as %+v", body, m)
 		}
+	}
+}
+
+// A model with a broken weight says NaN, which JSON cannot.
+func TestEncodeCropsRefusesWhatIsNoNumber(t *testing.T) {
+	t.Parallel()
+	if body, err := (Crops{Parts: 1, Crops: []Crop{{Score: math.NaN()}}}).Encode(); err == nil {
+		t.Errorf("got %q", body)
 	}
 }
 
@@ -82,6 +93,9 @@ func TestBoxAsFraction(t *testing.T) {
 	t.Parallel()
 	if got, want := (Box{X: 10, Y: 20, Width: 50, Height: 100}).In(100, 300), (Fraction{0.1, 0.066667, 0.5, 0.333333}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
+	}
+	if got, want := (Box{X: -1, Y: -2, Width: 3, Height: 3}).In(3, 3), (Fraction{-0.333333, -0.666667, 1, 1}); got != want {
+		t.Errorf("over the edge: got %+v, want %+v", got, want)
 	}
 	if got := (Box{Width: 1, Height: 1}).In(0, 0); got != (Fraction{}) {
 		t.Errorf("of nothing: %+v", got)
