@@ -47,7 +47,7 @@ func show(ctx context.Context, w io.Writer, httpAddr, natsURL, name string, pic 
 	fmt.Fprintf(w, `
 trace   %s
 HTTP    http://%s    what there is: /openapi.json, /v1/pipelines
-        curl --data-binary @%s -H 'Content-Type: image/png' 'http://%s/v1/images?pipeline=text'
+        curl -X POST -T %s 'http://%s/v1/images?pipeline=text'
 NATS    %s
         nats -s %s micro ls
         nats -s %s req --raw sight.v1.analyze.text < %s

@@ -61,13 +61,19 @@ func New(cfg Config) http.Handler {
 	}
 	r := mux.NewRouter()
 	r.Handle("/v1/images", a.route("/v1/images", a.postImage)).Methods(http.MethodPost)
-	r.Handle("/v1/images/{id}", a.route("/v1/images/{id}", a.getImage)).Methods(http.MethodGet)
-	r.Handle("/v1/pipelines", a.route("/v1/pipelines", a.getPipelines)).Methods(http.MethodGet)
-	r.Handle("/openapi.json", a.route("/openapi.json", a.getOpenAPI)).Methods(http.MethodGet)
+	get := []string{http.MethodGet, http.MethodHead}
+	r.Handle("/v1/images/{id}", a.route("/v1/images/{id}", a.getImage)).Methods(get...)
+	r.Handle("/v1/pipelines", a.route("/v1/pipelines", a.getPipelines)).Methods(get...)
+	r.Handle("/openapi.json", a.route("/openapi.json", a.getOpenAPI)).Methods(get...)
 	r.NotFoundHandler = a.route("other", func(http.ResponseWriter, *http.Request) error {
 		return v1.NewProblem(v1.NotFound, "see /openapi.json for what there is")
 	})
-	r.MethodNotAllowedHandler = a.route("other", func(_ http.ResponseWriter, r *http.Request) error {
+	r.MethodNotAllowedHandler = a.route("other", func(w http.ResponseWriter, r *http.Request) error {
+		allow := "GET, HEAD"
+		if r.URL.Path == "/v1/images" {
+			allow = "POST"
+		}
+		w.Header().Set("Allow", allow)
 		return v1.NewProblem(v1.MethodNotAllowed, "%s is not for this address", r.Method)
 	})
 	return r
@@ -175,8 +181,12 @@ func (a *API) getImage(w http.ResponseWriter, r *http.Request) error {
 	defer cancel()
 	result, err := a.Jobs.Lookup(ctx, mux.Vars(r)["id"])
 	if err != nil {
-		if errors.Is(err, context.DeadlineExceeded) {
+		var p *v1.Problem
+		switch {
+		case errors.Is(err, context.DeadlineExceeded):
 			return later(v1.NewProblem(v1.Unavailable, "the results service did not answer in time"), 5)
+		case errors.As(err, &p) && p.Code == v1.Unavailable:
+			return later(p, 5)
 		}
 		return err
 	}

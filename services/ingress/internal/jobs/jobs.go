@@ -133,13 +133,18 @@ func (job *Job) Wait(ctx context.Context) (v1.Result, error) {
 			pause = min(2*pause, longestPause)
 			look.Reset(pause)
 		case <-ctx.Done():
-			// The reply may have been lost a moment ago.
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 250*time.Millisecond)
+			// The reply may have been lost a moment ago; else say where the
+			// job is.
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 			defer cancel()
-			if r, ok := job.stored(last); ok {
+			r, err := job.jobs.Lookup(last, job.ID)
+			switch {
+			case err == nil && (r.Status == v1.Done || r.Status == v1.Failed):
 				return r, nil
+			case err == nil:
+				return r, ctx.Err()
 			}
-			return v1.Result{ID: job.ID, Pipeline: job.Pipeline.Name, Status: v1.Running}, ctx.Err()
+			return v1.Result{ID: job.ID, Pipeline: job.Pipeline.Name, Status: v1.Queued}, ctx.Err()
 		}
 	}
 }
