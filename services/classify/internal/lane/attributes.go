@@ -72,7 +72,7 @@ func (f *faceAttributes) classify(c lane.Crop, pixels []byte) (lane.CropLabel, e
 	var labels []v1.Label
 	add := func(name string, score float64) {
 		if score >= 0.5 {
-			labels = append(labels, v1.Label{Label: name, Score: float64(int(score*1000)) / 1000})
+			labels = append(labels, v1.Label{Label: name, Score: rounded(score)})
 		}
 	}
 	add("eyes-open", agreement(max(eyes, behind), 6))

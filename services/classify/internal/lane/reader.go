@@ -3,6 +3,7 @@ package lane
 import (
 	"encoding/json"
 	"errors"
+	"math"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -107,15 +108,18 @@ func newReading(text string, words []tesseract.Word) reading {
 		letters += n
 		sum += float64(n) * w.Confidence
 		r.words = append(r.words, v1.Word{
-			Text: w.Text, Score: w.Confidence,
+			Text: w.Text, Score: rounded(w.Confidence),
 			Box: v1.Box{X: w.Box.Min.X, Y: w.Box.Min.Y, Width: w.Box.Dx(), Height: w.Box.Dy()},
 		})
 	}
 	if letters > 0 {
-		r.score = sum / float64(letters)
+		r.score = rounded(sum / float64(letters))
 	}
 	return r
 }
+
+// rounded leaves what a confidence is good for.
+func rounded(f float64) float64 { return math.Round(f*1000) / 1000 }
 
 // readable reports whether there is more in a text than strokes and dots,
 // which is what texture is read as.
