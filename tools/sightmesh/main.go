@@ -13,6 +13,7 @@ import (
 	"github.com/peterbourgon/ff/v3"
 	"github.com/peterbourgon/ff/v3/ffcli"
 
+	"github.com/sightmesh/sightmesh/tools/internal/bench"
 	"github.com/sightmesh/sightmesh/tools/internal/setup"
 	"github.com/sightmesh/sightmesh/tools/internal/up"
 )
@@ -23,7 +24,7 @@ func main() {
 	root := &ffcli.Command{
 		ShortUsage:  "sightmesh <command> [flags]",
 		ShortHelp:   "Pictures in, answers out, over NATS.",
-		Subcommands: []*ffcli.Command{upCommand(), setupCommand()},
+		Subcommands: []*ffcli.Command{upCommand(), setupCommand(), benchCommand()},
 		Exec:        func(context.Context, []string) error { return flag.ErrHelp },
 	}
 	err := root.ParseAndRun(ctx, os.Args[1:])
@@ -66,6 +67,31 @@ func setupCommand() *ffcli.Command {
 				return fmt.Errorf("setup takes no arguments, only flags: %q", args)
 			}
 			return setup.Run(ctx, cfg, os.Stdout)
+		},
+	}
+}
+
+func benchCommand() *ffcli.Command {
+	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
+	var cfg bench.Config
+	cfg.Register(fs)
+	floorFlags := flag.NewFlagSet("bench floor", flag.ContinueOnError)
+	var floor bench.Config
+	floor.RegisterFloor(floorFlags)
+	return &ffcli.Command{
+		Name: "bench", ShortUsage: "sightmesh bench [flags] PICTURE...",
+		ShortHelp: "measure a running mesh, or with floor the bare pipeline under it",
+		FlagSet:   fs,
+		Subcommands: []*ffcli.Command{{
+			Name: "floor", ShortUsage: "sightmesh bench floor [flags]",
+			ShortHelp: "measure the bare three-hop JetStream pipeline",
+			FlagSet:   floorFlags,
+			Exec: func(ctx context.Context, _ []string) error {
+				return bench.FloorCommand(ctx, floor, os.Stdout)
+			},
+		}},
+		Exec: func(ctx context.Context, args []string) error {
+			return bench.Command(ctx, cfg, args, os.Stdout)
 		},
 	}
 }

@@ -77,7 +77,7 @@ func Drain(ctx context.Context, nc *nats.Conn) error {
 	if nc.IsClosed() {
 		return nil
 	}
-	if err := nc.Drain(); err != nil { // not connected: there is nothing to wait for
+	if nc.Drain() != nil { // not connected: there is nothing to wait for
 		nc.Close()
 		<-closed
 		return nil

@@ -80,7 +80,7 @@ func (l *Lane) problem(ctx context.Context, s *slot, proc *process, err error) e
 	case errors.Is(cause, errDeadline):
 		return v1.NewProblem(v1.DeadlineExceeded, "the deadline passed while %s worked", where)
 	case errors.Is(cause, errTimeout):
-		return v1.NewProblem(v1.TooSlow, "%s was ended after %v", where, l.timeoutOf(s, err))
+		return v1.NewProblem(v1.TooSlow, "%s was ended after %v", where, l.timeoutOf(err))
 	case errors.Is(cause, errMemory):
 		return v1.NewProblem(v1.TooMuchMemory, "%s was ended at more than %d bytes", where, l.pool.cfg.MemoryLimit).WithLimit(l.pool.cfg.MemoryLimit)
 	}
@@ -88,7 +88,7 @@ func (l *Lane) problem(ctx context.Context, s *slot, proc *process, err error) e
 }
 
 // timeoutOf is for the message only.
-func (l *Lane) timeoutOf(s *slot, err error) time.Duration {
+func (l *Lane) timeoutOf(err error) time.Duration {
 	var t timeoutError
 	if errors.As(err, &t) {
 		return t.after

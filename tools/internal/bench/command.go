@@ -1,0 +1,159 @@
+package bench
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// Config of the bench command.
+type Config struct {
+	URL      string
+	NATS     string
+	Pipeline string
+	Expect   string // file with a result to hold every answer against
+	JSON     bool
+	Plot     string // file for the plot
+	load     Load
+	// Of the floor only.
+	replicas int
+	storage  string
+	bytes    int
+}
+
+func (c *Config) registerLoad(fs *flag.FlagSet) {
+	fs.IntVar(&c.load.Concurrency, "concurrency", 1, "requests under way")
+	fs.Float64Var(&c.load.Rate, "rate", 0, "requests a `second`, begun whatever the mesh does; 0 for a closed loop")
+	fs.DurationVar(&c.load.WarmUp, "warmup", 2*time.Second, "not counted, at the beginning")
+	fs.DurationVar(&c.load.Duration, "duration", 10*time.Second, "what is counted")
+	fs.BoolVar(&c.JSON, "json", false, "print the report as JSON")
+	fs.StringVar(&c.Plot, "plot", "", "draw the latencies as SVG into this `file`")
+}
+
+// Register makes flags of the configuration.
+func (c *Config) Register(fs *flag.FlagSet) {
+	fs.StringVar(&c.URL, "url", "http://127.0.0.1:8080", "ingress to send to")
+	fs.StringVar(&c.NATS, "nats", "", "NATS `URL` to send to instead")
+	fs.StringVar(&c.Pipeline, "pipeline", "text", "what to look for")
+	fs.StringVar(&c.Expect, "expect", "", "`file` with a result that every answer has to be like")
+	c.registerLoad(fs)
+}
+
+// RegisterFloor makes flags of what the floor takes.
+func (c *Config) RegisterFloor(fs *flag.FlagSet) {
+	fs.StringVar(&c.NATS, "nats", nats.DefaultURL, "NATS `URL`")
+	fs.IntVar(&c.replicas, "replicas", 1, "copies of every stream")
+	fs.StringVar(&c.storage, "storage", "file", "file or memory")
+	fs.IntVar(&c.bytes, "bytes", 100<<10, "`bytes` of the first two hops")
+	c.registerLoad(fs)
+}
+
+// Command measures a mesh with the pictures in the files.
+func Command(ctx context.Context, cfg Config, files []string, out io.Writer) error {
+	pictures, err := readPictures(files)
+	if err != nil {
+		return err
+	}
+	expect, err := readExpected(cfg.Expect, pictures)
+	if err != nil {
+		return err
+	}
+	send := HTTP(cfg.URL, cfg.Pipeline, cfg.load.Concurrency)
+	if cfg.NATS != "" {
+		nc, err := nats.Connect(cfg.NATS)
+		if err != nil {
+			return fmt.Errorf("connect to %s: %w", cfg.NATS, err)
+		}
+		defer nc.Close()
+		send = NATS(nc, cfg.Pipeline)
+	}
+	r, err := Run(ctx, send, pictures, cfg.load, expect)
+	if err != nil {
+		return err
+	}
+	if err := cfg.write(r, out); err != nil {
+		return err
+	}
+	if r.Done == 0 || len(r.Errors) > 0 || r.Mismatched > 0 {
+		return errors.New("not every answer was right")
+	}
+	return nil
+}
+
+// FloorCommand measures the bare pipeline on the same server.
+func FloorCommand(ctx context.Context, cfg Config, out io.Writer) error {
+	storage := jetstream.FileStorage
+	if cfg.storage == "memory" {
+		storage = jetstream.MemoryStorage
+	}
+	f, err := StartFloor(ctx, FloorConfig{URL: cfg.NATS, Replicas: cfg.replicas, Storage: storage, First: cfg.bytes, Second: cfg.bytes, Third: 2 << 10})
+	if err != nil {
+		return err
+	}
+	r, err := Run(ctx, f.Send, []Picture{{Name: "floor", Data: make([]byte, cfg.bytes)}}, cfg.load, nil)
+	if err == nil {
+		err = cfg.write(r, out)
+	}
+	return errors.Join(err, f.Close(context.WithoutCancel(ctx)))
+}
+
+func (c *Config) write(r Report, out io.Writer) error {
+	if c.Plot != "" {
+		f, err := os.Create(c.Plot)
+		if err != nil {
+			return fmt.Errorf("write plot: %w", err)
+		}
+		if err := errors.Join(r.WritePlot(f), f.Close()); err != nil {
+			return err
+		}
+	}
+	if c.JSON {
+		return r.WriteJSON(out)
+	}
+	return r.WriteText(out)
+}
+
+func readPictures(files []string) ([]Picture, error) {
+	if len(files) == 0 {
+		return nil, errors.New("name one picture or more")
+	}
+	var pictures []Picture
+	for _, f := range files {
+		data, err := os.ReadFile(f)
+		if err != nil {
+			return nil, fmt.Errorf("read picture: %w", err)
+		}
+		pictures = append(pictures, Picture{Name: filepath.Base(f), Data: data})
+	}
+	return pictures, nil
+}
+
+func readExpected(file string, pictures []Picture) (map[string]v1.Result, error) {
+	if file == "" {
+		return nil, nil
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read expected result: %w", err)
+	}
+	var r v1.Result
+	if err := json.Unmarshal(data, &r); err != nil {
+		return nil, fmt.Errorf("read expected result: %w", err)
+	}
+	out := map[string]v1.Result{}
+	for _, p := range pictures {
+		out[p.Name] = r
+	}
+	return out, nil
+}

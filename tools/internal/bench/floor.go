@@ -1,0 +1,178 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// FloorConfig is the shape of the bare pipeline.
+type FloorConfig struct {
+	URL      string
+	Replicas int
+	Storage  jetstream.StorageType
+	// First, Second and Third are the bytes of the messages of each hop; the
+	// mesh has a picture, its crops and an answer there.
+	First, Second, Third int
+}
+
+// Floor is the bare three-hop JetStream pipeline: what is published goes
+// through three work queues and three consumers that only pass it on, each
+// acknowledging after its own publish was acknowledged, and the last replies
+// to an inbox. The mesh does the same and its work besides.
+type Floor struct {
+	cfg     FloorConfig
+	front   *nats.Conn
+	js      jetstream.JetStream
+	prefix  string
+	inbox   string
+	conns   []*nats.Conn
+	stops   []jetstream.ConsumeContext
+	streams []string
+
+	mu      sync.Mutex
+	waiting map[string]chan struct{}
+}
+
+// StartFloor makes streams of its own and consumes them. Close removes them.
+func StartFloor(ctx context.Context, cfg FloorConfig) (*Floor, error) {
+	f := &Floor{cfg: cfg, prefix: "floor" + nuid.Next(), waiting: map[string]chan struct{}{}}
+	if err := f.start(ctx); err != nil {
+		f.Close(ctx) //nolint:errcheck // the error that counts is the first
+		return nil, err
+	}
+	return f, nil
+}
+
+func (f *Floor) start(ctx context.Context) (err error) {
+	if f.front, f.js, err = f.connect(); err != nil {
+		return err
+	}
+	f.inbox = f.front.NewInbox()
+	if _, err = f.front.Subscribe(f.inbox+".*", f.deliver); err != nil {
+		return fmt.Errorf("subscribe to replies: %w", err)
+	}
+	second, third := make([]byte, f.cfg.Second), make([]byte, f.cfg.Third)
+	for i, next := range [][]byte{second, third, nil} {
+		if err := f.hop(ctx, i, next); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *Floor) connect() (*nats.Conn, jetstream.JetStream, error) {
+	nc, err := nats.Connect(f.cfg.URL)
+	if err != nil {
+		return nil, nil, fmt.Errorf("connect to %s: %w", f.cfg.URL, err)
+	}
+	f.conns = append(f.conns, nc)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return nil, nil, fmt.Errorf("open JetStream: %w", err)
+	}
+	return nc, js, nil
+}
+
+func (f *Floor) subject(hop int, job string) string {
+	return fmt.Sprintf("%s.%d.%s", f.prefix, hop, job)
+}
+
+// hop makes a stream and passes on what comes: to the next hop, or to the
+// inbox when there is none.
+func (f *Floor) hop(ctx context.Context, i int, next []byte) error {
+	nc, js, err := f.connect()
+	if err != nil {
+		return err
+	}
+	name := fmt.Sprintf("%s_%d", strings.ToUpper(f.prefix), i)
+	s, err := js.CreateStream(ctx, jetstream.StreamConfig{
+		Name: name, Subjects: []string{f.subject(i, "*")}, Retention: jetstream.WorkQueuePolicy,
+		Discard: jetstream.DiscardNew, Storage: f.cfg.Storage, Replicas: max(f.cfg.Replicas, 1), MaxBytes: 256 << 20,
+	})
+	if err != nil {
+		return fmt.Errorf("make stream of hop %d: %w", i, err)
+	}
+	f.streams = append(f.streams, name)
+	c, err := s.CreateConsumer(ctx, jetstream.ConsumerConfig{Durable: "floor", AckPolicy: jetstream.AckExplicitPolicy})
+	if err != nil {
+		return fmt.Errorf("make consumer of hop %d: %w", i, err)
+	}
+	for range 2 {
+		cc, err := c.Consume(func(m jetstream.Msg) {
+			job := m.Subject()[strings.LastIndexByte(m.Subject(), '.')+1:]
+			var err error
+			if next == nil {
+				err = nc.Publish(m.Headers().Get(v1.HeaderReply), m.Data())
+			} else {
+				_, err = js.PublishMsg(ctx, &nats.Msg{Subject: f.subject(i+1, job), Header: nats.Header{v1.HeaderReply: m.Headers()[v1.HeaderReply]}, Data: next},
+					jetstream.WithMsgID(fmt.Sprint(job, ".", i)))
+			}
+			if err == nil {
+				m.Ack() //nolint:errcheck // the message would come again
+			}
+		}, jetstream.PullMaxMessages(64), jetstream.PullHeartbeat(500*time.Millisecond), jetstream.PullExpiry(5*time.Second))
+		if err != nil {
+			return fmt.Errorf("consume hop %d: %w", i, err)
+		}
+		f.stops = append(f.stops, cc)
+	}
+	return nil
+}
+
+func (f *Floor) deliver(m *nats.Msg) {
+	job := m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]
+	f.mu.Lock()
+	c := f.waiting[job]
+	delete(f.waiting, job)
+	f.mu.Unlock()
+	if c != nil {
+		close(c)
+	}
+}
+
+// Send is a [Sender]: it publishes as many bytes as the configuration says and
+// waits for the reply.
+func (f *Floor) Send(ctx context.Context, p Picture) (v1.Result, error) {
+	job := nuid.Next()
+	done := make(chan struct{})
+	f.mu.Lock()
+	f.waiting[job] = done
+	f.mu.Unlock()
+	_, err := f.js.PublishMsg(ctx, &nats.Msg{Subject: f.subject(0, job), Header: nats.Header{v1.HeaderReply: {f.inbox + "." + job}}, Data: p.Data}, jetstream.WithMsgID(job))
+	if err != nil {
+		return v1.Result{}, fmt.Errorf("publish: %w", err)
+	}
+	select {
+	case <-done:
+		return v1.Result{}, nil
+	case <-ctx.Done():
+		return v1.Result{}, ctx.Err()
+	}
+}
+
+// Close ends the consumers and removes the streams.
+func (f *Floor) Close(ctx context.Context) error {
+	for _, cc := range f.stops {
+		cc.Stop()
+		<-cc.Closed()
+	}
+	var err error
+	for _, s := range f.streams {
+		if e := f.js.DeleteStream(ctx, s); e != nil {
+			err = fmt.Errorf("remove stream of the floor: %w", e)
+		}
+	}
+	for _, nc := range f.conns {
+		nc.Close()
+	}
+	return err
+}

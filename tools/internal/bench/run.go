@@ -1,0 +1,235 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"sync"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// Picture is one of those that are sent in turn.
+type Picture struct {
+	Name string
+	Data []byte
+}
+
+// Sender puts one picture to the mesh and waits for the answer. An error says
+// what went wrong in a word or two that can be counted.
+type Sender func(ctx context.Context, p Picture) (v1.Result, error)
+
+// Load says how requests are made.
+type Load struct {
+	// Concurrency is how many requests are under way: always so many in a
+	// closed loop, and at most so many in an open one.
+	Concurrency int
+	// Rate of an open loop in requests a second; 0 for a closed loop.
+	Rate float64
+	// WarmUp is not counted; Duration is.
+	WarmUp   time.Duration
+	Duration time.Duration
+}
+
+// Report is what a run came to. Times are in milliseconds.
+type Report struct {
+	Load       string         `json:"load"`
+	Seconds    float64        `json:"seconds"`
+	Done       int            `json:"done"`
+	PerSecond  float64        `json:"per_second"`
+	Latency    Percentiles    `json:"latency_ms"`
+	Hops       map[string]Hop `json:"hops_ms,omitempty"`
+	Errors     map[string]int `json:"errors,omitempty"`
+	Mismatched int            `json:"mismatched"`
+	// Missed counts the requests of an open loop that could not begin
+	// because too many were under way.
+	Missed int `json:"missed,omitempty"`
+
+	histogram *hdrhistogram.Histogram
+}
+
+// Percentiles of a distribution, in milliseconds.
+type Percentiles struct {
+	P50  float64 `json:"p50"`
+	P90  float64 `json:"p90"`
+	P99  float64 `json:"p99"`
+	P999 float64 `json:"p99.9"`
+	Max  float64 `json:"max"`
+}
+
+// Hop is the time that answers say a hop took.
+type Hop struct {
+	P50 float64 `json:"p50"`
+	P99 float64 `json:"p99"`
+}
+
+// recorder collects what requests came to.
+type recorder struct {
+	mu         sync.Mutex
+	latency    *hdrhistogram.Histogram
+	hops       map[string]*hdrhistogram.Histogram
+	errors     map[string]int
+	first      map[string]v1.Result
+	mismatched int
+	missed     int
+}
+
+const longest = int64(10 * time.Minute / time.Microsecond)
+
+func newHistogram() *hdrhistogram.Histogram { return hdrhistogram.New(1, longest, 3) }
+
+func newRecorder(expect map[string]v1.Result) *recorder {
+	r := &recorder{latency: newHistogram(), hops: map[string]*hdrhistogram.Histogram{}, errors: map[string]int{}, first: map[string]v1.Result{}}
+	for name, result := range expect {
+		r.first[name] = bare(result)
+	}
+	return r
+}
+
+// bare is what has to be the same in every answer for a picture.
+func bare(r v1.Result) v1.Result {
+	return v1.Result{Pipeline: r.Pipeline, Status: r.Status, Image: r.Image, Regions: r.Regions, Text: r.Text}
+}
+
+func (r *recorder) record(p Picture, result v1.Result, err error, took time.Duration, counted bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err == nil {
+		want, ok := r.first[p.Name]
+		if !ok {
+			r.first[p.Name] = bare(result)
+		} else if !reflect.DeepEqual(want, bare(result)) {
+			r.mismatched++
+		}
+	}
+	if !counted {
+		return
+	}
+	if err != nil {
+		r.errors[err.Error()]++
+		return
+	}
+	r.latency.RecordValue(min(took.Microseconds(), longest)) //nolint:errcheck // it is in range
+	if t := result.Timings; t != nil {
+		for name, ms := range map[string]float64{"queue": t.Queue, "decode": t.Decode, "detect": t.Detect, "classify": t.Classify, "join": t.Join, "reply": t.Reply} {
+			h := r.hops[name]
+			if h == nil {
+				h = newHistogram()
+				r.hops[name] = h
+			}
+			h.RecordValue(int64(ms * 1000)) //nolint:errcheck // it is in range
+		}
+	}
+}
+
+func (r *recorder) report(load Load, took time.Duration) Report {
+	out := Report{
+		Load: load.String(), Seconds: took.Seconds(), Done: int(r.latency.TotalCount()),
+		PerSecond: float64(r.latency.TotalCount()) / took.Seconds(), Latency: percentiles(r.latency),
+		Hops: map[string]Hop{}, Errors: r.errors, Mismatched: r.mismatched, Missed: r.missed, histogram: r.latency,
+	}
+	for name, h := range r.hops {
+		out.Hops[name] = Hop{P50: ms(h.ValueAtQuantile(50)), P99: ms(h.ValueAtQuantile(99))}
+	}
+	return out
+}
+
+func percentiles(h *hdrhistogram.Histogram) Percentiles {
+	return Percentiles{
+		P50: ms(h.ValueAtQuantile(50)), P90: ms(h.ValueAtQuantile(90)), P99: ms(h.ValueAtQuantile(99)),
+		P999: ms(h.ValueAtQuantile(99.9)), Max: ms(h.Max()),
+	}
+}
+
+func ms(us int64) float64 { return float64(us) / 1000 }
+
+// String says how the load is made.
+func (l Load) String() string {
+	if l.Rate > 0 {
+		return fmt.Sprintf("open loop, %g/s", l.Rate)
+	}
+	return fmt.Sprintf("closed loop, %d at a time", l.Concurrency)
+}
+
+// Run sends pictures in turn until the duration is over or ctx ends, waits for
+// those under way, and reports. expect may name answers to hold against; nil
+// takes the first answer for each picture.
+func Run(ctx context.Context, send Sender, pictures []Picture, load Load, expect map[string]v1.Result) (Report, error) {
+	if len(pictures) == 0 {
+		return Report{}, errors.New("no pictures to send")
+	}
+	if load.Concurrency < 1 {
+		return Report{}, fmt.Errorf("concurrency: %d, want 1 or more", load.Concurrency)
+	}
+	rec := newRecorder(expect)
+	began := time.Now()
+	count := began.Add(load.WarmUp)
+	end := count.Add(load.Duration)
+	// Requests under way at the end are waited for, so that slow ones count.
+	run := closedLoop
+	if load.Rate > 0 {
+		run = openLoop
+	}
+	run(ctx, send, pictures, load, rec, began, count, end)
+	return rec.report(load, time.Since(count)), nil
+}
+
+func closedLoop(ctx context.Context, send Sender, pictures []Picture, load Load, rec *recorder, _, count, end time.Time) {
+	var wg sync.WaitGroup
+	for c := range load.Concurrency {
+		wg.Go(func() {
+			for i := c; ctx.Err() == nil && time.Now().Before(end); i++ {
+				p := pictures[i%len(pictures)]
+				at := time.Now()
+				result, err := send(ctx, p)
+				if ctx.Err() == nil {
+					rec.record(p, result, err, time.Since(at), at.After(count))
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func openLoop(ctx context.Context, send Sender, pictures []Picture, load Load, rec *recorder, began, count, end time.Time) {
+	var wg sync.WaitGroup
+	free := make(chan struct{}, load.Concurrency)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for i := 0; ; i++ {
+		at := began.Add(time.Duration(float64(i) / load.Rate * float64(time.Second)))
+		if at.After(end) {
+			break
+		}
+		timer.Reset(time.Until(at))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			wg.Wait()
+			return
+		}
+		select {
+		case free <- struct{}{}:
+		default:
+			if at.After(count) {
+				rec.mu.Lock()
+				rec.missed++
+				rec.mu.Unlock()
+			}
+			continue
+		}
+		p := pictures[i%len(pictures)]
+		wg.Go(func() {
+			defer func() { <-free }()
+			result, err := send(ctx, p)
+			if ctx.Err() == nil {
+				rec.record(p, result, err, time.Since(at), at.After(count))
+			}
+		})
+	}
+	wg.Wait()
+}
