@@ -29,6 +29,10 @@ test: build ## Run every test, with the race detector
 bench-once: deps ## Run every Go benchmark for one iteration, so that none rots
 	$(GO) test -run '^$$' -bench . -benchtime 1x work
 
+.PHONY: bench
+bench: build ## Measure the mesh beside its baselines, and write docs/performance.md (10 minutes)
+	$(GO) run ./tools/benchtable --bin bin --out docs/performance.md
+
 .PHONY: lint
 lint: deps ## Run the linters
 	@test -z "$$(gofmt -l $(MODULES))" || { gofmt -l $(MODULES); echo 'run make fmt'; exit 1; }

@@ -16,12 +16,15 @@ import (
 	"golang.org/x/image/math/fixed"
 )
 
-// Lines of the page, from the top.
-var lines = []struct {
+// line is one of a page.
+type line struct {
 	text string
 	font string
 	size float64
-}{
+}
+
+// Lines of the page, from the top.
+var lines = []line{
 	{"sightmesh reads this page", latin, 34},
 	{"Pictures go in over HTTP or NATS, and what", latin, 26},
 	{"is in them comes back, without losing one.", latin, 26},
@@ -46,16 +49,27 @@ func Text() []string {
 }
 
 // Page draws the page. It needs the fonts.
-func Page() (image.Image, error) {
-	const width, height, left, lead = 820, 480, 60, 64
-	img := image.NewGray(image.Rect(0, 0, width, height))
+func Page() (image.Image, error) { return drawLines(lines, 64) }
+
+// LongPage draws n lines of English text.
+func LongPage(n int) (image.Image, error) {
+	long := make([]line, n)
+	for i := range long {
+		long[i] = line{fmt.Sprintf("Line %d: pictures go in, and what is in them", i+1), latin, 24}
+	}
+	return drawLines(long, 40)
+}
+
+func drawLines(lines []line, lead int) (image.Image, error) {
+	const width, left, top, bottom = 820, 60, 80, 96
+	img := image.NewGray(image.Rect(0, 0, width, top+bottom+(len(lines)-1)*lead-16))
 	draw.Draw(img, img.Bounds(), image.White, image.Point{}, draw.Src)
 	for i, l := range lines {
 		face, err := openFace(l.font, l.size)
 		if err != nil {
 			return nil, err
 		}
-		d := font.Drawer{Dst: img, Src: image.Black, Face: face, Dot: fixed.P(left, 80+i*lead)}
+		d := font.Drawer{Dst: img, Src: image.Black, Face: face, Dot: fixed.P(left, top+i*lead)}
 		d.DrawString(l.text)
 		if err := face.Close(); err != nil {
 			return nil, fmt.Errorf("close font: %w", err)

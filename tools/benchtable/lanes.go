@@ -1,0 +1,123 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/sightmesh/sightmesh/contracts/lane"
+	"github.com/sightmesh/sightmesh/contracts/picture"
+	"github.com/sightmesh/sightmesh/contracts/pipeline"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/tools/internal/bench"
+)
+
+// pair is a lane of detect and one of classify with no mesh round them.
+type pair struct {
+	mu               sync.Mutex
+	detect, classify *bareLane
+}
+
+type bareLane struct {
+	cmd  *exec.Cmd
+	conn net.Conn
+	id   uint64
+}
+
+func startLane(path, stage string, p pipeline.Pipeline) (*bareLane, error) {
+	s := &p.Detect
+	if stage == "classify" {
+		s = p.Classify
+	}
+	setup, err := s.Setup()
+	if err != nil {
+		return nil, err
+	}
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("make lane socket: %w", err)
+	}
+	ours, theirs := os.NewFile(uintptr(fds[0]), "lane"), os.NewFile(uintptr(fds[1]), "lane")
+	defer ours.Close()
+	defer theirs.Close()
+	l := &bareLane{cmd: exec.Command(path, "lane")}
+	l.cmd.Env = append(os.Environ(), "OMP_THREAD_LIMIT=1")
+	l.cmd.ExtraFiles = []*os.File{theirs}
+	if l.conn, err = net.FileConn(ours); err != nil {
+		return nil, fmt.Errorf("make lane socket: %w", err)
+	}
+	if err := l.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start lane: %w", err)
+	}
+	var ready lane.Ready
+	if _, err := l.ask(lane.Start{Type: lane.TypeStart, Protocol: lane.Protocol, Stage: stage, Pipelines: map[string]lane.Setup{p.Name: setup}}, nil, &ready); err != nil {
+		return nil, err
+	}
+	if why := ready.Pipelines[p.Name].Error; why != "" {
+		return nil, fmt.Errorf("start lane: %s", why)
+	}
+	return l, nil
+}
+
+func (l *bareLane) ask(request any, pixels []byte, reply any) ([]byte, error) {
+	if err := lane.WriteFrame(l.conn, request, pixels); err != nil {
+		return nil, err
+	}
+	facts, out, err := lane.ReadFrame(l.conn)
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(facts, reply); err != nil {
+		return nil, fmt.Errorf("read lane reply: %w", err)
+	}
+	return out, nil
+}
+
+func (l *bareLane) stop() {
+	l.conn.Close()
+	l.cmd.Wait() //nolint:errcheck // it ends with the socket
+}
+
+// lanesAlone measures n pairs of lanes on a picture, driven directly.
+func lanesAlone(ctx context.Context, bin programs, p pipeline.Pipeline, pic []byte, n, concurrency int, d time.Duration) (bench.Report, error) {
+	free := make(chan *pair, n)
+	for range n {
+		det, err := startLane(bin.path("detect"), "detect", p)
+		if err != nil {
+			return bench.Report{}, err
+		}
+		defer det.stop()
+		cls, err := startLane(bin.path("classify"), "classify", p)
+		if err != nil {
+			return bench.Report{}, err
+		}
+		defer cls.stop()
+		free <- &pair{detect: det, classify: cls}
+	}
+	send := func(_ context.Context, pic bench.Picture) (v1.Result, error) {
+		l := <-free
+		defer func() { free <- l }()
+		var found lane.Detected
+		l.detect.id++
+		pixels, err := l.detect.ask(lane.Detect{
+			Type: lane.TypeDetect, ID: l.detect.id, Pipeline: p.Name, MediaType: picture.TypeOf(pic.Data), MaxRegions: p.MaxRegions, Crops: true,
+		}, pic.Data, &found)
+		if err != nil {
+			return v1.Result{}, err
+		}
+		if len(found.Crops) == 0 {
+			return v1.Result{}, nil
+		}
+		var told lane.Classified
+		l.classify.id++
+		_, err = l.classify.ask(lane.Classify{Type: lane.TypeClassify, ID: l.classify.id, Pipeline: p.Name, Crops: found.Crops}, pixels, &told)
+		return v1.Result{}, err
+	}
+	return bench.Run(ctx, send, []bench.Picture{{Name: "p", Data: pic}}, bench.Load{Concurrency: concurrency, WarmUp: d / 4, Duration: d}, nil)
+}

@@ -1,0 +1,418 @@
+// Command benchtable measures everything that docs/performance.md says, in one
+// go, and writes that page: each row beside its baseline of the same run, as a
+// ratio, because machines differ and are noisy.
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"flag"
+	"fmt"
+	"hash/crc32"
+	"image/jpeg"
+	"image/png"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/sightmesh/sightmesh/contracts/pipeline"
+	"github.com/sightmesh/sightmesh/tools/internal/bench"
+	"github.com/sightmesh/sightmesh/tools/internal/sample"
+)
+
+func main() {
+	var (
+		bin  = flag.String("bin", "bin", "`folder` of the service binaries")
+		out  = flag.String("out", "", "`file` to write the page to; standard output without it")
+		each = flag.Duration("each", 6*time.Second, "how long each measurement counts")
+		only = flag.String("only", "abcdefg", "rows to measure")
+	)
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, *bin, *out, *each, *only); err != nil {
+		fmt.Fprintln(os.Stderr, "benchtable:", err)
+		os.Exit(1)
+	}
+}
+
+// table is what is being measured.
+type table struct {
+	bin  programs
+	dir  string
+	each time.Duration
+	noop string // the lane program
+	page strings.Builder
+}
+
+func run(ctx context.Context, bin, out string, each time.Duration, only string) error {
+	dir, err := os.MkdirTemp("", "sightmesh-bench")
+	if err != nil {
+		return fmt.Errorf("make a folder: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	abs, err := filepath.Abs(bin)
+	if err != nil {
+		return fmt.Errorf("find binaries: %w", err)
+	}
+	t := &table{bin: programs{abs}, dir: dir, each: each, noop: filepath.Join(abs, "nooplane")}
+	for target, pkg := range map[string]string{"nats-server": "github.com/nats-io/nats-server/v2", "nooplane": "github.com/sightmesh/sightmesh/tools/benchtable/nooplane"} {
+		if msg, err := exec.CommandContext(ctx, "go", "build", "-o", filepath.Join(abs, target), pkg).CombinedOutput(); err != nil {
+			return fmt.Errorf("build %s: %w: %s", target, err, msg)
+		}
+	}
+	t.head()
+	for _, row := range []struct {
+		name byte
+		f    func(context.Context) error
+	}{{'a', t.transport}, {'b', t.models}, {'c', t.crops}, {'d', t.sizes}, {'e', t.tracing}, {'f', t.replicas}, {'g', t.cluster}} {
+		if !strings.ContainsRune(only, rune(row.name)) {
+			continue
+		}
+		fmt.Fprintf(os.Stderr, "(%c)\n", row.name)
+		if err := row.f(ctx); err != nil {
+			return fmt.Errorf("(%c): %w", row.name, err)
+		}
+	}
+	if out == "" {
+		_, err = io.WriteString(os.Stdout, t.page.String())
+	} else {
+		err = os.WriteFile(out, []byte(t.page.String()), 0o644)
+	}
+	return err
+}
+
+func (t *table) printf(format string, args ...any) { fmt.Fprintf(&t.page, format, args...) }
+
+func (t *table) head() {
+	cpu := "unknown processor"
+	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil {
+		for line := range strings.Lines(string(b)) {
+			if name, ok := strings.CutPrefix(line, "model name\t: "); ok {
+				cpu = strings.TrimSpace(name)
+			}
+		}
+	}
+	t.printf(`# Performance
+
+Written by %s on %s: %d x %s, %s, every process on this machine, the load too. Each row stands beside its
+baseline of the same run; the ratios are what to compare, the times are those of this machine in this hour. The *floor* is the bare
+three-hop JetStream pipeline (`+"`sightmesh bench floor`"+`) on the same server.
+`, "`make bench`", time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), cpu, runtime.Version())
+}
+
+// noopPipelines writes a pipelines file for the lane that does nothing.
+func (t *table) noopPipelines(crops, bytes int) (string, error) {
+	file := filepath.Join(t.dir, fmt.Sprintf("noop-%d-%d.yaml", crops, bytes))
+	yaml := fmt.Sprintf(`pipelines:
+  - name: noop
+    max_regions: 1000
+    crops_per_message: 16
+    detect: {lane: [%s], settings: {crops: %d, bytes: %d}}
+    classify: {lane: [%s]}
+`, t.noop, crops, bytes, t.noop)
+	if err := os.WriteFile(file, []byte(yaml), 0o644); err != nil {
+		return "", fmt.Errorf("write pipelines: %w", err)
+	}
+	return file, nil
+}
+
+// header is a picture of n bytes of which only the header makes sense: nothing
+// here decodes it.
+func header(n int) []byte {
+	var b bytes.Buffer
+	b.WriteString("\x89PNG\r\n\x1a\n")
+	chunk := func(kind string, data []byte) {
+		binary.Write(&b, binary.BigEndian, uint32(len(data))) //nolint:errcheck // into memory
+		sum := crc32.NewIEEE()
+		w := io.MultiWriter(&b, sum)
+		io.WriteString(w, kind)                         //nolint:errcheck // into memory
+		w.Write(data)                                   //nolint:errcheck // into memory
+		binary.Write(&b, binary.BigEndian, sum.Sum32()) //nolint:errcheck // into memory
+	}
+	chunk("IHDR", []byte{0, 0, 1, 64, 0, 0, 1, 64, 8, 0, 0, 0, 0})
+	noise := make([]byte, max(0, n-b.Len()-12))
+	r := rand.NewChaCha8([32]byte{})
+	r.Read(noise) //nolint:errcheck // never fails
+	chunk("IDAT", noise)
+	return b.Bytes()
+}
+
+func (t *table) start(ctx context.Context, cfg meshConfig) (*mesh, error) {
+	dir, err := os.MkdirTemp(t.dir, "mesh")
+	if err != nil {
+		return nil, fmt.Errorf("make a folder: %w", err)
+	}
+	cfg.servers, cfg.replicas, cfg.lanes = max(cfg.servers, 1), max(cfg.replicas, 1), max(cfg.lanes, 1)
+	return startMesh(ctx, t.bin, dir, cfg)
+}
+
+func (t *table) load(concurrency int) bench.Load {
+	return bench.Load{Concurrency: concurrency, WarmUp: t.each / 3, Duration: t.each}
+}
+
+func (t *table) measure(ctx context.Context, m *mesh, name string, pic []byte, concurrency int) (bench.Report, error) {
+	r, err := bench.Run(ctx, bench.HTTP(m.http, name, concurrency), []bench.Picture{{Name: "p", Data: pic}}, t.load(concurrency), nil)
+	if err == nil && (r.Done == 0 || len(r.Errors) > 0 || r.Mismatched > 0) {
+		err = fmt.Errorf("%d answers, errors %v, %d differ", r.Done, r.Errors, r.Mismatched)
+	}
+	return r, err
+}
+
+func (t *table) floor(ctx context.Context, m *mesh, size, concurrency, replicas int) (bench.Report, error) {
+	f, err := bench.StartFloor(ctx, bench.FloorConfig{URL: m.nats, Replicas: replicas, Storage: jetstream.FileStorage, First: size, Second: size, Third: 2 << 10})
+	if err != nil {
+		return bench.Report{}, err
+	}
+	defer f.Close(ctx) //nolint:errcheck // the server ends with the row
+	return bench.Run(ctx, f.Send, []bench.Picture{{Name: "p", Data: make([]byte, size)}}, t.load(concurrency), nil)
+}
+
+const hundred = 100 << 10
+
+// (a) what the mesh adds to the transport.
+func (t *table) transport(ctx context.Context) error {
+	file, err := t.noopPipelines(1, hundred)
+	if err != nil {
+		return err
+	}
+	m, err := t.start(ctx, meshConfig{lanes: 2, pipelines: file})
+	if err != nil {
+		return err
+	}
+	defer m.stop()
+	t.printf("\n## (a) The mesh beside the floor\n\nA picture of 100 KB, 100 KB of crops, lanes that do nothing, one NATS server with file storage.\n\n| at a time | floor p50 | mesh p50 | ratio | floor p99 | mesh p99 | ratio | floor /s | mesh /s | ratio |\n|---|---|---|---|---|---|---|---|---|---|\n")
+	for _, c := range []int{1, 16} {
+		f, err := t.floor(ctx, m, hundred, c, 1)
+		if err != nil {
+			return err
+		}
+		r, err := t.measure(ctx, m, "noop", header(hundred), c)
+		if err != nil {
+			return err
+		}
+		t.printf("| %d | %.2f ms | %.2f ms | %.2f | %.2f ms | %.2f ms | %.2f | %.0f | %.0f | %.2f |\n", c,
+			f.Latency.P50, r.Latency.P50, r.Latency.P50/f.Latency.P50, f.Latency.P99, r.Latency.P99, r.Latency.P99/f.Latency.P99, f.PerSecond, r.PerSecond, r.PerSecond/f.PerSecond)
+	}
+	return nil
+}
+
+func samplePictures() (page, face []byte, err error) {
+	img, err := sample.Page()
+	if err != nil {
+		return nil, nil, err
+	}
+	var p, f bytes.Buffer
+	if err := png.Encode(&p, img); err != nil {
+		return nil, nil, fmt.Errorf("encode page: %w", err)
+	}
+	if err := jpeg.Encode(&f, sample.Face(), nil); err != nil {
+		return nil, nil, fmt.Errorf("encode face: %w", err)
+	}
+	return p.Bytes(), f.Bytes(), nil
+}
+
+// (b) real models, with and without a mesh round their lanes.
+func (t *table) models(ctx context.Context) error {
+	page, face, err := samplePictures()
+	if err != nil {
+		return err
+	}
+	lanes := runtime.NumCPU()
+	m, err := t.start(ctx, meshConfig{lanes: lanes})
+	if err != nil {
+		return err
+	}
+	defer m.stop()
+	t.printf("\n## (b) Real models, beside the same lanes with no mesh round them\n\n%d lanes of detect and of classify; the drawn page and the drawn face of `sightmesh up`. Saturation is %d requests at a time.\n\n| pipeline | lanes alone /s | mesh /s | ratio | lanes alone p50, one at a time | mesh p50 | added |\n|---|---|---|---|---|---|---|\n", lanes, 4*lanes)
+	for _, p := range pipeline.BuiltIn() {
+		pic := map[string][]byte{"text": page, "faces": face}[p.Name]
+		alone, err := lanesAlone(ctx, t.bin, p, pic, lanes, lanes, t.each)
+		if err != nil {
+			return err
+		}
+		one, err := lanesAlone(ctx, t.bin, p, pic, 1, 1, t.each)
+		if err != nil {
+			return err
+		}
+		full, err := t.measure(ctx, m, p.Name, pic, 4*lanes)
+		if err != nil {
+			return err
+		}
+		single, err := t.measure(ctx, m, p.Name, pic, 1)
+		if err != nil {
+			return err
+		}
+		t.printf("| %s | %.1f | %.1f | %.2f | %.2f ms | %.2f ms | %.2f ms |\n", p.Name, alone.PerSecond, full.PerSecond, full.PerSecond/alone.PerSecond, one.Latency.P50, single.Latency.P50, single.Latency.P50-one.Latency.P50)
+	}
+	return nil
+}
+
+// (c) many crops of one picture.
+func (t *table) crops(ctx context.Context) error {
+	t.printf("\n## (c) Crops of one picture\n\nLanes that do nothing, 2 of each, 16 crops in a message at most, one picture at a time.\n\n| crops | messages | p50 | p99 | join p50 |\n|---|---|---|---|---|\n")
+	for _, n := range []int{1, 10, 100} {
+		file, err := t.noopPipelines(n, n*(10<<10))
+		if err != nil {
+			return err
+		}
+		if err := t.with(ctx, meshConfig{lanes: 2, pipelines: file}, func(m *mesh) error {
+			r, err := t.measure(ctx, m, "noop", header(hundred), 1)
+			if err == nil {
+				t.printf("| %d | %d | %.2f ms | %.2f ms | %.2f ms |\n", n, (n+15)/16, r.Latency.P50, r.Latency.P99, r.Hops["join"].P50)
+			}
+			return err
+		}); err != nil {
+			return err
+		}
+	}
+	var page bytes.Buffer
+	img, err := sample.LongPage(50)
+	if err != nil {
+		return err
+	}
+	if err := png.Encode(&page, img); err != nil {
+		return fmt.Errorf("encode page: %w", err)
+	}
+	t.printf("\nA page of 50 lines, read by 1 and by 2 lanes of classify, one page at a time:\n\n| lanes | p50 | against the time of one lane ÷ lanes |\n|---|---|---|\n")
+	var alone float64
+	for _, lanes := range []int{1, 2} {
+		if err := t.with(ctx, meshConfig{lanes: lanes}, func(m *mesh) error {
+			r, err := t.measure(ctx, m, "text", page.Bytes(), 1)
+			if err != nil {
+				return err
+			}
+			if lanes == 1 {
+				alone = r.Latency.P50
+			}
+			t.printf("| %d | %.0f ms | %.2f |\n", lanes, r.Latency.P50, r.Latency.P50/(alone/float64(lanes)))
+			return nil
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *table) with(ctx context.Context, cfg meshConfig, f func(*mesh) error) error {
+	m, err := t.start(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer m.stop()
+	return f(m)
+}
+
+// (d) small and large pictures.
+func (t *table) sizes(ctx context.Context) error {
+	file, err := t.noopPipelines(1, 20<<10)
+	if err != nil {
+		return err
+	}
+	t.printf("\n## (d) Sizes of pictures\n\nLanes that do nothing, 20 KB of crops, one picture at a time. The floor carries the picture in both of its first hops.\n\n| picture | floor p50 | mesh p50 | ratio |\n|---|---|---|---|\n")
+	return t.with(ctx, meshConfig{lanes: 2, pipelines: file}, func(m *mesh) error {
+		for _, kb := range []int{10, 100, 1000, 8000} {
+			f, err := t.floor(ctx, m, kb<<10, 1, 1)
+			if err != nil {
+				return err
+			}
+			r, err := t.measure(ctx, m, "noop", header(kb<<10), 1)
+			if err != nil {
+				return err
+			}
+			t.printf("| %d KB | %.2f ms | %.2f ms | %.2f |\n", kb, f.Latency.P50, r.Latency.P50, r.Latency.P50/f.Latency.P50)
+		}
+		return nil
+	})
+}
+
+// (e) what traces cost.
+func (t *table) tracing(ctx context.Context) error {
+	page, _, err := samplePictures()
+	if err != nil {
+		return err
+	}
+	sink := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body) //nolint:errcheck // what comes is not looked at
+	}))
+	defer sink.Close()
+	lanes := runtime.NumCPU()
+	t.printf("\n## (e) Traces\n\nPipeline text at saturation, spans sent over OTLP/HTTP to a receiver on this machine.\n\n| sampled | /s | against none |\n|---|---|---|\n")
+	var none float64
+	for _, s := range []struct{ name, arg string }{{"none", ""}, {"1 %", "0.01"}, {"100 %", "1"}} {
+		var env []string
+		if s.arg != "" {
+			env = []string{"OTEL_EXPORTER_OTLP_ENDPOINT=" + sink.URL, "OTEL_TRACES_SAMPLER=parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG=" + s.arg}
+		}
+		if err := t.with(ctx, meshConfig{lanes: lanes, env: env}, func(m *mesh) error {
+			r, err := t.measure(ctx, m, "text", page, 4*lanes)
+			if err != nil {
+				return err
+			}
+			if none == 0 {
+				none = r.PerSecond
+			}
+			t.printf("| %s | %.1f | %.2f |\n", s.name, r.PerSecond, r.PerSecond/none)
+			return nil
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// (f) one and two of every service.
+func (t *table) replicas(ctx context.Context) error {
+	file, err := t.noopPipelines(1, hundred)
+	if err != nil {
+		return err
+	}
+	t.printf("\n## (f) Replicas\n\nAs (a), 16 at a time through one ingress. On one machine a second replica adds processes and no cores.\n\n| of every service | p50 | /s |\n|---|---|---|\n")
+	for _, n := range []int{1, 2} {
+		if err := t.with(ctx, meshConfig{lanes: 2, replicas: n, pipelines: file}, func(m *mesh) error {
+			r, err := t.measure(ctx, m, "noop", header(hundred), 16)
+			if err == nil {
+				t.printf("| %d | %.2f ms | %.0f |\n", n, r.Latency.P50, r.PerSecond)
+			}
+			return err
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// (g) a cluster of three.
+func (t *table) cluster(ctx context.Context) error {
+	file, err := t.noopPipelines(1, hundred)
+	if err != nil {
+		return err
+	}
+	t.printf("\n## (g) Three NATS servers, three copies of every stream\n\nAs (a), all three servers on this machine.\n\n| at a time | floor p50 | mesh p50 | ratio | floor /s | mesh /s | ratio |\n|---|---|---|---|---|---|---|\n")
+	return t.with(ctx, meshConfig{servers: 3, lanes: 2, pipelines: file}, func(m *mesh) error {
+		for _, c := range []int{1, 8} {
+			f, err := t.floor(ctx, m, hundred, c, 3)
+			if err != nil {
+				return err
+			}
+			r, err := t.measure(ctx, m, "noop", header(hundred), c)
+			if err != nil {
+				return err
+			}
+			t.printf("| %d | %.2f ms | %.2f ms | %.2f | %.0f | %.0f | %.2f |\n", c, f.Latency.P50, r.Latency.P50, r.Latency.P50/f.Latency.P50, f.PerSecond, r.PerSecond, r.PerSecond/f.PerSecond)
+		}
+		return nil
+	})
+}

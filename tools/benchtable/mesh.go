@@ -1,0 +1,215 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/sightmesh/sightmesh/tools/internal/setup"
+)
+
+// programs are the binaries that are measured.
+type programs struct{ dir string }
+
+func (p programs) path(name string) string { return filepath.Join(p.dir, name) }
+
+// process is one that was started here and is ended here.
+type process struct {
+	cmd  *exec.Cmd
+	addr map[string]string // by name, once said
+}
+
+func startProcess(env []string, name string, args ...string) (*process, error) {
+	p := &process{cmd: exec.Command(name, args...), addr: map[string]string{}}
+	p.cmd.Env = append(os.Environ(), env...)
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return p, nil
+}
+
+// run starts it and waits until it has said where it listens, when it is one
+// that does.
+func (p *process) run(names ...string) error {
+	r, w := io.Pipe()
+	p.cmd.Stderr = w
+	if err := p.cmd.Start(); err != nil {
+		return fmt.Errorf("start %s: %w", p.cmd.Path, err)
+	}
+	lines := make(chan string)
+	go func() { // ends with the process
+		s := bufio.NewScanner(r)
+		for s.Scan() {
+			select {
+			case lines <- s.Text():
+			default: // nobody listens any more
+			}
+		}
+	}()
+	timeout := time.After(30 * time.Second)
+	for len(p.addr) < len(names) {
+		select {
+		case line := <-lines:
+			var rec struct{ Msg, Name, Addr string }
+			if json.Unmarshal([]byte(line), &rec) == nil && rec.Msg == "listening" {
+				p.addr[rec.Name] = rec.Addr
+			}
+		case <-timeout:
+			return fmt.Errorf("start %s: it does not say where it listens", p.cmd.Path)
+		}
+	}
+	return nil
+}
+
+func (p *process) stop() {
+	if p.cmd.Process == nil {
+		return
+	}
+	p.cmd.Process.Signal(syscall.SIGTERM) //nolint:errcheck // it may have ended
+	p.cmd.Wait()                          //nolint:errcheck // nothing depends on it
+}
+
+// mesh is NATS servers and services, each a process of its own.
+type mesh struct {
+	processes []*process
+	nats      string
+	http      string
+}
+
+type meshConfig struct {
+	servers   int // 1, or 3 for a cluster
+	replicas  int // of every service
+	lanes     int // of each worker
+	pipelines string
+	env       []string
+}
+
+func startMesh(ctx context.Context, bin programs, dir string, cfg meshConfig) (m *mesh, err error) {
+	m = &mesh{}
+	defer func() {
+		if err != nil {
+			m.stop()
+		}
+	}()
+	if err := m.startServers(bin, dir, cfg.servers); err != nil {
+		return nil, err
+	}
+	if err := setup.Run(ctx, setup.Config{NATS: m.nats, Pipelines: cfg.pipelines, Replicas: cfg.servers, Storage: "file", Wait: time.Minute}, io.Discard); err != nil {
+		return nil, err
+	}
+	var admins []string
+	for range cfg.replicas {
+		for _, s := range []string{"ingress", "detect", "classify", "results"} {
+			args := []string{"--nats", m.nats, "--pipelines", cfg.pipelines, "--log-level", "info"}
+			names := []string{"admin"}
+			switch s {
+			case "ingress":
+				args = append(args, "--http", "127.0.0.1:0", "--max-queue", "1h")
+				names = append(names, "http")
+			case "detect", "classify":
+				args = append(args, "--lanes", strconv.Itoa(cfg.lanes))
+			}
+			p, err := startProcess(cfg.env, bin.path(s), args...)
+			if err != nil {
+				return nil, err
+			}
+			m.processes = append(m.processes, p)
+			if err := p.run(names...); err != nil {
+				return nil, err
+			}
+			admins = append(admins, p.addr["admin"])
+			if s == "ingress" {
+				m.http = "http://" + p.addr["http"]
+			}
+		}
+	}
+	return m, awaitReady(ctx, admins)
+}
+
+func awaitReady(ctx context.Context, admins []string) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for _, a := range admins {
+		for {
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+a+"/readyz", nil)
+			if err != nil {
+				return fmt.Errorf("wait for services: %w", err)
+			}
+			res, err := http.DefaultClient.Do(req)
+			if err == nil {
+				res.Body.Close()
+				if res.StatusCode == http.StatusOK {
+					break
+				}
+			}
+			if ctx.Err() != nil {
+				return errors.New("wait for services: not ready after a minute")
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+	return nil
+}
+
+// startServers runs NATS servers with files for storage.
+func (m *mesh) startServers(bin programs, dir string, n int) error {
+	ports, err := freePorts(2 * n)
+	if err != nil {
+		return err
+	}
+	var routes, urls []string
+	for i := range n {
+		routes = append(routes, fmt.Sprintf("nats://127.0.0.1:%d", ports[n+i]))
+		urls = append(urls, fmt.Sprintf("nats://127.0.0.1:%d", ports[i]))
+	}
+	for i := range n {
+		conf := fmt.Sprintf("server_name: n%d\nlisten: 127.0.0.1:%d\nmax_payload: 8454144\njetstream { store_dir: %q, max_file_store: 16GB }\n", i, ports[i], filepath.Join(dir, strconv.Itoa(i)))
+		if n > 1 {
+			conf += fmt.Sprintf("cluster { name: bench, listen: 127.0.0.1:%d, routes: [%s] }\n", ports[n+i], strings.Join(routes, ", "))
+		}
+		file := filepath.Join(dir, fmt.Sprintf("nats-%d.conf", i))
+		if err := os.WriteFile(file, []byte(conf), 0o644); err != nil {
+			return fmt.Errorf("write NATS configuration: %w", err)
+		}
+		p, err := startProcess([]string{"GOGC=400"}, bin.path("nats-server"), "-c", file)
+		if err != nil {
+			return err
+		}
+		m.processes = append(m.processes, p)
+		if err := p.run(); err != nil {
+			return err
+		}
+	}
+	m.nats = strings.Join(urls, ",")
+	return nil
+}
+
+func freePorts(n int) ([]int, error) {
+	var ports []int
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, fmt.Errorf("find a free port: %w", err)
+		}
+		defer l.Close()
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+	}
+	return ports, nil
+}
+
+// stop ends everything, the servers last.
+func (m *mesh) stop() {
+	for i := len(m.processes) - 1; i >= 0; i-- {
+		m.processes[i].stop()
+	}
+}

@@ -1,0 +1,70 @@
+// Command nooplane is a lane that does no work: it answers with as many
+// regions and bytes of crops as its settings say. It is built by benchtable to
+// measure what the mesh itself costs.
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+
+	"github.com/sightmesh/sightmesh/contracts/lane"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+type settings struct {
+	Crops int `json:"crops"` // regions of each picture
+	Bytes int `json:"bytes"` // of all crops together
+}
+
+type noop map[string]settings
+
+func main() {
+	conn, err := lane.Inherited()
+	if err == nil {
+		err = lane.Serve(conn, noop{}, func() { os.Exit(0) })
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "nooplane:", err)
+		os.Exit(1)
+	}
+}
+
+// Start remembers the settings.
+func (n noop) Start(s lane.Start) (map[string]lane.Loaded, error) {
+	out := map[string]lane.Loaded{}
+	for name, p := range s.Pipelines {
+		cfg := settings{Crops: 1, Bytes: 100 << 10}
+		if len(p.Settings) > 0 {
+			if err := json.Unmarshal(p.Settings, &cfg); err != nil {
+				return nil, fmt.Errorf("read settings: %w", err)
+			}
+		}
+		n[name] = cfg
+		out[name] = lane.Loaded{Models: []v1.Model{{Name: "noop", Version: "1"}}}
+	}
+	return out, nil
+}
+
+// Detect answers with the regions.
+func (n noop) Detect(d lane.Detect, _ []byte) (lane.Detected, [][]byte, error) {
+	cfg := n[d.Pipeline]
+	out := lane.Detected{Width: 320, Height: 320, Orientation: 1}
+	size := cfg.Bytes / cfg.Crops
+	var pixels [][]byte
+	for i := range cfg.Crops {
+		out.Regions = append(out.Regions, lane.Region{Box: v1.Box{X: i, Y: i, Width: 10, Height: 10}, Score: 1, Label: "nothing"})
+		out.Crops = append(out.Crops, lane.Crop{Region: i, Width: size / 16, Height: 16, Channels: 1})
+		pixels = append(pixels, make([]byte, size/16*16))
+	}
+	return out, pixels, nil
+}
+
+// Classify answers with a label for each crop.
+func (n noop) Classify(c lane.Classify, _ []byte) (lane.Classified, error) {
+	var out lane.Classified
+	for _, crop := range c.Crops {
+		out.Answers = append(out.Answers, lane.CropLabel{Region: crop.Region, Labels: []v1.Label{{Label: "noop", Score: 1}}})
+	}
+	return out, nil
+}
