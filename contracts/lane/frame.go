@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
+	"os"
+
+	"golang.org/x/sys/unix"
 )
 
 // FD is the file descriptor of the socket in the lane process.
@@ -23,8 +25,8 @@ const headerLen = 8
 // ErrFrameTooLarge is returned for a frame over [MaxFacts] or [MaxPixels].
 var ErrFrameTooLarge = errors.New("lane frame too large")
 
-// WriteFrame writes one frame: facts as JSON, then the pixels in order. It
-// does not copy the pixels when w is a [net.Conn].
+// WriteFrame writes one frame: facts as JSON, then the pixels in order. To a
+// socket in an [os.File] all of it goes in one system call and is not copied.
 func WriteFrame(w io.Writer, facts any, pixels ...[]byte) error {
 	j, err := json.Marshal(facts)
 	if err != nil {
@@ -40,15 +42,45 @@ func WriteFrame(w io.Writer, facts any, pixels ...[]byte) error {
 	head := make([]byte, headerLen, headerLen+len(j))
 	binary.BigEndian.PutUint32(head, uint32(len(j)))
 	binary.BigEndian.PutUint32(head[4:], uint32(n))
-	bufs := make(net.Buffers, 0, 1+len(pixels))
+	bufs := make([][]byte, 0, 1+len(pixels))
 	bufs = append(bufs, append(head, j...))
 	for _, p := range pixels {
 		if len(p) > 0 {
 			bufs = append(bufs, p)
 		}
 	}
-	if _, err := bufs.WriteTo(w); err != nil {
+	if err := writeAll(w, bufs); err != nil {
 		return fmt.Errorf("write lane frame: %w", err)
+	}
+	return nil
+}
+
+func writeAll(w io.Writer, bufs [][]byte) error {
+	f, ok := w.(*os.File)
+	if !ok {
+		for _, b := range bufs {
+			if _, err := w.Write(b); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	const most = 1024 // buffers of one writev, IOV_MAX
+	for len(bufs) > 0 {
+		n, err := unix.Writev(int(f.Fd()), bufs[:min(len(bufs), most)])
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return os.NewSyscallError("writev", err)
+		}
+		for n > 0 && n >= len(bufs[0]) {
+			n -= len(bufs[0])
+			bufs = bufs[1:]
+		}
+		if n > 0 {
+			bufs[0] = bufs[0][n:]
+		}
 	}
 	return nil
 }
@@ -57,23 +89,34 @@ func WriteFrame(w io.Writer, facts any, pixels ...[]byte) error {
 // one array. An end of file between frames is [io.EOF]; inside one it is
 // [io.ErrUnexpectedEOF].
 func ReadFrame(r io.Reader) (facts, pixels []byte, err error) {
+	facts, pixels, _, err = readFrame(r, nil)
+	return facts, pixels, err
+}
+
+// readFrame uses the array of buf when that is large enough, and returns the
+// one it has used.
+func readFrame(r io.Reader, buf []byte) (facts, pixels, used []byte, err error) {
 	var head [headerLen]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
 		if errors.Is(err, io.EOF) {
-			return nil, nil, io.EOF
+			return nil, nil, buf, io.EOF
 		}
-		return nil, nil, fmt.Errorf("read lane frame: %w", err)
+		return nil, nil, buf, fmt.Errorf("read lane frame: %w", err)
 	}
 	nf, np := binary.BigEndian.Uint32(head[:]), binary.BigEndian.Uint32(head[4:])
 	if nf > MaxFacts || np > MaxPixels {
-		return nil, nil, fmt.Errorf("read lane frame: %d bytes of facts, %d of pixels: %w", nf, np, ErrFrameTooLarge)
+		return nil, nil, buf, fmt.Errorf("read lane frame: %d bytes of facts, %d of pixels: %w", nf, np, ErrFrameTooLarge)
 	}
-	buf := make([]byte, int(nf)+int(np))
+	if n := int(nf) + int(np); n <= cap(buf) {
+		buf = buf[:n]
+	} else {
+		buf = make([]byte, n)
+	}
 	if _, err := io.ReadFull(r, buf); err != nil {
 		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
-		return nil, nil, fmt.Errorf("read lane frame: %w", err)
+		return nil, nil, buf, fmt.Errorf("read lane frame: %w", err)
 	}
-	return buf[:nf:nf], buf[nf:], nil
+	return buf[:nf:nf], buf[nf:], buf, nil
 }

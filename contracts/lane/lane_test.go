@@ -80,9 +80,8 @@ func (echo) Classify(c Classify, pixels []byte) (Classified, error) {
 func TestServe(t *testing.T) {
 	t.Parallel()
 	parent, child := net.Pipe()
-	gone := make(chan struct{})
 	served := make(chan error, 1)
-	go func() { served <- Serve(child, echo{}, func() { close(gone) }) }()
+	go func() { served <- Serve(child, echo{}) }()
 	ask := func(m any, pixels ...[]byte) (map[string]any, string) {
 		t.Helper()
 		if err := WriteFrame(parent, m, pixels...); err != nil {
@@ -117,7 +116,6 @@ func TestServe(t *testing.T) {
 	if err := <-served; err != nil {
 		t.Errorf("after end of file: %v", err)
 	}
-	<-gone
 }
 
 func TestServeEndsOnWhatItDoesNotUnderstand(t *testing.T) {
@@ -130,7 +128,7 @@ func TestServeEndsOnWhatItDoesNotUnderstand(t *testing.T) {
 	} {
 		parent, child := net.Pipe()
 		served := make(chan error, 1)
-		go func() { served <- Serve(child, echo{}, func() {}) }()
+		go func() { served <- Serve(child, echo{}) }()
 		if err := WriteFrame(parent, m); err != nil {
 			t.Fatal(err)
 		}

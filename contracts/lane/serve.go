@@ -5,13 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
+
+	"golang.org/x/sys/unix"
 
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// Handler is what a lane in Go does. Its methods are called one at a time.
+// Handler is what a lane in Go does. Its methods are called one at a time, and
+// keep nothing of the bytes that they are given.
 //
 // An error of Detect or Classify that is a [*v1.Problem] is answered with its
 // code, any other with [v1.Internal]; the lane goes on.
@@ -26,55 +28,49 @@ type Handler interface {
 	Classify(c Classify, pixels []byte) (Classified, error)
 }
 
-// Inherited returns the socket that the worker handed to this process.
-func Inherited() (net.Conn, error) {
+// Inherited returns the socket that the worker handed to this process. The
+// worker may go away while a request is at work in code that cannot be
+// interrupted: gone is called as soon as that is seen, in a goroutine of its
+// own, and usually ends the process.
+//
+// The socket blocks: a thread that waits in a system call is woken sooner than
+// a goroutine that waits for the poller.
+func Inherited(gone func()) (*os.File, error) {
+	if err := unix.SetNonblock(FD, false); err != nil {
+		return nil, fmt.Errorf("open lane socket: file descriptor %d: %w (a lane is started by a worker, not by hand)", FD, err)
+	}
 	f := os.NewFile(FD, "lane")
-	if f == nil {
-		return nil, fmt.Errorf("open lane socket: file descriptor %d is not open", FD)
-	}
-	defer f.Close() // FileConn made a copy
-	c, err := net.FileConn(f)
-	if err != nil {
-		return nil, fmt.Errorf("open lane socket: %w (a lane is started by a worker, not by hand)", err)
-	}
-	return c, nil
+	go func() { // ends with the process
+		hangUp := []unix.PollFd{{Fd: FD, Events: unix.POLLRDHUP}}
+		for {
+			_, err := unix.Poll(hangUp, -1)
+			if errors.Is(err, unix.EINTR) {
+				continue
+			}
+			gone()
+			return
+		}
+	}()
+	return f, nil
 }
 
 // Serve answers the requests that arrive on conn until end of file, which is
-// no error. The worker may go away while a request is at work in code that
-// cannot be interrupted; gone is called as soon as that is seen, and usually
-// ends the process.
-func Serve(conn io.ReadWriter, h Handler, gone func()) error {
-	type frame struct{ facts, pixels []byte }
-	frames := make(chan frame)
-	failed := make(chan error, 1)
-	quit := make(chan struct{})
-	defer close(quit)
-	go func() { // ends with the connection, or after Serve has returned
-		defer close(frames)
-		for {
-			facts, pixels, err := ReadFrame(conn)
-			if err != nil {
-				failed <- err
-				gone()
-				return
-			}
-			select {
-			case frames <- frame{facts, pixels}:
-			case <-quit:
-				return
-			}
+// no error.
+func Serve(conn io.ReadWriter, h Handler) error {
+	var buf []byte // of the last frame; handlers do not keep what they are given
+	for {
+		facts, pixels, used, err := readFrame(conn, buf)
+		if errors.Is(err, io.EOF) {
+			return nil
 		}
-	}()
-	for f := range frames {
-		if err := answer(conn, h, f.facts, f.pixels); err != nil {
+		if err != nil {
+			return err
+		}
+		buf = used
+		if err := answer(conn, h, facts, pixels); err != nil {
 			return err
 		}
 	}
-	if err := <-failed; !errors.Is(err, io.EOF) {
-		return err
-	}
-	return nil
 }
 
 func answer(w io.Writer, h Handler, facts, pixels []byte) error {

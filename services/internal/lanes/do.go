@@ -80,7 +80,7 @@ func (l *Lane) problem(ctx context.Context, s *slot, proc *process, err error) e
 	case errors.Is(cause, errDeadline):
 		return v1.NewProblem(v1.DeadlineExceeded, "the deadline passed while %s worked", where)
 	case errors.Is(cause, errTimeout):
-		return v1.NewProblem(v1.TooSlow, "%s was ended after %v", where, l.timeoutOf(err))
+		return v1.NewProblem(v1.TooSlow, "%s was ended after %v", where, timeoutOf(cause))
 	case errors.Is(cause, errMemory):
 		return v1.NewProblem(v1.TooMuchMemory, "%s was ended at more than %d bytes", where, l.pool.cfg.MemoryLimit).WithLimit(l.pool.cfg.MemoryLimit)
 	}
@@ -88,17 +88,15 @@ func (l *Lane) problem(ctx context.Context, s *slot, proc *process, err error) e
 }
 
 // timeoutOf is for the message only.
-func (l *Lane) timeoutOf(err error) time.Duration {
+func timeoutOf(err error) time.Duration {
 	var t timeoutError
-	if errors.As(err, &t) {
-		return t.after
-	}
-	return l.pool.cfg.StartTimeout
+	errors.As(err, &t)
+	return t.after
 }
 
 type timeoutError struct{ after time.Duration }
 
-func (t timeoutError) Error() string { return fmt.Sprintf("no answer after %v", t.after) }
+func (t timeoutError) Error() string { return fmt.Sprintf("timeout after %v", t.after) }
 func (t timeoutError) Unwrap() error { return errTimeout }
 
 // exchange writes a request and reads the reply, in the goroutine of the
@@ -107,15 +105,15 @@ func (p *process) exchange(ctx context.Context, timeout time.Duration, request f
 	if err := ctx.Err(); err != nil {
 		return Reply{}, err
 	}
-	limit, late := time.Now().Add(timeout), error(timeoutError{timeout})
-	if d, ok := ctx.Deadline(); ok && d.Before(limit) {
-		limit, late = d, errDeadline
-	}
-	if err := p.conn.SetDeadline(limit); err != nil {
-		return Reply{}, p.broken(err)
-	}
-	stop := context.AfterFunc(ctx, func() { p.conn.SetDeadline(time.Unix(1, 0)) }) //nolint:errcheck // a closed socket ends the read too
-	defer stop()
+	// Whatever takes too long is ended from outside; the read ends with it.
+	defer time.AfterFunc(timeout, func() { p.kill(timeoutError{timeout}) }).Stop()
+	defer context.AfterFunc(ctx, func() {
+		why := errStopped
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			why = errDeadline
+		}
+		p.kill(why)
+	})()
 	p.nextID++
 	err := lane.WriteFrame(p.conn, request(p.nextID), pixels...)
 	var facts, out []byte
@@ -123,14 +121,7 @@ func (p *process) exchange(ctx context.Context, timeout time.Duration, request f
 		facts, out, err = lane.ReadFrame(p.r)
 	}
 	if err != nil {
-		err = p.broken(err)
-		if errors.Is(err, errTimeout) {
-			err = late
-			if errors.Is(ctx.Err(), context.Canceled) {
-				err = errStopped
-			}
-		}
-		return Reply{}, err
+		return Reply{}, p.broken(err)
 	}
 	var head struct {
 		Type   lane.Type `json:"type"`

@@ -43,11 +43,11 @@ func TestMain(m *testing.M) {
 }
 
 func runTestLane(args []string) error {
-	conn, err := lane.Inherited()
+	conn, err := lane.Inherited(func() { os.Exit(0) })
 	if err != nil {
 		return err
 	}
-	return lane.Serve(conn, &testLane{args: args, conn: conn}, func() { os.Exit(0) })
+	return lane.Serve(conn, &testLane{args: args, conn: conn})
 }
 
 // testLane does what the pixels of a request say.

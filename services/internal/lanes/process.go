@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"os/exec"
 	"regexp"
@@ -25,8 +24,10 @@ import (
 
 // process is one child process and the socket to it.
 type process struct {
-	cmd   *exec.Cmd
-	conn  net.Conn
+	cmd *exec.Cmd
+	// conn blocks, see lane.Inherited: what ends a read that takes too long
+	// is the end of the process.
+	conn  *os.File
 	r     *bufio.Reader
 	words *lastWords
 	jobs  atomic.Int64 // requests answered
@@ -61,13 +62,8 @@ func startProcess(prog Program, log *slog.Logger) (*process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make lane socket: %w", err)
 	}
-	ours, theirs := os.NewFile(uintptr(fds[0]), "lane"), os.NewFile(uintptr(fds[1]), "lane")
+	conn, theirs := os.NewFile(uintptr(fds[0]), "lane"), os.NewFile(uintptr(fds[1]), "lane")
 	defer theirs.Close()
-	conn, err := net.FileConn(ours)
-	ours.Close() // FileConn made a copy
-	if err != nil {
-		return nil, fmt.Errorf("make lane socket: %w", err)
-	}
 	p := &process{
 		conn: conn, r: bufio.NewReaderSize(conn, 64<<10),
 		words: &lastWords{log: log}, dead: make(chan struct{}),
@@ -90,6 +86,8 @@ func startProcess(prog Program, log *slog.Logger) (*process, error) {
 		p.exit = err
 		p.mu.Unlock()
 		close(p.dead)
+		// Somebody whom the process has started may hold its end open still.
+		_ = unix.Shutdown(fds[0], unix.SHUT_RDWR) // it is our end, and open
 		p.conn.Close()
 	}()
 	return p, nil
@@ -154,9 +152,7 @@ func (p *process) handshake(stage subject.Stage, prog Program, limit time.Durati
 	for name, pl := range prog.Pipelines {
 		start.Pipelines[name] = pl.Setup
 	}
-	if err := p.conn.SetDeadline(time.Now().Add(limit)); err != nil {
-		return nil, err
-	}
+	defer time.AfterFunc(limit, func() { p.kill(timeoutError{limit}) }).Stop()
 	if err := lane.WriteFrame(p.conn, start); err != nil {
 		return nil, p.broken(err)
 	}
@@ -176,16 +172,13 @@ func (p *process) handshake(stage subject.Stage, prog Program, limit time.Durati
 			return nil, fmt.Errorf("%w: ready says nothing of pipeline %s", errProtocol, name)
 		}
 	}
-	return ready.Pipelines, p.conn.SetDeadline(time.Time{})
+	return ready.Pipelines, nil
 }
 
 // broken says what a failed read or write means. A process that went away is
 // waited for, so that its exit status is known.
 func (p *process) broken(err error) error {
-	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return errTimeout
-	case errors.Is(err, lane.ErrFrameTooLarge):
+	if errors.Is(err, lane.ErrFrameTooLarge) {
 		return fmt.Errorf("%w: %w", errProtocol, err)
 	}
 	t := time.NewTimer(time.Second)

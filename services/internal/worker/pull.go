@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,7 +41,8 @@ func newSources(stage subject.Stage, pipelines []string) []*source {
 	return s
 }
 
-// puller takes one message at a time from several consumers.
+// puller takes one message at a time from several consumers. Each goroutine
+// that takes messages has its own.
 //
 // The pull requests are written here, not left to the client library: a lane
 // waits on all its consumers at once and must hold one message, and only a
@@ -53,7 +55,31 @@ type puller struct {
 	// wait is how long a pull request stays at the server. After it the
 	// request is made again, which heals what a restarted server forgot.
 	wait time.Duration
+
+	replies *nats.Subscription // to what ask asks
+	inbox   string
+	asked   uint64
+	now     []byte // the requests, as JSON
+	later   []byte
 }
+
+// newPuller subscribes to the replies; the caller calls close.
+func newPuller(nc *nats.Conn, sources []*source, wait time.Duration) (*puller, error) {
+	p := &puller{nc: nc, sources: sources, wait: wait, inbox: nc.NewInbox()}
+	var err error
+	if p.now, err = json.Marshal(pullRequest{Batch: 1, NoWait: true}); err != nil {
+		return nil, fmt.Errorf("make pull request: %w", err)
+	}
+	if p.later, err = json.Marshal(pullRequest{Batch: 1, Expires: wait}); err != nil {
+		return nil, fmt.Errorf("make pull request: %w", err)
+	}
+	if p.replies, err = nc.SubscribeSync(p.inbox + ".*"); err != nil {
+		return nil, fmt.Errorf("subscribe for work: %w", err)
+	}
+	return p, nil
+}
+
+func (p *puller) close() error { return p.replies.Unsubscribe() }
 
 type pullRequest struct {
 	Batch   int           `json:"batch"`
@@ -97,41 +123,29 @@ func (p *puller) next(ctx context.Context, serves func(pipeline string) bool) (*
 // ask takes a message that already waits. It is not ended early: a message
 // that came after that would be lost until AckWait.
 func (p *puller) ask(s *source) (*nats.Msg, error) {
-	req, err := json.Marshal(pullRequest{Batch: 1, NoWait: true})
-	if err != nil {
-		return nil, fmt.Errorf("make pull request: %w", err)
-	}
-	inbox := p.nc.NewInbox()
-	sub, err := p.nc.SubscribeSync(inbox)
-	if err != nil {
-		return nil, fmt.Errorf("subscribe for work: %w", err)
-	}
-	defer sub.Unsubscribe() //nolint:errcheck // it can only say that it is gone already
-	if err := sub.AutoUnsubscribe(1); err != nil {
-		return nil, fmt.Errorf("subscribe for work: %w", err)
-	}
-	if err := p.nc.PublishRequest(s.next, inbox, req); err != nil {
+	p.asked++
+	reply := p.inbox + "." + strconv.FormatUint(p.asked, 36)
+	if err := p.nc.PublishRequest(s.next, reply, p.now); err != nil {
 		return nil, fmt.Errorf("ask %s for work: %w", s.consumer, err)
 	}
-	m, err := sub.NextMsg(p.wait)
-	if err != nil {
-		return nil, fmt.Errorf("ask %s for work: %w", s.consumer, err)
+	for {
+		m, err := p.replies.NextMsg(p.wait)
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("ask %s for work: %w", s.consumer, err)
+		case isWork(m):
+			s.note(m)
+			return m, nil
+		case m.Subject == reply:
+			s.backlog.Store(0)
+			return nil, errNothing
+		} // else it is the late answer to an earlier question
 	}
-	if !isWork(m) {
-		s.backlog.Store(0)
-		return nil, errNothing
-	}
-	s.note(m)
-	return m, nil
 }
 
 // await waits on all sources and takes the first message that comes. A second
 // one that was already on its way is handed back at once.
 func (p *puller) await(ctx context.Context, mine []*source) (*nats.Msg, *source, error) {
-	req, err := json.Marshal(pullRequest{Batch: 1, Expires: p.wait})
-	if err != nil {
-		return nil, nil, fmt.Errorf("make pull request: %w", err)
-	}
 	first := make(chan *nats.Msg, 1)
 	var mu sync.Mutex
 	taken := false
@@ -160,7 +174,7 @@ func (p *puller) await(ctx context.Context, mine []*source) (*nats.Msg, *source,
 	// Drain, not Unsubscribe: what is on its way still reaches the handler.
 	defer sub.Drain() //nolint:errcheck // fails only when the connection is gone
 	for _, s := range mine {
-		if err := p.nc.PublishRequest(s.next, inbox, req); err != nil {
+		if err := p.nc.PublishRequest(s.next, inbox, p.later); err != nil {
 			return nil, nil, fmt.Errorf("ask %s for work: %w", s.consumer, err)
 		}
 	}

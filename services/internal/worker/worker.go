@@ -50,7 +50,7 @@ type Worker struct {
 	cfg       Config
 	tracer    trace.Tracer
 	pipelines map[string]pipeline.Pipeline
-	puller    *puller
+	sources   []*source
 	metrics   metrics
 
 	mu     sync.Mutex
@@ -61,6 +61,9 @@ const (
 	keepAlive  = time.Second     // how often the server hears of a message in hand
 	pullWait   = 2 * time.Second // how long a pull request waits at the server
 	retryDelay = time.Second     // before a message is delivered again
+	// perLane is how many goroutines take turns with a lane: one has it while
+	// another stores the outcome before.
+	perLane = 2
 	// endBudget is how long the message that ends a job may take to be
 	// stored, whatever the job's deadline.
 	endBudget = 10 * time.Second
@@ -78,7 +81,7 @@ func New(cfg Config) *Worker {
 		cfg:       cfg,
 		tracer:    cfg.Tracers.Tracer("github.com/sightmesh/sightmesh/services/internal/worker"),
 		pipelines: byName,
-		puller:    &puller{nc: cfg.Conn, sources: newSources(cfg.Stage, names), wait: pullWait},
+		sources:   newSources(cfg.Stage, names),
 		metrics:   newMetrics(cfg.Metrics),
 		inHand:    map[*nats.Msg]struct{}{},
 	}
@@ -97,35 +100,40 @@ func (w *Worker) Run(ctx, hard context.Context) error {
 	var keeper sync.WaitGroup
 	keeper.Go(func() { w.keepAlive(keeperCtx) })
 
-	var work sync.WaitGroup
-	for range w.cfg.Pool.Lanes() {
-		work.Go(func() { w.runLane(ctx, hard) })
+	var work errgroup.Group
+	for range w.cfg.Pool.Lanes() * perLane {
+		work.Go(func() error { return w.takeWork(ctx, hard) })
 	}
-	work.Wait()
+	workErr := work.Wait()
 	endKeeper()
 	keeper.Wait()
 	endPool()
-	if err := pool.Wait(); err != nil {
-		return fmt.Errorf("run lanes of %s: %w", w.cfg.Stage, err)
+	if err := errors.Join(workErr, pool.Wait()); err != nil {
+		return fmt.Errorf("run %s: %w", w.cfg.Stage, err)
 	}
 	return nil
 }
 
-// runLane does one message after the other in whichever lane is free.
-func (w *Worker) runLane(ctx, hard context.Context) {
+// takeWork does one message after the other in whichever lane is free.
+func (w *Worker) takeWork(ctx, hard context.Context) error {
+	puller, err := newPuller(w.cfg.Conn, w.sources, pullWait)
+	if err != nil {
+		return err
+	}
 	for ctx.Err() == nil {
 		lane, err := w.cfg.Pool.Acquire(ctx)
 		if err != nil {
-			return // stopping
+			break // stopping
 		}
 		serves := map[string]bool{}
 		for _, p := range lane.Pipelines() {
 			serves[p] = true
 		}
-		msg, src, err := w.puller.next(ctx, func(p string) bool { return serves[p] })
+		msg, src, err := puller.next(ctx, func(p string) bool { return serves[p] })
 		switch {
 		case err == nil:
 			w.see(hard, lane, src, msg)
+			continue // see has released the lane
 		case errors.Is(err, errNothing), ctx.Err() != nil:
 		default:
 			w.cfg.Logger.Warn("cannot take work", "error", err)
@@ -133,10 +141,15 @@ func (w *Worker) runLane(ctx, hard context.Context) {
 		}
 		lane.Release()
 	}
+	return puller.close()
 }
 
-// see takes one message through to its outcome.
+// see takes one message through to its outcome. It releases the lane as soon
+// as that has done its part: while the outcome is being stored, another message
+// can be in it.
 func (w *Worker) see(ctx context.Context, lane *lanes.Lane, src *source, msg *nats.Msg) {
+	release := sync.OnceFunc(lane.Release)
+	defer release()
 	defer w.hold(msg)()
 	d, err := newDelivery(w.cfg.Stage, msg, time.Now())
 	if err != nil {
@@ -156,7 +169,7 @@ func (w *Worker) see(ctx context.Context, lane *lanes.Lane, src *source, msg *na
 	if d.Deliveries > 1 {
 		w.metrics.redeliveries.Inc()
 	}
-	outcome := w.do(ctx, lane, &d)
+	outcome := w.do(ctx, lane, release, &d)
 	if outcome != "done" {
 		span.SetStatus(codes.Error, outcome)
 		span.SetAttributes(telemetry.AttrProblem.String(outcome))
@@ -167,8 +180,9 @@ func (w *Worker) see(ctx context.Context, lane *lanes.Lane, src *source, msg *na
 
 // do works on a delivery, publishes what follows and ends the message. It
 // returns "done", the code of the problem, or what else became of it.
-func (w *Worker) do(ctx context.Context, lane *lanes.Lane, d *Delivery) (outcome string) {
+func (w *Worker) do(ctx context.Context, lane *lanes.Lane, release func(), d *Delivery) (outcome string) {
 	msgs, err := w.work(ctx, lane, d)
+	release()
 	if err == nil {
 		err = w.publish(ctx, d.Deadline, msgs)
 	}

@@ -20,9 +20,9 @@ type settings struct {
 type noop map[string]settings
 
 func main() {
-	conn, err := lane.Inherited()
+	conn, err := lane.Inherited(func() { os.Exit(0) })
 	if err == nil {
-		err = lane.Serve(conn, noop{}, func() { os.Exit(0) })
+		err = lane.Serve(conn, noop{})
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "nooplane:", err)

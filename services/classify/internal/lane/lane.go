@@ -17,13 +17,13 @@ import (
 
 // Run serves the parent process until it goes away.
 func Run() error {
-	conn, err := lane.Inherited()
+	conn, err := lane.Inherited(func() { os.Exit(0) })
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
 	vision.SingleThread()
-	return lane.Serve(conn, newHandler(), func() { os.Exit(0) })
+	return lane.Serve(conn, newHandler())
 }
 
 // classifier says what one crop is; pixels are as the crop says.
