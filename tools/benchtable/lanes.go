@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"sync"
 	"syscall"
 	"time"
 
@@ -20,7 +19,6 @@ import (
 
 // pair is a lane of detect and one of classify with no mesh round them.
 type pair struct {
-	mu               sync.Mutex
 	detect, classify *bareLane
 }
 

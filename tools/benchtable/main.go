@@ -41,8 +41,9 @@ func main() {
 	)
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, *bin, *out, *each, *only); err != nil {
+	err := run(ctx, *bin, *out, *each, *only)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "benchtable:", err)
 		os.Exit(1)
 	}
@@ -62,7 +63,7 @@ func run(ctx context.Context, bin, out string, each time.Duration, only string) 
 	if err != nil {
 		return fmt.Errorf("make a folder: %w", err)
 	}
-	defer os.RemoveAll(dir)
+	defer os.RemoveAll(dir) //nolint:errcheck // it is temporary
 	abs, err := filepath.Abs(bin)
 	if err != nil {
 		return fmt.Errorf("find binaries: %w", err)

@@ -31,11 +31,11 @@ type process struct {
 	addr map[string]string // by name, once said
 }
 
-func startProcess(env []string, name string, args ...string) (*process, error) {
+func newProcess(env []string, name string, args ...string) *process {
 	p := &process{cmd: exec.Command(name, args...), addr: map[string]string{}}
 	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	return p, nil
+	return p
 }
 
 // run starts it and waits until it has said where it listens, when it is one
@@ -119,10 +119,7 @@ func startMesh(ctx context.Context, bin programs, dir string, cfg meshConfig) (m
 			case "detect", "classify":
 				args = append(args, "--lanes", strconv.Itoa(cfg.lanes))
 			}
-			p, err := startProcess(cfg.env, bin.path(s), args...)
-			if err != nil {
-				return nil, err
-			}
+			p := newProcess(cfg.env, bin.path(s), args...)
 			m.processes = append(m.processes, p)
 			if err := p.run(names...); err != nil {
 				return nil, err
@@ -181,10 +178,7 @@ func (m *mesh) startServers(bin programs, dir string, n int) error {
 		if err := os.WriteFile(file, []byte(conf), 0o644); err != nil {
 			return fmt.Errorf("write NATS configuration: %w", err)
 		}
-		p, err := startProcess([]string{"GOGC=400"}, bin.path("nats-server"), "-c", file)
-		if err != nil {
-			return err
-		}
+		p := newProcess([]string{"GOGC=400"}, bin.path("nats-server"), "-c", file)
 		m.processes = append(m.processes, p)
 		if err := p.run(); err != nil {
 			return err
@@ -201,7 +195,7 @@ func freePorts(n int) ([]int, error) {
 		if err != nil {
 			return nil, fmt.Errorf("find a free port: %w", err)
 		}
-		defer l.Close()
+		defer l.Close() //nolint:errcheck // it was only to find the port
 		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
 	}
 	return ports, nil

@@ -116,7 +116,7 @@ func TestKilledServices(t *testing.T) {
 		for _, lane := range lanes {
 			eventually(t, timeoutAnswer, func() error {
 				if err := syscall.Kill(lane, 0); !errors.Is(err, syscall.ESRCH) {
-					return fmt.Errorf("lane %d of the killed %s lives on: %v", lane, name, err)
+					return fmt.Errorf("lane %d of the killed %s lives on: %w", lane, name, err)
 				}
 				return nil
 			})
@@ -169,7 +169,7 @@ func TestNothingOutlivesUp(t *testing.T) {
 	for _, pid := range all {
 		eventually(t, timeoutAnswer, func() error {
 			if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
-				return fmt.Errorf("process %d lives on: %v", pid, err)
+				return fmt.Errorf("process %d lives on: %w", pid, err)
 			}
 			return nil
 		})

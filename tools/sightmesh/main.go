@@ -18,7 +18,9 @@ import (
 	"github.com/sightmesh/sightmesh/tools/internal/up"
 )
 
-func main() {
+func main() { os.Exit(run()) }
+
+func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	root := &ffcli.Command{
@@ -30,11 +32,12 @@ func main() {
 	err := root.ParseAndRun(ctx, os.Args[1:])
 	switch {
 	case errors.Is(err, flag.ErrHelp):
-		os.Exit(2)
+		return 2
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "sightmesh:", err)
-		os.Exit(1)
+		return 1
 	}
+	return 0
 }
 
 func upCommand() *ffcli.Command {

@@ -80,7 +80,7 @@ func Drain(ctx context.Context, nc *nats.Conn) error {
 	if nc.Drain() != nil { // not connected: there is nothing to wait for
 		nc.Close()
 		<-closed
-		return nil
+		return nil //nolint:nilerr // and nothing to tell
 	}
 	select {
 	case <-closed:

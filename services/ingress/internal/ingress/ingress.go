@@ -109,13 +109,13 @@ func (s *service) Run(ctx, hard context.Context) error {
 		s.admission.Run(watching)
 		return nil
 	})
-	failed := make(chan error, 1)
+	failed := make(chan struct{})
 	g.Go(func() error {
+		defer close(failed)
 		err := s.server.Serve(s.listener)
 		if errors.Is(err, http.ErrServerClosed) {
 			err = nil
 		}
-		failed <- err
 		return err
 	})
 	s.process.SetReady(ctx.Err() == nil)
