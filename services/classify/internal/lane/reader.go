@@ -29,7 +29,7 @@ type reader struct {
 }
 
 func newReader(settings json.RawMessage) (classifier, []v1.Model, error) {
-	r := &reader{Languages: []string{"eng"}, MinScore: 0.4, SureScore: 0.85}
+	r := &reader{Languages: []string{"eng"}, MinScore: 0.6, SureScore: 0.85}
 	if err := decodeSettings(settings, r); err != nil {
 		return nil, nil, err
 	}

@@ -58,6 +58,12 @@ func New(dir, language string) (*Engine, error) {
 		return nil, fmt.Errorf("load language %q: libtesseract has no such data", language)
 	}
 	C.TessBaseAPISetPageSegMode(api, C.PSM_SINGLE_LINE)
+	// It prints statistics of empty lines, which would hide the last words of
+	// the process.
+	name, value := C.CString("debug_file"), C.CString("/dev/null")
+	defer C.free(unsafe.Pointer(name))
+	defer C.free(unsafe.Pointer(value))
+	C.TessBaseAPISetVariable(api, name, value)
 	return &Engine{api: api, Language: language}, nil
 }
 
