@@ -17,11 +17,6 @@ import (
 	"github.com/sightmesh/sightmesh/tools/internal/bench"
 )
 
-// pair is a lane of detect and one of classify with no mesh round them.
-type pair struct {
-	detect, classify *bareLane
-}
-
 type bareLane struct {
 	cmd  *exec.Cmd
 	conn net.Conn
@@ -82,40 +77,43 @@ func (l *bareLane) stop() {
 	l.cmd.Wait() //nolint:errcheck // it ends with the socket
 }
 
-// lanesAlone measures n pairs of lanes on a picture, driven directly.
+// lanesAlone measures n lanes of detect and n of classify on a picture, driven
+// directly: the same processes that a mesh has, with no mesh round them.
 func lanesAlone(ctx context.Context, bin programs, p pipeline.Pipeline, pic []byte, n, concurrency int, d time.Duration) (bench.Report, error) {
-	free := make(chan *pair, n)
-	for range n {
-		det, err := startLane(bin.path("detect"), "detect", p)
-		if err != nil {
-			return bench.Report{}, err
+	detect, classify := make(chan *bareLane, n), make(chan *bareLane, n)
+	for stage, free := range map[string]chan *bareLane{"detect": detect, "classify": classify} {
+		for range n {
+			l, err := startLane(bin.path(stage), stage, p)
+			if err != nil {
+				return bench.Report{}, err
+			}
+			defer l.stop()
+			free <- l
 		}
-		defer det.stop()
-		cls, err := startLane(bin.path("classify"), "classify", p)
-		if err != nil {
-			return bench.Report{}, err
-		}
-		defer cls.stop()
-		free <- &pair{detect: det, classify: cls}
 	}
 	send := func(_ context.Context, pic bench.Picture) (v1.Result, error) {
-		l := <-free
-		defer func() { free <- l }()
 		var found lane.Detected
-		l.detect.id++
-		pixels, err := l.detect.ask(lane.Detect{
-			Type: lane.TypeDetect, ID: l.detect.id, Pipeline: p.Name, MediaType: picture.TypeOf(pic.Data), MaxRegions: p.MaxRegions, Crops: true,
-		}, pic.Data, &found)
-		if err != nil {
+		pixels, err := in(detect, func(l *bareLane) ([]byte, error) {
+			return l.ask(lane.Detect{
+				Type: lane.TypeDetect, ID: l.id, Pipeline: p.Name, MediaType: picture.TypeOf(pic.Data), MaxRegions: p.MaxRegions, Crops: true,
+			}, pic.Data, &found)
+		})
+		if err != nil || len(found.Crops) == 0 {
 			return v1.Result{}, err
 		}
-		if len(found.Crops) == 0 {
-			return v1.Result{}, nil
-		}
 		var told lane.Classified
-		l.classify.id++
-		_, err = l.classify.ask(lane.Classify{Type: lane.TypeClassify, ID: l.classify.id, Pipeline: p.Name, Crops: found.Crops}, pixels, &told)
+		_, err = in(classify, func(l *bareLane) ([]byte, error) {
+			return l.ask(lane.Classify{Type: lane.TypeClassify, ID: l.id, Pipeline: p.Name, Crops: found.Crops}, pixels, &told)
+		})
 		return v1.Result{}, err
 	}
 	return bench.Run(ctx, send, []bench.Picture{{Name: "p", Data: pic}}, bench.Load{Concurrency: concurrency, WarmUp: d / 4, Duration: d}, nil)
+}
+
+// in waits for a lane and uses it.
+func in(free chan *bareLane, use func(*bareLane) ([]byte, error)) ([]byte, error) {
+	l := <-free
+	defer func() { free <- l }()
+	l.id++
+	return use(l)
 }

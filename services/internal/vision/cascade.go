@@ -2,6 +2,7 @@ package vision
 
 import (
 	"bytes"
+	"encoding/xml"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,8 +15,9 @@ import (
 // CascadeDir is where Debian's opencv-data puts its cascades.
 const CascadeDir = "/usr/share/opencv4/haarcascades"
 
-// LoadCascade opens a cascade by its file name without .xml. A file that holds
-// no cascade is refused here, because OpenCV would end the process. The caller
+// LoadCascade opens a cascade by its file name without .xml. A file that is
+// not XML or holds no cascade is refused here, because OpenCV would end the
+// process; one that is damaged further inside can still do that. The caller
 // closes the classifier.
 func LoadCascade(dir, name string) (gocv.CascadeClassifier, v1.Model, error) {
 	if dir == "" {
@@ -26,7 +28,10 @@ func LoadCascade(dir, name string) (gocv.CascadeClassifier, v1.Model, error) {
 	if err != nil {
 		return gocv.CascadeClassifier{}, v1.Model{}, fmt.Errorf("load cascade: %w", err)
 	}
-	if !bytes.Contains(data, []byte("BOOST")) || !bytes.HasSuffix(bytes.TrimSpace(data), []byte("</opencv_storage>")) {
+	if err := xml.Unmarshal(data, &struct{}{}); err != nil {
+		return gocv.CascadeClassifier{}, v1.Model{}, fmt.Errorf("load cascade: read %s: %w", path, err)
+	}
+	if !bytes.Contains(data, []byte("BOOST")) {
 		return gocv.CascadeClassifier{}, v1.Model{}, fmt.Errorf("load cascade: %s holds no cascade", path)
 	}
 	c := gocv.NewCascadeClassifier()

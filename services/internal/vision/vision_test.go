@@ -126,13 +126,14 @@ func TestLoadCascade(t *testing.T) {
 	c.Close()
 	dir := t.TempDir()
 	for name, content := range map[string]string{
-		"broken": `<?xml version="1.0"?><opencv_storage><cascade>`, "foreign": `<?xml version="1.0"?><opencv_storage><answer>42</answer></opencv_storage>`, "empty": "",
+		"broken": `<?xml version="1.0"?><opencv_storage><cascade>`, "mismatched": `<?xml version="1.0"?><opencv_storage><stageType>BOOST</stage></opencv_storage>`,
+		"foreign": `<?xml version="1.0"?><opencv_storage><answer>42</answer></opencv_storage>`, "empty": "",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name+".xml"), []byte(content), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, name := range []string{"broken", "foreign", "empty", "absent"} {
+	for _, name := range []string{"broken", "mismatched", "foreign", "empty", "absent"} {
 		if _, _, err := LoadCascade(dir, name); err == nil {
 			t.Errorf("%s was loaded", name)
 		}

@@ -6,6 +6,7 @@ import (
 	"image"
 	"image/color"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -34,6 +35,7 @@ func loaded(t testing.TB) *handler {
 		"typo":    {Kind: "tesseract", Settings: json.RawMessage(`{"langauges":["eng"]}`)},
 		"missing": {Kind: "tesseract", Settings: json.RawMessage(`{"languages":["xyz"]}`)},
 		"none":    {Kind: "tesseract", Settings: json.RawMessage(`{"languages":[]}`)},
+		"percent": {Kind: "tesseract", Settings: json.RawMessage(`{"min_score":60}`)},
 		"unknown": {Kind: "oracle"},
 		"nowhere": {Kind: "face-attributes", Settings: json.RawMessage(`{"dir":"/no/such/folder"}`)},
 	}})
@@ -41,14 +43,18 @@ func loaded(t testing.TB) *handler {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]string{
-		"text": "", "faces": "", "typo": "langauges", "missing": "xyz", "none": "languages", "unknown": "oracle", "nowhere": "/no/such/folder",
+		"text": "", "faces": "", "typo": "langauges", "missing": "xyz", "none": "languages", "percent": "min_score", "unknown": "oracle", "nowhere": "/no/such/folder",
 	} {
 		if got := out[name].Error; (want == "") != (got == "") || !strings.Contains(got, want) {
 			t.Errorf("%s: %q, want %q", name, got, want)
 		}
 	}
-	if len(out["text"].Models) != 2 || out["text"].Models[0].Name != "tesseract-eng" {
-		t.Errorf("models %+v", out["text"].Models)
+	for name, want := range map[string][]string{
+		"text": {"tesseract-eng", "tesseract-chi_sim"}, "faces": {"haarcascade_eye", "haarcascade_eye_tree_eyeglasses", "haarcascade_smile"},
+	} {
+		if got := out[name].Models; !slices.EqualFunc(got, want, func(m v1.Model, n string) bool { return m.Name == n }) {
+			t.Errorf("%s: models %+v, want %v", name, got, want)
+		}
 	}
 	return h
 }
@@ -81,6 +87,25 @@ func TestReadLine(t *testing.T) {
 	}
 	if !out.Answers[1].Drop || out.Answers[1].Region != 1 {
 		t.Errorf("nothing was read as %+v", out.Answers[1])
+	}
+}
+
+func TestAttributes(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name                string
+		eyes, behind, smile int
+		want                []v1.Label
+	}{
+		{"no face", 0, 0, 0, nil},
+		{"a serious face", 34, 27, 61, []v1.Label{{Label: "eyes-open", Score: 0.85}}},
+		{"best first", 6, 0, 300, []v1.Label{{Label: "smile", Score: 0.75}, {Label: "eyes-open", Score: 0.5}}},
+		{"glasses", 1, 20, 0, []v1.Label{{Label: "eyes-open", Score: 0.769}, {Label: "glasses", Score: 0.75}}},
+		{"no glasses", 10, 20, 0, []v1.Label{{Label: "eyes-open", Score: 0.769}}},
+	} {
+		if got := attributes(tt.eyes, tt.behind, tt.smile); !slices.Equal(got, tt.want) {
+			t.Errorf("%s: got %v, want %v", tt.name, got, tt.want)
+		}
 	}
 }
 

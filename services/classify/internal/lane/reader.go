@@ -3,6 +3,7 @@ package lane
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
 	"strings"
 	"unicode"
@@ -35,6 +36,11 @@ func newReader(settings json.RawMessage) (classifier, []v1.Model, error) {
 	}
 	if len(r.Languages) == 0 {
 		return nil, nil, errors.New("settings: languages: none")
+	}
+	for name, score := range map[string]float64{"min_score": r.MinScore, "sure_score": r.SureScore} {
+		if score < 0 || score > 1 {
+			return nil, nil, fmt.Errorf("settings: %s: %v, want 0 to 1", name, score)
+		}
 	}
 	var models []v1.Model
 	for _, l := range r.Languages {

@@ -26,11 +26,9 @@ import (
 	"unsafe"
 )
 
-// Engine reads one language. It is not safe for use by several goroutines.
-type Engine struct {
-	api      *C.TessBaseAPI
-	Language string
-}
+// Engine reads one language, as long as the process lives. It is not safe for
+// use by several goroutines.
+type Engine struct{ api *C.TessBaseAPI }
 
 // Word is a word of a line.
 type Word struct {
@@ -64,13 +62,7 @@ func New(dir, language string) (*Engine, error) {
 	defer C.free(unsafe.Pointer(name))
 	defer C.free(unsafe.Pointer(value))
 	C.TessBaseAPISetVariable(api, name, value)
-	return &Engine{api: api, Language: language}, nil
-}
-
-// Close frees the engine.
-func (e *Engine) Close() {
-	C.TessBaseAPIEnd(e.api)
-	C.TessBaseAPIDelete(e.api)
+	return &Engine{api: api}, nil
 }
 
 // sourceDPI is what the library is told of the resolution: it guesses from

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"sync"
 
 	"go.opentelemetry.io/otel/trace"
 
@@ -48,6 +49,9 @@ func (h *Handler) Work(ctx context.Context, l *lanes.Lane, d worker.Delivery) ([
 	if err != nil {
 		return nil, err
 	}
+	var digest [sha256.Size]byte
+	var summing sync.WaitGroup
+	summing.Go(func() { digest = sha256.Sum256(d.Body) }) // while the lane works
 	var found lane.Detected
 	pixels, err := worker.Ask(ctx, h.tracer, l, p.Name, func(id uint64) any {
 		return lane.Detect{
@@ -55,16 +59,16 @@ func (h *Handler) Work(ctx context.Context, l *lanes.Lane, d worker.Delivery) ([
 			MaxRegions: p.MaxRegions, Crops: p.Classify != nil,
 		}
 	}, d.Body, &found, func() lane.Timing { return found.Timing })
+	summing.Wait()
 	if err != nil {
 		return nil, err
 	}
 	trace.SpanFromContext(ctx).SetAttributes(telemetry.AttrRegions.Int(len(found.Regions)))
 
-	sum := sha256.Sum256(d.Body)
 	facts := v1.Crops{
 		Image: v1.Image{
 			Type: header.Type, Width: found.Width, Height: found.Height,
-			Bytes: len(d.Body), SHA256: hex.EncodeToString(sum[:]), Orientation: found.Orientation,
+			Bytes: len(d.Body), SHA256: hex.EncodeToString(digest[:]), Orientation: found.Orientation,
 		},
 		Models:  l.Models(p.Name),
 		Timings: v1.Timings{Queue: d.QueueMS(), Decode: found.Timing.DecodeMS, Detect: found.Timing.InferMS},

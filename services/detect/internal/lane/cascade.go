@@ -3,6 +3,7 @@ package lane
 import (
 	"cmp"
 	"encoding/json"
+	"fmt"
 	"image"
 	"slices"
 
@@ -37,6 +38,16 @@ func newCascade(settings json.RawMessage) (detector, []v1.Model, error) {
 	d := &cascade{Label: "object", Scale: 1.1, Neighbors: 3, MinSize: 30, LongSide: 2000}
 	if err := decodeSettings(settings, d); err != nil {
 		return nil, nil, err
+	}
+	switch {
+	case d.Scale < 1.01: // at 1 OpenCV ends the process, just above it takes forever
+		return nil, nil, fmt.Errorf("settings: scale: %v, want 1.01 or more", d.Scale)
+	case d.Neighbors < 0:
+		return nil, nil, fmt.Errorf("settings: neighbors: %d, want 0 or more", d.Neighbors)
+	case d.MinSize < 1:
+		return nil, nil, fmt.Errorf("settings: min_size: %d, want 1 or more", d.MinSize)
+	case d.LongSide < 1:
+		return nil, nil, fmt.Errorf("settings: long_side: %d, want 1 or more", d.LongSide)
 	}
 	c, model, err := vision.LoadCascade(d.Dir, d.Cascade)
 	if err != nil {

@@ -94,6 +94,22 @@ func TestTextLines(t *testing.T) {
 	}
 }
 
+// TestSettingsOutOfRange: they are refused by name, before OpenCV sees them.
+func TestSettingsOutOfRange(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ kind, settings, field string }{
+		{"cascade", `{"cascade":"haarcascade_frontalface_alt2","scale":1}`, "scale"},
+		{"cascade", `{"cascade":"haarcascade_frontalface_alt2","neighbors":-1}`, "neighbors"},
+		{"cascade", `{"cascade":"haarcascade_frontalface_alt2","min_size":0}`, "min_size"},
+		{"cascade", `{"cascade":"haarcascade_frontalface_alt2","long_side":0}`, "long_side"},
+		{"text-lines", `{"long_side":-1}`, "long_side"},
+	} {
+		if _, _, err := newDetector(tt.kind, json.RawMessage(tt.settings)); err == nil || !strings.Contains(err.Error(), tt.field) {
+			t.Errorf("%s %s: %v", tt.kind, tt.settings, err)
+		}
+	}
+}
+
 func TestNoSuchPipeline(t *testing.T) {
 	t.Parallel()
 	if _, _, err := loaded(t).Detect(lane.Detect{Pipeline: "nobody's"}, page(t, 0, 255)); err == nil {

@@ -3,6 +3,7 @@ package lane
 import (
 	"cmp"
 	"encoding/json"
+	"fmt"
 	"image"
 	"math"
 	"slices"
@@ -35,6 +36,9 @@ func newTextLines(settings json.RawMessage) (detector, []v1.Model, error) {
 	d := &textLines{LongSide: 2400}
 	if err := decodeSettings(settings, d); err != nil {
 		return nil, nil, err
+	}
+	if d.LongSide < 1 {
+		return nil, nil, fmt.Errorf("settings: long_side: %d, want 1 or more", d.LongSide)
 	}
 	return d, []v1.Model{{Name: "text-lines", Version: "1"}}, nil
 }
