@@ -1,0 +1,367 @@
+package ingress
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"image"
+	"image/png"
+	"io"
+	"net/http"
+	"regexp"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/goleak"
+
+	"github.com/sightmesh/sightmesh/contracts/streams"
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/internal/bustest"
+	"github.com/sightmesh/sightmesh/services/internal/run"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreTopFunction("net/http.(*persistConn).writeLoop"))
+}
+
+// door is a whole ingress against a real server, with the workers played by
+// the test: it says what they are and stores their answers.
+type door struct {
+	url string
+	nc  *nats.Conn
+	js  jetstream.JetStream
+}
+
+type logs struct {
+	mu sync.Mutex
+	bytes.Buffer
+	seen chan string
+}
+
+var httpAddr = regexp.MustCompile(`"name":"http","addr":"([^"]+)"`)
+
+func (l *logs) Write(b []byte) (int, error) {
+	if m := httpAddr.FindSubmatch(b); m != nil {
+		l.seen <- string(m[1])
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.Buffer.Write(b)
+}
+
+func open(t *testing.T, args ...string) *door {
+	t.Helper()
+	s := bustest.Start(t, "text", "faces")
+	ctx, cancel := context.WithCancel(context.Background())
+	log := &logs{seen: make(chan string, 1)}
+	done := make(chan error, 1)
+	var options Options
+	go func() {
+		done <- run.Run(ctx, run.Spec{
+			Name: "ingress", Flags: options.Register,
+			New: func(p *run.Process) (run.Service, error) { return New(p, options) },
+		}, append([]string{"--nats", s.URL, "--http", "127.0.0.1:0"}, args...), func(string) string { return "" }, log)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("ingress ended with %v\n%s", err, log.String())
+		}
+	})
+	d := &door{nc: s.Connect(t)}
+	var err error
+	if d.js, err = jetstream.New(d.nc); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case addr := <-log.seen:
+		d.url = "http://" + addr
+	case <-time.After(20 * time.Second):
+		t.Fatalf("ingress does not listen:\n%s", log.String())
+	}
+	return d
+}
+
+// workers answers for detect and classify: lanes of each, and what a picture
+// takes them.
+func (d *door) workers(t *testing.T, lanes int, serviceMS float64) {
+	t.Helper()
+	for _, stage := range []string{"detect", "classify"} {
+		body, err := json.Marshal(v1.WorkerStatus{Service: stage, Lanes: lanes, Pipelines: map[string]v1.PipelineStatus{
+			"text": {Ready: true, ServiceMS: serviceMS}, "faces": {Reason: "no such cascade"},
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		sub, err := d.nc.Subscribe(subject.Status(stage), func(m *nats.Msg) { m.Respond(body) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { sub.Unsubscribe() })
+	}
+	if err := d.nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// next takes a picture as detect would.
+func (d *door) next(t *testing.T) jetstream.Msg {
+	t.Helper()
+	c, err := d.js.Consumer(context.Background(), streams.Images, streams.WorkConsumer(subject.Detect, "text", subject.Interactive))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := c.Next(jetstream.FetchMaxWait(20 * time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// answer stores the answer of a job, and replies if asked to.
+func (d *door) answer(t *testing.T, m jetstream.Msg, reply bool) string {
+	t.Helper()
+	job, err := subject.ParseImages(m.Subject())
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := json.Marshal(v1.Result{ID: job.ID, Pipeline: "text", Status: v1.Done, Regions: []v1.Region{}, Timings: &v1.Timings{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.js.Publish(context.Background(), subject.Results("text", job.ID), body); err != nil {
+		t.Fatal(err)
+	}
+	if reply {
+		d.reply(t, m.Headers().Get(v1.HeaderReply), body)
+	}
+	if err := m.Ack(); err != nil {
+		t.Fatal(err)
+	}
+	return job.ID
+}
+
+func (d *door) reply(t *testing.T, to string, body []byte) {
+	t.Helper()
+	if err := d.nc.Publish(to, body); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func smallPicture() []byte {
+	var b bytes.Buffer
+	png.Encode(&b, image.NewGray(image.Rect(0, 0, 8, 8)))
+	return b.Bytes()
+}
+
+type answer struct {
+	status  int
+	header  http.Header
+	result  v1.Result
+	problem v1.Problem
+}
+
+func (d *door) post(ctx context.Context, query string, header ...string) (answer, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, d.url+"/v1/images"+query, bytes.NewReader(smallPicture()))
+	if err != nil {
+		return answer{}, err
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return answer{}, err
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		return answer{}, err
+	}
+	a := answer{status: res.StatusCode, header: res.Header}
+	return a, json.Unmarshal(body, map[bool]any{true: &a.problem, false: &a.result}[res.StatusCode >= 400])
+}
+
+func (d *door) must(t *testing.T, query string, header ...string) answer {
+	t.Helper()
+	a, err := d.post(context.Background(), query, header...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func (d *door) later(query string, header ...string) <-chan answer {
+	c := make(chan answer, 1)
+	go func() {
+		a, err := d.post(context.Background(), query, header...)
+		if err != nil {
+			a.problem.Detail = err.Error()
+		}
+		c <- a
+	}()
+	return c
+}
+
+func TestAnswersReachTheirOwnRequest(t *testing.T) {
+	d := open(t)
+	d.workers(t, 2, 10)
+	one := d.later("")
+	first := d.next(t)
+	two := d.later("")
+	second := d.next(t)
+	// In the other order, each twice: a second reply is nobody's.
+	idTwo := d.answer(t, second, true)
+	d.reply(t, second.Headers().Get(v1.HeaderReply), []byte("again"))
+	if a := <-two; a.status != 200 || a.result.ID != idTwo {
+		t.Errorf("got %+v, want job %s", a, idTwo)
+	}
+	idOne := d.answer(t, first, true)
+	if a := <-one; a.status != 200 || a.result.ID != idOne {
+		t.Errorf("got %+v, want job %s", a, idOne)
+	}
+}
+
+func TestLostReplyIsFound(t *testing.T) {
+	d := open(t)
+	d.workers(t, 2, 10)
+	waiting := d.later("")
+	id := d.answer(t, d.next(t), false)
+	if a := <-waiting; a.status != 200 || a.result.ID != id {
+		t.Errorf("got %+v, want the stored answer of %s", a, id)
+	}
+}
+
+func TestWaitThatEnds(t *testing.T) {
+	d := open(t)
+	d.workers(t, 2, 10)
+	a := d.must(t, "", "Prefer", "wait=0")
+	if a.status != http.StatusAccepted || a.header.Get("Location") != "/v1/images/"+a.result.ID || a.header.Get("Retry-After") == "" || a.header.Get("Preference-Applied") != "wait=0" {
+		t.Errorf("got %+v", a)
+	}
+}
+
+// TestClientThatHangsUp loses its answer, not its job.
+func TestClientThatHangsUp(t *testing.T) {
+	d := open(t)
+	d.workers(t, 2, 10)
+	ctx, cancel := context.WithCancel(context.Background())
+	gone := make(chan error, 1)
+	go func() {
+		_, err := d.post(ctx, "")
+		gone <- err
+	}()
+	m := d.next(t)
+	cancel()
+	if err := <-gone; err == nil {
+		t.Error("the request did not end")
+	}
+	id := d.answer(t, m, true)
+	s, err := d.js.Stream(context.Background(), streams.Results)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.GetLastMsgForSubject(context.Background(), subject.Results("text", id)); err != nil {
+		t.Errorf("the answer of %s: %v", id, err)
+	}
+}
+
+func TestNobodyServesIt(t *testing.T) {
+	d := open(t)
+	if a := d.must(t, ""); a.status != 503 || a.problem.Code != v1.NoWorker || a.header.Get("Retry-After") == "" {
+		t.Errorf("without workers: %+v", a)
+	}
+	d.workers(t, 2, 10)
+	if a := d.must(t, "?pipeline=faces"); a.problem.Code != v1.NoWorker || !bytes.Contains([]byte(a.problem.Detail), []byte("no such cascade")) {
+		t.Errorf("a pipeline that is not loaded: %+v", a.problem)
+	}
+	// The others are asked again before a refusal, so that this needs no wait.
+	if a := d.must(t, "", "Prefer", "respond-async"); a.status != http.StatusAccepted {
+		t.Errorf("a pipeline that is: %+v", a)
+	}
+}
+
+// TestTooMuchWorkAhead: 200 pictures of a second each for two lanes.
+func TestTooMuchWorkAhead(t *testing.T) {
+	d := open(t)
+	d.workers(t, 2, 1000)
+	for i := range 200 {
+		if _, err := d.js.Publish(context.Background(), subject.Images(subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: fmt.Sprint("ahead", i)}), smallPicture()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		a := d.must(t, "", "Prefer", "respond-async")
+		// 100 s of work, of which 15 s may be waited for, once the backlog is
+		// read after the last of them.
+		n, _ := strconv.Atoi(a.header.Get("Retry-After"))
+		if a.status == http.StatusTooManyRequests && a.problem.Code == v1.Overloaded && n >= 85 && n <= 100 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("never refused: %+v", a)
+		}
+	}
+	if a := d.must(t, "?priority=bulk", "Prefer", "respond-async"); a.status != http.StatusAccepted {
+		t.Errorf("bulk may wait longer: %+v", a)
+	}
+}
+
+func TestFullStream(t *testing.T) {
+	d := open(t)
+	d.workers(t, 2, 10)
+	s, err := d.js.Stream(context.Background(), streams.Images)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := s.CachedInfo().Config
+	cfg.MaxMsgs = 1
+	if _, err := d.js.UpdateStream(context.Background(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	d.must(t, "", "Prefer", "respond-async")
+	if a := d.must(t, "", "Prefer", "respond-async"); a.status != http.StatusTooManyRequests || a.header.Get("Retry-After") == "" {
+		t.Errorf("got %+v", a)
+	}
+}
+
+func TestTooManyRequestsOverNATS(t *testing.T) {
+	d := open(t, "--max-nats-requests", "1")
+	d.workers(t, 2, 10)
+	first, err := d.nc.SubscribeSync(d.nc.NewInbox())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.nc.PublishRequest(subject.Analyze("text"), first.Subject, smallPicture()); err != nil {
+		t.Fatal(err)
+	}
+	m := d.next(t) // the first waits now
+	res, err := d.nc.Request(subject.Analyze("text"), smallPicture(), 20*time.Second)
+	if err != nil || res.Header.Get("Nats-Service-Error-Code") != "429" || res.Header.Get("Retry-After") == "" {
+		t.Errorf("got %v %v", res, err)
+	}
+	id := d.answer(t, m, true)
+	got, err := first.NextMsg(20 * time.Second)
+	if err != nil || !bytes.Contains(got.Data, []byte(id)) {
+		t.Errorf("the first: %v %v", got, err)
+	}
+}
+
+func TestLimitsHaveToFitTheServer(t *testing.T) {
+	s := bustest.Start(t, "text", "faces")
+	var options Options
+	err := run.Run(t.Context(), run.Spec{
+		Name: "ingress", Flags: options.Register,
+		New: func(p *run.Process) (run.Service, error) { return New(p, options) },
+	}, []string{"--nats", s.URL, "--http", "127.0.0.1:0", "--max-bytes", "20000000"}, func(string) string { return "" }, io.Discard)
+	if err == nil || !bytes.Contains([]byte(err.Error()), []byte("max-bytes")) {
+		t.Errorf("got %v", err)
+	}
+}
