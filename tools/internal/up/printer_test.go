@@ -1,0 +1,38 @@
+package up
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+)
+
+func TestRender(t *testing.T) {
+	t.Parallel()
+	record := `{"time":"2026-11-20T12:34:56.789012Z","level":"WARN","msg":"job failed","service":"detect","instance":"x","job":"j1","code":"damaged","detail":"it is broken","n":3,"span_id":"s"}`
+	for _, tt := range []struct {
+		name  string
+		color bool
+		line  string
+		want  string
+	}{
+		{"a record", false, record, `12:34:56.789 detect   WARN  job failed code=damaged detail="it is broken" job=j1 n=3`},
+		{"in colour", true, record, "12:34:56.789 \x1b[33mdetect  \x1b[0m \x1b[31mWARN \x1b[0m job failed code=damaged detail=\"it is broken\" job=j1 n=3"},
+		{"a panic", false, "panic: oh no", "detect   panic: oh no"},
+		{"a list", false, `{"level":"INFO","msg":"m","a":[1,"x"]}`, `detect   INFO  m a="[1,\"x\"]"`},
+	} {
+		if got := (&printer{color: tt.color}).render("detect", tt.line); got != tt.want {
+			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
+		}
+	}
+	var b bytes.Buffer
+	p := newPrinter(&b, true)
+	p.line("detect", record+"\n")
+	if b.String() != record+"\n" || p.color {
+		t.Errorf("JSON became %q", b.String())
+	}
+	b.Reset()
+	newPrinter(&b, false).line("up", "plain\n")
+	if got := strings.TrimSpace(b.String()); got != "up       plain" {
+		t.Errorf("got %q", got)
+	}
+}

@@ -1,0 +1,210 @@
+package up
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+// The test binary is also a service that up could start.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "service" {
+		fakeService(os.Args[2:])
+		return
+	}
+	goleak.VerifyTestMain(m,
+		goleak.IgnoreTopFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreTopFunction("net/http.(*persistConn).writeLoop"))
+}
+
+// fakeService says where it listens, is ready, and does what it is told.
+func fakeService(args []string) {
+	mode, addr := args[0], "127.0.0.1:0"
+	for i, a := range args {
+		if a == "--http" {
+			addr = args[i+1]
+		}
+	}
+	term := make(chan os.Signal, 1)
+	signal.Notify(term, syscall.SIGTERM)
+	for _, name := range []string{"admin", "http"} {
+		l, err := net.Listen("tcp", map[string]string{"admin": "127.0.0.1:0", "http": addr}[name])
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		go http.Serve(l, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+		slog.New(slog.NewJSONHandler(os.Stderr, nil)).Info("listening", "name", name, "addr", l.Addr().String(), "pid", os.Getpid())
+	}
+	if mode == "dies" {
+		fmt.Fprintln(os.Stderr, "these are my last words")
+		os.Exit(7)
+	}
+	<-term
+	if mode == "stubborn" {
+		select {}
+	}
+}
+
+type output struct {
+	mu sync.Mutex
+	bytes.Buffer
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.Buffer.Write(b)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.Buffer.String()
+}
+
+func startChild(t *testing.T, mode string) (*child, *output) {
+	t.Helper()
+	out := &output{}
+	p := newPrinter(out, true)
+	c := newChild("detect", []string{os.Args[0], "service", mode}, slog.New(slog.NewJSONHandler(p, nil)), p)
+	go c.run()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		c.stop(ctx)
+	})
+	return c, out
+}
+
+func until(t *testing.T, what string, f func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !f(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+func pid(c *child) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cmd == nil {
+		return 0
+	}
+	return c.cmd.Process.Pid
+}
+
+func TestChildComesBackWhereItWas(t *testing.T) {
+	c, _ := startChild(t, "works")
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := c.ready(ctx); err != nil {
+		t.Fatal(err)
+	}
+	where, err := c.address(ctx, "http")
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := pid(c)
+	syscall.Kill(before, syscall.SIGKILL)
+	until(t, "another process", func() bool { p := pid(c); return p != 0 && p != before })
+	if again, err := c.address(ctx, "http"); err != nil || again != where {
+		t.Errorf("it came back at %s, %v, want %s", again, err, where)
+	}
+	if err := c.ready(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestChildThatDiesIsStartedMoreAndMoreSlowly(t *testing.T) {
+	_, out := startChild(t, "dies")
+	until(t, "three deaths", func() bool { return strings.Count(out.String(), "service died") >= 3 })
+	for _, want := range []string{"these are my last words", "exit status 7", `"delay":"100ms"`, `"delay":"200ms"`, `"delay":"400ms"`} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %s in\n%s", want, out)
+		}
+	}
+}
+
+func TestStubbornChildIsKilled(t *testing.T) {
+	c, _ := startChild(t, "stubborn")
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := c.ready(ctx); err != nil {
+		t.Fatal(err)
+	}
+	p := pid(c)
+	short, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
+	defer cancel()
+	c.stop(short)
+	if err := syscall.Kill(p, 0); err == nil {
+		t.Errorf("process %d lives on", p)
+	}
+}
+
+func TestStopWhileItWaitsToStartAgain(t *testing.T) {
+	c, out := startChild(t, "dies")
+	until(t, "a long pause", func() bool { return strings.Contains(out.String(), `"delay":"800ms"`) })
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	c.stop(ctx)
+	if ctx.Err() != nil {
+		t.Error("it did not stop")
+	}
+}
+
+func TestBrokerSaysWhyItDoesNotStart(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	log := slog.New(slog.DiscardHandler)
+	if _, err := startBroker(l.Addr().String(), t.TempDir(), log); err == nil || !strings.Contains(err.Error(), "address already in use") {
+		t.Errorf("a taken port: %v", err)
+	}
+	if _, err := startBroker("nowhere", t.TempDir(), log); err == nil {
+		t.Error("an address without port was taken")
+	}
+}
+
+func TestSample(t *testing.T) {
+	dir := t.TempDir()
+	name, pic, err := samplePicture("", filepath.Join(dir, "new"))
+	if err != nil || len(pic) == 0 {
+		t.Fatal(err)
+	}
+	if onDisk, err := os.ReadFile(name); err != nil || !bytes.Equal(onDisk, pic) {
+		t.Errorf("%s: %v", name, err)
+	}
+	if _, pic, err := samplePicture("none", dir); pic != nil || err != nil {
+		t.Errorf("none: %d bytes, %v", len(pic), err)
+	}
+	if _, _, err := samplePicture(filepath.Join(dir, "absent"), dir); err == nil {
+		t.Error("an absent file was read")
+	}
+}
+
+func TestConfigIsChecked(t *testing.T) {
+	for name, cfg := range map[string]Config{
+		"log":       {Log: "xml", Sample: "none"},
+		"pipelines": {Log: "json", Sample: "none", NATS: "127.0.0.1:0", Data: t.TempDir(), Pipelines: "/no/such/file"},
+	} {
+		if err := Run(t.Context(), cfg, &output{}, &output{}); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
