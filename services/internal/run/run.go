@@ -187,6 +187,10 @@ func Run(ctx context.Context, spec Spec, args []string, getenv func(string) stri
 		return fmt.Errorf("make %s: %w", spec.Name, err)
 	}
 
+	// The endpoints are known to the server before anybody is told of us.
+	if err := p.Conn.FlushTimeout(5 * time.Second); err != nil {
+		return fmt.Errorf("register endpoints: %w", err)
+	}
 	stopping, hard, cancel := deadlines(ctx, *grace, func() {
 		p.SetReady(false)
 		p.Logger.Info("stopping", "grace", grace.String())

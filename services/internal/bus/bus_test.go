@@ -1,0 +1,380 @@
+package bus
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nats.go/micro"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
+	"go.uber.org/goleak"
+
+	"github.com/sightmesh/sightmesh/contracts/streams"
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/internal/bustest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const patience = 20 * time.Second // only ends tests that would hang
+
+func quiet() *slog.Logger { return slog.New(slog.NewJSONHandler(io.Discard, nil)) }
+
+func openJetStream(t *testing.T, nc *nats.Conn) jetstream.JetStream {
+	t.Helper()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return js
+}
+
+func connect(t *testing.T, url string) *nats.Conn {
+	t.Helper()
+	nc, err := Connect(t.Context(), url, "detect", "one", quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return nc
+}
+
+func picture(id string) Message {
+	job := subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: id}
+	return Message{Subject: subject.Images(job), Stream: streams.Images, ID: v1.MsgID(id, "images"), Body: []byte(id)}
+}
+
+func TestPublishStoresOnceWithItsTrace(t *testing.T) {
+	t.Parallel()
+	js := openJetStream(t, bustest.Start(t, "text").Connect(t))
+	spans := tracetest.NewSpanRecorder()
+	p := NewPublisher(js, sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)))
+	ctx := context.Background()
+	for range 2 {
+		if err := p.Publish(ctx, picture("j1")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := js.Stream(ctx, streams.Images)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := s.CachedInfo().State.Msgs; n != 1 {
+		t.Errorf("%d messages are stored, want 1", n)
+	}
+	m, err := s.GetMsg(ctx, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := spans.Ended()[0]
+	if got := m.Header.Get("traceparent"); !strings.Contains(got, first.SpanContext().SpanID().String()) {
+		t.Errorf("traceparent is %q, want that of the span that published", got)
+	}
+	if first.Name() != "publish IMAGES" || first.SpanKind() != trace.SpanKindProducer {
+		t.Errorf("span %q of kind %v, want publish IMAGES of a producer", first.Name(), first.SpanKind())
+	}
+}
+
+func TestPublishTellsAFullStreamFromOtherFailures(t *testing.T) {
+	t.Parallel()
+	js := openJetStream(t, bustest.Start(t, "text").Connect(t))
+	ctx := context.Background()
+	s, err := js.Stream(ctx, streams.Images)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := s.CachedInfo().Config
+	cfg.MaxMsgs = 1
+	if _, err := js.UpdateStream(ctx, cfg); err != nil {
+		t.Fatal(err)
+	}
+	p := NewPublisher(js, sdktrace.NewTracerProvider())
+	if err := p.Publish(ctx, picture("j1")); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Publish(ctx, picture("j2")); !errors.Is(err, ErrFull) {
+		t.Errorf("one more than the limit: %v, want ErrFull", err)
+	}
+	astray := picture("j3")
+	astray.Stream = streams.Crops
+	if err := p.Publish(ctx, astray); err == nil || errors.Is(err, ErrFull) {
+		t.Errorf("a subject of another stream: %v, want an error that is not ErrFull", err)
+	}
+}
+
+func TestTravel(t *testing.T) {
+	t.Parallel()
+	in := nats.Header{
+		"Nats-Msg-Id": {"x"}, "Nats-Expected-Stream": {"IMAGES"}, "X-Other": {"y"}, "sight-reply": {"other spelling"},
+		"traceparent": {"t"}, "tracestate": {"s"}, "baggage": {"b"},
+		v1.HeaderReply: {"r"}, v1.HeaderDeadline: {"d"}, v1.HeaderAccepted: {"a"},
+	}
+	want := map[string]string{"baggage": "b", v1.HeaderReply: "r", v1.HeaderDeadline: "d", v1.HeaderAccepted: "a"}
+	out := Travel(in)
+	got := map[string]string{}
+	for k := range out {
+		got[k] = out.Get(k)
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	out.Set(v1.HeaderReply, "changed")
+	if in.Get(v1.HeaderReply) != "r" {
+		t.Error("the header that came was changed")
+	}
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+func TestConnectWaitsForTheServer(t *testing.T) {
+	t.Parallel()
+	port := freePort(t)
+	type outcome struct {
+		nc  *nats.Conn
+		err error
+	}
+	done := make(chan outcome, 1)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	go func() {
+		nc, err := Connect(ctx, fmt.Sprintf("nats://127.0.0.1:%d", port), "detect", "one", quiet())
+		done <- outcome{nc, err}
+	}()
+	select {
+	case o := <-done:
+		t.Fatalf("without a server: %v, %v", o.nc, o.err)
+	case <-time.After(100 * time.Millisecond): // it waits
+	}
+	srv, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: port, NoSigs: true, NoLog: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv.Start()
+	defer func() {
+		srv.Shutdown()
+		srv.WaitForShutdown()
+	}()
+	o := <-done
+	if o.err != nil {
+		t.Fatal(o.err)
+	}
+	if inbox := o.nc.NewInbox(); !strings.HasPrefix(inbox, InboxPrefix("detect")+".") {
+		t.Errorf("inbox %s, want one of the service", inbox)
+	}
+	if err := Drain(ctx, o.nc); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestConnectGivesUpWithItsContext(t *testing.T) {
+	t.Parallel()
+	url := fmt.Sprintf("nats://127.0.0.1:%d", freePort(t))
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := Connect(ctx, url, "detect", "one", quiet()); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), url) {
+		t.Errorf("got %v, want an end with the context that names %s", err, url)
+	}
+	if _, err := Connect(context.Background(), "nats://[broken", "detect", "one", quiet()); err == nil {
+		t.Error("a broken URL was waited for")
+	}
+}
+
+func TestDrainLetsWorkFinish(t *testing.T) {
+	t.Parallel()
+	s := bustest.StartEmpty(t)
+	other := s.Connect(t)
+	out, err := other.SubscribeSync("out")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	nc := connect(t, s.URL)
+	holding, release := make(chan struct{}), make(chan struct{})
+	if _, err := nc.Subscribe("in", func(m *nats.Msg) {
+		holding <- struct{}{}
+		<-release
+		nc.Publish("out", m.Data)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(nc.Flush(), other.Publish("in", []byte("work"))); err != nil {
+		t.Fatal(err)
+	}
+	<-holding
+	drained := make(chan error, 1)
+	go func() { drained <- Drain(context.Background(), nc) }()
+	select {
+	case err := <-drained:
+		t.Fatalf("drained with work in hand: %v", err)
+	case <-time.After(100 * time.Millisecond): // it waits
+	}
+	close(release)
+	if err := <-drained; err != nil {
+		t.Error(err)
+	}
+	if m, err := out.NextMsg(patience); err != nil || string(m.Data) != "work" {
+		t.Errorf("what was published last: %v, %v", m, err)
+	}
+	if err := Drain(context.Background(), nc); err != nil || !nc.IsClosed() {
+		t.Errorf("draining a closed connection: %v", err)
+	}
+}
+
+func TestDrainEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	s := bustest.StartEmpty(t)
+	nc := connect(t, s.URL)
+	holding, release := make(chan struct{}), make(chan struct{})
+	defer close(release)
+	if _, err := nc.Subscribe("in", func(*nats.Msg) {
+		holding <- struct{}{}
+		<-release
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := nc.Publish("in", nil); err != nil {
+		t.Fatal(err)
+	}
+	<-holding
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	if err := Drain(ctx, nc); !errors.Is(err, context.DeadlineExceeded) || !nc.IsClosed() {
+		t.Errorf("got %v, want an end with the context and a closed connection", err)
+	}
+}
+
+func TestDrainWithoutAServer(t *testing.T) {
+	t.Parallel()
+	s := bustest.StartEmpty(t)
+	nc := connect(t, s.URL)
+	lost := nc.StatusChanged(nats.RECONNECTING)
+	s.Stop()
+	<-lost
+	if err := nc.Publish("in", nil); !errors.Is(err, nats.ErrReconnectBufExceeded) {
+		t.Errorf("publish without a server: %v, want it to fail at once", err)
+	}
+	if err := Drain(context.Background(), nc); err != nil || !nc.IsClosed() {
+		t.Errorf("got %v, want a closed connection and no error", err)
+	}
+}
+
+func TestConsumeHandlesWhatItReceivedBeforeItEnds(t *testing.T) {
+	t.Parallel()
+	js := openJetStream(t, bustest.Start(t, "text").Connect(t))
+	p := NewPublisher(js, sdktrace.NewTracerProvider())
+	const n = 20
+	for i := range n {
+		body, err := json.Marshal(v1.Part{Part: i, Parts: n})
+		if err != nil {
+			t.Fatal(err)
+		}
+		id := fmt.Sprint("j", i)
+		if err := p.Publish(t.Context(), Message{Subject: subject.Parts(subject.Job{Pipeline: "text", ID: id}), Stream: streams.Parts, ID: v1.MsgID(id, "parts"), Body: body}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	handled := 0
+	err := Consume(ctx, js, streams.Parts, streams.PartsConsumer, func(m jetstream.Msg) {
+		if handled++; handled == n {
+			cancel()
+		}
+		if err := m.Ack(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err != nil || handled != n {
+		t.Errorf("handled %d of %d messages: %v", handled, n, err)
+	}
+	if err := Consume(t.Context(), js, streams.Parts, "nobody", nil); !errors.Is(err, jetstream.ErrConsumerNotFound) {
+		t.Errorf("a consumer that is not there: %v", err)
+	}
+}
+
+func TestProcessSpanShowsTheWaitBesideTheWork(t *testing.T) {
+	t.Parallel()
+	spans := tracetest.NewSpanRecorder()
+	tracer := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)).Tracer("test")
+	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	stored := time.Now().Add(-time.Second)
+	taken := Taken{
+		Stream: "IMAGES", Consumer: "detect-text-bulk", Header: nats.Header{"traceparent": {parent}},
+		Job: subject.Job{Pipeline: "text", ID: "j1"}, Stored: stored, Received: stored.Add(300 * time.Millisecond), Deliveries: 2,
+	}
+	_, span := StartProcess(context.Background(), tracer, taken)
+	span.End()
+	taken.Received = stored.Add(-time.Millisecond) // by a clock that is behind
+	_, span = StartProcess(context.Background(), tracer, taken)
+	span.End()
+
+	ended := spans.Ended()
+	if len(ended) != 3 {
+		t.Fatalf("%d spans, want queue and process, and only process when the clocks disagree", len(ended))
+	}
+	for i, name := range []string{"queue IMAGES", "process IMAGES", "process IMAGES"} {
+		if s := ended[i]; s.Name() != name || s.Parent().SpanID().String() != "b7ad6b7169203331" {
+			t.Errorf("span %d is %q under %s, want %q under the publisher", i, s.Name(), s.Parent().SpanID(), name)
+		}
+	}
+	if wait := ended[0].EndTime().Sub(ended[0].StartTime()); wait != 300*time.Millisecond || !ended[0].EndTime().Equal(ended[1].StartTime()) {
+		t.Errorf("the wait takes %v and ends at %v; the work begins at %v", wait, ended[0].EndTime(), ended[1].StartTime())
+	}
+}
+
+func TestRespondProblem(t *testing.T) {
+	t.Parallel()
+	nc := bustest.StartEmpty(t).Connect(t)
+	want := v1.NewProblem(v1.UnknownJob, "no job %q", "j1")
+	svc, err := micro.AddService(nc, micro.Config{Name: "results", Version: "0.1.0", Endpoint: &micro.EndpointConfig{
+		Subject: "ask", Handler: micro.HandlerFunc(func(r micro.Request) {
+			if err := RespondProblem(r, want, micro.WithHeaders(micro.Headers{"Retry-After": {"5"}})); err != nil {
+				t.Error(err)
+			}
+		}),
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer svc.Stop()
+	m, err := nc.Request("ask", nil, patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for k, v := range map[string]string{micro.ErrorCodeHeader: "404", micro.ErrorHeader: want.Error(), "Retry-After": "5"} {
+		if got := m.Header.Get(k); got != v {
+			t.Errorf("%s is %q, want %q", k, got, v)
+		}
+	}
+	body, err := json.Marshal(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(m.Data, body) {
+		t.Errorf("body %s, want %s", m.Data, body)
+	}
+}
