@@ -2,39 +2,109 @@ package httpapi
 
 import (
 	"errors"
+	"maps"
+	"strings"
 	"testing"
 	"time"
 
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
+// problemOf gives code and field of an error that is a problem.
+func problemOf(err error) (v1.Code, string) {
+	var p *v1.Problem
+	if errors.As(err, &p) {
+		return p.Code, p.Field
+	}
+	return "", ""
+}
+
+var queries = []struct {
+	raw   string
+	want  map[string]string
+	field string // of the problem, when there is one
+}{
+	{"", map[string]string{}, ""},
+	{"pipeline=text", map[string]string{"pipeline": "text"}, ""},
+	{"pipeline=text&priority=bulk", map[string]string{"pipeline": "text", "priority": "bulk"}, ""},
+	{"pipeline=a%20b", map[string]string{"pipeline": "a b"}, ""},
+	{"utm_source=x&utm_source=y&empty=", map[string]string{}, ""},
+	{"Pipeline=text", map[string]string{}, ""},
+	{"pipeline=", nil, "pipeline"},
+	{"pipeline", nil, "pipeline"},
+	{"priority=bulk&priority=bulk", nil, "priority"},
+	{"pipeline=%zz", nil, "query"},
+	{"pipeline=text;priority=bulk", nil, "query"},
+}
+
+func TestParseQuery(t *testing.T) {
+	t.Parallel()
+	for _, tt := range queries {
+		got, err := parseQuery(tt.raw, "pipeline", "priority")
+		code, field := problemOf(err)
+		if tt.field != "" {
+			if code != v1.InvalidParameter || field != tt.field {
+				t.Errorf("%q: got %v, want a problem with %s", tt.raw, err, tt.field)
+			}
+			continue
+		}
+		if err != nil || !maps.Equal(got, tt.want) {
+			t.Errorf("%q: got %v, %v, want %v", tt.raw, got, err, tt.want)
+		}
+	}
+}
+
+func FuzzParseQuery(f *testing.F) {
+	for _, tt := range queries {
+		f.Add(tt.raw)
+	}
+	f.Fuzz(func(t *testing.T, raw string) {
+		got, err := parseQuery(raw, "pipeline", "priority")
+		if code, field := problemOf(err); err != nil && (code != v1.InvalidParameter || field == "") {
+			t.Errorf("%q: %v is no problem that names a field", raw, err)
+		}
+		for name, value := range got {
+			if name != "pipeline" && name != "priority" || value == "" {
+				t.Errorf("%q gives %q=%q", raw, name, value)
+			}
+		}
+	})
+}
+
+const defaultWait, maxWait = 20 * time.Second, 60 * time.Second
+
+var prefers = []struct {
+	headers []string
+	want    preference
+	wrong   bool
+}{
+	{nil, preference{wait: defaultWait}, false},
+	{[]string{""}, preference{wait: defaultWait}, false},
+	{[]string{"wait=5"}, preference{wait: 5 * time.Second, applied: "wait=5"}, false},
+	{[]string{"wait=0"}, preference{wait: 0, applied: "wait=0"}, false},
+	{[]string{`Wait = "5" ; strict`}, preference{wait: 5 * time.Second, applied: "wait=5"}, false},
+	{[]string{"wait=3600"}, preference{wait: maxWait, applied: "wait=60"}, false},
+	{[]string{"wait=2147483647"}, preference{wait: maxWait, applied: "wait=60"}, false},
+	{[]string{"respond-async"}, preference{async: true, wait: defaultWait, applied: "respond-async"}, false},
+	{[]string{"RESPOND-ASYNC, respond-async"}, preference{async: true, wait: defaultWait, applied: "respond-async"}, false},
+	{[]string{"respond-async, wait=5"}, preference{async: true, wait: 5 * time.Second, applied: "respond-async, wait=5"}, false},
+	{[]string{"wait=5", "respond-async"}, preference{async: true, wait: 5 * time.Second, applied: "wait=5, respond-async"}, false},
+	{[]string{"wait=5, wait=7"}, preference{wait: 5 * time.Second, applied: "wait=5"}, false},
+	{[]string{"return=minimal, handling=strict"}, preference{wait: defaultWait}, false},
+	{[]string{"wait"}, preference{}, true},
+	{[]string{"wait=soon"}, preference{}, true},
+	{[]string{"wait=-1"}, preference{}, true},
+	{[]string{"wait=1.5"}, preference{}, true},
+	{[]string{"wait=99999999999999999999"}, preference{}, true},
+}
+
 func TestParsePrefer(t *testing.T) {
 	t.Parallel()
-	for _, tt := range []struct {
-		headers []string
-		want    preference
-		bad     bool
-	}{
-		{nil, preference{wait: 20 * time.Second}, false},
-		{[]string{"wait=5"}, preference{wait: 5 * time.Second, applied: "wait=5"}, false},
-		{[]string{`wait="5"`}, preference{wait: 5 * time.Second, applied: "wait=5"}, false},
-		{[]string{"Wait = 5 ; x=y"}, preference{wait: 5 * time.Second, applied: "wait=5"}, false},
-		{[]string{"wait=0"}, preference{applied: "wait=0"}, false},
-		{[]string{"wait=600"}, preference{wait: time.Minute, applied: "wait=60"}, false},
-		{[]string{"respond-async"}, preference{async: true, wait: 20 * time.Second, applied: "respond-async"}, false},
-		{[]string{"respond-async, wait=3"}, preference{async: true, wait: 3 * time.Second, applied: "respond-async, wait=3"}, false},
-		{[]string{"handling=lenient", "wait=7"}, preference{wait: 7 * time.Second, applied: "wait=7"}, false},
-		{[]string{"wait=7, wait=8"}, preference{wait: 7 * time.Second, applied: "wait=7"}, false},
-		{[]string{"wait"}, preference{}, true},
-		{[]string{"wait=-1"}, preference{}, true},
-		{[]string{"wait=1.5"}, preference{}, true},
-		{[]string{"wait=99999999999999999999"}, preference{}, true},
-	} {
-		got, err := parsePrefer(tt.headers, 20*time.Second, time.Minute)
-		var p *v1.Problem
-		if tt.bad {
-			if !errors.As(err, &p) || p.Code != v1.InvalidHeader || p.Field != "Prefer" {
-				t.Errorf("%q: %v, want a problem of Prefer", tt.headers, err)
+	for _, tt := range prefers {
+		got, err := parsePrefer(tt.headers, defaultWait, maxWait)
+		if tt.wrong {
+			if code, field := problemOf(err); code != v1.InvalidHeader || field != "Prefer" {
+				t.Errorf("%q: got %v, want a problem with Prefer", tt.headers, err)
 			}
 			continue
 		}
@@ -45,37 +115,36 @@ func TestParsePrefer(t *testing.T) {
 }
 
 func FuzzParsePrefer(f *testing.F) {
-	f.Add("respond-async, wait=3; x")
-	f.Fuzz(func(t *testing.T, s string) {
-		p, err := parsePrefer([]string{s}, time.Second, time.Minute)
-		if err == nil && (p.wait < 0 || p.wait > time.Minute) {
-			t.Errorf("%q: wait %v", s, p.wait)
+	for _, tt := range prefers {
+		f.Add(strings.Join(tt.headers, ","))
+	}
+	f.Fuzz(func(t *testing.T, header string) {
+		p, err := parsePrefer([]string{header}, defaultWait, maxWait)
+		if err != nil {
+			if code, _ := problemOf(err); code != v1.InvalidHeader {
+				t.Errorf("%q: %v is no problem with the header", header, err)
+			}
+			return
+		}
+		if p.wait < 0 || p.wait > maxWait {
+			t.Errorf("%q: waits %v", header, p.wait)
+		}
+		// What is said to be applied gives the same when it is asked for.
+		if again, err := parsePrefer([]string{p.applied}, defaultWait, maxWait); err != nil || again != p {
+			t.Errorf("%q: %+v, but what it applied gives %+v, %v", header, p, again, err)
 		}
 	})
 }
 
-func TestParseQuery(t *testing.T) {
-	t.Parallel()
-	for raw, want := range map[string]string{
-		"": "", "pipeline=text": "", "utm=x&utm=y&pipeline=a": "", // what is not known is not ours to judge
-		"pipeline=a&pipeline=b": "pipeline", "pipeline=": "pipeline", "pipeline": "pipeline", "a=%zz": "query", "a;b": "query",
-	} {
-		_, err := parseQuery(raw, "pipeline")
-		var p *v1.Problem
-		field := ""
-		if errors.As(err, &p) {
-			field = p.Field
-		}
-		if field != want || (err != nil && p.Code != v1.InvalidParameter) {
-			t.Errorf("%q: %v, want a problem of %q", raw, err, want)
-		}
-	}
-}
-
 func TestServerTiming(t *testing.T) {
 	t.Parallel()
-	got := serverTiming(v1.Timings{Queue: 1.5, Decode: 2, Detect: 3, Classify: 4, Reply: 0.25})
-	if want := "queue;dur=1.500, decode;dur=2.000, detect;dur=3.000, classify;dur=4.000, join;dur=0.000, reply;dur=0.250"; got != want {
-		t.Errorf("got %s, want %s", got, want)
+	for want, in := range map[string]v1.Timings{
+		"queue;dur=0.000, decode;dur=0.000, detect;dur=0.000, classify;dur=0.000, join;dur=0.000, reply;dur=0.000": {},
+		"queue;dur=1.500, decode;dur=2.000, detect;dur=3.142, classify;dur=4.000, join;dur=5.000, reply;dur=1000000.000": {
+			Queue: 1.5, Decode: 2, Detect: 3.14159, Classify: 4, Join: 5, Reply: 1e6},
+	} {
+		if got := serverTiming(in); got != want {
+			t.Errorf("%+v:\ngot  %s\nwant %s", in, got, want)
+		}
 	}
 }

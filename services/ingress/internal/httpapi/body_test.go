@@ -1,0 +1,196 @@
+package httpapi
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.uber.org/goleak"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/sightmesh/sightmesh/contracts/picture"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// newAPI returns one without a mesh: what it reads and how it says no.
+func newAPI(memory int64) *API {
+	return &API{
+		Config: Config{
+			Limits: picture.Limits{MaxBytes: 100}, BodyTimeout: time.Minute, Tracers: sdktrace.NewTracerProvider(),
+			Logger: slog.New(slog.NewJSONHandler(io.Discard, nil)), Metrics: NewMetrics(prometheus.NewRegistry()),
+		},
+		bodies: semaphore.NewWeighted(memory),
+	}
+}
+
+const plenty = 1 << 20
+
+func form(field, content string) string {
+	return "--b\r\nContent-Disposition: form-data; name=\"note\"\r\n\r\nhello\r\n" +
+		"--b\r\nContent-Disposition: form-data; name=\"" + field + "\"; filename=\"x\"\r\n\r\n" + content + "\r\n--b--\r\n"
+}
+
+func TestReadPicture(t *testing.T) {
+	t.Parallel()
+	const formType = "multipart/form-data; boundary=b"
+	full := strings.Repeat("x", 100)
+	var bodyless io.Reader
+	for name, tt := range map[string]struct {
+		contentType string
+		body        io.Reader
+		length      int64 // -1 for a body of unknown length
+		want        string
+		code        v1.Code
+	}{
+		"bytes":                 {"image/png", strings.NewReader("pic"), 3, "pic", ""},
+		"no type":               {"", strings.NewReader("pic"), 3, "pic", ""},
+		"any bytes":             {"application/octet-stream", strings.NewReader("pic"), 3, "pic", ""},
+		"as long as allowed":    {"image/png", strings.NewReader(full), 100, full, ""},
+		"of unknown length":     {"image/png", strings.NewReader(full), -1, full, ""},
+		"form":                  {formType, strings.NewReader(form("image", "pic")), -1, "pic", ""},
+		"form over the limit of the picture": {formType, strings.NewReader(form("image", full)), int64(len(form("image", full))), full, ""},
+
+		"wrong type":               {"text/plain", strings.NewReader("pic"), 3, "", v1.UnsupportedType},
+		"unreadable type":          {"image/", strings.NewReader("pic"), 3, "", v1.InvalidHeader},
+		"form without boundary":    {"multipart/form-data", strings.NewReader("pic"), 3, "", v1.InvalidHeader},
+		"no body":                  {"image/png", bodyless, 0, "", v1.EmptyBody},
+		"no bytes":                 {"image/png", strings.NewReader(""), -1, "", v1.EmptyBody},
+		"too long":                 {"image/png", unread{t}, 101, "", v1.TooLarge},
+		"too long, unsaid":         {"image/png", strings.NewReader(full + "x"), -1, "", v1.TooLarge},
+		"cut off":                  {"image/png", strings.NewReader("pic"), 4, "", v1.TruncatedBody},
+		"cut off before it begins": {"image/png", strings.NewReader(""), 4, "", v1.TruncatedBody},
+		"form without a picture":   {formType, strings.NewReader(form("photo", "pic")), -1, "", v1.InvalidBody},
+		"form with an empty one":   {formType, strings.NewReader(form("image", "")), -1, "", v1.EmptyBody},
+		"form far too long":        {formType, unread{t}, 100 + formAllowance + 1, "", v1.TooLarge},
+		"form far too long, unsaid": {formType, strings.NewReader(form("image", strings.Repeat("x", 100+formAllowance))), -1, "", v1.TooLarge},
+		"form cut off":             {formType, strings.NewReader(form("image", "pic")[:120]), -1, "", v1.TruncatedBody},
+		"not a form":               {formType, strings.NewReader("pic"), 3, "", v1.InvalidBody},
+		"too slow":                 {"image/png", failing{os.ErrDeadlineExceeded}, 3, "", v1.TruncatedBody},
+		"form too slow":            {formType, failing{os.ErrDeadlineExceeded}, -1, "", v1.TruncatedBody},
+		"broken":                   {"image/png", failing{errors.New("broken")}, 3, "", v1.InvalidBody},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a := newAPI(plenty)
+			r := httptest.NewRequest(http.MethodPost, "/v1/images", tt.body)
+			r.ContentLength = tt.length
+			r.Header.Set("Content-Type", tt.contentType)
+			pic, release, err := a.readPicture(httptest.NewRecorder(), r)
+			if code, _ := problemOf(err); code != tt.code || (err != nil) != (tt.code != "") {
+				t.Fatalf("got %v, want %q", err, tt.code)
+			}
+			if string(pic) != tt.want {
+				t.Errorf("got %q, want %q", pic, tt.want)
+			}
+			if err == nil {
+				if a.bodies.TryAcquire(plenty) {
+					t.Error("the memory of the picture was not counted")
+				}
+				release()
+				release() // once more does no harm
+			}
+			if !a.bodies.TryAcquire(plenty) {
+				t.Error("the memory was not given back")
+			}
+		})
+	}
+}
+
+// unread fails the test when somebody reads it.
+type unread struct{ t *testing.T }
+
+func (u unread) Read([]byte) (int, error) {
+	u.t.Error("a body was read that could not be accepted")
+	return 0, io.EOF
+}
+
+type failing struct{ err error }
+
+func (f failing) Read([]byte) (int, error) { return 0, f.err }
+
+func TestBodiesAreBoundedTogether(t *testing.T) {
+	t.Parallel()
+	a := newAPI(150)
+	post := func(length int64) (func(), *httptest.ResponseRecorder, error) {
+		r := httptest.NewRequest(http.MethodPost, "/v1/images", bytes.NewReader(make([]byte, 100)))
+		r.ContentLength = length
+		w := httptest.NewRecorder()
+		_, release, err := a.readPicture(w, r)
+		return release, w, err
+	}
+	release, _, err := post(100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, length := range []int64{100, -1} {
+		_, w, err := post(length)
+		var r retryLater
+		if code, _ := problemOf(err); code != v1.Overloaded || !errors.As(err, &r) || w.Header().Get("Connection") != "close" {
+			t.Errorf("one more of length %d: %v, header %v, want it put off and the connection closed", length, err, w.Header())
+		}
+	}
+	release()
+	if release, _, err = post(100); err != nil {
+		t.Errorf("after the first was done: %v", err)
+	} else {
+		release()
+	}
+}
+
+func TestEveryErrorIsAProblem(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		handler    func(http.ResponseWriter, *http.Request) error
+		status     int
+		code       v1.Code
+		retryAfter string
+	}{
+		"panic":   {func(http.ResponseWriter, *http.Request) error { panic("bug") }, 500, v1.Internal, ""},
+		"error":   {func(http.ResponseWriter, *http.Request) error { return errors.New("secret") }, 500, v1.Internal, ""},
+		"problem": {func(http.ResponseWriter, *http.Request) error { return fmt.Errorf("x: %w", v1.NewProblem(v1.Damaged, "bad")) }, 422, v1.Damaged, ""},
+		"later":   {func(http.ResponseWriter, *http.Request) error { return later(v1.NewProblem(v1.NoWorker, "none"), 5) }, 503, v1.NoWorker, "5"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := httptest.NewRecorder()
+			newAPI(plenty).route("/x", tt.handler).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/x", nil))
+			p := decodeProblem(t, w.Body.Bytes())
+			if w.Code != tt.status || p.Status != tt.status || p.Code != tt.code || w.Header().Get("Content-Type") != "application/problem+json" {
+				t.Errorf("got %d %v: %s, want %d %s", w.Code, w.Header(), w.Body, tt.status, tt.code)
+			}
+			if strings.Contains(w.Body.String(), "secret") || strings.Contains(w.Body.String(), "bug") {
+				t.Errorf("the answer tells what is for the log: %s", w.Body)
+			}
+			if trace := w.Header().Get("traceparent"); p.TraceID == "" || !strings.Contains(trace, p.TraceID) {
+				t.Errorf("trace id %q, traceparent %q", p.TraceID, trace)
+			}
+			if got := w.Header().Get("Retry-After"); got != tt.retryAfter {
+				t.Errorf("Retry-After %q, want %q", got, tt.retryAfter)
+			}
+		})
+	}
+}
+
+func TestNothingIsAddedToAnAnswerThatHasBegun(t *testing.T) {
+	t.Parallel()
+	w := httptest.NewRecorder()
+	newAPI(plenty).route("/x", func(w http.ResponseWriter, _ *http.Request) error {
+		fmt.Fprint(w, "half")
+		panic("bug")
+	}).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/x", nil))
+	if w.Code != 200 || w.Body.String() != "half" {
+		t.Errorf("got %d %q", w.Code, w.Body)
+	}
+}

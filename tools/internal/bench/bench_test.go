@@ -1,0 +1,145 @@
+package bench
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"io"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+var pictures = []Picture{{Name: "a"}, {Name: "b"}}
+
+func result(text string) v1.Result {
+	return v1.Result{Status: v1.Done, Text: &text, Regions: []v1.Region{}, Timings: &v1.Timings{Queue: 2}}
+}
+
+func TestClosedLoop(t *testing.T) {
+	t.Parallel()
+	var under, most atomic.Int64
+	r, err := Run(t.Context(), func(_ context.Context, p Picture) (v1.Result, error) {
+		n := under.Add(1)
+		defer under.Add(-1)
+		for old := most.Load(); n > old && !most.CompareAndSwap(old, n); old = most.Load() {
+		}
+		time.Sleep(2 * time.Millisecond)
+		return result(p.Name), nil
+	}, pictures, Load{Concurrency: 3, WarmUp: 20 * time.Millisecond, Duration: 200 * time.Millisecond}, nil)
+	if err != nil || most.Load() != 3 || r.Done == 0 || r.Mismatched != 0 || len(r.Errors) != 0 {
+		t.Fatalf("%+v, %d at a time, %v", r, most.Load(), err)
+	}
+	if r.Latency.P50 < 2 || r.Latency.Max < r.Latency.P99 || r.Hops["queue"].P50 < 1.9 || r.Hops["queue"].P50 > 2.1 {
+		t.Errorf("%+v", r)
+	}
+	var text, js, svg bytes.Buffer
+	if err := errors.Join(r.WriteText(&text), r.WriteJSON(&js), r.WritePlot(&svg)); err != nil {
+		t.Fatal(err)
+	}
+	var again Report
+	if err := json.Unmarshal(js.Bytes(), &again); err != nil || again.Done != r.Done || !strings.Contains(text.String(), "p99.9") {
+		t.Errorf("%v\n%s\n%s", err, &js, &text)
+	}
+	for d := xml.NewDecoder(&svg); ; {
+		if _, err := d.Token(); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatalf("the plot is not XML: %v", err)
+		}
+	}
+}
+
+// TestOpenLoopSeesAStall: one request that hangs delays none in a closed loop
+// of its own, but in an open one those behind it count from when they should
+// have begun.
+func TestOpenLoopSeesAStall(t *testing.T) {
+	t.Parallel()
+	var n atomic.Int64
+	gate := make(chan struct{}, 1) // one at a time, as a server with one lane
+	r, err := Run(t.Context(), func(_ context.Context, p Picture) (v1.Result, error) {
+		gate <- struct{}{}
+		defer func() { <-gate }()
+		if n.Add(1) == 1 {
+			time.Sleep(300 * time.Millisecond)
+		}
+		return result(p.Name), nil
+	}, pictures, Load{Concurrency: 100, Rate: 100, Duration: 400 * time.Millisecond}, nil)
+	if err != nil || r.Done < 30 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	if r.Latency.P50 < 50 {
+		t.Errorf("p50 %v ms: the stall was seen by one request only", r.Latency.P50)
+	}
+}
+
+func TestWrongAnswersAndErrorsAreCounted(t *testing.T) {
+	t.Parallel()
+	var n atomic.Int64
+	load := Load{Concurrency: 1, Duration: 50 * time.Millisecond}
+	r, err := Run(t.Context(), func(context.Context, Picture) (v1.Result, error) {
+		switch n.Add(1) % 3 {
+		case 0:
+			return v1.Result{}, errors.New("503 no-worker")
+		case 1:
+			return result("one"), nil
+		}
+		return result("another"), nil
+	}, pictures[:1], load, nil)
+	if err != nil || r.Mismatched == 0 || r.Errors["503 no-worker"] == 0 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	r, err = Run(t.Context(), func(context.Context, Picture) (v1.Result, error) { return result("one"), nil }, pictures[:1], load, map[string]v1.Result{"a": result("other")})
+	if err != nil || r.Mismatched != r.Done {
+		t.Errorf("against what was expected: %+v, %v", r, err)
+	}
+	if _, err := Run(t.Context(), nil, nil, load, nil); err == nil {
+		t.Error("no pictures were accepted")
+	}
+}
+
+func TestFloor(t *testing.T) {
+	t.Parallel()
+	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	defer s.WaitForShutdown()
+	defer s.Shutdown()
+	if !s.ReadyForConnections(10 * time.Second) {
+		t.Fatal("no server")
+	}
+	f, err := StartFloor(t.Context(), FloorConfig{URL: s.ClientURL(), Storage: jetstream.MemoryStorage, First: 1000, Second: 1000, Third: 100})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := Run(t.Context(), f.Send, []Picture{{Name: "p", Data: make([]byte, 1000)}}, Load{Concurrency: 4, Duration: 300 * time.Millisecond}, nil)
+	if err != nil || r.Done == 0 || len(r.Errors) != 0 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if err := f.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	nc, err := nats.Connect(s.ClientURL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range js.StreamNames(t.Context()).Name() {
+		t.Errorf("stream %s is left", name)
+	}
+}
