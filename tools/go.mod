@@ -14,6 +14,7 @@ require (
 	github.com/sightmesh/sightmesh/contracts v0.0.0
 	github.com/sightmesh/sightmesh/contracts/streams v0.0.0
 	go.opentelemetry.io/proto/otlp v1.11.1
+	go.uber.org/goleak v1.3.0
 	go.yaml.in/yaml/v3 v3.0.6
 	golang.org/x/image v0.47.0
 	golang.org/x/sync v0.24.0

@@ -3,7 +3,6 @@ package httpapi
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -46,7 +45,6 @@ func TestReadPicture(t *testing.T) {
 	t.Parallel()
 	const formType = "multipart/form-data; boundary=b"
 	full := strings.Repeat("x", 100)
-	var bodyless io.Reader
 	for name, tt := range map[string]struct {
 		contentType string
 		body        io.Reader
@@ -54,32 +52,32 @@ func TestReadPicture(t *testing.T) {
 		want        string
 		code        v1.Code
 	}{
-		"bytes":                 {"image/png", strings.NewReader("pic"), 3, "pic", ""},
-		"no type":               {"", strings.NewReader("pic"), 3, "pic", ""},
-		"any bytes":             {"application/octet-stream", strings.NewReader("pic"), 3, "pic", ""},
-		"as long as allowed":    {"image/png", strings.NewReader(full), 100, full, ""},
-		"of unknown length":     {"image/png", strings.NewReader(full), -1, full, ""},
-		"form":                  {formType, strings.NewReader(form("image", "pic")), -1, "pic", ""},
+		"bytes":                              {"image/png", strings.NewReader("pic"), 3, "pic", ""},
+		"no type":                            {"", strings.NewReader("pic"), 3, "pic", ""},
+		"any bytes":                          {"application/octet-stream", strings.NewReader("pic"), 3, "pic", ""},
+		"as long as allowed":                 {"image/png", strings.NewReader(full), 100, full, ""},
+		"of unknown length":                  {"image/png", strings.NewReader(full), -1, full, ""},
+		"form":                               {formType, strings.NewReader(form("image", "pic")), -1, "pic", ""},
 		"form over the limit of the picture": {formType, strings.NewReader(form("image", full)), int64(len(form("image", full))), full, ""},
 
-		"wrong type":               {"text/plain", strings.NewReader("pic"), 3, "", v1.UnsupportedType},
-		"unreadable type":          {"image/", strings.NewReader("pic"), 3, "", v1.InvalidHeader},
-		"form without boundary":    {"multipart/form-data", strings.NewReader("pic"), 3, "", v1.InvalidHeader},
-		"no body":                  {"image/png", bodyless, 0, "", v1.EmptyBody},
-		"no bytes":                 {"image/png", strings.NewReader(""), -1, "", v1.EmptyBody},
-		"too long":                 {"image/png", unread{t}, 101, "", v1.TooLarge},
-		"too long, unsaid":         {"image/png", strings.NewReader(full + "x"), -1, "", v1.TooLarge},
-		"cut off":                  {"image/png", strings.NewReader("pic"), 4, "", v1.TruncatedBody},
-		"cut off before it begins": {"image/png", strings.NewReader(""), 4, "", v1.TruncatedBody},
-		"form without a picture":   {formType, strings.NewReader(form("photo", "pic")), -1, "", v1.InvalidBody},
-		"form with an empty one":   {formType, strings.NewReader(form("image", "")), -1, "", v1.EmptyBody},
-		"form far too long":        {formType, unread{t}, 100 + formAllowance + 1, "", v1.TooLarge},
+		"wrong type":                {"text/plain", strings.NewReader("pic"), 3, "", v1.UnsupportedType},
+		"unreadable type":           {"image/", strings.NewReader("pic"), 3, "", v1.InvalidHeader},
+		"form without boundary":     {"multipart/form-data", strings.NewReader("pic"), 3, "", v1.InvalidHeader},
+		"no body":                   {"image/png", nil, 0, "", v1.EmptyBody},
+		"no bytes":                  {"image/png", strings.NewReader(""), -1, "", v1.EmptyBody},
+		"too long":                  {"image/png", unread{t}, 101, "", v1.TooLarge},
+		"too long, unsaid":          {"image/png", strings.NewReader(full + "x"), -1, "", v1.TooLarge},
+		"cut off":                   {"image/png", strings.NewReader("pic"), 4, "", v1.TruncatedBody},
+		"cut off before it begins":  {"image/png", strings.NewReader(""), 4, "", v1.TruncatedBody},
+		"form without a picture":    {formType, strings.NewReader(form("photo", "pic")), -1, "", v1.InvalidBody},
+		"form with an empty one":    {formType, strings.NewReader(form("image", "")), -1, "", v1.EmptyBody},
+		"form far too long":         {formType, unread{t}, 100 + formAllowance + 1, "", v1.TooLarge},
 		"form far too long, unsaid": {formType, strings.NewReader(form("image", strings.Repeat("x", 100+formAllowance))), -1, "", v1.TooLarge},
-		"form cut off":             {formType, strings.NewReader(form("image", "pic")[:120]), -1, "", v1.TruncatedBody},
-		"not a form":               {formType, strings.NewReader("pic"), 3, "", v1.InvalidBody},
-		"too slow":                 {"image/png", failing{os.ErrDeadlineExceeded}, 3, "", v1.TruncatedBody},
-		"form too slow":            {formType, failing{os.ErrDeadlineExceeded}, -1, "", v1.TruncatedBody},
-		"broken":                   {"image/png", failing{errors.New("broken")}, 3, "", v1.InvalidBody},
+		"form cut off":              {formType, io.MultiReader(strings.NewReader(form("image", "pic")[:130]), failing{io.ErrUnexpectedEOF}), -1, "", v1.TruncatedBody},
+		"not a form":                {formType, strings.NewReader("pic"), 3, "", v1.InvalidBody},
+		"too slow":                  {"image/png", failing{os.ErrDeadlineExceeded}, 3, "", v1.TruncatedBody},
+		"form too slow":             {formType, failing{os.ErrDeadlineExceeded}, -1, "", v1.TruncatedBody},
+		"broken":                    {"image/png", failing{errors.New("broken")}, 3, "", v1.InvalidBody},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -146,51 +144,5 @@ func TestBodiesAreBoundedTogether(t *testing.T) {
 		t.Errorf("after the first was done: %v", err)
 	} else {
 		release()
-	}
-}
-
-func TestEveryErrorIsAProblem(t *testing.T) {
-	t.Parallel()
-	for name, tt := range map[string]struct {
-		handler    func(http.ResponseWriter, *http.Request) error
-		status     int
-		code       v1.Code
-		retryAfter string
-	}{
-		"panic":   {func(http.ResponseWriter, *http.Request) error { panic("bug") }, 500, v1.Internal, ""},
-		"error":   {func(http.ResponseWriter, *http.Request) error { return errors.New("secret") }, 500, v1.Internal, ""},
-		"problem": {func(http.ResponseWriter, *http.Request) error { return fmt.Errorf("x: %w", v1.NewProblem(v1.Damaged, "bad")) }, 422, v1.Damaged, ""},
-		"later":   {func(http.ResponseWriter, *http.Request) error { return later(v1.NewProblem(v1.NoWorker, "none"), 5) }, 503, v1.NoWorker, "5"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			w := httptest.NewRecorder()
-			newAPI(plenty).route("/x", tt.handler).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/x", nil))
-			p := decodeProblem(t, w.Body.Bytes())
-			if w.Code != tt.status || p.Status != tt.status || p.Code != tt.code || w.Header().Get("Content-Type") != "application/problem+json" {
-				t.Errorf("got %d %v: %s, want %d %s", w.Code, w.Header(), w.Body, tt.status, tt.code)
-			}
-			if strings.Contains(w.Body.String(), "secret") || strings.Contains(w.Body.String(), "bug") {
-				t.Errorf("the answer tells what is for the log: %s", w.Body)
-			}
-			if trace := w.Header().Get("traceparent"); p.TraceID == "" || !strings.Contains(trace, p.TraceID) {
-				t.Errorf("trace id %q, traceparent %q", p.TraceID, trace)
-			}
-			if got := w.Header().Get("Retry-After"); got != tt.retryAfter {
-				t.Errorf("Retry-After %q, want %q", got, tt.retryAfter)
-			}
-		})
-	}
-}
-
-func TestNothingIsAddedToAnAnswerThatHasBegun(t *testing.T) {
-	t.Parallel()
-	w := httptest.NewRecorder()
-	newAPI(plenty).route("/x", func(w http.ResponseWriter, _ *http.Request) error {
-		fmt.Fprint(w, "half")
-		panic("bug")
-	}).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/x", nil))
-	if w.Code != 200 || w.Body.String() != "half" {
-		t.Errorf("got %d %q", w.Code, w.Body)
 	}
 }

@@ -36,6 +36,8 @@ type door struct {
 	url string
 	nc  *nats.Conn
 	js  jetstream.JetStream
+	// stop is what a signal does; the end of the test waits for it.
+	stop context.CancelFunc
 }
 
 type logs struct {
@@ -74,7 +76,7 @@ func open(t *testing.T, args ...string) *door {
 			t.Errorf("ingress ended with %v\n%s", err, log.String())
 		}
 	})
-	d := &door{nc: s.Connect(t)}
+	d := &door{nc: s.Connect(t), stop: cancel}
 	var err error
 	if d.js, err = jetstream.New(d.nc); err != nil {
 		t.Fatal(err)

@@ -1,0 +1,67 @@
+package ingress
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/sightmesh/sightmesh/contracts/streams"
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// work answers every picture until the test ends.
+func (d *door) work(t *testing.T) {
+	t.Helper()
+	c, err := d.js.Consumer(context.Background(), streams.Images, streams.WorkConsumer(subject.Detect, "text", subject.Interactive))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cc, err := c.Consume(func(m jetstream.Msg) { d.answer(t, m, true) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cc.Stop()
+		<-cc.Closed()
+	})
+}
+
+// TestStopAnswersWhatItTook stops the service under load: until it takes no
+// more, every request is answered.
+func TestStopAnswersWhatItTook(t *testing.T) {
+	d := open(t)
+	d.workers(t, 8, 1)
+	d.work(t)
+	var answered atomic.Int64
+	var clients sync.WaitGroup
+	for range 16 {
+		clients.Go(func() {
+			for {
+				m, err := d.nc.Request(subject.Analyze("text"), smallPicture(), 10*time.Second)
+				if errors.Is(err, nats.ErrNoResponders) {
+					return
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				var r v1.Result
+				if err := json.Unmarshal(m.Data, &r); err != nil || r.Status != v1.Done {
+					t.Errorf("got %v %s", m.Header, m.Data)
+				}
+				if answered.Add(1) == 200 {
+					d.stop()
+				}
+			}
+		})
+	}
+	clients.Wait()
+}
