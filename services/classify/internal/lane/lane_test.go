@@ -32,7 +32,7 @@ func loaded(t testing.TB) *handler {
 	out, err := h.Start(lane.Start{Pipelines: map[string]lane.Setup{
 		"text":    {Kind: "tesseract", Settings: json.RawMessage(`{"languages":["eng","chi_sim"]}`)},
 		"faces":   {Kind: "face-attributes"},
-		"typo":    {Kind: "tesseract", Settings: json.RawMessage(`{"langauges":["eng"]}`)},
+		"typo":    {Kind: "tesseract", Settings: json.RawMessage(`{"langs":["eng"]}`)},
 		"missing": {Kind: "tesseract", Settings: json.RawMessage(`{"languages":["xyz"]}`)},
 		"none":    {Kind: "tesseract", Settings: json.RawMessage(`{"languages":[]}`)},
 		"percent": {Kind: "tesseract", Settings: json.RawMessage(`{"min_score":60}`)},
@@ -43,7 +43,7 @@ func loaded(t testing.TB) *handler {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]string{
-		"text": "", "faces": "", "typo": "langauges", "missing": "xyz", "none": "languages", "percent": "min_score", "unknown": "oracle", "nowhere": "/no/such/folder",
+		"text": "", "faces": "", "typo": "langs", "missing": "xyz", "none": "languages", "percent": "min_score", "unknown": "oracle", "nowhere": "/no/such/folder",
 	} {
 		if got := out[name].Error; (want == "") != (got == "") || !strings.Contains(got, want) {
 			t.Errorf("%s: %q, want %q", name, got, want)

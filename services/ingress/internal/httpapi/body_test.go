@@ -28,7 +28,7 @@ func newAPI(memory int64) *API {
 	return &API{
 		Config: Config{
 			Limits: picture.Limits{MaxBytes: 100}, BodyTimeout: time.Minute, Tracers: sdktrace.NewTracerProvider(),
-			Logger: slog.New(slog.NewJSONHandler(io.Discard, nil)), Metrics: NewMetrics(prometheus.NewRegistry()),
+			Logger: slog.New(slog.DiscardHandler), Metrics: NewMetrics(prometheus.NewRegistry()),
 		},
 		bodies: semaphore.NewWeighted(memory),
 	}

@@ -129,11 +129,13 @@ func (s *service) Run(ctx, hard context.Context) error {
 }
 
 func (s *service) stop(hard context.Context) error {
-	// Others take the NATS requests from here on; those in hand go on.
+	// Others take the NATS requests from here on; those in hand, and those
+	// that the server sent before it knew, go on.
 	err := s.process.Micro.Stop()
+	_ = s.process.Conn.FlushTimeout(time.Second) // without a server there are none
 	if shutErr := s.server.Shutdown(hard); shutErr != nil {
 		err = errors.Join(err, fmt.Errorf("stop the HTTP server: %w", shutErr), s.server.Close())
 	}
-	s.analyze.Wait()
+	s.analyze.Stop()
 	return errors.Join(err, s.jobs.Close())
 }

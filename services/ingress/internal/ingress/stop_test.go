@@ -34,8 +34,8 @@ func (d *door) work(t *testing.T) {
 	})
 }
 
-// TestStopAnswersWhatItTook stops the service under load: until it takes no
-// more, every request is answered.
+// TestStopAnswersWhatItTook stops the service under load: every request that
+// reaches it is answered, the very last ones with where to go.
 func TestStopAnswersWhatItTook(t *testing.T) {
 	d := open(t)
 	d.workers(t, 8, 1)
@@ -53,8 +53,11 @@ func TestStopAnswersWhatItTook(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				var r v1.Result
-				if err := json.Unmarshal(m.Data, &r); err != nil || r.Status != v1.Done {
+				var r struct {
+					Status any
+					Code   v1.Code
+				}
+				if err := json.Unmarshal(m.Data, &r); err != nil || r.Status != string(v1.Done) && r.Code != v1.Unavailable {
 					t.Errorf("got %v %s", m.Header, m.Data)
 				}
 				if answered.Add(1) == 200 {

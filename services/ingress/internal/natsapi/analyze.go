@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -49,6 +50,9 @@ type Analyze struct {
 	byName   map[string]pipeline.Pipeline
 	tracer   trace.Tracer
 	requests errgroup.Group
+
+	mu       sync.Mutex
+	stopping bool
 }
 
 // New adds the endpoint to svc.
@@ -64,16 +68,26 @@ func New(cfg Config, svc micro.Service) (*Analyze, error) {
 	return a, nil
 }
 
-// Wait returns when no request is under way.
-func (a *Analyze) Wait() { _ = a.requests.Wait() } // its functions return no errors
+// Stop refuses what comes from here on, and returns when no request is under
+// way. The framework, once stopped, may still hand over what it had received.
+func (a *Analyze) Stop() {
+	a.mu.Lock()
+	a.stopping = true
+	a.mu.Unlock()
+	_ = a.requests.Wait() // its functions return no errors
+}
 
 // handle must not block: the framework calls it for one request at a time.
 func (a *Analyze) handle(r micro.Request) {
-	started := a.requests.TryGo(func() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case a.stopping:
+		a.refuse(context.Background(), r, v1.NewProblem(v1.Unavailable, "this instance is stopping"), 1)
+	case !a.requests.TryGo(func() error {
 		a.serve(r)
 		return nil
-	})
-	if !started {
+	}):
 		a.refuse(context.Background(), r, v1.NewProblem(v1.Overloaded, "%d requests wait already", a.Concurrency), 1)
 	}
 }
@@ -130,7 +144,7 @@ func (a *Analyze) answer(ctx context.Context, r micro.Request) (v1.Result, int, 
 		return v1.Result{}, 5, v1.NewProblem(v1.Unavailable, "the picture could not be stored")
 	}
 	defer job.Forget()
-	ctx, cancel := context.WithTimeout(ctx, a.Config.Wait)
+	ctx, cancel := context.WithTimeout(ctx, a.Wait)
 	defer cancel()
 	result, err := job.Wait(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {
