@@ -1,7 +1,9 @@
 package lane
 
 import (
+	"bytes"
 	"encoding/json"
+	"fmt"
 
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
@@ -39,6 +41,20 @@ type Setup struct {
 	Kind string `json:"kind,omitempty"`
 	// Settings are those of the pipeline's configuration, as JSON.
 	Settings json.RawMessage `json:"settings,omitempty"`
+}
+
+// DecodeSettings reads settings into a struct that holds the defaults. A field
+// that the struct does not have is an error that names it.
+func DecodeSettings(raw json.RawMessage, into any) error {
+	if len(raw) == 0 || string(raw) == "null" {
+		return nil
+	}
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil {
+		return fmt.Errorf("settings: %w", err)
+	}
+	return nil
 }
 
 // Ready answers Start once every model is loaded and warm.

@@ -37,7 +37,7 @@ const faceSide = 128
 
 func newFaceAttributes(settings json.RawMessage) (classifier, []v1.Model, error) {
 	f := &faceAttributes{}
-	if err := decodeSettings(settings, f); err != nil {
+	if err := lane.DecodeSettings(settings, f); err != nil {
 		return nil, nil, err
 	}
 	var models []v1.Model

@@ -4,7 +4,6 @@
 package lane
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -44,18 +43,6 @@ func newClassifier(kind string, settings json.RawMessage) (classifier, []v1.Mode
 		return newFaceAttributes(settings)
 	}
 	return nil, nil, fmt.Errorf("classify has no kind %q", kind)
-}
-
-func decodeSettings(raw json.RawMessage, into any) error {
-	if len(raw) == 0 || string(raw) == "null" {
-		return nil
-	}
-	d := json.NewDecoder(bytes.NewReader(raw))
-	d.DisallowUnknownFields()
-	if err := d.Decode(into); err != nil {
-		return fmt.Errorf("settings: %w", err)
-	}
-	return nil
 }
 
 // Start loads what the pipelines ask for and runs each once on a blank crop.

@@ -31,7 +31,7 @@ type reader struct {
 
 func newReader(settings json.RawMessage) (classifier, []v1.Model, error) {
 	r := &reader{Languages: []string{"eng"}, MinScore: 0.6, SureScore: 0.85}
-	if err := decodeSettings(settings, r); err != nil {
+	if err := lane.DecodeSettings(settings, r); err != nil {
 		return nil, nil, err
 	}
 	if len(r.Languages) == 0 {

@@ -36,7 +36,7 @@ const cropSide = 256
 
 func newCascade(settings json.RawMessage) (detector, []v1.Model, error) {
 	d := &cascade{Label: "object", Scale: 1.1, Neighbors: 3, MinSize: 30, LongSide: 2000}
-	if err := decodeSettings(settings, d); err != nil {
+	if err := lane.DecodeSettings(settings, d); err != nil {
 		return nil, nil, err
 	}
 	switch {

@@ -34,7 +34,7 @@ const (
 
 func newTextLines(settings json.RawMessage) (detector, []v1.Model, error) {
 	d := &textLines{LongSide: 2400}
-	if err := decodeSettings(settings, d); err != nil {
+	if err := lane.DecodeSettings(settings, d); err != nil {
 		return nil, nil, err
 	}
 	if d.LongSide < 1 {
