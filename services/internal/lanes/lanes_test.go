@@ -408,6 +408,9 @@ func TestLanesWorkSideBySide(t *testing.T) {
 	}
 	var wg sync.WaitGroup
 	wg.Go(func() { one.Do(context.Background(), "p", request("p"), []byte("2000")) })
+	for b.Busy() == 0 {
+		time.Sleep(time.Millisecond)
+	}
 	if _, err := two.Do(context.Background(), "p", request("p"), []byte("0")); err != nil {
 		t.Error(err)
 	}

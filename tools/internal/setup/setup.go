@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -43,6 +44,9 @@ func Run(ctx context.Context, cfg Config, out io.Writer) error {
 		storage = jetstream.MemoryStorage
 	default:
 		return fmt.Errorf("storage: %q, want file or memory", cfg.Storage)
+	}
+	if !slices.Contains([]int{1, 3, 5}, cfg.Replicas) {
+		return fmt.Errorf("replicas: %d, want 1, 3 or 5", cfg.Replicas)
 	}
 	pipelines, err := pipeline.Load(cfg.Pipelines)
 	if err != nil {

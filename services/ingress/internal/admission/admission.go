@@ -157,8 +157,9 @@ func (a *Admission) readBacklogs(ctx context.Context) error {
 func (a *Admission) Admit(ctx context.Context, p pipeline.Pipeline, prio subject.Priority) (retryAfter int, problem *v1.Problem) {
 	for _, stage := range stagesOf(p) {
 		reason, ok := a.served(stage, p.Name)
-		if !ok { // ask again rather than refuse because of an old answer
-			a.fresh.Do(string(stage), func() (any, error) { return nil, a.askWorkers(ctx, stage) }) //nolint:errcheck // the old answer stays
+		if !ok { // ask again rather than refuse because of an old answer, for all who wait for it
+			asking := context.WithoutCancel(ctx)
+			a.fresh.Do(string(stage), func() (any, error) { return nil, a.askWorkers(asking, stage) }) //nolint:errcheck // the old answer stays
 			reason, ok = a.served(stage, p.Name)
 		}
 		if !ok {

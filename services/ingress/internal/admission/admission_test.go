@@ -1,0 +1,216 @@
+package admission
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
+
+	"github.com/sightmesh/sightmesh/contracts/pipeline"
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/internal/bustest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// The pipeline text has both stages, marks only the first.
+var (
+	text  = pipeline.Pipeline{Name: "text", Classify: &pipeline.Stage{}}
+	marks = pipeline.Pipeline{Name: "marks"}
+)
+
+func newAdmission(conn *nats.Conn, js jetstream.JetStream) *Admission {
+	return New(conn, js, []pipeline.Pipeline{text, marks}, MaxWait{
+		subject.Interactive: 15 * time.Second, subject.Bulk: 30 * time.Minute,
+	}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+}
+
+func worker(lanes int, serviceMS map[string]float64) v1.WorkerStatus {
+	w := v1.WorkerStatus{Lanes: lanes, Pipelines: map[string]v1.PipelineStatus{}}
+	for name, ms := range serviceMS {
+		w.Pipelines[name] = v1.PipelineStatus{Ready: true, ServiceMS: ms}
+	}
+	return w
+}
+
+func TestWait(t *testing.T) {
+	t.Parallel()
+	type workers = map[subject.Stage][]v1.WorkerStatus
+	type backlog = map[queue]int
+	one := workers{subject.Detect: {worker(1, map[string]float64{"text": 100, "marks": 10})}}
+	both := workers{
+		subject.Detect:   {worker(2, map[string]float64{"text": 100}), worker(2, map[string]float64{"text": 300})},
+		subject.Classify: {worker(1, map[string]float64{"text": 1000})},
+	}
+	for name, tt := range map[string]struct {
+		workers           workers
+		backlog           backlog
+		interactive, bulk time.Duration
+	}{
+		"nothing known":             {nil, nil, 0, 0},
+		"nothing waits":             {one, backlog{{"detect", "text", "interactive"}: 0}, 0, 0},
+		"one queue":                 {one, backlog{{"detect", "text", "interactive"}: 3}, 300 * time.Millisecond, 300 * time.Millisecond},
+		"every pipeline is ahead":   {one, backlog{{"detect", "text", "interactive"}: 3, {"detect", "marks", "interactive"}: 3}, 330 * time.Millisecond, 330 * time.Millisecond},
+		"bulk holds up only bulk":   {one, backlog{{"detect", "text", "bulk"}: 100, {"detect", "text", "interactive"}: 1}, 100 * time.Millisecond, 10100 * time.Millisecond},
+		"mean time over four lanes": {both, backlog{{"detect", "text", "interactive"}: 4}, 200 * time.Millisecond, 200 * time.Millisecond},
+		"stages add up":             {both, backlog{{"detect", "text", "interactive"}: 4, {"classify", "text", "interactive"}: 2}, 2200 * time.Millisecond, 2200 * time.Millisecond},
+		"never measured":            {workers{subject.Detect: {worker(1, map[string]float64{"text": 0})}}, backlog{{"detect", "text", "interactive"}: 100}, 0, 0},
+		"one has measured":          {workers{subject.Detect: {worker(1, nil), worker(1, map[string]float64{"text": 100})}}, backlog{{"detect", "text", "interactive"}: 2}, 100 * time.Millisecond, 100 * time.Millisecond},
+		"no lane":                   {workers{subject.Detect: {worker(0, map[string]float64{"text": 100})}}, backlog{{"detect", "text", "interactive"}: 100}, 0, 0},
+		"a stage nobody works in":   {one, backlog{{"classify", "text", "interactive"}: 100}, 0, 0},
+	} {
+		a := newAdmission(nil, nil)
+		a.workers, a.backlog = tt.workers, tt.backlog
+		if i, b := a.wait(subject.Interactive), a.wait(subject.Bulk); i != tt.interactive || b != tt.bulk {
+			t.Errorf("%s: waits %v interactive and %v bulk, want %v and %v", name, i, b, tt.interactive, tt.bulk)
+		}
+	}
+}
+
+func TestAdmitByTheWorkAhead(t *testing.T) {
+	t.Parallel()
+	for n, want := range map[int]int{0: 0, 150: 0, 151: 1, 160: 1, 161: 2, 1150: 100} { // backlog: seconds to come back after
+		a := newAdmission(nil, nil)
+		a.workers = map[subject.Stage][]v1.WorkerStatus{subject.Detect: {worker(1, map[string]float64{"marks": 100})}}
+		a.backlog = map[queue]int{{"detect", "marks", "interactive"}: n}
+		after, p := a.Admit(t.Context(), marks, subject.Interactive)
+		if after != want || (p != nil) != (want > 0) || p != nil && p.Code != v1.Overloaded {
+			t.Errorf("%d ahead: %v after %d s, want %d s", n, p, after, want)
+		}
+		if _, p := a.Admit(t.Context(), marks, subject.Bulk); p != nil {
+			t.Errorf("%d ahead: bulk is refused: %v", n, p)
+		}
+	}
+}
+
+// answer makes a worker of stage answer for its status until the returned
+// function is called.
+func answer(t *testing.T, nc *nats.Conn, stage subject.Stage, s v1.WorkerStatus) (stop func()) {
+	t.Helper()
+	body, err := json.Marshal(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sub, err := nc.Subscribe(subject.Status(string(stage)), func(m *nats.Msg) { m.Respond(body) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		if err := sub.Unsubscribe(); err != nil {
+			t.Fatal(err)
+		}
+		if err := nc.Flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestAdmitAsksBeforeItRefuses(t *testing.T) {
+	t.Parallel()
+	nc := bustest.StartEmpty(t).Connect(t)
+	a := newAdmission(nc, nil)
+	refused := func(p pipeline.Pipeline, want string) {
+		t.Helper()
+		after, problem := a.Admit(t.Context(), p, subject.Interactive)
+		if problem == nil || problem.Code != v1.NoWorker || after == 0 || !strings.Contains(problem.Detail, want) {
+			t.Errorf("%s: %v after %d s, want a refusal that says %q", p.Name, problem, after, want)
+		}
+	}
+	admitted := func(p pipeline.Pipeline) {
+		t.Helper()
+		if _, problem := a.Admit(t.Context(), p, subject.Interactive); problem != nil {
+			t.Errorf("%s: %v", p.Name, problem)
+		}
+	}
+	refused(marks, "no detect worker is ready for pipeline marks: none is running")
+	stop := answer(t, nc, subject.Detect, v1.WorkerStatus{Pipelines: map[string]v1.PipelineStatus{"marks": {Reason: "no such cascade"}}})
+	refused(marks, "no such cascade")
+	stop()
+	answer(t, nc, subject.Detect, worker(1, map[string]float64{"text": 1, "marks": 1}))
+	admitted(marks)
+	refused(text, "no classify worker is ready for pipeline text: none is running")
+	answer(t, nc, subject.Classify, worker(1, map[string]float64{"text": 1}))
+	admitted(text)
+}
+
+// TestClientThatHangsUpSpoilsNoAnswer: requests that come together ask the
+// workers once, whoever of them asked first.
+func TestClientThatHangsUpSpoilsNoAnswer(t *testing.T) {
+	t.Parallel()
+	nc := bustest.StartEmpty(t).Connect(t)
+	answer(t, nc, subject.Detect, worker(1, map[string]float64{"marks": 1}))
+	a := newAdmission(nc, nil)
+	gone, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, problem := a.Admit(gone, marks, subject.Interactive); problem != nil {
+		t.Errorf("got %v, want what the workers say", problem)
+	}
+}
+
+func TestPipelinesSayWhatIsServed(t *testing.T) {
+	t.Parallel()
+	a := newAdmission(nil, nil)
+	detector, reader := v1.Model{Name: "detector"}, v1.Model{Name: "reader"}
+	a.workers = map[subject.Stage][]v1.WorkerStatus{
+		subject.Detect: {
+			{Pipelines: map[string]v1.PipelineStatus{"text": {Reason: "still loading"}}},
+			{Pipelines: map[string]v1.PipelineStatus{"text": {Ready: true, Models: []v1.Model{detector}}}},
+		},
+		subject.Classify: {{Pipelines: map[string]v1.PipelineStatus{"text": {Reason: "no language", Models: []v1.Model{reader}}}}},
+	}
+	got := a.Pipelines()
+	if len(got) != 2 {
+		t.Fatalf("got %+v", got)
+	}
+	if p := got[0]; p.Ready || p.Reason != "classify: no language" || len(p.Models) != 2 || p.Models[0] != detector || p.Models[1] != reader {
+		t.Errorf("text: %+v", p)
+	}
+	if p := got[1]; p.Ready || p.Reason != "detect: none is running" || p.Models != nil {
+		t.Errorf("marks: %+v", p)
+	}
+}
+
+func TestRunReadsTheBacklog(t *testing.T) {
+	t.Parallel()
+	nc := bustest.Start(t, "text", "marks").Connect(t)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"a", "b", "c"} {
+		if _, err := js.Publish(t.Context(), subject.Images(subject.Job{Pipeline: "marks", Priority: subject.Interactive, ID: id}), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	answer(t, nc, subject.Detect, worker(1, map[string]float64{"marks": 10_000}))
+	a := newAdmission(nc, js)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		a.Run(ctx)
+	}()
+	defer func() {
+		cancel()
+		<-done
+	}()
+	for deadline := time.Now().Add(20 * time.Second); a.wait(subject.Interactive) != 30*time.Second; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("three jobs of 10 s for one lane take %v", a.wait(subject.Interactive))
+		}
+	}
+	if after, p := a.Admit(t.Context(), marks, subject.Interactive); p == nil || after != 15 {
+		t.Errorf("got %v after %d s, want a refusal for 15 s", p, after)
+	}
+}

@@ -1,0 +1,198 @@
+package setup
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/goleak"
+
+	"github.com/sightmesh/sightmesh/contracts/streams"
+	"github.com/sightmesh/sightmesh/contracts/subject"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const patience = 20 * time.Second // only ends tests that would hang
+
+// startServer runs a server with JetStream on a port, 0 for any.
+func startServer(t *testing.T, port int) *server.Server {
+	t.Helper()
+	if port == 0 {
+		port = server.RANDOM_PORT
+	}
+	s, err := server.NewServer(&server.Options{
+		Host: "127.0.0.1", Port: port, JetStream: true, StoreDir: t.TempDir(), JetStreamMaxStore: 16 << 30, JetStreamMaxMemory: 16 << 30,
+		MaxPayload: streams.MaxMessage + streams.HeaderAllowance, NoSigs: true, NoLog: true, DisableJetStreamBanner: true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	t.Cleanup(func() {
+		s.Shutdown()
+		s.WaitForShutdown()
+	})
+	if !s.ReadyForConnections(patience) {
+		t.Fatal("NATS server is not ready for connections")
+	}
+	return s
+}
+
+// consumers lists those of IMAGES, and the storage of the stream.
+func consumers(t *testing.T, url string) (map[string]bool, jetstream.StorageType) {
+	t.Helper()
+	nc, err := nats.Connect(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := js.Stream(t.Context(), streams.Images)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]bool{}
+	names := s.ConsumerNames(t.Context())
+	for name := range names.Name() {
+		found[name] = true
+	}
+	if err := names.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return found, s.CachedInfo().Config.Storage
+}
+
+func writePipelines(t *testing.T, names ...string) string {
+	t.Helper()
+	var b strings.Builder
+	b.WriteString("pipelines:\n")
+	for _, n := range names {
+		fmt.Fprintf(&b, "  - name: %s\n    detect: {kind: text-lines}\n", n)
+	}
+	path := filepath.Join(t.TempDir(), "pipelines.yaml")
+	if err := os.WriteFile(path, []byte(b.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// TestRunAgain runs the set-up as operators do: again after nothing has
+// changed, and with other pipelines, while work for the old ones is queued.
+func TestRunAgain(t *testing.T) {
+	t.Parallel()
+	url := startServer(t, 0).ClientURL()
+	cfg := Config{NATS: url, Replicas: 1, Storage: "file", Wait: patience}
+	run := func(pipelines string) string {
+		t.Helper()
+		cfg.Pipelines = pipelines
+		var out bytes.Buffer
+		if err := Run(t.Context(), cfg, &out); err != nil {
+			t.Fatal(err)
+		}
+		return out.String()
+	}
+	said := run("")
+	if want := "set up 5 streams and 10 consumers for pipelines [text faces]\n"; said != want {
+		t.Errorf("said %q, want %q", said, want)
+	}
+	if again := run(""); again != said {
+		t.Errorf("the second time it said %q", again)
+	}
+	before, storage := consumers(t, url)
+	if len(before) != 4 || storage != jetstream.FileStorage {
+		t.Errorf("%v in %v, want detect's for two pipelines and priorities, in files", before, storage)
+	}
+	run(writePipelines(t, "marks"))
+	after, _ := consumers(t, url)
+	for _, prio := range subject.Priorities() {
+		before[streams.WorkConsumer(subject.Detect, "marks", prio)] = true
+	}
+	if fmt.Sprint(after) != fmt.Sprint(before) {
+		t.Errorf("with another pipeline: %v, want the old ones and its own: %v", after, before)
+	}
+}
+
+func TestStorageInMemory(t *testing.T) {
+	t.Parallel()
+	url := startServer(t, 0).ClientURL()
+	if err := Run(t.Context(), Config{NATS: url, Replicas: 1, Storage: "memory", Wait: patience}, &bytes.Buffer{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, storage := consumers(t, url); storage != jetstream.MemoryStorage {
+		t.Errorf("storage is %v", storage)
+	}
+}
+
+func TestWaitsForTheServer(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	port := l.Addr().(*net.TCPAddr).Port
+	done := make(chan error, 1)
+	go func() {
+		done <- Run(t.Context(), Config{NATS: fmt.Sprintf("nats://127.0.0.1:%d", port), Replicas: 1, Storage: "file", Wait: patience}, &bytes.Buffer{})
+	}()
+	// It knocks while nobody is at home.
+	knock, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	knock.Close()
+	l.Close()
+	startServer(t, port)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestErrorsSayWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	url := startServer(t, 0).ClientURL()
+	for name, tt := range map[string]struct {
+		cfg  Config
+		want string
+	}{
+		"storage":           {Config{Storage: "tape", Wait: time.Hour}, `storage: "tape", want file or memory`},
+		"pipelines":         {Config{Storage: "file", Replicas: 1, Pipelines: "/nowhere/p.yaml", Wait: time.Hour}, "/nowhere/p.yaml"},
+		"replicas":          {Config{NATS: url, Storage: "file", Replicas: 2, Wait: time.Hour}, `replicas: 2, want 1, 3 or 5`},
+		"too many replicas": {Config{NATS: url, Storage: "file", Replicas: 3, Wait: 100 * time.Millisecond}, "replicas > 1 not supported in non-clustered mode"},
+		"no server":         {Config{NATS: "nats://127.0.0.1:1", Storage: "file", Replicas: 1, Wait: 100 * time.Millisecond}, "connect to NATS at nats://127.0.0.1:1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			err := Run(ctx, tt.cfg, &bytes.Buffer{})
+			if err == nil || !strings.Contains(err.Error(), tt.want) || ctx.Err() != nil {
+				t.Errorf("got %v, want an error that says %s", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	err := Run(ctx, Config{NATS: startServer(t, 0).ClientURL(), Storage: "file", Replicas: 1, Wait: time.Hour}, &bytes.Buffer{})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want the end of the context", err)
+	}
+}
