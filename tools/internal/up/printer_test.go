@@ -2,6 +2,8 @@ package up
 
 import (
 	"bytes"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -34,5 +36,26 @@ func TestRender(t *testing.T) {
 	newPrinter(&b, false).line("up", "plain\n")
 	if got := strings.TrimSpace(b.String()); got != "up       plain" {
 		t.Errorf("got %q", got)
+	}
+}
+
+func TestColourIsForTerminals(t *testing.T) {
+	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer terminal.Close()
+	file, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	t.Setenv("NO_COLOR", "")
+	if !newPrinter(terminal, false).color || newPrinter(terminal, true).color || newPrinter(file, false).color {
+		t.Error("want colour for text on a terminal, and for nothing else")
+	}
+	t.Setenv("NO_COLOR", "1")
+	if newPrinter(terminal, false).color {
+		t.Error("NO_COLOR was not heeded")
 	}
 }

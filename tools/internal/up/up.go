@@ -76,6 +76,9 @@ func Run(ctx context.Context, cfg Config, stdout, stderr io.Writer) (err error) 
 	if err := setup.Run(ctx, setup.Config{
 		NATS: broker.ClientURL(), Pipelines: cfg.Pipelines, Replicas: 1, Storage: "file", Wait: 30 * time.Second,
 	}, io.Discard); err != nil {
+		if ctx.Err() != nil {
+			return nil // Ctrl-C while starting
+		}
 		return err
 	}
 

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -19,10 +20,19 @@ import (
 	"go.uber.org/goleak"
 )
 
-// The test binary is also a service that up could start.
+// The test binary is also a service that up could start, by the name of one
+// or told so, and an up that could be killed.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == "service" {
+	switch name := filepath.Base(os.Args[0]); {
+	case slices.Contains(services, name):
+		fakeService(append([]string{os.Getenv("FAKE_MODE")}, os.Args[1:]...))
+		return
+	case len(os.Args) > 1 && os.Args[1] == "service":
 		fakeService(os.Args[2:])
+		return
+	case len(os.Args) > 1 && os.Args[1] == "parent":
+		out := newPrinter(os.Stdout, true)
+		newChild("detect", []string{os.Args[0], "service", "works"}, slog.New(slog.DiscardHandler), out).run()
 		return
 	}
 	goleak.VerifyTestMain(m,
@@ -45,7 +55,11 @@ func fakeService(args []string) {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
-		go http.Serve(l, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+		go http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			if mode == "never ready" {
+				w.WriteHeader(http.StatusServiceUnavailable)
+			}
+		}))
 		slog.New(slog.NewJSONHandler(os.Stderr, nil)).Info("listening", "name", name, "addr", l.Addr().String(), "pid", os.Getpid())
 	}
 	if mode == "dies" {
@@ -53,6 +67,7 @@ func fakeService(args []string) {
 		os.Exit(7)
 	}
 	<-term
+	fmt.Fprintln(os.Stderr, "asked to end")
 	if mode == "stubborn" {
 		select {}
 	}
