@@ -1,7 +1,6 @@
 package up
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -42,14 +41,19 @@ func startBroker(addr, dir string, log *slog.Logger) (*server.Server, error) {
 	l := &brokerLog{log: log, fatal: make(chan string, 1)}
 	s.SetLoggerV2(l, false, false, false)
 	s.Start()
-	if !s.ReadyForConnections(10 * time.Second) {
+	const attempts, each = 200, 50 * time.Millisecond
+	ready := false
+	for i := 0; !ready && i < attempts && len(l.fatal) == 0; i++ {
+		ready = s.ReadyForConnections(each)
+	}
+	if !ready {
 		s.Shutdown()
 		s.WaitForShutdown()
 		select {
 		case why := <-l.fatal:
 			return nil, fmt.Errorf("start NATS server: %s", why)
 		default:
-			return nil, errors.New("start NATS server: not ready after 10 s")
+			return nil, fmt.Errorf("start NATS server: not ready after %v", attempts*each)
 		}
 	}
 	return s, nil

@@ -36,6 +36,7 @@ func startUp(t *testing.T, mode string) (stdout, stderr *output, stop func() err
 	}
 	t.Setenv("PATH", path)
 	t.Setenv("FAKE_MODE", mode)
+	t.Setenv("GORACE", "atexit_sleep_ms=0") // or each of them takes a second to exit
 	stdout, stderr = &output{}, &output{}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
