@@ -56,9 +56,11 @@ type queue struct {
 
 const (
 	period = 500 * time.Millisecond // between two looks at the mesh
-	// gather is how long replies to a status request are collected; the
-	// first is there in a millisecond, and with no worker at all NATS says so
-	// at once.
+	// firstReply is how long a worker may take to say its status: a
+	// millisecond, but more on a machine that is busy. With no worker at all
+	// NATS says so at once.
+	firstReply = time.Second
+	// gather is the silence after a reply that says it was the last.
 	gather = 80 * time.Millisecond
 )
 
@@ -106,11 +108,9 @@ func (a *Admission) askWorkers(ctx context.Context, stage subject.Stage) error {
 	if err := a.conn.PublishRequest(subject.Status(string(stage)), inbox, nil); err != nil {
 		return fmt.Errorf("ask %s for status: %w", stage, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, gather)
-	defer cancel()
 	found := []v1.WorkerStatus{}
-	for {
-		m, err := sub.NextMsgWithContext(ctx)
+	for wait := firstReply; ; wait = gather {
+		m, err := nextWithin(ctx, wait, sub)
 		if err != nil {
 			// No responders, or no more of them in time.
 			if !errors.Is(err, nats.ErrNoResponders) && !errors.Is(err, context.DeadlineExceeded) {
@@ -128,6 +128,12 @@ func (a *Admission) askWorkers(ctx context.Context, stage subject.Stage) error {
 	defer a.mu.Unlock()
 	a.workers[stage] = found
 	return nil
+}
+
+func nextWithin(ctx context.Context, d time.Duration, sub *nats.Subscription) (*nats.Msg, error) {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	return sub.NextMsgWithContext(ctx)
 }
 
 func (a *Admission) readBacklogs(ctx context.Context) error {

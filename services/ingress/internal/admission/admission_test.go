@@ -158,6 +158,25 @@ func TestClientThatHangsUpSpoilsNoAnswer(t *testing.T) {
 	}
 }
 
+// TestSlowWorkerIsNotAbsent: on a busy machine a reply takes its time.
+func TestSlowWorkerIsNotAbsent(t *testing.T) {
+	t.Parallel()
+	nc := bustest.StartEmpty(t).Connect(t)
+	body, err := json.Marshal(worker(1, map[string]float64{"marks": 1}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := nc.Subscribe(subject.Status("detect"), func(m *nats.Msg) {
+		time.Sleep(2 * gather)
+		m.Respond(body)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if _, problem := newAdmission(nc, nil).Admit(t.Context(), marks, subject.Interactive); problem != nil {
+		t.Error(problem)
+	}
+}
+
 func TestPipelinesSayWhatIsServed(t *testing.T) {
 	t.Parallel()
 	a := newAdmission(nil, nil)
