@@ -5,8 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
-	"sync"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -143,67 +144,84 @@ func (p *puller) ask(s *source) (*nats.Msg, error) {
 	}
 }
 
-// await waits on all sources and takes the first message that comes. A second
-// one that was already on its way is handed back at once.
+// await waits on all sources and takes the first message that comes.
+//
+// The inbox of the requests takes one message: the server itself gives it up
+// with the first, so that no other request is answered, and hands what could
+// no longer be delivered to the next who asks. That costs neither another
+// round trip nor a delivery.
 func (p *puller) await(ctx context.Context, mine []*source) (*nats.Msg, *source, error) {
-	first := make(chan *nats.Msg, 1)
-	var mu sync.Mutex
-	taken := false
-	inbox := p.nc.NewInbox()
-	sub, err := p.nc.Subscribe(inbox, func(m *nats.Msg) {
-		if !isWork(m) {
-			return
-		}
-		mu.Lock()
-		mineNow := !taken
-		taken = true
-		mu.Unlock()
-		if mineNow {
-			first <- m
-			return
-		}
-		if s := find(mine, m); s != nil {
-			s.note(m)
-			s.backlog.Add(1) // this one goes back
-		}
-		m.Nak() //nolint:errcheck // without it the message comes back after AckWait
-	})
-	if err != nil {
-		return nil, nil, fmt.Errorf("subscribe for work: %w", err)
-	}
-	// Drain, not Unsubscribe: what is on its way still reaches the handler.
-	defer sub.Drain() //nolint:errcheck // fails only when the connection is gone
-	for _, s := range mine {
-		if err := p.nc.PublishRequest(s.next, inbox, p.later); err != nil {
-			return nil, nil, fmt.Errorf("ask %s for work: %w", s.consumer, err)
-		}
-	}
 	give := time.NewTimer(p.wait + p.wait/10)
 	defer give.Stop()
-	var m *nats.Msg
+	for len(mine) > 0 {
+		m, err := p.first(ctx, give.C, mine)
+		if err != nil {
+			return nil, nil, err
+		}
+		if isWork(m) {
+			s := find(mine, m)
+			if s == nil {
+				return nil, nil, fmt.Errorf("take work: message of an unknown consumer: reply %q", m.Reply)
+			}
+			s.note(m)
+			return m, s, nil
+		}
+		if m.Header.Get("Status") == "408" {
+			return nil, nil, errNothing // the request has waited its time
+		}
+		// No such consumer, or a server that stops: wait for the others.
+		i, err := strconv.Atoi(m.Subject[strings.LastIndexByte(m.Subject, '.')+1:])
+		if err != nil || i >= len(mine) {
+			return nil, nil, fmt.Errorf("take work: status on %q", m.Subject)
+		}
+		mine = slices.Delete(slices.Clone(mine), i, i+1)
+	}
 	select {
-	case m = <-first:
 	case <-give.C:
+		return nil, nil, errNothing
+	case <-ctx.Done():
+		return nil, nil, ctx.Err()
+	}
+}
+
+// first asks all sources and returns the first that the server says: a
+// message, or a status on the inbox with the number of the source.
+func (p *puller) first(ctx context.Context, give <-chan time.Time, mine []*source) (*nats.Msg, error) {
+	said := make(chan *nats.Msg, 1)
+	inbox := p.nc.NewInbox()
+	sub, err := p.nc.ChanSubscribe(inbox+".*", said)
+	if err != nil {
+		return nil, fmt.Errorf("subscribe for work: %w", err)
+	}
+	if err := sub.AutoUnsubscribe(1); err != nil {
+		return nil, fmt.Errorf("subscribe for work: %w", err)
+	}
+	for i, s := range mine {
+		if err := p.nc.PublishRequest(s.next, inbox+"."+strconv.Itoa(i), p.later); err != nil {
+			sub.Unsubscribe() //nolint:errcheck // the connection is gone
+			return nil, fmt.Errorf("ask %s for work: %w", s.consumer, err)
+		}
+	}
+	select {
+	case m := <-said:
+		return m, nil
+	case <-give:
 		err = errNothing
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
-	if err != nil {
-		mu.Lock()
-		late := taken // it is in the channel: work on it rather than lose time
-		taken = true
-		mu.Unlock()
-		if !late {
-			return nil, nil, err
-		}
-		m = <-first
+	// What is on its way is not left to AckWait: nothing comes after the pong.
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	if e := errors.Join(sub.Drain(), p.nc.FlushWithContext(stop)); e != nil {
+		return nil, err
 	}
-	s := find(mine, m)
-	if s == nil {
-		return nil, nil, fmt.Errorf("take work: message of an unknown consumer: reply %q", m.Reply)
+	select {
+	case m := <-said:
+		return m, nil
+	default:
+		return nil, err
 	}
-	s.note(m)
-	return m, s, nil
 }
 
 // isWork tells a message from what the server says of the request: nothing
