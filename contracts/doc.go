@@ -23,7 +23,15 @@
 //	sight.v1.analyze.<pipeline>                        request-reply: picture in, answer out
 //	sight.v1.lookup.<job>                              request-reply: the answer or the state of a job
 //	sight.v1.status.<service>                          request-reply: every instance of a service answers
-//	sight.v1.cancel.<job>                              reserved
+//	sight.v1.cancel.<job>                              request-reply: drop a job; workers listen too
+//	sight.v1.events.<job or report>                    what happens to it, told once
+//	sight.v1.jobs.key.<sha256 of the key>              the job of an idempotency key, stream JOBS
+//	sight.v1.jobs.callback.<job or report>             how its callback goes, stream JOBS
+//	sight.v1.callbacks.<job or report>                 a callback that waits to be sent, stream CALLBACKS
+//	sight.v1.fetches.<pipeline>.<job>                  an image of a report that waits to be fetched, stream FETCHES
+//	sight.v1.reports.<report>                          what a report asked for, stream REPORTS
+//	sight.v1.reports.<report>.<done or failed>.<n>     the outcome of its image n
+//	sight.v1.reports.<report>.finished                 every image has its outcome
 //
 // A request to a stream subject is answered by the stream's acknowledgement;
 // who wants the answer uses sight.v1.analyze.
@@ -33,7 +41,9 @@
 // IMAGES carries the picture as it is: the bytes of a JPEG, PNG, WebP, BMP or
 // TIFF file and nothing else, so that any publisher can put one there. CROPS
 // carries one line of JSON ([v1.Crops]), a newline, and the pixels behind it.
-// PARTS, RESULTS and the replies are JSON ([v1.Part], [v1.Result]).
+// PARTS, RESULTS and the replies are JSON ([v1.Part], [v1.Result]). A message
+// in RESULTS with the header Nats-Marker-Reason has no body: it says that an
+// answer was there and is no longer kept.
 //
 // # Headers
 //
@@ -41,6 +51,9 @@
 //	Sight-Deadline   RFC 3339: the job is failed, and not worked on, after this moment
 //	Sight-Accepted   RFC 3339: when the mesh took the job
 //	Sight-Reply      subject to which the answer is published once it is stored
+//	Sight-Metadata   JSON object of strings: comes back with the answer
+//	Sight-Callback   URL that is called with the answer
+//	Sight-Report     <report>/<n>/<total>: the job is image n of a report
 //	traceparent, tracestate, baggage   W3C trace context, lower case
 //
 // Only these travel from hop to hop; Nats-* headers of an incoming message are

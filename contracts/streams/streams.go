@@ -4,6 +4,7 @@
 package streams
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,13 +23,37 @@ const (
 	Parts      = "PARTS"
 	Results    = "RESULTS"
 	Quarantine = "QUARANTINE"
+	Jobs       = "JOBS"
+	Callbacks  = "CALLBACKS"
+	Reports    = "REPORTS"
+	Fetches    = "FETCHES"
 )
 
 // Names of the consumers of the results service.
 const (
 	PartsConsumer   = "join"
 	ResultsConsumer = "reply"
+	ReportsConsumer = "expand"
 )
+
+// Names of the consumers of ingress.
+const (
+	CallbacksConsumer = "callback"
+	FetchesConsumer   = "fetch"
+)
+
+// CallbackAge is for how long a callback is tried.
+const CallbackAge = 24 * time.Hour
+
+// FetchTimeout is how long one fetch, and SendTimeout how long one attempt of
+// a callback may take.
+const (
+	FetchTimeout = 30 * time.Second
+	SendTimeout  = 15 * time.Second
+)
+
+// gone is for how long it is known that an answer was there.
+const gone = time.Hour
 
 // MaxMessage is the largest message that the mesh publishes: a picture or the
 // crops of one, with its facts. A server's max_payload has to allow it and
@@ -59,13 +84,17 @@ type Config struct {
 	Replicas int
 	// Storage of every stream.
 	Storage jetstream.StorageType
+	// ResultsAge and ReportsAge are how long answers and reports are kept. 0
+	// means an hour and a day.
+	ResultsAge time.Duration
+	ReportsAge time.Duration
 }
 
 // Streams gives the configuration of every stream.
 //
 // IMAGES and CROPS are work queues: an acknowledgement removes the message,
 // so that their size is the backlog, and a full one refuses what is new.
-// MaxBytes is reserved by the server; the sum here is 4.75 GiB.
+// MaxBytes is reserved by the server; the sum here is 6.3 GiB.
 func Streams(cfg Config) []jetstream.StreamConfig {
 	queue := jetstream.StreamConfig{
 		Retention: jetstream.WorkQueuePolicy,
@@ -90,11 +119,23 @@ func Streams(cfg Config) []jetstream.StreamConfig {
 			s.MaxMsgsPerSubject, s.MaxAge = 1, time.Hour
 		}),
 		with(keep, Results, "the answer of every job", subject.AllResults(), 1<<30, func(s *jetstream.StreamConfig) {
-			s.MaxMsgsPerSubject, s.MaxAge = 1, time.Hour
+			s.MaxMsgsPerSubject, s.MaxAge = 1, cmp.Or(cfg.ResultsAge, time.Hour)
+			// What is left of an answer says that it was there.
+			s.AllowMsgTTL, s.SubjectDeleteMarkerTTL = true, gone
 		}),
 		with(keep, Quarantine, "pictures that broke something", subject.AllQuarantine(), 512<<20, func(s *jetstream.StreamConfig) {
 			s.MaxMsgs, s.MaxAge = 10_000, 7*24*time.Hour
 		}),
+		with(keep, Jobs, "idempotency keys, and how callbacks go", subject.AllJobs(), 128<<20, func(s *jetstream.StreamConfig) {
+			s.MaxMsgsPerSubject, s.MaxAge = 1, 48*time.Hour
+		}),
+		with(queue, Callbacks, "callbacks that wait to be sent", subject.AllCallbacks(), 512<<20, func(s *jetstream.StreamConfig) {
+			s.MaxAge = CallbackAge + time.Hour
+		}),
+		with(keep, Reports, "reports and the outcomes of their images", subject.AllReports(), 768<<20, func(s *jetstream.StreamConfig) {
+			s.MaxMsgsPerSubject, s.MaxAge = 1, cmp.Or(cfg.ReportsAge, 24*time.Hour)
+		}),
+		with(queue, Fetches, "images of reports that wait to be fetched", subject.AllFetches(), 128<<20, func(s *jetstream.StreamConfig) {}),
 	}
 }
 
@@ -121,7 +162,8 @@ func WorkStream(s subject.Stage) string {
 // Consumers gives the configuration of every consumer: for detect and
 // classify one for each pipeline and priority, so that a pipeline without
 // workers holds up no other and each can be scaled on its own backlog; for
-// results one on PARTS and one on RESULTS.
+// results one on each of PARTS, RESULTS and REPORTS; for ingress one on each
+// of CALLBACKS and FETCHES.
 func Consumers(cfg Config) []Consumer {
 	durable := func(stream, name, filter string, ackWait time.Duration, deliver int) Consumer {
 		return Consumer{Stream: stream, Config: jetstream.ConsumerConfig{
@@ -143,10 +185,14 @@ func Consumers(cfg Config) []Consumer {
 				durable(Crops, WorkConsumer(subject.Classify, p, prio), subject.CropsOf(p, prio), AckWait, MaxDeliveries))
 		}
 	}
-	// Joining and replying are quick and safe to repeat, so never given up.
+	// What is safe to repeat is never given up by JetStream. Fetches and
+	// callbacks are given up by who does them, who has an outcome to store.
 	return append(cs,
 		durable(Parts, PartsConsumer, subject.AllParts(), AckWait, -1),
-		durable(Results, ResultsConsumer, subject.AllResults(), time.Second, -1))
+		durable(Results, ResultsConsumer, subject.AllResults(), time.Second, -1),
+		durable(Reports, ReportsConsumer, subject.Report("*"), 30*time.Second, -1),
+		durable(Callbacks, CallbacksConsumer, subject.AllCallbacks(), SendTimeout+15*time.Second, -1),
+		durable(Fetches, FetchesConsumer, subject.AllFetches(), FetchTimeout+30*time.Second, -1))
 }
 
 // Ensure creates or updates every stream and consumer. It can be run again at

@@ -98,8 +98,40 @@ func Lookup(job string) string { return Prefix + "lookup." + job }
 // Status is asked with an empty body; every instance of the service replies.
 func Status(service string) string { return Prefix + "status." + service }
 
-// Cancel is reserved for asking that a job be dropped.
+// Cancel is asked, with an empty body, that a job be dropped; the reply says
+// what could still be done. Workers listen to it too.
 func Cancel(job string) string { return Prefix + "cancel." + job }
+
+// Events is where the progress of a job or report is told while it happens;
+// nothing there is kept.
+func Events(id string) string { return Prefix + "events." + id }
+
+// JobOfKey is where the job of an idempotency key is kept; sum is the SHA-256
+// of the key in lower-case hex.
+func JobOfKey(sum string) string { return Prefix + "jobs.key." + sum }
+
+// CallbackState is where it is kept how the callback of a job or report goes.
+func CallbackState(id string) string { return Prefix + "jobs.callback." + id }
+
+// Callbacks is where the callback of a job or report waits to be sent.
+func Callbacks(id string) string { return Prefix + "callbacks." + id }
+
+// Fetches is where an image of a report waits to be fetched; its priority is
+// always bulk and not in the subject.
+func Fetches(pipeline, job string) string { return Prefix + "fetches." + pipeline + "." + job }
+
+// Report is where what a report asked for is kept.
+func Report(report string) string { return Prefix + "reports." + report }
+
+// ReportOutcome is where the outcome of image n of a report is kept; status
+// is done or failed.
+func ReportOutcome(report, status string, n int) string {
+	return Report(report) + "." + status + "." + strconv.Itoa(n)
+}
+
+// ReportFinished is where it is kept that every image of a report has its
+// outcome.
+func ReportFinished(report string) string { return Report(report) + ".finished" }
 
 // The wildcards below name a whole family, for streams and consumers.
 
@@ -117,6 +149,18 @@ func AllResults() string { return Prefix + "results.>" }
 
 // AllQuarantine matches everything in quarantine.
 func AllQuarantine() string { return Prefix + "quarantine.>" }
+
+// AllJobs matches what is kept of jobs besides their answers.
+func AllJobs() string { return Prefix + "jobs.>" }
+
+// AllCallbacks matches every callback that waits.
+func AllCallbacks() string { return Prefix + "callbacks.>" }
+
+// AllFetches matches every image that waits to be fetched.
+func AllFetches() string { return Prefix + "fetches.>" }
+
+// AllReports matches everything that is kept of reports.
+func AllReports() string { return Prefix + "reports.>" }
 
 // ImagesOf matches the pictures of one pipeline and priority.
 func ImagesOf(pipeline string, p Priority) string {
@@ -187,9 +231,29 @@ func ParseAnalyze(s string) (pipeline string, err error) {
 	return t[0], nil
 }
 
+// ParseFetches takes a subject built by [Fetches] apart.
+func ParseFetches(s string) (Job, error) {
+	t, err := tokens(s, "fetches", 2)
+	if err != nil {
+		return Job{}, err
+	}
+	return checked(s, Job{Pipeline: t[0], Priority: Bulk, ID: t[1]})
+}
+
 // ParseLookup returns the job of a subject built by [Lookup].
-func ParseLookup(s string) (job string, err error) {
-	t, err := tokens(s, "lookup", 1)
+func ParseLookup(s string) (job string, err error) { return parseJob(s, "lookup") }
+
+// ParseCancel returns the job of a subject built by [Cancel].
+func ParseCancel(s string) (job string, err error) { return parseJob(s, "cancel") }
+
+// ParseCallbacks returns the job or report of a subject built by [Callbacks].
+func ParseCallbacks(s string) (id string, err error) { return parseJob(s, "callbacks") }
+
+// ParseReport returns the report of a subject built by [Report].
+func ParseReport(s string) (report string, err error) { return parseJob(s, "reports") }
+
+func parseJob(s, family string) (string, error) {
+	t, err := tokens(s, family, 1)
 	if err != nil {
 		return "", err
 	}

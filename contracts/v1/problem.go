@@ -35,6 +35,12 @@ const (
 	DeadlineExceeded  Code = "deadline-exceeded"
 	TooManyDeliveries Code = "too-many-deliveries"
 	Internal          Code = "internal"
+	UnknownReport     Code = "unknown-report"
+	JobExpired        Code = "job-expired"
+	JobFinished       Code = "job-finished"
+	Cancelled         Code = "cancelled"
+	KeyConflict       Code = "idempotency-conflict"
+	TooManyImages     Code = "too-many-images"
 )
 
 // ProblemBase is what the type of every problem begins with; the code follows.
@@ -69,6 +75,12 @@ var problems = map[Code]struct {
 	DeadlineExceeded:  {http.StatusGatewayTimeout, "The job's deadline passed"},
 	TooManyDeliveries: {http.StatusInternalServerError, "The job was tried too often without an outcome"},
 	Internal:          {http.StatusInternalServerError, "Something failed that should not have"},
+	UnknownReport:     {http.StatusNotFound, "There is no such report"},
+	JobExpired:        {http.StatusGone, "The job's answer is no longer kept"},
+	JobFinished:       {http.StatusConflict, "The job has its answer already"},
+	Cancelled:         {http.StatusConflict, "The job was cancelled"},
+	KeyConflict:       {http.StatusConflict, "The idempotency key was used for something else"},
+	TooManyImages:     {http.StatusBadRequest, "The report has too many images"},
 }
 
 // Codes lists every code, in no particular order.

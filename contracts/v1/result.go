@@ -39,7 +39,15 @@ type Result struct {
 	Timings *Timings `json:"timings,omitempty"`
 	TraceID string   `json:"trace_id,omitempty"`
 	Problem *Problem `json:"problem,omitempty"`
+	// Metadata is what the client said of the job.
+	Metadata map[string]string `json:"metadata,omitempty"`
+	// Callback says how the job's callback goes; only where a job that has one
+	// is asked for.
+	Callback *Callback `json:"callback,omitempty"`
 }
+
+// Final reports whether the job has its outcome.
+func (r Result) Final() bool { return r.Status == Done || r.Status == Failed }
 
 // Image describes the picture as it came. Width and Height are those of the
 // upright picture, the space in which boxes are given.

@@ -27,6 +27,8 @@ func messages() map[string]any {
 	return map[string]any{
 		"result": v1.Result{}, "crops": v1.Crops{}, "part": v1.Part{}, "problem": v1.Problem{},
 		"worker-status": v1.WorkerStatus{}, "pipelines": v1.Pipelines{},
+		"event": v1.Event{}, "cancellation": v1.Cancellation{}, "callback": v1.Callback{},
+		"callback-body": v1.CallbackBody{}, "manifest": v1.Manifest{}, "fetch": v1.Fetch{}, "report": v1.Report{},
 		"lane-start": lane.Start{}, "lane-ready": lane.Ready{}, "lane-failed": lane.Failed{},
 		"lane-detect": lane.Detect{}, "lane-detected": lane.Detected{},
 		"lane-classify": lane.Classify{}, "lane-classified": lane.Classified{},

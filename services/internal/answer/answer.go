@@ -76,9 +76,15 @@ func Failed(job subject.Job, p *v1.Problem) v1.Result {
 }
 
 // Message makes the RESULTS message of an answer, which gets the trace id of
-// ctx; h is the header of the message that the answer follows from.
+// ctx and the client's metadata; h is the header of the message that the
+// answer follows from.
 func Message(ctx context.Context, h nats.Header, r v1.Result) (bus.Message, error) {
 	r.TraceID = trace.SpanContextFromContext(ctx).TraceID().String()
+	if m := h.Get(v1.HeaderMetadata); m != "" {
+		if err := json.Unmarshal([]byte(m), &r.Metadata); err != nil {
+			r.Metadata = nil // whoever wrote it knows no better; the answer counts
+		}
+	}
 	body, err := json.Marshal(r)
 	if err != nil {
 		return bus.Message{}, fmt.Errorf("encode the answer of %s: %w", r.ID, err)
