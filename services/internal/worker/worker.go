@@ -52,6 +52,7 @@ type Worker struct {
 	pipelines map[string]pipeline.Pipeline
 	sources   []*source
 	metrics   metrics
+	cancelled cancelled
 
 	mu     sync.Mutex
 	inHand map[*nats.Msg]struct{}
@@ -90,6 +91,12 @@ func New(cfg Config) *Worker {
 // Run takes and does work until ctx ends, then finishes what is in hand until
 // hard ends, and returns when its lanes have ended too.
 func (w *Worker) Run(ctx, hard context.Context) error {
+	cancels, err := w.cancelled.listen(w.cfg.Conn)
+	if err != nil {
+		return err
+	}
+	defer cancels.Unsubscribe() //nolint:errcheck // fails only when the connection is gone
+
 	poolCtx, endPool := context.WithCancel(context.WithoutCancel(ctx))
 	defer endPool()
 	var pool errgroup.Group
@@ -183,6 +190,9 @@ func (w *Worker) see(ctx context.Context, lane *lanes.Lane, src *source, msg *na
 func (w *Worker) do(ctx context.Context, lane *lanes.Lane, release func(), d *Delivery) (outcome string) {
 	msgs, err := w.work(ctx, lane, d)
 	release()
+	if err == nil && w.cancelled.has(d.Job.ID) {
+		err = errCancelled()
+	}
 	if err == nil {
 		err = w.publish(ctx, d.Deadline, msgs)
 	}
@@ -208,10 +218,19 @@ func (w *Worker) do(ctx context.Context, lane *lanes.Lane, release func(), d *De
 	return "retried"
 }
 
+// stageEvents says what a stage is doing.
+var stageEvents = map[subject.Stage]v1.EventName{subject.Detect: v1.EventDetecting, subject.Classify: v1.EventClassifying}
+
+func errCancelled() *v1.Problem { return v1.NewProblem(v1.Cancelled, "the job was cancelled") }
+
 func (w *Worker) work(ctx context.Context, lane *lanes.Lane, d *Delivery) ([]bus.Message, error) {
 	p, ok := w.pipelines[d.Job.Pipeline]
 	if !ok {
 		return nil, v1.NewProblem(v1.UnknownPipeline, "this worker knows no pipeline %q", d.Job.Pipeline)
+	}
+	if w.cancelled.has(d.Job.ID) {
+		w.metrics.avoided.WithLabelValues("cancelled").Inc()
+		return nil, errCancelled()
 	}
 	if err := d.setDeadline(p.JobDeadline(d.Job.Priority)); err != nil {
 		return nil, err
@@ -222,6 +241,9 @@ func (w *Worker) work(ctx context.Context, lane *lanes.Lane, d *Delivery) ([]bus
 	if !time.Now().Before(d.Deadline) {
 		w.metrics.avoided.WithLabelValues("deadline").Inc()
 		return nil, v1.NewProblem(v1.DeadlineExceeded, "the deadline %s passed before a lane was free", d.Deadline.UTC().Format(time.RFC3339))
+	}
+	if err := bus.Tell(w.cfg.Conn, v1.Event{ID: d.Job.ID, Event: stageEvents[w.cfg.Stage], At: time.Now().UTC(), Part: d.Job.Part}); err != nil {
+		w.cfg.Logger.DebugContext(ctx, "cannot tell what happens", "error", err)
 	}
 	ctx, cancel := context.WithDeadline(ctx, d.Deadline)
 	defer cancel()

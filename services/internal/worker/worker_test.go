@@ -367,3 +367,52 @@ func TestActionFor(t *testing.T) {
 		}
 	}
 }
+
+func TestCancelledJobsEndAsCancelled(t *testing.T) {
+	m := newMesh(t)
+	nc := m.Connect(t)
+	events := make(chan *nats.Msg, 10)
+	if _, err := nc.ChanSubscribe(subject.Events("*"), events); err != nil {
+		t.Fatal(err)
+	}
+	begun := make(chan string, 10)
+	w := startWorker(t, m.Server, 1, begun)
+	m.send(t, interactive("inhand"), order{MS: 500})
+	m.send(t, interactive("queued"), order{})
+	<-begun
+	for _, job := range []string{"inhand", "queued"} {
+		if err := nc.Publish(subject.Cancel(job), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, job := range []string{"inhand", "queued"} {
+		if r := m.result(t, "a", job); r.Status != v1.Failed || r.Problem.Code != v1.Cancelled {
+			t.Errorf("%s: %+v, want cancelled", job, r)
+		}
+	}
+	if n := w.handler.did.Load(); n != 1 {
+		t.Errorf("the lane did %d, want only the one in hand", n)
+	}
+	var e v1.Event
+	if err := json.Unmarshal((<-events).Data, &e); err != nil || e.ID != "inhand" || e.Event != v1.EventDetecting || e.At.IsZero() {
+		t.Errorf("event %+v, %v", e, err)
+	}
+	if len(events) != 0 {
+		t.Errorf("%d events of a job that never began", len(events))
+	}
+}
+
+func TestCancelledJobsAreForgottenInTime(t *testing.T) {
+	t.Parallel()
+	var c cancelled
+	for i := range 2 * remembered {
+		c.add(fmt.Sprint(i))
+		c.add(fmt.Sprint(i)) // again: it takes no second place
+	}
+	if n := len(c.jobs); n != remembered {
+		t.Errorf("remembers %d, want %d", n, remembered)
+	}
+	if c.has("0") || !c.has(fmt.Sprint(remembered)) || !c.has(fmt.Sprint(2*remembered-1)) {
+		t.Error("want the last ones remembered and no others")
+	}
+}

@@ -1,0 +1,56 @@
+package worker
+
+import (
+	"fmt"
+	"sync"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/sightmesh/sightmesh/contracts/subject"
+)
+
+// remembered bounds the cancelled jobs that a worker knows. Their messages are
+// removed from the streams too; what is remembered is for those that a worker
+// had already taken, or publishes a moment later.
+const remembered = 4096
+
+// cancelled knows the last jobs that were cancelled.
+type cancelled struct {
+	mu   sync.Mutex
+	jobs map[string]bool
+	ring [remembered]string
+	next int
+}
+
+// listen learns of cancelled jobs until the subscription ends.
+func (c *cancelled) listen(nc *nats.Conn) (*nats.Subscription, error) {
+	sub, err := nc.Subscribe(subject.Cancel("*"), func(m *nats.Msg) {
+		if job, err := subject.ParseCancel(m.Subject); err == nil {
+			c.add(job)
+		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listen for cancelled jobs: %w", err)
+	}
+	return sub, nil
+}
+
+func (c *cancelled) add(job string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.jobs == nil {
+		c.jobs = map[string]bool{}
+	}
+	if c.jobs[job] {
+		return
+	}
+	delete(c.jobs, c.ring[c.next])
+	c.ring[c.next], c.jobs[job] = job, true
+	c.next = (c.next + 1) % remembered
+}
+
+func (c *cancelled) has(job string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.jobs[job]
+}
