@@ -162,6 +162,9 @@ func AllFetches() string { return Prefix + "fetches.>" }
 // AllReports matches everything that is kept of reports.
 func AllReports() string { return Prefix + "reports.>" }
 
+// AllOutcomes matches the outcomes of the images of one report.
+func AllOutcomes(report string) string { return Report(report) + ".*.*" }
+
 // ImagesOf matches the pictures of one pipeline and priority.
 func ImagesOf(pipeline string, p Priority) string {
 	return Prefix + "images." + pipeline + "." + string(p) + ".*"

@@ -113,7 +113,7 @@ func (l *testLane) Detect(d lane.Detect, order []byte) (lane.Detected, [][]byte,
 	case "problem":
 		return lane.Detected{}, nil, v1.NewProblem(v1.Damaged, "as ordered")
 	case "env":
-		return lane.Detected{Regions: []lane.Region{{Label: os.Getenv("OMP_THREAD_LIMIT")}}}, nil, nil
+		return lane.Detected{Regions: []lane.Region{{Label: os.Getenv("OMP_THREAD_LIMIT") + os.Getenv("GOMAXPROCS")}}}, nil, nil
 	case "pid":
 		return lane.Detected{Width: os.Getpid()}, nil, nil
 	case "sockets":
@@ -434,8 +434,8 @@ func expired() context.Context {
 func TestWhatALaneInherits(t *testing.T) {
 	t.Parallel()
 	b := startPool(t, Config{Programs: []Program{program("p")}, Lanes: 4})
-	if d, err := b.ask(t, context.Background(), "p", "env"); err != nil || d.Regions[0].Label != "1" {
-		t.Errorf("OMP_THREAD_LIMIT: %+v %v", d.Regions, err)
+	if d, err := b.ask(t, context.Background(), "p", "env"); err != nil || d.Regions[0].Label != "11" {
+		t.Errorf("OMP_THREAD_LIMIT and GOMAXPROCS: %+v %v", d.Regions, err)
 	}
 	// Its own end of its own socket, FileConn's copy of that, and no end of a
 	// sibling's.

@@ -69,7 +69,8 @@ func startProcess(prog Program, log *slog.Logger) (*process, error) {
 		words: &lastWords{log: log}, dead: make(chan struct{}),
 	}
 	p.cmd = exec.Command(prog.Argv[0], prog.Argv[1:]...)
-	p.cmd.Env = append(os.Environ(), "OMP_THREAD_LIMIT=1") // the last one counts
+	// A lane is one thread of work, however it was written. The last one counts.
+	p.cmd.Env = append(os.Environ(), "OMP_THREAD_LIMIT=1", "GOMAXPROCS=1")
 	p.cmd.Stdout, p.cmd.Stderr = p.words, p.words
 	p.cmd.ExtraFiles = []*os.File{theirs} // becomes lane.FD
 	// A group of its own: a terminal's Ctrl-C is for the parent, and what the

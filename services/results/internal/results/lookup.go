@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nats.go/micro"
 	"golang.org/x/sync/errgroup"
@@ -16,6 +17,7 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
+	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
 // lookup answers what became of a job.
@@ -39,16 +41,32 @@ func newLookup(js jetstream.JetStream, log *slog.Logger) *lookup {
 }
 
 func (l *lookup) register(svc micro.Service) error {
-	err := svc.AddEndpoint("lookup", micro.HandlerFunc(func(r micro.Request) {
+	return l.serve(svc, "lookup", subject.Lookup("*"), func(ctx context.Context, s string) ([]byte, error) {
+		job, err := subject.ParseLookup(s)
+		if err != nil {
+			return nil, errNoJob()
+		}
+		return l.find(ctx, job)
+	})
+}
+
+func errNoJob() *v1.Problem {
+	return v1.NewProblem(v1.UnknownJob, "a job is named by 1 to 64 of A-Z, a-z, 0-9, '_' and '-'")
+}
+
+// serve adds an endpoint whose requests are answered by f, which gets their
+// subject.
+func (l *lookup) serve(svc micro.Service, name, subj string, f func(context.Context, string) ([]byte, error)) error {
+	err := svc.AddEndpoint(name, micro.HandlerFunc(func(r micro.Request) {
 		l.requests.Go(func() error {
-			if err := l.answer(r); err != nil {
-				l.log.Warn("cannot answer a lookup", "subject", r.Subject(), "error", err)
+			if err := answerWith(r, f); err != nil {
+				l.log.Warn("cannot answer", "subject", r.Subject(), "error", err)
 			}
 			return nil
 		})
-	}), micro.WithEndpointSubject(subject.Lookup("*")))
+	}), micro.WithEndpointSubject(subj))
 	if err != nil {
-		return fmt.Errorf("serve lookup: %w", err)
+		return fmt.Errorf("serve %s: %w", name, err)
 	}
 	return nil
 }
@@ -56,14 +74,10 @@ func (l *lookup) register(svc micro.Service) error {
 // wait returns when no request is under way.
 func (l *lookup) wait() { _ = l.requests.Wait() } // its functions return no errors
 
-func (l *lookup) answer(r micro.Request) error {
-	job, err := subject.ParseLookup(r.Subject())
-	if err != nil {
-		return bus.RespondProblem(r, v1.NewProblem(v1.UnknownJob, "a job is named by 1 to 64 of A-Z, a-z, 0-9, '_' and '-'"))
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), lookupTimeout)
+func answerWith(r micro.Request, f func(context.Context, string) ([]byte, error)) error {
+	ctx, cancel := context.WithTimeout(telemetry.Extract(context.Background(), nats.Header(r.Headers())), lookupTimeout)
 	defer cancel()
-	body, err := l.find(ctx, job)
+	body, err := f(ctx, r.Subject())
 	var p *v1.Problem
 	switch {
 	case errors.As(err, &p):
@@ -77,6 +91,19 @@ func (l *lookup) answer(r micro.Request) error {
 	return nil
 }
 
+// place is where something of a job can wait.
+type place struct{ stream, subjects string }
+
+// places lists them in the order in which a job passes them.
+func places(job string) []place {
+	return []place{
+		{streams.Fetches, subject.Fetches("*", job)},
+		{streams.Images, subject.Prefix + "images.*.*." + job},
+		{streams.Crops, subject.Prefix + "crops.*.*." + job + ".*"},
+		{streams.Parts, subject.Prefix + "parts.*." + job + ".*"},
+	}
+}
+
 // find gives the answer of a job, or its state while it has none. A job only
 // moves forward, so the streams are asked in the order in which it passes
 // them, and RESULTS, which is asked first because most questions come late, is
@@ -86,12 +113,8 @@ func (l *lookup) find(ctx context.Context, job string) ([]byte, error) {
 	if body != nil || err != nil {
 		return body, err
 	}
-	for _, step := range []struct{ stream, subjects string }{
-		{streams.Images, subject.Prefix + "images.*.*." + job},
-		{streams.Crops, subject.Prefix + "crops.*.*." + job + ".*"},
-		{streams.Parts, subject.Prefix + "parts.*." + job + ".*"},
-	} {
-		r, err := l.inStream(ctx, step.stream, step.subjects, job)
+	for _, p := range places(job) {
+		r, err := l.inStream(ctx, p.stream, p.subjects, job)
 		if err != nil {
 			return nil, err
 		}
@@ -111,13 +134,44 @@ func (l *lookup) stored(ctx context.Context, job string) ([]byte, error) {
 		return nil, fmt.Errorf("look up answer: %w", err)
 	}
 	m, err := s.GetLastMsgForSubject(ctx, subject.Results("*", job))
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
+	switch {
+	case errors.Is(err, jetstream.ErrMsgNotFound):
 		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("look up answer: %w", err)
+	case m.Header.Get(v1.HeaderMarker) != "":
+		return nil, v1.NewProblem(v1.JobExpired, "the answer of job %s was kept for its time", job)
+	case m.Header.Get(v1.HeaderCallback) == "":
+		return m.Data, nil
 	}
-	if err != nil {
+	var r v1.Result
+	if err := json.Unmarshal(m.Data, &r); err != nil {
 		return nil, fmt.Errorf("look up answer: %w", err)
 	}
-	return m.Data, nil
+	if r.Callback, err = l.callback(ctx, job); err != nil {
+		return nil, err
+	}
+	return json.Marshal(r)
+}
+
+// callback says how the callback of a job goes.
+func (l *lookup) callback(ctx context.Context, job string) (*v1.Callback, error) {
+	s, err := l.js.Stream(ctx, streams.Jobs)
+	if err != nil {
+		return nil, fmt.Errorf("look up callback: %w", err)
+	}
+	m, err := s.GetLastMsgForSubject(ctx, subject.CallbackState(job))
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return &v1.Callback{State: v1.CallbackPending}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look up callback: %w", err)
+	}
+	c := new(v1.Callback)
+	if err := json.Unmarshal(m.Data, c); err != nil {
+		return nil, fmt.Errorf("look up callback: %w", err)
+	}
+	return c, nil
 }
 
 // inStream says whether something of the job waits in a stream, and then
@@ -133,6 +187,11 @@ func (l *lookup) inStream(ctx context.Context, stream, filter, job string) (*v1.
 	}
 	for name := range info.State.Subjects {
 		r := &v1.Result{ID: job, Status: v1.Running}
+		if stream == streams.Fetches {
+			j, err := subject.ParseFetches(name)
+			r.Pipeline, r.Status = j.Pipeline, v1.Queued
+			return r, err
+		}
 		if stream == streams.Parts {
 			j, err := subject.ParseParts(name)
 			r.Pipeline = j.Pipeline

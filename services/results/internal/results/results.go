@@ -5,6 +5,7 @@ package results
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
@@ -23,6 +25,8 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/bus"
 	"github.com/sightmesh/sightmesh/services/internal/run"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
+	"github.com/sightmesh/sightmesh/services/results/internal/callbacks"
+	"github.com/sightmesh/sightmesh/services/results/internal/reports"
 )
 
 // Service is the results service.
@@ -35,6 +39,12 @@ type Service struct {
 	log       *slog.Logger
 	ready     func(bool)
 	lookup    *lookup
+	cancel    *cancel
+	reports   *reports.Keeper
+	// follows are what remains to be done for answers of jobs that have a
+	// report or a callback: it takes longer than a reply and must not delay
+	// those behind it.
+	follows errgroup.Group
 
 	answers *prometheus.CounterVec
 	replies prometheus.Counter
@@ -62,8 +72,14 @@ func New(p *run.Process) (*Service, error) {
 	for _, pl := range p.Pipelines {
 		s.pipelines[pl.Name] = pl
 	}
+	s.reports = reports.New(p.Conn, p.JetStream, p.Publisher)
+	s.follows.SetLimit(maxFollows)
 	s.lookup = newLookup(p.JetStream, p.Logger)
 	if err := s.lookup.register(p.Micro); err != nil {
+		return nil, err
+	}
+	s.cancel = newCancel(s.lookup, p.Publisher, f)
+	if err := s.cancel.register(p.Micro); err != nil {
 		return nil, err
 	}
 	if err := p.ServeStatus(func() any { return status{Service: p.Service, Instance: p.Instance, Version: run.Version} }); err != nil {
@@ -90,14 +106,24 @@ func (s *Service) Run(ctx, _ context.Context) error {
 	}
 	consume(streams.Parts, streams.PartsConsumer, s.join)
 	consume(streams.Results, streams.ResultsConsumer, s.reply)
+	consume(streams.Reports, streams.ReportsConsumer, s.expand)
 	s.ready(true)
 	err := g.Wait()
+	_ = s.follows.Wait() // its functions return no errors
 	s.lookup.wait()
 	return err
 }
 
+// maxFollows bounds what is done at a time for answers with a report or a
+// callback.
+const maxFollows = 16
+
 // reply sends a stored answer to the request that waits for it.
 func (s *Service) reply(ctx context.Context, m jetstream.Msg) {
+	if m.Headers().Get(v1.HeaderMarker) != "" {
+		s.done(m) // an answer whose time is over
+		return
+	}
 	taken, err := take(m, subject.ParseResults)
 	if err != nil {
 		s.drop(m, err)
@@ -118,6 +144,77 @@ func (s *Service) reply(ctx context.Context, m jetstream.Msg) {
 			return
 		}
 		s.replies.Inc()
+	}
+	var r struct{ Status v1.Status }
+	if err := json.Unmarshal(m.Data(), &r); err != nil {
+		s.drop(m, fmt.Errorf("decode answer: %w", err))
+		return
+	}
+	item, url := m.Headers().Get(v1.HeaderReport), m.Headers().Get(v1.HeaderCallback)
+	if item == "" && url == "" {
+		s.tell(taken.Job.ID, r.Status)
+		s.done(m)
+		return
+	}
+	s.follows.Go(func() error {
+		ctx, span := bus.StartProcess(ctx, s.tracer, taken)
+		defer span.End()
+		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+		defer cancel()
+		if err := s.follow(ctx, taken, r.Status, item, url, m.Data()); err != nil {
+			span.SetStatus(codes.Error, err.Error())
+			s.log.WarnContext(ctx, "cannot follow an answer up yet", "error", err)
+			s.again(m)
+			return nil
+		}
+		s.tell(taken.Job.ID, r.Status)
+		s.done(m)
+		return nil
+	})
+}
+
+// follow does what an answer brings about besides the reply.
+func (s *Service) follow(ctx context.Context, t bus.Taken, status v1.Status, item, url string, result []byte) error {
+	if item != "" {
+		i, err := v1.ParseReportItem(item)
+		if err == nil {
+			err = s.reports.Outcome(ctx, i, status, result)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if url != "" {
+		m, err := callbacks.Of(t.Job.ID, status, url, t.Stored.UTC(), result)
+		if err != nil {
+			return err
+		}
+		return s.publisher.Publish(ctx, m)
+	}
+	return nil
+}
+
+// tell says to whoever watches that a job is done; it is stored by now.
+func (s *Service) tell(job string, status v1.Status) {
+	if err := bus.Tell(s.conn, v1.Event{ID: job, Event: v1.EventName(status), At: time.Now().UTC(), Status: status}); err != nil {
+		s.log.Debug("cannot tell what happens", "error", err)
+	}
+}
+
+// expand queues the images of a report.
+func (s *Service) expand(ctx context.Context, m jetstream.Msg) {
+	ctx, span := s.tracer.Start(telemetry.Extract(ctx, m.Headers()), "expand report", trace.WithSpanKind(trace.SpanKindConsumer))
+	defer span.End()
+	var manifest v1.Manifest
+	if err := json.Unmarshal(m.Data(), &manifest); err != nil {
+		s.drop(m, fmt.Errorf("decode report: %w", err))
+		return
+	}
+	if err := s.reports.Expand(ctx, manifest, m.Headers(), m.InProgress); err != nil {
+		span.SetStatus(codes.Error, err.Error())
+		s.log.WarnContext(ctx, "cannot expand a report yet", "error", err)
+		s.again(m)
+		return
 	}
 	s.done(m)
 }

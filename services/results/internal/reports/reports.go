@@ -1,0 +1,157 @@
+// Package reports keeps the reports: it queues the images that a report wants
+// fetched, keeps the outcome of each, and says when all of them are there.
+//
+// It holds nothing in memory. Every step is stored under a message id or a
+// subject of its own, so that it can be repeated after whatever died.
+package reports
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/sightmesh/sightmesh/contracts/streams"
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/internal/bus"
+	"github.com/sightmesh/sightmesh/services/results/internal/callbacks"
+)
+
+// Keeper keeps reports.
+type Keeper struct {
+	conn      *nats.Conn
+	js        jetstream.JetStream
+	publisher *bus.Publisher
+}
+
+// New returns a keeper that publishes through p.
+func New(conn *nats.Conn, js jetstream.JetStream, p *bus.Publisher) *Keeper {
+	return &Keeper{conn: conn, js: js, publisher: p}
+}
+
+// Expand queues every image of a report that has a URL. header carries the
+// trace of the request that brought the report; alive is called now and then
+// while a long report is expanded.
+func (k *Keeper) Expand(ctx context.Context, m v1.Manifest, header nats.Header, alive func() error) error {
+	for i, image := range m.Images {
+		if image.URL == "" {
+			continue // it was uploaded, and is a job already
+		}
+		item := v1.ReportItem{Report: m.ID, N: i, Total: len(m.Images)}
+		body, err := json.Marshal(v1.Fetch{URL: image.URL, Deadline: m.Deadline})
+		if err != nil {
+			return fmt.Errorf("expand report %s: %w", m.ID, err)
+		}
+		h := bus.Travel(header)
+		h.Set(v1.HeaderReport, item.String())
+		h.Set(v1.HeaderAccepted, m.Accepted.Format(time.RFC3339Nano))
+		h.Set(v1.HeaderDeadline, m.Deadline.Format(time.RFC3339Nano))
+		if len(image.Metadata) > 0 {
+			meta, err := json.Marshal(image.Metadata)
+			if err != nil {
+				return fmt.Errorf("expand report %s: %w", m.ID, err)
+			}
+			h.Set(v1.HeaderMetadata, string(meta))
+		}
+		if err := k.publisher.Publish(ctx, bus.Message{
+			Subject: subject.Fetches(m.Pipeline, item.Job()), Stream: streams.Fetches,
+			ID: v1.MsgID(item.Job(), "fetches"), Header: h, Body: body,
+		}); err != nil {
+			return fmt.Errorf("expand report %s: %w", m.ID, err)
+		}
+		if i%100 == 99 {
+			if err := alive(); err != nil {
+				return fmt.Errorf("expand report %s: %w", m.ID, err)
+			}
+		}
+	}
+	// Uploaded images may all have had their outcomes before the report was
+	// stored.
+	_, err := k.finish(ctx, m.ID, len(m.Images))
+	return err
+}
+
+// Outcome keeps the outcome of one image, and finishes the report when it is
+// the last. result is the body of the image's RESULTS message.
+func (k *Keeper) Outcome(ctx context.Context, item v1.ReportItem, status v1.Status, result []byte) error {
+	err := k.publisher.Publish(ctx, bus.Message{
+		Subject: subject.ReportOutcome(item.Report, string(status), item.N), Stream: streams.Reports,
+		ID: v1.MsgID(item.Job(), "reports"), Body: result,
+	})
+	if err != nil {
+		return fmt.Errorf("keep outcome %s: %w", item, err)
+	}
+	counts, err := k.finish(ctx, item.Report, item.Total)
+	if err != nil {
+		return err
+	}
+	return bus.Tell(k.conn, v1.Event{
+		ID: item.Report, Event: v1.EventImage, At: time.Now().UTC(), Image: &item.N, Status: status, Counts: &counts,
+	})
+}
+
+// finish counts the outcomes of a report, and when all are there stores that
+// it is done, once, and queues its callback.
+func (k *Keeper) finish(ctx context.Context, report string, total int) (v1.Counts, error) {
+	counts := v1.Counts{Total: total}
+	s, err := k.js.Stream(ctx, streams.Reports)
+	if err != nil {
+		return counts, fmt.Errorf("count outcomes of %s: %w", report, err)
+	}
+	info, err := s.Info(ctx, jetstream.WithSubjectFilter(subject.AllOutcomes(report)))
+	if err != nil {
+		return counts, fmt.Errorf("count outcomes of %s: %w", report, err)
+	}
+	for name := range info.State.Subjects {
+		if strings.HasPrefix(name, subject.Report(report)+"."+string(v1.Done)+".") {
+			counts.Done++
+		} else {
+			counts.Failed++
+		}
+	}
+	if counts.Done+counts.Failed < total {
+		return counts, nil
+	}
+	raw, err := s.GetLastMsgForSubject(ctx, subject.Report(report))
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return counts, nil // the report is still being uploaded
+	}
+	if err != nil {
+		return counts, fmt.Errorf("finish report %s: %w", report, err)
+	}
+	var m v1.Manifest
+	if err := json.Unmarshal(raw.Data, &m); err != nil {
+		return counts, fmt.Errorf("finish report %s: decode: %w", report, err)
+	}
+	return counts, k.done(ctx, m, counts)
+}
+
+func (k *Keeper) done(ctx context.Context, m v1.Manifest, counts v1.Counts) error {
+	now := time.Now().UTC()
+	r := v1.Report{ID: m.ID, Pipeline: m.Pipeline, Status: v1.Done, Accepted: m.Accepted, Counts: counts, Metadata: m.Metadata}
+	if m.Callback != "" {
+		msg, err := callbacks.OfReport(r, m.Callback, now)
+		if err != nil {
+			return err
+		}
+		if err := k.publisher.Publish(ctx, msg); err != nil {
+			return fmt.Errorf("finish report %s: %w", m.ID, err)
+		}
+	}
+	body, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("finish report %s: %w", m.ID, err)
+	}
+	if err := k.publisher.Publish(ctx, bus.Message{
+		Subject: subject.ReportFinished(m.ID), Stream: streams.Reports, ID: v1.MsgID(m.ID, "finished"), Body: body,
+	}); err != nil {
+		return fmt.Errorf("finish report %s: %w", m.ID, err)
+	}
+	return bus.Tell(k.conn, v1.Event{ID: m.ID, Event: v1.EventDone, At: now, Status: v1.Done, Counts: &counts})
+}

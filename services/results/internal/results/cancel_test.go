@@ -1,0 +1,116 @@
+package results
+
+import (
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/sightmesh/sightmesh/contracts/streams"
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// cancel asks the endpoint; exactly one of the two is set.
+func (b bench) cancel(t *testing.T, job string) (*v1.Cancellation, *v1.Problem) {
+	t.Helper()
+	m, err := b.nc.Request(subject.Cancel(job), nil, 5*time.Second)
+	if err != nil {
+		t.Fatalf("cancel %s: %v", job, err)
+	}
+	c, p := new(v1.Cancellation), new(v1.Problem)
+	if m.Header.Get("Nats-Service-Error-Code") != "" {
+		c = nil
+		err = json.Unmarshal(m.Data, p)
+	} else {
+		p = nil
+		err = json.Unmarshal(m.Data, c)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, p
+}
+
+func (b bench) left(t *testing.T, stream string) uint64 {
+	t.Helper()
+	s, err := b.js.Stream(t.Context(), stream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.CachedInfo().State.Msgs
+}
+
+func TestCancelAQueuedJob(t *testing.T) {
+	b := newBench(t, 2)
+	inbox := b.nc.NewInbox()
+	waits, err := b.nc.SubscribeSync(inbox)
+	if err != nil {
+		t.Fatal(err)
+	}
+	heard, err := b.nc.SubscribeSync(subject.Cancel("*")) // as a worker does
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := nats.Header{v1.HeaderReply: {inbox}, v1.HeaderMetadata: {`{"camera":"3"}`}}
+	b.publish(t, subject.Images(subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: "q"}), h, []byte("picture"))
+	b.publish(t, subject.Images(subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: "other"}), nil, []byte("picture"))
+	c, p := b.cancel(t, "q")
+	if p != nil || *c != (v1.Cancellation{ID: "q", Was: v1.Queued, Status: v1.Failed}) {
+		t.Fatalf("got %+v, %v", c, p)
+	}
+	if n := b.left(t, streams.Images); n != 1 {
+		t.Errorf("%d pictures are left, want the other one", n)
+	}
+	m, err := waits.NextMsg(5 * time.Second)
+	if err != nil {
+		t.Fatalf("whoever waits is not told: %v", err)
+	}
+	var r v1.Result
+	if err := json.Unmarshal(m.Data, &r); err != nil || r.Problem == nil || r.Problem.Code != v1.Cancelled || r.Metadata["camera"] != "3" {
+		t.Errorf("whoever waits gets %s, %v", m.Data, err)
+	}
+	if m, err := heard.NextMsg(5 * time.Second); err != nil || m.Subject != subject.Cancel("q") {
+		t.Errorf("workers hear %v, %v", m, err)
+	}
+	// The worker that had it finishes a moment later: the first outcome counts.
+	late := nats.Header{nats.MsgIdHdr: {v1.MsgID("q", "results")}}
+	b.publish(t, subject.Results("text", "q"), late, v1.Result{ID: "q", Pipeline: "text", Status: v1.Done})
+	if r := b.lookup(t, "q"); r.Status != v1.Failed {
+		t.Errorf("the job is %s after a late outcome", r.Status)
+	}
+	if c, p := b.cancel(t, "q"); p != nil || c.Was != v1.Failed {
+		t.Errorf("cancelled again: %+v, %v", c, p)
+	}
+}
+
+func TestCancelWhatCannotBeCancelled(t *testing.T) {
+	b := newBench(t, 1)
+	b.publish(t, subject.Results("text", "d"), nil, v1.Result{ID: "d", Pipeline: "text", Status: v1.Done})
+	for job, want := range map[string]v1.Code{"d": v1.JobFinished, "nobody": v1.UnknownJob} {
+		if _, p := b.cancel(t, job); p == nil || p.Code != want {
+			t.Errorf("%s: %v, want %s", job, p, want)
+		}
+	}
+}
+
+func TestAnExpiredAnswerIsGoneAndThenUnknown(t *testing.T) {
+	b := newBench(t, 1)
+	s, err := b.js.Stream(t.Context(), streams.Results)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := s.CachedInfo().Config
+	cfg.MaxAge, cfg.Duplicates, cfg.SubjectDeleteMarkerTTL = time.Second, time.Second, 3*time.Second
+	if _, err := b.js.UpdateStream(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	b.publish(t, subject.Results("text", "old"), nil, v1.Result{ID: "old", Pipeline: "text", Status: v1.Done})
+	for _, want := range []v1.Code{v1.JobExpired, v1.UnknownJob} {
+		await(t, string(want), func() bool {
+			r := b.lookup(t, "old")
+			return r.Problem != nil && r.Problem.Code == want
+		})
+	}
+}

@@ -1,0 +1,129 @@
+package results
+
+import (
+	"encoding/json"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/sightmesh/sightmesh/contracts/streams"
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// queued waits for n messages in a stream and returns them in order.
+func (b bench) queued(t *testing.T, stream string, n int) []*jetstream.RawStreamMsg {
+	t.Helper()
+	await(t, fmt.Sprint(n, " messages in ", stream), func() bool { return b.left(t, stream) >= uint64(n) })
+	s, err := b.js.Stream(t.Context(), stream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []*jetstream.RawStreamMsg
+	for i := s.CachedInfo().State.FirstSeq; i <= s.CachedInfo().State.LastSeq; i++ {
+		m, err := s.GetMsg(t.Context(), i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, m)
+	}
+	return out
+}
+
+// finishImage plays the worker of an image whose message has header h.
+func (b bench) finishImage(t *testing.T, item v1.ReportItem, status v1.Status, h nats.Header) {
+	t.Helper()
+	travel := nats.Header{nats.MsgIdHdr: {v1.MsgID(item.Job(), "results")}, v1.HeaderReport: h[v1.HeaderReport]}
+	b.publish(t, subject.Results("text", item.Job()), travel, v1.Result{ID: item.Job(), Pipeline: "text", Status: status})
+}
+
+func TestReportFromManifestToCallback(t *testing.T) {
+	b := newBench(t, 2)
+	events := make(chan *nats.Msg, 100)
+	if _, err := b.nc.ChanSubscribe(subject.Events("r1"), events); err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	m := v1.Manifest{
+		ID: "r1", Pipeline: "text", Accepted: now, Deadline: now.Add(time.Hour), Callback: "https://client.example/done",
+		Metadata: map[string]string{"train": "7"},
+		Images:   []v1.ReportSource{{URL: "https://client.example/0.jpg", Metadata: map[string]string{"camera": "3"}}, {}, {URL: "https://client.example/2.jpg"}},
+	}
+	// Image 1 was uploaded, and its outcome comes before the report is there.
+	uploaded := v1.ReportItem{Report: "r1", N: 1, Total: 3}
+	b.finishImage(t, uploaded, v1.Done, nats.Header{v1.HeaderReport: {uploaded.String()}})
+	b.publish(t, subject.Report("r1"), nil, m)
+
+	fetches := b.queued(t, streams.Fetches, 2)
+	var f v1.Fetch
+	if err := json.Unmarshal(fetches[0].Data, &f); err != nil || f.URL != m.Images[0].URL || !f.Deadline.Equal(m.Deadline) {
+		t.Errorf("first fetch %s, %v", fetches[0].Data, err)
+	}
+	if h := fetches[0].Header; h.Get(v1.HeaderMetadata) != `{"camera":"3"}` || h.Get(v1.HeaderReport) != "r1/0/3" {
+		t.Errorf("first fetch has header %v", h)
+	}
+	if r := b.lookup(t, "r1-0"); r.Status != v1.Queued || r.Pipeline != "text" {
+		t.Errorf("an image to be fetched: %+v, want queued", r)
+	}
+	for i, status := range map[int]v1.Status{0: v1.Failed, 2: v1.Done} {
+		item := v1.ReportItem{Report: "r1", N: i, Total: 3}
+		b.finishImage(t, item, status, nats.Header{v1.HeaderReport: {item.String()}})
+	}
+	// Images, outcomes and the end: one message each, and one callback.
+	b.queued(t, streams.Reports, 5)
+	calls := b.queued(t, streams.Callbacks, 1)
+	var body struct {
+		Type string
+		Data v1.Report
+	}
+	if err := json.Unmarshal(calls[0].Data, &body); err != nil {
+		t.Fatal(err)
+	}
+	want := v1.Counts{Total: 3, Done: 2, Failed: 1}
+	if body.Type != "report.done" || body.Data.Counts != want || body.Data.Metadata["train"] != "7" || calls[0].Header.Get(v1.HeaderCallback) != m.Callback {
+		t.Errorf("callback %s to %v", calls[0].Data, calls[0].Header)
+	}
+	for last := (v1.Event{}); last.Event != v1.EventDone; {
+		select {
+		case m := <-events:
+			if err := json.Unmarshal(m.Data, &last); err != nil {
+				t.Fatal(err)
+			}
+			if last.Event == v1.EventDone && *last.Counts != want {
+				t.Errorf("the last event says %+v", last)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatal("no event says that the report is done")
+		}
+	}
+}
+
+func TestCallbackOfAJobIsQueuedOnceAndItsStateIsSeen(t *testing.T) {
+	b := newBench(t, 1)
+	h := nats.Header{v1.HeaderCallback: {"https://client.example/done"}}
+	for range 2 { // a redelivery of what led to it
+		b.publish(t, subject.Results("text", "c1"), h, v1.Result{ID: "c1", Pipeline: "text", Status: v1.Done})
+	}
+	var body v1.CallbackBody
+	m := b.queued(t, streams.Callbacks, 1)[0]
+	if err := json.Unmarshal(m.Data, &body); err != nil || body.Type != "job.done" || m.Subject != subject.Callbacks("c1") {
+		t.Errorf("callback %s on %s, %v", m.Data, m.Subject, err)
+	}
+	if r := b.lookup(t, "c1"); r.Callback == nil || r.Callback.State != v1.CallbackPending {
+		t.Errorf("before an attempt: %+v, want pending", r.Callback)
+	}
+	b.publish(t, subject.CallbackState("c1"), nil, v1.Callback{State: v1.CallbackDelivered, Attempts: 2})
+	if r := b.lookup(t, "c1"); r.Callback == nil || r.Callback.State != v1.CallbackDelivered || r.Callback.Attempts != 2 {
+		t.Errorf("after it was sent: %+v", r.Callback)
+	}
+	await(t, "both answers to be followed up", func() bool {
+		c, err := b.js.Consumer(t.Context(), streams.Results, streams.ResultsConsumer)
+		return err == nil && c.CachedInfo().NumAckPending == 0 && c.CachedInfo().NumPending == 0
+	})
+	if n := b.left(t, streams.Callbacks); n != 1 {
+		t.Errorf("%d callbacks, want one", n)
+	}
+}
