@@ -41,6 +41,8 @@ const (
 	Cancelled         Code = "cancelled"
 	KeyConflict       Code = "idempotency-conflict"
 	TooManyImages     Code = "too-many-images"
+	URLRefused        Code = "url-refused"
+	FetchFailed       Code = "fetch-failed"
 )
 
 // ProblemBase is what the type of every problem begins with; the code follows.
@@ -80,6 +82,8 @@ var problems = map[Code]struct {
 	JobFinished:       {http.StatusConflict, "The job has its answer already"},
 	Cancelled:         {http.StatusConflict, "The job was cancelled"},
 	KeyConflict:       {http.StatusConflict, "The idempotency key was used for something else"},
+	URLRefused:        {http.StatusUnprocessableEntity, "The URL is not one that is fetched from here"},
+	FetchFailed:       {http.StatusUnprocessableEntity, "The picture could not be fetched from its URL"},
 	TooManyImages:     {http.StatusBadRequest, "The report has too many images"},
 }
 

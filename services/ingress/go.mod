@@ -3,13 +3,18 @@ module github.com/sightmesh/sightmesh/services/ingress
 go 1.26.0
 
 require (
+	code.dny.dev/ssrf v0.3.0
+	github.com/go-json-experiment/json v0.0.0-20260820222146-c27c302e5fc3
 	github.com/gorilla/mux v1.8.1
+	github.com/munnerz/goautoneg v0.0.0-20191010083416-a7dc8b61c822
 	github.com/nats-io/nats.go v1.55.0
 	github.com/oklog/ulid/v2 v2.1.2
 	github.com/prometheus/client_golang v1.25.0
 	github.com/sightmesh/sightmesh/contracts v0.0.0
+	github.com/sightmesh/sightmesh/contracts/draw v0.0.0
 	github.com/sightmesh/sightmesh/contracts/streams v0.0.0
 	github.com/sightmesh/sightmesh/services/internal v0.0.0
+	github.com/standard-webhooks/standard-webhooks/libraries v0.0.1
 	go.opentelemetry.io/otel v1.47.0
 	go.opentelemetry.io/otel/sdk v1.47.0
 	go.opentelemetry.io/otel/trace v1.47.0
@@ -29,7 +34,6 @@ require (
 	github.com/grpc-ecosystem/grpc-gateway/v2 v2.31.0 // indirect
 	github.com/klauspost/compress v1.20.3 // indirect
 	github.com/minio/highwayhash v1.0.4 // indirect
-	github.com/munnerz/goautoneg v0.0.0-20191010083416-a7dc8b61c822 // indirect
 	github.com/nats-io/jwt/v2 v2.8.2 // indirect
 	github.com/nats-io/nats-server/v2 v2.15.2 // indirect
 	github.com/nats-io/nkeys v0.4.16 // indirect
@@ -60,6 +64,7 @@ require (
 
 replace (
 	github.com/sightmesh/sightmesh/contracts => ../../contracts
+	github.com/sightmesh/sightmesh/contracts/draw => ../../contracts/draw
 	github.com/sightmesh/sightmesh/contracts/streams => ../../contracts/streams
 	github.com/sightmesh/sightmesh/services/internal => ../internal
 )

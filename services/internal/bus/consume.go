@@ -2,6 +2,7 @@ package bus
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
@@ -66,4 +68,39 @@ func Consume(ctx context.Context, js jetstream.JetStream, stream, consumer strin
 	cc.Drain()
 	<-cc.Closed()
 	return nil
+}
+
+// Work hands the messages of a durable consumer to handle, as many at a time
+// as width says, until ctx ends, and returns when what was taken is handled.
+// It suits handlers that take long: no message is held that is not worked on.
+func Work(ctx context.Context, js jetstream.JetStream, stream, consumer string, width int, handle func(jetstream.Msg)) error {
+	c, err := js.Consumer(ctx, stream, consumer)
+	if err != nil {
+		return fmt.Errorf("work on %s of %s: %w", consumer, stream, err)
+	}
+	var g errgroup.Group
+	for range width {
+		g.Go(func() error {
+			for ctx.Err() == nil {
+				m, err := next(ctx, c)
+				switch {
+				case err == nil:
+					handle(m)
+				case errors.Is(err, nats.ErrTimeout), errors.Is(err, context.DeadlineExceeded):
+				default: // the server is away; its client says so
+					wait, cancel := context.WithTimeout(ctx, time.Second)
+					<-wait.Done()
+					cancel()
+				}
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+func next(ctx context.Context, c jetstream.Consumer) (jetstream.Msg, error) {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	return c.Next(jetstream.FetchContext(ctx))
 }

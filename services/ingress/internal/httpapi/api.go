@@ -3,12 +3,16 @@
 package httpapi
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"log/slog"
 	"net/http"
+	"runtime"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/gorilla/mux"
@@ -19,17 +23,19 @@ import (
 	"github.com/sightmesh/sightmesh/contracts"
 	"github.com/sightmesh/sightmesh/contracts/picture"
 	"github.com/sightmesh/sightmesh/contracts/pipeline"
-	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/admission"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/fetch"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/jobs"
-	"github.com/sightmesh/sightmesh/services/internal/bus"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/reports"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
 // Config of the API. All fields are needed.
 type Config struct {
 	Jobs      *jobs.Jobs
+	Reports   *reports.Reports
+	Fetcher   *fetch.Fetcher
 	Admission *admission.Admission
 	Pipelines []pipeline.Pipeline
 	Limits    picture.Limits
@@ -41,9 +47,20 @@ type Config struct {
 	// BodyTimeout how long one may take to arrive.
 	BodyMemory  int64
 	BodyTimeout time.Duration
-	Tracers     trace.TracerProvider
-	Logger      *slog.Logger
-	Metrics     *Metrics
+	// MaxFormBytes bounds a form with pictures, and MaxImages the images of a
+	// report. Reports are refused while MaxBacklog images wait to be fetched.
+	MaxFormBytes int64
+	MaxImages    int
+	MaxBacklog   int
+	// Callbacks says whether there is a secret to sign callbacks with.
+	Callbacks bool
+	// OldRoutes adds the routes of the designs that the mesh replaces.
+	OldRoutes bool
+	// Stopping ends when no more is to be waited for.
+	Stopping context.Context //nolint:containedctx // it is the life of the process, not of a call
+	Tracers  trace.TracerProvider
+	Logger   *slog.Logger
+	Metrics  *Metrics
 }
 
 // API handles HTTP requests.
@@ -51,11 +68,12 @@ type API struct {
 	Config
 	byName map[string]pipeline.Pipeline
 	bodies *semaphore.Weighted
+	draws  *semaphore.Weighted
 }
 
 // New returns the handler of the whole API.
 func New(cfg Config) http.Handler {
-	a := &API{Config: cfg, byName: map[string]pipeline.Pipeline{}, bodies: semaphore.NewWeighted(cfg.BodyMemory)}
+	a := &API{Config: cfg, byName: map[string]pipeline.Pipeline{}, bodies: semaphore.NewWeighted(cfg.BodyMemory), draws: semaphore.NewWeighted(int64(runtime.GOMAXPROCS(0)))}
 	for _, p := range cfg.Pipelines {
 		a.byName[p.Name] = p
 	}
@@ -63,139 +81,42 @@ func New(cfg Config) http.Handler {
 	r.Handle("/v1/images", a.route("/v1/images", a.postImage)).Methods(http.MethodPost)
 	get := []string{http.MethodGet, http.MethodHead}
 	r.Handle("/v1/images/{id}", a.route("/v1/images/{id}", a.getImage)).Methods(get...)
+	r.Handle("/v1/images/{id}", a.route("/v1/images/{id}", a.deleteImage)).Methods(http.MethodDelete)
+	r.Handle("/v1/images/{id}/events", a.route("/v1/images/{id}/events", a.imageEvents)).Methods(get...)
+	r.Handle("/v1/reports", a.route("/v1/reports", a.postReport)).Methods(http.MethodPost)
+	r.Handle("/v1/reports/{id}", a.route("/v1/reports/{id}", a.getReport)).Methods(get...)
+	r.Handle("/v1/reports/{id}/events", a.route("/v1/reports/{id}/events", a.reportEvents)).Methods(get...)
 	r.Handle("/v1/pipelines", a.route("/v1/pipelines", a.getPipelines)).Methods(get...)
 	r.Handle("/openapi.json", a.route("/openapi.json", a.getOpenAPI)).Methods(get...)
+	if cfg.OldRoutes {
+		a.oldRoutes(r)
+	}
 	r.NotFoundHandler = a.route("other", func(http.ResponseWriter, *http.Request) error {
 		return v1.NewProblem(v1.NotFound, "see /openapi.json for what there is")
 	})
-	r.MethodNotAllowedHandler = a.route("other", func(w http.ResponseWriter, r *http.Request) error {
-		allow := "GET, HEAD"
-		if r.URL.Path == "/v1/images" {
-			allow = "POST"
-		}
-		w.Header().Set("Allow", allow)
-		return v1.NewProblem(v1.MethodNotAllowed, "%s is not for this address", r.Method)
+	r.MethodNotAllowedHandler = a.route("other", func(w http.ResponseWriter, req *http.Request) error {
+		w.Header().Set("Allow", strings.Join(allowed(r, req), ", "))
+		return v1.NewProblem(v1.MethodNotAllowed, "%s is not for this address", req.Method)
 	})
 	return r
 }
 
-// postImage takes a picture and answers with what is in it, or with where to
-// ask for it when that takes longer than the client waits.
-func (a *API) postImage(w http.ResponseWriter, r *http.Request) error {
-	p, prio, err := a.parameters(r)
-	if err != nil {
-		return err
-	}
-	pref, err := parsePrefer(r.Header.Values("Prefer"), a.Wait, a.MaxWait)
-	if err != nil {
-		return err
-	}
-	pic, release, err := a.readPicture(w, r)
-	if err != nil {
-		return err
-	}
-	defer release()
-	if _, err := picture.Inspect(pic, a.Limits); err != nil {
-		return err
-	}
-	if retryAfter, problem := a.Admission.Admit(r.Context(), p, prio); problem != nil {
-		return later(problem, retryAfter)
-	}
-	job, err := a.Jobs.Submit(r.Context(), p, prio, pic)
-	switch {
-	case errors.Is(err, bus.ErrFull):
-		return later(v1.NewProblem(v1.Overloaded, "the queue is full"), 5)
-	case err != nil && r.Context().Err() != nil:
-		return err // the client is gone
-	case err != nil:
-		a.Logger.ErrorContext(r.Context(), "cannot store a picture", "error", err)
-		return later(v1.NewProblem(v1.Unavailable, "the picture could not be stored"), 5)
-	}
-	defer job.Forget()
-	release() // the stream has the picture
-	trace.SpanFromContext(r.Context()).SetAttributes(telemetry.AttrJob.String(job.ID), telemetry.AttrPipeline.String(p.Name))
-	if pref.applied != "" {
-		w.Header().Set("Preference-Applied", pref.applied)
-	}
-	if pref.async {
-		return accepted(w, v1.Result{ID: job.ID, Pipeline: p.Name, Status: v1.Queued})
-	}
-	ctx, cancel := context.WithTimeout(r.Context(), pref.wait)
-	defer cancel()
-	result, err := job.Wait(ctx)
-	switch {
-	case err == nil:
-		return a.finished(w, result)
-	case r.Context().Err() != nil:
-		return r.Context().Err() // the client is gone, the job is not
-	case errors.Is(err, context.DeadlineExceeded):
-		return accepted(w, result)
-	}
-	return err
-}
-
-// parameters reads the query.
-func (a *API) parameters(r *http.Request) (pipeline.Pipeline, subject.Priority, error) {
-	q, err := parseQuery(r.URL.RawQuery, "pipeline", "priority")
-	if err != nil {
-		return pipeline.Pipeline{}, "", err
-	}
-	name, prio := q["pipeline"], subject.Priority(q["priority"])
-	if name == "" {
-		name = a.Pipelines[0].Name
-	}
-	p, ok := a.byName[name]
-	if !ok {
-		return p, "", v1.NewProblem(v1.UnknownPipeline, "no pipeline %.40q; /v1/pipelines lists those there are", name).WithField("pipeline")
-	}
-	if prio == "" {
-		prio = subject.Interactive
-	}
-	if !prio.Valid() {
-		return p, "", v1.NewProblem(v1.InvalidParameter, "priority is %.40q, want interactive or bulk", prio).WithField("priority")
-	}
-	return p, prio, nil
-}
-
-// finished answers with the outcome of a job: the result, or its problem.
-func (a *API) finished(w http.ResponseWriter, result v1.Result) error {
-	if result.Timings != nil {
-		w.Header().Set("Server-Timing", serverTiming(*result.Timings))
-	}
-	if result.Status == v1.Failed && result.Problem != nil {
-		return result.Problem
-	}
-	return writeJSON(w, http.StatusOK, result)
-}
-
-func accepted(w http.ResponseWriter, result v1.Result) error {
-	w.Header().Set("Location", "/v1/images/"+result.ID)
-	w.Header().Set("Retry-After", "1")
-	return writeJSON(w, http.StatusAccepted, result)
-}
-
-// getImage answers with the result of a job, failed ones included, or with
-// its state.
-func (a *API) getImage(w http.ResponseWriter, r *http.Request) error {
-	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
-	defer cancel()
-	result, err := a.Jobs.Lookup(ctx, mux.Vars(r)["id"])
-	if err != nil {
-		var p *v1.Problem
-		switch {
-		case errors.Is(err, context.DeadlineExceeded):
-			return later(v1.NewProblem(v1.Unavailable, "the results service did not answer in time"), 5)
-		case errors.As(err, &p) && p.Code == v1.Unavailable:
-			return later(p, 5)
+// allowed lists the methods that the address of a request takes.
+func allowed(r *mux.Router, req *http.Request) []string {
+	var out []string
+	for _, m := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodDelete} {
+		try := *req
+		try.Method = m
+		var match mux.RouteMatch
+		if r.Match(&try, &match) && match.MatchErr == nil {
+			out = append(out, m)
 		}
-		return err
 	}
-	trace.SpanFromContext(r.Context()).SetAttributes(telemetry.AttrJob.String(result.ID))
-	if result.Status != v1.Done && result.Status != v1.Failed {
-		w.Header().Set("Retry-After", "1")
-	}
-	return writeJSON(w, http.StatusOK, result)
+	return out
 }
+
+// askTimeout is how long another service may take to answer about a job.
+const askTimeout = 5 * time.Second
 
 func (a *API) getPipelines(w http.ResponseWriter, _ *http.Request) error {
 	return writeJSON(w, http.StatusOK, v1.Pipelines{
@@ -210,6 +131,21 @@ func (a *API) getOpenAPI(w http.ResponseWriter, _ *http.Request) error {
 	w.Header().Set("Content-Type", "application/json")
 	_, err := w.Write(contracts.OpenAPI)
 	return err
+}
+
+// writeTagged writes what does not change any more with its ETag, or that the
+// client has it already.
+func writeTagged(w http.ResponseWriter, r *http.Request, v any) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256(body)
+	w.Header().Set("Etag", `"`+hex.EncodeToString(sum[:16])+`"`)
+	w.Header().Set("Content-Type", "application/json")
+	// ServeContent knows the conditions of RFC 9110.
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(append(body, '\n')))
+	return nil
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) error {
@@ -251,7 +187,7 @@ func (a *API) route(route string, h func(http.ResponseWriter, *http.Request) err
 			}
 			span.SetAttributes(attribute.Int("http.response.status_code", status))
 			telemetry.Observe(ctx, a.Metrics.duration.WithLabelValues(route, method, strconv.Itoa(status)), time.Since(start).Seconds())
-			if w.status == 0 { // or the server would say 200
+			if w.status == 0 || w.cutOff { // or the server would say 200, or that this was all
 				panic(http.ErrAbortHandler)
 			}
 		}()

@@ -12,6 +12,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/jobs"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
@@ -25,11 +26,21 @@ func (r retryLater) Unwrap() error { return r.Problem }
 
 func later(p *v1.Problem, seconds int) error { return retryLater{p, seconds} }
 
+// retryAfter is when to try again after a problem that passes, in seconds.
+func retryAfter(err error) int {
+	var r retryLater
+	if errors.As(err, &r) {
+		return r.seconds
+	}
+	return jobs.RetryAfter
+}
+
 // problem answers a request that failed, in the form of RFC 9457.
 func (a *API) problem(ctx context.Context, w *recorder, err error) {
 	if w.status != 0 {
 		// Too late to say it: the answer has begun.
 		a.Logger.WarnContext(ctx, "cannot finish an answer", "error", err)
+		w.cutOff = true
 		return
 	}
 	if errors.Is(err, context.Canceled) {
@@ -48,9 +59,8 @@ func (a *API) problem(ctx context.Context, w *recorder, err error) {
 		span.SetStatus(codes.Error, out.Error())
 	}
 	a.Metrics.problems.WithLabelValues(string(out.Code)).Inc()
-	var r retryLater
-	if errors.As(err, &r) {
-		w.Header().Set("Retry-After", strconv.Itoa(r.seconds))
+	if out.Status == http.StatusTooManyRequests || out.Status == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", strconv.Itoa(retryAfter(err)))
 	}
 	body, err := json.Marshal(out)
 	if err != nil {
@@ -69,6 +79,7 @@ func (a *API) problem(ctx context.Context, w *recorder, err error) {
 type recorder struct {
 	http.ResponseWriter
 	status int
+	cutOff bool // the answer has begun and cannot be finished
 }
 
 func (r *recorder) WriteHeader(status int) {

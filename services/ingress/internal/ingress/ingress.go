@@ -9,17 +9,24 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
+	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sightmesh/sightmesh/contracts/picture"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/admission"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/callbacks"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/fetch"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/httpapi"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/jobs"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/natsapi"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/reports"
+	"github.com/sightmesh/sightmesh/services/internal/bus"
 	"github.com/sightmesh/sightmesh/services/internal/run"
 )
 
@@ -34,6 +41,16 @@ type Options struct {
 	bodyMemory   int64
 	bodyTimeout  time.Duration
 	concurrency  int
+
+	oldRoutes       bool
+	maxFormBytes    int64
+	maxImages       int
+	maxReportQueue  int
+	fetches         int
+	fetchesPerHost  int
+	allowNetworks   string
+	callbackSecrets string
+	callbackGiveUp  time.Duration
 }
 
 // Register makes flags of the options.
@@ -48,6 +65,15 @@ func (o *Options) Register(fs *flag.FlagSet) {
 	fs.Int64Var(&o.bodyMemory, "body-memory", 256<<20, "`bytes` of request bodies held at a time")
 	fs.DurationVar(&o.bodyTimeout, "body-timeout", 30*time.Second, "how long a body may take to arrive")
 	fs.IntVar(&o.concurrency, "max-nats-requests", 1024, "requests over NATS that wait at a time")
+	fs.BoolVar(&o.oldRoutes, "old-routes", false, "serve the routes of the designs that the mesh replaces: /tyocr, /upload and the full report")
+	fs.Int64Var(&o.maxFormBytes, "max-form-bytes", 64<<20, "largest form with pictures, in `bytes`")
+	fs.IntVar(&o.maxImages, "max-report-images", 1000, "most images of a report")
+	fs.IntVar(&o.maxReportQueue, "max-report-queue", 10_000, "most images of all reports that wait to be fetched; reports over it are refused")
+	fs.IntVar(&o.fetches, "fetches", 16, "images of reports to fetch at a time")
+	fs.IntVar(&o.fetchesPerHost, "fetches-per-host", 4, "images to fetch from one host at a time")
+	fs.StringVar(&o.allowNetworks, "allow-networks", "", "`networks`, with commas, that images and callbacks may be on although they are not public, such as 10.1.0.0/16")
+	fs.StringVar(&o.callbackSecrets, "callback-secrets", "", "`secrets` that sign callbacks, with commas: whsec_ and 24 to 64 bytes in base64; better given as SIGHTMESH_CALLBACK_SECRETS. Without one there are no callbacks")
+	fs.DurationVar(&o.callbackGiveUp, "callback-give-up", streams.CallbackAge, "for how long a callback is tried")
 }
 
 type service struct {
@@ -56,8 +82,15 @@ type service struct {
 	jobs      *jobs.Jobs
 	admission *admission.Admission
 	analyze   *natsapi.Analyze
+	fetcher   *fetch.Fetcher
+	fetches   *reports.Fetches
+	caller    *callbacks.Caller // nil without secrets
+	transport *http.Transport   // of callbacks
 	listener  net.Listener
 	server    *http.Server
+	// stopping ends what only waits, when the service stops.
+	stopping    context.Context //nolint:containedctx // the life of the service
+	stopWaiting context.CancelFunc
 }
 
 // New listens; Run serves.
@@ -82,13 +115,20 @@ func New(p *run.Process, o Options) (run.Service, error) {
 	}, p.Micro); err != nil {
 		return nil, err
 	}
+	if err := s.makeClients(p, o); err != nil {
+		return nil, err
+	}
+	s.stopping, s.stopWaiting = context.WithCancel(context.Background())
 	if s.listener, err = net.Listen("tcp", o.http); err != nil {
 		return nil, fmt.Errorf("listen for HTTP on %s: %w", o.http, err)
 	}
 	s.server = &http.Server{
 		Handler: httpapi.New(httpapi.Config{
-			Jobs: s.jobs, Admission: s.admission, Pipelines: p.Pipelines, Limits: o.limits,
+			Jobs: s.jobs, Reports: reports.New(p.JetStream, p.Publisher), Fetcher: s.fetcher,
+			Admission: s.admission, Pipelines: p.Pipelines, Limits: o.limits,
 			Wait: o.wait, MaxWait: o.maxWait, BodyMemory: o.bodyMemory, BodyTimeout: o.bodyTimeout,
+			MaxFormBytes: min(o.maxFormBytes, o.bodyMemory), MaxImages: o.maxImages, MaxBacklog: o.maxReportQueue,
+			Callbacks: s.caller != nil, OldRoutes: o.oldRoutes, Stopping: s.stopping,
 			Tracers: p.Tracers, Logger: p.Logger, Metrics: httpapi.NewMetrics(p.Metrics),
 		}),
 		ReadHeaderTimeout: 10 * time.Second,
@@ -98,6 +138,43 @@ func New(p *run.Process, o Options) (run.Service, error) {
 	run.Listening(p.Logger, "http", s.listener.Addr().String())
 	return s, nil
 }
+
+// makeClients makes what speaks to addresses that clients name.
+func (s *service) makeClients(p *run.Process, o Options) error {
+	guard := fetch.Config{MaxBytes: o.limits.MaxBytes, Timeout: streams.FetchTimeout, PerHost: o.fetchesPerHost}
+	for _, n := range list(o.allowNetworks) {
+		prefix, err := netip.ParsePrefix(n)
+		if err != nil {
+			return fmt.Errorf("allow-networks: %w", err)
+		}
+		guard.Allow = append(guard.Allow, prefix)
+	}
+	s.fetcher = fetch.New(guard)
+	s.fetches = reports.NewFetches(reports.FetchesConfig{
+		Fetcher: s.fetcher, Jobs: s.jobs, Admission: s.admission, Pipelines: p.Pipelines, Limits: o.limits,
+		Tracers: p.Tracers, Logger: p.Logger, Metrics: p.Metrics,
+	})
+	secrets := list(o.callbackSecrets)
+	if len(secrets) == 0 {
+		return nil
+	}
+	s.transport = fetch.Transport(guard)
+	var err error
+	s.caller, err = callbacks.New(callbacks.Config{
+		JetStream: p.JetStream, Transport: s.transport, Secrets: secrets, GiveUp: o.callbackGiveUp,
+		Tracers: p.Tracers, Logger: p.Logger, Metrics: p.Metrics,
+	})
+	return err
+}
+
+// list reads what is separated by commas.
+func list(s string) []string {
+	return strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' })
+}
+
+// callers is how many callbacks are sent at a time: most of the time of each
+// is spent waiting for its receiver.
+const callers = 16
 
 // Run serves until ctx ends, then takes no more requests and lets those that
 // wait have their answers until hard ends.
@@ -109,6 +186,19 @@ func (s *service) Run(ctx, hard context.Context) error {
 		s.admission.Run(watching)
 		return nil
 	})
+	// Work ends with ctx, or when this ends with an error.
+	working, endWork := context.WithCancel(ctx)
+	defer endWork()
+	g.Go(func() error {
+		return bus.Work(working, s.process.JetStream, streams.Fetches, streams.FetchesConsumer, s.options.fetches,
+			func(m jetstream.Msg) { s.fetches.Do(working, m) })
+	})
+	if s.caller != nil {
+		g.Go(func() error {
+			return bus.Work(working, s.process.JetStream, streams.Callbacks, streams.CallbacksConsumer, callers,
+				func(m jetstream.Msg) { s.caller.Call(hard, m) })
+		})
+	}
 	failed := make(chan struct{})
 	g.Go(func() error {
 		defer close(failed)
@@ -123,9 +213,15 @@ func (s *service) Run(ctx, hard context.Context) error {
 	case <-ctx.Done():
 	case <-failed:
 	}
+	endWork()
 	err := s.stop(hard)
 	endWatch()
-	return errors.Join(err, g.Wait())
+	err = errors.Join(err, g.Wait(), s.jobs.Close())
+	s.fetcher.Close()
+	if s.transport != nil {
+		s.transport.CloseIdleConnections()
+	}
+	return err
 }
 
 func (s *service) stop(hard context.Context) error {
@@ -133,9 +229,10 @@ func (s *service) stop(hard context.Context) error {
 	// that the server sent before it knew, go on.
 	err := s.process.Micro.Stop()
 	_ = s.process.Conn.FlushTimeout(time.Second) // without a server there are none
+	s.stopWaiting()
 	if shutErr := s.server.Shutdown(hard); shutErr != nil {
 		err = errors.Join(err, fmt.Errorf("stop the HTTP server: %w", shutErr), s.server.Close())
 	}
 	s.analyze.Stop()
-	return errors.Join(err, s.jobs.Close())
+	return err
 }

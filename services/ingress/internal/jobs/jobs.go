@@ -25,12 +25,15 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/internal/answer"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
+	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
 // Jobs submits pictures and hands out their answers.
 type Jobs struct {
 	conn      *nats.Conn
+	js        jetstream.JetStream
 	publisher *bus.Publisher
 	results   jetstream.Stream
 	inbox     string
@@ -46,7 +49,7 @@ func New(ctx context.Context, conn *nats.Conn, js jetstream.JetStream, p *bus.Pu
 	if err != nil {
 		return nil, fmt.Errorf("open stream %s: %w", streams.Results, err)
 	}
-	j := &Jobs{conn: conn, publisher: p, results: results, inbox: conn.NewInbox(), waiting: map[string]chan<- *nats.Msg{}}
+	j := &Jobs{conn: conn, js: js, publisher: p, results: results, inbox: conn.NewInbox(), waiting: map[string]chan<- *nats.Msg{}}
 	if j.sub, err = conn.Subscribe(j.inbox+".*", j.deliver); err != nil {
 		return nil, fmt.Errorf("subscribe to replies: %w", err)
 	}
@@ -74,51 +77,155 @@ func (j *Jobs) deliver(m *nats.Msg) {
 	}
 }
 
+// Request is a picture and what is to become of it.
+type Request struct {
+	// ID of the job; empty for a new one. A second request with the id of a
+	// job that is under way adds nothing.
+	ID       string
+	Pipeline pipeline.Pipeline
+	Priority subject.Priority
+	Picture  []byte
+	// Metadata comes back with the answer, and Callback is called with it.
+	Metadata map[string]string
+	Callback string
+	// Report says which image of a report the job is, if it is one.
+	Report *v1.ReportItem
+	// Deadline of the job; zero for what the pipeline says.
+	Deadline time.Time
+}
+
+// NewID makes the id of a job or report. Ids sort by the time they were made.
+func NewID() string { return ulid.Make().String() }
+
 // Job is a picture that was accepted.
 type Job struct {
 	ID       string
 	Pipeline pipeline.Pipeline
 
-	jobs  *Jobs
+	jobs *Jobs
+	// reply gets the answer; nil for a job that somebody else submitted.
 	reply <-chan *nats.Msg
 }
 
-// Submit stores a picture and returns its job. The error wraps [bus.ErrFull]
-// when the stream has no room. The caller must call Forget.
-func (j *Jobs) Submit(ctx context.Context, p pipeline.Pipeline, prio subject.Priority, pic []byte) (*Job, error) {
-	id := ulid.Make().String()
-	now := time.Now().UTC()
+// Attach returns a job that was submitted before, by whomever. The errors are
+// those of [Jobs.Lookup].
+func (j *Jobs) Attach(ctx context.Context, id string, p pipeline.Pipeline) (*Job, error) {
+	if _, err := j.lookupNow(ctx, id); err != nil {
+		return nil, err
+	}
+	return &Job{ID: id, Pipeline: p, jobs: j}, nil
+}
+
+// Submit stores a picture and returns its job, whose answer can be waited for.
+// [Problem] says what a client is told of an error. The caller must call
+// Forget.
+func (j *Jobs) Submit(ctx context.Context, r Request) (*Job, error) {
+	if r.ID == "" {
+		r.ID = NewID()
+	}
 	reply := make(chan *nats.Msg, 1)
 	j.mu.Lock()
-	j.waiting[id] = reply
+	j.waiting[r.ID] = reply
 	j.mu.Unlock()
-	job := &Job{ID: id, Pipeline: p, jobs: j, reply: reply}
-
-	h := nats.Header{}
-	h.Set(v1.HeaderAccepted, now.Format(time.RFC3339Nano))
-	h.Set(v1.HeaderDeadline, now.Add(p.JobDeadline(prio)).Format(time.RFC3339Nano))
-	h.Set(v1.HeaderReply, j.inbox+"."+id)
-	err := j.publisher.Publish(ctx, bus.Message{
-		Subject: subject.Images(subject.Job{Pipeline: p.Name, Priority: prio, ID: id}),
-		Stream:  streams.Images, ID: v1.MsgID(id, "images"), Header: h, Body: pic,
-	})
-	if err != nil {
+	job := &Job{ID: r.ID, Pipeline: r.Pipeline, jobs: j, reply: reply}
+	if err := j.store(ctx, r, j.inbox+"."+r.ID); err != nil {
 		job.Forget()
 		return nil, err
 	}
 	return job, nil
 }
 
+// Store stores a picture whose answer nobody waits for. The request has an ID.
+func (j *Jobs) Store(ctx context.Context, r Request) error { return j.store(ctx, r, "") }
+
+func (j *Jobs) store(ctx context.Context, r Request, reply string) error {
+	now := time.Now().UTC()
+	if r.Deadline.IsZero() {
+		r.Deadline = now.Add(r.Pipeline.JobDeadline(r.Priority))
+	}
+	h, err := r.Travel()
+	if err != nil {
+		return err
+	}
+	h.Set(v1.HeaderAccepted, now.Format(time.RFC3339Nano))
+	h.Set(v1.HeaderDeadline, r.Deadline.UTC().Format(time.RFC3339Nano))
+	if reply != "" {
+		h.Set(v1.HeaderReply, reply)
+	}
+	if err := j.publisher.Publish(ctx, bus.Message{
+		Subject: subject.Images(subject.Job{Pipeline: r.Pipeline.Name, Priority: r.Priority, ID: r.ID}),
+		Stream:  streams.Images, ID: v1.MsgID(r.ID, "images"), Header: h, Body: r.Picture,
+	}); err != nil {
+		return err
+	}
+	// Who watches has a look-up for what is not told.
+	_ = bus.Tell(j.conn, v1.Event{ID: r.ID, Event: v1.EventAccepted, At: now})
+	return nil
+}
+
+// Fail stores the failure of a picture that cannot be a job, as the answer of
+// the job that it would have been. The request has an ID.
+func (j *Jobs) Fail(ctx context.Context, r Request, p *v1.Problem) error {
+	h, err := r.Travel()
+	if err != nil {
+		return err
+	}
+	m, err := answer.Message(ctx, h, answer.Failed(subject.Job{Pipeline: r.Pipeline.Name, ID: r.ID}, p))
+	if err != nil {
+		return err
+	}
+	return j.publisher.Publish(ctx, m)
+}
+
+// Travel gives the headers that say what the client wants besides the answer.
+func (r Request) Travel() (nats.Header, error) {
+	h := nats.Header{}
+	if len(r.Metadata) > 0 {
+		m, err := json.Marshal(r.Metadata)
+		if err != nil {
+			return nil, fmt.Errorf("encode metadata: %w", err)
+		}
+		h.Set(v1.HeaderMetadata, string(m))
+	}
+	if r.Callback != "" {
+		h.Set(v1.HeaderCallback, r.Callback)
+	}
+	if r.Report != nil {
+		h.Set(v1.HeaderReport, r.Report.String())
+	}
+	return h, nil
+}
+
+// RetryAfter is how many seconds a client should wait after a [Problem].
+const RetryAfter = 5
+
+// Problem says what a client is told when something could not be stored.
+func Problem(err error) *v1.Problem {
+	if errors.Is(err, bus.ErrFull) {
+		return v1.NewProblem(v1.Overloaded, "the queue is full")
+	}
+	return v1.NewProblem(v1.Unavailable, "what you sent could not be stored")
+}
+
 // Forget says that nobody waits for the job any more.
 func (job *Job) Forget() {
+	if job.reply == nil {
+		return
+	}
 	job.jobs.mu.Lock()
 	defer job.jobs.mu.Unlock()
 	delete(job.jobs.waiting, job.ID)
 }
 
+// Whoever waits also looks, first after firstLook, and then less and less
+// often.
+const firstLook, longestPause = time.Second, 8 * time.Second
+
 // Wait returns the answer of the job, or its state when ctx ends first.
 func (job *Job) Wait(ctx context.Context) (v1.Result, error) {
-	const firstLook, longestPause = time.Second, 8 * time.Second
+	if job.reply == nil {
+		return job.jobs.Await(ctx, job.ID)
+	}
 	pause := firstLook
 	look := time.NewTimer(pause)
 	defer look.Stop()
@@ -135,11 +242,9 @@ func (job *Job) Wait(ctx context.Context) (v1.Result, error) {
 		case <-ctx.Done():
 			// The reply may have been lost a moment ago; else say where the
 			// job is.
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-			defer cancel()
-			r, err := job.jobs.Lookup(last, job.ID)
+			r, err := job.jobs.lookupNow(ctx, job.ID)
 			switch {
-			case err == nil && (r.Status == v1.Done || r.Status == v1.Failed):
+			case err == nil && r.Final():
 				return r, nil
 			case err == nil:
 				return r, ctx.Err()
@@ -153,7 +258,7 @@ func (job *Job) Wait(ctx context.Context) (v1.Result, error) {
 // no reason to stop waiting.
 func (job *Job) stored(ctx context.Context) (v1.Result, bool) {
 	m, err := job.jobs.results.GetLastMsgForSubject(ctx, subject.Results(job.Pipeline.Name, job.ID))
-	if err != nil {
+	if err != nil || m.Header.Get(v1.HeaderMarker) != "" {
 		return v1.Result{}, false
 	}
 	r, err := decode(m.Data, m.Time.Format(time.RFC3339Nano))
@@ -174,22 +279,49 @@ func decode(body []byte, stored string) (v1.Result, error) {
 // Lookup asks results for the answer or the state of any job. The error is a
 // [*v1.Problem] when there is no such job or nobody can say.
 func (j *Jobs) Lookup(ctx context.Context, id string) (v1.Result, error) {
+	var r v1.Result
+	return r, j.ask(ctx, id, subject.Lookup, &r)
+}
+
+// Cancel asks that a job be dropped. The error is a [*v1.Problem] when there
+// is no such job, it is done, or nobody can say.
+func (j *Jobs) Cancel(ctx context.Context, id string) (v1.Cancellation, error) {
+	var c v1.Cancellation
+	return c, j.ask(ctx, id, subject.Cancel, &c)
+}
+
+// ask asks results about a job.
+func (j *Jobs) ask(ctx context.Context, id string, subj func(string) string, reply any) error {
 	if !subject.ValidJob(id) {
-		return v1.Result{}, v1.NewProblem(v1.UnknownJob, "a job is named by 1 to 64 of A-Z, a-z, 0-9, '_' and '-'")
+		return errNoJob()
 	}
-	m, err := j.conn.RequestWithContext(ctx, subject.Lookup(id), nil)
-	if errors.Is(err, nats.ErrNoResponders) {
-		return v1.Result{}, v1.NewProblem(v1.Unavailable, "no results service answers")
-	}
-	if err != nil {
-		return v1.Result{}, fmt.Errorf("look up job %s: %w", id, err)
-	}
-	if m.Header.Get("Nats-Service-Error-Code") != "" {
-		var p v1.Problem
-		if err := json.Unmarshal(m.Data, &p); err != nil {
-			return v1.Result{}, fmt.Errorf("look up job %s: decode problem: %w", id, err)
+	m, err := j.conn.RequestMsgWithContext(ctx, request(ctx, subj(id)))
+	switch {
+	case errors.Is(err, nats.ErrNoResponders):
+		return v1.NewProblem(v1.Unavailable, "no results service answers")
+	case errors.Is(err, context.DeadlineExceeded):
+		return v1.NewProblem(v1.Unavailable, "the results service did not answer in time")
+	case err != nil:
+		return fmt.Errorf("ask %s: %w", subj(id), err)
+	case m.Header.Get("Nats-Service-Error-Code") != "":
+		p := new(v1.Problem)
+		if err := json.Unmarshal(m.Data, p); err != nil {
+			return fmt.Errorf("ask %s: decode problem: %w", subj(id), err)
 		}
-		return v1.Result{}, &p
+		return p
 	}
-	return decode(m.Data, "")
+	if err := json.Unmarshal(m.Data, reply); err != nil {
+		return fmt.Errorf("ask %s: decode answer: %w", subj(id), err)
+	}
+	return nil
+}
+
+func errNoJob() *v1.Problem {
+	return v1.NewProblem(v1.UnknownJob, "a job is named by 1 to 64 of A-Z, a-z, 0-9, '_' and '-'")
+}
+
+func request(ctx context.Context, subj string) *nats.Msg {
+	m := &nats.Msg{Subject: subj, Header: nats.Header{}}
+	telemetry.Inject(ctx, m.Header)
+	return m
 }

@@ -55,7 +55,7 @@ func newBench(t *testing.T) bench {
 
 func (b bench) submit(t *testing.T, prio subject.Priority) *Job {
 	t.Helper()
-	job, err := b.Submit(t.Context(), text, prio, []byte("picture"))
+	job, err := b.Submit(t.Context(), Request{Pipeline: text, Priority: prio, Picture: []byte("picture")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -213,7 +213,7 @@ func TestNothingWaitsForAJobThatWasNotStored(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.submit(t, subject.Interactive)
-	if _, err := b.Submit(t.Context(), text, subject.Interactive, nil); !errors.Is(err, bus.ErrFull) {
+	if _, err := b.Submit(t.Context(), Request{Pipeline: text, Priority: subject.Interactive}); !errors.Is(err, bus.ErrFull) {
 		t.Errorf("got %v, want ErrFull", err)
 	}
 	if n := b.waits(); n != 1 {

@@ -135,13 +135,10 @@ func (a *Analyze) answer(ctx context.Context, r micro.Request) (v1.Result, int, 
 	if retryAfter, problem := a.Admission.Admit(ctx, p, subject.Interactive); problem != nil {
 		return v1.Result{}, retryAfter, problem
 	}
-	job, err := a.Jobs.Submit(ctx, p, subject.Interactive, r.Data())
-	if errors.Is(err, bus.ErrFull) {
-		return v1.Result{}, 5, v1.NewProblem(v1.Overloaded, "the queue is full")
-	}
+	job, err := a.Jobs.Submit(ctx, jobs.Request{Pipeline: p, Priority: subject.Interactive, Picture: r.Data()})
 	if err != nil {
 		a.Logger.ErrorContext(ctx, "cannot store a picture", "error", err)
-		return v1.Result{}, 5, v1.NewProblem(v1.Unavailable, "the picture could not be stored")
+		return v1.Result{}, jobs.RetryAfter, jobs.Problem(err)
 	}
 	defer job.Forget()
 	ctx, cancel := context.WithTimeout(ctx, a.Wait)

@@ -8,7 +8,6 @@ package reports
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -118,16 +117,10 @@ func (k *Keeper) finish(ctx context.Context, report string, total int) (v1.Count
 	if counts.Done+counts.Failed < total {
 		return counts, nil
 	}
-	raw, err := s.GetLastMsgForSubject(ctx, subject.Report(report))
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return counts, nil // the report is still being uploaded
-	}
-	if err != nil {
-		return counts, fmt.Errorf("finish report %s: %w", report, err)
-	}
 	var m v1.Manifest
-	if err := json.Unmarshal(raw.Data, &m); err != nil {
-		return counts, fmt.Errorf("finish report %s: decode: %w", report, err)
+	found, err := bus.Last(ctx, k.js, streams.Reports, subject.Report(report), &m)
+	if err != nil || !found { // not found: it is still being uploaded
+		return counts, err
 	}
 	return counts, k.done(ctx, m, counts)
 }

@@ -156,22 +156,9 @@ func (l *lookup) stored(ctx context.Context, job string) ([]byte, error) {
 
 // callback says how the callback of a job goes.
 func (l *lookup) callback(ctx context.Context, job string) (*v1.Callback, error) {
-	s, err := l.js.Stream(ctx, streams.Jobs)
-	if err != nil {
-		return nil, fmt.Errorf("look up callback: %w", err)
-	}
-	m, err := s.GetLastMsgForSubject(ctx, subject.CallbackState(job))
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return &v1.Callback{State: v1.CallbackPending}, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("look up callback: %w", err)
-	}
-	c := new(v1.Callback)
-	if err := json.Unmarshal(m.Data, c); err != nil {
-		return nil, fmt.Errorf("look up callback: %w", err)
-	}
-	return c, nil
+	c := &v1.Callback{State: v1.CallbackPending}
+	_, err := bus.Last(ctx, l.js, streams.Jobs, subject.CallbackState(job), c)
+	return c, err
 }
 
 // inStream says whether something of the job waits in a stream, and then

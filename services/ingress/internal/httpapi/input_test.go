@@ -27,7 +27,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func newAPI(memory int64) *API {
 	return &API{
 		Config: Config{
-			Limits: picture.Limits{MaxBytes: 100}, BodyTimeout: time.Minute, Tracers: sdktrace.NewTracerProvider(),
+			Limits: picture.Limits{MaxBytes: 100}, MaxFormBytes: 1000, MaxImages: 3, BodyTimeout: time.Minute, Tracers: sdktrace.NewTracerProvider(),
 			Logger: slog.New(slog.DiscardHandler), Metrics: NewMetrics(prometheus.NewRegistry()),
 		},
 		bodies: semaphore.NewWeighted(memory),
@@ -41,9 +41,36 @@ func form(field, content string) string {
 		"--b\r\nContent-Disposition: form-data; name=\"" + field + "\"; filename=\"x\"\r\n\r\n" + content + "\r\n--b--\r\n"
 }
 
-func TestReadPicture(t *testing.T) {
+// many is a form of several pictures.
+func many(pictures ...string) string {
+	var b strings.Builder
+	for _, p := range pictures {
+		b.WriteString("--b\r\nContent-Disposition: form-data; name=\"image\"; filename=\"x\"\r\n\r\n" + p + "\r\n")
+	}
+	return b.String() + "--b--\r\n"
+}
+
+func TestManyPictures(t *testing.T) {
 	t.Parallel()
-	const formType = "multipart/form-data; boundary=b"
+	a := newAPI(plenty)
+	r := httptest.NewRequest(http.MethodPost, "/v1/reports", strings.NewReader(many("one", strings.Repeat("x", 101), "three")))
+	r.Header.Set("Content-Type", "multipart/form-data; boundary=b")
+	in, release, err := a.readInput(httptest.NewRecorder(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer release()
+	if len(in.pictures) != 3 || string(in.pictures[0].picture) != "one" || string(in.pictures[2].picture) != "three" {
+		t.Errorf("got %v", in.pictures)
+	}
+	if code, _ := problemOf(in.pictures[1].problem); code != v1.TooLarge {
+		t.Errorf("the second: %v, want too-large, and nothing lost of the others", in.pictures[1].problem)
+	}
+}
+
+func TestReadInput(t *testing.T) {
+	t.Parallel()
+	const formType, urlencoded = "multipart/form-data; boundary=b", "application/x-www-form-urlencoded"
 	full := strings.Repeat("x", 100)
 	for name, tt := range map[string]struct {
 		contentType string
@@ -71,13 +98,35 @@ func TestReadPicture(t *testing.T) {
 		"cut off before it begins":  {"image/png", strings.NewReader(""), 4, "", v1.TruncatedBody},
 		"form without a picture":    {formType, strings.NewReader(form("photo", "pic")), -1, "", v1.InvalidBody},
 		"form with an empty one":    {formType, strings.NewReader(form("image", "")), -1, "", v1.EmptyBody},
-		"form far too long":         {formType, unread{t}, 100 + formAllowance + 1, "", v1.TooLarge},
-		"form far too long, unsaid": {formType, strings.NewReader(form("image", strings.Repeat("x", 100+formAllowance))), -1, "", v1.TooLarge},
-		"form cut off":              {formType, io.MultiReader(strings.NewReader(form("image", "pic")[:130]), failing{io.ErrUnexpectedEOF}), -1, "", v1.TruncatedBody},
-		"not a form":                {formType, strings.NewReader("pic"), 3, "", v1.InvalidBody},
-		"too slow":                  {"image/png", failing{os.ErrDeadlineExceeded}, 3, "", v1.TruncatedBody},
-		"form too slow":             {formType, failing{os.ErrDeadlineExceeded}, -1, "", v1.TruncatedBody},
-		"broken":                    {"image/png", failing{errors.New("broken")}, 3, "", v1.InvalidBody},
+		"form far too long":         {formType, unread{t}, 1001, "", v1.TooLarge},
+		"form far too long, unsaid": {formType, strings.NewReader(form("image", strings.Repeat("x", 1000))), -1, "", v1.TooLarge},
+		"10 GB":                     {"image/png", unread{t}, 10_000_000_000, "", v1.TooLarge},
+		"form of too many pictures": {formType, strings.NewReader(many("1", "2", "3", "4")), -1, "", v1.TooManyImages},
+
+		"base64 in a form":              {formType, strings.NewReader(form("imgbase64", "cGlj")), -1, "pic", ""},
+		"base64 without a form's parts": {urlencoded, strings.NewReader("imgbase64=cGlj"), -1, "pic", ""},
+		"base64, escaped":               {urlencoded, strings.NewReader("imgbase64=%2B%2F8%3D&x=y"), -1, "\xfb\xff", ""},
+		"base64, not escaped":           {urlencoded, strings.NewReader("imgbase64=+/8="), -1, "\xfb\xff", ""},
+		"base64 as in URLs, unpadded":   {urlencoded, strings.NewReader("imgbase64=-_8"), -1, "\xfb\xff", ""},
+		"base64 with line ends":         {urlencoded, strings.NewReader("imgbase64=cG%0D%0Alj%0A"), -1, "pic", ""},
+		"data URL":                      {urlencoded, strings.NewReader("imgbase64=data:image/png%3Bbase64,cGlj"), -1, "pic", ""},
+		"JSON":                          {"application/json", strings.NewReader(`{"image":"cGlj"}`), -1, "pic", ""},
+
+		"bad base64":             {urlencoded, strings.NewReader("imgbase64=cGl*"), -1, "", v1.InvalidBody},
+		"data URL of text":       {urlencoded, strings.NewReader("imgbase64=data:text/plain,x"), -1, "", v1.InvalidBody},
+		"base64 given twice":     {urlencoded, strings.NewReader("imgbase64=cGlj&imgbase64=cGlj"), -1, "", v1.InvalidBody},
+		"form of something else": {urlencoded, strings.NewReader("image=cGlj"), -1, "", v1.InvalidBody},
+		"base64 of nothing":      {urlencoded, strings.NewReader("imgbase64="), -1, "", v1.EmptyBody},
+		"bad base64 in JSON":     {"application/json", strings.NewReader(`{"image":"%"}`), -1, "", v1.InvalidBody},
+		"JSON with both":         {"application/json", strings.NewReader(`{"image":"cGlj","url":"http://a"}`), -1, "", v1.InvalidBody},
+		"JSON with neither":      {"application/json", strings.NewReader(`{}`), -1, "", v1.InvalidBody},
+		"JSON far too long":      {"application/json", unread{t}, 2*100 + formAllowance + 1, "", v1.TooLarge},
+		"JSON cut off":           {"application/json", failing{io.ErrUnexpectedEOF}, -1, "", v1.TruncatedBody},
+		"form cut off":           {formType, io.MultiReader(strings.NewReader(form("image", "pic")[:130]), failing{io.ErrUnexpectedEOF}), -1, "", v1.TruncatedBody},
+		"not a form":             {formType, strings.NewReader("pic"), 3, "", v1.InvalidBody},
+		"too slow":               {"image/png", failing{os.ErrDeadlineExceeded}, 3, "", v1.TruncatedBody},
+		"form too slow":          {formType, failing{os.ErrDeadlineExceeded}, -1, "", v1.TruncatedBody},
+		"broken":                 {"image/png", failing{errors.New("broken")}, 3, "", v1.InvalidBody},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -85,7 +134,14 @@ func TestReadPicture(t *testing.T) {
 			r := httptest.NewRequest(http.MethodPost, "/v1/images", tt.body)
 			r.ContentLength = tt.length
 			r.Header.Set("Content-Type", tt.contentType)
-			pic, release, err := a.readPicture(httptest.NewRecorder(), r)
+			in, release, err := a.readInput(httptest.NewRecorder(), r)
+			var pic []byte
+			if err == nil {
+				pic, err = in.pictures[0].picture, in.pictures[0].problem
+				if err != nil {
+					release()
+				}
+			}
 			if code, _ := problemOf(err); code != tt.code || (err != nil) != (tt.code != "") {
 				t.Fatalf("got %v, want %q", err, tt.code)
 			}
@@ -125,7 +181,7 @@ func TestBodiesAreBoundedTogether(t *testing.T) {
 		r := httptest.NewRequest(http.MethodPost, "/v1/images", bytes.NewReader(make([]byte, 100)))
 		r.ContentLength = length
 		w := httptest.NewRecorder()
-		_, release, err := a.readPicture(w, r)
+		_, release, err := a.readInput(w, r)
 		return release, w, err
 	}
 	release, _, err := post(100)

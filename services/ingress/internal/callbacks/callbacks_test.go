@@ -1,0 +1,260 @@
+package callbacks
+
+import (
+	"encoding/base64"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	webhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+	"go.opentelemetry.io/otel/trace/noop"
+	"go.uber.org/goleak"
+
+	"github.com/sightmesh/sightmesh/contracts/streams"
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/fetch"
+	"github.com/sightmesh/sightmesh/services/internal/bus"
+	"github.com/sightmesh/sightmesh/services/internal/bustest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func secret(c byte) string {
+	return "whsec_" + base64.StdEncoding.EncodeToString([]byte(strings.Repeat(string(c), 32)))
+}
+
+type bench struct {
+	*Caller
+	js jetstream.JetStream
+}
+
+func newBench(t *testing.T, giveUp time.Duration, allow ...netip.Prefix) bench {
+	t.Helper()
+	js, err := jetstream.New(bustest.Start(t, "text").Connect(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr := fetch.Transport(fetch.Config{Allow: allow})
+	t.Cleanup(tr.CloseIdleConnections)
+	c, err := New(Config{
+		JetStream: js, Transport: tr, Secrets: []string{secret('a'), secret('b')}, GiveUp: giveUp,
+		Tracers: noop.NewTracerProvider(), Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Metrics: prometheus.NewRegistry(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bench{c, js}
+}
+
+// queue puts a callback into the stream and takes it as a replica would.
+func (b bench) queue(t *testing.T, url string) {
+	t.Helper()
+	m := &nats.Msg{Subject: subject.Callbacks("j1"), Header: nats.Header{v1.HeaderCallback: {url}}, Data: []byte(`{"type":"job.done"}`)}
+	if _, err := b.js.PublishMsg(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (b bench) take(t *testing.T) jetstream.Msg {
+	t.Helper()
+	c, err := b.js.Consumer(t.Context(), streams.Callbacks, streams.CallbacksConsumer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := c.Next(jetstream.FetchMaxWait(20 * time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func (b bench) state(t *testing.T) v1.Callback {
+	t.Helper()
+	var s v1.Callback
+	if _, err := bus.Last(t.Context(), b.js, streams.Jobs, subject.CallbackState("j1"), &s); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func (b bench) left(t *testing.T) uint64 {
+	t.Helper()
+	var n uint64
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		s, err := b.js.Stream(t.Context(), streams.Callbacks)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n = s.CachedInfo().State.Msgs; n == 0 {
+			break
+		}
+	}
+	return n
+}
+
+var loopback = netip.MustParsePrefix("127.0.0.0/8")
+
+func TestCallIsSignedWithEverySecret(t *testing.T) {
+	t.Parallel()
+	var calls atomic.Int64
+	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		calls.Add(1)
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		for _, s := range []string{secret('a'), secret('b')} {
+			w, err := webhooks.NewWebhook(s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := w.Verify(body, r.Header); err != nil {
+				t.Errorf("the receiver does not trust it: %v", err)
+			}
+		}
+		if r.Header.Get("webhook-id") != "j1" || r.Method != http.MethodPost || r.Header.Get("Content-Type") != "application/json" {
+			t.Errorf("called with %s %v", r.Method, r.Header)
+		}
+	}))
+	t.Cleanup(receiver.Close)
+	b := newBench(t, time.Hour, loopback)
+	b.queue(t, receiver.URL)
+	b.Call(t.Context(), b.take(t))
+	if s := b.state(t); s != (v1.Callback{State: v1.CallbackDelivered, Attempts: 1}) || calls.Load() != 1 {
+		t.Errorf("%d calls, %+v", calls.Load(), s)
+	}
+	if n := b.left(t); n != 0 {
+		t.Errorf("%d callbacks are left", n)
+	}
+}
+
+// TestReceiverThatFailsForAnHour: five attempts by the schedule lie within the
+// hour; none of them ends the callback before it is given up.
+func TestReceiverThatFailsForAnHour(t *testing.T) {
+	t.Parallel()
+	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }))
+	t.Cleanup(receiver.Close)
+	b := newBench(t, time.Hour, loopback)
+	b.queue(t, receiver.URL)
+	start := time.Now()
+	b.Call(t.Context(), b.take(t))
+	s := b.state(t)
+	if s.State != v1.CallbackPending || s.Attempts != 1 || s.Error != "the receiver answered 500" {
+		t.Fatalf("after the first attempt: %+v", s)
+	}
+	if d := s.Next.Sub(start); d < schedule[0] || d > 2*schedule[0] {
+		t.Errorf("the next attempt is in %v, want %v and a little", d, schedule[0])
+	}
+	b.Call(t.Context(), b.take(t)) // comes back by itself
+	if s := b.state(t); s.State != v1.CallbackPending || s.Attempts != 2 {
+		t.Errorf("after the second attempt: %+v", s)
+	}
+}
+
+func TestCallbackThatIsGivenUp(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		status int
+		giveUp time.Duration
+		allow  []netip.Prefix
+		why    string
+	}{
+		"its time is over":              {http.StatusInternalServerError, time.Second, []netip.Prefix{loopback}, "the receiver answered 500"},
+		"the receiver wants no more":    {http.StatusGone, time.Hour, []netip.Prefix{loopback}, "the receiver answered 410"},
+		"an address that is not public": {http.StatusOK, time.Hour, nil, "the address it leads to is not a public one"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				if tt.allow == nil {
+					t.Error("the receiver was called")
+				}
+				w.WriteHeader(tt.status)
+			}))
+			t.Cleanup(receiver.Close)
+			b := newBench(t, tt.giveUp, tt.allow...)
+			b.queue(t, receiver.URL)
+			b.Call(t.Context(), b.take(t))
+			if s := b.state(t); s != (v1.Callback{State: v1.CallbackFailed, Attempts: 1, Error: tt.why}) {
+				t.Errorf("got %+v", s)
+			}
+			if n := b.left(t); n != 0 {
+				t.Errorf("%d callbacks are left", n)
+			}
+		})
+	}
+}
+
+func TestRedirectIsNoDelivery(t *testing.T) {
+	t.Parallel()
+	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("the redirect was followed") }))
+	t.Cleanup(other.Close)
+	receiver := httptest.NewServer(http.RedirectHandler(other.URL, http.StatusTemporaryRedirect))
+	t.Cleanup(receiver.Close)
+	b := newBench(t, time.Hour, loopback)
+	b.queue(t, receiver.URL)
+	b.Call(t.Context(), b.take(t))
+	if s := b.state(t); s.State != v1.CallbackPending || s.Error != "the receiver answered 307" {
+		t.Errorf("got %+v", s)
+	}
+}
+
+func TestWhatIsNotACallbackIsDropped(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, time.Hour)
+	if _, err := b.js.Publish(t.Context(), subject.Callbacks("j1"), []byte("no address")); err != nil {
+		t.Fatal(err)
+	}
+	b.Call(t.Context(), b.take(t))
+	if n := b.left(t); n != 0 {
+		t.Errorf("%d messages are left", n)
+	}
+}
+
+func TestSecretsThatCannotBeUsed(t *testing.T) {
+	t.Parallel()
+	for _, s := range []string{"", "whsec_", "whsec_!", "plain", base64.StdEncoding.EncodeToString([]byte("0123456789012345678901234"))} {
+		if _, err := newSender(nil, []string{secret('a'), s}); err == nil || !strings.Contains(err.Error(), "secret 2") || len(s) > 10 && strings.Contains(err.Error(), s) {
+			t.Errorf("%q: %v, want an error that says which and not what", s, err)
+		}
+	}
+}
+
+// TestSpecificationVector signs the example of the specification's own test.
+func TestSpecificationVector(t *testing.T) {
+	t.Parallel()
+	w, err := webhooks.NewWebhook("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sig, err := w.Sign("msg_p5jXN8AQM9LWM0D4loKWxJek", time.Unix(1614265330, 0), []byte(`{"test": 2432232314}`))
+	if err != nil || sig != "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=" {
+		t.Errorf("got %s, %v", sig, err)
+	}
+}
+
+func TestDelay(t *testing.T) {
+	t.Parallel()
+	for n := 1; n <= 2*len(schedule); n++ {
+		want := schedule[min(n, len(schedule))-1]
+		if d := delay(n, 0); d < want || d > want+want/5 {
+			t.Errorf("after attempt %d: %v, want %v and up to a fifth more", n, d, want)
+		}
+	}
+	if d := delay(1, 10*time.Minute); d != 10*time.Minute {
+		t.Errorf("told to wait 10 minutes: %v", d)
+	}
+	if d := delay(1, 240*time.Hour); d > time.Hour {
+		t.Errorf("told to wait ten days: %v", d)
+	}
+}

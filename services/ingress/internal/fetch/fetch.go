@@ -1,0 +1,234 @@
+// Package fetch gets pictures from addresses that clients name, and is the one
+// way in which the mesh speaks to addresses that clients name.
+//
+// It never connects to an address that is not public, unless the operator
+// allows it: every address is checked in the moment in which it is dialled,
+// after its name was resolved and after every redirect, so that neither a name
+// that resolves to something else the second time nor a redirect gains
+// anything.
+package fetch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"syscall"
+	"time"
+
+	"code.dny.dev/ssrf"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// Config of a fetcher. All fields but Allow and Resolver are needed.
+type Config struct {
+	// MaxBytes of a picture.
+	MaxBytes int64
+	// Timeout of a whole fetch.
+	Timeout time.Duration
+	// PerHost bounds the fetches from one host at a time.
+	PerHost int
+	// Allow lists networks that may be reached although they are not public.
+	Allow []netip.Prefix
+	// Resolver of names; nil for that of the system.
+	Resolver *net.Resolver
+}
+
+const (
+	maxRedirects   = 3
+	connectTimeout = 5 * time.Second
+	userAgent      = "sightmesh/1 (+https://github.com/sightmesh/sightmesh)"
+)
+
+// Fetcher fetches. It is safe for use by many.
+type Fetcher struct {
+	cfg    Config
+	client *http.Client
+	hosts  hosts
+}
+
+// New returns a fetcher.
+func New(cfg Config) *Fetcher {
+	f := &Fetcher{cfg: cfg, hosts: hosts{each: cfg.PerHost, used: map[string]*host{}}}
+	f.client = &http.Client{
+		Transport: Transport(cfg),
+		CheckRedirect: func(r *http.Request, via []*http.Request) error {
+			if len(via) > maxRedirects {
+				return v1.NewProblem(v1.FetchFailed, "more than %d redirects", maxRedirects).WithLimit(maxRedirects)
+			}
+			r.Header.Del("Referer")
+			return check(r.URL)
+		},
+	}
+	return f
+}
+
+// Transport connects to public addresses and those that cfg allows, and to no
+// others: dialling them fails with [v1.URLRefused]. It knows no proxy.
+func Transport(cfg Config) *http.Transport {
+	var v4, v6 []netip.Prefix
+	for _, p := range cfg.Allow {
+		if p.Addr().Is4() {
+			v4 = append(v4, p)
+		} else {
+			v6 = append(v6, p)
+		}
+	}
+	guard := ssrf.New(ssrf.WithAnyPort(), ssrf.WithAllowedV4Prefixes(v4...), ssrf.WithAllowedV6Prefixes(v6...))
+	dialer := &net.Dialer{
+		Timeout: connectTimeout, Resolver: cfg.Resolver,
+		Control: func(network, address string, c syscall.RawConn) error {
+			if err := guard.Safe(network, address, c); err != nil {
+				return v1.NewProblem(v1.URLRefused, "the address it leads to is not a public one").WithField("url")
+			}
+			return nil
+		},
+	}
+	return &http.Transport{
+		DialContext:            dialer.DialContext,
+		TLSHandshakeTimeout:    connectTimeout,
+		ResponseHeaderTimeout:  10 * time.Second,
+		MaxResponseHeaderBytes: 64 << 10,
+		DisableCompression:     true,
+		ForceAttemptHTTP2:      true,
+		MaxIdleConnsPerHost:    2,
+		IdleConnTimeout:        30 * time.Second,
+	}
+}
+
+// Close gives up idle connections.
+func (f *Fetcher) Close() { f.client.CloseIdleConnections() }
+
+// Failure is a fetch that gave no picture. It wraps a [*v1.Problem]:
+// url-refused, fetch-failed or too-large.
+type Failure struct {
+	Problem *v1.Problem
+	// Transient: a later try may succeed, RetryAfter the earliest if the host
+	// has said so.
+	Transient  bool
+	RetryAfter time.Duration
+}
+
+// Error is that of the problem.
+func (f *Failure) Error() string { return f.Problem.Error() }
+
+// Unwrap gives the problem.
+func (f *Failure) Unwrap() error { return f.Problem }
+
+func final(code v1.Code, format string, args ...any) *Failure {
+	return &Failure{Problem: v1.NewProblem(code, format, args...).WithField("url")}
+}
+
+func transient(format string, args ...any) *Failure {
+	return &Failure{Problem: v1.NewProblem(v1.FetchFailed, format, args...).WithField("url"), Transient: true}
+}
+
+// Fetch gets what is at raw. Every error is a [*Failure], unless ctx was
+// cancelled.
+func (f *Fetcher) Fetch(ctx context.Context, raw string) ([]byte, error) {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return nil, final(v1.URLRefused, "it is not a URL")
+	}
+	if err := check(u); err != nil {
+		return nil, f.failure(ctx, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, f.cfg.Timeout)
+	defer cancel()
+	leave, err := f.hosts.enter(ctx, u.Host)
+	if err != nil {
+		return nil, f.failure(ctx, err)
+	}
+	defer leave()
+	pic, err := f.get(ctx, u)
+	if err != nil {
+		return nil, f.failure(ctx, err)
+	}
+	return pic, nil
+}
+
+func check(u *url.URL) error {
+	switch {
+	case u.Scheme != "http" && u.Scheme != "https":
+		return v1.NewProblem(v1.URLRefused, "its scheme is %.20q, want http or https", u.Scheme).WithField("url")
+	case u.Host == "" || u.Opaque != "":
+		return v1.NewProblem(v1.URLRefused, "it names no host").WithField("url")
+	case u.User != nil:
+		return v1.NewProblem(v1.URLRefused, "it contains a user or password").WithField("url")
+	}
+	return nil
+}
+
+func (f *Fetcher) get(ctx context.Context, u *url.URL) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return nil, fmt.Errorf("fetch: %w", err)
+	}
+	req.Header.Set("User-Agent", userAgent)
+	req.Header.Set("Accept", "image/*")
+	resp, err := f.client.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("fetch: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, refused(resp)
+	}
+	if resp.ContentLength > f.cfg.MaxBytes {
+		return nil, f.tooLarge()
+	}
+	pic, err := io.ReadAll(io.LimitReader(resp.Body, f.cfg.MaxBytes+1))
+	if err != nil {
+		return nil, fmt.Errorf("fetch: %w", err)
+	}
+	if int64(len(pic)) > f.cfg.MaxBytes {
+		return nil, f.tooLarge()
+	}
+	return pic, nil
+}
+
+func refused(resp *http.Response) error {
+	switch {
+	case resp.StatusCode >= http.StatusInternalServerError, resp.StatusCode == http.StatusTooManyRequests, resp.StatusCode == http.StatusRequestTimeout:
+		out := transient("the host answered %d", resp.StatusCode)
+		if n, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && n > 0 {
+			out.RetryAfter = time.Duration(n) * time.Second
+		}
+		return out
+	}
+	return final(v1.FetchFailed, "the host answered %d", resp.StatusCode)
+}
+
+func (f *Fetcher) tooLarge() *Failure {
+	return &Failure{Problem: v1.NewProblem(v1.TooLarge, "a picture may have %d bytes", f.cfg.MaxBytes).WithField("url").WithLimit(f.cfg.MaxBytes)}
+}
+
+// failure is the one table that says what an error means for a fetch. The
+// words of the network are not passed on: they could say what is behind a
+// firewall.
+func (f *Fetcher) failure(ctx context.Context, err error) error {
+	var failed *Failure
+	var p *v1.Problem
+	var dns *net.DNSError
+	switch {
+	case errors.As(err, &failed):
+		return failed
+	case errors.As(err, &p): // of the guard or a redirect
+		return &Failure{Problem: p}
+	case errors.Is(err, context.Canceled):
+		return err
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return transient("the fetch took longer than %v", f.cfg.Timeout)
+	case errors.As(err, &dns) && dns.IsNotFound:
+		return transient("its host has no address")
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return transient("the host ended the picture before it was complete")
+	}
+	return transient("the host cannot be reached, or does not speak HTTP")
+}

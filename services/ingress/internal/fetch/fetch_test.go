@@ -1,0 +1,308 @@
+package fetch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const maxBytes = 1000
+
+var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+
+func newFetcher(t *testing.T, change func(*Config)) *Fetcher {
+	t.Helper()
+	cfg := Config{MaxBytes: maxBytes, Timeout: 20 * time.Second, PerHost: 2, Allow: loopback}
+	if change != nil {
+		change(&cfg)
+	}
+	f := New(cfg)
+	t.Cleanup(f.Close)
+	return f
+}
+
+// serve runs a server that counts the connections it gets.
+func serve(t *testing.T, h http.HandlerFunc) (addr string, seen *atomic.Int64) {
+	t.Helper()
+	seen = new(atomic.Int64)
+	s := httptest.NewUnstartedServer(h)
+	s.Config.ConnState = func(_ net.Conn, st http.ConnState) {
+		if st == http.StateNew {
+			seen.Add(1)
+		}
+	}
+	s.Start()
+	t.Cleanup(s.Close)
+	return s.URL, seen
+}
+
+func failureOf(t *testing.T, err error) *Failure {
+	t.Helper()
+	var f *Failure
+	if !errors.As(err, &f) {
+		t.Fatalf("got %v, want a Failure", err)
+	}
+	return f
+}
+
+func TestFetch(t *testing.T) {
+	t.Parallel()
+	mux := http.NewServeMux()
+	mux.HandleFunc("/ok", func(w http.ResponseWriter, r *http.Request) {
+		for _, h := range []string{"Referer", "Cookie", "Accept-Encoding"} {
+			if v := r.Header.Get(h); v != "" {
+				t.Errorf("the host is told %s: %s", h, v)
+			}
+		}
+		fmt.Fprint(w, "picture")
+	})
+	mux.HandleFunc("/full", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, strings.Repeat("x", maxBytes)) })
+	mux.HandleFunc("/redirect/{n}", func(w http.ResponseWriter, r *http.Request) {
+		to := map[string]string{"3": "/redirect/2", "2": "/redirect/1", "1": "/ok", "4": "/redirect/3"}[r.PathValue("n")]
+		http.Redirect(w, r, to, http.StatusFound)
+	})
+	mux.HandleFunc("/loop", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/loop", http.StatusFound) })
+	mux.HandleFunc("/file", func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "file:///etc/passwd", http.StatusFound)
+	})
+	mux.HandleFunc("/gone", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusGone) })
+	mux.HandleFunc("/busy", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Retry-After", "7")
+		w.WriteHeader(http.StatusServiceUnavailable)
+	})
+	mux.HandleFunc("/huge", func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Length", "10000000000") })
+	mux.HandleFunc("/endless", func(w http.ResponseWriter, r *http.Request) {
+		for r.Context().Err() == nil {
+			if _, err := w.Write(make([]byte, 512)); err != nil {
+				return
+			}
+		}
+	})
+	mux.HandleFunc("/cut", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "100")
+		fmt.Fprint(w, "half")
+	})
+	addr, _ := serve(t, mux.ServeHTTP)
+	f := newFetcher(t, nil)
+	for path, want := range map[string]string{"/ok": "picture", "/full": strings.Repeat("x", maxBytes), "/redirect/3": "picture"} {
+		if pic, err := f.Fetch(t.Context(), addr+path); err != nil || string(pic) != want {
+			t.Errorf("%s: %d bytes, %v", path, len(pic), err)
+		}
+	}
+	for path, want := range map[string]Failure{
+		"/redirect/4": {Problem: &v1.Problem{Code: v1.FetchFailed}},
+		"/loop":       {Problem: &v1.Problem{Code: v1.FetchFailed}},
+		"/file":       {Problem: &v1.Problem{Code: v1.URLRefused}},
+		"/gone":       {Problem: &v1.Problem{Code: v1.FetchFailed}},
+		"/busy":       {Problem: &v1.Problem{Code: v1.FetchFailed}, Transient: true, RetryAfter: 7 * time.Second},
+		"/huge":       {Problem: &v1.Problem{Code: v1.TooLarge}},
+		"/endless":    {Problem: &v1.Problem{Code: v1.TooLarge}},
+		"/cut":        {Problem: &v1.Problem{Code: v1.FetchFailed}, Transient: true},
+	} {
+		_, err := f.Fetch(t.Context(), addr+path)
+		got := failureOf(t, err)
+		if got.Problem.Code != want.Problem.Code || got.Transient != want.Transient || got.RetryAfter != want.RetryAfter {
+			t.Errorf("%s: %+v (%v), want %s", path, got, got.Problem, want.Problem.Code)
+		}
+	}
+}
+
+// TestRefusedAddressesAreNeverFetched has a listener that would see it.
+func TestRefusedAddressesAreNeverFetched(t *testing.T) {
+	t.Parallel()
+	addr, seen := serve(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "secret") })
+	port := addr[strings.LastIndexByte(addr, ':'):]
+	f := newFetcher(t, func(c *Config) { c.Allow = nil })
+	for _, raw := range []string{
+		"http://127.0.0.1" + port, "http://localhost" + port, "http://127.1" + port, "http://0.0.0.0" + port,
+		"http://[::1]" + port, "http://[::ffff:127.0.0.1]" + port, "http://[::]" + port,
+		"http://[64:ff9b::7f00:1]" + port, "http://[2002:7f00:1::]" + port,
+		"http://169.254.169.254/latest/meta-data", "http://10.0.0.1", "http://172.16.0.1", "http://192.168.0.1",
+		"http://100.64.0.1", "http://[fe80::1]", "http://[fd00::1]", "http://224.0.0.1", "http://255.255.255.255",
+		"http://user:password@example.com/", "ftp://example.com/", "file:///etc/passwd", "gopher://example.com", "http:///x",
+		"http:example.com", "//example.com", "http://%zz", "",
+	} {
+		_, err := f.Fetch(t.Context(), raw)
+		got := failureOf(t, err)
+		// Some forms are names to Go, and no name server knows them.
+		if got.Problem.Code != v1.URLRefused && !(got.Problem.Code == v1.FetchFailed && raw == "http://127.1"+port) {
+			t.Errorf("%s: %v, want url-refused", raw, got)
+		}
+	}
+	if n := seen.Load(); n != 0 {
+		t.Errorf("the listener saw %d connections", n)
+	}
+}
+
+func TestRedirectToLoopbackIsNotFollowed(t *testing.T) {
+	t.Parallel()
+	inside, seen := serve(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "secret") })
+	inside = strings.Replace(inside, "127.0.0.1", "127.0.0.2", 1) // the listener below is on .1
+	outside, _ := serve(t, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, inside, http.StatusFound) })
+	f := newFetcher(t, func(c *Config) { c.Allow = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")} })
+	_, err := f.Fetch(t.Context(), outside)
+	if got := failureOf(t, err); got.Problem.Code != v1.URLRefused || got.Transient {
+		t.Errorf("got %v, want url-refused", got)
+	}
+	if n := seen.Load(); n != 0 {
+		t.Errorf("the listener inside saw %d connections", n)
+	}
+}
+
+// nameServer answers every question for an IPv4 address with the next of
+// addrs, and with the last for ever.
+func nameServer(t *testing.T, addrs ...netip.Addr) (r *net.Resolver, asked *atomic.Int64) {
+	t.Helper()
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked = new(atomic.Int64)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		buf := make([]byte, 1500)
+		for {
+			n, from, err := conn.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			question := buf[:n]
+			if i := strings.Index(string(question), "\x00\x00\x29"); i > 0 {
+				question = question[:i] // without the additional records
+			}
+			reply := append([]byte{}, question...)
+			reply[2], reply[3] = 0x81, 0x80 // an answer, recursion available
+			reply[10], reply[11] = 0, 0     // no additional records
+			if reply[len(reply)-3] == 1 {   // for an IPv4 address
+				a := addrs[min(int(asked.Add(1)), len(addrs))-1].As4()
+				reply[7] = 1
+				reply = append(reply, 0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4)
+				reply = append(reply, a[:]...)
+			}
+			if _, err := conn.WriteTo(reply, from); err != nil {
+				return
+			}
+		}
+	})
+	t.Cleanup(func() {
+		conn.Close()
+		wg.Wait()
+	})
+	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "udp", conn.LocalAddr().String())
+	}}, asked
+}
+
+// TestNameThatChangesItsMind: the first answer is harmless and passes any check
+// before the fetch, the second leads inside.
+func TestNameThatChangesItsMind(t *testing.T) {
+	t.Parallel()
+	inside, seen := serve(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "secret") })
+	u, err := url.Parse(inside)
+	if err != nil {
+		t.Fatal(err)
+	}
+	good, asked := nameServer(t, netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("127.0.0.2"))
+	f := newFetcher(t, func(c *Config) {
+		c.Resolver, c.Allow = good, []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}
+	})
+	raw := "http://rebind.example:" + u.Port()
+	if pic, err := f.Fetch(t.Context(), raw); err != nil || string(pic) != "secret" {
+		t.Fatalf("the first answer: %q, %v", pic, err)
+	}
+	f.Close()
+	before := seen.Load()
+	_, err = f.Fetch(t.Context(), raw)
+	if got := failureOf(t, err); got.Problem.Code != v1.URLRefused {
+		t.Errorf("the second answer: %v, want url-refused", got)
+	}
+	if asked.Load() < 2 || seen.Load() != before {
+		t.Errorf("asked %d times, the listener saw %d more connections", asked.Load(), seen.Load()-before)
+	}
+}
+
+func TestTimeLimits(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	addr, _ := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/body" {
+			w.WriteHeader(http.StatusOK)
+			http.NewResponseController(w).Flush()
+		}
+		<-release
+	})
+	t.Cleanup(func() { close(release) })
+	f := newFetcher(t, func(c *Config) { c.Timeout = 50 * time.Millisecond })
+	for _, path := range []string{"/header", "/body"} {
+		_, err := f.Fetch(t.Context(), addr+path)
+		if got := failureOf(t, err); !got.Transient || got.Problem.Code != v1.FetchFailed {
+			t.Errorf("%s: %v, want a transient failure", path, got)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := newFetcher(t, nil).Fetch(ctx, addr); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+}
+
+func TestEachHostIsSpared(t *testing.T) {
+	t.Parallel()
+	var now, most atomic.Int64
+	addr, _ := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		n := now.Add(1)
+		for old := most.Load(); n > old && !most.CompareAndSwap(old, n); old = most.Load() {
+		}
+		time.Sleep(5 * time.Millisecond)
+		now.Add(-1)
+		io.WriteString(w, "picture")
+	})
+	f := newFetcher(t, nil)
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			if _, err := f.Fetch(t.Context(), addr); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := most.Load(); n != 2 {
+		t.Errorf("%d fetches at a time, want 2", n)
+	}
+	if n := len(f.hosts.used); n != 0 {
+		t.Errorf("%d hosts are remembered", n)
+	}
+}
+
+func FuzzCheck(f *testing.F) {
+	for _, s := range []string{"http://a", "https://u@h/", "http://[::1]:80", "file:///x", "http:\\\\x"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, raw string) {
+		u, err := url.Parse(raw)
+		if err != nil || check(u) != nil {
+			return
+		}
+		if u.Hostname() == "" && u.Host == "" || u.User != nil || !strings.HasPrefix(u.Scheme, "http") {
+			t.Errorf("%q passes", raw)
+		}
+	})
+}

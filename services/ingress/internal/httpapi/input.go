@@ -1,0 +1,308 @@
+package httpapi
+
+import (
+	"bytes"
+	"encoding/base64"
+	"errors"
+	"io"
+	"mime"
+	"mime/multipart"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sightmesh/sightmesh/contracts/picture"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// Names of the picture in a form: its bytes, or its bytes in base64.
+const (
+	imageField  = "image"
+	base64Field = "imgbase64"
+)
+
+// formAllowance is what a form may have besides the picture.
+const formAllowance = 64 << 10
+
+// kind is the form in which a body brings a picture.
+type kind int
+
+const (
+	rawBody kind = iota
+	multipartBody
+	urlencodedBody
+	jsonBody
+)
+
+// input is what a body brought: pictures, or the address of one.
+type input struct {
+	pictures []upload
+	url      string
+}
+
+// upload is one picture of a body, or what is wrong with it alone.
+type upload struct {
+	picture []byte
+	problem error
+}
+
+// one returns the picture of an input that has one, and checks it.
+func (in input) one(limits picture.Limits) ([]byte, error) {
+	u := in.pictures[0]
+	if u.problem == nil {
+		_, u.problem = picture.Inspect(u.picture, limits)
+	}
+	return u.picture, u.problem
+}
+
+// readInput reads the body of a request. What cannot be accepted is refused
+// before the body is read. The caller calls release when it no longer holds
+// the pictures; more than once does no harm.
+func (a *API) readInput(w http.ResponseWriter, r *http.Request) (in input, release func(), err error) {
+	kind, boundary, err := bodyType(r.Header.Get("Content-Type"))
+	if err != nil {
+		return in, nil, err
+	}
+	body, release, err := a.openBody(w, r, a.bodyLimit(kind))
+	if err != nil {
+		return in, nil, err
+	}
+	switch kind {
+	case rawBody:
+		in.pictures = make([]upload, 1)
+		in.pictures[0].picture, err = readAll(body, r.ContentLength)
+	case multipartBody:
+		in.pictures, err = a.readForm(body, boundary)
+	case urlencodedBody:
+		in.pictures, err = readURLEncoded(body)
+	case jsonBody:
+		in, err = readJSON(body)
+	}
+	if err != nil {
+		release()
+		return in, nil, a.bodyError(w, err, a.bodyLimit(kind))
+	}
+	if len(in.pictures) == 1 && in.pictures[0].problem == nil && len(in.pictures[0].picture) == 0 {
+		release()
+		return in, nil, v1.NewProblem(v1.EmptyBody, "the picture has no bytes")
+	}
+	return in, release, nil
+}
+
+// bodyLimit is how many bytes a body may have. Base64 takes four bytes for
+// three, and a form may escape some of them.
+func (a *API) bodyLimit(k kind) int64 {
+	switch k {
+	case multipartBody:
+		return a.MaxFormBytes
+	case urlencodedBody, jsonBody:
+		return 2*a.Limits.MaxBytes + formAllowance
+	}
+	return a.Limits.MaxBytes
+}
+
+// openBody gives the body of a request as far as its limit, once there is
+// memory for it.
+func (a *API) openBody(w http.ResponseWriter, r *http.Request, limit int64) (io.Reader, func(), error) {
+	if r.ContentLength > limit {
+		w.Header().Set("Connection", "close") // the body stays unread
+		return nil, nil, a.tooLarge(limit)
+	}
+	if r.ContentLength == 0 {
+		return nil, nil, v1.NewProblem(v1.EmptyBody, "the body is empty; /openapi.json says what belongs there")
+	}
+	weight := r.ContentLength
+	if weight < 0 {
+		weight = limit
+	}
+	if !a.bodies.TryAcquire(weight) {
+		w.Header().Set("Connection", "close")
+		return nil, nil, later(v1.NewProblem(v1.Overloaded, "too many bodies are being received"), 1)
+	}
+	release := sync.OnceFunc(func() { a.bodies.Release(weight) })
+	// A body that trickles in would hold its memory for ever. Not every
+	// writer in tests has a deadline.
+	if err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(a.BodyTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		release()
+		return nil, nil, err
+	}
+	return http.MaxBytesReader(w, r.Body, limit), release, nil
+}
+
+// bodyType tells the kinds of bodies apart.
+func bodyType(header string) (k kind, boundary string, err error) {
+	if header == "" {
+		return rawBody, "", nil // found out from the content
+	}
+	typ, params, err := mime.ParseMediaType(header)
+	if err != nil {
+		return 0, "", v1.NewProblem(v1.InvalidHeader, "Content-Type cannot be read: %v", err).WithField("Content-Type")
+	}
+	switch {
+	case typ == "multipart/form-data" && params["boundary"] == "":
+		return 0, "", v1.NewProblem(v1.InvalidHeader, "Content-Type has no boundary").WithField("Content-Type")
+	case typ == "multipart/form-data":
+		return multipartBody, params["boundary"], nil
+	case typ == "application/x-www-form-urlencoded":
+		return urlencodedBody, "", nil
+	case typ == "application/json":
+		return jsonBody, "", nil
+	case strings.HasPrefix(typ, "image/"), typ == "application/octet-stream":
+		return rawBody, "", nil
+	}
+	return 0, "", v1.NewProblem(v1.UnsupportedType, "Content-Type is %.60q, want image/*, application/octet-stream, multipart/form-data, application/x-www-form-urlencoded or application/json", typ).WithField("Content-Type")
+}
+
+func readAll(r io.Reader, length int64) ([]byte, error) {
+	if length < 0 {
+		return io.ReadAll(r)
+	}
+	pic := make([]byte, length)
+	_, err := io.ReadFull(r, pic)
+	return pic, err
+}
+
+// readForm reads every picture of a form, in order. One that is wrong takes
+// nothing from the others.
+func (a *API) readForm(r io.Reader, boundary string) ([]upload, error) {
+	var out []upload
+	m := multipart.NewReader(r, boundary)
+	for {
+		part, err := m.NextPart()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, formError(err)
+		}
+		name := part.FormName()
+		if name != imageField && name != base64Field {
+			continue
+		}
+		if len(out) == a.MaxImages {
+			return nil, a.tooManyImages()
+		}
+		data, err := io.ReadAll(io.LimitReader(part, 2*a.Limits.MaxBytes))
+		if err != nil {
+			return nil, formError(err)
+		}
+		u := upload{picture: data}
+		if name == base64Field {
+			u.picture, u.problem = decodeBase64(data, base64Field)
+		}
+		if int64(len(u.picture)) > a.Limits.MaxBytes {
+			u = upload{problem: a.tooLarge(a.Limits.MaxBytes)}
+		}
+		out = append(out, u)
+	}
+	if len(out) == 0 {
+		return nil, v1.NewProblem(v1.InvalidBody, "the form has no field %q", imageField).WithField(imageField)
+	}
+	return out, nil
+}
+
+func readURLEncoded(r io.Reader) ([]upload, error) {
+	data, err := io.ReadAll(r)
+	if err != nil {
+		return nil, err
+	}
+	// A browser escapes the signs of base64 that mean something here; some
+	// clients do not, and their '+' becomes a space.
+	form, err := url.ParseQuery(string(data))
+	if err != nil {
+		return nil, v1.NewProblem(v1.InvalidBody, "the form cannot be read: %v", err)
+	}
+	values := form[base64Field]
+	if len(values) != 1 {
+		return nil, v1.NewProblem(v1.InvalidBody, "the form has %d fields %q, want one", len(values), base64Field).WithField(base64Field)
+	}
+	pic, err := decodeBase64([]byte(strings.ReplaceAll(values[0], " ", "+")), base64Field)
+	return []upload{{picture: pic, problem: err}}, nil
+}
+
+// imageJSON is the JSON body of POST /v1/images.
+type imageJSON struct {
+	Image string `json:"image"`
+	URL   string `json:"url"`
+}
+
+func readJSON(r io.Reader) (input, error) {
+	var in imageJSON
+	if err := decodeJSON(r, &in); err != nil {
+		return input{}, err
+	}
+	switch {
+	case in.Image != "" && in.URL != "":
+		return input{}, v1.NewProblem(v1.InvalidBody, "image and url are both given, want one").WithField("url")
+	case in.URL != "":
+		return input{url: in.URL}, nil
+	case in.Image == "":
+		return input{}, v1.NewProblem(v1.InvalidBody, "neither image nor url is given").WithField("image")
+	}
+	pic, err := decodeBase64([]byte(in.Image), "image")
+	return input{pictures: []upload{{picture: pic, problem: err}}}, nil
+}
+
+// decodeBase64 reads base64 in the standard or the URL alphabet, padded or
+// not, with line ends, and with the beginning of a data URL, as browsers make.
+func decodeBase64(data []byte, field string) ([]byte, error) {
+	if rest, ok := bytes.CutPrefix(data, []byte("data:")); ok {
+		if _, data, ok = bytes.Cut(rest, []byte(";base64,")); !ok {
+			return nil, v1.NewProblem(v1.InvalidBody, "%s is a data URL that is not base64", field).WithField(field)
+		}
+	}
+	data = bytes.TrimRight(bytes.TrimSpace(data), "=")
+	enc := base64.RawStdEncoding
+	if bytes.ContainsAny(data, "-_") {
+		enc = base64.RawURLEncoding
+	}
+	out := make([]byte, enc.DecodedLen(len(data)))
+	n, err := enc.Decode(out, data) // skips line ends
+	if err != nil {
+		return nil, v1.NewProblem(v1.InvalidBody, "%s is not base64: %v", field, err).WithField(field)
+	}
+	return out[:n], nil
+}
+
+// formError tells a form that is not one from one that could not be read.
+func formError(err error) error {
+	var tooLarge *http.MaxBytesError
+	if errors.As(err, &tooLarge) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, os.ErrDeadlineExceeded) {
+		return err
+	}
+	return v1.NewProblem(v1.InvalidBody, "the form cannot be read: %v", err)
+}
+
+// bodyError says what is wrong with a body that could not be read.
+func (a *API) bodyError(w http.ResponseWriter, err error, limit int64) error {
+	var p *v1.Problem
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &p):
+		return p
+	case errors.As(err, &tooLarge):
+		return a.tooLarge(limit)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		w.Header().Set("Connection", "close")
+		return v1.NewProblem(v1.TruncatedBody, "the body did not arrive within %v", a.BodyTimeout)
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
+		w.Header().Set("Connection", "close")
+		return v1.NewProblem(v1.TruncatedBody, "the body ended before it was complete")
+	}
+	return v1.NewProblem(v1.InvalidBody, "the body cannot be read: %v", err)
+}
+
+// tooLarge names the limit of a picture, or of the body that brings some.
+func (a *API) tooLarge(limit int64) *v1.Problem {
+	if limit == a.Limits.MaxBytes {
+		return v1.NewProblem(v1.TooLarge, "a picture may have %d bytes", limit).WithLimit(limit)
+	}
+	return v1.NewProblem(v1.TooLarge, "this body may have %d bytes, and a picture in it %d", limit, a.Limits.MaxBytes).WithLimit(limit)
+}
+
+func (a *API) tooManyImages() *v1.Problem {
+	return v1.NewProblem(v1.TooManyImages, "a report may have %d images", a.MaxImages).WithField("images").WithLimit(int64(a.MaxImages))
+}

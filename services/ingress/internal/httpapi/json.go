@@ -1,0 +1,59 @@
+package httpapi
+
+import (
+	"errors"
+	"io"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// decodeJSON reads a body strictly: a name that is given twice, or that is not
+// known, is refused, and the problem names the field that is wrong. What could
+// not be received is returned as it is.
+func decodeJSON(r io.Reader, into any) error {
+	data, err := io.ReadAll(r)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(data, into, json.RejectUnknownMembers(true)); err != nil {
+		return jsonError(err)
+	}
+	return nil
+}
+
+// jsonError says what is wrong with a body that is not the JSON it should be.
+func jsonError(err error) error {
+	var semantic *json.SemanticError
+	var syntactic *jsontext.SyntacticError
+	switch {
+	case errors.As(err, &semantic) && errors.Is(err, json.ErrUnknownName):
+		return invalidField(semantic.JSONPointer, "%s is not a field of this body", fieldName(semantic.JSONPointer))
+	case errors.As(err, &semantic):
+		return invalidField(semantic.JSONPointer, "%s is a JSON %s, which does not belong there", fieldName(semantic.JSONPointer), semantic.JSONKind)
+	case errors.Is(err, jsontext.ErrDuplicateName) && errors.As(err, &syntactic):
+		return invalidField(syntactic.JSONPointer, "%s is given twice", fieldName(syntactic.JSONPointer))
+	case errors.As(err, &syntactic):
+		return invalidField(syntactic.JSONPointer, "the body is not JSON: at byte %d: %v", syntactic.ByteOffset, syntactic.Err)
+	}
+	return err
+}
+
+func invalidField(at jsontext.Pointer, format string, args ...any) error {
+	return v1.NewProblem(v1.InvalidBody, format, args...).WithField(fieldName(at))
+}
+
+// fieldName writes a JSON pointer as people do: images.3.url.
+func fieldName(p jsontext.Pointer) string {
+	var parts []string
+	for token := range p.Tokens() {
+		parts = append(parts, token)
+	}
+	if len(parts) == 0 {
+		return "the body"
+	}
+	return strings.Join(parts, ".")
+}

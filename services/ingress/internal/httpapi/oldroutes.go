@@ -1,0 +1,198 @@
+package httpapi
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/gorilla/mux"
+
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// The routes of the designs that the mesh replaces. Their clients are served
+// as they were: the same fields, the same JSON, problems in the words that
+// they know.
+
+//go:embed tyocr.html
+var tyocrPage []byte
+
+func (a *API) oldRoutes(r *mux.Router) {
+	r.Handle("/tyocr", a.route("/tyocr", a.postTyocr)).Methods(http.MethodPost)
+	r.Handle("/tyocr", a.route("/tyocr", getTyocr)).Methods(http.MethodGet, http.MethodHead)
+	r.Handle("/upload", a.route("/upload", a.postImage)).Methods(http.MethodPost)
+	const fullReport = "/internal/v1/subway-images/full-report"
+	r.Handle(fullReport, a.route(fullReport, a.postFullReport)).Methods(http.MethodPost)
+}
+
+func getTyocr(w http.ResponseWriter, _ *http.Request) error {
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Header().Set("Content-Security-Policy", "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'")
+	_, err := w.Write(tyocrPage)
+	return err
+}
+
+// tyocr is the answer of POST /tyocr: sign 0 and the text, or -1 and why not.
+type tyocr struct {
+	Sign int    `json:"sign"`
+	Text string `json:"text"`
+}
+
+// tyocrWait is how long its clients wait.
+const tyocrWait = 20 * time.Second
+
+// postTyocr reads the text of the picture in the form field imgbase64. Its
+// clients look at sign and not at the status.
+func (a *API) postTyocr(w http.ResponseWriter, r *http.Request) error {
+	text, err := a.readText(w, r)
+	var p *v1.Problem
+	switch {
+	case err == nil:
+		return writeJSON(w, http.StatusOK, tyocr{0, text})
+	case errors.Is(err, context.DeadlineExceeded):
+		return writeJSON(w, http.StatusOK, tyocr{-1, "time out"})
+	case errors.As(err, &p):
+		a.Metrics.problems.WithLabelValues(string(p.Code)).Inc()
+		return writeJSON(w, http.StatusOK, tyocr{-1, p.Detail})
+	}
+	return err
+}
+
+func (a *API) readText(w http.ResponseWriter, r *http.Request) (string, error) {
+	o := order{priority: subject.Interactive}
+	for _, p := range a.Pipelines {
+		if p.Text {
+			o.pipeline = p
+			break
+		}
+	}
+	if o.pipeline.Name == "" {
+		return "", v1.NewProblem(v1.UnknownPipeline, "no pipeline reads text")
+	}
+	in, release, err := a.readInput(w, r)
+	if err != nil {
+		return "", err
+	}
+	defer release()
+	pic, err := a.pictureOf(r.Context(), in)
+	if err != nil {
+		return "", err
+	}
+	job, err := a.submit(r.Context(), o, in.url, pic)
+	if err != nil {
+		return "", err
+	}
+	defer job.Forget()
+	release()
+	ctx, cancel := context.WithTimeout(r.Context(), tyocrWait)
+	defer cancel()
+	result, err := job.Wait(ctx)
+	switch {
+	case r.Context().Err() != nil || errors.Is(err, context.DeadlineExceeded):
+		a.abandon(r.Context(), o, job.ID) // it has no name for this client
+		return "", errors.Join(r.Context().Err(), err)
+	case err != nil:
+		return "", err
+	case result.Problem != nil:
+		return "", result.Problem
+	case result.Text == nil:
+		return "", nil
+	}
+	return *result.Text, nil
+}
+
+// oldReply is the answer of the report route.
+type oldReply struct {
+	Code    int    `json:"code"`
+	Message string `json:"message"`
+}
+
+// fullReportFields are the texts that a report must have, besides imageUrls.
+var fullReportFields = []string{
+	"requestId", "systemId", "inspectionStartTime", "inspectionEndTime", "trainId", "lineCode", "yardName", "direction",
+}
+
+// postFullReport takes a report of a train's inspection. Its clients know only
+// whether it was accepted; the address of the outcomes is in Location.
+func (a *API) postFullReport(w http.ResponseWriter, r *http.Request) error {
+	report, err := a.takeFullReport(w, r)
+	if err == nil {
+		w.Header().Set("Location", "/v1/reports/"+report.ID)
+		return writeJSON(w, http.StatusOK, oldReply{http.StatusOK, "success"})
+	}
+	var p *v1.Problem
+	if !errors.As(err, &p) {
+		return err
+	}
+	a.Metrics.problems.WithLabelValues(string(p.Code)).Inc()
+	reply := oldReply{p.Status, p.Detail}
+	if p.Status == http.StatusTooManyRequests {
+		w.Header().Set("Retry-After", strconv.Itoa(retryAfter(err)))
+		reply.Message = "System busy, try later."
+	}
+	return writeJSON(w, p.Status, reply)
+}
+
+func (a *API) takeFullReport(w http.ResponseWriter, r *http.Request) (v1.Report, error) {
+	var none v1.Report
+	o, err := a.order(r)
+	if err != nil {
+		return none, err
+	}
+	body, release, err := a.openBody(w, r, maxReportBody)
+	if err != nil {
+		return none, err
+	}
+	defer release()
+	var fields map[string]jsontext.Value
+	if err := json.UnmarshalRead(body, &fields); err != nil {
+		return none, a.bodyError(w, jsonError(err), maxReportBody)
+	}
+	o.metadata = map[string]string{}
+	for _, name := range fullReportFields {
+		if o.metadata[name], err = textField(fields, name, name); err != nil {
+			return none, err
+		}
+	}
+	if name, err := checkMetadata(o.metadata); err != nil {
+		return none, v1.NewProblem(v1.InvalidBody, "%s %v", name, err).WithField(name)
+	}
+	var images []map[string]jsontext.Value
+	if raw, ok := fields["imageUrls"]; !ok || json.Unmarshal(raw, &images) != nil || len(images) == 0 {
+		return none, v1.NewProblem(v1.InvalidBody, "imageUrls is missing, or no list of images").WithField("imageUrls")
+	}
+	sources := make([]v1.ReportSource, len(images))
+	for i, image := range images {
+		at := fmt.Sprintf("imageUrls.%d.", i)
+		if sources[i].Location, err = textField(image, "location", at+"location"); err != nil {
+			return none, err
+		}
+		if sources[i].URL, err = textField(image, "imageUrl", at+"imageUrl"); err != nil {
+			return none, err
+		}
+		if err := checkURL(sources[i].URL); err != nil {
+			return none, v1.NewProblem(v1.InvalidBody, "%simageUrl %v", at, err).WithField(at + "imageUrl")
+		}
+	}
+	return a.storeReport(r.Context(), o, reportInput{sources: sources})
+}
+
+// textField reads a text that must be there.
+func textField(fields map[string]jsontext.Value, name, path string) (string, error) {
+	raw, ok := fields[name]
+	if !ok || raw.Kind() == 'n' {
+		return "", v1.NewProblem(v1.InvalidBody, "%s is missing", path).WithField(path)
+	}
+	var s string
+	if err := json.Unmarshal(raw, &s); err != nil || s == "" {
+		return "", v1.NewProblem(v1.InvalidBody, "%s is not a text, or empty", path).WithField(path)
+	}
+	return s, nil
+}

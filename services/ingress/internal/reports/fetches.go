@@ -1,0 +1,181 @@
+package reports
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/sightmesh/sightmesh/contracts/picture"
+	"github.com/sightmesh/sightmesh/contracts/pipeline"
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/admission"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/fetch"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/jobs"
+	"github.com/sightmesh/sightmesh/services/internal/telemetry"
+)
+
+// FetchesConfig is what a [Fetches] needs; all of it.
+type FetchesConfig struct {
+	Fetcher   *fetch.Fetcher
+	Jobs      *jobs.Jobs
+	Admission *admission.Admission
+	Pipelines []pipeline.Pipeline
+	Limits    picture.Limits
+	Tracers   trace.TracerProvider
+	Logger    *slog.Logger
+	Metrics   prometheus.Registerer
+}
+
+// Fetches turns messages of FETCHES into jobs: each is an image of a report
+// that is somewhere on the web.
+type Fetches struct {
+	FetchesConfig
+	byName map[string]pipeline.Pipeline
+	tracer trace.Tracer
+	done   *prometheus.CounterVec
+}
+
+// NewFetches returns one.
+func NewFetches(cfg FetchesConfig) *Fetches {
+	f := &Fetches{
+		FetchesConfig: cfg, byName: map[string]pipeline.Pipeline{},
+		tracer: cfg.Tracers.Tracer("github.com/sightmesh/sightmesh/services/ingress"),
+		done: promauto.With(cfg.Metrics).NewCounterVec(prometheus.CounterOpts{
+			Name: "sightmesh_fetches_total", Help: "Images of reports that were fetched, by outcome: done, a problem code, or retried.",
+		}, []string{"outcome"}),
+	}
+	for _, p := range cfg.Pipelines {
+		f.byName[p.Name] = p
+	}
+	return f
+}
+
+// maxAttempts is how often an image is fetched when the failures are of the
+// kind that passes.
+const maxAttempts = 5
+
+// pause is how long to wait after attempt n, counted from 1.
+func pause(n int, retryAfter time.Duration) time.Duration {
+	d := time.Second << (2 * (n - 1)) // 1, 4, 16, 64 s
+	return max(d+rand.N(d/4), min(retryAfter, 10*time.Minute))
+}
+
+// Do takes one message through: the picture is a job afterwards, or its
+// failure the outcome, or the message comes back. Work ends with ctx; then the
+// message comes back too.
+func (f *Fetches) Do(ctx context.Context, m jetstream.Msg) {
+	meta, err := m.Metadata()
+	job, err2 := subject.ParseFetches(m.Subject())
+	item, err3 := v1.ParseReportItem(m.Headers().Get(v1.HeaderReport))
+	var want v1.Fetch
+	if err := errors.Join(err, err2, err3, json.Unmarshal(m.Data(), &want)); err != nil {
+		f.Logger.Error("drop a message that is not of a report", "subject", m.Subject(), "error", err)
+		f.last(m, m.TermWithReason("not of a report"))
+		return
+	}
+	ctx = telemetry.WithJob(telemetry.Extract(ctx, m.Headers()), job.ID)
+	ctx, span := f.tracer.Start(ctx, "fetch", trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(
+		telemetry.AttrJob.String(job.ID), telemetry.AttrPipeline.String(job.Pipeline), attribute.Int64("messaging.nats.deliveries", int64(meta.NumDelivered))))
+	defer span.End()
+	req := jobs.Request{ID: job.ID, Pipeline: f.byName[job.Pipeline], Priority: subject.Bulk, Report: &item, Deadline: want.Deadline}
+	if meta := m.Headers().Get(v1.HeaderMetadata); meta != "" {
+		if err := json.Unmarshal([]byte(meta), &req.Metadata); err != nil {
+			f.Logger.WarnContext(ctx, "cannot read the metadata of an image", "error", err)
+		}
+	}
+	err = f.store(ctx, m, req, want)
+	var p *v1.Problem
+	var failed *fetch.Failure
+	switch {
+	case err == nil:
+		f.done.WithLabelValues("done").Inc()
+		f.last(m, m.Ack())
+		return
+	case errors.As(err, &failed) && failed.Transient && meta.NumDelivered < maxAttempts:
+		f.again(ctx, m, pause(int(meta.NumDelivered), failed.RetryAfter), err)
+		return
+	case errors.As(err, &p): // the outcome of the image
+		span.SetStatus(codes.Error, p.Error())
+		end := *p
+		end.Job = job.ID
+		req.Pipeline.Name = job.Pipeline
+		if err = f.Jobs.Fail(ctx, req, &end); err == nil {
+			f.done.WithLabelValues(string(p.Code)).Inc()
+			f.last(m, m.TermWithReason(string(p.Code)))
+			return
+		}
+	}
+	f.again(ctx, m, jobs.RetryAfter*time.Second, err)
+}
+
+// store fetches the picture and makes a job of it.
+func (f *Fetches) store(ctx context.Context, m jetstream.Msg, r jobs.Request, want v1.Fetch) error {
+	if r.Pipeline.Name == "" {
+		return v1.NewProblem(v1.UnknownPipeline, "this ingress does not know the pipeline")
+	}
+	if err := f.admit(ctx, m, r.Pipeline, want.Deadline); err != nil {
+		return err
+	}
+	var err error
+	if r.Picture, err = f.Fetcher.Fetch(ctx, want.URL); err != nil {
+		return err
+	}
+	if _, err := picture.Inspect(r.Picture, f.Limits); err != nil {
+		return err
+	}
+	return f.Jobs.Store(ctx, r)
+}
+
+// admit waits, as every bulk job does, until the work ahead is little enough:
+// pictures are not fetched to wait somewhere else.
+func (f *Fetches) admit(ctx context.Context, m jetstream.Msg, p pipeline.Pipeline, deadline time.Time) error {
+	for {
+		if !time.Now().Before(deadline) {
+			return v1.NewProblem(v1.DeadlineExceeded, "the deadline %s passed before the picture was fetched", deadline.UTC().Format(time.RFC3339))
+		}
+		retryAfter, problem := f.Admission.Admit(ctx, p, subject.Bulk)
+		if problem == nil {
+			return nil
+		}
+		if err := m.InProgress(); err != nil {
+			return fmt.Errorf("wait until there is room: %w", err)
+		}
+		t := time.NewTimer(min(time.Duration(retryAfter)*time.Second, jobs.RetryAfter*time.Second, time.Until(deadline)))
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return fmt.Errorf("wait until there is room: %w", ctx.Err())
+		}
+	}
+}
+
+func (f *Fetches) again(ctx context.Context, m jetstream.Msg, d time.Duration, why error) {
+	f.done.WithLabelValues("retried").Inc()
+	if ctx.Err() != nil {
+		f.last(m, m.Nak()) // this instance stops: another one goes on at once
+		return
+	}
+	f.Logger.InfoContext(ctx, "image will be fetched again", "after", d.String(), "error", why)
+	f.last(m, m.NakWithDelay(d))
+}
+
+// last sends the last word on a message. When it is lost the message comes
+// again, and what is stored then is dropped as a duplicate.
+func (f *Fetches) last(m jetstream.Msg, err error) {
+	if err != nil {
+		f.Logger.Warn("cannot acknowledge", "subject", m.Subject(), "error", err)
+	}
+}

@@ -1,0 +1,30 @@
+package bus
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Last reads the last message on a subject of a stream into v, as JSON, and
+// reports whether there is one.
+func Last(ctx context.Context, js jetstream.JetStream, stream, subject string, v any) (found bool, err error) {
+	s, err := js.Stream(ctx, stream)
+	if err != nil {
+		return false, fmt.Errorf("read %s: %w", subject, err)
+	}
+	m, err := s.GetLastMsgForSubject(ctx, subject)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read %s: %w", subject, err)
+	}
+	if err := json.Unmarshal(m.Data, v); err != nil {
+		return false, fmt.Errorf("read %s: decode: %w", subject, err)
+	}
+	return true, nil
+}
