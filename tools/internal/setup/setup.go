@@ -24,6 +24,15 @@ type Config struct {
 	Replicas  int
 	Storage   string        // file or memory
 	Wait      time.Duration // for the server to come up
+	// ResultsAge and ReportsAge are how long answers and reports are kept.
+	ResultsAge time.Duration
+	ReportsAge time.Duration
+}
+
+// RegisterAges makes flags of how long things are kept.
+func (c *Config) RegisterAges(fs *flag.FlagSet) {
+	fs.DurationVar(&c.ResultsAge, "results-age", time.Hour, "how long the answer of a job is kept")
+	fs.DurationVar(&c.ReportsAge, "reports-age", 24*time.Hour, "how long a report and its outcomes are kept")
 }
 
 // Register makes flags of the configuration.
@@ -32,6 +41,7 @@ func (c *Config) Register(fs *flag.FlagSet) {
 	fs.StringVar(&c.Pipelines, "pipelines", "", "pipelines `file`; without it the built-in ones")
 	fs.IntVar(&c.Replicas, "replicas", 1, "copies of every stream: 1, 3 or 5")
 	fs.StringVar(&c.Storage, "storage", "file", "where streams are kept: file or memory")
+	c.RegisterAges(fs)
 	fs.DurationVar(&c.Wait, "timeout", 2*time.Minute, "how long to wait for NATS and JetStream")
 }
 
@@ -52,7 +62,11 @@ func Run(ctx context.Context, cfg Config, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	want := streams.Config{Replicas: cfg.Replicas, Storage: storage}
+	const least = 2 * time.Minute // for which streams know the ids of messages
+	if cfg.ResultsAge < least || cfg.ReportsAge < least {
+		return fmt.Errorf("results-age: %v, reports-age: %v, want at least %v", cfg.ResultsAge, cfg.ReportsAge, least)
+	}
+	want := streams.Config{Replicas: cfg.Replicas, Storage: storage, ResultsAge: cfg.ResultsAge, ReportsAge: cfg.ReportsAge}
 	for _, p := range pipelines {
 		want.Pipelines = append(want.Pipelines, p.Name)
 	}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
 	"os/exec"
 	"runtime"
 	"sync"
@@ -20,6 +21,7 @@ import (
 type child struct {
 	name string
 	argv []string
+	env  []string // besides that of this process
 	log  *slog.Logger
 	out  *printer
 	// pinned tells the arguments that replace those of argv once an address
@@ -43,9 +45,9 @@ const (
 	lastLines    = 10
 )
 
-func newChild(name string, argv []string, log *slog.Logger, out *printer) *child {
+func newChild(name string, argv, env []string, log *slog.Logger, out *printer) *child {
 	return &child{
-		name: name, argv: argv, log: log, out: out, pinned: map[string]string{},
+		name: name, argv: argv, env: env, log: log, out: out, pinned: map[string]string{},
 		addr: map[string]string{}, changed: make(chan struct{}), done: make(chan struct{}),
 	}
 }
@@ -113,6 +115,7 @@ func (c *child) once() error {
 		argv = append(argv, flag, value)
 	}
 	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Env = append(Environ(), c.env...)
 	// A group of its own: Ctrl-C on the terminal is for up, which stops its
 	// children in order.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
@@ -257,4 +260,15 @@ func (c *child) signal(s syscall.Signal) {
 	if err := c.cmd.Process.Signal(s); err != nil && !errors.Is(err, syscall.ESRCH) {
 		c.log.Debug("cannot signal service", "name", c.name, "error", err)
 	}
+}
+
+// Environ is the environment of a service that shares its machine with the
+// whole mesh: half of the CPUs at most, since threads that look for work to do
+// take them from lanes (ADR 0006). What GOMAXPROCS says comes first.
+func Environ() []string {
+	env := os.Environ()
+	if os.Getenv("GOMAXPROCS") == "" {
+		env = append(env, fmt.Sprint("GOMAXPROCS=", max(1, runtime.NumCPU()/2)))
+	}
+	return env
 }

@@ -35,6 +35,10 @@ type Config struct {
 	Log       string
 	Pipelines string
 	Grace     time.Duration
+	OldRoutes bool
+	// Setup has how long things are kept; the rest of it follows from the
+	// configuration above.
+	Setup setup.Config
 }
 
 // Register makes flags of the configuration.
@@ -47,6 +51,8 @@ func (c *Config) Register(fs *flag.FlagSet) {
 	fs.StringVar(&c.Log, "log", "text", "log lines as text or json")
 	fs.StringVar(&c.Pipelines, "pipelines", "", "pipelines `file`; without it the built-in ones")
 	fs.DurationVar(&c.Grace, "grace", 25*time.Second, "how long the services may take to finish at the end")
+	fs.BoolVar(&c.OldRoutes, "old-routes", true, "serve the routes of the designs that the mesh replaces")
+	c.Setup.RegisterAges(fs)
 }
 
 // startTimeout is how long the services may take to come up.
@@ -73,9 +79,9 @@ func Run(ctx context.Context, cfg Config, stdout, stderr io.Writer) (err error) 
 		broker.Shutdown()
 		broker.WaitForShutdown()
 	}()
-	if err := setup.Run(ctx, setup.Config{
-		NATS: broker.ClientURL(), Pipelines: cfg.Pipelines, Replicas: 1, Storage: "file", Wait: 30 * time.Second,
-	}, io.Discard); err != nil {
+	cfg.Setup.NATS, cfg.Setup.Pipelines, cfg.Setup.Replicas, cfg.Setup.Storage = broker.ClientURL(), cfg.Pipelines, 1, "file"
+	cfg.Setup.Wait = 30 * time.Second
+	if err := setup.Run(ctx, cfg.Setup, io.Discard); err != nil {
 		if ctx.Err() != nil {
 			return nil // Ctrl-C while starting
 		}
@@ -114,16 +120,21 @@ func Run(ctx context.Context, cfg Config, stdout, stderr io.Writer) (err error) 
 
 // makeChildren finds the service binaries, in the order in which they stop.
 func makeChildren(cfg Config, natsURL string, log *slog.Logger, out *printer) ([]*child, error) {
+	secret, err := callbackSecret(cfg.Data)
+	if err != nil {
+		return nil, err
+	}
 	lanes := strconv.Itoa(cfg.Lanes)
 	var children []*child
 	for _, s := range []struct {
 		name string
 		args []string
+		env  []string
 	}{
-		{"ingress", []string{"--http", cfg.HTTP}},
-		{"detect", []string{"--lanes", lanes}},
-		{"classify", []string{"--lanes", lanes}},
-		{"results", nil},
+		{"ingress", []string{"--http", cfg.HTTP, "--old-routes=" + strconv.FormatBool(cfg.OldRoutes)}, []string{callbackVariable + "=" + secret}},
+		{"detect", []string{"--lanes", lanes}, nil},
+		{"classify", []string{"--lanes", lanes}, nil},
+		{"results", nil, nil},
 	} {
 		path, err := findBinary(s.name)
 		if err != nil {
@@ -131,7 +142,7 @@ func makeChildren(cfg Config, natsURL string, log *slog.Logger, out *printer) ([
 		}
 		argv := append([]string{path, "--nats", natsURL, "--admin", "127.0.0.1:0", "--pipelines", cfg.Pipelines,
 			"--grace", (cfg.Grace * 4 / 5).String()}, s.args...)
-		children = append(children, newChild(s.name, argv, log, out))
+		children = append(children, newChild(s.name, argv, s.env, log, out))
 	}
 	return children, nil
 }

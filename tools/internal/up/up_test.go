@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 		return
 	case len(os.Args) > 1 && os.Args[1] == "parent":
 		out := newPrinter(os.Stdout, true)
-		newChild("detect", []string{os.Args[0], "service", "works"}, slog.New(slog.DiscardHandler), out).run()
+		newChild("detect", []string{os.Args[0], "service", "works"}, nil, slog.New(slog.DiscardHandler), out).run()
 		return
 	}
 	goleak.VerifyTestMain(m,
@@ -94,7 +94,7 @@ func startChild(t *testing.T, mode string) (*child, *output) {
 	t.Helper()
 	out := &output{}
 	p := newPrinter(out, true)
-	c := newChild("detect", []string{os.Args[0], "service", mode}, slog.New(slog.NewJSONHandler(p, nil)), p)
+	c := newChild("detect", []string{os.Args[0], "service", mode}, nil, slog.New(slog.NewJSONHandler(p, nil)), p)
 	go c.run()
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
