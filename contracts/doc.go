@@ -23,7 +23,8 @@
 //	sight.v1.analyze.<pipeline>                        request-reply: picture in, answer out
 //	sight.v1.lookup.<job>                              request-reply: the answer or the state of a job
 //	sight.v1.status.<service>                          request-reply: every instance of a service answers
-//	sight.v1.cancel.<job>                              request-reply: drop a job; workers listen too
+//	sight.v1.cancel.<job>                              request-reply: drop a job
+//	sight.v1.cancelled.<job>                           tells workers that a job was dropped
 //	sight.v1.events.<job or report>                    what happens to it, told once
 //	sight.v1.jobs.key.<sha256 of the key>              the job of an idempotency key, stream JOBS
 //	sight.v1.jobs.callback.<job or report>             how its callback goes, stream JOBS

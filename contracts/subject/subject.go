@@ -99,8 +99,11 @@ func Lookup(job string) string { return Prefix + "lookup." + job }
 func Status(service string) string { return Prefix + "status." + service }
 
 // Cancel is asked, with an empty body, that a job be dropped; the reply says
-// what could still be done. Workers listen to it too.
+// where it was.
 func Cancel(job string) string { return Prefix + "cancel." + job }
+
+// Cancelled is where workers are told that a job was dropped.
+func Cancelled(job string) string { return Prefix + "cancelled." + job }
 
 // Events is where the progress of a job or report is told while it happens;
 // nothing there is kept.
@@ -248,6 +251,9 @@ func ParseLookup(s string) (job string, err error) { return parseJob(s, "lookup"
 
 // ParseCancel returns the job of a subject built by [Cancel].
 func ParseCancel(s string) (job string, err error) { return parseJob(s, "cancel") }
+
+// ParseCancelled returns the job of a subject built by [Cancelled].
+func ParseCancelled(s string) (job string, err error) { return parseJob(s, "cancelled") }
 
 // ParseCallbacks returns the job or report of a subject built by [Callbacks].
 func ParseCallbacks(s string) (id string, err error) { return parseJob(s, "callbacks") }

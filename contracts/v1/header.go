@@ -3,17 +3,17 @@ package v1
 // Headers of NATS messages. NATS header names are case-sensitive: these are
 // the exact spellings.
 const (
-	HeaderDeadline = "Sight-Deadline" // RFC 3339, after it the job is failed and not worked on
-	HeaderAccepted = "Sight-Accepted" // RFC 3339, when the mesh took the job
-	HeaderReply    = "Sight-Reply"    // subject that gets the answer once it is stored
-	HeaderMetadata = "Sight-Metadata" // JSON object of strings that comes back with the answer
-	HeaderCallback = "Sight-Callback" // URL that is called with the answer
-	HeaderReport   = "Sight-Report"   // <report>/<n>/<total>: the job is image n (from 0) of a report
+	HeaderDeadline = "Sight-Deadline"     // RFC 3339, after it the job is failed and not worked on
+	HeaderAccepted = "Sight-Accepted"     // RFC 3339, when the mesh took the job
+	HeaderReply    = "Sight-Reply"        // subject that gets the answer once it is stored
+	HeaderMetadata = "Sight-Metadata"     // JSON object of strings that comes back with the answer
+	HeaderCallback = "Sight-Callback"     // URL that is called with the answer
+	HeaderReport   = "Sight-Report"       // <report>/<n>/<total>: the job is image n (from 0) of a report
 	HeaderMarker   = "Nats-Marker-Reason" // RESULTS only, by the NATS server: an answer was here
-	HeaderStored   = "Sight-Stored"   // replies only: RFC 3339, when the answer was stored
-	HeaderReason   = "Sight-Reason"   // QUARANTINE only: the problem code
-	HeaderDetail   = "Sight-Detail"   // QUARANTINE only: what was seen, for a person
-	HeaderSubject  = "Sight-Subject"  // QUARANTINE only: the subject the message was taken from
+	HeaderStored   = "Sight-Stored"       // replies only: RFC 3339, when the answer was stored
+	HeaderReason   = "Sight-Reason"       // QUARANTINE only: the problem code
+	HeaderDetail   = "Sight-Detail"       // QUARANTINE only: what was seen, for a person
+	HeaderSubject  = "Sight-Subject"      // QUARANTINE only: the subject the message was taken from
 )
 
 // TravelHeaders lists the headers that go from hop to hop with a job. Nothing

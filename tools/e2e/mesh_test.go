@@ -198,9 +198,10 @@ func (m *mesh) join(t testing.TB, service string, args ...string) *exec.Cmd {
 		args = append(args, "--lanes", "1")
 	}
 	if service == "ingress" {
-		args = append(args, "--http", "127.0.0.1:0")
+		args = append(args, "--http", "127.0.0.1:0", "--old-routes")
 	}
 	cmd := exec.Command(binary(t, service), append(args, "--nats", m.nats)...)
+	cmd.Env = m.cmd.Env
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)

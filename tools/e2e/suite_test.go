@@ -18,12 +18,12 @@ const timeoutAnswer = 60 * time.Second
 // TestOneOfEach and TestTwoOfEach run the same tests on a mesh with one and
 // with two replicas of every service.
 func TestOneOfEach(t *testing.T) {
-	m := start(t, nil)
+	m := start(t, webClients())
 	testAll(t, m)
 }
 
 func TestTwoOfEach(t *testing.T) {
-	m := start(t, nil, "--lanes", "1")
+	m := start(t, webClients(), "--lanes", "1")
 	for _, s := range []string{"ingress", "detect", "classify", "results"} {
 		m.join(t, s)
 	}
@@ -35,6 +35,10 @@ func testAll(t *testing.T, m *mesh) {
 	t.Run("problems", func(t *testing.T) { testProblems(t, m) })
 	t.Run("nats", func(t *testing.T) { testNATS(t, m) })
 	t.Run("hostile", func(t *testing.T) { testHostile(t, m) })
+	t.Run("jobs", func(t *testing.T) { testJobs(t, m) })
+	t.Run("callbacks", func(t *testing.T) { testCallbacks(t, m) })
+	t.Run("reports", func(t *testing.T) { testReports(t, m) })
+	t.Run("old routes", func(t *testing.T) { testOldRoutes(t, m) })
 }
 
 // testOwnAnswers posts many different pictures side by side and checks that

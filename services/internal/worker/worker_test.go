@@ -381,7 +381,7 @@ func TestCancelledJobsEndAsCancelled(t *testing.T) {
 	m.send(t, interactive("queued"), order{})
 	<-begun
 	for _, job := range []string{"inhand", "queued"} {
-		if err := nc.Publish(subject.Cancel(job), nil); err != nil {
+		if err := nc.Publish(subject.Cancelled(job), nil); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -21,15 +21,16 @@ import (
 // cancel ends jobs that nobody wants any more. The failure is the job's
 // answer, stored under the message id that every answer of the job has, so
 // that one of several outcomes counts; what waits in the streams is removed,
-// and the workers, who hear the same request, drop what they have.
+// and the workers are told, who drop what they have.
 type cancel struct {
+	conn      *nats.Conn
 	lookup    *lookup
 	publisher *bus.Publisher
 	jobs      *prometheus.CounterVec
 }
 
-func newCancel(l *lookup, p *bus.Publisher, f promauto.Factory) *cancel {
-	return &cancel{lookup: l, publisher: p, jobs: f.NewCounterVec(prometheus.CounterOpts{
+func newCancel(nc *nats.Conn, l *lookup, p *bus.Publisher, f promauto.Factory) *cancel {
+	return &cancel{conn: nc, lookup: l, publisher: p, jobs: f.NewCounterVec(prometheus.CounterOpts{
 		Name: "sightmesh_cancelled_jobs_total", Help: "Jobs that were cancelled, by where they were: queued or running.",
 	}, []string{"was"})}
 }
@@ -61,6 +62,9 @@ func (c *cancel) do(ctx context.Context, job string) ([]byte, error) {
 	}
 	if now.Problem == nil || now.Problem.Code != v1.Cancelled {
 		return nil, v1.NewProblem(v1.JobFinished, "job %s was done before it could be cancelled", job)
+	}
+	if err := c.conn.Publish(subject.Cancelled(job), nil); err != nil {
+		return nil, fmt.Errorf("cancel %s: tell the workers: %w", job, err)
 	}
 	if err := c.remove(ctx, job); err != nil {
 		return nil, err

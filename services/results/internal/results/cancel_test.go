@@ -49,7 +49,7 @@ func TestCancelAQueuedJob(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	heard, err := b.nc.SubscribeSync(subject.Cancel("*")) // as a worker does
+	heard, err := b.nc.SubscribeSync(subject.Cancelled("*")) // as a worker does
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +71,7 @@ func TestCancelAQueuedJob(t *testing.T) {
 	if err := json.Unmarshal(m.Data, &r); err != nil || r.Problem == nil || r.Problem.Code != v1.Cancelled || r.Metadata["camera"] != "3" {
 		t.Errorf("whoever waits gets %s, %v", m.Data, err)
 	}
-	if m, err := heard.NextMsg(5 * time.Second); err != nil || m.Subject != subject.Cancel("q") {
+	if m, err := heard.NextMsg(5 * time.Second); err != nil || m.Subject != subject.Cancelled("q") {
 		t.Errorf("workers hear %v, %v", m, err)
 	}
 	// The worker that had it finishes a moment later: the first outcome counts.

@@ -78,7 +78,7 @@ func New(p *run.Process) (*Service, error) {
 	if err := s.lookup.register(p.Micro); err != nil {
 		return nil, err
 	}
-	s.cancel = newCancel(s.lookup, p.Publisher, f)
+	s.cancel = newCancel(p.Conn, s.lookup, p.Publisher, f)
 	if err := s.cancel.register(p.Micro); err != nil {
 		return nil, err
 	}

@@ -1,0 +1,77 @@
+package e2e
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	webhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// testCallbacks has receivers that check what they get with the library that a
+// client would use.
+func testCallbacks(t *testing.T, m *mesh) {
+	verify, err := webhooks.NewWebhook(webSecret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make(chan []byte, 10)
+	failures := make(chan struct{}, 1)
+	failures <- struct{}{} // the first call fails
+	receiver, _ := serveOn(t, webHost, func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err == nil {
+			err = verify.Verify(body, r.Header)
+		}
+		if err != nil {
+			t.Errorf("the receiver does not trust the call: %v", err)
+		}
+		select {
+		case <-failures:
+			w.WriteHeader(http.StatusInternalServerError)
+		default:
+			got <- body
+		}
+	})
+	a := m.post(t, "?pipeline=faces&callback="+receiver+"/job", sampleFace(t), "Prefer", "respond-async", "X-Sight-Meta-Camera", "3")
+	location := a.header.Get("Location")
+	eventually(t, timeoutAnswer, func() error {
+		c := m.get(t, location).result.Callback
+		if c == nil || c.State != v1.CallbackPending || c.Error != "the receiver answered 500" || c.Next.IsZero() {
+			return errNotYet{a}
+		}
+		return nil
+	})
+	select {
+	case body := <-got:
+		var call struct {
+			Type string
+			Data v1.Result
+		}
+		if err := json.Unmarshal(body, &call); err != nil || call.Type != "job.done" || call.Data.ID != a.result.ID || call.Data.Metadata["camera"] != "3" || len(call.Data.Regions) != 1 {
+			t.Errorf("called with %s, %v", body, err)
+		}
+	case <-time.After(timeoutAnswer):
+		t.Fatal("the receiver was not called again")
+	}
+	eventually(t, timeoutAnswer, func() error {
+		if c := m.get(t, location).result.Callback; c == nil || c.State != v1.CallbackDelivered || c.Attempts != 2 {
+			return errNotYet{a}
+		}
+		return nil
+	})
+
+	refused := m.post(t, "?pipeline=faces&callback="+strings.Replace(receiver, webHost, "127.0.0.1", 1), sampleFace(t), "Prefer", "respond-async")
+	eventually(t, timeoutAnswer, func() error {
+		if c := m.get(t, refused.header.Get("Location")).result.Callback; c == nil || c.State != v1.CallbackFailed {
+			return errNotYet{refused}
+		}
+		return nil
+	})
+	checkProblem(t, m.post(t, "?pipeline=faces&callback=ftp://client.example/", sampleFace(t)), v1.InvalidParameter)
+}

@@ -1,0 +1,276 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"image"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+func testJobs(t *testing.T, m *mesh) {
+	t.Run("every form of a picture", func(t *testing.T) { testForms(t, m) })
+	t.Run("pictures from elsewhere", func(t *testing.T) { testURLs(t, m) })
+	t.Run("metadata and etag", func(t *testing.T) { testMetadata(t, m) })
+	t.Run("keys", func(t *testing.T) { testKeys(t, m) })
+	t.Run("long poll", func(t *testing.T) { testLongPoll(t, m) })
+	t.Run("events", func(t *testing.T) { testEvents(t, m) })
+	t.Run("cancel", func(t *testing.T) { testCancel(t, m) })
+	t.Run("drawn", func(t *testing.T) { testDrawn(t, m) })
+}
+
+func testForms(t *testing.T, m *mesh) {
+	face := sampleFace(t)
+	b64 := base64.StdEncoding.EncodeToString(face)
+	form, formType := formOf(t, "image", face)
+	form64, form64Type := formOf(t, "imgbase64", []byte(b64))
+	for name, tt := range map[string]struct{ contentType, body string }{
+		"raw":                {"image/jpeg", string(face)},
+		"form":               {formType, string(form)},
+		"base64 in a form":   {form64Type, string(form64)},
+		"base64 in JSON":     {"application/json", `{"image":"` + b64 + `"}`},
+		"data URL in JSON":   {"application/json", `{"image":"data:image/jpeg;base64,` + b64 + `"}`},
+		"base64, urlencoded": {"application/x-www-form-urlencoded", "imgbase64=" + strings.NewReplacer("+", "%2B", "/", "%2F", "=", "%3D").Replace(b64)},
+	} {
+		a := m.send(t, http.MethodPost, "/v1/images?pipeline=faces", tt.contentType, tt.body)
+		if a.status != http.StatusOK || a.result.Image == nil || a.result.Image.Bytes != len(face) || len(a.result.Regions) != 1 {
+			t.Errorf("%s: %v", name, a)
+		}
+	}
+}
+
+func testURLs(t *testing.T, m *mesh) {
+	face := sampleFace(t)
+	inside, insideSeen := serveOn(t, "127.0.0.1", func(w http.ResponseWriter, _ *http.Request) { w.Write(face) })
+	web, _ := serveOn(t, webHost, func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/face.jpg":
+			w.Write(face)
+		case "/in":
+			http.Redirect(w, r, inside, http.StatusFound)
+		case "/endless":
+			for r.Context().Err() == nil {
+				if _, err := w.Write(make([]byte, 1<<20)); err != nil {
+					return
+				}
+			}
+		case "/huge":
+			w.Header().Set("Content-Length", "10000000000")
+		case "/text":
+			w.Write([]byte("no picture"))
+		default:
+			w.WriteHeader(http.StatusNotFound)
+		}
+	})
+	for _, tt := range []struct {
+		url    string
+		status int
+		code   v1.Code
+	}{
+		{web + "/face.jpg", http.StatusOK, ""},
+		{web + "/in", http.StatusUnprocessableEntity, v1.URLRefused},
+		{inside, http.StatusUnprocessableEntity, v1.URLRefused},
+		{"http://localhost:1/", http.StatusUnprocessableEntity, v1.URLRefused},
+		{"http://169.254.169.254/latest/meta-data", http.StatusUnprocessableEntity, v1.URLRefused},
+		{"file:///etc/passwd", http.StatusUnprocessableEntity, v1.URLRefused},
+		{web + "/nothing", http.StatusUnprocessableEntity, v1.FetchFailed},
+		{web + "/endless", http.StatusRequestEntityTooLarge, v1.TooLarge},
+		{web + "/huge", http.StatusRequestEntityTooLarge, v1.TooLarge},
+		{web + "/text", http.StatusUnsupportedMediaType, v1.UnsupportedType},
+	} {
+		a := m.send(t, http.MethodPost, "/v1/images?pipeline=faces", "application/json", `{"url":"`+tt.url+`"}`)
+		if a.status != tt.status || a.problem.Code != tt.code {
+			t.Errorf("%s: %v, want %d %s", tt.url, a, tt.status, tt.code)
+		}
+	}
+	if n := insideSeen("/"); n != 0 {
+		t.Errorf("the server inside saw %d requests", n)
+	}
+}
+
+func testMetadata(t *testing.T, m *mesh) {
+	r := m.done(t, "?pipeline=faces", sampleFace(t), "X-Sight-Meta-Camera", "3", "X-Sight-Meta-Side", "süd")
+	if r.Metadata["camera"] != "3" || r.Metadata["side"] != "süd" {
+		t.Errorf("metadata %v", r.Metadata)
+	}
+	a := m.get(t, "/v1/images/"+r.ID)
+	tag := a.header.Get("Etag")
+	if a.result.Metadata["camera"] != "3" || tag == "" {
+		t.Errorf("asked again: %v, etag %q", a, tag)
+	}
+	if again := m.send(t, http.MethodGet, "/v1/images/"+r.ID, "", "", "If-None-Match", tag); again.status != http.StatusNotModified || len(again.body) != 0 {
+		t.Errorf("asked for what is known: %v", again)
+	}
+}
+
+func testKeys(t *testing.T, m *mesh) {
+	face, page := sampleFace(t), samplePage(t)
+	key := t.Name()
+	first := m.done(t, "?pipeline=faces", face, "Idempotency-Key", key)
+	if again := m.done(t, "?pipeline=faces", face, "Idempotency-Key", key); again.ID != first.ID {
+		t.Errorf("the same key made job %s and then %s", first.ID, again.ID)
+	}
+	for name, a := range map[string]answer{
+		"another picture":  m.post(t, "?pipeline=faces", page, "Idempotency-Key", key),
+		"another pipeline": m.post(t, "?pipeline=text", face, "Idempotency-Key", key),
+		"another priority": m.post(t, "?pipeline=faces&priority=bulk", face, "Idempotency-Key", key),
+	} {
+		if a.status != http.StatusConflict || a.problem.Code != v1.KeyConflict {
+			t.Errorf("%s under the same key: %v", name, a)
+		}
+	}
+	// Side by side, on all ingresses: one job.
+	ids := make(chan string, 8)
+	for range cap(ids) {
+		go func() {
+			a, err := m.tryPost("?pipeline=faces", face, "Idempotency-Key", key+" at once")
+			if err != nil || a.status != http.StatusOK {
+				t.Errorf("%v %v", a, err)
+			}
+			ids <- a.result.ID
+		}()
+	}
+	one := <-ids
+	for range cap(ids) - 1 {
+		if id := <-ids; id != one {
+			t.Errorf("jobs %s and %s of one key", one, id)
+		}
+	}
+}
+
+func testLongPoll(t *testing.T, m *mesh) {
+	a := m.post(t, "?pipeline=text", samplePage(t), "Prefer", "respond-async")
+	if a.status != http.StatusAccepted || a.header.Get("Preference-Applied") != "respond-async" {
+		t.Fatalf("got %v", a)
+	}
+	if done := m.get(t, a.header.Get("Location")+"?wait=60"); done.result.Status != v1.Done || done.result.ID != a.result.ID {
+		t.Errorf("waited for %s: %v", a.result.ID, done)
+	}
+	checkProblem(t, m.get(t, "/v1/images/01ARZ3NDEKTSV4RRFFQ69G5FAV?wait=60"), v1.UnknownJob)
+	checkProblem(t, m.get(t, "/v1/images/01ARZ3NDEKTSV4RRFFQ69G5FAV?wait=long"), v1.InvalidParameter)
+}
+
+// events reads server-sent events: their names, and the data of the last.
+func events(t *testing.T, a answer) (names []string, last []byte) {
+	t.Helper()
+	if a.status != http.StatusOK || a.header.Get("Content-Type") != "text/event-stream" {
+		t.Fatalf("no events: %v", a)
+	}
+	for line := range strings.Lines(string(a.body)) {
+		if name, ok := strings.CutPrefix(line, "event: "); ok {
+			names = append(names, strings.TrimSpace(name))
+		}
+		if data, ok := strings.CutPrefix(line, "data: "); ok {
+			last = []byte(data)
+		}
+	}
+	return names, last
+}
+
+func testEvents(t *testing.T, m *mesh) {
+	a := m.post(t, "?pipeline=text&priority=bulk", samplePage(t), "Prefer", "respond-async")
+	names, last := events(t, m.get(t, a.header.Get("Location")+"/events"))
+	var r v1.Result
+	if err := json.Unmarshal(last, &r); err != nil {
+		t.Fatal(err)
+	}
+	if names[0] != "accepted" || names[len(names)-1] != "done" || r.Status != v1.Done || r.ID != a.result.ID || r.Text == nil {
+		t.Errorf("events %v, the last %s", names, last)
+	}
+	if names, _ := events(t, m.get(t, a.header.Get("Location")+"/events")); strings.Join(names, " ") != "accepted done" {
+		t.Errorf("afterwards: %v", names)
+	}
+	checkProblem(t, m.get(t, "/v1/images/01ARZ3NDEKTSV4RRFFQ69G5FAV/events"), v1.UnknownJob)
+	checkProblem(t, m.get(t, "/v1/images/*/events"), v1.UnknownJob)
+}
+
+func testCancel(t *testing.T, m *mesh) {
+	// Jobs of bulk priority behind others, so that the last still waits.
+	page := samplePage(t)
+	var last string
+	for range 12 {
+		a := m.post(t, "?pipeline=text&priority=bulk", page, "Prefer", "respond-async")
+		last = a.header.Get("Location")
+	}
+	heard, err := m.connect(t).SubscribeSync(subject.Events(strings.TrimPrefix(last, "/v1/images/")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := m.send(t, http.MethodDelete, last, "", "")
+	var c v1.Cancellation
+	if err := json.Unmarshal(a.body, &c); err != nil || a.status != http.StatusOK || c.Was != v1.Queued && c.Was != v1.Running || c.Status != v1.Failed {
+		t.Fatalf("cancelled: %v", a)
+	}
+	if got := m.get(t, last); got.result.Status != v1.Failed || got.result.Problem == nil || got.result.Problem.Code != v1.Cancelled {
+		t.Errorf("the job is %v", got)
+	}
+	if _, err := heard.NextMsg(10 * time.Second); err != nil {
+		t.Errorf("nobody tells that it ended: %v", err)
+	}
+	if again := m.send(t, http.MethodDelete, last, "", ""); again.status != http.StatusOK {
+		t.Errorf("cancelled again: %v", again)
+	}
+	finished := m.done(t, "?pipeline=faces", sampleFace(t))
+	checkProblem(t, m.send(t, http.MethodDelete, "/v1/images/"+finished.ID, "", ""), v1.JobFinished)
+	checkProblem(t, m.send(t, http.MethodDelete, "/v1/images/01ARZ3NDEKTSV4RRFFQ69G5FAV", "", ""), v1.UnknownJob)
+
+	// A client that hangs up has its job cancelled.
+	events, err := m.connect(t).SubscribeSync(subject.Cancelled("*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 16 {
+		m.post(t, "?pipeline=text", page, "Prefer", "respond-async")
+	}
+	ctx, hangUp := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer hangUp()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, m.base()+"/v1/images?pipeline=text&priority=bulk", bytes.NewReader(page))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "image/png")
+	if res, err := client.Do(req); err == nil {
+		res.Body.Close()
+		t.Fatal("the answer came before the client could hang up")
+	}
+	if _, err := events.NextMsg(10 * time.Second); err != nil {
+		t.Errorf("the job of a client that hung up goes on: %v", err)
+	}
+}
+
+func testDrawn(t *testing.T, m *mesh) {
+	face := sampleFace(t)
+	plain, _, err := image.Decode(bytes.NewReader(face))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for accept, want := range map[string]string{
+		"image/png": "image/png", "image/jpeg": "image/jpeg", "image/png;q=0.5, image/jpeg": "image/jpeg",
+		"application/json": "application/json", "*/*": "application/json", "text/plain": "application/json",
+	} {
+		a := m.post(t, "?pipeline=faces", face, "Accept", accept)
+		if a.status != http.StatusOK || a.header.Get("Content-Type") != want {
+			t.Errorf("Accept %s: %d %s, want %s", accept, a.status, a.header.Get("Content-Type"), want)
+			continue
+		}
+		if !strings.HasPrefix(want, "image/") {
+			continue
+		}
+		img, kind, err := image.Decode(bytes.NewReader(a.body))
+		if err != nil || "image/"+kind != want || img.Bounds() != plain.Bounds() {
+			t.Errorf("Accept %s: %s %v, %v", accept, kind, img.Bounds(), err)
+		}
+		box := m.get(t, a.header.Get("Content-Location")).result.Regions[0].Box
+		if r, g, b, _ := img.At(box.X, box.Y+box.Height/2).RGBA(); r>>8 > 240 && g>>8 > 240 && b>>8 > 240 {
+			t.Errorf("Accept %s: no box at %+v", accept, box)
+		}
+	}
+	checkProblem(t, m.post(t, "?pipeline=faces", []byte("no picture"), "Accept", "image/png"), v1.UnsupportedType)
+}

@@ -1,0 +1,126 @@
+package e2e
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"maps"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// testOldRoutes has the clients of the old designs, in their own words.
+func testOldRoutes(t *testing.T, m *mesh) {
+	t.Run("tyocr", func(t *testing.T) { testTyocr(t, m) })
+	t.Run("full report", func(t *testing.T) { testFullReport(t, m) })
+	t.Run("upload", func(t *testing.T) { testUpload(t, m) })
+}
+
+// testTyocr: requests.post(url, data={'imgbase64': base64.b64encode(f.read())})
+func testTyocr(t *testing.T, m *mesh) {
+	form := func(b64 string) string { return url.Values{"imgbase64": {b64}}.Encode() }
+	a := m.send(t, http.MethodPost, "/tyocr", "application/x-www-form-urlencoded", form(base64.StdEncoding.EncodeToString(samplePage(t))))
+	var got map[string]any
+	if err := json.Unmarshal(a.body, &got); err != nil {
+		t.Fatalf("%v: %v", a, err)
+	}
+	if text, _ := got["text"].(string); got["sign"] != 0.0 || len(got) != 2 || !strings.Contains(letters(text), "sightmeshreadsthispage") {
+		t.Errorf("got %v", a)
+	}
+	for name, body := range map[string]string{"bad base64": form("*"), "no field": "x=y", "no picture": form("aGVsbG8="), "nothing": form("")} {
+		a := m.send(t, http.MethodPost, "/tyocr", "application/x-www-form-urlencoded", body)
+		if err := json.Unmarshal(a.body, &got); err != nil || a.status != http.StatusOK || got["sign"] != -1.0 || got["text"] == "" {
+			t.Errorf("%s: %v", name, a)
+		}
+	}
+	if page := m.get(t, "/tyocr"); page.status != http.StatusOK || !strings.Contains(string(page.body), "<form") {
+		t.Errorf("the page: %v", page)
+	}
+}
+
+// testFullReport: requests.post(url, json=report)
+func testFullReport(t *testing.T, m *mesh) {
+	const path = "/internal/v1/subway-images/full-report"
+	face := sampleFace(t)
+	web, _ := serveOn(t, webHost, func(w http.ResponseWriter, _ *http.Request) { w.Write(face) })
+	report := map[string]any{
+		"requestId": "r-1", "systemId": "s-1", "inspectionStartTime": "2026-11-21 05:00:00", "inspectionEndTime": "2026-11-21 05:10:00",
+		"trainId": "0107", "lineCode": "1", "yardName": "north", "direction": "up",
+		"imageUrls": []map[string]string{{"location": "1-2", "imageUrl": web + "/1.jpg"}, {"location": "1-3", "imageUrl": web + "/2.jpg"}},
+	}
+	post := func(report map[string]any) (answer, map[string]any) {
+		body, err := json.Marshal(report)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := m.send(t, http.MethodPost, path+"?pipeline=faces", "application/json", string(body))
+		var got map[string]any
+		if err := json.Unmarshal(a.body, &got); err != nil {
+			t.Fatalf("%v: %v", a, err)
+		}
+		return a, got
+	}
+	a, got := post(report)
+	if a.status != http.StatusOK || strings.TrimSpace(string(a.body)) != `{"code":200,"message":"success"}` {
+		t.Fatalf("got %v", a)
+	}
+	done := m.finished(t, a.header.Get("Location"))
+	if done.Counts != (v1.Counts{Total: 2, Done: 2}) || done.Images[1].Location != "1-3" || done.Metadata["trainId"] != "0107" {
+		t.Errorf("the report: %+v", done)
+	}
+	for field := range report {
+		for name, value := range map[string]any{"missing": nil, "empty": "", "of another type": 7} {
+			wrong := maps.Clone(report)
+			if wrong[field] = value; value == nil {
+				delete(wrong, field)
+			}
+			a, got = post(wrong)
+			if message, _ := got["message"].(string); a.status != http.StatusBadRequest || got["code"] != 400.0 || len(got) != 2 || !strings.Contains(message, field) {
+				t.Errorf("%s %s: %v", field, name, a)
+			}
+		}
+	}
+	for _, images := range []any{[]any{}, []any{map[string]string{"location": "x"}}, []any{map[string]string{"imageUrl": web}}, []any{map[string]string{"location": "x", "imageUrl": "c:\\x.jpg"}}} {
+		wrong := maps.Clone(report)
+		wrong["imageUrls"] = images
+		if a, got = post(wrong); got["code"] != 400.0 {
+			t.Errorf("images %v: %v", images, a)
+		}
+	}
+}
+
+// testUpload: requests.post(url, files={'image': f})
+func testUpload(t *testing.T, m *mesh) {
+	body, contentType := formOf(t, "image", sampleFace(t))
+	a := m.send(t, http.MethodPost, "/upload?pipeline=faces", contentType, string(body))
+	if a.status != http.StatusOK || a.result.Status != v1.Done || len(a.result.Regions) != 1 {
+		t.Errorf("got %v", a)
+	}
+}
+
+// TestBusyReports: the cap on what waits to be fetched, in the old words and in
+// the new.
+func TestBusyReports(t *testing.T) {
+	m := start(t, append(webClients(), "SIGHTMESH_MAX_REPORT_QUEUE=1"))
+	two := `{"images":[{"url":"http://a/"},{"url":"http://b/"}]}`
+	a := m.send(t, http.MethodPost, "/v1/reports", "application/json", two)
+	if checkProblem(t, a, v1.Overloaded); a.header.Get("Retry-After") == "" {
+		t.Errorf("got %v without Retry-After", a)
+	}
+	old := `{"requestId":"1","systemId":"1","inspectionStartTime":"1","inspectionEndTime":"1","trainId":"1","lineCode":"1","yardName":"1","direction":"1",
+		"imageUrls":[{"location":"1","imageUrl":"http://a/"},{"location":"1","imageUrl":"http://b/"}]}`
+	a = m.send(t, http.MethodPost, "/internal/v1/subway-images/full-report", "application/json", old)
+	if a.status != http.StatusTooManyRequests || strings.TrimSpace(string(a.body)) != `{"code":429,"message":"System busy, try later."}` {
+		t.Errorf("got %v", a)
+	}
+}
+
+// TestWithoutOldRoutes: they are a choice.
+func TestWithoutOldRoutes(t *testing.T) {
+	m := start(t, nil, "--old-routes=false")
+	checkProblem(t, m.send(t, http.MethodPost, "/tyocr", "application/x-www-form-urlencoded", "imgbase64="), v1.NotFound)
+	checkProblem(t, m.send(t, http.MethodPost, "/upload", "image/png", "x"), v1.NotFound)
+}
