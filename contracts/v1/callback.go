@@ -32,5 +32,5 @@ type CallbackBody struct {
 	// Timestamp is when it happened.
 	Timestamp time.Time `json:"timestamp"`
 	// Data is the [Result] of the job, or the [Report] without its images.
-	Data any `json:"data"`
+	Data any `json:"data" jsonschema:"type=object"`
 }

@@ -43,6 +43,7 @@ const (
 	TooManyImages     Code = "too-many-images"
 	URLRefused        Code = "url-refused"
 	FetchFailed       Code = "fetch-failed"
+	FrameOutOfOrder   Code = "frame-out-of-order"
 )
 
 // ProblemBase is what the type of every problem begins with; the code follows.
@@ -84,6 +85,7 @@ var problems = map[Code]struct {
 	KeyConflict:       {http.StatusConflict, "The idempotency key was used for something else"},
 	URLRefused:        {http.StatusUnprocessableEntity, "The URL is not one that is fetched from here"},
 	FetchFailed:       {http.StatusUnprocessableEntity, "The picture could not be fetched from its URL"},
+	FrameOutOfOrder:   {http.StatusBadRequest, "A frame came after a later one"},
 	TooManyImages:     {http.StatusBadRequest, "The report has too many images"},
 }
 

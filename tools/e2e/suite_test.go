@@ -38,6 +38,7 @@ func testAll(t *testing.T, m *mesh) {
 	t.Run("jobs", func(t *testing.T) { testJobs(t, m) })
 	t.Run("callbacks", func(t *testing.T) { testCallbacks(t, m) })
 	t.Run("reports", func(t *testing.T) { testReports(t, m) })
+	t.Run("stream", func(t *testing.T) { testStream(t, m) })
 	t.Run("old routes", func(t *testing.T) { testOldRoutes(t, m) })
 }
 

@@ -29,6 +29,7 @@ func messages() map[string]any {
 		"worker-status": v1.WorkerStatus{}, "pipelines": v1.Pipelines{},
 		"event": v1.Event{}, "cancellation": v1.Cancellation{}, "callback": v1.Callback{},
 		"callback-body": v1.CallbackBody{}, "manifest": v1.Manifest{}, "fetch": v1.Fetch{}, "report": v1.Report{},
+		"stream-control": v1.StreamControl{}, "stream-answer": v1.StreamAnswer{}, "stream-end": v1.StreamEnd{},
 		"lane-start": lane.Start{}, "lane-ready": lane.Ready{}, "lane-failed": lane.Failed{},
 		"lane-detect": lane.Detect{}, "lane-detected": lane.Detected{},
 		"lane-classify": lane.Classify{}, "lane-classified": lane.Classified{},

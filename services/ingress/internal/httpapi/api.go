@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/gorilla/mux"
@@ -52,6 +53,10 @@ type Config struct {
 	MaxFormBytes int64
 	MaxImages    int
 	MaxBacklog   int
+	// MaxStreams bounds the sessions of frames, and MaxWindow the window of
+	// each.
+	MaxStreams int
+	MaxWindow  int
 	// Callbacks says whether there is a secret to sign callbacks with.
 	Callbacks bool
 	// OldRoutes adds the routes of the designs that the mesh replaces.
@@ -69,20 +74,41 @@ type API struct {
 	byName map[string]pipeline.Pipeline
 	bodies *semaphore.Weighted
 	draws  *semaphore.Weighted
+	router *mux.Router
+	// streams are the sessions of frames, of which http.Server knows nothing.
+	streams    sync.WaitGroup
+	slots      *semaphore.Weighted // of sessions
+	life       context.Context     //nolint:containedctx // of sessions
+	endStreams context.CancelFunc
 }
 
-// New returns the handler of the whole API.
-func New(cfg Config) http.Handler {
+// ServeHTTP answers a request.
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.router.ServeHTTP(w, r) }
+
+// Drain waits until the sessions of frames have ended, and ends them when hard
+// ends. It is called once Stopping has ended and no more requests come.
+func (a *API) Drain(hard context.Context) {
+	defer context.AfterFunc(hard, a.endStreams)()
+	a.streams.Wait()
+	a.endStreams()
+}
+
+// New returns the handler of the whole API. The caller ends it with Drain.
+func New(cfg Config) *API {
 	a := &API{Config: cfg, byName: map[string]pipeline.Pipeline{}, bodies: semaphore.NewWeighted(cfg.BodyMemory), draws: semaphore.NewWeighted(int64(runtime.GOMAXPROCS(0)))}
 	for _, p := range cfg.Pipelines {
 		a.byName[p.Name] = p
 	}
+	a.life, a.endStreams = context.WithCancel(context.Background())
+	a.slots = semaphore.NewWeighted(int64(cfg.MaxStreams))
 	r := mux.NewRouter()
+	a.router = r
 	r.Handle("/v1/images", a.route("/v1/images", a.postImage)).Methods(http.MethodPost)
 	get := []string{http.MethodGet, http.MethodHead}
 	r.Handle("/v1/images/{id}", a.route("/v1/images/{id}", a.getImage)).Methods(get...)
 	r.Handle("/v1/images/{id}", a.route("/v1/images/{id}", a.deleteImage)).Methods(http.MethodDelete)
 	r.Handle("/v1/images/{id}/events", a.route("/v1/images/{id}/events", a.imageEvents)).Methods(get...)
+	r.Handle("/v1/stream", a.route("/v1/stream", a.getStream)).Methods(http.MethodGet)
 	r.Handle("/v1/reports", a.route("/v1/reports", a.postReport)).Methods(http.MethodPost)
 	r.Handle("/v1/reports/{id}", a.route("/v1/reports/{id}", a.getReport)).Methods(get...)
 	r.Handle("/v1/reports/{id}/events", a.route("/v1/reports/{id}/events", a.reportEvents)).Methods(get...)
@@ -98,7 +124,7 @@ func New(cfg Config) http.Handler {
 		w.Header().Set("Allow", strings.Join(allowed(r, req), ", "))
 		return v1.NewProblem(v1.MethodNotAllowed, "%s is not for this address", req.Method)
 	})
-	return r
+	return a
 }
 
 // allowed lists the methods that the address of a request takes.

@@ -12,6 +12,8 @@ type Metrics struct {
 	duration *prometheus.HistogramVec
 	inFlight prometheus.Gauge
 	problems *prometheus.CounterVec
+	streams  prometheus.Gauge
+	frames   *prometheus.CounterVec
 }
 
 // NewMetrics registers them.
@@ -28,5 +30,11 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		problems: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "sightmesh_problems_total", Help: "Requests that were answered with a problem, by its code.",
 		}, []string{"code"}),
+		streams: f.NewGauge(prometheus.GaugeOpts{
+			Name: "sightmesh_streams", Help: "Sessions of frames that are open.",
+		}),
+		frames: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "sightmesh_frames_total", Help: "Frames of sessions that were answered, by outcome: done, failed or dropped.",
+		}, []string{"outcome"}),
 	}
 }

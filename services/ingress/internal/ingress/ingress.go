@@ -48,6 +48,8 @@ type Options struct {
 	maxReportQueue  int
 	fetches         int
 	fetchesPerHost  int
+	maxStreams      int
+	maxWindow       int
 	allowNetworks   string
 	callbackSecrets string
 	callbackGiveUp  time.Duration
@@ -71,6 +73,8 @@ func (o *Options) Register(fs *flag.FlagSet) {
 	fs.IntVar(&o.maxReportQueue, "max-report-queue", 10_000, "most images of all reports that wait to be fetched; reports over it are refused")
 	fs.IntVar(&o.fetches, "fetches", 16, "images of reports to fetch at a time")
 	fs.IntVar(&o.fetchesPerHost, "fetches-per-host", 4, "images to fetch from one host at a time")
+	fs.IntVar(&o.maxStreams, "max-streams", 100, "sessions of frames at a time")
+	fs.IntVar(&o.maxWindow, "max-window", 64, "largest window of a session of frames")
 	fs.StringVar(&o.allowNetworks, "allow-networks", "", "`networks`, with commas, that images and callbacks may be on although they are not public, such as 10.1.0.0/16")
 	fs.StringVar(&o.callbackSecrets, "callback-secrets", "", "`secrets` that sign callbacks, with commas: whsec_ and 24 to 64 bytes in base64; better given as SIGHTMESH_CALLBACK_SECRETS. Without one there are no callbacks")
 	fs.DurationVar(&o.callbackGiveUp, "callback-give-up", streams.CallbackAge, "for how long a callback is tried")
@@ -87,6 +91,7 @@ type service struct {
 	caller    *callbacks.Caller // nil without secrets
 	transport *http.Transport   // of callbacks
 	listener  net.Listener
+	api       *httpapi.API
 	server    *http.Server
 	// stopping ends what only waits, when the service stops.
 	stopping    context.Context //nolint:containedctx // the life of the service
@@ -122,15 +127,17 @@ func New(p *run.Process, o Options) (run.Service, error) {
 	if s.listener, err = net.Listen("tcp", o.http); err != nil {
 		return nil, fmt.Errorf("listen for HTTP on %s: %w", o.http, err)
 	}
+	s.api = httpapi.New(httpapi.Config{
+		Jobs: s.jobs, Reports: reports.New(p.JetStream, p.Publisher), Fetcher: s.fetcher,
+		Admission: s.admission, Pipelines: p.Pipelines, Limits: o.limits,
+		Wait: o.wait, MaxWait: o.maxWait, BodyMemory: o.bodyMemory, BodyTimeout: o.bodyTimeout,
+		MaxFormBytes: min(o.maxFormBytes, o.bodyMemory), MaxImages: o.maxImages, MaxBacklog: o.maxReportQueue,
+		MaxStreams: o.maxStreams, MaxWindow: o.maxWindow,
+		Callbacks: s.caller != nil, OldRoutes: o.oldRoutes, Stopping: s.stopping,
+		Tracers: p.Tracers, Logger: p.Logger, Metrics: httpapi.NewMetrics(p.Metrics),
+	})
 	s.server = &http.Server{
-		Handler: httpapi.New(httpapi.Config{
-			Jobs: s.jobs, Reports: reports.New(p.JetStream, p.Publisher), Fetcher: s.fetcher,
-			Admission: s.admission, Pipelines: p.Pipelines, Limits: o.limits,
-			Wait: o.wait, MaxWait: o.maxWait, BodyMemory: o.bodyMemory, BodyTimeout: o.bodyTimeout,
-			MaxFormBytes: min(o.maxFormBytes, o.bodyMemory), MaxImages: o.maxImages, MaxBacklog: o.maxReportQueue,
-			Callbacks: s.caller != nil, OldRoutes: o.oldRoutes, Stopping: s.stopping,
-			Tracers: p.Tracers, Logger: p.Logger, Metrics: httpapi.NewMetrics(p.Metrics),
-		}),
+		Handler:           s.api,
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    32 << 10,
@@ -233,6 +240,7 @@ func (s *service) stop(hard context.Context) error {
 	if shutErr := s.server.Shutdown(hard); shutErr != nil {
 		err = errors.Join(err, fmt.Errorf("stop the HTTP server: %w", shutErr), s.server.Close())
 	}
+	s.api.Drain(hard)
 	s.analyze.Stop()
 	return err
 }

@@ -1,0 +1,374 @@
+// Package frames runs sessions of ordered frames over WebSocket (RFC 6455):
+// the client sends pictures and an end mark, answers come back strictly in
+// order while the pictures are worked on side by side. docs/stream.md says
+// what both sides send.
+//
+// A session holds no more than its window: a client that sends faster waits,
+// or has frames dropped if it wants that, and one that does not read ends its
+// session. Every session tells, as its last word, where another can go on.
+package frames
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/coder/websocket"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// Memory bounds the bytes of frames that are held; it is shared with other
+// users.
+type Memory interface {
+	Acquire(ctx context.Context, n int64) error
+	Release(n int64)
+}
+
+// Config of a session. All fields are needed.
+type Config struct {
+	Conn *websocket.Conn
+	// Window is how many frames are worked on or have answers that are not
+	// written yet.
+	Window int
+	// Latest drops frames that wait when a newer one comes.
+	Latest bool
+	// From is the number of the first frame.
+	From     int64
+	MaxBytes int64 // of a frame
+	Memory   Memory
+	// Idle is how long a client may send nothing, BodyTimeout how long one
+	// frame may take to arrive, and WriteTimeout how long an answer may take
+	// to be read.
+	Idle, BodyTimeout, WriteTimeout time.Duration
+	// Read gives what is in a picture. It returns when ctx ends.
+	Read func(ctx context.Context, pic []byte) (v1.Result, error)
+	// Answered is told the outcome of each frame.
+	Answered func(v1.Status)
+}
+
+// session is one connection. Three goroutines share it: receive reads from the
+// socket, run decides, write writes; each frame in work has one more.
+type session struct {
+	Config
+	numbers numbers
+	queue   queue
+
+	frames  chan frame                // from receive
+	ended   chan error                // from receive: its last word, nil for an end mark
+	answers chan chan v1.StreamAnswer // to write, in order
+	written chan struct{}             // from write: one for each frame that was begun
+}
+
+// skippable is how much of a frame that is too large is read to go on with the
+// next one, in times of what is allowed.
+const skippable = 4
+
+// errStopping ends a session because this process stops.
+var errStopping = v1.NewProblem(v1.Unavailable, "this instance is stopping; go on with another")
+
+// Serve runs the session until its end mark, an error, or stopping; then what
+// was received is answered as long as ctx lives, and the connection is closed.
+// The error is for the log: the client was told its own.
+func Serve(ctx context.Context, stopping context.Context, cfg Config) error { //nolint:revive // ctx is the life, stopping an event
+	s := &session{
+		Config: cfg, numbers: numbers{cfg.From}, queue: queue{window: cfg.Window, latest: cfg.Latest},
+		frames: make(chan frame), ended: make(chan error, 1),
+		answers: make(chan chan v1.StreamAnswer, cfg.Window), written: make(chan struct{}, cfg.Window),
+	}
+	cfg.Conn.SetReadLimit(-1) // receive has limits of its own
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	receiving, endReceiving := context.WithCancel(ctx)
+	defer endReceiving()
+	var all sync.WaitGroup
+	var end v1.StreamEnd
+	end.Next = cfg.From
+	var writeErr error
+	writing := make(chan struct{})
+	all.Go(func() {
+		defer close(writing)
+		if writeErr = s.write(ctx, &end); writeErr != nil {
+			cancel() // nobody reads any more
+		}
+	})
+	all.Go(func() { s.ended <- s.receive(receiving) })
+	why := s.run(ctx, stopping, &all)
+	close(s.answers)
+	<-writing
+	err := s.close(ctx, end, why)
+	endReceiving()
+	// Reading goes on until the connection is gone.
+	cfg.Conn.CloseNow() //nolint:errcheck // it is closed
+	all.Wait()
+	return errors.Join(writeErr, err)
+}
+
+// run begins frames as the window allows, until all of them are answered after
+// the end. It returns why the session ends, nil after the client's end mark.
+func (s *session) run(ctx, stopping context.Context, all *sync.WaitGroup) (why error) {
+	defer func() { // what is left was not begun
+		if s.queue.waiting != nil {
+			s.queue.waiting.release()
+		}
+	}()
+	ended := false
+	for !ended || !s.queue.empty() {
+		if dropped, f, ok := s.queue.next(); ok {
+			s.begin(ctx, dropped, f, all)
+			continue
+		}
+		frames := s.frames
+		if ended || !s.queue.takes() {
+			frames = nil // back-pressure: the socket is not read
+		}
+		stop := stopping.Done()
+		if ended {
+			stop = nil
+		}
+		select {
+		case f := <-frames:
+			s.queue.offer(f)
+		case why = <-s.ended:
+			ended = true
+		case <-stop:
+			ended, why = true, errStopping
+		case <-s.written:
+			s.queue.answered()
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return why
+}
+
+// begin has a frame worked on; its answer is written in its turn.
+func (s *session) begin(ctx context.Context, dropped []int64, f frame, all *sync.WaitGroup) {
+	turn := make(chan v1.StreamAnswer, len(dropped)+1)
+	for _, n := range dropped {
+		turn <- v1.StreamAnswer{Frame: n, Status: v1.Dropped}
+	}
+	s.answers <- turn // has room for the window
+	all.Go(func() {
+		defer close(turn)
+		defer f.release()
+		var r v1.Result
+		err := f.problem
+		if err == nil {
+			r, err = s.Read(ctx, f.picture)
+		}
+		if err == nil {
+			turn <- answerOf(f.number, r)
+			return
+		}
+		var p *v1.Problem
+		if !errors.As(err, &p) {
+			if ctx.Err() != nil {
+				return // the session ends, and this frame has no answer in it
+			}
+			p = v1.NewProblem(v1.Internal, "the log has the reason")
+		}
+		turn <- v1.StreamAnswer{Frame: f.number, Status: v1.Failed, Problem: p}
+	})
+}
+
+func answerOf(n int64, r v1.Result) v1.StreamAnswer {
+	if r.Status == v1.Failed {
+		return v1.StreamAnswer{Frame: n, Status: v1.Failed, Problem: r.Problem}
+	}
+	return v1.StreamAnswer{Frame: n, Status: v1.Done, Result: &r}
+}
+
+// write writes the answers in order, and notes in end how far it came.
+func (s *session) write(ctx context.Context, end *v1.StreamEnd) error {
+	for turn := range s.answers {
+		whole := false
+		for a := range turn {
+			if err := s.send(ctx, a); err != nil {
+				return err
+			}
+			s.Answered(a.Status)
+			end.Frames++
+			end.Next = a.Frame + 1
+			whole = a.Status != v1.Dropped
+		}
+		if !whole {
+			return ctx.Err() // a gap: nothing after it may be answered
+		}
+		select {
+		case s.written <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+func (s *session) send(ctx context.Context, v any) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("send: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.WriteTimeout)
+	defer cancel()
+	if err := s.Conn.Write(ctx, websocket.MessageText, body); err != nil {
+		return fmt.Errorf("send: %w", err)
+	}
+	return nil
+}
+
+// close says the last word and closes the connection.
+func (s *session) close(ctx context.Context, end v1.StreamEnd, why error) error {
+	code, reason := websocket.StatusNormalClosure, ""
+	var p *v1.Problem
+	switch {
+	case why == nil:
+		end.End = true
+	case errors.Is(why, errGone):
+		return nil // nobody is there to hear it
+	case errors.As(why, &p):
+		end.Problem, reason = p, string(p.Code)
+		code = closeCode(p)
+	case ctx.Err() != nil:
+		end.Problem, reason, code = errStopping, string(errStopping.Code), websocket.StatusGoingAway
+	default:
+		return why
+	}
+	if err := s.send(context.WithoutCancel(ctx), end); err != nil {
+		return err
+	}
+	if err := s.Conn.Close(code, reason); err != nil && websocket.CloseStatus(err) == -1 {
+		return fmt.Errorf("close session: %w", err)
+	}
+	return nil
+}
+
+// closeCode is the one table of close codes (RFC 6455, section 7.4).
+func closeCode(p *v1.Problem) websocket.StatusCode {
+	switch p.Code {
+	case v1.Unavailable:
+		return websocket.StatusGoingAway
+	case v1.TooLarge:
+		return websocket.StatusMessageTooBig
+	}
+	return websocket.StatusPolicyViolation
+}
+
+// errGone is a client that is no longer there.
+var errGone = errors.New("the client is gone")
+
+// receive reads frames until the end mark; what it returns is why it ended.
+func (s *session) receive(ctx context.Context) error {
+	var said *int64
+	for {
+		kind, r, err := s.next(ctx)
+		if err != nil {
+			return err
+		}
+		if kind == websocket.MessageText {
+			control, err := readControl(r)
+			if err != nil || control.End {
+				return err
+			}
+			said = control.Frame
+			continue
+		}
+		f, err := s.readFrame(ctx, r)
+		if err != nil {
+			return err
+		}
+		if f.number, err = s.numbers.take(said); err != nil {
+			f.release()
+			return err
+		}
+		said = nil
+		select {
+		case s.frames <- f:
+		case <-ctx.Done():
+			f.release()
+			return ctx.Err()
+		}
+	}
+}
+
+// next waits for a message. The library closes the connection when the context
+// of a read ends, so that a silent client is told by its close code alone.
+func (s *session) next(ctx context.Context) (websocket.MessageType, io.Reader, error) {
+	idle, cancel := context.WithCancel(ctx)
+	timer := time.AfterFunc(s.Idle, cancel)
+	kind, r, err := s.Conn.Reader(idle)
+	if !timer.Stop() || err != nil {
+		cancel()
+		return 0, nil, errors.Join(errGone, err)
+	}
+	return kind, &reading{r: r, limit: time.AfterFunc(s.BodyTimeout, cancel), done: cancel}, nil
+}
+
+// reading is a message that is being read, within its time.
+type reading struct {
+	r     io.Reader
+	limit *time.Timer
+	done  context.CancelFunc
+}
+
+func (r *reading) Read(b []byte) (int, error) {
+	n, err := r.r.Read(b)
+	if err != nil {
+		r.limit.Stop()
+		r.done()
+	}
+	return n, err //nolint:wrapcheck // a reader gives io.EOF as it is
+}
+
+// maxControl bounds a text message.
+const maxControl = 4096
+
+func readControl(r io.Reader) (v1.StreamControl, error) {
+	var c v1.StreamControl
+	data, err := io.ReadAll(io.LimitReader(r, maxControl+1))
+	if err != nil {
+		return c, errors.Join(errGone, err)
+	}
+	if len(data) > maxControl {
+		return c, v1.NewProblem(v1.InvalidMessage, "a text message may have %d bytes", maxControl).WithLimit(maxControl)
+	}
+	if err := json.Unmarshal(data, &c); err != nil || !c.End && c.Frame == nil {
+		return c, v1.NewProblem(v1.InvalidMessage, `a text message is {"frame": N} or {"end": true}`)
+	}
+	return c, nil
+}
+
+// readFrame reads a frame, once there is memory for the largest. One that is
+// too large fails alone, if it is not far too large to be skipped.
+func (s *session) readFrame(ctx context.Context, r io.Reader) (frame, error) {
+	if err := s.Memory.Acquire(ctx, s.MaxBytes); err != nil {
+		return frame{}, err //nolint:wrapcheck // of ctx
+	}
+	pic, err := io.ReadAll(io.LimitReader(r, s.MaxBytes))
+	if err != nil {
+		s.Memory.Release(s.MaxBytes)
+		return frame{}, errors.Join(errGone, err)
+	}
+	held := int64(len(pic))
+	s.Memory.Release(s.MaxBytes - held)
+	f := frame{picture: pic, release: sync.OnceFunc(func() { s.Memory.Release(held) })}
+	if held < s.MaxBytes {
+		return f, nil
+	}
+	over, err := io.CopyN(io.Discard, r, (skippable-1)*s.MaxBytes)
+	switch {
+	case err == nil:
+		f.release()
+		return frame{}, v1.NewProblem(v1.TooLarge, "a frame may have %d bytes, and this one goes on", s.MaxBytes).WithLimit(s.MaxBytes)
+	case !errors.Is(err, io.EOF):
+		f.release()
+		return frame{}, errors.Join(errGone, err)
+	case over > 0:
+		f.picture, f.problem = nil, v1.NewProblem(v1.TooLarge, "a frame may have %d bytes", s.MaxBytes).WithLimit(s.MaxBytes)
+	}
+	return f, nil
+}

@@ -1,0 +1,344 @@
+package frames
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	"go.uber.org/goleak"
+	"golang.org/x/sync/semaphore"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const maxBytes = 1000
+
+// server runs sessions; what is in a picture is said by read.
+type server struct {
+	url      string
+	stop     context.CancelFunc // of Stopping
+	memory   *semaphore.Weighted
+	answered atomic.Int64
+	ended    chan error // of each session
+}
+
+const allMemory = 100 * maxBytes
+
+func serve(t *testing.T, change func(*Config), read func(ctx context.Context, pic string) (v1.Result, error)) *server {
+	t.Helper()
+	stopping, stop := context.WithCancel(context.Background())
+	s := &server{stop: stop, memory: semaphore.NewWeighted(allMemory), ended: make(chan error, 10)}
+	h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		conn, err := websocket.Accept(w, r, nil)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		cfg := Config{
+			Conn: conn, Window: 4, MaxBytes: maxBytes, Memory: s.memory,
+			Idle: 20 * time.Second, BodyTimeout: 20 * time.Second, WriteTimeout: 20 * time.Second,
+			Read:     func(ctx context.Context, pic []byte) (v1.Result, error) { return read(ctx, string(pic)) },
+			Answered: func(v1.Status) { s.answered.Add(1) },
+		}
+		if change != nil {
+			change(&cfg)
+		}
+		s.ended <- Serve(t.Context(), stopping, cfg)
+	}))
+	s.url = h.URL
+	t.Cleanup(func() {
+		stop()
+		h.Close()
+		if !s.memory.TryAcquire(allMemory) {
+			t.Error("memory of frames was not given back")
+		}
+	})
+	return s
+}
+
+type client struct {
+	*websocket.Conn
+	t   *testing.T
+	ctx context.Context
+}
+
+func (s *server) dial(t *testing.T) *client {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	t.Cleanup(cancel)
+	c, _, err := websocket.Dial(ctx, s.url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.SetReadLimit(1 << 20)
+	t.Cleanup(func() { c.CloseNow() })
+	return &client{c, t, ctx}
+}
+
+func (c *client) text(format string, args ...any) {
+	c.t.Helper()
+	if err := c.Write(c.ctx, websocket.MessageText, fmt.Appendf(nil, format, args...)); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func (c *client) frame(pic string) {
+	c.t.Helper()
+	if err := c.Write(c.ctx, websocket.MessageBinary, []byte(pic)); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// rest reads to the end: the answers, the last word, and the close code.
+func (c *client) rest() (answers []v1.StreamAnswer, end v1.StreamEnd, code websocket.StatusCode) {
+	c.t.Helper()
+	for {
+		_, data, err := c.Read(c.ctx)
+		if err != nil {
+			return answers, end, websocket.CloseStatus(err)
+		}
+		var a v1.StreamAnswer
+		if strings.Contains(string(data), `"next"`) {
+			err = json.Unmarshal(data, &end)
+		} else if err = json.Unmarshal(data, &a); err == nil {
+			answers = append(answers, a)
+		}
+		if err != nil {
+			c.t.Fatalf("%s: %v", data, err)
+		}
+	}
+}
+
+// echo answers with the picture as text, each after another time.
+func echo(ctx context.Context, pic string) (v1.Result, error) {
+	select {
+	case <-time.After(time.Duration(len(pic)*7%13) * time.Millisecond):
+	case <-ctx.Done():
+		return v1.Result{}, ctx.Err()
+	}
+	if pic == "bad" {
+		return v1.Result{}, v1.NewProblem(v1.Damaged, "bad")
+	}
+	return v1.Result{Status: v1.Done, Text: &pic}, nil
+}
+
+func TestAnswersComeInOrder(t *testing.T) {
+	t.Parallel()
+	var now, most atomic.Int64
+	s := serve(t, nil, func(ctx context.Context, pic string) (v1.Result, error) {
+		for n := now.Add(1); ; {
+			if old := most.Load(); n <= old || most.CompareAndSwap(old, n) {
+				break
+			}
+		}
+		defer now.Add(-1)
+		return echo(ctx, pic)
+	})
+	c := s.dial(t)
+	const n = 60
+	go func() {
+		for i := range n {
+			c.frame(strings.Repeat("x", i+1))
+		}
+		c.text(`{"end": true}`)
+	}()
+	answers, end, code := c.rest()
+	if code != websocket.StatusNormalClosure || !end.End || end.Next != n || end.Frames != n || end.Problem != nil {
+		t.Errorf("the end is %+v, code %d", end, code)
+	}
+	for i, a := range answers {
+		if a.Frame != int64(i) || a.Status != v1.Done || *a.Result.Text != strings.Repeat("x", i+1) {
+			t.Fatalf("answer %d is %+v", i, a)
+		}
+	}
+	if len(answers) != n || most.Load() < 2 || most.Load() > 4 || s.answered.Load() != n {
+		t.Errorf("%d answers, %d at a time, want %d with up to 4", len(answers), most.Load(), n)
+	}
+	if err := <-s.ended; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestOneBadFrameFailsAlone(t *testing.T) {
+	t.Parallel()
+	c := serve(t, func(c *Config) { c.From = 7 }, echo).dial(t)
+	c.frame("a")
+	c.frame("bad")
+	c.frame(strings.Repeat("x", 2*maxBytes))
+	c.text(`{"frame": 20}`)
+	c.frame("b")
+	c.text(`{"end": true}`)
+	answers, end, _ := c.rest()
+	var got []string
+	for _, a := range answers {
+		line := fmt.Sprint(a.Frame, " ", a.Status)
+		if a.Problem != nil {
+			line += " " + string(a.Problem.Code)
+		}
+		got = append(got, line)
+	}
+	if want := "7 done, 8 failed damaged, 9 failed too-large, 20 done"; strings.Join(got, ", ") != want || end.Next != 21 || !end.End {
+		t.Errorf("got %v and %+v, want %s", got, end, want)
+	}
+}
+
+func TestSessionsThatCannotGoOn(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		send func(c *client)
+		code v1.Code
+		ws   websocket.StatusCode
+	}{
+		"out of order": {func(c *client) {
+			c.text(`{"frame": 0}`)
+			c.frame("again")
+		}, v1.FrameOutOfOrder, websocket.StatusPolicyViolation},
+		"no JSON":       {func(c *client) { c.text("hello") }, v1.InvalidMessage, websocket.StatusPolicyViolation},
+		"nothing said":  {func(c *client) { c.text("{}") }, v1.InvalidMessage, websocket.StatusPolicyViolation},
+		"long text":     {func(c *client) { c.text(`{"end": true, "x": %q}`, strings.Repeat("x", maxControl)) }, v1.InvalidMessage, websocket.StatusPolicyViolation},
+		"far too large": {func(c *client) { c.frame(strings.Repeat("x", 10*maxBytes)) }, v1.TooLarge, websocket.StatusMessageTooBig},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := serve(t, nil, echo).dial(t)
+			c.frame("before")
+			tt.send(c)
+			answers, end, ws := c.rest()
+			if len(answers) != 1 || answers[0].Status != v1.Done {
+				t.Errorf("what was sent before: %+v", answers)
+			}
+			if end.End || end.Problem == nil || end.Problem.Code != tt.code || end.Next != 1 || ws != tt.ws {
+				t.Errorf("the end is %+v with %d, want %s and %d", end, ws, tt.code, tt.ws)
+			}
+		})
+	}
+}
+
+func TestLatestDropsWhatWaits(t *testing.T) {
+	t.Parallel()
+	hold := make(chan struct{})
+	s := serve(t, func(c *Config) { c.Latest, c.Window = true, 1 }, func(ctx context.Context, pic string) (v1.Result, error) {
+		if pic == "first" {
+			<-hold
+		}
+		return echo(ctx, pic)
+	})
+	c := s.dial(t)
+	c.frame("first")
+	for i := range 20 {
+		c.frame(fmt.Sprint("later ", i))
+	}
+	c.text(`{"end": true}`)
+	// All of it was received once the last is the one that waits.
+	time.AfterFunc(200*time.Millisecond, func() { close(hold) })
+	answers, end, _ := c.rest()
+	if len(answers) != 21 || end.Next != 21 {
+		t.Fatalf("%d answers, %+v", len(answers), end)
+	}
+	for i, a := range answers {
+		want := v1.Dropped
+		if i == 0 || i == 20 {
+			want = v1.Done
+		}
+		if a.Frame != int64(i) || a.Status != want {
+			t.Errorf("frame %d: %+v, want %s", i, a, want)
+		}
+	}
+	if text := *answers[20].Result.Text; text != "later 19" {
+		t.Errorf("the last one read is %q", text)
+	}
+}
+
+func TestClientThatReadsNothing(t *testing.T) {
+	t.Parallel()
+	big := strings.Repeat("x", 1<<20)
+	s := serve(t, func(c *Config) { c.WriteTimeout = 200 * time.Millisecond }, func(context.Context, string) (v1.Result, error) {
+		return v1.Result{Status: v1.Done, Text: &big}, nil
+	})
+	c := s.dial(t)
+	for {
+		if err := c.Write(c.ctx, websocket.MessageBinary, []byte("pic")); err != nil {
+			break // the session was ended
+		}
+	}
+	if err := <-s.ended; err == nil {
+		t.Error("the session of a client that reads nothing ended well")
+	}
+	if n := s.answered.Load(); n > 100 {
+		t.Errorf("%d answers were written to nobody", n)
+	}
+}
+
+func TestClientThatSendsNothing(t *testing.T) {
+	t.Parallel()
+	s := serve(t, func(c *Config) { c.Idle = 50 * time.Millisecond }, echo)
+	s.dial(t)
+	select {
+	case <-s.ended:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the session goes on")
+	}
+}
+
+func TestClientThatTrickles(t *testing.T) {
+	t.Parallel()
+	s := serve(t, func(c *Config) { c.BodyTimeout, c.MaxBytes = 50*time.Millisecond, allMemory }, echo)
+	c := s.dial(t)
+	w, err := c.Writer(c.ctx, websocket.MessageBinary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(w, strings.Repeat("x", 20*maxBytes)); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-s.ended:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the session goes on")
+	}
+}
+
+func TestStoppingAnswersWhatWasReceived(t *testing.T) {
+	t.Parallel()
+	hold := make(chan struct{})
+	var begun sync.WaitGroup
+	begun.Add(2)
+	s := serve(t, nil, func(ctx context.Context, pic string) (v1.Result, error) {
+		begun.Done()
+		<-hold
+		return echo(ctx, pic)
+	})
+	c := s.dial(t)
+	c.frame("a")
+	c.frame("b")
+	begun.Wait()
+	s.stop()
+	close(hold)
+	answers, end, ws := c.rest()
+	if len(answers) != 2 || end.End || end.Next != 2 || end.Problem == nil || end.Problem.Code != v1.Unavailable || ws != websocket.StatusGoingAway {
+		t.Errorf("got %+v, %+v and %d", answers, end, ws)
+	}
+}
+
+func TestErrorThatIsNoProblem(t *testing.T) {
+	t.Parallel()
+	c := serve(t, nil, func(context.Context, string) (v1.Result, error) { return v1.Result{}, errors.New("secret") }).dial(t)
+	c.frame("a")
+	c.text(`{"end": true}`)
+	answers, end, _ := c.rest()
+	if len(answers) != 1 || answers[0].Problem == nil || answers[0].Problem.Code != v1.Internal || strings.Contains(answers[0].Problem.Detail, "secret") || !end.End {
+		t.Errorf("got %+v and %+v", answers, end)
+	}
+}

@@ -1,0 +1,139 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/coder/websocket"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/sightmesh/sightmesh/contracts/picture"
+	"github.com/sightmesh/sightmesh/contracts/pipeline"
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/frames"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/jobs"
+	"github.com/sightmesh/sightmesh/services/internal/telemetry"
+)
+
+// defaultWindow is the window of a session that does not say.
+const defaultWindow = 8
+
+const (
+	streamIdle         = 5 * time.Minute
+	streamWriteTimeout = 30 * time.Second
+)
+
+// getStream opens a session of ordered frames.
+func (a *API) getStream(w http.ResponseWriter, r *http.Request) error {
+	q, err := parseQuery(r.URL.RawQuery, "pipeline", "window", "drop", "from")
+	if err != nil {
+		return err
+	}
+	p, err := a.pipeline(q["pipeline"])
+	if err != nil {
+		return err
+	}
+	window, err := number(q, "window", min(defaultWindow, a.MaxWindow), 1, a.MaxWindow)
+	if err != nil {
+		return err
+	}
+	from, err := number(q, "from", 0, 0, 1<<53)
+	if err != nil {
+		return err
+	}
+	drop := q["drop"]
+	if drop != "" && drop != "all" && drop != "latest" {
+		return v1.NewProblem(v1.InvalidParameter, "drop is %.20q, want all or latest", drop).WithField("drop")
+	}
+	if r.Header.Get("Upgrade") == "" {
+		w.Header().Set("Upgrade", "websocket")
+		return v1.NewProblem(v1.InvalidHeader, "this address speaks WebSocket: see docs/stream.md").WithField("Upgrade")
+	}
+	if !a.slots.TryAcquire(1) {
+		return later(v1.NewProblem(v1.Overloaded, "%d sessions are open", a.MaxStreams).WithLimit(int64(a.MaxStreams)), 5)
+	}
+	defer a.slots.Release(1)
+	a.streams.Add(1)
+	defer a.streams.Done()
+	a.Metrics.streams.Inc()
+	defer a.Metrics.streams.Dec()
+	conn, err := websocket.Accept(w, r, nil)
+	if err != nil {
+		return nil //nolint:nilerr // the library has answered
+	}
+	// A session outlives the request in the eyes of net/http, and each frame
+	// has a trace of its own: one of an hour could not be read.
+	link := trace.LinkFromContext(r.Context())
+	err = frames.Serve(a.life, a.Stopping, frames.Config{
+		Conn: conn, Window: window, Latest: drop == "latest", From: int64(from),
+		MaxBytes: a.Limits.MaxBytes, Memory: a.bodies, Idle: streamIdle, BodyTimeout: a.BodyTimeout, WriteTimeout: streamWriteTimeout,
+		Read:     func(ctx context.Context, pic []byte) (v1.Result, error) { return a.readFrame(ctx, link, p, pic) },
+		Answered: func(s v1.Status) { a.Metrics.frames.WithLabelValues(string(s)).Inc() },
+	})
+	if err != nil {
+		a.Logger.InfoContext(r.Context(), "a session of frames broke", "error", err)
+	}
+	return nil
+}
+
+// number reads a whole number of the query.
+func number(q map[string]string, name string, byDefault, least, most int) (int, error) {
+	if q[name] == "" {
+		return byDefault, nil
+	}
+	n, err := strconv.Atoi(q[name])
+	if err != nil || n < least || n > most {
+		return 0, v1.NewProblem(v1.InvalidParameter, "%s is %.20q, want %d to %d", name, q[name], least, most).WithField(name).WithLimit(int64(most))
+	}
+	return n, nil
+}
+
+// readFrame has one frame read as a job. Where a request would be put off, a
+// session waits: that is its back-pressure.
+func (a *API) readFrame(ctx context.Context, session trace.Link, p pipeline.Pipeline, pic []byte) (v1.Result, error) {
+	ctx, span := a.Tracers.Tracer("github.com/sightmesh/sightmesh/services/ingress").Start(ctx, "frame",
+		trace.WithNewRoot(), trace.WithLinks(session), trace.WithAttributes(telemetry.AttrPipeline.String(p.Name)))
+	defer span.End()
+	ctx, cancel := context.WithTimeout(ctx, 2*p.JobDeadline(subject.Interactive))
+	defer cancel()
+	if _, err := picture.Inspect(pic, a.Limits); err != nil {
+		return v1.Result{}, err
+	}
+	for {
+		job, err := a.submit(ctx, order{pipeline: p, priority: subject.Interactive}, "", pic)
+		var put retryLater
+		if errors.As(err, &put) && pause(ctx, time.Duration(put.seconds)*time.Second) {
+			continue
+		}
+		if err != nil {
+			return v1.Result{}, err
+		}
+		return await(ctx, job)
+	}
+}
+
+// await waits for the answer of a job, which has one by its deadline.
+func await(ctx context.Context, job *jobs.Job) (v1.Result, error) {
+	defer job.Forget()
+	r, err := job.Wait(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return r, v1.NewProblem(v1.DeadlineExceeded, "no answer came within the time of job %s", job.ID)
+	}
+	return r, err
+}
+
+// pause waits for d; false means that ctx ended first.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
