@@ -12,6 +12,7 @@ require (
 	github.com/oklog/ulid/v2 v2.1.2
 	github.com/prometheus/client_golang v1.25.0
 	github.com/sightmesh/sightmesh/contracts v0.0.0
+	github.com/sightmesh/sightmesh/contracts/client v0.0.0
 	github.com/sightmesh/sightmesh/contracts/draw v0.0.0
 	github.com/sightmesh/sightmesh/contracts/streams v0.0.0
 	github.com/sightmesh/sightmesh/services/internal v0.0.0
@@ -65,6 +66,7 @@ require (
 
 replace (
 	github.com/sightmesh/sightmesh/contracts => ../../contracts
+	github.com/sightmesh/sightmesh/contracts/client => ../../contracts/client
 	github.com/sightmesh/sightmesh/contracts/draw => ../../contracts/draw
 	github.com/sightmesh/sightmesh/contracts/streams => ../../contracts/streams
 	github.com/sightmesh/sightmesh/services/internal => ../internal

@@ -39,6 +39,7 @@ func testAll(t *testing.T, m *mesh) {
 	t.Run("callbacks", func(t *testing.T) { testCallbacks(t, m) })
 	t.Run("reports", func(t *testing.T) { testReports(t, m) })
 	t.Run("stream", func(t *testing.T) { testStream(t, m) })
+	t.Run("send", func(t *testing.T) { testSend(t, m) })
 	t.Run("old routes", func(t *testing.T) { testOldRoutes(t, m) })
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/peterbourgon/ff/v3/ffcli"
 
 	"github.com/sightmesh/sightmesh/tools/internal/bench"
+	"github.com/sightmesh/sightmesh/tools/internal/send"
 	"github.com/sightmesh/sightmesh/tools/internal/setup"
 	"github.com/sightmesh/sightmesh/tools/internal/up"
 )
@@ -26,13 +27,17 @@ func run() int {
 	root := &ffcli.Command{
 		ShortUsage:  "sightmesh <command> [flags]",
 		ShortHelp:   "Pictures in, answers out, over NATS.",
-		Subcommands: []*ffcli.Command{upCommand(), setupCommand(), benchCommand()},
+		Subcommands: []*ffcli.Command{upCommand(), setupCommand(), sendCommand(), benchCommand()},
 		Exec:        func(context.Context, []string) error { return flag.ErrHelp },
 	}
 	err := root.ParseAndRun(ctx, os.Args[1:])
+	var exit *send.ExitError
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		return 2
+	case errors.As(err, &exit):
+		fmt.Fprintln(os.Stderr, "sightmesh:", err)
+		return exit.Code
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "sightmesh:", err)
 		return 1
@@ -70,6 +75,23 @@ func setupCommand() *ffcli.Command {
 				return fmt.Errorf("setup takes no arguments, only flags: %q", args)
 			}
 			return setup.Run(ctx, cfg, os.Stdout)
+		},
+	}
+}
+
+func sendCommand() *ffcli.Command {
+	fs := flag.NewFlagSet("send", flag.ContinueOnError)
+	var cfg send.Config
+	cfg.Register(fs)
+	return &ffcli.Command{
+		Name: "send", ShortUsage: "sightmesh send PATH... [flags]",
+		ShortHelp: "have folders of pictures read by a running mesh",
+		FlagSet:   fs,
+		Exec: func(ctx context.Context, args []string) error {
+			if err := cfg.ParseArgs(fs, args); err != nil {
+				return flag.ErrHelp
+			}
+			return send.Command(ctx, cfg, os.Stdin, os.Stdout, os.Stderr)
 		},
 	}
 }

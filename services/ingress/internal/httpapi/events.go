@@ -10,8 +10,8 @@ import (
 
 	"github.com/gorilla/mux"
 
+	"github.com/sightmesh/sightmesh/contracts/client"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
-	"github.com/sightmesh/sightmesh/services/ingress/internal/jobs"
 )
 
 const (
@@ -145,7 +145,7 @@ func lookUp(ctx context.Context, state func(context.Context) (v1.EventName, any,
 	return state(ctx)
 }
 
-func next(ctx context.Context, w *jobs.Watch) (v1.Event, error) {
+func next(ctx context.Context, w *client.Watch) (v1.Event, error) {
 	ctx, cancel := context.WithTimeout(ctx, quiet)
 	defer cancel()
 	return w.Next(ctx)

@@ -21,17 +21,18 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/oklog/ulid/v2"
 
+	"github.com/sightmesh/sightmesh/contracts/client"
 	"github.com/sightmesh/sightmesh/contracts/pipeline"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/internal/answer"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
-	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
 // Jobs submits pictures and hands out their answers.
 type Jobs struct {
+	*client.Client
 	conn      *nats.Conn
 	js        jetstream.JetStream
 	publisher *bus.Publisher
@@ -49,7 +50,11 @@ func New(ctx context.Context, conn *nats.Conn, js jetstream.JetStream, p *bus.Pu
 	if err != nil {
 		return nil, fmt.Errorf("open stream %s: %w", streams.Results, err)
 	}
-	j := &Jobs{conn: conn, js: js, publisher: p, results: results, inbox: conn.NewInbox(), waiting: map[string]chan<- *nats.Msg{}}
+	c, err := client.New(conn)
+	if err != nil {
+		return nil, err
+	}
+	j := &Jobs{Client: c, conn: conn, js: js, publisher: p, results: results, inbox: conn.NewInbox(), waiting: map[string]chan<- *nats.Msg{}}
 	if j.sub, err = conn.Subscribe(j.inbox+".*", j.deliver); err != nil {
 		return nil, fmt.Errorf("subscribe to replies: %w", err)
 	}
@@ -108,9 +113,9 @@ type Job struct {
 }
 
 // Attach returns a job that was submitted before, by whomever. The errors are
-// those of [Jobs.Lookup].
+// those of [client.Client.Lookup].
 func (j *Jobs) Attach(ctx context.Context, id string, p pipeline.Pipeline) (*Job, error) {
-	if _, err := j.lookupNow(ctx, id); err != nil {
+	if _, err := j.LookupNow(ctx, id); err != nil {
 		return nil, err
 	}
 	return &Job{ID: id, Pipeline: p, jobs: j}, nil
@@ -217,16 +222,12 @@ func (job *Job) Forget() {
 	delete(job.jobs.waiting, job.ID)
 }
 
-// Whoever waits also looks, first after firstLook, and then less and less
-// often.
-const firstLook, longestPause = time.Second, 8 * time.Second
-
 // Wait returns the answer of the job, or its state when ctx ends first.
 func (job *Job) Wait(ctx context.Context) (v1.Result, error) {
 	if job.reply == nil {
 		return job.jobs.Await(ctx, job.ID)
 	}
-	pause := firstLook
+	pause := client.FirstLook
 	look := time.NewTimer(pause)
 	defer look.Stop()
 	for {
@@ -237,12 +238,12 @@ func (job *Job) Wait(ctx context.Context) (v1.Result, error) {
 			if r, ok := job.stored(ctx); ok {
 				return r, nil
 			}
-			pause = min(2*pause, longestPause)
+			pause = min(2*pause, client.LongestPause)
 			look.Reset(pause)
 		case <-ctx.Done():
 			// The reply may have been lost a moment ago; else say where the
 			// job is.
-			r, err := job.jobs.lookupNow(ctx, job.ID)
+			r, err := job.jobs.LookupNow(ctx, job.ID)
 			switch {
 			case err == nil && r.Final():
 				return r, nil
@@ -274,54 +275,4 @@ func decode(body []byte, stored string) (v1.Result, error) {
 		r.Timings.Reply = max(0, v1.Milliseconds(time.Since(at)))
 	}
 	return r, nil
-}
-
-// Lookup asks results for the answer or the state of any job. The error is a
-// [*v1.Problem] when there is no such job or nobody can say.
-func (j *Jobs) Lookup(ctx context.Context, id string) (v1.Result, error) {
-	var r v1.Result
-	return r, j.ask(ctx, id, subject.Lookup, &r)
-}
-
-// Cancel asks that a job be dropped. The error is a [*v1.Problem] when there
-// is no such job, it is done, or nobody can say.
-func (j *Jobs) Cancel(ctx context.Context, id string) (v1.Cancellation, error) {
-	var c v1.Cancellation
-	return c, j.ask(ctx, id, subject.Cancel, &c)
-}
-
-// ask asks results about a job.
-func (j *Jobs) ask(ctx context.Context, id string, subj func(string) string, reply any) error {
-	if !subject.ValidJob(id) {
-		return errNoJob()
-	}
-	m, err := j.conn.RequestMsgWithContext(ctx, request(ctx, subj(id)))
-	switch {
-	case errors.Is(err, nats.ErrNoResponders):
-		return v1.NewProblem(v1.Unavailable, "no results service answers")
-	case errors.Is(err, context.DeadlineExceeded):
-		return v1.NewProblem(v1.Unavailable, "the results service did not answer in time")
-	case err != nil:
-		return fmt.Errorf("ask %s: %w", subj(id), err)
-	case m.Header.Get("Nats-Service-Error-Code") != "":
-		p := new(v1.Problem)
-		if err := json.Unmarshal(m.Data, p); err != nil {
-			return fmt.Errorf("ask %s: decode problem: %w", subj(id), err)
-		}
-		return p
-	}
-	if err := json.Unmarshal(m.Data, reply); err != nil {
-		return fmt.Errorf("ask %s: decode answer: %w", subj(id), err)
-	}
-	return nil
-}
-
-func errNoJob() *v1.Problem {
-	return v1.NewProblem(v1.UnknownJob, "a job is named by 1 to 64 of A-Z, a-z, 0-9, '_' and '-'")
-}
-
-func request(ctx context.Context, subj string) *nats.Msg {
-	m := &nats.Msg{Subject: subj, Header: nats.Header{}}
-	telemetry.Inject(ctx, m.Header)
-	return m
 }

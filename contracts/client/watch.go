@@ -1,4 +1,4 @@
-package jobs
+package client
 
 import (
 	"context"
@@ -23,13 +23,13 @@ type Watch struct {
 // Watch begins to listen; what happens after it returns and is looked up, is
 // heard. The caller ends it with Close. An id that cannot be one is a
 // [*v1.Problem].
-func (j *Jobs) Watch(id string) (*Watch, error) {
+func (c *Client) Watch(id string) (*Watch, error) {
 	if !subject.ValidJob(id) {
 		return nil, errNoJob()
 	}
 	w := &Watch{events: make(chan *nats.Msg, 64)}
 	var err error
-	if w.sub, err = j.conn.ChanSubscribe(subject.Events(id), w.events); err != nil {
+	if w.sub, err = c.nc.ChanSubscribe(subject.Events(id), w.events); err != nil {
 		return nil, fmt.Errorf("watch %s: %w", id, err)
 	}
 	return w, nil
@@ -54,23 +54,27 @@ func (w *Watch) Next(ctx context.Context) (v1.Event, error) {
 	}
 }
 
+// Whoever waits also looks, first after FirstLook, and then less and less
+// often.
+const FirstLook, LongestPause = time.Second, 8 * time.Second
+
 // Await returns the answer of any job, whoever submitted it, or its state and
-// the error of ctx when that ends first. Other errors are as for [Jobs.Lookup].
-func (j *Jobs) Await(ctx context.Context, id string) (v1.Result, error) {
+// the error of ctx when that ends first. Other errors are as for [Client.Lookup].
+func (c *Client) Await(ctx context.Context, id string) (v1.Result, error) {
 	if !subject.ValidJob(id) || ctx.Err() != nil { // which the look-up says, or there is no time to wait
-		r, err := j.lookupNow(ctx, id)
+		r, err := c.LookupNow(ctx, id)
 		if err == nil && !r.Final() {
 			err = ctx.Err()
 		}
 		return r, err
 	}
-	w, err := j.Watch(id)
+	w, err := c.Watch(id)
 	if err != nil {
 		return v1.Result{}, err
 	}
 	defer w.Close()
-	for pause := firstLook; ; pause = min(2*pause, longestPause) {
-		r, err := j.lookupNow(ctx, id)
+	for pause := FirstLook; ; pause = min(2*pause, LongestPause) {
+		r, err := c.LookupNow(ctx, id)
 		if err != nil || r.Final() {
 			return r, err
 		}
@@ -80,11 +84,11 @@ func (j *Jobs) Await(ctx context.Context, id string) (v1.Result, error) {
 	}
 }
 
-// lookupNow looks up even when ctx has ended, for a last word on the job.
-func (j *Jobs) lookupNow(ctx context.Context, id string) (v1.Result, error) {
+// LookupNow is Lookup even when ctx has ended, for a last word on the job.
+func (c *Client) LookupNow(ctx context.Context, id string) (v1.Result, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	return j.Lookup(ctx, id)
+	return c.Lookup(ctx, id)
 }
 
 // end waits until the job ends, but no longer than d, since an event can be

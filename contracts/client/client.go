@@ -1,0 +1,136 @@
+// Package client speaks to a mesh over NATS: it has pictures read and asks
+// about jobs.
+//
+//	nc, err := nats.Connect(url)
+//	c, err := client.New(nc)
+//	result, err := c.Analyze(ctx, "faces", picture)
+//
+// A problem of the mesh or of the picture is a [*v1.Problem]. The trace of a
+// context goes on in the mesh.
+package client
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.opentelemetry.io/otel/propagation"
+
+	"github.com/sightmesh/sightmesh/contracts/streams"
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// Client is safe for use by many.
+type Client struct {
+	nc *nats.Conn
+	js jetstream.JetStream
+}
+
+// New returns a client over a connection, which stays the caller's.
+func New(nc *nats.Conn) (*Client, error) {
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return nil, fmt.Errorf("open JetStream: %w", err)
+	}
+	return &Client{nc: nc, js: js}, nil
+}
+
+// Analyze has a picture read and returns its answer, by a request to whichever
+// ingress is free. When that waits no longer, it goes on by itself until ctx
+// ends. A job that fails is an error, and its result says what is known.
+func (c *Client) Analyze(ctx context.Context, pipeline string, pic []byte) (v1.Result, error) {
+	var r v1.Result
+	if err := c.request(ctx, subject.Analyze(pipeline), pic, &r); err != nil {
+		return r, err
+	}
+	if !r.Final() {
+		var err error
+		if r, err = c.Await(ctx, r.ID); err != nil {
+			return r, err
+		}
+	}
+	if r.Status == v1.Failed && r.Problem != nil {
+		return r, r.Problem
+	}
+	return r, nil
+}
+
+// Submit stores a picture as a job, past ingress and its checks, and returns
+// once the mesh has it for certain. The job is not admitted against the work
+// ahead, so that it suits bulk work.
+func (c *Client) Submit(ctx context.Context, pipeline string, priority subject.Priority, pic []byte) (job string, err error) {
+	job = rand.Text()
+	m := &nats.Msg{
+		Subject: subject.Images(subject.Job{Pipeline: pipeline, Priority: priority, ID: job}),
+		Header:  nats.Header{v1.HeaderAccepted: {time.Now().UTC().Format(time.RFC3339Nano)}}, Data: pic,
+	}
+	inject(ctx, m.Header)
+	if _, err := c.js.PublishMsg(ctx, m, jetstream.WithMsgID(v1.MsgID(job, "images")), jetstream.WithExpectStream(streams.Images)); err != nil {
+		return "", fmt.Errorf("submit a picture: %w", err)
+	}
+	return job, nil
+}
+
+// Lookup returns the answer or the state of a job.
+func (c *Client) Lookup(ctx context.Context, job string) (v1.Result, error) {
+	var r v1.Result
+	return r, c.ask(ctx, job, subject.Lookup, &r)
+}
+
+// Cancel drops a job that has no outcome yet.
+func (c *Client) Cancel(ctx context.Context, job string) (v1.Cancellation, error) {
+	var r v1.Cancellation
+	return r, c.ask(ctx, job, subject.Cancel, &r)
+}
+
+func (c *Client) ask(ctx context.Context, job string, subj func(string) string, reply any) error {
+	if !subject.ValidJob(job) {
+		return errNoJob()
+	}
+	return c.request(ctx, subj(job), nil, reply)
+}
+
+func errNoJob() *v1.Problem {
+	return v1.NewProblem(v1.UnknownJob, "a job is named by 1 to 64 of A-Z, a-z, 0-9, '_' and '-'")
+}
+
+// request asks a service and reads its reply.
+func (c *Client) request(ctx context.Context, subj string, body []byte, reply any) error {
+	ask := &nats.Msg{Subject: subj, Header: nats.Header{}, Data: body}
+	inject(ctx, ask.Header)
+	m, err := c.nc.RequestMsgWithContext(ctx, ask)
+	switch {
+	case errors.Is(err, nats.ErrNoResponders):
+		return v1.NewProblem(v1.Unavailable, "nobody answers on %s", subj)
+	case errors.Is(err, context.DeadlineExceeded):
+		return v1.NewProblem(v1.Unavailable, "nobody answered on %s in time", subj)
+	case err != nil:
+		return fmt.Errorf("ask %s: %w", subj, err)
+	case m.Header.Get("Nats-Service-Error-Code") != "":
+		p := new(v1.Problem)
+		if err := json.Unmarshal(m.Data, p); err != nil {
+			return fmt.Errorf("ask %s: decode problem: %w", subj, err)
+		}
+		return p
+	}
+	if err := json.Unmarshal(m.Data, reply); err != nil {
+		return fmt.Errorf("ask %s: decode answer: %w", subj, err)
+	}
+	return nil
+}
+
+// inject writes the trace context, with header names in lower case as the W3C
+// has them; NATS keeps case.
+func inject(ctx context.Context, h nats.Header) {
+	c := propagation.MapCarrier{}
+	propagation.TraceContext{}.Inject(ctx, c)
+	for k, v := range c {
+		h.Set(k, v)
+	}
+}

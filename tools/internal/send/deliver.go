@@ -1,0 +1,115 @@
+package send
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sightmesh/sightmesh/contracts/client"
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// deliver makes one attempt to have a picture read. The error is a [*failure]
+// when there is no outcome, or a [*v1.Problem], which is one.
+type deliver func(ctx context.Context, key string, pic []byte) (v1.Result, error)
+
+// patience is how long one attempt may take: longer than any job of the
+// interactive kind, whose deadline the mesh watches over.
+const patience = 5 * time.Minute
+
+// overHTTP sends to an ingress.
+func overHTTP(base, pipeline string, priority subject.Priority) deliver {
+	q := url.Values{"priority": {string(priority)}}
+	if pipeline != "" {
+		q.Set("pipeline", pipeline)
+	}
+	base = strings.TrimRight(base, "/")
+	web := &http.Client{Transport: &http.Transport{
+		Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: maxConcurrency, IdleConnTimeout: 30 * time.Second,
+	}}
+	return func(ctx context.Context, key string, pic []byte) (v1.Result, error) {
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, base+"/v1/images?"+q.Encode(), bytes.NewReader(pic))
+		if err != nil {
+			return v1.Result{}, &failure{err: err}
+		}
+		req.Header.Set("Content-Type", "application/octet-stream")
+		req.Header.Set("Prefer", "wait=30")
+		req.Header.Set("Idempotency-Key", key)
+		r, err := ask(web, req)
+		for err == nil && !r.Final() { // it takes longer than the wait
+			req, err = http.NewRequestWithContext(ctx, http.MethodGet, base+"/v1/images/"+r.ID+"?wait=30", nil)
+			if err == nil {
+				r, err = ask(web, req)
+			}
+		}
+		return r, err
+	}
+}
+
+// ask makes a request and reads its answer.
+func ask(web *http.Client, req *http.Request) (v1.Result, error) {
+	var r v1.Result
+	res, err := web.Do(req)
+	if err != nil {
+		return r, &failure{err: err, again: true}
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		return r, &failure{err: fmt.Errorf("read the answer: %w", err), again: true}
+	}
+	if res.StatusCode/100 == 2 {
+		if err := json.Unmarshal(body, &r); err != nil {
+			return r, &failure{err: fmt.Errorf("read the answer: %w", err), again: true}
+		}
+		if r.Status == v1.Failed && r.Problem != nil {
+			return r, r.Problem
+		}
+		return r, nil
+	}
+	retryAfter := time.Duration(0)
+	if n, err := strconv.Atoi(res.Header.Get("Retry-After")); err == nil && n > 0 {
+		retryAfter = time.Duration(n) * time.Second
+	}
+	p := new(v1.Problem)
+	if json.Unmarshal(body, p) != nil || p.Code == "" { // a proxy on the way
+		return r, &failure{
+			err:   fmt.Errorf("the answer was %s", res.Status),
+			again: res.StatusCode >= 500 || res.StatusCode == http.StatusTooManyRequests || res.StatusCode == http.StatusRequestTimeout, retryAfter: retryAfter,
+		}
+	}
+	return r, problemOf(p, retryAfter)
+}
+
+// problemOf tells a problem that passes from one that is the outcome.
+func problemOf(p *v1.Problem, retryAfter time.Duration) error {
+	if passes(p.Code) {
+		return &failure{problem: p, again: true, retryAfter: retryAfter}
+	}
+	return p
+}
+
+// overNATS sends requests over a connection. Keys are for HTTP alone: a
+// request that is repeated may be read twice.
+func overNATS(c *client.Client, pipeline string) deliver {
+	return func(ctx context.Context, _ string, pic []byte) (v1.Result, error) {
+		r, err := c.Analyze(ctx, pipeline, pic)
+		var p *v1.Problem
+		switch {
+		case err == nil:
+			return r, nil
+		case errors.As(err, &p):
+			return r, problemOf(p, 0)
+		}
+		return r, &failure{err: err, again: true}
+	}
+}

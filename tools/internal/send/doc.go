@@ -1,0 +1,7 @@
+// Package send is the bulk sender: it has folders of pictures read by a mesh,
+// and writes what came back, one line of JSON for each picture.
+//
+// It finds by itself how many pictures to send at a time, waits when the mesh
+// says so, tries again what passes, and can be stopped at any moment: what it
+// wrote says where to go on, without a picture being sent twice.
+package send

@@ -1,0 +1,99 @@
+package send
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// outcome is one line of what is written: what became of one picture.
+type outcome struct {
+	File   string     `json:"file"`
+	Status v1.Status  `json:"status"`
+	Result *v1.Result `json:"result,omitempty"`
+	// Problem is the mesh's, Error what else went wrong.
+	Problem  *v1.Problem `json:"problem,omitempty"`
+	Error    string      `json:"error,omitempty"`
+	Attempts int         `json:"attempts"`
+	MS       float64     `json:"ms"`
+}
+
+// final reports whether the outcome is the picture's own, so that sending it
+// again would give the same.
+func (o outcome) final() bool {
+	return o.Status == v1.Done || o.Problem != nil && !passes(o.Problem.Code)
+}
+
+// resume reads what an earlier run wrote, cuts off a last line that was not
+// finished, and returns the files that need not be sent again.
+func resume(path string) (map[string]bool, error) {
+	sent := map[string]bool{}
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return sent, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("resume: %w", err)
+	}
+	defer f.Close()
+	r := bufio.NewReader(f)
+	whole := int64(0)
+	for n := 1; ; n++ {
+		line, err := r.ReadBytes('\n')
+		if errors.Is(err, io.EOF) {
+			break // what there is of a last line was cut off
+		}
+		if err != nil {
+			return nil, fmt.Errorf("resume: %w", err)
+		}
+		var o outcome
+		if err := json.Unmarshal(line, &o); err != nil || o.File == "" {
+			return nil, fmt.Errorf("resume: line %d of %s is not one that send wrote", n, path)
+		}
+		sent[o.File] = o.final()
+		whole += int64(len(line))
+	}
+	if err := f.Truncate(whole); err != nil {
+		return nil, fmt.Errorf("resume: %w", err)
+	}
+	return sent, nil
+}
+
+// runID names the run: it is part of the keys of its pictures, so that a
+// picture that was in flight when a run broke off is not read again by the one
+// that resumes it, but by another run. It is kept beside the outcomes.
+func runID(out string, again bool) (id string, done func() error, err error) {
+	if out == "-" {
+		return rand.Text(), func() error { return nil }, nil
+	}
+	path := out + ".run"
+	done = func() error {
+		if err := os.Remove(path); err != nil {
+			return fmt.Errorf("end the run: %w", err)
+		}
+		return nil
+	}
+	if again {
+		b, err := os.ReadFile(path)
+		if err == nil {
+			return strings.TrimSpace(string(bytes.TrimSpace(b))), done, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return "", nil, fmt.Errorf("resume: %w", err)
+		}
+	}
+	id = rand.Text()
+	if err := os.WriteFile(path, []byte(id+"\n"), 0o600); err != nil {
+		return "", nil, fmt.Errorf("begin the run: %w", err)
+	}
+	return id, done, nil
+}

@@ -1,0 +1,302 @@
+package send
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/sightmesh/sightmesh/contracts/draw"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// run is one run of the sender.
+type run struct {
+	cfg    Config
+	send   deliver
+	limit  *limit
+	stderr io.Writer
+	id     string // of the run
+
+	progress *progress
+	failed   []string
+}
+
+// ahead bounds the outcomes that wait for an earlier one to be written.
+const ahead = 1024
+
+// grace is how long pictures in flight may take to get their outcomes after
+// the run was interrupted.
+const grace = 10 * time.Second
+
+func (r *run) do(ctx context.Context, files []file, stdout io.Writer) (err error) {
+	todo, skipped, err := r.left(files)
+	if err != nil {
+		return &ExitError{exitFailure, err}
+	}
+	out, done, err := r.open(stdout)
+	if err != nil {
+		return &ExitError{exitFailure, err}
+	}
+	r.progress = newProgress(r.stderr, len(todo), r.limit)
+	err = r.sendAll(ctx, todo, out)
+	r.progress.end(skipped)
+	err = errors.Join(err, r.writeFailed())
+	complete := r.progress.done == len(todo)
+	switch {
+	case err != nil:
+		return &ExitError{exitFailure, err}
+	case !complete:
+		return &ExitError{exitInterrupted, fmt.Errorf("interrupted: %d pictures were not sent; --resume goes on", len(todo)-r.progress.done)}
+	}
+	if err := done(); err != nil {
+		return &ExitError{exitFailure, err}
+	}
+	switch n := len(r.failed); {
+	case n == 0:
+		return nil
+	case n == len(todo):
+		return &ExitError{exitFailure, fmt.Errorf("all of %d pictures failed", n)}
+	default:
+		return &ExitError{exitPartial, fmt.Errorf("%d of %d pictures failed", n, len(todo))}
+	}
+}
+
+// left gives the files that are still to be sent.
+func (r *run) left(files []file) (todo []file, skipped int, err error) {
+	sent := map[string]bool{}
+	if r.cfg.Resume {
+		if sent, err = resume(r.cfg.Out); err != nil {
+			return nil, 0, err
+		}
+	}
+	for _, f := range files {
+		if sent[f.path] {
+			skipped++
+		} else {
+			todo = append(todo, f)
+		}
+	}
+	return todo, skipped, nil
+}
+
+// open opens what outcomes are written to; done ends a run that is complete.
+func (r *run) open(stdout io.Writer) (out io.Writer, done func() error, err error) {
+	r.id, done, err = runID(r.cfg.Out, r.cfg.Resume)
+	if err != nil || r.cfg.Out == "-" {
+		return stdout, done, err
+	}
+	flags := os.O_WRONLY | os.O_CREATE | os.O_APPEND
+	if !r.cfg.Resume {
+		flags |= os.O_TRUNC
+	}
+	f, err := os.OpenFile(r.cfg.Out, flags, 0o644)
+	if err != nil {
+		return nil, nil, fmt.Errorf("open the file of outcomes: %w", err)
+	}
+	end := done
+	return f, func() error { return errors.Join(f.Close(), end()) }, nil
+}
+
+// sendAll sends the files as the limit allows, and writes their outcomes.
+// After ctx has ended, those in flight have a grace.
+func (r *run) sendAll(ctx context.Context, files []file, out io.Writer) error {
+	working, endWork := context.WithCancel(context.WithoutCancel(ctx))
+	defer endWork()
+	defer context.AfterFunc(ctx, func() {
+		t := time.AfterFunc(grace, endWork)
+		context.AfterFunc(working, func() { t.Stop() })
+	})()
+	turns := make(chan chan outcome, ahead)
+	var all sync.WaitGroup
+	var writeErr error
+	sending, stopSending := context.WithCancel(ctx)
+	defer stopSending()
+	all.Go(func() {
+		writeErr = r.write(turns, out, stopSending)
+	})
+	shared := make(chan outcome, ahead) // of all, when order does not matter
+	if !r.cfg.Ordered {
+		turns <- shared
+	}
+	var inFlight sync.WaitGroup
+	for _, f := range files {
+		if !r.limit.enter(sending) {
+			break
+		}
+		turn := shared
+		if r.cfg.Ordered {
+			turn = make(chan outcome, 1)
+			turns <- turn
+		}
+		inFlight.Go(func() {
+			defer r.limit.leave()
+			o, ok := r.one(working, ctx, f)
+			if ok {
+				turn <- o
+			}
+			if r.cfg.Ordered {
+				close(turn)
+			}
+		})
+	}
+	inFlight.Wait()
+	close(shared)
+	close(turns)
+	all.Wait()
+	return writeErr
+}
+
+// write writes outcomes as they come, turn by turn. When that fails it calls
+// stop, and takes what still comes, so that nobody waits.
+func (r *run) write(turns <-chan chan outcome, out io.Writer, stop func()) (err error) {
+	w := bufio.NewWriter(out)
+	for turn := range turns {
+		for o := range turn {
+			if err != nil {
+				continue
+			}
+			// A run that is killed has written what it knew.
+			if err = writeLine(w, o, len(turn) == 0); err != nil {
+				stop()
+				continue
+			}
+			if o.Status != v1.Done {
+				r.failed = append(r.failed, o.File)
+			}
+			r.progress.add(o.Status != v1.Done)
+		}
+	}
+	return err
+}
+
+func writeLine(w *bufio.Writer, o outcome, flush bool) error {
+	body, err := json.Marshal(o)
+	if err == nil {
+		_, err = w.Write(append(body, '\n'))
+	}
+	if err == nil && flush {
+		err = w.Flush()
+	}
+	if err != nil {
+		return fmt.Errorf("write an outcome: %w", err)
+	}
+	return nil
+}
+
+// one has a picture read, in as many attempts as it takes; false means that
+// the run was interrupted and the picture has no outcome.
+func (r *run) one(working, running context.Context, f file) (outcome, bool) {
+	begin := time.Now()
+	o := outcome{File: f.path, Status: v1.Failed}
+	pic, err := os.ReadFile(f.path)
+	if err != nil {
+		o.Error = err.Error()
+		return o, true
+	}
+	key := sha256.Sum256(append([]byte(r.id+"\n"+f.path+"\n"), pic...))
+	name := hex.EncodeToString(key[:])
+	for {
+		o.Attempts++
+		result, err := r.attempt(working, name, pic)
+		o.MS = float64(time.Since(begin).Microseconds()) / 1000
+		var p *v1.Problem
+		var failed *failure
+		switch {
+		case err == nil:
+			o.Status, o.Result = v1.Done, &result
+			if err := r.draw(f, pic, result); err != nil {
+				o.Error = err.Error()
+			}
+			return o, true
+		case errors.As(err, &failed):
+			o.Problem, o.Error = failed.problem, ""
+			if failed.problem == nil {
+				o.Error = failed.Error()
+			}
+			if working.Err() != nil {
+				return o, false
+			}
+			if !failed.again || o.Attempts == r.cfg.Attempts {
+				return o, true
+			}
+			if !pause(running, delay(o.Attempts, failed.retryAfter)) {
+				return o, false
+			}
+		case errors.As(err, &p) && p.Code == v1.JobExpired:
+			name += "+" // the run before had its answer, which is gone: ask again
+		case errors.As(err, &p):
+			o.Problem, o.Error = p, ""
+			return o, true
+		default:
+			o.Error = err.Error()
+			return o, true
+		}
+	}
+}
+
+func (r *run) attempt(ctx context.Context, key string, pic []byte) (v1.Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	begin := time.Now()
+	result, err := r.send(ctx, key, pic)
+	r.limit.saw(time.Since(begin), overloaded(err))
+	return result, err
+}
+
+// draw writes the picture with what was found, where that is wanted.
+func (r *run) draw(f file, pic []byte, result v1.Result) error {
+	if r.cfg.Draw == "" {
+		return nil
+	}
+	drawn, err := draw.Draw(pic, result, "image/jpeg")
+	if err != nil {
+		return fmt.Errorf("draw: %w", err)
+	}
+	path := filepath.Join(r.cfg.Draw, f.name+".jpg")
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return fmt.Errorf("draw: %w", err)
+	}
+	if err := os.WriteFile(path, drawn, 0o644); err != nil {
+		return fmt.Errorf("draw: %w", err)
+	}
+	return nil
+}
+
+// writeFailed lists the pictures that failed.
+func (r *run) writeFailed() error {
+	if r.cfg.Failed == "" {
+		return nil
+	}
+	f, err := os.Create(r.cfg.Failed)
+	if err != nil {
+		return fmt.Errorf("write the list of failures: %w", err)
+	}
+	for _, name := range r.failed {
+		fmt.Fprintln(f, name)
+	}
+	if err := f.Close(); err != nil {
+		return fmt.Errorf("write the list of failures: %w", err)
+	}
+	return nil
+}
+
+// pause waits for d; false means that ctx ended first.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

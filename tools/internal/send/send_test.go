@@ -1,0 +1,468 @@
+package send
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreTopFunction("net/http.(*persistConn).writeLoop"),
+		goleak.IgnoreAnyFunction("net/http.(*conn).serve"))
+}
+
+// folder makes files with their own names as content.
+func folder(t *testing.T, names ...string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, n := range names {
+		p := filepath.Join(dir, n)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(p), 0o755), os.WriteFile(p, []byte(n), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func TestFind(t *testing.T) {
+	t.Parallel()
+	dir := folder(t, "frame10.jpg", "frame2.jpg", "frame1.PNG", "notes.txt", ".hidden.jpg", ".git/x.jpg", "b/frame3.webp", "list.tif")
+	for name, tt := range map[string]struct {
+		args  []string
+		stdin string
+		want  string
+	}{
+		"folder":       {[]string{dir}, "", "b/frame3.webp frame1.PNG frame2.jpg frame10.jpg list.tif"},
+		"glob":         {[]string{filepath.Join(dir, "frame*.jpg")}, "", "frame2.jpg frame10.jpg"},
+		"file":         {[]string{filepath.Join(dir, "notes.txt")}, "", "notes.txt"},
+		"list":         {[]string{"-"}, filepath.Join(dir, "frame10.jpg") + "\n\n" + filepath.Join(dir, "frame2.jpg"), "frame10.jpg frame2.jpg"},
+		"once":         {[]string{dir + "/frame2.jpg", dir}, "", "frame2.jpg b/frame3.webp frame1.PNG frame10.jpg list.tif"},
+		"nothing here": {[]string{filepath.Join(dir, "nothing")}, "", "error"},
+		"empty glob":   {[]string{filepath.Join(dir, "*.gif")}, "", "error"},
+	} {
+		files, err := find(tt.args, strings.NewReader(tt.stdin))
+		var got []string
+		for _, f := range files {
+			rel, err := filepath.Rel(dir, f.path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, rel)
+		}
+		if err != nil {
+			got = []string{"error"}
+		}
+		if strings.Join(got, " ") != tt.want {
+			t.Errorf("%s: got %v (%v), want %s", name, got, err, tt.want)
+		}
+	}
+}
+
+func TestResumeReadsWhatWasWritten(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "out")
+	if sent, err := resume(path); err != nil || len(sent) != 0 {
+		t.Errorf("without a file: %v, %v", sent, err)
+	}
+	whole := `{"file":"a","status":"done"}
+{"file":"b","status":"failed","problem":{"code":"damaged"}}
+{"file":"c","status":"failed","problem":{"code":"overloaded"}}
+{"file":"d","status":"failed","error":"connection refused"}
+{"file":"e","status":"failed","error":"x"}
+{"file":"e","status":"done"}
+`
+	if err := os.WriteFile(path, []byte(whole+`{"file":"f","sta`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	sent, err := resume(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]bool{"a": true, "b": true, "c": false, "d": false, "e": true, "f": false} {
+		if sent[name] != want {
+			t.Errorf("%s: sent is %v", name, sent[name])
+		}
+	}
+	if left, err := os.ReadFile(path); err != nil || string(left) != whole {
+		t.Errorf("the torn line is still there: %q, %v", left, err)
+	}
+	if err := os.WriteFile(path, []byte("a photo of mine\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := resume(path); err == nil {
+		t.Error("goes on with a file that is something else")
+	}
+}
+
+func TestDelay(t *testing.T) {
+	t.Parallel()
+	for n := 1; n < 20; n++ {
+		most := min(firstDelay<<(min(n, 10)-1), longDelay)
+		if d := delay(n, 0); d <= 0 || d > most {
+			t.Errorf("after attempt %d: %v, want up to %v", n, d, most)
+		}
+	}
+	if d := delay(1, 4*time.Second); d < 4*time.Second || d > 6*time.Second {
+		t.Errorf("told to wait 4 s: %v", d)
+	}
+}
+
+// TestLimitFindsItsWay plays meshes of so many lanes, which take a picture in
+// so many seconds: pictures over that wait.
+func TestLimitFindsItsWay(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		lanes   float64
+		seconds float64
+	}{{1, 0.5}, {2, 0.1}, {8, 0.05}, {40, 0.2}} {
+		at, usual := 2.0, 0.0
+		for range 200 {
+			mean := tt.seconds * max(1, float64(int(at))/tt.lanes)
+			at, usual = step(at, usual, mean)
+		}
+		if at < tt.lanes || at > 4*tt.lanes+8 {
+			t.Errorf("%v lanes: ends at %.1f", tt.lanes, at)
+		}
+	}
+}
+
+func TestOverloadHalvesOnce(t *testing.T) {
+	t.Parallel()
+	l := newLimit(0, true)
+	l.at = 64
+	for range 10 { // all of them in flight together
+		l.saw(time.Second, true)
+	}
+	if n := l.now(); n != 32 {
+		t.Errorf("at %d, want 32", n)
+	}
+	fixed := newLimit(7, false)
+	fixed.saw(time.Second, true)
+	if n := fixed.now(); n != 7 {
+		t.Errorf("a limit that was given is %d", n)
+	}
+}
+
+// mesh plays what the hard cases need: an ingress that is busy, broken or slow.
+type mesh struct {
+	*httptest.Server
+	mu    sync.Mutex
+	posts map[string]int // by picture
+	keys  map[string]string
+}
+
+func newMesh(t *testing.T, answer func(w http.ResponseWriter, r *http.Request, pic string, n int)) *mesh {
+	t.Helper()
+	m := &mesh{posts: map[string]int{}, keys: map[string]string{}}
+	m.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return // the client is gone
+		}
+		pic, key := string(body), r.Header.Get("Idempotency-Key")
+		m.mu.Lock()
+		m.posts[pic]++
+		n := m.posts[pic]
+		if old := m.keys[pic]; pic != "" && (key == "" || old != "" && old != key) {
+			t.Errorf("%s has the key %q, and before %q", pic, key, old)
+		}
+		m.keys[pic] = key
+		m.mu.Unlock()
+		answer(w, r, pic, n)
+	}))
+	t.Cleanup(m.Close)
+	return m
+}
+
+func done(w http.ResponseWriter, id string) {
+	json.NewEncoder(w).Encode(v1.Result{ID: id, Status: v1.Done, Regions: []v1.Region{}}) //nolint:errcheck // of a test
+}
+
+func problem(w http.ResponseWriter, code v1.Code, retryAfter string) {
+	p := v1.NewProblem(code, "as ordered")
+	if retryAfter != "" {
+		w.Header().Set("Retry-After", retryAfter)
+	}
+	w.WriteHeader(p.Status)
+	json.NewEncoder(w).Encode(p) //nolint:errcheck // of a test
+}
+
+// command runs the sender and returns its outcomes by file, and its code.
+func command(t *testing.T, ctx context.Context, cfg Config) (map[string]outcome, []string, int) { //nolint:revive // the test comes first
+	t.Helper()
+	if cfg.Attempts == 0 {
+		cfg.Attempts = 5
+	}
+	cfg.Priority = "interactive"
+	if cfg.Concurrency == "" {
+		cfg.Concurrency = "4"
+	}
+	var stdout bytes.Buffer
+	if cfg.Out == "" {
+		cfg.Out = "-"
+	}
+	err := Command(ctx, cfg, strings.NewReader(""), &stdout, t.Output())
+	code := 0
+	var exit *ExitError
+	if errors.As(err, &exit) {
+		code = exit.Code
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	text := stdout.Bytes()
+	if cfg.Out != "-" {
+		if text, err = os.ReadFile(cfg.Out); err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
+		}
+	}
+	out := map[string]outcome{}
+	var order []string
+	for line := range bytes.Lines(text) {
+		var o outcome
+		if err := json.Unmarshal(line, &o); err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+		name := filepath.Base(o.File)
+		if _, twice := out[name]; twice {
+			t.Errorf("%s has two outcomes", name)
+		}
+		out[name] = o
+		order = append(order, name)
+	}
+	return out, order, code
+}
+
+func TestWhatPassesIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t, func(w http.ResponseWriter, r *http.Request, pic string, n int) {
+		switch {
+		case n > 1 || pic == "good.jpg":
+			done(w, pic)
+		case pic == "busy.jpg":
+			problem(w, v1.Overloaded, "1")
+		case pic == "noworker.jpg":
+			problem(w, v1.NoWorker, "1")
+		case pic == "proxy.jpg":
+			w.WriteHeader(http.StatusBadGateway)
+		case pic == "cut.jpg":
+			w.Header().Set("Content-Length", "100")
+			w.Write([]byte("{")) //nolint:errcheck // of a test
+		case pic == "hangup.jpg":
+			panic(http.ErrAbortHandler)
+		}
+	})
+	dir := folder(t, "good.jpg", "busy.jpg", "noworker.jpg", "proxy.jpg", "cut.jpg", "hangup.jpg")
+	out, _, code := command(t, t.Context(), Config{URL: m.URL, Paths: []string{dir}})
+	if code != 0 || len(out) != 6 {
+		t.Errorf("code %d, %d outcomes", code, len(out))
+	}
+	for name, o := range out {
+		want := 2
+		if name == "good.jpg" {
+			want = 1
+		}
+		if o.Status != v1.Done || o.Attempts != want || m.posts[name] != want {
+			t.Errorf("%s: %+v after %d posts, want %d", name, o, m.posts[name], want)
+		}
+	}
+}
+
+func TestWhatIsThePicturesOwnIsNot(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t, func(w http.ResponseWriter, _ *http.Request, pic string, _ int) {
+		switch pic {
+		case "damaged.jpg":
+			problem(w, v1.Damaged, "")
+		case "forbidden.jpg":
+			w.WriteHeader(http.StatusForbidden)
+		default:
+			done(w, pic)
+		}
+	})
+	dir := folder(t, "damaged.jpg", "forbidden.jpg", "good.jpg")
+	failed := filepath.Join(t.TempDir(), "failed.txt")
+	out, _, code := command(t, t.Context(), Config{URL: m.URL, Paths: []string{dir}, Failed: failed})
+	if code != exitPartial || out["damaged.jpg"].Problem.Code != v1.Damaged || out["forbidden.jpg"].Error == "" || out["good.jpg"].Status != v1.Done {
+		t.Errorf("code %d: %+v", code, out)
+	}
+	for name, n := range m.posts {
+		if n != 1 {
+			t.Errorf("%s was sent %d times", name, n)
+		}
+	}
+	list, err := os.ReadFile(failed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if names := strings.Fields(string(list)); len(names) != 2 || !slices.Contains(names, filepath.Join(dir, "damaged.jpg")) {
+		t.Errorf("failed: %q", list)
+	}
+}
+
+func TestNothingWorks(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	dir := folder(t, "a.jpg", "b.jpg")
+	out, _, code := command(t, t.Context(), Config{URL: "http://" + l.Addr().String(), Paths: []string{dir}, Attempts: 2})
+	if code != exitFailure || out["a.jpg"].Attempts != 2 || out["a.jpg"].Error == "" {
+		t.Errorf("code %d: %+v", code, out)
+	}
+}
+
+func TestUsage(t *testing.T) {
+	t.Parallel()
+	for name, cfg := range map[string]Config{
+		"no paths": {}, "concurrency": {Paths: []string{"x"}, Concurrency: "many"}, "resume of stdout": {Paths: []string{"x"}, Resume: true},
+		"no pipeline over NATS": {Paths: []string{"x"}, NATS: "nats://127.0.0.1:1"},
+	} {
+		if _, _, code := command(t, t.Context(), cfg); code != exitUsage {
+			t.Errorf("%s: code %d", name, code)
+		}
+	}
+	if _, _, code := command(t, t.Context(), Config{Paths: []string{"/nothing/here"}}); code != exitFailure {
+		t.Errorf("a path that is not there: code %d", code)
+	}
+}
+
+func TestAnswerThatTakesLonger(t *testing.T) {
+	t.Parallel()
+	var polls atomic.Int64
+	m := newMesh(t, func(w http.ResponseWriter, r *http.Request, _ string, _ int) {
+		if r.Method == http.MethodPost {
+			w.WriteHeader(http.StatusAccepted)
+			json.NewEncoder(w).Encode(v1.Result{ID: "j1", Status: v1.Queued}) //nolint:errcheck // of a test
+			return
+		}
+		if r.URL.Path != "/v1/images/j1" || r.URL.Query().Get("wait") == "" {
+			t.Errorf("asks %s", r.URL)
+		}
+		if polls.Add(1) < 3 {
+			json.NewEncoder(w).Encode(v1.Result{ID: "j1", Status: v1.Running}) //nolint:errcheck // of a test
+			return
+		}
+		done(w, "j1")
+	})
+	out, _, code := command(t, t.Context(), Config{URL: m.URL, Paths: []string{folder(t, "a.jpg")}})
+	if code != 0 || out["a.jpg"].Status != v1.Done || polls.Load() != 3 || m.posts["a.jpg"] != 1 {
+		t.Errorf("code %d, %+v after %d polls and %d posts", code, out, polls.Load(), m.posts["a.jpg"])
+	}
+}
+
+func TestOrdered(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t, func(w http.ResponseWriter, _ *http.Request, pic string, _ int) {
+		time.Sleep(time.Duration(len(pic)*31%17) * time.Millisecond)
+		done(w, pic)
+	})
+	var names []string
+	for i := range 40 {
+		names = append(names, fmt.Sprint("frame", i, ".jpg"))
+	}
+	_, order, code := command(t, t.Context(), Config{URL: m.URL, Paths: []string{folder(t, names...)}, Ordered: true, Concurrency: "8"})
+	if code != 0 || !slices.Equal(order, names) {
+		t.Errorf("code %d, order %v", code, order)
+	}
+}
+
+func TestAutoSendsEverything(t *testing.T) {
+	t.Parallel()
+	lanes := make(chan struct{}, 4)
+	m := newMesh(t, func(w http.ResponseWriter, _ *http.Request, pic string, _ int) {
+		lanes <- struct{}{}
+		time.Sleep(2 * time.Millisecond)
+		<-lanes
+		done(w, pic)
+	})
+	var names []string
+	for i := range 300 {
+		names = append(names, fmt.Sprint(i, ".jpg"))
+	}
+	out, _, code := command(t, t.Context(), Config{URL: m.URL, Paths: []string{folder(t, names...)}, Concurrency: "auto"})
+	if code != 0 || len(out) != 300 {
+		t.Errorf("code %d, %d outcomes", code, len(out))
+	}
+}
+
+// TestInterruptedAndResumed: a run is interrupted while pictures are in flight
+// and others wait to be tried again; what follows sends the rest and no
+// picture twice.
+func TestInterruptedAndResumed(t *testing.T) {
+	t.Parallel()
+	ctx, interrupt := context.WithCancel(t.Context())
+	var healed atomic.Bool
+	m := newMesh(t, func(w http.ResponseWriter, _ *http.Request, pic string, _ int) {
+		if !healed.Load() && strings.HasPrefix(pic, "busy") {
+			problem(w, v1.Overloaded, "3600")
+			return
+		}
+		if pic == "20.jpg" {
+			interrupt()
+			time.Sleep(50 * time.Millisecond)
+		}
+		done(w, pic)
+	})
+	names := []string{"busy.jpg"}
+	for i := range 60 {
+		names = append(names, fmt.Sprint(i, ".jpg"))
+	}
+	dir := folder(t, names...)
+	cfg := Config{URL: m.URL, Paths: []string{dir}, Out: filepath.Join(t.TempDir(), "out.ndjson")}
+	first, _, code := command(t, ctx, cfg)
+	if code != exitInterrupted || len(first) >= len(names) || first["20.jpg"].Status != v1.Done {
+		t.Fatalf("interrupted: code %d with %d outcomes", code, len(first))
+	}
+	healed.Store(true)
+	cfg.Resume = true
+	all, _, code := command(t, t.Context(), cfg)
+	if code != 0 || len(all) != len(names) {
+		t.Errorf("resumed: code %d with %d outcomes of %d", code, len(all), len(names))
+	}
+	for _, name := range names {
+		want := 1
+		if name == "busy.jpg" {
+			want = m.posts[name] // it was refused before
+		}
+		if all[name].Status != v1.Done || m.posts[name] != want {
+			t.Errorf("%s: %+v after %d posts", name, all[name], m.posts[name])
+		}
+	}
+	if _, err := os.Stat(cfg.Out + ".run"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the run is not ended: %v", err)
+	}
+}
+
+func TestOutcomesThatCannotBeWritten(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t, func(w http.ResponseWriter, _ *http.Request, pic string, _ int) { done(w, pic) })
+	cfg := Config{URL: m.URL, Paths: []string{folder(t, "a.jpg", "b.jpg")}, Concurrency: "1", Priority: "interactive", Attempts: 1, Out: "-"}
+	var exit *ExitError
+	if err := Command(t.Context(), cfg, nil, full{}, t.Output()); !errors.As(err, &exit) || exit.Code != exitFailure {
+		t.Errorf("got %v", err)
+	}
+}
+
+type full struct{}
+
+func (full) Write([]byte) (int, error) { return 0, errors.New("disk full") }
