@@ -34,6 +34,7 @@ const (
 	PartsConsumer   = "join"
 	ResultsConsumer = "reply"
 	ReportsConsumer = "expand"
+	SinkConsumer    = "sink" // only in a mesh with a database
 )
 
 // Names of the consumers of ingress.
@@ -88,6 +89,8 @@ type Config struct {
 	// means an hour and a day.
 	ResultsAge time.Duration
 	ReportsAge time.Duration
+	// Sink adds the consumer through which answers go into a database.
+	Sink bool
 }
 
 // Streams gives the configuration of every stream.
@@ -187,6 +190,9 @@ func Consumers(cfg Config) []Consumer {
 	}
 	// What is safe to repeat is never given up by JetStream. Fetches and
 	// callbacks are given up by who does them, who has an outcome to store.
+	if cfg.Sink {
+		cs = append(cs, durable(Results, SinkConsumer, subject.AllResults(), 30*time.Second, -1))
+	}
 	return append(cs,
 		durable(Parts, PartsConsumer, subject.AllParts(), AckWait, -1),
 		durable(Results, ResultsConsumer, subject.AllResults(), time.Second, -1),

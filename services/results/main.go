@@ -3,6 +3,7 @@
 package main
 
 import (
+	"flag"
 	"os"
 
 	"github.com/sightmesh/sightmesh/services/internal/run"
@@ -10,9 +11,11 @@ import (
 )
 
 func main() {
+	var options results.Options
 	os.Exit(run.Main(run.Spec{
 		Name:        "results",
 		Description: "Joins, keeps and hands out the answers of jobs.",
-		New:         func(p *run.Process) (run.Service, error) { return results.New(p) },
+		Flags:       func(fs *flag.FlagSet) { options.Register(fs) },
+		New:         func(p *run.Process) (run.Service, error) { return results.New(p, options) },
 	}))
 }

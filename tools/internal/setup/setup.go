@@ -27,6 +27,7 @@ type Config struct {
 	// ResultsAge and ReportsAge are how long answers and reports are kept.
 	ResultsAge time.Duration
 	ReportsAge time.Duration
+	Sink       bool
 }
 
 // RegisterAges makes flags of how long things are kept.
@@ -42,6 +43,7 @@ func (c *Config) Register(fs *flag.FlagSet) {
 	fs.IntVar(&c.Replicas, "replicas", 1, "copies of every stream: 1, 3 or 5")
 	fs.StringVar(&c.Storage, "storage", "file", "where streams are kept: file or memory")
 	c.RegisterAges(fs)
+	fs.BoolVar(&c.Sink, "sink", false, "add what results needs to write answers into a database")
 	fs.DurationVar(&c.Wait, "timeout", 2*time.Minute, "how long to wait for NATS and JetStream")
 }
 
@@ -66,7 +68,7 @@ func Run(ctx context.Context, cfg Config, out io.Writer) error {
 	if cfg.ResultsAge < least || cfg.ReportsAge < least {
 		return fmt.Errorf("results-age: %v, reports-age: %v, want at least %v", cfg.ResultsAge, cfg.ReportsAge, least)
 	}
-	want := streams.Config{Replicas: cfg.Replicas, Storage: storage, ResultsAge: cfg.ResultsAge, ReportsAge: cfg.ReportsAge}
+	want := streams.Config{Replicas: cfg.Replicas, Storage: storage, ResultsAge: cfg.ResultsAge, ReportsAge: cfg.ReportsAge, Sink: cfg.Sink}
 	for _, p := range pipelines {
 		want.Pipelines = append(want.Pipelines, p.Name)
 	}

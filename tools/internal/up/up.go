@@ -36,6 +36,7 @@ type Config struct {
 	Pipelines string
 	Grace     time.Duration
 	OldRoutes bool
+	Postgres  string
 	// Setup has how long things are kept; the rest of it follows from the
 	// configuration above.
 	Setup setup.Config
@@ -52,6 +53,7 @@ func (c *Config) Register(fs *flag.FlagSet) {
 	fs.StringVar(&c.Pipelines, "pipelines", "", "pipelines `file`; without it the built-in ones")
 	fs.DurationVar(&c.Grace, "grace", 25*time.Second, "how long the services may take to finish at the end")
 	fs.BoolVar(&c.OldRoutes, "old-routes", true, "serve the routes of the designs that the mesh replaces")
+	fs.StringVar(&c.Postgres, "postgres", "", "`URL` of a PostgreSQL database that gets every answer; better given as SIGHTMESH_POSTGRES")
 	c.Setup.RegisterAges(fs)
 }
 
@@ -80,6 +82,7 @@ func Run(ctx context.Context, cfg Config, stdout, stderr io.Writer) (err error) 
 		broker.WaitForShutdown()
 	}()
 	cfg.Setup.NATS, cfg.Setup.Pipelines, cfg.Setup.Replicas, cfg.Setup.Storage = broker.ClientURL(), cfg.Pipelines, 1, "file"
+	cfg.Setup.Sink = cfg.Postgres != ""
 	cfg.Setup.Wait = 30 * time.Second
 	if err := setup.Run(ctx, cfg.Setup, io.Discard); err != nil {
 		if ctx.Err() != nil {
@@ -134,7 +137,7 @@ func makeChildren(cfg Config, natsURL string, log *slog.Logger, out *printer) ([
 		{"ingress", []string{"--http", cfg.HTTP, "--old-routes=" + strconv.FormatBool(cfg.OldRoutes)}, []string{callbackVariable + "=" + secret}},
 		{"detect", []string{"--lanes", lanes}, nil},
 		{"classify", []string{"--lanes", lanes}, nil},
-		{"results", nil, nil},
+		{"results", nil, []string{"SIGHTMESH_POSTGRES=" + cfg.Postgres}},
 	} {
 		path, err := findBinary(s.name)
 		if err != nil {

@@ -6,6 +6,7 @@ package results
 import (
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"log/slog"
 	"time"
@@ -27,7 +28,16 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 	"github.com/sightmesh/sightmesh/services/results/internal/callbacks"
 	"github.com/sightmesh/sightmesh/services/results/internal/reports"
+	"github.com/sightmesh/sightmesh/services/results/internal/sink"
 )
+
+// Options are the flags of results.
+type Options struct{ postgres string }
+
+// Register makes flags of the options.
+func (o *Options) Register(fs *flag.FlagSet) {
+	fs.StringVar(&o.postgres, "postgres", "", "`URL` of a PostgreSQL database that gets every answer; better given as SIGHTMESH_POSTGRES")
+}
 
 // Service is the results service.
 type Service struct {
@@ -41,6 +51,7 @@ type Service struct {
 	lookup    *lookup
 	cancel    *cancel
 	reports   *reports.Keeper
+	sink      *sink.Sink // nil without a database
 	// follows are what remains to be done for answers of jobs that have a
 	// report or a callback: it takes longer than a reply and must not delay
 	// those behind it.
@@ -52,7 +63,7 @@ type Service struct {
 }
 
 // New makes the service and its lookup endpoint; Run starts it.
-func New(p *run.Process) (*Service, error) {
+func New(p *run.Process, o Options) (*Service, error) {
 	f := promauto.With(p.Metrics)
 	s := &Service{
 		js: p.JetStream, conn: p.Conn, publisher: p.Publisher,
@@ -74,6 +85,12 @@ func New(p *run.Process) (*Service, error) {
 	}
 	s.reports = reports.New(p.Conn, p.JetStream, p.Publisher)
 	s.follows.SetLimit(maxFollows)
+	if o.postgres != "" {
+		var err error
+		if s.sink, err = sink.New(p.JetStream, o.postgres, p.Logger, p.Metrics); err != nil {
+			return nil, err
+		}
+	}
 	s.lookup = newLookup(p.JetStream, p.Logger)
 	if err := s.lookup.register(p.Micro); err != nil {
 		return nil, err
@@ -107,6 +124,12 @@ func (s *Service) Run(ctx, _ context.Context) error {
 	consume(streams.Parts, streams.PartsConsumer, s.join)
 	consume(streams.Results, streams.ResultsConsumer, s.reply)
 	consume(streams.Reports, streams.ReportsConsumer, s.expand)
+	if s.sink != nil {
+		g.Go(func() error {
+			defer end()
+			return s.sink.Run(running)
+		})
+	}
 	s.ready(true)
 	err := g.Wait()
 	_ = s.follows.Wait() // its functions return no errors

@@ -36,7 +36,7 @@ func startReplica(t *testing.T, url string) {
 				set(r)
 				once.Do(func() { close(ready) })
 			}
-			return New(p)
+			return New(p, Options{})
 		}}, []string{"--nats", url}, func(string) string { return "" }, &bytes.Buffer{})
 	}()
 	t.Cleanup(func() {

@@ -1,0 +1,323 @@
+// Package sink writes every answer into PostgreSQL, once, in batches.
+//
+// It reads RESULTS through a durable consumer of its own, so that a slow or
+// dead database delays nobody; what it missed it catches up with, as long as
+// the stream keeps it. An answer is acknowledged after its transaction, and
+// one that comes a second time changes nothing. docs/results.md has the
+// tables.
+package sink
+
+import (
+	"context"
+	"embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/tern/v2/migrate"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/sightmesh/sightmesh/contracts/streams"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/internal/telemetry"
+)
+
+//go:embed migrations
+var migrations embed.FS
+
+// Sink writes answers into a database.
+type Sink struct {
+	js     jetstream.JetStream
+	config *pgx.ConnConfig
+	log    *slog.Logger
+
+	written prometheus.Counter
+	batches prometheus.Histogram
+	lag     prometheus.Gauge
+}
+
+// New reads the address of the database, a URL or the words of libpq. The
+// error does not contain it: it may have a password.
+func New(js jetstream.JetStream, address string, log *slog.Logger, r prometheus.Registerer) (*Sink, error) {
+	cfg, err := pgx.ParseConfig(address)
+	if err != nil {
+		return nil, errors.New("postgres: the address cannot be read")
+	}
+	if cfg.ConnectTimeout == 0 {
+		cfg.ConnectTimeout = 5 * time.Second
+	}
+	f := promauto.With(r)
+	return &Sink{
+		js: js, config: cfg, log: log,
+		written: f.NewCounter(prometheus.CounterOpts{
+			Name: "sightmesh_sink_results_total", Help: "Answers committed to the database, those that were there before included.",
+		}),
+		batches: f.NewHistogram(prometheus.HistogramOpts{
+			Name: "sightmesh_sink_batch_seconds", Help: "Time of the transaction of a batch.", Buckets: telemetry.LatencyBuckets(),
+		}),
+		lag: f.NewGauge(prometheus.GaugeOpts{
+			Name: "sightmesh_sink_lag", Help: "Answers that wait to be written.",
+		}),
+	}, nil
+}
+
+const (
+	batchSize  = 500
+	firstDelay = time.Second
+	longDelay  = 30 * time.Second
+	// writeTimeout bounds a transaction. It is shorter than the consumer's
+	// AckWait, so that a batch is not in work twice.
+	writeTimeout = 20 * time.Second
+)
+
+// Run writes until ctx ends. A database that is away is tried again for ever.
+func (s *Sink) Run(ctx context.Context) error {
+	c, err := s.js.Consumer(ctx, streams.Results, streams.SinkConsumer)
+	if errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return fmt.Errorf("open consumer %s: %w: run sightmesh setup --sink", streams.SinkConsumer, err)
+	}
+	if err != nil {
+		return fmt.Errorf("open consumer %s: %w", streams.SinkConsumer, err)
+	}
+	for delay := firstDelay; ctx.Err() == nil; delay = min(2*delay, longDelay) {
+		worked, err := s.connected(ctx, c)
+		if err == nil {
+			break
+		}
+		if worked {
+			delay = firstDelay
+		}
+		s.log.Warn("the database cannot be written to", "error", err, "again_in", delay.String())
+		wait, cancel := context.WithTimeout(ctx, delay)
+		<-wait.Done()
+		cancel()
+	}
+	return nil
+}
+
+// connected writes over one connection until ctx or the connection ends, and
+// reports whether anything was written.
+func (s *Sink) connected(ctx context.Context, c jetstream.Consumer) (worked bool, err error) {
+	conn, err := pgx.ConnectConfig(ctx, s.config)
+	if err != nil {
+		return false, fmt.Errorf("connect: %w", err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // it may be broken
+	if err := prepare(ctx, conn); err != nil {
+		return false, err
+	}
+	for {
+		batch, err := next(ctx, c)
+		if ctx.Err() != nil {
+			giveBack(batch, 0)
+			return worked, nil
+		}
+		if err != nil {
+			return worked, err
+		}
+		if info, err := c.Info(ctx); err == nil {
+			s.lag.Set(float64(info.NumPending) + float64(info.NumAckPending))
+		}
+		if len(batch) == 0 {
+			continue
+		}
+		// A batch that was begun is finished.
+		if err := s.write(context.WithoutCancel(ctx), conn, batch); err != nil {
+			giveBack(batch, firstDelay)
+			return worked, err
+		}
+		worked = true
+	}
+}
+
+// prepare brings the tables up to date. Replicas that start together wait for
+// each other.
+func prepare(ctx context.Context, conn *pgx.Conn) error {
+	m, err := migrate.NewMigrator(ctx, conn, "public.sightmesh_version")
+	if err != nil {
+		return fmt.Errorf("prepare the database: %w", err)
+	}
+	files, err := fs.Sub(migrations, "migrations")
+	if err == nil {
+		err = m.LoadMigrations(files)
+	}
+	if err == nil {
+		err = m.Migrate(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("prepare the database: %w", err)
+	}
+	return nil
+}
+
+// next waits for answers, and takes all that are there by then, up to a batch:
+// while one is written, the next one grows.
+func next(ctx context.Context, c jetstream.Consumer) ([]jetstream.Msg, error) {
+	wait, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	first, err := c.Next(jetstream.FetchContext(wait))
+	if err != nil {
+		if wait.Err() != nil {
+			return nil, nil
+		}
+		return nil, fmt.Errorf("take answers: %w", err)
+	}
+	batch := []jetstream.Msg{first}
+	more, err := c.FetchNoWait(batchSize - 1)
+	if err != nil {
+		return batch, nil //nolint:nilerr // the next call says it
+	}
+	for m := range more.Messages() {
+		batch = append(batch, m)
+	}
+	return batch, nil
+}
+
+func giveBack(batch []jetstream.Msg, delay time.Duration) {
+	for _, m := range batch {
+		_ = m.NakWithDelay(delay) // or it comes after AckWait
+	}
+}
+
+// write commits a batch and acknowledges it. When the database refuses a row
+// itself, each is written alone, and the one it refuses is dropped.
+func (s *Sink) write(ctx context.Context, conn *pgx.Conn, batch []jetstream.Msg) error {
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	var rows []row
+	var good []jetstream.Msg
+	for _, m := range batch {
+		r, err := newRow(m)
+		switch {
+		case err != nil:
+			s.drop(m, err)
+		case r == nil: // an answer whose time is over
+			_ = m.Ack()
+		default:
+			rows, good = append(rows, *r), append(good, m)
+		}
+	}
+	begin := time.Now()
+	err := insert(ctx, conn, rows)
+	s.batches.Observe(time.Since(begin).Seconds())
+	switch {
+	case err == nil:
+		for _, m := range good {
+			s.written.Inc()
+			_ = m.Ack() // when it is lost, the answer comes again and changes nothing
+		}
+		return nil
+	case !refused(err):
+		return err
+	case len(rows) == 1:
+		s.drop(good[0], err)
+		return nil
+	}
+	for i := range good {
+		if err := s.write(ctx, conn, good[i:i+1]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Sink) drop(m jetstream.Msg, why error) {
+	s.log.Error("an answer cannot be written to the database", "subject", m.Subject(), "error", why)
+	_ = m.TermWithReason("cannot be written to the database")
+}
+
+// refused reports whether the database objects to what is written: data
+// exceptions and violated constraints (classes 22 and 23 of SQLSTATE), and
+// what is too large (54).
+func refused(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && (strings.HasPrefix(pg.Code, "22") || strings.HasPrefix(pg.Code, "23") || strings.HasPrefix(pg.Code, "54"))
+}
+
+// row is what is written of an answer.
+type row struct {
+	result v1.Result
+	stored time.Time
+	body   []byte
+}
+
+// newRow reads an answer; nil for the mark of one that is no longer kept.
+func newRow(m jetstream.Msg) (*row, error) {
+	if m.Headers().Get(v1.HeaderMarker) != "" {
+		return nil, nil
+	}
+	meta, err := m.Metadata()
+	if err != nil {
+		return nil, fmt.Errorf("read answer: %w", err)
+	}
+	body, err := withoutNUL(m.Data())
+	if err != nil {
+		return nil, fmt.Errorf("read answer: %w", err)
+	}
+	r := row{stored: meta.Timestamp, body: body}
+	if err := json.Unmarshal(body, &r.result); err != nil {
+		return nil, fmt.Errorf("read answer: %w", err)
+	}
+	if r.result.ID == "" {
+		return nil, errors.New("read answer: it has no id")
+	}
+	return &r, nil
+}
+
+// insertOne writes an answer and its labels, unless it is there.
+const insertOne = `
+with one as (
+	insert into results (id, pipeline, status, problem, stored_at, trace_id, sha256, width, height, body)
+	values ($1, $2, $3, nullif($4, ''), $5, nullif($6, ''), nullif($7, ''), nullif($8, 0), nullif($9, 0), $10)
+	on conflict (id) do nothing
+	returning id
+)
+insert into labels (result, region, label, score)
+select one.id, l.region, l.label, max(l.score)
+from one, unnest($11::integer[], $12::text[], $13::real[]) as l (region, label, score)
+group by one.id, l.region, l.label`
+
+func insert(ctx context.Context, conn *pgx.Conn, rows []row) error {
+	var b pgx.Batch
+	for _, r := range rows {
+		var image v1.Image
+		if r.result.Image != nil {
+			image = *r.result.Image
+		}
+		problem := ""
+		if r.result.Problem != nil {
+			problem = string(r.result.Problem.Code)
+		}
+		regions, labels, scores := labelsOf(r.result)
+		b.Queue(insertOne, r.result.ID, r.result.Pipeline, string(r.result.Status), problem, r.stored, r.result.TraceID,
+			image.SHA256, image.Width, image.Height, r.body, regions, labels, scores)
+	}
+	// pgx runs a batch as one transaction.
+	if err := conn.SendBatch(ctx, &b).Close(); err != nil {
+		return fmt.Errorf("write %d answers: %w", len(rows), err)
+	}
+	return nil
+}
+
+func labelsOf(r v1.Result) (regions []int32, labels []string, scores []float32) {
+	add := func(i int, label string, score float64) {
+		if label != "" {
+			regions, labels, scores = append(regions, int32(i)), append(labels, label), append(scores, float32(score)) //nolint:gosec // a few regions
+		}
+	}
+	for i, region := range r.Regions {
+		add(i, region.Label, region.Score)
+		for _, l := range region.Labels {
+			add(i, l.Label, l.Score)
+		}
+	}
+	return regions, labels, scores
+}
