@@ -25,6 +25,11 @@ up: build ## Start the whole mesh, read a sample picture, stay up until Ctrl-C
 test: build ## Run every test, with the race detector
 	tools/scripts/test
 
+.PHONY: interop
+interop: build ## Run the tests with other languages and databases: Node.js, PostgreSQL
+	@tools/scripts/install-packages interop
+	$(GO) test -tags interop -count 1 -timeout 10m -run Interop ./tools/e2e
+
 .PHONY: bench-once
 bench-once: deps ## Run every Go benchmark for one iteration, so that none rots
 	$(GO) test -run '^$$' -bench . -benchtime 1x work

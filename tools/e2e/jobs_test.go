@@ -236,7 +236,7 @@ func testCancel(t *testing.T, m *mesh) {
 		t.Fatal(err)
 	}
 	req.Header.Set("Content-Type", "image/png")
-	if res, err := client.Do(req); err == nil {
+	if res, err := webClient.Do(req); err == nil {
 		res.Body.Close()
 		t.Fatal("the answer came before the client could hang up")
 	}

@@ -304,14 +304,14 @@ func (m *mesh) get(t testing.TB, path string) answer {
 	return a
 }
 
-var client = &http.Client{Timeout: 2 * time.Minute}
+var webClient = &http.Client{Timeout: 2 * time.Minute}
 
 func do(req *http.Request, header ...string) (answer, error) {
 	for i := 0; i+1 < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}
 	begin := time.Now()
-	res, err := client.Do(req)
+	res, err := webClient.Do(req)
 	if err != nil {
 		return answer{}, err
 	}

@@ -1,0 +1,274 @@
+//go:build interop
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sightmesh/sightmesh/contracts/client"
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// TestInteropNode has a program in another language speak to the mesh.
+func TestInteropNode(t *testing.T) {
+	m := start(t, nil)
+	dir := filepath.Join(root(t), "tools", "e2e", "node")
+	install := exec.Command("npm", "ci", "--no-fund", "--no-audit")
+	install.Dir = dir
+	if out, err := install.CombinedOutput(); err != nil {
+		t.Fatalf("install the client: %v\n%s", err, out)
+	}
+	face := filepath.Join(t.TempDir(), "face.jpg")
+	if err := os.WriteFile(face, sampleFace(t), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("node", "interop.mjs", m.nats, face, "faces", filepath.Join(root(t), "contracts", "schema", "v1"))
+	cmd.Dir = dir
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, stderr.Bytes())
+	}
+	lines := bytes.Split(bytes.TrimSpace(out), []byte("\n"))
+	if len(lines) != 2 {
+		t.Fatalf("it says %s", out)
+	}
+	for _, line := range lines {
+		var r v1.Result
+		if err := json.Unmarshal(line, &r); err != nil || r.Status != v1.Done || len(r.Regions) != 1 {
+			t.Errorf("%s: %v", line, err)
+		}
+	}
+}
+
+// postgres is a database server of the test, from Debian's packages.
+type postgres struct {
+	t    *testing.T
+	bin  string
+	dir  string
+	cred *syscall.Credential // of the user who runs it: it refuses root
+	cmd  *exec.Cmd
+}
+
+func startPostgres(t *testing.T) *postgres {
+	t.Helper()
+	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
+	if err != nil || len(found) == 0 {
+		t.Fatal("no PostgreSQL: make interop installs it")
+	}
+	dir, err := os.MkdirTemp("", "sightmesh-pg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &postgres{t: t, bin: filepath.Dir(found[len(found)-1]), dir: dir}
+	t.Cleanup(func() {
+		p.stop()
+		os.RemoveAll(dir)
+	})
+	if os.Getuid() == 0 {
+		u, err := user.Lookup("postgres")
+		if err != nil {
+			t.Fatal(err)
+		}
+		uid, err := strconv.ParseUint(u.Uid, 10, 32)
+		gid, err2 := strconv.ParseUint(u.Gid, 10, 32)
+		if err := errors.Join(err, err2, os.Chown(dir, int(uid), int(gid))); err != nil {
+			t.Fatal(err)
+		}
+		p.cred = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+	}
+	if out, err := p.command("initdb", "-D", dir+"/data", "-U", "sight", "--auth=trust", "-E", "UTF8", "--no-sync").CombinedOutput(); err != nil {
+		t.Fatalf("initdb: %v\n%s", err, out)
+	}
+	p.start()
+	return p
+}
+
+func (p *postgres) command(name string, args ...string) *exec.Cmd {
+	cmd := exec.Command(filepath.Join(p.bin, name), args...)
+	cmd.Dir = p.dir
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: p.cred, Pdeathsig: syscall.SIGKILL}
+	return cmd
+}
+
+func (p *postgres) start() {
+	p.t.Helper()
+	p.cmd = p.command("postgres", "-D", p.dir+"/data", "-k", p.dir, "-c", "listen_addresses=", "-c", "fsync=off")
+	if err := p.cmd.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+	eventually(p.t, time.Minute, func() error { _, err := p.query("select 1"); return err })
+}
+
+// stop ends the server at once, with every connection.
+func (p *postgres) stop() {
+	if p.cmd == nil {
+		return
+	}
+	p.cmd.Process.Signal(syscall.SIGQUIT) //nolint:errcheck // it may have ended
+	p.cmd.Wait()                          //nolint:errcheck // it was told to
+	p.cmd = nil
+}
+
+func (p *postgres) url() string {
+	return "postgres://sight@/postgres?host=" + p.dir + "&connect_timeout=2"
+}
+
+// query returns the rows of a query as text.
+func (p *postgres) query(sql string) ([]string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, p.url())
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close(ctx)
+	rows, err := conn.Query(ctx, sql)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(r pgx.CollectableRow) (string, error) {
+		v, err := r.Values()
+		return strings.Trim(fmt.Sprint(v), "[]"), err
+	})
+}
+
+func (p *postgres) await(what, sql, want string) {
+	p.t.Helper()
+	eventually(p.t, 2*time.Minute, func() error {
+		got, err := p.query(sql)
+		if err != nil {
+			return err
+		}
+		if s := strings.Join(got, "; "); s != want {
+			return fmt.Errorf("%s: %s, want %s", what, s, want)
+		}
+		return nil
+	})
+}
+
+// TestInteropPostgres: each result is written once, whatever dies, and a
+// database that is away delays nobody.
+func TestInteropPostgres(t *testing.T) {
+	db := startPostgres(t)
+	m := start(t, []string{"SIGHTMESH_POSTGRES=" + db.url()})
+	m.join(t, "results")
+	face := sampleFace(t)
+	const each = 20
+	post := func() {
+		t.Helper()
+		for range each {
+			if a := m.post(t, "?pipeline=faces", face); a.status != http.StatusOK {
+				t.Fatalf("got %v", a)
+			}
+		}
+	}
+	post()
+	db.await("written by two replicas", "select count(*), count(distinct sha256), count(*) filter (where status = 'done') from results", "20 1 20")
+
+	for range 3 { // a replica dies in the middle of its batches
+		go func() {
+			for range 5 {
+				m.tryPost("?pipeline=faces", face) //nolint:errcheck // counted in the table
+			}
+		}()
+		kill(t, children(t, m.cmd.Process.Pid)["results"][0])
+		eventually(t, timeoutAnswer, func() error {
+			if len(children(t, m.cmd.Process.Pid)["results"]) == 0 {
+				return errors.New("results is not started again")
+			}
+			return nil
+		})
+	}
+	eventually(t, timeoutAnswer, func() error {
+		got, err := db.query("select count(*) >= 35 from results")
+		if err != nil || got[0] != "true" {
+			return fmt.Errorf("%v %w", got, err)
+		}
+		return nil
+	})
+
+	before, err := db.query("select count(*) from results")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := strconv.Atoi(before[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.stop()
+	begin := time.Now()
+	post()
+	t.Logf("%d pictures took %v without the database", each, time.Since(begin).Round(time.Millisecond))
+	db.start()
+	db.await("caught up", "select count(*) from results", strconv.Itoa(n+each))
+
+	// What the database has no place for, what comes twice, and what is no
+	// result, take nothing from the others.
+	nc := m.connect(t)
+	if err := nc.Publish(subject.Results("text", "nul"), []byte(`{"id":"nul","pipeline":"text","status":"done","regions":[],"text":"a\u0000b"}`)); err != nil {
+		t.Fatal(err)
+	}
+	db.await("a text with NUL", "select body->>'text' from results where id = 'nul'", "a\ufffdb")
+	for _, msg := range []struct{ job, body string }{
+		{"nul", `{"id":"nul","pipeline":"text","status":"done","regions":[],"text":"again"}`},
+		{"poison", `no JSON`},
+		{"last", `{"id":"last","pipeline":"text","status":"done","regions":[{"label":"text","score":1,"box":{},"fraction":{}}]}`},
+	} {
+		if err := nc.Publish(subject.Results("text", msg.job), []byte(msg.body)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	db.await("what comes after poison", "select label, score from labels where result = 'last'", "text 1")
+	db.await("what came first", "select body->>'text' from results where id = 'nul'", "a\ufffdb")
+
+	hours, err := db.query(`select date_trunc('hour', stored_at) is not null, label, count(*) from results join labels on labels.result = results.id
+		where label = 'face' group by date_trunc('hour', stored_at), label order by 1`)
+	if err != nil || len(hours) == 0 || !strings.HasPrefix(hours[0], "true face ") {
+		t.Errorf("labels seen per hour: %v, %v", hours, err)
+	}
+}
+
+// TestInteropGo is the client for Go against the whole mesh.
+func TestInteropGo(t *testing.T) {
+	m := start(t, nil)
+	c, err := client.New(m.connect(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), timeoutAnswer)
+	defer cancel()
+	r, err := c.Analyze(ctx, "faces", sampleFace(t))
+	if err != nil || len(r.Regions) != 1 {
+		t.Errorf("analyze: %+v, %v", r, err)
+	}
+	var p *v1.Problem
+	if _, err := c.Analyze(ctx, "faces", []byte("no picture")); !errors.As(err, &p) || p.Code != v1.UnsupportedType {
+		t.Errorf("no picture: %v", err)
+	}
+	job, err := c.Submit(ctx, "text", subject.Bulk, samplePage(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err := c.Await(ctx, job); err != nil || r.Status != v1.Done || r.ID != job || r.Text == nil {
+		t.Errorf("submitted: %+v, %v", r, err)
+	}
+}
