@@ -197,8 +197,8 @@ func Consumers(cfg Config) []Consumer {
 		durable(Parts, PartsConsumer, subject.AllParts(), AckWait, -1),
 		durable(Results, ResultsConsumer, subject.AllResults(), time.Second, -1),
 		durable(Reports, ReportsConsumer, subject.Report("*"), 30*time.Second, -1),
-		durable(Callbacks, CallbacksConsumer, subject.AllCallbacks(), SendTimeout+15*time.Second, -1),
-		durable(Fetches, FetchesConsumer, subject.AllFetches(), FetchTimeout+30*time.Second, -1))
+		durable(Callbacks, CallbacksConsumer, subject.AllCallbacks(), AckWait, -1),
+		durable(Fetches, FetchesConsumer, subject.AllFetches(), AckWait, -1))
 }
 
 // Ensure creates or updates every stream and consumer. It can be run again at

@@ -103,7 +103,7 @@ func testSend(t *testing.T, m *mesh) {
 // once hard; every picture is there once in the end.
 func TestSendIsKilledAndResumed(t *testing.T) {
 	m := start(t, nil)
-	const n = 150
+	const n = 80
 	dir, out := frameFolder(t, n), filepath.Join(t.TempDir(), "results.ndjson")
 	send := func(more ...string) *exec.Cmd {
 		return exec.Command(binary(t, "sightmesh"), append([]string{"send", dir, "--url", m.base(), "--pipeline", "faces", "--out", out}, more...)...)

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,11 +22,14 @@ import (
 	"github.com/sightmesh/sightmesh/tools/internal/sample"
 )
 
+// drawnFace takes a while to draw.
+var drawnFace = sync.OnceValue(sample.Face)
+
 // frameAt is a face on a plain ground, x pixels from the left: another place
 // in each frame, so that an answer that is not of its frame is seen.
 func frameAt(t testing.TB, x int) []byte {
 	t.Helper()
-	face := sample.Face()
+	face := drawnFace()
 	img := image.NewRGBA(image.Rect(0, 0, face.Bounds().Dx()+400, face.Bounds().Dy()))
 	draw.Draw(img, img.Bounds(), image.NewUniform(color.RGBA{120, 130, 140, 255}), image.Point{}, draw.Src)
 	draw.Draw(img, face.Bounds().Sub(face.Bounds().Min).Add(image.Pt(x, 0)), face, face.Bounds().Min, draw.Src)

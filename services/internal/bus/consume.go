@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -72,7 +73,9 @@ func Consume(ctx context.Context, js jetstream.JetStream, stream, consumer strin
 
 // Work hands the messages of a durable consumer to handle, as many at a time
 // as width says, until ctx ends, and returns when what was taken is handled.
-// It suits handlers that take long: no message is held that is not worked on.
+// It suits handlers that take long: no message is held that is not worked on,
+// and the server hears every second that one is, so that the work of a process
+// that dies moves on soon.
 func Work(ctx context.Context, js jetstream.JetStream, stream, consumer string, width int, handle func(jetstream.Msg)) error {
 	c, err := js.Consumer(ctx, stream, consumer)
 	if err != nil {
@@ -85,7 +88,7 @@ func Work(ctx context.Context, js jetstream.JetStream, stream, consumer string, 
 				m, err := next(ctx, c)
 				switch {
 				case err == nil:
-					handle(m)
+					keepAlive(m, handle)
 				case errors.Is(err, nats.ErrTimeout), errors.Is(err, context.DeadlineExceeded):
 				default: // the server is away; its client says so
 					wait, cancel := context.WithTimeout(ctx, time.Second)
@@ -97,6 +100,28 @@ func Work(ctx context.Context, js jetstream.JetStream, stream, consumer string, 
 		})
 	}
 	return g.Wait()
+}
+
+// keepAlive handles a message and says meanwhile that it is in progress. An
+// error means that the connection is away, which its client says.
+func keepAlive(m jetstream.Msg, handle func(jetstream.Msg)) {
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				_ = m.InProgress()
+			case <-done:
+				return
+			}
+		}
+	})
+	handle(m)
+	close(done)
+	wg.Wait()
 }
 
 func next(ctx context.Context, c jetstream.Consumer) (jetstream.Msg, error) {

@@ -95,7 +95,7 @@ func (f *Fetches) Do(ctx context.Context, m jetstream.Msg) {
 			f.Logger.WarnContext(ctx, "cannot read the metadata of an image", "error", err)
 		}
 	}
-	err = f.store(ctx, m, req, want)
+	err = f.store(ctx, req, want)
 	var p *v1.Problem
 	var failed *fetch.Failure
 	switch {
@@ -121,11 +121,11 @@ func (f *Fetches) Do(ctx context.Context, m jetstream.Msg) {
 }
 
 // store fetches the picture and makes a job of it.
-func (f *Fetches) store(ctx context.Context, m jetstream.Msg, r jobs.Request, want v1.Fetch) error {
+func (f *Fetches) store(ctx context.Context, r jobs.Request, want v1.Fetch) error {
 	if r.Pipeline.Name == "" {
 		return v1.NewProblem(v1.UnknownPipeline, "this ingress does not know the pipeline")
 	}
-	if err := f.admit(ctx, m, r.Pipeline, want.Deadline); err != nil {
+	if err := f.admit(ctx, r.Pipeline, want.Deadline); err != nil {
 		return err
 	}
 	var err error
@@ -140,7 +140,7 @@ func (f *Fetches) store(ctx context.Context, m jetstream.Msg, r jobs.Request, wa
 
 // admit waits, as every bulk job does, until the work ahead is little enough:
 // pictures are not fetched to wait somewhere else.
-func (f *Fetches) admit(ctx context.Context, m jetstream.Msg, p pipeline.Pipeline, deadline time.Time) error {
+func (f *Fetches) admit(ctx context.Context, p pipeline.Pipeline, deadline time.Time) error {
 	for {
 		if !time.Now().Before(deadline) {
 			return v1.NewProblem(v1.DeadlineExceeded, "the deadline %s passed before the picture was fetched", deadline.UTC().Format(time.RFC3339))
@@ -148,9 +148,6 @@ func (f *Fetches) admit(ctx context.Context, m jetstream.Msg, p pipeline.Pipelin
 		retryAfter, problem := f.Admission.Admit(ctx, p, subject.Bulk)
 		if problem == nil {
 			return nil
-		}
-		if err := m.InProgress(); err != nil {
-			return fmt.Errorf("wait until there is room: %w", err)
 		}
 		t := time.NewTimer(min(time.Duration(retryAfter)*time.Second, jobs.RetryAfter*time.Second, time.Until(deadline)))
 		select {
