@@ -5,9 +5,10 @@ import "time"
 // EventName says what happened to a job or report.
 type EventName string
 
-// The events there are. Of a job: one accepted, one detecting for each time
-// that a worker begins, one classifying for each part, one done or failed. Of
-// a report: one accepted, one image for each outcome, one done.
+// The events there are. Of a job: detecting each time that a worker has begun
+// and not ended within some milliseconds, classifying likewise for each part,
+// one done or failed. Of a report: one image for each outcome, one done.
+// Accepted is only told to who watches over HTTP, as the first event.
 const (
 	EventAccepted    EventName = "accepted"
 	EventDetecting   EventName = "detecting"

@@ -40,7 +40,7 @@ func startLane(path, stage string, p pipeline.Pipeline) (*bareLane, error) {
 	defer ours.Close()
 	defer theirs.Close()
 	l := &bareLane{cmd: exec.Command(path, "lane")}
-	l.cmd.Env = append(os.Environ(), "OMP_THREAD_LIMIT=1")
+	l.cmd.Env = append(os.Environ(), "OMP_THREAD_LIMIT=1", "GOMAXPROCS=1")
 	l.cmd.ExtraFiles = []*os.File{theirs}
 	if l.conn, err = net.FileConn(ours); err != nil {
 		return nil, fmt.Errorf("make lane socket: %w", err)

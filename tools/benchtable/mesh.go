@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/sightmesh/sightmesh/tools/internal/setup"
+	"github.com/sightmesh/sightmesh/tools/internal/up"
 )
 
 // programs are the binaries that are measured.
@@ -33,7 +34,7 @@ type process struct {
 
 func newProcess(env []string, name string, args ...string) *process {
 	p := &process{cmd: exec.Command(name, args...), addr: map[string]string{}}
-	p.cmd.Env = append(os.Environ(), env...)
+	p.cmd.Env = append(up.Environ(), env...)
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return p
 }
@@ -94,8 +95,8 @@ type meshConfig struct {
 	env       []string
 }
 
-func startMesh(ctx context.Context, bin programs, dir string, cfg meshConfig) (m *mesh, err error) {
-	m = &mesh{}
+func startMesh(ctx context.Context, bin programs, dir string, cfg meshConfig) (_ *mesh, err error) {
+	m := &mesh{}
 	defer func() {
 		if err != nil {
 			m.stop()

@@ -62,6 +62,8 @@ const (
 	keepAlive  = time.Second     // how often the server hears of a message in hand
 	pullWait   = 2 * time.Second // how long a pull request waits at the server
 	retryDelay = time.Second     // before a message is delivered again
+	// worthTelling is how long work lasts before whoever watches hears of it.
+	worthTelling = 5 * time.Millisecond
 	// perLane is how many goroutines take turns with a lane: one has it while
 	// another stores the outcome before.
 	perLane = 2
@@ -242,9 +244,14 @@ func (w *Worker) work(ctx context.Context, lane *lanes.Lane, d *Delivery) ([]bus
 		w.metrics.avoided.WithLabelValues("deadline").Inc()
 		return nil, v1.NewProblem(v1.DeadlineExceeded, "the deadline %s passed before a lane was free", d.Deadline.UTC().Format(time.RFC3339))
 	}
-	if err := bus.Tell(w.cfg.Conn, v1.Event{ID: d.Job.ID, Event: stageEvents[w.cfg.Stage], At: time.Now().UTC(), Part: d.Job.Part}); err != nil {
-		w.cfg.Logger.DebugContext(ctx, "cannot tell what happens", "error", err)
-	}
+	// What is over at once is told by its end alone: a message for each stage
+	// of a job that takes two milliseconds would be felt.
+	begun := time.Now().UTC()
+	defer time.AfterFunc(worthTelling, func() {
+		if err := bus.Tell(w.cfg.Conn, v1.Event{ID: d.Job.ID, Event: stageEvents[w.cfg.Stage], At: begun, Part: d.Job.Part}); err != nil {
+			w.cfg.Logger.DebugContext(ctx, "cannot tell what happens", "error", err)
+		}
+	}).Stop()
 	ctx, cancel := context.WithDeadline(ctx, d.Deadline)
 	defer cancel()
 	return w.cfg.Handler.Work(ctx, lane, *d)

@@ -24,7 +24,8 @@ type Config struct {
 	Replicas  int
 	Storage   string        // file or memory
 	Wait      time.Duration // for the server to come up
-	// ResultsAge and ReportsAge are how long answers and reports are kept.
+	// ResultsAge and ReportsAge are how long answers and reports are kept; 0
+	// for what is usual.
 	ResultsAge time.Duration
 	ReportsAge time.Duration
 	Sink       bool
@@ -65,8 +66,10 @@ func Run(ctx context.Context, cfg Config, out io.Writer) error {
 		return err
 	}
 	const least = 2 * time.Minute // for which streams know the ids of messages
-	if cfg.ResultsAge < least || cfg.ReportsAge < least {
-		return fmt.Errorf("results-age: %v, reports-age: %v, want at least %v", cfg.ResultsAge, cfg.ReportsAge, least)
+	for _, age := range []time.Duration{cfg.ResultsAge, cfg.ReportsAge} {
+		if age != 0 && age < least {
+			return fmt.Errorf("results-age and reports-age: %v, want at least %v", age, least)
+		}
 	}
 	want := streams.Config{Replicas: cfg.Replicas, Storage: storage, ResultsAge: cfg.ResultsAge, ReportsAge: cfg.ReportsAge, Sink: cfg.Sink}
 	for _, p := range pipelines {

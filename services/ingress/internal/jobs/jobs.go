@@ -157,15 +157,10 @@ func (j *Jobs) store(ctx context.Context, r Request, reply string) error {
 	if reply != "" {
 		h.Set(v1.HeaderReply, reply)
 	}
-	if err := j.publisher.Publish(ctx, bus.Message{
+	return j.publisher.Publish(ctx, bus.Message{
 		Subject: subject.Images(subject.Job{Pipeline: r.Pipeline.Name, Priority: r.Priority, ID: r.ID}),
 		Stream:  streams.Images, ID: v1.MsgID(r.ID, "images"), Header: h, Body: r.Picture,
-	}); err != nil {
-		return err
-	}
-	// Who watches has a look-up for what is not told.
-	_ = bus.Tell(j.conn, v1.Event{ID: r.ID, Event: v1.EventAccepted, At: now})
-	return nil
+	})
 }
 
 // Fail stores the failure of a picture that cannot be a job, as the answer of
