@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
-	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -45,11 +44,9 @@ type tyocr struct {
 	Text string `json:"text"`
 }
 
-// tyocrWait is how long its clients wait.
-const tyocrWait = 20 * time.Second
-
 // postTyocr reads the text of the picture in the form field imgbase64. Its
-// clients look at sign and not at the status.
+// clients look at sign and not at the status, and wait as long as any request
+// that does not say: 20 s unless configured otherwise.
 func (a *API) postTyocr(w http.ResponseWriter, r *http.Request) error {
 	text, err := a.readText(w, r)
 	var p *v1.Problem
@@ -91,7 +88,7 @@ func (a *API) readText(w http.ResponseWriter, r *http.Request) (string, error) {
 	}
 	defer job.Forget()
 	release()
-	ctx, cancel := context.WithTimeout(r.Context(), tyocrWait)
+	ctx, cancel := context.WithTimeout(r.Context(), a.Wait)
 	defer cancel()
 	result, err := job.Wait(ctx)
 	switch {

@@ -3,14 +3,17 @@ package ingress
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"image"
 	"image/png"
 	"io"
 	"net/http"
+	"net/url"
 	"regexp"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -249,28 +252,92 @@ func TestWaitThatEnds(t *testing.T) {
 	}
 }
 
-// TestClientThatHangsUp loses its answer, not its job.
+// TestClientThatHangsUp: nobody else knows the name of its job, so that it is
+// cancelled; unless a key stands for it.
 func TestClientThatHangsUp(t *testing.T) {
 	d := open(t)
 	d.workers(t, 2, 10)
-	ctx, cancel := context.WithCancel(context.Background())
-	gone := make(chan error, 1)
-	go func() {
-		_, err := d.post(ctx, "")
-		gone <- err
-	}()
-	m := d.next(t)
-	cancel()
-	if err := <-gone; err == nil {
-		t.Error("the request did not end")
-	}
-	id := d.answer(t, m, true)
-	s, err := d.js.Stream(context.Background(), streams.Results)
+	cancels, err := d.nc.SubscribeSync(subject.Cancel("*"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.GetLastMsgForSubject(context.Background(), subject.Results("text", id)); err != nil {
-		t.Errorf("the answer of %s: %v", id, err)
+	hangUp := func(header ...string) string {
+		ctx, cancel := context.WithCancel(context.Background())
+		gone := make(chan error, 1)
+		go func() {
+			_, err := d.post(ctx, "", header...)
+			gone <- err
+		}()
+		m := d.next(t)
+		cancel()
+		if err := <-gone; err == nil {
+			t.Error("the request did not end")
+		}
+		return d.answer(t, m, true)
+	}
+	hangUp("Idempotency-Key", "k")
+	id := hangUp()
+	m, err := cancels.NextMsg(20 * time.Second)
+	if err != nil || m.Subject != subject.Cancel(id) {
+		t.Errorf("got %v, %v, want the cancelling of %s and of no other", m, err, id)
+	}
+}
+
+// TestTyocrTimesOut has the words that its clients know.
+func TestTyocrTimesOut(t *testing.T) {
+	d := open(t, "--old-routes", "--wait", "200ms")
+	d.workers(t, 2, 10)
+	res, err := http.PostForm(d.url+"/tyocr", url.Values{"imgbase64": {base64.StdEncoding.EncodeToString(smallPicture())}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil || res.StatusCode != http.StatusOK || string(bytes.TrimSpace(body)) != `{"sign":-1,"text":"time out"}` {
+		t.Errorf("got %d %s, %v", res.StatusCode, body, err)
+	}
+}
+
+// TestLongPollEndsWithTheProcess: the client gets the state and asks another
+// instance.
+func TestLongPollEndsWithTheProcess(t *testing.T) {
+	d := open(t)
+	asked := make(chan struct{}, 10)
+	sub, err := d.nc.Subscribe(subject.Lookup("*"), func(m *nats.Msg) {
+		m.Respond([]byte(`{"id":"j1","pipeline":"text","status":"running"}`))
+		asked <- struct{}{}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { sub.Unsubscribe() })
+	if err := d.nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	got := make(chan string, 2)
+	for _, path := range []string{"/v1/images/j1?wait=60", "/v1/images/j1/events"} {
+		go func() {
+			res, err := http.Get(d.url + path)
+			if err != nil {
+				got <- err.Error()
+				return
+			}
+			defer res.Body.Close()
+			body, err := io.ReadAll(res.Body)
+			got <- fmt.Sprint(res.StatusCode, " ", string(body), err)
+		}()
+		<-asked
+	}
+	d.stop()
+	for range 2 {
+		select {
+		case s := <-got:
+			if !strings.HasPrefix(s, "200 ") || !strings.Contains(s, "running") {
+				t.Errorf("got %s", s)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatal("a request goes on")
+		}
 	}
 }
 
