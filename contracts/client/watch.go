@@ -55,8 +55,11 @@ func (w *Watch) Next(ctx context.Context) (v1.Event, error) {
 }
 
 // Whoever waits also looks, first after FirstLook, and then less and less
-// often.
-const FirstLook, LongestPause = time.Second, 8 * time.Second
+// often, up to LongestPause.
+const (
+	FirstLook    = time.Second
+	LongestPause = 8 * time.Second
+)
 
 // Await returns the answer of any job, whoever submitted it, or its state and
 // the error of ctx when that ends first. Other errors are as for [Client.Lookup].

@@ -129,7 +129,7 @@ func Regions(img draw.Image, regions []v1.Region) error {
 	if err != nil {
 		return fmt.Errorf("draw: make the font: %w", err)
 	}
-	defer face.Close()
+	defer face.Close() //nolint:errcheck // it has nothing to lose
 	for i, r := range regions {
 		c := colorOf(r.Label)
 		frame(img, r.Box, line, c)

@@ -203,7 +203,7 @@ func FuzzDraw(f *testing.F) {
 		if err != nil || cfg.Width*cfg.Height > 1<<16 || cfg.Width > 1<<12 || cfg.Height > 1<<12 {
 			return
 		}
-		Draw(pic, v1.Result{Regions: []v1.Region{face(x, y, w, h)}}, "image/jpeg") //nolint:errcheck // it only must not panic
+		Draw(pic, v1.Result{Regions: []v1.Region{face(x, y, w, h)}}, "image/jpeg")
 	})
 }
 

@@ -63,7 +63,7 @@ func testFullReport(t *testing.T, m *mesh) {
 		}
 		return a, got
 	}
-	a, got := post(report)
+	a, _ := post(report)
 	if a.status != http.StatusOK || strings.TrimSpace(string(a.body)) != `{"code":200,"message":"success"}` {
 		t.Fatalf("got %v", a)
 	}
@@ -77,7 +77,7 @@ func testFullReport(t *testing.T, m *mesh) {
 			if wrong[field] = value; value == nil {
 				delete(wrong, field)
 			}
-			a, got = post(wrong)
+			a, got := post(wrong)
 			if message, _ := got["message"].(string); a.status != http.StatusBadRequest || got["code"] != 400.0 || len(got) != 2 || !strings.Contains(message, field) {
 				t.Errorf("%s %s: %v", field, name, a)
 			}
@@ -86,7 +86,7 @@ func testFullReport(t *testing.T, m *mesh) {
 	for _, images := range []any{[]any{}, []any{map[string]string{"location": "x"}}, []any{map[string]string{"imageUrl": web}}, []any{map[string]string{"location": "x", "imageUrl": "c:\\x.jpg"}}} {
 		wrong := maps.Clone(report)
 		wrong["imageUrls"] = images
-		if a, got = post(wrong); got["code"] != 400.0 {
+		if a, got := post(wrong); got["code"] != 400.0 {
 			t.Errorf("images %v: %v", images, a)
 		}
 	}

@@ -50,7 +50,7 @@ func (m *mesh) stream(t testing.TB, query string) streamClient {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	t.Cleanup(cancel)
-	c, _, err := websocket.Dial(ctx, strings.Replace(m.base(), "http://", "ws://", 1)+"/v1/stream"+query, nil)
+	c, _, err := websocket.Dial(ctx, strings.Replace(m.base(), "http://", "ws://", 1)+"/v1/stream"+query, nil) //nolint:bodyclose // a session has none
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -215,7 +215,7 @@ func TestStreamGoesOnAfterIngressDied(t *testing.T) {
 					return
 				}
 			}
-			c.Write(c.ctx, websocket.MessageText, []byte(`{"end":true}`)) //nolint:errcheck // the answers tell
+			c.Write(c.ctx, websocket.MessageText, []byte(`{"end":true}`))
 		}()
 		for {
 			a, end, err := c.next()

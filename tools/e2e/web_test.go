@@ -16,7 +16,7 @@ import (
 // refused, as it is everywhere.
 const webHost = "127.0.0.2"
 
-var webSecret = "whsec_" + base64.StdEncoding.EncodeToString([]byte("a secret of thirty-two bytes ...")) //nolint:gosec // of a test
+var webSecret = "whsec_" + base64.StdEncoding.EncodeToString([]byte("a secret of thirty-two bytes ..."))
 
 // webClients are the settings of a mesh that may reach webHost.
 func webClients() []string {

@@ -46,9 +46,9 @@ const (
 // senders do not come back together.
 func delay(n int, retryAfter time.Duration) time.Duration {
 	if retryAfter > 0 {
-		return retryAfter + rand.N(retryAfter/2+1)
+		return retryAfter + rand.N(retryAfter/2+1) //nolint:gosec // not a secret
 	}
-	return rand.N(min(firstDelay<<(min(n, 10)-1), longDelay)) + 1
+	return rand.N(min(firstDelay<<(min(n, 10)-1), longDelay)) + 1 //nolint:gosec // not a secret
 }
 
 // overloaded reports whether an attempt says that too much is sent.

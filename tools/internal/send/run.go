@@ -98,7 +98,7 @@ func (r *run) open(stdout io.Writer) (out io.Writer, done func() error, err erro
 	if !r.cfg.Resume {
 		flags |= os.O_TRUNC
 	}
-	f, err := os.OpenFile(r.cfg.Out, flags, 0o644)
+	f, err := os.OpenFile(r.cfg.Out, flags, 0o644) //nolint:gosec // as any output of a command
 	if err != nil {
 		return nil, nil, fmt.Errorf("open the file of outcomes: %w", err)
 	}

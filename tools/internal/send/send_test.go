@@ -193,7 +193,7 @@ func newMesh(t *testing.T, answer func(w http.ResponseWriter, r *http.Request, p
 }
 
 func done(w http.ResponseWriter, id string) {
-	json.NewEncoder(w).Encode(v1.Result{ID: id, Status: v1.Done, Regions: []v1.Region{}}) //nolint:errcheck // of a test
+	json.NewEncoder(w).Encode(v1.Result{ID: id, Status: v1.Done, Regions: []v1.Region{}})
 }
 
 func problem(w http.ResponseWriter, code v1.Code, retryAfter string) {
@@ -202,7 +202,7 @@ func problem(w http.ResponseWriter, code v1.Code, retryAfter string) {
 		w.Header().Set("Retry-After", retryAfter)
 	}
 	w.WriteHeader(p.Status)
-	json.NewEncoder(w).Encode(p) //nolint:errcheck // of a test
+	json.NewEncoder(w).Encode(p)
 }
 
 // command runs the sender and returns its outcomes by file, and its code.
@@ -264,7 +264,7 @@ func TestWhatPassesIsTriedAgain(t *testing.T) {
 			w.WriteHeader(http.StatusBadGateway)
 		case pic == "cut.jpg":
 			w.Header().Set("Content-Length", "100")
-			w.Write([]byte("{")) //nolint:errcheck // of a test
+			w.Write([]byte("{"))
 		case pic == "hangup.jpg":
 			panic(http.ErrAbortHandler)
 		}
@@ -352,14 +352,14 @@ func TestAnswerThatTakesLonger(t *testing.T) {
 	m := newMesh(t, func(w http.ResponseWriter, r *http.Request, _ string, _ int) {
 		if r.Method == http.MethodPost {
 			w.WriteHeader(http.StatusAccepted)
-			json.NewEncoder(w).Encode(v1.Result{ID: "j1", Status: v1.Queued}) //nolint:errcheck // of a test
+			json.NewEncoder(w).Encode(v1.Result{ID: "j1", Status: v1.Queued})
 			return
 		}
 		if r.URL.Path != "/v1/images/j1" || r.URL.Query().Get("wait") == "" {
 			t.Errorf("asks %s", r.URL)
 		}
 		if polls.Add(1) < 3 {
-			json.NewEncoder(w).Encode(v1.Result{ID: "j1", Status: v1.Running}) //nolint:errcheck // of a test
+			json.NewEncoder(w).Encode(v1.Result{ID: "j1", Status: v1.Running})
 			return
 		}
 		done(w, "j1")

@@ -74,7 +74,7 @@ var errStopping = v1.NewProblem(v1.Unavailable, "this instance is stopping; go o
 // Serve runs the session until its end mark, an error, or stopping; then what
 // was received is answered as long as ctx lives, and the connection is closed.
 // The error is for the log: the client was told its own.
-func Serve(ctx context.Context, stopping context.Context, cfg Config) error { //nolint:revive // ctx is the life, stopping an event
+func Serve(ctx, stopping context.Context, cfg Config) error {
 	s := &session{
 		Config: cfg, numbers: numbers{cfg.From}, queue: queue{window: cfg.Window, latest: cfg.Latest},
 		frames: make(chan frame), ended: make(chan error, 1),

@@ -78,7 +78,7 @@ func (s *server) dial(t *testing.T) *client {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	t.Cleanup(cancel)
-	c, _, err := websocket.Dial(ctx, s.url, nil)
+	c, _, err := websocket.Dial(ctx, s.url, nil) //nolint:bodyclose // a session has none
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -63,7 +63,7 @@ func (a *API) getStream(w http.ResponseWriter, r *http.Request) error {
 	defer a.Metrics.streams.Dec()
 	conn, err := websocket.Accept(w, r, nil)
 	if err != nil {
-		return nil //nolint:nilerr // the library has answered
+		return nil // the library has answered
 	}
 	// A session outlives the request in the eyes of net/http, and each frame
 	// has a trace of its own: one of an hour could not be read.

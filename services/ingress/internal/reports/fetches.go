@@ -68,8 +68,8 @@ const maxAttempts = 5
 
 // pause is how long to wait after attempt n, counted from 1.
 func pause(n int, retryAfter time.Duration) time.Duration {
-	d := time.Second << (2 * (n - 1)) // 1, 4, 16, 64 s
-	return max(d+rand.N(d/4), min(retryAfter, 10*time.Minute))
+	d := time.Second << (2 * (n - 1))                          // 1, 4, 16, 64 s
+	return max(d+rand.N(d/4), min(retryAfter, 10*time.Minute)) //nolint:gosec // not a secret
 }
 
 // Do takes one message through: the picture is a job afterwards, or its

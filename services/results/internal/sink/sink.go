@@ -173,7 +173,7 @@ func next(ctx context.Context, c jetstream.Consumer) ([]jetstream.Msg, error) {
 	batch := []jetstream.Msg{first}
 	more, err := c.FetchNoWait(batchSize - 1)
 	if err != nil {
-		return batch, nil //nolint:nilerr // the next call says it
+		return batch, nil // the next call says it
 	}
 	for m := range more.Messages() {
 		batch = append(batch, m)
@@ -310,7 +310,7 @@ func insert(ctx context.Context, conn *pgx.Conn, rows []row) error {
 func labelsOf(r v1.Result) (regions []int32, labels []string, scores []float32) {
 	add := func(i int, label string, score float64) {
 		if label != "" {
-			regions, labels, scores = append(regions, int32(i)), append(labels, label), append(scores, float32(score)) //nolint:gosec // a few regions
+			regions, labels, scores = append(regions, int32(i)), append(labels, label), append(scores, float32(score))
 		}
 	}
 	for i, region := range r.Regions {
