@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -106,7 +107,7 @@ func TestRunAgain(t *testing.T) {
 		return out.String()
 	}
 	said := run("")
-	if want := "set up 5 streams and 10 consumers for pipelines [text faces]\n"; said != want {
+	if want := "set up 9 streams and 13 consumers for pipelines [text faces]\n"; said != want {
 		t.Errorf("said %q, want %q", said, want)
 	}
 	if again := run(""); again != said {
@@ -194,5 +195,38 @@ func TestEndsWithItsContext(t *testing.T) {
 	err := Run(ctx, Config{NATS: startServer(t, 0).ClientURL(), Storage: "file", Replicas: 1, Wait: time.Hour}, &bytes.Buffer{})
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want the end of the context", err)
+	}
+}
+
+func TestAgesAndSink(t *testing.T) {
+	t.Parallel()
+	cfg := Config{NATS: startServer(t, 0).ClientURL(), Replicas: 1, Storage: "file", Wait: patience, ResultsAge: time.Minute}
+	if err := Run(t.Context(), cfg, io.Discard); err == nil || !strings.Contains(err.Error(), "results-age") {
+		t.Errorf("answers that are kept for a minute: %v", err)
+	}
+	cfg.ResultsAge, cfg.ReportsAge, cfg.Sink = 3*time.Hour, 48*time.Hour, true
+	if err := Run(t.Context(), cfg, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	nc, err := nats.Connect(cfg.NATS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]time.Duration{streams.Results: cfg.ResultsAge, streams.Reports: cfg.ReportsAge} {
+		s, err := js.Stream(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := s.CachedInfo().Config.MaxAge; got != want {
+			t.Errorf("%s keeps for %v, want %v", name, got, want)
+		}
+	}
+	if _, err := js.Consumer(t.Context(), streams.Results, streams.SinkConsumer); err != nil {
+		t.Error(err)
 	}
 }

@@ -261,7 +261,10 @@ func TestClientThatHangsUp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	hangUp := func(header ...string) string {
+	if err := d.nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	hangUp := func(header ...string) jetstream.Msg {
 		ctx, cancel := context.WithCancel(context.Background())
 		gone := make(chan error, 1)
 		go func() {
@@ -273,13 +276,16 @@ func TestClientThatHangsUp(t *testing.T) {
 		if err := <-gone; err == nil {
 			t.Error("the request did not end")
 		}
-		return d.answer(t, m, true)
+		return m
 	}
 	hangUp("Idempotency-Key", "k")
-	id := hangUp()
+	job, err := subject.ParseImages(hangUp().Subject())
+	if err != nil {
+		t.Fatal(err)
+	}
 	m, err := cancels.NextMsg(20 * time.Second)
-	if err != nil || m.Subject != subject.Cancel(id) {
-		t.Errorf("got %v, %v, want the cancelling of %s and of no other", m, err, id)
+	if err != nil || m.Subject != subject.Cancel(job.ID) {
+		t.Errorf("got %v, %v, want the cancelling of %s and of no other", m, err, job.ID)
 	}
 }
 
