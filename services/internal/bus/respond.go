@@ -13,12 +13,19 @@ import (
 // RespondProblem answers a request with p as an error of the NATS service
 // framework: the code is the HTTP status, the description is the problem's
 // code and detail, and the body is the problem as JSON.
+//
+// The headers are those that Error of the framework writes. It is not called,
+// because it is only safe in the goroutine of a handler, and requests are
+// answered in others; the framework's own count of errors stays 0 for that.
 func RespondProblem(r micro.Request, p *v1.Problem, opts ...micro.RespondOpt) error {
 	body, err := json.Marshal(p)
 	if err != nil {
 		return fmt.Errorf("encode problem: %w", err)
 	}
-	if err := r.Error(strconv.Itoa(p.Status), p.Error(), body, opts...); err != nil {
+	opts = append(opts, micro.WithHeaders(micro.Headers{
+		micro.ErrorCodeHeader: {strconv.Itoa(p.Status)}, micro.ErrorHeader: {p.Error()},
+	}))
+	if err := r.Respond(body, opts...); err != nil {
 		return fmt.Errorf("respond with a problem: %w", err)
 	}
 	return nil
