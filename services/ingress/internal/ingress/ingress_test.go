@@ -90,7 +90,16 @@ func open(t *testing.T, args ...string) *door {
 	case <-time.After(20 * time.Second):
 		t.Fatalf("ingress does not listen:\n%s", log.String())
 	}
-	return d
+	// HTTP listens before the NATS server has heard of the endpoints.
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		_, err := d.nc.Request(subject.Analyze("nosuch"), nil, time.Second)
+		if err == nil {
+			return d
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("ingress does not answer over NATS: %v\n%s", err, log.String())
+		}
+	}
 }
 
 // workers answers for detect and classify: lanes of each, and what a picture
