@@ -52,6 +52,9 @@ func (a *API) getStream(w http.ResponseWriter, r *http.Request) error {
 		w.Header().Set("Upgrade", "websocket")
 		return v1.NewProblem(v1.InvalidHeader, "this address speaks WebSocket: see docs/stream.md").WithField("Upgrade")
 	}
+	if seconds, problem := a.Admission.Admit(r.Context(), p, subject.Interactive); problem != nil {
+		return later(problem, seconds)
+	}
 	if !a.slots.TryAcquire(1) {
 		return later(v1.NewProblem(v1.Overloaded, "%d sessions are open", a.MaxStreams).WithLimit(int64(a.MaxStreams)), 5)
 	}
@@ -60,9 +63,9 @@ func (a *API) getStream(w http.ResponseWriter, r *http.Request) error {
 	defer a.streams.Done()
 	a.Metrics.streams.Inc()
 	defer a.Metrics.streams.Dec()
-	conn, err := websocket.Accept(w, r, nil)
+	conn, err := websocket.Accept(handshake{w}, r, nil)
 	if err != nil {
-		return nil // the library has answered
+		return v1.NewProblem(v1.InvalidHeader, "%v", err)
 	}
 	// A session outlives the request in the eyes of net/http, and each frame
 	// has a trace of its own: one of an hour could not be read.
@@ -78,6 +81,21 @@ func (a *API) getStream(w http.ResponseWriter, r *http.Request) error {
 	}
 	return nil
 }
+
+// handshake leaves it to a problem to say why a request is no WebSocket, or
+// one of another origin: the library would say it as plain text.
+type handshake struct{ http.ResponseWriter }
+
+func (h handshake) WriteHeader(status int) {
+	if status == http.StatusSwitchingProtocols {
+		h.ResponseWriter.WriteHeader(status)
+	}
+}
+
+func (h handshake) Write(b []byte) (int, error) { return len(b), nil }
+
+// Unwrap lets the library reach the connection.
+func (h handshake) Unwrap() http.ResponseWriter { return h.ResponseWriter }
 
 // number reads a whole number of the query.
 func number(q map[string]string, name string, byDefault, least, most int) (int, error) {
@@ -134,7 +152,7 @@ func (a *API) tryFrame(session context.Context, p pipeline.Pipeline, pic []byte)
 		}
 		defer job.Forget()
 		r, err := job.Wait(ctx)
-		if session.Err() != nil {
+		if err != nil && session.Err() != nil {
 			a.abandon(session, o, job.ID) // the client is gone
 		}
 		return r, err

@@ -144,3 +144,39 @@ func TestFramesWaitWhileTheQueueIsFull(t *testing.T) {
 		}
 	}
 }
+
+// TestSessionsThatAreNotOpened get a problem as every request does.
+func TestSessionsThatAreNotOpened(t *testing.T) {
+	d := open(t, "--max-streams", "1")
+	refused := func(query, origin string, code v1.Code) {
+		t.Helper()
+		_, res, err := d.dial(t, query, origin)
+		if err == nil {
+			t.Fatalf("%s of %q was opened, want %s", query, origin, code)
+		}
+		defer res.Body.Close()
+		var p v1.Problem
+		if err := json.NewDecoder(res.Body).Decode(&p); err != nil || p.Code != code || res.StatusCode != p.Status || res.Header.Get("Content-Type") != "application/problem+json" {
+			t.Errorf("%s of %q: %d %+v, %v, want %s", query, origin, res.StatusCode, p, err, code)
+		}
+	}
+	refused("", "", v1.NoWorker)
+	d.workers(t, 2, 10)
+	refused("?pipeline=faces", "", v1.NoWorker)
+	refused("", "https://elsewhere.example", v1.InvalidHeader)
+	c := d.session(t, "")
+	refused("", "", v1.Overloaded)
+	c.Close(websocket.StatusNormalClosure, "")
+	// The place is free once the session has ended.
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		_, res, err := d.dial(t, "", d.url)
+		if err == nil {
+			return
+		}
+		res.Body.Close()
+		if time.Now().After(deadline) {
+			t.Fatalf("no session after the first: %v", err)
+		}
+	}
+}
