@@ -234,7 +234,7 @@ func TestStreamGoesOnAfterIngressDied(t *testing.T) {
 			}
 		}
 		<-sent
-		if round == 0 && from != diesAfter {
+		if round == 0 && (from < diesAfter || from == n) { // some may have been on their way
 			t.Errorf("%d answers came before the ingress died after %d", from, diesAfter)
 		}
 		eventually(t, timeoutAnswer, func() error { // it is started again

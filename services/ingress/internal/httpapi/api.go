@@ -107,11 +107,11 @@ func New(cfg Config) *API {
 	get := []string{http.MethodGet, http.MethodHead}
 	r.Handle("/v1/images/{id}", a.route("/v1/images/{id}", a.getImage)).Methods(get...)
 	r.Handle("/v1/images/{id}", a.route("/v1/images/{id}", a.deleteImage)).Methods(http.MethodDelete)
-	r.Handle("/v1/images/{id}/events", a.route("/v1/images/{id}/events", a.imageEvents)).Methods(get...)
+	r.Handle("/v1/images/{id}/events", a.route("/v1/images/{id}/events", a.imageEvents)).Methods(http.MethodGet)
 	r.Handle("/v1/stream", a.route("/v1/stream", a.getStream)).Methods(http.MethodGet)
 	r.Handle("/v1/reports", a.route("/v1/reports", a.postReport)).Methods(http.MethodPost)
 	r.Handle("/v1/reports/{id}", a.route("/v1/reports/{id}", a.getReport)).Methods(get...)
-	r.Handle("/v1/reports/{id}/events", a.route("/v1/reports/{id}/events", a.reportEvents)).Methods(get...)
+	r.Handle("/v1/reports/{id}/events", a.route("/v1/reports/{id}/events", a.reportEvents)).Methods(http.MethodGet)
 	r.Handle("/v1/pipelines", a.route("/v1/pipelines", a.getPipelines)).Methods(get...)
 	r.Handle("/openapi.json", a.route("/openapi.json", a.getOpenAPI)).Methods(get...)
 	if cfg.OldRoutes {

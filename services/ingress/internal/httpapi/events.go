@@ -98,7 +98,7 @@ func (a *API) events(w http.ResponseWriter, r *http.Request, id string, state fu
 		return err
 	}
 	defer watch.Close()
-	name, data, err := lookUp(ctx, state)
+	name, data, err := lookUp(r.Context(), state) // where it is, a client learns in any case
 	if err != nil {
 		return err
 	}

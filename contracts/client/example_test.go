@@ -1,0 +1,65 @@
+package client_test
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"os"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/sightmesh/sightmesh/contracts/client"
+	"github.com/sightmesh/sightmesh/contracts/subject"
+)
+
+func ExampleClient_Analyze() {
+	nc, err := nats.Connect(nats.DefaultURL)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer nc.Close()
+	c, err := client.New(nc)
+	if err != nil {
+		log.Fatal(err)
+	}
+	picture, err := os.ReadFile("photo.jpg")
+	if err != nil {
+		log.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	result, err := c.Analyze(ctx, "faces", picture)
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, r := range result.Regions {
+		fmt.Println(r.Label, r.Box)
+	}
+}
+
+func ExampleClient_Submit() {
+	nc, err := nats.Connect(nats.DefaultURL)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer nc.Close()
+	c, err := client.New(nc)
+	if err != nil {
+		log.Fatal(err)
+	}
+	page, err := os.ReadFile("page.png")
+	if err != nil {
+		log.Fatal(err)
+	}
+	job, err := c.Submit(context.Background(), "text", subject.Bulk, page)
+	if err != nil {
+		log.Fatal(err)
+	}
+	// Later, from anywhere.
+	result, err := c.Await(context.Background(), job)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(*result.Text)
+}
