@@ -55,6 +55,9 @@ func StartProcess(ctx context.Context, tracer trace.Tracer, t Taken) (context.Co
 // returns. It suits quick handlers: a batch of messages is held.
 func Consume(ctx context.Context, js jetstream.JetStream, stream, consumer string, handle func(jetstream.Msg)) error {
 	c, err := js.Consumer(ctx, stream, consumer)
+	if ctx.Err() != nil {
+		return nil // it ended before it began
+	}
 	if err != nil {
 		return fmt.Errorf("consume %s of %s: %w", consumer, stream, err)
 	}
@@ -78,6 +81,9 @@ func Consume(ctx context.Context, js jetstream.JetStream, stream, consumer strin
 // that dies moves on soon.
 func Work(ctx context.Context, js jetstream.JetStream, stream, consumer string, width int, handle func(jetstream.Msg)) error {
 	c, err := js.Consumer(ctx, stream, consumer)
+	if ctx.Err() != nil {
+		return nil // it ended before it began
+	}
 	if err != nil {
 		return fmt.Errorf("work on %s of %s: %w", consumer, stream, err)
 	}
