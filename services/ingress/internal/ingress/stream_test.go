@@ -29,7 +29,7 @@ func (d *door) dial(t *testing.T, query, origin string) (session, *http.Response
 	if origin != "" {
 		header.Set("Origin", origin)
 	}
-	c, res, err := websocket.Dial(ctx, strings.Replace(d.url, "http", "ws", 1)+"/v1/stream"+query, &websocket.DialOptions{HTTPHeader: header}) //nolint:bodyclose // the library does
+	c, res, err := websocket.Dial(ctx, strings.Replace(d.url, "http", "ws", 1)+"/v1/stream"+query, &websocket.DialOptions{HTTPHeader: header})
 	if err == nil {
 		t.Cleanup(func() { c.CloseNow() })
 	}
