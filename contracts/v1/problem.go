@@ -44,6 +44,7 @@ const (
 	URLRefused        Code = "url-refused"
 	FetchFailed       Code = "fetch-failed"
 	FrameOutOfOrder   Code = "frame-out-of-order"
+	Idle              Code = "idle"
 )
 
 // ProblemBase is what the type of every problem begins with; the code follows.
@@ -86,6 +87,7 @@ var problems = map[Code]struct {
 	URLRefused:        {http.StatusUnprocessableEntity, "The URL is not one that is fetched from here"},
 	FetchFailed:       {http.StatusUnprocessableEntity, "The picture could not be fetched from its URL"},
 	FrameOutOfOrder:   {http.StatusBadRequest, "A frame came after a later one"},
+	Idle:              {http.StatusRequestTimeout, "The client sent nothing for too long"},
 	TooManyImages:     {http.StatusBadRequest, "The report has too many images"},
 }
 

@@ -9,6 +9,7 @@ import (
 	"image/color"
 	"image/draw"
 	"image/png"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -237,7 +238,10 @@ func TestStreamGoesOnAfterIngressDied(t *testing.T) {
 			t.Errorf("%d answers came before the ingress died after %d", from, diesAfter)
 		}
 		eventually(t, timeoutAnswer, func() error { // it is started again
-			_, err := m.tryPost("?pipeline=faces", sampleFace(t))
+			a, err := m.tryPost("?pipeline=faces", sampleFace(t))
+			if err == nil && a.status != http.StatusOK {
+				err = fmt.Errorf("%v", a)
+			}
 			return err
 		})
 	}

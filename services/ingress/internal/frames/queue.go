@@ -6,7 +6,7 @@ import v1 "github.com/sightmesh/sightmesh/contracts/v1"
 type frame struct {
 	number  int64
 	picture []byte
-	problem error // what is wrong with it alone
+	problem *v1.Problem // what is wrong with it alone
 	release func()
 }
 
@@ -63,6 +63,10 @@ func (q *queue) answered() { q.begun-- }
 // empty reports whether every frame was answered.
 func (q *queue) empty() bool { return q.begun == 0 && q.waiting == nil }
 
+// MaxFrame is the largest number that a client may give a frame: up to here
+// every reader of JSON has them exactly.
+const MaxFrame = 1 << 53
+
 // numbers gives every frame its number.
 type numbers struct{ next int64 }
 
@@ -71,6 +75,9 @@ type numbers struct{ next int64 }
 func (n *numbers) take(said *int64) (int64, error) {
 	number := n.next
 	if said != nil {
+		if *said > MaxFrame {
+			return 0, v1.NewProblem(v1.FrameOutOfOrder, "frame %d: numbers end at %d", *said, MaxFrame).WithField("frame").WithLimit(MaxFrame)
+		}
 		if *said < n.next {
 			return 0, v1.NewProblem(v1.FrameOutOfOrder, "frame %d came when %d or a later one was expected", *said, n.next).WithField("frame").WithLimit(n.next)
 		}

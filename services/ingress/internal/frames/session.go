@@ -45,8 +45,9 @@ type Config struct {
 	// frame may take to arrive, and WriteTimeout how long an answer may take
 	// to be read.
 	Idle, BodyTimeout, WriteTimeout time.Duration
-	// Read gives what is in a picture. It returns when ctx ends.
-	Read func(ctx context.Context, pic []byte) (v1.Result, error)
+	// Read gives what is in a picture, or the problem with it as a result that
+	// failed. It returns when ctx ends, and what it gives then is not used.
+	Read func(ctx context.Context, pic []byte) v1.Result
 	// Answered is told the outcome of each frame.
 	Answered func(v1.Status)
 }
@@ -59,7 +60,7 @@ type session struct {
 	queue   queue
 
 	frames  chan frame                // from receive
-	ended   chan error                // from receive: its last word, nil for an end mark
+	ended   chan error                // why no more frames come, nil for an end mark; see end
 	answers chan chan v1.StreamAnswer // to write, in order
 	written chan struct{}             // from write: one for each frame that was begun
 }
@@ -81,22 +82,26 @@ func Serve(ctx, stopping context.Context, cfg Config) error {
 		answers: make(chan chan v1.StreamAnswer, cfg.Window), written: make(chan struct{}, cfg.Window),
 	}
 	cfg.Conn.SetReadLimit(-1) // receive has limits of its own
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	receiving, endReceiving := context.WithCancel(ctx)
 	defer endReceiving()
 	var all sync.WaitGroup
-	var end v1.StreamEnd
-	end.Next = cfg.From
-	var writeErr error
+	end := v1.StreamEnd{Next: cfg.From}
 	writing := make(chan struct{})
 	all.Go(func() {
 		defer close(writing)
-		if writeErr = s.write(ctx, &end); writeErr != nil {
-			cancel() // nobody reads any more
+		if err := s.write(ctx, &end); err != nil {
+			cancel(err) // nobody reads any more
 		}
 	})
-	all.Go(func() { s.ended <- s.receive(receiving) })
+	all.Go(func() {
+		err := s.receive(receiving)
+		s.end(err)
+		if errors.Is(err, errGone) {
+			cancel(errGone) // nobody waits for what is in work
+		}
+	})
 	why := s.run(ctx, stopping, &all)
 	close(s.answers)
 	<-writing
@@ -105,7 +110,21 @@ func Serve(ctx, stopping context.Context, cfg Config) error {
 	// Reading goes on until the connection is gone.
 	cfg.Conn.CloseNow() //nolint:errcheck // it is closed
 	all.Wait()
-	return errors.Join(writeErr, err)
+	return err
+}
+
+// end says why no more frames come; the first reason counts.
+func (s *session) end(why error) {
+	select {
+	case s.ended <- why:
+	default:
+	}
+}
+
+// within ends the session with p unless stop is called in time. The connection
+// lives on for the last word, which it would not if the context of a read ended.
+func (s *session) within(d time.Duration, p *v1.Problem) (stop func() bool) {
+	return time.AfterFunc(d, func() { s.end(p) }).Stop
 }
 
 // run begins frames as the window allows, until all of them are answered after
@@ -126,21 +145,21 @@ func (s *session) run(ctx, stopping context.Context, all *sync.WaitGroup) (why e
 		if ended || !s.queue.takes() {
 			frames = nil // back-pressure: the socket is not read
 		}
-		stop := stopping.Done()
+		end, stop := s.ended, stopping.Done()
 		if ended {
-			stop = nil
+			end, stop = nil, nil
 		}
 		select {
 		case f := <-frames:
 			s.queue.offer(f)
-		case why = <-s.ended:
+		case why = <-end:
 			ended = true
 		case <-stop:
 			ended, why = true, errStopping
 		case <-s.written:
 			s.queue.answered()
 		case <-ctx.Done():
-			return ctx.Err()
+			return context.Cause(ctx)
 		}
 	}
 	return why
@@ -156,23 +175,13 @@ func (s *session) begin(ctx context.Context, dropped []int64, f frame, all *sync
 	all.Go(func() {
 		defer close(turn)
 		defer f.release()
-		var r v1.Result
-		err := f.problem
-		if err == nil {
-			r, err = s.Read(ctx, f.picture)
+		a := v1.StreamAnswer{Frame: f.number, Status: v1.Failed, Problem: f.problem}
+		if f.problem == nil {
+			a = answerOf(f.number, s.Read(ctx, f.picture))
 		}
-		if err == nil {
-			turn <- answerOf(f.number, r)
-			return
+		if ctx.Err() == nil { // or the session is over, and this frame has no answer in it
+			turn <- a
 		}
-		var p *v1.Problem
-		if !errors.As(err, &p) {
-			if ctx.Err() != nil {
-				return // the session ends, and this frame has no answer in it
-			}
-			p = v1.NewProblem(v1.Internal, "the log has the reason")
-		}
-		turn <- v1.StreamAnswer{Frame: f.number, Status: v1.Failed, Problem: p}
 	})
 }
 
@@ -233,7 +242,7 @@ func (s *session) close(ctx context.Context, end v1.StreamEnd, why error) error 
 	case errors.As(why, &p):
 		end.Problem, reason = p, string(p.Code)
 		code = closeCode(p)
-	case ctx.Err() != nil:
+	case errors.Is(why, context.Canceled): // the grace is over
 		end.Problem, reason, code = errStopping, string(errStopping.Code), websocket.StatusGoingAway
 	default:
 		return why
@@ -270,7 +279,7 @@ func (s *session) receive(ctx context.Context) error {
 			return err
 		}
 		if kind == websocket.MessageText {
-			control, err := readControl(r)
+			control, err := s.readControl(r)
 			if err != nil || control.End {
 				return err
 			}
@@ -295,39 +304,26 @@ func (s *session) receive(ctx context.Context) error {
 	}
 }
 
-// next waits for a message. The library closes the connection when the context
-// of a read ends, so that a silent client is told by its close code alone.
+// next waits for a message.
 func (s *session) next(ctx context.Context) (websocket.MessageType, io.Reader, error) {
-	idle, cancel := context.WithCancel(ctx)
-	timer := time.AfterFunc(s.Idle, cancel)
-	kind, r, err := s.Conn.Reader(idle)
-	if !timer.Stop() || err != nil {
-		cancel()
+	defer s.within(s.Idle, v1.NewProblem(v1.Idle, "nothing came for %v", s.Idle))()
+	kind, r, err := s.Conn.Reader(ctx)
+	if err != nil {
 		return 0, nil, errors.Join(errGone, err)
 	}
-	return kind, &reading{r: r, limit: time.AfterFunc(s.BodyTimeout, cancel), done: cancel}, nil
+	return kind, r, nil
 }
 
-// reading is a message that is being read, within its time.
-type reading struct {
-	r     io.Reader
-	limit *time.Timer
-	done  context.CancelFunc
-}
-
-func (r *reading) Read(b []byte) (int, error) {
-	n, err := r.r.Read(b)
-	if err != nil {
-		r.limit.Stop()
-		r.done()
-	}
-	return n, err //nolint:wrapcheck // a reader gives io.EOF as it is
+// arriving ends the session when a message does not arrive within its time.
+func (s *session) arriving() (stop func() bool) {
+	return s.within(s.BodyTimeout, v1.NewProblem(v1.TruncatedBody, "a message did not arrive within %v", s.BodyTimeout))
 }
 
 // maxControl bounds a text message.
 const maxControl = 4096
 
-func readControl(r io.Reader) (v1.StreamControl, error) {
+func (s *session) readControl(r io.Reader) (v1.StreamControl, error) {
+	defer s.arriving()()
 	var c v1.StreamControl
 	data, err := io.ReadAll(io.LimitReader(r, maxControl+1))
 	if err != nil {
@@ -348,6 +344,7 @@ func (s *session) readFrame(ctx context.Context, r io.Reader) (frame, error) {
 	if err := s.Memory.Acquire(ctx, s.MaxBytes); err != nil {
 		return frame{}, err //nolint:wrapcheck // of ctx
 	}
+	defer s.arriving()() // waiting for memory is not the client's time
 	pic, err := io.ReadAll(io.LimitReader(r, s.MaxBytes))
 	if err != nil {
 		s.Memory.Release(s.MaxBytes)

@@ -15,7 +15,6 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/frames"
-	"github.com/sightmesh/sightmesh/services/ingress/internal/jobs"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
@@ -41,7 +40,7 @@ func (a *API) getStream(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	from, err := number(q, "from", 0, 0, 1<<53)
+	from, err := number(q, "from", 0, 0, frames.MaxFrame)
 	if err != nil {
 		return err
 	}
@@ -53,6 +52,9 @@ func (a *API) getStream(w http.ResponseWriter, r *http.Request) error {
 		w.Header().Set("Upgrade", "websocket")
 		return v1.NewProblem(v1.InvalidHeader, "this address speaks WebSocket: see docs/stream.md").WithField("Upgrade")
 	}
+	if seconds, problem := a.Admission.Admit(r.Context(), p, subject.Interactive); problem != nil {
+		return later(problem, seconds)
+	}
 	if !a.slots.TryAcquire(1) {
 		return later(v1.NewProblem(v1.Overloaded, "%d sessions are open", a.MaxStreams).WithLimit(int64(a.MaxStreams)), 5)
 	}
@@ -61,9 +63,9 @@ func (a *API) getStream(w http.ResponseWriter, r *http.Request) error {
 	defer a.streams.Done()
 	a.Metrics.streams.Inc()
 	defer a.Metrics.streams.Dec()
-	conn, err := websocket.Accept(w, r, nil)
+	conn, err := websocket.Accept(handshake{w}, r, nil)
 	if err != nil {
-		return nil // the library has answered
+		return v1.NewProblem(v1.InvalidHeader, "%v", err)
 	}
 	// A session outlives the request in the eyes of net/http, and each frame
 	// has a trace of its own: one of an hour could not be read.
@@ -71,7 +73,7 @@ func (a *API) getStream(w http.ResponseWriter, r *http.Request) error {
 	err = frames.Serve(a.life, a.Stopping, frames.Config{
 		Conn: conn, Window: window, Latest: drop == "latest", From: int64(from),
 		MaxBytes: a.Limits.MaxBytes, Memory: a.bodies, Idle: streamIdle, BodyTimeout: a.BodyTimeout, WriteTimeout: streamWriteTimeout,
-		Read:     func(ctx context.Context, pic []byte) (v1.Result, error) { return a.readFrame(ctx, link, p, pic) },
+		Read:     func(ctx context.Context, pic []byte) v1.Result { return a.readFrame(ctx, link, p, pic) },
 		Answered: func(s v1.Status) { a.Metrics.frames.WithLabelValues(string(s)).Inc() },
 	})
 	if err != nil {
@@ -79,6 +81,21 @@ func (a *API) getStream(w http.ResponseWriter, r *http.Request) error {
 	}
 	return nil
 }
+
+// handshake leaves it to a problem to say why a request is no WebSocket, or
+// one of another origin: the library would say it as plain text.
+type handshake struct{ http.ResponseWriter }
+
+func (h handshake) WriteHeader(status int) {
+	if status == http.StatusSwitchingProtocols {
+		h.ResponseWriter.WriteHeader(status)
+	}
+}
+
+func (h handshake) Write(b []byte) (int, error) { return len(b), nil }
+
+// Unwrap lets the library reach the connection.
+func (h handshake) Unwrap() http.ResponseWriter { return h.ResponseWriter }
 
 // number reads a whole number of the query.
 func number(q map[string]string, name string, byDefault, least, most int) (int, error) {
@@ -92,19 +109,40 @@ func number(q map[string]string, name string, byDefault, least, most int) (int, 
 	return n, nil
 }
 
-// readFrame has one frame read as a job. Where a request would be put off, a
-// session waits: that is its back-pressure.
-func (a *API) readFrame(ctx context.Context, session trace.Link, p pipeline.Pipeline, pic []byte) (v1.Result, error) {
+// readFrame has one frame read as a job, in a trace of its own.
+func (a *API) readFrame(ctx context.Context, session trace.Link, p pipeline.Pipeline, pic []byte) v1.Result {
 	ctx, span := a.Tracers.Tracer("github.com/sightmesh/sightmesh/services/ingress").Start(ctx, "frame",
 		trace.WithNewRoot(), trace.WithLinks(session), trace.WithAttributes(telemetry.AttrPipeline.String(p.Name)))
 	defer span.End()
-	ctx, cancel := context.WithTimeout(ctx, 2*p.JobDeadline(subject.Interactive))
-	defer cancel()
+	r, err := a.tryFrame(ctx, p, pic)
+	var problem *v1.Problem
+	switch {
+	case err == nil, ctx.Err() != nil: // the session is over
+		return r
+	case errors.As(err, &problem):
+	case errors.Is(err, context.DeadlineExceeded):
+		problem = v1.NewProblem(v1.DeadlineExceeded, "no answer came within the time of a job")
+	default:
+		problem = v1.NewProblem(v1.Internal, "the log has the reason under this trace id")
+		a.Logger.ErrorContext(ctx, "cannot read a frame", "error", err)
+	}
+	out := *problem
+	out.TraceID = span.SpanContext().TraceID().String()
+	span.SetAttributes(telemetry.AttrProblem.String(string(out.Code)))
+	return v1.Result{Status: v1.Failed, Problem: &out}
+}
+
+// tryFrame submits a frame and waits for its answer. Where a request would be
+// put off, a session waits: that is its back-pressure.
+func (a *API) tryFrame(session context.Context, p pipeline.Pipeline, pic []byte) (v1.Result, error) {
 	if _, err := picture.Inspect(pic, a.Limits); err != nil {
 		return v1.Result{}, err
 	}
+	ctx, cancel := context.WithTimeout(session, 2*p.JobDeadline(subject.Interactive))
+	defer cancel()
+	o := order{pipeline: p, priority: subject.Interactive}
 	for {
-		job, err := a.submit(ctx, order{pipeline: p, priority: subject.Interactive}, "", pic)
+		job, err := a.submit(ctx, o, "", pic)
 		var put retryLater
 		if errors.As(err, &put) && pause(ctx, time.Duration(put.seconds)*time.Second) {
 			continue
@@ -112,18 +150,13 @@ func (a *API) readFrame(ctx context.Context, session trace.Link, p pipeline.Pipe
 		if err != nil {
 			return v1.Result{}, err
 		}
-		return await(ctx, job)
+		defer job.Forget()
+		r, err := job.Wait(ctx)
+		if err != nil && session.Err() != nil {
+			a.abandon(session, o, job.ID) // the client is gone
+		}
+		return r, err
 	}
-}
-
-// await waits for the answer of a job, which has one by its deadline.
-func await(ctx context.Context, job *jobs.Job) (v1.Result, error) {
-	defer job.Forget()
-	r, err := job.Wait(ctx)
-	if errors.Is(err, context.DeadlineExceeded) {
-		return r, v1.NewProblem(v1.DeadlineExceeded, "no answer came within the time of job %s", job.ID)
-	}
-	return r, err
 }
 
 // pause waits for d; false means that ctx ended first.

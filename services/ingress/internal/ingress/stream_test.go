@@ -1,0 +1,182 @@
+package ingress
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/sightmesh/sightmesh/contracts/streams"
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// session is a client of GET /v1/stream.
+type session struct {
+	*websocket.Conn
+	ctx context.Context
+}
+
+func (d *door) dial(t *testing.T, query, origin string) (session, *http.Response, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	t.Cleanup(cancel)
+	header := http.Header{}
+	if origin != "" {
+		header.Set("Origin", origin)
+	}
+	c, res, err := websocket.Dial(ctx, strings.Replace(d.url, "http", "ws", 1)+"/v1/stream"+query, &websocket.DialOptions{HTTPHeader: header})
+	if err == nil {
+		t.Cleanup(func() { c.CloseNow() })
+	}
+	return session{c, ctx}, res, err
+}
+
+func (d *door) session(t *testing.T, query string) session {
+	t.Helper()
+	c, _, err := d.dial(t, query, "") //nolint:bodyclose // a session has none
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func (c session) frame(t *testing.T) {
+	t.Helper()
+	if err := c.Write(c.ctx, websocket.MessageBinary, smallPicture()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// read reads one message into v.
+func (c session) read(t *testing.T, v any) {
+	t.Helper()
+	_, data, err := c.Read(c.ctx)
+	if err == nil {
+		err = json.Unmarshal(data, v)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestStopEndsSessionsWithWhereToGoOn: what was received is answered first.
+func TestStopEndsSessionsWithWhereToGoOn(t *testing.T) {
+	d := open(t)
+	d.workers(t, 2, 10)
+	c := d.session(t, "?from=5")
+	c.frame(t)
+	first := d.next(t)
+	c.frame(t)
+	second := d.next(t)
+	d.stop()
+	idSecond, idFirst := d.answer(t, second, true), d.answer(t, first, true)
+	for i, id := range []string{idFirst, idSecond} {
+		var a v1.StreamAnswer
+		if c.read(t, &a); a.Frame != int64(5+i) || a.Result == nil || a.Result.ID != id {
+			t.Errorf("answer %d is %+v, want job %s", i, a, id)
+		}
+	}
+	var end v1.StreamEnd
+	if c.read(t, &end); end.End || end.Next != 7 || end.Problem == nil || end.Problem.Code != v1.Unavailable {
+		t.Errorf("the last word is %+v", end)
+	}
+	if _, _, err := c.Read(c.ctx); websocket.CloseStatus(err) != websocket.StatusGoingAway {
+		t.Errorf("closed with %v", err)
+	}
+}
+
+// TestSessionThatHangsUp has what it sent cancelled: nobody else can ask for it.
+func TestSessionThatHangsUp(t *testing.T) {
+	d := open(t)
+	d.workers(t, 2, 10)
+	cancels, err := d.nc.SubscribeSync(subject.Cancel("*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	c := d.session(t, "")
+	c.frame(t)
+	job, err := subject.ParseImages(d.next(t).Subject())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.CloseNow()
+	if m, err := cancels.NextMsg(20 * time.Second); err != nil || m.Subject != subject.Cancel(job.ID) {
+		t.Errorf("got %v, %v, want the cancelling of %s", m, err, job.ID)
+	}
+}
+
+// TestFramesWaitWhileTheQueueIsFull: a request would be refused.
+func TestFramesWaitWhileTheQueueIsFull(t *testing.T) {
+	d := open(t)
+	d.workers(t, 2, 10)
+	s, err := d.js.Stream(t.Context(), streams.Images)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := s.CachedInfo().Config
+	cfg.MaxMsgs = 1
+	if _, err := d.js.UpdateStream(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	c := d.session(t, "?window=2")
+	c.frame(t)
+	m := d.next(t)
+	c.frame(t)
+	if a := d.must(t, ""); a.status != http.StatusTooManyRequests {
+		t.Errorf("a request got %+v", a)
+	}
+	for n := range int64(2) {
+		id := d.answer(t, m, true)
+		var a v1.StreamAnswer
+		if c.read(t, &a); a.Frame != n || a.Status != v1.Done || a.Result.ID != id {
+			t.Errorf("frame %d: %+v", n, a)
+		}
+		if n == 0 {
+			m = d.next(t) // once the session has tried again
+		}
+	}
+}
+
+// TestSessionsThatAreNotOpened get a problem as every request does.
+func TestSessionsThatAreNotOpened(t *testing.T) {
+	d := open(t, "--max-streams", "1")
+	refused := func(query, origin string, code v1.Code) {
+		t.Helper()
+		_, res, err := d.dial(t, query, origin)
+		if err == nil {
+			t.Fatalf("%s of %q was opened, want %s", query, origin, code)
+		}
+		defer res.Body.Close()
+		var p v1.Problem
+		if err := json.NewDecoder(res.Body).Decode(&p); err != nil || p.Code != code || res.StatusCode != p.Status || res.Header.Get("Content-Type") != "application/problem+json" {
+			t.Errorf("%s of %q: %d %+v, %v, want %s", query, origin, res.StatusCode, p, err, code)
+		}
+	}
+	refused("", "", v1.NoWorker)
+	d.workers(t, 2, 10)
+	refused("?pipeline=faces", "", v1.NoWorker)
+	refused("", "https://elsewhere.example", v1.InvalidHeader)
+	c := d.session(t, "")
+	refused("", "", v1.Overloaded)
+	c.Close(websocket.StatusNormalClosure, "")
+	// The place is free once the session has ended.
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		_, res, err := d.dial(t, "", d.url)
+		if err == nil {
+			return
+		}
+		res.Body.Close()
+		if time.Now().After(deadline) {
+			t.Fatalf("no session after the first: %v", err)
+		}
+	}
+}
