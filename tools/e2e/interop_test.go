@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -184,20 +185,25 @@ func TestInteropPostgres(t *testing.T) {
 	post()
 	db.await("written by two replicas", "select count(*), count(distinct sha256), count(*) filter (where status = 'done') from results", "20 1 20")
 
+	var posting sync.WaitGroup
 	for range 3 { // a replica dies in the middle of its batches
-		go func() {
+		posting.Go(func() {
 			for range 5 {
 				m.tryPost("?pipeline=faces", face) //nolint:errcheck // counted in the table
 			}
-		}()
-		kill(t, children(t, m.cmd.Process.Pid)["results"][0])
-		eventually(t, timeoutAnswer, func() error {
-			if len(children(t, m.cmd.Process.Pid)["results"]) == 0 {
-				return errors.New("results is not started again")
+		})
+		var pid int
+		eventually(t, timeoutAnswer, func() error { // it was started again
+			pids := children(t, m.cmd.Process.Pid)["results"]
+			if len(pids) == 0 {
+				return errors.New("results does not run")
 			}
+			pid = pids[0]
 			return nil
 		})
+		kill(t, pid)
 	}
+	posting.Wait()
 	eventually(t, timeoutAnswer, func() error {
 		got, err := db.query("select count(*) >= 35 from results")
 		if err != nil || got[0] != "true" {
