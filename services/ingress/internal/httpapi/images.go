@@ -111,6 +111,9 @@ func (a *API) submit(ctx context.Context, o order, url string, pic []byte) (*job
 	}
 	job, err := a.Jobs.Submit(ctx, req)
 	if err != nil {
+		if ctx.Err() != nil { // it may have been stored all the same
+			a.abandon(ctx, o, req.ID)
+		}
 		return nil, a.notStored(ctx, err)
 	}
 	trace.SpanFromContext(ctx).SetAttributes(telemetry.AttrJob.String(job.ID), telemetry.AttrPipeline.String(o.pipeline.Name))

@@ -124,6 +124,20 @@ func (d *door) workers(t *testing.T, lanes int, serviceMS float64) {
 	}
 }
 
+// images changes the stream of the pictures.
+func (d *door) images(t *testing.T, change func(*jetstream.StreamConfig)) {
+	t.Helper()
+	s, err := d.js.Stream(t.Context(), streams.Images)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := s.CachedInfo().Config
+	change(&cfg)
+	if _, err := d.js.UpdateStream(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // next takes a picture as detect would.
 func (d *door) next(t *testing.T) jetstream.Msg {
 	t.Helper()
@@ -264,38 +278,47 @@ func TestWaitThatEnds(t *testing.T) {
 // TestClientThatHangsUp: nobody else knows the name of its job, so that it is
 // cancelled; unless a key stands for it.
 func TestClientThatHangsUp(t *testing.T) {
-	d := open(t)
-	d.workers(t, 2, 10)
-	cancels, err := d.nc.SubscribeSync(subject.Cancel("*"))
+	for name, noAck := range map[string]bool{"while it waits": false, "before its picture is known to be stored": true} {
+		t.Run(name, func(t *testing.T) {
+			d := open(t)
+			d.workers(t, 2, 10)
+			d.images(t, func(c *jetstream.StreamConfig) { c.NoAck = noAck })
+			cancels, err := d.nc.SubscribeSync(subject.Cancel("*"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := d.nc.Flush(); err != nil {
+				t.Fatal(err)
+			}
+			d.hangUp(t, "Idempotency-Key", "k")
+			id := d.hangUp(t)
+			m, err := cancels.NextMsg(20 * time.Second)
+			if err != nil || m.Subject != subject.Cancel(id) {
+				t.Fatalf("got %v, %v, want the cancelling of %s and of no other", m, err, id)
+			}
+			m.Respond([]byte("{}"))
+		})
+	}
+}
+
+// hangUp posts a picture, is gone once its job is stored, and gives the job.
+func (d *door) hangUp(t *testing.T, header ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	gone := make(chan error, 1)
+	go func() {
+		_, err := d.post(ctx, "", header...)
+		gone <- err
+	}()
+	job, err := subject.ParseImages(d.next(t).Subject())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := d.nc.Flush(); err != nil {
-		t.Fatal(err)
+	cancel()
+	if err := <-gone; err == nil {
+		t.Error("the request did not end")
 	}
-	hangUp := func(header ...string) jetstream.Msg {
-		ctx, cancel := context.WithCancel(context.Background())
-		gone := make(chan error, 1)
-		go func() {
-			_, err := d.post(ctx, "", header...)
-			gone <- err
-		}()
-		m := d.next(t)
-		cancel()
-		if err := <-gone; err == nil {
-			t.Error("the request did not end")
-		}
-		return m
-	}
-	hangUp("Idempotency-Key", "k")
-	job, err := subject.ParseImages(hangUp().Subject())
-	if err != nil {
-		t.Fatal(err)
-	}
-	m, err := cancels.NextMsg(20 * time.Second)
-	if err != nil || m.Subject != subject.Cancel(job.ID) {
-		t.Errorf("got %v, %v, want the cancelling of %s and of no other", m, err, job.ID)
-	}
+	return job.ID
 }
 
 // TestTyocrTimesOut has the words that its clients know.
@@ -401,15 +424,7 @@ func TestTooMuchWorkAhead(t *testing.T) {
 func TestFullStream(t *testing.T) {
 	d := open(t)
 	d.workers(t, 2, 10)
-	s, err := d.js.Stream(context.Background(), streams.Images)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg := s.CachedInfo().Config
-	cfg.MaxMsgs = 1
-	if _, err := d.js.UpdateStream(context.Background(), cfg); err != nil {
-		t.Fatal(err)
-	}
+	d.images(t, func(c *jetstream.StreamConfig) { c.MaxMsgs = 1 })
 	d.must(t, "", "Prefer", "respond-async")
 	if a := d.must(t, "", "Prefer", "respond-async"); a.status != http.StatusTooManyRequests || a.header.Get("Retry-After") == "" {
 		t.Errorf("got %+v", a)

@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
@@ -108,24 +108,18 @@ func TestSessionThatHangsUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.CloseNow()
-	if m, err := cancels.NextMsg(20 * time.Second); err != nil || m.Subject != subject.Cancel(job.ID) {
-		t.Errorf("got %v, %v, want the cancelling of %s", m, err, job.ID)
+	m, err := cancels.NextMsg(20 * time.Second)
+	if err != nil || m.Subject != subject.Cancel(job.ID) {
+		t.Fatalf("got %v, %v, want the cancelling of %s", m, err, job.ID)
 	}
+	m.Respond([]byte("{}"))
 }
 
 // TestFramesWaitWhileTheQueueIsFull: a request would be refused.
 func TestFramesWaitWhileTheQueueIsFull(t *testing.T) {
 	d := open(t)
 	d.workers(t, 2, 10)
-	s, err := d.js.Stream(t.Context(), streams.Images)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg := s.CachedInfo().Config
-	cfg.MaxMsgs = 1
-	if _, err := d.js.UpdateStream(t.Context(), cfg); err != nil {
-		t.Fatal(err)
-	}
+	d.images(t, func(c *jetstream.StreamConfig) { c.MaxMsgs = 1 })
 	c := d.session(t, "?window=2")
 	c.frame(t)
 	m := d.next(t)
