@@ -23,9 +23,27 @@ type source struct {
 	priority subject.Priority
 	consumer string
 	next     string // subject of the pull request
-	// backlog is what the last delivery said was still waiting. Zero means
-	// that asking again is probably in vain.
+	// backlog is what the last delivery said was still waiting.
 	backlog atomic.Uint64
+	// empty is when nothing was seen to wait, in Unix nanoseconds.
+	empty atomic.Int64
+}
+
+// askAgain is how long bulk work that comes to an empty queue may be
+// overlooked while other work waits: each question in vain keeps a lane idle.
+const askAgain = time.Second
+
+// worthAsking reports whether a message may wait there. For interactive work
+// the answer is always yes.
+func (s *source) worthAsking() bool {
+	return s.priority == subject.Interactive || s.backlog.Load() > 0 || time.Since(time.Unix(0, s.empty.Load())) > askAgain
+}
+
+func (s *source) saw(backlog uint64) {
+	s.backlog.Store(backlog)
+	if backlog == 0 {
+		s.empty.Store(time.Now().UnixNano())
+	}
 }
 
 func newSources(stage subject.Stage, pipelines []string) []*source {
@@ -51,7 +69,9 @@ func newSources(stage subject.Stage, pipelines []string) []*source {
 // drops a message that arrives while it is being cancelled, which then waits
 // AckWait for its next delivery.
 type puller struct {
-	nc      *nats.Conn
+	nc *nats.Conn
+	// sources, the most urgent first. Those of one priority take turns: what
+	// was taken from last is asked last.
 	sources []*source
 	// wait is how long a pull request stays at the server. After it the
 	// request is made again, which heals what a restarted server forgot.
@@ -66,7 +86,7 @@ type puller struct {
 
 // newPuller subscribes to the replies; the caller calls close.
 func newPuller(nc *nats.Conn, sources []*source, wait time.Duration) (*puller, error) {
-	p := &puller{nc: nc, sources: sources, wait: wait, inbox: nc.NewInbox()}
+	p := &puller{nc: nc, sources: slices.Clone(sources), wait: wait, inbox: nc.NewInbox()}
 	var err error
 	if p.now, err = json.Marshal(pullRequest{Batch: 1, NoWait: true}); err != nil {
 		return nil, fmt.Errorf("make pull request: %w", err)
@@ -94,6 +114,16 @@ var errNothing = errors.New("nothing to take")
 // returns errNothing when none came for a while, so that the caller can look
 // at its lane again.
 func (p *puller) next(ctx context.Context, serves func(pipeline string) bool) (*nats.Msg, *source, error) {
+	m, s, err := p.take(ctx, serves)
+	if err == nil {
+		for i := slices.Index(p.sources, s); i+1 < len(p.sources) && p.sources[i+1].priority == s.priority; i++ {
+			p.sources[i], p.sources[i+1] = p.sources[i+1], s
+		}
+	}
+	return m, s, err
+}
+
+func (p *puller) take(ctx context.Context, serves func(pipeline string) bool) (*nats.Msg, *source, error) {
 	mine := make([]*source, 0, len(p.sources))
 	backlog := false
 	for _, s := range p.sources {
@@ -106,7 +136,7 @@ func (p *puller) next(ctx context.Context, serves func(pipeline string) bool) (*
 		// Something waits: ask in order of urgency, so that a queue of bulk
 		// work never comes before someone who waits.
 		for _, s := range mine {
-			if s.backlog.Load() == 0 && s.priority != subject.Interactive {
+			if !s.worthAsking() {
 				continue
 			}
 			m, err := p.ask(s)
@@ -138,7 +168,7 @@ func (p *puller) ask(s *source) (*nats.Msg, error) {
 			s.note(m)
 			return m, nil
 		case m.Subject == reply:
-			s.backlog.Store(0)
+			s.saw(0)
 			return nil, errNothing
 		} // else it is the late answer to an earlier question
 	}
@@ -230,7 +260,7 @@ func isWork(m *nats.Msg) bool { return m.Header.Get("Status") == "" || m.Reply !
 
 func (s *source) note(m *nats.Msg) {
 	if meta, err := m.Metadata(); err == nil {
-		s.backlog.Store(meta.NumPending)
+		s.saw(meta.NumPending)
 	}
 }
 

@@ -309,6 +309,32 @@ func TestInteractiveGoesBeforeBulk(t *testing.T) {
 	}
 }
 
+// TestPipelinesTakeTurns: one whose queue never empties leaves room for the
+// others of its priority.
+func TestPipelinesTakeTurns(t *testing.T) {
+	for _, prio := range subject.Priorities() {
+		t.Run(string(prio), func(t *testing.T) {
+			m := newMesh(t)
+			const n = 20
+			for i := range n {
+				for _, p := range []string{"a", "b"} {
+					m.send(t, subject.Job{Pipeline: p, Priority: prio, ID: fmt.Sprint(p, i)}, order{})
+				}
+			}
+			begun := make(chan string, 2*n)
+			startWorker(t, m.Server, 1, begun)
+			taken := map[byte]int{}
+			for range n {
+				id := <-begun
+				taken[id[0]]++
+			}
+			if min(taken['a'], taken['b']) < n/2-2 {
+				t.Errorf("of the first %d, %d were of a and %d of b", n, taken['a'], taken['b'])
+			}
+		})
+	}
+}
+
 func TestStopFinishesWhatIsInHand(t *testing.T) {
 	m := newMesh(t)
 	begun := make(chan string, 10)
