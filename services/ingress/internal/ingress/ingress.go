@@ -103,6 +103,9 @@ func New(p *run.Process, o Options) (run.Service, error) {
 	if allowed := p.Conn.MaxPayload() - streams.HeaderAllowance; o.limits.MaxBytes > min(allowed, streams.MaxMessage) {
 		return nil, fmt.Errorf("max-bytes: %d, but the NATS server takes messages of %d and the streams of %d", o.limits.MaxBytes, allowed, streams.MaxMessage)
 	}
+	if o.bodyMemory < o.limits.MaxBytes {
+		return nil, fmt.Errorf("body-memory: %d, which has no room for one picture of max-bytes, %d", o.bodyMemory, o.limits.MaxBytes)
+	}
 	s := &service{process: p, options: o}
 	var err error
 	if s.jobs, err = jobs.New(context.Background(), p.Conn, p.JetStream, p.Publisher); err != nil {

@@ -453,14 +453,16 @@ func TestTooManyRequestsOverNATS(t *testing.T) {
 	}
 }
 
-func TestLimitsHaveToFitTheServer(t *testing.T) {
+func TestLimitsHaveToFit(t *testing.T) {
 	s := bustest.Start(t, "text", "faces")
-	var options Options
-	err := run.Run(t.Context(), run.Spec{
-		Name: "ingress", Flags: options.Register,
-		New: func(p *run.Process) (run.Service, error) { return New(p, options) },
-	}, []string{"--nats", s.URL, "--http", "127.0.0.1:0", "--max-bytes", "20000000"}, func(string) string { return "" }, io.Discard)
-	if err == nil || !bytes.Contains([]byte(err.Error()), []byte("max-bytes")) {
-		t.Errorf("got %v", err)
+	for flag, value := range map[string]string{"max-bytes": "20000000", "body-memory": "1000"} {
+		var options Options
+		err := run.Run(t.Context(), run.Spec{
+			Name: "ingress", Flags: options.Register,
+			New: func(p *run.Process) (run.Service, error) { return New(p, options) },
+		}, []string{"--nats", s.URL, "--http", "127.0.0.1:0", "--" + flag, value}, func(string) string { return "" }, io.Discard)
+		if err == nil || !strings.Contains(err.Error(), flag+": "+value) {
+			t.Errorf("--%s %s: got %v", flag, value, err)
+		}
 	}
 }
