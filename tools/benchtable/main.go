@@ -108,7 +108,8 @@ func (t *table) head() {
 	}
 	t.printf(`# Performance
 
-Written by %s on %s: %d x %s, %s, every process on this machine, the load too. Each row stands beside its
+Written by %s on %s: %d x %s, %s, every process on this machine, the load too; Go
+programs but the load have half of the cores (ADR 0006). Each row stands beside its
 baseline of the same run; the ratios are what to compare, the times are those of this machine in this hour. The *floor* is the bare
 three-hop JetStream pipeline (`+"`sightmesh bench floor`"+`) on the same server.
 `, "`make bench`", time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), cpu, runtime.Version())
