@@ -65,9 +65,25 @@ func writeAll(w io.Writer, bufs [][]byte) error {
 		}
 		return nil
 	}
+	// Not by its number, which is somebody else's once the file is closed.
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	if err := conn.Write(func(fd uintptr) bool {
+		failed = writev(int(fd), bufs)
+		return true
+	}); err != nil {
+		return err
+	}
+	return failed
+}
+
+func writev(fd int, bufs [][]byte) error {
 	const most = 1024 // buffers of one writev, IOV_MAX
 	for len(bufs) > 0 {
-		n, err := unix.Writev(int(f.Fd()), bufs[:min(len(bufs), most)])
+		n, err := unix.Writev(fd, bufs[:min(len(bufs), most)])
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}

@@ -31,23 +31,13 @@ func (l *Lane) Do(ctx context.Context, pipeline string, request func(id uint64) 
 	if !ok {
 		return Reply{}, fmt.Errorf("no lane program serves pipeline %s", pipeline)
 	}
-	proc, err := s.current(ctx, l.pool.cfg.StartTimeout)
-	if err != nil {
-		if errors.Is(err, context.DeadlineExceeded) {
-			return Reply{}, v1.NewProblem(v1.DeadlineExceeded, "the deadline passed while the lane was being started")
-		}
-		return Reply{}, fmt.Errorf("wait for a lane: %w", err)
+	proc, reply, took, err := l.ask(ctx, s, pipeline, request, pixels)
+	if errors.Is(err, errUnasked) { // once: a request whose size ends processes is to blame after all
+		proc, reply, took, err = l.ask(ctx, s, pipeline, request, pixels)
 	}
-	if st := s.status(pipeline); !st.Ready {
-		return Reply{}, fmt.Errorf("pipeline %s is not served: %s", pipeline, st.Reason)
+	if proc == nil {
+		return Reply{}, err
 	}
-	start := time.Now()
-	l.pool.atWork(1)
-	proc.working.Store(true)
-	reply, err := proc.exchange(ctx, s.prog.Pipelines[pipeline].Timeout, request, pixels)
-	proc.working.Store(false)
-	l.pool.atWork(-1)
-	took := time.Since(start)
 	l.pool.took(pipeline, took)
 	l.pool.metrics.seconds.WithLabelValues(pipeline).Observe(took.Seconds())
 	outcome := "done"
@@ -61,6 +51,28 @@ func (l *Lane) Do(ctx context.Context, pipeline string, request func(id uint64) 
 	}
 	l.pool.metrics.jobs.WithLabelValues(pipeline, outcome).Inc()
 	return reply, err
+}
+
+// ask puts the request to the process that the slot has now, which is nil when
+// there is none to ask.
+func (l *Lane) ask(ctx context.Context, s *slot, pipeline string, request func(id uint64) any, pixels [][]byte) (*process, Reply, time.Duration, error) {
+	proc, err := s.current(ctx, l.pool.cfg.StartTimeout)
+	if err != nil {
+		if errors.Is(err, context.DeadlineExceeded) {
+			return nil, Reply{}, 0, v1.NewProblem(v1.DeadlineExceeded, "the deadline passed while the lane was being started")
+		}
+		return nil, Reply{}, 0, fmt.Errorf("wait for a lane: %w", err)
+	}
+	if st := s.status(pipeline); !st.Ready {
+		return nil, Reply{}, 0, fmt.Errorf("pipeline %s is not served: %s", pipeline, st.Reason)
+	}
+	start := time.Now()
+	l.pool.atWork(1)
+	proc.working.Store(true)
+	reply, err := proc.exchange(ctx, s.prog.Pipelines[pipeline].Timeout, request, pixels)
+	proc.working.Store(false)
+	l.pool.atWork(-1)
+	return proc, reply, time.Since(start), err
 }
 
 // problem ends the process unless it has answered properly, and says what that
@@ -115,11 +127,14 @@ func (p *process) exchange(ctx context.Context, timeout time.Duration, request f
 		p.kill(why)
 	})()
 	p.nextID++
-	err := lane.WriteFrame(p.conn, request(p.nextID), pixels...)
-	var facts, out []byte
-	if err == nil {
-		facts, out, err = lane.ReadFrame(p.r)
+	if err := lane.WriteFrame(p.conn, request(p.nextID), pixels...); err != nil {
+		err = p.broken(err)
+		if p.diedByItself() {
+			err = errUnasked
+		}
+		return Reply{}, err
 	}
+	facts, out, err := lane.ReadFrame(p.r)
 	if err != nil {
 		return Reply{}, p.broken(err)
 	}

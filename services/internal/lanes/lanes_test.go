@@ -47,7 +47,27 @@ func runTestLane(args []string) error {
 	if err != nil {
 		return err
 	}
-	return lane.Serve(conn, &testLane{args: args, conn: conn})
+	l := &testLane{args: args, conn: conn}
+	if slices.Contains(args, "exit-in-read") {
+		return lane.Serve(&greedy{File: conn}, l)
+	}
+	return lane.Serve(conn, l)
+}
+
+// greedy ends the process in the middle of a large request, as one does that
+// has no memory for it.
+type greedy struct {
+	*os.File
+	read int
+}
+
+func (g *greedy) Read(b []byte) (int, error) {
+	if g.read > 64<<10 {
+		os.Exit(4)
+	}
+	n, err := g.File.Read(b[:min(len(b), 32<<10)])
+	g.read += n
+	return n, err
 }
 
 // testLane does what the pixels of a request say.
@@ -340,11 +360,28 @@ func TestDeadlineAndCancel(t *testing.T) {
 func TestIdleDeathIsNoticed(t *testing.T) {
 	t.Parallel()
 	b := startPool(t, Config{Programs: []Program{program("p")}})
-	before := b.pid(t, "p")
-	syscall.Kill(before, syscall.SIGKILL)
-	gone(t, before)
-	if after := b.pid(t, "p"); after == before {
-		t.Error("a dead process answers")
+	for range 10 { // a request that comes at once has nothing to do with it
+		before := b.pid(t, "p")
+		syscall.Kill(before, syscall.SIGKILL)
+		gone(t, before)
+		if after := b.pid(t, "p"); after == before {
+			t.Error("a dead process answers")
+		}
+	}
+}
+
+// TestRequestThatIsTooMuchToRead: a process that dies before it has the whole
+// request is not the first to do so.
+func TestRequestThatIsTooMuchToRead(t *testing.T) {
+	t.Parallel()
+	b := startPool(t, Config{Programs: []Program{program("p", "exit-in-read")}})
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if _, err := b.ask(t, ctx, "p", strings.Repeat("x", 4<<20)); code(err) != v1.LaneDied {
+		t.Errorf("got %v, want %s", err, v1.LaneDied)
+	}
+	if n := strings.Count(b.log.String(), "exit status 4"); n > 2 {
+		t.Errorf("it ended %d processes", n)
 	}
 }
 

@@ -53,6 +53,10 @@ var (
 	errProtocol = errors.New("protocol")
 )
 
+// errUnasked says that a process was gone before it had the whole request,
+// which therefore is not to blame.
+var errUnasked = errors.New("the process was gone before it was asked")
+
 // startProcess starts the program with one end of a socket pair as its file
 // descriptor 3.
 func startProcess(prog Program, log *slog.Logger) (*process, error) {
@@ -105,6 +109,13 @@ func (p *process) isDead() bool {
 	}
 }
 
+// diedByItself reports whether the process is gone and was not ended by us.
+func (p *process) diedByItself() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.isDead() && p.killed == nil
+}
+
 // kill ends the process and everything that it started. The first reason
 // counts.
 func (p *process) kill(why error) {
@@ -113,8 +124,8 @@ func (p *process) kill(why error) {
 		p.killed = why
 	}
 	p.mu.Unlock()
-	// The group's leader is not reaped before dead is closed, so that the
-	// number is still ours.
+	// dead is closed as soon as the group's leader is reaped: its number is
+	// not given to somebody else so soon.
 	if !p.isDead() {
 		_ = syscall.Kill(-p.pid(), syscall.SIGKILL) // it may have ended by itself
 	}
