@@ -83,11 +83,13 @@ func walk(root string) ([]file, error) {
 		return []file{{root, filepath.Base(root)}}, nil
 	}
 	var out []file
-	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+	// WalkDir does not follow a link; what is below this it does.
+	below := root + string(filepath.Separator) + "."
+	err = filepath.WalkDir(below, func(path string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
 			return err
-		case path != root && strings.HasPrefix(d.Name(), "."):
+		case path != below && strings.HasPrefix(d.Name(), "."):
 			if d.IsDir() {
 				return fs.SkipDir
 			}
