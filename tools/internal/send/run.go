@@ -248,7 +248,9 @@ func (r *run) attempt(ctx context.Context, key string, pic []byte) (v1.Result, e
 	defer cancel()
 	begin := time.Now()
 	result, err := r.send(ctx, key, pic)
-	r.limit.saw(time.Since(begin), overloaded(err))
+	if tooMuch := overloaded(err); err == nil || tooMuch { // what fails says nothing of how long pictures take
+		r.limit.saw(time.Since(begin), tooMuch)
+	}
 	return result, err
 }
 

@@ -1,0 +1,34 @@
+package send
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// TestFailuresAreNoMeasure: quick failures do not make every later picture
+// look slow.
+func TestFailuresAreNoMeasure(t *testing.T) {
+	t.Parallel()
+	down := true
+	r := run{cfg: Config{}, limit: newLimit(0, true), send: func(context.Context, string, []byte) (v1.Result, error) {
+		if down {
+			return v1.Result{}, &failure{err: fmt.Errorf("connection refused"), again: true}
+		}
+		return v1.Result{}, nil
+	}}
+	for range 16 { // the mesh is away
+		r.attempt(t.Context(), "", nil)
+	}
+	down = false
+	for range 2000 { // 32 lanes, 200 ms each
+		at := r.limit.now()
+		r.limit.saw(time.Duration(float64(200*time.Millisecond)*max(1, float64(at)/32)), false)
+	}
+	if n := r.limit.now(); n < 32 {
+		t.Errorf("ends at %d, want what 32 lanes have to do", n)
+	}
+}
