@@ -34,9 +34,10 @@ func (o outcome) final() bool {
 }
 
 // resume reads what an earlier run wrote, cuts off a last line that was not
-// finished, and returns the files that need not be sent again.
-func resume(path string) (map[string]bool, error) {
-	sent := map[string]bool{}
+// finished, and returns the files that need not be sent again, each with what
+// became of it.
+func resume(path string) (map[string]v1.Status, error) {
+	sent := map[string]v1.Status{}
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return sent, nil
@@ -59,7 +60,9 @@ func resume(path string) (map[string]bool, error) {
 		if err := json.Unmarshal(line, &o); err != nil || o.File == "" {
 			return nil, fmt.Errorf("resume: line %d of %s is not one that send wrote", n, path)
 		}
-		sent[o.File] = o.final()
+		if delete(sent, o.File); o.final() {
+			sent[o.File] = o.Status
+		}
 		whole += int64(len(line))
 	}
 	if err := f.Truncate(whole); err != nil {

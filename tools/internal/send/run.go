@@ -27,7 +27,7 @@ type run struct {
 	id     string // of the run
 
 	progress *progress
-	failed   []string
+	failed   []string // those that a run before has found to fail included
 }
 
 // ahead bounds the outcomes that wait for an earlier one to be written.
@@ -63,27 +63,31 @@ func (r *run) do(ctx context.Context, files []file, stdout io.Writer) (err error
 	switch n := len(r.failed); {
 	case n == 0:
 		return nil
-	case n == len(todo):
+	case n == len(files):
 		return &ExitError{exitFailure, fmt.Errorf("all of %d pictures failed", n)}
 	default:
-		return &ExitError{exitPartial, fmt.Errorf("%d of %d pictures failed", n, len(todo))}
+		return &ExitError{exitPartial, fmt.Errorf("%d of %d pictures failed", n, len(files))}
 	}
 }
 
 // left gives the files that are still to be sent.
 func (r *run) left(files []file) (todo []file, skipped int, err error) {
-	sent := map[string]bool{}
+	sent := map[string]v1.Status{}
 	if r.cfg.Resume {
 		if sent, err = resume(r.cfg.Out); err != nil {
 			return nil, 0, err
 		}
 	}
 	for _, f := range files {
-		if sent[f.path] {
-			skipped++
-		} else {
+		status, ok := sent[f.path]
+		switch {
+		case !ok:
 			todo = append(todo, f)
+			continue
+		case status != v1.Done:
+			r.failed = append(r.failed, f.path)
 		}
+		skipped++
 	}
 	return todo, skipped, nil
 }
