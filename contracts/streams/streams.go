@@ -64,8 +64,10 @@ const (
 	HeaderAllowance = 64 << 10
 )
 
-// MaxDeliveries is how often a message is handed out before JetStream gives
-// up on it; workers put it in quarantine one delivery earlier.
+// MaxDeliveries is the delivery at which a worker no longer tries a message,
+// but answers with too-many-deliveries and puts it in quarantine. JetStream
+// itself does not give up: a job whose end cannot be stored then would have
+// none.
 const MaxDeliveries = 6
 
 // AckWait is how long a worker may be silent about a message it holds. A
@@ -184,8 +186,8 @@ func Consumers(cfg Config) []Consumer {
 	for _, p := range cfg.Pipelines {
 		for _, prio := range subject.Priorities() {
 			cs = append(cs,
-				durable(Images, WorkConsumer(subject.Detect, p, prio), subject.ImagesOf(p, prio), AckWait, MaxDeliveries),
-				durable(Crops, WorkConsumer(subject.Classify, p, prio), subject.CropsOf(p, prio), AckWait, MaxDeliveries))
+				durable(Images, WorkConsumer(subject.Detect, p, prio), subject.ImagesOf(p, prio), AckWait, -1),
+				durable(Crops, WorkConsumer(subject.Classify, p, prio), subject.CropsOf(p, prio), AckWait, -1))
 		}
 	}
 	// What is safe to repeat is never given up by JetStream. Fetches and
