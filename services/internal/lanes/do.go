@@ -32,7 +32,7 @@ func (l *Lane) Do(ctx context.Context, pipeline string, request func(id uint64) 
 		return Reply{}, fmt.Errorf("no lane program serves pipeline %s", pipeline)
 	}
 	proc, reply, took, err := l.ask(ctx, s, pipeline, request, pixels)
-	if errors.Is(err, errUnasked) { // once: a request whose size ends processes is to blame after all
+	if err != nil && ctx.Err() == nil && notToBlame(proc, err) { // once: when it happens again, the request is to blame
 		proc, reply, took, err = l.ask(ctx, s, pipeline, request, pixels)
 	}
 	if proc == nil {
@@ -51,6 +51,17 @@ func (l *Lane) Do(ctx context.Context, pipeline string, request func(id uint64) 
 	}
 	l.pool.metrics.jobs.WithLabelValues(pipeline, outcome).Inc()
 	return reply, err
+}
+
+// notToBlame reports whether a process went away for another reason than the
+// request that it had: it was gone before, or an earlier request has left it
+// too large.
+func notToBlame(proc *process, err error) bool {
+	if errors.Is(err, errUnasked) {
+		return true
+	}
+	var grown memoryError
+	return errors.As(err, &grown) && proc.jobs.Load() > 0 && grown.by != proc.jobs.Load()
 }
 
 // ask puts the request to the process that the slot has now, which is nil when

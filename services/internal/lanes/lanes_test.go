@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"github.com/sightmesh/sightmesh/contracts/lane"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
@@ -118,6 +119,12 @@ func (l *testLane) Detect(d lane.Detect, order []byte) (lane.Detected, [][]byte,
 			l.hold = append(l.hold, b)
 			time.Sleep(5 * time.Millisecond)
 		}
+	case "leave": // more memory than it is given, at once, and answers
+		b, err := unix.Mmap(-1, 0, 150<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE|unix.MAP_POPULATE)
+		if err != nil {
+			return lane.Detected{}, nil, err
+		}
+		l.hold = append(l.hold, b)
 	case "garbage":
 		l.conn.Write([]byte("\x00\x00\x00\x03\x00\x00\x00\x00{]}"))
 		select {}

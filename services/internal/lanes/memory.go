@@ -32,17 +32,38 @@ func (p *Pool) watchMemory(ctx context.Context) {
 				s.mu.Unlock()
 				// Idle ones do not grow; the last look after a request is
 				// enough.
-				if proc == nil || proc.isDead() || (!proc.working.Load() && proc.measured == proc.jobs.Load()) {
+				if proc == nil || proc.isDead() {
 					continue
 				}
-				proc.measured = proc.jobs.Load()
+				answered := proc.jobs.Load()
+				same := proc.measured == answered
+				if same && !proc.working.Load() {
+					continue
+				}
+				proc.measured = answered
 				if rss, err := residentBytes(proc.pid()); err == nil && rss > p.cfg.MemoryLimit {
-					proc.kill(errMemory)
+					// What was small when the last look was taken at the same
+					// request has grown by it; else an earlier one may have
+					// left it large.
+					by := memoryError{by: answered}
+					if !same {
+						by.by = unknown
+					}
+					proc.kill(by)
 				}
 			}
 		}
 	}
 }
+
+// memoryError ends a process that has grown over the limit, by the request
+// that came after so many answered ones.
+type memoryError struct{ by int64 }
+
+const unknown = -1
+
+func (memoryError) Error() string { return errMemory.Error() }
+func (memoryError) Unwrap() error { return errMemory }
 
 // residentBytes reads the resident size of a process.
 func residentBytes(pid int) (int64, error) {
