@@ -6,6 +6,7 @@ package results
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -163,10 +164,13 @@ func (s *Service) reply(ctx context.Context, m jetstream.Msg) {
 		telemetry.Inject(ctx, h)
 		if err := s.conn.PublishMsg(&nats.Msg{Subject: to, Header: h, Data: m.Data()}); err != nil {
 			s.log.WarnContext(ctx, "cannot reply", "error", err)
-			s.again(m)
-			return
+			if !errors.Is(err, nats.ErrBadSubject) { // which is none the next time either
+				s.again(m)
+				return
+			}
+		} else {
+			s.replies.Inc()
 		}
-		s.replies.Inc()
 	}
 	var r struct{ Status v1.Status }
 	if err := json.Unmarshal(m.Data(), &r); err != nil {
@@ -174,6 +178,10 @@ func (s *Service) reply(ctx context.Context, m jetstream.Msg) {
 		return
 	}
 	item, url := m.Headers().Get(v1.HeaderReport), m.Headers().Get(v1.HeaderCallback)
+	if _, err := v1.ParseReportItem(item); item != "" && err != nil {
+		s.log.Warn("an answer is of no report", "subject", m.Subject(), "error", err)
+		item = ""
+	}
 	if item == "" && url == "" {
 		s.tell(taken.Job.ID, r.Status)
 		s.done(m)
