@@ -107,10 +107,13 @@ func (k *Keeper) finish(ctx context.Context, report string, total int) (v1.Count
 	if err != nil {
 		return counts, fmt.Errorf("count outcomes of %s: %w", report, err)
 	}
+	// A job that was answered twice, long apart, may have an outcome of each
+	// kind: it is one image.
+	done := subject.Report(report) + "." + string(v1.Done) + "."
 	for name := range info.State.Subjects {
-		if strings.HasPrefix(name, subject.Report(report)+"."+string(v1.Done)+".") {
+		if strings.HasPrefix(name, done) {
 			counts.Done++
-		} else {
+		} else if _, both := info.State.Subjects[done+name[strings.LastIndexByte(name, '.')+1:]]; !both {
 			counts.Failed++
 		}
 	}
