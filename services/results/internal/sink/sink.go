@@ -91,6 +91,7 @@ func (s *Sink) Run(ctx context.Context) error {
 		return fmt.Errorf("open consumer %s: %w", streams.SinkConsumer, err)
 	}
 	for delay := firstDelay; ctx.Err() == nil; delay = min(2*delay, longDelay) {
+		s.measure(ctx, c) // also while the database is away
 		worked, err := s.connected(ctx, c)
 		if err == nil {
 			break
@@ -126,9 +127,7 @@ func (s *Sink) connected(ctx context.Context, c jetstream.Consumer) (worked bool
 		if err != nil {
 			return worked, err
 		}
-		if info, err := c.Info(ctx); err == nil {
-			s.lag.Set(float64(info.NumPending) + float64(info.NumAckPending))
-		}
+		s.measure(ctx, c)
 		if len(batch) == 0 {
 			continue
 		}
@@ -138,6 +137,13 @@ func (s *Sink) connected(ctx context.Context, c jetstream.Consumer) (worked bool
 			return worked, err
 		}
 		worked = true
+	}
+}
+
+// measure counts what waits to be written.
+func (s *Sink) measure(ctx context.Context, c jetstream.Consumer) {
+	if info, err := c.Info(ctx); err == nil {
+		s.lag.Set(float64(info.NumPending) + float64(info.NumAckPending))
 	}
 }
 
@@ -191,7 +197,7 @@ func giveBack(batch []jetstream.Msg, delay time.Duration) {
 }
 
 // write commits a batch and acknowledges it. When the database refuses a row
-// itself, each is written alone, and the one it refuses is dropped.
+// itself, or it cannot be sent, each is written alone, and that one is dropped.
 func (s *Sink) write(ctx context.Context, conn *pgx.Conn, batch []jetstream.Msg) error {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
@@ -218,7 +224,7 @@ func (s *Sink) write(ctx context.Context, conn *pgx.Conn, batch []jetstream.Msg)
 			_ = m.Ack() // when it is lost, the answer comes again and changes nothing
 		}
 		return nil
-	case !refused(err):
+	case !refused(err) && (ctx.Err() != nil || conn.IsClosed() || fromDatabase(err)):
 		return err
 	case len(rows) == 1:
 		s.drop(good[0], err)
@@ -235,6 +241,13 @@ func (s *Sink) write(ctx context.Context, conn *pgx.Conn, batch []jetstream.Msg)
 func (s *Sink) drop(m jetstream.Msg, why error) {
 	s.log.Error("an answer cannot be written to the database", "subject", m.Subject(), "error", why)
 	_ = m.TermWithReason("cannot be written to the database")
+}
+
+// fromDatabase reports whether the database has said err. What is neither said
+// by it nor an end of the connection is a value that cannot be sent at all.
+func fromDatabase(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg)
 }
 
 // refused reports whether the database objects to what is written: data
