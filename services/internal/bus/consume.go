@@ -52,7 +52,7 @@ func StartProcess(ctx context.Context, tracer trace.Tracer, t Taken) (context.Co
 
 // Consume hands every message of a durable consumer to handle, one at a time,
 // until ctx ends; then it lets those that were received be handled and
-// returns. It suits quick handlers: a batch of messages is held.
+// returns. It is an error when the consumer is removed meanwhile. It suits quick handlers: a batch of messages is held.
 func Consume(ctx context.Context, js jetstream.JetStream, stream, consumer string, handle func(jetstream.Msg)) error {
 	c, err := js.Consumer(ctx, stream, consumer)
 	if ctx.Err() != nil {
@@ -68,7 +68,13 @@ func Consume(ctx context.Context, js jetstream.JetStream, stream, consumer strin
 	if err != nil {
 		return fmt.Errorf("consume %s of %s: %w", consumer, stream, err)
 	}
-	<-ctx.Done()
+	select {
+	case <-ctx.Done():
+	case <-cc.Closed():
+		// The library gives up on a consumer that was removed, and would not
+		// look for one that is made again.
+		return fmt.Errorf("consume %s of %s: the consumer is gone", consumer, stream)
+	}
 	cc.Drain()
 	<-cc.Closed()
 	return nil
