@@ -86,7 +86,7 @@ type puller struct {
 
 // newPuller subscribes to the replies; the caller calls close.
 func newPuller(nc *nats.Conn, sources []*source, wait time.Duration) (*puller, error) {
-	p := &puller{nc: nc, sources: slices.Clone(sources), wait: wait, inbox: nc.NewInbox()}
+	p := &puller{nc: nc, sources: slices.Clone(sources), wait: wait}
 	var err error
 	if p.now, err = json.Marshal(pullRequest{Batch: 1, NoWait: true}); err != nil {
 		return nil, fmt.Errorf("make pull request: %w", err)
@@ -94,10 +94,18 @@ func newPuller(nc *nats.Conn, sources []*source, wait time.Duration) (*puller, e
 	if p.later, err = json.Marshal(pullRequest{Batch: 1, Expires: wait}); err != nil {
 		return nil, fmt.Errorf("make pull request: %w", err)
 	}
-	if p.replies, err = nc.SubscribeSync(p.inbox + ".*"); err != nil {
-		return nil, fmt.Errorf("subscribe for work: %w", err)
+	if err := p.subscribe(); err != nil {
+		return nil, err
 	}
 	return p, nil
+}
+
+func (p *puller) subscribe() (err error) {
+	p.inbox = p.nc.NewInbox()
+	if p.replies, err = p.nc.SubscribeSync(p.inbox + ".*"); err != nil {
+		return fmt.Errorf("subscribe for work: %w", err)
+	}
+	return nil
 }
 
 func (p *puller) close() error { return p.replies.Unsubscribe() }
@@ -163,7 +171,10 @@ func (p *puller) ask(s *source) (*nats.Msg, error) {
 		m, err := p.replies.NextMsg(p.wait)
 		switch {
 		case err != nil:
-			return nil, fmt.Errorf("ask %s for work: %w", s.consumer, err)
+			// A message that comes later is not to lie here while the answer
+			// to the next question is worked on: nobody would keep it alive.
+			p.replies.Unsubscribe() //nolint:errcheck // fails only when the connection is gone
+			return nil, fmt.Errorf("ask %s for work: %w", s.consumer, errors.Join(err, p.subscribe()))
 		case isWork(m):
 			s.note(m)
 			return m, nil
