@@ -232,6 +232,9 @@ func (r *run) one(working, running context.Context, f file) (outcome, bool) {
 			if !failed.again || o.Attempts == r.cfg.Attempts {
 				return o, true
 			}
+			if failed.problem != nil && failed.problem.Job != "" {
+				name += "+" // the key stands for a job that has failed, and would give its answer again
+			}
 			if !pause(running, delay(o.Attempts, failed.retryAfter)) {
 				return o, false
 			}

@@ -1,0 +1,33 @@
+package send
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// TestJobThatFailedIsNotAskedForAgain: an attempt after a job that failed in a
+// way that may pass is another job, since a key always gives the first's answer.
+func TestJobThatFailedIsNotAskedForAgain(t *testing.T) {
+	t.Parallel()
+	first := ""
+	mesh := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if key := r.Header.Get("Idempotency-Key"); first == "" || key == first {
+			first = key
+			p := v1.NewProblem(v1.Internal, "as ordered")
+			p.Job = "job1"
+			w.WriteHeader(p.Status)
+			json.NewEncoder(w).Encode(p)
+			return
+		}
+		done(w, "job2")
+	}))
+	t.Cleanup(mesh.Close)
+	out, _, code := command(t, t.Context(), Config{URL: mesh.URL, Paths: []string{folder(t, "a.jpg")}, Concurrency: "1", Attempts: 3})
+	if code != 0 || out["a.jpg"].Attempts != 2 {
+		t.Errorf("code %d: %+v", code, out["a.jpg"])
+	}
+}
