@@ -237,6 +237,7 @@ func TestInteropPostgres(t *testing.T) {
 	for _, msg := range []struct{ job, body string }{
 		{"nul", `{"id":"nul","pipeline":"text","status":"done","regions":[],"text":"again"}`},
 		{"poison", `no JSON`},
+		{"wide", `{"id":"wide","pipeline":"text","status":"done","image":{"width":3000000000,"height":1}}`}, // no int4
 		{"last", `{"id":"last","pipeline":"text","status":"done","regions":[{"label":"text","score":1,"box":{},"fraction":{}}]}`},
 	} {
 		if err := nc.Publish(subject.Results("text", msg.job), []byte(msg.body)); err != nil {

@@ -52,7 +52,8 @@ func StartProcess(ctx context.Context, tracer trace.Tracer, t Taken) (context.Co
 
 // Consume hands every message of a durable consumer to handle, one at a time,
 // until ctx ends; then it lets those that were received be handled and
-// returns. It is an error when the consumer is removed meanwhile. It suits quick handlers: a batch of messages is held.
+// returns. It is an error when the consumer is removed meanwhile. It suits quick
+// handlers: a batch of messages is held.
 func Consume(ctx context.Context, js jetstream.JetStream, stream, consumer string, handle func(jetstream.Msg)) error {
 	c, err := js.Consumer(ctx, stream, consumer)
 	if ctx.Err() != nil {

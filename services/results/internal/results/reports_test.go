@@ -101,6 +101,25 @@ func TestReportFromManifestToCallback(t *testing.T) {
 	}
 }
 
+// TestImageWithTwoOutcomes counts once, as done: its job was answered twice,
+// more than two minutes apart.
+func TestImageWithTwoOutcomes(t *testing.T) {
+	b := newBench(t, 1)
+	now := time.Now().UTC()
+	b.publish(t, subject.Report("r9"), nil, v1.Manifest{ID: "r9", Pipeline: "text", Accepted: now, Deadline: now.Add(time.Hour), Images: []v1.ReportSource{{}, {}}})
+	b.publish(t, subject.ReportOutcome("r9", string(v1.Failed), 0), nil, v1.Result{ID: "r9-0", Status: v1.Failed})
+	for n := range 2 {
+		item := v1.ReportItem{Report: "r9", N: n, Total: 2}
+		b.finishImage(t, item, v1.Done, nats.Header{v1.HeaderReport: {item.String()}})
+	}
+	// The report, three outcomes, the end.
+	end := b.queued(t, streams.Reports, 5)[4]
+	var r v1.Report
+	if err := json.Unmarshal(end.Data, &r); err != nil || end.Subject != subject.ReportFinished("r9") || r.Counts != (v1.Counts{Total: 2, Done: 2}) {
+		t.Errorf("%s says %s, %v", end.Subject, end.Data, err)
+	}
+}
+
 func TestCallbackOfAJobIsQueuedOnceAndItsStateIsSeen(t *testing.T) {
 	b := newBench(t, 1)
 	h := nats.Header{v1.HeaderCallback: {"https://client.example/done"}}

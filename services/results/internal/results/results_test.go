@@ -243,6 +243,38 @@ func TestLookupFollowsAJob(t *testing.T) {
 	}
 }
 
+// TestHeadersThatMakeNoSenseAreNotLooped: an answer whose headers cannot be
+// followed is answered once, and that is the end of it.
+func TestHeadersThatMakeNoSenseAreNotLooped(t *testing.T) {
+	b := newBench(t, 1)
+	replies, err := b.nc.SubscribeSync("my.reply")
+	if err != nil {
+		t.Fatal(err)
+	}
+	headers := map[string]nats.Header{
+		"report": {v1.HeaderReport: {"no report"}, v1.HeaderReply: {"my.reply"}},
+		"reply":  {v1.HeaderReply: {"my reply"}},
+		"huge":   {v1.HeaderReport: {"r/0/99999999999999999999"}},
+	}
+	for id, h := range headers {
+		b.publish(t, subject.Results("text", id), h, v1.Result{ID: id, Pipeline: "text", Status: v1.Done})
+	}
+	c, err := b.js.Consumer(t.Context(), streams.Results, streams.ResultsConsumer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	await(t, "all answers are acknowledged", func() bool {
+		i, err := c.Info(t.Context())
+		return err == nil && i.AckFloor.Stream == uint64(len(headers))
+	})
+	if err := b.nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if n, _, _ := replies.Pending(); n != 1 {
+		t.Errorf("%d replies, want 1", n)
+	}
+}
+
 func TestGarbageIsDroppedNotLooped(t *testing.T) {
 	b := newBench(t, 1)
 	b.publish(t, subject.Prefix+"parts.text.good.notanumber", nil, []byte("{}"))
