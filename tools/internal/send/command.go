@@ -97,6 +97,8 @@ func Command(ctx context.Context, cfg Config, stdin io.Reader, stdout, stderr io
 		return &ExitError{exitUsage, errors.New("resume: needs the file of --out")}
 	case !subject.Priority(cfg.Priority).Valid():
 		return &ExitError{exitUsage, fmt.Errorf("priority: %q, want interactive or bulk", cfg.Priority)}
+	case cfg.NATS != "" && cfg.Priority != string(subject.Interactive):
+		return &ExitError{exitUsage, errors.New("priority: over NATS every picture is interactive")}
 	case cfg.NATS != "" && cfg.Pipeline == "":
 		return &ExitError{exitUsage, errors.New("nats: needs --pipeline")}
 	case cfg.Attempts < 1:

@@ -16,8 +16,8 @@ import (
 // file is a picture to send.
 type file struct {
 	path string
-	// name is the path below the folder or list in which it was found: what a
-	// drawn picture is called.
+	// name is what a drawn picture is called: the path below the folder or
+	// list in which it was found, or all of the path where that is taken.
 	name string
 }
 
@@ -30,13 +30,17 @@ var extensions = []string{".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".ti
 // listed once.
 func find(args []string, stdin io.Reader) ([]file, error) {
 	var out []file
-	seen := map[string]bool{}
+	seen, named := map[string]bool{}, map[string]bool{}
 	add := func(files ...file) {
 		for _, f := range files {
-			if !seen[f.path] {
-				seen[f.path] = true
-				out = append(out, f)
+			if seen[f.path] {
+				continue
 			}
+			if named[f.name] {
+				f.name = filepath.Join("/", f.path)[1:] // never above the folder of the drawn ones
+			}
+			seen[f.path], named[f.name] = true, true
+			out = append(out, f)
 		}
 	}
 	for _, arg := range args {
