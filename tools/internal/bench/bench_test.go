@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -62,6 +63,41 @@ func TestClosedLoop(t *testing.T) {
 // TestOpenLoopSeesAStall: one request that hangs delays none in a closed loop
 // of its own, but in an open one those behind it count from when they should
 // have begun.
+// TestThroughputIsOfTheTimeThatCounts: that the last requests are waited for
+// makes it no smaller, and those that are answered later no larger.
+func TestThroughputIsOfTheTimeThatCounts(t *testing.T) {
+	for name, load := range map[string]Load{
+		"closed loop":                {Concurrency: 3, WarmUp: time.Second, Duration: 3 * time.Second},
+		"open loop, at its capacity": {Concurrency: 3, Rate: 100, WarmUp: time.Second, Duration: 3 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r, err := Run(t.Context(), func(_ context.Context, p Picture) (v1.Result, error) {
+					time.Sleep(300 * time.Millisecond)
+					return result(p.Name), nil
+				}, pictures, load, nil)
+				if err != nil || r.PerSecond < 9.2 || r.PerSecond > 10.5 || r.Seconds != 3 {
+					t.Errorf("%+v, %v, want 10 a second", r, err)
+				}
+			})
+		})
+	}
+}
+
+func TestEndedWhileItWarmsUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		r, err := Run(ctx, func(_ context.Context, p Picture) (v1.Result, error) {
+			time.Sleep(300 * time.Millisecond)
+			return result(p.Name), nil
+		}, pictures, Load{Concurrency: 1, WarmUp: time.Minute, Duration: time.Minute}, nil)
+		if err != nil || r.PerSecond != 0 || r.Seconds != 0 {
+			t.Errorf("%+v, %v", r, err)
+		}
+	})
+}
+
 func TestOpenLoopSeesAStall(t *testing.T) {
 	t.Parallel()
 	var n atomic.Int64

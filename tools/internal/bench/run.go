@@ -67,9 +67,14 @@ type Hop struct {
 	P99 float64 `json:"p99"`
 }
 
-// recorder collects what requests came to.
+// recorder collects what requests came to. Latencies are those of requests that
+// began in the time that counts, waited for to their end; the throughput is of
+// answers that came in it, whenever their requests began.
 type recorder struct {
+	count, end time.Time
+
 	mu         sync.Mutex
+	answered   int // within count and end
 	latency    *hdrhistogram.Histogram
 	hops       map[string]*hdrhistogram.Histogram
 	errors     map[string]int
@@ -82,8 +87,8 @@ const longest = int64(10 * time.Minute / time.Microsecond)
 
 func newHistogram() *hdrhistogram.Histogram { return hdrhistogram.New(1, longest, 3) }
 
-func newRecorder(expect map[string]v1.Result) *recorder {
-	r := &recorder{latency: newHistogram(), hops: map[string]*hdrhistogram.Histogram{}, errors: map[string]int{}, first: map[string]v1.Result{}}
+func newRecorder(expect map[string]v1.Result, count, end time.Time) *recorder {
+	r := &recorder{count: count, end: end, latency: newHistogram(), hops: map[string]*hdrhistogram.Histogram{}, errors: map[string]int{}, first: map[string]v1.Result{}}
 	for name, result := range expect {
 		r.first[name] = bare(result)
 	}
@@ -95,9 +100,15 @@ func bare(r v1.Result) v1.Result {
 	return v1.Result{Pipeline: r.Pipeline, Status: r.Status, Image: r.Image, Regions: r.Regions, Text: r.Text}
 }
 
-func (r *recorder) record(p Picture, result v1.Result, err error, took time.Duration, counted bool) {
+// record notes a request that began, or should have begun, at a time and has
+// ended now.
+func (r *recorder) record(p Picture, result v1.Result, err error, at time.Time) {
+	now := time.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if err == nil && now.After(r.count) && !now.After(r.end) {
+		r.answered++
+	}
 	if err == nil {
 		want, ok := r.first[p.Name]
 		if !ok {
@@ -106,14 +117,14 @@ func (r *recorder) record(p Picture, result v1.Result, err error, took time.Dura
 			r.mismatched++
 		}
 	}
-	if !counted {
+	if !at.After(r.count) {
 		return
 	}
 	if err != nil {
 		r.errors[err.Error()]++
 		return
 	}
-	r.latency.RecordValue(min(took.Microseconds(), longest)) //nolint:errcheck // it is in range
+	r.latency.RecordValue(min(now.Sub(at).Microseconds(), longest)) //nolint:errcheck // it is in range
 	if t := result.Timings; t != nil {
 		for name, ms := range map[string]float64{"queue": t.Queue, "decode": t.Decode, "detect": t.Detect, "classify": t.Classify, "join": t.Join, "reply": t.Reply} {
 			h := r.hops[name]
@@ -129,8 +140,11 @@ func (r *recorder) record(p Picture, result v1.Result, err error, took time.Dura
 func (r *recorder) report(load Load, took time.Duration) Report {
 	out := Report{
 		Load: load.String(), Seconds: took.Seconds(), Done: int(r.latency.TotalCount()),
-		PerSecond: float64(r.latency.TotalCount()) / took.Seconds(), Latency: percentiles(r.latency),
-		Hops: map[string]Hop{}, Errors: r.errors, Mismatched: r.mismatched, Missed: r.missed, histogram: r.latency,
+		Latency: percentiles(r.latency),
+		Hops:    map[string]Hop{}, Errors: r.errors, Mismatched: r.mismatched, Missed: r.missed, histogram: r.latency,
+	}
+	if took > 0 { // or it was ended while it warmed up
+		out.PerSecond = float64(r.answered) / took.Seconds()
 	}
 	for name, h := range r.hops {
 		out.Hops[name] = Hop{P50: ms(h.ValueAtQuantile(50)), P99: ms(h.ValueAtQuantile(99))}
@@ -165,29 +179,32 @@ func Run(ctx context.Context, send Sender, pictures []Picture, load Load, expect
 	if load.Concurrency < 1 {
 		return Report{}, fmt.Errorf("concurrency: %d, want 1 or more", load.Concurrency)
 	}
-	rec := newRecorder(expect)
 	began := time.Now()
 	count := began.Add(load.WarmUp)
-	end := count.Add(load.Duration)
+	rec := newRecorder(expect, count, count.Add(load.Duration))
 	// Requests under way at the end are waited for, so that slow ones count.
 	run := closedLoop
 	if load.Rate > 0 {
 		run = openLoop
 	}
-	run(ctx, send, pictures, load, rec, began, count, end)
-	return rec.report(load, time.Since(count)), nil
+	run(ctx, send, pictures, load, rec, began)
+	took := load.Duration
+	if ctx.Err() != nil {
+		took = max(0, min(took, time.Since(count)))
+	}
+	return rec.report(load, took), nil
 }
 
-func closedLoop(ctx context.Context, send Sender, pictures []Picture, load Load, rec *recorder, _, count, end time.Time) {
+func closedLoop(ctx context.Context, send Sender, pictures []Picture, load Load, rec *recorder, _ time.Time) {
 	var wg sync.WaitGroup
 	for c := range load.Concurrency {
 		wg.Go(func() {
-			for i := c; ctx.Err() == nil && time.Now().Before(end); i++ {
+			for i := c; ctx.Err() == nil && time.Now().Before(rec.end); i++ {
 				p := pictures[i%len(pictures)]
 				at := time.Now()
 				result, err := send(ctx, p)
 				if ctx.Err() == nil {
-					rec.record(p, result, err, time.Since(at), at.After(count))
+					rec.record(p, result, err, at)
 				}
 			}
 		})
@@ -195,14 +212,14 @@ func closedLoop(ctx context.Context, send Sender, pictures []Picture, load Load,
 	wg.Wait()
 }
 
-func openLoop(ctx context.Context, send Sender, pictures []Picture, load Load, rec *recorder, began, count, end time.Time) {
+func openLoop(ctx context.Context, send Sender, pictures []Picture, load Load, rec *recorder, began time.Time) {
 	var wg sync.WaitGroup
 	free := make(chan struct{}, load.Concurrency)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for i := 0; ; i++ {
 		at := began.Add(time.Duration(float64(i) / load.Rate * float64(time.Second)))
-		if at.After(end) {
+		if at.After(rec.end) {
 			break
 		}
 		timer.Reset(time.Until(at))
@@ -215,7 +232,7 @@ func openLoop(ctx context.Context, send Sender, pictures []Picture, load Load, r
 		select {
 		case free <- struct{}{}:
 		default:
-			if at.After(count) {
+			if at.After(rec.count) {
 				rec.mu.Lock()
 				rec.missed++
 				rec.mu.Unlock()
@@ -227,7 +244,7 @@ func openLoop(ctx context.Context, send Sender, pictures []Picture, load Load, r
 			defer func() { <-free }()
 			result, err := send(ctx, p)
 			if ctx.Err() == nil {
-				rec.record(p, result, err, time.Since(at), at.After(count))
+				rec.record(p, result, err, at)
 			}
 		})
 	}
