@@ -141,13 +141,20 @@ func New(p *run.Process, o Options) (run.Service, error) {
 	})
 	s.server = &http.Server{
 		Handler:           s.api,
-		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    32 << 10,
+		ReadHeaderTimeout: headerTimeout,
+		// Also of a body that no handler reads: net/http reads it before it
+		// answers, and would wait for ever. A handler that reads the body sets
+		// a limit of its own.
+		ReadTimeout:    headerTimeout + o.bodyTimeout,
+		IdleTimeout:    2 * time.Minute,
+		MaxHeaderBytes: 32 << 10,
 	}
 	run.Listening(p.Logger, "http", s.listener.Addr().String())
 	return s, nil
 }
+
+// headerTimeout is how long the header of a request may take to arrive.
+const headerTimeout = 10 * time.Second
 
 // makeClients makes what speaks to addresses that clients name.
 func (s *service) makeClients(p *run.Process, o Options) error {

@@ -1,0 +1,38 @@
+package ingress
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestBodyThatNeverComes: a request is answered, or its connection closed, also
+// when no handler reads the body.
+func TestBodyThatNeverComes(t *testing.T) {
+	d := open(t, "--body-timeout", "300ms")
+	d.workers(t, 2, 10)
+	for _, head := range []string{
+		"POST /v1/images HTTP/1.1\r\n", "POST /v1/images?pipeline=nosuch HTTP/1.1\r\n",
+		"POST /v1/images HTTP/1.1\r\nContent-Type: text/plain\r\n", "GET /v1/pipelines HTTP/1.1\r\n", "POST /nothing HTTP/1.1\r\n",
+	} {
+		t.Run(head, func(t *testing.T) {
+			t.Parallel()
+			c, err := net.Dial("tcp", strings.TrimPrefix(d.url, "http://"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			fmt.Fprintf(c, "%sHost: x\r\nContent-Length: 100\r\n\r\n", head)
+			c.SetReadDeadline(time.Now().Add(headerTimeout + 20*time.Second))
+			res, err := http.ReadResponse(bufio.NewReader(c), nil)
+			if err != nil {
+				t.Fatalf("no answer: %v", err)
+			}
+			res.Body.Close()
+		})
+	}
+}
