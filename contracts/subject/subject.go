@@ -116,6 +116,10 @@ func JobOfKey(sum string) string { return Prefix + "jobs.key." + sum }
 // CallbackState is where it is kept how the callback of a job or report goes.
 func CallbackState(id string) string { return Prefix + "jobs.callback." + id }
 
+// FetchState is where it is kept how often the image of a report was fetched
+// in vain.
+func FetchState(job string) string { return Prefix + "jobs.fetch." + job }
+
 // Callbacks is where the callback of a job or report waits to be sent.
 func Callbacks(id string) string { return Prefix + "callbacks." + id }
 

@@ -129,9 +129,31 @@ func transient(format string, args ...any) *Failure {
 	return &Failure{Problem: v1.NewProblem(v1.FetchFailed, format, args...).WithField("url"), Transient: true}
 }
 
-// Fetch gets what is at raw. Every error is a [*Failure], unless ctx was
-// cancelled.
+// ErrBusy says that as many pictures as may be are being fetched from a host.
+var ErrBusy = errors.New("as many pictures as may be are being fetched from this host")
+
+// Fetch gets what is at raw, once its host has a slot. Every error is a
+// [*Failure], unless ctx was cancelled.
 func (f *Fetcher) Fetch(ctx context.Context, raw string) ([]byte, error) {
+	return f.fetch(ctx, raw, func(host string) (func(), error) {
+		// Waiting for others is not the time of the host.
+		ctx, cancel := context.WithTimeout(ctx, f.cfg.Timeout)
+		defer cancel()
+		leave, err := f.hosts.enter(ctx, host)
+		if errors.Is(err, context.DeadlineExceeded) {
+			return nil, transient("other pictures of its host took longer than %v", f.cfg.Timeout)
+		}
+		return leave, err
+	})
+}
+
+// TryFetch is Fetch that does not wait for a slot of the host: the error is
+// [ErrBusy] when there is none.
+func (f *Fetcher) TryFetch(ctx context.Context, raw string) ([]byte, error) {
+	return f.fetch(ctx, raw, f.hosts.tryEnter)
+}
+
+func (f *Fetcher) fetch(ctx context.Context, raw string, enter func(host string) (leave func(), err error)) ([]byte, error) {
 	u, err := url.Parse(raw)
 	if err != nil {
 		return nil, final(v1.URLRefused, "it is not a URL")
@@ -139,13 +161,16 @@ func (f *Fetcher) Fetch(ctx context.Context, raw string) ([]byte, error) {
 	if err := check(u); err != nil {
 		return nil, f.failure(ctx, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, f.cfg.Timeout)
-	defer cancel()
-	leave, err := f.hosts.enter(ctx, u.Host)
+	leave, err := enter(u.Host)
+	if errors.Is(err, ErrBusy) {
+		return nil, err
+	}
 	if err != nil {
 		return nil, f.failure(ctx, err)
 	}
 	defer leave()
+	ctx, cancel := context.WithTimeout(ctx, f.cfg.Timeout)
+	defer cancel()
 	pic, err := f.get(ctx, u)
 	if err != nil {
 		return nil, f.failure(ctx, err)

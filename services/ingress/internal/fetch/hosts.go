@@ -22,6 +22,20 @@ type host struct {
 
 // enter waits for a slot of a host; leave gives it back.
 func (h *hosts) enter(ctx context.Context, name string) (leave func(), err error) {
+	return h.take(name, func(slots *semaphore.Weighted) error { return slots.Acquire(ctx, 1) })
+}
+
+// tryEnter takes a slot of a host that is free, or says [ErrBusy].
+func (h *hosts) tryEnter(name string) (leave func(), err error) {
+	return h.take(name, func(slots *semaphore.Weighted) error {
+		if !slots.TryAcquire(1) {
+			return ErrBusy
+		}
+		return nil
+	})
+}
+
+func (h *hosts) take(name string, acquire func(*semaphore.Weighted) error) (leave func(), err error) {
 	h.mu.Lock()
 	one := h.used[name]
 	if one == nil {
@@ -37,7 +51,7 @@ func (h *hosts) enter(ctx context.Context, name string) (leave func(), err error
 			delete(h.used, name)
 		}
 	}
-	if err := one.slots.Acquire(ctx, 1); err != nil {
+	if err := acquire(one.slots); err != nil {
 		gone()
 		return nil, err
 	}

@@ -145,7 +145,7 @@ func (a *API) storeReport(ctx context.Context, o order, in reportInput) (v1.Repo
 			return none, err
 		}
 		m.Images = make([]v1.ReportSource, len(in.uploads))
-	} else if err := a.room(ctx, n); err != nil {
+	} else if err := a.room(ctx, o.pipeline, n); err != nil {
 		return none, err
 	}
 	if err := a.Reports.Store(ctx, m); err != nil {
@@ -169,8 +169,13 @@ func (in reportInput) fingerprint() []byte {
 	return h.Sum(nil)
 }
 
-// room refuses a report while too many images wait to be fetched.
-func (a *API) room(ctx context.Context, n int) error {
+// room refuses a report of a pipeline that nobody serves, or while too many
+// images wait to be fetched. That the work ahead is long is no reason: the
+// images are fetched when it is done.
+func (a *API) room(ctx context.Context, pl pipeline.Pipeline, n int) error {
+	if retryAfter, problem := a.Admission.Admit(ctx, pl, subject.Bulk); problem != nil && problem.Code == v1.NoWorker {
+		return later(problem, retryAfter)
+	}
 	backlog, err := a.Reports.Backlog(ctx)
 	if err != nil {
 		return a.notStored(ctx, err)

@@ -168,7 +168,7 @@ func (s *service) makeClients(p *run.Process, o Options) error {
 	}
 	s.fetcher = fetch.New(guard)
 	s.fetches = reports.NewFetches(reports.FetchesConfig{
-		Fetcher: s.fetcher, Jobs: s.jobs, Admission: s.admission, Pipelines: p.Pipelines, Limits: o.limits,
+		JetStream: p.JetStream, Fetcher: s.fetcher, Jobs: s.jobs, Admission: s.admission, Pipelines: p.Pipelines, Limits: o.limits,
 		Tracers: p.Tracers, Logger: p.Logger, Metrics: p.Metrics,
 	})
 	secrets := list(o.callbackSecrets)

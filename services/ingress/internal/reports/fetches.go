@@ -18,16 +18,19 @@ import (
 
 	"github.com/sightmesh/sightmesh/contracts/picture"
 	"github.com/sightmesh/sightmesh/contracts/pipeline"
+	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/admission"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/fetch"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/jobs"
+	"github.com/sightmesh/sightmesh/services/internal/bus"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
 // FetchesConfig is what a [Fetches] needs; all of it.
 type FetchesConfig struct {
+	JetStream jetstream.JetStream
 	Fetcher   *fetch.Fetcher
 	Jobs      *jobs.Jobs
 	Admission *admission.Admission
@@ -98,13 +101,27 @@ func (f *Fetches) Do(ctx context.Context, m jetstream.Msg) {
 	err = f.store(ctx, req, want)
 	var p *v1.Problem
 	var failed *fetch.Failure
+	if errors.As(err, &failed) && failed.Transient {
+		n, err := f.attempt(ctx, job.ID, meta.NumDelivered)
+		if err != nil {
+			f.again(ctx, m, jobs.RetryAfter*time.Second, err)
+			return
+		}
+		if n < maxAttempts {
+			f.again(ctx, m, pause(n, failed.RetryAfter), failed)
+			return
+		}
+	}
 	switch {
 	case err == nil:
 		f.done.WithLabelValues("done").Inc()
 		f.last(m, m.Ack())
 		return
-	case errors.As(err, &failed) && failed.Transient && meta.NumDelivered < maxAttempts:
-		f.again(ctx, m, pause(int(meta.NumDelivered), failed.RetryAfter), err)
+	case errors.Is(err, fetch.ErrBusy):
+		f.putOff(ctx, m, min(time.Duration(meta.NumDelivered)*time.Second, jobs.RetryAfter*time.Second))
+		return
+	case errors.Is(err, errNotServed):
+		f.putOff(ctx, m, unserved)
 		return
 	case errors.As(err, &p): // the outcome of the image
 		span.SetStatus(codes.Error, p.Error())
@@ -120,6 +137,47 @@ func (f *Fetches) Do(ctx context.Context, m jetstream.Msg) {
 	f.again(ctx, m, jobs.RetryAfter*time.Second, err)
 }
 
+// errNotServed says that the pipeline of an image has no worker now.
+var errNotServed = errors.New("no worker is ready for the pipeline")
+
+// unserved is about how long an image waits that is of a pipeline without a
+// worker.
+const unserved = 20 * time.Second
+
+// putOff lets a message come back that could not be tried now. Nothing is held
+// meanwhile, so that a slow host or a pipeline without workers takes nothing
+// from the images of others.
+func (f *Fetches) putOff(ctx context.Context, m jetstream.Msg, d time.Duration) {
+	if ctx.Err() != nil {
+		f.last(m, m.Nak())
+		return
+	}
+	f.last(m, m.NakWithDelay(d/2+rand.N(d/2))) //nolint:gosec // not a secret
+}
+
+// attempt counts a fetch of an image that failed in a way that passes, and
+// gives how many there were. Deliveries do not tell: an image may have been put
+// off before.
+func (f *Fetches) attempt(ctx context.Context, job string, deliveries uint64) (int, error) {
+	var tried struct {
+		Attempts int `json:"attempts"`
+	}
+	if deliveries > 1 {
+		if _, err := bus.Last(ctx, f.JetStream, streams.Jobs, subject.FetchState(job), &tried); err != nil {
+			return 0, err
+		}
+	}
+	tried.Attempts++
+	body, err := json.Marshal(tried)
+	if err != nil {
+		return 0, fmt.Errorf("count the fetches of %s: %w", job, err)
+	}
+	if _, err := f.JetStream.Publish(ctx, subject.FetchState(job), body, jetstream.WithExpectStream(streams.Jobs)); err != nil {
+		return 0, fmt.Errorf("count the fetches of %s: %w", job, err)
+	}
+	return tried.Attempts, nil
+}
+
 // store fetches the picture and makes a job of it.
 func (f *Fetches) store(ctx context.Context, r jobs.Request, want v1.Fetch) error {
 	if r.Pipeline.Name == "" {
@@ -129,7 +187,7 @@ func (f *Fetches) store(ctx context.Context, r jobs.Request, want v1.Fetch) erro
 		return err
 	}
 	var err error
-	if r.Picture, err = f.Fetcher.Fetch(ctx, want.URL); err != nil {
+	if r.Picture, err = f.Fetcher.TryFetch(ctx, want.URL); err != nil {
 		return err
 	}
 	if _, err := picture.Inspect(r.Picture, f.Limits); err != nil {
@@ -139,7 +197,8 @@ func (f *Fetches) store(ctx context.Context, r jobs.Request, want v1.Fetch) erro
 }
 
 // admit waits, as every bulk job does, until the work ahead is little enough:
-// pictures are not fetched to wait somewhere else.
+// pictures are not fetched to wait somewhere else. The work ahead is that of
+// all pipelines; one that nobody serves has no others wait for it.
 func (f *Fetches) admit(ctx context.Context, p pipeline.Pipeline, deadline time.Time) error {
 	for {
 		if !time.Now().Before(deadline) {
@@ -148,6 +207,9 @@ func (f *Fetches) admit(ctx context.Context, p pipeline.Pipeline, deadline time.
 		retryAfter, problem := f.Admission.Admit(ctx, p, subject.Bulk)
 		if problem == nil {
 			return nil
+		}
+		if problem.Code == v1.NoWorker {
+			return errNotServed // others are
 		}
 		t := time.NewTimer(min(time.Duration(retryAfter)*time.Second, jobs.RetryAfter*time.Second, time.Until(deadline)))
 		select {
