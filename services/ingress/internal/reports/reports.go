@@ -113,8 +113,13 @@ func (r *Reports) read(ctx context.Context, id string) (v1.Report, v1.Manifest, 
 		if err != nil {
 			return report, m, nil, fmt.Errorf("read report %s: subject %q: %w", id, name, err)
 		}
-		outcomes[i] = v1.Status(status)
-		if outcomes[i] == v1.Done {
+		// An image that was worked on twice may have both; it counts once.
+		if outcomes[i] != v1.Done {
+			outcomes[i] = v1.Status(status)
+		}
+	}
+	for _, status := range outcomes {
+		if status == v1.Done {
 			report.Counts.Done++
 		} else {
 			report.Counts.Failed++

@@ -72,8 +72,11 @@ func (k *Keeper) Expand(ctx context.Context, m v1.Manifest, header nats.Header, 
 	}
 	// Uploaded images may all have had their outcomes before the report was
 	// stored.
-	_, err := k.finish(ctx, m.ID, len(m.Images))
-	return err
+	counts, err := k.count(ctx, m.ID, len(m.Images))
+	if err != nil {
+		return err
+	}
+	return k.finish(ctx, m.ID, counts)
 }
 
 // Outcome keeps the outcome of one image, and finishes the report when it is
@@ -86,18 +89,22 @@ func (k *Keeper) Outcome(ctx context.Context, item v1.ReportItem, status v1.Stat
 	if err != nil {
 		return fmt.Errorf("keep outcome %s: %w", item, err)
 	}
-	counts, err := k.finish(ctx, item.Report, item.Total)
+	counts, err := k.count(ctx, item.Report, item.Total)
 	if err != nil {
 		return err
 	}
-	return bus.Tell(k.conn, v1.Event{
+	// Before the end is told, or who watches would miss the last image.
+	if err := bus.Tell(k.conn, v1.Event{
 		ID: item.Report, Event: v1.EventImage, At: time.Now().UTC(), Image: &item.N, Status: status, Counts: &counts,
-	})
+	}); err != nil {
+		return err
+	}
+	return k.finish(ctx, item.Report, counts)
 }
 
-// finish counts the outcomes of a report, and when all are there stores that
-// it is done, once, and queues its callback.
-func (k *Keeper) finish(ctx context.Context, report string, total int) (v1.Counts, error) {
+// count counts the images of a report that have an outcome. One that was worked
+// on twice may have both outcomes, and counts once.
+func (k *Keeper) count(ctx context.Context, report string, total int) (v1.Counts, error) {
 	counts := v1.Counts{Total: total}
 	s, err := k.js.Stream(ctx, streams.Reports)
 	if err != nil {
@@ -107,8 +114,6 @@ func (k *Keeper) finish(ctx context.Context, report string, total int) (v1.Count
 	if err != nil {
 		return counts, fmt.Errorf("count outcomes of %s: %w", report, err)
 	}
-	// A job that was answered twice, long apart, may have an outcome of each
-	// kind: it is one image.
 	done := subject.Report(report) + "." + string(v1.Done) + "."
 	for name := range info.State.Subjects {
 		if strings.HasPrefix(name, done) {
@@ -117,15 +122,21 @@ func (k *Keeper) finish(ctx context.Context, report string, total int) (v1.Count
 			counts.Failed++
 		}
 	}
-	if counts.Done+counts.Failed < total {
-		return counts, nil
+	return counts, nil
+}
+
+// finish stores that a report is done, once, and queues its callback, when all
+// of its images have an outcome.
+func (k *Keeper) finish(ctx context.Context, report string, counts v1.Counts) error {
+	if counts.Done+counts.Failed < counts.Total {
+		return nil
 	}
 	var m v1.Manifest
 	found, err := bus.Last(ctx, k.js, streams.Reports, subject.Report(report), &m)
 	if err != nil || !found { // not found: it is still being uploaded
-		return counts, err
+		return err
 	}
-	return counts, k.done(ctx, m, counts)
+	return k.done(ctx, m, counts)
 }
 
 func (k *Keeper) done(ctx context.Context, m v1.Manifest, counts v1.Counts) error {

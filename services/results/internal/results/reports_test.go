@@ -68,7 +68,10 @@ func TestReportFromManifestToCallback(t *testing.T) {
 	if r := b.lookup(t, "r1-0"); r.Status != v1.Queued || r.Pipeline != "text" {
 		t.Errorf("an image to be fetched: %+v, want queued", r)
 	}
+	stored := 2 // what was asked for, and the outcome of image 1
 	for i, status := range map[int]v1.Status{0: v1.Failed, 2: v1.Done} {
+		b.queued(t, streams.Reports, stored)
+		stored++
 		item := v1.ReportItem{Report: "r1", N: i, Total: 3}
 		b.finishImage(t, item, status, nats.Header{v1.HeaderReport: {item.String()}})
 	}
@@ -86,14 +89,18 @@ func TestReportFromManifestToCallback(t *testing.T) {
 	if body.Type != "report.done" || body.Data.Counts != want || body.Data.Metadata["train"] != "7" || calls[0].Header.Get(v1.HeaderCallback) != m.Callback {
 		t.Errorf("callback %s to %v", calls[0].Data, calls[0].Header)
 	}
+	told := 0
 	for last := (v1.Event{}); last.Event != v1.EventDone; {
 		select {
 		case m := <-events:
 			if err := json.Unmarshal(m.Data, &last); err != nil {
 				t.Fatal(err)
 			}
-			if last.Event == v1.EventDone && *last.Counts != want {
-				t.Errorf("the last event says %+v", last)
+			if last.Event == v1.EventImage {
+				told++
+			}
+			if last.Event == v1.EventDone && (*last.Counts != want || told < 3) {
+				t.Errorf("the last event, after %d of images, says %+v", told, last)
 			}
 		case <-time.After(20 * time.Second):
 			t.Fatal("no event says that the report is done")

@@ -1,0 +1,42 @@
+package reports
+
+import (
+	"testing"
+
+	"github.com/nats-io/nats.go/jetstream"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/internal/bus"
+	"github.com/sightmesh/sightmesh/services/internal/bustest"
+)
+
+func TestImageWithTwoOutcomesCountsOnce(t *testing.T) {
+	js, err := jetstream.New(bustest.Start(t, "text").Connect(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := New(js, bus.NewPublisher(js, sdktrace.NewTracerProvider()))
+	if err := r.Store(t.Context(), v1.Manifest{ID: "R1", Pipeline: "text", Images: make([]v1.ReportSource, 2)}); err != nil {
+		t.Fatal(err)
+	}
+	put := func(status string, n int) {
+		if _, err := js.Publish(t.Context(), subject.ReportOutcome("R1", status, n), []byte(`{}`)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("failed", 0)
+	put("done", 0) // the same job again, more than the two minutes of the dedupe window later
+	s, err := r.Summary(t.Context(), "R1")
+	t.Logf("%+v %v", s, err)
+	if s.Status == v1.Done {
+		t.Errorf("done although image 1 has no outcome: %+v", s.Counts)
+	}
+	put("done", 1)
+	s, err = r.Summary(t.Context(), "R1")
+	t.Logf("%+v %v", s, err)
+	if s.Status != v1.Done {
+		t.Errorf("never done: %+v", s.Counts)
+	}
+}
