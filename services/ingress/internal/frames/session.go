@@ -98,6 +98,9 @@ func Serve(ctx, stopping context.Context, cfg Config) error {
 	all.Go(func() {
 		err := s.receive(receiving)
 		s.end(err)
+		if err == nil {
+			err = s.listen(receiving)
+		}
 		if errors.Is(err, errGone) {
 			cancel(errGone) // nobody waits for what is in work
 		}
@@ -300,6 +303,20 @@ func (s *session) receive(ctx context.Context) error {
 		case <-ctx.Done():
 			f.release()
 			return ctx.Err()
+		}
+	}
+}
+
+// listen reads on after the end mark, or pings would not be answered, nor would
+// it be known that the client is gone. What comes counts for nothing.
+func (s *session) listen(ctx context.Context) error {
+	for {
+		_, r, err := s.Conn.Reader(ctx)
+		if err == nil {
+			_, err = io.Copy(io.Discard, r)
+		}
+		if err != nil {
+			return errors.Join(errGone, err)
 		}
 	}
 }
