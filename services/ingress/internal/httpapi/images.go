@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"net/http"
 
@@ -31,13 +32,18 @@ func (a *API) postImage(w http.ResponseWriter, r *http.Request) error {
 	if len(in.pictures) > 1 {
 		return a.acceptReport(w, r, o, reportInput{uploads: in.pictures})
 	}
-	pic, err := a.pictureOf(r.Context(), in)
+	job, err := a.known(r.Context(), o, in.url)
 	if err != nil {
 		return err
 	}
-	job, err := a.submit(r.Context(), o, in.url, pic)
-	if err != nil {
-		return err
+	var pic []byte
+	if job == nil {
+		if pic, err = a.pictureOf(r.Context(), in); err != nil {
+			return err
+		}
+		if job, err = a.submit(r.Context(), o, in.url, pic); err != nil {
+			return err
+		}
 	}
 	defer job.Forget()
 	drawn := goautoneg.Negotiate(r.Header.Get("Accept"), []string{"application/json", "image/png", "image/jpeg"})
@@ -49,13 +55,16 @@ func (a *API) postImage(w http.ResponseWriter, r *http.Request) error {
 		w.Header().Set("Preference-Applied", o.prefer.applied)
 	}
 	if o.prefer.async {
-		return accepted(w, v1.Result{ID: job.ID, Pipeline: o.pipeline.Name, Status: v1.Queued})
+		return accepted(w, v1.Result{ID: job.ID, Pipeline: o.pipeline.Name, Status: job.Status})
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), o.prefer.wait)
 	defer cancel()
 	result, err := job.Wait(ctx)
 	switch {
 	case err == nil && drawn != "" && result.Status == v1.Done:
+		if pic, err = a.pictureToDraw(r.Context(), in, pic, result); err != nil {
+			return err
+		}
 		return a.draw(w, r, pic, result, drawn)
 	case err == nil:
 		return finished(w, result)
@@ -79,6 +88,45 @@ func (a *API) pictureOf(ctx context.Context, in input) ([]byte, error) {
 		in.pictures = []upload{{picture: pic}}
 	}
 	return in.one(a.Limits)
+}
+
+// known finds the job that was made of an address under the request's key; nil
+// when there is none. It comes before the fetch: what is at the address now may
+// be another picture, or none any more.
+func (a *API) known(ctx context.Context, o order, url string) (*jobs.Job, error) {
+	if o.key == "" || url == "" {
+		return nil, nil
+	}
+	what := sha256.Sum256([]byte(url))
+	fresh := jobs.NewID()
+	id, err := a.claim(ctx, o, what[:], fresh)
+	if err != nil || id == fresh {
+		return nil, err
+	}
+	job, err := a.Jobs.Attach(ctx, id, o.pipeline)
+	var p *v1.Problem
+	if errors.As(err, &p) && p.Code == v1.UnknownJob {
+		return nil, nil
+	}
+	return job, err
+}
+
+// pictureToDraw gives the picture that a result is of. That of a job which was
+// there before is fetched again, and has to be the same.
+func (a *API) pictureToDraw(ctx context.Context, in input, pic []byte, result v1.Result) ([]byte, error) {
+	if in.url == "" {
+		return pic, nil
+	}
+	if pic == nil {
+		var err error
+		if pic, err = a.pictureOf(ctx, in); err != nil {
+			return nil, err
+		}
+	}
+	if sum := sha256.Sum256(pic); result.Image != nil && result.Image.SHA256 != hex.EncodeToString(sum[:]) {
+		return nil, v1.NewProblem(v1.FetchFailed, "what is at the address is no longer the picture that was read").WithField("url")
+	}
+	return pic, nil
 }
 
 // submit makes a job of a picture, or finds the one that the request's key

@@ -106,6 +106,8 @@ func NewID() string { return ulid.Make().String() }
 type Job struct {
 	ID       string
 	Pipeline pipeline.Pipeline
+	// Status is where the job was when it was submitted or found.
+	Status v1.Status
 
 	jobs *Jobs
 	// reply gets the answer; nil for a job that somebody else submitted.
@@ -115,10 +117,11 @@ type Job struct {
 // Attach returns a job that was submitted before, by whomever. The errors are
 // those of [client.Client.Lookup].
 func (j *Jobs) Attach(ctx context.Context, id string, p pipeline.Pipeline) (*Job, error) {
-	if _, err := j.LookupNow(ctx, id); err != nil {
+	r, err := j.LookupNow(ctx, id)
+	if err != nil {
 		return nil, err
 	}
-	return &Job{ID: id, Pipeline: p, jobs: j}, nil
+	return &Job{ID: id, Pipeline: p, Status: r.Status, jobs: j}, nil
 }
 
 // Submit stores a picture and returns its job, whose answer can be waited for.
@@ -132,7 +135,7 @@ func (j *Jobs) Submit(ctx context.Context, r Request) (*Job, error) {
 	j.mu.Lock()
 	j.waiting[r.ID] = reply
 	j.mu.Unlock()
-	job := &Job{ID: r.ID, Pipeline: r.Pipeline, jobs: j, reply: reply}
+	job := &Job{ID: r.ID, Pipeline: r.Pipeline, Status: v1.Queued, jobs: j, reply: reply}
 	if err := j.store(ctx, r, j.inbox+"."+r.ID); err != nil {
 		job.Forget()
 		return nil, err
