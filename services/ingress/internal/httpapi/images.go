@@ -54,7 +54,7 @@ func (a *API) postImage(w http.ResponseWriter, r *http.Request) error {
 	if o.prefer.applied != "" {
 		w.Header().Set("Preference-Applied", o.prefer.applied)
 	}
-	if o.prefer.async {
+	if o.prefer.async && o.prefer.wait == 0 {
 		return accepted(w, v1.Result{ID: job.ID, Pipeline: o.pipeline.Name, Status: job.Status})
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), o.prefer.wait)

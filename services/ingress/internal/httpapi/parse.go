@@ -37,13 +37,14 @@ func parseQuery(raw string, known ...string) (map[string]string, error) {
 // preference is what a client asks for with Prefer (RFC 7240).
 type preference struct {
 	async   bool
-	wait    time.Duration
-	applied string // for Preference-Applied; empty when nothing was asked
+	wait    time.Duration // 0 for respond-async alone
+	applied string        // for Preference-Applied; empty when nothing was asked
 }
 
 // parsePrefer reads respond-async and wait. Preferences that are not known
 // are ignored, as the RFC wants; of one given twice the first counts. A wait
-// over most is shortened, and Preference-Applied says so.
+// over most is shortened, and Preference-Applied says so. Both together ask for
+// the answer if it is there within the wait (section 4.3 of the RFC).
 func parsePrefer(headers []string, byDefault, most time.Duration) (preference, error) {
 	p := preference{wait: byDefault}
 	waitSeen := false
@@ -70,6 +71,9 @@ func parsePrefer(headers []string, byDefault, most time.Duration) (preference, e
 			p.wait = min(time.Duration(n)*time.Second, most)
 			applied = append(applied, fmt.Sprintf("wait=%d", int(p.wait.Seconds())))
 		}
+	}
+	if p.async && !waitSeen {
+		p.wait = 0
 	}
 	p.applied = strings.Join(applied, ", ")
 	return p, nil
