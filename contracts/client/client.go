@@ -110,8 +110,10 @@ func (c *Client) request(ctx context.Context, subj string, body []byte, reply an
 		return v1.NewProblem(v1.Unavailable, "nobody answers on %s", subj)
 	case errors.Is(err, context.DeadlineExceeded):
 		return v1.NewProblem(v1.Unavailable, "nobody answered on %s in time", subj)
-	case err != nil:
+	case errors.Is(err, context.Canceled):
 		return fmt.Errorf("ask %s: %w", subj, err)
+	case err != nil: // such as while the connection is made again
+		return v1.NewProblem(v1.Unavailable, "cannot ask on %s: %v", subj, err)
 	case m.Header.Get("Nats-Service-Error-Code") != "":
 		p := new(v1.Problem)
 		if err := json.Unmarshal(m.Data, p); err != nil {

@@ -79,6 +79,7 @@ func (a *API) reportEvents(w http.ResponseWriter, r *http.Request) error {
 	id := mux.Vars(r)["id"]
 	return a.events(w, r, id, func(ctx context.Context) (v1.EventName, any, error) {
 		report, err := a.Reports.Summary(ctx, id)
+		err = a.unread(ctx, err)
 		if report.Status == v1.Done {
 			return v1.EventDone, report, err
 		}

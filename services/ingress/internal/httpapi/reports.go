@@ -133,6 +133,7 @@ func (a *API) storeReport(ctx context.Context, o order, in reportInput) (v1.Repo
 		}
 		if id != m.ID {
 			report, err := a.Reports.Summary(ctx, id)
+			err = a.unread(ctx, err)
 			var p *v1.Problem
 			if !errors.As(err, &p) || p.Code != v1.UnknownReport {
 				return report, err
@@ -213,6 +214,16 @@ func (a *API) storeUploads(ctx context.Context, p pipeline.Pipeline, m v1.Manife
 	return nil
 }
 
+// unread says that a report could not be read now.
+func (a *API) unread(ctx context.Context, err error) error {
+	var p *v1.Problem
+	if err == nil || errors.As(err, &p) || errors.Is(err, context.Canceled) {
+		return err
+	}
+	a.Logger.WarnContext(ctx, "cannot read a report", "error", err)
+	return later(v1.NewProblem(v1.Unavailable, "the report cannot be read now"), jobs.RetryAfter)
+}
+
 // getReport answers with a report and the outcome of each of its images. They
 // are read and written one after the other: all of them can be a lot.
 func (a *API) getReport(w http.ResponseWriter, r *http.Request) error {
@@ -239,7 +250,7 @@ func (a *API) getReport(w http.ResponseWriter, r *http.Request) error {
 		return out.Encode(image)
 	})
 	if err != nil {
-		return err
+		return a.unread(r.Context(), err)
 	}
 	_, err = w.Write([]byte("]}\n"))
 	return err

@@ -41,6 +41,7 @@ type door struct {
 	js  jetstream.JetStream
 	// stop is what a signal does; the end of the test waits for it.
 	stop context.CancelFunc
+	srv  *bustest.Server
 }
 
 type logs struct {
@@ -79,7 +80,7 @@ func open(t *testing.T, args ...string) *door {
 			t.Errorf("ingress ended with %v\n%s", err, log.String())
 		}
 	})
-	d := &door{nc: s.Connect(t), stop: cancel}
+	d := &door{nc: s.Connect(t), stop: cancel, srv: s}
 	var err error
 	if d.js, err = jetstream.New(d.nc); err != nil {
 		t.Fatal(err)
