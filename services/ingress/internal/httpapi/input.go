@@ -85,6 +85,13 @@ func (a *API) readInput(w http.ResponseWriter, r *http.Request) (in input, relea
 		release()
 		return in, nil, a.bodyError(w, err, a.bodyLimit(kind))
 	}
+	if in.url != "" { // the picture that is fetched takes its place
+		release()
+		if !a.bodies.TryAcquire(a.Limits.MaxBytes) {
+			return in, nil, later(v1.NewProblem(v1.Overloaded, "too many bodies are being received"), 1)
+		}
+		release = sync.OnceFunc(func() { a.bodies.Release(a.Limits.MaxBytes) })
+	}
 	if len(in.pictures) == 1 && in.pictures[0].problem == nil && len(in.pictures[0].picture) == 0 {
 		release()
 		return in, nil, v1.NewProblem(v1.EmptyBody, "the picture has no bytes")
