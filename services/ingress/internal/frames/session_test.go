@@ -392,3 +392,41 @@ func TestStoppingAnswersWhatWasReceived(t *testing.T) {
 		t.Errorf("got %+v, %+v and %d", answers, end, ws)
 	}
 }
+
+// TestPingAfterEnd: the session is read on while its last answers are awaited.
+func TestPingAfterEnd(t *testing.T) {
+	work := make(chan struct{})
+	s := serve(t, nil, func(ctx context.Context, pic string) v1.Result { <-work; return echo(ctx, pic) })
+	c := s.dial(t)
+	c.frame("one")
+	c.text(`{"end": true}`)
+	done := make(chan struct{})
+	go func() { defer close(done); c.rest() }()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := c.Ping(ctx); err != nil {
+		t.Errorf("ping while the last answer is awaited: %v", err)
+	}
+	close(work)
+	<-done
+}
+
+func TestHangUpAfterEnd(t *testing.T) {
+	begun, ended := make(chan struct{}), make(chan struct{})
+	s := serve(t, nil, func(ctx context.Context, _ string) v1.Result {
+		close(begun)
+		<-ctx.Done()
+		close(ended)
+		return v1.Result{}
+	})
+	c := s.dial(t)
+	c.frame("one")
+	<-begun
+	c.text(`{"end": true}`)
+	c.CloseNow()
+	select {
+	case <-ended:
+	case <-time.After(20 * time.Second):
+		t.Error("the frame of a client that is gone is worked on")
+	}
+}

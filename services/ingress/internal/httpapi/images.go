@@ -32,18 +32,9 @@ func (a *API) postImage(w http.ResponseWriter, r *http.Request) error {
 	if len(in.pictures) > 1 {
 		return a.acceptReport(w, r, o, reportInput{uploads: in.pictures})
 	}
-	job, err := a.known(r.Context(), o, in.url)
+	job, pic, err := a.jobOf(r.Context(), o, in)
 	if err != nil {
 		return err
-	}
-	var pic []byte
-	if job == nil {
-		if pic, err = a.pictureOf(r.Context(), in); err != nil {
-			return err
-		}
-		if job, err = a.submit(r.Context(), o, in.url, pic); err != nil {
-			return err
-		}
 	}
 	defer job.Forget()
 	drawn := goautoneg.Negotiate(r.Header.Get("Accept"), []string{"application/json", "image/png", "image/jpeg"})
@@ -90,25 +81,43 @@ func (a *API) pictureOf(ctx context.Context, in input) ([]byte, error) {
 	return in.one(a.Limits)
 }
 
-// known finds the job that was made of an address under the request's key; nil
-// when there is none. It comes before the fetch: what is at the address now may
-// be another picture, or none any more.
-func (a *API) known(ctx context.Context, o order, url string) (*jobs.Job, error) {
-	if o.key == "" || url == "" {
-		return nil, nil
+// jobOf makes a job of the picture of an input, or finds the one that the
+// request's key stands for. That of an address is found before it is fetched:
+// what is there now may be another picture, or none any more. The picture that
+// is returned is nil then.
+func (a *API) jobOf(ctx context.Context, o order, in input) (*jobs.Job, []byte, error) {
+	id := ""
+	if o.key != "" && in.url != "" {
+		what := sha256.Sum256([]byte(in.url))
+		found, job, err := a.find(ctx, o, what[:])
+		if err != nil || job != nil {
+			return job, nil, err
+		}
+		id = found
 	}
-	what := sha256.Sum256([]byte(url))
+	pic, err := a.pictureOf(ctx, in)
+	if err != nil {
+		return nil, nil, err
+	}
+	job, err := a.submit(ctx, o, id, pic)
+	return job, pic, err
+}
+
+// find finds the job that the key of a request stands for, or gives the id
+// that it is to have.
+func (a *API) find(ctx context.Context, o order, what []byte) (id string, job *jobs.Job, err error) {
 	fresh := jobs.NewID()
-	id, err := a.claim(ctx, o, what[:], fresh)
+	id, err = a.claim(ctx, o, what, fresh)
 	if err != nil || id == fresh {
-		return nil, err
+		return id, nil, err
 	}
-	job, err := a.Jobs.Attach(ctx, id, o.pipeline)
+	job, err = a.Jobs.Attach(ctx, id, o.pipeline)
 	var p *v1.Problem
 	if errors.As(err, &p) && p.Code == v1.UnknownJob {
-		return nil, nil
+		// Whoever was first has not stored the picture, or not yet.
+		return id, nil, nil
 	}
-	return job, err
+	return id, job, err
 }
 
 // pictureToDraw gives the picture that a result is of. That of a job which was
@@ -130,29 +139,21 @@ func (a *API) pictureToDraw(ctx context.Context, in input, pic []byte, result v1
 }
 
 // submit makes a job of a picture, or finds the one that the request's key
-// stands for.
-func (a *API) submit(ctx context.Context, o order, url string, pic []byte) (*jobs.Job, error) {
-	req := jobs.Request{
-		ID: jobs.NewID(), Pipeline: o.pipeline, Priority: o.priority, Picture: pic, Metadata: o.metadata, Callback: o.callback,
-	}
-	if o.key != "" {
+// stands for, unless its id is known already.
+func (a *API) submit(ctx context.Context, o order, id string, pic []byte) (*jobs.Job, error) {
+	if o.key != "" && id == "" {
 		what := sha256.Sum256(pic)
-		if url != "" { // what is at an address may change
-			what = sha256.Sum256([]byte(url))
+		var job *jobs.Job
+		var err error
+		if id, job, err = a.find(ctx, o, what[:]); err != nil || job != nil {
+			return job, err
 		}
-		id, err := a.claim(ctx, o, what[:], req.ID)
-		if err != nil {
-			return nil, err
-		}
-		if id != req.ID {
-			job, err := a.Jobs.Attach(ctx, id, o.pipeline)
-			var p *v1.Problem
-			if !errors.As(err, &p) || p.Code != v1.UnknownJob {
-				return job, err
-			}
-			// Whoever was first has not stored the picture, or not yet.
-			req.ID = id
-		}
+	}
+	if id == "" {
+		id = jobs.NewID()
+	}
+	req := jobs.Request{
+		ID: id, Pipeline: o.pipeline, Priority: o.priority, Picture: pic, Metadata: o.metadata, Callback: o.callback,
 	}
 	if retryAfter, problem := a.Admission.Admit(ctx, o.pipeline, o.priority); problem != nil {
 		return nil, later(problem, retryAfter)

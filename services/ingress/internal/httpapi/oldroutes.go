@@ -78,11 +78,7 @@ func (a *API) readText(w http.ResponseWriter, r *http.Request) (string, error) {
 		return "", err
 	}
 	defer release()
-	pic, err := a.pictureOf(r.Context(), in)
-	if err != nil {
-		return "", err
-	}
-	job, err := a.submit(r.Context(), o, in.url, pic)
+	job, _, err := a.jobOf(r.Context(), o, in)
 	if err != nil {
 		return "", err
 	}

@@ -5,28 +5,30 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 )
 
+// TestAskingWhileNATSIsAway: 503, as for what cannot be stored then.
 func TestAskingWhileNATSIsAway(t *testing.T) {
 	d := open(t)
 	d.workers(t, 2, 10)
 	d.srv.Stop()
-	time.Sleep(300 * time.Millisecond)
 	for _, path := range []string{"/v1/images/j1", "/v1/images/j1/events", "/v1/reports/r1", "/v1/reports/r1/events", "DELETE /v1/images/j1"} {
-		method := "GET"
+		method := http.MethodGet
 		if p, ok := strings.CutPrefix(path, "DELETE "); ok {
-			method, path = "DELETE", p
+			method, path = http.MethodDelete, p
 		}
-		req, _ := http.NewRequest(method, d.url+path, nil)
+		req, err := http.NewRequestWithContext(t.Context(), method, d.url+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
 		res, err := http.DefaultClient.Do(req)
 		if err != nil {
 			t.Fatal(err)
 		}
-		b, _ := io.ReadAll(res.Body)
+		body, err := io.ReadAll(res.Body)
 		res.Body.Close()
-		if res.StatusCode != 503 {
-			t.Errorf("%s %s: %d %s", method, path, res.StatusCode, b)
+		if err != nil || res.StatusCode != http.StatusServiceUnavailable || res.Header.Get("Retry-After") == "" {
+			t.Errorf("%s %s: %d %s, %v", method, path, res.StatusCode, body, err)
 		}
 	}
 }

@@ -28,15 +28,11 @@ func TestImageWithTwoOutcomesCountsOnce(t *testing.T) {
 	}
 	put("failed", 0)
 	put("done", 0) // the same job again, more than the two minutes of the dedupe window later
-	s, err := r.Summary(t.Context(), "R1")
-	t.Logf("%+v %v", s, err)
-	if s.Status == v1.Done {
-		t.Errorf("done although image 1 has no outcome: %+v", s.Counts)
+	if s, err := r.Summary(t.Context(), "R1"); err != nil || s.Status == v1.Done {
+		t.Errorf("%+v, %v although image 1 has no outcome", s, err)
 	}
 	put("done", 1)
-	s, err = r.Summary(t.Context(), "R1")
-	t.Logf("%+v %v", s, err)
-	if s.Status != v1.Done {
-		t.Errorf("never done: %+v", s.Counts)
+	if s, err := r.Summary(t.Context(), "R1"); err != nil || s.Status != v1.Done || s.Counts != (v1.Counts{Total: 2, Done: 2}) {
+		t.Errorf("%+v, %v, want that both are done", s, err)
 	}
 }

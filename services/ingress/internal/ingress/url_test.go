@@ -1,0 +1,108 @@
+package ingress
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// pictures is a host of which every address has a picture, once before has
+// returned; false means that it is not found.
+func pictures(t *testing.T, before func(*http.Request) bool) string {
+	t.Helper()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if before(r) {
+			w.Write(smallPicture())
+		} else {
+			w.WriteHeader(http.StatusNotFound)
+		}
+	}))
+	t.Cleanup(s.Close)
+	return s.URL
+}
+
+// postURL sends the address of a picture, to be answered at once.
+func (d *door) postURL(ctx context.Context, url string, header ...string) (int, v1.Result, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, d.url+"/v1/images", strings.NewReader(fmt.Sprintf(`{"url":%q}`, url)))
+	if err != nil {
+		return 0, v1.Result{}, err
+	}
+	req.Header = http.Header{"Content-Type": {"application/json"}, "Prefer": {"respond-async"}}
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, v1.Result{}, err
+	}
+	defer res.Body.Close()
+	var body bytes.Buffer
+	if _, err := body.ReadFrom(res.Body); err != nil {
+		return 0, v1.Result{}, err
+	}
+	var r v1.Result
+	if res.StatusCode < 300 {
+		err = json.Unmarshal(body.Bytes(), &r)
+	}
+	return res.StatusCode, r, err
+}
+
+// TestKeyOfAnAddressIsNotFetchedAgain: what is there now may be another
+// picture, or none any more.
+func TestKeyOfAnAddressIsNotFetchedAgain(t *testing.T) {
+	d := open(t, "--allow-networks", "127.0.0.0/8")
+	d.workers(t, 2, 10)
+	var fetches atomic.Int64
+	url := pictures(t, func(*http.Request) bool { return fetches.Add(1) == 1 })
+	sub, err := d.nc.Subscribe(subject.Lookup("*"), func(m *nats.Msg) {
+		id, _ := subject.ParseLookup(m.Subject)
+		m.Respond([]byte(`{"id":"` + id + `","pipeline":"text","status":"done","regions":[]}`))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { sub.Unsubscribe() })
+	if err := d.nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	code, first, err := d.postURL(t.Context(), url, "Idempotency-Key", "k1")
+	if err != nil || code != http.StatusAccepted || first.Status != v1.Queued {
+		t.Fatalf("got %d %+v, %v", code, first, err)
+	}
+	code, again, err := d.postURL(t.Context(), url, "Idempotency-Key", "k1")
+	if err != nil || code != http.StatusAccepted || again.ID != first.ID || again.Status != v1.Done {
+		t.Errorf("the second time: %d %+v, %v, want that %s is done", code, again, err, first.ID)
+	}
+}
+
+func TestFetchedPicturesAreInTheBodyMemory(t *testing.T) {
+	d := open(t, "--allow-networks", "127.0.0.0/8", "--body-memory", "8388608") // room for one of full size
+	d.workers(t, 2, 10)
+	fetching, hold := make(chan struct{}), make(chan struct{})
+	first := make(chan int, 1)
+	url := pictures(t, func(*http.Request) bool { close(fetching); <-hold; return true })
+	go func() {
+		code, _, _ := d.postURL(t.Context(), url)
+		first <- code
+	}()
+	<-fetching
+	code, _, err := d.postURL(t.Context(), pictures(t, func(*http.Request) bool { return true }))
+	close(hold)
+	if err != nil || code != http.StatusTooManyRequests {
+		t.Errorf("a second one meanwhile: %d, %v", code, err)
+	}
+	if code := <-first; code != http.StatusAccepted {
+		t.Errorf("the first: %d", code)
+	}
+}
