@@ -13,7 +13,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -26,6 +28,8 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/fetch"
+	"github.com/sightmesh/sightmesh/services/internal/bus"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
@@ -36,6 +40,8 @@ type Config struct {
 	Transport http.RoundTripper
 	// Secrets sign what is sent; there is one at least.
 	Secrets []string
+	// PerHost bounds the callbacks that are sent to one host at a time.
+	PerHost int
 	// GiveUp is for how long a callback is tried, at most
 	// [streams.CallbackAge].
 	GiveUp  time.Duration
@@ -48,6 +54,7 @@ type Config struct {
 type Caller struct {
 	js       jetstream.JetStream
 	sender   *sender
+	hosts    *fetch.Hosts
 	giveUp   time.Duration
 	tracer   trace.Tracer
 	log      *slog.Logger
@@ -64,7 +71,7 @@ func New(cfg Config) (*Caller, error) {
 		return nil, fmt.Errorf("callbacks are given up after %v, want at most %v", cfg.GiveUp, streams.CallbackAge)
 	}
 	return &Caller{
-		js: cfg.JetStream, sender: s, giveUp: cfg.GiveUp, log: cfg.Logger,
+		js: cfg.JetStream, sender: s, hosts: fetch.NewHosts(cfg.PerHost), giveUp: cfg.GiveUp, log: cfg.Logger,
 		tracer: cfg.Tracers.Tracer("github.com/sightmesh/sightmesh/services/ingress"),
 		attempts: promauto.With(cfg.Metrics).NewCounterVec(prometheus.CounterOpts{
 			Name: "sightmesh_callback_attempts_total", Help: "Attempts to call a client back, by outcome: delivered, retried or failed.",
@@ -77,25 +84,43 @@ func New(cfg Config) (*Caller, error) {
 func (c *Caller) Call(ctx context.Context, m jetstream.Msg) {
 	meta, err := m.Metadata()
 	id, err2 := subject.ParseCallbacks(m.Subject())
-	url := m.Headers().Get(v1.HeaderCallback)
-	if err := errors.Join(err, err2); err != nil || url == "" {
+	to := m.Headers().Get(v1.HeaderCallback)
+	if err := errors.Join(err, err2); err != nil || to == "" {
 		c.log.Error("drop a message that is not a callback", "subject", m.Subject(), "error", err)
 		c.last(m, m.TermWithReason("not a callback"))
 		return
 	}
 	ctx = telemetry.WithJob(telemetry.Extract(ctx, m.Headers()), id)
+	over := meta.Timestamp.Add(c.giveUp)
+	leave, err := c.hosts.TryEnter(hostOf(to))
+	if err != nil && time.Now().Before(over) {
+		// A receiver that is slow to answer takes nothing from others.
+		c.last(m, m.NakWithDelay(putOff/2+rand.N(putOff))) //nolint:gosec // not a secret
+		return
+	}
+	if err == nil {
+		defer leave()
+	}
 	ctx, span := c.tracer.Start(ctx, "callback", trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(
 		telemetry.AttrJob.String(id), attribute.Int64("messaging.nats.deliveries", int64(meta.NumDelivered))))
 	defer span.End()
-	state := v1.Callback{State: v1.CallbackDelivered, Attempts: int(meta.NumDelivered)}
+	state := v1.Callback{State: v1.CallbackDelivered}
+	if meta.NumDelivered > 1 { // which does not tell the attempts: it may have been put off
+		if _, err := bus.Last(ctx, c.js, streams.Jobs, subject.CallbackState(id), &state); err != nil {
+			c.log.WarnContext(ctx, "cannot read how a callback went", "error", err)
+			state.Attempts = int(meta.NumDelivered) - 1
+		}
+		state = v1.Callback{State: v1.CallbackDelivered, Attempts: state.Attempts}
+	}
+	state.Attempts++
 	wait := time.Duration(0)
-	err = c.sender.send(ctx, url, id, m.Data())
+	err = c.sender.send(ctx, to, id, m.Data())
 	var no *refusal
 	if errors.As(err, &no) {
 		span.SetStatus(codes.Error, no.why)
 		wait = delay(state.Attempts, no.retryAfter)
 		state.State, state.Error, state.Next = v1.CallbackPending, no.why, time.Now().Add(wait).UTC()
-		if no.never || state.Next.After(meta.Timestamp.Add(c.giveUp)) {
+		if no.never || state.Next.After(over) {
 			state.State, state.Next = v1.CallbackFailed, time.Time{}
 		}
 	}
@@ -114,6 +139,20 @@ func (c *Caller) Call(ctx context.Context, m jetstream.Msg) {
 		c.attempts.WithLabelValues("delivered").Inc()
 		c.last(m, m.Ack())
 	}
+}
+
+// putOff is about how long a callback waits when its receiver is busy with
+// others.
+const putOff = 2 * time.Second
+
+// hostOf gives the host of an address; one that is none is said when it is
+// tried.
+func hostOf(to string) string {
+	u, err := url.Parse(to)
+	if err != nil {
+		return ""
+	}
+	return u.Host
 }
 
 func (c *Caller) keep(ctx context.Context, id string, s v1.Callback) error {

@@ -47,7 +47,7 @@ func newBench(t *testing.T, giveUp time.Duration, allow ...netip.Prefix) bench {
 	tr := fetch.Transport(fetch.Config{Allow: allow})
 	t.Cleanup(tr.CloseIdleConnections)
 	c, err := New(Config{
-		JetStream: js, Transport: tr, Secrets: []string{secret('a'), secret('b')}, GiveUp: giveUp,
+		JetStream: js, Transport: tr, Secrets: []string{secret('a'), secret('b')}, PerHost: 1, GiveUp: giveUp,
 		Tracers: noop.NewTracerProvider(), Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Metrics: prometheus.NewRegistry(),
 	})
 	if err != nil {
@@ -158,6 +158,32 @@ func TestReceiverThatFailsForAnHour(t *testing.T) {
 	b.Call(t.Context(), b.take(t)) // comes back by itself
 	if s := b.state(t); s.State != v1.CallbackPending || s.Attempts != 2 {
 		t.Errorf("after the second attempt: %+v", s)
+	}
+}
+
+// TestSlowReceiver: while it has as many calls as it may have, another one is
+// put off, which is no attempt.
+func TestSlowReceiver(t *testing.T) {
+	t.Parallel()
+	called, answer := make(chan struct{}, 2), make(chan struct{})
+	receiver := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { called <- struct{}{}; <-answer }))
+	t.Cleanup(receiver.Close)
+	b := newBench(t, time.Hour, loopback)
+	b.queue(t, receiver.URL)
+	b.queue(t, receiver.URL)
+	first := make(chan struct{})
+	m := b.take(t)
+	go func() { defer close(first); b.Call(t.Context(), m) }()
+	<-called
+	b.Call(t.Context(), b.take(t)) // returns at once
+	close(answer)
+	<-first
+	b.Call(t.Context(), b.take(t)) // comes back by itself
+	if s := b.state(t); s != (v1.Callback{State: v1.CallbackDelivered, Attempts: 2}) {
+		t.Errorf("got %+v, want one attempt for each of the two", s)
+	}
+	if n := b.left(t); n != 0 {
+		t.Errorf("%d callbacks are left", n)
 	}
 }
 

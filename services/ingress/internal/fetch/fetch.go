@@ -50,12 +50,12 @@ const (
 type Fetcher struct {
 	cfg    Config
 	client *http.Client
-	hosts  hosts
+	hosts  *Hosts
 }
 
 // New returns a fetcher.
 func New(cfg Config) *Fetcher {
-	f := &Fetcher{cfg: cfg, hosts: hosts{each: cfg.PerHost, used: map[string]*host{}}}
+	f := &Fetcher{cfg: cfg, hosts: NewHosts(cfg.PerHost)}
 	f.client = &http.Client{
 		Transport: Transport(cfg),
 		CheckRedirect: func(r *http.Request, via []*http.Request) error {
@@ -129,8 +129,8 @@ func transient(format string, args ...any) *Failure {
 	return &Failure{Problem: v1.NewProblem(v1.FetchFailed, format, args...).WithField("url"), Transient: true}
 }
 
-// ErrBusy says that as many pictures as may be are being fetched from a host.
-var ErrBusy = errors.New("as many pictures as may be are being fetched from this host")
+// ErrBusy says that a host has no free slot.
+var ErrBusy = errors.New("as much as may be is being done with this host")
 
 // Fetch gets what is at raw, once its host has a slot. Every error is a
 // [*Failure], unless ctx was cancelled.
@@ -139,7 +139,7 @@ func (f *Fetcher) Fetch(ctx context.Context, raw string) ([]byte, error) {
 		// Waiting for others is not the time of the host.
 		ctx, cancel := context.WithTimeout(ctx, f.cfg.Timeout)
 		defer cancel()
-		leave, err := f.hosts.enter(ctx, host)
+		leave, err := f.hosts.Enter(ctx, host)
 		if errors.Is(err, context.DeadlineExceeded) {
 			return nil, transient("other pictures of its host took longer than %v", f.cfg.Timeout)
 		}
@@ -150,7 +150,7 @@ func (f *Fetcher) Fetch(ctx context.Context, raw string) ([]byte, error) {
 // TryFetch is Fetch that does not wait for a slot of the host: the error is
 // [ErrBusy] when there is none.
 func (f *Fetcher) TryFetch(ctx context.Context, raw string) ([]byte, error) {
-	return f.fetch(ctx, raw, f.hosts.tryEnter)
+	return f.fetch(ctx, raw, f.hosts.TryEnter)
 }
 
 func (f *Fetcher) fetch(ctx context.Context, raw string, enter func(host string) (leave func(), err error)) ([]byte, error) {

@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// hosts bounds what is done with each host at a time.
-type hosts struct {
+// Hosts bounds what is done with each host at a time.
+type Hosts struct {
 	each int
 
 	mu   sync.Mutex
@@ -20,13 +20,16 @@ type host struct {
 	users int // that have a slot or wait for one
 }
 
-// enter waits for a slot of a host; leave gives it back.
-func (h *hosts) enter(ctx context.Context, name string) (leave func(), err error) {
+// NewHosts gives every host so many slots.
+func NewHosts(each int) *Hosts { return &Hosts{each: each, used: map[string]*host{}} }
+
+// Enter waits for a slot of a host; leave gives it back.
+func (h *Hosts) Enter(ctx context.Context, name string) (leave func(), err error) {
 	return h.take(name, func(slots *semaphore.Weighted) error { return slots.Acquire(ctx, 1) })
 }
 
-// tryEnter takes a slot of a host that is free, or says [ErrBusy].
-func (h *hosts) tryEnter(name string) (leave func(), err error) {
+// TryEnter takes a slot of a host that is free, or says [ErrBusy].
+func (h *Hosts) TryEnter(name string) (leave func(), err error) {
 	return h.take(name, func(slots *semaphore.Weighted) error {
 		if !slots.TryAcquire(1) {
 			return ErrBusy
@@ -35,7 +38,7 @@ func (h *hosts) tryEnter(name string) (leave func(), err error) {
 	})
 }
 
-func (h *hosts) take(name string, acquire func(*semaphore.Weighted) error) (leave func(), err error) {
+func (h *Hosts) take(name string, acquire func(*semaphore.Weighted) error) (leave func(), err error) {
 	h.mu.Lock()
 	one := h.used[name]
 	if one == nil {

@@ -178,7 +178,7 @@ func (s *service) makeClients(p *run.Process, o Options) error {
 	s.transport = fetch.Transport(guard)
 	var err error
 	s.caller, err = callbacks.New(callbacks.Config{
-		JetStream: p.JetStream, Transport: s.transport, Secrets: secrets, GiveUp: o.callbackGiveUp,
+		JetStream: p.JetStream, Transport: s.transport, Secrets: secrets, PerHost: callsPerHost, GiveUp: o.callbackGiveUp,
 		Tracers: p.Tracers, Logger: p.Logger, Metrics: p.Metrics,
 	})
 	return err
@@ -192,6 +192,9 @@ func list(s string) []string {
 // callers is how many callbacks are sent at a time: most of the time of each
 // is spent waiting for its receiver.
 const callers = 16
+
+// callsPerHost is how many of them go to one host.
+const callsPerHost = 4
 
 // Run serves until ctx ends, then takes no more requests and lets those that
 // wait have their answers until hard ends.
