@@ -46,8 +46,9 @@ type Config struct {
 	// to be read.
 	Idle, BodyTimeout, WriteTimeout time.Duration
 	// Read gives what is in a picture, or the problem with it as a result that
-	// failed. It returns when ctx ends, and what it gives then is not used.
-	Read func(ctx context.Context, pic []byte) v1.Result
+	// failed, and calls stored once the picture need not be held any more. It
+	// returns when ctx ends, and what it gives then is not used.
+	Read func(ctx context.Context, pic []byte, stored func()) v1.Result
 	// Answered is told the outcome of each frame.
 	Answered func(v1.Status)
 }
@@ -180,7 +181,9 @@ func (s *session) begin(ctx context.Context, dropped []int64, f frame, all *sync
 		defer f.release()
 		a := v1.StreamAnswer{Frame: f.number, Status: v1.Failed, Problem: f.problem}
 		if f.problem == nil {
-			a = answerOf(f.number, s.Read(ctx, f.picture))
+			pic := f.picture
+			f.picture = nil // or it would be held until it is answered
+			a = answerOf(f.number, s.Read(ctx, pic, f.release))
 		}
 		if ctx.Err() == nil { // or the session is over, and this frame has no answer in it
 			turn <- a

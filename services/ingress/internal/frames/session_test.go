@@ -51,7 +51,7 @@ func serve(t *testing.T, change func(*Config), read func(ctx context.Context, pi
 		cfg := Config{
 			Conn: conn, Window: 4, MaxBytes: maxBytes, Memory: s.memory,
 			Idle: 20 * time.Second, BodyTimeout: 20 * time.Second, WriteTimeout: 20 * time.Second,
-			Read:     func(ctx context.Context, pic []byte) v1.Result { return read(ctx, string(pic)) },
+			Read:     func(ctx context.Context, pic []byte, _ func()) v1.Result { return read(ctx, string(pic)) },
 			Answered: func(v1.Status) { s.answered.Add(1) },
 		}
 		if change != nil {

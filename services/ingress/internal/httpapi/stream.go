@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/coder/websocket"
@@ -65,7 +66,7 @@ func (a *API) getStream(w http.ResponseWriter, r *http.Request) error {
 	defer a.Metrics.streams.Dec()
 	conn, err := websocket.Accept(handshake{w}, r, nil)
 	if err != nil {
-		return v1.NewProblem(v1.InvalidHeader, "%v", err)
+		return v1.NewProblem(v1.InvalidHeader, "%v", err).WithField(handshakeField(err))
 	}
 	// A session outlives the request in the eyes of net/http, and each frame
 	// has a trace of its own: one of an hour could not be read.
@@ -73,7 +74,9 @@ func (a *API) getStream(w http.ResponseWriter, r *http.Request) error {
 	err = frames.Serve(a.life, a.Stopping, frames.Config{
 		Conn: conn, Window: window, Latest: drop == "latest", From: int64(from),
 		MaxBytes: a.Limits.MaxBytes, Memory: a.bodies, Idle: streamIdle, BodyTimeout: a.BodyTimeout, WriteTimeout: streamWriteTimeout,
-		Read:     func(ctx context.Context, pic []byte) v1.Result { return a.readFrame(ctx, link, p, pic) },
+		Read: func(ctx context.Context, pic []byte, stored func()) v1.Result {
+			return a.readFrame(ctx, link, p, pic, stored)
+		},
 		Answered: func(s v1.Status) { a.Metrics.frames.WithLabelValues(string(s)).Inc() },
 	})
 	if err != nil {
@@ -97,6 +100,17 @@ func (h handshake) Write(b []byte) (int, error) { return len(b), nil }
 // Unwrap lets the library reach the connection.
 func (h handshake) Unwrap() http.ResponseWriter { return h.ResponseWriter }
 
+// handshakeField is the header that a handshake failed for, as the library
+// names it in its errors. That of another version is the only one it does not.
+func handshakeField(err error) string {
+	for _, h := range []string{"Sec-WebSocket-Key", "Origin", "Connection", "Upgrade"} {
+		if strings.Contains(err.Error(), h) {
+			return h
+		}
+	}
+	return "Sec-WebSocket-Version"
+}
+
 // number reads a whole number of the query.
 func number(q map[string]string, name string, byDefault, least, most int) (int, error) {
 	if q[name] == "" {
@@ -110,11 +124,11 @@ func number(q map[string]string, name string, byDefault, least, most int) (int, 
 }
 
 // readFrame has one frame read as a job, in a trace of its own.
-func (a *API) readFrame(ctx context.Context, session trace.Link, p pipeline.Pipeline, pic []byte) v1.Result {
+func (a *API) readFrame(ctx context.Context, session trace.Link, p pipeline.Pipeline, pic []byte, stored func()) v1.Result {
 	ctx, span := a.Tracers.Tracer("github.com/sightmesh/sightmesh/services/ingress").Start(ctx, "frame",
 		trace.WithNewRoot(), trace.WithLinks(session), trace.WithAttributes(telemetry.AttrPipeline.String(p.Name)))
 	defer span.End()
-	r, err := a.tryFrame(ctx, p, pic)
+	r, err := a.tryFrame(ctx, p, pic, stored)
 	var problem *v1.Problem
 	switch {
 	case err == nil, ctx.Err() != nil: // the session is over
@@ -134,7 +148,7 @@ func (a *API) readFrame(ctx context.Context, session trace.Link, p pipeline.Pipe
 
 // tryFrame submits a frame and waits for its answer. Where a request would be
 // put off, a session waits: that is its back-pressure.
-func (a *API) tryFrame(session context.Context, p pipeline.Pipeline, pic []byte) (v1.Result, error) {
+func (a *API) tryFrame(session context.Context, p pipeline.Pipeline, pic []byte, stored func()) (v1.Result, error) {
 	if _, err := picture.Inspect(pic, a.Limits); err != nil {
 		return v1.Result{}, err
 	}
@@ -151,6 +165,7 @@ func (a *API) tryFrame(session context.Context, p pipeline.Pipeline, pic []byte)
 			return v1.Result{}, err
 		}
 		defer job.Forget()
+		stored()
 		r, err := job.Wait(ctx)
 		if err != nil && session.Err() != nil {
 			a.abandon(session, o, job.ID) // the client is gone
