@@ -64,12 +64,13 @@ func (s stream) write(text string) error {
 // then done or failed with the result, after which the stream ends.
 func (a *API) imageEvents(w http.ResponseWriter, r *http.Request) error {
 	id := mux.Vars(r)["id"]
-	return a.events(w, r, id, func(ctx context.Context) (v1.EventName, any, error) {
+	return a.events(w, r, id, func(ctx context.Context) (standing, error) {
 		result, err := a.Jobs.Lookup(ctx, id)
-		if err != nil || !result.Final() {
-			return v1.EventAccepted, v1.Event{ID: id, Event: v1.EventAccepted, At: time.Now().UTC(), Status: result.Status}, err
+		now := standing{accepted: v1.Event{ID: id, Event: v1.EventAccepted, At: time.Now().UTC(), Status: result.Status}}
+		if result.Final() {
+			now.ended, now.outcome = v1.EventName(result.Status), result
 		}
-		return v1.EventName(result.Status), result, nil
+		return now, err
 	})
 }
 
@@ -77,20 +78,26 @@ func (a *API) imageEvents(w http.ResponseWriter, r *http.Request) error {
 // then done with the counts, after which the stream ends.
 func (a *API) reportEvents(w http.ResponseWriter, r *http.Request) error {
 	id := mux.Vars(r)["id"]
-	return a.events(w, r, id, func(ctx context.Context) (v1.EventName, any, error) {
+	return a.events(w, r, id, func(ctx context.Context) (standing, error) {
 		report, err := a.Reports.Summary(ctx, id)
-		err = a.unread(ctx, err)
+		now := standing{accepted: report}
 		if report.Status == v1.Done {
-			return v1.EventDone, report, err
+			now.ended, now.outcome = v1.EventDone, report
 		}
-		return v1.EventAccepted, report, err
+		return now, a.unread(ctx, err)
 	})
 }
 
-// events tells where something is, what happens to it, and how it ended. state
-// gives the last event with what belongs to it, or accepted while there is no
-// outcome.
-func (a *API) events(w http.ResponseWriter, r *http.Request, id string, state func(context.Context) (v1.EventName, any, error)) error {
+// standing is where something is: what its first event carries, and the last
+// one with what that carries, once it has ended.
+type standing struct {
+	accepted any
+	ended    v1.EventName
+	outcome  any
+}
+
+// events tells where something is, what happens to it, and how it ended.
+func (a *API) events(w http.ResponseWriter, r *http.Request, id string, state func(context.Context) (standing, error)) error {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	defer context.AfterFunc(a.Stopping, cancel)() // the client comes back to another instance
@@ -99,21 +106,15 @@ func (a *API) events(w http.ResponseWriter, r *http.Request, id string, state fu
 		return err
 	}
 	defer watch.Close()
-	name, data, err := lookUp(r.Context(), state) // where it is, a client learns in any case
+	now, err := lookUp(r.Context(), state) // where it is, a client learns in any case
 	if err != nil {
 		return err
 	}
 	out := openStream(w)
-	if name != v1.EventAccepted {
-		if err := out.send(v1.EventAccepted, v1.Event{ID: id, Event: v1.EventAccepted, At: time.Now().UTC()}); err != nil {
-			return err
-		}
-		return out.send(name, data)
-	}
-	if err := out.send(name, data); err != nil {
+	if err := out.send(v1.EventAccepted, now.accepted); err != nil {
 		return err
 	}
-	for {
+	for now.ended == "" {
 		e, err := next(ctx, watch)
 		switch {
 		case ctx.Err() != nil:
@@ -128,19 +129,20 @@ func (a *API) events(w http.ResponseWriter, r *http.Request, id string, state fu
 			}
 			continue
 		}
-		if name, data, err = lookUp(ctx, state); err != nil {
+		if now, err = lookUp(ctx, state); err != nil {
 			return err
 		}
-		if name != v1.EventAccepted {
-			return out.send(name, data)
+		if now.ended != "" {
+			break
 		}
 		if err := out.alive(); err != nil {
 			return err
 		}
 	}
+	return out.send(now.ended, now.outcome)
 }
 
-func lookUp(ctx context.Context, state func(context.Context) (v1.EventName, any, error)) (v1.EventName, any, error) {
+func lookUp(ctx context.Context, state func(context.Context) (standing, error)) (standing, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	return state(ctx)

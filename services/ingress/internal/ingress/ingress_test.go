@@ -322,6 +322,21 @@ func (d *door) hangUp(t *testing.T, header ...string) string {
 	return job.ID
 }
 
+// TestRespondAsyncAndWait: together they ask for the answer if it is there in
+// time (RFC 7240, section 4.3).
+func TestRespondAsyncAndWait(t *testing.T) {
+	d := open(t)
+	d.workers(t, 2, 10)
+	waiting := d.later("", "Prefer", "respond-async, wait=20")
+	id := d.answer(t, d.next(t), true)
+	if a := <-waiting; a.status != http.StatusOK || a.result.ID != id || a.header.Get("Preference-Applied") != "respond-async, wait=20" {
+		t.Errorf("answered in time: %+v", a)
+	}
+	if a := d.must(t, "", "Prefer", "respond-async, wait=1"); a.status != http.StatusAccepted {
+		t.Errorf("not answered: %+v", a)
+	}
+}
+
 // TestTyocrTimesOut has the words that its clients know.
 func TestTyocrTimesOut(t *testing.T) {
 	d := open(t, "--old-routes", "--wait", "200ms")
