@@ -16,22 +16,22 @@ import (
 func ExampleClient_Analyze() {
 	nc, err := nats.Connect(nats.DefaultURL)
 	if err != nil {
-		log.Fatal(err)
+		log.Panic(err)
 	}
 	defer nc.Close()
 	c, err := client.New(nc)
 	if err != nil {
-		log.Fatal(err)
+		log.Panic(err)
 	}
 	picture, err := os.ReadFile("photo.jpg")
 	if err != nil {
-		log.Fatal(err)
+		log.Panic(err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	result, err := c.Analyze(ctx, "faces", picture)
 	if err != nil {
-		log.Fatal(err)
+		log.Panic(err)
 	}
 	for _, r := range result.Regions {
 		fmt.Println(r.Label, r.Box)
@@ -41,25 +41,25 @@ func ExampleClient_Analyze() {
 func ExampleClient_Submit() {
 	nc, err := nats.Connect(nats.DefaultURL)
 	if err != nil {
-		log.Fatal(err)
+		log.Panic(err)
 	}
 	defer nc.Close()
 	c, err := client.New(nc)
 	if err != nil {
-		log.Fatal(err)
+		log.Panic(err)
 	}
 	page, err := os.ReadFile("page.png")
 	if err != nil {
-		log.Fatal(err)
+		log.Panic(err)
 	}
 	job, err := c.Submit(context.Background(), "text", subject.Bulk, page)
 	if err != nil {
-		log.Fatal(err)
+		log.Panic(err)
 	}
 	// Later, from anywhere.
 	result, err := c.Await(context.Background(), job)
 	if err != nil {
-		log.Fatal(err)
+		log.Panic(err)
 	}
 	fmt.Println(*result.Text)
 }

@@ -57,7 +57,7 @@ func StartProcess(ctx context.Context, tracer trace.Tracer, t Taken) (context.Co
 func Consume(ctx context.Context, js jetstream.JetStream, stream, consumer string, handle func(jetstream.Msg)) error {
 	c, err := js.Consumer(ctx, stream, consumer)
 	if ctx.Err() != nil {
-		return nil // it ended before it began
+		return nil //nolint:nilerr // it ended before it began
 	}
 	if err != nil {
 		return fmt.Errorf("consume %s of %s: %w", consumer, stream, err)
@@ -89,7 +89,7 @@ func Consume(ctx context.Context, js jetstream.JetStream, stream, consumer strin
 func Work(ctx context.Context, js jetstream.JetStream, stream, consumer string, width int, handle func(jetstream.Msg)) error {
 	c, err := js.Consumer(ctx, stream, consumer)
 	if ctx.Err() != nil {
-		return nil // it ended before it began
+		return nil //nolint:nilerr // it ended before it began
 	}
 	if err != nil {
 		return fmt.Errorf("work on %s of %s: %w", consumer, stream, err)

@@ -21,7 +21,7 @@ func TestConsumeEndsWithItsConsumer(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() {
 		ended <- Consume(t.Context(), js, streams.Results, streams.ResultsConsumer, func(m jetstream.Msg) {
-			m.Ack() //nolint:errcheck // the consumer goes anyway
+			m.Ack()
 			got <- m.Subject()
 		})
 	}()

@@ -82,7 +82,7 @@ const (
 func (s *Sink) Run(ctx context.Context) error {
 	c, err := s.js.Consumer(ctx, streams.Results, streams.SinkConsumer)
 	if ctx.Err() != nil {
-		return nil // it ended before it began
+		return nil //nolint:nilerr // it ended before it began
 	}
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
 		return fmt.Errorf("open consumer %s: %w: run sightmesh setup --sink", streams.SinkConsumer, err)
