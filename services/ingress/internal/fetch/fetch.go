@@ -135,40 +135,40 @@ var ErrBusy = errors.New("as much as may be is being done with this host")
 // Fetch gets what is at raw, once its host has a slot. Every error is a
 // [*Failure], unless ctx was cancelled.
 func (f *Fetcher) Fetch(ctx context.Context, raw string) ([]byte, error) {
-	return f.fetch(ctx, raw, func(host string) (func(), error) {
-		// Waiting for others is not the time of the host.
-		ctx, cancel := context.WithTimeout(ctx, f.cfg.Timeout)
-		defer cancel()
-		leave, err := f.hosts.Enter(ctx, host)
-		if errors.Is(err, context.DeadlineExceeded) {
-			return nil, transient("other pictures of its host took longer than %v", f.cfg.Timeout)
-		}
-		return leave, err
-	})
-}
-
-// TryFetch is Fetch that does not wait for a slot of the host: the error is
-// [ErrBusy] when there is none.
-func (f *Fetcher) TryFetch(ctx context.Context, raw string) ([]byte, error) {
-	return f.fetch(ctx, raw, f.hosts.TryEnter)
-}
-
-func (f *Fetcher) fetch(ctx context.Context, raw string, enter func(host string) (leave func(), err error)) ([]byte, error) {
-	u, err := url.Parse(raw)
+	u, err := parse(raw)
 	if err != nil {
-		return nil, final(v1.URLRefused, "it is not a URL")
-	}
-	if err := check(u); err != nil {
 		return nil, f.failure(ctx, err)
 	}
-	leave, err := enter(u.Host)
-	if errors.Is(err, ErrBusy) {
-		return nil, err
+	// Waiting for others is not the time of the host.
+	wait, cancel := context.WithTimeout(ctx, f.cfg.Timeout)
+	defer cancel()
+	leave, err := f.hosts.Enter(wait, u.Host)
+	if err != nil && ctx.Err() == nil {
+		return nil, transient("other pictures of its host took longer than %v", f.cfg.Timeout)
 	}
 	if err != nil {
 		return nil, f.failure(ctx, err)
 	}
 	defer leave()
+	return f.Get(ctx, raw)
+}
+
+// TryEnter takes a slot of the host of raw, for [Fetcher.Get]; leave gives it
+// back. The error is [ErrBusy] when there is none, or a [*Failure].
+func (f *Fetcher) TryEnter(raw string) (leave func(), err error) {
+	u, err := parse(raw)
+	if err != nil {
+		return nil, f.failure(context.Background(), err)
+	}
+	return f.hosts.TryEnter(u.Host)
+}
+
+// Get is Fetch for whoever has a slot of the host.
+func (f *Fetcher) Get(ctx context.Context, raw string) ([]byte, error) {
+	u, err := parse(raw)
+	if err != nil {
+		return nil, f.failure(ctx, err)
+	}
 	ctx, cancel := context.WithTimeout(ctx, f.cfg.Timeout)
 	defer cancel()
 	pic, err := f.get(ctx, u)
@@ -176,6 +176,14 @@ func (f *Fetcher) fetch(ctx context.Context, raw string, enter func(host string)
 		return nil, f.failure(ctx, err)
 	}
 	return pic, nil
+}
+
+func parse(raw string) (*url.URL, error) {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return nil, v1.NewProblem(v1.URLRefused, "it is not a URL").WithField("url")
+	}
+	return u, check(u)
 }
 
 func check(u *url.URL) error {

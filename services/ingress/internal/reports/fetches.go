@@ -89,6 +89,17 @@ func (f *Fetches) Do(ctx context.Context, m jetstream.Msg) {
 		return
 	}
 	ctx = telemetry.WithJob(telemetry.Extract(ctx, m.Headers()), job.ID)
+	leave, err := f.enter(ctx, f.byName[job.Pipeline], want)
+	switch {
+	case err == nil:
+		defer leave()
+	case errors.Is(err, fetch.ErrBusy):
+		f.putOff(ctx, m, min(time.Duration(meta.NumDelivered)*time.Second, jobs.RetryAfter*time.Second))
+		return
+	case errors.Is(err, errNotServed):
+		f.putOff(ctx, m, unserved)
+		return
+	}
 	ctx, span := f.tracer.Start(ctx, "fetch", trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(
 		telemetry.AttrJob.String(job.ID), telemetry.AttrPipeline.String(job.Pipeline), attribute.Int64("messaging.nats.deliveries", int64(meta.NumDelivered))))
 	defer span.End()
@@ -98,7 +109,9 @@ func (f *Fetches) Do(ctx context.Context, m jetstream.Msg) {
 			f.Logger.WarnContext(ctx, "cannot read the metadata of an image", "error", err)
 		}
 	}
-	err = f.store(ctx, req, want)
+	if err == nil {
+		err = f.store(ctx, req, want)
+	}
 	var p *v1.Problem
 	var failed *fetch.Failure
 	if errors.As(err, &failed) && failed.Transient {
@@ -116,12 +129,6 @@ func (f *Fetches) Do(ctx context.Context, m jetstream.Msg) {
 	case err == nil:
 		f.done.WithLabelValues("done").Inc()
 		f.last(m, m.Ack())
-		return
-	case errors.Is(err, fetch.ErrBusy):
-		f.putOff(ctx, m, min(time.Duration(meta.NumDelivered)*time.Second, jobs.RetryAfter*time.Second))
-		return
-	case errors.Is(err, errNotServed):
-		f.putOff(ctx, m, unserved)
 		return
 	case errors.As(err, &p): // the outcome of the image
 		span.SetStatus(codes.Error, p.Error())
@@ -178,16 +185,22 @@ func (f *Fetches) attempt(ctx context.Context, job string, deliveries uint64) (i
 	return tried.Attempts, nil
 }
 
+// enter takes a slot of the host of an image, once there is room for the
+// picture.
+func (f *Fetches) enter(ctx context.Context, p pipeline.Pipeline, want v1.Fetch) (leave func(), err error) {
+	if p.Name == "" {
+		return nil, v1.NewProblem(v1.UnknownPipeline, "this ingress does not know the pipeline")
+	}
+	if err := f.admit(ctx, p, want.Deadline); err != nil {
+		return nil, err
+	}
+	return f.Fetcher.TryEnter(want.URL)
+}
+
 // store fetches the picture and makes a job of it.
 func (f *Fetches) store(ctx context.Context, r jobs.Request, want v1.Fetch) error {
-	if r.Pipeline.Name == "" {
-		return v1.NewProblem(v1.UnknownPipeline, "this ingress does not know the pipeline")
-	}
-	if err := f.admit(ctx, r.Pipeline, want.Deadline); err != nil {
-		return err
-	}
 	var err error
-	if r.Picture, err = f.Fetcher.TryFetch(ctx, want.URL); err != nil {
+	if r.Picture, err = f.Fetcher.Get(ctx, want.URL); err != nil {
 		return err
 	}
 	if _, err := picture.Inspect(r.Picture, f.Limits); err != nil {
