@@ -118,8 +118,8 @@ func TestImageWithTwoOutcomes(t *testing.T) {
 	for n := range 2 {
 		item := v1.ReportItem{Report: "r9", N: n, Total: 2}
 		b.finishImage(t, item, v1.Done, nats.Header{v1.HeaderReport: {item.String()}})
+		b.queued(t, streams.Reports, 3+n) // the report, and the outcomes so far
 	}
-	// The report, three outcomes, the end.
 	end := b.queued(t, streams.Reports, 5)[4]
 	var r v1.Report
 	if err := json.Unmarshal(end.Data, &r); err != nil || end.Subject != subject.ReportFinished("r9") || r.Counts != (v1.Counts{Total: 2, Done: 2}) {

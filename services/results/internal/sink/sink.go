@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math"
 	"strings"
 	"time"
 
@@ -197,7 +198,7 @@ func giveBack(batch []jetstream.Msg, delay time.Duration) {
 }
 
 // write commits a batch and acknowledges it. When the database refuses a row
-// itself, or it cannot be sent, each is written alone, and that one is dropped.
+// itself, each is written alone, and the one it refuses is dropped.
 func (s *Sink) write(ctx context.Context, conn *pgx.Conn, batch []jetstream.Msg) error {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
@@ -224,7 +225,7 @@ func (s *Sink) write(ctx context.Context, conn *pgx.Conn, batch []jetstream.Msg)
 			_ = m.Ack() // when it is lost, the answer comes again and changes nothing
 		}
 		return nil
-	case !refused(err) && (ctx.Err() != nil || conn.IsClosed() || fromDatabase(err)):
+	case !refused(err):
 		return err
 	case len(rows) == 1:
 		s.drop(good[0], err)
@@ -241,13 +242,6 @@ func (s *Sink) write(ctx context.Context, conn *pgx.Conn, batch []jetstream.Msg)
 func (s *Sink) drop(m jetstream.Msg, why error) {
 	s.log.Error("an answer cannot be written to the database", "subject", m.Subject(), "error", why)
 	_ = m.TermWithReason("cannot be written to the database")
-}
-
-// fromDatabase reports whether the database has said err. What is neither said
-// by it nor an end of the connection is a value that cannot be sent at all.
-func fromDatabase(err error) bool {
-	var pg *pgconn.PgError
-	return errors.As(err, &pg)
 }
 
 // refused reports whether the database objects to what is written: data
@@ -284,6 +278,10 @@ func newRow(m jetstream.Msg) (*row, error) {
 	}
 	if r.result.ID == "" {
 		return nil, errors.New("read answer: it has no id")
+	}
+	if i := r.result.Image; i != nil && (max(i.Width, i.Height) > math.MaxInt32 || min(i.Width, i.Height) < 0) {
+		// Not even sent: it would end the connection, and all that is in its batch.
+		return nil, fmt.Errorf("read answer: a picture of %d x %d", i.Width, i.Height)
 	}
 	return &r, nil
 }
