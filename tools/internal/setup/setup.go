@@ -78,9 +78,12 @@ func Run(ctx context.Context, cfg Config, out io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, cfg.Wait)
 	defer cancel()
 	// A server that is just starting, or a cluster without a leader yet, is
-	// tried again.
+	// tried again. It may also say nothing at all to a question; what was made
+	// by then is found by the next attempt.
 	for {
-		err = ensure(ctx, cfg.NATS, want)
+		attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
+		err = ensure(attempt, cfg.NATS, want)
+		cancel()
 		if err == nil {
 			break
 		}
@@ -94,6 +97,8 @@ func Run(ctx context.Context, cfg Config, out io.Writer) error {
 		len(streams.Streams(want)), len(streams.Consumers(want)), want.Pipelines)
 	return nil
 }
+
+const attemptTimeout = 10 * time.Second
 
 func ensure(ctx context.Context, url string, want streams.Config) error {
 	nc, err := nats.Connect(url, nats.Name("sightmesh setup"), nats.CustomInboxPrefix("_INBOX_setup"))
