@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"flag"
 	"fmt"
 	"hash/crc32"
@@ -75,6 +76,7 @@ func run(ctx context.Context, bin, out string, each time.Duration, only string) 
 		}
 	}
 	t.head()
+	var failed []error
 	for _, row := range []struct {
 		name byte
 		f    func(context.Context) error
@@ -83,8 +85,9 @@ func run(ctx context.Context, bin, out string, each time.Duration, only string) 
 			continue
 		}
 		fmt.Fprintf(os.Stderr, "(%c)\n", row.name)
-		if err := row.f(ctx); err != nil {
-			return fmt.Errorf("(%c): %w", row.name, err)
+		if err := row.f(ctx); err != nil { // the other rows are worth having
+			failed = append(failed, fmt.Errorf("(%c): %w", row.name, err))
+			t.printf("\n(%c) could not be measured: %v\n", row.name, err)
 		}
 	}
 	if out == "" {
@@ -92,7 +95,7 @@ func run(ctx context.Context, bin, out string, each time.Duration, only string) 
 	} else {
 		err = os.WriteFile(out, []byte(t.page.String()), 0o644)
 	}
-	return err
+	return errors.Join(append(failed, err)...)
 }
 
 func (t *table) printf(format string, args ...any) { fmt.Fprintf(&t.page, format, args...) }
