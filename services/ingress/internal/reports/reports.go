@@ -7,8 +7,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"strconv"
-	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -16,6 +14,7 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
+	"github.com/sightmesh/sightmesh/services/internal/outcomes"
 )
 
 // Reports stores and reads reports.
@@ -94,36 +93,13 @@ func (r *Reports) read(ctx context.Context, id string) (v1.Report, v1.Manifest, 
 	if err != nil {
 		return report, m, nil, err
 	}
-	s, err := r.js.Stream(ctx, streams.Reports)
+	stored, err := outcomes.Read(ctx, r.js, id)
 	if err != nil {
-		return report, m, nil, fmt.Errorf("read report %s: %w", id, err)
-	}
-	info, err := s.Info(ctx, jetstream.WithSubjectFilter(subject.AllOutcomes(id)))
-	if err != nil {
-		return report, m, nil, fmt.Errorf("read report %s: %w", id, err)
+		return report, m, nil, err
 	}
 	report = v1.Report{
 		ID: id, Pipeline: m.Pipeline, Status: v1.Running, Accepted: m.Accepted, Metadata: m.Metadata,
-		Counts: v1.Counts{Total: len(m.Images)},
-	}
-	outcomes := map[int]v1.Status{}
-	for name := range info.State.Subjects {
-		status, n, _ := strings.Cut(strings.TrimPrefix(name, subject.Report(id)+"."), ".")
-		i, err := strconv.Atoi(n)
-		if err != nil {
-			return report, m, nil, fmt.Errorf("read report %s: subject %q: %w", id, name, err)
-		}
-		// An image that was worked on twice may have both; it counts once.
-		if outcomes[i] != v1.Done {
-			outcomes[i] = v1.Status(status)
-		}
-	}
-	for _, status := range outcomes {
-		if status == v1.Done {
-			report.Counts.Done++
-		} else {
-			report.Counts.Failed++
-		}
+		Counts: stored.Counts(len(m.Images)),
 	}
 	if report.Counts.Done+report.Counts.Failed == report.Counts.Total {
 		report.Status = v1.Done
@@ -134,7 +110,7 @@ func (r *Reports) read(ctx context.Context, id string) (v1.Report, v1.Manifest, 
 			return report, m, nil, err
 		}
 	}
-	return report, m, outcomes, nil
+	return report, m, stored, nil
 }
 
 func unknown(id string) *v1.Problem {

@@ -9,7 +9,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -19,6 +18,7 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
+	"github.com/sightmesh/sightmesh/services/internal/outcomes"
 	"github.com/sightmesh/sightmesh/services/results/internal/callbacks"
 )
 
@@ -72,11 +72,11 @@ func (k *Keeper) Expand(ctx context.Context, m v1.Manifest, header nats.Header, 
 	}
 	// Uploaded images may all have had their outcomes before the report was
 	// stored.
-	counts, err := k.count(ctx, m.ID, len(m.Images))
+	stored, err := outcomes.Read(ctx, k.js, m.ID)
 	if err != nil {
 		return err
 	}
-	return k.finish(ctx, m.ID, counts)
+	return k.finish(ctx, m.ID, stored.Counts(len(m.Images)))
 }
 
 // Outcome keeps the outcome of one image, and finishes the report when it is
@@ -89,10 +89,11 @@ func (k *Keeper) Outcome(ctx context.Context, item v1.ReportItem, status v1.Stat
 	if err != nil {
 		return fmt.Errorf("keep outcome %s: %w", item, err)
 	}
-	counts, err := k.count(ctx, item.Report, item.Total)
+	stored, err := outcomes.Read(ctx, k.js, item.Report)
 	if err != nil {
 		return err
 	}
+	counts := stored.Counts(item.Total)
 	// Before the end is told, or who watches would miss the last image.
 	if err := bus.Tell(k.conn, v1.Event{
 		ID: item.Report, Event: v1.EventImage, At: time.Now().UTC(), Image: &item.N, Status: status, Counts: &counts,
@@ -100,29 +101,6 @@ func (k *Keeper) Outcome(ctx context.Context, item v1.ReportItem, status v1.Stat
 		return err
 	}
 	return k.finish(ctx, item.Report, counts)
-}
-
-// count counts the images of a report that have an outcome. One that was worked
-// on twice may have both outcomes, and counts once.
-func (k *Keeper) count(ctx context.Context, report string, total int) (v1.Counts, error) {
-	counts := v1.Counts{Total: total}
-	s, err := k.js.Stream(ctx, streams.Reports)
-	if err != nil {
-		return counts, fmt.Errorf("count outcomes of %s: %w", report, err)
-	}
-	info, err := s.Info(ctx, jetstream.WithSubjectFilter(subject.AllOutcomes(report)))
-	if err != nil {
-		return counts, fmt.Errorf("count outcomes of %s: %w", report, err)
-	}
-	done := subject.Report(report) + "." + string(v1.Done) + "."
-	for name := range info.State.Subjects {
-		if strings.HasPrefix(name, done) {
-			counts.Done++
-		} else if _, both := info.State.Subjects[done+name[strings.LastIndexByte(name, '.')+1:]]; !both {
-			counts.Failed++
-		}
-	}
-	return counts, nil
 }
 
 // finish stores that a report is done, once, and queues its callback, when all
