@@ -177,12 +177,17 @@ func (s *Service) reply(ctx context.Context, m jetstream.Msg) {
 		s.drop(m, fmt.Errorf("decode answer: %w", err))
 		return
 	}
-	item, url := m.Headers().Get(v1.HeaderReport), m.Headers().Get(v1.HeaderCallback)
-	if _, err := v1.ParseReportItem(item); item != "" && err != nil {
-		s.log.Warn("an answer is of no report", "subject", m.Subject(), "error", err)
-		item = ""
+	url := m.Headers().Get(v1.HeaderCallback)
+	var item *v1.ReportItem
+	if of := m.Headers().Get(v1.HeaderReport); of != "" {
+		i, err := v1.ParseReportItem(of)
+		if err != nil {
+			s.log.Warn("an answer is of no report", "subject", m.Subject(), "error", err)
+		} else {
+			item = &i
+		}
 	}
-	if item == "" && url == "" {
+	if item == nil && url == "" {
 		s.tell(taken.Job.ID, r.Status)
 		s.done(m)
 		return
@@ -205,13 +210,9 @@ func (s *Service) reply(ctx context.Context, m jetstream.Msg) {
 }
 
 // follow does what an answer brings about besides the reply.
-func (s *Service) follow(ctx context.Context, t bus.Taken, status v1.Status, item, url string, result []byte) error {
-	if item != "" {
-		i, err := v1.ParseReportItem(item)
-		if err == nil {
-			err = s.reports.Outcome(ctx, i, status, result)
-		}
-		if err != nil {
+func (s *Service) follow(ctx context.Context, t bus.Taken, status v1.Status, item *v1.ReportItem, url string, result []byte) error {
+	if item != nil {
+		if err := s.reports.Outcome(ctx, *item, status, result); err != nil {
 			return err
 		}
 	}
