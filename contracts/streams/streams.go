@@ -170,13 +170,13 @@ func WorkStream(s subject.Stage) string {
 // results one on each of PARTS, RESULTS and REPORTS; for ingress one on each
 // of CALLBACKS and FETCHES.
 func Consumers(cfg Config) []Consumer {
-	durable := func(stream, name, filter string, ackWait time.Duration, deliver int) Consumer {
+	durable := func(stream, name, filter string, ackWait time.Duration) Consumer {
 		return Consumer{Stream: stream, Config: jetstream.ConsumerConfig{
 			Durable:       name,
 			FilterSubject: filter,
 			AckPolicy:     jetstream.AckExplicitPolicy,
 			AckWait:       ackWait,
-			MaxDeliver:    deliver,
+			MaxDeliver:    -1,   // whoever works on a message gives it up, with an outcome
 			MaxAckPending: 4096, // of the whole fleet
 			MaxWaiting:    4096, // idle lanes of the whole fleet
 			Replicas:      max(cfg.Replicas, 1),
@@ -186,21 +186,19 @@ func Consumers(cfg Config) []Consumer {
 	for _, p := range cfg.Pipelines {
 		for _, prio := range subject.Priorities() {
 			cs = append(cs,
-				durable(Images, WorkConsumer(subject.Detect, p, prio), subject.ImagesOf(p, prio), AckWait, -1),
-				durable(Crops, WorkConsumer(subject.Classify, p, prio), subject.CropsOf(p, prio), AckWait, -1))
+				durable(Images, WorkConsumer(subject.Detect, p, prio), subject.ImagesOf(p, prio), AckWait),
+				durable(Crops, WorkConsumer(subject.Classify, p, prio), subject.CropsOf(p, prio), AckWait))
 		}
 	}
-	// What is safe to repeat is never given up by JetStream. Fetches and
-	// callbacks are given up by who does them, who has an outcome to store.
 	if cfg.Sink {
-		cs = append(cs, durable(Results, SinkConsumer, subject.AllResults(), 30*time.Second, -1))
+		cs = append(cs, durable(Results, SinkConsumer, subject.AllResults(), 30*time.Second))
 	}
 	return append(cs,
-		durable(Parts, PartsConsumer, subject.AllParts(), AckWait, -1),
-		durable(Results, ResultsConsumer, subject.AllResults(), time.Second, -1),
-		durable(Reports, ReportsConsumer, subject.Report("*"), 30*time.Second, -1),
-		durable(Callbacks, CallbacksConsumer, subject.AllCallbacks(), AckWait, -1),
-		durable(Fetches, FetchesConsumer, subject.AllFetches(), AckWait, -1))
+		durable(Parts, PartsConsumer, subject.AllParts(), AckWait),
+		durable(Results, ResultsConsumer, subject.AllResults(), time.Second),
+		durable(Reports, ReportsConsumer, subject.Report("*"), 30*time.Second),
+		durable(Callbacks, CallbacksConsumer, subject.AllCallbacks(), AckWait),
+		durable(Fetches, FetchesConsumer, subject.AllFetches(), AckWait))
 }
 
 // Ensure creates or updates every stream and consumer. It can be run again at
