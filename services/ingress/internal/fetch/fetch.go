@@ -137,7 +137,7 @@ var ErrBusy = errors.New("as much as may be is being done with this host")
 func (f *Fetcher) Fetch(ctx context.Context, raw string) ([]byte, error) {
 	u, err := parse(raw)
 	if err != nil {
-		return nil, f.failure(ctx, err)
+		return nil, err
 	}
 	// Waiting for others is not the time of the host.
 	wait, cancel := context.WithTimeout(ctx, f.cfg.Timeout)
@@ -150,40 +150,44 @@ func (f *Fetcher) Fetch(ctx context.Context, raw string) ([]byte, error) {
 		return nil, f.failure(ctx, err)
 	}
 	defer leave()
-	return f.Get(ctx, raw)
+	return f.get(ctx, u)
 }
 
-// TryEnter takes a slot of the host of raw, for [Fetcher.Get]; leave gives it
-// back. The error is [ErrBusy] when there is none, or a [*Failure].
-func (f *Fetcher) TryEnter(raw string) (leave func(), err error) {
-	u, err := parse(raw)
-	if err != nil {
-		return nil, f.failure(context.Background(), err)
-	}
-	return f.hosts.TryEnter(u.Host)
+// Slot is a slot of the host of an address.
+type Slot struct {
+	fetcher *Fetcher
+	address *url.URL
+	// Leave gives the slot back.
+	Leave func()
 }
 
-// Get is Fetch for whoever has a slot of the host.
-func (f *Fetcher) Get(ctx context.Context, raw string) ([]byte, error) {
+// TryEnter takes a slot of the host of raw that is free. The error is
+// [ErrBusy] when there is none, or a [*Failure].
+func (f *Fetcher) TryEnter(raw string) (*Slot, error) {
 	u, err := parse(raw)
 	if err != nil {
-		return nil, f.failure(ctx, err)
+		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, f.cfg.Timeout)
-	defer cancel()
-	pic, err := f.get(ctx, u)
+	leave, err := f.hosts.TryEnter(u.Host)
 	if err != nil {
-		return nil, f.failure(ctx, err)
+		return nil, err
 	}
-	return pic, nil
+	return &Slot{f, u, leave}, nil
 }
+
+// Fetch is [Fetcher.Fetch] in the slot.
+func (s *Slot) Fetch(ctx context.Context) ([]byte, error) { return s.fetcher.get(ctx, s.address) }
 
 func parse(raw string) (*url.URL, error) {
 	u, err := url.Parse(raw)
 	if err != nil {
-		return nil, v1.NewProblem(v1.URLRefused, "it is not a URL").WithField("url")
+		return nil, final(v1.URLRefused, "it is not a URL")
 	}
-	return u, check(u)
+	var p *v1.Problem
+	if errors.As(check(u), &p) {
+		return nil, &Failure{Problem: p}
+	}
+	return u, nil
 }
 
 func check(u *url.URL) error {
@@ -198,7 +202,18 @@ func check(u *url.URL) error {
 	return nil
 }
 
+// get gets what is at u, within the time of a host.
 func (f *Fetcher) get(ctx context.Context, u *url.URL) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, f.cfg.Timeout)
+	defer cancel()
+	pic, err := f.download(ctx, u)
+	if err != nil {
+		return nil, f.failure(ctx, err)
+	}
+	return pic, nil
+}
+
+func (f *Fetcher) download(ctx context.Context, u *url.URL) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
 		return nil, fmt.Errorf("fetch: %w", err)

@@ -89,10 +89,10 @@ func (f *Fetches) Do(ctx context.Context, m jetstream.Msg) {
 		return
 	}
 	ctx = telemetry.WithJob(telemetry.Extract(ctx, m.Headers()), job.ID)
-	leave, err := f.enter(ctx, f.byName[job.Pipeline], want)
+	slot, err := f.enter(ctx, f.byName[job.Pipeline], want)
 	switch {
 	case err == nil:
-		defer leave()
+		defer slot.Leave()
 	case errors.Is(err, fetch.ErrBusy):
 		f.putOff(ctx, m, min(time.Duration(meta.NumDelivered)*time.Second, jobs.RetryAfter*time.Second))
 		return
@@ -110,7 +110,7 @@ func (f *Fetches) Do(ctx context.Context, m jetstream.Msg) {
 		}
 	}
 	if err == nil {
-		err = f.store(ctx, req, want)
+		err = f.store(ctx, req, slot)
 	}
 	var p *v1.Problem
 	var failed *fetch.Failure
@@ -187,7 +187,7 @@ func (f *Fetches) attempt(ctx context.Context, job string, deliveries uint64) (i
 
 // enter takes a slot of the host of an image, once there is room for the
 // picture.
-func (f *Fetches) enter(ctx context.Context, p pipeline.Pipeline, want v1.Fetch) (leave func(), err error) {
+func (f *Fetches) enter(ctx context.Context, p pipeline.Pipeline, want v1.Fetch) (*fetch.Slot, error) {
 	if p.Name == "" {
 		return nil, v1.NewProblem(v1.UnknownPipeline, "this ingress does not know the pipeline")
 	}
@@ -198,9 +198,9 @@ func (f *Fetches) enter(ctx context.Context, p pipeline.Pipeline, want v1.Fetch)
 }
 
 // store fetches the picture and makes a job of it.
-func (f *Fetches) store(ctx context.Context, r jobs.Request, want v1.Fetch) error {
+func (f *Fetches) store(ctx context.Context, r jobs.Request, slot *fetch.Slot) error {
 	var err error
-	if r.Picture, err = f.Fetcher.Get(ctx, want.URL); err != nil {
+	if r.Picture, err = slot.Fetch(ctx); err != nil {
 		return err
 	}
 	if _, err := picture.Inspect(r.Picture, f.Limits); err != nil {
