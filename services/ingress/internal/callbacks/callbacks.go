@@ -104,15 +104,14 @@ func (c *Caller) Call(ctx context.Context, m jetstream.Msg) {
 	ctx, span := c.tracer.Start(ctx, "callback", trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(
 		telemetry.AttrJob.String(id), attribute.Int64("messaging.nats.deliveries", int64(meta.NumDelivered))))
 	defer span.End()
-	state := v1.Callback{State: v1.CallbackDelivered}
+	var before v1.Callback
 	if meta.NumDelivered > 1 { // which does not tell the attempts: it may have been put off
-		if _, err := bus.Last(ctx, c.js, streams.Jobs, subject.CallbackState(id), &state); err != nil {
+		if _, err := bus.Last(ctx, c.js, streams.Jobs, subject.CallbackState(id), &before); err != nil {
 			c.log.WarnContext(ctx, "cannot read how a callback went", "error", err)
-			state.Attempts = int(meta.NumDelivered) - 1
+			before.Attempts = int(meta.NumDelivered) - 1
 		}
-		state = v1.Callback{State: v1.CallbackDelivered, Attempts: state.Attempts}
 	}
-	state.Attempts++
+	state := v1.Callback{State: v1.CallbackDelivered, Attempts: before.Attempts + 1}
 	wait := time.Duration(0)
 	err = c.sender.send(ctx, to, id, m.Data())
 	var no *refusal

@@ -141,16 +141,17 @@ func (a *API) pictureToDraw(ctx context.Context, in input, pic []byte, result v1
 // submit makes a job of a picture, or finds the one that the request's key
 // stands for, unless its id is known already.
 func (a *API) submit(ctx context.Context, o order, id string, pic []byte) (*jobs.Job, error) {
-	if o.key != "" && id == "" {
+	switch {
+	case id != "":
+	case o.key == "":
+		id = jobs.NewID()
+	default:
 		what := sha256.Sum256(pic)
-		var job *jobs.Job
-		var err error
-		if id, job, err = a.find(ctx, o, what[:]); err != nil || job != nil {
+		found, job, err := a.find(ctx, o, what[:])
+		if err != nil || job != nil {
 			return job, err
 		}
-	}
-	if id == "" {
-		id = jobs.NewID()
+		id = found
 	}
 	req := jobs.Request{
 		ID: id, Pipeline: o.pipeline, Priority: o.priority, Picture: pic, Metadata: o.metadata, Callback: o.callback,

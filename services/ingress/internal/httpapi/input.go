@@ -87,10 +87,9 @@ func (a *API) readInput(w http.ResponseWriter, r *http.Request) (in input, relea
 	}
 	if in.url != "" { // the picture that is fetched takes its place
 		release()
-		if !a.bodies.TryAcquire(a.Limits.MaxBytes) {
-			return in, nil, later(v1.NewProblem(v1.Overloaded, "too many bodies are being received"), 1)
+		if release, err = a.hold(a.Limits.MaxBytes); err != nil {
+			return in, nil, err
 		}
-		release = sync.OnceFunc(func() { a.bodies.Release(a.Limits.MaxBytes) })
 	}
 	if len(in.pictures) == 1 && in.pictures[0].problem == nil && len(in.pictures[0].picture) == 0 {
 		release()
@@ -125,11 +124,11 @@ func (a *API) openBody(w http.ResponseWriter, r *http.Request, limit int64) (io.
 	if weight < 0 {
 		weight = limit
 	}
-	if !a.bodies.TryAcquire(weight) {
+	release, err := a.hold(weight)
+	if err != nil {
 		w.Header().Set("Connection", "close")
-		return nil, nil, later(v1.NewProblem(v1.Overloaded, "too many bodies are being received"), 1)
+		return nil, nil, err
 	}
-	release := sync.OnceFunc(func() { a.bodies.Release(weight) })
 	// A body that trickles in would hold its memory for ever. Not every
 	// writer in tests has a deadline.
 	if err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(a.BodyTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
@@ -137,6 +136,15 @@ func (a *API) openBody(w http.ResponseWriter, r *http.Request, limit int64) (io.
 		return nil, nil, err
 	}
 	return http.MaxBytesReader(w, r.Body, limit), release, nil
+}
+
+// hold takes memory for n bytes of bodies. release gives it back; more than
+// once does no harm.
+func (a *API) hold(n int64) (release func(), err error) {
+	if !a.bodies.TryAcquire(n) {
+		return nil, later(v1.NewProblem(v1.Overloaded, "too many bodies are being received"), 1)
+	}
+	return sync.OnceFunc(func() { a.bodies.Release(n) }), nil
 }
 
 // bodyType tells the kinds of bodies apart.
