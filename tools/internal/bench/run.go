@@ -179,15 +179,14 @@ func Run(ctx context.Context, send Sender, pictures []Picture, load Load, expect
 	if load.Concurrency < 1 {
 		return Report{}, fmt.Errorf("concurrency: %d, want 1 or more", load.Concurrency)
 	}
-	began := time.Now()
-	count := began.Add(load.WarmUp)
+	count := time.Now().Add(load.WarmUp)
 	rec := newRecorder(expect, count, count.Add(load.Duration))
 	// Requests under way at the end are waited for, so that slow ones count.
 	run := closedLoop
 	if load.Rate > 0 {
 		run = openLoop
 	}
-	run(ctx, send, pictures, load, rec, began)
+	run(ctx, send, pictures, load, rec)
 	took := load.Duration
 	if ctx.Err() != nil {
 		took = max(0, min(took, time.Since(count)))
@@ -195,7 +194,7 @@ func Run(ctx context.Context, send Sender, pictures []Picture, load Load, expect
 	return rec.report(load, took), nil
 }
 
-func closedLoop(ctx context.Context, send Sender, pictures []Picture, load Load, rec *recorder, _ time.Time) {
+func closedLoop(ctx context.Context, send Sender, pictures []Picture, load Load, rec *recorder) {
 	var wg sync.WaitGroup
 	for c := range load.Concurrency {
 		wg.Go(func() {
@@ -212,7 +211,8 @@ func closedLoop(ctx context.Context, send Sender, pictures []Picture, load Load,
 	wg.Wait()
 }
 
-func openLoop(ctx context.Context, send Sender, pictures []Picture, load Load, rec *recorder, began time.Time) {
+func openLoop(ctx context.Context, send Sender, pictures []Picture, load Load, rec *recorder) {
+	began := rec.count.Add(-load.WarmUp)
 	var wg sync.WaitGroup
 	free := make(chan struct{}, load.Concurrency)
 	timer := time.NewTimer(0)
