@@ -50,18 +50,24 @@ func startServer(t *testing.T, port int) *server.Server {
 	return s
 }
 
-// consumers lists those of IMAGES, and the storage of the stream.
-func consumers(t *testing.T, url string) (map[string]bool, jetstream.StorageType) {
+func connect(t *testing.T, url string) jetstream.JetStream {
 	t.Helper()
 	nc, err := nats.Connect(url)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer nc.Close()
+	t.Cleanup(nc.Close)
 	js, err := jetstream.New(nc)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return js
+}
+
+// consumers lists those of IMAGES, and the storage of the stream.
+func consumers(t *testing.T, url string) (map[string]bool, jetstream.StorageType) {
+	t.Helper()
+	js := connect(t, url)
 	s, err := js.Stream(t.Context(), streams.Images)
 	if err != nil {
 		t.Fatal(err)
@@ -208,15 +214,7 @@ func TestAgesAndSink(t *testing.T) {
 	if err := Run(t.Context(), cfg, io.Discard); err != nil {
 		t.Fatal(err)
 	}
-	nc, err := nats.Connect(cfg.NATS)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := connect(t, cfg.NATS)
 	for name, want := range map[string]time.Duration{streams.Results: cfg.ResultsAge, streams.Reports: cfg.ReportsAge} {
 		s, err := js.Stream(t.Context(), name)
 		if err != nil {

@@ -46,29 +46,29 @@ func (d *door) taken(t *testing.T, n int) {
 	}
 }
 
-// fetched waits until an image was stored as a job.
-func (d *door) fetched(t *testing.T) error {
+// goesOn has as many images as there are places fetched of a pipeline and
+// host that hold them up, and then one of another.
+func (d *door) goesOn(t *testing.T, pipeline, held, free string) {
 	t.Helper()
+	for i := range 4 {
+		d.fetch(t, pipeline, "R1", i, 4, held)
+	}
+	d.taken(t, 4)
+	d.fetch(t, "text", "R2", 0, 1, free)
 	c, err := d.js.Consumer(t.Context(), streams.Images, streams.WorkConsumer(subject.Detect, "text", subject.Bulk))
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = c.Next(jetstream.FetchMaxWait(20 * time.Second))
-	return err
+	if _, err := c.Next(jetstream.FetchMaxWait(20 * time.Second)); err != nil {
+		t.Errorf("the other image is not stored as a job: %v", err)
+	}
 }
 
 func TestPipelineWithoutWorkersHoldsUpNoFetches(t *testing.T) {
 	d := open(t, "--allow-networks", "127.0.0.0/8", "--fetches", "4")
 	d.workers(t, 2, 10) // faces has none
 	url := pictures(t, func(*http.Request) bool { return true })
-	for i := range 4 {
-		d.fetch(t, "faces", "R1", i, 4, url)
-	}
-	d.taken(t, 4)
-	d.fetch(t, "text", "R2", 0, 1, url)
-	if err := d.fetched(t); err != nil {
-		t.Errorf("the image of a pipeline with workers: %v", err)
-	}
+	d.goesOn(t, "faces", url, url)
 }
 
 func TestSlowHostHoldsUpNoOther(t *testing.T) {
@@ -83,13 +83,5 @@ func TestSlowHostHoldsUpNoOther(t *testing.T) {
 		return true
 	})
 	t.Cleanup(func() { close(hold) })
-	quick := pictures(t, func(*http.Request) bool { return true })
-	for i := range 4 {
-		d.fetch(t, "text", "R1", i, 4, slow)
-	}
-	d.taken(t, 4)
-	d.fetch(t, "text", "R2", 0, 1, quick)
-	if err := d.fetched(t); err != nil {
-		t.Errorf("the image of another host: %v", err)
-	}
+	d.goesOn(t, "text", slow, pictures(t, func(*http.Request) bool { return true }))
 }
