@@ -1,0 +1,83 @@
+// Package retry has what every caller of something that may fail for a while
+// needs: an error that says when to try again, delays that grow, and a sleep
+// that ends with its context. It is pure apart from the sleep and depends on
+// the standard library only.
+//
+// The delays are those between the client of a mesh and the mesh (Retry-After
+// of HTTP and NATS), between the services and what they call, and between two
+// starts of a process.
+package retry
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+)
+
+// Error says that a later try may succeed.
+type Error struct {
+	// Err says what failed. It is often a problem of the contract.
+	Err error
+	// After is the earliest time for another try, counted from now; 0 means
+	// that it is not known.
+	After time.Duration
+}
+
+// After returns an [*Error] that wraps err.
+func After(err error, d time.Duration) error { return &Error{Err: err, After: d} }
+
+// Error returns the text of the wrapped error.
+func (e *Error) Error() string { return e.Err.Error() }
+
+// Unwrap returns the wrapped error.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Delay reports whether err wraps an [*Error], and returns its After.
+func Delay(err error) (d time.Duration, ok bool) {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.After, true
+	}
+	return 0, false
+}
+
+// Backoff lists the delay after each failed attempt. The last one repeats. An
+// empty Backoff has no delays.
+type Backoff []time.Duration
+
+// Exponential returns the Backoff that begins with first, multiplies by factor
+// and ends with longest.
+func Exponential(first, longest time.Duration, factor int) Backoff {
+	var b Backoff
+	for d := first; d < longest; d *= time.Duration(factor) {
+		b = append(b, d)
+	}
+	return append(b, longest)
+}
+
+// Delay returns how long to wait after attempt n, counted from 1. Up to a
+// quarter is added at random, so that what failed together does not come back
+// together.
+func (b Backoff) Delay(n int) time.Duration {
+	if len(b) == 0 {
+		return 0
+	}
+	return jitter(b[min(max(n, 1), len(b))-1])
+}
+
+func jitter(d time.Duration) time.Duration {
+	return d + rand.N(d/4+1) //nolint:gosec // not a secret
+}
+
+// Sleep waits for d. It returns the error of ctx when that ends first.
+func Sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
