@@ -73,7 +73,14 @@ const MaxDeliveries = 6
 // AckWait is how long a worker may be silent about a message it holds. A
 // worker that lives says so every second, so this is the time after which the
 // work of a dead one moves on.
+//
+// Every consumer has it, whatever its handler does: [Heartbeat] is what makes
+// slow work possible.
 const AckWait = 3 * time.Second
+
+// Heartbeat is how often the server is told that a message is being processed.
+// Two of them may be lost before [AckWait] is over.
+const Heartbeat = AckWait / 3
 
 // dedupe has to exceed the time over which a publish is retried plus a few
 // AckWaits; ids cost the server memory, so not by much.
@@ -170,12 +177,12 @@ func WorkStream(s subject.Stage) string {
 // results one on each of PARTS, RESULTS and REPORTS; for ingress one on each
 // of CALLBACKS and FETCHES.
 func Consumers(cfg Config) []Consumer {
-	durable := func(stream, name, filter string, ackWait time.Duration) Consumer {
+	durable := func(stream, name, filter string) Consumer {
 		return Consumer{Stream: stream, Config: jetstream.ConsumerConfig{
 			Durable:       name,
 			FilterSubject: filter,
 			AckPolicy:     jetstream.AckExplicitPolicy,
-			AckWait:       ackWait,
+			AckWait:       AckWait,
 			MaxDeliver:    -1,   // whoever works on a message gives it up, with an outcome
 			MaxAckPending: 4096, // of the whole fleet
 			MaxWaiting:    4096, // idle lanes of the whole fleet
@@ -186,19 +193,19 @@ func Consumers(cfg Config) []Consumer {
 	for _, p := range cfg.Pipelines {
 		for _, prio := range subject.Priorities() {
 			cs = append(cs,
-				durable(Images, WorkConsumer(subject.Detect, p, prio), subject.ImagesOf(p, prio), AckWait),
-				durable(Crops, WorkConsumer(subject.Classify, p, prio), subject.CropsOf(p, prio), AckWait))
+				durable(Images, WorkConsumer(subject.Detect, p, prio), subject.ImagesOf(p, prio)),
+				durable(Crops, WorkConsumer(subject.Classify, p, prio), subject.CropsOf(p, prio)))
 		}
 	}
 	if cfg.Sink {
-		cs = append(cs, durable(Results, SinkConsumer, subject.AllResults(), 30*time.Second))
+		cs = append(cs, durable(Results, SinkConsumer, subject.AllResults()))
 	}
 	return append(cs,
-		durable(Parts, PartsConsumer, subject.AllParts(), AckWait),
-		durable(Results, ResultsConsumer, subject.AllResults(), time.Second),
-		durable(Reports, ReportsConsumer, subject.Report("*"), 30*time.Second),
-		durable(Callbacks, CallbacksConsumer, subject.AllCallbacks(), AckWait),
-		durable(Fetches, FetchesConsumer, subject.AllFetches(), AckWait))
+		durable(Parts, PartsConsumer, subject.AllParts()),
+		durable(Results, ResultsConsumer, subject.AllResults()),
+		durable(Reports, ReportsConsumer, subject.Report("*")),
+		durable(Callbacks, CallbacksConsumer, subject.AllCallbacks()),
+		durable(Fetches, FetchesConsumer, subject.AllFetches()))
 }
 
 // Ensure creates or updates every stream and consumer. It can be run again at

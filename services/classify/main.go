@@ -30,7 +30,7 @@ func main() {
 		Description: "Says what the regions of pictures are.",
 		Flags:       func(fs *flag.FlagSet) { options.Register(fs) },
 		New: func(p *run.Process) (run.Service, error) {
-			return worker.NewService(p, subject.Classify, options, classify.New(p.Pipelines, p.Tracers))
+			return worker.NewService(p, subject.Classify, options, classify.New(p.Pipelines))
 		},
 	}))
 }

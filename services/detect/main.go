@@ -35,7 +35,7 @@ func main() {
 			limits.Register(fs)
 		},
 		New: func(p *run.Process) (run.Service, error) {
-			return worker.NewService(p, subject.Detect, options, detect.New(p.Pipelines, limits, p.Tracers))
+			return worker.NewService(p, subject.Detect, options, detect.New(p.Pipelines, limits))
 		},
 	}))
 }

@@ -7,39 +7,103 @@ import (
 	"fmt"
 	"time"
 
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/sightmesh/sightmesh/contracts/lane"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// Reply is what a lane answered.
-type Reply struct {
-	Facts  []byte // JSON
-	Pixels []byte
+// Detect has the lane find the regions of an image. It sets the type and the
+// id of the request. The pixels of the crops that were found are returned
+// behind each other, in order.
+//
+// Detect and [Lane.Classify] may be called by several goroutines at once:
+// requests to one process take turns. A process that is being replaced is
+// waited for. The error is a [*v1.Problem] when the request itself is to blame
+// or its time is over: what the lane answered, [v1.LaneDied], [v1.TooSlow],
+// [v1.TooMuchMemory] or [v1.DeadlineExceeded]. In all but the first case the
+// process is gone. When ctx is cancelled the process is ended too, and the
+// error is that of ctx. Any other error may be gone at the next try.
+func (l *Lane) Detect(ctx context.Context, r lane.Detect, image []byte) (lane.Detected, []byte, error) {
+	r.Type, r.ID = lane.TypeDetect, l.pool.lastID.Add(1)
+	var found lane.Detected
+	crops, err := l.call(ctx, request{r.Pipeline, r.ID, r, image, lane.TypeDetected}, &found, &found.Timing)
+	return found, crops, err
 }
 
-// Do puts one request to the lane and waits for its reply. request is given
-// the id that it must carry; pixels go behind it.
-//
-// A process that is being replaced is waited for. The error is a [*v1.Problem]
-// when the request itself is to blame or its time is over: what the lane
-// answered, [v1.LaneDied], [v1.TooSlow], [v1.TooMuchMemory] or
-// [v1.DeadlineExceeded]. In all but the first case the process is gone. When
-// ctx is cancelled the process is ended too, and the error is that of ctx. Any
-// other error may be gone at the next try.
-func (l *Lane) Do(ctx context.Context, pipeline string, request func(id uint64) any, pixels ...[]byte) (Reply, error) {
-	s, ok := l.slots[pipeline]
-	if !ok {
-		return Reply{}, fmt.Errorf("no lane program serves pipeline %s", pipeline)
+// Classify has the lane name crops, whose pixels lie behind each other. It
+// sets the type and the id of the request. The errors are those of
+// [Lane.Detect].
+func (l *Lane) Classify(ctx context.Context, r lane.Classify, pixels []byte) (lane.Classified, error) {
+	r.Type, r.ID = lane.TypeClassify, l.pool.lastID.Add(1)
+	var named lane.Classified
+	_, err := l.call(ctx, request{r.Pipeline, r.ID, r, pixels, lane.TypeClassified}, &named, &named.Timing)
+	return named, err
+}
+
+// request is what one frame asks of a lane.
+type request struct {
+	pipeline string
+	id       uint64
+	facts    any // to be encoded as JSON
+	pixels   []byte
+	want     lane.Type // of the reply
+}
+
+// reply is what a lane answered.
+type reply struct {
+	facts  []byte // JSON
+	pixels []byte
+}
+
+// call puts a request to the lane and decodes the reply into out, in a span
+// with the times that the lane measured below it.
+func (l *Lane) call(ctx context.Context, r request, out any, timing *lane.Timing) (pixels []byte, err error) {
+	ctx, span := l.pool.cfg.Tracer.Start(ctx, "lane")
+	defer span.End()
+	start := time.Now()
+	got, err := l.do(ctx, r)
+	if err != nil {
+		span.SetStatus(codes.Error, err.Error())
+		return nil, err
 	}
-	proc, reply, took, err := l.ask(ctx, s, pipeline, request, pixels)
-	if err != nil && ctx.Err() == nil && notToBlame(proc, err) { // once: when it happens again, the request is to blame
-		proc, reply, took, err = l.ask(ctx, s, pipeline, request, pixels)
+	if err := json.Unmarshal(got.facts, out); err != nil {
+		return nil, fmt.Errorf("read the reply of a lane: %w", err)
+	}
+	l.traceTiming(ctx, start, *timing)
+	return got.pixels, nil
+}
+
+// traceTiming makes spans of the times that a lane measured.
+func (l *Lane) traceTiming(ctx context.Context, start time.Time, t lane.Timing) {
+	decoded := start.Add(milliseconds(t.DecodeMS))
+	if t.DecodeMS > 0 {
+		_, s := l.pool.cfg.Tracer.Start(ctx, "decode", trace.WithTimestamp(start))
+		s.End(trace.WithTimestamp(decoded))
+	}
+	_, s := l.pool.cfg.Tracer.Start(ctx, "infer", trace.WithTimestamp(decoded))
+	s.End(trace.WithTimestamp(decoded.Add(milliseconds(t.InferMS))))
+}
+
+func milliseconds(ms float64) time.Duration { return time.Duration(ms * float64(time.Millisecond)) }
+
+// do puts a request to the process that serves its pipeline and waits for the
+// reply.
+func (l *Lane) do(ctx context.Context, r request) (reply, error) {
+	s, ok := l.slots[r.pipeline]
+	if !ok {
+		return reply{}, fmt.Errorf("no lane program serves pipeline %s", r.pipeline)
+	}
+	proc, got, serviceTime, err := l.ask(ctx, s, r)
+	if err != nil && ctx.Err() == nil && isBlameless(proc, err) { // once: when it happens again, the request is to blame
+		proc, got, serviceTime, err = l.ask(ctx, s, r)
 	}
 	if proc == nil {
-		return Reply{}, err
+		return reply{}, err
 	}
-	l.pool.took(pipeline, took)
-	l.pool.metrics.seconds.WithLabelValues(pipeline).Observe(took.Seconds())
+	l.pool.addServiceTime(r.pipeline, serviceTime)
+	l.pool.metrics.seconds.WithLabelValues(r.pipeline).Observe(serviceTime.Seconds())
 	outcome := "done"
 	if err != nil {
 		outcome = reasonOf(err)
@@ -49,14 +113,14 @@ func (l *Lane) Do(ctx context.Context, pipeline string, request func(id uint64) 
 			outcome = string(p.Code)
 		}
 	}
-	l.pool.metrics.jobs.WithLabelValues(pipeline, outcome).Inc()
-	return reply, err
+	l.pool.metrics.jobs.WithLabelValues(r.pipeline, outcome).Inc()
+	return got, err
 }
 
-// notToBlame reports whether a process went away for another reason than the
+// isBlameless reports whether a process went away for another reason than the
 // request that it had: it was gone before, or an earlier request has left it
 // too large.
-func notToBlame(proc *process, err error) bool {
+func isBlameless(proc *process, err error) bool {
 	if errors.Is(err, errUnasked) {
 		return true
 	}
@@ -64,26 +128,28 @@ func notToBlame(proc *process, err error) bool {
 	return errors.As(err, &grown) && proc.jobs.Load() > 0 && grown.by != proc.jobs.Load()
 }
 
-// ask puts the request to the process that the slot has now, which is nil when
+// ask puts a request to the process that the slot has now, which is nil when
 // there is none to ask.
-func (l *Lane) ask(ctx context.Context, s *slot, pipeline string, request func(id uint64) any, pixels [][]byte) (*process, Reply, time.Duration, error) {
+func (l *Lane) ask(ctx context.Context, s *slot, r request) (*process, reply, time.Duration, error) {
+	s.turn.Lock()
+	defer s.turn.Unlock()
 	proc, err := s.current(ctx, l.pool.cfg.StartTimeout)
 	if err != nil {
 		if errors.Is(err, context.DeadlineExceeded) {
-			return nil, Reply{}, 0, v1.NewProblem(v1.DeadlineExceeded, "the deadline passed while the lane was being started")
+			return nil, reply{}, 0, v1.NewProblem(v1.DeadlineExceeded, "the deadline passed while the lane was being started")
 		}
-		return nil, Reply{}, 0, fmt.Errorf("wait for a lane: %w", err)
+		return nil, reply{}, 0, fmt.Errorf("wait for a lane: %w", err)
 	}
-	if st := s.status(pipeline); !st.Ready {
-		return nil, Reply{}, 0, fmt.Errorf("pipeline %s is not served: %s", pipeline, st.Reason)
+	if st := s.status(r.pipeline); !st.Ready {
+		return nil, reply{}, 0, fmt.Errorf("pipeline %s is not served: %s", r.pipeline, st.Reason)
 	}
 	start := time.Now()
 	l.pool.atWork(1)
 	proc.working.Store(true)
-	reply, err := proc.exchange(ctx, s.prog.Pipelines[pipeline].Timeout, request, pixels)
+	got, err := proc.exchange(ctx, s.prog.Pipelines[r.pipeline].Timeout, r)
 	proc.working.Store(false)
 	l.pool.atWork(-1)
-	return proc, reply, time.Since(start), err
+	return proc, got, time.Since(start), err
 }
 
 // problem ends the process unless it has answered properly, and says what that
@@ -124,9 +190,9 @@ func (t timeoutError) Unwrap() error { return errTimeout }
 
 // exchange writes a request and reads the reply, in the goroutine of the
 // caller: each hop to another costs more than the rest of it.
-func (p *process) exchange(ctx context.Context, timeout time.Duration, request func(id uint64) any, pixels [][]byte) (Reply, error) {
+func (p *process) exchange(ctx context.Context, timeout time.Duration, r request) (reply, error) {
 	if err := ctx.Err(); err != nil {
-		return Reply{}, err
+		return reply{}, err
 	}
 	// Whatever takes too long is ended from outside; the read ends with it.
 	defer time.AfterFunc(timeout, func() { p.kill(timeoutError{timeout}) }).Stop()
@@ -137,17 +203,16 @@ func (p *process) exchange(ctx context.Context, timeout time.Duration, request f
 		}
 		p.kill(why)
 	})()
-	p.nextID++
-	if err := lane.WriteFrame(p.conn, request(p.nextID), pixels...); err != nil {
+	if err := lane.WriteFrame(p.conn, r.facts, r.pixels); err != nil {
 		err = p.broken(err)
 		if p.diedByItself() {
 			err = errUnasked
 		}
-		return Reply{}, err
+		return reply{}, err
 	}
-	facts, out, err := lane.ReadFrame(p.r)
+	facts, pixels, err := lane.ReadFrame(p.r)
 	if err != nil {
-		return Reply{}, p.broken(err)
+		return reply{}, p.broken(err)
 	}
 	var head struct {
 		Type   lane.Type `json:"type"`
@@ -156,19 +221,17 @@ func (p *process) exchange(ctx context.Context, timeout time.Duration, request f
 		Detail string    `json:"detail"`
 	}
 	if err := json.Unmarshal(facts, &head); err != nil {
-		return Reply{}, fmt.Errorf("%w: %w", errProtocol, err)
+		return reply{}, fmt.Errorf("%w: %w", errProtocol, err)
 	}
-	switch head.Type {
-	case lane.TypeDetected, lane.TypeClassified, lane.TypeFailed:
-	default:
-		return Reply{}, fmt.Errorf("%w: answered with %q", errProtocol, head.Type)
-	}
-	if head.ID != p.nextID {
-		return Reply{}, fmt.Errorf("%w: answered request %d when asked %d", errProtocol, head.ID, p.nextID)
+	switch {
+	case head.Type != r.want && head.Type != lane.TypeFailed:
+		return reply{}, fmt.Errorf("%w: answered with %q", errProtocol, head.Type)
+	case head.ID != r.id:
+		return reply{}, fmt.Errorf("%w: answered request %d when asked %d", errProtocol, head.ID, r.id)
 	}
 	p.jobs.Add(1)
 	if head.Type == lane.TypeFailed {
-		return Reply{}, v1.NewProblem(head.Code, "%s", head.Detail)
+		return reply{}, v1.NewProblem(head.Code, "%s", head.Detail)
 	}
-	return Reply{Facts: facts, Pixels: out}, nil
+	return reply{facts, pixels}, nil
 }

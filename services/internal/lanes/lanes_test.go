@@ -20,6 +20,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"go.opentelemetry.io/otel/trace/noop"
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
@@ -137,6 +138,9 @@ func (l *testLane) Detect(d lane.Detect, order []byte) (lane.Detected, [][]byte,
 	case "wrong type":
 		lane.WriteFrame(l.conn, lane.Ready{Type: "ready"})
 		select {}
+	case "classified":
+		lane.WriteFrame(l.conn, lane.Classified{Type: lane.TypeClassified, ID: d.ID})
+		select {}
 	case "problem":
 		return lane.Detected{}, nil, v1.NewProblem(v1.Damaged, "as ordered")
 	case "env":
@@ -166,10 +170,10 @@ func (l *testLane) Classify(lane.Classify, []byte) (lane.Classified, error) {
 	return lane.Classified{}, nil
 }
 
-func request(pipeline string) func(uint64) any {
-	return func(id uint64) any {
-		return lane.Detect{Type: lane.TypeDetect, ID: id, Pipeline: pipeline, MediaType: "image/png", MaxRegions: 100, Crops: true}
-	}
+// detect asks for what the order says.
+func detect(ctx context.Context, l *Lane, pipeline, order string) (lane.Detected, error) {
+	found, _, err := l.Detect(ctx, lane.Detect{Pipeline: pipeline, MediaType: "image/png", MaxRegions: 100, Crops: true}, []byte(order))
+	return found, err
 }
 
 type logs struct {
@@ -212,7 +216,7 @@ func startPool(t testing.TB, cfg Config) *bench {
 	}
 	cfg.Stage = "detect"
 	cfg.Logger = slog.New(slog.NewJSONHandler(b.log, nil))
-	cfg.Registerer = prometheus.NewRegistry()
+	cfg.Registerer, cfg.Tracer = prometheus.NewRegistry(), noop.NewTracerProvider().Tracer("")
 	var err error
 	if b.Pool, err = New(cfg); err != nil {
 		t.Fatal(err)
@@ -245,15 +249,7 @@ func (b *bench) ask(t testing.TB, ctx context.Context, pipeline, order string) (
 		t.Fatalf("acquire: %v\n%s", err, b.log)
 	}
 	defer l.Release()
-	reply, err := l.Do(ctx, pipeline, request(pipeline), []byte(order))
-	if err != nil {
-		return lane.Detected{}, err
-	}
-	var out lane.Detected
-	if err := json.Unmarshal(reply.Facts, &out); err != nil {
-		t.Fatal(err)
-	}
-	return out, nil
+	return detect(ctx, l, pipeline, order)
 }
 
 func (b *bench) pid(t testing.TB, pipeline string) int {
@@ -430,7 +426,7 @@ func TestProgramsAreApart(t *testing.T) {
 	if got := l.Pipelines(); !slices.Equal(got, []string{"good"}) {
 		t.Errorf("the lane serves %v", got)
 	}
-	if _, err := l.Do(context.Background(), "nobody's", request("x")); err == nil {
+	if _, err := detect(context.Background(), l, "nobody's", ""); err == nil {
 		t.Error("a pipeline that no program has was served")
 	}
 	l.Release()
@@ -451,11 +447,11 @@ func TestLanesWorkSideBySide(t *testing.T) {
 		t.Errorf("a third lane: %v", err)
 	}
 	var wg sync.WaitGroup
-	wg.Go(func() { one.Do(context.Background(), "p", request("p"), []byte("2000")) })
+	wg.Go(func() { detect(context.Background(), one, "p", "2000") })
 	for b.Busy() == 0 {
 		time.Sleep(time.Millisecond)
 	}
-	if _, err := two.Do(context.Background(), "p", request("p"), []byte("0")); err != nil {
+	if _, err := detect(context.Background(), two, "p", "0"); err != nil {
 		t.Error(err)
 	}
 	if n := b.Busy(); n != 1 {
@@ -500,7 +496,7 @@ func TestNothingIsLeftAtTheEnd(t *testing.T) {
 	}
 	asked := make(chan error, 1)
 	go func() {
-		_, err := l.Do(context.Background(), "p", request("p"), []byte("hang"))
+		_, err := detect(context.Background(), l, "p", "hang")
 		asked <- err
 	}()
 	for b.Busy() == 0 {
@@ -523,7 +519,7 @@ func TestNothingIsLeftAtTheEnd(t *testing.T) {
 func runTestParent() {
 	p, err := New(Config{
 		Stage: "detect", Lanes: 1, Programs: []Program{program("p")}, StartTimeout: 20 * time.Second,
-		Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
+		Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(), Tracer: noop.NewTracerProvider().Tracer(""),
 	})
 	if err != nil {
 		panic(err)
@@ -534,12 +530,53 @@ func runTestParent() {
 	if err != nil {
 		panic(err)
 	}
-	reply, err := l.Do(context.Background(), "p", request("p"), []byte("pid"))
+	found, err := detect(context.Background(), l, "p", "pid")
 	if err != nil {
 		panic(err)
 	}
-	fmt.Println(string(reply.Facts))
-	l.Do(context.Background(), "p", request("p"), []byte("hang"))
+	json.NewEncoder(os.Stdout).Encode(found)
+	detect(context.Background(), l, "p", "hang")
+}
+
+// TestLane_RequestsTakeTurns: several requests to one lane at once each get
+// their own reply.
+func TestLane_RequestsTakeTurns(t *testing.T) {
+	t.Parallel()
+	b := startPool(t, Config{Programs: []Program{program("p")}})
+	l, err := b.Acquire(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Release()
+	var all sync.WaitGroup
+	for i := range 20 {
+		all.Go(func() {
+			order := fmt.Sprint("order ", i)
+			_, crops, err := l.Detect(context.Background(), lane.Detect{Pipeline: "p"}, []byte(order))
+			if err != nil {
+				t.Errorf("request %d: %v", i, err)
+			}
+			if string(crops) != order {
+				t.Errorf("request %d got the reply %q", i, crops)
+			}
+		})
+	}
+	all.Wait()
+}
+
+// TestLane_ReplyOfAnotherTypeEndsIt: an answer to a question that was not asked
+// is not taken for one.
+func TestLane_ReplyOfAnotherTypeEndsIt(t *testing.T) {
+	t.Parallel()
+	b := startPool(t, Config{Programs: []Program{program("p")}})
+	l, err := b.Acquire(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Release()
+	if _, err := detect(context.Background(), l, "p", "classified"); code(err) != v1.LaneDied {
+		t.Errorf("got %v, want %s", err, v1.LaneDied)
+	}
 }
 
 // TestLanesOfAKilledParentEnd although they are at work.
@@ -622,7 +659,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 	b.SetBytes(int64(len(pixels)))
 	for b.Loop() {
 		began := time.Now()
-		if _, err := l.Do(context.Background(), "p", request("p"), pixels); err != nil {
+		if _, _, err := l.Detect(context.Background(), lane.Detect{Pipeline: "p"}, pixels); err != nil {
 			b.Fatal(err)
 		}
 		times = append(times, time.Since(began))

@@ -7,9 +7,11 @@ import (
 	"log/slog"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sightmesh/sightmesh/contracts/lane"
@@ -47,6 +49,7 @@ type Config struct {
 	MaxJobs int
 	// StartTimeout is how long a process may take to load its models.
 	StartTimeout time.Duration
+	Tracer       trace.Tracer
 	Logger       *slog.Logger
 	Registerer   prometheus.Registerer
 }
@@ -61,6 +64,7 @@ type Pool struct {
 	closed  chan struct{} // closed when Run has ended
 	// starting bounds how many processes load models at a time.
 	starting chan struct{}
+	lastID   atomic.Uint64 // of requests
 
 	mu        sync.Mutex
 	busy      int
@@ -220,8 +224,8 @@ func (p *Pool) Status() map[string]v1.PipelineStatus {
 	return out
 }
 
-// took notes how long a lane was held by a request.
-func (p *Pool) took(pipeline string, d time.Duration) {
+// addServiceTime takes how long a lane was held by a request into the mean.
+func (p *Pool) addServiceTime(pipeline string, d time.Duration) {
 	const weight = 0.1 // of the newest
 	ms := v1.Milliseconds(d)
 	p.mu.Lock()
@@ -239,7 +243,8 @@ func (p *Pool) atWork(n int) {
 	p.metrics.busy.Set(float64(p.busy))
 }
 
-// Lane is room for one request at a time. It belongs to who acquired it.
+// Lane is a process for each program of the pool. It belongs to the caller of
+// Acquire, and its methods may be called by several goroutines at once.
 type Lane struct {
 	pool  *Pool
 	all   []*slot

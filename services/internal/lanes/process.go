@@ -36,7 +36,6 @@ type process struct {
 	working  atomic.Bool
 	measured int64
 	dead     chan struct{} // closed when the process is gone and reaped
-	nextID   uint64
 
 	mu     sync.Mutex
 	killed error // why we ended it

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"time"
 
 	"github.com/sightmesh/sightmesh/contracts/lane"
+	"github.com/sightmesh/sightmesh/contracts/retry"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
@@ -17,6 +17,8 @@ type slot struct {
 	pool *Pool
 	prog Program
 	lane int // number of the lane, for logs
+	// turn is held by the request that the process works on.
+	turn sync.Mutex
 
 	mu      sync.Mutex
 	proc    *process               // nil while none is ready
@@ -29,18 +31,15 @@ func newSlot(p *Pool, prog Program, n int) *slot {
 	return &slot{pool: p, prog: prog, lane: n, reason: "starting", changed: make(chan struct{})}
 }
 
-// Restarting is immediate after a process that had worked, and slows down
-// while none does.
-const (
-	firstDelay   = 100 * time.Millisecond
-	longestDelay = 10 * time.Second
-)
+// restartBackoff is the delay before another process is started after one that
+// has answered nothing. After a process that had worked there is none.
+var restartBackoff = retry.Exponential(100*time.Millisecond, 10*time.Second, 2)
 
 // run keeps a process running until ctx ends. tried is called when the first
 // is ready or has failed.
 func (s *slot) run(ctx context.Context, tried func()) {
 	defer tried()
-	inVain := 0 // processes in a row that answered nothing
+	failures := 0 // processes in a row that answered nothing
 	for ctx.Err() == nil {
 		proc, err := s.start(ctx)
 		if err == nil {
@@ -54,7 +53,7 @@ func (s *slot) run(ctx context.Context, tried func()) {
 			s.down(proc)
 			err = proc.cause()
 			if proc.jobs.Load() > 0 || errors.Is(err, errRecycled) {
-				inVain = -1
+				failures = -1
 			}
 		} else {
 			s.set(nil, nil, err.Error())
@@ -64,15 +63,8 @@ func (s *slot) run(ctx context.Context, tried func()) {
 			return
 		}
 		s.report(proc, err)
-		if inVain++; inVain > 0 {
-			delay := min(firstDelay<<min(inVain-1, 10), longestDelay)
-			delay += rand.N(delay / 4) //nolint:gosec // jitter
-			t := time.NewTimer(delay)
-			select {
-			case <-t.C:
-			case <-ctx.Done():
-			}
-			t.Stop()
+		if failures++; failures > 0 && retry.Sleep(ctx, restartBackoff.Delay(failures)) != nil {
+			return
 		}
 	}
 }

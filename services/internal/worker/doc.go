@@ -1,15 +1,11 @@
-// Package worker takes messages of a stage from JetStream, one for each free
-// lane, and sees each through to its outcome.
+// Package worker processes the messages of a stage: one for each free lane, by
+// the message loop of package consume.
 //
-// A handler gets a delivery and a lane and returns what is to be published or
-// an error; it never sees an acknowledgement. The worker publishes, waits for
-// the streams to acknowledge, and only then acknowledges what it took. A crash
-// in between gives a duplicate, which the streams drop by its message id.
+// It adds to that loop what both stages have: the pipelines, deadlines, jobs
+// that were cancelled, quarantine, and the lanes, whose processes it owns. A
+// lane is released as soon as the handler returns, so that another message can
+// be in it while the outcome is being stored.
 //
-// What an error does is in one table, [actionFor]. While a message is in hand
-// the server is told every second, so that a dead worker's message moves on
-// after AckWait and slow work is not done twice.
-//
-// Stopping: no more messages are taken, those in hand are finished until the
+// Stopping: no more messages are pulled, those in hand are processed until the
 // hard stop, the rest is handed back at once; then the lanes end.
 package worker

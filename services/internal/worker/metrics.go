@@ -1,9 +1,14 @@
 package worker
 
 import (
+	"context"
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
+	"github.com/sightmesh/sightmesh/services/internal/bus"
+	"github.com/sightmesh/sightmesh/services/internal/consume"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
@@ -42,4 +47,24 @@ func newMetrics(r prometheus.Registerer) metrics {
 			Name: "sightmesh_publish_retries_total", Help: "Publishes that were repeated because a stream was full or away.",
 		}),
 	}
+}
+
+// began counts a delivery that has a lane.
+func (m *metrics) began(ctx context.Context, d *consume.Delivery) {
+	wait := m.queueWait.WithLabelValues(d.Job.Pipeline, string(d.Job.Priority))
+	telemetry.Observe(ctx, wait, d.Received.Sub(d.Stored).Seconds())
+	m.bytes.WithLabelValues("in").Add(float64(len(d.Body)))
+	if d.Deliveries > 1 {
+		m.redeliveries.Inc()
+	}
+}
+
+func (m *metrics) published(msg bus.Message, retries int) {
+	m.bytes.WithLabelValues("out").Add(float64(len(msg.Body)))
+	m.publishRetries.Add(float64(retries))
+}
+
+func (m *metrics) ended(ctx context.Context, d *consume.Delivery, outcome consume.Outcome) {
+	m.messages.WithLabelValues(d.Job.Pipeline, string(d.Job.Priority), string(outcome)).Inc()
+	telemetry.Observe(ctx, m.process.WithLabelValues(d.Job.Pipeline), time.Since(d.Received).Seconds())
 }

@@ -121,14 +121,14 @@ var errNothing = errors.New("nothing to take")
 // next returns a message of one of the pipelines, the most urgent first. It
 // returns errNothing when none came for a while, so that the caller can look
 // at its lane again.
-func (p *puller) next(ctx context.Context, serves func(pipeline string) bool) (*nats.Msg, *source, error) {
+func (p *puller) next(ctx context.Context, serves func(pipeline string) bool) (*nats.Msg, error) {
 	m, s, err := p.take(ctx, serves)
 	if err == nil {
 		for i := slices.Index(p.sources, s); i+1 < len(p.sources) && p.sources[i+1].priority == s.priority; i++ {
 			p.sources[i], p.sources[i+1] = p.sources[i+1], s
 		}
 	}
-	return m, s, err
+	return m, err
 }
 
 func (p *puller) take(ctx context.Context, serves func(pipeline string) bool) (*nats.Msg, *source, error) {

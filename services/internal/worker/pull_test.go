@@ -25,14 +25,14 @@ func TestLateAnswerIsNotLeftBehind(t *testing.T) {
 	every := func(string) bool { return true }
 	sources[0].saw(4)
 	late := p.replies
-	if _, _, err := p.next(t.Context(), every); err == nil {
+	if _, err := p.next(t.Context(), every); err == nil {
 		t.Fatal("the question was answered in time")
 	}
 	if late.IsValid() {
 		t.Error("the late answer is still waited for")
 	}
 	p.wait = 2 * time.Second // the server is itself again
-	if msg, _, err := p.next(t.Context(), every); err != nil || msg == nil {
+	if msg, err := p.next(t.Context(), every); err != nil || msg == nil {
 		t.Errorf("the next question: got %v, %v", msg, err)
 	}
 }

@@ -54,7 +54,7 @@ func NewService(p *run.Process, stage subject.Stage, o Options, h Handler) (run.
 	pool, err := lanes.New(lanes.Config{
 		Stage: stage, Lanes: o.lanes, Programs: programs,
 		MemoryLimit: o.memory, MaxJobs: o.jobs, StartTimeout: o.start,
-		Logger: p.Logger, Registerer: p.Metrics,
+		Tracer: p.Tracers.Tracer("github.com/sightmesh/sightmesh/services/internal/lanes"), Logger: p.Logger, Registerer: p.Metrics,
 	})
 	if err != nil {
 		return nil, err

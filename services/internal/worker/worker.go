@@ -5,31 +5,32 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
-	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sightmesh/sightmesh/contracts/pipeline"
+	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
+	"github.com/sightmesh/sightmesh/services/internal/consume"
 	"github.com/sightmesh/sightmesh/services/internal/lanes"
-	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
 // Handler is what a service does with its messages.
 type Handler interface {
-	// Work gives what follows from a delivery. An error that wraps a
-	// [*v1.Problem] makes the job fail with it.
-	Work(ctx context.Context, lane *lanes.Lane, d Delivery) ([]bus.Message, error)
-	// Failed gives the message that ends the job, or the part, with p.
-	Failed(ctx context.Context, d Delivery, p *v1.Problem) (bus.Message, error)
+	// Process returns the messages that follow from a delivery. An error that
+	// wraps a [*v1.Problem] makes the job fail with it.
+	Process(ctx context.Context, lane *lanes.Lane, d *consume.Delivery) ([]bus.Message, error)
+	// Fail returns the message that ends the job, or the part, with p.
+	Fail(ctx context.Context, d *consume.Delivery, p *v1.Problem) (bus.Message, error)
 }
 
 // Config of a worker. All fields are needed.
@@ -48,50 +49,46 @@ type Config struct {
 // Worker runs a stage.
 type Worker struct {
 	cfg       Config
-	tracer    trace.Tracer
 	pipelines map[string]pipeline.Pipeline
 	sources   []*source
+	loop      *consume.Loop
 	metrics   metrics
 	cancelled cancelled
-
-	mu     sync.Mutex
-	inHand map[*nats.Msg]struct{}
 }
 
 const (
-	keepAlive  = time.Second     // how often the server hears of a message in hand
-	pullWait   = 2 * time.Second // how long a pull request waits at the server
-	retryDelay = time.Second     // before a message is delivered again
-	// worthTelling is how long work lasts before whoever watches hears of it.
-	worthTelling = 5 * time.Millisecond
+	pullWait = 2 * time.Second // how long a pull request waits at the server
+	// eventDelay is how long a stage works before an event says so. A message
+	// for each stage of a job that takes two milliseconds would be felt.
+	eventDelay = 5 * time.Millisecond
 	// perLane is how many goroutines take turns with a lane: one has it while
 	// another stores the outcome before.
 	perLane = 2
-	// endBudget is how long the message that ends a job may take to be
-	// stored, whatever the job's deadline.
-	endBudget = 10 * time.Second
 )
 
-// New makes a worker; Run starts it.
+// backoff is the delay before a message is delivered again, and before a server
+// that cannot be pulled from is asked again.
+var backoff = retry.Exponential(time.Second, 5*time.Second, 2)
+
+// New returns a worker; Run starts it.
 func New(cfg Config) *Worker {
-	byName := map[string]pipeline.Pipeline{}
+	w := &Worker{cfg: cfg, pipelines: map[string]pipeline.Pipeline{}, metrics: newMetrics(cfg.Metrics)}
 	var names []string
 	for _, p := range cfg.Pipelines {
-		byName[p.Name] = p
+		w.pipelines[p.Name] = p
 		names = append(names, p.Name)
 	}
-	return &Worker{
-		cfg:       cfg,
-		tracer:    cfg.Tracers.Tracer("github.com/sightmesh/sightmesh/services/internal/worker"),
-		pipelines: byName,
-		sources:   newSources(cfg.Stage, names),
-		metrics:   newMetrics(cfg.Metrics),
-		inHand:    map[*nats.Msg]struct{}{},
-	}
+	w.sources = newSources(cfg.Stage, names)
+	w.loop = consume.NewLoop(consume.Config{
+		Open: w.open, Fail: w.fail, Backoff: backoff, Publisher: cfg.Publisher,
+		Tracer: cfg.Tracers.Tracer("github.com/sightmesh/sightmesh/services/internal/worker"), Logger: cfg.Logger,
+		Hooks: consume.Hooks{Published: w.metrics.published, Ended: w.metrics.ended},
+	})
+	return w
 }
 
-// Run takes and does work until ctx ends, then finishes what is in hand until
-// hard ends, and returns when its lanes have ended too.
+// Run processes messages until ctx ends, finishes what is in hand until hard
+// ends, and returns when its lanes have ended too.
 func (w *Worker) Run(ctx, hard context.Context) error {
 	cancels, err := w.cancelled.listen(w.cfg.Conn)
 	if err != nil {
@@ -104,18 +101,13 @@ func (w *Worker) Run(ctx, hard context.Context) error {
 	var pool errgroup.Group
 	pool.Go(func() error { return w.cfg.Pool.Run(poolCtx) })
 
-	keeperCtx, endKeeper := context.WithCancel(context.WithoutCancel(ctx))
-	defer endKeeper()
-	var keeper sync.WaitGroup
-	keeper.Go(func() { w.keepAlive(keeperCtx) })
-
-	var work errgroup.Group
-	for range w.cfg.Pool.Lanes() * perLane {
-		work.Go(func() error { return w.takeWork(ctx, hard) })
-	}
-	workErr := work.Wait()
-	endKeeper()
-	keeper.Wait()
+	workErr := w.loop.Beat(func() error {
+		var work errgroup.Group
+		for range w.cfg.Pool.Lanes() * perLane {
+			work.Go(func() error { return w.pullAll(ctx, hard) })
+		}
+		return work.Wait()
+	})
 	endPool()
 	if err := errors.Join(workErr, pool.Wait()); err != nil {
 		return fmt.Errorf("run %s: %w", w.cfg.Stage, err)
@@ -123,222 +115,133 @@ func (w *Worker) Run(ctx, hard context.Context) error {
 	return nil
 }
 
-// takeWork does one message after the other in whichever lane is free.
-func (w *Worker) takeWork(ctx, hard context.Context) error {
+// pullAll processes one message after the other in whichever lane is free.
+func (w *Worker) pullAll(ctx, hard context.Context) error {
 	puller, err := newPuller(w.cfg.Conn, w.sources, pullWait)
 	if err != nil {
 		return err
 	}
-	for ctx.Err() == nil {
+	for failures := 0; ctx.Err() == nil; {
 		lane, err := w.cfg.Pool.Acquire(ctx)
 		if err != nil {
 			break // stopping
 		}
-		serves := map[string]bool{}
-		for _, p := range lane.Pipelines() {
-			serves[p] = true
-		}
-		msg, src, err := puller.next(ctx, func(p string) bool { return serves[p] })
-		switch {
-		case err == nil:
-			w.see(hard, lane, src, msg)
-			continue // see has released the lane
-		case errors.Is(err, errNothing), ctx.Err() != nil:
-		default:
-			w.cfg.Logger.Warn("cannot take work", "error", err)
-			pause(ctx, retryDelay)
+		served := lane.Pipelines()
+		m, err := puller.next(ctx, func(p string) bool { return slices.Contains(served, p) })
+		if err == nil {
+			failures = 0
+			release := sync.OnceFunc(lane.Release)
+			w.loop.Process(hard, consume.FromNATS(w.cfg.Conn, m), w.inLane(lane, release))
+			release() // a delivery that cannot be read has no handler
+			continue
 		}
 		lane.Release()
+		if errors.Is(err, errNothing) || ctx.Err() != nil {
+			continue
+		}
+		failures++
+		w.cfg.Logger.Warn("cannot pull messages", "error", err)
+		if retry.Sleep(ctx, backoff.Delay(failures)) != nil {
+			break
+		}
 	}
 	return puller.close()
 }
 
-// see takes one message through to its outcome. It releases the lane as soon
-// as that has done its part: while the outcome is being stored, another message
-// can be in it.
-func (w *Worker) see(ctx context.Context, lane *lanes.Lane, src *source, msg *nats.Msg) {
-	release := sync.OnceFunc(lane.Release)
-	defer release()
-	defer w.hold(msg)()
-	d, err := newDelivery(w.cfg.Stage, msg, time.Now())
-	if err != nil {
-		// Without a job there is no answer to give.
-		w.cfg.Logger.Error("drop a message that is not of a job", "subject", msg.Subject, "error", err)
-		w.end(msg, "+TERM not of a job")
-		return
+// inLane returns the handler of one message. It releases the lane before the
+// outcome is stored.
+func (w *Worker) inLane(lane *lanes.Lane, release func()) consume.Handler {
+	return func(ctx context.Context, d *consume.Delivery) ([]bus.Message, error) {
+		defer release()
+		return w.process(ctx, lane, d)
 	}
-	ctx, span := bus.StartProcess(ctx, w.tracer, bus.Taken{
-		Stream: streams.WorkStream(w.cfg.Stage), Consumer: src.consumer, Header: msg.Header,
-		Job: d.Job, Stored: d.Stored, Received: d.Received, Deliveries: d.Deliveries,
-	})
-	defer span.End()
-
-	telemetry.Observe(ctx, w.metrics.queueWait.WithLabelValues(d.Job.Pipeline, string(d.Job.Priority)), d.Received.Sub(d.Stored).Seconds())
-	w.metrics.bytes.WithLabelValues("in").Add(float64(len(d.Body)))
-	if d.Deliveries > 1 {
-		w.metrics.redeliveries.Inc()
-	}
-	outcome := w.do(ctx, lane, release, &d)
-	if outcome != "done" {
-		span.SetStatus(codes.Error, outcome)
-		span.SetAttributes(telemetry.AttrProblem.String(outcome))
-	}
-	w.metrics.messages.WithLabelValues(d.Job.Pipeline, string(d.Job.Priority), outcome).Inc()
-	telemetry.Observe(ctx, w.metrics.process.WithLabelValues(d.Job.Pipeline), time.Since(d.Received).Seconds())
 }
 
-// do works on a delivery, publishes what follows and ends the message. It
-// returns "done", the code of the problem, or what else became of it.
-func (w *Worker) do(ctx context.Context, lane *lanes.Lane, release func(), d *Delivery) (outcome string) {
-	msgs, err := w.work(ctx, lane, d)
-	release()
-	if err == nil && w.cancelled.has(d.Job.ID) {
-		err = errCancelled()
+// open reads the job and the deadline of a delivery.
+func (w *Worker) open(d *consume.Delivery) (err error) {
+	parse := subject.ParseImages
+	if w.cfg.Stage == subject.Classify {
+		parse = subject.ParseCrops
 	}
-	if err == nil {
-		err = w.publish(ctx, d.Deadline, msgs)
+	if d.Job, err = parse(d.Subject); err != nil {
+		return fmt.Errorf("read delivery: %w", err)
 	}
-	if err == nil {
-		w.end(d.msg, "+ACK")
-		return "done"
-	}
-	act, problem := actionFor(err)
-	if act == fail || act == quarantine {
-		if err = w.fail(ctx, *d, act, problem); err == nil {
-			w.cfg.Logger.WarnContext(ctx, "job failed", "pipeline", d.Job.Pipeline, "part", d.Job.Part, "code", problem.Code, "detail", problem.Detail)
-			w.end(d.msg, "+TERM "+string(problem.Code))
-			return string(problem.Code)
-		}
-		act, _ = actionFor(err)
-	}
-	if act == handBack {
-		w.end(d.msg, "-NAK")
-		return "handed-back"
-	}
-	w.cfg.Logger.WarnContext(ctx, "job will be tried again", "pipeline", d.Job.Pipeline, "part", d.Job.Part, "deliveries", d.Deliveries, "error", err)
-	w.end(d.msg, fmt.Sprintf(`-NAK {"delay": %d}`, retryDelay))
-	return "retried"
-}
-
-// stageEvents says what a stage is doing.
-var stageEvents = map[subject.Stage]v1.EventName{subject.Detect: v1.EventDetecting, subject.Classify: v1.EventClassifying}
-
-func errCancelled() *v1.Problem { return v1.NewProblem(v1.Cancelled, "the job was cancelled") }
-
-func (w *Worker) work(ctx context.Context, lane *lanes.Lane, d *Delivery) ([]bus.Message, error) {
 	p, ok := w.pipelines[d.Job.Pipeline]
 	if !ok {
-		return nil, v1.NewProblem(v1.UnknownPipeline, "this worker knows no pipeline %q", d.Job.Pipeline)
+		return v1.NewProblem(v1.UnknownPipeline, "this worker knows no pipeline %q", d.Job.Pipeline)
 	}
-	if w.cancelled.has(d.Job.ID) {
-		w.metrics.avoided.WithLabelValues("cancelled").Inc()
-		return nil, errCancelled()
-	}
-	if err := d.setDeadline(p.JobDeadline(d.Job.Priority)); err != nil {
-		return nil, err
-	}
-	if d.Deliveries >= streams.MaxDeliveries {
-		return nil, v1.NewProblem(v1.TooManyDeliveries, "delivered %d times without an outcome", d.Deliveries-1)
-	}
-	if !time.Now().Before(d.Deadline) {
-		w.metrics.avoided.WithLabelValues("deadline").Inc()
-		return nil, v1.NewProblem(v1.DeadlineExceeded, "the deadline %s passed before a lane was free", d.Deadline.UTC().Format(time.RFC3339))
-	}
-	// What is over at once is told by its end alone: a message for each stage
-	// of a job that takes two milliseconds would be felt.
-	begun := time.Now().UTC()
-	defer time.AfterFunc(worthTelling, func() {
-		if err := bus.Tell(w.cfg.Conn, v1.Event{ID: d.Job.ID, Event: stageEvents[w.cfg.Stage], At: begun, Part: d.Job.Part}); err != nil {
-			w.cfg.Logger.DebugContext(ctx, "cannot tell what happens", "error", err)
-		}
-	}).Stop()
-	ctx, cancel := context.WithDeadline(ctx, d.Deadline)
-	defer cancel()
-	return w.cfg.Handler.Work(ctx, lane, *d)
+	return d.ReadDeadline(p.JobDeadline(d.Job.Priority))
 }
 
-// publish stores msgs in order. What was computed is kept while a stream is
-// full or away: it is tried again until the job's deadline.
-func (w *Worker) publish(ctx context.Context, deadline time.Time, msgs []bus.Message) error {
-	ctx, cancel := context.WithDeadline(ctx, later(deadline, time.Now().Add(endBudget)))
-	defer cancel()
-	for _, m := range msgs {
-		for delay := 50 * time.Millisecond; ; delay = min(2*delay, time.Second) {
-			err := w.cfg.Publisher.Publish(ctx, m)
-			if err == nil {
-				w.metrics.bytes.WithLabelValues("out").Add(float64(len(m.Body)))
-				break
-			}
-			if !pause(ctx, delay) {
-				return err
-			}
-			w.metrics.publishRetries.Inc()
-		}
+// process calls the handler of the service unless the job has ended already.
+func (w *Worker) process(ctx context.Context, lane *lanes.Lane, d *consume.Delivery) ([]bus.Message, error) {
+	w.metrics.began(ctx, d)
+	if err := w.avoid(d); err != nil {
+		return nil, err
+	}
+	begin := time.Now().UTC()
+	defer time.AfterFunc(eventDelay, func() { w.publishEvent(ctx, d.Job, begin) }).Stop()
+	msgs, err := w.cfg.Handler.Process(ctx, lane, d)
+	if err == nil && w.cancelled.has(d.Job.ID) {
+		return nil, cancelledProblem()
+	}
+	return msgs, err
+}
+
+// avoid returns the problem of a job that is not worth a lane any more.
+func (w *Worker) avoid(d *consume.Delivery) error {
+	switch {
+	case w.cancelled.has(d.Job.ID):
+		w.metrics.avoided.WithLabelValues("cancelled").Inc()
+		return cancelledProblem()
+	case d.Deliveries >= streams.MaxDeliveries:
+		return v1.NewProblem(v1.TooManyDeliveries, "delivered %d times without an outcome", d.Deliveries-1)
+	case !time.Now().Before(d.Deadline):
+		w.metrics.avoided.WithLabelValues("deadline").Inc()
+		return v1.NewProblem(v1.DeadlineExceeded, "the deadline %s passed before a lane was free",
+			d.Deadline.UTC().Format(time.RFC3339))
 	}
 	return nil
 }
 
-// fail stores the failure as the answer and, where it says so, the message
-// itself in quarantine.
-func (w *Worker) fail(ctx context.Context, d Delivery, act action, p *v1.Problem) error {
-	p.Job, p.TraceID = d.Job.ID, trace.SpanContextFromContext(ctx).TraceID().String()
-	end, err := w.cfg.Handler.Failed(ctx, d, p)
+func cancelledProblem() *v1.Problem { return v1.NewProblem(v1.Cancelled, "the job was cancelled") }
+
+// stageEvents says what a stage is doing.
+var stageEvents = map[subject.Stage]v1.EventName{
+	subject.Detect: v1.EventDetecting, subject.Classify: v1.EventClassifying,
+}
+
+// publishEvent says that the stage has begun to work on a job.
+func (w *Worker) publishEvent(ctx context.Context, job subject.Job, begin time.Time) {
+	e := v1.Event{ID: job.ID, Event: stageEvents[w.cfg.Stage], At: begin, Part: job.Part}
+	if err := bus.Tell(w.cfg.Conn, e); err != nil {
+		w.cfg.Logger.DebugContext(ctx, "cannot publish an event", "error", err)
+	}
+}
+
+// quarantined are the problems after which an operator will want to see the
+// message itself.
+var quarantined = []v1.Code{v1.LaneDied, v1.TooSlow, v1.TooMuchMemory, v1.TooManyDeliveries, v1.InvalidMessage}
+
+// fail returns the outcome of a job that failed with p, and where the problem
+// asks for it the message itself, for quarantine.
+func (w *Worker) fail(ctx context.Context, d *consume.Delivery, p *v1.Problem) ([]bus.Message, error) {
+	outcome, err := w.cfg.Handler.Fail(ctx, d, p)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	msgs := []bus.Message{end}
-	if act == quarantine {
-		h := bus.Travel(d.Header)
-		h.Set(v1.HeaderReason, string(p.Code))
-		h.Set(v1.HeaderDetail, p.Detail)
-		h.Set(v1.HeaderSubject, d.msg.Subject)
-		msgs = append([]bus.Message{{
-			Subject: subject.Quarantine(w.cfg.Stage, d.Job.Pipeline, d.Job.ID), Stream: streams.Quarantine,
-			ID:     v1.MsgID(d.Job.ID, fmt.Sprintf("quarantine.%s.%d", w.cfg.Stage, d.Job.Part)),
-			Header: h, Body: d.Body,
-		}}, msgs...)
+	if !slices.Contains(quarantined, p.Code) {
+		return []bus.Message{outcome}, nil
 	}
-	return w.publish(ctx, time.Time{}, msgs)
-}
-
-// end sends the last word on a message. When it is lost the message comes
-// again, and what is published then is dropped as a duplicate.
-func (w *Worker) end(m *nats.Msg, word string) {
-	if err := w.cfg.Conn.Publish(m.Reply, []byte(word)); err != nil {
-		w.cfg.Logger.Warn("cannot acknowledge", "subject", m.Subject, "word", word, "error", err)
-	}
-}
-
-// hold keeps the message from being delivered to somebody else until the
-// function it returns is called.
-func (w *Worker) hold(m *nats.Msg) (release func()) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.inHand[m] = struct{}{}
-	return func() {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		delete(w.inHand, m)
-	}
-}
-
-func (w *Worker) keepAlive(ctx context.Context) {
-	tick := time.NewTicker(keepAlive)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		w.mu.Lock()
-		for m := range w.inHand {
-			if err := m.InProgress(); err != nil && !errors.Is(err, nats.ErrMsgAlreadyAckd) {
-				w.cfg.Logger.Warn("cannot say that work is in progress", "subject", m.Subject, "error", err)
-			}
-		}
-		w.mu.Unlock()
-	}
+	h := bus.Travel(d.Header)
+	h.Set(v1.HeaderReason, string(p.Code))
+	h.Set(v1.HeaderDetail, p.Detail)
+	h.Set(v1.HeaderSubject, d.Subject)
+	return []bus.Message{{
+		Subject: subject.Quarantine(w.cfg.Stage, d.Job.Pipeline, d.Job.ID), Stream: streams.Quarantine,
+		ID:     v1.MsgID(d.Job.ID, fmt.Sprintf("quarantine.%s.%d", w.cfg.Stage, d.Job.Part)),
+		Header: h, Body: d.Body,
+	}, outcome}, nil
 }
 
 // Status is what the instance says of itself on its status subject.
@@ -346,24 +249,5 @@ func (w *Worker) Status(service, instance, version string) v1.WorkerStatus {
 	return v1.WorkerStatus{
 		Service: service, Instance: instance, Version: version,
 		Lanes: w.cfg.Pool.Lanes(), Busy: w.cfg.Pool.Busy(), Pipelines: w.cfg.Pool.Status(),
-	}
-}
-
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
-}
-
-// pause waits for d; false means that ctx ended first.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }

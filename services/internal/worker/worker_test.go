@@ -15,7 +15,6 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
-	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
 	"go.uber.org/goleak"
 
@@ -27,6 +26,7 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/answer"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
 	"github.com/sightmesh/sightmesh/services/internal/bustest"
+	"github.com/sightmesh/sightmesh/services/internal/consume"
 	"github.com/sightmesh/sightmesh/services/internal/lanes"
 )
 
@@ -82,19 +82,15 @@ func (testLane) Classify(lane.Classify, []byte) (lane.Classified, error) {
 
 // testHandler asks the lane and answers.
 type testHandler struct {
-	tracer trace.Tracer
-	begun  chan<- string // job ids, when not nil
-	did    atomic.Int64
+	begun chan<- string // job ids, when not nil
+	did   atomic.Int64
 }
 
-func (h *testHandler) Work(ctx context.Context, l *lanes.Lane, d Delivery) ([]bus.Message, error) {
+func (h *testHandler) Process(ctx context.Context, l *lanes.Lane, d *consume.Delivery) ([]bus.Message, error) {
 	if h.begun != nil {
 		h.begun <- d.Job.ID
 	}
-	var out lane.Detected
-	if _, err := Ask(ctx, h.tracer, l, d.Job.Pipeline, func(id uint64) any {
-		return lane.Detect{Type: lane.TypeDetect, ID: id, Pipeline: d.Job.Pipeline}
-	}, d.Body, &out, func() lane.Timing { return out.Timing }); err != nil {
+	if _, _, err := l.Detect(ctx, lane.Detect{Pipeline: d.Job.Pipeline}, d.Body); err != nil {
 		return nil, err
 	}
 	h.did.Add(1)
@@ -102,7 +98,7 @@ func (h *testHandler) Work(ctx context.Context, l *lanes.Lane, d Delivery) ([]bu
 	return []bus.Message{m}, err
 }
 
-func (h *testHandler) Failed(ctx context.Context, d Delivery, p *v1.Problem) (bus.Message, error) {
+func (h *testHandler) Fail(ctx context.Context, d *consume.Delivery, p *v1.Problem) (bus.Message, error) {
 	return answer.Message(ctx, d.Header, answer.Failed(d.Job, p))
 }
 
@@ -132,13 +128,13 @@ func startWorker(t *testing.T, s *bustest.Server, laneCount int, begun chan<- st
 	}
 	pool, err := lanes.New(lanes.Config{
 		Stage: subject.Detect, Lanes: laneCount, Programs: []lanes.Program{prog},
-		StartTimeout: 20 * time.Second, Logger: log, Registerer: reg,
+		StartTimeout: 20 * time.Second, Tracer: noop.NewTracerProvider().Tracer(""), Logger: log, Registerer: reg,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	tp := noop.NewTracerProvider()
-	h := &testHandler{tracer: tp.Tracer("test"), begun: begun}
+	h := &testHandler{begun: begun}
 	w := New(Config{
 		Stage: subject.Detect, Pipelines: testPipelines, Handler: h, Pool: pool, Conn: nc,
 		Publisher: bus.NewPublisher(js, tp), Tracers: tp, Logger: log, Metrics: reg,
@@ -393,28 +389,6 @@ func TestHardStopHandsBack(t *testing.T) {
 	startWorker(t, m.Server, 1, nil)
 	if r := m.result(t, "a", "slow"); r.Status != v1.Done {
 		t.Errorf("handed back: %+v", r)
-	}
-}
-
-func TestActionFor(t *testing.T) {
-	t.Parallel()
-	for _, tt := range []struct {
-		err  error
-		want action
-	}{
-		{v1.NewProblem(v1.Damaged, ""), fail},
-		{fmt.Errorf("work: %w", v1.NewProblem(v1.DeadlineExceeded, "")), fail},
-		{v1.NewProblem(v1.LaneDied, ""), quarantine},
-		{v1.NewProblem(v1.TooSlow, ""), quarantine},
-		{v1.NewProblem(v1.TooManyDeliveries, ""), quarantine},
-		{fmt.Errorf("lane: %w", context.Canceled), handBack},
-		{context.DeadlineExceeded, retry},
-		{bus.ErrFull, retry},
-		{nats.ErrConnectionClosed, retry},
-	} {
-		if got, _ := actionFor(tt.err); got != tt.want {
-			t.Errorf("actionFor(%v) = %v, want %v", tt.err, got, tt.want)
-		}
 	}
 }
 

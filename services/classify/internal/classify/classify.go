@@ -7,8 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 
-	"go.opentelemetry.io/otel/trace"
-
 	"github.com/sightmesh/sightmesh/contracts/lane"
 	"github.com/sightmesh/sightmesh/contracts/pipeline"
 	"github.com/sightmesh/sightmesh/contracts/streams"
@@ -16,28 +14,27 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/internal/answer"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
+	"github.com/sightmesh/sightmesh/services/internal/consume"
 	"github.com/sightmesh/sightmesh/services/internal/lanes"
-	"github.com/sightmesh/sightmesh/services/internal/worker"
 )
 
-// Handler does the work of classify.
+// Handler processes the crops of classify.
 type Handler struct {
 	pipelines map[string]pipeline.Pipeline
-	tracer    trace.Tracer
 }
 
 // New returns a handler for the pipelines.
-func New(pipelines []pipeline.Pipeline, tp trace.TracerProvider) *Handler {
-	h := &Handler{pipelines: map[string]pipeline.Pipeline{}, tracer: tp.Tracer("github.com/sightmesh/sightmesh/services/classify")}
+func New(pipelines []pipeline.Pipeline) *Handler {
+	h := &Handler{pipelines: map[string]pipeline.Pipeline{}}
 	for _, p := range pipelines {
 		h.pipelines[p.Name] = p
 	}
 	return h
 }
 
-// Work gives the answer of a picture, or of the part of it that the delivery
-// holds.
-func (h *Handler) Work(ctx context.Context, l *lanes.Lane, d worker.Delivery) ([]bus.Message, error) {
+// Process returns the result of an image, or of the part of it that the
+// delivery holds.
+func (h *Handler) Process(ctx context.Context, l *lanes.Lane, d *consume.Delivery) ([]bus.Message, error) {
 	crops, pixels, err := v1.DecodeCrops(d.Body)
 	if err != nil {
 		return nil, v1.NewProblem(v1.InvalidMessage, "%v", err)
@@ -46,17 +43,14 @@ func (h *Handler) Work(ctx context.Context, l *lanes.Lane, d worker.Delivery) ([
 	for i, c := range crops.Crops {
 		shapes[i] = lane.Crop{Region: c.Region, Width: c.Width, Height: c.Height, Channels: c.Channels}
 	}
-	var told lane.Classified
-	_, err = worker.Ask(ctx, h.tracer, l, d.Job.Pipeline, func(id uint64) any {
-		return lane.Classify{Type: lane.TypeClassify, ID: id, Pipeline: d.Job.Pipeline, Crops: shapes}
-	}, pixels, &told, func() lane.Timing { return told.Timing })
+	named, err := l.Classify(ctx, lane.Classify{Pipeline: d.Job.Pipeline, Crops: shapes}, pixels)
 	if err != nil {
 		return nil, err
 	}
 	part := partOf(crops, d)
 	part.Models = append(part.Models, l.Models(d.Job.Pipeline)...)
-	part.Timings.Classify = told.Timing.DecodeMS + told.Timing.InferMS
-	if part.Regions, err = regions(crops, told.Answers); err != nil {
+	part.Timings.Classify = named.Timing.DecodeMS + named.Timing.InferMS
+	if part.Regions, err = regions(crops, named.Answers); err != nil {
 		return nil, err
 	}
 	m, err := h.message(ctx, d, part)
@@ -67,7 +61,7 @@ func (h *Handler) Work(ctx context.Context, l *lanes.Lane, d worker.Delivery) ([
 }
 
 // partOf carries over what is known of the picture.
-func partOf(c v1.Crops, d worker.Delivery) v1.Part {
+func partOf(c v1.Crops, d *consume.Delivery) v1.Part {
 	part := v1.Part{Part: c.Part, Parts: c.Parts, Image: c.Image, Models: c.Models, Timings: c.Timings}
 	part.Timings.Queue += d.QueueMS()
 	return part
@@ -75,7 +69,7 @@ func partOf(c v1.Crops, d worker.Delivery) v1.Part {
 
 // message makes the answer of a picture that is whole, or else a part of it
 // for results to join.
-func (h *Handler) message(ctx context.Context, d worker.Delivery, part v1.Part) (bus.Message, error) {
+func (h *Handler) message(ctx context.Context, d *consume.Delivery, part v1.Part) (bus.Message, error) {
 	if part.Parts == 1 {
 		return answer.Message(ctx, d.Header, answer.Join(d.Job.ID, h.pipelines[d.Job.Pipeline], []v1.Part{part}))
 	}
@@ -89,9 +83,9 @@ func (h *Handler) message(ctx context.Context, d worker.Delivery, part v1.Part) 
 	}, nil
 }
 
-// Failed ends the job, or the part of it: the others may still be at work,
-// and the answer waits for them.
-func (h *Handler) Failed(ctx context.Context, d worker.Delivery, p *v1.Problem) (bus.Message, error) {
+// Fail returns the result of a job that failed, or of the part of it: the
+// others may still be at work, and the result waits for them.
+func (h *Handler) Fail(ctx context.Context, d *consume.Delivery, p *v1.Problem) (bus.Message, error) {
 	crops, _, err := v1.DecodeCrops(d.Body)
 	if err != nil {
 		return answer.Message(ctx, d.Header, answer.Failed(d.Job, p))

@@ -19,31 +19,30 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/internal/answer"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
+	"github.com/sightmesh/sightmesh/services/internal/consume"
 	"github.com/sightmesh/sightmesh/services/internal/lanes"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
-	"github.com/sightmesh/sightmesh/services/internal/worker"
 )
 
-// Handler does the work of detect.
+// Handler processes the images of detect.
 type Handler struct {
 	pipelines map[string]pipeline.Pipeline
 	limits    picture.Limits
-	tracer    trace.Tracer
 }
 
-// New returns a handler for the pipelines. Pictures outside the limits fail
+// New returns a handler for the pipelines. Images outside the limits fail
 // without reaching a lane: not all of them came through ingress.
-func New(pipelines []pipeline.Pipeline, limits picture.Limits, tp trace.TracerProvider) *Handler {
-	h := &Handler{pipelines: map[string]pipeline.Pipeline{}, limits: limits, tracer: tp.Tracer("github.com/sightmesh/sightmesh/services/detect")}
+func New(pipelines []pipeline.Pipeline, limits picture.Limits) *Handler {
+	h := &Handler{pipelines: map[string]pipeline.Pipeline{}, limits: limits}
 	for _, p := range pipelines {
 		h.pipelines[p.Name] = p
 	}
 	return h
 }
 
-// Work gives the CROPS messages of a picture, or its answer when nothing was
-// found or nothing is to be classified.
-func (h *Handler) Work(ctx context.Context, l *lanes.Lane, d worker.Delivery) ([]bus.Message, error) {
+// Process returns the CROPS messages of an image, or its result when nothing
+// was found or nothing is to be classified.
+func (h *Handler) Process(ctx context.Context, l *lanes.Lane, d *consume.Delivery) ([]bus.Message, error) {
 	p := h.pipelines[d.Job.Pipeline]
 	header, err := picture.Inspect(d.Body, h.limits)
 	if err != nil {
@@ -52,13 +51,9 @@ func (h *Handler) Work(ctx context.Context, l *lanes.Lane, d worker.Delivery) ([
 	var digest [sha256.Size]byte
 	var summing sync.WaitGroup
 	summing.Go(func() { digest = sha256.Sum256(d.Body) }) // while the lane works
-	var found lane.Detected
-	pixels, err := worker.Ask(ctx, h.tracer, l, p.Name, func(id uint64) any {
-		return lane.Detect{
-			Type: lane.TypeDetect, ID: id, Pipeline: p.Name, MediaType: header.Type,
-			MaxRegions: p.MaxRegions, Crops: p.Classify != nil,
-		}
-	}, d.Body, &found, func() lane.Timing { return found.Timing })
+	found, pixels, err := l.Detect(ctx, lane.Detect{
+		Pipeline: p.Name, MediaType: header.Type, MaxRegions: p.MaxRegions, Crops: p.Classify != nil,
+	}, d.Body)
 	summing.Wait()
 	if err != nil {
 		return nil, err
@@ -75,13 +70,13 @@ func (h *Handler) Work(ctx context.Context, l *lanes.Lane, d worker.Delivery) ([
 		Parts:   1,
 	}
 	if len(found.Regions) == 0 || p.Classify == nil {
-		return h.answer(ctx, d, p, facts, found.Regions)
+		return result(ctx, d, p, facts, found.Regions)
 	}
 	return cropMessages(d, p, facts, found, pixels)
 }
 
-// answer makes the answer of a picture whose regions are all there is to say.
-func (h *Handler) answer(ctx context.Context, d worker.Delivery, p pipeline.Pipeline, facts v1.Crops, found []lane.Region) ([]bus.Message, error) {
+// result returns the result of an image whose regions are all there is to say.
+func result(ctx context.Context, d *consume.Delivery, p pipeline.Pipeline, facts v1.Crops, found []lane.Region) ([]bus.Message, error) {
 	part := v1.Part{Parts: 1, Image: facts.Image, Models: facts.Models, Timings: facts.Timings}
 	for i, r := range found {
 		part.Regions = append(part.Regions, v1.PartRegion{Number: i, Region: v1.Region{
@@ -100,7 +95,7 @@ const maxPixels = streams.MaxMessage / 2
 
 // cropMessages spreads the crops of a picture over messages of at most K of
 // them, and of at most maxPixels where crops are large.
-func cropMessages(d worker.Delivery, p pipeline.Pipeline, facts v1.Crops, found lane.Detected, pixels []byte) ([]bus.Message, error) {
+func cropMessages(d *consume.Delivery, p pipeline.Pipeline, facts v1.Crops, found lane.Detected, pixels []byte) ([]bus.Message, error) {
 	crops, err := cropsOf(found, len(pixels))
 	if err != nil {
 		return nil, err
@@ -164,7 +159,8 @@ func split(crops []v1.Crop, n, size int) [][]v1.Crop {
 	return append(groups, crops[start:])
 }
 
-// Failed ends the job: detect is before the picture is split.
-func (h *Handler) Failed(ctx context.Context, d worker.Delivery, p *v1.Problem) (bus.Message, error) {
+// Fail returns the result of a job that failed: detect is before the image is
+// split.
+func (h *Handler) Fail(ctx context.Context, d *consume.Delivery, p *v1.Problem) (bus.Message, error) {
 	return answer.Message(ctx, d.Header, answer.Failed(d.Job, p))
 }

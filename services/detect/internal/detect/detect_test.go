@@ -8,7 +8,7 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/pipeline"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
-	"github.com/sightmesh/sightmesh/services/internal/worker"
+	"github.com/sightmesh/sightmesh/services/internal/consume"
 )
 
 func crop(size int) v1.Crop { return v1.Crop{Width: size, Height: 1, Channels: 1} }
@@ -62,7 +62,7 @@ func TestCropMessages(t *testing.T) {
 		found.Crops = append(found.Crops, lane.Crop{Region: i, Width: 2, Height: 3, Channels: 1})
 		pixels = append(pixels, byte(i), byte(i), byte(i), byte(i), byte(i), byte(i))
 	}
-	d := worker.Delivery{Job: subject.Job{Pipeline: "p", Priority: subject.Bulk, ID: "job"}}
+	d := &consume.Delivery{Job: subject.Job{Pipeline: "p", Priority: subject.Bulk, ID: "job"}}
 	msgs, err := cropMessages(d, pipeline.Pipeline{Name: "p", CropsPerMessage: 2}, v1.Crops{}, found, pixels)
 	if err != nil || len(msgs) != 3 {
 		t.Fatalf("%d messages, %v", len(msgs), err)

@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"time"
@@ -25,17 +24,20 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/fetch"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
+	"github.com/sightmesh/sightmesh/services/internal/consume"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
 // Config of a caller. All fields are needed.
 type Config struct {
 	JetStream jetstream.JetStream
+	Publisher *bus.Publisher
 	// Transport must refuse the addresses that clients may not name.
 	Transport http.RoundTripper
 	// Secrets sign what is sent; there is one at least.
@@ -53,6 +55,7 @@ type Config struct {
 // Caller sends callbacks.
 type Caller struct {
 	js       jetstream.JetStream
+	loop     *consume.Loop
 	sender   *sender
 	hosts    *fetch.Hosts
 	giveUp   time.Duration
@@ -70,82 +73,107 @@ func New(cfg Config) (*Caller, error) {
 	if cfg.GiveUp <= 0 || cfg.GiveUp > streams.CallbackAge {
 		return nil, fmt.Errorf("callbacks are given up after %v, want at most %v", cfg.GiveUp, streams.CallbackAge)
 	}
-	return &Caller{
+	c := &Caller{
 		js: cfg.JetStream, sender: s, hosts: fetch.NewHosts(cfg.PerHost), giveUp: cfg.GiveUp, log: cfg.Logger,
 		tracer: cfg.Tracers.Tracer("github.com/sightmesh/sightmesh/services/ingress"),
 		attempts: promauto.With(cfg.Metrics).NewCounterVec(prometheus.CounterOpts{
 			Name: "sightmesh_callback_attempts_total", Help: "Attempts to call a client back, by outcome: delivered, retried or failed.",
 		}, []string{"outcome"}),
-	}, nil
+	}
+	c.loop = consume.NewLoop(consume.Config{
+		Open: open, Timeout: timeout, Backoff: schedule, Publisher: cfg.Publisher, Tracer: c.tracer, Logger: cfg.Logger,
+	})
+	return c, nil
 }
 
-// Call makes one attempt for a message of CALLBACKS, and ends the message or
-// lets it come back.
-func (c *Caller) Call(ctx context.Context, m jetstream.Msg) {
-	meta, err := m.Metadata()
-	id, err2 := subject.ParseCallbacks(m.Subject())
-	to := m.Headers().Get(v1.HeaderCallback)
-	if err := errors.Join(err, err2); err != nil || to == "" {
-		c.log.Error("drop a message that is not a callback", "subject", m.Subject(), "error", err)
-		c.last(m, m.TermWithReason("not a callback"))
-		return
+// Run sends callbacks until ctx ends, and finishes the attempts that are under
+// way until hard ends.
+func (c *Caller) Run(ctx, hard context.Context) error {
+	src := consume.Source{
+		JetStream: c.js, Stream: streams.Callbacks, Consumer: streams.CallbacksConsumer, Width: width, Prefetch: 1,
 	}
-	ctx = telemetry.WithJob(telemetry.Extract(ctx, m.Headers()), id)
-	over := meta.Timestamp.Add(c.giveUp)
+	return c.loop.Run(ctx, hard, src, c.process)
+}
+
+// width is how many callbacks are sent at a time: most of the time of each is
+// spent waiting for its receiver.
+const width = 16
+
+// timeout is how long one callback may take, its state included.
+const timeout = streams.SendTimeout + 10*time.Second
+
+func open(d *consume.Delivery) (err error) {
+	d.Job.ID, err = subject.ParseCallbacks(d.Subject)
+	return err
+}
+
+// process makes one attempt.
+func (c *Caller) process(ctx context.Context, d *consume.Delivery) ([]bus.Message, error) {
+	to := d.Header.Get(v1.HeaderCallback)
+	if to == "" {
+		return nil, consume.Drop(errors.New("not a callback: it has no URL"))
+	}
+	over := d.Stored.Add(c.giveUp)
 	leave, err := c.hosts.TryEnter(hostOf(to))
 	if err != nil && time.Now().Before(over) {
-		// A receiver that is slow to answer takes nothing from others.
-		c.last(m, m.NakWithDelay(putOff/2+rand.N(putOff))) //nolint:gosec // not a secret
-		return
+		return nil, consume.Snooze(busyBackoff.Delay(1)) // a receiver that is slow to answer takes nothing from others
 	}
 	if err == nil {
 		defer leave()
 	}
 	ctx, span := c.tracer.Start(ctx, "callback", trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(
-		telemetry.AttrJob.String(id), attribute.Int64("messaging.nats.deliveries", int64(meta.NumDelivered))))
+		telemetry.AttrJob.String(d.Job.ID), attribute.Int("messaging.nats.deliveries", d.Deliveries)))
 	defer span.End()
-	var before v1.Callback
-	if meta.NumDelivered > 1 { // which does not tell the attempts: it may have been put off
-		if _, err := bus.Last(ctx, c.js, streams.Jobs, subject.CallbackState(id), &before); err != nil {
-			c.log.WarnContext(ctx, "cannot read how a callback went", "error", err)
-			before.Attempts = int(meta.NumDelivered) - 1
-		}
+	state := v1.Callback{State: v1.CallbackDelivered, Attempts: c.attemptsBefore(ctx, d) + 1}
+	err = c.sender.send(ctx, to, d.Job.ID, d.Body)
+	if err != nil {
+		span.SetStatus(codes.Error, err.Error())
+		state.Error = err.Error()
+		state.State, state.Next, err = c.next(state.Attempts, over, err)
 	}
-	state := v1.Callback{State: v1.CallbackDelivered, Attempts: before.Attempts + 1}
-	wait := time.Duration(0)
-	err = c.sender.send(ctx, to, id, m.Data())
-	var no *refusal
-	if errors.As(err, &no) {
-		span.SetStatus(codes.Error, no.why)
-		wait = delay(state.Attempts, no.retryAfter)
-		state.State, state.Error, state.Next = v1.CallbackPending, no.why, time.Now().Add(wait).UTC()
-		if no.never || state.Next.After(over) {
-			state.State, state.Next = v1.CallbackFailed, time.Time{}
-		}
+	if err := c.keep(ctx, d.Job.ID, state); err != nil {
+		c.log.WarnContext(ctx, "cannot store the state of a callback", "error", err)
 	}
-	if err := c.keep(ctx, id, state); err != nil {
-		c.log.WarnContext(ctx, "cannot keep how a callback goes", "error", err)
-	}
-	switch state.State {
-	case v1.CallbackPending:
-		c.attempts.WithLabelValues("retried").Inc()
-		c.last(m, m.NakWithDelay(wait))
-	case v1.CallbackFailed:
-		c.attempts.WithLabelValues("failed").Inc()
-		c.log.WarnContext(ctx, "callback given up", "attempts", state.Attempts, "error", state.Error)
-		c.last(m, m.TermWithReason(state.Error))
-	default:
-		c.attempts.WithLabelValues("delivered").Inc()
-		c.last(m, m.Ack())
-	}
+	c.attempts.WithLabelValues(outcomes[state.State]).Inc()
+	return nil, err
 }
 
-// putOff is about how long a callback waits when its receiver is busy with
-// others.
-const putOff = 2 * time.Second
+// outcomes are the labels of attempts by the state that they lead to.
+var outcomes = map[v1.CallbackState]string{
+	v1.CallbackDelivered: "delivered", v1.CallbackPending: "retried", v1.CallbackFailed: "failed",
+}
 
-// hostOf gives the host of an address; one that is none is said when it is
-// tried.
+// next says what follows after attempt n has failed with err: another attempt
+// at a time, or the end of the callback.
+func (c *Caller) next(n int, over time.Time, err error) (v1.CallbackState, time.Time, error) {
+	retryAfter, passes := retry.Delay(err)
+	wait := delay(n, retryAfter)
+	at := time.Now().Add(wait).UTC()
+	if !passes || at.After(over) {
+		return v1.CallbackFailed, time.Time{}, consume.Drop(fmt.Errorf("callback given up after %d attempts: %w", n, err))
+	}
+	return v1.CallbackPending, at, retry.After(err, wait)
+}
+
+// attemptsBefore returns how many attempts there were. Deliveries do not tell:
+// a callback may have been put off.
+func (c *Caller) attemptsBefore(ctx context.Context, d *consume.Delivery) int {
+	if d.Deliveries == 1 {
+		return 0
+	}
+	var before v1.Callback
+	if _, err := bus.Last(ctx, c.js, streams.Jobs, subject.CallbackState(d.Job.ID), &before); err != nil {
+		c.log.WarnContext(ctx, "cannot read the state of a callback", "error", err)
+		return d.Deliveries - 1
+	}
+	return before.Attempts
+}
+
+// busyBackoff is how long a callback waits when its receiver is busy with
+// others.
+var busyBackoff = retry.Backoff{2 * time.Second}
+
+// hostOf returns the host of an address, or nothing when it has none.
 func hostOf(to string) string {
 	u, err := url.Parse(to)
 	if err != nil {
@@ -161,12 +189,4 @@ func (c *Caller) keep(ctx context.Context, id string, s v1.Callback) error {
 	}
 	_, err = c.js.Publish(ctx, subject.CallbackState(id), body, jetstream.WithExpectStream(streams.Jobs))
 	return err
-}
-
-// last sends the last word on a message. When it is lost the receiver is
-// called once more.
-func (c *Caller) last(m jetstream.Msg, err error) {
-	if err != nil {
-		c.log.Warn("cannot acknowledge", "subject", m.Subject(), "error", err)
-	}
 }

@@ -14,6 +14,7 @@ import (
 
 	webhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
+	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
@@ -47,30 +48,22 @@ func newSender(rt http.RoundTripper, secrets []string) (*sender, error) {
 	return s, nil
 }
 
-// refusal is an attempt that did not deliver.
-type refusal struct {
-	why string
-	// never: further attempts are not wanted or not allowed.
-	never      bool
-	retryAfter time.Duration
-}
-
-func (r *refusal) Error() string { return r.why }
-
-// send makes one attempt. Every error is a [*refusal].
+// send makes one attempt. An error that passes is a [*retry.Error]; after any
+// other one, further attempts are not wanted or not allowed. Its text is for
+// the client.
 func (s *sender) send(ctx context.Context, url, id string, payload []byte) error {
 	now := time.Now()
 	var signatures []string
 	for _, w := range s.secrets {
 		sig, err := w.Sign(id, now, payload)
 		if err != nil {
-			return &refusal{why: "cannot sign: " + err.Error(), never: true}
+			return fmt.Errorf("cannot sign: %w", err)
 		}
 		signatures = append(signatures, sig)
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(payload))
 	if err != nil {
-		return &refusal{why: "the URL cannot be used", never: true}
+		return errors.New("the URL cannot be used")
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("User-Agent", "sightmesh/1 (+https://github.com/sightmesh/sightmesh)")
@@ -81,9 +74,9 @@ func (s *sender) send(ctx context.Context, url, id string, payload []byte) error
 	if err != nil {
 		var p *v1.Problem
 		if errors.As(err, &p) { // of the guard
-			return &refusal{why: p.Detail, never: true}
+			return errors.New(p.Detail)
 		}
-		return &refusal{why: "the receiver cannot be reached, or did not answer in time"}
+		return retry.After(errors.New("the receiver cannot be reached, or did not answer in time"), 0)
 	}
 	defer resp.Body.Close()
 	_, _ = io.CopyN(io.Discard, resp.Body, 4<<10) // so that the connection can be used again
@@ -95,9 +88,10 @@ func outcome(resp *http.Response) error {
 	if resp.StatusCode/100 == 2 {
 		return nil
 	}
-	r := &refusal{why: fmt.Sprintf("the receiver answered %d", resp.StatusCode), never: resp.StatusCode == http.StatusGone}
-	if n, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && n > 0 {
-		r.retryAfter = time.Duration(n) * time.Second
+	err := fmt.Errorf("the receiver answered %d", resp.StatusCode)
+	if resp.StatusCode == http.StatusGone {
+		return err
 	}
-	return r
+	n, _ := strconv.Atoi(resp.Header.Get("Retry-After")) // 0 when it says nothing, or a date
+	return retry.After(err, time.Duration(max(n, 0))*time.Second)
 }

@@ -13,7 +13,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sightmesh/sightmesh/contracts/picture"
@@ -26,7 +25,6 @@ import (
 	"github.com/sightmesh/sightmesh/services/ingress/internal/jobs"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/natsapi"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/reports"
-	"github.com/sightmesh/sightmesh/services/internal/bus"
 	"github.com/sightmesh/sightmesh/services/internal/run"
 )
 
@@ -168,7 +166,7 @@ func (s *service) makeClients(p *run.Process, o Options) error {
 	}
 	s.fetcher = fetch.New(guard)
 	s.fetches = reports.NewFetches(reports.FetchesConfig{
-		JetStream: p.JetStream, Fetcher: s.fetcher, Jobs: s.jobs, Admission: s.admission, Pipelines: p.Pipelines, Limits: o.limits,
+		JetStream: p.JetStream, Publisher: p.Publisher, Fetcher: s.fetcher, Jobs: s.jobs, Admission: s.admission, Pipelines: p.Pipelines, Limits: o.limits,
 		Tracers: p.Tracers, Logger: p.Logger, Metrics: p.Metrics,
 	})
 	secrets := list(o.callbackSecrets)
@@ -178,7 +176,7 @@ func (s *service) makeClients(p *run.Process, o Options) error {
 	s.transport = fetch.Transport(guard)
 	var err error
 	s.caller, err = callbacks.New(callbacks.Config{
-		JetStream: p.JetStream, Transport: s.transport, Secrets: secrets, PerHost: callsPerHost, GiveUp: o.callbackGiveUp,
+		JetStream: p.JetStream, Publisher: p.Publisher, Transport: s.transport, Secrets: secrets, PerHost: callsPerHost, GiveUp: o.callbackGiveUp,
 		Tracers: p.Tracers, Logger: p.Logger, Metrics: p.Metrics,
 	})
 	return err
@@ -188,10 +186,6 @@ func (s *service) makeClients(p *run.Process, o Options) error {
 func list(s string) []string {
 	return strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' })
 }
-
-// callers is how many callbacks are sent at a time: most of the time of each
-// is spent waiting for its receiver.
-const callers = 16
 
 // callsPerHost is how many of them go to one host.
 const callsPerHost = 4
@@ -209,15 +203,9 @@ func (s *service) Run(ctx, hard context.Context) error {
 	// Work ends with ctx, or when this ends with an error.
 	working, endWork := context.WithCancel(ctx)
 	defer endWork()
-	g.Go(func() error {
-		return bus.Work(working, s.process.JetStream, streams.Fetches, streams.FetchesConsumer, s.options.fetches,
-			func(m jetstream.Msg) { s.fetches.Do(working, m) })
-	})
+	g.Go(func() error { return s.fetches.Run(working, s.options.fetches) })
 	if s.caller != nil {
-		g.Go(func() error {
-			return bus.Work(working, s.process.JetStream, streams.Callbacks, streams.CallbacksConsumer, callers,
-				func(m jetstream.Msg) { s.caller.Call(hard, m) })
-		})
+		g.Go(func() error { return s.caller.Run(working, hard) })
 	}
 	failed := make(chan struct{})
 	g.Go(func() error {

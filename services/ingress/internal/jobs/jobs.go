@@ -166,14 +166,19 @@ func (j *Jobs) store(ctx context.Context, r Request, reply string) error {
 	})
 }
 
-// Fail stores the failure of a picture that cannot be a job, as the answer of
-// the job that it would have been. The request has an ID.
-func (j *Jobs) Fail(ctx context.Context, r Request, p *v1.Problem) error {
+// Failed returns the result of an image that cannot be a job: that of the job
+// that it would have been. The request has an ID.
+func Failed(ctx context.Context, r Request, p *v1.Problem) (bus.Message, error) {
 	h, err := r.Travel()
 	if err != nil {
-		return err
+		return bus.Message{}, err
 	}
-	m, err := answer.Message(ctx, h, answer.Failed(subject.Job{Pipeline: r.Pipeline.Name, ID: r.ID}, p))
+	return answer.Message(ctx, h, answer.Failed(subject.Job{Pipeline: r.Pipeline.Name, ID: r.ID}, p))
+}
+
+// Fail stores the result of an image that cannot be a job.
+func (j *Jobs) Fail(ctx context.Context, r Request, p *v1.Problem) error {
+	m, err := Failed(ctx, r, p)
 	if err != nil {
 		return err
 	}

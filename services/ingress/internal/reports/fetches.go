@@ -6,18 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
-	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sightmesh/sightmesh/contracts/picture"
 	"github.com/sightmesh/sightmesh/contracts/pipeline"
+	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
@@ -25,12 +24,14 @@ import (
 	"github.com/sightmesh/sightmesh/services/ingress/internal/fetch"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/jobs"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
+	"github.com/sightmesh/sightmesh/services/internal/consume"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
 // FetchesConfig is what a [Fetches] needs; all of it.
 type FetchesConfig struct {
 	JetStream jetstream.JetStream
+	Publisher *bus.Publisher
 	Fetcher   *fetch.Fetcher
 	Jobs      *jobs.Jobs
 	Admission *admission.Admission
@@ -47,6 +48,7 @@ type Fetches struct {
 	FetchesConfig
 	byName map[string]pipeline.Pipeline
 	tracer trace.Tracer
+	loop   *consume.Loop
 	done   *prometheus.CounterVec
 }
 
@@ -62,110 +64,143 @@ func NewFetches(cfg FetchesConfig) *Fetches {
 	for _, p := range cfg.Pipelines {
 		f.byName[p.Name] = p
 	}
+	f.loop = consume.NewLoop(consume.Config{
+		Open: f.open, Fail: f.fail, Timeout: streams.FetchTimeout + storeTimeout, Backoff: backoff,
+		Publisher: cfg.Publisher, Tracer: f.tracer, Logger: cfg.Logger, Hooks: consume.Hooks{Ended: f.ended},
+	})
 	return f
+}
+
+// storeTimeout is how long an image may take to be stored once it is fetched.
+const storeTimeout = 10 * time.Second
+
+// Run fetches up to so many images at a time until ctx ends. What is under way
+// then is handed back.
+func (f *Fetches) Run(ctx context.Context, width int) error {
+	src := consume.Source{
+		JetStream: f.JetStream, Stream: streams.Fetches, Consumer: streams.FetchesConsumer, Width: width, Prefetch: 1,
+	}
+	return f.loop.Run(ctx, ctx, src, f.process)
 }
 
 // maxAttempts is how often an image is fetched when the failures are of the
 // kind that passes.
 const maxAttempts = 5
 
-// pause is how long to wait after attempt n, counted from 1.
-func pause(n int, retryAfter time.Duration) time.Duration {
-	d := time.Second << (2 * (n - 1))                          // 1, 4, 16, 64 s
-	return max(d+rand.N(d/4), min(retryAfter, 10*time.Minute)) //nolint:gosec // not a secret
+// backoff is the delay after an attempt that failed.
+var backoff = retry.Exponential(time.Second, 64*time.Second, 4)
+
+// longestRetryAfter bounds what a host can ask for.
+const longestRetryAfter = 10 * time.Minute
+
+// ended counts what became of an image. One that was put off was not tried.
+func (f *Fetches) ended(_ context.Context, _ *consume.Delivery, outcome consume.Outcome) {
+	switch outcome {
+	case consume.Snoozed, consume.HandedBack:
+	default:
+		f.done.WithLabelValues(string(outcome)).Inc()
+	}
 }
 
-// Do takes one message through: the picture is a job afterwards, or its
-// failure the outcome, or the message comes back. Work ends with ctx; then the
-// message comes back too.
-func (f *Fetches) Do(ctx context.Context, m jetstream.Msg) {
-	meta, err := m.Metadata()
-	job, err2 := subject.ParseFetches(m.Subject())
-	item, err3 := v1.ParseReportItem(m.Headers().Get(v1.HeaderReport))
-	var want v1.Fetch
-	if err := errors.Join(err, err2, err3, json.Unmarshal(m.Data(), &want)); err != nil {
-		f.Logger.Error("drop a message that is not of a report", "subject", m.Subject(), "error", err)
-		f.last(m, m.TermWithReason("not of a report"))
-		return
+// open reads which image of which report a delivery is.
+func (f *Fetches) open(d *consume.Delivery) error {
+	job, err := subject.ParseFetches(d.Subject)
+	if err != nil {
+		return err
 	}
-	ctx = telemetry.WithJob(telemetry.Extract(ctx, m.Headers()), job.ID)
-	slot, err := f.enter(ctx, f.byName[job.Pipeline], want)
-	switch {
-	case err == nil:
-		defer slot.Leave()
-	case errors.Is(err, fetch.ErrBusy):
-		f.putOff(ctx, m, min(time.Duration(meta.NumDelivered)*time.Second, jobs.RetryAfter*time.Second))
-		return
-	case errors.Is(err, errNotServed):
-		f.putOff(ctx, m, unserved)
-		return
+	if _, err := v1.ParseReportItem(d.Header.Get(v1.HeaderReport)); err != nil {
+		return err
 	}
-	ctx, span := f.tracer.Start(ctx, "fetch", trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(
-		telemetry.AttrJob.String(job.ID), telemetry.AttrPipeline.String(job.Pipeline), attribute.Int64("messaging.nats.deliveries", int64(meta.NumDelivered))))
-	defer span.End()
-	req := jobs.Request{ID: job.ID, Pipeline: f.byName[job.Pipeline], Priority: subject.Bulk, Report: &item, Deadline: want.Deadline}
-	if meta := m.Headers().Get(v1.HeaderMetadata); meta != "" {
-		if err := json.Unmarshal([]byte(meta), &req.Metadata); err != nil {
+	d.Job = job
+	return d.ReadDeadline(f.byName[job.Pipeline].JobDeadline(subject.Bulk))
+}
+
+// request returns what is to become of the image of a delivery.
+func (f *Fetches) request(ctx context.Context, d *consume.Delivery) (jobs.Request, error) {
+	r := jobs.Request{ID: d.Job.ID, Pipeline: f.byName[d.Job.Pipeline], Priority: subject.Bulk, Deadline: d.Deadline}
+	r.Pipeline.Name = d.Job.Pipeline
+	item, err := v1.ParseReportItem(d.Header.Get(v1.HeaderReport))
+	if err != nil {
+		return r, err
+	}
+	r.Report = &item
+	if meta := d.Header.Get(v1.HeaderMetadata); meta != "" {
+		if err := json.Unmarshal([]byte(meta), &r.Metadata); err != nil {
 			f.Logger.WarnContext(ctx, "cannot read the metadata of an image", "error", err)
 		}
 	}
-	if err == nil {
-		err = f.store(ctx, req, slot)
+	return r, nil
+}
+
+// fail returns the outcome of an image that cannot be a job.
+func (f *Fetches) fail(ctx context.Context, d *consume.Delivery, p *v1.Problem) ([]bus.Message, error) {
+	r, err := f.request(ctx, d)
+	if err != nil {
+		return nil, err
 	}
-	var p *v1.Problem
-	var failed *fetch.Failure
-	if errors.As(err, &failed) && failed.Transient {
-		n, err := f.attempt(ctx, job.ID, meta.NumDelivered)
-		if err != nil {
-			f.again(ctx, m, jobs.RetryAfter*time.Second, err)
-			return
-		}
-		if n < maxAttempts {
-			f.again(ctx, m, pause(n, failed.RetryAfter), failed)
-			return
-		}
+	m, err := jobs.Failed(ctx, r, p)
+	return []bus.Message{m}, err
+}
+
+// process fetches the image of a delivery and stores it as a job.
+func (f *Fetches) process(ctx context.Context, d *consume.Delivery) ([]bus.Message, error) {
+	var want v1.Fetch
+	if err := json.Unmarshal(d.Body, &want); err != nil {
+		return nil, consume.Drop(fmt.Errorf("decode fetch: %w", err))
 	}
+	r, err := f.request(ctx, d)
+	if err != nil {
+		return nil, consume.Drop(err)
+	}
+	slot, err := f.enter(ctx, d, want)
 	switch {
+	case errors.Is(err, fetch.ErrBusy):
+		return nil, consume.Snooze(busyBackoff.Delay(d.Deliveries))
+	case errors.Is(err, errNotServed):
+		return nil, consume.Snooze(unservedBackoff.Delay(1))
 	case err == nil:
-		f.done.WithLabelValues("done").Inc()
-		f.last(m, m.Ack())
-		return
-	case errors.As(err, &p): // the outcome of the image
-		span.SetStatus(codes.Error, p.Error())
-		end := *p
-		end.Job = job.ID
-		req.Pipeline.Name = job.Pipeline
-		if err = f.Jobs.Fail(ctx, req, &end); err == nil {
-			f.done.WithLabelValues(string(p.Code)).Inc()
-			f.last(m, m.TermWithReason(string(p.Code)))
-			return
+		defer slot.Leave()
+		ctx, span := f.tracer.Start(ctx, "fetch", trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(
+			telemetry.AttrJob.String(d.Job.ID), telemetry.AttrPipeline.String(d.Job.Pipeline)))
+		defer span.End()
+		if err = f.store(ctx, r, slot); err != nil {
+			span.SetStatus(codes.Error, err.Error())
 		}
 	}
-	f.again(ctx, m, jobs.RetryAfter*time.Second, err)
+	return nil, f.retry(ctx, d, err)
+}
+
+// retry counts a failure that passes as an attempt. The last of them does not
+// pass any more.
+func (f *Fetches) retry(ctx context.Context, d *consume.Delivery, err error) error {
+	var failed *fetch.Failure
+	if !errors.As(err, &failed) || !failed.Transient {
+		return err
+	}
+	n, countErr := f.attempt(ctx, d.Job.ID, d.Deliveries)
+	if countErr != nil {
+		return countErr
+	}
+	if n >= maxAttempts {
+		return err
+	}
+	return retry.After(err, max(backoff.Delay(n), min(failed.RetryAfter, longestRetryAfter)))
 }
 
 // errNotServed says that the pipeline of an image has no worker now.
 var errNotServed = errors.New("no worker is ready for the pipeline")
 
-// unserved is about how long an image waits that is of a pipeline without a
-// worker.
-const unserved = 20 * time.Second
-
-// putOff lets a message come back that could not be tried now. Nothing is held
-// meanwhile, so that a slow host or a pipeline without workers takes nothing
-// from the images of others.
-func (f *Fetches) putOff(ctx context.Context, m jetstream.Msg, d time.Duration) {
-	if ctx.Err() != nil {
-		f.last(m, m.Nak())
-		return
-	}
-	f.last(m, m.NakWithDelay(d/2+rand.N(d/2))) //nolint:gosec // not a secret
-}
+// Nothing is held while an image is put off, so that a slow host or a pipeline
+// without workers takes nothing from the images of others.
+var (
+	busyBackoff     = retry.Backoff{time.Second, 2 * time.Second, 3 * time.Second, 4 * time.Second, 5 * time.Second}
+	unservedBackoff = retry.Backoff{20 * time.Second}
+)
 
 // attempt counts a fetch of an image that failed in a way that passes, and
 // gives how many there were. Deliveries do not tell: an image may have been put
 // off before.
-func (f *Fetches) attempt(ctx context.Context, job string, deliveries uint64) (int, error) {
+func (f *Fetches) attempt(ctx context.Context, job string, deliveries int) (int, error) {
 	var tried struct {
 		Attempts int `json:"attempts"`
 	}
@@ -185,13 +220,13 @@ func (f *Fetches) attempt(ctx context.Context, job string, deliveries uint64) (i
 	return tried.Attempts, nil
 }
 
-// enter takes a slot of the host of an image, once there is room for the
-// picture.
-func (f *Fetches) enter(ctx context.Context, p pipeline.Pipeline, want v1.Fetch) (*fetch.Slot, error) {
-	if p.Name == "" {
+// enter takes a slot of the host of an image, once there is room for the job.
+func (f *Fetches) enter(ctx context.Context, d *consume.Delivery, want v1.Fetch) (*fetch.Slot, error) {
+	p, ok := f.byName[d.Job.Pipeline]
+	if !ok {
 		return nil, v1.NewProblem(v1.UnknownPipeline, "this ingress does not know the pipeline")
 	}
-	if err := f.admit(ctx, p, want.Deadline); err != nil {
+	if err := f.admit(ctx, p, d.Deadline); err != nil {
 		return nil, err
 	}
 	return f.Fetcher.TryEnter(want.URL)
@@ -224,30 +259,9 @@ func (f *Fetches) admit(ctx context.Context, p pipeline.Pipeline, deadline time.
 		if problem.Code == v1.NoWorker {
 			return errNotServed // others are
 		}
-		t := time.NewTimer(min(time.Duration(retryAfter)*time.Second, jobs.RetryAfter*time.Second, time.Until(deadline)))
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
-			return fmt.Errorf("wait until there is room: %w", ctx.Err())
+		wait := min(time.Duration(retryAfter)*time.Second, jobs.RetryAfter*time.Second, time.Until(deadline))
+		if err := retry.Sleep(ctx, wait); err != nil && time.Now().Before(deadline) {
+			return fmt.Errorf("wait until there is room: %w", err)
 		}
-	}
-}
-
-func (f *Fetches) again(ctx context.Context, m jetstream.Msg, d time.Duration, why error) {
-	f.done.WithLabelValues("retried").Inc()
-	if ctx.Err() != nil {
-		f.last(m, m.Nak()) // this instance stops: another one goes on at once
-		return
-	}
-	f.Logger.InfoContext(ctx, "image will be fetched again", "after", d.String(), "error", why)
-	f.last(m, m.NakWithDelay(d))
-}
-
-// last sends the last word on a message. When it is lost the message comes
-// again, and what is stored then is dropped as a duplicate.
-func (f *Fetches) last(m jetstream.Msg, err error) {
-	if err != nil {
-		f.Logger.Warn("cannot acknowledge", "subject", m.Subject(), "error", err)
 	}
 }

@@ -2,7 +2,8 @@
 // fetched, keeps the outcome of each, and says when all of them are there.
 //
 // It holds nothing in memory. Every step is stored under a message id or a
-// subject of its own, so that it can be repeated after whatever died.
+// subject of its own, so that it can be repeated after whatever died. What
+// follows from a step is returned, for the message loop to store.
 package reports
 
 import (
@@ -34,10 +35,12 @@ func New(conn *nats.Conn, js jetstream.JetStream, p *bus.Publisher) *Keeper {
 	return &Keeper{conn: conn, js: js, publisher: p}
 }
 
-// Expand queues every image of a report that has a URL. header carries the
-// trace of the request that brought the report; alive is called now and then
-// while a long report is expanded.
-func (k *Keeper) Expand(ctx context.Context, m v1.Manifest, header nats.Header, alive func() error) error {
+// Expand returns the messages that queue every image of a report that has a
+// URL. header carries the trace of the request that brought the report. A
+// report without such images may be finished; what follows from that is
+// returned then.
+func (k *Keeper) Expand(ctx context.Context, m v1.Manifest, header nats.Header) ([]bus.Message, error) {
+	var msgs []bus.Message
 	for i, image := range m.Images {
 		if image.URL == "" {
 			continue // it was uploaded, and is a job already
@@ -45,7 +48,7 @@ func (k *Keeper) Expand(ctx context.Context, m v1.Manifest, header nats.Header, 
 		item := v1.ReportItem{Report: m.ID, N: i, Total: len(m.Images)}
 		body, err := json.Marshal(v1.Fetch{URL: image.URL, Deadline: m.Deadline})
 		if err != nil {
-			return fmt.Errorf("expand report %s: %w", m.ID, err)
+			return nil, fmt.Errorf("expand report %s: %w", m.ID, err)
 		}
 		h := bus.Travel(header)
 		h.Set(v1.HeaderReport, item.String())
@@ -54,89 +57,84 @@ func (k *Keeper) Expand(ctx context.Context, m v1.Manifest, header nats.Header, 
 		if len(image.Metadata) > 0 {
 			meta, err := json.Marshal(image.Metadata)
 			if err != nil {
-				return fmt.Errorf("expand report %s: %w", m.ID, err)
+				return nil, fmt.Errorf("expand report %s: %w", m.ID, err)
 			}
 			h.Set(v1.HeaderMetadata, string(meta))
 		}
-		if err := k.publisher.Publish(ctx, bus.Message{
+		msgs = append(msgs, bus.Message{
 			Subject: subject.Fetches(m.Pipeline, item.Job()), Stream: streams.Fetches,
 			ID: v1.MsgID(item.Job(), "fetches"), Header: h, Body: body,
-		}); err != nil {
-			return fmt.Errorf("expand report %s: %w", m.ID, err)
-		}
-		if i%100 == 99 {
-			if err := alive(); err != nil {
-				return fmt.Errorf("expand report %s: %w", m.ID, err)
-			}
-		}
+		})
+	}
+	if len(msgs) > 0 {
+		return msgs, nil
 	}
 	// Uploaded images may all have had their outcomes before the report was
 	// stored.
 	stored, err := outcomes.Read(ctx, k.js, m.ID)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	return k.finish(ctx, m.ID, stored.Counts(len(m.Images)))
 }
 
-// Outcome keeps the outcome of one image, and finishes the report when it is
-// the last. result is the body of the image's RESULTS message.
-func (k *Keeper) Outcome(ctx context.Context, item v1.ReportItem, status v1.Status, result []byte) error {
+// Outcome stores the outcome of one image. When it is the last of its report,
+// the messages that finish the report are returned. result is the body of the
+// image's RESULTS message.
+func (k *Keeper) Outcome(ctx context.Context, item v1.ReportItem, status v1.Status, result []byte) ([]bus.Message, error) {
 	err := k.publisher.Publish(ctx, bus.Message{
 		Subject: subject.ReportOutcome(item.Report, string(status), item.N), Stream: streams.Reports,
 		ID: v1.MsgID(item.Job(), "reports"), Body: result,
 	})
 	if err != nil {
-		return fmt.Errorf("keep outcome %s: %w", item, err)
+		return nil, fmt.Errorf("keep outcome %s: %w", item, err)
 	}
 	stored, err := outcomes.Read(ctx, k.js, item.Report)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	counts := stored.Counts(item.Total)
 	// Before the end is told, or who watches would miss the last image.
 	if err := bus.Tell(k.conn, v1.Event{
 		ID: item.Report, Event: v1.EventImage, At: time.Now().UTC(), Image: &item.N, Status: status, Counts: &counts,
 	}); err != nil {
-		return err
+		return nil, err
 	}
 	return k.finish(ctx, item.Report, counts)
 }
 
-// finish stores that a report is done, once, and queues its callback, when all
-// of its images have an outcome.
-func (k *Keeper) finish(ctx context.Context, report string, counts v1.Counts) error {
+// finish returns the messages that say that a report is done, when all of its
+// images have an outcome.
+func (k *Keeper) finish(ctx context.Context, report string, counts v1.Counts) ([]bus.Message, error) {
 	if counts.Done+counts.Failed < counts.Total {
-		return nil
+		return nil, nil
 	}
 	var m v1.Manifest
 	found, err := bus.Last(ctx, k.js, streams.Reports, subject.Report(report), &m)
 	if err != nil || !found { // not found: it is still being uploaded
-		return err
+		return nil, err
 	}
-	return k.done(ctx, m, counts)
+	return k.done(m, counts)
 }
 
-func (k *Keeper) done(ctx context.Context, m v1.Manifest, counts v1.Counts) error {
+// done returns the callback and the end of a report, and publishes the event.
+func (k *Keeper) done(m v1.Manifest, counts v1.Counts) ([]bus.Message, error) {
 	now := time.Now().UTC()
 	r := v1.Report{ID: m.ID, Pipeline: m.Pipeline, Status: v1.Done, Accepted: m.Accepted, Counts: counts, Metadata: m.Metadata}
+	var msgs []bus.Message
 	if m.Callback != "" {
 		msg, err := callbacks.OfReport(r, m.Callback, now)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if err := k.publisher.Publish(ctx, msg); err != nil {
-			return fmt.Errorf("finish report %s: %w", m.ID, err)
-		}
+		msgs = append(msgs, msg)
 	}
 	body, err := json.Marshal(r)
 	if err != nil {
-		return fmt.Errorf("finish report %s: %w", m.ID, err)
+		return nil, fmt.Errorf("finish report %s: %w", m.ID, err)
 	}
-	if err := k.publisher.Publish(ctx, bus.Message{
+	msgs = append(msgs, bus.Message{
 		Subject: subject.ReportFinished(m.ID), Stream: streams.Reports, ID: v1.MsgID(m.ID, "finished"), Body: body,
-	}); err != nil {
-		return fmt.Errorf("finish report %s: %w", m.ID, err)
-	}
-	return bus.Tell(k.conn, v1.Event{ID: m.ID, Event: v1.EventDone, At: now, Status: v1.Done, Counts: &counts})
+	})
+	return msgs, bus.Tell(k.conn, v1.Event{ID: m.ID, Event: v1.EventDone, At: now, Status: v1.Done, Counts: &counts})
 }

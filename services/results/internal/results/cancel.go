@@ -117,14 +117,26 @@ func (c *cancel) header(ctx context.Context, job string) (nats.Header, error) {
 	return nil, nil
 }
 
+// remove deletes what waits in the streams, message by message: a purge by
+// subject makes the server forget messages of other jobs that have been
+// delivered and not yet acknowledged.
 func (c *cancel) remove(ctx context.Context, job string) error {
 	for _, p := range places(job) {
 		s, err := c.lookup.js.Stream(ctx, p.stream)
-		if err == nil {
-			err = s.Purge(ctx, jetstream.WithPurgeSubject(p.subjects))
-		}
 		if err != nil {
 			return fmt.Errorf("cancel %s: remove it from %s: %w", job, p.stream, err)
+		}
+		for {
+			m, err := s.GetLastMsgForSubject(ctx, p.subjects)
+			if errors.Is(err, jetstream.ErrMsgNotFound) {
+				break
+			}
+			if err == nil {
+				err = s.DeleteMsg(ctx, m.Sequence)
+			}
+			if err != nil && !errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) {
+				return fmt.Errorf("cancel %s: remove it from %s: %w", job, p.stream, err)
+			}
 		}
 	}
 	return nil

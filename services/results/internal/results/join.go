@@ -7,9 +7,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"go.opentelemetry.io/otel/codes"
 
 	"github.com/sightmesh/sightmesh/contracts/pipeline"
 	"github.com/sightmesh/sightmesh/contracts/streams"
@@ -17,97 +15,94 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/internal/answer"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
+	"github.com/sightmesh/sightmesh/services/internal/consume"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
-// join publishes the answer of a job when m is the part that completes it.
+// join returns the result of a job when the delivery is of the part that
+// completes it.
 //
-// Whoever handles the part that was stored last sees all of them, so that one
-// replica at least finds the job complete. When two do, both publish the same
-// answer with the same message id, and the stream keeps one.
-func (s *Service) join(ctx context.Context, m jetstream.Msg) {
-	taken, err := take(m, subject.ParseParts)
-	if err != nil {
-		s.drop(m, err)
-		return
-	}
+// The process that handles the part which was stored last sees all of them, so
+// that one replica at least finds the job complete. When two do, both publish
+// the same result with the same message id, and the stream keeps one.
+func (s *Service) join(ctx context.Context, d *consume.Delivery) ([]bus.Message, error) {
 	var part v1.Part
-	if err := json.Unmarshal(m.Data(), &part); err != nil {
-		s.drop(m, fmt.Errorf("decode part: %w", err))
-		return
+	if err := json.Unmarshal(d.Body, &part); err != nil {
+		return nil, consume.Drop(fmt.Errorf("decode part: %w", err))
 	}
-	ctx, span := bus.StartProcess(ctx, s.tracer, taken)
-	defer span.End()
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	if err := s.complete(ctx, taken.Job, part.Parts, m.Headers()); err != nil {
-		span.SetStatus(codes.Error, err.Error())
-		s.log.WarnContext(ctx, "cannot join yet", "error", err)
-		s.again(m)
-		return
-	}
-	s.done(m)
-}
-
-func (s *Service) complete(ctx context.Context, job subject.Job, want int, h nats.Header) error {
 	stream, err := s.js.Stream(ctx, streams.Parts)
 	if err != nil {
-		return fmt.Errorf("count parts: %w", err)
+		return nil, fmt.Errorf("count parts: %w", err)
 	}
-	all := subject.Parts(subject.Job{Pipeline: job.Pipeline, ID: job.ID})
-	all = all[:len(all)-1] + "*"
-	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(all))
+	all := subject.Parts(subject.Job{Pipeline: d.Job.Pipeline, ID: d.Job.ID})
+	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(all[:len(all)-1]+"*"))
 	if err != nil {
-		return fmt.Errorf("count parts: %w", err)
+		return nil, fmt.Errorf("count parts: %w", err)
 	}
-	if len(info.State.Subjects) < want {
-		return nil // a later part completes the job, or it is joined already
+	if len(info.State.Subjects) < part.Parts {
+		return nil, nil // a later part completes the job, or it is joined already
 	}
-	parts, first, err := fetch(ctx, stream, job, want)
+	parts, err := readParts(ctx, stream, d.Job, part.Parts)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return nil // another replica has joined them meanwhile
+		return nil, nil // another replica has joined them meanwhile
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
-	p, ok := s.pipelines[job.Pipeline]
+	p, ok := s.pipelines[d.Job.Pipeline]
 	if !ok {
-		p = pipeline.Pipeline{Name: job.Pipeline}
+		p = pipeline.Pipeline{Name: d.Job.Pipeline}
 	}
-	result := answer.Join(job.ID, p, parts)
-	took := time.Since(first)
-	result.Timings.Join = max(0, v1.Milliseconds(took))
-	msg, err := answer.Message(ctx, h, result)
+	result := answer.Join(d.Job.ID, p, parts.parts)
+	joinTime := time.Since(parts.first)
+	result.Timings.Join = max(0, v1.Milliseconds(joinTime))
+	m, err := answer.Message(ctx, d.Header, result)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err := s.publisher.Publish(ctx, msg); err != nil {
-		return err
-	}
-	telemetry.Observe(ctx, s.joins, took.Seconds())
-	// What is left behind when this fails ends by its age.
-	if err := stream.Purge(ctx, jetstream.WithPurgeSubject(all)); err != nil {
-		s.log.WarnContext(ctx, "cannot remove joined parts", "error", err)
-	}
-	return nil
+	d.Then(func(ctx context.Context) {
+		telemetry.Observe(ctx, s.joins, joinTime.Seconds())
+		s.deleteParts(ctx, stream, parts.sequences)
+	})
+	return []bus.Message{m}, nil
 }
 
-// fetch reads the parts of a job and says when the first was stored.
-func fetch(ctx context.Context, stream jetstream.Stream, job subject.Job, n int) ([]v1.Part, time.Time, error) {
-	parts := make([]v1.Part, n)
-	var first time.Time
-	for i := range parts {
+// storedParts are the parts of a job as they are stored.
+type storedParts struct {
+	parts     []v1.Part
+	sequences []uint64
+	first     time.Time // when the first of them was stored
+}
+
+// readParts reads the n parts of a job.
+func readParts(ctx context.Context, stream jetstream.Stream, job subject.Job, n int) (storedParts, error) {
+	out := storedParts{parts: make([]v1.Part, n), sequences: make([]uint64, n)}
+	for i := range n {
 		job.Part = i
 		raw, err := stream.GetLastMsgForSubject(ctx, subject.Parts(job))
 		if err != nil {
-			return nil, first, fmt.Errorf("read part %d: %w", i, err)
+			return out, fmt.Errorf("read part %d: %w", i, err)
 		}
-		if err := json.Unmarshal(raw.Data, &parts[i]); err != nil {
-			return nil, first, fmt.Errorf("decode part %d: %w", i, err)
+		if err := json.Unmarshal(raw.Data, &out.parts[i]); err != nil {
+			return out, fmt.Errorf("decode part %d: %w", i, err)
 		}
-		if first.IsZero() || raw.Time.Before(first) {
-			first = raw.Time
+		out.sequences[i] = raw.Sequence
+		if out.first.IsZero() || raw.Time.Before(out.first) {
+			out.first = raw.Time
 		}
 	}
-	return parts, first, nil
+	return out, nil
+}
+
+// deleteParts deletes the parts of a job whose result is stored, one by one:
+// a purge by subject makes the server forget messages of other jobs that have
+// been delivered and not yet acknowledged. Parts that cannot be deleted end by
+// their age.
+func (s *Service) deleteParts(ctx context.Context, stream jetstream.Stream, sequences []uint64) {
+	for _, seq := range sequences {
+		if err := stream.DeleteMsg(ctx, seq); err != nil && !errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) {
+			s.log.WarnContext(ctx, "cannot delete a joined part", "sequence", seq, "error", err)
+			return
+		}
+	}
 }

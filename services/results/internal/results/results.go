@@ -16,15 +16,16 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
-	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sightmesh/sightmesh/contracts/pipeline"
+	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
+	"github.com/sightmesh/sightmesh/services/internal/consume"
 	"github.com/sightmesh/sightmesh/services/internal/run"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 	"github.com/sightmesh/sightmesh/services/results/internal/callbacks"
@@ -53,12 +54,8 @@ type Service struct {
 	cancel    *cancel
 	reports   *reports.Keeper
 	sink      *sink.Sink // nil without a database
-	// follows are what remains to be done for answers of jobs that have a
-	// report or a callback: it takes longer than a reply and must not delay
-	// those behind it.
-	follows errgroup.Group
 
-	answers *prometheus.CounterVec
+	results *prometheus.CounterVec
 	replies prometheus.Counter
 	joins   prometheus.Histogram
 }
@@ -71,7 +68,7 @@ func New(p *run.Process, o Options) (*Service, error) {
 		pipelines: map[string]pipeline.Pipeline{},
 		tracer:    p.Tracers.Tracer("github.com/sightmesh/sightmesh/services/results"),
 		log:       p.Logger, ready: p.SetReady,
-		answers: f.NewCounterVec(prometheus.CounterOpts{
+		results: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "sightmesh_answers_total", Help: "Answers stored, by pipeline.",
 		}, []string{"pipeline"}),
 		replies: f.NewCounter(prometheus.CounterOpts{
@@ -85,7 +82,6 @@ func New(p *run.Process, o Options) (*Service, error) {
 		s.pipelines[pl.Name] = pl
 	}
 	s.reports = reports.New(p.Conn, p.JetStream, p.Publisher)
-	s.follows.SetLimit(maxFollows)
 	if o.postgres != "" {
 		var err error
 		if s.sink, err = sink.New(p.JetStream, o.postgres, p.Logger, p.Metrics); err != nil {
@@ -112,175 +108,144 @@ type status struct {
 	Version  string `json:"version"`
 }
 
-// Run joins and replies until ctx ends. What it holds then is quick to finish.
-func (s *Service) Run(ctx, _ context.Context) error {
+// Run joins, replies and expands reports until ctx ends, and finishes what is
+// in hand until hard ends.
+func (s *Service) Run(ctx, hard context.Context) error {
 	var g errgroup.Group
 	running, end := context.WithCancel(ctx)
-	consume := func(stream, consumer string, handle func(context.Context, jetstream.Msg)) {
+	defer end()
+	for _, c := range s.consumers() {
+		loop := consume.NewLoop(consume.Config{
+			Open: c.open, Timeout: handlerTimeout, Backoff: backoff, Publisher: s.publisher, Tracer: s.tracer, Logger: s.log,
+		})
 		g.Go(func() error {
-			defer end() // one without the other is no service
-			return bus.Consume(running, s.js, stream, consumer, func(m jetstream.Msg) { handle(context.WithoutCancel(ctx), m) })
+			src := consume.Source{JetStream: s.js, Stream: c.stream, Consumer: c.name, Width: c.width, Prefetch: c.prefetch}
+			return loop.Run(running, hard, src, c.handle)
 		})
 	}
-	consume(streams.Parts, streams.PartsConsumer, s.join)
-	consume(streams.Results, streams.ResultsConsumer, s.reply)
-	consume(streams.Reports, streams.ReportsConsumer, s.expand)
 	if s.sink != nil {
 		g.Go(func() error {
-			defer end()
+			defer end() // one without the other is no service
 			return s.sink.Run(running)
 		})
 	}
 	s.ready(true)
 	err := g.Wait()
-	_ = s.follows.Wait() // its functions return no errors
 	s.lookup.wait()
 	return err
 }
 
-// maxFollows bounds what is done at a time for answers with a report or a
-// callback.
-const maxFollows = 16
-
-// reply sends a stored answer to the request that waits for it.
-func (s *Service) reply(ctx context.Context, m jetstream.Msg) {
-	if m.Headers().Get(v1.HeaderMarker) != "" {
-		s.done(m) // an answer whose time is over
-		return
-	}
-	taken, err := take(m, subject.ParseResults)
-	if err != nil {
-		s.drop(m, err)
-		return
-	}
-	s.answers.WithLabelValues(taken.Job.Pipeline).Inc()
-	if to := m.Headers().Get(v1.HeaderReply); to != "" {
-		ctx, span := bus.StartProcess(ctx, s.tracer, taken)
-		defer span.End()
-		ctx, send := s.tracer.Start(ctx, "reply", trace.WithSpanKind(trace.SpanKindProducer))
-		defer send.End()
-		h := nats.Header{}
-		h.Set(v1.HeaderStored, taken.Stored.UTC().Format(time.RFC3339Nano))
-		telemetry.Inject(ctx, h)
-		if err := s.conn.PublishMsg(&nats.Msg{Subject: to, Header: h, Data: m.Data()}); err != nil {
-			s.log.WarnContext(ctx, "cannot reply", "error", err)
-			if !errors.Is(err, nats.ErrBadSubject) { // which is none the next time either
-				s.again(m)
-				return
-			}
-		} else {
-			s.replies.Inc()
-		}
-	}
-	var r struct{ Status v1.Status }
-	if err := json.Unmarshal(m.Data(), &r); err != nil {
-		s.drop(m, fmt.Errorf("decode answer: %w", err))
-		return
-	}
-	url := m.Headers().Get(v1.HeaderCallback)
-	var item *v1.ReportItem
-	if of := m.Headers().Get(v1.HeaderReport); of != "" {
-		i, err := v1.ParseReportItem(of)
-		if err != nil {
-			s.log.Warn("an answer is of no report", "subject", m.Subject(), "error", err)
-		} else {
-			item = &i
-		}
-	}
-	if item == nil && url == "" {
-		s.tell(taken.Job.ID, r.Status)
-		s.done(m)
-		return
-	}
-	s.follows.Go(func() error {
-		ctx, span := bus.StartProcess(ctx, s.tracer, taken)
-		defer span.End()
-		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-		defer cancel()
-		if err := s.follow(ctx, taken, r.Status, item, url, m.Data()); err != nil {
-			span.SetStatus(codes.Error, err.Error())
-			s.log.WarnContext(ctx, "cannot follow an answer up yet", "error", err)
-			s.again(m)
-			return nil
-		}
-		s.tell(taken.Job.ID, r.Status)
-		s.done(m)
-		return nil
-	})
+// consumer is one of those that the service reads.
+type consumer struct {
+	stream, name    string
+	open            func(*consume.Delivery) error
+	handle          consume.Handler
+	width, prefetch int
 }
 
-// follow does what an answer brings about besides the reply.
-func (s *Service) follow(ctx context.Context, t bus.Taken, status v1.Status, item *v1.ReportItem, url string, result []byte) error {
-	if item != nil {
-		if err := s.reports.Outcome(ctx, *item, status, result); err != nil {
-			return err
-		}
+// consumers lists them. Joining and replying are quick, and many of them come
+// together; a report takes long to expand.
+func (s *Service) consumers() []consumer {
+	return []consumer{
+		{streams.Parts, streams.PartsConsumer, jobOf(subject.ParseParts), s.join, 16, 64},
+		{streams.Results, streams.ResultsConsumer, jobOf(subject.ParseResults), s.reply, 16, 64},
+		{streams.Reports, streams.ReportsConsumer, openReport, s.expand, 2, 1},
 	}
-	if url != "" {
-		m, err := callbacks.Of(t.Job.ID, status, url, t.Stored.UTC(), result)
-		if err != nil {
-			return err
-		}
-		return s.publisher.Publish(ctx, m)
+}
+
+// handlerTimeout is how long one delivery may be handled.
+const handlerTimeout = 10 * time.Second
+
+// backoff is the delay before a message is delivered again.
+var backoff = retry.Exponential(time.Second, 30*time.Second, 2)
+
+// jobOf reads the job of a delivery from its subject.
+func jobOf(parse func(string) (subject.Job, error)) func(*consume.Delivery) error {
+	return func(d *consume.Delivery) (err error) {
+		d.Job, err = parse(d.Subject)
+		return err
+	}
+}
+
+func openReport(d *consume.Delivery) (err error) {
+	d.Job.ID, err = subject.ParseReport(d.Subject)
+	return err
+}
+
+// reply sends a stored result to the request that waits for it, and returns
+// what else follows from it.
+func (s *Service) reply(ctx context.Context, d *consume.Delivery) ([]bus.Message, error) {
+	s.results.WithLabelValues(d.Job.Pipeline).Inc()
+	if err := s.sendReply(ctx, d); err != nil {
+		return nil, err
+	}
+	var r struct{ Status v1.Status }
+	if err := json.Unmarshal(d.Body, &r); err != nil {
+		return nil, consume.Drop(fmt.Errorf("decode result: %w", err))
+	}
+	d.Then(func(ctx context.Context) { s.publishEvent(ctx, d.Job.ID, r.Status) })
+	return s.follow(ctx, d, r.Status)
+}
+
+// sendReply sends the result to the subject that its job named, if it did.
+func (s *Service) sendReply(ctx context.Context, d *consume.Delivery) error {
+	to := d.Header.Get(v1.HeaderReply)
+	if to == "" {
+		return nil
+	}
+	ctx, span := s.tracer.Start(ctx, "reply", trace.WithSpanKind(trace.SpanKindProducer))
+	defer span.End()
+	h := nats.Header{}
+	h.Set(v1.HeaderStored, d.Stored.UTC().Format(time.RFC3339Nano))
+	telemetry.Inject(ctx, h)
+	err := s.conn.PublishMsg(&nats.Msg{Subject: to, Header: h, Data: d.Body})
+	switch {
+	case err == nil:
+		s.replies.Inc()
+	case errors.Is(err, nats.ErrBadSubject): // the next time too; the result is stored
+		s.log.WarnContext(ctx, "cannot reply", "error", err)
+	default:
+		return fmt.Errorf("reply: %w", err)
 	}
 	return nil
 }
 
-// tell says to whoever watches that a job is done; it is stored by now.
-func (s *Service) tell(job string, status v1.Status) {
-	if err := bus.Tell(s.conn, v1.Event{ID: job, Event: v1.EventName(status), At: time.Now().UTC(), Status: status}); err != nil {
-		s.log.Debug("cannot tell what happens", "error", err)
+// follow stores the outcome of an image of a report, and returns the callback
+// of a job, or of the report that the image completes.
+func (s *Service) follow(ctx context.Context, d *consume.Delivery, status v1.Status) ([]bus.Message, error) {
+	var msgs []bus.Message
+	if of := d.Header.Get(v1.HeaderReport); of != "" {
+		item, err := v1.ParseReportItem(of)
+		if err != nil {
+			s.log.WarnContext(ctx, "a result is of no report", "subject", d.Subject, "error", err)
+		} else if msgs, err = s.reports.Outcome(ctx, item, status, d.Body); err != nil {
+			return nil, err
+		}
+	}
+	if url := d.Header.Get(v1.HeaderCallback); url != "" {
+		m, err := callbacks.Of(d.Job.ID, status, url, d.Stored.UTC(), d.Body)
+		if err != nil {
+			return nil, err
+		}
+		msgs = append(msgs, m)
+	}
+	return msgs, nil
+}
+
+// publishEvent says to those who watch the job that it has ended.
+func (s *Service) publishEvent(ctx context.Context, job string, status v1.Status) {
+	e := v1.Event{ID: job, Event: v1.EventName(status), At: time.Now().UTC(), Status: status}
+	if err := bus.Tell(s.conn, e); err != nil {
+		s.log.DebugContext(ctx, "cannot publish an event", "error", err)
 	}
 }
 
-// expand queues the images of a report.
-func (s *Service) expand(ctx context.Context, m jetstream.Msg) {
-	ctx, span := s.tracer.Start(telemetry.Extract(ctx, m.Headers()), "expand report", trace.WithSpanKind(trace.SpanKindConsumer))
-	defer span.End()
-	var manifest v1.Manifest
-	if err := json.Unmarshal(m.Data(), &manifest); err != nil {
-		s.drop(m, fmt.Errorf("decode report: %w", err))
-		return
+// expand returns the messages that queue the images of a report.
+func (s *Service) expand(ctx context.Context, d *consume.Delivery) ([]bus.Message, error) {
+	var m v1.Manifest
+	if err := json.Unmarshal(d.Body, &m); err != nil {
+		return nil, consume.Drop(fmt.Errorf("decode report: %w", err))
 	}
-	if err := s.reports.Expand(ctx, manifest, m.Headers(), m.InProgress); err != nil {
-		span.SetStatus(codes.Error, err.Error())
-		s.log.WarnContext(ctx, "cannot expand a report yet", "error", err)
-		s.again(m)
-		return
-	}
-	s.done(m)
-}
-
-// take reads what is needed of a message to work on it.
-func take(m jetstream.Msg, parse func(string) (subject.Job, error)) (bus.Taken, error) {
-	meta, err := m.Metadata()
-	if err != nil {
-		return bus.Taken{}, fmt.Errorf("take message: %w", err)
-	}
-	job, err := parse(m.Subject())
-	if err != nil {
-		return bus.Taken{}, fmt.Errorf("take message: %w", err)
-	}
-	return bus.Taken{
-		Stream: meta.Stream, Consumer: meta.Consumer, Header: m.Headers(), Job: job,
-		Stored: meta.Timestamp, Received: time.Now(), Deliveries: int(meta.NumDelivered),
-	}, nil
-}
-
-// The last word on a message. When it is lost the message comes again, which
-// does no harm: joining and replying can be repeated.
-
-func (s *Service) done(m jetstream.Msg) { s.last(m, m.Ack()) }
-
-func (s *Service) again(m jetstream.Msg) { s.last(m, m.NakWithDelay(time.Second)) }
-
-func (s *Service) drop(m jetstream.Msg, why error) {
-	s.log.Error("drop a message that is not of a job", "subject", m.Subject(), "error", why)
-	s.last(m, m.TermWithReason("not of a job"))
-}
-
-func (s *Service) last(m jetstream.Msg, err error) {
-	if err != nil {
-		s.log.Warn("cannot acknowledge", "subject", m.Subject(), "error", err)
-	}
+	d.Deadline = m.Deadline // a long report takes long to be stored
+	return s.reports.Expand(ctx, m, d.Header)
 }

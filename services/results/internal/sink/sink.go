@@ -26,8 +26,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
+	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/internal/consume"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
@@ -71,13 +73,14 @@ func New(js jetstream.JetStream, address string, log *slog.Logger, r prometheus.
 }
 
 const (
-	batchSize  = 500
-	firstDelay = time.Second
-	longDelay  = 30 * time.Second
-	// writeTimeout bounds a transaction. It is shorter than the consumer's
-	// AckWait, so that a batch is not in work twice.
+	batchSize = 500
+	// writeTimeout bounds a transaction.
 	writeTimeout = 20 * time.Second
 )
+
+// backoff is the delay before a database that is away is tried again, and
+// before a result is written again.
+var backoff = retry.Exponential(time.Second, 30*time.Second, 2)
 
 // Run writes until ctx ends. A database that is away is tried again for ever.
 func (s *Sink) Run(ctx context.Context) error {
@@ -91,19 +94,20 @@ func (s *Sink) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open consumer %s: %w", streams.SinkConsumer, err)
 	}
-	for delay := firstDelay; ctx.Err() == nil; delay = min(2*delay, longDelay) {
+	for failures := 1; ctx.Err() == nil; failures++ {
 		s.measure(ctx, c) // also while the database is away
 		worked, err := s.connected(ctx, c)
 		if err == nil {
 			break
 		}
 		if worked {
-			delay = firstDelay
+			failures = 1
 		}
+		delay := backoff.Delay(failures)
 		s.log.Warn("the database cannot be written to", "error", err, "again_in", delay.String())
-		wait, cancel := context.WithTimeout(ctx, delay)
-		<-wait.Done()
-		cancel()
+		if retry.Sleep(ctx, delay) != nil {
+			break
+		}
 	}
 	return nil
 }
@@ -119,26 +123,13 @@ func (s *Sink) connected(ctx context.Context, c jetstream.Consumer) (worked bool
 	if err := prepare(ctx, conn); err != nil {
 		return false, err
 	}
-	for {
-		batch, err := next(ctx, c)
-		if ctx.Err() != nil {
-			giveBack(batch, 0)
-			return worked, nil
-		}
-		if err != nil {
-			return worked, err
-		}
-		s.measure(ctx, c)
-		if len(batch) == 0 {
-			continue
-		}
-		// A batch that was begun is finished.
-		if err := s.write(context.WithoutCancel(ctx), conn, batch); err != nil {
-			giveBack(batch, firstDelay)
-			return worked, err
-		}
-		worked = true
-	}
+	batches := consume.Batches{Consumer: c, Size: batchSize, Timeout: writeTimeout, Backoff: backoff, Logger: s.log}
+	err = batches.Run(ctx, func(ctx context.Context) { s.measure(ctx, c) }, func(ctx context.Context, batch []*consume.Delivery) ([]error, error) {
+		each, err := s.write(ctx, conn, batch)
+		worked = worked || err == nil
+		return each, err
+	})
+	return worked, err
 }
 
 // measure counts what waits to be written.
@@ -168,86 +159,40 @@ func prepare(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-// next waits for answers, and takes all that are there by then, up to a batch:
-// while one is written, the next one grows.
-func next(ctx context.Context, c jetstream.Consumer) ([]jetstream.Msg, error) {
-	wait, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	first, err := c.Next(jetstream.FetchContext(wait))
-	if err != nil {
-		if wait.Err() != nil {
-			return nil, nil
-		}
-		return nil, fmt.Errorf("take answers: %w", err)
-	}
-	batch := []jetstream.Msg{first}
-	more, err := c.FetchNoWait(batchSize - 1)
-	if err != nil {
-		return batch, nil // the next call says it
-	}
-	for m := range more.Messages() {
-		batch = append(batch, m)
-	}
-	return batch, nil
-}
-
-func giveBack(batch []jetstream.Msg, delay time.Duration) {
-	for _, m := range batch {
-		_ = m.NakWithDelay(delay) // or it comes after AckWait
-	}
-}
-
-// write commits a batch and acknowledges it. When the database refuses a row
-// itself, each is written alone, and the one it refuses is dropped.
-func (s *Sink) write(ctx context.Context, conn *pgx.Conn, batch []jetstream.Msg) error {
-	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
-	defer cancel()
+// write commits a batch, and returns what is wrong with each of its results.
+// When the database rejects a row itself, each is written alone.
+func (s *Sink) write(ctx context.Context, conn *pgx.Conn, batch []*consume.Delivery) (each []error, err error) {
+	each = make([]error, len(batch))
 	var rows []row
-	var good []jetstream.Msg
-	for _, m := range batch {
-		r, err := newRow(m)
+	var of []int // the delivery of each row
+	for i, d := range batch {
+		r, err := newRow(d)
+		if err != nil {
+			each[i] = consume.Drop(err)
+			continue
+		}
+		rows, of = append(rows, r), append(of, i)
+	}
+	err = s.insert(ctx, conn, rows)
+	if !isRejected(err) {
+		return each, err
+	}
+	for i := range rows {
+		err := s.insert(ctx, conn, rows[i:i+1])
 		switch {
+		case isRejected(err):
+			each[of[i]] = consume.Drop(err)
 		case err != nil:
-			s.drop(m, err)
-		case r == nil: // an answer whose time is over
-			_ = m.Ack()
-		default:
-			rows, good = append(rows, *r), append(good, m)
+			return nil, err
 		}
 	}
-	begin := time.Now()
-	err := insert(ctx, conn, rows)
-	s.batches.Observe(time.Since(begin).Seconds())
-	switch {
-	case err == nil:
-		for _, m := range good {
-			s.written.Inc()
-			_ = m.Ack() // when it is lost, the answer comes again and changes nothing
-		}
-		return nil
-	case !refused(err):
-		return err
-	case len(rows) == 1:
-		s.drop(good[0], err)
-		return nil
-	}
-	for i := range good {
-		if err := s.write(ctx, conn, good[i:i+1]); err != nil {
-			return err
-		}
-	}
-	return nil
+	return each, nil
 }
 
-func (s *Sink) drop(m jetstream.Msg, why error) {
-	s.log.Error("an answer cannot be written to the database", "subject", m.Subject(), "error", why)
-	_ = m.TermWithReason("cannot be written to the database")
-}
-
-// refused reports whether the database objects to what is written: data
+// isRejected reports whether the database objects to what is written: data
 // exceptions and violated constraints (classes 22 and 23 of SQLSTATE), and
 // what is too large (54).
-func refused(err error) bool {
+func isRejected(err error) bool {
 	var pg *pgconn.PgError
 	return errors.As(err, &pg) && (strings.HasPrefix(pg.Code, "22") || strings.HasPrefix(pg.Code, "23") || strings.HasPrefix(pg.Code, "54"))
 }
@@ -259,31 +204,24 @@ type row struct {
 	body   []byte
 }
 
-// newRow reads an answer; nil for the mark of one that is no longer kept.
-func newRow(m jetstream.Msg) (*row, error) {
-	if m.Headers().Get(v1.HeaderMarker) != "" {
-		return nil, nil
-	}
-	meta, err := m.Metadata()
+// newRow reads a result.
+func newRow(d *consume.Delivery) (row, error) {
+	body, err := withoutNUL(d.Body)
 	if err != nil {
-		return nil, fmt.Errorf("read answer: %w", err)
+		return row{}, fmt.Errorf("read result: %w", err)
 	}
-	body, err := withoutNUL(m.Data())
-	if err != nil {
-		return nil, fmt.Errorf("read answer: %w", err)
-	}
-	r := row{stored: meta.Timestamp, body: body}
+	r := row{stored: d.Stored, body: body}
 	if err := json.Unmarshal(body, &r.result); err != nil {
-		return nil, fmt.Errorf("read answer: %w", err)
+		return row{}, fmt.Errorf("read result: %w", err)
 	}
 	if r.result.ID == "" {
-		return nil, errors.New("read answer: it has no id")
+		return row{}, errors.New("read result: it has no id")
 	}
 	if i := r.result.Image; i != nil && (max(i.Width, i.Height) > math.MaxInt32 || min(i.Width, i.Height) < 0) {
 		// Not even sent: it would end the connection, and all that is in its batch.
-		return nil, fmt.Errorf("read answer: a picture of %d x %d", i.Width, i.Height)
+		return row{}, fmt.Errorf("read result: an image of %d x %d", i.Width, i.Height)
 	}
-	return &r, nil
+	return r, nil
 }
 
 // insertOne writes an answer and its labels, unless it is there.
@@ -299,7 +237,10 @@ select one.id, l.region, l.label, max(l.score)
 from one, unnest($11::integer[], $12::text[], $13::real[]) as l (region, label, score)
 group by one.id, l.region, l.label`
 
-func insert(ctx context.Context, conn *pgx.Conn, rows []row) error {
+// insert writes rows in one transaction.
+func (s *Sink) insert(ctx context.Context, conn *pgx.Conn, rows []row) error {
+	begin := time.Now()
+	defer func() { s.batches.Observe(time.Since(begin).Seconds()) }()
 	var b pgx.Batch
 	for _, r := range rows {
 		var image v1.Image
@@ -316,8 +257,9 @@ func insert(ctx context.Context, conn *pgx.Conn, rows []row) error {
 	}
 	// pgx runs a batch as one transaction.
 	if err := conn.SendBatch(ctx, &b).Close(); err != nil {
-		return fmt.Errorf("write %d answers: %w", len(rows), err)
+		return fmt.Errorf("write %d results: %w", len(rows), err)
 	}
+	s.written.Add(float64(len(rows)))
 	return nil
 }
 

@@ -1,0 +1,115 @@
+package consume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/sightmesh/sightmesh/contracts/retry"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// BatchHandler processes many deliveries. It returns one error for each of
+// them, which [actionFor] has a row for, or an error that concerns all.
+type BatchHandler func(context.Context, []*Delivery) (each []error, all error)
+
+// Batches pulls many messages at a time, for handlers that are much cheaper
+// together, such as a transaction of a database. All fields are needed.
+type Batches struct {
+	Consumer jetstream.Consumer
+	// Size is how many messages a batch has at most.
+	Size int
+	// Timeout is how long a handler may process a batch.
+	Timeout time.Duration
+	Backoff retry.Backoff
+	Logger  *slog.Logger
+}
+
+// batchWait is how long the first message of a batch is waited for.
+const batchWait = 5 * time.Second
+
+// Run processes batches until ctx ends, and returns nil then. A batch that was
+// begun is finished. When the handler returns an error that concerns all of a
+// batch, its messages are delivered again later and Run returns the error.
+//
+// idle is called before each pull.
+func (b Batches) Run(ctx context.Context, idle func(context.Context), handle BatchHandler) error {
+	beat, last := newHeartbeat(b.Logger), ender{b.Logger, b.Backoff}
+	return beat.during(func() error {
+		for {
+			idle(ctx)
+			messages, err := b.pull(ctx)
+			if ctx.Err() != nil {
+				for _, m := range messages {
+					last.end(ctx, m, nil, nak, nil)
+				}
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			if err := b.process(context.WithoutCancel(ctx), beat, last, messages, handle); err != nil {
+				return err
+			}
+		}
+	})
+}
+
+// pull waits for a message, and takes all that are there by then, up to the
+// size of a batch: while one batch is processed, the next one grows.
+func (b Batches) pull(ctx context.Context) ([]Message, error) {
+	wait, cancel := context.WithTimeout(ctx, batchWait)
+	defer cancel()
+	first, err := b.Consumer.Next(jetstream.FetchContext(wait))
+	if err != nil {
+		if wait.Err() != nil || errors.Is(err, nats.ErrTimeout) {
+			return nil, nil
+		}
+		return nil, fmt.Errorf("pull a batch: %w", err)
+	}
+	messages := []Message{first}
+	more, err := b.Consumer.FetchNoWait(b.Size - 1)
+	if err != nil {
+		return messages, nil //nolint:nilerr // the next pull says it
+	}
+	for m := range more.Messages() {
+		messages = append(messages, m)
+	}
+	return messages, nil
+}
+
+func (b Batches) process(ctx context.Context, beat *heartbeat, last ender, messages []Message, handle BatchHandler) error {
+	defer beat.track(messages...)()
+	var batch []*Delivery
+	var open []Message
+	for _, m := range messages {
+		d, err := newDelivery(m, time.Now())
+		switch {
+		case err != nil:
+			last.end(ctx, m, nil, term, err)
+		case m.Headers().Get(v1.HeaderMarker) != "": // the server says that a message was there
+			last.ack(ctx, m)
+		default:
+			batch, open = append(batch, d), append(open, m)
+		}
+	}
+	if len(batch) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, b.Timeout)
+	defer cancel()
+	each, err := handle(ctx, batch)
+	for i, m := range open {
+		why := err
+		if err == nil {
+			why = each[i]
+		}
+		last.end(ctx, m, batch[i], actionFor(why, false, false), why)
+	}
+	return err
+}

@@ -1,0 +1,513 @@
+package consume
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace/noop"
+	"go.uber.org/goleak"
+
+	"github.com/sightmesh/sightmesh/contracts/retry"
+	"github.com/sightmesh/sightmesh/contracts/streams"
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/internal/bus"
+	"github.com/sightmesh/sightmesh/services/internal/bustest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestActionFor(t *testing.T) {
+	t.Parallel()
+	damaged := v1.NewProblem(v1.Damaged, "")
+	for _, tt := range []struct {
+		name     string
+		err      error
+		stopping bool
+		fails    bool
+		want     action
+	}{
+		{"no error", nil, false, true, ack},
+		{"no error while stopping", nil, true, true, ack},
+		{"Drop", Drop(errors.New("not of a job")), false, true, term},
+		{"Drop of a problem", Drop(damaged), false, true, term},
+		{"problem", damaged, false, true, fail},
+		{"wrapped problem", fmt.Errorf("work: %w", damaged), false, true, fail},
+		{"problem while stopping", damaged, true, true, fail},
+		{"problem without outcomes", damaged, false, false, term},
+		{"cancelled", fmt.Errorf("lane: %w", context.Canceled), false, true, nak},
+		{"any while stopping", bus.ErrFull, true, true, nak},
+		{"Snooze while stopping", Snooze(time.Hour), true, true, nak},
+		{"Snooze", Snooze(time.Hour), false, true, putOff},
+		{"passes", retry.After(errors.New("busy"), time.Second), false, true, nakLater},
+		{"problem that passes", retry.After(damaged, time.Second), false, true, nakLater},
+		{"problem that passes while stopping", retry.After(damaged, time.Second), true, true, nak},
+		{"deadline of a context", context.DeadlineExceeded, false, true, nakLater},
+		{"stream is full", bus.ErrFull, false, true, nakLater},
+		{"connection is closed", nats.ErrConnectionClosed, false, true, nakLater},
+	} {
+		if got := actionFor(tt.err, tt.stopping, tt.fails); got != tt.want {
+			t.Errorf("%s: action %v, want %v", tt.name, got, tt.want)
+		}
+	}
+}
+
+// log collects the lines of a loop.
+type log struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *log) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(b)
+}
+
+func (l *log) has(text string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Contains(l.buf.String(), text)
+}
+
+// bench is a real server and a loop that reads FETCHES.
+type bench struct {
+	*bustest.Server
+	js  jetstream.JetStream
+	log *log
+}
+
+func newBench(t *testing.T) bench {
+	t.Helper()
+	s := bustest.Start(t, "text")
+	js, err := jetstream.New(s.Connect(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bench{s, js, &log{}}
+}
+
+func (b bench) source(width int) Source {
+	return Source{JetStream: b.js, Stream: streams.Fetches, Consumer: streams.FetchesConsumer, Width: width, Prefetch: 1}
+}
+
+// loop returns a loop whose deliveries are of a job; change may set more.
+func (b bench) loop(change func(*Config)) *Loop {
+	tp := noop.NewTracerProvider()
+	cfg := Config{
+		Open: func(d *Delivery) (err error) {
+			d.Job, err = subject.ParseFetches(d.Subject)
+			return err
+		},
+		Timeout: time.Minute, Backoff: retry.Backoff{10 * time.Millisecond}, Publisher: bus.NewPublisher(b.js, tp),
+		Tracer: tp.Tracer(""), Logger: slog.New(slog.NewJSONHandler(b.log, nil)),
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	return NewLoop(cfg)
+}
+
+func (b bench) publish(t *testing.T, jobs ...string) {
+	t.Helper()
+	for _, id := range jobs {
+		if _, err := b.js.Publish(t.Context(), subject.Fetches("text", id), []byte(id)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// run runs the loop until the test or stop ends it.
+func (b bench) run(t *testing.T, l *Loop, width int, handle Handler) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- l.Run(ctx, context.Background(), b.source(width), handle) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run ended with %v", err)
+		}
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+// left waits until a stream has so many messages.
+func (b bench) left(t *testing.T, stream string, want uint64) {
+	t.Helper()
+	var got uint64
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		s, err := b.js.Stream(t.Context(), stream)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got = s.CachedInfo().State.Msgs; got == want {
+			return
+		}
+	}
+	t.Fatalf("%s has %d messages, want %d", stream, got, want)
+}
+
+func message(id string) bus.Message {
+	return bus.Message{Subject: subject.Results("text", id), Stream: streams.Results, ID: id, Body: []byte("{}")}
+}
+
+// TestLoop_PublishesThenAcks: what follows from a delivery is stored when its
+// message is gone.
+func TestLoop_PublishesThenAcks(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	outcomes := make(chan Outcome, 1)
+	b.run(t, b.loop(func(c *Config) {
+		c.Hooks.Ended = func(_ context.Context, _ *Delivery, o Outcome) { outcomes <- o }
+	}), 1, func(_ context.Context, d *Delivery) ([]bus.Message, error) {
+		return []bus.Message{message(d.Job.ID + "-1"), message(d.Job.ID + "-2")}, nil
+	})
+	b.publish(t, "job")
+	b.left(t, streams.Fetches, 0)
+	b.left(t, streams.Results, 2)
+	if o := <-outcomes; o != Done {
+		t.Errorf("outcome %s, want %s", o, Done)
+	}
+}
+
+// TestLoop_NoMoreThanItsWidth: as many messages at a time as there is room
+// for, none delivered twice though one takes longer than AckWait, and what is
+// left stays in the stream.
+func TestLoop_NoMoreThanItsWidth(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	const width, n = 2, 6
+	var now, most, handled atomic.Int64
+	b.publish(t, "a", "b", "c", "d", "e", "f")
+	stop := b.run(t, b.loop(nil), width, func(context.Context, *Delivery) ([]bus.Message, error) {
+		most.Store(max(most.Load(), now.Add(1)))
+		defer now.Add(-1)
+		if handled.Add(1) == 1 {
+			time.Sleep(streams.AckWait + time.Second)
+		}
+		return nil, nil
+	})
+	b.left(t, streams.Fetches, 0)
+	stop()
+	if got := handled.Load(); got != n {
+		t.Errorf("handled %d, want %d", got, n)
+	}
+	if got := most.Load(); got != width {
+		t.Errorf("handled %d at a time, want %d", got, width)
+	}
+}
+
+// TestLoop_HoldsNothingWhileBusy: a message that comes while there is no room
+// is for another process.
+func TestLoop_HoldsNothingWhileBusy(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	busy, release := make(chan struct{}), make(chan struct{})
+	b.run(t, b.loop(nil), 1, func(context.Context, *Delivery) ([]bus.Message, error) {
+		close(busy)
+		<-release
+		return nil, nil
+	})
+	b.publish(t, "first")
+	<-busy
+	other := make(chan string, 1)
+	b.publish(t, "second")
+	b.run(t, b.loop(nil), 1, func(_ context.Context, d *Delivery) ([]bus.Message, error) {
+		other <- d.Job.ID
+		return nil, nil
+	})
+	if id := <-other; id != "second" {
+		t.Errorf("the other process got %s, want second", id)
+	}
+	close(release)
+	b.left(t, streams.Fetches, 0)
+}
+
+// TestLoop_WhatErrorsDo follows each kind of error to what became of its
+// message.
+func TestLoop_WhatErrorsDo(t *testing.T) {
+	t.Parallel()
+	passing := errors.New("busy")
+	for _, tt := range []struct {
+		name     string
+		first    error // of the first delivery; there is no error of the second
+		want     []Outcome
+		failures uint64 // outcomes stored in RESULTS
+	}{
+		{"passes", retry.After(passing, time.Millisecond), []Outcome{Retried, Done}, 0},
+		{"unknown", passing, []Outcome{Retried, Done}, 0},
+		{"Snooze", Snooze(time.Millisecond), []Outcome{Snoozed, Done}, 0},
+		{"cancelled", context.Canceled, []Outcome{HandedBack, Done}, 0},
+		{"Drop", Drop(passing), []Outcome{Dropped}, 0},
+		{"problem", v1.NewProblem(v1.Damaged, "no image"), []Outcome{Outcome(v1.Damaged)}, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			outcomes := make(chan Outcome, 4)
+			l := b.loop(func(c *Config) {
+				c.Hooks.Ended = func(_ context.Context, _ *Delivery, o Outcome) { outcomes <- o }
+				c.Fail = func(_ context.Context, d *Delivery, p *v1.Problem) ([]bus.Message, error) {
+					if p.Job != d.Job.ID {
+						t.Errorf("the problem is of job %q, want %q", p.Job, d.Job.ID)
+					}
+					return []bus.Message{message(d.Job.ID)}, nil
+				}
+			})
+			b.run(t, l, 1, func(_ context.Context, d *Delivery) ([]bus.Message, error) {
+				if d.Deliveries == 1 {
+					return nil, tt.first
+				}
+				return nil, nil
+			})
+			b.publish(t, "job")
+			for i, want := range tt.want {
+				if got := <-outcomes; got != want {
+					t.Errorf("delivery %d: %s, want %s", i+1, got, want)
+				}
+			}
+			b.left(t, streams.Fetches, 0)
+			b.left(t, streams.Results, tt.failures)
+		})
+	}
+}
+
+// TestLoop_PublishIsRepeated: what was computed waits for room in a full
+// stream, and is not computed again.
+func TestLoop_PublishIsRepeated(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	results, err := b.js.Stream(t.Context(), streams.Results)
+	if err != nil {
+		t.Fatal(err)
+	}
+	limits := results.CachedInfo().Config
+	limits.Discard, limits.MaxMsgs = jetstream.DiscardNew, 1
+	if _, err := b.js.UpdateStream(t.Context(), limits); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.js.Publish(t.Context(), subject.Results("text", "other"), nil); err != nil {
+		t.Fatal(err)
+	}
+	var calls, retries atomic.Int64
+	published := make(chan struct{})
+	l := b.loop(func(c *Config) {
+		c.Hooks.Published = func(_ bus.Message, n int) {
+			retries.Store(int64(n))
+			close(published)
+		}
+	})
+	handled := make(chan struct{}, 1)
+	b.run(t, l, 1, func(_ context.Context, d *Delivery) ([]bus.Message, error) {
+		calls.Add(1)
+		handled <- struct{}{}
+		return []bus.Message{message(d.Job.ID)}, nil
+	})
+	b.publish(t, "job")
+	<-handled
+	time.Sleep(100 * time.Millisecond) // at least one publish is refused
+	limits.MaxMsgs = 10
+	if _, err := b.js.UpdateStream(t.Context(), limits); err != nil {
+		t.Fatal(err)
+	}
+	<-published
+	if calls.Load() != 1 {
+		t.Errorf("handled %d times, want once", calls.Load())
+	}
+	if retries.Load() == 0 {
+		t.Error("the publish was not repeated")
+	}
+}
+
+// TestLoop_ConsumerIsRemoved: the loop says so, and goes on when the consumer
+// is there again.
+func TestLoop_ConsumerIsRemoved(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	got := make(chan string, 1)
+	b.run(t, b.loop(nil), 1, func(_ context.Context, d *Delivery) ([]bus.Message, error) {
+		got <- d.Job.ID
+		return nil, nil
+	})
+	b.publish(t, "one")
+	<-got
+	c, err := b.js.Consumer(t.Context(), streams.Fetches, streams.FetchesConsumer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.js.DeleteConsumer(t.Context(), streams.Fetches, streams.FetchesConsumer); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); !b.log.has("cannot pull messages"); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the loop does not say that its consumer is gone")
+		}
+	}
+	if _, err := b.js.CreateConsumer(t.Context(), streams.Fetches, c.CachedInfo().Config); err != nil {
+		t.Fatal(err)
+	}
+	b.publish(t, "two")
+	if id := <-got; id != "two" {
+		t.Errorf("got %s, want two", id)
+	}
+}
+
+// TestLoop_MessageThatIsNotOfAJob is dropped, and no handler sees it.
+func TestLoop_MessageThatIsNotOfAJob(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.run(t, b.loop(nil), 1, func(_ context.Context, d *Delivery) ([]bus.Message, error) {
+		t.Errorf("handled %s", d.Subject)
+		return nil, nil
+	})
+	if _, err := b.js.Publish(t.Context(), subject.Prefix+"fetches.text.j$b", nil); err != nil {
+		t.Fatal(err)
+	}
+	b.left(t, streams.Fetches, 0)
+	if !b.log.has("drop a message that is not of a job") {
+		t.Error("the log does not say so")
+	}
+}
+
+// TestLoop_FinishesWhatItReceived: a handler that is at work when the loop is
+// stopped finishes, and its message is acknowledged.
+func TestLoop_FinishesWhatItReceived(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	const n = 20
+	for i := range n {
+		b.publish(t, fmt.Sprint("job", i))
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var handled atomic.Int64
+	src := b.source(n)
+	src.Prefetch = n
+	stopped := make(chan struct{})
+	context.AfterFunc(ctx, func() { close(stopped) })
+	if err := b.loop(nil).Run(ctx, t.Context(), src, func(context.Context, *Delivery) ([]bus.Message, error) {
+		if handled.Add(1) == n {
+			cancel()
+		}
+		<-stopped
+		return nil, nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	b.left(t, streams.Fetches, 0)
+}
+
+func TestLoop_SpanShowsTheQueueWaitBesideTheWork(t *testing.T) {
+	t.Parallel()
+	spans := tracetest.NewSpanRecorder()
+	tracer := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)).Tracer("test")
+	l := NewLoop(Config{Tracer: tracer})
+	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	stored := time.Now().Add(-time.Second)
+	d := &Delivery{
+		Stream: "IMAGES", Consumer: "detect-text-bulk", Header: nats.Header{"traceparent": {parent}},
+		Job: subject.Job{Pipeline: "text", ID: "j1"}, Stored: stored, Received: stored.Add(300 * time.Millisecond), Deliveries: 2,
+	}
+	_, span := l.startSpan(t.Context(), d)
+	span.End()
+	d.Received = stored.Add(-time.Millisecond) // by a clock that is behind
+	_, span = l.startSpan(t.Context(), d)
+	span.End()
+
+	ended := spans.Ended()
+	if len(ended) != 3 {
+		t.Fatalf("%d spans, want queue and process, and only process when the clocks disagree", len(ended))
+	}
+	for i, name := range []string{"queue IMAGES", "process IMAGES", "process IMAGES"} {
+		if got := ended[i].Name(); got != name {
+			t.Errorf("span %d is %q, want %q", i, got, name)
+		}
+		if got := ended[i].Parent().SpanID().String(); got != "b7ad6b7169203331" {
+			t.Errorf("span %d is under %s, want the publisher", i, got)
+		}
+	}
+	if wait := ended[0].EndTime().Sub(ended[0].StartTime()); wait != 300*time.Millisecond {
+		t.Errorf("the queue wait takes %v", wait)
+	}
+	if !ended[0].EndTime().Equal(ended[1].StartTime()) {
+		t.Errorf("the queue wait ends at %v, the work begins at %v", ended[0].EndTime(), ended[1].StartTime())
+	}
+}
+
+// TestBatches_EachByItsError: one call handles many, and each message ends by
+// its own error.
+func TestBatches_EachByItsError(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.publish(t, "a", "b", "c")
+	ctx, cancel := context.WithCancel(t.Context())
+	var seen []string
+	err := b.batches(t).Run(ctx, func(context.Context) {}, func(_ context.Context, batch []*Delivery) ([]error, error) {
+		each := make([]error, len(batch))
+		for i, d := range batch {
+			seen = append(seen, string(d.Body))
+			if string(d.Body) == "b" && d.Deliveries == 1 {
+				each[i] = errors.New("busy")
+			}
+		}
+		if len(seen) == 4 {
+			cancel()
+		}
+		return each, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(seen, ""); got != "abcb" {
+		t.Errorf("handled %s, want abcb", got)
+	}
+	b.left(t, streams.Fetches, 0)
+}
+
+// TestBatches_ErrorOfAll ends Run, and every message comes again.
+func TestBatches_ErrorOfAll(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.publish(t, "a", "b")
+	away := errors.New("the database is away")
+	handle := func(context.Context, []*Delivery) ([]error, error) { return nil, away }
+	if err := b.batches(t).Run(t.Context(), func(context.Context) {}, handle); !errors.Is(err, away) {
+		t.Fatalf("Run = %v, want %v", err, away)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	again := 0
+	if err := b.batches(t).Run(ctx, func(context.Context) {}, func(_ context.Context, batch []*Delivery) ([]error, error) {
+		if again += len(batch); again == 2 {
+			cancel()
+		}
+		return make([]error, len(batch)), nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	b.left(t, streams.Fetches, 0)
+}
+
+func (b bench) batches(t *testing.T) Batches {
+	t.Helper()
+	c, err := b.js.Consumer(t.Context(), streams.Fetches, streams.FetchesConsumer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Batches{
+		Consumer: c, Size: 10, Timeout: time.Minute, Backoff: retry.Backoff{10 * time.Millisecond},
+		Logger: slog.New(slog.NewJSONHandler(b.log, nil)),
+	}
+}

@@ -1,0 +1,73 @@
+package consume
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// Delivery is one receipt of a message. Handlers must not keep it.
+type Delivery struct {
+	// Job is what the subject says of the job. Fields that the subject does
+	// not have are zero.
+	Job     subject.Job
+	Subject string
+	Header  nats.Header
+	Body    []byte
+	// Stream and Consumer are where the message came from.
+	Stream   string
+	Consumer string
+	// Stored is when the stream stored the message, Received when this process
+	// received it. The time between is the queue wait.
+	Stored   time.Time
+	Received time.Time
+	// Deadline of the job, or zero when the message has none.
+	Deadline time.Time
+	// Deliveries counts the deliveries of the message, this one included.
+	Deliveries int
+
+	then func(context.Context)
+}
+
+// Then has f called once what follows from the delivery is stored. It is for
+// tidying up: f is not called again when the process dies before it.
+func (d *Delivery) Then(f func(context.Context)) { d.then = f }
+
+// QueueMS returns the queue wait in milliseconds. The clocks of two machines
+// may disagree; the result is never negative.
+func (d *Delivery) QueueMS() float64 { return max(0, v1.Milliseconds(d.Received.Sub(d.Stored))) }
+
+// ReadDeadline sets the deadline of the job: what the message says, or else d
+// after the message was stored. A header that is no time is a [*v1.Problem].
+func (d *Delivery) ReadDeadline(after time.Duration) error {
+	d.Deadline = d.Stored.Add(after)
+	h := d.Header.Get(v1.HeaderDeadline)
+	if h == "" {
+		return nil
+	}
+	t, err := time.Parse(time.RFC3339Nano, h)
+	if err != nil {
+		return v1.NewProblem(v1.InvalidMessage, "header %s: %q is not a time as in RFC 3339", v1.HeaderDeadline, h).
+			WithField(v1.HeaderDeadline)
+	}
+	d.Deadline = t
+	return nil
+}
+
+// newDelivery reads what every message of a stream has. The job is for the
+// Open function of the consumer.
+func newDelivery(m Message, received time.Time) (*Delivery, error) {
+	meta, err := m.Metadata()
+	if err != nil {
+		return nil, fmt.Errorf("read delivery on %s: %w", m.Subject(), err)
+	}
+	return &Delivery{
+		Subject: m.Subject(), Header: m.Headers(), Body: m.Data(), Stream: meta.Stream, Consumer: meta.Consumer,
+		Stored: meta.Timestamp, Received: received, Deliveries: int(meta.NumDelivered),
+	}, nil
+}

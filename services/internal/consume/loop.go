@@ -1,0 +1,200 @@
+package consume
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/sightmesh/sightmesh/contracts/retry"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/internal/bus"
+	"github.com/sightmesh/sightmesh/services/internal/telemetry"
+)
+
+// Handler returns the messages that follow from a delivery, in the order in
+// which they are to be stored, or an error that [actionFor] has a row for. Its
+// context ends at the deadline of the delivery, or after the time that the
+// consumer allows.
+type Handler func(context.Context, *Delivery) ([]bus.Message, error)
+
+// Config of a loop. All fields are needed unless they say otherwise.
+type Config struct {
+	// Open reads the job and the deadline of a delivery. The handler is not
+	// called when it returns an error.
+	Open func(*Delivery) error
+	// Fail returns the messages that end the job of a delivery with a problem.
+	// A nil Fail means that the messages of this consumer have no outcome.
+	Fail func(context.Context, *Delivery, *v1.Problem) ([]bus.Message, error)
+	// Timeout is how long a handler may process a delivery that has no
+	// deadline.
+	Timeout time.Duration
+	// Backoff is the delay before another delivery, by the number of those so
+	// far.
+	Backoff   retry.Backoff
+	Publisher *bus.Publisher
+	Tracer    trace.Tracer
+	Logger    *slog.Logger
+	Hooks     Hooks
+}
+
+// Hooks are called with what happens to a delivery. Each may be nil.
+type Hooks struct {
+	// Published is called for every message that was stored, with how often
+	// its publish was repeated.
+	Published func(m bus.Message, retries int)
+	// Ended is called for every delivery whose job could be read.
+	Ended func(context.Context, *Delivery, Outcome)
+}
+
+// Loop processes deliveries. It is safe for use by several goroutines.
+type Loop struct {
+	ender
+	cfg       Config
+	heartbeat *heartbeat
+}
+
+// publishBudget is how long the messages of a delivery may take to be stored,
+// whatever the deadline of its job.
+const publishBudget = 10 * time.Second
+
+// publishBackoff is the delay before a publish is repeated.
+var publishBackoff = retry.Exponential(50*time.Millisecond, time.Second, 2)
+
+// NewLoop returns a loop.
+func NewLoop(cfg Config) *Loop {
+	return &Loop{ender: ender{cfg.Logger, cfg.Backoff}, cfg: cfg, heartbeat: newHeartbeat(cfg.Logger)}
+}
+
+// Beat sends heartbeats while pull runs, for strategies of pulling outside of
+// this package. It returns the error of pull.
+func (l *Loop) Beat(pull func() error) error { return l.heartbeat.during(pull) }
+
+// Process takes one message to its end. Its handlers are called with ctx,
+// which ends when the process has no more time to stop.
+func (l *Loop) Process(ctx context.Context, m Message, handle Handler) {
+	if m.Headers().Get(v1.HeaderMarker) != "" { // the server says that a message was there
+		l.ack(ctx, m)
+		return
+	}
+	defer l.heartbeat.track(m)()
+	d, err := newDelivery(m, time.Now())
+	if err == nil {
+		err = l.cfg.Open(d)
+	}
+	if d == nil || d.Job.ID == "" { // without a job there is no outcome
+		l.log.Error("drop a message that is not of a job", "subject", m.Subject(), "error", err)
+		l.term(ctx, m, "not of a job")
+		return
+	}
+	ctx, span := l.startSpan(ctx, d)
+	defer span.End()
+	outcome := l.process(ctx, m, d, err, handle)
+	if outcome != Done {
+		span.SetAttributes(telemetry.AttrProblem.String(string(outcome)))
+		if outcome != Snoozed {
+			span.SetStatus(codes.Error, string(outcome))
+		}
+	}
+	if l.cfg.Hooks.Ended != nil {
+		l.cfg.Hooks.Ended(ctx, d, outcome)
+	}
+}
+
+// process calls the handler unless err says that the delivery cannot be read,
+// publishes what follows, and ends the delivery.
+func (l *Loop) process(ctx context.Context, m Message, d *Delivery, err error, handle Handler) Outcome {
+	if err == nil {
+		var msgs []bus.Message
+		if msgs, err = l.handle(ctx, d, handle); err == nil {
+			err = l.publish(ctx, d.Deadline, msgs)
+		}
+	}
+	if err == nil && d.then != nil {
+		d.then(ctx)
+	}
+	act := actionFor(err, ctx.Err() != nil, l.cfg.Fail != nil)
+	if act == fail {
+		var p *v1.Problem
+		errors.As(err, &p)
+		if err = l.fail(ctx, d, p); err == nil {
+			l.log.WarnContext(ctx, "job failed", "pipeline", d.Job.Pipeline, "part", d.Job.Part, "code", p.Code, "detail", p.Detail)
+			l.term(ctx, m, string(p.Code))
+			return Outcome(p.Code)
+		}
+		act = actionFor(err, ctx.Err() != nil, false)
+	}
+	return l.end(ctx, m, d, act, err)
+}
+
+func (l *Loop) handle(ctx context.Context, d *Delivery, handle Handler) ([]bus.Message, error) {
+	until := d.Deadline
+	if until.IsZero() {
+		until = d.Received.Add(l.cfg.Timeout)
+	}
+	ctx, cancel := context.WithDeadline(ctx, until)
+	defer cancel()
+	return handle(ctx, d)
+}
+
+// fail stores the outcome of a job that failed with p.
+func (l *Loop) fail(ctx context.Context, d *Delivery, p *v1.Problem) error {
+	out := *p
+	out.Job, out.TraceID = d.Job.ID, trace.SpanContextFromContext(ctx).TraceID().String()
+	msgs, err := l.cfg.Fail(ctx, d, &out)
+	if err != nil {
+		return err
+	}
+	return l.publish(ctx, time.Time{}, msgs)
+}
+
+// publish stores msgs in order. What was computed is kept while a stream is
+// full or away: a publish is repeated until the deadline of the job.
+func (l *Loop) publish(ctx context.Context, deadline time.Time, msgs []bus.Message) error {
+	if budget := time.Now().Add(publishBudget); deadline.Before(budget) {
+		deadline = budget
+	}
+	ctx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+	for _, m := range msgs {
+		retries := 0
+		for {
+			err := l.cfg.Publisher.Publish(ctx, m)
+			if err == nil {
+				break
+			}
+			retries++
+			if retry.Sleep(ctx, publishBackoff.Delay(retries)) != nil {
+				return err
+			}
+		}
+		if l.cfg.Hooks.Published != nil {
+			l.cfg.Hooks.Published(m, retries)
+		}
+	}
+	return nil
+}
+
+// startSpan begins the consumer span of a delivery, as a child of the span that
+// published it, and beside it the queue wait as a span of its own: the gap in a
+// trace is what its reader wants to see. The context also marks logs with the
+// job.
+func (l *Loop) startSpan(ctx context.Context, d *Delivery) (context.Context, trace.Span) {
+	ctx = telemetry.WithJob(telemetry.Extract(ctx, d.Header), d.Job.ID)
+	attrs := trace.WithAttributes(
+		telemetry.AttrJob.String(d.Job.ID), telemetry.AttrPipeline.String(d.Job.Pipeline), telemetry.AttrPart.Int(d.Job.Part),
+		attribute.String("messaging.system", "nats"),
+		attribute.String("messaging.operation.type", "process"),
+		attribute.String("messaging.destination.name", d.Stream),
+		attribute.String("messaging.consumer.group.name", d.Consumer),
+		attribute.Int("messaging.nats.deliveries", d.Deliveries))
+	if d.Received.After(d.Stored) {
+		_, queue := l.cfg.Tracer.Start(ctx, "queue "+d.Stream, trace.WithTimestamp(d.Stored), attrs)
+		queue.End(trace.WithTimestamp(d.Received))
+	}
+	return l.cfg.Tracer.Start(ctx, "process "+d.Stream, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithTimestamp(d.Received), attrs)
+}
