@@ -38,26 +38,26 @@ const batchWait = 5 * time.Second
 // batch, its messages are delivered again later and Run returns the error.
 //
 // idle is called before each pull.
-func (b Batches) Run(ctx context.Context, idle func(context.Context), handle BatchHandler) error {
+func (b Batches) Run(ctx context.Context, idle func(context.Context), handle BatchHandler) (err error) {
 	beat, last := newHeartbeat(b.Logger), ender{b.Logger, b.Backoff}
-	return beat.during(func() error {
-		for {
+	beat.during(func() {
+		for err == nil {
 			idle(ctx)
-			messages, err := b.pull(ctx)
+			var messages []Message
+			messages, err = b.pull(ctx)
 			if ctx.Err() != nil {
 				for _, m := range messages {
 					last.end(ctx, m, nil, nak, nil)
 				}
-				return nil
+				err = nil
+				return
 			}
-			if err != nil {
-				return err
-			}
-			if err := b.process(context.WithoutCancel(ctx), beat, last, messages, handle); err != nil {
-				return err
+			if err == nil {
+				err = b.process(context.WithoutCancel(ctx), beat, last, messages, handle)
 			}
 		}
 	})
+	return err
 }
 
 // pull waits for a message, and takes all that are there by then, up to the
@@ -75,7 +75,7 @@ func (b Batches) pull(ctx context.Context) ([]Message, error) {
 	messages := []Message{first}
 	more, err := b.Consumer.FetchNoWait(b.Size - 1)
 	if err != nil {
-		return messages, nil //nolint:nilerr // the next pull says it
+		return messages, nil // the next pull says it
 	}
 	for m := range more.Messages() {
 		messages = append(messages, m)

@@ -39,13 +39,13 @@ func (h *heartbeat) track(ms ...Message) (untrack func()) {
 }
 
 // during sends heartbeats while f runs.
-func (h *heartbeat) during(f func() error) error {
+func (h *heartbeat) during(f func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var beating sync.WaitGroup
 	beating.Go(func() { h.run(ctx) })
 	defer beating.Wait()
 	defer cancel()
-	return f()
+	f()
 }
 
 func (h *heartbeat) run(ctx context.Context) {

@@ -71,8 +71,8 @@ func NewLoop(cfg Config) *Loop {
 }
 
 // Beat sends heartbeats while pull runs, for strategies of pulling outside of
-// this package. It returns the error of pull.
-func (l *Loop) Beat(pull func() error) error { return l.heartbeat.during(pull) }
+// this package.
+func (l *Loop) Beat(pull func()) { l.heartbeat.during(pull) }
 
 // Process takes one message to its end. Its handlers are called with ctx,
 // which ends when the process has no more time to stop.

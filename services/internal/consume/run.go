@@ -30,14 +30,14 @@ type Source struct {
 //
 // A consumer that is missing, or is removed meanwhile, is logged and waited
 // for.
-func (l *Loop) Run(ctx, hard context.Context, src Source, handle Handler) error {
-	return l.Beat(func() error {
-		var said string
+func (l *Loop) Run(ctx, hard context.Context, src Source, handle Handler) {
+	l.Beat(func() {
+		said := ""
 		for attempt := 1; ctx.Err() == nil; attempt++ {
 			begin := time.Now()
 			err := l.pull(ctx, hard, src, handle)
 			if err == nil {
-				break // ctx has ended
+				return // ctx has ended
 			}
 			if time.Since(begin) > pullExpiry { // it was there for a while
 				attempt, said = 1, ""
@@ -47,10 +47,9 @@ func (l *Loop) Run(ctx, hard context.Context, src Source, handle Handler) error 
 				l.log.Error("cannot pull messages", "stream", src.Stream, "consumer", src.Consumer, "error", err)
 			}
 			if retry.Sleep(ctx, pullBackoff.Delay(attempt)) != nil {
-				break
+				return
 			}
 		}
-		return nil
 	})
 }
 

@@ -101,15 +101,15 @@ func (w *Worker) Run(ctx, hard context.Context) error {
 	var pool errgroup.Group
 	pool.Go(func() error { return w.cfg.Pool.Run(poolCtx) })
 
-	workErr := w.loop.Beat(func() error {
-		var work errgroup.Group
+	var work errgroup.Group
+	w.loop.Beat(func() {
 		for range w.cfg.Pool.Lanes() * perLane {
 			work.Go(func() error { return w.pullAll(ctx, hard) })
 		}
-		return work.Wait()
+		err = work.Wait()
 	})
 	endPool()
-	if err := errors.Join(workErr, pool.Wait()); err != nil {
+	if err := errors.Join(err, pool.Wait()); err != nil {
 		return fmt.Errorf("run %s: %w", w.cfg.Stage, err)
 	}
 	return nil

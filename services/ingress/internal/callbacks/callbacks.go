@@ -88,11 +88,11 @@ func New(cfg Config) (*Caller, error) {
 
 // Run sends callbacks until ctx ends, and finishes the attempts that are under
 // way until hard ends.
-func (c *Caller) Run(ctx, hard context.Context) error {
+func (c *Caller) Run(ctx, hard context.Context) {
 	src := consume.Source{
 		JetStream: c.js, Stream: streams.Callbacks, Consumer: streams.CallbacksConsumer, Width: width, Prefetch: 1,
 	}
-	return c.loop.Run(ctx, hard, src, c.process)
+	c.loop.Run(ctx, hard, src, c.process)
 }
 
 // width is how many callbacks are sent at a time: most of the time of each is

@@ -203,9 +203,15 @@ func (s *service) Run(ctx, hard context.Context) error {
 	// Work ends with ctx, or when this ends with an error.
 	working, endWork := context.WithCancel(ctx)
 	defer endWork()
-	g.Go(func() error { return s.fetches.Run(working, s.options.fetches) })
+	g.Go(func() error {
+		s.fetches.Run(working, s.options.fetches)
+		return nil
+	})
 	if s.caller != nil {
-		g.Go(func() error { return s.caller.Run(working, hard) })
+		g.Go(func() error {
+			s.caller.Run(working, hard)
+			return nil
+		})
 	}
 	failed := make(chan struct{})
 	g.Go(func() error {

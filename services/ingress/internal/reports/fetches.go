@@ -76,11 +76,11 @@ const storeTimeout = 10 * time.Second
 
 // Run fetches up to so many images at a time until ctx ends. What is under way
 // then is handed back.
-func (f *Fetches) Run(ctx context.Context, width int) error {
+func (f *Fetches) Run(ctx context.Context, width int) {
 	src := consume.Source{
 		JetStream: f.JetStream, Stream: streams.Fetches, Consumer: streams.FetchesConsumer, Width: width, Prefetch: 1,
 	}
-	return f.loop.Run(ctx, ctx, src, f.process)
+	f.loop.Run(ctx, ctx, src, f.process)
 }
 
 // maxAttempts is how often an image is fetched when the failures are of the

@@ -120,7 +120,8 @@ func (s *Service) Run(ctx, hard context.Context) error {
 		})
 		g.Go(func() error {
 			src := consume.Source{JetStream: s.js, Stream: c.stream, Consumer: c.name, Width: c.width, Prefetch: c.prefetch}
-			return loop.Run(running, hard, src, c.handle)
+			loop.Run(running, hard, src, c.handle)
+			return nil
 		})
 	}
 	if s.sink != nil {
