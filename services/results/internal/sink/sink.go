@@ -94,21 +94,20 @@ func (s *Sink) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open consumer %s: %w", streams.SinkConsumer, err)
 	}
-	for failures := 1; ; failures++ {
+	for failures := 1; ctx.Err() == nil; failures++ {
 		s.measure(ctx, c) // also while the database is away
 		worked, err := s.connected(ctx, c)
 		if err == nil {
-			return nil // ctx has ended
+			break // ctx has ended
 		}
 		if worked {
 			failures = 1
 		}
 		delay := backoff.Delay(failures)
 		s.log.Warn("the database cannot be written to", "error", err, "again_in", delay.String())
-		if retry.Sleep(ctx, delay) != nil {
-			return nil
-		}
+		_ = retry.Sleep(ctx, delay) // which ends with ctx
 	}
+	return nil
 }
 
 // connected writes over one connection until ctx or the connection ends, and
