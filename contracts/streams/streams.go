@@ -53,9 +53,6 @@ const (
 	SendTimeout  = 15 * time.Second
 )
 
-// gone is for how long it is known that an answer was there.
-const gone = time.Hour
-
 // MaxMessage is the largest message that the mesh publishes: a picture or the
 // crops of one, with its facts. A server's max_payload has to allow it and
 // [HeaderAllowance] more.
@@ -82,9 +79,20 @@ const AckWait = 3 * time.Second
 // Two of them may be lost before [AckWait] is over.
 const Heartbeat = AckWait / 3
 
-// dedupe has to exceed the time over which a publish is retried plus a few
-// AckWaits; ids cost the server memory, so not by much.
-const dedupe = 2 * time.Minute
+// Margin is how long after the deadline of a job a message that is work for it
+// is kept. By then the sweeper of results has given the job its outcome. It is
+// long, because it is also for how long results may be away without a loss.
+const Margin = time.Hour
+
+// DefaultDedupe is for how long a stream knows the ids of its messages. It has
+// to exceed the time over which a publish is retried plus a few AckWaits; ids
+// cost the server memory, so not by much.
+const DefaultDedupe = 2 * time.Minute
+
+// DefaultWorkAge is for how long work waits in a stream at most. It is longer
+// than any deadline that a pipeline may have, so that a job ends by its
+// deadline and not by the age of its messages.
+const DefaultWorkAge = 24*time.Hour + 2*Margin
 
 // Config is what differs from one mesh to the next.
 type Config struct {
@@ -98,56 +106,75 @@ type Config struct {
 	// means an hour and a day.
 	ResultsAge time.Duration
 	ReportsAge time.Duration
-	// Sink adds the consumer through which answers go into a database.
+	// Sink adds the consumer through which results go into a database.
 	Sink bool
+	// LongestDeadline of the pipelines. 0 means an hour. For so long, and
+	// [Margin] more, RESULTS knows that a job had a result which is no longer
+	// kept, so that none is stored in its place.
+	LongestDeadline time.Duration
+	// Dedupe and WorkAge replace [DefaultDedupe] and [DefaultWorkAge], and
+	// MaxBytes the size of a stream by its name. They are for tests.
+	Dedupe   time.Duration
+	WorkAge  time.Duration
+	MaxBytes map[string]int64
 }
 
-// Streams gives the configuration of every stream.
+// Streams returns the configuration of every stream.
 //
-// IMAGES and CROPS are work queues: an acknowledgement removes the message,
-// so that their size is the backlog, and a full one refuses what is new.
-// MaxBytes is reserved by the server; the sum here is 6.3 GiB.
+// IMAGES, CROPS, CALLBACKS and FETCHES are work queues: an acknowledgement
+// removes the message, so that their size is the backlog. Every stream that
+// holds accepted work, PARTS, RESULTS and REPORTS too, rejects what is new when
+// it is full, and loses nothing. MaxBytes is reserved by the server; the sum
+// here is 6.3 GiB.
 func Streams(cfg Config) []jetstream.StreamConfig {
-	queue := jetstream.StreamConfig{
-		Retention: jetstream.WorkQueuePolicy,
-		Discard:   jetstream.DiscardNew,
-		MaxAge:    24 * time.Hour, // a safety net: jobs have deadlines of their own
+	work := jetstream.StreamConfig{
+		Retention:   jetstream.WorkQueuePolicy,
+		Discard:     jetstream.DiscardNew,
+		MaxAge:      cmp.Or(cfg.WorkAge, DefaultWorkAge),
+		AllowMsgTTL: true, // what is past its deadline is deleted, whether or not it has a worker
 	}
 	keep := jetstream.StreamConfig{
+		Retention: jetstream.LimitsPolicy,
+		Discard:   jetstream.DiscardNew,
+	}
+	forget := jetstream.StreamConfig{
 		Retention: jetstream.LimitsPolicy,
 		Discard:   jetstream.DiscardOld,
 	}
 	with := func(base jetstream.StreamConfig, name, description, subjects string, maxBytes int64, set func(*jetstream.StreamConfig)) jetstream.StreamConfig {
 		base.Name, base.Description, base.Subjects, base.MaxBytes = name, description, []string{subjects}, maxBytes
-		base.Storage, base.Replicas, base.Duplicates = cfg.Storage, max(cfg.Replicas, 1), dedupe
+		base.Storage, base.Replicas, base.Duplicates = cfg.Storage, max(cfg.Replicas, 1), cmp.Or(cfg.Dedupe, DefaultDedupe)
 		base.MaxMsgSize = MaxMessage + HeaderAllowance
 		set(&base)
+		if n, ok := cfg.MaxBytes[name]; ok {
+			base.MaxBytes = n
+		}
 		return base
 	}
 	return []jetstream.StreamConfig{
-		with(queue, Images, "pictures that wait for detect", subject.AllImages(), 2<<30, func(s *jetstream.StreamConfig) { s.MaxMsgs = 100_000 }),
-		with(queue, Crops, "crops that wait for classify", subject.AllCrops(), 1<<30, func(s *jetstream.StreamConfig) { s.MaxMsgs = 200_000 }),
-		with(keep, Parts, "answers for parts of a picture, until they are joined", subject.AllParts(), 256<<20, func(s *jetstream.StreamConfig) {
-			s.MaxMsgsPerSubject, s.MaxAge = 1, time.Hour
+		with(work, Images, "images that wait for detect", subject.AllImages(), 2<<30, func(s *jetstream.StreamConfig) { s.MaxMsgs = 100_000 }),
+		with(work, Crops, "crops that wait for classify", subject.AllCrops(), 1<<30, func(s *jetstream.StreamConfig) { s.MaxMsgs = 200_000 }),
+		with(keep, Parts, "results of parts of an image, until they are joined", subject.AllParts(), 256<<20, func(s *jetstream.StreamConfig) {
+			s.MaxMsgsPerSubject, s.MaxAge, s.AllowMsgTTL = 1, work.MaxAge, true
 		}),
-		with(keep, Results, "the answer of every job", subject.AllResults(), 1<<30, func(s *jetstream.StreamConfig) {
+		with(keep, Results, "the result of every job", subject.AllResults(), 1<<30, func(s *jetstream.StreamConfig) {
 			s.MaxMsgsPerSubject, s.MaxAge = 1, cmp.Or(cfg.ResultsAge, time.Hour)
-			// What is left of an answer says that it was there.
-			s.AllowMsgTTL, s.SubjectDeleteMarkerTTL = true, gone
+			// What is left of a result says that it was there.
+			s.AllowMsgTTL, s.SubjectDeleteMarkerTTL = true, cmp.Or(cfg.LongestDeadline, time.Hour)+Margin
 		}),
-		with(keep, Quarantine, "pictures that broke something", subject.AllQuarantine(), 512<<20, func(s *jetstream.StreamConfig) {
+		with(forget, Quarantine, "images that broke something", subject.AllQuarantine(), 512<<20, func(s *jetstream.StreamConfig) {
 			s.MaxMsgs, s.MaxAge = 10_000, 7*24*time.Hour
 		}),
-		with(keep, Jobs, "idempotency keys, and how callbacks go", subject.AllJobs(), 128<<20, func(s *jetstream.StreamConfig) {
+		with(forget, Jobs, "idempotency keys, and the states of callbacks", subject.AllJobs(), 128<<20, func(s *jetstream.StreamConfig) {
 			s.MaxMsgsPerSubject, s.MaxAge = 1, 48*time.Hour
 		}),
-		with(queue, Callbacks, "callbacks that wait to be sent", subject.AllCallbacks(), 512<<20, func(s *jetstream.StreamConfig) {
+		with(work, Callbacks, "callbacks that wait to be sent", subject.AllCallbacks(), 512<<20, func(s *jetstream.StreamConfig) {
 			s.MaxAge = CallbackAge + time.Hour
 		}),
 		with(keep, Reports, "reports and the outcomes of their images", subject.AllReports(), 768<<20, func(s *jetstream.StreamConfig) {
 			s.MaxMsgsPerSubject, s.MaxAge = 1, cmp.Or(cfg.ReportsAge, 24*time.Hour)
 		}),
-		with(queue, Fetches, "images of reports that wait to be fetched", subject.AllFetches(), 128<<20, func(s *jetstream.StreamConfig) {}),
+		with(work, Fetches, "images of reports that wait to be fetched", subject.AllFetches(), 128<<20, func(s *jetstream.StreamConfig) {}),
 	}
 }
 
@@ -241,6 +268,9 @@ func Check(ctx context.Context, js jetstream.JetStream, cfg Config) error {
 		if have.Retention != want.Retention || !slices.Equal(have.Subjects, want.Subjects) {
 			return fmt.Errorf("check stream %s: it has subjects %v and retention %v, want %v and %v: %w",
 				want.Name, have.Subjects, have.Retention, want.Subjects, want.Retention, ErrNotSetUp)
+		}
+		if want.AllowMsgTTL && !have.AllowMsgTTL {
+			return fmt.Errorf("check stream %s: it takes no messages with a time to live: %w", want.Name, ErrNotSetUp)
 		}
 	}
 	for _, want := range Consumers(cfg) {

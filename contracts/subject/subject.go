@@ -182,6 +182,27 @@ func CropsOf(pipeline string, p Priority) string {
 	return Prefix + "crops." + pipeline + "." + string(p) + ".*.*"
 }
 
+// PartsOf matches the parts of one job.
+func PartsOf(j Job) string { return Prefix + "parts." + j.Pipeline + "." + j.ID + ".*" }
+
+// ImagesAt matches the images of one priority, of every pipeline.
+func ImagesAt(p Priority) string { return Prefix + "images.*." + string(p) + ".*" }
+
+// CropsAt matches the crops of one priority, of every pipeline.
+func CropsAt(p Priority) string { return Prefix + "crops.*." + string(p) + ".*.*" }
+
+// AllFinished matches the ends of all reports.
+func AllFinished() string { return Prefix + "reports.*.finished" }
+
+// ParseFinished takes a subject built by [ReportFinished] apart.
+func ParseFinished(s string) (report string, err error) {
+	report, ok := strings.CutSuffix(s, ".finished")
+	if !ok {
+		return "", fmt.Errorf("subject %q: not the end of a report", s)
+	}
+	return parseJob(report, "reports")
+}
+
 // ParseImages takes a subject built by [Images] apart.
 func ParseImages(s string) (Job, error) {
 	t, err := tokens(s, "images", 3)

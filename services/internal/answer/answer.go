@@ -77,7 +77,8 @@ func Failed(job subject.Job, p *v1.Problem) v1.Result {
 
 // Message makes the RESULTS message of an answer, which gets the trace id of
 // ctx and the client's metadata; h is the header of the message that the
-// answer follows from.
+// answer follows from. A job that has its outcome keeps it: the message is
+// stored once.
 func Message(ctx context.Context, h nats.Header, r v1.Result) (bus.Message, error) {
 	r.TraceID = trace.SpanContextFromContext(ctx).TraceID().String()
 	if m := h.Get(v1.HeaderMetadata); m != "" {
@@ -91,6 +92,6 @@ func Message(ctx context.Context, h nats.Header, r v1.Result) (bus.Message, erro
 	}
 	return bus.Message{
 		Subject: subject.Results(r.Pipeline, r.ID), Stream: streams.Results,
-		ID: v1.MsgID(r.ID, "results"), Header: bus.Travel(h), Body: body,
+		ID: v1.MsgID(r.ID, "results"), Header: bus.Travel(h), Body: body, Once: true,
 	}, nil
 }

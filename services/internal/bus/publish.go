@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -11,6 +12,7 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/sightmesh/sightmesh/contracts/streams"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
@@ -24,6 +26,13 @@ type Message struct {
 	// Header holds what is to travel besides the trace context.
 	Header nats.Header
 	Body   []byte
+	// Once stores the message only if its subject has none. When another one
+	// was first, that counts as stored: what it says stays.
+	Once bool
+	// Deadline of the job that the message is work for. The stream deletes the
+	// message [streams.Margin] after it, whether or not it was processed. Zero
+	// leaves it to the age of the stream.
+	Deadline time.Time
 }
 
 // Travel returns a fresh header with those of h that go from hop to hop. The
@@ -46,6 +55,7 @@ const (
 	errStreamStoreFailed  jetstream.ErrorCode = 10077 // a limit of the stream, with DiscardNew
 	errTooManyRequests    jetstream.ErrorCode = 10167 // ingest limit
 	errInsufficientMemory jetstream.ErrorCode = 10023 // no room on the server
+	errMessageTooLarge    jetstream.ErrorCode = 10054 // max_msg_size of the stream
 )
 
 // Publisher stores messages.
@@ -60,8 +70,9 @@ func NewPublisher(js jetstream.JetStream, tp trace.TracerProvider) *Publisher {
 }
 
 // Publish stores m and returns once the stream has acknowledged it, in a
-// producer span whose context travels with the message. A stream at its limit
-// gives [ErrFull]; a message that was stored before is no error.
+// producer span whose context travels with the message. A message that was
+// stored before is no error. The error is a [*v1.Problem] when the message can
+// never be stored, and [ErrFull] when the stream is at its limit.
 func (p *Publisher) Publish(ctx context.Context, m Message) error {
 	ctx, span := p.tracer.Start(ctx, "publish "+m.Stream, trace.WithSpanKind(trace.SpanKindProducer), trace.WithAttributes(
 		attribute.String("messaging.system", "nats"),
@@ -75,17 +86,49 @@ func (p *Publisher) Publish(ctx context.Context, m Message) error {
 		msg.Header = nats.Header{}
 	}
 	telemetry.Inject(ctx, msg.Header)
-	_, err := p.js.PublishMsg(ctx, msg, jetstream.WithMsgID(m.ID), jetstream.WithExpectStream(m.Stream))
-	if err == nil {
-		return nil
+	opts := []jetstream.PublishOpt{jetstream.WithMsgID(m.ID), jetstream.WithExpectStream(m.Stream)}
+	if m.Once {
+		opts = append(opts, jetstream.WithExpectLastSequencePerSubject(0))
 	}
+	if !m.Deadline.IsZero() {
+		// The server counts from when it stores the message, in whole seconds.
+		ttl := max(time.Until(m.Deadline)+streams.Margin, time.Second)
+		opts = append(opts, jetstream.WithMsgTTL(ttl.Round(time.Second)))
+	}
+	_, err := p.js.PublishMsg(ctx, msg, opts...)
+	if err = publishError(m, err); err != nil {
+		span.SetStatus(codes.Error, err.Error())
+		return fmt.Errorf("publish %s to %s: %w", m.ID, m.Stream, err)
+	}
+	return nil
+}
+
+// publishError is the one table that says what an error of a publish means.
+func publishError(m Message, err error) error {
 	var api *jetstream.APIError
-	if errors.As(err, &api) {
-		switch api.ErrorCode {
-		case errStreamStoreFailed, errTooManyRequests, errInsufficientMemory:
-			err = fmt.Errorf("%w: %s", ErrFull, api.Description)
-		}
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, nats.ErrMaxPayload):
+		return tooLarge(m)
+	case errors.Is(err, nats.ErrBadSubject):
+		return v1.NewProblem(v1.Internal, "%s is no subject to publish to", m.Subject)
+	case !errors.As(err, &api):
+		return err
 	}
-	span.SetStatus(codes.Error, err.Error())
-	return fmt.Errorf("publish %s to %s: %w", m.ID, m.Stream, err)
+	switch api.ErrorCode {
+	case jetstream.JSErrCodeStreamWrongLastSequence:
+		if m.Once {
+			return nil // another one was first
+		}
+	case errMessageTooLarge:
+		return tooLarge(m)
+	case errStreamStoreFailed, errTooManyRequests, errInsufficientMemory:
+		return fmt.Errorf("%w: %s", ErrFull, api.Description)
+	}
+	return err
+}
+
+func tooLarge(m Message) error {
+	return v1.NewProblem(v1.Internal, "%s has %d bytes, more than a message may have", m.ID, len(m.Body))
 }

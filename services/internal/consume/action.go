@@ -93,4 +93,7 @@ const (
 	Snoozed    Outcome = "snoozed"
 	HandedBack Outcome = "handed-back"
 	Dropped    Outcome = "dropped"
+	// Lost is the work on a message that was delivered to another process
+	// while this one was paused.
+	Lost Outcome = "lost"
 )

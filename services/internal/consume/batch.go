@@ -84,7 +84,10 @@ func (b Batches) pull(ctx context.Context) ([]Message, error) {
 }
 
 func (b Batches) process(ctx context.Context, beat *heartbeat, last ender, messages []Message, handle BatchHandler) error {
-	defer beat.track(messages...)()
+	for _, m := range messages {
+		_, untrack := beat.track(m)
+		defer untrack()
+	}
 	var batch []*Delivery
 	var open []Message
 	for _, m := range messages {

@@ -15,28 +15,43 @@ type heartbeat struct {
 	log *slog.Logger
 
 	mu       sync.Mutex
-	inFlight map[Message]struct{}
+	inFlight map[*held]struct{}
+}
+
+// held is a message that is being processed.
+type held struct {
+	m Message
+	// extended is when its delivery was last extended, as the clock on the
+	// wall has it: that of the process may stand still while it is paused.
+	extended time.Time
 }
 
 func newHeartbeat(log *slog.Logger) *heartbeat {
-	return &heartbeat{log: log, inFlight: map[Message]struct{}{}}
+	return &heartbeat{log: log, inFlight: map[*held]struct{}{}}
 }
 
-// track adds messages until the returned function is called.
-func (h *heartbeat) track(ms ...Message) (untrack func()) {
+// track adds a message until untrack is called.
+func (h *heartbeat) track(m Message) (one *held, untrack func()) {
+	one = &held{m: m, extended: now()}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for _, m := range ms {
-		h.inFlight[m] = struct{}{}
-	}
-	return func() {
+	h.inFlight[one] = struct{}{}
+	return one, func() {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		for _, m := range ms {
-			delete(h.inFlight, m)
-		}
+		delete(h.inFlight, one)
 	}
 }
+
+// isLost reports whether the message has been delivered to another process by
+// now: this one was paused for longer than [streams.AckWait].
+func (h *heartbeat) isLost(one *held) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return now().Sub(one.extended) > streams.AckWait
+}
+
+func now() time.Time { return time.Now().Round(0) }
 
 // during sends heartbeats while f runs.
 func (h *heartbeat) during(f func()) {
@@ -61,12 +76,21 @@ func (h *heartbeat) run(ctx context.Context) {
 	}
 }
 
+// beat extends the deliveries that are not lost yet. Those that are stay so:
+// the server would take the word of this process for a message that another
+// one has.
 func (h *heartbeat) beat() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for m := range h.inFlight {
-		if err := m.InProgress(); err != nil {
-			h.log.Warn("cannot say that a message is in progress", "subject", m.Subject(), "error", err)
+	for one := range h.inFlight {
+		at := now()
+		if at.Sub(one.extended) > streams.AckWait {
+			continue
 		}
+		if err := one.m.InProgress(); err != nil {
+			h.log.Warn("cannot say that a message is in progress", "subject", one.m.Subject(), "error", err)
+			continue
+		}
+		one.extended = at
 	}
 }

@@ -81,7 +81,8 @@ func (l *Loop) Process(ctx context.Context, m Message, handle Handler) {
 		l.ack(ctx, m)
 		return
 	}
-	defer l.heartbeat.track(m)()
+	one, untrack := l.heartbeat.track(m)
+	defer untrack()
 	d, err := newDelivery(m, time.Now())
 	if err == nil {
 		err = l.cfg.Open(d)
@@ -93,7 +94,7 @@ func (l *Loop) Process(ctx context.Context, m Message, handle Handler) {
 	}
 	ctx, span := l.startSpan(ctx, d)
 	defer span.End()
-	outcome := l.process(ctx, m, d, err, handle)
+	outcome := l.process(ctx, one, d, err, handle)
 	if outcome != Done {
 		span.SetAttributes(telemetry.AttrProblem.String(string(outcome)))
 		if outcome != Snoozed {
@@ -107,12 +108,17 @@ func (l *Loop) Process(ctx context.Context, m Message, handle Handler) {
 
 // process calls the handler unless err says that the delivery cannot be read,
 // publishes what follows, and ends the delivery.
-func (l *Loop) process(ctx context.Context, m Message, d *Delivery, err error, handle Handler) Outcome {
+func (l *Loop) process(ctx context.Context, one *held, d *Delivery, err error, handle Handler) Outcome {
+	var msgs []bus.Message
 	if err == nil {
-		var msgs []bus.Message
-		if msgs, err = l.handle(ctx, d, handle); err == nil {
-			err = l.publish(ctx, d.Deadline, msgs)
-		}
+		msgs, err = l.handle(ctx, d, handle)
+	}
+	if l.heartbeat.isLost(one) {
+		l.log.WarnContext(ctx, "drop the work on a message that another process has", "subject", d.Subject)
+		return Lost
+	}
+	if err == nil {
+		err = l.publish(ctx, d.Deadline, msgs)
 	}
 	if err == nil && d.then != nil {
 		d.then(ctx)
@@ -123,12 +129,12 @@ func (l *Loop) process(ctx context.Context, m Message, d *Delivery, err error, h
 		errors.As(err, &p)
 		if err = l.fail(ctx, d, p); err == nil {
 			l.log.WarnContext(ctx, "job failed", "pipeline", d.Job.Pipeline, "part", d.Job.Part, "code", p.Code, "detail", p.Detail)
-			l.term(ctx, m, string(p.Code))
+			l.term(ctx, one.m, string(p.Code))
 			return Outcome(p.Code)
 		}
 		act = actionFor(err, ctx.Err() != nil, false)
 	}
-	return l.end(ctx, m, d, act, err)
+	return l.end(ctx, one.m, d, act, err)
 }
 
 func (l *Loop) handle(ctx context.Context, d *Delivery, handle Handler) ([]bus.Message, error) {
@@ -153,7 +159,8 @@ func (l *Loop) fail(ctx context.Context, d *Delivery, p *v1.Problem) error {
 }
 
 // publish stores msgs in order. What was computed is kept while a stream is
-// full or away: a publish is repeated until the deadline of the job.
+// full or away: a publish is repeated until the deadline of the job, unless it
+// can never succeed.
 func (l *Loop) publish(ctx context.Context, deadline time.Time, msgs []bus.Message) error {
 	if budget := time.Now().Add(publishBudget); deadline.Before(budget) {
 		deadline = budget
@@ -166,6 +173,10 @@ func (l *Loop) publish(ctx context.Context, deadline time.Time, msgs []bus.Messa
 			err := l.cfg.Publisher.Publish(ctx, m)
 			if err == nil {
 				break
+			}
+			var never *v1.Problem
+			if errors.As(err, &never) {
+				return err
 			}
 			retries++
 			if retry.Sleep(ctx, publishBackoff.Delay(retries)) != nil {

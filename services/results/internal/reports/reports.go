@@ -9,6 +9,7 @@ package reports
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -63,7 +64,7 @@ func (k *Keeper) Expand(ctx context.Context, m v1.Manifest, header nats.Header) 
 		}
 		msgs = append(msgs, bus.Message{
 			Subject: subject.Fetches(m.Pipeline, item.Job()), Stream: streams.Fetches,
-			ID: v1.MsgID(item.Job(), "fetches"), Header: h, Body: body,
+			ID: v1.MsgID(item.Job(), "fetches"), Header: h, Body: body, Deadline: m.Deadline,
 		})
 	}
 	if len(msgs) > 0 {
@@ -84,7 +85,7 @@ func (k *Keeper) Expand(ctx context.Context, m v1.Manifest, header nats.Header) 
 func (k *Keeper) Outcome(ctx context.Context, item v1.ReportItem, status v1.Status, result []byte) ([]bus.Message, error) {
 	err := k.publisher.Publish(ctx, bus.Message{
 		Subject: subject.ReportOutcome(item.Report, string(status), item.N), Stream: streams.Reports,
-		ID: v1.MsgID(item.Job(), "reports"), Body: result,
+		ID: v1.MsgID(item.Job(), "reports"), Body: result, Once: true,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("keep outcome %s: %w", item, err)
@@ -101,6 +102,77 @@ func (k *Keeper) Outcome(ctx context.Context, item v1.ReportItem, status v1.Stat
 		return nil, err
 	}
 	return k.finish(ctx, item.Report, counts)
+}
+
+// sweepGrace is how long after the deadline of a report its images may take to
+// end by themselves.
+const sweepGrace = 10 * time.Second
+
+// Sweep finishes a report that is past its deadline: each image without an
+// outcome gets one through end, which is called for the job of the image. It
+// returns when the report is to be looked at again.
+func (k *Keeper) Sweep(ctx context.Context, id string, now time.Time,
+	end func(context.Context, subject.Job, nats.Header) error,
+) (again time.Time, err error) {
+	var m v1.Manifest
+	if found, err := bus.Last(ctx, k.js, streams.Reports, subject.Report(id), &m); err != nil || !found {
+		return now, err
+	}
+	if again = m.Deadline.Add(sweepGrace); now.Before(again) {
+		return again, nil
+	}
+	stored, err := outcomes.Read(ctx, k.js, id)
+	if err != nil {
+		return now, err
+	}
+	for n := range m.Images {
+		if _, ok := stored[n]; ok {
+			continue
+		}
+		item := v1.ReportItem{Report: id, N: n, Total: len(m.Images)}
+		if err := k.sweepImage(ctx, m.Pipeline, item, end); err != nil {
+			return now, err
+		}
+	}
+	msgs, err := k.finish(ctx, id, stored.Counts(len(m.Images)))
+	for _, msg := range msgs {
+		err = errors.Join(err, k.publisher.Publish(ctx, msg))
+	}
+	return now.Add(sweepGrace), err
+}
+
+// sweepImage stores the outcome of an image whose job has a result, or has the
+// job end.
+func (k *Keeper) sweepImage(ctx context.Context, pipeline string, item v1.ReportItem,
+	end func(context.Context, subject.Job, nats.Header) error,
+) error {
+	results, err := k.js.Stream(ctx, streams.Results)
+	if err != nil {
+		return fmt.Errorf("read result of %s: %w", item, err)
+	}
+	stored, err := results.GetLastMsgForSubject(ctx, subject.Results(pipeline, item.Job()))
+	job := subject.Job{Pipeline: pipeline, ID: item.Job()}
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return end(ctx, job, nats.Header{v1.HeaderReport: {item.String()}})
+	}
+	if err != nil {
+		return fmt.Errorf("read result of %s: %w", item, err)
+	}
+	r, body := v1.Result{ID: job.ID, Pipeline: pipeline, Status: v1.Failed}, stored.Data
+	if stored.Header.Get(v1.HeaderMarker) != "" {
+		r.Problem = v1.NewProblem(v1.JobExpired, "the result of job %s is no longer kept", job.ID)
+		body, err = json.Marshal(r)
+	} else {
+		err = json.Unmarshal(body, &r)
+	}
+	if err != nil {
+		return fmt.Errorf("read result of %s: %w", item, err)
+	}
+	msgs, err := k.Outcome(ctx, item, r.Status, body)
+	for _, msg := range msgs {
+		err = errors.Join(err, k.publisher.Publish(ctx, msg))
+	}
+	return err
 }
 
 // finish returns the messages that say that a report is done, when all of its
@@ -134,7 +206,7 @@ func (k *Keeper) done(m v1.Manifest, counts v1.Counts) ([]bus.Message, error) {
 		return nil, fmt.Errorf("finish report %s: %w", m.ID, err)
 	}
 	msgs = append(msgs, bus.Message{
-		Subject: subject.ReportFinished(m.ID), Stream: streams.Reports, ID: v1.MsgID(m.ID, "finished"), Body: body,
+		Subject: subject.ReportFinished(m.ID), Stream: streams.Reports, ID: v1.MsgID(m.ID, "finished"), Body: body, Once: true,
 	})
 	return msgs, bus.Tell(k.conn, v1.Event{ID: m.ID, Event: v1.EventDone, At: now, Status: v1.Done, Counts: &counts})
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/sightmesh/sightmesh/contracts/pipeline"
@@ -23,8 +24,9 @@ import (
 // completes it.
 //
 // The process that handles the part which was stored last sees all of them, so
-// that one replica at least finds the job complete. When two do, both publish
-// the same result with the same message id, and the stream keeps one.
+// that one replica at least finds the job complete. When two do, the stream
+// keeps the result that was first. What both miss, because a new leader of the
+// stream was asked that had not seen the last part yet, the sweeper finds.
 func (s *Service) join(ctx context.Context, d *consume.Delivery) ([]bus.Message, error) {
 	var part v1.Part
 	if err := json.Unmarshal(d.Body, &part); err != nil {
@@ -34,8 +36,7 @@ func (s *Service) join(ctx context.Context, d *consume.Delivery) ([]bus.Message,
 	if err != nil {
 		return nil, fmt.Errorf("count parts: %w", err)
 	}
-	all := subject.Parts(subject.Job{Pipeline: d.Job.Pipeline, ID: d.Job.ID})
-	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(all[:len(all)-1]+"*"))
+	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(subject.PartsOf(d.Job)))
 	if err != nil {
 		return nil, fmt.Errorf("count parts: %w", err)
 	}
@@ -49,29 +50,40 @@ func (s *Service) join(ctx context.Context, d *consume.Delivery) ([]bus.Message,
 	if err != nil {
 		return nil, err
 	}
-	p, ok := s.pipelines[d.Job.Pipeline]
-	if !ok {
-		p = pipeline.Pipeline{Name: d.Job.Pipeline}
-	}
-	result := answer.Join(d.Job.ID, p, parts.parts)
-	joinTime := time.Since(parts.first)
-	result.Timings.Join = max(0, v1.Milliseconds(joinTime))
-	m, err := answer.Message(ctx, d.Header, result)
+	m, err := s.joined(ctx, d.Job, d.Header, parts)
 	if err != nil {
 		return nil, err
 	}
-	d.Then(func(ctx context.Context) {
-		telemetry.Observe(ctx, s.joins, joinTime.Seconds())
-		s.deleteParts(ctx, stream, parts.sequences)
-	})
+	d.Then(func(ctx context.Context) { s.deleteParts(ctx, stream, parts.sequences) })
 	return []bus.Message{m}, nil
+}
+
+// joined returns the result of a job from all of its parts. h is the header of
+// one of them.
+func (s *Service) joined(ctx context.Context, job subject.Job, h nats.Header, parts storedParts) (bus.Message, error) {
+	p, ok := s.pipelines[job.Pipeline]
+	if !ok {
+		p = pipeline.Pipeline{Name: job.Pipeline}
+	}
+	result := answer.Join(job.ID, p, parts.parts)
+	joinTime := time.Since(parts.first)
+	result.Timings.Join = max(0, v1.Milliseconds(joinTime))
+	telemetry.Observe(ctx, s.joins, joinTime.Seconds())
+	return answer.Message(ctx, h, result)
+}
+
+// failJoin returns the result of a job whose parts cannot be joined.
+func failJoin(ctx context.Context, d *consume.Delivery, p *v1.Problem) ([]bus.Message, error) {
+	m, err := answer.Message(ctx, d.Header, answer.Failed(d.Job, p))
+	return []bus.Message{m}, err
 }
 
 // storedParts are the parts of a job as they are stored.
 type storedParts struct {
 	parts     []v1.Part
 	sequences []uint64
-	first     time.Time // when the first of them was stored
+	header    nats.Header // of one of them
+	first     time.Time   // when the first of them was stored
 }
 
 // readParts reads the n parts of a job.
@@ -86,7 +98,7 @@ func readParts(ctx context.Context, stream jetstream.Stream, job subject.Job, n 
 		if err := json.Unmarshal(raw.Data, &out.parts[i]); err != nil {
 			return out, fmt.Errorf("decode part %d: %w", i, err)
 		}
-		out.sequences[i] = raw.Sequence
+		out.sequences[i], out.header = raw.Sequence, raw.Header
 		if out.first.IsZero() || raw.Time.Before(out.first) {
 			out.first = raw.Time
 		}

@@ -34,11 +34,15 @@ import (
 )
 
 // Options are the flags of results.
-type Options struct{ postgres string }
+type Options struct {
+	postgres string
+	sweep    time.Duration // between two sweeps
+}
 
 // Register makes flags of the options.
 func (o *Options) Register(fs *flag.FlagSet) {
 	fs.StringVar(&o.postgres, "postgres", "", "`URL` of a PostgreSQL database that gets every answer; better given as SIGHTMESH_POSTGRES")
+	fs.DurationVar(&o.sweep, "sweep", 5*time.Second, "time between two looks for jobs that nothing else will end")
 }
 
 // Service is the results service.
@@ -53,6 +57,7 @@ type Service struct {
 	lookup    *lookup
 	cancel    *cancel
 	reports   *reports.Keeper
+	sweeper   *sweeper
 	sink      *sink.Sink // nil without a database
 
 	results *prometheus.CounterVec
@@ -89,6 +94,7 @@ func New(p *run.Process, o Options) (*Service, error) {
 		}
 	}
 	s.lookup = newLookup(p.JetStream, p.Logger)
+	s.sweeper = newSweeper(s, o.sweep, f)
 	if err := s.lookup.register(p.Micro); err != nil {
 		return nil, err
 	}
@@ -116,7 +122,7 @@ func (s *Service) Run(ctx, hard context.Context) error {
 	defer end()
 	for _, c := range s.consumers() {
 		loop := consume.NewLoop(consume.Config{
-			Open: c.open, Timeout: handlerTimeout, Backoff: backoff, Publisher: s.publisher, Tracer: s.tracer, Logger: s.log,
+			Open: c.open, Fail: c.fail, Timeout: handlerTimeout, Backoff: backoff, Publisher: s.publisher, Tracer: s.tracer, Logger: s.log,
 		})
 		g.Go(func() error {
 			src := consume.Source{JetStream: s.js, Stream: c.stream, Consumer: c.name, Width: c.width, Prefetch: c.prefetch}
@@ -130,6 +136,10 @@ func (s *Service) Run(ctx, hard context.Context) error {
 			return s.sink.Run(running)
 		})
 	}
+	g.Go(func() error {
+		s.sweeper.run(running)
+		return nil
+	})
 	s.ready(true)
 	err := g.Wait()
 	s.lookup.wait()
@@ -141,6 +151,7 @@ type consumer struct {
 	stream, name    string
 	open            func(*consume.Delivery) error
 	handle          consume.Handler
+	fail            func(context.Context, *consume.Delivery, *v1.Problem) ([]bus.Message, error) // nil where there is no outcome
 	width, prefetch int
 }
 
@@ -148,9 +159,9 @@ type consumer struct {
 // together; a report takes long to expand.
 func (s *Service) consumers() []consumer {
 	return []consumer{
-		{streams.Parts, streams.PartsConsumer, jobOf(subject.ParseParts), s.join, 16, 64},
-		{streams.Results, streams.ResultsConsumer, jobOf(subject.ParseResults), s.reply, 16, 64},
-		{streams.Reports, streams.ReportsConsumer, openReport, s.expand, 2, 1},
+		{streams.Parts, streams.PartsConsumer, jobOf(subject.ParseParts), s.join, failJoin, 16, 64},
+		{streams.Results, streams.ResultsConsumer, jobOf(subject.ParseResults), s.reply, nil, 16, 64},
+		{streams.Reports, streams.ReportsConsumer, openReport, s.expand, nil, 2, 1},
 	}
 }
 

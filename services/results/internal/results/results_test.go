@@ -22,29 +22,32 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// startReplica runs the whole service against the server until the test ends.
-func startReplica(t *testing.T, url string) {
+// startReplica runs the whole service against the server until the test ends,
+// or stop is called.
+func startReplica(t *testing.T, url string, args ...string) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ready := make(chan struct{})
 	var once sync.Once
 	done := make(chan error, 1)
+	var o Options
 	go func() {
-		done <- run.Run(ctx, run.Spec{Name: "results", New: func(p *run.Process) (run.Service, error) {
+		done <- run.Run(ctx, run.Spec{Name: "results", Flags: o.Register, New: func(p *run.Process) (run.Service, error) {
 			set := p.SetReady
 			p.SetReady = func(r bool) {
 				set(r)
 				once.Do(func() { close(ready) })
 			}
-			return New(p, Options{})
-		}}, []string{"--nats", url}, func(string) string { return "" }, &bytes.Buffer{})
+			return New(p, o)
+		}}, append([]string{"--nats", url}, args...), func(string) string { return "" }, &bytes.Buffer{})
 	}()
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Errorf("results ended with %v", err)
 		}
 	})
+	t.Cleanup(stop)
 	select {
 	case <-ready:
 	case err := <-done:
@@ -53,25 +56,27 @@ func startReplica(t *testing.T, url string) {
 	case <-time.After(20 * time.Second):
 		t.Fatal("results is not ready")
 	}
+	return stop
 }
 
 type bench struct {
-	nc *nats.Conn
-	js jetstream.JetStream
+	nc  *nats.Conn
+	js  jetstream.JetStream
+	url string
 }
 
-func newBench(t *testing.T, replicas int) bench {
+func newBench(t *testing.T, replicas int, args ...string) bench {
 	t.Helper()
 	s := bustest.Start(t, "text", "faces")
 	for range replicas {
-		startReplica(t, s.URL)
+		startReplica(t, s.URL, args...)
 	}
 	nc := s.Connect(t)
 	js, err := jetstream.New(nc)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return bench{nc, js}
+	return bench{nc, js, s.URL}
 }
 
 func (b bench) publish(t *testing.T, subj string, h nats.Header, body any) {

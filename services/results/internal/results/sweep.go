@@ -1,0 +1,331 @@
+package results
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/sightmesh/sightmesh/contracts/pipeline"
+	"github.com/sightmesh/sightmesh/contracts/retry"
+	"github.com/sightmesh/sightmesh/contracts/streams"
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/internal/answer"
+	"github.com/sightmesh/sightmesh/services/internal/telemetry"
+)
+
+// sweeper looks at everything that holds accepted work, and gives an outcome to
+// what nothing else will: jobs that are past their deadline, and jobs whose
+// parts are all there and were not joined. It finishes reports that are past
+// their deadline.
+//
+// Every replica sweeps. What the sweeper writes is stored once, so that an
+// outcome that was there before stays. It deletes nothing: a message that has
+// its outcome ends by its acknowledgement or by its time to live.
+//
+// Its clock is that of the server, against the times at which the server stored
+// the messages.
+type sweeper struct {
+	s      *Service
+	period retry.Backoff
+	queue  []*sweptQueue
+	// joined are the jobs that are complete in PARTS and have a result.
+	joined  map[string]bool
+	waiting map[string]int // sweeps that saw a job in PARTS
+	reports map[string]time.Time
+	swept   *prometheus.CounterVec
+}
+
+// sweptQueue is a kind of messages that wait, and how far they were looked at.
+type sweptQueue struct {
+	stream string
+	filter string
+	parse  func(string) (subject.Job, error)
+	// shortest is the shortest time within which a job of this kind has its
+	// deadline, counted from when its message was stored. Messages that are
+	// younger are not read: they may be large.
+	shortest time.Duration
+	next     uint64 // sequence of the first message that was not read yet
+	// later are those that were read and have a later deadline.
+	later map[uint64]time.Time
+}
+
+// sweepTimeout bounds one sweep.
+const sweepTimeout = time.Minute
+
+func newSweeper(s *Service, period time.Duration, f promauto.Factory) *sweeper {
+	shortest := func(prio subject.Priority) time.Duration {
+		d := pipeline.DefaultBulkDeadline
+		for _, p := range s.pipelines {
+			d = min(d, p.JobDeadline(prio))
+		}
+		return d
+	}
+	interactive, bulk := shortest(subject.Interactive), shortest(subject.Bulk)
+	queue := func(stream, filter string, parse func(string) (subject.Job, error), d time.Duration) *sweptQueue {
+		return &sweptQueue{stream: stream, filter: filter, parse: parse, shortest: d, later: map[uint64]time.Time{}}
+	}
+	return &sweeper{
+		s: s, period: retry.Backoff{period}, joined: map[string]bool{}, waiting: map[string]int{}, reports: map[string]time.Time{},
+		queue: []*sweptQueue{
+			queue(streams.Images, subject.ImagesAt(subject.Interactive), subject.ParseImages, interactive),
+			queue(streams.Images, subject.ImagesAt(subject.Bulk), subject.ParseImages, bulk),
+			queue(streams.Crops, subject.CropsAt(subject.Interactive), subject.ParseCrops, interactive),
+			queue(streams.Crops, subject.CropsAt(subject.Bulk), subject.ParseCrops, bulk),
+			queue(streams.Parts, subject.AllParts(), subject.ParseParts, interactive),
+			queue(streams.Fetches, subject.AllFetches(), subject.ParseFetches, bulk),
+		},
+		swept: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "sightmesh_swept_total", Help: "Outcomes that the sweeper wrote: expired, joined or report.",
+		}, []string{"outcome"}),
+	}
+}
+
+// run sweeps until ctx ends.
+func (w *sweeper) run(ctx context.Context) {
+	for retry.Sleep(ctx, w.period.Delay(1)) == nil {
+		if err := w.sweep(ctx); err != nil && ctx.Err() == nil {
+			w.s.log.WarnContext(ctx, "cannot sweep", "error", err)
+		}
+	}
+}
+
+func (w *sweeper) sweep(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, sweepTimeout)
+	defer cancel()
+	var errs []error
+	for _, q := range w.queue {
+		errs = append(errs, w.expire(ctx, q))
+	}
+	return errors.Join(append(errs, w.joinComplete(ctx), w.finishReports(ctx))...)
+}
+
+// expire gives the outcome deadline-exceeded to the jobs of a queue whose
+// deadline is over.
+func (w *sweeper) expire(ctx context.Context, q *sweptQueue) error {
+	stream, err := w.s.js.Stream(ctx, q.stream)
+	if err != nil {
+		return fmt.Errorf("sweep %s: %w", q.stream, err)
+	}
+	info := stream.CachedInfo()
+	now := info.TimeStamp
+	if q.next > info.State.LastSeq+1 { // the stream was made anew
+		q.next = 0
+		clear(q.later)
+	}
+	for seq, deadline := range q.later {
+		if seq < info.State.FirstSeq {
+			delete(q.later, seq)
+			continue
+		}
+		if now.Before(deadline) {
+			continue
+		}
+		m, err := stream.GetMsg(ctx, seq)
+		if err == nil {
+			err = w.fail(ctx, q, m)
+		}
+		if err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
+			return fmt.Errorf("sweep %s: %w", q.stream, err)
+		}
+		delete(q.later, seq)
+	}
+	for q.next = max(q.next, info.State.FirstSeq); q.next <= info.State.LastSeq; q.next++ {
+		m, err := stream.GetMsg(ctx, q.next, jetstream.WithGetMsgSubject(q.filter))
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("sweep %s: %w", q.stream, err)
+		}
+		if m.Time.Add(q.shortest).After(now) {
+			return nil // and all behind it are younger
+		}
+		q.next = m.Sequence
+		if deadline := w.deadline(q, m); now.Before(deadline) {
+			q.later[m.Sequence] = deadline
+		} else if err := w.fail(ctx, q, m); err != nil {
+			return fmt.Errorf("sweep %s: %w", q.stream, err)
+		}
+	}
+	return nil
+}
+
+// deadline returns that of the job of a message, as the worker that does not
+// take it would read it.
+func (w *sweeper) deadline(q *sweptQueue, m *jetstream.RawStreamMsg) time.Time {
+	if t, err := time.Parse(time.RFC3339Nano, m.Header.Get(v1.HeaderDeadline)); err == nil {
+		return t
+	}
+	job, err := q.parse(m.Subject)
+	if p, ok := w.s.pipelines[job.Pipeline]; ok && err == nil && job.Priority.Valid() {
+		return m.Time.Add(p.JobDeadline(job.Priority))
+	}
+	return m.Time.Add(pipeline.DefaultBulkDeadline)
+}
+
+// fail stores the outcome deadline-exceeded, unless the job has one.
+func (w *sweeper) fail(ctx context.Context, q *sweptQueue, m *jetstream.RawStreamMsg) error {
+	job, err := q.parse(m.Subject)
+	if err != nil {
+		return nil //nolint:nilerr // it is of no job, and ends by its age
+	}
+	return w.endJob(ctx, job, m.Header)
+}
+
+func (w *sweeper) endJob(ctx context.Context, job subject.Job, h nats.Header) error {
+	if has, err := w.hasResult(ctx, job); has || err != nil {
+		return err
+	}
+	ctx = telemetry.WithJob(telemetry.Extract(ctx, h), job.ID)
+	p := v1.NewProblem(v1.DeadlineExceeded, "the deadline passed before the job had a result")
+	p.Job = job.ID
+	m, err := answer.Message(ctx, h, answer.Failed(job, p))
+	if err != nil {
+		return err
+	}
+	if err := w.s.publisher.Publish(ctx, m); err != nil {
+		return err
+	}
+	w.swept.WithLabelValues("expired").Inc()
+	w.s.log.WarnContext(ctx, "job was past its deadline and had no result", "pipeline", job.Pipeline)
+	return nil
+}
+
+// hasResult reports whether a job has a result, or had one that is no longer
+// kept.
+func (w *sweeper) hasResult(ctx context.Context, job subject.Job) (bool, error) {
+	stream, err := w.s.js.Stream(ctx, streams.Results)
+	if err != nil {
+		return false, fmt.Errorf("look for a result: %w", err)
+	}
+	_, err = stream.GetLastMsgForSubject(ctx, subject.Results(job.Pipeline, job.ID))
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for a result: %w", err)
+	}
+	return true, nil
+}
+
+// joinComplete joins the jobs whose parts are all there and have been there
+// for a while.
+func (w *sweeper) joinComplete(ctx context.Context) error {
+	stream, err := w.s.js.Stream(ctx, streams.Parts)
+	if err != nil {
+		return fmt.Errorf("sweep parts: %w", err)
+	}
+	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(subject.AllParts()))
+	if err != nil {
+		return fmt.Errorf("sweep parts: %w", err)
+	}
+	stored := map[string]partSet{}
+	for subj := range info.State.Subjects {
+		if job, err := subject.ParseParts(subj); err == nil {
+			set := stored[job.ID]
+			stored[job.ID] = partSet{subject.Job{Pipeline: job.Pipeline, ID: job.ID}, set.stored + 1}
+		}
+	}
+	gone := func(id string) bool { _, ok := stored[id]; return !ok }
+	maps.DeleteFunc(w.joined, func(id string, _ bool) bool { return gone(id) })
+	maps.DeleteFunc(w.waiting, func(id string, _ int) bool { return gone(id) })
+	for id, set := range stored {
+		const patience = 2 // sweeps for which the consumer may take to join them
+		if w.waiting[id]++; w.waiting[id] <= patience || w.joined[id] {
+			continue
+		}
+		if err := w.joinIfComplete(ctx, stream, set); err != nil {
+			return fmt.Errorf("sweep parts of %s: %w", id, err)
+		}
+	}
+	return nil
+}
+
+// partSet is how many parts of a job are stored.
+type partSet struct {
+	job    subject.Job
+	stored int
+}
+
+func (w *sweeper) joinIfComplete(ctx context.Context, stream jetstream.Stream, set partSet) error {
+	parts, err := readParts(ctx, stream, set.job, set.stored)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil // not those of a complete set, or joined by now
+	}
+	if err != nil || parts.parts[0].Parts != set.stored {
+		return err
+	}
+	has, err := w.hasResult(ctx, set.job)
+	if has || err != nil {
+		w.joined[set.job.ID] = has
+		return err
+	}
+	m, err := w.s.joined(telemetry.Extract(ctx, parts.header), set.job, parts.header, parts)
+	if err != nil {
+		return err
+	}
+	if err := w.s.publisher.Publish(ctx, m); err != nil {
+		return err
+	}
+	w.joined[set.job.ID] = true
+	w.swept.WithLabelValues("joined").Inc()
+	w.s.log.WarnContext(ctx, "job was complete and had not been joined", "job", set.job.ID, "pipeline", set.job.Pipeline)
+	return nil
+}
+
+// finishReports gives an outcome to every image of the reports that are past
+// their deadline.
+func (w *sweeper) finishReports(ctx context.Context) error {
+	stream, err := w.s.js.Stream(ctx, streams.Reports)
+	if err != nil {
+		return fmt.Errorf("sweep reports: %w", err)
+	}
+	open, now, err := unfinishedReports(ctx, stream)
+	if err != nil {
+		return fmt.Errorf("sweep reports: %w", err)
+	}
+	maps.DeleteFunc(w.reports, func(id string, _ time.Time) bool { return !open[id] })
+	for id := range open {
+		deadline, known := w.reports[id]
+		if known && now.Before(deadline) {
+			continue
+		}
+		if w.reports[id], err = w.s.reports.Sweep(ctx, id, now, w.endJob); err != nil {
+			return fmt.Errorf("sweep report %s: %w", id, err)
+		}
+	}
+	return nil
+}
+
+// unfinishedReports returns the reports that have no end, and the time of the
+// server.
+func unfinishedReports(ctx context.Context, stream jetstream.Stream) (map[string]bool, time.Time, error) {
+	open := map[string]bool{}
+	manifests, err := stream.Info(ctx, jetstream.WithSubjectFilter(subject.Report("*")))
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	for subj := range manifests.State.Subjects {
+		if id, err := subject.ParseReport(subj); err == nil {
+			open[id] = true
+		}
+	}
+	ends, err := stream.Info(ctx, jetstream.WithSubjectFilter(subject.AllFinished()))
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	for subj := range ends.State.Subjects {
+		if id, err := subject.ParseFinished(subj); err == nil {
+			delete(open, id)
+		}
+	}
+	return open, manifests.TimeStamp, nil
+}

@@ -1,0 +1,237 @@
+package results
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/sightmesh/sightmesh/contracts/streams"
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// shortDeadlines has pipelines whose jobs are given up after a second.
+func shortDeadlines(t *testing.T) []string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "pipelines.yaml")
+	const pipelines = `pipelines:
+  - name: text
+    deadline: 1s
+    bulk_deadline: 1s
+    text: true
+    detect: {kind: text-lines}
+    classify: {kind: tesseract}
+  - name: faces
+    deadline: 1s
+    bulk_deadline: 1s
+    detect: {kind: cascade}
+`
+	if err := os.WriteFile(file, []byte(pipelines), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return []string{"--pipelines", file, "--sweep", "100ms"}
+}
+
+// TestSweeper_EndsWhatIsPastItsDeadline: wherever a job waits, and with nobody
+// to work on it, it has an outcome soon after its deadline.
+func TestSweeper_EndsWhatIsPastItsDeadline(t *testing.T) {
+	b := newBench(t, 2, shortDeadlines(t)...)
+	replies, err := b.nc.SubscribeSync("_INBOX.waiting")
+	if err != nil {
+		t.Fatal(err)
+	}
+	jobs := map[string]string{
+		"image": subject.Images(subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: "image"}),
+		"bulk":  subject.Images(subject.Job{Pipeline: "faces", Priority: subject.Bulk, ID: "bulk"}),
+		"crops": subject.Crops(subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: "crops"}),
+		"part":  subject.Parts(subject.Job{Pipeline: "text", ID: "part"}),
+		"fetch": subject.Fetches("text", "fetch"),
+	}
+	for id, subj := range jobs {
+		h := nats.Header{v1.HeaderMetadata: {`{"of":"` + id + `"}`}, v1.HeaderDeadline: {time.Now().Add(time.Second).Format(time.RFC3339Nano)}}
+		if id == "image" {
+			h.Set(v1.HeaderReply, "_INBOX.waiting")
+		}
+		b.publish(t, subj, h, part(0, 2))
+	}
+	for id := range jobs {
+		var r v1.Result
+		await(t, "the outcome of "+id, func() bool { r = b.lookup(t, id); return r.Status == v1.Failed })
+		if r.Problem == nil || r.Problem.Code != v1.DeadlineExceeded {
+			t.Errorf("%s ended with %v, want %s", id, r.Problem, v1.DeadlineExceeded)
+		}
+		if r.Metadata["of"] != id {
+			t.Errorf("%s has metadata %v", id, r.Metadata)
+		}
+	}
+	if _, err := replies.NextMsg(5 * time.Second); err != nil {
+		t.Errorf("the request that waits gets no reply: %v", err)
+	}
+	if n := b.left(t, streams.Images); n != 2 {
+		t.Errorf("%d images are left, want that the sweeper deletes none of 2", n)
+	}
+}
+
+// TestSweeper_LeavesWhatHasTime: a job before its deadline has no outcome, also
+// when its message is older than the deadline of its pipeline.
+func TestSweeper_LeavesWhatHasTime(t *testing.T) {
+	b := newBench(t, 1, shortDeadlines(t)...)
+	h := func(d time.Duration) nats.Header {
+		return nats.Header{v1.HeaderDeadline: {time.Now().Add(d).Format(time.RFC3339Nano)}}
+	}
+	b.publish(t, subject.Images(subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: "late"}), h(time.Hour), []byte("image"))
+	b.publish(t, subject.Images(subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: "soon"}), h(time.Second), []byte("image"))
+	await(t, "the outcome of the other", func() bool { return b.lookup(t, "soon").Status == v1.Failed })
+	if r := b.lookup(t, "late"); r.Status != v1.Queued {
+		t.Errorf("the job that has time is %+v, want queued", r)
+	}
+}
+
+// TestSweeper_LeavesTheFirstOutcome: a job that is done stays done, although
+// its message is still there.
+func TestSweeper_LeavesTheFirstOutcome(t *testing.T) {
+	b := newBench(t, 2, shortDeadlines(t)...)
+	past := nats.Header{v1.HeaderDeadline: {time.Now().Format(time.RFC3339Nano)}}
+	b.publish(t, subject.Results("text", "done"), nil, v1.Result{ID: "done", Pipeline: "text", Status: v1.Done})
+	b.publish(t, subject.Images(subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: "done"}), past, []byte("image"))
+	b.publish(t, subject.Images(subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: "behind"}), past, []byte("image"))
+	await(t, "the outcome of the one behind it", func() bool { return b.lookup(t, "behind").Status == v1.Failed })
+	if r := b.lookup(t, "done"); r.Status != v1.Done {
+		t.Errorf("the job that was done is %s", r.Status)
+	}
+}
+
+// TestSweeper_JoinsWhatNobodyJoined: all parts are there and acknowledged, as
+// after a count that missed the last one.
+func TestSweeper_JoinsWhatNobodyJoined(t *testing.T) {
+	b := newBench(t, 0)
+	const n = 3
+	for i := range n {
+		b.publish(t, subject.Parts(subject.Job{Pipeline: "text", ID: "job", Part: i}), nil, part(i, n))
+	}
+	b.publish(t, subject.Parts(subject.Job{Pipeline: "text", ID: "half"}), nil, part(0, 2))
+	c, err := b.js.Consumer(t.Context(), streams.Parts, streams.PartsConsumer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range n + 1 {
+		m, err := c.Next(jetstream.FetchMaxWait(20 * time.Second))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := m.DoubleAck(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	startReplica(t, b.url, "--sweep", "100ms")
+	var r v1.Result
+	await(t, "the join", func() bool { r = b.lookup(t, "job"); return r.Status == v1.Done })
+	if r.Text == nil || *r.Text != "line 0\nline 1\nline 2\n" {
+		t.Errorf("joined %+v", r)
+	}
+	if r := b.lookup(t, "half"); r.Status != v1.Running {
+		t.Errorf("the job of which a part is missing is %s, want running", r.Status)
+	}
+}
+
+// TestSweeper_FinishesReports: every image of a report has an outcome soon
+// after its deadline: one that was never fetched, and one whose result is not
+// yet counted.
+func TestSweeper_FinishesReports(t *testing.T) {
+	b := newBench(t, 0)
+	now := time.Now().UTC()
+	m := v1.Manifest{
+		ID: "r1", Pipeline: "text", Accepted: now.Add(-time.Hour), Deadline: now.Add(-time.Minute),
+		Images: []v1.ReportSource{{}, {}}, Callback: "https://client.example/done",
+	}
+	b.publish(t, subject.Report("r1"), nil, m)
+	b.publish(t, subject.Results("text", "r1-1"), nil, v1.Result{ID: "r1-1", Pipeline: "text", Status: v1.Done})
+	startReplica(t, b.url, "--sweep", "100ms")
+	b.queued(t, streams.Callbacks, 1)
+	s, err := b.js.Stream(t.Context(), streams.Reports)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var end *jetstream.RawStreamMsg
+	await(t, "the end of the report", func() bool {
+		end, err = s.GetLastMsgForSubject(context.Background(), subject.ReportFinished("r1"))
+		return err == nil
+	})
+	var r v1.Report
+	if err := json.Unmarshal(end.Data, &r); err != nil {
+		t.Fatal(err)
+	}
+	if want := (v1.Counts{Total: 2, Done: 1, Failed: 1}); r.Counts != want {
+		t.Errorf("counts %+v, want %+v", r.Counts, want)
+	}
+}
+
+// TestOutcome_IsWrittenOnce: a later outcome changes nothing, also when the
+// stream no longer knows the message id of the first.
+func TestOutcome_IsWrittenOnce(t *testing.T) {
+	b := newBench(t, 1)
+	s, err := b.js.Stream(t.Context(), streams.Results)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := s.CachedInfo().Config
+	cfg.Duplicates = 100 * time.Millisecond
+	if _, err := b.js.UpdateStream(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 2 {
+		b.publish(t, subject.Parts(subject.Job{Pipeline: "text", ID: "job", Part: i}), nil, part(i, 2))
+	}
+	await(t, "the first outcome", func() bool { return b.lookup(t, "job").Status == v1.Done })
+	time.Sleep(300 * time.Millisecond) // the id is forgotten
+	for i := range 2 {                 // a worker that was paused stores its parts again
+		bad := part(i, 2)
+		bad.Problem = v1.NewProblem(v1.DeadlineExceeded, "it woke up late")
+		b.publish(t, subject.Parts(subject.Job{Pipeline: "text", ID: "job", Part: i}), nil, bad)
+	}
+	await(t, "the late parts to be joined", func() bool { return b.left(t, streams.Parts) == 0 })
+	if r := b.lookup(t, "job"); r.Status != v1.Done {
+		t.Errorf("the job was done and is %s now", r.Status)
+	}
+	if n := b.left(t, streams.Results); n != 1 {
+		t.Errorf("%d results, want 1", n)
+	}
+}
+
+// TestJoin_KilledWithPartsInHand is the loss that a purge by subject under a
+// wider consumer makes: parts that were delivered to a process that died are
+// delivered again, although another job was joined meanwhile.
+func TestJoin_KilledWithPartsInHand(t *testing.T) {
+	b := newBench(t, 0)
+	c, err := b.js.Consumer(t.Context(), streams.Parts, streams.PartsConsumer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts := func(id string) {
+		for i := range 3 {
+			b.publish(t, subject.Parts(subject.Job{Pipeline: "text", ID: id, Part: i}), nil, part(i, 3))
+		}
+	}
+	parts("inhand")
+	batch, err := c.Fetch(3, jetstream.FetchMaxWait(20*time.Second)) // by a process that dies
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range batch.Messages() {
+	}
+	// A sweep takes longer than the test: the consumer alone has to do it.
+	startReplica(t, b.url, "--sweep", "1h")
+	for i := range 5 {
+		id := fmt.Sprint("other", i)
+		parts(id)
+		await(t, "the result of "+id, func() bool { return b.lookup(t, id).Status == v1.Done })
+	}
+	await(t, "the result of the job in hand", func() bool { return b.lookup(t, "inhand").Status == v1.Done })
+}
