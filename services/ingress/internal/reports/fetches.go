@@ -18,6 +18,7 @@ import (
 
 	"github.com/sightmesh/sightmesh/contracts/picture"
 	"github.com/sightmesh/sightmesh/contracts/pipeline"
+	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
@@ -113,15 +114,14 @@ func (f *Fetches) Do(ctx context.Context, m jetstream.Msg) {
 		err = f.store(ctx, req, slot)
 	}
 	var p *v1.Problem
-	var failed *fetch.Failure
-	if errors.As(err, &failed) && failed.Transient {
-		n, err := f.attempt(ctx, job.ID, meta.NumDelivered)
-		if err != nil {
-			f.again(ctx, m, jobs.RetryAfter*time.Second, err)
+	if after, ok := retry.Delay(err); ok {
+		n, countErr := f.attempt(ctx, job.ID, meta.NumDelivered)
+		if countErr != nil {
+			f.again(ctx, m, jobs.RetryAfter*time.Second, countErr)
 			return
 		}
 		if n < maxAttempts {
-			f.again(ctx, m, pause(n, failed.RetryAfter), failed)
+			f.again(ctx, m, pause(n, after), err)
 			return
 		}
 	}
