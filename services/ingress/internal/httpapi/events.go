@@ -84,7 +84,7 @@ func (a *API) reportEvents(w http.ResponseWriter, r *http.Request) error {
 		if report.Status == v1.Done {
 			now.ended, now.outcome = v1.EventDone, report
 		}
-		return now, a.unread(ctx, err)
+		return now, readError(err)
 	})
 }
 

@@ -156,15 +156,15 @@ func (a *API) submit(ctx context.Context, o order, id string, pic []byte) (*jobs
 	req := jobs.Request{
 		ID: id, Pipeline: o.pipeline, Priority: o.priority, Picture: pic, Metadata: o.metadata, Callback: o.callback,
 	}
-	if retryAfter, problem := a.Admission.Admit(ctx, o.pipeline, o.priority); problem != nil {
-		return nil, later(problem, retryAfter)
+	if err := a.Admission.Admit(ctx, o.pipeline, o.priority); err != nil {
+		return nil, err
 	}
 	job, err := a.Jobs.Submit(ctx, req)
 	if err != nil {
 		if ctx.Err() != nil { // it may have been stored all the same
 			a.abandon(ctx, o, req.ID)
 		}
-		return nil, a.notStored(ctx, err)
+		return nil, jobs.StoreError(ctx, err)
 	}
 	trace.SpanFromContext(ctx).SetAttributes(telemetry.AttrJob.String(job.ID), telemetry.AttrPipeline.String(o.pipeline.Name))
 	return job, nil
@@ -177,20 +177,7 @@ func (a *API) claim(ctx context.Context, o order, what []byte, id string) (strin
 	h.Write([]byte(o.pipeline.Name + "\n" + string(o.priority) + "\n"))
 	h.Write(what)
 	id, err := a.Jobs.Claim(ctx, jobs.Key{Name: o.key, Fingerprint: [sha256.Size]byte(h.Sum(nil))}, id)
-	var p *v1.Problem
-	if err == nil || errors.As(err, &p) {
-		return id, err
-	}
-	return "", a.notStored(ctx, err)
-}
-
-// notStored says that something could not be stored.
-func (a *API) notStored(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return err // the client is gone
-	}
-	a.Logger.ErrorContext(ctx, "cannot store what was sent", "error", err)
-	return later(jobs.Problem(err), jobs.RetryAfter)
+	return id, jobs.StoreError(ctx, err)
 }
 
 // abandon drops the job of a client that hung up before it learned the job's

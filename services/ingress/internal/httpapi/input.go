@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/sightmesh/sightmesh/contracts/picture"
+	"github.com/sightmesh/sightmesh/contracts/retry"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
@@ -142,7 +143,7 @@ func (a *API) openBody(w http.ResponseWriter, r *http.Request, limit int64) (io.
 // once does no harm.
 func (a *API) hold(n int64) (release func(), err error) {
 	if !a.bodies.TryAcquire(n) {
-		return nil, later(v1.NewProblem(v1.Overloaded, "too many bodies are being received"), 1)
+		return nil, retry.After(v1.NewProblem(v1.Overloaded, "too many bodies are being received"), time.Second)
 	}
 	return sync.OnceFunc(func() { a.bodies.Release(n) }), nil
 }

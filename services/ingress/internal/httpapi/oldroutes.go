@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strconv"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -56,6 +55,7 @@ func (a *API) postTyocr(w http.ResponseWriter, r *http.Request) error {
 	case errors.Is(err, context.DeadlineExceeded):
 		return writeJSON(w, http.StatusOK, tyocr{-1, "time out"})
 	case errors.As(err, &p):
+		a.logReason(r.Context(), err)
 		a.Metrics.problems.WithLabelValues(string(p.Code)).Inc()
 		return writeJSON(w, http.StatusOK, tyocr{-1, p.Detail})
 	}
@@ -124,10 +124,11 @@ func (a *API) postFullReport(w http.ResponseWriter, r *http.Request) error {
 	if !errors.As(err, &p) {
 		return err
 	}
+	a.logReason(r.Context(), err)
 	a.Metrics.problems.WithLabelValues(string(p.Code)).Inc()
 	reply := oldReply{p.Status, p.Detail}
 	if p.Status == http.StatusTooManyRequests {
-		w.Header().Set("Retry-After", strconv.Itoa(retryAfter(err)))
+		w.Header().Set("Retry-After", retryAfter(err))
 		reply.Message = "System busy, try later."
 	}
 	return writeJSON(w, p.Status, reply)

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,28 +12,15 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/sightmesh/sightmesh/contracts/retry"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/jobs"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
-// retryLater is a problem that passes.
-type retryLater struct {
-	*v1.Problem
-	seconds int
-}
-
-func (r retryLater) Unwrap() error { return r.Problem }
-
-func later(p *v1.Problem, seconds int) error { return retryLater{p, seconds} }
-
-// retryAfter is when to try again after a problem that passes, in seconds.
-func retryAfter(err error) int {
-	var r retryLater
-	if errors.As(err, &r) {
-		return r.seconds
-	}
-	return jobs.RetryAfter
+// retryAfter is the Retry-After header of a problem that passes.
+func retryAfter(err error) string {
+	return cmp.Or(jobs.RetryAfter(err), jobs.RetryAfter(retry.After(err, jobs.RetryDelay)))
 }
 
 // problem answers a request that failed, in the form of RFC 9457.
@@ -51,6 +39,7 @@ func (a *API) problem(ctx context.Context, w *recorder, err error) {
 		a.Logger.ErrorContext(ctx, "request failed", "error", err)
 		p = v1.NewProblem(v1.Internal, "the log has the reason under this trace id")
 	}
+	a.logReason(ctx, err)
 	out := *p
 	span := trace.SpanFromContext(ctx)
 	out.TraceID = span.SpanContext().TraceID().String()
@@ -60,7 +49,7 @@ func (a *API) problem(ctx context.Context, w *recorder, err error) {
 	}
 	a.Metrics.problems.WithLabelValues(string(out.Code)).Inc()
 	if out.Status == http.StatusTooManyRequests || out.Status == http.StatusServiceUnavailable {
-		w.Header().Set("Retry-After", strconv.Itoa(retryAfter(err)))
+		w.Header().Set("Retry-After", retryAfter(err))
 	}
 	body, err := json.Marshal(out)
 	if err != nil {
@@ -72,6 +61,14 @@ func (a *API) problem(ctx context.Context, w *recorder, err error) {
 	w.WriteHeader(out.Status)
 	if _, err := w.Write(append(body, '\n')); err != nil {
 		a.Logger.DebugContext(ctx, "cannot send a problem", "error", err)
+	}
+}
+
+// logReason logs what the client is not told of an error of the mesh.
+func (a *API) logReason(ctx context.Context, err error) {
+	var s *jobs.ServerError
+	if errors.As(err, &s) {
+		a.Logger.ErrorContext(ctx, "the mesh cannot serve a request", "error", s.Err)
 	}
 }
 

@@ -8,7 +8,9 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/sightmesh/sightmesh/contracts/retry"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
@@ -25,7 +27,10 @@ func TestEveryErrorIsAProblem(t *testing.T) {
 		"problem": {func(http.ResponseWriter, *http.Request) error {
 			return fmt.Errorf("x: %w", v1.NewProblem(v1.Damaged, "bad"))
 		}, 422, v1.Damaged, ""},
-		"later": {func(http.ResponseWriter, *http.Request) error { return later(v1.NewProblem(v1.NoWorker, "none"), 5) }, 503, v1.NoWorker, "5"},
+		"passes": {func(http.ResponseWriter, *http.Request) error {
+			return retry.After(v1.NewProblem(v1.NoWorker, "none"), 6500*time.Millisecond)
+		}, 503, v1.NoWorker, "7"},
+		"passes, unknown when": {func(http.ResponseWriter, *http.Request) error { return v1.NewProblem(v1.Unavailable, "") }, 503, v1.Unavailable, "5"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

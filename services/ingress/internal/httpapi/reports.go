@@ -13,6 +13,7 @@ import (
 
 	"github.com/sightmesh/sightmesh/contracts/picture"
 	"github.com/sightmesh/sightmesh/contracts/pipeline"
+	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/jobs"
@@ -133,7 +134,7 @@ func (a *API) storeReport(ctx context.Context, o order, in reportInput) (v1.Repo
 		}
 		if id != m.ID {
 			report, err := a.Reports.Summary(ctx, id)
-			err = a.unread(ctx, err)
+			err = readError(err)
 			var p *v1.Problem
 			if !errors.As(err, &p) || p.Code != v1.UnknownReport {
 				return report, err
@@ -150,7 +151,7 @@ func (a *API) storeReport(ctx context.Context, o order, in reportInput) (v1.Repo
 		return none, err
 	}
 	if err := a.Reports.Store(ctx, m); err != nil {
-		return none, a.notStored(ctx, err)
+		return none, jobs.StoreError(ctx, err)
 	}
 	return v1.Report{
 		ID: m.ID, Pipeline: m.Pipeline, Status: v1.Running, Accepted: m.Accepted, Metadata: m.Metadata, Counts: v1.Counts{Total: n},
@@ -170,20 +171,24 @@ func (in reportInput) fingerprint() []byte {
 	return h.Sum(nil)
 }
 
+// backlogDelay is how long a client should wait until images were fetched.
+const backlogDelay = 30 * time.Second
+
 // room refuses a report of a pipeline that nobody serves, or while too many
 // images wait to be fetched. That the work ahead is long is no reason: the
 // images are fetched when it is done.
 func (a *API) room(ctx context.Context, pl pipeline.Pipeline, n int) error {
-	if retryAfter, problem := a.Admission.Admit(ctx, pl, subject.Bulk); problem != nil && problem.Code == v1.NoWorker {
-		return later(problem, retryAfter)
+	var p *v1.Problem
+	if err := a.Admission.Admit(ctx, pl, subject.Bulk); errors.As(err, &p) && p.Code == v1.NoWorker {
+		return err
 	}
 	backlog, err := a.Reports.Backlog(ctx)
 	if err != nil {
-		return a.notStored(ctx, err)
+		return jobs.StoreError(ctx, err)
 	}
 	if backlog+n > a.MaxBacklog {
 		p := v1.NewProblem(v1.Overloaded, "%d images of reports wait to be fetched, with this report they would be more than %d", backlog, a.MaxBacklog)
-		return later(p.WithLimit(int64(a.MaxBacklog)), 30)
+		return retry.After(p.WithLimit(int64(a.MaxBacklog)), backlogDelay)
 	}
 	return nil
 }
@@ -191,8 +196,8 @@ func (a *API) room(ctx context.Context, pl pipeline.Pipeline, n int) error {
 // storeUploads makes a job of each picture, before the report is stored: then
 // all of it is there, or the client is told that nothing was accepted.
 func (a *API) storeUploads(ctx context.Context, p pipeline.Pipeline, m v1.Manifest, uploads []upload) error {
-	if retryAfter, problem := a.Admission.Admit(ctx, p, subject.Bulk); problem != nil {
-		return later(problem, retryAfter)
+	if err := a.Admission.Admit(ctx, p, subject.Bulk); err != nil {
+		return err
 	}
 	for i, u := range uploads {
 		item := v1.ReportItem{Report: m.ID, N: i, Total: len(uploads)}
@@ -208,20 +213,20 @@ func (a *API) storeUploads(ctx context.Context, p pipeline.Pipeline, m v1.Manife
 			err = a.Jobs.Store(ctx, req)
 		}
 		if err != nil {
-			return a.notStored(ctx, err)
+			return jobs.StoreError(ctx, err)
 		}
 	}
 	return nil
 }
 
-// unread says that a report could not be read now.
-func (a *API) unread(ctx context.Context, err error) error {
+// readError says that a report could not be read now.
+func readError(err error) error {
 	var p *v1.Problem
 	if err == nil || errors.As(err, &p) || errors.Is(err, context.Canceled) {
 		return err
 	}
-	a.Logger.WarnContext(ctx, "cannot read a report", "error", err)
-	return later(v1.NewProblem(v1.Unavailable, "the report cannot be read now"), jobs.RetryAfter)
+	p = v1.NewProblem(v1.Unavailable, "the report cannot be read now")
+	return retry.After(&jobs.ServerError{Problem: p, Err: err}, jobs.RetryDelay)
 }
 
 // getReport answers with a report and the outcome of each of its images. They
@@ -250,7 +255,7 @@ func (a *API) getReport(w http.ResponseWriter, r *http.Request) error {
 		return out.Encode(image)
 	})
 	if err != nil {
-		return a.unread(r.Context(), err)
+		return readError(err)
 	}
 	_, err = w.Write([]byte("]}\n"))
 	return err

@@ -13,9 +13,11 @@ import (
 
 	"github.com/sightmesh/sightmesh/contracts/picture"
 	"github.com/sightmesh/sightmesh/contracts/pipeline"
+	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/frames"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/jobs"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
@@ -53,11 +55,11 @@ func (a *API) getStream(w http.ResponseWriter, r *http.Request) error {
 		w.Header().Set("Upgrade", "websocket")
 		return v1.NewProblem(v1.InvalidHeader, "this address speaks WebSocket: see docs/stream.md").WithField("Upgrade")
 	}
-	if seconds, problem := a.Admission.Admit(r.Context(), p, subject.Interactive); problem != nil {
-		return later(problem, seconds)
+	if err := a.Admission.Admit(r.Context(), p, subject.Interactive); err != nil {
+		return err
 	}
 	if !a.slots.TryAcquire(1) {
-		return later(v1.NewProblem(v1.Overloaded, "%d sessions are open", a.MaxStreams).WithLimit(int64(a.MaxStreams)), 5)
+		return retry.After(v1.NewProblem(v1.Overloaded, "%d sessions are open", a.MaxStreams).WithLimit(int64(a.MaxStreams)), jobs.RetryDelay)
 	}
 	defer a.slots.Release(1)
 	a.streams.Add(1)
@@ -134,6 +136,7 @@ func (a *API) readFrame(ctx context.Context, session trace.Link, p pipeline.Pipe
 	case err == nil, ctx.Err() != nil: // the session is over
 		return r
 	case errors.As(err, &problem):
+		a.logReason(ctx, err)
 	case errors.Is(err, context.DeadlineExceeded):
 		problem = v1.NewProblem(v1.DeadlineExceeded, "no answer came within the time of a job")
 	default:
@@ -157,8 +160,8 @@ func (a *API) tryFrame(session context.Context, p pipeline.Pipeline, pic []byte,
 	o := order{pipeline: p, priority: subject.Interactive}
 	for {
 		job, err := a.submit(ctx, o, "", pic)
-		var put retryLater
-		if errors.As(err, &put) && pause(ctx, time.Duration(put.seconds)*time.Second) {
+		if after, ok := retry.Delay(err); ok && retry.Sleep(ctx, after) == nil {
+			a.logReason(ctx, err)
 			continue
 		}
 		if err != nil {
@@ -171,17 +174,5 @@ func (a *API) tryFrame(session context.Context, p pipeline.Pipeline, pic []byte,
 			a.abandon(session, o, job.ID) // the client is gone
 		}
 		return r, err
-	}
-}
-
-// pause waits for d; false means that ctx ended first.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }

@@ -11,7 +11,6 @@ package jobs
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -125,7 +124,7 @@ func (j *Jobs) Attach(ctx context.Context, id string, p pipeline.Pipeline) (*Job
 }
 
 // Submit stores a picture and returns its job, whose answer can be waited for.
-// [Problem] says what a client is told of an error. The caller must call
+// [StoreError] says what a client is told of an error. The caller must call
 // Forget.
 func (j *Jobs) Submit(ctx context.Context, r Request) (*Job, error) {
 	if r.ID == "" {
@@ -197,17 +196,6 @@ func (r Request) Travel() (nats.Header, error) {
 		h.Set(v1.HeaderReport, r.Report.String())
 	}
 	return h, nil
-}
-
-// RetryAfter is how many seconds a client should wait after a [Problem].
-const RetryAfter = 5
-
-// Problem says what a client is told when something could not be stored.
-func Problem(err error) *v1.Problem {
-	if errors.Is(err, bus.ErrFull) {
-		return v1.NewProblem(v1.Overloaded, "the queue is full")
-	}
-	return v1.NewProblem(v1.Unavailable, "what you sent could not be stored")
 }
 
 // Forget says that nobody waits for the job any more.

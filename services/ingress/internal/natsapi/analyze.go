@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strconv"
 	"sync"
 	"time"
 
@@ -20,6 +19,7 @@ import (
 
 	"github.com/sightmesh/sightmesh/contracts/picture"
 	"github.com/sightmesh/sightmesh/contracts/pipeline"
+	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/admission"
@@ -77,18 +77,21 @@ func (a *Analyze) Stop() {
 	_ = a.requests.Wait() // its functions return no errors
 }
 
+// busyDelay is how long a client should wait that another instance may serve.
+const busyDelay = time.Second
+
 // handle must not block: the framework calls it for one request at a time.
 func (a *Analyze) handle(r micro.Request) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	switch {
 	case a.stopping:
-		a.refuse(context.Background(), r, v1.NewProblem(v1.Unavailable, "this instance is stopping"), 1)
+		a.reject(context.Background(), r, retry.After(v1.NewProblem(v1.Unavailable, "this instance is stopping"), busyDelay))
 	case !a.requests.TryGo(func() error {
 		a.serve(r)
 		return nil
 	}):
-		a.refuse(context.Background(), r, v1.NewProblem(v1.Overloaded, "%d requests wait already", a.Concurrency), 1)
+		a.reject(context.Background(), r, retry.After(v1.NewProblem(v1.Overloaded, "%d requests wait already", a.Concurrency), busyDelay))
 	}
 }
 
@@ -96,17 +99,9 @@ func (a *Analyze) serve(r micro.Request) {
 	ctx := telemetry.Extract(context.Background(), nats.Header(r.Headers()))
 	ctx, span := a.tracer.Start(ctx, "analyze", trace.WithSpanKind(trace.SpanKindServer))
 	defer span.End()
-	result, retryAfter, err := a.answer(ctx, r)
-	var p *v1.Problem
-	if err != nil && !errors.As(err, &p) {
-		a.Logger.ErrorContext(ctx, "request failed", "subject", r.Subject(), "error", err)
-		p = v1.NewProblem(v1.Internal, "the log has the reason under this trace id")
-	}
-	if p != nil {
-		out := *p
-		out.TraceID = span.SpanContext().TraceID().String()
-		span.SetStatus(codes.Error, out.Error())
-		a.refuse(ctx, r, &out, retryAfter)
+	result, err := a.analyze(ctx, r)
+	if err != nil {
+		a.reject(ctx, r, err)
 		return
 	}
 	h := nats.Header{}
@@ -120,45 +115,62 @@ func (a *Analyze) serve(r micro.Request) {
 	}
 }
 
-func (a *Analyze) answer(ctx context.Context, r micro.Request) (v1.Result, int, error) {
+// analyze returns the result of the image in a request, or the state of its job
+// when that takes longer than Wait.
+func (a *Analyze) analyze(ctx context.Context, r micro.Request) (v1.Result, error) {
 	name, err := subject.ParseAnalyze(r.Subject())
 	if err != nil {
-		return v1.Result{}, 0, err
+		return v1.Result{}, err
 	}
 	p, ok := a.byName[name]
 	if !ok {
-		return v1.Result{}, 0, v1.NewProblem(v1.UnknownPipeline, "no pipeline %.40q", name).WithField("pipeline")
+		return v1.Result{}, v1.NewProblem(v1.UnknownPipeline, "no pipeline %.40q", name).WithField("pipeline")
 	}
 	if _, err := picture.Inspect(r.Data(), a.Limits); err != nil {
-		return v1.Result{}, 0, err
+		return v1.Result{}, err
 	}
-	if retryAfter, problem := a.Admission.Admit(ctx, p, subject.Interactive); problem != nil {
-		return v1.Result{}, retryAfter, problem
+	if err := a.Admission.Admit(ctx, p, subject.Interactive); err != nil {
+		return v1.Result{}, err
 	}
 	job, err := a.Jobs.Submit(ctx, jobs.Request{Pipeline: p, Priority: subject.Interactive, Picture: r.Data()})
 	if err != nil {
-		a.Logger.ErrorContext(ctx, "cannot store a picture", "error", err)
-		return v1.Result{}, jobs.RetryAfter, jobs.Problem(err)
+		return v1.Result{}, jobs.StoreError(ctx, err)
 	}
 	defer job.Forget()
 	ctx, cancel := context.WithTimeout(ctx, a.Wait)
 	defer cancel()
 	result, err := job.Wait(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {
-		return result, 0, nil // its state: the job goes on
+		return result, nil // its state: the job continues
 	}
 	if err == nil && result.Status == v1.Failed && result.Problem != nil {
-		return result, 0, result.Problem
+		return result, result.Problem
 	}
-	return result, 0, err
+	return result, err
 }
 
-func (a *Analyze) refuse(ctx context.Context, r micro.Request, p *v1.Problem, retryAfter int) {
-	h := micro.Headers{}
-	if retryAfter > 0 {
-		h["Retry-After"] = []string{strconv.Itoa(retryAfter)}
+// reject replies with the problem of err, or with [v1.Internal] when err is
+// none, which the log explains.
+func (a *Analyze) reject(ctx context.Context, r micro.Request, err error) {
+	var p *v1.Problem
+	var s *jobs.ServerError
+	switch {
+	case !errors.As(err, &p):
+		a.Logger.ErrorContext(ctx, "request failed", "subject", r.Subject(), "error", err)
+		p = v1.NewProblem(v1.Internal, "the log has the reason under this trace id")
+	case errors.As(err, &s):
+		a.Logger.ErrorContext(ctx, "the mesh cannot serve a request", "subject", r.Subject(), "error", s.Err)
 	}
-	if err := bus.RespondProblem(r, p, micro.WithHeaders(h)); err != nil {
+	out := *p
+	if span := trace.SpanFromContext(ctx); span.SpanContext().HasTraceID() { // a request that was not begun has none
+		out.TraceID = span.SpanContext().TraceID().String()
+		span.SetStatus(codes.Error, out.Error())
+	}
+	h := micro.Headers{}
+	if after := jobs.RetryAfter(err); after != "" {
+		h["Retry-After"] = []string{after}
+	}
+	if err := bus.RespondProblem(r, &out, micro.WithHeaders(h)); err != nil {
 		a.Logger.WarnContext(ctx, "cannot reply", "error", err)
 	}
 }

@@ -95,7 +95,7 @@ func (f *Fetches) Do(ctx context.Context, m jetstream.Msg) {
 	case err == nil:
 		defer slot.Leave()
 	case errors.Is(err, fetch.ErrBusy):
-		f.putOff(ctx, m, min(time.Duration(meta.NumDelivered)*time.Second, jobs.RetryAfter*time.Second))
+		f.putOff(ctx, m, min(time.Duration(meta.NumDelivered)*time.Second, jobs.RetryDelay))
 		return
 	case errors.Is(err, errNotServed):
 		f.putOff(ctx, m, unserved)
@@ -117,7 +117,7 @@ func (f *Fetches) Do(ctx context.Context, m jetstream.Msg) {
 	if after, ok := retry.Delay(err); ok {
 		n, countErr := f.attempt(ctx, job.ID, meta.NumDelivered)
 		if countErr != nil {
-			f.again(ctx, m, jobs.RetryAfter*time.Second, countErr)
+			f.again(ctx, m, jobs.RetryDelay, countErr)
 			return
 		}
 		if n < maxAttempts {
@@ -141,7 +141,7 @@ func (f *Fetches) Do(ctx context.Context, m jetstream.Msg) {
 			return
 		}
 	}
-	f.again(ctx, m, jobs.RetryAfter*time.Second, err)
+	f.again(ctx, m, jobs.RetryDelay, err)
 }
 
 // errNotServed says that the pipeline of an image has no worker now.
@@ -217,14 +217,16 @@ func (f *Fetches) admit(ctx context.Context, p pipeline.Pipeline, deadline time.
 		if !time.Now().Before(deadline) {
 			return v1.NewProblem(v1.DeadlineExceeded, "the deadline %s passed before the picture was fetched", deadline.UTC().Format(time.RFC3339))
 		}
-		retryAfter, problem := f.Admission.Admit(ctx, p, subject.Bulk)
-		if problem == nil {
+		err := f.Admission.Admit(ctx, p, subject.Bulk)
+		if err == nil {
 			return nil
 		}
-		if problem.Code == v1.NoWorker {
+		var problem *v1.Problem
+		if errors.As(err, &problem) && problem.Code == v1.NoWorker {
 			return errNotServed // others are
 		}
-		t := time.NewTimer(min(time.Duration(retryAfter)*time.Second, jobs.RetryAfter*time.Second, time.Until(deadline)))
+		after, _ := retry.Delay(err)
+		t := time.NewTimer(min(after, jobs.RetryDelay, time.Until(deadline)))
 		select {
 		case <-t.C:
 		case <-ctx.Done():
