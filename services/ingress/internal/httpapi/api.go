@@ -27,14 +27,14 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/admission"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/fetch"
-	"github.com/sightmesh/sightmesh/services/ingress/internal/jobs"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/reports"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
 // Config of the API. All fields are needed.
 type Config struct {
-	Jobs      *jobs.Jobs
+	Intake    *intake.Intake
 	Reports   *reports.Reports
 	Fetcher   *fetch.Fetcher
 	Admission *admission.Admission

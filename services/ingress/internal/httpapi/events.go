@@ -65,7 +65,7 @@ func (s stream) write(text string) error {
 func (a *API) imageEvents(w http.ResponseWriter, r *http.Request) error {
 	id := mux.Vars(r)["id"]
 	return a.events(w, r, id, func(ctx context.Context) (standing, error) {
-		result, err := a.Jobs.Lookup(ctx, id)
+		result, err := a.Intake.Lookup(ctx, id)
 		now := standing{accepted: v1.Event{ID: id, Event: v1.EventAccepted, At: time.Now().UTC(), Status: result.Status}}
 		if result.Final() {
 			now.ended, now.outcome = v1.EventName(result.Status), result
@@ -101,7 +101,7 @@ func (a *API) events(w http.ResponseWriter, r *http.Request, id string, state fu
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	defer context.AfterFunc(a.Stopping, cancel)() // the client comes back to another instance
-	watch, err := a.Jobs.Watch(id)
+	watch, err := a.Intake.Watch(id)
 	if err != nil {
 		return err
 	}

@@ -12,7 +12,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
-	"github.com/sightmesh/sightmesh/services/ingress/internal/jobs"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
@@ -85,7 +85,7 @@ func (a *API) pictureOf(ctx context.Context, in input) ([]byte, error) {
 // request's key stands for. That of an address is found before it is fetched:
 // what is there now may be another picture, or none any more. The picture that
 // is returned is nil then.
-func (a *API) jobOf(ctx context.Context, o order, in input) (*jobs.Job, []byte, error) {
+func (a *API) jobOf(ctx context.Context, o order, in input) (*intake.Job, []byte, error) {
 	id := ""
 	if o.key != "" && in.url != "" {
 		what := sha256.Sum256([]byte(in.url))
@@ -105,13 +105,13 @@ func (a *API) jobOf(ctx context.Context, o order, in input) (*jobs.Job, []byte, 
 
 // find finds the job that the key of a request stands for, or gives the id
 // that it is to have.
-func (a *API) find(ctx context.Context, o order, what []byte) (id string, job *jobs.Job, err error) {
-	fresh := jobs.NewID()
+func (a *API) find(ctx context.Context, o order, what []byte) (id string, job *intake.Job, err error) {
+	fresh := intake.NewID()
 	id, err = a.claim(ctx, o, what, fresh)
 	if err != nil || id == fresh {
 		return id, nil, err
 	}
-	job, err = a.Jobs.Attach(ctx, id, o.pipeline)
+	job, err = a.Intake.Attach(ctx, id, o.pipeline)
 	var p *v1.Problem
 	if errors.As(err, &p) && p.Code == v1.UnknownJob {
 		// Whoever was first has not stored the picture, or not yet.
@@ -140,11 +140,11 @@ func (a *API) pictureToDraw(ctx context.Context, in input, pic []byte, result v1
 
 // submit makes a job of a picture, or finds the one that the request's key
 // stands for, unless its id is known already.
-func (a *API) submit(ctx context.Context, o order, id string, pic []byte) (*jobs.Job, error) {
+func (a *API) submit(ctx context.Context, o order, id string, pic []byte) (*intake.Job, error) {
 	switch {
 	case id != "":
 	case o.key == "":
-		id = jobs.NewID()
+		id = intake.NewID()
 	default:
 		what := sha256.Sum256(pic)
 		found, job, err := a.find(ctx, o, what[:])
@@ -153,18 +153,18 @@ func (a *API) submit(ctx context.Context, o order, id string, pic []byte) (*jobs
 		}
 		id = found
 	}
-	req := jobs.Request{
+	req := intake.Request{
 		ID: id, Pipeline: o.pipeline, Priority: o.priority, Picture: pic, Metadata: o.metadata, Callback: o.callback,
 	}
 	if err := a.Admission.Admit(ctx, o.pipeline, o.priority); err != nil {
 		return nil, err
 	}
-	job, err := a.Jobs.Submit(ctx, req)
+	job, err := a.Intake.Submit(ctx, req)
 	if err != nil {
 		if ctx.Err() != nil { // it may have been stored all the same
 			a.abandon(ctx, o, req.ID)
 		}
-		return nil, jobs.StoreError(ctx, err)
+		return nil, intake.StoreError(ctx, err)
 	}
 	trace.SpanFromContext(ctx).SetAttributes(telemetry.AttrJob.String(job.ID), telemetry.AttrPipeline.String(o.pipeline.Name))
 	return job, nil
@@ -176,8 +176,8 @@ func (a *API) claim(ctx context.Context, o order, what []byte, id string) (strin
 	h := sha256.New()
 	h.Write([]byte(o.pipeline.Name + "\n" + string(o.priority) + "\n"))
 	h.Write(what)
-	id, err := a.Jobs.Claim(ctx, jobs.Key{Name: o.key, Fingerprint: [sha256.Size]byte(h.Sum(nil))}, id)
-	return id, jobs.StoreError(ctx, err)
+	id, err := a.Intake.Claim(ctx, intake.Key{Name: o.key, Fingerprint: [sha256.Size]byte(h.Sum(nil))}, id)
+	return id, intake.StoreError(ctx, err)
 }
 
 // abandon drops the job of a client that hung up before it learned the job's
@@ -190,7 +190,7 @@ func (a *API) abandon(ctx context.Context, o order, job string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout)
 	defer cancel()
 	var p *v1.Problem
-	if _, err := a.Jobs.Cancel(ctx, job); err != nil && !errors.As(err, &p) { // such as that it is done
+	if _, err := a.Intake.Cancel(ctx, job); err != nil && !errors.As(err, &p) { // such as that it is done
 		a.Logger.WarnContext(ctx, "cannot cancel the job of a client that is gone", "error", err)
 	}
 }
@@ -222,7 +222,7 @@ func (a *API) getImage(w http.ResponseWriter, r *http.Request) error {
 	ctx, cancel := context.WithTimeout(r.Context(), wait)
 	defer cancel()
 	defer context.AfterFunc(a.Stopping, cancel)() // the state, and the client asks another instance
-	result, err := a.Jobs.Await(ctx, mux.Vars(r)["id"])
+	result, err := a.Intake.Await(ctx, mux.Vars(r)["id"])
 	if err != nil && (ctx.Err() == nil || !errors.Is(err, ctx.Err())) {
 		return err
 	}
@@ -241,7 +241,7 @@ func (a *API) getImage(w http.ResponseWriter, r *http.Request) error {
 func (a *API) deleteImage(w http.ResponseWriter, r *http.Request) error {
 	ctx, cancel := context.WithTimeout(r.Context(), askTimeout)
 	defer cancel()
-	c, err := a.Jobs.Cancel(ctx, mux.Vars(r)["id"])
+	c, err := a.Intake.Cancel(ctx, mux.Vars(r)["id"])
 	if err != nil {
 		return err
 	}

@@ -19,7 +19,7 @@ import (
 
 	"github.com/sightmesh/sightmesh/contracts/picture"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
-	"github.com/sightmesh/sightmesh/services/ingress/internal/jobs"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -191,7 +191,7 @@ func TestBodiesAreBoundedTogether(t *testing.T) {
 	}
 	for _, length := range []int64{100, -1} {
 		_, w, err := post(length)
-		if code, _ := problemOf(err); code != v1.Overloaded || jobs.RetryAfter(err) != "1" || w.Header().Get("Connection") != "close" {
+		if code, _ := problemOf(err); code != v1.Overloaded || intake.RetryAfter(err) != "1" || w.Header().Get("Connection") != "close" {
 			t.Errorf("one more of length %d: %v, header %v, want it put off and the connection closed", length, err, w.Header())
 		}
 	}

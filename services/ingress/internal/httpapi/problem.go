@@ -14,13 +14,13 @@ import (
 
 	"github.com/sightmesh/sightmesh/contracts/retry"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
-	"github.com/sightmesh/sightmesh/services/ingress/internal/jobs"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
 // retryAfter is the Retry-After header of a problem that passes.
 func retryAfter(err error) string {
-	return cmp.Or(jobs.RetryAfter(err), jobs.RetryAfter(retry.After(err, jobs.RetryDelay)))
+	return cmp.Or(intake.RetryAfter(err), intake.RetryAfter(retry.After(err, intake.RetryDelay)))
 }
 
 // problem answers a request that failed, in the form of RFC 9457.
@@ -66,7 +66,7 @@ func (a *API) problem(ctx context.Context, w *recorder, err error) {
 
 // logReason logs what the client is not told of an error of the mesh.
 func (a *API) logReason(ctx context.Context, err error) {
-	var s *jobs.ServerError
+	var s *intake.ServerError
 	if errors.As(err, &s) {
 		a.Logger.ErrorContext(ctx, "the mesh cannot serve a request", "error", s.Err)
 	}

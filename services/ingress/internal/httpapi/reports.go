@@ -16,7 +16,7 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
-	"github.com/sightmesh/sightmesh/services/ingress/internal/jobs"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
 )
 
 // reportInput is what a report brings: addresses of images, or pictures.
@@ -124,7 +124,7 @@ func (a *API) storeReport(ctx context.Context, o order, in reportInput) (v1.Repo
 	}
 	now := time.Now().UTC()
 	m := v1.Manifest{
-		ID: jobs.NewID(), Pipeline: o.pipeline.Name, Accepted: now, Deadline: now.Add(o.pipeline.JobDeadline(subject.Bulk)),
+		ID: intake.NewID(), Pipeline: o.pipeline.Name, Accepted: now, Deadline: now.Add(o.pipeline.JobDeadline(subject.Bulk)),
 		Callback: o.callback, Metadata: o.metadata, Images: in.sources,
 	}
 	if o.key != "" {
@@ -151,7 +151,7 @@ func (a *API) storeReport(ctx context.Context, o order, in reportInput) (v1.Repo
 		return none, err
 	}
 	if err := a.Reports.Store(ctx, m); err != nil {
-		return none, jobs.StoreError(ctx, err)
+		return none, intake.StoreError(ctx, err)
 	}
 	return v1.Report{
 		ID: m.ID, Pipeline: m.Pipeline, Status: v1.Running, Accepted: m.Accepted, Metadata: m.Metadata, Counts: v1.Counts{Total: n},
@@ -184,7 +184,7 @@ func (a *API) room(ctx context.Context, pl pipeline.Pipeline, n int) error {
 	}
 	backlog, err := a.Reports.Backlog(ctx)
 	if err != nil {
-		return jobs.StoreError(ctx, err)
+		return intake.StoreError(ctx, err)
 	}
 	if backlog+n > a.MaxBacklog {
 		p := v1.NewProblem(v1.Overloaded, "%d images of reports wait to be fetched, with this report they would be more than %d", backlog, a.MaxBacklog)
@@ -201,19 +201,19 @@ func (a *API) storeUploads(ctx context.Context, p pipeline.Pipeline, m v1.Manife
 	}
 	for i, u := range uploads {
 		item := v1.ReportItem{Report: m.ID, N: i, Total: len(uploads)}
-		req := jobs.Request{ID: item.Job(), Pipeline: p, Priority: subject.Bulk, Picture: u.picture, Report: &item, Deadline: m.Deadline}
+		req := intake.Request{ID: item.Job(), Pipeline: p, Priority: subject.Bulk, Picture: u.picture, Report: &item, Deadline: m.Deadline}
 		err := u.problem
 		if err == nil {
 			_, err = picture.Inspect(u.picture, a.Limits)
 		}
 		var bad *v1.Problem
 		if errors.As(err, &bad) {
-			err = a.Jobs.Fail(ctx, req, bad)
+			err = a.Intake.Fail(ctx, req, bad)
 		} else if err == nil {
-			err = a.Jobs.Store(ctx, req)
+			err = a.Intake.Store(ctx, req)
 		}
 		if err != nil {
-			return jobs.StoreError(ctx, err)
+			return intake.StoreError(ctx, err)
 		}
 	}
 	return nil
@@ -226,7 +226,7 @@ func readError(err error) error {
 		return err
 	}
 	p = v1.NewProblem(v1.Unavailable, "the report cannot be read now")
-	return retry.After(&jobs.ServerError{Problem: p, Err: err}, jobs.RetryDelay)
+	return retry.After(&intake.ServerError{Problem: p, Err: err}, intake.RetryDelay)
 }
 
 // getReport answers with a report and the outcome of each of its images. They

@@ -17,7 +17,7 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/frames"
-	"github.com/sightmesh/sightmesh/services/ingress/internal/jobs"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
@@ -59,7 +59,7 @@ func (a *API) getStream(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if !a.slots.TryAcquire(1) {
-		return retry.After(v1.NewProblem(v1.Overloaded, "%d sessions are open", a.MaxStreams).WithLimit(int64(a.MaxStreams)), jobs.RetryDelay)
+		return retry.After(v1.NewProblem(v1.Overloaded, "%d sessions are open", a.MaxStreams).WithLimit(int64(a.MaxStreams)), intake.RetryDelay)
 	}
 	defer a.slots.Release(1)
 	a.streams.Add(1)

@@ -23,7 +23,7 @@ import (
 	"github.com/sightmesh/sightmesh/services/ingress/internal/callbacks"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/fetch"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/httpapi"
-	"github.com/sightmesh/sightmesh/services/ingress/internal/jobs"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/natsapi"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/reports"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
@@ -83,7 +83,7 @@ func (o *Options) Register(fs *flag.FlagSet) {
 type service struct {
 	process   *run.Process
 	options   Options
-	jobs      *jobs.Jobs
+	intake    *intake.Intake
 	admission *admission.Admission
 	analyze   *natsapi.Analyze
 	fetcher   *fetch.Fetcher
@@ -108,7 +108,7 @@ func New(p *run.Process, o Options) (run.Service, error) {
 	}
 	s := &service{process: p, options: o}
 	var err error
-	if s.jobs, err = jobs.New(context.Background(), p.Conn, p.JetStream, p.Publisher); err != nil {
+	if s.intake, err = intake.New(context.Background(), p.Conn, p.JetStream, p.Publisher); err != nil {
 		return nil, err
 	}
 	s.admission = admission.New(p.Conn, p.JetStream, p.Pipelines, admission.MaxWait{
@@ -118,7 +118,7 @@ func New(p *run.Process, o Options) (run.Service, error) {
 		return nil, err
 	}
 	if s.analyze, err = natsapi.New(natsapi.Config{
-		Jobs: s.jobs, Admission: s.admission, Pipelines: p.Pipelines, Limits: o.limits,
+		Intake: s.intake, Admission: s.admission, Pipelines: p.Pipelines, Limits: o.limits,
 		Wait: o.wait, Concurrency: o.concurrency, Tracers: p.Tracers, Logger: p.Logger,
 	}, p.Micro); err != nil {
 		return nil, err
@@ -131,7 +131,7 @@ func New(p *run.Process, o Options) (run.Service, error) {
 		return nil, fmt.Errorf("listen for HTTP on %s: %w", o.http, err)
 	}
 	s.api = httpapi.New(httpapi.Config{
-		Jobs: s.jobs, Reports: reports.New(p.JetStream, p.Publisher), Fetcher: s.fetcher,
+		Intake: s.intake, Reports: reports.New(p.JetStream, p.Publisher), Fetcher: s.fetcher,
 		Admission: s.admission, Pipelines: p.Pipelines, Limits: o.limits,
 		Wait: o.wait, MaxWait: o.maxWait, BodyMemory: o.bodyMemory, BodyTimeout: o.bodyTimeout,
 		MaxFormBytes: min(o.maxFormBytes, o.bodyMemory), MaxImages: o.maxImages, MaxBacklog: o.maxReportQueue,
@@ -168,7 +168,7 @@ func (s *service) makeClients(p *run.Process, o Options) error {
 	}
 	s.fetcher = fetch.New(guard)
 	s.fetches = reports.NewFetches(reports.FetchesConfig{
-		JetStream: p.JetStream, Fetcher: s.fetcher, Jobs: s.jobs, Admission: s.admission, Pipelines: p.Pipelines, Limits: o.limits,
+		JetStream: p.JetStream, Fetcher: s.fetcher, Intake: s.intake, Admission: s.admission, Pipelines: p.Pipelines, Limits: o.limits,
 		Tracers: p.Tracers, Logger: p.Logger, Metrics: p.Metrics,
 	})
 	secrets := list(o.callbackSecrets)
@@ -236,7 +236,7 @@ func (s *service) Run(ctx, hard context.Context) error {
 	endWork()
 	err := s.stop(hard)
 	endWatch()
-	err = errors.Join(err, g.Wait(), s.jobs.Close())
+	err = errors.Join(err, g.Wait(), s.intake.Close())
 	s.fetcher.Close()
 	if s.transport != nil {
 		s.transport.CloseIdleConnections()

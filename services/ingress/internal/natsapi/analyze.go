@@ -23,14 +23,14 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/admission"
-	"github.com/sightmesh/sightmesh/services/ingress/internal/jobs"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
 // Config of the endpoint. All fields are needed.
 type Config struct {
-	Jobs      *jobs.Jobs
+	Intake    *intake.Intake
 	Admission *admission.Admission
 	Pipelines []pipeline.Pipeline
 	Limits    picture.Limits
@@ -132,9 +132,9 @@ func (a *Analyze) analyze(ctx context.Context, r micro.Request) (v1.Result, erro
 	if err := a.Admission.Admit(ctx, p, subject.Interactive); err != nil {
 		return v1.Result{}, err
 	}
-	job, err := a.Jobs.Submit(ctx, jobs.Request{Pipeline: p, Priority: subject.Interactive, Picture: r.Data()})
+	job, err := a.Intake.Submit(ctx, intake.Request{Pipeline: p, Priority: subject.Interactive, Picture: r.Data()})
 	if err != nil {
-		return v1.Result{}, jobs.StoreError(ctx, err)
+		return v1.Result{}, intake.StoreError(ctx, err)
 	}
 	defer job.Forget()
 	ctx, cancel := context.WithTimeout(ctx, a.Wait)
@@ -153,7 +153,7 @@ func (a *Analyze) analyze(ctx context.Context, r micro.Request) (v1.Result, erro
 // none, which the log explains.
 func (a *Analyze) reject(ctx context.Context, r micro.Request, err error) {
 	var p *v1.Problem
-	var s *jobs.ServerError
+	var s *intake.ServerError
 	switch {
 	case !errors.As(err, &p):
 		a.Logger.ErrorContext(ctx, "request failed", "subject", r.Subject(), "error", err)
@@ -167,7 +167,7 @@ func (a *Analyze) reject(ctx context.Context, r micro.Request, err error) {
 		span.SetStatus(codes.Error, out.Error())
 	}
 	h := micro.Headers{}
-	if after := jobs.RetryAfter(err); after != "" {
+	if after := intake.RetryAfter(err); after != "" {
 		h["Retry-After"] = []string{after}
 	}
 	if err := bus.RespondProblem(r, &out, micro.WithHeaders(h)); err != nil {

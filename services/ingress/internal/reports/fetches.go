@@ -24,7 +24,7 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/admission"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/fetch"
-	"github.com/sightmesh/sightmesh/services/ingress/internal/jobs"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
@@ -33,7 +33,7 @@ import (
 type FetchesConfig struct {
 	JetStream jetstream.JetStream
 	Fetcher   *fetch.Fetcher
-	Jobs      *jobs.Jobs
+	Intake    *intake.Intake
 	Admission *admission.Admission
 	Pipelines []pipeline.Pipeline
 	Limits    picture.Limits
@@ -95,7 +95,7 @@ func (f *Fetches) Do(ctx context.Context, m jetstream.Msg) {
 	case err == nil:
 		defer slot.Leave()
 	case errors.Is(err, fetch.ErrBusy):
-		f.putOff(ctx, m, min(time.Duration(meta.NumDelivered)*time.Second, jobs.RetryDelay))
+		f.putOff(ctx, m, min(time.Duration(meta.NumDelivered)*time.Second, intake.RetryDelay))
 		return
 	case errors.Is(err, errNotServed):
 		f.putOff(ctx, m, unserved)
@@ -104,7 +104,7 @@ func (f *Fetches) Do(ctx context.Context, m jetstream.Msg) {
 	ctx, span := f.tracer.Start(ctx, "fetch", trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(
 		telemetry.AttrJob.String(job.ID), telemetry.AttrPipeline.String(job.Pipeline), attribute.Int64("messaging.nats.deliveries", int64(meta.NumDelivered))))
 	defer span.End()
-	req := jobs.Request{ID: job.ID, Pipeline: f.byName[job.Pipeline], Priority: subject.Bulk, Report: &item, Deadline: want.Deadline}
+	req := intake.Request{ID: job.ID, Pipeline: f.byName[job.Pipeline], Priority: subject.Bulk, Report: &item, Deadline: want.Deadline}
 	if meta := m.Headers().Get(v1.HeaderMetadata); meta != "" {
 		if err := json.Unmarshal([]byte(meta), &req.Metadata); err != nil {
 			f.Logger.WarnContext(ctx, "cannot read the metadata of an image", "error", err)
@@ -117,7 +117,7 @@ func (f *Fetches) Do(ctx context.Context, m jetstream.Msg) {
 	if after, ok := retry.Delay(err); ok {
 		n, countErr := f.attempt(ctx, job.ID, meta.NumDelivered)
 		if countErr != nil {
-			f.again(ctx, m, jobs.RetryDelay, countErr)
+			f.again(ctx, m, intake.RetryDelay, countErr)
 			return
 		}
 		if n < maxAttempts {
@@ -135,13 +135,13 @@ func (f *Fetches) Do(ctx context.Context, m jetstream.Msg) {
 		end := *p
 		end.Job = job.ID
 		req.Pipeline.Name = job.Pipeline
-		if err = f.Jobs.Fail(ctx, req, &end); err == nil {
+		if err = f.Intake.Fail(ctx, req, &end); err == nil {
 			f.done.WithLabelValues(string(p.Code)).Inc()
 			f.last(m, m.TermWithReason(string(p.Code)))
 			return
 		}
 	}
-	f.again(ctx, m, jobs.RetryDelay, err)
+	f.again(ctx, m, intake.RetryDelay, err)
 }
 
 // errNotServed says that the pipeline of an image has no worker now.
@@ -198,7 +198,7 @@ func (f *Fetches) enter(ctx context.Context, p pipeline.Pipeline, want v1.Fetch)
 }
 
 // store fetches the picture and makes a job of it.
-func (f *Fetches) store(ctx context.Context, r jobs.Request, slot *fetch.Slot) error {
+func (f *Fetches) store(ctx context.Context, r intake.Request, slot *fetch.Slot) error {
 	var err error
 	if r.Picture, err = slot.Fetch(ctx); err != nil {
 		return err
@@ -206,7 +206,7 @@ func (f *Fetches) store(ctx context.Context, r jobs.Request, slot *fetch.Slot) e
 	if _, err := picture.Inspect(r.Picture, f.Limits); err != nil {
 		return err
 	}
-	return f.Jobs.Store(ctx, r)
+	return f.Intake.Store(ctx, r)
 }
 
 // admit waits, as every bulk job does, until the work ahead is little enough:
@@ -226,7 +226,7 @@ func (f *Fetches) admit(ctx context.Context, p pipeline.Pipeline, deadline time.
 			return errNotServed // others are
 		}
 		after, _ := retry.Delay(err)
-		t := time.NewTimer(min(after, jobs.RetryDelay, time.Until(deadline)))
+		t := time.NewTimer(min(after, intake.RetryDelay, time.Until(deadline)))
 		select {
 		case <-t.C:
 		case <-ctx.Done():

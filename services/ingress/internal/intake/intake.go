@@ -1,4 +1,4 @@
-// Package jobs turns pictures into jobs: it stores a picture in the stream
+// Package intake turns pictures into jobs: it stores a picture in the stream
 // IMAGES and waits for its answer.
 //
 // The answer is sent to an inbox of this process once it is stored. Such a
@@ -6,7 +6,7 @@
 // waits also looks at the stored answers, seldom at first and less often
 // later. Nothing here outlives the process: an answer nobody waits for any
 // more is still stored, and looked up by its job.
-package jobs
+package intake
 
 import (
 	"context"
@@ -29,8 +29,8 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/bus"
 )
 
-// Jobs submits pictures and hands out their answers.
-type Jobs struct {
+// Intake submits pictures and hands out their answers.
+type Intake struct {
 	*client.Client
 	conn      *nats.Conn
 	js        jetstream.JetStream
@@ -44,7 +44,7 @@ type Jobs struct {
 }
 
 // New opens the inbox. The caller ends it with Close.
-func New(ctx context.Context, conn *nats.Conn, js jetstream.JetStream, p *bus.Publisher) (*Jobs, error) {
+func New(ctx context.Context, conn *nats.Conn, js jetstream.JetStream, p *bus.Publisher) (*Intake, error) {
 	results, err := js.Stream(ctx, streams.Results)
 	if err != nil {
 		return nil, fmt.Errorf("open stream %s: %w", streams.Results, err)
@@ -53,16 +53,16 @@ func New(ctx context.Context, conn *nats.Conn, js jetstream.JetStream, p *bus.Pu
 	if err != nil {
 		return nil, err
 	}
-	j := &Jobs{Client: c, conn: conn, js: js, publisher: p, results: results, inbox: conn.NewInbox(), waiting: map[string]chan<- *nats.Msg{}}
-	if j.sub, err = conn.Subscribe(j.inbox+".*", j.deliver); err != nil {
+	i := &Intake{Client: c, conn: conn, js: js, publisher: p, results: results, inbox: conn.NewInbox(), waiting: map[string]chan<- *nats.Msg{}}
+	if i.sub, err = conn.Subscribe(i.inbox+".*", i.deliver); err != nil {
 		return nil, fmt.Errorf("subscribe to replies: %w", err)
 	}
-	return j, nil
+	return i, nil
 }
 
 // Close gives up the inbox.
-func (j *Jobs) Close() error {
-	if err := j.sub.Unsubscribe(); err != nil {
+func (i *Intake) Close() error {
+	if err := i.sub.Unsubscribe(); err != nil {
 		return fmt.Errorf("unsubscribe from replies: %w", err)
 	}
 	return nil
@@ -70,12 +70,12 @@ func (j *Jobs) Close() error {
 
 // deliver hands a reply to who waits for it. A second one, or one that nobody
 // waits for any more, is dropped.
-func (j *Jobs) deliver(m *nats.Msg) {
+func (i *Intake) deliver(m *nats.Msg) {
 	id := m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]
-	j.mu.Lock()
-	c := j.waiting[id]
-	delete(j.waiting, id)
-	j.mu.Unlock()
+	i.mu.Lock()
+	c := i.waiting[id]
+	delete(i.waiting, id)
+	i.mu.Unlock()
 	if c != nil {
 		c <- m // has room for the one reply
 	}
@@ -108,34 +108,34 @@ type Job struct {
 	// Status is where the job was when it was submitted or found.
 	Status v1.Status
 
-	jobs *Jobs
+	intake *Intake
 	// reply gets the answer; nil for a job that somebody else submitted.
 	reply <-chan *nats.Msg
 }
 
 // Attach returns a job that was submitted before, by whomever. The errors are
 // those of [client.Client.Lookup].
-func (j *Jobs) Attach(ctx context.Context, id string, p pipeline.Pipeline) (*Job, error) {
-	r, err := j.LookupNow(ctx, id)
+func (i *Intake) Attach(ctx context.Context, id string, p pipeline.Pipeline) (*Job, error) {
+	r, err := i.LookupNow(ctx, id)
 	if err != nil {
 		return nil, err
 	}
-	return &Job{ID: id, Pipeline: p, Status: r.Status, jobs: j}, nil
+	return &Job{ID: id, Pipeline: p, Status: r.Status, intake: i}, nil
 }
 
 // Submit stores a picture and returns its job, whose answer can be waited for.
 // [StoreError] says what a client is told of an error. The caller must call
 // Forget.
-func (j *Jobs) Submit(ctx context.Context, r Request) (*Job, error) {
+func (i *Intake) Submit(ctx context.Context, r Request) (*Job, error) {
 	if r.ID == "" {
 		r.ID = NewID()
 	}
 	reply := make(chan *nats.Msg, 1)
-	j.mu.Lock()
-	j.waiting[r.ID] = reply
-	j.mu.Unlock()
-	job := &Job{ID: r.ID, Pipeline: r.Pipeline, Status: v1.Queued, jobs: j, reply: reply}
-	if err := j.store(ctx, r, j.inbox+"."+r.ID); err != nil {
+	i.mu.Lock()
+	i.waiting[r.ID] = reply
+	i.mu.Unlock()
+	job := &Job{ID: r.ID, Pipeline: r.Pipeline, Status: v1.Queued, intake: i, reply: reply}
+	if err := i.store(ctx, r, i.inbox+"."+r.ID); err != nil {
 		job.Forget()
 		return nil, err
 	}
@@ -143,9 +143,9 @@ func (j *Jobs) Submit(ctx context.Context, r Request) (*Job, error) {
 }
 
 // Store stores a picture whose answer nobody waits for. The request has an ID.
-func (j *Jobs) Store(ctx context.Context, r Request) error { return j.store(ctx, r, "") }
+func (i *Intake) Store(ctx context.Context, r Request) error { return i.store(ctx, r, "") }
 
-func (j *Jobs) store(ctx context.Context, r Request, reply string) error {
+func (i *Intake) store(ctx context.Context, r Request, reply string) error {
 	now := time.Now().UTC()
 	if r.Deadline.IsZero() {
 		r.Deadline = now.Add(r.Pipeline.JobDeadline(r.Priority))
@@ -159,7 +159,7 @@ func (j *Jobs) store(ctx context.Context, r Request, reply string) error {
 	if reply != "" {
 		h.Set(v1.HeaderReply, reply)
 	}
-	return j.publisher.Publish(ctx, bus.Message{
+	return i.publisher.Publish(ctx, bus.Message{
 		Subject: subject.Images(subject.Job{Pipeline: r.Pipeline.Name, Priority: r.Priority, ID: r.ID}),
 		Stream:  streams.Images, ID: v1.MsgID(r.ID, "images"), Header: h, Body: r.Picture,
 	})
@@ -167,7 +167,7 @@ func (j *Jobs) store(ctx context.Context, r Request, reply string) error {
 
 // Fail stores the failure of a picture that cannot be a job, as the answer of
 // the job that it would have been. The request has an ID.
-func (j *Jobs) Fail(ctx context.Context, r Request, p *v1.Problem) error {
+func (i *Intake) Fail(ctx context.Context, r Request, p *v1.Problem) error {
 	h, err := r.Travel()
 	if err != nil {
 		return err
@@ -176,7 +176,7 @@ func (j *Jobs) Fail(ctx context.Context, r Request, p *v1.Problem) error {
 	if err != nil {
 		return err
 	}
-	return j.publisher.Publish(ctx, m)
+	return i.publisher.Publish(ctx, m)
 }
 
 // Travel gives the headers that say what the client wants besides the answer.
@@ -203,15 +203,15 @@ func (job *Job) Forget() {
 	if job.reply == nil {
 		return
 	}
-	job.jobs.mu.Lock()
-	defer job.jobs.mu.Unlock()
-	delete(job.jobs.waiting, job.ID)
+	job.intake.mu.Lock()
+	defer job.intake.mu.Unlock()
+	delete(job.intake.waiting, job.ID)
 }
 
 // Wait returns the answer of the job, or its state when ctx ends first.
 func (job *Job) Wait(ctx context.Context) (v1.Result, error) {
 	if job.reply == nil {
-		return job.jobs.Await(ctx, job.ID)
+		return job.intake.Await(ctx, job.ID)
 	}
 	pause := client.FirstLook
 	look := time.NewTimer(pause)
@@ -229,7 +229,7 @@ func (job *Job) Wait(ctx context.Context) (v1.Result, error) {
 		case <-ctx.Done():
 			// The reply may have been lost a moment ago; else say where the
 			// job is.
-			r, err := job.jobs.LookupNow(ctx, job.ID)
+			r, err := job.intake.LookupNow(ctx, job.ID)
 			switch {
 			case err == nil && r.Final():
 				return r, nil
@@ -244,7 +244,7 @@ func (job *Job) Wait(ctx context.Context) (v1.Result, error) {
 // stored looks for the answer where it is kept. That it cannot be read now is
 // no reason to stop waiting.
 func (job *Job) stored(ctx context.Context) (v1.Result, bool) {
-	m, err := job.jobs.results.GetLastMsgForSubject(ctx, subject.Results(job.Pipeline.Name, job.ID))
+	m, err := job.intake.results.GetLastMsgForSubject(ctx, subject.Results(job.Pipeline.Name, job.ID))
 	if err != nil || m.Header.Get(v1.HeaderMarker) != "" {
 		return v1.Result{}, false
 	}

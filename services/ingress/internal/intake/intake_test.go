@@ -1,4 +1,4 @@
-package jobs
+package intake
 
 import (
 	"context"
@@ -28,7 +28,7 @@ const patience = 20 * time.Second // only ends tests that would hang
 var text = pipeline.Pipeline{Name: "text", Deadline: time.Minute, BulkDeadline: time.Hour}
 
 type bench struct {
-	*Jobs
+	*Intake
 	nc *nats.Conn // of everybody else
 	js jetstream.JetStream
 }

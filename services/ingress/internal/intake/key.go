@@ -1,4 +1,4 @@
-package jobs
+package intake
 
 import (
 	"context"
@@ -33,7 +33,7 @@ type claim struct {
 // Claim gives the id that the key stands for: id when the key is new, or that
 // of the request that was first. A key that was used for something else is a
 // [*v1.Problem].
-func (j *Jobs) Claim(ctx context.Context, k Key, id string) (string, error) {
+func (i *Intake) Claim(ctx context.Context, k Key, id string) (string, error) {
 	mine := claim{ID: id, Fingerprint: hex.EncodeToString(k.Fingerprint[:])}
 	body, err := json.Marshal(mine)
 	if err != nil {
@@ -41,7 +41,7 @@ func (j *Jobs) Claim(ctx context.Context, k Key, id string) (string, error) {
 	}
 	sum := sha256.Sum256([]byte(k.Name))
 	subj := subject.JobOfKey(hex.EncodeToString(sum[:]))
-	_, err = j.js.Publish(ctx, subj, body, jetstream.WithExpectLastSequencePerSubject(0), jetstream.WithExpectStream(streams.Jobs))
+	_, err = i.js.Publish(ctx, subj, body, jetstream.WithExpectLastSequencePerSubject(0), jetstream.WithExpectStream(streams.Jobs))
 	var api *jetstream.APIError
 	if err == nil {
 		return id, nil
@@ -50,7 +50,7 @@ func (j *Jobs) Claim(ctx context.Context, k Key, id string) (string, error) {
 		return "", fmt.Errorf("claim a key: %w", err)
 	}
 	var first claim
-	found, err := bus.Last(ctx, j.js, streams.Jobs, subj, &first)
+	found, err := bus.Last(ctx, i.js, streams.Jobs, subj, &first)
 	if err == nil && !found {
 		err = errors.New("the key ended in this moment")
 	}
