@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sightmesh/sightmesh/contracts/client"
 	"github.com/sightmesh/sightmesh/contracts/picture"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
@@ -107,36 +108,48 @@ func New(p *run.Process, o Options) (run.Service, error) {
 		return nil, fmt.Errorf("body-memory: %d, which has no room for one picture of max-bytes, %d", o.bodyMemory, o.limits.MaxBytes)
 	}
 	s := &service{process: p, options: o}
-	var err error
-	if s.intake, err = intake.New(context.Background(), p.Conn, p.JetStream, p.Publisher); err != nil {
-		return nil, err
-	}
+	s.stopping, s.stopWaiting = context.WithCancel(context.Background())
 	s.admission = admission.New(p.Conn, p.JetStream, p.Pipelines, admission.MaxWait{
 		subject.Interactive: o.maxQueue, subject.Bulk: o.maxBulkQueue,
 	}, p.Logger, p.Metrics)
 	if err := p.ServeStatus(func() any { return s.admission.Pipelines() }); err != nil {
 		return nil, err
 	}
-	if s.analyze, err = natsapi.New(natsapi.Config{
-		Intake: s.intake, Admission: s.admission, Pipelines: p.Pipelines, Limits: o.limits,
-		Wait: o.wait, Concurrency: o.concurrency, Tracers: p.Tracers, Logger: p.Logger,
-	}, p.Micro); err != nil {
-		return nil, err
-	}
 	if err := s.makeClients(p, o); err != nil {
 		return nil, err
 	}
-	s.stopping, s.stopWaiting = context.WithCancel(context.Background())
+	jobs, err := client.New(p.Conn)
+	if err != nil {
+		return nil, err
+	}
+	if s.intake, err = intake.New(context.Background(), intake.Config{
+		Conn: p.Conn, JetStream: p.JetStream, Publisher: p.Publisher, Client: jobs, Fetcher: s.fetcher, Admission: s.admission,
+		Pipelines: p.Pipelines, Limits: o.limits, Callbacks: s.caller != nil, Stopping: s.stopping, Logger: p.Logger,
+	}); err != nil {
+		return nil, err
+	}
+	s.fetches = reports.NewFetches(reports.FetchesConfig{
+		JetStream: p.JetStream, Fetcher: s.fetcher, Intake: s.intake, Admission: s.admission, Pipelines: p.Pipelines, Limits: o.limits,
+		Tracers: p.Tracers, Logger: p.Logger, Metrics: p.Metrics,
+	})
+	if s.analyze, err = natsapi.New(natsapi.Config{
+		Intake: s.intake, Wait: o.wait, Concurrency: o.concurrency, Tracers: p.Tracers, Logger: p.Logger,
+	}, p.Micro); err != nil {
+		return nil, err
+	}
 	if s.listener, err = net.Listen("tcp", o.http); err != nil {
 		return nil, fmt.Errorf("listen for HTTP on %s: %w", o.http, err)
 	}
 	s.api = httpapi.New(httpapi.Config{
-		Intake: s.intake, Reports: reports.New(p.JetStream, p.Publisher), Fetcher: s.fetcher,
-		Admission: s.admission, Pipelines: p.Pipelines, Limits: o.limits,
+		Intake: s.intake,
+		Reports: reports.New(reports.Config{
+			JetStream: p.JetStream, Publisher: p.Publisher, Intake: s.intake, MaxImages: o.maxImages, MaxBacklog: o.maxReportQueue,
+		}),
+		Client: jobs, Admission: s.admission, Limits: o.limits,
 		Wait: o.wait, MaxWait: o.maxWait, BodyMemory: o.bodyMemory, BodyTimeout: o.bodyTimeout,
-		MaxFormBytes: min(o.maxFormBytes, o.bodyMemory), MaxImages: o.maxImages, MaxBacklog: o.maxReportQueue,
+		MaxFormBytes: min(o.maxFormBytes, o.bodyMemory), MaxImages: o.maxImages,
 		MaxStreams: o.maxStreams, MaxWindow: o.maxWindow,
-		Callbacks: s.caller != nil, OldRoutes: o.oldRoutes, Stopping: s.stopping,
+		OldRoutes: o.oldRoutes, Stopping: s.stopping,
 		Tracers: p.Tracers, Logger: p.Logger, Metrics: httpapi.NewMetrics(p.Metrics),
 	})
 	s.server = &http.Server{
@@ -167,10 +180,6 @@ func (s *service) makeClients(p *run.Process, o Options) error {
 		guard.Allow = append(guard.Allow, prefix)
 	}
 	s.fetcher = fetch.New(guard)
-	s.fetches = reports.NewFetches(reports.FetchesConfig{
-		JetStream: p.JetStream, Fetcher: s.fetcher, Intake: s.intake, Admission: s.admission, Pipelines: p.Pipelines, Limits: o.limits,
-		Tracers: p.Tracers, Logger: p.Logger, Metrics: p.Metrics,
-	})
 	secrets := list(o.callbackSecrets)
 	if len(secrets) == 0 {
 		return nil

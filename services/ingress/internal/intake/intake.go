@@ -1,264 +1,237 @@
-// Package intake turns pictures into jobs: it stores a picture in the stream
-// IMAGES and waits for its answer.
+// Package intake accepts images, whatever way they come in: HTTP, NATS, the
+// frames of a session, the routes of older designs, and the fetches of reports.
+// The ways in decode a [Request] and encode what comes of it, and do nothing
+// else with images.
 //
-// The answer is sent to an inbox of this process once it is stored. Such a
-// reply can be lost while a connection is being made again, so that whoever
-// waits also looks at the stored answers, seldom at first and less often
-// later. Nothing here outlives the process: an answer nobody waits for any
-// more is still stored, and looked up by its job.
+// [Intake.Submit] takes an image through these steps. The first that fails
+// rejects it, and what has a later one does not matter then:
+//
+//	inspect   its type is one that is read here, its size within the limits
+//	find      the job of an earlier request with the same idempotency key
+//	admit     a worker serves the pipeline, and will be in time
+//	store     it waits in IMAGES for detect; from here on it is a job
+//
+// An image at a URL is fetched between find and admit, and then inspected: what
+// is at the URL now may be another image than that of the key, or none any more.
+//
+// Every error that a client is told wraps a [*v1.Problem], and is a
+// [*retry.Error] when it passes. A [*ServerError] in it has the reason that is
+// for the log.
+//
+// The result of a job is sent to an inbox of this process once it is stored.
+// Such a reply can be lost while a connection is being made again, so that
+// [Job.Wait] also looks at the stored results. Nothing here outlives the
+// process: a result for which no request waits is still stored, and can be
+// looked up by the ID of the job.
 package intake
 
 import (
+	"cmp"
 	"context"
-	"encoding/json"
+	"crypto/sha256"
+	"errors"
 	"fmt"
-	"strings"
-	"sync"
+	"log/slog"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/oklog/ulid/v2"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sightmesh/sightmesh/contracts/client"
+	"github.com/sightmesh/sightmesh/contracts/picture"
 	"github.com/sightmesh/sightmesh/contracts/pipeline"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
-	"github.com/sightmesh/sightmesh/services/internal/answer"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/admission"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/fetch"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
+	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
-// Intake submits pictures and hands out their answers.
-type Intake struct {
-	*client.Client
-	conn      *nats.Conn
-	js        jetstream.JetStream
-	publisher *bus.Publisher
-	results   jetstream.Stream
-	inbox     string
-	sub       *nats.Subscription
-
-	mu      sync.Mutex
-	waiting map[string]chan<- *nats.Msg
+// Config of an [Intake]. All fields are needed.
+type Config struct {
+	Conn      *nats.Conn
+	JetStream jetstream.JetStream
+	Publisher *bus.Publisher
+	// Client looks up and cancels jobs.
+	Client    *client.Client
+	Fetcher   *fetch.Fetcher
+	Admission *admission.Admission
+	// Pipelines of the mesh. The first is that of a request which names none.
+	Pipelines []pipeline.Pipeline
+	Limits    picture.Limits
+	// Callbacks says whether callbacks are sent, for which there has to be a
+	// secret that signs them.
+	Callbacks bool
+	// Stopping ends when the process begins to stop.
+	Stopping context.Context //nolint:containedctx // it is the life of the process, not of a call
+	Logger   *slog.Logger
 }
 
-// New opens the inbox. The caller ends it with Close.
-func New(ctx context.Context, conn *nats.Conn, js jetstream.JetStream, p *bus.Publisher) (*Intake, error) {
-	results, err := js.Stream(ctx, streams.Results)
-	if err != nil {
+// Intake accepts images. It is safe for concurrent use by multiple goroutines.
+type Intake struct {
+	cfg     Config
+	byName  map[string]pipeline.Pipeline
+	results jetstream.Stream
+	replies *replies
+}
+
+// New opens the inbox for replies. The caller ends it with Close.
+func New(ctx context.Context, cfg Config) (*Intake, error) {
+	if len(cfg.Pipelines) == 0 {
+		return nil, errors.New("accept images: there is no pipeline")
+	}
+	i := &Intake{cfg: cfg, byName: map[string]pipeline.Pipeline{}}
+	for _, p := range cfg.Pipelines {
+		i.byName[p.Name] = p
+	}
+	var err error
+	if i.results, err = cfg.JetStream.Stream(ctx, streams.Results); err != nil {
 		return nil, fmt.Errorf("open stream %s: %w", streams.Results, err)
 	}
-	c, err := client.New(conn)
-	if err != nil {
+	if i.replies, err = newReplies(cfg.Conn); err != nil {
 		return nil, err
-	}
-	i := &Intake{Client: c, conn: conn, js: js, publisher: p, results: results, inbox: conn.NewInbox(), waiting: map[string]chan<- *nats.Msg{}}
-	if i.sub, err = conn.Subscribe(i.inbox+".*", i.deliver); err != nil {
-		return nil, fmt.Errorf("subscribe to replies: %w", err)
 	}
 	return i, nil
 }
 
-// Close gives up the inbox.
-func (i *Intake) Close() error {
-	if err := i.sub.Unsubscribe(); err != nil {
-		return fmt.Errorf("unsubscribe from replies: %w", err)
-	}
-	return nil
-}
+// Close closes the inbox.
+func (i *Intake) Close() error { return i.replies.close() }
 
-// deliver hands a reply to who waits for it. A second one, or one that nobody
-// waits for any more, is dropped.
-func (i *Intake) deliver(m *nats.Msg) {
-	id := m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]
-	i.mu.Lock()
-	c := i.waiting[id]
-	delete(i.waiting, id)
-	i.mu.Unlock()
-	if c != nil {
-		c <- m // has room for the one reply
-	}
-}
-
-// Request is a picture and what is to become of it.
+// Request is an image and what is to become of it.
 type Request struct {
-	// ID of the job; empty for a new one. A second request with the id of a
+	// ID of the job; empty for a new one. A second request with the ID of a
 	// job that is under way adds nothing.
 	ID       string
 	Pipeline pipeline.Pipeline
+	// Priority of the job; empty for interactive.
 	Priority subject.Priority
-	Picture  []byte
-	// Metadata comes back with the answer, and Callback is called with it.
+	// Image is the encoded file, or URL is where to fetch it.
+	Image []byte
+	URL   string
+	// Key is the idempotency key: of several requests with one key, the first
+	// becomes a job and the others get that job. Empty for none.
+	Key string
+	// Metadata comes back with the result, and Callback is called with it.
+	// Both may be empty.
 	Metadata map[string]string
 	Callback string
-	// Report says which image of a report the job is, if it is one.
+	// Report says which image of a report the job is; nil for none.
 	Report *v1.ReportItem
 	// Deadline of the job; zero for what the pipeline says.
 	Deadline time.Time
 }
 
-// NewID makes the id of a job or report. Ids sort by the time they were made.
+func (r *Request) priority() subject.Priority { return cmp.Or(r.Priority, subject.Interactive) }
+
+// NewID makes the ID of a job or report. IDs sort by the time they were made.
 func NewID() string { return ulid.Make().String() }
 
-// Job is a picture that was accepted.
-type Job struct {
-	ID       string
-	Pipeline pipeline.Pipeline
-	// Status is where the job was when it was submitted or found.
-	Status v1.Status
-
-	intake *Intake
-	// reply gets the answer; nil for a job that somebody else submitted.
-	reply <-chan *nats.Msg
-}
-
-// Attach returns a job that was submitted before, by whomever. The errors are
-// those of [client.Client.Lookup].
-func (i *Intake) Attach(ctx context.Context, id string, p pipeline.Pipeline) (*Job, error) {
-	r, err := i.LookupNow(ctx, id)
-	if err != nil {
+// Submit accepts an image and returns its job, or the job that the key of the
+// request stands for. The caller waits for the result with [Job.Wait], and ends
+// the job's place here with [Job.Close].
+//
+// Submit sets r.Image to the image that it fetched from r.URL; it fetches none
+// when the key stands for a job. When ctx ends before the image is known to be
+// stored, Submit cancels the job as [Job.Abandon] does.
+func (i *Intake) Submit(ctx context.Context, r *Request) (*Job, error) {
+	if r.URL == "" {
+		if err := i.Inspect(r.Image); err != nil {
+			return nil, err
+		}
+	}
+	id, job, err := i.find(ctx, r)
+	if err != nil || job != nil {
+		return job, err
+	}
+	if r.URL != "" {
+		if r.Image, err = i.Fetch(ctx, r.URL); err != nil {
+			return nil, err
+		}
+	}
+	if err := i.Admit(ctx, r.Pipeline, r.priority()); err != nil {
 		return nil, err
 	}
-	return &Job{ID: id, Pipeline: p, Status: r.Status, intake: i}, nil
-}
-
-// Submit stores a picture and returns its job, whose answer can be waited for.
-// [StoreError] says what a client is told of an error. The caller must call
-// Forget.
-func (i *Intake) Submit(ctx context.Context, r Request) (*Job, error) {
-	if r.ID == "" {
-		r.ID = NewID()
+	job = &Job{
+		ID: id, Pipeline: r.Pipeline.Name, Status: v1.Queued,
+		intake: i, reply: i.replies.expect(id), reachable: r.Key != "" || r.Callback != "",
 	}
-	reply := make(chan *nats.Msg, 1)
-	i.mu.Lock()
-	i.waiting[r.ID] = reply
-	i.mu.Unlock()
-	job := &Job{ID: r.ID, Pipeline: r.Pipeline, Status: v1.Queued, intake: i, reply: reply}
-	if err := i.store(ctx, r, i.inbox+"."+r.ID); err != nil {
-		job.Forget()
-		return nil, err
+	if err := i.publish(ctx, r, id, i.replies.subject(id)); err != nil {
+		job.Close()
+		if ctx.Err() != nil { // it may be stored all the same
+			job.Abandon(ctx)
+		}
+		return nil, StoreError(ctx, err)
 	}
+	trace.SpanFromContext(ctx).SetAttributes(telemetry.AttrJob.String(id), telemetry.AttrPipeline.String(r.Pipeline.Name))
 	return job, nil
 }
 
-// Store stores a picture whose answer nobody waits for. The request has an ID.
-func (i *Intake) Store(ctx context.Context, r Request) error { return i.store(ctx, r, "") }
-
-func (i *Intake) store(ctx context.Context, r Request, reply string) error {
-	now := time.Now().UTC()
-	if r.Deadline.IsZero() {
-		r.Deadline = now.Add(r.Pipeline.JobDeadline(r.Priority))
+// find returns the job that the key of a request stands for, or the ID that the
+// request's own job is to have.
+func (i *Intake) find(ctx context.Context, r *Request) (id string, job *Job, err error) {
+	fresh := cmp.Or(r.ID, NewID())
+	if r.Key == "" {
+		return fresh, nil, nil
 	}
-	h, err := r.Travel()
+	content := sha256.Sum256(r.Image)
+	if r.URL != "" {
+		content = sha256.Sum256([]byte(r.URL))
+	}
+	id, err = i.Claim(ctx, NewKey(r.Key, r.Pipeline.Name, r.priority(), content[:]), fresh)
 	if err != nil {
-		return err
+		return "", nil, StoreError(ctx, err)
 	}
-	h.Set(v1.HeaderAccepted, now.Format(time.RFC3339Nano))
-	h.Set(v1.HeaderDeadline, r.Deadline.UTC().Format(time.RFC3339Nano))
-	if reply != "" {
-		h.Set(v1.HeaderReply, reply)
+	if id == fresh {
+		return id, nil, nil
 	}
-	return i.publisher.Publish(ctx, bus.Message{
-		Subject: subject.Images(subject.Job{Pipeline: r.Pipeline.Name, Priority: r.Priority, ID: r.ID}),
-		Stream:  streams.Images, ID: v1.MsgID(r.ID, "images"), Header: h, Body: r.Picture,
-	})
-}
-
-// Fail stores the failure of a picture that cannot be a job, as the answer of
-// the job that it would have been. The request has an ID.
-func (i *Intake) Fail(ctx context.Context, r Request, p *v1.Problem) error {
-	h, err := r.Travel()
+	found, err := i.cfg.Client.LookupNow(ctx, id)
+	var p *v1.Problem
+	if errors.As(err, &p) && p.Code == v1.UnknownJob {
+		return id, nil, nil // the first request has not stored its image, or not yet
+	}
 	if err != nil {
-		return err
+		return "", nil, err
 	}
-	m, err := answer.Message(ctx, h, answer.Failed(subject.Job{Pipeline: r.Pipeline.Name, ID: r.ID}, p))
+	return id, &Job{ID: id, Pipeline: r.Pipeline.Name, Status: found.Status, intake: i, reachable: true}, nil
+}
+
+// Inspect returns a [*v1.Problem] when an image is none that is read here.
+func (i *Intake) Inspect(image []byte) error {
+	_, err := picture.Inspect(image, i.cfg.Limits)
+	return err
+}
+
+// Fetch returns the image at a URL, inspected. The errors are those of
+// [fetch.Fetcher.Fetch] and [Intake.Inspect].
+func (i *Intake) Fetch(ctx context.Context, url string) ([]byte, error) {
+	image, err := i.cfg.Fetcher.Fetch(ctx, url)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return i.publisher.Publish(ctx, m)
+	if err := i.Inspect(image); err != nil {
+		return nil, err
+	}
+	return image, nil
 }
 
-// Travel gives the headers that say what the client wants besides the answer.
-func (r Request) Travel() (nats.Header, error) {
-	h := nats.Header{}
-	if len(r.Metadata) > 0 {
-		m, err := json.Marshal(r.Metadata)
-		if err != nil {
-			return nil, fmt.Errorf("encode metadata: %w", err)
-		}
-		h.Set(v1.HeaderMetadata, string(m))
-	}
-	if r.Callback != "" {
-		h.Set(v1.HeaderCallback, r.Callback)
-	}
-	if r.Report != nil {
-		h.Set(v1.HeaderReport, r.Report.String())
-	}
-	return h, nil
+// Admit returns nil when a job can be accepted now; see
+// [admission.Admission.Admit] for its errors.
+func (i *Intake) Admit(ctx context.Context, p pipeline.Pipeline, prio subject.Priority) error {
+	return i.cfg.Admission.Admit(ctx, p, prio)
 }
 
-// Forget says that nobody waits for the job any more.
-func (job *Job) Forget() {
-	if job.reply == nil {
-		return
-	}
-	job.intake.mu.Lock()
-	defer job.intake.mu.Unlock()
-	delete(job.intake.waiting, job.ID)
-}
+// Pipelines lists the pipelines of the mesh.
+func (i *Intake) Pipelines() []pipeline.Pipeline { return i.cfg.Pipelines }
 
-// Wait returns the answer of the job, or its state when ctx ends first.
-func (job *Job) Wait(ctx context.Context) (v1.Result, error) {
-	if job.reply == nil {
-		return job.intake.Await(ctx, job.ID)
+// Pipeline returns a pipeline by its name, or the first when name is empty.
+func (i *Intake) Pipeline(name string) (p pipeline.Pipeline, ok bool) {
+	if name == "" {
+		return i.cfg.Pipelines[0], true
 	}
-	pause := client.FirstLook
-	look := time.NewTimer(pause)
-	defer look.Stop()
-	for {
-		select {
-		case m := <-job.reply:
-			return decode(m.Data, m.Header.Get(v1.HeaderStored))
-		case <-look.C:
-			if r, ok := job.stored(ctx); ok {
-				return r, nil
-			}
-			pause = min(2*pause, client.LongestPause)
-			look.Reset(pause)
-		case <-ctx.Done():
-			// The reply may have been lost a moment ago; else say where the
-			// job is.
-			r, err := job.intake.LookupNow(ctx, job.ID)
-			switch {
-			case err == nil && r.Final():
-				return r, nil
-			case err == nil:
-				return r, ctx.Err()
-			}
-			return v1.Result{ID: job.ID, Pipeline: job.Pipeline.Name, Status: v1.Queued}, ctx.Err()
-		}
-	}
-}
-
-// stored looks for the answer where it is kept. That it cannot be read now is
-// no reason to stop waiting.
-func (job *Job) stored(ctx context.Context) (v1.Result, bool) {
-	m, err := job.intake.results.GetLastMsgForSubject(ctx, subject.Results(job.Pipeline.Name, job.ID))
-	if err != nil || m.Header.Get(v1.HeaderMarker) != "" {
-		return v1.Result{}, false
-	}
-	r, err := decode(m.Data, m.Time.Format(time.RFC3339Nano))
-	return r, err == nil
-}
-
-func decode(body []byte, stored string) (v1.Result, error) {
-	var r v1.Result
-	if err := json.Unmarshal(body, &r); err != nil {
-		return r, fmt.Errorf("decode answer: %w", err)
-	}
-	if at, err := time.Parse(time.RFC3339Nano, stored); err == nil && r.Timings != nil {
-		r.Timings.Reply = max(0, v1.Milliseconds(time.Since(at)))
-	}
-	return r, nil
+	p, ok = i.byName[name]
+	return p, ok
 }

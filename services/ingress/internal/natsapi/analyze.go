@@ -1,5 +1,9 @@
-// Package natsapi is the request-reply face of the mesh: a picture as the
-// body of a request, its answer as the reply.
+// Package natsapi serves requests over NATS: an image is the body of a request,
+// its result the reply. Package intake does the work; here are decoding,
+// encoding, and a bound on the requests that wait.
+//
+// Every request gets one reply, also while the service stops. A problem is an
+// error of the NATS service framework, with a Retry-After header when it passes.
 package natsapi
 
 import (
@@ -17,12 +21,9 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/sightmesh/sightmesh/contracts/picture"
-	"github.com/sightmesh/sightmesh/contracts/pipeline"
 	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
-	"github.com/sightmesh/sightmesh/services/ingress/internal/admission"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
@@ -30,10 +31,7 @@ import (
 
 // Config of the endpoint. All fields are needed.
 type Config struct {
-	Intake    *intake.Intake
-	Admission *admission.Admission
-	Pipelines []pipeline.Pipeline
-	Limits    picture.Limits
+	Intake *intake.Intake
 	// Wait is how long an answer is waited for; after it the reply is the
 	// state of the job.
 	Wait time.Duration
@@ -47,7 +45,6 @@ type Config struct {
 // Analyze answers requests on sight.v1.analyze.<pipeline>.
 type Analyze struct {
 	Config
-	byName   map[string]pipeline.Pipeline
 	tracer   trace.Tracer
 	requests errgroup.Group
 
@@ -57,10 +54,7 @@ type Analyze struct {
 
 // New adds the endpoint to svc.
 func New(cfg Config, svc micro.Service) (*Analyze, error) {
-	a := &Analyze{Config: cfg, byName: map[string]pipeline.Pipeline{}, tracer: cfg.Tracers.Tracer("github.com/sightmesh/sightmesh/services/ingress")}
-	for _, p := range cfg.Pipelines {
-		a.byName[p.Name] = p
-	}
+	a := &Analyze{Config: cfg, tracer: cfg.Tracers.Tracer("github.com/sightmesh/sightmesh/services/ingress")}
 	a.requests.SetLimit(cfg.Concurrency)
 	if err := svc.AddEndpoint("analyze", micro.HandlerFunc(a.handle), micro.WithEndpointSubject(subject.Analyze("*"))); err != nil {
 		return nil, fmt.Errorf("serve analyze: %w", err)
@@ -122,21 +116,15 @@ func (a *Analyze) analyze(ctx context.Context, r micro.Request) (v1.Result, erro
 	if err != nil {
 		return v1.Result{}, err
 	}
-	p, ok := a.byName[name]
+	p, ok := a.Intake.Pipeline(name)
 	if !ok {
 		return v1.Result{}, v1.NewProblem(v1.UnknownPipeline, "no pipeline %.40q", name).WithField("pipeline")
 	}
-	if _, err := picture.Inspect(r.Data(), a.Limits); err != nil {
-		return v1.Result{}, err
-	}
-	if err := a.Admission.Admit(ctx, p, subject.Interactive); err != nil {
-		return v1.Result{}, err
-	}
-	job, err := a.Intake.Submit(ctx, intake.Request{Pipeline: p, Priority: subject.Interactive, Picture: r.Data()})
+	job, err := a.Intake.Submit(ctx, &intake.Request{Pipeline: p, Image: r.Data()})
 	if err != nil {
-		return v1.Result{}, intake.StoreError(ctx, err)
+		return v1.Result{}, err
 	}
-	defer job.Forget()
+	defer job.Close()
 	ctx, cancel := context.WithTimeout(ctx, a.Wait)
 	defer cancel()
 	result, err := job.Wait(ctx)

@@ -200,10 +200,10 @@ func (f *Fetches) enter(ctx context.Context, p pipeline.Pipeline, want v1.Fetch)
 // store fetches the picture and makes a job of it.
 func (f *Fetches) store(ctx context.Context, r intake.Request, slot *fetch.Slot) error {
 	var err error
-	if r.Picture, err = slot.Fetch(ctx); err != nil {
+	if r.Image, err = slot.Fetch(ctx); err != nil {
 		return err
 	}
-	if _, err := picture.Inspect(r.Picture, f.Limits); err != nil {
+	if _, err := picture.Inspect(r.Image, f.Limits); err != nil {
 		return err
 	}
 	return f.Intake.Store(ctx, r)

@@ -4,20 +4,31 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+
 	"github.com/sightmesh/sightmesh/contracts/retry"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
 )
 
-func TestEveryErrorIsAProblem(t *testing.T) {
+func newTestResponder() *responder {
+	return &responder{
+		tracer: sdktrace.NewTracerProvider().Tracer("test"), logger: slog.New(slog.DiscardHandler), metrics: NewMetrics(prometheus.NewRegistry()),
+	}
+}
+
+func TestResponder_MakesAProblemOfEveryError(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
-		handler    func(http.ResponseWriter, *http.Request) error
+		handler    handlerFunc
 		status     int
 		code       v1.Code
 		retryAfter string
@@ -27,6 +38,9 @@ func TestEveryErrorIsAProblem(t *testing.T) {
 		"problem": {func(http.ResponseWriter, *http.Request) error {
 			return fmt.Errorf("x: %w", v1.NewProblem(v1.Damaged, "bad"))
 		}, 422, v1.Damaged, ""},
+		"of the mesh": {func(http.ResponseWriter, *http.Request) error {
+			return retry.After(&intake.ServerError{Problem: v1.NewProblem(v1.Overloaded, "full"), Err: errors.New("secret")}, time.Second)
+		}, 429, v1.Overloaded, "1"},
 		"passes": {func(http.ResponseWriter, *http.Request) error {
 			return retry.After(v1.NewProblem(v1.NoWorker, "none"), 6500*time.Millisecond)
 		}, 503, v1.NoWorker, "7"},
@@ -35,7 +49,7 @@ func TestEveryErrorIsAProblem(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := httptest.NewRecorder()
-			newAPI(plenty).route("/x", tt.handler).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/x", nil))
+			newTestResponder().handler("/x", tt.handler).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/x", nil))
 			var p v1.Problem
 			if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil {
 				t.Fatal(err)
