@@ -169,17 +169,20 @@ func (a *Admission) Admit(ctx context.Context, p pipeline.Pipeline, prio subject
 		reason, ok := a.served(stage, p.Name)
 		if !ok { // ask again rather than reject because of an old status, for all requests that wait for it
 			asking := context.WithoutCancel(ctx)
-			a.fresh.Do(string(stage), func() (any, error) { return nil, a.askWorkers(asking, stage) }) //nolint:errcheck // the old status stays
+			ask := func() (any, error) { return nil, a.askWorkers(asking, stage) }
+			a.fresh.Do(string(stage), ask) //nolint:errcheck // the old status stays
 			reason, ok = a.served(stage, p.Name)
 		}
 		if !ok {
-			return retry.After(v1.NewProblem(v1.NoWorker, "no %s worker is ready for pipeline %s: %s", stage, p.Name, reason), noWorkerDelay)
+			problem := v1.NewProblem(v1.NoWorker, "no %s worker is ready for pipeline %s: %s", stage, p.Name, reason)
+			return retry.After(problem, noWorkerDelay)
 		}
 	}
 	wait := a.wait(prio)
 	if limit := a.maxWait[prio]; wait > limit {
-		p := v1.NewProblem(v1.Overloaded, "the work ahead takes about %.0f s, a %s job may wait %.0f s", wait.Seconds(), prio, limit.Seconds())
-		return retry.After(p, roundUp(wait-limit))
+		problem := v1.NewProblem(v1.Overloaded, "the work ahead takes about %.0f s, a %s job may wait %.0f s",
+			wait.Seconds(), prio, limit.Seconds())
+		return retry.After(problem, roundUp(wait-limit))
 	}
 	return nil
 }

@@ -259,7 +259,8 @@ func TestRunReadsTheBacklog(t *testing.T) {
 			t.Fatalf("three jobs of 10 s for one lane take %v", a.wait(subject.Interactive))
 		}
 	}
-	if code, _, seconds := rejection(t, a.Admit(t.Context(), marks, subject.Interactive)); code != v1.Overloaded || seconds != 15 {
+	code, _, seconds := rejection(t, a.Admit(t.Context(), marks, subject.Interactive))
+	if code != v1.Overloaded || seconds != 15 {
 		t.Errorf("got %q after %d s, want a rejection for 15 s", code, seconds)
 	}
 }

@@ -79,7 +79,8 @@ func (a *API) Drain(hard context.Context) { a.sessions.drain(hard) }
 
 // New returns the handler of the whole API. The caller ends it with Drain.
 func New(cfg Config) *API {
-	respond := &responder{tracer: cfg.Tracers.Tracer("github.com/sightmesh/sightmesh/services/ingress"), logger: cfg.Logger, metrics: cfg.Metrics}
+	tracer := cfg.Tracers.Tracer("github.com/sightmesh/sightmesh/services/ingress")
+	respond := &responder{tracer: tracer, logger: cfg.Logger, metrics: cfg.Metrics}
 	params := parameters{intake: cfg.Intake, wait: cfg.Wait, maxWait: cfg.MaxWait}
 	bodies := newBodies(cfg)
 	reports := &reportHandler{reports: cfg.Reports, params: params, bodies: bodies}

@@ -143,7 +143,8 @@ func (b *bodies) open(w http.ResponseWriter, r *http.Request, limit int64) (body
 	}
 	// A body that trickles in would hold its memory for ever. Not every
 	// writer in tests has a deadline.
-	if err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(b.timeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+	err = http.NewResponseController(w).SetReadDeadline(time.Now().Add(b.timeout))
+	if err != nil && !errors.Is(err, http.ErrNotSupported) {
 		release()
 		return nil, nil, err
 	}
@@ -180,7 +181,8 @@ func bodyType(header string) (k kind, boundary string, err error) {
 	case strings.HasPrefix(typ, "image/"), typ == "application/octet-stream":
 		return rawBody, "", nil
 	}
-	return 0, "", v1.NewProblem(v1.UnsupportedType, "Content-Type is %.60q, want image/*, application/octet-stream, multipart/form-data, application/x-www-form-urlencoded or application/json", typ).WithField("Content-Type")
+	return 0, "", v1.NewProblem(v1.UnsupportedType, "Content-Type is %.60q, want image/*, application/octet-stream, "+
+		"multipart/form-data, application/x-www-form-urlencoded or application/json", typ).WithField("Content-Type")
 }
 
 func readAll(r io.Reader, length int64) ([]byte, error) {
@@ -244,7 +246,8 @@ func readURLEncoded(r io.Reader) ([]reports.Upload, error) {
 	}
 	values := form[base64Field]
 	if len(values) != 1 {
-		return nil, v1.NewProblem(v1.InvalidBody, "the form has %d fields %q, want one", len(values), base64Field).WithField(base64Field)
+		return nil, v1.NewProblem(v1.InvalidBody, "the form has %d fields %q, want one", len(values), base64Field).
+			WithField(base64Field)
 	}
 	image, err := decodeBase64([]byte(strings.ReplaceAll(values[0], " ", "+")), base64Field)
 	return []reports.Upload{{Image: image, Err: err}}, nil
@@ -327,5 +330,6 @@ func (b *bodies) tooLarge(limit int64) *v1.Problem {
 	if limit == b.maxBytes {
 		return v1.NewProblem(v1.TooLarge, "a picture may have %d bytes", limit).WithLimit(limit)
 	}
-	return v1.NewProblem(v1.TooLarge, "this body may have %d bytes, and a picture in it %d", limit, b.maxBytes).WithLimit(limit)
+	return v1.NewProblem(v1.TooLarge, "this body may have %d bytes, and a picture in it %d", limit, b.maxBytes).
+		WithLimit(limit)
 }

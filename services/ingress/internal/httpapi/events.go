@@ -105,8 +105,11 @@ type state struct {
 	outcome  any
 }
 
+// lookupFunc returns the state of a job or report.
+type lookupFunc func(context.Context) (state, error)
+
 // serve tells where a job or report is, what happens to it, and how it ended.
-func (h *eventHandler) serve(w http.ResponseWriter, r *http.Request, id string, lookup func(context.Context) (state, error)) error {
+func (h *eventHandler) serve(w http.ResponseWriter, r *http.Request, id string, lookup lookupFunc) error {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	defer context.AfterFunc(h.stopping, cancel)() // the client comes back to another instance
@@ -151,7 +154,7 @@ func (h *eventHandler) serve(w http.ResponseWriter, r *http.Request, id string, 
 	return out.send(now.ended, now.outcome)
 }
 
-func lookupState(ctx context.Context, lookup func(context.Context) (state, error)) (state, error) {
+func lookupState(ctx context.Context, lookup lookupFunc) (state, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
 	return lookup(ctx)

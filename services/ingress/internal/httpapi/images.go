@@ -108,7 +108,9 @@ func drawnType(r *http.Request) string {
 // draw answers with the image and what was found drawn on it. An image takes
 // four bytes for each pixel while it is drawn on, so that only a few are at a
 // time.
-func (h *imageHandler) draw(w http.ResponseWriter, r *http.Request, req *intake.Request, result v1.Result, mediaType string) error {
+func (h *imageHandler) draw(
+	w http.ResponseWriter, r *http.Request, req *intake.Request, result v1.Result, mediaType string,
+) error {
 	if err := h.ensureImage(r.Context(), req, result); err != nil {
 		return err
 	}
@@ -143,7 +145,8 @@ func (h *imageHandler) ensureImage(ctx context.Context, req *intake.Request, res
 		}
 	}
 	if sum := sha256.Sum256(req.Image); result.Image != nil && result.Image.SHA256 != hex.EncodeToString(sum[:]) {
-		return v1.NewProblem(v1.FetchFailed, "what is at the address is no longer the picture that was read").WithField("url")
+		return v1.NewProblem(v1.FetchFailed, "what is at the address is no longer the picture that was read").
+			WithField("url")
 	}
 	return nil
 }

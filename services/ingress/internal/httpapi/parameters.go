@@ -33,7 +33,8 @@ type submission struct {
 // report returns the request for a report of these images.
 func (s submission) report(sources []v1.ReportSource, uploads []reports.Upload) reports.Request {
 	return reports.Request{
-		Pipeline: s.Pipeline, Key: s.Key, Metadata: s.Metadata, Callback: s.Callback, Sources: sources, Uploads: uploads,
+		Pipeline: s.Pipeline, Key: s.Key, Metadata: s.Metadata, Callback: s.Callback,
+		Sources: sources, Uploads: uploads,
 	}
 }
 
@@ -51,7 +52,8 @@ func (p parameters) submission(r *http.Request) (submission, error) {
 	}
 	s.Priority = cmp.Or(subject.Priority(q["priority"]), subject.Interactive)
 	if !s.Priority.Valid() {
-		return s, v1.NewProblem(v1.InvalidParameter, "priority is %.40q, want interactive or bulk", s.Priority).WithField("priority")
+		return s, v1.NewProblem(v1.InvalidParameter, "priority is %.40q, want interactive or bulk", s.Priority).
+			WithField("priority")
 	}
 	if s.Callback = q["callback"]; s.Callback != "" {
 		if err := p.checkCallback(s.Callback); err != nil {
@@ -62,7 +64,8 @@ func (p parameters) submission(r *http.Request) (submission, error) {
 		return s, err
 	}
 	if s.Key = r.Header.Get("Idempotency-Key"); len(s.Key) > intake.MaxKey {
-		return s, v1.NewProblem(v1.InvalidHeader, "Idempotency-Key may have %d bytes", intake.MaxKey).WithField("Idempotency-Key").WithLimit(intake.MaxKey)
+		return s, v1.NewProblem(v1.InvalidHeader, "Idempotency-Key may have %d bytes", intake.MaxKey).
+			WithField("Idempotency-Key").WithLimit(intake.MaxKey)
 	}
 	s.Metadata, err = parseMetadata(r.Header)
 	return s, err
@@ -72,7 +75,8 @@ func (p parameters) submission(r *http.Request) (submission, error) {
 func (p parameters) pipeline(name string) (pipeline.Pipeline, error) {
 	pl, ok := p.intake.Pipeline(name)
 	if !ok {
-		return pl, v1.NewProblem(v1.UnknownPipeline, "no pipeline %.40q; /v1/pipelines lists those there are", name).WithField("pipeline")
+		return pl, v1.NewProblem(v1.UnknownPipeline, "no pipeline %.40q; /v1/pipelines lists those there are", name).
+			WithField("pipeline")
 	}
 	return pl, nil
 }
@@ -116,7 +120,8 @@ func (p parameters) waitTime(r *http.Request) (time.Duration, error) {
 	}
 	n, err := strconv.ParseUint(q["wait"], 10, 31)
 	if err != nil {
-		return 0, v1.NewProblem(v1.InvalidParameter, "wait is %.20q, want a whole number of seconds", q["wait"]).WithField("wait")
+		return 0, v1.NewProblem(v1.InvalidParameter, "wait is %.20q, want a whole number of seconds", q["wait"]).
+			WithField("wait")
 	}
 	return min(time.Duration(n)*time.Second, p.maxWait), nil
 }

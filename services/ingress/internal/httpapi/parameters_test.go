@@ -38,7 +38,8 @@ func newTestParameters(t *testing.T, callbacks bool) parameters {
 func TestParameters_Submission(t *testing.T) {
 	t.Parallel()
 	p := newTestParameters(t, true)
-	r := httptest.NewRequest(http.MethodPost, "/v1/images?pipeline=faces&priority=bulk&callback=https://client.example/done", nil)
+	r := httptest.NewRequest(http.MethodPost,
+		"/v1/images?pipeline=faces&priority=bulk&callback=https://client.example/done", nil)
 	r.Header.Set("Idempotency-Key", "k1")
 	r.Header.Set("X-Sight-Meta-Camera-Id", "3 ü")
 	r.Header.Set("Prefer", "respond-async")
@@ -47,7 +48,8 @@ func TestParameters_Submission(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := intake.Request{
-		Pipeline: pipeline.Pipeline{Name: "faces"}, Priority: subject.Bulk, Callback: "https://client.example/done", Key: "k1",
+		Pipeline: pipeline.Pipeline{Name: "faces"}, Priority: subject.Bulk,
+		Callback: "https://client.example/done", Key: "k1",
 		Metadata: map[string]string{"camera-id": "3 ü"},
 	}
 	if !reflect.DeepEqual(s.Request, want) {
@@ -60,7 +62,9 @@ func TestParameters_Submission(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want = intake.Request{Pipeline: pipeline.Pipeline{Name: "text"}, Priority: subject.Interactive, Metadata: map[string]string{}}
+	want = intake.Request{
+		Pipeline: pipeline.Pipeline{Name: "text"}, Priority: subject.Interactive, Metadata: map[string]string{},
+	}
 	if !reflect.DeepEqual(s.Request, want) {
 		t.Errorf("by default: got %+v, want %+v", s.Request, want)
 	}
@@ -105,7 +109,8 @@ func TestParameters_NameWhatIsWrong(t *testing.T) {
 			}
 		})
 	}
-	if _, err := newTestParameters(t, false).submission(httptest.NewRequest(http.MethodPost, "/v1/images?callback=https://a/", nil)); fieldOf(err) != "callback" {
+	r := httptest.NewRequest(http.MethodPost, "/v1/images?callback=https://a/", nil)
+	if _, err := newTestParameters(t, false).submission(r); fieldOf(err) != "callback" {
 		t.Errorf("a callback without a secret to sign it: %v", err)
 	}
 }

@@ -20,7 +20,8 @@ func (h *pipelineHandler) list(w http.ResponseWriter, _ *http.Request) error {
 	return writeJSON(w, http.StatusOK, v1.Pipelines{
 		Pipelines: h.admission.Pipelines(),
 		Limits: v1.Limits{
-			MaxBytes: h.limits.MaxBytes, MaxSide: h.limits.MaxSide, MaxPixels: h.limits.MaxPixels, Types: picture.Types(),
+			MaxBytes: h.limits.MaxBytes, MaxSide: h.limits.MaxSide, MaxPixels: h.limits.MaxPixels,
+			Types: picture.Types(),
 		},
 	})
 }

@@ -57,7 +57,8 @@ func (h *reportHandler) post(w http.ResponseWriter, r *http.Request) error {
 		}
 		return h.accept(w, r, s.report(sources, nil))
 	}
-	return v1.NewProblem(v1.UnsupportedType, "a report is application/json or multipart/form-data").WithField("Content-Type")
+	return v1.NewProblem(v1.UnsupportedType, "a report is application/json or multipart/form-data").
+		WithField("Content-Type")
 }
 
 // accept makes a durable job of a report and answers with it.
@@ -96,7 +97,8 @@ func (h *reportHandler) readSources(w http.ResponseWriter, r *http.Request) ([]v
 				WithField(field + "location").WithLimit(reports.MaxLocation)
 		}
 		if name, err := intake.CheckMetadata(image.Metadata); err != nil {
-			return nil, v1.NewProblem(v1.InvalidBody, "%smetadata.%s %v", field, name, err).WithField(field + "metadata." + name)
+			return nil, v1.NewProblem(v1.InvalidBody, "%smetadata.%s %v", field, name, err).
+				WithField(field + "metadata." + name)
 		}
 		out[i] = v1.ReportSource{URL: image.URL, Location: image.Location, Metadata: image.Metadata}
 	}

@@ -42,7 +42,8 @@ func (re *responder) handler(route string, h handlerFunc) http.Handler {
 		start := time.Now()
 		ctx := telemetry.Propagator().Extract(r.Context(), propagation.HeaderCarrier(r.Header))
 		method := knownMethod(r.Method)
-		ctx, span := re.tracer.Start(ctx, method+" "+route, trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(
+		kind := trace.WithSpanKind(trace.SpanKindServer)
+		ctx, span := re.tracer.Start(ctx, method+" "+route, kind, trace.WithAttributes(
 			attribute.String("http.request.method", method), attribute.String("http.route", route),
 			attribute.String("url.path", r.URL.Path), attribute.String("user_agent.original", r.UserAgent())))
 		defer span.End()
@@ -60,7 +61,8 @@ func (re *responder) handler(route string, h handlerFunc) http.Handler {
 				status = 499 // the client left; the number is only for us
 			}
 			span.SetAttributes(attribute.Int("http.response.status_code", status))
-			telemetry.Observe(ctx, re.metrics.duration.WithLabelValues(route, method, strconv.Itoa(status)), time.Since(start).Seconds())
+			duration := re.metrics.duration.WithLabelValues(route, method, strconv.Itoa(status))
+			telemetry.Observe(ctx, duration, time.Since(start).Seconds())
 			if w.status == 0 || w.cutOff { // or the server would say 200, or that this was all
 				panic(http.ErrAbortHandler)
 			}
@@ -73,7 +75,8 @@ func (re *responder) handler(route string, h handlerFunc) http.Handler {
 
 func knownMethod(m string) string {
 	switch m {
-	case http.MethodGet, http.MethodPost, http.MethodHead, http.MethodPut, http.MethodDelete, http.MethodOptions, http.MethodPatch:
+	case http.MethodGet, http.MethodPost, http.MethodHead, http.MethodPut, http.MethodDelete, http.MethodOptions,
+		http.MethodPatch:
 		return m
 	}
 	return "_OTHER" // the name the semantic conventions give; keeps labels few

@@ -21,7 +21,8 @@ import (
 
 func newTestResponder() *responder {
 	return &responder{
-		tracer: sdktrace.NewTracerProvider().Tracer("test"), logger: slog.New(slog.DiscardHandler), metrics: NewMetrics(prometheus.NewRegistry()),
+		tracer: sdktrace.NewTracerProvider().Tracer("test"), logger: slog.New(slog.DiscardHandler),
+		metrics: NewMetrics(prometheus.NewRegistry()),
 	}
 }
 
@@ -39,12 +40,15 @@ func TestResponder_MakesAProblemOfEveryError(t *testing.T) {
 			return fmt.Errorf("x: %w", v1.NewProblem(v1.Damaged, "bad"))
 		}, 422, v1.Damaged, ""},
 		"of the mesh": {func(http.ResponseWriter, *http.Request) error {
-			return retry.After(&intake.ServerError{Problem: v1.NewProblem(v1.Overloaded, "full"), Err: errors.New("secret")}, time.Second)
+			err := &intake.ServerError{Problem: v1.NewProblem(v1.Overloaded, "full"), Err: errors.New("secret")}
+			return retry.After(err, time.Second)
 		}, 429, v1.Overloaded, "1"},
 		"passes": {func(http.ResponseWriter, *http.Request) error {
 			return retry.After(v1.NewProblem(v1.NoWorker, "none"), 6500*time.Millisecond)
 		}, 503, v1.NoWorker, "7"},
-		"passes, unknown when": {func(http.ResponseWriter, *http.Request) error { return v1.NewProblem(v1.Unavailable, "") }, 503, v1.Unavailable, "5"},
+		"passes, unknown when": {func(http.ResponseWriter, *http.Request) error {
+			return v1.NewProblem(v1.Unavailable, "")
+		}, 503, v1.Unavailable, "5"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -50,7 +50,8 @@ type sessionHandler struct {
 func newSessionHandler(cfg Config, params parameters, bodies *bodies, respond *responder) *sessionHandler {
 	h := &sessionHandler{
 		intake: cfg.Intake, params: params, bodies: bodies, respond: respond,
-		maxSessions: cfg.MaxStreams, maxWindow: cfg.MaxWindow, slots: semaphore.NewWeighted(int64(cfg.MaxStreams)), stopping: cfg.Stopping,
+		maxSessions: cfg.MaxStreams, maxWindow: cfg.MaxWindow, slots: semaphore.NewWeighted(int64(cfg.MaxStreams)),
+		stopping: cfg.Stopping,
 	}
 	h.life, h.end = context.WithCancel(context.Background())
 	return h
@@ -93,7 +94,8 @@ func (h *sessionHandler) get(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if !h.slots.TryAcquire(1) {
-		return retry.After(v1.NewProblem(v1.Overloaded, "%d sessions are open", h.maxSessions).WithLimit(int64(h.maxSessions)), intake.RetryDelay)
+		p := v1.NewProblem(v1.Overloaded, "%d sessions are open", h.maxSessions).WithLimit(int64(h.maxSessions))
+		return retry.After(p, intake.RetryDelay)
 	}
 	defer h.slots.Release(1)
 	h.open.Add(1)
@@ -109,7 +111,8 @@ func (h *sessionHandler) get(w http.ResponseWriter, r *http.Request) error {
 	link := trace.LinkFromContext(r.Context())
 	err = frames.Serve(h.life, h.stopping, frames.Config{
 		Conn: conn, Window: window, Latest: drop == "latest", From: int64(from),
-		MaxBytes: h.bodies.maxBytes, Memory: h.bodies.memory, Idle: streamIdle, BodyTimeout: h.bodies.timeout, WriteTimeout: streamWriteTimeout,
+		MaxBytes: h.bodies.maxBytes, Memory: h.bodies.memory,
+		Idle: streamIdle, BodyTimeout: h.bodies.timeout, WriteTimeout: streamWriteTimeout,
 		Read: func(ctx context.Context, image []byte, stored func()) v1.Result {
 			return h.readFrame(ctx, link, p, image, stored)
 		},
@@ -154,13 +157,16 @@ func number(q map[string]string, name string, fallback, lowest, highest int) (in
 	}
 	n, err := strconv.Atoi(q[name])
 	if err != nil || n < lowest || n > highest {
-		return 0, v1.NewProblem(v1.InvalidParameter, "%s is %.20q, want %d to %d", name, q[name], lowest, highest).WithField(name).WithLimit(int64(highest))
+		return 0, v1.NewProblem(v1.InvalidParameter, "%s is %.20q, want %d to %d", name, q[name], lowest, highest).
+			WithField(name).WithLimit(int64(highest))
 	}
 	return n, nil
 }
 
 // readFrame has one frame read as a job, in a trace of its own.
-func (h *sessionHandler) readFrame(ctx context.Context, session trace.Link, p pipeline.Pipeline, image []byte, stored func()) v1.Result {
+func (h *sessionHandler) readFrame(
+	ctx context.Context, session trace.Link, p pipeline.Pipeline, image []byte, stored func(),
+) v1.Result {
 	ctx, span := h.respond.tracer.Start(ctx, "frame",
 		trace.WithNewRoot(), trace.WithLinks(session), trace.WithAttributes(telemetry.AttrPipeline.String(p.Name)))
 	defer span.End()
@@ -185,7 +191,9 @@ func (h *sessionHandler) readFrame(ctx context.Context, session trace.Link, p pi
 
 // submitFrame submits a frame and waits for its result. Where a request would be
 // rejected for a while, a session waits: that is its back-pressure.
-func (h *sessionHandler) submitFrame(session context.Context, p pipeline.Pipeline, image []byte, stored func()) (v1.Result, error) {
+func (h *sessionHandler) submitFrame(
+	session context.Context, p pipeline.Pipeline, image []byte, stored func(),
+) (v1.Result, error) {
 	ctx, cancel := context.WithTimeout(session, 2*p.JobDeadline(subject.Interactive))
 	defer cancel()
 	for {

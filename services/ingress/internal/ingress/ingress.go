@@ -123,13 +123,15 @@ func New(p *run.Process, o Options) (run.Service, error) {
 		return nil, err
 	}
 	if s.intake, err = intake.New(context.Background(), intake.Config{
-		Conn: p.Conn, JetStream: p.JetStream, Publisher: p.Publisher, Client: jobs, Fetcher: s.fetcher, Admission: s.admission,
+		Conn: p.Conn, JetStream: p.JetStream, Publisher: p.Publisher, Client: jobs,
+		Fetcher: s.fetcher, Admission: s.admission,
 		Pipelines: p.Pipelines, Limits: o.limits, Callbacks: s.caller != nil, Stopping: s.stopping, Logger: p.Logger,
 	}); err != nil {
 		return nil, err
 	}
 	s.fetches = reports.NewFetches(reports.FetchesConfig{
-		JetStream: p.JetStream, Fetcher: s.fetcher, Intake: s.intake, Admission: s.admission, Pipelines: p.Pipelines, Limits: o.limits,
+		JetStream: p.JetStream, Fetcher: s.fetcher, Intake: s.intake, Admission: s.admission,
+		Pipelines: p.Pipelines, Limits: o.limits,
 		Tracers: p.Tracers, Logger: p.Logger, Metrics: p.Metrics,
 	})
 	if s.analyze, err = natsapi.New(natsapi.Config{
@@ -143,7 +145,8 @@ func New(p *run.Process, o Options) (run.Service, error) {
 	s.api = httpapi.New(httpapi.Config{
 		Intake: s.intake,
 		Reports: reports.New(reports.Config{
-			JetStream: p.JetStream, Publisher: p.Publisher, Intake: s.intake, MaxImages: o.maxImages, MaxBacklog: o.maxReportQueue,
+			JetStream: p.JetStream, Publisher: p.Publisher, Intake: s.intake,
+			MaxImages: o.maxImages, MaxBacklog: o.maxReportQueue,
 		}),
 		Client: jobs, Admission: s.admission, Limits: o.limits,
 		Wait: o.wait, MaxWait: o.maxWait, BodyMemory: o.bodyMemory, BodyTimeout: o.bodyTimeout,

@@ -46,7 +46,8 @@ func TestCheckMetadata_NamesTheEntry(t *testing.T) {
 		{map[string]string{long: "1"}, long, "has a name of 41 characters, want 1 to 40"},
 		{map[string]string{"a": "1", "b": "\xff"}, "b", "is not UTF-8"},
 		{many, "n0", "is one of 17 entries, metadata may have 16"},
-		{map[string]string{"a": "1", "b": strings.Repeat("x", maxMetadataSize)}, "b", "is too long: metadata may have 4096 bytes"},
+		{map[string]string{"a": "1", "b": strings.Repeat("x", maxMetadataSize)}, "b",
+			"is too long: metadata may have 4096 bytes"},
 	} {
 		field, err := CheckMetadata(c.metadata)
 		got := ""

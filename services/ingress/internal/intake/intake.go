@@ -3,16 +3,17 @@
 // The ways in decode a [Request] and encode what comes of it, and do nothing
 // else with images.
 //
-// [Intake.Submit] takes an image through these steps. The first that fails
-// rejects it, and what has a later one does not matter then:
+// [Intake.Submit] takes an image through these steps, in this order. The first
+// that fails rejects the image, and then no later one has been begun:
 //
-//	inspect   its type is one that is read here, its size within the limits
-//	find      the job of an earlier request with the same idempotency key
-//	admit     a worker serves the pipeline, and will be in time
-//	store     it waits in IMAGES for detect; from here on it is a job
+//	inspect   the image is of a type that is read here, and within the limits
+//	find      no earlier request with the same idempotency key has a job
+//	admit     a worker serves the pipeline, and the queue is short enough
+//	store     the image waits in IMAGES for detect; from here on it is a job
 //
-// An image at a URL is fetched between find and admit, and then inspected: what
-// is at the URL now may be another image than that of the key, or none any more.
+// A request that has an earlier one with its key gets the job of that. An image
+// at a URL is fetched and inspected after find: what is at the URL now may be
+// another image than that of the key, or none any more.
 //
 // Every error that a client is told wraps a [*v1.Problem], and is a
 // [*retry.Error] when it passes. A [*ServerError] in it has the reason that is
@@ -166,7 +167,8 @@ func (i *Intake) Submit(ctx context.Context, r *Request) (*Job, error) {
 		}
 		return nil, StoreError(ctx, err)
 	}
-	trace.SpanFromContext(ctx).SetAttributes(telemetry.AttrJob.String(id), telemetry.AttrPipeline.String(r.Pipeline.Name))
+	trace.SpanFromContext(ctx).SetAttributes(
+		telemetry.AttrJob.String(id), telemetry.AttrPipeline.String(r.Pipeline.Name))
 	return job, nil
 }
 

@@ -94,7 +94,8 @@ func newBench(t *testing.T) bench {
 func newServedBench(t *testing.T) bench {
 	t.Helper()
 	b := newBench(t)
-	b.respond(t, subject.Status(string(subject.Detect)), &nats.Msg{Data: []byte(`{"service":"detect","lanes":1,"pipelines":{"text":{"ready":true}}}`)})
+	status := []byte(`{"service":"detect","lanes":1,"pipelines":{"text":{"ready":true}}}`)
+	b.respond(t, subject.Status(string(subject.Detect)), &nats.Msg{Data: status})
 	return b
 }
 
@@ -221,7 +222,8 @@ func TestIntake_StoresARequestWithEveryField(t *testing.T) {
 			t.Errorf("%s is %q, want %q", header, got, want)
 		}
 	}
-	if accepted, err := time.Parse(time.RFC3339Nano, m.Header.Get(v1.HeaderAccepted)); err != nil || time.Since(accepted) > patience {
+	accepted, err := time.Parse(time.RFC3339Nano, m.Header.Get(v1.HeaderAccepted))
+	if err != nil || time.Since(accepted) > patience {
 		t.Errorf("%s is %q, want now", v1.HeaderAccepted, m.Header.Get(v1.HeaderAccepted))
 	}
 	claimed := b.claimOf(t, "k1")
@@ -234,7 +236,8 @@ func TestIntake_StoresARequestWithEveryField(t *testing.T) {
 func (b bench) claimOf(t *testing.T, key string) (c claim) {
 	t.Helper()
 	sum := sha256.Sum256([]byte(key))
-	if _, err := bus.Last(t.Context(), b.js, streams.Jobs, subject.JobOfKey(hex.EncodeToString(sum[:])), &c); err != nil {
+	subj := subject.JobOfKey(hex.EncodeToString(sum[:]))
+	if _, err := bus.Last(t.Context(), b.js, streams.Jobs, subj, &c); err != nil {
 		t.Fatal(err)
 	}
 	return c
@@ -369,7 +372,8 @@ func TestIntake_FetchesAnImageOnceForItsKey(t *testing.T) {
 	if n := fetched.Load(); n != 1 {
 		t.Errorf("%d fetches, want 1", n)
 	}
-	if _, err := b.Submit(t.Context(), &Request{Pipeline: text, URL: url + "/2", Key: "k1"}); codeOf(err) != v1.KeyConflict {
+	_, err = b.Submit(t.Context(), &Request{Pipeline: text, URL: url + "/2", Key: "k1"})
+	if codeOf(err) != v1.KeyConflict {
 		t.Errorf("another URL: %v, want %s", err, v1.KeyConflict)
 	}
 }

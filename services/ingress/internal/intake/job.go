@@ -50,7 +50,8 @@ func (j *Job) Abandon(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abandonTimeout)
 	defer cancel()
 	var p *v1.Problem
-	if _, err := j.intake.cfg.Client.Cancel(ctx, j.ID); err != nil && !errors.As(err, &p) { // a problem is such as that it is done
+	// A problem says that there is nothing to cancel, such as a job that is done.
+	if _, err := j.intake.cfg.Client.Cancel(ctx, j.ID); err != nil && !errors.As(err, &p) {
 		j.intake.cfg.Logger.WarnContext(ctx, "cannot cancel the job of a client that left", "error", err)
 	}
 }

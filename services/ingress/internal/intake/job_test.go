@@ -16,7 +16,8 @@ import (
 
 func done(t *testing.T, id string) []byte {
 	t.Helper()
-	body, err := json.Marshal(v1.Result{ID: id, Pipeline: "text", Status: v1.Done, Regions: []v1.Region{}, Timings: &v1.Timings{}})
+	r := v1.Result{ID: id, Pipeline: "text", Status: v1.Done, Regions: []v1.Region{}, Timings: &v1.Timings{}}
+	body, err := json.Marshal(r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,7 +34,8 @@ func (b bench) send(t *testing.T, m *nats.Msg) {
 func TestJob_GetsItsReplyOnce(t *testing.T) {
 	t.Parallel()
 	b := newServedBench(t)
-	one, two := b.submit(t, Request{Pipeline: text, Image: small(t, 8)}), b.submit(t, Request{Pipeline: text, Image: small(t, 8)})
+	r := Request{Pipeline: text, Image: small(t, 8)}
+	one, two := b.submit(t, r), b.submit(t, r)
 	to := func(j *Job) string { return b.stored(t, j.ID, subject.Interactive).Header.Get(v1.HeaderReply) }
 	hourAgo := nats.Header{v1.HeaderStored: {time.Now().Add(-time.Hour).Format(time.RFC3339Nano)}}
 	b.send(t, &nats.Msg{Subject: to(two), Data: done(t, two.ID), Header: hourAgo})

@@ -14,14 +14,16 @@ func TestIntake_StoreAsksForNoReply(t *testing.T) {
 	b := newBench(t)
 	err := b.Store(t.Context(), Request{
 		ID: "r-1", Pipeline: text, Priority: subject.Bulk, Image: small(t, 8),
-		Metadata: map[string]string{"camera": "3 ü"}, Callback: "https://client.example/", Report: &v1.ReportItem{Report: "r", N: 1, Total: 2},
+		Metadata: map[string]string{"camera": "3 ü"},
+		Callback: "https://client.example/", Report: &v1.ReportItem{Report: "r", N: 1, Total: 2},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	m := b.stored(t, "r-1", subject.Bulk)
 	for header, want := range map[string]string{
-		v1.HeaderMetadata: `{"camera":"3 ü"}`, v1.HeaderCallback: "https://client.example/", v1.HeaderReport: "r/1/2", v1.HeaderReply: "",
+		v1.HeaderMetadata: `{"camera":"3 ü"}`, v1.HeaderCallback: "https://client.example/",
+		v1.HeaderReport: "r/1/2", v1.HeaderReply: "",
 	} {
 		if got := m.Header.Get(header); got != want {
 			t.Errorf("%s is %q, want %q", header, got, want)
@@ -36,8 +38,8 @@ func TestIntake_FailStoresTheProblemAsTheResult(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	item := v1.ReportItem{Report: "r", N: 0, Total: 1}
-	err := b.Fail(t.Context(), Request{ID: item.Job(), Pipeline: text, Report: &item, Metadata: map[string]string{"a": "b"}}, v1.NewProblem(v1.Damaged, "bad"))
-	if err != nil {
+	req := Request{ID: item.Job(), Pipeline: text, Report: &item, Metadata: map[string]string{"a": "b"}}
+	if err := b.Fail(t.Context(), req, v1.NewProblem(v1.Damaged, "bad")); err != nil {
 		t.Fatal(err)
 	}
 	s, err := b.js.Stream(t.Context(), streams.Results)

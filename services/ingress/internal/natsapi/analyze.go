@@ -32,11 +32,11 @@ import (
 // Config of the endpoint. All fields are needed.
 type Config struct {
 	Intake *intake.Intake
-	// Wait is how long an answer is waited for; after it the reply is the
-	// state of the job.
+	// Wait is how long a request waits for its result. After it the reply is
+	// the state of the job.
 	Wait time.Duration
-	// Concurrency bounds the requests that wait at a time. One more is
-	// refused at once, so that its caller need not guess.
+	// Concurrency bounds the requests that wait at a time. One more is rejected
+	// immediately, so that the client need not guess.
 	Concurrency int
 	Tracers     trace.TracerProvider
 	Logger      *slog.Logger
@@ -56,14 +56,16 @@ type Analyze struct {
 func New(cfg Config, svc micro.Service) (*Analyze, error) {
 	a := &Analyze{Config: cfg, tracer: cfg.Tracers.Tracer("github.com/sightmesh/sightmesh/services/ingress")}
 	a.requests.SetLimit(cfg.Concurrency)
-	if err := svc.AddEndpoint("analyze", micro.HandlerFunc(a.handle), micro.WithEndpointSubject(subject.Analyze("*"))); err != nil {
+	every := micro.WithEndpointSubject(subject.Analyze("*"))
+	if err := svc.AddEndpoint("analyze", micro.HandlerFunc(a.handle), every); err != nil {
 		return nil, fmt.Errorf("serve analyze: %w", err)
 	}
 	return a, nil
 }
 
-// Stop refuses what comes from here on, and returns when no request is under
-// way. The framework, once stopped, may still hand over what it had received.
+// Stop rejects the requests that come from here on, and returns when none is
+// under way. The framework, once stopped, may still hand over some that it had
+// received.
 func (a *Analyze) Stop() {
 	a.mu.Lock()
 	a.stopping = true
@@ -80,12 +82,14 @@ func (a *Analyze) handle(r micro.Request) {
 	defer a.mu.Unlock()
 	switch {
 	case a.stopping:
-		a.reject(context.Background(), r, retry.After(v1.NewProblem(v1.Unavailable, "this instance is stopping"), busyDelay))
+		p := v1.NewProblem(v1.Unavailable, "this instance is stopping")
+		a.reject(context.Background(), r, retry.After(p, busyDelay))
 	case !a.requests.TryGo(func() error {
 		a.serve(r)
 		return nil
 	}):
-		a.reject(context.Background(), r, retry.After(v1.NewProblem(v1.Overloaded, "%d requests wait already", a.Concurrency), busyDelay))
+		p := v1.NewProblem(v1.Overloaded, "%d requests wait already", a.Concurrency)
+		a.reject(context.Background(), r, retry.After(p, busyDelay))
 	}
 }
 

@@ -57,7 +57,8 @@ func newBench(t *testing.T, wait time.Duration, concurrency int) bench {
 		{Name: "text", Deadline: time.Minute}, {Name: "faces", Deadline: time.Minute},
 	}
 	i, err := intake.New(t.Context(), intake.Config{
-		Conn: nc, JetStream: js, Publisher: bus.NewPublisher(js, tracers), Client: c, Pipelines: pipelines, Limits: picture.DefaultLimits(),
+		Conn: nc, JetStream: js, Publisher: bus.NewPublisher(js, tracers), Client: c,
+		Pipelines: pipelines, Limits: picture.DefaultLimits(),
 		Admission: admission.New(nc, js, pipelines, admission.MaxWait{}, log, prometheus.NewRegistry()),
 		Stopping:  context.Background(), Logger: log,
 	})
@@ -76,7 +77,8 @@ func newBench(t *testing.T, wait time.Duration, concurrency int) bench {
 	}
 	t.Cleanup(a.Stop)
 	status := []byte(`{"service":"detect","lanes":1,"pipelines":{"text":{"ready":true}}}`)
-	if _, err := others.Subscribe(subject.Status(string(subject.Detect)), func(m *nats.Msg) { m.Respond(status) }); err != nil {
+	_, err = others.Subscribe(subject.Status(string(subject.Detect)), func(m *nats.Msg) { m.Respond(status) })
+	if err != nil {
 		t.Fatal(err)
 	}
 	for _, conn := range []*nats.Conn{nc, others} {
@@ -175,7 +177,8 @@ func TestAnalyze_AnswersWithTheState(t *testing.T) {
 func TestAnalyze_RejectsWhileItIsBusyOrStops(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, patience, 1)
-	consumer, err := b.js.Consumer(t.Context(), streams.Images, streams.WorkConsumer(subject.Detect, "text", subject.Interactive))
+	detect := streams.WorkConsumer(subject.Detect, "text", subject.Interactive)
+	consumer, err := b.js.Consumer(t.Context(), streams.Images, detect)
 	if err != nil {
 		t.Fatal(err)
 	}

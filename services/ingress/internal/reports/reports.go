@@ -49,7 +49,9 @@ func (r *Reports) Summary(ctx context.Context, id string) (v1.Report, error) {
 
 // Read calls begin with how a report is, and then each with every image in
 // order, which has its outcome where there is one.
-func (r *Reports) Read(ctx context.Context, id string, begin func(v1.Report) error, each func(v1.ReportImage) error) error {
+func (r *Reports) Read(
+	ctx context.Context, id string, begin func(v1.Report) error, each func(v1.ReportImage) error,
+) error {
 	report, m, outcomes, err := r.read(ctx, id)
 	if err != nil {
 		return readError(err)
@@ -61,7 +63,8 @@ func (r *Reports) Read(ctx context.Context, id string, begin func(v1.Report) err
 		image := v1.ReportImage{ReportSource: source, ID: v1.ReportItem{Report: id, N: i}.Job(), Status: v1.Queued}
 		if status, ok := outcomes[i]; ok {
 			image.Status, image.Result = status, new(v1.Result)
-			if _, err := bus.Last(ctx, r.cfg.JetStream, streams.Reports, subject.ReportOutcome(id, string(status), i), image.Result); err != nil {
+			subj := subject.ReportOutcome(id, string(status), i)
+			if _, err := bus.Last(ctx, r.cfg.JetStream, streams.Reports, subj, image.Result); err != nil {
 				return readError(err)
 			}
 		}
@@ -109,7 +112,8 @@ func (r *Reports) read(ctx context.Context, id string) (v1.Report, v1.Manifest, 
 	}
 	if m.Callback != "" {
 		report.Callback = &v1.Callback{State: v1.CallbackPending}
-		if _, err := bus.Last(ctx, r.cfg.JetStream, streams.Jobs, subject.CallbackState(id), report.Callback); err != nil {
+		subj := subject.CallbackState(id)
+		if _, err := bus.Last(ctx, r.cfg.JetStream, streams.Jobs, subj, report.Callback); err != nil {
 			return report, m, nil, err
 		}
 	}

@@ -54,7 +54,8 @@ func (r *Reports) Submit(ctx context.Context, req Request) (v1.Report, error) {
 	}
 	id := intake.NewID()
 	if req.Key != "" {
-		claimed, err := r.cfg.Intake.Claim(ctx, intake.NewKey(req.Key, req.Pipeline.Name, subject.Bulk, req.fingerprint()), id)
+		key := intake.NewKey(req.Key, req.Pipeline.Name, subject.Bulk, req.fingerprint())
+		claimed, err := r.cfg.Intake.Claim(ctx, key, id)
 		if err != nil {
 			return none, intake.StoreError(ctx, err)
 		}
@@ -84,13 +85,15 @@ func (r *Reports) Submit(ctx context.Context, req Request) (v1.Report, error) {
 		return none, intake.StoreError(ctx, err)
 	}
 	return v1.Report{
-		ID: m.ID, Pipeline: m.Pipeline, Status: v1.Running, Accepted: m.Accepted, Metadata: m.Metadata, Counts: v1.Counts{Total: n},
+		ID: m.ID, Pipeline: m.Pipeline, Status: v1.Running, Accepted: m.Accepted, Metadata: m.Metadata,
+		Counts: v1.Counts{Total: n},
 	}, nil
 }
 
 // TooManyImages returns the problem of a report with more than limit images.
 func TooManyImages(limit int) *v1.Problem {
-	return v1.NewProblem(v1.TooManyImages, "a report may have %d images", limit).WithField("images").WithLimit(int64(limit))
+	return v1.NewProblem(v1.TooManyImages, "a report may have %d images", limit).
+		WithField("images").WithLimit(int64(limit))
 }
 
 // fingerprint is what makes two reports the same.
@@ -122,7 +125,8 @@ func (r *Reports) checkBacklog(ctx context.Context, pl pipeline.Pipeline, n int)
 		return intake.StoreError(ctx, fmt.Errorf("read the backlog of reports: %w", err))
 	}
 	if backlog := int(s.CachedInfo().State.Msgs); backlog+n > r.cfg.MaxBacklog {
-		p := v1.NewProblem(v1.Overloaded, "%d images of reports wait to be fetched, with this report they would be more than %d", backlog, r.cfg.MaxBacklog)
+		p := v1.NewProblem(v1.Overloaded, "%d images of reports wait to be fetched, "+
+			"with this report they would be more than %d", backlog, r.cfg.MaxBacklog)
 		return retry.After(p.WithLimit(int64(r.cfg.MaxBacklog)), backlogDelay)
 	}
 	return nil
@@ -136,7 +140,9 @@ func (r *Reports) storeUploads(ctx context.Context, p pipeline.Pipeline, m v1.Ma
 	}
 	for i, u := range uploads {
 		item := v1.ReportItem{Report: m.ID, N: i, Total: len(uploads)}
-		job := intake.Request{ID: item.Job(), Pipeline: p, Priority: subject.Bulk, Image: u.Image, Report: &item, Deadline: m.Deadline}
+		job := intake.Request{
+			ID: item.Job(), Pipeline: p, Priority: subject.Bulk, Image: u.Image, Report: &item, Deadline: m.Deadline,
+		}
 		err := u.Err
 		if err == nil {
 			err = r.cfg.Intake.Inspect(u.Image)

@@ -45,7 +45,8 @@ func newBench(t *testing.T) bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	log, pipelines, publisher := slog.New(slog.DiscardHandler), []pipeline.Pipeline{text}, bus.NewPublisher(js, sdktrace.NewTracerProvider())
+	log, pipelines := slog.New(slog.DiscardHandler), []pipeline.Pipeline{text}
+	publisher := bus.NewPublisher(js, sdktrace.NewTracerProvider())
 	i, err := intake.New(t.Context(), intake.Config{
 		Conn: nc, JetStream: js, Publisher: publisher, Pipelines: pipelines, Limits: picture.DefaultLimits(),
 		Admission: admission.New(nc, js, pipelines, admission.MaxWait{}, log, prometheus.NewRegistry()),
@@ -133,9 +134,10 @@ func sources(n int) []v1.ReportSource {
 func TestReports_SubmitMakesAJobOfEachUpload(t *testing.T) {
 	t.Parallel()
 	b := newServedBench(t)
-	report, err := b.Submit(t.Context(), Request{Pipeline: text, Metadata: map[string]string{"a": "b"}, Uploads: []Upload{
-		{Image: small(t)}, {Image: []byte("no image")}, {Err: v1.NewProblem(v1.TooLarge, "")},
-	}})
+	report, err := b.Submit(t.Context(), Request{
+		Pipeline: text, Metadata: map[string]string{"a": "b"},
+		Uploads: []Upload{{Image: small(t)}, {Image: []byte("no image")}, {Err: v1.NewProblem(v1.TooLarge, "")}},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +145,8 @@ func TestReports_SubmitMakesAJobOfEachUpload(t *testing.T) {
 		t.Errorf("got %+v, want a report of 3 images that runs", report)
 	}
 	item := func(n int) v1.ReportItem { return v1.ReportItem{Report: report.ID, N: n, Total: 3} }
-	m := b.last(t, streams.Images, subject.Images(subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: item(0).Job()}))
+	job := subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: item(0).Job()}
+	m := b.last(t, streams.Images, subject.Images(job))
 	if !bytes.Equal(m.Data, small(t)) {
 		t.Errorf("%d other bytes are stored", len(m.Data))
 	}
@@ -152,7 +155,8 @@ func TestReports_SubmitMakesAJobOfEachUpload(t *testing.T) {
 	}
 	for n, code := range map[int]v1.Code{1: v1.UnsupportedType, 2: v1.TooLarge} {
 		var r v1.Result
-		if _, err := bus.Last(t.Context(), b.js, streams.Results, subject.Results("text", item(n).Job()), &r); err != nil {
+		subj := subject.Results("text", item(n).Job())
+		if _, err := bus.Last(t.Context(), b.js, streams.Results, subj, &r); err != nil {
 			t.Fatal(err)
 		}
 		if r.Problem == nil || r.Problem.Code != code {
@@ -185,7 +189,8 @@ func TestReports_SubmitFindsTheReportOfAKey(t *testing.T) {
 	if n := b.count(t, streams.Reports); n != 1 {
 		t.Errorf("%d reports are stored, want 1", n)
 	}
-	if _, err := b.Submit(t.Context(), Request{Pipeline: text, Key: "k1", Sources: sources(3)}); codeOf(err) != v1.KeyConflict {
+	_, err = b.Submit(t.Context(), Request{Pipeline: text, Key: "k1", Sources: sources(3)})
+	if codeOf(err) != v1.KeyConflict {
 		t.Errorf("other images: %v, want %s", err, v1.KeyConflict)
 	}
 }
@@ -196,7 +201,8 @@ func TestReports_SubmitStoresTheReportOfAKeyThatHasNone(t *testing.T) {
 	t.Parallel()
 	b := newServedBench(t)
 	req := Request{Pipeline: text, Key: "k1", Sources: sources(2)}
-	if _, err := b.cfg.Intake.Claim(t.Context(), intake.NewKey("k1", "text", subject.Bulk, req.fingerprint()), "first"); err != nil {
+	key := intake.NewKey("k1", "text", subject.Bulk, req.fingerprint())
+	if _, err := b.cfg.Intake.Claim(t.Context(), key, "first"); err != nil {
 		t.Fatal(err)
 	}
 	report, err := b.Submit(t.Context(), req)
