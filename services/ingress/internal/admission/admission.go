@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"sync"
 	"time"
 
@@ -23,6 +22,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/sightmesh/sightmesh/contracts/pipeline"
+	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
@@ -158,27 +158,37 @@ func (a *Admission) readBacklogs(ctx context.Context) error {
 	return nil
 }
 
-// Admit returns nil when a job can be taken, or the problem and after how
-// many seconds to try again.
-func (a *Admission) Admit(ctx context.Context, p pipeline.Pipeline, prio subject.Priority) (retryAfter int, problem *v1.Problem) {
+// noWorkerDelay is how long a client should wait for a worker of its pipeline.
+const noWorkerDelay = 5 * time.Second
+
+// Admit returns nil when a job can be accepted. Otherwise it returns a
+// [*retry.Error] with a [*v1.Problem], no-worker or overloaded, that says after
+// how many whole seconds to try again.
+func (a *Admission) Admit(ctx context.Context, p pipeline.Pipeline, prio subject.Priority) error {
 	for _, stage := range stagesOf(p) {
 		reason, ok := a.served(stage, p.Name)
-		if !ok { // ask again rather than refuse because of an old answer, for all who wait for it
+		if !ok { // ask again rather than reject because of an old status, for all requests that wait for it
 			asking := context.WithoutCancel(ctx)
-			a.fresh.Do(string(stage), func() (any, error) { return nil, a.askWorkers(asking, stage) }) //nolint:errcheck // the old answer stays
+			ask := func() (any, error) { return nil, a.askWorkers(asking, stage) }
+			a.fresh.Do(string(stage), ask) //nolint:errcheck // the old status stays
 			reason, ok = a.served(stage, p.Name)
 		}
 		if !ok {
-			return 5, v1.NewProblem(v1.NoWorker, "no %s worker is ready for pipeline %s: %s", stage, p.Name, reason)
+			problem := v1.NewProblem(v1.NoWorker, "no %s worker is ready for pipeline %s: %s", stage, p.Name, reason)
+			return retry.After(problem, noWorkerDelay)
 		}
 	}
 	wait := a.wait(prio)
 	if limit := a.maxWait[prio]; wait > limit {
-		return max(1, int(math.Ceil((wait - limit).Seconds()))),
-			v1.NewProblem(v1.Overloaded, "the work ahead takes about %.0f s, a %s job may wait %.0f s", wait.Seconds(), prio, limit.Seconds())
+		problem := v1.NewProblem(v1.Overloaded, "the work ahead takes about %.0f s, a %s job may wait %.0f s",
+			wait.Seconds(), prio, limit.Seconds())
+		return retry.After(problem, roundUp(wait-limit))
 	}
-	return 0, nil
+	return nil
 }
+
+// roundUp returns d in whole seconds, as Retry-After has them.
+func roundUp(d time.Duration) time.Duration { return (d + time.Second - 1).Truncate(time.Second) }
 
 func stagesOf(p pipeline.Pipeline) []subject.Stage {
 	if p.Classify == nil {

@@ -3,6 +3,7 @@ package admission
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"strings"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/sightmesh/sightmesh/contracts/pipeline"
+	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/internal/bustest"
@@ -75,18 +77,40 @@ func TestWait(t *testing.T) {
 	}
 }
 
+// rejection returns the code and detail of the problem that Admit returned, and
+// after how many seconds to try again; zero values when the job was admitted.
+func rejection(t *testing.T, err error) (code v1.Code, detail string, seconds int) {
+	t.Helper()
+	if err == nil {
+		return "", "", 0
+	}
+	var p *v1.Problem
+	after, ok := retry.Delay(err)
+	if !errors.As(err, &p) || !ok || after%time.Second != 0 {
+		t.Fatalf("got %v after %v, want a problem and whole seconds", err, after)
+	}
+	return p.Code, p.Detail, int(after / time.Second)
+}
+
 func TestAdmitByTheWorkAhead(t *testing.T) {
 	t.Parallel()
 	for n, want := range map[int]int{0: 0, 150: 0, 151: 1, 160: 1, 161: 2, 1150: 100} { // backlog: seconds to come back after
 		a := newAdmission(nil, nil)
 		a.workers = map[subject.Stage][]v1.WorkerStatus{subject.Detect: {worker(1, map[string]float64{"marks": 100})}}
 		a.backlog = map[queue]int{{"detect", "marks", "interactive"}: n}
-		after, p := a.Admit(t.Context(), marks, subject.Interactive)
-		if after != want || (p != nil) != (want > 0) || p != nil && p.Code != v1.Overloaded {
-			t.Errorf("%d ahead: %v after %d s, want %d s", n, p, after, want)
+		wantCode := v1.Overloaded
+		if want == 0 {
+			wantCode = ""
 		}
-		if _, p := a.Admit(t.Context(), marks, subject.Bulk); p != nil {
-			t.Errorf("%d ahead: bulk is refused: %v", n, p)
+		code, _, seconds := rejection(t, a.Admit(t.Context(), marks, subject.Interactive))
+		if code != wantCode {
+			t.Errorf("%d ahead: %q, want %q", n, code, wantCode)
+		}
+		if seconds != want {
+			t.Errorf("%d ahead: try again after %d s, want %d s", n, seconds, want)
+		}
+		if err := a.Admit(t.Context(), marks, subject.Bulk); err != nil {
+			t.Errorf("%d ahead: bulk is rejected: %v", n, err)
 		}
 	}
 }
@@ -122,15 +146,21 @@ func TestAdmitAsksBeforeItRefuses(t *testing.T) {
 	a := newAdmission(nc, nil)
 	refused := func(p pipeline.Pipeline, want string) {
 		t.Helper()
-		after, problem := a.Admit(t.Context(), p, subject.Interactive)
-		if problem == nil || problem.Code != v1.NoWorker || after == 0 || !strings.Contains(problem.Detail, want) {
-			t.Errorf("%s: %v after %d s, want a refusal that says %q", p.Name, problem, after, want)
+		code, detail, seconds := rejection(t, a.Admit(t.Context(), p, subject.Interactive))
+		if code != v1.NoWorker {
+			t.Errorf("%s: %q, want %q", p.Name, code, v1.NoWorker)
+		}
+		if !strings.Contains(detail, want) {
+			t.Errorf("%s: %q, want %q", p.Name, detail, want)
+		}
+		if seconds != 5 {
+			t.Errorf("%s: try again after %d s, want 5 s", p.Name, seconds)
 		}
 	}
 	admitted := func(p pipeline.Pipeline) {
 		t.Helper()
-		if _, problem := a.Admit(t.Context(), p, subject.Interactive); problem != nil {
-			t.Errorf("%s: %v", p.Name, problem)
+		if err := a.Admit(t.Context(), p, subject.Interactive); err != nil {
+			t.Errorf("%s: %v", p.Name, err)
 		}
 	}
 	refused(marks, "no detect worker is ready for pipeline marks: none is running")
@@ -153,8 +183,8 @@ func TestClientThatHangsUpSpoilsNoAnswer(t *testing.T) {
 	a := newAdmission(nc, nil)
 	gone, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, problem := a.Admit(gone, marks, subject.Interactive); problem != nil {
-		t.Errorf("got %v, want what the workers say", problem)
+	if err := a.Admit(gone, marks, subject.Interactive); err != nil {
+		t.Errorf("got %v, want what the workers say", err)
 	}
 }
 
@@ -172,8 +202,8 @@ func TestSlowWorkerIsNotAbsent(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if _, problem := newAdmission(nc, nil).Admit(t.Context(), marks, subject.Interactive); problem != nil {
-		t.Error(problem)
+	if err := newAdmission(nc, nil).Admit(t.Context(), marks, subject.Interactive); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -229,7 +259,8 @@ func TestRunReadsTheBacklog(t *testing.T) {
 			t.Fatalf("three jobs of 10 s for one lane take %v", a.wait(subject.Interactive))
 		}
 	}
-	if after, p := a.Admit(t.Context(), marks, subject.Interactive); p == nil || after != 15 {
-		t.Errorf("got %v after %d s, want a refusal for 15 s", p, after)
+	code, _, seconds := rejection(t, a.Admit(t.Context(), marks, subject.Interactive))
+	if code != v1.Overloaded || seconds != 15 {
+		t.Errorf("got %q after %d s, want a rejection for 15 s", code, seconds)
 	}
 }

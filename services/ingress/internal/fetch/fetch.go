@@ -23,6 +23,7 @@ import (
 
 	"code.dny.dev/ssrf"
 
+	"github.com/sightmesh/sightmesh/contracts/retry"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
@@ -105,35 +106,21 @@ func Transport(cfg Config) *http.Transport {
 // Close gives up idle connections.
 func (f *Fetcher) Close() { f.client.CloseIdleConnections() }
 
-// Failure is a fetch that gave no picture. It wraps a [*v1.Problem]:
-// url-refused, fetch-failed or too-large.
-type Failure struct {
-	Problem *v1.Problem
-	// Transient: a later try may succeed, RetryAfter the earliest if the host
-	// has said so.
-	Transient  bool
-	RetryAfter time.Duration
+func final(code v1.Code, format string, args ...any) error {
+	return v1.NewProblem(code, format, args...).WithField("url")
 }
 
-// Error is that of the problem.
-func (f *Failure) Error() string { return f.Problem.Error() }
-
-// Unwrap gives the problem.
-func (f *Failure) Unwrap() error { return f.Problem }
-
-func final(code v1.Code, format string, args ...any) *Failure {
-	return &Failure{Problem: v1.NewProblem(code, format, args...).WithField("url")}
-}
-
-func transient(format string, args ...any) *Failure {
-	return &Failure{Problem: v1.NewProblem(v1.FetchFailed, format, args...).WithField("url"), Transient: true}
+func transient(after time.Duration, format string, args ...any) error {
+	return retry.After(final(v1.FetchFailed, format, args...), after)
 }
 
 // ErrBusy says that a host has no free slot.
 var ErrBusy = errors.New("as much as may be is being done with this host")
 
-// Fetch gets what is at raw, once its host has a slot. Every error is a
-// [*Failure], unless ctx was cancelled.
+// Fetch gets what is at raw, once its host has a slot. Every error wraps a
+// [*v1.Problem], url-refused, fetch-failed or too-large, unless ctx was
+// cancelled. An error that may pass is a [*retry.Error] with the delay that the
+// host asked for.
 func (f *Fetcher) Fetch(ctx context.Context, raw string) ([]byte, error) {
 	u, err := parse(raw)
 	if err != nil {
@@ -144,7 +131,7 @@ func (f *Fetcher) Fetch(ctx context.Context, raw string) ([]byte, error) {
 	defer cancel()
 	leave, err := f.hosts.Enter(wait, u.Host)
 	if err != nil && ctx.Err() == nil {
-		return nil, transient("other pictures of its host took longer than %v", f.cfg.Timeout)
+		return nil, transient(0, "other pictures of its host took longer than %v", f.cfg.Timeout)
 	}
 	if err != nil {
 		return nil, f.failure(ctx, err)
@@ -162,7 +149,7 @@ type Slot struct {
 }
 
 // TryEnter takes a slot of the host of raw that is free. The error is
-// [ErrBusy] when there is none, or a [*Failure].
+// [ErrBusy] when there is none, or a [*v1.Problem] of the address.
 func (f *Fetcher) TryEnter(raw string) (*Slot, error) {
 	u, err := parse(raw)
 	if err != nil {
@@ -183,9 +170,8 @@ func parse(raw string) (*url.URL, error) {
 	if err != nil {
 		return nil, final(v1.URLRefused, "it is not a URL")
 	}
-	var p *v1.Problem
-	if errors.As(check(u), &p) {
-		return nil, &Failure{Problem: p}
+	if err := check(u); err != nil {
+		return nil, err
 	}
 	return u, nil
 }
@@ -244,39 +230,39 @@ func (f *Fetcher) download(ctx context.Context, u *url.URL) ([]byte, error) {
 func refused(resp *http.Response) error {
 	switch {
 	case resp.StatusCode >= http.StatusInternalServerError, resp.StatusCode == http.StatusTooManyRequests, resp.StatusCode == http.StatusRequestTimeout:
-		out := transient("the host answered %d", resp.StatusCode)
+		after := time.Duration(0)
 		if n, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && n > 0 {
-			out.RetryAfter = time.Duration(n) * time.Second
+			after = time.Duration(n) * time.Second
 		}
-		return out
+		return transient(after, "the host answered %d", resp.StatusCode)
 	}
 	return final(v1.FetchFailed, "the host answered %d", resp.StatusCode)
 }
 
-func (f *Fetcher) tooLarge() *Failure {
-	return &Failure{Problem: v1.NewProblem(v1.TooLarge, "a picture may have %d bytes", f.cfg.MaxBytes).WithField("url").WithLimit(f.cfg.MaxBytes)}
+func (f *Fetcher) tooLarge() error {
+	return v1.NewProblem(v1.TooLarge, "a picture may have %d bytes", f.cfg.MaxBytes).WithField("url").WithLimit(f.cfg.MaxBytes)
 }
 
 // failure is the one table that says what an error means for a fetch. The
 // words of the network are not passed on: they could say what is behind a
 // firewall.
 func (f *Fetcher) failure(ctx context.Context, err error) error {
-	var failed *Failure
+	var passing *retry.Error
 	var p *v1.Problem
 	var dns *net.DNSError
 	switch {
-	case errors.As(err, &failed):
-		return failed
-	case errors.As(err, &p): // of the guard or a redirect
-		return &Failure{Problem: p}
+	case errors.As(err, &passing):
+		return passing
+	case errors.As(err, &p): // also of the guard or a redirect
+		return p
 	case errors.Is(err, context.Canceled):
 		return err
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return transient("the fetch took longer than %v", f.cfg.Timeout)
+		return transient(0, "the fetch took longer than %v", f.cfg.Timeout)
 	case errors.As(err, &dns) && dns.IsNotFound:
-		return transient("its host has no address")
+		return transient(0, "its host has no address")
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return transient("the host ended the picture before it was complete")
+		return transient(0, "the host ended the picture before it was complete")
 	}
-	return transient("the host cannot be reached, or does not speak HTTP")
+	return transient(0, "the host cannot be reached, or does not speak HTTP")
 }

@@ -18,6 +18,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/sightmesh/sightmesh/contracts/retry"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
@@ -53,13 +54,14 @@ func serve(t *testing.T, h http.HandlerFunc) (addr string, seen *atomic.Int64) {
 	return s.URL, seen
 }
 
-func failureOf(t *testing.T, err error) *Failure {
+// problemOf returns the problem of a fetch, and when to try again if it passes.
+func problemOf(t *testing.T, err error) (p *v1.Problem, after time.Duration, passes bool) {
 	t.Helper()
-	var f *Failure
-	if !errors.As(err, &f) {
-		t.Fatalf("got %v, want a Failure", err)
+	if !errors.As(err, &p) {
+		t.Fatalf("got %v, want a problem", err)
 	}
-	return f
+	after, passes = retry.Delay(err)
+	return p, after, passes
 }
 
 func TestFetch(t *testing.T) {
@@ -106,20 +108,30 @@ func TestFetch(t *testing.T) {
 			t.Errorf("%s: %d bytes, %v", path, len(pic), err)
 		}
 	}
-	for path, want := range map[string]Failure{
-		"/redirect/4": {Problem: &v1.Problem{Code: v1.FetchFailed}},
-		"/loop":       {Problem: &v1.Problem{Code: v1.FetchFailed}},
-		"/file":       {Problem: &v1.Problem{Code: v1.URLRefused}},
-		"/gone":       {Problem: &v1.Problem{Code: v1.FetchFailed}},
-		"/busy":       {Problem: &v1.Problem{Code: v1.FetchFailed}, Transient: true, RetryAfter: 7 * time.Second},
-		"/huge":       {Problem: &v1.Problem{Code: v1.TooLarge}},
-		"/endless":    {Problem: &v1.Problem{Code: v1.TooLarge}},
-		"/cut":        {Problem: &v1.Problem{Code: v1.FetchFailed}, Transient: true},
+	for path, want := range map[string]struct {
+		code   v1.Code
+		passes bool
+		after  time.Duration
+	}{
+		"/redirect/4": {code: v1.FetchFailed},
+		"/loop":       {code: v1.FetchFailed},
+		"/file":       {code: v1.URLRefused},
+		"/gone":       {code: v1.FetchFailed},
+		"/busy":       {code: v1.FetchFailed, passes: true, after: 7 * time.Second},
+		"/huge":       {code: v1.TooLarge},
+		"/endless":    {code: v1.TooLarge},
+		"/cut":        {code: v1.FetchFailed, passes: true},
 	} {
 		_, err := f.Fetch(t.Context(), addr+path)
-		got := failureOf(t, err)
-		if got.Problem.Code != want.Problem.Code || got.Transient != want.Transient || got.RetryAfter != want.RetryAfter {
-			t.Errorf("%s: %+v (%v), want %s", path, got, got.Problem, want.Problem.Code)
+		p, after, passes := problemOf(t, err)
+		if p.Code != want.code {
+			t.Errorf("%s: %v, want %s", path, p, want.code)
+		}
+		if passes != want.passes {
+			t.Errorf("%s: passes is %v, want %v", path, passes, want.passes)
+		}
+		if after != want.after {
+			t.Errorf("%s: to be tried again after %v, want %v", path, after, want.after)
 		}
 	}
 }
@@ -140,9 +152,9 @@ func TestRefusedAddressesAreNeverFetched(t *testing.T) {
 		"http:example.com", "//example.com", "http://%zz", "",
 	} {
 		_, err := f.Fetch(t.Context(), raw)
-		got := failureOf(t, err)
+		got, _, _ := problemOf(t, err)
 		// Some forms are names to Go, and no name server knows them.
-		if got.Problem.Code != v1.URLRefused && (got.Problem.Code != v1.FetchFailed || raw != "http://127.1"+port) {
+		if got.Code != v1.URLRefused && (got.Code != v1.FetchFailed || raw != "http://127.1"+port) {
 			t.Errorf("%s: %v, want url-refused", raw, got)
 		}
 	}
@@ -158,8 +170,12 @@ func TestRedirectToLoopbackIsNotFollowed(t *testing.T) {
 	outside, _ := serve(t, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, inside, http.StatusFound) })
 	f := newFetcher(t, func(c *Config) { c.Allow = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")} })
 	_, err := f.Fetch(t.Context(), outside)
-	if got := failureOf(t, err); got.Problem.Code != v1.URLRefused || got.Transient {
+	got, _, passes := problemOf(t, err)
+	if got.Code != v1.URLRefused {
 		t.Errorf("got %v, want url-refused", got)
+	}
+	if passes {
+		t.Error("a refused address is to be tried again")
 	}
 	if n := seen.Load(); n != 0 {
 		t.Errorf("the listener inside saw %d connections", n)
@@ -230,7 +246,7 @@ func TestNameThatChangesItsMind(t *testing.T) {
 	f.Close()
 	before := seen.Load()
 	_, err = f.Fetch(t.Context(), raw)
-	if got := failureOf(t, err); got.Problem.Code != v1.URLRefused {
+	if got, _, _ := problemOf(t, err); got.Code != v1.URLRefused {
 		t.Errorf("the second answer: %v, want url-refused", got)
 	}
 	if asked.Load() < 2 || seen.Load() != before {
@@ -252,8 +268,8 @@ func TestTimeLimits(t *testing.T) {
 	f := newFetcher(t, func(c *Config) { c.Timeout = 50 * time.Millisecond })
 	for _, path := range []string{"/header", "/body"} {
 		_, err := f.Fetch(t.Context(), addr+path)
-		if got := failureOf(t, err); !got.Transient || got.Problem.Code != v1.FetchFailed {
-			t.Errorf("%s: %v, want a transient failure", path, got)
+		if p, _, passes := problemOf(t, err); !passes || p.Code != v1.FetchFailed {
+			t.Errorf("%s: %v (passes: %v), want fetch-failed that passes", path, p, passes)
 		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())

@@ -12,31 +12,40 @@ import (
 
 	"github.com/sightmesh/sightmesh/contracts/client"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/reports"
 )
 
 const (
-	// quiet is after how long without an event the state is looked up, since
-	// an event can be missed, and the connection is shown to be alive.
-	quiet = 10 * time.Second
+	// lookupInterval is after how long without an event the state is looked up,
+	// since an event can be missed, and a comment keeps the connection open.
+	lookupInterval = 10 * time.Second
 	// eventTimeout is how long a client may take to read one event.
 	eventTimeout = 10 * time.Second
 )
 
-// stream writes server-sent events (text/event-stream of the HTML standard).
-type stream struct {
+// eventHandler serves event streams.
+type eventHandler struct {
+	client   *client.Client
+	reports  *reports.Reports
+	stopping context.Context //nolint:containedctx // it is the life of the process, not of a call
+}
+
+// eventStream writes server-sent events (text/event-stream of the HTML
+// standard).
+type eventStream struct {
 	w http.ResponseWriter
 	c *http.ResponseController
 }
 
-func openStream(w http.ResponseWriter) stream {
+func newEventStream(w http.ResponseWriter) eventStream {
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Accel-Buffering", "no") // nginx, as an ingress of Kubernetes, would hold events back
 	w.WriteHeader(http.StatusOK)
-	return stream{w, http.NewResponseController(w)}
+	return eventStream{w, http.NewResponseController(w)}
 }
 
-func (s stream) send(event v1.EventName, data any) error {
+func (s eventStream) send(event v1.EventName, data any) error {
 	body, err := json.Marshal(data)
 	if err != nil {
 		return fmt.Errorf("send event %s: %w", event, err)
@@ -44,10 +53,10 @@ func (s stream) send(event v1.EventName, data any) error {
 	return s.write(fmt.Sprintf("event: %s\ndata: %s\n\n", event, body))
 }
 
-// alive is a comment.
-func (s stream) alive() error { return s.write(": still here\n\n") }
+// sendComment sends what clients skip.
+func (s eventStream) sendComment() error { return s.write(": still here\n\n") }
 
-func (s stream) write(text string) error {
+func (s eventStream) write(text string) error {
 	if err := s.c.SetWriteDeadline(time.Now().Add(eventTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return fmt.Errorf("send event: %w", err)
 	}
@@ -60,13 +69,13 @@ func (s stream) write(text string) error {
 	return nil
 }
 
-// imageEvents tells what happens to a job: accepted, then what the workers do,
-// then done or failed with the result, after which the stream ends.
-func (a *API) imageEvents(w http.ResponseWriter, r *http.Request) error {
+// image tells what happens to a job: accepted, then what the workers do, then
+// done or failed with the result, after which the stream ends.
+func (h *eventHandler) image(w http.ResponseWriter, r *http.Request) error {
 	id := mux.Vars(r)["id"]
-	return a.events(w, r, id, func(ctx context.Context) (standing, error) {
-		result, err := a.Jobs.Lookup(ctx, id)
-		now := standing{accepted: v1.Event{ID: id, Event: v1.EventAccepted, At: time.Now().UTC(), Status: result.Status}}
+	return h.serve(w, r, id, func(ctx context.Context) (state, error) {
+		result, err := h.client.Lookup(ctx, id)
+		now := state{accepted: v1.Event{ID: id, Event: v1.EventAccepted, At: time.Now().UTC(), Status: result.Status}}
 		if result.Final() {
 			now.ended, now.outcome = v1.EventName(result.Status), result
 		}
@@ -74,43 +83,46 @@ func (a *API) imageEvents(w http.ResponseWriter, r *http.Request) error {
 	})
 }
 
-// reportEvents tells what happens to a report: accepted, then each outcome,
-// then done with the counts, after which the stream ends.
-func (a *API) reportEvents(w http.ResponseWriter, r *http.Request) error {
+// report tells what happens to a report: accepted, then each outcome, then done
+// with the counts, after which the stream ends.
+func (h *eventHandler) report(w http.ResponseWriter, r *http.Request) error {
 	id := mux.Vars(r)["id"]
-	return a.events(w, r, id, func(ctx context.Context) (standing, error) {
-		report, err := a.Reports.Summary(ctx, id)
-		now := standing{accepted: report}
+	return h.serve(w, r, id, func(ctx context.Context) (state, error) {
+		report, err := h.reports.Summary(ctx, id)
+		now := state{accepted: report}
 		if report.Status == v1.Done {
 			now.ended, now.outcome = v1.EventDone, report
 		}
-		return now, a.unread(ctx, err)
+		return now, err
 	})
 }
 
-// standing is where something is: what its first event carries, and the last
-// one with what that carries, once it has ended.
-type standing struct {
+// state is where a job or report is: what its first event carries, and the last
+// event with what that carries, once it has ended.
+type state struct {
 	accepted any
 	ended    v1.EventName
 	outcome  any
 }
 
-// events tells where something is, what happens to it, and how it ended.
-func (a *API) events(w http.ResponseWriter, r *http.Request, id string, state func(context.Context) (standing, error)) error {
+// lookupFunc returns the state of a job or report.
+type lookupFunc func(context.Context) (state, error)
+
+// serve tells where a job or report is, what happens to it, and how it ended.
+func (h *eventHandler) serve(w http.ResponseWriter, r *http.Request, id string, lookup lookupFunc) error {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	defer context.AfterFunc(a.Stopping, cancel)() // the client comes back to another instance
-	watch, err := a.Jobs.Watch(id)
+	defer context.AfterFunc(h.stopping, cancel)() // the client comes back to another instance
+	watch, err := h.client.Watch(id)
 	if err != nil {
 		return err
 	}
 	defer watch.Close()
-	now, err := lookUp(r.Context(), state) // where it is, a client learns in any case
+	now, err := lookupState(r.Context(), lookup) // a client learns the state in any case
 	if err != nil {
 		return err
 	}
-	out := openStream(w)
+	out := newEventStream(w)
 	if err := out.send(v1.EventAccepted, now.accepted); err != nil {
 		return err
 	}
@@ -129,27 +141,27 @@ func (a *API) events(w http.ResponseWriter, r *http.Request, id string, state fu
 			}
 			continue
 		}
-		if now, err = lookUp(ctx, state); err != nil {
+		if now, err = lookupState(ctx, lookup); err != nil {
 			return err
 		}
 		if now.ended != "" {
 			break
 		}
-		if err := out.alive(); err != nil {
+		if err := out.sendComment(); err != nil {
 			return err
 		}
 	}
 	return out.send(now.ended, now.outcome)
 }
 
-func lookUp(ctx context.Context, state func(context.Context) (standing, error)) (standing, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+func lookupState(ctx context.Context, lookup lookupFunc) (state, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
-	return state(ctx)
+	return lookup(ctx)
 }
 
 func next(ctx context.Context, w *client.Watch) (v1.Event, error) {
-	ctx, cancel := context.WithTimeout(ctx, quiet)
+	ctx, cancel := context.WithTimeout(ctx, lookupInterval)
 	defer cancel()
 	return w.Next(ctx)
 }

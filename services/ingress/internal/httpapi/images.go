@@ -6,210 +6,153 @@ import (
 	"encoding/hex"
 	"errors"
 	"net/http"
+	"runtime"
+	"strconv"
+	"time"
 
 	"github.com/gorilla/mux"
 	"github.com/munnerz/goautoneg"
 	"go.opentelemetry.io/otel/trace"
+	"golang.org/x/sync/semaphore"
 
+	"github.com/sightmesh/sightmesh/contracts/client"
+	"github.com/sightmesh/sightmesh/contracts/draw"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
-	"github.com/sightmesh/sightmesh/services/ingress/internal/jobs"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
-// postImage takes a picture and answers with what is in it, or with where to
-// ask for it when that takes longer than the client waits. Several pictures
-// make a report.
-func (a *API) postImage(w http.ResponseWriter, r *http.Request) error {
-	o, err := a.order(r)
+// lookupTimeout is how long another service may take to answer about a job.
+const lookupTimeout = 5 * time.Second
+
+// imageHandler serves /v1/images.
+type imageHandler struct {
+	intake   *intake.Intake
+	client   *client.Client
+	params   parameters
+	bodies   *bodies
+	reports  *reportHandler      // of several images in one request
+	draws    *semaphore.Weighted // images that are drawn on at a time
+	stopping context.Context     //nolint:containedctx // it is the life of the process, not of a call
+}
+
+func newImageHandler(cfg Config, params parameters, bodies *bodies, reports *reportHandler) *imageHandler {
+	return &imageHandler{
+		intake: cfg.Intake, client: cfg.Client, params: params, bodies: bodies, reports: reports,
+		draws: semaphore.NewWeighted(int64(runtime.GOMAXPROCS(0))), stopping: cfg.Stopping,
+	}
+}
+
+// post accepts an image and answers with its result, or with where to ask for
+// it when that takes longer than the client waits. Several images make a report.
+func (h *imageHandler) post(w http.ResponseWriter, r *http.Request) error {
+	s, err := h.params.submission(r)
 	if err != nil {
 		return err
 	}
-	in, release, err := a.readInput(w, r)
+	in, release, err := h.bodies.read(w, r)
 	if err != nil {
 		return err
 	}
 	defer release()
-	if len(in.pictures) > 1 {
-		return a.acceptReport(w, r, o, reportInput{uploads: in.pictures})
+	if len(in.uploads) > 1 {
+		return h.reports.accept(w, r, s.report(nil, in.uploads))
 	}
-	job, pic, err := a.jobOf(r.Context(), o, in)
+	req := s.Request
+	if req.Image, req.URL, err = in.one(); err != nil {
+		return err
+	}
+	job, err := h.intake.Submit(r.Context(), &req)
 	if err != nil {
 		return err
 	}
-	defer job.Forget()
-	drawn := goautoneg.Negotiate(r.Header.Get("Accept"), []string{"application/json", "image/png", "image/jpeg"})
-	if drawn != "image/png" && drawn != "image/jpeg" {
-		drawn, pic = "", nil
-		release() // the stream has the picture
+	defer job.Close()
+	mediaType := drawnType(r)
+	if mediaType == "" {
+		req.Image = nil
+		release() // the stream has the image
 	}
-	if o.prefer.applied != "" {
-		w.Header().Set("Preference-Applied", o.prefer.applied)
+	if s.prefer.applied != "" {
+		w.Header().Set("Preference-Applied", s.prefer.applied)
 	}
-	if o.prefer.async && o.prefer.wait == 0 {
-		return accepted(w, v1.Result{ID: job.ID, Pipeline: o.pipeline.Name, Status: job.Status})
+	if s.prefer.async && s.prefer.wait == 0 {
+		return writeAccepted(w, v1.Result{ID: job.ID, Pipeline: job.Pipeline, Status: job.Status})
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), o.prefer.wait)
+	ctx, cancel := context.WithTimeout(r.Context(), s.prefer.wait)
 	defer cancel()
 	result, err := job.Wait(ctx)
 	switch {
-	case err == nil && drawn != "" && result.Status == v1.Done:
-		if pic, err = a.pictureToDraw(r.Context(), in, pic, result); err != nil {
-			return err
-		}
-		return a.draw(w, r, pic, result, drawn)
+	case err == nil && mediaType != "" && result.Status == v1.Done:
+		return h.draw(w, r, &req, result, mediaType)
 	case err == nil:
-		return finished(w, result)
+		return writeResult(w, result)
 	case r.Context().Err() != nil:
-		a.abandon(r.Context(), o, job.ID)
+		job.Abandon(r.Context())
 		return r.Context().Err()
 	case errors.Is(err, context.DeadlineExceeded):
-		return accepted(w, result)
+		return writeAccepted(w, result)
 	}
 	return err
 }
 
-// pictureOf gives the picture of an input, checked: what was sent, or what is
-// at the address that was sent.
-func (a *API) pictureOf(ctx context.Context, in input) ([]byte, error) {
-	if in.url != "" {
-		pic, err := a.Fetcher.Fetch(ctx, in.url)
-		if err != nil {
-			return nil, err
-		}
-		in.pictures = []upload{{picture: pic}}
+// drawnType returns the type of image that a client wants of a result; empty
+// for none.
+func drawnType(r *http.Request) string {
+	t := goautoneg.Negotiate(r.Header.Get("Accept"), []string{"application/json", "image/png", "image/jpeg"})
+	if t == "image/png" || t == "image/jpeg" {
+		return t
 	}
-	return in.one(a.Limits)
+	return ""
 }
 
-// jobOf makes a job of the picture of an input, or finds the one that the
-// request's key stands for. That of an address is found before it is fetched:
-// what is there now may be another picture, or none any more. The picture that
-// is returned is nil then.
-func (a *API) jobOf(ctx context.Context, o order, in input) (*jobs.Job, []byte, error) {
-	id := ""
-	if o.key != "" && in.url != "" {
-		what := sha256.Sum256([]byte(in.url))
-		found, job, err := a.find(ctx, o, what[:])
-		if err != nil || job != nil {
-			return job, nil, err
-		}
-		id = found
+// draw answers with the image and what was found drawn on it. An image takes
+// four bytes for each pixel while it is drawn on, so that only a few are at a
+// time.
+func (h *imageHandler) draw(
+	w http.ResponseWriter, r *http.Request, req *intake.Request, result v1.Result, mediaType string,
+) error {
+	if err := h.ensureImage(r.Context(), req, result); err != nil {
+		return err
 	}
-	pic, err := a.pictureOf(ctx, in)
+	if err := h.draws.Acquire(r.Context(), 1); err != nil {
+		return err
+	}
+	defer h.draws.Release(1)
+	out, err := draw.Draw(req.Image, result, mediaType)
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
-	job, err := a.submit(ctx, o, id, pic)
-	return job, pic, err
+	if result.Timings != nil {
+		w.Header().Set("Server-Timing", serverTiming(*result.Timings))
+	}
+	w.Header().Set("Content-Type", mediaType)
+	w.Header().Set("Content-Length", strconv.Itoa(len(out)))
+	w.Header().Set("Content-Location", "/v1/images/"+result.ID)
+	_, err = w.Write(out) //nolint:gosec // an image, and announced as one
+	return err
 }
 
-// find finds the job that the key of a request stands for, or gives the id
-// that it is to have.
-func (a *API) find(ctx context.Context, o order, what []byte) (id string, job *jobs.Job, err error) {
-	fresh := jobs.NewID()
-	id, err = a.claim(ctx, o, what, fresh)
-	if err != nil || id == fresh {
-		return id, nil, err
+// ensureImage fetches the image of a request with a URL again whose job was
+// there before, and checks that the result is that of the image.
+func (h *imageHandler) ensureImage(ctx context.Context, req *intake.Request, result v1.Result) error {
+	if req.URL == "" {
+		return nil
 	}
-	job, err = a.Jobs.Attach(ctx, id, o.pipeline)
-	var p *v1.Problem
-	if errors.As(err, &p) && p.Code == v1.UnknownJob {
-		// Whoever was first has not stored the picture, or not yet.
-		return id, nil, nil
-	}
-	return id, job, err
-}
-
-// pictureToDraw gives the picture that a result is of. That of a job which was
-// there before is fetched again, and has to be the same.
-func (a *API) pictureToDraw(ctx context.Context, in input, pic []byte, result v1.Result) ([]byte, error) {
-	if in.url == "" {
-		return pic, nil
-	}
-	if pic == nil {
+	if req.Image == nil {
 		var err error
-		if pic, err = a.pictureOf(ctx, in); err != nil {
-			return nil, err
+		if req.Image, err = h.intake.Fetch(ctx, req.URL); err != nil {
+			return err
 		}
 	}
-	if sum := sha256.Sum256(pic); result.Image != nil && result.Image.SHA256 != hex.EncodeToString(sum[:]) {
-		return nil, v1.NewProblem(v1.FetchFailed, "what is at the address is no longer the picture that was read").WithField("url")
+	if sum := sha256.Sum256(req.Image); result.Image != nil && result.Image.SHA256 != hex.EncodeToString(sum[:]) {
+		return v1.NewProblem(v1.FetchFailed, "what is at the address is no longer the picture that was read").
+			WithField("url")
 	}
-	return pic, nil
+	return nil
 }
 
-// submit makes a job of a picture, or finds the one that the request's key
-// stands for, unless its id is known already.
-func (a *API) submit(ctx context.Context, o order, id string, pic []byte) (*jobs.Job, error) {
-	switch {
-	case id != "":
-	case o.key == "":
-		id = jobs.NewID()
-	default:
-		what := sha256.Sum256(pic)
-		found, job, err := a.find(ctx, o, what[:])
-		if err != nil || job != nil {
-			return job, err
-		}
-		id = found
-	}
-	req := jobs.Request{
-		ID: id, Pipeline: o.pipeline, Priority: o.priority, Picture: pic, Metadata: o.metadata, Callback: o.callback,
-	}
-	if retryAfter, problem := a.Admission.Admit(ctx, o.pipeline, o.priority); problem != nil {
-		return nil, later(problem, retryAfter)
-	}
-	job, err := a.Jobs.Submit(ctx, req)
-	if err != nil {
-		if ctx.Err() != nil { // it may have been stored all the same
-			a.abandon(ctx, o, req.ID)
-		}
-		return nil, a.notStored(ctx, err)
-	}
-	trace.SpanFromContext(ctx).SetAttributes(telemetry.AttrJob.String(job.ID), telemetry.AttrPipeline.String(o.pipeline.Name))
-	return job, nil
-}
-
-// claim gives the id that the key of a request stands for: that of the first
-// request with the key, which must have been for the same thing.
-func (a *API) claim(ctx context.Context, o order, what []byte, id string) (string, error) {
-	h := sha256.New()
-	h.Write([]byte(o.pipeline.Name + "\n" + string(o.priority) + "\n"))
-	h.Write(what)
-	id, err := a.Jobs.Claim(ctx, jobs.Key{Name: o.key, Fingerprint: [sha256.Size]byte(h.Sum(nil))}, id)
-	var p *v1.Problem
-	if err == nil || errors.As(err, &p) {
-		return id, err
-	}
-	return "", a.notStored(ctx, err)
-}
-
-// notStored says that something could not be stored.
-func (a *API) notStored(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return err // the client is gone
-	}
-	a.Logger.ErrorContext(ctx, "cannot store what was sent", "error", err)
-	return later(jobs.Problem(err), jobs.RetryAfter)
-}
-
-// abandon drops the job of a client that hung up before it learned the job's
-// name, when nobody else can ask for it. While this process stops, a
-// connection may have ended for another reason.
-func (a *API) abandon(ctx context.Context, o order, job string) {
-	if o.key != "" || o.callback != "" || a.Stopping.Err() != nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout)
-	defer cancel()
-	var p *v1.Problem
-	if _, err := a.Jobs.Cancel(ctx, job); err != nil && !errors.As(err, &p) { // such as that it is done
-		a.Logger.WarnContext(ctx, "cannot cancel the job of a client that is gone", "error", err)
-	}
-}
-
-// finished answers with the outcome of a job: the result, or its problem.
-func finished(w http.ResponseWriter, result v1.Result) error {
+// writeResult answers with the outcome of a job: the result, or its problem.
+func writeResult(w http.ResponseWriter, result v1.Result) error {
 	if result.Timings != nil {
 		w.Header().Set("Server-Timing", serverTiming(*result.Timings))
 	}
@@ -219,28 +162,29 @@ func finished(w http.ResponseWriter, result v1.Result) error {
 	return writeJSON(w, http.StatusOK, result)
 }
 
-func accepted(w http.ResponseWriter, result v1.Result) error {
+// writeAccepted answers with where to ask for a result.
+func writeAccepted(w http.ResponseWriter, result v1.Result) error {
 	w.Header().Set("Location", "/v1/images/"+result.ID)
 	w.Header().Set("Retry-After", "1")
 	return writeJSON(w, http.StatusAccepted, result)
 }
 
-// getImage answers with the result of a job, failed ones included, or with its
+// get answers with the result of a job, failed ones included, or with its
 // state, once it has its outcome or the client has waited.
-func (a *API) getImage(w http.ResponseWriter, r *http.Request) error {
-	wait, err := a.wait(r)
+func (h *imageHandler) get(w http.ResponseWriter, r *http.Request) error {
+	wait, err := h.params.waitTime(r)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), wait)
 	defer cancel()
-	defer context.AfterFunc(a.Stopping, cancel)() // the state, and the client asks another instance
-	result, err := a.Jobs.Await(ctx, mux.Vars(r)["id"])
+	defer context.AfterFunc(h.stopping, cancel)() // the state, and the client asks another instance
+	result, err := h.client.Await(ctx, mux.Vars(r)["id"])
 	if err != nil && (ctx.Err() == nil || !errors.Is(err, ctx.Err())) {
 		return err
 	}
 	if r.Context().Err() != nil {
-		return r.Context().Err() // the client is gone
+		return r.Context().Err() // the client left
 	}
 	trace.SpanFromContext(r.Context()).SetAttributes(telemetry.AttrJob.String(result.ID))
 	if result.Final() {
@@ -250,11 +194,11 @@ func (a *API) getImage(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, result)
 }
 
-// deleteImage drops a job that has no outcome yet.
-func (a *API) deleteImage(w http.ResponseWriter, r *http.Request) error {
-	ctx, cancel := context.WithTimeout(r.Context(), askTimeout)
+// delete cancels a job that has no outcome yet.
+func (h *imageHandler) delete(w http.ResponseWriter, r *http.Request) error {
+	ctx, cancel := context.WithTimeout(r.Context(), lookupTimeout)
 	defer cancel()
-	c, err := a.Jobs.Cancel(ctx, mux.Vars(r)["id"])
+	c, err := h.client.Cancel(ctx, mux.Vars(r)["id"])
 	if err != nil {
 		return err
 	}

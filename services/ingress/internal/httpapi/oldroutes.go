@@ -6,32 +6,33 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strconv"
+	"slices"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
-	"github.com/gorilla/mux"
 
-	"github.com/sightmesh/sightmesh/contracts/subject"
+	"github.com/sightmesh/sightmesh/contracts/pipeline"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/reports"
 )
 
-// The routes of the designs that the mesh replaces. Their clients are served
-// as they were: the same fields, the same JSON, problems in the words that
-// they know.
+// oldHandler serves the routes of the designs that the mesh replaces. Their
+// clients are served as they were: the same fields, the same JSON, problems in
+// the words that they know.
+type oldHandler struct {
+	intake  *intake.Intake
+	reports *reports.Reports
+	params  parameters
+	bodies  *bodies
+	respond *responder
+}
 
 //go:embed tyocr.html
 var tyocrPage []byte
 
-func (a *API) oldRoutes(r *mux.Router) {
-	r.Handle("/tyocr", a.route("/tyocr", a.postTyocr)).Methods(http.MethodPost)
-	r.Handle("/tyocr", a.route("/tyocr", getTyocr)).Methods(http.MethodGet, http.MethodHead)
-	r.Handle("/upload", a.route("/upload", a.postImage)).Methods(http.MethodPost)
-	const fullReport = "/internal/v1/subway-images/full-report"
-	r.Handle(fullReport, a.route(fullReport, a.postFullReport)).Methods(http.MethodPost)
-}
-
-func getTyocr(w http.ResponseWriter, _ *http.Request) error {
+// getTyocr answers with the page of the old service.
+func (h *oldHandler) getTyocr(w http.ResponseWriter, _ *http.Request) error {
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Set("Content-Security-Policy", "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'")
 	_, err := w.Write(tyocrPage)
@@ -44,11 +45,11 @@ type tyocr struct {
 	Text string `json:"text"`
 }
 
-// postTyocr reads the text of the picture in the form field imgbase64. Its
+// postTyocr reads the text of the image in the form field imgbase64. Its
 // clients look at sign and not at the status, and wait as long as any request
 // that does not say: 20 s unless configured otherwise.
-func (a *API) postTyocr(w http.ResponseWriter, r *http.Request) error {
-	text, err := a.readText(w, r)
+func (h *oldHandler) postTyocr(w http.ResponseWriter, r *http.Request) error {
+	text, err := h.readText(w, r)
 	var p *v1.Problem
 	switch {
 	case err == nil:
@@ -56,40 +57,39 @@ func (a *API) postTyocr(w http.ResponseWriter, r *http.Request) error {
 	case errors.Is(err, context.DeadlineExceeded):
 		return writeJSON(w, http.StatusOK, tyocr{-1, "time out"})
 	case errors.As(err, &p):
-		a.Metrics.problems.WithLabelValues(string(p.Code)).Inc()
+		h.respond.record(r.Context(), p, err)
 		return writeJSON(w, http.StatusOK, tyocr{-1, p.Detail})
 	}
 	return err
 }
 
-func (a *API) readText(w http.ResponseWriter, r *http.Request) (string, error) {
-	o := order{priority: subject.Interactive}
-	for _, p := range a.Pipelines {
-		if p.Text {
-			o.pipeline = p
-			break
-		}
-	}
-	if o.pipeline.Name == "" {
+func (h *oldHandler) readText(w http.ResponseWriter, r *http.Request) (string, error) {
+	pipelines := h.intake.Pipelines()
+	i := slices.IndexFunc(pipelines, func(p pipeline.Pipeline) bool { return p.Text })
+	if i < 0 {
 		return "", v1.NewProblem(v1.UnknownPipeline, "no pipeline reads text")
 	}
-	in, release, err := a.readInput(w, r)
+	in, release, err := h.bodies.read(w, r)
 	if err != nil {
 		return "", err
 	}
 	defer release()
-	job, _, err := a.jobOf(r.Context(), o, in)
+	req := intake.Request{Pipeline: pipelines[i]}
+	if req.Image, req.URL, err = in.one(); err != nil {
+		return "", err
+	}
+	job, err := h.intake.Submit(r.Context(), &req)
 	if err != nil {
 		return "", err
 	}
-	defer job.Forget()
+	defer job.Close()
 	release()
-	ctx, cancel := context.WithTimeout(r.Context(), a.Wait)
+	ctx, cancel := context.WithTimeout(r.Context(), h.params.wait)
 	defer cancel()
 	result, err := job.Wait(ctx)
 	switch {
 	case r.Context().Err() != nil || errors.Is(err, context.DeadlineExceeded):
-		a.abandon(r.Context(), o, job.ID) // it has no name for this client
+		job.Abandon(r.Context()) // it has no name for this client
 		return "", errors.Join(r.Context().Err(), err)
 	case err != nil:
 		return "", err
@@ -112,10 +112,10 @@ var fullReportFields = []string{
 	"requestId", "systemId", "inspectionStartTime", "inspectionEndTime", "trainId", "lineCode", "yardName", "direction",
 }
 
-// postFullReport takes a report of a train's inspection. Its clients know only
+// postFullReport accepts a report of a train's inspection. Its clients know only
 // whether it was accepted; the address of the outcomes is in Location.
-func (a *API) postFullReport(w http.ResponseWriter, r *http.Request) error {
-	report, err := a.takeFullReport(w, r)
+func (h *oldHandler) postFullReport(w http.ResponseWriter, r *http.Request) error {
+	report, err := h.acceptFullReport(w, r)
 	if err == nil {
 		w.Header().Set("Location", "/v1/reports/"+report.ID)
 		return writeJSON(w, http.StatusOK, oldReply{http.StatusOK, "success"})
@@ -124,37 +124,37 @@ func (a *API) postFullReport(w http.ResponseWriter, r *http.Request) error {
 	if !errors.As(err, &p) {
 		return err
 	}
-	a.Metrics.problems.WithLabelValues(string(p.Code)).Inc()
+	h.respond.record(r.Context(), p, err)
 	reply := oldReply{p.Status, p.Detail}
 	if p.Status == http.StatusTooManyRequests {
-		w.Header().Set("Retry-After", strconv.Itoa(retryAfter(err)))
+		w.Header().Set("Retry-After", retryAfter(err))
 		reply.Message = "System busy, try later."
 	}
 	return writeJSON(w, p.Status, reply)
 }
 
-func (a *API) takeFullReport(w http.ResponseWriter, r *http.Request) (v1.Report, error) {
+func (h *oldHandler) acceptFullReport(w http.ResponseWriter, r *http.Request) (v1.Report, error) {
 	var none v1.Report
-	o, err := a.order(r)
+	s, err := h.params.submission(r)
 	if err != nil {
 		return none, err
 	}
-	body, release, err := a.openBody(w, r, maxReportBody)
+	body, release, err := h.bodies.open(w, r, maxReportBody)
 	if err != nil {
 		return none, err
 	}
 	defer release()
 	var fields map[string]jsontext.Value
 	if err := json.UnmarshalRead(body, &fields); err != nil {
-		return none, a.bodyError(w, jsonError(err), maxReportBody)
+		return none, h.bodies.problem(w, jsonError(err), maxReportBody)
 	}
-	o.metadata = map[string]string{}
+	s.Metadata = map[string]string{}
 	for _, name := range fullReportFields {
-		if o.metadata[name], err = textField(fields, name, name); err != nil {
+		if s.Metadata[name], err = textField(fields, name, name); err != nil {
 			return none, err
 		}
 	}
-	if name, err := checkMetadata(o.metadata); err != nil {
+	if name, err := intake.CheckMetadata(s.Metadata); err != nil {
 		return none, v1.NewProblem(v1.InvalidBody, "%s %v", name, err).WithField(name)
 	}
 	var images []map[string]jsontext.Value
@@ -170,11 +170,11 @@ func (a *API) takeFullReport(w http.ResponseWriter, r *http.Request) (v1.Report,
 		if sources[i].URL, err = textField(image, "imageUrl", at+"imageUrl"); err != nil {
 			return none, err
 		}
-		if err := checkURL(sources[i].URL); err != nil {
+		if err := intake.CheckURL(sources[i].URL); err != nil {
 			return none, v1.NewProblem(v1.InvalidBody, "%simageUrl %v", at, err).WithField(at + "imageUrl")
 		}
 	}
-	return a.storeReport(r.Context(), o, reportInput{sources: sources})
+	return h.reports.Submit(r.Context(), s.report(sources, nil))
 }
 
 // textField reads a text that must be there.

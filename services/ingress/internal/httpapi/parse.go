@@ -12,7 +12,7 @@ import (
 )
 
 // parseQuery reads the parameters that are known; each may be given once.
-// Others are left to whoever put them there.
+// Others are ignored.
 func parseQuery(raw string, known ...string) (map[string]string, error) {
 	q, err := url.ParseQuery(raw)
 	if err != nil {
@@ -43,10 +43,10 @@ type preference struct {
 
 // parsePrefer reads respond-async and wait. Preferences that are not known
 // are ignored, as the RFC wants; of one given twice the first counts. A wait
-// over most is shortened, and Preference-Applied says so. Both together ask for
-// the answer if it is there within the wait (section 4.3 of the RFC).
-func parsePrefer(headers []string, byDefault, most time.Duration) (preference, error) {
-	p := preference{wait: byDefault}
+// over maxWait is shortened, and Preference-Applied says so. Both together ask for
+// the result if it is there within the wait (section 4.3 of the RFC).
+func parsePrefer(headers []string, defaultWait, maxWait time.Duration) (preference, error) {
+	p := preference{wait: defaultWait}
 	waitSeen := false
 	var applied []string
 	for _, item := range strings.Split(strings.Join(headers, ","), ",") {
@@ -68,7 +68,7 @@ func parsePrefer(headers []string, byDefault, most time.Duration) (preference, e
 			if err != nil {
 				return p, v1.NewProblem(v1.InvalidHeader, "Prefer: wait=%.20s: want a whole number of seconds", value).WithField("Prefer")
 			}
-			p.wait = min(time.Duration(n)*time.Second, most)
+			p.wait = min(time.Duration(n)*time.Second, maxWait)
 			applied = append(applied, fmt.Sprintf("wait=%d", int(p.wait.Seconds())))
 		}
 	}

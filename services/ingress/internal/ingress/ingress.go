@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sightmesh/sightmesh/contracts/client"
 	"github.com/sightmesh/sightmesh/contracts/picture"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
@@ -22,7 +23,7 @@ import (
 	"github.com/sightmesh/sightmesh/services/ingress/internal/callbacks"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/fetch"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/httpapi"
-	"github.com/sightmesh/sightmesh/services/ingress/internal/jobs"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/natsapi"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/reports"
 	"github.com/sightmesh/sightmesh/services/internal/run"
@@ -81,7 +82,7 @@ func (o *Options) Register(fs *flag.FlagSet) {
 type service struct {
 	process   *run.Process
 	options   Options
-	jobs      *jobs.Jobs
+	intake    *intake.Intake
 	admission *admission.Admission
 	analyze   *natsapi.Analyze
 	fetcher   *fetch.Fetcher
@@ -105,36 +106,50 @@ func New(p *run.Process, o Options) (run.Service, error) {
 		return nil, fmt.Errorf("body-memory: %d, which has no room for one picture of max-bytes, %d", o.bodyMemory, o.limits.MaxBytes)
 	}
 	s := &service{process: p, options: o}
-	var err error
-	if s.jobs, err = jobs.New(context.Background(), p.Conn, p.JetStream, p.Publisher); err != nil {
-		return nil, err
-	}
+	s.stopping, s.stopWaiting = context.WithCancel(context.Background())
 	s.admission = admission.New(p.Conn, p.JetStream, p.Pipelines, admission.MaxWait{
 		subject.Interactive: o.maxQueue, subject.Bulk: o.maxBulkQueue,
 	}, p.Logger, p.Metrics)
 	if err := p.ServeStatus(func() any { return s.admission.Pipelines() }); err != nil {
 		return nil, err
 	}
-	if s.analyze, err = natsapi.New(natsapi.Config{
-		Jobs: s.jobs, Admission: s.admission, Pipelines: p.Pipelines, Limits: o.limits,
-		Wait: o.wait, Concurrency: o.concurrency, Tracers: p.Tracers, Logger: p.Logger,
-	}, p.Micro); err != nil {
-		return nil, err
-	}
 	if err := s.makeClients(p, o); err != nil {
 		return nil, err
 	}
-	s.stopping, s.stopWaiting = context.WithCancel(context.Background())
+	jobs, err := client.New(p.Conn)
+	if err != nil {
+		return nil, err
+	}
+	if s.intake, err = intake.New(context.Background(), intake.Config{
+		Conn: p.Conn, JetStream: p.JetStream, Publisher: p.Publisher, Client: jobs,
+		Fetcher: s.fetcher, Admission: s.admission,
+		Pipelines: p.Pipelines, Limits: o.limits, Callbacks: s.caller != nil, Stopping: s.stopping, Logger: p.Logger,
+	}); err != nil {
+		return nil, err
+	}
+	s.fetches = reports.NewFetches(reports.FetchesConfig{
+		JetStream: p.JetStream, Publisher: p.Publisher, Fetcher: s.fetcher, Intake: s.intake,
+		Tracers: p.Tracers, Logger: p.Logger, Metrics: p.Metrics,
+	})
+	if s.analyze, err = natsapi.New(natsapi.Config{
+		Intake: s.intake, Wait: o.wait, Concurrency: o.concurrency, Tracers: p.Tracers, Logger: p.Logger,
+	}, p.Micro); err != nil {
+		return nil, err
+	}
 	if s.listener, err = net.Listen("tcp", o.http); err != nil {
 		return nil, fmt.Errorf("listen for HTTP on %s: %w", o.http, err)
 	}
 	s.api = httpapi.New(httpapi.Config{
-		Jobs: s.jobs, Reports: reports.New(p.JetStream, p.Publisher), Fetcher: s.fetcher,
-		Admission: s.admission, Pipelines: p.Pipelines, Limits: o.limits,
+		Intake: s.intake,
+		Reports: reports.New(reports.Config{
+			JetStream: p.JetStream, Publisher: p.Publisher, Intake: s.intake,
+			MaxImages: o.maxImages, MaxBacklog: o.maxReportQueue,
+		}),
+		Client: jobs, Admission: s.admission, Limits: o.limits,
 		Wait: o.wait, MaxWait: o.maxWait, BodyMemory: o.bodyMemory, BodyTimeout: o.bodyTimeout,
-		MaxFormBytes: min(o.maxFormBytes, o.bodyMemory), MaxImages: o.maxImages, MaxBacklog: o.maxReportQueue,
+		MaxFormBytes: min(o.maxFormBytes, o.bodyMemory), MaxImages: o.maxImages,
 		MaxStreams: o.maxStreams, MaxWindow: o.maxWindow,
-		Callbacks: s.caller != nil, OldRoutes: o.oldRoutes, Stopping: s.stopping,
+		OldRoutes: o.oldRoutes, Stopping: s.stopping,
 		Tracers: p.Tracers, Logger: p.Logger, Metrics: httpapi.NewMetrics(p.Metrics),
 	})
 	s.server = &http.Server{
@@ -165,10 +180,6 @@ func (s *service) makeClients(p *run.Process, o Options) error {
 		guard.Allow = append(guard.Allow, prefix)
 	}
 	s.fetcher = fetch.New(guard)
-	s.fetches = reports.NewFetches(reports.FetchesConfig{
-		JetStream: p.JetStream, Publisher: p.Publisher, Fetcher: s.fetcher, Jobs: s.jobs, Admission: s.admission, Pipelines: p.Pipelines, Limits: o.limits,
-		Tracers: p.Tracers, Logger: p.Logger, Metrics: p.Metrics,
-	})
 	secrets := list(o.callbackSecrets)
 	if len(secrets) == 0 {
 		return nil
@@ -230,7 +241,7 @@ func (s *service) Run(ctx, hard context.Context) error {
 	endWork()
 	err := s.stop(hard)
 	endWatch()
-	err = errors.Join(err, g.Wait(), s.jobs.Close())
+	err = errors.Join(err, g.Wait(), s.intake.Close())
 	s.fetcher.Close()
 	if s.transport != nil {
 		s.transport.CloseIdleConnections()

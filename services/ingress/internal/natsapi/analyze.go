@@ -1,5 +1,9 @@
-// Package natsapi is the request-reply face of the mesh: a picture as the
-// body of a request, its answer as the reply.
+// Package natsapi serves requests over NATS: an image is the body of a request,
+// its result the reply. Package intake does the work; here are decoding,
+// encoding, and a bound on the requests that wait.
+//
+// Every request gets one reply, also while the service stops. A problem is an
+// error of the NATS service framework, with a Retry-After header when it passes.
 package natsapi
 
 import (
@@ -8,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strconv"
 	"sync"
 	"time"
 
@@ -18,27 +21,22 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/sightmesh/sightmesh/contracts/picture"
-	"github.com/sightmesh/sightmesh/contracts/pipeline"
+	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
-	"github.com/sightmesh/sightmesh/services/ingress/internal/admission"
-	"github.com/sightmesh/sightmesh/services/ingress/internal/jobs"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
 // Config of the endpoint. All fields are needed.
 type Config struct {
-	Jobs      *jobs.Jobs
-	Admission *admission.Admission
-	Pipelines []pipeline.Pipeline
-	Limits    picture.Limits
-	// Wait is how long an answer is waited for; after it the reply is the
-	// state of the job.
+	Intake *intake.Intake
+	// Wait is how long a request waits for its result. After it the reply is
+	// the state of the job.
 	Wait time.Duration
-	// Concurrency bounds the requests that wait at a time. One more is
-	// refused at once, so that its caller need not guess.
+	// Concurrency bounds the requests that wait at a time. One more is rejected
+	// immediately, so that the client need not guess.
 	Concurrency int
 	Tracers     trace.TracerProvider
 	Logger      *slog.Logger
@@ -47,7 +45,6 @@ type Config struct {
 // Analyze answers requests on sight.v1.analyze.<pipeline>.
 type Analyze struct {
 	Config
-	byName   map[string]pipeline.Pipeline
 	tracer   trace.Tracer
 	requests errgroup.Group
 
@@ -57,19 +54,18 @@ type Analyze struct {
 
 // New adds the endpoint to svc.
 func New(cfg Config, svc micro.Service) (*Analyze, error) {
-	a := &Analyze{Config: cfg, byName: map[string]pipeline.Pipeline{}, tracer: cfg.Tracers.Tracer("github.com/sightmesh/sightmesh/services/ingress")}
-	for _, p := range cfg.Pipelines {
-		a.byName[p.Name] = p
-	}
+	a := &Analyze{Config: cfg, tracer: cfg.Tracers.Tracer("github.com/sightmesh/sightmesh/services/ingress")}
 	a.requests.SetLimit(cfg.Concurrency)
-	if err := svc.AddEndpoint("analyze", micro.HandlerFunc(a.handle), micro.WithEndpointSubject(subject.Analyze("*"))); err != nil {
+	every := micro.WithEndpointSubject(subject.Analyze("*"))
+	if err := svc.AddEndpoint("analyze", micro.HandlerFunc(a.handle), every); err != nil {
 		return nil, fmt.Errorf("serve analyze: %w", err)
 	}
 	return a, nil
 }
 
-// Stop refuses what comes from here on, and returns when no request is under
-// way. The framework, once stopped, may still hand over what it had received.
+// Stop rejects the requests that come from here on, and returns when none is
+// under way. The framework, once stopped, may still hand over some that it had
+// received.
 func (a *Analyze) Stop() {
 	a.mu.Lock()
 	a.stopping = true
@@ -77,18 +73,23 @@ func (a *Analyze) Stop() {
 	_ = a.requests.Wait() // its functions return no errors
 }
 
+// busyDelay is how long a client should wait that another instance may serve.
+const busyDelay = time.Second
+
 // handle must not block: the framework calls it for one request at a time.
 func (a *Analyze) handle(r micro.Request) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	switch {
 	case a.stopping:
-		a.refuse(context.Background(), r, v1.NewProblem(v1.Unavailable, "this instance is stopping"), 1)
+		p := v1.NewProblem(v1.Unavailable, "this instance is stopping")
+		a.reject(context.Background(), r, retry.After(p, busyDelay))
 	case !a.requests.TryGo(func() error {
 		a.serve(r)
 		return nil
 	}):
-		a.refuse(context.Background(), r, v1.NewProblem(v1.Overloaded, "%d requests wait already", a.Concurrency), 1)
+		p := v1.NewProblem(v1.Overloaded, "%d requests wait already", a.Concurrency)
+		a.reject(context.Background(), r, retry.After(p, busyDelay))
 	}
 }
 
@@ -96,17 +97,9 @@ func (a *Analyze) serve(r micro.Request) {
 	ctx := telemetry.Extract(context.Background(), nats.Header(r.Headers()))
 	ctx, span := a.tracer.Start(ctx, "analyze", trace.WithSpanKind(trace.SpanKindServer))
 	defer span.End()
-	result, retryAfter, err := a.answer(ctx, r)
-	var p *v1.Problem
-	if err != nil && !errors.As(err, &p) {
-		a.Logger.ErrorContext(ctx, "request failed", "subject", r.Subject(), "error", err)
-		p = v1.NewProblem(v1.Internal, "the log has the reason under this trace id")
-	}
-	if p != nil {
-		out := *p
-		out.TraceID = span.SpanContext().TraceID().String()
-		span.SetStatus(codes.Error, out.Error())
-		a.refuse(ctx, r, &out, retryAfter)
+	result, err := a.analyze(ctx, r)
+	if err != nil {
+		a.reject(ctx, r, err)
 		return
 	}
 	h := nats.Header{}
@@ -120,45 +113,56 @@ func (a *Analyze) serve(r micro.Request) {
 	}
 }
 
-func (a *Analyze) answer(ctx context.Context, r micro.Request) (v1.Result, int, error) {
+// analyze returns the result of the image in a request, or the state of its job
+// when that takes longer than Wait.
+func (a *Analyze) analyze(ctx context.Context, r micro.Request) (v1.Result, error) {
 	name, err := subject.ParseAnalyze(r.Subject())
 	if err != nil {
-		return v1.Result{}, 0, err
+		return v1.Result{}, err
 	}
-	p, ok := a.byName[name]
+	p, ok := a.Intake.Pipeline(name)
 	if !ok {
-		return v1.Result{}, 0, v1.NewProblem(v1.UnknownPipeline, "no pipeline %.40q", name).WithField("pipeline")
+		return v1.Result{}, v1.NewProblem(v1.UnknownPipeline, "no pipeline %.40q", name).WithField("pipeline")
 	}
-	if _, err := picture.Inspect(r.Data(), a.Limits); err != nil {
-		return v1.Result{}, 0, err
-	}
-	if retryAfter, problem := a.Admission.Admit(ctx, p, subject.Interactive); problem != nil {
-		return v1.Result{}, retryAfter, problem
-	}
-	job, err := a.Jobs.Submit(ctx, jobs.Request{Pipeline: p, Priority: subject.Interactive, Picture: r.Data()})
+	job, err := a.Intake.Submit(ctx, &intake.Request{Pipeline: p, Image: r.Data()})
 	if err != nil {
-		a.Logger.ErrorContext(ctx, "cannot store a picture", "error", err)
-		return v1.Result{}, jobs.RetryAfter, jobs.Problem(err)
+		return v1.Result{}, err
 	}
-	defer job.Forget()
+	defer job.Close()
 	ctx, cancel := context.WithTimeout(ctx, a.Wait)
 	defer cancel()
 	result, err := job.Wait(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {
-		return result, 0, nil // its state: the job goes on
+		return result, nil // its state: the job continues
 	}
 	if err == nil && result.Status == v1.Failed && result.Problem != nil {
-		return result, 0, result.Problem
+		return result, result.Problem
 	}
-	return result, 0, err
+	return result, err
 }
 
-func (a *Analyze) refuse(ctx context.Context, r micro.Request, p *v1.Problem, retryAfter int) {
-	h := micro.Headers{}
-	if retryAfter > 0 {
-		h["Retry-After"] = []string{strconv.Itoa(retryAfter)}
+// reject replies with the problem of err, or with [v1.Internal] when err is
+// none, which the log explains.
+func (a *Analyze) reject(ctx context.Context, r micro.Request, err error) {
+	var p *v1.Problem
+	var s *intake.ServerError
+	switch {
+	case !errors.As(err, &p):
+		a.Logger.ErrorContext(ctx, "request failed", "subject", r.Subject(), "error", err)
+		p = v1.NewProblem(v1.Internal, "the log has the reason under this trace id")
+	case errors.As(err, &s):
+		a.Logger.ErrorContext(ctx, "the mesh cannot serve a request", "subject", r.Subject(), "error", s.Err)
 	}
-	if err := bus.RespondProblem(r, p, micro.WithHeaders(h)); err != nil {
+	out := *p
+	if span := trace.SpanFromContext(ctx); span.SpanContext().HasTraceID() { // a request that was not begun has none
+		out.TraceID = span.SpanContext().TraceID().String()
+		span.SetStatus(codes.Error, out.Error())
+	}
+	h := micro.Headers{}
+	if after := intake.RetryAfter(err); after != "" {
+		h["Retry-After"] = []string{after}
+	}
+	if err := bus.RespondProblem(r, &out, micro.WithHeaders(h)); err != nil {
 		a.Logger.WarnContext(ctx, "cannot reply", "error", err)
 	}
 }

@@ -14,15 +14,12 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 
-	"github.com/sightmesh/sightmesh/contracts/picture"
-	"github.com/sightmesh/sightmesh/contracts/pipeline"
 	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
-	"github.com/sightmesh/sightmesh/services/ingress/internal/admission"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/fetch"
-	"github.com/sightmesh/sightmesh/services/ingress/internal/jobs"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
 	"github.com/sightmesh/sightmesh/services/internal/consume"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
@@ -33,10 +30,7 @@ type FetchesConfig struct {
 	JetStream jetstream.JetStream
 	Publisher *bus.Publisher
 	Fetcher   *fetch.Fetcher
-	Jobs      *jobs.Jobs
-	Admission *admission.Admission
-	Pipelines []pipeline.Pipeline
-	Limits    picture.Limits
+	Intake    *intake.Intake
 	Tracers   trace.TracerProvider
 	Logger    *slog.Logger
 	Metrics   prometheus.Registerer
@@ -45,8 +39,7 @@ type FetchesConfig struct {
 // Fetches turns messages of FETCHES into jobs: each is an image of a report
 // that is somewhere on the web.
 type Fetches struct {
-	FetchesConfig
-	byName map[string]pipeline.Pipeline
+	cfg    FetchesConfig
 	tracer trace.Tracer
 	loop   *consume.Loop
 	done   *prometheus.CounterVec
@@ -55,14 +48,10 @@ type Fetches struct {
 // NewFetches returns one.
 func NewFetches(cfg FetchesConfig) *Fetches {
 	f := &Fetches{
-		FetchesConfig: cfg, byName: map[string]pipeline.Pipeline{},
-		tracer: cfg.Tracers.Tracer("github.com/sightmesh/sightmesh/services/ingress"),
+		cfg: cfg, tracer: cfg.Tracers.Tracer("github.com/sightmesh/sightmesh/services/ingress"),
 		done: promauto.With(cfg.Metrics).NewCounterVec(prometheus.CounterOpts{
 			Name: "sightmesh_fetches_total", Help: "Images of reports that were fetched, by outcome: done, a problem code, or retried.",
 		}, []string{"outcome"}),
-	}
-	for _, p := range cfg.Pipelines {
-		f.byName[p.Name] = p
 	}
 	f.loop = consume.NewLoop(consume.Config{
 		Open: f.open, Fail: f.fail, Timeout: streams.FetchTimeout + storeTimeout, Backoff: backoff,
@@ -78,7 +67,7 @@ const storeTimeout = 10 * time.Second
 // then is handed back.
 func (f *Fetches) Run(ctx context.Context, width int) {
 	src := consume.Source{
-		JetStream: f.JetStream, Stream: streams.Fetches, Consumer: streams.FetchesConsumer, Width: width, Prefetch: 1,
+		JetStream: f.cfg.JetStream, Stream: streams.Fetches, Consumer: streams.FetchesConsumer, Width: width, Prefetch: 1,
 	}
 	f.loop.Run(ctx, ctx, src, f.process)
 }
@@ -112,13 +101,20 @@ func (f *Fetches) open(d *consume.Delivery) error {
 		return err
 	}
 	d.Job = job
-	return d.ReadDeadline(f.byName[job.Pipeline].JobDeadline(subject.Bulk))
+	p, ok := f.cfg.Intake.Pipeline(job.Pipeline)
+	if !ok {
+		return v1.NewProblem(v1.UnknownPipeline, "this ingress does not know the pipeline")
+	}
+	return d.ReadDeadline(p.JobDeadline(subject.Bulk))
 }
 
 // request returns what is to become of the image of a delivery.
-func (f *Fetches) request(ctx context.Context, d *consume.Delivery) (jobs.Request, error) {
-	r := jobs.Request{ID: d.Job.ID, Pipeline: f.byName[d.Job.Pipeline], Priority: subject.Bulk, Deadline: d.Deadline}
-	r.Pipeline.Name = d.Job.Pipeline
+func (f *Fetches) request(ctx context.Context, d *consume.Delivery) (intake.Request, error) {
+	p, ok := f.cfg.Intake.Pipeline(d.Job.Pipeline)
+	if !ok {
+		p.Name = d.Job.Pipeline
+	}
+	r := intake.Request{ID: d.Job.ID, Pipeline: p, Priority: subject.Bulk, Deadline: d.Deadline}
 	item, err := v1.ParseReportItem(d.Header.Get(v1.HeaderReport))
 	if err != nil {
 		return r, err
@@ -126,7 +122,7 @@ func (f *Fetches) request(ctx context.Context, d *consume.Delivery) (jobs.Reques
 	r.Report = &item
 	if meta := d.Header.Get(v1.HeaderMetadata); meta != "" {
 		if err := json.Unmarshal([]byte(meta), &r.Metadata); err != nil {
-			f.Logger.WarnContext(ctx, "cannot read the metadata of an image", "error", err)
+			f.cfg.Logger.WarnContext(ctx, "cannot read the metadata of an image", "error", err)
 		}
 	}
 	return r, nil
@@ -138,7 +134,7 @@ func (f *Fetches) fail(ctx context.Context, d *consume.Delivery, p *v1.Problem) 
 	if err != nil {
 		return nil, err
 	}
-	m, err := jobs.Failed(ctx, r, p)
+	m, err := intake.Failed(ctx, r, p)
 	return []bus.Message{m}, err
 }
 
@@ -152,7 +148,7 @@ func (f *Fetches) process(ctx context.Context, d *consume.Delivery) ([]bus.Messa
 	if err != nil {
 		return nil, consume.Drop(err)
 	}
-	slot, err := f.enter(ctx, d, want)
+	slot, err := f.enter(ctx, r, want)
 	switch {
 	case errors.Is(err, fetch.ErrBusy):
 		return nil, consume.Snooze(busyBackoff.Delay(d.Deliveries))
@@ -170,11 +166,12 @@ func (f *Fetches) process(ctx context.Context, d *consume.Delivery) ([]bus.Messa
 	return nil, f.retry(ctx, d, err)
 }
 
-// retry counts a failure that passes as an attempt. The last of them does not
-// pass any more.
+// retry counts a fetch that failed in a way that passes as an attempt. The last
+// of them does not pass any more.
 func (f *Fetches) retry(ctx context.Context, d *consume.Delivery, err error) error {
-	var failed *fetch.Failure
-	if !errors.As(err, &failed) || !failed.Transient {
+	var p *v1.Problem
+	after, passes := retry.Delay(err)
+	if !passes || !errors.As(err, &p) {
 		return err
 	}
 	n, countErr := f.attempt(ctx, d.Job.ID, d.Deliveries)
@@ -182,9 +179,9 @@ func (f *Fetches) retry(ctx context.Context, d *consume.Delivery, err error) err
 		return countErr
 	}
 	if n >= maxAttempts {
-		return err
+		return p
 	}
-	return retry.After(err, max(backoff.Delay(n), min(failed.RetryAfter, longestRetryAfter)))
+	return retry.After(p, max(backoff.Delay(n), min(after, longestRetryAfter)))
 }
 
 // errNotServed says that the pipeline of an image has no worker now.
@@ -205,7 +202,7 @@ func (f *Fetches) attempt(ctx context.Context, job string, deliveries int) (int,
 		Attempts int `json:"attempts"`
 	}
 	if deliveries > 1 {
-		if _, err := bus.Last(ctx, f.JetStream, streams.Jobs, subject.FetchState(job), &tried); err != nil {
+		if _, err := bus.Last(ctx, f.cfg.JetStream, streams.Jobs, subject.FetchState(job), &tried); err != nil {
 			return 0, err
 		}
 	}
@@ -214,53 +211,51 @@ func (f *Fetches) attempt(ctx context.Context, job string, deliveries int) (int,
 	if err != nil {
 		return 0, fmt.Errorf("count the fetches of %s: %w", job, err)
 	}
-	if _, err := f.JetStream.Publish(ctx, subject.FetchState(job), body, jetstream.WithExpectStream(streams.Jobs)); err != nil {
+	if _, err := f.cfg.JetStream.Publish(ctx, subject.FetchState(job), body, jetstream.WithExpectStream(streams.Jobs)); err != nil {
 		return 0, fmt.Errorf("count the fetches of %s: %w", job, err)
 	}
 	return tried.Attempts, nil
 }
 
 // enter takes a slot of the host of an image, once there is room for the job.
-func (f *Fetches) enter(ctx context.Context, d *consume.Delivery, want v1.Fetch) (*fetch.Slot, error) {
-	p, ok := f.byName[d.Job.Pipeline]
-	if !ok {
-		return nil, v1.NewProblem(v1.UnknownPipeline, "this ingress does not know the pipeline")
-	}
-	if err := f.admit(ctx, p, d.Deadline); err != nil {
+func (f *Fetches) enter(ctx context.Context, r intake.Request, want v1.Fetch) (*fetch.Slot, error) {
+	if err := f.admit(ctx, r); err != nil {
 		return nil, err
 	}
-	return f.Fetcher.TryEnter(want.URL)
+	return f.cfg.Fetcher.TryEnter(want.URL)
 }
 
-// store fetches the picture and makes a job of it.
-func (f *Fetches) store(ctx context.Context, r jobs.Request, slot *fetch.Slot) error {
-	var err error
-	if r.Picture, err = slot.Fetch(ctx); err != nil {
+// store fetches the image and makes a job of it.
+func (f *Fetches) store(ctx context.Context, r intake.Request, slot *fetch.Slot) (err error) {
+	if r.Image, err = slot.Fetch(ctx); err != nil {
 		return err
 	}
-	if _, err := picture.Inspect(r.Picture, f.Limits); err != nil {
+	if err := f.cfg.Intake.Inspect(r.Image); err != nil {
 		return err
 	}
-	return f.Jobs.Store(ctx, r)
+	return f.cfg.Intake.Store(ctx, r)
 }
 
 // admit waits, as every bulk job does, until the work ahead is little enough:
-// pictures are not fetched to wait somewhere else. The work ahead is that of
-// all pipelines; one that nobody serves has no others wait for it.
-func (f *Fetches) admit(ctx context.Context, p pipeline.Pipeline, deadline time.Time) error {
+// images are not fetched to wait somewhere else. The work ahead is that of all
+// pipelines; no other waits for a pipeline without workers.
+func (f *Fetches) admit(ctx context.Context, r intake.Request) error {
 	for {
-		if !time.Now().Before(deadline) {
-			return v1.NewProblem(v1.DeadlineExceeded, "the deadline %s passed before the picture was fetched", deadline.UTC().Format(time.RFC3339))
+		if !time.Now().Before(r.Deadline) {
+			return v1.NewProblem(v1.DeadlineExceeded, "the deadline %s passed before the picture was fetched",
+				r.Deadline.UTC().Format(time.RFC3339))
 		}
-		retryAfter, problem := f.Admission.Admit(ctx, p, subject.Bulk)
-		if problem == nil {
+		err := f.cfg.Intake.Admit(ctx, r.Pipeline, r.Priority)
+		if err == nil {
 			return nil
 		}
-		if problem.Code == v1.NoWorker {
-			return errNotServed // others are
+		var p *v1.Problem
+		if errors.As(err, &p) && p.Code == v1.NoWorker {
+			return errNotServed
 		}
-		wait := min(time.Duration(retryAfter)*time.Second, jobs.RetryAfter*time.Second, time.Until(deadline))
-		if err := retry.Sleep(ctx, wait); err != nil && time.Now().Before(deadline) {
+		after, _ := retry.Delay(err)
+		err = retry.Sleep(ctx, min(after, intake.RetryDelay, time.Until(r.Deadline)))
+		if err != nil && time.Now().Before(r.Deadline) {
 			return fmt.Errorf("wait until there is room: %w", err)
 		}
 	}

@@ -10,7 +10,6 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
-	"github.com/sightmesh/sightmesh/services/ingress/internal/fetch"
 	"github.com/sightmesh/sightmesh/services/internal/bustest"
 	"github.com/sightmesh/sightmesh/services/internal/consume"
 )
@@ -22,8 +21,9 @@ func TestFetches_Retry(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &Fetches{FetchesConfig: FetchesConfig{JetStream: js}}
-	busy := &fetch.Failure{Problem: v1.NewProblem(v1.FetchFailed, "the host answered 503"), Transient: true}
+	f := &Fetches{cfg: FetchesConfig{JetStream: js}}
+	problem := v1.NewProblem(v1.FetchFailed, "the host answered 503")
+	busy := retry.After(problem, 0)
 	d := &consume.Delivery{Job: subject.Job{Pipeline: "text", ID: "R1-0"}}
 	for i, want := range []time.Duration{time.Second, 4 * time.Second, 16 * time.Second, 64 * time.Second} {
 		d.Deliveries = 10 * (i + 1) // it was put off in between
@@ -42,16 +42,16 @@ func TestFetches_Retry(t *testing.T) {
 	if _, passes := retry.Delay(last); passes {
 		t.Errorf("attempt %d is not the last", maxAttempts)
 	}
-	if !errors.Is(last, busy) {
-		t.Errorf("the last attempt ends with %v, want %v", last, busy)
+	if !errors.Is(last, problem) {
+		t.Errorf("the last attempt ends with %v, want %v", last, problem)
 	}
 	for _, tt := range []struct {
 		id          string
 		asked, want time.Duration
 	}{{"R2-0", time.Minute, time.Minute}, {"R2-1", time.Hour, 10 * time.Minute}} {
 		d := &consume.Delivery{Job: subject.Job{Pipeline: "text", ID: tt.id}, Deliveries: 1}
-		busy.RetryAfter = tt.asked
-		if after, _ := retry.Delay(f.retry(t.Context(), d, busy)); after != tt.want {
+		asked := retry.After(problem, tt.asked)
+		if after, _ := retry.Delay(f.retry(t.Context(), d, asked)); after != tt.want {
 			t.Errorf("told to wait %v: %v, want %v", tt.asked, after, tt.want)
 		}
 	}

@@ -1,65 +1,60 @@
-// Package reports takes reports, many images that are one job, and tells how
+// Package reports accepts reports, many images that are one job, and reads how
 // they are. What a report asks for and every outcome is in the stream REPORTS;
 // nothing here outlives a call.
+//
+// A report that was accepted ends, whatever dies: each of its images is a job
+// or the failure of one when [Reports.Submit] returns, or is fetched later by
+// [Fetches]. Errors are as those of package intake.
 package reports
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
+	"errors"
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
 	"github.com/sightmesh/sightmesh/services/internal/outcomes"
 )
 
-// Reports stores and reads reports.
-type Reports struct {
-	js        jetstream.JetStream
-	publisher *bus.Publisher
+// Config of [Reports]. All fields are needed.
+type Config struct {
+	JetStream jetstream.JetStream
+	Publisher *bus.Publisher
+	Intake    *intake.Intake
+	// MaxImages bounds the images of a report.
+	MaxImages int
+	// MaxBacklog bounds the images of all reports that wait to be fetched. A
+	// report over it is rejected.
+	MaxBacklog int
 }
 
-// New returns reports over js.
-func New(js jetstream.JetStream, p *bus.Publisher) *Reports { return &Reports{js: js, publisher: p} }
+// Reports accepts and reads reports. It is safe for concurrent use by multiple
+// goroutines.
+type Reports struct{ cfg Config }
 
-// Store stores what a report asks for. From here on it is a job that ends,
-// whatever dies; a second report of the same id adds nothing.
-func (r *Reports) Store(ctx context.Context, m v1.Manifest) error {
-	body, err := json.Marshal(m)
-	if err != nil {
-		return fmt.Errorf("encode report %s: %w", m.ID, err)
-	}
-	return r.publisher.Publish(ctx, bus.Message{
-		Subject: subject.Report(m.ID), Stream: streams.Reports, ID: v1.MsgID(m.ID, "reports"), Body: body,
-	})
-}
+// New returns a Reports.
+func New(cfg Config) *Reports { return &Reports{cfg: cfg} }
 
-// Backlog is how many images of all reports wait to be fetched.
-func (r *Reports) Backlog(ctx context.Context) (int, error) {
-	s, err := r.js.Stream(ctx, streams.Fetches)
-	if err != nil {
-		return 0, fmt.Errorf("read the backlog of reports: %w", err)
-	}
-	return int(s.CachedInfo().State.Msgs), nil
-}
-
-// Summary says how a report is, without its images. The error is a
-// [*v1.Problem] when there is no such report.
+// Summary returns how a report is, without its images.
 func (r *Reports) Summary(ctx context.Context, id string) (v1.Report, error) {
 	report, _, _, err := r.read(ctx, id)
-	return report, err
+	return report, readError(err)
 }
 
-// Read says how a report is, and gives each of its images in order, with its
-// outcome where there is one.
-func (r *Reports) Read(ctx context.Context, id string, begin func(v1.Report) error, each func(v1.ReportImage) error) error {
+// Read calls begin with how a report is, and then each with every image in
+// order, which has its outcome where there is one.
+func (r *Reports) Read(
+	ctx context.Context, id string, begin func(v1.Report) error, each func(v1.ReportImage) error,
+) error {
 	report, m, outcomes, err := r.read(ctx, id)
 	if err != nil {
-		return err
+		return readError(err)
 	}
 	if err := begin(report); err != nil {
 		return err
@@ -68,8 +63,9 @@ func (r *Reports) Read(ctx context.Context, id string, begin func(v1.Report) err
 		image := v1.ReportImage{ReportSource: source, ID: v1.ReportItem{Report: id, N: i}.Job(), Status: v1.Queued}
 		if status, ok := outcomes[i]; ok {
 			image.Status, image.Result = status, new(v1.Result)
-			if _, err := bus.Last(ctx, r.js, streams.Reports, subject.ReportOutcome(id, string(status), i), image.Result); err != nil {
-				return err
+			subj := subject.ReportOutcome(id, string(status), i)
+			if _, err := bus.Last(ctx, r.cfg.JetStream, streams.Reports, subj, image.Result); err != nil {
+				return readError(err)
 			}
 		}
 		if err := each(image); err != nil {
@@ -79,21 +75,31 @@ func (r *Reports) Read(ctx context.Context, id string, begin func(v1.Report) err
 	return nil
 }
 
-// read gives a report, what it asks for, and the outcomes there are.
+// readError returns what a client is told when a report cannot be read now.
+func readError(err error) error {
+	var p *v1.Problem
+	if err == nil || errors.As(err, &p) || errors.Is(err, context.Canceled) {
+		return err
+	}
+	p = v1.NewProblem(v1.Unavailable, "the report cannot be read now")
+	return retry.After(&intake.ServerError{Problem: p, Err: err}, intake.RetryDelay)
+}
+
+// read returns a report, what it asks for, and the outcomes there are.
 func (r *Reports) read(ctx context.Context, id string) (v1.Report, v1.Manifest, map[int]v1.Status, error) {
 	var report v1.Report
 	var m v1.Manifest
 	if !subject.ValidJob(id) {
 		return report, m, nil, unknown(id)
 	}
-	found, err := bus.Last(ctx, r.js, streams.Reports, subject.Report(id), &m)
+	found, err := bus.Last(ctx, r.cfg.JetStream, streams.Reports, subject.Report(id), &m)
 	if err == nil && !found {
 		err = unknown(id)
 	}
 	if err != nil {
 		return report, m, nil, err
 	}
-	stored, err := outcomes.Read(ctx, r.js, id)
+	stored, err := outcomes.Read(ctx, r.cfg.JetStream, id)
 	if err != nil {
 		return report, m, nil, err
 	}
@@ -106,7 +112,8 @@ func (r *Reports) read(ctx context.Context, id string) (v1.Report, v1.Manifest, 
 	}
 	if m.Callback != "" {
 		report.Callback = &v1.Callback{State: v1.CallbackPending}
-		if _, err := bus.Last(ctx, r.js, streams.Jobs, subject.CallbackState(id), report.Callback); err != nil {
+		subj := subject.CallbackState(id)
+		if _, err := bus.Last(ctx, r.cfg.JetStream, streams.Jobs, subj, report.Callback); err != nil {
 			return report, m, nil, err
 		}
 	}

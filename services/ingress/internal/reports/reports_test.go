@@ -17,8 +17,8 @@ func TestImageWithTwoOutcomesCountsOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := New(js, bus.NewPublisher(js, sdktrace.NewTracerProvider()))
-	if err := r.Store(t.Context(), v1.Manifest{ID: "R1", Pipeline: "text", Images: make([]v1.ReportSource, 2)}); err != nil {
+	r := New(Config{JetStream: js, Publisher: bus.NewPublisher(js, sdktrace.NewTracerProvider())})
+	if err := r.store(t.Context(), v1.Manifest{ID: "R1", Pipeline: "text", Images: make([]v1.ReportSource, 2)}); err != nil {
 		t.Fatal(err)
 	}
 	put := func(status string, n int) {

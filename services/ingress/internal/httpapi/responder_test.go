@@ -4,18 +4,32 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+
+	"github.com/sightmesh/sightmesh/contracts/retry"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
 )
 
-func TestEveryErrorIsAProblem(t *testing.T) {
+func newTestResponder() *responder {
+	return &responder{
+		tracer: sdktrace.NewTracerProvider().Tracer("test"), logger: slog.New(slog.DiscardHandler),
+		metrics: NewMetrics(prometheus.NewRegistry()),
+	}
+}
+
+func TestResponder_MakesAProblemOfEveryError(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
-		handler    func(http.ResponseWriter, *http.Request) error
+		handler    handlerFunc
 		status     int
 		code       v1.Code
 		retryAfter string
@@ -25,12 +39,21 @@ func TestEveryErrorIsAProblem(t *testing.T) {
 		"problem": {func(http.ResponseWriter, *http.Request) error {
 			return fmt.Errorf("x: %w", v1.NewProblem(v1.Damaged, "bad"))
 		}, 422, v1.Damaged, ""},
-		"later": {func(http.ResponseWriter, *http.Request) error { return later(v1.NewProblem(v1.NoWorker, "none"), 5) }, 503, v1.NoWorker, "5"},
+		"of the mesh": {func(http.ResponseWriter, *http.Request) error {
+			err := &intake.ServerError{Problem: v1.NewProblem(v1.Overloaded, "full"), Err: errors.New("secret")}
+			return retry.After(err, time.Second)
+		}, 429, v1.Overloaded, "1"},
+		"passes": {func(http.ResponseWriter, *http.Request) error {
+			return retry.After(v1.NewProblem(v1.NoWorker, "none"), 6500*time.Millisecond)
+		}, 503, v1.NoWorker, "7"},
+		"passes, unknown when": {func(http.ResponseWriter, *http.Request) error {
+			return v1.NewProblem(v1.Unavailable, "")
+		}, 503, v1.Unavailable, "5"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := httptest.NewRecorder()
-			newAPI(plenty).route("/x", tt.handler).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/x", nil))
+			newTestResponder().handler("/x", tt.handler).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/x", nil))
 			var p v1.Problem
 			if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil {
 				t.Fatal(err)

@@ -1,4 +1,4 @@
-package jobs
+package intake
 
 import (
 	"context"
@@ -24,6 +24,15 @@ type Key struct {
 	Fingerprint [sha256.Size]byte
 }
 
+// NewKey returns the key of a request for content, a hash of an image, of its
+// URL, or of several.
+func NewKey(name, pipeline string, prio subject.Priority, content []byte) Key {
+	h := sha256.New()
+	h.Write([]byte(pipeline + "\n" + string(prio) + "\n"))
+	h.Write(content)
+	return Key{Name: name, Fingerprint: [sha256.Size]byte(h.Sum(nil))}
+}
+
 // claim is what is kept of a key.
 type claim struct {
 	ID          string `json:"id"`
@@ -33,7 +42,7 @@ type claim struct {
 // Claim gives the id that the key stands for: id when the key is new, or that
 // of the request that was first. A key that was used for something else is a
 // [*v1.Problem].
-func (j *Jobs) Claim(ctx context.Context, k Key, id string) (string, error) {
+func (i *Intake) Claim(ctx context.Context, k Key, id string) (string, error) {
 	mine := claim{ID: id, Fingerprint: hex.EncodeToString(k.Fingerprint[:])}
 	body, err := json.Marshal(mine)
 	if err != nil {
@@ -41,7 +50,7 @@ func (j *Jobs) Claim(ctx context.Context, k Key, id string) (string, error) {
 	}
 	sum := sha256.Sum256([]byte(k.Name))
 	subj := subject.JobOfKey(hex.EncodeToString(sum[:]))
-	_, err = j.js.Publish(ctx, subj, body, jetstream.WithExpectLastSequencePerSubject(0), jetstream.WithExpectStream(streams.Jobs))
+	_, err = i.cfg.JetStream.Publish(ctx, subj, body, jetstream.WithExpectLastSequencePerSubject(0), jetstream.WithExpectStream(streams.Jobs))
 	var api *jetstream.APIError
 	if err == nil {
 		return id, nil
@@ -50,7 +59,7 @@ func (j *Jobs) Claim(ctx context.Context, k Key, id string) (string, error) {
 		return "", fmt.Errorf("claim a key: %w", err)
 	}
 	var first claim
-	found, err := bus.Last(ctx, j.js, streams.Jobs, subj, &first)
+	found, err := bus.Last(ctx, i.cfg.JetStream, streams.Jobs, subj, &first)
 	if err == nil && !found {
 		err = errors.New("the key ended in this moment")
 	}

@@ -1,16 +1,16 @@
-package jobs
+package intake
 
 import (
 	"context"
 	"encoding/json"
 	"errors"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
 
-	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
@@ -41,7 +41,7 @@ func (b bench) states(t *testing.T, states ...v1.Status) (asked *atomic.Int64) {
 	return asked
 }
 
-func TestAwait(t *testing.T) {
+func TestClient_Await(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		states []v1.Status
@@ -72,7 +72,7 @@ func TestAwait(t *testing.T) {
 					}
 				}
 			}()
-			r, err := b.Await(ctx, "j1")
+			r, err := b.client.Await(ctx, "j1")
 			if err != nil || r.Status != tt.want {
 				t.Errorf("got %+v, %v, want %s", r, err, tt.want)
 			}
@@ -81,46 +81,65 @@ func TestAwait(t *testing.T) {
 	}
 }
 
-func TestAwaitThatEndsSaysWhereTheJobIs(t *testing.T) {
+func TestClient_AwaitThatEndsSaysWhereTheJobIs(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	b.states(t, v1.Running)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if r, err := b.Await(ctx, "j1"); !errors.Is(err, context.Canceled) || r.Status != v1.Running {
+	if r, err := b.client.Await(ctx, "j1"); !errors.Is(err, context.Canceled) || r.Status != v1.Running {
 		t.Errorf("got %+v, %v, want that it is running", r, err)
 	}
 	var p *v1.Problem
-	if _, err := b.Await(t.Context(), "*"); !errors.As(err, &p) || p.Code != v1.UnknownJob {
+	if _, err := b.client.Await(t.Context(), "*"); !errors.As(err, &p) || p.Code != v1.UnknownJob {
 		t.Errorf("a wildcard as job: %v", err)
 	}
 }
 
-func TestStoreCarriesWhatTheClientWants(t *testing.T) {
+func TestClient_Lookup(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
-	deadline := time.Now().Add(time.Minute).UTC().Truncate(time.Second)
-	err := b.Store(t.Context(), Request{
-		ID: "r-1", Pipeline: text, Priority: subject.Bulk, Picture: []byte("picture"), Deadline: deadline,
-		Metadata: map[string]string{"camera": "3 ü"}, Callback: "https://client.example/", Report: &v1.ReportItem{Report: "r", N: 1, Total: 2},
-	})
+	problem, err := json.Marshal(v1.NewProblem(v1.UnknownJob, "never heard of it"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := b.js.Stream(t.Context(), streams.Images)
-	if err != nil {
-		t.Fatal(err)
-	}
-	m, err := s.GetLastMsgForSubject(t.Context(), subject.Images(subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: "r-1"}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for k, want := range map[string]string{
-		v1.HeaderMetadata: `{"camera":"3 ü"}`, v1.HeaderCallback: "https://client.example/", v1.HeaderReport: "r/1/2",
-		v1.HeaderReply: "", v1.HeaderDeadline: deadline.Format(time.RFC3339),
+	failed := nats.Header{"Nats-Service-Error-Code": {"404"}}
+	for name, tt := range map[string]struct {
+		id    string
+		reply *nats.Msg
+		code  v1.Code // of the problem
+		wrong string  // part of an error that is no problem
+	}{
+		"a result":         {"j1", &nats.Msg{Data: []byte(`{"id":"j1","status":"done"}`)}, "", ""},
+		"no id":            {"", nil, v1.UnknownJob, ""},
+		"wildcard":         {"*", nil, v1.UnknownJob, ""},
+		"several tokens":   {"a.b", nil, v1.UnknownJob, ""},
+		"no service":       {"j1", nil, v1.Unavailable, ""},
+		"no such job":      {"j1", &nats.Msg{Header: failed, Data: problem}, v1.UnknownJob, ""},
+		"a broken problem": {"j1", &nats.Msg{Header: failed, Data: []byte("oops")}, "", "decode problem"},
+		"a broken result":  {"j1", &nats.Msg{Data: []byte("oops")}, "", "decode answer"},
 	} {
-		if got := m.Header.Get(k); got != want {
-			t.Errorf("%s is %q, want %q", k, got, want)
-		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			if tt.reply != nil {
+				b.respond(t, subject.Lookup("*"), tt.reply)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			r, err := b.client.Lookup(ctx, tt.id)
+			var p *v1.Problem
+			switch {
+			case tt.code != "":
+				if !errors.As(err, &p) || p.Code != tt.code {
+					t.Errorf("got %v, want %s", err, tt.code)
+				}
+			case tt.wrong != "":
+				if err == nil || errors.As(err, &p) || !strings.Contains(err.Error(), tt.wrong) {
+					t.Errorf("got %v, want an error that says %q", err, tt.wrong)
+				}
+			case err != nil || r.ID != "j1" || r.Status != v1.Done:
+				t.Errorf("got %+v, %v", r, err)
+			}
+		})
 	}
 }

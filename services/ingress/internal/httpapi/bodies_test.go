@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -12,26 +11,20 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.uber.org/goleak"
-	"golang.org/x/sync/semaphore"
 
 	"github.com/sightmesh/sightmesh/contracts/picture"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// newAPI returns one without a mesh: what it reads and how it says no.
-func newAPI(memory int64) *API {
-	return &API{
-		Config: Config{
-			Limits: picture.Limits{MaxBytes: 100}, MaxFormBytes: 1000, MaxImages: 3, BodyTimeout: time.Minute, Tracers: sdktrace.NewTracerProvider(),
-			Logger: slog.New(slog.DiscardHandler), Metrics: NewMetrics(prometheus.NewRegistry()),
-		},
-		bodies: semaphore.NewWeighted(memory),
-	}
+func newTestBodies(memory int64) *bodies {
+	return newBodies(Config{
+		Limits: picture.Limits{MaxBytes: 100}, MaxFormBytes: 1000, MaxImages: 3,
+		BodyTimeout: time.Minute, BodyMemory: memory,
+	})
 }
 
 const plenty = 1 << 20
@@ -41,34 +34,34 @@ func form(field, content string) string {
 		"--b\r\nContent-Disposition: form-data; name=\"" + field + "\"; filename=\"x\"\r\n\r\n" + content + "\r\n--b--\r\n"
 }
 
-// many is a form of several pictures.
-func many(pictures ...string) string {
+// many is a form of several images.
+func many(images ...string) string {
 	var b strings.Builder
-	for _, p := range pictures {
+	for _, p := range images {
 		b.WriteString("--b\r\nContent-Disposition: form-data; name=\"image\"; filename=\"x\"\r\n\r\n" + p + "\r\n")
 	}
 	return b.String() + "--b--\r\n"
 }
 
-func TestManyPictures(t *testing.T) {
+func TestBodies_ReadSeveralImages(t *testing.T) {
 	t.Parallel()
-	a := newAPI(plenty)
+	b := newTestBodies(plenty)
 	r := httptest.NewRequest(http.MethodPost, "/v1/reports", strings.NewReader(many("one", strings.Repeat("x", 101), "three")))
 	r.Header.Set("Content-Type", "multipart/form-data; boundary=b")
-	in, release, err := a.readInput(httptest.NewRecorder(), r)
+	in, release, err := b.read(httptest.NewRecorder(), r)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer release()
-	if len(in.pictures) != 3 || string(in.pictures[0].picture) != "one" || string(in.pictures[2].picture) != "three" {
-		t.Errorf("got %v", in.pictures)
+	if len(in.uploads) != 3 || string(in.uploads[0].Image) != "one" || string(in.uploads[2].Image) != "three" {
+		t.Errorf("got %v", in.uploads)
 	}
-	if code, _ := problemOf(in.pictures[1].problem); code != v1.TooLarge {
-		t.Errorf("the second: %v, want too-large, and nothing lost of the others", in.pictures[1].problem)
+	if code, _ := problemOf(in.uploads[1].Err); code != v1.TooLarge {
+		t.Errorf("the second: %v, want too-large, and nothing lost of the others", in.uploads[1].Err)
 	}
 }
 
-func TestReadInput(t *testing.T) {
+func TestBodies_Read(t *testing.T) {
 	t.Parallel()
 	const formType, urlencoded = "multipart/form-data; boundary=b", "application/x-www-form-urlencoded"
 	full := strings.Repeat("x", 100)
@@ -79,13 +72,13 @@ func TestReadInput(t *testing.T) {
 		want        string
 		code        v1.Code
 	}{
-		"bytes":                              {"image/png", strings.NewReader("pic"), 3, "pic", ""},
-		"no type":                            {"", strings.NewReader("pic"), 3, "pic", ""},
-		"any bytes":                          {"application/octet-stream", strings.NewReader("pic"), 3, "pic", ""},
-		"as long as allowed":                 {"image/png", strings.NewReader(full), 100, full, ""},
-		"of unknown length":                  {"image/png", strings.NewReader(full), -1, full, ""},
-		"form":                               {formType, strings.NewReader(form("image", "pic")), -1, "pic", ""},
-		"form over the limit of the picture": {formType, strings.NewReader(form("image", full)), int64(len(form("image", full))), full, ""},
+		"bytes":                            {"image/png", strings.NewReader("pic"), 3, "pic", ""},
+		"no type":                          {"", strings.NewReader("pic"), 3, "pic", ""},
+		"any bytes":                        {"application/octet-stream", strings.NewReader("pic"), 3, "pic", ""},
+		"as long as allowed":               {"image/png", strings.NewReader(full), 100, full, ""},
+		"of unknown length":                {"image/png", strings.NewReader(full), -1, full, ""},
+		"form":                             {formType, strings.NewReader(form("image", "pic")), -1, "pic", ""},
+		"form over the limit of the image": {formType, strings.NewReader(form("image", full)), int64(len(form("image", full))), full, ""},
 
 		"wrong type":                {"text/plain", strings.NewReader("pic"), 3, "", v1.UnsupportedType},
 		"unreadable type":           {"image/", strings.NewReader("pic"), 3, "", v1.InvalidHeader},
@@ -96,12 +89,12 @@ func TestReadInput(t *testing.T) {
 		"too long, unsaid":          {"image/png", strings.NewReader(full + "x"), -1, "", v1.TooLarge},
 		"cut off":                   {"image/png", strings.NewReader("pic"), 4, "", v1.TruncatedBody},
 		"cut off before it begins":  {"image/png", strings.NewReader(""), 4, "", v1.TruncatedBody},
-		"form without a picture":    {formType, strings.NewReader(form("photo", "pic")), -1, "", v1.InvalidBody},
+		"form without an image":     {formType, strings.NewReader(form("photo", "pic")), -1, "", v1.InvalidBody},
 		"form with an empty one":    {formType, strings.NewReader(form("image", "")), -1, "", v1.EmptyBody},
 		"form far too long":         {formType, unread{t}, 1001, "", v1.TooLarge},
 		"form far too long, unsaid": {formType, strings.NewReader(form("image", strings.Repeat("x", 1000))), -1, "", v1.TooLarge},
 		"10 GB":                     {"image/png", unread{t}, 10_000_000_000, "", v1.TooLarge},
-		"form of too many pictures": {formType, strings.NewReader(many("1", "2", "3", "4")), -1, "", v1.TooManyImages},
+		"form of too many images":   {formType, strings.NewReader(many("1", "2", "3", "4")), -1, "", v1.TooManyImages},
 
 		"base64 in a form":              {formType, strings.NewReader(form("imgbase64", "cGlj")), -1, "pic", ""},
 		"base64 without a form's parts": {urlencoded, strings.NewReader("imgbase64=cGlj"), -1, "pic", ""},
@@ -130,14 +123,14 @@ func TestReadInput(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			a := newAPI(plenty)
+			b := newTestBodies(plenty)
 			r := httptest.NewRequest(http.MethodPost, "/v1/images", tt.body)
 			r.ContentLength = tt.length
 			r.Header.Set("Content-Type", tt.contentType)
-			in, release, err := a.readInput(httptest.NewRecorder(), r)
+			in, release, err := b.read(httptest.NewRecorder(), r)
 			var pic []byte
 			if err == nil {
-				pic, err = in.pictures[0].picture, in.pictures[0].problem
+				pic, _, err = in.one()
 				if err != nil {
 					release()
 				}
@@ -149,13 +142,13 @@ func TestReadInput(t *testing.T) {
 				t.Errorf("got %q, want %q", pic, tt.want)
 			}
 			if err == nil {
-				if a.bodies.TryAcquire(plenty) {
-					t.Error("the memory of the picture was not counted")
+				if b.memory.TryAcquire(plenty) {
+					t.Error("the memory of the image was not counted")
 				}
 				release()
 				release() // once more does no harm
 			}
-			if !a.bodies.TryAcquire(plenty) {
+			if !b.memory.TryAcquire(plenty) {
 				t.Error("the memory was not given back")
 			}
 		})
@@ -174,14 +167,14 @@ type failing struct{ err error }
 
 func (f failing) Read([]byte) (int, error) { return 0, f.err }
 
-func TestBodiesAreBoundedTogether(t *testing.T) {
+func TestBodies_AreBoundedTogether(t *testing.T) {
 	t.Parallel()
-	a := newAPI(150)
+	b := newTestBodies(150)
 	post := func(length int64) (func(), *httptest.ResponseRecorder, error) {
 		r := httptest.NewRequest(http.MethodPost, "/v1/images", bytes.NewReader(make([]byte, 100)))
 		r.ContentLength = length
 		w := httptest.NewRecorder()
-		_, release, err := a.readInput(w, r)
+		_, release, err := b.read(w, r)
 		return release, w, err
 	}
 	release, _, err := post(100)
@@ -190,9 +183,14 @@ func TestBodiesAreBoundedTogether(t *testing.T) {
 	}
 	for _, length := range []int64{100, -1} {
 		_, w, err := post(length)
-		var r retryLater
-		if code, _ := problemOf(err); code != v1.Overloaded || !errors.As(err, &r) || w.Header().Get("Connection") != "close" {
-			t.Errorf("one more of length %d: %v, header %v, want it put off and the connection closed", length, err, w.Header())
+		if code, _ := problemOf(err); code != v1.Overloaded {
+			t.Errorf("one more of length %d: %v, want %s", length, err, v1.Overloaded)
+		}
+		if got := intake.RetryAfter(err); got != "1" {
+			t.Errorf("one more of length %d: Retry-After is %q, want 1", length, got)
+		}
+		if got := w.Header().Get("Connection"); got != "close" {
+			t.Errorf("one more of length %d: Connection is %q, want close", length, got)
 		}
 	}
 	release()

@@ -14,20 +14,23 @@ import (
 	"sync"
 	"time"
 
-	"github.com/sightmesh/sightmesh/contracts/picture"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/sightmesh/sightmesh/contracts/retry"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/reports"
 )
 
-// Names of the picture in a form: its bytes, or its bytes in base64.
+// Names of the image in a form: its bytes, or its bytes in base64.
 const (
 	imageField  = "image"
 	base64Field = "imgbase64"
 )
 
-// formAllowance is what a form may have besides the picture.
+// formAllowance is what a form may have besides the image.
 const formAllowance = 64 << 10
 
-// kind is the form in which a body brings a picture.
+// kind is the form in which a body brings an image.
 type kind int
 
 const (
@@ -37,85 +40,95 @@ const (
 	jsonBody
 )
 
-// input is what a body brought: pictures, or the address of one.
-type input struct {
-	pictures []upload
-	url      string
+// bodies reads the bodies of requests. All that are held at a time share its
+// memory.
+type bodies struct {
+	maxBytes  int64 // of an image
+	maxForm   int64
+	maxImages int // in a form
+	timeout   time.Duration
+	memory    *semaphore.Weighted
 }
 
-// upload is one picture of a body, or what is wrong with it alone.
-type upload struct {
-	picture []byte
-	problem error
-}
-
-// one returns the picture of an input that has one, and checks it.
-func (in input) one(limits picture.Limits) ([]byte, error) {
-	u := in.pictures[0]
-	if u.problem == nil {
-		_, u.problem = picture.Inspect(u.picture, limits)
+func newBodies(cfg Config) *bodies {
+	return &bodies{
+		maxBytes: cfg.Limits.MaxBytes, maxForm: cfg.MaxFormBytes, maxImages: cfg.MaxImages,
+		timeout: cfg.BodyTimeout, memory: semaphore.NewWeighted(cfg.BodyMemory),
 	}
-	return u.picture, u.problem
 }
 
-// readInput reads the body of a request. What cannot be accepted is refused
-// before the body is read. The caller calls release when it no longer holds
-// the pictures; more than once does no harm.
-func (a *API) readInput(w http.ResponseWriter, r *http.Request) (in input, release func(), err error) {
+// input is what a body brought: images, or the URL of one.
+type input struct {
+	uploads []reports.Upload
+	url     string
+}
+
+// one returns the image of an input that has one, or its URL.
+func (in input) one() (image []byte, url string, err error) {
+	if in.url != "" {
+		return nil, in.url, nil
+	}
+	return in.uploads[0].Image, "", in.uploads[0].Err
+}
+
+// read reads the body of a request. What cannot be accepted is rejected before
+// the body is read. The caller calls release when it no longer holds the
+// images; more than once does no harm.
+func (b *bodies) read(w http.ResponseWriter, r *http.Request) (in input, release func(), err error) {
 	kind, boundary, err := bodyType(r.Header.Get("Content-Type"))
 	if err != nil {
 		return in, nil, err
 	}
-	body, release, err := a.openBody(w, r, a.bodyLimit(kind))
+	body, release, err := b.open(w, r, b.limit(kind))
 	if err != nil {
 		return in, nil, err
 	}
 	switch kind {
 	case rawBody:
-		in.pictures = make([]upload, 1)
-		in.pictures[0].picture, err = readAll(body, r.ContentLength)
+		in.uploads = make([]reports.Upload, 1)
+		in.uploads[0].Image, err = readAll(body, r.ContentLength)
 	case multipartBody:
-		in.pictures, err = a.readForm(body, boundary)
+		in.uploads, err = b.readForm(body, boundary)
 	case urlencodedBody:
-		in.pictures, err = readURLEncoded(body)
+		in.uploads, err = readURLEncoded(body)
 	case jsonBody:
 		in, err = readJSON(body)
 	}
 	if err != nil {
 		release()
-		return in, nil, a.bodyError(w, err, a.bodyLimit(kind))
+		return in, nil, b.problem(w, err, b.limit(kind))
 	}
-	if in.url != "" { // the picture that is fetched takes its place
+	if in.url != "" { // the image that is fetched takes its place
 		release()
-		if release, err = a.hold(a.Limits.MaxBytes); err != nil {
+		if release, err = b.reserve(b.maxBytes); err != nil {
 			return in, nil, err
 		}
 	}
-	if len(in.pictures) == 1 && in.pictures[0].problem == nil && len(in.pictures[0].picture) == 0 {
+	if len(in.uploads) == 1 && in.uploads[0].Err == nil && len(in.uploads[0].Image) == 0 {
 		release()
 		return in, nil, v1.NewProblem(v1.EmptyBody, "the picture has no bytes")
 	}
 	return in, release, nil
 }
 
-// bodyLimit is how many bytes a body may have. Base64 takes four bytes for
-// three, and a form may escape some of them.
-func (a *API) bodyLimit(k kind) int64 {
+// limit is how many bytes a body may have. Base64 takes four bytes for three,
+// and a form may escape some of them.
+func (b *bodies) limit(k kind) int64 {
 	switch k {
 	case multipartBody:
-		return a.MaxFormBytes
+		return b.maxForm
 	case urlencodedBody, jsonBody:
-		return 2*a.Limits.MaxBytes + formAllowance
+		return 2*b.maxBytes + formAllowance
 	}
-	return a.Limits.MaxBytes
+	return b.maxBytes
 }
 
-// openBody gives the body of a request as far as its limit, once there is
-// memory for it.
-func (a *API) openBody(w http.ResponseWriter, r *http.Request, limit int64) (io.Reader, func(), error) {
+// open returns the body of a request as far as its limit, once there is memory
+// for it.
+func (b *bodies) open(w http.ResponseWriter, r *http.Request, limit int64) (body io.Reader, release func(), err error) {
 	if r.ContentLength > limit {
 		w.Header().Set("Connection", "close") // the body stays unread
-		return nil, nil, a.tooLarge(limit)
+		return nil, nil, b.tooLarge(limit)
 	}
 	if r.ContentLength == 0 {
 		return nil, nil, v1.NewProblem(v1.EmptyBody, "the body is empty; /openapi.json says what belongs there")
@@ -124,27 +137,27 @@ func (a *API) openBody(w http.ResponseWriter, r *http.Request, limit int64) (io.
 	if weight < 0 {
 		weight = limit
 	}
-	release, err := a.hold(weight)
-	if err != nil {
+	if release, err = b.reserve(weight); err != nil {
 		w.Header().Set("Connection", "close")
 		return nil, nil, err
 	}
 	// A body that trickles in would hold its memory for ever. Not every
 	// writer in tests has a deadline.
-	if err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(a.BodyTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+	err = http.NewResponseController(w).SetReadDeadline(time.Now().Add(b.timeout))
+	if err != nil && !errors.Is(err, http.ErrNotSupported) {
 		release()
 		return nil, nil, err
 	}
 	return http.MaxBytesReader(w, r.Body, limit), release, nil
 }
 
-// hold takes memory for n bytes of bodies. release gives it back; more than
+// reserve takes memory for n bytes of bodies. release gives it back; more than
 // once does no harm.
-func (a *API) hold(n int64) (release func(), err error) {
-	if !a.bodies.TryAcquire(n) {
-		return nil, later(v1.NewProblem(v1.Overloaded, "too many bodies are being received"), 1)
+func (b *bodies) reserve(n int64) (release func(), err error) {
+	if !b.memory.TryAcquire(n) {
+		return nil, retry.After(v1.NewProblem(v1.Overloaded, "too many bodies are being received"), time.Second)
 	}
-	return sync.OnceFunc(func() { a.bodies.Release(n) }), nil
+	return sync.OnceFunc(func() { b.memory.Release(n) }), nil
 }
 
 // bodyType tells the kinds of bodies apart.
@@ -168,22 +181,23 @@ func bodyType(header string) (k kind, boundary string, err error) {
 	case strings.HasPrefix(typ, "image/"), typ == "application/octet-stream":
 		return rawBody, "", nil
 	}
-	return 0, "", v1.NewProblem(v1.UnsupportedType, "Content-Type is %.60q, want image/*, application/octet-stream, multipart/form-data, application/x-www-form-urlencoded or application/json", typ).WithField("Content-Type")
+	return 0, "", v1.NewProblem(v1.UnsupportedType, "Content-Type is %.60q, want image/*, application/octet-stream, "+
+		"multipart/form-data, application/x-www-form-urlencoded or application/json", typ).WithField("Content-Type")
 }
 
 func readAll(r io.Reader, length int64) ([]byte, error) {
 	if length < 0 {
 		return io.ReadAll(r)
 	}
-	pic := make([]byte, length)
-	_, err := io.ReadFull(r, pic)
-	return pic, err
+	data := make([]byte, length)
+	_, err := io.ReadFull(r, data)
+	return data, err
 }
 
-// readForm reads every picture of a form, in order. One that is wrong takes
+// readForm reads every image of a form, in order. One that is wrong takes
 // nothing from the others.
-func (a *API) readForm(r io.Reader, boundary string) ([]upload, error) {
-	var out []upload
+func (b *bodies) readForm(r io.Reader, boundary string) ([]reports.Upload, error) {
+	var out []reports.Upload
 	m := multipart.NewReader(r, boundary)
 	for {
 		part, err := m.NextPart()
@@ -197,19 +211,19 @@ func (a *API) readForm(r io.Reader, boundary string) ([]upload, error) {
 		if name != imageField && name != base64Field {
 			continue
 		}
-		if len(out) == a.MaxImages {
-			return nil, a.tooManyImages()
+		if len(out) == b.maxImages {
+			return nil, reports.TooManyImages(b.maxImages)
 		}
-		data, err := io.ReadAll(io.LimitReader(part, 2*a.Limits.MaxBytes))
+		data, err := io.ReadAll(io.LimitReader(part, 2*b.maxBytes))
 		if err != nil {
 			return nil, formError(err)
 		}
-		u := upload{picture: data}
+		u := reports.Upload{Image: data}
 		if name == base64Field {
-			u.picture, u.problem = decodeBase64(data, base64Field)
+			u.Image, u.Err = decodeBase64(data, base64Field)
 		}
-		if int64(len(u.picture)) > a.Limits.MaxBytes {
-			u = upload{problem: a.tooLarge(a.Limits.MaxBytes)}
+		if int64(len(u.Image)) > b.maxBytes {
+			u = reports.Upload{Err: b.tooLarge(b.maxBytes)}
 		}
 		out = append(out, u)
 	}
@@ -219,7 +233,7 @@ func (a *API) readForm(r io.Reader, boundary string) ([]upload, error) {
 	return out, nil
 }
 
-func readURLEncoded(r io.Reader) ([]upload, error) {
+func readURLEncoded(r io.Reader) ([]reports.Upload, error) {
 	data, err := io.ReadAll(r)
 	if err != nil {
 		return nil, err
@@ -232,10 +246,11 @@ func readURLEncoded(r io.Reader) ([]upload, error) {
 	}
 	values := form[base64Field]
 	if len(values) != 1 {
-		return nil, v1.NewProblem(v1.InvalidBody, "the form has %d fields %q, want one", len(values), base64Field).WithField(base64Field)
+		return nil, v1.NewProblem(v1.InvalidBody, "the form has %d fields %q, want one", len(values), base64Field).
+			WithField(base64Field)
 	}
-	pic, err := decodeBase64([]byte(strings.ReplaceAll(values[0], " ", "+")), base64Field)
-	return []upload{{picture: pic, problem: err}}, nil
+	image, err := decodeBase64([]byte(strings.ReplaceAll(values[0], " ", "+")), base64Field)
+	return []reports.Upload{{Image: image, Err: err}}, nil
 }
 
 // imageJSON is the JSON body of POST /v1/images.
@@ -257,8 +272,8 @@ func readJSON(r io.Reader) (input, error) {
 	case in.Image == "":
 		return input{}, v1.NewProblem(v1.InvalidBody, "neither image nor url is given").WithField("image")
 	}
-	pic, err := decodeBase64([]byte(in.Image), "image")
-	return input{pictures: []upload{{picture: pic, problem: err}}}, nil
+	image, err := decodeBase64([]byte(in.Image), "image")
+	return input{uploads: []reports.Upload{{Image: image, Err: err}}}, nil
 }
 
 // decodeBase64 reads base64 in the standard or the URL alphabet, padded or
@@ -291,18 +306,18 @@ func formError(err error) error {
 	return v1.NewProblem(v1.InvalidBody, "the form cannot be read: %v", err)
 }
 
-// bodyError says what is wrong with a body that could not be read.
-func (a *API) bodyError(w http.ResponseWriter, err error, limit int64) error {
+// problem says what is wrong with a body that could not be read.
+func (b *bodies) problem(w http.ResponseWriter, err error, limit int64) error {
 	var p *v1.Problem
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &p):
 		return p
 	case errors.As(err, &tooLarge):
-		return a.tooLarge(limit)
+		return b.tooLarge(limit)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		w.Header().Set("Connection", "close")
-		return v1.NewProblem(v1.TruncatedBody, "the body did not arrive within %v", a.BodyTimeout)
+		return v1.NewProblem(v1.TruncatedBody, "the body did not arrive within %v", b.timeout)
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
 		w.Header().Set("Connection", "close")
 		return v1.NewProblem(v1.TruncatedBody, "the body ended before it was complete")
@@ -310,14 +325,11 @@ func (a *API) bodyError(w http.ResponseWriter, err error, limit int64) error {
 	return v1.NewProblem(v1.InvalidBody, "the body cannot be read: %v", err)
 }
 
-// tooLarge names the limit of a picture, or of the body that brings some.
-func (a *API) tooLarge(limit int64) *v1.Problem {
-	if limit == a.Limits.MaxBytes {
+// tooLarge names the limit of an image, or of the body that brings some.
+func (b *bodies) tooLarge(limit int64) *v1.Problem {
+	if limit == b.maxBytes {
 		return v1.NewProblem(v1.TooLarge, "a picture may have %d bytes", limit).WithLimit(limit)
 	}
-	return v1.NewProblem(v1.TooLarge, "this body may have %d bytes, and a picture in it %d", limit, a.Limits.MaxBytes).WithLimit(limit)
-}
-
-func (a *API) tooManyImages() *v1.Problem {
-	return v1.NewProblem(v1.TooManyImages, "a report may have %d images", a.MaxImages).WithField("images").WithLimit(int64(a.MaxImages))
+	return v1.NewProblem(v1.TooLarge, "this body may have %d bytes, and a picture in it %d", limit, b.maxBytes).
+		WithLimit(limit)
 }

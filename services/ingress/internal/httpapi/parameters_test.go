@@ -1,0 +1,116 @@
+package httpapi
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"reflect"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/sightmesh/sightmesh/contracts/pipeline"
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
+	"github.com/sightmesh/sightmesh/services/internal/bustest"
+)
+
+func newTestParameters(t *testing.T, callbacks bool) parameters {
+	t.Helper()
+	nc := bustest.Start(t).Connect(t)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i, err := intake.New(t.Context(), intake.Config{
+		Conn: nc, JetStream: js, Pipelines: []pipeline.Pipeline{{Name: "text"}, {Name: "faces"}}, Callbacks: callbacks,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { i.Close() })
+	return parameters{intake: i, wait: 20 * time.Second, maxWait: time.Minute}
+}
+
+func TestParameters_Submission(t *testing.T) {
+	t.Parallel()
+	p := newTestParameters(t, true)
+	r := httptest.NewRequest(http.MethodPost,
+		"/v1/images?pipeline=faces&priority=bulk&callback=https://client.example/done", nil)
+	r.Header.Set("Idempotency-Key", "k1")
+	r.Header.Set("X-Sight-Meta-Camera-Id", "3 ü")
+	r.Header.Set("Prefer", "respond-async")
+	s, err := p.submission(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := intake.Request{
+		Pipeline: pipeline.Pipeline{Name: "faces"}, Priority: subject.Bulk,
+		Callback: "https://client.example/done", Key: "k1",
+		Metadata: map[string]string{"camera-id": "3 ü"},
+	}
+	if !reflect.DeepEqual(s.Request, want) {
+		t.Errorf("got %+v, want %+v", s.Request, want)
+	}
+	if !s.prefer.async {
+		t.Errorf("the preference is %+v, want async", s.prefer)
+	}
+	s, err = p.submission(httptest.NewRequest(http.MethodPost, "/v1/images", nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want = intake.Request{
+		Pipeline: pipeline.Pipeline{Name: "text"}, Priority: subject.Interactive, Metadata: map[string]string{},
+	}
+	if !reflect.DeepEqual(s.Request, want) {
+		t.Errorf("by default: got %+v, want %+v", s.Request, want)
+	}
+}
+
+func TestParameters_NameWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	p := newTestParameters(t, true)
+	manyMeta := http.Header{}
+	for i := range 17 {
+		manyMeta.Set(metaPrefix+"n"+strconv.Itoa(i), "x")
+	}
+	for name, tt := range map[string]struct {
+		query  string
+		header http.Header
+		code   v1.Code
+		field  string
+	}{
+		"pipeline":            {"pipeline=cats", nil, v1.UnknownPipeline, "pipeline"},
+		"priority":            {"priority=now", nil, v1.InvalidParameter, "priority"},
+		"two pipelines":       {"pipeline=text&pipeline=faces", nil, v1.InvalidParameter, "pipeline"},
+		"callback of a file":  {"callback=file:///etc/passwd", nil, v1.InvalidParameter, "callback"},
+		"callback of no host": {"callback=https:", nil, v1.InvalidParameter, "callback"},
+		"long callback":       {"callback=https://a/" + strings.Repeat("x", 2048), nil, v1.InvalidParameter, "callback"},
+		"long key":            {"", http.Header{"Idempotency-Key": {strings.Repeat("k", intake.MaxKey+1)}}, v1.InvalidHeader, "Idempotency-Key"},
+		"metadata twice":      {"", http.Header{"X-Sight-Meta-A": {"1", "2"}}, v1.InvalidHeader, "X-Sight-Meta-A"},
+		"metadata of bytes":   {"", http.Header{"X-Sight-Meta-A": {"\xff"}}, v1.InvalidHeader, "X-Sight-Meta-a"},
+		"metadata no name":    {"", http.Header{"X-Sight-Meta-": {"1"}}, v1.InvalidHeader, "X-Sight-Meta-"},
+		"much metadata":       {"", http.Header{"X-Sight-Meta-A": {strings.Repeat("x", 4096)}}, v1.InvalidHeader, "X-Sight-Meta-a"},
+		"many metadata":       {"", manyMeta, v1.InvalidHeader, "X-Sight-Meta-n0"},
+		"prefer":              {"", http.Header{"Prefer": {"wait=long"}}, v1.InvalidHeader, "Prefer"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := httptest.NewRequest(http.MethodPost, "/v1/images?"+tt.query, nil)
+			for k, v := range tt.header {
+				r.Header[k] = v
+			}
+			_, err := p.submission(r)
+			if code, _ := problemOf(err); code != tt.code || fieldOf(err) != tt.field {
+				t.Errorf("got %v of %q, want %s of %q", err, fieldOf(err), tt.code, tt.field)
+			}
+		})
+	}
+	r := httptest.NewRequest(http.MethodPost, "/v1/images?callback=https://a/", nil)
+	if _, err := newTestParameters(t, false).submission(r); fieldOf(err) != "callback" {
+		t.Errorf("a callback without a secret to sign it: %v", err)
+	}
+}

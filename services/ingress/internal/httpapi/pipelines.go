@@ -1,0 +1,34 @@
+package httpapi
+
+import (
+	"net/http"
+
+	"github.com/sightmesh/sightmesh/contracts"
+	"github.com/sightmesh/sightmesh/contracts/picture"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/admission"
+)
+
+// pipelineHandler says what the mesh offers.
+type pipelineHandler struct {
+	admission *admission.Admission
+	limits    picture.Limits
+}
+
+// list answers GET /v1/pipelines.
+func (h *pipelineHandler) list(w http.ResponseWriter, _ *http.Request) error {
+	return writeJSON(w, http.StatusOK, v1.Pipelines{
+		Pipelines: h.admission.Pipelines(),
+		Limits: v1.Limits{
+			MaxBytes: h.limits.MaxBytes, MaxSide: h.limits.MaxSide, MaxPixels: h.limits.MaxPixels,
+			Types: picture.Types(),
+		},
+	})
+}
+
+// openAPI answers GET /openapi.json.
+func (h *pipelineHandler) openAPI(w http.ResponseWriter, _ *http.Request) error {
+	w.Header().Set("Content-Type", "application/json")
+	_, err := w.Write(contracts.OpenAPI)
+	return err
+}

@@ -1,0 +1,195 @@
+package httpapi
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/sightmesh/sightmesh/contracts/retry"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
+	"github.com/sightmesh/sightmesh/services/internal/telemetry"
+)
+
+// handlerFunc serves a request. A request whose handler returns an error gets
+// the problem of that error.
+type handlerFunc func(http.ResponseWriter, *http.Request) error
+
+// responder is what all handlers have in common.
+type responder struct {
+	tracer  trace.Tracer
+	logger  *slog.Logger
+	metrics *Metrics
+}
+
+// handler returns an HTTP handler for h with a server span that continues the
+// trace of the caller, with metrics, and with problems for errors.
+func (re *responder) handler(route string, h handlerFunc) http.Handler {
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		start := time.Now()
+		ctx := telemetry.Propagator().Extract(r.Context(), propagation.HeaderCarrier(r.Header))
+		method := knownMethod(r.Method)
+		kind := trace.WithSpanKind(trace.SpanKindServer)
+		ctx, span := re.tracer.Start(ctx, method+" "+route, kind, trace.WithAttributes(
+			attribute.String("http.request.method", method), attribute.String("http.route", route),
+			attribute.String("url.path", r.URL.Path), attribute.String("user_agent.original", r.UserAgent())))
+		defer span.End()
+		telemetry.Propagator().Inject(ctx, propagation.HeaderCarrier(rw.Header()))
+		w := &recorder{ResponseWriter: rw}
+		re.metrics.inFlight.Inc()
+		defer re.metrics.inFlight.Dec()
+		defer func() { // a panic is the bug of one request
+			if v := recover(); v != nil {
+				re.logger.ErrorContext(ctx, "a request panicked", "route", route, "panic", v)
+				re.problem(ctx, w, v1.NewProblem(v1.Internal, "this is our mistake"))
+			}
+			status := w.status
+			if status == 0 {
+				status = 499 // the client left; the number is only for us
+			}
+			span.SetAttributes(attribute.Int("http.response.status_code", status))
+			duration := re.metrics.duration.WithLabelValues(route, method, strconv.Itoa(status))
+			telemetry.Observe(ctx, duration, time.Since(start).Seconds())
+			if w.status == 0 || w.cutOff { // or the server would say 200, or that this was all
+				panic(http.ErrAbortHandler)
+			}
+		}()
+		if err := h(w, r.WithContext(ctx)); err != nil {
+			re.problem(ctx, w, err)
+		}
+	})
+}
+
+func knownMethod(m string) string {
+	switch m {
+	case http.MethodGet, http.MethodPost, http.MethodHead, http.MethodPut, http.MethodDelete, http.MethodOptions,
+		http.MethodPatch:
+		return m
+	}
+	return "_OTHER" // the name the semantic conventions give; keeps labels few
+}
+
+// problem answers a request that failed, in the form of RFC 9457.
+func (re *responder) problem(ctx context.Context, w *recorder, err error) {
+	if w.status != 0 {
+		// Too late for a problem: the answer has begun.
+		re.logger.WarnContext(ctx, "cannot finish an answer", "error", err)
+		w.cutOff = true
+		return
+	}
+	if errors.Is(err, context.Canceled) {
+		return // the client left
+	}
+	var p *v1.Problem
+	if !errors.As(err, &p) {
+		re.logger.ErrorContext(ctx, "request failed", "error", err)
+		p = v1.NewProblem(v1.Internal, "the log has the reason under this trace id")
+	}
+	re.record(ctx, p, err)
+	out := *p
+	span := trace.SpanFromContext(ctx)
+	out.TraceID = span.SpanContext().TraceID().String()
+	span.SetAttributes(telemetry.AttrProblem.String(string(out.Code)))
+	if out.Status >= http.StatusInternalServerError {
+		span.SetStatus(codes.Error, out.Error())
+	}
+	if out.Status == http.StatusTooManyRequests || out.Status == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", retryAfter(err))
+	}
+	body, err := json.Marshal(out)
+	if err != nil {
+		re.logger.ErrorContext(ctx, "cannot encode a problem", "error", err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)+1))
+	w.WriteHeader(out.Status)
+	if _, err := w.Write(append(body, '\n')); err != nil {
+		re.logger.DebugContext(ctx, "cannot send a problem", "error", err)
+	}
+}
+
+// record counts the problem that a client is told of an error, and logs what it
+// is not told.
+func (re *responder) record(ctx context.Context, p *v1.Problem, err error) {
+	re.metrics.problems.WithLabelValues(string(p.Code)).Inc()
+	re.logReason(ctx, err)
+}
+
+// logReason logs the reason of an error of the mesh.
+func (re *responder) logReason(ctx context.Context, err error) {
+	var s *intake.ServerError
+	if errors.As(err, &s) {
+		re.logger.ErrorContext(ctx, "the mesh cannot serve a request", "error", s.Err)
+	}
+}
+
+// retryAfter returns the Retry-After header of a problem that passes.
+func retryAfter(err error) string {
+	return cmp.Or(intake.RetryAfter(err), intake.RetryAfter(retry.After(err, intake.RetryDelay)))
+}
+
+// writeJSON writes an answer.
+func writeJSON(w http.ResponseWriter, status int, v any) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)+1))
+	w.WriteHeader(status)
+	_, err = w.Write(append(body, '\n'))
+	return err
+}
+
+// writeTagged writes what does not change any more with its ETag, or that the
+// client has it already.
+func writeTagged(w http.ResponseWriter, r *http.Request, v any) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256(body)
+	w.Header().Set("Etag", `"`+hex.EncodeToString(sum[:16])+`"`)
+	w.Header().Set("Content-Type", "application/json")
+	// ServeContent knows the conditions of RFC 9110.
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(append(body, '\n')))
+	return nil
+}
+
+// recorder remembers the status of an answer.
+type recorder struct {
+	http.ResponseWriter
+	status int
+	cutOff bool // the answer has begun and cannot be finished
+}
+
+func (r *recorder) WriteHeader(status int) {
+	if r.status == 0 {
+		r.status = status
+	}
+	r.ResponseWriter.WriteHeader(status)
+}
+
+func (r *recorder) Write(b []byte) (int, error) {
+	if r.status == 0 {
+		r.status = http.StatusOK
+	}
+	return r.ResponseWriter.Write(b)
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }

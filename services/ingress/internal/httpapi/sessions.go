@@ -1,0 +1,216 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/coder/websocket"
+	"go.opentelemetry.io/otel/trace"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/sightmesh/sightmesh/contracts/pipeline"
+	"github.com/sightmesh/sightmesh/contracts/retry"
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/frames"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
+	"github.com/sightmesh/sightmesh/services/internal/telemetry"
+)
+
+// defaultWindow is the window of a session that does not say.
+const defaultWindow = 8
+
+const (
+	streamIdle         = 5 * time.Minute
+	streamWriteTimeout = 30 * time.Second
+)
+
+// sessionHandler serves /v1/stream: sessions of ordered frames over WebSocket.
+// http.Server knows nothing of those that are open; drain waits for them.
+type sessionHandler struct {
+	intake  *intake.Intake
+	params  parameters
+	bodies  *bodies
+	respond *responder
+
+	maxSessions int
+	maxWindow   int
+	slots       *semaphore.Weighted
+	open        sync.WaitGroup
+	life        context.Context //nolint:containedctx // of sessions, until end is called
+	end         context.CancelFunc
+	stopping    context.Context //nolint:containedctx // it is the life of the process, not of a call
+}
+
+func newSessionHandler(cfg Config, params parameters, bodies *bodies, respond *responder) *sessionHandler {
+	h := &sessionHandler{
+		intake: cfg.Intake, params: params, bodies: bodies, respond: respond,
+		maxSessions: cfg.MaxStreams, maxWindow: cfg.MaxWindow, slots: semaphore.NewWeighted(int64(cfg.MaxStreams)),
+		stopping: cfg.Stopping,
+	}
+	h.life, h.end = context.WithCancel(context.Background())
+	return h
+}
+
+// drain waits until the sessions have ended, and ends them when hard ends.
+func (h *sessionHandler) drain(hard context.Context) {
+	defer context.AfterFunc(hard, h.end)()
+	h.open.Wait()
+	h.end()
+}
+
+// get opens a session of ordered frames.
+func (h *sessionHandler) get(w http.ResponseWriter, r *http.Request) error {
+	q, err := parseQuery(r.URL.RawQuery, "pipeline", "window", "drop", "from")
+	if err != nil {
+		return err
+	}
+	p, err := h.params.pipeline(q["pipeline"])
+	if err != nil {
+		return err
+	}
+	window, err := number(q, "window", min(defaultWindow, h.maxWindow), 1, h.maxWindow)
+	if err != nil {
+		return err
+	}
+	from, err := number(q, "from", 0, 0, frames.MaxFrame)
+	if err != nil {
+		return err
+	}
+	drop := q["drop"]
+	if drop != "" && drop != "all" && drop != "latest" {
+		return v1.NewProblem(v1.InvalidParameter, "drop is %.20q, want all or latest", drop).WithField("drop")
+	}
+	if r.Header.Get("Upgrade") == "" {
+		w.Header().Set("Upgrade", "websocket")
+		return v1.NewProblem(v1.InvalidHeader, "this address speaks WebSocket: see docs/stream.md").WithField("Upgrade")
+	}
+	if err := h.intake.Admit(r.Context(), p, subject.Interactive); err != nil {
+		return err
+	}
+	if !h.slots.TryAcquire(1) {
+		p := v1.NewProblem(v1.Overloaded, "%d sessions are open", h.maxSessions).WithLimit(int64(h.maxSessions))
+		return retry.After(p, intake.RetryDelay)
+	}
+	defer h.slots.Release(1)
+	h.open.Add(1)
+	defer h.open.Done()
+	h.respond.metrics.streams.Inc()
+	defer h.respond.metrics.streams.Dec()
+	conn, err := websocket.Accept(handshake{w}, r, nil)
+	if err != nil {
+		return v1.NewProblem(v1.InvalidHeader, "%v", err).WithField(handshakeField(err))
+	}
+	// A session outlives the request in the eyes of net/http, and each frame
+	// has a trace of its own: one of an hour could not be read.
+	link := trace.LinkFromContext(r.Context())
+	err = frames.Serve(h.life, h.stopping, frames.Config{
+		Conn: conn, Window: window, Latest: drop == "latest", From: int64(from),
+		MaxBytes: h.bodies.maxBytes, Memory: h.bodies.memory,
+		Idle: streamIdle, BodyTimeout: h.bodies.timeout, WriteTimeout: streamWriteTimeout,
+		Read: func(ctx context.Context, image []byte, stored func()) v1.Result {
+			return h.readFrame(ctx, link, p, image, stored)
+		},
+		Answered: func(s v1.Status) { h.respond.metrics.frames.WithLabelValues(string(s)).Inc() },
+	})
+	if err != nil {
+		h.respond.logger.InfoContext(r.Context(), "a session of frames broke", "error", err)
+	}
+	return nil
+}
+
+// handshake leaves it to a problem to say why a request is no WebSocket, or
+// one of another origin: the library would say it as plain text.
+type handshake struct{ http.ResponseWriter }
+
+func (h handshake) WriteHeader(status int) {
+	if status == http.StatusSwitchingProtocols {
+		h.ResponseWriter.WriteHeader(status)
+	}
+}
+
+func (h handshake) Write(b []byte) (int, error) { return len(b), nil }
+
+// Unwrap lets the library reach the connection.
+func (h handshake) Unwrap() http.ResponseWriter { return h.ResponseWriter }
+
+// handshakeField is the header that a handshake failed for, as the library
+// names it in its errors. That of another version is the only one it does not.
+func handshakeField(err error) string {
+	for _, h := range []string{"Sec-WebSocket-Key", "Origin", "Connection", "Upgrade"} {
+		if strings.Contains(err.Error(), h) {
+			return h
+		}
+	}
+	return "Sec-WebSocket-Version"
+}
+
+// number reads a whole number of the query, or fallback when there is none.
+func number(q map[string]string, name string, fallback, lowest, highest int) (int, error) {
+	if q[name] == "" {
+		return fallback, nil
+	}
+	n, err := strconv.Atoi(q[name])
+	if err != nil || n < lowest || n > highest {
+		return 0, v1.NewProblem(v1.InvalidParameter, "%s is %.20q, want %d to %d", name, q[name], lowest, highest).
+			WithField(name).WithLimit(int64(highest))
+	}
+	return n, nil
+}
+
+// readFrame has one frame read as a job, in a trace of its own.
+func (h *sessionHandler) readFrame(
+	ctx context.Context, session trace.Link, p pipeline.Pipeline, image []byte, stored func(),
+) v1.Result {
+	ctx, span := h.respond.tracer.Start(ctx, "frame",
+		trace.WithNewRoot(), trace.WithLinks(session), trace.WithAttributes(telemetry.AttrPipeline.String(p.Name)))
+	defer span.End()
+	r, err := h.submitFrame(ctx, p, image, stored)
+	var problem *v1.Problem
+	switch {
+	case err == nil, ctx.Err() != nil: // the session is over
+		return r
+	case errors.As(err, &problem):
+		h.respond.logReason(ctx, err)
+	case errors.Is(err, context.DeadlineExceeded):
+		problem = v1.NewProblem(v1.DeadlineExceeded, "no answer came within the time of a job")
+	default:
+		problem = v1.NewProblem(v1.Internal, "the log has the reason under this trace id")
+		h.respond.logger.ErrorContext(ctx, "cannot read a frame", "error", err)
+	}
+	out := *problem
+	out.TraceID = span.SpanContext().TraceID().String()
+	span.SetAttributes(telemetry.AttrProblem.String(string(out.Code)))
+	return v1.Result{Status: v1.Failed, Problem: &out}
+}
+
+// submitFrame submits a frame and waits for its result. Where a request would be
+// rejected for a while, a session waits: that is its back-pressure.
+func (h *sessionHandler) submitFrame(
+	session context.Context, p pipeline.Pipeline, image []byte, stored func(),
+) (v1.Result, error) {
+	ctx, cancel := context.WithTimeout(session, 2*p.JobDeadline(subject.Interactive))
+	defer cancel()
+	for {
+		job, err := h.intake.Submit(ctx, &intake.Request{Pipeline: p, Image: image})
+		if after, ok := retry.Delay(err); ok && retry.Sleep(ctx, after) == nil {
+			h.respond.logReason(ctx, err)
+			continue
+		}
+		if err != nil {
+			return v1.Result{}, err
+		}
+		defer job.Close()
+		stored()
+		r, err := job.Wait(ctx)
+		if err != nil && session.Err() != nil {
+			job.Abandon(session) // the client left
+		}
+		return r, err
+	}
+}

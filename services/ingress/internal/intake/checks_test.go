@@ -1,0 +1,79 @@
+package intake
+
+import (
+	"errors"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+func TestCheckURL(t *testing.T) {
+	t.Parallel()
+	for raw, want := range map[string]string{
+		"https://client.example/done": "",
+		"http://client.example":       "",
+		"file:///etc/passwd":          "is not an http or https URL",
+		"https:":                      "is not an http or https URL",
+		"client.example":              "is not an http or https URL",
+		"":                            "is not an http or https URL",
+		"http://%zz":                  "is not a URL",
+		"https://a/" + strings.Repeat("x", maxURL): "is longer than 2048 bytes",
+	} {
+		got := ""
+		if err := CheckURL(raw); err != nil {
+			got = err.Error()
+		}
+		if got != want {
+			t.Errorf("%.40q: %q, want %q", raw, got, want)
+		}
+	}
+}
+
+func TestCheckMetadata_NamesTheEntry(t *testing.T) {
+	t.Parallel()
+	many := map[string]string{}
+	for n := range maxMetadata + 1 {
+		many["n"+strconv.Itoa(n)] = "x"
+	}
+	long := strings.Repeat("k", maxMetadataName+1)
+	for _, c := range []struct {
+		metadata    map[string]string
+		field, want string
+	}{
+		{nil, "", ""},
+		{map[string]string{"camera": "3 ü", strings.Repeat("k", maxMetadataName): ""}, "", ""},
+		{map[string]string{"": "1"}, "", "has a name of 0 characters, want 1 to 40"},
+		{map[string]string{long: "1"}, long, "has a name of 41 characters, want 1 to 40"},
+		{map[string]string{"a": "1", "b": "\xff"}, "b", "is not UTF-8"},
+		{many, "n0", "is one of 17 entries, metadata may have 16"},
+		{map[string]string{"a": "1", "b": strings.Repeat("x", maxMetadataSize)}, "b",
+			"is too long: metadata may have 4096 bytes"},
+	} {
+		field, err := CheckMetadata(c.metadata)
+		got := ""
+		if err != nil {
+			got = err.Error()
+		}
+		if got != c.want {
+			t.Errorf("%.40v: %q, want %q", c.metadata, got, c.want)
+		}
+		if field != c.field {
+			t.Errorf("%.40v: the entry is %q, want %q", c.metadata, field, c.field)
+		}
+	}
+}
+
+func TestIntake_CheckCallback(t *testing.T) {
+	t.Parallel()
+	i := &Intake{}
+	if err := i.CheckCallback("https://client.example/"); !errors.Is(err, ErrNoCallbacks) {
+		t.Errorf("without a secret: %v, want %v", err, ErrNoCallbacks)
+	}
+	i.cfg.Callbacks = true
+	if err := i.CheckCallback("https://client.example/"); err != nil {
+		t.Errorf("with a secret: %v", err)
+	}
+	if err := i.CheckCallback("ftp://client.example/"); err == nil || errors.Is(err, ErrNoCallbacks) {
+		t.Errorf("a URL that is not called: %v", err)
+	}
+}

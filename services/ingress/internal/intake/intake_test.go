@@ -1,0 +1,464 @@
+package intake
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"image"
+	"image/png"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace/noop"
+	"go.uber.org/goleak"
+
+	"github.com/sightmesh/sightmesh/contracts/client"
+	"github.com/sightmesh/sightmesh/contracts/picture"
+	"github.com/sightmesh/sightmesh/contracts/pipeline"
+	"github.com/sightmesh/sightmesh/contracts/retry"
+	"github.com/sightmesh/sightmesh/contracts/streams"
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/admission"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/fetch"
+	"github.com/sightmesh/sightmesh/services/internal/bus"
+	"github.com/sightmesh/sightmesh/services/internal/bustest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const patience = 20 * time.Second // only ends tests that would hang
+
+var (
+	text  = pipeline.Pipeline{Name: "text", Deadline: time.Minute, BulkDeadline: time.Hour}
+	faces = pipeline.Pipeline{Name: "faces", Deadline: time.Minute, BulkDeadline: time.Hour}
+)
+
+// bench is an intake against a real server. The test plays the workers and the
+// results service.
+type bench struct {
+	*Intake
+	client *client.Client
+	nc     *nats.Conn // of all others
+	js     jetstream.JetStream
+	stop   context.CancelFunc // begins to stop the process
+}
+
+func newBench(t *testing.T) bench {
+	t.Helper()
+	s := bustest.Start(t, "text", "faces")
+	nc := s.Connect(t)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := client.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stopping, stop := context.WithCancel(context.Background())
+	t.Cleanup(stop)
+	log, pipelines := slog.New(slog.DiscardHandler), []pipeline.Pipeline{text, faces}
+	fetcher := fetch.New(fetch.Config{
+		MaxBytes: 1 << 20, Timeout: patience, PerHost: 4, Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+	})
+	t.Cleanup(fetcher.Close)
+	i, err := New(t.Context(), Config{
+		Conn: nc, JetStream: js, Publisher: bus.NewPublisher(js, noop.NewTracerProvider()), Client: c, Fetcher: fetcher,
+		Admission: admission.New(nc, js, pipelines, admission.MaxWait{}, log, prometheus.NewRegistry()),
+		Pipelines: pipelines, Limits: picture.DefaultLimits(), Callbacks: true, Stopping: stopping, Logger: log,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := i.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return bench{i, c, s.Connect(t), js, stop}
+}
+
+// newServedBench has a worker for the pipeline text, and none for faces.
+func newServedBench(t *testing.T) bench {
+	t.Helper()
+	b := newBench(t)
+	status := []byte(`{"service":"detect","lanes":1,"pipelines":{"text":{"ready":true}}}`)
+	b.respond(t, subject.Status(string(subject.Detect)), &nats.Msg{Data: status})
+	return b
+}
+
+// respond answers every request on subj with m, and counts them.
+func (b bench) respond(t *testing.T, subj string, m *nats.Msg) (asked *atomic.Int64) {
+	t.Helper()
+	asked = new(atomic.Int64)
+	sub, err := b.nc.Subscribe(subj, func(request *nats.Msg) {
+		asked.Add(1)
+		request.RespondMsg(&nats.Msg{Header: m.Header, Data: m.Data})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { sub.Unsubscribe() })
+	if err := b.nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	return asked
+}
+
+// small is an image; two of different widths are different images.
+func small(t *testing.T, width int) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	if err := png.Encode(&b, image.NewGray(image.Rect(0, 0, width, 8))); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func (b bench) submit(t *testing.T, r Request) *Job {
+	t.Helper()
+	job, err := b.Submit(t.Context(), &r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(job.Close)
+	return job
+}
+
+// stored returns the message of a job in IMAGES.
+func (b bench) stored(t *testing.T, id string, prio subject.Priority) *jetstream.RawStreamMsg {
+	t.Helper()
+	s, err := b.js.Stream(t.Context(), streams.Images)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := s.GetLastMsgForSubject(t.Context(), subject.Images(subject.Job{Pipeline: "text", Priority: prio, ID: id}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// count is how many images are stored.
+func (b bench) count(t *testing.T) uint64 {
+	t.Helper()
+	s, err := b.js.Stream(t.Context(), streams.Images)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.CachedInfo().State.Msgs
+}
+
+// changeImages changes the stream IMAGES.
+func (b bench) changeImages(t *testing.T, change func(*jetstream.StreamConfig)) {
+	t.Helper()
+	s, err := b.js.Stream(t.Context(), streams.Images)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := s.CachedInfo().Config
+	change(&cfg)
+	if _, err := b.js.UpdateStream(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// codeOf returns the code of the problem in an error; empty for none.
+func codeOf(err error) v1.Code {
+	var p *v1.Problem
+	if errors.As(err, &p) {
+		return p.Code
+	}
+	return ""
+}
+
+func TestNew_NeedsAPipeline(t *testing.T) {
+	t.Parallel()
+	if _, err := New(t.Context(), Config{}); err == nil {
+		t.Error("an intake without pipelines was made")
+	}
+}
+
+func TestIntake_StoresARequestWithEveryField(t *testing.T) {
+	t.Parallel()
+	b := newServedBench(t)
+	deadline := time.Now().Add(5 * time.Minute).UTC().Truncate(time.Second)
+	pic := small(t, 8)
+	job := b.submit(t, Request{
+		Pipeline: text, Priority: subject.Bulk, Image: pic, Key: "k1", Metadata: map[string]string{"camera": "3 ü"},
+		Callback: "https://client.example/", Report: &v1.ReportItem{Report: "r", N: 1, Total: 2}, Deadline: deadline,
+	})
+	if job.Status != v1.Queued {
+		t.Errorf("the job is %s, want queued", job.Status)
+	}
+	if job.Pipeline != "text" {
+		t.Errorf("the job is of pipeline %q", job.Pipeline)
+	}
+	m := b.stored(t, job.ID, subject.Bulk)
+	if !bytes.Equal(m.Data, pic) {
+		t.Errorf("%d other bytes are stored", len(m.Data))
+	}
+	for header, want := range map[string]string{
+		v1.HeaderMetadata: `{"camera":"3 ü"}`,
+		v1.HeaderCallback: "https://client.example/",
+		v1.HeaderReport:   "r/1/2",
+		v1.HeaderDeadline: deadline.Format(time.RFC3339),
+		v1.HeaderReply:    b.replies.subject(job.ID),
+		"Nats-Msg-Id":     v1.MsgID(job.ID, "images"),
+	} {
+		if got := m.Header.Get(header); got != want {
+			t.Errorf("%s is %q, want %q", header, got, want)
+		}
+	}
+	accepted, err := time.Parse(time.RFC3339Nano, m.Header.Get(v1.HeaderAccepted))
+	if err != nil || time.Since(accepted) > patience {
+		t.Errorf("%s is %q, want now", v1.HeaderAccepted, m.Header.Get(v1.HeaderAccepted))
+	}
+	claimed := b.claimOf(t, "k1")
+	if claimed.ID != job.ID {
+		t.Errorf("the key stands for %q, want %q", claimed.ID, job.ID)
+	}
+}
+
+// claimOf returns what is kept of a key.
+func (b bench) claimOf(t *testing.T, key string) (c claim) {
+	t.Helper()
+	sum := sha256.Sum256([]byte(key))
+	subj := subject.JobOfKey(hex.EncodeToString(sum[:]))
+	if _, err := bus.Last(t.Context(), b.js, streams.Jobs, subj, &c); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestIntake_TakesTheDeadlineOfThePipeline(t *testing.T) {
+	t.Parallel()
+	b := newServedBench(t)
+	for asked, want := range map[subject.Priority]struct {
+		prio     subject.Priority
+		deadline time.Duration
+	}{
+		"":                  {subject.Interactive, time.Minute},
+		subject.Interactive: {subject.Interactive, time.Minute},
+		subject.Bulk:        {subject.Bulk, time.Hour},
+	} {
+		job := b.submit(t, Request{Pipeline: text, Priority: asked, Image: small(t, 8)})
+		m := b.stored(t, job.ID, want.prio)
+		accepted, err := time.Parse(time.RFC3339Nano, m.Header.Get(v1.HeaderAccepted))
+		if err != nil {
+			t.Fatal(err)
+		}
+		deadline, err := time.Parse(time.RFC3339Nano, m.Header.Get(v1.HeaderDeadline))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := deadline.Sub(accepted); got != want.deadline {
+			t.Errorf("priority %q: %v until the deadline, want %v", asked, got, want.deadline)
+		}
+	}
+}
+
+// state plays the results service, to which every job is in one state.
+func (b bench) state(t *testing.T, s v1.Status) (asked *atomic.Int64) {
+	t.Helper()
+	body, err := json.Marshal(v1.Result{Status: s})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.respond(t, subject.Lookup("*"), &nats.Msg{Data: body})
+}
+
+func TestIntake_FindsTheJobOfAKey(t *testing.T) {
+	t.Parallel()
+	b := newServedBench(t)
+	b.state(t, v1.Running)
+	first := b.submit(t, Request{Pipeline: text, Image: small(t, 8), Key: "k1"})
+	again := b.submit(t, Request{Pipeline: text, Image: small(t, 8), Key: "k1"})
+	if again.ID != first.ID {
+		t.Errorf("the same request became %s, want %s", again.ID, first.ID)
+	}
+	if again.Status != v1.Running {
+		t.Errorf("the job is %s, want running", again.Status)
+	}
+	if n := b.count(t); n != 1 {
+		t.Errorf("%d images are stored, want 1", n)
+	}
+	for name, r := range map[string]Request{
+		"another image":    {Pipeline: text, Image: small(t, 9), Key: "k1"},
+		"another priority": {Pipeline: text, Priority: subject.Bulk, Image: small(t, 8), Key: "k1"},
+		"another pipeline": {Pipeline: faces, Image: small(t, 8), Key: "k1"},
+	} {
+		if _, err := b.Submit(t.Context(), &r); codeOf(err) != v1.KeyConflict {
+			t.Errorf("%s: %v, want %s", name, err, v1.KeyConflict)
+		}
+	}
+}
+
+// TestIntake_StoresTheImageOfAKeyThatHasNone: the first request was rejected
+// after it had claimed the key, or its process died.
+func TestIntake_StoresTheImageOfAKeyThatHasNone(t *testing.T) {
+	t.Parallel()
+	b := newServedBench(t)
+	problem, err := json.Marshal(v1.NewProblem(v1.UnknownJob, "no such job"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.respond(t, subject.Lookup("*"), &nats.Msg{Header: nats.Header{"Nats-Service-Error-Code": {"404"}}, Data: problem})
+	what := sha256.Sum256(small(t, 8))
+	if _, err := b.Claim(t.Context(), NewKey("k1", "text", subject.Interactive, what[:]), "first"); err != nil {
+		t.Fatal(err)
+	}
+	job := b.submit(t, Request{Pipeline: text, Image: small(t, 8), Key: "k1"})
+	if job.ID != "first" {
+		t.Errorf("the job is %s, want that of the key", job.ID)
+	}
+	b.stored(t, "first", subject.Interactive)
+}
+
+// host is a host that has an image at every path, and counts the requests.
+func host(t *testing.T, image []byte) (url string, fetched *atomic.Int64) {
+	t.Helper()
+	fetched = new(atomic.Int64)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fetched.Add(1)
+		w.Write(image)
+	}))
+	t.Cleanup(s.Close)
+	return s.URL, fetched
+}
+
+func TestIntake_FetchesAnImageOnceForItsKey(t *testing.T) {
+	t.Parallel()
+	b := newServedBench(t)
+	b.state(t, v1.Done)
+	pic := small(t, 8)
+	url, fetched := host(t, pic)
+	r := Request{Pipeline: text, URL: url, Key: "k1"}
+	first, err := b.Submit(t.Context(), &r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	if !bytes.Equal(r.Image, pic) {
+		t.Errorf("the request has an image of %d bytes, want that which was fetched", len(r.Image))
+	}
+	if m := b.stored(t, first.ID, subject.Interactive); !bytes.Equal(m.Data, pic) {
+		t.Errorf("%d other bytes are stored", len(m.Data))
+	}
+	r = Request{Pipeline: text, URL: url, Key: "k1"}
+	again, err := b.Submit(t.Context(), &r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if again.ID != first.ID {
+		t.Errorf("the same request became %s, want %s", again.ID, first.ID)
+	}
+	if r.Image != nil {
+		t.Errorf("the request has an image of %d bytes, which was not fetched", len(r.Image))
+	}
+	if n := fetched.Load(); n != 1 {
+		t.Errorf("%d fetches, want 1", n)
+	}
+	_, err = b.Submit(t.Context(), &Request{Pipeline: text, URL: url + "/2", Key: "k1"})
+	if codeOf(err) != v1.KeyConflict {
+		t.Errorf("another URL: %v, want %s", err, v1.KeyConflict)
+	}
+}
+
+// TestIntake_RejectsAnImageBeforeAnythingElse: there is no worker, and the key
+// is not claimed.
+func TestIntake_RejectsAnImageBeforeAnythingElse(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	url, _ := host(t, []byte("no image"))
+	for name, c := range map[string]struct {
+		request Request
+		code    v1.Code
+	}{
+		"no bytes":    {Request{}, v1.EmptyBody},
+		"no image":    {Request{Image: []byte("no image")}, v1.UnsupportedType},
+		"half of one": {Request{Image: small(t, 8)[:20]}, v1.Damaged},
+		"at a URL":    {Request{URL: url}, v1.UnsupportedType},
+		"no URL":      {Request{URL: "ftp://client.example/"}, v1.URLRefused},
+	} {
+		c.request.Pipeline = text
+		if c.request.URL == "" {
+			c.request.Key = "k1"
+		}
+		_, err := b.Submit(t.Context(), &c.request)
+		if codeOf(err) != c.code {
+			t.Errorf("%s: %v, want %s", name, err, c.code)
+		}
+		if _, ok := retry.Delay(err); ok {
+			t.Errorf("%s: it is to be tried again", name)
+		}
+	}
+	if c := b.claimOf(t, "k1"); c.ID != "" {
+		t.Errorf("the key stands for %s", c.ID)
+	}
+}
+
+func TestIntake_RejectsWithoutAWorker(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	_, err := b.Submit(t.Context(), &Request{Pipeline: text, Image: small(t, 8)})
+	if codeOf(err) != v1.NoWorker {
+		t.Errorf("got %v, want %s", err, v1.NoWorker)
+	}
+	if d, ok := retry.Delay(err); !ok || d <= 0 {
+		t.Errorf("to be tried again after %v, %v", d, ok)
+	}
+	if n := b.count(t); n != 0 {
+		t.Errorf("%d images are stored", n)
+	}
+}
+
+func TestIntake_SaysThatTheQueueIsFull(t *testing.T) {
+	t.Parallel()
+	b := newServedBench(t)
+	b.changeImages(t, func(c *jetstream.StreamConfig) { c.MaxMsgs = 1 })
+	b.submit(t, Request{Pipeline: text, Image: small(t, 8)})
+	_, err := b.Submit(t.Context(), &Request{Pipeline: text, Image: small(t, 8)})
+	if codeOf(err) != v1.Overloaded {
+		t.Errorf("got %v, want %s", err, v1.Overloaded)
+	}
+	if d, ok := retry.Delay(err); !ok || d != RetryDelay {
+		t.Errorf("to be tried again after %v, %v, want %v", d, ok, RetryDelay)
+	}
+	var s *ServerError
+	if !errors.As(err, &s) || !errors.Is(s.Err, bus.ErrFull) {
+		t.Errorf("the reason is %v, want %v", err, bus.ErrFull)
+	}
+	if n := b.waits(); n != 1 {
+		t.Errorf("%d jobs wait for a reply, want the one that was stored", n)
+	}
+}
+
+func (b bench) waits() int {
+	b.replies.mu.Lock()
+	defer b.replies.mu.Unlock()
+	return len(b.replies.waiting)
+}
+
+func TestIntake_PipelineByNameOrTheFirst(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	for name, want := range map[string]string{"": "text", "text": "text", "faces": "faces", "cats": ""} {
+		if p, ok := b.Pipeline(name); p.Name != want || ok != (want != "") {
+			t.Errorf("%q: got %q, %v, want %q", name, p.Name, ok, want)
+		}
+	}
+}

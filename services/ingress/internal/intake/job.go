@@ -1,0 +1,113 @@
+package intake
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/sightmesh/sightmesh/contracts/client"
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// Job is an image that was accepted.
+type Job struct {
+	ID string
+	// Pipeline is its name.
+	Pipeline string
+	// Status is where the job was when it was submitted or found.
+	Status v1.Status
+
+	intake *Intake
+	// reply gets the result; nil for a job that another request submitted.
+	reply <-chan *nats.Msg
+	// reachable by others than the client that waits: by a key or a callback.
+	reachable bool
+}
+
+// Close drops the reply of the job, if it comes. The job continues.
+func (j *Job) Close() {
+	if j.reply != nil {
+		j.intake.replies.forget(j.ID)
+	}
+}
+
+// abandonTimeout is how long the results service may take to cancel a job.
+const abandonTimeout = 5 * time.Second
+
+// Abandon cancels the job of a client that left before it was told the ID of
+// the job, even when ctx has ended. A job with a key or a callback continues,
+// because it can be reached by those. So does every job once the process stops:
+// then the connection may have ended for another reason.
+func (j *Job) Abandon(ctx context.Context) {
+	if j.reachable || j.intake.cfg.Stopping.Err() != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abandonTimeout)
+	defer cancel()
+	var p *v1.Problem
+	// A problem says that there is nothing to cancel, such as a job that is done.
+	if _, err := j.intake.cfg.Client.Cancel(ctx, j.ID); err != nil && !errors.As(err, &p) {
+		j.intake.cfg.Logger.WarnContext(ctx, "cannot cancel the job of a client that left", "error", err)
+	}
+}
+
+// Wait returns the result of the job. When ctx ends first, Wait returns the
+// state of the job and the error of ctx.
+func (j *Job) Wait(ctx context.Context) (v1.Result, error) {
+	if j.reply == nil {
+		return j.intake.cfg.Client.Await(ctx, j.ID)
+	}
+	pause := client.FirstLook
+	look := time.NewTimer(pause)
+	defer look.Stop()
+	for {
+		select {
+		case m := <-j.reply:
+			return decode(m.Data, m.Header.Get(v1.HeaderStored))
+		case <-look.C:
+			if r, ok := j.stored(ctx); ok {
+				return r, nil
+			}
+			pause = min(2*pause, client.LongestPause)
+			look.Reset(pause)
+		case <-ctx.Done():
+			// The reply may have been lost a moment ago; otherwise the state
+			// is what there is to say.
+			r, err := j.intake.cfg.Client.LookupNow(ctx, j.ID)
+			switch {
+			case err == nil && r.Final():
+				return r, nil
+			case err == nil:
+				return r, ctx.Err()
+			}
+			return v1.Result{ID: j.ID, Pipeline: j.Pipeline, Status: v1.Queued}, ctx.Err()
+		}
+	}
+}
+
+// stored returns the stored result, if there is one. That it cannot be read now
+// is no reason to stop waiting.
+func (j *Job) stored(ctx context.Context) (v1.Result, bool) {
+	m, err := j.intake.results.GetLastMsgForSubject(ctx, subject.Results(j.Pipeline, j.ID))
+	if err != nil || m.Header.Get(v1.HeaderMarker) != "" {
+		return v1.Result{}, false
+	}
+	r, err := decode(m.Data, m.Time.Format(time.RFC3339Nano))
+	return r, err == nil
+}
+
+func decode(body []byte, stored string) (v1.Result, error) {
+	var r v1.Result
+	if err := json.Unmarshal(body, &r); err != nil {
+		return r, fmt.Errorf("decode result: %w", err)
+	}
+	if at, err := time.Parse(time.RFC3339Nano, stored); err == nil && r.Timings != nil {
+		r.Timings.Reply = max(0, v1.Milliseconds(time.Since(at)))
+	}
+	return r, nil
+}

@@ -1,0 +1,193 @@
+package intake
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+func done(t *testing.T, id string) []byte {
+	t.Helper()
+	r := v1.Result{ID: id, Pipeline: "text", Status: v1.Done, Regions: []v1.Region{}, Timings: &v1.Timings{}}
+	body, err := json.Marshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return body
+}
+
+func (b bench) send(t *testing.T, m *nats.Msg) {
+	t.Helper()
+	if err := b.nc.PublishMsg(m); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestJob_GetsItsReplyOnce(t *testing.T) {
+	t.Parallel()
+	b := newServedBench(t)
+	r := Request{Pipeline: text, Image: small(t, 8)}
+	one, two := b.submit(t, r), b.submit(t, r)
+	to := func(j *Job) string { return b.stored(t, j.ID, subject.Interactive).Header.Get(v1.HeaderReply) }
+	hourAgo := nats.Header{v1.HeaderStored: {time.Now().Add(-time.Hour).Format(time.RFC3339Nano)}}
+	b.send(t, &nats.Msg{Subject: to(two), Data: done(t, two.ID), Header: hourAgo})
+	b.send(t, &nats.Msg{Subject: to(two), Data: []byte("a second one")})
+	b.send(t, &nats.Msg{Subject: b.replies.subject("none"), Data: []byte("for no job")})
+	b.send(t, &nats.Msg{Subject: to(one), Data: done(t, one.ID)})
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for _, job := range []*Job{one, two} {
+		r, err := job.Wait(ctx)
+		if err != nil || r.ID != job.ID || r.Status != v1.Done {
+			t.Errorf("%s got %+v, %v", job.ID, r, err)
+		}
+		if late := r.Timings.Reply >= v1.Milliseconds(time.Hour); late != (job == two) {
+			t.Errorf("%s: the reply took %v ms", job.ID, r.Timings.Reply)
+		}
+	}
+	if n := b.waits(); n != 0 {
+		t.Errorf("%d jobs still wait for a reply", n)
+	}
+}
+
+func TestJob_FindsAResultWhoseReplyWasLost(t *testing.T) {
+	t.Parallel()
+	b := newServedBench(t)
+	job := b.submit(t, Request{Pipeline: text, Image: small(t, 8)})
+	if _, err := b.js.Publish(t.Context(), subject.Results("text", job.ID), done(t, job.ID)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if r, err := job.Wait(ctx); err != nil || r.Status != v1.Done {
+		t.Errorf("got %+v, %v, want the stored result", r, err)
+	}
+}
+
+func TestJob_WaitThatEndsSaysWhereTheJobIs(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		reply  *nats.Msg // of the results service; nil for none
+		status v1.Status
+		ended  bool
+	}{
+		"running":                 {&nats.Msg{Data: []byte(`{"status":"running"}`)}, v1.Running, true},
+		"done in the last moment": {&nats.Msg{Data: []byte(`{"status":"done"}`)}, v1.Done, false},
+		"failed in the last one":  {&nats.Msg{Data: []byte(`{"status":"failed"}`)}, v1.Failed, false},
+		"no results service":      {nil, v1.Queued, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newServedBench(t)
+			if tt.reply != nil {
+				b.respond(t, subject.Lookup("*"), tt.reply)
+			}
+			job := b.submit(t, Request{Pipeline: text, Image: small(t, 8)})
+			ctx, cancel := context.WithTimeout(t.Context(), 0)
+			defer cancel()
+			r, err := job.Wait(ctx)
+			if r.Status != tt.status || errors.Is(err, context.DeadlineExceeded) != tt.ended {
+				t.Errorf("got %+v, %v, want %s", r, err, tt.status)
+			}
+		})
+	}
+}
+
+// TestJob_OfAKeyWaitsForTheResultOfTheFirst: it has no reply of its own.
+func TestJob_OfAKeyWaitsForTheResultOfTheFirst(t *testing.T) {
+	t.Parallel()
+	b := newServedBench(t)
+	b.states(t, v1.Queued, v1.Running, v1.Done)
+	b.submit(t, Request{Pipeline: text, Image: small(t, 8), Key: "k1"})
+	again := b.submit(t, Request{Pipeline: text, Image: small(t, 8), Key: "k1"})
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if r, err := again.Wait(ctx); err != nil || r.Status != v1.Done {
+		t.Errorf("got %+v, %v, want the result", r, err)
+	}
+}
+
+// cancels is a subscription to what is cancelled.
+func (b bench) cancels(t *testing.T) *nats.Subscription {
+	t.Helper()
+	sub, err := b.nc.SubscribeSync(subject.Cancel("*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	return sub
+}
+
+// cancelled fails the test unless the next job that is cancelled is id.
+func cancelled(t *testing.T, sub *nats.Subscription, id string) {
+	t.Helper()
+	m, err := sub.NextMsg(patience)
+	if err != nil {
+		t.Fatalf("no job is cancelled: %v", err)
+	}
+	if m.Subject != subject.Cancel(id) {
+		t.Errorf("%s, want that of %s and no other", m.Subject, id)
+	}
+	m.Respond([]byte("{}"))
+}
+
+func TestJob_AbandonCancelsWhatNoOtherCanReach(t *testing.T) {
+	t.Parallel()
+	b := newServedBench(t)
+	sub := b.cancels(t)
+	left, leave := context.WithCancel(t.Context())
+	leave()
+	for _, r := range []Request{{Key: "k1"}, {Callback: "https://client.example/"}} {
+		r.Pipeline, r.Image = text, small(t, 8)
+		b.submit(t, r).Abandon(left)
+	}
+	job := b.submit(t, Request{Pipeline: text, Image: small(t, 8), Metadata: map[string]string{"a": "b"}})
+	abandoned := make(chan struct{})
+	go func() {
+		defer close(abandoned)
+		job.Abandon(left)
+	}()
+	cancelled(t, sub, job.ID)
+	<-abandoned
+	b.stop()
+	job.Abandon(left)
+	if n, _, err := sub.Pending(); n != 0 || err != nil {
+		t.Errorf("%d jobs are cancelled while the process stops, %v", n, err)
+	}
+}
+
+func TestIntake_CancelsAJobWhoseClientLeftBeforeItWasStored(t *testing.T) {
+	t.Parallel()
+	b := newServedBench(t)
+	b.changeImages(t, func(c *jetstream.StreamConfig) { c.NoAck = true })
+	sub := b.cancels(t)
+	ctx, leave := context.WithCancel(t.Context())
+	submitted := make(chan error, 1)
+	go func() {
+		_, err := b.Submit(ctx, &Request{ID: "j1", Pipeline: text, Image: small(t, 8)})
+		submitted <- err
+	}()
+	for deadline := time.Now().Add(patience); b.count(t) == 0; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the image is not stored")
+		}
+	}
+	leave()
+	cancelled(t, sub, "j1")
+	if err := <-submitted; !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want %v", err, context.Canceled)
+	}
+	if n := b.waits(); n != 0 {
+		t.Errorf("%d jobs still wait for a reply", n)
+	}
+}

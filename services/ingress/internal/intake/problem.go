@@ -1,0 +1,56 @@
+package intake
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"time"
+
+	"github.com/sightmesh/sightmesh/contracts/retry"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/internal/bus"
+)
+
+// RetryDelay is how long a client should wait after a problem of the mesh that
+// passes at a time that is not known.
+const RetryDelay = 5 * time.Second
+
+// A ServerError is an error of the mesh, not of a request: Problem is what the
+// client is told, Err is the reason, which is for the log. Unwrap gives Problem
+// alone, so that nothing takes the reason for the client's, such as a timeout
+// of the NATS server for that of the request.
+type ServerError struct {
+	Problem *v1.Problem
+	Err     error
+}
+
+// Error returns the reason.
+func (e *ServerError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the problem.
+func (e *ServerError) Unwrap() error { return e.Problem }
+
+// StoreError returns what a client is told when something could not be stored
+// because of err: a [*retry.Error] with a [*ServerError]. A problem stays as it
+// is, and so does every error once ctx has ended, as the client has left.
+func StoreError(ctx context.Context, err error) error {
+	var p *v1.Problem
+	if err == nil || ctx.Err() != nil || errors.As(err, &p) {
+		return err
+	}
+	p = v1.NewProblem(v1.Unavailable, "what you sent could not be stored")
+	if errors.Is(err, bus.ErrFull) {
+		p = v1.NewProblem(v1.Overloaded, "the queue is full")
+	}
+	return retry.After(&ServerError{Problem: p, Err: err}, RetryDelay)
+}
+
+// RetryAfter returns the value of a Retry-After header for err: whole seconds,
+// rounded up. It is empty when err does not say when to try again.
+func RetryAfter(err error) string {
+	d, ok := retry.Delay(err)
+	if !ok || d <= 0 {
+		return ""
+	}
+	return strconv.FormatInt(int64((d+time.Second-1)/time.Second), 10)
+}

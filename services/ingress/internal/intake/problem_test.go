@@ -1,0 +1,77 @@
+package intake
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/sightmesh/sightmesh/contracts/retry"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/internal/bus"
+)
+
+func TestStoreError_SaysWhatAndWhen(t *testing.T) {
+	t.Parallel()
+	for cause, want := range map[error]v1.Code{
+		fmt.Errorf("publish: %w", bus.ErrFull):          v1.Overloaded,
+		fmt.Errorf("publish: %w", context.Canceled):     v1.Unavailable,
+		errors.New("no route to the server of streams"): v1.Unavailable,
+	} {
+		err := StoreError(t.Context(), cause)
+		var p *v1.Problem
+		if !errors.As(err, &p) || p.Code != want {
+			t.Errorf("%v: the problem is %v, want %s", cause, p, want)
+		}
+		if d, ok := retry.Delay(err); !ok || d != RetryDelay {
+			t.Errorf("%v: try again after %v, %v, want %v", cause, d, ok, RetryDelay)
+		}
+		var s *ServerError
+		if !errors.As(err, &s) || !errors.Is(s.Err, cause) {
+			t.Errorf("%v: the reason is lost: %v", cause, err)
+		}
+		if errors.Is(err, context.Canceled) {
+			t.Errorf("%v: the reason is taken for that of the request", cause)
+		}
+	}
+}
+
+func TestStoreError_LeavesOtherErrors(t *testing.T) {
+	t.Parallel()
+	left, cancel := context.WithCancel(t.Context())
+	cancel()
+	problem := v1.NewProblem(v1.KeyConflict, "")
+	for _, c := range []struct {
+		ctx context.Context
+		err error
+	}{{t.Context(), nil}, {t.Context(), problem}, {left, context.Canceled}} {
+		if got := StoreError(c.ctx, c.err); !errors.Is(got, c.err) || got != nil && c.err == nil {
+			t.Errorf("%v became %v", c.err, got)
+		}
+		if _, ok := retry.Delay(StoreError(c.ctx, c.err)); ok {
+			t.Errorf("%v is to be tried again", c.err)
+		}
+	}
+}
+
+func TestRetryAfter_RoundsUp(t *testing.T) {
+	t.Parallel()
+	problem := v1.NewProblem(v1.Overloaded, "")
+	for _, c := range []struct {
+		err  error
+		want string
+	}{
+		{nil, ""},
+		{problem, ""},
+		{retry.After(problem, 0), ""},
+		{retry.After(problem, time.Nanosecond), "1"},
+		{retry.After(problem, time.Second), "1"},
+		{retry.After(problem, time.Second+1), "2"},
+		{fmt.Errorf("accept an image: %w", retry.After(problem, 85*time.Second)), "85"},
+	} {
+		if got := RetryAfter(c.err); got != c.want {
+			t.Errorf("%v: Retry-After is %q, want %q", c.err, got, c.want)
+		}
+	}
+}

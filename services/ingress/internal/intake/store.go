@@ -1,0 +1,83 @@
+package intake
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/sightmesh/sightmesh/contracts/streams"
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/internal/answer"
+	"github.com/sightmesh/sightmesh/services/internal/bus"
+)
+
+// Store stores an image for whose result no request waits, such as one of a
+// report. The request has an ID and an image, which the caller has inspected
+// and admitted. [StoreError] makes an error for a client of those of Store.
+func (i *Intake) Store(ctx context.Context, r Request) error { return i.publish(ctx, &r, r.ID, "") }
+
+// publish makes the job with this ID of a request. reply is where to send the
+// result; empty for nowhere.
+func (i *Intake) publish(ctx context.Context, r *Request, id, reply string) error {
+	h, err := r.headers()
+	if err != nil {
+		return err
+	}
+	now := time.Now().UTC()
+	deadline := r.Deadline
+	if deadline.IsZero() {
+		deadline = now.Add(r.Pipeline.JobDeadline(r.priority()))
+	}
+	h.Set(v1.HeaderAccepted, now.Format(time.RFC3339Nano))
+	h.Set(v1.HeaderDeadline, deadline.UTC().Format(time.RFC3339Nano))
+	if reply != "" {
+		h.Set(v1.HeaderReply, reply)
+	}
+	return i.cfg.Publisher.Publish(ctx, bus.Message{
+		Subject: subject.Images(subject.Job{Pipeline: r.Pipeline.Name, Priority: r.priority(), ID: id}),
+		Stream:  streams.Images, ID: v1.MsgID(id, "images"), Header: h, Body: r.Image, Deadline: deadline,
+	})
+}
+
+// Failed returns the result of an image that cannot be a job: that of the job
+// that it would have been. The request has an ID.
+func Failed(ctx context.Context, r Request, p *v1.Problem) (bus.Message, error) {
+	h, err := r.headers()
+	if err != nil {
+		return bus.Message{}, err
+	}
+	return answer.Message(ctx, h, answer.Failed(subject.Job{Pipeline: r.Pipeline.Name, ID: r.ID}, p))
+}
+
+// Fail stores the result of an image that cannot be a job.
+func (i *Intake) Fail(ctx context.Context, r Request, p *v1.Problem) error {
+	m, err := Failed(ctx, r, p)
+	if err != nil {
+		return err
+	}
+	return i.cfg.Publisher.Publish(ctx, m)
+}
+
+// headers returns the headers that say what the client wants besides the
+// result.
+func (r *Request) headers() (nats.Header, error) {
+	h := nats.Header{}
+	if len(r.Metadata) > 0 {
+		m, err := json.Marshal(r.Metadata)
+		if err != nil {
+			return nil, fmt.Errorf("encode metadata: %w", err)
+		}
+		h.Set(v1.HeaderMetadata, string(m))
+	}
+	if r.Callback != "" {
+		h.Set(v1.HeaderCallback, r.Callback)
+	}
+	if r.Report != nil {
+		h.Set(v1.HeaderReport, r.Report.String())
+	}
+	return h, nil
+}

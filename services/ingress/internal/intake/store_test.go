@@ -1,0 +1,66 @@
+package intake
+
+import (
+	"encoding/json"
+	"testing"
+
+	"github.com/sightmesh/sightmesh/contracts/streams"
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+func TestIntake_StoreAsksForNoReply(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	err := b.Store(t.Context(), Request{
+		ID: "r-1", Pipeline: text, Priority: subject.Bulk, Image: small(t, 8),
+		Metadata: map[string]string{"camera": "3 ü"},
+		Callback: "https://client.example/", Report: &v1.ReportItem{Report: "r", N: 1, Total: 2},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := b.stored(t, "r-1", subject.Bulk)
+	for header, want := range map[string]string{
+		v1.HeaderMetadata: `{"camera":"3 ü"}`, v1.HeaderCallback: "https://client.example/",
+		v1.HeaderReport: "r/1/2", v1.HeaderReply: "",
+	} {
+		if got := m.Header.Get(header); got != want {
+			t.Errorf("%s is %q, want %q", header, got, want)
+		}
+	}
+	if n := b.waits(); n != 0 {
+		t.Errorf("%d jobs wait for a reply", n)
+	}
+}
+
+func TestIntake_FailStoresTheProblemAsTheResult(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	item := v1.ReportItem{Report: "r", N: 0, Total: 1}
+	req := Request{ID: item.Job(), Pipeline: text, Report: &item, Metadata: map[string]string{"a": "b"}}
+	if err := b.Fail(t.Context(), req, v1.NewProblem(v1.Damaged, "bad")); err != nil {
+		t.Fatal(err)
+	}
+	s, err := b.js.Stream(t.Context(), streams.Results)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := s.GetLastMsgForSubject(t.Context(), subject.Results("text", item.Job()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r v1.Result
+	if err := json.Unmarshal(m.Data, &r); err != nil {
+		t.Fatal(err)
+	}
+	if r.Status != v1.Failed || r.Problem == nil || r.Problem.Code != v1.Damaged {
+		t.Errorf("the result is %+v, want that it failed", r)
+	}
+	if r.Metadata["a"] != "b" {
+		t.Errorf("the metadata is %v", r.Metadata)
+	}
+	if got := m.Header.Get(v1.HeaderReport); got != item.String() {
+		t.Errorf("%s is %q, want %q", v1.HeaderReport, got, item)
+	}
+}

@@ -1,0 +1,212 @@
+package natsapi
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"image"
+	"image/png"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nats.go/micro"
+	"github.com/prometheus/client_golang/prometheus"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.uber.org/goleak"
+
+	"github.com/sightmesh/sightmesh/contracts/client"
+	"github.com/sightmesh/sightmesh/contracts/picture"
+	"github.com/sightmesh/sightmesh/contracts/pipeline"
+	"github.com/sightmesh/sightmesh/contracts/streams"
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/admission"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
+	"github.com/sightmesh/sightmesh/services/internal/bus"
+	"github.com/sightmesh/sightmesh/services/internal/bustest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const patience = 20 * time.Second // only ends tests that would hang
+
+// bench is the endpoint against a real server. The pipeline text has a worker,
+// faces has none.
+type bench struct {
+	*Analyze
+	nc *nats.Conn // of the client and of all others
+	js jetstream.JetStream
+}
+
+func newBench(t *testing.T, wait time.Duration, concurrency int) bench {
+	t.Helper()
+	s := bustest.Start(t, "text", "faces")
+	nc, others := s.Connect(t), s.Connect(t)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := client.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, tracers, pipelines := slog.New(slog.DiscardHandler), sdktrace.NewTracerProvider(), []pipeline.Pipeline{
+		{Name: "text", Deadline: time.Minute}, {Name: "faces", Deadline: time.Minute},
+	}
+	i, err := intake.New(t.Context(), intake.Config{
+		Conn: nc, JetStream: js, Publisher: bus.NewPublisher(js, tracers), Client: c,
+		Pipelines: pipelines, Limits: picture.DefaultLimits(),
+		Admission: admission.New(nc, js, pipelines, admission.MaxWait{}, log, prometheus.NewRegistry()),
+		Stopping:  context.Background(), Logger: log,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { i.Close() })
+	svc, err := micro.AddService(nc, micro.Config{Name: "ingress", Version: "1.0.0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { svc.Stop() })
+	a, err := New(Config{Intake: i, Wait: wait, Concurrency: concurrency, Tracers: tracers, Logger: log}, svc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(a.Stop)
+	status := []byte(`{"service":"detect","lanes":1,"pipelines":{"text":{"ready":true}}}`)
+	_, err = others.Subscribe(subject.Status(string(subject.Detect)), func(m *nats.Msg) { m.Respond(status) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, conn := range []*nats.Conn{nc, others} {
+		if err := conn.Flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return bench{a, others, js}
+}
+
+func (b bench) request(t *testing.T, pipeline string, body []byte) *nats.Msg {
+	t.Helper()
+	m, err := b.nc.Request(subject.Analyze(pipeline), body, patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func small(t *testing.T) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	if err := png.Encode(&b, image.NewGray(image.Rect(0, 0, 8, 8))); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// rejected checks a reply that is a problem.
+func rejected(t *testing.T, m *nats.Msg, code v1.Code, retryAfter string) (p v1.Problem) {
+	t.Helper()
+	if err := json.Unmarshal(m.Data, &p); err != nil {
+		t.Fatal(err)
+	}
+	if p.Code != code {
+		t.Errorf("the problem is %+v, want %s", p, code)
+	}
+	if m.Header.Get(micro.ErrorCodeHeader) == "" {
+		t.Errorf("the reply is no error of the service: %v", m.Header)
+	}
+	if got := m.Header.Get("Retry-After"); got != retryAfter {
+		t.Errorf("%s: Retry-After is %q, want %q", code, got, retryAfter)
+	}
+	return p
+}
+
+func TestAnalyze_RejectsWithAProblem(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, patience, 8)
+	for _, c := range []struct {
+		pipeline   string
+		body       []byte
+		code       v1.Code
+		retryAfter string
+	}{
+		{"cats", small(t), v1.UnknownPipeline, ""},
+		{"text", []byte("no image"), v1.UnsupportedType, ""},
+		{"text", nil, v1.EmptyBody, ""},
+		{"faces", small(t), v1.NoWorker, "5"},
+	} {
+		if p := rejected(t, b.request(t, c.pipeline, c.body), c.code, c.retryAfter); p.TraceID == "" {
+			t.Errorf("%s has no trace id", c.code)
+		}
+	}
+}
+
+func TestAnalyze_SaysThatTheQueueIsFull(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, time.Millisecond, 8)
+	s, err := b.js.Stream(t.Context(), streams.Images)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := s.CachedInfo().Config
+	cfg.MaxMsgs = 1
+	if _, err := b.js.UpdateStream(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	b.request(t, "text", small(t))
+	rejected(t, b.request(t, "text", small(t)), v1.Overloaded, "5")
+}
+
+// TestAnalyze_AnswersWithTheState: a wait that ends does not end the job.
+func TestAnalyze_AnswersWithTheState(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, time.Millisecond, 8)
+	var r v1.Result
+	if err := json.Unmarshal(b.request(t, "text", small(t)).Data, &r); err != nil {
+		t.Fatal(err)
+	}
+	if r.Status != v1.Queued || !subject.ValidJob(r.ID) {
+		t.Errorf("got %+v, want a job that is queued", r)
+	}
+}
+
+func TestAnalyze_RejectsWhileItIsBusyOrStops(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, patience, 1)
+	detect := streams.WorkConsumer(subject.Detect, "text", subject.Interactive)
+	consumer, err := b.js.Consumer(t.Context(), streams.Images, detect)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := make(chan *nats.Msg, 1)
+	if _, err := b.nc.Subscribe("first", func(m *nats.Msg) { first <- m }); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.nc.PublishRequest(subject.Analyze("text"), "first", small(t)); err != nil {
+		t.Fatal(err)
+	}
+	image, err := consumer.Next(jetstream.FetchMaxWait(patience)) // the first request waits now
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p := rejected(t, b.request(t, "text", small(t)), v1.Overloaded, "1"); p.TraceID != "" {
+		t.Errorf("a request that was not begun has the trace id %s", p.TraceID)
+	}
+	if err := b.nc.Publish(image.Headers().Get(v1.HeaderReply), []byte(`{"id":"j1","status":"done"}`)); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case m := <-first:
+		if !bytes.Contains(m.Data, []byte(`"done"`)) {
+			t.Errorf("the first request got %s", m.Data)
+		}
+	case <-time.After(patience):
+		t.Fatal("the first request has no reply")
+	}
+	b.Stop()
+	rejected(t, b.request(t, "text", small(t)), v1.Unavailable, "1")
+}

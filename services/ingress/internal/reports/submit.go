@@ -1,0 +1,173 @@
+package reports
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sightmesh/sightmesh/contracts/pipeline"
+	"github.com/sightmesh/sightmesh/contracts/retry"
+	"github.com/sightmesh/sightmesh/contracts/streams"
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
+	"github.com/sightmesh/sightmesh/services/internal/bus"
+)
+
+// MaxLocation bounds the bytes of where an image was taken, in the words of the
+// client.
+const MaxLocation = 1024
+
+// Request is a report that a client wants. All of a report is bulk work.
+type Request struct {
+	Pipeline pipeline.Pipeline
+	// Key is the idempotency key; empty for none.
+	Key string
+	// Metadata and Callback are those of the report; both may be empty.
+	Metadata map[string]string
+	Callback string
+	// Sources are images to fetch, or Uploads are images that came with the
+	// request.
+	Sources []v1.ReportSource
+	Uploads []Upload
+}
+
+// Upload is an image that came with a request, or the problem with it alone.
+type Upload struct {
+	Image []byte
+	Err   error
+}
+
+// Submit accepts a report, or finds the one that the key of the request stands
+// for.
+func (r *Reports) Submit(ctx context.Context, req Request) (v1.Report, error) {
+	var none v1.Report
+	n := max(len(req.Sources), len(req.Uploads))
+	switch {
+	case n == 0:
+		return none, v1.NewProblem(v1.InvalidBody, "the report has no images").WithField("images")
+	case n > r.cfg.MaxImages:
+		return none, TooManyImages(r.cfg.MaxImages)
+	}
+	id := intake.NewID()
+	if req.Key != "" {
+		key := intake.NewKey(req.Key, req.Pipeline.Name, subject.Bulk, req.fingerprint())
+		claimed, err := r.cfg.Intake.Claim(ctx, key, id)
+		if err != nil {
+			return none, intake.StoreError(ctx, err)
+		}
+		if claimed != id {
+			report, err := r.Summary(ctx, claimed)
+			var p *v1.Problem
+			if !errors.As(err, &p) || p.Code != v1.UnknownReport {
+				return report, err
+			}
+			id = claimed // the first request has not stored the report, or not yet
+		}
+	}
+	now := time.Now().UTC()
+	m := v1.Manifest{
+		ID: id, Pipeline: req.Pipeline.Name, Accepted: now, Deadline: now.Add(req.Pipeline.JobDeadline(subject.Bulk)),
+		Callback: req.Callback, Metadata: req.Metadata, Images: req.Sources,
+	}
+	if len(req.Uploads) > 0 {
+		if err := r.storeUploads(ctx, req.Pipeline, m, req.Uploads); err != nil {
+			return none, err
+		}
+		m.Images = make([]v1.ReportSource, n)
+	} else if err := r.checkBacklog(ctx, req.Pipeline, n); err != nil {
+		return none, err
+	}
+	if err := r.store(ctx, m); err != nil {
+		return none, intake.StoreError(ctx, err)
+	}
+	return v1.Report{
+		ID: m.ID, Pipeline: m.Pipeline, Status: v1.Running, Accepted: m.Accepted, Metadata: m.Metadata,
+		Counts: v1.Counts{Total: n},
+	}, nil
+}
+
+// TooManyImages returns the problem of a report with more than limit images.
+func TooManyImages(limit int) *v1.Problem {
+	return v1.NewProblem(v1.TooManyImages, "a report may have %d images", limit).
+		WithField("images").WithLimit(int64(limit))
+}
+
+// fingerprint is what makes two reports the same.
+func (req Request) fingerprint() []byte {
+	h := sha256.New()
+	for _, s := range req.Sources {
+		fmt.Fprintf(h, "%q\n", s.URL)
+	}
+	for _, u := range req.Uploads {
+		sum := sha256.Sum256(u.Image)
+		h.Write(sum[:])
+	}
+	return h.Sum(nil)
+}
+
+// backlogDelay is how long a client should wait until images were fetched.
+const backlogDelay = 30 * time.Second
+
+// checkBacklog rejects a report of a pipeline that has no worker, or while too
+// many images wait to be fetched. That the work ahead is long is no reason: the
+// images are fetched when it is done.
+func (r *Reports) checkBacklog(ctx context.Context, pl pipeline.Pipeline, n int) error {
+	var p *v1.Problem
+	if err := r.cfg.Intake.Admit(ctx, pl, subject.Bulk); errors.As(err, &p) && p.Code == v1.NoWorker {
+		return err
+	}
+	s, err := r.cfg.JetStream.Stream(ctx, streams.Fetches)
+	if err != nil {
+		return intake.StoreError(ctx, fmt.Errorf("read the backlog of reports: %w", err))
+	}
+	if backlog := int(s.CachedInfo().State.Msgs); backlog+n > r.cfg.MaxBacklog {
+		p := v1.NewProblem(v1.Overloaded, "%d images of reports wait to be fetched, "+
+			"with this report they would be more than %d", backlog, r.cfg.MaxBacklog)
+		return retry.After(p.WithLimit(int64(r.cfg.MaxBacklog)), backlogDelay)
+	}
+	return nil
+}
+
+// storeUploads makes a job of each image, before the report is stored: then all
+// of it is there, or the client is told that nothing was accepted.
+func (r *Reports) storeUploads(ctx context.Context, p pipeline.Pipeline, m v1.Manifest, uploads []Upload) error {
+	if err := r.cfg.Intake.Admit(ctx, p, subject.Bulk); err != nil {
+		return err
+	}
+	for i, u := range uploads {
+		item := v1.ReportItem{Report: m.ID, N: i, Total: len(uploads)}
+		job := intake.Request{
+			ID: item.Job(), Pipeline: p, Priority: subject.Bulk, Image: u.Image, Report: &item, Deadline: m.Deadline,
+		}
+		err := u.Err
+		if err == nil {
+			err = r.cfg.Intake.Inspect(u.Image)
+		}
+		var bad *v1.Problem
+		if errors.As(err, &bad) {
+			err = r.cfg.Intake.Fail(ctx, job, bad)
+		} else if err == nil {
+			err = r.cfg.Intake.Store(ctx, job)
+		}
+		if err != nil {
+			return intake.StoreError(ctx, err)
+		}
+	}
+	return nil
+}
+
+// store stores what a report asks for. From here on the report ends, whatever
+// dies; a second one with the same ID adds nothing.
+func (r *Reports) store(ctx context.Context, m v1.Manifest) error {
+	body, err := json.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("encode report %s: %w", m.ID, err)
+	}
+	return r.cfg.Publisher.Publish(ctx, bus.Message{
+		Subject: subject.Report(m.ID), Stream: streams.Reports, ID: v1.MsgID(m.ID, "reports"), Body: body,
+	})
+}
