@@ -36,6 +36,13 @@ type bench struct {
 func newBench(t *testing.T) bench {
 	t.Helper()
 	s := bustest.Start(t, "text")
+	j := newJobs(t, s)
+	return bench{j, s.Connect(t), j.js}
+}
+
+// newJobs returns Jobs on a connection of their own, which end with the test.
+func newJobs(t *testing.T, s *bustest.Server) *Jobs {
+	t.Helper()
 	nc := s.Connect(t)
 	js, err := jetstream.New(nc)
 	if err != nil {
@@ -50,7 +57,7 @@ func newBench(t *testing.T) bench {
 			t.Error(err)
 		}
 	})
-	return bench{j, s.Connect(t), js}
+	return j
 }
 
 func (b bench) submit(t *testing.T, prio subject.Priority) *Job {
