@@ -228,7 +228,7 @@ func TestStreamGoesOnAfterIngressDied(t *testing.T) {
 			}
 			answered[a.Frame]++
 			if from++; from == diesAfter {
-				for _, pid := range children(t, m.cmd.Process.Pid)["ingress"] {
+				for _, pid := range m.pids(t, "ingress") {
 					kill(t, pid)
 				}
 			}
