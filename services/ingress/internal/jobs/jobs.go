@@ -23,6 +23,7 @@ import (
 
 	"github.com/sightmesh/sightmesh/contracts/client"
 	"github.com/sightmesh/sightmesh/contracts/pipeline"
+	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
@@ -160,7 +161,7 @@ func (j *Jobs) store(ctx context.Context, r Request, reply string) error {
 	if reply != "" {
 		h.Set(v1.HeaderReply, reply)
 	}
-	return j.publisher.Publish(ctx, bus.Message{
+	return j.publish(ctx, bus.Message{
 		Subject: subject.Images(subject.Job{Pipeline: r.Pipeline.Name, Priority: r.Priority, ID: r.ID}),
 		Stream:  streams.Images, ID: v1.MsgID(r.ID, "images"), Header: h, Body: r.Picture,
 	})
@@ -177,7 +178,41 @@ func (j *Jobs) Fail(ctx context.Context, r Request, p *v1.Problem) error {
 	if err != nil {
 		return err
 	}
-	return j.publisher.Publish(ctx, m)
+	return j.publish(ctx, m)
+}
+
+// errDuplicateInFlight is the error code of JetStream for a message whose ID is
+// that of a message in flight. Only replicated streams use it, and the client
+// library has no constant.
+const errDuplicateInFlight jetstream.ErrorCode = 10158
+
+// inFlightBackoff has the delays between two tries of a write that meets
+// another one in flight. A write to a replicated stream is in flight for a few
+// milliseconds, or for seconds while the stream elects a leader.
+var inFlightBackoff = retry.Exponential(5*time.Millisecond, 320*time.Millisecond, 2)
+
+// publish stores m. While another request with the same ID is being stored, it
+// tries again until the outcome is known or ctx ends: the other write can still
+// fail.
+func (j *Jobs) publish(ctx context.Context, m bus.Message) error {
+	for attempt := 1; ; attempt++ {
+		err := j.publisher.Publish(ctx, m)
+		if errorCode(err) != errDuplicateInFlight {
+			return err
+		}
+		if ended := retry.Sleep(ctx, inFlightBackoff.Delay(attempt)); ended != nil {
+			return fmt.Errorf("%w: %w", ended, err)
+		}
+	}
+}
+
+// errorCode returns the code of an error of JetStream; 0 for another error.
+func errorCode(err error) jetstream.ErrorCode {
+	var api *jetstream.APIError
+	if errors.As(err, &api) {
+		return api.ErrorCode
+	}
+	return 0
 }
 
 // Travel gives the headers that say what the client wants besides the answer.

@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -122,6 +124,43 @@ func TestSubmitSaysWhatTheJobNeeds(t *testing.T) {
 		if got := deadline.Sub(accepted); got != want || string(m.Data) != "picture" {
 			t.Errorf("%s: %v until the deadline of %q, want %v", prio, got, m.Data, want)
 		}
+	}
+}
+
+// TestSubmit_OneJobOnReplicatedStreams submits each of several jobs on all
+// servers of a cluster at once, as requests with the same key do. Most meet
+// another one in flight.
+func TestSubmit_OneJobOnReplicatedStreams(t *testing.T) {
+	t.Parallel()
+	const jobs, submits = 8, 16
+	var ingresses []*Jobs
+	for _, s := range bustest.StartCluster(t, 3, "text").Servers {
+		ingresses = append(ingresses, newJobs(t, s))
+	}
+	for n := range jobs {
+		id := fmt.Sprint("job-", n)
+		start := make(chan struct{})
+		var wg sync.WaitGroup
+		for i := range submits {
+			wg.Go(func() {
+				<-start
+				job, err := ingresses[i%len(ingresses)].Submit(t.Context(), Request{ID: id, Pipeline: text, Priority: subject.Interactive, Picture: []byte("picture")})
+				if err != nil {
+					t.Errorf("%s, submit %d: %v", id, i, err)
+					return
+				}
+				job.Forget()
+			})
+		}
+		close(start)
+		wg.Wait()
+	}
+	images, err := ingresses[0].js.Stream(t.Context(), streams.Images)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := images.CachedInfo().State.Msgs; got != jobs {
+		t.Errorf("%d messages are stored, want one for each of %d jobs", got, jobs)
 	}
 }
 

@@ -5,9 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -32,11 +30,6 @@ type claim struct {
 	Fingerprint string `json:"fingerprint"`
 }
 
-// claimBackoff has the delays between two tries to create a key. A write to a
-// replicated stream is in flight for a few milliseconds, or for seconds while
-// the stream elects a leader.
-var claimBackoff = retry.Exponential(5*time.Millisecond, 320*time.Millisecond, 2)
-
 // Claim returns the ID that the key stands for: id when the key is new, or the
 // ID of the first request with the key. A key that was used for something else
 // is a [*v1.Problem]. While another request with the key is being stored, Claim
@@ -53,7 +46,7 @@ func (j *Jobs) Claim(ctx context.Context, k Key, id string) (string, error) {
 		case first == nil:
 			// The other write is not visible yet, was given up, or has expired
 			// since. Only another try to create the key tells which.
-			if err := retry.Sleep(ctx, claimBackoff.Delay(attempt)); err != nil {
+			if err := retry.Sleep(ctx, inFlightBackoff.Delay(attempt)); err != nil {
 				return "", fmt.Errorf("claim a key: wait for another write: %w", err)
 			}
 		case first.Fingerprint != mine.Fingerprint:
@@ -73,7 +66,8 @@ func (j *Jobs) createOrRead(ctx context.Context, subj string, mine claim) (*clai
 	if err != nil {
 		return nil, fmt.Errorf("encode: %w", err)
 	}
-	_, err = j.js.Publish(ctx, subj, body, jetstream.WithExpectLastSequencePerSubject(0), jetstream.WithExpectStream(streams.Jobs))
+	_, err = j.js.Publish(ctx, subj, body,
+		jetstream.WithExpectLastSequencePerSubject(0), jetstream.WithExpectStream(streams.Jobs))
 	if err == nil {
 		return &mine, nil
 	}
@@ -92,7 +86,6 @@ func (j *Jobs) createOrRead(ctx context.Context, subj string, mine claim) (*clai
 // met another message. Replicated streams use the second code for a message
 // that is still in flight.
 func isWrongLastSequence(err error) bool {
-	var api *jetstream.APIError
-	return errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence ||
-		api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant)
+	code := errorCode(err)
+	return code == jetstream.JSErrCodeStreamWrongLastSequence || code == jetstream.JSErrCodeStreamWrongLastSequenceConstant
 }
