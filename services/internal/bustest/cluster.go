@@ -35,11 +35,8 @@ const clusterTimeout = time.Minute
 func StartCluster(t testing.TB, servers int, pipelines ...string) *Cluster {
 	t.Helper()
 	c := &Cluster{}
-	routes := make([]*url.URL, servers)
 	host := loopback()
-	for i := range routes {
-		routes[i] = &url.URL{Scheme: "nats", Host: freeAddress(t, host)}
-	}
+	routes := freeRoutes(t, host, servers)
 	for i, route := range routes {
 		o := options(t, fmt.Sprint("test-", i))
 		o.Host = host
@@ -75,14 +72,19 @@ func loopback() string {
 	return net.IPv4(127, byte(1+rand.N(254)), byte(rand.N(255)), byte(1+rand.N(254))).String()
 }
 
-func freeAddress(t testing.TB, host string) string {
+// freeRoutes returns n addresses of host, each with a free port.
+func freeRoutes(t testing.TB, host string, n int) []*url.URL {
 	t.Helper()
-	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
-	if err != nil {
-		t.Fatalf("find a free port: %v", err)
+	var routes []*url.URL
+	for range n {
+		l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+		if err != nil {
+			t.Fatalf("find a free port: %v", err)
+		}
+		defer l.Close() // not before all are found: they differ
+		routes = append(routes, &url.URL{Scheme: "nats", Host: l.Addr().String()})
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return routes
 }
 
 // setUp creates the streams and consumers, and waits for their leaders.
