@@ -91,6 +91,11 @@ type runner interface {
 func startMesh(t testing.TB, r runner, env []string) *mesh {
 	t.Helper()
 	m := &mesh{env: env, stderr: newLines(), runner: r}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("warnings and errors of the services:\n%s", strings.Join(m.stderr.matching(trouble), "\n"))
+		}
+	})
 	t.Cleanup(func() { m.stop(t) })
 	m.start(t, m)
 	return m

@@ -182,7 +182,10 @@ func testBadReports(t *testing.T, m *mesh) {
 // TestReportSurvivesTheEndOfEverything kills all processes in the middle of a
 // report and starts them again on the same files.
 func TestReportSurvivesTheEndOfEverything(t *testing.T) {
-	m := start(t, webClients())
+	testReportSurvivesTheEndOfEverything(t, start(t, webClients()))
+}
+
+func testReportSurvivesTheEndOfEverything(t *testing.T, m *mesh) {
 	face := sampleFace(t)
 	web, _ := serveOn(t, webHost, func(w http.ResponseWriter, _ *http.Request) {
 		time.Sleep(20 * time.Millisecond)
