@@ -182,7 +182,7 @@ func (m *mesh) join(t testing.TB, service string, args ...string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { p.stop(t) }) //nolint:errcheck // only the services of the mesh have to end well
+	t.Cleanup(func() { p.stop(t) })
 	eventually(t, 90*time.Second, func() error { return ready(log) })
 	if service == "ingress" {
 		m.http = append(m.http, "http://"+log.last(httpLine)[1])

@@ -112,17 +112,9 @@ func (w *lineWriter) Write(b []byte) (int, error) {
 	}
 }
 
-// find waits for a line that matches and returns its submatches.
-func (l *lines) find(t testing.TB, re *regexp.Regexp, within time.Duration) []string {
-	t.Helper()
-	m, ok := l.search(re, within)
-	if !ok {
-		t.Fatalf("no line like %q within %v in:\n%s", re, within, l)
-	}
-	return m
-}
-
-func (l *lines) search(re *regexp.Regexp, within time.Duration) ([]string, bool) {
+// search waits for a line that matches and returns its submatches. ok is false
+// when none came in time.
+func (l *lines) search(re *regexp.Regexp, within time.Duration) (found []string, ok bool) {
 	timeout := time.After(within)
 	for from := 0; ; {
 		l.mu.Lock()

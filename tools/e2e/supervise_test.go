@@ -51,7 +51,8 @@ func (s *supervised) run(path string, args, env []string) {
 			s.err = err
 			return
 		}
-		s.log.add(fmt.Sprintf(`{"level":"ERROR","msg":"service died, starting it again","name":%q,"error":%q}`, s.name, fmt.Sprint(err)))
+		s.log.add(fmt.Sprintf(`{"level":"ERROR","msg":"service died, starting it again","name":%q,"error":%q}`,
+			s.name, fmt.Sprint(err)))
 		if addr := own.last(httpLine); addr != nil {
 			args = append(args[:len(args):len(args)], "--http", addr[1])
 		}
@@ -126,7 +127,7 @@ func (s *supervised) http() string {
 // stop ends the service by SIGTERM and returns the error of its process.
 func (s *supervised) stop(t testing.TB) error {
 	t.Helper()
-	s.end(func(p *process) { p.stop(t) }) //nolint:errcheck // run keeps it
+	s.end(func(p *process) { p.stop(t) })
 	return s.err
 }
 

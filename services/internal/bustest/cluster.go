@@ -69,7 +69,8 @@ func clusterOptions(t testing.TB, route *url.URL) server.ClusterOpts {
 // are unlikely to use, so that a free port on it stays free: the system gives
 // ports of 127.0.0.1 to every outgoing connection.
 func loopback() string {
-	return net.IPv4(127, byte(1+rand.N(254)), byte(rand.N(255)), byte(1+rand.N(254))).String()
+	ip := net.IPv4(127, byte(1+rand.N(254)), byte(rand.N(255)), byte(1+rand.N(254))) //nolint:gosec // not a secret
+	return ip.String()
 }
 
 // freeRoutes returns n addresses of host, each with a free port.
@@ -81,7 +82,7 @@ func freeRoutes(t testing.TB, host string, n int) []*url.URL {
 		if err != nil {
 			t.Fatalf("find a free port: %v", err)
 		}
-		defer l.Close() // not before all are found: they differ
+		defer l.Close() //nolint:errcheck // not before all are found, so that they differ
 		routes = append(routes, &url.URL{Scheme: "nats", Host: l.Addr().String()})
 	}
 	return routes

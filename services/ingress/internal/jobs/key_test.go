@@ -103,7 +103,9 @@ type refusing struct {
 	wrote int // how many writes were tried
 }
 
-func (r *refusing) Publish(ctx context.Context, subj string, body []byte, o ...jetstream.PublishOpt) (*jetstream.PubAck, error) {
+func (r *refusing) Publish(
+	ctx context.Context, subj string, body []byte, o ...jetstream.PublishOpt,
+) (*jetstream.PubAck, error) {
 	if r.wrote++; r.times < 0 || r.wrote <= r.times {
 		return nil, &jetstream.APIError{Code: 400, ErrorCode: r.code, Description: "wrong last sequence"}
 	}
