@@ -25,6 +25,10 @@ up: build ## Start the whole mesh, read a sample picture, stay up until Ctrl-C
 test: build ## Run every test, with the race detector
 	tools/scripts/test
 
+.PHONY: replicas
+replicas: build ## Run the whole end-to-end suite on three NATS servers with three replicas (2 minutes)
+	SIGHTMESH_E2E_THREE_SERVERS_WHOLE=1 OMP_THREAD_LIMIT=1 $(GO) test -count 1 -timeout 15m -v -run TestThreeServers ./tools/e2e
+
 .PHONY: interop
 interop: build ## Run the tests with other languages and databases: Node.js, PostgreSQL
 	@tools/scripts/install-packages interop

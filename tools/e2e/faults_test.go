@@ -55,8 +55,11 @@ func kill(t testing.TB, pid int) {
 
 // TestKilledServices kills each service and each lane under load: every
 // picture is answered, and the mesh is whole again.
-func TestKilledServices(t *testing.T) {
-	m := start(t, nil)
+func TestKilledServices(t *testing.T) { testKilledServices(t, start(t, nil)) }
+
+// testKilledServices takes a mesh with one of each service and two lanes.
+func testKilledServices(t *testing.T, m *mesh) {
+	diedBefore := len(m.stderr.matching(serviceDied))
 	page := samplePage(t)
 	stop := make(chan struct{})
 	var load sync.WaitGroup
@@ -101,7 +104,7 @@ func TestKilledServices(t *testing.T) {
 	}
 	more()
 	for _, name := range []string{"detect", "classify", "results"} {
-		pids := children(t, m.cmd.Process.Pid)[name]
+		pids := m.pids(t, name)
 		if len(pids) != 1 {
 			t.Fatalf("%s runs as %v", name, pids)
 		}
@@ -127,8 +130,8 @@ func TestKilledServices(t *testing.T) {
 	}
 	close(stop)
 	load.Wait()
-	if died := m.stderr.matching(serviceDied); len(died) != 3 {
-		t.Errorf("%d deaths were logged, want 3", len(died))
+	if died := len(m.stderr.matching(serviceDied)) - diedBefore; died != 3 {
+		t.Errorf("%d deaths were logged, want 3", died)
 	}
 	if ended := m.stderr.matching(regexp.MustCompile(`"msg":"lane ended".*"reason":"died"`)); len(ended) < 2 {
 		t.Errorf("%d deaths of lanes were logged, want 2: %v", len(ended), ended)
@@ -136,9 +139,10 @@ func TestKilledServices(t *testing.T) {
 }
 
 // TestRestartedIngressComesBackWhereItWas kills the front door.
-func TestRestartedIngressComesBackWhereItWas(t *testing.T) {
-	m := start(t, nil)
-	kill(t, children(t, m.cmd.Process.Pid)["ingress"][0])
+func TestRestartedIngressComesBackWhereItWas(t *testing.T) { testRestartedIngress(t, start(t, nil)) }
+
+func testRestartedIngress(t *testing.T, m *mesh) {
+	kill(t, m.pids(t, "ingress")[0])
 	eventually(t, timeoutAnswer, func() error {
 		a, err := m.tryPost("?pipeline=faces", sampleFace(t))
 		if err != nil {
@@ -155,8 +159,8 @@ func TestRestartedIngressComesBackWhereItWas(t *testing.T) {
 func TestNothingOutlivesUp(t *testing.T) {
 	m := start(t, nil)
 	all := []int{}
-	for _, pids := range children(t, m.cmd.Process.Pid) {
-		for _, pid := range pids {
+	for _, service := range services {
+		for _, pid := range m.pids(t, service) {
 			all = append(all, pid)
 			for _, lanes := range children(t, pid) {
 				all = append(all, lanes...)
@@ -166,9 +170,7 @@ func TestNothingOutlivesUp(t *testing.T) {
 	if len(all) != 8 {
 		t.Fatalf("%d processes, want 4 services and 4 lanes", len(all))
 	}
-	kill(t, m.cmd.Process.Pid)
-	<-m.exited
-	m.exited = nil
+	m.kill(t)
 	for _, pid := range all {
 		eventually(t, timeoutAnswer, func() error {
 			if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
@@ -181,9 +183,9 @@ func TestNothingOutlivesUp(t *testing.T) {
 
 // TestStopFinishesWhatWasAccepted ends a mesh with work in hand: what waits
 // is answered, what does not is done by the next mesh on the same folder.
-func TestStopFinishesWhatWasAccepted(t *testing.T) {
-	data := t.TempDir()
-	m := start(t, nil, "--data", data)
+func TestStopFinishesWhatWasAccepted(t *testing.T) { testStopFinishesWhatWasAccepted(t, start(t, nil)) }
+
+func testStopFinishesWhatWasAccepted(t *testing.T, m *mesh) {
 	page := samplePage(t)
 	var jobs []string
 	for range 20 {
@@ -209,7 +211,7 @@ func TestStopFinishesWhatWasAccepted(t *testing.T) {
 		t.Errorf("the waiting request got %v", a)
 	}
 
-	m = start(t, nil, "--data", data)
+	m.restart(t)
 	for _, id := range jobs {
 		eventually(t, timeoutAnswer, func() error {
 			if a := m.get(t, "/v1/images/"+id); a.result.Status != v1.Done {
@@ -221,9 +223,10 @@ func TestStopFinishesWhatWasAccepted(t *testing.T) {
 }
 
 // TestNoWorkerIsSaidAtOnce stops classify: who asks need not wait.
-func TestNoWorkerIsSaidAtOnce(t *testing.T) {
-	m := start(t, nil)
-	pid := children(t, m.cmd.Process.Pid)["classify"][0]
+func TestNoWorkerIsSaidAtOnce(t *testing.T) { testNoWorkerIsSaidAtOnce(t, start(t, nil)) }
+
+func testNoWorkerIsSaidAtOnce(t *testing.T, m *mesh) {
+	pid := m.pids(t, "classify")[0]
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
@@ -280,10 +283,15 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-// admin is the admin address of a service that up has started.
+// admin returns the admin address of the instance of a service that was
+// started last.
 func (m *mesh) admin(t testing.TB, service string) string {
 	t.Helper()
-	return "http://" + m.stderr.find(t, regexp.MustCompile(`"msg":"listening","service":"`+service+`".*"name":"admin","addr":"([^"]+)"`), timeoutAnswer)[1]
+	found := m.stderr.last(regexp.MustCompile(`"msg":"listening","service":"` + service + `".*` + adminLine.String()))
+	if found == nil {
+		t.Fatalf("%s has not said where it listens in:\n%s", service, m.stderr)
+	}
+	return "http://" + found[1]
 }
 
 // scrape reports whether the metrics have a line that matches.

@@ -194,7 +194,7 @@ func TestInteropPostgres(t *testing.T) {
 		})
 		var pid int
 		eventually(t, timeoutAnswer, func() error { // it was started again
-			pids := children(t, m.cmd.Process.Pid)["results"]
+			pids := m.pids(t, "results")
 			if len(pids) == 0 {
 				return errors.New("results does not run")
 			}

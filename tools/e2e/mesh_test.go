@@ -1,9 +1,9 @@
 package e2e
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -13,7 +13,6 @@ import (
 	"regexp"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -60,81 +59,52 @@ func realdata(t testing.TB, name string) []byte {
 	return b
 }
 
+// services are the services of a mesh, in the order in which they stop.
+var services = []string{"ingress", "detect", "classify", "results"}
+
 // mesh is a running sightmesh.
 type mesh struct {
 	http   []string // addresses of every ingress
-	nats   string
-	cmd    *exec.Cmd
-	stderr *lines
-	exited chan error
+	nats   string   // URL, or several with commas
+	env    []string // settings of every service
+	stderr *lines   // of every service
+	runner
 }
 
-// lines collects what a process writes, line by line.
-type lines struct {
-	mu   sync.Mutex
-	all  []string
-	more chan struct{} // closed and replaced at each line
+// runner runs the services of a mesh: sightmesh up, or a supervisor on servers
+// that the test has started.
+type runner interface {
+	// start runs the services and waits until they are ready. After stop or
+	// kill it runs them again, on the same streams.
+	start(t testing.TB, m *mesh)
+	// stop ends the services as an operator does, and checks that they ended
+	// well. It does nothing when they do not run.
+	stop(t testing.TB)
+	// kill ends the services and NATS by SIGKILL.
+	kill(t testing.TB)
+	// pids returns the processes of a service, without those that were added
+	// by join.
+	pids(t testing.TB, service string) []int
 }
 
-func newLines(r io.Reader) *lines {
-	l := &lines{more: make(chan struct{})}
-	go func() { // ends with the process
-		s := bufio.NewScanner(r)
-		s.Buffer(nil, 1<<20)
-		for s.Scan() {
-			l.mu.Lock()
-			l.all = append(l.all, s.Text())
-			close(l.more)
-			l.more = make(chan struct{})
-			l.mu.Unlock()
-		}
-	}()
-	return l
-}
-
-// find waits for a line that matches and returns its submatches.
-func (l *lines) find(t testing.TB, re *regexp.Regexp, within time.Duration) []string {
+// startMesh starts a mesh, which is stopped when the test ends.
+func startMesh(t testing.TB, r runner, env []string) *mesh {
 	t.Helper()
-	m, ok := l.search(re, within)
-	if !ok {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		t.Fatalf("no line like %q within %v in:\n%s", re, within, strings.Join(l.all, "\n"))
-	}
+	m := &mesh{env: env, stderr: newLines(), runner: r}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("warnings and errors of the services:\n%s", strings.Join(m.stderr.matching(trouble), "\n"))
+		}
+	})
+	t.Cleanup(func() { m.stop(t) })
+	m.start(t, m)
 	return m
 }
 
-func (l *lines) search(re *regexp.Regexp, within time.Duration) ([]string, bool) {
-	timeout := time.After(within)
-	for from := 0; ; {
-		l.mu.Lock()
-		all, more := l.all[from:], l.more
-		from = len(l.all)
-		l.mu.Unlock()
-		for _, s := range all {
-			if m := re.FindStringSubmatch(s); m != nil {
-				return m, true
-			}
-		}
-		select {
-		case <-more:
-		case <-timeout:
-			return nil, false
-		}
-	}
-}
-
-// matching returns all lines that match so far.
-func (l *lines) matching(re *regexp.Regexp) []string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var out []string
-	for _, s := range l.all {
-		if re.MatchString(s) {
-			out = append(out, s)
-		}
-	}
-	return out
+// restart runs the services again after stop or kill, on the same streams.
+func (m *mesh) restart(t testing.TB) {
+	t.Helper()
+	m.start(t, m)
 }
 
 var readyLine = regexp.MustCompile(`^ready http=(\S+) nats=(\S+)$`)
@@ -145,54 +115,58 @@ func start(t testing.TB, env []string, args ...string) *mesh {
 	t.Helper()
 	args = append([]string{"up", "--http", "127.0.0.1:0", "--nats", "127.0.0.1:0", "--data", t.TempDir(),
 		"--log", "json", "--sample", "none", "--lanes", "2"}, args...)
-	m := &mesh{cmd: exec.Command(binary(t, "sightmesh"), args...), exited: make(chan error, 1)}
-	m.cmd.Env = append(os.Environ(), env...)
-	stdout, err := m.cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stderr, err := m.cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := m.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	out := newLines(stdout)
-	m.stderr = newLines(stderr)
-	go func() { m.exited <- m.cmd.Wait() }()
-	t.Cleanup(func() { m.stop(t) })
-	found, ok := out.search(readyLine, 90*time.Second)
-	if !ok {
-		t.Fatalf("the mesh is not ready:\n%s", strings.Join(m.stderr.matching(regexp.MustCompile(``)), "\n"))
-	}
-	m.http, m.nats = []string{found[1]}, found[2]
-	return m
+	return startMesh(t, &upRunner{args: args}, env)
 }
 
-// stop ends the mesh as Ctrl-C does and checks that it ended well.
-func (m *mesh) stop(t testing.TB) {
-	if m.exited == nil {
+// upRunner is sightmesh up.
+type upRunner struct {
+	args []string
+	up   *process // nil when it does not run
+	log  *lines
+}
+
+func (u *upRunner) start(t testing.TB, m *mesh) {
+	t.Helper()
+	cmd := exec.Command(binary(t, "sightmesh"), u.args...)
+	cmd.Env = append(os.Environ(), m.env...)
+	stdout := newLines()
+	cmd.Stdout, cmd.Stderr = stdout.writer(), m.stderr.writer()
+	p, err := startProcess(cmd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.up, u.log = p, m.stderr
+	found, ok := stdout.search(readyLine, 90*time.Second)
+	if !ok {
+		t.Fatalf("the mesh is not ready:\n%s", m.stderr)
+	}
+	m.http, m.nats = []string{found[1]}, found[2]
+}
+
+func (u *upRunner) stop(t testing.TB) {
+	t.Helper()
+	if u.up == nil {
 		return
 	}
-	if err := m.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Errorf("stop the mesh: %v", err)
+	if err := u.up.stop(t); err != nil {
+		t.Errorf("the mesh ended with %v:\n%s", err, strings.Join(u.log.matching(trouble), "\n"))
 	}
-	select {
-	case err := <-m.exited:
-		if err != nil {
-			t.Errorf("the mesh ended with %v:\n%s", err, strings.Join(m.stderr.matching(regexp.MustCompile(`"level":"(WARN|ERROR)"|panic|goroutine`)), "\n"))
-		}
-	case <-time.After(60 * time.Second):
-		t.Error("the mesh did not end within 60 s")
-		m.cmd.Process.Kill()
-		<-m.exited
-	}
-	m.exited = nil
+	u.up = nil
+}
+
+func (u *upRunner) kill(t testing.TB) {
+	t.Helper()
+	u.up.kill(t) // its children die with it
+	u.up = nil
+}
+
+func (u *upRunner) pids(t testing.TB, service string) []int {
+	t.Helper()
+	return children(t, u.up.cmd.Process.Pid)[service]
 }
 
 // join starts one more instance of a service by hand, as an operator would.
-func (m *mesh) join(t testing.TB, service string, args ...string) *exec.Cmd {
+func (m *mesh) join(t testing.TB, service string, args ...string) {
 	t.Helper()
 	if service == "detect" || service == "classify" {
 		args = append(args, "--lanes", "1")
@@ -201,35 +175,41 @@ func (m *mesh) join(t testing.TB, service string, args ...string) *exec.Cmd {
 		args = append(args, "--http", "127.0.0.1:0", "--old-routes")
 	}
 	cmd := exec.Command(binary(t, service), append(args, "--nats", m.nats)...)
-	cmd.Env = m.cmd.Env
-	stderr, err := cmd.StderrPipe()
+	cmd.Env = append(os.Environ(), m.env...)
+	log := newLines()
+	cmd.Stderr = log.writer()
+	p, err := startProcess(cmd)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	log := newLines(stderr)
-	t.Cleanup(func() {
-		cmd.Process.Signal(syscall.SIGTERM)
-		cmd.Wait()
-	})
-	admin := log.find(t, regexp.MustCompile(`"name":"admin","addr":"([^"]+)"`), 30*time.Second)[1]
+	t.Cleanup(func() { p.stop(t) })
+	eventually(t, 90*time.Second, func() error { return ready(log) })
 	if service == "ingress" {
-		m.http = append(m.http, "http://"+log.find(t, regexp.MustCompile(`"name":"http","addr":"([^"]+)"`), 30*time.Second)[1])
+		m.http = append(m.http, "http://"+log.last(httpLine)[1])
 	}
-	eventually(t, 60*time.Second, func() error {
-		res, err := http.Get("http://" + admin + "/readyz")
-		if err != nil {
-			return err
-		}
-		defer res.Body.Close()
-		if res.StatusCode != http.StatusOK {
-			return fmt.Errorf("%s is not ready: %s", service, res.Status)
-		}
-		return nil
-	})
-	return cmd
+}
+
+// Lines of a service that say where it listens.
+var (
+	adminLine = regexp.MustCompile(`"name":"admin","addr":"([^"]+)"`)
+	httpLine  = regexp.MustCompile(`"name":"http","addr":"([^"]+)"`)
+)
+
+// ready reports whether the service with this log is ready.
+func ready(log *lines) error {
+	admin := log.last(adminLine)
+	if admin == nil {
+		return errors.New("a service does not listen yet")
+	}
+	res, err := http.Get("http://" + admin[1] + "/readyz")
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return fmt.Errorf("a service is not ready: %s", res.Status)
+	}
+	return nil
 }
 
 // eventually tries until f returns nil.

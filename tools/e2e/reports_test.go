@@ -182,8 +182,10 @@ func testBadReports(t *testing.T, m *mesh) {
 // TestReportSurvivesTheEndOfEverything kills all processes in the middle of a
 // report and starts them again on the same files.
 func TestReportSurvivesTheEndOfEverything(t *testing.T) {
-	data := t.TempDir()
-	m := start(t, webClients(), "--data", data)
+	testReportSurvivesTheEndOfEverything(t, start(t, webClients()))
+}
+
+func testReportSurvivesTheEndOfEverything(t *testing.T, m *mesh) {
 	face := sampleFace(t)
 	web, _ := serveOn(t, webHost, func(w http.ResponseWriter, _ *http.Request) {
 		time.Sleep(20 * time.Millisecond)
@@ -202,11 +204,9 @@ func TestReportSurvivesTheEndOfEverything(t *testing.T) {
 		}
 		return nil
 	})
-	kill(t, m.cmd.Process.Pid) // its children die with it
-	<-m.exited
-	m.exited = nil
+	m.kill(t)
 	before := time.Now()
-	m = start(t, webClients(), "--data", data)
+	m.restart(t)
 	r := m.finished(t, location)
 	if r.Counts != (v1.Counts{Total: n, Done: n}) {
 		t.Errorf("after everything was killed: %+v", r.Counts)

@@ -202,7 +202,10 @@ func testLatest(t *testing.T, m *mesh) {
 // TestStreamGoesOnAfterIngressDied kills the ingress in the middle of a
 // session; the client goes on where the answers ended.
 func TestStreamGoesOnAfterIngressDied(t *testing.T) {
-	m := start(t, nil)
+	testStreamGoesOnAfterIngressDied(t, start(t, nil))
+}
+
+func testStreamGoesOnAfterIngressDied(t *testing.T, m *mesh) {
 	const n, diesAfter = 20, 6
 	answered := map[int64]int{}
 	from := int64(0)
@@ -228,7 +231,7 @@ func TestStreamGoesOnAfterIngressDied(t *testing.T) {
 			}
 			answered[a.Frame]++
 			if from++; from == diesAfter {
-				for _, pid := range children(t, m.cmd.Process.Pid)["ingress"] {
+				for _, pid := range m.pids(t, "ingress") {
 					kill(t, pid)
 				}
 			}

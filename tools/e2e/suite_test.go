@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"image/jpeg"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -28,6 +29,39 @@ func TestTwoOfEach(t *testing.T) {
 		m.join(t, s)
 	}
 	testAll(t, m)
+}
+
+// wholeSuiteVariable makes TestThreeServers run the whole suite when it is not
+// empty. Without it the test runs what differs most on replicated streams.
+const wholeSuiteVariable = "SIGHTMESH_E2E_THREE_SERVERS_WHOLE"
+
+// TestThreeServers runs the tests on three NATS servers, each a process of its
+// own, with a replica of every stream on each of them.
+func TestThreeServers(t *testing.T) {
+	whole := os.Getenv(wholeSuiteVariable) != ""
+	c := startCluster(t, 3)
+	t.Run("two of each service", func(t *testing.T) {
+		m := startOn(t, c, 2, 1, webClients())
+		if whole {
+			testAll(t, m)
+			return
+		}
+		t.Run("jobs", func(t *testing.T) { testJobs(t, m) })
+		t.Run("reports", func(t *testing.T) { testReports(t, m) })
+		t.Run("stream", func(t *testing.T) { testStream(t, m) })
+	})
+	if !whole {
+		return
+	}
+	t.Run("one of each service", func(t *testing.T) {
+		m := startOn(t, c, 1, 2, webClients())
+		t.Run("killed services", func(t *testing.T) { testKilledServices(t, m) })
+		t.Run("killed ingress", func(t *testing.T) { testRestartedIngress(t, m) })
+		t.Run("stream", func(t *testing.T) { testStreamGoesOnAfterIngressDied(t, m) })
+		t.Run("stop", func(t *testing.T) { testStopFinishesWhatWasAccepted(t, m) })
+		t.Run("end of everything", func(t *testing.T) { testReportSurvivesTheEndOfEverything(t, m) })
+		t.Run("no worker", func(t *testing.T) { testNoWorkerIsSaidAtOnce(t, m) })
+	})
 }
 
 func testAll(t *testing.T, m *mesh) {

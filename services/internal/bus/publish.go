@@ -12,6 +12,7 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
@@ -56,6 +57,7 @@ const (
 	errTooManyRequests    jetstream.ErrorCode = 10167 // ingest limit
 	errInsufficientMemory jetstream.ErrorCode = 10023 // no room on the server
 	errMessageTooLarge    jetstream.ErrorCode = 10054 // max_msg_size of the stream
+	errDuplicateInFlight  jetstream.ErrorCode = 10158 // another message with this id, on a replicated stream
 )
 
 // Publisher stores messages.
@@ -95,12 +97,47 @@ func (p *Publisher) Publish(ctx context.Context, m Message) error {
 		ttl := max(time.Until(m.Deadline)+streams.Margin, time.Second)
 		opts = append(opts, jetstream.WithMsgTTL(ttl.Round(time.Second)))
 	}
-	_, err := p.js.PublishMsg(ctx, msg, opts...)
-	if err = publishError(m, err); err != nil {
+	if err := publishError(m, p.publishOnce(ctx, msg, opts)); err != nil {
 		span.SetStatus(codes.Error, err.Error())
 		return fmt.Errorf("publish %s to %s: %w", m.ID, m.Stream, err)
 	}
 	return nil
+}
+
+// inFlightBackoff has the delays between two tries of a publish that meets
+// another one in flight. A write to a replicated stream is in flight for a few
+// milliseconds, or for seconds while the stream elects a leader.
+var inFlightBackoff = retry.Exponential(5*time.Millisecond, 320*time.Millisecond, 2)
+
+// publishOnce publishes a message. While another one with its id, or on its
+// subject, is being stored, it tries again until the outcome of that is known
+// or ctx ends: the other write can still fail.
+func (p *Publisher) publishOnce(ctx context.Context, m *nats.Msg, opts []jetstream.PublishOpt) error {
+	for attempt := 1; ; attempt++ {
+		_, err := p.js.PublishMsg(ctx, m, opts...)
+		if code := errorCode(err); code != errDuplicateInFlight && code != jetstream.JSErrCodeStreamWrongLastSequenceConstant {
+			return err
+		}
+		if ended := retry.Sleep(ctx, inFlightBackoff.Delay(attempt)); ended != nil {
+			return fmt.Errorf("%w: %w", ended, err)
+		}
+	}
+}
+
+// IsWrongLastSequence reports whether a publish with an expected last sequence
+// met another message on its subject, stored or in flight.
+func IsWrongLastSequence(err error) bool {
+	code := errorCode(err)
+	return code == jetstream.JSErrCodeStreamWrongLastSequence || code == jetstream.JSErrCodeStreamWrongLastSequenceConstant
+}
+
+// errorCode returns the code of an error of JetStream; 0 for another error.
+func errorCode(err error) jetstream.ErrorCode {
+	var api *jetstream.APIError
+	if errors.As(err, &api) {
+		return api.ErrorCode
+	}
+	return 0
 }
 
 // publishError is the one table that says what an error of a publish means.

@@ -1,6 +1,6 @@
-// Package bustest gives tests a real NATS server with JetStream, in the
-// process and on a random port, set up as a mesh is. Nothing here is linked
-// into a service.
+// Package bustest gives tests real NATS servers with JetStream, in the process
+// and on random ports, set up as a mesh is: one, or a cluster. Nothing here is
+// linked into a service.
 package bustest
 
 import (
@@ -41,24 +41,44 @@ func Start(t testing.TB, pipelines ...string) *Server {
 // StartEmpty runs a server with nothing set up.
 func StartEmpty(t testing.TB) *Server {
 	t.Helper()
-	srv, err := server.NewServer(&server.Options{
-		ServerName: "test", Host: "127.0.0.1", Port: server.RANDOM_PORT,
+	s := run(t, options(t, "test"))
+	s.awaitConnections(t)
+	return s
+}
+
+// options returns the options of a server on a random port of 127.0.0.1, with
+// its files in a folder of the test.
+func options(t testing.TB, name string) *server.Options {
+	t.Helper()
+	return &server.Options{
+		ServerName: name, Host: "127.0.0.1", Port: server.RANDOM_PORT,
 		JetStream: true, StoreDir: t.TempDir(), JetStreamMaxMemory: 1 << 30, JetStreamMaxStore: 16 << 30,
 		MaxPayload: streams.MaxMessage + streams.HeaderAllowance,
 		NoSigs:     true, NoLog: true, DisableJetStreamBanner: true,
-	})
+	}
+}
+
+// run starts a server, which may not be ready yet.
+func run(t testing.TB, o *server.Options) *Server {
+	t.Helper()
+	srv, err := server.NewServer(o)
 	if err != nil {
 		t.Fatalf("make NATS server: %v", err)
 	}
 	srv.Start()
-	t.Cleanup(func() {
-		srv.Shutdown()
-		srv.WaitForShutdown()
-	})
-	if !srv.ReadyForConnections(10 * time.Second) {
+	s := &Server{srv: srv}
+	t.Cleanup(s.Stop)
+	return s
+}
+
+// awaitConnections waits until the server accepts connections, and sets its
+// URL.
+func (s *Server) awaitConnections(t testing.TB) {
+	t.Helper()
+	if !s.srv.ReadyForConnections(10 * time.Second) {
 		t.Fatal("NATS server is not ready for connections")
 	}
-	return &Server{URL: srv.ClientURL(), srv: srv}
+	s.URL = s.srv.ClientURL()
 }
 
 // Connect opens a connection that ends with the test.

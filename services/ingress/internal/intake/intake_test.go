@@ -7,12 +7,14 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"image"
 	"image/png"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -58,6 +60,15 @@ type bench struct {
 func newBench(t *testing.T) bench {
 	t.Helper()
 	s := bustest.Start(t, "text", "faces")
+	b := newIntake(t, s)
+	b.nc = s.Connect(t)
+	return b
+}
+
+// newIntake returns an intake on a connection of its own, which ends with the
+// test.
+func newIntake(t *testing.T, s *bustest.Server) bench {
+	t.Helper()
 	nc := s.Connect(t)
 	js, err := jetstream.New(nc)
 	if err != nil {
@@ -87,7 +98,41 @@ func newBench(t *testing.T) bench {
 			t.Error(err)
 		}
 	})
-	return bench{i, c, s.Connect(t), js, stop}
+	return bench{i, c, nc, js, stop}
+}
+
+// TestStore_OneJobOnReplicatedStreams stores each of several jobs on all
+// servers of a cluster at once, as requests with the same key do. Most meet
+// another one in flight.
+func TestStore_OneJobOnReplicatedStreams(t *testing.T) {
+	t.Parallel()
+	const jobs, stores = 8, 16
+	var ingresses []bench
+	for _, s := range bustest.StartCluster(t, 3, "text").Servers {
+		ingresses = append(ingresses, newIntake(t, s))
+	}
+	for n := range jobs {
+		r := Request{ID: fmt.Sprint("job-", n), Pipeline: text, Image: small(t, n+1)}
+		start := make(chan struct{})
+		var wg sync.WaitGroup
+		for i := range stores {
+			wg.Go(func() {
+				<-start
+				if err := ingresses[i%len(ingresses)].Store(t.Context(), r); err != nil {
+					t.Errorf("%s, store %d: %v", r.ID, i, err)
+				}
+			})
+		}
+		close(start)
+		wg.Wait()
+	}
+	images, err := ingresses[0].js.Stream(t.Context(), streams.Images)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := images.CachedInfo().State.Msgs; got != jobs {
+		t.Errorf("%d messages are stored, want one for each of %d jobs", got, jobs)
+	}
 }
 
 // newServedBench has a worker for the pipeline text, and none for faces.

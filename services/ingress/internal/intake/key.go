@@ -5,19 +5,20 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
 )
 
-// Key is what a client calls a request, so that it can be repeated without
-// being done twice (Idempotency-Key).
+// A Key is the name that a client gives a request (Idempotency-Key), so that
+// the client can repeat the request without a second job.
 type Key struct {
 	Name string
 	// Fingerprint of everything that makes two requests the same.
@@ -33,41 +34,65 @@ func NewKey(name, pipeline string, prio subject.Priority, content []byte) Key {
 	return Key{Name: name, Fingerprint: [sha256.Size]byte(h.Sum(nil))}
 }
 
-// claim is what is kept of a key.
+// inFlightBackoff has the delays between two tries to read a key that another
+// request is storing. A write to a replicated stream is in flight for a few
+// milliseconds, or for seconds while the stream elects a leader.
+var inFlightBackoff = retry.Exponential(5*time.Millisecond, 320*time.Millisecond, 2)
+
+// claim is the stored message of a key.
 type claim struct {
 	ID          string `json:"id"`
 	Fingerprint string `json:"fingerprint"`
 }
 
-// Claim gives the id that the key stands for: id when the key is new, or that
-// of the request that was first. A key that was used for something else is a
-// [*v1.Problem].
+// Claim returns the ID that the key stands for: id when the key is new, or the
+// ID of the first request with the key. A key that was used for something else
+// is a [*v1.Problem]. While another request with the key is being stored, Claim
+// waits until the outcome is known or ctx ends.
 func (i *Intake) Claim(ctx context.Context, k Key, id string) (string, error) {
 	mine := claim{ID: id, Fingerprint: hex.EncodeToString(k.Fingerprint[:])}
-	body, err := json.Marshal(mine)
-	if err != nil {
-		return "", fmt.Errorf("claim a key: %w", err)
-	}
 	sum := sha256.Sum256([]byte(k.Name))
 	subj := subject.JobOfKey(hex.EncodeToString(sum[:]))
-	_, err = i.cfg.JetStream.Publish(ctx, subj, body, jetstream.WithExpectLastSequencePerSubject(0), jetstream.WithExpectStream(streams.Jobs))
-	var api *jetstream.APIError
-	if err == nil {
-		return id, nil
+	for attempt := 1; ; attempt++ {
+		first, err := i.createOrRead(ctx, subj, mine)
+		switch {
+		case err != nil:
+			return "", fmt.Errorf("claim a key: %w", err)
+		case first == nil:
+			// The other write is not visible yet, was given up, or has expired
+			// since. Only another try to create the key tells which.
+			if err := retry.Sleep(ctx, inFlightBackoff.Delay(attempt)); err != nil {
+				return "", fmt.Errorf("claim a key: wait for another write: %w", err)
+			}
+		case first.Fingerprint != mine.Fingerprint:
+			return "", v1.NewProblem(v1.KeyConflict, "Idempotency-Key %.100q stands for something else, %s", k.Name, first.ID).
+				WithField("Idempotency-Key")
+		default:
+			return first.ID, nil
+		}
 	}
-	if !errors.As(err, &api) || api.ErrorCode != jetstream.JSErrCodeStreamWrongLastSequence {
-		return "", fmt.Errorf("claim a key: %w", err)
+}
+
+// createOrRead stores mine when the subject has no message, and returns the
+// message that the subject has then: mine or an earlier one. It returns nil
+// when another write prevented the creation but cannot be read.
+func (i *Intake) createOrRead(ctx context.Context, subj string, mine claim) (*claim, error) {
+	body, err := json.Marshal(mine)
+	if err != nil {
+		return nil, fmt.Errorf("encode: %w", err)
+	}
+	_, err = i.cfg.JetStream.Publish(ctx, subj, body,
+		jetstream.WithExpectLastSequencePerSubject(0), jetstream.WithExpectStream(streams.Jobs))
+	if err == nil {
+		return &mine, nil
+	}
+	if !bus.IsWrongLastSequence(err) {
+		return nil, fmt.Errorf("create: %w", err)
 	}
 	var first claim
 	found, err := bus.Last(ctx, i.cfg.JetStream, streams.Jobs, subj, &first)
-	if err == nil && !found {
-		err = errors.New("the key ended in this moment")
+	if err != nil || !found {
+		return nil, err
 	}
-	if err != nil {
-		return "", fmt.Errorf("claim a key: %w", err)
-	}
-	if first.Fingerprint != mine.Fingerprint {
-		return "", v1.NewProblem(v1.KeyConflict, "Idempotency-Key %.100q stands for something else, %s", k.Name, first.ID).WithField("Idempotency-Key")
-	}
-	return first.ID, nil
+	return &first, nil
 }

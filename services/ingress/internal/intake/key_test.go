@@ -1,11 +1,18 @@
 package intake
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
+	"sync"
 	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
 
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/internal/bustest"
 )
 
 func TestClaim(t *testing.T) {
@@ -50,5 +57,90 @@ func TestOnlyOneOfManyClaims(t *testing.T) {
 		if id := <-got; id != first {
 			t.Errorf("one got %s, another %s", first, id)
 		}
+	}
+}
+
+// TestClaim_OneIDOnReplicatedStreams claims each of several new keys on all
+// servers of a cluster at once. Most claims meet another one in flight.
+func TestClaim_OneIDOnReplicatedStreams(t *testing.T) {
+	t.Parallel()
+	const keys, claims = 8, 16
+	var ingresses []bench
+	for _, s := range bustest.StartCluster(t, 3, "text").Servers {
+		ingresses = append(ingresses, newIntake(t, s))
+	}
+	for k := range keys {
+		key := Key{Name: fmt.Sprint("key ", k)}
+		var ids [claims]string
+		var errs [claims]error
+		start := make(chan struct{})
+		var wg sync.WaitGroup
+		for i := range claims {
+			wg.Go(func() {
+				<-start
+				ids[i], errs[i] = ingresses[i%len(ingresses)].Claim(t.Context(), key, fmt.Sprint("job ", i))
+			})
+		}
+		close(start)
+		wg.Wait()
+		for i, err := range errs {
+			switch {
+			case err != nil:
+				t.Errorf("%s, claim %d: %v", key.Name, i, err)
+			case ids[i] != ids[0]:
+				t.Errorf("%s, claim %d got %s, want %s as claim 0", key.Name, i, ids[i], ids[0])
+			}
+		}
+	}
+}
+
+// refusing is a JetStream that refuses the first writes, as a stream does that
+// has another write in flight or a message that expires a moment later.
+type refusing struct {
+	jetstream.JetStream
+	code  jetstream.ErrorCode
+	times int // how many writes are refused; -1 for all
+	wrote int // how many writes were tried
+}
+
+func (r *refusing) Publish(
+	ctx context.Context, subj string, body []byte, o ...jetstream.PublishOpt,
+) (*jetstream.PubAck, error) {
+	if r.wrote++; r.times < 0 || r.wrote <= r.times {
+		return nil, &jetstream.APIError{Code: 400, ErrorCode: r.code, Description: "wrong last sequence"}
+	}
+	return r.JetStream.Publish(ctx, subj, body, o...)
+}
+
+func TestClaim_CreatesTheKeyWhenTheOtherWriteIsGone(t *testing.T) {
+	t.Parallel()
+	for name, code := range map[string]jetstream.ErrorCode{
+		"in flight": jetstream.JSErrCodeStreamWrongLastSequenceConstant,
+		"expired":   jetstream.JSErrCodeStreamWrongLastSequence,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			r := &refusing{JetStream: b.js, code: code, times: 3}
+			b.cfg.JetStream = r
+			id, err := b.Claim(t.Context(), Key{Name: "new"}, "mine")
+			if err != nil || id != "mine" {
+				t.Errorf("Claim = %q, %v, want mine", id, err)
+			}
+			if r.wrote != 4 {
+				t.Errorf("%d writes were tried, want 4", r.wrote)
+			}
+		})
+	}
+}
+
+func TestClaim_WaitsNoLongerThanItsContext(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.cfg.JetStream = &refusing{JetStream: b.js, code: jetstream.JSErrCodeStreamWrongLastSequenceConstant, times: -1}
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if id, err := b.Claim(ctx, Key{Name: "new"}, "mine"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Claim = %q, %v, want %v", id, err, context.DeadlineExceeded)
 	}
 }
