@@ -214,6 +214,25 @@ func (m mesh) last(t *testing.T, stream, subj string) *jetstream.RawStreamMsg {
 	return nil
 }
 
+// awaitEmpty waits until a stream has no messages: a message ends after the
+// outcome of its job is stored.
+func (m mesh) awaitEmpty(t *testing.T, stream string) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		s, err := m.js.Stream(t.Context(), stream)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := s.CachedInfo().State.Msgs
+		if n == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d messages are left", n)
+		}
+	}
+}
+
 func interactive(id string) subject.Job {
 	return subject.Job{Pipeline: "a", Priority: subject.Interactive, ID: id}
 }
@@ -272,13 +291,7 @@ func TestWhatBadMessagesGet(t *testing.T) {
 	if n := w.handler.did.Load(); n != 0 {
 		t.Errorf("the lane did %d of them", n)
 	}
-	s, err := m.js.Stream(context.Background(), streams.Images)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if n := s.CachedInfo().State.Msgs; n != 0 {
-		t.Errorf("%d messages are left", n)
-	}
+	m.awaitEmpty(t, streams.Images)
 }
 
 // TestJobIsNotGivenUpWithoutAnAnswer: however often a job was handed out in
