@@ -33,6 +33,7 @@ const (
 const (
 	PartsConsumer   = "join"
 	ResultsConsumer = "reply"
+	FollowConsumer  = "follow"
 	ReportsConsumer = "expand"
 	SinkConsumer    = "sink" // only in a mesh with a database
 )
@@ -78,6 +79,14 @@ const AckWait = 3 * time.Second
 // Heartbeat is how often the server is told that a message is being processed.
 // Two of them may be lost before [AckWait] is over.
 const Heartbeat = AckWait / 3
+
+// maxWaiting is how many callbacks, and how many images to be fetched, may wait.
+// Those that wait for their next attempt are unacknowledged messages of their
+// consumer, which therefore allows as many: else one receiver or host that is
+// away would stop all others. The server has schedules for messages that wait,
+// but not in a stream that rejects what is new when it is full (error 10052 of
+// nats-server 2.15.2).
+const maxWaiting = 100_000
 
 // Margin is how long after the deadline of a job a message that is work for it
 // is kept. By then the sweeper of results has given the job its outcome. It is
@@ -169,12 +178,12 @@ func Streams(cfg Config) []jetstream.StreamConfig {
 			s.MaxMsgsPerSubject, s.MaxAge = 1, 48*time.Hour
 		}),
 		with(work, Callbacks, "callbacks that wait to be sent", subject.AllCallbacks(), 512<<20, func(s *jetstream.StreamConfig) {
-			s.MaxAge = CallbackAge + time.Hour
+			s.MaxMsgs, s.MaxAge = maxWaiting, CallbackAge+time.Hour
 		}),
 		with(keep, Reports, "reports and the outcomes of their images", subject.AllReports(), 768<<20, func(s *jetstream.StreamConfig) {
 			s.MaxMsgsPerSubject, s.MaxAge = 1, cmp.Or(cfg.ReportsAge, 24*time.Hour)
 		}),
-		with(work, Fetches, "images of reports that wait to be fetched", subject.AllFetches(), 128<<20, func(s *jetstream.StreamConfig) {}),
+		with(work, Fetches, "images of reports that wait to be fetched", subject.AllFetches(), 128<<20, func(s *jetstream.StreamConfig) { s.MaxMsgs = maxWaiting }),
 	}
 }
 
@@ -201,7 +210,8 @@ func WorkStream(s subject.Stage) string {
 // Consumers gives the configuration of every consumer: for detect and
 // classify one for each pipeline and priority, so that a pipeline without
 // workers holds up no other and each can be scaled on its own backlog; for
-// results one on each of PARTS, RESULTS and REPORTS; for ingress one on each
+// results one on each of PARTS and REPORTS, and two on RESULTS, so that a
+// reply waits for nothing else; for ingress one on each
 // of CALLBACKS and FETCHES.
 func Consumers(cfg Config) []Consumer {
 	durable := func(stream, name, filter string) Consumer {
@@ -215,6 +225,10 @@ func Consumers(cfg Config) []Consumer {
 			MaxWaiting:    4096, // idle lanes of the whole fleet
 			Replicas:      max(cfg.Replicas, 1),
 		}}
+	}
+	waits := func(c Consumer) Consumer {
+		c.Config.MaxAckPending = maxWaiting
+		return c
 	}
 	var cs []Consumer
 	for _, p := range cfg.Pipelines {
@@ -230,9 +244,10 @@ func Consumers(cfg Config) []Consumer {
 	return append(cs,
 		durable(Parts, PartsConsumer, subject.AllParts()),
 		durable(Results, ResultsConsumer, subject.AllResults()),
+		durable(Results, FollowConsumer, subject.AllResults()),
 		durable(Reports, ReportsConsumer, subject.Report("*")),
-		durable(Callbacks, CallbacksConsumer, subject.AllCallbacks()),
-		durable(Fetches, FetchesConsumer, subject.AllFetches()))
+		waits(durable(Callbacks, CallbacksConsumer, subject.AllCallbacks())),
+		waits(durable(Fetches, FetchesConsumer, subject.AllFetches())))
 }
 
 // Ensure creates or updates every stream and consumer. It can be run again at
@@ -245,10 +260,42 @@ func Ensure(ctx context.Context, js jetstream.JetStream, cfg Config) error {
 		}
 	}
 	for _, c := range Consumers(cfg) {
-		if _, err := js.CreateOrUpdateConsumer(ctx, c.Stream, c.Config); err != nil {
+		if err := ensureConsumer(ctx, js, c); err != nil {
 			return fmt.Errorf("ensure consumer %s of %s: %w", c.Config.Durable, c.Stream, err)
 		}
 	}
+	return nil
+}
+
+func ensureConsumer(ctx context.Context, js jetstream.JetStream, c Consumer) error {
+	have, err := js.Consumer(ctx, c.Stream, c.Config.Durable)
+	switch {
+	case err == nil: // where it began stays as it is
+		old := have.CachedInfo().Config
+		c.Config.DeliverPolicy, c.Config.OptStartSeq = old.DeliverPolicy, old.OptStartSeq
+	case !errors.Is(err, jetstream.ErrConsumerNotFound):
+		return err
+	case c.Config.Durable == FollowConsumer:
+		if err := followReply(ctx, js, &c.Config); err != nil {
+			return err
+		}
+	}
+	_, err = js.CreateOrUpdateConsumer(ctx, c.Stream, c.Config)
+	return err
+}
+
+// followReply has the consumer follow begin where the consumer reply is. Before
+// there was a consumer follow, reply did its work too: what it has acknowledged
+// would be done twice.
+func followReply(ctx context.Context, js jetstream.JetStream, follow *jetstream.ConsumerConfig) error {
+	reply, err := js.Consumer(ctx, Results, ResultsConsumer)
+	if errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	follow.DeliverPolicy, follow.OptStartSeq = jetstream.DeliverByStartSequencePolicy, reply.CachedInfo().AckFloor.Stream+1
 	return nil
 }
 

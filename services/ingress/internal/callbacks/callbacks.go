@@ -116,7 +116,7 @@ func (c *Caller) process(ctx context.Context, d *consume.Delivery) ([]bus.Messag
 	over := d.Stored.Add(c.giveUp)
 	leave, err := c.hosts.TryEnter(hostOf(to))
 	if err != nil && time.Now().Before(over) {
-		return nil, consume.Snooze(busyBackoff.Delay(1)) // a receiver that is slow to answer takes nothing from others
+		return nil, consume.Snooze(busyBackoff.Delay(d.Deliveries)) // a receiver that is slow to answer takes nothing from others
 	}
 	if err == nil {
 		defer leave()
@@ -170,8 +170,8 @@ func (c *Caller) attemptsBefore(ctx context.Context, d *consume.Delivery) int {
 }
 
 // busyBackoff is how long a callback waits when its receiver is busy with
-// others.
-var busyBackoff = retry.Backoff{2 * time.Second}
+// others. Many of one receiver are tried less and less often.
+var busyBackoff = retry.Exponential(2*time.Second, 30*time.Second, 2)
 
 // hostOf returns the host of an address, or nothing when it has none.
 func hostOf(to string) string {

@@ -3,6 +3,7 @@ package callbacks
 import (
 	"context"
 	"encoding/base64"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -221,6 +222,47 @@ func TestSlowReceiver(t *testing.T) {
 	}
 	if n := b.left(t); n != 0 {
 		t.Errorf("%d callbacks are left", n)
+	}
+}
+
+// TestReceiverThatIsAway: more callbacks than a consumer holds by default wait
+// for a receiver that is away, and those of others are sent all the same.
+func TestReceiverThatIsAway(t *testing.T) {
+	t.Parallel()
+	away := httptest.NewServer(http.NotFoundHandler())
+	away.Close()
+	called := make(chan struct{}, 1)
+	receiver := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { called <- struct{}{} }))
+	t.Cleanup(receiver.Close)
+	b := newBench(t, time.Hour, loopback)
+	const waiting = 5000
+	for i := range waiting {
+		m := &nats.Msg{
+			Subject: subject.Callbacks(fmt.Sprint("away", i)), Header: nats.Header{v1.HeaderCallback: {away.URL}}, Data: []byte(`{}`),
+		}
+		if _, err := b.js.PublishMsgAsync(m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-b.js.PublishAsyncComplete()
+	b.run(t)
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		c, err := b.js.Consumer(t.Context(), streams.Callbacks, streams.CallbacksConsumer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.CachedInfo().NumAckPending == waiting {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d callbacks wait, want all %d", c.CachedInfo().NumAckPending, waiting)
+		}
+	}
+	b.queue(t, receiver.URL)
+	select {
+	case <-called:
+	case <-time.After(time.Minute):
+		t.Fatal("the callback of another receiver is not sent")
 	}
 }
 

@@ -188,9 +188,10 @@ func (f *Fetches) retry(ctx context.Context, d *consume.Delivery, err error) err
 var errNotServed = errors.New("no worker is ready for the pipeline")
 
 // Nothing is held while an image is put off, so that a slow host or a pipeline
-// without workers takes nothing from the images of others.
+// without workers takes nothing from the images of others. Many images of one
+// host are tried less and less often.
 var (
-	busyBackoff     = retry.Backoff{time.Second, 2 * time.Second, 3 * time.Second, 4 * time.Second, 5 * time.Second}
+	busyBackoff     = retry.Exponential(time.Second, 30*time.Second, 2)
 	unservedBackoff = retry.Backoff{20 * time.Second}
 )
 

@@ -146,10 +146,46 @@ func TestCallbackOfAJobIsQueuedOnceAndItsStateIsSeen(t *testing.T) {
 		t.Errorf("after it was sent: %+v", r.Callback)
 	}
 	await(t, "both answers to be followed up", func() bool {
-		c, err := b.js.Consumer(t.Context(), streams.Results, streams.ResultsConsumer)
+		c, err := b.js.Consumer(t.Context(), streams.Results, streams.FollowConsumer)
 		return err == nil && c.CachedInfo().NumAckPending == 0 && c.CachedInfo().NumPending == 0
 	})
 	if n := b.left(t, streams.Callbacks); n != 1 {
 		t.Errorf("%d callbacks, want one", n)
+	}
+}
+
+// TestReply_WaitsForNothingElse: callbacks that cannot be stored delay no reply.
+func TestReply_WaitsForNothingElse(t *testing.T) {
+	b := newBench(t, 1)
+	callbacks, err := b.js.Stream(t.Context(), streams.Callbacks)
+	if err != nil {
+		t.Fatal(err)
+	}
+	full := callbacks.CachedInfo().Config
+	full.MaxMsgs = 1
+	if _, err := b.js.UpdateStream(t.Context(), full); err != nil {
+		t.Fatal(err)
+	}
+	const n = 200 // more than are handled and requested at a time
+	for i := range n {
+		id := fmt.Sprint("c", i)
+		h := nats.Header{v1.HeaderCallback: {"https://client.example/done"}}
+		b.publish(t, subject.Results("text", id), h, v1.Result{ID: id, Pipeline: "text", Status: v1.Done})
+	}
+	replies, err := b.nc.SubscribeSync("_INBOX.waiting")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := nats.Header{v1.HeaderReply: {"_INBOX.waiting"}}
+	b.publish(t, subject.Results("text", "waits"), h, v1.Result{ID: "waits", Pipeline: "text", Status: v1.Done})
+	if _, err := replies.NextMsg(20 * time.Second); err != nil {
+		t.Fatalf("no reply: %v", err)
+	}
+	c, err := b.js.Consumer(t.Context(), streams.Results, streams.FollowConsumer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if left := c.CachedInfo().NumAckPending + int(c.CachedInfo().NumPending); left < n-1 {
+		t.Errorf("%d results wait to be followed up, want %d: the test shows nothing", left, n-1)
 	}
 }

@@ -161,6 +161,7 @@ func (s *Service) consumers() []consumer {
 	return []consumer{
 		{streams.Parts, streams.PartsConsumer, jobOf(subject.ParseParts), s.join, failJoin, 16, 64},
 		{streams.Results, streams.ResultsConsumer, jobOf(subject.ParseResults), s.reply, nil, 16, 64},
+		{streams.Results, streams.FollowConsumer, jobOf(subject.ParseResults), s.follow, nil, 16, 64},
 		{streams.Reports, streams.ReportsConsumer, openReport, s.expand, nil, 2, 1},
 	}
 }
@@ -184,19 +185,11 @@ func openReport(d *consume.Delivery) (err error) {
 	return err
 }
 
-// reply sends a stored result to the request that waits for it, and returns
-// what else follows from it.
+// reply sends a stored result to the request that waits for it. It does nothing
+// else, so that a reply depends on nothing but the connection.
 func (s *Service) reply(ctx context.Context, d *consume.Delivery) ([]bus.Message, error) {
 	s.results.WithLabelValues(d.Job.Pipeline).Inc()
-	if err := s.sendReply(ctx, d); err != nil {
-		return nil, err
-	}
-	var r struct{ Status v1.Status }
-	if err := json.Unmarshal(d.Body, &r); err != nil {
-		return nil, consume.Drop(fmt.Errorf("decode result: %w", err))
-	}
-	d.Then(func(ctx context.Context) { s.publishEvent(ctx, d.Job.ID, r.Status) })
-	return s.follow(ctx, d, r.Status)
+	return nil, s.sendReply(ctx, d)
 }
 
 // sendReply sends the result to the subject that its job named, if it did.
@@ -224,18 +217,22 @@ func (s *Service) sendReply(ctx context.Context, d *consume.Delivery) error {
 
 // follow stores the outcome of an image of a report, and returns the callback
 // of a job, or of the report that the image completes.
-func (s *Service) follow(ctx context.Context, d *consume.Delivery, status v1.Status) ([]bus.Message, error) {
-	var msgs []bus.Message
+func (s *Service) follow(ctx context.Context, d *consume.Delivery) (msgs []bus.Message, err error) {
+	var r struct{ Status v1.Status }
+	if err := json.Unmarshal(d.Body, &r); err != nil {
+		return nil, consume.Drop(fmt.Errorf("decode result: %w", err))
+	}
+	d.Then(func(ctx context.Context) { s.publishEvent(ctx, d.Job.ID, r.Status) })
 	if of := d.Header.Get(v1.HeaderReport); of != "" {
 		item, err := v1.ParseReportItem(of)
 		if err != nil {
 			s.log.WarnContext(ctx, "a result is of no report", "subject", d.Subject, "error", err)
-		} else if msgs, err = s.reports.Outcome(ctx, item, status, d.Body); err != nil {
+		} else if msgs, err = s.reports.Outcome(ctx, item, r.Status, d.Body); err != nil {
 			return nil, err
 		}
 	}
 	if url := d.Header.Get(v1.HeaderCallback); url != "" {
-		m, err := callbacks.Of(d.Job.ID, status, url, d.Stored.UTC(), d.Body)
+		m, err := callbacks.Of(d.Job.ID, r.Status, url, d.Stored.UTC(), d.Body)
 		if err != nil {
 			return nil, err
 		}
