@@ -147,6 +147,16 @@ func (l *Loop) handle(ctx context.Context, d *Delivery, handle Handler) ([]bus.M
 	return handle(ctx, d)
 }
 
+// publishTimeout is how long one try of a publish waits for its
+// acknowledgement, which does not come when the connection was lost meanwhile.
+const publishTimeout = 2 * time.Second
+
+func (l *Loop) publishOnce(ctx context.Context, m bus.Message) error {
+	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+	defer cancel()
+	return l.cfg.Publisher.Publish(ctx, m)
+}
+
 // fail stores the outcome of a job that failed with p.
 func (l *Loop) fail(ctx context.Context, d *Delivery, p *v1.Problem) error {
 	out := *p
@@ -170,7 +180,7 @@ func (l *Loop) publish(ctx context.Context, deadline time.Time, msgs []bus.Messa
 	for _, m := range msgs {
 		retries := 0
 		for {
-			err := l.cfg.Publisher.Publish(ctx, m)
+			err := l.publishOnce(ctx, m)
 			if err == nil {
 				break
 			}

@@ -44,10 +44,13 @@ func Read(ctx context.Context, js jetstream.JetStream, report string) (Outcomes,
 	return out, nil
 }
 
-// Counts counts them, of so many images.
+// Counts counts those of the images 0 to total-1.
 func (o Outcomes) Counts(total int) v1.Counts {
 	c := v1.Counts{Total: total}
-	for _, status := range o {
+	for n, status := range o {
+		if n >= total {
+			continue // no image of the report
+		}
 		if status == v1.Done {
 			c.Done++
 		} else {

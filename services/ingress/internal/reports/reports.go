@@ -9,7 +9,10 @@ package reports
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"sync"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -59,20 +62,75 @@ func (r *Reports) Read(
 	if err := begin(report); err != nil {
 		return err
 	}
-	for i, source := range m.Images {
-		image := v1.ReportImage{ReportSource: source, ID: v1.ReportItem{Report: id, N: i}.Job(), Status: v1.Queued}
-		if status, ok := outcomes[i]; ok {
-			image.Status, image.Result = status, new(v1.Result)
-			subj := subject.ReportOutcome(id, string(status), i)
-			if _, err := bus.Last(ctx, r.cfg.JetStream, streams.Reports, subj, image.Result); err != nil {
-				return readError(err)
+	return r.readImages(ctx, id, m.Images, outcomes, each)
+}
+
+// readAhead is how many outcomes of a report are read at a time. They are held
+// until those before them are written.
+const readAhead = 32
+
+// readImages reads the outcomes of several images side by side, and calls each
+// with every image in order.
+func (r *Reports) readImages(
+	ctx context.Context, id string, sources []v1.ReportSource, outcomes map[int]v1.Status, each func(v1.ReportImage) error,
+) error {
+	stream, err := r.cfg.JetStream.Stream(ctx, streams.Reports)
+	if err != nil {
+		return readError(err)
+	}
+	type read struct {
+		image v1.ReportImage
+		err   error
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var reading sync.WaitGroup
+	defer reading.Wait()
+	defer cancel()
+	inOrder := make(chan chan read, readAhead)
+	reading.Go(func() {
+		defer close(inOrder)
+		for i, source := range sources {
+			one := make(chan read, 1)
+			select {
+			case inOrder <- one:
+			case <-ctx.Done():
+				return
 			}
+			reading.Go(func() {
+				image, err := readImage(ctx, stream, id, i, source, outcomes[i])
+				one <- read{image, err}
+			})
 		}
-		if err := each(image); err != nil {
+	})
+	for one := range inOrder {
+		got := <-one
+		if got.err != nil {
+			return readError(got.err)
+		}
+		if err := each(got.image); err != nil {
 			return err
 		}
 	}
-	return nil
+	return ctx.Err()
+}
+
+// readImage returns image n of a report, with its outcome if it has a status.
+func readImage(
+	ctx context.Context, stream jetstream.Stream, report string, n int, source v1.ReportSource, status v1.Status,
+) (v1.ReportImage, error) {
+	image := v1.ReportImage{ReportSource: source, ID: v1.ReportItem{Report: report, N: n}.Job(), Status: v1.Queued}
+	if status == "" {
+		return image, nil
+	}
+	m, err := stream.GetLastMsgForSubject(ctx, subject.ReportOutcome(report, string(status), n))
+	if err != nil {
+		return image, fmt.Errorf("read outcome %d of report %s: %w", n, report, err)
+	}
+	image.Status, image.Result = status, new(v1.Result)
+	if err := json.Unmarshal(m.Data, image.Result); err != nil {
+		return image, fmt.Errorf("read outcome %d of report %s: decode: %w", n, report, err)
+	}
+	return image, nil
 }
 
 // readError returns what a client is told when a report cannot be read now.

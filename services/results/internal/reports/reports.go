@@ -76,7 +76,7 @@ func (k *Keeper) Expand(ctx context.Context, m v1.Manifest, header nats.Header) 
 	if err != nil {
 		return nil, err
 	}
-	return k.finish(ctx, m.ID, stored.Counts(len(m.Images)))
+	return k.finish(ctx, m.ID, stored)
 }
 
 // Outcome stores the outcome of one image. When it is the last of its report,
@@ -101,7 +101,10 @@ func (k *Keeper) Outcome(ctx context.Context, item v1.ReportItem, status v1.Stat
 	}); err != nil {
 		return nil, err
 	}
-	return k.finish(ctx, item.Report, counts)
+	if counts.Done+counts.Failed < counts.Total {
+		return nil, nil
+	}
+	return k.finish(ctx, item.Report, stored)
 }
 
 // sweepGrace is how long after the deadline of a report its images may take to
@@ -134,7 +137,7 @@ func (k *Keeper) Sweep(ctx context.Context, id string, now time.Time,
 			return now, err
 		}
 	}
-	msgs, err := k.finish(ctx, id, stored.Counts(len(m.Images)))
+	msgs, err := k.finish(ctx, id, stored)
 	for _, msg := range msgs {
 		err = errors.Join(err, k.publisher.Publish(ctx, msg))
 	}
@@ -176,15 +179,17 @@ func (k *Keeper) sweepImage(ctx context.Context, pipeline string, item v1.Report
 }
 
 // finish returns the messages that say that a report is done, when all of its
-// images have an outcome.
-func (k *Keeper) finish(ctx context.Context, report string, counts v1.Counts) ([]bus.Message, error) {
-	if counts.Done+counts.Failed < counts.Total {
-		return nil, nil
-	}
+// images have an outcome. How many there are is what the report says, and not
+// the header of a result.
+func (k *Keeper) finish(ctx context.Context, report string, stored outcomes.Outcomes) ([]bus.Message, error) {
 	var m v1.Manifest
 	found, err := bus.Last(ctx, k.js, streams.Reports, subject.Report(report), &m)
 	if err != nil || !found { // not found: it is still being uploaded
 		return nil, err
+	}
+	counts := stored.Counts(len(m.Images))
+	if counts.Done+counts.Failed < counts.Total {
+		return nil, nil
 	}
 	return k.done(m, counts)
 }

@@ -127,6 +127,35 @@ func TestImageWithTwoOutcomes(t *testing.T) {
 	}
 }
 
+// TestReport_HeadersOfOthersFinishNothing: what a result says of the size of its
+// report, and images that the report does not have, count for nothing.
+func TestReport_HeadersOfOthersFinishNothing(t *testing.T) {
+	b := newBench(t, 1)
+	now := time.Now().UTC()
+	b.publish(t, subject.Report("r7"), nil, v1.Manifest{ID: "r7", Pipeline: "text", Accepted: now, Deadline: now.Add(time.Hour), Images: []v1.ReportSource{{}, {}}})
+	for _, forged := range []v1.ReportItem{{Report: "r7", N: 0, Total: 1}, {Report: "r7", N: 2, Total: 3}} {
+		b.finishImage(t, forged, v1.Done, nats.Header{v1.HeaderReport: {forged.String()}})
+	}
+	b.queued(t, streams.Reports, 3) // the report and two outcomes
+	await(t, "all results to be followed up", func() bool {
+		c, err := b.js.Consumer(t.Context(), streams.Results, streams.FollowConsumer)
+		return err == nil && c.CachedInfo().NumAckPending == 0 && c.CachedInfo().NumPending == 0
+	})
+	if n := b.left(t, streams.Reports); n != 3 {
+		t.Errorf("%d messages in REPORTS, want that nothing has finished the report", n)
+	}
+	last := v1.ReportItem{Report: "r7", N: 1, Total: 2}
+	b.finishImage(t, last, v1.Done, nats.Header{v1.HeaderReport: {last.String()}})
+	end := b.queued(t, streams.Reports, 5)[4]
+	var r v1.Report
+	if err := json.Unmarshal(end.Data, &r); err != nil {
+		t.Fatal(err)
+	}
+	if want := (v1.Counts{Total: 2, Done: 2}); r.Counts != want {
+		t.Errorf("counts %+v, want %+v", r.Counts, want)
+	}
+}
+
 func TestCallbackOfAJobIsQueuedOnceAndItsStateIsSeen(t *testing.T) {
 	b := newBench(t, 1)
 	h := nats.Header{v1.HeaderCallback: {"https://client.example/done"}}
@@ -187,5 +216,9 @@ func TestReply_WaitsForNothingElse(t *testing.T) {
 	}
 	if left := c.CachedInfo().NumAckPending + int(c.CachedInfo().NumPending); left < n-1 {
 		t.Errorf("%d results wait to be followed up, want %d: the test shows nothing", left, n-1)
+	}
+	full.MaxMsgs = -1
+	if _, err := b.js.UpdateStream(t.Context(), full); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -6,10 +6,10 @@ package results
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
+	"regexp"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -166,11 +166,12 @@ func (s *Service) consumers() []consumer {
 	}
 }
 
-// handlerTimeout is how long one delivery may be handled.
-const handlerTimeout = 10 * time.Second
+// handlerTimeout is how long one delivery may be handled. A request whose reply
+// was lost with the connection waits as long.
+const handlerTimeout = 3 * time.Second
 
 // backoff is the delay before a message is delivered again.
-var backoff = retry.Exponential(time.Second, 30*time.Second, 2)
+var backoff = retry.Exponential(250*time.Millisecond, 30*time.Second, 2)
 
 // jobOf reads the job of a delivery from its subject.
 func jobOf(parse func(string) (subject.Job, error)) func(*consume.Delivery) error {
@@ -192,10 +193,19 @@ func (s *Service) reply(ctx context.Context, d *consume.Delivery) ([]bus.Message
 	return nil, s.sendReply(ctx, d)
 }
 
+// inbox matches the subjects that may get a reply: those of nats.go, with a
+// prefix of one's own too. A client that publishes images could have results
+// publish on any other.
+var inbox = regexp.MustCompile(`^_INBOX[A-Za-z0-9_-]*\.[^\s*>]+$`)
+
 // sendReply sends the result to the subject that its job named, if it did.
 func (s *Service) sendReply(ctx context.Context, d *consume.Delivery) error {
 	to := d.Header.Get(v1.HeaderReply)
 	if to == "" {
+		return nil
+	}
+	if !inbox.MatchString(to) {
+		s.log.WarnContext(ctx, "do not reply to a subject that is no inbox", "subject", to)
 		return nil
 	}
 	ctx, span := s.tracer.Start(ctx, "reply", trace.WithSpanKind(trace.SpanKindProducer))
@@ -203,15 +213,10 @@ func (s *Service) sendReply(ctx context.Context, d *consume.Delivery) error {
 	h := nats.Header{}
 	h.Set(v1.HeaderStored, d.Stored.UTC().Format(time.RFC3339Nano))
 	telemetry.Inject(ctx, h)
-	err := s.conn.PublishMsg(&nats.Msg{Subject: to, Header: h, Data: d.Body})
-	switch {
-	case err == nil:
-		s.replies.Inc()
-	case errors.Is(err, nats.ErrBadSubject): // the next time too; the result is stored
-		s.log.WarnContext(ctx, "cannot reply", "error", err)
-	default:
+	if err := s.conn.PublishMsg(&nats.Msg{Subject: to, Header: h, Data: d.Body}); err != nil {
 		return fmt.Errorf("reply: %w", err)
 	}
+	s.replies.Inc()
 	return nil
 }
 

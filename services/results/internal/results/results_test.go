@@ -252,13 +252,13 @@ func TestLookupFollowsAJob(t *testing.T) {
 // followed is answered once, and that is the end of it.
 func TestHeadersThatMakeNoSenseAreNotLooped(t *testing.T) {
 	b := newBench(t, 1)
-	replies, err := b.nc.SubscribeSync("my.reply")
+	replies, err := b.nc.SubscribeSync("_INBOX_my.reply")
 	if err != nil {
 		t.Fatal(err)
 	}
 	headers := map[string]nats.Header{
-		"report": {v1.HeaderReport: {"no report"}, v1.HeaderReply: {"my.reply"}},
-		"reply":  {v1.HeaderReply: {"my reply"}},
+		"report": {v1.HeaderReport: {"no report"}, v1.HeaderReply: {"_INBOX_my.reply"}},
+		"reply":  {v1.HeaderReply: {"_INBOX.my reply"}},
 		"huge":   {v1.HeaderReport: {"r/0/99999999999999999999"}},
 	}
 	for id, h := range headers {
@@ -277,6 +277,42 @@ func TestHeadersThatMakeNoSenseAreNotLooped(t *testing.T) {
 	}
 	if n, _, _ := replies.Pending(); n != 1 {
 		t.Errorf("%d replies, want 1", n)
+	}
+}
+
+// TestReply_OnlyToInboxes: a client that publishes images cannot have results
+// publish on a subject that is no inbox.
+func TestReply_OnlyToInboxes(t *testing.T) {
+	b := newBench(t, 1)
+	heard, err := b.nc.SubscribeSync(">")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, to := range []string{
+		"$JS.API.STREAM.PURGE.IMAGES", subject.Results("text", "victim"), "plain", "_INBOX.*", "_INBOX.>", "x_INBOX.a", "_INBOX.last",
+	} {
+		id := fmt.Sprint("job", i)
+		h := nats.Header{v1.HeaderReply: {to}}
+		b.publish(t, subject.Results("text", id), h, v1.Result{ID: id, Pipeline: "text", Status: v1.Done, TraceID: "reply"})
+	}
+	var replies []string
+	for len(replies) == 0 || replies[len(replies)-1] != "_INBOX.last" {
+		m, err := heard.NextMsg(20 * time.Second)
+		if err != nil {
+			t.Fatalf("only %v: %v", replies, err)
+		}
+		if m.Header.Get(v1.HeaderStored) != "" {
+			replies = append(replies, m.Subject)
+		}
+	}
+	// Replies are sent side by side: what comes after the last is heard too.
+	for m, err := heard.NextMsg(200 * time.Millisecond); err == nil; m, err = heard.NextMsg(200 * time.Millisecond) {
+		if m.Header.Get(v1.HeaderStored) != "" {
+			replies = append(replies, m.Subject)
+		}
+	}
+	if len(replies) != 1 {
+		t.Errorf("replies to %v, want only to the inbox", replies)
 	}
 }
 

@@ -28,6 +28,7 @@ import (
 
 	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/streams"
+	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/internal/consume"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
@@ -212,9 +213,15 @@ func newRow(d *consume.Delivery) (row, error) {
 	if err := json.Unmarshal(body, &r.result); err != nil {
 		return row{}, fmt.Errorf("read result: %w", err)
 	}
-	if r.result.ID == "" {
-		return row{}, errors.New("read result: it has no id")
+	// The body may say anything: a client can publish to RESULTS.
+	job, err := subject.ParseResults(d.Subject)
+	if err != nil {
+		return row{}, fmt.Errorf("read result: %w", err)
 	}
+	if r.result.ID != job.ID {
+		return row{}, fmt.Errorf("read result: it says that it is of job %.64q, and not of %s", r.result.ID, job.ID)
+	}
+	r.result.Pipeline = job.Pipeline
 	if i := r.result.Image; i != nil && (max(i.Width, i.Height) > math.MaxInt32 || min(i.Width, i.Height) < 0) {
 		// Not even sent: it would end the connection, and all that is in its batch.
 		return row{}, fmt.Errorf("read result: an image of %d x %d", i.Width, i.Height)
