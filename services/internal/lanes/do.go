@@ -18,6 +18,10 @@ import (
 // id of the request. The pixels of the crops that were found are returned
 // behind each other, in order.
 //
+// What the lane answers is checked. An answer that is wrong is a [*v1.Problem]
+// that names its field and value: the next answer to the same request would be
+// wrong too.
+//
 // Detect and [Lane.Classify] may be called by several goroutines at once:
 // requests to one process take turns. A process that is being replaced is
 // waited for. The error is a [*v1.Problem] when the request itself is to blame
@@ -29,6 +33,9 @@ func (l *Lane) Detect(ctx context.Context, r lane.Detect, image []byte) (lane.De
 	r.Type, r.ID = lane.TypeDetect, l.pool.lastID.Add(1)
 	var found lane.Detected
 	crops, err := l.call(ctx, request{r.Pipeline, r.ID, r, image, lane.TypeDetected}, &found, &found.Timing)
+	if err == nil {
+		err = checkDetected(found, r.MaxRegions)
+	}
 	return found, crops, err
 }
 
@@ -39,6 +46,9 @@ func (l *Lane) Classify(ctx context.Context, r lane.Classify, pixels []byte) (la
 	r.Type, r.ID = lane.TypeClassify, l.pool.lastID.Add(1)
 	var named lane.Classified
 	_, err := l.call(ctx, request{r.Pipeline, r.ID, r, pixels, lane.TypeClassified}, &named, &named.Timing)
+	if err == nil {
+		err = checkClassified(named, r.Crops)
+	}
 	return named, err
 }
 
@@ -69,7 +79,7 @@ func (l *Lane) call(ctx context.Context, r request, out any, timing *lane.Timing
 		return nil, err
 	}
 	if err := json.Unmarshal(got.facts, out); err != nil {
-		return nil, fmt.Errorf("read the reply of a lane: %w", err)
+		return nil, wrong("%s", typeError(err))
 	}
 	l.traceTiming(ctx, start, *timing)
 	return got.pixels, nil

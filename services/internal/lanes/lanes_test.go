@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -50,10 +51,35 @@ func runTestLane(args []string) error {
 		return err
 	}
 	l := &testLane{args: args, conn: conn}
+	if slices.Contains(args, "floats") {
+		return serveFloats(conn)
+	}
 	if slices.Contains(args, "exit-in-read") {
 		return lane.Serve(&greedy{File: conn}, l)
 	}
 	return lane.Serve(conn, l)
+}
+
+// serveFloats is a lane that answers floats for whole numbers, as one in another
+// language may.
+func serveFloats(conn *os.File) error {
+	for {
+		facts, _, err := lane.ReadFrame(conn)
+		if err != nil {
+			return err
+		}
+		var d lane.Detect
+		if err := json.Unmarshal(facts, &d); err != nil {
+			return err
+		}
+		answer := `{"type":"ready","protocol":1,"pipelines":{"p":{}}}`
+		if d.Type == lane.TypeDetect {
+			answer = fmt.Sprintf(`{"type":"detected","id":%d,"width":9,"height":9,"regions":[{"box":{"x":1.5,"width":2,"height":2}}]}`, d.ID)
+		}
+		if err := lane.WriteFrame(conn, json.RawMessage(answer)); err != nil {
+			return err
+		}
+	}
 }
 
 // greedy ends the process in the middle of a large request, as one does that
@@ -141,12 +167,19 @@ func (l *testLane) Detect(d lane.Detect, order []byte) (lane.Detected, [][]byte,
 	case "classified":
 		lane.WriteFrame(l.conn, lane.Classified{Type: lane.TypeClassified, ID: d.ID})
 		select {}
+	case "exit with child":
+		child := exec.Command("sleep", "1000")
+		if err := child.Start(); err != nil {
+			return lane.Detected{}, nil, err
+		}
+		fmt.Fprintln(os.Stderr, "child", child.Process.Pid)
+		os.Exit(3)
 	case "problem":
 		return lane.Detected{}, nil, v1.NewProblem(v1.Damaged, "as ordered")
 	case "env":
-		return lane.Detected{Regions: []lane.Region{{Label: os.Getenv("OMP_THREAD_LIMIT") + os.Getenv("GOMAXPROCS")}}}, nil, nil
+		return lane.Detected{Width: 1, Height: 1, Regions: []lane.Region{{Box: v1.Box{Width: 1, Height: 1}, Label: os.Getenv("OMP_THREAD_LIMIT") + os.Getenv("GOMAXPROCS")}}}, nil, nil
 	case "pid":
-		return lane.Detected{Width: os.Getpid()}, nil, nil
+		return lane.Detected{Width: os.Getpid(), Height: 1}, nil, nil
 	case "sockets":
 		n := 0
 		fds, _ := os.ReadDir("/proc/self/fd")
@@ -157,7 +190,7 @@ func (l *testLane) Detect(d lane.Detect, order []byte) (lane.Detected, [][]byte,
 				n += 100 // another than ours and its copy in the runtime
 			}
 		}
-		return lane.Detected{Width: n}, nil, nil
+		return lane.Detected{Width: n, Height: 1}, nil, nil
 	default:
 		if ms, err := strconv.Atoi(what); err == nil {
 			time.Sleep(time.Duration(ms) * time.Millisecond)
@@ -577,6 +610,44 @@ func TestLane_ReplyOfAnotherTypeEndsIt(t *testing.T) {
 	if _, err := detect(context.Background(), l, "p", "classified"); code(err) != v1.LaneDied {
 		t.Errorf("got %v, want %s", err, v1.LaneDied)
 	}
+}
+
+// TestLane_AnswerOfAnotherTypeFailsAtOnce: the problem names the field, and the
+// lane lives on.
+func TestLane_AnswerOfAnotherTypeFailsAtOnce(t *testing.T) {
+	t.Parallel()
+	b := startPool(t, Config{Programs: []Program{program("p", "floats")}})
+	for range 2 {
+		_, err := b.ask(t, context.Background(), "p", "image")
+		if code(err) != v1.Internal {
+			t.Fatalf("got %v, want %s", err, v1.Internal)
+		}
+		if !strings.Contains(err.Error(), "regions.box.x") {
+			t.Errorf("%v does not name the field", err)
+		}
+	}
+	if n := testutil.ToFloat64(b.metrics.restarts.WithLabelValues("p", "died")); n != 0 {
+		t.Errorf("the lane died %v times", n)
+	}
+}
+
+// TestLane_ChildrenEndWithIt, also when it ends by itself.
+func TestLane_ChildrenEndWithIt(t *testing.T) {
+	t.Parallel()
+	b := startPool(t, Config{Programs: []Program{program("p")}})
+	_, err := b.ask(t, context.Background(), "p", "exit with child")
+	if code(err) != v1.LaneDied {
+		t.Fatalf("got %v, want %s", err, v1.LaneDied)
+	}
+	said := regexp.MustCompile(`child (\d+)`).FindStringSubmatch(err.Error())
+	if said == nil {
+		t.Fatalf("no child in %q", err)
+	}
+	child, err := strconv.Atoi(said[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone(t, child)
 }
 
 // TestLanesOfAKilledParentEnd although they are at work.

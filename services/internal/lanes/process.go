@@ -85,6 +85,10 @@ func startProcess(prog Program, log *slog.Logger) (*process, error) {
 		return nil, fmt.Errorf("start lane program %s: %w", prog.Name, err)
 	}
 	go func() { // ends with the process; who waits for it waits for dead
+		// What it has started ends with it, also when it ends by itself. Its
+		// number stays its own until it is waited for.
+		awaitExit(p.pid())
+		_ = syscall.Kill(-p.pid(), syscall.SIGKILL) // there may be nothing left
 		err := p.cmd.Wait()
 		p.mu.Lock()
 		p.exit = err
@@ -95,6 +99,17 @@ func startProcess(prog Program, log *slog.Logger) (*process, error) {
 		p.conn.Close()
 	}()
 	return p, nil
+}
+
+// awaitExit returns when a child process has ended, and leaves it to be waited
+// for.
+func awaitExit(pid int) {
+	for {
+		err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
+		if !errors.Is(err, unix.EINTR) {
+			return
+		}
+	}
 }
 
 func (p *process) pid() int { return p.cmd.Process.Pid }
