@@ -26,6 +26,7 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/internal/bustest"
+	"github.com/sightmesh/sightmesh/services/internal/clock"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -61,7 +62,7 @@ func TestPublishStoresOnceWithItsTrace(t *testing.T) {
 	t.Parallel()
 	js := openJetStream(t, bustest.Start(t, "text").Connect(t))
 	spans := tracetest.NewSpanRecorder()
-	p := NewPublisher(js, sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)))
+	p := NewPublisher(js, clock.New(time.Now), sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)))
 	ctx := context.Background()
 	for range 2 {
 		if err := p.Publish(ctx, picture("j1")); err != nil {
@@ -101,7 +102,7 @@ func TestPublishTellsAFullStreamFromOtherFailures(t *testing.T) {
 	if _, err := js.UpdateStream(ctx, cfg); err != nil {
 		t.Fatal(err)
 	}
-	p := NewPublisher(js, sdktrace.NewTracerProvider())
+	p := NewPublisher(js, clock.New(time.Now), sdktrace.NewTracerProvider())
 	if err := p.Publish(ctx, picture("j1")); err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/internal/clock"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
@@ -63,12 +64,13 @@ const (
 // Publisher stores messages.
 type Publisher struct {
 	js     jetstream.JetStream
+	clock  *clock.Clock
 	tracer trace.Tracer
 }
 
-// NewPublisher returns a publisher over js.
-func NewPublisher(js jetstream.JetStream, tp trace.TracerProvider) *Publisher {
-	return &Publisher{js: js, tracer: tp.Tracer("github.com/sightmesh/sightmesh/services/internal/bus")}
+// NewPublisher returns a publisher over js. Deadlines are times of c.
+func NewPublisher(js jetstream.JetStream, c *clock.Clock, tp trace.TracerProvider) *Publisher {
+	return &Publisher{js: js, clock: c, tracer: tp.Tracer("github.com/sightmesh/sightmesh/services/internal/bus")}
 }
 
 // Publish stores m and returns once the stream has acknowledged it, in a
@@ -94,7 +96,7 @@ func (p *Publisher) Publish(ctx context.Context, m Message) error {
 	}
 	if !m.Deadline.IsZero() {
 		// The server counts from when it stores the message, in whole seconds.
-		ttl := max(time.Until(m.Deadline)+streams.Margin, time.Second)
+		ttl := max(p.clock.Until(m.Deadline)+streams.Margin, time.Second)
 		opts = append(opts, jetstream.WithMsgTTL(ttl.Round(time.Second)))
 	}
 	if err := publishError(m, p.publishOnce(ctx, msg, opts)); err != nil {

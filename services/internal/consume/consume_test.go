@@ -25,6 +25,7 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
 	"github.com/sightmesh/sightmesh/services/internal/bustest"
+	"github.com/sightmesh/sightmesh/services/internal/clock"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -111,7 +112,7 @@ func (b bench) loop(change func(*Config)) *Loop {
 			d.Job, err = subject.ParseFetches(d.Subject)
 			return err
 		},
-		Timeout: time.Minute, Backoff: retry.Backoff{10 * time.Millisecond}, Publisher: bus.NewPublisher(b.js, tp),
+		Timeout: time.Minute, Backoff: retry.Backoff{10 * time.Millisecond}, Clock: clock.New(time.Now), Publisher: bus.NewPublisher(b.js, clock.New(time.Now), tp),
 		Tracer: tp.Tracer(""), Logger: slog.New(slog.NewJSONHandler(b.log, nil)),
 	}
 	if change != nil {
@@ -364,6 +365,41 @@ func TestLoop_ConsumerIsRemoved(t *testing.T) {
 	b.publish(t, "two")
 	if id := <-got; id != "two" {
 		t.Errorf("got %s, want two", id)
+	}
+}
+
+// TestLoop_ClockThatIsOff: a machine whose clock is ahead or behind gives no job
+// up early, and waits for none too long.
+func TestLoop_ClockThatIsOff(t *testing.T) {
+	t.Parallel()
+	for _, shift := range []time.Duration{time.Hour, -time.Hour} {
+		b := newBench(t)
+		c := clock.New(func() time.Time { return time.Now().Add(shift) })
+		if err := c.Measure(t.Context(), b.js); err != nil {
+			t.Fatal(err)
+		}
+		left, waits := make(chan time.Duration, 1), make(chan float64, 1)
+		b.run(t, b.loop(func(cfg *Config) {
+			cfg.Clock = c
+			cfg.Open = func(d *Delivery) (err error) {
+				if d.Job, err = subject.ParseFetches(d.Subject); err != nil {
+					return err
+				}
+				return d.ReadDeadline(time.Minute)
+			}
+		}), 1, func(ctx context.Context, d *Delivery) ([]bus.Message, error) {
+			until, _ := ctx.Deadline()
+			left <- time.Until(until)
+			waits <- d.QueueMS()
+			return nil, nil
+		})
+		b.publish(t, "job")
+		if d := <-left; d < 50*time.Second || d > time.Minute {
+			t.Errorf("clock off by %v: the handler has %v, want a minute", shift, d)
+		}
+		if ms := <-waits; ms > 10_000 {
+			t.Errorf("clock off by %v: the message waited %v ms", shift, ms)
+		}
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/retry"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
+	"github.com/sightmesh/sightmesh/services/internal/clock"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
@@ -36,6 +37,7 @@ type Config struct {
 	// Backoff is the delay before another delivery, by the number of those so
 	// far.
 	Backoff   retry.Backoff
+	Clock     *clock.Clock
 	Publisher *bus.Publisher
 	Tracer    trace.Tracer
 	Logger    *slog.Logger
@@ -83,7 +85,7 @@ func (l *Loop) Process(ctx context.Context, m Message, handle Handler) {
 	}
 	one, untrack := l.heartbeat.track(m)
 	defer untrack()
-	d, err := newDelivery(m, time.Now())
+	d, err := newDelivery(m, l.cfg.Clock.Now())
 	if err == nil {
 		err = l.cfg.Open(d)
 	}
@@ -93,7 +95,7 @@ func (l *Loop) Process(ctx context.Context, m Message, handle Handler) {
 		return
 	}
 	ctx, span := l.startSpan(ctx, d)
-	defer span.End()
+	defer func() { span.End(trace.WithTimestamp(l.cfg.Clock.Now())) }() // as it began
 	outcome := l.process(ctx, one, d, err, handle)
 	if outcome != Done {
 		span.SetAttributes(telemetry.AttrProblem.String(string(outcome)))
@@ -142,7 +144,7 @@ func (l *Loop) handle(ctx context.Context, d *Delivery, handle Handler) ([]bus.M
 	if until.IsZero() {
 		until = d.Received.Add(l.cfg.Timeout)
 	}
-	ctx, cancel := context.WithDeadline(ctx, until)
+	ctx, cancel := l.cfg.Clock.WithDeadline(ctx, until)
 	defer cancel()
 	return handle(ctx, d)
 }
@@ -172,10 +174,10 @@ func (l *Loop) fail(ctx context.Context, d *Delivery, p *v1.Problem) error {
 // full or away: a publish is repeated until the deadline of the job, unless it
 // can never succeed.
 func (l *Loop) publish(ctx context.Context, deadline time.Time, msgs []bus.Message) error {
-	if budget := time.Now().Add(publishBudget); deadline.Before(budget) {
+	if budget := l.cfg.Clock.Now().Add(publishBudget); deadline.Before(budget) {
 		deadline = budget
 	}
-	ctx, cancel := context.WithDeadline(ctx, deadline)
+	ctx, cancel := l.cfg.Clock.WithDeadline(ctx, deadline)
 	defer cancel()
 	for _, m := range msgs {
 		retries := 0

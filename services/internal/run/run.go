@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -34,6 +35,7 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
+	"github.com/sightmesh/sightmesh/services/internal/clock"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
@@ -51,6 +53,7 @@ type Process struct {
 	Conn      *nats.Conn
 	JetStream jetstream.JetStream
 	Publisher *bus.Publisher
+	Clock     *clock.Clock
 	// Micro is the service in NATS's own service framework; more endpoints
 	// can be added to it.
 	Micro     micro.Service
@@ -170,10 +173,12 @@ func Run(ctx context.Context, spec Spec, args []string, getenv func(string) stri
 	if p.JetStream, err = jetstream.New(p.Conn, jetstream.WithDefaultTimeout(3*time.Second)); err != nil {
 		return fmt.Errorf("open JetStream: %w", err)
 	}
-	p.Publisher = bus.NewPublisher(p.JetStream, p.Tracers)
+	p.Clock = clock.New(localClock)
+	p.Publisher = bus.NewPublisher(p.JetStream, p.Clock, p.Tracers)
 	if err := p.awaitSetUp(ctx); err != nil {
 		return err
 	}
+	defer p.runClock()()
 	p.Micro, err = micro.AddService(p.Conn, micro.Config{
 		Name: spec.Name, Version: Version, Description: spec.Description,
 		Metadata: map[string]string{"instance": p.Instance}, StatsHandler: p.stats,
@@ -201,6 +206,20 @@ func Run(ctx context.Context, spec Spec, args []string, getenv func(string) stri
 	}
 	p.Logger.Info("stopped")
 	return nil
+}
+
+// runClock measures the clock of the server until stop is called.
+func (p *Process) runClock() (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	if err := p.Clock.Measure(ctx, p.JetStream); err != nil {
+		p.Logger.Warn("begin with the clock of this machine", "error", err)
+	}
+	var running sync.WaitGroup
+	running.Go(func() { p.Clock.Run(ctx, p.JetStream, p.Logger) })
+	return func() {
+		cancel()
+		running.Wait()
+	}
 }
 
 // Listening logs where a server of the process listens, in the form that

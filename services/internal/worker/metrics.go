@@ -2,17 +2,18 @@ package worker
 
 import (
 	"context"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/sightmesh/sightmesh/services/internal/bus"
+	"github.com/sightmesh/sightmesh/services/internal/clock"
 	"github.com/sightmesh/sightmesh/services/internal/consume"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
 type metrics struct {
+	clock          *clock.Clock
 	messages       *prometheus.CounterVec
 	queueWait      *prometheus.HistogramVec
 	process        *prometheus.HistogramVec
@@ -22,9 +23,10 @@ type metrics struct {
 	publishRetries prometheus.Counter
 }
 
-func newMetrics(r prometheus.Registerer) metrics {
+func newMetrics(c *clock.Clock, r prometheus.Registerer) metrics {
 	f := promauto.With(r)
 	return metrics{
+		clock: c,
 		messages: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "sightmesh_messages_total", Help: "Messages worked on, by outcome: done, a problem code, retried or handed-back.",
 		}, []string{"pipeline", "priority", "outcome"}),
@@ -66,5 +68,5 @@ func (m *metrics) published(msg bus.Message, retries int) {
 
 func (m *metrics) ended(ctx context.Context, d *consume.Delivery, outcome consume.Outcome) {
 	m.messages.WithLabelValues(d.Job.Pipeline, string(d.Job.Priority), string(outcome)).Inc()
-	telemetry.Observe(ctx, m.process.WithLabelValues(d.Job.Pipeline), time.Since(d.Received).Seconds())
+	telemetry.Observe(ctx, m.process.WithLabelValues(d.Job.Pipeline), m.clock.Now().Sub(d.Received).Seconds())
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
+	"github.com/sightmesh/sightmesh/services/internal/clock"
 	"github.com/sightmesh/sightmesh/services/internal/consume"
 	"github.com/sightmesh/sightmesh/services/internal/lanes"
 )
@@ -40,6 +41,7 @@ type Config struct {
 	Handler   Handler
 	Pool      *lanes.Pool
 	Conn      *nats.Conn
+	Clock     *clock.Clock
 	Publisher *bus.Publisher
 	Tracers   trace.TracerProvider
 	Logger    *slog.Logger
@@ -72,7 +74,7 @@ var backoff = retry.Exponential(time.Second, 5*time.Second, 2)
 
 // New returns a worker; Run starts it.
 func New(cfg Config) *Worker {
-	w := &Worker{cfg: cfg, pipelines: map[string]pipeline.Pipeline{}, metrics: newMetrics(cfg.Metrics)}
+	w := &Worker{cfg: cfg, pipelines: map[string]pipeline.Pipeline{}, metrics: newMetrics(cfg.Clock, cfg.Metrics)}
 	var names []string
 	for _, p := range cfg.Pipelines {
 		w.pipelines[p.Name] = p
@@ -80,7 +82,7 @@ func New(cfg Config) *Worker {
 	}
 	w.sources = newSources(cfg.Stage, names)
 	w.loop = consume.NewLoop(consume.Config{
-		Open: w.open, Fail: w.fail, Backoff: backoff, Publisher: cfg.Publisher,
+		Open: w.open, Fail: w.fail, Backoff: backoff, Clock: cfg.Clock, Publisher: cfg.Publisher,
 		Tracer: cfg.Tracers.Tracer("github.com/sightmesh/sightmesh/services/internal/worker"), Logger: cfg.Logger,
 		Hooks: consume.Hooks{Published: w.metrics.published, Ended: w.metrics.ended},
 	})
@@ -196,7 +198,7 @@ func (w *Worker) avoid(d *consume.Delivery) error {
 		return cancelledProblem()
 	case d.Deliveries >= streams.MaxDeliveries:
 		return v1.NewProblem(v1.TooManyDeliveries, "delivered %d times without an outcome", d.Deliveries-1)
-	case !time.Now().Before(d.Deadline):
+	case !w.cfg.Clock.Now().Before(d.Deadline):
 		w.metrics.avoided.WithLabelValues("deadline").Inc()
 		return v1.NewProblem(v1.DeadlineExceeded, "the deadline %s passed before a lane was free",
 			d.Deadline.UTC().Format(time.RFC3339))

@@ -26,6 +26,7 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/answer"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
 	"github.com/sightmesh/sightmesh/services/internal/bustest"
+	"github.com/sightmesh/sightmesh/services/internal/clock"
 	"github.com/sightmesh/sightmesh/services/internal/consume"
 	"github.com/sightmesh/sightmesh/services/internal/lanes"
 )
@@ -137,7 +138,7 @@ func startWorker(t *testing.T, s *bustest.Server, laneCount int, begun chan<- st
 	h := &testHandler{begun: begun}
 	w := New(Config{
 		Stage: subject.Detect, Pipelines: testPipelines, Handler: h, Pool: pool, Conn: nc,
-		Publisher: bus.NewPublisher(js, tp), Tracers: tp, Logger: log, Metrics: reg,
+		Clock: clock.New(time.Now), Publisher: bus.NewPublisher(js, clock.New(time.Now), tp), Tracers: tp, Logger: log, Metrics: reg,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	hard, halt := context.WithCancel(context.Background())

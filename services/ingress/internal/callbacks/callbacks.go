@@ -30,6 +30,7 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/fetch"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
+	"github.com/sightmesh/sightmesh/services/internal/clock"
 	"github.com/sightmesh/sightmesh/services/internal/consume"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
@@ -37,6 +38,7 @@ import (
 // Config of a caller. All fields are needed.
 type Config struct {
 	JetStream jetstream.JetStream
+	Clock     *clock.Clock
 	Publisher *bus.Publisher
 	// Transport must refuse the addresses that clients may not name.
 	Transport http.RoundTripper
@@ -55,6 +57,7 @@ type Config struct {
 // Caller sends callbacks.
 type Caller struct {
 	js       jetstream.JetStream
+	clock    *clock.Clock
 	loop     *consume.Loop
 	sender   *sender
 	hosts    *fetch.Hosts
@@ -74,14 +77,14 @@ func New(cfg Config) (*Caller, error) {
 		return nil, fmt.Errorf("callbacks are given up after %v, want at most %v", cfg.GiveUp, streams.CallbackAge)
 	}
 	c := &Caller{
-		js: cfg.JetStream, sender: s, hosts: fetch.NewHosts(cfg.PerHost), giveUp: cfg.GiveUp, log: cfg.Logger,
+		js: cfg.JetStream, clock: cfg.Clock, sender: s, hosts: fetch.NewHosts(cfg.PerHost), giveUp: cfg.GiveUp, log: cfg.Logger,
 		tracer: cfg.Tracers.Tracer("github.com/sightmesh/sightmesh/services/ingress"),
 		attempts: promauto.With(cfg.Metrics).NewCounterVec(prometheus.CounterOpts{
 			Name: "sightmesh_callback_attempts_total", Help: "Attempts to call a client back, by outcome: delivered, retried or failed.",
 		}, []string{"outcome"}),
 	}
 	c.loop = consume.NewLoop(consume.Config{
-		Open: open, Timeout: timeout, Backoff: schedule, Publisher: cfg.Publisher, Tracer: c.tracer, Logger: cfg.Logger,
+		Open: open, Timeout: timeout, Backoff: schedule, Clock: cfg.Clock, Publisher: cfg.Publisher, Tracer: c.tracer, Logger: cfg.Logger,
 	})
 	return c, nil
 }
@@ -115,7 +118,7 @@ func (c *Caller) process(ctx context.Context, d *consume.Delivery) ([]bus.Messag
 	}
 	over := d.Stored.Add(c.giveUp)
 	leave, err := c.hosts.TryEnter(hostOf(to))
-	if err != nil && time.Now().Before(over) {
+	if err != nil && c.clock.Now().Before(over) {
 		return nil, consume.Snooze(busyBackoff.Delay(d.Deliveries)) // a receiver that is slow to answer takes nothing from others
 	}
 	if err == nil {
@@ -148,7 +151,7 @@ var outcomes = map[v1.CallbackState]string{
 func (c *Caller) next(n int, over time.Time, err error) (v1.CallbackState, time.Time, error) {
 	retryAfter, passes := retry.Delay(err)
 	wait := delay(n, retryAfter)
-	at := time.Now().Add(wait).UTC()
+	at := c.clock.Now().Add(wait).UTC()
 	if !passes || at.After(over) {
 		return v1.CallbackFailed, time.Time{}, consume.Drop(fmt.Errorf("callback given up after %d attempts: %w", n, err))
 	}

@@ -121,14 +121,14 @@ func New(p *run.Process, o Options) (run.Service, error) {
 		return nil, err
 	}
 	if s.intake, err = intake.New(context.Background(), intake.Config{
-		Conn: p.Conn, JetStream: p.JetStream, Publisher: p.Publisher, Client: jobs,
+		Conn: p.Conn, JetStream: p.JetStream, Clock: p.Clock, Publisher: p.Publisher, Client: jobs,
 		Fetcher: s.fetcher, Admission: s.admission,
 		Pipelines: p.Pipelines, Limits: o.limits, Callbacks: s.caller != nil, Stopping: s.stopping, Logger: p.Logger,
 	}); err != nil {
 		return nil, err
 	}
 	s.fetches = reports.NewFetches(reports.FetchesConfig{
-		JetStream: p.JetStream, Publisher: p.Publisher, Fetcher: s.fetcher, Intake: s.intake,
+		JetStream: p.JetStream, Clock: p.Clock, Publisher: p.Publisher, Fetcher: s.fetcher, Intake: s.intake,
 		Tracers: p.Tracers, Logger: p.Logger, Metrics: p.Metrics,
 	})
 	if s.analyze, err = natsapi.New(natsapi.Config{
@@ -142,7 +142,7 @@ func New(p *run.Process, o Options) (run.Service, error) {
 	s.api = httpapi.New(httpapi.Config{
 		Intake: s.intake,
 		Reports: reports.New(reports.Config{
-			JetStream: p.JetStream, Publisher: p.Publisher, Intake: s.intake,
+			JetStream: p.JetStream, Clock: p.Clock, Publisher: p.Publisher, Intake: s.intake,
 			MaxImages: o.maxImages, MaxBacklog: o.maxReportQueue,
 		}),
 		Client: jobs, Admission: s.admission, Limits: o.limits,
@@ -187,7 +187,7 @@ func (s *service) makeClients(p *run.Process, o Options) error {
 	s.transport = fetch.Transport(guard)
 	var err error
 	s.caller, err = callbacks.New(callbacks.Config{
-		JetStream: p.JetStream, Publisher: p.Publisher, Transport: s.transport, Secrets: secrets, PerHost: callsPerHost, GiveUp: o.callbackGiveUp,
+		JetStream: p.JetStream, Clock: p.Clock, Publisher: p.Publisher, Transport: s.transport, Secrets: secrets, PerHost: callsPerHost, GiveUp: o.callbackGiveUp,
 		Tracers: p.Tracers, Logger: p.Logger, Metrics: p.Metrics,
 	})
 	return err

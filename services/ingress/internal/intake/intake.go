@@ -49,6 +49,7 @@ import (
 	"github.com/sightmesh/sightmesh/services/ingress/internal/admission"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/fetch"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
+	"github.com/sightmesh/sightmesh/services/internal/clock"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
@@ -56,6 +57,7 @@ import (
 type Config struct {
 	Conn      *nats.Conn
 	JetStream jetstream.JetStream
+	Clock     *clock.Clock
 	Publisher *bus.Publisher
 	// Client looks up and cancels jobs.
 	Client    *client.Client

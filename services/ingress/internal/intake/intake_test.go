@@ -36,6 +36,7 @@ import (
 	"github.com/sightmesh/sightmesh/services/ingress/internal/fetch"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
 	"github.com/sightmesh/sightmesh/services/internal/bustest"
+	"github.com/sightmesh/sightmesh/services/internal/clock"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -86,7 +87,7 @@ func newIntake(t *testing.T, s *bustest.Server) bench {
 	})
 	t.Cleanup(fetcher.Close)
 	i, err := New(t.Context(), Config{
-		Conn: nc, JetStream: js, Publisher: bus.NewPublisher(js, noop.NewTracerProvider()), Client: c, Fetcher: fetcher,
+		Conn: nc, JetStream: js, Clock: clock.New(time.Now), Publisher: bus.NewPublisher(js, clock.New(time.Now), noop.NewTracerProvider()), Client: c, Fetcher: fetcher,
 		Admission: admission.New(nc, js, pipelines, admission.MaxWait{}, log, prometheus.NewRegistry()),
 		Pipelines: pipelines, Limits: picture.DefaultLimits(), Callbacks: true, Stopping: stopping, Logger: log,
 	})

@@ -27,7 +27,7 @@ func (i *Intake) publish(ctx context.Context, r *Request, id, reply string) erro
 	if err != nil {
 		return err
 	}
-	now := time.Now().UTC()
+	now := i.cfg.Clock.Now().UTC()
 	deadline := r.Deadline
 	if deadline.IsZero() {
 		deadline = now.Add(r.Pipeline.JobDeadline(r.priority()))

@@ -27,6 +27,7 @@ import (
 	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
 	"github.com/sightmesh/sightmesh/services/internal/bustest"
+	"github.com/sightmesh/sightmesh/services/internal/clock"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -57,7 +58,7 @@ func newBench(t *testing.T, wait time.Duration, concurrency int) bench {
 		{Name: "text", Deadline: time.Minute}, {Name: "faces", Deadline: time.Minute},
 	}
 	i, err := intake.New(t.Context(), intake.Config{
-		Conn: nc, JetStream: js, Publisher: bus.NewPublisher(js, tracers), Client: c,
+		Conn: nc, JetStream: js, Clock: clock.New(time.Now), Publisher: bus.NewPublisher(js, clock.New(time.Now), tracers), Client: c,
 		Pipelines: pipelines, Limits: picture.DefaultLimits(),
 		Admission: admission.New(nc, js, pipelines, admission.MaxWait{}, log, prometheus.NewRegistry()),
 		Stopping:  context.Background(), Logger: log,

@@ -21,6 +21,7 @@ import (
 	"github.com/sightmesh/sightmesh/services/ingress/internal/fetch"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
+	"github.com/sightmesh/sightmesh/services/internal/clock"
 	"github.com/sightmesh/sightmesh/services/internal/consume"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
@@ -28,6 +29,7 @@ import (
 // FetchesConfig is what a [Fetches] needs; all of it.
 type FetchesConfig struct {
 	JetStream jetstream.JetStream
+	Clock     *clock.Clock
 	Publisher *bus.Publisher
 	Fetcher   *fetch.Fetcher
 	Intake    *intake.Intake
@@ -55,7 +57,7 @@ func NewFetches(cfg FetchesConfig) *Fetches {
 	}
 	f.loop = consume.NewLoop(consume.Config{
 		Open: f.open, Fail: f.fail, Timeout: streams.FetchTimeout + storeTimeout, Backoff: backoff,
-		Publisher: cfg.Publisher, Tracer: f.tracer, Logger: cfg.Logger, Hooks: consume.Hooks{Ended: f.ended},
+		Clock: cfg.Clock, Publisher: cfg.Publisher, Tracer: f.tracer, Logger: cfg.Logger, Hooks: consume.Hooks{Ended: f.ended},
 	})
 	return f
 }
@@ -242,7 +244,7 @@ func (f *Fetches) store(ctx context.Context, r intake.Request, slot *fetch.Slot)
 // pipelines; no other waits for a pipeline without workers.
 func (f *Fetches) admit(ctx context.Context, r intake.Request) error {
 	for {
-		if !time.Now().Before(r.Deadline) {
+		if !f.cfg.Clock.Now().Before(r.Deadline) {
 			return v1.NewProblem(v1.DeadlineExceeded, "the deadline %s passed before the picture was fetched",
 				r.Deadline.UTC().Format(time.RFC3339))
 		}
@@ -255,8 +257,8 @@ func (f *Fetches) admit(ctx context.Context, r intake.Request) error {
 			return errNotServed
 		}
 		after, _ := retry.Delay(err)
-		err = retry.Sleep(ctx, min(after, intake.RetryDelay, time.Until(r.Deadline)))
-		if err != nil && time.Now().Before(r.Deadline) {
+		err = retry.Sleep(ctx, min(after, intake.RetryDelay, f.cfg.Clock.Until(r.Deadline)))
+		if err != nil && f.cfg.Clock.Now().Before(r.Deadline) {
 			return fmt.Errorf("wait until there is room: %w", err)
 		}
 	}

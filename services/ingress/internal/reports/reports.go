@@ -22,12 +22,14 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
+	"github.com/sightmesh/sightmesh/services/internal/clock"
 	"github.com/sightmesh/sightmesh/services/internal/outcomes"
 )
 
 // Config of [Reports]. All fields are needed.
 type Config struct {
 	JetStream jetstream.JetStream
+	Clock     *clock.Clock
 	Publisher *bus.Publisher
 	Intake    *intake.Intake
 	// MaxImages bounds the images of a report.

@@ -2,6 +2,7 @@ package reports
 
 import (
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
@@ -10,6 +11,7 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
 	"github.com/sightmesh/sightmesh/services/internal/bustest"
+	"github.com/sightmesh/sightmesh/services/internal/clock"
 )
 
 func TestImageWithTwoOutcomesCountsOnce(t *testing.T) {
@@ -17,7 +19,7 @@ func TestImageWithTwoOutcomesCountsOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := New(Config{JetStream: js, Publisher: bus.NewPublisher(js, sdktrace.NewTracerProvider())})
+	r := New(Config{JetStream: js, Clock: clock.New(time.Now), Publisher: bus.NewPublisher(js, clock.New(time.Now), sdktrace.NewTracerProvider())})
 	if err := r.store(t.Context(), v1.Manifest{ID: "R1", Pipeline: "text", Images: make([]v1.ReportSource, 2)}); err != nil {
 		t.Fatal(err)
 	}

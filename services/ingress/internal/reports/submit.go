@@ -68,7 +68,7 @@ func (r *Reports) Submit(ctx context.Context, req Request) (v1.Report, error) {
 			id = claimed // the first request has not stored the report, or not yet
 		}
 	}
-	now := time.Now().UTC()
+	now := r.cfg.Clock.Now().UTC()
 	m := v1.Manifest{
 		ID: id, Pipeline: req.Pipeline.Name, Accepted: now, Deadline: now.Add(req.Pipeline.JobDeadline(subject.Bulk)),
 		Callback: req.Callback, Metadata: req.Metadata, Images: req.Sources,

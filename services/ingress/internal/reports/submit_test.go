@@ -25,6 +25,7 @@ import (
 	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
 	"github.com/sightmesh/sightmesh/services/internal/bustest"
+	"github.com/sightmesh/sightmesh/services/internal/clock"
 )
 
 var text = pipeline.Pipeline{Name: "text", Deadline: time.Minute, BulkDeadline: time.Hour}
@@ -46,9 +47,9 @@ func newBench(t *testing.T) bench {
 		t.Fatal(err)
 	}
 	log, pipelines := slog.New(slog.DiscardHandler), []pipeline.Pipeline{text}
-	publisher := bus.NewPublisher(js, sdktrace.NewTracerProvider())
+	publisher := bus.NewPublisher(js, clock.New(time.Now), sdktrace.NewTracerProvider())
 	i, err := intake.New(t.Context(), intake.Config{
-		Conn: nc, JetStream: js, Publisher: publisher, Pipelines: pipelines, Limits: picture.DefaultLimits(),
+		Conn: nc, JetStream: js, Clock: clock.New(time.Now), Publisher: publisher, Pipelines: pipelines, Limits: picture.DefaultLimits(),
 		Admission: admission.New(nc, js, pipelines, admission.MaxWait{}, log, prometheus.NewRegistry()),
 		Stopping:  context.Background(), Logger: log,
 	})
@@ -60,7 +61,7 @@ func newBench(t *testing.T) bench {
 			t.Error(err)
 		}
 	})
-	r := New(Config{JetStream: js, Publisher: publisher, Intake: i, MaxImages: 3, MaxBacklog: 4})
+	r := New(Config{JetStream: js, Clock: clock.New(time.Now), Publisher: publisher, Intake: i, MaxImages: 3, MaxBacklog: 4})
 	return bench{r, s.Connect(t), js}
 }
 

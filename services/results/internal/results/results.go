@@ -25,6 +25,7 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
+	"github.com/sightmesh/sightmesh/services/internal/clock"
 	"github.com/sightmesh/sightmesh/services/internal/consume"
 	"github.com/sightmesh/sightmesh/services/internal/run"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
@@ -49,6 +50,7 @@ func (o *Options) Register(fs *flag.FlagSet) {
 type Service struct {
 	js        jetstream.JetStream
 	conn      *nats.Conn
+	clock     *clock.Clock
 	publisher *bus.Publisher
 	pipelines map[string]pipeline.Pipeline
 	tracer    trace.Tracer
@@ -69,7 +71,7 @@ type Service struct {
 func New(p *run.Process, o Options) (*Service, error) {
 	f := promauto.With(p.Metrics)
 	s := &Service{
-		js: p.JetStream, conn: p.Conn, publisher: p.Publisher,
+		js: p.JetStream, conn: p.Conn, clock: p.Clock, publisher: p.Publisher,
 		pipelines: map[string]pipeline.Pipeline{},
 		tracer:    p.Tracers.Tracer("github.com/sightmesh/sightmesh/services/results"),
 		log:       p.Logger, ready: p.SetReady,
@@ -122,7 +124,7 @@ func (s *Service) Run(ctx, hard context.Context) error {
 	defer end()
 	for _, c := range s.consumers() {
 		loop := consume.NewLoop(consume.Config{
-			Open: c.open, Fail: c.fail, Timeout: handlerTimeout, Backoff: backoff, Publisher: s.publisher, Tracer: s.tracer, Logger: s.log,
+			Open: c.open, Fail: c.fail, Timeout: handlerTimeout, Backoff: backoff, Clock: s.clock, Publisher: s.publisher, Tracer: s.tracer, Logger: s.log,
 		})
 		g.Go(func() error {
 			src := consume.Source{JetStream: s.js, Stream: c.stream, Consumer: c.name, Width: c.width, Prefetch: c.prefetch}
