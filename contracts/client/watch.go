@@ -9,6 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
@@ -54,12 +55,9 @@ func (w *Watch) Next(ctx context.Context) (v1.Event, error) {
 	}
 }
 
-// Whoever waits also looks, first after FirstLook, and then less and less
-// often, up to LongestPause.
-const (
-	FirstLook    = time.Second
-	LongestPause = 8 * time.Second
-)
+// Looks has the delays between two look-ups of a job that is waited for: events
+// and replies can be lost.
+var Looks = retry.Exponential(time.Second, 8*time.Second, 2)
 
 // Await returns the answer of any job, whoever submitted it, or its state and
 // the error of ctx when that ends first. Other errors are as for [Client.Lookup].
@@ -76,12 +74,12 @@ func (c *Client) Await(ctx context.Context, id string) (v1.Result, error) {
 		return v1.Result{}, err
 	}
 	defer w.Close()
-	for pause := FirstLook; ; pause = min(2*pause, LongestPause) {
+	for looks := 1; ; looks++ {
 		r, err := c.LookupNow(ctx, id)
 		if err != nil || r.Final() {
 			return r, err
 		}
-		if err := w.end(ctx, pause); err != nil {
+		if err := w.end(ctx, Looks.Delay(looks)); err != nil {
 			return r, err
 		}
 	}

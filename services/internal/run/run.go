@@ -32,6 +32,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sightmesh/sightmesh/contracts/pipeline"
+	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
@@ -228,6 +229,9 @@ func Listening(log *slog.Logger, name, addr string) {
 	log.Info("listening", "name", name, "addr", addr)
 }
 
+// setUpPause is the time between two looks for the set-up step.
+const setUpPause = 500 * time.Millisecond
+
 // awaitSetUp waits for the set-up step: in a cluster the services may come up
 // before it.
 func (p *Process) awaitSetUp(ctx context.Context) error {
@@ -246,10 +250,8 @@ func (p *Process) awaitSetUp(ctx context.Context) error {
 			said = err.Error()
 			p.Logger.Warn("waiting for streams and consumers", "error", err)
 		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("wait for streams and consumers: %w", ctx.Err())
-		case <-time.After(500 * time.Millisecond):
+		if err := retry.Sleep(ctx, setUpPause); err != nil {
+			return fmt.Errorf("wait for streams and consumers: %w", err)
 		}
 	}
 }

@@ -14,12 +14,14 @@ import (
 	"time"
 
 	"github.com/sightmesh/sightmesh/contracts/client"
+	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// deliver makes one attempt to have a picture read. The error is a [*failure]
-// when there is no outcome, or a [*v1.Problem], which is one.
+// deliver makes one attempt to have a picture read. The error is a
+// [*retry.Error] when another attempt may have an outcome, and a [*v1.Problem]
+// when that is the outcome.
 type deliver func(ctx context.Context, key string, pic []byte) (v1.Result, error)
 
 // patience is how long one attempt may take: longer than any job of the
@@ -39,7 +41,7 @@ func overHTTP(base, pipeline string, priority subject.Priority) deliver {
 	return func(ctx context.Context, key string, pic []byte) (v1.Result, error) {
 		req, err := http.NewRequestWithContext(ctx, http.MethodPost, base+"/v1/images?"+q.Encode(), bytes.NewReader(pic))
 		if err != nil {
-			return v1.Result{}, &failure{err: err}
+			return v1.Result{}, err
 		}
 		req.Header.Set("Content-Type", "application/octet-stream")
 		req.Header.Set("Prefer", "wait=30")
@@ -60,16 +62,16 @@ func ask(web *http.Client, req *http.Request) (v1.Result, error) {
 	var r v1.Result
 	res, err := web.Do(req)
 	if err != nil {
-		return r, &failure{err: err, again: true}
+		return r, retry.After(err, 0)
 	}
 	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
 	if err != nil {
-		return r, &failure{err: fmt.Errorf("read the answer: %w", err), again: true}
+		return r, retry.After(fmt.Errorf("read the answer: %w", err), 0)
 	}
 	if res.StatusCode/100 == 2 {
 		if err := json.Unmarshal(body, &r); err != nil {
-			return r, &failure{err: fmt.Errorf("read the answer: %w", err), again: true}
+			return r, retry.After(fmt.Errorf("read the answer: %w", err), 0)
 		}
 		if r.Status == v1.Failed && r.Problem != nil {
 			return r, r.Problem
@@ -82,10 +84,11 @@ func ask(web *http.Client, req *http.Request) (v1.Result, error) {
 	}
 	p := new(v1.Problem)
 	if json.Unmarshal(body, p) != nil || p.Code == "" { // a proxy on the way
-		return r, &failure{
-			err:   fmt.Errorf("the answer was %s", res.Status),
-			again: res.StatusCode >= 500 || res.StatusCode == http.StatusTooManyRequests || res.StatusCode == http.StatusRequestTimeout, retryAfter: retryAfter,
+		err := fmt.Errorf("the answer was %s", res.Status)
+		if res.StatusCode >= 500 || res.StatusCode == http.StatusTooManyRequests || res.StatusCode == http.StatusRequestTimeout {
+			err = retry.After(err, retryAfter)
 		}
+		return r, err
 	}
 	return r, problemOf(p, retryAfter)
 }
@@ -93,7 +96,7 @@ func ask(web *http.Client, req *http.Request) (v1.Result, error) {
 // problemOf tells a problem that passes from one that is the outcome.
 func problemOf(p *v1.Problem, retryAfter time.Duration) error {
 	if passes(p.Code) {
-		return &failure{problem: p, again: true, retryAfter: retryAfter}
+		return retry.After(p, retryAfter)
 	}
 	return p
 }
@@ -110,6 +113,6 @@ func overNATS(c *client.Client, pipeline string) deliver {
 		case errors.As(err, &p):
 			return r, problemOf(p, 0)
 		}
-		return r, &failure{err: err, again: true}
+		return r, retry.After(err, 0)
 	}
 }

@@ -2,10 +2,11 @@ package send
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"testing"
 	"time"
 
+	"github.com/sightmesh/sightmesh/contracts/retry"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
@@ -16,7 +17,7 @@ func TestFailuresAreNoMeasure(t *testing.T) {
 	down := true
 	r := run{cfg: Config{}, limit: newLimit(0, true), send: func(context.Context, string, []byte) (v1.Result, error) {
 		if down {
-			return v1.Result{}, &failure{err: fmt.Errorf("connection refused"), again: true}
+			return v1.Result{}, retry.After(errors.New("connection refused"), 0)
 		}
 		return v1.Result{}, nil
 	}}

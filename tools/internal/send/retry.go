@@ -2,29 +2,11 @@ package send
 
 import (
 	"errors"
-	"math/rand/v2"
 	"time"
 
+	"github.com/sightmesh/sightmesh/contracts/retry"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
-
-// failure is an attempt that gave no outcome of the picture.
-type failure struct {
-	problem *v1.Problem // nil when the mesh said nothing
-	err     error
-	// again: another attempt may succeed; after retryAfter if the mesh said so.
-	again      bool
-	retryAfter time.Duration
-}
-
-func (f *failure) Error() string {
-	if f.problem != nil {
-		return f.problem.Error()
-	}
-	return f.err.Error()
-}
-
-func (f *failure) Unwrap() error { return f.err }
 
 // passes is the one table of problems that another attempt may get over.
 // Everything else is the picture's or the request's own.
@@ -36,23 +18,21 @@ func passes(c v1.Code) bool {
 	return false
 }
 
-const (
-	firstDelay = 500 * time.Millisecond
-	longDelay  = 30 * time.Second
-)
+// backoff is the delay after an attempt when the mesh asks for none.
+var backoff = retry.Exponential(500*time.Millisecond, 30*time.Second, 2)
 
-// delay is how long to wait after attempt n, counted from 1: what the mesh
-// asks for, or exponential back-off, both with full jitter, so that many
-// senders do not come back together.
-func delay(n int, retryAfter time.Duration) time.Duration {
-	if retryAfter > 0 {
-		return retryAfter + rand.N(retryAfter/2+1) //nolint:gosec // not a secret
+// delay returns how long to wait after attempt n, counted from 1: what the mesh
+// asks for, or what the back-off says. Both are spread, so that many senders do
+// not come back together.
+func delay(n int, after time.Duration) time.Duration {
+	if after > 0 {
+		return retry.Backoff{after}.Delay(1)
 	}
-	return rand.N(min(firstDelay<<(min(n, 10)-1), longDelay)) + 1 //nolint:gosec // not a secret
+	return backoff.Delay(n)
 }
 
 // overloaded reports whether an attempt says that too much is sent.
 func overloaded(err error) bool {
-	var f *failure
-	return errors.As(err, &f) && f.problem != nil && f.problem.Code == v1.Overloaded
+	var p *v1.Problem
+	return errors.As(err, &p) && p.Code == v1.Overloaded
 }

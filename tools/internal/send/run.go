@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/sightmesh/sightmesh/contracts/draw"
+	"github.com/sightmesh/sightmesh/contracts/retry"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
@@ -213,7 +214,8 @@ func (r *run) one(working, running context.Context, f file) (outcome, bool) {
 		result, err := r.attempt(working, name, pic)
 		o.MS = float64(time.Since(begin).Microseconds()) / 1000
 		var p *v1.Problem
-		var failed *failure
+		isProblem := errors.As(err, &p)
+		after, passes := retry.Delay(err)
 		switch {
 		case err == nil:
 			o.Status, o.Result = v1.Done, &result
@@ -221,26 +223,26 @@ func (r *run) one(working, running context.Context, f file) (outcome, bool) {
 				o.Error = err.Error()
 			}
 			return o, true
-		case errors.As(err, &failed):
-			o.Problem, o.Error = failed.problem, ""
-			if failed.problem == nil {
-				o.Error = failed.Error()
+		case passes:
+			o.Problem, o.Error = p, ""
+			if !isProblem {
+				o.Error = err.Error()
 			}
 			if working.Err() != nil {
 				return o, false
 			}
-			if !failed.again || o.Attempts == r.cfg.Attempts {
+			if o.Attempts == r.cfg.Attempts {
 				return o, true
 			}
-			if failed.problem != nil && failed.problem.Job != "" {
-				name += "+" // the key stands for a job that has failed, and would give its answer again
+			if isProblem && p.Job != "" && p.Code != v1.Unavailable {
+				name += "+" // the key stands for a job that has failed, and would give its result again
 			}
-			if !pause(running, delay(o.Attempts, failed.retryAfter)) {
+			if retry.Sleep(running, delay(o.Attempts, after)) != nil {
 				return o, false
 			}
-		case errors.As(err, &p) && p.Code == v1.JobExpired:
+		case isProblem && p.Code == v1.JobExpired:
 			name += "+" // the run before had its answer, which is gone: ask again
-		case errors.As(err, &p):
+		case isProblem:
 			o.Problem, o.Error = p, ""
 			return o, true
 		default:
@@ -296,16 +298,4 @@ func (r *run) writeFailed() error {
 		return fmt.Errorf("write the list of failures: %w", err)
 	}
 	return nil
-}
-
-// pause waits for d; false means that ctx ended first.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

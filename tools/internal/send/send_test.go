@@ -115,12 +115,12 @@ func TestResumeReadsWhatWasWritten(t *testing.T) {
 func TestDelay(t *testing.T) {
 	t.Parallel()
 	for n := 1; n < 20; n++ {
-		most := min(firstDelay<<(min(n, 10)-1), longDelay)
-		if d := delay(n, 0); d <= 0 || d > most {
-			t.Errorf("after attempt %d: %v, want up to %v", n, d, most)
+		least := min(500*time.Millisecond<<(min(n, 10)-1), 30*time.Second)
+		if d := delay(n, 0); d < least || d > least+least/4 {
+			t.Errorf("after attempt %d: %v, want %v and up to a quarter more", n, d, least)
 		}
 	}
-	if d := delay(1, 4*time.Second); d < 4*time.Second || d > 6*time.Second {
+	if d := delay(1, 4*time.Second); d < 4*time.Second || d > 5*time.Second {
 		t.Errorf("told to wait 4 s: %v", d)
 	}
 }

@@ -15,6 +15,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/sightmesh/sightmesh/contracts/retry"
 )
 
 // child is one service, kept running as a child process.
@@ -35,19 +37,24 @@ type child struct {
 	last    []string          // lines, for when it dies
 	stopped bool
 	done    chan struct{} // closed when run has returned
+	// life ends when the child is stopped.
+	life    context.Context //nolint:containedctx // of the child
+	endLife context.CancelFunc
 }
 
-// Restarting slows down while a child does not stay up.
+// restartBackoff is the delay before a child is started again that did not stay
+// up.
+var restartBackoff = retry.Exponential(100*time.Millisecond, 10*time.Second, 2)
+
 const (
-	firstDelay   = 100 * time.Millisecond
-	longestDelay = 10 * time.Second
-	stayedUp     = 10 * time.Second
-	lastLines    = 10
+	stayedUp  = 10 * time.Second
+	lastLines = 10
 )
 
 func newChild(name string, argv, env []string, log *slog.Logger, out *printer) *child {
+	life, end := context.WithCancel(context.Background())
 	return &child{
-		name: name, argv: argv, env: env, log: log, out: out, pinned: map[string]string{},
+		life: life, endLife: end, name: name, argv: argv, env: env, log: log, out: out, pinned: map[string]string{},
 		addr: map[string]string{}, changed: make(chan struct{}), done: make(chan struct{}),
 	}
 }
@@ -55,8 +62,7 @@ func newChild(name string, argv, env []string, log *slog.Logger, out *printer) *
 // run keeps the child running until stop or kill is called.
 func (c *child) run() {
 	defer close(c.done)
-	delay := firstDelay
-	for {
+	for failures := 1; ; failures++ {
 		began := time.Now()
 		err := c.once()
 		c.mu.Lock()
@@ -69,32 +75,12 @@ func (c *child) run() {
 			return
 		}
 		if time.Since(began) > stayedUp {
-			delay = firstDelay
+			failures = 1
 		}
+		delay := restartBackoff.Delay(failures)
 		c.log.Error("service died, starting it again", "name", c.name, "error", err, "delay", delay.String(), "last_words", last)
-		if !c.pause(delay) {
+		if retry.Sleep(c.life, delay) != nil {
 			return
-		}
-		delay = min(2*delay, longestDelay)
-	}
-}
-
-// pause waits before a restart; false means that the child was stopped
-// meanwhile.
-func (c *child) pause(d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	for {
-		c.mu.Lock()
-		stopped, changed := c.stopped, c.changed
-		c.mu.Unlock()
-		if stopped {
-			return false
-		}
-		select {
-		case <-t.C:
-			return true
-		case <-changed:
 		}
 	}
 }
@@ -237,6 +223,7 @@ func (c *child) ready(ctx context.Context) error {
 func (c *child) stop(ctx context.Context) {
 	c.mu.Lock()
 	c.stopped = true
+	c.endLife()
 	c.notify()
 	c.signal(syscall.SIGTERM)
 	c.mu.Unlock()

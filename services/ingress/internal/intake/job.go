@@ -62,10 +62,9 @@ func (j *Job) Wait(ctx context.Context) (v1.Result, error) {
 	if j.reply == nil {
 		return j.intake.cfg.Client.Await(ctx, j.ID)
 	}
-	pause := client.FirstLook
-	look := time.NewTimer(pause)
+	look := time.NewTimer(client.Looks.Delay(1))
 	defer look.Stop()
-	for {
+	for looks := 2; ; looks++ {
 		select {
 		case m := <-j.reply:
 			return decode(m.Data, m.Header.Get(v1.HeaderStored))
@@ -73,8 +72,7 @@ func (j *Job) Wait(ctx context.Context) (v1.Result, error) {
 			if r, ok := j.stored(ctx); ok {
 				return r, nil
 			}
-			pause = min(2*pause, client.LongestPause)
-			look.Reset(pause)
+			look.Reset(client.Looks.Delay(looks))
 		case <-ctx.Done():
 			// The reply may have been lost a moment ago; otherwise the state
 			// is what there is to say.
