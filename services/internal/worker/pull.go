@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,6 +28,21 @@ type source struct {
 	backlog atomic.Uint64
 	// empty is when nothing was seen to wait, in Unix nanoseconds.
 	empty atomic.Int64
+	// missing says that the server knows no such consumer, or has no leader
+	// for it.
+	missing atomic.Bool
+}
+
+// setMissing logs when a consumer is missing, and when it is there again.
+func (s *source) setMissing(log *slog.Logger, missing bool, status string) {
+	if !s.missing.CompareAndSwap(!missing, missing) {
+		return
+	}
+	if missing {
+		log.Error("cannot pull messages", "consumer", s.consumer, "status", status)
+	} else {
+		log.Info("messages can be pulled again", "consumer", s.consumer)
+	}
 }
 
 // askAgain is how long bulk work that comes to an empty queue may be
@@ -69,7 +85,8 @@ func newSources(stage subject.Stage, pipelines []string) []*source {
 // drops a message that arrives while it is being cancelled, which then waits
 // AckWait for its next delivery.
 type puller struct {
-	nc *nats.Conn
+	nc  *nats.Conn
+	log *slog.Logger
 	// sources, the most urgent first. Those of one priority take turns: what
 	// was taken from last is asked last.
 	sources []*source
@@ -85,8 +102,8 @@ type puller struct {
 }
 
 // newPuller subscribes to the replies; the caller calls close.
-func newPuller(nc *nats.Conn, sources []*source, wait time.Duration) (*puller, error) {
-	p := &puller{nc: nc, sources: slices.Clone(sources), wait: wait}
+func newPuller(nc *nats.Conn, sources []*source, wait time.Duration, log *slog.Logger) (*puller, error) {
+	p := &puller{nc: nc, log: log, sources: slices.Clone(sources), wait: wait}
 	var err error
 	if p.now, err = json.Marshal(pullRequest{Batch: 1, NoWait: true}); err != nil {
 		return nil, fmt.Errorf("make pull request: %w", err)
@@ -205,16 +222,20 @@ func (p *puller) await(ctx context.Context, mine []*source) (*nats.Msg, *source,
 				return nil, nil, fmt.Errorf("take work: message of an unknown consumer: reply %q", m.Reply)
 			}
 			s.note(m)
+			s.setMissing(p.log, false, "")
 			return m, s, nil
 		}
-		if m.Header.Get("Status") == "408" {
-			return nil, nil, errNothing // the request has waited its time
-		}
-		// No such consumer, or a server that stops: wait for the others.
 		i, err := strconv.Atoi(m.Subject[strings.LastIndexByte(m.Subject, '.')+1:])
 		if err != nil || i >= len(mine) {
 			return nil, nil, fmt.Errorf("take work: status on %q", m.Subject)
 		}
+		status := m.Header.Get("Status")
+		if status == "408" {
+			mine[i].setMissing(p.log, false, "")
+			return nil, nil, errNothing // the request has waited its time
+		}
+		// No such consumer, or a server that stops: wait for the others.
+		mine[i].setMissing(p.log, true, strings.TrimSpace(status+" "+m.Header.Get("Description")))
 		mine = slices.Delete(slices.Clone(mine), i, i+1)
 	}
 	select {

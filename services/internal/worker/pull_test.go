@@ -1,10 +1,15 @@
 package worker
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 )
 
@@ -17,7 +22,7 @@ func TestLateAnswerIsNotLeftBehind(t *testing.T) {
 		m.send(t, interactive(fmt.Sprint("late", i)), order{})
 	}
 	sources := newSources(subject.Detect, []string{"a"})
-	p, err := newPuller(m.Connect(t), sources, time.Nanosecond)
+	p, err := newPuller(m.Connect(t), sources, time.Nanosecond, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,5 +39,43 @@ func TestLateAnswerIsNotLeftBehind(t *testing.T) {
 	p.wait = 2 * time.Second // the server is itself again
 	if msg, err := p.next(t.Context(), every); err != nil || msg == nil {
 		t.Errorf("the next question: got %v, %v", msg, err)
+	}
+}
+
+// TestPuller_LogsAConsumerThatIsMissing, once, and that it is there again.
+func TestPuller_LogsAConsumerThatIsMissing(t *testing.T) {
+	m := newMesh(t)
+	name := streams.WorkConsumer(subject.Detect, "a", subject.Interactive)
+	c, err := m.js.Consumer(t.Context(), streams.Images, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.js.DeleteConsumer(t.Context(), streams.Images, name); err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	p, err := newPuller(m.Connect(t), newSources(subject.Detect, []string{"a"}), 100*time.Millisecond, slog.New(slog.NewTextHandler(&log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.close()
+	every := func(string) bool { return true }
+	for range 3 {
+		if _, err := p.next(t.Context(), every); !errors.Is(err, errNothing) {
+			t.Fatalf("next = %v, want %v", err, errNothing)
+		}
+	}
+	if n := strings.Count(log.String(), "cannot pull messages"); n != 1 {
+		t.Errorf("logged %d times, want once:\n%s", n, &log)
+	}
+	if _, err := m.js.CreateConsumer(t.Context(), streams.Images, c.CachedInfo().Config); err != nil {
+		t.Fatal(err)
+	}
+	m.send(t, interactive("job"), order{})
+	if _, err := p.next(t.Context(), every); err != nil {
+		t.Fatalf("next = %v", err)
+	}
+	if !strings.Contains(log.String(), "messages can be pulled again") {
+		t.Errorf("the log does not say that it is there again:\n%s", &log)
 	}
 }

@@ -119,7 +119,7 @@ func (w *Worker) Run(ctx, hard context.Context) error {
 
 // pullAll processes one message after the other in whichever lane is free.
 func (w *Worker) pullAll(ctx, hard context.Context) error {
-	puller, err := newPuller(w.cfg.Conn, w.sources, pullWait)
+	puller, err := newPuller(w.cfg.Conn, w.sources, pullWait, w.cfg.Logger)
 	if err != nil {
 		return err
 	}
