@@ -44,6 +44,7 @@ type Admission struct {
 
 	mu      sync.Mutex
 	workers map[subject.Stage][]v1.WorkerStatus
+	asked   map[subject.Stage]time.Time // when the workers said their status
 	backlog map[queue]int
 }
 
@@ -62,6 +63,9 @@ const (
 	firstReply = time.Second
 	// gather is the silence after a reply that says it was the last.
 	gather = 80 * time.Millisecond
+	// absentAfter is for how long a stage may not answer before its workers are
+	// taken for gone. That none is running is known at once.
+	absentAfter = 10 * time.Second
 )
 
 // New returns an Admission that knows nothing yet; see Run.
@@ -72,6 +76,7 @@ func New(conn *nats.Conn, js jetstream.JetStream, pipelines []pipeline.Pipeline,
 			Name: "sightmesh_backlog", Help: "Messages waiting for or held by a worker.",
 		}, []string{"stage", "pipeline", "priority"}),
 		workers: map[subject.Stage][]v1.WorkerStatus{},
+		asked:   map[subject.Stage]time.Time{},
 		backlog: map[queue]int{},
 	}
 }
@@ -111,6 +116,9 @@ func (a *Admission) askWorkers(ctx context.Context, stage subject.Stage) error {
 	found := []v1.WorkerStatus{}
 	for wait := firstReply; ; wait = gather {
 		m, err := nextWithin(ctx, wait, sub)
+		if errors.Is(err, context.DeadlineExceeded) && len(found) == 0 && a.keepStatus(stage) {
+			return nil // the workers are slow, or the connection is
+		}
 		if err != nil {
 			// No responders, or no more of them in time.
 			if !errors.Is(err, nats.ErrNoResponders) && !errors.Is(err, context.DeadlineExceeded) {
@@ -127,7 +135,16 @@ func (a *Admission) askWorkers(ctx context.Context, stage subject.Stage) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.workers[stage] = found
+	a.asked[stage] = time.Now()
 	return nil
+}
+
+// keepStatus reports whether the last status of a stage is new enough to stay
+// when no worker answers in time.
+func (a *Admission) keepStatus(stage subject.Stage) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return time.Since(a.asked[stage]) < absentAfter
 }
 
 func nextWithin(ctx context.Context, d time.Duration, sub *nats.Subscription) (*nats.Msg, error) {

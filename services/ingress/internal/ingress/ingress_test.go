@@ -42,6 +42,7 @@ type door struct {
 	// stop is what a signal does; the end of the test waits for it.
 	stop context.CancelFunc
 	srv  *bustest.Server
+	log  *logs
 }
 
 type logs struct {
@@ -64,6 +65,12 @@ func (l *logs) Write(b []byte) (int, error) {
 func open(t *testing.T, args ...string) *door {
 	t.Helper()
 	s := bustest.Start(t, "text", "faces")
+	return openAt(t, s, s.URL, args...)
+}
+
+// openAt opens an ingress that reaches the server s at url.
+func openAt(t *testing.T, s *bustest.Server, url string, args ...string) *door {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	log := &logs{seen: make(chan string, 1)}
 	done := make(chan error, 1)
@@ -72,7 +79,7 @@ func open(t *testing.T, args ...string) *door {
 		done <- run.Run(ctx, run.Spec{
 			Name: "ingress", Flags: options.Register,
 			New: func(p *run.Process) (run.Service, error) { return New(p, options) },
-		}, append([]string{"--nats", s.URL, "--http", "127.0.0.1:0"}, args...), func(string) string { return "" }, log)
+		}, append([]string{"--nats", url, "--http", "127.0.0.1:0"}, args...), func(string) string { return "" }, log)
 	}()
 	t.Cleanup(func() {
 		cancel()
@@ -80,7 +87,7 @@ func open(t *testing.T, args ...string) *door {
 			t.Errorf("ingress ended with %v\n%s", err, log.String())
 		}
 	})
-	d := &door{nc: s.Connect(t), stop: cancel, srv: s}
+	d := &door{nc: s.Connect(t), stop: cancel, srv: s, log: log}
 	var err error
 	if d.js, err = jetstream.New(d.nc); err != nil {
 		t.Fatal(err)

@@ -135,6 +135,9 @@ func NewID() string { return ulid.Make().String() }
 // request stands for. The caller waits for the result with [Job.Wait], and ends
 // the job's place here with [Job.Close].
 //
+// When it stays unknown whether the image is stored, Submit returns the job all
+// the same, and [Job.Unknown] says so. Its result is worth waiting for.
+//
 // Submit sets r.Image to the image that it fetched from r.URL; it fetches none
 // when the key stands for a job. When ctx ends before the image is known to be
 // stored, Submit cancels the job as [Job.Abandon] does.
@@ -160,11 +163,16 @@ func (i *Intake) Submit(ctx context.Context, r *Request) (*Job, error) {
 		ID: id, Pipeline: r.Pipeline.Name, Status: v1.Queued,
 		intake: i, reply: i.replies.expect(id), reachable: r.Key != "" || r.Callback != "",
 	}
-	if err := i.publish(ctx, r, id, i.replies.subject(id)); err != nil {
+	err = i.publish(ctx, r, id, i.replies.subject(id))
+	switch {
+	case err != nil && ctx.Err() != nil:
 		job.Close()
-		if ctx.Err() != nil { // it may be stored all the same
-			job.Abandon(ctx)
-		}
+		job.Abandon(ctx) // it may be stored all the same
+		return nil, StoreError(ctx, err)
+	case errors.Is(err, bus.ErrUnknown):
+		job.unknown = UnknownError(ctx, err, id, "/v1/images/"+id)
+	case err != nil:
+		job.Close()
 		return nil, StoreError(ctx, err)
 	}
 	trace.SpanFromContext(ctx).SetAttributes(

@@ -25,7 +25,6 @@ import (
 // Config of [Reports]. All fields are needed.
 type Config struct {
 	JetStream jetstream.JetStream
-	Publisher *bus.Publisher
 	Intake    *intake.Intake
 	// MaxImages bounds the images of a report.
 	MaxImages int

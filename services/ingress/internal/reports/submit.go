@@ -82,7 +82,7 @@ func (r *Reports) Submit(ctx context.Context, req Request) (v1.Report, error) {
 		return none, err
 	}
 	if err := r.store(ctx, m); err != nil {
-		return none, intake.StoreError(ctx, err)
+		return none, intake.UnknownError(ctx, err, id, "/v1/reports/"+id)
 	}
 	return v1.Report{
 		ID: m.ID, Pipeline: m.Pipeline, Status: v1.Running, Accepted: m.Accepted, Metadata: m.Metadata,
@@ -167,7 +167,7 @@ func (r *Reports) store(ctx context.Context, m v1.Manifest) error {
 	if err != nil {
 		return fmt.Errorf("encode report %s: %w", m.ID, err)
 	}
-	return r.cfg.Publisher.Publish(ctx, bus.Message{
+	return r.cfg.Intake.Publish(ctx, bus.Message{
 		Subject: subject.Report(m.ID), Stream: streams.Reports, ID: v1.MsgID(m.ID, "reports"), Body: body,
 	})
 }
