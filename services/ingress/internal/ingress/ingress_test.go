@@ -43,6 +43,8 @@ type door struct {
 	stop context.CancelFunc
 	srv  *bustest.Server
 	log  *logs
+	// stopResults ends the results service that workers started.
+	stopResults func()
 }
 
 type logs struct {
@@ -110,7 +112,7 @@ func openAt(t *testing.T, s *bustest.Server, url string, args ...string) *door {
 	}
 }
 
-// workers answers for detect and classify: lanes of each, and what a picture
+// workers answers for detect, classify and results: lanes of each, and what a picture
 // takes them.
 func (d *door) workers(t *testing.T, lanes int, serviceMS float64) {
 	t.Helper()
@@ -127,9 +129,23 @@ func (d *door) workers(t *testing.T, lanes int, serviceMS float64) {
 		}
 		t.Cleanup(func() { sub.Unsubscribe() })
 	}
+	d.stopResults = d.results(t)
+}
+
+// results answers for the results service until the returned function is
+// called, or the test ends.
+func (d *door) results(t *testing.T) (stop func()) {
+	t.Helper()
+	sub, err := d.nc.Subscribe(subject.Status("results"), func(m *nats.Msg) { m.Respond([]byte("{}")) })
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := d.nc.Flush(); err != nil {
 		t.Fatal(err)
 	}
+	stop = sync.OnceFunc(func() { sub.Unsubscribe() })
+	t.Cleanup(stop)
+	return stop
 }
 
 // images changes the stream of the pictures.

@@ -234,6 +234,12 @@ func (i *Intake) Admit(ctx context.Context, p pipeline.Pipeline, prio subject.Pr
 	return i.cfg.Admission.Admit(ctx, p, prio)
 }
 
+// AdmitLater returns nil when a job can be accepted that waits until the work
+// ahead is done; see [admission.Admission.AdmitLater] for its errors.
+func (i *Intake) AdmitLater(ctx context.Context, p pipeline.Pipeline) error {
+	return i.cfg.Admission.AdmitLater(ctx, p)
+}
+
 // Pipelines lists the pipelines of the mesh.
 func (i *Intake) Pipelines() []pipeline.Pipeline { return i.cfg.Pipelines }
 
