@@ -116,6 +116,37 @@ func TestPublishTellsAFullStreamFromOtherFailures(t *testing.T) {
 	}
 }
 
+func TestIsUnknown(t *testing.T) {
+	t.Parallel()
+	rejected := func(code jetstream.ErrorCode) error {
+		return fmt.Errorf("publish: %w", &jetstream.APIError{ErrorCode: code})
+	}
+	for _, c := range []struct {
+		err  error
+		want bool
+	}{
+		{nil, false},
+		{fmt.Errorf("publish: %w", ErrFull), false},
+		{v1.NewProblem(v1.Internal, "too large"), false},
+		{jetstream.ErrNoStreamResponse, false},
+		{nats.ErrReconnectBufExceeded, false},
+		{nats.ErrMaxPayload, false},
+		{rejected(errStreamStoreFailed), false},
+		{rejected(jetstream.JSErrCodeStreamWrongLastSequence), false},
+		{fmt.Errorf("%w: %w", context.DeadlineExceeded, rejected(errDuplicateInFlight)), true},
+		{context.DeadlineExceeded, true},
+		{context.Canceled, true},
+		{nats.ErrConnectionClosed, true},
+		{nats.ErrDisconnected, true},
+		{jetstream.ErrInvalidJSAck, true},
+		{fmt.Errorf("%w: %w", ErrUnknown, context.DeadlineExceeded), true},
+	} {
+		if got := IsUnknown(c.err); got != c.want {
+			t.Errorf("%v: unknown is %v, want %v", c.err, got, c.want)
+		}
+	}
+}
+
 func TestTravel(t *testing.T) {
 	t.Parallel()
 	in := nats.Header{

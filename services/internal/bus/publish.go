@@ -52,6 +52,35 @@ func Travel(h nats.Header) nats.Header {
 // ErrFull is returned for a publish to a stream that is at its limit.
 var ErrFull = errors.New("stream is full")
 
+// ErrUnknown is wrapped by an error that leaves open whether a message was
+// stored; see [IsUnknown].
+var ErrUnknown = errors.New("no acknowledgement came")
+
+// IsUnknown reports whether the message of a publish that failed with err may
+// be stored all the same, such as when its acknowledgement was lost. It is the
+// one place that decides it: an error that is not known to say that nothing was
+// stored leaves it open.
+func IsUnknown(err error) bool {
+	var p *v1.Problem
+	switch {
+	case err == nil, errors.As(err, &p), errors.Is(err, ErrFull):
+		return false
+	}
+	for _, certain := range []error{
+		nats.ErrNoResponders, jetstream.ErrNoStreamResponse, // no stream listens
+		nats.ErrReconnectBufExceeded, nats.ErrInvalidConnection, nats.ErrConnectionDraining, // not sent
+		nats.ErrMaxPayload, nats.ErrBadSubject, nats.ErrHeadersNotSupported,
+	} {
+		if errors.Is(err, certain) {
+			return false
+		}
+	}
+	// The stream has rejected the message, or another one with its ID is in
+	// flight still.
+	code := errorCode(err)
+	return code == 0 || code == errDuplicateInFlight || code == jetstream.JSErrCodeStreamWrongLastSequenceConstant
+}
+
 // Error codes of JetStream for which the client library has no constant.
 const (
 	errStreamStoreFailed  jetstream.ErrorCode = 10077 // a limit of the stream, with DiscardNew
@@ -76,7 +105,8 @@ func NewPublisher(js jetstream.JetStream, c *clock.Clock, tp trace.TracerProvide
 // Publish stores m and returns once the stream has acknowledged it, in a
 // producer span whose context travels with the message. A message that was
 // stored before is no error. The error is a [*v1.Problem] when the message can
-// never be stored, and [ErrFull] when the stream is at its limit.
+// never be stored, and [ErrFull] when the stream is at its limit. After an error
+// for which [IsUnknown] is true, Publish can be called again with m.
 func (p *Publisher) Publish(ctx context.Context, m Message) error {
 	ctx, span := p.tracer.Start(ctx, "publish "+m.Stream, trace.WithSpanKind(trace.SpanKindProducer), trace.WithAttributes(
 		attribute.String("messaging.system", "nats"),

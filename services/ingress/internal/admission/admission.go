@@ -1,8 +1,9 @@
-// Package admission decides whether a job can be taken: whether somebody
-// serves its pipeline, and whether the work ahead of it will be done in time.
+// Package admission decides whether a job can be accepted: whether a worker
+// serves its pipeline, whether the work ahead of it will be done in time, and
+// whether its result can be stored.
 //
-// It asks the workers for their status and JetStream for the backlogs, a few
-// times a second, and decides from the last answers. Refusing is exact enough
+// It asks the workers and the results service for their status and JetStream for
+// the backlogs, a few times a second, and decides from the last answers. Refusing is exact enough
 // when it is honest: the wait is backlog × measured service time ÷ lanes.
 package admission
 
@@ -44,6 +45,8 @@ type Admission struct {
 
 	mu      sync.Mutex
 	workers map[subject.Stage][]v1.WorkerStatus
+	asked   map[subject.Stage]time.Time // when the workers said their status
+	results resultsState
 	backlog map[queue]int
 }
 
@@ -55,13 +58,17 @@ type queue struct {
 }
 
 const (
-	period = 500 * time.Millisecond // between two looks at the mesh
+	period      = 500 * time.Millisecond // between two looks at the mesh
+	lookTimeout = 2 * time.Second        // of a request to JetStream
 	// firstReply is how long a worker may take to say its status: a
 	// millisecond, but more on a machine that is busy. With no worker at all
 	// NATS says so at once.
 	firstReply = time.Second
 	// gather is the silence after a reply that says it was the last.
 	gather = 80 * time.Millisecond
+	// absentAfter is for how long a stage may not answer before its workers are
+	// taken for gone. That none is running is known at once.
+	absentAfter = 10 * time.Second
 )
 
 // New returns an Admission that knows nothing yet; see Run.
@@ -72,23 +79,39 @@ func New(conn *nats.Conn, js jetstream.JetStream, pipelines []pipeline.Pipeline,
 			Name: "sightmesh_backlog", Help: "Messages waiting for or held by a worker.",
 		}, []string{"stage", "pipeline", "priority"}),
 		workers: map[subject.Stage][]v1.WorkerStatus{},
+		asked:   map[subject.Stage]time.Time{},
 		backlog: map[queue]int{},
 	}
 }
 
-// Run looks at the mesh until ctx ends.
+// Run looks at the mesh until ctx ends. What does not answer delays only the
+// looks of its own kind.
 func (a *Admission) Run(ctx context.Context) {
+	var loops sync.WaitGroup
+	for _, look := range []func(context.Context){a.lookAtWork, a.lookAtResults} {
+		loops.Go(func() { repeat(ctx, look) })
+	}
+	loops.Wait()
+}
+
+// lookAtWork asks for the workers and the backlogs.
+func (a *Admission) lookAtWork(ctx context.Context) {
+	for _, stage := range []subject.Stage{subject.Detect, subject.Classify} {
+		if err := a.askWorkers(ctx, stage); err != nil && ctx.Err() == nil {
+			a.log.Warn("cannot ask the workers for their status", "stage", stage, "error", err)
+		}
+	}
+	if err := a.readBacklogs(ctx); err != nil && ctx.Err() == nil {
+		a.log.Warn("cannot read the backlogs", "error", err)
+	}
+}
+
+// repeat calls look every period until ctx ends.
+func repeat(ctx context.Context, look func(context.Context)) {
 	tick := time.NewTicker(period)
 	defer tick.Stop()
 	for {
-		for _, stage := range []subject.Stage{subject.Detect, subject.Classify} {
-			if err := a.askWorkers(ctx, stage); err != nil && ctx.Err() == nil {
-				a.log.Warn("cannot ask the workers for their status", "stage", stage, "error", err)
-			}
-		}
-		if err := a.readBacklogs(ctx); err != nil && ctx.Err() == nil {
-			a.log.Warn("cannot read the backlogs", "error", err)
-		}
+		look(ctx)
 		select {
 		case <-ctx.Done():
 			return
@@ -111,6 +134,9 @@ func (a *Admission) askWorkers(ctx context.Context, stage subject.Stage) error {
 	found := []v1.WorkerStatus{}
 	for wait := firstReply; ; wait = gather {
 		m, err := nextWithin(ctx, wait, sub)
+		if errors.Is(err, context.DeadlineExceeded) && len(found) == 0 && a.keepStatus(stage) {
+			return nil // the workers are slow, or the connection is
+		}
 		if err != nil {
 			// No responders, or no more of them in time.
 			if !errors.Is(err, nats.ErrNoResponders) && !errors.Is(err, context.DeadlineExceeded) {
@@ -127,7 +153,16 @@ func (a *Admission) askWorkers(ctx context.Context, stage subject.Stage) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.workers[stage] = found
+	a.asked[stage] = time.Now()
 	return nil
+}
+
+// keepStatus reports whether the last status of a stage is new enough to stay
+// when no worker answers in time.
+func (a *Admission) keepStatus(stage subject.Stage) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return time.Since(a.asked[stage]) < absentAfter
 }
 
 func nextWithin(ctx context.Context, d time.Duration, sub *nats.Subscription) (*nats.Msg, error) {
@@ -137,7 +172,7 @@ func nextWithin(ctx context.Context, d time.Duration, sub *nats.Subscription) (*
 }
 
 func (a *Admission) readBacklogs(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
 	for _, p := range a.pipelines {
 		for _, stage := range []subject.Stage{subject.Detect, subject.Classify} {
@@ -162,9 +197,30 @@ func (a *Admission) readBacklogs(ctx context.Context) error {
 const noWorkerDelay = 5 * time.Second
 
 // Admit returns nil when a job can be accepted. Otherwise it returns a
-// [*retry.Error] with a [*v1.Problem], no-worker or overloaded, that says after
-// how many whole seconds to try again.
+// [*retry.Error] with a [*v1.Problem], unavailable, no-worker or overloaded, that
+// says after how many whole seconds to try again.
 func (a *Admission) Admit(ctx context.Context, p pipeline.Pipeline, prio subject.Priority) error {
+	if err := a.AdmitLater(ctx, p); err != nil {
+		return err
+	}
+	wait := a.wait(prio)
+	if limit := a.maxWait[prio]; wait > limit {
+		problem := v1.NewProblem(v1.Overloaded, "the work ahead takes about %.0f s, a %s job may wait %.0f s",
+			wait.Seconds(), prio, limit.Seconds())
+		return retry.After(problem, roundUp(wait-limit))
+	}
+	return nil
+}
+
+// AdmitLater is Admit for work that waits until the work ahead is done, however
+// long that takes.
+func (a *Admission) AdmitLater(ctx context.Context, p pipeline.Pipeline) error {
+	a.mu.Lock()
+	results := a.results
+	a.mu.Unlock()
+	if err := results.problem(); err != nil {
+		return err
+	}
 	for _, stage := range stagesOf(p) {
 		reason, ok := a.served(stage, p.Name)
 		if !ok { // ask again rather than reject because of an old status, for all requests that wait for it
@@ -177,12 +233,6 @@ func (a *Admission) Admit(ctx context.Context, p pipeline.Pipeline, prio subject
 			problem := v1.NewProblem(v1.NoWorker, "no %s worker is ready for pipeline %s: %s", stage, p.Name, reason)
 			return retry.After(problem, noWorkerDelay)
 		}
-	}
-	wait := a.wait(prio)
-	if limit := a.maxWait[prio]; wait > limit {
-		problem := v1.NewProblem(v1.Overloaded, "the work ahead takes about %.0f s, a %s job may wait %.0f s",
-			wait.Seconds(), prio, limit.Seconds())
-		return retry.After(problem, roundUp(wait-limit))
 	}
 	return nil
 }

@@ -230,6 +230,21 @@ func TestPipelinesSayWhatIsServed(t *testing.T) {
 	}
 }
 
+// run runs a until the test ends.
+func run(t *testing.T, a *Admission) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		a.Run(ctx)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+	})
+}
+
 func TestRunReadsTheBacklog(t *testing.T) {
 	t.Parallel()
 	nc := bustest.Start(t, "text", "marks").Connect(t)
@@ -244,16 +259,7 @@ func TestRunReadsTheBacklog(t *testing.T) {
 	}
 	answer(t, nc, subject.Detect, worker(1, map[string]float64{"marks": 10_000}))
 	a := newAdmission(nc, js)
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		a.Run(ctx)
-	}()
-	defer func() {
-		cancel()
-		<-done
-	}()
+	run(t, a)
 	for deadline := time.Now().Add(20 * time.Second); a.wait(subject.Interactive) != 30*time.Second; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("three jobs of 10 s for one lane take %v", a.wait(subject.Interactive))
@@ -263,4 +269,87 @@ func TestRunReadsTheBacklog(t *testing.T) {
 	if code != v1.Overloaded || seconds != 15 {
 		t.Errorf("got %q after %d s, want a rejection for 15 s", code, seconds)
 	}
+}
+
+func TestAdmit_NeedsAResultsService(t *testing.T) {
+	t.Parallel()
+	a := newAdmission(nil, nil)
+	a.workers = map[subject.Stage][]v1.WorkerStatus{subject.Detect: {worker(1, map[string]float64{"marks": 1})}}
+	for away, want := range map[time.Duration]v1.Code{0: "", 9 * time.Second: "", 10 * time.Second: v1.Unavailable} {
+		a.results.absentSince = time.Time{}
+		if away > 0 {
+			a.results.absentSince = time.Now().Add(-away)
+		}
+		for name, admit := range map[string]func() error{
+			"Admit":      func() error { return a.Admit(t.Context(), marks, subject.Interactive) },
+			"AdmitLater": func() error { return a.AdmitLater(t.Context(), marks) },
+		} {
+			code, detail, _ := rejection(t, admit())
+			if code != want {
+				t.Errorf("%s, results away for %v: %q, want %q", name, away, code, want)
+			}
+			if code != "" && !strings.Contains(detail, "no results service answers") {
+				t.Errorf("%s: the detail is %q", name, detail)
+			}
+		}
+	}
+}
+
+func TestAdmit_KeepsRoomForResults(t *testing.T) {
+	t.Parallel()
+	a := newAdmission(nil, nil)
+	a.workers = map[subject.Stage][]v1.WorkerStatus{subject.Detect: {worker(1, map[string]float64{"marks": 1})}}
+	for _, c := range []struct {
+		bytes    uint64
+		maxBytes int64
+		want     v1.Code
+	}{{0, 0, ""}, {1 << 40, -1, ""}, {900, 1000, ""}, {901, 1000, v1.Overloaded}} {
+		a.results.bytes, a.results.maxBytes = c.bytes, c.maxBytes
+		code, detail, _ := rejection(t, a.Admit(t.Context(), marks, subject.Interactive))
+		if code != c.want {
+			t.Errorf("%d of %d bytes: %q, want %q", c.bytes, c.maxBytes, code, c.want)
+		}
+		if code != "" && !strings.Contains(detail, "RESULTS") {
+			t.Errorf("the detail is %q, want that it names the stream", detail)
+		}
+	}
+}
+
+func TestRun_LooksAtResults(t *testing.T) {
+	t.Parallel()
+	nc := bustest.Start(t, "text", "marks").Connect(t)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.Publish(t.Context(), subject.Results("marks", "j1"), make([]byte, 1000)); err != nil {
+		t.Fatal(err)
+	}
+	a := newAdmission(nc, js)
+	run(t, a)
+	state := func(want string, ok func(resultsState) bool) {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+			a.mu.Lock()
+			s := a.results
+			a.mu.Unlock()
+			if ok(s) {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("results are %+v, want that %s", s, want)
+			}
+		}
+	}
+	state("the service is absent", func(s resultsState) bool { return !s.absentSince.IsZero() })
+	state("the size is known", func(s resultsState) bool { return s.bytes >= 1000 && s.maxBytes > 0 })
+	sub, err := nc.Subscribe(subject.Status("results"), func(m *nats.Msg) { m.Respond([]byte("{}")) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	state("the service is there", func(s resultsState) bool { return s.absentSince.IsZero() })
+	if err := sub.Unsubscribe(); err != nil {
+		t.Fatal(err)
+	}
+	state("the service is absent again", func(s resultsState) bool { return !s.absentSince.IsZero() })
 }

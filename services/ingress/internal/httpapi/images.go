@@ -75,7 +75,7 @@ func (h *imageHandler) post(w http.ResponseWriter, r *http.Request) error {
 	if s.prefer.applied != "" {
 		w.Header().Set("Preference-Applied", s.prefer.applied)
 	}
-	if s.prefer.async && s.prefer.wait == 0 {
+	if s.prefer.async && s.prefer.wait == 0 && job.Unknown() == nil {
 		return writeAccepted(w, v1.Result{ID: job.ID, Pipeline: job.Pipeline, Status: job.Status})
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), s.prefer.wait)
@@ -92,7 +92,16 @@ func (h *imageHandler) post(w http.ResponseWriter, r *http.Request) error {
 	case errors.Is(err, context.DeadlineExceeded):
 		return writeAccepted(w, result)
 	}
+	setLocation(w, err, "/v1/images/")
 	return err
+}
+
+// setLocation says where to look up what may have been accepted.
+func setLocation(w http.ResponseWriter, err error, path string) {
+	var p *v1.Problem
+	if errors.As(err, &p) && p.Code == v1.Unavailable && p.Job != "" {
+		w.Header().Set("Location", path+p.Job)
+	}
 }
 
 // drawnType returns the type of image that a client wants of a result; empty

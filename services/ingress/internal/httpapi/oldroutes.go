@@ -88,7 +88,7 @@ func (h *oldHandler) readText(w http.ResponseWriter, r *http.Request) (string, e
 	defer cancel()
 	result, err := job.Wait(ctx)
 	switch {
-	case r.Context().Err() != nil || errors.Is(err, context.DeadlineExceeded):
+	case r.Context().Err() != nil || errors.Is(err, context.DeadlineExceeded) || err != nil && job.Unknown() != nil:
 		job.Abandon(r.Context()) // it has no name for this client
 		return "", errors.Join(r.Context().Err(), err)
 	case err != nil:
@@ -124,6 +124,7 @@ func (h *oldHandler) postFullReport(w http.ResponseWriter, r *http.Request) erro
 	if !errors.As(err, &p) {
 		return err
 	}
+	setLocation(w, err, "/v1/reports/")
 	h.respond.record(r.Context(), p, err)
 	reply := oldReply{p.Status, p.Detail}
 	if p.Status == http.StatusTooManyRequests {

@@ -65,6 +65,7 @@ func (h *reportHandler) post(w http.ResponseWriter, r *http.Request) error {
 func (h *reportHandler) accept(w http.ResponseWriter, r *http.Request, req reports.Request) error {
 	report, err := h.reports.Submit(r.Context(), req)
 	if err != nil {
+		setLocation(w, err, "/v1/reports/")
 		return err
 	}
 	w.Header().Set("Location", "/v1/reports/"+report.ID)

@@ -196,8 +196,13 @@ func (h *sessionHandler) submitFrame(
 ) (v1.Result, error) {
 	ctx, cancel := context.WithTimeout(session, 2*p.JobDeadline(subject.Interactive))
 	defer cancel()
+	id := intake.NewID() // of every try, so that a frame is one job
 	for {
-		job, err := h.intake.Submit(ctx, &intake.Request{Pipeline: p, Image: image})
+		job, err := h.intake.Submit(ctx, &intake.Request{ID: id, Pipeline: p, Image: image})
+		if err == nil && job.Unknown() != nil {
+			err = job.Unknown()
+			job.Close()
+		}
 		if after, ok := retry.Delay(err); ok && retry.Sleep(ctx, after) == nil {
 			h.respond.logReason(ctx, err)
 			continue

@@ -142,7 +142,7 @@ func New(p *run.Process, o Options) (run.Service, error) {
 	s.api = httpapi.New(httpapi.Config{
 		Intake: s.intake,
 		Reports: reports.New(reports.Config{
-			JetStream: p.JetStream, Clock: p.Clock, Publisher: p.Publisher, Intake: s.intake,
+			JetStream: p.JetStream, Clock: p.Clock, Intake: s.intake,
 			MaxImages: o.maxImages, MaxBacklog: o.maxReportQueue,
 		}),
 		Client: jobs, Admission: s.admission, Limits: o.limits,

@@ -42,6 +42,9 @@ type door struct {
 	// stop is what a signal does; the end of the test waits for it.
 	stop context.CancelFunc
 	srv  *bustest.Server
+	log  *logs
+	// stopResults ends the results service that workers started.
+	stopResults func()
 }
 
 type logs struct {
@@ -64,6 +67,12 @@ func (l *logs) Write(b []byte) (int, error) {
 func open(t *testing.T, args ...string) *door {
 	t.Helper()
 	s := bustest.Start(t, "text", "faces")
+	return openAt(t, s, s.URL, args...)
+}
+
+// openAt opens an ingress that reaches the server s at url.
+func openAt(t *testing.T, s *bustest.Server, url string, args ...string) *door {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	log := &logs{seen: make(chan string, 1)}
 	done := make(chan error, 1)
@@ -72,7 +81,7 @@ func open(t *testing.T, args ...string) *door {
 		done <- run.Run(ctx, run.Spec{
 			Name: "ingress", Flags: options.Register,
 			New: func(p *run.Process) (run.Service, error) { return New(p, options) },
-		}, append([]string{"--nats", s.URL, "--http", "127.0.0.1:0"}, args...), func(string) string { return "" }, log)
+		}, append([]string{"--nats", url, "--http", "127.0.0.1:0"}, args...), func(string) string { return "" }, log)
 	}()
 	t.Cleanup(func() {
 		cancel()
@@ -80,7 +89,7 @@ func open(t *testing.T, args ...string) *door {
 			t.Errorf("ingress ended with %v\n%s", err, log.String())
 		}
 	})
-	d := &door{nc: s.Connect(t), stop: cancel, srv: s}
+	d := &door{nc: s.Connect(t), stop: cancel, srv: s, log: log}
 	var err error
 	if d.js, err = jetstream.New(d.nc); err != nil {
 		t.Fatal(err)
@@ -103,7 +112,7 @@ func open(t *testing.T, args ...string) *door {
 	}
 }
 
-// workers answers for detect and classify: lanes of each, and what a picture
+// workers answers for detect, classify and results: lanes of each, and what a picture
 // takes them.
 func (d *door) workers(t *testing.T, lanes int, serviceMS float64) {
 	t.Helper()
@@ -120,9 +129,23 @@ func (d *door) workers(t *testing.T, lanes int, serviceMS float64) {
 		}
 		t.Cleanup(func() { sub.Unsubscribe() })
 	}
+	d.stopResults = d.results(t)
+}
+
+// results answers for the results service until the returned function is
+// called, or the test ends.
+func (d *door) results(t *testing.T) (stop func()) {
+	t.Helper()
+	sub, err := d.nc.Subscribe(subject.Status("results"), func(m *nats.Msg) { m.Respond([]byte("{}")) })
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := d.nc.Flush(); err != nil {
 		t.Fatal(err)
 	}
+	stop = sync.OnceFunc(func() { sub.Unsubscribe() })
+	t.Cleanup(stop)
+	return stop
 }
 
 // images changes the stream of the pictures.

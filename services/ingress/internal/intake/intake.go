@@ -137,6 +137,9 @@ func NewID() string { return ulid.Make().String() }
 // request stands for. The caller waits for the result with [Job.Wait], and ends
 // the job's place here with [Job.Close].
 //
+// When it stays unknown whether the image is stored, Submit returns the job all
+// the same, and [Job.Unknown] says so. Its result is worth waiting for.
+//
 // Submit sets r.Image to the image that it fetched from r.URL; it fetches none
 // when the key stands for a job. When ctx ends before the image is known to be
 // stored, Submit cancels the job as [Job.Abandon] does.
@@ -162,11 +165,16 @@ func (i *Intake) Submit(ctx context.Context, r *Request) (*Job, error) {
 		ID: id, Pipeline: r.Pipeline.Name, Status: v1.Queued,
 		intake: i, reply: i.replies.expect(id), reachable: r.Key != "" || r.Callback != "",
 	}
-	if err := i.publish(ctx, r, id, i.replies.subject(id)); err != nil {
+	err = i.publish(ctx, r, id, i.replies.subject(id))
+	switch {
+	case err != nil && ctx.Err() != nil:
 		job.Close()
-		if ctx.Err() != nil { // it may be stored all the same
-			job.Abandon(ctx)
-		}
+		job.Abandon(ctx) // it may be stored all the same
+		return nil, StoreError(ctx, err)
+	case errors.Is(err, bus.ErrUnknown):
+		job.unknown = UnknownError(ctx, err, id, "/v1/images/"+id)
+	case err != nil:
+		job.Close()
 		return nil, StoreError(ctx, err)
 	}
 	trace.SpanFromContext(ctx).SetAttributes(
@@ -226,6 +234,12 @@ func (i *Intake) Fetch(ctx context.Context, url string) ([]byte, error) {
 // [admission.Admission.Admit] for its errors.
 func (i *Intake) Admit(ctx context.Context, p pipeline.Pipeline, prio subject.Priority) error {
 	return i.cfg.Admission.Admit(ctx, p, prio)
+}
+
+// AdmitLater returns nil when a job can be accepted that waits until the work
+// ahead is done; see [admission.Admission.AdmitLater] for its errors.
+func (i *Intake) AdmitLater(ctx context.Context, p pipeline.Pipeline) error {
+	return i.cfg.Admission.AdmitLater(ctx, p)
 }
 
 // Pipelines lists the pipelines of the mesh.

@@ -27,7 +27,14 @@ type Job struct {
 	reply <-chan *nats.Msg
 	// reachable by others than the client that waits: by a key or a callback.
 	reachable bool
+	// unknown says that the job may not be stored; nil for a job that is.
+	unknown error
 }
+
+// Unknown returns nil for a job that was accepted. For one of which that is not
+// known it returns what the client is told, unless the job is found: an error as
+// of [UnknownError].
+func (j *Job) Unknown() error { return j.unknown }
 
 // Close drops the reply of the job, if it comes. The job continues.
 func (j *Job) Close() {
@@ -57,7 +64,8 @@ func (j *Job) Abandon(ctx context.Context) {
 }
 
 // Wait returns the result of the job. When ctx ends first, Wait returns the
-// state of the job and the error of ctx.
+// state of the job and the error of ctx. A job that may not have been accepted,
+// and is not found then, gives the error of [Job.Unknown].
 func (j *Job) Wait(ctx context.Context) (v1.Result, error) {
 	if j.reply == nil {
 		return j.intake.cfg.Client.Await(ctx, j.ID)
@@ -82,6 +90,8 @@ func (j *Job) Wait(ctx context.Context) (v1.Result, error) {
 				return r, nil
 			case err == nil:
 				return r, ctx.Err()
+			case j.unknown != nil:
+				return v1.Result{}, j.unknown
 			}
 			return v1.Result{ID: j.ID, Pipeline: j.Pipeline, Status: v1.Queued}, ctx.Err()
 		}

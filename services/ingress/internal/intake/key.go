@@ -81,13 +81,21 @@ func (i *Intake) createOrRead(ctx context.Context, subj string, mine claim) (*cl
 	if err != nil {
 		return nil, fmt.Errorf("encode: %w", err)
 	}
-	_, err = i.cfg.JetStream.Publish(ctx, subj, body,
-		jetstream.WithExpectLastSequencePerSubject(0), jetstream.WithExpectStream(streams.Jobs))
-	if err == nil {
-		return &mine, nil
-	}
-	if !bus.IsWrongLastSequence(err) {
+	// A key whose acknowledgement was lost is met by the next try, and read.
+	created := false
+	err = retryUnknown(ctx, func(ctx context.Context) error {
+		_, err := i.cfg.JetStream.Publish(ctx, subj, body,
+			jetstream.WithExpectLastSequencePerSubject(0), jetstream.WithExpectStream(streams.Jobs))
+		if created = err == nil; bus.IsWrongLastSequence(err) {
+			return nil
+		}
+		return err
+	})
+	if err != nil {
 		return nil, fmt.Errorf("create: %w", err)
+	}
+	if created {
+		return &mine, nil
 	}
 	var first claim
 	found, err := bus.Last(ctx, i.cfg.JetStream, streams.Jobs, subj, &first)

@@ -45,6 +45,20 @@ func StoreError(ctx context.Context, err error) error {
 	return retry.After(&ServerError{Problem: p, Err: err}, RetryDelay)
 }
 
+// UnknownError returns what a client is told when it is unknown whether the job
+// or report with this ID was stored, because of err: a [*retry.Error] with a
+// [*ServerError] whose problem has the ID. address is where to look it up. Other
+// errors are those of [StoreError].
+func UnknownError(ctx context.Context, err error, id, address string) error {
+	if ctx.Err() != nil || !errors.Is(err, bus.ErrUnknown) {
+		return StoreError(ctx, err)
+	}
+	p := v1.NewProblem(v1.Unavailable, "%s may have been accepted: its acknowledgement did not come. "+
+		"GET %s before you send it again", id, address)
+	p.Job = id
+	return retry.After(&ServerError{Problem: p, Err: err}, RetryDelay)
+}
+
 // RetryAfter returns the value of a Retry-After header for err: whole seconds,
 // rounded up. It is empty when err does not say when to try again.
 func RetryAfter(err error) string {

@@ -45,6 +45,17 @@ type bench struct {
 func newBench(t *testing.T, wait time.Duration, concurrency int) bench {
 	t.Helper()
 	s := bustest.Start(t, "text", "faces")
+	return newBenchOn(t, s, s, wait, concurrency)
+}
+
+// newBenchOn has an endpoint that stores images through another server than s,
+// such as a proxy in front of it.
+func newBenchOn(t *testing.T, s, publishThrough *bustest.Server, wait time.Duration, concurrency int) bench {
+	t.Helper()
+	through, err := jetstream.New(publishThrough.Connect(t))
+	if err != nil {
+		t.Fatal(err)
+	}
 	nc, others := s.Connect(t), s.Connect(t)
 	js, err := jetstream.New(nc)
 	if err != nil {
@@ -58,7 +69,7 @@ func newBench(t *testing.T, wait time.Duration, concurrency int) bench {
 		{Name: "text", Deadline: time.Minute}, {Name: "faces", Deadline: time.Minute},
 	}
 	i, err := intake.New(t.Context(), intake.Config{
-		Conn: nc, JetStream: js, Clock: clock.New(time.Now), Publisher: bus.NewPublisher(js, clock.New(time.Now), tracers), Client: c,
+		Conn: nc, JetStream: js, Clock: clock.New(time.Now), Publisher: bus.NewPublisher(through, clock.New(time.Now), tracers), Client: c,
 		Pipelines: pipelines, Limits: picture.DefaultLimits(),
 		Admission: admission.New(nc, js, pipelines, admission.MaxWait{}, log, prometheus.NewRegistry()),
 		Stopping:  context.Background(), Logger: log,
@@ -210,4 +221,42 @@ func TestAnalyze_RejectsWhileItIsBusyOrStops(t *testing.T) {
 	}
 	b.Stop()
 	rejected(t, b.request(t, "text", small(t)), v1.Unavailable, "1")
+}
+
+func TestAnalyze_LateAcknowledgementIsNoRejection(t *testing.T) {
+	t.Parallel()
+	s := bustest.Start(t, "text", "faces")
+	p := bustest.StartProxy(t, s)
+	b := newBenchOn(t, s, &bustest.Server{URL: p.URL}, time.Millisecond, 8)
+	p.HoldReplies(true)
+	time.AfterFunc(2*time.Second, func() { p.HoldReplies(false) })
+	var r v1.Result
+	if err := json.Unmarshal(b.request(t, "text", small(t)).Data, &r); err != nil {
+		t.Fatal(err)
+	}
+	if r.ID == "" || r.Status != v1.Queued {
+		t.Errorf("got %+v, want a job that is queued", r)
+	}
+}
+
+func TestAnalyze_SaysThatAJobMayBeAccepted(t *testing.T) {
+	t.Parallel()
+	s := bustest.Start(t, "text", "faces")
+	p := bustest.StartProxy(t, s)
+	b := newBenchOn(t, s, &bustest.Server{URL: p.URL}, time.Millisecond, 8)
+	p.HoldReplies(true)
+	m := b.request(t, "text", small(t))
+	p.HoldReplies(false)
+	problem := rejected(t, m, v1.Unavailable, "5")
+	images, err := b.js.Stream(t.Context(), streams.Images)
+	if err != nil {
+		t.Fatal(err)
+	}
+	job := subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: problem.Job}
+	if _, err := images.GetLastMsgForSubject(t.Context(), subject.Images(job)); err != nil {
+		t.Errorf("the job %q of the problem: %v", problem.Job, err)
+	}
+	if n := images.CachedInfo().State.Msgs; n != 1 {
+		t.Errorf("%d images are stored, want 1", n)
+	}
 }

@@ -30,7 +30,6 @@ import (
 type Config struct {
 	JetStream jetstream.JetStream
 	Clock     *clock.Clock
-	Publisher *bus.Publisher
 	Intake    *intake.Intake
 	// MaxImages bounds the images of a report.
 	MaxImages int

@@ -2,29 +2,18 @@ package reports
 
 import (
 	"testing"
-	"time"
-
-	"github.com/nats-io/nats.go/jetstream"
-	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
-	"github.com/sightmesh/sightmesh/services/internal/bus"
-	"github.com/sightmesh/sightmesh/services/internal/bustest"
-	"github.com/sightmesh/sightmesh/services/internal/clock"
 )
 
 func TestImageWithTwoOutcomesCountsOnce(t *testing.T) {
-	js, err := jetstream.New(bustest.Start(t, "text").Connect(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := New(Config{JetStream: js, Clock: clock.New(time.Now), Publisher: bus.NewPublisher(js, clock.New(time.Now), sdktrace.NewTracerProvider())})
+	r := newBench(t)
 	if err := r.store(t.Context(), v1.Manifest{ID: "R1", Pipeline: "text", Images: make([]v1.ReportSource, 2)}); err != nil {
 		t.Fatal(err)
 	}
 	put := func(status string, n int) {
-		if _, err := js.Publish(t.Context(), subject.ReportOutcome("R1", status, n), []byte(`{}`)); err != nil {
+		if _, err := r.js.Publish(t.Context(), subject.ReportOutcome("R1", status, n), []byte(`{}`)); err != nil {
 			t.Fatal(err)
 		}
 	}

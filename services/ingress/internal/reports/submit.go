@@ -82,7 +82,7 @@ func (r *Reports) Submit(ctx context.Context, req Request) (v1.Report, error) {
 		return none, err
 	}
 	if err := r.store(ctx, m); err != nil {
-		return none, intake.StoreError(ctx, err)
+		return none, intake.UnknownError(ctx, err, id, "/v1/reports/"+id)
 	}
 	return v1.Report{
 		ID: m.ID, Pipeline: m.Pipeline, Status: v1.Running, Accepted: m.Accepted, Metadata: m.Metadata,
@@ -112,12 +112,11 @@ func (req Request) fingerprint() []byte {
 // backlogDelay is how long a client should wait until images were fetched.
 const backlogDelay = 30 * time.Second
 
-// checkBacklog rejects a report of a pipeline that has no worker, or while too
-// many images wait to be fetched. That the work ahead is long is no reason: the
+// checkBacklog rejects a report of a pipeline that has no worker, while too many
+// images wait to be fetched, or while results cannot be stored. That the work ahead is long is no reason: the
 // images are fetched when it is done.
 func (r *Reports) checkBacklog(ctx context.Context, pl pipeline.Pipeline, n int) error {
-	var p *v1.Problem
-	if err := r.cfg.Intake.Admit(ctx, pl, subject.Bulk); errors.As(err, &p) && p.Code == v1.NoWorker {
+	if err := r.cfg.Intake.AdmitLater(ctx, pl); err != nil {
 		return err
 	}
 	s, err := r.cfg.JetStream.Stream(ctx, streams.Fetches)
@@ -167,7 +166,7 @@ func (r *Reports) store(ctx context.Context, m v1.Manifest) error {
 	if err != nil {
 		return fmt.Errorf("encode report %s: %w", m.ID, err)
 	}
-	return r.cfg.Publisher.Publish(ctx, bus.Message{
+	return r.cfg.Intake.Publish(ctx, bus.Message{
 		Subject: subject.Report(m.ID), Stream: streams.Reports, ID: v1.MsgID(m.ID, "reports"), Body: body,
 	})
 }

@@ -41,13 +41,24 @@ type bench struct {
 func newBench(t *testing.T) bench {
 	t.Helper()
 	s := bustest.Start(t, "text")
+	return newBenchOn(t, s, s)
+}
+
+// newBenchOn has Reports that publish through another server than s, such as a
+// proxy in front of it.
+func newBenchOn(t *testing.T, s, publishThrough *bustest.Server) bench {
+	t.Helper()
 	nc := s.Connect(t)
+	through, err := jetstream.New(publishThrough.Connect(t))
+	if err != nil {
+		t.Fatal(err)
+	}
 	js, err := jetstream.New(nc)
 	if err != nil {
 		t.Fatal(err)
 	}
 	log, pipelines := slog.New(slog.DiscardHandler), []pipeline.Pipeline{text}
-	publisher := bus.NewPublisher(js, clock.New(time.Now), sdktrace.NewTracerProvider())
+	publisher := bus.NewPublisher(through, clock.New(time.Now), sdktrace.NewTracerProvider())
 	i, err := intake.New(t.Context(), intake.Config{
 		Conn: nc, JetStream: js, Clock: clock.New(time.Now), Publisher: publisher, Pipelines: pipelines, Limits: picture.DefaultLimits(),
 		Admission: admission.New(nc, js, pipelines, admission.MaxWait{}, log, prometheus.NewRegistry()),
@@ -61,7 +72,7 @@ func newBench(t *testing.T) bench {
 			t.Error(err)
 		}
 	})
-	r := New(Config{JetStream: js, Clock: clock.New(time.Now), Publisher: publisher, Intake: i, MaxImages: 3, MaxBacklog: 4})
+	r := New(Config{JetStream: js, Clock: clock.New(time.Now), Intake: i, MaxImages: 3, MaxBacklog: 4})
 	return bench{r, s.Connect(t), js}
 }
 
@@ -69,6 +80,13 @@ func newBench(t *testing.T) bench {
 func newServedBench(t *testing.T) bench {
 	t.Helper()
 	b := newBench(t)
+	b.serve(t)
+	return b
+}
+
+// serve plays a worker for the pipeline text.
+func (b bench) serve(t *testing.T) {
+	t.Helper()
 	sub, err := b.nc.Subscribe(subject.Status(string(subject.Detect)), func(m *nats.Msg) {
 		m.Respond([]byte(`{"service":"detect","lanes":1,"pipelines":{"text":{"ready":true}}}`))
 	})
@@ -79,7 +97,6 @@ func newServedBench(t *testing.T) bench {
 	if err := b.nc.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	return b
 }
 
 func small(t *testing.T) []byte {
@@ -267,5 +284,42 @@ func TestReports_SummaryThatCannotBeRead(t *testing.T) {
 	}
 	if after, ok := retry.Delay(err); !ok || after != intake.RetryDelay {
 		t.Errorf("without the stream: to be tried again after %v, %v", after, ok)
+	}
+}
+
+func TestReports_SubmitSurvivesALateAcknowledgement(t *testing.T) {
+	t.Parallel()
+	s := bustest.Start(t, "text")
+	p := bustest.StartProxy(t, s)
+	b := newBenchOn(t, s, &bustest.Server{URL: p.URL})
+	b.serve(t)
+	p.HoldReplies(true)
+	time.AfterFunc(2*time.Second, func() { p.HoldReplies(false) })
+	if _, err := b.Submit(t.Context(), Request{Pipeline: text, Uploads: []Upload{{Image: small(t)}, {Image: small(t)}}}); err != nil {
+		t.Error(err)
+	}
+	if n := b.count(t, streams.Images); n != 2 {
+		t.Errorf("%d images are stored, want 2", n)
+	}
+	if n := b.count(t, streams.Reports); n != 1 {
+		t.Errorf("%d reports are stored, want 1", n)
+	}
+}
+
+func TestReports_SubmitSaysThatAReportMayBeAccepted(t *testing.T) {
+	t.Parallel()
+	s := bustest.Start(t, "text")
+	p := bustest.StartProxy(t, s)
+	b := newBenchOn(t, s, &bustest.Server{URL: p.URL})
+	b.serve(t)
+	p.HoldReplies(true)
+	_, err := b.Submit(t.Context(), Request{Pipeline: text, Sources: sources(2)})
+	p.HoldReplies(false)
+	var problem *v1.Problem
+	if !errors.As(err, &problem) || problem.Code != v1.Unavailable || problem.Job == "" {
+		t.Fatalf("got %v, want %s with an id", err, v1.Unavailable)
+	}
+	if _, err := b.Summary(t.Context(), problem.Job); err != nil {
+		t.Errorf("the report of the problem: %v", err)
 	}
 }

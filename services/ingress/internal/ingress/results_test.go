@@ -1,0 +1,78 @@
+package ingress
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/sightmesh/sightmesh/contracts/streams"
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// awaitStatus waits until an image is answered with this status.
+func (d *door) awaitStatus(t *testing.T, status int, within time.Duration) v1.Problem {
+	t.Helper()
+	for deadline := time.Now().Add(within); ; time.Sleep(100 * time.Millisecond) {
+		a := d.must(t, "", "Prefer", "respond-async")
+		if a.status == status {
+			return a.problem
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("got %d %+v after %v, want %d", a.status, a.problem, within, status)
+		}
+	}
+}
+
+func TestResults_AbsentServiceRejectsImagesAndReports(t *testing.T) {
+	t.Parallel()
+	d := open(t)
+	d.workers(t, 2, 1)
+	if a := d.must(t, "", "Prefer", "respond-async"); a.status != http.StatusAccepted {
+		t.Fatalf("got %+v", a)
+	}
+	d.stopResults()
+	p := d.awaitStatus(t, http.StatusServiceUnavailable, 20*time.Second)
+	if p.Code != v1.Unavailable || !strings.Contains(p.Detail, "no results service answers") {
+		t.Errorf("got %+v, want that no results service answers", p)
+	}
+	res, err := http.Post(d.url+"/v1/reports", "application/json", strings.NewReader(`{"images":[{"url":"https://client.example/1"}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	if res.StatusCode != http.StatusServiceUnavailable || res.Header.Get("Retry-After") == "" {
+		t.Errorf("a report got %d, want 503 with Retry-After", res.StatusCode)
+	}
+	d.results(t)
+	d.awaitStatus(t, http.StatusAccepted, 5*time.Second)
+}
+
+func TestResults_FullStreamRejectsImages(t *testing.T) {
+	t.Parallel()
+	d := open(t)
+	d.workers(t, 2, 1)
+	s, err := d.js.Stream(t.Context(), streams.Results)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := s.CachedInfo().Config
+	cfg.MaxBytes = 100_000
+	if _, err := d.js.UpdateStream(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.js.Publish(t.Context(), subject.Results("text", "j1"), make([]byte, 95_000), jetstream.WithMsgID("j1")); err != nil {
+		t.Fatal(err)
+	}
+	p := d.awaitStatus(t, http.StatusTooManyRequests, 5*time.Second)
+	if p.Code != v1.Overloaded || !strings.Contains(p.Detail, "stream RESULTS") || p.Limit != 100_000 {
+		t.Errorf("got %+v, want that it names the stream RESULTS", p)
+	}
+	if err := s.Purge(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	d.awaitStatus(t, http.StatusAccepted, 5*time.Second)
+}
