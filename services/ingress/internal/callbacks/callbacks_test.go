@@ -244,8 +244,10 @@ func TestReceiverThatIsAway(t *testing.T) {
 		if _, err := b.js.PublishMsgAsync(m); err != nil {
 			t.Fatal(err)
 		}
+		if i%500 == 499 {
+			<-b.js.PublishAsyncComplete()
+		}
 	}
-	<-b.js.PublishAsyncComplete()
 	b.run(t)
 	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		c, err := b.js.Consumer(t.Context(), streams.Callbacks, streams.CallbacksConsumer)
