@@ -100,6 +100,8 @@ type Config struct {
 	ReportsAge time.Duration
 	// Sink adds the consumer through which answers go into a database.
 	Sink bool
+	// The rest is for [Ensure] alone.
+	Update
 }
 
 // Streams gives the configuration of every stream.
@@ -206,23 +208,6 @@ func Consumers(cfg Config) []Consumer {
 		durable(Reports, ReportsConsumer, subject.Report("*")),
 		durable(Callbacks, CallbacksConsumer, subject.AllCallbacks()),
 		durable(Fetches, FetchesConsumer, subject.AllFetches()))
-}
-
-// Ensure creates or updates every stream and consumer. It can be run again at
-// any time. A pipeline that is no longer named keeps its consumers, so that
-// what is queued for it is not lost; they are removed by hand.
-func Ensure(ctx context.Context, js jetstream.JetStream, cfg Config) error {
-	for _, s := range Streams(cfg) {
-		if _, err := js.CreateOrUpdateStream(ctx, s); err != nil {
-			return fmt.Errorf("ensure stream %s: %w", s.Name, err)
-		}
-	}
-	for _, c := range Consumers(cfg) {
-		if _, err := js.CreateOrUpdateConsumer(ctx, c.Stream, c.Config); err != nil {
-			return fmt.Errorf("ensure consumer %s of %s: %w", c.Config.Durable, c.Stream, err)
-		}
-	}
-	return nil
 }
 
 // ErrNotSetUp is wrapped by the errors of [Check].
