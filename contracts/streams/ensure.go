@@ -83,7 +83,8 @@ func Ensure(ctx context.Context, js jetstream.JetStream, cfg Config) error {
 		i := slices.IndexFunc(want, func(s jetstream.StreamConfig) bool { return s.Name == c.Stream })
 		c.Config.Replicas = want[i].Replicas
 		if err := ensureConsumer(ctx, js, c); err != nil {
-			return fmt.Errorf("ensure consumer %s of %s: %w", c.Config.Durable, c.Stream, explain(ctx, js, want[i], want, err))
+			err = explain(ctx, js, want[i], want, err)
+			return fmt.Errorf("ensure consumer %s of %s: %w", c.Config.Durable, c.Stream, err)
 		}
 	}
 	return nil
@@ -107,7 +108,9 @@ func existing(ctx context.Context, js jetstream.JetStream, cfg Config) (map[stri
 
 // plan merges what cfg says with the streams that exist. It returns the
 // configuration of every stream, and what it lowers in words.
-func plan(cfg Config, have map[string]*jetstream.StreamInfo) (want []jetstream.StreamConfig, lowered []string, err error) {
+func plan(cfg Config, have map[string]*jetstream.StreamInfo) (
+	want []jetstream.StreamConfig, lowered []string, err error,
+) {
 	said := cfg
 	for _, s := range have { // a new stream is like the others
 		if said.Replicas == 0 {
@@ -314,19 +317,21 @@ func checkServer(ctx context.Context, js jetstream.JetStream) error {
 	_, err := js.AccountInfo(ctx)
 	const need = MaxMessage + HeaderAllowance
 	if most := nc.MaxPayload(); nc.IsConnected() && most < need {
-		return permanent("the server takes messages of up to %d bytes, and the mesh needs %d: set max_payload: %d in its configuration",
-			most, need, need)
+		return permanent("the server takes messages of up to %d bytes, and the mesh needs %d: "+
+			"set max_payload: %d in its configuration", most, need, need)
 	}
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
-		return permanent("JetStream is not enabled for this account: set jetstream: enabled in the account's configuration (%w)", err)
+		return permanent("JetStream is not enabled for this account: "+
+			"set jetstream: enabled in the account's configuration (%w)", err)
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled):
 		// In a cluster it may be on another server, or come later.
 		if enabled, _ := nc.ConnectedServerJetStream(); !enabled && nc.ConnectedClusterName() == "" && nc.IsConnected() {
-			return permanent("JetStream is not enabled on the server: set jetstream { store_dir: FOLDER, max_file_store: %s } "+
-				"in its configuration (%w)", configBytes(TotalBytes(Config{})), err)
+			return permanent("JetStream is not enabled on the server: "+
+				"set jetstream { store_dir: FOLDER, max_file_store: %s } in its configuration (%w)",
+				configBytes(TotalBytes(Config{})), err)
 		}
 	}
 	return fmt.Errorf("read the limits of JetStream: %w", err)
@@ -343,7 +348,9 @@ const (
 
 // explain adds to the error of a stream what is to be done about it, and tells
 // whether another try may help.
-func explain(ctx context.Context, js jetstream.JetStream, s jetstream.StreamConfig, all []jetstream.StreamConfig, err error) error {
+func explain(
+	ctx context.Context, js jetstream.JetStream, s jetstream.StreamConfig, all []jetstream.StreamConfig, err error,
+) error {
 	var api *jetstream.APIError
 	if !errors.As(err, &api) {
 		return err
@@ -370,21 +377,23 @@ func explain(ctx context.Context, js jetstream.JetStream, s jetstream.StreamConf
 			there, setting = FormatBytes(limit), "the limit of the account, and "+setting
 		}
 		need *= int64(s.Replicas)
-		return permanent("the server has %s of %s for this account, of which %s are reserved, and the streams of the mesh need %s: "+
-			"set %s to %s or more (%w)", there, kind, FormatBytes(int64(reserved)), FormatBytes(need), setting, configBytes(need), err)
+		return permanent("the server has %s of %s for this account, of which %s are reserved, and the streams of the mesh "+
+			"need %s: set %s to %s or more (%w)",
+			there, kind, FormatBytes(int64(reserved)), FormatBytes(need), setting, configBytes(need), err)
 	case errNoPeers:
 		// A server of a cluster that is starting is offline.
 		if strings.Contains(api.Description, "insufficient storage") && !strings.Contains(api.Description, "offline") {
-			return permanent("too few servers of the cluster have %s for %d copies of a stream of %s, and the streams of the mesh "+
-				"need %s on each: set %s to %s or more (%w)",
+			return permanent("too few servers of the cluster have %s for %d copies of a stream of %s, "+
+				"and the streams of the mesh need %s on each: set %s to %s or more (%w)",
 				kind, s.Replicas, FormatBytes(s.MaxBytes), FormatBytes(need), setting, configBytes(need), err)
 		}
 	case errReplicas:
-		return permanent("%d replicas need a cluster of NATS servers, and this server is not in one: set --replicas 1 (%w)", s.Replicas, err)
+		return permanent("%d replicas need a cluster of NATS servers, and this server is not in one: "+
+			"set --replicas 1 (%w)", s.Replicas, err)
 	case errInvalidConfig:
 		return &PermanentError{Err: err}
-	case jetstream.JSErrCodeStreamNameInUse, jetstream.JSErrCodeConsumerNameExists, jetstream.JSErrCodeConsumerAlreadyExists,
-		jetstream.JSErrCodeConsumerExists:
+	case jetstream.JSErrCodeStreamNameInUse, jetstream.JSErrCodeConsumerNameExists,
+		jetstream.JSErrCodeConsumerAlreadyExists, jetstream.JSErrCodeConsumerExists:
 		return err // another set-up was first
 	}
 	if api.ErrorCode != errNoPeers && api.Code == http.StatusBadRequest {

@@ -30,7 +30,10 @@ func stream(t *testing.T, js jetstream.JetStream, name string) jetstream.StreamC
 // and sets up again without any of it.
 func TestRun_KeepsWhatIsNotSaid(t *testing.T) {
 	t.Parallel()
-	cfg := Config{NATS: startServer(t, 0).ClientURL(), Storage: "file", Wait: patience, Replicas: 1, ResultsAge: 3 * time.Hour, ReportsAge: 48 * time.Hour}
+	cfg := Config{
+		NATS: startServer(t, 0).ClientURL(), Storage: "file", Wait: patience, Replicas: 1,
+		ResultsAge: 3 * time.Hour, ReportsAge: 48 * time.Hour,
+	}
 	if err := Run(t.Context(), cfg, io.Discard); err != nil {
 		t.Fatal(err)
 	}
@@ -151,7 +154,9 @@ func TestRun_LoweringNeedsForce(t *testing.T) {
 	js := connect(t, cfg.NATS)
 	less := Config{NATS: cfg.NATS, ResultsAge: time.Hour, ReportsAge: 24 * time.Hour}
 	said := refused(t, less)
-	for _, want := range []string{"RESULTS: age from 3h0m0s to 1h0m0s", "REPORTS: age from 48h0m0s to 24h0m0s", "--force"} {
+	for _, want := range []string{
+		"RESULTS: age from 3h0m0s to 1h0m0s", "REPORTS: age from 48h0m0s to 24h0m0s", "--force",
+	} {
 		if !strings.Contains(said, want) {
 			t.Errorf("it says %q, want %q in it", said, want)
 		}
@@ -265,8 +270,10 @@ func TestRun_ReplicasStay(t *testing.T) {
 	}
 	cfg.Replicas = 1
 	said := refused(t, cfg)
-	if !strings.Contains(said, "IMAGES") || !strings.Contains(said, "replicas from 3 to 1") || !strings.Contains(said, "--force") {
-		t.Errorf("it says %q", said)
+	for _, want := range []string{"IMAGES", "replicas from 3 to 1", "--force"} {
+		if !strings.Contains(said, want) {
+			t.Errorf("it says %q, want %q in it", said, want)
+		}
 	}
 	if got := replicas(); len(got) != 1 || got[3] == 0 {
 		t.Errorf("after the refusal: %v, want all 3", got)
