@@ -126,6 +126,8 @@ type Config struct {
 	Dedupe   time.Duration
 	WorkAge  time.Duration
 	MaxBytes map[string]int64
+	// The rest is for [Ensure] alone.
+	Update
 }
 
 // Streams returns the configuration of every stream.
@@ -248,55 +250,6 @@ func Consumers(cfg Config) []Consumer {
 		durable(Reports, ReportsConsumer, subject.Report("*")),
 		waits(durable(Callbacks, CallbacksConsumer, subject.AllCallbacks())),
 		waits(durable(Fetches, FetchesConsumer, subject.AllFetches())))
-}
-
-// Ensure creates or updates every stream and consumer. It can be run again at
-// any time. A pipeline that is no longer named keeps its consumers, so that
-// what is queued for it is not lost; they are removed by hand.
-func Ensure(ctx context.Context, js jetstream.JetStream, cfg Config) error {
-	for _, s := range Streams(cfg) {
-		if _, err := js.CreateOrUpdateStream(ctx, s); err != nil {
-			return fmt.Errorf("ensure stream %s: %w", s.Name, err)
-		}
-	}
-	for _, c := range Consumers(cfg) {
-		if err := ensureConsumer(ctx, js, c); err != nil {
-			return fmt.Errorf("ensure consumer %s of %s: %w", c.Config.Durable, c.Stream, err)
-		}
-	}
-	return nil
-}
-
-func ensureConsumer(ctx context.Context, js jetstream.JetStream, c Consumer) error {
-	have, err := js.Consumer(ctx, c.Stream, c.Config.Durable)
-	switch {
-	case err == nil: // where it began stays as it is
-		old := have.CachedInfo().Config
-		c.Config.DeliverPolicy, c.Config.OptStartSeq = old.DeliverPolicy, old.OptStartSeq
-	case !errors.Is(err, jetstream.ErrConsumerNotFound):
-		return err
-	case c.Config.Durable == FollowConsumer:
-		if err := followReply(ctx, js, &c.Config); err != nil {
-			return err
-		}
-	}
-	_, err = js.CreateOrUpdateConsumer(ctx, c.Stream, c.Config)
-	return err
-}
-
-// followReply has the consumer follow begin where the consumer reply is. Before
-// there was a consumer follow, reply did its work too: what it has acknowledged
-// would be done twice.
-func followReply(ctx context.Context, js jetstream.JetStream, follow *jetstream.ConsumerConfig) error {
-	reply, err := js.Consumer(ctx, Results, ResultsConsumer)
-	if errors.Is(err, jetstream.ErrConsumerNotFound) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	follow.DeliverPolicy, follow.OptStartSeq = jetstream.DeliverByStartSequencePolicy, reply.CachedInfo().AckFloor.Stream+1
-	return nil
 }
 
 // ErrNotSetUp is wrapped by the errors of [Check].

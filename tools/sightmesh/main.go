@@ -1,4 +1,4 @@
-// Command sightmesh runs a mesh on one machine and sets one up on a cluster.
+// Command sightmesh runs a mesh on one machine and sets one up on a NATS of your own.
 package main
 
 import (

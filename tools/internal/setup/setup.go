@@ -4,6 +4,7 @@ package setup
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -15,77 +16,125 @@ import (
 
 	"github.com/sightmesh/sightmesh/contracts/pipeline"
 	"github.com/sightmesh/sightmesh/contracts/streams"
+	"github.com/sightmesh/sightmesh/contracts/subject"
 )
 
 // Config of a set-up.
 type Config struct {
 	NATS      string
 	Pipelines string // file; empty for the built-in ones
-	Replicas  int
-	Storage   string        // file or memory
-	Wait      time.Duration // for the server to come up
-	// ResultsAge and ReportsAge are how long answers and reports are kept; 0
-	// for what is usual.
+	// Replicas of every stream: 1, 3 or 5. 0 keeps what there is; a new mesh
+	// gets 1.
+	Replicas int
+	// Storage is file or memory. Empty keeps what there is; a new mesh gets
+	// file.
+	Storage string
+	// MaxStore is the most that all streams together may hold, in bytes. 0
+	// keeps what there is.
+	MaxStore int64
+	// Wait is for the server to come up.
+	Wait time.Duration
+	// ResultsAge and ReportsAge are how long results and reports are kept, at
+	// least 2 minutes. 0 keeps what there is; a new mesh gets 1 hour and 24
+	// hours.
 	ResultsAge time.Duration
 	ReportsAge time.Duration
 	Sink       bool
+	// Force allows fewer replicas, shorter ages, and limits below what a
+	// stream holds.
+	Force bool
 }
 
-// RegisterAges makes flags of how long things are kept.
-func (c *Config) RegisterAges(fs *flag.FlagSet) {
-	fs.DurationVar(&c.ResultsAge, "results-age", time.Hour, "how long the answer of a job is kept")
-	fs.DurationVar(&c.ReportsAge, "reports-age", 24*time.Hour, "how long a report and its outcomes are kept")
+// RegisterRetention makes flags of how long things are kept.
+func (c *Config) RegisterRetention(fs *flag.FlagSet) {
+	fs.DurationVar(&c.ResultsAge, "results-age", 0,
+		"how long the result of a job is kept; 0 leaves it as it is (1h in a new mesh)")
+	fs.DurationVar(&c.ReportsAge, "reports-age", 0,
+		"how long a report and its outcomes are kept; 0 leaves it as it is (24h in a new mesh)")
+	fs.Var((*Bytes)(&c.MaxStore), "max-store", "the most `bytes` that all streams together hold, such as 2GiB, "+
+		"at least 256MiB: the limit of every stream is lowered in proportion; "+
+		"0 leaves the limits as they are (6.25GiB in a new mesh)")
+	fs.BoolVar(&c.Force, "force", false,
+		"allow fewer replicas, shorter ages and lower limits than there are, which may delete what is stored")
 }
 
 // Register makes flags of the configuration.
 func (c *Config) Register(fs *flag.FlagSet) {
 	fs.StringVar(&c.NATS, "nats", nats.DefaultURL, "NATS `URL`, or several with commas")
 	fs.StringVar(&c.Pipelines, "pipelines", "", "pipelines `file`; without it the built-in ones")
-	fs.IntVar(&c.Replicas, "replicas", 1, "copies of every stream: 1, 3 or 5")
-	fs.StringVar(&c.Storage, "storage", "file", "where streams are kept: file or memory")
-	c.RegisterAges(fs)
-	fs.BoolVar(&c.Sink, "sink", false, "add what results needs to write answers into a database")
+	fs.IntVar(&c.Replicas, "replicas", 0, "copies of every stream: 1, 3 or 5; 0 leaves them as they are (1 in a new mesh)")
+	fs.StringVar(&c.Storage, "storage", "",
+		"where streams are kept: file or memory; without it where they are (file in a new mesh)")
+	c.RegisterRetention(fs)
+	fs.BoolVar(&c.Sink, "sink", false, "add what results needs to write results into a database")
 	fs.DurationVar(&c.Wait, "timeout", 2*time.Minute, "how long to wait for NATS and JetStream")
 }
 
-// Run sets the mesh up and says what there is.
-func Run(ctx context.Context, cfg Config, out io.Writer) error {
+// Streams checks the configuration, and returns it in the form of the package
+// streams.
+func (c *Config) Streams() (streams.Config, error) {
 	storage := jetstream.FileStorage
-	switch cfg.Storage {
-	case "file":
+	switch c.Storage {
+	case "", "file":
 	case "memory":
 		storage = jetstream.MemoryStorage
 	default:
-		return fmt.Errorf("storage: %q, want file or memory", cfg.Storage)
+		return streams.Config{}, fmt.Errorf("storage: %q, want file or memory", c.Storage)
 	}
-	if !slices.Contains([]int{1, 3, 5}, cfg.Replicas) {
-		return fmt.Errorf("replicas: %d, want 1, 3 or 5", cfg.Replicas)
+	if !slices.Contains([]int{0, 1, 3, 5}, c.Replicas) {
+		return streams.Config{}, fmt.Errorf("replicas: %d, want 1, 3 or 5", c.Replicas)
 	}
-	pipelines, err := pipeline.Load(cfg.Pipelines)
+	pipelines, err := pipeline.Load(c.Pipelines)
 	if err != nil {
-		return err
+		return streams.Config{}, err
 	}
 	const least = 2 * time.Minute // for which streams know the ids of messages
-	for _, age := range []time.Duration{cfg.ResultsAge, cfg.ReportsAge} {
+	for _, age := range []time.Duration{c.ResultsAge, c.ReportsAge} {
 		if age != 0 && age < least {
-			return fmt.Errorf("results-age and reports-age: %v, want at least %v", age, least)
+			return streams.Config{}, fmt.Errorf("results-age and reports-age: %v, want at least %v", age, least)
 		}
 	}
-	want := streams.Config{Replicas: cfg.Replicas, Storage: storage, ResultsAge: cfg.ResultsAge, ReportsAge: cfg.ReportsAge, Sink: cfg.Sink}
+	if c.MaxStore != 0 && c.MaxStore < streams.LeastStore {
+		return streams.Config{}, fmt.Errorf("max-store: %s, want at least %s",
+			streams.FormatBytes(c.MaxStore), streams.FormatBytes(streams.LeastStore))
+	}
+	want := streams.Config{
+		Replicas: c.Replicas, Storage: storage, ResultsAge: c.ResultsAge, ReportsAge: c.ReportsAge, Sink: c.Sink,
+		Update: streams.Update{KeepStorage: c.Storage == "", MaxStore: c.MaxStore, Force: c.Force},
+	}
 	for _, p := range pipelines {
 		want.Pipelines = append(want.Pipelines, p.Name)
+		want.LongestDeadline = max(want.LongestDeadline, p.JobDeadline(subject.Interactive), p.JobDeadline(subject.Bulk))
+	}
+	return want, nil
+}
+
+// Run sets the mesh up and says what there is. While it waits for the server
+// it says why.
+func Run(ctx context.Context, cfg Config, out io.Writer) error {
+	want, err := cfg.Streams()
+	if err != nil {
+		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, cfg.Wait)
 	defer cancel()
 	// A server that is just starting, or a cluster without a leader yet, is
 	// tried again. It may also say nothing at all to a question; what was made
 	// by then is found by the next attempt.
-	for {
+	for said := ""; ; {
 		attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
 		err = ensure(attempt, cfg.NATS, want)
 		cancel()
 		if err == nil {
 			break
+		}
+		var permanent *streams.PermanentError
+		if errors.As(err, &permanent) {
+			return err
+		}
+		if err.Error() != said {
+			said = err.Error()
+			fmt.Fprintf(out, "waiting: %v\n", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -110,5 +159,8 @@ func ensure(ctx context.Context, url string, want streams.Config) error {
 	if err != nil {
 		return fmt.Errorf("open JetStream: %w", err)
 	}
-	return streams.Ensure(ctx, js, want)
+	if err := streams.Ensure(ctx, js, want); err != nil {
+		return fmt.Errorf("set up NATS at %s: %w", nc.ConnectedUrlRedacted(), err)
+	}
+	return nil
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/http"
 	"os"
 	"os/exec"
 	"runtime"
@@ -193,23 +192,11 @@ func (c *child) address(ctx context.Context, name string) (string, error) {
 
 // ready waits until the child says that it is ready, through restarts.
 func (c *child) ready(ctx context.Context) error {
-	client := &http.Client{Timeout: time.Second}
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		addr, err := c.address(ctx, "admin")
-		if err == nil {
-			var req *http.Request
-			if req, err = http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/readyz", nil); err != nil {
-				return fmt.Errorf("ask %s whether it is ready: %w", c.name, err)
-			}
-			var res *http.Response
-			if res, err = client.Do(req); err == nil {
-				res.Body.Close()
-				if res.StatusCode == http.StatusOK {
-					return nil
-				}
-			}
+		if _, err := c.address(ctx, "admin"); err == nil && c.probe(ctx) == nil {
+			return nil
 		}
 		select {
 		case <-tick.C:

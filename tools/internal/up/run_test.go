@@ -15,6 +15,9 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/sightmesh/sightmesh/contracts/streams"
+	"github.com/sightmesh/sightmesh/tools/internal/setup"
 )
 
 // services in the order in which they are to stop.
@@ -43,6 +46,7 @@ func startUp(t *testing.T, mode string) (stdout, stderr *output, stop func() err
 	go func() {
 		done <- Run(ctx, Config{
 			HTTP: "127.0.0.1:0", NATS: "127.0.0.1:0", Data: t.TempDir(), Lanes: 1, Sample: "none", Log: "text", Grace: 20 * time.Second,
+			Reserve: 1 << 20, Setup: setup.Config{MaxStore: streams.LeastStore},
 		}, stdout, stderr)
 	}()
 	return stdout, stderr, func() error {
@@ -99,7 +103,8 @@ func TestCtrlCWhileStarting(t *testing.T) {
 
 func TestMissingBinaryIsNamed(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
-	err := Run(t.Context(), Config{NATS: "127.0.0.1:0", Data: t.TempDir(), Sample: "none", Log: "json"}, &output{}, &output{})
+	cfg := Config{Data: t.TempDir(), Sample: "none", Log: "json", Setup: setup.Config{MaxStore: streams.LeastStore}}
+	err := Run(t.Context(), cfg, &output{}, &output{})
 	if err == nil || !strings.Contains(err.Error(), "find service ingress") {
 		t.Errorf("got %v", err)
 	}

@@ -2,6 +2,7 @@ package up
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -21,15 +22,21 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/tools/internal/sample"
 	"github.com/sightmesh/sightmesh/tools/internal/setup"
 )
 
 // Config of a mesh on one machine.
 type Config struct {
-	HTTP      string
-	NATS      string
-	Data      string
+	HTTP string
+	NATS string
+	// Admin is the address of the probes of the whole mesh.
+	Admin string
+	Data  string
+	// Reserve is how many bytes stay free on the disk of Data: with less, the
+	// mesh is not ready and refuses images. 0 means 256 MiB.
+	Reserve   int64
 	Lanes     int
 	Sample    string
 	Log       string
@@ -46,7 +53,11 @@ type Config struct {
 func (c *Config) Register(fs *flag.FlagSet) {
 	fs.StringVar(&c.HTTP, "http", "127.0.0.1:8080", "`address` to serve HTTP on; port 0 for any free one")
 	fs.StringVar(&c.NATS, "nats", "127.0.0.1:4222", "`address` to serve NATS on; port 0 for any free one")
-	fs.StringVar(&c.Data, "data", ".data", "`folder` for what has to last")
+	fs.StringVar(&c.Admin, "admin", "127.0.0.1:0", "`address` for the probes of the whole mesh, /livez and /readyz")
+	fs.StringVar(&c.Data, "data", ".data", "`folder` for what has to last; one mesh uses it at a time")
+	c.Reserve = defaultReserve
+	fs.Var((*setup.Bytes)(&c.Reserve), "reserve",
+		"`bytes` that stay free on the disk of the folder: with less, images are refused")
 	fs.IntVar(&c.Lanes, "lanes", runtime.NumCPU(), "lanes of detect and of classify: how many pictures each works on at a time")
 	fs.StringVar(&c.Sample, "sample", "", "picture `file` to begin with, or none; without it a page is drawn")
 	fs.StringVar(&c.Log, "log", "text", "log lines as text or json")
@@ -54,7 +65,7 @@ func (c *Config) Register(fs *flag.FlagSet) {
 	fs.DurationVar(&c.Grace, "grace", 25*time.Second, "how long the services may take to finish at the end")
 	fs.BoolVar(&c.OldRoutes, "old-routes", true, "serve the routes of the designs that the mesh replaces")
 	fs.StringVar(&c.Postgres, "postgres", "", "`URL` of a PostgreSQL database that gets every answer; better given as SIGHTMESH_POSTGRES")
-	c.Setup.RegisterAges(fs)
+	c.Setup.RegisterRetention(fs)
 }
 
 // startTimeout is how long the services may take to come up.
@@ -67,23 +78,54 @@ func Run(ctx context.Context, cfg Config, stdout, stderr io.Writer) (err error) 
 	if cfg.Log != "text" && cfg.Log != "json" {
 		return fmt.Errorf("log: %q, want text or json", cfg.Log)
 	}
+	cfg.Reserve = cmp.Or(cfg.Reserve, defaultReserve)
+	cfg.HTTP, cfg.NATS, cfg.Admin = cmp.Or(cfg.HTTP, anyPort), cmp.Or(cfg.NATS, anyPort), cmp.Or(cfg.Admin, anyPort)
+	cfg.Setup.Pipelines, cfg.Setup.Sink, cfg.Setup.Wait = cfg.Pipelines, cfg.Postgres != "", 30*time.Second
+	want, err := cfg.Setup.Streams()
+	if err != nil {
+		return err
+	}
 	out := newPrinter(stderr, cfg.Log == "json")
 	log := slog.New(slog.NewJSONHandler(out, nil)).With("service", "up")
+	// Nothing of another mesh is touched: the folder and the ports come before
+	// all that reads or writes. A port is released right before the one that
+	// it is for listens on it.
+	lock, err := lockFolder(cfg.Data, cfg.HTTP, cfg.NATS)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.Close()) }()
+	releaseHTTP, err := reservePort("HTTP", "--http", cfg.HTTP)
+	if err != nil {
+		return err
+	}
+	defer releaseHTTP()
+	releaseNATS, err := reservePort("NATS", "--nats", cfg.NATS)
+	if err != nil {
+		return err
+	}
+	defer releaseNATS()
+	probes, err := startAdmin(cfg.Admin)
+	if err != nil {
+		return err
+	}
+	defer probes.close()
+	log.Info("listening", "name", "admin", "addr", probes.addr)
+	limit, err := checkDisk(cfg, want)
+	if err != nil {
+		return err
+	}
 	name, pic, err := samplePicture(cfg.Sample, cfg.Data)
 	if err != nil {
 		return err
 	}
-	broker, err := startBroker(cfg.NATS, cfg.Data, log.With("part", "nats"))
+	releaseNATS()
+	broker, err := startBroker(cfg.NATS, cfg.Data, limit, log.With("part", "nats"))
 	if err != nil {
 		return err
 	}
-	defer func() {
-		broker.Shutdown()
-		broker.WaitForShutdown()
-	}()
-	cfg.Setup.NATS, cfg.Setup.Pipelines, cfg.Setup.Replicas, cfg.Setup.Storage = broker.ClientURL(), cfg.Pipelines, 1, "file"
-	cfg.Setup.Sink = cfg.Postgres != ""
-	cfg.Setup.Wait = 30 * time.Second
+	defer broker.stop()
+	cfg.Setup.NATS = broker.clientURL()
 	if err := setup.Run(ctx, cfg.Setup, io.Discard); err != nil {
 		if ctx.Err() != nil {
 			return nil // Ctrl-C while starting
@@ -91,10 +133,21 @@ func Run(ctx context.Context, cfg Config, stdout, stderr io.Writer) (err error) 
 		return err
 	}
 
-	children, err := makeChildren(cfg, broker.ClientURL(), log, out)
+	watch := newWatch(broker, cfg.Data, cfg.Reserve, log)
+	var watching sync.WaitGroup
+	watchCtx, stopWatch := context.WithCancel(context.WithoutCancel(ctx))
+	watching.Go(func() { watch.run(watchCtx) })
+	defer func() {
+		stopWatch()
+		watching.Wait()
+	}()
+
+	children, err := makeChildren(cfg, broker.clientURL(), log, out)
 	if err != nil {
 		return err
 	}
+	probes.set(watch.problem, children)
+	releaseHTTP()
 	var running sync.WaitGroup
 	for _, c := range children {
 		running.Go(c.run)
@@ -111,14 +164,34 @@ func Run(ctx context.Context, cfg Config, stdout, stderr io.Writer) (err error) 
 		}
 		return err
 	}
-	fmt.Fprintf(stdout, "ready http=http://%s nats=%s\n", http, broker.ClientURL())
+	if err := lock.write(http, broker.addr()); err != nil {
+		return err
+	}
+	fmt.Fprintf(stdout, "ready http=http://%s nats=%s\n", http, broker.clientURL())
 	if pic != nil {
-		if err := show(ctx, stdout, http, broker.ClientURL(), name, pic); err != nil && ctx.Err() == nil {
+		if err := show(ctx, stdout, http, broker.clientURL(), name, pic); err != nil && ctx.Err() == nil {
 			log.Error("the sample was not answered", "error", err)
 		}
 	}
 	<-ctx.Done()
 	return nil
+}
+
+// anyPort is the address of a server that others learn from the log.
+const anyPort = "127.0.0.1:0"
+
+// checkDisk returns how much the broker may reserve on the disk of the data
+// folder, or an error when the disk has too little space.
+func checkDisk(cfg Config, want streams.Config) (limit int64, err error) {
+	free, err := freeBytes(cfg.Data)
+	if err != nil {
+		return 0, err
+	}
+	s, err := readStore(storeDir(cfg.Data))
+	if err != nil {
+		return 0, err
+	}
+	return storeLimit(cfg.Data, s, free, cfg.Reserve, streams.TotalBytes(want))
 }
 
 // makeChildren finds the service binaries, in the order in which they stop.

@@ -210,10 +210,11 @@ func TestBrokerSaysWhyItDoesNotStart(t *testing.T) {
 	}
 	defer l.Close()
 	log := slog.New(slog.DiscardHandler)
-	if _, err := startBroker(l.Addr().String(), t.TempDir(), log); err == nil || !strings.Contains(err.Error(), "address already in use") {
+	_, err = startBroker(l.Addr().String(), t.TempDir(), maxStore, log)
+	if err == nil || !strings.Contains(err.Error(), "address already in use") {
 		t.Errorf("a taken port: %v", err)
 	}
-	if _, err := startBroker("nowhere", t.TempDir(), log); err == nil {
+	if _, err := startBroker("nowhere", t.TempDir(), maxStore, log); err == nil {
 		t.Error("an address without port was taken")
 	}
 }

@@ -1,0 +1,204 @@
+package e2e
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// secondUp runs another `sightmesh up` and returns its exit code and what it
+// wrote on standard error. It is killed when it becomes ready.
+func secondUp(t testing.TB, args ...string) (code int, stderr string) {
+	t.Helper()
+	cmd := exec.Command(binary(t, "sightmesh"), append([]string{"up", "--log", "json", "--lanes", "1"}, args...)...)
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	cmd.Stderr = &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	timeout := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
+	defer timeout.Stop()
+	said := make([]byte, 5)
+	if n, _ := io.ReadFull(stdout, said); n > 0 {
+		cmd.Process.Kill()
+		out.WriteString("killed because it said " + string(said))
+	}
+	err = cmd.Wait()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return cmd.ProcessState.ExitCode(), out.String()
+}
+
+// TestUp_FolderInUse starts a second mesh on the folder of a running one, by
+// the same command and on other ports.
+func TestUp_FolderInUse(t *testing.T) {
+	data := t.TempDir()
+	m := start(t, nil, "--data", data)
+	page := samplePage(t)
+	m.done(t, "?pipeline=text", page)
+	httpAddr, natsAddr := strings.TrimPrefix(m.http[0], "http://"), strings.TrimPrefix(m.nats, "nats://")
+	want := fmt.Sprintf("folder %s is in use by process %d (http=%s nats=%s)", data, m.cmd.Process.Pid, httpAddr, natsAddr)
+	for name, args := range map[string][]string{
+		"same ports":  {"--data", data, "--http", httpAddr, "--nats", natsAddr},
+		"other ports": {"--data", data, "--http", "127.0.0.1:0", "--nats", "127.0.0.1:0"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			code, stderr := secondUp(t, args...)
+			if code != 1 {
+				t.Errorf("the second one exits %d, want 1", code)
+			}
+			if !strings.Contains(stderr, want) {
+				t.Errorf("the second one says\n%s\nwant %q", stderr, want)
+			}
+			if _, err := os.Stat(filepath.Join(data, "sample.png")); err == nil {
+				t.Error("the second one wrote its sample into the folder")
+			}
+			if a := m.post(t, "?pipeline=text", page); a.result.Status != v1.Done {
+				t.Errorf("the first mesh no longer processes images: %v", a)
+			}
+		})
+	}
+}
+
+// TestUp_FolderOfKilledUp starts a mesh on the folder of one that was killed.
+func TestUp_FolderOfKilledUp(t *testing.T) {
+	data := t.TempDir()
+	m := start(t, nil, "--data", data)
+	kill(t, m.cmd.Process.Pid)
+	<-m.exited
+	m.exited = nil
+	m = start(t, nil, "--data", data)
+	m.done(t, "?pipeline=text", samplePage(t))
+}
+
+// smallDisk mounts a file system of its own. The test is skipped where that is
+// not allowed.
+func smallDisk(t testing.TB, size string) string {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("not run: a full disk needs root, to mount a small file system")
+	}
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
+		t.Skipf("not run: cannot mount a small file system: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
+			t.Errorf("unmount the small file system: %v", err)
+		}
+	})
+	return dir
+}
+
+// fill takes all space of a disk, and returns the file that has it.
+func fill(t testing.TB, dir string) string {
+	t.Helper()
+	path := filepath.Join(dir, "filler")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for chunk := make([]byte, 1<<20); ; {
+		_, err := f.Write(chunk)
+		switch {
+		case errors.Is(err, syscall.ENOSPC):
+			return path
+		case err != nil:
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestUp_FullDisk fills the disk until a stream is closed by the error of a
+// write, and frees it again: the mesh says that it is not ready and why, and
+// recovers without a restart by hand.
+func TestUp_FullDisk(t *testing.T) {
+	data := smallDisk(t, "400m")
+	m := start(t, nil, append([]string{"--data", data}, smallDiskFlags...)...)
+	page := samplePage(t)
+	m.done(t, "?pipeline=text", page)
+
+	filler := fill(t, data)
+	js, err := jetstream.New(m.connect(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, timeoutAnswer, func() error {
+		_, err := js.Publish(t.Context(), subject.Results("text", "01JZZZZZZZZZZZZZZZZZZZZZZZ"), make([]byte, 1<<20))
+		if err == nil {
+			return errors.New("a message was stored on a full disk")
+		}
+		return nil
+	})
+	eventually(t, timeoutAnswer, func() error {
+		if a := m.post(t, "?pipeline=text", page); a.status != http.StatusServiceUnavailable {
+			return fmt.Errorf("POST on a full disk: %v", a)
+		}
+		return nil
+	})
+	admin := m.admin(t, "up")
+	eventually(t, timeoutAnswer, func() error {
+		status, body := readyz(t, admin)
+		if status != http.StatusServiceUnavailable || !strings.Contains(body, "free on the disk of "+data) {
+			return fmt.Errorf("readyz on a full disk: %d %s", status, body)
+		}
+		return nil
+	})
+
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	m.stderr.find(t, regexp.MustCompile(`"msg":"restarting the NATS server"`), timeoutAnswer)
+	eventually(t, timeoutAnswer, func() error {
+		if a := m.post(t, "?pipeline=text", page); a.result.Status != v1.Done {
+			return fmt.Errorf("POST after the disk has room again: %v", a)
+		}
+		return nil
+	})
+	eventually(t, timeoutAnswer, func() error {
+		if status, body := readyz(t, admin); status != http.StatusOK {
+			return fmt.Errorf("readyz after the disk has room again: %d %s", status, body)
+		}
+		return nil
+	})
+}
+
+// readyz asks an admin server whether its process is ready.
+func readyz(t testing.TB, admin string) (status int, body string) {
+	t.Helper()
+	res, err := http.Get(admin + "/readyz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.StatusCode, string(b)
+}
+
+// smallDiskFlags let a mesh start on a disk of 400 MiB.
+var smallDiskFlags = []string{"--max-store", "256MiB", "--reserve", "32MiB"}

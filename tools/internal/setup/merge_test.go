@@ -1,0 +1,347 @@
+package setup
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/sightmesh/sightmesh/contracts/streams"
+	"github.com/sightmesh/sightmesh/contracts/subject"
+)
+
+func stream(t *testing.T, js jetstream.JetStream, name string) jetstream.StreamConfig {
+	t.Helper()
+	s, err := js.Stream(t.Context(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.CachedInfo().Config
+}
+
+// TestRun_KeepsWhatIsNotSaid sets up with ages, tunes a limit as operators do,
+// and sets up again without any of it.
+func TestRun_KeepsWhatIsNotSaid(t *testing.T) {
+	t.Parallel()
+	cfg := Config{
+		NATS: startServer(t, 0).ClientURL(), Storage: "file", Wait: patience, Replicas: 1,
+		ResultsAge: 3 * time.Hour, ReportsAge: 48 * time.Hour,
+	}
+	if err := Run(t.Context(), cfg, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	js := connect(t, cfg.NATS)
+	tuned := stream(t, js, streams.Images)
+	tuned.MaxBytes, tuned.MaxMsgs = 1<<30, 5000
+	if _, err := js.UpdateStream(t.Context(), tuned); err != nil {
+		t.Fatal(err)
+	}
+	if err := Run(t.Context(), Config{NATS: cfg.NATS, Wait: patience}, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	if got := stream(t, js, streams.Results).MaxAge; got != cfg.ResultsAge {
+		t.Errorf("results are kept for %v, want %v as before", got, cfg.ResultsAge)
+	}
+	if got := stream(t, js, streams.Reports).MaxAge; got != cfg.ReportsAge {
+		t.Errorf("reports are kept for %v, want %v as before", got, cfg.ReportsAge)
+	}
+	if got := stream(t, js, streams.Images).MaxBytes; got != tuned.MaxBytes {
+		t.Errorf("IMAGES holds %d bytes, want %d as the operator set", got, tuned.MaxBytes)
+	}
+	if got := stream(t, js, streams.Images).MaxMsgs; got != tuned.MaxMsgs {
+		t.Errorf("IMAGES holds %d messages, want %d as the operator set", got, tuned.MaxMsgs)
+	}
+}
+
+// refused runs a set-up that could wait for an hour, and returns its error.
+func refused(t *testing.T, cfg Config) string {
+	t.Helper()
+	cfg.Wait = time.Hour
+	done := make(chan error, 1)
+	go func() { done <- Run(t.Context(), cfg, &bytes.Buffer{}) }()
+	select {
+	case err := <-done:
+		if err == nil {
+			t.Fatal("it was set up")
+		}
+		return err.Error()
+	case <-time.After(patience):
+		t.Fatalf("it still waits after %v", patience)
+		return ""
+	}
+}
+
+func serverWith(t *testing.T, change func(*server.Options)) string {
+	t.Helper()
+	o := &server.Options{
+		Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(),
+		JetStreamMaxStore: 16 << 30, JetStreamMaxMemory: 16 << 30,
+		MaxPayload: streams.MaxMessage + streams.HeaderAllowance, NoSigs: true, NoLog: true, DisableJetStreamBanner: true,
+	}
+	change(o)
+	s, err := server.NewServer(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	t.Cleanup(func() {
+		s.Shutdown()
+		s.WaitForShutdown()
+	})
+	if !s.ReadyForConnections(patience) {
+		t.Fatal("NATS server is not ready for connections")
+	}
+	return s.ClientURL()
+}
+
+// TestRun_SaysAtOnceWhatTheServerLacks sets up on servers on which waiting
+// does not help.
+func TestRun_SaysAtOnceWhatTheServerLacks(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		options func(*server.Options)
+		cfg     Config
+		want    []string
+	}{
+		"max_payload": {
+			func(o *server.Options) { o.MaxPayload = 1 << 20 }, Config{Storage: "file"},
+			[]string{"1048576", "8454144", "max_payload"},
+		},
+		"no JetStream": {
+			func(o *server.Options) { o.JetStream = false }, Config{Storage: "file"},
+			[]string{"JetStream is not enabled", "jetstream {", "max_file_store: 6400MiB"},
+		},
+		"too little disk": {
+			func(o *server.Options) { o.JetStreamMaxStore = 5 << 29 }, Config{Storage: "file"},
+			[]string{"less than 3.00 GiB", "2.00 GiB are reserved", "6.25 GiB", "max_file_store to 6400MiB"},
+		},
+		"too little memory": {
+			func(o *server.Options) { o.JetStreamMaxMemory = 256 << 20 }, Config{Storage: "memory"},
+			[]string{"less than 2.00 GiB", "6.25 GiB", "max_memory_store to 6400MiB"},
+		},
+		"no cluster": {
+			func(*server.Options) {}, Config{Storage: "file", Replicas: 3},
+			[]string{"3 replicas need a cluster", "--replicas 1"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			tt.cfg.NATS = serverWith(t, tt.options)
+			said := refused(t, tt.cfg)
+			for _, want := range tt.want {
+				if !strings.Contains(said, want) {
+					t.Errorf("it says %q, want %q in it", said, want)
+				}
+			}
+		})
+	}
+}
+
+// TestRun_LoweringNeedsForce sets up with less of everything than there is.
+func TestRun_LoweringNeedsForce(t *testing.T) {
+	t.Parallel()
+	cfg := Config{NATS: startServer(t, 0).ClientURL(), Wait: patience, ResultsAge: 3 * time.Hour, ReportsAge: 48 * time.Hour}
+	if err := Run(t.Context(), cfg, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	js := connect(t, cfg.NATS)
+	less := Config{NATS: cfg.NATS, ResultsAge: time.Hour, ReportsAge: 24 * time.Hour}
+	said := refused(t, less)
+	for _, want := range []string{
+		"RESULTS: age from 3h0m0s to 1h0m0s", "REPORTS: age from 48h0m0s to 24h0m0s", "--force",
+	} {
+		if !strings.Contains(said, want) {
+			t.Errorf("it says %q, want %q in it", said, want)
+		}
+	}
+	if got := stream(t, js, streams.Results).MaxAge; got != cfg.ResultsAge {
+		t.Errorf("results are kept for %v after the refusal, want %v", got, cfg.ResultsAge)
+	}
+	less.Force, less.Wait = true, patience
+	if err := Run(t.Context(), less, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	if got := stream(t, js, streams.Results).MaxAge; got != less.ResultsAge {
+		t.Errorf("with force results are kept for %v, want %v", got, less.ResultsAge)
+	}
+}
+
+// TestRun_MaxStoreBelowContentNeedsForce lowers the limit of a stream that
+// then would delete its oldest messages.
+func TestRun_MaxStoreBelowContentNeedsForce(t *testing.T) {
+	t.Parallel()
+	cfg := Config{NATS: startServer(t, 0).ClientURL(), Storage: "memory", Wait: patience}
+	if err := Run(t.Context(), cfg, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	js := connect(t, cfg.NATS)
+	for _, job := range []string{"a", "b"} {
+		if _, err := js.Publish(t.Context(), subject.CallbackState(job), make([]byte, 8<<20)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg.Storage, cfg.MaxStore = "", 256<<20
+	if said := refused(t, cfg); !strings.Contains(said, "JOBS: a limit of 5.12 MiB while it holds 16.00 MiB") {
+		t.Errorf("it says %q", said)
+	}
+	cfg.Force = true
+	if err := Run(t.Context(), cfg, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	var sum int64
+	for _, s := range streams.Streams(streams.Config{}) {
+		sum += stream(t, js, s.Name).MaxBytes
+	}
+	if sum > cfg.MaxStore || sum < cfg.MaxStore*99/100 {
+		t.Errorf("the streams hold %d bytes together, want %d", sum, cfg.MaxStore)
+	}
+	// The next set-up does not take that back.
+	if err := Run(t.Context(), Config{NATS: cfg.NATS, Wait: patience}, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	if got := stream(t, js, streams.Images).MaxBytes; got > cfg.MaxStore {
+		t.Errorf("IMAGES holds %d bytes again", got)
+	}
+}
+
+// TestRun_StorageStays sets up again without a storage, and with another one.
+func TestRun_StorageStays(t *testing.T) {
+	t.Parallel()
+	cfg := Config{NATS: startServer(t, 0).ClientURL(), Storage: "memory", Wait: patience}
+	if err := Run(t.Context(), cfg, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	js := connect(t, cfg.NATS)
+	// A stream that an older version did not have is made like the others.
+	if err := js.DeleteStream(t.Context(), streams.Fetches); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Storage = ""
+	if err := Run(t.Context(), cfg, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	if got := stream(t, js, streams.Fetches).Storage; got != jetstream.MemoryStorage {
+		t.Errorf("the new stream is stored in %v, want memory as the others", got)
+	}
+	cfg.Storage = "file"
+	if said := refused(t, cfg); !strings.Contains(said, "stored in memory") || !strings.Contains(said, "--storage") {
+		t.Errorf("it says %q", said)
+	}
+}
+
+// TestRun_ReplicasStay sets up a cluster with three replicas, and again without
+// saying how many.
+func TestRun_ReplicasStay(t *testing.T) {
+	t.Parallel()
+	cfg := Config{NATS: startCluster(t), Replicas: 3, Storage: "memory", Wait: time.Minute}
+	if err := Run(t.Context(), cfg, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	js := connect(t, cfg.NATS)
+	replicas := func() map[int]int {
+		n := map[int]int{}
+		for _, s := range streams.Streams(streams.Config{}) {
+			n[stream(t, js, s.Name).Replicas]++
+		}
+		for _, c := range streams.Consumers(streams.Config{}) {
+			found, err := js.Consumer(t.Context(), c.Stream, c.Config.Durable)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n[found.CachedInfo().Config.Replicas]++
+		}
+		return n
+	}
+	if err := js.DeleteStream(t.Context(), streams.Fetches); err != nil {
+		t.Fatal(err)
+	}
+	if err := Run(t.Context(), Config{NATS: cfg.NATS, Wait: time.Minute}, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	if got := replicas(); len(got) != 1 || got[3] == 0 {
+		t.Errorf("how many have how many replicas: %v, want all 3", got)
+	}
+	cfg.Replicas = 1
+	said := refused(t, cfg)
+	for _, want := range []string{"IMAGES", "replicas from 3 to 1", "--force"} {
+		if !strings.Contains(said, want) {
+			t.Errorf("it says %q, want %q in it", said, want)
+		}
+	}
+	if got := replicas(); len(got) != 1 || got[3] == 0 {
+		t.Errorf("after the refusal: %v, want all 3", got)
+	}
+	cfg.Force = true
+	if err := Run(t.Context(), cfg, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	if got := replicas(); len(got) != 1 || got[1] == 0 {
+		t.Errorf("with force: %v, want all 1", got)
+	}
+}
+
+// startCluster runs three servers and returns their addresses.
+func startCluster(t *testing.T) string {
+	t.Helper()
+	var routes []*url.URL
+	var ports []int
+	for range 3 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close() // at the end, so that they differ
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+		routes = append(routes, &url.URL{Scheme: "nats-route", Host: l.Addr().String()})
+		l.Close()
+	}
+	var urls []string
+	for i, port := range ports {
+		s, err := server.NewServer(&server.Options{
+			ServerName: fmt.Sprint("s", i), Host: "127.0.0.1", Port: server.RANDOM_PORT,
+			Cluster: server.ClusterOpts{Name: "c", Host: "127.0.0.1", Port: port}, Routes: routes,
+			JetStream: true, StoreDir: t.TempDir(), JetStreamMaxStore: 64 << 30, JetStreamMaxMemory: 64 << 30,
+			MaxPayload: streams.MaxMessage + streams.HeaderAllowance, NoSigs: true, NoLog: true, DisableJetStreamBanner: true,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Start()
+		t.Cleanup(func() {
+			s.Shutdown()
+			s.WaitForShutdown()
+		})
+		if !s.ReadyForConnections(patience) {
+			t.Fatal("NATS server is not ready for connections")
+		}
+		urls = append(urls, s.ClientURL())
+	}
+	return strings.Join(urls, ",")
+}
+
+func TestBytes(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]int64{"0": 0, "17": 17, "1.5KiB": 1536, "256MiB": 256 << 20, "2 GiB": 2 << 30} {
+		var b Bytes
+		if err := b.Set(in); err != nil || int64(b) != want {
+			t.Errorf("%s is %d, %v; want %d", in, b, err, want)
+		}
+	}
+	for _, in := range []string{"", "-1", "1GB", "MiB", "1e30GiB"} {
+		if err := new(Bytes).Set(in); err == nil {
+			t.Errorf("%q was read", in)
+		}
+	}
+	for want, n := range map[string]int64{"0": 0, "17": 17, "1536": 1536, "3KiB": 3 << 10, "2GiB": 2 << 30} {
+		if got := (*Bytes)(&n).String(); got != want {
+			t.Errorf("%d is written %s, want %s", n, got, want)
+		}
+	}
+}

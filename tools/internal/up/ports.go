@@ -1,0 +1,23 @@
+package up
+
+import (
+	"fmt"
+	"net"
+)
+
+// reservePort listens on addr, so that no other process can, until release is
+// called. An address without a port number of its own needs no reservation.
+func reservePort(what, flag, addr string) (release func(), err error) {
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, fmt.Errorf("serve %s: %w", what, err)
+	}
+	if port == "0" {
+		return func() {}, nil
+	}
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("serve %s: %w (another address can be given with %s)", what, err, flag)
+	}
+	return func() { l.Close() }, nil //nolint:errcheck // nothing was read or written
+}
