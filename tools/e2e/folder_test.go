@@ -58,7 +58,7 @@ func TestUp_FolderInUse(t *testing.T) {
 	page := samplePage(t)
 	m.done(t, "?pipeline=text", page)
 	httpAddr, natsAddr := strings.TrimPrefix(m.http[0], "http://"), strings.TrimPrefix(m.nats, "nats://")
-	want := fmt.Sprintf("folder %s is in use by process %d (http=%s nats=%s)", data, m.cmd.Process.Pid, httpAddr, natsAddr)
+	want := fmt.Sprintf("folder %s is in use by process %d (http=%s nats=%s)", data, m.runner.(*upRunner).up.cmd.Process.Pid, httpAddr, natsAddr)
 	for name, args := range map[string][]string{
 		"same ports":  {"--data", data, "--http", httpAddr, "--nats", natsAddr},
 		"other ports": {"--data", data, "--http", "127.0.0.1:0", "--nats", "127.0.0.1:0"},
@@ -85,9 +85,7 @@ func TestUp_FolderInUse(t *testing.T) {
 func TestUp_FolderOfKilledUp(t *testing.T) {
 	data := t.TempDir()
 	m := start(t, nil, "--data", data)
-	kill(t, m.cmd.Process.Pid)
-	<-m.exited
-	m.exited = nil
+	m.kill(t)
 	m = start(t, nil, "--data", data)
 	m.done(t, "?pipeline=text", samplePage(t))
 }
@@ -170,7 +168,9 @@ func TestUp_FullDisk(t *testing.T) {
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}
-	m.stderr.find(t, regexp.MustCompile(`"msg":"restarting the NATS server"`), timeoutAnswer)
+	if _, ok := m.stderr.search(regexp.MustCompile(`"msg":"restarting the NATS server"`), timeoutAnswer); !ok {
+		t.Fatalf("up does not restart the NATS server:\n%s", m.stderr)
+	}
 	eventually(t, timeoutAnswer, func() error {
 		if a := m.post(t, "?pipeline=text", page); a.result.Status != v1.Done {
 			return fmt.Errorf("POST after the disk has room again: %v", a)
