@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -82,7 +83,7 @@ func IsUnknown(err error) bool {
 
 // Error codes of JetStream for which the client library has no constant.
 const (
-	errStreamStoreFailed  jetstream.ErrorCode = 10077 // a limit of the stream, with DiscardNew
+	errStreamStoreFailed  jetstream.ErrorCode = 10077 // a limit of the stream, with DiscardNew, or a failed write
 	errTooManyRequests    jetstream.ErrorCode = 10167 // ingest limit
 	errInsufficientMemory jetstream.ErrorCode = 10023 // no room on the server
 	errMessageTooLarge    jetstream.ErrorCode = 10054 // max_msg_size of the stream
@@ -190,7 +191,12 @@ func publishError(m Message, err error) error {
 		}
 	case errMessageTooLarge:
 		return tooLarge(m)
-	case errStreamStoreFailed, errTooManyRequests, errInsufficientMemory:
+	case errStreamStoreFailed:
+		if !strings.HasPrefix(api.Description, "maximum ") { // such as no space left on the device
+			return err
+		}
+		return fmt.Errorf("%w: %s", ErrFull, api.Description)
+	case errTooManyRequests, errInsufficientMemory:
 		return fmt.Errorf("%w: %s", ErrFull, api.Description)
 	}
 	return err
