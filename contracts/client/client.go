@@ -5,7 +5,8 @@
 //	c, err := client.New(nc)
 //	result, err := c.Analyze(ctx, "faces", picture)
 //
-// A problem of the mesh or of the picture is a [*v1.Problem]. The trace of a
+// A problem of the mesh or of the picture is a [*v1.Problem], and a
+// [*retry.Error] when the mesh says when to try again. The trace of a
 // context goes on in the mesh.
 package client
 
@@ -21,6 +22,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"go.opentelemetry.io/otel/propagation"
 
+	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
@@ -118,6 +120,9 @@ func (c *Client) request(ctx context.Context, subj string, body []byte, reply an
 		p := new(v1.Problem)
 		if err := json.Unmarshal(m.Data, p); err != nil {
 			return fmt.Errorf("ask %s: decode problem: %w", subj, err)
+		}
+		if after := retry.ParseAfter(m.Header.Get("Retry-After")); after > 0 {
+			return retry.After(p, after)
 		}
 		return p
 	}

@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"strconv"
 	"time"
 )
 
@@ -40,6 +41,16 @@ func Delay(err error) (d time.Duration, ok bool) {
 		return e.After, true
 	}
 	return 0, false
+}
+
+// ParseAfter reads the value of a Retry-After header in seconds. It returns 0
+// for one that says nothing, and for a date.
+func ParseAfter(header string) time.Duration {
+	n, err := strconv.Atoi(header)
+	if err != nil || n < 0 {
+		return 0
+	}
+	return time.Duration(n) * time.Second
 }
 
 // Backoff lists the delay after each failed attempt. The last one repeats. An

@@ -39,6 +39,17 @@ func TestExponential_EndsWithLongest(t *testing.T) {
 	}
 }
 
+func TestParseAfter(t *testing.T) {
+	t.Parallel()
+	for header, want := range map[string]time.Duration{
+		"": 0, "5": 5 * time.Second, "0": 0, "-1": 0, "soon": 0, "Fri, 27 Nov 2026 10:00:00 GMT": 0,
+	} {
+		if got := ParseAfter(header); got != want {
+			t.Errorf("ParseAfter(%q) = %v, want %v", header, got, want)
+		}
+	}
+}
+
 func TestBackoff_Delay(t *testing.T) {
 	t.Parallel()
 	b := Backoff{time.Second, time.Minute}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -83,7 +84,7 @@ func IsUnknown(err error) bool {
 
 // Error codes of JetStream for which the client library has no constant.
 const (
-	errStreamStoreFailed  jetstream.ErrorCode = 10077 // a limit of the stream, with DiscardNew
+	errStreamStoreFailed  jetstream.ErrorCode = 10077 // a limit of the stream, with DiscardNew, or a failed write
 	errTooManyRequests    jetstream.ErrorCode = 10167 // ingest limit
 	errInsufficientMemory jetstream.ErrorCode = 10023 // no room on the server
 	errMessageTooLarge    jetstream.ErrorCode = 10054 // max_msg_size of the stream
@@ -136,10 +137,10 @@ func (p *Publisher) Publish(ctx context.Context, m Message) error {
 	return nil
 }
 
-// inFlightBackoff has the delays between two tries of a publish that meets
+// InFlightBackoff has the delays between two tries of a publish that meets
 // another one in flight. A write to a replicated stream is in flight for a few
 // milliseconds, or for seconds while the stream elects a leader.
-var inFlightBackoff = retry.Exponential(5*time.Millisecond, 320*time.Millisecond, 2)
+var InFlightBackoff = retry.Exponential(5*time.Millisecond, 320*time.Millisecond, 2)
 
 // publishOnce publishes a message. While another one with its id, or on its
 // subject, is being stored, it tries again until the outcome of that is known
@@ -150,7 +151,7 @@ func (p *Publisher) publishOnce(ctx context.Context, m *nats.Msg, opts []jetstre
 		if code := errorCode(err); code != errDuplicateInFlight && code != jetstream.JSErrCodeStreamWrongLastSequenceConstant {
 			return err
 		}
-		if ended := retry.Sleep(ctx, inFlightBackoff.Delay(attempt)); ended != nil {
+		if ended := retry.Sleep(ctx, InFlightBackoff.Delay(attempt)); ended != nil {
 			return fmt.Errorf("%w: %w", ended, err)
 		}
 	}
@@ -192,7 +193,12 @@ func publishError(m Message, err error) error {
 		}
 	case errMessageTooLarge:
 		return tooLarge(m)
-	case errStreamStoreFailed, errTooManyRequests, errInsufficientMemory:
+	case errStreamStoreFailed:
+		if !strings.HasPrefix(api.Description, "maximum ") { // such as no space left on the device
+			return err
+		}
+		return fmt.Errorf("%w: %s", ErrFull, api.Description)
+	case errTooManyRequests, errInsufficientMemory:
 		return fmt.Errorf("%w: %s", ErrFull, api.Description)
 	}
 	return err

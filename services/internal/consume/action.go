@@ -11,7 +11,8 @@ import (
 )
 
 // Snooze returns an error with which a handler puts a delivery off: nothing
-// was tried, the message comes again after d.
+// was tried, the message comes again after d, and it is neither logged nor an
+// error in its trace. It is a delivery all the same.
 func Snooze(d time.Duration) error { return snooze(d) }
 
 type snooze time.Duration

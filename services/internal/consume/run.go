@@ -79,25 +79,41 @@ func (l *Loop) pull(ctx, hard context.Context, src Source, handle Handler) error
 	room := make(chan struct{}, src.Width)
 	room <- struct{}{}
 	var group sync.WaitGroup
+	suspect := make(chan struct{}, 1)
 	consuming, err := c.Consume(func(m jetstream.Msg) {
 		group.Go(func() {
 			l.Process(hard, m, handle)
 			<-room
 		})
 		room <- struct{}{}
-	}, jetstream.PullMaxMessages(src.Prefetch), jetstream.PullExpiry(pullExpiry), jetstream.PullHeartbeat(pullHeartbeat))
+	}, jetstream.PullMaxMessages(src.Prefetch), jetstream.PullExpiry(pullExpiry), jetstream.PullHeartbeat(pullHeartbeat),
+		jetstream.ConsumeErrHandler(func(jetstream.ConsumeContext, error) {
+			select {
+			case suspect <- struct{}{}:
+			default:
+			}
+		}))
 	if err != nil {
 		return fmt.Errorf("pull from %s of %s: %w", src.Consumer, src.Stream, err)
 	}
-	select {
-	case <-ctx.Done(): // what was received by now is processed
-		consuming.Drain()
-		<-consuming.Closed()
-		group.Wait()
-		return nil
-	case <-consuming.Closed():
-		group.Wait()
-		return fmt.Errorf("pull from %s of %s: %w", src.Consumer, src.Stream, errGone)
+	defer group.Wait()
+	for {
+		select {
+		case <-ctx.Done(): // what was received by now is processed
+			consuming.Drain()
+			<-consuming.Closed()
+			return nil
+		case <-consuming.Closed():
+			return fmt.Errorf("pull from %s of %s: %w", src.Consumer, src.Stream, errGone)
+		case <-suspect:
+			// The library notices the removal of a consumer only when a pull
+			// request waits for it.
+			if _, err := src.JetStream.Consumer(ctx, src.Stream, src.Consumer); errors.Is(err, jetstream.ErrConsumerNotFound) {
+				consuming.Stop()
+				<-consuming.Closed()
+				return fmt.Errorf("pull from %s of %s: %w", src.Consumer, src.Stream, errGone)
+			}
+		}
 	}
 }
 

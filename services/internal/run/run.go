@@ -60,6 +60,8 @@ type Process struct {
 	Micro     micro.Service
 	Pipelines []pipeline.Pipeline
 	SetReady  func(bool)
+	// SetNotReady is SetReady(false) with a reason.
+	SetNotReady func(reason string)
 
 	status atomic.Pointer[func() any]
 }
@@ -154,7 +156,7 @@ func Run(ctx context.Context, spec Spec, args []string, getenv func(string) stri
 		return err
 	}
 	defer func() { err = errors.Join(err, within(5*time.Second, admin.Close)) }()
-	p.SetReady = admin.SetReady
+	p.SetReady, p.SetNotReady = admin.SetReady, admin.SetNotReady
 	Listening(p.Logger, "admin", admin.Addr())
 
 	tracers, err := telemetry.NewTracerProvider(ctx, p.Service, p.Instance, Version, getenv)

@@ -16,9 +16,10 @@ import (
 
 // Admin serves /livez, /readyz, /metrics and /debug/pprof/ on a port of its
 // own. It is live as long as it answers, whatever the mesh does, and ready
-// when the service has said so.
+// when the service has said so, until it takes that back.
 type Admin struct {
 	ready  atomic.Bool
+	reason atomic.Pointer[string] // why it is not ready; nil for none
 	server *http.Server
 	addr   net.Addr
 	done   chan error
@@ -35,7 +36,11 @@ func StartAdmin(addr string, metrics prometheus.Gatherer) (*Admin, error) {
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "live") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if !a.ready.Load() {
-			http.Error(w, "not ready", http.StatusServiceUnavailable)
+			text := "not ready"
+			if reason := a.reason.Load(); reason != nil {
+				text += ": " + *reason
+			}
+			http.Error(w, text, http.StatusServiceUnavailable)
 			return
 		}
 		fmt.Fprintln(w, "ready")
@@ -56,7 +61,16 @@ func StartAdmin(addr string, metrics prometheus.Gatherer) (*Admin, error) {
 func (a *Admin) Addr() string { return a.addr.String() }
 
 // SetReady says whether /readyz answers 200.
-func (a *Admin) SetReady(ready bool) { a.ready.Store(ready) }
+func (a *Admin) SetReady(ready bool) {
+	a.reason.Store(nil)
+	a.ready.Store(ready)
+}
+
+// SetNotReady makes /readyz answer 503 with a reason.
+func (a *Admin) SetNotReady(reason string) {
+	a.reason.Store(&reason)
+	a.ready.Store(false)
+}
 
 // Close ends the server and waits for it; requests under way end with ctx.
 func (a *Admin) Close(ctx context.Context) error {

@@ -112,6 +112,10 @@ func TestAdmin(t *testing.T) {
 			t.Errorf("%s when ready is %v: %d, want %d", tt.path, tt.ready, got, tt.want)
 		}
 	}
+	a.SetNotReady("NATS cannot be reached")
+	if status, body := get("/readyz"); status != 503 || body != "not ready: NATS cannot be reached\n" {
+		t.Errorf("/readyz of what is not ready for a reason: %d %q", status, body)
+	}
 	if status, body := get("/metrics"); status != 200 || !strings.Contains(body, "go_goroutines") {
 		t.Errorf("metrics: %d", status)
 	}

@@ -28,7 +28,7 @@ func newMetrics(c *clock.Clock, r prometheus.Registerer) metrics {
 	return metrics{
 		clock: c,
 		messages: f.NewCounterVec(prometheus.CounterOpts{
-			Name: "sightmesh_messages_total", Help: "Messages worked on, by outcome: done, a problem code, retried or handed-back.",
+			Name: "sightmesh_messages_total", Help: "Messages worked on, by outcome: done, a problem code, retried, snoozed, handed-back, dropped or lost.",
 		}, []string{"pipeline", "priority", "outcome"}),
 		queueWait: f.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "sightmesh_queue_wait_seconds", Help: "From stored in the stream to taken by a worker.", Buckets: telemetry.LatencyBuckets(),

@@ -239,11 +239,11 @@ func (w *Worker) fail(ctx context.Context, d *consume.Delivery, p *v1.Problem) (
 	h.Set(v1.HeaderReason, string(p.Code))
 	h.Set(v1.HeaderDetail, p.Detail)
 	h.Set(v1.HeaderSubject, d.Subject)
-	return []bus.Message{{
+	return []bus.Message{outcome, {
 		Subject: subject.Quarantine(w.cfg.Stage, d.Job.Pipeline, d.Job.ID), Stream: streams.Quarantine,
 		ID:     v1.MsgID(d.Job.ID, fmt.Sprintf("quarantine.%s.%d", w.cfg.Stage, d.Job.Part)),
 		Header: h, Body: d.Body,
-	}, outcome}, nil
+	}}, nil
 }
 
 // Status is what the instance says of itself on its status subject.

@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 	"time"
 
@@ -78,10 +77,7 @@ func ask(web *http.Client, req *http.Request) (v1.Result, error) {
 		}
 		return r, nil
 	}
-	retryAfter := time.Duration(0)
-	if n, err := strconv.Atoi(res.Header.Get("Retry-After")); err == nil && n > 0 {
-		retryAfter = time.Duration(n) * time.Second
-	}
+	retryAfter := retry.ParseAfter(res.Header.Get("Retry-After"))
 	p := new(v1.Problem)
 	if json.Unmarshal(body, p) != nil || p.Code == "" { // a proxy on the way
 		err := fmt.Errorf("the answer was %s", res.Status)
@@ -111,7 +107,8 @@ func overNATS(c *client.Client, pipeline string) deliver {
 		case err == nil:
 			return r, nil
 		case errors.As(err, &p):
-			return r, problemOf(p, 0)
+			after, _ := retry.Delay(err)
+			return r, problemOf(p, after)
 		}
 		return r, retry.After(err, 0)
 	}

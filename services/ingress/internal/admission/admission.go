@@ -47,6 +47,7 @@ type Admission struct {
 	workers map[subject.Stage][]v1.WorkerStatus
 	asked   map[subject.Stage]time.Time // when the workers said their status
 	results resultsState
+	storage storage
 	backlog map[queue]int
 }
 
@@ -69,6 +70,8 @@ const (
 	// absentAfter is for how long a stage may not answer before its workers are
 	// taken for gone. That none is running is known at once.
 	absentAfter = 10 * time.Second
+	// statusAge is how old a status may be that says that a pipeline is ready.
+	statusAge = 5 * time.Second
 )
 
 // New returns an Admission that knows nothing yet; see Run.
@@ -81,6 +84,7 @@ func New(conn *nats.Conn, js jetstream.JetStream, pipelines []pipeline.Pipeline,
 		workers: map[subject.Stage][]v1.WorkerStatus{},
 		asked:   map[subject.Stage]time.Time{},
 		backlog: map[queue]int{},
+		storage: storage{read: time.Now()}, // the process has checked the streams before
 	}
 }
 
@@ -88,7 +92,7 @@ func New(conn *nats.Conn, js jetstream.JetStream, pipelines []pipeline.Pipeline,
 // looks of its own kind.
 func (a *Admission) Run(ctx context.Context) {
 	var loops sync.WaitGroup
-	for _, look := range []func(context.Context){a.lookAtWork, a.lookAtResults} {
+	for _, look := range []func(context.Context){a.lookAtWork, a.lookAtResults, a.lookAtImages} {
 		loops.Go(func() { repeat(ctx, look) })
 	}
 	loops.Wait()
@@ -304,6 +308,14 @@ func serviceMS(workers []v1.WorkerStatus, name string) float64 {
 	return sum / float64(n)
 }
 
+// isCurrent reports whether the status of a stage is new enough to be told to
+// clients.
+func (a *Admission) isCurrent(stage subject.Stage) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return time.Since(a.asked[stage]) < statusAge
+}
+
 // Pipelines says of every pipeline whether it is served, and by which models.
 func (a *Admission) Pipelines() []v1.Pipeline {
 	out := make([]v1.Pipeline, 0, len(a.pipelines))
@@ -313,7 +325,11 @@ func (a *Admission) Pipelines() []v1.Pipeline {
 			DeadlineMS: p.Deadline.Milliseconds(), MaxRegions: p.MaxRegions,
 		}
 		for _, stage := range stagesOf(p) {
-			if reason, ok := a.served(stage, p.Name); !ok {
+			reason, ok := a.served(stage, p.Name)
+			if ok && !a.isCurrent(stage) {
+				reason, ok = fmt.Sprintf("no status came in the last %.0f s", statusAge.Seconds()), false
+			}
+			if !ok {
 				e.Ready, e.Reason = false, fmt.Sprintf("%s: %s", stage, reason)
 			}
 			e.Models = append(e.Models, a.models(stage, p.Name)...)

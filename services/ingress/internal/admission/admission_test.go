@@ -218,6 +218,7 @@ func TestPipelinesSayWhatIsServed(t *testing.T) {
 		},
 		subject.Classify: {{Pipelines: map[string]v1.PipelineStatus{"text": {Reason: "no language", Models: []v1.Model{reader}}}}},
 	}
+	a.asked = map[subject.Stage]time.Time{subject.Detect: time.Now(), subject.Classify: time.Now()}
 	got := a.Pipelines()
 	if len(got) != 2 {
 		t.Fatalf("got %+v", got)

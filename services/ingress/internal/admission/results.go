@@ -62,7 +62,8 @@ func (a *Admission) askResults(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, firstReply)
 	defer cancel()
 	_, err := a.conn.RequestWithContext(ctx, subject.Status("results"), nil)
-	absent := errors.Is(err, nats.ErrNoResponders) || errors.Is(err, context.DeadlineExceeded)
+	_, storable := a.Storable()
+	absent := errors.Is(err, nats.ErrNoResponders) || errors.Is(err, context.DeadlineExceeded) && storable
 	if err != nil && !absent {
 		return fmt.Errorf("ask results for status: %w", err)
 	}

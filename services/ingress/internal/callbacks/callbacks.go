@@ -129,6 +129,9 @@ func (c *Caller) process(ctx context.Context, d *consume.Delivery) ([]bus.Messag
 	defer span.End()
 	state := v1.Callback{State: v1.CallbackDelivered, Attempts: c.attemptsBefore(ctx, d) + 1}
 	err = c.sender.send(ctx, to, d.Job.ID, d.Body)
+	if err != nil && errors.Is(ctx.Err(), context.Canceled) {
+		return nil, ctx.Err() // this process stops: it was no attempt
+	}
 	if err != nil {
 		span.SetStatus(codes.Error, err.Error())
 		state.Error = err.Error()

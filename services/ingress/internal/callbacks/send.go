@@ -92,6 +92,5 @@ func outcome(resp *http.Response) error {
 	if resp.StatusCode == http.StatusGone {
 		return err
 	}
-	n, _ := strconv.Atoi(resp.Header.Get("Retry-After")) // 0 when it says nothing, or a date
-	return retry.After(err, time.Duration(max(n, 0))*time.Second)
+	return retry.After(err, retry.ParseAfter(resp.Header.Get("Retry-After")))
 }

@@ -17,7 +17,6 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -230,11 +229,7 @@ func (f *Fetcher) download(ctx context.Context, u *url.URL) ([]byte, error) {
 func refused(resp *http.Response) error {
 	switch {
 	case resp.StatusCode >= http.StatusInternalServerError, resp.StatusCode == http.StatusTooManyRequests, resp.StatusCode == http.StatusRequestTimeout:
-		after := time.Duration(0)
-		if n, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && n > 0 {
-			after = time.Duration(n) * time.Second
-		}
-		return transient(after, "the host answered %d", resp.StatusCode)
+		return transient(retry.ParseAfter(resp.Header.Get("Retry-After")), "the host answered %d", resp.StatusCode)
 	}
 	return final(v1.FetchFailed, "the host answered %d", resp.StatusCode)
 }

@@ -55,6 +55,23 @@ type logs struct {
 
 var httpAddr = regexp.MustCompile(`"name":"http","addr":"([^"]+)"`)
 
+var adminAddr = regexp.MustCompile(`"name":"admin","addr":"([^"]+)"`)
+
+// text returns all lines so far.
+func (l *logs) text() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.String()
+}
+
+// admin returns the address of the admin server.
+func (l *logs) admin() string {
+	if m := adminAddr.FindStringSubmatch(l.text()); m != nil {
+		return m[1]
+	}
+	return ""
+}
+
 func (l *logs) Write(b []byte) (int, error) {
 	if m := httpAddr.FindSubmatch(b); m != nil {
 		l.seen <- string(m[1])

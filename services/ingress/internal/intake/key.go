@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -34,11 +33,6 @@ func NewKey(name, pipeline string, prio subject.Priority, content []byte) Key {
 	return Key{Name: name, Fingerprint: [sha256.Size]byte(h.Sum(nil))}
 }
 
-// inFlightBackoff has the delays between two tries to read a key that another
-// request is storing. A write to a replicated stream is in flight for a few
-// milliseconds, or for seconds while the stream elects a leader.
-var inFlightBackoff = retry.Exponential(5*time.Millisecond, 320*time.Millisecond, 2)
-
 // claim is the stored message of a key.
 type claim struct {
 	ID          string `json:"id"`
@@ -61,7 +55,7 @@ func (i *Intake) Claim(ctx context.Context, k Key, id string) (string, error) {
 		case first == nil:
 			// The other write is not visible yet, was given up, or has expired
 			// since. Only another try to create the key tells which.
-			if err := retry.Sleep(ctx, inFlightBackoff.Delay(attempt)); err != nil {
+			if err := retry.Sleep(ctx, bus.InFlightBackoff.Delay(attempt)); err != nil {
 				return "", fmt.Errorf("claim a key: wait for another write: %w", err)
 			}
 		case first.Fingerprint != mine.Fingerprint:

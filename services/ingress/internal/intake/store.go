@@ -80,7 +80,11 @@ var publishBackoff = retry.Exponential(50*time.Millisecond, 400*time.Millisecond
 // wraps [bus.ErrUnknown] when it stays unknown whether m is stored; another
 // error says that it is not.
 func (i *Intake) Publish(ctx context.Context, m bus.Message) error {
-	return retryUnknown(ctx, func(ctx context.Context) error { return i.cfg.Publisher.Publish(ctx, m) })
+	err := retryUnknown(ctx, func(ctx context.Context) error { return i.cfg.Publisher.Publish(ctx, m) })
+	if err == nil || ctx.Err() == nil {
+		i.cfg.Admission.RecordPublish(err)
+	}
+	return err
 }
 
 // retryUnknown calls try until it is known whether it has stored something, or

@@ -56,7 +56,7 @@ func NewFetches(cfg FetchesConfig) *Fetches {
 		}, []string{"outcome"}),
 	}
 	f.loop = consume.NewLoop(consume.Config{
-		Open: f.open, Fail: f.fail, Timeout: streams.FetchTimeout + storeTimeout, Backoff: backoff,
+		Open: f.open, Fail: f.fail, Timeout: streams.FetchTimeout + storeTimeout, Backoff: storeBackoff,
 		Clock: cfg.Clock, Publisher: cfg.Publisher, Tracer: f.tracer, Logger: cfg.Logger, Hooks: consume.Hooks{Ended: f.ended},
 	})
 	return f
@@ -77,6 +77,10 @@ func (f *Fetches) Run(ctx context.Context, width int) {
 // maxAttempts is how often an image is fetched when the failures are of the
 // kind that passes.
 const maxAttempts = 5
+
+// storeBackoff is the delay after an image could not be stored. The number of
+// deliveries that it goes by counts those that were put off, too.
+var storeBackoff = retry.Exponential(time.Second, 8*time.Second, 2)
 
 // backoff is the delay after an attempt that failed.
 var backoff = retry.Exponential(time.Second, 64*time.Second, 4)

@@ -157,13 +157,13 @@ type consumer struct {
 	width, prefetch int
 }
 
-// consumers lists them. Joining and replying are quick, and many of them come
-// together; a report takes long to expand.
+// consumers lists them. A reply waits for nothing, so that many can be requested
+// ahead; the others may wait for a stream.
 func (s *Service) consumers() []consumer {
 	return []consumer{
-		{streams.Parts, streams.PartsConsumer, jobOf(subject.ParseParts), s.join, failJoin, 16, 64},
+		{streams.Parts, streams.PartsConsumer, jobOf(subject.ParseParts), s.join, failJoin, 16, 1},
 		{streams.Results, streams.ResultsConsumer, jobOf(subject.ParseResults), s.reply, nil, 16, 64},
-		{streams.Results, streams.FollowConsumer, jobOf(subject.ParseResults), s.follow, nil, 16, 64},
+		{streams.Results, streams.FollowConsumer, jobOf(subject.ParseResults), s.follow, nil, 16, 1},
 		{streams.Reports, streams.ReportsConsumer, openReport, s.expand, nil, 2, 1},
 	}
 }

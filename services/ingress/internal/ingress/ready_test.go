@@ -1,0 +1,156 @@
+package ingress
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/sightmesh/sightmesh/contracts/streams"
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/internal/bustest"
+)
+
+// ready returns the answer of /readyz.
+func (d *door) ready(t *testing.T) (status int, body string) {
+	t.Helper()
+	res, err := http.Get("http://" + d.log.admin() + "/readyz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.StatusCode, string(text)
+}
+
+// awaitReady waits until /readyz has this status, and returns its body.
+func (d *door) awaitReady(t *testing.T, want int, within time.Duration) string {
+	t.Helper()
+	for deadline := time.Now().Add(within); ; time.Sleep(50 * time.Millisecond) {
+		status, body := d.ready(t)
+		if status == want {
+			return body
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("/readyz is %d %q after %v, want %d", status, body, within, want)
+		}
+	}
+}
+
+func (d *door) pipelines(t *testing.T) v1.Pipelines {
+	t.Helper()
+	res, err := http.Get(d.url + "/v1/pipelines")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	var p v1.Pipelines
+	if err := json.NewDecoder(res.Body).Decode(&p); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// readyWithin is how long ready may take to be taken back or given again. It
+// has room for a busy machine: the looks themselves take five seconds.
+const readyWithin = 8 * time.Second
+
+func TestReady_TakenBackWithoutNATS(t *testing.T) {
+	t.Parallel()
+	s := bustest.Start(t, "text", "faces")
+	p := bustest.StartProxy(t, s)
+	d := openAt(t, s, p.URL)
+	d.workers(t, 2, 1)
+	d.awaitServed(t)
+	d.awaitReady(t, http.StatusOK, readyWithin)
+	// A connection that hangs, and then one that is gone.
+	p.HoldReplies(true)
+	if body := d.awaitReady(t, http.StatusServiceUnavailable, readyWithin); !strings.Contains(body, "IMAGES") {
+		t.Errorf("the reason is %q, want that IMAGES is not read", body)
+	}
+	p.HoldRequests(true)
+	p.Break()
+	for deadline := time.Now().Add(readyWithin); ; time.Sleep(50 * time.Millisecond) {
+		if _, body := d.ready(t); strings.Contains(body, "NATS cannot be reached") {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the reason is never that NATS cannot be reached")
+		}
+	}
+	for deadline := time.Now().Add(readyWithin); d.pipelines(t).Pipelines[0].Ready; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("a pipeline is ready by an old status")
+		}
+	}
+	p.HoldReplies(false)
+	p.HoldRequests(false)
+	d.awaitReady(t, http.StatusOK, 20*time.Second)
+	d.awaitServed(t)
+	for _, line := range []string{`"msg":"not ready: images cannot be stored"`, `"msg":"ready again: images can be stored"`} {
+		if n := strings.Count(d.log.text(), line); n != 1 {
+			t.Errorf("%d lines say %s, want one", n, line)
+		}
+	}
+}
+
+func TestReady_TakenBackWithoutImages(t *testing.T) {
+	t.Parallel()
+	d := open(t)
+	s, err := d.js.Stream(t.Context(), streams.Images)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := s.CachedInfo().Config
+	if err := d.js.DeleteStream(t.Context(), streams.Images); err != nil {
+		t.Fatal(err)
+	}
+	if body := d.awaitReady(t, http.StatusServiceUnavailable, readyWithin); !strings.Contains(body, "IMAGES") {
+		t.Errorf("the reason is %q, want that it names IMAGES", body)
+	}
+	if _, err := d.js.CreateStream(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	d.awaitReady(t, http.StatusOK, readyWithin)
+}
+
+// TestReady_TakenBackWhilePublishesFail: the stream is there, and stores
+// nothing.
+func TestReady_TakenBackWhilePublishesFail(t *testing.T) {
+	t.Parallel()
+	d := open(t)
+	d.workers(t, 2, 1)
+	d.awaitServed(t)
+	d.images(t, func(c *jetstream.StreamConfig) { c.Subjects = []string{"elsewhere.>"} })
+	for range 3 {
+		if a := d.must(t, ""); a.status != http.StatusServiceUnavailable {
+			t.Errorf("got %+v, want 503", a)
+		}
+	}
+	if body := d.awaitReady(t, http.StatusServiceUnavailable, readyWithin); !strings.Contains(body, "images cannot be stored") {
+		t.Errorf("the reason is %q, want that images cannot be stored", body)
+	}
+	d.images(t, func(c *jetstream.StreamConfig) { c.Subjects = []string{subject.AllImages()} })
+	d.must(t, "", "Prefer", "respond-async")
+	d.awaitReady(t, http.StatusOK, readyWithin)
+}
+
+func TestReady_StaysWithoutWorkersAndResults(t *testing.T) {
+	t.Parallel()
+	d := open(t)
+	d.images(t, func(c *jetstream.StreamConfig) { c.MaxMsgs = 1 })
+	for range 60 { // 12 s
+		if status, body := d.ready(t); status != http.StatusOK {
+			t.Fatalf("/readyz is %d %q", status, body)
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+}
