@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/sightmesh/sightmesh/contracts/pipeline"
+	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 )
@@ -136,10 +137,8 @@ func Run(ctx context.Context, cfg Config, out io.Writer) error {
 			said = err.Error()
 			fmt.Fprintf(out, "waiting: %v\n", err)
 		}
-		select {
-		case <-ctx.Done():
+		if retry.Sleep(ctx, time.Second) != nil {
 			return err
-		case <-time.After(time.Second):
 		}
 	}
 	fmt.Fprintf(out, "set up %d streams and %d consumers for pipelines %v\n",
