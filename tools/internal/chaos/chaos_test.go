@@ -49,29 +49,29 @@ func TestLedger_CountsWhatBreaksAPromise(t *testing.T) {
 	}{
 		"a job that is done": {func(l *Ledger, i, _ Image) {
 			l.Accept(i, "1", false)
-			l.See(i, v1.Result{ID: "1", Status: v1.Running})
-			l.See(i, done(i, "1"))
-			l.See(i, done(i, "1"))
+			l.See(i, v1.Result{ID: "1", Status: v1.Running}, time.Now())
+			l.See(i, done(i, "1"), time.Now())
+			l.See(i, done(i, "1"), time.Now())
 			l.Store("1", i.Sum)
 		}, nil},
 		"a job that expired": {func(l *Ledger, i, _ Image) {
 			l.Accept(i, "1", false)
-			l.See(i, failed("1", v1.DeadlineExceeded))
+			l.See(i, failed("1", v1.DeadlineExceeded), time.Now())
 		}, nil},
 		"a result of another image": {func(l *Ledger, i, other Image) {
 			l.Accept(i, "1", false)
-			l.See(i, done(other, "1"))
+			l.See(i, done(other, "1"), time.Now())
 		}, map[Promise]int{Wrong: 1}},
 		"a result of another client": {func(l *Ledger, i, other Image) {
 			l.Accept(i, "1", false)
 			l.Accept(other, "2", false)
-			l.See(i, done(other, "2"))
+			l.See(i, done(other, "2"), time.Now())
 		}, map[Promise]int{Wrong: 1}},
 		"the codes of another image": {func(l *Ledger, i, other Image) {
 			l.Accept(i, "1", false)
 			r := done(i, "1")
 			r.Regions[2] = done(other, "1").Regions[2]
-			l.See(i, r)
+			l.See(i, r, time.Now())
 		}, map[Promise]int{Wrong: 1}},
 		"one job for two images": {func(l *Ledger, i, other Image) {
 			l.Accept(i, "1", false)
@@ -79,18 +79,24 @@ func TestLedger_CountsWhatBreaksAPromise(t *testing.T) {
 		}, map[Promise]int{Wrong: 1}},
 		"a failure without a reason": {func(l *Ledger, i, _ Image) {
 			l.Accept(i, "1", false)
-			l.See(i, failed("1", v1.Internal))
+			l.See(i, failed("1", v1.Internal), time.Now())
 		}, map[Promise]int{Wrong: 1}},
 		"done, then failed": {func(l *Ledger, i, _ Image) {
 			l.Accept(i, "1", false)
-			l.See(i, done(i, "1"))
-			l.See(i, failed("1", v1.DeadlineExceeded))
+			l.See(i, done(i, "1"), time.Now())
+			l.See(i, failed("1", v1.DeadlineExceeded), time.Now())
 		}, map[Promise]int{Changed: 1}},
 		"done, then running": {func(l *Ledger, i, _ Image) {
 			l.Accept(i, "1", false)
-			l.See(i, done(i, "1"))
-			l.See(i, v1.Result{ID: "1", Status: v1.Running})
+			l.See(i, done(i, "1"), time.Now())
+			l.See(i, v1.Result{ID: "1", Status: v1.Running}, time.Now())
 		}, map[Promise]int{Changed: 1}},
+		"done, and running when it was asked for before": {func(l *Ledger, i, _ Image) {
+			l.Accept(i, "1", false)
+			asked := time.Now()
+			l.See(i, done(i, "1"), time.Now())
+			l.See(i, v1.Result{ID: "1", Status: v1.Running}, asked)
+		}, nil},
 		"one key, two jobs": {func(l *Ledger, i, _ Image) {
 			l.Accept(i, "1", false)
 			l.Accept(i, "2", false)
@@ -137,7 +143,7 @@ func TestLedger_ImageThatMayRepeat(t *testing.T) {
 	i := l.NewImage("session", true)
 	l.Store("1", i.Sum)
 	l.Accept(i, "2", false)
-	l.See(i, done(i, "2"))
+	l.See(i, done(i, "2"), time.Now())
 	if c := l.Close(); len(c.Broken) != 0 || c.Accepted != 1 {
 		t.Errorf("got %+v", c)
 	}
@@ -148,7 +154,7 @@ func TestLedger_OpenAndUncalled(t *testing.T) {
 	a, b := l.NewImage("a", false), l.NewImage("b", false)
 	l.Accept(a, "1", true)
 	l.Accept(b, "2", true)
-	l.See(a, done(a, "1"))
+	l.See(a, done(a, "1"), time.Now())
 	l.Call(b, done(b, "2"))
 	if open := l.Open(); len(open) != 0 {
 		t.Errorf("open: %v", open)
@@ -168,7 +174,7 @@ func TestLedger_Stall(t *testing.T) {
 		now = now.Add(after)
 		i := l.NewImage("a", false)
 		l.Accept(i, id, false)
-		l.See(i, done(i, id))
+		l.See(i, done(i, id), time.Now())
 	}
 	now = now.Add(time.Hour)
 	see("before", time.Hour)

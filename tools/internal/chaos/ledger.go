@@ -25,7 +25,7 @@ type Ledger struct {
 	stall                time.Duration
 	broken               map[Promise][]string
 	codes                map[v1.Code]int // of rejections
-	expired              int
+	expired              []string        // jobs, with their problems
 }
 
 // A Promise is what the suite checks for every job.
@@ -55,8 +55,9 @@ type job struct {
 	id      string
 	image   *sent
 	outcome string // of the first result that was seen; empty before
-	called  bool   // by webhook
-	webhook bool   // whether one was asked for
+	seen    time.Time
+	called  bool // by webhook
+	webhook bool // whether one was asked for
 }
 
 // NewLedger returns an empty ledger. Images of ledgers with different seeds
@@ -128,7 +129,9 @@ func (l *Ledger) Break(i Image) {
 }
 
 // See records a result of a job that was looked up or delivered to its client.
-func (l *Ledger) See(i Image, r v1.Result) {
+// asked is when the client asked for it: before an outcome was seen, an answer
+// that the job is under way is no change, even if it comes later.
+func (l *Ledger) See(i Image, r v1.Result, asked time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	j := l.jobs[r.ID]
@@ -140,7 +143,7 @@ func (l *Ledger) See(i Image, r v1.Result) {
 		l.violate(Wrong, "%s: got the result of job %s, which is of %s", i.Client, r.ID, j.image.Client)
 		return
 	case !r.Final():
-		if j.outcome != "" {
+		if j.outcome != "" && asked.After(j.seen) {
 			l.violate(Changed, "%s: job %s is %s after it had the outcome %s", i.Client, r.ID, r.Status, j.outcome)
 		}
 		return
@@ -152,8 +155,8 @@ func (l *Ledger) See(i Image, r v1.Result) {
 		}
 		return
 	}
-	j.outcome = outcome
 	now := l.now()
+	j.outcome, j.seen = outcome, now
 	if !l.answered.IsZero() {
 		l.stall = max(l.stall, now.Sub(l.answered))
 		l.answered = now
@@ -167,7 +170,7 @@ func (l *Ledger) See(i Image, r v1.Result) {
 		return
 	}
 	if r.Problem != nil && r.Problem.Code == v1.DeadlineExceeded {
-		l.expired++
+		l.expired = append(l.expired, fmt.Sprintf("%s: job %s: %s", i.Client, r.ID, r.Problem.Detail))
 		return
 	}
 	l.violate(Wrong, "%s: job %s failed without a reason in its image: %s", i.Client, r.ID, outcome)
@@ -203,7 +206,7 @@ func (l *Ledger) Call(i Image, r v1.Result) {
 	}
 	l.jobs[r.ID].called = true
 	l.mu.Unlock()
-	l.See(i, r)
+	l.See(i, r, time.Time{})
 }
 
 // Find returns the image with this SHA-256.

@@ -15,7 +15,7 @@ type Counts struct {
 	Rejected int // answers that said that nothing, or perhaps nothing, was accepted
 	// Unanswered requests broke: their images may be jobs or not.
 	Unanswered int
-	Expired    int // accepted jobs whose outcome is deadline-exceeded
+	Expired    []string // accepted jobs whose outcome is deadline-exceeded
 	// Stall is the longest time without an outcome, from the begin of the
 	// fault to the end of the load.
 	Stall  time.Duration
@@ -62,7 +62,7 @@ func (r Row) cells() []string {
 		recovery = "never"
 	}
 	cells := []string{r.Fault, r.Topology, fmt.Sprint(r.Accepted), fmt.Sprint(r.Rejected),
-		fmt.Sprint(r.Unanswered), fmt.Sprint(r.Expired)}
+		fmt.Sprint(r.Unanswered), fmt.Sprint(len(r.Expired))}
 	for _, p := range []Promise{Lost, Doubled, Changed, Wrong, Ran, Pending} {
 		n := fmt.Sprint(len(r.Broken[p]))
 		if n != "0" {
