@@ -3,6 +3,7 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -69,9 +70,13 @@ func faultsOf(servers int) []fault {
 	}
 	all = append(all,
 		fault{"cut-connections", "connections of all services to NATS cut every second, 8 times", cutConnections, ""},
-		fault{"delay-connections", "connections of all services to NATS delayed by 50 ms each way for 8 s", delayConnections, ""},
+		fault{
+			"delay-connections", "connections of all services to NATS delayed by 50 ms each way for 8 s", delayConnections, "",
+		},
 		fault{"results-away", "results stopped for longer than AckWait, then started", resultsAway, ""},
-		fault{"results-away-over-age", "results stopped for longer than the age of PARTS, cut to 5 s", resultsAwayOverAge, ""},
+		fault{
+			"results-away-over-age", "results stopped for longer than the age of PARTS, cut to 5 s", resultsAwayOverAge, "",
+		},
 	)
 	for _, s := range full {
 		all = append(all, fullFault(s))
@@ -144,7 +149,7 @@ func restartEverything(t testing.TB, m *chaosMesh, rng *rand.Rand) {
 		})
 	}
 	for _, n := range m.cluster {
-		n.server.stop(t) //nolint:errcheck // a server that was told to end says so
+		n.server.stop(t) // a server that was told to end says so
 		n.server = nil
 		n.Start(t)
 		m.cluster.awaitHealthy(t)
@@ -161,7 +166,8 @@ func pause(t testing.TB, i *chaosInstance, d time.Duration) {
 
 func pauseFault(name string) fault {
 	return fault{
-		"pause-" + name, fmt.Sprintf("SIGSTOP of %s and its lanes for %v (AckWait is %v), SIGCONT", name, overAckWait, streams.AckWait),
+		"pause-" + name,
+		fmt.Sprintf("SIGSTOP of %s and its lanes for %v (AckWait is %v), SIGCONT", name, overAckWait, streams.AckWait),
 		func(t testing.TB, m *chaosMesh, rng *rand.Rand) { pause(t, m.victim(name, rng), overAckWait) }, "",
 	}
 }
@@ -172,7 +178,7 @@ func pauseOverDedupeFault(name string) fault {
 		fmt.Sprintf("SIGSTOP of %s and its lanes for %v while the streams know IDs for %v, SIGCONT", name, overDedupe, shortDedupe),
 		func(t testing.TB, m *chaosMesh, rng *rand.Rand) {
 			setDedupe := func(d time.Duration) {
-				for _, s := range []string{streams.Images, streams.Crops, streams.Parts, streams.Results, streams.Reports, streams.Fetches} {
+				for _, s := range append(slices.Sorted(maps.Keys(workStreams)), streams.Results, streams.Reports) {
 					m.update(t, s, func(_ *jetstream.StreamInfo, c *jetstream.StreamConfig) { c.Duplicates = d })
 				}
 			}
@@ -253,7 +259,8 @@ func resultsAwayOverAge(t testing.TB, m *chaosMesh, _ *rand.Rand) {
 // fullFault lowers the limit of a stream to what it holds, and raises it.
 func fullFault(stream string) fault {
 	return fault{
-		"full-" + strings.ToLower(stream), fmt.Sprintf("%s full for %v: its limit lowered to what it holds, then raised", stream, holdTime),
+		"full-" + strings.ToLower(stream),
+		fmt.Sprintf("%s full for %v: its limit lowered to what it holds, then raised", stream, holdTime),
 		func(t testing.TB, m *chaosMesh, rng *rand.Rand) {
 			var messages, size int64
 			byBytes := rng.IntN(2) == 0

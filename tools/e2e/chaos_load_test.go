@@ -166,7 +166,7 @@ func (l *chaosLoad) serve(t testing.TB) string {
 			return
 		}
 		if kind == "image" {
-			w.Write(image.File) //nolint:errcheck // the mesh tries again
+			w.Write(image.File) // the mesh tries again
 			return
 		}
 		body, err := io.ReadAll(r.Body)
@@ -433,12 +433,13 @@ func (c *chaosClient) session() bool {
 func (c *chaosClient) sessionFrom(images []chaos.Image, next int) int {
 	ctx, cancel := context.WithTimeout(c.ctx, chaosPatience)
 	defer cancel()
-	url := strings.Replace(c.to[rand.N(len(c.to))], "http://", "ws://", 1)
-	ws, _, err := websocket.Dial(ctx, fmt.Sprintf("%s/v1/stream?pipeline=many-parts&window=4&from=%d", url, next), nil) //nolint:bodyclose // a session has none
+	url := fmt.Sprintf("%s/v1/stream?pipeline=many-parts&window=4&from=%d",
+		strings.Replace(c.to[rand.N(len(c.to))], "http://", "ws://", 1), next)
+	ws, _, err := websocket.Dial(ctx, url, nil) //nolint:bodyclose // a session has none
 	if err != nil {
 		return next
 	}
-	defer ws.CloseNow() //nolint:errcheck // it was read to its end, or is broken
+	defer ws.CloseNow() // it was read to its end, or is broken
 	var sending sync.WaitGroup
 	defer sending.Wait()
 	defer cancel()
@@ -448,7 +449,7 @@ func (c *chaosClient) sessionFrom(images []chaos.Image, next int) int {
 				return
 			}
 		}
-		ws.Write(ctx, websocket.MessageText, []byte(`{"end":true}`)) //nolint:errcheck // the reader sees it
+		ws.Write(ctx, websocket.MessageText, []byte(`{"end":true}`)) // the reader sees it
 	})
 	for {
 		_, data, err := ws.Read(ctx)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -365,7 +366,7 @@ func (m *chaosMesh) isCalm() error {
 			}
 		}
 	}
-	for _, name := range []string{streams.Images, streams.Crops, streams.Parts, streams.Fetches, streams.Results, streams.Reports} {
+	for _, name := range append(slices.Sorted(maps.Keys(workStreams)), streams.Results, streams.Reports) {
 		ctx, cancel := context.WithTimeout(context.Background(), jetStreamTimeout)
 		stream, err := m.js.Stream(ctx, name)
 		if err != nil {

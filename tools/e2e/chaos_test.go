@@ -93,7 +93,7 @@ type chaosRun struct {
 func newChaosRun(t testing.TB, s chaosSettings) *chaosRun {
 	t.Helper()
 	t.Logf("SEED=%d", s.seed)
-	return &chaosRun{settings: s, rng: rand.New(rand.NewPCG(s.seed, 0)), begin: time.Now()} //nolint:gosec // no secret
+	return &chaosRun{settings: s, rng: rand.New(rand.NewPCG(s.seed, 0)), begin: time.Now()}
 }
 
 // topology makes faults on servers that do not run yet.
@@ -118,7 +118,7 @@ func (r *chaosRun) topology(t *testing.T, name string, c cluster, instances int,
 				ledger := chaos.NewLedger(seed, nil)
 				before = append(before, ledger)
 				r.faults++
-				row = m.endure(t, f, row, ledger, rand.New(rand.NewPCG(seed, 1))) //nolint:gosec // no secret
+				row = m.endure(t, f, row, ledger, rand.New(rand.NewPCG(seed, 1)))
 			})
 			if rows[n] = row; row.NotRun == "" && !row.Held() && m.isCalm() != nil {
 				m.startAgain(t)
@@ -196,8 +196,8 @@ func (m *chaosMesh) endure(t *testing.T, f fault, row chaos.Row, ledger *chaos.L
 	load.stop(chaosPatience)
 	m.drain(ledger)
 	row.Counts = ledger.Close()
-	t.Logf("%s: %d accepted, %d rejected %v, %d unanswered, %d expired, stall %v, recovery %v", f.name, row.Accepted,
-		row.Rejected, row.Codes, row.Unanswered, len(row.Expired), row.Stall.Round(time.Millisecond), row.Recovery.Round(time.Millisecond))
+	t.Logf("%s: %d accepted, %d rejected %v, %d unanswered, %d expired, stall %.1f s, recovery %.1f s", f.name,
+		row.Accepted, row.Rejected, row.Codes, row.Unanswered, len(row.Expired), row.Stall.Seconds(), row.Recovery.Seconds())
 	if len(row.Expired) > 0 {
 		t.Logf("expired:\n%s", strings.Join(row.Expired, "\n"))
 	}
@@ -213,8 +213,10 @@ func (m *chaosMesh) endure(t *testing.T, f fault, row chaos.Row, ledger *chaos.L
 // drain waits until every job has its outcome, every webhook was called and
 // nothing is left over, and records what is not so.
 func (m *chaosMesh) drain(ledger *chaos.Ledger) {
-	look := &chaosClient{chaosLoad: &chaosLoad{ledger: ledger, to: m.addresses(), ctx: context.Background()}, name: "drain"}
-	poll(chaosPatience, func() error { //nolint:errcheck // what is open is recorded below
+	look := &chaosClient{
+		chaosLoad: &chaosLoad{ledger: ledger, to: m.addresses(), ctx: context.Background()}, name: "drain",
+	}
+	poll(chaosPatience, func() error { // what is open is recorded below
 		look.lookUpAll(ledger.Open())
 		if open := ledger.Open(); len(open) > 0 {
 			return fmt.Errorf("%d open", len(open))
@@ -225,7 +227,7 @@ func (m *chaosMesh) drain(ledger *chaos.Ledger) {
 		a, err := look.do(http.MethodGet, "/v1/images/"+j.ID, "", nil)
 		ledger.Violate(chaos.Lost, "%s: job %s has no outcome: %v %v", j.Image.Client, j.ID, a, err)
 	}
-	poll(chaosPatience, func() error { //nolint:errcheck // what was not called is recorded below
+	poll(chaosPatience, func() error { // what was not called is recorded below
 		if uncalled := ledger.Uncalled(); len(uncalled) > 0 {
 			return fmt.Errorf("%d webhooks were not called", len(uncalled))
 		}
@@ -257,7 +259,7 @@ func (c *chaosClient) lookUpAll(jobs []chaos.Job) {
 	for some := range slices.Chunk(jobs, max(1, len(jobs)/8+1)) {
 		all.Go(func() {
 			for _, j := range some {
-				c.lookUp(j.Image, j.ID, "") //nolint:errcheck // the caller sees what is open
+				c.lookUp(j.Image, j.ID, "") // the caller sees what is open
 			}
 		})
 	}

@@ -235,7 +235,7 @@ func echo(t *testing.T) *Proxy {
 			}
 			go func() {
 				defer c.Close()
-				io.Copy(c, c) //nolint:errcheck // ends with the connection
+				io.Copy(c, c) // ends with the connection
 			}()
 		}
 	}()
