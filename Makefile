@@ -29,6 +29,11 @@ test: build ## Run every test, with the race detector
 replicas: build ## Run the whole end-to-end suite on three NATS servers with three replicas (2 minutes)
 	SIGHTMESH_E2E_THREE_SERVERS_WHOLE=1 OMP_THREAD_LIMIT=1 $(GO) test -count 1 -timeout 15m -v -run TestThreeServers ./tools/e2e
 
+.PHONY: chaos
+chaos: build ## Make every fault under load, and write the table of docs/reliability.md (25 minutes; SEED=n repeats one)
+	SIGHTMESH_E2E_CHAOS_SEED=$(or $(SEED),random) SIGHTMESH_E2E_CHAOS_TABLE=$(CURDIR)/docs/reliability.md \
+		OMP_THREAD_LIMIT=1 $(GO) test -count 1 -timeout 45m -v -run TestChaos_AllFaults ./tools/e2e
+
 .PHONY: interop
 interop: build ## Run the tests with other languages and databases: Node.js, PostgreSQL
 	@tools/scripts/install-packages interop

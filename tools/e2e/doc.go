@@ -5,6 +5,8 @@
 // three servers, with three replicas of every stream; `make replicas` runs the
 // whole suite there.
 //
+// TestChaos_FewFaults makes faults under load; `make chaos` makes all of them.
+//
 // They need `make build` first. Those on real photos look for them in
 // ../shared/realdata beside the repository and are skipped without it.
 package e2e

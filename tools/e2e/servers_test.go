@@ -39,7 +39,8 @@ type nodeConfig struct {
 	Name string
 	// Client, Route and Monitor are addresses to listen on.
 	Client, Route, Monitor string
-	// Routes has the route address of every node of the cluster.
+	// Routes has the route address of every node of the cluster. A server
+	// without routes is none of a cluster.
 	Routes []string
 	Folder string
 }
@@ -54,12 +55,19 @@ func runNode(config string) error {
 		ServerName: c.Name, JetStream: true, StoreDir: c.Folder, JetStreamMaxMemory: 256 << 20, JetStreamMaxStore: 16 << 30,
 		MaxPayload: streams.MaxMessage + streams.HeaderAllowance, DisableJetStreamBanner: true,
 	}
-	o.Cluster.Name = "e2e"
-	for _, a := range []struct {
+	type address struct {
 		from string
 		host *string
 		port *int
-	}{{c.Client, &o.Host, &o.Port}, {c.Route, &o.Cluster.Host, &o.Cluster.Port}, {c.Monitor, &o.HTTPHost, &o.HTTPPort}} {
+	}
+	addresses := []address{{c.Client, &o.Host, &o.Port}, {c.Monitor, &o.HTTPHost, &o.HTTPPort}}
+	if len(c.Routes) > 0 {
+		// Clients know every address that they may use. Some are given those of
+		// proxies, and would go past them to an address that is advertised.
+		o.Cluster.Name, o.Cluster.NoAdvertise = "e2e", true
+		addresses = append(addresses, address{c.Route, &o.Cluster.Host, &o.Cluster.Port})
+	}
+	for _, a := range addresses {
 		host, port, err := net.SplitHostPort(a.from)
 		if err != nil {
 			return err
@@ -163,18 +171,28 @@ type cluster []*node
 // returns when they have a leader.
 func startCluster(t testing.TB, servers int) cluster {
 	t.Helper()
+	c := newCluster(t, servers)
+	c.start(t)
+	return c
+}
+
+// newCluster returns servers with routes between them, or one without a
+// cluster, and empty folders. None runs yet.
+func newCluster(t testing.TB, servers int) cluster {
+	t.Helper()
 	addresses := freeAddresses(t, loopback(), 3*servers)
 	routes, clients, monitors := addresses[:servers], addresses[servers:2*servers], addresses[2*servers:]
 	var c cluster
 	for i := range servers {
 		n := &node{log: newLines(), config: nodeConfig{
-			Name: fmt.Sprint("node-", i+1), Client: clients[i], Route: routes[i], Monitor: monitors[i],
-			Routes: routes, Folder: t.TempDir(),
+			Name: fmt.Sprint("node-", i+1), Client: clients[i], Route: routes[i], Monitor: monitors[i], Folder: t.TempDir(),
 		}}
+		if servers > 1 {
+			n.config.Routes = routes
+		}
 		t.Cleanup(func() { n.Kill(t) })
 		c = append(c, n)
 	}
-	c.start(t)
 	return c
 }
 

@@ -1,0 +1,359 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/sightmesh/sightmesh/contracts/streams"
+	"github.com/sightmesh/sightmesh/tools/internal/chaos"
+)
+
+// A fault is what happens to a mesh under load. It returns when its cause is
+// over; the mesh may not have recovered yet.
+type fault struct {
+	name   string // of its subtest
+	words  string // for the table
+	make   func(t testing.TB, m *chaosMesh, rng *rand.Rand)
+	notRun string // why it is not made
+}
+
+// Times of the faults. Each is the fault itself and waits for nothing.
+const (
+	overAckWait = streams.AckWait + 2*time.Second
+	shortDedupe = 2 * time.Second
+	overDedupe  = streams.AckWait + 2*shortDedupe
+	holdTime    = 5 * time.Second
+)
+
+// during is the time of a fault that goes on for a while.
+func during(d time.Duration) { time.Sleep(d) }
+
+// faultsOf returns the faults of a topology in the order of the table. On three
+// servers, where each takes twice the time, those are left out that end in the
+// same code as others and have little to do with the servers.
+func faultsOf(servers int) []fault {
+	all := make([]fault, 0, 64)
+	paused, held := services[1:], services
+	full := []string{streams.Images, streams.Crops, streams.Parts, streams.Results, streams.Fetches}
+	if servers > 1 {
+		paused, held = []string{"classify", "results"}, []string{"ingress", "results"}
+		full = []string{streams.Parts, streams.Results}
+	}
+	for _, s := range services {
+		all = append(all, killFault(1, s))
+	}
+	all = append(all,
+		fault{"kill-two-services", "kill -9 of two services at once", killTwoServices, ""},
+		fault{"kill-all-services", "kill -9 of every service at once", killAllServices, ""},
+		fault{"restart-everything", "rolling restart of services and NATS by SIGTERM", restartEverything, ""},
+	)
+	for _, s := range services {
+		all = append(all, pauseFault(s))
+	}
+	for _, s := range paused {
+		all = append(all, pauseOverDedupeFault(s))
+	}
+	for _, s := range held {
+		all = append(all, holdFault(s, chaos.ToServer), holdFault(s, chaos.FromServer))
+	}
+	all = append(all,
+		fault{"cut-connections", "connections of all services to NATS cut every second, 8 times", cutConnections, ""},
+		fault{
+			"delay-connections", "connections of all services to NATS delayed by 50 ms each way for 8 s", delayConnections, "",
+		},
+		fault{"results-away", "results stopped for longer than AckWait, then started", resultsAway, ""},
+		fault{
+			"results-away-over-age", "results stopped for longer than the age of PARTS, cut to 5 s", resultsAwayOverAge, "",
+		},
+	)
+	for _, s := range full {
+		all = append(all, fullFault(s))
+	}
+	if servers == 1 {
+		return append(all,
+			fault{"kill-nats", "kill -9 of the NATS server, then started", killEveryNode, ""},
+			fault{"clock-skew", "clock of one service 60 s ahead", nil, "the services have no setting for their clock yet"},
+		)
+	}
+	for n := range servers {
+		all = append(all, fault{
+			fmt.Sprint("kill-node-", n+1), fmt.Sprintf("kill -9 of NATS server %d, then started", n+1),
+			func(t testing.TB, m *chaosMesh, rng *rand.Rand) { killNode(t, m, m.cluster[n], rng) }, "",
+		})
+	}
+	for _, s := range []string{streams.Images, streams.Crops, streams.Parts, streams.Results, streams.Reports} {
+		all = append(all, killLeaderFault(s))
+	}
+	for _, s := range []string{streams.Images, streams.Parts, streams.Results} {
+		all = append(all, stepDownFault(20, s))
+	}
+	return append(all, fault{"kill-all-nodes", "kill -9 of all three NATS servers, then started", killEveryNode, ""})
+}
+
+// victim returns one instance of a service.
+func (m *chaosMesh) victim(name string, rng *rand.Rand) *chaosInstance {
+	all := m.of(name)
+	return all[rng.IntN(len(all))]
+}
+
+// killFault kills one instance of each of some services at the same moment, some
+// times in a row.
+func killFault(times int, names ...string) fault {
+	return fault{
+		"kill-" + strings.Join(names, "-"), "kill -9 of " + strings.Join(names, " and "),
+		func(t testing.TB, m *chaosMesh, rng *rand.Rand) {
+			for range times {
+				for _, name := range names {
+					m.victim(name, rng).signal(t, syscall.SIGKILL)
+				}
+			}
+		}, "",
+	}
+}
+
+func killTwoServices(t testing.TB, m *chaosMesh, rng *rand.Rand) {
+	two := rng.Perm(len(services))[:2]
+	killFault(1, services[two[0]], services[two[1]]).make(t, m, rng)
+}
+
+func killAllServices(t testing.TB, m *chaosMesh, _ *rand.Rand) {
+	for _, i := range m.instances {
+		i.signal(t, syscall.SIGKILL)
+	}
+}
+
+// restartEverything ends one process after the other by SIGTERM. The next one
+// follows when the one before is ready again.
+func restartEverything(t testing.TB, m *chaosMesh, rng *rand.Rand) {
+	for _, n := range rng.Perm(len(m.instances)) {
+		i := m.instances[n]
+		before := i.service.pid()
+		i.signal(t, syscall.SIGTERM)
+		eventually(t, 2*time.Minute, func() error {
+			if pid := i.service.pid(); pid == before || pid == 0 {
+				return fmt.Errorf("%s was not started again", i.name)
+			}
+			return i.service.ready()
+		})
+	}
+	for _, n := range m.cluster {
+		n.server.stop(t) // a server that was told to end says so
+		n.server = nil
+		n.Start(t)
+		m.cluster.awaitHealthy(t)
+	}
+}
+
+// pause stops an instance with its lanes, and lets it go on.
+func pause(t testing.TB, i *chaosInstance, d time.Duration) {
+	t.Helper()
+	i.signal(t, syscall.SIGSTOP)
+	during(d)
+	i.signal(t, syscall.SIGCONT)
+}
+
+func pauseFault(name string) fault {
+	return fault{
+		"pause-" + name,
+		fmt.Sprintf("SIGSTOP of %s and its lanes for %v (AckWait is %v), SIGCONT", name, overAckWait, streams.AckWait),
+		func(t testing.TB, m *chaosMesh, rng *rand.Rand) { pause(t, m.victim(name, rng), overAckWait) }, "",
+	}
+}
+
+func pauseOverDedupeFault(name string) fault {
+	return fault{
+		"pause-" + name + "-over-dedupe",
+		fmt.Sprintf("SIGSTOP of %s and its lanes for %v while the streams know IDs for %v, SIGCONT", name, overDedupe, shortDedupe),
+		func(t testing.TB, m *chaosMesh, rng *rand.Rand) {
+			setDedupe := func(d time.Duration) {
+				for _, s := range append(slices.Sorted(maps.Keys(workStreams)), streams.Results, streams.Reports) {
+					m.update(t, s, func(_ *jetstream.StreamInfo, c *jetstream.StreamConfig) { c.Duplicates = d })
+				}
+			}
+			setDedupe(shortDedupe)
+			pause(t, m.victim(name, rng), overDedupe)
+			// What was paused goes on now, and is to find its IDs forgotten.
+			during(shortDedupe)
+			setDedupe(streams.DefaultDedupe)
+		}, "",
+	}
+}
+
+// proxies calls f for the proxies of both instances of some services.
+func (m *chaosMesh) proxies(f func(*chaos.Proxy), names ...string) {
+	for _, i := range m.instances {
+		if slices.Contains(names, i.name) {
+			for _, p := range i.proxies {
+				f(p)
+			}
+		}
+	}
+}
+
+func holdFault(name string, d chaos.Direction) fault {
+	way := map[chaos.Direction]string{chaos.ToServer: "to", chaos.FromServer: "from"}[d]
+	return fault{
+		"hold-" + name + "-" + way + "-nats",
+		fmt.Sprintf("connections of both %s to NATS: bytes %s held for %v", name, d, holdTime),
+		func(_ testing.TB, m *chaosMesh, _ *rand.Rand) {
+			m.proxies(func(p *chaos.Proxy) { p.Hold(d) }, name)
+			during(holdTime)
+			m.proxies(func(p *chaos.Proxy) { p.Release(d) }, name)
+		}, "",
+	}
+}
+
+func cutConnections(_ testing.TB, m *chaosMesh, _ *rand.Rand) {
+	for range 8 {
+		m.proxies((*chaos.Proxy).Cut, services...)
+		during(time.Second)
+	}
+}
+
+func delayConnections(_ testing.TB, m *chaosMesh, _ *rand.Rand) {
+	m.proxies(func(p *chaos.Proxy) { p.SetDelay(50 * time.Millisecond) }, services...)
+	during(8 * time.Second)
+	m.proxies(func(p *chaos.Proxy) { p.SetDelay(0) }, services...)
+}
+
+// withoutResults stops both instances of results for a while.
+func (m *chaosMesh) withoutResults(t testing.TB, d time.Duration) {
+	t.Helper()
+	for _, i := range m.of("results") {
+		i.service.kill(t)
+		i.service = nil
+	}
+	during(d)
+	for _, i := range m.of("results") {
+		i.start()
+	}
+}
+
+func resultsAway(t testing.TB, m *chaosMesh, _ *rand.Rand) { m.withoutResults(t, overAckWait) }
+
+func resultsAwayOverAge(t testing.TB, m *chaosMesh, _ *rand.Rand) {
+	const age = 5 * time.Second
+	var before time.Duration
+	m.update(t, streams.Parts, func(_ *jetstream.StreamInfo, c *jetstream.StreamConfig) {
+		before = c.MaxAge
+		c.MaxAge, c.Duplicates = age, min(c.Duplicates, age)
+	})
+	m.withoutResults(t, age+streams.AckWait)
+	m.update(t, streams.Parts, func(_ *jetstream.StreamInfo, c *jetstream.StreamConfig) {
+		c.MaxAge, c.Duplicates = before, streams.DefaultDedupe
+	})
+}
+
+// fullFault lowers the limit of a stream to what it holds, and raises it.
+func fullFault(stream string) fault {
+	return fault{
+		"full-" + strings.ToLower(stream),
+		fmt.Sprintf("%s full for %v: its limit lowered to what it holds, then raised", stream, holdTime),
+		func(t testing.TB, m *chaosMesh, rng *rand.Rand) {
+			var messages, size int64
+			byBytes := rng.IntN(2) == 0
+			m.update(t, stream, func(i *jetstream.StreamInfo, c *jetstream.StreamConfig) {
+				messages, size = c.MaxMsgs, c.MaxBytes
+				if byBytes {
+					c.MaxBytes = int64(max(i.State.Bytes, 1))
+				} else {
+					c.MaxMsgs = int64(max(i.State.Msgs, 1))
+				}
+			})
+			during(holdTime)
+			m.update(t, stream, func(_ *jetstream.StreamInfo, c *jetstream.StreamConfig) {
+				c.MaxMsgs, c.MaxBytes = messages, size
+			})
+		}, "",
+	}
+}
+
+// killNode kills a server, lets the load go on without it, and starts it.
+func killNode(t testing.TB, m *chaosMesh, n *node, rng *rand.Rand) {
+	t.Helper()
+	n.Kill(t)
+	during(time.Duration(rng.IntN(3000)) * time.Millisecond)
+	n.Start(t)
+}
+
+func killLeaderFault(stream string) fault {
+	return fault{
+		"kill-leader-" + strings.ToLower(stream), "kill -9 of the NATS server that leads " + stream + ", then started",
+		func(t testing.TB, m *chaosMesh, rng *rand.Rand) {
+			var n *node
+			eventually(t, timeoutAnswer, func() error {
+				if n = m.leader(stream); n == nil {
+					return fmt.Errorf("%s has no leader", stream)
+				}
+				return nil
+			})
+			killNode(t, m, n, rng)
+		}, "",
+	}
+}
+
+func killEveryNode(t testing.TB, m *chaosMesh, rng *rand.Rand) {
+	var all sync.WaitGroup
+	for _, n := range m.cluster {
+		all.Go(func() { n.Kill(t) })
+	}
+	all.Wait()
+	during(time.Duration(rng.IntN(3000)) * time.Millisecond)
+	for _, n := range m.cluster {
+		n.Start(t)
+	}
+}
+
+// stepDownFault has the leader of a stream step down, again and again. That
+// there is none at the moment is part of it.
+func stepDownFault(times int, stream string) fault {
+	return fault{
+		"step-down-" + strings.ToLower(stream), fmt.Sprintf("leader of %s steps down every 0.5 s, %d times", stream, times),
+		func(t testing.TB, m *chaosMesh, _ *rand.Rand) {
+			done := 0
+			for range times {
+				reply, err := m.nc.Request("$JS.API.STREAM.LEADER.STEPDOWN."+stream, nil, 500*time.Millisecond)
+				var answer struct{ Success bool }
+				if err == nil && json.Unmarshal(reply.Data, &answer) == nil && answer.Success {
+					done++
+				}
+				during(500 * time.Millisecond)
+			}
+			t.Logf("%d of %d step-downs of %s were confirmed", done, times, stream)
+		}, "",
+	}
+}
+
+// diskFull fills the file system of a server, makes room again and restarts
+// the server, as an operator does.
+func diskFull(t testing.TB, m *chaosMesh, _ *rand.Rand) {
+	n := m.cluster[0]
+	ballast := filepath.Join(filepath.Dir(n.config.Folder), "ballast")
+	f, err := os.Create(ballast)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for block := make([]byte, 64<<10); err == nil; {
+		_, err = f.Write(block)
+	}
+	f.Close()
+	t.Logf("the disk is full: %v", err)
+	during(holdTime)
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	n.Kill(t)
+	n.Start(t)
+}

@@ -1,0 +1,295 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/sightmesh/sightmesh/tools/internal/chaos"
+)
+
+// The chaos suite makes faults in a mesh under load, one after the other, and
+// checks after each that every accepted job has one outcome, the right one,
+// that it does not change, and that nothing is left over. `make chaos` runs
+// all faults on both topologies; `make test` a few.
+//
+// A seed decides the order of the faults, the moments and the victims.
+
+// Variables of the chaos suite. They are read by readChaosSettings only.
+const (
+	chaosSeedVariable  = "SIGHTMESH_E2E_CHAOS_SEED"  // a number, or "random"; empty: only TestChaos_FewFaults
+	chaosTableVariable = "SIGHTMESH_E2E_CHAOS_TABLE" // Markdown file with the markers of package chaos
+)
+
+// chaosSettings are the settings of a run.
+type chaosSettings struct {
+	seed  uint64
+	given bool   // by the variable
+	table string // file; empty for none
+}
+
+func readChaosSettings(t testing.TB) chaosSettings {
+	t.Helper()
+	s := chaosSettings{seed: rand.Uint64N(1e6), table: os.Getenv(chaosTableVariable)}
+	given := os.Getenv(chaosSeedVariable)
+	if s.given = given != ""; s.given && given != "random" {
+		var err error
+		if s.seed, err = strconv.ParseUint(given, 10, 64); err != nil {
+			t.Fatalf("%s: %v", chaosSeedVariable, err)
+		}
+	}
+	return s
+}
+
+// chaosTime is for how long a seed makes new faults.
+const chaosTime = 23 * time.Minute
+
+// TestChaos_FewFaults makes a few faults, among them those that lost jobs once.
+func TestChaos_FewFaults(t *testing.T) {
+	s := readChaosSettings(t)
+	run := newChaosRun(t, s)
+	run.topology(t, "one-server", newCluster(t, 1), 2, []fault{
+		killFault(2, "results"),
+		{"kill-all-services", "kill -9 of every service at once", killAllServices, ""},
+		pauseFault("detect"),
+		{"kill-nats", "kill -9 of the NATS server, then started", killEveryNode, ""},
+	})
+	run.topology(t, "three-servers", newCluster(t, 3), 1, []fault{stepDownFault(6, "PARTS")})
+	run.report(t)
+}
+
+// TestChaos_AllFaults makes every fault on one server and on three.
+func TestChaos_AllFaults(t *testing.T) {
+	s := readChaosSettings(t)
+	if !s.given {
+		t.Skip("it takes 25 minutes: make chaos runs it")
+	}
+	run := newChaosRun(t, s)
+	run.topology(t, "one-server", newCluster(t, 1), 2, faultsOf(1))
+	run.topology(t, "three-servers", newCluster(t, 3), 2, faultsOf(3))
+	run.fullDisk(t)
+	run.report(t)
+}
+
+// chaosRun is a run of the suite.
+type chaosRun struct {
+	settings chaosSettings
+	rng      *rand.Rand
+	begin    time.Time
+	faults   uint64 // made so far
+	rows     []chaos.Row
+}
+
+func newChaosRun(t testing.TB, s chaosSettings) *chaosRun {
+	t.Helper()
+	t.Logf("SEED=%d", s.seed)
+	return &chaosRun{settings: s, rng: rand.New(rand.NewPCG(s.seed, 0)), begin: time.Now()}
+}
+
+// topology makes faults on servers that do not run yet.
+func (r *chaosRun) topology(t *testing.T, name string, c cluster, instances int, faults []fault) {
+	t.Helper()
+	rows := make([]chaos.Row, len(faults))
+	t.Run(name, func(t *testing.T) {
+		m := startChaosMesh(t, c, instances)
+		var before []*chaos.Ledger
+		for _, n := range r.rng.Perm(len(faults)) {
+			f := faults[n]
+			seed := r.rng.Uint64()
+			row := chaos.Row{Fault: f.words, Topology: strings.ReplaceAll(name, "-", " "), NotRun: f.notRun}
+			if row.NotRun == "" && time.Since(r.begin) > chaosTime {
+				row.NotRun = "the time of the seed was over"
+			}
+			t.Run(f.name, func(t *testing.T) {
+				row.Test = t.Name()
+				if row.NotRun != "" {
+					t.Skip("not run: " + row.NotRun)
+				}
+				ledger := chaos.NewLedger(seed, nil)
+				before = append(before, ledger)
+				r.faults++
+				row = m.endure(t, f, row, ledger, rand.New(rand.NewPCG(seed, 1)))
+			})
+			if rows[n] = row; row.NotRun == "" && !row.Held() && m.isCalm() != nil {
+				m.startAgain(t)
+			}
+		}
+		t.Run("outcomes-later", func(t *testing.T) { m.lookUpAgain(t, before) })
+	})
+	r.rows = append(r.rows, rows...)
+}
+
+// fullDisk makes the fault that needs a file system of its own, and so root.
+func (r *chaosRun) fullDisk(t *testing.T) {
+	t.Helper()
+	f := fault{"disk-full", "disk of NATS full for 5 s, then room again and NATS restarted", diskFull, ""}
+	c := newCluster(t, 1)
+	disk := t.TempDir()
+	if err := syscall.Mount("sightmesh-chaos", disk, "tmpfs", 0, "size=64m"); err != nil {
+		f.notRun = fmt.Sprintf("it needs root to mount a file system: %v", err)
+	} else {
+		c[0].config.Folder = filepath.Join(disk, "nats")
+		t.Cleanup(func() {
+			c[0].Kill(t)
+			if err := syscall.Unmount(disk, syscall.MNT_DETACH); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	r.topology(t, "one-server-on-its-own-disk", c, 2, []fault{f})
+}
+
+// report prints the table, and writes it where the settings say.
+func (r *chaosRun) report(t *testing.T) {
+	t.Helper()
+	table := fmt.Sprintf("Seed %d, %s. %d faults in %v.\n\n%s", r.settings.seed, time.Now().Format(time.DateOnly),
+		r.faults, time.Since(r.begin).Round(time.Second), chaos.Markdown(r.rows))
+	t.Logf("\n%s", table)
+	if r.settings.table == "" {
+		return
+	}
+	before, err := os.ReadFile(r.settings.table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, err := chaos.Replace(before, table)
+	if err != nil {
+		t.Fatalf("%s: %v", r.settings.table, err)
+	}
+	if err := os.WriteFile(r.settings.table, after, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// recoveryPatience is for how long clients may wait after a fault. Nothing
+// fails because it is slow, only what has not ended by then.
+const recoveryPatience = 3 * time.Minute
+
+// endure makes a fault under load and checks every promise after it.
+func (m *chaosMesh) endure(t *testing.T, f fault, row chaos.Row, ledger *chaos.Ledger, rng *rand.Rand) chaos.Row {
+	t.Helper()
+	warnings := len(m.log.matching(trouble))
+	load := newChaosLoad(t, ledger, m.addresses(), chaosPause*time.Duration(len(m.cluster)))
+	defer load.stop(0)
+	if err := load.awaitRound(time.Time{}, recoveryPatience); err != nil {
+		ledger.Violate(chaos.Pending, "before the fault: %v", err)
+	}
+	load.awaitRounds(rng.IntN(60), timeoutAnswer) // so that the seed decides the moment
+	ledger.Watch()
+	f.make(t, m, rng)
+	end := time.Now()
+	if err := load.awaitRound(end, recoveryPatience); err != nil {
+		ledger.Violate(chaos.Pending, "%v", err)
+	} else {
+		row.Recovery = time.Since(end)
+	}
+	load.stop(chaosPatience)
+	m.drain(ledger)
+	row.Counts = ledger.Close()
+	t.Logf("%s: %d accepted, %d rejected %v, %d unanswered, %d expired, stall %.1f s, recovery %.1f s", f.name,
+		row.Accepted, row.Rejected, row.Codes, row.Unanswered, len(row.Expired), row.Stall.Seconds(), row.Recovery.Seconds())
+	if len(row.Expired) > 0 {
+		t.Logf("expired:\n%s", strings.Join(row.Expired, "\n"))
+	}
+	for promise, all := range row.Broken {
+		t.Errorf("%d %s:\n%s", len(all), promise, strings.Join(all[:min(len(all), 10)], "\n"))
+	}
+	if t.Failed() || len(row.Expired) > 0 {
+		t.Logf("warnings and errors of the services:\n%s", strings.Join(m.warnings(warnings), "\n"))
+	}
+	return row
+}
+
+// drain waits until every job has its outcome, every webhook was called and
+// nothing is left over, and records what is not so.
+func (m *chaosMesh) drain(ledger *chaos.Ledger) {
+	look := &chaosClient{
+		chaosLoad: &chaosLoad{ledger: ledger, to: m.addresses(), ctx: context.Background()}, name: "drain",
+	}
+	poll(chaosPatience, func() error { // what is open is recorded below
+		look.lookUpAll(ledger.Open())
+		if open := ledger.Open(); len(open) > 0 {
+			return fmt.Errorf("%d open", len(open))
+		}
+		return nil
+	})
+	for _, j := range ledger.Open() {
+		a, err := look.do(http.MethodGet, "/v1/images/"+j.ID, "", nil)
+		ledger.Violate(chaos.Lost, "%s: job %s has no outcome: %v %v", j.Image.Client, j.ID, a, err)
+	}
+	poll(chaosPatience, func() error { // what was not called is recorded below
+		if uncalled := ledger.Uncalled(); len(uncalled) > 0 {
+			return fmt.Errorf("%d webhooks were not called", len(uncalled))
+		}
+		return nil
+	})
+	for _, j := range ledger.Uncalled() {
+		a, err := look.do(http.MethodGet, "/v1/images/"+j.ID, "", nil)
+		if err == nil && a.result.Callback != nil && a.result.Callback.State == "pending" && a.result.Callback.Attempts > 0 {
+			continue // tried in vain, and will be again after minutes
+		}
+		ledger.Violate(chaos.Lost, "%s: the webhook of job %s was not called: %v %v", j.Image.Client, j.ID, a, err)
+	}
+	if err := poll(chaosPatience, m.isCalm); err != nil {
+		ledger.Violate(chaos.Pending, "%v", err)
+	}
+	for _, again := range m.again {
+		ledger.Violate(chaos.Changed, "%s", again)
+	}
+	m.again = nil
+	for id, s := range m.stored {
+		ledger.Store(id, s.sum)
+	}
+	look.lookUpAll(ledger.Jobs())
+}
+
+// lookUpAll looks jobs up, several at a time.
+func (c *chaosClient) lookUpAll(jobs []chaos.Job) {
+	var all sync.WaitGroup
+	for some := range slices.Chunk(jobs, max(1, len(jobs)/8+1)) {
+		all.Go(func() {
+			for _, j := range some {
+				c.lookUp(j.Image, j.ID, "") // the caller sees what is open
+			}
+		})
+	}
+	all.Wait()
+}
+
+// lookUpAgain looks every job of a topology up once more.
+func (m *chaosMesh) lookUpAgain(t *testing.T, ledgers []*chaos.Ledger) {
+	t.Helper()
+	for _, ledger := range ledgers {
+		before := len(ledger.Close().Broken[chaos.Changed])
+		look := &chaosClient{chaosLoad: &chaosLoad{ledger: ledger, to: m.addresses(), ctx: t.Context()}, name: "later"}
+		look.lookUpAll(ledger.Jobs())
+		if changed := ledger.Close().Broken[chaos.Changed]; len(changed) > before {
+			t.Errorf("outcomes changed after their fault: %v", changed[before:])
+		}
+	}
+}
+
+// startAgain ends every process and starts them, so that what a fault left
+// broken does not count against the next.
+func (m *chaosMesh) startAgain(t testing.TB) {
+	t.Helper()
+	m.stopServices(t)
+	for _, n := range m.cluster {
+		n.Kill(t)
+	}
+	m.cluster.start(t)
+	for _, i := range m.instances {
+		i.start()
+	}
+	m.awaitReady(t)
+}

@@ -1,0 +1,317 @@
+package chaos
+
+import (
+	"bytes"
+	"image"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	_ "golang.org/x/image/bmp" // decodes the images
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// done returns the result that a mesh gives for an image.
+func done(i Image, id string) v1.Result {
+	r := v1.Result{ID: id, Status: v1.Done, Image: &v1.Image{SHA256: i.Sum}}
+	for _, code := range i.Codes {
+		r.Regions = append(r.Regions, v1.Region{Labels: []v1.Label{{Label: code}}})
+	}
+	return r
+}
+
+func failed(id string, code v1.Code) v1.Result {
+	return v1.Result{ID: id, Status: v1.Failed, Problem: v1.NewProblem(code, "")}
+}
+
+func TestImage_IsUniqueBMP(t *testing.T) {
+	seen := map[string]bool{}
+	for n := range uint64(100) {
+		i := NewImage("client", n%2, n)
+		if seen[i.Sum] || seen[i.Codes[0]] {
+			t.Fatalf("image %d is like an earlier one", n)
+		}
+		seen[i.Sum], seen[i.Codes[0]] = true, true
+		config, format, err := image.DecodeConfig(bytes.NewReader(i.File))
+		if err != nil || format != "bmp" || config.Width != side || config.Height != side {
+			t.Fatalf("image %d is %s %+v, %v", n, format, config, err)
+		}
+	}
+}
+
+func TestLedger_CountsWhatBreaksAPromise(t *testing.T) {
+	for name, tt := range map[string]struct {
+		play func(l *Ledger, i, other Image)
+		want map[Promise]int
+	}{
+		"a job that is done": {func(l *Ledger, i, _ Image) {
+			l.Accept(i, "1", false)
+			l.See(i, v1.Result{ID: "1", Status: v1.Running}, time.Now())
+			l.See(i, done(i, "1"), time.Now())
+			l.See(i, done(i, "1"), time.Now())
+			l.Store("1", i.Sum)
+		}, nil},
+		"a job that expired": {func(l *Ledger, i, _ Image) {
+			l.Accept(i, "1", false)
+			l.See(i, failed("1", v1.DeadlineExceeded), time.Now())
+		}, nil},
+		"a result of another image": {func(l *Ledger, i, other Image) {
+			l.Accept(i, "1", false)
+			l.See(i, done(other, "1"), time.Now())
+		}, map[Promise]int{Wrong: 1}},
+		"a result of another client": {func(l *Ledger, i, other Image) {
+			l.Accept(i, "1", false)
+			l.Accept(other, "2", false)
+			l.See(i, done(other, "2"), time.Now())
+		}, map[Promise]int{Wrong: 1}},
+		"the codes of another image": {func(l *Ledger, i, other Image) {
+			l.Accept(i, "1", false)
+			r := done(i, "1")
+			r.Regions[2] = done(other, "1").Regions[2]
+			l.See(i, r, time.Now())
+		}, map[Promise]int{Wrong: 1}},
+		"one job for two images": {func(l *Ledger, i, other Image) {
+			l.Accept(i, "1", false)
+			l.Accept(other, "1", false)
+		}, map[Promise]int{Wrong: 1}},
+		"a failure without a reason": {func(l *Ledger, i, _ Image) {
+			l.Accept(i, "1", false)
+			l.See(i, failed("1", v1.Internal), time.Now())
+		}, map[Promise]int{Wrong: 1}},
+		"done, then failed": {func(l *Ledger, i, _ Image) {
+			l.Accept(i, "1", false)
+			l.See(i, done(i, "1"), time.Now())
+			l.See(i, failed("1", v1.DeadlineExceeded), time.Now())
+		}, map[Promise]int{Changed: 1}},
+		"done, then running": {func(l *Ledger, i, _ Image) {
+			l.Accept(i, "1", false)
+			l.See(i, done(i, "1"), time.Now())
+			l.See(i, v1.Result{ID: "1", Status: v1.Running}, time.Now())
+		}, map[Promise]int{Changed: 1}},
+		"done, and running when it was asked for before": {func(l *Ledger, i, _ Image) {
+			l.Accept(i, "1", false)
+			asked := time.Now()
+			l.See(i, done(i, "1"), time.Now())
+			l.See(i, v1.Result{ID: "1", Status: v1.Running}, asked)
+		}, nil},
+		"one key, two jobs": {func(l *Ledger, i, _ Image) {
+			l.Accept(i, "1", false)
+			l.Accept(i, "2", false)
+		}, map[Promise]int{Doubled: 1}},
+		"one image sent once, two outcomes": {func(l *Ledger, i, _ Image) {
+			l.Accept(i, "1", false)
+			l.Store("1", i.Sum)
+			l.Store("2", i.Sum)
+		}, map[Promise]int{Doubled: 1}},
+		"rejected, and run": {func(l *Ledger, i, _ Image) {
+			l.Reject(i, v1.Problem{Code: v1.Unavailable})
+			l.Store("1", i.Sum)
+		}, map[Promise]int{Ran: 1}},
+		"perhaps accepted, and run": {func(l *Ledger, i, _ Image) {
+			l.Reject(i, v1.Problem{Code: v1.Unavailable, Job: "1"})
+			l.Store("1", i.Sum)
+		}, nil},
+		"a broken connection, then rejected, and run": {func(l *Ledger, i, _ Image) {
+			l.Break(i)
+			l.Reject(i, v1.Problem{Code: v1.Unavailable})
+			l.Store("1", i.Sum)
+		}, nil},
+		"a webhook before the answer": {func(l *Ledger, i, _ Image) {
+			l.Call(i, done(i, "1"))
+			l.Accept(i, "1", true)
+		}, nil},
+	} {
+		l := NewLedger(1, nil)
+		tt.play(l, l.NewImage("a", false), l.NewImage("b", false))
+		got := l.Close().Broken
+		if len(got) != len(tt.want) {
+			t.Errorf("%s: %v, want %v", name, got, tt.want)
+		}
+		for p, n := range tt.want {
+			if len(got[p]) != n {
+				t.Errorf("%s: %s %v, want %d", name, p, got[p], n)
+			}
+		}
+	}
+}
+
+func TestLedger_ImageThatMayRepeat(t *testing.T) {
+	l := NewLedger(1, nil)
+	i := l.NewImage("session", true)
+	l.Store("1", i.Sum)
+	l.Accept(i, "2", false)
+	l.See(i, done(i, "2"), time.Now())
+	if c := l.Close(); len(c.Broken) != 0 || c.Accepted != 1 {
+		t.Errorf("got %+v", c)
+	}
+}
+
+func TestLedger_OpenAndUncalled(t *testing.T) {
+	l := NewLedger(1, nil)
+	a, b := l.NewImage("a", false), l.NewImage("b", false)
+	l.Accept(a, "1", true)
+	l.Accept(b, "2", true)
+	l.See(a, done(a, "1"), time.Now())
+	l.Call(b, done(b, "2"))
+	if open := l.Open(); len(open) != 0 {
+		t.Errorf("open: %v", open)
+	}
+	if uncalled := l.Uncalled(); len(uncalled) != 1 || uncalled[0].ID != "1" {
+		t.Errorf("uncalled: %v", uncalled)
+	}
+	if jobs := l.Jobs(); len(jobs) != 2 {
+		t.Errorf("jobs: %v", jobs)
+	}
+}
+
+func TestLedger_Stall(t *testing.T) {
+	var now time.Time
+	l := NewLedger(1, func() time.Time { return now })
+	see := func(id string, after time.Duration) {
+		now = now.Add(after)
+		i := l.NewImage("a", false)
+		l.Accept(i, id, false)
+		l.See(i, done(i, id), time.Now())
+	}
+	now = now.Add(time.Hour)
+	see("before", time.Hour)
+	l.Watch()
+	see("1", time.Second)
+	see("2", 5*time.Second)
+	see("3", 2*time.Second)
+	if got := l.Close().Stall; got != 5*time.Second {
+		t.Errorf("stall %v, want 5s", got)
+	}
+}
+
+func TestMarkdown_Rows(t *testing.T) {
+	text := Markdown([]Row{
+		{Fault: "kill", Topology: "one server", Test: "TestX/kill", Counts: Counts{Accepted: 7}, Recovery: time.Second},
+		{Fault: "hold", Topology: "cluster", Counts: Counts{Broken: map[Promise][]string{Lost: {"a", "b"}}}},
+		{Fault: "skew", Topology: "cluster", NotRun: "no clock"},
+	})
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	if len(lines) != 5 {
+		t.Fatalf("got %d lines:\n%s", len(lines), text)
+	}
+	for n, want := range map[int]string{2: "| held | `TestX/kill` |", 3: "| **2** |", 4: "not run: no clock"} {
+		if !strings.Contains(lines[n], want) {
+			t.Errorf("line %d has no %q: %s", n, want, lines[n])
+		}
+	}
+	for _, line := range lines {
+		if strings.Count(line, " | ") != len(columns)-1 {
+			t.Errorf("%d columns, want %d: %s", strings.Count(line, " | ")+1, len(columns), line)
+		}
+	}
+}
+
+func TestReplace_Markers(t *testing.T) {
+	got, err := Replace([]byte("a\n"+BeginMarker+"\nold\n"+EndMarker+"\nb\n"), "new\n")
+	if want := "a\n" + BeginMarker + "\n\nnew\n\n" + EndMarker + "\nb\n"; err != nil || string(got) != want {
+		t.Errorf("got %q, %v, want %q", got, err, want)
+	}
+	if _, err := Replace([]byte("a"), "new"); err == nil {
+		t.Error("a file without markers: no error")
+	}
+}
+
+// echo starts a server that sends back what it gets, and a proxy before it.
+func echo(t *testing.T) *Proxy {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				io.Copy(c, c) // ends with the connection
+			}()
+		}
+	}()
+	p, err := NewProxy("127.0.0.1", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	return p
+}
+
+func dial(t *testing.T, p *Proxy) net.Conn {
+	t.Helper()
+	c, err := net.Dial("tcp", p.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// send sends a text and returns what comes back.
+func send(t *testing.T, c net.Conn, text string) string {
+	t.Helper()
+	if _, err := c.Write([]byte(text)); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, len(text))
+	if _, err := io.ReadFull(c, buf); err != nil {
+		t.Fatal(err)
+	}
+	return string(buf)
+}
+
+func TestProxy_Cut(t *testing.T) {
+	p := echo(t)
+	c := dial(t, p)
+	if got := send(t, c, "hello"); got != "hello" {
+		t.Errorf("got %q", got)
+	}
+	p.Cut()
+	if _, err := c.Read(make([]byte, 1)); err == nil {
+		t.Error("the connection is still open")
+	}
+	if got := send(t, dial(t, p), "again"); got != "again" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestProxy_Delay(t *testing.T) {
+	p := echo(t)
+	c := dial(t, p)
+	p.SetDelay(20 * time.Millisecond)
+	begin := time.Now()
+	send(t, c, "hello")
+	if took := time.Since(begin); took < 40*time.Millisecond {
+		t.Errorf("there and back took %v, want 40ms or more", took)
+	}
+}
+
+func TestProxy_Hold(t *testing.T) {
+	for _, d := range []Direction{ToServer, FromServer} {
+		p := echo(t)
+		c := dial(t, p)
+		send(t, c, "hello")
+		p.Hold(d)
+		got := make(chan string, 1)
+		go func() { got <- send(t, c, "held") }()
+		select {
+		case <-got:
+			t.Errorf("%v: it came although it was held", d)
+		case <-time.After(50 * time.Millisecond):
+		}
+		p.Release(d)
+		if text := <-got; text != "held" {
+			t.Errorf("%v: got %q", d, text)
+		}
+	}
+}

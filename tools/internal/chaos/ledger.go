@@ -1,0 +1,302 @@
+package chaos
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// A Ledger records what clients sent during one fault and what they were told.
+// It is safe for concurrent use by multiple goroutines.
+type Ledger struct {
+	seed uint64
+	now  func() time.Time
+
+	mu                   sync.Mutex
+	number               uint64
+	images               map[string]*sent // by SHA-256
+	jobs                 map[string]*job  // by ID
+	rejected, unanswered int
+	answered             time.Time // when the last first outcome was seen; zero before the watch
+	stall                time.Duration
+	broken               map[Promise][]string
+	codes                map[v1.Code]int // of rejections
+	expired              []string        // jobs, with their problems
+}
+
+// A Promise is what the suite checks for every job.
+type Promise string
+
+// The promises. A violation is counted in the column of its promise.
+const (
+	Lost    Promise = "lost"    // an accepted job has no outcome, or its webhook was never called
+	Doubled Promise = "doubled" // an image became two jobs although it was accepted once
+	Changed Promise = "changed" // an outcome differs from the one that was seen or stored before
+	Wrong   Promise = "wrong"   // a result of another image or client, or a failure without a reason
+	Ran     Promise = "ran"     // an image that was rejected has an outcome all the same
+	Pending Promise = "pending" // a message or an acknowledgement is left over
+)
+
+// sent is an image and what became of it.
+type sent struct {
+	Image
+	mayRepeat bool
+	rejected  bool     // at least once, in words that say that nothing was accepted
+	perhaps   bool     // an answer was lost, or said that the image may have been accepted
+	accepted  []string // IDs of the jobs that clients were told of
+	stored    []string // IDs of the jobs with an outcome in RESULTS
+}
+
+type job struct {
+	id      string
+	image   *sent
+	outcome string // of the first result that was seen; empty before
+	seen    time.Time
+	called  bool // by webhook
+	webhook bool // whether one was asked for
+}
+
+// NewLedger returns an empty ledger. Images of ledgers with different seeds
+// differ. now is [time.Now] when nil.
+func NewLedger(seed uint64, now func() time.Time) *Ledger {
+	if now == nil {
+		now = time.Now
+	}
+	return &Ledger{
+		seed: seed, now: now, images: map[string]*sent{}, jobs: map[string]*job{},
+		broken: map[Promise][]string{}, codes: map[v1.Code]int{},
+	}
+}
+
+// NewImage returns an image that was not sent before. A client whose protocol
+// has it send an image again, such as a session that goes on, sets mayRepeat:
+// such an image may become several jobs.
+func (l *Ledger) NewImage(client string, mayRepeat bool) Image {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.number++
+	i := NewImage(client, l.seed, l.number)
+	l.images[i.Sum] = &sent{Image: i, mayRepeat: mayRepeat}
+	return i
+}
+
+// Accept records that a client was told of the job of its image. webhook says
+// that the job has one to be called.
+func (l *Ledger) Accept(i Image, id string, webhook bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.accept(l.images[i.Sum], id, webhook)
+}
+
+func (l *Ledger) accept(s *sent, id string, webhook bool) {
+	if known := l.jobs[id]; known != nil {
+		if known.image != s {
+			l.violate(Wrong, "job %s was given to %s and to %s", id, known.image.Client, s.Client)
+		}
+		return
+	}
+	if len(s.accepted) > 0 && !s.mayRepeat {
+		l.violate(Doubled, "%s: the same image is job %s and job %s", s.Client, s.accepted[0], id)
+	}
+	s.accepted = append(s.accepted, id)
+	l.jobs[id] = &job{id: id, image: s, webhook: webhook}
+}
+
+// Reject records that a client was told that its image was not accepted. A
+// problem with the ID of a job says that it may have been.
+func (l *Ledger) Reject(i Image, p v1.Problem) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.rejected++
+	l.codes[p.Code]++
+	if p.Job == "" {
+		l.images[i.Sum].rejected = true
+	} else {
+		l.images[i.Sum].perhaps = true
+	}
+}
+
+// Break records that a client got no answer: its image may be a job or not.
+func (l *Ledger) Break(i Image) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.unanswered++
+	l.images[i.Sum].perhaps = true
+}
+
+// See records a result of a job that was looked up or delivered to its client.
+// asked is when the client asked for it: before an outcome was seen, an answer
+// that the job is under way is no change, even if it comes later.
+func (l *Ledger) See(i Image, r v1.Result, asked time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	j := l.jobs[r.ID]
+	switch {
+	case j == nil:
+		l.violate(Wrong, "%s: got the result of job %q, which it was not told of", i.Client, r.ID)
+		return
+	case j.image.Sum != i.Sum:
+		l.violate(Wrong, "%s: got the result of job %s, which is of %s", i.Client, r.ID, j.image.Client)
+		return
+	case !r.Final():
+		if j.outcome != "" && asked.After(j.seen) {
+			l.violate(Changed, "%s: job %s is %s after it had the outcome %s", i.Client, r.ID, r.Status, j.outcome)
+		}
+		return
+	}
+	outcome := outcomeOf(r)
+	if j.outcome != "" {
+		if outcome != j.outcome {
+			l.violate(Changed, "%s: job %s was %s and is %s", i.Client, r.ID, j.outcome, outcome)
+		}
+		return
+	}
+	now := l.now()
+	j.outcome, j.seen = outcome, now
+	if !l.answered.IsZero() {
+		l.stall = max(l.stall, now.Sub(l.answered))
+		l.answered = now
+	}
+	if r.Status == v1.Done {
+		if err := i.Check(r); err != nil {
+			l.violate(Wrong, "%s: job %s: %v", i.Client, r.ID, err)
+		} else if r.Metadata["client"] != "" && r.Metadata["client"] != i.Client {
+			l.violate(Wrong, "%s: job %s has the metadata of %s", i.Client, r.ID, r.Metadata["client"])
+		}
+		return
+	}
+	if r.Problem != nil && r.Problem.Code == v1.DeadlineExceeded {
+		l.expired = append(l.expired, fmt.Sprintf("%s: job %s: %s", i.Client, r.ID, r.Problem.Detail))
+		return
+	}
+	l.violate(Wrong, "%s: job %s failed without a reason in its image: %s", i.Client, r.ID, outcome)
+}
+
+// outcomeOf is what may not change of a result: the timings differ between a
+// reply and the stored result.
+func outcomeOf(r v1.Result) string {
+	if r.Status == v1.Failed {
+		if r.Problem == nil {
+			return "failed without a problem"
+		}
+		return "failed: " + string(r.Problem.Code)
+	}
+	sum := ""
+	if r.Image != nil {
+		sum = r.Image.SHA256
+	}
+	regions, err := json.Marshal(r.Regions)
+	if err != nil {
+		return err.Error()
+	}
+	return fmt.Sprintf("%s: image %.8s with %s", r.Status, sum, regions)
+}
+
+// Call records that the webhook of a job was called. It may come before the
+// client is told of the job, and more than once.
+func (l *Ledger) Call(i Image, r v1.Result) {
+	l.mu.Lock()
+	s := l.images[i.Sum]
+	if l.jobs[r.ID] == nil {
+		l.accept(s, r.ID, true)
+	}
+	l.jobs[r.ID].called = true
+	l.mu.Unlock()
+	l.See(i, r, time.Time{})
+}
+
+// Find returns the image with this SHA-256.
+func (l *Ledger) Find(sum string) (Image, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s, ok := l.images[sum]
+	if !ok {
+		return Image{}, false
+	}
+	return s.Image, true
+}
+
+// Store records that RESULTS has an outcome for a job. sum is the SHA-256 of
+// its image, empty when the outcome does not say.
+func (l *Ledger) Store(id, sum string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s := l.images[sum]; s != nil && !slices.Contains(s.stored, id) {
+		s.stored = append(s.stored, id)
+	}
+}
+
+// Violate records a violation that somebody else has seen.
+func (l *Ledger) Violate(p Promise, format string, args ...any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.violate(p, format, args...)
+}
+
+func (l *Ledger) violate(p Promise, format string, args ...any) {
+	l.broken[p] = append(l.broken[p], fmt.Sprintf(format, args...))
+}
+
+// A Job is an accepted job and its image.
+type Job struct {
+	ID    string
+	Image Image
+}
+
+// Jobs returns every accepted job.
+func (l *Ledger) Jobs() []Job { return l.where(func(*job) bool { return true }) }
+
+// Open returns the accepted jobs of which no outcome was seen yet.
+func (l *Ledger) Open() []Job { return l.where(func(j *job) bool { return j.outcome == "" }) }
+
+// Uncalled returns the accepted jobs whose webhook was not called yet.
+func (l *Ledger) Uncalled() []Job {
+	return l.where(func(j *job) bool { return j.webhook && !j.called })
+}
+
+func (l *Ledger) where(has func(*job) bool) []Job {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var out []Job
+	for _, j := range l.jobs {
+		if has(j) {
+			out = append(out, Job{j.id, j.image.Image})
+		}
+	}
+	return out
+}
+
+// Watch starts the measurement of the longest stall.
+func (l *Ledger) Watch() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.answered, l.stall = l.now(), 0
+}
+
+// Close judges what can only be judged at the end: images that became two jobs,
+// and images that were rejected and have an outcome. It returns the counts of
+// the row.
+func (l *Ledger) Close() Counts {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.images {
+		all := slices.Concat(s.accepted, s.stored)
+		slices.Sort(all)
+		all = slices.Compact(all)
+		switch {
+		case len(s.accepted) == 0 && s.rejected && !s.perhaps && len(s.stored) > 0 && !s.mayRepeat:
+			l.violate(Ran, "%s: an image that was rejected is job %v", s.Client, s.stored)
+		case len(all) > max(1, len(s.accepted)) && !s.mayRepeat:
+			l.violate(Doubled, "%s: an image has the outcomes of the jobs %v, and its client was told of %v",
+				s.Client, s.stored, s.accepted)
+		}
+	}
+	return Counts{
+		Accepted: len(l.jobs), Rejected: l.rejected, Unanswered: l.unanswered, Expired: l.expired, Stall: l.stall,
+		Broken: l.broken, Codes: l.codes,
+	}
+}

@@ -1,0 +1,119 @@
+package chaos
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"time"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// Counts are what a [Ledger] counted during one fault.
+type Counts struct {
+	Accepted int // jobs that clients were told of
+	Rejected int // answers that said that nothing, or perhaps nothing, was accepted
+	// Unanswered requests broke: their images may be jobs or not.
+	Unanswered int
+	Expired    []string // accepted jobs whose outcome is deadline-exceeded
+	// Stall is the longest time without an outcome, from the begin of the
+	// fault to the end of the load.
+	Stall  time.Duration
+	Broken map[Promise][]string
+	Codes  map[v1.Code]int // of the rejections
+}
+
+// A Row is what one fault did.
+type Row struct {
+	Fault    string // in words
+	Topology string
+	Test     string // name of the test that makes the fault
+	// NotRun says why the fault was not made; the counts are empty then.
+	NotRun string
+	Counts
+	// Recovery is the time from the end of the fault until every client had
+	// an outcome of an image that it sent after it. 0 means that one had none.
+	Recovery time.Duration
+}
+
+// Held reports whether every promise was kept.
+func (r Row) Held() bool { return r.NotRun == "" && len(r.Broken) == 0 }
+
+var columns = []string{
+	"Fault", "Topology", "Accepted", "Rejected", "Unanswered", "Expired", "Lost", "Doubled", "Changed", "Wrong",
+	"Rejected but run", "Left over", "Longest stall", "Recovery", "Verdict", "Test",
+}
+
+func (r Row) cells() []string {
+	if r.NotRun != "" {
+		empty := make([]string, len(columns))
+		for i := range empty {
+			empty[i] = "–"
+		}
+		empty[0], empty[1], empty[len(empty)-2], empty[len(empty)-1] = r.Fault, r.Topology, "not run: "+r.NotRun, r.test()
+		return empty
+	}
+	verdict := "held"
+	if !r.Held() {
+		verdict = "**broken**"
+	}
+	recovery := seconds(r.Recovery)
+	if r.Recovery == 0 {
+		recovery = "never"
+	}
+	cells := []string{r.Fault, r.Topology, fmt.Sprint(r.Accepted), fmt.Sprint(r.Rejected),
+		fmt.Sprint(r.Unanswered), fmt.Sprint(len(r.Expired))}
+	for _, p := range []Promise{Lost, Doubled, Changed, Wrong, Ran, Pending} {
+		n := fmt.Sprint(len(r.Broken[p]))
+		if n != "0" {
+			n = "**" + n + "**"
+		}
+		cells = append(cells, n)
+	}
+	return append(cells, seconds(r.Stall), recovery, verdict, r.test())
+}
+
+func (r Row) test() string {
+	if r.Test == "" {
+		return "–"
+	}
+	return "`" + r.Test + "`"
+}
+
+func seconds(d time.Duration) string { return fmt.Sprintf("%.1f s", d.Seconds()) }
+
+// Markdown returns the table of the rows.
+func Markdown(rows []Row) string {
+	var b strings.Builder
+	line := func(cells []string) { fmt.Fprintf(&b, "| %s |\n", strings.Join(cells, " | ")) }
+	line(columns)
+	rule := make([]string, len(columns))
+	for i := range rule {
+		rule[i] = "---"
+	}
+	line(rule)
+	for _, r := range rows {
+		line(r.cells())
+	}
+	return b.String()
+}
+
+// Comments in a Markdown file between which [Replace] puts the table.
+const (
+	BeginMarker = "<!-- chaos: begin -->"
+	EndMarker   = "<!-- chaos: end -->"
+)
+
+// Replace returns the file with the text between its markers replaced.
+func Replace(file []byte, text string) ([]byte, error) {
+	before, rest, ok := bytes.Cut(file, []byte(BeginMarker))
+	_, after, ok2 := bytes.Cut(rest, []byte(EndMarker))
+	if !ok || !ok2 {
+		return nil, fmt.Errorf("no %s with a %s after it", BeginMarker, EndMarker)
+	}
+	var b bytes.Buffer
+	b.Write(before)
+	fmt.Fprintf(&b, "%s\n\n%s\n\n%s", BeginMarker, strings.TrimSpace(text), EndMarker)
+	b.Write(after)
+	return b.Bytes(), nil
+}
