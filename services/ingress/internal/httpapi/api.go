@@ -26,6 +26,7 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/picture"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/admission"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/body"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/reports"
 )
@@ -44,9 +45,11 @@ type Config struct {
 	Wait    time.Duration
 	MaxWait time.Duration
 	// BodyMemory bounds the bytes of bodies that are held at a time, and
-	// BodyTimeout how long one may take to arrive.
-	BodyMemory  int64
-	BodyTimeout time.Duration
+	// ClientBodyMemory those of one client. BodyRate is the lowest rate at which
+	// a body may arrive.
+	BodyMemory       int64
+	ClientBodyMemory int64
+	BodyRate         body.Rate
 	// MaxFormBytes bounds a form with images, and MaxImages the images in it.
 	MaxFormBytes int64
 	MaxImages    int

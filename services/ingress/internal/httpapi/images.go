@@ -59,6 +59,7 @@ func (h *imageHandler) post(w http.ResponseWriter, r *http.Request) error {
 		return h.reports.accept(w, r, s.report(nil, in.uploads))
 	}
 	req := s.Request
+	req.Grow = in.grow
 	if req.Image, req.URL, err = in.one(); err != nil {
 		return err
 	}
@@ -149,7 +150,7 @@ func (h *imageHandler) ensureImage(ctx context.Context, req *intake.Request, res
 	}
 	if req.Image == nil {
 		var err error
-		if req.Image, err = h.intake.Fetch(ctx, req.URL); err != nil {
+		if req.Image, err = h.intake.Fetch(ctx, req.URL, req.Grow); err != nil {
 			return err
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/body"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/frames"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
@@ -108,11 +109,11 @@ func (h *sessionHandler) get(w http.ResponseWriter, r *http.Request) error {
 	}
 	// A session outlives the request in the eyes of net/http, and each frame
 	// has a trace of its own: one of an hour could not be read.
-	link := trace.LinkFromContext(r.Context())
+	link, client := trace.LinkFromContext(r.Context()), clientOf(r)
 	err = frames.Serve(h.life, h.stopping, frames.Config{
 		Conn: conn, Window: window, Latest: drop == "latest", From: int64(from),
-		MaxBytes: h.bodies.maxBytes, Memory: h.bodies.memory,
-		Idle: streamIdle, BodyTimeout: h.bodies.timeout, WriteTimeout: streamWriteTimeout,
+		MaxBytes: h.bodies.maxBytes, Hold: func() *body.Holding { return h.bodies.memory.Hold(client) },
+		Idle: streamIdle, Rate: h.bodies.rate, WriteTimeout: streamWriteTimeout,
 		Read: func(ctx context.Context, image []byte, stored func()) v1.Result {
 			return h.readFrame(ctx, link, p, image, stored)
 		},
