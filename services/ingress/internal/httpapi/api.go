@@ -53,10 +53,13 @@ type Config struct {
 	// MaxFormBytes bounds a form with images, and MaxImages the images in it.
 	MaxFormBytes int64
 	MaxImages    int
-	// MaxStreams bounds the sessions of frames, and MaxWindow the window of
-	// each.
-	MaxStreams int
-	MaxWindow  int
+	// Sessions, EventStreams and Polls bound the sessions of frames, the event
+	// streams and the look-ups that wait.
+	Sessions     Bound
+	EventStreams Bound
+	Polls        Bound
+	// MaxWindow bounds the window of a session.
+	MaxWindow int
 	// OldRoutes adds the routes of the designs that the mesh replaces.
 	OldRoutes bool
 	// Stopping ends when no more is to be waited for.
@@ -88,7 +91,10 @@ func New(cfg Config) *API {
 	bodies := newBodies(cfg)
 	reports := &reportHandler{reports: cfg.Reports, params: params, bodies: bodies}
 	images := newImageHandler(cfg, params, bodies, reports)
-	events := &eventHandler{client: cfg.Client, reports: cfg.Reports, stopping: cfg.Stopping}
+	events := &eventHandler{
+		client: cfg.Client, reports: cfg.Reports, places: newPlaces("event streams", cfg.EventStreams),
+		stopping: cfg.Stopping,
+	}
 	pipelines := &pipelineHandler{admission: cfg.Admission, limits: cfg.Limits}
 	a := &API{router: mux.NewRouter(), sessions: newSessionHandler(cfg, params, bodies, respond)}
 

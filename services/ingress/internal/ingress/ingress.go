@@ -52,7 +52,9 @@ type Options struct {
 	maxReportQueue  int
 	fetches         int
 	fetchesPerHost  int
-	maxStreams      int
+	sessions        httpapi.Bound
+	eventStreams    httpapi.Bound
+	polls           httpapi.Bound
 	maxWindow       int
 	allowNetworks   string
 	callbackSecrets string
@@ -80,7 +82,12 @@ func (o *Options) Register(fs *flag.FlagSet) {
 	fs.IntVar(&o.maxReportQueue, "max-report-queue", 10_000, "most images of all reports that wait to be fetched; reports over it are refused")
 	fs.IntVar(&o.fetches, "fetches", 16, "images of reports to fetch at a time")
 	fs.IntVar(&o.fetchesPerHost, "fetches-per-host", 4, "images to fetch from one host at a time")
-	fs.IntVar(&o.maxStreams, "max-streams", 100, "sessions of frames at a time")
+	fs.IntVar(&o.sessions.Max, "max-streams", 100, "sessions of frames at a time")
+	fs.IntVar(&o.sessions.Client, "client-streams", 50, "sessions of frames of one client address at a time")
+	fs.IntVar(&o.eventStreams.Max, "max-event-streams", 2000, "event streams at a time")
+	fs.IntVar(&o.eventStreams.Client, "client-event-streams", 500, "event streams of one client address at a time")
+	fs.IntVar(&o.polls.Max, "max-polls", 2000, "look-ups of a job that wait (?wait=) at a time")
+	fs.IntVar(&o.polls.Client, "client-polls", 500, "look-ups of one client address that wait at a time")
 	fs.IntVar(&o.maxWindow, "max-window", 64, "largest window of a session of frames")
 	fs.StringVar(&o.allowNetworks, "allow-networks", "", "`networks`, with commas, that images and callbacks may be on although they are not public, such as 10.1.0.0/16")
 	fs.StringVar(&o.callbackSecrets, "callback-secrets", "", "`secrets` that sign callbacks, with commas: whsec_ and 24 to 64 bytes in base64; better given as SIGHTMESH_CALLBACK_SECRETS. Without one there are no callbacks")
@@ -174,7 +181,7 @@ func New(p *run.Process, o Options) (run.Service, error) {
 		Wait: o.wait, MaxWait: o.maxWait, BodyMemory: o.bodyMemory, ClientBodyMemory: o.clientBodyMemory,
 		BodyRate:     body.Rate{BytesPerSecond: o.minBodyRate},
 		MaxFormBytes: o.maxFormBytes, MaxImages: o.maxImages,
-		MaxStreams: o.maxStreams, MaxWindow: o.maxWindow,
+		Sessions: o.sessions, EventStreams: o.eventStreams, Polls: o.polls, MaxWindow: o.maxWindow,
 		OldRoutes: o.oldRoutes, Stopping: s.stopping,
 		Tracers: p.Tracers, Logger: p.Logger, Metrics: httpapi.NewMetrics(p.Metrics),
 	})
