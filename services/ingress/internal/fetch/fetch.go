@@ -24,6 +24,7 @@ import (
 
 	"github.com/sightmesh/sightmesh/contracts/retry"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/body"
 )
 
 // Config of a fetcher. All fields but Allow and Resolver are needed.
@@ -121,6 +122,16 @@ var ErrBusy = errors.New("as much as may be is being done with this host")
 // cancelled. An error that may pass is a [*retry.Error] with the delay that the
 // host asked for.
 func (f *Fetcher) Fetch(ctx context.Context, raw string) ([]byte, error) {
+	return f.FetchBounded(ctx, raw, unbounded)
+}
+
+// unbounded takes memory without asking.
+func unbounded(int64) error { return nil }
+
+// FetchBounded is Fetch that calls grow before it takes memory for n more bytes
+// of what arrives. It ends with an error of grow, which has to be a
+// [*retry.Error] or [*v1.Problem].
+func (f *Fetcher) FetchBounded(ctx context.Context, raw string, grow func(n int64) error) ([]byte, error) {
 	u, err := parse(raw)
 	if err != nil {
 		return nil, err
@@ -136,7 +147,7 @@ func (f *Fetcher) Fetch(ctx context.Context, raw string) ([]byte, error) {
 		return nil, f.failure(ctx, err)
 	}
 	defer leave()
-	return f.get(ctx, u)
+	return f.get(ctx, u, grow)
 }
 
 // Slot is a slot of the host of an address.
@@ -162,7 +173,9 @@ func (f *Fetcher) TryEnter(raw string) (*Slot, error) {
 }
 
 // Fetch is [Fetcher.Fetch] in the slot.
-func (s *Slot) Fetch(ctx context.Context) ([]byte, error) { return s.fetcher.get(ctx, s.address) }
+func (s *Slot) Fetch(ctx context.Context) ([]byte, error) {
+	return s.fetcher.get(ctx, s.address, unbounded)
+}
 
 func parse(raw string) (*url.URL, error) {
 	u, err := url.Parse(raw)
@@ -188,17 +201,17 @@ func check(u *url.URL) error {
 }
 
 // get gets what is at u, within the time of a host.
-func (f *Fetcher) get(ctx context.Context, u *url.URL) ([]byte, error) {
+func (f *Fetcher) get(ctx context.Context, u *url.URL, grow func(int64) error) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, f.cfg.Timeout)
 	defer cancel()
-	pic, err := f.download(ctx, u)
+	pic, err := f.download(ctx, u, grow)
 	if err != nil {
 		return nil, f.failure(ctx, err)
 	}
 	return pic, nil
 }
 
-func (f *Fetcher) download(ctx context.Context, u *url.URL) ([]byte, error) {
+func (f *Fetcher) download(ctx context.Context, u *url.URL, grow func(int64) error) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
 		return nil, fmt.Errorf("fetch: %w", err)
@@ -216,7 +229,7 @@ func (f *Fetcher) download(ctx context.Context, u *url.URL) ([]byte, error) {
 	if resp.ContentLength > f.cfg.MaxBytes {
 		return nil, f.tooLarge()
 	}
-	pic, err := io.ReadAll(io.LimitReader(resp.Body, f.cfg.MaxBytes+1))
+	pic, err := body.ReadAll(io.LimitReader(resp.Body, f.cfg.MaxBytes+1), grow, f.cfg.MaxBytes+1)
 	if err != nil {
 		return nil, fmt.Errorf("fetch: %w", err)
 	}

@@ -20,14 +20,8 @@ import (
 	"github.com/coder/websocket"
 
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/body"
 )
-
-// Memory bounds the bytes of frames that are held; it is shared with other
-// users.
-type Memory interface {
-	Acquire(ctx context.Context, n int64) error
-	Release(n int64)
-}
 
 // Config of a session. All fields are needed.
 type Config struct {
@@ -40,11 +34,13 @@ type Config struct {
 	// From is the number of the first frame.
 	From     int64
 	MaxBytes int64 // of a frame
-	Memory   Memory
-	// Idle is how long a client may send nothing, BodyTimeout how long one
-	// frame may take to arrive, and WriteTimeout how long an answer may take
-	// to be read.
-	Idle, BodyTimeout, WriteTimeout time.Duration
+	// Hold returns the memory of a frame, which has none yet.
+	Hold func() *body.Holding
+	// Rate is the lowest rate at which a frame may arrive.
+	Rate body.Rate
+	// Idle is how long a client may send nothing, and WriteTimeout how long an
+	// answer may take to be read.
+	Idle, WriteTimeout time.Duration
 	// Read gives what is in a picture, or the problem with it as a result that
 	// failed, and calls stored once the picture need not be held any more. It
 	// returns when ctx ends, and what it gives then is not used.
@@ -82,6 +78,7 @@ func Serve(ctx, stopping context.Context, cfg Config) error {
 		frames: make(chan frame), ended: make(chan error, 1),
 		answers: make(chan chan v1.StreamAnswer, cfg.Window), written: make(chan struct{}, cfg.Window),
 	}
+	s.Rate = cfg.Rate.WithDefaults()
 	cfg.Conn.SetReadLimit(-1) // receive has limits of its own
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -269,6 +266,8 @@ func closeCode(p *v1.Problem) websocket.StatusCode {
 		return websocket.StatusGoingAway
 	case v1.TooLarge:
 		return websocket.StatusMessageTooBig
+	case v1.Overloaded:
+		return websocket.StatusTryAgainLater
 	}
 	return websocket.StatusPolicyViolation
 }
@@ -334,18 +333,45 @@ func (s *session) next(ctx context.Context) (websocket.MessageType, io.Reader, e
 	return kind, r, nil
 }
 
-// arriving ends the session when a message does not arrive within its time.
-func (s *session) arriving() (stop func() bool) {
-	return s.within(s.BodyTimeout, v1.NewProblem(v1.TruncatedBody, "a message did not arrive within %v", s.BodyTimeout))
+// arrival reads a message, and ends the session when it arrives too slowly.
+type arrival struct {
+	io.Reader
+	pace  *body.Pace
+	timer *time.Timer
+}
+
+func (s *session) arrival(r io.Reader) *arrival {
+	pace := body.NewPace(s.Rate, time.Now())
+	p := v1.NewProblem(v1.TruncatedBody, "less than %d bytes a second of a message arrived in %v",
+		s.Rate.BytesPerSecond, s.Rate.Window).WithLimit(s.Rate.BytesPerSecond)
+	return &arrival{r, pace, time.AfterFunc(time.Until(pace.Deadline()), func() { s.end(p) })}
+}
+
+func (a *arrival) Read(p []byte) (int, error) {
+	n, err := a.Reader.Read(p)
+	if a.pace.Add(n, time.Now()) {
+		a.timer.Reset(time.Until(a.pace.Deadline()))
+	}
+	return n, err //nolint:wrapcheck // of the message
+}
+
+// pause lets f take time that is not the client's.
+func (a *arrival) pause(f func() error) error {
+	a.timer.Stop()
+	err := f()
+	a.pace.Restart(time.Now())
+	a.timer.Reset(time.Until(a.pace.Deadline()))
+	return err
 }
 
 // maxControl bounds a text message.
 const maxControl = 4096
 
 func (s *session) readControl(r io.Reader) (v1.StreamControl, error) {
-	defer s.arriving()()
+	a := s.arrival(r)
+	defer a.timer.Stop()
 	var c v1.StreamControl
-	data, err := io.ReadAll(io.LimitReader(r, maxControl+1))
+	data, err := io.ReadAll(io.LimitReader(a, maxControl+1))
 	if err != nil {
 		return c, errors.Join(errGone, err)
 	}
@@ -358,25 +384,32 @@ func (s *session) readControl(r io.Reader) (v1.StreamControl, error) {
 	return c, nil
 }
 
-// readFrame reads a frame, once there is memory for the largest. One that is
-// too large fails alone, if it is not far too large to be skipped.
+// memoryTimeout is how long a frame waits for memory. Frames that have arrived
+// in part hold what they have, so that they could wait for each other for ever.
+const memoryTimeout = 30 * time.Second
+
+// readFrame reads a frame and takes memory as it arrives; while there is none,
+// the socket is not read. A frame that is too large fails alone, if it is not
+// far too large to be skipped.
 func (s *session) readFrame(ctx context.Context, r io.Reader) (frame, error) {
-	if err := s.Memory.Acquire(ctx, s.MaxBytes); err != nil {
-		return frame{}, err //nolint:wrapcheck // of ctx
-	}
-	defer s.arriving()() // waiting for memory is not the client's time
-	pic, err := io.ReadAll(io.LimitReader(r, s.MaxBytes))
+	hold, a := s.Hold(), s.arrival(r)
+	defer a.timer.Stop()
+	pic, err := body.ReadAll(io.LimitReader(a, s.MaxBytes), func(n int64) error {
+		return a.pause(func() error { return hold.Wait(ctx, n, memoryTimeout) })
+	}, s.MaxBytes)
 	if err != nil {
-		s.Memory.Release(s.MaxBytes)
+		hold.Release()
+		var p *v1.Problem
+		if errors.As(err, &p) || ctx.Err() != nil {
+			return frame{}, err //nolint:wrapcheck // of the memory, or of ctx
+		}
 		return frame{}, errors.Join(errGone, err)
 	}
-	held := int64(len(pic))
-	s.Memory.Release(s.MaxBytes - held)
-	f := frame{picture: pic, release: sync.OnceFunc(func() { s.Memory.Release(held) })}
-	if held < s.MaxBytes {
+	f := frame{picture: pic, release: hold.Release}
+	if int64(len(pic)) < s.MaxBytes {
 		return f, nil
 	}
-	over, err := io.CopyN(io.Discard, r, (skippable-1)*s.MaxBytes)
+	over, err := io.CopyN(io.Discard, a, (skippable-1)*s.MaxBytes)
 	switch {
 	case err == nil:
 		f.release()

@@ -15,9 +15,9 @@ import (
 
 	"github.com/coder/websocket"
 	"go.uber.org/goleak"
-	"golang.org/x/sync/semaphore"
 
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/body"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -28,7 +28,7 @@ const maxBytes = 1000
 type server struct {
 	url      string
 	stop     context.CancelFunc // of Stopping
-	memory   *semaphore.Weighted
+	memory   *body.Memory
 	answered atomic.Int64
 	ended    chan error // of each session
 }
@@ -38,7 +38,7 @@ const allMemory = 100 * maxBytes
 func serve(t *testing.T, change func(*Config), read func(ctx context.Context, pic string) v1.Result) *server {
 	t.Helper()
 	stopping, stop := context.WithCancel(context.Background())
-	s := &server{stop: stop, memory: semaphore.NewWeighted(allMemory), ended: make(chan error, 10)}
+	s := &server{stop: stop, memory: body.NewMemory(allMemory, allMemory), ended: make(chan error, 10)}
 	var sessions sync.WaitGroup // of which the HTTP server knows nothing
 	h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		sessions.Add(1)
@@ -49,8 +49,8 @@ func serve(t *testing.T, change func(*Config), read func(ctx context.Context, pi
 			return
 		}
 		cfg := Config{
-			Conn: conn, Window: 4, MaxBytes: maxBytes, Memory: s.memory,
-			Idle: 20 * time.Second, BodyTimeout: 20 * time.Second, WriteTimeout: 20 * time.Second,
+			Conn: conn, Window: 4, MaxBytes: maxBytes, Hold: func() *body.Holding { return s.memory.Hold("") },
+			Rate: body.Rate{BytesPerSecond: 1}, Idle: 20 * time.Second, WriteTimeout: 20 * time.Second,
 			Read:     func(ctx context.Context, pic []byte, _ func()) v1.Result { return read(ctx, string(pic)) },
 			Answered: func(v1.Status) { s.answered.Add(1) },
 		}
@@ -64,7 +64,7 @@ func serve(t *testing.T, change func(*Config), read func(ctx context.Context, pi
 		stop()
 		h.Close()
 		sessions.Wait()
-		if !s.memory.TryAcquire(allMemory) {
+		if s.memory.Used() != 0 {
 			t.Error("memory of frames was not given back")
 		}
 	})
@@ -319,7 +319,9 @@ func TestClientThatSendsNothing(t *testing.T) {
 
 func TestClientThatTrickles(t *testing.T) {
 	t.Parallel()
-	c := serve(t, func(c *Config) { c.BodyTimeout, c.MaxBytes = 200*time.Millisecond, allMemory }, echo).dial(t)
+	c := serve(t, func(c *Config) {
+		c.MaxBytes, c.Rate = allMemory, body.Rate{BytesPerSecond: 100 * maxBytes, Window: 200 * time.Millisecond, Grace: time.Millisecond}
+	}, echo).dial(t)
 	w, err := c.Writer(c.ctx, websocket.MessageBinary)
 	if err != nil {
 		t.Fatal(err)
@@ -334,12 +336,15 @@ func TestClientThatTrickles(t *testing.T) {
 // than a frame may take to arrive.
 func TestWaitingForMemoryIsNotTheClientsTime(t *testing.T) {
 	t.Parallel()
-	const bodyTimeout = time.Second
-	s := serve(t, func(c *Config) { c.BodyTimeout = bodyTimeout }, echo)
-	if !s.memory.TryAcquire(allMemory) {
-		t.Fatal("the memory is not free")
+	const window = time.Second
+	s := serve(t, func(c *Config) {
+		c.Rate = body.Rate{BytesPerSecond: 1000, Window: window, Grace: time.Millisecond}
+	}, echo)
+	others := s.memory.Hold("")
+	if err := others.Grow(allMemory); err != nil {
+		t.Fatal(err)
 	}
-	time.AfterFunc(bodyTimeout*3/2, func() { s.memory.Release(allMemory) })
+	time.AfterFunc(window*3/2, others.Release)
 	c := s.dial(t)
 	c.frame("a")
 	c.text(`{"end": true}`)

@@ -26,6 +26,7 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/picture"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/admission"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/body"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/reports"
 )
@@ -44,16 +45,21 @@ type Config struct {
 	Wait    time.Duration
 	MaxWait time.Duration
 	// BodyMemory bounds the bytes of bodies that are held at a time, and
-	// BodyTimeout how long one may take to arrive.
-	BodyMemory  int64
-	BodyTimeout time.Duration
+	// ClientBodyMemory those of one client. BodyRate is the lowest rate at which
+	// a body may arrive.
+	BodyMemory       int64
+	ClientBodyMemory int64
+	BodyRate         body.Rate
 	// MaxFormBytes bounds a form with images, and MaxImages the images in it.
 	MaxFormBytes int64
 	MaxImages    int
-	// MaxStreams bounds the sessions of frames, and MaxWindow the window of
-	// each.
-	MaxStreams int
-	MaxWindow  int
+	// Sessions, EventStreams and Polls bound the sessions of frames, the event
+	// streams and the look-ups that wait.
+	Sessions     Bound
+	EventStreams Bound
+	Polls        Bound
+	// MaxWindow bounds the window of a session.
+	MaxWindow int
 	// OldRoutes adds the routes of the designs that the mesh replaces.
 	OldRoutes bool
 	// Stopping ends when no more is to be waited for.
@@ -85,7 +91,10 @@ func New(cfg Config) *API {
 	bodies := newBodies(cfg)
 	reports := &reportHandler{reports: cfg.Reports, params: params, bodies: bodies}
 	images := newImageHandler(cfg, params, bodies, reports)
-	events := &eventHandler{client: cfg.Client, reports: cfg.Reports, stopping: cfg.Stopping}
+	events := &eventHandler{
+		client: cfg.Client, reports: cfg.Reports, places: newPlaces("event streams", cfg.EventStreams),
+		stopping: cfg.Stopping,
+	}
 	pipelines := &pipelineHandler{admission: cfg.Admission, limits: cfg.Limits}
 	a := &API{router: mux.NewRouter(), sessions: newSessionHandler(cfg, params, bodies, respond)}
 

@@ -11,13 +11,10 @@ import (
 	"net/url"
 	"os"
 	"strings"
-	"sync"
 	"time"
 
-	"golang.org/x/sync/semaphore"
-
-	"github.com/sightmesh/sightmesh/contracts/retry"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/body"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/reports"
 )
 
@@ -46,14 +43,14 @@ type bodies struct {
 	maxBytes  int64 // of an image
 	maxForm   int64
 	maxImages int // in a form
-	timeout   time.Duration
-	memory    *semaphore.Weighted
+	rate      body.Rate
+	memory    *body.Memory
 }
 
 func newBodies(cfg Config) *bodies {
 	return &bodies{
 		maxBytes: cfg.Limits.MaxBytes, maxForm: cfg.MaxFormBytes, maxImages: cfg.MaxImages,
-		timeout: cfg.BodyTimeout, memory: semaphore.NewWeighted(cfg.BodyMemory),
+		rate: cfg.BodyRate.WithDefaults(), memory: body.NewMemory(cfg.BodyMemory, cfg.ClientBodyMemory),
 	}
 }
 
@@ -61,6 +58,7 @@ func newBodies(cfg Config) *bodies {
 type input struct {
 	uploads []reports.Upload
 	url     string
+	grow    func(n int64) error // takes memory for what is fetched from url
 }
 
 // one returns the image of an input that has one, or its URL.
@@ -79,36 +77,37 @@ func (b *bodies) read(w http.ResponseWriter, r *http.Request) (in input, release
 	if err != nil {
 		return in, nil, err
 	}
-	body, release, err := b.open(w, r, b.limit(kind))
+	content, hold, err := b.open(w, r, b.limit(kind))
 	if err != nil {
 		return in, nil, err
 	}
 	switch kind {
 	case rawBody:
 		in.uploads = make([]reports.Upload, 1)
-		in.uploads[0].Image, err = readAll(body, r.ContentLength)
+		in.uploads[0].Image, err = readRaw(content, hold, r.ContentLength, b.maxBytes)
 	case multipartBody:
-		in.uploads, err = b.readForm(body, boundary)
+		in.uploads, err = b.readForm(content, hold, boundary)
 	case urlencodedBody:
-		in.uploads, err = readURLEncoded(body)
+		in.uploads, err = readURLEncoded(decoded{content, hold})
 	case jsonBody:
-		in, err = readJSON(body)
+		in, err = readJSON(decoded{content, hold})
+	}
+	if err == nil && len(in.uploads) == 1 && in.uploads[0].Err == nil && len(in.uploads[0].Image) == 0 {
+		err = v1.NewProblem(v1.EmptyBody, "the picture has no bytes")
 	}
 	if err != nil {
-		release()
+		hold.Release()
 		return in, nil, b.problem(w, err, b.limit(kind))
 	}
-	if in.url != "" { // the image that is fetched takes its place
-		release()
-		if release, err = b.reserve(b.maxBytes); err != nil {
-			return in, nil, err
+	if kind == urlencodedBody || kind == jsonBody { // the rest was for decoding
+		held := 0
+		for _, u := range in.uploads {
+			held += cap(u.Image)
 		}
+		hold.Shrink(int64(held))
 	}
-	if len(in.uploads) == 1 && in.uploads[0].Err == nil && len(in.uploads[0].Image) == 0 {
-		release()
-		return in, nil, v1.NewProblem(v1.EmptyBody, "the picture has no bytes")
-	}
-	return in, release, nil
+	in.grow = hold.Grow
+	return in, hold.Release, nil
 }
 
 // limit is how many bytes a body may have. Base64 takes four bytes for three,
@@ -123,9 +122,10 @@ func (b *bodies) limit(k kind) int64 {
 	return b.maxBytes
 }
 
-// open returns the body of a request as far as its limit, once there is memory
-// for it.
-func (b *bodies) open(w http.ResponseWriter, r *http.Request, limit int64) (body io.Reader, release func(), err error) {
+// open returns the body of a request as far as its limit, and what it has of the
+// memory: nothing yet. Reading fails with [os.ErrDeadlineExceeded] when the body
+// arrives too slowly.
+func (b *bodies) open(w http.ResponseWriter, r *http.Request, limit int64) (io.Reader, *body.Holding, error) {
 	if r.ContentLength > limit {
 		w.Header().Set("Connection", "close") // the body stays unread
 		return nil, nil, b.tooLarge(limit)
@@ -133,31 +133,64 @@ func (b *bodies) open(w http.ResponseWriter, r *http.Request, limit int64) (body
 	if r.ContentLength == 0 {
 		return nil, nil, v1.NewProblem(v1.EmptyBody, "the body is empty; /openapi.json says what belongs there")
 	}
-	weight := r.ContentLength
-	if weight < 0 {
-		weight = limit
+	content := &pacedReader{
+		Reader: http.MaxBytesReader(w, r.Body, limit), conn: http.NewResponseController(w),
+		pace: body.NewPace(b.rate, time.Now()),
 	}
-	if release, err = b.reserve(weight); err != nil {
-		w.Header().Set("Connection", "close")
+	if err := content.setDeadline(content.pace.Deadline()); err != nil {
 		return nil, nil, err
 	}
-	// A body that trickles in would hold its memory for ever. Not every
-	// writer in tests has a deadline.
-	err = http.NewResponseController(w).SetReadDeadline(time.Now().Add(b.timeout))
-	if err != nil && !errors.Is(err, http.ErrNotSupported) {
-		release()
-		return nil, nil, err
-	}
-	return http.MaxBytesReader(w, r.Body, limit), release, nil
+	return content, b.memory.Hold(clientOf(r)), nil
 }
 
-// reserve takes memory for n bytes of bodies. release gives it back; more than
-// once does no harm.
-func (b *bodies) reserve(n int64) (release func(), err error) {
-	if !b.memory.TryAcquire(n) {
-		return nil, retry.After(v1.NewProblem(v1.Overloaded, "too many bodies are being received"), time.Second)
+// pacedReader moves the read deadline of a connection while a body arrives fast
+// enough. A body that trickles in would hold its memory for ever.
+type pacedReader struct {
+	io.Reader
+	conn *http.ResponseController
+	pace *body.Pace
+}
+
+func (r *pacedReader) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	var setErr error
+	if errors.Is(err, io.EOF) {
+		setErr = r.setDeadline(time.Time{})
+	} else if r.pace.Add(n, time.Now()) {
+		setErr = r.setDeadline(r.pace.Deadline())
 	}
-	return sync.OnceFunc(func() { b.memory.Release(n) }), nil
+	if err == nil {
+		err = setErr
+	}
+	return n, err
+}
+
+func (r *pacedReader) setDeadline(t time.Time) error {
+	err := r.conn.SetReadDeadline(t)
+	if errors.Is(err, http.ErrNotSupported) { // not every writer in tests has a deadline
+		return nil
+	}
+	return err
+}
+
+// decodeFactor is how many bytes each byte of a body takes that is decoded: the
+// body, its text, a copy and the image.
+const decodeFactor = 4
+
+// decoded takes memory for a body that is decoded as it arrives.
+type decoded struct {
+	io.Reader
+	hold *body.Holding
+}
+
+func (d decoded) Read(p []byte) (int, error) {
+	n, err := d.Reader.Read(p)
+	if n > 0 {
+		if growErr := d.hold.Grow(decodeFactor * int64(n)); growErr != nil {
+			return 0, growErr
+		}
+	}
+	return n, err
 }
 
 // bodyType tells the kinds of bodies apart.
@@ -185,18 +218,23 @@ func bodyType(header string) (k kind, boundary string, err error) {
 		"multipart/form-data, application/x-www-form-urlencoded or application/json", typ).WithField("Content-Type")
 }
 
-func readAll(r io.Reader, length int64) ([]byte, error) {
-	if length < 0 {
-		return io.ReadAll(r)
+// readRaw reads a body that is an image. length is what was announced, negative
+// for nothing.
+func readRaw(r io.Reader, hold *body.Holding, length, limit int64) ([]byte, error) {
+	largest := limit
+	if length >= 0 {
+		largest = length
 	}
-	data := make([]byte, length)
-	_, err := io.ReadFull(r, data)
+	data, err := body.ReadAll(r, hold.Grow, largest)
+	if err == nil && int64(len(data)) < length {
+		err = io.ErrUnexpectedEOF
+	}
 	return data, err
 }
 
 // readForm reads every image of a form, in order. One that is wrong takes
 // nothing from the others.
-func (b *bodies) readForm(r io.Reader, boundary string) ([]reports.Upload, error) {
+func (b *bodies) readForm(r io.Reader, hold *body.Holding, boundary string) ([]reports.Upload, error) {
 	var out []reports.Upload
 	m := multipart.NewReader(r, boundary)
 	for {
@@ -214,12 +252,15 @@ func (b *bodies) readForm(r io.Reader, boundary string) ([]reports.Upload, error
 		if len(out) == b.maxImages {
 			return nil, reports.TooManyImages(b.maxImages)
 		}
-		data, err := io.ReadAll(io.LimitReader(part, 2*b.maxBytes))
+		data, err := body.ReadAll(io.LimitReader(part, 2*b.maxBytes), hold.Grow, 2*b.maxBytes)
 		if err != nil {
 			return nil, formError(err)
 		}
 		u := reports.Upload{Image: data}
 		if name == base64Field {
+			if err := hold.Grow(int64(len(data))); err != nil {
+				return nil, err
+			}
 			u.Image, u.Err = decodeBase64(data, base64Field)
 		}
 		if int64(len(u.Image)) > b.maxBytes {
@@ -300,7 +341,8 @@ func decodeBase64(data []byte, field string) ([]byte, error) {
 // formError tells a form that is not one from one that could not be read.
 func formError(err error) error {
 	var tooLarge *http.MaxBytesError
-	if errors.As(err, &tooLarge) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, os.ErrDeadlineExceeded) {
+	var p *v1.Problem
+	if errors.As(err, &p) || errors.As(err, &tooLarge) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, os.ErrDeadlineExceeded) {
 		return err
 	}
 	return v1.NewProblem(v1.InvalidBody, "the form cannot be read: %v", err)
@@ -311,13 +353,17 @@ func (b *bodies) problem(w http.ResponseWriter, err error, limit int64) error {
 	var p *v1.Problem
 	var tooLarge *http.MaxBytesError
 	switch {
+	case errors.As(err, &p) && p.Code == v1.Overloaded:
+		w.Header().Set("Connection", "close") // the rest stays unread
+		return err
 	case errors.As(err, &p):
 		return p
 	case errors.As(err, &tooLarge):
 		return b.tooLarge(limit)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		w.Header().Set("Connection", "close")
-		return v1.NewProblem(v1.TruncatedBody, "the body did not arrive within %v", b.timeout)
+		return v1.NewProblem(v1.TruncatedBody, "less than %d bytes a second of the body arrived in %v",
+			b.rate.BytesPerSecond, b.rate.Window).WithLimit(b.rate.BytesPerSecond)
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
 		w.Header().Set("Connection", "close")
 		return v1.NewProblem(v1.TruncatedBody, "the body ended before it was complete")

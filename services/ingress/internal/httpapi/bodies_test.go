@@ -15,6 +15,7 @@ import (
 
 	"github.com/sightmesh/sightmesh/contracts/picture"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/body"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
 )
 
@@ -23,7 +24,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func newTestBodies(memory int64) *bodies {
 	return newBodies(Config{
 		Limits: picture.Limits{MaxBytes: 100}, MaxFormBytes: 1000, MaxImages: 3,
-		BodyTimeout: time.Minute, BodyMemory: memory,
+		BodyRate: body.Rate{BytesPerSecond: 1}, BodyMemory: memory, ClientBodyMemory: memory,
 	})
 }
 
@@ -142,13 +143,13 @@ func TestBodies_Read(t *testing.T) {
 				t.Errorf("got %q, want %q", pic, tt.want)
 			}
 			if err == nil {
-				if b.memory.TryAcquire(plenty) {
+				if b.memory.Used() < int64(len(pic)) {
 					t.Error("the memory of the image was not counted")
 				}
 				release()
 				release() // once more does no harm
 			}
-			if !b.memory.TryAcquire(plenty) {
+			if b.memory.Used() != 0 {
 				t.Error("the memory was not given back")
 			}
 		})
@@ -198,5 +199,66 @@ func TestBodies_AreBoundedTogether(t *testing.T) {
 		t.Errorf("after the first was done: %v", err)
 	} else {
 		release()
+	}
+}
+
+// TestBodies_SlowIsNotTooSlow: a body may take as long as it likes at the lowest
+// rate, and no longer than a window below it.
+func TestBodies_SlowIsNotTooSlow(t *testing.T) {
+	t.Parallel()
+	b := newTestBodies(plenty)
+	b.rate = body.Rate{BytesPerSecond: 10, Window: 500 * time.Millisecond, Grace: time.Millisecond}
+	codes := make(chan v1.Code, 1)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, release, err := b.read(w, r)
+		if err == nil {
+			release()
+		}
+		code, _ := problemOf(err)
+		codes <- code
+	}))
+	t.Cleanup(s.Close)
+	for pause, want := range map[time.Duration]v1.Code{20 * time.Millisecond: "", 300 * time.Millisecond: v1.TruncatedBody} {
+		in, out := io.Pipe()
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			for range 90 { // 1.8 s or 27 s
+				if _, err := out.Write([]byte("x")); err != nil {
+					return
+				}
+				time.Sleep(pause)
+			}
+			out.Close()
+		}()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL, in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", "image/png")
+		if res, err := http.DefaultClient.Do(req); err == nil {
+			res.Body.Close()
+		}
+		if code := <-codes; code != want {
+			t.Errorf("a byte every %v: %q, want %q", pause, code, want)
+		}
+		in.Close()
+		<-ended
+	}
+	if n := b.memory.Used(); n != 0 {
+		t.Errorf("%d bytes are held", n)
+	}
+	http.DefaultClient.CloseIdleConnections()
+}
+
+func TestClientOf(t *testing.T) {
+	t.Parallel()
+	for addr, want := range map[string]string{
+		"192.0.2.1:5": "192.0.2.1", "[::ffff:192.0.2.1]:5": "192.0.2.1",
+		"[2001:db8:1:2:3::4]:5": "2001:db8:1:2::/64", "[fe80::1%eth0]:5": "fe80::/64", "pipe": "pipe",
+	} {
+		if got := clientOf(&http.Request{RemoteAddr: addr}); got != want {
+			t.Errorf("%s: %q, want %q", addr, got, want)
+		}
 	}
 }

@@ -27,6 +27,7 @@ const (
 type eventHandler struct {
 	client   *client.Client
 	reports  *reports.Reports
+	places   *places
 	stopping context.Context //nolint:containedctx // it is the life of the process, not of a call
 }
 
@@ -110,6 +111,11 @@ type lookupFunc func(context.Context) (state, error)
 
 // serve tells where a job or report is, what happens to it, and how it ended.
 func (h *eventHandler) serve(w http.ResponseWriter, r *http.Request, id string, lookup lookupFunc) error {
+	leave, err := h.places.enter(clientOf(r))
+	if err != nil {
+		return err
+	}
+	defer leave()
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	defer context.AfterFunc(h.stopping, cancel)() // the client comes back to another instance

@@ -33,13 +33,15 @@ type imageHandler struct {
 	bodies   *bodies
 	reports  *reportHandler      // of several images in one request
 	draws    *semaphore.Weighted // images that are drawn on at a time
+	polls    *places             // look-ups that wait
 	stopping context.Context     //nolint:containedctx // it is the life of the process, not of a call
 }
 
 func newImageHandler(cfg Config, params parameters, bodies *bodies, reports *reportHandler) *imageHandler {
 	return &imageHandler{
 		intake: cfg.Intake, client: cfg.Client, params: params, bodies: bodies, reports: reports,
-		draws: semaphore.NewWeighted(int64(runtime.GOMAXPROCS(0))), stopping: cfg.Stopping,
+		draws: semaphore.NewWeighted(int64(runtime.GOMAXPROCS(0))), polls: newPlaces("long polls", cfg.Polls),
+		stopping: cfg.Stopping,
 	}
 }
 
@@ -59,6 +61,7 @@ func (h *imageHandler) post(w http.ResponseWriter, r *http.Request) error {
 		return h.reports.accept(w, r, s.report(nil, in.uploads))
 	}
 	req := s.Request
+	req.Grow = in.grow
 	if req.Image, req.URL, err = in.one(); err != nil {
 		return err
 	}
@@ -149,7 +152,7 @@ func (h *imageHandler) ensureImage(ctx context.Context, req *intake.Request, res
 	}
 	if req.Image == nil {
 		var err error
-		if req.Image, err = h.intake.Fetch(ctx, req.URL); err != nil {
+		if req.Image, err = h.intake.Fetch(ctx, req.URL, req.Grow); err != nil {
 			return err
 		}
 	}
@@ -184,6 +187,13 @@ func (h *imageHandler) get(w http.ResponseWriter, r *http.Request) error {
 	wait, err := h.params.waitTime(r)
 	if err != nil {
 		return err
+	}
+	if wait > 0 {
+		leave, err := h.polls.enter(clientOf(r))
+		if err != nil {
+			return err
+		}
+		defer leave()
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), wait)
 	defer cancel()

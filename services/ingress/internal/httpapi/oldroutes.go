@@ -74,7 +74,7 @@ func (h *oldHandler) readText(w http.ResponseWriter, r *http.Request) (string, e
 		return "", err
 	}
 	defer release()
-	req := intake.Request{Pipeline: pipelines[i]}
+	req := intake.Request{Pipeline: pipelines[i], Grow: in.grow}
 	if req.Image, req.URL, err = in.one(); err != nil {
 		return "", err
 	}
@@ -140,13 +140,13 @@ func (h *oldHandler) acceptFullReport(w http.ResponseWriter, r *http.Request) (v
 	if err != nil {
 		return none, err
 	}
-	body, release, err := h.bodies.open(w, r, maxReportBody)
+	body, hold, err := h.bodies.open(w, r, maxReportBody)
 	if err != nil {
 		return none, err
 	}
-	defer release()
+	defer hold.Release()
 	var fields map[string]jsontext.Value
-	if err := json.UnmarshalRead(body, &fields); err != nil {
+	if err := json.UnmarshalRead(decoded{body, hold}, &fields); err != nil {
 		return none, h.bodies.problem(w, jsonError(err), maxReportBody)
 	}
 	s.Metadata = map[string]string{}

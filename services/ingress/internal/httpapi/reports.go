@@ -75,13 +75,13 @@ func (h *reportHandler) accept(w http.ResponseWriter, r *http.Request, req repor
 
 // readSources reads a body that names the images of a report.
 func (h *reportHandler) readSources(w http.ResponseWriter, r *http.Request) ([]v1.ReportSource, error) {
-	body, release, err := h.bodies.open(w, r, maxReportBody)
+	body, hold, err := h.bodies.open(w, r, maxReportBody)
 	if err != nil {
 		return nil, err
 	}
-	defer release()
+	defer hold.Release()
 	var in reportJSON
-	if err := decodeJSON(body, &in); err != nil {
+	if err := decodeJSON(decoded{body, hold}, &in); err != nil {
 		return nil, h.bodies.problem(w, err, maxReportBody)
 	}
 	out := make([]v1.ReportSource, len(in.Images))

@@ -11,12 +11,12 @@ import (
 
 	"github.com/coder/websocket"
 	"go.opentelemetry.io/otel/trace"
-	"golang.org/x/sync/semaphore"
 
 	"github.com/sightmesh/sightmesh/contracts/pipeline"
 	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/body"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/frames"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
@@ -38,19 +38,18 @@ type sessionHandler struct {
 	bodies  *bodies
 	respond *responder
 
-	maxSessions int
-	maxWindow   int
-	slots       *semaphore.Weighted
-	open        sync.WaitGroup
-	life        context.Context //nolint:containedctx // of sessions, until end is called
-	end         context.CancelFunc
-	stopping    context.Context //nolint:containedctx // it is the life of the process, not of a call
+	maxWindow int
+	places    *places
+	open      sync.WaitGroup
+	life      context.Context //nolint:containedctx // of sessions, until end is called
+	end       context.CancelFunc
+	stopping  context.Context //nolint:containedctx // it is the life of the process, not of a call
 }
 
 func newSessionHandler(cfg Config, params parameters, bodies *bodies, respond *responder) *sessionHandler {
 	h := &sessionHandler{
 		intake: cfg.Intake, params: params, bodies: bodies, respond: respond,
-		maxSessions: cfg.MaxStreams, maxWindow: cfg.MaxWindow, slots: semaphore.NewWeighted(int64(cfg.MaxStreams)),
+		maxWindow: cfg.MaxWindow, places: newPlaces("sessions", cfg.Sessions),
 		stopping: cfg.Stopping,
 	}
 	h.life, h.end = context.WithCancel(context.Background())
@@ -93,11 +92,12 @@ func (h *sessionHandler) get(w http.ResponseWriter, r *http.Request) error {
 	if err := h.intake.Admit(r.Context(), p, subject.Interactive); err != nil {
 		return err
 	}
-	if !h.slots.TryAcquire(1) {
-		p := v1.NewProblem(v1.Overloaded, "%d sessions are open", h.maxSessions).WithLimit(int64(h.maxSessions))
-		return retry.After(p, intake.RetryDelay)
+	client := clientOf(r)
+	leave, err := h.places.enter(client)
+	if err != nil {
+		return err
 	}
-	defer h.slots.Release(1)
+	defer leave()
 	h.open.Add(1)
 	defer h.open.Done()
 	h.respond.metrics.streams.Inc()
@@ -111,8 +111,8 @@ func (h *sessionHandler) get(w http.ResponseWriter, r *http.Request) error {
 	link := trace.LinkFromContext(r.Context())
 	err = frames.Serve(h.life, h.stopping, frames.Config{
 		Conn: conn, Window: window, Latest: drop == "latest", From: int64(from),
-		MaxBytes: h.bodies.maxBytes, Memory: h.bodies.memory,
-		Idle: streamIdle, BodyTimeout: h.bodies.timeout, WriteTimeout: streamWriteTimeout,
+		MaxBytes: h.bodies.maxBytes, Hold: func() *body.Holding { return h.bodies.memory.Hold(client) },
+		Idle: streamIdle, Rate: h.bodies.rate, WriteTimeout: streamWriteTimeout,
 		Read: func(ctx context.Context, image []byte, stored func()) v1.Result {
 			return h.readFrame(ctx, link, p, image, stored)
 		},

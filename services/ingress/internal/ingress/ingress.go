@@ -20,6 +20,7 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/admission"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/body"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/callbacks"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/fetch"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/httpapi"
@@ -41,13 +42,19 @@ type Options struct {
 	bodyTimeout  time.Duration
 	concurrency  int
 
+	clientBodyMemory int64
+	minBodyRate      int64
+	natsMemory       int64
+
 	oldRoutes       bool
 	maxFormBytes    int64
 	maxImages       int
 	maxReportQueue  int
 	fetches         int
 	fetchesPerHost  int
-	maxStreams      int
+	sessions        httpapi.Bound
+	eventStreams    httpapi.Bound
+	polls           httpapi.Bound
 	maxWindow       int
 	allowNetworks   string
 	callbackSecrets string
@@ -63,16 +70,24 @@ func (o *Options) Register(fs *flag.FlagSet) {
 	fs.DurationVar(&o.maxWait, "max-wait", 60*time.Second, "longest that a request may say")
 	fs.DurationVar(&o.maxQueue, "max-queue", 15*time.Second, "longest queue, as time, for interactive jobs")
 	fs.DurationVar(&o.maxBulkQueue, "max-bulk-queue", 30*time.Minute, "longest queue, as time, for bulk jobs")
-	fs.Int64Var(&o.bodyMemory, "body-memory", 256<<20, "`bytes` of request bodies held at a time")
-	fs.DurationVar(&o.bodyTimeout, "body-timeout", 30*time.Second, "how long a body may take to arrive")
+	fs.Int64Var(&o.bodyMemory, "body-memory", 256<<20, "`bytes` of request bodies and frames held at a time; memory is taken as bytes arrive")
+	fs.Int64Var(&o.clientBodyMemory, "client-body-memory", 0, "`bytes` of body-memory that one client address may hold; 0 is half of it, and room for one form")
+	fs.Int64Var(&o.minBodyRate, "min-body-rate", 1<<10, "lowest rate at which a body or frame may arrive, in `bytes` per second: averaged over 10 s, after 5 s of grace")
+	fs.DurationVar(&o.bodyTimeout, "body-timeout", 0, "no longer has an effect and will be removed: see min-body-rate")
 	fs.IntVar(&o.concurrency, "max-nats-requests", 1024, "requests over NATS that wait at a time")
+	fs.Int64Var(&o.natsMemory, "nats-memory", 256<<20, "`bytes` of requests over NATS that wait at a time")
 	fs.BoolVar(&o.oldRoutes, "old-routes", false, "serve the routes of the designs that the mesh replaces: /tyocr, /upload and the full report")
 	fs.Int64Var(&o.maxFormBytes, "max-form-bytes", 64<<20, "largest form with pictures, in `bytes`")
 	fs.IntVar(&o.maxImages, "max-report-images", 1000, "most images of a report")
 	fs.IntVar(&o.maxReportQueue, "max-report-queue", 10_000, "most images of all reports that wait to be fetched; reports over it are refused")
 	fs.IntVar(&o.fetches, "fetches", 16, "images of reports to fetch at a time")
 	fs.IntVar(&o.fetchesPerHost, "fetches-per-host", 4, "images to fetch from one host at a time")
-	fs.IntVar(&o.maxStreams, "max-streams", 100, "sessions of frames at a time")
+	fs.IntVar(&o.sessions.Max, "max-streams", 100, "sessions of frames at a time")
+	fs.IntVar(&o.sessions.Client, "client-streams", 50, "sessions of frames of one client address at a time")
+	fs.IntVar(&o.eventStreams.Max, "max-event-streams", 2000, "event streams at a time")
+	fs.IntVar(&o.eventStreams.Client, "client-event-streams", 500, "event streams of one client address at a time")
+	fs.IntVar(&o.polls.Max, "max-polls", 2000, "look-ups of a job that wait (?wait=) at a time")
+	fs.IntVar(&o.polls.Client, "client-polls", 500, "look-ups of one client address that wait at a time")
 	fs.IntVar(&o.maxWindow, "max-window", 64, "largest window of a session of frames")
 	fs.StringVar(&o.allowNetworks, "allow-networks", "", "`networks`, with commas, that images and callbacks may be on although they are not public, such as 10.1.0.0/16")
 	fs.StringVar(&o.callbackSecrets, "callback-secrets", "", "`secrets` that sign callbacks, with commas: whsec_ and 24 to 64 bytes in base64; better given as SIGHTMESH_CALLBACK_SECRETS. Without one there are no callbacks")
@@ -105,6 +120,22 @@ func New(p *run.Process, o Options) (run.Service, error) {
 	if o.bodyMemory < o.limits.MaxBytes {
 		return nil, fmt.Errorf("body-memory: %d, which has no room for one picture of max-bytes, %d", o.bodyMemory, o.limits.MaxBytes)
 	}
+	if o.natsMemory < o.limits.MaxBytes {
+		return nil, fmt.Errorf("nats-memory: %d, which has no room for one image of max-bytes, %d", o.natsMemory, o.limits.MaxBytes)
+	}
+	if o.minBodyRate < 1 {
+		return nil, fmt.Errorf("min-body-rate: %d, want 1 byte per second or more", o.minBodyRate)
+	}
+	if o.bodyTimeout != 0 {
+		p.Logger.Warn("body-timeout no longer has an effect: use min-body-rate")
+	}
+	o.maxFormBytes = min(o.maxFormBytes, o.bodyMemory)
+	if o.clientBodyMemory == 0 {
+		o.clientBodyMemory = max(o.bodyMemory/2, o.maxFormBytes, o.limits.MaxBytes)
+	}
+	if o.clientBodyMemory < o.limits.MaxBytes {
+		return nil, fmt.Errorf("client-body-memory: %d, which has no room for one image of max-bytes, %d", o.clientBodyMemory, o.limits.MaxBytes)
+	}
 	s := &service{process: p, options: o}
 	s.stopping, s.stopWaiting = context.WithCancel(context.Background())
 	s.admission = admission.New(p.Conn, p.JetStream, p.Pipelines, admission.MaxWait{
@@ -132,7 +163,8 @@ func New(p *run.Process, o Options) (run.Service, error) {
 		Tracers: p.Tracers, Logger: p.Logger, Metrics: p.Metrics,
 	})
 	if s.analyze, err = natsapi.New(natsapi.Config{
-		Intake: s.intake, Wait: o.wait, Concurrency: o.concurrency, Tracers: p.Tracers, Logger: p.Logger,
+		Intake: s.intake, Wait: o.wait, Concurrency: o.concurrency,
+		Memory: body.NewMemory(o.natsMemory, o.natsMemory), Tracers: p.Tracers, Logger: p.Logger,
 	}, p.Micro); err != nil {
 		return nil, err
 	}
@@ -146,9 +178,10 @@ func New(p *run.Process, o Options) (run.Service, error) {
 			MaxImages: o.maxImages, MaxBacklog: o.maxReportQueue,
 		}),
 		Client: jobs, Admission: s.admission, Limits: o.limits,
-		Wait: o.wait, MaxWait: o.maxWait, BodyMemory: o.bodyMemory, BodyTimeout: o.bodyTimeout,
-		MaxFormBytes: min(o.maxFormBytes, o.bodyMemory), MaxImages: o.maxImages,
-		MaxStreams: o.maxStreams, MaxWindow: o.maxWindow,
+		Wait: o.wait, MaxWait: o.maxWait, BodyMemory: o.bodyMemory, ClientBodyMemory: o.clientBodyMemory,
+		BodyRate:     body.Rate{BytesPerSecond: o.minBodyRate},
+		MaxFormBytes: o.maxFormBytes, MaxImages: o.maxImages,
+		Sessions: o.sessions, EventStreams: o.eventStreams, Polls: o.polls, MaxWindow: o.maxWindow,
 		OldRoutes: o.oldRoutes, Stopping: s.stopping,
 		Tracers: p.Tracers, Logger: p.Logger, Metrics: httpapi.NewMetrics(p.Metrics),
 	})
@@ -158,7 +191,7 @@ func New(p *run.Process, o Options) (run.Service, error) {
 		// Also of a body that no handler reads: net/http reads it before it
 		// answers, and would wait for ever. A handler that reads the body sets
 		// a limit of its own.
-		ReadTimeout:    headerTimeout + o.bodyTimeout,
+		ReadTimeout:    headerTimeout + unreadTimeout,
 		IdleTimeout:    2 * time.Minute,
 		MaxHeaderBytes: 32 << 10,
 	}
@@ -168,6 +201,9 @@ func New(p *run.Process, o Options) (run.Service, error) {
 
 // headerTimeout is how long the header of a request may take to arrive.
 const headerTimeout = 10 * time.Second
+
+// unreadTimeout is how long a body may take to arrive that no handler reads.
+const unreadTimeout = 5 * time.Second
 
 // makeClients makes what speaks to addresses that clients name.
 func (s *service) makeClients(p *run.Process, o Options) error {

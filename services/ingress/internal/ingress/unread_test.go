@@ -13,7 +13,7 @@ import (
 // TestBodyThatNeverComes: a request is answered, or its connection closed, also
 // when no handler reads the body.
 func TestBodyThatNeverComes(t *testing.T) {
-	d := open(t, "--body-timeout", "300ms")
+	d := open(t)
 	d.workers(t, 2, 10)
 	for _, head := range []string{
 		"POST /v1/images HTTP/1.1\r\n", "POST /v1/images?pipeline=nosuch HTTP/1.1\r\n",

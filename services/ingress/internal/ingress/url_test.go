@@ -85,24 +85,3 @@ func TestKeyOfAnAddressIsNotFetchedAgain(t *testing.T) {
 		t.Errorf("the second time: %d %+v, %v, want that %s is done", code, again, err, first.ID)
 	}
 }
-
-func TestFetchedPicturesAreInTheBodyMemory(t *testing.T) {
-	d := open(t, "--allow-networks", "127.0.0.0/8", "--body-memory", "8388608") // room for one of full size
-	d.workers(t, 2, 10)
-	fetching, hold := make(chan struct{}), make(chan struct{})
-	first := make(chan int, 1)
-	url := pictures(t, func(*http.Request) bool { close(fetching); <-hold; return true })
-	go func() {
-		code, _, _ := d.postURL(t.Context(), url)
-		first <- code
-	}()
-	<-fetching
-	code, _, err := d.postURL(t.Context(), pictures(t, func(*http.Request) bool { return true }))
-	close(hold)
-	if err != nil || code != http.StatusTooManyRequests {
-		t.Errorf("a second one meanwhile: %d, %v", code, err)
-	}
-	if code := <-first; code != http.StatusAccepted {
-		t.Errorf("the first: %d", code)
-	}
-}

@@ -115,6 +115,9 @@ type Request struct {
 	// Image is the encoded file, or URL is where to fetch it.
 	Image []byte
 	URL   string
+	// Grow is called before memory is taken for n more bytes of an image that is
+	// fetched, and ends the fetch with its error. Nil for no bound.
+	Grow func(n int64) error
 	// Key is the idempotency key: of several requests with one key, the first
 	// becomes a job and the others get that job. Empty for none.
 	Key string
@@ -154,7 +157,7 @@ func (i *Intake) Submit(ctx context.Context, r *Request) (*Job, error) {
 		return job, err
 	}
 	if r.URL != "" {
-		if r.Image, err = i.Fetch(ctx, r.URL); err != nil {
+		if r.Image, err = i.Fetch(ctx, r.URL, r.Grow); err != nil {
 			return nil, err
 		}
 	}
@@ -217,10 +220,13 @@ func (i *Intake) Inspect(image []byte) error {
 	return err
 }
 
-// Fetch returns the image at a URL, inspected. The errors are those of
-// [fetch.Fetcher.Fetch] and [Intake.Inspect].
-func (i *Intake) Fetch(ctx context.Context, url string) ([]byte, error) {
-	image, err := i.cfg.Fetcher.Fetch(ctx, url)
+// Fetch returns the image at a URL, inspected. grow is as in [Request]. The
+// errors are those of [fetch.Fetcher.FetchBounded] and [Intake.Inspect].
+func (i *Intake) Fetch(ctx context.Context, url string, grow func(n int64) error) ([]byte, error) {
+	if grow == nil {
+		grow = func(int64) error { return nil }
+	}
+	image, err := i.cfg.Fetcher.FetchBounded(ctx, url, grow)
 	if err != nil {
 		return nil, err
 	}

@@ -24,6 +24,7 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/body"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
@@ -38,8 +39,10 @@ type Config struct {
 	// Concurrency bounds the requests that wait at a time. One more is rejected
 	// immediately, so that the client need not guess.
 	Concurrency int
-	Tracers     trace.TracerProvider
-	Logger      *slog.Logger
+	// Memory bounds the bytes of those requests.
+	Memory  *body.Memory
+	Tracers trace.TracerProvider
+	Logger  *slog.Logger
 }
 
 // Analyze answers requests on sight.v1.analyze.<pipeline>.
@@ -80,14 +83,22 @@ const busyDelay = time.Second
 func (a *Analyze) handle(r micro.Request) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	switch {
-	case a.stopping:
+	hold := a.Memory.Hold("")
+	if a.stopping {
 		p := v1.NewProblem(v1.Unavailable, "this instance is stopping")
 		a.reject(context.Background(), r, retry.After(p, busyDelay))
-	case !a.requests.TryGo(func() error {
+		return
+	}
+	if err := hold.Grow(int64(len(r.Data()))); err != nil {
+		a.reject(context.Background(), r, err)
+		return
+	}
+	if !a.requests.TryGo(func() error {
+		defer hold.Release() // the framework has the body until there is a reply
 		a.serve(r)
 		return nil
-	}):
+	}) {
+		hold.Release()
 		p := v1.NewProblem(v1.Overloaded, "%d requests wait already", a.Concurrency)
 		a.reject(context.Background(), r, retry.After(p, busyDelay))
 	}

@@ -1,0 +1,134 @@
+package body
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+func limitOf(err error) (limit int64, overloaded bool) {
+	var p *v1.Problem
+	if !errors.As(err, &p) || p.Code != v1.Overloaded {
+		return 0, false
+	}
+	return p.Limit, true
+}
+
+func TestMemory_BoundsAllAndEachClient(t *testing.T) {
+	t.Parallel()
+	m := NewMemory(100, 60)
+	a, b, c := m.Hold("a"), m.Hold("a"), m.Hold("c")
+	if err := errors.Join(a.Grow(40), b.Grow(20), c.Grow(30)); err != nil {
+		t.Fatal(err)
+	}
+	if limit, ok := limitOf(a.Grow(1)); !ok || limit != 60 {
+		t.Errorf("a client over its share: limit %d, overloaded %v", limit, ok)
+	}
+	if limit, ok := limitOf(c.Grow(11)); !ok || limit != 0 {
+		t.Errorf("more than there is: limit %d, overloaded %v", limit, ok)
+	}
+	if n := c.Free(); n != 10 {
+		t.Errorf("%d bytes are free, want 10", n)
+	}
+	a.Shrink(10)
+	a.Shrink(10)
+	if err := c.Grow(30); err != nil {
+		t.Error(err)
+	}
+	for _, h := range []*Holding{a, b, c, a} {
+		h.Release()
+	}
+	if n := m.Used(); n != 0 || len(m.clients) != 0 {
+		t.Errorf("%d bytes are held, of %v", n, m.clients)
+	}
+}
+
+func TestHolding_WaitsForRoom(t *testing.T) {
+	t.Parallel()
+	m := NewMemory(100, 100)
+	first, second := m.Hold("a"), m.Hold("b")
+	if err := first.Grow(100); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := limitOf(second.Wait(t.Context(), 1, time.Millisecond)); !ok {
+		t.Error("a wait without room ends without a problem")
+	}
+	if err := m.Hold("c").Grow(1); err == nil {
+		t.Error("there is room")
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := second.Wait(ended, 1, time.Minute); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want that of the context", err)
+	}
+	time.AfterFunc(10*time.Millisecond, first.Release)
+	if err := second.Wait(t.Context(), 100, time.Minute); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestReadAll_TakesMemoryAsBytesArrive(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		length  int
+		largest int64
+		want    int64 // bytes that are taken
+	}{
+		{0, 1 << 30, 0}, {5, 1 << 30, 64 << 10}, {5, 5, 5}, {64 << 10, 1 << 30, 64 << 10},
+		{64<<10 + 1, 1 << 30, 128 << 10}, {300 << 10, 1 << 30, 512 << 10}, {300 << 10, 300 << 10, 300 << 10}, {10, 3, 10},
+	} {
+		content := bytes.Repeat([]byte("x"), c.length)
+		taken := int64(0)
+		got, err := ReadAll(iotest.HalfReader(bytes.NewReader(content)), func(n int64) error {
+			taken += n
+			return nil
+		}, c.largest)
+		if err != nil || !bytes.Equal(got, content) {
+			t.Errorf("%d bytes: got %d, %v", c.length, len(got), err)
+		}
+		if c.largest > 3 && taken != c.want {
+			t.Errorf("%d bytes of at most %d take %d, want %d", c.length, c.largest, taken, c.want)
+		}
+		if int64(cap(got)) > taken {
+			t.Errorf("%d bytes have %d, but %d were taken", c.length, cap(got), taken)
+		}
+	}
+}
+
+func TestReadAll_EndsWithTheFirstError(t *testing.T) {
+	t.Parallel()
+	broken, full := errors.New("broken"), errors.New("full")
+	take := func(int64) error { return nil }
+	if _, err := ReadAll(io.MultiReader(bytes.NewReader(make([]byte, 1000)), iotest.ErrReader(broken)), take, 2000); !errors.Is(err, broken) {
+		t.Errorf("got %v, want that of the reader", err)
+	}
+	if _, err := ReadAll(bytes.NewReader(make([]byte, 1000)), func(int64) error { return full }, 2000); !errors.Is(err, full) {
+		t.Errorf("got %v, want that of grow", err)
+	}
+}
+
+func TestPace(t *testing.T) {
+	t.Parallel()
+	start := time.Unix(0, 0)
+	at := func(s int) time.Time { return start.Add(time.Duration(s) * time.Second) }
+	p := NewPace(Rate{BytesPerSecond: 100}, start)
+	if !p.Deadline().Equal(at(15)) {
+		t.Errorf("the first deadline is %v", p.Deadline())
+	}
+	if p.Add(999, at(14)) {
+		t.Error("fewer bytes than a window has move the deadline")
+	}
+	if !p.Add(1, at(14)) || !p.Deadline().Equal(at(24)) {
+		t.Errorf("the deadline after a window is %v", p.Deadline())
+	}
+	p.Add(500, at(20))
+	if p.Restart(at(40)); !p.Deadline().Equal(at(50)) || p.Add(999, at(41)) {
+		t.Errorf("the deadline after a pause is %v", p.Deadline())
+	}
+}

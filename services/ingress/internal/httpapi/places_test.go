@@ -1,0 +1,43 @@
+package httpapi
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
+)
+
+func TestPlaces_BoundAllAndEachClient(t *testing.T) {
+	t.Parallel()
+	p := newPlaces("event streams", Bound{Max: 3, Client: 2})
+	var leaves []func()
+	for _, client := range []string{"a", "a", "b"} {
+		leave, err := p.enter(client)
+		if err != nil {
+			t.Fatalf("%s: %v", client, err)
+		}
+		leaves = append(leaves, leave)
+	}
+	rejected := func(client, want string) {
+		t.Helper()
+		_, err := p.enter(client)
+		var p *v1.Problem
+		if !errors.As(err, &p) || p.Code != v1.Overloaded || !strings.Contains(p.Detail, want) {
+			t.Errorf("%s: got %v, want %q", client, err, want)
+		}
+		if got := intake.RetryAfter(err); got != "5" {
+			t.Errorf("%s: Retry-After is %q, want 5", client, got)
+		}
+	}
+	rejected("c", "3 event streams are open")
+	leaves[2]()
+	leaves[2]()
+	rejected("a", "2 event streams of this client are open")
+	leaves[0]()
+	leaves[1]()
+	if p.open != 0 || len(p.clients) != 0 {
+		t.Errorf("%d are open, of %v", p.open, p.clients)
+	}
+}

@@ -1,0 +1,109 @@
+package ingress
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/nats-io/nats.go"
+
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// jobsThatRun answers for the results service that every job is running.
+func (d *door) jobsThatRun(t *testing.T) (asked chan struct{}) {
+	t.Helper()
+	asked = make(chan struct{}, 100)
+	sub, err := d.nc.Subscribe(subject.Lookup("*"), func(m *nats.Msg) {
+		m.Respond([]byte(`{"id":"j1","pipeline":"text","status":"running"}`))
+		asked <- struct{}{}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { sub.Unsubscribe() })
+	if err := d.nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	return asked
+}
+
+func TestBounds_EventStreamsAndPolls(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		path, flag, other string
+		detail            string
+	}{
+		"event streams":             {"/v1/images/j1/events", "--max-event-streams", "--client-event-streams", "1 event streams are open"},
+		"event streams of a client": {"/v1/images/j1/events", "--client-event-streams", "--max-event-streams", "1 event streams of this client"},
+		"polls":                     {"/v1/images/j1?wait=60", "--max-polls", "--client-polls", "1 long polls are open"},
+		"polls of a client":         {"/v1/images/j1?wait=60", "--client-polls", "--max-polls", "1 long polls of this client"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := open(t, c.flag, "1", c.other, "10")
+			asked := d.jobsThatRun(t)
+			first := d.raw(t, "127.0.0.1", "GET "+c.path+" HTTP/1.1\r\nHost: x\r\n\r\n")
+			<-asked
+			get := func() (int, v1.Problem, string) {
+				client := http.Client{Timeout: 2 * time.Second}
+				res, err := client.Get(d.url + c.path)
+				if err != nil {
+					return 0, v1.Problem{}, "" // it waits
+				}
+				defer res.Body.Close()
+				var p v1.Problem
+				json.NewDecoder(res.Body).Decode(&p)
+				return res.StatusCode, p, res.Header.Get("Retry-After")
+			}
+			status, p, after := get()
+			if status != http.StatusTooManyRequests || p.Code != v1.Overloaded || !strings.Contains(p.Detail, c.detail) {
+				t.Errorf("a second one got %d %+v, want %q", status, p, c.detail)
+			}
+			if p.Limit != 1 || after == "" {
+				t.Errorf("the limit is %d and Retry-After %q", p.Limit, after)
+			}
+			first.Close()
+			for deadline := time.Now().Add(20 * time.Second); status == http.StatusTooManyRequests; status, _, _ = get() {
+				if time.Now().After(deadline) {
+					t.Fatal("the place is never free")
+				}
+			}
+		})
+	}
+}
+
+func TestBounds_LookUpsThatDoNotWaitAreFree(t *testing.T) {
+	t.Parallel()
+	d := open(t, "--max-polls", "0")
+	d.jobsThatRun(t)
+	res, err := http.Get(d.url + "/v1/images/j1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		t.Errorf("got %d, want 200", res.StatusCode)
+	}
+}
+
+func TestBounds_SessionsOfAClient(t *testing.T) {
+	t.Parallel()
+	d := open(t, "--client-streams", "1")
+	d.workers(t, 2, 10)
+	c := d.session(t, "")
+	_, res, err := d.dial(t, "", "")
+	if err == nil {
+		t.Fatal("a second session was opened")
+	}
+	defer res.Body.Close()
+	var p v1.Problem
+	if err := json.NewDecoder(res.Body).Decode(&p); err != nil || p.Code != v1.Overloaded || p.Limit != 1 {
+		t.Errorf("got %d %+v, %v, want 429 with the limit", res.StatusCode, p, err)
+	}
+	c.Close(websocket.StatusNormalClosure, "")
+}

@@ -1,0 +1,240 @@
+package ingress
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"mime/multipart"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// raw opens a connection from an address of this machine, and sends text.
+func (d *door) raw(t *testing.T, from, text string) net.Conn {
+	t.Helper()
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+	c, err := dialer.DialContext(t.Context(), "tcp", strings.TrimPrefix(d.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	if _, err := io.WriteString(c, text); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// checkAccepted posts an image and checks that it is accepted.
+func (d *door) checkAccepted(t *testing.T, what string) {
+	t.Helper()
+	if a := d.must(t, "", "Prefer", "respond-async"); a.status != http.StatusAccepted {
+		t.Errorf("%s: an image got %d %+v", what, a.status, a.problem)
+	}
+}
+
+func TestMemory_IdleUploadsHoldNone(t *testing.T) {
+	t.Parallel()
+	d := open(t)
+	d.workers(t, 2, 10)
+	const head = "POST /v1/images HTTP/1.1\r\nHost: x\r\n"
+	for _, kind := range []string{
+		"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: 67108864\r\n\r\n--b\r\n",
+		"Content-Type: multipart/form-data; boundary=b\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n--b\r\n\r\n",
+		"Content-Type: application/json\r\nContent-Length: 16000000\r\n\r\n{\"ima",
+		"Content-Length: 8388608\r\n\r\nhello",
+	} {
+		for range 40 {
+			d.raw(t, "127.0.0.1", head+kind)
+		}
+	}
+	time.Sleep(200 * time.Millisecond) // until they are read
+	d.checkAccepted(t, "beside 160 uploads that wait")
+}
+
+// TestMemory_ChunkedFormsOfManyClients: 40 forms of 19 kB, all of which have
+// arrived in part before one is complete.
+func TestMemory_ChunkedFormsOfManyClients(t *testing.T) {
+	t.Parallel()
+	d := open(t)
+	d.workers(t, 2, 10)
+	image := append(smallPicture(), make([]byte, 19_000)...) // with bytes after its end
+	var half, all sync.WaitGroup
+	half.Add(40)
+	for range 40 {
+		all.Go(func() {
+			pr, pw := io.Pipe()
+			form := multipart.NewWriter(pw)
+			go func() {
+				part, err := form.CreateFormFile("image", "x.png")
+				if err == nil {
+					_, err = part.Write(image[:10_000])
+				}
+				half.Done()
+				half.Wait()
+				if err == nil {
+					_, err = part.Write(image[10_000:])
+				}
+				pw.CloseWithError(firstError(err, form.Close()))
+			}()
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, d.url+"/v1/images", pr)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			req.Header.Set("Content-Type", form.FormDataContentType())
+			req.Header.Set("Prefer", "respond-async")
+			res, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer res.Body.Close()
+			if body, _ := io.ReadAll(res.Body); res.StatusCode != http.StatusAccepted {
+				t.Errorf("a form got %d %s", res.StatusCode, body)
+			}
+		})
+	}
+	all.Wait()
+}
+
+// firstError returns the first error.
+func firstError(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func TestMemory_OneClientCannotTakeAll(t *testing.T) {
+	t.Parallel()
+	const mib = 1 << 20
+	d := open(t, "--body-memory", fmt.Sprint(16*mib), "--client-body-memory", fmt.Sprint(8*mib))
+	d.workers(t, 2, 10)
+	head := "POST /v1/images HTTP/1.1\r\nHost: x\r\nContent-Length: 8388608\r\n\r\n"
+	greedy := d.raw(t, "127.0.0.2", head)
+	if _, err := greedy.Write(make([]byte, 5*mib)); err != nil { // it has 8 MiB then
+		t.Fatal(err)
+	}
+	time.Sleep(500 * time.Millisecond) // until it is read
+	more := d.raw(t, "127.0.0.2", head+"hello")
+	more.SetReadDeadline(time.Now().Add(20 * time.Second))
+	res, err := http.ReadResponse(bufio.NewReader(more), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if body, _ := io.ReadAll(res.Body); res.StatusCode != http.StatusTooManyRequests || !bytes.Contains(body, []byte("this client")) {
+		t.Errorf("more of the same client got %d %s", res.StatusCode, body)
+	}
+	d.checkAccepted(t, "another client")
+}
+
+// TestMemory_FramesDenyNoImages: frames that have begun wait, and hold what has
+// arrived of them.
+func TestMemory_FramesDenyNoImages(t *testing.T) {
+	t.Parallel()
+	d := open(t, "--body-memory", "8388608")
+	d.workers(t, 2, 10)
+	for range 3 {
+		c := d.session(t, "")
+		w, err := c.Writer(c.ctx, websocket.MessageBinary)
+		if err == nil {
+			_, err = w.Write(make([]byte, 5000))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	time.Sleep(200 * time.Millisecond) // until they are read
+	d.checkAccepted(t, "beside frames that have begun")
+}
+
+func TestMemory_FetchedImagesAreCounted(t *testing.T) {
+	t.Parallel()
+	d := open(t, "--allow-networks", "127.0.0.0/8", "--body-memory", "8388608") // room for one of full size
+	d.workers(t, 2, 10)
+	sent, end := make(chan struct{}), make(chan struct{})
+	host := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Write(make([]byte, 8_388_000))
+		close(sent)
+		<-end
+	}))
+	t.Cleanup(host.Close)
+	first := make(chan struct{})
+	go func() {
+		defer close(first)
+		d.postURL(t.Context(), host.URL)
+	}()
+	<-sent
+	time.Sleep(300 * time.Millisecond) // until it is read
+	code, _, err := d.postURL(t.Context(), pictures(t, func(*http.Request) bool { return true }))
+	close(end)
+	if err != nil || code != http.StatusTooManyRequests {
+		t.Errorf("a second one meanwhile: %d, %v", code, err)
+	}
+	<-first
+	code, _, err = d.postURL(t.Context(), pictures(t, func(*http.Request) bool { return true }))
+	if err != nil || code != http.StatusAccepted {
+		t.Errorf("a third one afterwards: %d, %v", code, err)
+	}
+}
+
+func TestMemory_RequestsOverNATSAreBounded(t *testing.T) {
+	t.Parallel()
+	d := open(t, "--nats-memory", "8388608")
+	d.workers(t, 2, 10)
+	large := append(smallPicture(), make([]byte, 8_388_000)...) // with bytes after its end
+	first, err := d.nc.SubscribeSync(d.nc.NewInbox())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.nc.PublishRequest(subject.Analyze("text"), first.Subject, large); err != nil {
+		t.Fatal(err)
+	}
+	m := d.next(t) // the first waits now
+	res, err := d.nc.Request(subject.Analyze("text"), append(smallPicture(), make([]byte, 1000)...), 20*time.Second)
+	if err != nil || res.Header.Get("Nats-Service-Error-Code") != "429" || res.Header.Get("Retry-After") != "1" {
+		t.Errorf("got %v, %v, want 429", res, err)
+	}
+	id := d.answer(t, m, true)
+	if got, err := first.NextMsg(20 * time.Second); err != nil || !bytes.Contains(got.Data, []byte(id)) {
+		t.Errorf("the first: %v, %v", got, err)
+	}
+}
+
+func TestMemory_BodyThatTricklesIsRejected(t *testing.T) {
+	t.Parallel()
+	d := open(t, "--body-timeout", "1s") // which has no effect
+	d.workers(t, 2, 10)
+	c := d.raw(t, "127.0.0.1", "POST /v1/images HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\nhello")
+	start := time.Now()
+	c.SetReadDeadline(start.Add(40 * time.Second))
+	res, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	body, _ := io.ReadAll(res.Body)
+	if res.StatusCode != http.StatusBadRequest || !bytes.Contains(body, []byte(v1.TruncatedBody)) {
+		t.Errorf("got %d %s, want %s", res.StatusCode, body, v1.TruncatedBody)
+	}
+	if took := time.Since(start); took < 14*time.Second {
+		t.Errorf("rejected after %v, want 15 s of grace and window", took)
+	}
+	if !strings.Contains(d.log.text(), "body-timeout no longer has an effect") {
+		t.Error("no line says that the flag has no effect")
+	}
+}
