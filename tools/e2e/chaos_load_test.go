@@ -276,8 +276,11 @@ func (c *chaosClient) answered(i chaos.Image, a answer, webhook bool) bool {
 	case a.status == http.StatusAccepted:
 		c.ledger.Accept(i, a.result.ID, webhook)
 		return c.awaitOutcome(i, a.result.ID)
-	case a.status == http.StatusTooManyRequests || a.status == http.StatusServiceUnavailable || a.problem.Job == "":
+	case a.status == http.StatusTooManyRequests || a.status == http.StatusServiceUnavailable:
 		c.ledger.Reject(i, a.problem)
+		return false
+	case a.problem.Job == "": // the job has failed, and the problem does not say which job it is
+		c.ledger.Break(i)
 		return false
 	}
 	// The problem is the outcome of the job.

@@ -149,6 +149,24 @@ func TestLedger_ImageThatMayRepeat(t *testing.T) {
 	}
 }
 
+func TestLedger_CloseAgain(t *testing.T) {
+	l := NewLedger(1, nil)
+	i, other := l.NewImage("a", false), l.NewImage("b", false)
+	l.Reject(i, v1.Problem{Code: v1.Unavailable})
+	l.Store("1", i.Sum)
+	l.Accept(other, "2", false)
+	l.See(other, done(other, "2"), time.Now())
+	before := l.Close()
+	l.See(other, failed("2", v1.Internal), time.Now())
+	after := l.Close()
+	if len(before.Broken[Ran]) != 1 || len(before.Broken[Changed]) != 0 {
+		t.Errorf("at first: %v", before.Broken)
+	}
+	if len(after.Broken[Ran]) != 1 || len(after.Broken[Changed]) != 1 {
+		t.Errorf("later: %v", after.Broken)
+	}
+}
+
 func TestLedger_OpenAndUncalled(t *testing.T) {
 	l := NewLedger(1, nil)
 	a, b := l.NewImage("a", false), l.NewImage("b", false)

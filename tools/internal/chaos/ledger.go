@@ -24,6 +24,7 @@ type Ledger struct {
 	answered             time.Time // when the last first outcome was seen; zero before the watch
 	stall                time.Duration
 	broken               map[Promise][]string
+	closed               bool
 	codes                map[v1.Code]int // of rejections
 	expired              []string        // jobs, with their problems
 }
@@ -279,10 +280,25 @@ func (l *Ledger) Watch() {
 
 // Close judges what can only be judged at the end: images that became two jobs,
 // and images that were rejected and have an outcome. It returns the counts of
-// the row.
+// the row. Called again, it returns those of what was recorded since, too.
 func (l *Ledger) Close() Counts {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if !l.closed {
+		l.judge()
+		l.closed = true
+	}
+	broken := make(map[Promise][]string, len(l.broken))
+	for p, all := range l.broken {
+		broken[p] = slices.Clone(all)
+	}
+	return Counts{
+		Accepted: len(l.jobs), Rejected: l.rejected, Unanswered: l.unanswered, Expired: l.expired, Stall: l.stall,
+		Broken: broken, Codes: l.codes,
+	}
+}
+
+func (l *Ledger) judge() {
 	for _, s := range l.images {
 		all := slices.Concat(s.accepted, s.stored)
 		slices.Sort(all)
@@ -294,9 +310,5 @@ func (l *Ledger) Close() Counts {
 			l.violate(Doubled, "%s: an image has the outcomes of the jobs %v, and its client was told of %v",
 				s.Client, s.stored, s.accepted)
 		}
-	}
-	return Counts{
-		Accepted: len(l.jobs), Rejected: l.rejected, Unanswered: l.unanswered, Expired: l.expired, Stall: l.stall,
-		Broken: l.broken, Codes: l.codes,
 	}
 }
