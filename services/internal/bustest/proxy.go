@@ -45,7 +45,7 @@ func StartProxy(t testing.TB, s *Server) *Proxy {
 	p.changed = sync.NewCond(&p.mu)
 	p.all.Go(func() { p.serve(l) })
 	t.Cleanup(func() {
-		l.Close() //nolint:errcheck,gosec // the end of a test
+		l.Close() // the end of a test
 		p.mu.Lock()
 		p.closed = true
 		p.mu.Unlock()
@@ -73,7 +73,7 @@ func (p *Proxy) Break() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for c := range p.conns {
-		c.Close() //nolint:errcheck,gosec // to end it is what is wanted
+		c.Close() // to end it is what is wanted
 		delete(p.conns, c)
 	}
 	p.changed.Broadcast()
@@ -87,7 +87,7 @@ func (p *Proxy) serve(l net.Listener) {
 		}
 		server, err := net.Dial("tcp", p.server) //nolint:noctx // on this machine
 		if err != nil {
-			client.Close() //nolint:errcheck,gosec // nothing was sent
+			client.Close() // nothing was sent
 			continue
 		}
 		p.mu.Lock()
@@ -111,9 +111,9 @@ func (p *Proxy) copy(to, from net.Conn, direction int) {
 		}
 		if err != nil {
 			if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
-				from.Close() //nolint:errcheck,gosec // it is broken
+				from.Close() // it is broken
 			}
-			to.Close() //nolint:errcheck,gosec // the other side has ended
+			to.Close() // the other side has ended
 			return
 		}
 	}

@@ -69,7 +69,7 @@ const (
 func (l *Loop) pull(ctx, hard context.Context, src Source, handle Handler) error {
 	c, err := src.JetStream.Consumer(ctx, src.Stream, src.Consumer)
 	if ctx.Err() != nil {
-		return nil //nolint:nilerr // it ended before it began
+		return nil // it ended before it began
 	}
 	if err != nil {
 		return fmt.Errorf("open consumer %s of %s: %w", src.Consumer, src.Stream, err)

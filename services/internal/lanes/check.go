@@ -73,7 +73,8 @@ func checkClassified(c lane.Classified, crops []lane.Crop) error {
 		}
 		for j, w := range a.Words {
 			word := fmt.Sprintf("%swords.%d.", field, j)
-			if err := checkBox(word+"box", w.Box, crops[i].Width, crops[i].Height); err != nil {
+			crop := crops[i] //nolint:gosec // there are as many as answers
+			if err := checkBox(word+"box", w.Box, crop.Width, crop.Height); err != nil {
 				return err
 			}
 			if err := checkLabel(word, "", w.Score); err != nil {
