@@ -45,7 +45,7 @@ func StartProxy(t testing.TB, s *Server) *Proxy {
 	p.changed = sync.NewCond(&p.mu)
 	p.all.Go(func() { p.serve(l) })
 	t.Cleanup(func() {
-		l.Close() // the end of a test
+		l.Close() //nolint:errcheck // the end of a test
 		p.mu.Lock()
 		p.closed = true
 		p.mu.Unlock()
