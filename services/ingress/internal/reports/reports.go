@@ -40,7 +40,10 @@ type Config struct {
 
 // Reports accepts and reads reports. It is safe for concurrent use by multiple
 // goroutines.
-type Reports struct{ cfg Config }
+type Reports struct {
+	cfg     Config
+	backlog sync.Mutex // of reports that are being stored
+}
 
 // New returns a Reports.
 func New(cfg Config) *Reports { return &Reports{cfg: cfg} }

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/sightmesh/sightmesh/contracts/pipeline"
 	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/streams"
@@ -78,8 +80,13 @@ func (r *Reports) Submit(ctx context.Context, req Request) (v1.Report, error) {
 			return none, err
 		}
 		m.Images = make([]v1.ReportSource, n)
-	} else if err := r.checkBacklog(ctx, req.Pipeline, n); err != nil {
-		return none, err
+	} else {
+		// One after the other: the backlog has the reports before this one.
+		r.backlog.Lock()
+		defer r.backlog.Unlock()
+		if err := r.checkBacklog(ctx, req.Pipeline, n); err != nil {
+			return none, err
+		}
 	}
 	if err := r.store(ctx, m); err != nil {
 		return none, intake.UnknownError(ctx, err, id, "/v1/reports/"+id)
@@ -113,22 +120,58 @@ func (req Request) fingerprint() []byte {
 const backlogDelay = 30 * time.Second
 
 // checkBacklog rejects a report of a pipeline that has no worker, while too many
-// images wait to be fetched, or while results cannot be stored. That the work ahead is long is no reason: the
-// images are fetched when it is done.
+// images wait to be fetched, or while results cannot be stored. That the work
+// ahead is long is no reason: the images are fetched when it is done.
 func (r *Reports) checkBacklog(ctx context.Context, pl pipeline.Pipeline, n int) error {
 	if err := r.cfg.Intake.AdmitLater(ctx, pl); err != nil {
 		return err
 	}
-	s, err := r.cfg.JetStream.Stream(ctx, streams.Fetches)
+	backlog, err := r.readBacklog(ctx)
 	if err != nil {
 		return intake.StoreError(ctx, fmt.Errorf("read the backlog of reports: %w", err))
 	}
-	if backlog := int(s.CachedInfo().State.Msgs); backlog+n > r.cfg.MaxBacklog {
+	if backlog+n > r.cfg.MaxBacklog {
 		p := v1.NewProblem(v1.Overloaded, "%d images of reports wait to be fetched, "+
 			"with this report they would be more than %d", backlog, r.cfg.MaxBacklog)
 		return retry.After(p.WithLimit(int64(r.cfg.MaxBacklog)), backlogDelay)
 	}
 	return nil
+}
+
+// readBacklog returns how many images of all reports wait to be fetched: those
+// that are queued, and those of the reports that are not expanded yet.
+func (r *Reports) readBacklog(ctx context.Context) (int, error) {
+	fetches, err := r.cfg.JetStream.Stream(ctx, streams.Fetches)
+	if err != nil {
+		return 0, err
+	}
+	n := int(fetches.CachedInfo().State.Msgs)
+	expand, err := r.cfg.JetStream.Consumer(ctx, streams.Reports, streams.ReportsConsumer)
+	if err != nil {
+		return 0, err
+	}
+	info := expand.CachedInfo()
+	manifests, err := r.cfg.JetStream.Stream(ctx, streams.Reports)
+	if err != nil {
+		return 0, err
+	}
+	next := info.AckFloor.Stream + 1
+	for left := info.NumAckPending + int(info.NumPending); left > 0 && n <= r.cfg.MaxBacklog; left-- {
+		stored, err := manifests.GetMsg(ctx, next, jetstream.WithGetMsgSubject(subject.Report("*")))
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			break
+		}
+		if err != nil {
+			return 0, err
+		}
+		var m v1.Manifest
+		if err := json.Unmarshal(stored.Data, &m); err != nil {
+			return 0, fmt.Errorf("decode report: %w", err)
+		}
+		n += len(m.Images)
+		next = stored.Sequence + 1
+	}
+	return n, nil
 }
 
 // storeUploads makes a job of each image, before the report is stored: then all

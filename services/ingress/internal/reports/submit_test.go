@@ -7,6 +7,8 @@ import (
 	"image"
 	"image/png"
 	"log/slog"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -231,6 +233,30 @@ func TestReports_SubmitStoresTheReportOfAKeyThatHasNone(t *testing.T) {
 		t.Errorf("the report is %s, want that of the key", report.ID)
 	}
 	b.last(t, streams.Reports, subject.Report("first"))
+}
+
+// TestReports_SubmitKeepsTheBacklogUnderManyAtOnce: reports that are stored and
+// not expanded yet count, so that many at once do not pass the bound.
+func TestReports_SubmitKeepsTheBacklogUnderManyAtOnce(t *testing.T) {
+	t.Parallel()
+	b := newServedBench(t)
+	const reports, images = 20, 2
+	var accepted atomic.Int64
+	var all sync.WaitGroup
+	for range reports {
+		all.Go(func() {
+			_, err := b.Submit(t.Context(), Request{Pipeline: text, Sources: sources(images)})
+			if err == nil {
+				accepted.Add(1)
+			} else if codeOf(err) != v1.Overloaded {
+				t.Errorf("got %v, want %s", err, v1.Overloaded)
+			}
+		})
+	}
+	all.Wait()
+	if got, want := int(accepted.Load()), b.cfg.MaxBacklog/images; got != want {
+		t.Errorf("%d reports were accepted, want %d", got, want)
+	}
 }
 
 func TestReports_SubmitRejects(t *testing.T) {
