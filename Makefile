@@ -66,6 +66,10 @@ gen: ## Make again what is generated: contracts, samples, deploy/k8s
 verify: ## Check what is generated, the modules, the chart and its manifests
 	tools/scripts/verify
 
+.PHONY: model
+model: ## Verify the model of how a job in parts gets its outcome (needs spin; 2 minutes)
+	tools/scripts/model
+
 .PHONY: clean
 clean: ## Remove what was built
 	rm -rf bin dist
