@@ -83,7 +83,7 @@ func newSweeper(s *Service, period time.Duration, f promauto.Factory) *sweeper {
 			queue(streams.Fetches, subject.AllFetches(), subject.ParseFetches, bulk),
 		},
 		swept: f.NewCounterVec(prometheus.CounterOpts{
-			Name: "sightmesh_swept_total", Help: "Outcomes that the sweeper wrote: expired, joined or report.",
+			Name: "sightmesh_swept_total", Help: "Outcomes that the sweeper wrote: expired or joined.",
 		}, []string{"outcome"}),
 	}
 }
