@@ -41,12 +41,16 @@ type chaosLoad struct {
 
 // chaosPause is the least time between the begins of two rounds of a client, for
 // each server of the mesh. A mesh that has more interactive work than it can do
-// does no bulk work at all, and every bulk job expires.
-const chaosPause = 60 * time.Millisecond
+// does no bulk work at all, and every bulk job expires. `make test` has the race
+// detector in every NATS server, and so a longer pause.
+const (
+	chaosPause    = 60 * time.Millisecond
+	fewFaultPause = 120 * time.Millisecond
+)
 
 // chaosPatience is for how long a client waits for an outcome: longer than the
 // deadline of its job.
-const chaosPatience = chaosDeadline + 20*time.Second
+const chaosPatience = chaosDeadline + bulkMargin + 20*time.Second
 
 // newChaosLoad starts the clients.
 func newChaosLoad(t testing.TB, ledger *chaos.Ledger, to []string, every time.Duration) *chaosLoad {

@@ -57,7 +57,7 @@ const chaosTime = 23 * time.Minute
 // TestChaos_FewFaults makes a few faults, among them those that lost jobs once.
 func TestChaos_FewFaults(t *testing.T) {
 	s := readChaosSettings(t)
-	run := newChaosRun(t, s)
+	run := newChaosRun(t, s, fewFaultDeadline, fewFaultPause)
 	run.topology(t, "one-server", newCluster(t, 1), 2, []fault{
 		killFault(2, "results"),
 		{"kill-all-services", "kill -9 of every service at once", killAllServices, ""},
@@ -74,7 +74,7 @@ func TestChaos_AllFaults(t *testing.T) {
 	if !s.given {
 		t.Skip("it takes 25 minutes: make chaos runs it")
 	}
-	run := newChaosRun(t, s)
+	run := newChaosRun(t, s, chaosDeadline, chaosPause)
 	run.fullDisk(t)
 	run.topology(t, "one-server", newCluster(t, 1), 2, faultsOf(1))
 	run.topology(t, "three-servers", newCluster(t, 3), 2, faultsOf(3))
@@ -84,16 +84,21 @@ func TestChaos_AllFaults(t *testing.T) {
 // chaosRun is a run of the suite.
 type chaosRun struct {
 	settings chaosSettings
+	deadline time.Duration // of an interactive job
+	pause    time.Duration // of a client between two rounds, for each server
 	rng      *rand.Rand
 	begin    time.Time
 	faults   uint64 // made so far
 	rows     []chaos.Row
 }
 
-func newChaosRun(t testing.TB, s chaosSettings) *chaosRun {
+func newChaosRun(t testing.TB, s chaosSettings, deadline, pause time.Duration) *chaosRun {
 	t.Helper()
 	t.Logf("SEED=%d", s.seed)
-	return &chaosRun{settings: s, rng: rand.New(rand.NewPCG(s.seed, 0)), begin: time.Now()}
+	return &chaosRun{
+		settings: s, deadline: deadline, pause: pause,
+		rng: rand.New(rand.NewPCG(s.seed, 0)), begin: time.Now(),
+	}
 }
 
 // topology makes faults on servers that do not run yet.
@@ -101,7 +106,7 @@ func (r *chaosRun) topology(t *testing.T, name string, c cluster, instances int,
 	t.Helper()
 	rows := make([]chaos.Row, len(faults))
 	t.Run(name, func(t *testing.T) {
-		m := startChaosMesh(t, c, instances)
+		m := startChaosMesh(t, c, instances, r.deadline)
 		ledgers := map[int]*chaos.Ledger{}
 		for _, n := range r.rng.Perm(len(faults)) {
 			f := faults[n]
@@ -118,7 +123,8 @@ func (r *chaosRun) topology(t *testing.T, name string, c cluster, instances int,
 				ledger := chaos.NewLedger(seed, nil)
 				ledgers[n] = ledger
 				r.faults++
-				row = m.endure(t, f, row, ledger, rand.New(rand.NewPCG(seed, 1)))
+				load := newChaosLoad(t, ledger, m.addresses(), r.pause*time.Duration(len(c)))
+				row = m.endure(t, f, row, load, rand.New(rand.NewPCG(seed, 1)))
 			})
 			if row.Test == "" {
 				continue // -run left it out
@@ -184,10 +190,10 @@ func (r *chaosRun) report(t *testing.T) {
 const recoveryPatience = 3 * time.Minute
 
 // endure makes a fault under load and checks every promise after it.
-func (m *chaosMesh) endure(t *testing.T, f fault, row chaos.Row, ledger *chaos.Ledger, rng *rand.Rand) chaos.Row {
+func (m *chaosMesh) endure(t *testing.T, f fault, row chaos.Row, load *chaosLoad, rng *rand.Rand) chaos.Row {
 	t.Helper()
+	ledger := load.ledger
 	warnings := len(m.log.matching(trouble))
-	load := newChaosLoad(t, ledger, m.addresses(), chaosPause*time.Duration(len(m.cluster)))
 	defer load.stop(0)
 	if err := load.awaitRound(time.Time{}, recoveryPatience); err != nil {
 		ledger.Violate(chaos.Pending, "before the fault: %v", err)
