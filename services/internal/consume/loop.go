@@ -9,6 +9,7 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/sightmesh/sightmesh/contracts/retry"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
@@ -31,6 +32,9 @@ type Config struct {
 	// Fail returns the messages that end the job of a delivery with a problem.
 	// A nil Fail means that the messages of this consumer have no outcome.
 	Fail func(context.Context, *Delivery, *v1.Problem) ([]bus.Message, error)
+	// Traced reports whether a delivery has spans of its own. A nil Traced
+	// means that every delivery has.
+	Traced func(*Delivery) bool
 	// Timeout is how long a handler may process a delivery that has no
 	// deadline.
 	Timeout time.Duration
@@ -208,6 +212,9 @@ func (l *Loop) publish(ctx context.Context, deadline time.Time, msgs []bus.Messa
 // job.
 func (l *Loop) startSpan(ctx context.Context, d *Delivery) (context.Context, trace.Span) {
 	ctx = telemetry.WithJob(telemetry.Extract(ctx, d.Header), d.Job.ID)
+	if l.cfg.Traced != nil && !l.cfg.Traced(d) {
+		return ctx, noop.Span{}
+	}
 	attrs := trace.WithAttributes(
 		telemetry.AttrJob.String(d.Job.ID), telemetry.AttrPipeline.String(d.Job.Pipeline), telemetry.AttrPart.Int(d.Job.Part),
 		attribute.String("messaging.system", "nats"),

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"regexp"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -124,7 +125,7 @@ func (s *Service) Run(ctx, hard context.Context) error {
 	defer end()
 	for _, c := range s.consumers() {
 		loop := consume.NewLoop(consume.Config{
-			Open: c.open, Fail: c.fail, Timeout: handlerTimeout, Backoff: backoff, Clock: s.clock, Publisher: s.publisher, Tracer: s.tracer, Logger: s.log,
+			Open: c.open, Fail: c.fail, Traced: c.traced, Timeout: handlerTimeout, Backoff: backoff, Clock: s.clock, Publisher: s.publisher, Tracer: s.tracer, Logger: s.log,
 		})
 		g.Go(func() error {
 			src := consume.Source{JetStream: s.js, Stream: c.stream, Consumer: c.name, Width: c.width, Prefetch: c.prefetch}
@@ -155,16 +156,25 @@ type consumer struct {
 	handle          consume.Handler
 	fail            func(context.Context, *consume.Delivery, *v1.Problem) ([]bus.Message, error) // nil where there is no outcome
 	width, prefetch int
+	traced          func(*consume.Delivery) bool // nil for all
 }
 
 // consumers lists them. A reply waits for nothing, so that many can be requested
 // ahead; the others may wait for a stream.
 func (s *Service) consumers() []consumer {
 	return []consumer{
-		{streams.Parts, streams.PartsConsumer, jobOf(subject.ParseParts), s.join, failJoin, 16, 1},
-		{streams.Results, streams.ResultsConsumer, jobOf(subject.ParseResults), s.reply, nil, 16, 64},
-		{streams.Results, streams.FollowConsumer, jobOf(subject.ParseResults), s.follow, nil, 16, 1},
-		{streams.Reports, streams.ReportsConsumer, openReport, s.expand, nil, 2, 1},
+		{streams.Parts, streams.PartsConsumer, jobOf(subject.ParseParts), s.join, failJoin, 16, 1, nil},
+		{streams.Results, streams.ResultsConsumer, jobOf(subject.ParseResults), s.reply, nil, 16, 64, hasHeader(v1.HeaderReply)},
+		{streams.Results, streams.FollowConsumer, jobOf(subject.ParseResults), s.follow, nil, 16, 1, hasHeader(v1.HeaderReport, v1.HeaderCallback)},
+		{streams.Reports, streams.ReportsConsumer, openReport, s.expand, nil, 2, 1, nil},
+	}
+}
+
+// hasHeader reports whether there is something to do for a result, which is
+// worth a span.
+func hasHeader(names ...string) func(*consume.Delivery) bool {
+	return func(d *consume.Delivery) bool {
+		return slices.ContainsFunc(names, func(name string) bool { return d.Header.Get(name) != "" })
 	}
 }
 
