@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -35,6 +36,10 @@ const (
 	shortDedupe = 2 * time.Second
 	overDedupe  = streams.AckWait + 2*shortDedupe
 	holdTime    = 5 * time.Second
+	// Streams that hold accepted work keep it for longer than any deadline.
+	overDeadline = chaosDeadline + bulkMargin + 2*time.Second
+	shortAge     = overDeadline + 30*time.Second
+	sweepPeriod  = 5 * time.Second // the default of results
 )
 
 // during is the time of a fault that goes on for a while.
@@ -42,8 +47,9 @@ func during(d time.Duration) { time.Sleep(d) }
 
 // faultsOf returns the faults of a topology in the order of the table. On three
 // servers, where each takes twice the time, those are left out that end in the
-// same code as others and have little to do with the servers.
-func faultsOf(servers int) []fault {
+// same code as others and have little to do with the servers. shiftable is the
+// folder of the services whose clock can be shifted.
+func faultsOf(servers int, shiftable string) []fault {
 	all := make([]fault, 0, 64)
 	paused, held := services[1:], services
 	full := []string{streams.Images, streams.Crops, streams.Parts, streams.Results, streams.Fetches}
@@ -75,17 +81,19 @@ func faultsOf(servers int) []fault {
 		},
 		fault{"results-away", "results stopped for longer than AckWait, then started", resultsAway, ""},
 		fault{
-			"results-away-over-age", "results stopped for longer than the age of PARTS, cut to 5 s", resultsAwayOverAge, "",
+			"results-away-over-deadline",
+			fmt.Sprintf("results stopped for %v, longer than any deadline; age of PARTS cut to %v", overDeadline, shortAge),
+			resultsAwayOverDeadline, "",
 		},
 	)
 	for _, s := range full {
 		all = append(all, fullFault(s))
 	}
 	if servers == 1 {
-		return append(all,
-			fault{"kill-nats", "kill -9 of the NATS server, then started", killEveryNode, ""},
-			fault{"clock-skew", "clock of one service 60 s ahead", nil, "the services have no setting for their clock yet"},
-		)
+		for _, s := range services {
+			all = append(all, clockFault(s, shiftable))
+		}
+		return append(all, fault{"kill-nats", "kill -9 of the NATS server, then started", killEveryNode, ""})
 	}
 	for n := range servers {
 		all = append(all, fault{
@@ -243,17 +251,64 @@ func (m *chaosMesh) withoutResults(t testing.TB, d time.Duration) {
 
 func resultsAway(t testing.TB, m *chaosMesh, _ *rand.Rand) { m.withoutResults(t, overAckWait) }
 
-func resultsAwayOverAge(t testing.TB, m *chaosMesh, _ *rand.Rand) {
-	const age = 5 * time.Second
+// resultsAwayOverDeadline leaves parts whose job is past its deadline, and which
+// are nearly as old as their stream keeps them.
+func resultsAwayOverDeadline(t testing.TB, m *chaosMesh, _ *rand.Rand) {
 	var before time.Duration
 	m.update(t, streams.Parts, func(_ *jetstream.StreamInfo, c *jetstream.StreamConfig) {
 		before = c.MaxAge
-		c.MaxAge, c.Duplicates = age, min(c.Duplicates, age)
+		c.MaxAge, c.Duplicates = shortAge, min(c.Duplicates, shortAge)
 	})
-	m.withoutResults(t, age+streams.AckWait)
+	m.withoutResults(t, overDeadline)
+	for _, i := range m.of("results") {
+		eventually(t, 2*time.Minute, i.service.ready)
+	}
+	during(streams.AckWait + sweepPeriod)
 	m.update(t, streams.Parts, func(_ *jetstream.StreamInfo, c *jetstream.StreamConfig) {
 		c.MaxAge, c.Duplicates = before, streams.DefaultDedupe
 	})
+}
+
+// clockShift is by how much a clock is shifted: more than any deadline here.
+const clockShift = time.Minute
+
+// buildShiftable builds the services whose clock can be shifted, and returns
+// their folder.
+func buildShiftable(t testing.TB) string {
+	t.Helper()
+	folder := t.TempDir()
+	build := exec.Command("go", "build", "-tags", "clockshift", "-o", folder+"/")
+	for _, s := range services {
+		build.Args = append(build.Args, "./services/"+s)
+	}
+	build.Dir = root(t)
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build the services with a clock that can be shifted: %v\n%s", err, out)
+	}
+	return folder
+}
+
+// clockFault starts one instance of a service again with a clock that is ahead
+// or behind, and after a while with the right clock.
+func clockFault(name, shiftable string) fault {
+	return fault{
+		"clock-" + name, fmt.Sprintf("clock of one %s ahead or behind by %v for %v", name, clockShift, holdTime),
+		func(t testing.TB, m *chaosMesh, rng *rand.Rand) {
+			shift := clockShift
+			if rng.IntN(2) == 0 {
+				shift = -shift
+			}
+			t.Logf("shifted by %v", shift)
+			i := m.victim(name, rng)
+			right := *i
+			i.path = filepath.Join(shiftable, name)
+			i.env = append(slices.Clone(i.env), "SIGHTMESH_CLOCK_SHIFT="+shift.String())
+			i.restart(t)
+			during(holdTime)
+			i.path, i.env = right.path, right.env
+			i.restart(t)
+		}, "",
+	}
 }
 
 // fullFault lowers the limit of a stream to what it holds, and raises it.

@@ -152,6 +152,14 @@ func (m *chaosMesh) newInstance(t testing.TB, name string) *chaosInstance {
 
 func (i *chaosInstance) start() { i.service = supervise(i.name, i.path, i.args, i.env, i.log) }
 
+// restart kills the instance, starts it, and waits until it is ready.
+func (i *chaosInstance) restart(t testing.TB) {
+	t.Helper()
+	i.service.kill(t)
+	i.start()
+	eventually(t, 2*time.Minute, i.service.ready)
+}
+
 // address returns the address of HTTP of an ingress.
 func (i *chaosInstance) address() string { return "http://" + i.args[len(i.args)-1] }
 

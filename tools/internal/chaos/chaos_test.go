@@ -124,7 +124,7 @@ func TestLedger_CountsWhatBreaksAPromise(t *testing.T) {
 			l.Accept(i, "1", true)
 		}, nil},
 	} {
-		l := NewLedger(1, nil)
+		l := NewLedger(1, 0, nil)
 		tt.play(l, l.NewImage("a", false), l.NewImage("b", false))
 		got := l.Close().Broken
 		if len(got) != len(tt.want) {
@@ -139,7 +139,7 @@ func TestLedger_CountsWhatBreaksAPromise(t *testing.T) {
 }
 
 func TestLedger_ImageThatMayRepeat(t *testing.T) {
-	l := NewLedger(1, nil)
+	l := NewLedger(1, 0, nil)
 	i := l.NewImage("session", true)
 	l.Store("1", i.Sum)
 	l.Accept(i, "2", false)
@@ -150,7 +150,7 @@ func TestLedger_ImageThatMayRepeat(t *testing.T) {
 }
 
 func TestLedger_CloseAgain(t *testing.T) {
-	l := NewLedger(1, nil)
+	l := NewLedger(1, 0, nil)
 	i, other := l.NewImage("a", false), l.NewImage("b", false)
 	l.Reject(i, v1.Problem{Code: v1.Unavailable})
 	l.Store("1", i.Sum)
@@ -168,7 +168,7 @@ func TestLedger_CloseAgain(t *testing.T) {
 }
 
 func TestLedger_OpenAndUncalled(t *testing.T) {
-	l := NewLedger(1, nil)
+	l := NewLedger(1, 0, nil)
 	a, b := l.NewImage("a", false), l.NewImage("b", false)
 	l.Accept(a, "1", true)
 	l.Accept(b, "2", true)
@@ -185,9 +185,28 @@ func TestLedger_OpenAndUncalled(t *testing.T) {
 	}
 }
 
+func TestLedger_ExpiredBeforeItsDeadline(t *testing.T) {
+	now := time.Now()
+	l := NewLedger(1, 20*time.Second, func() time.Time { return now })
+	early, late := l.NewImage("early", false), l.NewImage("late", false)
+	l.Accept(early, "1", false)
+	l.Accept(late, "2", false)
+	now = now.Add(19 * time.Second)
+	l.See(early, failed("1", v1.DeadlineExceeded), now)
+	now = now.Add(time.Second)
+	l.See(late, failed("2", v1.DeadlineExceeded), now)
+	c := l.Close()
+	if len(c.Expired) != 2 {
+		t.Errorf("expired: %v, want both jobs", c.Expired)
+	}
+	if wrong := c.Broken[Wrong]; len(wrong) != 1 || !strings.Contains(wrong[0], "job 1 ") {
+		t.Errorf("wrong: %v, want job 1", wrong)
+	}
+}
+
 func TestLedger_Stall(t *testing.T) {
 	var now time.Time
-	l := NewLedger(1, func() time.Time { return now })
+	l := NewLedger(1, 0, func() time.Time { return now })
 	see := func(id string, after time.Duration) {
 		now = now.Add(after)
 		i := l.NewImage("a", false)

@@ -13,8 +13,9 @@ import (
 // A Ledger records what clients sent during one fault and what they were told.
 // It is safe for concurrent use by multiple goroutines.
 type Ledger struct {
-	seed uint64
-	now  func() time.Time
+	seed     uint64
+	deadline time.Duration
+	now      func() time.Time
 
 	mu                   sync.Mutex
 	number               uint64
@@ -37,7 +38,7 @@ const (
 	Lost    Promise = "lost"    // an accepted job has no outcome, or its webhook was never called
 	Doubled Promise = "doubled" // an image became two jobs although it was accepted once
 	Changed Promise = "changed" // an outcome differs from the one that was seen or stored before
-	Wrong   Promise = "wrong"   // a result of another image or client, or a failure without a reason
+	Wrong   Promise = "wrong"   // a result of another image or client, a job that expired too early, or a failure without a reason
 	Ran     Promise = "ran"     // an image that was rejected has an outcome all the same
 	Pending Promise = "pending" // a message or an acknowledgement is left over
 )
@@ -45,6 +46,7 @@ const (
 // sent is an image and what became of it.
 type sent struct {
 	Image
+	made      time.Time // before it was sent
 	mayRepeat bool
 	rejected  bool     // at least once, in words that say that nothing was accepted
 	perhaps   bool     // an answer was lost, or said that the image may have been accepted
@@ -62,13 +64,14 @@ type job struct {
 }
 
 // NewLedger returns an empty ledger. Images of ledgers with different seeds
-// differ. now is [time.Now] when nil.
-func NewLedger(seed uint64, now func() time.Time) *Ledger {
+// differ. No job may expire sooner than deadline after its image was made. now
+// is [time.Now] when nil.
+func NewLedger(seed uint64, deadline time.Duration, now func() time.Time) *Ledger {
 	if now == nil {
 		now = time.Now
 	}
 	return &Ledger{
-		seed: seed, now: now, images: map[string]*sent{}, jobs: map[string]*job{},
+		seed: seed, deadline: deadline, now: now, images: map[string]*sent{}, jobs: map[string]*job{},
 		broken: map[Promise][]string{}, codes: map[v1.Code]int{},
 	}
 }
@@ -81,7 +84,7 @@ func (l *Ledger) NewImage(client string, mayRepeat bool) Image {
 	defer l.mu.Unlock()
 	l.number++
 	i := NewImage(client, l.seed, l.number)
-	l.images[i.Sum] = &sent{Image: i, mayRepeat: mayRepeat}
+	l.images[i.Sum] = &sent{Image: i, made: l.now(), mayRepeat: mayRepeat}
 	return i
 }
 
@@ -172,6 +175,9 @@ func (l *Ledger) See(i Image, r v1.Result, asked time.Time) {
 	}
 	if r.Problem != nil && r.Problem.Code == v1.DeadlineExceeded {
 		l.expired = append(l.expired, fmt.Sprintf("%s: job %s: %s", i.Client, r.ID, r.Problem.Detail))
+		if after := now.Sub(j.image.made); after < l.deadline {
+			l.violate(Wrong, "%s: job %s expired after %v, before its deadline of %v", i.Client, r.ID, after, l.deadline)
+		}
 		return
 	}
 	l.violate(Wrong, "%s: job %s failed without a reason in its image: %s", i.Client, r.ID, outcome)
