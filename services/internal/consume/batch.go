@@ -12,6 +12,7 @@ import (
 
 	"github.com/sightmesh/sightmesh/contracts/retry"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/internal/clock"
 )
 
 // BatchHandler processes many deliveries. It returns one error for each of
@@ -27,6 +28,7 @@ type Batches struct {
 	// Timeout is how long a handler may process a batch.
 	Timeout time.Duration
 	Backoff retry.Backoff
+	Clock   *clock.Clock
 	Logger  *slog.Logger
 }
 
@@ -39,7 +41,7 @@ const batchWait = 5 * time.Second
 //
 // idle is called before each pull.
 func (b Batches) Run(ctx context.Context, idle func(context.Context), handle BatchHandler) (err error) {
-	beat, last := newHeartbeat(b.Logger), ender{b.Logger, b.Backoff}
+	beat, e := newHeartbeat(b.Logger), ender{b.Logger, b.Backoff}
 	beat.during(func() {
 		for err == nil {
 			idle(ctx)
@@ -47,13 +49,13 @@ func (b Batches) Run(ctx context.Context, idle func(context.Context), handle Bat
 			messages, err = b.pull(ctx)
 			if ctx.Err() != nil {
 				for _, m := range messages {
-					last.end(ctx, m, nil, nak, nil)
+					e.end(ctx, m, nil, nak, nil)
 				}
 				err = nil
 				return
 			}
 			if err == nil {
-				err = b.process(context.WithoutCancel(ctx), beat, last, messages, handle)
+				err = b.process(context.WithoutCancel(ctx), beat, e, messages, handle)
 			}
 		}
 	})
@@ -83,7 +85,7 @@ func (b Batches) pull(ctx context.Context) ([]Message, error) {
 	return messages, nil
 }
 
-func (b Batches) process(ctx context.Context, beat *heartbeat, last ender, messages []Message, handle BatchHandler) error {
+func (b Batches) process(ctx context.Context, beat *heartbeat, e ender, messages []Message, handle BatchHandler) error {
 	for _, m := range messages {
 		_, untrack := beat.track(m)
 		defer untrack()
@@ -91,12 +93,12 @@ func (b Batches) process(ctx context.Context, beat *heartbeat, last ender, messa
 	var batch []*Delivery
 	var open []Message
 	for _, m := range messages {
-		d, err := newDelivery(m, time.Now())
+		d, err := newDelivery(m, b.Clock.Now())
 		switch {
 		case err != nil:
-			last.end(ctx, m, nil, term, err)
+			e.end(ctx, m, nil, term, err)
 		case m.Headers().Get(v1.HeaderMarker) != "": // the server says that a message was there
-			last.ack(ctx, m)
+			e.ack(ctx, m)
 		default:
 			batch, open = append(batch, d), append(open, m)
 		}
@@ -112,7 +114,7 @@ func (b Batches) process(ctx context.Context, beat *heartbeat, last ender, messa
 		if err == nil {
 			why = each[i]
 		}
-		last.end(ctx, m, batch[i], actionFor(why, false, false), why)
+		e.end(ctx, m, batch[i], actionFor(why, false, false), why)
 	}
 	return err
 }

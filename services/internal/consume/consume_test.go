@@ -561,7 +561,7 @@ func (b bench) batches(t *testing.T) Batches {
 		t.Fatal(err)
 	}
 	return Batches{
-		Consumer: c, Size: 10, Timeout: time.Minute, Backoff: retry.Backoff{10 * time.Millisecond},
+		Consumer: c, Size: 10, Timeout: time.Minute, Backoff: retry.Backoff{10 * time.Millisecond}, Clock: clock.New(time.Now),
 		Logger: slog.New(slog.NewJSONHandler(b.log, nil)),
 	}
 }

@@ -157,7 +157,7 @@ func (l *Loop) handle(ctx context.Context, d *Delivery, handle Handler) ([]bus.M
 // acknowledgement, which does not come when the connection was lost meanwhile.
 const publishTimeout = 2 * time.Second
 
-func (l *Loop) publishOnce(ctx context.Context, m bus.Message) error {
+func (l *Loop) tryPublish(ctx context.Context, m bus.Message) error {
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
 	return l.cfg.Publisher.Publish(ctx, m)
@@ -186,7 +186,7 @@ func (l *Loop) publish(ctx context.Context, deadline time.Time, msgs []bus.Messa
 	for _, m := range msgs {
 		retries := 0
 		for {
-			err := l.publishOnce(ctx, m)
+			err := l.tryPublish(ctx, m)
 			if err == nil {
 				break
 			}

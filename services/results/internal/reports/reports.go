@@ -20,6 +20,7 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
+	"github.com/sightmesh/sightmesh/services/internal/clock"
 	"github.com/sightmesh/sightmesh/services/internal/outcomes"
 	"github.com/sightmesh/sightmesh/services/results/internal/callbacks"
 )
@@ -29,11 +30,12 @@ type Keeper struct {
 	conn      *nats.Conn
 	js        jetstream.JetStream
 	publisher *bus.Publisher
+	clock     *clock.Clock
 }
 
 // New returns a keeper that publishes through p.
-func New(conn *nats.Conn, js jetstream.JetStream, p *bus.Publisher) *Keeper {
-	return &Keeper{conn: conn, js: js, publisher: p}
+func New(conn *nats.Conn, js jetstream.JetStream, p *bus.Publisher, c *clock.Clock) *Keeper {
+	return &Keeper{conn: conn, js: js, publisher: p, clock: c}
 }
 
 // Expand returns the messages that queue every image of a report that has a
@@ -97,7 +99,7 @@ func (k *Keeper) Outcome(ctx context.Context, item v1.ReportItem, status v1.Stat
 	counts := stored.Counts(item.Total)
 	// Before the end is told, or who watches would miss the last image.
 	if err := bus.Tell(k.conn, v1.Event{
-		ID: item.Report, Event: v1.EventImage, At: time.Now().UTC(), Image: &item.N, Status: status, Counts: &counts,
+		ID: item.Report, Event: v1.EventImage, At: k.clock.Now().UTC(), Image: &item.N, Status: status, Counts: &counts,
 	}); err != nil {
 		return nil, err
 	}
@@ -196,7 +198,7 @@ func (k *Keeper) finish(ctx context.Context, report string, stored outcomes.Outc
 
 // done returns the callback and the end of a report, and publishes the event.
 func (k *Keeper) done(m v1.Manifest, counts v1.Counts) ([]bus.Message, error) {
-	now := time.Now().UTC()
+	now := k.clock.Now().UTC()
 	r := v1.Report{ID: m.ID, Pipeline: m.Pipeline, Status: v1.Done, Accepted: m.Accepted, Counts: counts, Metadata: m.Metadata}
 	var msgs []bus.Message
 	if m.Callback != "" {

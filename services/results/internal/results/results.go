@@ -89,10 +89,10 @@ func New(p *run.Process, o Options) (*Service, error) {
 	for _, pl := range p.Pipelines {
 		s.pipelines[pl.Name] = pl
 	}
-	s.reports = reports.New(p.Conn, p.JetStream, p.Publisher)
+	s.reports = reports.New(p.Conn, p.JetStream, p.Publisher, p.Clock)
 	if o.postgres != "" {
 		var err error
-		if s.sink, err = sink.New(p.JetStream, o.postgres, p.Logger, p.Metrics); err != nil {
+		if s.sink, err = sink.New(p.JetStream, p.Clock, o.postgres, p.Logger, p.Metrics); err != nil {
 			return nil, err
 		}
 	}
@@ -260,7 +260,7 @@ func (s *Service) follow(ctx context.Context, d *consume.Delivery) (msgs []bus.M
 
 // publishEvent says to those who watch the job that it has ended.
 func (s *Service) publishEvent(ctx context.Context, job string, status v1.Status) {
-	e := v1.Event{ID: job, Event: v1.EventName(status), At: time.Now().UTC(), Status: status}
+	e := v1.Event{ID: job, Event: v1.EventName(status), At: s.clock.Now().UTC(), Status: status}
 	if err := bus.Tell(s.conn, e); err != nil {
 		s.log.DebugContext(ctx, "cannot publish an event", "error", err)
 	}

@@ -101,19 +101,31 @@ func (w *sweeper) sweep(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, sweepTimeout)
 	defer cancel()
 	var errs []error
-	for _, q := range w.queue {
-		errs = append(errs, w.expire(ctx, q))
+	for _, name := range []string{streams.Images, streams.Crops, streams.Parts, streams.Fetches} {
+		errs = append(errs, w.expireIn(ctx, name))
 	}
 	return errors.Join(append(errs, w.joinComplete(ctx), w.finishReports(ctx))...)
 }
 
-// expire gives the outcome deadline-exceeded to the jobs of a queue whose
-// deadline is over.
-func (w *sweeper) expire(ctx context.Context, q *sweptQueue) error {
-	stream, err := w.s.js.Stream(ctx, q.stream)
+// expireIn gives the outcome deadline-exceeded to the jobs of the queues of a
+// stream whose deadline is over.
+func (w *sweeper) expireIn(ctx context.Context, name string) error {
+	stream, err := w.s.js.Stream(ctx, name)
 	if err != nil {
-		return fmt.Errorf("sweep %s: %w", q.stream, err)
+		return fmt.Errorf("sweep %s: %w", name, err)
 	}
+	var errs []error
+	for _, q := range w.queue {
+		if q.stream == name {
+			errs = append(errs, w.expire(ctx, stream, q))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// expire gives the outcome to those of one queue. What it knows of the stream
+// is as old as its lookup.
+func (w *sweeper) expire(ctx context.Context, stream jetstream.Stream, q *sweptQueue) error {
 	info := stream.CachedInfo()
 	now := info.TimeStamp
 	if q.next > info.State.LastSeq+1 { // the stream was made anew

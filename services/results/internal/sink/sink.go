@@ -30,6 +30,7 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/internal/clock"
 	"github.com/sightmesh/sightmesh/services/internal/consume"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
@@ -40,6 +41,7 @@ var migrations embed.FS
 // Sink writes answers into a database.
 type Sink struct {
 	js     jetstream.JetStream
+	clock  *clock.Clock
 	config *pgx.ConnConfig
 	log    *slog.Logger
 
@@ -50,7 +52,7 @@ type Sink struct {
 
 // New reads the address of the database, a URL or the words of libpq. The
 // error does not contain it: it may have a password.
-func New(js jetstream.JetStream, address string, log *slog.Logger, r prometheus.Registerer) (*Sink, error) {
+func New(js jetstream.JetStream, c *clock.Clock, address string, log *slog.Logger, r prometheus.Registerer) (*Sink, error) {
 	cfg, err := pgx.ParseConfig(address)
 	if err != nil {
 		return nil, errors.New("postgres: the address cannot be read")
@@ -60,7 +62,7 @@ func New(js jetstream.JetStream, address string, log *slog.Logger, r prometheus.
 	}
 	f := promauto.With(r)
 	return &Sink{
-		js: js, config: cfg, log: log,
+		js: js, clock: c, config: cfg, log: log,
 		written: f.NewCounter(prometheus.CounterOpts{
 			Name: "sightmesh_sink_results_total", Help: "Answers committed to the database, those that were there before included.",
 		}),
@@ -122,7 +124,7 @@ func (s *Sink) connected(ctx context.Context, c jetstream.Consumer) (worked bool
 	if err := prepare(ctx, conn); err != nil {
 		return false, err
 	}
-	batches := consume.Batches{Consumer: c, Size: batchSize, Timeout: writeTimeout, Backoff: backoff, Logger: s.log}
+	batches := consume.Batches{Consumer: c, Size: batchSize, Timeout: writeTimeout, Backoff: backoff, Clock: s.clock, Logger: s.log}
 	err = batches.Run(ctx, func(ctx context.Context) { s.measure(ctx, c) }, func(ctx context.Context, batch []*consume.Delivery) ([]error, error) {
 		each, err := s.write(ctx, conn, batch)
 		worked = worked || err == nil

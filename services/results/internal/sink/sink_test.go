@@ -13,6 +13,7 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	"github.com/sightmesh/sightmesh/services/internal/bustest"
+	"github.com/sightmesh/sightmesh/services/internal/clock"
 )
 
 // TestLagWhileTheDatabaseIsAway: what waits is counted then, above all. With a
@@ -25,7 +26,7 @@ func TestLagWhileTheDatabaseIsAway(t *testing.T) {
 	if err := streams.Ensure(t.Context(), js, streams.Config{Pipelines: []string{"text"}, Sink: true}); err != nil {
 		t.Fatal(err)
 	}
-	s, err := New(js, "postgres://nobody@127.0.0.1:1/nothing", slog.New(slog.NewTextHandler(t.Output(), nil)), prometheus.NewRegistry())
+	s, err := New(js, clock.New(time.Now), "postgres://nobody@127.0.0.1:1/nothing", slog.New(slog.NewTextHandler(t.Output(), nil)), prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}
