@@ -101,8 +101,8 @@ func (l *chaosLoad) runClient(c *chaosClient, round func(*chaosClient) bool) {
 }
 
 // awaitRound waits until every client had the outcome of a round that it began
-// after a moment.
-func (l *chaosLoad) awaitRound(after time.Time, within time.Duration) error {
+// after a moment. It returns the clients that had theirs last.
+func (l *chaosLoad) awaitRound(after time.Time, within time.Duration) (last []string, err error) {
 	timeout := time.After(within)
 	for {
 		var waits []string
@@ -115,12 +115,13 @@ func (l *chaosLoad) awaitRound(after time.Time, within time.Duration) error {
 		more := l.more
 		l.mu.Unlock()
 		if len(waits) == 0 {
-			return nil
+			return last, nil
 		}
+		last = waits
 		select {
 		case <-more:
 		case <-timeout:
-			return fmt.Errorf("clients without an outcome of an image that they sent after the fault: %q", waits)
+			return last, fmt.Errorf("clients without an outcome of an image that they sent after the fault: %q", waits)
 		}
 	}
 }

@@ -199,14 +199,15 @@ func (m *chaosMesh) endure(t *testing.T, f fault, row chaos.Row, load *chaosLoad
 	ledger := load.ledger
 	warnings := len(m.log.matching(trouble))
 	defer load.stop(0)
-	if err := load.awaitRound(time.Time{}, recoveryPatience); err != nil {
+	if _, err := load.awaitRound(time.Time{}, recoveryPatience); err != nil {
 		ledger.Violate(chaos.Pending, "before the fault: %v", err)
 	}
 	load.awaitRounds(rng.IntN(60), timeoutAnswer) // so that the seed decides the moment
 	ledger.Watch()
 	f.make(t, m, rng)
 	end := time.Now()
-	if err := load.awaitRound(end, recoveryPatience); err != nil {
+	last, err := load.awaitRound(end, recoveryPatience)
+	if err != nil {
 		ledger.Violate(chaos.Pending, "%v", err)
 	} else {
 		row.Recovery = time.Since(end)
@@ -214,8 +215,8 @@ func (m *chaosMesh) endure(t *testing.T, f fault, row chaos.Row, load *chaosLoad
 	load.stop(chaosPatience)
 	m.drain(ledger)
 	row.Counts = ledger.Close()
-	t.Logf("%s: %d accepted, %d rejected %v, %d unanswered, %d expired, stall %.1f s, recovery %.1f s", f.name,
-		row.Accepted, row.Rejected, row.Codes, row.Unanswered, len(row.Expired), row.Stall.Seconds(), row.Recovery.Seconds())
+	t.Logf("%s: %d accepted, %d rejected %v, %d unanswered, %d expired, stall %.1f s, recovery %.1f s with %q", f.name,
+		row.Accepted, row.Rejected, row.Codes, row.Unanswered, len(row.Expired), row.Stall.Seconds(), row.Recovery.Seconds(), last)
 	if len(row.Expired) > 0 {
 		t.Logf("expired:\n%s", strings.Join(row.Expired, "\n"))
 	}
