@@ -182,8 +182,10 @@ func hasHeader(names ...string) func(*consume.Delivery) bool {
 // was lost with the connection waits as long.
 const handlerTimeout = 3 * time.Second
 
-// backoff is the delay before a message is delivered again.
-var backoff = retry.Exponential(250*time.Millisecond, 30*time.Second, 2)
+// backoff is the delay before a message is delivered again. The server also counts
+// deliveries that no process received, so that the longest delay is short: a
+// stream that has elected its leader is not waited for much longer.
+var backoff = retry.Exponential(250*time.Millisecond, 4*time.Second, 2)
 
 // jobOf reads the job of a delivery from its subject.
 func jobOf(parse func(string) (subject.Job, error)) func(*consume.Delivery) error {
