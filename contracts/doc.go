@@ -29,6 +29,8 @@
 //	sight.v1.jobs.key.<sha256 of the key>              the job of an idempotency key, stream JOBS
 //	sight.v1.jobs.callback.<job or report>             how its callback goes, stream JOBS
 //	sight.v1.jobs.fetch.<job>                          how often the image was fetched in vain, stream JOBS
+//	sight.v1.jobs.attempts.<stage>.<pipeline>.<job>.<part>
+//	                                                   how often workers tried it, stream JOBS
 //	sight.v1.callbacks.<job or report>                 a callback that waits to be sent, stream CALLBACKS
 //	sight.v1.fetches.<pipeline>.<job>                  an image of a report that waits to be fetched, stream FETCHES
 //	sight.v1.reports.<report>                          what a report asked for, stream REPORTS

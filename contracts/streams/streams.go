@@ -62,11 +62,11 @@ const (
 	HeaderAllowance = 64 << 10
 )
 
-// MaxDeliveries is the delivery at which a worker no longer tries a message,
-// but answers with too-many-deliveries and puts it in quarantine. JetStream
-// itself does not give up: a job whose end cannot be stored then would have
-// none.
-const MaxDeliveries = 6
+// MaxAttempts is how often workers try to process a message. The next worker
+// ends its job with too-many-deliveries and puts the message in quarantine.
+// JetStream itself does not give up: a job whose end cannot be stored then
+// would have none.
+const MaxAttempts = 5
 
 // AckWait is how long a worker may be silent about a message it holds. A
 // worker that lives says so every second, so this is the time after which the
@@ -176,7 +176,7 @@ func Streams(cfg Config) []jetstream.StreamConfig {
 		with(forget, Quarantine, "images that broke something", subject.AllQuarantine(), 512<<20, func(s *jetstream.StreamConfig) {
 			s.MaxMsgs, s.MaxAge = 10_000, 7*24*time.Hour
 		}),
-		with(forget, Jobs, "idempotency keys, and the states of callbacks", subject.AllJobs(), 128<<20, func(s *jetstream.StreamConfig) {
+		with(forget, Jobs, "idempotency keys, the states of callbacks, and counts of attempts", subject.AllJobs(), 128<<20, func(s *jetstream.StreamConfig) {
 			s.MaxMsgsPerSubject, s.MaxAge = 1, 48*time.Hour
 		}),
 		with(work, Callbacks, "callbacks that wait to be sent", subject.AllCallbacks(), 512<<20, func(s *jetstream.StreamConfig) {

@@ -120,6 +120,12 @@ func CallbackState(id string) string { return Prefix + "jobs.callback." + id }
 // in vain.
 func FetchState(job string) string { return Prefix + "jobs.fetch." + job }
 
+// Attempts is where it is kept how often the workers of stage s tried to process
+// part j.Part of a job.
+func Attempts(s Stage, j Job) string {
+	return Prefix + "jobs.attempts." + string(s) + "." + j.Pipeline + "." + j.ID + "." + strconv.Itoa(j.Part)
+}
+
 // Callbacks is where the callback of a job or report waits to be sent.
 func Callbacks(id string) string { return Prefix + "callbacks." + id }
 

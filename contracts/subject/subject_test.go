@@ -112,6 +112,7 @@ func TestRequests(t *testing.T) {
 			t.Errorf("ParseLookup(%q) = %q, want an error", s, got)
 		}
 	}
+	part := subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: "j", Part: 2}
 	for got, want := range map[string]string{
 		subject.Status("detect"):                          "sight.v1.status.detect",
 		subject.Cancel("j"):                               "sight.v1.cancel.j",
@@ -119,6 +120,7 @@ func TestRequests(t *testing.T) {
 		subject.ImagesOf("text", subject.Bulk):            "sight.v1.images.text.bulk.*",
 		subject.CropsOf("text", subject.Interactive):      "sight.v1.crops.text.interactive.*.*",
 		subject.AllQuarantine():                           "sight.v1.quarantine.>",
+		subject.Attempts(subject.Classify, part):          "sight.v1.jobs.attempts.classify.text.j.2",
 		string(subject.Priorities()[0]):                   "interactive",
 	} {
 		if got != want {

@@ -9,6 +9,19 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
+// PublishLast stores v, as JSON, as the last message on a subject of a stream,
+// where [Last] finds it. It returns once the stream has acknowledged it.
+func PublishLast(ctx context.Context, js jetstream.JetStream, stream, subject string, v any) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("store %s: encode: %w", subject, err)
+	}
+	if _, err := js.Publish(ctx, subject, body, jetstream.WithExpectStream(stream)); err != nil {
+		return fmt.Errorf("store %s: %w", subject, err)
+	}
+	return nil
+}
+
 // Last reads the last message on a subject of a stream into v, as JSON, and
 // reports whether there is one.
 func Last(ctx context.Context, js jetstream.JetStream, stream, subject string, v any) (found bool, err error) {

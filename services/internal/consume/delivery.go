@@ -28,7 +28,8 @@ type Delivery struct {
 	Received time.Time
 	// Deadline of the job, or zero when the message has none.
 	Deadline time.Time
-	// Deliveries counts the deliveries of the message, this one included.
+	// Deliveries counts the deliveries of the message, this one included. Some
+	// of them may have reached no process.
 	Deliveries int
 
 	then func(context.Context)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
@@ -54,6 +55,7 @@ type Worker struct {
 	pipelines map[string]pipeline.Pipeline
 	sources   []*source
 	loop      *consume.Loop
+	attempts  attempts
 	metrics   metrics
 	cancelled cancelled
 }
@@ -92,6 +94,11 @@ func New(cfg Config) *Worker {
 // Run processes messages until ctx ends, finishes what is in hand until hard
 // ends, and returns when its lanes have ended too.
 func (w *Worker) Run(ctx, hard context.Context) error {
+	js, err := jetstream.New(w.cfg.Conn)
+	if err != nil {
+		return fmt.Errorf("open JetStream: %w", err)
+	}
+	w.attempts = attempts{js: js, stage: w.cfg.Stage}
 	cancels, err := w.cancelled.listen(w.cfg.Conn)
 	if err != nil {
 		return err
@@ -181,6 +188,9 @@ func (w *Worker) process(ctx context.Context, lane *lanes.Lane, d *consume.Deliv
 	if err := w.avoid(d); err != nil {
 		return nil, err
 	}
+	if err := w.attempts.begin(ctx, d); err != nil {
+		return nil, err
+	}
 	begin := time.Now().UTC()
 	defer time.AfterFunc(eventDelay, func() { w.publishEvent(ctx, d.Job, begin) }).Stop()
 	msgs, err := w.cfg.Handler.Process(ctx, lane, d)
@@ -196,8 +206,6 @@ func (w *Worker) avoid(d *consume.Delivery) error {
 	case w.cancelled.has(d.Job.ID):
 		w.metrics.avoided.WithLabelValues("cancelled").Inc()
 		return cancelledProblem()
-	case d.Deliveries >= streams.MaxDeliveries:
-		return v1.NewProblem(v1.TooManyDeliveries, "delivered %d times without an outcome", d.Deliveries-1)
 	case !w.cfg.Clock.Now().Before(d.Deadline):
 		w.metrics.avoided.WithLabelValues("deadline").Inc()
 		return v1.NewProblem(v1.DeadlineExceeded, "the deadline %s passed before a lane was free",

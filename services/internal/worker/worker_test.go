@@ -3,9 +3,11 @@ package worker
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -295,16 +297,15 @@ func TestWhatBadMessagesGet(t *testing.T) {
 	m.awaitEmpty(t, streams.Images)
 }
 
-// TestJobIsNotGivenUpWithoutAnAnswer: however often a job was handed out in
-// vain, it ends in an answer.
-func TestJobIsNotGivenUpWithoutAnAnswer(t *testing.T) {
-	m := newMesh(t)
-	m.send(t, interactive("tried"), order{})
+// handOut has an image delivered n times, each time to nothing that processes
+// it.
+func (m mesh) handOut(t *testing.T, n int) {
+	t.Helper()
 	c, err := m.js.Consumer(t.Context(), streams.Images, streams.WorkConsumer(subject.Detect, "a", subject.Interactive))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := range streams.MaxDeliveries { // workers that die, or cannot store what they say
+	for i := range n {
 		msg, err := c.Next()
 		if err != nil {
 			t.Fatalf("delivery %d: %v", i+1, err)
@@ -313,9 +314,89 @@ func TestJobIsNotGivenUpWithoutAnAnswer(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// TestWorker_ProcessesWhatNoWorkerTried however often it was delivered.
+func TestWorker_ProcessesWhatNoWorkerTried(t *testing.T) {
+	m := newMesh(t)
+	m.send(t, interactive("untried"), order{})
+	m.handOut(t, 2*streams.MaxAttempts)
 	startWorker(t, m.Server, 1, nil)
-	if r := m.result(t, "a", "tried"); r.Problem == nil || r.Problem.Code != v1.TooManyDeliveries {
-		t.Errorf("got %+v", r)
+	if r := m.result(t, "a", "untried"); r.Status != v1.Done {
+		t.Errorf("got %+v, want it done", r)
+	}
+}
+
+// workerURL is the variable of the environment that makes the test binary a
+// worker of the mesh at this address, see TestWorkerProcess.
+const workerURL = "SIGHTMESH_TEST_WORKER_URL"
+
+// TestWorkerProcess is no test: it is a worker in a process of its own, which
+// is killed as soon as it begins to process an image.
+func TestWorkerProcess(t *testing.T) {
+	url := os.Getenv(workerURL)
+	if url == "" {
+		t.Skip("not a process of another test")
+	}
+	begun := make(chan string)
+	startWorker(t, &bustest.Server{URL: url}, 1, begun)
+	<-begun
+	if err := syscall.Kill(os.Getpid(), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	select {}
+}
+
+// dieAtWork runs a worker process until it is killed while it processes an
+// image.
+func (m mesh) dieAtWork(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // only ends a test that would hang
+	defer cancel()
+	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestWorkerProcess$")
+	cmd.Env = append(os.Environ(), workerURL+"="+m.URL)
+	out, err := cmd.CombinedOutput()
+	if ctx.Err() != nil {
+		t.Fatalf("the worker process got no image:\n%s", out)
+	}
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+		t.Fatalf("the worker process ended with %v, want it killed:\n%s", err, out)
+	}
+}
+
+// TestWorker_EndsWhatKillsItsWorkers: the count of attempts survives kill -9 of
+// every process that made one.
+func TestWorker_EndsWhatKillsItsWorkers(t *testing.T) {
+	m := newMesh(t)
+	name := streams.WorkConsumer(subject.Detect, "a", subject.Interactive)
+	c, err := m.js.Consumer(t.Context(), streams.Images, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := c.CachedInfo().Config
+	cfg.AckWait = time.Second // the image of a dead worker moves on sooner
+	if _, err := m.js.UpdateConsumer(t.Context(), streams.Images, cfg); err != nil {
+		t.Fatal(err)
+	}
+	m.send(t, interactive("poison"), order{MS: 5000}) // so that its workers die first
+	for range streams.MaxAttempts {
+		m.dieAtWork(t)
+	}
+	w := startWorker(t, m.Server, 1, nil)
+	r := m.result(t, "a", "poison")
+	if r.Problem == nil || r.Problem.Code != v1.TooManyDeliveries {
+		t.Fatalf("got %+v, want %s", r, v1.TooManyDeliveries)
+	}
+	if want := fmt.Sprintf("%d attempts ended without an outcome", streams.MaxAttempts); r.Problem.Detail != want {
+		t.Errorf("the detail is %q, want %q", r.Problem.Detail, want)
+	}
+	if n := w.handler.did.Load(); n != 0 {
+		t.Errorf("the last worker tried it %d times, want 0", n)
+	}
+	q := m.last(t, streams.Quarantine, subject.Quarantine(subject.Detect, "a", "poison"))
+	if got := q.Header.Get(v1.HeaderReason); got != string(v1.TooManyDeliveries) {
+		t.Errorf("it is in quarantine because of %q, want %q", got, v1.TooManyDeliveries)
 	}
 }
 

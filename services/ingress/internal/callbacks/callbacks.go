@@ -9,7 +9,6 @@ package callbacks
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -137,7 +136,7 @@ func (c *Caller) process(ctx context.Context, d *consume.Delivery) ([]bus.Messag
 		state.Error = err.Error()
 		state.State, state.Next, err = c.next(state.Attempts, over, err)
 	}
-	if err := c.keep(ctx, d.Job.ID, state); err != nil {
+	if err := bus.PublishLast(ctx, c.js, streams.Jobs, subject.CallbackState(d.Job.ID), state); err != nil {
 		c.log.WarnContext(ctx, "cannot store the state of a callback", "error", err)
 	}
 	c.attempts.WithLabelValues(outcomes[state.State]).Inc()
@@ -186,13 +185,4 @@ func hostOf(to string) string {
 		return ""
 	}
 	return u.Host
-}
-
-func (c *Caller) keep(ctx context.Context, id string, s v1.Callback) error {
-	body, err := json.Marshal(s)
-	if err != nil {
-		return fmt.Errorf("encode: %w", err)
-	}
-	_, err = c.js.Publish(ctx, subject.CallbackState(id), body, jetstream.WithExpectStream(streams.Jobs))
-	return err
 }

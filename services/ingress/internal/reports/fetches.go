@@ -210,16 +210,12 @@ func (f *Fetches) attempt(ctx context.Context, job string, deliveries int) (int,
 	}
 	if deliveries > 1 {
 		if _, err := bus.Last(ctx, f.cfg.JetStream, streams.Jobs, subject.FetchState(job), &tried); err != nil {
-			return 0, err
+			return 0, fmt.Errorf("count the fetches: %w", err)
 		}
 	}
 	tried.Attempts++
-	body, err := json.Marshal(tried)
-	if err != nil {
-		return 0, fmt.Errorf("count the fetches of %s: %w", job, err)
-	}
-	if _, err := f.cfg.JetStream.Publish(ctx, subject.FetchState(job), body, jetstream.WithExpectStream(streams.Jobs)); err != nil {
-		return 0, fmt.Errorf("count the fetches of %s: %w", job, err)
+	if err := bus.PublishLast(ctx, f.cfg.JetStream, streams.Jobs, subject.FetchState(job), tried); err != nil {
+		return 0, fmt.Errorf("count the fetches: %w", err)
 	}
 	return tried.Attempts, nil
 }
