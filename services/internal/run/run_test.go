@@ -46,8 +46,7 @@ func TestLife(t *testing.T) {
 			return nil, err
 		}
 		return serviceFunc(func(ctx, hard context.Context) error {
-			p.SetReady(true)
-			<-ctx.Done()
+			p.KeepReady(ctx, time.Hour, func(context.Context) error { return nil })
 			close(stopping)
 			<-asked
 			if hard.Err() != nil || p.Conn.Status().String() != "CONNECTED" {
@@ -69,8 +68,8 @@ func TestLife(t *testing.T) {
 	if status, body := p.Probe(t, "/livez"); status != http.StatusOK {
 		t.Errorf("while it waits: /livez %d %q, want 200", status, body)
 	}
-	if status, body := p.Probe(t, "/readyz"); status != http.StatusServiceUnavailable {
-		t.Errorf("while it waits: /readyz %d %q, want 503", status, body)
+	if status, body := p.Probe(t, "/readyz"); status != http.StatusServiceUnavailable || body != "not ready: starting\n" {
+		t.Errorf("while it waits: /readyz %d %q, want 503 and the reason", status, body)
 	}
 
 	nc := s.Connect(t)
@@ -99,8 +98,8 @@ func TestLife(t *testing.T) {
 
 	p.Stop()
 	<-stopping
-	if status, body := p.Probe(t, "/readyz"); status != http.StatusServiceUnavailable {
-		t.Errorf("while it stops: /readyz %d %q, want 503", status, body)
+	if status, body := p.Probe(t, "/readyz"); status != http.StatusServiceUnavailable || body != "not ready: stopping\n" {
+		t.Errorf("while it stops: /readyz %d %q, want 503 and the reason", status, body)
 	}
 	close(asked)
 	if err := p.Wait(t); err != nil {
