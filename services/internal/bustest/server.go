@@ -5,6 +5,7 @@ package bustest
 
 import (
 	"context"
+	"net"
 	"testing"
 	"time"
 
@@ -17,8 +18,9 @@ import (
 
 // Server is a NATS server that ends with its test.
 type Server struct {
-	URL string
-	srv *server.Server
+	URL     string
+	options *server.Options
+	srv     *server.Server
 }
 
 // Start runs a server with the streams and consumers of the pipelines, files
@@ -61,14 +63,19 @@ func options(t testing.TB, name string) *server.Options {
 // run starts a server, which may not be ready yet.
 func run(t testing.TB, o *server.Options) *Server {
 	t.Helper()
-	srv, err := server.NewServer(o)
+	s := &Server{options: o, srv: start(t, o)}
+	t.Cleanup(s.Stop)
+	return s
+}
+
+func start(t testing.TB, o *server.Options) *server.Server {
+	t.Helper()
+	srv, err := server.NewServer(o.Clone()) // the server changes its options
 	if err != nil {
 		t.Fatalf("make NATS server: %v", err)
 	}
 	srv.Start()
-	s := &Server{srv: srv}
-	t.Cleanup(s.Stop)
-	return s
+	return srv
 }
 
 // awaitConnections waits until the server accepts connections, and sets its
@@ -95,6 +102,28 @@ func (s *Server) Connect(t testing.TB) *nats.Conn {
 		<-closed
 	})
 	return nc
+}
+
+// StopJetStream ends JetStream as the server itself does when its disk fails.
+// The server goes on without it until it is restarted.
+func (s *Server) StopJetStream(t testing.TB) {
+	t.Helper()
+	if err := s.srv.ShutdownJetStream(); err != nil {
+		t.Fatalf("stop JetStream: %v", err)
+	}
+}
+
+// Restart runs the server again, on the same address and with the same files.
+func (s *Server) Restart(t testing.TB) {
+	t.Helper()
+	addr, ok := s.srv.Addr().(*net.TCPAddr)
+	if !ok {
+		t.Fatalf("restart: the server listens on %v", s.srv.Addr())
+	}
+	s.Stop()
+	s.options.Port = addr.Port
+	s.srv = start(t, s.options)
+	s.awaitConnections(t)
 }
 
 // Stop shuts the server down before the test ends, to show what its clients

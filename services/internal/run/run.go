@@ -59,11 +59,9 @@ type Process struct {
 	// can be added to it.
 	Micro     micro.Service
 	Pipelines []pipeline.Pipeline
-	SetReady  func(bool)
-	// SetNotReady is SetReady(false) with a reason.
-	SetNotReady func(reason string)
 
-	status atomic.Pointer[func() any]
+	readiness *readiness
+	status    atomic.Pointer[func() any]
 }
 
 // ServeStatus makes every instance of the service answer on its status
@@ -156,7 +154,7 @@ func Run(ctx context.Context, spec Spec, args []string, getenv func(string) stri
 		return err
 	}
 	defer func() { err = errors.Join(err, within(5*time.Second, admin.Close)) }()
-	p.SetReady, p.SetNotReady = admin.SetReady, admin.SetNotReady
+	p.readiness = &readiness{admin: admin, log: p.Logger, err: errStarting}
 	Listening(p.Logger, "admin", admin.Addr())
 
 	tracers, err := telemetry.NewTracerProvider(ctx, p.Service, p.Instance, Version, getenv)
@@ -200,7 +198,7 @@ func Run(ctx context.Context, spec Spec, args []string, getenv func(string) stri
 		return fmt.Errorf("register endpoints: %w", err)
 	}
 	stopping, hard, cancel := deadlines(ctx, *grace, func() {
-		p.SetReady(false)
+		p.readiness.stop()
 		p.Logger.Info("stopping", "grace", grace.String())
 	})
 	defer cancel()

@@ -1,4 +1,4 @@
-package run
+package run_test
 
 import (
 	"bytes"
@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"os"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -22,82 +21,15 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	"github.com/sightmesh/sightmesh/services/internal/bustest"
+	"github.com/sightmesh/sightmesh/services/internal/run"
+	"github.com/sightmesh/sightmesh/services/internal/run/runtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const patience = 20 * time.Second // only ends tests that would hang
 
-// process is a run of a service in this process.
-type process struct {
-	lines chan map[string]any // its log
-	done  chan error
-	stop  context.CancelFunc // what a signal does
-}
-
-func start(t *testing.T, spec Spec, args ...string) *process {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	p := &process{lines: make(chan map[string]any, 1000), done: make(chan error, 1), stop: cancel}
-	r, w := io.Pipe()
-	var reading sync.WaitGroup
-	reading.Go(func() {
-		for d := json.NewDecoder(r); ; {
-			var line map[string]any
-			if d.Decode(&line) != nil {
-				return
-			}
-			p.lines <- line
-		}
-	})
-	go func() {
-		p.done <- Run(ctx, spec, args, os.Getenv, w)
-		w.Close()
-	}()
-	t.Cleanup(func() {
-		cancel()
-		reading.Wait()
-	})
-	return p
-}
-
-// said waits for a line of the log.
-func (p *process) said(t *testing.T, msg string) map[string]any {
-	t.Helper()
-	for {
-		select {
-		case line := <-p.lines:
-			if line["msg"] == msg {
-				return line
-			}
-		case <-time.After(patience):
-			t.Fatalf("the service did not say %q", msg)
-		}
-	}
-}
-
-func (p *process) end(t *testing.T) error {
-	t.Helper()
-	select {
-	case err := <-p.done:
-		return err
-	case <-time.After(patience):
-		t.Fatal("the service did not end")
-		return nil
-	}
-}
-
-func status(t *testing.T, url string) int {
-	t.Helper()
-	client := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
-	res, err := client.Get(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	res.Body.Close()
-	return res.StatusCode
-}
-
+// serviceFunc is a service of one function.
 type serviceFunc func(ctx, hard context.Context) error
 
 func (f serviceFunc) Run(ctx, hard context.Context) error { return f(ctx, hard) }
@@ -106,42 +38,38 @@ func (f serviceFunc) Run(ctx, hard context.Context) error { return f(ctx, hard) 
 func TestLife(t *testing.T) {
 	t.Parallel()
 	s := bustest.StartEmpty(t)
-	adminURL := make(chan string, 1)
-	stopping := make(chan struct{})
-	var instance *Process
-	p := start(t, Spec{Name: "detect", Description: "Finds.", New: func(p *Process) (Service, error) {
+	stopping, asked := make(chan struct{}), make(chan struct{})
+	var instance *run.Process
+	p := runtest.Start(t, run.Spec{Name: "detect", Description: "Finds.", New: func(p *run.Process) (run.Service, error) {
 		instance = p
 		if err := p.ServeStatus(func() any { return map[string]int{"lanes": 3} }); err != nil {
 			return nil, err
 		}
 		return serviceFunc(func(ctx, hard context.Context) error {
-			p.SetReady(true)
-			p.Logger.Info("working")
-			<-ctx.Done()
-			if code := status(t, <-adminURL+"/readyz"); code != http.StatusServiceUnavailable {
-				t.Errorf("while it stops /readyz says %d, want 503", code)
-			}
+			p.KeepReady(ctx, time.Hour, func(context.Context) error { return nil })
+			close(stopping)
+			<-asked
 			if hard.Err() != nil || p.Conn.Status().String() != "CONNECTED" {
 				t.Errorf("at the begin of the end: hard %v, NATS %v; want time and a connection", hard.Err(), p.Conn.Status())
 			}
-			close(stopping)
 			<-hard.Done()
 			return nil
 		}), nil
 	}}, "--nats", s.URL, "--grace", "100ms")
 
-	listening := p.said(t, "listening")
+	listening := p.AwaitLine(t, "listening")
 	if listening["name"] != "admin" || listening["service"] != "detect" {
 		t.Errorf("the first server is announced as %v", listening)
 	}
-	admin := fmt.Sprintf("http://%s", listening["addr"])
-	adminURL <- admin
-	waiting := p.said(t, "waiting for streams and consumers")
+	waiting := p.AwaitLine(t, "waiting for streams and consumers")
 	if why := fmt.Sprint(waiting["error"]); !strings.Contains(why, "IMAGES") || !strings.Contains(why, "sightmesh setup") {
 		t.Errorf("it waits because of %q, want the missing stream and the cure", why)
 	}
-	if live, ready := status(t, admin+"/livez"), status(t, admin+"/readyz"); live != 200 || ready != 503 {
-		t.Errorf("while it waits: /livez %d, /readyz %d, want 200 and 503", live, ready)
+	if status, body := p.Probe(t, "/livez"); status != http.StatusOK {
+		t.Errorf("while it waits: /livez %d %q, want 200", status, body)
+	}
+	if status, body := p.Probe(t, "/readyz"); status != http.StatusServiceUnavailable || body != "not ready: starting\n" {
+		t.Errorf("while it waits: /readyz %d %q, want 503 and the reason", status, body)
 	}
 
 	nc := s.Connect(t)
@@ -152,10 +80,7 @@ func TestLife(t *testing.T) {
 	if err := streams.Ensure(t.Context(), js, streams.Config{Pipelines: []string{"text", "faces"}}); err != nil {
 		t.Fatal(err)
 	}
-	p.said(t, "working")
-	if code := status(t, admin+"/readyz"); code != 200 {
-		t.Errorf("at work: /readyz %d, want 200", code)
-	}
+	p.AwaitReady(t)
 	m, err := nc.Request(subject.Status("detect"), nil, patience)
 	if err != nil || string(m.Data) != `{"lanes":3}` {
 		t.Errorf("status: %v, %v", m, err)
@@ -171,9 +96,13 @@ func TestLife(t *testing.T) {
 		t.Errorf("statistics are %s", m.Data)
 	}
 
-	p.stop()
+	p.Stop()
 	<-stopping
-	if err := p.end(t); err != nil {
+	if status, body := p.Probe(t, "/readyz"); status != http.StatusServiceUnavailable || body != "not ready: stopping\n" {
+		t.Errorf("while it stops: /readyz %d %q, want 503 and the reason", status, body)
+	}
+	close(asked)
+	if err := p.Wait(t); err != nil {
 		t.Error(err)
 	}
 	if !instance.Conn.IsClosed() {
@@ -185,16 +114,16 @@ func TestErrorsEndTheProcess(t *testing.T) {
 	t.Parallel()
 	s := bustest.Start(t, "text", "faces")
 	broken := errors.New("broken")
-	for name, spec := range map[string]Spec{
-		"while it is made": {New: func(*Process) (Service, error) { return nil, broken }},
-		"while it runs": {New: func(*Process) (Service, error) {
+	for name, spec := range map[string]run.Spec{
+		"while it is made": {New: func(*run.Process) (run.Service, error) { return nil, broken }},
+		"while it runs": {New: func(*run.Process) (run.Service, error) {
 			return serviceFunc(func(context.Context, context.Context) error { return broken }), nil
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			spec.Name = "detect"
-			if err := start(t, spec, "--nats", s.URL).end(t); !errors.Is(err, broken) {
+			if err := runtest.Start(t, spec, "--nats", s.URL).Wait(t); !errors.Is(err, broken) {
 				t.Errorf("got %v, want the error of the service", err)
 			}
 		})
@@ -203,10 +132,10 @@ func TestErrorsEndTheProcess(t *testing.T) {
 
 func TestStopWhileStarting(t *testing.T) {
 	t.Parallel()
-	p := start(t, Spec{Name: "detect"}, "--nats", bustest.StartEmpty(t).URL)
-	p.said(t, "waiting for streams and consumers")
-	p.stop()
-	if err := p.end(t); !errors.Is(err, context.Canceled) {
+	p := runtest.Start(t, run.Spec{Name: "detect"}, "--nats", bustest.StartEmpty(t).URL)
+	p.AwaitLine(t, "waiting for streams and consumers")
+	p.Stop()
+	if err := p.Wait(t); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want the end of the context", err)
 	}
 }
@@ -228,7 +157,7 @@ func TestFlags(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var stderr bytes.Buffer
-			err := Run(t.Context(), Spec{Name: "detect", Flags: func(fs *flag.FlagSet) { fs.Int("own", 1, "of the service") }}, strings.Fields(tt.args), os.Getenv, &stderr)
+			err := run.Run(t.Context(), run.Spec{Name: "detect", Flags: func(fs *flag.FlagSet) { fs.Int("own", 1, "of the service") }}, strings.Fields(tt.args), os.Getenv, &stderr)
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got %v, want an error that says %s", err, tt.want)
 			}
@@ -246,36 +175,12 @@ func TestEnvironmentStandsInForFlags(t *testing.T) {
 		args []string
 		want string
 	}{{nil, "/env/p.yaml"}, {[]string{"--pipelines", "/flag/p.yaml"}, "/flag/p.yaml"}} {
-		if err := Run(t.Context(), Spec{Name: "detect"}, tt.args, os.Getenv, io.Discard); err == nil || !strings.Contains(err.Error(), tt.want) {
+		if err := run.Run(t.Context(), run.Spec{Name: "detect"}, tt.args, os.Getenv, io.Discard); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%q: got %v, want an error about %s", tt.args, err, tt.want)
 		}
 	}
 	t.Setenv("SIGHTMESH_LOG_LEVEL", "loud")
-	if err := Run(t.Context(), Spec{Name: "detect"}, nil, os.Getenv, io.Discard); err == nil || !strings.Contains(err.Error(), "loud") {
+	if err := run.Run(t.Context(), run.Spec{Name: "detect"}, nil, os.Getenv, io.Discard); err == nil || !strings.Contains(err.Error(), "loud") {
 		t.Errorf("a wrong level in the environment: %v", err)
-	}
-}
-
-func TestHardEndComesWithTheGraceOrNotAtAll(t *testing.T) {
-	t.Parallel()
-	ctx, signal := context.WithCancel(context.Background())
-	called := make(chan struct{})
-	stopping, hard, cancel := deadlines(ctx, time.Hour, func() { close(called) })
-	if stopping.Err() != nil || hard.Err() != nil {
-		t.Fatal("it ends before the signal")
-	}
-	signal()
-	<-stopping.Done()
-	select {
-	case <-called:
-	default:
-		t.Error("it stops before it said so")
-	}
-	if hard.Err() != nil {
-		t.Error("the hard end does not wait for the grace")
-	}
-	cancel() // finished early: the clock of the grace must not keep running
-	if hard.Err() == nil {
-		t.Error("the contexts outlive the service")
 	}
 }

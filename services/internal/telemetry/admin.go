@@ -16,13 +16,12 @@ import (
 
 // Admin serves /livez, /readyz, /metrics and /debug/pprof/ on a port of its
 // own. It is live as long as it answers, whatever the mesh does, and ready
-// when the service has said so, until it takes that back.
+// between SetReady and SetNotReady.
 type Admin struct {
-	ready  atomic.Bool
-	reason atomic.Pointer[string] // why it is not ready; nil for none
-	server *http.Server
-	addr   net.Addr
-	done   chan error
+	notReady atomic.Pointer[string] // why; nil while it is ready
+	server   *http.Server
+	addr     net.Addr
+	done     chan error
 }
 
 // StartAdmin listens on addr. The caller ends it with Close.
@@ -32,15 +31,12 @@ func StartAdmin(addr string, metrics prometheus.Gatherer) (*Admin, error) {
 		return nil, fmt.Errorf("listen for admin on %s: %w", addr, err)
 	}
 	a := &Admin{addr: l.Addr(), done: make(chan error, 1)}
+	a.SetNotReady("starting")
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "live") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if !a.ready.Load() {
-			text := "not ready"
-			if reason := a.reason.Load(); reason != nil {
-				text += ": " + *reason
-			}
-			http.Error(w, text, http.StatusServiceUnavailable)
+		if reason := a.notReady.Load(); reason != nil {
+			http.Error(w, "not ready: "+*reason, http.StatusServiceUnavailable)
 			return
 		}
 		fmt.Fprintln(w, "ready")
@@ -60,17 +56,11 @@ func StartAdmin(addr string, metrics prometheus.Gatherer) (*Admin, error) {
 // Addr is where the server listens.
 func (a *Admin) Addr() string { return a.addr.String() }
 
-// SetReady says whether /readyz answers 200.
-func (a *Admin) SetReady(ready bool) {
-	a.reason.Store(nil)
-	a.ready.Store(ready)
-}
+// SetReady makes /readyz answer 200.
+func (a *Admin) SetReady() { a.notReady.Store(nil) }
 
 // SetNotReady makes /readyz answer 503 with a reason.
-func (a *Admin) SetNotReady(reason string) {
-	a.reason.Store(&reason)
-	a.ready.Store(false)
-}
+func (a *Admin) SetNotReady(reason string) { a.notReady.Store(&reason) }
 
 // Close ends the server and waits for it; requests under way end with ctx.
 func (a *Admin) Close(ctx context.Context) error {

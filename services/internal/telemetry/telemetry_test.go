@@ -103,18 +103,27 @@ func TestAdmin(t *testing.T) {
 		return res.StatusCode, string(body)
 	}
 	for _, tt := range []struct {
-		ready bool
-		path  string
-		want  int
-	}{{false, "/livez", 200}, {false, "/readyz", 503}, {true, "/readyz", 200}, {false, "/readyz", 503}, {true, "/debug/pprof/", 200}, {true, "/nothing", 404}} {
-		a.SetReady(tt.ready)
+		path string
+		want int
+	}{{"/livez", 200}, {"/debug/pprof/", 200}, {"/nothing", 404}} {
 		if got, _ := get(tt.path); got != tt.want {
-			t.Errorf("%s when ready is %v: %d, want %d", tt.path, tt.ready, got, tt.want)
+			t.Errorf("%s: %d, want %d", tt.path, got, tt.want)
 		}
 	}
-	a.SetNotReady("NATS cannot be reached")
-	if status, body := get("/readyz"); status != 503 || body != "not ready: NATS cannot be reached\n" {
-		t.Errorf("/readyz of what is not ready for a reason: %d %q", status, body)
+	for _, tt := range []struct {
+		set  func()
+		want int
+		body string
+	}{
+		{func() {}, 503, "not ready: starting\n"},
+		{a.SetReady, 200, "ready\n"},
+		{func() { a.SetNotReady("NATS cannot be reached") }, 503, "not ready: NATS cannot be reached\n"},
+		{a.SetReady, 200, "ready\n"},
+	} {
+		tt.set()
+		if status, body := get("/readyz"); status != tt.want || body != tt.body {
+			t.Errorf("/readyz: %d %q, want %d %q", status, body, tt.want, tt.body)
+		}
 	}
 	if status, body := get("/metrics"); status != 200 || !strings.Contains(body, "go_goroutines") {
 		t.Errorf("metrics: %d", status)

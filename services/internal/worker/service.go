@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sightmesh/sightmesh/contracts/pipeline"
+	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	"github.com/sightmesh/sightmesh/services/internal/lanes"
 	"github.com/sightmesh/sightmesh/services/internal/run"
@@ -36,9 +37,9 @@ func (o *Options) Register(fs *flag.FlagSet) {
 }
 
 type service struct {
-	worker *Worker
-	pool   *lanes.Pool
-	ready  func(bool)
+	process *run.Process
+	worker  *Worker
+	pool    *lanes.Pool
 }
 
 // NewService makes the service of a stage: lanes for every pipeline that has
@@ -66,10 +67,11 @@ func NewService(p *run.Process, stage subject.Stage, o Options, h Handler) (run.
 	if err := p.ServeStatus(func() any { return w.Status(p.Service, p.Instance, run.Version) }); err != nil {
 		return nil, err
 	}
-	return &service{worker: w, pool: pool, ready: p.SetReady}, nil
+	return &service{process: p, worker: w, pool: pool}, nil
 }
 
-// Run is ready once every lane has tried to load its models.
+// Run is ready once every lane has tried to load its models, while all consumers
+// of the worker answer.
 func (s *service) Run(ctx, hard context.Context) error {
 	var g errgroup.Group
 	running, ended := context.WithCancel(ctx)
@@ -80,12 +82,21 @@ func (s *service) Run(ctx, hard context.Context) error {
 	g.Go(func() error {
 		select {
 		case <-s.pool.Ready():
-			s.ready(ctx.Err() == nil)
+			s.process.KeepReadyToPull(running, s.worker.consumers()...)
 		case <-running.Done():
 		}
 		return nil
 	})
 	return g.Wait()
+}
+
+// consumers returns those that the worker pulls from.
+func (w *Worker) consumers() []run.Consumer {
+	var cs []run.Consumer
+	for _, s := range w.sources {
+		cs = append(cs, run.Consumer{Stream: streams.WorkStream(w.cfg.Stage), Name: s.consumer})
+	}
+	return cs
 }
 
 // programsFor gives the lane programs of a stage: this binary for the kinds

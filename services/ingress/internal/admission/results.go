@@ -62,8 +62,8 @@ func (a *Admission) askResults(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, firstReply)
 	defer cancel()
 	_, err := a.conn.RequestWithContext(ctx, subject.Status("results"), nil)
-	_, storable := a.Storable()
-	absent := errors.Is(err, nats.ErrNoResponders) || errors.Is(err, context.DeadlineExceeded) && storable
+	absent := errors.Is(err, nats.ErrNoResponders) ||
+		errors.Is(err, context.DeadlineExceeded) && a.CheckStorage() == nil
 	if err != nil && !absent {
 		return fmt.Errorf("ask results for status: %w", err)
 	}

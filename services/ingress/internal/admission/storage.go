@@ -30,24 +30,24 @@ type storage struct {
 	failure  error     // of the last one
 }
 
-// Storable reports whether images can be stored now, and if not, why: NATS or
-// the stream IMAGES cannot be reached, or publishes fail. A stream that is full
-// is no reason, nor are workers or a results service that are missing.
-func (a *Admission) Storable() (reason string, ok bool) {
+// CheckStorage returns nil when images can be stored now, and otherwise why not:
+// NATS or the stream IMAGES cannot be reached, or publishes fail. A stream that
+// is full is no reason, nor are workers or a results service that are missing.
+func (a *Admission) CheckStorage() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s := a.storage
 	switch {
 	case time.Since(s.read) < unreadAfter && (s.failures < failedPublishes || time.Since(s.failed) > failedFor):
-		return "", true
+		return nil
 	case time.Since(s.read) < unreadAfter:
-		return fmt.Sprintf("images cannot be stored: %v", s.failure), false
+		return fmt.Errorf("images cannot be stored: %w", s.failure)
 	case !a.conn.IsConnected():
-		return "NATS cannot be reached", false
+		return errors.New("NATS cannot be reached")
 	case s.readErr != nil:
-		return s.readErr.Error(), false
+		return s.readErr
 	}
-	return fmt.Sprintf("stream %s does not answer", streams.Images), false
+	return fmt.Errorf("stream %s does not answer", streams.Images)
 }
 
 // RecordPublish notes the outcome of storing something for a client.

@@ -269,10 +269,8 @@ func (s *service) Run(ctx, hard context.Context) error {
 		}
 		return err
 	})
-	s.process.SetReady(ctx.Err() == nil)
 	g.Go(func() error {
-		s.watchStorage(working)
-		s.process.SetReady(false) // the process stops; a last look may have said otherwise
+		s.process.KeepReady(working, storagePeriod, func(context.Context) error { return s.admission.CheckStorage() })
 		return nil
 	})
 	select {
@@ -288,32 +286,6 @@ func (s *service) Run(ctx, hard context.Context) error {
 		s.transport.CloseIdleConnections()
 	}
 	return err
-}
-
-// watchStorage takes ready back while nothing can be stored, until ctx ends.
-func (s *service) watchStorage(ctx context.Context) {
-	tick := time.NewTicker(storagePeriod)
-	defer tick.Stop()
-	ready := true
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		reason, ok := s.admission.Storable()
-		switch {
-		case ok && !ready:
-			s.process.SetReady(true)
-			s.process.Logger.Info("ready again: images can be stored")
-		case !ok:
-			s.process.SetNotReady(reason)
-		}
-		if !ok && ready {
-			s.process.Logger.Warn("not ready: images cannot be stored", "reason", reason)
-		}
-		ready = ok
-	}
 }
 
 // storagePeriod is how often it is checked whether images can be stored.

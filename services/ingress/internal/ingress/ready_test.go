@@ -95,9 +95,9 @@ func TestReady_TakenBackWithoutNATS(t *testing.T) {
 	p.HoldRequests(false)
 	d.awaitReady(t, http.StatusOK, 20*time.Second)
 	d.awaitServed(t)
-	for _, line := range []string{`"msg":"not ready: images cannot be stored"`, `"msg":"ready again: images can be stored"`} {
-		if n := strings.Count(d.log.text(), line); n != 1 {
-			t.Errorf("%d lines say %s, want one", n, line)
+	for line, want := range map[string]int{`"msg":"not ready"`: 1, `"msg":"ready"`: 2} {
+		if n := strings.Count(d.log.text(), line); n != want {
+			t.Errorf("%d lines say %s, want %d", n, line, want)
 		}
 	}
 }

@@ -49,6 +49,7 @@ func (o *Options) Register(fs *flag.FlagSet) {
 
 // Service is the results service.
 type Service struct {
+	process   *run.Process
 	js        jetstream.JetStream
 	conn      *nats.Conn
 	clock     *clock.Clock
@@ -56,7 +57,6 @@ type Service struct {
 	pipelines map[string]pipeline.Pipeline
 	tracer    trace.Tracer
 	log       *slog.Logger
-	ready     func(bool)
 	lookup    *lookup
 	cancel    *cancel
 	reports   *reports.Keeper
@@ -72,10 +72,10 @@ type Service struct {
 func New(p *run.Process, o Options) (*Service, error) {
 	f := promauto.With(p.Metrics)
 	s := &Service{
-		js: p.JetStream, conn: p.Conn, clock: p.Clock, publisher: p.Publisher,
+		process: p, js: p.JetStream, conn: p.Conn, clock: p.Clock, publisher: p.Publisher,
 		pipelines: map[string]pipeline.Pipeline{},
 		tracer:    p.Tracers.Tracer("github.com/sightmesh/sightmesh/services/results"),
-		log:       p.Logger, ready: p.SetReady,
+		log:       p.Logger,
 		results: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "sightmesh_answers_total", Help: "Answers stored, by pipeline.",
 		}, []string{"pipeline"}),
@@ -143,7 +143,10 @@ func (s *Service) Run(ctx, hard context.Context) error {
 		s.sweeper.run(running)
 		return nil
 	})
-	s.ready(true)
+	g.Go(func() error {
+		s.process.KeepReadyToPull(running, s.consumerNames()...)
+		return nil
+	})
 	err := g.Wait()
 	s.lookup.wait()
 	return err
@@ -168,6 +171,18 @@ func (s *Service) consumers() []consumer {
 		{streams.Results, streams.FollowConsumer, jobOf(subject.ParseResults), s.follow, nil, 16, 1, hasHeader(v1.HeaderReport, v1.HeaderCallback)},
 		{streams.Reports, streams.ReportsConsumer, openReport, s.expand, nil, 2, 1, nil},
 	}
+}
+
+// consumerNames returns their names, and that of the consumer of the database.
+func (s *Service) consumerNames() []run.Consumer {
+	var names []run.Consumer
+	for _, c := range s.consumers() {
+		names = append(names, run.Consumer{Stream: c.stream, Name: c.name})
+	}
+	if s.sink != nil {
+		names = append(names, run.Consumer{Stream: streams.Results, Name: streams.SinkConsumer})
+	}
+	return names
 }
 
 // hasHeader reports whether there is something to do for a result, which is

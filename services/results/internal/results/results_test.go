@@ -1,11 +1,9 @@
 package results
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
-	"sync"
 	"testing"
 	"time"
 
@@ -18,45 +16,26 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/internal/bustest"
 	"github.com/sightmesh/sightmesh/services/internal/run"
+	"github.com/sightmesh/sightmesh/services/internal/run/runtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// startReplica runs the whole service against the server until the test ends,
-// or stop is called.
-func startReplica(t *testing.T, url string, args ...string) (stop func()) {
+// startReplica runs the whole service against the server until the test ends.
+func startReplica(t *testing.T, url string, args ...string) *runtest.Service {
 	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	ready := make(chan struct{})
-	var once sync.Once
-	done := make(chan error, 1)
 	var o Options
-	go func() {
-		done <- run.Run(ctx, run.Spec{Name: "results", Flags: o.Register, New: func(p *run.Process) (run.Service, error) {
-			set := p.SetReady
-			p.SetReady = func(r bool) {
-				set(r)
-				once.Do(func() { close(ready) })
-			}
-			return New(p, o)
-		}}, append([]string{"--nats", url}, args...), func(string) string { return "" }, &bytes.Buffer{})
-	}()
-	stop = sync.OnceFunc(func() {
-		cancel()
-		if err := <-done; err != nil {
+	replica := runtest.Start(t, run.Spec{Name: "results", Flags: o.Register, New: func(p *run.Process) (run.Service, error) {
+		return New(p, o)
+	}}, append([]string{"--nats", url}, args...)...)
+	t.Cleanup(func() {
+		replica.Stop()
+		if err := replica.Wait(t); err != nil {
 			t.Errorf("results ended with %v", err)
 		}
 	})
-	t.Cleanup(stop)
-	select {
-	case <-ready:
-	case err := <-done:
-		done <- err
-		t.Fatalf("results did not start: %v", err)
-	case <-time.After(20 * time.Second):
-		t.Fatal("results is not ready")
-	}
-	return stop
+	replica.AwaitReady(t)
+	return replica
 }
 
 type bench struct {
