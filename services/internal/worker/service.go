@@ -61,7 +61,7 @@ func NewService(p *run.Process, stage subject.Stage, o Options, h Handler) (run.
 		return nil, err
 	}
 	w := New(Config{
-		Stage: stage, Pipelines: served, Handler: h, Pool: pool, Conn: p.Conn,
+		Stage: stage, Pipelines: served, Handler: h, Pool: pool, Conn: p.Conn, JetStream: p.JetStream,
 		Clock: p.Clock, Publisher: p.Publisher, Tracers: p.Tracers, Logger: p.Logger, Metrics: p.Metrics,
 	})
 	if err := p.ServeStatus(func() any { return w.Status(p.Service, p.Instance, run.Version) }); err != nil {

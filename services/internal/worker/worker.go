@@ -42,6 +42,7 @@ type Config struct {
 	Handler   Handler
 	Pool      *lanes.Pool
 	Conn      *nats.Conn
+	JetStream jetstream.JetStream
 	Clock     *clock.Clock
 	Publisher *bus.Publisher
 	Tracers   trace.TracerProvider
@@ -76,7 +77,10 @@ var backoff = retry.Exponential(time.Second, 5*time.Second, 2)
 
 // New returns a worker; Run starts it.
 func New(cfg Config) *Worker {
-	w := &Worker{cfg: cfg, pipelines: map[string]pipeline.Pipeline{}, metrics: newMetrics(cfg.Clock, cfg.Metrics)}
+	w := &Worker{
+		cfg: cfg, pipelines: map[string]pipeline.Pipeline{},
+		attempts: attempts{js: cfg.JetStream, stage: cfg.Stage}, metrics: newMetrics(cfg.Clock, cfg.Metrics),
+	}
 	var names []string
 	for _, p := range cfg.Pipelines {
 		w.pipelines[p.Name] = p
@@ -94,11 +98,6 @@ func New(cfg Config) *Worker {
 // Run processes messages until ctx ends, finishes what is in hand until hard
 // ends, and returns when its lanes have ended too.
 func (w *Worker) Run(ctx, hard context.Context) error {
-	js, err := jetstream.New(w.cfg.Conn)
-	if err != nil {
-		return fmt.Errorf("open JetStream: %w", err)
-	}
-	w.attempts = attempts{js: js, stage: w.cfg.Stage}
 	cancels, err := w.cancelled.listen(w.cfg.Conn)
 	if err != nil {
 		return err
@@ -191,7 +190,7 @@ func (w *Worker) process(ctx context.Context, lane *lanes.Lane, d *consume.Deliv
 	if err := w.attempts.begin(ctx, d); err != nil {
 		return nil, err
 	}
-	begin := time.Now().UTC()
+	begin := w.cfg.Clock.Now().UTC()
 	defer time.AfterFunc(eventDelay, func() { w.publishEvent(ctx, d.Job, begin) }).Stop()
 	msgs, err := w.cfg.Handler.Process(ctx, lane, d)
 	if err == nil && w.cancelled.has(d.Job.ID) {

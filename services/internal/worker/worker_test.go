@@ -139,7 +139,7 @@ func startWorker(t *testing.T, s *bustest.Server, laneCount int, begun chan<- st
 	tp := noop.NewTracerProvider()
 	h := &testHandler{begun: begun}
 	w := New(Config{
-		Stage: subject.Detect, Pipelines: testPipelines, Handler: h, Pool: pool, Conn: nc,
+		Stage: subject.Detect, Pipelines: testPipelines, Handler: h, Pool: pool, Conn: nc, JetStream: js,
 		Clock: clock.New(time.Now), Publisher: bus.NewPublisher(js, clock.New(time.Now), tp), Tracers: tp, Logger: log, Metrics: reg,
 	})
 	ctx, cancel := context.WithCancel(context.Background())

@@ -49,6 +49,7 @@ type Admission struct {
 	results resultsState
 	storage storage
 	backlog map[queue]int
+	missing map[queue]bool // whether the consumer was not there at the last look
 }
 
 // queue is what one consumer works on.
@@ -57,6 +58,8 @@ type queue struct {
 	pipeline string
 	priority subject.Priority
 }
+
+func (q queue) consumer() string { return streams.WorkConsumer(q.stage, q.pipeline, q.priority) }
 
 const (
 	period      = 500 * time.Millisecond // between two looks at the mesh
@@ -84,6 +87,7 @@ func New(conn *nats.Conn, js jetstream.JetStream, pipelines []pipeline.Pipeline,
 		workers: map[subject.Stage][]v1.WorkerStatus{},
 		asked:   map[subject.Stage]time.Time{},
 		backlog: map[queue]int{},
+		missing: map[queue]bool{},
 		storage: storage{read: time.Now()}, // the process has checked the streams before
 	}
 }
@@ -181,17 +185,38 @@ func (a *Admission) readBacklogs(ctx context.Context) error {
 	for _, p := range a.pipelines {
 		for _, stage := range []subject.Stage{subject.Detect, subject.Classify} {
 			for _, prio := range subject.Priorities() {
-				c, err := a.js.Consumer(ctx, streams.WorkStream(stage), streams.WorkConsumer(stage, p.Name, prio))
-				if err != nil {
+				if err := a.readBacklog(ctx, queue{stage, p.Name, prio}); err != nil {
 					return fmt.Errorf("read backlog of %s: %w", p.Name, err)
 				}
-				info := c.CachedInfo()
-				n := int(info.NumPending) + info.NumAckPending
-				a.backlogs.WithLabelValues(string(stage), p.Name, string(prio)).Set(float64(n))
-				a.mu.Lock()
-				a.backlog[queue{stage, p.Name, prio}] = n
-				a.mu.Unlock()
 			}
+		}
+	}
+	return nil
+}
+
+// readBacklog reads how much waits in a queue, and whether its consumer is
+// there at all.
+func (a *Admission) readBacklog(ctx context.Context, q queue) error {
+	c, err := a.js.Consumer(ctx, streams.WorkStream(q.stage), q.consumer())
+	missing := errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound)
+	if err != nil && !missing {
+		return err
+	}
+	n := 0
+	if !missing {
+		info := c.CachedInfo()
+		n = int(info.NumPending) + info.NumAckPending
+	}
+	a.backlogs.WithLabelValues(string(q.stage), q.pipeline, string(q.priority)).Set(float64(n))
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.backlog[q] = n
+	if missing != a.missing[q] {
+		a.missing[q] = missing
+		if missing {
+			a.log.Error("a consumer is missing: run sightmesh setup", "consumer", q.consumer())
+		} else {
+			a.log.Info("the consumer is there again", "consumer", q.consumer())
 		}
 	}
 	return nil
@@ -251,11 +276,16 @@ func stagesOf(p pipeline.Pipeline) []subject.Stage {
 	return []subject.Stage{subject.Detect, subject.Classify}
 }
 
-// served reports whether an instance of stage is ready for the pipeline, and
-// if none is, why.
+// served reports whether an instance of stage is ready for the pipeline and can
+// pull its work, and if not, why.
 func (a *Admission) served(stage subject.Stage, name string) (reason string, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	for _, prio := range subject.Priorities() {
+		if q := (queue{stage, name, prio}); a.missing[q] {
+			return fmt.Sprintf("the consumer %s is missing", q.consumer()), false
+		}
+	}
 	reason = "none is running"
 	for _, w := range a.workers[stage] {
 		s, known := w.Pipelines[name]

@@ -16,6 +16,7 @@ import (
 
 	"github.com/sightmesh/sightmesh/contracts/pipeline"
 	"github.com/sightmesh/sightmesh/contracts/retry"
+	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/internal/bustest"
@@ -269,6 +270,53 @@ func TestRunReadsTheBacklog(t *testing.T) {
 	code, _, seconds := rejection(t, a.Admit(t.Context(), marks, subject.Interactive))
 	if code != v1.Overloaded || seconds != 15 {
 		t.Errorf("got %q after %d s, want a rejection for 15 s", code, seconds)
+	}
+}
+
+// TestAdmit_NeedsTheConsumers: a worker that is ready gets no work through a
+// consumer that was deleted.
+func TestAdmit_NeedsTheConsumers(t *testing.T) {
+	t.Parallel()
+	nc := bustest.Start(t, "text", "marks").Connect(t)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer(t, nc, subject.Detect, worker(1, map[string]float64{"marks": 1}))
+	answer(t, nc, "results", v1.WorkerStatus{}) // its status is not read
+	a := newAdmission(nc, js)
+	run(t, a)
+	await := func(want string) {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); a.Pipelines()[1].Reason != want; time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("the pipeline says %q, want %q", a.Pipelines()[1].Reason, want)
+			}
+		}
+	}
+	await("")
+	const consumer = "detect-marks-bulk"
+	c, err := js.Consumer(t.Context(), streams.Images, consumer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := js.DeleteConsumer(t.Context(), streams.Images, consumer); err != nil {
+		t.Fatal(err)
+	}
+	await("detect: the consumer detect-marks-bulk is missing")
+	code, detail, _ := rejection(t, a.Admit(t.Context(), marks, subject.Interactive))
+	if code != v1.NoWorker {
+		t.Errorf("got the code %q, want no-worker", code)
+	}
+	if !strings.Contains(detail, consumer) {
+		t.Errorf("got %q, want that it names %s", detail, consumer)
+	}
+	if _, err := js.CreateConsumer(t.Context(), streams.Images, c.CachedInfo().Config); err != nil {
+		t.Fatal(err)
+	}
+	await("")
+	if err := a.Admit(t.Context(), marks, subject.Interactive); err != nil {
+		t.Errorf("with the consumer made again: %v", err)
 	}
 }
 
