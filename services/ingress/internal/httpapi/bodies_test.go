@@ -131,7 +131,7 @@ func TestBodies_Read(t *testing.T) {
 			in, release, err := b.read(httptest.NewRecorder(), r)
 			var pic []byte
 			if err == nil {
-				pic, _, err = in.one()
+				pic, _, err = in.imageOrURL()
 				if err != nil {
 					release()
 				}

@@ -59,6 +59,41 @@ func UnknownError(ctx context.Context, err error, id, address string) error {
 	return retry.After(&ServerError{Problem: p, Err: err}, RetryDelay)
 }
 
+// JobError returns what a client is told of err when its image is, or may be,
+// the job with this ID: the problem of err, with the ID. An error that is no
+// problem becomes [v1.DeadlineExceeded] when time was over, and otherwise a
+// [*ServerError] with [v1.Internal]. JobError returns err when the client has
+// left.
+func JobError(err error, id string) error {
+	if err == nil || errors.Is(err, context.Canceled) {
+		return err
+	}
+	var p *v1.Problem
+	reason := err
+	switch {
+	case errors.As(err, &p):
+		reason = nil
+	case errors.Is(err, context.DeadlineExceeded):
+		p, reason = v1.NewProblem(v1.DeadlineExceeded, "no result came within the time of the job"), nil
+	default:
+		p = v1.NewProblem(v1.Internal, "the log has the reason under this trace id")
+	}
+	var s *ServerError
+	if errors.As(err, &s) {
+		reason = s.Err
+	}
+	named := *p
+	named.Job = id
+	var out error = &named
+	if reason != nil {
+		out = &ServerError{Problem: &named, Err: reason}
+	}
+	if after, ok := retry.Delay(err); ok {
+		out = retry.After(out, after)
+	}
+	return out
+}
+
 // RetryAfter returns the value of a Retry-After header for err: whole seconds,
 // rounded up. It is empty when err does not say when to try again.
 func RetryAfter(err error) string {

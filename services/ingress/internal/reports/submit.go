@@ -65,7 +65,7 @@ func (r *Reports) Submit(ctx context.Context, req Request) (v1.Report, error) {
 			report, err := r.Summary(ctx, claimed)
 			var p *v1.Problem
 			if !errors.As(err, &p) || p.Code != v1.UnknownReport {
-				return report, err
+				return report, intake.JobError(err, claimed)
 			}
 			id = claimed // the first request has not stored the report, or not yet
 		}
