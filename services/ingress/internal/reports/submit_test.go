@@ -40,7 +40,7 @@ type bench struct {
 	js jetstream.JetStream
 }
 
-func newBench(t *testing.T) bench {
+func newBench(t testing.TB) bench {
 	t.Helper()
 	s := bustest.Start(t, "text")
 	return newBenchOn(t, s, s)
@@ -48,7 +48,7 @@ func newBench(t *testing.T) bench {
 
 // newBenchOn has Reports that publish through another server than s, such as a
 // proxy in front of it.
-func newBenchOn(t *testing.T, s, publishThrough *bustest.Server) bench {
+func newBenchOn(t testing.TB, s, publishThrough *bustest.Server) bench {
 	t.Helper()
 	nc := s.Connect(t)
 	through, err := jetstream.New(publishThrough.Connect(t))
