@@ -116,6 +116,18 @@ type Problem struct {
 	// Job and TraceID say which job failed, where there was one.
 	Job     string `json:"id,omitempty"`
 	TraceID string `json:"trace_id,omitempty"`
+	// Images are those of a report that was not accepted which are jobs all the
+	// same, or may be.
+	Images []ProblemImage `json:"images,omitempty"`
+}
+
+// ProblemImage is an image of a report that was not accepted.
+type ProblemImage struct {
+	// ID is the job of the image.
+	ID string `json:"id"`
+	// Status is queued when the image was accepted, failed when it cannot be
+	// read, and left out when the image may have been accepted.
+	Status Status `json:"status,omitempty"`
 }
 
 // NewProblem makes a problem of a code with a detail for a person. A code that

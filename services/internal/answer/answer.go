@@ -78,7 +78,8 @@ func Failed(job subject.Job, p *v1.Problem) v1.Result {
 // Message makes the RESULTS message of an answer, which gets the trace id of
 // ctx and the client's metadata; h is the header of the message that the
 // answer follows from. A job that has its outcome keeps it: the message is
-// stored once.
+// stored once. The error is a [*v1.Problem] for an answer that is too large: the
+// messages that carry it on have to hold it too, such as a callback.
 func Message(ctx context.Context, h nats.Header, r v1.Result) (bus.Message, error) {
 	r.TraceID = trace.SpanContextFromContext(ctx).TraceID().String()
 	if m := h.Get(v1.HeaderMetadata); m != "" {
@@ -89,6 +90,10 @@ func Message(ctx context.Context, h nats.Header, r v1.Result) (bus.Message, erro
 	body, err := json.Marshal(r)
 	if err != nil {
 		return bus.Message{}, fmt.Errorf("encode the answer of %s: %w", r.ID, err)
+	}
+	if len(body) > streams.MaxMessage {
+		return bus.Message{}, v1.NewProblem(v1.Internal, "the result of %s has %d bytes, more than a message may have", r.ID, len(body)).
+			WithLimit(streams.MaxMessage)
 	}
 	return bus.Message{
 		Subject: subject.Results(r.Pipeline, r.ID), Stream: streams.Results,

@@ -1,11 +1,27 @@
 package answer
 
 import (
+	"errors"
+	"strings"
 	"testing"
 
 	"github.com/sightmesh/sightmesh/contracts/pipeline"
+	"github.com/sightmesh/sightmesh/contracts/streams"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
+
+func TestMessage_RejectsAnAnswerThatIsTooLarge(t *testing.T) {
+	t.Parallel()
+	text := strings.Repeat("x", streams.MaxMessage)
+	_, err := Message(t.Context(), nil, v1.Result{ID: "job", Text: &text})
+	var p *v1.Problem
+	if !errors.As(err, &p) {
+		t.Fatalf("got %v, want a problem", err)
+	}
+	if p.Limit != streams.MaxMessage {
+		t.Errorf("the limit is %d, want %d", p.Limit, streams.MaxMessage)
+	}
+}
 
 func TestJoin(t *testing.T) {
 	t.Parallel()

@@ -89,6 +89,28 @@ func TestPublishStoresOnceWithItsTrace(t *testing.T) {
 	}
 }
 
+func TestPublishFirst_SaysWhichMessageIsKept(t *testing.T) {
+	t.Parallel()
+	js := openJetStream(t, bustest.Start(t, "text").Connect(t))
+	p := NewPublisher(js, clock.New(time.Now), sdktrace.NewTracerProvider())
+	result := Message{Subject: subject.Results("text", "j1"), Stream: streams.Results, ID: "j1.results", Once: true}
+	sameSubject := result
+	sameSubject.ID = "another"
+	for _, c := range []struct {
+		name  string
+		m     Message
+		first bool
+	}{{"the first", result, true}, {"the same ID", result, false}, {"the same subject", sameSubject, false}} {
+		first, err := p.PublishFirst(t.Context(), c.m)
+		if err != nil {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		if first != c.first {
+			t.Errorf("%s: it was first: %v, want %v", c.name, first, c.first)
+		}
+	}
+}
+
 func TestPublishTellsAFullStreamFromOtherFailures(t *testing.T) {
 	t.Parallel()
 	js := openJetStream(t, bustest.Start(t, "text").Connect(t))

@@ -109,6 +109,15 @@ func NewPublisher(js jetstream.JetStream, c *clock.Clock, tp trace.TracerProvide
 // never be stored, and [ErrFull] when the stream is at its limit. After an error
 // for which [IsUnknown] is true, Publish can be called again with m.
 func (p *Publisher) Publish(ctx context.Context, m Message) error {
+	_, err := p.PublishFirst(ctx, m)
+	return err
+}
+
+// PublishFirst is [Publisher.Publish] that also reports whether m is what the
+// stream keeps. It is false when another message was first: one with the ID of
+// m, or, if m is to be stored once, one on its subject. That message can be an
+// earlier try of m whose acknowledgement was lost.
+func (p *Publisher) PublishFirst(ctx context.Context, m Message) (first bool, err error) {
 	ctx, span := p.tracer.Start(ctx, "publish "+m.Stream, trace.WithSpanKind(trace.SpanKindProducer), trace.WithAttributes(
 		attribute.String("messaging.system", "nats"),
 		attribute.String("messaging.operation.type", "send"),
@@ -130,11 +139,12 @@ func (p *Publisher) Publish(ctx context.Context, m Message) error {
 		ttl := max(p.clock.Until(m.Deadline)+streams.Margin, time.Second)
 		opts = append(opts, jetstream.WithMsgTTL(ttl.Round(time.Second)))
 	}
-	if err := publishError(m, p.publishOnce(ctx, msg, opts)); err != nil {
+	ack, err := p.publishOnce(ctx, msg, opts)
+	if err := publishError(m, err); err != nil {
 		span.SetStatus(codes.Error, err.Error())
-		return fmt.Errorf("publish %s to %s: %w", m.ID, m.Stream, err)
+		return false, fmt.Errorf("publish %s to %s: %w", m.ID, m.Stream, err)
 	}
-	return nil
+	return err == nil && !ack.Duplicate, nil
 }
 
 // InFlightBackoff has the delays between two tries of a publish that meets
@@ -145,14 +155,14 @@ var InFlightBackoff = retry.Exponential(5*time.Millisecond, 320*time.Millisecond
 // publishOnce publishes a message. While another one with its id, or on its
 // subject, is being stored, it tries again until the outcome of that is known
 // or ctx ends: the other write can still fail.
-func (p *Publisher) publishOnce(ctx context.Context, m *nats.Msg, opts []jetstream.PublishOpt) error {
+func (p *Publisher) publishOnce(ctx context.Context, m *nats.Msg, opts []jetstream.PublishOpt) (*jetstream.PubAck, error) {
 	for attempt := 1; ; attempt++ {
-		_, err := p.js.PublishMsg(ctx, m, opts...)
+		ack, err := p.js.PublishMsg(ctx, m, opts...)
 		if code := errorCode(err); code != errDuplicateInFlight && code != jetstream.JSErrCodeStreamWrongLastSequenceConstant {
-			return err
+			return ack, err
 		}
 		if ended := retry.Sleep(ctx, InFlightBackoff.Delay(attempt)); ended != nil {
-			return fmt.Errorf("%w: %w", ended, err)
+			return nil, fmt.Errorf("%w: %w", ended, err)
 		}
 	}
 }

@@ -126,6 +126,17 @@ func (s *Server) Restart(t testing.TB) {
 	s.awaitConnections(t)
 }
 
+// Received returns how many messages the server has received from its clients:
+// every publish and every request is one.
+func (s *Server) Received(t testing.TB) int64 {
+	t.Helper()
+	v, err := s.srv.Varz(nil)
+	if err != nil {
+		t.Fatalf("read statistics of the server: %v", err)
+	}
+	return v.InMsgs
+}
+
 // Stop shuts the server down before the test ends, to show what its clients
 // do without it.
 func (s *Server) Stop() {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"go.opentelemetry.io/otel/codes"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace/noop"
@@ -332,6 +333,92 @@ func TestLoop_PublishIsRepeated(t *testing.T) {
 	}
 	if retries.Load() == 0 {
 		t.Error("the publish was not repeated")
+	}
+}
+
+// TestLoop_MessageThatIsTooLargeFailsAtOnce: no later publish can succeed, and
+// the next job must not wait for one.
+func TestLoop_MessageThatIsTooLargeFailsAtOnce(t *testing.T) {
+	t.Parallel()
+	const maxPayload = streams.MaxMessage + streams.HeaderAllowance
+	crops := func(part int) bus.Message {
+		job := subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: "large", Part: part}
+		return bus.Message{Subject: subject.Crops(job), Stream: streams.Crops, ID: fmt.Sprint("crops.", part)}
+	}
+	part := bus.Message{Subject: subject.Parts(subject.Job{Pipeline: "text", ID: "large"}), Stream: streams.Parts, ID: "parts"}
+	for name, tt := range map[string]struct {
+		messages []bus.Message // of which the last is too large
+		size     int
+		limit    int32 // of its stream
+	}{
+		"result over max_payload":    {[]bus.Message{message("large")}, maxPayload + 1, maxPayload},
+		"crops over max_payload":     {[]bus.Message{crops(0), crops(1)}, maxPayload + 1, maxPayload},
+		"part over max_payload":      {[]bus.Message{part}, maxPayload + 1, maxPayload},
+		"result over max_msg_size":   {[]bus.Message{message("large")}, 2000, 1000},
+		"crops over max_msg_size":    {[]bus.Message{crops(0), crops(1)}, 2000, 1000},
+		"its headers over the limit": {[]bus.Message{part}, 900, 1000},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			large := &tt.messages[len(tt.messages)-1]
+			large.Body = make([]byte, tt.size)
+			s, err := b.js.Stream(t.Context(), large.Stream)
+			if err != nil {
+				t.Fatal(err)
+			}
+			cfg := s.CachedInfo().Config
+			cfg.MaxMsgSize = tt.limit
+			if _, err := b.js.UpdateStream(t.Context(), cfg); err != nil {
+				t.Fatal(err)
+			}
+			if tt.size < int(tt.limit) {
+				large.Header = nats.Header{v1.HeaderMetadata: {strings.Repeat("x", int(tt.limit)-tt.size)}}
+			}
+			outcomes, problems := make(chan Outcome, 4), make(chan *v1.Problem, 4)
+			spans := tracetest.NewSpanRecorder()
+			tp := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans))
+			l := b.loop(func(c *Config) {
+				c.Backoff = retry.Backoff{time.Hour}
+				c.Publisher = bus.NewPublisher(b.js, clock.New(time.Now), tp)
+				c.Hooks.Ended = func(_ context.Context, _ *Delivery, o Outcome) { outcomes <- o }
+				c.Fail = func(_ context.Context, d *Delivery, p *v1.Problem) ([]bus.Message, error) {
+					problems <- p
+					return []bus.Message{message(d.Job.ID)}, nil
+				}
+			})
+			b.run(t, l, 1, func(_ context.Context, d *Delivery) ([]bus.Message, error) {
+				if d.Job.ID == "large" {
+					return tt.messages, nil
+				}
+				return []bus.Message{message(d.Job.ID)}, nil
+			})
+			b.publish(t, "large", "small")
+			for _, want := range []Outcome{Outcome(v1.Internal), Done} {
+				select {
+				case got := <-outcomes:
+					if got != want {
+						t.Fatalf("a job ended as %s, want %s", got, want)
+					}
+				case <-time.After(20 * time.Second):
+					t.Fatalf("no job ends as %s", want)
+				}
+			}
+			failed := 0
+			for _, span := range spans.Ended() {
+				if span.Status().Code == codes.Error {
+					failed++
+				}
+			}
+			if failed != 1 {
+				t.Errorf("%d publishes failed, want one that was not repeated", failed)
+			}
+			if p := <-problems; !strings.Contains(p.Detail, large.ID) {
+				t.Errorf("the detail is %q, want that it names %s", p.Detail, large.ID)
+			}
+			b.left(t, streams.Fetches, 0)
+			b.left(t, streams.Results, 2)
+		})
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -72,8 +73,11 @@ func TestWait(t *testing.T) {
 	} {
 		a := newAdmission(nil, nil)
 		a.workers, a.backlog = tt.workers, tt.backlog
-		if i, b := a.wait(subject.Interactive), a.wait(subject.Bulk); i != tt.interactive || b != tt.bulk {
-			t.Errorf("%s: waits %v interactive and %v bulk, want %v and %v", name, i, b, tt.interactive, tt.bulk)
+		if got := a.wait(subject.Interactive); got != tt.interactive {
+			t.Errorf("%s: an interactive job waits %v, want %v", name, got, tt.interactive)
+		}
+		if got := a.wait(subject.Bulk); got != tt.bulk {
+			t.Errorf("%s: a bulk job waits %v, want %v", name, got, tt.bulk)
 		}
 	}
 }
@@ -86,9 +90,15 @@ func rejection(t *testing.T, err error) (code v1.Code, detail string, seconds in
 		return "", "", 0
 	}
 	var p *v1.Problem
+	if !errors.As(err, &p) {
+		t.Fatalf("got %v, want a problem", err)
+	}
 	after, ok := retry.Delay(err)
-	if !errors.As(err, &p) || !ok || after%time.Second != 0 {
-		t.Fatalf("got %v after %v, want a problem and whole seconds", err, after)
+	if !ok {
+		t.Fatalf("%v does not say when to try again", err)
+	}
+	if after%time.Second != 0 {
+		t.Fatalf("%v is to be tried again after %v, want whole seconds", err, after)
 	}
 	return p.Code, p.Detail, int(after / time.Second)
 }
@@ -224,11 +234,20 @@ func TestPipelinesSayWhatIsServed(t *testing.T) {
 	if len(got) != 2 {
 		t.Fatalf("got %+v", got)
 	}
-	if p := got[0]; p.Ready || p.Reason != "classify: no language" || len(p.Models) != 2 || p.Models[0] != detector || p.Models[1] != reader {
-		t.Errorf("text: %+v", p)
-	}
-	if p := got[1]; p.Ready || p.Reason != "detect: none is running" || p.Models != nil {
-		t.Errorf("marks: %+v", p)
+	for i, want := range []struct {
+		reason string
+		models []v1.Model
+	}{{"classify: no language", []v1.Model{detector, reader}}, {"detect: none is running", nil}} {
+		p := got[i]
+		if p.Ready {
+			t.Errorf("%s is ready", p.Name)
+		}
+		if p.Reason != want.reason {
+			t.Errorf("%s: the reason is %q, want %q", p.Name, p.Reason, want.reason)
+		}
+		if !slices.Equal(p.Models, want.models) {
+			t.Errorf("%s: the models are %v, want %v", p.Name, p.Models, want.models)
+		}
 	}
 }
 
@@ -268,8 +287,11 @@ func TestRunReadsTheBacklog(t *testing.T) {
 		}
 	}
 	code, _, seconds := rejection(t, a.Admit(t.Context(), marks, subject.Interactive))
-	if code != v1.Overloaded || seconds != 15 {
-		t.Errorf("got %q after %d s, want a rejection for 15 s", code, seconds)
+	if code != v1.Overloaded {
+		t.Errorf("got %q, want %s", code, v1.Overloaded)
+	}
+	if seconds != 15 {
+		t.Errorf("to be tried again after %d s, want 15", seconds)
 	}
 }
 

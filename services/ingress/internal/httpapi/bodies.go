@@ -61,8 +61,8 @@ type input struct {
 	grow    func(n int64) error // takes memory for what is fetched from url
 }
 
-// one returns the image of an input that has one, or its URL.
-func (in input) one() (image []byte, url string, err error) {
+// imageOrURL returns the image of an input that has one, or its URL.
+func (in input) imageOrURL() (image []byte, url string, err error) {
 	if in.url != "" {
 		return nil, in.url, nil
 	}

@@ -54,8 +54,13 @@ func TestBodies_ReadSeveralImages(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer release()
-	if len(in.uploads) != 3 || string(in.uploads[0].Image) != "one" || string(in.uploads[2].Image) != "three" {
-		t.Errorf("got %v", in.uploads)
+	if len(in.uploads) != 3 {
+		t.Fatalf("got %d uploads, want 3", len(in.uploads))
+	}
+	for i, want := range map[int]string{0: "one", 2: "three"} {
+		if got := string(in.uploads[i].Image); got != want {
+			t.Errorf("upload %d is %q, want %q", i, got, want)
+		}
 	}
 	if code, _ := problemOf(in.uploads[1].Err); code != v1.TooLarge {
 		t.Errorf("the second: %v, want too-large, and nothing lost of the others", in.uploads[1].Err)
@@ -131,13 +136,16 @@ func TestBodies_Read(t *testing.T) {
 			in, release, err := b.read(httptest.NewRecorder(), r)
 			var pic []byte
 			if err == nil {
-				pic, _, err = in.one()
+				pic, _, err = in.imageOrURL()
 				if err != nil {
 					release()
 				}
 			}
-			if code, _ := problemOf(err); code != tt.code || (err != nil) != (tt.code != "") {
+			if code, _ := problemOf(err); code != tt.code {
 				t.Fatalf("got %v, want %q", err, tt.code)
+			}
+			if err != nil && tt.code == "" {
+				t.Fatalf("got %v, want no error", err)
 			}
 			if string(pic) != tt.want {
 				t.Errorf("got %q, want %q", pic, tt.want)

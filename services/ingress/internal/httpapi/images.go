@@ -60,9 +60,20 @@ func (h *imageHandler) post(w http.ResponseWriter, r *http.Request) error {
 	if len(in.uploads) > 1 {
 		return h.reports.accept(w, r, s.report(nil, in.uploads))
 	}
+	err = h.submit(w, r, s, in, release)
+	setLocation(w, err, "/v1/images/")
+	return err
+}
+
+// submit makes a job of the image of a request, and answers as post does. It
+// calls release when it no longer holds the image.
+func (h *imageHandler) submit(
+	w http.ResponseWriter, r *http.Request, s submission, in input, release func(),
+) error {
 	req := s.Request
 	req.Grow = in.grow
-	if req.Image, req.URL, err = in.one(); err != nil {
+	var err error
+	if req.Image, req.URL, err = in.imageOrURL(); err != nil {
 		return err
 	}
 	job, err := h.intake.Submit(r.Context(), &req)
@@ -86,7 +97,7 @@ func (h *imageHandler) post(w http.ResponseWriter, r *http.Request) error {
 	result, err := job.Wait(ctx)
 	switch {
 	case err == nil && mediaType != "" && result.Status == v1.Done:
-		return h.draw(w, r, &req, result, mediaType)
+		return intake.JobError(h.draw(w, r, &req, result, mediaType), job.ID)
 	case err == nil:
 		return writeResult(w, result)
 	case r.Context().Err() != nil:
@@ -95,14 +106,14 @@ func (h *imageHandler) post(w http.ResponseWriter, r *http.Request) error {
 	case errors.Is(err, context.DeadlineExceeded):
 		return writeAccepted(w, result)
 	}
-	setLocation(w, err, "/v1/images/")
 	return err
 }
 
-// setLocation says where to look up what may have been accepted.
+// setLocation says where to look up the job or report of a problem, which was
+// accepted or may have been.
 func setLocation(w http.ResponseWriter, err error, path string) {
 	var p *v1.Problem
-	if errors.As(err, &p) && p.Code == v1.Unavailable && p.Job != "" {
+	if errors.As(err, &p) && p.Job != "" {
 		w.Header().Set("Location", path+p.Job)
 	}
 }

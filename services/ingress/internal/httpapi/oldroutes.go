@@ -75,7 +75,7 @@ func (h *oldHandler) readText(w http.ResponseWriter, r *http.Request) (string, e
 	}
 	defer release()
 	req := intake.Request{Pipeline: pipelines[i], Grow: in.grow}
-	if req.Image, req.URL, err = in.one(); err != nil {
+	if req.Image, req.URL, err = in.imageOrURL(); err != nil {
 		return "", err
 	}
 	job, err := h.intake.Submit(r.Context(), &req)
@@ -84,6 +84,7 @@ func (h *oldHandler) readText(w http.ResponseWriter, r *http.Request) (string, e
 	}
 	defer job.Close()
 	release()
+	w.Header().Set("Location", "/v1/images/"+job.ID) // its JSON has no field for the ID
 	ctx, cancel := context.WithTimeout(r.Context(), h.params.wait)
 	defer cancel()
 	result, err := job.Wait(ctx)

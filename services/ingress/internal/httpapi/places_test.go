@@ -24,8 +24,14 @@ func TestPlaces_BoundAllAndEachClient(t *testing.T) {
 		t.Helper()
 		_, err := p.enter(client)
 		var p *v1.Problem
-		if !errors.As(err, &p) || p.Code != v1.Overloaded || !strings.Contains(p.Detail, want) {
-			t.Errorf("%s: got %v, want %q", client, err, want)
+		if !errors.As(err, &p) {
+			t.Fatalf("%s: got %v, want a problem", client, err)
+		}
+		if p.Code != v1.Overloaded {
+			t.Errorf("%s: the code is %s, want %s", client, p.Code, v1.Overloaded)
+		}
+		if !strings.Contains(p.Detail, want) {
+			t.Errorf("%s: the detail is %q, want %q", client, p.Detail, want)
 		}
 		if got := intake.RetryAfter(err); got != "5" {
 			t.Errorf("%s: Retry-After is %q, want 5", client, got)
@@ -37,7 +43,10 @@ func TestPlaces_BoundAllAndEachClient(t *testing.T) {
 	rejected("a", "2 event streams of this client are open")
 	leaves[0]()
 	leaves[1]()
-	if p.open != 0 || len(p.clients) != 0 {
-		t.Errorf("%d are open, of %v", p.open, p.clients)
+	if p.open != 0 {
+		t.Errorf("%d are open, want none", p.open)
+	}
+	if len(p.clients) != 0 {
+		t.Errorf("clients have places: %v, want none", p.clients)
 	}
 }

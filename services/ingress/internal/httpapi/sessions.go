@@ -173,8 +173,10 @@ func (h *sessionHandler) readFrame(
 	r, err := h.submitFrame(ctx, p, image, stored)
 	var problem *v1.Problem
 	switch {
-	case err == nil, ctx.Err() != nil: // the session is over
+	case ctx.Err() != nil, err == nil && r.Problem == nil: // the session is over, or this is a result
 		return r
+	case err == nil:
+		problem = r.Problem
 	case errors.As(err, &problem):
 		h.respond.logReason(ctx, err)
 	case errors.Is(err, context.DeadlineExceeded):
@@ -197,15 +199,19 @@ func (h *sessionHandler) submitFrame(
 	ctx, cancel := context.WithTimeout(session, 2*p.JobDeadline(subject.Interactive))
 	defer cancel()
 	id := intake.NewID() // of every try, so that a frame is one job
+	unknown := false     // whether an earlier try may have stored it
 	for {
 		job, err := h.intake.Submit(ctx, &intake.Request{ID: id, Pipeline: p, Image: image})
 		if err == nil && job.Unknown() != nil {
-			err = job.Unknown()
+			err, unknown = job.Unknown(), true
 			job.Close()
 		}
 		if after, ok := retry.Delay(err); ok && retry.Sleep(ctx, after) == nil {
 			h.respond.logReason(ctx, err)
 			continue
+		}
+		if err != nil && unknown {
+			err = intake.JobError(err, id)
 		}
 		if err != nil {
 			return v1.Result{}, err
@@ -216,6 +222,6 @@ func (h *sessionHandler) submitFrame(
 		if err != nil && session.Err() != nil {
 			job.Abandon(session) // the client left
 		}
-		return r, err
+		return r, intake.JobError(err, id)
 	}
 }

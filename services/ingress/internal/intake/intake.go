@@ -173,7 +173,7 @@ func (i *Intake) Submit(ctx context.Context, r *Request) (*Job, error) {
 	case err != nil && ctx.Err() != nil:
 		job.Close()
 		job.Abandon(ctx) // it may be stored all the same
-		return nil, StoreError(ctx, err)
+		return nil, JobError(ctx.Err(), id)
 	case errors.Is(err, bus.ErrUnknown):
 		job.unknown = UnknownError(ctx, err, id, "/v1/images/"+id)
 	case err != nil:
@@ -209,7 +209,7 @@ func (i *Intake) find(ctx context.Context, r *Request) (id string, job *Job, err
 		return id, nil, nil // the first request has not stored its image, or not yet
 	}
 	if err != nil {
-		return "", nil, err
+		return "", nil, JobError(err, id)
 	}
 	return id, &Job{ID: id, Pipeline: r.Pipeline.Name, Status: found.Status, intake: i, reachable: true}, nil
 }

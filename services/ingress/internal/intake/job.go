@@ -65,8 +65,20 @@ func (j *Job) Abandon(ctx context.Context) {
 
 // Wait returns the result of the job. When ctx ends first, Wait returns the
 // state of the job and the error of ctx. A job that may not have been accepted,
-// and is not found then, gives the error of [Job.Unknown].
+// and is not found then, gives the error of [Job.Unknown]. Every problem, of a
+// result or of an error, has the ID of the job.
 func (j *Job) Wait(ctx context.Context) (v1.Result, error) {
+	r, err := j.wait(ctx)
+	if r.Problem != nil {
+		r.Problem.Job = j.ID
+	}
+	if ctx.Err() == nil || !errors.Is(err, ctx.Err()) {
+		err = JobError(err, j.ID)
+	}
+	return r, err
+}
+
+func (j *Job) wait(ctx context.Context) (v1.Result, error) {
 	if j.reply == nil {
 		return j.intake.cfg.Client.Await(ctx, j.ID)
 	}

@@ -3,6 +3,7 @@ package intake
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strconv"
 	"time"
 
@@ -57,6 +58,58 @@ func UnknownError(ctx context.Context, err error, id, address string) error {
 		"GET %s before you send it again", id, address)
 	p.Job = id
 	return retry.After(&ServerError{Problem: p, Err: err}, RetryDelay)
+}
+
+// JobError returns what a client is told of err when its image is, or may be,
+// the job with this ID: the problem of err, with the ID. An error that is no
+// problem becomes [v1.DeadlineExceeded] when time was over, and otherwise a
+// [*ServerError] with [v1.Internal]. JobError returns err when the client has
+// left.
+func JobError(err error, id string) error {
+	return withProblem(err, func(p *v1.Problem) { p.Job = id })
+}
+
+// ImagesError returns what a client is told of err, because of which a report
+// was not accepted, when some of its images are jobs or may be: the problem of
+// err as in [JobError], with these images. It returns err when there are none.
+func ImagesError(err error, images []v1.ProblemImage) error {
+	if len(images) == 0 {
+		return err
+	}
+	return withProblem(err, func(p *v1.Problem) {
+		p.Images = images
+		p.Detail += fmt.Sprintf(". %d images of the report were accepted, or may have been: "+
+			"look up each of them before you send it again", len(images))
+	})
+}
+
+// withProblem returns err with a problem that was changed by change.
+func withProblem(err error, change func(*v1.Problem)) error {
+	if err == nil || errors.Is(err, context.Canceled) {
+		return err
+	}
+	var p *v1.Problem
+	var s *ServerError
+	var reason error
+	switch {
+	case errors.As(err, &s):
+		p, reason = s.Problem, s.Err
+	case errors.As(err, &p):
+	case errors.Is(err, context.DeadlineExceeded):
+		p = v1.NewProblem(v1.DeadlineExceeded, "no result came within the time of the job")
+	default:
+		p, reason = v1.NewProblem(v1.Internal, "the log has the reason under this trace id"), err
+	}
+	changed := *p
+	change(&changed)
+	var out error = &changed
+	if reason != nil {
+		out = &ServerError{Problem: &changed, Err: reason}
+	}
+	if after, ok := retry.Delay(err); ok {
+		out = retry.After(out, after)
+	}
+	return out
 }
 
 // RetryAfter returns the value of a Retry-After header for err: whole seconds,

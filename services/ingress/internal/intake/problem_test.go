@@ -55,6 +55,56 @@ func TestStoreError_LeavesOtherErrors(t *testing.T) {
 	}
 }
 
+func TestJobError_HasTheIDAndKeepsTheRest(t *testing.T) {
+	t.Parallel()
+	full := StoreError(t.Context(), bus.ErrFull)
+	broken := errors.New("broken")
+	for _, c := range []struct {
+		err    error
+		code   v1.Code
+		reason error
+		after  time.Duration
+	}{
+		{v1.NewProblem(v1.JobExpired, ""), v1.JobExpired, nil, 0},
+		{full, v1.Overloaded, bus.ErrFull, RetryDelay},
+		{fmt.Errorf("wait: %w", context.DeadlineExceeded), v1.DeadlineExceeded, nil, 0},
+		{broken, v1.Internal, broken, 0},
+	} {
+		err := JobError(c.err, "j1")
+		var p *v1.Problem
+		if !errors.As(err, &p) {
+			t.Errorf("%v became %v, which is no problem", c.err, err)
+			continue
+		}
+		if p.Code != c.code {
+			t.Errorf("%v: the code is %s, want %s", c.err, p.Code, c.code)
+		}
+		if p.Job != "j1" {
+			t.Errorf("%v: the id is %q, want j1", c.err, p.Job)
+		}
+		if after, _ := retry.Delay(err); after != c.after {
+			t.Errorf("%v: to be tried again after %v, want %v", c.err, after, c.after)
+		}
+		var s *ServerError
+		if errors.As(err, &s); c.reason != nil && (s == nil || !errors.Is(s.Err, c.reason)) {
+			t.Errorf("%v: the reason is lost: %v", c.err, err)
+		}
+	}
+	var p *v1.Problem
+	if errors.As(full, &p); p.Job != "" {
+		t.Errorf("the problem of the cause was changed: %+v", p)
+	}
+}
+
+func TestJobError_LeavesAClientThatLeft(t *testing.T) {
+	t.Parallel()
+	for _, want := range []error{nil, context.Canceled} {
+		if got := JobError(want, "j1"); !errors.Is(got, want) {
+			t.Errorf("%v became %v", want, got)
+		}
+	}
+}
+
 func TestRetryAfter_RoundsUp(t *testing.T) {
 	t.Parallel()
 	problem := v1.NewProblem(v1.Overloaded, "")

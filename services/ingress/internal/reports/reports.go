@@ -59,82 +59,48 @@ func (r *Reports) Summary(ctx context.Context, id string) (v1.Report, error) {
 func (r *Reports) Read(
 	ctx context.Context, id string, begin func(v1.Report) error, each func(v1.ReportImage) error,
 ) error {
-	report, m, outcomes, err := r.read(ctx, id)
+	report, m, stored, err := r.read(ctx, id)
 	if err != nil {
 		return readError(err)
 	}
 	if err := begin(report); err != nil {
 		return err
 	}
-	return r.readImages(ctx, id, m.Images, outcomes, each)
+	return r.readImages(ctx, id, m.Images, stored, each)
 }
 
-// readAhead is how many outcomes of a report are read at a time. They are held
-// until those before them are written.
-const readAhead = 32
+// readAhead is how many results of a report are read at a time. They are held
+// until they are written.
+const readAhead = 50
 
-// readImages reads the outcomes of several images side by side, and calls each
-// with every image in order.
+// readImages calls each with every image in order.
 func (r *Reports) readImages(
-	ctx context.Context, id string, sources []v1.ReportSource, outcomes map[int]v1.Status, each func(v1.ReportImage) error,
+	ctx context.Context, id string, sources []v1.ReportSource, stored outcomes.Outcomes, each func(v1.ReportImage) error,
 ) error {
 	stream, err := r.cfg.JetStream.Stream(ctx, streams.Reports)
 	if err != nil {
 		return readError(err)
 	}
-	type read struct {
-		image v1.ReportImage
-		err   error
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	var reading sync.WaitGroup
-	defer reading.Wait()
-	defer cancel()
-	inOrder := make(chan chan read, readAhead)
-	reading.Go(func() {
-		defer close(inOrder)
-		for i, source := range sources {
-			one := make(chan read, 1)
-			select {
-			case inOrder <- one:
-			case <-ctx.Done():
-				return
+	for from := 0; from < len(sources); from += readAhead {
+		to := min(from+readAhead, len(sources))
+		results, err := stored.Results(ctx, stream, id, from, to)
+		if err != nil {
+			return readError(err)
+		}
+		for n := from; n < to; n++ {
+			image := v1.ReportImage{ReportSource: sources[n], ID: v1.ReportItem{Report: id, N: n}.Job(), Status: v1.Queued}
+			if body, ok := results[n]; ok {
+				image.Status, image.Result = stored[n], new(v1.Result)
+				if err := json.Unmarshal(body, image.Result); err != nil {
+					return readError(fmt.Errorf("read outcome %d of report %s: decode: %w", n, id, err))
+				}
 			}
-			reading.Go(func() {
-				image, err := readImage(ctx, stream, id, i, source, outcomes[i])
-				one <- read{image, err}
-			})
-		}
-	})
-	for one := range inOrder {
-		got := <-one
-		if got.err != nil {
-			return readError(got.err)
-		}
-		if err := each(got.image); err != nil {
-			return err
+			if err := each(image); err != nil {
+				return err
+			}
 		}
 	}
-	return ctx.Err()
-}
-
-// readImage returns image n of a report, with its outcome if it has a status.
-func readImage(
-	ctx context.Context, stream jetstream.Stream, report string, n int, source v1.ReportSource, status v1.Status,
-) (v1.ReportImage, error) {
-	image := v1.ReportImage{ReportSource: source, ID: v1.ReportItem{Report: report, N: n}.Job(), Status: v1.Queued}
-	if status == "" {
-		return image, nil
-	}
-	m, err := stream.GetLastMsgForSubject(ctx, subject.ReportOutcome(report, string(status), n))
-	if err != nil {
-		return image, fmt.Errorf("read outcome %d of report %s: %w", n, report, err)
-	}
-	image.Status, image.Result = status, new(v1.Result)
-	if err := json.Unmarshal(m.Data, image.Result); err != nil {
-		return image, fmt.Errorf("read outcome %d of report %s: decode: %w", n, report, err)
-	}
-	return image, nil
+	return nil
 }
 
 // readError returns what a client is told when a report cannot be read now.
@@ -148,7 +114,7 @@ func readError(err error) error {
 }
 
 // read returns a report, what it asks for, and the outcomes there are.
-func (r *Reports) read(ctx context.Context, id string) (v1.Report, v1.Manifest, map[int]v1.Status, error) {
+func (r *Reports) read(ctx context.Context, id string) (v1.Report, v1.Manifest, outcomes.Outcomes, error) {
 	var report v1.Report
 	var m v1.Manifest
 	if !subject.ValidJob(id) {

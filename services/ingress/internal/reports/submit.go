@@ -65,7 +65,7 @@ func (r *Reports) Submit(ctx context.Context, req Request) (v1.Report, error) {
 			report, err := r.Summary(ctx, claimed)
 			var p *v1.Problem
 			if !errors.As(err, &p) || p.Code != v1.UnknownReport {
-				return report, err
+				return report, intake.JobError(err, claimed)
 			}
 			id = claimed // the first request has not stored the report, or not yet
 		}
@@ -75,9 +75,11 @@ func (r *Reports) Submit(ctx context.Context, req Request) (v1.Report, error) {
 		ID: id, Pipeline: req.Pipeline.Name, Accepted: now, Deadline: now.Add(req.Pipeline.JobDeadline(subject.Bulk)),
 		Callback: req.Callback, Metadata: req.Metadata, Images: req.Sources,
 	}
+	var uploaded []v1.ProblemImage
 	if len(req.Uploads) > 0 {
-		if err := r.storeUploads(ctx, req.Pipeline, m, req.Uploads); err != nil {
-			return none, err
+		var err error
+		if uploaded, err = r.storeUploads(ctx, req.Pipeline, m, req.Uploads); err != nil {
+			return none, intake.ImagesError(err, uploaded)
 		}
 		m.Images = make([]v1.ReportSource, n)
 	} else {
@@ -89,7 +91,7 @@ func (r *Reports) Submit(ctx context.Context, req Request) (v1.Report, error) {
 		}
 	}
 	if err := r.store(ctx, m); err != nil {
-		return none, intake.UnknownError(ctx, err, id, "/v1/reports/"+id)
+		return none, intake.ImagesError(intake.UnknownError(ctx, err, id, "/v1/reports/"+id), uploaded)
 	}
 	return v1.Report{
 		ID: m.ID, Pipeline: m.Pipeline, Status: v1.Running, Accepted: m.Accepted, Metadata: m.Metadata,
@@ -175,31 +177,40 @@ func (r *Reports) readBacklog(ctx context.Context) (int, error) {
 }
 
 // storeUploads makes a job of each image, before the report is stored: then all
-// of it is there, or the client is told that nothing was accepted.
-func (r *Reports) storeUploads(ctx context.Context, p pipeline.Pipeline, m v1.Manifest, uploads []Upload) error {
+// of it is there, or the report was not accepted. It returns the images that are
+// jobs, and with an error also the one that may be, so that the client is told.
+func (r *Reports) storeUploads(
+	ctx context.Context, p pipeline.Pipeline, m v1.Manifest, uploads []Upload,
+) (stored []v1.ProblemImage, err error) {
 	if err := r.cfg.Intake.Admit(ctx, p, subject.Bulk); err != nil {
-		return err
+		return nil, err
 	}
 	for i, u := range uploads {
 		item := v1.ReportItem{Report: m.ID, N: i, Total: len(uploads)}
 		job := intake.Request{
 			ID: item.Job(), Pipeline: p, Priority: subject.Bulk, Image: u.Image, Report: &item, Deadline: m.Deadline,
 		}
+		image := v1.ProblemImage{ID: job.ID, Status: v1.Queued}
 		err := u.Err
 		if err == nil {
 			err = r.cfg.Intake.Inspect(u.Image)
 		}
 		var bad *v1.Problem
 		if errors.As(err, &bad) {
+			image.Status = v1.Failed
 			err = r.cfg.Intake.Fail(ctx, job, bad)
 		} else if err == nil {
 			err = r.cfg.Intake.Store(ctx, job)
 		}
-		if err != nil {
-			return intake.StoreError(ctx, err)
+		if errors.Is(err, bus.ErrUnknown) {
+			return append(stored, v1.ProblemImage{ID: job.ID}), intake.StoreError(ctx, err)
 		}
+		if err != nil {
+			return stored, intake.StoreError(ctx, err)
+		}
+		stored = append(stored, image)
 	}
-	return nil
+	return stored, nil
 }
 
 // store stores what a report asks for. From here on the report ends, whatever

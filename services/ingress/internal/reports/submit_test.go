@@ -40,7 +40,7 @@ type bench struct {
 	js jetstream.JetStream
 }
 
-func newBench(t *testing.T) bench {
+func newBench(t testing.TB) bench {
 	t.Helper()
 	s := bustest.Start(t, "text")
 	return newBenchOn(t, s, s)
@@ -48,7 +48,7 @@ func newBench(t *testing.T) bench {
 
 // newBenchOn has Reports that publish through another server than s, such as a
 // proxy in front of it.
-func newBenchOn(t *testing.T, s, publishThrough *bustest.Server) bench {
+func newBenchOn(t testing.TB, s, publishThrough *bustest.Server) bench {
 	t.Helper()
 	nc := s.Connect(t)
 	through, err := jetstream.New(publishThrough.Connect(t))
@@ -347,5 +347,72 @@ func TestReports_SubmitSaysThatAReportMayBeAccepted(t *testing.T) {
 	}
 	if _, err := b.Summary(t.Context(), problem.Job); err != nil {
 		t.Errorf("the report of the problem: %v", err)
+	}
+}
+
+// change changes a stream.
+func (b bench) change(t *testing.T, stream string, change func(*jetstream.StreamConfig)) {
+	t.Helper()
+	s, err := b.js.Stream(t.Context(), stream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := s.CachedInfo().Config
+	change(&cfg)
+	if _, err := b.js.UpdateStream(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestReports_SubmitNamesTheImagesOfARejectedReport: some images are jobs, or
+// may be, and the report is not stored.
+func TestReports_SubmitNamesTheImagesOfARejectedReport(t *testing.T) {
+	t.Parallel()
+	good, bad := Upload{Image: small(t)}, Upload{Image: []byte("no image")}
+	full := func(c *jetstream.StreamConfig) { c.MaxMsgs = 1 }
+	unacknowledged := func(c *jetstream.StreamConfig) { c.NoAck = true }
+	for name, c := range map[string]struct {
+		stream  string
+		change  func(*jetstream.StreamConfig)
+		uploads []Upload
+		code    v1.Code
+		want    []v1.Status // of the images, in order; empty for one that may be accepted
+	}{
+		"an acknowledgement stays away": {streams.Images, unacknowledged, []Upload{bad, good, good}, v1.Unavailable, []v1.Status{v1.Failed, ""}},
+		"the queue is full":             {streams.Images, full, []Upload{good, good, good}, v1.Overloaded, []v1.Status{v1.Queued}},
+		"no more reports can be kept":   {streams.Reports, full, []Upload{good, bad}, v1.Overloaded, []v1.Status{v1.Queued, v1.Failed}},
+		"nothing was stored":            {streams.Images, func(c *jetstream.StreamConfig) { c.MaxMsgSize = 1 }, []Upload{good}, v1.Internal, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newServedBench(t)
+			if c.stream == streams.Reports {
+				if err := b.store(t.Context(), v1.Manifest{ID: "other"}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			b.change(t, c.stream, c.change)
+			_, err := b.Submit(t.Context(), Request{Pipeline: text, Uploads: c.uploads})
+			var p *v1.Problem
+			if !errors.As(err, &p) {
+				t.Fatalf("got %v, want a problem", err)
+			}
+			if p.Code != c.code {
+				t.Errorf("the code is %s, want %s", p.Code, c.code)
+			}
+			if len(p.Images) != len(c.want) {
+				t.Fatalf("the problem names %+v, want images that are %q", p.Images, c.want)
+			}
+			for i, image := range p.Images {
+				if image.Status != c.want[i] {
+					t.Errorf("image %d is %q, want %q", i, image.Status, c.want[i])
+				}
+				if c.uploads[i].Image[0] == good.Image[0] {
+					b.last(t, streams.Images, subject.Images(subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: image.ID}))
+				} else {
+					b.last(t, streams.Results, subject.Results("text", image.ID))
+				}
+			}
+		})
 	}
 }

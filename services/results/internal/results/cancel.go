@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
+	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/internal/answer"
@@ -50,17 +51,13 @@ func (c *cancel) do(ctx context.Context, job string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	now := was
+	outcome := was
 	if !was.Final() {
-		if err := c.end(ctx, was); err != nil {
+		if outcome, err = c.end(ctx, was); err != nil {
 			return nil, err
 		}
-		if now, err = c.state(ctx, job); err != nil {
-			return nil, err
-		}
-		c.jobs.WithLabelValues(string(was.Status)).Inc()
 	}
-	if now.Problem == nil || now.Problem.Code != v1.Cancelled {
+	if outcome.Problem == nil || outcome.Problem.Code != v1.Cancelled {
 		return nil, v1.NewProblem(v1.JobFinished, "job %s was done before it could be cancelled", job)
 	}
 	if err := c.conn.Publish(subject.Cancelled(job), nil); err != nil {
@@ -69,7 +66,7 @@ func (c *cancel) do(ctx context.Context, job string) ([]byte, error) {
 	if err := c.remove(ctx, job); err != nil {
 		return nil, err
 	}
-	return json.Marshal(v1.Cancellation{ID: job, Was: was.Status, Status: now.Status})
+	return json.Marshal(v1.Cancellation{ID: job, Was: was.Status, Status: outcome.Status})
 }
 
 func (c *cancel) state(ctx context.Context, job string) (v1.Result, error) {
@@ -84,18 +81,48 @@ func (c *cancel) state(ctx context.Context, job string) (v1.Result, error) {
 	return r, nil
 }
 
-// end stores the failure as the answer.
-func (c *cancel) end(ctx context.Context, r v1.Result) error {
-	h, err := c.header(ctx, r.ID)
+// end stores the failure as the outcome of a job in the state was, and returns
+// the outcome that counts. What is read after a write can be older than it, so
+// only a write that was not first is followed by a read.
+func (c *cancel) end(ctx context.Context, was v1.Result) (v1.Result, error) {
+	h, err := c.header(ctx, was.ID)
 	if err != nil {
-		return err
+		return was, err
 	}
-	m, err := answer.Message(ctx, h, answer.Failed(subject.Job{Pipeline: r.Pipeline, ID: r.ID},
-		v1.NewProblem(v1.Cancelled, "the job was cancelled when it was %s", r.Status)))
+	outcome := answer.Failed(subject.Job{Pipeline: was.Pipeline, ID: was.ID},
+		v1.NewProblem(v1.Cancelled, "the job was cancelled when it was %s", was.Status))
+	m, err := answer.Message(ctx, h, outcome)
 	if err != nil {
-		return err
+		return was, err
 	}
-	return c.publisher.Publish(ctx, m)
+	first, err := c.publisher.PublishFirst(ctx, m)
+	if err != nil {
+		return was, err
+	}
+	if !first {
+		return c.awaitOutcome(ctx, was.ID)
+	}
+	c.jobs.WithLabelValues(string(was.Status)).Inc()
+	return outcome, nil
+}
+
+// awaitOutcome returns the outcome of a job that is known to have one. A leader
+// of RESULTS that is new may not have it yet, and says that the job is under way
+// or unknown; awaitOutcome asks again until ctx ends.
+func (c *cancel) awaitOutcome(ctx context.Context, job string) (v1.Result, error) {
+	for attempt := 1; ; attempt++ {
+		r, err := c.state(ctx, job)
+		var p *v1.Problem
+		if errors.As(err, &p) && p.Code == v1.UnknownJob {
+			r, err = v1.Result{}, nil
+		}
+		if err != nil || r.Final() {
+			return r, err
+		}
+		if err := retry.Sleep(ctx, bus.InFlightBackoff.Delay(attempt)); err != nil {
+			return r, fmt.Errorf("cancel %s: wait for the outcome that was first: %w", job, err)
+		}
+	}
 }
 
 // header gives what travels with the job, so that its answer reaches whoever

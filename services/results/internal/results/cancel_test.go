@@ -1,15 +1,26 @@
 package results
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+	"go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/internal/bus"
+	"github.com/sightmesh/sightmesh/services/internal/clock"
 )
 
 // cancel asks the endpoint; exactly one of the two is set.
@@ -111,6 +122,79 @@ func TestAnExpiredAnswerIsGoneAndThenUnknown(t *testing.T) {
 		await(t, string(want), func() bool {
 			r := b.lookup(t, "old")
 			return r.Problem != nil && r.Problem.Code == want
+		})
+	}
+}
+
+// newStaleCancel returns a cancel whose first reads of RESULTS find nothing,
+// as those of a new leader that has not caught up. It reads through subjects
+// from which the test passes requests on to the server.
+func (b bench) newStaleCancel(t *testing.T, reads int64) *cancel {
+	t.Helper()
+	const prefix, results = "behind", "behind.STREAM.MSG.GET." + streams.Results
+	var left atomic.Int64
+	left.Store(reads)
+	sub, err := b.nc.Subscribe(prefix+".>", func(m *nats.Msg) {
+		if m.Subject == results && left.Add(-1) >= 0 {
+			m.Respond([]byte(`{"error":{"code":404,"err_code":10037,"description":"no message found"}}`))
+			return
+		}
+		to := jetstream.DefaultAPIPrefix + strings.TrimPrefix(m.Subject, prefix+".")
+		if err := b.nc.PublishRequest(to, m.Reply, m.Data); err != nil {
+			t.Error(err)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { sub.Unsubscribe() })
+	behind, err := jetstream.NewWithAPIPrefix(b.nc, prefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	publisher := bus.NewPublisher(b.js, clock.New(time.Now), noop.NewTracerProvider())
+	l := newLookup(behind, slog.New(slog.DiscardHandler))
+	return newCancel(b.nc, l, publisher, promauto.With(prometheus.NewRegistry()))
+}
+
+// TestCancel_TellsTheOutcomeThatCounts: what is read after the write may be
+// older than the write.
+func TestCancel_TellsTheOutcomeThatCounts(t *testing.T) {
+	t.Parallel()
+	cancelled := v1.Result{Status: v1.Failed, Problem: v1.NewProblem(v1.Cancelled, "by another replica")}
+	for name, c := range map[string]struct {
+		first *v1.Result // stored by another process; nil for none
+		stale int64
+		want  v1.Code // empty for a job that is cancelled
+	}{
+		"this one is first":           {nil, 1000, ""},
+		"another cancel was first":    {&cancelled, 3, ""},
+		"another outcome was first":   {&v1.Result{Status: v1.Done}, 3, v1.JobFinished},
+		"the first can never be read": {&cancelled, 1 << 40, v1.Unavailable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t, 0)
+			b.publish(t, subject.Images(subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: "j"}), nil, []byte("image"))
+			if c.first != nil {
+				b.publish(t, subject.Results("text", "j"), nil, c.first)
+			}
+			ctx, end := context.WithTimeout(t.Context(), lookupTimeout)
+			defer end()
+			body, err := b.newStaleCancel(t, c.stale).do(ctx, "j")
+			code := v1.Code("")
+			var p *v1.Problem
+			if errors.As(err, &p) {
+				code = p.Code
+			} else if err != nil {
+				code = v1.Unavailable // as answerWith says
+			}
+			if code != c.want {
+				t.Fatalf("got %s, %v, want %q", body, err, c.want)
+			}
+			if n := b.left(t, streams.Images); c.want == "" && n != 0 {
+				t.Errorf("%d images of the cancelled job are left", n)
+			}
 		})
 	}
 }

@@ -89,21 +89,25 @@ func TestReportFromManifestToCallback(t *testing.T) {
 	if body.Type != "report.done" || body.Data.Counts != want || body.Data.Metadata["train"] != "7" || calls[0].Header.Get(v1.HeaderCallback) != m.Callback {
 		t.Errorf("callback %s to %v", calls[0].Data, calls[0].Header)
 	}
-	told := 0
-	for last := (v1.Event{}); last.Event != v1.EventDone; {
+	// The events of two replicas come in any order.
+	images, done := 0, false
+	for images < 3 || !done {
+		var e v1.Event
 		select {
 		case m := <-events:
-			if err := json.Unmarshal(m.Data, &last); err != nil {
+			if err := json.Unmarshal(m.Data, &e); err != nil {
 				t.Fatal(err)
 			}
-			if last.Event == v1.EventImage {
-				told++
-			}
-			if last.Event == v1.EventDone && (*last.Counts != want || told < 3) {
-				t.Errorf("the last event, after %d of images, says %+v", told, last)
-			}
 		case <-time.After(20 * time.Second):
-			t.Fatal("no event says that the report is done")
+			t.Fatalf("%d events of images, and of the end: %v; want 3, and one of the end", images, done)
+		}
+		switch e.Event {
+		case v1.EventImage:
+			images++
+		case v1.EventDone:
+			if done = true; *e.Counts != want {
+				t.Errorf("the event of the end says %+v, want %+v", *e.Counts, want)
+			}
 		}
 	}
 }

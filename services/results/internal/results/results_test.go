@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -135,6 +136,52 @@ func TestJoinByReplicas(t *testing.T) {
 		s, err := b.js.Stream(context.Background(), streams.Parts)
 		return err == nil && s.CachedInfo().State.Msgs == 0
 	})
+}
+
+// largeParts stores two parts of a job whose result is larger than RESULTS takes
+// from then on.
+func (b bench) largeParts(t *testing.T, job string) {
+	t.Helper()
+	const limit = 4000
+	s, err := b.js.Stream(t.Context(), streams.Results)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := s.CachedInfo().Config
+	cfg.MaxMsgSize = limit
+	if _, err := b.js.UpdateStream(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 2 {
+		p := part(i, 2)
+		p.Regions[0].Text = strings.Repeat("x", limit/2)
+		b.publish(t, subject.Parts(subject.Job{Pipeline: "text", ID: job, Part: i}), nil, p)
+	}
+}
+
+// checkTooLarge waits for the outcome of a job whose result is too large.
+func (b bench) checkTooLarge(t *testing.T, job string) {
+	t.Helper()
+	var r v1.Result
+	await(t, "the outcome of "+job, func() bool { r = b.lookup(t, job); return r.Final() })
+	if r.Problem == nil || r.Problem.Code != v1.Internal {
+		t.Fatalf("%s ended with %v, want %s", job, r.Problem, v1.Internal)
+	}
+	if !strings.Contains(r.Problem.Detail, "bytes") {
+		t.Errorf("the detail is %q, want how many bytes there are", r.Problem.Detail)
+	}
+}
+
+// TestJoin_ResultThatIsTooLargeFailsAtOnce: its deadline is far away, and the
+// next job is joined.
+func TestJoin_ResultThatIsTooLargeFailsAtOnce(t *testing.T) {
+	b := newBench(t, 1, "--sweep", "1h")
+	b.largeParts(t, "large")
+	for i := range 2 {
+		b.publish(t, subject.Parts(subject.Job{Pipeline: "text", ID: "small", Part: i}), nil, part(i, 2))
+	}
+	b.checkTooLarge(t, "large")
+	await(t, "the result of the next job", func() bool { return b.lookup(t, "small").Status == v1.Done })
 }
 
 func await(t *testing.T, what string, f func() bool) {

@@ -197,18 +197,23 @@ func (w *sweeper) endJob(ctx context.Context, job subject.Job, h nats.Header) er
 		return err
 	}
 	ctx = telemetry.WithJob(telemetry.Extract(ctx, h), job.ID)
-	p := v1.NewProblem(v1.DeadlineExceeded, "the deadline passed before the job had a result")
-	p.Job = job.ID
-	m, err := answer.Message(ctx, h, answer.Failed(job, p))
-	if err != nil {
-		return err
-	}
-	if err := w.s.publisher.Publish(ctx, m); err != nil {
+	if err := w.storeFailure(ctx, job, h, v1.NewProblem(v1.DeadlineExceeded,
+		"the deadline passed before the job had a result")); err != nil {
 		return err
 	}
 	w.swept.WithLabelValues("expired").Inc()
 	w.s.log.WarnContext(ctx, "job was past its deadline and had no result", "pipeline", job.Pipeline)
 	return nil
+}
+
+// storeFailure stores p as the outcome of a job.
+func (w *sweeper) storeFailure(ctx context.Context, job subject.Job, h nats.Header, p *v1.Problem) error {
+	p.Job = job.ID
+	m, err := answer.Message(ctx, h, answer.Failed(job, p))
+	if err != nil {
+		return err
+	}
+	return w.s.publisher.Publish(ctx, m)
 }
 
 // hasResult reports whether a job has a result, or had one that is no longer
@@ -280,11 +285,16 @@ func (w *sweeper) joinIfComplete(ctx context.Context, stream jetstream.Stream, s
 		w.joined[set.job.ID] = has
 		return err
 	}
-	m, err := w.s.joined(telemetry.Extract(ctx, parts.header), set.job, parts.header, parts)
-	if err != nil {
-		return err
+	ctx = telemetry.Extract(ctx, parts.header)
+	m, err := w.s.joined(ctx, set.job, parts.header, parts)
+	if err == nil {
+		err = w.s.publisher.Publish(ctx, m)
 	}
-	if err := w.s.publisher.Publish(ctx, m); err != nil {
+	var never *v1.Problem
+	if errors.As(err, &never) { // such as a result that is too large
+		err = w.storeFailure(ctx, set.job, parts.header, never)
+	}
+	if err != nil {
 		return err
 	}
 	w.joined[set.job.ID] = true

@@ -117,19 +117,7 @@ func TestSweeper_JoinsWhatNobodyJoined(t *testing.T) {
 		b.publish(t, subject.Parts(subject.Job{Pipeline: "text", ID: "job", Part: i}), nil, part(i, n))
 	}
 	b.publish(t, subject.Parts(subject.Job{Pipeline: "text", ID: "half"}), nil, part(0, 2))
-	c, err := b.js.Consumer(t.Context(), streams.Parts, streams.PartsConsumer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for range n + 1 {
-		m, err := c.Next(jetstream.FetchMaxWait(20 * time.Second))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := m.DoubleAck(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-	}
+	b.ackParts(t, n+1)
 	startReplica(t, b.url, "--sweep", "100ms")
 	var r v1.Result
 	await(t, "the join", func() bool { r = b.lookup(t, "job"); return r.Status == v1.Done })
@@ -139,6 +127,34 @@ func TestSweeper_JoinsWhatNobodyJoined(t *testing.T) {
 	if r := b.lookup(t, "half"); r.Status != v1.Running {
 		t.Errorf("the job of which a part is missing is %s, want running", r.Status)
 	}
+}
+
+// ackParts acknowledges n parts that are not joined then.
+func (b bench) ackParts(t *testing.T, n int) {
+	t.Helper()
+	c, err := b.js.Consumer(t.Context(), streams.Parts, streams.PartsConsumer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range n {
+		m, err := c.Next(jetstream.FetchMaxWait(20 * time.Second))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := m.DoubleAck(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestSweeper_ResultThatIsTooLargeFailsAtOnce: its deadline is far away, and the
+// sweep goes on.
+func TestSweeper_ResultThatIsTooLargeFailsAtOnce(t *testing.T) {
+	b := newBench(t, 0)
+	b.largeParts(t, "large")
+	b.ackParts(t, 2)
+	startReplica(t, b.url, "--sweep", "100ms")
+	b.checkTooLarge(t, "large")
 }
 
 // TestSweeper_FinishesReports: every image of a report has an outcome soon

@@ -1,0 +1,158 @@
+package ingress
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// expire ends a job as deadline-exceeded, with a problem that has no ID.
+func (d *door) expire(t *testing.T, m jetstream.Msg) (id string) {
+	t.Helper()
+	job, err := subject.ParseImages(m.Subject())
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := json.Marshal(v1.Result{
+		ID: job.ID, Pipeline: "text", Status: v1.Failed, Problem: v1.NewProblem(v1.DeadlineExceeded, "too late"),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.reply(t, m.Headers().Get(v1.HeaderReply), body)
+	return job.ID
+}
+
+func checkProblem(t *testing.T, p v1.Problem, code v1.Code, id string) {
+	t.Helper()
+	if p.Code != code {
+		t.Errorf("the problem is %+v, want %s", p, code)
+	}
+	if p.Job != id {
+		t.Errorf("the problem %s has the id %q, want %q", code, p.Job, id)
+	}
+	if p.TraceID == "" {
+		t.Errorf("the problem %s has no trace id", code)
+	}
+}
+
+func checkLocation(t *testing.T, h http.Header, want string) {
+	t.Helper()
+	if got := h.Get("Location"); got != want {
+		t.Errorf("Location is %q, want %q", got, want)
+	}
+}
+
+func TestProblem_OfAPostHasTheJob(t *testing.T) {
+	t.Parallel()
+	d := open(t)
+	d.workers(t, 2, 10)
+	for name, header := range map[string][]string{"a result": nil, "a drawing": {"Accept", "image/png"}} {
+		waiting := d.later("", header...)
+		id := d.expire(t, d.next(t))
+		a := <-waiting
+		if a.status != http.StatusGatewayTimeout {
+			t.Errorf("%s: got %d, want 504", name, a.status)
+		}
+		checkProblem(t, a.problem, v1.DeadlineExceeded, id)
+		checkLocation(t, a.header, "/v1/images/"+id)
+	}
+}
+
+// TestProblem_OfAKeyHasTheJob: the job of the key is known, and its state
+// cannot be read.
+func TestProblem_OfAKeyHasTheJob(t *testing.T) {
+	t.Parallel()
+	d := open(t)
+	d.workers(t, 2, 10)
+	first := d.must(t, "", "Prefer", "respond-async", "Idempotency-Key", "k1")
+	if first.status != http.StatusAccepted {
+		t.Fatalf("got %d %+v, want 202", first.status, first.problem)
+	}
+	again := d.must(t, "", "Prefer", "respond-async", "Idempotency-Key", "k1")
+	checkProblem(t, again.problem, v1.Unavailable, first.result.ID)
+	checkLocation(t, again.header, "/v1/images/"+first.result.ID)
+}
+
+func TestProblem_OfAnOldRouteHasTheJob(t *testing.T) {
+	t.Parallel()
+	d := open(t, "--old-routes")
+	d.workers(t, 2, 10)
+	got := make(chan http.Header, 1)
+	go func() {
+		defer close(got)
+		form := url.Values{"imgbase64": {base64.StdEncoding.EncodeToString(smallPicture())}}
+		res, err := http.PostForm(d.url+"/tyocr", form)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		res.Body.Close()
+		got <- res.Header
+	}()
+	id := d.expire(t, d.next(t))
+	checkLocation(t, <-got, "/v1/images/"+id)
+}
+
+func TestProblem_OverNATSHasTheJob(t *testing.T) {
+	t.Parallel()
+	d := open(t)
+	d.workers(t, 2, 10)
+	inbox, err := d.nc.SubscribeSync(nats.NewInbox())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.nc.PublishRequest(subject.Analyze("text"), inbox.Subject, smallPicture()); err != nil {
+		t.Fatal(err)
+	}
+	id := d.expire(t, d.next(t))
+	m, err := inbox.NextMsg(20 * time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var p v1.Problem
+	if err := json.Unmarshal(m.Data, &p); err != nil {
+		t.Fatal(err)
+	}
+	checkProblem(t, p, v1.DeadlineExceeded, id)
+}
+
+// TestProblem_OfAFrameHasTheJob: one frame ends with the outcome of its job,
+// the other one at the end of the time that a frame has.
+func TestProblem_OfAFrameHasTheJob(t *testing.T) {
+	t.Parallel()
+	pipelines := filepath.Join(t.TempDir(), "pipelines.yaml")
+	const short = "pipelines: [{name: text, deadline: 1s, detect: {kind: text-lines, timeout: 1s}}]"
+	if err := os.WriteFile(pipelines, []byte(short), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := open(t, "--pipelines", pipelines)
+	d.workers(t, 2, 10)
+	c := d.session(t, "")
+	c.frame(t)
+	first := d.expire(t, d.next(t))
+	c.frame(t)
+	m := d.next(t)
+	second, err := subject.ParseImages(m.Subject())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{first, second.ID} {
+		var a v1.StreamAnswer
+		if c.read(t, &a); a.Problem == nil {
+			t.Fatalf("got %+v, want a problem", a)
+		}
+		checkProblem(t, *a.Problem, v1.DeadlineExceeded, id)
+	}
+}
