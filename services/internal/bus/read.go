@@ -5,13 +5,20 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
 
+// RequestTimeout bounds one request to JetStream, however much time its caller
+// has: a reply that was lost with a connection does not come.
+const RequestTimeout = 3 * time.Second
+
 // PublishLast stores v, as JSON, as the last message on a subject of a stream,
 // where [Last] finds it. It returns once the stream has acknowledged it.
 func PublishLast(ctx context.Context, js jetstream.JetStream, stream, subject string, v any) error {
+	ctx, cancel := context.WithTimeout(ctx, RequestTimeout)
+	defer cancel()
 	body, err := json.Marshal(v)
 	if err != nil {
 		return fmt.Errorf("store %s: encode: %w", subject, err)
@@ -25,6 +32,8 @@ func PublishLast(ctx context.Context, js jetstream.JetStream, stream, subject st
 // Last reads the last message on a subject of a stream into v, as JSON, and
 // reports whether there is one.
 func Last(ctx context.Context, js jetstream.JetStream, stream, subject string, v any) (found bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, RequestTimeout)
+	defer cancel()
 	s, err := js.Stream(ctx, stream)
 	if err != nil {
 		return false, fmt.Errorf("read %s: %w", subject, err)

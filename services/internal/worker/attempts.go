@@ -3,7 +3,6 @@ package worker
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -29,9 +28,6 @@ type attempts struct {
 	stage subject.Stage
 }
 
-// attemptTimeout is how long begin may take. The lane is idle meanwhile.
-const attemptTimeout = 5 * time.Second
-
 // begin records that an attempt to process a delivery begins. After
 // [streams.MaxAttempts] it returns the problem with which the job ends instead.
 //
@@ -44,8 +40,6 @@ func (a attempts) begin(ctx context.Context, d *consume.Delivery) error {
 	if d.Deliveries == 1 {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
-	defer cancel()
 	made := struct {
 		Attempts int `json:"attempts"`
 	}{Attempts: 1}

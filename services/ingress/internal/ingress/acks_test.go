@@ -127,6 +127,56 @@ func TestAcks_LateOnesAreNoRejection(t *testing.T) {
 	checkAccepted(t, d, d.async(t, 12))
 }
 
+// TestAcks_LostLookDelaysNoResult: the connection breaks while ingress looks for
+// the result of a request, and after the reply was lost.
+func TestAcks_LostLookDelaysNoResult(t *testing.T) {
+	t.Parallel()
+	d, p := openProxied(t)
+	looks := make(chan *nats.Msg, 64)
+	sub, err := d.nc.ChanSubscribe("$JS.API.STREAM.MSG.GET."+streams.Results, looks)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sub.Unsubscribe()
+	answered := make(chan answer, 1)
+	go func() {
+		a, err := d.post(t.Context(), "", "Prefer", "wait=20")
+		if err != nil {
+			t.Error(err)
+		}
+		answered <- a
+	}()
+	for d.storedImages(t) == 0 {
+		time.Sleep(5 * time.Millisecond)
+	}
+	p.HoldReplies(true)
+	<-looks
+	image, err := d.js.Stream(t.Context(), streams.Images)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := image.GetMsg(t.Context(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	job, err := subject.ParseImages(m.Subject)
+	if err != nil {
+		t.Fatal(err)
+	}
+	result, err := json.Marshal(v1.Result{ID: job.ID, Pipeline: job.Pipeline, Status: v1.Done})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.js.Publish(t.Context(), subject.Results(job.Pipeline, job.ID), result); err != nil {
+		t.Fatal(err)
+	}
+	p.Break()
+	p.HoldReplies(false)
+	if a := <-answered; a.status != http.StatusOK {
+		t.Errorf("got %d %+v %+v, want 200", a.status, a.result, a.problem)
+	}
+}
+
 func TestAcks_LostImagesAreStoredAgain(t *testing.T) {
 	t.Parallel()
 	d, p := openProxied(t)

@@ -12,6 +12,7 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/client"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/internal/bus"
 )
 
 // Job is an image that was accepted.
@@ -113,6 +114,8 @@ func (j *Job) wait(ctx context.Context) (v1.Result, error) {
 // stored returns the stored result, if there is one. That it cannot be read now
 // is no reason to stop waiting.
 func (j *Job) stored(ctx context.Context) (v1.Result, bool) {
+	ctx, cancel := context.WithTimeout(ctx, bus.RequestTimeout)
+	defer cancel()
 	m, err := j.intake.results.GetLastMsgForSubject(ctx, subject.Results(j.Pipeline, j.ID))
 	if err != nil || m.Header.Get(v1.HeaderMarker) != "" {
 		return v1.Result{}, false

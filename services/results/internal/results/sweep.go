@@ -57,8 +57,9 @@ type sweptQueue struct {
 	later map[uint64]time.Time
 }
 
-// sweepTimeout bounds one sweep.
-const sweepTimeout = time.Minute
+// sweepTimeout bounds each step of a sweep: a request whose reply was lost takes
+// as long. The next sweep goes on where a step ended.
+const sweepTimeout = 10 * time.Second
 
 func newSweeper(s *Service, period time.Duration, f promauto.Factory) *sweeper {
 	shortest := func(prio subject.Priority) time.Duration {
@@ -98,13 +99,17 @@ func (w *sweeper) run(ctx context.Context) {
 }
 
 func (w *sweeper) sweep(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, sweepTimeout)
-	defer cancel()
-	var errs []error
+	steps := []func(context.Context) error{w.joinComplete, w.finishReports}
 	for _, name := range []string{streams.Images, streams.Crops, streams.Parts, streams.Fetches} {
-		errs = append(errs, w.expireIn(ctx, name))
+		steps = append(steps, func(ctx context.Context) error { return w.expireIn(ctx, name) })
 	}
-	return errors.Join(append(errs, w.joinComplete(ctx), w.finishReports(ctx))...)
+	var errs []error
+	for _, step := range steps {
+		stepCtx, cancel := context.WithTimeout(ctx, sweepTimeout)
+		errs = append(errs, step(stepCtx))
+		cancel()
+	}
+	return errors.Join(errs...)
 }
 
 // expireIn gives the outcome deadline-exceeded to the jobs of the queues of a
