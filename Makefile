@@ -34,6 +34,10 @@ chaos: build ## Make every fault under load, and write the table of docs/reliabi
 	SIGHTMESH_E2E_CHAOS_SEED=$(or $(SEED),random) SIGHTMESH_E2E_CHAOS_TABLE=$(CURDIR)/docs/reliability.md \
 		OMP_THREAD_LIMIT=1 $(GO) test -count 1 -timeout 45m -v -run TestChaos_AllFaults ./tools/e2e
 
+.PHONY: upgrade
+upgrade: build ## Bring a mesh of version 0.1.0 under load to this version (3 minutes; needs the history)
+	@tools/scripts/upgrade
+
 .PHONY: interop
 interop: build ## Run the tests with other languages and databases: Node.js, PostgreSQL
 	@tools/scripts/install-packages interop

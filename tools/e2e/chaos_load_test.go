@@ -25,7 +25,6 @@ import (
 // few, and waits for their outcomes before it sends the next.
 type chaosLoad struct {
 	ledger *chaos.Ledger
-	to     []string      // addresses of every ingress
 	web    string        // images to fetch, and the receiver of webhooks
 	every  time.Duration // between the begins of two rounds
 
@@ -34,9 +33,11 @@ type chaosLoad struct {
 	ending  chan struct{} // closed when no client shall begin another round
 	running sync.WaitGroup
 
-	mu     sync.Mutex
-	rounds map[string]time.Time // begin of the last round that a client ended with an outcome
-	more   chan struct{}        // closed and replaced when rounds changes
+	mu        sync.Mutex
+	to        []string             // addresses of every ingress
+	answering chan struct{}        // closed while the web server answers
+	rounds    map[string]time.Time // begin of the last round that a client ended with an outcome
+	more      chan struct{}        // closed and replaced when rounds changes
 }
 
 // chaosPause is the least time between the begins of two rounds of a client, for
@@ -57,8 +58,9 @@ func newChaosLoad(t testing.TB, ledger *chaos.Ledger, to []string, every time.Du
 	t.Helper()
 	l := &chaosLoad{
 		ledger: ledger, to: to, every: every, ending: make(chan struct{}),
-		rounds: map[string]time.Time{}, more: make(chan struct{}),
+		answering: make(chan struct{}), rounds: map[string]time.Time{}, more: make(chan struct{}),
 	}
+	close(l.answering)
 	l.ctx, l.abort = context.WithCancel(context.Background())
 	l.web = l.serve(t)
 	for name, round := range map[string]func(*chaosClient) bool{
@@ -163,6 +165,11 @@ func (l *chaosLoad) serve(t testing.TB) string {
 		t.Fatal(err)
 	}
 	url, _ := serveOn(t, webHost, func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-l.isAnswering():
+		case <-r.Context().Done():
+			return // the mesh tries again
+		}
 		kind, sum, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
 		image, known := l.ledger.Find(sum)
 		if !known {
@@ -197,6 +204,37 @@ func (l *chaosLoad) serve(t testing.TB) string {
 	return url
 }
 
+// isAnswering returns a channel that is closed when the web server answers.
+func (l *chaosLoad) isAnswering() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.answering
+}
+
+// holdWeb keeps the web server from answering until release is called. Images
+// to fetch and webhooks wait in the mesh meanwhile.
+func (l *chaosLoad) holdWeb() (release func()) {
+	held := make(chan struct{})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.answering = held
+	return func() { close(held) }
+}
+
+// sendTo replaces the addresses of every ingress.
+func (l *chaosLoad) sendTo(to []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.to = to
+}
+
+// anyIngress returns the address of one of them.
+func (l *chaosLoad) anyIngress() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.to[rand.N(len(l.to))]
+}
+
 // chaosClient is one client of a load.
 type chaosClient struct {
 	*chaosLoad
@@ -218,7 +256,7 @@ func (c *chaosClient) pause(d time.Duration) bool {
 
 // do makes a request of any ingress.
 func (c *chaosClient) do(method, path, contentType string, body []byte, header ...string) (answer, error) {
-	url := c.to[rand.N(len(c.to))] + path
+	url := c.anyIngress() + path
 	req, err := http.NewRequestWithContext(c.ctx, method, url, bytes.NewReader(body))
 	if err != nil {
 		return answer{}, err
@@ -442,7 +480,7 @@ func (c *chaosClient) sessionFrom(images []chaos.Image, next int) int {
 	ctx, cancel := context.WithTimeout(c.ctx, chaosPatience)
 	defer cancel()
 	url := fmt.Sprintf("%s/v1/stream?pipeline=many-parts&window=4&from=%d",
-		strings.Replace(c.to[rand.N(len(c.to))], "http://", "ws://", 1), next)
+		strings.Replace(c.anyIngress(), "http://", "ws://", 1), next)
 	ws, _, err := websocket.Dial(ctx, url, nil) //nolint:bodyclose // a session has none
 	if err != nil {
 		return next

@@ -89,6 +89,21 @@ type chaosInstance struct {
 // instances of each service. The mesh ends with the test.
 func startChaosMesh(t testing.TB, c cluster, instances int, deadline time.Duration) *chaosMesh {
 	t.Helper()
+	m := newChaosMesh(t, c, deadline)
+	m.setUp(t, binary(t, "sightmesh"))
+	for _, name := range services {
+		for range instances {
+			m.add(t, name, binary(t, name)).start()
+		}
+	}
+	m.awaitReady(t)
+	return m
+}
+
+// newChaosMesh starts the servers and returns a mesh without streams and without
+// services. What is added to it ends with the test.
+func newChaosMesh(t testing.TB, c cluster, deadline time.Duration) *chaosMesh {
+	t.Helper()
 	lane := filepath.Join(root(t), "tools", "e2e", "testdata", "codes.py")
 	m := &chaosMesh{
 		cluster: c, log: newLines(), pipelines: filepath.Join(t.TempDir(), "pipelines.yaml"),
@@ -106,28 +121,25 @@ func startChaosMesh(t testing.TB, c cluster, instances int, deadline time.Durati
 	if m.js, err = jetstream.New(m.nc); err != nil {
 		t.Fatal(err)
 	}
-	setup := exec.Command(binary(t, "sightmesh"), "setup", "--nats", c.url(), "--pipelines", m.pipelines,
-		"--replicas", strconv.Itoa(len(c)))
-	if out, err := setup.CombinedOutput(); err != nil {
-		t.Fatalf("set up: %v\n%s", err, out)
-	}
-	c.awaitHealthy(t)
-	for _, name := range services {
-		for range instances {
-			m.instances = append(m.instances, m.newInstance(t, name))
-		}
-	}
 	t.Cleanup(func() { m.stopServices(t) })
-	for _, i := range m.instances {
-		i.start()
-	}
-	m.awaitReady(t)
 	return m
 }
 
-func (m *chaosMesh) newInstance(t testing.TB, name string) *chaosInstance {
+// setUp runs `sightmesh setup` of a program.
+func (m *chaosMesh) setUp(t testing.TB, sightmesh string) {
 	t.Helper()
-	i := &chaosInstance{name: name, path: binary(t, name), log: m.log, env: webClients()}
+	setup := exec.Command(sightmesh, "setup", "--nats", m.cluster.url(), "--pipelines", m.pipelines,
+		"--replicas", strconv.Itoa(len(m.cluster)))
+	if out, err := setup.CombinedOutput(); err != nil {
+		t.Fatalf("set up: %v\n%s", err, out)
+	}
+	m.cluster.awaitHealthy(t)
+}
+
+// add adds an instance of a service, which does not run yet.
+func (m *chaosMesh) add(t testing.TB, name, path string) *chaosInstance {
+	t.Helper()
+	i := &chaosInstance{name: name, path: path, log: m.log, env: webClients()}
 	var urls []string
 	for _, n := range m.cluster {
 		p, err := chaos.NewProxy(loopback(), n.config.Client)
@@ -147,6 +159,7 @@ func (m *chaosMesh) newInstance(t testing.TB, name string) *chaosInstance {
 	case "detect", "classify":
 		i.args = append(i.args, "--lanes", "2")
 	}
+	m.instances = append(m.instances, i)
 	return i
 }
 

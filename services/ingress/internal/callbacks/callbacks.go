@@ -123,10 +123,14 @@ func (c *Caller) process(ctx context.Context, d *consume.Delivery) ([]bus.Messag
 	if err == nil {
 		defer leave()
 	}
+	before := c.stateBefore(ctx, d)
+	if before.State == v1.CallbackDelivered || before.State == v1.CallbackFailed {
+		return nil, nil // it was queued again, later than the stream knows its ID
+	}
 	ctx, span := c.tracer.Start(ctx, "callback", trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(
 		telemetry.AttrJob.String(d.Job.ID), attribute.Int("messaging.nats.deliveries", d.Deliveries)))
 	defer span.End()
-	state := v1.Callback{State: v1.CallbackDelivered, Attempts: c.attemptsBefore(ctx, d) + 1}
+	state := v1.Callback{State: v1.CallbackDelivered, Attempts: before.Attempts + 1}
 	err = c.sender.send(ctx, to, d.Job.ID, d.Body)
 	if err != nil && errors.Is(ctx.Err(), context.Canceled) {
 		return nil, ctx.Err() // this process stops: it was no attempt
@@ -160,18 +164,15 @@ func (c *Caller) next(n int, over time.Time, err error) (v1.CallbackState, time.
 	return v1.CallbackPending, at, retry.After(err, wait)
 }
 
-// attemptsBefore returns how many attempts there were. Deliveries do not tell:
-// a callback may have been put off.
-func (c *Caller) attemptsBefore(ctx context.Context, d *consume.Delivery) int {
-	if d.Deliveries == 1 {
-		return 0
-	}
+// stateBefore returns what is known of a callback. Deliveries do not tell how
+// many attempts there were: a callback may have been put off.
+func (c *Caller) stateBefore(ctx context.Context, d *consume.Delivery) v1.Callback {
 	var before v1.Callback
 	if _, err := bus.Last(ctx, c.js, streams.Jobs, subject.CallbackState(d.Job.ID), &before); err != nil {
 		c.log.WarnContext(ctx, "cannot read the state of a callback", "error", err)
-		return d.Deliveries - 1
+		return v1.Callback{Attempts: d.Deliveries - 1}
 	}
-	return before.Attempts
+	return before
 }
 
 // busyBackoff is how long a callback waits when its receiver is busy with
