@@ -16,7 +16,6 @@ replace (
 
 require (
 	github.com/sightmesh/sightmesh/services/internal/vision v0.0.0
-	go.opentelemetry.io/otel/trace v1.47.0
 	gocv.io/x/gocv v0.31.0
 )
 
@@ -46,6 +45,7 @@ require (
 	go.opentelemetry.io/otel/log v1.47.0 // indirect
 	go.opentelemetry.io/otel/metric v1.47.0 // indirect
 	go.opentelemetry.io/otel/sdk v1.47.0 // indirect
+	go.opentelemetry.io/otel/trace v1.47.0 // indirect
 	go.opentelemetry.io/proto/otlp v1.11.1 // indirect
 	go.yaml.in/yaml/v3 v3.0.6 // indirect
 	golang.org/x/crypto v0.58.0 // indirect

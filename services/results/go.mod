@@ -10,7 +10,6 @@ require (
 	github.com/sightmesh/sightmesh/contracts v0.0.0
 	github.com/sightmesh/sightmesh/contracts/streams v0.0.0
 	github.com/sightmesh/sightmesh/services/internal v0.0.0
-	go.opentelemetry.io/otel v1.47.0
 	go.opentelemetry.io/otel/trace v1.47.0
 	golang.org/x/sync v0.24.0
 )
@@ -28,6 +27,7 @@ require (
 	github.com/mitchellh/reflectwalk v1.0.2 // indirect
 	github.com/shopspring/decimal v1.4.0 // indirect
 	github.com/spf13/cast v1.7.0 // indirect
+	go.opentelemetry.io/otel v1.47.0 // indirect
 )
 
 require (
