@@ -101,7 +101,9 @@ func faultsOf(servers int, shiftable string) []fault {
 			func(t testing.TB, m *chaosMesh, rng *rand.Rand) { killNode(t, m, m.cluster[n], rng) }, "",
 		})
 	}
-	for _, s := range []string{streams.Images, streams.Crops, streams.Parts, streams.Results, streams.Reports} {
+	for _, s := range []string{
+		streams.Images, streams.Crops, streams.Parts, streams.Results, streams.Reports, streams.Fetches, streams.Callbacks, streams.Jobs,
+	} {
 		all = append(all, killLeaderFault(s))
 	}
 	for _, s := range []string{streams.Images, streams.Parts, streams.Results} {
