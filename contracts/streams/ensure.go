@@ -305,7 +305,7 @@ func ensureConsumer(ctx context.Context, js jetstream.JetStream, c Consumer) err
 		want.DeliverPolicy, want.OptStartSeq = have.DeliverPolicy, have.OptStartSeq
 	case !errors.Is(err, jetstream.ErrConsumerNotFound):
 		return fmt.Errorf("read it: %w", err)
-	case want.Durable == FollowConsumer:
+	case want.Durable == FollowConsumer, want.Durable == NotifyConsumer:
 		if err := beginAtReply(ctx, js, &want); err != nil {
 			return err
 		}
@@ -317,10 +317,10 @@ func ensureConsumer(ctx context.Context, js jetstream.JetStream, c Consumer) err
 	return nil
 }
 
-// beginAtReply has the consumer follow begin where the consumer reply is. Before
-// there was a consumer follow, reply did its work too: what it has acknowledged
+// beginAtReply has a consumer begin where the consumer reply is. Before there
+// were follow and notify, reply did their work too: what it has acknowledged
 // would be done twice.
-func beginAtReply(ctx context.Context, js jetstream.JetStream, follow *jetstream.ConsumerConfig) error {
+func beginAtReply(ctx context.Context, js jetstream.JetStream, c *jetstream.ConsumerConfig) error {
 	reply, err := js.Consumer(ctx, Results, ResultsConsumer)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
 		return nil
@@ -328,7 +328,7 @@ func beginAtReply(ctx context.Context, js jetstream.JetStream, follow *jetstream
 	if err != nil {
 		return fmt.Errorf("read the consumer %s: %w", ResultsConsumer, err)
 	}
-	follow.DeliverPolicy, follow.OptStartSeq = jetstream.DeliverByStartSequencePolicy, reply.CachedInfo().AckFloor.Stream+1
+	c.DeliverPolicy, c.OptStartSeq = jetstream.DeliverByStartSequencePolicy, reply.CachedInfo().AckFloor.Stream+1
 	return nil
 }
 

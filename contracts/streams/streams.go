@@ -34,6 +34,7 @@ const (
 	PartsConsumer   = "join"
 	ResultsConsumer = "reply"
 	FollowConsumer  = "follow"
+	NotifyConsumer  = "notify"
 	ReportsConsumer = "expand"
 	SinkConsumer    = "sink" // only in a mesh with a database
 )
@@ -212,9 +213,9 @@ func WorkStream(s subject.Stage) string {
 // Consumers gives the configuration of every consumer: for detect and
 // classify one for each pipeline and priority, so that a pipeline without
 // workers holds up no other and each can be scaled on its own backlog; for
-// results one on each of PARTS and REPORTS, and two on RESULTS, so that a
-// reply waits for nothing else; for ingress one on each
-// of CALLBACKS and FETCHES.
+// results one on each of PARTS and REPORTS, and three on RESULTS, so that a
+// reply waits for nothing else, and a report not for a full CALLBACKS; for
+// ingress one on each of CALLBACKS and FETCHES.
 func Consumers(cfg Config) []Consumer {
 	durable := func(stream, name, filter string) Consumer {
 		return Consumer{Stream: stream, Config: jetstream.ConsumerConfig{
@@ -247,6 +248,7 @@ func Consumers(cfg Config) []Consumer {
 		durable(Parts, PartsConsumer, subject.AllParts()),
 		durable(Results, ResultsConsumer, subject.AllResults()),
 		durable(Results, FollowConsumer, subject.AllResults()),
+		waits(durable(Results, NotifyConsumer, subject.AllResults())),
 		durable(Reports, ReportsConsumer, subject.Report("*")),
 		waits(durable(Callbacks, CallbacksConsumer, subject.AllCallbacks())),
 		waits(durable(Fetches, FetchesConsumer, subject.AllFetches())))

@@ -35,6 +35,11 @@ type Config struct {
 	// Traced reports whether a delivery has spans of its own. A nil Traced
 	// means that every delivery has.
 	Traced func(*Delivery) bool
+	// PublishOnce has each message of a delivery published once. When that fails,
+	// the delivery comes again after Backoff. Without it a publish is repeated for
+	// some seconds, or until the deadline of the job, because what was computed is
+	// worth keeping.
+	PublishOnce bool
 	// Timeout is how long a handler may process a delivery that has no
 	// deadline.
 	Timeout time.Duration
@@ -191,7 +196,7 @@ func (l *Loop) publish(ctx context.Context, deadline time.Time, msgs []bus.Messa
 				break
 			}
 			var never *v1.Problem
-			if errors.As(err, &never) {
+			if errors.As(err, &never) || l.cfg.PublishOnce {
 				return err
 			}
 			retries++

@@ -78,13 +78,16 @@ func (k *Keeper) Expand(ctx context.Context, m v1.Manifest, header nats.Header) 
 	if err != nil {
 		return nil, err
 	}
-	return k.finish(ctx, m.ID, stored)
+	return k.finish(m, stored)
 }
 
-// Outcome stores the outcome of one image. When it is the last of its report,
-// the messages that finish the report are returned. result is the body of the
-// image's RESULTS message.
+// Outcome stores the outcome of one image, unless it has one. When it is the
+// last of its report, the messages that finish the report are returned. result
+// is the body of the image's RESULTS message.
 func (k *Keeper) Outcome(ctx context.Context, item v1.ReportItem, status v1.Status, result []byte) ([]bus.Message, error) {
+	if first, err := k.hasOther(ctx, item, status); first || err != nil {
+		return nil, err
+	}
 	err := k.publisher.Publish(ctx, bus.Message{
 		Subject: subject.ReportOutcome(item.Report, string(status), item.N), Stream: streams.Reports,
 		ID: v1.MsgID(item.Job(), "reports"), Body: result, Once: true,
@@ -96,54 +99,100 @@ func (k *Keeper) Outcome(ctx context.Context, item v1.ReportItem, status v1.Stat
 	if err != nil {
 		return nil, err
 	}
-	counts := stored.Counts(item.Total)
+	m, found, err := k.manifest(ctx, item.Report)
+	if err != nil || !found {
+		return nil, err // not found: it is still being uploaded
+	}
+	counts := stored.Counts(len(m.Images))
 	// Before the end is told, or who watches would miss the last image.
 	if err := bus.Tell(k.conn, v1.Event{
 		ID: item.Report, Event: v1.EventImage, At: k.clock.Now().UTC(), Image: &item.N, Status: status, Counts: &counts,
 	}); err != nil {
 		return nil, err
 	}
-	if counts.Done+counts.Failed < counts.Total {
-		return nil, nil
-	}
-	return k.finish(ctx, item.Report, stored)
+	return k.finish(m, stored)
 }
 
-// sweepGrace is how long after the deadline of a report its images may take to
-// end by themselves.
-const sweepGrace = 10 * time.Second
+// hasOther reports whether an image has the other outcome than this one. Each has
+// a subject of its own, and the first that was stored stays.
+func (k *Keeper) hasOther(ctx context.Context, item v1.ReportItem, status v1.Status) (bool, error) {
+	other := v1.Failed
+	if status == v1.Failed {
+		other = v1.Done
+	}
+	var r v1.Result
+	return bus.Last(ctx, k.js, streams.Reports, subject.ReportOutcome(item.Report, string(other), item.N), &r)
+}
 
-// Sweep finishes a report that is past its deadline: each image without an
-// outcome gets one through end, which is called for the job of the image. It
-// returns when the report is to be looked at again.
+// manifest reads what a report asks for.
+func (k *Keeper) manifest(ctx context.Context, report string) (m v1.Manifest, found bool, err error) {
+	found, err = bus.Last(ctx, k.js, streams.Reports, subject.Report(report), &m)
+	return m, found, err
+}
+
+const (
+	// sweepGrace is how long after the deadline of a report its images may take
+	// to end by themselves.
+	sweepGrace = 10 * time.Second
+	// sweepPause is the time between two looks at a report before its deadline.
+	sweepPause = time.Minute
+)
+
+// Sweep finishes a report whose images all have outcomes, which may have gone
+// unnoticed: a leader that is new can have counted without the last one. Past
+// the deadline of the report, each image without an outcome gets one through
+// end, which is called for the job of the image. Sweep returns when the report
+// is to be looked at again.
 func (k *Keeper) Sweep(ctx context.Context, id string, now time.Time,
 	end func(context.Context, subject.Job, nats.Header) error,
 ) (again time.Time, err error) {
-	var m v1.Manifest
-	if found, err := bus.Last(ctx, k.js, streams.Reports, subject.Report(id), &m); err != nil || !found {
+	m, found, err := k.manifest(ctx, id)
+	if err != nil || !found {
 		return now, err
 	}
-	if again = m.Deadline.Add(sweepGrace); now.Before(again) {
-		return again, nil
+	over := m.Deadline.Add(sweepGrace)
+	if now.Before(m.Accepted.Add(sweepPause)) && now.Before(over) { // its images are on their way
+		return earlier(m.Accepted.Add(sweepPause), over), nil
 	}
 	stored, err := outcomes.Read(ctx, k.js, id)
 	if err != nil {
 		return now, err
 	}
+	again = earlier(now.Add(sweepPause), over)
+	if !now.Before(over) {
+		again = now.Add(sweepGrace)
+		if err := k.sweepImages(ctx, m, stored, end); err != nil {
+			return now, err
+		}
+	}
+	msgs, err := k.finish(m, stored)
+	for _, msg := range msgs {
+		err = errors.Join(err, k.publisher.Publish(ctx, msg))
+	}
+	return again, err
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+// sweepImages sees to each image without an outcome.
+func (k *Keeper) sweepImages(ctx context.Context, m v1.Manifest, stored outcomes.Outcomes,
+	end func(context.Context, subject.Job, nats.Header) error,
+) error {
 	for n := range m.Images {
 		if _, ok := stored[n]; ok {
 			continue
 		}
-		item := v1.ReportItem{Report: id, N: n, Total: len(m.Images)}
+		item := v1.ReportItem{Report: m.ID, N: n, Total: len(m.Images)}
 		if err := k.sweepImage(ctx, m.Pipeline, item, end); err != nil {
-			return now, err
+			return err
 		}
 	}
-	msgs, err := k.finish(ctx, id, stored)
-	for _, msg := range msgs {
-		err = errors.Join(err, k.publisher.Publish(ctx, msg))
-	}
-	return now.Add(sweepGrace), err
+	return nil
 }
 
 // sweepImage stores the outcome of an image whose job has a result, or has the
@@ -183,12 +232,7 @@ func (k *Keeper) sweepImage(ctx context.Context, pipeline string, item v1.Report
 // finish returns the messages that say that a report is done, when all of its
 // images have an outcome. How many there are is what the report says, and not
 // the header of a result.
-func (k *Keeper) finish(ctx context.Context, report string, stored outcomes.Outcomes) ([]bus.Message, error) {
-	var m v1.Manifest
-	found, err := bus.Last(ctx, k.js, streams.Reports, subject.Report(report), &m)
-	if err != nil || !found { // not found: it is still being uploaded
-		return nil, err
-	}
+func (k *Keeper) finish(m v1.Manifest, stored outcomes.Outcomes) ([]bus.Message, error) {
 	counts := stored.Counts(len(m.Images))
 	if counts.Done+counts.Failed < counts.Total {
 		return nil, nil

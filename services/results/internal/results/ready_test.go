@@ -17,6 +17,7 @@ func TestService_ReadyIsTakenBackWithoutAConsumer(t *testing.T) {
 		{streams.Parts, streams.PartsConsumer},
 		{streams.Results, streams.ResultsConsumer},
 		{streams.Results, streams.FollowConsumer},
+		{streams.Results, streams.NotifyConsumer},
 		{streams.Reports, streams.ReportsConsumer},
 		{streams.Results, streams.SinkConsumer},
 	} {

@@ -91,7 +91,7 @@ func TestReportFromManifestToCallback(t *testing.T) {
 	}
 	// The events of two replicas come in any order.
 	images, done := 0, false
-	for images < 3 || !done {
+	for images < 2 || !done { // not that of image 1: nobody could know of the report then
 		var e v1.Event
 		select {
 		case m := <-events:
@@ -99,7 +99,7 @@ func TestReportFromManifestToCallback(t *testing.T) {
 				t.Fatal(err)
 			}
 		case <-time.After(20 * time.Second):
-			t.Fatalf("%d events of images, and of the end: %v; want 3, and one of the end", images, done)
+			t.Fatalf("%d events of images, and of the end: %v; want 2, and one of the end", images, done)
 		}
 		switch e.Event {
 		case v1.EventImage:
@@ -112,9 +112,9 @@ func TestReportFromManifestToCallback(t *testing.T) {
 	}
 }
 
-// TestImageWithTwoOutcomes counts once, as done: its job was answered twice,
-// more than two minutes apart.
-func TestImageWithTwoOutcomes(t *testing.T) {
+// TestReport_FirstOutcomeOfAnImageStays, although another one comes later than
+// the stream knows the ID of the first.
+func TestReport_FirstOutcomeOfAnImageStays(t *testing.T) {
 	b := newBench(t, 1)
 	now := time.Now().UTC()
 	b.publish(t, subject.Report("r9"), nil, v1.Manifest{ID: "r9", Pipeline: "text", Accepted: now, Deadline: now.Add(time.Hour), Images: []v1.ReportSource{{}, {}}})
@@ -122,17 +122,23 @@ func TestImageWithTwoOutcomes(t *testing.T) {
 	for n := range 2 {
 		item := v1.ReportItem{Report: "r9", N: n, Total: 2}
 		b.finishImage(t, item, v1.Done, nats.Header{v1.HeaderReport: {item.String()}})
-		b.queued(t, streams.Reports, 3+n) // the report, and the outcomes so far
 	}
-	end := b.queued(t, streams.Reports, 5)[4]
+	end := b.queued(t, streams.Reports, 4)[3] // behind the report and two outcomes
 	var r v1.Report
-	if err := json.Unmarshal(end.Data, &r); err != nil || end.Subject != subject.ReportFinished("r9") || r.Counts != (v1.Counts{Total: 2, Done: 2}) {
-		t.Errorf("%s says %s, %v", end.Subject, end.Data, err)
+	if err := json.Unmarshal(end.Data, &r); err != nil {
+		t.Fatal(err)
+	}
+	if want := subject.ReportFinished("r9"); end.Subject != want {
+		t.Errorf("the last message is %s, want %s", end.Subject, want)
+	}
+	if want := (v1.Counts{Total: 2, Done: 1, Failed: 1}); r.Counts != want {
+		t.Errorf("counts %+v, want %+v", r.Counts, want)
 	}
 }
 
 // TestReport_HeadersOfOthersFinishNothing: what a result says of the size of its
-// report, and images that the report does not have, count for nothing.
+// report, images that the report does not have, and results of other jobs count
+// for nothing.
 func TestReport_HeadersOfOthersFinishNothing(t *testing.T) {
 	b := newBench(t, 1)
 	now := time.Now().UTC()
@@ -140,6 +146,9 @@ func TestReport_HeadersOfOthersFinishNothing(t *testing.T) {
 	for _, forged := range []v1.ReportItem{{Report: "r7", N: 0, Total: 1}, {Report: "r7", N: 2, Total: 3}} {
 		b.finishImage(t, forged, v1.Done, nats.Header{v1.HeaderReport: {forged.String()}})
 	}
+	item := v1.ReportItem{Report: "r7", N: 1, Total: 2}
+	b.publish(t, subject.Results("text", "other"), nats.Header{v1.HeaderReport: {item.String()}},
+		v1.Result{ID: "other", Pipeline: "text", Status: v1.Done})
 	b.queued(t, streams.Reports, 3) // the report and two outcomes
 	await(t, "all results to be followed up", func() bool {
 		c, err := b.js.Consumer(t.Context(), streams.Results, streams.FollowConsumer)
@@ -179,7 +188,7 @@ func TestCallbackOfAJobIsQueuedOnceAndItsStateIsSeen(t *testing.T) {
 		t.Errorf("after it was sent: %+v", r.Callback)
 	}
 	await(t, "both answers to be followed up", func() bool {
-		c, err := b.js.Consumer(t.Context(), streams.Results, streams.FollowConsumer)
+		c, err := b.js.Consumer(t.Context(), streams.Results, streams.NotifyConsumer)
 		return err == nil && c.CachedInfo().NumAckPending == 0 && c.CachedInfo().NumPending == 0
 	})
 	if n := b.left(t, streams.Callbacks); n != 1 {
@@ -187,7 +196,8 @@ func TestCallbackOfAJobIsQueuedOnceAndItsStateIsSeen(t *testing.T) {
 	}
 }
 
-// TestReply_WaitsForNothingElse: callbacks that cannot be stored delay no reply.
+// TestReply_WaitsForNothingElse: callbacks that cannot be stored delay no reply,
+// and no report.
 func TestReply_WaitsForNothingElse(t *testing.T) {
 	b := newBench(t, 1)
 	callbacks, err := b.js.Stream(t.Context(), streams.Callbacks)
@@ -214,7 +224,12 @@ func TestReply_WaitsForNothingElse(t *testing.T) {
 	if _, err := replies.NextMsg(20 * time.Second); err != nil {
 		t.Fatalf("no reply: %v", err)
 	}
-	c, err := b.js.Consumer(t.Context(), streams.Results, streams.FollowConsumer)
+	now := time.Now().UTC()
+	b.publish(t, subject.Report("r6"), nil, v1.Manifest{ID: "r6", Pipeline: "text", Accepted: now, Deadline: now.Add(time.Hour), Images: []v1.ReportSource{{}}})
+	item := v1.ReportItem{Report: "r6", N: 0, Total: 1}
+	b.finishImage(t, item, v1.Done, nats.Header{v1.HeaderReport: {item.String()}})
+	b.queued(t, streams.Reports, 3) // the report, its outcome and its end
+	c, err := b.js.Consumer(t.Context(), streams.Results, streams.NotifyConsumer)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -225,4 +240,19 @@ func TestReply_WaitsForNothingElse(t *testing.T) {
 	if _, err := b.js.UpdateStream(t.Context(), full); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestSweeper_FinishesACompleteReport: the outcome of the last image was stored,
+// and nobody noticed that it was the last.
+func TestSweeper_FinishesACompleteReport(t *testing.T) {
+	b := newBench(t, 0)
+	now := time.Now().UTC()
+	b.publish(t, subject.Report("r5"), nil, v1.Manifest{
+		ID: "r5", Pipeline: "text", Accepted: now.Add(-2 * time.Minute), Deadline: now.Add(time.Hour),
+		Images: []v1.ReportSource{{URL: "https://client.example/0.jpg"}}, Callback: "https://client.example/done",
+	})
+	b.publish(t, subject.ReportOutcome("r5", string(v1.Done), 0), nil, v1.Result{ID: "r5-0", Pipeline: "text", Status: v1.Done})
+	startReplica(t, b.url, "--sweep", "100ms")
+	b.queued(t, streams.Callbacks, 1)
+	b.queued(t, streams.Reports, 3) // the report, the outcome and the end
 }

@@ -125,7 +125,7 @@ func (s *Service) Run(ctx, hard context.Context) error {
 	defer end()
 	for _, c := range s.consumers() {
 		loop := consume.NewLoop(consume.Config{
-			Open: c.open, Fail: c.fail, Traced: c.traced, Timeout: handlerTimeout, Backoff: backoff, Clock: s.clock, Publisher: s.publisher, Tracer: s.tracer, Logger: s.log,
+			Open: c.open, Fail: c.fail, Traced: c.traced, PublishOnce: c.publishOnce, Timeout: handlerTimeout, Backoff: backoff, Clock: s.clock, Publisher: s.publisher, Tracer: s.tracer, Logger: s.log,
 		})
 		g.Go(func() error {
 			src := consume.Source{JetStream: s.js, Stream: c.stream, Consumer: c.name, Width: c.width, Prefetch: c.prefetch}
@@ -160,16 +160,18 @@ type consumer struct {
 	fail            func(context.Context, *consume.Delivery, *v1.Problem) ([]bus.Message, error) // nil where there is no outcome
 	width, prefetch int
 	traced          func(*consume.Delivery) bool // nil for all
+	publishOnce     bool                         // so that a full stream holds up nothing else
 }
 
 // consumers lists them. A reply waits for nothing, so that many can be requested
 // ahead; the others may wait for a stream.
 func (s *Service) consumers() []consumer {
 	return []consumer{
-		{streams.Parts, streams.PartsConsumer, jobOf(subject.ParseParts), s.join, failJoin, 16, 1, nil},
-		{streams.Results, streams.ResultsConsumer, jobOf(subject.ParseResults), s.reply, nil, 16, 64, hasHeader(v1.HeaderReply)},
-		{streams.Results, streams.FollowConsumer, jobOf(subject.ParseResults), s.follow, nil, 16, 1, hasHeader(v1.HeaderReport, v1.HeaderCallback)},
-		{streams.Reports, streams.ReportsConsumer, openReport, s.expand, nil, 2, 1, nil},
+		{streams.Parts, streams.PartsConsumer, jobOf(subject.ParseParts), s.join, failJoin, 16, 1, nil, false},
+		{streams.Results, streams.ResultsConsumer, jobOf(subject.ParseResults), s.reply, nil, 16, 64, hasHeader(v1.HeaderReply), false},
+		{streams.Results, streams.FollowConsumer, jobOf(subject.ParseResults), s.follow, nil, 16, 1, hasHeader(v1.HeaderReport), true},
+		{streams.Results, streams.NotifyConsumer, jobOf(subject.ParseResults), s.notify, nil, 16, 1, hasHeader(v1.HeaderCallback), true},
+		{streams.Reports, streams.ReportsConsumer, openReport, s.expand, nil, 2, 1, nil, false},
 	}
 }
 
@@ -249,30 +251,51 @@ func (s *Service) sendReply(ctx context.Context, d *consume.Delivery) error {
 	return nil
 }
 
-// follow stores the outcome of an image of a report, and returns the callback
-// of a job, or of the report that the image completes.
-func (s *Service) follow(ctx context.Context, d *consume.Delivery) (msgs []bus.Message, err error) {
+// follow stores the outcome of an image of a report, and returns the messages
+// that finish the report that the image completes.
+func (s *Service) follow(ctx context.Context, d *consume.Delivery) ([]bus.Message, error) {
+	status, err := readStatus(d.Body)
+	if err != nil {
+		return nil, err
+	}
+	d.Then(func(ctx context.Context) { s.publishEvent(ctx, d.Job.ID, status) })
+	of := d.Header.Get(v1.HeaderReport)
+	if of == "" {
+		return nil, nil
+	}
+	item, err := v1.ParseReportItem(of)
+	if err != nil || item.Job() != d.Job.ID { // the header is the client's when it published the image itself
+		s.log.WarnContext(ctx, "a result is of no image of its report", "subject", d.Subject, "header", of, "error", err)
+		return nil, nil
+	}
+	return s.reports.Outcome(ctx, item, status, d.Body)
+}
+
+// notify returns the callback of a job. It has a consumer of its own: while
+// CALLBACKS is full, only callbacks wait.
+func (s *Service) notify(_ context.Context, d *consume.Delivery) ([]bus.Message, error) {
+	url := d.Header.Get(v1.HeaderCallback)
+	if url == "" {
+		return nil, nil
+	}
+	status, err := readStatus(d.Body)
+	if err != nil {
+		return nil, err
+	}
+	m, err := callbacks.Of(d.Job.ID, status, url, d.Stored.UTC(), d.Body)
+	if err != nil {
+		return nil, err
+	}
+	return []bus.Message{m}, nil
+}
+
+// readStatus returns the status of a result.
+func readStatus(body []byte) (v1.Status, error) {
 	var r struct{ Status v1.Status }
-	if err := json.Unmarshal(d.Body, &r); err != nil {
-		return nil, consume.Drop(fmt.Errorf("decode result: %w", err))
+	if err := json.Unmarshal(body, &r); err != nil {
+		return "", consume.Drop(fmt.Errorf("decode result: %w", err))
 	}
-	d.Then(func(ctx context.Context) { s.publishEvent(ctx, d.Job.ID, r.Status) })
-	if of := d.Header.Get(v1.HeaderReport); of != "" {
-		item, err := v1.ParseReportItem(of)
-		if err != nil {
-			s.log.WarnContext(ctx, "a result is of no report", "subject", d.Subject, "error", err)
-		} else if msgs, err = s.reports.Outcome(ctx, item, r.Status, d.Body); err != nil {
-			return nil, err
-		}
-	}
-	if url := d.Header.Get(v1.HeaderCallback); url != "" {
-		m, err := callbacks.Of(d.Job.ID, r.Status, url, d.Stored.UTC(), d.Body)
-		if err != nil {
-			return nil, err
-		}
-		msgs = append(msgs, m)
-	}
-	return msgs, nil
+	return r.Status, nil
 }
 
 // publishEvent says to those who watch the job that it has ended.

@@ -308,8 +308,8 @@ func (w *sweeper) joinIfComplete(ctx context.Context, stream jetstream.Stream, s
 	return nil
 }
 
-// finishReports gives an outcome to every image of the reports that are past
-// their deadline.
+// finishReports finishes the reports whose images all have outcomes, and gives
+// one to every image of the reports that are past their deadline.
 func (w *sweeper) finishReports(ctx context.Context) error {
 	stream, err := w.s.js.Stream(ctx, streams.Reports)
 	if err != nil {
@@ -320,16 +320,17 @@ func (w *sweeper) finishReports(ctx context.Context) error {
 		return fmt.Errorf("sweep reports: %w", err)
 	}
 	maps.DeleteFunc(w.reports, func(id string, _ time.Time) bool { return !open[id] })
+	var errs []error
 	for id := range open {
-		deadline, known := w.reports[id]
-		if known && now.Before(deadline) {
+		again, known := w.reports[id]
+		if known && now.Before(again) {
 			continue
 		}
 		if w.reports[id], err = w.s.reports.Sweep(ctx, id, now, w.endJob); err != nil {
-			return fmt.Errorf("sweep report %s: %w", id, err)
+			errs = append(errs, fmt.Errorf("sweep report %s: %w", id, err))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // unfinishedReports returns the reports that have no end, and the time of the
