@@ -20,6 +20,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/singleflight"
 
 	"github.com/sightmesh/sightmesh/contracts/pipeline"
@@ -179,19 +180,26 @@ func nextWithin(ctx context.Context, d time.Duration, sub *nats.Subscription) (*
 	return sub.NextMsgWithContext(ctx)
 }
 
+// readBacklogs reads all of them at the same time: a consumer without a leader
+// does not answer, and hides no other.
 func (a *Admission) readBacklogs(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
+	var reads errgroup.Group
 	for _, p := range a.pipelines {
 		for _, stage := range []subject.Stage{subject.Detect, subject.Classify} {
 			for _, prio := range subject.Priorities() {
-				if err := a.readBacklog(ctx, queue{stage, p.Name, prio}); err != nil {
-					return fmt.Errorf("read backlog of %s: %w", p.Name, err)
-				}
+				q := queue{stage, p.Name, prio}
+				reads.Go(func() error {
+					if err := a.readBacklog(ctx, q); err != nil {
+						return fmt.Errorf("read backlog of %s: %w", q.consumer(), err)
+					}
+					return nil
+				})
 			}
 		}
 	}
-	return nil
+	return reads.Wait()
 }
 
 // readBacklog reads how much waits in a queue, and whether its consumer is

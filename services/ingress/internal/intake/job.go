@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -83,17 +84,31 @@ func (j *Job) wait(ctx context.Context) (v1.Result, error) {
 	if j.reply == nil {
 		return j.intake.cfg.Client.Await(ctx, j.ID)
 	}
+	// The reply is not to wait for a look.
+	var looking sync.WaitGroup
+	defer looking.Wait()
+	lookCtx, stopLooking := context.WithCancel(ctx)
+	defer stopLooking()
+	found, missed := make(chan v1.Result, 1), make(chan struct{}, 1)
 	look := time.NewTimer(client.Looks.Delay(1))
 	defer look.Stop()
-	for looks := 2; ; looks++ {
+	for looks := 2; ; {
 		select {
 		case m := <-j.reply:
 			return decode(m.Data, m.Header.Get(v1.HeaderStored))
 		case <-look.C:
-			if r, ok := j.stored(ctx); ok {
-				return r, nil
-			}
+			looking.Go(func() {
+				if r, ok := j.stored(lookCtx); ok {
+					found <- r
+				} else {
+					missed <- struct{}{}
+				}
+			})
+		case r := <-found:
+			return r, nil
+		case <-missed:
 			look.Reset(client.Looks.Delay(looks))
+			looks++
 		case <-ctx.Done():
 			// The reply may have been lost a moment ago; otherwise the state
 			// is what there is to say.
