@@ -52,7 +52,9 @@ func during(d time.Duration) { time.Sleep(d) }
 func faultsOf(servers int, shiftable string) []fault {
 	all := make([]fault, 0, 64)
 	paused, held := services[1:], services
-	full := []string{streams.Images, streams.Crops, streams.Parts, streams.Results, streams.Fetches}
+	full := []string{
+		streams.Images, streams.Crops, streams.Parts, streams.Results, streams.Fetches, streams.Reports, streams.Callbacks,
+	}
 	if servers > 1 {
 		paused, held = []string{"classify", "results"}, []string{"ingress", "results"}
 		full = []string{streams.Parts, streams.Results}
@@ -106,7 +108,7 @@ func faultsOf(servers int, shiftable string) []fault {
 	} {
 		all = append(all, killLeaderFault(s))
 	}
-	for _, s := range []string{streams.Images, streams.Parts, streams.Results} {
+	for _, s := range []string{streams.Images, streams.Parts, streams.Results, streams.Reports} {
 		all = append(all, stepDownFault(20, s))
 	}
 	return append(all, fault{"kill-all-nodes", "kill -9 of all three NATS servers, then started", killEveryNode, ""})
