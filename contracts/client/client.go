@@ -12,7 +12,6 @@ package client
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,7 +22,6 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 
 	"github.com/sightmesh/sightmesh/contracts/retry"
-	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
@@ -43,12 +41,23 @@ func New(nc *nats.Conn) (*Client, error) {
 	return &Client{nc: nc, js: js}, nil
 }
 
+// analyzeTimeout is how long a request for a result waits for its reply when
+// its context has no deadline. It is a little longer than an ingress with the
+// default --wait of 20 s may take: it also stores the image, in up to 6 s, and
+// looks up the state, in up to 5 s.
+const analyzeTimeout = 35 * time.Second
+
 // Analyze has a picture read and returns its answer, by a request to whichever
 // ingress is free. When that waits no longer, it goes on by itself until ctx
 // ends. A job that fails is an error, and its result says what is known.
+//
+// The request waits for its reply until the deadline of ctx, or for 35 s when
+// ctx has none. A reply that is lost leaves an error without the ID of the job.
+// To call Analyze again then makes a second job: use [Client.Submit] and
+// [Client.Await] where that matters.
 func (c *Client) Analyze(ctx context.Context, pipeline string, pic []byte) (v1.Result, error) {
 	var r v1.Result
-	if err := c.request(ctx, subject.Analyze(pipeline), pic, &r); err != nil {
+	if err := c.requestAnalyze(ctx, pipeline, pic, &r); err != nil {
 		return r, err
 	}
 	if !r.Final() {
@@ -63,29 +72,27 @@ func (c *Client) Analyze(ctx context.Context, pipeline string, pic []byte) (v1.R
 	return r, nil
 }
 
-// Submit stores a picture as a job, past ingress and its checks, and returns
-// once the mesh has it for certain. The job is not admitted against the work
-// ahead, so that it suits bulk work.
-func (c *Client) Submit(ctx context.Context, pipeline string, priority subject.Priority, pic []byte) (job string, err error) {
-	job = rand.Text()
-	m := &nats.Msg{
-		Subject: subject.Images(subject.Job{Pipeline: pipeline, Priority: priority, ID: job}),
-		Header:  nats.Header{v1.HeaderAccepted: {time.Now().UTC().Format(time.RFC3339Nano)}}, Data: pic,
+func (c *Client) requestAnalyze(ctx context.Context, pipeline string, pic []byte, r *v1.Result) error {
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, analyzeTimeout)
+		defer cancel()
 	}
-	inject(ctx, m.Header)
-	if _, err := c.js.PublishMsg(ctx, m, jetstream.WithMsgID(v1.MsgID(job, "images")), jetstream.WithExpectStream(streams.Images)); err != nil {
-		return "", fmt.Errorf("submit a picture: %w", err)
-	}
-	return job, nil
+	return c.request(ctx, subject.Analyze(pipeline), pic, r)
 }
 
-// Lookup returns the answer or the state of a job.
+// askTimeout is how long a question about a job waits for its reply.
+const askTimeout = 5 * time.Second
+
+// Lookup returns the answer or the state of a job. It waits for 5 s at most;
+// after that the error is [v1.Unavailable].
 func (c *Client) Lookup(ctx context.Context, job string) (v1.Result, error) {
 	var r v1.Result
 	return r, c.ask(ctx, job, subject.Lookup, &r)
 }
 
-// Cancel drops a job that has no outcome yet.
+// Cancel drops a job that has no outcome yet. It waits as Lookup does. After an
+// error the job may be cancelled all the same; Cancel can be called again.
 func (c *Client) Cancel(ctx context.Context, job string) (v1.Cancellation, error) {
 	var r v1.Cancellation
 	return r, c.ask(ctx, job, subject.Cancel, &r)
@@ -95,6 +102,8 @@ func (c *Client) ask(ctx context.Context, job string, subj func(string) string, 
 	if !subject.ValidJob(job) {
 		return errNoJob()
 	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
 	return c.request(ctx, subj(job), nil, reply)
 }
 
