@@ -41,8 +41,8 @@ func New(nc *nats.Conn) (*Client, error) {
 	return &Client{nc: nc, js: js}, nil
 }
 
-// analyzeTimeout is how long a request for a result waits for its reply when
-// its context has no deadline. It is a little longer than an ingress with the
+// analyzeTimeout is how long a request for a result waits for its reply, unless
+// its context alone bounds it. It is a little longer than an ingress with the
 // default --wait of 20 s may take: it also stores the image, in up to 6 s, and
 // looks up the state, in up to 5 s.
 const analyzeTimeout = 35 * time.Second
@@ -52,12 +52,36 @@ const analyzeTimeout = 35 * time.Second
 // ends. A job that fails is an error, and its result says what is known.
 //
 // The request waits for its reply until the deadline of ctx, or for 35 s when
-// ctx has none. A reply that is lost leaves an error without the ID of the job.
-// To call Analyze again then makes a second job: use [Client.Submit] and
-// [Client.Await] where that matters.
-func (c *Client) Analyze(ctx context.Context, pipeline string, pic []byte) (v1.Result, error) {
+// ctx has none. A reply that is lost leaves an error without the ID of the job,
+// and to call Analyze again makes a second job: [Client.AnalyzeKey] does not.
+func (c *Client) Analyze(ctx context.Context, pipeline string, image []byte) (v1.Result, error) {
+	reqCtx := ctx
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		reqCtx, cancel = context.WithTimeout(ctx, analyzeTimeout)
+		defer cancel()
+	}
+	return c.analyze(ctx, reqCtx, &nats.Msg{Subject: subject.Analyze(pipeline), Header: nats.Header{}, Data: image})
+}
+
+// AnalyzeKey is Analyze under an idempotency key of at most 255 bytes, which is
+// as over HTTP: calls with the same key, pipeline and image are one job, and
+// give its result. AnalyzeKey can be called again after any error that passes.
+//
+// The request waits for its reply for 35 s, or until ctx ends when that is
+// earlier. An ingress of version 0.1.0 ignores the key.
+func (c *Client) AnalyzeKey(ctx context.Context, pipeline, key string, image []byte) (v1.Result, error) {
+	reqCtx, cancel := context.WithTimeout(ctx, analyzeTimeout)
+	defer cancel()
+	h := nats.Header{v1.HeaderKey: {key}}
+	return c.analyze(ctx, reqCtx, &nats.Msg{Subject: subject.Analyze(pipeline), Header: h, Data: image})
+}
+
+// analyze makes the request within reqCtx, and waits for the job until
+// ctx ends.
+func (c *Client) analyze(ctx, reqCtx context.Context, m *nats.Msg) (v1.Result, error) {
 	var r v1.Result
-	if err := c.requestAnalyze(ctx, pipeline, pic, &r); err != nil {
+	if err := c.request(reqCtx, m, &r); err != nil {
 		return r, err
 	}
 	if !r.Final() {
@@ -70,15 +94,6 @@ func (c *Client) Analyze(ctx context.Context, pipeline string, pic []byte) (v1.R
 		return r, r.Problem
 	}
 	return r, nil
-}
-
-func (c *Client) requestAnalyze(ctx context.Context, pipeline string, pic []byte, r *v1.Result) error {
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, analyzeTimeout)
-		defer cancel()
-	}
-	return c.request(ctx, subject.Analyze(pipeline), pic, r)
 }
 
 // askTimeout is how long a question about a job waits for its reply.
@@ -104,7 +119,7 @@ func (c *Client) ask(ctx context.Context, job string, subj func(string) string, 
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	return c.request(ctx, subj(job), nil, reply)
+	return c.request(ctx, &nats.Msg{Subject: subj(job), Header: nats.Header{}}, reply)
 }
 
 func errNoJob() *v1.Problem {
@@ -112,8 +127,8 @@ func errNoJob() *v1.Problem {
 }
 
 // request asks a service and reads its reply.
-func (c *Client) request(ctx context.Context, subj string, body []byte, reply any) error {
-	ask := &nats.Msg{Subject: subj, Header: nats.Header{}, Data: body}
+func (c *Client) request(ctx context.Context, ask *nats.Msg, reply any) error {
+	subj := ask.Subject
 	inject(ctx, ask.Header)
 	m, err := c.nc.RequestMsgWithContext(ctx, ask)
 	switch {
