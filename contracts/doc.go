@@ -58,6 +58,7 @@
 //	Sight-Metadata   JSON object of strings: comes back with the answer
 //	Sight-Callback   URL that is called with the answer
 //	Sight-Report     <report>/<n>/<total>: the job is image n of a report
+//	Idempotency-Key  requests to analyze only: requests with the same key are one job
 //	traceparent, tracestate, baggage   W3C trace context, lower case
 //
 // Only these travel from hop to hop; Nats-* headers of an incoming message are

@@ -12,7 +12,6 @@ package client
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,7 +22,6 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 
 	"github.com/sightmesh/sightmesh/contracts/retry"
-	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
@@ -43,12 +41,47 @@ func New(nc *nats.Conn) (*Client, error) {
 	return &Client{nc: nc, js: js}, nil
 }
 
+// analyzeTimeout is how long a request for a result waits for its reply, unless
+// its context alone bounds it. It is a little longer than an ingress with the
+// default --wait of 20 s may take: it also stores the image, in up to 6 s, and
+// looks up the state, in up to 5 s.
+const analyzeTimeout = 35 * time.Second
+
 // Analyze has a picture read and returns its answer, by a request to whichever
 // ingress is free. When that waits no longer, it goes on by itself until ctx
 // ends. A job that fails is an error, and its result says what is known.
-func (c *Client) Analyze(ctx context.Context, pipeline string, pic []byte) (v1.Result, error) {
+//
+// The request waits for its reply until the deadline of ctx, or for 35 s when
+// ctx has none. A reply that is lost leaves an error without the ID of the job,
+// and to call Analyze again makes a second job: [Client.AnalyzeKey] does not.
+func (c *Client) Analyze(ctx context.Context, pipeline string, image []byte) (v1.Result, error) {
+	reqCtx := ctx
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		reqCtx, cancel = context.WithTimeout(ctx, analyzeTimeout)
+		defer cancel()
+	}
+	return c.analyze(ctx, reqCtx, &nats.Msg{Subject: subject.Analyze(pipeline), Header: nats.Header{}, Data: image})
+}
+
+// AnalyzeKey is Analyze under an idempotency key of at most 255 bytes, which is
+// as over HTTP: calls with the same key, pipeline and image are one job, and
+// give its result. AnalyzeKey can be called again after any error that passes.
+//
+// The request waits for its reply for 35 s, or until ctx ends when that is
+// earlier. An ingress of version 0.1.0 ignores the key.
+func (c *Client) AnalyzeKey(ctx context.Context, pipeline, key string, image []byte) (v1.Result, error) {
+	reqCtx, cancel := context.WithTimeout(ctx, analyzeTimeout)
+	defer cancel()
+	h := nats.Header{v1.HeaderKey: {key}}
+	return c.analyze(ctx, reqCtx, &nats.Msg{Subject: subject.Analyze(pipeline), Header: h, Data: image})
+}
+
+// analyze makes the request within reqCtx, and waits for the job until
+// ctx ends.
+func (c *Client) analyze(ctx, reqCtx context.Context, m *nats.Msg) (v1.Result, error) {
 	var r v1.Result
-	if err := c.request(ctx, subject.Analyze(pipeline), pic, &r); err != nil {
+	if err := c.request(reqCtx, m, &r); err != nil {
 		return r, err
 	}
 	if !r.Final() {
@@ -63,29 +96,18 @@ func (c *Client) Analyze(ctx context.Context, pipeline string, pic []byte) (v1.R
 	return r, nil
 }
 
-// Submit stores a picture as a job, past ingress and its checks, and returns
-// once the mesh has it for certain. The job is not admitted against the work
-// ahead, so that it suits bulk work.
-func (c *Client) Submit(ctx context.Context, pipeline string, priority subject.Priority, pic []byte) (job string, err error) {
-	job = rand.Text()
-	m := &nats.Msg{
-		Subject: subject.Images(subject.Job{Pipeline: pipeline, Priority: priority, ID: job}),
-		Header:  nats.Header{v1.HeaderAccepted: {time.Now().UTC().Format(time.RFC3339Nano)}}, Data: pic,
-	}
-	inject(ctx, m.Header)
-	if _, err := c.js.PublishMsg(ctx, m, jetstream.WithMsgID(v1.MsgID(job, "images")), jetstream.WithExpectStream(streams.Images)); err != nil {
-		return "", fmt.Errorf("submit a picture: %w", err)
-	}
-	return job, nil
-}
+// askTimeout is how long a question about a job waits for its reply.
+const askTimeout = 5 * time.Second
 
-// Lookup returns the answer or the state of a job.
+// Lookup returns the answer or the state of a job. It waits for 5 s at most;
+// after that the error is [v1.Unavailable].
 func (c *Client) Lookup(ctx context.Context, job string) (v1.Result, error) {
 	var r v1.Result
 	return r, c.ask(ctx, job, subject.Lookup, &r)
 }
 
-// Cancel drops a job that has no outcome yet.
+// Cancel drops a job that has no outcome yet. It waits as Lookup does. After an
+// error the job may be cancelled all the same; Cancel can be called again.
 func (c *Client) Cancel(ctx context.Context, job string) (v1.Cancellation, error) {
 	var r v1.Cancellation
 	return r, c.ask(ctx, job, subject.Cancel, &r)
@@ -95,7 +117,9 @@ func (c *Client) ask(ctx context.Context, job string, subj func(string) string, 
 	if !subject.ValidJob(job) {
 		return errNoJob()
 	}
-	return c.request(ctx, subj(job), nil, reply)
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	return c.request(ctx, &nats.Msg{Subject: subj(job), Header: nats.Header{}}, reply)
 }
 
 func errNoJob() *v1.Problem {
@@ -103,8 +127,8 @@ func errNoJob() *v1.Problem {
 }
 
 // request asks a service and reads its reply.
-func (c *Client) request(ctx context.Context, subj string, body []byte, reply any) error {
-	ask := &nats.Msg{Subject: subj, Header: nats.Header{}, Data: body}
+func (c *Client) request(ctx context.Context, ask *nats.Msg, reply any) error {
+	subj := ask.Subject
 	inject(ctx, ask.Header)
 	m, err := c.nc.RequestMsgWithContext(ctx, ask)
 	switch {

@@ -87,9 +87,7 @@ func (c *Client) Await(ctx context.Context, id string) (v1.Result, error) {
 
 // LookupNow is Lookup even when ctx has ended, for a last word on the job.
 func (c *Client) LookupNow(ctx context.Context, id string) (v1.Result, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer cancel()
-	return c.Lookup(ctx, id)
+	return c.Lookup(context.WithoutCancel(ctx), id)
 }
 
 // end waits until the job ends, but no longer than d, since an event can be

@@ -9,6 +9,7 @@ const (
 	HeaderMetadata = "Sight-Metadata"     // JSON object of strings that comes back with the answer
 	HeaderCallback = "Sight-Callback"     // URL that is called with the answer
 	HeaderReport   = "Sight-Report"       // <report>/<n>/<total>: the job is image n (from 0) of a report
+	HeaderKey      = "Idempotency-Key"    // requests to analyze only: requests with the same key are one job
 	HeaderMarker   = "Nats-Marker-Reason" // RESULTS only, by the NATS server: an answer was here
 	HeaderStored   = "Sight-Stored"       // replies only: RFC 3339, when the answer was stored
 	HeaderReason   = "Sight-Reason"       // QUARANTINE only: the problem code

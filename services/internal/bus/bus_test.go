@@ -140,6 +140,7 @@ func TestPublishTellsAFullStreamFromOtherFailures(t *testing.T) {
 
 func TestIsUnknown(t *testing.T) {
 	t.Parallel()
+	const storeFailed, duplicateInFlight = 10077, 10158
 	rejected := func(code jetstream.ErrorCode) error {
 		return fmt.Errorf("publish: %w", &jetstream.APIError{ErrorCode: code})
 	}
@@ -153,9 +154,9 @@ func TestIsUnknown(t *testing.T) {
 		{jetstream.ErrNoStreamResponse, false},
 		{nats.ErrReconnectBufExceeded, false},
 		{nats.ErrMaxPayload, false},
-		{rejected(errStreamStoreFailed), false},
+		{rejected(storeFailed), false},
 		{rejected(jetstream.JSErrCodeStreamWrongLastSequence), false},
-		{fmt.Errorf("%w: %w", context.DeadlineExceeded, rejected(errDuplicateInFlight)), true},
+		{fmt.Errorf("%w: %w", context.DeadlineExceeded, rejected(duplicateInFlight)), true},
 		{context.DeadlineExceeded, true},
 		{context.Canceled, true},
 		{nats.ErrConnectionClosed, true},

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -58,38 +57,12 @@ var ErrFull = errors.New("stream is full")
 var ErrUnknown = errors.New("no acknowledgement came")
 
 // IsUnknown reports whether the message of a publish that failed with err may
-// be stored all the same, such as when its acknowledgement was lost. It is the
-// one place that decides it: an error that is not known to say that nothing was
-// stored leaves it open.
+// be stored all the same, such as when its acknowledgement was lost. It knows
+// the errors of this package; [streams.IsUnknown] decides on the others.
 func IsUnknown(err error) bool {
 	var p *v1.Problem
-	switch {
-	case err == nil, errors.As(err, &p), errors.Is(err, ErrFull):
-		return false
-	}
-	for _, certain := range []error{
-		nats.ErrNoResponders, jetstream.ErrNoStreamResponse, // no stream listens
-		nats.ErrReconnectBufExceeded, nats.ErrInvalidConnection, nats.ErrConnectionDraining, // not sent
-		nats.ErrMaxPayload, nats.ErrBadSubject, nats.ErrHeadersNotSupported,
-	} {
-		if errors.Is(err, certain) {
-			return false
-		}
-	}
-	// The stream has rejected the message, or another one with its ID is in
-	// flight still.
-	code := errorCode(err)
-	return code == 0 || code == errDuplicateInFlight || code == jetstream.JSErrCodeStreamWrongLastSequenceConstant
+	return !errors.As(err, &p) && !errors.Is(err, ErrFull) && streams.IsUnknown(err)
 }
-
-// Error codes of JetStream for which the client library has no constant.
-const (
-	errStreamStoreFailed  jetstream.ErrorCode = 10077 // a limit of the stream, with DiscardNew, or a failed write
-	errTooManyRequests    jetstream.ErrorCode = 10167 // ingest limit
-	errInsufficientMemory jetstream.ErrorCode = 10023 // no room on the server
-	errMessageTooLarge    jetstream.ErrorCode = 10054 // max_msg_size of the stream
-	errDuplicateInFlight  jetstream.ErrorCode = 10158 // another message with this id, on a replicated stream
-)
 
 // Publisher stores messages.
 type Publisher struct {
@@ -158,7 +131,7 @@ var InFlightBackoff = retry.Exponential(5*time.Millisecond, 320*time.Millisecond
 func (p *Publisher) publishOnce(ctx context.Context, m *nats.Msg, opts []jetstream.PublishOpt) (*jetstream.PubAck, error) {
 	for attempt := 1; ; attempt++ {
 		ack, err := p.js.PublishMsg(ctx, m, opts...)
-		if code := errorCode(err); code != errDuplicateInFlight && code != jetstream.JSErrCodeStreamWrongLastSequenceConstant {
+		if !streams.IsInFlight(err) {
 			return ack, err
 		}
 		if ended := retry.Sleep(ctx, InFlightBackoff.Delay(attempt)); ended != nil {
@@ -167,51 +140,28 @@ func (p *Publisher) publishOnce(ctx context.Context, m *nats.Msg, opts []jetstre
 	}
 }
 
-// IsWrongLastSequence reports whether a publish with an expected last sequence
-// met another message on its subject, stored or in flight.
-func IsWrongLastSequence(err error) bool {
-	code := errorCode(err)
-	return code == jetstream.JSErrCodeStreamWrongLastSequence || code == jetstream.JSErrCodeStreamWrongLastSequenceConstant
-}
-
-// errorCode returns the code of an error of JetStream; 0 for another error.
-func errorCode(err error) jetstream.ErrorCode {
-	var api *jetstream.APIError
-	if errors.As(err, &api) {
-		return api.ErrorCode
-	}
-	return 0
-}
-
 // publishError is the one table that says what an error of a publish means.
 func publishError(m Message, err error) error {
-	var api *jetstream.APIError
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, nats.ErrMaxPayload):
+	case streams.IsTooLarge(err):
 		return tooLarge(m)
 	case errors.Is(err, nats.ErrBadSubject):
 		return v1.NewProblem(v1.Internal, "%s is no subject to publish to", m.Subject)
-	case !errors.As(err, &api):
-		return err
-	}
-	switch api.ErrorCode {
-	case jetstream.JSErrCodeStreamWrongLastSequence:
-		if m.Once {
-			return nil // another one was first
-		}
-	case errMessageTooLarge:
-		return tooLarge(m)
-	case errStreamStoreFailed:
-		if !strings.HasPrefix(api.Description, "maximum ") { // such as no space left on the device
-			return err
-		}
-		return fmt.Errorf("%w: %s", ErrFull, api.Description)
-	case errTooManyRequests, errInsufficientMemory:
-		return fmt.Errorf("%w: %s", ErrFull, api.Description)
+	case streams.IsFull(err):
+		return fmt.Errorf("%w: %w", ErrFull, err)
+	case m.Once && isWrongLastSequence(err):
+		return nil // another one was first
 	}
 	return err
+}
+
+// isWrongLastSequence reports whether a message with an expected last sequence
+// met a stored one on its subject.
+func isWrongLastSequence(err error) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence
 }
 
 func tooLarge(m Message) error {

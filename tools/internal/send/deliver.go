@@ -97,11 +97,10 @@ func problemOf(p *v1.Problem, retryAfter time.Duration) error {
 	return p
 }
 
-// overNATS sends requests over a connection. Keys are for HTTP alone: a
-// request that is repeated may be read twice.
+// overNATS sends requests over a connection.
 func overNATS(c *client.Client, pipeline string) deliver {
-	return func(ctx context.Context, _ string, pic []byte) (v1.Result, error) {
-		r, err := c.Analyze(ctx, pipeline, pic)
+	return func(ctx context.Context, key string, pic []byte) (v1.Result, error) {
+		r, err := c.AnalyzeKey(ctx, pipeline, key, pic)
 		var p *v1.Problem
 		switch {
 		case err == nil:

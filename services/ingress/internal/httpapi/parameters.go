@@ -63,9 +63,9 @@ func (p parameters) submission(r *http.Request) (submission, error) {
 	if s.prefer, err = parsePrefer(r.Header.Values("Prefer"), p.wait, p.maxWait); err != nil {
 		return s, err
 	}
-	if s.Key = r.Header.Get("Idempotency-Key"); len(s.Key) > intake.MaxKey {
-		return s, v1.NewProblem(v1.InvalidHeader, "Idempotency-Key may have %d bytes", intake.MaxKey).
-			WithField("Idempotency-Key").WithLimit(intake.MaxKey)
+	if s.Key = r.Header.Get(v1.HeaderKey); len(s.Key) > intake.MaxKey {
+		return s, v1.NewProblem(v1.InvalidHeader, "%s may have %d bytes", v1.HeaderKey, intake.MaxKey).
+			WithField(v1.HeaderKey).WithLimit(intake.MaxKey)
 	}
 	s.Metadata, err = parseMetadata(r.Header)
 	return s, err

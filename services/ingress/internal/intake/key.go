@@ -80,7 +80,7 @@ func (i *Intake) createOrRead(ctx context.Context, subj string, mine claim) (*cl
 	err = retryUnknown(ctx, func(ctx context.Context) error {
 		_, err := i.cfg.JetStream.Publish(ctx, subj, body,
 			jetstream.WithExpectLastSequencePerSubject(0), jetstream.WithExpectStream(streams.Jobs))
-		if created = err == nil; bus.IsWrongLastSequence(err) {
+		if created = err == nil; streams.IsWrongLastSequence(err) {
 			return nil
 		}
 		return err

@@ -125,7 +125,7 @@ func (a *Analyze) serve(r micro.Request) {
 }
 
 // analyze returns the result of the image in a request, or the state of its job
-// when that takes longer than Wait.
+// when that takes longer than Wait. Requests with the same key are one job.
 func (a *Analyze) analyze(ctx context.Context, r micro.Request) (v1.Result, error) {
 	name, err := subject.ParseAnalyze(r.Subject())
 	if err != nil {
@@ -135,7 +135,12 @@ func (a *Analyze) analyze(ctx context.Context, r micro.Request) (v1.Result, erro
 	if !ok {
 		return v1.Result{}, v1.NewProblem(v1.UnknownPipeline, "no pipeline %.40q", name).WithField("pipeline")
 	}
-	job, err := a.Intake.Submit(ctx, &intake.Request{Pipeline: p, Image: r.Data()})
+	key := r.Headers().Get(v1.HeaderKey)
+	if len(key) > intake.MaxKey {
+		return v1.Result{}, v1.NewProblem(v1.InvalidHeader, "%s may have %d bytes", v1.HeaderKey, intake.MaxKey).
+			WithField(v1.HeaderKey).WithLimit(intake.MaxKey)
+	}
+	job, err := a.Intake.Submit(ctx, &intake.Request{Pipeline: p, Image: r.Data(), Key: key})
 	if err != nil {
 		return v1.Result{}, err
 	}

@@ -7,6 +7,7 @@ import (
 	"image"
 	"image/png"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -260,4 +261,51 @@ func TestAnalyze_SaysThatAJobMayBeAccepted(t *testing.T) {
 	if n := images.CachedInfo().State.Msgs; n != 1 {
 		t.Errorf("%d images are stored, want 1", n)
 	}
+}
+
+// TestAnalyze_SameKeyIsOneJob: the client repeats a request whose reply was
+// lost.
+func TestAnalyze_SameKeyIsOneJob(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, time.Millisecond, 8)
+	if _, err := b.nc.Subscribe(subject.Lookup("*"), func(m *nats.Msg) {
+		m.Respond([]byte(`{"id":"` + strings.TrimPrefix(m.Subject, subject.Lookup("")) + `","status":"queued"}`))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	var ids []string
+	for range 2 {
+		m := &nats.Msg{Subject: subject.Analyze("text"), Header: nats.Header{v1.HeaderKey: {"k1"}}, Data: small(t)}
+		reply, err := b.nc.RequestMsg(m, patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var r v1.Result
+		if err := json.Unmarshal(reply.Data, &r); err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, r.ID)
+	}
+	if ids[0] == "" || ids[0] != ids[1] {
+		t.Errorf("the jobs are %q, want the same twice", ids)
+	}
+	images, err := b.js.Stream(t.Context(), streams.Images)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := images.CachedInfo().State.Msgs; n != 1 {
+		t.Errorf("%d images are stored, want 1", n)
+	}
+}
+
+func TestAnalyze_RejectsALongKey(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, time.Millisecond, 8)
+	key := strings.Repeat("k", intake.MaxKey+1)
+	m := &nats.Msg{Subject: subject.Analyze("text"), Header: nats.Header{v1.HeaderKey: {key}}, Data: small(t)}
+	reply, err := b.nc.RequestMsg(m, patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rejected(t, reply, v1.InvalidHeader, "")
 }

@@ -1,0 +1,114 @@
+package client
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/sightmesh/sightmesh/contracts/retry"
+	"github.com/sightmesh/sightmesh/contracts/streams"
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// The times of a submission are those of ingress.
+const (
+	// submitTimeout is for how long an image whose acknowledgement does not come
+	// is published again, and submitTry how long each acknowledgement may take.
+	submitTimeout = 6 * time.Second
+	submitTry     = 1500 * time.Millisecond
+	// retryDelay is how long to wait after a problem that passes.
+	retryDelay = 5 * time.Second
+)
+
+// submitBackoff has the delays between two tries.
+var submitBackoff = retry.Exponential(50*time.Millisecond, 400*time.Millisecond, 2)
+
+// Submit stores an image as a new job, past ingress and its checks, and returns
+// once the mesh has it for certain. The job is not admitted against the work
+// ahead, so that it suits bulk work. Errors are those of [Client.SubmitJob]. The
+// ID is empty when nothing was accepted.
+func (c *Client) Submit(ctx context.Context, pipeline string, priority subject.Priority, image []byte) (id string, err error) {
+	job := subject.Job{Pipeline: pipeline, Priority: priority, ID: rand.Text()}
+	err = c.SubmitJob(ctx, job, image)
+	var p *v1.Problem
+	if err != nil && (!errors.As(err, &p) || p.Job == "") {
+		return "", err
+	}
+	return job.ID, err
+}
+
+// SubmitJob is Submit for a job whose ID the caller has chosen. A job that is
+// submitted again within two minutes, such as after a crash of the caller, stays
+// one job; job.Part has no meaning.
+//
+// While the acknowledgement does not come, SubmitJob publishes the image again
+// under the same ID, as ingress does: each try waits for 1.5 s, all together for
+// 6 s or until ctx ends. When it is unknown after that whether the image is
+// stored, the error has a [*v1.Problem] with the ID of the job, which may have
+// been accepted. An error without an ID is returned at once and says that
+// nothing was accepted.
+func (c *Client) SubmitJob(ctx context.Context, job subject.Job, image []byte) error {
+	switch {
+	case !subject.ValidJob(job.ID):
+		return errNoJob()
+	case ctx.Err() != nil:
+		return fmt.Errorf("submit %s: nothing was accepted: %w", job.ID, ctx.Err())
+	case c.nc.IsClosed():
+		return rejected(nats.ErrConnectionClosed)
+	}
+	m := &nats.Msg{
+		Subject: subject.Images(job), Data: image,
+		Header: nats.Header{v1.HeaderAccepted: {time.Now().UTC().Format(time.RFC3339Nano)}},
+	}
+	inject(ctx, m.Header)
+	limited, cancel := context.WithTimeout(ctx, submitTimeout)
+	defer cancel()
+	unknown := false
+	for attempt := 1; ; attempt++ {
+		err := c.publish(limited, m, v1.MsgID(job.ID, "images"))
+		if err == nil {
+			return nil
+		}
+		// What a later try says for certain is said of that try alone.
+		if unknown = unknown || streams.IsUnknown(err); !unknown {
+			return rejected(err)
+		}
+		if retry.Sleep(limited, submitBackoff.Delay(attempt)) != nil {
+			return mayBeAccepted(job.ID, err)
+		}
+	}
+}
+
+// publish makes one try to store an image.
+func (c *Client) publish(ctx context.Context, m *nats.Msg, msgID string) error {
+	ctx, cancel := context.WithTimeout(ctx, submitTry)
+	defer cancel()
+	_, err := c.js.PublishMsg(ctx, m, jetstream.WithMsgID(msgID), jetstream.WithExpectStream(streams.Images))
+	return err //nolint:wrapcheck // the caller says what it means
+}
+
+// rejected returns the error of an image that is not stored because of err.
+func rejected(err error) error {
+	switch {
+	case streams.IsTooLarge(err):
+		return v1.NewProblem(v1.TooLarge, "the image is larger than a message may be: nothing was accepted")
+	case streams.IsFull(err):
+		return retry.After(v1.NewProblem(v1.Overloaded, "the queue is full: nothing was accepted"), retryDelay)
+	}
+	return retry.After(fmt.Errorf("%w: %w", v1.NewProblem(v1.Unavailable, "nothing was accepted"), err), retryDelay)
+}
+
+// mayBeAccepted returns the error of a job of which no acknowledgement came
+// because of err.
+func mayBeAccepted(id string, err error) error {
+	p := v1.NewProblem(v1.Unavailable, "%s may have been accepted: its acknowledgement did not come. "+
+		"Look it up before you send it again", id)
+	p.Job = id
+	return retry.After(fmt.Errorf("%w: %w", p, err), retryDelay)
+}
