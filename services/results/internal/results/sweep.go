@@ -278,11 +278,8 @@ type partSet struct {
 }
 
 func (w *sweeper) joinIfComplete(ctx context.Context, stream jetstream.Stream, set partSet) error {
-	parts, err := readParts(ctx, stream, set.job, set.stored)
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return nil // not those of a complete set, or joined by now
-	}
-	if err != nil || parts.parts[0].Parts != set.stored {
+	parts, complete, err := readParts(ctx, stream, set.job, set.stored)
+	if err != nil || !complete {
 		return err
 	}
 	has, err := w.hasResult(ctx, set.job)
