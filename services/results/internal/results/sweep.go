@@ -18,6 +18,7 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/internal/answer"
+	"github.com/sightmesh/sightmesh/services/internal/consume"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
@@ -175,17 +176,17 @@ func (w *sweeper) expire(ctx context.Context, stream jetstream.Stream, q *sweptQ
 	return nil
 }
 
-// deadline returns that of the job of a message, as the worker that does not
-// take it would read it.
+// deadline returns that of the job of a message, as a worker would read it. A
+// worker would end a job whose header is no time at once; without one, it ends
+// when its pipeline says.
 func (w *sweeper) deadline(q *sweptQueue, m *jetstream.RawStreamMsg) time.Time {
-	if t, err := time.Parse(time.RFC3339Nano, m.Header.Get(v1.HeaderDeadline)); err == nil {
-		return t
-	}
+	after := pipeline.DefaultBulkDeadline
 	job, err := q.parse(m.Subject)
 	if p, ok := w.s.pipelines[job.Pipeline]; ok && err == nil && job.Priority.Valid() {
-		return m.Time.Add(p.JobDeadline(job.Priority))
+		after = p.JobDeadline(job.Priority)
 	}
-	return m.Time.Add(pipeline.DefaultBulkDeadline)
+	deadline, _ := consume.JobDeadline(m.Header, m.Time, after)
+	return deadline
 }
 
 // fail stores the outcome deadline-exceeded, unless the job has one.

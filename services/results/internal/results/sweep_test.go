@@ -11,7 +11,10 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 
+	"github.com/sightmesh/sightmesh/contracts/pipeline"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
@@ -91,6 +94,23 @@ func TestSweeper_LeavesWhatHasTime(t *testing.T) {
 	await(t, "the outcome of the other", func() bool { return b.lookup(t, "soon").Status == v1.Failed })
 	if r := b.lookup(t, "late"); r.Status != v1.Queued {
 		t.Errorf("the job that has time is %+v, want queued", r)
+	}
+}
+
+// TestSweeper_DeadlineIsBounded: a job whose client chose a deadline later than
+// any that a pipeline may have ends before the stream deletes its message for its
+// age.
+func TestSweeper_DeadlineIsBounded(t *testing.T) {
+	w := newSweeper(&Service{}, time.Minute, promauto.With(prometheus.NewRegistry()))
+	stored := time.Now()
+	for _, q := range w.queue {
+		m := &jetstream.RawStreamMsg{Time: stored, Header: nats.Header{v1.HeaderDeadline: {stored.Add(48 * time.Hour).Format(time.RFC3339Nano)}}}
+		if got, bound := w.deadline(q, m), stored.Add(pipeline.MaxDuration); got.After(bound) {
+			t.Errorf("%s: the deadline is %s, want at most %s", q.filter, got, bound)
+		}
+	}
+	if pipeline.MaxDuration >= streams.DefaultWorkAge {
+		t.Errorf("the bound is %v, and streams keep work for %v", pipeline.MaxDuration, streams.DefaultWorkAge)
 	}
 }
 
