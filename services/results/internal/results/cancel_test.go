@@ -126,16 +126,14 @@ func TestAnExpiredAnswerIsGoneAndThenUnknown(t *testing.T) {
 	}
 }
 
-// newStaleCancel returns a cancel whose first reads of RESULTS find nothing,
-// as those of a new leader that has not caught up. It reads through subjects
-// from which the test passes requests on to the server.
-func (b bench) newStaleCancel(t *testing.T, reads int64) *cancel {
+// staleReads returns a JetStream that answers reads of a stream with "not found"
+// where isStale reports true of the request, as a new leader does that has not
+// caught up. The test passes all other requests on to the server.
+func (b bench) staleReads(t *testing.T, stream string, isStale func(request []byte) bool) jetstream.JetStream {
 	t.Helper()
-	const prefix, results = "behind", "behind.STREAM.MSG.GET." + streams.Results
-	var left atomic.Int64
-	left.Store(reads)
+	const prefix = "behind"
 	sub, err := b.nc.Subscribe(prefix+".>", func(m *nats.Msg) {
-		if m.Subject == results && left.Add(-1) >= 0 {
+		if m.Subject == prefix+".STREAM.MSG.GET."+stream && isStale(m.Data) {
 			m.Respond([]byte(`{"error":{"code":404,"err_code":10037,"description":"no message found"}}`))
 			return
 		}
@@ -152,9 +150,21 @@ func (b bench) newStaleCancel(t *testing.T, reads int64) *cancel {
 	if err != nil {
 		t.Fatal(err)
 	}
-	publisher := bus.NewPublisher(b.js, clock.New(time.Now), noop.NewTracerProvider())
+	return behind
+}
+
+func (b bench) newPublisher() *bus.Publisher {
+	return bus.NewPublisher(b.js, clock.New(time.Now), noop.NewTracerProvider())
+}
+
+// newStaleCancel returns a cancel whose first reads of a stream find nothing.
+func (b bench) newStaleCancel(t *testing.T, stream string, reads int64) *cancel {
+	t.Helper()
+	var left atomic.Int64
+	left.Store(reads)
+	behind := b.staleReads(t, stream, func([]byte) bool { return left.Add(-1) >= 0 })
 	l := newLookup(behind, slog.New(slog.DiscardHandler))
-	return newCancel(b.nc, l, publisher, promauto.With(prometheus.NewRegistry()))
+	return newCancel(b.nc, l, b.newPublisher(), promauto.With(prometheus.NewRegistry()))
 }
 
 // TestCancel_TellsTheOutcomeThatCounts: what is read after the write may be
@@ -181,7 +191,7 @@ func TestCancel_TellsTheOutcomeThatCounts(t *testing.T) {
 			}
 			ctx, end := context.WithTimeout(t.Context(), lookupTimeout)
 			defer end()
-			body, err := b.newStaleCancel(t, c.stale).do(ctx, "j")
+			body, err := b.newStaleCancel(t, streams.Results, c.stale).do(ctx, "j")
 			code := v1.Code("")
 			var p *v1.Problem
 			if errors.As(err, &p) {

@@ -55,7 +55,13 @@ type sweptQueue struct {
 	shortest time.Duration
 	next     uint64 // sequence of the first message that was not read yet
 	// later are those that were read and have a later deadline.
-	later map[uint64]time.Time
+	later map[uint64]laterMessage
+}
+
+// laterMessage is a message whose deadline is later than when it was read.
+type laterMessage struct {
+	deadline time.Time
+	missing  bool // the last sweep did not find it
 }
 
 // sweepTimeout bounds each step of a sweep: a request whose reply was lost takes
@@ -72,7 +78,7 @@ func newSweeper(s *Service, period time.Duration, f promauto.Factory) *sweeper {
 	}
 	interactive, bulk := shortest(subject.Interactive), shortest(subject.Bulk)
 	queue := func(stream, filter string, parse func(string) (subject.Job, error), d time.Duration) *sweptQueue {
-		return &sweptQueue{stream: stream, filter: filter, parse: parse, shortest: d, later: map[uint64]time.Time{}}
+		return &sweptQueue{stream: stream, filter: filter, parse: parse, shortest: d, later: map[uint64]laterMessage{}}
 	}
 	return &sweeper{
 		s: s, period: retry.Backoff{period}, joined: map[string]bool{}, waiting: map[string]int{}, reports: map[string]time.Time{},
@@ -138,15 +144,20 @@ func (w *sweeper) expire(ctx context.Context, stream jetstream.Stream, q *sweptQ
 		q.next = 0
 		clear(q.later)
 	}
-	for seq, deadline := range q.later {
+	for seq, l := range q.later {
 		if seq < info.State.FirstSeq {
 			delete(q.later, seq)
 			continue
 		}
-		if now.Before(deadline) {
+		if now.Before(l.deadline) {
 			continue
 		}
 		m, err := stream.GetMsg(ctx, seq)
+		if errors.Is(err, jetstream.ErrMsgNotFound) && !l.missing {
+			// A new leader of the stream may not have it yet.
+			q.later[seq] = laterMessage{l.deadline, true}
+			continue
+		}
 		if err == nil {
 			err = w.fail(ctx, q, m)
 		}
@@ -168,7 +179,7 @@ func (w *sweeper) expire(ctx context.Context, stream jetstream.Stream, q *sweptQ
 		}
 		q.next = m.Sequence
 		if deadline := w.deadline(q, m); now.Before(deadline) {
-			q.later[m.Sequence] = deadline
+			q.later[m.Sequence] = laterMessage{deadline: deadline}
 		} else if err := w.fail(ctx, q, m); err != nil {
 			return fmt.Errorf("sweep %s: %w", q.stream, err)
 		}

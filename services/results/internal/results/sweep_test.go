@@ -1,11 +1,14 @@
 package results
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -270,4 +273,53 @@ func TestJoin_KilledWithPartsInHand(t *testing.T) {
 		await(t, "the result of "+id, func() bool { return b.lookup(t, id).Status == v1.Done })
 	}
 	await(t, "the result of the job in hand", func() bool { return b.lookup(t, "inhand").Status == v1.Done })
+}
+
+// TestSweeper_FindsWhatANewLeaderDoesNotHaveYet: a message that is not found in
+// one sweep keeps its place, and loses it in the second.
+func TestSweeper_FindsWhatANewLeaderDoesNotHaveYet(t *testing.T) {
+	for name, c := range map[string]struct {
+		stale   int64 // sweeps
+		outcome bool
+	}{
+		"one sweep":  {1, true},
+		"two sweeps": {2, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, 0)
+			var left atomic.Int64
+			left.Store(c.stale)
+			w := newSweeper(&Service{
+				js: b.staleReads(t, streams.Images, func(request []byte) bool {
+					return !bytes.Contains(request, []byte("next_by_subj")) && left.Add(-1) >= 0
+				}),
+				publisher: b.newPublisher(), log: slog.New(slog.DiscardHandler),
+				pipelines: map[string]pipeline.Pipeline{"text": {Name: "text", Deadline: time.Nanosecond, BulkDeadline: time.Nanosecond}},
+			}, time.Minute, promauto.With(prometheus.NewRegistry()))
+			later := w.queue[0].later
+			b.publish(t, subject.Images(subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: "j"}),
+				nats.Header{v1.HeaderDeadline: {time.Now().Add(time.Hour).Format(time.RFC3339Nano)}}, []byte("image"))
+			sweep := func() {
+				if err := w.expireIn(t.Context(), streams.Images); err != nil {
+					t.Fatal(err)
+				}
+			}
+			sweep()
+			if len(later) != 1 {
+				t.Fatalf("%d messages have a later deadline, want 1", len(later))
+			}
+			for seq := range later {
+				later[seq] = laterMessage{deadline: time.Now().Add(-time.Second)}
+			}
+			for range c.stale + 1 {
+				sweep()
+			}
+			if n := b.left(t, streams.Results); (n == 1) != c.outcome {
+				t.Errorf("%d outcomes, want one: %v", n, c.outcome)
+			}
+			if len(later) != 0 {
+				t.Errorf("%d messages have a later deadline still", len(later))
+			}
+		})
+	}
 }
