@@ -24,8 +24,8 @@ import (
 
 // sweeper looks at everything that holds accepted work, and gives an outcome to
 // what nothing else will: jobs that are past their deadline, and jobs whose
-// parts are all there and were not joined. It finishes reports that are past
-// their deadline.
+// parts are all there and were not joined. It does so until [streams.Margin] after
+// the deadline of a job. It finishes reports that are past their deadline.
 //
 // Every replica sweeps. What the sweeper writes is stored once, so that an
 // outcome that was there before stays. It deletes nothing: a message that has
@@ -159,7 +159,7 @@ func (w *sweeper) expire(ctx context.Context, stream jetstream.Stream, q *sweptQ
 			continue
 		}
 		if err == nil {
-			err = w.fail(ctx, q, m)
+			err = w.fail(ctx, q, m, now)
 		}
 		if err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
 			return fmt.Errorf("sweep %s: %w", q.stream, err)
@@ -180,31 +180,51 @@ func (w *sweeper) expire(ctx context.Context, stream jetstream.Stream, q *sweptQ
 		q.next = m.Sequence
 		if deadline := w.deadline(q, m); now.Before(deadline) {
 			q.later[m.Sequence] = laterMessage{deadline: deadline}
-		} else if err := w.fail(ctx, q, m); err != nil {
+		} else if err := w.fail(ctx, q, m, now); err != nil {
 			return fmt.Errorf("sweep %s: %w", q.stream, err)
 		}
 	}
 	return nil
 }
 
-// deadline returns that of the job of a message, as a worker would read it. A
-// worker would end a job whose header is no time at once; without one, it ends
-// when its pipeline says.
+// deadline returns that of the job of a message. A client may publish an image
+// whose deadline is over: its job ends when it was stored.
 func (w *sweeper) deadline(q *sweptQueue, m *jetstream.RawStreamMsg) time.Time {
-	after := pipeline.DefaultBulkDeadline
-	job, err := q.parse(m.Subject)
-	if p, ok := w.s.pipelines[job.Pipeline]; ok && err == nil && job.Priority.Valid() {
-		after = p.JobDeadline(job.Priority)
+	job, _ := q.parse(m.Subject) // a message of no job gets no outcome
+	deadline := w.jobDeadline(job, m.Header, m.Time)
+	if q.stream == streams.Images && deadline.Before(m.Time) {
+		return m.Time
 	}
-	deadline, _ := consume.JobDeadline(m.Header, m.Time, after)
 	return deadline
 }
 
+// jobDeadline returns the deadline of a job as a worker would read it from a
+// message. A worker would end a job whose header is no time at once; without one,
+// it ends when its pipeline says.
+func (w *sweeper) jobDeadline(job subject.Job, h nats.Header, stored time.Time) time.Time {
+	after := pipeline.DefaultBulkDeadline
+	if p, ok := w.s.pipelines[job.Pipeline]; ok && job.Priority.Valid() {
+		after = p.JobDeadline(job.Priority)
+	}
+	deadline, _ := consume.JobDeadline(h, stored, after)
+	return deadline
+}
+
+// isPastMargin reports whether a job has had its deadline for so long that the
+// sweeper writes nothing for it any more. Its outcome, and the marker that says
+// that there was one, may be gone, so that another outcome would be stored.
+// Messages that the mesh publishes are deleted by then; those that a client
+// published have no time to live.
+func isPastMargin(deadline, now time.Time) bool { return now.After(deadline.Add(streams.Margin)) }
+
 // fail stores the outcome deadline-exceeded, unless the job has one.
-func (w *sweeper) fail(ctx context.Context, q *sweptQueue, m *jetstream.RawStreamMsg) error {
+func (w *sweeper) fail(ctx context.Context, q *sweptQueue, m *jetstream.RawStreamMsg, now time.Time) error {
 	job, err := q.parse(m.Subject)
 	if err != nil {
 		return nil //nolint:nilerr // it is of no job, and ends by its age
+	}
+	if isPastMargin(w.deadline(q, m), now) {
+		return nil
 	}
 	return w.endJob(ctx, job, m.Header)
 }
@@ -276,7 +296,7 @@ func (w *sweeper) joinComplete(ctx context.Context) error {
 		if w.waiting[id]++; w.waiting[id] <= patience || w.joined[id] {
 			continue
 		}
-		if err := w.joinIfComplete(ctx, stream, set); err != nil {
+		if err := w.joinIfComplete(ctx, stream, set, info.TimeStamp); err != nil {
 			return fmt.Errorf("sweep parts of %s: %w", id, err)
 		}
 	}
@@ -289,10 +309,13 @@ type partSet struct {
 	stored int
 }
 
-func (w *sweeper) joinIfComplete(ctx context.Context, stream jetstream.Stream, set partSet) error {
+func (w *sweeper) joinIfComplete(ctx context.Context, stream jetstream.Stream, set partSet, now time.Time) error {
 	parts, complete, err := readParts(ctx, stream, set.job, set.stored)
 	if err != nil || !complete {
 		return err
+	}
+	if isPastMargin(w.jobDeadline(set.job, parts.header, parts.first), now) {
+		return nil
 	}
 	has, err := w.hasResult(ctx, set.job)
 	if has || err != nil {

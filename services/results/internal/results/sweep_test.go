@@ -323,3 +323,47 @@ func TestSweeper_FindsWhatANewLeaderDoesNotHaveYet(t *testing.T) {
 		})
 	}
 }
+
+// TestSweeper_WritesNothingAfterTheMargin: the outcome of such a job may be there
+// no more, nor what says that there was one, and a second one would differ.
+func TestSweeper_WritesNothingAfterTheMargin(t *testing.T) {
+	b := newBench(t, 0)
+	ago := func(d time.Duration) nats.Header {
+		return nats.Header{v1.HeaderDeadline: {time.Now().Add(-d).Format(time.RFC3339Nano)}}
+	}
+	const long = streams.Margin + time.Minute
+	crops := func(id string) string {
+		return subject.Crops(subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: id})
+	}
+	b.publish(t, crops("crops"), ago(long), []byte("crops"))
+	b.publish(t, subject.Parts(subject.Job{Pipeline: "text", ID: "half"}), ago(long), part(0, 2))
+	for i := range 2 {
+		b.publish(t, subject.Parts(subject.Job{Pipeline: "text", ID: "complete", Part: i}), ago(long), part(i, 2))
+	}
+	// Those behind them have an outcome, and so the sweeper has read all.
+	b.publish(t, crops("crops-behind"), ago(time.Minute), []byte("crops"))
+	b.publish(t, subject.Parts(subject.Job{Pipeline: "text", ID: "half-behind"}), ago(time.Minute), part(0, 2))
+	for i := range 2 {
+		b.publish(t, subject.Parts(subject.Job{Pipeline: "text", ID: "complete-behind", Part: i}), nil, part(i, 2))
+	}
+	b.ackParts(t, 6)
+	startReplica(t, b.url, shortDeadlines(t)...)
+	for _, job := range []string{"crops-behind", "half-behind"} {
+		b.checkExpired(t, job)
+	}
+	await(t, "the result of the complete job behind", func() bool { return b.lookup(t, "complete-behind").Status == v1.Done })
+	for _, job := range []string{"crops", "half", "complete"} {
+		if r := b.lookup(t, job); r.Final() {
+			t.Errorf("%s has the outcome %s, %v after its deadline", job, r.Status, long)
+		}
+	}
+}
+
+// TestSweeper_EndsAnImageThatWasLateWhenItCame: its client chose a deadline that
+// is over for long, and is told so.
+func TestSweeper_EndsAnImageThatWasLateWhenItCame(t *testing.T) {
+	b := newBench(t, 1, shortDeadlines(t)...)
+	b.publish(t, subject.Images(subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: "late"}),
+		nats.Header{v1.HeaderDeadline: {time.Now().Add(-2 * streams.Margin).Format(time.RFC3339Nano)}}, []byte("image"))
+	b.checkExpired(t, "late")
+}
