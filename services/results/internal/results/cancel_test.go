@@ -208,3 +208,74 @@ func TestCancel_TellsTheOutcomeThatCounts(t *testing.T) {
 		})
 	}
 }
+
+// TestCancel_OutcomeHasTheHeadersOfTheJob: also when a new leader of the stream
+// of the job does not have its message yet.
+func TestCancel_OutcomeHasTheHeadersOfTheJob(t *testing.T) {
+	t.Parallel()
+	h := nats.Header{v1.HeaderCallback: {"https://client.example/done"}, v1.HeaderReport: {"r/0/1"}}
+	for stream, subj := range map[string]string{
+		streams.Images:  subject.Images(subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: "j"}),
+		streams.Crops:   subject.Crops(subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: "j"}),
+		streams.Parts:   subject.Parts(subject.Job{Pipeline: "text", ID: "j"}),
+		streams.Fetches: subject.Fetches("text", "j"),
+	} {
+		t.Run(stream, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t, 0)
+			b.publish(t, subj, h, []byte("{}"))
+			ctx, end := context.WithTimeout(t.Context(), lookupTimeout)
+			defer end()
+			if _, err := b.newStaleCancel(t, stream, 3).do(ctx, "j"); err != nil {
+				t.Fatal(err)
+			}
+			s, err := b.js.Stream(t.Context(), streams.Results)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m, err := s.GetLastMsgForSubject(t.Context(), subject.Results("text", "j"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for name := range h {
+				if got := m.Header.Get(name); got != h.Get(name) {
+					t.Errorf("the outcome has %s %q, want %q", name, got, h.Get(name))
+				}
+			}
+		})
+	}
+}
+
+// TestCancel_TellsOfAJobThatFinishesMeanwhile: it waits in no stream any more, and
+// the leader of RESULTS may not have its outcome yet.
+func TestCancel_TellsOfAJobThatFinishesMeanwhile(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 0)
+	b.publish(t, subject.Results("text", "j"), nil, v1.Result{ID: "j", Pipeline: "text", Status: v1.Done})
+	ctx, end := context.WithTimeout(t.Context(), lookupTimeout)
+	defer end()
+	was := v1.Result{ID: "j", Pipeline: "text", Status: v1.Running}
+	outcome, err := b.newStaleCancel(t, streams.Results, 3).end(ctx, was)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if outcome.Status != v1.Done {
+		t.Errorf("the job is %s, want done", outcome.Status)
+	}
+}
+
+// TestCancel_StoresNoOutcomeWithoutTheJob: the headers of a job that cannot be read
+// in the time of the request are not left out of its outcome.
+func TestCancel_StoresNoOutcomeWithoutTheJob(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 0)
+	b.publish(t, subject.Images(subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: "j"}), nil, []byte("image"))
+	ctx, end := context.WithTimeout(t.Context(), lookupTimeout)
+	defer end()
+	if _, err := b.newStaleCancel(t, streams.Images, 1<<40).do(ctx, "j"); err == nil {
+		t.Error("the cancel has no error")
+	}
+	if n := b.left(t, streams.Results); n != 0 {
+		t.Errorf("%d outcomes, want none", n)
+	}
+}
