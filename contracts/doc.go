@@ -52,7 +52,8 @@
 // # Headers
 //
 //	Nats-Msg-Id      <job>.<stage>[.<part>]: the stream drops a second publish of the same thing
-//	Sight-Deadline   RFC 3339: the job is failed, and not worked on, after this moment
+//	Sight-Deadline   RFC 3339: the job is failed, and not worked on, after this moment,
+//	                 which is at most 24 h after the image was stored
 //	Sight-Accepted   RFC 3339: when the mesh took the job
 //	Sight-Reply      subject to which the answer is published once it is stored
 //	Sight-Metadata   JSON object of strings: comes back with the answer

@@ -7,6 +7,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/sightmesh/sightmesh/contracts/pipeline"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
@@ -43,21 +44,43 @@ func (d *Delivery) Then(f func(context.Context)) { d.then = f }
 // may disagree; the result is never negative.
 func (d *Delivery) QueueMS() float64 { return max(0, v1.Milliseconds(d.Received.Sub(d.Stored))) }
 
-// ReadDeadline sets the deadline of the job: what the message says, or else d
-// after the message was stored. A header that is no time is a [*v1.Problem].
-func (d *Delivery) ReadDeadline(after time.Duration) error {
-	d.Deadline = d.Stored.Add(after)
-	h := d.Header.Get(v1.HeaderDeadline)
-	if h == "" {
-		return nil
+// ReadDeadline sets the deadline of the job as [JobDeadline] says, also in the
+// header of the delivery: the messages that follow from it were stored later, and
+// have the same deadline.
+func (d *Delivery) ReadDeadline(after time.Duration) (err error) {
+	if d.Deadline, err = JobDeadline(d.Header, d.Stored, after); err != nil {
+		return err
 	}
-	t, err := time.Parse(time.RFC3339Nano, h)
-	if err != nil {
-		return v1.NewProblem(v1.InvalidMessage, "header %s: %q is not a time as in RFC 3339", v1.HeaderDeadline, h).
-			WithField(v1.HeaderDeadline)
+	if d.Header == nil {
+		d.Header = nats.Header{}
 	}
-	d.Deadline = t
+	d.Header.Set(v1.HeaderDeadline, d.Deadline.UTC().Format(time.RFC3339Nano))
 	return nil
+}
+
+// JobDeadline returns the deadline of the job of a message that a stream stored
+// at the given time: what its header h says or, without a header, the duration
+// after the message was stored. The latter also comes with the [*v1.Problem] of a
+// header that is no time.
+//
+// The deadline is at most [pipeline.MaxDuration] after the message was stored: with
+// a later one the stream would delete the message for its age first, and the job
+// would have no outcome. The time to live of a message that follows also ends
+// before its age.
+func JobDeadline(h nats.Header, stored time.Time, after time.Duration) (time.Time, error) {
+	deadline, latest := stored.Add(after), stored.Add(pipeline.MaxDuration)
+	if says := h.Get(v1.HeaderDeadline); says != "" {
+		t, err := time.Parse(time.RFC3339Nano, says)
+		if err != nil {
+			return deadline, v1.NewProblem(v1.InvalidMessage, "header %s: %q is not a time as in RFC 3339", v1.HeaderDeadline, says).
+				WithField(v1.HeaderDeadline)
+		}
+		deadline = t
+	}
+	if deadline.After(latest) {
+		return latest, nil
+	}
+	return deadline, nil
 }
 
 // newDelivery reads what every message of a stream has. The job is for the

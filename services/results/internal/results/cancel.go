@@ -85,11 +85,11 @@ func (c *cancel) state(ctx context.Context, job string) (v1.Result, error) {
 // the outcome that counts. What is read after a write can be older than it, so
 // only a write that was not first is followed by a read.
 func (c *cancel) end(ctx context.Context, was v1.Result) (v1.Result, error) {
-	h, err := c.header(ctx, was.ID)
-	if err != nil {
-		return was, err
+	h, outcome, err := c.awaitHeader(ctx, was.ID)
+	if err != nil || outcome.Final() {
+		return outcome, err
 	}
-	outcome := answer.Failed(subject.Job{Pipeline: was.Pipeline, ID: was.ID},
+	outcome = answer.Failed(subject.Job{Pipeline: was.Pipeline, ID: was.ID},
 		v1.NewProblem(v1.Cancelled, "the job was cancelled when it was %s", was.Status))
 	m, err := answer.Message(ctx, h, outcome)
 	if err != nil {
@@ -111,11 +111,7 @@ func (c *cancel) end(ctx context.Context, was v1.Result) (v1.Result, error) {
 // or unknown; awaitOutcome asks again until ctx ends.
 func (c *cancel) awaitOutcome(ctx context.Context, job string) (v1.Result, error) {
 	for attempt := 1; ; attempt++ {
-		r, err := c.state(ctx, job)
-		var p *v1.Problem
-		if errors.As(err, &p) && p.Code == v1.UnknownJob {
-			r, err = v1.Result{}, nil
-		}
+		r, err := c.stateIfKnown(ctx, job)
 		if err != nil || r.Final() {
 			return r, err
 		}
@@ -125,9 +121,42 @@ func (c *cancel) awaitOutcome(ctx context.Context, job string) (v1.Result, error
 	}
 }
 
-// header gives what travels with the job, so that its answer reaches whoever
-// waits for it.
-func (c *cancel) header(ctx context.Context, job string) (nats.Header, error) {
+// stateIfKnown returns the state of a job, without a status if it is found
+// nowhere.
+func (c *cancel) stateIfKnown(ctx context.Context, job string) (v1.Result, error) {
+	r, err := c.state(ctx, job)
+	var p *v1.Problem
+	if errors.As(err, &p) && p.Code == v1.UnknownJob {
+		return v1.Result{}, nil
+	}
+	return r, err
+}
+
+// awaitHeader returns what travels with a job that was under way, so that its
+// outcome reaches the client that waits for it, or the outcome of the job if it
+// has finished meanwhile. A leader that is new may have neither yet; awaitHeader
+// asks again until ctx ends.
+func (c *cancel) awaitHeader(ctx context.Context, job string) (nats.Header, v1.Result, error) {
+	for attempt := 1; ; attempt++ {
+		m, err := c.message(ctx, job)
+		if err != nil {
+			return nil, v1.Result{}, err
+		}
+		if m != nil {
+			return m.Header, v1.Result{}, nil
+		}
+		r, err := c.stateIfKnown(ctx, job)
+		if err != nil || r.Final() {
+			return nil, r, err
+		}
+		if err := retry.Sleep(ctx, bus.InFlightBackoff.Delay(attempt)); err != nil {
+			return nil, r, fmt.Errorf("cancel %s: look for its message: %w", job, err)
+		}
+	}
+}
+
+// message returns a message of a job that waits in a stream, or nil.
+func (c *cancel) message(ctx context.Context, job string) (*jetstream.RawStreamMsg, error) {
 	for _, p := range places(job) {
 		s, err := c.lookup.js.Stream(ctx, p.stream)
 		if err != nil {
@@ -135,7 +164,7 @@ func (c *cancel) header(ctx context.Context, job string) (nats.Header, error) {
 		}
 		m, err := s.GetLastMsgForSubject(ctx, p.subjects)
 		if err == nil {
-			return m.Header, nil
+			return m, nil
 		}
 		if !errors.Is(err, jetstream.ErrMsgNotFound) {
 			return nil, fmt.Errorf("cancel %s: %w", job, err)

@@ -126,16 +126,14 @@ func TestAnExpiredAnswerIsGoneAndThenUnknown(t *testing.T) {
 	}
 }
 
-// newStaleCancel returns a cancel whose first reads of RESULTS find nothing,
-// as those of a new leader that has not caught up. It reads through subjects
-// from which the test passes requests on to the server.
-func (b bench) newStaleCancel(t *testing.T, reads int64) *cancel {
+// staleReads returns a JetStream that answers reads of a stream with "not found"
+// where isStale reports true of the request, as a new leader does that has not
+// caught up. The test passes all other requests on to the server.
+func (b bench) staleReads(t *testing.T, stream string, isStale func(request []byte) bool) jetstream.JetStream {
 	t.Helper()
-	const prefix, results = "behind", "behind.STREAM.MSG.GET." + streams.Results
-	var left atomic.Int64
-	left.Store(reads)
+	const prefix = "behind"
 	sub, err := b.nc.Subscribe(prefix+".>", func(m *nats.Msg) {
-		if m.Subject == results && left.Add(-1) >= 0 {
+		if m.Subject == prefix+".STREAM.MSG.GET."+stream && isStale(m.Data) {
 			m.Respond([]byte(`{"error":{"code":404,"err_code":10037,"description":"no message found"}}`))
 			return
 		}
@@ -152,9 +150,21 @@ func (b bench) newStaleCancel(t *testing.T, reads int64) *cancel {
 	if err != nil {
 		t.Fatal(err)
 	}
-	publisher := bus.NewPublisher(b.js, clock.New(time.Now), noop.NewTracerProvider())
+	return behind
+}
+
+func (b bench) newPublisher() *bus.Publisher {
+	return bus.NewPublisher(b.js, clock.New(time.Now), noop.NewTracerProvider())
+}
+
+// newStaleCancel returns a cancel whose first reads of a stream find nothing.
+func (b bench) newStaleCancel(t *testing.T, stream string, reads int64) *cancel {
+	t.Helper()
+	var left atomic.Int64
+	left.Store(reads)
+	behind := b.staleReads(t, stream, func([]byte) bool { return left.Add(-1) >= 0 })
 	l := newLookup(behind, slog.New(slog.DiscardHandler))
-	return newCancel(b.nc, l, publisher, promauto.With(prometheus.NewRegistry()))
+	return newCancel(b.nc, l, b.newPublisher(), promauto.With(prometheus.NewRegistry()))
 }
 
 // TestCancel_TellsTheOutcomeThatCounts: what is read after the write may be
@@ -181,7 +191,7 @@ func TestCancel_TellsTheOutcomeThatCounts(t *testing.T) {
 			}
 			ctx, end := context.WithTimeout(t.Context(), lookupTimeout)
 			defer end()
-			body, err := b.newStaleCancel(t, c.stale).do(ctx, "j")
+			body, err := b.newStaleCancel(t, streams.Results, c.stale).do(ctx, "j")
 			code := v1.Code("")
 			var p *v1.Problem
 			if errors.As(err, &p) {
@@ -196,5 +206,76 @@ func TestCancel_TellsTheOutcomeThatCounts(t *testing.T) {
 				t.Errorf("%d images of the cancelled job are left", n)
 			}
 		})
+	}
+}
+
+// TestCancel_OutcomeHasTheHeadersOfTheJob: also when a new leader of the stream
+// of the job does not have its message yet.
+func TestCancel_OutcomeHasTheHeadersOfTheJob(t *testing.T) {
+	t.Parallel()
+	h := nats.Header{v1.HeaderCallback: {"https://client.example/done"}, v1.HeaderReport: {"r/0/1"}}
+	for stream, subj := range map[string]string{
+		streams.Images:  subject.Images(subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: "j"}),
+		streams.Crops:   subject.Crops(subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: "j"}),
+		streams.Parts:   subject.Parts(subject.Job{Pipeline: "text", ID: "j"}),
+		streams.Fetches: subject.Fetches("text", "j"),
+	} {
+		t.Run(stream, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t, 0)
+			b.publish(t, subj, h, []byte("{}"))
+			ctx, end := context.WithTimeout(t.Context(), lookupTimeout)
+			defer end()
+			if _, err := b.newStaleCancel(t, stream, 3).do(ctx, "j"); err != nil {
+				t.Fatal(err)
+			}
+			s, err := b.js.Stream(t.Context(), streams.Results)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m, err := s.GetLastMsgForSubject(t.Context(), subject.Results("text", "j"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for name := range h {
+				if got := m.Header.Get(name); got != h.Get(name) {
+					t.Errorf("the outcome has %s %q, want %q", name, got, h.Get(name))
+				}
+			}
+		})
+	}
+}
+
+// TestCancel_TellsOfAJobThatFinishesMeanwhile: it waits in no stream any more, and
+// the leader of RESULTS may not have its outcome yet.
+func TestCancel_TellsOfAJobThatFinishesMeanwhile(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 0)
+	b.publish(t, subject.Results("text", "j"), nil, v1.Result{ID: "j", Pipeline: "text", Status: v1.Done})
+	ctx, end := context.WithTimeout(t.Context(), lookupTimeout)
+	defer end()
+	was := v1.Result{ID: "j", Pipeline: "text", Status: v1.Running}
+	outcome, err := b.newStaleCancel(t, streams.Results, 3).end(ctx, was)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if outcome.Status != v1.Done {
+		t.Errorf("the job is %s, want done", outcome.Status)
+	}
+}
+
+// TestCancel_StoresNoOutcomeWithoutTheJob: the headers of a job that cannot be read
+// in the time of the request are not left out of its outcome.
+func TestCancel_StoresNoOutcomeWithoutTheJob(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 0)
+	b.publish(t, subject.Images(subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: "j"}), nil, []byte("image"))
+	ctx, end := context.WithTimeout(t.Context(), lookupTimeout)
+	defer end()
+	if _, err := b.newStaleCancel(t, streams.Images, 1<<40).do(ctx, "j"); err == nil {
+		t.Error("the cancel has no error")
+	}
+	if n := b.left(t, streams.Results); n != 0 {
+		t.Errorf("%d outcomes, want none", n)
 	}
 }

@@ -1,6 +1,7 @@
 package results
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -32,6 +33,9 @@ func (s *Service) join(ctx context.Context, d *consume.Delivery) ([]bus.Message,
 	if err := json.Unmarshal(d.Body, &part); err != nil {
 		return nil, consume.Drop(fmt.Errorf("decode part: %w", err))
 	}
+	if d.Job.Part >= part.Parts {
+		return nil, consume.Drop(fmt.Errorf("part %d says that there are %d", d.Job.Part, part.Parts))
+	}
 	stream, err := s.js.Stream(ctx, streams.Parts)
 	if err != nil {
 		return nil, fmt.Errorf("count parts: %w", err)
@@ -43,11 +47,8 @@ func (s *Service) join(ctx context.Context, d *consume.Delivery) ([]bus.Message,
 	if len(info.State.Subjects) < part.Parts {
 		return nil, nil // a later part completes the job, or it is joined already
 	}
-	parts, err := readParts(ctx, stream, d.Job, part.Parts)
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return nil, nil // another replica has joined them meanwhile
-	}
-	if err != nil {
+	parts, complete, err := readParts(ctx, stream, d.Job, part.Parts)
+	if err != nil || !complete {
 		return nil, err
 	}
 	m, err := s.joined(ctx, d.Job, d.Header, parts)
@@ -86,24 +87,44 @@ type storedParts struct {
 	first     time.Time   // when the first of them was stored
 }
 
-// readParts reads the n parts of a job.
-func readParts(ctx context.Context, stream jetstream.Stream, job subject.Job, n int) (storedParts, error) {
-	out := storedParts{parts: make([]v1.Part, n), sequences: make([]uint64, n)}
+// readParts reads the n parts of a job. They are complete if all are there, as
+// they are until a replica has joined them, and are of one detection.
+//
+// An image that is delivered again is detected again. When the model of detect
+// changed between the two deliveries, as in a rolling update, the regions differ,
+// and so may the number of parts. If the first worker died before it had stored
+// all crops, those that it stored remain, because the crops of the second have
+// the same message IDs, and the other crops are those of the second. Joined,
+// they would be a result that no model gave. Such a job has until its deadline: a
+// part that is stored again after the dedupe window may still complete the set.
+func readParts(ctx context.Context, stream jetstream.Stream, job subject.Job, n int) (
+	out storedParts, complete bool, err error,
+) {
+	out.parts, out.sequences = make([]v1.Part, n), make([]uint64, n)
+	var sha256 string
 	for i := range n {
 		job.Part = i
 		raw, err := stream.GetLastMsgForSubject(ctx, subject.Parts(job))
-		if err != nil {
-			return out, fmt.Errorf("read part %d: %w", i, err)
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			return out, false, nil
 		}
-		if err := json.Unmarshal(raw.Data, &out.parts[i]); err != nil {
-			return out, fmt.Errorf("decode part %d: %w", i, err)
+		if err != nil {
+			return out, false, fmt.Errorf("read part %d: %w", i, err)
+		}
+		part := &out.parts[i]
+		if err := json.Unmarshal(raw.Data, part); err != nil {
+			return out, false, fmt.Errorf("decode part %d: %w", i, err)
+		}
+		sha256 = cmp.Or(sha256, part.Image.SHA256)
+		if part.Parts != n || cmp.Or(part.Image.SHA256, sha256) != sha256 {
+			return out, false, nil
 		}
 		out.sequences[i], out.header = raw.Sequence, raw.Header
 		if out.first.IsZero() || raw.Time.Before(out.first) {
 			out.first = raw.Time
 		}
 	}
-	return out, nil
+	return out, true, nil
 }
 
 // deleteParts deletes the parts of a job whose result is stored, one by one:

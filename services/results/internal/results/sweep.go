@@ -18,13 +18,14 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/internal/answer"
+	"github.com/sightmesh/sightmesh/services/internal/consume"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
 // sweeper looks at everything that holds accepted work, and gives an outcome to
 // what nothing else will: jobs that are past their deadline, and jobs whose
-// parts are all there and were not joined. It finishes reports that are past
-// their deadline.
+// parts are all there and were not joined. It does so until [streams.Margin] after
+// the deadline of a job. It finishes reports that are past their deadline.
 //
 // Every replica sweeps. What the sweeper writes is stored once, so that an
 // outcome that was there before stays. It deletes nothing: a message that has
@@ -54,7 +55,13 @@ type sweptQueue struct {
 	shortest time.Duration
 	next     uint64 // sequence of the first message that was not read yet
 	// later are those that were read and have a later deadline.
-	later map[uint64]time.Time
+	later map[uint64]laterMessage
+}
+
+// laterMessage is a message whose deadline is later than when it was read.
+type laterMessage struct {
+	deadline time.Time
+	missing  bool // the last sweep did not find it
 }
 
 // sweepTimeout bounds each step of a sweep: a request whose reply was lost takes
@@ -71,7 +78,7 @@ func newSweeper(s *Service, period time.Duration, f promauto.Factory) *sweeper {
 	}
 	interactive, bulk := shortest(subject.Interactive), shortest(subject.Bulk)
 	queue := func(stream, filter string, parse func(string) (subject.Job, error), d time.Duration) *sweptQueue {
-		return &sweptQueue{stream: stream, filter: filter, parse: parse, shortest: d, later: map[uint64]time.Time{}}
+		return &sweptQueue{stream: stream, filter: filter, parse: parse, shortest: d, later: map[uint64]laterMessage{}}
 	}
 	return &sweeper{
 		s: s, period: retry.Backoff{period}, joined: map[string]bool{}, waiting: map[string]int{}, reports: map[string]time.Time{},
@@ -137,17 +144,22 @@ func (w *sweeper) expire(ctx context.Context, stream jetstream.Stream, q *sweptQ
 		q.next = 0
 		clear(q.later)
 	}
-	for seq, deadline := range q.later {
+	for seq, l := range q.later {
 		if seq < info.State.FirstSeq {
 			delete(q.later, seq)
 			continue
 		}
-		if now.Before(deadline) {
+		if now.Before(l.deadline) {
 			continue
 		}
 		m, err := stream.GetMsg(ctx, seq)
+		if errors.Is(err, jetstream.ErrMsgNotFound) && !l.missing {
+			// A new leader of the stream may not have it yet.
+			q.later[seq] = laterMessage{l.deadline, true}
+			continue
+		}
 		if err == nil {
-			err = w.fail(ctx, q, m)
+			err = w.fail(ctx, q, m, now)
 		}
 		if err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
 			return fmt.Errorf("sweep %s: %w", q.stream, err)
@@ -167,32 +179,52 @@ func (w *sweeper) expire(ctx context.Context, stream jetstream.Stream, q *sweptQ
 		}
 		q.next = m.Sequence
 		if deadline := w.deadline(q, m); now.Before(deadline) {
-			q.later[m.Sequence] = deadline
-		} else if err := w.fail(ctx, q, m); err != nil {
+			q.later[m.Sequence] = laterMessage{deadline: deadline}
+		} else if err := w.fail(ctx, q, m, now); err != nil {
 			return fmt.Errorf("sweep %s: %w", q.stream, err)
 		}
 	}
 	return nil
 }
 
-// deadline returns that of the job of a message, as the worker that does not
-// take it would read it.
+// deadline returns that of the job of a message. A client may publish an image
+// whose deadline is over: its job ends when it was stored.
 func (w *sweeper) deadline(q *sweptQueue, m *jetstream.RawStreamMsg) time.Time {
-	if t, err := time.Parse(time.RFC3339Nano, m.Header.Get(v1.HeaderDeadline)); err == nil {
-		return t
+	job, _ := q.parse(m.Subject) // a message of no job gets no outcome
+	deadline := w.jobDeadline(job, m.Header, m.Time)
+	if q.stream == streams.Images && deadline.Before(m.Time) {
+		return m.Time
 	}
-	job, err := q.parse(m.Subject)
-	if p, ok := w.s.pipelines[job.Pipeline]; ok && err == nil && job.Priority.Valid() {
-		return m.Time.Add(p.JobDeadline(job.Priority))
-	}
-	return m.Time.Add(pipeline.DefaultBulkDeadline)
+	return deadline
 }
 
+// jobDeadline returns the deadline of a job as a worker would read it from a
+// message. A worker would end a job whose header is no time at once; without one,
+// it ends when its pipeline says.
+func (w *sweeper) jobDeadline(job subject.Job, h nats.Header, stored time.Time) time.Time {
+	after := pipeline.DefaultBulkDeadline
+	if p, ok := w.s.pipelines[job.Pipeline]; ok && job.Priority.Valid() {
+		after = p.JobDeadline(job.Priority)
+	}
+	deadline, _ := consume.JobDeadline(h, stored, after)
+	return deadline
+}
+
+// isPastMargin reports whether a job has had its deadline for so long that the
+// sweeper writes nothing for it any more. Its outcome, and the marker that says
+// that there was one, may be gone, so that another outcome would be stored.
+// Messages that the mesh publishes are deleted by then; those that a client
+// published have no time to live.
+func isPastMargin(deadline, now time.Time) bool { return now.After(deadline.Add(streams.Margin)) }
+
 // fail stores the outcome deadline-exceeded, unless the job has one.
-func (w *sweeper) fail(ctx context.Context, q *sweptQueue, m *jetstream.RawStreamMsg) error {
+func (w *sweeper) fail(ctx context.Context, q *sweptQueue, m *jetstream.RawStreamMsg, now time.Time) error {
 	job, err := q.parse(m.Subject)
 	if err != nil {
 		return nil //nolint:nilerr // it is of no job, and ends by its age
+	}
+	if isPastMargin(w.deadline(q, m), now) {
+		return nil
 	}
 	return w.endJob(ctx, job, m.Header)
 }
@@ -264,7 +296,7 @@ func (w *sweeper) joinComplete(ctx context.Context) error {
 		if w.waiting[id]++; w.waiting[id] <= patience || w.joined[id] {
 			continue
 		}
-		if err := w.joinIfComplete(ctx, stream, set); err != nil {
+		if err := w.joinIfComplete(ctx, stream, set, info.TimeStamp); err != nil {
 			return fmt.Errorf("sweep parts of %s: %w", id, err)
 		}
 	}
@@ -277,13 +309,13 @@ type partSet struct {
 	stored int
 }
 
-func (w *sweeper) joinIfComplete(ctx context.Context, stream jetstream.Stream, set partSet) error {
-	parts, err := readParts(ctx, stream, set.job, set.stored)
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return nil // not those of a complete set, or joined by now
-	}
-	if err != nil || parts.parts[0].Parts != set.stored {
+func (w *sweeper) joinIfComplete(ctx context.Context, stream jetstream.Stream, set partSet, now time.Time) error {
+	parts, complete, err := readParts(ctx, stream, set.job, set.stored)
+	if err != nil || !complete {
 		return err
+	}
+	if isPastMargin(w.jobDeadline(set.job, parts.header, parts.first), now) {
+		return nil
 	}
 	has, err := w.hasResult(ctx, set.job)
 	if has || err != nil {

@@ -1,17 +1,23 @@
 package results
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 
+	"github.com/sightmesh/sightmesh/contracts/pipeline"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
@@ -91,6 +97,23 @@ func TestSweeper_LeavesWhatHasTime(t *testing.T) {
 	await(t, "the outcome of the other", func() bool { return b.lookup(t, "soon").Status == v1.Failed })
 	if r := b.lookup(t, "late"); r.Status != v1.Queued {
 		t.Errorf("the job that has time is %+v, want queued", r)
+	}
+}
+
+// TestSweeper_DeadlineIsBounded: a job whose client chose a deadline later than
+// any that a pipeline may have ends before the stream deletes its message for its
+// age.
+func TestSweeper_DeadlineIsBounded(t *testing.T) {
+	w := newSweeper(&Service{}, time.Minute, promauto.With(prometheus.NewRegistry()))
+	stored := time.Now()
+	for _, q := range w.queue {
+		m := &jetstream.RawStreamMsg{Time: stored, Header: nats.Header{v1.HeaderDeadline: {stored.Add(48 * time.Hour).Format(time.RFC3339Nano)}}}
+		if got, bound := w.deadline(q, m), stored.Add(pipeline.MaxDuration); got.After(bound) {
+			t.Errorf("%s: the deadline is %s, want at most %s", q.filter, got, bound)
+		}
+	}
+	if pipeline.MaxDuration >= streams.DefaultWorkAge {
+		t.Errorf("the bound is %v, and streams keep work for %v", pipeline.MaxDuration, streams.DefaultWorkAge)
 	}
 }
 
@@ -250,4 +273,97 @@ func TestJoin_KilledWithPartsInHand(t *testing.T) {
 		await(t, "the result of "+id, func() bool { return b.lookup(t, id).Status == v1.Done })
 	}
 	await(t, "the result of the job in hand", func() bool { return b.lookup(t, "inhand").Status == v1.Done })
+}
+
+// TestSweeper_FindsWhatANewLeaderDoesNotHaveYet: a message that is not found in
+// one sweep keeps its place, and loses it in the second.
+func TestSweeper_FindsWhatANewLeaderDoesNotHaveYet(t *testing.T) {
+	for name, c := range map[string]struct {
+		stale   int64 // sweeps
+		outcome bool
+	}{
+		"one sweep":  {1, true},
+		"two sweeps": {2, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, 0)
+			var left atomic.Int64
+			left.Store(c.stale)
+			w := newSweeper(&Service{
+				js: b.staleReads(t, streams.Images, func(request []byte) bool {
+					return !bytes.Contains(request, []byte("next_by_subj")) && left.Add(-1) >= 0
+				}),
+				publisher: b.newPublisher(), log: slog.New(slog.DiscardHandler),
+				pipelines: map[string]pipeline.Pipeline{"text": {Name: "text", Deadline: time.Nanosecond, BulkDeadline: time.Nanosecond}},
+			}, time.Minute, promauto.With(prometheus.NewRegistry()))
+			later := w.queue[0].later
+			b.publish(t, subject.Images(subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: "j"}),
+				nats.Header{v1.HeaderDeadline: {time.Now().Add(time.Hour).Format(time.RFC3339Nano)}}, []byte("image"))
+			sweep := func() {
+				if err := w.expireIn(t.Context(), streams.Images); err != nil {
+					t.Fatal(err)
+				}
+			}
+			sweep()
+			if len(later) != 1 {
+				t.Fatalf("%d messages have a later deadline, want 1", len(later))
+			}
+			for seq := range later {
+				later[seq] = laterMessage{deadline: time.Now().Add(-time.Second)}
+			}
+			for range c.stale + 1 {
+				sweep()
+			}
+			if n := b.left(t, streams.Results); (n == 1) != c.outcome {
+				t.Errorf("%d outcomes, want one: %v", n, c.outcome)
+			}
+			if len(later) != 0 {
+				t.Errorf("%d messages have a later deadline still", len(later))
+			}
+		})
+	}
+}
+
+// TestSweeper_WritesNothingAfterTheMargin: the outcome of such a job may be there
+// no more, nor what says that there was one, and a second one would differ.
+func TestSweeper_WritesNothingAfterTheMargin(t *testing.T) {
+	b := newBench(t, 0)
+	ago := func(d time.Duration) nats.Header {
+		return nats.Header{v1.HeaderDeadline: {time.Now().Add(-d).Format(time.RFC3339Nano)}}
+	}
+	const long = streams.Margin + time.Minute
+	crops := func(id string) string {
+		return subject.Crops(subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: id})
+	}
+	b.publish(t, crops("crops"), ago(long), []byte("crops"))
+	b.publish(t, subject.Parts(subject.Job{Pipeline: "text", ID: "half"}), ago(long), part(0, 2))
+	for i := range 2 {
+		b.publish(t, subject.Parts(subject.Job{Pipeline: "text", ID: "complete", Part: i}), ago(long), part(i, 2))
+	}
+	// Those behind them have an outcome, and so the sweeper has read all.
+	b.publish(t, crops("crops-behind"), ago(time.Minute), []byte("crops"))
+	b.publish(t, subject.Parts(subject.Job{Pipeline: "text", ID: "half-behind"}), ago(time.Minute), part(0, 2))
+	for i := range 2 {
+		b.publish(t, subject.Parts(subject.Job{Pipeline: "text", ID: "complete-behind", Part: i}), nil, part(i, 2))
+	}
+	b.ackParts(t, 6)
+	startReplica(t, b.url, shortDeadlines(t)...)
+	for _, job := range []string{"crops-behind", "half-behind"} {
+		b.checkExpired(t, job)
+	}
+	await(t, "the result of the complete job behind", func() bool { return b.lookup(t, "complete-behind").Status == v1.Done })
+	for _, job := range []string{"crops", "half", "complete"} {
+		if r := b.lookup(t, job); r.Final() {
+			t.Errorf("%s has the outcome %s, %v after its deadline", job, r.Status, long)
+		}
+	}
+}
+
+// TestSweeper_EndsAnImageThatWasLateWhenItCame: its client chose a deadline that
+// is over for long, and is told so.
+func TestSweeper_EndsAnImageThatWasLateWhenItCame(t *testing.T) {
+	b := newBench(t, 1, shortDeadlines(t)...)
+	b.publish(t, subject.Images(subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: "late"}),
+		nats.Header{v1.HeaderDeadline: {time.Now().Add(-2 * streams.Margin).Format(time.RFC3339Nano)}}, []byte("image"))
+	b.checkExpired(t, "late")
 }
