@@ -160,3 +160,22 @@ func TestEnsure_BringsVersion01ToTheNewLayout(t *testing.T) {
 		t.Errorf("callbacks %v, want %v", calls, want)
 	}
 }
+
+// TestEnsure_ConsumerMadeAgainSkipsNothing: notify was deleted, and set up again
+// while reply had gone on.
+func TestEnsure_ConsumerMadeAgainSkipsNothing(t *testing.T) {
+	b := newBench(t, 1)
+	callback := nats.Header{v1.HeaderCallback: {"https://client.example/done"}}
+	if err := b.js.DeleteConsumer(t.Context(), streams.Results, streams.NotifyConsumer); err != nil {
+		t.Fatal(err)
+	}
+	b.publish(t, subject.Results("text", "j"), callback, v1.Result{ID: "j", Pipeline: "text", Status: v1.Done})
+	await(t, "the result to pass reply", func() bool {
+		c, err := b.js.Consumer(t.Context(), streams.Results, streams.ResultsConsumer)
+		return err == nil && c.CachedInfo().AckFloor.Stream == 1
+	})
+	if err := streams.Ensure(t.Context(), b.js, streams.Config{Pipelines: []string{"text", "faces"}}); err != nil {
+		t.Fatal(err)
+	}
+	b.queued(t, streams.Callbacks, 1)
+}
