@@ -179,3 +179,21 @@ func TestEnsure_ConsumerMadeAgainSkipsNothing(t *testing.T) {
 	}
 	b.queued(t, streams.Callbacks, 1)
 }
+
+// TestEnsure_KeepsForHowLongResultsAreKnown: a later set-up does not know the
+// pipelines, nor their longest deadline.
+func TestEnsure_KeepsForHowLongResultsAreKnown(t *testing.T) {
+	b := newBench(t, 0)
+	for _, cfg := range []streams.Config{{LongestDeadline: 24 * time.Hour}, {}} {
+		if err := streams.Ensure(t.Context(), b.js, cfg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := b.js.Stream(t.Context(), streams.Results)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := s.CachedInfo().Config.SubjectDeleteMarkerTTL, 24*time.Hour+streams.Margin; got != want {
+		t.Errorf("RESULTS remembers results for %v, want %v", got, want)
+	}
+}
