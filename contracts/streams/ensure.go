@@ -79,7 +79,14 @@ func Ensure(ctx context.Context, js jetstream.JetStream, cfg Config) error {
 			return fmt.Errorf("ensure stream %s: %w", s.Name, explain(ctx, js, s, want, err))
 		}
 	}
+	reply, err := replyOfVersion01(ctx, js)
+	if err != nil {
+		return err
+	}
 	for _, c := range Consumers(cfg) {
+		if reply != nil && (c.Config.Durable == FollowConsumer || c.Config.Durable == NotifyConsumer) {
+			c.Config.DeliverPolicy, c.Config.OptStartSeq = jetstream.DeliverByStartSequencePolicy, reply.AckFloor.Stream+1
+		}
 		i := slices.IndexFunc(want, func(s jetstream.StreamConfig) bool { return s.Name == c.Stream })
 		c.Config.Replicas = want[i].Replicas
 		if err := ensureConsumer(ctx, js, c); err != nil {
@@ -163,6 +170,8 @@ func plan(cfg Config, have map[string]*jetstream.StreamInfo) (
 		}
 		merged := merge(limitsOf(h.Config), limitsOf(usual[i]), record(h.Config.Metadata), fixed)
 		merged.set(s)
+		// Without pipelines their longest deadline is not known.
+		s.SubjectDeleteMarkerTTL = max(s.SubjectDeleteMarkerTTL, h.Config.SubjectDeleteMarkerTTL)
 		metadata := s.Metadata
 		s.Metadata = kept(h.Config.Metadata)
 		maps.Copy(s.Metadata, metadata)
@@ -305,10 +314,6 @@ func ensureConsumer(ctx context.Context, js jetstream.JetStream, c Consumer) err
 		want.DeliverPolicy, want.OptStartSeq = have.DeliverPolicy, have.OptStartSeq
 	case !errors.Is(err, jetstream.ErrConsumerNotFound):
 		return fmt.Errorf("read it: %w", err)
-	case want.Durable == FollowConsumer, want.Durable == NotifyConsumer:
-		if err := beginAtReply(ctx, js, &want); err != nil {
-			return err
-		}
 	}
 	want.Metadata = recorded(want.Metadata, defaults)
 	if _, err := js.CreateOrUpdateConsumer(ctx, c.Stream, want); err != nil {
@@ -317,19 +322,24 @@ func ensureConsumer(ctx context.Context, js jetstream.JetStream, c Consumer) err
 	return nil
 }
 
-// beginAtReply has a consumer begin where the consumer reply is. Before there
-// were follow and notify, reply did their work too: what it has acknowledged
-// would be done twice.
-func beginAtReply(ctx context.Context, js jetstream.JetStream, c *jetstream.ConsumerConfig) error {
+// replyOfVersion01 returns the consumer reply of a mesh of version 0.1.0, which
+// kept no record of its defaults, and nil for another one. In that version reply
+// did the work of follow and notify too: what it has acknowledged would be done
+// twice, so that they begin where it is. A follow or notify that was deleted
+// begins with all results: what was done already is done once.
+func replyOfVersion01(ctx context.Context, js jetstream.JetStream) (*jetstream.ConsumerInfo, error) {
 	reply, err := js.Consumer(ctx, Results, ResultsConsumer)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
-		return nil
+		return nil, nil
 	}
 	if err != nil {
-		return fmt.Errorf("read the consumer %s: %w", ResultsConsumer, err)
+		return nil, fmt.Errorf("read the consumer %s: %w", ResultsConsumer, err)
 	}
-	c.DeliverPolicy, c.OptStartSeq = jetstream.DeliverByStartSequencePolicy, reply.CachedInfo().AckFloor.Stream+1
-	return nil
+	info := reply.CachedInfo()
+	if _, recorded := info.Config.Metadata[recordKey]; recorded {
+		return nil, nil
+	}
+	return info, nil
 }
 
 // checkServer reports what the server lacks, whatever the streams.

@@ -14,6 +14,7 @@ const (
 	errTooManyRequests       jetstream.ErrorCode = 10167 // ingest limit
 	errInsufficientResources jetstream.ErrorCode = 10023 // no room on the server
 	errMessageTooLarge       jetstream.ErrorCode = 10054 // max_msg_size of the stream
+	errHeaderTooLarge        jetstream.ErrorCode = 10097 // 64 KiB
 	errDuplicateInFlight     jetstream.ErrorCode = 10158 // another message with this id, on a replicated stream
 )
 
@@ -69,10 +70,11 @@ func IsFull(err error) bool {
 	return false
 }
 
-// IsTooLarge reports whether a publish was rejected because its message has more
-// bytes than the server or the stream takes.
+// IsTooLarge reports whether a publish was rejected because its message, or its
+// headers, have more bytes than the server or the stream takes.
 func IsTooLarge(err error) bool {
-	return errors.Is(err, nats.ErrMaxPayload) || errorCode(err) == errMessageTooLarge
+	code := errorCode(err)
+	return errors.Is(err, nats.ErrMaxPayload) || code == errMessageTooLarge || code == errHeaderTooLarge
 }
 
 // errorCode returns the code of an error of JetStream; 0 for another error.

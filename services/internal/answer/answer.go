@@ -70,8 +70,18 @@ func longest(t *v1.Timings, of v1.Timings) {
 	t.Classify = max(t.Classify, of.Classify)
 }
 
-// Failed makes the answer of a job that could not be done.
+// maxDetail is how many bytes of the detail of a problem an outcome has: a
+// failure can always be stored.
+const maxDetail = 1 << 10
+
+// Failed makes the answer of a job that could not be done. A detail of more than
+// 1 KiB is cut.
 func Failed(job subject.Job, p *v1.Problem) v1.Result {
+	if len(p.Detail) > maxDetail {
+		short := *p
+		short.Detail = strings.ToValidUTF8(p.Detail[:maxDetail], "")
+		p = &short
+	}
 	return v1.Result{ID: job.ID, Pipeline: job.Pipeline, Status: v1.Failed, Problem: p}
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sightmesh/sightmesh/contracts/pipeline"
 	"github.com/sightmesh/sightmesh/contracts/streams"
+	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
@@ -44,5 +45,16 @@ func TestJoin(t *testing.T) {
 	parts[0].Problem = v1.NewProblem(v1.LaneDied, "")
 	if r := Join("job", pipeline.Pipeline{}, parts); r.Status != v1.Failed || r.Problem.Code != v1.LaneDied {
 		t.Errorf("a failed part: %+v", r)
+	}
+}
+
+func TestFailed_CutsALongDetail(t *testing.T) {
+	t.Parallel()
+	r := Failed(subject.Job{ID: "j", Pipeline: "text"}, v1.NewProblem(v1.Internal, "%s", strings.Repeat("é", 9<<20)))
+	if n := len(r.Problem.Detail); n > maxDetail {
+		t.Errorf("the detail has %d bytes, want %d at most", n, maxDetail)
+	}
+	if _, err := Message(t.Context(), nil, r); err != nil {
+		t.Errorf("the outcome cannot be stored: %v", err)
 	}
 }

@@ -1,9 +1,11 @@
 package bus
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -37,12 +39,23 @@ type Message struct {
 	Deadline time.Time
 }
 
+// maxTravel is how many bytes the headers that travel may have together. A server
+// rejects messages with more than 64 KiB of headers, and each hop adds its own.
+const maxTravel = streams.HeaderAllowance / 2
+
 // Travel returns a fresh header with those of h that go from hop to hop. The
-// trace context is left out: [Publisher.Publish] writes that of its own span.
+// trace context is left out: [Publisher.Publish] writes that of its own span. So
+// are the longest, such as metadata that a client published, when all together
+// would leave too little room: else the outcome of a job could not be stored.
 func Travel(h nats.Header) nats.Header {
+	names := v1.TravelHeaders()
+	slices.SortFunc(names, func(a, b string) int { return cmp.Compare(len(h.Get(a)), len(h.Get(b))) })
 	out := nats.Header{}
-	for _, k := range v1.TravelHeaders() {
-		if v := h.Get(k); v != "" && k != "traceparent" && k != "tracestate" {
+	size := 0
+	for _, k := range names {
+		v := h.Get(k)
+		size += len(k) + len(v)
+		if v != "" && size <= maxTravel && k != "traceparent" && k != "tracestate" {
 			out.Set(k, v)
 		}
 	}

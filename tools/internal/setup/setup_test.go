@@ -113,7 +113,7 @@ func TestRunAgain(t *testing.T) {
 		return out.String()
 	}
 	said := run("")
-	if want := "set up 9 streams and 14 consumers for pipelines [text faces]\n"; said != want {
+	if want := "set up 9 streams and 15 consumers for pipelines [text faces]\n"; said != want {
 		t.Errorf("said %q, want %q", said, want)
 	}
 	if again := run(""); again != said {

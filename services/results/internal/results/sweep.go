@@ -144,6 +144,7 @@ func (w *sweeper) expire(ctx context.Context, stream jetstream.Stream, q *sweptQ
 		q.next = 0
 		clear(q.later)
 	}
+	var errs []error // of messages, each of which stops no other
 	for seq, l := range q.later {
 		if seq < info.State.FirstSeq {
 			delete(q.later, seq)
@@ -161,30 +162,41 @@ func (w *sweeper) expire(ctx context.Context, stream jetstream.Stream, q *sweptQ
 		if err == nil {
 			err = w.fail(ctx, q, m, now)
 		}
-		if err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
+		if ctx.Err() != nil {
 			return fmt.Errorf("sweep %s: %w", q.stream, err)
+		}
+		if err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
+			errs = append(errs, fmt.Errorf("sweep %s: message %d: %w", q.stream, seq, err))
+			continue // again in the next sweep
 		}
 		delete(q.later, seq)
 	}
 	for q.next = max(q.next, info.State.FirstSeq); q.next <= info.State.LastSeq; q.next++ {
 		m, err := stream.GetMsg(ctx, q.next, jetstream.WithGetMsgSubject(q.filter))
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			return nil
+			break
 		}
 		if err != nil {
-			return fmt.Errorf("sweep %s: %w", q.stream, err)
+			return errors.Join(append(errs, fmt.Errorf("sweep %s: %w", q.stream, err))...)
 		}
 		if m.Time.Add(q.shortest).After(now) {
-			return nil // and all behind it are younger
+			break // and all behind it are younger
 		}
 		q.next = m.Sequence
-		if deadline := w.deadline(q, m); now.Before(deadline) {
-			q.later[m.Sequence] = laterMessage{deadline: deadline}
-		} else if err := w.fail(ctx, q, m, now); err != nil {
-			return fmt.Errorf("sweep %s: %w", q.stream, err)
+		deadline := w.deadline(q, m)
+		if !now.Before(deadline) {
+			err := w.fail(ctx, q, m, now)
+			if err == nil {
+				continue
+			}
+			if ctx.Err() != nil {
+				return fmt.Errorf("sweep %s: %w", q.stream, err)
+			}
+			errs = append(errs, fmt.Errorf("sweep %s: message %d: %w", q.stream, m.Sequence, err))
 		}
+		q.later[m.Sequence] = laterMessage{deadline: deadline}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // deadline returns that of the job of a message. A client may publish an image
@@ -291,16 +303,20 @@ func (w *sweeper) joinComplete(ctx context.Context) error {
 	gone := func(id string) bool { _, ok := stored[id]; return !ok }
 	maps.DeleteFunc(w.joined, func(id string, _ bool) bool { return gone(id) })
 	maps.DeleteFunc(w.waiting, func(id string, _ int) bool { return gone(id) })
+	var errs []error // of sets, each of which stops no other
 	for id, set := range stored {
 		const patience = 2 // sweeps for which the consumer may take to join them
 		if w.waiting[id]++; w.waiting[id] <= patience || w.joined[id] {
 			continue
 		}
 		if err := w.joinIfComplete(ctx, stream, set, info.TimeStamp); err != nil {
-			return fmt.Errorf("sweep parts of %s: %w", id, err)
+			errs = append(errs, fmt.Errorf("sweep parts of %s: %w", id, err))
+			if ctx.Err() != nil {
+				break
+			}
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // partSet is how many parts of a job are stored.

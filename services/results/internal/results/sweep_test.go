@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -366,4 +367,28 @@ func TestSweeper_EndsAnImageThatWasLateWhenItCame(t *testing.T) {
 	b.publish(t, subject.Images(subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: "late"}),
 		nats.Header{v1.HeaderDeadline: {time.Now().Add(-2 * streams.Margin).Format(time.RFC3339Nano)}}, []byte("image"))
 	b.checkExpired(t, "late")
+}
+
+// TestSweeper_MessageThatFailsStopsNoOther: the headers of an image leave no room
+// for those of its outcome, and what is no part lies among the parts.
+func TestSweeper_MessageThatFailsStopsNoOther(t *testing.T) {
+	b := newBench(t, 0)
+	past := time.Now().UTC().Add(-time.Minute).Format(time.RFC3339Nano)
+	for _, id := range []string{"first", "edge", "last"} {
+		h := nats.Header{v1.HeaderDeadline: {past}}
+		if id == "edge" {
+			h.Set(v1.HeaderMetadata, `{"k":"`+strings.Repeat("m", 65_350)+`"}`)
+		}
+		b.publish(t, subject.Images(subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: id}), h, []byte("image"))
+	}
+	b.publish(t, subject.Parts(subject.Job{Pipeline: "text", ID: "garbage"}), nil, []byte("no part"))
+	for i := range 2 {
+		b.publish(t, subject.Parts(subject.Job{Pipeline: "text", ID: "whole", Part: i}), nil, part(i, 2))
+	}
+	b.ackParts(t, 3)
+	startReplica(t, b.url, shortDeadlines(t)...)
+	for _, id := range []string{"first", "edge", "last"} {
+		b.checkExpired(t, id)
+	}
+	await(t, "the result of the complete job", func() bool { return b.lookup(t, "whole").Status == v1.Done })
 }

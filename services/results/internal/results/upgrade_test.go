@@ -160,3 +160,40 @@ func TestEnsure_BringsVersion01ToTheNewLayout(t *testing.T) {
 		t.Errorf("callbacks %v, want %v", calls, want)
 	}
 }
+
+// TestEnsure_ConsumerMadeAgainSkipsNothing: notify was deleted, and set up again
+// while reply had gone on.
+func TestEnsure_ConsumerMadeAgainSkipsNothing(t *testing.T) {
+	b := newBench(t, 1)
+	callback := nats.Header{v1.HeaderCallback: {"https://client.example/done"}}
+	if err := b.js.DeleteConsumer(t.Context(), streams.Results, streams.NotifyConsumer); err != nil {
+		t.Fatal(err)
+	}
+	b.publish(t, subject.Results("text", "j"), callback, v1.Result{ID: "j", Pipeline: "text", Status: v1.Done})
+	await(t, "the result to pass reply", func() bool {
+		c, err := b.js.Consumer(t.Context(), streams.Results, streams.ResultsConsumer)
+		return err == nil && c.CachedInfo().AckFloor.Stream == 1
+	})
+	if err := streams.Ensure(t.Context(), b.js, streams.Config{Pipelines: []string{"text", "faces"}}); err != nil {
+		t.Fatal(err)
+	}
+	b.queued(t, streams.Callbacks, 1)
+}
+
+// TestEnsure_KeepsForHowLongResultsAreKnown: a later set-up does not know the
+// pipelines, nor their longest deadline.
+func TestEnsure_KeepsForHowLongResultsAreKnown(t *testing.T) {
+	b := newBench(t, 0)
+	for _, cfg := range []streams.Config{{LongestDeadline: 24 * time.Hour}, {}} {
+		if err := streams.Ensure(t.Context(), b.js, cfg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := b.js.Stream(t.Context(), streams.Results)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := s.CachedInfo().Config.SubjectDeleteMarkerTTL, 24*time.Hour+streams.Margin; got != want {
+		t.Errorf("RESULTS remembers results for %v, want %v", got, want)
+	}
+}
