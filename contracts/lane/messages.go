@@ -154,8 +154,8 @@ type Timing struct {
 	InferMS  float64 `json:"infer_ms"`
 }
 
-// Failed answers a request that cannot be answered. Code is one of the
-// problem codes, [v1.Damaged] for a picture that does not decode.
+// Failed answers a request that cannot be answered. Code is one of the problem
+// codes that docs/lanes.md lists, [v1.Damaged] for an image that does not decode.
 type Failed struct {
 	Type   Type    `json:"type"`
 	ID     uint64  `json:"id"`

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/sightmesh/sightmesh/contracts/lane"
@@ -14,6 +15,8 @@ import (
 const (
 	maxLabel = 256     // bytes of a label
 	maxText  = 1 << 20 // bytes of the text of a crop
+	// maxDetail is how many bytes of the detail of a failure are kept.
+	maxDetail = 1 << 10
 )
 
 // wrong returns the problem of an answer that does not follow the contract.
@@ -86,7 +89,7 @@ func checkClassified(c lane.Classified, crops []lane.Crop) error {
 }
 
 func checkBox(field string, b v1.Box, width, height int) error {
-	if b.Width < 1 || b.Height < 1 || b.X < 0 || b.Y < 0 || b.X+b.Width > width || b.Y+b.Height > height {
+	if b.Width < 1 || b.Height < 1 || b.X < 0 || b.Y < 0 || b.Width > width-b.X || b.Height > height-b.Y {
 		return wrong("%s: %d x %d at %d, %d, which is not inside of %d x %d", field, b.Width, b.Height, b.X, b.Y, width, height)
 	}
 	return nil
@@ -96,8 +99,24 @@ func checkLabel(field, label string, score float64) error {
 	switch {
 	case len(label) > maxLabel || !utf8.ValidString(label):
 		return wrong("%slabel: want UTF-8 of at most %d bytes", field, maxLabel)
+	case strings.ContainsRune(label, 0):
+		return wrong("%slabel: %q, want no NUL", field, label)
 	case score < 0 || score > 1:
 		return wrong("%sscore: %v, want 0 to 1", field, score)
 	}
 	return nil
+}
+
+// failure returns the problem of a failed answer. What a lane cannot know, such
+// as that a job was cancelled, is an internal problem that tells its code.
+func failure(code v1.Code, detail string) *v1.Problem {
+	switch code {
+	case v1.EmptyBody, v1.UnsupportedType, v1.Damaged, v1.TooLarge, v1.TooManyPixels, v1.TooManyScans,
+		v1.TooSlow, v1.TooMuchMemory, v1.InvalidMessage, v1.Internal:
+	default:
+		detail = fmt.Sprintf("the lane failed with %.60q: %s", code, detail)
+		code = v1.Internal
+	}
+	detail = strings.ToValidUTF8(detail[:min(len(detail), maxDetail)], "") // without half a character
+	return v1.NewProblem(code, "%s", detail)
 }

@@ -2,8 +2,10 @@ package lanes
 
 import (
 	"errors"
+	"math"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/sightmesh/sightmesh/contracts/lane"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
@@ -28,6 +30,9 @@ func TestCheckDetected_NamesFieldAndValue(t *testing.T) {
 		"negative score": {region(inside, -0.1, ""), "regions.0.score: -0.1"},
 		"no box":         {region(v1.Box{}, 1, ""), "regions.0.box: 0 x 0"},
 		"box outside":    {region(v1.Box{X: 90, Width: 20, Height: 10}, 1, ""), "regions.0.box: 20 x 10 at 90, 0"},
+		"box too wide":   {region(v1.Box{X: math.MaxInt, Width: math.MaxInt, Height: 1}, 1, ""), "regions.0.box"},
+		"box too high":   {region(v1.Box{Y: math.MaxInt, Width: 1, Height: math.MaxInt}, 1, ""), "regions.0.box"},
+		"NUL":            {region(inside, 1, "fa\x00ce"), "regions.0.label"},
 		"long label":     {region(inside, 1, strings.Repeat("x", 300)), "regions.0.label"},
 		"too many":       {lane.Detected{Width: 1, Height: 1, Regions: make([]lane.Region, 3)}, "regions: 3 of them"},
 	} {
@@ -50,6 +55,42 @@ func TestCheckClassified_NamesFieldAndValue(t *testing.T) {
 		"not UTF-8":    {[]lane.CropLabel{{Text: "\xff"}}, "answers.0.text"},
 	} {
 		checkProblem(t, name, checkClassified(lane.Classified{Answers: tt.answers}, crops), tt.want)
+	}
+}
+
+func TestFailure_HasACodeOfLanes(t *testing.T) {
+	t.Parallel()
+	for code, want := range map[v1.Code]v1.Code{
+		v1.Damaged: v1.Damaged, v1.EmptyBody: v1.EmptyBody, v1.UnsupportedType: v1.UnsupportedType,
+		v1.InvalidMessage: v1.InvalidMessage, v1.Internal: v1.Internal,
+		v1.Cancelled: v1.Internal, v1.DeadlineExceeded: v1.Internal, v1.NoWorker: v1.Internal,
+		v1.Overloaded: v1.Internal, v1.Unavailable: v1.Internal, "own-code": v1.Internal, "": v1.Internal,
+	} {
+		if p := failure(code, "why"); p.Code != want {
+			t.Errorf("%q becomes %s, want %s", code, p.Code, want)
+		}
+	}
+}
+
+func TestFailure_TellsTheCodeThatIsNotForLanes(t *testing.T) {
+	t.Parallel()
+	p := failure(v1.Cancelled, "why")
+	if !strings.Contains(p.Detail, `"cancelled"`) || !strings.Contains(p.Detail, "why") {
+		t.Errorf("got %q, want the code and the detail of the lane", p.Detail)
+	}
+}
+
+func TestFailure_DetailIsBounded(t *testing.T) {
+	t.Parallel()
+	long := "x" + strings.Repeat("é", 5<<20)
+	for _, code := range []v1.Code{v1.Damaged, v1.Cancelled, v1.Code(long)} {
+		p := failure(code, long)
+		if len(p.Detail) > maxDetail || len(p.Detail) < maxDetail-1 {
+			t.Errorf("%.20q: the detail has %d bytes, want %d at most, and no less than fits", code, len(p.Detail), maxDetail)
+		}
+		if !utf8.ValidString(p.Detail) {
+			t.Errorf("%.20q: a character is cut in two", code)
+		}
 	}
 }
 

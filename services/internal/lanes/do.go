@@ -241,7 +241,7 @@ func (p *process) exchange(ctx context.Context, timeout time.Duration, r request
 	}
 	p.jobs.Add(1)
 	if head.Type == lane.TypeFailed {
-		return reply{}, v1.NewProblem(head.Code, "%s", head.Detail)
+		return reply{}, failure(head.Code, head.Detail)
 	}
 	return reply{facts, pixels}, nil
 }

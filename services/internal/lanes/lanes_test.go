@@ -176,6 +176,8 @@ func (l *testLane) Detect(d lane.Detect, order []byte) (lane.Detected, [][]byte,
 		os.Exit(3)
 	case "problem":
 		return lane.Detected{}, nil, v1.NewProblem(v1.Damaged, "as ordered")
+	case "cancelled":
+		return lane.Detected{}, nil, v1.NewProblem(v1.Cancelled, "%s", strings.Repeat("as ordered ", 1<<20))
 	case "env":
 		return lane.Detected{Width: 1, Height: 1, Regions: []lane.Region{{Box: v1.Box{Width: 1, Height: 1}, Label: os.Getenv("OMP_THREAD_LIMIT") + os.Getenv("GOMAXPROCS")}}}, nil, nil
 	case "pid":
@@ -371,6 +373,18 @@ func TestProblemKeepsTheLane(t *testing.T) {
 	}
 	if after := b.pid(t, "p"); after != before {
 		t.Error("the process was replaced")
+	}
+}
+
+func TestLane_CannotCancelAJob(t *testing.T) {
+	t.Parallel()
+	b := startPool(t, Config{Programs: []Program{program("p")}})
+	_, err := b.ask(t, context.Background(), "p", "cancelled")
+	if code(err) != v1.Internal {
+		t.Errorf("got %.100v, want %s", err, v1.Internal)
+	}
+	if n := len(err.Error()); n > 2*maxDetail {
+		t.Errorf("the problem has %d bytes, want about %d", n, maxDetail)
 	}
 }
 

@@ -46,7 +46,7 @@ type Config struct {
 	MaxWait time.Duration
 	// BodyMemory bounds the bytes of bodies that are held at a time, and
 	// ClientBodyMemory those of one client. BodyRate is the lowest rate at which
-	// a body may arrive.
+	// a body may arrive, and a client may read its response.
 	BodyMemory       int64
 	ClientBodyMemory int64
 	BodyRate         body.Rate
@@ -86,7 +86,10 @@ func (a *API) Drain(hard context.Context) { a.sessions.drain(hard) }
 // New returns the handler of the whole API. The caller ends it with Drain.
 func New(cfg Config) *API {
 	tracer := cfg.Tracers.Tracer("github.com/sightmesh/sightmesh/services/ingress")
-	respond := &responder{tracer: tracer, logger: cfg.Logger, metrics: cfg.Metrics}
+	respond := &responder{
+		tracer: tracer, logger: cfg.Logger, metrics: cfg.Metrics,
+		writeGrace: writeGrace, writeRate: cfg.BodyRate.BytesPerSecond,
+	}
 	params := parameters{intake: cfg.Intake, wait: cfg.Wait, maxWait: cfg.MaxWait}
 	bodies := newBodies(cfg)
 	reports := &reportHandler{reports: cfg.Reports, params: params, bodies: bodies}

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"strconv"
@@ -28,11 +29,19 @@ import (
 // the problem of that error.
 type handlerFunc func(http.ResponseWriter, *http.Request) error
 
+// writeGrace is how long a client may take to read a response, besides the time
+// of its bytes.
+const writeGrace = 30 * time.Second
+
 // responder is what all handlers have in common.
 type responder struct {
 	tracer  trace.Tracer
 	logger  *slog.Logger
 	metrics *Metrics
+	// A client that has not read a response after writeGrace and the time that
+	// its bytes take at writeRate, in bytes per second, loses its connection.
+	writeGrace time.Duration
+	writeRate  int64
 }
 
 // handler returns an HTTP handler for h with a server span that continues the
@@ -48,7 +57,7 @@ func (re *responder) handler(route string, h handlerFunc) http.Handler {
 			attribute.String("url.path", r.URL.Path), attribute.String("user_agent.original", r.UserAgent())))
 		defer span.End()
 		telemetry.Propagator().Inject(ctx, propagation.HeaderCarrier(rw.Header()))
-		w := &recorder{ResponseWriter: rw}
+		w := &recorder{ResponseWriter: rw, conn: http.NewResponseController(rw), grace: re.writeGrace, rate: re.writeRate}
 		re.metrics.inFlight.Inc()
 		defer re.metrics.inFlight.Dec()
 		defer func() { // a panic is the bug of one request
@@ -170,17 +179,26 @@ func writeTagged(w http.ResponseWriter, r *http.Request, v any) error {
 	return nil
 }
 
-// recorder remembers the status of an answer.
+// recorder remembers the status of an answer, and bounds how long the client may
+// take to read it: until then the answer is in memory.
 type recorder struct {
 	http.ResponseWriter
+	conn   *http.ResponseController
 	status int
 	cutOff bool // the answer has begun and cannot be finished
+
+	grace    time.Duration
+	rate     int64
+	deadline time.Time
+	// ownDeadline is whether the handler sets the deadlines.
+	ownDeadline bool
 }
 
 func (r *recorder) WriteHeader(status int) {
 	if r.status == 0 {
 		r.status = status
 	}
+	_ = r.allow(0) // on a connection that is closed, Write fails too
 	r.ResponseWriter.WriteHeader(status)
 }
 
@@ -188,7 +206,35 @@ func (r *recorder) Write(b []byte) (int, error) {
 	if r.status == 0 {
 		r.status = http.StatusOK
 	}
+	if err := r.allow(len(b)); err != nil {
+		return 0, err
+	}
 	return r.ResponseWriter.Write(b)
+}
+
+// allow moves the write deadline for n more bytes. What the client has not read
+// of those before keeps its time: the kernel may hold all of it, and a client
+// that reads fast enough must not lose its connection.
+func (r *recorder) allow(n int) error {
+	if r.ownDeadline {
+		return nil
+	}
+	if soonest := time.Now().Add(r.grace); r.deadline.Before(soonest) {
+		r.deadline = soonest
+	}
+	r.deadline = r.deadline.Add(time.Duration(float64(n) / float64(r.rate) * float64(time.Second)))
+	err := r.conn.SetWriteDeadline(r.deadline)
+	if err != nil && !errors.Is(err, http.ErrNotSupported) { // not every writer in tests has a deadline
+		return fmt.Errorf("set write deadline: %w", err)
+	}
+	return nil
+}
+
+// SetWriteDeadline is for a handler that sets the deadlines itself, through
+// [http.ResponseController]. Those of the recorder end with it.
+func (r *recorder) SetWriteDeadline(t time.Time) error {
+	r.ownDeadline = true
+	return r.conn.SetWriteDeadline(t)
 }
 
 // Unwrap lets http.ResponseController reach the connection.

@@ -4,9 +4,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -22,7 +26,102 @@ import (
 func newTestResponder() *responder {
 	return &responder{
 		tracer: sdktrace.NewTracerProvider().Tracer("test"), logger: slog.New(slog.DiscardHandler),
-		metrics: NewMetrics(prometheus.NewRegistry()),
+		metrics: NewMetrics(prometheus.NewRegistry()), writeGrace: writeGrace, writeRate: 1 << 10,
+	}
+}
+
+// dial returns a connection to a server of h whose client has sent a request and
+// reads nothing.
+func dial(t *testing.T, h http.Handler) net.Conn {
+	t.Helper()
+	s := httptest.NewServer(h)
+	t.Cleanup(s.Close)
+	c, err := net.Dial("tcp", s.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	if _, err := c.Write([]byte("GET /x HTTP/1.1\r\nHost: x\r\n\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestResponder_ClosesTheConnectionOfAClientThatDoesNotRead(t *testing.T) {
+	t.Parallel()
+	for name, send := range map[string]func(http.ResponseWriter, []byte) error{
+		"one write": func(w http.ResponseWriter, b []byte) error {
+			_, err := w.Write(b)
+			return err
+		},
+		"many writes": func(w http.ResponseWriter, b []byte) error {
+			for part := range slices.Chunk(b, 32<<10) {
+				if _, err := w.Write(part); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			re := newTestResponder()
+			re.writeGrace, re.writeRate = 100*time.Millisecond, 64<<20
+			result := make([]byte, 32<<20) // more than the kernel holds
+			sent := make(chan error, 1)
+			c := dial(t, re.handler("/x", func(w http.ResponseWriter, _ *http.Request) error {
+				err := send(w, result)
+				sent <- err
+				return err
+			}))
+			select {
+			case err := <-sent:
+				if !errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Errorf("the response ended with %v, want %v", err, os.ErrDeadlineExceeded)
+				}
+			case <-time.After(20 * time.Second):
+				t.Fatal("the response is still held")
+			}
+			if n, _ := io.Copy(io.Discard, c); n >= int64(len(result)) {
+				t.Errorf("the client got %d bytes, want that the connection was closed before", n)
+			}
+		})
+	}
+}
+
+func TestResponder_GivesASlowClientTheTimeOfItsBytes(t *testing.T) {
+	t.Parallel()
+	re := newTestResponder()
+	re.writeGrace, re.writeRate = time.Nanosecond, 1<<10 // all of the time is for the bytes
+	result := make([]byte, 1<<20)
+	c := dial(t, re.handler("/x", func(w http.ResponseWriter, _ *http.Request) error {
+		w.Header().Set("Connection", "close")
+		_, err := w.Write(result)
+		return err
+	}))
+	if n, err := io.Copy(io.Discard, c); n < int64(len(result)) {
+		t.Errorf("the client got %d bytes (%v), want all", n, err)
+	}
+}
+
+// TestResponder_LeavesTheDeadlineOfAHandler: event streams give each event its
+// own time.
+func TestResponder_LeavesTheDeadlineOfAHandler(t *testing.T) {
+	t.Parallel()
+	re := newTestResponder()
+	re.writeGrace, re.writeRate = time.Nanosecond, 1<<40 // passes at once
+	c := dial(t, re.handler("/x", func(w http.ResponseWriter, _ *http.Request) error {
+		w.Header().Set("Connection", "close")
+		w.WriteHeader(http.StatusOK)
+		if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(time.Minute)); err != nil {
+			return err
+		}
+		_, err := w.Write([]byte("an event"))
+		return err
+	}))
+	got, err := io.ReadAll(c)
+	if !strings.Contains(string(got), "an event") {
+		t.Errorf("got %q (%v), want the event", got, err)
 	}
 }
 

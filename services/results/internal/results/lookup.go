@@ -203,9 +203,13 @@ func (l *lookup) inStream(ctx context.Context, stream, filter, job string) (*v1.
 	return nil, nil
 }
 
-// waiting reports whether a picture was not yet taken by a worker.
+// waiting reports whether an image was not yet taken by a worker. One without a
+// consumer, such as of a pipeline that is not set up, waits.
 func (l *lookup) waiting(ctx context.Context, s jetstream.Stream, j subject.Job, name string) (bool, error) {
 	c, err := s.Consumer(ctx, streams.WorkConsumer(subject.Detect, j.Pipeline, j.Priority))
+	if errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return true, nil
+	}
 	if err != nil {
 		return false, fmt.Errorf("look up state: %w", err)
 	}

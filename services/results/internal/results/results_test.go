@@ -274,6 +274,17 @@ func TestLookupFollowsAJob(t *testing.T) {
 	}
 }
 
+// TestLookup_JobWithoutAConsumerIsQueued: an image can be published to a
+// pipeline that is not set up yet, or not any more.
+func TestLookup_JobWithoutAConsumerIsQueued(t *testing.T) {
+	b := newBench(t, 1)
+	job := subject.Job{Pipeline: "notsetup", Priority: subject.Bulk, ID: "early"}
+	b.publish(t, subject.Images(job), nil, []byte("image"))
+	if r := b.lookup(t, job.ID); r.Status != v1.Queued {
+		t.Errorf("got %+v with problem %v, want queued", r, r.Problem)
+	}
+}
+
 // TestHeadersThatMakeNoSenseAreNotLooped: an answer whose headers cannot be
 // followed is answered once, and that is the end of it.
 func TestHeadersThatMakeNoSenseAreNotLooped(t *testing.T) {
