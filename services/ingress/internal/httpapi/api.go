@@ -88,7 +88,7 @@ func New(cfg Config) *API {
 	tracer := cfg.Tracers.Tracer("github.com/sightmesh/sightmesh/services/ingress")
 	respond := &responder{
 		tracer: tracer, logger: cfg.Logger, metrics: cfg.Metrics,
-		writeGrace: writeGrace, writeRate: cfg.BodyRate.BytesPerSecond,
+		writeGrace: writeGrace, writeRate: writeRate,
 	}
 	params := parameters{intake: cfg.Intake, wait: cfg.Wait, maxWait: cfg.MaxWait}
 	bodies := newBodies(cfg)

@@ -29,9 +29,13 @@ import (
 // the problem of that error.
 type handlerFunc func(http.ResponseWriter, *http.Request) error
 
-// writeGrace is how long a client may take to read a response, besides the time
-// of its bytes.
-const writeGrace = 30 * time.Second
+const (
+	// writeGrace is how long a client may take to read a response, besides the
+	// time of its bytes at writeRate, in bytes per second. A slow client reads a
+	// result of 100 KB in 36 s; one of 8 MiB is held for 9 minutes.
+	writeGrace = 30 * time.Second
+	writeRate  = 16 << 10
+)
 
 // responder is what all handlers have in common.
 type responder struct {
