@@ -113,7 +113,7 @@ func readParts(ctx context.Context, stream jetstream.Stream, job subject.Job, n 
 		}
 		part := &out.parts[i]
 		if json.Unmarshal(raw.Data, part) != nil {
-			return out, false, nil // it is no part, and will be none
+			return out, false, nil //nolint:nilerr // it is no part, and will be none
 		}
 		sha256 = cmp.Or(sha256, part.Image.SHA256)
 		if part.Parts != n || cmp.Or(part.Image.SHA256, sha256) != sha256 {
