@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
@@ -191,6 +193,20 @@ func testEvents(t *testing.T, m *mesh) {
 	checkProblem(t, m.get(t, "/v1/images/*/events"), v1.UnknownJob)
 }
 
+// subscribe returns a subscription that the server knows of.
+func (m *mesh) subscribe(t *testing.T, subj string) *nats.Subscription {
+	t.Helper()
+	nc := m.connect(t)
+	sub, err := nc.SubscribeSync(subj)
+	if err == nil {
+		err = nc.Flush()
+	}
+	if err != nil {
+		t.Fatalf("subscribe to %s: %v", subj, err)
+	}
+	return sub
+}
+
 func testCancel(t *testing.T, m *mesh) {
 	// Jobs of bulk priority behind others, so that the last still waits.
 	page := samplePage(t)
@@ -199,10 +215,7 @@ func testCancel(t *testing.T, m *mesh) {
 		a := m.post(t, "?pipeline=text&priority=bulk", page, "Prefer", "respond-async")
 		last = a.header.Get("Location")
 	}
-	heard, err := m.connect(t).SubscribeSync(subject.Events(strings.TrimPrefix(last, "/v1/images/")))
-	if err != nil {
-		t.Fatal(err)
-	}
+	heard := m.subscribe(t, subject.Events(strings.TrimPrefix(last, "/v1/images/")))
 	a := m.send(t, http.MethodDelete, last, "", "")
 	var c v1.Cancellation
 	if err := json.Unmarshal(a.body, &c); err != nil || a.status != http.StatusOK || c.Was != v1.Queued && c.Was != v1.Running || c.Status != v1.Failed {
@@ -211,7 +224,7 @@ func testCancel(t *testing.T, m *mesh) {
 	if got := m.get(t, last); got.result.Status != v1.Failed || got.result.Problem == nil || got.result.Problem.Code != v1.Cancelled {
 		t.Errorf("the job is %v", got)
 	}
-	if _, err := heard.NextMsg(10 * time.Second); err != nil {
+	if _, err := heard.NextMsg(timeoutAnswer); err != nil {
 		t.Errorf("nobody tells that it ended: %v", err)
 	}
 	if again := m.send(t, http.MethodDelete, last, "", ""); again.status != http.StatusOK {
@@ -222,10 +235,7 @@ func testCancel(t *testing.T, m *mesh) {
 	checkProblem(t, m.send(t, http.MethodDelete, "/v1/images/01ARZ3NDEKTSV4RRFFQ69G5FAV", "", ""), v1.UnknownJob)
 
 	// A client that hangs up has its job cancelled.
-	events, err := m.connect(t).SubscribeSync(subject.Cancelled("*"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	events := m.subscribe(t, subject.Cancelled("*"))
 	for range 16 {
 		m.post(t, "?pipeline=text", page, "Prefer", "respond-async")
 	}

@@ -163,14 +163,14 @@ type consumer struct {
 	publishOnce     bool                         // so that a full stream holds up nothing else
 }
 
-// consumers lists them. A reply waits for nothing, so that many can be requested
-// ahead; the others may wait for a stream.
+// consumers lists them. A reply waits for nothing, and a callback is published
+// once, so that many can be requested ahead; the others may wait for a stream.
 func (s *Service) consumers() []consumer {
 	return []consumer{
 		{streams.Parts, streams.PartsConsumer, jobOf(subject.ParseParts), s.join, failJoin, 16, 1, nil, false},
 		{streams.Results, streams.ResultsConsumer, jobOf(subject.ParseResults), s.reply, nil, 16, 64, hasHeader(v1.HeaderReply), false},
 		{streams.Results, streams.FollowConsumer, jobOf(subject.ParseResults), s.follow, nil, 16, 1, hasHeader(v1.HeaderReport), true},
-		{streams.Results, streams.NotifyConsumer, jobOf(subject.ParseResults), s.notify, nil, 16, 1, hasHeader(v1.HeaderCallback), true},
+		{streams.Results, streams.NotifyConsumer, jobOf(subject.ParseResults), s.notify, nil, 16, 64, hasHeader(v1.HeaderCallback), true},
 		{streams.Reports, streams.ReportsConsumer, openReport, s.expand, nil, 2, 1, nil, false},
 	}
 }
