@@ -16,18 +16,8 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// The times of a submission are those of ingress.
-const (
-	// submitTimeout is for how long an image whose acknowledgement does not come
-	// is published again, and submitTry how long each acknowledgement may take.
-	submitTimeout = 6 * time.Second
-	submitTry     = 1500 * time.Millisecond
-	// retryDelay is how long to wait after a problem that passes.
-	retryDelay = 5 * time.Second
-)
-
-// submitBackoff has the delays between two tries.
-var submitBackoff = retry.Exponential(50*time.Millisecond, 400*time.Millisecond, 2)
+// retryDelay is how long to wait after a problem that passes.
+const retryDelay = 5 * time.Second
 
 // Submit stores an image as a new job, past ingress and its checks, and returns
 // once the mesh has it for certain. The job is not admitted against the work
@@ -67,30 +57,17 @@ func (c *Client) SubmitJob(ctx context.Context, job subject.Job, image []byte) e
 		Header: nats.Header{v1.HeaderAccepted: {time.Now().UTC().Format(time.RFC3339Nano)}},
 	}
 	inject(ctx, m.Header)
-	limited, cancel := context.WithTimeout(ctx, submitTimeout)
-	defer cancel()
-	unknown := false
-	for attempt := 1; ; attempt++ {
-		err := c.publish(limited, m, v1.MsgID(job.ID, "images"))
-		if err == nil {
-			return nil
-		}
-		// What a later try says for certain is said of that try alone.
-		if unknown = unknown || streams.IsUnknown(err); !unknown {
-			return rejected(err)
-		}
-		if retry.Sleep(limited, submitBackoff.Delay(attempt)) != nil {
-			return mayBeAccepted(job.ID, err)
-		}
+	err := streams.RetryUnknown(ctx, streams.IsUnknown, func(ctx context.Context) error {
+		_, err := c.js.PublishMsg(ctx, m, jetstream.WithMsgID(v1.MsgID(job.ID, "images")), jetstream.WithExpectStream(streams.Images))
+		return err //nolint:wrapcheck // it is told below what it means
+	})
+	switch {
+	case errors.Is(err, streams.ErrUnknown):
+		return mayBeAccepted(job.ID, err)
+	case err != nil:
+		return rejected(err)
 	}
-}
-
-// publish makes one try to store an image.
-func (c *Client) publish(ctx context.Context, m *nats.Msg, msgID string) error {
-	ctx, cancel := context.WithTimeout(ctx, submitTry)
-	defer cancel()
-	_, err := c.js.PublishMsg(ctx, m, jetstream.WithMsgID(msgID), jetstream.WithExpectStream(streams.Images))
-	return err //nolint:wrapcheck // the caller says what it means
+	return nil
 }
 
 // rejected returns the error of an image that is not stored because of err.

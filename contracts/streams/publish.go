@@ -1,11 +1,16 @@
 package streams
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/sightmesh/sightmesh/contracts/retry"
 )
 
 // Error codes of JetStream for which the client library has no constant.
@@ -38,6 +43,47 @@ func IsUnknown(err error) bool {
 	// The stream has rejected the message, or another one with its ID is in
 	// flight still.
 	return errorCode(err) == 0 || IsInFlight(err)
+}
+
+// ErrUnknown is wrapped by an error that leaves open whether a message was
+// stored.
+var ErrUnknown = errors.New("no acknowledgement came")
+
+const (
+	// unknownTimeout is for how long a message whose acknowledgement does not
+	// come is published again, and unknownTry how long each acknowledgement may
+	// take.
+	unknownTimeout = 6 * time.Second
+	unknownTry     = 1500 * time.Millisecond
+)
+
+// unknownBackoff has the delays between two tries. Most follow an
+// acknowledgement that was waited for; the others a connection that is lost.
+var unknownBackoff = retry.Exponential(50*time.Millisecond, 400*time.Millisecond, 2)
+
+// RetryUnknown calls try, which publishes one message under the same ID each
+// time, until it is known whether the message is stored: for 6 s, or until ctx
+// ends. Each try has 1.5 s. isUnknown is [IsUnknown], or knows more errors. The
+// error wraps [ErrUnknown] when it stays unknown.
+func RetryUnknown(ctx context.Context, isUnknown func(error) bool, try func(context.Context) error) error {
+	limited, cancel := context.WithTimeout(ctx, unknownTimeout)
+	defer cancel()
+	unknown := false
+	for attempt := 1; ; attempt++ {
+		one, cancelOne := context.WithTimeout(limited, unknownTry)
+		err := try(one)
+		cancelOne()
+		if err == nil {
+			return nil
+		}
+		// What a later try says for certain is said of that try alone.
+		if unknown = unknown || isUnknown(err); !unknown {
+			return err
+		}
+		if retry.Sleep(limited, unknownBackoff.Delay(attempt)) != nil {
+			return fmt.Errorf("%w: %w", ErrUnknown, err)
+		}
+	}
 }
 
 // IsInFlight reports whether a publish met another message with its ID, or on

@@ -162,7 +162,7 @@ func TestIsUnknown(t *testing.T) {
 		{nats.ErrConnectionClosed, true},
 		{nats.ErrDisconnected, true},
 		{jetstream.ErrInvalidJSAck, true},
-		{fmt.Errorf("%w: %w", ErrUnknown, context.DeadlineExceeded), true},
+		{fmt.Errorf("%w: %w", streams.ErrUnknown, context.DeadlineExceeded), true},
 	} {
 		if got := IsUnknown(c.err); got != c.want {
 			t.Errorf("%v: unknown is %v, want %v", c.err, got, c.want)

@@ -65,10 +65,6 @@ func Travel(h nats.Header) nats.Header {
 // ErrFull is returned for a publish to a stream that is at its limit.
 var ErrFull = errors.New("stream is full")
 
-// ErrUnknown is wrapped by an error that leaves open whether a message was
-// stored; see [IsUnknown].
-var ErrUnknown = errors.New("no acknowledgement came")
-
 // IsUnknown reports whether the message of a publish that failed with err may
 // be stored all the same, such as when its acknowledgement was lost. It knows
 // the errors of this package; [streams.IsUnknown] decides on the others.

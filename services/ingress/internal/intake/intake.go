@@ -174,7 +174,7 @@ func (i *Intake) Submit(ctx context.Context, r *Request) (*Job, error) {
 		job.Close()
 		job.Abandon(ctx) // it may be stored all the same
 		return nil, JobError(ctx.Err(), id)
-	case errors.Is(err, bus.ErrUnknown):
+	case errors.Is(err, streams.ErrUnknown):
 		job.unknown = UnknownError(ctx, err, id, "/v1/images/"+id)
 	case err != nil:
 		job.Close()

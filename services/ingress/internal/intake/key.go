@@ -77,7 +77,7 @@ func (i *Intake) createOrRead(ctx context.Context, subj string, mine claim) (*cl
 	}
 	// A key whose acknowledgement was lost is met by the next try, and read.
 	created := false
-	err = retryUnknown(ctx, func(ctx context.Context) error {
+	err = streams.RetryUnknown(ctx, bus.IsUnknown, func(ctx context.Context) error {
 		_, err := i.cfg.JetStream.Publish(ctx, subj, body,
 			jetstream.WithExpectLastSequencePerSubject(0), jetstream.WithExpectStream(streams.Jobs))
 		if created = err == nil; streams.IsWrongLastSequence(err) {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sightmesh/sightmesh/contracts/retry"
+	"github.com/sightmesh/sightmesh/contracts/streams"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
 )
@@ -51,7 +52,7 @@ func StoreError(ctx context.Context, err error) error {
 // [*ServerError] whose problem has the ID. address is where to look it up. Other
 // errors are those of [StoreError].
 func UnknownError(ctx context.Context, err error, id, address string) error {
-	if ctx.Err() != nil || !errors.Is(err, bus.ErrUnknown) {
+	if ctx.Err() != nil || !errors.Is(err, streams.ErrUnknown) {
 		return StoreError(ctx, err)
 	}
 	p := v1.NewProblem(v1.Unavailable, "%s may have been accepted: its acknowledgement did not come. "+

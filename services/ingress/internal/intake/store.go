@@ -8,7 +8,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
@@ -63,51 +62,16 @@ func (i *Intake) Fail(ctx context.Context, r Request, p *v1.Problem) error {
 	return i.Publish(ctx, m)
 }
 
-const (
-	// publishTimeout is for how long a message whose acknowledgement does not
-	// come is published again, and publishTry how long each acknowledgement may
-	// take.
-	publishTimeout = 6 * time.Second
-	publishTry     = 1500 * time.Millisecond
-)
-
-// publishBackoff has the delays between two tries. Most follow an
-// acknowledgement that was waited for; the others a connection that is lost.
-var publishBackoff = retry.Exponential(50*time.Millisecond, 400*time.Millisecond, 2)
-
 // Publish stores m. While the acknowledgement does not come, Publish stores m
 // again, for some seconds: the stream keeps one message of its ID. The error
-// wraps [bus.ErrUnknown] when it stays unknown whether m is stored; another
+// wraps [streams.ErrUnknown] when it stays unknown whether m is stored; another
 // error says that it is not.
 func (i *Intake) Publish(ctx context.Context, m bus.Message) error {
-	err := retryUnknown(ctx, func(ctx context.Context) error { return i.cfg.Publisher.Publish(ctx, m) })
+	err := streams.RetryUnknown(ctx, bus.IsUnknown, func(ctx context.Context) error { return i.cfg.Publisher.Publish(ctx, m) })
 	if err == nil || ctx.Err() == nil {
 		i.cfg.Admission.RecordPublish(err)
 	}
 	return err
-}
-
-// retryUnknown calls try until it is known whether it has stored something, or
-// for publishTimeout. It returns the error of ctx once that has ended.
-func retryUnknown(ctx context.Context, try func(context.Context) error) error {
-	limited, cancel := context.WithTimeout(ctx, publishTimeout)
-	defer cancel()
-	unknown := false
-	for attempt := 1; ; attempt++ {
-		one, cancelOne := context.WithTimeout(limited, publishTry)
-		err := try(one)
-		cancelOne()
-		if err == nil {
-			return nil
-		}
-		// What a later try says for certain is said of that try alone.
-		if unknown = unknown || bus.IsUnknown(err); !unknown {
-			return err
-		}
-		if retry.Sleep(limited, publishBackoff.Delay(attempt)) != nil {
-			return fmt.Errorf("%w: %w", bus.ErrUnknown, err)
-		}
-	}
 }
 
 // headers returns the headers that say what the client wants besides the

@@ -202,7 +202,7 @@ func (r *Reports) storeUploads(
 		} else if err == nil {
 			err = r.cfg.Intake.Store(ctx, job)
 		}
-		if errors.Is(err, bus.ErrUnknown) {
+		if errors.Is(err, streams.ErrUnknown) {
 			return append(stored, v1.ProblemImage{ID: job.ID}), intake.StoreError(ctx, err)
 		}
 		if err != nil {
