@@ -72,7 +72,7 @@ func (o *Options) Register(fs *flag.FlagSet) {
 	fs.DurationVar(&o.maxBulkQueue, "max-bulk-queue", 30*time.Minute, "longest queue, as time, for bulk jobs")
 	fs.Int64Var(&o.bodyMemory, "body-memory", 256<<20, "`bytes` of request bodies and frames held at a time; memory is taken as bytes arrive")
 	fs.Int64Var(&o.clientBodyMemory, "client-body-memory", 0, "`bytes` of body-memory that one client address may hold; 0 is half of it, and room for one form")
-	fs.Int64Var(&o.minBodyRate, "min-body-rate", 1<<10, "lowest rate at which a body or frame may arrive, in `bytes` per second: averaged over 10 s, after 5 s of grace; and at which a response has to be read, after 30 s of grace")
+	fs.Int64Var(&o.minBodyRate, "min-body-rate", 1<<10, "lowest rate at which a body or frame may arrive, in `bytes` per second: averaged over 10 s, after 5 s of grace")
 	fs.DurationVar(&o.bodyTimeout, "body-timeout", 0, "no longer has an effect and will be removed: see min-body-rate")
 	fs.IntVar(&o.concurrency, "max-nats-requests", 1024, "requests over NATS that wait at a time")
 	fs.Int64Var(&o.natsMemory, "nats-memory", 256<<20, "`bytes` of requests over NATS that wait at a time")
