@@ -160,7 +160,7 @@ func (w *sweeper) expire(ctx context.Context, stream jetstream.Stream, q *sweptQ
 			continue
 		}
 		if err == nil {
-			err = w.fail(ctx, q, m, now)
+			err = w.fail(ctx, q, m, l.deadline, now)
 		}
 		if ctx.Err() != nil {
 			return fmt.Errorf("sweep %s: %w", q.stream, err)
@@ -185,7 +185,7 @@ func (w *sweeper) expire(ctx context.Context, stream jetstream.Stream, q *sweptQ
 		q.next = m.Sequence
 		deadline := w.deadline(q, m)
 		if !now.Before(deadline) {
-			err := w.fail(ctx, q, m, now)
+			err := w.fail(ctx, q, m, deadline, now)
 			if err == nil {
 				continue
 			}
@@ -230,12 +230,12 @@ func (w *sweeper) jobDeadline(job subject.Job, h nats.Header, stored time.Time) 
 func isPastMargin(deadline, now time.Time) bool { return now.After(deadline.Add(streams.Margin)) }
 
 // fail stores the outcome deadline-exceeded, unless the job has one.
-func (w *sweeper) fail(ctx context.Context, q *sweptQueue, m *jetstream.RawStreamMsg, now time.Time) error {
+func (w *sweeper) fail(ctx context.Context, q *sweptQueue, m *jetstream.RawStreamMsg, deadline, now time.Time) error {
 	job, err := q.parse(m.Subject)
 	if err != nil {
 		return nil //nolint:nilerr // it is of no job, and ends by its age
 	}
-	if isPastMargin(w.deadline(q, m), now) {
+	if isPastMargin(deadline, now) {
 		return nil
 	}
 	return w.endJob(ctx, job, m.Header)
