@@ -86,19 +86,7 @@ func serverWith(t *testing.T, change func(*server.Options)) string {
 		MaxPayload: streams.MaxMessage + streams.HeaderAllowance, NoSigs: true, NoLog: true, DisableJetStreamBanner: true,
 	}
 	change(o)
-	s, err := server.NewServer(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.Start()
-	t.Cleanup(func() {
-		s.Shutdown()
-		s.WaitForShutdown()
-	})
-	if !s.ReadyForConnections(patience) {
-		t.Fatal("NATS server is not ready for connections")
-	}
-	return s.ClientURL()
+	return runServer(t, o).ClientURL()
 }
 
 // TestRun_SaysAtOnceWhatTheServerLacks sets up on servers on which waiting
@@ -304,23 +292,12 @@ func startCluster(t *testing.T) string {
 	}
 	var urls []string
 	for i, port := range ports {
-		s, err := server.NewServer(&server.Options{
+		s := runServer(t, &server.Options{
 			ServerName: fmt.Sprint("s", i), Host: "127.0.0.1", Port: server.RANDOM_PORT,
 			Cluster: server.ClusterOpts{Name: "c", Host: "127.0.0.1", Port: port}, Routes: routes,
 			JetStream: true, StoreDir: t.TempDir(), JetStreamMaxStore: 64 << 30, JetStreamMaxMemory: 64 << 30,
 			MaxPayload: streams.MaxMessage + streams.HeaderAllowance, NoSigs: true, NoLog: true, DisableJetStreamBanner: true,
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.Start()
-		t.Cleanup(func() {
-			s.Shutdown()
-			s.WaitForShutdown()
-		})
-		if !s.ReadyForConnections(patience) {
-			t.Fatal("NATS server is not ready for connections")
-		}
 		urls = append(urls, s.ClientURL())
 	}
 	return strings.Join(urls, ",")

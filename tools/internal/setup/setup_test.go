@@ -32,10 +32,16 @@ func startServer(t *testing.T, port int) *server.Server {
 	if port == 0 {
 		port = server.RANDOM_PORT
 	}
-	s, err := server.NewServer(&server.Options{
+	return runServer(t, &server.Options{
 		Host: "127.0.0.1", Port: port, JetStream: true, StoreDir: t.TempDir(), JetStreamMaxStore: 16 << 30, JetStreamMaxMemory: 16 << 30,
 		MaxPayload: streams.MaxMessage + streams.HeaderAllowance, NoSigs: true, NoLog: true, DisableJetStreamBanner: true,
 	})
+}
+
+// runServer runs a server until the end of the test.
+func runServer(t *testing.T, o *server.Options) *server.Server {
+	t.Helper()
+	s, err := server.NewServer(o)
 	if err != nil {
 		t.Fatal(err)
 	}
