@@ -254,8 +254,8 @@ func (c *chaosClient) pause(d time.Duration) bool {
 	}
 }
 
-// do makes a request of any ingress.
-func (c *chaosClient) do(method, path, contentType string, body []byte, header ...string) (answer, error) {
+// request makes a request to any ingress.
+func (c *chaosClient) request(method, path, contentType string, body []byte, header ...string) (answer, error) {
 	url := c.anyIngress() + path
 	req, err := http.NewRequestWithContext(c.ctx, method, url, bytes.NewReader(body))
 	if err != nil {
@@ -279,7 +279,7 @@ func (c *chaosClient) do(method, path, contentType string, body []byte, header .
 }
 
 func (c *chaosClient) post(i chaos.Image, query string, header ...string) (answer, error) {
-	return c.do(http.MethodPost, "/v1/images"+query, "image/bmp", i.File, header...)
+	return c.request(http.MethodPost, "/v1/images"+query, "image/bmp", i.File, header...)
 }
 
 // sync waits for the result in the request itself.
@@ -335,7 +335,7 @@ func (c *chaosClient) answered(i chaos.Image, a answer, webhook bool) bool {
 // lookUp asks for a job once.
 func (c *chaosClient) lookUp(i chaos.Image, id, query string) (final bool, err error) {
 	asked := time.Now()
-	a, err := c.do(http.MethodGet, "/v1/images/"+id+query, "", nil)
+	a, err := c.request(http.MethodGet, "/v1/images/"+id+query, "", nil)
 	switch {
 	case err != nil:
 		return false, err
@@ -402,7 +402,7 @@ func (c *chaosClient) report() bool {
 		if time.Now().After(deadline) {
 			return false
 		}
-		a, err := c.do(http.MethodPost, path, "application/json", body, "Idempotency-Key", "chaos "+images[0].Sum)
+		a, err := c.request(http.MethodPost, path, "application/json", body, "Idempotency-Key", "chaos "+images[0].Sum)
 		switch {
 		case err != nil:
 			for _, i := range images {
@@ -426,7 +426,7 @@ func (c *chaosClient) report() bool {
 		c.ledger.Accept(i, fmt.Sprint(report.ID, "-", n), false)
 	}
 	for deadline := time.Now().Add(chaosPatience); time.Now().Before(deadline); {
-		a, err := c.do(http.MethodGet, "/v1/reports/"+report.ID, "", nil)
+		a, err := c.request(http.MethodGet, "/v1/reports/"+report.ID, "", nil)
 		if err == nil && a.status == http.StatusOK {
 			err = json.Unmarshal(a.body, &report)
 			if err == nil && report.Status == v1.Done {

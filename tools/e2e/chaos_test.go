@@ -243,7 +243,7 @@ func (m *chaosMesh) drain(ledger *chaos.Ledger) {
 		return nil
 	})
 	for _, j := range ledger.Open() {
-		a, err := look.do(http.MethodGet, "/v1/images/"+j.ID, "", nil)
+		a, err := look.request(http.MethodGet, "/v1/images/"+j.ID, "", nil)
 		ledger.Violate(chaos.Lost, "%s: job %s has no outcome: %v %v", j.Image.Client, j.ID, a, err)
 	}
 	poll(chaosPatience, func() error { // what was not called is recorded below
@@ -253,7 +253,7 @@ func (m *chaosMesh) drain(ledger *chaos.Ledger) {
 		return nil
 	})
 	for _, j := range ledger.Uncalled() {
-		a, err := look.do(http.MethodGet, "/v1/images/"+j.ID, "", nil)
+		a, err := look.request(http.MethodGet, "/v1/images/"+j.ID, "", nil)
 		if err == nil && a.result.Callback != nil && a.result.Callback.State == "pending" && a.result.Callback.Attempts > 0 {
 			continue // tried in vain, and will be again after minutes
 		}

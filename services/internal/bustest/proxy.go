@@ -56,12 +56,12 @@ func StartProxy(t testing.TB, s *Server) *Proxy {
 }
 
 // HoldReplies holds what the server sends, or lets it go on.
-func (p *Proxy) HoldReplies(held bool) { p.hold(replies, held) }
+func (p *Proxy) HoldReplies(held bool) { p.setHeld(replies, held) }
 
 // HoldRequests holds what clients send, or lets it go on.
-func (p *Proxy) HoldRequests(held bool) { p.hold(requests, held) }
+func (p *Proxy) HoldRequests(held bool) { p.setHeld(requests, held) }
 
-func (p *Proxy) hold(direction int, held bool) {
+func (p *Proxy) setHeld(direction int, held bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.held[direction] = held

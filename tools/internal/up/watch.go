@@ -121,15 +121,15 @@ func (w *watch) look(now time.Time) {
 		}
 		reasons, kinds = append(reasons, sick), append(kinds, sick)
 	}
-	w.tell(strings.Join(reasons, "; "), strings.Join(kinds, "; "))
+	w.setReason(strings.Join(reasons, "; "), strings.Join(kinds, "; "))
 
 	if !w.sick.IsZero() && now.Sub(w.sick) >= sickFor && level < 2 && err == nil && !now.Before(w.next) {
 		w.restart()
 	}
 }
 
-// tell makes reason known, and logs it when it is of another kind than before.
-func (w *watch) tell(reason, kind string) {
+// setReason makes reason known, and logs it when it is of another kind than before.
+func (w *watch) setReason(reason, kind string) {
 	w.mu.Lock()
 	w.reason = reason
 	changed := w.said != kind

@@ -206,8 +206,14 @@ func TestMemory_RequestsOverNATSAreBounded(t *testing.T) {
 	}
 	m := d.next(t) // the first waits now
 	res, err := d.nc.Request(subject.Analyze("text"), append(smallPicture(), make([]byte, 1000)...), 20*time.Second)
-	if err != nil || res.Header.Get("Nats-Service-Error-Code") != "429" || res.Header.Get("Retry-After") != "1" {
-		t.Errorf("got %v, %v, want 429", res, err)
+	if err != nil {
+		t.Fatalf("a request above the bound: %v", err)
+	}
+	if code := res.Header.Get("Nats-Service-Error-Code"); code != "429" {
+		t.Errorf("got the code %q, want 429", code)
+	}
+	if after := res.Header.Get("Retry-After"); after != "1" {
+		t.Errorf("got Retry-After %q, want 1", after)
 	}
 	id := d.answer(t, m, true)
 	if got, err := first.NextMsg(20 * time.Second); err != nil || !bytes.Contains(got.Data, []byte(id)) {

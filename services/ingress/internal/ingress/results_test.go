@@ -68,8 +68,14 @@ func TestResults_FullStreamRejectsImages(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := d.awaitStatus(t, http.StatusTooManyRequests, 5*time.Second)
-	if p.Code != v1.Overloaded || !strings.Contains(p.Detail, "stream RESULTS") || p.Limit != 100_000 {
-		t.Errorf("got %+v, want that it names the stream RESULTS", p)
+	if p.Code != v1.Overloaded {
+		t.Errorf("got the code %s, want %s", p.Code, v1.Overloaded)
+	}
+	if !strings.Contains(p.Detail, "stream RESULTS") {
+		t.Errorf("got %q, want that it names the stream RESULTS", p.Detail)
+	}
+	if p.Limit != 100_000 {
+		t.Errorf("got the limit %d, want that of the stream, 100000", p.Limit)
 	}
 	if err := s.Purge(t.Context()); err != nil {
 		t.Fatal(err)

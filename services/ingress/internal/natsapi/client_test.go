@@ -214,8 +214,14 @@ func TestClient_LostReplyEndsARequest(t *testing.T) {
 				t.Error("it waited as long as its context")
 			}
 			var p *v1.Problem
-			if !errors.As(err, &p) || p.Code != v1.Unavailable || !strings.Contains(p.Detail, "in time") {
-				t.Errorf("the error is %v, want %s that says that nobody answered in time", err, v1.Unavailable)
+			if !errors.As(err, &p) {
+				t.Fatalf("the error is %v, want a problem", err)
+			}
+			if p.Code != v1.Unavailable {
+				t.Errorf("the code is %s, want %s", p.Code, v1.Unavailable)
+			}
+			if !strings.Contains(p.Detail, "in time") {
+				t.Errorf("the detail is %q, want that nobody answered in time", p.Detail)
 			}
 		})
 	}

@@ -95,12 +95,20 @@ func TestReports_ReadTakesFewRequests(t *testing.T) {
 		if id := fmt.Sprint("R1-", n); image.ID != id {
 			t.Errorf("image %d has the id %s", n, image.ID)
 		}
-		if want[n] == v1.Queued {
+		switch {
+		case want[n] == v1.Queued:
 			if image.Result != nil {
 				t.Errorf("image %d has the result %+v and no outcome", n, image.Result)
 			}
-		} else if image.Result == nil || image.Result.ID != image.ID || image.Result.Status != want[n] {
-			t.Errorf("image %d has the result %+v", n, image.Result)
+		case image.Result == nil:
+			t.Errorf("image %d has no result", n)
+		default:
+			if image.Result.ID != image.ID {
+				t.Errorf("image %d has the result of %s, want %s", n, image.Result.ID, image.ID)
+			}
+			if image.Result.Status != want[n] {
+				t.Errorf("image %d is %s, want %s", n, image.Result.Status, want[n])
+			}
 		}
 		n++
 		return nil

@@ -342,8 +342,14 @@ func TestReports_SubmitSaysThatAReportMayBeAccepted(t *testing.T) {
 	_, err := b.Submit(t.Context(), Request{Pipeline: text, Sources: sources(2)})
 	p.HoldReplies(false)
 	var problem *v1.Problem
-	if !errors.As(err, &problem) || problem.Code != v1.Unavailable || problem.Job == "" {
-		t.Fatalf("got %v, want %s with an id", err, v1.Unavailable)
+	if !errors.As(err, &problem) {
+		t.Fatalf("got %v, want a problem", err)
+	}
+	if problem.Code != v1.Unavailable {
+		t.Errorf("got the code %s, want %s", problem.Code, v1.Unavailable)
+	}
+	if problem.Job == "" {
+		t.Fatal("the problem has no id")
 	}
 	if _, err := b.Summary(t.Context(), problem.Job); err != nil {
 		t.Errorf("the report of the problem: %v", err)
