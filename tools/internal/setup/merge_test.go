@@ -2,9 +2,11 @@ package setup
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/url"
 	"strings"
 	"testing"
@@ -19,11 +21,24 @@ import (
 
 func stream(t *testing.T, js jetstream.JetStream, name string) jetstream.StreamConfig {
 	t.Helper()
-	s, err := js.Stream(t.Context(), name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := withLeader(t, func() (jetstream.Stream, error) { return js.Stream(t.Context(), name) })
 	return s.CachedInfo().Config
+}
+
+// withLeader makes a request again while a cluster elects a leader for what it
+// is about.
+func withLeader[T any](t *testing.T, request func() (T, error)) T {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
+		got, err := request()
+		var api *jetstream.APIError
+		if err == nil {
+			return got
+		}
+		if !errors.As(err, &api) || api.Code != http.StatusServiceUnavailable || time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
 }
 
 // TestRun_KeepsWhatIsNotSaid sets up with ages, tunes a limit as operators do,
@@ -239,10 +254,7 @@ func TestRun_ReplicasStay(t *testing.T) {
 			n[stream(t, js, s.Name).Replicas]++
 		}
 		for _, c := range streams.Consumers(streams.Config{}) {
-			found, err := js.Consumer(t.Context(), c.Stream, c.Config.Durable)
-			if err != nil {
-				t.Fatal(err)
-			}
+			found := withLeader(t, func() (jetstream.Consumer, error) { return js.Consumer(t.Context(), c.Stream, c.Config.Durable) })
 			n[found.CachedInfo().Config.Replicas]++
 		}
 		return n
