@@ -185,7 +185,7 @@ func TestErrorsSayWhatIsWrong(t *testing.T) {
 		"storage":           {Config{Storage: "tape", Wait: time.Hour}, `storage: "tape", want file or memory`},
 		"pipelines":         {Config{Storage: "file", Replicas: 1, Pipelines: "/nowhere/p.yaml", Wait: time.Hour}, "/nowhere/p.yaml"},
 		"replicas":          {Config{NATS: url, Storage: "file", Replicas: 2, Wait: time.Hour}, `replicas: 2, want 1, 3 or 5`},
-		"too many replicas": {Config{NATS: url, Storage: "file", Replicas: 3, Wait: 100 * time.Millisecond}, "replicas > 1 not supported in non-clustered mode"},
+		"too many replicas": {Config{NATS: url, Storage: "file", Replicas: 3, Wait: 3 * time.Second}, "replicas > 1 not supported in non-clustered mode"},
 		"no server":         {Config{NATS: "nats://127.0.0.1:1", Storage: "file", Replicas: 1, Wait: 100 * time.Millisecond}, "connect to NATS at nats://127.0.0.1:1"},
 	} {
 		t.Run(name, func(t *testing.T) {
