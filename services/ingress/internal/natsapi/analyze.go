@@ -19,7 +19,7 @@ import (
 	"github.com/nats-io/nats.go/micro"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
-	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/subject"
@@ -49,7 +49,8 @@ type Config struct {
 type Analyze struct {
 	Config
 	tracer   trace.Tracer
-	requests errgroup.Group
+	requests sync.WaitGroup
+	places   *semaphore.Weighted // one for each request that waits
 
 	mu       sync.Mutex
 	stopping bool
@@ -57,8 +58,11 @@ type Analyze struct {
 
 // New adds the endpoint to svc.
 func New(cfg Config, svc micro.Service) (*Analyze, error) {
-	a := &Analyze{Config: cfg, tracer: cfg.Tracers.Tracer("github.com/sightmesh/sightmesh/services/ingress")}
-	a.requests.SetLimit(cfg.Concurrency)
+	a := &Analyze{
+		Config: cfg,
+		tracer: cfg.Tracers.Tracer("github.com/sightmesh/sightmesh/services/ingress"),
+		places: semaphore.NewWeighted(int64(cfg.Concurrency)),
+	}
 	every := micro.WithEndpointSubject(subject.Analyze("*"))
 	if err := svc.AddEndpoint("analyze", micro.HandlerFunc(a.handle), every); err != nil {
 		return nil, fmt.Errorf("serve analyze: %w", err)
@@ -73,7 +77,7 @@ func (a *Analyze) Stop() {
 	a.mu.Lock()
 	a.stopping = true
 	a.mu.Unlock()
-	_ = a.requests.Wait() // its functions return no errors
+	a.requests.Wait()
 }
 
 // busyDelay is how long a client should wait that another instance may serve.
@@ -93,22 +97,26 @@ func (a *Analyze) handle(r micro.Request) {
 		a.reject(context.Background(), r, err)
 		return
 	}
-	if !a.requests.TryGo(func() error {
-		defer hold.Release() // the framework has the body until there is a reply
-		a.serve(r)
-		return nil
-	}) {
+	if !a.places.TryAcquire(1) {
 		hold.Release()
 		p := v1.NewProblem(v1.Overloaded, "%d requests wait already", a.Concurrency)
 		a.reject(context.Background(), r, retry.After(p, busyDelay))
+		return
 	}
+	a.requests.Go(func() {
+		defer hold.Release() // the framework has the body until there is a reply
+		a.serve(r)
+	})
 }
 
+// serve replies to a request that has a place. It frees the place before the
+// reply: a client that has its reply can send its next request.
 func (a *Analyze) serve(r micro.Request) {
 	ctx := telemetry.Extract(context.Background(), nats.Header(r.Headers()))
 	ctx, span := a.tracer.Start(ctx, "analyze", trace.WithSpanKind(trace.SpanKindServer))
 	defer span.End()
 	result, err := a.analyze(ctx, r)
+	a.places.Release(1)
 	if err != nil {
 		a.reject(ctx, r, err)
 		return

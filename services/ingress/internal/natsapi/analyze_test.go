@@ -309,3 +309,16 @@ func TestAnalyze_RejectsALongKey(t *testing.T) {
 	}
 	rejected(t, reply, v1.InvalidHeader, "")
 }
+
+// TestAnalyze_PlaceIsFreeBeforeTheReply: a client that waits for each reply
+// needs one place.
+func TestAnalyze_PlaceIsFreeBeforeTheReply(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, patience, 1)
+	for range 500 {
+		rejected(t, b.request(t, "cats", small(t)), v1.UnknownPipeline, "")
+		if t.Failed() {
+			return
+		}
+	}
+}
