@@ -1,6 +1,6 @@
 # Run `make help` for what there is.
 SHELL := /bin/bash
-MODULES := contracts contracts/client contracts/draw contracts/streams services/internal services/internal/vision services/ingress services/detect services/classify services/results tools
+MODULES = $(shell $(GO) list -m -f '{{.Dir}}')
 BINARIES := bin/ingress bin/detect bin/classify bin/results bin/sightmesh
 GO ?= go
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0

@@ -15,10 +15,8 @@ require (
 	github.com/peterbourgon/ff/v3 v3.4.0
 	github.com/santhosh-tekuri/jsonschema/v6 v6.0.3
 	github.com/schollz/progressbar/v3 v3.19.1
-	github.com/sightmesh/sightmesh/contracts v0.0.0
-	github.com/sightmesh/sightmesh/contracts/client v0.0.0
-	github.com/sightmesh/sightmesh/contracts/draw v0.0.0
-	github.com/sightmesh/sightmesh/contracts/streams v0.0.0
+	github.com/sightmesh/sightmesh/contracts v0.2.0
+	github.com/sightmesh/sightmesh/lane v0.2.0
 	github.com/standard-webhooks/standard-webhooks/libraries v0.0.1
 	go.opentelemetry.io/proto/otlp v1.11.1
 	go.uber.org/goleak v1.3.0
@@ -65,7 +63,5 @@ require (
 
 replace (
 	github.com/sightmesh/sightmesh/contracts => ../contracts
-	github.com/sightmesh/sightmesh/contracts/client => ../contracts/client
-	github.com/sightmesh/sightmesh/contracts/draw => ../contracts/draw
-	github.com/sightmesh/sightmesh/contracts/streams => ../contracts/streams
+	github.com/sightmesh/sightmesh/lane => ../lane
 )

@@ -48,13 +48,6 @@ const (
 // CallbackAge is for how long a callback is tried.
 const CallbackAge = 24 * time.Hour
 
-// FetchTimeout is how long one fetch, and SendTimeout how long one attempt of
-// a callback may take.
-const (
-	FetchTimeout = 30 * time.Second
-	SendTimeout  = 15 * time.Second
-)
-
 // MaxMessage is the largest message that the mesh publishes: a picture or the
 // crops of one, with its facts. A server's max_payload has to allow it and
 // [HeaderAllowance] more.
@@ -249,7 +242,7 @@ func Consumers(cfg Config) []Consumer {
 		durable(Results, ResultsConsumer, subject.AllResults()),
 		durable(Results, FollowConsumer, subject.AllResults()),
 		waits(durable(Results, NotifyConsumer, subject.AllResults())),
-		durable(Reports, ReportsConsumer, subject.Report("*")),
+		durable(Reports, ReportsConsumer, subject.AllManifests()),
 		waits(durable(Callbacks, CallbacksConsumer, subject.AllCallbacks())),
 		waits(durable(Fetches, FetchesConsumer, subject.AllFetches())))
 }

@@ -175,6 +175,24 @@ func AllFetches() string { return Prefix + "fetches.>" }
 // AllReports matches everything that is kept of reports.
 func AllReports() string { return Prefix + "reports.>" }
 
+// AllManifests matches what every report asked for.
+func AllManifests() string { return Report("*") }
+
+// AllAnalyze matches the requests to analyze of every pipeline.
+func AllAnalyze() string { return Analyze("*") }
+
+// AllLookup matches every request to look a job up.
+func AllLookup() string { return Lookup("*") }
+
+// AllCancel matches every request to cancel a job.
+func AllCancel() string { return Cancel("*") }
+
+// AllCancelled matches what tells workers that a job was cancelled.
+func AllCancelled() string { return Cancelled("*") }
+
+// AllEvents matches the events of every job and report.
+func AllEvents() string { return Events("*") }
+
 // AllOutcomes matches the outcomes of the images of one report.
 func AllOutcomes(report string) string { return Report(report) + ".*.*" }
 

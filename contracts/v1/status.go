@@ -1,5 +1,17 @@
 package v1
 
+// ServiceStatus is the reply of one instance of results to a request on its
+// status subject.
+type ServiceStatus struct {
+	Service  string `json:"service"`
+	Instance string `json:"instance"`
+	Version  string `json:"version"`
+}
+
+// IngressStatus is the reply of one instance of ingress to a request on its
+// status subject.
+type IngressStatus []Pipeline
+
 // WorkerStatus is the reply of one instance of detect or classify to a request
 // on its status subject.
 type WorkerStatus struct {

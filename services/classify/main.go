@@ -10,15 +10,15 @@ import (
 	"os"
 
 	"github.com/sightmesh/sightmesh/contracts/subject"
+	"github.com/sightmesh/sightmesh/services/classify/internal/classifiers"
 	"github.com/sightmesh/sightmesh/services/classify/internal/classify"
-	"github.com/sightmesh/sightmesh/services/classify/internal/lane"
 	"github.com/sightmesh/sightmesh/services/internal/run"
 	"github.com/sightmesh/sightmesh/services/internal/worker"
 )
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == worker.LaneCommand {
-		if err := lane.Run(); err != nil {
+		if err := classifiers.Run(); err != nil {
 			fmt.Fprintln(os.Stderr, "classify lane:", err)
 			os.Exit(1)
 		}

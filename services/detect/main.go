@@ -9,24 +9,24 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/sightmesh/sightmesh/contracts/picture"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	"github.com/sightmesh/sightmesh/services/detect/internal/detect"
-	"github.com/sightmesh/sightmesh/services/detect/internal/lane"
+	"github.com/sightmesh/sightmesh/services/detect/internal/detectors"
+	"github.com/sightmesh/sightmesh/services/internal/imagefile"
 	"github.com/sightmesh/sightmesh/services/internal/run"
 	"github.com/sightmesh/sightmesh/services/internal/worker"
 )
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == worker.LaneCommand {
-		if err := lane.Run(); err != nil {
+		if err := detectors.Run(); err != nil {
 			fmt.Fprintln(os.Stderr, "detect lane:", err)
 			os.Exit(1)
 		}
 		return
 	}
 	var options worker.Options
-	limits := picture.DefaultLimits()
+	limits := imagefile.DefaultLimits()
 	os.Exit(run.Main(run.Spec{
 		Name:        string(subject.Detect),
 		Description: "Finds regions in pictures.",

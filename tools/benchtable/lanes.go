@@ -5,15 +5,15 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"syscall"
 	"time"
 
-	"github.com/sightmesh/sightmesh/contracts/lane"
-	"github.com/sightmesh/sightmesh/contracts/picture"
-	"github.com/sightmesh/sightmesh/contracts/pipeline"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/lane"
+	"github.com/sightmesh/sightmesh/lane/pipeline"
 	"github.com/sightmesh/sightmesh/tools/internal/bench"
 )
 
@@ -95,7 +95,7 @@ func lanesAlone(ctx context.Context, bin programs, p pipeline.Pipeline, pic []by
 		var found lane.Detected
 		pixels, err := in(detect, func(l *bareLane) ([]byte, error) {
 			return l.ask(lane.Detect{
-				Type: lane.TypeDetect, ID: l.id, Pipeline: p.Name, MediaType: picture.TypeOf(pic.Data), MaxRegions: p.MaxRegions, Crops: true,
+				Type: lane.TypeDetect, ID: l.id, Pipeline: p.Name, MediaType: http.DetectContentType(pic.Data), MaxRegions: p.MaxRegions, Crops: true,
 			}, pic.Data, &found)
 		})
 		if err != nil || len(found.Crops) == 0 {

@@ -28,7 +28,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/sightmesh/sightmesh/contracts/pipeline"
+	"github.com/sightmesh/sightmesh/lane/pipeline"
 	"github.com/sightmesh/sightmesh/tools/internal/bench"
 	"github.com/sightmesh/sightmesh/tools/internal/sample"
 )

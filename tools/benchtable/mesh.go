@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/tools/internal/setup"
 	"github.com/sightmesh/sightmesh/tools/internal/up"
 )
@@ -61,9 +61,8 @@ func (p *process) run(names ...string) error {
 	for len(p.addr) < len(names) {
 		select {
 		case line := <-lines:
-			var rec struct{ Msg, Name, Addr string }
-			if json.Unmarshal([]byte(line), &rec) == nil && rec.Msg == "listening" {
-				p.addr[rec.Name] = rec.Addr
+			if l, ok := v1.ParseListening([]byte(line)); ok {
+				p.addr[l.Name] = l.Addr
 			}
 		case <-timeout:
 			return fmt.Errorf("start %s: it does not say where it listens", p.cmd.Path)

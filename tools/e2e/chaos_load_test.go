@@ -503,13 +503,13 @@ func (c *chaosClient) sessionFrom(images []chaos.Image, next int) int {
 			return next
 		}
 		if bytes.Contains(data, []byte(`"next":`)) {
-			var end v1.StreamEnd
+			var end v1.SessionEnd
 			if err := json.Unmarshal(data, &end); err != nil || end.Next != int64(next) {
 				c.ledger.Violate(chaos.Wrong, "%s: the last message is %s, want the next frame %d, %v", c.name, data, next, err)
 			}
 			return next
 		}
-		var a v1.StreamAnswer
+		var a v1.FrameOutcome
 		if err := json.Unmarshal(data, &a); err != nil || a.Frame != int64(next) {
 			c.ledger.Violate(chaos.Wrong, "%s: got %s, want frame %d, %v", c.name, data, next, err)
 			return next
@@ -519,7 +519,7 @@ func (c *chaosClient) sessionFrom(images []chaos.Image, next int) int {
 	}
 }
 
-func (c *chaosClient) seeFrame(i chaos.Image, a v1.StreamAnswer) {
+func (c *chaosClient) seeFrame(i chaos.Image, a v1.FrameOutcome) {
 	r := a.Result
 	if r == nil && a.Problem != nil && a.Problem.Job != "" && a.Problem.Code != v1.Unavailable {
 		r = &v1.Result{ID: a.Problem.Job, Status: v1.Failed, Problem: a.Problem}

@@ -235,7 +235,7 @@ func testCancel(t *testing.T, m *mesh) {
 	checkProblem(t, m.send(t, http.MethodDelete, "/v1/images/01ARZ3NDEKTSV4RRFFQ69G5FAV", "", ""), v1.UnknownJob)
 
 	// A client that hangs up has its job cancelled.
-	events := m.subscribe(t, subject.Cancelled("*"))
+	events := m.subscribe(t, subject.AllCancelled())
 	for range 16 {
 		m.post(t, "?pipeline=text", page, "Prefer", "respond-async")
 	}

@@ -68,14 +68,14 @@ func (c streamClient) send(kind websocket.MessageType, data string) {
 }
 
 // next reads one message: an answer or the last word.
-func (c streamClient) next() (v1.StreamAnswer, *v1.StreamEnd, error) {
-	var a v1.StreamAnswer
+func (c streamClient) next() (v1.FrameOutcome, *v1.SessionEnd, error) {
+	var a v1.FrameOutcome
 	_, data, err := c.Read(c.ctx)
 	if err != nil {
 		return a, nil, err
 	}
 	if strings.Contains(string(data), `"next":`) {
-		end := new(v1.StreamEnd)
+		end := new(v1.SessionEnd)
 		return a, end, json.Unmarshal(data, end)
 	}
 	return a, nil, json.Unmarshal(data, &a)

@@ -1,8 +1,8 @@
-// Command gencontracts makes what contracts says to readers who do not write
-// Go: a JSON Schema for each message from its Go type and comments, and the
-// OpenAPI and AsyncAPI documents with those schemas in them.
+// Command gencontracts makes what contracts and lane say to readers who do not
+// write Go: a JSON Schema for each message from its Go type and comments, and the
+// OpenAPI and AsyncAPI documents with the schemas of contracts in them.
 //
-//go:generate go run . ../../contracts
+//go:generate go run . ../..
 package main
 
 import (
@@ -16,29 +16,34 @@ import (
 	"github.com/invopop/jsonschema"
 	"go.yaml.in/yaml/v3"
 
-	"github.com/sightmesh/sightmesh/contracts/lane"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/lane"
 )
 
-const module = "github.com/sightmesh/sightmesh/contracts"
+const repository = "github.com/sightmesh/sightmesh"
 
-// messages lists what gets a schema of its own, by file name.
-func messages() map[string]any {
-	return map[string]any{
-		"result": v1.Result{}, "crops": v1.Crops{}, "part": v1.Part{}, "problem": v1.Problem{},
-		"worker-status": v1.WorkerStatus{}, "pipelines": v1.Pipelines{},
-		"event": v1.Event{}, "cancellation": v1.Cancellation{}, "callback": v1.Callback{},
-		"callback-body": v1.CallbackBody{}, "manifest": v1.Manifest{}, "fetch": v1.Fetch{}, "report": v1.Report{},
-		"stream-control": v1.StreamControl{}, "stream-answer": v1.StreamAnswer{}, "stream-end": v1.StreamEnd{},
-		"lane-start": lane.Start{}, "lane-ready": lane.Ready{}, "lane-failed": lane.Failed{},
-		"lane-detect": lane.Detect{}, "lane-detected": lane.Detected{},
-		"lane-classify": lane.Classify{}, "lane-classified": lane.Classified{},
+// messages lists what gets a schema of its own: for each module, the messages by
+// file name.
+func messages() map[string]map[string]any {
+	return map[string]map[string]any{
+		"contracts": {
+			"result": v1.Result{}, "crops": v1.Crops{}, "part": v1.Part{}, "problem": v1.Problem{},
+			"worker-status": v1.WorkerStatus{}, "pipelines": v1.Pipelines{},
+			"event": v1.Event{}, "cancellation": v1.Cancellation{}, "callback": v1.Callback{},
+			"callback-body": v1.CallbackBody{}, "manifest": v1.Manifest{}, "fetch": v1.Fetch{}, "report": v1.Report{},
+			"stream-control": v1.SessionControl{}, "stream-answer": v1.FrameOutcome{}, "stream-end": v1.SessionEnd{},
+		},
+		"lane": {
+			"start": lane.Start{}, "ready": lane.Ready{}, "failed": lane.Failed{},
+			"detect": lane.Detect{}, "detected": lane.Detected{},
+			"classify": lane.Classify{}, "classified": lane.Classified{},
+		},
 	}
 }
 
 func main() {
 	if len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: gencontracts CONTRACTS-FOLDER")
+		fmt.Fprintln(os.Stderr, "usage: gencontracts ROOT")
 		os.Exit(2)
 	}
 	files, err := generate(os.Args[1])
@@ -51,60 +56,19 @@ func main() {
 	}
 }
 
-func write(dir string, files map[string][]byte) error {
+func write(root string, files map[string][]byte) error {
 	for name, data := range files {
-		if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(root, name), data, 0o644); err != nil {
 			return fmt.Errorf("write: %w", err)
 		}
 	}
 	return nil
 }
 
-// generate returns every file by its name below dir.
-func generate(dir string) (map[string][]byte, error) {
-	r, err := reflector(dir)
-	if err != nil {
-		return nil, err
-	}
-	files := map[string][]byte{}
-	shared := map[string]any{}
-	for name, m := range messages() {
-		s := r.Reflect(m)
-		s.Version = jsonschema.Version
-		s.ID = jsonschema.ID("https://github.com/sightmesh/sightmesh/blob/main/contracts/schema/v1/" + name + ".json")
-		if files["schema/v1/"+name+".json"], err = encode(s); err != nil {
-			return nil, err
-		}
-		if strings.HasPrefix(name, "lane-") {
-			continue
-		}
-		for title, def := range s.Definitions {
-			shared[title] = def
-		}
-	}
-	for _, doc := range []string{"openapi", "asyncapi"} {
-		if files[doc+".json"], err = document(filepath.Join(dir, "api", doc+".yaml"), shared); err != nil {
-			return nil, err
-		}
-	}
-	return files, nil
-}
-
-func reflector(dir string) (*jsonschema.Reflector, error) {
+// generate returns every file by its name below root, the folder of the
+// repository.
+func generate(root string) (map[string][]byte, error) {
 	r := &jsonschema.Reflector{AllowAdditionalProperties: true}
-	// The comments are found by the paths of the packages, so that the walk
-	// has to start where those begin.
-	old, err := os.Getwd()
-	if err != nil {
-		return nil, fmt.Errorf("read comments: %w", err)
-	}
-	if err := os.Chdir(dir); err != nil {
-		return nil, fmt.Errorf("read comments: %w", err)
-	}
-	defer os.Chdir(old) //nolint:errcheck // it was there a moment ago
-	if err := r.AddGoComments(module, "./", jsonschema.WithFullComment()); err != nil {
-		return nil, fmt.Errorf("read comments: %w", err)
-	}
 	r.LookupComment = func(t reflect.Type, field string) string {
 		key := t.PkgPath() + "." + t.Name()
 		if field != "" {
@@ -112,7 +76,58 @@ func reflector(dir string) (*jsonschema.Reflector, error) {
 		}
 		return plain(r.CommentMap[key])
 	}
-	return r, nil
+	for module := range messages() {
+		if err := readComments(r, root, module); err != nil {
+			return nil, err
+		}
+	}
+	files := map[string][]byte{}
+	shared := map[string]any{} // schemas of the OpenAPI and AsyncAPI documents
+	for module, types := range messages() {
+		for name, m := range types {
+			s := r.Reflect(m)
+			s.Version = jsonschema.Version
+			file := module + "/schema/v1/" + name + ".json"
+			s.ID = jsonschema.ID("https://" + repository + "/blob/main/" + file)
+			data, err := encode(s)
+			if err != nil {
+				return nil, err
+			}
+			files[file] = data
+			if module != "contracts" {
+				continue
+			}
+			for title, def := range s.Definitions {
+				shared[title] = def
+			}
+		}
+	}
+	for _, name := range []string{"openapi", "asyncapi"} {
+		data, err := document(filepath.Join(root, "contracts/api", name+".yaml"), shared)
+		if err != nil {
+			return nil, err
+		}
+		files["contracts/"+name+".json"] = data
+	}
+	return files, nil
+}
+
+// readComments reads the comments of the types of a module.
+func readComments(r *jsonschema.Reflector, root, module string) error {
+	// They are found by the paths of the packages, so that the walk has to start
+	// where those begin.
+	old, err := os.Getwd()
+	if err != nil {
+		return fmt.Errorf("read comments: %w", err)
+	}
+	if err := os.Chdir(filepath.Join(root, module)); err != nil {
+		return fmt.Errorf("read comments: %w", err)
+	}
+	defer os.Chdir(old) //nolint:errcheck // it was there a moment ago
+	if err := r.AddGoComments(repository+"/"+module, "./", jsonschema.WithFullComment()); err != nil {
+		return fmt.Errorf("read comments of %s: %w", module, err)
+	}
+	return nil
 }
 
 // plain makes one line of a Go comment.

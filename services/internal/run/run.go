@@ -31,10 +31,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/trace"
 
-	"github.com/sightmesh/sightmesh/contracts/pipeline"
 	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/lane/pipeline"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
 	"github.com/sightmesh/sightmesh/services/internal/clock"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
@@ -226,7 +227,7 @@ func (p *Process) runClock() (stop func()) {
 // Listening logs where a server of the process listens, in the form that
 // whoever started it on port 0 reads.
 func Listening(log *slog.Logger, name, addr string) {
-	log.Info("listening", "name", name, "addr", addr)
+	log.Info(v1.ListeningMessage, "name", name, "addr", addr)
 }
 
 // setUpPause is the time between two looks for the set-up step.

@@ -40,9 +40,7 @@ func (a attempts) begin(ctx context.Context, d *consume.Delivery) error {
 	if d.Deliveries == 1 {
 		return nil
 	}
-	made := struct {
-		Attempts int `json:"attempts"`
-	}{Attempts: 1}
+	made := v1.Attempts{Attempts: 1}
 	subj := subject.Attempts(a.stage, d.Job)
 	if _, err := bus.Last(ctx, a.js, streams.Jobs, subj, &made); err != nil {
 		return fmt.Errorf("count the attempts: %w", err)

@@ -24,7 +24,7 @@ type cancelled struct {
 
 // listen learns of cancelled jobs until the subscription ends.
 func (c *cancelled) listen(nc *nats.Conn) (*nats.Subscription, error) {
-	sub, err := nc.Subscribe(subject.Cancelled("*"), func(m *nats.Msg) {
+	sub, err := nc.Subscribe(subject.AllCancelled(), func(m *nats.Msg) {
 		if job, err := subject.ParseCancelled(m.Subject); err == nil {
 			c.add(job)
 		}

@@ -10,10 +10,10 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/sightmesh/sightmesh/contracts/pipeline"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
-	"github.com/sightmesh/sightmesh/services/internal/lanes"
+	"github.com/sightmesh/sightmesh/lane/pipeline"
+	"github.com/sightmesh/sightmesh/lane/pool"
 	"github.com/sightmesh/sightmesh/services/internal/run"
 )
 
@@ -39,7 +39,7 @@ func (o *Options) Register(fs *flag.FlagSet) {
 type service struct {
 	process *run.Process
 	worker  *Worker
-	pool    *lanes.Pool
+	pool    *pool.Pool
 }
 
 // NewService makes the service of a stage: lanes for every pipeline that has
@@ -52,22 +52,24 @@ func NewService(p *run.Process, stage subject.Stage, o Options, h Handler) (run.
 	if err != nil {
 		return nil, err
 	}
-	pool, err := lanes.New(lanes.Config{
+	lanes, err := pool.New(pool.Config{
 		Stage: stage, Lanes: o.lanes, Programs: programs,
 		MemoryLimit: o.memory, MaxJobs: o.jobs, StartTimeout: o.start,
-		Tracer: p.Tracers.Tracer("github.com/sightmesh/sightmesh/services/internal/lanes"), Logger: p.Logger, Registerer: p.Metrics,
+		Metrics: newLaneMetrics(p.Metrics, o.lanes),
+		Tracer:  laneTracer{p.Tracers.Tracer("github.com/sightmesh/sightmesh/lane/pool")},
+		Logger:  p.Logger,
 	})
 	if err != nil {
 		return nil, err
 	}
 	w := New(Config{
-		Stage: stage, Pipelines: served, Handler: h, Pool: pool, Conn: p.Conn, JetStream: p.JetStream,
+		Stage: stage, Pipelines: served, Handler: h, Pool: lanes, Conn: p.Conn, JetStream: p.JetStream,
 		Clock: p.Clock, Publisher: p.Publisher, Tracers: p.Tracers, Logger: p.Logger, Metrics: p.Metrics,
 	})
 	if err := p.ServeStatus(func() any { return w.Status(p.Service, p.Instance, run.Version) }); err != nil {
 		return nil, err
 	}
-	return &service{process: p, worker: w, pool: pool}, nil
+	return &service{process: p, worker: w, pool: lanes}, nil
 }
 
 // Run is ready once every lane has tried to load its models, while all consumers
@@ -101,13 +103,13 @@ func (w *Worker) consumers() []run.Consumer {
 
 // programsFor gives the lane programs of a stage: this binary for the kinds
 // that are built in, and each pipeline's own where it names one.
-func programsFor(stage subject.Stage, pipelines []pipeline.Pipeline) ([]lanes.Program, []pipeline.Pipeline, error) {
+func programsFor(stage subject.Stage, pipelines []pipeline.Pipeline) ([]pool.Program, []pipeline.Pipeline, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, nil, fmt.Errorf("find this program: %w", err)
 	}
-	builtIn := lanes.Program{Name: "built-in", Argv: []string{self, LaneCommand}, Pipelines: map[string]lanes.Pipeline{}}
-	var programs []lanes.Program
+	builtIn := pool.Program{Name: "built-in", Argv: []string{self, LaneCommand}, Pipelines: map[string]pool.Pipeline{}}
+	var programs []pool.Program
 	var served []pipeline.Pipeline
 	for _, p := range pipelines {
 		s := &p.Detect
@@ -122,15 +124,15 @@ func programsFor(stage subject.Stage, pipelines []pipeline.Pipeline) ([]lanes.Pr
 			return nil, nil, fmt.Errorf("pipeline %s: %s: %w", p.Name, stage, err)
 		}
 		served = append(served, p)
-		one := lanes.Pipeline{Setup: setup, Timeout: s.Timeout}
+		one := pool.Pipeline{Setup: setup, Timeout: s.Timeout}
 		if len(s.Lane) == 0 {
 			builtIn.Pipelines[p.Name] = one
 			continue
 		}
-		programs = append(programs, lanes.Program{Name: p.Name, Argv: s.Lane, Pipelines: map[string]lanes.Pipeline{p.Name: one}})
+		programs = append(programs, pool.Program{Name: p.Name, Argv: s.Lane, Pipelines: map[string]pool.Pipeline{p.Name: one}})
 	}
 	if len(builtIn.Pipelines) > 0 {
-		programs = append([]lanes.Program{builtIn}, programs...)
+		programs = append([]pool.Program{builtIn}, programs...)
 	}
 	return programs, served, nil
 }

@@ -15,22 +15,22 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/sightmesh/sightmesh/contracts/pipeline"
 	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/lane/pipeline"
+	"github.com/sightmesh/sightmesh/lane/pool"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
 	"github.com/sightmesh/sightmesh/services/internal/clock"
 	"github.com/sightmesh/sightmesh/services/internal/consume"
-	"github.com/sightmesh/sightmesh/services/internal/lanes"
 )
 
 // Handler is what a service does with its messages.
 type Handler interface {
 	// Process returns the messages that follow from a delivery. An error that
 	// wraps a [*v1.Problem] makes the job fail with it.
-	Process(ctx context.Context, lane *lanes.Lane, d *consume.Delivery) ([]bus.Message, error)
+	Process(ctx context.Context, lane *pool.Lane, d *consume.Delivery) ([]bus.Message, error)
 	// Fail returns the message that ends the job, or the part, with p.
 	Fail(ctx context.Context, d *consume.Delivery, p *v1.Problem) (bus.Message, error)
 }
@@ -40,7 +40,7 @@ type Config struct {
 	Stage     subject.Stage
 	Pipelines []pipeline.Pipeline
 	Handler   Handler
-	Pool      *lanes.Pool
+	Pool      *pool.Pool
 	Conn      *nats.Conn
 	JetStream jetstream.JetStream
 	Clock     *clock.Clock
@@ -158,7 +158,7 @@ func (w *Worker) pullAll(ctx, hard context.Context) error {
 
 // inLane returns the handler of one message. It releases the lane before the
 // outcome is stored.
-func (w *Worker) inLane(lane *lanes.Lane, release func()) consume.Handler {
+func (w *Worker) inLane(lane *pool.Lane, release func()) consume.Handler {
 	return func(ctx context.Context, d *consume.Delivery) ([]bus.Message, error) {
 		defer release()
 		return w.process(ctx, lane, d)
@@ -182,7 +182,7 @@ func (w *Worker) open(d *consume.Delivery) (err error) {
 }
 
 // process calls the handler of the service unless the job has ended already.
-func (w *Worker) process(ctx context.Context, lane *lanes.Lane, d *consume.Delivery) ([]bus.Message, error) {
+func (w *Worker) process(ctx context.Context, lane *pool.Lane, d *consume.Delivery) ([]bus.Message, error) {
 	w.metrics.began(ctx, d)
 	if err := w.avoid(d); err != nil {
 		return nil, err

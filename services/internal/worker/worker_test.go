@@ -20,17 +20,17 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 	"go.uber.org/goleak"
 
-	"github.com/sightmesh/sightmesh/contracts/lane"
-	"github.com/sightmesh/sightmesh/contracts/pipeline"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
-	"github.com/sightmesh/sightmesh/services/internal/answer"
+	"github.com/sightmesh/sightmesh/lane"
+	"github.com/sightmesh/sightmesh/lane/pipeline"
+	"github.com/sightmesh/sightmesh/lane/pool"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
 	"github.com/sightmesh/sightmesh/services/internal/bustest"
 	"github.com/sightmesh/sightmesh/services/internal/clock"
 	"github.com/sightmesh/sightmesh/services/internal/consume"
-	"github.com/sightmesh/sightmesh/services/internal/lanes"
+	"github.com/sightmesh/sightmesh/services/internal/outcome"
 )
 
 // The test binary is its own lane program.
@@ -89,7 +89,7 @@ type testHandler struct {
 	did   atomic.Int64
 }
 
-func (h *testHandler) Process(ctx context.Context, l *lanes.Lane, d *consume.Delivery) ([]bus.Message, error) {
+func (h *testHandler) Process(ctx context.Context, l *pool.Lane, d *consume.Delivery) ([]bus.Message, error) {
 	if h.begun != nil {
 		h.begun <- d.Job.ID
 	}
@@ -97,12 +97,12 @@ func (h *testHandler) Process(ctx context.Context, l *lanes.Lane, d *consume.Del
 		return nil, err
 	}
 	h.did.Add(1)
-	m, err := answer.Message(ctx, d.Header, answer.Join(d.Job.ID, pipeline.Pipeline{Name: d.Job.Pipeline}, []v1.Part{{Parts: 1}}))
+	m, err := outcome.Message(ctx, d.Header, outcome.Join(d.Job.ID, pipeline.Pipeline{Name: d.Job.Pipeline}, []v1.Part{{Parts: 1}}))
 	return []bus.Message{m}, err
 }
 
 func (h *testHandler) Fail(ctx context.Context, d *consume.Delivery, p *v1.Problem) (bus.Message, error) {
-	return answer.Message(ctx, d.Header, answer.Failed(d.Job, p))
+	return outcome.Message(ctx, d.Header, outcome.Failed(d.Job, p))
 }
 
 var testPipelines = []pipeline.Pipeline{
@@ -125,13 +125,13 @@ func startWorker(t *testing.T, s *bustest.Server, laneCount int, begun chan<- st
 	}
 	log := slog.New(slog.NewJSONHandler(t.Output(), nil))
 	reg := prometheus.NewRegistry()
-	prog := lanes.Program{Name: "test", Argv: []string{os.Args[0], LaneCommand}, Pipelines: map[string]lanes.Pipeline{}}
+	prog := pool.Program{Name: "test", Argv: []string{os.Args[0], LaneCommand}, Pipelines: map[string]pool.Pipeline{}}
 	for _, p := range testPipelines {
-		prog.Pipelines[p.Name] = lanes.Pipeline{Timeout: 10 * time.Second}
+		prog.Pipelines[p.Name] = pool.Pipeline{Timeout: 10 * time.Second}
 	}
-	pool, err := lanes.New(lanes.Config{
-		Stage: subject.Detect, Lanes: laneCount, Programs: []lanes.Program{prog},
-		StartTimeout: 20 * time.Second, Tracer: noop.NewTracerProvider().Tracer(""), Logger: log, Registerer: reg,
+	lanes, err := pool.New(pool.Config{
+		Stage: subject.Detect, Lanes: laneCount, Programs: []pool.Program{prog},
+		StartTimeout: 20 * time.Second, Metrics: newLaneMetrics(reg, laneCount), Logger: log,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -139,7 +139,7 @@ func startWorker(t *testing.T, s *bustest.Server, laneCount int, begun chan<- st
 	tp := noop.NewTracerProvider()
 	h := &testHandler{begun: begun}
 	w := New(Config{
-		Stage: subject.Detect, Pipelines: testPipelines, Handler: h, Pool: pool, Conn: nc, JetStream: js,
+		Stage: subject.Detect, Pipelines: testPipelines, Handler: h, Pool: lanes, Conn: nc, JetStream: js,
 		Clock: clock.New(time.Now), Publisher: bus.NewPublisher(js, clock.New(time.Now), tp), Tracers: tp, Logger: log, Metrics: reg,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -147,7 +147,7 @@ func startWorker(t *testing.T, s *bustest.Server, laneCount int, begun chan<- st
 	done := make(chan error, 1)
 	go func() { done <- w.Run(ctx, hard) }()
 	select {
-	case <-pool.Ready():
+	case <-lanes.Ready():
 	case <-time.After(30 * time.Second):
 		t.Fatal("the lanes are not ready")
 	}
@@ -491,7 +491,7 @@ func TestCancelledJobsEndAsCancelled(t *testing.T) {
 	m := newMesh(t)
 	nc := m.Connect(t)
 	events := make(chan *nats.Msg, 10)
-	if _, err := nc.ChanSubscribe(subject.Events("*"), events); err != nil {
+	if _, err := nc.ChanSubscribe(subject.AllEvents(), events); err != nil {
 		t.Fatal(err)
 	}
 	begun := make(chan string, 10)

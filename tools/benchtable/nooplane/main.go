@@ -8,8 +8,8 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/sightmesh/sightmesh/contracts/lane"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/lane"
 )
 
 type settings struct {

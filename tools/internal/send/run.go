@@ -14,9 +14,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/sightmesh/sightmesh/contracts/draw"
 	"github.com/sightmesh/sightmesh/contracts/retry"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/lane/draw"
 )
 
 // run is one run of the sender.

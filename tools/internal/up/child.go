@@ -3,7 +3,6 @@ package up
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"github.com/sightmesh/sightmesh/contracts/retry"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
 // child is one service, kept running as a child process.
@@ -148,20 +148,15 @@ func (c *child) read(r io.Reader) {
 
 func (c *child) line(line string) {
 	c.out.line(c.name, line)
-	var rec struct {
-		Msg  string `json:"msg"`
-		Name string `json:"name"`
-		Addr string `json:"addr"`
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.last = append(c.last, line); len(c.last) > lastLines {
 		c.last = c.last[1:]
 	}
-	if json.Unmarshal([]byte(line), &rec) == nil && rec.Msg == "listening" {
-		c.addr[rec.Name] = rec.Addr
-		if rec.Name == "http" {
-			c.pinned["--http"] = rec.Addr
+	if l, ok := v1.ParseListening([]byte(line)); ok {
+		c.addr[l.Name] = l.Addr
+		if l.Name == "http" {
+			c.pinned["--http"] = l.Addr
 		}
 		c.notify()
 	}

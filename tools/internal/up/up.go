@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sightmesh/sightmesh/contracts/streams"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/tools/internal/sample"
 	"github.com/sightmesh/sightmesh/tools/internal/setup"
 )
@@ -110,7 +111,7 @@ func Run(ctx context.Context, cfg Config, stdout, stderr io.Writer) (err error) 
 		return err
 	}
 	defer probes.close()
-	log.Info("listening", "name", "admin", "addr", probes.addr)
+	log.Info(v1.ListeningMessage, "name", "admin", "addr", probes.addr)
 	limit, err := checkDisk(cfg, want)
 	if err != nil {
 		return err

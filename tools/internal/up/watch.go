@@ -209,7 +209,7 @@ const refusedPrefix = "_SIGHT_REFUSED."
 
 // refusedSubjects are refused from each level on.
 func refusedSubjects(level int) []string {
-	s := []string{subject.AllImages(), subject.Report("*")}
+	s := []string{subject.AllImages(), subject.AllManifests()}
 	if level > 1 {
 		s = append(s, subject.AllCrops())
 	}

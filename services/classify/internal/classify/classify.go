@@ -7,15 +7,15 @@ import (
 	"encoding/json"
 	"fmt"
 
-	"github.com/sightmesh/sightmesh/contracts/lane"
-	"github.com/sightmesh/sightmesh/contracts/pipeline"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
-	"github.com/sightmesh/sightmesh/services/internal/answer"
+	"github.com/sightmesh/sightmesh/lane"
+	"github.com/sightmesh/sightmesh/lane/pipeline"
+	"github.com/sightmesh/sightmesh/lane/pool"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
 	"github.com/sightmesh/sightmesh/services/internal/consume"
-	"github.com/sightmesh/sightmesh/services/internal/lanes"
+	"github.com/sightmesh/sightmesh/services/internal/outcome"
 )
 
 // Handler processes the crops of classify.
@@ -34,7 +34,7 @@ func New(pipelines []pipeline.Pipeline) *Handler {
 
 // Process returns the result of an image, or of the part of it that the
 // delivery holds.
-func (h *Handler) Process(ctx context.Context, l *lanes.Lane, d *consume.Delivery) ([]bus.Message, error) {
+func (h *Handler) Process(ctx context.Context, l *pool.Lane, d *consume.Delivery) ([]bus.Message, error) {
 	crops, pixels, err := v1.DecodeCrops(d.Body)
 	if err != nil {
 		return nil, v1.NewProblem(v1.InvalidMessage, "%v", err)
@@ -71,7 +71,7 @@ func partOf(c v1.Crops, d *consume.Delivery) v1.Part {
 // for results to join.
 func (h *Handler) message(ctx context.Context, d *consume.Delivery, part v1.Part) (bus.Message, error) {
 	if part.Parts == 1 {
-		return answer.Message(ctx, d.Header, answer.Join(d.Job.ID, h.pipelines[d.Job.Pipeline], []v1.Part{part}))
+		return outcome.Message(ctx, d.Header, outcome.Join(d.Job.ID, h.pipelines[d.Job.Pipeline], []v1.Part{part}))
 	}
 	body, err := json.Marshal(part)
 	if err != nil {
@@ -88,7 +88,7 @@ func (h *Handler) message(ctx context.Context, d *consume.Delivery, part v1.Part
 func (h *Handler) Fail(ctx context.Context, d *consume.Delivery, p *v1.Problem) (bus.Message, error) {
 	crops, _, err := v1.DecodeCrops(d.Body)
 	if err != nil {
-		return answer.Message(ctx, d.Header, answer.Failed(d.Job, p))
+		return outcome.Message(ctx, d.Header, outcome.Failed(d.Job, p))
 	}
 	part := partOf(crops, d)
 	part.Problem = p

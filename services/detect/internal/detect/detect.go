@@ -11,28 +11,28 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 
-	"github.com/sightmesh/sightmesh/contracts/lane"
-	"github.com/sightmesh/sightmesh/contracts/picture"
-	"github.com/sightmesh/sightmesh/contracts/pipeline"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
-	"github.com/sightmesh/sightmesh/services/internal/answer"
+	"github.com/sightmesh/sightmesh/lane"
+	"github.com/sightmesh/sightmesh/lane/pipeline"
+	"github.com/sightmesh/sightmesh/lane/pool"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
 	"github.com/sightmesh/sightmesh/services/internal/consume"
-	"github.com/sightmesh/sightmesh/services/internal/lanes"
+	"github.com/sightmesh/sightmesh/services/internal/imagefile"
+	"github.com/sightmesh/sightmesh/services/internal/outcome"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
 // Handler processes the images of detect.
 type Handler struct {
 	pipelines map[string]pipeline.Pipeline
-	limits    picture.Limits
+	limits    imagefile.Limits
 }
 
 // New returns a handler for the pipelines. Images outside the limits fail
 // without reaching a lane: not all of them came through ingress.
-func New(pipelines []pipeline.Pipeline, limits picture.Limits) *Handler {
+func New(pipelines []pipeline.Pipeline, limits imagefile.Limits) *Handler {
 	h := &Handler{pipelines: map[string]pipeline.Pipeline{}, limits: limits}
 	for _, p := range pipelines {
 		h.pipelines[p.Name] = p
@@ -42,9 +42,9 @@ func New(pipelines []pipeline.Pipeline, limits picture.Limits) *Handler {
 
 // Process returns the CROPS messages of an image, or its result when nothing
 // was found or nothing is to be classified.
-func (h *Handler) Process(ctx context.Context, l *lanes.Lane, d *consume.Delivery) ([]bus.Message, error) {
+func (h *Handler) Process(ctx context.Context, l *pool.Lane, d *consume.Delivery) ([]bus.Message, error) {
 	p := h.pipelines[d.Job.Pipeline]
-	header, err := picture.Inspect(d.Body, h.limits)
+	header, err := imagefile.Inspect(d.Body, h.limits)
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +83,7 @@ func result(ctx context.Context, d *consume.Delivery, p pipeline.Pipeline, facts
 			Box: r.Box, Fraction: r.Box.In(facts.Image.Width, facts.Image.Height), Score: r.Score, Label: r.Label,
 		}})
 	}
-	m, err := answer.Message(ctx, d.Header, answer.Join(d.Job.ID, p, []v1.Part{part}))
+	m, err := outcome.Message(ctx, d.Header, outcome.Join(d.Job.ID, p, []v1.Part{part}))
 	if err != nil {
 		return nil, err
 	}
@@ -162,5 +162,5 @@ func split(crops []v1.Crop, n, size int) [][]v1.Crop {
 // Fail returns the result of a job that failed: detect is before the image is
 // split.
 func (h *Handler) Fail(ctx context.Context, d *consume.Delivery, p *v1.Problem) (bus.Message, error) {
-	return answer.Message(ctx, d.Header, answer.Failed(d.Job, p))
+	return outcome.Message(ctx, d.Header, outcome.Failed(d.Job, p))
 }

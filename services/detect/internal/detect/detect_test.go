@@ -4,10 +4,10 @@ import (
 	"errors"
 	"testing"
 
-	"github.com/sightmesh/sightmesh/contracts/lane"
-	"github.com/sightmesh/sightmesh/contracts/pipeline"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/lane"
+	"github.com/sightmesh/sightmesh/lane/pipeline"
 	"github.com/sightmesh/sightmesh/services/internal/consume"
 )
 

@@ -23,11 +23,11 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/singleflight"
 
-	"github.com/sightmesh/sightmesh/contracts/pipeline"
 	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/lane/pipeline"
 )
 
 // MaxWait is how long a job of each priority may have to wait before it is

@@ -15,11 +15,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
-	"github.com/sightmesh/sightmesh/contracts/pipeline"
 	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/lane/pipeline"
 	"github.com/sightmesh/sightmesh/services/internal/bustest"
 )
 

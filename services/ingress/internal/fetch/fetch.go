@@ -27,6 +27,9 @@ import (
 	"github.com/sightmesh/sightmesh/services/ingress/internal/body"
 )
 
+// Timeout is how long the fetch of an image may take in a mesh.
+const Timeout = 30 * time.Second
+
 // Config of a fetcher. All fields but Allow and Resolver are needed.
 type Config struct {
 	// MaxBytes of a picture.

@@ -1,5 +1,5 @@
 // Package httpapi serves the mesh over HTTP, as contracts/openapi.json
-// describes it. Packages intake and reports do the work; here are decoding,
+// describes it. Packages intake and reportintake do the work; here are decoding,
 // encoding, and the memory that bodies may take.
 //
 // There is a small handler for each resource: imageHandler, reportHandler,
@@ -23,23 +23,23 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sightmesh/sightmesh/contracts/client"
-	"github.com/sightmesh/sightmesh/contracts/picture"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/admission"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/body"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
-	"github.com/sightmesh/sightmesh/services/ingress/internal/reports"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/reportintake"
+	"github.com/sightmesh/sightmesh/services/internal/imagefile"
 )
 
 // Config of an [API]. All fields but OldRoutes are needed.
 type Config struct {
 	Intake  *intake.Intake
-	Reports *reports.Reports
+	Reports *reportintake.Reports
 	// Client looks up, watches and cancels jobs.
 	Client *client.Client
 	// Admission says which pipelines are served.
 	Admission *admission.Admission
-	Limits    picture.Limits
+	Limits    imagefile.Limits
 	// Wait is how long a request waits that does not say; MaxWait is the
 	// longest that it may say.
 	Wait    time.Duration

@@ -15,7 +15,7 @@ import (
 
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/body"
-	"github.com/sightmesh/sightmesh/services/ingress/internal/reports"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/reportintake"
 )
 
 // Names of the image in a form: its bytes, or its bytes in base64.
@@ -56,7 +56,7 @@ func newBodies(cfg Config) *bodies {
 
 // input is what a body brought: images, or the URL of one.
 type input struct {
-	uploads []reports.Upload
+	uploads []reportintake.Upload
 	url     string
 	grow    func(n int64) error // takes memory for what is fetched from url
 }
@@ -83,7 +83,7 @@ func (b *bodies) read(w http.ResponseWriter, r *http.Request) (in input, release
 	}
 	switch kind {
 	case rawBody:
-		in.uploads = make([]reports.Upload, 1)
+		in.uploads = make([]reportintake.Upload, 1)
 		in.uploads[0].Image, err = readRaw(content, hold, r.ContentLength, b.maxBytes)
 	case multipartBody:
 		in.uploads, err = b.readForm(content, hold, boundary)
@@ -234,8 +234,8 @@ func readRaw(r io.Reader, hold *body.Holding, length, limit int64) ([]byte, erro
 
 // readForm reads every image of a form, in order. One that is wrong takes
 // nothing from the others.
-func (b *bodies) readForm(r io.Reader, hold *body.Holding, boundary string) ([]reports.Upload, error) {
-	var out []reports.Upload
+func (b *bodies) readForm(r io.Reader, hold *body.Holding, boundary string) ([]reportintake.Upload, error) {
+	var out []reportintake.Upload
 	m := multipart.NewReader(r, boundary)
 	for {
 		part, err := m.NextPart()
@@ -250,13 +250,13 @@ func (b *bodies) readForm(r io.Reader, hold *body.Holding, boundary string) ([]r
 			continue
 		}
 		if len(out) == b.maxImages {
-			return nil, reports.TooManyImages(b.maxImages)
+			return nil, reportintake.TooManyImages(b.maxImages)
 		}
 		data, err := body.ReadAll(io.LimitReader(part, 2*b.maxBytes), hold.Grow, 2*b.maxBytes)
 		if err != nil {
 			return nil, formError(err)
 		}
-		u := reports.Upload{Image: data}
+		u := reportintake.Upload{Image: data}
 		if name == base64Field {
 			if err := hold.Grow(int64(len(data))); err != nil {
 				return nil, err
@@ -264,7 +264,7 @@ func (b *bodies) readForm(r io.Reader, hold *body.Holding, boundary string) ([]r
 			u.Image, u.Err = decodeBase64(data, base64Field)
 		}
 		if int64(len(u.Image)) > b.maxBytes {
-			u = reports.Upload{Err: b.tooLarge(b.maxBytes)}
+			u = reportintake.Upload{Err: b.tooLarge(b.maxBytes)}
 		}
 		out = append(out, u)
 	}
@@ -274,7 +274,7 @@ func (b *bodies) readForm(r io.Reader, hold *body.Holding, boundary string) ([]r
 	return out, nil
 }
 
-func readURLEncoded(r io.Reader) ([]reports.Upload, error) {
+func readURLEncoded(r io.Reader) ([]reportintake.Upload, error) {
 	data, err := io.ReadAll(r)
 	if err != nil {
 		return nil, err
@@ -291,17 +291,11 @@ func readURLEncoded(r io.Reader) ([]reports.Upload, error) {
 			WithField(base64Field)
 	}
 	image, err := decodeBase64([]byte(strings.ReplaceAll(values[0], " ", "+")), base64Field)
-	return []reports.Upload{{Image: image, Err: err}}, nil
-}
-
-// imageJSON is the JSON body of POST /v1/images.
-type imageJSON struct {
-	Image string `json:"image"`
-	URL   string `json:"url"`
+	return []reportintake.Upload{{Image: image, Err: err}}, nil
 }
 
 func readJSON(r io.Reader) (input, error) {
-	var in imageJSON
+	var in v1.ImageRequest
 	if err := decodeJSON(r, &in); err != nil {
 		return input{}, err
 	}
@@ -314,7 +308,7 @@ func readJSON(r io.Reader) (input, error) {
 		return input{}, v1.NewProblem(v1.InvalidBody, "neither image nor url is given").WithField("image")
 	}
 	image, err := decodeBase64([]byte(in.Image), "image")
-	return input{uploads: []reports.Upload{{Image: image, Err: err}}}, nil
+	return input{uploads: []reportintake.Upload{{Image: image, Err: err}}}, nil
 }
 
 // decodeBase64 reads base64 in the standard or the URL alphabet, padded or

@@ -13,17 +13,17 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/sightmesh/sightmesh/contracts/picture"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/body"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
+	"github.com/sightmesh/sightmesh/services/internal/imagefile"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func newTestBodies(memory int64) *bodies {
 	return newBodies(Config{
-		Limits: picture.Limits{MaxBytes: 100}, MaxFormBytes: 1000, MaxImages: 3,
+		Limits: imagefile.Limits{MaxBytes: 100}, MaxFormBytes: 1000, MaxImages: 3,
 		BodyRate: body.Rate{BytesPerSecond: 1}, BodyMemory: memory, ClientBodyMemory: memory,
 	})
 }

@@ -12,7 +12,7 @@ import (
 
 	"github.com/sightmesh/sightmesh/contracts/client"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
-	"github.com/sightmesh/sightmesh/services/ingress/internal/reports"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/reportintake"
 )
 
 const (
@@ -26,7 +26,7 @@ const (
 // eventHandler serves event streams.
 type eventHandler struct {
 	client   *client.Client
-	reports  *reports.Reports
+	reports  *reportintake.Reports
 	places   *places
 	stopping context.Context //nolint:containedctx // it is the life of the process, not of a call
 }

@@ -16,8 +16,8 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/sightmesh/sightmesh/contracts/client"
-	"github.com/sightmesh/sightmesh/contracts/draw"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/lane/draw"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )

@@ -25,7 +25,7 @@ func TestDecodeJSONNamesTheField(t *testing.T) {
 		`{"images":[]} {}`:                              "the body",
 		`{"images":[{"url":"` + strings.Repeat("\xff", 3) + `"}]}`: "images.0.url",
 	} {
-		var in reportJSON
+		var in v1.ReportRequest
 		err := decodeJSON(strings.NewReader(body), &in)
 		var p *v1.Problem
 		switch {

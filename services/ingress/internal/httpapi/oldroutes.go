@@ -11,10 +11,10 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
-	"github.com/sightmesh/sightmesh/contracts/pipeline"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/lane/pipeline"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
-	"github.com/sightmesh/sightmesh/services/ingress/internal/reports"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/reportintake"
 )
 
 // oldHandler serves the routes of the designs that the mesh replaces. Their
@@ -22,7 +22,7 @@ import (
 // the words that they know.
 type oldHandler struct {
 	intake  *intake.Intake
-	reports *reports.Reports
+	reports *reportintake.Reports
 	params  parameters
 	bodies  *bodies
 	respond *responder

@@ -8,11 +8,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sightmesh/sightmesh/contracts/pipeline"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/lane/pipeline"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
-	"github.com/sightmesh/sightmesh/services/ingress/internal/reports"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/reportintake"
 )
 
 // parameters reads what requests say besides their bodies. Its methods name the
@@ -31,8 +31,8 @@ type submission struct {
 }
 
 // report returns the request for a report of these images.
-func (s submission) report(sources []v1.ReportSource, uploads []reports.Upload) reports.Request {
-	return reports.Request{
+func (s submission) report(sources []v1.ReportSource, uploads []reportintake.Upload) reportintake.Request {
+	return reportintake.Request{
 		Pipeline: s.Pipeline, Key: s.Key, Metadata: s.Metadata, Callback: s.Callback,
 		Sources: sources, Uploads: uploads,
 	}

@@ -4,15 +4,15 @@ import (
 	"net/http"
 
 	"github.com/sightmesh/sightmesh/contracts"
-	"github.com/sightmesh/sightmesh/contracts/picture"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/admission"
+	"github.com/sightmesh/sightmesh/services/internal/imagefile"
 )
 
 // pipelineHandler says what the mesh offers.
 type pipelineHandler struct {
 	admission *admission.Admission
-	limits    picture.Limits
+	limits    imagefile.Limits
 }
 
 // list answers GET /v1/pipelines.
@@ -21,7 +21,7 @@ func (h *pipelineHandler) list(w http.ResponseWriter, _ *http.Request) error {
 		Pipelines: h.admission.Pipelines(),
 		Limits: v1.Limits{
 			MaxBytes: h.limits.MaxBytes, MaxSide: h.limits.MaxSide, MaxPixels: h.limits.MaxPixels,
-			Types: picture.Types(),
+			Types: imagefile.Types(),
 		},
 	})
 }

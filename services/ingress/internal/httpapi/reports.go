@@ -9,23 +9,14 @@ import (
 
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
-	"github.com/sightmesh/sightmesh/services/ingress/internal/reports"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/reportintake"
 )
 
 // reportHandler serves /v1/reports.
 type reportHandler struct {
-	reports *reports.Reports
+	reports *reportintake.Reports
 	params  parameters
 	bodies  *bodies
-}
-
-// reportJSON is the JSON body of POST /v1/reports.
-type reportJSON struct {
-	Images []struct {
-		URL      string            `json:"url"`
-		Location string            `json:"location"`
-		Metadata map[string]string `json:"metadata"`
-	} `json:"images"`
 }
 
 // maxReportBody bounds the JSON body of a report.
@@ -62,7 +53,7 @@ func (h *reportHandler) post(w http.ResponseWriter, r *http.Request) error {
 }
 
 // accept makes a durable job of a report and answers with it.
-func (h *reportHandler) accept(w http.ResponseWriter, r *http.Request, req reports.Request) error {
+func (h *reportHandler) accept(w http.ResponseWriter, r *http.Request, req reportintake.Request) error {
 	report, err := h.reports.Submit(r.Context(), req)
 	if err != nil {
 		setLocation(w, err, "/v1/reports/")
@@ -80,7 +71,7 @@ func (h *reportHandler) readSources(w http.ResponseWriter, r *http.Request) ([]v
 		return nil, err
 	}
 	defer hold.Release()
-	var in reportJSON
+	var in v1.ReportRequest
 	if err := decodeJSON(decoded{body, hold}, &in); err != nil {
 		return nil, h.bodies.problem(w, err, maxReportBody)
 	}
@@ -93,9 +84,9 @@ func (h *reportHandler) readSources(w http.ResponseWriter, r *http.Request) ([]v
 		if err := intake.CheckURL(image.URL); err != nil {
 			return nil, v1.NewProblem(v1.InvalidBody, "%surl %v", field, err).WithField(field + "url")
 		}
-		if len(image.Location) > reports.MaxLocation {
-			return nil, v1.NewProblem(v1.InvalidBody, "%slocation may have %d bytes", field, reports.MaxLocation).
-				WithField(field + "location").WithLimit(reports.MaxLocation)
+		if len(image.Location) > reportintake.MaxLocation {
+			return nil, v1.NewProblem(v1.InvalidBody, "%slocation may have %d bytes", field, reportintake.MaxLocation).
+				WithField(field + "location").WithLimit(reportintake.MaxLocation)
 		}
 		if name, err := intake.CheckMetadata(image.Metadata); err != nil {
 			return nil, v1.NewProblem(v1.InvalidBody, "%smetadata.%s %v", field, name, err).

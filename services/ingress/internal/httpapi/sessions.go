@@ -12,13 +12,13 @@ import (
 	"github.com/coder/websocket"
 	"go.opentelemetry.io/otel/trace"
 
-	"github.com/sightmesh/sightmesh/contracts/pipeline"
 	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/lane/pipeline"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/body"
-	"github.com/sightmesh/sightmesh/services/ingress/internal/frames"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/sessions"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
@@ -77,7 +77,7 @@ func (h *sessionHandler) get(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	from, err := number(q, "from", 0, 0, frames.MaxFrame)
+	from, err := number(q, "from", 0, 0, sessions.MaxFrame)
 	if err != nil {
 		return err
 	}
@@ -109,7 +109,7 @@ func (h *sessionHandler) get(w http.ResponseWriter, r *http.Request) error {
 	// A session outlives the request in the eyes of net/http, and each frame
 	// has a trace of its own: one of an hour could not be read.
 	link := trace.LinkFromContext(r.Context())
-	err = frames.Serve(h.life, h.stopping, frames.Config{
+	err = sessions.Serve(h.life, h.stopping, sessions.Config{
 		Conn: conn, Window: window, Latest: drop == "latest", From: int64(from),
 		MaxBytes: h.bodies.maxBytes, Hold: func() *body.Holding { return h.bodies.memory.Hold(client) },
 		Idle: streamIdle, Rate: h.bodies.rate, WriteTimeout: streamWriteTimeout,

@@ -25,7 +25,7 @@ func openProxied(t *testing.T, args ...string) (*door, *bustest.Proxy) {
 	p := bustest.StartProxy(t, s)
 	d := openAt(t, s, p.URL, args...)
 	d.workers(t, 2, 1)
-	sub, err := d.nc.Subscribe(subject.Lookup("*"), func(m *nats.Msg) {
+	sub, err := d.nc.Subscribe(subject.AllLookup(), func(m *nats.Msg) {
 		id := m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]
 		reply := &nats.Msg{Header: nats.Header{}}
 		if d.isStored(t, id) {
@@ -292,7 +292,7 @@ func TestAcks_FrameIsOneJob(t *testing.T) {
 	time.Sleep(7 * time.Second)
 	p.HoldReplies(false)
 	id := d.answer(t, m, false)
-	var a v1.StreamAnswer
+	var a v1.FrameOutcome
 	if c.read(t, &a); a.Status != v1.Done || a.Result.ID != id {
 		t.Errorf("got %+v, want the result of job %s", a, id)
 	}

@@ -18,7 +18,7 @@ import (
 func (d *door) jobsThatRun(t *testing.T) (asked chan struct{}) {
 	t.Helper()
 	asked = make(chan struct{}, 100)
-	sub, err := d.nc.Subscribe(subject.Lookup("*"), func(m *nats.Msg) {
+	sub, err := d.nc.Subscribe(subject.AllLookup(), func(m *nats.Msg) {
 		m.Respond([]byte(`{"id":"j1","pipeline":"text","status":"running"}`))
 		asked <- struct{}{}
 	})

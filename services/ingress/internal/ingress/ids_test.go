@@ -149,7 +149,7 @@ func TestProblem_OfAFrameHasTheJob(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, id := range []string{first, second.ID} {
-		var a v1.StreamAnswer
+		var a v1.FrameOutcome
 		if c.read(t, &a); a.Problem == nil {
 			t.Fatalf("got %+v, want a problem", a)
 		}

@@ -16,24 +16,26 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sightmesh/sightmesh/contracts/client"
-	"github.com/sightmesh/sightmesh/contracts/picture"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/admission"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/body"
-	"github.com/sightmesh/sightmesh/services/ingress/internal/callbacks"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/fetch"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/httpapi"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/natsapi"
-	"github.com/sightmesh/sightmesh/services/ingress/internal/reports"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/reportfetch"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/reportintake"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/webhooks"
+	"github.com/sightmesh/sightmesh/services/internal/imagefile"
 	"github.com/sightmesh/sightmesh/services/internal/run"
 )
 
 // Options are the flags of ingress.
 type Options struct {
 	http         string
-	limits       picture.Limits
+	limits       imagefile.Limits
 	wait         time.Duration
 	maxWait      time.Duration
 	maxQueue     time.Duration
@@ -63,7 +65,7 @@ type Options struct {
 
 // Register makes flags of the options.
 func (o *Options) Register(fs *flag.FlagSet) {
-	o.limits = picture.DefaultLimits()
+	o.limits = imagefile.DefaultLimits()
 	o.limits.Register(fs)
 	fs.StringVar(&o.http, "http", "127.0.0.1:8080", "`address` to serve HTTP on")
 	fs.DurationVar(&o.wait, "wait", 20*time.Second, "how long a request waits for its answer when it does not say")
@@ -101,9 +103,9 @@ type service struct {
 	admission *admission.Admission
 	analyze   *natsapi.Analyze
 	fetcher   *fetch.Fetcher
-	fetches   *reports.Fetches
-	caller    *callbacks.Caller // nil without secrets
-	transport *http.Transport   // of callbacks
+	fetches   *reportfetch.Fetches
+	caller    *webhooks.Caller // nil without secrets
+	transport *http.Transport  // of callbacks
 	listener  net.Listener
 	api       *httpapi.API
 	server    *http.Server
@@ -141,7 +143,7 @@ func New(p *run.Process, o Options) (run.Service, error) {
 	s.admission = admission.New(p.Conn, p.JetStream, p.Pipelines, admission.MaxWait{
 		subject.Interactive: o.maxQueue, subject.Bulk: o.maxBulkQueue,
 	}, p.Logger, p.Metrics)
-	if err := p.ServeStatus(func() any { return s.admission.Pipelines() }); err != nil {
+	if err := p.ServeStatus(func() any { return v1.IngressStatus(s.admission.Pipelines()) }); err != nil {
 		return nil, err
 	}
 	if err := s.makeClients(p, o); err != nil {
@@ -158,7 +160,7 @@ func New(p *run.Process, o Options) (run.Service, error) {
 	}); err != nil {
 		return nil, err
 	}
-	s.fetches = reports.NewFetches(reports.FetchesConfig{
+	s.fetches = reportfetch.New(reportfetch.Config{
 		JetStream: p.JetStream, Clock: p.Clock, Publisher: p.Publisher, Fetcher: s.fetcher, Intake: s.intake,
 		Tracers: p.Tracers, Logger: p.Logger, Metrics: p.Metrics,
 	})
@@ -173,7 +175,7 @@ func New(p *run.Process, o Options) (run.Service, error) {
 	}
 	s.api = httpapi.New(httpapi.Config{
 		Intake: s.intake,
-		Reports: reports.New(reports.Config{
+		Reports: reportintake.New(reportintake.Config{
 			JetStream: p.JetStream, Clock: p.Clock, Intake: s.intake,
 			MaxImages: o.maxImages, MaxBacklog: o.maxReportQueue,
 		}),
@@ -207,7 +209,7 @@ const unreadTimeout = 5 * time.Second
 
 // makeClients makes what speaks to addresses that clients name.
 func (s *service) makeClients(p *run.Process, o Options) error {
-	guard := fetch.Config{MaxBytes: o.limits.MaxBytes, Timeout: streams.FetchTimeout, PerHost: o.fetchesPerHost}
+	guard := fetch.Config{MaxBytes: o.limits.MaxBytes, Timeout: fetch.Timeout, PerHost: o.fetchesPerHost}
 	for _, n := range list(o.allowNetworks) {
 		prefix, err := netip.ParsePrefix(n)
 		if err != nil {
@@ -222,7 +224,7 @@ func (s *service) makeClients(p *run.Process, o Options) error {
 	}
 	s.transport = fetch.Transport(guard)
 	var err error
-	s.caller, err = callbacks.New(callbacks.Config{
+	s.caller, err = webhooks.New(webhooks.Config{
 		JetStream: p.JetStream, Clock: p.Clock, Publisher: p.Publisher, Transport: s.transport, Secrets: secrets, PerHost: callsPerHost, GiveUp: o.callbackGiveUp,
 		Tracers: p.Tracers, Logger: p.Logger, Metrics: p.Metrics,
 	})

@@ -324,7 +324,7 @@ func TestClientThatHangsUp(t *testing.T) {
 			d := open(t)
 			d.workers(t, 2, 10)
 			d.images(t, func(c *jetstream.StreamConfig) { c.NoAck = noAck })
-			cancels, err := d.nc.SubscribeSync(subject.Cancel("*"))
+			cancels, err := d.nc.SubscribeSync(subject.AllCancel())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -397,7 +397,7 @@ func TestTyocrTimesOut(t *testing.T) {
 func TestLongPollEndsWithTheProcess(t *testing.T) {
 	d := open(t)
 	asked := make(chan struct{}, 10)
-	sub, err := d.nc.Subscribe(subject.Lookup("*"), func(m *nats.Msg) {
+	sub, err := d.nc.Subscribe(subject.AllLookup(), func(m *nats.Msg) {
 		m.Respond([]byte(`{"id":"j1","pipeline":"text","status":"running"}`))
 		asked <- struct{}{}
 	})

@@ -76,12 +76,12 @@ func TestStopEndsSessionsWithWhereToGoOn(t *testing.T) {
 	d.stop()
 	idSecond, idFirst := d.answer(t, second, true), d.answer(t, first, true)
 	for i, id := range []string{idFirst, idSecond} {
-		var a v1.StreamAnswer
+		var a v1.FrameOutcome
 		if c.read(t, &a); a.Frame != int64(5+i) || a.Result == nil || a.Result.ID != id {
 			t.Errorf("answer %d is %+v, want job %s", i, a, id)
 		}
 	}
-	var end v1.StreamEnd
+	var end v1.SessionEnd
 	if c.read(t, &end); end.End || end.Next != 7 || end.Problem == nil || end.Problem.Code != v1.Unavailable {
 		t.Errorf("the last word is %+v", end)
 	}
@@ -94,7 +94,7 @@ func TestStopEndsSessionsWithWhereToGoOn(t *testing.T) {
 func TestSessionThatHangsUp(t *testing.T) {
 	d := open(t)
 	d.workers(t, 2, 10)
-	cancels, err := d.nc.SubscribeSync(subject.Cancel("*"))
+	cancels, err := d.nc.SubscribeSync(subject.AllCancel())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +129,7 @@ func TestFramesWaitWhileTheQueueIsFull(t *testing.T) {
 	}
 	for n := range int64(2) {
 		id := d.answer(t, m, true)
-		var a v1.StreamAnswer
+		var a v1.FrameOutcome
 		if c.read(t, &a); a.Frame != n || a.Status != v1.Done || a.Result.ID != id {
 			t.Errorf("frame %d: %+v", n, a)
 		}

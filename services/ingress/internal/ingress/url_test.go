@@ -65,7 +65,7 @@ func TestKeyOfAnAddressIsNotFetchedAgain(t *testing.T) {
 	d.workers(t, 2, 10)
 	var fetches atomic.Int64
 	url := pictures(t, func(*http.Request) bool { return fetches.Add(1) == 1 })
-	sub, err := d.nc.Subscribe(subject.Lookup("*"), func(m *nats.Msg) {
+	sub, err := d.nc.Subscribe(subject.AllLookup(), func(m *nats.Msg) {
 		id, _ := subject.ParseLookup(m.Subject)
 		m.Respond([]byte(`{"id":"` + id + `","pipeline":"text","status":"done","regions":[]}`))
 	})

@@ -21,7 +21,7 @@ import (
 func (b bench) states(t *testing.T, states ...v1.Status) (asked *atomic.Int64) {
 	t.Helper()
 	asked = new(atomic.Int64)
-	sub, err := b.nc.Subscribe(subject.Lookup("*"), func(m *nats.Msg) {
+	sub, err := b.nc.Subscribe(subject.AllLookup(), func(m *nats.Msg) {
 		i := min(int(asked.Add(1)), len(states)) - 1
 		body, err := json.Marshal(v1.Result{ID: "j1", Status: states[i]})
 		if err == nil {
@@ -122,7 +122,7 @@ func TestClient_Lookup(t *testing.T) {
 			t.Parallel()
 			b := newBench(t)
 			if tt.reply != nil {
-				b.respond(t, subject.Lookup("*"), tt.reply)
+				b.respond(t, subject.AllLookup(), tt.reply)
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()

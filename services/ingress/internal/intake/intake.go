@@ -41,15 +41,15 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sightmesh/sightmesh/contracts/client"
-	"github.com/sightmesh/sightmesh/contracts/picture"
-	"github.com/sightmesh/sightmesh/contracts/pipeline"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/lane/pipeline"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/admission"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/fetch"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
 	"github.com/sightmesh/sightmesh/services/internal/clock"
+	"github.com/sightmesh/sightmesh/services/internal/imagefile"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
@@ -65,7 +65,7 @@ type Config struct {
 	Admission *admission.Admission
 	// Pipelines of the mesh. The first is that of a request which names none.
 	Pipelines []pipeline.Pipeline
-	Limits    picture.Limits
+	Limits    imagefile.Limits
 	// Callbacks says whether callbacks are sent, for which there has to be a
 	// secret that signs them.
 	Callbacks bool
@@ -216,7 +216,7 @@ func (i *Intake) find(ctx context.Context, r *Request) (id string, job *Job, err
 
 // Inspect returns a [*v1.Problem] when an image is none that is read here.
 func (i *Intake) Inspect(image []byte) error {
-	_, err := picture.Inspect(image, i.cfg.Limits)
+	_, err := imagefile.Inspect(image, i.cfg.Limits)
 	return err
 }
 

@@ -26,17 +26,17 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/sightmesh/sightmesh/contracts/client"
-	"github.com/sightmesh/sightmesh/contracts/picture"
-	"github.com/sightmesh/sightmesh/contracts/pipeline"
 	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/lane/pipeline"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/admission"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/fetch"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
 	"github.com/sightmesh/sightmesh/services/internal/bustest"
 	"github.com/sightmesh/sightmesh/services/internal/clock"
+	"github.com/sightmesh/sightmesh/services/internal/imagefile"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -89,7 +89,7 @@ func newIntake(t *testing.T, s *bustest.Server) bench {
 	i, err := New(t.Context(), Config{
 		Conn: nc, JetStream: js, Clock: clock.New(time.Now), Publisher: bus.NewPublisher(js, clock.New(time.Now), noop.NewTracerProvider()), Client: c, Fetcher: fetcher,
 		Admission: admission.New(nc, js, pipelines, admission.MaxWait{}, log, prometheus.NewRegistry()),
-		Pipelines: pipelines, Limits: picture.DefaultLimits(), Callbacks: true, Stopping: stopping, Logger: log,
+		Pipelines: pipelines, Limits: imagefile.DefaultLimits(), Callbacks: true, Stopping: stopping, Logger: log,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -279,7 +279,7 @@ func TestIntake_StoresARequestWithEveryField(t *testing.T) {
 }
 
 // claimOf returns what is kept of a key.
-func (b bench) claimOf(t *testing.T, key string) (c claim) {
+func (b bench) claimOf(t *testing.T, key string) (c v1.KeyClaim) {
 	t.Helper()
 	sum := sha256.Sum256([]byte(key))
 	subj := subject.JobOfKey(hex.EncodeToString(sum[:]))
@@ -323,7 +323,7 @@ func (b bench) state(t *testing.T, s v1.Status) (asked *atomic.Int64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return b.respond(t, subject.Lookup("*"), &nats.Msg{Data: body})
+	return b.respond(t, subject.AllLookup(), &nats.Msg{Data: body})
 }
 
 func TestIntake_FindsTheJobOfAKey(t *testing.T) {
@@ -361,7 +361,7 @@ func TestIntake_StoresTheImageOfAKeyThatHasNone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.respond(t, subject.Lookup("*"), &nats.Msg{Header: nats.Header{"Nats-Service-Error-Code": {"404"}}, Data: problem})
+	b.respond(t, subject.AllLookup(), &nats.Msg{Header: nats.Header{"Nats-Service-Error-Code": {"404"}}, Data: problem})
 	what := sha256.Sum256(small(t, 8))
 	if _, err := b.Claim(t.Context(), NewKey("k1", "text", subject.Interactive, what[:]), "first"); err != nil {
 		t.Fatal(err)

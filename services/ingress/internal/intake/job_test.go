@@ -88,7 +88,7 @@ func TestJob_WaitThatEndsSaysWhereTheJobIs(t *testing.T) {
 			t.Parallel()
 			b := newServedBench(t)
 			if tt.reply != nil {
-				b.respond(t, subject.Lookup("*"), tt.reply)
+				b.respond(t, subject.AllLookup(), tt.reply)
 			}
 			job := b.submit(t, Request{Pipeline: text, Image: small(t, 8)})
 			ctx, cancel := context.WithTimeout(t.Context(), 0)
@@ -118,7 +118,7 @@ func TestJob_OfAKeyWaitsForTheResultOfTheFirst(t *testing.T) {
 // cancels is a subscription to what is cancelled.
 func (b bench) cancels(t *testing.T) *nats.Subscription {
 	t.Helper()
-	sub, err := b.nc.SubscribeSync(subject.Cancel("*"))
+	sub, err := b.nc.SubscribeSync(subject.AllCancel())
 	if err != nil {
 		t.Fatal(err)
 	}

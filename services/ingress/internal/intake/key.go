@@ -33,18 +33,12 @@ func NewKey(name, pipeline string, prio subject.Priority, content []byte) Key {
 	return Key{Name: name, Fingerprint: [sha256.Size]byte(h.Sum(nil))}
 }
 
-// claim is the stored message of a key.
-type claim struct {
-	ID          string `json:"id"`
-	Fingerprint string `json:"fingerprint"`
-}
-
 // Claim returns the ID that the key stands for: id when the key is new, or the
 // ID of the first request with the key. A key that was used for something else
 // is a [*v1.Problem]. While another request with the key is being stored, Claim
 // waits until the outcome is known or ctx ends.
 func (i *Intake) Claim(ctx context.Context, k Key, id string) (string, error) {
-	mine := claim{ID: id, Fingerprint: hex.EncodeToString(k.Fingerprint[:])}
+	mine := v1.KeyClaim{ID: id, Fingerprint: hex.EncodeToString(k.Fingerprint[:])}
 	sum := sha256.Sum256([]byte(k.Name))
 	subj := subject.JobOfKey(hex.EncodeToString(sum[:]))
 	for attempt := 1; ; attempt++ {
@@ -70,7 +64,7 @@ func (i *Intake) Claim(ctx context.Context, k Key, id string) (string, error) {
 // createOrRead stores mine when the subject has no message, and returns the
 // message that the subject has then: mine or an earlier one. It returns nil
 // when another write prevented the creation but cannot be read.
-func (i *Intake) createOrRead(ctx context.Context, subj string, mine claim) (*claim, error) {
+func (i *Intake) createOrRead(ctx context.Context, subj string, mine v1.KeyClaim) (*v1.KeyClaim, error) {
 	body, err := json.Marshal(mine)
 	if err != nil {
 		return nil, fmt.Errorf("encode: %w", err)
@@ -91,7 +85,7 @@ func (i *Intake) createOrRead(ctx context.Context, subj string, mine claim) (*cl
 	if created {
 		return &mine, nil
 	}
-	var first claim
+	var first v1.KeyClaim
 	found, err := bus.Last(ctx, i.cfg.JetStream, streams.Jobs, subj, &first)
 	if err != nil || !found {
 		return nil, err

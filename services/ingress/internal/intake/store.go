@@ -11,8 +11,8 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
-	"github.com/sightmesh/sightmesh/services/internal/answer"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
+	"github.com/sightmesh/sightmesh/services/internal/outcome"
 )
 
 // Store stores an image for whose result no request waits, such as one of a
@@ -50,7 +50,7 @@ func Failed(ctx context.Context, r Request, p *v1.Problem) (bus.Message, error) 
 	if err != nil {
 		return bus.Message{}, err
 	}
-	return answer.Message(ctx, h, answer.Failed(subject.Job{Pipeline: r.Pipeline.Name, ID: r.ID}, p))
+	return outcome.Message(ctx, h, outcome.Failed(subject.Job{Pipeline: r.Pipeline.Name, ID: r.ID}, p))
 }
 
 // Fail stores the result of an image that cannot be a job.

@@ -63,7 +63,7 @@ func New(cfg Config, svc micro.Service) (*Analyze, error) {
 		tracer: cfg.Tracers.Tracer("github.com/sightmesh/sightmesh/services/ingress"),
 		places: semaphore.NewWeighted(int64(cfg.Concurrency)),
 	}
-	every := micro.WithEndpointSubject(subject.Analyze("*"))
+	every := micro.WithEndpointSubject(subject.AllAnalyze())
 	if err := svc.AddEndpoint("analyze", micro.HandlerFunc(a.handle), every); err != nil {
 		return nil, fmt.Errorf("serve analyze: %w", err)
 	}

@@ -19,17 +19,17 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/sightmesh/sightmesh/contracts/client"
-	"github.com/sightmesh/sightmesh/contracts/picture"
-	"github.com/sightmesh/sightmesh/contracts/pipeline"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/lane/pipeline"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/admission"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/body"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
 	"github.com/sightmesh/sightmesh/services/internal/bustest"
 	"github.com/sightmesh/sightmesh/services/internal/clock"
+	"github.com/sightmesh/sightmesh/services/internal/imagefile"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -72,7 +72,7 @@ func newBenchOn(t *testing.T, s, publishThrough *bustest.Server, wait time.Durat
 	}
 	i, err := intake.New(t.Context(), intake.Config{
 		Conn: nc, JetStream: js, Clock: clock.New(time.Now), Publisher: bus.NewPublisher(through, clock.New(time.Now), tracers), Client: c,
-		Pipelines: pipelines, Limits: picture.DefaultLimits(),
+		Pipelines: pipelines, Limits: imagefile.DefaultLimits(),
 		Admission: admission.New(nc, js, pipelines, admission.MaxWait{}, log, prometheus.NewRegistry()),
 		Stopping:  context.Background(), Logger: log,
 	})
@@ -268,7 +268,7 @@ func TestAnalyze_SaysThatAJobMayBeAccepted(t *testing.T) {
 func TestAnalyze_SameKeyIsOneJob(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, time.Millisecond, 8)
-	if _, err := b.nc.Subscribe(subject.Lookup("*"), func(m *nats.Msg) {
+	if _, err := b.nc.Subscribe(subject.AllLookup(), func(m *nats.Msg) {
 		m.Respond([]byte(`{"id":"` + strings.TrimPrefix(m.Subject, subject.Lookup("")) + `","status":"queued"}`))
 	}); err != nil {
 		t.Fatal(err)

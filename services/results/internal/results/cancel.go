@@ -15,8 +15,8 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
-	"github.com/sightmesh/sightmesh/services/internal/answer"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
+	"github.com/sightmesh/sightmesh/services/internal/outcome"
 )
 
 // cancel ends jobs that nobody wants any more. The failure is the job's
@@ -37,7 +37,7 @@ func newCancel(nc *nats.Conn, l *lookup, p *bus.Publisher, f promauto.Factory) *
 }
 
 func (c *cancel) register(svc micro.Service) error {
-	return c.lookup.serve(svc, "cancel", subject.Cancel("*"), func(ctx context.Context, s string) ([]byte, error) {
+	return c.lookup.serve(svc, "cancel", subject.AllCancel(), func(ctx context.Context, s string) ([]byte, error) {
 		job, err := subject.ParseCancel(s)
 		if err != nil {
 			return nil, errNoJob()
@@ -85,13 +85,13 @@ func (c *cancel) state(ctx context.Context, job string) (v1.Result, error) {
 // the outcome that counts. What is read after a write can be older than it, so
 // only a write that was not first is followed by a read.
 func (c *cancel) end(ctx context.Context, was v1.Result) (v1.Result, error) {
-	h, outcome, err := c.awaitHeader(ctx, was.ID)
-	if err != nil || outcome.Final() {
-		return outcome, err
+	h, r, err := c.awaitHeader(ctx, was.ID)
+	if err != nil || r.Final() {
+		return r, err
 	}
-	outcome = answer.Failed(subject.Job{Pipeline: was.Pipeline, ID: was.ID},
+	r = outcome.Failed(subject.Job{Pipeline: was.Pipeline, ID: was.ID},
 		v1.NewProblem(v1.Cancelled, "the job was cancelled when it was %s", was.Status))
-	m, err := answer.Message(ctx, h, outcome)
+	m, err := outcome.Message(ctx, h, r)
 	if err != nil {
 		return was, err
 	}
@@ -103,7 +103,7 @@ func (c *cancel) end(ctx context.Context, was v1.Result) (v1.Result, error) {
 		return c.awaitOutcome(ctx, was.ID)
 	}
 	c.jobs.WithLabelValues(string(was.Status)).Inc()
-	return outcome, nil
+	return r, nil
 }
 
 // awaitOutcome returns the outcome of a job that is known to have one. A leader

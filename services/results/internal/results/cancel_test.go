@@ -60,7 +60,7 @@ func TestCancelAQueuedJob(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	heard, err := b.nc.SubscribeSync(subject.Cancelled("*")) // as a worker does
+	heard, err := b.nc.SubscribeSync(subject.AllCancelled()) // as a worker does
 	if err != nil {
 		t.Fatal(err)
 	}

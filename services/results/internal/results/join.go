@@ -11,13 +11,13 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/sightmesh/sightmesh/contracts/pipeline"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
-	"github.com/sightmesh/sightmesh/services/internal/answer"
+	"github.com/sightmesh/sightmesh/lane/pipeline"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
 	"github.com/sightmesh/sightmesh/services/internal/consume"
+	"github.com/sightmesh/sightmesh/services/internal/outcome"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
@@ -66,16 +66,16 @@ func (s *Service) joined(ctx context.Context, job subject.Job, h nats.Header, pa
 	if !ok {
 		p = pipeline.Pipeline{Name: job.Pipeline}
 	}
-	result := answer.Join(job.ID, p, parts.parts)
+	result := outcome.Join(job.ID, p, parts.parts)
 	joinTime := time.Since(parts.first)
 	result.Timings.Join = max(0, v1.Milliseconds(joinTime))
 	telemetry.Observe(ctx, s.joins, joinTime.Seconds())
-	return answer.Message(ctx, h, result)
+	return outcome.Message(ctx, h, result)
 }
 
 // failJoin returns the result of a job whose parts cannot be joined.
 func failJoin(ctx context.Context, d *consume.Delivery, p *v1.Problem) ([]bus.Message, error) {
-	m, err := answer.Message(ctx, d.Header, answer.Failed(d.Job, p))
+	m, err := outcome.Message(ctx, d.Header, outcome.Failed(d.Job, p))
 	return []bus.Message{m}, err
 }
 

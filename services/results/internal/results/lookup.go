@@ -41,7 +41,7 @@ func newLookup(js jetstream.JetStream, log *slog.Logger) *lookup {
 }
 
 func (l *lookup) register(svc micro.Service) error {
-	return l.serve(svc, "lookup", subject.Lookup("*"), func(ctx context.Context, s string) ([]byte, error) {
+	return l.serve(svc, "lookup", subject.AllLookup(), func(ctx context.Context, s string) ([]byte, error) {
 		job, err := subject.ParseLookup(s)
 		if err != nil {
 			return nil, errNoJob()

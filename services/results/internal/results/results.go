@@ -20,19 +20,19 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/sightmesh/sightmesh/contracts/pipeline"
 	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/lane/pipeline"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
 	"github.com/sightmesh/sightmesh/services/internal/clock"
 	"github.com/sightmesh/sightmesh/services/internal/consume"
 	"github.com/sightmesh/sightmesh/services/internal/run"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
-	"github.com/sightmesh/sightmesh/services/results/internal/callbacks"
-	"github.com/sightmesh/sightmesh/services/results/internal/reports"
+	"github.com/sightmesh/sightmesh/services/results/internal/reportprogress"
 	"github.com/sightmesh/sightmesh/services/results/internal/sink"
+	"github.com/sightmesh/sightmesh/services/results/internal/webhookqueue"
 )
 
 // Options are the flags of results.
@@ -59,7 +59,7 @@ type Service struct {
 	log       *slog.Logger
 	lookup    *lookup
 	cancel    *cancel
-	reports   *reports.Keeper
+	reports   *reportprogress.Keeper
 	sweeper   *sweeper
 	sink      *sink.Sink // nil without a database
 
@@ -89,7 +89,7 @@ func New(p *run.Process, o Options) (*Service, error) {
 	for _, pl := range p.Pipelines {
 		s.pipelines[pl.Name] = pl
 	}
-	s.reports = reports.New(p.Conn, p.JetStream, p.Publisher, p.Clock)
+	s.reports = reportprogress.New(p.Conn, p.JetStream, p.Publisher, p.Clock)
 	if o.postgres != "" {
 		var err error
 		if s.sink, err = sink.New(p.JetStream, p.Clock, o.postgres, p.Logger, p.Metrics); err != nil {
@@ -105,16 +105,10 @@ func New(p *run.Process, o Options) (*Service, error) {
 	if err := s.cancel.register(p.Micro); err != nil {
 		return nil, err
 	}
-	if err := p.ServeStatus(func() any { return status{Service: p.Service, Instance: p.Instance, Version: run.Version} }); err != nil {
+	if err := p.ServeStatus(func() any { return v1.ServiceStatus{Service: p.Service, Instance: p.Instance, Version: run.Version} }); err != nil {
 		return nil, err
 	}
 	return s, nil
-}
-
-type status struct {
-	Service  string `json:"service"`
-	Instance string `json:"instance"`
-	Version  string `json:"version"`
 }
 
 // Run joins, replies and expands reports until ctx ends, and finishes what is
@@ -282,7 +276,7 @@ func (s *Service) notify(_ context.Context, d *consume.Delivery) ([]bus.Message,
 	if err != nil {
 		return nil, err
 	}
-	m, err := callbacks.Of(d.Job.ID, status, url, d.Stored.UTC(), d.Body)
+	m, err := webhookqueue.JobMessage(d.Job.ID, status, url, d.Stored.UTC(), d.Body)
 	if err != nil {
 		return nil, err
 	}

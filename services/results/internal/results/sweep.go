@@ -12,13 +12,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
-	"github.com/sightmesh/sightmesh/contracts/pipeline"
 	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
-	"github.com/sightmesh/sightmesh/services/internal/answer"
+	"github.com/sightmesh/sightmesh/lane/pipeline"
 	"github.com/sightmesh/sightmesh/services/internal/consume"
+	"github.com/sightmesh/sightmesh/services/internal/outcome"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
@@ -258,7 +258,7 @@ func (w *sweeper) endJob(ctx context.Context, job subject.Job, h nats.Header) er
 // storeFailure stores p as the outcome of a job.
 func (w *sweeper) storeFailure(ctx context.Context, job subject.Job, h nats.Header, p *v1.Problem) error {
 	p.Job = job.ID
-	m, err := answer.Message(ctx, h, answer.Failed(job, p))
+	m, err := outcome.Message(ctx, h, outcome.Failed(job, p))
 	if err != nil {
 		return err
 	}
@@ -385,7 +385,7 @@ func (w *sweeper) finishReports(ctx context.Context) error {
 // server.
 func unfinishedReports(ctx context.Context, stream jetstream.Stream) (map[string]bool, time.Time, error) {
 	open := map[string]bool{}
-	manifests, err := stream.Info(ctx, jetstream.WithSubjectFilter(subject.Report("*")))
+	manifests, err := stream.Info(ctx, jetstream.WithSubjectFilter(subject.AllManifests()))
 	if err != nil {
 		return nil, time.Time{}, err
 	}

@@ -18,10 +18,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
-	"github.com/sightmesh/sightmesh/contracts/pipeline"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/lane/pipeline"
 )
 
 // shortDeadlines has pipelines whose jobs are given up after a second.

@@ -55,7 +55,7 @@ func layout01(t *testing.T, js jetstream.JetStream) {
 	}{
 		{streams.Parts, streams.PartsConsumer, subject.AllParts(), 3 * time.Second},
 		{streams.Results, streams.ResultsConsumer, subject.AllResults(), time.Second},
-		{streams.Reports, streams.ReportsConsumer, subject.Report("*"), 30 * time.Second},
+		{streams.Reports, streams.ReportsConsumer, subject.AllManifests(), 30 * time.Second},
 		{streams.Callbacks, streams.CallbacksConsumer, subject.AllCallbacks(), 3 * time.Second},
 		{streams.Fetches, streams.FetchesConsumer, subject.AllFetches(), 3 * time.Second},
 	}

@@ -1,0 +1,108 @@
+package pool
+
+import (
+	"errors"
+	"math"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/lane"
+)
+
+func region(b v1.Box, score float64, label string) lane.Detected {
+	return lane.Detected{Width: 100, Height: 50, Regions: []lane.Region{{Box: b, Score: score, Label: label}}}
+}
+
+func TestCheckDetected_NamesFieldAndValue(t *testing.T) {
+	t.Parallel()
+	inside := v1.Box{X: 0, Y: 0, Width: 100, Height: 50}
+	for name, tt := range map[string]struct {
+		found lane.Detected
+		want  string // empty for an answer that is right
+	}{
+		"right":          {region(inside, 1, "face"), ""},
+		"nothing":        {lane.Detected{Width: 1, Height: 1}, ""},
+		"no size":        {lane.Detected{}, "width and height: 0 x 0"},
+		"orientation":    {lane.Detected{Width: 1, Height: 1, Orientation: 9}, "orientation: 9"},
+		"score":          {region(inside, 93.7, ""), "regions.0.score: 93.7"},
+		"negative score": {region(inside, -0.1, ""), "regions.0.score: -0.1"},
+		"no box":         {region(v1.Box{}, 1, ""), "regions.0.box: 0 x 0"},
+		"box outside":    {region(v1.Box{X: 90, Width: 20, Height: 10}, 1, ""), "regions.0.box: 20 x 10 at 90, 0"},
+		"box too wide":   {region(v1.Box{X: math.MaxInt, Width: math.MaxInt, Height: 1}, 1, ""), "regions.0.box"},
+		"box too high":   {region(v1.Box{Y: math.MaxInt, Width: 1, Height: math.MaxInt}, 1, ""), "regions.0.box"},
+		"NUL":            {region(inside, 1, "fa\x00ce"), "regions.0.label"},
+		"long label":     {region(inside, 1, strings.Repeat("x", 300)), "regions.0.label"},
+		"too many":       {lane.Detected{Width: 1, Height: 1, Regions: make([]lane.Region, 3)}, "regions: 3 of them"},
+	} {
+		checkProblem(t, name, checkDetected(tt.found, 2), tt.want)
+	}
+}
+
+func TestCheckClassified_NamesFieldAndValue(t *testing.T) {
+	t.Parallel()
+	crops := []lane.Crop{{Width: 10, Height: 10, Channels: 1}}
+	for name, tt := range map[string]struct {
+		answers []lane.CropLabel
+		want    string
+	}{
+		"right":        {[]lane.CropLabel{{Text: "a", Score: 1, Words: []v1.Word{{Box: v1.Box{Width: 10, Height: 10}, Text: "a", Score: 1}}}}, ""},
+		"too few":      {nil, "answers: 0 of them"},
+		"score":        {[]lane.CropLabel{{Score: 2}}, "answers.0.score: 2"},
+		"label score":  {[]lane.CropLabel{{Labels: []v1.Label{{Label: "a", Score: 50}}}}, "answers.0.labels.0.score: 50"},
+		"word outside": {[]lane.CropLabel{{Words: []v1.Word{{Box: v1.Box{X: 5, Width: 10, Height: 1}}}}}, "answers.0.words.0.box"},
+		"not UTF-8":    {[]lane.CropLabel{{Text: "\xff"}}, "answers.0.text"},
+	} {
+		checkProblem(t, name, checkClassified(lane.Classified{Answers: tt.answers}, crops), tt.want)
+	}
+}
+
+func TestFailure_HasACodeOfLanes(t *testing.T) {
+	t.Parallel()
+	for code, want := range map[v1.Code]v1.Code{
+		v1.Damaged: v1.Damaged, v1.EmptyBody: v1.EmptyBody, v1.UnsupportedType: v1.UnsupportedType,
+		v1.InvalidMessage: v1.InvalidMessage, v1.Internal: v1.Internal,
+		v1.Cancelled: v1.Internal, v1.DeadlineExceeded: v1.Internal, v1.NoWorker: v1.Internal,
+		v1.Overloaded: v1.Internal, v1.Unavailable: v1.Internal, "own-code": v1.Internal, "": v1.Internal,
+	} {
+		if p := failure(code, "why"); p.Code != want {
+			t.Errorf("%q becomes %s, want %s", code, p.Code, want)
+		}
+	}
+}
+
+func TestFailure_TellsTheCodeThatIsNotForLanes(t *testing.T) {
+	t.Parallel()
+	p := failure(v1.Cancelled, "why")
+	if !strings.Contains(p.Detail, `"cancelled"`) || !strings.Contains(p.Detail, "why") {
+		t.Errorf("got %q, want the code and the detail of the lane", p.Detail)
+	}
+}
+
+func TestFailure_DetailIsBounded(t *testing.T) {
+	t.Parallel()
+	long := "x" + strings.Repeat("é", 5<<20)
+	for _, code := range []v1.Code{v1.Damaged, v1.Cancelled, v1.Code(long)} {
+		p := failure(code, long)
+		if len(p.Detail) > maxDetail || len(p.Detail) < maxDetail-1 {
+			t.Errorf("%.20q: the detail has %d bytes, want %d at most, and no less than fits", code, len(p.Detail), maxDetail)
+		}
+		if !utf8.ValidString(p.Detail) {
+			t.Errorf("%.20q: a character is cut in two", code)
+		}
+	}
+}
+
+func checkProblem(t *testing.T, name string, err error, want string) {
+	t.Helper()
+	var p *v1.Problem
+	switch {
+	case want == "" && err != nil:
+		t.Errorf("%s: %v", name, err)
+	case want != "" && !errors.As(err, &p):
+		t.Errorf("%s: %v, want a problem", name, err)
+	case want != "" && !strings.Contains(p.Detail, want):
+		t.Errorf("%s: %q, want %q in it", name, p.Detail, want)
+	}
+}

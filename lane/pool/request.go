@@ -1,0 +1,242 @@
+package pool
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/lane"
+)
+
+// Detect has the lane find the regions of an image. It sets the type and the
+// id of the request. The pixels of the crops that were found are returned
+// behind each other, in order.
+//
+// What the lane answers is checked. An answer that is wrong is a [*v1.Problem]
+// that names its field and value: the next answer to the same request would be
+// wrong too.
+//
+// Detect and [Lane.Classify] may be called by several goroutines at once:
+// requests to one process take turns. A process that is being replaced is
+// waited for. The error is a [*v1.Problem] when the request itself is to blame
+// or its time is over: what the lane answered, [v1.LaneDied], [v1.TooSlow],
+// [v1.TooMuchMemory] or [v1.DeadlineExceeded]. In all but the first case the
+// process is gone. When ctx is cancelled the process is ended too, and the
+// error is that of ctx. Any other error may be gone at the next try.
+func (l *Lane) Detect(ctx context.Context, r lane.Detect, image []byte) (lane.Detected, []byte, error) {
+	r.Type, r.ID = lane.TypeDetect, l.pool.lastID.Add(1)
+	var found lane.Detected
+	crops, err := l.call(ctx, request{r.Pipeline, r.ID, r, image, lane.TypeDetected}, &found, &found.Timing)
+	if err == nil {
+		err = checkDetected(found, r.MaxRegions)
+	}
+	return found, crops, err
+}
+
+// Classify has the lane name crops, whose pixels lie behind each other. It
+// sets the type and the id of the request. The errors are those of
+// [Lane.Detect].
+func (l *Lane) Classify(ctx context.Context, r lane.Classify, pixels []byte) (lane.Classified, error) {
+	r.Type, r.ID = lane.TypeClassify, l.pool.lastID.Add(1)
+	var named lane.Classified
+	_, err := l.call(ctx, request{r.Pipeline, r.ID, r, pixels, lane.TypeClassified}, &named, &named.Timing)
+	if err == nil {
+		err = checkClassified(named, r.Crops)
+	}
+	return named, err
+}
+
+// request is what one frame asks of a lane.
+type request struct {
+	pipeline string
+	id       uint64
+	facts    any // to be encoded as JSON
+	pixels   []byte
+	want     lane.Type // of the reply
+}
+
+// reply is what a lane answered.
+type reply struct {
+	facts  []byte // JSON
+	pixels []byte
+}
+
+// call puts a request to the lane and decodes the reply into out, in a span
+// with the times that the lane measured below it.
+func (l *Lane) call(ctx context.Context, r request, out any, timing *lane.Timing) (pixels []byte, err error) {
+	start := time.Now()
+	ctx, end := l.pool.cfg.Tracer.StartSpan(ctx, "lane", start)
+	got, err := l.do(ctx, r)
+	defer func() { end(time.Now(), err) }()
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(got.facts, out); err != nil {
+		return nil, wrong("%s", typeError(err))
+	}
+	l.traceTiming(ctx, start, *timing)
+	return got.pixels, nil
+}
+
+// traceTiming makes spans of the times that a lane measured.
+func (l *Lane) traceTiming(ctx context.Context, start time.Time, t lane.Timing) {
+	decoded := start.Add(milliseconds(t.DecodeMS))
+	if t.DecodeMS > 0 {
+		_, end := l.pool.cfg.Tracer.StartSpan(ctx, "decode", start)
+		end(decoded, nil)
+	}
+	_, end := l.pool.cfg.Tracer.StartSpan(ctx, "infer", decoded)
+	end(decoded.Add(milliseconds(t.InferMS)), nil)
+}
+
+func milliseconds(ms float64) time.Duration { return time.Duration(ms * float64(time.Millisecond)) }
+
+// do puts a request to the process that serves its pipeline and waits for the
+// reply.
+func (l *Lane) do(ctx context.Context, r request) (reply, error) {
+	s, ok := l.slots[r.pipeline]
+	if !ok {
+		return reply{}, fmt.Errorf("no lane program serves pipeline %s", r.pipeline)
+	}
+	proc, got, serviceTime, err := l.ask(ctx, s, r)
+	if err != nil && ctx.Err() == nil && isBlameless(proc, err) { // once: when it happens again, the request is to blame
+		proc, got, serviceTime, err = l.ask(ctx, s, r)
+	}
+	if proc == nil {
+		return reply{}, err
+	}
+	l.pool.addServiceTime(r.pipeline, serviceTime)
+	outcome := "done"
+	if err != nil {
+		outcome = reasonOf(err)
+		err = l.problem(ctx, s, proc, err)
+		var p *v1.Problem
+		if errors.As(err, &p) {
+			outcome = string(p.Code)
+		}
+	}
+	l.pool.cfg.Metrics.AddRequest(r.pipeline, outcome, serviceTime)
+	return got, err
+}
+
+// isBlameless reports whether a process went away for another reason than the
+// request that it had: it was gone before, or an earlier request has left it
+// too large.
+func isBlameless(proc *process, err error) bool {
+	if errors.Is(err, errUnasked) {
+		return true
+	}
+	var grown memoryError
+	return errors.As(err, &grown) && proc.jobs.Load() > 0 && grown.by != proc.jobs.Load()
+}
+
+// ask puts a request to the process that the slot has now, which is nil when
+// there is none to ask.
+func (l *Lane) ask(ctx context.Context, s *slot, r request) (*process, reply, time.Duration, error) {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	proc, err := s.current(ctx, l.pool.cfg.StartTimeout)
+	if err != nil {
+		if errors.Is(err, context.DeadlineExceeded) {
+			return nil, reply{}, 0, v1.NewProblem(v1.DeadlineExceeded, "the deadline passed while the lane was being started")
+		}
+		return nil, reply{}, 0, fmt.Errorf("wait for a lane: %w", err)
+	}
+	if st := s.status(r.pipeline); !st.Ready {
+		return nil, reply{}, 0, fmt.Errorf("pipeline %s is not served: %s", r.pipeline, st.Reason)
+	}
+	start := time.Now()
+	l.pool.atWork(1)
+	proc.working.Store(true)
+	got, err := proc.exchange(ctx, s.prog.Pipelines[r.pipeline].Timeout, r)
+	proc.working.Store(false)
+	l.pool.atWork(-1)
+	return proc, got, time.Since(start), err
+}
+
+// problem ends the process unless it has answered properly, and says what that
+// means for the request.
+func (l *Lane) problem(ctx context.Context, s *slot, proc *process, err error) error {
+	var p *v1.Problem
+	if errors.As(err, &p) {
+		return p
+	}
+	proc.kill(err)
+	<-proc.dead
+	cause := proc.cause()
+	where := fmt.Sprintf("lane %d of %s", s.lane, s.prog.Name)
+	switch {
+	case errors.Is(cause, errStopped), errors.Is(ctx.Err(), context.Canceled):
+		return fmt.Errorf("%s: %w", where, context.Canceled)
+	case errors.Is(cause, errDeadline):
+		return v1.NewProblem(v1.DeadlineExceeded, "the deadline passed while %s worked", where)
+	case errors.Is(cause, errTimeout):
+		return v1.NewProblem(v1.TooSlow, "%s was ended after %v", where, timeoutOf(cause))
+	case errors.Is(cause, errMemory):
+		return v1.NewProblem(v1.TooMuchMemory, "%s was ended at more than %d bytes", where, l.pool.cfg.MemoryLimit).WithLimit(l.pool.cfg.MemoryLimit)
+	}
+	return v1.NewProblem(v1.LaneDied, "%s %v", where, cause)
+}
+
+// timeoutOf is for the message only.
+func timeoutOf(err error) time.Duration {
+	var t timeoutError
+	errors.As(err, &t)
+	return t.after
+}
+
+type timeoutError struct{ after time.Duration }
+
+func (t timeoutError) Error() string { return fmt.Sprintf("timeout after %v", t.after) }
+func (t timeoutError) Unwrap() error { return errTimeout }
+
+// exchange writes a request and reads the reply, in the goroutine of the
+// caller: each hop to another costs more than the rest of it.
+func (p *process) exchange(ctx context.Context, timeout time.Duration, r request) (reply, error) {
+	if err := ctx.Err(); err != nil {
+		return reply{}, err
+	}
+	// Whatever takes too long is ended from outside; the read ends with it.
+	defer time.AfterFunc(timeout, func() { p.kill(timeoutError{timeout}) }).Stop()
+	defer context.AfterFunc(ctx, func() {
+		why := errStopped
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			why = errDeadline
+		}
+		p.kill(why)
+	})()
+	if err := lane.WriteFrame(p.conn, r.facts, r.pixels); err != nil {
+		err = p.broken(err)
+		if p.diedByItself() {
+			err = errUnasked
+		}
+		return reply{}, err
+	}
+	facts, pixels, err := lane.ReadFrame(p.r)
+	if err != nil {
+		return reply{}, p.broken(err)
+	}
+	var head struct {
+		Type   lane.Type `json:"type"`
+		ID     uint64    `json:"id"`
+		Code   v1.Code   `json:"code"`
+		Detail string    `json:"detail"`
+	}
+	if err := json.Unmarshal(facts, &head); err != nil {
+		return reply{}, fmt.Errorf("%w: %w", errProtocol, err)
+	}
+	switch {
+	case head.Type != r.want && head.Type != lane.TypeFailed:
+		return reply{}, fmt.Errorf("%w: answered with %q", errProtocol, head.Type)
+	case head.ID != r.id:
+		return reply{}, fmt.Errorf("%w: answered request %d when asked %d", errProtocol, head.ID, r.id)
+	}
+	p.jobs.Add(1)
+	if head.Type == lane.TypeFailed {
+		return reply{}, failure(head.Code, head.Detail)
+	}
+	return reply{facts, pixels}, nil
+}

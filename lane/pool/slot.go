@@ -1,0 +1,195 @@
+package pool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/sightmesh/sightmesh/contracts/retry"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/lane"
+)
+
+// slot is where one process of a program lives, one after the other.
+type slot struct {
+	pool *Pool
+	prog Program
+	lane int // number of the lane, for logs
+	// turn is held by the request that the process works on.
+	turn sync.Mutex
+
+	mu      sync.Mutex
+	proc    *process               // nil while none is ready
+	loaded  map[string]lane.Loaded // what the last ready process said
+	reason  string                 // why none is ready
+	changed chan struct{}          // closed and replaced when any of this changes
+}
+
+func newSlot(p *Pool, prog Program, n int) *slot {
+	return &slot{pool: p, prog: prog, lane: n, reason: "starting", changed: make(chan struct{})}
+}
+
+// restartBackoff is the delay before another process is started after one that
+// has answered nothing. After a process that had worked there is none.
+var restartBackoff = retry.Exponential(100*time.Millisecond, 10*time.Second, 2)
+
+// run keeps a process running until ctx ends. tried is called when the first
+// is ready or has failed.
+func (s *slot) run(ctx context.Context, tried func()) {
+	defer tried()
+	failures := 0 // processes in a row that answered nothing
+	for ctx.Err() == nil {
+		proc, err := s.start(ctx)
+		if err == nil {
+			tried()
+			select {
+			case <-proc.dead:
+			case <-ctx.Done():
+				proc.kill(errStopped)
+				<-proc.dead
+			}
+			s.down(proc)
+			err = proc.cause()
+			if proc.jobs.Load() > 0 || errors.Is(err, errRecycled) {
+				failures = -1
+			}
+		} else {
+			s.set(nil, nil, err.Error())
+		}
+		tried()
+		if ctx.Err() != nil {
+			return
+		}
+		s.report(proc, err)
+		if failures++; failures > 0 && retry.Sleep(ctx, restartBackoff.Delay(failures)) != nil {
+			return
+		}
+	}
+}
+
+// start starts a process and has it load its models.
+func (s *slot) start(ctx context.Context) (*process, error) {
+	select {
+	case s.pool.starting <- struct{}{}:
+		defer func() { <-s.pool.starting }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	proc, err := startProcess(s.prog, s.pool.cfg.Logger.With("program", s.prog.Name, "lane", s.lane))
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { proc.kill(errStopped) })
+	loaded, err := proc.handshake(s.pool.cfg.Stage, s.prog, s.pool.cfg.StartTimeout)
+	stop()
+	if err != nil {
+		proc.kill(err)
+		<-proc.dead
+		return nil, fmt.Errorf("start lane program %s: %w", s.prog.Name, proc.cause())
+	}
+	s.set(proc, loaded, "")
+	return proc, nil
+}
+
+func (s *slot) set(proc *process, loaded map[string]lane.Loaded, reason string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.proc, s.loaded, s.reason = proc, loaded, reason
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// down takes a dead process away. What it had loaded is kept: the pipelines
+// are served again in a moment.
+func (s *slot) down(proc *process) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.proc == proc {
+		s.proc = nil
+		close(s.changed)
+		s.changed = make(chan struct{})
+	}
+}
+
+// report logs and counts the end of a process.
+func (s *slot) report(proc *process, err error) {
+	reason := reasonOf(err)
+	s.pool.cfg.Metrics.AddRestart(s.prog.Name, reason)
+	log := s.pool.cfg.Logger.With("program", s.prog.Name, "lane", s.lane, "reason", reason, "error", err)
+	if proc != nil {
+		log = log.With("pid", proc.pid(), "jobs", proc.jobs.Load())
+	}
+	if errors.Is(err, errRecycled) {
+		log.Info("lane is replaced")
+		return
+	}
+	log.Warn("lane ended")
+}
+
+// current waits for a process that is ready.
+func (s *slot) current(ctx context.Context, limit time.Duration) (*process, error) {
+	t := time.NewTimer(limit)
+	defer t.Stop()
+	for {
+		s.mu.Lock()
+		proc, changed := s.proc, s.changed
+		s.mu.Unlock()
+		if proc != nil && !proc.isDead() {
+			return proc, nil
+		}
+		if proc != nil { // run has not noticed yet
+			s.down(proc)
+			continue
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-t.C:
+			return nil, fmt.Errorf("lane program %s is not ready after %v", s.prog.Name, limit)
+		}
+	}
+}
+
+// serving reports whether some pipeline is served, and otherwise gives a
+// channel that is closed when that may have changed.
+func (s *slot) serving() (bool, <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.proc != nil {
+		for _, l := range s.loaded {
+			if l.Error == "" {
+				return true, nil
+			}
+		}
+	}
+	return false, s.changed
+}
+
+func (s *slot) status(pipeline string) v1.PipelineStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l, ok := s.loaded[pipeline]
+	switch {
+	case !ok:
+		return v1.PipelineStatus{Reason: s.reason}
+	case l.Error != "":
+		return v1.PipelineStatus{Reason: l.Error}
+	}
+	return v1.PipelineStatus{Ready: true, Models: l.Models}
+}
+
+// recycle ends a process that has done its share. It is called between
+// requests.
+func (s *slot) recycle() {
+	most := s.pool.cfg.MaxJobs
+	s.mu.Lock()
+	proc := s.proc
+	s.mu.Unlock()
+	if most > 0 && proc != nil && proc.jobs.Load() >= int64(most) {
+		s.down(proc) // nobody is to be given it any more
+		proc.kill(errRecycled)
+	}
+}

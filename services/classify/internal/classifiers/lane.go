@@ -1,0 +1,95 @@
+// Package classifiers is the lane program of classify: it says what crops are with
+// Tesseract and OpenCV, with one classifier for each kind of pipeline. It may die
+// of a crop, a model or a bug in a library; the worker then starts it again.
+package classifiers
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"time"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/lane"
+	"github.com/sightmesh/sightmesh/services/internal/vision"
+)
+
+// Run serves the parent process until it goes away.
+func Run() error {
+	conn, err := lane.Inherited(func() { os.Exit(0) })
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	vision.SingleThread()
+	return lane.Serve(conn, newHandler())
+}
+
+// classifier says what one crop is; pixels are as the crop says.
+type classifier interface {
+	classify(c lane.Crop, pixels []byte) (lane.CropLabel, error)
+}
+
+type handler struct{ classifiers map[string]classifier }
+
+func newHandler() *handler { return &handler{classifiers: map[string]classifier{}} }
+
+// kinds of classifiers, and how each is made from its settings.
+func newClassifier(kind string, settings json.RawMessage) (classifier, []v1.Model, error) {
+	switch kind {
+	case "tesseract":
+		return newReader(settings)
+	case "face-attributes":
+		return newFaceAttributes(settings)
+	}
+	return nil, nil, fmt.Errorf("classify has no kind %q", kind)
+}
+
+// Start loads what the pipelines ask for and runs each once on a blank crop.
+func (h *handler) Start(s lane.Start) (map[string]lane.Loaded, error) {
+	out := map[string]lane.Loaded{}
+	blank := lane.Crop{Width: 96, Height: 48, Channels: 1}
+	for name, setup := range s.Pipelines {
+		c, models, err := newClassifier(setup.Kind, setup.Settings)
+		if err == nil {
+			_, err = c.classify(blank, make([]byte, blank.Width*blank.Height))
+		}
+		if err != nil {
+			out[name] = lane.Loaded{Error: err.Error()}
+			continue
+		}
+		h.classifiers[name] = c
+		out[name] = lane.Loaded{Models: models}
+	}
+	return out, nil
+}
+
+// Classify says what each crop is, one after the other.
+func (h *handler) Classify(r lane.Classify, pixels []byte) (lane.Classified, error) {
+	c, ok := h.classifiers[r.Pipeline]
+	if !ok {
+		return lane.Classified{}, fmt.Errorf("pipeline %q is not loaded", r.Pipeline)
+	}
+	start := time.Now()
+	out := lane.Classified{Answers: make([]lane.CropLabel, 0, len(r.Crops))}
+	for _, crop := range r.Crops {
+		n := crop.Width * crop.Height * crop.Channels
+		if crop.Channels != 1 || n <= 0 || n > len(pixels) {
+			return out, v1.NewProblem(v1.InvalidMessage, "crop of region %d is %d x %d x %d, want one channel, with %d bytes left", crop.Region, crop.Width, crop.Height, crop.Channels, len(pixels))
+		}
+		answer, err := c.classify(crop, pixels[:n])
+		if err != nil {
+			return out, fmt.Errorf("region %d: %w", crop.Region, err)
+		}
+		answer.Region = crop.Region
+		out.Answers = append(out.Answers, answer)
+		pixels = pixels[n:]
+	}
+	out.Timing = lane.Timing{InferMS: v1.Milliseconds(time.Since(start))}
+	return out, nil
+}
+
+// Detect is not what this lane is for.
+func (h *handler) Detect(lane.Detect, []byte) (lane.Detected, [][]byte, error) {
+	return lane.Detected{}, nil, fmt.Errorf("this is a lane of classify")
+}

@@ -1,0 +1,107 @@
+package detectors
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"image"
+	"slices"
+
+	"gocv.io/x/gocv"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/lane"
+	"github.com/sightmesh/sightmesh/services/internal/vision"
+)
+
+// cascade finds objects of one kind with a Haar cascade (Viola and Jones,
+// "Rapid Object Detection using a Boosted Cascade of Simple Features", 2001).
+type cascade struct {
+	Cascade string `json:"cascade"` // file name without .xml
+	Dir     string `json:"dir"`     // folder of the file
+	Label   string `json:"label"`   // of every region
+	// Scale, Neighbors and MinSize are those of OpenCV's detectMultiScale.
+	Scale     float64 `json:"scale"`
+	Neighbors int     `json:"neighbors"`
+	MinSize   int     `json:"min_size"` // pixels
+	// LongSide is the size, in pixels, to which a larger picture is reduced:
+	// the time grows with the number of pixels.
+	LongSide int `json:"long_side"`
+
+	classifier gocv.CascadeClassifier
+}
+
+// cropSide bounds the sides of a face that is handed on.
+const cropSide = 256
+
+func newCascade(settings json.RawMessage) (detector, []v1.Model, error) {
+	d := &cascade{Label: "object", Scale: 1.1, Neighbors: 3, MinSize: 30, LongSide: 2000}
+	if err := lane.DecodeSettings(settings, d); err != nil {
+		return nil, nil, err
+	}
+	switch {
+	case d.Scale < 1.01: // at 1 OpenCV ends the process, just above it takes forever
+		return nil, nil, fmt.Errorf("settings: scale: %v, want 1.01 or more", d.Scale)
+	case d.Neighbors < 0:
+		return nil, nil, fmt.Errorf("settings: neighbors: %d, want 0 or more", d.Neighbors)
+	case d.MinSize < 1:
+		return nil, nil, fmt.Errorf("settings: min_size: %d, want 1 or more", d.MinSize)
+	case d.LongSide < 1:
+		return nil, nil, fmt.Errorf("settings: long_side: %d, want 1 or more", d.LongSide)
+	}
+	c, model, err := vision.LoadCascade(d.Dir, d.Cascade)
+	if err != nil {
+		return nil, nil, err
+	}
+	d.classifier = c
+	return d, []v1.Model{model}, nil
+}
+
+// detect gives every region the score 1: the cascade says yes or no, and
+// gocv v0.31.0 does not hand out its levels.
+func (d *cascade) detect(m gocv.Mat, most int, crops bool) ([]lane.Region, []crop) {
+	grey := vision.Grey(m)
+	defer grey.Close()
+	work, scale := grey, 1.0
+	if long := max(grey.Cols(), grey.Rows()); long > d.LongSide {
+		scale = float64(d.LongSide) / float64(long)
+		work = gocv.NewMat()
+		defer work.Close()
+		gocv.Resize(grey, &work, image.Pt(max(1, int(float64(grey.Cols())*scale)), max(1, int(float64(grey.Rows())*scale))), 0, 0, gocv.InterpolationArea)
+	}
+	boxes := d.classifier.DetectMultiScaleWithParams(work, d.Scale, d.Neighbors, 0, image.Pt(d.MinSize, d.MinSize), image.Point{})
+	full := image.Rect(0, 0, grey.Cols(), grey.Rows())
+	for i, b := range boxes {
+		boxes[i] = scaled(b, 1/scale).Intersect(full)
+	}
+	boxes = slices.DeleteFunc(boxes, image.Rectangle.Empty)
+	if len(boxes) > most { // the largest are the surest
+		slices.SortStableFunc(boxes, func(a, b image.Rectangle) int { return cmp.Compare(b.Dx()*b.Dy(), a.Dx()*a.Dy()) })
+		boxes = boxes[:most]
+	}
+	slices.SortFunc(boxes, func(a, b image.Rectangle) int {
+		return cmp.Or(cmp.Compare(a.Min.X, b.Min.X), cmp.Compare(a.Min.Y, b.Min.Y))
+	})
+	regions := make([]lane.Region, len(boxes))
+	var cut []crop
+	for i, b := range boxes {
+		regions[i] = lane.Region{Box: toBox(b), Score: 1, Label: d.Label}
+		if crops {
+			cut = append(cut, cutFace(grey, b))
+		}
+	}
+	return regions, cut
+}
+
+func cutFace(grey gocv.Mat, box image.Rectangle) crop {
+	region := grey.Region(box)
+	defer region.Close()
+	out := gocv.NewMat()
+	defer out.Close()
+	region.CopyTo(&out)
+	if long := max(box.Dx(), box.Dy()); long > cropSide {
+		f := float64(cropSide) / float64(long)
+		gocv.Resize(out, &out, image.Pt(max(1, int(float64(box.Dx())*f)), max(1, int(float64(box.Dy())*f))), 0, 0, gocv.InterpolationArea)
+	}
+	return crop{width: out.Cols(), height: out.Rows(), channels: 1, pixels: out.ToBytes()}
+}

@@ -1,0 +1,106 @@
+// Package detectors is the lane program of detect: it finds regions in images with
+// OpenCV, with one detector for each kind of pipeline. It may die of an image, a
+// model or a bug in a library; the worker then starts it again.
+package detectors
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"time"
+
+	"gocv.io/x/gocv"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/lane"
+	"github.com/sightmesh/sightmesh/services/internal/vision"
+)
+
+// Run serves the parent process until it goes away.
+func Run() error {
+	conn, err := lane.Inherited(func() { os.Exit(0) })
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	vision.SingleThread()
+	return lane.Serve(conn, newHandler())
+}
+
+// detector finds regions in an upright picture. The crops are in the order of
+// the regions, and nil when they are not wanted.
+type detector interface {
+	detect(m gocv.Mat, most int, crops bool) ([]lane.Region, []crop)
+}
+
+// crop is the pixels of a region.
+type crop struct {
+	width, height, channels int
+	pixels                  []byte
+}
+
+type handler struct{ detectors map[string]detector }
+
+func newHandler() *handler { return &handler{detectors: map[string]detector{}} }
+
+// kinds of detectors, and how each is made from its settings.
+func newDetector(kind string, settings json.RawMessage) (detector, []v1.Model, error) {
+	switch kind {
+	case "text-lines":
+		return newTextLines(settings)
+	case "cascade":
+		return newCascade(settings)
+	}
+	return nil, nil, fmt.Errorf("detect has no kind %q", kind)
+}
+
+// Start loads what the pipelines ask for and runs each once on a blank
+// picture.
+func (h *handler) Start(s lane.Start) (map[string]lane.Loaded, error) {
+	out := map[string]lane.Loaded{}
+	blank := gocv.NewMatWithSize(240, 320, gocv.MatTypeCV8UC3)
+	defer blank.Close()
+	for name, setup := range s.Pipelines {
+		d, models, err := newDetector(setup.Kind, setup.Settings)
+		if err != nil {
+			out[name] = lane.Loaded{Error: err.Error()}
+			continue
+		}
+		d.detect(blank, 1, true)
+		h.detectors[name] = d
+		out[name] = lane.Loaded{Models: models}
+	}
+	return out, nil
+}
+
+// Detect decodes a picture and finds its regions.
+func (h *handler) Detect(r lane.Detect, picture []byte) (lane.Detected, [][]byte, error) {
+	d, ok := h.detectors[r.Pipeline]
+	if !ok {
+		return lane.Detected{}, nil, fmt.Errorf("pipeline %q is not loaded", r.Pipeline)
+	}
+	start := time.Now()
+	m, orientation, err := vision.Decode(picture)
+	if err != nil {
+		return lane.Detected{}, nil, err
+	}
+	defer m.Close()
+	decoded := time.Now()
+	regions, crops := d.detect(m, r.MaxRegions, r.Crops)
+	out := lane.Detected{
+		Width: m.Cols(), Height: m.Rows(), Orientation: orientation,
+		Regions: regions,
+		Timing:  lane.Timing{DecodeMS: v1.Milliseconds(decoded.Sub(start)), InferMS: v1.Milliseconds(time.Since(decoded))},
+	}
+	var pixels [][]byte
+	for i, c := range crops {
+		out.Crops = append(out.Crops, lane.Crop{Region: i, Width: c.width, Height: c.height, Channels: c.channels})
+		pixels = append(pixels, c.pixels)
+	}
+	return out, pixels, nil
+}
+
+// Classify is not what this lane is for.
+func (h *handler) Classify(lane.Classify, []byte) (lane.Classified, error) {
+	return lane.Classified{}, fmt.Errorf("this is a lane of detect")
+}

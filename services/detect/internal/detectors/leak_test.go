@@ -1,0 +1,33 @@
+//go:build matprofile
+
+package detectors
+
+import (
+	"image"
+	"testing"
+
+	"gocv.io/x/gocv"
+
+	"github.com/sightmesh/sightmesh/lane"
+)
+
+// TestNoMatrixIsLeft is not parallel: gocv counts the matrices of the process.
+func TestNoMatrixIsLeft(t *testing.T) {
+	h := loaded(t)
+	grey := gocv.NewMatWithSize(400, 400, gocv.MatTypeCV8UC1)
+	defer grey.Close()
+	before := gocv.MatProfile.Count()
+	lines := page(t, 0, 255, "The first line,", "and the second")
+	for _, pic := range [][]byte{lines, lines[:len(lines)/2], page(t, 255, 255)} { // the second does not decode
+		for _, p := range []string{"text", "faces"} {
+			_, _, err := h.Detect(lane.Detect{Pipeline: p, MaxRegions: 10, Crops: true}, pic)
+			if after := gocv.MatProfile.Count(); after != before {
+				t.Errorf("%s: %d matrices became %d (error %v)", p, before, after, err)
+			}
+		}
+	}
+	cutFace(grey, image.Rect(0, 0, 400, 300)) // there is no face on a page
+	if after := gocv.MatProfile.Count(); after != before {
+		t.Errorf("cutting a face: %d matrices became %d", before, after)
+	}
+}

@@ -1,0 +1,266 @@
+// Package reportfetch fetches the images of reports that are somewhere on the web.
+// It consumes the stream FETCHES and makes a job of each image, or the failure
+// of one. How an image is fetched is in package fetch.
+package reportfetch
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/sightmesh/sightmesh/contracts/retry"
+	"github.com/sightmesh/sightmesh/contracts/streams"
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/fetch"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
+	"github.com/sightmesh/sightmesh/services/internal/bus"
+	"github.com/sightmesh/sightmesh/services/internal/clock"
+	"github.com/sightmesh/sightmesh/services/internal/consume"
+	"github.com/sightmesh/sightmesh/services/internal/telemetry"
+)
+
+// Config is what a [Fetches] needs; all of it.
+type Config struct {
+	JetStream jetstream.JetStream
+	Clock     *clock.Clock
+	Publisher *bus.Publisher
+	Fetcher   *fetch.Fetcher
+	Intake    *intake.Intake
+	Tracers   trace.TracerProvider
+	Logger    *slog.Logger
+	Metrics   prometheus.Registerer
+}
+
+// Fetches turns messages of FETCHES into jobs: each is an image of a report
+// that is somewhere on the web.
+type Fetches struct {
+	cfg    Config
+	tracer trace.Tracer
+	loop   *consume.Loop
+	done   *prometheus.CounterVec
+}
+
+// New returns a Fetches.
+func New(cfg Config) *Fetches {
+	f := &Fetches{
+		cfg: cfg, tracer: cfg.Tracers.Tracer("github.com/sightmesh/sightmesh/services/ingress"),
+		done: promauto.With(cfg.Metrics).NewCounterVec(prometheus.CounterOpts{
+			Name: "sightmesh_fetches_total", Help: "Images of reports that were fetched, by outcome: done, a problem code, or retried.",
+		}, []string{"outcome"}),
+	}
+	f.loop = consume.NewLoop(consume.Config{
+		Open: f.open, Fail: f.fail, Timeout: fetch.Timeout + storeTimeout, Backoff: storeBackoff,
+		Clock: cfg.Clock, Publisher: cfg.Publisher, Tracer: f.tracer, Logger: cfg.Logger, Hooks: consume.Hooks{Ended: f.ended},
+	})
+	return f
+}
+
+// storeTimeout is how long an image may take to be stored once it is fetched.
+const storeTimeout = 10 * time.Second
+
+// Run fetches up to so many images at a time until ctx ends. What is under way
+// then is handed back.
+func (f *Fetches) Run(ctx context.Context, width int) {
+	src := consume.Source{
+		JetStream: f.cfg.JetStream, Stream: streams.Fetches, Consumer: streams.FetchesConsumer, Width: width, Prefetch: 1,
+	}
+	f.loop.Run(ctx, ctx, src, f.process)
+}
+
+// maxAttempts is how often an image is fetched when the failures are of the
+// kind that passes.
+const maxAttempts = 5
+
+// storeBackoff is the delay after an image could not be stored. The number of
+// deliveries that it goes by counts those that were put off, too.
+var storeBackoff = retry.Exponential(time.Second, 8*time.Second, 2)
+
+// backoff is the delay after an attempt that failed.
+var backoff = retry.Exponential(time.Second, 64*time.Second, 4)
+
+// longestRetryAfter bounds what a host can ask for.
+const longestRetryAfter = 10 * time.Minute
+
+// ended counts what became of an image. One that was put off was not tried.
+func (f *Fetches) ended(_ context.Context, _ *consume.Delivery, outcome consume.Outcome) {
+	switch outcome {
+	case consume.Snoozed, consume.HandedBack:
+	default:
+		f.done.WithLabelValues(string(outcome)).Inc()
+	}
+}
+
+// open reads which image of which report a delivery is.
+func (f *Fetches) open(d *consume.Delivery) error {
+	job, err := subject.ParseFetches(d.Subject)
+	if err != nil {
+		return err
+	}
+	if _, err := v1.ParseReportItem(d.Header.Get(v1.HeaderReport)); err != nil {
+		return err
+	}
+	d.Job = job
+	p, ok := f.cfg.Intake.Pipeline(job.Pipeline)
+	if !ok {
+		return v1.NewProblem(v1.UnknownPipeline, "this ingress does not know the pipeline")
+	}
+	return d.ReadDeadline(p.JobDeadline(subject.Bulk))
+}
+
+// request returns what is to become of the image of a delivery.
+func (f *Fetches) request(ctx context.Context, d *consume.Delivery) (intake.Request, error) {
+	p, ok := f.cfg.Intake.Pipeline(d.Job.Pipeline)
+	if !ok {
+		p.Name = d.Job.Pipeline
+	}
+	r := intake.Request{ID: d.Job.ID, Pipeline: p, Priority: subject.Bulk, Deadline: d.Deadline}
+	item, err := v1.ParseReportItem(d.Header.Get(v1.HeaderReport))
+	if err != nil {
+		return r, err
+	}
+	r.Report = &item
+	if meta := d.Header.Get(v1.HeaderMetadata); meta != "" {
+		if err := json.Unmarshal([]byte(meta), &r.Metadata); err != nil {
+			f.cfg.Logger.WarnContext(ctx, "cannot read the metadata of an image", "error", err)
+		}
+	}
+	return r, nil
+}
+
+// fail returns the outcome of an image that cannot be a job.
+func (f *Fetches) fail(ctx context.Context, d *consume.Delivery, p *v1.Problem) ([]bus.Message, error) {
+	r, err := f.request(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	m, err := intake.Failed(ctx, r, p)
+	return []bus.Message{m}, err
+}
+
+// process fetches the image of a delivery and stores it as a job.
+func (f *Fetches) process(ctx context.Context, d *consume.Delivery) ([]bus.Message, error) {
+	var want v1.Fetch
+	if err := json.Unmarshal(d.Body, &want); err != nil {
+		return nil, consume.Drop(fmt.Errorf("decode fetch: %w", err))
+	}
+	r, err := f.request(ctx, d)
+	if err != nil {
+		return nil, consume.Drop(err)
+	}
+	slot, err := f.enter(ctx, r, want)
+	switch {
+	case errors.Is(err, fetch.ErrBusy):
+		return nil, consume.Snooze(busyBackoff.Delay(d.Deliveries))
+	case errors.Is(err, errNotServed):
+		return nil, consume.Snooze(unservedBackoff.Delay(1))
+	case err == nil:
+		defer slot.Leave()
+		ctx, span := f.tracer.Start(ctx, "fetch", trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(
+			telemetry.AttrJob.String(d.Job.ID), telemetry.AttrPipeline.String(d.Job.Pipeline)))
+		defer span.End()
+		if err = f.store(ctx, r, slot); err != nil {
+			span.SetStatus(codes.Error, err.Error())
+		}
+	}
+	return nil, f.retry(ctx, d, err)
+}
+
+// retry counts a fetch that failed in a way that passes as an attempt. The last
+// of them does not pass any more.
+func (f *Fetches) retry(ctx context.Context, d *consume.Delivery, err error) error {
+	var p *v1.Problem
+	after, passes := retry.Delay(err)
+	if !passes || !errors.As(err, &p) {
+		return err
+	}
+	n, countErr := f.attempt(ctx, d.Job.ID, d.Deliveries)
+	if countErr != nil {
+		return countErr
+	}
+	if n >= maxAttempts {
+		return p
+	}
+	return retry.After(p, max(backoff.Delay(n), min(after, longestRetryAfter)))
+}
+
+// errNotServed says that the pipeline of an image has no worker now.
+var errNotServed = errors.New("no worker is ready for the pipeline")
+
+// Nothing is held while an image is put off, so that a slow host or a pipeline
+// without workers takes nothing from the images of others. Many images of one
+// host are tried less and less often.
+var (
+	busyBackoff     = retry.Exponential(time.Second, 30*time.Second, 2)
+	unservedBackoff = retry.Backoff{20 * time.Second}
+)
+
+// attempt counts a fetch of an image that failed in a way that passes, and
+// gives how many there were. Deliveries do not tell: an image may have been put
+// off before.
+func (f *Fetches) attempt(ctx context.Context, job string, deliveries int) (int, error) {
+	var tried v1.Attempts
+	if deliveries > 1 {
+		if _, err := bus.Last(ctx, f.cfg.JetStream, streams.Jobs, subject.FetchState(job), &tried); err != nil {
+			return 0, fmt.Errorf("count the fetches: %w", err)
+		}
+	}
+	tried.Attempts++
+	if err := bus.PublishLast(ctx, f.cfg.JetStream, streams.Jobs, subject.FetchState(job), tried); err != nil {
+		return 0, fmt.Errorf("count the fetches: %w", err)
+	}
+	return tried.Attempts, nil
+}
+
+// enter takes a slot of the host of an image, once there is room for the job.
+func (f *Fetches) enter(ctx context.Context, r intake.Request, want v1.Fetch) (*fetch.Slot, error) {
+	if err := f.admit(ctx, r); err != nil {
+		return nil, err
+	}
+	return f.cfg.Fetcher.TryEnter(want.URL)
+}
+
+// store fetches the image and makes a job of it.
+func (f *Fetches) store(ctx context.Context, r intake.Request, slot *fetch.Slot) (err error) {
+	if r.Image, err = slot.Fetch(ctx); err != nil {
+		return err
+	}
+	if err := f.cfg.Intake.Inspect(r.Image); err != nil {
+		return err
+	}
+	return f.cfg.Intake.Store(ctx, r)
+}
+
+// admit waits, as every bulk job does, until the work ahead is little enough:
+// images are not fetched to wait somewhere else. The work ahead is that of all
+// pipelines; no other waits for a pipeline without workers.
+func (f *Fetches) admit(ctx context.Context, r intake.Request) error {
+	for {
+		if !f.cfg.Clock.Now().Before(r.Deadline) {
+			return v1.NewProblem(v1.DeadlineExceeded, "the deadline %s passed before the picture was fetched",
+				r.Deadline.UTC().Format(time.RFC3339))
+		}
+		err := f.cfg.Intake.Admit(ctx, r.Pipeline, r.Priority)
+		if err == nil {
+			return nil
+		}
+		var p *v1.Problem
+		if errors.As(err, &p) && p.Code == v1.NoWorker {
+			return errNotServed
+		}
+		after, _ := retry.Delay(err)
+		err = retry.Sleep(ctx, min(after, intake.RetryDelay, f.cfg.Clock.Until(r.Deadline)))
+		if err != nil && f.cfg.Clock.Now().Before(r.Deadline) {
+			return fmt.Errorf("wait until there is room: %w", err)
+		}
+	}
+}

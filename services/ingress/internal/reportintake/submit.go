@@ -1,0 +1,226 @@
+package reportintake
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/sightmesh/sightmesh/contracts/retry"
+	"github.com/sightmesh/sightmesh/contracts/streams"
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/lane/pipeline"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
+	"github.com/sightmesh/sightmesh/services/internal/bus"
+)
+
+// MaxLocation bounds the bytes of where an image was taken, in the words of the
+// client.
+const MaxLocation = 1024
+
+// Request is a report that a client wants. All of a report is bulk work.
+type Request struct {
+	Pipeline pipeline.Pipeline
+	// Key is the idempotency key; empty for none.
+	Key string
+	// Metadata and Callback are those of the report; both may be empty.
+	Metadata map[string]string
+	Callback string
+	// Sources are images to fetch, or Uploads are images that came with the
+	// request.
+	Sources []v1.ReportSource
+	Uploads []Upload
+}
+
+// Upload is an image that came with a request, or the problem with it alone.
+type Upload struct {
+	Image []byte
+	Err   error
+}
+
+// Submit accepts a report, or finds the one that the key of the request stands
+// for.
+func (r *Reports) Submit(ctx context.Context, req Request) (v1.Report, error) {
+	var none v1.Report
+	n := max(len(req.Sources), len(req.Uploads))
+	switch {
+	case n == 0:
+		return none, v1.NewProblem(v1.InvalidBody, "the report has no images").WithField("images")
+	case n > r.cfg.MaxImages:
+		return none, TooManyImages(r.cfg.MaxImages)
+	}
+	id := intake.NewID()
+	if req.Key != "" {
+		key := intake.NewKey(req.Key, req.Pipeline.Name, subject.Bulk, req.fingerprint())
+		claimed, err := r.cfg.Intake.Claim(ctx, key, id)
+		if err != nil {
+			return none, intake.StoreError(ctx, err)
+		}
+		if claimed != id {
+			report, err := r.Summary(ctx, claimed)
+			var p *v1.Problem
+			if !errors.As(err, &p) || p.Code != v1.UnknownReport {
+				return report, intake.JobError(err, claimed)
+			}
+			id = claimed // the first request has not stored the report, or not yet
+		}
+	}
+	now := r.cfg.Clock.Now().UTC()
+	m := v1.Manifest{
+		ID: id, Pipeline: req.Pipeline.Name, Accepted: now, Deadline: now.Add(req.Pipeline.JobDeadline(subject.Bulk)),
+		Callback: req.Callback, Metadata: req.Metadata, Images: req.Sources,
+	}
+	var uploaded []v1.ProblemImage
+	if len(req.Uploads) > 0 {
+		var err error
+		if uploaded, err = r.storeUploads(ctx, req.Pipeline, m, req.Uploads); err != nil {
+			return none, intake.ImagesError(err, uploaded)
+		}
+		m.Images = make([]v1.ReportSource, n)
+	} else {
+		// One after the other: the backlog has the reports before this one.
+		r.backlog.Lock()
+		defer r.backlog.Unlock()
+		if err := r.checkBacklog(ctx, req.Pipeline, n); err != nil {
+			return none, err
+		}
+	}
+	if err := r.store(ctx, m); err != nil {
+		return none, intake.ImagesError(intake.UnknownError(ctx, err, id, "/v1/reports/"+id), uploaded)
+	}
+	return v1.Report{
+		ID: m.ID, Pipeline: m.Pipeline, Status: v1.Running, Accepted: m.Accepted, Metadata: m.Metadata,
+		Counts: v1.Counts{Total: n},
+	}, nil
+}
+
+// TooManyImages returns the problem of a report with more than limit images.
+func TooManyImages(limit int) *v1.Problem {
+	return v1.NewProblem(v1.TooManyImages, "a report may have %d images", limit).
+		WithField("images").WithLimit(int64(limit))
+}
+
+// fingerprint is what makes two reports the same.
+func (req Request) fingerprint() []byte {
+	h := sha256.New()
+	for _, s := range req.Sources {
+		fmt.Fprintf(h, "%q\n", s.URL)
+	}
+	for _, u := range req.Uploads {
+		sum := sha256.Sum256(u.Image)
+		h.Write(sum[:])
+	}
+	return h.Sum(nil)
+}
+
+// backlogDelay is how long a client should wait until images were fetched.
+const backlogDelay = 30 * time.Second
+
+// checkBacklog rejects a report of a pipeline that has no worker, while too many
+// images wait to be fetched, or while results cannot be stored. That the work
+// ahead is long is no reason: the images are fetched when it is done.
+func (r *Reports) checkBacklog(ctx context.Context, pl pipeline.Pipeline, n int) error {
+	if err := r.cfg.Intake.AdmitLater(ctx, pl); err != nil {
+		return err
+	}
+	backlog, err := r.readBacklog(ctx)
+	if err != nil {
+		return intake.StoreError(ctx, fmt.Errorf("read the backlog of reports: %w", err))
+	}
+	if backlog+n > r.cfg.MaxBacklog {
+		p := v1.NewProblem(v1.Overloaded, "%d images of reports wait to be fetched, "+
+			"with this report they would be more than %d", backlog, r.cfg.MaxBacklog)
+		return retry.After(p.WithLimit(int64(r.cfg.MaxBacklog)), backlogDelay)
+	}
+	return nil
+}
+
+// readBacklog returns how many images of all reports wait to be fetched: those
+// that are queued, and those of the reports that are not expanded yet.
+func (r *Reports) readBacklog(ctx context.Context) (int, error) {
+	fetches, err := r.cfg.JetStream.Stream(ctx, streams.Fetches)
+	if err != nil {
+		return 0, err
+	}
+	n := int(fetches.CachedInfo().State.Msgs)
+	expand, err := r.cfg.JetStream.Consumer(ctx, streams.Reports, streams.ReportsConsumer)
+	if err != nil {
+		return 0, err
+	}
+	info := expand.CachedInfo()
+	manifests, err := r.cfg.JetStream.Stream(ctx, streams.Reports)
+	if err != nil {
+		return 0, err
+	}
+	next := info.AckFloor.Stream + 1
+	for left := info.NumAckPending + int(info.NumPending); left > 0 && n <= r.cfg.MaxBacklog; left-- {
+		stored, err := manifests.GetMsg(ctx, next, jetstream.WithGetMsgSubject(subject.AllManifests()))
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			break
+		}
+		if err != nil {
+			return 0, err
+		}
+		var m v1.Manifest
+		if err := json.Unmarshal(stored.Data, &m); err != nil {
+			return 0, fmt.Errorf("decode report: %w", err)
+		}
+		n += len(m.Images)
+		next = stored.Sequence + 1
+	}
+	return n, nil
+}
+
+// storeUploads makes a job of each image, before the report is stored: then all
+// of it is there, or the report was not accepted. It returns the images that are
+// jobs, and with an error also the one that may be, so that the client is told.
+func (r *Reports) storeUploads(
+	ctx context.Context, p pipeline.Pipeline, m v1.Manifest, uploads []Upload,
+) (stored []v1.ProblemImage, err error) {
+	if err := r.cfg.Intake.Admit(ctx, p, subject.Bulk); err != nil {
+		return nil, err
+	}
+	for i, u := range uploads {
+		item := v1.ReportItem{Report: m.ID, N: i, Total: len(uploads)}
+		job := intake.Request{
+			ID: item.Job(), Pipeline: p, Priority: subject.Bulk, Image: u.Image, Report: &item, Deadline: m.Deadline,
+		}
+		image := v1.ProblemImage{ID: job.ID, Status: v1.Queued}
+		err := u.Err
+		if err == nil {
+			err = r.cfg.Intake.Inspect(u.Image)
+		}
+		var bad *v1.Problem
+		if errors.As(err, &bad) {
+			image.Status = v1.Failed
+			err = r.cfg.Intake.Fail(ctx, job, bad)
+		} else if err == nil {
+			err = r.cfg.Intake.Store(ctx, job)
+		}
+		if errors.Is(err, streams.ErrUnknown) {
+			return append(stored, v1.ProblemImage{ID: job.ID}), intake.StoreError(ctx, err)
+		}
+		if err != nil {
+			return stored, intake.StoreError(ctx, err)
+		}
+		stored = append(stored, image)
+	}
+	return stored, nil
+}
+
+// store stores what a report asks for. From here on the report ends, whatever
+// dies; a second one with the same ID adds nothing.
+func (r *Reports) store(ctx context.Context, m v1.Manifest) error {
+	body, err := json.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("encode report %s: %w", m.ID, err)
+	}
+	return r.cfg.Intake.Publish(ctx, bus.Message{
+		Subject: subject.Report(m.ID), Stream: streams.Reports, ID: v1.MsgID(m.ID, "reports"), Body: body,
+	})
+}

@@ -1,0 +1,437 @@
+package sessions
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	"go.uber.org/goleak"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/body"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const maxBytes = 1000
+
+// server runs sessions; what is in a picture is said by read.
+type server struct {
+	url      string
+	stop     context.CancelFunc // of Stopping
+	memory   *body.Memory
+	answered atomic.Int64
+	ended    chan error // of each session
+}
+
+const allMemory = 100 * maxBytes
+
+func serve(t *testing.T, change func(*Config), read func(ctx context.Context, pic string) v1.Result) *server {
+	t.Helper()
+	stopping, stop := context.WithCancel(context.Background())
+	s := &server{stop: stop, memory: body.NewMemory(allMemory, allMemory), ended: make(chan error, 10)}
+	var sessions sync.WaitGroup // of which the HTTP server knows nothing
+	h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		sessions.Add(1)
+		defer sessions.Done()
+		conn, err := websocket.Accept(w, r, nil)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		cfg := Config{
+			Conn: conn, Window: 4, MaxBytes: maxBytes, Hold: func() *body.Holding { return s.memory.Hold("") },
+			Rate: body.Rate{BytesPerSecond: 1}, Idle: 20 * time.Second, WriteTimeout: 20 * time.Second,
+			Read:     func(ctx context.Context, pic []byte, _ func()) v1.Result { return read(ctx, string(pic)) },
+			Answered: func(v1.Status) { s.answered.Add(1) },
+		}
+		if change != nil {
+			change(&cfg)
+		}
+		s.ended <- Serve(t.Context(), stopping, cfg)
+	}))
+	s.url = h.URL
+	t.Cleanup(func() {
+		stop()
+		h.Close()
+		sessions.Wait()
+		if s.memory.Used() != 0 {
+			t.Error("memory of frames was not given back")
+		}
+	})
+	return s
+}
+
+type client struct {
+	*websocket.Conn
+	t   *testing.T
+	ctx context.Context
+}
+
+func (s *server) dial(t *testing.T) *client {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	t.Cleanup(cancel)
+	c, _, err := websocket.Dial(ctx, s.url, nil) //nolint:bodyclose // a session has none
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.SetReadLimit(1 << 20)
+	t.Cleanup(func() { c.CloseNow() })
+	return &client{c, t, ctx}
+}
+
+func (c *client) text(format string, args ...any) {
+	c.t.Helper()
+	if err := c.Write(c.ctx, websocket.MessageText, fmt.Appendf(nil, format, args...)); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func (c *client) frame(pic string) {
+	c.t.Helper()
+	if err := c.Write(c.ctx, websocket.MessageBinary, []byte(pic)); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// rest reads to the end: the answers, the last word, and the close code.
+func (c *client) rest() (answers []v1.FrameOutcome, end v1.SessionEnd, code websocket.StatusCode) {
+	c.t.Helper()
+	for {
+		_, data, err := c.Read(c.ctx)
+		if err != nil {
+			return answers, end, websocket.CloseStatus(err)
+		}
+		var a v1.FrameOutcome
+		if strings.Contains(string(data), `"next"`) {
+			err = json.Unmarshal(data, &end)
+		} else if err = json.Unmarshal(data, &a); err == nil {
+			answers = append(answers, a)
+		}
+		if err != nil {
+			c.t.Fatalf("%s: %v", data, err)
+		}
+	}
+}
+
+// echo answers with the picture as text, each after another time.
+func echo(ctx context.Context, pic string) v1.Result {
+	select {
+	case <-time.After(time.Duration(len(pic)*7%13) * time.Millisecond):
+	case <-ctx.Done():
+	}
+	if pic == "bad" {
+		return v1.Result{Status: v1.Failed, Problem: v1.NewProblem(v1.Damaged, "bad")}
+	}
+	return v1.Result{Status: v1.Done, Text: &pic}
+}
+
+func TestAnswersComeInOrder(t *testing.T) {
+	t.Parallel()
+	var now, most atomic.Int64
+	s := serve(t, nil, func(ctx context.Context, pic string) v1.Result {
+		for n := now.Add(1); ; {
+			if old := most.Load(); n <= old || most.CompareAndSwap(old, n) {
+				break
+			}
+		}
+		defer now.Add(-1)
+		return echo(ctx, pic)
+	})
+	c := s.dial(t)
+	const n = 60
+	go func() {
+		for i := range n {
+			c.frame(strings.Repeat("x", i+1))
+		}
+		c.text(`{"end": true}`)
+	}()
+	answers, end, code := c.rest()
+	if code != websocket.StatusNormalClosure || !end.End || end.Next != n || end.Frames != n || end.Problem != nil {
+		t.Errorf("the end is %+v, code %d", end, code)
+	}
+	for i, a := range answers {
+		if a.Frame != int64(i) || a.Status != v1.Done || *a.Result.Text != strings.Repeat("x", i+1) {
+			t.Fatalf("answer %d is %+v", i, a)
+		}
+	}
+	if len(answers) != n || most.Load() < 2 || most.Load() > 4 || s.answered.Load() != n {
+		t.Errorf("%d answers, %d at a time, want %d with up to 4", len(answers), most.Load(), n)
+	}
+	if err := <-s.ended; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestOneBadFrameFailsAlone(t *testing.T) {
+	t.Parallel()
+	c := serve(t, func(c *Config) { c.From = 7 }, echo).dial(t)
+	c.frame("a")
+	c.frame("bad")
+	c.frame(strings.Repeat("x", 2*maxBytes))
+	c.text(`{"frame": 20}`)
+	c.frame("b")
+	c.text(`{"end": true}`)
+	answers, end, _ := c.rest()
+	var got []string
+	for _, a := range answers {
+		line := fmt.Sprint(a.Frame, " ", a.Status)
+		if a.Problem != nil {
+			line += " " + string(a.Problem.Code)
+		}
+		got = append(got, line)
+	}
+	if want := "7 done, 8 failed damaged, 9 failed too-large, 20 done"; strings.Join(got, ", ") != want || end.Next != 21 || !end.End {
+		t.Errorf("got %v and %+v, want %s", got, end, want)
+	}
+}
+
+func TestSessionsThatCannotGoOn(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		send func(c *client)
+		code v1.Code
+		ws   websocket.StatusCode
+	}{
+		"out of order": {func(c *client) {
+			c.text(`{"frame": 0}`)
+			c.frame("again")
+		}, v1.FrameOutOfOrder, websocket.StatusPolicyViolation},
+		"no such number": {func(c *client) {
+			c.text(`{"frame": 9007199254740993}`)
+			c.frame("too far")
+		}, v1.FrameOutOfOrder, websocket.StatusPolicyViolation},
+		"no JSON":       {func(c *client) { c.text("hello") }, v1.InvalidMessage, websocket.StatusPolicyViolation},
+		"nothing said":  {func(c *client) { c.text("{}") }, v1.InvalidMessage, websocket.StatusPolicyViolation},
+		"long text":     {func(c *client) { c.text(`{"end": true, "x": %q}`, strings.Repeat("x", maxControl)) }, v1.InvalidMessage, websocket.StatusPolicyViolation},
+		"far too large": {func(c *client) { c.frame(strings.Repeat("x", 10*maxBytes)) }, v1.TooLarge, websocket.StatusMessageTooBig},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := serve(t, nil, echo).dial(t)
+			c.frame("before")
+			tt.send(c)
+			answers, end, ws := c.rest()
+			if len(answers) != 1 || answers[0].Status != v1.Done {
+				t.Errorf("what was sent before: %+v", answers)
+			}
+			if end.End || end.Problem == nil || end.Problem.Code != tt.code || end.Next != 1 || ws != tt.ws {
+				t.Errorf("the end is %+v with %d, want %s and %d", end, ws, tt.code, tt.ws)
+			}
+		})
+	}
+}
+
+func TestLatestDropsWhatWaits(t *testing.T) {
+	t.Parallel()
+	hold := make(chan struct{})
+	s := serve(t, func(c *Config) { c.Latest, c.Window = true, 1 }, func(ctx context.Context, pic string) v1.Result {
+		if pic == "first" {
+			<-hold
+		}
+		return echo(ctx, pic)
+	})
+	c := s.dial(t)
+	c.frame("first")
+	for i := range 20 {
+		c.frame(fmt.Sprint("later ", i))
+	}
+	type all struct {
+		answers []v1.FrameOutcome
+		end     v1.SessionEnd
+	}
+	read := make(chan all)
+	go func() {
+		var a all
+		a.answers, a.end, _ = c.rest()
+		read <- a
+	}()
+	// All of it was received once what came behind it is answered.
+	if err := c.Ping(c.ctx); err != nil {
+		t.Fatal(err)
+	}
+	close(hold)
+	c.text(`{"end": true}`)
+	got := <-read
+	answers, end := got.answers, got.end
+	if len(answers) != 21 || end.Next != 21 {
+		t.Fatalf("%d answers, %+v", len(answers), end)
+	}
+	for i, a := range answers {
+		want := v1.Dropped
+		if i == 0 || i == 20 {
+			want = v1.Done
+		}
+		if a.Frame != int64(i) || a.Status != want {
+			t.Errorf("frame %d: %+v, want %s", i, a, want)
+		}
+	}
+	if text := *answers[20].Result.Text; text != "later 19" {
+		t.Errorf("the last one read is %q", text)
+	}
+}
+
+func TestClientThatReadsNothing(t *testing.T) {
+	t.Parallel()
+	big := strings.Repeat("x", 1<<20)
+	s := serve(t, func(c *Config) { c.WriteTimeout = 200 * time.Millisecond }, func(context.Context, string) v1.Result {
+		return v1.Result{Status: v1.Done, Text: &big}
+	})
+	c := s.dial(t)
+	for {
+		if err := c.Write(c.ctx, websocket.MessageBinary, []byte("pic")); err != nil {
+			break // the session was ended
+		}
+	}
+	if err := <-s.ended; err == nil {
+		t.Error("the session of a client that reads nothing ended well")
+	}
+	if n := s.answered.Load(); n > 100 {
+		t.Errorf("%d answers were written to nobody", n)
+	}
+}
+
+// checkEnded reads to the end of a session that the client was too slow for.
+func (c *client) checkEnded(answered int64, code v1.Code) {
+	c.t.Helper()
+	answers, end, ws := c.rest()
+	if int64(len(answers)) != answered || end.End || end.Next != answered || end.Problem == nil || end.Problem.Code != code || ws != websocket.StatusPolicyViolation {
+		c.t.Errorf("got %+v, %+v and %d, want %d answers and %s", answers, end, ws, answered, code)
+	}
+}
+
+func TestClientThatSendsNothing(t *testing.T) {
+	t.Parallel()
+	c := serve(t, func(c *Config) { c.Idle = time.Second }, echo).dial(t)
+	c.frame("a")
+	c.checkEnded(1, v1.Idle)
+}
+
+func TestClientThatTrickles(t *testing.T) {
+	t.Parallel()
+	c := serve(t, func(c *Config) {
+		c.MaxBytes, c.Rate = allMemory, body.Rate{BytesPerSecond: 100 * maxBytes, Window: 200 * time.Millisecond, Grace: time.Millisecond}
+	}, echo).dial(t)
+	w, err := c.Writer(c.ctx, websocket.MessageBinary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(w, strings.Repeat("x", 20*maxBytes)); err != nil {
+		t.Fatal(err)
+	}
+	c.checkEnded(0, v1.TruncatedBody)
+}
+
+// TestWaitingForMemoryIsNotTheClientsTime: others hold the memory for longer
+// than a frame may take to arrive.
+func TestWaitingForMemoryIsNotTheClientsTime(t *testing.T) {
+	t.Parallel()
+	const window = time.Second
+	s := serve(t, func(c *Config) {
+		c.Rate = body.Rate{BytesPerSecond: 1000, Window: window, Grace: time.Millisecond}
+	}, echo)
+	others := s.memory.Hold("")
+	if err := others.Grow(allMemory); err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(window*3/2, others.Release)
+	c := s.dial(t)
+	c.frame("a")
+	c.text(`{"end": true}`)
+	if answers, end, _ := c.rest(); len(answers) != 1 || !end.End {
+		t.Errorf("got %+v and %+v", answers, end)
+	}
+}
+
+// TestClientThatIsGone: what is in work is given up at once.
+func TestClientThatIsGone(t *testing.T) {
+	t.Parallel()
+	begun := make(chan struct{})
+	s := serve(t, nil, func(ctx context.Context, _ string) v1.Result {
+		close(begun)
+		<-ctx.Done()
+		return v1.Result{}
+	})
+	c := s.dial(t)
+	c.frame("a")
+	<-begun
+	c.CloseNow()
+	select {
+	case err := <-s.ended:
+		if err != nil || s.answered.Load() != 0 {
+			t.Errorf("%d answers, %v", s.answered.Load(), err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("the session goes on")
+	}
+}
+
+func TestStoppingAnswersWhatWasReceived(t *testing.T) {
+	t.Parallel()
+	hold := make(chan struct{})
+	var begun sync.WaitGroup
+	begun.Add(2)
+	s := serve(t, nil, func(ctx context.Context, pic string) v1.Result {
+		begun.Done()
+		<-hold
+		return echo(ctx, pic)
+	})
+	c := s.dial(t)
+	c.frame("a")
+	c.frame("b")
+	begun.Wait()
+	s.stop()
+	close(hold)
+	answers, end, ws := c.rest()
+	if len(answers) != 2 || end.End || end.Next != 2 || end.Problem == nil || end.Problem.Code != v1.Unavailable || ws != websocket.StatusGoingAway {
+		t.Errorf("got %+v, %+v and %d", answers, end, ws)
+	}
+}
+
+// TestPingAfterEnd: the session is read on while its last answers are awaited.
+func TestPingAfterEnd(t *testing.T) {
+	work := make(chan struct{})
+	s := serve(t, nil, func(ctx context.Context, pic string) v1.Result { <-work; return echo(ctx, pic) })
+	c := s.dial(t)
+	c.frame("one")
+	c.text(`{"end": true}`)
+	done := make(chan struct{})
+	go func() { defer close(done); c.rest() }()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := c.Ping(ctx); err != nil {
+		t.Errorf("ping while the last answer is awaited: %v", err)
+	}
+	close(work)
+	<-done
+}
+
+func TestHangUpAfterEnd(t *testing.T) {
+	begun, ended := make(chan struct{}), make(chan struct{})
+	s := serve(t, nil, func(ctx context.Context, _ string) v1.Result {
+		close(begun)
+		<-ctx.Done()
+		close(ended)
+		return v1.Result{}
+	})
+	c := s.dial(t)
+	c.frame("one")
+	<-begun
+	c.text(`{"end": true}`)
+	c.CloseNow()
+	select {
+	case <-ended:
+	case <-time.After(20 * time.Second):
+		t.Error("the frame of a client that is gone is worked on")
+	}
+}

@@ -1,0 +1,98 @@
+package webhooks
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	webhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+
+	"github.com/sightmesh/sightmesh/contracts/retry"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// sendTimeout is how long one attempt may take.
+const sendTimeout = 15 * time.Second
+
+// sender posts signed payloads as the Standard Webhooks specification says
+// (https://www.standardwebhooks.com).
+type sender struct {
+	client  *http.Client
+	secrets []*webhooks.Webhook
+}
+
+// newSender signs with every secret, so that receivers can change from one to
+// the next. A secret is "whsec_" and 24 to 64 bytes in base64.
+func newSender(rt http.RoundTripper, secrets []string) (*sender, error) {
+	s := &sender{client: &http.Client{
+		Transport: rt, Timeout: sendTimeout,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+	for i, secret := range secrets {
+		raw, ok := strings.CutPrefix(secret, "whsec_")
+		key, err := base64.StdEncoding.DecodeString(raw)
+		if !ok || err != nil || len(key) < 24 || len(key) > 64 {
+			return nil, fmt.Errorf("callback secret %d: want whsec_ and 24 to 64 bytes in base64", i+1)
+		}
+		w, err := webhooks.NewWebhookRaw(key)
+		if err != nil {
+			return nil, fmt.Errorf("callback secret %d: %w", i+1, err)
+		}
+		s.secrets = append(s.secrets, w)
+	}
+	return s, nil
+}
+
+// send makes one attempt. An error that passes is a [*retry.Error]; after any
+// other one, further attempts are not wanted or not allowed. Its text is for
+// the client.
+func (s *sender) send(ctx context.Context, url, id string, payload []byte) error {
+	now := time.Now()
+	var signatures []string
+	for _, w := range s.secrets {
+		sig, err := w.Sign(id, now, payload)
+		if err != nil {
+			return fmt.Errorf("cannot sign: %w", err)
+		}
+		signatures = append(signatures, sig)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(payload))
+	if err != nil {
+		return errors.New("the URL cannot be used")
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("User-Agent", "sightmesh/1 (+https://github.com/sightmesh/sightmesh)")
+	req.Header.Set(webhooks.HeaderWebhookID, id)
+	req.Header.Set(webhooks.HeaderWebhookTimestamp, strconv.FormatInt(now.Unix(), 10))
+	req.Header.Set(webhooks.HeaderWebhookSignature, strings.Join(signatures, " "))
+	resp, err := s.client.Do(req)
+	if err != nil {
+		var p *v1.Problem
+		if errors.As(err, &p) { // of the guard
+			return errors.New(p.Detail)
+		}
+		return retry.After(errors.New("the receiver cannot be reached, or did not answer in time"), 0)
+	}
+	defer resp.Body.Close()
+	_, _ = io.CopyN(io.Discard, resp.Body, 4<<10) // so that the connection can be used again
+	return outcome(resp)
+}
+
+// outcome is the one table that says what an answer means.
+func outcome(resp *http.Response) error {
+	if resp.StatusCode/100 == 2 {
+		return nil
+	}
+	err := fmt.Errorf("the receiver answered %d", resp.StatusCode)
+	if resp.StatusCode == http.StatusGone {
+		return err
+	}
+	return retry.After(err, retry.ParseAfter(resp.Header.Get("Retry-After")))
+}

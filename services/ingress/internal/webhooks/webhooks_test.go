@@ -1,0 +1,404 @@
+package webhooks
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	webhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+	"go.opentelemetry.io/otel/trace/noop"
+	"go.uber.org/goleak"
+
+	"github.com/sightmesh/sightmesh/contracts/streams"
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/fetch"
+	"github.com/sightmesh/sightmesh/services/internal/bus"
+	"github.com/sightmesh/sightmesh/services/internal/bustest"
+	"github.com/sightmesh/sightmesh/services/internal/clock"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func secret(c byte) string {
+	return "whsec_" + base64.StdEncoding.EncodeToString([]byte(strings.Repeat(string(c), 32)))
+}
+
+type bench struct {
+	*Caller
+	js jetstream.JetStream
+}
+
+func newBench(t *testing.T, giveUp time.Duration, allow ...netip.Prefix) bench {
+	t.Helper()
+	js, err := jetstream.New(bustest.Start(t, "text").Connect(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr := fetch.Transport(fetch.Config{Allow: allow})
+	t.Cleanup(tr.CloseIdleConnections)
+	c, err := New(Config{
+		JetStream: js, Clock: clock.New(time.Now), Publisher: bus.NewPublisher(js, clock.New(time.Now), noop.NewTracerProvider()), Transport: tr, Secrets: []string{secret('a'), secret('b')}, PerHost: 1, GiveUp: giveUp,
+		Tracers: noop.NewTracerProvider(), Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Metrics: prometheus.NewRegistry(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bench{c, js}
+}
+
+// queue puts a callback of the job j1 into the stream.
+func (b bench) queue(t *testing.T, url string) {
+	t.Helper()
+	b.queueFor(t, "j1", url)
+}
+
+func (b bench) queueFor(t *testing.T, job, url string) {
+	t.Helper()
+	m := &nats.Msg{Subject: subject.Callbacks(job), Header: nats.Header{v1.HeaderCallback: {url}}, Data: []byte(`{"type":"job.done"}`)}
+	if _, err := b.js.PublishMsg(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// run sends callbacks until the test ends.
+func (b bench) run(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		b.Run(ctx, context.Background())
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+	})
+}
+
+// awaitAttempts waits until so many attempts of the job j1 are counted, and
+// returns the state.
+func (b bench) awaitAttempts(t *testing.T, n int) v1.Callback {
+	t.Helper()
+	return b.awaitAttemptsFor(t, "j1", n)
+}
+
+func (b bench) awaitAttemptsFor(t *testing.T, job string, n int) v1.Callback {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		s := b.state(t, job)
+		if s.Attempts >= n {
+			return s
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("not %d attempts: %+v", n, s)
+		}
+	}
+}
+
+func (b bench) state(t *testing.T, job string) v1.Callback {
+	t.Helper()
+	var s v1.Callback
+	if _, err := bus.Last(t.Context(), b.js, streams.Jobs, subject.CallbackState(job), &s); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func (b bench) left(t *testing.T) uint64 {
+	t.Helper()
+	var n uint64
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		s, err := b.js.Stream(t.Context(), streams.Callbacks)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n = s.CachedInfo().State.Msgs; n == 0 {
+			break
+		}
+	}
+	return n
+}
+
+// redelivered waits until a message was delivered again.
+func (b bench) redelivered(t *testing.T) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		c, err := b.js.Consumer(t.Context(), streams.Callbacks, streams.CallbacksConsumer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.CachedInfo().NumRedelivered > 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("nothing was delivered again")
+		}
+	}
+}
+
+var loopback = netip.MustParsePrefix("127.0.0.0/8")
+
+func TestCallIsSignedWithEverySecret(t *testing.T) {
+	t.Parallel()
+	var calls atomic.Int64
+	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		calls.Add(1)
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		for _, s := range []string{secret('a'), secret('b')} {
+			w, err := webhooks.NewWebhook(s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := w.Verify(body, r.Header); err != nil {
+				t.Errorf("the receiver does not trust it: %v", err)
+			}
+		}
+		if r.Header.Get("webhook-id") != "j1" || r.Method != http.MethodPost || r.Header.Get("Content-Type") != "application/json" {
+			t.Errorf("called with %s %v", r.Method, r.Header)
+		}
+	}))
+	t.Cleanup(receiver.Close)
+	b := newBench(t, time.Hour, loopback)
+	b.queue(t, receiver.URL)
+	b.run(t)
+	if s := b.awaitAttempts(t, 1); s != (v1.Callback{State: v1.CallbackDelivered, Attempts: 1}) {
+		t.Errorf("got %+v", s)
+	}
+	if n := calls.Load(); n != 1 {
+		t.Errorf("%d calls, want 1", n)
+	}
+	if n := b.left(t); n != 0 {
+		t.Errorf("%d callbacks are left", n)
+	}
+}
+
+// TestCaller_SendsADeliveredCallbackOnce: a callback that is queued again, later
+// than the stream knows its ID, is not sent again.
+func TestCaller_SendsADeliveredCallbackOnce(t *testing.T) {
+	t.Parallel()
+	var calls atomic.Int64
+	receiver := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { calls.Add(1) }))
+	t.Cleanup(receiver.Close)
+	b := newBench(t, time.Hour, loopback)
+	b.queue(t, receiver.URL)
+	b.run(t)
+	b.awaitAttempts(t, 1)
+	b.queue(t, receiver.URL) // without an ID, as when the stream has forgotten it
+	if n := b.left(t); n != 0 {
+		t.Errorf("%d callbacks are left", n)
+	}
+	if n := calls.Load(); n != 1 {
+		t.Errorf("%d calls, want 1", n)
+	}
+	if s := b.state(t, "j1"); s != (v1.Callback{State: v1.CallbackDelivered, Attempts: 1}) {
+		t.Errorf("the state is %+v", s)
+	}
+}
+
+// TestReceiverThatFailsForAnHour: five attempts by the schedule lie within the
+// hour; none of them ends the callback before it is given up.
+func TestReceiverThatFailsForAnHour(t *testing.T) {
+	t.Parallel()
+	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }))
+	t.Cleanup(receiver.Close)
+	b := newBench(t, time.Hour, loopback)
+	b.queue(t, receiver.URL)
+	start := time.Now()
+	b.run(t)
+	s := b.awaitAttempts(t, 1)
+	if s.State != v1.CallbackPending || s.Attempts != 1 || s.Error != "the receiver answered 500" {
+		t.Fatalf("after the first attempt: %+v", s)
+	}
+	if d := s.Next.Sub(start); d < schedule[0] || d > 2*schedule[0] {
+		t.Errorf("the next attempt is in %v, want %v and a little", d, schedule[0])
+	}
+	if s := b.awaitAttempts(t, 2); s.State != v1.CallbackPending || s.Attempts != 2 {
+		t.Errorf("after the second attempt: %+v", s)
+	}
+}
+
+// TestSlowReceiver: while it has as many calls as it may have, another one is
+// put off, which is no attempt.
+func TestSlowReceiver(t *testing.T) {
+	t.Parallel()
+	called, answer := make(chan struct{}, 2), make(chan struct{})
+	receiver := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { called <- struct{}{}; <-answer }))
+	t.Cleanup(receiver.Close)
+	b := newBench(t, time.Hour, loopback)
+	b.queueFor(t, "j1", receiver.URL)
+	b.queueFor(t, "j2", receiver.URL)
+	b.run(t)
+	<-called
+	// The other one is put off and comes back: it does not wait in the pending
+	// set of the receiver, nor does it count.
+	b.redelivered(t)
+	if n := len(called); n != 0 {
+		t.Errorf("%d more calls while one is under way", n)
+	}
+	close(answer)
+	for _, job := range []string{"j1", "j2"} {
+		if s := b.awaitAttemptsFor(t, job, 1); s != (v1.Callback{State: v1.CallbackDelivered, Attempts: 1}) {
+			t.Errorf("the callback of %s is %+v, want one attempt", job, s)
+		}
+	}
+	if n := b.left(t); n != 0 {
+		t.Errorf("%d callbacks are left", n)
+	}
+}
+
+// TestReceiverThatIsAway: more callbacks than a consumer holds by default wait
+// for a receiver that is away, and those of others are sent all the same.
+func TestReceiverThatIsAway(t *testing.T) {
+	t.Parallel()
+	away := httptest.NewServer(http.NotFoundHandler())
+	away.Close()
+	called := make(chan struct{}, 1)
+	receiver := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { called <- struct{}{} }))
+	t.Cleanup(receiver.Close)
+	b := newBench(t, time.Hour, loopback)
+	const waiting = 5000
+	for i := range waiting {
+		m := &nats.Msg{
+			Subject: subject.Callbacks(fmt.Sprint("away", i)), Header: nats.Header{v1.HeaderCallback: {away.URL}}, Data: []byte(`{}`),
+		}
+		if _, err := b.js.PublishMsgAsync(m); err != nil {
+			t.Fatal(err)
+		}
+		if i%500 == 499 {
+			<-b.js.PublishAsyncComplete()
+		}
+	}
+	b.run(t)
+	for deadline := time.Now().Add(10 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		c, err := b.js.Consumer(t.Context(), streams.Callbacks, streams.CallbacksConsumer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.CachedInfo().NumAckPending == waiting {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d callbacks wait, want all %d", c.CachedInfo().NumAckPending, waiting)
+		}
+	}
+	b.queue(t, receiver.URL)
+	select {
+	case <-called:
+	case <-time.After(10 * time.Minute):
+		t.Fatal("the callback of another receiver is not sent")
+	}
+}
+
+func TestCallbackThatIsGivenUp(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		status int
+		giveUp time.Duration
+		allow  []netip.Prefix
+		why    string
+	}{
+		"its time is over":              {http.StatusInternalServerError, time.Second, []netip.Prefix{loopback}, "the receiver answered 500"},
+		"the receiver wants no more":    {http.StatusGone, time.Hour, []netip.Prefix{loopback}, "the receiver answered 410"},
+		"an address that is not public": {http.StatusOK, time.Hour, nil, "the address it leads to is not a public one"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				if tt.allow == nil {
+					t.Error("the receiver was called")
+				}
+				w.WriteHeader(tt.status)
+			}))
+			t.Cleanup(receiver.Close)
+			b := newBench(t, tt.giveUp, tt.allow...)
+			b.queue(t, receiver.URL)
+			b.run(t)
+			if s := b.awaitAttempts(t, 1); s != (v1.Callback{State: v1.CallbackFailed, Attempts: 1, Error: tt.why}) {
+				t.Errorf("got %+v", s)
+			}
+			if n := b.left(t); n != 0 {
+				t.Errorf("%d callbacks are left", n)
+			}
+		})
+	}
+}
+
+func TestRedirectIsNoDelivery(t *testing.T) {
+	t.Parallel()
+	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("the redirect was followed") }))
+	t.Cleanup(other.Close)
+	receiver := httptest.NewServer(http.RedirectHandler(other.URL, http.StatusTemporaryRedirect))
+	t.Cleanup(receiver.Close)
+	b := newBench(t, time.Hour, loopback)
+	b.queue(t, receiver.URL)
+	b.run(t)
+	if s := b.awaitAttempts(t, 1); s.State != v1.CallbackPending || s.Error != "the receiver answered 307" {
+		t.Errorf("got %+v", s)
+	}
+}
+
+func TestWhatIsNotACallbackIsDropped(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, time.Hour)
+	if _, err := b.js.Publish(t.Context(), subject.Callbacks("j1"), []byte("no address")); err != nil {
+		t.Fatal(err)
+	}
+	b.run(t)
+	if n := b.left(t); n != 0 {
+		t.Errorf("%d messages are left", n)
+	}
+}
+
+func TestSecretsThatCannotBeUsed(t *testing.T) {
+	t.Parallel()
+	for _, s := range []string{"", "whsec_", "whsec_!", "plain", base64.StdEncoding.EncodeToString([]byte("0123456789012345678901234"))} {
+		if _, err := newSender(nil, []string{secret('a'), s}); err == nil || !strings.Contains(err.Error(), "secret 2") || len(s) > 10 && strings.Contains(err.Error(), s) {
+			t.Errorf("%q: %v, want an error that says which and not what", s, err)
+		}
+	}
+}
+
+// TestSpecificationVector signs the example of the specification's own test.
+func TestSpecificationVector(t *testing.T) {
+	t.Parallel()
+	w, err := webhooks.NewWebhook("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sig, err := w.Sign("msg_p5jXN8AQM9LWM0D4loKWxJek", time.Unix(1614265330, 0), []byte(`{"test": 2432232314}`))
+	if err != nil || sig != "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=" {
+		t.Errorf("got %s, %v", sig, err)
+	}
+}
+
+func TestDelay(t *testing.T) {
+	t.Parallel()
+	for n := 1; n <= 2*len(schedule); n++ {
+		want := schedule[min(n, len(schedule))-1]
+		if d := delay(n, 0); d < want || d > want+want/4 {
+			t.Errorf("after attempt %d: %v, want %v and up to a quarter more", n, d, want)
+		}
+	}
+	if d := delay(1, 10*time.Minute); d != 10*time.Minute {
+		t.Errorf("told to wait 10 minutes: %v", d)
+	}
+	if d := delay(1, 240*time.Hour); d > time.Hour {
+		t.Errorf("told to wait ten days: %v", d)
+	}
+}

@@ -1,0 +1,112 @@
+// Package outcome makes the outcome of a job, done or failed, from the outcomes of
+// its parts. It is pure. Every stage that can end a job uses it, so that a result
+// looks the same wherever its job ended.
+package outcome
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/sightmesh/sightmesh/contracts/streams"
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/lane/pipeline"
+	"github.com/sightmesh/sightmesh/services/internal/bus"
+)
+
+// Join makes the answer of a job of pipeline p from all of its parts, in any
+// order; a job without regions has one part without regions. The answer has
+// status failed when a part has, with the problem of the first such part and
+// the regions of the others.
+func Join(job string, p pipeline.Pipeline, parts []v1.Part) v1.Result {
+	r := v1.Result{ID: job, Pipeline: p.Name, Status: v1.Done, Timings: &v1.Timings{}}
+	var regions []v1.PartRegion
+	parts = slices.SortedFunc(slices.Values(parts), func(a, b v1.Part) int { return cmp.Compare(a.Part, b.Part) })
+	for i, part := range parts {
+		if i == 0 {
+			image := part.Image
+			r.Image = &image
+		}
+		regions = append(regions, part.Regions...)
+		for _, m := range part.Models {
+			if !slices.Contains(r.Models, m) {
+				r.Models = append(r.Models, m)
+			}
+		}
+		longest(r.Timings, part.Timings)
+		if part.Problem != nil && r.Problem == nil {
+			r.Status, r.Problem = v1.Failed, part.Problem
+		}
+	}
+	slices.SortFunc(regions, func(a, b v1.PartRegion) int { return cmp.Compare(a.Number, b.Number) })
+	r.Regions = make([]v1.Region, 0, len(regions))
+	var text strings.Builder
+	for _, reg := range regions {
+		r.Regions = append(r.Regions, reg.Region)
+		if reg.Text != "" {
+			text.WriteString(reg.Text + "\n")
+		}
+	}
+	if p.Text {
+		s := text.String()
+		r.Text = &s
+	}
+	return r
+}
+
+// longest keeps the longest time of each hop: parts are worked on side by
+// side, and who waits, waits for the longest.
+func longest(t *v1.Timings, of v1.Timings) {
+	t.Queue = max(t.Queue, of.Queue)
+	t.Decode = max(t.Decode, of.Decode)
+	t.Detect = max(t.Detect, of.Detect)
+	t.Classify = max(t.Classify, of.Classify)
+}
+
+// maxDetail is how many bytes of the detail of a problem an outcome has: a
+// failure can always be stored.
+const maxDetail = 1 << 10
+
+// Failed makes the answer of a job that could not be done. A detail of more than
+// 1 KiB is cut.
+func Failed(job subject.Job, p *v1.Problem) v1.Result {
+	if len(p.Detail) > maxDetail {
+		short := *p
+		short.Detail = strings.ToValidUTF8(p.Detail[:maxDetail], "")
+		p = &short
+	}
+	return v1.Result{ID: job.ID, Pipeline: job.Pipeline, Status: v1.Failed, Problem: p}
+}
+
+// Message makes the RESULTS message of an answer, which gets the trace id of
+// ctx and the client's metadata; h is the header of the message that the
+// answer follows from. A job that has its outcome keeps it: the message is
+// stored once. The error is a [*v1.Problem] for an answer that is too large: the
+// messages that carry it on have to hold it too, such as a callback.
+func Message(ctx context.Context, h nats.Header, r v1.Result) (bus.Message, error) {
+	r.TraceID = trace.SpanContextFromContext(ctx).TraceID().String()
+	if m := h.Get(v1.HeaderMetadata); m != "" {
+		if err := json.Unmarshal([]byte(m), &r.Metadata); err != nil {
+			r.Metadata = nil // whoever wrote it knows no better; the answer counts
+		}
+	}
+	body, err := json.Marshal(r)
+	if err != nil {
+		return bus.Message{}, fmt.Errorf("encode the answer of %s: %w", r.ID, err)
+	}
+	if len(body) > streams.MaxMessage {
+		return bus.Message{}, v1.NewProblem(v1.Internal, "the result of %s has %d bytes, more than a message may have", r.ID, len(body)).
+			WithLimit(streams.MaxMessage)
+	}
+	return bus.Message{
+		Subject: subject.Results(r.Pipeline, r.ID), Stream: streams.Results,
+		ID: v1.MsgID(r.ID, "results"), Header: bus.Travel(h), Body: body, Once: true,
+	}, nil
+}

@@ -1,0 +1,64 @@
+package worker
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// laneMetrics counts what the lanes of a worker do, for Prometheus. It is the
+// [pool.Metrics] of the worker's pool.
+type laneMetrics struct {
+	restarts *prometheus.CounterVec
+	jobs     *prometheus.CounterVec
+	seconds  *prometheus.HistogramVec
+	busy     prometheus.Gauge
+}
+
+func newLaneMetrics(r prometheus.Registerer, lanes int) *laneMetrics {
+	f := promauto.With(r)
+	f.NewGauge(prometheus.GaugeOpts{Name: "sightmesh_lane_count", Help: "Lanes of this process."}).Set(float64(lanes))
+	return &laneMetrics{
+		restarts: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "sightmesh_lane_restarts_total",
+			Help: "Lane processes that ended and were replaced, by reason: died, timeout, deadline, memory, protocol, stopped, recycled.",
+		}, []string{"program", "reason"}),
+		jobs: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "sightmesh_lane_jobs_total", Help: "Requests put to a lane, by outcome: done, or the code of the problem.",
+		}, []string{"pipeline", "outcome"}),
+		seconds: f.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "sightmesh_lane_seconds", Help: "How long a request held a lane.",
+			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+		}, []string{"pipeline"}),
+		busy: f.NewGauge(prometheus.GaugeOpts{Name: "sightmesh_lane_busy", Help: "Lanes at work."}),
+	}
+}
+
+func (m *laneMetrics) SetBusy(lanes int) { m.busy.Set(float64(lanes)) }
+
+func (m *laneMetrics) AddRequest(pipeline, outcome string, serviceTime time.Duration) {
+	m.seconds.WithLabelValues(pipeline).Observe(serviceTime.Seconds())
+	m.jobs.WithLabelValues(pipeline, outcome).Inc()
+}
+
+func (m *laneMetrics) AddRestart(program, reason string) {
+	m.restarts.WithLabelValues(program, reason).Inc()
+}
+
+// laneTracer makes spans of OpenTelemetry of the requests to lanes. It is the
+// [pool.Tracer] of the worker's pool.
+type laneTracer struct{ tracer trace.Tracer }
+
+func (t laneTracer) StartSpan(ctx context.Context, name string, start time.Time) (context.Context, func(time.Time, error)) {
+	ctx, span := t.tracer.Start(ctx, name, trace.WithTimestamp(start))
+	return ctx, func(at time.Time, err error) {
+		if err != nil {
+			span.SetStatus(codes.Error, err.Error())
+		}
+		span.End(trace.WithTimestamp(at))
+	}
+}

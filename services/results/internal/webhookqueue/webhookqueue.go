@@ -1,0 +1,40 @@
+// Package webhookqueue makes the message of CALLBACKS of a job or report that is
+// done, from which ingress calls the client. It is pure.
+package webhookqueue
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/sightmesh/sightmesh/contracts/streams"
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/internal/bus"
+)
+
+// JobMessage makes the message of a job that is done. result is the body of its
+// RESULTS message, which was stored at that time.
+func JobMessage(job string, status v1.Status, url string, stored time.Time, result []byte) (bus.Message, error) {
+	return message(job, url, v1.CallbackBody{Type: "job." + string(status), Timestamp: stored, Data: json.RawMessage(result)})
+}
+
+// ReportMessage makes the message of a report whose images all have outcomes.
+func ReportMessage(r v1.Report, url string, at time.Time) (bus.Message, error) {
+	return message(r.ID, url, v1.CallbackBody{Type: "report.done", Timestamp: at, Data: r})
+}
+
+func message(id, url string, b v1.CallbackBody) (bus.Message, error) {
+	body, err := json.Marshal(b)
+	if err != nil {
+		return bus.Message{}, fmt.Errorf("encode the callback of %s: %w", id, err)
+	}
+	h := nats.Header{}
+	h.Set(v1.HeaderCallback, url)
+	return bus.Message{
+		Subject: subject.Callbacks(id), Stream: streams.Callbacks,
+		ID: v1.MsgID(id, "callbacks"), Header: h, Body: body,
+	}, nil
+}
