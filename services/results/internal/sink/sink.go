@@ -9,11 +9,9 @@ package sink
 
 import (
 	"context"
-	"embed"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"math"
 	"strings"
@@ -21,7 +19,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/tern/v2/migrate"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
@@ -34,9 +31,6 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/consume"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
-
-//go:embed migrations
-var migrations embed.FS
 
 // Sink writes answers into a database.
 type Sink struct {
@@ -121,7 +115,7 @@ func (s *Sink) connected(ctx context.Context, c jetstream.Consumer) (worked bool
 		return false, fmt.Errorf("connect: %w", err)
 	}
 	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // it may be broken
-	if err := prepare(ctx, conn); err != nil {
+	if err := migrate(ctx, conn); err != nil {
 		return false, err
 	}
 	batches := consume.Batches{Consumer: c, Size: batchSize, Timeout: writeTimeout, Backoff: backoff, Clock: s.clock, Logger: s.log}
@@ -138,26 +132,6 @@ func (s *Sink) measure(ctx context.Context, c jetstream.Consumer) {
 	if info, err := c.Info(ctx); err == nil {
 		s.lag.Set(float64(info.NumPending) + float64(info.NumAckPending))
 	}
-}
-
-// prepare brings the tables up to date. Replicas that start together wait for
-// each other.
-func prepare(ctx context.Context, conn *pgx.Conn) error {
-	m, err := migrate.NewMigrator(ctx, conn, "public.sightmesh_version")
-	if err != nil {
-		return fmt.Errorf("prepare the database: %w", err)
-	}
-	files, err := fs.Sub(migrations, "migrations")
-	if err == nil {
-		err = m.LoadMigrations(files)
-	}
-	if err == nil {
-		err = m.Migrate(ctx)
-	}
-	if err != nil {
-		return fmt.Errorf("prepare the database: %w", err)
-	}
-	return nil
 }
 
 // write commits a batch, and returns what is wrong with each of its results.

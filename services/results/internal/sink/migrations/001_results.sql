@@ -23,8 +23,3 @@ create table labels (
 );
 comment on table labels is 'What each region is, by its own label and those of the classifier.';
 create index labels_label on labels (label);
-
----- create above / drop below ----
-
-drop table labels;
-drop table results;
