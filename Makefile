@@ -3,6 +3,8 @@ SHELL := /bin/bash
 MODULES = $(shell $(GO) list -m -f '{{.Dir}}')
 BINARIES := bin/ingress bin/detect bin/classify bin/results bin/sightmesh
 GO ?= go
+# What the binaries say of their commit with --version.
+COMMIT ?= $(or $(shell git describe --always --dirty --abbrev=40 --exclude '*' 2>/dev/null),unknown)
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .PHONY: help
@@ -15,7 +17,7 @@ deps: ## Install the system packages (Debian or Ubuntu), if any is missing
 
 .PHONY: build
 build: deps ## Build every binary into bin/
-	$(GO) build -o bin/ ./services/ingress ./services/detect ./services/classify ./services/results ./tools/sightmesh
+	$(GO) build -ldflags '-X github.com/prometheus/common/version.Revision=$(COMMIT)' -o bin/ ./services/ingress ./services/detect ./services/classify ./services/results ./tools/sightmesh
 
 .PHONY: up
 up: build ## Start the whole mesh, read a sample picture, stay up until Ctrl-C

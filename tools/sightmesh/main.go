@@ -8,11 +8,14 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 
 	"github.com/peterbourgon/ff/v3"
 	"github.com/peterbourgon/ff/v3/ffcli"
+	"github.com/prometheus/common/version"
 
+	"github.com/sightmesh/sightmesh/contracts"
 	"github.com/sightmesh/sightmesh/tools/internal/bench"
 	"github.com/sightmesh/sightmesh/tools/internal/send"
 	"github.com/sightmesh/sightmesh/tools/internal/setup"
@@ -24,11 +27,20 @@ func main() { os.Exit(run()) }
 func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	rootFlags := flag.NewFlagSet("sightmesh", flag.ContinueOnError)
+	showVersion := rootFlags.Bool("version", false, "print the version and exit")
 	root := &ffcli.Command{
+		FlagSet:     rootFlags,
 		ShortUsage:  "sightmesh <command> [flags]",
 		ShortHelp:   "Pictures in, answers out, over NATS.",
 		Subcommands: []*ffcli.Command{upCommand(), setupCommand(), sendCommand(), benchCommand()},
-		Exec:        func(context.Context, []string) error { return flag.ErrHelp },
+		Exec: func(context.Context, []string) error {
+			if !*showVersion {
+				return flag.ErrHelp
+			}
+			fmt.Printf("sightmesh %s (commit %s, %s)\n", contracts.Version, version.GetRevision(), runtime.Version())
+			return nil
+		},
 	}
 	err := root.ParseAndRun(ctx, os.Args[1:])
 	var exit *send.ExitError

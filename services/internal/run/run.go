@@ -17,7 +17,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -31,6 +30,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/sightmesh/sightmesh/contracts"
 	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
@@ -40,9 +40,6 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/clock"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
-
-// Version of every service.
-const Version = "0.1.0"
 
 // Process is what a service finds when it is made. Everything in it is ready
 // to use and is ended by this package.
@@ -112,6 +109,10 @@ func Main(spec Spec) int {
 		<-ctx.Done()
 		stop()
 	}()
+	if isVersion(os.Args[1:]) {
+		fmt.Println(versionLine(spec.Name))
+		return 0
+	}
 	err := Run(ctx, spec, os.Args[1:], os.Getenv, os.Stderr)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
@@ -127,6 +128,11 @@ func Main(spec Spec) int {
 func Run(ctx context.Context, spec Spec, args []string, getenv func(string) string, stderr io.Writer) (err error) {
 	fs := flag.NewFlagSet(spec.Name, flag.ContinueOnError)
 	fs.SetOutput(stderr)
+	fs.Usage = func() {
+		fmt.Fprintf(stderr, "Usage of %s:\n", spec.Name)
+		fs.PrintDefaults()
+		fmt.Fprintf(stderr, "  -version\n    \tprint the version and exit\n")
+	}
 	var (
 		natsURL       = fs.String("nats", nats.DefaultURL, "NATS `URL`, or several with commas")
 		adminAddr     = fs.String("admin", "127.0.0.1:0", "`address` for probes, metrics and profiles")
@@ -141,10 +147,19 @@ func Run(ctx context.Context, spec Spec, args []string, getenv func(string) stri
 	if err := ff.Parse(fs, args, ff.WithEnvVarPrefix("SIGHTMESH")); err != nil {
 		return fmt.Errorf("read flags: %w", err)
 	}
-	setMemoryDefaults(getenv)
+	renamed, err := givenFormerNames(fs)
+	if err != nil {
+		return fmt.Errorf("read flags: %w", err)
+	}
 
 	p := &Process{Service: spec.Name, Instance: nuid.Next(), Metrics: telemetry.NewRegistry()}
 	p.Logger = telemetry.NewLogger(stderr, level, p.Service, p.Instance)
+	if err := setMemoryDefaults(getenv); err != nil {
+		return err
+	}
+	for _, f := range renamed {
+		p.Logger.Warn("flag has another name now; the former one will be removed", "flag", "--"+f.former, "use", "--"+f.name)
+	}
 	if p.Pipelines, err = pipeline.Load(*pipelinesFile); err != nil {
 		return err
 	}
@@ -158,7 +173,7 @@ func Run(ctx context.Context, spec Spec, args []string, getenv func(string) stri
 	p.readiness = &readiness{admin: admin, log: p.Logger, err: errStarting}
 	Listening(p.Logger, "admin", admin.Addr())
 
-	tracers, err := telemetry.NewTracerProvider(ctx, p.Service, p.Instance, Version, getenv)
+	tracers, err := telemetry.NewTracerProvider(ctx, p.Service, p.Instance, contracts.Version, getenv)
 	if err != nil {
 		return err
 	}
@@ -182,7 +197,7 @@ func Run(ctx context.Context, spec Spec, args []string, getenv func(string) stri
 	}
 	defer p.runClock()()
 	p.Micro, err = micro.AddService(p.Conn, micro.Config{
-		Name: spec.Name, Version: Version, Description: spec.Description,
+		Name: spec.Name, Version: contracts.Version, Description: spec.Description,
 		Metadata: map[string]string{"instance": p.Instance}, StatsHandler: p.stats,
 	})
 	if err != nil {
@@ -294,15 +309,4 @@ func within(d time.Duration, f func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), d)
 	defer cancel()
 	return f(ctx)
-}
-
-// setMemoryDefaults trades memory for latency: pictures are large and short-
-// lived, and the collector's work shows in the tail.
-func setMemoryDefaults(getenv func(string) string) {
-	if getenv("GOGC") == "" {
-		debug.SetGCPercent(400)
-	}
-	if getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(1 << 30)
-	}
 }

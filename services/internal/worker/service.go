@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sightmesh/sightmesh/contracts"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	"github.com/sightmesh/sightmesh/lane/pipeline"
@@ -66,7 +67,7 @@ func NewService(p *run.Process, stage subject.Stage, o Options, h Handler) (run.
 		Stage: stage, Pipelines: served, Handler: h, Pool: lanes, Conn: p.Conn, JetStream: p.JetStream,
 		Clock: p.Clock, Publisher: p.Publisher, Tracers: p.Tracers, Logger: p.Logger, Metrics: p.Metrics,
 	})
-	if err := p.ServeStatus(func() any { return w.Status(p.Service, p.Instance, run.Version) }); err != nil {
+	if err := p.ServeStatus(func() any { return w.Status(p.Service, p.Instance, contracts.Version) }); err != nil {
 		return nil, err
 	}
 	return &service{process: p, worker: w, pool: lanes}, nil

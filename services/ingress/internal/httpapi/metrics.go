@@ -12,7 +12,7 @@ type Metrics struct {
 	duration *prometheus.HistogramVec
 	inFlight prometheus.Gauge
 	problems *prometheus.CounterVec
-	streams  prometheus.Gauge
+	sessions []prometheus.Gauge // under its name and the former one
 	frames   *prometheus.CounterVec
 }
 
@@ -30,11 +30,19 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		problems: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "sightmesh_problems_total", Help: "Requests that were answered with a problem, by its code.",
 		}, []string{"code"}),
-		streams: f.NewGauge(prometheus.GaugeOpts{
-			Name: "sightmesh_streams", Help: "Sessions of frames that are open.",
-		}),
+		sessions: []prometheus.Gauge{
+			f.NewGauge(prometheus.GaugeOpts{Name: "sightmesh_sessions", Help: "Sessions of frames that are open."}),
+			f.NewGauge(prometheus.GaugeOpts{Name: "sightmesh_streams", Help: "Former name of sightmesh_sessions; will be removed."}),
+		},
 		frames: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "sightmesh_frames_total", Help: "Frames of sessions that were answered, by outcome: done, failed or dropped.",
 		}, []string{"outcome"}),
+	}
+}
+
+// addSessions counts n sessions more that are open.
+func (m *Metrics) addSessions(n float64) {
+	for _, g := range m.sessions {
+		g.Add(n)
 	}
 }

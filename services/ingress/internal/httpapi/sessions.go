@@ -100,8 +100,8 @@ func (h *sessionHandler) get(w http.ResponseWriter, r *http.Request) error {
 	defer leave()
 	h.open.Add(1)
 	defer h.open.Done()
-	h.respond.metrics.streams.Inc()
-	defer h.respond.metrics.streams.Dec()
+	h.respond.metrics.addSessions(1)
+	defer h.respond.metrics.addSessions(-1)
 	conn, err := websocket.Accept(handshake{w}, r, nil)
 	if err != nil {
 		return v1.NewProblem(v1.InvalidHeader, "%v", err).WithField(handshakeField(err))

@@ -102,7 +102,7 @@ func TestBounds_LookUpsThatDoNotWaitAreFree(t *testing.T) {
 
 func TestBounds_SessionsOfAClient(t *testing.T) {
 	t.Parallel()
-	d := open(t, "--client-streams", "1")
+	d := open(t, "--client-sessions", "1")
 	d.workers(t, 2, 10)
 	c := d.session(t, "")
 	_, res, err := d.dial(t, "", "")

@@ -153,7 +153,10 @@ func TestFramesAreHeldUntilTheyAreStored(t *testing.T) {
 }
 
 func TestSessionsThatAreNotOpened(t *testing.T) {
-	d := open(t, "--max-streams", "1")
+	d := open(t, "--max-streams", "1") // the former name of --max-sessions
+	if !strings.Contains(d.log.text(), `"flag":"--max-streams","use":"--max-sessions"`) {
+		t.Errorf("no warning of a former name:\n%s", d.log.text())
+	}
 	refused := func(query, origin string, code v1.Code) {
 		t.Helper()
 		_, res, err := d.dial(t, query, origin)

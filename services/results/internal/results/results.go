@@ -20,6 +20,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sightmesh/sightmesh/contracts"
 	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
@@ -105,7 +106,9 @@ func New(p *run.Process, o Options) (*Service, error) {
 	if err := s.cancel.register(p.Micro); err != nil {
 		return nil, err
 	}
-	if err := p.ServeStatus(func() any { return v1.ServiceStatus{Service: p.Service, Instance: p.Instance, Version: run.Version} }); err != nil {
+	if err := p.ServeStatus(func() any {
+		return v1.ServiceStatus{Service: p.Service, Instance: p.Instance, Version: contracts.Version}
+	}); err != nil {
 		return nil, err
 	}
 	return s, nil
