@@ -65,12 +65,12 @@ func TestThreeServers(t *testing.T) {
 }
 
 func testAll(t *testing.T, m *mesh) {
-	t.Run("answers", func(t *testing.T) { testAnswers(t, m) })
+	t.Run("answers", func(t *testing.T) { testResults(t, m) })
 	t.Run("problems", func(t *testing.T) { testProblems(t, m) })
 	t.Run("nats", func(t *testing.T) { testNATS(t, m) })
 	t.Run("hostile", func(t *testing.T) { testHostile(t, m) })
 	t.Run("jobs", func(t *testing.T) { testJobs(t, m) })
-	t.Run("callbacks", func(t *testing.T) { testCallbacks(t, m) })
+	t.Run("callbacks", func(t *testing.T) { testWebhooks(t, m) })
 	t.Run("reports", func(t *testing.T) { testReports(t, m) })
 	t.Run("stream", func(t *testing.T) { testStream(t, m) })
 	t.Run("send", func(t *testing.T) { testSend(t, m) })

@@ -62,8 +62,8 @@ func wrong(a, b string) int {
 	return row[len(y)]
 }
 
-// testAnswers is what every mesh has to answer, however many replicas it has.
-func testAnswers(t *testing.T, m *mesh) {
+// testResults is what every mesh has to answer, however many replicas it has.
+func testResults(t *testing.T, m *mesh) {
 	t.Run("sample page", func(t *testing.T) {
 		a := m.post(t, "?pipeline=text", samplePage(t))
 		r := a.result

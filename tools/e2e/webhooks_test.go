@@ -13,9 +13,9 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// testCallbacks has receivers that check what they get with the library that a
+// testWebhooks has receivers that check what they get with the library that a
 // client would use.
-func testCallbacks(t *testing.T, m *mesh) {
+func testWebhooks(t *testing.T, m *mesh) {
 	verify, err := webhooks.NewWebhook(webSecret)
 	if err != nil {
 		t.Fatal(err)
