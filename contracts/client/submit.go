@@ -58,7 +58,7 @@ func (c *Client) SubmitJob(ctx context.Context, job subject.Job, image []byte) e
 	}
 	inject(ctx, m.Header)
 	err := streams.RetryUnknown(ctx, streams.IsUnknown, func(ctx context.Context) error {
-		_, err := c.js.PublishMsg(ctx, m, jetstream.WithMsgID(v1.MsgID(job.ID, "images")), jetstream.WithExpectStream(streams.Images))
+		_, err := c.js.PublishMsg(ctx, m, jetstream.WithMsgID(v1.MsgID(job.ID, v1.MsgImages)), jetstream.WithExpectStream(streams.Images))
 		return err //nolint:wrapcheck // it is told below what it means
 	})
 	switch {

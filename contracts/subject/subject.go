@@ -41,6 +41,16 @@ const (
 	Classify Stage = "classify"
 )
 
+// The services that are no stage.
+const (
+	IngressService = "ingress"
+	ResultsService = "results"
+)
+
+// InboxPrefix begins the subjects that may get a reply. A service has it with
+// its own name behind it.
+const InboxPrefix = "_INBOX"
+
 // Valid reports whether s is a stage.
 func (s Stage) Valid() bool { return s == Detect || s == Classify }
 
@@ -175,6 +185,18 @@ func AllFetches() string { return Prefix + "fetches.>" }
 // AllReports matches everything that is kept of reports.
 func AllReports() string { return Prefix + "reports.>" }
 
+// ImagesOfJob matches the image of a job while it waits for detect.
+func ImagesOfJob(id string) string { return Prefix + "images.*.*." + id }
+
+// CropsOfJob matches the crops of a job.
+func CropsOfJob(id string) string { return Prefix + "crops.*.*." + id + ".*" }
+
+// PartsOfJob matches the parts of a job, of every pipeline.
+func PartsOfJob(id string) string { return Prefix + "parts.*." + id + ".*" }
+
+// FetchesOfJob matches the fetch of the image of a job.
+func FetchesOfJob(id string) string { return Fetches("*", id) }
+
 // AllManifests matches what every report asked for.
 func AllManifests() string { return Report("*") }
 
@@ -225,6 +247,21 @@ func ParseFinished(s string) (report string, err error) {
 		return "", fmt.Errorf("subject %q: not the end of a report", s)
 	}
 	return parseJob(report, "reports")
+}
+
+// ParseReportOutcome takes a subject built by [ReportOutcome] apart.
+func ParseReportOutcome(s string) (report, status string, n int, err error) {
+	t, err := tokens(s, "reports", 3)
+	if err != nil {
+		return "", "", 0, err
+	}
+	if !ValidJob(t[0]) {
+		return "", "", 0, fmt.Errorf("subject %q: invalid report", s)
+	}
+	if n, err = parsePart(s, t[2]); err != nil {
+		return "", "", 0, err
+	}
+	return t[0], t[1], n, nil
 }
 
 // ParseImages takes a subject built by [Images] apart.

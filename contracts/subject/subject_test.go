@@ -220,3 +220,19 @@ func BenchmarkParseCrops(b *testing.B) {
 		}
 	}
 }
+
+func TestParseReportOutcome(t *testing.T) {
+	t.Parallel()
+	report, status, n, err := subject.ParseReportOutcome(subject.ReportOutcome("R1", "done", 12))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if report != "R1" || status != "done" || n != 12 {
+		t.Errorf("got %s %s %d, want R1 done 12", report, status, n)
+	}
+	for _, s := range []string{subject.Report("R1"), subject.ReportFinished("R1"), "sight.v1.reports.R1.done.x", "sight.v1.reports.R1.done.-1", "sight.v1.results.text.j.1"} {
+		if _, _, _, err := subject.ParseReportOutcome(s); err == nil {
+			t.Errorf("%s: no error", s)
+		}
+	}
+}

@@ -24,6 +24,13 @@ type Callback struct {
 	Next time.Time `json:"next,omitzero"`
 }
 
+// CallbackReportDone is the type of the callback of a report.
+const CallbackReportDone = "report.done"
+
+// CallbackJob returns the type of the callback of a job with the status done or
+// failed.
+func CallbackJob(status Status) string { return "job." + string(status) }
+
 // CallbackBody is what a callback URL gets: the payload that the Standard
 // Webhooks specification recommends.
 type CallbackBody struct {

@@ -1,5 +1,7 @@
 package v1
 
+import "strconv"
+
 // Headers of NATS messages. NATS header names are case-sensitive: these are
 // the exact spellings.
 const (
@@ -24,7 +26,29 @@ func TravelHeaders() []string {
 	return []string{HeaderDeadline, HeaderAccepted, HeaderReply, HeaderMetadata, HeaderCallback, HeaderReport, "traceparent", "tracestate", "baggage"}
 }
 
-// MsgID is the Nats-Msg-Id of what a job publishes: the job, what it is
-// ("images", "crops", "parts", "results", "quarantine") and, where there are
-// several, which.
-func MsgID(job, what string) string { return job + "." + what }
+// What of a job or report a message is, for [MsgID].
+const (
+	MsgImages     = "images"
+	MsgCrops      = "crops"
+	MsgParts      = "parts"
+	MsgResults    = "results"
+	MsgQuarantine = "quarantine"
+	MsgFetches    = "fetches"
+	MsgReports    = "reports" // a manifest, or the outcome of an image
+	MsgFinished   = "finished"
+	MsgCallbacks  = "callbacks"
+)
+
+// MsgID returns the Nats-Msg-Id of what a job or report publishes: its id, what
+// the message is and, where there are several, its numbers.
+func MsgID(id, what string, numbers ...int) string {
+	s := id + "." + what
+	for _, n := range numbers {
+		s += "." + strconv.Itoa(n)
+	}
+	return s
+}
+
+// HTTPMetadataPrefix begins the HTTP headers with the metadata of an image. The
+// rest of the name, in lower case, is the key.
+const HTTPMetadataPrefix = "X-Sight-Meta-"

@@ -1,8 +1,8 @@
 package v1
 
-// ServiceStatus is the reply of one instance of results to a request on its
+// ResultsStatus is the reply of one instance of results to a request on its
 // status subject.
-type ServiceStatus struct {
+type ResultsStatus struct {
 	Service  string `json:"service"`
 	Instance string `json:"instance"`
 	Version  string `json:"version"`

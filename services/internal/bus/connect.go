@@ -9,11 +9,13 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/sightmesh/sightmesh/contracts/subject"
 )
 
 // InboxPrefix is what the reply subjects of a service begin with, so that
 // permissions can keep services from reading each other's replies.
-func InboxPrefix(service string) string { return "_INBOX_" + service }
+func InboxPrefix(service string) string { return subject.InboxPrefix + "_" + service }
 
 // Connect returns a connection to the server or cluster at url. It waits for
 // the first connection until ctx ends, and afterwards reconnects for ever;

@@ -107,6 +107,6 @@ func Message(ctx context.Context, h nats.Header, r v1.Result) (bus.Message, erro
 	}
 	return bus.Message{
 		Subject: subject.Results(r.Pipeline, r.ID), Stream: streams.Results,
-		ID: v1.MsgID(r.ID, "results"), Header: bus.Travel(h), Body: body, Once: true,
+		ID: v1.MsgID(r.ID, v1.MsgResults), Header: bus.Travel(h), Body: body, Once: true,
 	}, nil
 }

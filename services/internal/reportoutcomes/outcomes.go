@@ -1,6 +1,6 @@
 // Package reportoutcomes reads which images of a report have an outcome, from the
 // subjects of the stream REPORTS on which these are stored, and reads their
-// results.
+// results. It counts them too.
 package reportoutcomes
 
 import (
@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -36,10 +34,9 @@ func Read(ctx context.Context, js jetstream.JetStream, report string) (Outcomes,
 	}
 	out := Outcomes{}
 	for name := range info.State.Subjects {
-		status, number, _ := strings.Cut(strings.TrimPrefix(name, subject.Report(report)+"."), ".")
-		n, err := strconv.Atoi(number)
+		_, status, n, err := subject.ParseReportOutcome(name)
 		if err != nil {
-			return nil, fmt.Errorf("read outcomes of %s: subject %q: %w", report, name, err)
+			return nil, fmt.Errorf("read outcomes of %s: %w", report, err)
 		}
 		if out[n] != v1.Done {
 			out[n] = v1.Status(status)

@@ -3,43 +3,51 @@ package run
 import (
 	"flag"
 	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/peterbourgon/ff/v3"
 )
 
-// formerName is the value of a flag under the name that it had in the release
-// before.
-type formerName struct {
-	flag.Value
-	former, name string
+// commonFlags are the flags that every service has.
+type commonFlags struct {
+	nats      string
+	admin     string
+	pipelines string
+	grace     time.Duration
+	logLevel  slog.Level
 }
 
-// String returns the value. Package flag calls it on a zero formerName, too.
-func (f formerName) String() string {
-	if f.Value == nil {
-		return ""
+func (f *commonFlags) register(fs *flag.FlagSet) {
+	fs.StringVar(&f.nats, "nats", nats.DefaultURL, "NATS `URL`, or several with commas")
+	fs.StringVar(&f.admin, "admin", "127.0.0.1:0", "`address` for probes, metrics and profiles")
+	fs.StringVar(&f.pipelines, "pipelines", "", "pipelines `file`; without it the built-in ones")
+	fs.DurationVar(&f.grace, "grace", 20*time.Second, "how long work in hand may take to finish at the end")
+	fs.TextVar(&f.logLevel, "log-level", slog.LevelInfo, "debug, info, warn or error")
+}
+
+// parse reads these flags and those of the service's own, from the arguments or
+// else from environment variables, such as SIGHTMESH_LOG_LEVEL. It returns the
+// flags that were given under a former name.
+func (f *commonFlags) parse(spec Spec, args []string, stderr io.Writer) (former []formerName, err error) {
+	fs := flag.NewFlagSet(spec.Name, flag.ContinueOnError)
+	fs.SetOutput(stderr)
+	fs.Usage = func() {
+		fmt.Fprintf(stderr, "Usage of %s:\n", spec.Name)
+		fs.PrintDefaults()
+		fmt.Fprintf(stderr, "  -version\n    \tprint the version and exit\n")
 	}
-	return f.Value.String()
-}
-
-// FormerName lets the flag name be given under its former name, too. A service
-// that is started with it logs a warning.
-func FormerName(fs *flag.FlagSet, name, former string) {
-	fs.Var(formerName{fs.Lookup(name).Value, former, name}, former, "former name of --"+name+"; will be removed")
-}
-
-// givenFormerNames returns the flags that were given under their former names. A
-// flag under both names is an error.
-func givenFormerNames(fs *flag.FlagSet) (given []formerName, err error) {
-	set := map[string]bool{}
-	fs.Visit(func(f *flag.Flag) {
-		set[f.Name] = true
-		if v, ok := f.Value.(formerName); ok {
-			given = append(given, v)
-		}
-	})
-	for _, f := range given {
-		if set[f.name] {
-			return nil, fmt.Errorf("--%s is the former name of --%s: give one of them", f.former, f.name)
-		}
+	f.register(fs)
+	if spec.Flags != nil {
+		spec.Flags(fs)
 	}
-	return given, nil
+	if err := ff.Parse(fs, args, ff.WithEnvVarPrefix("SIGHTMESH")); err != nil {
+		return nil, fmt.Errorf("read flags: %w", err)
+	}
+	if former, err = givenFormerNames(fs); err != nil {
+		return nil, fmt.Errorf("read flags: %w", err)
+	}
+	return former, nil
 }

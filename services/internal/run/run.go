@@ -26,7 +26,6 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nats.go/micro"
 	"github.com/nats-io/nuid"
-	"github.com/peterbourgon/ff/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/trace"
 
@@ -126,46 +125,25 @@ func Main(spec Spec) int {
 
 // Run is [Main] with what it takes from the operating system handed in.
 func Run(ctx context.Context, spec Spec, args []string, getenv func(string) string, stderr io.Writer) (err error) {
-	fs := flag.NewFlagSet(spec.Name, flag.ContinueOnError)
-	fs.SetOutput(stderr)
-	fs.Usage = func() {
-		fmt.Fprintf(stderr, "Usage of %s:\n", spec.Name)
-		fs.PrintDefaults()
-		fmt.Fprintf(stderr, "  -version\n    \tprint the version and exit\n")
-	}
-	var (
-		natsURL       = fs.String("nats", nats.DefaultURL, "NATS `URL`, or several with commas")
-		adminAddr     = fs.String("admin", "127.0.0.1:0", "`address` for probes, metrics and profiles")
-		pipelinesFile = fs.String("pipelines", "", "pipelines `file`; without it the built-in ones")
-		grace         = fs.Duration("grace", 20*time.Second, "how long work in hand may take to finish at the end")
-		level         slog.Level
-	)
-	fs.TextVar(&level, "log-level", slog.LevelInfo, "debug, info, warn or error")
-	if spec.Flags != nil {
-		spec.Flags(fs)
-	}
-	if err := ff.Parse(fs, args, ff.WithEnvVarPrefix("SIGHTMESH")); err != nil {
-		return fmt.Errorf("read flags: %w", err)
-	}
-	renamed, err := givenFormerNames(fs)
+	var f commonFlags
+	renamed, err := f.parse(spec, args, stderr)
 	if err != nil {
-		return fmt.Errorf("read flags: %w", err)
+		return err
 	}
-
 	p := &Process{Service: spec.Name, Instance: nuid.Next(), Metrics: telemetry.NewRegistry()}
-	p.Logger = telemetry.NewLogger(stderr, level, p.Service, p.Instance)
+	p.Logger = telemetry.NewLogger(stderr, f.logLevel, p.Service, p.Instance)
 	if err := setMemoryDefaults(getenv); err != nil {
 		return err
 	}
-	for _, f := range renamed {
-		p.Logger.Warn("flag has another name now; the former one will be removed", "flag", "--"+f.former, "use", "--"+f.name)
+	for _, r := range renamed {
+		p.Logger.Warn("flag has another name now; the former one will be removed", "flag", "--"+r.former, "use", "--"+r.name)
 	}
-	if p.Pipelines, err = pipeline.Load(*pipelinesFile); err != nil {
+	if p.Pipelines, err = pipeline.Load(f.pipelines); err != nil {
 		return err
 	}
 
 	// From here on what was started is ended in the reverse order.
-	admin, err := telemetry.StartAdmin(*adminAddr, p.Metrics)
+	admin, err := telemetry.StartAdmin(f.admin, p.Metrics)
 	if err != nil {
 		return err
 	}
@@ -180,7 +158,7 @@ func Run(ctx context.Context, spec Spec, args []string, getenv func(string) stri
 	defer func() { err = errors.Join(err, within(5*time.Second, tracers.Shutdown)) }()
 	p.Tracers = tracers
 
-	p.Conn, err = bus.Connect(ctx, *natsURL, p.Service, p.Instance, p.Logger)
+	p.Conn, err = bus.Connect(ctx, f.nats, p.Service, p.Instance, p.Logger)
 	if err != nil {
 		return err
 	}
@@ -213,9 +191,9 @@ func Run(ctx context.Context, spec Spec, args []string, getenv func(string) stri
 	if err := p.Conn.FlushTimeout(5 * time.Second); err != nil {
 		return fmt.Errorf("register endpoints: %w", err)
 	}
-	stopping, hard, cancel := deadlines(ctx, *grace, func() {
+	stopping, hard, cancel := deadlines(ctx, f.grace, func() {
 		p.readiness.stop()
-		p.Logger.Info("stopping", "grace", grace.String())
+		p.Logger.Info("stopping", "grace", f.grace.String())
 	})
 	defer cancel()
 	if err := service.Run(stopping, hard); err != nil {

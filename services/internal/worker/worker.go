@@ -248,7 +248,7 @@ func (w *Worker) fail(ctx context.Context, d *consume.Delivery, p *v1.Problem) (
 	h.Set(v1.HeaderSubject, d.Subject)
 	return []bus.Message{outcome, {
 		Subject: subject.Quarantine(w.cfg.Stage, d.Job.Pipeline, d.Job.ID), Stream: streams.Quarantine,
-		ID:     v1.MsgID(d.Job.ID, fmt.Sprintf("quarantine.%s.%d", w.cfg.Stage, d.Job.Part)),
+		ID:     v1.MsgID(d.Job.ID, v1.MsgQuarantine+"."+string(w.cfg.Stage), d.Job.Part),
 		Header: h, Body: d.Body,
 	}}, nil
 }

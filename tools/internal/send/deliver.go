@@ -44,7 +44,7 @@ func overHTTP(base, pipeline string, priority subject.Priority) deliver {
 		}
 		req.Header.Set("Content-Type", "application/octet-stream")
 		req.Header.Set("Prefer", "wait=30")
-		req.Header.Set("Idempotency-Key", key)
+		req.Header.Set(v1.HeaderKey, key)
 		r, err := ask(web, req)
 		for err == nil && !r.Final() { // it takes longer than the wait
 			req, err = http.NewRequestWithContext(ctx, http.MethodGet, base+"/v1/images/"+r.ID+"?wait=30", nil)

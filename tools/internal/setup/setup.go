@@ -149,7 +149,7 @@ func Run(ctx context.Context, cfg Config, out io.Writer) error {
 const attemptTimeout = 10 * time.Second
 
 func ensure(ctx context.Context, url string, want streams.Config) error {
-	nc, err := nats.Connect(url, nats.Name("sightmesh setup"), nats.CustomInboxPrefix("_INBOX_setup"))
+	nc, err := nats.Connect(url, nats.Name("sightmesh setup"), nats.CustomInboxPrefix(subject.InboxPrefix+"_setup"))
 	if err != nil {
 		return fmt.Errorf("connect to NATS at %s: %w", url, err)
 	}

@@ -79,7 +79,7 @@ func (h *Handler) message(ctx context.Context, d *consume.Delivery, part v1.Part
 	}
 	return bus.Message{
 		Subject: subject.Parts(d.Job), Stream: streams.Parts,
-		ID: v1.MsgID(d.Job.ID, fmt.Sprintf("parts.%d", part.Part)), Header: bus.Travel(d.Header), Body: body, Deadline: d.Deadline,
+		ID: v1.MsgID(d.Job.ID, v1.MsgParts, part.Part), Header: bus.Travel(d.Header), Body: body, Deadline: d.Deadline,
 	}, nil
 }
 

@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
 	"sync"
 
 	"go.opentelemetry.io/otel/trace"
@@ -118,7 +117,7 @@ func cropMessages(d *consume.Delivery, p pipeline.Pipeline, facts v1.Crops, foun
 		job.Part = i
 		msgs = append(msgs, bus.Message{
 			Subject: subject.Crops(job), Stream: streams.Crops,
-			ID: v1.MsgID(job.ID, fmt.Sprintf("crops.%d", i)), Header: bus.Travel(d.Header), Body: body, Deadline: d.Deadline,
+			ID: v1.MsgID(job.ID, v1.MsgCrops, i), Header: bus.Travel(d.Header), Body: body, Deadline: d.Deadline,
 		})
 	}
 	return msgs, nil

@@ -61,7 +61,7 @@ func (a *Admission) lookAtResults(ctx context.Context) {
 func (a *Admission) askResults(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, firstReply)
 	defer cancel()
-	_, err := a.conn.RequestWithContext(ctx, subject.Status("results"), nil)
+	_, err := a.conn.RequestWithContext(ctx, subject.Status(subject.ResultsService), nil)
 	absent := errors.Is(err, nats.ErrNoResponders) ||
 		errors.Is(err, context.DeadlineExceeded) && a.CheckStorage() == nil
 	if err != nil && !absent {

@@ -38,8 +38,6 @@ func (s submission) report(sources []v1.ReportSource, uploads []reportintake.Upl
 	}
 }
 
-const metaPrefix = "X-Sight-Meta-"
-
 // submission reads the query and the headers.
 func (p parameters) submission(r *http.Request) (submission, error) {
 	var s submission
@@ -97,7 +95,7 @@ func (p parameters) checkCallback(raw string) error {
 func parseMetadata(h http.Header) (map[string]string, error) {
 	out := map[string]string{}
 	for name, values := range h {
-		key, ok := strings.CutPrefix(name, metaPrefix)
+		key, ok := strings.CutPrefix(name, v1.HTTPMetadataPrefix)
 		if !ok {
 			continue
 		}
@@ -107,7 +105,7 @@ func parseMetadata(h http.Header) (map[string]string, error) {
 		out[strings.ToLower(key)] = values[0]
 	}
 	if field, err := intake.CheckMetadata(out); err != nil {
-		return nil, v1.NewProblem(v1.InvalidHeader, "%s%s %v", metaPrefix, field, err).WithField(metaPrefix + field)
+		return nil, v1.NewProblem(v1.InvalidHeader, "%s%s %v", v1.HTTPMetadataPrefix, field, err).WithField(v1.HTTPMetadataPrefix + field)
 	}
 	return out, nil
 }

@@ -75,7 +75,7 @@ func TestParameters_NameWhatIsWrong(t *testing.T) {
 	p := newTestParameters(t, true)
 	manyMeta := http.Header{}
 	for i := range 17 {
-		manyMeta.Set(metaPrefix+"n"+strconv.Itoa(i), "x")
+		manyMeta.Set(v1.HTTPMetadataPrefix+"n"+strconv.Itoa(i), "x")
 	}
 	for name, tt := range map[string]struct {
 		query  string

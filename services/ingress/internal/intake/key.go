@@ -54,7 +54,7 @@ func (i *Intake) Claim(ctx context.Context, k Key, id string) (string, error) {
 			}
 		case first.Fingerprint != mine.Fingerprint:
 			return "", v1.NewProblem(v1.KeyConflict, "Idempotency-Key %.100q stands for something else, %s", k.Name, first.ID).
-				WithField("Idempotency-Key")
+				WithField(v1.HeaderKey)
 		default:
 			return first.ID, nil
 		}

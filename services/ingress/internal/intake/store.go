@@ -39,7 +39,7 @@ func (i *Intake) publish(ctx context.Context, r *Request, id, reply string) erro
 	}
 	return i.Publish(ctx, bus.Message{
 		Subject: subject.Images(subject.Job{Pipeline: r.Pipeline.Name, Priority: r.priority(), ID: id}),
-		Stream:  streams.Images, ID: v1.MsgID(id, "images"), Header: h, Body: r.Image, Deadline: deadline,
+		Stream:  streams.Images, ID: v1.MsgID(id, v1.MsgImages), Header: h, Body: r.Image, Deadline: deadline,
 	})
 }
 

@@ -221,6 +221,6 @@ func (r *Reports) store(ctx context.Context, m v1.Manifest) error {
 		return fmt.Errorf("encode report %s: %w", m.ID, err)
 	}
 	return r.cfg.Intake.Publish(ctx, bus.Message{
-		Subject: subject.Report(m.ID), Stream: streams.Reports, ID: v1.MsgID(m.ID, "reports"), Body: body,
+		Subject: subject.Report(m.ID), Stream: streams.Reports, ID: v1.MsgID(m.ID, v1.MsgReports), Body: body,
 	})
 }

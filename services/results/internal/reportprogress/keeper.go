@@ -23,7 +23,7 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/bus"
 	"github.com/sightmesh/sightmesh/services/internal/clock"
 	"github.com/sightmesh/sightmesh/services/internal/reportoutcomes"
-	"github.com/sightmesh/sightmesh/services/results/internal/webhookqueue"
+	"github.com/sightmesh/sightmesh/services/results/internal/webhookmessage"
 )
 
 // Keeper keeps reports.
@@ -67,7 +67,7 @@ func (k *Keeper) Expand(ctx context.Context, m v1.Manifest, header nats.Header) 
 		}
 		msgs = append(msgs, bus.Message{
 			Subject: subject.Fetches(m.Pipeline, item.Job()), Stream: streams.Fetches,
-			ID: v1.MsgID(item.Job(), "fetches"), Header: h, Body: body, Deadline: m.Deadline,
+			ID: v1.MsgID(item.Job(), v1.MsgFetches), Header: h, Body: body, Deadline: m.Deadline,
 		})
 	}
 	if len(msgs) > 0 {
@@ -91,7 +91,7 @@ func (k *Keeper) Outcome(ctx context.Context, item v1.ReportItem, status v1.Stat
 	}
 	err := k.publisher.Publish(ctx, bus.Message{
 		Subject: subject.ReportOutcome(item.Report, string(status), item.N), Stream: streams.Reports,
-		ID: v1.MsgID(item.Job(), "reports"), Body: result, Once: true,
+		ID: v1.MsgID(item.Job(), v1.MsgReports), Body: result, Once: true,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("keep outcome %s: %w", item, err)
@@ -247,7 +247,7 @@ func (k *Keeper) done(m v1.Manifest, counts v1.Counts) ([]bus.Message, error) {
 	r := v1.Report{ID: m.ID, Pipeline: m.Pipeline, Status: v1.Done, Accepted: m.Accepted, Counts: counts, Metadata: m.Metadata}
 	var msgs []bus.Message
 	if m.Callback != "" {
-		msg, err := webhookqueue.ReportMessage(r, m.Callback, now)
+		msg, err := webhookmessage.ReportMessage(r, m.Callback, now)
 		if err != nil {
 			return nil, err
 		}
@@ -258,7 +258,7 @@ func (k *Keeper) done(m v1.Manifest, counts v1.Counts) ([]bus.Message, error) {
 		return nil, fmt.Errorf("finish report %s: %w", m.ID, err)
 	}
 	msgs = append(msgs, bus.Message{
-		Subject: subject.ReportFinished(m.ID), Stream: streams.Reports, ID: v1.MsgID(m.ID, "finished"), Body: body, Once: true,
+		Subject: subject.ReportFinished(m.ID), Stream: streams.Reports, ID: v1.MsgID(m.ID, v1.MsgFinished), Body: body, Once: true,
 	})
 	return msgs, bus.Tell(k.conn, v1.Event{ID: m.ID, Event: v1.EventDone, At: now, Status: v1.Done, Counts: &counts})
 }

@@ -157,7 +157,7 @@ func (c *cancel) awaitHeader(ctx context.Context, job string) (nats.Header, v1.R
 
 // message returns a message of a job that waits in a stream, or nil.
 func (c *cancel) message(ctx context.Context, job string) (*jetstream.RawStreamMsg, error) {
-	for _, p := range places(job) {
+	for _, p := range queuesOf(job) {
 		s, err := c.lookup.js.Stream(ctx, p.stream)
 		if err != nil {
 			return nil, fmt.Errorf("cancel %s: %w", job, err)
@@ -177,7 +177,7 @@ func (c *cancel) message(ctx context.Context, job string) (*jetstream.RawStreamM
 // subject makes the server forget messages of other jobs that have been
 // delivered and not yet acknowledged.
 func (c *cancel) remove(ctx context.Context, job string) error {
-	for _, p := range places(job) {
+	for _, p := range queuesOf(job) {
 		s, err := c.lookup.js.Stream(ctx, p.stream)
 		if err != nil {
 			return fmt.Errorf("cancel %s: remove it from %s: %w", job, p.stream, err)

@@ -91,16 +91,16 @@ func answerWith(r micro.Request, f func(context.Context, string) ([]byte, error)
 	return nil
 }
 
-// place is where something of a job can wait.
-type place struct{ stream, subjects string }
+// queue is where something of a job can wait.
+type queue struct{ stream, subjects string }
 
-// places lists them in the order in which a job passes them.
-func places(job string) []place {
-	return []place{
-		{streams.Fetches, subject.Fetches("*", job)},
-		{streams.Images, subject.Prefix + "images.*.*." + job},
-		{streams.Crops, subject.Prefix + "crops.*.*." + job + ".*"},
-		{streams.Parts, subject.Prefix + "parts.*." + job + ".*"},
+// queuesOf lists the queues in the order in which a job passes them.
+func queuesOf(job string) []queue {
+	return []queue{
+		{streams.Fetches, subject.FetchesOfJob(job)},
+		{streams.Images, subject.ImagesOfJob(job)},
+		{streams.Crops, subject.CropsOfJob(job)},
+		{streams.Parts, subject.PartsOfJob(job)},
 	}
 }
 
@@ -113,7 +113,7 @@ func (l *lookup) find(ctx context.Context, job string) ([]byte, error) {
 	if body != nil || err != nil {
 		return body, err
 	}
-	for _, p := range places(job) {
+	for _, p := range queuesOf(job) {
 		r, err := l.inStream(ctx, p.stream, p.subjects, job)
 		if err != nil {
 			return nil, err

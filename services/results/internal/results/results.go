@@ -5,11 +5,8 @@ package results
 
 import (
 	"context"
-	"encoding/json"
 	"flag"
-	"fmt"
 	"log/slog"
-	"regexp"
 	"slices"
 	"time"
 
@@ -33,7 +30,6 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 	"github.com/sightmesh/sightmesh/services/results/internal/reportprogress"
 	"github.com/sightmesh/sightmesh/services/results/internal/sink"
-	"github.com/sightmesh/sightmesh/services/results/internal/webhookqueue"
 )
 
 // Options are the flags of results.
@@ -107,7 +103,7 @@ func New(p *run.Process, o Options) (*Service, error) {
 		return nil, err
 	}
 	if err := p.ServeStatus(func() any {
-		return v1.ServiceStatus{Service: p.Service, Instance: p.Instance, Version: contracts.Version}
+		return v1.ResultsStatus{Service: p.Service, Instance: p.Instance, Version: contracts.Version}
 	}); err != nil {
 		return nil, err
 	}
@@ -212,103 +208,4 @@ func jobOf(parse func(string) (subject.Job, error)) func(*consume.Delivery) erro
 func openReport(d *consume.Delivery) (err error) {
 	d.Job.ID, err = subject.ParseReport(d.Subject)
 	return err
-}
-
-// reply sends a stored result to the request that waits for it. It does nothing
-// else, so that a reply depends on nothing but the connection.
-func (s *Service) reply(ctx context.Context, d *consume.Delivery) ([]bus.Message, error) {
-	s.results.WithLabelValues(d.Job.Pipeline).Inc()
-	return nil, s.sendReply(ctx, d)
-}
-
-// inbox matches the subjects that may get a reply: those of nats.go, with a
-// prefix of one's own too. A client that publishes images could have results
-// publish on any other.
-var inbox = regexp.MustCompile(`^_INBOX[A-Za-z0-9_-]*\.[^\s*>]+$`)
-
-// sendReply sends the result to the subject that its job named, if it did.
-func (s *Service) sendReply(ctx context.Context, d *consume.Delivery) error {
-	to := d.Header.Get(v1.HeaderReply)
-	if to == "" {
-		return nil
-	}
-	if !inbox.MatchString(to) {
-		s.log.WarnContext(ctx, "do not reply to a subject that is no inbox", "subject", to)
-		return nil
-	}
-	ctx, span := s.tracer.Start(ctx, "reply", trace.WithSpanKind(trace.SpanKindProducer))
-	defer span.End()
-	h := nats.Header{}
-	h.Set(v1.HeaderStored, d.Stored.UTC().Format(time.RFC3339Nano))
-	telemetry.Inject(ctx, h)
-	if err := s.conn.PublishMsg(&nats.Msg{Subject: to, Header: h, Data: d.Body}); err != nil {
-		return fmt.Errorf("reply: %w", err)
-	}
-	s.replies.Inc()
-	return nil
-}
-
-// follow stores the outcome of an image of a report, and returns the messages
-// that finish the report that the image completes.
-func (s *Service) follow(ctx context.Context, d *consume.Delivery) ([]bus.Message, error) {
-	status, err := readStatus(d.Body)
-	if err != nil {
-		return nil, err
-	}
-	d.Then(func(ctx context.Context) { s.publishEvent(ctx, d.Job.ID, status) })
-	of := d.Header.Get(v1.HeaderReport)
-	if of == "" {
-		return nil, nil
-	}
-	item, err := v1.ParseReportItem(of)
-	if err != nil || item.Job() != d.Job.ID { // the header is the client's when it published the image itself
-		s.log.WarnContext(ctx, "a result is of no image of its report", "subject", d.Subject, "header", of, "error", err)
-		return nil, nil
-	}
-	return s.reports.Outcome(ctx, item, status, d.Body)
-}
-
-// notify returns the callback of a job. It has a consumer of its own: while
-// CALLBACKS is full, only callbacks wait.
-func (s *Service) notify(_ context.Context, d *consume.Delivery) ([]bus.Message, error) {
-	url := d.Header.Get(v1.HeaderCallback)
-	if url == "" {
-		return nil, nil
-	}
-	status, err := readStatus(d.Body)
-	if err != nil {
-		return nil, err
-	}
-	m, err := webhookqueue.JobMessage(d.Job.ID, status, url, d.Stored.UTC(), d.Body)
-	if err != nil {
-		return nil, err
-	}
-	return []bus.Message{m}, nil
-}
-
-// readStatus returns the status of a result.
-func readStatus(body []byte) (v1.Status, error) {
-	var r struct{ Status v1.Status }
-	if err := json.Unmarshal(body, &r); err != nil {
-		return "", consume.Drop(fmt.Errorf("decode result: %w", err))
-	}
-	return r.Status, nil
-}
-
-// publishEvent says to those who watch the job that it has ended.
-func (s *Service) publishEvent(ctx context.Context, job string, status v1.Status) {
-	e := v1.Event{ID: job, Event: v1.EventName(status), At: s.clock.Now().UTC(), Status: status}
-	if err := bus.Tell(s.conn, e); err != nil {
-		s.log.DebugContext(ctx, "cannot publish an event", "error", err)
-	}
-}
-
-// expand returns the messages that queue the images of a report.
-func (s *Service) expand(ctx context.Context, d *consume.Delivery) ([]bus.Message, error) {
-	var m v1.Manifest
-	if err := json.Unmarshal(d.Body, &m); err != nil {
-		return nil, consume.Drop(fmt.Errorf("decode report: %w", err))
-	}
-	d.Deadline = m.Deadline // a long report takes long to be stored
-	return s.reports.Expand(ctx, m, d.Header)
 }

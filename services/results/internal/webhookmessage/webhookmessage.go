@@ -1,6 +1,6 @@
-// Package webhookqueue makes the message of CALLBACKS of a job or report that is
+// Package webhookmessage makes the message of CALLBACKS of a job or report that is
 // done, from which ingress calls the client. It is pure.
-package webhookqueue
+package webhookmessage
 
 import (
 	"encoding/json"
@@ -18,12 +18,12 @@ import (
 // JobMessage makes the message of a job that is done. result is the body of its
 // RESULTS message, which was stored at that time.
 func JobMessage(job string, status v1.Status, url string, stored time.Time, result []byte) (bus.Message, error) {
-	return message(job, url, v1.CallbackBody{Type: "job." + string(status), Timestamp: stored, Data: json.RawMessage(result)})
+	return message(job, url, v1.CallbackBody{Type: v1.CallbackJob(status), Timestamp: stored, Data: json.RawMessage(result)})
 }
 
 // ReportMessage makes the message of a report whose images all have outcomes.
 func ReportMessage(r v1.Report, url string, at time.Time) (bus.Message, error) {
-	return message(r.ID, url, v1.CallbackBody{Type: "report.done", Timestamp: at, Data: r})
+	return message(r.ID, url, v1.CallbackBody{Type: v1.CallbackReportDone, Timestamp: at, Data: r})
 }
 
 func message(id, url string, b v1.CallbackBody) (bus.Message, error) {
@@ -35,6 +35,6 @@ func message(id, url string, b v1.CallbackBody) (bus.Message, error) {
 	h.Set(v1.HeaderCallback, url)
 	return bus.Message{
 		Subject: subject.Callbacks(id), Stream: streams.Callbacks,
-		ID: v1.MsgID(id, "callbacks"), Header: h, Body: body,
+		ID: v1.MsgID(id, v1.MsgCallbacks), Header: h, Body: body,
 	}, nil
 }

@@ -1,0 +1,51 @@
+package results
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/internal/bus"
+	"github.com/sightmesh/sightmesh/services/internal/consume"
+	"github.com/sightmesh/sightmesh/services/internal/telemetry"
+)
+
+// reply sends a stored result to the request that waits for it. It does nothing
+// else, so that a reply depends on nothing but the connection.
+func (s *Service) reply(ctx context.Context, d *consume.Delivery) ([]bus.Message, error) {
+	s.results.WithLabelValues(d.Job.Pipeline).Inc()
+	return nil, s.sendReply(ctx, d)
+}
+
+// inbox matches the subjects that may get a reply: those of nats.go, with a
+// prefix of one's own too. A client that publishes images could have results
+// publish on any other.
+var inbox = regexp.MustCompile(`^` + subject.InboxPrefix + `[A-Za-z0-9_-]*\.[^\s*>]+$`)
+
+// sendReply sends the result to the subject that its job named, if it did.
+func (s *Service) sendReply(ctx context.Context, d *consume.Delivery) error {
+	to := d.Header.Get(v1.HeaderReply)
+	if to == "" {
+		return nil
+	}
+	if !inbox.MatchString(to) {
+		s.log.WarnContext(ctx, "do not reply to a subject that is no inbox", "subject", to)
+		return nil
+	}
+	ctx, span := s.tracer.Start(ctx, "reply", trace.WithSpanKind(trace.SpanKindProducer))
+	defer span.End()
+	h := nats.Header{}
+	h.Set(v1.HeaderStored, d.Stored.UTC().Format(time.RFC3339Nano))
+	telemetry.Inject(ctx, h)
+	if err := s.conn.PublishMsg(&nats.Msg{Subject: to, Header: h, Data: d.Body}); err != nil {
+		return fmt.Errorf("reply: %w", err)
+	}
+	s.replies.Inc()
+	return nil
+}
