@@ -5,7 +5,6 @@ BINARIES := bin/ingress bin/detect bin/classify bin/results bin/sightmesh
 GO ?= go
 # What the binaries say of their commit with --version.
 COMMIT ?= $(or $(shell git describe --always --dirty --abbrev=40 --exclude '*' 2>/dev/null),unknown)
-GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .PHONY: help
 help: ## List the targets
@@ -57,7 +56,8 @@ bench: build ## Measure the mesh beside its baselines, and write docs/performanc
 lint: deps ## Run the linters
 	@test -z "$$(gofmt -l $(MODULES))" || { gofmt -l $(MODULES); echo 'run make fmt'; exit 1; }
 	$(GO) vet work
-	for m in $(MODULES); do (cd $$m && $(GO) run $(GOLANGCI_LINT) run ./...) || exit 1; done
+	linter=$$(GOWORK=off $(GO) -C tools/verify tool -modfile=golangci-lint.mod -n golangci-lint) || exit 1; \
+		for m in $(MODULES); do (cd $$m && $$linter run ./...) || exit 1; done
 
 .PHONY: fmt
 fmt: ## Format the Go code
