@@ -1,7 +1,6 @@
 # Run `make help` for what there is.
 SHELL := /bin/bash
 MODULES = $(shell $(GO) list -m -f '{{.Dir}}')
-BINARIES := bin/ingress bin/detect bin/classify bin/results bin/sightmesh
 GO ?= go
 # What the binaries say of their commit with --version.
 COMMIT ?= $(or $(shell git describe --always --dirty --abbrev=40 --exclude '*' 2>/dev/null),unknown)
