@@ -91,10 +91,13 @@ type Detected struct {
 	ID   uint64 `json:"id"`
 	// Width and Height are those of the upright picture; Orientation is the
 	// EXIF orientation that was applied, 1 for none.
-	Width       int      `json:"width"`
-	Height      int      `json:"height"`
-	Orientation int      `json:"orientation,omitempty"`
-	Regions     []Region `json:"regions"` // in reading order
+	Width       int `json:"width"`
+	Height      int `json:"height"`
+	Orientation int `json:"orientation,omitempty"`
+	// Damage says what is missing or wrong of an image that was read although its
+	// file is damaged.
+	Damage  string   `json:"damage,omitempty"`
+	Regions []Region `json:"regions"` // in reading order
 	// Crops, where they were asked for: none, or one for each region, in the
 	// same order. Only the size of the pixels and the region are set.
 	Crops  []Crop `json:"crops,omitempty"`

@@ -60,6 +60,9 @@ type Image struct {
 	// Orientation is the EXIF orientation (1 to 8) that was applied to make
 	// the picture upright; 1, or absent before decoding, means none.
 	Orientation int `json:"orientation,omitempty"`
+	// Damage says what is missing or wrong of an image whose file is damaged and
+	// could be read all the same. It is absent for a file that is whole.
+	Damage string `json:"damage,omitempty"`
 }
 
 // Region is something found in the picture.

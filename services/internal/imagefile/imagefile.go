@@ -1,20 +1,13 @@
 // Package imagefile says which files are accepted as images: which types, how
-// large they may be, and how that is checked from the first bytes of a file
-// without decoding it. Ingress rejects what does not pass; detect checks again
+// large they may be, and how that is checked without decoding them. Ingress rejects what does not pass; detect checks again
 // what other publishers put on its subject.
 package imagefile
 
 import (
 	"bytes"
-	"errors"
 	"flag"
 	"fmt"
-	"image"
-	"image/jpeg"
-	"image/png"
 
-	"golang.org/x/image/bmp"
-	"golang.org/x/image/tiff"
 	_ "golang.org/x/image/webp" // header reader
 
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
@@ -47,12 +40,22 @@ func (l *Limits) Register(fs *flag.FlagSet) {
 	fs.IntVar(&l.MaxScans, "max-scans", l.MaxScans, "most scans of a progressive JPEG")
 }
 
-// Header is what the first bytes of a file say of the picture. Width and
-// Height are as stored, before any EXIF orientation.
+// Header is what a file says of its image without being decoded.
 type Header struct {
-	Type   string
+	// Type is one of [Types].
+	Type string
+	// Width and Height are as stored, before Orientation is applied.
 	Width  int
 	Height int
+	// Orientation is 1 to 8 as in EXIF, from wherever the type has it: the EXIF of
+	// JPEG, PNG and WebP, the tag of TIFF. It is 1 where there is none.
+	Orientation int
+	// Scans of a JPEG, up to its end-of-image marker.
+	Scans int
+	// Premultiplied says that the colours of a TIFF are multiplied by their alpha.
+	Premultiplied bool
+	// BMP is set for a BMP of 32 bits a pixel, which may have alpha.
+	BMP *BMPPixels
 }
 
 // Types lists the media types that are read.
@@ -78,8 +81,27 @@ func TypeOf(data []byte) string {
 	return ""
 }
 
-// Inspect checks a whole file against the limits, reading only its header and,
-// for JPEG, the places of its markers. The error is always a [*v1.Problem].
+// Parse reads the header of a file. The error is a [*v1.Problem]:
+// [v1.UnsupportedType] for a kind that the decoder does not read, which it names,
+// or [v1.Damaged].
+func Parse(data []byte) (Header, error) {
+	switch TypeOf(data) {
+	case "image/jpeg":
+		return parseJPEG(data)
+	case "image/png":
+		return parsePNG(data)
+	case "image/webp":
+		return parseWebP(data)
+	case "image/bmp":
+		return parseBMP(data)
+	case "image/tiff":
+		return parseTIFF(data)
+	}
+	return Header{}, v1.NewProblem(v1.UnsupportedType, "the content is none of JPEG, PNG, WebP, BMP, TIFF")
+}
+
+// Inspect checks a whole file against the limits without decoding it. The error
+// is always a [*v1.Problem].
 func Inspect(data []byte, lim Limits) (Header, error) {
 	if len(data) == 0 {
 		return Header{}, v1.NewProblem(v1.EmptyBody, "the picture has no bytes")
@@ -87,33 +109,14 @@ func Inspect(data []byte, lim Limits) (Header, error) {
 	if lim.MaxBytes > 0 && int64(len(data)) > lim.MaxBytes {
 		return Header{}, v1.NewProblem(v1.TooLarge, "the picture has %d bytes, the limit is %d", len(data), lim.MaxBytes).WithLimit(lim.MaxBytes)
 	}
-	typ := TypeOf(data)
-	if typ == "" {
-		return Header{}, v1.NewProblem(v1.UnsupportedType, "the content is none of JPEG, PNG, WebP, BMP, TIFF")
-	}
-	cfg, _, err := image.DecodeConfig(bytes.NewReader(data))
+	h, err := Parse(data)
 	if err != nil {
-		if unsupported(err) {
-			return Header{}, v1.NewProblem(v1.UnsupportedType, "this kind of %s is not read: %v", typ, err)
-		}
-		return Header{}, v1.NewProblem(v1.Damaged, "the header of the %s does not make sense: %v", typ, err)
-	}
-	h := Header{Type: typ, Width: cfg.Width, Height: cfg.Height}
-	if err := h.check(lim); err != nil {
 		return h, err
 	}
-	if typ == "image/jpeg" && lim.MaxScans > 0 {
-		if n := scans(data, lim.MaxScans+1); n > lim.MaxScans {
-			return h, v1.NewProblem(v1.TooManyScans, "the JPEG has more than %d scans", lim.MaxScans).WithLimit(int64(lim.MaxScans))
-		}
-	}
-	return h, nil
+	return h, h.check(lim)
 }
 
 func (h Header) check(lim Limits) error {
-	if h.Width <= 0 || h.Height <= 0 {
-		return v1.NewProblem(v1.Damaged, "the header says %d x %d pixels", h.Width, h.Height)
-	}
 	if lim.MaxSide > 0 && max(h.Width, h.Height) > lim.MaxSide {
 		return v1.NewProblem(v1.TooManyPixels, "the picture is %d x %d pixels, a side may have %d", h.Width, h.Height, lim.MaxSide).WithLimit(int64(lim.MaxSide))
 	}
@@ -121,32 +124,21 @@ func (h Header) check(lim Limits) error {
 	if lim.MaxPixels > 0 && int64(h.Width)*int64(h.Height) > int64(lim.MaxPixels) {
 		return v1.NewProblem(v1.TooManyPixels, "the picture is %d x %d = %d pixels, the limit is %d", h.Width, h.Height, int64(h.Width)*int64(h.Height), lim.MaxPixels).WithLimit(int64(lim.MaxPixels))
 	}
+	if lim.MaxScans > 0 && h.Scans > lim.MaxScans {
+		return v1.NewProblem(v1.TooManyScans, "the JPEG has more than %d scans", lim.MaxScans).WithLimit(int64(lim.MaxScans))
+	}
 	return nil
 }
 
-// unsupported tells a valid file of an unusual kind from a damaged one.
-func unsupported(err error) bool {
-	var j jpeg.UnsupportedError
-	var p png.UnsupportedError
-	var t tiff.UnsupportedError
-	return errors.Is(err, image.ErrFormat) || errors.Is(err, bmp.ErrUnsupported) ||
-		errors.As(err, &j) || errors.As(err, &p) || errors.As(err, &t)
+// unsupported returns the problem of a kind of image that the decoder does not
+// read.
+func unsupported(kind string, args ...any) *v1.Problem {
+	return v1.NewProblem(v1.UnsupportedType, "%s is not read", fmt.Sprintf(kind, args...))
 }
 
-// scans counts the start-of-scan markers of a JPEG, up to most. In coded data
-// a 0xff is always followed by 0x00 or a restart marker, so every ff da is a
-// marker or lies in a segment such as a thumbnail, which has few.
-func scans(data []byte, most int) int {
-	n := 0
-	for n < most {
-		i := bytes.Index(data, []byte{0xff, 0xda})
-		if i < 0 {
-			break
-		}
-		n++
-		data = data[i+2:]
-	}
-	return n
+// damaged returns the problem of a file whose header makes no sense.
+func damaged(mediaType, why string, args ...any) *v1.Problem {
+	return v1.NewProblem(v1.Damaged, "the header of the %s does not make sense: %s", mediaType, fmt.Sprintf(why, args...))
 }
 
 // String gives type and size, for logs.

@@ -49,7 +49,7 @@ func TestEveryTypeIsKnown(t *testing.T) {
 			w, h = 40, 30
 			data = encoded(t, typ, w, h)
 		}
-		if got, err := Inspect(data, DefaultLimits()); err != nil || got != (Header{typ, w, h}) {
+		if got, err := Inspect(data, DefaultLimits()); err != nil || got.Type != typ || got.Width != w || got.Height != h {
 			t.Errorf("%s: got %v, %v", typ, got, err)
 		}
 		if _, err := Inspect(data[:len(data)/3], DefaultLimits()); typ == "image/tiff" && code(err) != v1.Damaged {
@@ -115,19 +115,19 @@ func TestHostileFiles(t *testing.T) {
 	}
 	want := map[string]v1.Code{}
 	for c, names := range map[v1.Code]string{
-		"": `animated.png animated.webp bad_idat.png bmp_truncated.bmp cmyk.jpg corrupt_scan.jpg exif_corrupt.jpg
+		"": `animated.png bad_idat.png bmp_truncated.bmp cmyk.jpg corrupt_scan.jpg exif_corrupt.jpg
 			exif_orientation_3.jpg exif_orientation_6.jpg gray_16bit.png gray_alpha.png grayscale.jpg lossless.webp lossy.webp
 			multipage.tif one_pixel.png palette.png plain.bmp plain.tif progressive.jpg rgb_16bit.png rgba.png rgba.webp
-			rgba_fully_transparent.png slow_bitnoise_1280x720.png trailing_garbage.jpg truncated.png truncated.webp
+			rgba_fully_transparent.png slow_bitnoise_1280x720.png tiff_truncated.tif trailing_garbage.jpg truncated.png truncated.webp
 			truncated_half.jpg`,
 		v1.EmptyBody: `zero_byte.jpg`,
-		v1.Damaged: `bad_ihdr_crc.png jpeg_magic_only.jpg jpeg_zero_width.jpg png_magic_only.png tiff_truncated.tif
+		v1.Damaged: `bad_ihdr_crc.png jpeg_magic_only.jpg jpeg_zero_width.jpg png_magic_only.png
 			truncated_header.jpg zero_size.png`,
 		v1.TooManyPixels: `bomb_bmp_50000x50000.bmp bomb_jpeg_30000x30000.jpg bomb_png_header_2000000x1.png
 			bomb_png_header_30000x30000.png bomb_png_header_40000x40000.png bomb_png_real_1bit_20000x20000.png
 			bomb_tiff_40000x40000.tif wide_60000x1.png`,
 		v1.TooManyScans: `slow_progressive_4000x4000_1500_scans.jpg`,
-		v1.UnsupportedType: `animated.gif avif_like.avif bmp_negative_width.bmp bomb_hdr.hdr bomb_pam.pam
+		v1.UnsupportedType: `animated.gif animated.webp avif_like.avif bmp_negative_width.bmp bomb_hdr.hdr bomb_pam.pam
 			bomb_ppm_1000000x1000000.ppm bomb_ppm_40000x40000.ppm dicom_magic_only.dcm drawing.svg dted_like.dt0
 			exr_magic_only.exr float32.tif heic_like.heic icon.ico j2k_codestream_only.j2k jp2_magic_only.jp2
 			nitf_magic_only.ntf one_byte.jpg pdf_as.jpg pfm_bad.pfm ppm_truncated.ppm random_4k.bin still.gif

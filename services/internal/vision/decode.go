@@ -4,31 +4,83 @@ import (
 	"gocv.io/x/gocv"
 
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/internal/imagefile"
 )
 
-// Decode reads a picture file into an upright matrix of 8-bit blue, green and
-// red, and says which EXIF orientation it applied. Only JPEG files are asked
-// for theirs. The error is a [*v1.Problem] with code [v1.Damaged].
-//
-// A JPEG that is cut off or damaged inside is still decoded, grey where
-// nothing is left: so do all viewers.
-func Decode(data []byte) (gocv.Mat, int, error) {
+// Image is a decoded file. The caller closes Mat.
+type Image struct {
+	// Mat is upright and has 8 bits of blue, green and red. Transparent pixels are
+	// on white.
+	Mat gocv.Mat
+	// Orientation is the one, 1 to 8 as in EXIF, that was applied.
+	Orientation int
+	// Damage says what is missing or wrong when the file is damaged and could be
+	// decoded all the same. It is empty for a file that is whole.
+	Damage string
+}
+
+// Decode reads an image file of one of [imagefile.Types]. It is the one decoder of
+// the mesh: what is read and what is drawn on are its pixels. The error is a
+// [*v1.Problem] with the code of [imagefile.Parse], or [v1.Damaged].
+func Decode(data []byte) (Image, error) {
 	if len(data) == 0 {
-		return gocv.Mat{}, 0, v1.NewProblem(v1.EmptyBody, "the picture has no bytes")
+		return Image{}, v1.NewProblem(v1.EmptyBody, "the picture has no bytes")
 	}
-	// Orientation is ours to apply: OpenCV versions differ in where they look
-	// for it, and the answer has to say what was done.
-	m, err := gocv.IMDecode(data, gocv.IMReadColor|gocv.IMReadIgnoreOrientation)
+	h, err := imagefile.Parse(data)
 	if err != nil {
-		return gocv.Mat{}, 0, v1.NewProblem(v1.Damaged, "the picture cannot be decoded: %v", err)
+		return Image{}, err
+	}
+	img := Image{Orientation: h.Orientation}
+	if h.Type == "image/jpeg" {
+		img.Mat, img.Damage, err = decodeJPEG(data, h)
+	} else {
+		img.Mat, err = decodeOther(data, h)
+	}
+	if err != nil {
+		return Image{}, err
+	}
+	if h.Type != "image/tiff" { // of which OpenCV applies it, whatever the flags
+		upright(&img.Mat, h.Orientation)
+	}
+	return img, nil
+}
+
+// decodeOther decodes with OpenCV what is no JPEG.
+func decodeOther(data []byte, h imagefile.Header) (gocv.Mat, error) {
+	// Unchanged: with alpha and with all bits, and not turned.
+	m, err := gocv.IMDecode(data, gocv.IMReadUnchanged)
+	if err != nil {
+		return m, v1.NewProblem(v1.Damaged, "the picture cannot be decoded: %v", err)
 	}
 	if m.Empty() {
 		m.Close()
-		return gocv.Mat{}, 0, v1.NewProblem(v1.Damaged, "the picture cannot be decoded")
+		return m, v1.NewProblem(v1.Damaged, "the picture cannot be decoded")
 	}
-	o := orientation(data)
-	upright(&m, o)
-	return m, o, nil
+	const depth = 7 // the part of a type that says what a number is
+	stored := m.Type() & depth
+	switch stored {
+	case gocv.MatTypeCV8U:
+	case gocv.MatTypeCV16U:
+		m.ConvertToWithParams(&m, gocv.MatTypeCV8U, 255.0/65535, 0)
+	default:
+		m.Close()
+		return m, v1.NewProblem(v1.UnsupportedType, "an image of numbers that are no whole ones of 8 or 16 bits is not read")
+	}
+	switch m.Channels() {
+	case 1:
+		gocv.CvtColor(m, &m, gocv.ColorGrayToBGR)
+	case 3:
+	case 4:
+		// libtiff hands out 8 bits multiplied by alpha, and 16 as stored.
+		onWhite(&m, h.Type == "image/tiff" && (stored == gocv.MatTypeCV8U || h.Premultiplied))
+	default:
+		m.Close()
+		return m, v1.NewProblem(v1.UnsupportedType, "an image of %d channels is not read", m.Channels())
+	}
+	if h.BMP != nil {
+		bmpOnWhite(m, data, *h.BMP)
+	}
+	return m, nil
 }
 
 // upright undoes an EXIF orientation in place, see the table of CIPA

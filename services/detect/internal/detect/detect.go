@@ -62,7 +62,7 @@ func (h *Handler) Process(ctx context.Context, l *pool.Lane, d *consume.Delivery
 	facts := v1.Crops{
 		Image: v1.Image{
 			Type: header.Type, Width: found.Width, Height: found.Height,
-			Bytes: len(d.Body), SHA256: hex.EncodeToString(digest[:]), Orientation: found.Orientation,
+			Bytes: len(d.Body), SHA256: hex.EncodeToString(digest[:]), Orientation: found.Orientation, Damage: found.Damage,
 		},
 		Models:  l.Models(p.Name),
 		Timings: v1.Timings{Queue: d.QueueMS(), Decode: found.Timing.DecodeMS, Detect: found.Timing.InferMS},

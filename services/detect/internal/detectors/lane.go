@@ -80,15 +80,16 @@ func (h *handler) Detect(r lane.Detect, picture []byte) (lane.Detected, [][]byte
 		return lane.Detected{}, nil, fmt.Errorf("pipeline %q is not loaded", r.Pipeline)
 	}
 	start := time.Now()
-	m, orientation, err := vision.Decode(picture)
+	img, err := vision.Decode(picture)
 	if err != nil {
 		return lane.Detected{}, nil, err
 	}
+	m := img.Mat
 	defer m.Close()
 	decoded := time.Now()
 	regions, crops := d.detect(m, r.MaxRegions, r.Crops)
 	out := lane.Detected{
-		Width: m.Cols(), Height: m.Rows(), Orientation: orientation,
+		Width: m.Cols(), Height: m.Rows(), Orientation: img.Orientation, Damage: img.Damage,
 		Regions: regions,
 		Timing:  lane.Timing{DecodeMS: v1.Milliseconds(decoded.Sub(start)), InferMS: v1.Milliseconds(time.Since(decoded))},
 	}

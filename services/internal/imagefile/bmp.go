@@ -1,0 +1,90 @@
+package imagefile
+
+import "encoding/binary"
+
+// Compressions of BMP, [MS-WMF] section 2.1.1.7.
+const (
+	bmpRGB       = 0
+	bmpRLE8      = 1
+	bmpRLE4      = 2
+	bmpBitfields = 3
+	bmpJPEG      = 4
+	bmpPNG       = 5
+)
+
+// BMPPixels is where the pixels of a BMP of 32 bits lie, for their alpha.
+type BMPPixels struct {
+	// Offset of the first row in the file.
+	Offset int
+	// TopDown says that the first row is the upper one.
+	TopDown bool
+	// AlphaMask has the bits of alpha in a little-endian pixel; 0 for none.
+	AlphaMask uint32
+}
+
+// parseBMP reads the file header and the information header.
+func parseBMP(data []byte) (Header, error) {
+	h := Header{Type: "image/bmp", Orientation: 1}
+	if len(data) < 18 {
+		return h, damaged(h.Type, "its header is cut off")
+	}
+	size := int64(binary.LittleEndian.Uint32(data[14:]))
+	if size != 12 && (size < 36 || size > 1<<10) {
+		return h, unsupported("a BMP with a header of %d bytes", size)
+	}
+	if int64(len(data)) < 14+size {
+		return h, damaged(h.Type, "its header is cut off")
+	}
+	if size == 12 { // of OS/2 1.x
+		h.Width, h.Height = int(binary.LittleEndian.Uint16(data[18:])), int(binary.LittleEndian.Uint16(data[20:]))
+		return h, checkBMP(h, int(binary.LittleEndian.Uint16(data[24:])), bmpRGB)
+	}
+	width, height := int64(int32(binary.LittleEndian.Uint32(data[18:]))), int64(int32(binary.LittleEndian.Uint32(data[22:])))
+	pixels := BMPPixels{Offset: int(binary.LittleEndian.Uint32(data[10:])), TopDown: height < 0}
+	if height < 0 {
+		height = -height
+	}
+	h.Width, h.Height = int(width), int(height)
+	bits, compression := int(binary.LittleEndian.Uint16(data[28:])), binary.LittleEndian.Uint32(data[30:])
+	if bits == 32 {
+		switch {
+		case compression == bmpRGB:
+			pixels.AlphaMask = 0xff000000 // unless all of it is 0
+		case size >= 56: // with a mask of alpha
+			pixels.AlphaMask = binary.LittleEndian.Uint32(data[66:])
+		}
+		h.BMP = &pixels
+	}
+	return h, checkBMP(h, bits, compression)
+}
+
+// checkBMP rejects what the decoder does not read.
+func checkBMP(h Header, bits int, compression uint32) error {
+	if h.Width <= 0 || h.Height <= 0 {
+		return unsupported("a BMP of %d x %d pixels", h.Width, h.Height)
+	}
+	switch compression {
+	case bmpRGB:
+		switch bits {
+		case 1, 4, 8, 16, 24, 32:
+			return nil
+		}
+	case bmpRLE8:
+		if bits == 8 {
+			return nil
+		}
+	case bmpRLE4:
+		if bits == 4 {
+			return nil
+		}
+	case bmpBitfields:
+		if bits == 16 || bits == 32 {
+			return nil
+		}
+	case bmpJPEG:
+		return unsupported("a BMP that holds a JPEG")
+	case bmpPNG:
+		return unsupported("a BMP that holds a PNG")
+	}
+	return unsupported("a BMP of %d bits with compression %d", bits, compression)
+}

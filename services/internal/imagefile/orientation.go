@@ -1,0 +1,19 @@
+package imagefile
+
+// exifPrefix stands before the TIFF structure of EXIF in a JPEG segment (Exif
+// 2.32, section 4.7.2).
+var exifPrefix = []byte("Exif\x00\x00")
+
+// exifOrientation returns the orientation, 1 to 8, that EXIF says; 1 for what makes
+// no sense.
+func exifOrientation(exif []byte) int {
+	tags, _ := tiffDirectory(exif)
+	return validOrientation(tags[tagOrientation])
+}
+
+func validOrientation(o uint32) int {
+	if o < 1 || o > 8 {
+		return 1
+	}
+	return int(o)
+}

@@ -1,0 +1,42 @@
+package imagefile
+
+import (
+	"encoding/binary"
+	"hash/crc32"
+)
+
+// pngStart is how long the signature and the first chunk, IHDR, are together.
+const pngStart = 8 + 8 + 13 + 4
+
+// parsePNG reads the chunk IHDR and, where there is one, the orientation in eXIf
+// (PNG 1.2, extensions 1.5.0).
+func parsePNG(data []byte) (Header, error) {
+	h := Header{Type: "image/png", Orientation: 1}
+	if len(data) < pngStart || string(data[8:16]) != "\x00\x00\x00\x0dIHDR" {
+		return h, damaged(h.Type, "it does not begin with the chunk IHDR")
+	}
+	if crc32.ChecksumIEEE(data[12:29]) != binary.BigEndian.Uint32(data[29:]) {
+		return h, damaged(h.Type, "the checksum of the chunk IHDR is wrong")
+	}
+	width, height := binary.BigEndian.Uint32(data[16:]), binary.BigEndian.Uint32(data[20:])
+	const most = 1<<31 - 1
+	if width == 0 || height == 0 || width > most || height > most {
+		return h, damaged(h.Type, "it is %d x %d pixels", width, height)
+	}
+	h.Width, h.Height = int(width), int(height)
+	for p := data[pngStart:]; len(p) >= 12; {
+		size := int64(binary.BigEndian.Uint32(p))
+		if size > int64(len(p))-12 {
+			break
+		}
+		switch string(p[4:8]) {
+		case "eXIf":
+			h.Orientation = exifOrientation(p[8 : 8+size])
+			return h, nil
+		case "IEND":
+			return h, nil
+		}
+		p = p[12+size:]
+	}
+	return h, nil
+}

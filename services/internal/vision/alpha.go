@@ -1,0 +1,80 @@
+package vision
+
+import (
+	"encoding/binary"
+	"math/bits"
+
+	"gocv.io/x/gocv"
+
+	"github.com/sightmesh/sightmesh/services/internal/imagefile"
+)
+
+// onWhite puts an image of blue, green, red and alpha on white. premultiplied says
+// that the colours are multiplied by alpha.
+func onWhite(m *gocv.Mat, premultiplied bool) {
+	out := gocv.NewMatWithSize(m.Rows(), m.Cols(), gocv.MatTypeCV8UC3)
+	from, to := pixels(*m), pixels(out)
+	for i, j := 0, 0; i+3 < len(from); i, j = i+4, j+3 {
+		alpha := from[i+3]
+		for c := range 3 {
+			v := from[i+c]
+			if !premultiplied {
+				v = multiply(v, alpha)
+			}
+			to[j+c] = v + min(255-alpha, 255-v) // the sum is at most white
+		}
+	}
+	m.Close()
+	*m = out
+}
+
+// bmpOnWhite puts the pixels of a BMP, which OpenCV decodes without their alpha, on
+// white. When all of alpha is 0 the bits mean nothing.
+func bmpOnWhite(m gocv.Mat, data []byte, p imagefile.BMPPixels) {
+	width, height := m.Cols(), m.Rows()
+	size := 4 * width
+	if p.AlphaMask == 0 || p.Offset < 0 || int64(p.Offset)+int64(size)*int64(height) > int64(len(data)) {
+		return
+	}
+	shift := bits.TrailingZeros32(p.AlphaMask)
+	highest := p.AlphaMask >> shift
+	alphaAt := func(x, y int) uint8 {
+		if !p.TopDown {
+			y = height - 1 - y
+		}
+		pixel := binary.LittleEndian.Uint32(data[p.Offset+y*size+4*x:])
+		return uint8(uint64(pixel&p.AlphaMask>>shift) * 255 / uint64(highest))
+	}
+	to := pixels(m)
+	var seen uint8
+	for y := range height {
+		for x := range width {
+			seen |= alphaAt(x, y)
+		}
+	}
+	if seen == 0 {
+		return
+	}
+	for y := range height {
+		for x := range width {
+			alpha := alphaAt(x, y)
+			for c := range 3 {
+				v := &to[3*(y*width+x)+c]
+				*v = multiply(*v, alpha) + 255 - alpha
+			}
+		}
+	}
+}
+
+// pixels returns the bytes of a matrix that is continuous, as those are that were
+// just decoded or made.
+func pixels(m gocv.Mat) []uint8 {
+	p, err := m.DataPtrUint8()
+	if err != nil {
+		panic(err) // a matrix of other numbers, or one of parts: a bug here
+	}
+	return p
+}
+
+// multiply returns v * alpha / 255, rounded.
+func multiply(v, alpha uint8) uint8 { return uint8((uint16(v)*uint16(alpha) + 127) / 255) }

@@ -1,0 +1,42 @@
+package vision
+
+// #cgo LDFLAGS: -ljpeg
+// #include "jpeg.h"
+import "C"
+
+import (
+	"fmt"
+	"unsafe"
+
+	"gocv.io/x/gocv"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/internal/imagefile"
+)
+
+// decodeJPEG decodes with libjpeg itself, as OpenCV does, which does not tell
+// what libjpeg says of damage. Where data of the image is missing or wrong, damage
+// says what, and the pixels are what libjpeg makes of the rest.
+func decodeJPEG(data []byte, h imagefile.Header) (m gocv.Mat, damage string, err error) {
+	m = gocv.NewMatWithSize(h.Height, h.Width, gocv.MatTypeCV8UC3)
+	rows, err := m.DataPtrUint8()
+	if err != nil {
+		m.Close()
+		return m, "", fmt.Errorf("decode JPEG: %w", err)
+	}
+	var report C.sight_jpeg_report
+	failed := C.sight_jpeg_decode((*C.uchar)(unsafe.Pointer(unsafe.SliceData(data))), C.size_t(len(data)),
+		(*C.uchar)(unsafe.Pointer(unsafe.SliceData(rows))), C.int(h.Width), C.int(h.Height), &report)
+	message := C.GoString(&report.message[0])
+	if failed != 0 {
+		m.Close()
+		return m, "", v1.NewProblem(v1.Damaged, "the JPEG cannot be decoded: %s", message)
+	}
+	if report.damaged == 0 {
+		return m, "", nil
+	}
+	if row := int(report.row); row >= 0 {
+		return m, fmt.Sprintf("%s: rows %d to %d, as stored, are missing or wrong", message, row, h.Height-1), nil
+	}
+	return m, message + ": parts of the image are missing or wrong", nil
+}
