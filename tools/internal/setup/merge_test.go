@@ -314,23 +314,3 @@ func startCluster(t *testing.T) string {
 	}
 	return strings.Join(urls, ",")
 }
-
-func TestBytes(t *testing.T) {
-	t.Parallel()
-	for in, want := range map[string]int64{"0": 0, "17": 17, "1.5KiB": 1536, "256MiB": 256 << 20, "2 GiB": 2 << 30} {
-		var b Bytes
-		if err := b.Set(in); err != nil || int64(b) != want {
-			t.Errorf("%s is %d, %v; want %d", in, b, err, want)
-		}
-	}
-	for _, in := range []string{"", "-1", "1GB", "MiB", "1e30GiB"} {
-		if err := new(Bytes).Set(in); err == nil {
-			t.Errorf("%q was read", in)
-		}
-	}
-	for want, n := range map[string]int64{"0": 0, "17": 17, "1536": 1536, "3KiB": 3 << 10, "2GiB": 2 << 30} {
-		if got := (*Bytes)(&n).String(); got != want {
-			t.Errorf("%d is written %s, want %s", n, got, want)
-		}
-	}
-}

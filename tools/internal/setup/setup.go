@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/sightmesh/sightmesh/contracts/bytesize"
 	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
@@ -52,7 +53,7 @@ func (c *Config) RegisterRetention(fs *flag.FlagSet) {
 		"how long the result of a job is kept; 0 leaves it as it is (1h in a new mesh)")
 	fs.DurationVar(&c.ReportsAge, "reports-age", 0,
 		"how long a report and its outcomes are kept; 0 leaves it as it is (24h in a new mesh)")
-	fs.Var((*Bytes)(&c.MaxStore), "max-store", "the most `bytes` that all streams together hold, such as 2GiB, "+
+	fs.Var((*bytesize.Size)(&c.MaxStore), "max-store", "the most `bytes` that all streams together hold, such as 2GiB, "+
 		"at least 256MiB: the limit of every stream is lowered in proportion; "+
 		"0 leaves the limits as they are (6.25GiB in a new mesh)")
 	fs.BoolVar(&c.Force, "force", false,

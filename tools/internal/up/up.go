@@ -22,6 +22,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sightmesh/sightmesh/contracts/bytesize"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/tools/internal/sample"
@@ -57,7 +58,7 @@ func (c *Config) Register(fs *flag.FlagSet) {
 	fs.StringVar(&c.Admin, "admin", "127.0.0.1:0", "`address` for the probes of the whole mesh, /livez and /readyz")
 	fs.StringVar(&c.Data, "data", ".data", "`folder` for what has to last; one mesh uses it at a time")
 	c.Reserve = defaultReserve
-	fs.Var((*setup.Bytes)(&c.Reserve), "reserve",
+	fs.Var((*bytesize.Size)(&c.Reserve), "reserve",
 		"`bytes` that stay free on the disk of the folder: with less, images are refused")
 	fs.IntVar(&c.Lanes, "lanes", runtime.NumCPU(), "lanes of detect and of classify: how many pictures each works on at a time")
 	fs.StringVar(&c.Sample, "sample", "", "picture `file` to begin with, or none; without it a page is drawn")
