@@ -14,6 +14,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/sightmesh/sightmesh/contracts/bytesize"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	"github.com/sightmesh/sightmesh/lane"
 )
@@ -50,6 +51,9 @@ type Stage struct {
 	Lane []string `yaml:"lane"`
 	// Timeout is how long a lane may work on one message before it is ended.
 	Timeout time.Duration `yaml:"timeout"`
+	// Memory is the resident size over which a lane is ended, in bytes or with
+	// a unit such as 2GiB; see [Stage.MemoryLimit].
+	Memory string `yaml:"memory"`
 	// Settings are handed to the lane as JSON.
 	Settings map[string]any `yaml:"settings"`
 }
@@ -61,6 +65,22 @@ func (s Stage) Setup() (lane.Setup, error) {
 		return lane.Setup{}, fmt.Errorf("settings: %w", err)
 	}
 	return lane.Setup{Kind: s.Kind, Settings: settings}, nil
+}
+
+// MemoryLimit returns the number of bytes that Memory says, and 0 when it says
+// nothing.
+func (s Stage) MemoryLimit() (int64, error) {
+	if s.Memory == "" {
+		return 0, nil
+	}
+	n, err := bytesize.Parse(s.Memory)
+	if err != nil {
+		return 0, err
+	}
+	if n < LeastMemory {
+		return 0, fmt.Errorf("%s, want at least %v", s.Memory, LeastMemory)
+	}
+	return int64(n), nil
 }
 
 // JobDeadline is how long after it was accepted a job of priority p may still
@@ -78,6 +98,8 @@ const (
 	MaxRegionsLimit    = 10_000
 	MaxCropsPerMessage = 1_000
 	MaxDuration        = 24 * time.Hour
+	// LeastMemory is the smallest memory limit of a lane.
+	LeastMemory bytesize.Size = 16 << 20
 )
 
 // Defaults of fields that a file leaves out.
@@ -201,6 +223,9 @@ func (p *Pipeline) validate() []error {
 		}
 		if s.Timeout < 10*time.Millisecond || s.Timeout > MaxDuration {
 			bad(name+".timeout", "%v, want 10ms to %v", s.Timeout, MaxDuration)
+		}
+		if _, err := s.MemoryLimit(); err != nil {
+			bad(name+".memory", "%v", err)
 		}
 		if _, err := s.Setup(); err != nil {
 			bad(name, "%v", err)

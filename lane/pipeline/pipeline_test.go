@@ -36,6 +36,26 @@ func TestDefaultsAreFilledIn(t *testing.T) {
 	}
 }
 
+func TestStage_MemoryLimit(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]int64{
+		"{kind: k}": 0, "{kind: k, memory: 2GiB}": 2 << 30, "{kind: k, memory: 512 MiB}": 512 << 20,
+		"{kind: k, memory: 16MiB}": int64(LeastMemory), "{kind: k, memory: 268435456}": 256 << 20,
+	} {
+		ps, err := Parse(strings.NewReader("pipelines: [{name: p, detect: " + in + "}]"))
+		if err != nil {
+			t.Fatalf("%s: %v", in, err)
+		}
+		got, err := ps[0].Detect.MemoryLimit()
+		if err != nil {
+			t.Errorf("%s: %v", in, err)
+		}
+		if got != want {
+			t.Errorf("%s is %d bytes, want %d", in, got, want)
+		}
+	}
+}
+
 // TestErrorsNamePipelineAndField: nobody should have to guess.
 func TestErrorsNamePipelineAndField(t *testing.T) {
 	t.Parallel()
@@ -53,6 +73,11 @@ func TestErrorsNamePipelineAndField(t *testing.T) {
 		{"pipelines: [{name: p, max_regions: -1, detect: {kind: k}}]", `pipeline "p": max_regions: -1`},
 		{"pipelines: [{name: p, crops_per_message: 5000, detect: {kind: k}}]", `pipeline "p": crops_per_message: 5000`},
 		{"pipelines: [{name: p, detect: {kind: k, timeout: 1ns}}]", `pipeline "p": detect.timeout: 1ns`},
+		{"pipelines: [{name: p, detect: {kind: k, memory: 15MiB}}]", `pipeline "p": detect.memory: 15MiB, want at least 16MiB`},
+		{"pipelines: [{name: p, detect: {kind: k, memory: 2}}]", `pipeline "p": detect.memory: 2, want at least 16MiB`},
+		{"pipelines: [{name: p, detect: {kind: k, memory: 2GB}}]", `pipeline "p": detect.memory: "2GB" is no number of bytes`},
+		{"pipelines: [{name: p, detect: {kind: k}, classify: {kind: k, memory: -1GiB}}]", `pipeline "p": classify.memory: "-1GiB" is no number of bytes`},
+		{"pipelines: [{name: p, detect: {kind: k, memory: [2GiB]}}]", "line 1: cannot unmarshal !!seq"},
 		{"pipelines: [{name: p, deadline: soon, detect: {kind: k}}]", "soon"},
 	} {
 		if _, err := Parse(strings.NewReader(tt.yaml)); err == nil || !strings.Contains(err.Error(), tt.want) {
