@@ -9,12 +9,30 @@ import (
 	"time"
 )
 
+// MemoryLimit bounds the resident size of each process of a program. The
+// processes that it starts in turn are not counted.
+type MemoryLimit struct {
+	// Bytes is the most that a process may have; 0 means any number.
+	Bytes int64
+	// Setting names what an operator changes to have another limit. It is part
+	// of the messages about a process that is over the limit.
+	Setting string
+}
+
 const memoryPeriod = 100 * time.Millisecond
 
-// watchMemory ends processes that have grown over the limit, while they work
+// watchMemory ends processes that have grown over their limit, while they work
 // and between requests.
 func (p *Pool) watchMemory(ctx context.Context) {
-	if p.cfg.MemoryLimit == 0 {
+	var limited []*slot
+	for _, l := range p.lanes {
+		for _, s := range l.all {
+			if s.prog.Memory.Bytes > 0 {
+				limited = append(limited, s)
+			}
+		}
+	}
+	if len(limited) == 0 {
 		return
 	}
 	tick := time.NewTicker(memoryPeriod)
@@ -25,35 +43,37 @@ func (p *Pool) watchMemory(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		for _, l := range p.lanes {
-			for _, s := range l.all {
-				s.mu.Lock()
-				proc := s.proc
-				s.mu.Unlock()
-				// Idle ones do not grow; the last look after a request is
-				// enough.
-				if proc == nil || proc.isDead() {
-					continue
-				}
-				answered := proc.jobs.Load()
-				same := proc.measured == answered
-				if same && !proc.working.Load() {
-					continue
-				}
-				proc.measured = answered
-				if rss, err := residentBytes(proc.pid()); err == nil && rss > p.cfg.MemoryLimit {
-					// What was small when the last look was taken at the same
-					// request has grown by it; else an earlier one may have
-					// left it large.
-					by := memoryError{by: answered}
-					if !same {
-						by.by = unknown
-					}
-					proc.kill(by)
-				}
-			}
+		for _, s := range limited {
+			s.checkMemory()
 		}
 	}
+}
+
+// checkMemory ends the process of the slot when it has grown over its limit.
+func (s *slot) checkMemory() {
+	s.mu.Lock()
+	proc := s.proc
+	s.mu.Unlock()
+	if proc == nil || proc.isDead() {
+		return
+	}
+	// An idle process does not grow: the last look after a request is enough.
+	answered := proc.jobs.Load()
+	same := proc.measured == answered
+	if same && !proc.working.Load() {
+		return
+	}
+	proc.measured = answered
+	if _, over := proc.exceeds(s.prog.Memory); !over {
+		return
+	}
+	// A process that was small when the last look was taken at the same request
+	// has grown by it; else an earlier request may have left it large.
+	by := memoryError{by: answered}
+	if !same {
+		by.by = unknown
+	}
+	proc.kill(by)
 }
 
 // memoryError ends a process that has grown over the limit, by the request
@@ -64,6 +84,31 @@ const unknown = -1
 
 func (memoryError) Error() string { return errMemory.Error() }
 func (memoryError) Unwrap() error { return errMemory }
+
+// refusedError says that a process was over its limit as soon as it was ready.
+// Every request would end it, so that it is given none.
+type refusedError struct {
+	program string
+	size    int64
+	limit   MemoryLimit
+}
+
+// Error returns the reason for which the pipelines of the program are not ready.
+func (e *refusedError) Error() string {
+	return fmt.Sprintf("lane program %s has %d bytes of memory when it is ready, more than the %d that %s allows",
+		e.program, e.size, e.limit.Bytes, e.limit.Setting)
+}
+
+func (e *refusedError) Unwrap() error { return errMemory }
+
+// exceeds measures the process, and reports whether it is over the limit.
+func (p *process) exceeds(limit MemoryLimit) (size int64, over bool) {
+	if limit.Bytes == 0 {
+		return 0, false
+	}
+	size, err := residentBytes(p.pid())
+	return size, err == nil && size > limit.Bytes // a process that is gone has no size
+}
 
 // residentBytes reads the resident size of a process.
 func residentBytes(pid int) (int64, error) {

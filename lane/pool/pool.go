@@ -25,6 +25,9 @@ type Program struct {
 	Argv []string
 	// Pipelines it serves, by name.
 	Pipelines map[string]Pipeline
+	// Memory bounds each of its processes. A process that is over it when it
+	// says ready is refused, and one that grows over it is ended.
+	Memory MemoryLimit
 }
 
 // Pipeline is what a program is told of a pipeline, and how long it may work
@@ -39,9 +42,6 @@ type Config struct {
 	Stage    subject.Stage
 	Lanes    int
 	Programs []Program
-	// MemoryLimit is the resident size, in bytes, over which a process is
-	// ended; 0 for none.
-	MemoryLimit int64
 	// MaxJobs is how many requests a process answers before it is replaced;
 	// 0 for any number.
 	MaxJobs int
@@ -68,6 +68,7 @@ type Pool struct {
 	mu        sync.Mutex
 	busy      int
 	serviceMS map[string]float64
+	refused   map[string]bool // programs of which a refusal was logged
 }
 
 // ErrClosed is returned by Acquire after Run has ended.
@@ -92,6 +93,9 @@ func New(cfg Config) (*Pool, error) {
 		if len(prog.Argv) == 0 {
 			return nil, fmt.Errorf("lane program %s: no command", prog.Name)
 		}
+		if prog.Memory.Bytes < 0 {
+			return nil, fmt.Errorf("lane program %s: memory of %d bytes, want 0 or more", prog.Name, prog.Memory.Bytes)
+		}
 		for name := range prog.Pipelines {
 			if other, ok := served[name]; ok {
 				return nil, fmt.Errorf("pipeline %s: served by lane programs %s and %s", name, other, prog.Name)
@@ -101,7 +105,7 @@ func New(cfg Config) (*Pool, error) {
 	}
 	p := &Pool{
 		cfg: cfg, free: make(chan *Lane, cfg.Lanes), ready: make(chan struct{}), closed: make(chan struct{}),
-		starting: make(chan struct{}, runtime.NumCPU()), serviceMS: map[string]float64{},
+		starting: make(chan struct{}, runtime.NumCPU()), serviceMS: map[string]float64{}, refused: map[string]bool{},
 	}
 	for n := range cfg.Lanes {
 		l := &Lane{pool: p, slots: map[string]*slot{}}
@@ -142,6 +146,7 @@ func (p *Pool) Run(ctx context.Context) error {
 		p.watchMemory(ctx)
 		return nil
 	})
+	<-ctx.Done() // also where there are no programs
 	return g.Wait()
 }
 
@@ -241,6 +246,16 @@ func (p *Pool) addServiceTime(pipeline string, d time.Duration) {
 		ms = old + weight*(ms-old)
 	}
 	p.serviceMS[pipeline] = ms
+}
+
+// setRefused notes whether the program was refused when one of its processes
+// was started last, and returns what was noted before.
+func (p *Pool) setRefused(program string, refused bool) (before bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	before = p.refused[program]
+	p.refused[program] = refused
+	return before
 }
 
 func (p *Pool) atWork(n int) {

@@ -108,6 +108,10 @@ func (l *testLane) Start(s lane.Start) (map[string]lane.Loaded, error) {
 		select {}
 	case slices.Contains(l.args, "abort-in-start"):
 		abort()
+	case slices.Contains(l.args, "large-when-ready"):
+		if err := l.grow(largeWhenReady); err != nil {
+			return nil, err
+		}
 	}
 	out := map[string]lane.Loaded{}
 	for name := range s.Pipelines {
@@ -117,6 +121,19 @@ func (l *testLane) Start(s lane.Start) (map[string]lane.Loaded, error) {
 		}
 	}
 	return out, nil
+}
+
+// largeWhenReady is how much a lane with that argument takes before it is ready.
+const largeWhenReady = 256 << 20
+
+// grow takes so many bytes of memory, at once.
+func (l *testLane) grow(size int) error {
+	b, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE|unix.MAP_POPULATE)
+	if err != nil {
+		return fmt.Errorf("grow by %d bytes: %w", size, err)
+	}
+	l.hold = append(l.hold, b)
+	return nil
 }
 
 func abort() {
@@ -144,11 +161,9 @@ func (l *testLane) Detect(d lane.Detect, order []byte) (lane.Detected, [][]byte,
 			time.Sleep(5 * time.Millisecond)
 		}
 	case "leave": // more memory than it is given, at once, and answers
-		b, err := unix.Mmap(-1, 0, 150<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE|unix.MAP_POPULATE)
-		if err != nil {
+		if err := l.grow(150 << 20); err != nil {
 			return lane.Detected{}, nil, err
 		}
-		l.hold = append(l.hold, b)
 	case "garbage":
 		l.conn.Write([]byte("\x00\x00\x00\x03\x00\x00\x00\x00{]}"))
 		select {}
@@ -347,7 +362,7 @@ func TestWhatEndsALane(t *testing.T) {
 		{"abort", v1.LaneDied, "cv::Exception", "died"}, // its last words
 		{"exit", v1.LaneDied, "exit status 3", "died"},
 		{"hang", v1.TooSlow, "500ms", "timeout"},
-		{"grow", v1.TooMuchMemory, "bytes", "memory"},
+		{"grow", v1.TooMuchMemory, "536870912 bytes (--lane-memory)", "memory"},
 		{"garbage", v1.LaneDied, "protocol", "protocol"},
 		{"huge", v1.LaneDied, "too large", "protocol"},
 		{"wrong id", v1.LaneDied, "answered request", "protocol"},
@@ -361,7 +376,8 @@ func TestWhatEndsALane(t *testing.T) {
 				timeout = 500 * time.Millisecond
 			}
 			p.Pipelines["p"] = Pipeline{Timeout: timeout}
-			b := startPool(t, Config{Programs: []Program{p}, MemoryLimit: 512 << 20})
+			p.Memory = MemoryLimit{512 << 20, "--lane-memory"}
+			b := startPool(t, Config{Programs: []Program{p}})
 			before := b.pid(t, "p")
 			_, err := b.ask(t, context.Background(), "p", tt.order)
 			if code(err) != tt.want || !strings.Contains(err.Error(), tt.detail) {
@@ -705,12 +721,25 @@ func TestLanesOfAKilledParentEnd(t *testing.T) {
 	gone(t, d.Width)
 }
 
+// TestPool_RunsWithoutPrograms: a worker of a stage that no pipeline has waits,
+// and does not end.
+func TestPool_RunsWithoutPrograms(t *testing.T) {
+	t.Parallel()
+	b := startPool(t, Config{})
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if _, err := b.Acquire(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want a lane to be waited for", err)
+	}
+}
+
 func TestConfigIsChecked(t *testing.T) {
 	t.Parallel()
 	for name, cfg := range map[string]Config{
-		"no lanes":     {},
-		"no command":   {Lanes: 1, Programs: []Program{{Name: "p"}}},
-		"served twice": {Lanes: 1, Programs: []Program{program("p"), program("p")}},
+		"no lanes":              {},
+		"no command":            {Lanes: 1, Programs: []Program{{Name: "p"}}},
+		"less memory than none": {Lanes: 1, Programs: []Program{{Name: "p", Argv: []string{"p"}, Memory: MemoryLimit{Bytes: -1}}}},
+		"served twice":          {Lanes: 1, Programs: []Program{program("p"), program("p")}},
 	} {
 		if _, err := New(cfg); err == nil {
 			t.Errorf("%s: no error", name)

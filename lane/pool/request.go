@@ -176,7 +176,8 @@ func (l *Lane) problem(ctx context.Context, s *slot, proc *process, err error) e
 	case errors.Is(cause, errTimeout):
 		return v1.NewProblem(v1.TooSlow, "%s was ended after %v", where, timeoutOf(cause))
 	case errors.Is(cause, errMemory):
-		return v1.NewProblem(v1.TooMuchMemory, "%s was ended at more than %d bytes", where, l.pool.cfg.MemoryLimit).WithLimit(l.pool.cfg.MemoryLimit)
+		limit := s.prog.Memory
+		return v1.NewProblem(v1.TooMuchMemory, "%s was ended at more than %d bytes (%s)", where, limit.Bytes, limit.Setting).WithLimit(limit.Bytes)
 	}
 	return v1.NewProblem(v1.LaneDied, "%s %v", where, cause)
 }

@@ -35,6 +35,23 @@ func newSlot(p *Pool, prog Program, n int) *slot {
 // has answered nothing. After a process that had worked there is none.
 var restartBackoff = retry.Exponential(100*time.Millisecond, 10*time.Second, 2)
 
+// refusedBackoff is the delay after one that was refused. It loads its models
+// in vain each time, and only a change of the program or its files lets it in.
+var refusedBackoff = retry.Exponential(time.Minute, time.Hour, 2)
+
+// restartDelay is how long to wait after so many processes in a row that
+// answered nothing, of which the last ended with err.
+func restartDelay(err error, failures int) time.Duration {
+	var refused *refusedError
+	switch {
+	case failures < 1:
+		return 0
+	case errors.As(err, &refused):
+		return refusedBackoff.Delay(failures)
+	}
+	return restartBackoff.Delay(failures)
+}
+
 // run keeps a process running until ctx ends. tried is called when the first
 // is ready or has failed.
 func (s *slot) run(ctx context.Context, tried func()) {
@@ -63,13 +80,15 @@ func (s *slot) run(ctx context.Context, tried func()) {
 			return
 		}
 		s.report(proc, err)
-		if failures++; failures > 0 && retry.Sleep(ctx, restartBackoff.Delay(failures)) != nil {
+		failures++
+		if retry.Sleep(ctx, restartDelay(err, failures)) != nil {
 			return
 		}
 	}
 }
 
-// start starts a process and has it load its models.
+// start starts a process, has it load its models, and refuses it when it is
+// over its memory limit then.
 func (s *slot) start(ctx context.Context) (*process, error) {
 	select {
 	case s.pool.starting <- struct{}{}:
@@ -89,6 +108,13 @@ func (s *slot) start(ctx context.Context) (*process, error) {
 		<-proc.dead
 		return nil, fmt.Errorf("start lane program %s: %w", s.prog.Name, proc.cause())
 	}
+	if size, over := proc.exceeds(s.prog.Memory); over {
+		err := &refusedError{s.prog.Name, size, s.prog.Memory}
+		proc.kill(err)
+		<-proc.dead
+		return nil, err
+	}
+	s.pool.setRefused(s.prog.Name, false)
 	s.set(proc, loaded, "")
 	return proc, nil
 }
@@ -121,11 +147,17 @@ func (s *slot) report(proc *process, err error) {
 	if proc != nil {
 		log = log.With("pid", proc.pid(), "jobs", proc.jobs.Load())
 	}
-	if errors.Is(err, errRecycled) {
+	var refused *refusedError
+	switch {
+	case errors.Is(err, errRecycled):
 		log.Info("lane is replaced")
-		return
+	case !errors.As(err, &refused):
+		log.Warn("lane ended")
+	case s.pool.setRefused(s.prog.Name, true):
+		log.Debug("lane is refused again")
+	default:
+		log.Error("lane is refused")
 	}
-	log.Warn("lane ended")
 }
 
 // current waits for a process that is ready.

@@ -3,10 +3,15 @@ package e2e
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"image"
 	"image/color"
 	"image/draw"
+	"maps"
+	"net/http"
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/image/bmp"
@@ -19,13 +24,7 @@ import (
 func TestLaneOfOnesOwn(t *testing.T) {
 	t.Chdir(root(t)) // the file names the program relative to it
 	m := start(t, nil, "--pipelines", filepath.Join("docs", "lanes", "pipelines.yaml"))
-	img := image.NewRGBA(image.Rect(0, 0, 20, 10))
-	draw.Draw(img, img.Bounds(), image.NewUniform(color.RGBA{R: 20, G: 40, B: 230, A: 255}), image.Point{}, draw.Src)
-	var b bytes.Buffer
-	if err := bmp.Encode(&b, opaque{img}); err != nil {
-		t.Fatal(err)
-	}
-	r := m.done(t, "?pipeline=colour", b.Bytes())
+	r := m.done(t, "?pipeline=colour", blueBMP(t))
 	if len(r.Regions) != 1 || r.Regions[0].Label != "blue" || r.Regions[0].Box != (v1.Box{Width: 20, Height: 10}) || r.Models[0].Name != "mean-colour" {
 		t.Errorf("got %+v", r)
 	}
@@ -39,6 +38,60 @@ func TestLaneOfOnesOwn(t *testing.T) {
 	if err := json.Unmarshal(m.get(t, "/v1/pipelines").body, &list); err != nil || len(list.Pipelines) != 2 || !list.Pipelines[0].Ready {
 		t.Errorf("pipelines %+v, %v", list, err)
 	}
+}
+
+// TestLane_OverItsMemoryWhenReady is of the row Lanes of the cases: its pipeline
+// says why it is not ready and takes no images, and the others go on.
+func TestLane_OverItsMemoryWhenReady(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "pipelines.yaml")
+	if err := os.WriteFile(file, fmt.Appendf(nil, `
+pipelines:
+  - name: large
+    detect:
+      lane: [python3, -c, "hold = b'x' * (128 << 20); exec(open('%s').read())"]
+      memory: 64MiB
+  - name: colour
+    detect: {lane: [python3, '%[1]s'], memory: 64MiB}
+`, filepath.Join(root(t), "docs", "lanes", "colour.py")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m := start(t, nil, "--pipelines", file)
+	a := m.post(t, "?pipeline=large", blueBMP(t))
+	if a.status != http.StatusServiceUnavailable || a.problem.Code != v1.NoWorker {
+		t.Errorf("an image gets %v, want 503 %s", a, v1.NoWorker)
+	}
+	const why = "more than the 67108864 that detect.memory of pipeline large allows"
+	if !strings.Contains(a.problem.Detail, why) {
+		t.Errorf("the detail is %q, want %q in it", a.problem.Detail, why)
+	}
+	m.done(t, "?pipeline=colour", blueBMP(t))
+	var list v1.Pipelines
+	if err := json.Unmarshal(m.get(t, "/v1/pipelines").body, &list); err != nil {
+		t.Fatal(err)
+	}
+	ready := map[string]bool{}
+	for _, p := range list.Pipelines {
+		ready[p.Name] = p.Ready
+		if p.Name == "large" && !strings.Contains(p.Reason, why) {
+			t.Errorf("the reason in the list is %q, want %q in it", p.Reason, why)
+		}
+	}
+	if want := map[string]bool{"large": false, "colour": true}; !maps.Equal(ready, want) {
+		t.Errorf("ready is %v, want %v", ready, want)
+	}
+}
+
+// blueBMP is an image of 20 x 10 pixels that docs/lanes/colour.py reads.
+func blueBMP(t *testing.T) []byte {
+	t.Helper()
+	img := image.NewRGBA(image.Rect(0, 0, 20, 10))
+	draw.Draw(img, img.Bounds(), image.NewUniform(color.RGBA{R: 20, G: 40, B: 230, A: 255}), image.Point{}, draw.Src)
+	var b bytes.Buffer
+	if err := bmp.Encode(&b, opaque{img}); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
 }
 
 // opaque makes the encoder write 24 bits for a pixel.

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sightmesh/sightmesh/contracts"
+	"github.com/sightmesh/sightmesh/contracts/bytesize"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	"github.com/sightmesh/sightmesh/lane/pipeline"
@@ -21,10 +22,13 @@ import (
 // LaneCommand is the argument with which a worker's binary runs as a lane.
 const LaneCommand = "lane"
 
+// memoryFlag is the flag of the memory limit of lanes whose pipelines have none.
+const memoryFlag = "lane-memory"
+
 // Options are the flags that every worker service has.
 type Options struct {
 	lanes  int
-	memory int64
+	memory bytesize.Size
 	jobs   int
 	start  time.Duration
 }
@@ -32,9 +36,25 @@ type Options struct {
 // Register makes flags of the options.
 func (o *Options) Register(fs *flag.FlagSet) {
 	fs.IntVar(&o.lanes, "lanes", runtime.NumCPU(), "how many pictures to work on at a time; each lane is a process of one thread")
-	fs.Int64Var(&o.memory, "lane-memory", 1<<30, "resident `bytes` over which a lane is ended")
+	o.memory = 1 << 30
+	fs.Var(&o.memory, memoryFlag, "resident `bytes`, such as 2GiB, over which a lane is refused at start or ended, "+
+		"where its pipelines say nothing else; 0 for no limit")
 	fs.IntVar(&o.jobs, "lane-jobs", 10_000, "requests after which a lane is replaced; 0 for never")
 	fs.DurationVar(&o.start, "lane-start", 30*time.Second, "how long a lane may take to load its models")
+}
+
+func (o *Options) validate() error {
+	switch {
+	case o.lanes < 1:
+		return fmt.Errorf("lanes: %d, want 1 or more", o.lanes)
+	case o.memory != 0 && o.memory < pipeline.LeastMemory:
+		return fmt.Errorf("%s: %v, want 0 or at least %v", memoryFlag, o.memory, pipeline.LeastMemory)
+	case o.jobs < 0:
+		return fmt.Errorf("lane-jobs: %d, want 0 or more", o.jobs)
+	case o.start <= 0:
+		return fmt.Errorf("lane-start: %v, want more than 0", o.start)
+	}
+	return nil
 }
 
 type service struct {
@@ -46,16 +66,16 @@ type service struct {
 // NewService makes the service of a stage: lanes for every pipeline that has
 // it, and a worker that feeds them.
 func NewService(p *run.Process, stage subject.Stage, o Options, h Handler) (run.Service, error) {
-	if o.lanes < 1 {
-		return nil, fmt.Errorf("lanes: %d, want 1 or more", o.lanes)
+	if err := o.validate(); err != nil {
+		return nil, err
 	}
-	programs, served, err := programsFor(stage, p.Pipelines)
+	programs, served, err := programsFor(stage, p.Pipelines, int64(o.memory))
 	if err != nil {
 		return nil, err
 	}
 	lanes, err := pool.New(pool.Config{
 		Stage: stage, Lanes: o.lanes, Programs: programs,
-		MemoryLimit: o.memory, MaxJobs: o.jobs, StartTimeout: o.start,
+		MaxJobs: o.jobs, StartTimeout: o.start,
 		Metrics: newLaneMetrics(p.Metrics, o.lanes),
 		Tracer:  laneTracer{p.Tracers.Tracer("github.com/sightmesh/sightmesh/lane/pool")},
 		Logger:  p.Logger,
@@ -103,8 +123,11 @@ func (w *Worker) consumers() []run.Consumer {
 }
 
 // programsFor gives the lane programs of a stage: this binary for the kinds
-// that are built in, and each pipeline's own where it names one.
-func programsFor(stage subject.Stage, pipelines []pipeline.Pipeline) ([]pool.Program, []pipeline.Pipeline, error) {
+// that are built in, and each pipeline's own where it names one. A program has
+// the largest memory limit of its pipelines, or memory when none has one.
+func programsFor(
+	stage subject.Stage, pipelines []pipeline.Pipeline, memory int64,
+) ([]pool.Program, []pipeline.Pipeline, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, nil, fmt.Errorf("find this program: %w", err)
@@ -124,16 +147,39 @@ func programsFor(stage subject.Stage, pipelines []pipeline.Pipeline) ([]pool.Pro
 		if err != nil {
 			return nil, nil, fmt.Errorf("pipeline %s: %s: %w", p.Name, stage, err)
 		}
+		limit, err := memoryLimit(p.Name, stage, s)
+		if err != nil {
+			return nil, nil, err
+		}
 		served = append(served, p)
 		one := pool.Pipeline{Setup: setup, Timeout: s.Timeout}
 		if len(s.Lane) == 0 {
 			builtIn.Pipelines[p.Name] = one
+			if limit.Bytes > builtIn.Memory.Bytes {
+				builtIn.Memory = limit
+			}
 			continue
 		}
-		programs = append(programs, pool.Program{Name: p.Name, Argv: s.Lane, Pipelines: map[string]pool.Pipeline{p.Name: one}})
+		programs = append(programs, pool.Program{
+			Name: p.Name, Argv: s.Lane, Pipelines: map[string]pool.Pipeline{p.Name: one}, Memory: limit,
+		})
 	}
 	if len(builtIn.Pipelines) > 0 {
 		programs = append([]pool.Program{builtIn}, programs...)
 	}
+	for i := range programs {
+		if programs[i].Memory.Bytes == 0 {
+			programs[i].Memory = pool.MemoryLimit{Bytes: memory, Setting: "--" + memoryFlag}
+		}
+	}
 	return programs, served, nil
+}
+
+// memoryLimit returns the limit that the stage of a pipeline has of its own.
+func memoryLimit(name string, stage subject.Stage, s *pipeline.Stage) (pool.MemoryLimit, error) {
+	bytes, err := s.MemoryLimit()
+	if err != nil {
+		return pool.MemoryLimit{}, fmt.Errorf("pipeline %s: %s.memory: %w", name, stage, err)
+	}
+	return pool.MemoryLimit{Bytes: bytes, Setting: fmt.Sprintf("%s.memory of pipeline %s", stage, name)}, nil
 }

@@ -1,20 +1,30 @@
 package worker
 
 import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/lane/pipeline"
+	"github.com/sightmesh/sightmesh/lane/pool"
 	"github.com/sightmesh/sightmesh/services/internal/bustest"
 	"github.com/sightmesh/sightmesh/services/internal/run"
 	"github.com/sightmesh/sightmesh/services/internal/run/runtest"
 )
 
 // startService runs detect, with the lanes of this package.
-func startService(t *testing.T, s *bustest.Server) *runtest.Service {
+func startService(t *testing.T, s *bustest.Server, args ...string) *runtest.Service {
 	t.Helper()
 	var o Options
 	return runtest.Start(t, run.Spec{
@@ -22,7 +32,150 @@ func startService(t *testing.T, s *bustest.Server) *runtest.Service {
 		New: func(p *run.Process) (run.Service, error) {
 			return NewService(p, subject.Detect, o, &testHandler{})
 		},
-	}, "--nats", s.URL, "--lanes", "1")
+	}, append([]string{"--nats", s.URL, "--lanes", "1"}, args...)...)
+}
+
+// writePipelines writes a pipelines file and returns its path. LANE in it is the
+// lane program of this package.
+func writePipelines(t *testing.T, yaml string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "pipelines.yaml")
+	yaml = strings.ReplaceAll(yaml, "LANE", fmt.Sprintf("[%q, %s]", os.Args[0], LaneCommand))
+	if err := os.WriteFile(path, []byte(yaml), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// TestService_RefusesALaneOverItsMemory is of the row Lanes of the cases. The
+// pipeline has too little memory for its lane; the other one goes on.
+func TestService_RefusesALaneOverItsMemory(t *testing.T) {
+	t.Parallel()
+	s := bustest.Start(t, "a", "b")
+	detect := startService(t, s, "--pipelines", writePipelines(t, `
+pipelines:
+  - {name: a, detect: {kind: test}}
+  - {name: b, detect: {lane: LANE, memory: 192MiB, settings: {hold: 268435456}}}`))
+	detect.AwaitReady(t)
+	nc := s.Connect(t)
+	status, err := nc.Request(subject.Status("detect"), nil, 10*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var w v1.WorkerStatus
+	if err := json.Unmarshal(status.Data, &w); err != nil {
+		t.Fatal(err)
+	}
+	if !w.Pipelines["a"].Ready {
+		t.Errorf("the pipeline that fits is not ready: %q", w.Pipelines["a"].Reason)
+	}
+	if w.Pipelines["b"].Ready {
+		t.Error("the pipeline of the lane that is too large is ready")
+	}
+	if want := "more than the 201326592 that detect.memory of pipeline b allows"; !strings.Contains(w.Pipelines["b"].Reason, want) {
+		t.Errorf("the reason is %q, want %q in it", w.Pipelines["b"].Reason, want)
+	}
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := mesh{s, js}
+	m.send(t, subject.Job{Pipeline: "b", Priority: subject.Interactive, ID: "large"}, order{})
+	m.send(t, interactive("small"), order{})
+	if r := m.result(t, "a", "small"); r.Status != v1.Done {
+		t.Errorf("the pipeline that fits: %+v", r)
+	}
+	c, err := js.Consumer(t.Context(), streams.Images, streams.WorkConsumer(subject.Detect, "b", subject.Interactive))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := c.CachedInfo().Delivered.Consumer; n != 0 {
+		t.Errorf("the image of the other was delivered %d times, want 0", n)
+	}
+	if n := detect.Count("lane is refused"); n != 1 {
+		t.Errorf("%d lines say that it is refused, want one", n)
+	}
+}
+
+// TestService_LimitsMemoryByFlag: the flag takes units, and counts where the
+// pipelines say nothing.
+func TestService_LimitsMemoryByFlag(t *testing.T) {
+	t.Parallel()
+	s := bustest.Start(t, "a", "b")
+	detect := startService(t, s, "--lane-memory", "192MiB", "--pipelines", writePipelines(t, `
+pipelines:
+  - {name: a, detect: {lane: LANE, memory: 512MiB, settings: {hold: 268435456}}}
+  - {name: b, detect: {lane: LANE, settings: {hold: 268435456}}}`))
+	line := detect.AwaitLine(t, "lane is refused")
+	if got := line["program"]; got != "b" {
+		t.Errorf("the lane of %v is refused, want that of b", got)
+	}
+	if got, want := fmt.Sprint(line["error"]), "more than the 201326592 that --lane-memory allows"; !strings.Contains(got, want) {
+		t.Errorf("the line says %q, want %q in it", got, want)
+	}
+	detect.AwaitReady(t)
+	if n := detect.Count("lane is refused"); n != 1 {
+		t.Errorf("%d lines say that a lane is refused, want one", n)
+	}
+}
+
+func TestProgramsFor_Memory(t *testing.T) {
+	t.Parallel()
+	pipelines, err := pipeline.Load(writePipelines(t, `
+pipelines:
+  - {name: a, detect: {kind: k}, classify: {kind: k, memory: 512MiB}}
+  - {name: b, detect: {kind: k}, classify: {kind: k, memory: 2GiB}}
+  - {name: c, detect: {lane: LANE, memory: 64MiB}, classify: {kind: k}}
+  - {name: d, detect: {lane: LANE}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	flag := pool.MemoryLimit{Bytes: 1 << 30, Setting: "--lane-memory"}
+	for stage, want := range map[subject.Stage]map[string]pool.MemoryLimit{
+		subject.Detect: {
+			"built-in": flag, "c": {Bytes: 64 << 20, Setting: "detect.memory of pipeline c"}, "d": flag,
+		},
+		subject.Classify: {"built-in": {Bytes: 2 << 30, Setting: "classify.memory of pipeline b"}},
+	} {
+		programs, _, err := programsFor(stage, pipelines, 1<<30)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := map[string]pool.MemoryLimit{}
+		for _, p := range programs {
+			got[p.Name] = p.Memory
+		}
+		if !maps.Equal(got, want) {
+			t.Errorf("%s: the limits are %v, want %v", stage, got, want)
+		}
+	}
+}
+
+func TestOptions_AreChecked(t *testing.T) {
+	t.Parallel()
+	for args, want := range map[string]string{
+		"--lanes=0":             "lanes: 0, want 1 or more",
+		"--lane-memory=1MiB":    "lane-memory: 1MiB, want 0 or at least 16MiB",
+		"--lane-jobs=-1":        "lane-jobs: -1, want 0 or more",
+		"--lane-start=0s":       "lane-start: 0s, want more than 0",
+		"--lane-memory=16MiB":   "",
+		"--lane-memory=0":       "",
+		"--lane-memory=1048577": "lane-memory: 1048577, want 0 or at least 16MiB",
+	} {
+		var o Options
+		fs := flag.NewFlagSet("test", flag.ContinueOnError)
+		o.Register(fs)
+		if err := fs.Parse([]string{args}); err != nil {
+			t.Fatalf("%s: %v", args, err)
+		}
+		got := ""
+		if err := o.validate(); err != nil {
+			got = err.Error()
+		}
+		if got != want {
+			t.Errorf("%s: the error is %q, want %q", args, got, want)
+		}
+	}
 }
 
 // TestService_ReadyIsTakenBackWithoutAConsumer deletes one of those that the

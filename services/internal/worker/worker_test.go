@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -50,17 +51,31 @@ func TestMain(m *testing.M) {
 }
 
 // testLane does what the picture says: {"ms": 50} works for 50 ms, {"crash":
-// true} aborts.
+// true} aborts, {"score": 93.7} finds a region with that score. The setting
+// {"hold": 1024} takes so many bytes of memory at the start.
 type testLane struct{}
 
 type order struct {
-	MS    int  `json:"ms"`
-	Crash bool `json:"crash"`
+	MS    int     `json:"ms"`
+	Crash bool    `json:"crash"`
+	Score float64 `json:"score,omitempty"`
 }
 
 func (testLane) Start(s lane.Start) (map[string]lane.Loaded, error) {
 	out := map[string]lane.Loaded{}
-	for name := range s.Pipelines {
+	for name, setup := range s.Pipelines {
+		var settings struct {
+			Hold int `json:"hold"`
+		}
+		if err := lane.DecodeSettings(setup.Settings, &settings); err != nil {
+			return nil, err
+		}
+		if settings.Hold > 0 { // until the process ends
+			if _, err := syscall.Mmap(-1, 0, settings.Hold, syscall.PROT_READ|syscall.PROT_WRITE,
+				syscall.MAP_ANON|syscall.MAP_PRIVATE|syscall.MAP_POPULATE); err != nil {
+				return nil, fmt.Errorf("hold %d bytes: %w", settings.Hold, err)
+			}
+		}
 		out[name] = lane.Loaded{Models: []v1.Model{{Name: "test"}}}
 	}
 	return out, nil
@@ -76,7 +91,11 @@ func (testLane) Detect(_ lane.Detect, pic []byte) (lane.Detected, [][]byte, erro
 		select {}
 	}
 	time.Sleep(time.Duration(o.MS) * time.Millisecond)
-	return lane.Detected{Width: 1, Height: 1}, nil, nil
+	found := lane.Detected{Width: 1, Height: 1}
+	if o.Score != 0 {
+		found.Regions = []lane.Region{{Box: v1.Box{Width: 1, Height: 1}, Score: o.Score}}
+	}
+	return found, nil, nil
 }
 
 func (testLane) Classify(lane.Classify, []byte) (lane.Classified, error) {
@@ -277,6 +296,26 @@ func TestPictureThatEndsItsLane(t *testing.T) {
 	q := m.last(t, streams.Quarantine, subject.Quarantine(subject.Detect, "a", "bad"))
 	if string(q.Data) != `{"ms":0,"crash":true}` || q.Header.Get(v1.HeaderReason) != string(v1.LaneDied) || q.Header.Get(v1.HeaderSubject) != subject.Images(interactive("bad")) {
 		t.Errorf("in quarantine: %s %v", q.Data, q.Header)
+	}
+}
+
+// TestWorker_EndsAJobOfAWrongAnswerAtOnce is of the row Lanes of the cases: a
+// score of 93.7 was tried five times.
+func TestWorker_EndsAJobOfAWrongAnswerAtOnce(t *testing.T) {
+	m := newMesh(t)
+	begun := make(chan string, 10)
+	startWorker(t, m.Server, 1, begun)
+	m.send(t, interactive("wrong"), order{Score: 93.7})
+	r := m.result(t, "a", "wrong")
+	if r.Problem == nil || r.Problem.Code != v1.Internal {
+		t.Fatalf("got %+v, want %s", r, v1.Internal)
+	}
+	if want := "regions.0.score: 93.7"; !strings.Contains(r.Problem.Detail, want) {
+		t.Errorf("the detail is %q, want %q in it", r.Problem.Detail, want)
+	}
+	m.awaitEmpty(t, streams.Images)
+	if n := len(begun); n != 1 {
+		t.Errorf("it was tried %d times, want once", n)
 	}
 }
 
