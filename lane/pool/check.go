@@ -1,9 +1,13 @@
 package pool
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -24,13 +28,128 @@ func wrong(format string, args ...any) error {
 	return v1.NewProblem(v1.Internal, "the lane answers "+format, args...)
 }
 
-// typeError says which field of an answer has which type, without names of Go.
-func typeError(err error) string {
-	var t *json.UnmarshalTypeError
-	if errors.As(err, &t) {
-		return fmt.Sprintf("%s: a JSON %s, which does not belong there", t.Field, t.Value)
+// decode reads an answer that is known to be JSON. An error is a [*v1.Problem]
+// that names the field and its value.
+func decode(facts []byte, into any) error {
+	if i := invalidUTF8(facts); i >= 0 { // the decoder would replace it
+		path, value := locate(facts, i+1)
+		return wrong("%s: %.60q, want UTF-8", path, strings.Trim(value, `"`))
 	}
-	return err.Error()
+	if err := json.Unmarshal(facts, into); err != nil {
+		return wrong("%s", typeError(facts, err))
+	}
+	return nil
+}
+
+// typeError says which field of an answer has which value, and what belongs
+// there, without names of Go.
+func typeError(facts []byte, err error) string {
+	var t *json.UnmarshalTypeError
+	if !errors.As(err, &t) {
+		return err.Error()
+	}
+	path, value := locate(facts, int(t.Offset))
+	if path != "" {
+		path += ": "
+	}
+	return fmt.Sprintf("%s%s, want %s", path, strings.ToValidUTF8(value[:min(len(value), 60)], ""), jsonType(t.Type))
+}
+
+// jsonType names what is decoded into a type.
+func jsonType(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Int, reflect.Uint64:
+		return "an integer"
+	case reflect.Float64:
+		return "a number"
+	case reflect.String:
+		return "a string"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Slice:
+		return "a list"
+	default:
+		return "an object"
+	}
+}
+
+// invalidUTF8 returns where the first byte is that belongs to no character, or
+// -1.
+func invalidUTF8(b []byte) int {
+	if utf8.Valid(b) {
+		return -1
+	}
+	for i := 0; ; {
+		r, size := utf8.DecodeRune(b[i:])
+		if r == utf8.RuneError && size == 1 {
+			return i
+		}
+		i += size
+	}
+}
+
+// locate returns the value of a JSON text to which the byte before an offset
+// belongs: its path, such as regions.0.box, and the text of it. Of a list or an
+// object it returns only what it is.
+func locate(facts []byte, offset int) (path, value string) {
+	var within []*container
+	d := json.NewDecoder(bytes.NewReader(facts))
+	d.UseNumber() // any number
+	for start := 0; ; start = int(d.InputOffset()) {
+		token, err := d.Token()
+		if err != nil {
+			return "", "what is no JSON" // was decoded before: there is no such error
+		}
+		if token == json.Delim(']') || token == json.Delim('}') {
+			within = within[:len(within)-1]
+			continue
+		}
+		if len(within) > 0 {
+			within[len(within)-1].enter(token)
+		}
+		end := int(d.InputOffset())
+		delim, isDelim := token.(json.Delim)
+		if end < offset {
+			if isDelim {
+				within = append(within, &container{isList: delim == '['})
+			}
+			continue
+		}
+		fields := make([]string, len(within))
+		for i, c := range within {
+			fields[i] = c.field
+		}
+		value = string(bytes.TrimLeft(facts[start:end], " \t\r\n,:"))
+		switch delim {
+		case '[':
+			value = "a list"
+		case '{':
+			value = "an object"
+		}
+		return strings.Join(fields, "."), value
+	}
+}
+
+// container is a list or an object whose tokens are being read.
+type container struct {
+	isList bool
+	next   int    // index of the next value of a list
+	isKey  bool   // the last token of an object was a key
+	field  string // index or key of the last token
+}
+
+// enter notes a token that is a key or begins a value.
+func (c *container) enter(token json.Token) {
+	switch {
+	case c.isList:
+		c.field = strconv.Itoa(c.next)
+		c.next++
+	case c.isKey:
+		c.isKey = false
+	default:
+		c.isKey = true
+		c.field, _ = token.(string) // as every key is
+	}
 }
 
 // checkDetected returns a [*v1.Problem] when a lane could not have found that.
@@ -45,10 +164,11 @@ func checkDetected(d lane.Detected, most int) error {
 	}
 	for i, r := range d.Regions {
 		field := fmt.Sprintf("regions.%d.", i)
-		if err := checkBox(field+"box", r.Box, d.Width, d.Height); err != nil {
-			return err
-		}
-		if err := checkLabel(field, r.Label, r.Score); err != nil {
+		if err := cmp.Or(
+			checkBox(field+"box", r.Box, d.Width, d.Height),
+			checkScore(field+"score", r.Score),
+			checkLabel(field+"label", r.Label),
+		); err != nil {
 			return err
 		}
 	}
@@ -62,27 +182,34 @@ func checkClassified(c lane.Classified, crops []lane.Crop) error {
 		return wrong("answers: %d of them, want one for each of %d crops", len(c.Answers), len(crops))
 	}
 	for i, a := range c.Answers {
-		field := fmt.Sprintf("answers.%d.", i)
-		if err := checkLabel(field, "", a.Score); err != nil {
+		if err := checkCropLabel(fmt.Sprintf("answers.%d.", i), a, crops[i]); err != nil { //nolint:gosec // there are as many as answers
 			return err
 		}
-		if len(a.Text) > maxText || !utf8.ValidString(a.Text) {
-			return wrong("%stext: want UTF-8 of at most %d bytes", field, maxText)
+	}
+	return nil
+}
+
+func checkCropLabel(field string, a lane.CropLabel, crop lane.Crop) error {
+	if err := cmp.Or(checkScore(field+"score", a.Score), checkText(field+"text", a.Text, maxText)); err != nil {
+		return err
+	}
+	for i, l := range a.Labels {
+		field := fmt.Sprintf("%slabels.%d.", field, i)
+		if l.Label == "" {
+			return wrong("%slabel: %q, want 1 to %d bytes", field, l.Label, maxLabel)
 		}
-		for j, l := range a.Labels {
-			if err := checkLabel(fmt.Sprintf("%slabels.%d.", field, j), l.Label, l.Score); err != nil {
-				return err
-			}
+		if err := cmp.Or(checkLabel(field+"label", l.Label), checkScore(field+"score", l.Score)); err != nil {
+			return err
 		}
-		for j, w := range a.Words {
-			word := fmt.Sprintf("%swords.%d.", field, j)
-			crop := crops[i] //nolint:gosec // there are as many as answers
-			if err := checkBox(word+"box", w.Box, crop.Width, crop.Height); err != nil {
-				return err
-			}
-			if err := checkLabel(word, "", w.Score); err != nil {
-				return err
-			}
+	}
+	for i, w := range a.Words {
+		field := fmt.Sprintf("%swords.%d.", field, i)
+		if err := cmp.Or(
+			checkBox(field+"box", w.Box, crop.Width, crop.Height),
+			checkScore(field+"score", w.Score),
+			checkText(field+"text", w.Text, maxText),
+		); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -95,14 +222,28 @@ func checkBox(field string, b v1.Box, width, height int) error {
 	return nil
 }
 
-func checkLabel(field, label string, score float64) error {
+func checkScore(field string, score float64) error {
+	if score < 0 || score > 1 {
+		return wrong("%s: %v, want 0 to 1", field, score)
+	}
+	return nil
+}
+
+// checkLabel also finds what a lane or its JSON has put in place of bytes that
+// are not UTF-8. A text may have read that character from an image.
+func checkLabel(field, label string) error {
+	if strings.ContainsRune(label, utf8.RuneError) {
+		return wrong("%s: %.60q, want UTF-8", field, label)
+	}
+	return checkText(field, label, maxLabel)
+}
+
+func checkText(field, text string, most int) error {
 	switch {
-	case len(label) > maxLabel || !utf8.ValidString(label):
-		return wrong("%slabel: want UTF-8 of at most %d bytes", field, maxLabel)
-	case strings.ContainsRune(label, 0):
-		return wrong("%slabel: %q, want no NUL", field, label)
-	case score < 0 || score > 1:
-		return wrong("%sscore: %v, want 0 to 1", field, score)
+	case len(text) > most:
+		return wrong("%s: %.60q, %d bytes, want at most %d", field, text, len(text), most)
+	case strings.ContainsRune(text, 0):
+		return wrong("%s: %.60q, want no NUL", field, text)
 	}
 	return nil
 }

@@ -52,7 +52,7 @@ func TestCheckClassified_NamesFieldAndValue(t *testing.T) {
 		"score":        {[]lane.CropLabel{{Score: 2}}, "answers.0.score: 2"},
 		"label score":  {[]lane.CropLabel{{Labels: []v1.Label{{Label: "a", Score: 50}}}}, "answers.0.labels.0.score: 50"},
 		"word outside": {[]lane.CropLabel{{Words: []v1.Word{{Box: v1.Box{X: 5, Width: 10, Height: 1}}}}}, "answers.0.words.0.box"},
-		"not UTF-8":    {[]lane.CropLabel{{Text: "\xff"}}, "answers.0.text"},
+		"not UTF-8":    {[]lane.CropLabel{{Labels: []v1.Label{{Label: "\xff"}}}}, "answers.0.labels.0.label"},
 	} {
 		checkProblem(t, name, checkClassified(lane.Classified{Answers: tt.answers}, crops), tt.want)
 	}

@@ -188,7 +188,7 @@ func (p *process) handshake(stage subject.Stage, prog Program, limit time.Durati
 	}
 	var ready lane.Ready
 	if err := json.Unmarshal(facts, &ready); err != nil {
-		return nil, fmt.Errorf("%w: %w", errProtocol, err)
+		return nil, fmt.Errorf("%w: answered start with %s", errProtocol, typeError(facts, err))
 	}
 	if ready.Type != lane.TypeReady || ready.Protocol != lane.Protocol {
 		return nil, fmt.Errorf("%w: answered start with %q of protocol %d", errProtocol, ready.Type, ready.Protocol)

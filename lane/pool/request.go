@@ -74,8 +74,8 @@ func (l *Lane) call(ctx context.Context, r request, out any, timing *lane.Timing
 	if err != nil {
 		return nil, err
 	}
-	if err := json.Unmarshal(got.facts, out); err != nil {
-		return nil, wrong("%s", typeError(err))
+	if err := decode(got.facts, out); err != nil {
+		return nil, err
 	}
 	l.traceTiming(ctx, start, *timing)
 	return got.pixels, nil
@@ -227,7 +227,7 @@ func (p *process) exchange(ctx context.Context, timeout time.Duration, r request
 		Detail string    `json:"detail"`
 	}
 	if err := json.Unmarshal(facts, &head); err != nil {
-		return reply{}, fmt.Errorf("%w: %w", errProtocol, err)
+		return reply{}, fmt.Errorf("%w: answered with %s", errProtocol, typeError(facts, err))
 	}
 	switch {
 	case head.Type != r.want && head.Type != lane.TypeFailed:
