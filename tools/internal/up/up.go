@@ -22,9 +22,9 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/sightmesh/sightmesh/contracts/bytesize"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/lane/bytesize"
 	"github.com/sightmesh/sightmesh/tools/internal/sample"
 	"github.com/sightmesh/sightmesh/tools/internal/setup"
 )
