@@ -2,6 +2,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -10,6 +11,7 @@ import (
 	"os/signal"
 	"runtime"
 	"syscall"
+	"time"
 
 	"github.com/peterbourgon/ff/v3"
 	"github.com/peterbourgon/ff/v3/ffcli"
@@ -17,6 +19,7 @@ import (
 
 	"github.com/sightmesh/sightmesh/contracts"
 	"github.com/sightmesh/sightmesh/tools/internal/bench"
+	"github.com/sightmesh/sightmesh/tools/internal/exit"
 	"github.com/sightmesh/sightmesh/tools/internal/send"
 	"github.com/sightmesh/sightmesh/tools/internal/setup"
 	"github.com/sightmesh/sightmesh/tools/internal/up"
@@ -27,34 +30,84 @@ func main() { os.Exit(run()) }
 func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	rootFlags := flag.NewFlagSet("sightmesh", flag.ContinueOnError)
-	showVersion := rootFlags.Bool("version", false, "print the version and exit")
+	var usage bytes.Buffer
+	root := rootCommand()
+	captureUsage(root, &usage)
+	err := root.Parse(os.Args[1:])
+	switch {
+	case err == nil:
+		err = root.Run(ctx)
+	case !errors.Is(err, flag.ErrHelp):
+		err = exit.Usagef("%w; --help lists the flags", err)
+	}
+	if errors.Is(err, flag.ErrHelp) {
+		if _, err = usage.WriteTo(os.Stdout); err == nil {
+			return 0
+		}
+	}
+	if err != nil {
+		report(ctx, err)
+	}
+	return exit.Status(err)
+}
+
+// captureUsage lets the flag sets of the command and of those below it write
+// into usage, from where --help shows it; the error of a wrong flag is shown
+// without it.
+func captureUsage(c *ffcli.Command, usage *bytes.Buffer) {
+	c.FlagSet.SetOutput(usage)
+	for _, sub := range c.Subcommands {
+		captureUsage(sub, usage)
+	}
+}
+
+// report prints the error. After a signal it waits for half a second at most:
+// nobody may read standard error, such as a pager that waits for a key.
+func report(ctx context.Context, err error) {
+	printed := make(chan struct{})
+	go func() {
+		defer close(printed)
+		fmt.Fprintln(os.Stderr, "sightmesh:", err)
+	}()
+	select {
+	case <-printed:
+		return
+	case <-ctx.Done():
+	}
+	select {
+	case <-printed:
+	case <-time.After(500 * time.Millisecond):
+	}
+}
+
+func rootCommand() *ffcli.Command {
+	fs := flag.NewFlagSet("sightmesh", flag.ContinueOnError)
+	showVersion := fs.Bool("version", false, "print the version and exit")
 	root := &ffcli.Command{
-		FlagSet:     rootFlags,
+		FlagSet:     fs,
 		ShortUsage:  "sightmesh <command> [flags]",
 		ShortHelp:   "Pictures in, answers out, over NATS.",
 		Subcommands: []*ffcli.Command{upCommand(), setupCommand(), sendCommand(), benchCommand()},
-		Exec: func(context.Context, []string) error {
-			if !*showVersion {
-				return flag.ErrHelp
-			}
-			fmt.Printf("sightmesh %s (commit %s, %s)\n", contracts.Version, version.GetRevision(), runtime.Version())
-			return nil
-		},
 	}
-	err := root.ParseAndRun(ctx, os.Args[1:])
-	var exit *send.ExitError
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		return 2
-	case errors.As(err, &exit):
-		fmt.Fprintln(os.Stderr, "sightmesh:", err)
-		return exit.Code
-	case err != nil:
-		fmt.Fprintln(os.Stderr, "sightmesh:", err)
-		return 1
+	root.Exec = func(_ context.Context, args []string) error {
+		switch {
+		case len(args) > 0:
+			return exit.Usagef("unknown command %q; --help lists the commands", args[0])
+		case !*showVersion:
+			return exit.Usagef("no command\n\n%s", ffcli.DefaultUsageFunc(root))
+		}
+		fmt.Printf("sightmesh %s (commit %s, %s)\n", contracts.Version, version.GetRevision(), runtime.Version())
+		return nil
 	}
-	return 0
+	return root
+}
+
+// noArguments refuses arguments of a command that has only flags.
+func noArguments(command string, args []string) error {
+	if len(args) > 0 {
+		return exit.Usagef("%s takes no arguments, only flags: %q", command, args)
+	}
+	return nil
 }
 
 func upCommand() *ffcli.Command {
@@ -66,8 +119,8 @@ func upCommand() *ffcli.Command {
 		ShortHelp: "run the whole mesh on this machine until Ctrl-C",
 		FlagSet:   fs, Options: []ff.Option{ff.WithEnvVarPrefix("SIGHTMESH")},
 		Exec: func(ctx context.Context, args []string) error {
-			if len(args) > 0 {
-				return fmt.Errorf("up takes no arguments, only flags: %q", args)
+			if err := noArguments("up", args); err != nil {
+				return err
 			}
 			return up.Run(ctx, cfg, os.Stdout, os.Stderr)
 		},
@@ -83,8 +136,8 @@ func setupCommand() *ffcli.Command {
 		ShortHelp: "create or update the streams and consumers of a mesh",
 		FlagSet:   fs, Options: []ff.Option{ff.WithEnvVarPrefix("SIGHTMESH")},
 		Exec: func(ctx context.Context, args []string) error {
-			if len(args) > 0 {
-				return fmt.Errorf("setup takes no arguments, only flags: %q", args)
+			if err := noArguments("setup", args); err != nil {
+				return err
 			}
 			return setup.Run(ctx, cfg, os.Stdout)
 		},
@@ -101,7 +154,7 @@ func sendCommand() *ffcli.Command {
 		FlagSet:   fs,
 		Exec: func(ctx context.Context, args []string) error {
 			if err := cfg.ParseArgs(fs, args); err != nil {
-				return flag.ErrHelp
+				return err
 			}
 			return send.Command(ctx, cfg, os.Stdin, os.Stdout, os.Stderr)
 		},
@@ -123,7 +176,10 @@ func benchCommand() *ffcli.Command {
 			Name: "floor", ShortUsage: "sightmesh bench floor [flags]",
 			ShortHelp: "measure the bare three-hop JetStream pipeline",
 			FlagSet:   floorFlags,
-			Exec: func(ctx context.Context, _ []string) error {
+			Exec: func(ctx context.Context, args []string) error {
+				if err := noArguments("bench floor", args); err != nil {
+					return err
+				}
 				return bench.FloorCommand(ctx, floor, os.Stdout)
 			},
 		}},

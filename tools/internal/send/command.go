@@ -15,6 +15,7 @@ import (
 
 	"github.com/sightmesh/sightmesh/contracts/client"
 	"github.com/sightmesh/sightmesh/contracts/subject"
+	"github.com/sightmesh/sightmesh/tools/internal/exit"
 )
 
 // Config of a run.
@@ -48,12 +49,19 @@ func (c *Config) Register(fs *flag.FlagSet) {
 	fs.BoolVar(&c.Resume, "resume", false, "go on with a run that broke off: pictures with an outcome in --out are not sent")
 }
 
-// ParseArgs reads paths and flags in any order.
+// ParseArgs reads paths and flags in any order. The error is [flag.ErrHelp], or
+// that of a wrong argument.
 func (c *Config) ParseArgs(fs *flag.FlagSet, args []string) error {
+	defer fs.SetOutput(fs.Output())
+	fs.SetOutput(io.Discard) // main shows the error, or the usage
 	for len(args) > 0 {
 		if len(args[0]) > 1 && args[0][0] == '-' {
-			if err := fs.Parse(args); err != nil {
-				return err //nolint:wrapcheck // it was printed with the usage
+			err := fs.Parse(args)
+			switch {
+			case errors.Is(err, flag.ErrHelp):
+				return flag.ErrHelp
+			case err != nil:
+				return exit.Usagef("%w; --help lists the flags", err)
 			}
 			args = fs.Args()
 			continue
@@ -63,61 +71,63 @@ func (c *Config) ParseArgs(fs *flag.FlagSet, args []string) error {
 	return nil
 }
 
-// Exit codes besides 0.
-const (
-	exitFailure     = 1
-	exitUsage       = 2
-	exitPartial     = 3 // some pictures failed
-	exitInterrupted = 130
-)
-
-// ExitError is an end that is not success, with the code to exit with.
-type ExitError struct {
-	Code int
-	Err  error
+// concurrency returns how many images to send at a time, or auto.
+func (c *Config) concurrency() (n int, auto bool, err error) {
+	if c.Concurrency == "auto" {
+		return 0, true, nil
+	}
+	if n, err = strconv.Atoi(c.Concurrency); err != nil || n < 1 {
+		return 0, false, exit.Usagef("concurrency: %q, want auto or a number from 1", c.Concurrency)
+	}
+	return n, false, nil
 }
 
-// Error says what went wrong.
-func (e *ExitError) Error() string { return e.Err.Error() }
+// validate returns the error of a wrong argument.
+func (c *Config) validate() error {
+	_, _, err := c.concurrency()
+	switch {
+	case err != nil:
+		return err
+	case len(c.Paths) == 0:
+		return exit.Usagef("no images: name files, folders, globs, or - for a list on stdin")
+	case c.Resume && c.Out == "-":
+		return exit.Usagef("resume: needs the file of --out")
+	case !subject.Priority(c.Priority).Valid():
+		return exit.Usagef("priority: %q, want interactive or bulk", c.Priority)
+	case c.NATS != "" && c.Priority != string(subject.Interactive):
+		return exit.Usagef("priority: over NATS every image is interactive")
+	case c.NATS != "" && c.Pipeline == "":
+		return exit.Usagef("nats: needs --pipeline")
+	case c.Attempts < 1:
+		return exit.Usagef("attempts: %d, want 1 or more", c.Attempts)
+	}
+	return nil
+}
 
-// Unwrap gives the error inside.
-func (e *ExitError) Unwrap() error { return e.Err }
-
-// Command runs the sender. It returns an [*ExitError] unless every picture was
+// Command runs the sender. It returns an [*exit.Error] unless every image was
 // read.
 func Command(ctx context.Context, cfg Config, stdin io.Reader, stdout, stderr io.Writer) error {
-	auto := cfg.Concurrency == "auto"
-	n, err := strconv.Atoi(cfg.Concurrency)
-	switch {
-	case !auto && (err != nil || n < 1):
-		return &ExitError{exitUsage, fmt.Errorf("concurrency: %q, want auto or a number from 1", cfg.Concurrency)}
-	case len(cfg.Paths) == 0:
-		return &ExitError{exitUsage, errors.New("no pictures: name files, folders, globs, or - for a list on stdin")}
-	case cfg.Resume && cfg.Out == "-":
-		return &ExitError{exitUsage, errors.New("resume: needs the file of --out")}
-	case !subject.Priority(cfg.Priority).Valid():
-		return &ExitError{exitUsage, fmt.Errorf("priority: %q, want interactive or bulk", cfg.Priority)}
-	case cfg.NATS != "" && cfg.Priority != string(subject.Interactive):
-		return &ExitError{exitUsage, errors.New("priority: over NATS every picture is interactive")}
-	case cfg.NATS != "" && cfg.Pipeline == "":
-		return &ExitError{exitUsage, errors.New("nats: needs --pipeline")}
-	case cfg.Attempts < 1:
-		return &ExitError{exitUsage, fmt.Errorf("attempts: %d, want 1 or more", cfg.Attempts)}
+	if err := cfg.validate(); err != nil {
+		return err
+	}
+	n, auto, err := cfg.concurrency()
+	if err != nil {
+		return err
 	}
 	files, err := find(cfg.Paths, stdin)
 	if err != nil {
-		return &ExitError{exitFailure, err}
+		return &exit.Error{Status: exit.Failure, Err: err}
 	}
 	send := overHTTP(cfg.URL, cfg.Pipeline, subject.Priority(cfg.Priority))
 	if cfg.NATS != "" {
 		nc, err := nats.Connect(cfg.NATS, nats.Name("sightmesh send"), nats.MaxReconnects(-1))
 		if err != nil {
-			return &ExitError{exitFailure, fmt.Errorf("connect to NATS at %s: %w", cfg.NATS, err)}
+			return &exit.Error{Status: exit.Failure, Err: fmt.Errorf("connect to NATS at %s: %w", cfg.NATS, err)}
 		}
 		defer nc.Close()
 		c, err := client.New(nc)
 		if err != nil {
-			return &ExitError{exitFailure, err}
+			return &exit.Error{Status: exit.Failure, Err: err}
 		}
 		send = overNATS(c, cfg.Pipeline)
 	}

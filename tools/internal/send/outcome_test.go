@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/tools/internal/exit"
 )
 
 // interrupted runs a sender over pictures, one at a time, that is interrupted
@@ -31,7 +32,7 @@ func interrupted(t *testing.T, pictures ...string) Config {
 		URL: m.URL, Paths: []string{folder(t, pictures...)}, Concurrency: "1",
 		Out: filepath.Join(tmp, "out.ndjson"), Failed: filepath.Join(tmp, "failed.txt"),
 	}
-	if _, _, code := command(t, ctx, cfg); code != exitInterrupted {
+	if _, _, code := command(t, ctx, cfg); code != exit.Interrupted {
 		t.Fatalf("code %d", code)
 	}
 	cfg.Resume = true
@@ -48,15 +49,15 @@ func TestResumeKnowsWhatFailedBefore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if code != exitPartial || !strings.Contains(string(list), "1-damaged.jpg") {
-		t.Errorf("resumed: code %d, want %d; failed %q, want the one of before", code, exitPartial, list)
+	if code != exit.Partial || !strings.Contains(string(list), "1-damaged.jpg") {
+		t.Errorf("resumed: code %d, want %d; failed %q, want the one of before", code, exit.Partial, list)
 	}
 }
 
 // TestOneOfManyFailsInTheEnd: not every picture failed.
 func TestOneOfManyFailsInTheEnd(t *testing.T) {
 	t.Parallel()
-	if _, _, code := command(t, t.Context(), interrupted(t, "1.jpg", "2.jpg", "9-damaged.jpg")); code != exitPartial {
-		t.Errorf("resumed: code %d, want %d", code, exitPartial)
+	if _, _, code := command(t, t.Context(), interrupted(t, "1.jpg", "2.jpg", "9-damaged.jpg")); code != exit.Partial {
+		t.Errorf("resumed: code %d, want %d", code, exit.Partial)
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/retry"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/lane/draw"
+	"github.com/sightmesh/sightmesh/tools/internal/exit"
 )
 
 // run is one run of the sender.
@@ -41,11 +42,11 @@ const grace = 10 * time.Second
 func (r *run) do(ctx context.Context, files []file, stdout io.Writer) (err error) {
 	todo, skipped, err := r.left(files)
 	if err != nil {
-		return &ExitError{exitFailure, err}
+		return &exit.Error{Status: exit.Failure, Err: err}
 	}
 	out, done, err := r.open(stdout)
 	if err != nil {
-		return &ExitError{exitFailure, err}
+		return &exit.Error{Status: exit.Failure, Err: err}
 	}
 	r.progress = newProgress(r.stderr, len(todo), r.limit)
 	err = r.sendAll(ctx, todo, out)
@@ -54,20 +55,20 @@ func (r *run) do(ctx context.Context, files []file, stdout io.Writer) (err error
 	complete := r.progress.done == len(todo)
 	switch {
 	case err != nil:
-		return &ExitError{exitFailure, err}
+		return &exit.Error{Status: exit.Failure, Err: err}
 	case !complete:
-		return &ExitError{exitInterrupted, fmt.Errorf("interrupted: %d pictures were not sent; --resume goes on", len(todo)-r.progress.done)}
+		return &exit.Error{Status: exit.Interrupted, Err: fmt.Errorf("interrupted: %d pictures were not sent; --resume goes on", len(todo)-r.progress.done)}
 	}
 	if err := done(); err != nil {
-		return &ExitError{exitFailure, err}
+		return &exit.Error{Status: exit.Failure, Err: err}
 	}
 	switch n := len(r.failed); {
 	case n == 0:
 		return nil
 	case n == len(files):
-		return &ExitError{exitFailure, fmt.Errorf("all of %d pictures failed", n)}
+		return &exit.Error{Status: exit.Failure, Err: fmt.Errorf("all of %d pictures failed", n)}
 	default:
-		return &ExitError{exitPartial, fmt.Errorf("%d of %d pictures failed", n, len(files))}
+		return &exit.Error{Status: exit.Partial, Err: fmt.Errorf("%d of %d pictures failed", n, len(files))}
 	}
 }
 

@@ -22,6 +22,7 @@ import (
 	"go.uber.org/goleak"
 
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/tools/internal/exit"
 )
 
 func TestMain(m *testing.M) {
@@ -220,13 +221,7 @@ func command(t *testing.T, ctx context.Context, cfg Config) (map[string]outcome,
 		cfg.Out = "-"
 	}
 	err := Command(ctx, cfg, strings.NewReader(""), &stdout, t.Output())
-	code := 0
-	var exit *ExitError
-	if errors.As(err, &exit) {
-		code = exit.Code
-	} else if err != nil {
-		t.Fatal(err)
-	}
+	code := exit.Status(err)
 	text := stdout.Bytes()
 	if cfg.Out != "-" {
 		if text, err = os.ReadFile(cfg.Out); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -303,7 +298,7 @@ func TestWhatIsThePicturesOwnIsNot(t *testing.T) {
 	dir := folder(t, "damaged.jpg", "forbidden.jpg", "good.jpg")
 	failed := filepath.Join(t.TempDir(), "failed.txt")
 	out, _, code := command(t, t.Context(), Config{URL: m.URL, Paths: []string{dir}, Failed: failed})
-	if code != exitPartial || out["damaged.jpg"].Problem.Code != v1.Damaged || out["forbidden.jpg"].Error == "" || out["good.jpg"].Status != v1.Done {
+	if code != exit.Partial || out["damaged.jpg"].Problem.Code != v1.Damaged || out["forbidden.jpg"].Error == "" || out["good.jpg"].Status != v1.Done {
 		t.Errorf("code %d: %+v", code, out)
 	}
 	for name, n := range m.posts {
@@ -329,7 +324,7 @@ func TestNothingWorks(t *testing.T) {
 	l.Close()
 	dir := folder(t, "a.jpg", "b.jpg")
 	out, _, code := command(t, t.Context(), Config{URL: "http://" + l.Addr().String(), Paths: []string{dir}, Attempts: 2})
-	if code != exitFailure || out["a.jpg"].Attempts != 2 || out["a.jpg"].Error == "" {
+	if code != exit.Failure || out["a.jpg"].Attempts != 2 || out["a.jpg"].Error == "" {
 		t.Errorf("code %d: %+v", code, out)
 	}
 }
@@ -340,11 +335,11 @@ func TestUsage(t *testing.T) {
 		"no paths": {}, "concurrency": {Paths: []string{"x"}, Concurrency: "many"}, "resume of stdout": {Paths: []string{"x"}, Resume: true},
 		"no pipeline over NATS": {Paths: []string{"x"}, NATS: "nats://127.0.0.1:1"},
 	} {
-		if _, _, code := command(t, t.Context(), cfg); code != exitUsage {
+		if _, _, code := command(t, t.Context(), cfg); code != exit.Usage {
 			t.Errorf("%s: code %d", name, code)
 		}
 	}
-	if _, _, code := command(t, t.Context(), Config{Paths: []string{"/nothing/here"}}); code != exitFailure {
+	if _, _, code := command(t, t.Context(), Config{Paths: []string{"/nothing/here"}}); code != exit.Failure {
 		t.Errorf("a path that is not there: code %d", code)
 	}
 }
@@ -433,7 +428,7 @@ func TestInterruptedAndResumed(t *testing.T) {
 	dir := folder(t, names...)
 	cfg := Config{URL: m.URL, Paths: []string{dir}, Out: filepath.Join(t.TempDir(), "out.ndjson")}
 	first, _, code := command(t, ctx, cfg)
-	if code != exitInterrupted || len(first) >= len(names) || first["20.jpg"].Status != v1.Done {
+	if code != exit.Interrupted || len(first) >= len(names) || first["20.jpg"].Status != v1.Done {
 		t.Fatalf("interrupted: code %d with %d outcomes", code, len(first))
 	}
 	healed.Store(true)
@@ -460,8 +455,7 @@ func TestOutcomesThatCannotBeWritten(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t, func(w http.ResponseWriter, _ *http.Request, pic string, _ int) { done(w, pic) })
 	cfg := Config{URL: m.URL, Paths: []string{folder(t, "a.jpg", "b.jpg")}, Concurrency: "1", Priority: "interactive", Attempts: 1, Out: "-"}
-	var exit *ExitError
-	if err := Command(t.Context(), cfg, nil, full{}, t.Output()); !errors.As(err, &exit) || exit.Code != exitFailure {
+	if err := Command(t.Context(), cfg, nil, full{}, t.Output()); exit.Status(err) != exit.Failure {
 		t.Errorf("got %v", err)
 	}
 }

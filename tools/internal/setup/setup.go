@@ -19,6 +19,7 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	"github.com/sightmesh/sightmesh/lane/bytesize"
 	"github.com/sightmesh/sightmesh/lane/pipeline"
+	"github.com/sightmesh/sightmesh/tools/internal/exit"
 )
 
 // Config of a set-up.
@@ -81,10 +82,10 @@ func (c *Config) Streams() (streams.Config, error) {
 	case "memory":
 		storage = jetstream.MemoryStorage
 	default:
-		return streams.Config{}, fmt.Errorf("storage: %q, want file or memory", c.Storage)
+		return streams.Config{}, exit.Usagef("storage: %q, want file or memory", c.Storage)
 	}
 	if !slices.Contains([]int{0, 1, 3, 5}, c.Replicas) {
-		return streams.Config{}, fmt.Errorf("replicas: %d, want 1, 3 or 5", c.Replicas)
+		return streams.Config{}, exit.Usagef("replicas: %d, want 1, 3 or 5", c.Replicas)
 	}
 	pipelines, err := pipeline.Load(c.Pipelines)
 	if err != nil {
@@ -93,11 +94,11 @@ func (c *Config) Streams() (streams.Config, error) {
 	const least = 2 * time.Minute // for which streams know the ids of messages
 	for _, age := range []time.Duration{c.ResultsAge, c.ReportsAge} {
 		if age != 0 && age < least {
-			return streams.Config{}, fmt.Errorf("results-age and reports-age: %v, want at least %v", age, least)
+			return streams.Config{}, exit.Usagef("results-age and reports-age: %v, want at least %v", age, least)
 		}
 	}
 	if c.MaxStore != 0 && c.MaxStore < streams.LeastStore {
-		return streams.Config{}, fmt.Errorf("max-store: %s, want at least %s",
+		return streams.Config{}, exit.Usagef("max-store: %s, want at least %s",
 			streams.FormatBytes(c.MaxStore), streams.FormatBytes(streams.LeastStore))
 	}
 	want := streams.Config{

@@ -25,6 +25,7 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/lane/bytesize"
+	"github.com/sightmesh/sightmesh/tools/internal/exit"
 	"github.com/sightmesh/sightmesh/tools/internal/sample"
 	"github.com/sightmesh/sightmesh/tools/internal/setup"
 )
@@ -78,7 +79,7 @@ const startTimeout = 2 * time.Minute
 // stderr. That the sample fails is said and changes nothing else.
 func Run(ctx context.Context, cfg Config, stdout, stderr io.Writer) (err error) {
 	if cfg.Log != "text" && cfg.Log != "json" {
-		return fmt.Errorf("log: %q, want text or json", cfg.Log)
+		return exit.Usagef("log: %q, want text or json", cfg.Log)
 	}
 	cfg.Reserve = cmp.Or(cfg.Reserve, defaultReserve)
 	cfg.HTTP, cfg.NATS, cfg.Admin = cmp.Or(cfg.HTTP, anyPort), cmp.Or(cfg.NATS, anyPort), cmp.Or(cfg.Admin, anyPort)

@@ -1,0 +1,92 @@
+package e2e
+
+import (
+	"bytes"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestSightmesh_ExitCodes is of the row "sightmesh send" of shared/cases: exit
+// codes are as documented, of every command.
+func TestSightmesh_ExitCodes(t *testing.T) {
+	empty := t.TempDir()
+	image := filepath.Join(frameFolder(t, 1), "frame1.png")
+	for _, tt := range []struct {
+		args   string
+		code   int
+		stdout string // what has to be in it
+		stderr string
+	}{
+		{"", 2, "", "sightmesh <command>"},
+		{"--help", 0, "SUBCOMMANDS", ""},
+		{"-h", 0, "SUBCOMMANDS", ""},
+		{"--version", 0, "sightmesh ", ""},
+		{"--nonsense", 2, "", "-nonsense"},
+		{"nonsense", 2, "", `unknown command "nonsense"`},
+		{"--version nonsense", 2, "", `unknown command "nonsense"`},
+
+		{"up --help", 0, "-reserve", ""},
+		{"up --nonsense", 2, "", "-nonsense"},
+		{"up --lanes many", 2, "", "-lanes"},
+		{"up nonsense", 2, "", "nonsense"},
+		{"up --log xml", 2, "", "log"},
+		{"up --results-age 1s", 2, "", "results-age"},
+		{"up --sample none --nats nowhere --data " + filepath.Join(empty, "data"), 1, "", "nowhere"},
+
+		{"setup --help", 0, "-replicas", ""},
+		{"setup --nonsense", 2, "", "-nonsense"},
+		{"setup --timeout soon", 2, "", "-timeout"},
+		{"setup nonsense", 2, "", "nonsense"},
+		{"setup --replicas 2", 2, "", "replicas"},
+		{"setup --storage tape", 2, "", "storage"},
+		{"setup --max-store 1", 2, "", "max-store"},
+		{"setup --pipelines /nothing/here", 1, "", "/nothing/here"},
+		{"setup --nats nats://127.0.0.1:1 --timeout 10ms", 1, "", "127.0.0.1:1"},
+
+		{"send --help", 0, "-resume", ""},
+		{"send " + image + " --help", 0, "-resume", ""},
+		{"send --nonsense", 2, "", "-nonsense"},
+		{"send " + image + " --nonsense", 2, "", "-nonsense"},
+		{"send --attempts many " + image, 2, "", "-attempts"},
+		{"send " + image + " --attempts many", 2, "", "-attempts"},
+		{"send", 2, "", "name files"},
+		{"send --resume " + image, 2, "", "--out"},
+		{"send --attempts 0 " + image, 2, "", "attempts"},
+		{"send /nothing/here", 1, "", "/nothing/here"},
+		{"send --url http://127.0.0.1:1 --attempts 1 " + image, 1, "", "failed"},
+
+		{"bench --help", 0, "-rate", ""},
+		{"bench --nonsense", 2, "", "-nonsense"},
+		{"bench --rate fast " + image, 2, "", "-rate"},
+		{"bench /nothing/here", 1, "", "/nothing/here"},
+		{"bench --url http://127.0.0.1:1 --warmup 0s --duration 10ms " + image, 1, "", "not every"},
+
+		{"bench floor --help", 0, "-bytes", ""},
+		{"bench floor --nonsense", 2, "", "-nonsense"},
+		{"bench floor nonsense", 2, "", "nonsense"},
+		{"bench floor --nats nats://127.0.0.1:1", 1, "", "127.0.0.1:1"},
+	} {
+		t.Run("sightmesh "+tt.args, func(t *testing.T) {
+			t.Parallel()
+			cmd := exec.Command(binary(t, "sightmesh"), strings.Fields(tt.args)...)
+			var stdout, stderr bytes.Buffer
+			cmd.Stdout, cmd.Stderr = &stdout, &stderr
+			p, err := startProcess(cmd)
+			if err != nil {
+				t.Fatal(err)
+			}
+			<-p.done
+			if code := exitCode(p.err); code != tt.code {
+				t.Errorf("exit code %d, want %d", code, tt.code)
+			}
+			if !strings.Contains(stdout.String(), tt.stdout) {
+				t.Errorf("standard output has no %q:\n%s", tt.stdout, &stdout)
+			}
+			if !strings.Contains(stderr.String(), tt.stderr) {
+				t.Errorf("standard error has no %q:\n%s", tt.stderr, &stderr)
+			}
+		})
+	}
+}
