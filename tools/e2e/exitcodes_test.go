@@ -60,12 +60,17 @@ func TestSightmesh_ExitCodes(t *testing.T) {
 		{"bench --help", 0, "-rate", ""},
 		{"bench --nonsense", 2, "", "-nonsense"},
 		{"bench --rate fast " + image, 2, "", "-rate"},
+		{"bench", 2, "", "name"},
+		{"bench --concurrency -1 " + image, 2, "", "concurrency"},
+		{"bench --rate -1 " + image, 2, "", "rate"},
 		{"bench /nothing/here", 1, "", "/nothing/here"},
 		{"bench --url http://127.0.0.1:1 --warmup 0s --duration 10ms " + image, 1, "", "not every"},
 
 		{"bench floor --help", 0, "-bytes", ""},
 		{"bench floor --nonsense", 2, "", "-nonsense"},
 		{"bench floor nonsense", 2, "", "nonsense"},
+		{"bench floor --storage tape", 2, "", "storage"},
+		{"bench floor --concurrency -1", 2, "", "concurrency"},
 		{"bench floor --nats nats://127.0.0.1:1", 1, "", "127.0.0.1:1"},
 	} {
 		t.Run("sightmesh "+tt.args, func(t *testing.T) {

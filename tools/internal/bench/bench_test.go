@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"encoding/xml"
 	"errors"
+	"flag"
 	"io"
 	"strings"
 	"sync/atomic"
@@ -116,6 +117,55 @@ func TestOpenLoopSeesAStall(t *testing.T) {
 	if r.Latency.P50 < 50 {
 		t.Errorf("p50 %v ms: the stall was seen by one request only", r.Latency.P50)
 	}
+}
+
+// TestLoad_RateAloneIsAnOpenLoop is of the row "sightmesh bench" of
+// shared/cases: without --concurrency, requests of a rate wait for no other.
+func TestLoad_RateAloneIsAnOpenLoop(t *testing.T) {
+	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
+	var cfg Config
+	cfg.Register(fs)
+	if err := fs.Parse([]string{"--rate", "100", "--warmup", "1s", "--duration", "10s"}); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		r, err := Run(t.Context(), func(_ context.Context, p Picture) (v1.Result, error) {
+			time.Sleep(20 * time.Second) // so that all of them are under way together
+			return result(p.Name), nil
+		}, pictures, cfg.load, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Missed != 0 {
+			t.Errorf("%d requests could not begin, want 0", r.Missed)
+		}
+		if r.Done != 1000 {
+			t.Errorf("%d requests are counted, want 1000", r.Done)
+		}
+	})
+}
+
+// TestLoad_ConcurrencyBoundsAnOpenLoop counts what could not begin.
+func TestLoad_ConcurrencyBoundsAnOpenLoop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, err := Run(t.Context(), func(_ context.Context, p Picture) (v1.Result, error) {
+			time.Sleep(20 * time.Second)
+			return result(p.Name), nil
+		}, pictures, Load{Rate: 100, Concurrency: 7, Duration: 10 * time.Second}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Missed != 994 { // of 1001, the first and the last included
+			t.Errorf("%d requests could not begin, want 994", r.Missed)
+		}
+		var text bytes.Buffer
+		if err := r.WriteText(&text); err != nil {
+			t.Fatal(err)
+		}
+		if want := "could not begin: 7 were under way"; !strings.Contains(text.String(), want) {
+			t.Errorf("the report has no %q:\n%s", want, &text)
+		}
+	})
 }
 
 func TestWrongAnswersAndErrorsAreCounted(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/tools/internal/exit"
 )
 
 // Config of the bench command.
@@ -33,7 +34,8 @@ type Config struct {
 }
 
 func (c *Config) registerLoad(fs *flag.FlagSet) {
-	fs.IntVar(&c.load.Concurrency, "concurrency", 1, "requests under way")
+	fs.IntVar(&c.load.Concurrency, "concurrency", 0,
+		fmt.Sprintf("requests under way, with --rate at most; 0 for 1, with --rate %d", maxOpen))
 	fs.Float64Var(&c.load.Rate, "rate", 0, "requests a `second`, begun whatever the mesh does; 0 for a closed loop")
 	fs.DurationVar(&c.load.WarmUp, "warmup", 2*time.Second, "not counted, at the beginning")
 	fs.DurationVar(&c.load.Duration, "duration", 10*time.Second, "what is counted")
@@ -61,6 +63,10 @@ func (c *Config) RegisterFloor(fs *flag.FlagSet) {
 
 // Command measures a mesh with the pictures in the files.
 func Command(ctx context.Context, cfg Config, files []string, out io.Writer) error {
+	load, err := cfg.load.withDefaults()
+	if err != nil {
+		return err
+	}
 	pictures, err := readPictures(files)
 	if err != nil {
 		return err
@@ -69,7 +75,7 @@ func Command(ctx context.Context, cfg Config, files []string, out io.Writer) err
 	if err != nil {
 		return err
 	}
-	send := HTTP(cfg.URL, cfg.Pipeline, cfg.load.Concurrency)
+	send := HTTP(cfg.URL, cfg.Pipeline, load.Concurrency)
 	if cfg.NATS != "" {
 		nc, err := nats.Connect(cfg.NATS)
 		if err != nil {
@@ -78,7 +84,7 @@ func Command(ctx context.Context, cfg Config, files []string, out io.Writer) err
 		defer nc.Close()
 		send = NATS(nc, cfg.Pipeline)
 	}
-	r, err := Run(ctx, send, pictures, cfg.load, expect)
+	r, err := Run(ctx, send, pictures, load, expect)
 	if err != nil {
 		return err
 	}
@@ -93,15 +99,23 @@ func Command(ctx context.Context, cfg Config, files []string, out io.Writer) err
 
 // FloorCommand measures the bare pipeline on the same server.
 func FloorCommand(ctx context.Context, cfg Config, out io.Writer) error {
+	load, err := cfg.load.withDefaults()
+	if err != nil {
+		return err
+	}
 	storage := jetstream.FileStorage
-	if cfg.storage == "memory" {
+	switch cfg.storage {
+	case "file":
+	case "memory":
 		storage = jetstream.MemoryStorage
+	default:
+		return exit.Usagef("storage: %q, want file or memory", cfg.storage)
 	}
 	f, err := StartFloor(ctx, FloorConfig{URL: cfg.NATS, Replicas: cfg.replicas, Storage: storage, First: cfg.bytes, Second: cfg.bytes, Third: 2 << 10})
 	if err != nil {
 		return err
 	}
-	r, err := Run(ctx, f.Send, []Picture{{Name: "floor", Data: make([]byte, cfg.bytes)}}, cfg.load, nil)
+	r, err := Run(ctx, f.Send, []Picture{{Name: "floor", Data: make([]byte, cfg.bytes)}}, load, nil)
 	if err == nil {
 		err = cfg.write(r, out)
 	}
@@ -126,7 +140,7 @@ func (c *Config) write(r Report, out io.Writer) error {
 
 func readPictures(files []string) ([]Picture, error) {
 	if len(files) == 0 {
-		return nil, errors.New("name one picture or more")
+		return nil, exit.Usagef("name one image or more")
 	}
 	var pictures []Picture
 	for _, f := range files {

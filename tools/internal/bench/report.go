@@ -42,7 +42,7 @@ func (r Report) WriteText(w io.Writer) error {
 		fmt.Fprintf(&b, "%d answers differ from the first for the same picture\n", r.Mismatched)
 	}
 	if r.Missed > 0 {
-		fmt.Fprintf(&b, "%d requests could not begin: too many were under way\n", r.Missed)
+		fmt.Fprintf(&b, "%d requests could not begin: %d were under way (--concurrency)\n", r.Missed, r.concurrency)
 	}
 	if _, err := io.WriteString(w, b.String()); err != nil {
 		return fmt.Errorf("write report: %w", err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"reflect"
 	"sync"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/tools/internal/exit"
 )
 
 // Picture is one of those that are sent in turn.
@@ -26,13 +28,36 @@ type Sender func(ctx context.Context, p Picture) (v1.Result, error)
 // Load says how requests are made.
 type Load struct {
 	// Concurrency is how many requests are under way: always so many in a
-	// closed loop, and at most so many in an open one.
+	// closed loop, and at most so many in an open one. 0 means 1 in a closed
+	// loop, and maxOpen in an open one.
 	Concurrency int
 	// Rate of an open loop in requests a second; 0 for a closed loop.
 	Rate float64
 	// WarmUp is not counted; Duration is.
 	WarmUp   time.Duration
 	Duration time.Duration
+}
+
+// maxOpen bounds the requests that are under way in an open loop when nothing
+// is said. A request over HTTP that waits takes 40 KiB here, measured, and all
+// of them 400 MiB.
+const maxOpen = 10_000
+
+// withDefaults checks the load and sets what is left to it.
+func (l Load) withDefaults() (Load, error) {
+	if l.Concurrency < 0 {
+		return l, exit.Usagef("concurrency: %d, want 0 or more", l.Concurrency)
+	}
+	if !(l.Rate >= 0) || math.IsInf(l.Rate, 0) { // NaN too
+		return l, exit.Usagef("rate: %v, want 0 or more", l.Rate)
+	}
+	if l.Concurrency == 0 {
+		l.Concurrency = 1
+		if l.Rate > 0 {
+			l.Concurrency = maxOpen
+		}
+	}
+	return l, nil
 }
 
 // Report is what a run came to. Times are in milliseconds.
@@ -49,7 +74,8 @@ type Report struct {
 	// because too many were under way.
 	Missed int `json:"missed,omitempty"`
 
-	histogram *hdrhistogram.Histogram
+	concurrency int
+	histogram   *hdrhistogram.Histogram
 }
 
 // Percentiles of a distribution, in milliseconds.
@@ -141,7 +167,7 @@ func (r *recorder) report(load Load, took time.Duration) Report {
 	out := Report{
 		Load: load.String(), Seconds: took.Seconds(), Done: int(r.latency.TotalCount()),
 		Latency: percentiles(r.latency),
-		Hops:    map[string]Hop{}, Errors: r.errors, Mismatched: r.mismatched, Missed: r.missed, histogram: r.latency,
+		Hops:    map[string]Hop{}, Errors: r.errors, Mismatched: r.mismatched, Missed: r.missed, concurrency: load.Concurrency, histogram: r.latency,
 	}
 	if took > 0 { // or it was ended while it warmed up
 		out.PerSecond = float64(r.answered) / took.Seconds()
@@ -176,8 +202,9 @@ func Run(ctx context.Context, send Sender, pictures []Picture, load Load, expect
 	if len(pictures) == 0 {
 		return Report{}, errors.New("no pictures to send")
 	}
-	if load.Concurrency < 1 {
-		return Report{}, fmt.Errorf("concurrency: %d, want 1 or more", load.Concurrency)
+	load, err := load.withDefaults()
+	if err != nil {
+		return Report{}, err
 	}
 	count := time.Now().Add(load.WarmUp)
 	rec := newRecorder(expect, count, count.Add(load.Duration))
