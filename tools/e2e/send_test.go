@@ -34,6 +34,7 @@ type sent struct {
 	Status  v1.Status
 	Result  *v1.Result
 	Problem *v1.Problem
+	Error   string
 }
 
 func outcomes(t testing.TB, data []byte) []sent {

@@ -47,7 +47,7 @@ func find(args []string, stdin io.Reader) ([]file, error) {
 		if arg == "-" {
 			lines := bufio.NewScanner(stdin)
 			for lines.Scan() {
-				if p := strings.TrimSpace(lines.Text()); p != "" {
+				if p := lines.Text(); p != "" {
 					add(file{p, filepath.Base(p)})
 				}
 			}

@@ -11,20 +11,41 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+	"unicode/utf8"
 
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
 // outcome is one line of what is written: what became of one picture.
 type outcome struct {
-	File   string     `json:"file"`
-	Status v1.Status  `json:"status"`
-	Result *v1.Result `json:"result,omitempty"`
+	// File is the path. JSON has no bytes that are not UTF-8: there they are
+	// U+FFFD, and FileBase64 has the path as it is.
+	File       string     `json:"file"`
+	FileBase64 []byte     `json:"file_base64,omitempty"`
+	Status     v1.Status  `json:"status"`
+	Result     *v1.Result `json:"result,omitempty"`
 	// Problem is the mesh's, Error what else went wrong.
 	Problem  *v1.Problem `json:"problem,omitempty"`
 	Error    string      `json:"error,omitempty"`
 	Attempts int         `json:"attempts"`
 	MS       float64     `json:"ms"`
+}
+
+// newOutcome returns the outcome of an image that has not been read yet.
+func newOutcome(path string) outcome {
+	o := outcome{File: path, Status: v1.Failed}
+	if !utf8.ValidString(path) {
+		o.FileBase64 = []byte(path)
+	}
+	return o
+}
+
+// path returns the path of the image, byte for byte.
+func (o outcome) path() string {
+	if len(o.FileBase64) > 0 {
+		return string(o.FileBase64)
+	}
+	return o.File
 }
 
 // final reports whether the outcome is the picture's own, so that sending it
@@ -57,11 +78,11 @@ func resume(path string) (map[string]v1.Status, error) {
 			return nil, fmt.Errorf("resume: %w", err)
 		}
 		var o outcome
-		if err := json.Unmarshal(line, &o); err != nil || o.File == "" {
+		if err := json.Unmarshal(line, &o); err != nil || o.path() == "" {
 			return nil, fmt.Errorf("resume: line %d of %s is not one that send wrote", n, path)
 		}
-		if delete(sent, o.File); o.final() {
-			sent[o.File] = o.Status
+		if delete(sent, o.path()); o.final() {
+			sent[o.path()] = o.Status
 		}
 		whole += int64(len(line))
 	}

@@ -176,7 +176,7 @@ func (r *run) write(turns <-chan chan outcome, out io.Writer, stop func()) (err 
 				continue
 			}
 			if o.Status != v1.Done {
-				r.failed = append(r.failed, o.File)
+				r.failed = append(r.failed, o.path())
 			}
 			r.progress.add(o.Status != v1.Done)
 		}
@@ -202,7 +202,7 @@ func writeLine(w *bufio.Writer, o outcome, flush bool) error {
 // the run was interrupted and the picture has no outcome.
 func (r *run) one(working, running context.Context, f file) (outcome, bool) {
 	begin := time.Now()
-	o := outcome{File: f.path, Status: v1.Failed}
+	o := newOutcome(f.path)
 	pic, err := os.ReadFile(f.path)
 	if err != nil {
 		o.Error = err.Error()
