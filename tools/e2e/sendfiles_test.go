@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -52,6 +53,113 @@ func runSend(t *testing.T, stdin string, args ...string) (stdout []byte, stderr 
 		t.Fatalf("the sender hangs: %s", &errs)
 	}
 	return out.Bytes(), errs.String(), exitCode(p.err)
+}
+
+// specialFiles makes a FIFO, a link to it and a socket in a folder, all with
+// names of images.
+func specialFiles(t *testing.T, dir string) {
+	t.Helper()
+	if err := os.Symlink(fifo(t, dir, "pipe.jpg"), filepath.Join(dir, "link.jpg")); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("unix", filepath.Join(dir, "socket.png"))
+	if err != nil {
+		t.Skipf("not run: no socket in a folder with so long a name: %v", err)
+	}
+	t.Cleanup(func() { l.Close() })
+}
+
+// TestSend_SpecialFilesInAFolderAreLeftOut is of the row "sightmesh send" of
+// shared/cases: a FIFO in the folder does not hang the sender.
+func TestSend_SpecialFilesInAFolderAreLeftOut(t *testing.T) {
+	t.Parallel()
+	url, _ := serveImages(t, answerDone)
+	dir := frameFolder(t, 2)
+	specialFiles(t, dir)
+	for name, path := range map[string]string{"folder": dir, "glob": filepath.Join(dir, "*.[jp][pn]g")} {
+		stdout, stderr, code := runSend(t, "", path, "--url", url)
+		if code != 0 {
+			t.Errorf("%s: exit code %d, want 0", name, code)
+		}
+		if n := len(outcomes(t, stdout)); n != 2 {
+			t.Errorf("%s: %d outcomes, want 2:\n%s", name, n, stdout)
+		}
+		for _, kind := range []string{"named pipe", "pipe.jpg", "link.jpg", "socket", "socket.png"} {
+			if !strings.Contains(stderr, kind) {
+				t.Errorf("%s: standard error does not name the %s:\n%s", name, kind, stderr)
+			}
+		}
+	}
+}
+
+// TestSend_NamedFileThatIsNone sends what the user has named, whatever it is:
+// a file that cannot be opened fails with the reason, and one without an end
+// is read no further than the mesh takes.
+func TestSend_NamedFileThatIsNone(t *testing.T) {
+	t.Parallel()
+	url, _ := serveImages(t, answerDone)
+	dir := t.TempDir()
+	specialFiles(t, dir)
+	stdout, _, code := runSend(t, "", "/dev/zero", filepath.Join(dir, "socket.png"), "--url", url, "--ordered")
+	if code != 3 {
+		t.Errorf("exit code %d, want 3", code)
+	}
+	all := outcomes(t, stdout)
+	if len(all) != 2 {
+		t.Fatalf("%d outcomes, want 2", len(all))
+	}
+	if all[0].Status != "done" {
+		t.Errorf("a device without an end: %s", all[0].Status)
+	}
+	if !strings.Contains(all[1].Error, "no such device or address") {
+		t.Errorf("a socket: error %q", all[1].Error)
+	}
+}
+
+// TestSend_NothingTaken is of the row "sightmesh send" of shared/cases: when no
+// image is found, the sender says what there is and what it takes, and fails.
+func TestSend_NothingTaken(t *testing.T) {
+	t.Parallel()
+	url, asked := serveImages(t, answerDone)
+	folder := func(names ...string) string {
+		dir := t.TempDir()
+		for _, name := range names {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return dir
+	}
+	heic, empty := folder("1.heic", "2.HEIC", "3.mov", ".4.jpg", "5"), folder()
+	pipes := folder()
+	fifo(t, pipes, "pipe.jpg")
+	for name, tt := range map[string]struct {
+		args []string
+		want []string
+	}{
+		"only HEIC":     {[]string{heic}, []string{heic, "2 .heic", "1 .mov", "1 hidden", "1 without an extension"}},
+		"empty folder":  {[]string{empty}, []string{empty + " (empty)"}},
+		"two folders":   {[]string{empty, heic}, []string{empty + " (empty)", heic, "2 .heic"}},
+		"only a FIFO":   {[]string{pipes}, []string{`1 named pipe "` + pipes}},
+		"glob of FIFOs": {[]string{filepath.Join(pipes, "*.jpg")}, []string{`1 named pipe "` + pipes}},
+		"empty list":    {[]string{"-"}, []string{"standard input (empty)"}},
+	} {
+		stdout, stderr, code := runSend(t, "", append(tt.args, "--url", url)...)
+		if code != 1 {
+			t.Errorf("%s: exit code %d, want 1", name, code)
+		}
+		if len(stdout) > 0 {
+			t.Errorf("%s: standard output has %q", name, stdout)
+		}
+		for _, want := range append(tt.want, ".jpg .jpeg .png .webp .bmp .tif .tiff") {
+			if !strings.Contains(stderr, want) {
+				t.Errorf("%s: standard error has no %q:\n%s", name, want, stderr)
+			}
+		}
+	}
+	if len(asked) > 0 {
+		t.Errorf("%d requests came, want 0", len(asked))
+	}
 }
 
 // TestSend_ResumesNamesThatAreNotUTF8 is of the row "sightmesh send" of

@@ -105,18 +105,38 @@ func (c *Config) validate() error {
 }
 
 // Command runs the sender. It returns an [*exit.Error] unless every image was
-// read.
+// read. When ctx ends it returns within endWithin, even while a file or an
+// output blocks.
 func Command(ctx context.Context, cfg Config, stdin io.Reader, stdout, stderr io.Writer) error {
 	if err := cfg.validate(); err != nil {
 		return err
 	}
+	// The first signal stops sending; with the second, all ends at once.
+	defer context.AfterFunc(ctx, func() { signal.Reset(os.Interrupt, syscall.SIGTERM) })()
+	_, err := await(ctx, endWithin, func() (struct{}, error) {
+		return struct{}{}, findAndSend(ctx, cfg, stdin, stdout, stderr)
+	})
+	if errors.Is(err, errAbandoned) {
+		return &exit.Error{Status: exit.Interrupted, Err: fmt.Errorf("%w: outcomes may be missing", err)}
+	}
+	return err
+}
+
+// findAndSend finds the images and runs the sender over them.
+func findAndSend(ctx context.Context, cfg Config, stdin io.Reader, stdout, stderr io.Writer) error {
 	n, auto, err := cfg.concurrency()
 	if err != nil {
 		return err
 	}
-	files, err := find(cfg.Paths, stdin)
+	images, err := await(ctx, 0, func() (found, error) { return find(ctx, cfg.Paths, stdin) })
+	if ctx.Err() != nil {
+		return &exit.Error{Status: exit.Interrupted, Err: errors.New("interrupted: nothing was sent")}
+	}
 	if err != nil {
 		return &exit.Error{Status: exit.Failure, Err: err}
+	}
+	for _, note := range images.notes {
+		fmt.Fprintln(stderr, note)
 	}
 	send := overHTTP(cfg.URL, cfg.Pipeline, subject.Priority(cfg.Priority))
 	if cfg.NATS != "" {
@@ -132,7 +152,5 @@ func Command(ctx context.Context, cfg Config, stdin io.Reader, stdout, stderr io
 		send = overNATS(c, cfg.Pipeline)
 	}
 	r := run{cfg: cfg, send: send, limit: newLimit(n, auto), stderr: stderr}
-	// The first Ctrl-C stops sending; with the second, all ends at once.
-	defer context.AfterFunc(ctx, func() { signal.Reset(os.Interrupt, syscall.SIGTERM) })()
-	return r.do(ctx, files, stdout)
+	return r.do(ctx, images.files, stdout)
 }

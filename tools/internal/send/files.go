@@ -2,15 +2,21 @@ package send
 
 import (
 	"bufio"
+	"cmp"
+	"context"
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/maruel/natural"
+
+	"github.com/sightmesh/sightmesh/contracts/streams"
 )
 
 // file is a picture to send.
@@ -24,14 +30,63 @@ type file struct {
 // extensions of the pictures that a mesh reads.
 var extensions = []string{".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 
+// leftOut counts the files of an argument that are not sent, by what they are.
+type leftOut map[string]int
+
+// String lists them, the most frequent first.
+func (l leftOut) String() string {
+	if len(l) == 0 {
+		return "empty"
+	}
+	const most = 8
+	kinds := slices.SortedFunc(maps.Keys(l), func(a, b string) int {
+		return cmp.Or(cmp.Compare(l[b], l[a]), cmp.Compare(a, b))
+	})
+	var parts []string
+	others := 0
+	for i, kind := range kinds {
+		if i < most {
+			parts = append(parts, fmt.Sprint(l[kind], " ", kind))
+		} else {
+			others += l[kind]
+		}
+	}
+	if others > 0 {
+		parts = append(parts, fmt.Sprint(others, " others"))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// found is what the arguments name.
+type found struct {
+	files []file
+	notes []string // of what is left out, one for each argument
+}
+
 // find lists the pictures that the arguments name: files, folders with all
 // that is in them, globs, and "-" for a list on stdin, one path a line. Within
 // a folder or glob they are in natural order: frame2 before frame10. Each is
-// listed once.
-func find(args []string, stdin io.Reader) ([]file, error) {
-	var out []file
+// listed once. It is an error when there is none.
+func find(ctx context.Context, args []string, stdin io.Reader) (found, error) {
+	var all found
+	var empty []string // arguments without a picture
 	seen, named := map[string]bool{}, map[string]bool{}
-	add := func(files ...file) {
+	for _, arg := range args {
+		files, left, err := findIn(ctx, arg, stdin)
+		if err != nil {
+			return found{}, err
+		}
+		name := arg
+		if arg == "-" {
+			name = "the list on standard input"
+		}
+		switch {
+		case len(files) == 0:
+			empty = append(empty, fmt.Sprintf("%s (%v)", name, left))
+			all.notes = append(all.notes, fmt.Sprintf("no image in %s (%v)", name, left))
+		case len(left) > 0:
+			all.notes = append(all.notes, fmt.Sprintf("left out in %s: %v", name, left))
+		}
 		for _, f := range files {
 			if seen[f.path] {
 				continue
@@ -40,74 +95,154 @@ func find(args []string, stdin io.Reader) ([]file, error) {
 				f.name = filepath.Join("/", f.path)[1:] // never above the folder of the drawn ones
 			}
 			seen[f.path], named[f.name] = true, true
-			out = append(out, f)
+			all.files = append(all.files, f)
 		}
 	}
-	for _, arg := range args {
-		if arg == "-" {
-			lines := bufio.NewScanner(stdin)
-			for lines.Scan() {
-				if p := lines.Text(); p != "" {
-					add(file{p, filepath.Base(p)})
-				}
-			}
-			if err := lines.Err(); err != nil {
-				return nil, fmt.Errorf("read the list of pictures: %w", err)
-			}
-			continue
-		}
-		paths := []string{arg}
-		if _, err := os.Stat(arg); err != nil {
-			matches, globErr := filepath.Glob(arg)
-			if globErr != nil || len(matches) == 0 {
-				return nil, fmt.Errorf("find pictures: %w", err)
-			}
-			paths = matches
-			slices.SortFunc(paths, natural.Compare)
-		}
-		for _, p := range paths {
-			files, err := walk(p)
-			if err != nil {
-				return nil, err
-			}
-			add(files...)
-		}
+	if len(all.files) == 0 {
+		return found{}, fmt.Errorf("no image to send in %s: send takes %s from a folder, and any file by its name",
+			strings.Join(empty, ", "), strings.Join(extensions, " "))
 	}
-	return out, nil
+	return all, nil
 }
 
-// walk lists a file, or the pictures in a folder and those below it. What is
-// hidden is left out.
-func walk(root string) ([]file, error) {
-	info, err := os.Stat(root)
-	if err != nil {
-		return nil, fmt.Errorf("find pictures: %w", err)
+// findIn lists the pictures that one argument names, and what it leaves out. A
+// file that is named is taken, whatever it is.
+func findIn(ctx context.Context, arg string, stdin io.Reader) ([]file, leftOut, error) {
+	if arg == "-" {
+		files, err := readList(stdin)
+		return files, nil, err
 	}
-	if !info.IsDir() {
-		return []file{{root, filepath.Base(root)}}, nil
+	info, err := os.Stat(arg)
+	switch {
+	case err == nil && info.IsDir():
+		return walk(ctx, arg)
+	case err == nil:
+		return []file{{arg, filepath.Base(arg)}}, nil, nil
 	}
+	matches, globErr := filepath.Glob(arg)
+	if globErr != nil || len(matches) == 0 {
+		return nil, nil, fmt.Errorf("find pictures: %w", err)
+	}
+	slices.SortFunc(matches, natural.Compare)
+	var files []file
+	left := leftOut{}
+	for _, m := range matches {
+		info, err := os.Stat(m)
+		switch {
+		case err != nil:
+			return nil, nil, fmt.Errorf("find pictures: %w", err)
+		case info.IsDir():
+			below, leftBelow, err := walk(ctx, m)
+			if err != nil {
+				return nil, nil, err
+			}
+			files = append(files, below...)
+			for kind, n := range leftBelow {
+				left[kind] += n
+			}
+		case !info.Mode().IsRegular():
+			left[special(m, info)]++
+		default:
+			files = append(files, file{m, filepath.Base(m)})
+		}
+	}
+	return files, left, nil
+}
+
+// readList reads paths, one a line.
+func readList(stdin io.Reader) ([]file, error) {
+	var files []file
+	lines := bufio.NewScanner(stdin)
+	for lines.Scan() {
+		if p := lines.Text(); p != "" {
+			files = append(files, file{p, filepath.Base(p)})
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("read the list of pictures: %w", err)
+	}
+	return files, nil
+}
+
+// walk lists the pictures in a folder and those below it. What is hidden or
+// has another extension is left out, and what is no file: its read could block
+// for ever.
+func walk(ctx context.Context, root string) ([]file, leftOut, error) {
 	var out []file
+	left := leftOut{}
 	// WalkDir does not follow a link; what is below this it does.
 	below := root + string(filepath.Separator) + "."
-	err = filepath.WalkDir(below, func(path string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(below, func(path string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
 			return err
+		case ctx.Err() != nil:
+			return ctx.Err()
 		case path != below && strings.HasPrefix(d.Name(), "."):
+			left["hidden"]++
 			if d.IsDir() {
 				return fs.SkipDir
 			}
 			return nil
-		case d.IsDir() || !slices.Contains(extensions, strings.ToLower(filepath.Ext(path))):
+		case d.IsDir():
 			return nil
+		}
+		if ext := strings.ToLower(filepath.Ext(path)); !slices.Contains(extensions, ext) {
+			left[kind(ext)]++
+			return nil
+		}
+		if !d.Type().IsRegular() { // a link that leads nowhere is taken, and fails with the reason
+			if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+				left[special(path, info)]++
+				return nil
+			}
 		}
 		name, err := filepath.Rel(root, path)
 		out = append(out, file{path, name})
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("find pictures: %w", err)
+		return nil, nil, fmt.Errorf("find pictures: %w", err)
 	}
 	slices.SortFunc(out, func(a, b file) int { return natural.Compare(a.path, b.path) })
-	return out, nil
+	return out, left, nil
+}
+
+// kind names files by their extension.
+func kind(ext string) string {
+	if ext == "" {
+		return "without an extension"
+	}
+	return strings.Trim(strconv.Quote(ext), `"`) // without control characters
+}
+
+// special names a file that is not a regular one.
+func special(path string, info fs.FileInfo) string {
+	kind := "special file"
+	switch mode := info.Mode(); {
+	case mode.IsDir():
+		kind = "link to a folder"
+	case mode&fs.ModeNamedPipe != 0:
+		kind = "named pipe"
+	case mode&fs.ModeSocket != 0:
+		kind = "socket"
+	case mode&fs.ModeDevice != 0:
+		kind = "device"
+	}
+	return fmt.Sprintf("%s %q", kind, path)
+}
+
+// readImage reads an image, up to the byte that makes it larger than any mesh
+// takes: a device may have no end.
+func readImage(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("read the image: %w", err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, streams.MaxMessage+1))
+	if err != nil {
+		return nil, fmt.Errorf("read the image: %w", err)
+	}
+	return data, nil
 }

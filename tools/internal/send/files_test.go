@@ -1,6 +1,8 @@
 package send
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -13,9 +15,9 @@ func TestFolderBehindALink(t *testing.T) {
 	if err := os.Symlink(folder(t, "a.jpg", "b.jpg"), link); err != nil {
 		t.Fatal(err)
 	}
-	files, err := find([]string{link}, nil)
-	if err != nil || len(files) != 2 {
-		t.Errorf("found %v, %v", files, err)
+	images, err := find(t.Context(), []string{link}, nil)
+	if err != nil || len(images.files) != 2 {
+		t.Errorf("found %v, %v", images.files, err)
 	}
 }
 
@@ -23,14 +25,25 @@ func TestFolderBehindALink(t *testing.T) {
 func TestNamesOfDrawnPictures(t *testing.T) {
 	t.Parallel()
 	one, two := folder(t, "1.jpg", "2.jpg"), folder(t, "1.jpg", "3.jpg")
-	files, err := find([]string{one, two}, nil)
+	images, err := find(t.Context(), []string{one, two}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := []string{"1.jpg", "2.jpg", filepath.Join(two, "1.jpg")[1:], "3.jpg"}
-	for i, f := range files {
+	for i, f := range images.files {
 		if f.name != want[i] {
 			t.Errorf("%s is drawn as %s, want %s", f.path, f.name, want[i])
 		}
+	}
+}
+
+// TestFind_EndsWithItsContext: a folder may have so many files that a listing
+// takes minutes.
+func TestFind_EndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := find(ctx, []string{folder(t, "a.jpg")}, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v, want %v", err, context.Canceled)
 	}
 }

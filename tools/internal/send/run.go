@@ -35,9 +35,13 @@ type run struct {
 // ahead bounds the outcomes that wait for an earlier one to be written.
 const ahead = 1024
 
-// grace is how long pictures in flight may take to get their outcomes after
-// the run was interrupted.
-const grace = 10 * time.Second
+// After an interrupt, images in flight have a grace to get their outcomes.
+// What is blocked then is abandoned: with the half second that main has to
+// print, the command ends within ten seconds.
+const (
+	grace     = 8 * time.Second
+	endWithin = 9 * time.Second
+)
 
 func (r *run) do(ctx context.Context, files []file, stdout io.Writer) (err error) {
 	todo, skipped, err := r.left(files)
@@ -203,7 +207,10 @@ func writeLine(w *bufio.Writer, o outcome, flush bool) error {
 func (r *run) one(working, running context.Context, f file) (outcome, bool) {
 	begin := time.Now()
 	o := newOutcome(f.path)
-	pic, err := os.ReadFile(f.path)
+	pic, err := await(running, 0, func() ([]byte, error) { return readImage(f.path) })
+	if running.Err() != nil {
+		return o, false
+	}
 	if err != nil {
 		o.Error = err.Error()
 		return o, true

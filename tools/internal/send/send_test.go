@@ -59,9 +59,9 @@ func TestFind(t *testing.T) {
 		"nothing here": {[]string{filepath.Join(dir, "nothing")}, "", "error"},
 		"empty glob":   {[]string{filepath.Join(dir, "*.gif")}, "", "error"},
 	} {
-		files, err := find(tt.args, strings.NewReader(tt.stdin))
+		images, err := find(t.Context(), tt.args, strings.NewReader(tt.stdin))
 		var got []string
-		for _, f := range files {
+		for _, f := range images.files {
 			rel, err := filepath.Rel(dir, f.path)
 			if err != nil {
 				t.Fatal(err)

@@ -1,0 +1,141 @@
+package e2e
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// sending is a sender that has come to the state that a test wants.
+type sending struct {
+	args  []string
+	stdin *os.File
+	// blocked are the outputs that nobody reads.
+	blockedStdout, blockedStderr bool
+	// reached returns when the sender is in the state.
+	reached func()
+}
+
+// fullPipe returns a pipe that takes nothing more.
+func fullPipe(t *testing.T) *os.File {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	if err := w.SetWriteDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := w.Write(make([]byte, 4<<20)); err == nil {
+		t.Fatalf("a pipe took %d bytes", n)
+	}
+	return w
+}
+
+func fifo(t *testing.T, dir, name string) string {
+	t.Helper()
+	path := filepath.Join(dir, name)
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// TestSend_OneSignalEndsItInEveryState is of the row "sightmesh send" of
+// shared/cases: a signal ends the sender within ten seconds, with the
+// documented exit code. The test waits longer, because the machine may be busy.
+func TestSend_OneSignalEndsItInEveryState(t *testing.T) {
+	for state, prepare := range map[string]func(t *testing.T) sending{
+		"open of a FIFO without a writer": func(t *testing.T) sending {
+			url, asked := serveImages(t, answerDone)
+			pipe := fifo(t, t.TempDir(), "pipe")
+			image := filepath.Join(frameFolder(t, 1), "frame1.png")
+			return sending{args: []string{pipe, image, "--url", url, "--concurrency", "2"}, reached: func() { <-asked }}
+		},
+		"read of a FIFO": func(t *testing.T) sending {
+			pipe := fifo(t, t.TempDir(), "pipe")
+			return sending{args: []string{pipe}, reached: func() {
+				w, err := os.OpenFile(pipe, os.O_WRONLY, 0) // when the sender has opened it
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { w.Close() })
+			}}
+		},
+		"read of the list on standard input": func(t *testing.T) sending {
+			r, w, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { w.Close() })
+			return sending{args: []string{"-"}, stdin: r, reached: func() {
+				if _, err := w.Write(bytes.Repeat([]byte("\n"), 256<<10)); err != nil { // more than a pipe holds
+					t.Fatal(err)
+				}
+			}}
+		},
+		"wait for a reply": func(t *testing.T) sending {
+			url, asked := serveImages(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+			return sending{args: []string{frameFolder(t, 4), "--url", url}, reached: func() { <-asked }}
+		},
+		"wait for the next attempt": func(t *testing.T) sending {
+			url, asked := serveImages(t, func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Retry-After", "3600")
+				w.WriteHeader(http.StatusServiceUnavailable)
+			})
+			return sending{args: []string{frameFolder(t, 4), "--url", url}, reached: func() { <-asked }}
+		},
+		"blocked standard output": func(t *testing.T) sending {
+			url, asked := serveImages(t, answerDone)
+			return sending{args: []string{frameFolder(t, 4), "--url", url}, blockedStdout: true, reached: func() { <-asked }}
+		},
+		"both outputs blocked": func(t *testing.T) sending {
+			url, asked := serveImages(t, answerDone)
+			return sending{args: []string{frameFolder(t, 4), "--url", url}, blockedStdout: true, blockedStderr: true, reached: func() { <-asked }}
+		},
+	} {
+		for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
+			t.Run(fmt.Sprint(state, ", ", sig), func(t *testing.T) {
+				t.Parallel()
+				s := prepare(t)
+				cmd := exec.Command(binary(t, "sightmesh"), append([]string{"send"}, s.args...)...)
+				var stderr bytes.Buffer
+				cmd.Stderr = &stderr
+				if s.stdin != nil {
+					cmd.Stdin = s.stdin
+				}
+				if s.blockedStdout {
+					cmd.Stdout = fullPipe(t)
+				}
+				if s.blockedStderr {
+					cmd.Stderr = fullPipe(t)
+				}
+				p, err := startProcess(cmd)
+				if err != nil {
+					t.Fatal(err)
+				}
+				s.reached()
+				begin := time.Now()
+				p.signal(t, sig)
+				select {
+				case <-p.done:
+				case <-time.After(30 * time.Second):
+					p.kill(t)
+					t.Fatalf("the sender did not end after %v", sig)
+				}
+				t.Logf("ended after %v: %s", time.Since(begin), strings.TrimSpace(stderr.String()))
+				if code := exitCode(p.err); code != 130 {
+					t.Errorf("exit code %d, want 130", code)
+				}
+			})
+		}
+	}
+}

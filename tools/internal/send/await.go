@@ -1,0 +1,38 @@
+package send
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// errAbandoned says that a call had not returned when its time was over.
+var errAbandoned = errors.New("interrupted while a file or an output was blocked")
+
+// await returns what f returns, or errAbandoned when f has not returned within
+// the time after the end of ctx. Nothing ends a system call that is blocked,
+// such as the open of a FIFO without a writer or the read of a file on a
+// server that is away: its goroutine is left behind, and ends with the process.
+func await[T any](ctx context.Context, within time.Duration, f func() (T, error)) (T, error) {
+	type returned struct {
+		value T
+		err   error
+	}
+	done := make(chan returned, 1)
+	go func() {
+		v, err := f()
+		done <- returned{v, err}
+	}()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-ctx.Done():
+	}
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-time.After(within):
+		var none T
+		return none, errAbandoned
+	}
+}
