@@ -4,23 +4,82 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"image/png"
 	"io"
 	"net/http"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/tools/internal/sample"
 )
+
+// startSample is the image that a mesh processes when it starts.
+type startSample struct {
+	file     string // where the user finds it
+	data     []byte // nil for none
+	pipeline string
+	skipped  string // why there is none, though the user has not said so
+}
+
+// newSample returns the sample that the flag --sample names. The page that is
+// drawn goes to the pipeline text; an image of the user's own goes to the first
+// pipeline of a mesh without text.
+func newSample(which, data string, pipelines []string) (startSample, error) {
+	hasText := slices.Contains(pipelines, textPipeline)
+	switch {
+	case which == "none":
+		return startSample{}, nil
+	case which == "" && !hasText:
+		return startSample{skipped: "the page has text, and there is no pipeline text; --sample FILE names another image"}, nil
+	case which == "":
+		file := filepath.Join(data, "sample.png")
+		page, err := drawPage(file)
+		return startSample{file: file, data: page, pipeline: textPipeline}, err
+	}
+	image, err := os.ReadFile(which)
+	if err != nil {
+		return startSample{}, fmt.Errorf("read the sample: %w", err)
+	}
+	pipeline := textPipeline
+	if !hasText {
+		pipeline = pipelines[0]
+	}
+	return startSample{file: which, data: image, pipeline: pipeline}, nil
+}
+
+// textPipeline is the built-in pipeline that reads the page.
+const textPipeline = "text"
+
+// drawPage writes the page into a file, and returns it.
+func drawPage(file string) ([]byte, error) {
+	page, err := sample.Page()
+	if err != nil {
+		return nil, err
+	}
+	var b bytes.Buffer
+	if err := png.Encode(&b, page); err != nil {
+		return nil, fmt.Errorf("encode the sample: %w", err)
+	}
+	err = errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, b.Bytes(), 0o644))
+	if err != nil {
+		return nil, fmt.Errorf("write the sample: %w", err)
+	}
+	return b.Bytes(), nil
+}
 
 // show posts the sample as a user would, and prints the answer and what can be
 // done next.
-func show(ctx context.Context, w io.Writer, httpAddr, natsURL, name string, pic []byte) error {
+func (s startSample) show(ctx context.Context, w io.Writer, httpAddr, natsURL string) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	url := "http://" + httpAddr + "/v1/images?pipeline=text"
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(pic))
+	url := "http://" + httpAddr + "/v1/images?pipeline=" + s.pipeline
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(s.data))
 	if err != nil {
 		return fmt.Errorf("post the sample: %w", err)
 	}
@@ -40,18 +99,18 @@ func show(ctx context.Context, w io.Writer, httpAddr, natsURL, name string, pic 
 	if err := json.Unmarshal(body, &r); err != nil || res.StatusCode != http.StatusOK {
 		return fmt.Errorf("post the sample: %s: %s", res.Status, body)
 	}
-	fmt.Fprintf(w, "\n%s has %d regions, read in %d ms:\n\n", name, len(r.Regions), took.Milliseconds())
+	fmt.Fprintf(w, "\n%s has %d regions, read in %d ms:\n\n", s.file, len(r.Regions), took.Milliseconds())
 	if r.Text != nil {
 		fmt.Fprintln(w, "    "+strings.ReplaceAll(strings.TrimRight(*r.Text, "\n"), "\n", "\n    "))
 	}
 	fmt.Fprintf(w, `
 trace   %s
 HTTP    http://%s    what there is: /openapi.json, /v1/pipelines
-        curl -X POST -T %s 'http://%s/v1/images?pipeline=text'
+        curl -X POST -T %s '%s'
 NATS    %s
         nats -s %s micro ls
-        nats -s %s req --raw sight.v1.analyze.text < %s
-`, r.TraceID, httpAddr, name, httpAddr, natsURL, natsURL, natsURL, name)
+        nats -s %s req --raw sight.v1.analyze.%s < %s
+`, r.TraceID, httpAddr, s.file, url, natsURL, natsURL, natsURL, s.pipeline, s.file)
 	if e := os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT"); e != "" {
 		fmt.Fprintf(w, "traces  are sent to %s\n", e)
 	}

@@ -1,13 +1,11 @@
 package up
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
-	"image/png"
 	"io"
 	"log/slog"
 	"os"
@@ -26,7 +24,6 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/lane/bytesize"
 	"github.com/sightmesh/sightmesh/tools/internal/exit"
-	"github.com/sightmesh/sightmesh/tools/internal/sample"
 	"github.com/sightmesh/sightmesh/tools/internal/setup"
 )
 
@@ -118,7 +115,7 @@ func Run(ctx context.Context, cfg Config, stdout, stderr io.Writer) (err error) 
 	if err != nil {
 		return err
 	}
-	name, pic, err := samplePicture(cfg.Sample, cfg.Data)
+	sample, err := newSample(cfg.Sample, cfg.Data, want.Pipelines)
 	if err != nil {
 		return err
 	}
@@ -171,8 +168,11 @@ func Run(ctx context.Context, cfg Config, stdout, stderr io.Writer) (err error) 
 		return err
 	}
 	fmt.Fprintf(stdout, "ready http=http://%s nats=%s\n", http, broker.clientURL())
-	if pic != nil {
-		if err := show(ctx, stdout, http, broker.clientURL(), name, pic); err != nil && ctx.Err() == nil {
+	switch {
+	case sample.skipped != "":
+		log.Info("the sample is skipped", "reason", sample.skipped)
+	case sample.data != nil:
+		if err := sample.show(ctx, stdout, http, broker.clientURL()); err != nil && ctx.Err() == nil {
 			log.Error("the sample was not answered", "error", err)
 		}
 	}
@@ -266,32 +266,4 @@ func stop(children []*child, grace time.Duration, log *slog.Logger) {
 	for _, c := range children {
 		c.stop(ctx)
 	}
-}
-
-// samplePicture returns the picture to begin with and the file in which a user
-// finds it; nil for none.
-func samplePicture(which, data string) (name string, pic []byte, err error) {
-	switch which {
-	case "none":
-		return "", nil, nil
-	case "":
-		page, err := sample.Page()
-		if err != nil {
-			return "", nil, err
-		}
-		var b bytes.Buffer
-		if err := png.Encode(&b, page); err != nil {
-			return "", nil, fmt.Errorf("encode the sample: %w", err)
-		}
-		name = filepath.Join(data, "sample.png")
-		err = errors.Join(os.MkdirAll(data, 0o755), os.WriteFile(name, b.Bytes(), 0o644))
-		if err != nil {
-			return "", nil, fmt.Errorf("write the sample: %w", err)
-		}
-		return name, b.Bytes(), nil
-	}
-	if pic, err = os.ReadFile(which); err != nil {
-		return "", nil, fmt.Errorf("read the sample: %w", err)
-	}
-	return which, pic, nil
 }

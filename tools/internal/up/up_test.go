@@ -219,19 +219,31 @@ func TestBrokerSaysWhyItDoesNotStart(t *testing.T) {
 	}
 }
 
-func TestSample(t *testing.T) {
+func TestNewSample(t *testing.T) {
 	dir := t.TempDir()
-	name, pic, err := samplePicture("", filepath.Join(dir, "new"))
-	if err != nil || len(pic) == 0 {
+	page, err := newSample("", filepath.Join(dir, "new"), []string{"faces", "text"})
+	if err != nil {
 		t.Fatal(err)
 	}
-	if onDisk, err := os.ReadFile(name); err != nil || !bytes.Equal(onDisk, pic) {
-		t.Errorf("%s: %v", name, err)
+	if onDisk, err := os.ReadFile(page.file); err != nil || len(onDisk) == 0 || !bytes.Equal(onDisk, page.data) {
+		t.Errorf("the page is not in %s: %v", page.file, err)
 	}
-	if _, pic, err := samplePicture("none", dir); pic != nil || err != nil {
-		t.Errorf("none: %d bytes, %v", len(pic), err)
+	if page.pipeline != "text" {
+		t.Errorf("the page goes to %q, want text", page.pipeline)
 	}
-	if _, _, err := samplePicture(filepath.Join(dir, "absent"), dir); err == nil {
+	none, err := newSample("none", dir, []string{"text"})
+	if err != nil || none.data != nil || none.skipped != "" {
+		t.Errorf("none: %d bytes, skipped %q, %v", len(none.data), none.skipped, err)
+	}
+	own, err := newSample(page.file, dir, []string{"colour", "faces"})
+	if err != nil || own.pipeline != "colour" {
+		t.Errorf("an image of one's own goes to %q, want the first pipeline: %v", own.pipeline, err)
+	}
+	skipped, err := newSample("", filepath.Join(dir, "skipped"), []string{"colour"})
+	if err != nil || skipped.data != nil || skipped.skipped == "" {
+		t.Errorf("without text: %d bytes, skipped %q, %v", len(skipped.data), skipped.skipped, err)
+	}
+	if _, err := newSample(filepath.Join(dir, "absent"), dir, []string{"text"}); err == nil {
 		t.Error("an absent file was read")
 	}
 }
