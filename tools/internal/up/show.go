@@ -109,7 +109,7 @@ HTTP    http://%s    what there is: /openapi.json, /v1/pipelines
         curl -X POST -T %s '%s'
 NATS    %s
         nats -s %s micro ls
-        nats -s %s req --raw sight.v1.analyze.%s < %s
+        nats -s %s req --raw --no-templates --force-stdin sight.v1.analyze.%s < %s
 `, r.TraceID, httpAddr, s.file, url, natsURL, natsURL, natsURL, s.pipeline, s.file)
 	if e := os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT"); e != "" {
 		fmt.Fprintf(w, "traces  are sent to %s\n", e)

@@ -1,0 +1,87 @@
+package e2e
+
+import (
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestDocs_NATSCommands is of the row "Docs" of shared/cases: a command that
+// sends a file sends its bytes, on a terminal or not, and one that needs the
+// name of a service has it. What they do was tried with natscli 0.4.0 and
+// 0.5.1.
+func TestDocs_NATSCommands(t *testing.T) {
+	t.Parallel()
+	files := []string{"README.md", filepath.Join("tools", "internal", "up", "show.go")}
+	err := filepath.WalkDir(filepath.Join(root(t), "docs"), func(path string, _ fs.DirEntry, err error) error {
+		if filepath.Ext(path) == ".md" {
+			rel, relErr := filepath.Rel(root(t), path)
+			if relErr != nil {
+				return relErr
+			}
+			files = append(files, rel)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fromFile := regexp.MustCompile(`\bnats (-s \S+ )?(req|request|pub|publish) .*<`)
+	ofService := regexp.MustCompile(`\bnats (?:micro|service) (?:info|stats)\b *([a-z]*)`)
+	commands := 0
+	for _, file := range files {
+		text, err := os.ReadFile(filepath.Join(root(t), file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(text)) {
+			if fromFile.MatchString(line) {
+				commands++
+				for _, flag := range []string{" --no-templates ", " --force-stdin "} {
+					if !strings.Contains(line, flag) {
+						t.Errorf("%s: no%sin %s", file, flag, line)
+					}
+				}
+			}
+			for _, m := range ofService.FindAllStringSubmatch(line, -1) {
+				if !slices.Contains(services, m[1]) {
+					t.Errorf("%s: %q without the name of a service", file, m[0])
+				}
+			}
+		}
+	}
+	if commands < 4 {
+		t.Errorf("%d commands send a file, want 4 or more", commands)
+	}
+}
+
+// TestDocs_FlagsOfLanes is of the row "Docs" of shared/cases: every flag of
+// lanes is in docs/operating.md.
+func TestDocs_FlagsOfLanes(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile(filepath.Join(root(t), "docs", "operating.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(page), "\n### Lanes\n")
+	for _, service := range []string{"detect", "classify"} {
+		usage, err := exec.Command(binary(t, service), "--help").CombinedOutput()
+		if err != nil {
+			t.Fatalf("%s --help: %v", service, err)
+		}
+		flags := regexp.MustCompile(`(?m)^ +-(lanes?\b\S*)`).FindAllStringSubmatch(string(usage), -1)
+		if len(flags) < 4 {
+			t.Errorf("%s --help has %d flags of lanes, want 4 or more:\n%s", service, len(flags), usage)
+		}
+		for _, f := range flags {
+			if !strings.Contains(section, "| `--"+f[1]+" ") {
+				t.Errorf("docs/operating.md has no row for --%s of %s", f[1], service)
+			}
+		}
+	}
+}
