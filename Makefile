@@ -17,6 +17,10 @@ deps: ## Install the system packages (Debian or Ubuntu), if any is missing
 build: deps ## Build every binary into bin/
 	$(GO) build -ldflags '-X github.com/prometheus/common/version.Revision=$(COMMIT)' -o bin/ ./services/ingress ./services/detect ./services/classify ./services/results ./tools/sightmesh
 
+.PHONY: onnxruntime
+onnxruntime: ## Install ONNX Runtime, which runs more nets than OpenCV and faster, into models/onnxruntime (11 MB, needs npm)
+	@tools/scripts/install-onnxruntime
+
 .PHONY: up
 up: build ## Start the whole mesh, read a sample picture, stay up until Ctrl-C
 	bin/sightmesh up
