@@ -22,7 +22,12 @@
 //	lane → worker   detected   regions, and the pixels of their crops
 //	worker → lane   classify   crops of one picture (stage classify)
 //	lane → worker   classified what each crop is
-//	lane → worker   failed     instead of detected or classified: code and detail
+//	worker → lane   draw       one image and the regions to draw on it
+//	lane → worker   drawn      the image with the regions, encoded
+//	lane → worker   failed     instead of detected, classified or drawn: code and detail
+//
+// Only the built-in lane of detect is asked to draw. A lane in Go that can is a
+// [Drawer].
 //
 // A lane works on one request at a time and answers each with its id. It may
 // die at any moment: the worker notices, reports the picture and starts

@@ -118,6 +118,83 @@ func TestServe(t *testing.T) {
 	}
 }
 
+// painter is a lane that draws.
+type painter struct{ echo }
+
+func (painter) Draw(d Draw, file []byte) (Drawn, []byte, error) {
+	if string(file) == "damaged" {
+		return Drawn{}, nil, v1.NewProblem(v1.Damaged, "so it is")
+	}
+	return Drawn{Width: len(file), Height: 1}, []byte(d.MediaType + " " + d.Regions[0].Title), nil
+}
+
+// request puts one request to a lane that serves h.
+func request(t *testing.T, h Handler, facts any, pixels string) (reply map[string]any, out string) {
+	t.Helper()
+	parent, child := net.Pipe()
+	served := make(chan error, 1)
+	go func() {
+		err := Serve(child, h)
+		child.Close()
+		served <- err
+	}()
+	defer func() {
+		parent.Close()
+		if err := <-served; err != nil {
+			t.Errorf("the lane ended with %v", err)
+		}
+	}()
+	if err := WriteFrame(parent, facts, []byte(pixels)); err != nil {
+		t.Fatal(err)
+	}
+	answer, drawn, err := ReadFrame(parent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(answer, &reply); err != nil {
+		t.Fatal(err)
+	}
+	return reply, string(drawn)
+}
+
+var drawRequest = Draw{Type: TypeDraw, ID: 5, MediaType: "image/png", Regions: []v1.DrawRegion{{Title: "a face"}}}
+
+func TestServe_Draws(t *testing.T) {
+	t.Parallel()
+	reply, drawn := request(t, painter{}, drawRequest, "pic")
+	if reply["type"] != "drawn" {
+		t.Errorf("the reply is %v, want drawn", reply)
+	}
+	if reply["id"] != 5.0 {
+		t.Errorf("the id is %v, want 5", reply["id"])
+	}
+	if reply["width"] != 3.0 {
+		t.Errorf("the width is %v, want that of the lane, 3", reply["width"])
+	}
+	if want := "image/png a face"; drawn != want {
+		t.Errorf("drawn is %q, want %q", drawn, want)
+	}
+}
+
+func TestServe_DrawFailsWithAProblem(t *testing.T) {
+	t.Parallel()
+	if reply, _ := request(t, painter{}, drawRequest, "damaged"); reply["type"] != "failed" || reply["code"] != "damaged" {
+		t.Errorf("the reply is %v, want failed, damaged", reply)
+	}
+}
+
+// TestServe_WithoutADrawer: a lane that cannot draw says so, and goes on.
+func TestServe_WithoutADrawer(t *testing.T) {
+	t.Parallel()
+	reply, _ := request(t, echo{}, drawRequest, "pic")
+	if reply["type"] != "failed" || reply["id"] != 5.0 {
+		t.Errorf("the reply is %v, want failed of request 5", reply)
+	}
+	if reply["code"] != "internal" {
+		t.Errorf("the code is %v, want internal", reply["code"])
+	}
+}
+
 func TestServeEndsOnWhatItDoesNotUnderstand(t *testing.T) {
 	t.Parallel()
 	for name, m := range map[string]any{

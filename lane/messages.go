@@ -22,6 +22,8 @@ const (
 	TypeDetected   Type = "detected"
 	TypeClassify   Type = "classify"
 	TypeClassified Type = "classified"
+	TypeDraw       Type = "draw"
+	TypeDrawn      Type = "drawn"
 	TypeFailed     Type = "failed"
 )
 
@@ -149,6 +151,25 @@ type CropLabel struct {
 	Labels []v1.Label `json:"labels,omitempty"`
 	Text   string     `json:"text,omitempty"`
 	Words  []v1.Word  `json:"words,omitempty"`
+}
+
+// Draw asks for an image with regions drawn on it; the file is in the pixels.
+type Draw struct {
+	Type     Type   `json:"type"`
+	ID       uint64 `json:"id"`
+	Pipeline string `json:"pipeline"`
+	// MediaType is what is wanted: image/png or image/jpeg.
+	MediaType string          `json:"media_type"`
+	Regions   []v1.DrawRegion `json:"regions"`
+}
+
+// Drawn answers Draw. The encoded image is in the pixels.
+type Drawn struct {
+	Type Type   `json:"type"`
+	ID   uint64 `json:"id"`
+	// Width and Height are those of the upright image.
+	Width  int `json:"width"`
+	Height int `json:"height"`
 }
 
 // Timing says where a lane's time went, in milliseconds.

@@ -28,6 +28,14 @@ type Handler interface {
 	Classify(c Classify, pixels []byte) (Classified, error)
 }
 
+// Drawer is a [Handler] that can also draw, as the built-in lane of detect does.
+// Serve answers a request to draw with [v1.Internal] when its handler is none.
+type Drawer interface {
+	// Draw returns the image in file, upright and with regions drawn on it,
+	// encoded as the request asks. Errors are as for the methods of Handler.
+	Draw(d Draw, file []byte) (Drawn, []byte, error)
+}
+
 // Inherited returns the socket that the worker handed to this process. The
 // worker may go away while a request is at work in code that cannot be
 // interrupted: gone is called as soon as that is seen, in a goroutine of its
@@ -117,6 +125,21 @@ func answer(w io.Writer, h Handler, facts, pixels []byte) error {
 		}
 		out.Type, out.ID = TypeClassified, head.ID
 		return WriteFrame(w, out)
+	case TypeDraw:
+		var m Draw
+		if err := json.Unmarshal(facts, &m); err != nil {
+			return fmt.Errorf("read lane request: %w", err)
+		}
+		drawer, ok := h.(Drawer)
+		if !ok {
+			return refuse(w, head.ID, errors.New("this lane does not draw"))
+		}
+		out, encoded, err := drawer.Draw(m, pixels)
+		if err != nil {
+			return refuse(w, head.ID, err)
+		}
+		out.Type, out.ID = TypeDrawn, head.ID
+		return WriteFrame(w, out, encoded)
 	default:
 		return fmt.Errorf("read lane request: unknown type %q", head.Type)
 	}

@@ -215,6 +215,23 @@ func checkCropLabel(field string, a lane.CropLabel, crop lane.Crop) error {
 	return nil
 }
 
+// signatures are the first bytes of what a lane can be asked to encode.
+var signatures = map[string][]byte{
+	"image/png": []byte("\x89PNG\r\n\x1a\n"), "image/jpeg": []byte("\xff\xd8\xff"),
+}
+
+// checkDrawn returns a [*v1.Problem] when a lane could not have drawn that.
+func checkDrawn(d lane.Drawn, encoded []byte, mediaType string) error {
+	signature, ok := signatures[mediaType]
+	switch {
+	case d.Width < 1 || d.Height < 1:
+		return wrong("width and height: %d x %d, want 1 or more", d.Width, d.Height)
+	case !ok || !bytes.HasPrefix(encoded, signature):
+		return wrong("%d bytes of pixels that begin with %.8q, want %s", len(encoded), encoded, mediaType)
+	}
+	return nil
+}
+
 func checkBox(field string, b v1.Box, width, height int) error {
 	if b.Width < 1 || b.Height < 1 || b.X < 0 || b.Y < 0 || b.Width > width-b.X || b.Height > height-b.Y {
 		return wrong("%s: %d x %d at %d, %d, which is not inside of %d x %d", field, b.Width, b.Height, b.X, b.Y, width, height)

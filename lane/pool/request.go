@@ -49,6 +49,19 @@ func (l *Lane) Classify(ctx context.Context, r lane.Classify, pixels []byte) (la
 	return named, err
 }
 
+// Draw has the lane draw regions on an image, and returns the encoded image. It
+// sets the type and the id of the request. The errors are those of
+// [Lane.Detect].
+func (l *Lane) Draw(ctx context.Context, r lane.Draw, image []byte) (lane.Drawn, []byte, error) {
+	r.Type, r.ID = lane.TypeDraw, l.pool.lastID.Add(1)
+	var drawn lane.Drawn
+	encoded, err := l.call(ctx, request{r.Pipeline, r.ID, r, image, lane.TypeDrawn}, &drawn, nil)
+	if err == nil {
+		err = checkDrawn(drawn, encoded, r.MediaType)
+	}
+	return drawn, encoded, err
+}
+
 // request is what one frame asks of a lane.
 type request struct {
 	pipeline string
@@ -65,7 +78,8 @@ type reply struct {
 }
 
 // call puts a request to the lane and decodes the reply into out, in a span
-// with the times that the lane measured below it.
+// with the times that the lane measured below it; timing is nil for a reply
+// without.
 func (l *Lane) call(ctx context.Context, r request, out any, timing *lane.Timing) (pixels []byte, err error) {
 	start := time.Now()
 	ctx, end := l.pool.cfg.Tracer.StartSpan(ctx, "lane", start)
@@ -77,7 +91,9 @@ func (l *Lane) call(ctx context.Context, r request, out any, timing *lane.Timing
 	if err := decode(got.facts, out); err != nil {
 		return nil, err
 	}
-	l.traceTiming(ctx, start, *timing)
+	if timing != nil {
+		l.traceTiming(ctx, start, *timing)
+	}
 	return got.pixels, nil
 }
 

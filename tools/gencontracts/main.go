@@ -37,6 +37,7 @@ func messages() map[string]map[string]any {
 			"start": lane.Start{}, "ready": lane.Ready{}, "failed": lane.Failed{},
 			"detect": lane.Detect{}, "detected": lane.Detected{},
 			"classify": lane.Classify{}, "classified": lane.Classified{},
+			"draw": lane.Draw{}, "drawn": lane.Drawn{},
 		},
 	}
 }
