@@ -1,6 +1,7 @@
 // Package detectors is the lane program of detect: it finds regions in images with
-// OpenCV, with one detector for each kind of pipeline. It may die of an image, a
-// model or a bug in a library; the worker then starts it again.
+// OpenCV, with one detector for each kind of pipeline, and draws regions on them. It
+// may die of an image, a model or a bug in a library; the worker then starts it
+// again.
 package detectors
 
 import (
@@ -61,6 +62,10 @@ func (h *handler) Start(s lane.Start) (map[string]lane.Loaded, error) {
 	blank := gocv.NewMatWithSize(240, 320, gocv.MatTypeCV8UC3)
 	defer blank.Close()
 	for name, setup := range s.Pipelines {
+		if setup.Kind == DrawKind {
+			out[name] = lane.Loaded{}
+			continue
+		}
 		d, models, err := newDetector(setup.Kind, setup.Settings)
 		if err != nil {
 			out[name] = lane.Loaded{Error: err.Error()}

@@ -25,6 +25,10 @@ func TestNoMatrixIsLeft(t *testing.T) {
 				t.Errorf("%s: %d matrices became %d (error %v)", p, before, after, err)
 			}
 		}
+		_, _, err := h.Draw(lane.Draw{MediaType: "image/png"}, pic)
+		if after := gocv.MatProfile.Count(); after != before {
+			t.Errorf("draw: %d matrices became %d (error %v)", before, after, err)
+		}
 	}
 	cutFace(grey, image.Rect(0, 0, 400, 300)) // there is no face on a page
 	if after := gocv.MatProfile.Count(); after != before {

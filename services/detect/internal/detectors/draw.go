@@ -1,0 +1,52 @@
+package detectors
+
+import (
+	"fmt"
+	"image"
+
+	"gocv.io/x/gocv"
+
+	"github.com/sightmesh/sightmesh/lane"
+	"github.com/sightmesh/sightmesh/services/detect/internal/draw"
+	"github.com/sightmesh/sightmesh/services/internal/vision"
+)
+
+// DrawKind is the kind of a pipeline for which nothing is loaded: its requests
+// are to draw.
+const DrawKind = "draw"
+
+// Draw decodes an image, as Detect does, and draws regions on it.
+func (h *handler) Draw(r lane.Draw, file []byte) (lane.Drawn, []byte, error) {
+	m, err := decodeRGBA(file)
+	if err != nil {
+		return lane.Drawn{}, nil, err
+	}
+	defer m.Close()
+	pixels, err := m.DataPtrUint8()
+	if err != nil {
+		return lane.Drawn{}, nil, fmt.Errorf("draw: read pixels: %w", err)
+	}
+	// The pixels stay in the matrix: a large image takes hundreds of megabytes.
+	img := &image.RGBA{Pix: pixels, Stride: 4 * m.Cols(), Rect: image.Rect(0, 0, m.Cols(), m.Rows())}
+	if err := draw.Regions(img, r.Regions); err != nil {
+		return lane.Drawn{}, nil, err
+	}
+	encoded, err := draw.Encode(img, r.MediaType)
+	if err != nil {
+		return lane.Drawn{}, nil, err
+	}
+	return lane.Drawn{Width: m.Cols(), Height: m.Rows()}, encoded, nil
+}
+
+// decodeRGBA decodes an image into an upright matrix in the order of
+// [image.RGBA]. The caller closes it.
+func decodeRGBA(file []byte) (gocv.Mat, error) {
+	m, _, err := vision.Decode(file)
+	if err != nil {
+		return gocv.Mat{}, err
+	}
+	defer m.Close()
+	out := gocv.NewMat()
+	gocv.CvtColor(m, &out, gocv.ColorBGRToRGBA)
+	return out, nil
+}

@@ -1,0 +1,140 @@
+package draw
+
+import (
+	"bytes"
+	"image"
+	"image/color"
+	"testing"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// grey returns an image of one light grey.
+func grey(w, h int) *image.RGBA {
+	img := image.NewRGBA(image.Rect(0, 0, w, h))
+	for i := range img.Pix {
+		img.Pix[i] = 200
+	}
+	for i := 3; i < len(img.Pix); i += 4 {
+		img.Pix[i] = 255
+	}
+	return img
+}
+
+func face(x, y, w, h int) v1.DrawRegion {
+	return v1.DrawRegion{Box: v1.Box{X: x, Y: y, Width: w, Height: h}, Label: "face", Title: "face 0.97"}
+}
+
+func same(a, b color.Color) bool {
+	r, g, bl, _ := a.RGBA()
+	r2, g2, bl2, _ := b.RGBA()
+	return r == r2 && g == g2 && bl == bl2
+}
+
+func TestRegions_BoxesAreWhereTheRegionsAre(t *testing.T) {
+	t.Parallel()
+	img := grey(300, 200)
+	if err := Regions(img, []v1.DrawRegion{face(100, 80, 60, 50)}); err != nil {
+		t.Fatal(err)
+	}
+	c := colorOf("face")
+	for _, p := range []image.Point{{100, 80}, {159, 80}, {100, 129}, {159, 129}, {130, 129}, {101, 100}, {158, 100}} {
+		if !same(img.At(p.X, p.Y), c) {
+			t.Errorf("%v is not on the edge of the box", p)
+		}
+	}
+	for _, p := range []image.Point{{99, 100}, {160, 100}, {130, 130}, {130, 100}, {102, 100}} {
+		if same(img.At(p.X, p.Y), c) {
+			t.Errorf("%v is drawn on", p)
+		}
+	}
+	if !same(img.At(101, 78), c) {
+		t.Error("no title above the box")
+	}
+}
+
+func TestRegions_NoneIsTheSameImage(t *testing.T) {
+	t.Parallel()
+	img := grey(30, 20)
+	if err := Regions(img, nil); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(img.Pix, grey(30, 20).Pix) {
+		t.Error("the image was changed")
+	}
+}
+
+func TestRegions_AtAndOverTheBorder(t *testing.T) {
+	t.Parallel()
+	for _, r := range []v1.DrawRegion{
+		face(0, 0, 30, 20), face(-10, -10, 5, 5), face(25, 15, 100, 100), face(29, 19, 1, 1), face(5, 5, 0, 0),
+		{Box: v1.Box{X: 1, Y: 1, Width: 10, Height: 5}}, {Title: "a title that is longer than the image"},
+	} {
+		if err := Regions(grey(30, 20), []v1.DrawRegion{r}); err != nil {
+			t.Errorf("%+v: %v", r, err)
+		}
+	}
+}
+
+func TestTitle(t *testing.T) {
+	t.Parallel()
+	for want, r := range map[string]v1.DrawRegion{"face 0.97": face(0, 0, 1, 1), "3": {Label: "text"}} {
+		if got := title(2, r); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
+func TestEncode(t *testing.T) {
+	t.Parallel()
+	for _, want := range []string{"png", "jpeg"} {
+		out, err := Encode(grey(30, 20), "image/"+want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		img, got, err := image.Decode(bytes.NewReader(out))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got != want {
+			t.Errorf("image/%s is encoded as %s", want, got)
+		}
+		if !same(img.At(15, 10), color.Gray{200}) {
+			t.Errorf("image/%s: the middle is %v", want, img.At(15, 10))
+		}
+	}
+	if _, err := Encode(grey(30, 20), "image/gif"); err == nil {
+		t.Error("image/gif is encoded")
+	}
+}
+
+func FuzzRegions(f *testing.F) {
+	f.Add(1, 2, 3, 4, "title")
+	f.Fuzz(func(t *testing.T, x, y, w, h int, title string) {
+		r := face(x, y, w, h)
+		r.Title = title
+		if err := Regions(grey(30, 20), []v1.DrawRegion{r}); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func BenchmarkDraw(b *testing.B) {
+	img := grey(1920, 1080)
+	var regions []v1.DrawRegion
+	for i := range 10 {
+		regions = append(regions, face(100*i, 50*i, 200, 200))
+	}
+	for _, mediaType := range []string{"image/jpeg", "image/png"} {
+		b.Run(mediaType, func(b *testing.B) {
+			for b.Loop() {
+				if err := Regions(img, regions); err != nil {
+					b.Fatal(err)
+				}
+				if _, err := Encode(img, mediaType); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
