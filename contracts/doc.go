@@ -22,6 +22,7 @@
 //	sight.v1.quarantine.<stage>.<pipeline>.<job>       a picture that broke something, stream QUARANTINE
 //	sight.v1.analyze.<pipeline>                        request-reply: picture in, answer out
 //	sight.v1.lookup.<job>                              request-reply: the answer or the state of a job
+//	sight.v1.draw                                      request-reply: an image with its regions drawn on it, in pieces
 //	sight.v1.status.<service>                          request-reply: every instance of a service answers
 //	sight.v1.cancel.<job>                              request-reply: drop a job
 //	sight.v1.cancelled.<job>                           tells workers that a job was dropped
@@ -49,6 +50,11 @@
 // in RESULTS with the header Nats-Marker-Reason has no body: it says that an
 // answer was there and is no longer kept.
 //
+// A request to draw is one line of JSON ([v1.DrawRequest]), a newline, and the
+// image. Its reply is the drawn image in pieces of at most [v1.MaxPiece] bytes.
+// Each piece but the last is a request itself: the next one comes once the client
+// has answered it.
+//
 // # Headers
 //
 //	Nats-Msg-Id      <job>.<stage>[.<part>]: the stream drops a second publish of the same thing
@@ -60,6 +66,7 @@
 //	Sight-Callback   URL that is called with the answer
 //	Sight-Report     <report>/<n>/<total>: the job is image n of a report
 //	Idempotency-Key  requests to analyze only: requests with the same key are one job
+//	Sight-Piece      replies to draw only: <n>/<total>, piece n of the image, from 0
 //	traceparent, tracestate, baggage   W3C trace context, lower case
 //
 // Only these travel from hop to hop; Nats-* headers of an incoming message are

@@ -105,6 +105,10 @@ func Analyze(pipeline string) string { return Prefix + "analyze." + pipeline }
 // Lookup is asked with an empty body; the reply is the job's answer or state.
 func Lookup(job string) string { return Prefix + "lookup." + job }
 
+// Draw is asked with regions and their image as body; the reply is the drawn
+// image, in pieces.
+func Draw() string { return Prefix + "draw" }
+
 // Status is asked with an empty body; every instance of the service replies.
 func Status(service string) string { return Prefix + "status." + service }
 

@@ -1,6 +1,11 @@
 package v1
 
-import "testing"
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+)
 
 func TestDrawRegions_Titles(t *testing.T) {
 	t.Parallel()
@@ -20,5 +25,60 @@ func TestDrawRegions_NoneIsAnEmptyList(t *testing.T) {
 	t.Parallel()
 	if got := DrawRegions(nil); got == nil || len(got) != 0 {
 		t.Errorf("got %#v, want an empty list", got)
+	}
+}
+
+func TestDrawRequest_EncodeAndDecode(t *testing.T) {
+	t.Parallel()
+	file := []byte("an\nimage")
+	body, err := DrawRequest{MediaType: "image/png", Regions: []DrawRegion{{Title: "a\nb"}}, TimeoutMS: 9}.Encode(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, image, err := DecodeDrawRequest(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(image, file) {
+		t.Errorf("the image is %q, want %q", image, file)
+	}
+	if r.MediaType != "image/png" || r.TimeoutMS != 9 || len(r.Regions) != 1 || r.Regions[0].Title != "a\nb" {
+		t.Errorf("the request is %+v", r)
+	}
+}
+
+func TestDecodeDrawRequest_SaysWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	for body, want := range map[string]string{
+		"": "no newline", "{}": "no newline", "[]\n": "facts", "{}\n": "media_type",
+		`{"media_type":"image/gif"}` + "\n": "image/gif", `{"media_type":"image/png","timeout_ms":-1}` + "\n": "timeout_ms",
+		`{"media_type":"image/png","regions":[{"box":{"x":1.5}}]}` + "\n": "regions.box.x",
+	} {
+		if _, _, err := DecodeDrawRequest([]byte(body)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q in it", body, err, want)
+		}
+	}
+}
+
+func TestDrawRequest_Timeout(t *testing.T) {
+	t.Parallel()
+	for ms, want := range map[int64]time.Duration{0: time.Minute, 5: 5 * time.Millisecond, 1 << 62: time.Minute} {
+		if got := (DrawRequest{TimeoutMS: ms}).Timeout(time.Minute); got != want {
+			t.Errorf("%d ms are %v, want %v", ms, got, want)
+		}
+	}
+}
+
+func TestParsePiece(t *testing.T) {
+	t.Parallel()
+	for _, want := range []Piece{{0, 1}, {2, 3}, {511, 512}} {
+		if got, err := ParsePiece(want.String()); err != nil || got != want {
+			t.Errorf("%s is %+v, %v", want, got, err)
+		}
+	}
+	for _, s := range []string{"", "1", "1/1", "-1/2", "0/0", "0/513", "a/b", "0/1/2"} {
+		if got, err := ParsePiece(s); err == nil {
+			t.Errorf("%q is %+v, want an error", s, got)
+		}
 	}
 }

@@ -14,6 +14,7 @@ const (
 	HeaderKey      = "Idempotency-Key"    // requests to analyze only: requests with the same key are one job
 	HeaderMarker   = "Nats-Marker-Reason" // RESULTS only, by the NATS server: an answer was here
 	HeaderStored   = "Sight-Stored"       // replies only: RFC 3339, when the answer was stored
+	HeaderPiece    = "Sight-Piece"        // replies to draw only: <n>/<total>, piece n (from 0) of the image
 	HeaderReason   = "Sight-Reason"       // QUARANTINE only: the problem code
 	HeaderDetail   = "Sight-Detail"       // QUARANTINE only: what was seen, for a person
 	HeaderSubject  = "Sight-Subject"      // QUARANTINE only: the subject the message was taken from

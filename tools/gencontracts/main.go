@@ -32,6 +32,7 @@ func messages() map[string]map[string]any {
 			"event": v1.Event{}, "cancellation": v1.Cancellation{}, "callback": v1.Callback{},
 			"callback-body": v1.CallbackBody{}, "manifest": v1.Manifest{}, "fetch": v1.Fetch{}, "report": v1.Report{},
 			"stream-control": v1.SessionControl{}, "stream-answer": v1.FrameOutcome{}, "stream-end": v1.SessionEnd{},
+			"draw-request": v1.DrawRequest{},
 		},
 		"lane": {
 			"start": lane.Start{}, "ready": lane.Ready{}, "failed": lane.Failed{},
