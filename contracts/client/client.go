@@ -140,20 +140,30 @@ func (c *Client) request(ctx context.Context, ask *nats.Msg, reply any) error {
 		return fmt.Errorf("ask %s: %w", subj, err)
 	case err != nil: // such as while the connection is made again
 		return v1.NewProblem(v1.Unavailable, "cannot ask on %s: %v", subj, err)
-	case m.Header.Get("Nats-Service-Error-Code") != "":
-		p := new(v1.Problem)
-		if err := json.Unmarshal(m.Data, p); err != nil {
-			return fmt.Errorf("ask %s: decode problem: %w", subj, err)
-		}
-		if after := retry.ParseAfter(m.Header.Get("Retry-After")); after > 0 {
-			return retry.After(p, after)
-		}
-		return p
+	}
+	if err := serviceError(subj, m); err != nil {
+		return err
 	}
 	if err := json.Unmarshal(m.Data, reply); err != nil {
 		return fmt.Errorf("ask %s: decode answer: %w", subj, err)
 	}
 	return nil
+}
+
+// serviceError returns the problem that a service has replied with, or nil for
+// another reply.
+func serviceError(subj string, m *nats.Msg) error {
+	if m.Header.Get("Nats-Service-Error-Code") == "" {
+		return nil
+	}
+	p := new(v1.Problem)
+	if err := json.Unmarshal(m.Data, p); err != nil {
+		return fmt.Errorf("ask %s: decode problem: %w", subj, err)
+	}
+	if after := retry.ParseAfter(m.Header.Get("Retry-After")); after > 0 {
+		return retry.After(p, after)
+	}
+	return p
 }
 
 // inject writes the trace context, with header names in lower case as the W3C
