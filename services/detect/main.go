@@ -1,6 +1,6 @@
 // Command detect finds what is in pictures: it takes them from the stream
 // IMAGES and publishes the crops of what it found to CROPS, or the answer
-// when there is nothing to find. Run as "detect lane" it is one of its own
+// when there is nothing to find. It also draws regions on pictures. Run as "detect lane" it is one of its own
 // child processes, which hold the native code.
 package main
 
@@ -12,6 +12,7 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	"github.com/sightmesh/sightmesh/services/detect/internal/detect"
 	"github.com/sightmesh/sightmesh/services/detect/internal/detectors"
+	"github.com/sightmesh/sightmesh/services/detect/internal/drawings"
 	"github.com/sightmesh/sightmesh/services/internal/imagefile"
 	"github.com/sightmesh/sightmesh/services/internal/run"
 	"github.com/sightmesh/sightmesh/services/internal/worker"
@@ -26,16 +27,26 @@ func main() {
 		return
 	}
 	var options worker.Options
+	var drawOptions drawings.Options
 	limits := imagefile.DefaultLimits()
 	os.Exit(run.Main(run.Spec{
 		Name:        string(subject.Detect),
 		Description: "Finds regions in pictures.",
 		Flags: func(fs *flag.FlagSet) {
 			options.Register(fs)
+			drawOptions.Register(fs)
 			limits.Register(fs)
 		},
 		New: func(p *run.Process) (run.Service, error) {
-			return worker.NewService(p, subject.Detect, options, detect.New(p.Pipelines, limits))
+			w, err := worker.NewService(p, subject.Detect, options, detect.New(p.Pipelines, limits))
+			if err != nil {
+				return nil, err
+			}
+			d, err := drawings.New(p, drawOptions, options, limits)
+			if err != nil || d == nil {
+				return w, err
+			}
+			return run.Together(w, d), nil
 		},
 	}))
 }

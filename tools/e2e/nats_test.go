@@ -130,7 +130,7 @@ func testMicro(t *testing.T, nc *nats.Conn) {
 		if err := nc.PublishRequest(subj, inbox, nil); err != nil {
 			t.Fatal(err)
 		}
-		for len(seen) < 4 {
+		for len(seen) < 5 {
 			msg, err := sub.NextMsg(5 * time.Second)
 			if err != nil {
 				t.Fatalf("%v: only %d services answered: %v", verb, len(seen), err)
@@ -144,7 +144,7 @@ func testMicro(t *testing.T, nc *nats.Conn) {
 			}
 			seen[id.Name] = msg.Data
 		}
-		for _, name := range []string{"ingress", "detect", "classify", "results"} {
+		for _, name := range []string{"ingress", "detect", "classify", "results", "draw"} {
 			if seen[name] == nil {
 				t.Errorf("%v: no answer of %s", verb, name)
 			}

@@ -8,6 +8,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/sightmesh/sightmesh/lane/pool"
 )
 
 // laneMetrics counts what the lanes of a worker do, for Prometheus. It is the
@@ -52,6 +54,11 @@ func (m *laneMetrics) AddRestart(program, reason string) {
 // laneTracer makes spans of OpenTelemetry of the requests to lanes. It is the
 // [pool.Tracer] of the worker's pool.
 type laneTracer struct{ tracer trace.Tracer }
+
+// NewLaneTracer returns a tracer of requests to lanes.
+func NewLaneTracer(p trace.TracerProvider) pool.Tracer {
+	return laneTracer{p.Tracer("github.com/sightmesh/sightmesh/lane/pool")}
+}
 
 func (t laneTracer) StartSpan(ctx context.Context, name string, start time.Time) (context.Context, func(time.Time, error)) {
 	ctx, span := t.tracer.Start(ctx, name, trace.WithTimestamp(start))

@@ -57,6 +57,17 @@ func (o *Options) validate() error {
 	return nil
 }
 
+// PoolConfig returns the configuration of lanes with the limits of the options. The
+// caller says how many, and of which programs.
+func (o *Options) PoolConfig() pool.Config {
+	return pool.Config{MaxJobs: o.jobs, StartTimeout: o.start}
+}
+
+// MemoryLimit returns the limit of lane programs that have none of their own.
+func (o *Options) MemoryLimit() pool.MemoryLimit {
+	return pool.MemoryLimit{Bytes: int64(o.memory), Setting: "--" + memoryFlag}
+}
+
 type service struct {
 	process *run.Process
 	worker  *Worker
@@ -69,17 +80,14 @@ func NewService(p *run.Process, stage subject.Stage, o Options, h Handler) (run.
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
-	programs, served, err := programsFor(stage, p.Pipelines, int64(o.memory))
+	programs, served, err := programsFor(stage, p.Pipelines, o.MemoryLimit())
 	if err != nil {
 		return nil, err
 	}
-	lanes, err := pool.New(pool.Config{
-		Stage: stage, Lanes: o.lanes, Programs: programs,
-		MaxJobs: o.jobs, StartTimeout: o.start,
-		Metrics: newLaneMetrics(p.Metrics, o.lanes),
-		Tracer:  laneTracer{p.Tracers.Tracer("github.com/sightmesh/sightmesh/lane/pool")},
-		Logger:  p.Logger,
-	})
+	cfg := o.PoolConfig()
+	cfg.Stage, cfg.Lanes, cfg.Programs = stage, o.lanes, programs
+	cfg.Metrics, cfg.Tracer, cfg.Logger = newLaneMetrics(p.Metrics, o.lanes), NewLaneTracer(p.Tracers), p.Logger
+	lanes, err := pool.New(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -126,7 +134,7 @@ func (w *Worker) consumers() []run.Consumer {
 // that are built in, and each pipeline's own where it names one. A program has
 // the largest memory limit of its pipelines, or memory when none has one.
 func programsFor(
-	stage subject.Stage, pipelines []pipeline.Pipeline, memory int64,
+	stage subject.Stage, pipelines []pipeline.Pipeline, memory pool.MemoryLimit,
 ) ([]pool.Program, []pipeline.Pipeline, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -169,7 +177,7 @@ func programsFor(
 	}
 	for i := range programs {
 		if programs[i].Memory.Bytes == 0 {
-			programs[i].Memory = pool.MemoryLimit{Bytes: memory, Setting: "--" + memoryFlag}
+			programs[i].Memory = memory
 		}
 	}
 	return programs, served, nil

@@ -137,7 +137,7 @@ pipelines:
 		},
 		subject.Classify: {"built-in": {Bytes: 2 << 30, Setting: "classify.memory of pipeline b"}},
 	} {
-		programs, _, err := programsFor(stage, pipelines, 1<<30)
+		programs, _, err := programsFor(stage, pipelines, flag)
 		if err != nil {
 			t.Fatal(err)
 		}

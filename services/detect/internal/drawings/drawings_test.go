@@ -1,0 +1,375 @@
+package drawings
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"fmt"
+	"image"
+	"image/color"
+	"image/png"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"go.uber.org/goleak"
+
+	"github.com/sightmesh/sightmesh/contracts/client"
+	"github.com/sightmesh/sightmesh/contracts/retry"
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/lane"
+	"github.com/sightmesh/sightmesh/lane/pool"
+	"github.com/sightmesh/sightmesh/services/detect/internal/detectors"
+	"github.com/sightmesh/sightmesh/services/internal/bustest"
+	"github.com/sightmesh/sightmesh/services/internal/imagefile"
+	"github.com/sightmesh/sightmesh/services/internal/run"
+	"github.com/sightmesh/sightmesh/services/internal/run/runtest"
+	"github.com/sightmesh/sightmesh/services/internal/worker"
+)
+
+// patience only ends tests that would hang.
+const patience = 30 * time.Second
+
+// The test binary is also the lane program of detect, and one that never answers.
+func TestMain(m *testing.M) {
+	switch strings.Join(os.Args[1:], " ") {
+	case worker.LaneCommand:
+		if err := detectors.Run(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	case "hang":
+		if err := hang(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+func hang() error {
+	conn, err := lane.Inherited(func() { os.Exit(0) })
+	if err != nil {
+		return err
+	}
+	return lane.Serve(conn, hanging{})
+}
+
+type hanging struct{ lane.Handler }
+
+func (hanging) Start(s lane.Start) (map[string]lane.Loaded, error) {
+	return map[string]lane.Loaded{name: {}}, nil
+}
+
+func (hanging) Draw(lane.Draw, []byte) (lane.Drawn, []byte, error) { select {} }
+
+// start runs the service of a process of detect until the test ends, with flags.
+func start(t *testing.T, s *bustest.Server, args ...string) *runtest.Service {
+	t.Helper()
+	var o Options
+	var lanes worker.Options
+	limits := imagefile.DefaultLimits()
+	d := runtest.Start(t, run.Spec{
+		Name: "detect",
+		Flags: func(fs *flag.FlagSet) {
+			o.Register(fs)
+			lanes.Register(fs)
+			limits.Register(fs)
+		},
+		New: func(p *run.Process) (run.Service, error) { return New(p, o, lanes, limits) },
+	}, append([]string{"--nats", s.URL}, args...)...)
+	awaitService(t, s)
+	return d
+}
+
+// startHanging runs a service with one lane, which never answers.
+func startHanging(t *testing.T, s *bustest.Server) *runtest.Service {
+	t.Helper()
+	d := runtest.Start(t, run.Spec{
+		Name: "detect",
+		New: func(p *run.Process) (run.Service, error) {
+			return newService(p, pool.Config{
+				Lanes: 1, StartTimeout: patience,
+				Programs: []pool.Program{{
+					Name: name, Argv: []string{os.Args[0], "hang"}, Pipelines: map[string]pool.Pipeline{name: {Timeout: time.Minute}},
+				}},
+			}, imagefile.DefaultLimits())
+		},
+	}, "--nats", s.URL, "--grace", "1ms")
+	awaitService(t, s)
+	return d
+}
+
+// awaitService waits until a worker answers requests to draw.
+func awaitService(t *testing.T, s *bustest.Server) {
+	t.Helper()
+	nc := s.Connect(t)
+	for deadline := time.Now().Add(patience); ; {
+		_, err := nc.Request(subject.Draw(), nil, patience)
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, nats.ErrNoResponders) || time.Now().After(deadline) {
+			t.Fatalf("no worker draws: %v", err)
+		}
+	}
+}
+
+// newClient returns a client of the mesh.
+func newClient(t *testing.T, s *bustest.Server) *client.Client {
+	t.Helper()
+	c, err := client.New(s.Connect(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// encode returns an image as PNG.
+func encode(t *testing.T, img image.Image) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	if err := png.Encode(&b, img); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// noise returns an image that cannot be compressed.
+func noise(w, h int) *image.RGBA {
+	img := image.NewRGBA(image.Rect(0, 0, w, h))
+	source := rand.NewChaCha8([32]byte{})
+	source.Read(img.Pix)
+	for i := 3; i < len(img.Pix); i += 4 {
+		img.Pix[i] = 255
+	}
+	return img
+}
+
+func checkCode(t *testing.T, err error, want v1.Code) {
+	t.Helper()
+	var p *v1.Problem
+	if !errors.As(err, &p) || p.Code != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
+func TestService_Draws(t *testing.T) {
+	t.Parallel()
+	s := bustest.Start(t, "text", "faces")
+	start(t, s)
+	blank := image.NewGray(image.Rect(0, 0, 200, 100))
+	regions := []v1.Region{{Box: v1.Box{X: 50, Y: 40, Width: 100, Height: 50}, Label: "face", Score: 1}}
+	for _, kind := range []string{"png", "jpeg"} {
+		out, err := newClient(t, s).Draw(t.Context(), encode(t, blank), v1.Result{Regions: regions}, "image/"+kind)
+		if err != nil {
+			t.Fatal(err)
+		}
+		img, got, err := image.Decode(bytes.NewReader(out))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got != kind {
+			t.Errorf("the image is a %s, want %s", got, kind)
+		}
+		if r, g, b, _ := img.At(50, 60).RGBA(); r+g+b < 0x8000 {
+			t.Errorf("%s: the edge of the box is %v", kind, img.At(50, 60))
+		}
+		if r, g, b, _ := img.At(100, 70).RGBA(); r+g+b > 0x2000 {
+			t.Errorf("%s: the inside of the box is %v, want black", kind, img.At(100, 70))
+		}
+	}
+}
+
+func TestService_DrawsInSeveralPieces(t *testing.T) {
+	t.Parallel()
+	s := bustest.Start(t, "text", "faces")
+	start(t, s)
+	img := noise(1000, 800)
+	out, err := newClient(t, s).Draw(t.Context(), encode(t, img), v1.Result{}, "image/png")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(out) < 3*v1.MaxPiece {
+		t.Fatalf("the image has %d bytes, want several pieces", len(out))
+	}
+	got, err := png.Decode(bytes.NewReader(out))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for y := range 800 {
+		for x := range 1000 {
+			if color.RGBAModel.Convert(got.At(x, y)) != img.At(x, y) {
+				t.Fatalf("%d,%d is %v, want %v", x, y, got.At(x, y), img.At(x, y))
+			}
+		}
+	}
+}
+
+func TestService_LimitsHoldForDrawing(t *testing.T) {
+	t.Parallel()
+	s := bustest.Start(t, "text", "faces")
+	start(t, s, "--max-pixels", "100", "--max-bytes", "1000")
+	c := newClient(t, s)
+	for name, tt := range map[string]struct {
+		file []byte
+		want v1.Code
+	}{
+		"pixels":  {encode(t, image.NewGray(image.Rect(0, 0, 11, 10))), v1.TooManyPixels},
+		"bytes":   {encode(t, noise(20, 20)), v1.TooLarge},
+		"type":    {[]byte("no image"), v1.UnsupportedType},
+		"nothing": {nil, v1.EmptyBody},
+		"damaged": {encode(t, image.NewGray(image.Rect(0, 0, 10, 10)))[:40], v1.Damaged},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := c.Draw(t.Context(), tt.file, v1.Result{}, "image/png")
+			checkCode(t, err, tt.want)
+		})
+	}
+}
+
+func TestService_RejectsWhatIsNoRequest(t *testing.T) {
+	t.Parallel()
+	s := bustest.Start(t, "text", "faces")
+	start(t, s)
+	m, err := s.Connect(t).Request(subject.Draw(), []byte(`{"media_type":"image/gif"}`+"\n"), patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := m.Header.Get("Nats-Service-Error-Code"); got != "400" {
+		t.Errorf("the code is %q, want 400: %s", got, m.Data)
+	}
+}
+
+// TestService_BoundsTheRequestsThatWait fills every place. The process stops while
+// they wait, and says so to each.
+func TestService_BoundsTheRequestsThatWait(t *testing.T) {
+	t.Parallel()
+	s := bustest.Start(t, "text", "faces")
+	d := startHanging(t, s)
+	nc := s.Connect(t)
+	replies, err := nc.SubscribeSync(nc.NewInbox())
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := v1.DrawRequest{MediaType: "image/png"}.Encode(encode(t, image.NewGray(image.Rect(0, 0, 8, 8))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const places = 1 + waitersPerLane
+	for range places {
+		if err := nc.PublishRequest(subject.Draw(), replies.Subject, body); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c, err := client.New(nc) // on the same connection, so that its request comes last
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = c.Draw(t.Context(), encode(t, image.NewGray(image.Rect(0, 0, 8, 8))), v1.Result{}, "image/png")
+	checkCode(t, err, v1.Overloaded)
+	if after, ok := retry.Delay(err); !ok || after != busyDelay {
+		t.Errorf("Retry-After is %v, %v, want %v", after, ok, busyDelay)
+	}
+	d.Stop()
+	for range places {
+		m, err := replies.NextMsg(patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Contains(m.Data, []byte(v1.Unavailable)) {
+			t.Errorf("a request that waits gets %q, want %s", m.Data, v1.Unavailable)
+		}
+	}
+	if err := d.Wait(t); err != nil {
+		t.Errorf("the service ended with %v", err)
+	}
+}
+
+func TestService_BoundsTheTimeOfARequest(t *testing.T) {
+	t.Parallel()
+	s := bustest.Start(t, "text", "faces")
+	startHanging(t, s)
+	body, err := v1.DrawRequest{MediaType: "image/png", TimeoutMS: 50}.Encode(encode(t, image.NewGray(image.Rect(0, 0, 8, 8))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := s.Connect(t).Request(subject.Draw(), body, patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(m.Data, []byte(v1.DeadlineExceeded)) && !bytes.Contains(m.Data, []byte(v1.Overloaded)) {
+		t.Errorf("got %s, want that the time is over", m.Data)
+	}
+}
+
+// TestService_StopFinishesWhatItHas stops the process between two pieces of an
+// image.
+func TestService_StopFinishesWhatItHas(t *testing.T) {
+	t.Parallel()
+	s := bustest.Start(t, "text", "faces")
+	d := start(t, s)
+	nc := s.Connect(t)
+	replies, err := nc.SubscribeSync(nc.NewInbox())
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := v1.DrawRequest{MediaType: "image/png"}.Encode(encode(t, noise(800, 600)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := nc.PublishRequest(subject.Draw(), replies.Subject, body); err != nil {
+		t.Fatal(err)
+	}
+	m, err := replies.NextMsg(patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Stop()
+	other := newClient(t, s)
+	for { // until the endpoint is gone
+		_, err := other.Draw(t.Context(), []byte("no image"), v1.Result{}, "image/png")
+		var p *v1.Problem
+		if errors.As(err, &p) && p.Code == v1.NoWorker {
+			break
+		}
+	}
+	for pieces := 1; ; pieces++ {
+		p, err := v1.ParsePiece(m.Header.Get(v1.HeaderPiece))
+		if err != nil {
+			t.Fatalf("%v: %s", err, m.Data)
+		}
+		if p.Number != pieces-1 {
+			t.Fatalf("got piece %v after %d", p, pieces-1)
+		}
+		if p.Number == p.Total-1 {
+			break
+		}
+		if err := m.Respond(nil); err != nil {
+			t.Fatal(err)
+		}
+		if m, err = replies.NextMsg(patience); err != nil {
+			t.Fatalf("after piece %v: %v", p, err)
+		}
+	}
+	if err := d.Wait(t); err != nil {
+		t.Errorf("the service ended with %v", err)
+	}
+}
+
+func TestNew_WithoutLanesDoesNotDraw(t *testing.T) {
+	t.Parallel()
+	d, err := New(&run.Process{}, Options{lanes: 0}, worker.Options{}, imagefile.DefaultLimits())
+	if err != nil || d != nil {
+		t.Errorf("got %v, %v, want nothing", d, err)
+	}
+	if _, err := New(&run.Process{}, Options{lanes: -1}, worker.Options{}, imagefile.DefaultLimits()); err == nil {
+		t.Error("-1 lanes are accepted")
+	}
+}

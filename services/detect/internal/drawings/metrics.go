@@ -1,0 +1,45 @@
+package drawings
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+)
+
+// metrics counts requests and what their lanes do. It is the [pool.Metrics] of
+// the lanes.
+type metrics struct {
+	requests *prometheus.CounterVec
+	restarts *prometheus.CounterVec
+	seconds  prometheus.Histogram
+}
+
+func newMetrics(r prometheus.Registerer) *metrics {
+	f := promauto.With(r)
+	return &metrics{
+		requests: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "sightmesh_draw_requests_total",
+			Help: "Requests to draw, by outcome: done, lost when the client did not take the image, or the code of the problem.",
+		}, []string{"outcome"}),
+		restarts: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "sightmesh_draw_lane_restarts_total",
+			Help: "Lane processes that draw which ended and were replaced, by reason as in sightmesh_lane_restarts_total.",
+		}, []string{"reason"}),
+		seconds: f.NewHistogram(prometheus.HistogramOpts{
+			Name: "sightmesh_draw_lane_seconds", Help: "How long a lane drew on an image.",
+			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+		}),
+	}
+}
+
+// SetBusy is not counted: requests tell.
+func (m *metrics) SetBusy(int) {}
+
+// AddRequest counts how long a lane was held.
+func (m *metrics) AddRequest(_, _ string, serviceTime time.Duration) {
+	m.seconds.Observe(serviceTime.Seconds())
+}
+
+// AddRestart counts a lane process that is replaced.
+func (m *metrics) AddRestart(_, reason string) { m.restarts.WithLabelValues(reason).Inc() }

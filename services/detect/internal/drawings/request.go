@@ -1,0 +1,159 @@
+package drawings
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/sightmesh/sightmesh/contracts/retry"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/lane"
+	"github.com/sightmesh/sightmesh/services/internal/bus"
+	"github.com/sightmesh/sightmesh/services/internal/imagefile"
+	"github.com/sightmesh/sightmesh/services/internal/telemetry"
+)
+
+// busyDelay is how long a client should wait that another worker may serve.
+const busyDelay = time.Second
+
+// handle must not block: the framework calls it for one request at a time.
+func (s *Service) handle(r micro.Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.stopping:
+		s.reject(context.Background(), r, stoppingError())
+	case !s.places.TryAcquire(1):
+		p := v1.NewProblem(v1.Overloaded, "as many requests to draw as there may be wait for %d lanes", s.pool.Lanes())
+		s.reject(context.Background(), r, retry.After(p, busyDelay))
+	default:
+		s.requests.Go(func() { s.serve(r) })
+	}
+}
+
+func stoppingError() error {
+	return retry.After(v1.NewProblem(v1.Unavailable, "this worker is stopping"), busyDelay)
+}
+
+// serve replies to a request that has a place. It frees the place before it sends
+// the last piece: a client that has its reply can send its next request.
+func (s *Service) serve(r micro.Request) {
+	ctx := telemetry.Extract(s.life, nats.Header(r.Headers()))
+	ctx, span := s.tracer.Start(ctx, "draw", trace.WithSpanKind(trace.SpanKindServer))
+	defer span.End()
+	last, err := s.draw(ctx, r)
+	s.places.Release(1)
+	var lost *lostError
+	switch {
+	case errors.As(err, &lost):
+		s.metrics.requests.WithLabelValues("lost").Inc()
+		s.logger.WarnContext(ctx, "cannot send a drawn image", "error", err)
+		return
+	case err != nil:
+		s.reject(ctx, r, err)
+		return
+	}
+	s.metrics.requests.WithLabelValues("done").Inc()
+	if err := r.Respond(last.Data, micro.WithHeaders(micro.Headers(last.Header))); err != nil {
+		s.logger.WarnContext(ctx, "cannot reply", "error", err)
+	}
+}
+
+// draw draws the image of a request, sends all pieces but the last, and returns
+// that.
+func (s *Service) draw(ctx context.Context, r micro.Request) (last *nats.Msg, err error) {
+	request, file, err := v1.DecodeDrawRequest(r.Data())
+	if err != nil {
+		return nil, v1.NewProblem(v1.InvalidBody, "%v", err)
+	}
+	if _, err := imagefile.Inspect(file, s.limits); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, request.Timeout(requestTimeout))
+	defer cancel()
+	l, err := s.pool.Acquire(ctx)
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return nil, retry.After(v1.NewProblem(v1.Overloaded, "no lane that draws was free in time"), busyDelay)
+	case err != nil:
+		return nil, fmt.Errorf("wait for a lane: %w", err)
+	}
+	defer l.Release()
+	_, encoded, err := l.Draw(ctx, lane.Draw{Pipeline: name, MediaType: request.MediaType, Regions: request.Regions}, file)
+	if err != nil {
+		return nil, err
+	}
+	return s.send(ctx, r.Reply(), encoded)
+}
+
+// lostError says that the client of a request did not take its reply.
+type lostError struct{ err error }
+
+func (e *lostError) Error() string { return e.err.Error() }
+func (e *lostError) Unwrap() error { return e.err }
+
+// send sends the pieces of an image but the last, each when the client has
+// answered the one before, and returns the last.
+func (s *Service) send(ctx context.Context, to string, image []byte) (last *nats.Msg, err error) {
+	piece := v1.Piece{Total: (len(image) + v1.MaxPiece - 1) / v1.MaxPiece}
+	if piece.Total > v1.MaxPieces {
+		return nil, v1.NewProblem(v1.TooLarge, "the drawn image has %d bytes", len(image)).WithLimit(v1.MaxPieces * v1.MaxPiece)
+	}
+	for ; ; piece.Number++ {
+		m := nats.NewMsg(to)
+		m.Header.Set(v1.HeaderPiece, piece.String())
+		n := min(len(image), v1.MaxPiece)
+		m.Data, image = image[:n], image[n:]
+		if piece.Number == piece.Total-1 {
+			return m, nil
+		}
+		if err := s.sendPiece(ctx, m); err != nil {
+			return nil, &lostError{fmt.Errorf("send piece %v: %w", piece, err)}
+		}
+	}
+}
+
+// sendPiece sends a piece and waits until the client asks for the next one.
+func (s *Service) sendPiece(ctx context.Context, m *nats.Msg) error {
+	ctx, cancel := context.WithTimeout(ctx, pieceTimeout)
+	defer cancel()
+	_, err := s.conn.RequestMsgWithContext(ctx, m)
+	return err //nolint:wrapcheck // the caller says which piece
+}
+
+// reject replies with the problem of err. The log has the reason of one that is
+// not a problem.
+func (s *Service) reject(ctx context.Context, r micro.Request, err error) {
+	var p *v1.Problem
+	switch {
+	case errors.As(err, &p):
+	case errors.Is(err, context.Canceled):
+		err = stoppingError()
+		errors.As(err, &p)
+	default:
+		s.logger.ErrorContext(ctx, "cannot draw", "error", err)
+		p = v1.NewProblem(v1.Unavailable, "no lane can draw now")
+		err = retry.After(p, busyDelay)
+	}
+	s.metrics.requests.WithLabelValues(string(p.Code)).Inc()
+	out := *p
+	if span := trace.SpanFromContext(ctx); span.SpanContext().HasTraceID() { // a request that was not begun has none
+		out.TraceID = span.SpanContext().TraceID().String()
+		span.SetStatus(codes.Error, out.Error())
+	}
+	h := micro.Headers{}
+	if after, ok := retry.Delay(err); ok {
+		h["Retry-After"] = []string{strconv.Itoa(int(math.Ceil(after.Seconds())))}
+	}
+	if err := bus.RespondProblem(r, &out, micro.WithHeaders(h)); err != nil {
+		s.logger.WarnContext(ctx, "cannot reply", "error", err)
+	}
+}

@@ -1,0 +1,21 @@
+package run
+
+import (
+	"context"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// Together returns a service that runs several. When one ends with an error, the
+// others are stopped.
+func Together(services ...Service) Service { return together(services) }
+
+type together []Service
+
+func (s together) Run(ctx, hard context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, one := range s {
+		g.Go(func() error { return one.Run(ctx, hard) })
+	}
+	return g.Wait()
+}
