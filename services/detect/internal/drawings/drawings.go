@@ -42,7 +42,7 @@ const (
 	// pipeline under which its lanes are started.
 	name = "draw"
 	// laneTimeout is how long a lane may work on one image. The largest that is
-	// accepted takes two seconds.
+	// accepted takes three seconds.
 	laneTimeout = 10 * time.Second
 	// requestTimeout is how long a request may take, from its arrival to its last
 	// piece.

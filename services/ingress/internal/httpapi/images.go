@@ -2,22 +2,15 @@ package httpapi
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"net/http"
-	"runtime"
-	"strconv"
 	"time"
 
 	"github.com/gorilla/mux"
-	"github.com/munnerz/goautoneg"
 	"go.opentelemetry.io/otel/trace"
-	"golang.org/x/sync/semaphore"
 
 	"github.com/sightmesh/sightmesh/contracts/client"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
-	"github.com/sightmesh/sightmesh/lane/draw"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
@@ -31,17 +24,16 @@ type imageHandler struct {
 	client   *client.Client
 	params   parameters
 	bodies   *bodies
-	reports  *reportHandler      // of several images in one request
-	draws    *semaphore.Weighted // images that are drawn on at a time
-	polls    *places             // look-ups that wait
-	stopping context.Context     //nolint:containedctx // it is the life of the process, not of a call
+	reports  *reportHandler // of several images in one request
+	drawings *drawings
+	polls    *places         // look-ups that wait
+	stopping context.Context //nolint:containedctx // it is the life of the process, not of a call
 }
 
 func newImageHandler(cfg Config, params parameters, bodies *bodies, reports *reportHandler) *imageHandler {
 	return &imageHandler{
 		intake: cfg.Intake, client: cfg.Client, params: params, bodies: bodies, reports: reports,
-		draws: semaphore.NewWeighted(int64(runtime.GOMAXPROCS(0))), polls: newPlaces("long polls", cfg.Polls),
-		stopping: cfg.Stopping,
+		drawings: newDrawings(cfg), polls: newPlaces("long polls", cfg.Polls), stopping: cfg.Stopping,
 	}
 }
 
@@ -97,7 +89,7 @@ func (h *imageHandler) submit(
 	result, err := job.Wait(ctx)
 	switch {
 	case err == nil && mediaType != "" && result.Status == v1.Done:
-		return intake.JobError(h.draw(w, r, &req, result, mediaType), job.ID)
+		return h.drawings.answer(w, r, &req, result, mediaType)
 	case err == nil:
 		return writeResult(w, result)
 	case r.Context().Err() != nil:
@@ -116,62 +108,6 @@ func setLocation(w http.ResponseWriter, err error, path string) {
 	if errors.As(err, &p) && p.Job != "" {
 		w.Header().Set("Location", path+p.Job)
 	}
-}
-
-// drawnType returns the type of image that a client wants of a result; empty
-// for none.
-func drawnType(r *http.Request) string {
-	t := goautoneg.Negotiate(r.Header.Get("Accept"), []string{"application/json", "image/png", "image/jpeg"})
-	if t == "image/png" || t == "image/jpeg" {
-		return t
-	}
-	return ""
-}
-
-// draw answers with the image and what was found drawn on it. An image takes
-// four bytes for each pixel while it is drawn on, so that only a few are at a
-// time.
-func (h *imageHandler) draw(
-	w http.ResponseWriter, r *http.Request, req *intake.Request, result v1.Result, mediaType string,
-) error {
-	if err := h.ensureImage(r.Context(), req, result); err != nil {
-		return err
-	}
-	if err := h.draws.Acquire(r.Context(), 1); err != nil {
-		return err
-	}
-	defer h.draws.Release(1)
-	out, err := draw.Draw(req.Image, result, mediaType)
-	if err != nil {
-		return err
-	}
-	if result.Timings != nil {
-		w.Header().Set("Server-Timing", serverTiming(*result.Timings))
-	}
-	w.Header().Set("Content-Type", mediaType)
-	w.Header().Set("Content-Length", strconv.Itoa(len(out)))
-	w.Header().Set("Content-Location", "/v1/images/"+result.ID)
-	_, err = w.Write(out) //nolint:gosec // an image, and announced as one
-	return err
-}
-
-// ensureImage fetches the image of a request with a URL again whose job was
-// there before, and checks that the result is that of the image.
-func (h *imageHandler) ensureImage(ctx context.Context, req *intake.Request, result v1.Result) error {
-	if req.URL == "" {
-		return nil
-	}
-	if req.Image == nil {
-		var err error
-		if req.Image, err = h.intake.Fetch(ctx, req.URL, req.Grow); err != nil {
-			return err
-		}
-	}
-	if sum := sha256.Sum256(req.Image); result.Image != nil && result.Image.SHA256 != hex.EncodeToString(sum[:]) {
-		return v1.NewProblem(v1.FetchFailed, "what is at the address is no longer the picture that was read").
-			WithField("url")
-	}
-	return nil
 }
 
 // writeResult answers with the outcome of a job: the result, or its problem.

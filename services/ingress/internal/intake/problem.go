@@ -70,6 +70,15 @@ func JobError(err error, id string) error {
 	return withProblem(err, func(p *v1.Problem) { p.Job = id })
 }
 
+// DrawError returns what a client is told of err, because of which the image of a
+// job that is done was not drawn: as [JobError], with a detail that says so.
+func DrawError(err error, id string) error {
+	return withProblem(err, func(p *v1.Problem) {
+		p.Job = id
+		p.Detail = fmt.Sprintf("the job is done, and GET /v1/images/%s has its result, but its image was not drawn: %s", id, p.Detail)
+	})
+}
+
 // ImagesError returns what a client is told of err, because of which a report
 // was not accepted, when some of its images are jobs or may be: the problem of
 // err as in [JobError], with these images. It returns err when there are none.

@@ -1,0 +1,109 @@
+package httpapi
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/munnerz/goautoneg"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/sightmesh/sightmesh/contracts/client"
+	"github.com/sightmesh/sightmesh/contracts/retry"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
+)
+
+const (
+	// maxDrawings bounds the drawn images that are received at a time. One of the
+	// largest image has about 100 MB as PNG.
+	maxDrawings = 4
+	// drawingWait is how long a request may wait for its turn.
+	drawingWait = 30 * time.Second
+)
+
+// drawings answers with drawn images, which workers draw: nothing is decoded here.
+type drawings struct {
+	intake *intake.Intake
+	client *client.Client
+	turns  *semaphore.Weighted
+}
+
+func newDrawings(cfg Config) *drawings {
+	return &drawings{intake: cfg.Intake, client: cfg.Client, turns: semaphore.NewWeighted(maxDrawings)}
+}
+
+// drawnType returns the type of image that a client wants of a result; empty
+// for none.
+func drawnType(r *http.Request) string {
+	t := goautoneg.Negotiate(r.Header.Get("Accept"), []string{"application/json", "image/png", "image/jpeg"})
+	if t == "image/png" || t == "image/jpeg" {
+		return t
+	}
+	return ""
+}
+
+// answer answers with the image of a request and the regions of its result drawn
+// on it. An error is of the drawing alone: the job is done, and the response leads
+// to its result.
+func (d *drawings) answer(
+	w http.ResponseWriter, r *http.Request, req *intake.Request, result v1.Result, mediaType string,
+) error {
+	w.Header().Set("Content-Location", "/v1/images/"+result.ID)
+	image, err := d.draw(r.Context(), req, result, mediaType)
+	if err != nil {
+		return intake.DrawError(err, result.ID)
+	}
+	if result.Timings != nil {
+		w.Header().Set("Server-Timing", serverTiming(*result.Timings))
+	}
+	w.Header().Set("Content-Type", mediaType)
+	w.Header().Set("Content-Length", strconv.Itoa(len(image)))
+	_, err = w.Write(image) //nolint:gosec // an image, and announced as one
+	return err
+}
+
+// draw has a worker draw. The drawn image counts to the memory of the request: the
+// client may take long to read it.
+func (d *drawings) draw(ctx context.Context, req *intake.Request, result v1.Result, mediaType string) ([]byte, error) {
+	if err := d.ensureImage(ctx, req, result); err != nil {
+		return nil, err
+	}
+	turn, cancel := context.WithTimeout(ctx, drawingWait)
+	defer cancel()
+	if err := d.turns.Acquire(turn, 1); err != nil {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		p := v1.NewProblem(v1.Overloaded, "%d images are being drawn", maxDrawings).WithLimit(maxDrawings)
+		return nil, retry.After(p, intake.RetryDelay)
+	}
+	defer d.turns.Release(1)
+	image, err := d.client.Draw(ctx, req.Image, result, mediaType)
+	if err != nil {
+		return nil, err
+	}
+	return image, req.Grow(int64(len(image)))
+}
+
+// ensureImage fetches the image of a request with a URL again whose job was
+// there before, and checks that the result is that of the image.
+func (d *drawings) ensureImage(ctx context.Context, req *intake.Request, result v1.Result) error {
+	if req.URL == "" {
+		return nil
+	}
+	if req.Image == nil {
+		var err error
+		if req.Image, err = d.intake.Fetch(ctx, req.URL, req.Grow); err != nil {
+			return err
+		}
+	}
+	if sum := sha256.Sum256(req.Image); result.Image != nil && result.Image.SHA256 != hex.EncodeToString(sum[:]) {
+		return v1.NewProblem(v1.FetchFailed, "what is at the address is no longer the picture that was read").
+			WithField("url")
+	}
+	return nil
+}
