@@ -138,7 +138,8 @@ func findAndSend(ctx context.Context, cfg Config, stdin io.Reader, stdout, stder
 	for _, note := range images.notes {
 		fmt.Fprintln(stderr, note)
 	}
-	send := overHTTP(cfg.URL, cfg.Pipeline, subject.Priority(cfg.Priority))
+	web := newOverHTTP(cfg.URL, cfg.Pipeline, subject.Priority(cfg.Priority))
+	send, drawn := web.deliver, web.draw
 	if cfg.NATS != "" {
 		nc, err := nats.Connect(cfg.NATS, nats.Name("sightmesh send"), nats.MaxReconnects(-1))
 		if err != nil {
@@ -149,8 +150,9 @@ func findAndSend(ctx context.Context, cfg Config, stdin io.Reader, stdout, stder
 		if err != nil {
 			return &exit.Error{Status: exit.Failure, Err: err}
 		}
-		send = overNATS(c, cfg.Pipeline)
+		bus := &overNATS{client: c, pipeline: cfg.Pipeline}
+		send, drawn = bus.deliver, bus.draw
 	}
-	r := run{cfg: cfg, send: send, limit: newLimit(n, auto), stderr: stderr}
+	r := run{cfg: cfg, send: send, drawn: drawn, limit: newLimit(n, auto), stderr: stderr}
 	return r.do(ctx, images.files, stdout)
 }

@@ -23,59 +23,108 @@ import (
 // when that is the outcome.
 type deliver func(ctx context.Context, key string, pic []byte) (v1.Result, error)
 
+// drawer makes one attempt to get the image that was read under a key with the
+// regions of its result drawn on it, as JPEG. Errors are as for deliver.
+type drawer func(ctx context.Context, key string, pic []byte, result v1.Result) ([]byte, error)
+
 // patience is how long one attempt may take: longer than any job of the
 // interactive kind, whose deadline the mesh watches over.
 const patience = 5 * time.Minute
 
 // overHTTP sends to an ingress.
-func overHTTP(base, pipeline string, priority subject.Priority) deliver {
+type overHTTP struct {
+	web   *http.Client
+	base  string
+	query string
+}
+
+func newOverHTTP(base, pipeline string, priority subject.Priority) *overHTTP {
 	q := url.Values{"priority": {string(priority)}}
 	if pipeline != "" {
 		q.Set("pipeline", pipeline)
 	}
-	base = strings.TrimRight(base, "/")
-	web := &http.Client{Transport: &http.Transport{
-		Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: maxConcurrency, IdleConnTimeout: 30 * time.Second,
-	}}
-	return func(ctx context.Context, key string, pic []byte) (v1.Result, error) {
-		req, err := http.NewRequestWithContext(ctx, http.MethodPost, base+"/v1/images?"+q.Encode(), bytes.NewReader(pic))
-		if err != nil {
-			return v1.Result{}, err
-		}
-		req.Header.Set("Content-Type", "application/octet-stream")
-		req.Header.Set("Prefer", "wait=30")
-		req.Header.Set(v1.HeaderKey, key)
-		r, err := ask(web, req)
-		for err == nil && !r.Final() { // it takes longer than the wait
-			req, err = http.NewRequestWithContext(ctx, http.MethodGet, base+"/v1/images/"+r.ID+"?wait=30", nil)
-			if err == nil {
-				r, err = ask(web, req)
-			}
-		}
-		return r, err
+	return &overHTTP{
+		base: strings.TrimRight(base, "/"), query: q.Encode(),
+		web: &http.Client{Transport: &http.Transport{
+			Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: maxConcurrency, IdleConnTimeout: 30 * time.Second,
+		}},
 	}
 }
 
-// ask makes a request and reads its answer.
-func ask(web *http.Client, req *http.Request) (v1.Result, error) {
-	var r v1.Result
-	res, err := web.Do(req)
+// post returns the request with an image.
+func (o *overHTTP) post(ctx context.Context, key string, pic []byte) (*http.Request, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, o.base+"/v1/images?"+o.query, bytes.NewReader(pic))
 	if err != nil {
-		return r, retry.After(err, 0)
+		return nil, err
 	}
-	defer res.Body.Close()
-	body, err := io.ReadAll(res.Body)
+	req.Header.Set("Content-Type", "application/octet-stream")
+	req.Header.Set("Prefer", "wait=30")
+	req.Header.Set(v1.HeaderKey, key)
+	return req, nil
+}
+
+func (o *overHTTP) deliver(ctx context.Context, key string, pic []byte) (v1.Result, error) {
+	req, err := o.post(ctx, key, pic)
 	if err != nil {
+		return v1.Result{}, err
+	}
+	r, err := askResult(o.web, req)
+	for err == nil && !r.Final() { // it takes longer than the wait
+		req, err = http.NewRequestWithContext(ctx, http.MethodGet, o.base+"/v1/images/"+r.ID+"?wait=30", nil)
+		if err == nil {
+			r, err = askResult(o.web, req)
+		}
+	}
+	return r, err
+}
+
+// draw sends the image again: the key stands for its job, which is done.
+func (o *overHTTP) draw(ctx context.Context, key string, pic []byte, _ v1.Result) ([]byte, error) {
+	req, err := o.post(ctx, key, pic)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Accept", drawnType)
+	drawn, contentType, err := ask(o.web, req)
+	if err == nil && contentType != drawnType {
+		err = fmt.Errorf("the answer is %q, want %s", contentType, drawnType)
+	}
+	return drawn, err
+}
+
+// drawnType is the type of drawn images.
+const drawnType = "image/jpeg"
+
+// askResult makes a request and reads the result in its answer.
+func askResult(web *http.Client, req *http.Request) (v1.Result, error) {
+	var r v1.Result
+	body, _, err := ask(web, req)
+	if err != nil {
+		return r, err
+	}
+	if err := json.Unmarshal(body, &r); err != nil {
 		return r, retry.After(fmt.Errorf("read the answer: %w", err), 0)
 	}
+	if r.Status == v1.Failed && r.Problem != nil {
+		return r, r.Problem
+	}
+	return r, nil
+}
+
+// ask makes a request and returns the body and the type of its answer. An answer
+// that is not a success is an error.
+func ask(web *http.Client, req *http.Request) (body []byte, contentType string, err error) {
+	res, err := web.Do(req)
+	if err != nil {
+		return nil, "", retry.After(err, 0)
+	}
+	defer res.Body.Close()
+	body, err = io.ReadAll(res.Body)
+	if err != nil {
+		return nil, "", retry.After(fmt.Errorf("read the answer: %w", err), 0)
+	}
 	if res.StatusCode/100 == 2 {
-		if err := json.Unmarshal(body, &r); err != nil {
-			return r, retry.After(fmt.Errorf("read the answer: %w", err), 0)
-		}
-		if r.Status == v1.Failed && r.Problem != nil {
-			return r, r.Problem
-		}
-		return r, nil
+		return body, res.Header.Get("Content-Type"), nil
 	}
 	retryAfter := retry.ParseAfter(res.Header.Get("Retry-After"))
 	p := new(v1.Problem)
@@ -84,9 +133,9 @@ func ask(web *http.Client, req *http.Request) (v1.Result, error) {
 		if res.StatusCode >= 500 || res.StatusCode == http.StatusTooManyRequests || res.StatusCode == http.StatusRequestTimeout {
 			err = retry.After(err, retryAfter)
 		}
-		return r, err
+		return nil, "", err
 	}
-	return r, problemOf(p, retryAfter)
+	return nil, "", problemOf(p, retryAfter)
 }
 
 // problemOf tells a problem that passes from one that is the outcome.
@@ -98,17 +147,30 @@ func problemOf(p *v1.Problem, retryAfter time.Duration) error {
 }
 
 // overNATS sends requests over a connection.
-func overNATS(c *client.Client, pipeline string) deliver {
-	return func(ctx context.Context, key string, pic []byte) (v1.Result, error) {
-		r, err := c.AnalyzeKey(ctx, pipeline, key, pic)
-		var p *v1.Problem
-		switch {
-		case err == nil:
-			return r, nil
-		case errors.As(err, &p):
-			after, _ := retry.Delay(err)
-			return r, problemOf(p, after)
-		}
-		return r, retry.After(err, 0)
+type overNATS struct {
+	client   *client.Client
+	pipeline string
+}
+
+func (o *overNATS) deliver(ctx context.Context, key string, pic []byte) (v1.Result, error) {
+	r, err := o.client.AnalyzeKey(ctx, o.pipeline, key, pic)
+	return r, natsError(err)
+}
+
+func (o *overNATS) draw(ctx context.Context, _ string, pic []byte, result v1.Result) ([]byte, error) {
+	drawn, err := o.client.Draw(ctx, pic, result, drawnType)
+	return drawn, natsError(err)
+}
+
+// natsError returns the error of an attempt over NATS.
+func natsError(err error) error {
+	var p *v1.Problem
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &p):
+		after, _ := retry.Delay(err)
+		return problemOf(p, after)
 	}
+	return retry.After(err, 0)
 }

@@ -13,10 +13,10 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// TestOverNATS_RepeatsUnderTheSameKey: ingress does not know whether the first
-// request was accepted.
-func TestOverNATS_RepeatsUnderTheSameKey(t *testing.T) {
-	t.Parallel()
+// startNATS runs a server until the test ends, and returns its URL and a
+// connection.
+func startNATS(t *testing.T) (string, *nats.Conn) {
+	t.Helper()
 	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, NoLog: true})
 	if err != nil {
 		t.Fatal(err)
@@ -39,8 +39,16 @@ func TestOverNATS_RepeatsUnderTheSameKey(t *testing.T) {
 		nc.Close()
 		<-closed
 	})
+	return s.ClientURL(), nc
+}
+
+// TestOverNATS_RepeatsUnderTheSameKey: ingress does not know whether the first
+// request was accepted.
+func TestOverNATS_RepeatsUnderTheSameKey(t *testing.T) {
+	t.Parallel()
+	url, nc := startNATS(t)
 	keys := make(chan string, 8)
-	_, err = nc.Subscribe(subject.Analyze("text"), func(m *nats.Msg) {
+	_, err := nc.Subscribe(subject.Analyze("text"), func(m *nats.Msg) {
 		keys <- m.Header.Get(v1.HeaderKey)
 		if len(keys) > 1 {
 			m.Respond([]byte(`{"id":"j1","status":"done"}`))
@@ -60,11 +68,48 @@ func TestOverNATS_RepeatsUnderTheSameKey(t *testing.T) {
 	if err := nc.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	out, _, code := command(t, t.Context(), Config{NATS: s.ClientURL(), Pipeline: "text", Paths: []string{folder(t, "a.jpg")}})
+	out, _, code := command(t, t.Context(), Config{NATS: url, Pipeline: "text", Paths: []string{folder(t, "a.jpg")}})
 	if code != 0 || out["a.jpg"].Attempts != 2 {
 		t.Fatalf("code %d: %+v, want 2 attempts", code, out["a.jpg"])
 	}
 	if first, second := <-keys, <-keys; first == "" || first != second {
 		t.Errorf("the keys are %q and %q, want the same", first, second)
+	}
+}
+
+func TestOverNATS_AWorkerDraws(t *testing.T) {
+	t.Parallel()
+	url, nc := startNATS(t)
+	result := v1.Result{ID: "j1", Status: v1.Done, Regions: []v1.Region{{Label: "face", Score: 0.5}}}
+	body, err := json.Marshal(result)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := nc.Subscribe(subject.Analyze("faces"), func(m *nats.Msg) { m.Respond(body) }); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := nc.Subscribe(subject.Draw(), func(m *nats.Msg) {
+		request, file, err := v1.DecodeDrawRequest(m.Data)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		out := nats.NewMsg(m.Reply)
+		out.Header.Set(v1.HeaderPiece, "0/1")
+		out.Data = []byte(request.MediaType + " of " + string(file) + " with " + request.Regions[0].Title)
+		nc.PublishMsg(out)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	drawn := t.TempDir()
+	out, _, code := command(t, t.Context(), Config{NATS: url, Pipeline: "faces", Paths: []string{folder(t, "a.jpg")}, Draw: drawn})
+	if code != 0 || out["a.jpg"].Status != v1.Done || out["a.jpg"].Error != "" {
+		t.Errorf("code %d: %+v, want done", code, out["a.jpg"])
+	}
+	if got, want := drawnFile(t, drawn, "a.jpg"), "image/jpeg of a.jpg with face 0.50"; got != want {
+		t.Errorf("drawn is %q, want %q", got, want)
 	}
 }

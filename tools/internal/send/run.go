@@ -10,13 +10,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/sightmesh/sightmesh/contracts/retry"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
-	"github.com/sightmesh/sightmesh/lane/draw"
 	"github.com/sightmesh/sightmesh/tools/internal/exit"
 )
 
@@ -24,6 +22,7 @@ import (
 type run struct {
 	cfg    Config
 	send   deliver
+	drawn  drawer
 	limit  *limit
 	stderr io.Writer
 	id     string // of the run
@@ -227,7 +226,7 @@ func (r *run) one(working, running context.Context, f file) (outcome, bool) {
 		switch {
 		case err == nil:
 			o.Status, o.Result = v1.Done, &result
-			if err := r.draw(f, pic, result); err != nil {
+			if err := r.draw(working, running, f, name, pic, result); err != nil {
 				o.Error = err.Error()
 			}
 			return o, true
@@ -269,25 +268,6 @@ func (r *run) attempt(ctx context.Context, key string, pic []byte) (v1.Result, e
 		r.limit.saw(time.Since(begin), tooMuch)
 	}
 	return result, err
-}
-
-// draw writes the picture with what was found, where that is wanted.
-func (r *run) draw(f file, pic []byte, result v1.Result) error {
-	if r.cfg.Draw == "" {
-		return nil
-	}
-	drawn, err := draw.Draw(pic, result, "image/jpeg")
-	if err != nil {
-		return fmt.Errorf("draw: %w", err)
-	}
-	path := filepath.Join(r.cfg.Draw, f.name+".jpg")
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return fmt.Errorf("draw: %w", err)
-	}
-	if err := os.WriteFile(path, drawn, 0o644); err != nil {
-		return fmt.Errorf("draw: %w", err)
-	}
-	return nil
 }
 
 // writeFailed lists the pictures that failed.

@@ -1,0 +1,57 @@
+package send
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/sightmesh/sightmesh/contracts/retry"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// draw has the mesh draw the regions of an image that was read under a key, and
+// writes the drawn image, where that is wanted. It tries as often as the image
+// itself may be tried, unless no worker draws.
+func (r *run) draw(working, running context.Context, f file, key string, pic []byte, result v1.Result) error {
+	if r.cfg.Draw == "" {
+		return nil
+	}
+	for n := 1; ; n++ {
+		drawn, err := r.attemptDraw(working, key, pic, result)
+		if err == nil {
+			return r.writeDrawn(f, drawn)
+		}
+		after, passes := retry.Delay(err)
+		var p *v1.Problem
+		if !passes || errors.As(err, &p) && p.Code == v1.NoWorker || n == r.cfg.Attempts ||
+			working.Err() != nil || retry.Sleep(running, delay(n, after)) != nil {
+			return fmt.Errorf("draw: %w", err)
+		}
+	}
+}
+
+func (r *run) attemptDraw(ctx context.Context, key string, pic []byte, result v1.Result) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	begin := time.Now()
+	drawn, err := r.drawn(ctx, key, pic, result)
+	if overloaded(err) {
+		r.limit.saw(time.Since(begin), true)
+	}
+	return drawn, err
+}
+
+// writeDrawn writes a drawn image into the folder for them.
+func (r *run) writeDrawn(f file, drawn []byte) error {
+	path := filepath.Join(r.cfg.Draw, f.name+".jpg")
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return fmt.Errorf("draw: %w", err)
+	}
+	if err := os.WriteFile(path, drawn, 0o644); err != nil {
+		return fmt.Errorf("draw: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,91 @@
+package send
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// drawnFile returns what was written for an image of the folder dir.
+func drawnFile(t *testing.T, dir, name string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(dir, name+".jpg"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// TestDraw_TheServerDraws: the image is sent again under the key of its job, which
+// the mesh of these tests checks.
+func TestDraw_TheServerDraws(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t, func(w http.ResponseWriter, r *http.Request, pic string, n int) {
+		switch {
+		case r.Header.Get("Accept") != "image/jpeg":
+			done(w, pic)
+		case pic == "busy.jpg" && n < 4:
+			problem(w, v1.Overloaded, "0")
+		default:
+			w.Header().Set("Content-Type", "image/jpeg")
+			w.Write([]byte("drawn " + pic))
+		}
+	})
+	drawn := t.TempDir()
+	out, _, code := command(t, t.Context(), Config{URL: m.URL, Paths: []string{folder(t, "a.jpg", "busy.jpg")}, Draw: drawn})
+	if code != 0 {
+		t.Errorf("code %d, want 0", code)
+	}
+	for name, posts := range map[string]int{"a.jpg": 2, "busy.jpg": 4} {
+		o := out[name]
+		if o.Status != v1.Done || o.Error != "" || o.Attempts != 1 || o.Result == nil {
+			t.Errorf("%s: the outcome is %+v, want done at the first attempt", name, o)
+		}
+		if got := m.posts[name]; got != posts {
+			t.Errorf("%s was sent %d times, want %d", name, got, posts)
+		}
+		if got, want := drawnFile(t, drawn, name), "drawn "+name; got != want {
+			t.Errorf("%s is drawn as %q, want %q", name, got, want)
+		}
+	}
+}
+
+func TestDraw_AFailureLeavesTheOutcome(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t, func(w http.ResponseWriter, r *http.Request, pic string, _ int) {
+		code, _, _ := strings.Cut(pic, ".")
+		switch {
+		case r.Header.Get("Accept") != "image/jpeg":
+			done(w, pic)
+		case code == "json":
+			done(w, pic)
+		default:
+			problem(w, v1.Code(code), "")
+		}
+	})
+	drawn := t.TempDir()
+	names := []string{"damaged.jpg", "no-worker.jpg", "json.jpg"}
+	out, _, code := command(t, t.Context(), Config{URL: m.URL, Paths: []string{folder(t, names...)}, Draw: drawn})
+	if code != 0 {
+		t.Errorf("code %d, want 0: every image was read", code)
+	}
+	for _, name := range names {
+		o := out[name]
+		if o.Status != v1.Done || o.Result == nil || o.Problem != nil {
+			t.Errorf("%s: the outcome is %+v, want done", name, o)
+		}
+		if !strings.HasPrefix(o.Error, "draw: ") {
+			t.Errorf("%s: the error is %q, want that of drawing", name, o.Error)
+		}
+		if got := m.posts[name]; got != 2 {
+			t.Errorf("%s was sent %d times, want 2", name, got)
+		}
+	}
+	if left, err := os.ReadDir(drawn); err != nil || len(left) != 0 {
+		t.Errorf("the folder has %d files (%v), want none", len(left), err)
+	}
+}
