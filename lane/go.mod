@@ -6,14 +6,10 @@ require (
 	github.com/sightmesh/sightmesh/contracts v0.2.0
 	go.uber.org/goleak v1.3.0
 	go.yaml.in/yaml/v3 v3.0.6
-	golang.org/x/image v0.47.0
 	golang.org/x/sync v0.24.0
 	golang.org/x/sys v0.49.0
 )
 
-require (
-	github.com/stretchr/testify v1.12.1 // indirect
-	golang.org/x/text v0.43.0 // indirect
-)
+require github.com/stretchr/testify v1.12.1 // indirect
 
 replace github.com/sightmesh/sightmesh/contracts => ../contracts
