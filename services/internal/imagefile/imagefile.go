@@ -8,8 +8,6 @@ import (
 	"flag"
 	"fmt"
 
-	_ "golang.org/x/image/webp" // header reader
-
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 

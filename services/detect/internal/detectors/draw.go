@@ -41,12 +41,12 @@ func (h *handler) Draw(r lane.Draw, file []byte) (lane.Drawn, []byte, error) {
 // decodeRGBA decodes an image into an upright matrix in the order of
 // [image.RGBA]. The caller closes it.
 func decodeRGBA(file []byte) (gocv.Mat, error) {
-	m, _, err := vision.Decode(file)
+	img, err := vision.Decode(file)
 	if err != nil {
 		return gocv.Mat{}, err
 	}
-	defer m.Close()
+	defer img.Mat.Close()
 	out := gocv.NewMat()
-	gocv.CvtColor(m, &out, gocv.ColorBGRToRGBA)
+	gocv.CvtColor(img.Mat, &out, gocv.ColorBGRToRGBA)
 	return out, nil
 }
