@@ -103,20 +103,22 @@ func testKilledServices(t *testing.T, m *mesh) {
 		})
 	}
 	more()
+	// Two lanes for images, and one of detect that draws.
+	lanesOf := map[string]int{"detect": 3, "classify": 2, "results": 0}
 	for _, name := range []string{"detect", "classify", "results"} {
 		pids := m.pids(t, name)
 		if len(pids) != 1 {
 			t.Fatalf("%s runs as %v", name, pids)
 		}
 		lanes := children(t, pids[0])[name]
-		if name != "results" {
-			if len(lanes) != 2 {
-				t.Fatalf("%s has lanes %v, want 2", name, lanes)
-			}
-			kill(t, lanes[0])
-			more()
-			lanes = children(t, pids[0])[name]
+		if len(lanes) != lanesOf[name] {
+			t.Fatalf("%s has lanes %v, want %d", name, lanes, lanesOf[name])
 		}
+		for _, lane := range lanes {
+			kill(t, lane)
+			more()
+		}
+		lanes = children(t, pids[0])[name]
 		kill(t, pids[0])
 		more()
 		for _, lane := range lanes {
@@ -133,8 +135,8 @@ func testKilledServices(t *testing.T, m *mesh) {
 	if died := len(m.stderr.matching(serviceDied)) - diedBefore; died != 3 {
 		t.Errorf("%d deaths were logged, want 3", died)
 	}
-	if ended := m.stderr.matching(regexp.MustCompile(`"msg":"lane ended".*"reason":"died"`)); len(ended) < 2 {
-		t.Errorf("%d deaths of lanes were logged, want 2: %v", len(ended), ended)
+	if ended := m.stderr.matching(regexp.MustCompile(`"msg":"lane ended".*"reason":"died"`)); len(ended) < 5 {
+		t.Errorf("%d deaths of lanes were logged, want 5: %v", len(ended), ended)
 	}
 }
 
@@ -167,8 +169,8 @@ func TestNothingOutlivesUp(t *testing.T) {
 			}
 		}
 	}
-	if len(all) != 8 {
-		t.Fatalf("%d processes, want 4 services and 4 lanes", len(all))
+	if len(all) != 9 {
+		t.Fatalf("%d processes, want 4 services, 4 lanes and one that draws", len(all))
 	}
 	m.kill(t)
 	for _, pid := range all {
