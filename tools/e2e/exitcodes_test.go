@@ -54,6 +54,7 @@ func TestSightmesh_ExitCodes(t *testing.T) {
 		{"send", 2, "", "name files"},
 		{"send --resume " + image, 2, "", "--out"},
 		{"send --attempts 0 " + image, 2, "", "attempts"},
+		{"send --url ftp://x " + image, 2, "", "url"},
 		{"send /nothing/here", 1, "", "/nothing/here"},
 		{"send " + empty, 1, "", empty},
 		{"send --url http://127.0.0.1:1 --attempts 1 " + image, 1, "", "failed"},

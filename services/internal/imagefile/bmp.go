@@ -24,7 +24,7 @@ type BMPPixels struct {
 
 // parseBMP reads the file header and the information header.
 func parseBMP(data []byte) (Header, error) {
-	h := Header{Type: "image/bmp", Orientation: 1}
+	h := Header{Type: "image/bmp", Orientation: 1, TransparentGrey: -1}
 	if len(data) < 18 {
 		return h, damaged(h.Type, "its header is cut off")
 	}
@@ -46,6 +46,9 @@ func parseBMP(data []byte) (Header, error) {
 	}
 	h.Width, h.Height = int(width), int(height)
 	bits, compression := int(binary.LittleEndian.Uint16(data[28:])), binary.LittleEndian.Uint32(data[30:])
+	if bits == 16 && size >= 56 && binary.LittleEndian.Uint32(data[66:]) != 0 {
+		return h, unsupported("a BMP of 16 bits with alpha")
+	}
 	if bits == 32 {
 		switch {
 		case compression == bmpRGB:
@@ -55,7 +58,25 @@ func parseBMP(data []byte) (Header, error) {
 		}
 		h.BMP = &pixels
 	}
+	if compression == bmpBitfields && len(data) >= 66 && !readableMasks(bits, data[54:]) {
+		return h, unsupported("a BMP of %d bits with these masks", bits)
+	}
 	return h, checkBMP(h, bits, compression)
+}
+
+// readableMasks reports whether the decoder reads pixels with the masks of red, green
+// and blue that lie at p: 5 bits each, 5, 6 and 5, or 8 bits each in this order.
+func readableMasks(bits int, p []byte) bool {
+	masks := [3]uint32{binary.LittleEndian.Uint32(p), binary.LittleEndian.Uint32(p[4:]), binary.LittleEndian.Uint32(p[8:])}
+	if bits == 16 {
+		return masks == [3]uint32{0x7c00, 0x3e0, 0x1f} || masks == [3]uint32{0xf800, 0x7e0, 0x1f}
+	}
+	for _, m := range masks {
+		if m != 0xff && m != 0xff00 && m != 0xff0000 && m != 0xff000000 {
+			return false
+		}
+	}
+	return true
 }
 
 // checkBMP rejects what the decoder does not read.

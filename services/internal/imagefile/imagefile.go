@@ -50,8 +50,12 @@ type Header struct {
 	Orientation int
 	// Scans of a JPEG, up to its end-of-image marker.
 	Scans int
-	// Premultiplied says that the colours of a TIFF are multiplied by their alpha.
-	Premultiplied bool
+	// Alpha says that a sample of a TIFF is alpha.
+	Alpha bool
+	// Depth is the bits of a sample of a PNG, and TransparentGrey the value of a grey
+	// one that is transparent, or -1.
+	Depth           int
+	TransparentGrey int
 	// BMP is set for a BMP of 32 bits a pixel, which may have alpha.
 	BMP *BMPPixels
 }
@@ -73,7 +77,8 @@ func TypeOf(data []byte) string {
 		return "image/webp"
 	case bytes.HasPrefix(data, []byte("BM")) && len(data) >= 14 && data[6] == 0 && data[7] == 0 && data[8] == 0 && data[9] == 0:
 		return "image/bmp" // the reserved bytes keep text that starts with BM out
-	case bytes.HasPrefix(data, []byte("II*\x00")), bytes.HasPrefix(data, []byte("MM\x00*")):
+	case bytes.HasPrefix(data, []byte("II*\x00")), bytes.HasPrefix(data, []byte("MM\x00*")),
+		bytes.HasPrefix(data, []byte("II+\x00")), bytes.HasPrefix(data, []byte("MM\x00+")): // the latter is BigTIFF
 		return "image/tiff"
 	}
 	return ""

@@ -60,8 +60,8 @@ func jpegSegments(data []byte) func(yield func(jpegSegment) bool) {
 			if len(p) < 2 {
 				return
 			}
-			size := int(binary.BigEndian.Uint16(p))
-			if size < 2 || len(p) < size {
+			size := max(int(binary.BigEndian.Uint16(p)), 2) // libjpeg reads on after a size that is too small
+			if len(p) < size {
 				return
 			}
 			if !yield(jpegSegment{marker, p[2:size]}) {
@@ -74,7 +74,7 @@ func jpegSegments(data []byte) func(yield func(jpegSegment) bool) {
 
 // parseJPEG reads the frame header, the orientation and the number of scans.
 func parseJPEG(data []byte) (Header, error) {
-	h := Header{Type: "image/jpeg", Orientation: 1}
+	h := Header{Type: "image/jpeg", Orientation: 1, TransparentGrey: -1}
 	for s := range jpegSegments(data) {
 		switch m := s.marker; {
 		case m == markerSOS:

@@ -11,7 +11,7 @@ const pngStart = 8 + 8 + 13 + 4
 // parsePNG reads the chunk IHDR and, where there is one, the orientation in eXIf
 // (PNG 1.2, extensions 1.5.0).
 func parsePNG(data []byte) (Header, error) {
-	h := Header{Type: "image/png", Orientation: 1}
+	h := Header{Type: "image/png", Orientation: 1, TransparentGrey: -1}
 	if len(data) < pngStart || string(data[8:16]) != "\x00\x00\x00\x0dIHDR" {
 		return h, damaged(h.Type, "it does not begin with the chunk IHDR")
 	}
@@ -24,15 +24,25 @@ func parsePNG(data []byte) (Header, error) {
 		return h, damaged(h.Type, "it is %d x %d pixels", width, height)
 	}
 	h.Width, h.Height = int(width), int(height)
+	h.Depth = int(data[24])
+	const grey = 0
+	kind := data[25]
 	for p := data[pngStart:]; len(p) >= 12; {
 		size := int64(binary.BigEndian.Uint32(p))
 		if size > int64(len(p))-12 {
 			break
 		}
-		switch string(p[4:8]) {
+		body := p[8 : 8+size]
+		switch name := string(p[4:8]); name {
 		case "eXIf":
-			h.Orientation = exifOrientation(p[8 : 8+size])
-			return h, nil
+			h.Orientation = exifOrientation(body)
+		case "PLTE", "tRNS": // without them the colours are wrong
+			if crc32.ChecksumIEEE(p[4:8+size]) != binary.BigEndian.Uint32(p[8+size:]) {
+				return h, damaged(h.Type, "the checksum of the chunk %s is wrong", name)
+			}
+			if name == "tRNS" && kind == grey && size == 2 {
+				h.TransparentGrey = int(binary.BigEndian.Uint16(body)) & (1<<h.Depth - 1)
+			}
 		case "IEND":
 			return h, nil
 		}

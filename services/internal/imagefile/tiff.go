@@ -8,6 +8,7 @@ const (
 	tagLength       = 257
 	tagBits         = 258
 	tagCompression  = 259
+	tagPhotometric  = 262
 	tagOrientation  = 274
 	tagSamples      = 277
 	tagExtraSamples = 338
@@ -22,47 +23,60 @@ var tiffCompressions = map[uint32]bool{
 	34661: true, 32773: true, 34887: true, 34925: true, 50000: true,
 }
 
-// tiffDirectory reads the first directory of a TIFF file or of EXIF, whose values
-// are numbers of up to 32 bits: the first of each tag. ok is false for what is no
-// TIFF.
+// tiffDirectory reads the first directory of a TIFF file, a BigTIFF file or of EXIF,
+// whose values are numbers of up to 32 bits: the first of each tag. ok is false for
+// what is no TIFF.
 func tiffDirectory(b []byte) (tags map[uint16]uint32, ok bool) {
-	var order binary.ByteOrder
-	switch {
-	case len(b) < 8:
+	if len(b) < 8 {
 		return nil, false
-	case string(b[:4]) == "II*\x00":
-		order = binary.LittleEndian
-	case string(b[:4]) == "MM\x00*":
+	}
+	var order binary.ByteOrder = binary.LittleEndian
+	if b[0] == 'M' {
 		order = binary.BigEndian
+	}
+	// Offsets and counts have four bytes, in a BigTIFF eight.
+	number, width := func(p []byte) uint64 { return uint64(order.Uint32(p)) }, 4
+	counted := 2 // bytes of the number of entries
+	at := number(b[4:])
+	switch string(b[:4]) {
+	case "II*\x00", "MM\x00*":
+	case "II+\x00", "MM\x00+":
+		if len(b) < 16 {
+			return nil, false
+		}
+		number, width, counted = order.Uint64, 8, 8
+		at = number(b[8:])
 	default:
 		return nil, false
 	}
-	at := int64(order.Uint32(b[4:]))
-	if at+2 > int64(len(b)) {
+	if at > uint64(len(b)) || uint64(len(b))-at < uint64(counted) {
 		return nil, false
 	}
 	dir := b[at:]
-	n := int(order.Uint16(dir))
-	dir = dir[2:]
+	n := uint64(order.Uint16(dir))
+	if counted == 8 {
+		n = number(dir)
+	}
+	dir = dir[counted:]
 	tags = map[uint16]uint32{}
-	for ; n > 0 && len(dir) >= 12; n, dir = n-1, dir[12:] {
-		tag, typ, count := order.Uint16(dir), order.Uint16(dir[2:]), order.Uint32(dir[4:])
+	for entry := 4 + 2*width; n > 0 && len(dir) >= entry; n, dir = n-1, dir[entry:] {
+		tag, typ, count := order.Uint16(dir), order.Uint16(dir[2:]), number(dir[4:])
 		const short, long = 3, 4
-		value := dir[8:]
-		if typ == short && count > 2 || typ == long && count > 1 { // they lie elsewhere
-			offset := int64(order.Uint32(value))
-			if offset+4 > int64(len(b)) {
+		size := map[uint16]uint64{short: 2, long: 4}[typ]
+		if _, twice := tags[tag]; twice || size == 0 || count == 0 {
+			continue
+		}
+		value := dir[4+width:]
+		if count > uint64(width)/size { // the values lie elsewhere
+			offset := number(value)
+			if offset > uint64(len(b)) || uint64(len(b))-offset < size {
 				continue
 			}
 			value = b[offset:]
 		}
-		if _, twice := tags[tag]; twice {
-			continue
-		}
-		switch typ {
-		case short:
+		if typ == short {
 			tags[tag] = uint32(order.Uint16(value))
-		case long:
+		} else {
 			tags[tag] = order.Uint32(value)
 		}
 	}
@@ -71,7 +85,7 @@ func tiffDirectory(b []byte) (tags map[uint16]uint32, ok bool) {
 
 // parseTIFF reads the first directory: the first image of a file counts.
 func parseTIFF(data []byte) (Header, error) {
-	h := Header{Type: "image/tiff", Orientation: 1}
+	h := Header{Type: "image/tiff", Orientation: 1, TransparentGrey: -1}
 	tags, ok := tiffDirectory(data)
 	if !ok || tags[tagWidth] == 0 || tags[tagLength] == 0 {
 		return h, damaged(h.Type, "its first directory has no size, or is cut off")
@@ -84,15 +98,23 @@ func parseTIFF(data []byte) (Header, error) {
 	if format, ok := tags[tagSampleFormat]; ok && format != 1 {
 		return h, unsupported("a TIFF of numbers of the kind %d", format) // such as 3, floating-point
 	}
-	if bits := tags[tagBits]; bits > 16 {
+	switch bits := tags[tagBits]; bits {
+	case 0, 1, 2, 4, 8, 16: // 0 is for the default, 1
+	default:
 		return h, unsupported("a TIFF of %d bits a sample", bits)
+	}
+	const whiteIsZero, blackIsZero, inks, iccLab = 0, 1, 5, 9
+	switch p := tags[tagPhotometric]; {
+	case p == iccLab:
+		return h, unsupported("a TIFF of ICC L*a*b*")
+	case p == inks && tags[tagBits] == 16:
+		return h, unsupported("a TIFF of 16 bits of ink")
+	case (p == whiteIsZero || p == blackIsZero) && tags[tagSamples] > 2:
+		return h, unsupported("a grey TIFF of %d samples", tags[tagSamples])
 	}
 	const premultiplied, straight = 1, 2
 	extra := tags[tagExtraSamples]
-	if tags[tagSamples] == 2 && (extra == premultiplied || extra == straight) {
-		return h, unsupported("a grey TIFF with alpha") // the decoder drops the alpha
-	}
-	h.Premultiplied = extra == premultiplied
+	h.Alpha = extra == premultiplied || extra == straight
 	h.Orientation = validOrientation(tags[tagOrientation])
 	return h, nil
 }

@@ -46,6 +46,9 @@ func (f *commonFlags) parse(spec Spec, args []string, stderr io.Writer) (former 
 	if err := ff.Parse(fs, args, ff.WithEnvVarPrefix("SIGHTMESH")); err != nil {
 		return nil, fmt.Errorf("read flags: %w", err)
 	}
+	if fs.NArg() > 0 {
+		return nil, fmt.Errorf("read flags: a service takes no arguments, only flags: %q", fs.Args())
+	}
 	if former, err = givenFormerNames(fs); err != nil {
 		return nil, fmt.Errorf("read flags: %w", err)
 	}

@@ -9,23 +9,44 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/imagefile"
 )
 
-// onWhite puts an image of blue, green, red and alpha on white. premultiplied says
-// that the colours are multiplied by alpha.
-func onWhite(m *gocv.Mat, premultiplied bool) {
+// onWhite puts an image of blue, green, red and alpha on white.
+func onWhite(m *gocv.Mat) {
 	out := gocv.NewMatWithSize(m.Rows(), m.Cols(), gocv.MatTypeCV8UC3)
 	from, to := pixels(*m), pixels(out)
 	for i, j := 0, 0; i+3 < len(from); i, j = i+4, j+3 {
 		alpha := from[i+3]
 		for c := range 3 {
-			v := from[i+c]
-			if !premultiplied {
-				v = multiply(v, alpha)
-			}
-			to[j+c] = v + min(255-alpha, 255-v) // the sum is at most white
+			to[j+c] = onWhiteOf(multiply(from[i+c], alpha), alpha)
 		}
 	}
 	m.Close()
 	*m = out
+}
+
+// whiten makes the pixels of a grey PNG white that its chunk tRNS makes transparent,
+// which OpenCV does not.
+func whiten(m gocv.Mat, h imagefile.Header) {
+	highest := 1<<h.Depth - 1
+	if h.Depth == 16 {
+		if p, err := m.DataPtrUint16(); err == nil && m.Channels() == 1 {
+			for i, v := range p {
+				if int(v) == h.TransparentGrey {
+					p[i] = 0xffff
+				}
+			}
+		}
+		return
+	}
+	if m.Channels() != 1 {
+		return
+	}
+	transparent := uint8(h.TransparentGrey * 255 / highest)
+	p := pixels(m)
+	for i, v := range p {
+		if v == transparent {
+			p[i] = 0xff
+		}
+	}
 }
 
 // bmpOnWhite puts the pixels of a BMP, which OpenCV decodes without their alpha, on
@@ -60,7 +81,7 @@ func bmpOnWhite(m gocv.Mat, data []byte, p imagefile.BMPPixels) {
 			alpha := alphaAt(x, y)
 			for c := range 3 {
 				v := &to[3*(y*width+x)+c]
-				*v = multiply(*v, alpha) + 255 - alpha
+				*v = onWhiteOf(multiply(*v, alpha), alpha)
 			}
 		}
 	}
@@ -75,6 +96,9 @@ func pixels(m gocv.Mat) []uint8 {
 	}
 	return p
 }
+
+// onWhiteOf returns a colour that is multiplied by alpha on white.
+func onWhiteOf(v, alpha uint8) uint8 { return v + min(255-alpha, 255-v) }
 
 // multiply returns v * alpha / 255, rounded.
 func multiply(v, alpha uint8) uint8 { return uint8((uint16(v)*uint16(alpha) + 127) / 255) }

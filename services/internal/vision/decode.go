@@ -31,21 +31,22 @@ func Decode(data []byte) (Image, error) {
 		return Image{}, err
 	}
 	img := Image{Orientation: h.Orientation}
-	if h.Type == "image/jpeg" {
+	switch h.Type {
+	case "image/jpeg":
 		img.Mat, img.Damage, err = decodeJPEG(data, h)
-	} else {
+	case "image/tiff":
+		img.Mat, img.Damage, err = decodeTIFF(data, h)
+	default:
 		img.Mat, err = decodeOther(data, h)
 	}
 	if err != nil {
 		return Image{}, err
 	}
-	if h.Type != "image/tiff" { // of which OpenCV applies it, whatever the flags
-		upright(&img.Mat, h.Orientation)
-	}
+	upright(&img.Mat, h.Orientation)
 	return img, nil
 }
 
-// decodeOther decodes with OpenCV what is no JPEG.
+// decodeOther decodes PNG, WebP and BMP with OpenCV.
 func decodeOther(data []byte, h imagefile.Header) (gocv.Mat, error) {
 	// Unchanged: with alpha and with all bits, and not turned.
 	m, err := gocv.IMDecode(data, gocv.IMReadUnchanged)
@@ -56,9 +57,11 @@ func decodeOther(data []byte, h imagefile.Header) (gocv.Mat, error) {
 		m.Close()
 		return m, v1.NewProblem(v1.Damaged, "the picture cannot be decoded")
 	}
+	if h.TransparentGrey >= 0 {
+		whiten(m, h)
+	}
 	const depth = 7 // the part of a type that says what a number is
-	stored := m.Type() & depth
-	switch stored {
+	switch m.Type() & depth {
 	case gocv.MatTypeCV8U:
 	case gocv.MatTypeCV16U:
 		m.ConvertToWithParams(&m, gocv.MatTypeCV8U, 255.0/65535, 0)
@@ -71,8 +74,7 @@ func decodeOther(data []byte, h imagefile.Header) (gocv.Mat, error) {
 		gocv.CvtColor(m, &m, gocv.ColorGrayToBGR)
 	case 3:
 	case 4:
-		// libtiff hands out 8 bits multiplied by alpha, and 16 as stored.
-		onWhite(&m, h.Type == "image/tiff" && (stored == gocv.MatTypeCV8U || h.Premultiplied))
+		onWhite(&m)
 	default:
 		m.Close()
 		return m, v1.NewProblem(v1.UnsupportedType, "an image of %d channels is not read", m.Channels())

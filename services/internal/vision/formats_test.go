@@ -369,6 +369,13 @@ func withoutTables(jpg []byte) []byte {
 	}
 }
 
+// firstScan cuts a progressive JPEG behind its first scan.
+func firstScan(jpg []byte) []byte {
+	first := bytes.Index(jpg, []byte{0xff, 0xda})
+	second := first + 2 + bytes.Index(jpg[first+2:], []byte{0xff, 0xc4})
+	return append(bytes.Clone(jpg[:second]), 0xff, 0xd9)
+}
+
 func cut(data []byte) []byte { return data[:len(data)*7/10] }
 
 func changed(data []byte, at int, to byte) []byte {
@@ -420,6 +427,7 @@ func formats(t testing.TB) []format {
 		{kind: "JPEG", property: "compression", name: "lossless", data: changed(jpg, sof+1, 0xc3), code: v1.UnsupportedType},
 		{kind: "JPEG", property: "damage", name: "cut off", data: jpg[:sos+(len(jpg)-sos)/2], damage: true},
 		{kind: "JPEG", property: "damage", name: "wrong data", data: changed(jpg, sos+20, jpg[sos+20]^0x5a), damage: true},
+		{kind: "JPEG", property: "damage", name: "progressive, without its last scans", data: firstScan(encoded(t, ".jpg", false, 2, 1)), damage: true},
 		{kind: "JPEG", property: "damage", name: "bytes behind the end", data: slices.Concat(jpg, bytes.Repeat([]byte{0xff, 0xda}, 100))},
 		{kind: "JPEG", property: "damage", name: "cut off in the header", data: jpg[:sof+3], code: v1.Damaged},
 
@@ -429,6 +437,9 @@ func formats(t testing.TB) []format {
 		{kind: "PNG", property: "alpha", name: "grey with alpha", data: pngFile(8, 4, raster(true, asGreyAlpha)), grey: true},
 		{kind: "PNG", property: "alpha", name: "grey of 16 bits with alpha", data: pngFile(16, 4, raster(true, doubled(be, asGreyAlpha))), grey: true},
 		{kind: "PNG", property: "alpha", name: "palette with tRNS", data: pngFile(8, 3, raster(true, asIndex), plte, trns)},
+		{kind: "PNG", property: "alpha", name: "grey of tRNS", data: pngFile(8, 0, raster(true, asMarkedGrey), chunk("tRNS", []byte{0, 7})), grey: true},
+		{kind: "PNG", property: "alpha", name: "grey of 16 bits of tRNS", data: pngFile(16, 0, raster(true, doubled(be, asMarkedGrey)), chunk("tRNS", []byte{7, 7})), grey: true},
+		{kind: "PNG", property: "alpha", name: "tRNS with a wrong checksum", data: pngFile(8, 3, raster(true, asIndex), plte, changed(trns, len(trns)-1, trns[len(trns)-1]^1)), code: v1.Damaged},
 		{kind: "PNG", property: "alpha", name: "colour of tRNS", data: pngFile(8, 2, raster(false, asRGB), chunk("tRNS", []byte{0, 255, 0, 255, 0, 255}))},
 		{kind: "PNG", property: "depth", name: "1 bit", data: pngFile(1, 3, packed(raster(false, asTwo), 1), chunk("PLTE", []byte{0, 0, 0, 255, 255, 255})), grey: true, code: "two"},
 		{kind: "PNG", property: "depth", name: "2 bits", data: pngFile(2, 3, packed(raster(false, asIndex), 2), plte)},
@@ -470,8 +481,12 @@ func formats(t testing.TB) []format {
 		{kind: "TIFF", property: "alpha", name: "RGBA, premultiplied", data: tiffFile(tiffTags(2, 4, 8, extra(1)), raster(true, asPremultiplied))},
 		{kind: "TIFF", property: "alpha", name: "RGBA of 16 bits, straight", data: tiffFile(tiffTags(2, 4, 16, extra(2)), raster(true, doubled(le, asRGBA)))},
 		{kind: "TIFF", property: "alpha", name: "RGBA of 16 bits, premultiplied", data: tiffFile(tiffTags(2, 4, 16, extra(1)), raster(true, doubled(le, asPremultiplied)))},
-		{kind: "TIFF", property: "alpha", name: "grey with alpha", data: tiffFile(tiffTags(1, 2, 8, extra(2)), raster(true, asGreyAlpha)), code: v1.UnsupportedType},
+		{kind: "TIFF", property: "alpha", name: "grey with alpha", data: tiffFile(tiffTags(1, 2, 8, extra(2)), raster(true, asGreyAlpha)), grey: true},
+		{kind: "TIFF", property: "alpha", name: "a fourth sample that is none", data: tiffFile(tiffTags(2, 4, 8, extra(0)), raster(false, func(c color.NRGBA) []byte { return append(asRGB(c), 0) }))},
+		{kind: "TIFF", property: "alpha", name: "grey of three samples", data: tiffFile(tiffTags(1, 3, 8, tag{338, false, []int{2, 0}}), raster(true, asRGB)), code: v1.UnsupportedType},
 		{kind: "TIFF", property: "depth", name: "1 bit", data: tiffFile(tiffTags(1, 1, 1), packed(raster(false, asTwo), 1)), grey: true, code: "two"},
+		{kind: "TIFF", property: "depth", name: "4 bits", data: tiffFile(tiffTags(3, 1, 4, tag{320, false, tiffPalette(16)}), packed(raster(false, asIndex), 4))},
+		{kind: "TIFF", property: "depth", name: "12 bits", data: tiffFile(tiffTags(1, 1, 12), raster(false, asGrey)), code: v1.UnsupportedType},
 		{kind: "TIFF", property: "depth", name: "8 bits", data: tiffFile(rgb, raster(false, asRGB))},
 		{kind: "TIFF", property: "depth", name: "16 bits", data: tiffFile(tiffTags(2, 3, 16), raster(false, doubled(le, asRGB)))},
 		{kind: "TIFF", property: "depth", name: "floating-point", data: tiffFile(tiffTags(1, 1, 32, tag{339, false, []int{3}}), raster(false, func(color.NRGBA) []byte { return make([]byte, 4) })), code: v1.UnsupportedType},
@@ -479,7 +494,10 @@ func formats(t testing.TB) []format {
 		{kind: "TIFF", property: "colour", name: "grey", data: tiffFile(tiffTags(1, 1, 8), raster(false, asGrey)), grey: true},
 		{kind: "TIFF", property: "colour", name: "grey of 16 bits", data: tiffFile(tiffTags(1, 1, 16), raster(false, doubled(le, asGrey))), grey: true},
 		{kind: "TIFF", property: "colour", name: "grey, white is 0", data: tiffFile(tiffTags(0, 1, 8), raster(false, func(c color.NRGBA) []byte { return []byte{255 - grey(c)} })), grey: true},
-		{kind: "TIFF", property: "colour", name: "palette", data: tiffFile(tiffTags(3, 1, 8, tag{320, false, tiffPalette()}), raster(false, asIndex))},
+		{kind: "TIFF", property: "colour", name: "grey of 16 bits, white is 0", data: tiffFile(tiffTags(0, 1, 16), raster(false, doubled(le, func(c color.NRGBA) []byte { return []byte{255 - grey(c)} }))), grey: true},
+		{kind: "TIFF", property: "colour", name: "planes of 16 bits", data: tiffFile(tiffTags(2, 3, 16, tag{284, false, []int{2}}, tag{273, true, planes(0)}, tag{279, true, planes(1)}), planar())},
+		{kind: "TIFF", property: "colour", name: "CMYK of 16 bits", data: tiffFile(tiffTags(5, 4, 16), raster(false, doubled(le, asInks))), code: v1.UnsupportedType},
+		{kind: "TIFF", property: "colour", name: "palette", data: tiffFile(tiffTags(3, 1, 8, tag{320, false, tiffPalette(256)}), raster(false, asIndex))},
 		{kind: "TIFF", property: "colour", name: "CMYK", data: tiffFile(tiffTags(5, 4, 8), raster(false, asInks))},
 		{kind: "TIFF", property: "compression", name: "none", data: tiffFile(rgb, raster(false, asRGB))},
 		{kind: "TIFF", property: "compression", name: "Deflate", data: deflated(t)},
@@ -506,6 +524,29 @@ func formats(t testing.TB) []format {
 	return all
 }
 
+// asMarkedGrey has the value 7 where the image is transparent.
+func asMarkedGrey(c color.NRGBA) []byte {
+	if c.A == 0 {
+		return []byte{7}
+	}
+	return asGrey(c)
+}
+
+// planar returns the planes of red, green and blue of 16 bits, one after the other.
+func planar() [][]byte {
+	var out [][]byte
+	for channel := range 3 {
+		out = append(out, raster(false, doubled(binary.LittleEndian, func(c color.NRGBA) []byte { return asRGB(c)[channel : channel+1] }))...)
+	}
+	return out
+}
+
+// planes returns where the planes of planar begin in a file, and how long they are.
+func planes(what int) []int {
+	const size = 2 * width * height
+	return [][]int{{8, 8 + size, 8 + 2*size}, {size, size, size}}[what]
+}
+
 func bmpColour(c color.NRGBA) []byte { return append(asBGR(c), 0) }
 
 // asTwo has the first quarter black and all others white.
@@ -516,9 +557,9 @@ func asTwo(c color.NRGBA) []byte {
 	return []byte{1}
 }
 
-func tiffPalette() (out []int) {
+func tiffPalette(n int) (out []int) {
 	for channel := range 3 {
-		for i := range 256 {
+		for i := range n {
 			out = append(out, int(asRGB(quarters[min(i, 3)])[channel])*257)
 		}
 	}

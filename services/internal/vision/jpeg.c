@@ -32,6 +32,7 @@ static int is_damage(int code) {
   case JWRN_ARITH_BAD_CODE:
   case JWRN_MUST_RESYNC:       // a restart marker is not the one that is due
   case JWRN_BOGUS_PROGRESSION:
+  case JWRN_EXTRANEOUS_DATA:   // data that no pixel needed
     return 1;
   }
   return 0;
@@ -61,6 +62,16 @@ static void from_ink(unsigned char *to, const unsigned char *from, int width, in
       to[2 - i] = (unsigned char)((ink * k + 127) / 255);
     }
   }
+}
+
+// lacks_scans tells a progressive image of which some coefficients were never sent,
+// or not all of their bits.
+static int lacks_scans(j_decompress_ptr info) {
+  if (!info->progressive_mode || info->coef_bits == NULL) return 0;
+  for (int c = 0; c < info->num_components; c++)
+    for (int k = 0; k < DCTSIZE2; k++)
+      if (info->coef_bits[c][k] != 0) return 1;
+  return 0;
 }
 
 int sight_jpeg_decode(const unsigned char *data, size_t size, unsigned char *rows, int width, int height,
@@ -104,6 +115,10 @@ int sight_jpeg_decode(const unsigned char *data, size_t size, unsigned char *row
     unsigned char *into = inks != NULL ? inks : row;
     jpeg_read_scanlines(&info, &into, 1);
     if (inks != NULL) from_ink(row, inks, width, info.saw_Adobe_marker);
+  }
+  if (!report->damaged && lacks_scans(&info)) {
+    report->damaged = 1;
+    strcpy(report->message, "Premature end of the scans of a progressive image");
   }
   jpeg_finish_decompress(&info);
   jpeg_destroy_decompress(&info);

@@ -35,7 +35,7 @@ func decodeJPEG(data []byte, h imagefile.Header) (m gocv.Mat, damage string, err
 	if report.damaged == 0 {
 		return m, "", nil
 	}
-	if row := int(report.row); row >= 0 {
+	if row := int(report.row); row >= 0 && row < h.Height {
 		return m, fmt.Sprintf("%s: rows %d to %d, as stored, are missing or wrong", message, row, h.Height-1), nil
 	}
 	return m, message + ": parts of the image are missing or wrong", nil

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/nats-io/nats.go"
@@ -96,6 +97,8 @@ func (c *Config) validate() error {
 		return exit.Usagef("priority: %q, want interactive or bulk", c.Priority)
 	case c.NATS != "" && c.Priority != string(subject.Interactive):
 		return exit.Usagef("priority: over NATS every image is interactive")
+	case c.NATS == "" && !strings.HasPrefix(c.URL, "http://") && !strings.HasPrefix(c.URL, "https://"):
+		return exit.Usagef("url: %q, want http:// or https://", c.URL)
 	case c.NATS != "" && c.Pipeline == "":
 		return exit.Usagef("nats: needs --pipeline")
 	case c.Attempts < 1:

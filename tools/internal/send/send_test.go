@@ -333,13 +333,13 @@ func TestUsage(t *testing.T) {
 	t.Parallel()
 	for name, cfg := range map[string]Config{
 		"no paths": {}, "concurrency": {Paths: []string{"x"}, Concurrency: "many"}, "resume of stdout": {Paths: []string{"x"}, Resume: true},
-		"no pipeline over NATS": {Paths: []string{"x"}, NATS: "nats://127.0.0.1:1"},
+		"no web address": {Paths: []string{"x"}, URL: "ftp://x"}, "no pipeline over NATS": {Paths: []string{"x"}, NATS: "nats://127.0.0.1:1"},
 	} {
 		if _, _, code := command(t, t.Context(), cfg); code != exit.Usage {
 			t.Errorf("%s: code %d", name, code)
 		}
 	}
-	if _, _, code := command(t, t.Context(), Config{Paths: []string{"/nothing/here"}}); code != exit.Failure {
+	if _, _, code := command(t, t.Context(), Config{URL: "http://127.0.0.1:1", Paths: []string{"/nothing/here"}}); code != exit.Failure {
 		t.Errorf("a path that is not there: code %d", code)
 	}
 }

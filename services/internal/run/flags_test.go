@@ -60,3 +60,12 @@ func TestFormerName_IsInTheUsage(t *testing.T) {
 		t.Errorf("the usage has a panic:\n%s", out.String())
 	}
 }
+
+func TestCommonFlags_ArgumentIsRejected(t *testing.T) {
+	t.Parallel()
+	var f commonFlags
+	_, err := f.parse(Spec{Name: "test"}, []string{"version"}, io.Discard)
+	if err == nil || !strings.Contains(err.Error(), `"version"`) {
+		t.Errorf("got %v, want an error that names the argument", err)
+	}
+}
