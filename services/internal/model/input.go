@@ -1,0 +1,71 @@
+package model
+
+// A Resize says how an image is brought to the size of the input.
+type Resize string
+
+// The ways of resizing.
+const (
+	// Stretch changes width and height on their own.
+	Stretch Resize = "stretch"
+	// Letterbox keeps the shape of the image and fills what remains at the right and
+	// at the bottom.
+	Letterbox Resize = "letterbox"
+	// LetterboxCenter keeps the shape of the image and fills what remains on both
+	// sides.
+	LetterboxCenter Resize = "letterbox-center"
+)
+
+// Channels is what the numbers of a pixel are, in their order.
+type Channels string
+
+// The orders of channels.
+const (
+	RGB  Channels = "rgb"
+	BGR  Channels = "bgr"
+	Grey Channels = "grey"
+)
+
+// Count is how many numbers a pixel has.
+func (c Channels) Count() int {
+	if c == Grey {
+		return 1
+	}
+	return 3
+}
+
+// Input says how an image becomes the input of a network, of the shape 1 × channels ×
+// height × width. Each number is (pixel - mean) × scale, or (pixel - mean) / std, of
+// pixels from 0 to 255.
+type Input struct {
+	Width    int      `yaml:"width"`
+	Height   int      `yaml:"height"`
+	Resize   Resize   `yaml:"resize"`
+	Channels Channels `yaml:"channels"`
+	// Pad is the pixel value, before mean and scale, that letterboxes are filled with.
+	Pad int `yaml:"pad"`
+	// Mean has a number for each channel, in their order; none stands for 0.
+	Mean []float64 `yaml:"mean"`
+	// Scale multiplies; 0 stands for 1. Std divides, with a number for each channel.
+	// Only one of both is given.
+	Scale float64   `yaml:"scale"`
+	Std   []float64 `yaml:"std"`
+}
+
+// Table returns, for a channel by its place in the order, the number that the network
+// gets for each pixel value.
+func (in Input) Table(channel int) (table [256]float32) {
+	mean, factor := 0.0, 1.0
+	if len(in.Mean) > 0 {
+		mean = in.Mean[channel]
+	}
+	switch {
+	case len(in.Std) > 0:
+		factor = 1 / in.Std[channel]
+	case in.Scale != 0:
+		factor = in.Scale
+	}
+	for v := range table {
+		table[v] = float32((float64(v) - mean) * factor)
+	}
+	return table
+}

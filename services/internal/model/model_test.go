@@ -1,0 +1,233 @@
+package model
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// good is a model.yaml that is right, with the files of [folder].
+const good = `
+version: "1"
+kind: yolo
+engines: [onnxruntime, opencv]
+weights: net.onnx
+labels: labels.txt
+licence: Apache-2.0
+source: https://example.org/net.onnx
+input: {width: 416, height: 416, resize: letterbox, pad: 114, channels: bgr}
+output: {format: yolox, strides: [8, 16, 32]}
+threshold: 0.4
+nms: 0.45
+classes: 2
+`
+
+// folder makes a model folder named "net" of files by name.
+func folder(t *testing.T, files map[string]string) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "net")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]string{File: good, "net.onnx": "weights", "labels.txt": "person\ndog\n"}
+	maps.Copy(all, files)
+	for name, content := range all {
+		if content == "absent" {
+			continue
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func TestLoad(t *testing.T) {
+	t.Parallel()
+	dir := folder(t, nil)
+	m, err := Load(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.Name != "net" {
+		t.Errorf("name %q, want that of the folder", m.Name)
+	}
+	if m.Kind != "yolo" || m.Output.Format != "yolox" || !slices.Equal(m.Output.Strides, []int{8, 16, 32}) {
+		t.Errorf("kind and output: %+v", m)
+	}
+	if !slices.Equal(m.Engines, []Engine{ONNXRuntime, OpenCV}) {
+		t.Errorf("engines %v, want the order of the file", m.Engines)
+	}
+	if !slices.Equal(m.ClassNames, []string{"person", "dog"}) {
+		t.Errorf("classes %q", m.ClassNames)
+	}
+	weights, config, err := m.ReadWeights()
+	if err != nil || string(weights) != "weights" || config != nil {
+		t.Errorf("weights %q, config %q, %v", weights, config, err)
+	}
+}
+
+// TestLoad_RejectsFields names file and field of what is wrong in a model.yaml.
+func TestLoad_RejectsFields(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ old, new, want string }{
+		{"version: \"1\"", "", "version: missing"},
+		{"kind: yolo", "", "kind: missing"},
+		{"kind: yolo", "kind: [yolo]", "cannot unmarshal"},
+		{"kind: yolo", "kind: yolo\ncolour: red", "field colour not found"},
+		{"pad: 114", "padding: 114", "field padding not found"},
+		{"engines: [onnxruntime, opencv]", "", "engines: missing"},
+		{"engines: [onnxruntime, opencv]", "engines: [tensorflow]", `engines: "tensorflow"`},
+		{"engines: [onnxruntime, opencv]", "engines: [opencv, opencv]", "engines: opencv is given twice"},
+		{"weights: net.onnx", "", "weights: missing"},
+		{"weights: net.onnx", "weights: ../net.onnx", `weights: "../net.onnx"`},
+		{"weights: net.onnx", "weights: /etc/passwd", `weights: "/etc/passwd"`},
+		{"weights: net.onnx", "weights: .", `weights: "."`},
+		{"labels: labels.txt", "labels: ../labels.txt", `labels: "../labels.txt"`},
+		{"kind: yolo", "kind: yolo\nconfig: a/../../b", `config: "a/../../b"`},
+		{"kind: yolo", "kind: yolo\ndictionary: /keys.txt", `dictionary: "/keys.txt"`},
+		{"kind: yolo", "kind: yolo\nsha256: {other.onnx: " + strings.Repeat("0", 64) + "}", `sha256: "other.onnx"`},
+		{"kind: yolo", "kind: yolo\nsha256: {net.onnx: 12ab}", `sha256: net.onnx: "12ab"`},
+		{"width: 416", "width: 0", "input.width: 0"},
+		{"height: 416", "height: 100000", "input.height: 100000"},
+		{"resize: letterbox", "resize: crop", `input.resize: "crop"`},
+		{"channels: bgr", "channels: cmyk", `input.channels: "cmyk"`},
+		{"pad: 114", "pad: 300", "input.pad: 300"},
+		{"pad: 114", "mean: [1, 2]", "input.mean: 2 numbers, want 3"},
+		{"pad: 114", "mean: [.nan, 1, 2]", "input.mean: [NaN 1 2]"},
+		{"pad: 114", "std: [1]", "input.std: 1 numbers, want 3"},
+		{"pad: 114", "std: [1, 0, 1]", "input.std: [1 0 1]"},
+		{"pad: 114", "scale: -1", "input.scale: -1"},
+		{"pad: 114", "scale: 2, std: [1, 1, 1]", "input.scale: given beside std"},
+		{"[8, 16, 32]", "[8, 0]", "output.strides: 0"},
+		{"[8, 16, 32]", "[8], names: [a, a]", "output.names: a is given twice"},
+		{"[8, 16, 32]", "[8], names: ['']", "output.names: an empty name"},
+		{"[8, 16, 32]", "[8], priors: [[]]", "output.priors: []"},
+		{"[8, 16, 32]", "[8], variances: [-1]", "output.variances: [-1]"},
+		{"threshold: 0.4", "threshold: 40", "threshold: 40"},
+		{"threshold: 0.4", "threshold: .nan", "threshold: NaN"},
+		{"nms: 0.45", "nms: -0.1", "nms: -0.1"},
+		{"classes: 2", "classes: -1", "classes: -1"},
+		{"classes: 2", "classes: 3", "classes: 3, but labels.txt has 2 lines"},
+		{"classes: 2", "", "classes: 0, but labels.txt has 2 lines"},
+		{"classes: 2", "classes: 2\n---\nkind: other", "want one YAML document"},
+	} {
+		text := strings.Replace(good, tt.old, tt.new, 1)
+		if text == good {
+			t.Fatalf("%q is not in the file", tt.old)
+		}
+		dir := folder(t, map[string]string{File: text})
+		_, err := Load(dir)
+		if err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v, want %q", tt.new, err, tt.want)
+			continue
+		}
+		if !strings.Contains(err.Error(), filepath.Join(dir, File)) {
+			t.Errorf("%s: %v, want the path of the file", tt.new, err)
+		}
+	}
+}
+
+// TestLoad_RejectsFiles names the path of a file that is not what it should be.
+func TestLoad_RejectsFiles(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct{ file, content, want string }{
+		"no model.yaml":    {File, "absent", "no such file"},
+		"empty model.yaml": {File, "", "no bytes"},
+		"HTML model.yaml":  {File, " <!DOCTYPE html><title>404</title>", "an HTML page"},
+		"no YAML":          {File, "}", "did not find expected node content"},
+		"huge model.yaml":  {File, strings.Repeat("#", maxDescription+1), "want at most"},
+		"no labels":        {"labels.txt", "absent", "labels: "},
+		"LFS labels":       {"labels.txt", "version https://git-lfs.github.com/spec/v1\noid x\n", "a Git LFS pointer"},
+		"empty label":      {"labels.txt", "person\n\n", "line 2 is empty"},
+	} {
+		dir := folder(t, map[string]string{tt.file: tt.content})
+		_, err := Load(dir)
+		if err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v, want %q", name, err, tt.want)
+			continue
+		}
+		if !strings.Contains(err.Error(), filepath.Join(dir, tt.file)) {
+			t.Errorf("%s: %v, want the path of the file", name, err)
+		}
+	}
+}
+
+// TestModel_ReadWeightsRejects: what downloads leave in place of weights is named.
+func TestModel_ReadWeightsRejects(t *testing.T) {
+	t.Parallel()
+	sum := sha256.Sum256([]byte("weights"))
+	hashed := strings.Replace(good, "kind: yolo", "kind: yolo\nsha256: {net.onnx: "+hex.EncodeToString(sum[:])+"}", 1)
+	for name, tt := range map[string]struct{ description, weights, want string }{
+		"right sum":   {hashed, "weights", ""},
+		"wrong sum":   {hashed, "weighty", "its SHA-256 is"},
+		"cut":         {hashed, "wei", "its SHA-256 is"},
+		"absent":      {good, "absent", "no such file"},
+		"empty":       {good, "", "no bytes"},
+		"LFS pointer": {good, "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "a Git LFS pointer"},
+		"HTML page":   {good, "\n<html><body>Sign in</body></html>", "an HTML page"},
+	} {
+		dir := folder(t, map[string]string{File: tt.description, "net.onnx": tt.weights})
+		m, err := Load(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _, err = m.ReadWeights()
+		switch {
+		case tt.want == "" && err != nil:
+			t.Errorf("%s: %v", name, err)
+		case tt.want == "":
+		case err == nil || !strings.Contains(err.Error(), tt.want):
+			t.Errorf("%s: %v, want %q", name, err, tt.want)
+		case !strings.Contains(err.Error(), "weights: ") || !strings.Contains(err.Error(), filepath.Join(dir, "net.onnx")):
+			t.Errorf("%s: %v, want field and path", name, err)
+		}
+	}
+}
+
+func TestLoad_AbsentFolder(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "nosuch")
+	if _, err := Load(dir); !errors.Is(err, ErrAbsent) || !strings.Contains(err.Error(), dir) {
+		t.Errorf("%v, want that %s is absent", err, dir)
+	}
+	if _, err := Load(folder(t, map[string]string{File: "absent"})); err == nil || errors.Is(err, ErrAbsent) {
+		t.Errorf("a folder without %s: %v, want another error than of an absent folder", File, err)
+	}
+}
+
+func TestFind(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]string{
+		"yunet": "/models/yunet", "./own/net": "own/net", "/srv/net": "/srv/net", "a/b": "a/b",
+		"": "", "..": "", ".": "",
+	} {
+		got, err := Find("/models", name)
+		if got != want || (want == "") != (err != nil) {
+			t.Errorf("%q: %q, %v, want %q", name, got, err, want)
+		}
+	}
+}
+
+func TestInput_Table(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		in   Input
+		want float32 // of the pixel value 129 in channel 1
+	}{
+		"nothing": {Input{}, 129},
+		"scale":   {Input{Scale: 0.5}, 64.5},
+		"mean":    {Input{Mean: []float64{1, 2, 3}}, 127},
+		"std":     {Input{Mean: []float64{1, 9, 3}, Std: []float64{1, 10, 1}}, 12},
+	} {
+		if got := tt.in.Table(1)[129]; got != tt.want {
+			t.Errorf("%s: %v, want %v", name, got, tt.want)
+		}
+	}
+}
