@@ -1,0 +1,177 @@
+// Package decoders reads the boxes of detector networks from their outputs. It is
+// pure: tensors in, boxes out.
+//
+// A kind of model is one file with a function that makes its [Decoder], and a line in
+// [New].
+package decoders
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/sightmesh/sightmesh/services/internal/model"
+	"github.com/sightmesh/sightmesh/services/internal/nets"
+)
+
+// A Box is something that a network has found, in pixels of its input. It may reach
+// beyond the input.
+type Box struct {
+	X0, Y0, X1, Y1 float64
+	Score          float64
+	// Class counts from 0; it is a line of the labels of the model.
+	Class int
+	// Landmarks are in the order of [Decoder.Landmarks].
+	Landmarks []Point
+}
+
+// A Point is a place in pixels of the input of a network.
+type Point struct{ X, Y float64 }
+
+// A Decoder reads the outputs of one network.
+type Decoder interface {
+	// Outputs names those that Decode gets, in this order.
+	Outputs() []string
+	// Landmarks names those of each box, none for a network without.
+	Landmarks() []string
+	// Decode returns the boxes with at least the score threshold, in any order. An
+	// error says that the network has not the outputs that the model declares.
+	Decode(outputs []nets.Tensor, threshold float64) ([]Box, error)
+}
+
+// Kinds of models that detect.
+const (
+	YuNet     = "yunet"
+	YOLO      = "yolo"
+	UltraFace = "ultraface"
+	SSD       = "ssd"
+)
+
+// New returns the decoder of a model. outputs are the names of those that the network
+// has. An error names the field of model.yaml that is wrong.
+func New(m *model.Model, outputs []string) (Decoder, error) {
+	switch m.Kind {
+	case YuNet:
+		return newYuNet(m)
+	case YOLO:
+		return newYOLO(m, outputs)
+	case UltraFace:
+		return newUltraFace(m)
+	case SSD:
+		return newSSD(m, outputs)
+	}
+	return nil, fmt.Errorf("kind: %q, want one that detects: %s, %s, %s or %s", m.Kind, SSD, UltraFace, YOLO, YuNet)
+}
+
+// noLandmarks is part of decoders without.
+type noLandmarks struct{}
+
+func (noLandmarks) Landmarks() []string { return nil }
+
+// outputNames returns the names of n outputs: those of the model, or the usual ones.
+func outputNames(m *model.Model, usual ...string) ([]string, error) {
+	switch {
+	case len(m.Output.Names) == 0:
+		return usual, nil
+	case len(m.Output.Names) != len(usual):
+		return nil, fmt.Errorf("output.names: %d names, want %d, of what is usually %q", len(m.Output.Names), len(usual), usual)
+	}
+	return m.Output.Names, nil
+}
+
+// onlyOutput returns the name of the one output of a network.
+func onlyOutput(m *model.Model, outputs []string) ([]string, error) {
+	if len(m.Output.Names) == 0 && len(outputs) != 1 {
+		return nil, fmt.Errorf("output.names: missing, and the network has the outputs %q", outputs)
+	}
+	if len(m.Output.Names) == 0 {
+		return outputs, nil
+	}
+	return outputNames(m, "output")
+}
+
+// checkClasses returns an error unless the model has classes, and labels for them.
+func checkClasses(m *model.Model, least int) error {
+	if m.Classes < least {
+		return fmt.Errorf("classes: %d, want %d or more", m.Classes, least)
+	}
+	if len(m.ClassNames) != m.Classes {
+		return fmt.Errorf("labels: missing, want a file with a line for each of %d classes", m.Classes)
+	}
+	return nil
+}
+
+// checkShape returns an error unless an output has the shape that is wanted, where -1
+// is any number.
+func checkShape(name string, t nets.Tensor, want ...int) error {
+	ok := len(t.Shape) == len(want)
+	for i := 0; ok && i < len(want); i++ {
+		ok = want[i] == -1 || t.Shape[i] == want[i]
+	}
+	if !ok {
+		return fmt.Errorf("output %s has the shape %v, want %v", name, t.Shape, want)
+	}
+	return nil
+}
+
+// grids returns the columns and rows of the cells of each stride.
+func grids(m *model.Model, strides []int) (cells [][2]int, total int) {
+	for _, s := range strides {
+		c := [2]int{ceilDiv(m.Input.Width, s), ceilDiv(m.Input.Height, s)}
+		cells = append(cells, c)
+		total += c[0] * c[1]
+	}
+	return cells, total
+}
+
+func ceilDiv(a, b int) int { return (a + b - 1) / b }
+
+// centered returns a box by its center and its sides.
+func centered(cx, cy, w, h float64) Box {
+	return Box{X0: cx - w/2, Y0: cy - h/2, X1: cx + w/2, Y1: cy + h/2}
+}
+
+// best returns the place and the value of the largest number.
+func best(scores []float32) (int, float64) {
+	at := 0
+	for i, s := range scores {
+		if s > scores[at] {
+			at = i
+		}
+	}
+	return at, float64(scores[at])
+}
+
+func sigmoid(x float64) float64 { return 1 / (1 + math.Exp(-x)) }
+
+// Suppress drops each box that overlaps a better one of its class by more than the
+// limit, as intersection over union, and boxes without an area or a place. The rest is
+// returned, best first. A limit of 0 drops none for its overlap.
+func Suppress(boxes []Box, limit float64) []Box {
+	boxes = slices.DeleteFunc(slices.Clone(boxes), func(b Box) bool {
+		w, h := b.X1-b.X0, b.Y1-b.Y0
+		return !(w > 0 && h > 0) || math.IsInf(w, 0) || math.IsInf(h, 0) // the first is true of what is no number
+	})
+	slices.SortStableFunc(boxes, func(a, b Box) int { return cmp.Compare(b.Score, a.Score) })
+	if limit == 0 {
+		return boxes
+	}
+	kept := boxes[:0]
+	for _, b := range boxes {
+		if !slices.ContainsFunc(kept, func(k Box) bool { return k.Class == b.Class && overlap(k, b) > limit }) {
+			kept = append(kept, b)
+		}
+	}
+	return kept
+}
+
+// overlap is the intersection over union of two boxes.
+func overlap(a, b Box) float64 {
+	w, h := min(a.X1, b.X1)-max(a.X0, b.X0), min(a.Y1, b.Y1)-max(a.Y0, b.Y0)
+	if w <= 0 || h <= 0 {
+		return 0
+	}
+	area := func(b Box) float64 { return (b.X1 - b.X0) * (b.Y1 - b.Y0) }
+	return w * h / (area(a) + area(b) - w*h)
+}
