@@ -111,7 +111,12 @@ type Region struct {
 	Box   v1.Box  `json:"box"`
 	Score float64 `json:"score"`
 	Label string  `json:"label,omitempty"`
+	// Landmarks are points that the detector knows by name, at most [MaxLandmarks].
+	Landmarks []v1.Landmark `json:"landmarks,omitempty"`
 }
+
+// MaxLandmarks is how many landmarks a region may have.
+const MaxLandmarks = 1000
 
 // Crop gives the shape of the pixels of one region: Width × Height × Channels
 // bytes, eight bits a sample, rows from the top, no padding; Channels is 1

@@ -29,6 +29,8 @@ type Crop struct {
 	Box   Box     `json:"box"`
 	Score float64 `json:"score"`
 	Label string  `json:"label,omitempty"`
+	// Landmarks are those of the region.
+	Landmarks []Landmark `json:"landmarks,omitempty"`
 	// Width and Height are those of the pixels that follow, which may be
 	// scaled against Box; Channels is 1 (grey) or 3 (blue, green, red). Eight
 	// bits a sample, rows from the top, no padding.

@@ -76,6 +76,8 @@ type Region struct {
 	Label string `json:"label,omitempty"`
 	// Labels are further names with their own scores, best first.
 	Labels []Label `json:"labels,omitempty"`
+	// Landmarks are points that the detector knows by name, in its order.
+	Landmarks []Landmark `json:"landmarks,omitempty"`
 	// Text is what was read in the region.
 	Text  string `json:"text,omitempty"`
 	Words []Word `json:"words,omitempty"`
@@ -87,6 +89,17 @@ type Box struct {
 	Y      int `json:"y"`
 	Width  int `json:"width"`
 	Height int `json:"height"`
+}
+
+// Landmark is a point of a region, in whole pixels of the upright image. Of a region
+// that the edge of the image cuts it may lie outside of the image.
+//
+// A face has "right-eye", "left-eye", "nose", "right-mouth" and "left-mouth", the last
+// two for the corners of the mouth. Right and left are those of the person.
+type Landmark struct {
+	Name string `json:"name"`
+	X    int    `json:"x"`
+	Y    int    `json:"y"`
 }
 
 // Fraction is a Box as fractions (0 to 1) of the picture's width and height.

@@ -171,6 +171,27 @@ func checkDetected(d lane.Detected, most int) error {
 		); err != nil {
 			return err
 		}
+		if err := checkLandmarks(field, r.Landmarks, d.Width, d.Height); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkLandmarks allows landmarks outside of the image by as much as the image has
+// width and height.
+func checkLandmarks(field string, landmarks []v1.Landmark, width, height int) error {
+	if len(landmarks) > lane.MaxLandmarks {
+		return wrong("%slandmarks: %d of them, want at most %d", field, len(landmarks), lane.MaxLandmarks)
+	}
+	for i, l := range landmarks {
+		name := fmt.Sprintf("%slandmarks.%d", field, i)
+		switch {
+		case l.Name == "" || len(l.Name) > maxLabel || !utf8.ValidString(l.Name) || strings.ContainsRune(l.Name, 0):
+			return wrong("%s.name: want UTF-8 of 1 to %d bytes without NUL", name, maxLabel)
+		case l.X < -width || l.Y < -height || l.X > 2*width || l.Y > 2*height:
+			return wrong("%s: %d, %d, which is far outside of %d x %d", name, l.X, l.Y, width, height)
+		}
 	}
 	return nil
 }

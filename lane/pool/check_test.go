@@ -15,6 +15,12 @@ func region(b v1.Box, score float64, label string) lane.Detected {
 	return lane.Detected{Width: 100, Height: 50, Regions: []lane.Region{{Box: b, Score: score, Label: label}}}
 }
 
+func landmarks(ls ...v1.Landmark) lane.Detected {
+	d := region(v1.Box{Width: 1, Height: 1}, 1, "face")
+	d.Regions[0].Landmarks = ls
+	return d
+}
+
 func TestCheckDetected_NamesFieldAndValue(t *testing.T) {
 	t.Parallel()
 	inside := v1.Box{X: 0, Y: 0, Width: 100, Height: 50}
@@ -34,6 +40,10 @@ func TestCheckDetected_NamesFieldAndValue(t *testing.T) {
 		"box too high":   {region(v1.Box{Y: math.MaxInt, Width: 1, Height: math.MaxInt}, 1, ""), "regions.0.box"},
 		"NUL":            {region(inside, 1, "fa\x00ce"), "regions.0.label"},
 		"long label":     {region(inside, 1, strings.Repeat("x", 300)), "regions.0.label"},
+		"landmark":       {landmarks(v1.Landmark{Name: "nose", X: -1, Y: 51}), ""},
+		"far landmark":   {landmarks(v1.Landmark{Name: "nose"}, v1.Landmark{Name: "chin", Y: 101}), "regions.0.landmarks.1: 0, 101"},
+		"no name":        {landmarks(v1.Landmark{}), "regions.0.landmarks.0.name"},
+		"many landmarks": {landmarks(make([]v1.Landmark, lane.MaxLandmarks+1)...), "regions.0.landmarks: 1001 of them"},
 		"too many":       {lane.Detected{Width: 1, Height: 1, Regions: make([]lane.Region, 3)}, "regions: 3 of them"},
 	} {
 		checkProblem(t, name, checkDetected(tt.found, 2), tt.want)

@@ -108,7 +108,7 @@ func regions(crops v1.Crops, answers []lane.CropLabel) ([]v1.PartRegion, error) 
 		}
 		r := v1.Region{
 			Box: c.Box, Fraction: c.Box.In(crops.Image.Width, crops.Image.Height),
-			Score: c.Score, Label: c.Label, Labels: a.Labels, Text: a.Text,
+			Score: c.Score, Label: c.Label, Labels: a.Labels, Landmarks: c.Landmarks, Text: a.Text,
 		}
 		if a.Text != "" {
 			r.Score = a.Score

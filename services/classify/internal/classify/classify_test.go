@@ -27,7 +27,7 @@ func TestRegions(t *testing.T) {
 	crops := v1.Crops{Image: v1.Image{Width: 100, Height: 100}, Crops: []v1.Crop{
 		{Region: 4, Box: v1.Box{X: 10, Y: 10, Width: 10, Height: 10}, Score: 0.5, Label: "text", Width: 10, Height: 10},
 		{Region: 5, Score: 0.5, Width: 1, Height: 1},
-		{Region: 6, Score: 0.7, Label: "face", Width: 1, Height: 1},
+		{Region: 6, Score: 0.7, Label: "face", Landmarks: []v1.Landmark{{Name: "nose", X: 5, Y: 7}}, Width: 1, Height: 1},
 	}}
 	got, err := regions(crops, []lane.CropLabel{
 		{Text: "hello", Score: 0.9, Words: []v1.Word{{Box: v1.Box{X: 1, Y: 1, Width: 2, Height: 2}, Text: "hello", Score: 0.9}}},
@@ -42,7 +42,9 @@ func TestRegions(t *testing.T) {
 			Box: crops.Crops[0].Box, Fraction: v1.Fraction{X: 0.1, Y: 0.1, Width: 0.1, Height: 0.1}, Score: 0.9, Label: "text", Text: "hello",
 			Words: []v1.Word{{Box: v1.Box{X: 11, Y: 11, Width: 2, Height: 2}, Text: "hello", Score: 0.9}},
 		}},
-		{Number: 6, Region: v1.Region{Score: 0.7, Label: "face", Labels: []v1.Label{{Label: "smile", Score: 0.6}}}},
+		{Number: 6, Region: v1.Region{
+			Score: 0.7, Label: "face", Labels: []v1.Label{{Label: "smile", Score: 0.6}}, Landmarks: []v1.Landmark{{Name: "nose", X: 5, Y: 7}},
+		}},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)

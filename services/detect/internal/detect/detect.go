@@ -79,7 +79,7 @@ func result(ctx context.Context, d *consume.Delivery, p pipeline.Pipeline, facts
 	part := v1.Part{Parts: 1, Image: facts.Image, Models: facts.Models, Timings: facts.Timings}
 	for i, r := range found {
 		part.Regions = append(part.Regions, v1.PartRegion{Number: i, Region: v1.Region{
-			Box: r.Box, Fraction: r.Box.In(facts.Image.Width, facts.Image.Height), Score: r.Score, Label: r.Label,
+			Box: r.Box, Fraction: r.Box.In(facts.Image.Width, facts.Image.Height), Score: r.Score, Label: r.Label, Landmarks: r.Landmarks,
 		}})
 	}
 	m, err := outcome.Message(ctx, d.Header, outcome.Join(d.Job.ID, p, []v1.Part{part}))
@@ -135,7 +135,10 @@ func cropsOf(found lane.Detected, pixels int) ([]v1.Crop, error) {
 		if c.Width < 1 || c.Height < 1 || c.Width > v1.MaxCropSide || c.Height > v1.MaxCropSide || (c.Channels != 1 && c.Channels != 3) {
 			return nil, v1.NewProblem(v1.Internal, "the lane sent a crop of %d x %d x %d", c.Width, c.Height, c.Channels)
 		}
-		crops[i] = v1.Crop{Region: i, Box: r.Box, Score: r.Score, Label: r.Label, Width: c.Width, Height: c.Height, Channels: c.Channels}
+		crops[i] = v1.Crop{
+			Region: i, Box: r.Box, Score: r.Score, Label: r.Label, Landmarks: r.Landmarks,
+			Width: c.Width, Height: c.Height, Channels: c.Channels,
+		}
 		if pixels -= crops[i].Size(); pixels < 0 || crops[i].Size() > maxPixels {
 			return nil, v1.NewProblem(v1.Internal, "the lane sent crop %d with %d bytes too many or too few", i, -pixels)
 		}
