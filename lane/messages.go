@@ -32,6 +32,9 @@ type Start struct {
 	Type     Type   `json:"type"`
 	Protocol int    `json:"protocol"`
 	Stage    string `json:"stage"` // detect or classify
+	// Models is the folder in which models are looked for by name; empty when the
+	// worker has none.
+	Models string `json:"models,omitempty"`
 	// Pipelines by name, each with its own settings.
 	Pipelines map[string]Setup `json:"pipelines"`
 }

@@ -42,6 +42,8 @@ type Config struct {
 	Stage    subject.Stage
 	Lanes    int
 	Programs []Program
+	// Models is the folder of models that every process is told of; it may be empty.
+	Models string
 	// MaxJobs is how many requests a process answers before it is replaced;
 	// 0 for any number.
 	MaxJobs int

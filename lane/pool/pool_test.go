@@ -122,7 +122,7 @@ func (l *testLane) Start(s lane.Start) (map[string]lane.Loaded, error) {
 	for name := range s.Pipelines {
 		out[name] = lane.Loaded{Models: []v1.Model{{Name: "test", Version: strconv.Itoa(os.Getpid())}}}
 		if name == "refused" {
-			out[name] = lane.Loaded{Error: "no such model"}
+			out[name] = lane.Loaded{Error: "no such model in " + s.Models}
 		}
 	}
 	return out, nil
@@ -496,13 +496,13 @@ func TestProgramsAreApart(t *testing.T) {
 	good, refused := program("good"), Pipeline{Timeout: time.Second}
 	good.Pipelines["refused"] = refused
 	b := startPool(t, Config{
-		Programs:     []Program{good, program("aborts", "abort-in-start"), program("hangs", "hang-in-start"), {Name: "absent", Argv: []string{"/no/such/program"}, Pipelines: map[string]Pipeline{"absent": {}}}},
-		StartTimeout: 2 * time.Second,
+		Programs: []Program{good, program("aborts", "abort-in-start"), program("hangs", "hang-in-start"), {Name: "absent", Argv: []string{"/no/such/program"}, Pipelines: map[string]Pipeline{"absent": {}}}},
+		Models:   "/the/models", StartTimeout: 2 * time.Second,
 	})
 	if _, err := b.ask(t, context.Background(), "good", "0"); err != nil {
 		t.Errorf("good: %v", err)
 	}
-	for name, reason := range map[string]string{"refused": "no such model", "aborts": "SIGABRT", "hangs": "timeout", "absent": "no such file"} {
+	for name, reason := range map[string]string{"refused": "no such model in /the/models", "aborts": "SIGABRT", "hangs": "timeout", "absent": "no such file"} {
 		if s := b.Status()[name]; s.Ready || !strings.Contains(s.Reason, reason) {
 			t.Errorf("%s: %+v, want %q", name, s, reason)
 		}

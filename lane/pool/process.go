@@ -172,9 +172,11 @@ func reasonOf(err error) string {
 	return "died"
 }
 
-// handshake has the process load its models.
-func (p *process) handshake(stage subject.Stage, prog Program, limit time.Duration) (map[string]lane.Loaded, error) {
-	start := lane.Start{Type: lane.TypeStart, Protocol: lane.Protocol, Stage: string(stage), Pipelines: map[string]lane.Setup{}}
+// handshake has the process load its models, of which some may be in the folder models.
+func (p *process) handshake(stage subject.Stage, models string, prog Program, limit time.Duration) (map[string]lane.Loaded, error) {
+	start := lane.Start{
+		Type: lane.TypeStart, Protocol: lane.Protocol, Stage: string(stage), Models: models, Pipelines: map[string]lane.Setup{},
+	}
 	for name, pl := range prog.Pipelines {
 		start.Pipelines[name] = pl.Setup
 	}

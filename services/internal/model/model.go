@@ -187,12 +187,7 @@ func (m *Model) ReadWeights() (weights, config []byte, err error) {
 // -1 for any number.
 func (m *Model) read(name string, most int64) ([]byte, error) {
 	path := filepath.Join(m.Dir, name)
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
+	info, err := os.Stat(path) // before it is opened: a pipe would wait for a writer
 	switch {
 	case err != nil:
 		return nil, err
@@ -201,9 +196,9 @@ func (m *Model) read(name string, most int64) ([]byte, error) {
 	case most >= 0 && info.Size() > most:
 		return nil, fmt.Errorf("%s: %d bytes, want at most %d", path, info.Size(), most)
 	}
-	data := make([]byte, info.Size())
-	if _, err := io.ReadFull(f, data); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
 	}
 	if err := checkContent(data); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)

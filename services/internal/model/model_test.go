@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -156,6 +157,18 @@ func TestLoad_RejectsFiles(t *testing.T) {
 		if !strings.Contains(err.Error(), filepath.Join(dir, tt.file)) {
 			t.Errorf("%s: %v, want the path of the file", name, err)
 		}
+	}
+}
+
+// TestLoad_RejectsPipe: reading one would wait for ever.
+func TestLoad_RejectsPipe(t *testing.T) {
+	t.Parallel()
+	dir := folder(t, map[string]string{File: "absent"})
+	if err := syscall.Mkfifo(filepath.Join(dir, File), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(dir); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+		t.Errorf("%v, want that it is not a regular file", err)
 	}
 }
 

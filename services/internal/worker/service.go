@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"time"
 
@@ -31,6 +32,7 @@ type Options struct {
 	memory bytesize.Size
 	jobs   int
 	start  time.Duration
+	models string
 }
 
 // Register makes flags of the options.
@@ -41,6 +43,7 @@ func (o *Options) Register(fs *flag.FlagSet) {
 		"where its pipelines say nothing else; 0 for no limit")
 	fs.IntVar(&o.jobs, "lane-jobs", 10_000, "requests after which a lane is replaced; 0 for never")
 	fs.DurationVar(&o.start, "lane-start", 30*time.Second, "how long a lane may take to load its models")
+	fs.StringVar(&o.models, "models", "models", "`folder` of models, in which pipelines find them by name")
 }
 
 func (o *Options) validate() error {
@@ -84,8 +87,12 @@ func NewService(p *run.Process, stage subject.Stage, o Options, h Handler) (run.
 	if err != nil {
 		return nil, err
 	}
+	models, err := filepath.Abs(o.models) // what a lane says of a model has to be found
+	if err != nil {
+		return nil, fmt.Errorf("models: %w", err)
+	}
 	cfg := o.PoolConfig()
-	cfg.Stage, cfg.Lanes, cfg.Programs = stage, o.lanes, programs
+	cfg.Stage, cfg.Lanes, cfg.Programs, cfg.Models = stage, o.lanes, programs, models
 	cfg.Metrics, cfg.Tracer, cfg.Logger = newLaneMetrics(p.Metrics, o.lanes), NewLaneTracer(p.Tracers), p.Logger
 	lanes, err := pool.New(cfg)
 	if err != nil {
@@ -130,9 +137,13 @@ func (w *Worker) consumers() []run.Consumer {
 	return cs
 }
 
+// modelKind is the kind of stages that load a model of somebody's.
+const modelKind = "model"
+
 // programsFor gives the lane programs of a stage: this binary for the kinds
-// that are built in, and each pipeline's own where it names one. A program has
-// the largest memory limit of its pipelines, or memory when none has one.
+// that are built in, and each pipeline's own where it names one. A model may end its
+// process or never come back, so that a pipeline with one has a process of its own. A
+// program has the largest memory limit of its pipelines, or memory when none has one.
 func programsFor(
 	stage subject.Stage, pipelines []pipeline.Pipeline, memory pool.MemoryLimit,
 ) ([]pool.Program, []pipeline.Pipeline, error) {
@@ -161,16 +172,18 @@ func programsFor(
 		}
 		served = append(served, p)
 		one := pool.Pipeline{Setup: setup, Timeout: s.Timeout}
-		if len(s.Lane) == 0 {
+		if s.Kind != "" && s.Kind != modelKind {
 			builtIn.Pipelines[p.Name] = one
 			if limit.Bytes > builtIn.Memory.Bytes {
 				builtIn.Memory = limit
 			}
 			continue
 		}
-		programs = append(programs, pool.Program{
-			Name: p.Name, Argv: s.Lane, Pipelines: map[string]pool.Pipeline{p.Name: one}, Memory: limit,
-		})
+		own := pool.Program{Name: p.Name, Argv: s.Lane, Pipelines: map[string]pool.Pipeline{p.Name: one}, Memory: limit}
+		if s.Kind == modelKind {
+			own.Argv = builtIn.Argv
+		}
+		programs = append(programs, own)
 	}
 	if len(builtIn.Pipelines) > 0 {
 		programs = append([]pool.Program{builtIn}, programs...)

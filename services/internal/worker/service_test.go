@@ -7,6 +7,8 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -235,5 +237,34 @@ func TestService_ReadyStaysWithoutTheWorkOfOthers(t *testing.T) {
 	_, body := detect.Probe(t, "/readyz")
 	if strings.Contains(body, string(subject.Classify)) {
 		t.Errorf("the reason is %q, which is not that of detect", body)
+	}
+}
+
+// TestProgramsFor_ModelHasItsOwnProcess: what a model does to its process must not end
+// other pipelines.
+func TestProgramsFor_ModelHasItsOwnProcess(t *testing.T) {
+	t.Parallel()
+	programs, served, err := programsFor(subject.Detect, []pipeline.Pipeline{
+		{Name: "text", Detect: pipeline.Stage{Kind: "text-lines"}},
+		{Name: "objects", Detect: pipeline.Stage{Kind: "model"}},
+		{Name: "faces", Detect: pipeline.Stage{Kind: "cascade"}},
+		{Name: "colour", Detect: pipeline.Stage{Lane: []string{"python3", "colour.py"}}},
+	}, pool.MemoryLimit{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(served) != 4 {
+		t.Errorf("%d pipelines are served, want 4", len(served))
+	}
+	got := map[string][]string{}
+	for _, p := range programs {
+		got[p.Name] = slices.Sorted(maps.Keys(p.Pipelines))
+		if last := p.Argv[len(p.Argv)-1]; (p.Name == "colour") != (last == "colour.py") {
+			t.Errorf("%s is started as %q", p.Name, p.Argv)
+		}
+	}
+	want := map[string][]string{"built-in": {"faces", "text"}, "objects": {"objects"}, "colour": {"colour"}}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("programs %v, want %v", got, want)
 	}
 }

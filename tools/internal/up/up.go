@@ -41,6 +41,8 @@ type Config struct {
 	Sample    string
 	Log       string
 	Pipelines string
+	// Models is the folder of models; empty means models.
+	Models    string
 	Grace     time.Duration
 	OldRoutes bool
 	Postgres  string
@@ -62,11 +64,15 @@ func (c *Config) Register(fs *flag.FlagSet) {
 	fs.StringVar(&c.Sample, "sample", "", "picture `file` to begin with, or none; without it a page is drawn")
 	fs.StringVar(&c.Log, "log", "text", "log lines as text or json")
 	fs.StringVar(&c.Pipelines, "pipelines", "", "pipelines `file`; without it the built-in ones")
+	fs.StringVar(&c.Models, "models", defaultModels, "`folder` of models, in which pipelines find them by name")
 	fs.DurationVar(&c.Grace, "grace", 25*time.Second, "how long the services may take to finish at the end")
 	fs.BoolVar(&c.OldRoutes, "old-routes", true, "serve the routes of the designs that the mesh replaces")
 	fs.StringVar(&c.Postgres, "postgres", "", "`URL` of a PostgreSQL database that gets every answer; better given as SIGHTMESH_POSTGRES")
 	c.Setup.RegisterRetention(fs)
 }
+
+// defaultModels is the folder of models of a mesh that is given none.
+const defaultModels = "models"
 
 // startTimeout is how long the services may take to come up.
 const startTimeout = 2 * time.Minute
@@ -203,7 +209,7 @@ func makeChildren(cfg Config, natsURL string, log *slog.Logger, out *printer) ([
 	if err != nil {
 		return nil, err
 	}
-	lanes := strconv.Itoa(cfg.Lanes)
+	worker := []string{"--lanes", strconv.Itoa(cfg.Lanes), "--models", cmp.Or(cfg.Models, defaultModels)}
 	var children []*child
 	for _, s := range []struct {
 		name string
@@ -211,8 +217,8 @@ func makeChildren(cfg Config, natsURL string, log *slog.Logger, out *printer) ([
 		env  []string
 	}{
 		{"ingress", []string{"--http", cfg.HTTP, "--old-routes=" + strconv.FormatBool(cfg.OldRoutes)}, []string{callbackVariable + "=" + secret}},
-		{"detect", []string{"--lanes", lanes}, nil},
-		{"classify", []string{"--lanes", lanes}, nil},
+		{"detect", worker, nil},
+		{"classify", worker, nil},
 		{"results", nil, []string{"SIGHTMESH_POSTGRES=" + cfg.Postgres}},
 	} {
 		path, err := findBinary(s.name)

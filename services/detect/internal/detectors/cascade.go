@@ -31,9 +31,6 @@ type cascade struct {
 	classifier gocv.CascadeClassifier
 }
 
-// cropSide bounds the sides of a face that is handed on.
-const cropSide = 256
-
 func newCascade(settings json.RawMessage) (detector, []v1.Model, error) {
 	d := &cascade{Label: "object", Scale: 1.1, Neighbors: 3, MinSize: 30, LongSide: 2000}
 	if err := lane.DecodeSettings(settings, d); err != nil {
@@ -59,7 +56,7 @@ func newCascade(settings json.RawMessage) (detector, []v1.Model, error) {
 
 // detect gives every region the score 1: the cascade says yes or no, and
 // gocv v0.31.0 does not hand out its levels.
-func (d *cascade) detect(m gocv.Mat, most int, crops bool) ([]lane.Region, []crop) {
+func (d *cascade) detect(m gocv.Mat, most int, crops bool) ([]lane.Region, []crop, error) {
 	grey := vision.Grey(m)
 	defer grey.Close()
 	work, scale := grey, 1.0
@@ -87,21 +84,8 @@ func (d *cascade) detect(m gocv.Mat, most int, crops bool) ([]lane.Region, []cro
 	for i, b := range boxes {
 		regions[i] = lane.Region{Box: toBox(b), Score: 1, Label: d.Label}
 		if crops {
-			cut = append(cut, cutFace(grey, b))
+			cut = append(cut, cutGrey(grey, b))
 		}
 	}
-	return regions, cut
-}
-
-func cutFace(grey gocv.Mat, box image.Rectangle) crop {
-	region := grey.Region(box)
-	defer region.Close()
-	out := gocv.NewMat()
-	defer out.Close()
-	region.CopyTo(&out)
-	if long := max(box.Dx(), box.Dy()); long > cropSide {
-		f := float64(cropSide) / float64(long)
-		gocv.Resize(out, &out, image.Pt(max(1, int(float64(box.Dx())*f)), max(1, int(float64(box.Dy())*f))), 0, 0, gocv.InterpolationArea)
-	}
-	return crop{width: out.Cols(), height: out.Rows(), channels: 1, pixels: out.ToBytes()}
+	return regions, cut, nil
 }

@@ -5,9 +5,9 @@
 package detectors
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"gocv.io/x/gocv"
@@ -31,28 +31,25 @@ func Run() error {
 // detector finds regions in an upright picture. The crops are in the order of
 // the regions, and nil when they are not wanted.
 type detector interface {
-	detect(m gocv.Mat, most int, crops bool) ([]lane.Region, []crop)
-}
-
-// crop is the pixels of a region.
-type crop struct {
-	width, height, channels int
-	pixels                  []byte
+	detect(m gocv.Mat, most int, crops bool) ([]lane.Region, []crop, error)
 }
 
 type handler struct{ detectors map[string]detector }
 
 func newHandler() *handler { return &handler{detectors: map[string]detector{}} }
 
-// kinds of detectors, and how each is made from its settings.
-func newDetector(kind string, settings json.RawMessage) (detector, []v1.Model, error) {
-	switch kind {
+// newDetector makes a detector of a kind from its settings. Models are looked for by
+// name in the folder models.
+func newDetector(setup lane.Setup, models string) (detector, []v1.Model, error) {
+	switch setup.Kind {
 	case "text-lines":
-		return newTextLines(settings)
+		return newTextLines(setup.Settings)
 	case "cascade":
-		return newCascade(settings)
+		return newCascade(setup.Settings)
+	case "model":
+		return newModel(setup.Settings, models)
 	}
-	return nil, nil, fmt.Errorf("detect has no kind %q", kind)
+	return nil, nil, fmt.Errorf("detect has no kind %q", setup.Kind)
 }
 
 // Start loads what the pipelines ask for and runs each once on a blank
@@ -66,12 +63,14 @@ func (h *handler) Start(s lane.Start) (map[string]lane.Loaded, error) {
 			out[name] = lane.Loaded{}
 			continue
 		}
-		d, models, err := newDetector(setup.Kind, setup.Settings)
+		d, models, err := newDetector(setup, s.Models)
+		if err == nil {
+			_, _, err = d.detect(blank, 1, true)
+		}
 		if err != nil {
-			out[name] = lane.Loaded{Error: err.Error()}
+			out[name] = lane.Loaded{Error: strings.ReplaceAll(err.Error(), "\n", "; ")}
 			continue
 		}
-		d.detect(blank, 1, true)
 		h.detectors[name] = d
 		out[name] = lane.Loaded{Models: models}
 	}
@@ -92,7 +91,10 @@ func (h *handler) Detect(r lane.Detect, picture []byte) (lane.Detected, [][]byte
 	m := img.Mat
 	defer m.Close()
 	decoded := time.Now()
-	regions, crops := d.detect(m, r.MaxRegions, r.Crops)
+	regions, crops, err := d.detect(m, r.MaxRegions, r.Crops)
+	if err != nil {
+		return lane.Detected{}, nil, err
+	}
 	out := lane.Detected{
 		Width: m.Cols(), Height: m.Rows(), Orientation: img.Orientation, Damage: img.Damage,
 		Regions: regions,

@@ -104,7 +104,7 @@ func TestSettingsOutOfRange(t *testing.T) {
 		{"cascade", `{"cascade":"haarcascade_frontalface_alt2","long_side":0}`, "long_side"},
 		{"text-lines", `{"long_side":-1}`, "long_side"},
 	} {
-		if _, _, err := newDetector(tt.kind, json.RawMessage(tt.settings)); err == nil || !strings.Contains(err.Error(), tt.field) {
+		if _, _, err := newDetector(lane.Setup{Kind: tt.kind, Settings: json.RawMessage(tt.settings)}, ""); err == nil || !strings.Contains(err.Error(), tt.field) {
 			t.Errorf("%s %s: %v", tt.kind, tt.settings, err)
 		}
 	}

@@ -54,7 +54,7 @@ type found struct {
 	polarity int
 }
 
-func (d *textLines) detect(m gocv.Mat, most int, crops bool) ([]lane.Region, []crop) {
+func (d *textLines) detect(m gocv.Mat, most int, crops bool) ([]lane.Region, []crop, error) {
 	grey := vision.Grey(m)
 	defer grey.Close()
 	lines := d.find(grey)
@@ -77,7 +77,7 @@ func (d *textLines) detect(m gocv.Mat, most int, crops bool) ([]lane.Region, []c
 			cut = append(cut, cutLine(grey, l.Box, polarity[l.Box] == lightOnDark))
 		}
 	}
-	return regions, cut
+	return regions, cut, nil
 }
 
 // find gives the lines of both polarities in pixels of the full picture.
@@ -189,3 +189,5 @@ func scaled(r image.Rectangle, f float64) image.Rectangle {
 func toBox(r image.Rectangle) v1.Box {
 	return v1.Box{X: r.Min.X, Y: r.Min.Y, Width: r.Dx(), Height: r.Dy()}
 }
+
+func toRectangle(b v1.Box) image.Rectangle { return image.Rect(b.X, b.Y, b.X+b.Width, b.Y+b.Height) }

@@ -1,0 +1,30 @@
+package detectors
+
+import (
+	"image"
+
+	"gocv.io/x/gocv"
+)
+
+// crop is the pixels of a region.
+type crop struct {
+	width, height, channels int
+	pixels                  []byte
+}
+
+// cropSide bounds the sides of a region that is handed on.
+const cropSide = 256
+
+// cutGrey takes the pixels of a region.
+func cutGrey(grey gocv.Mat, box image.Rectangle) crop {
+	region := grey.Region(box)
+	defer region.Close()
+	out := gocv.NewMat()
+	defer out.Close()
+	region.CopyTo(&out)
+	if long := max(box.Dx(), box.Dy()); long > cropSide {
+		f := float64(cropSide) / float64(long)
+		gocv.Resize(out, &out, image.Pt(max(1, int(float64(box.Dx())*f)), max(1, int(float64(box.Dy())*f))), 0, 0, gocv.InterpolationArea)
+	}
+	return crop{width: out.Cols(), height: out.Rows(), channels: 1, pixels: out.ToBytes()}
+}

@@ -1,0 +1,371 @@
+package detectors
+
+import (
+	"bytes"
+	"encoding/json"
+	"image"
+	"image/png"
+	"maps"
+	"math"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/lane"
+	"github.com/sightmesh/sightmesh/services/internal/model"
+)
+
+const (
+	catalogue = "../../../../tools/internal/models/catalogue"
+	realdata  = "../../../../../shared/realdata"
+)
+
+// catalogued are the models of the catalogue, and where ../shared/realdata has their
+// files and what they answered.
+var catalogued = []struct {
+	name, dir, reference string
+	threshold            float64 // of the reference, where it is not the model's
+}{
+	{"yunet", "yunet_n", "yunet_n_640", 0.6},
+	{"yunet-320", "yunet_n", "yunet_n_320", 0.6},
+	{"yolox-nano", "yolox_nano_coco", "yolox_nano_coco", 0},
+	{"fastestdet", "fastestdet_coco", "fastestdet_coco", 0},
+	{"ultraface-rfb320", "ultraface_rfb320", "ultraface_rfb320", 0},
+	{"ultraface-rfb320-caffe", "ultraface_rfb320_caffe", "ultraface_rfb320_caffe", 0},
+	{"yufacedetect", "yufacedetect_v1_caffe_ssd", "yufacedetect_v1_caffe_ssd", 0},
+	{"wechat-qr", "wechat_qr_caffe_ssd", "wechat_qr_caffe_ssd", 0},
+}
+
+// catalogueModel makes the folder of a model of the catalogue in root, with the files
+// that ../shared/realdata has.
+func catalogueModel(t *testing.T, root, name, files string) {
+	t.Helper()
+	dir := filepath.Join(root, name)
+	if err := os.CopyFS(dir, os.DirFS(filepath.Join(catalogue, name))); err != nil {
+		t.Fatal(err)
+	}
+	m, err := model.Load(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range []string{m.Weights, m.Config} {
+		if f == "" {
+			continue
+		}
+		from, err := filepath.Abs(filepath.Join(realdata, "models", files, f))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(from, filepath.Join(dir, f)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// startModels starts a lane with a pipeline for each name of a model in root.
+func startModels(t *testing.T, root string, settings map[string]any, names ...string) (*handler, map[string]lane.Loaded) {
+	t.Helper()
+	start := lane.Start{Models: root, Pipelines: map[string]lane.Setup{}}
+	for _, name := range names {
+		s := map[string]any{"model": name}
+		for k, v := range settings {
+			s[k] = v
+		}
+		raw, err := json.Marshal(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		start.Pipelines[name] = lane.Setup{Kind: "model", Settings: raw}
+	}
+	h := newHandler()
+	loaded, err := h.Start(start)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h, loaded
+}
+
+// TestCatalogue_Parses holds every model.yaml of the catalogue against the checks.
+func TestCatalogue_Parses(t *testing.T) {
+	t.Parallel()
+	entries, err := os.ReadDir(catalogue)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(entries) != len(catalogued) {
+		t.Errorf("%d models in the catalogue, %d in this test", len(entries), len(catalogued))
+	}
+	for _, e := range entries {
+		m, err := model.Load(filepath.Join(catalogue, e.Name()))
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		if m.Licence == "" || m.Source == "" {
+			t.Errorf("%s: licence %q, source %q, want both", e.Name(), m.Licence, m.Source)
+		}
+		if _, ok := m.SHA256[m.Weights]; !ok {
+			t.Errorf("%s: no sha256 of %s", e.Name(), m.Weights)
+		}
+	}
+}
+
+// TestModel_AgreesWithReference runs each model of the catalogue on the photos on which
+// the same network was run by other code: as many regions, each overlapping its reference
+// by 0.9, with a score within 0.02.
+func TestModel_AgreesWithReference(t *testing.T) {
+	t.Parallel()
+	if _, err := os.Stat(realdata); err != nil {
+		t.Skip("no ../shared/realdata: no model of the catalogue was run")
+	}
+	for _, tt := range catalogued {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			root := t.TempDir()
+			catalogueModel(t, root, tt.name, tt.dir)
+			settings := map[string]any{}
+			if tt.threshold != 0 {
+				settings["threshold"] = tt.threshold
+			}
+			h, loaded := startModels(t, root, settings, tt.name)
+			if l := loaded[tt.name]; l.Error != "" || len(l.Models) != 1 || l.Models[0].Name != tt.name {
+				t.Fatalf("loaded %+v", l)
+			}
+			type found struct {
+				Label string
+				Score float64
+				Box   [4]float64
+			}
+			var reference struct{ Photos map[string][]found }
+			readJSON(t, filepath.Join(realdata, "reference", tt.reference+".json"), &reference)
+			if len(reference.Photos) == 0 {
+				t.Fatal("the reference has no photos")
+			}
+			for photo, want := range reference.Photos {
+				data, err := os.ReadFile(filepath.Join(realdata, "photos", photo))
+				if err != nil {
+					t.Fatal(err)
+				}
+				got, _, err := h.Detect(lane.Detect{Pipeline: tt.name, MaxRegions: 1000}, data)
+				if err != nil {
+					t.Errorf("%s: %v", photo, err)
+					continue
+				}
+				if len(got.Regions) != len(want) {
+					t.Errorf("%s: %d regions, the reference has %d:\n%+v\n%+v", photo, len(got.Regions), len(want), got.Regions, want)
+				}
+				left := slices.Clone(got.Regions)
+				for _, w := range want {
+					box := clipped(w.Box, got.Width, got.Height)
+					best, at := 0.0, -1
+					for i, r := range left {
+						if o := overlap(r.Box, box); r.Label == w.Label && o > best {
+							best, at = o, i
+						}
+					}
+					if at < 0 {
+						t.Errorf("%s: %+v is not found", photo, w)
+						continue
+					}
+					if best < 0.9 {
+						t.Errorf("%s: %+v overlaps %+v by %.3f, want 0.9", photo, left[at], w, best)
+					}
+					if math.Abs(left[at].Score-w.Score) > 0.02 {
+						t.Errorf("%s: the score of %+v is %v", photo, w, left[at].Score)
+					}
+					left = slices.Delete(left, at, at+1)
+				}
+			}
+		})
+	}
+}
+
+func readJSON(t *testing.T, path string, into any) {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(data, into); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// clipped is the part of left, top, right and bottom that lies in an image.
+func clipped(c [4]float64, width, height int) v1.Box {
+	left, top := within(c[0], 0, width), within(c[1], 0, height)
+	return v1.Box{X: left, Y: top, Width: within(c[2], 0, width) - left, Height: within(c[3], 0, height) - top}
+}
+
+func overlap(a, b v1.Box) float64 {
+	i := toRectangle(a).Intersect(toRectangle(b))
+	both := float64(i.Dx() * i.Dy())
+	return both / (float64(a.Width*a.Height+b.Width*b.Height) - both)
+}
+
+// rows is a network whose output is its input: an image of 7 pixels in each row is a
+// table of what it "finds", 100 for 1.
+const rows = `
+name: "rows"
+input: "data"
+input_shape { dim: 1 dim: 1 dim: 4 dim: 7 }
+layer { name: "out" type: "Power" bottom: "data" top: "out" power_param { scale: 1 } }
+`
+
+const rowsModel = `
+version: "1.2"
+kind: ssd
+engines: [onnxruntime, opencv]
+weights: rows.caffemodel
+config: rows.prototxt
+labels: labels.txt
+input: {width: 7, height: 4, resize: stretch, channels: grey, scale: 0.01}
+threshold: 0.5
+classes: 3
+`
+
+// rowsFolder makes the folder of the model in root. files replace its own.
+func rowsFolder(t *testing.T, root, name string, files map[string]string) {
+	t.Helper()
+	all := map[string]string{
+		model.File: rowsModel, "rows.caffemodel": "\x0a\x04rows", "rows.prototxt": rows, "labels.txt": "background\nred\nblue\n",
+	}
+	maps.Copy(all, files)
+	if err := os.Mkdir(filepath.Join(root, name), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for file, content := range all {
+		if err := os.WriteFile(filepath.Join(root, name, file), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// table is an image that the network rows finds things in.
+func table(t *testing.T, cells ...[7]byte) []byte {
+	t.Helper()
+	img := image.NewGray(image.Rect(0, 0, 7, 4))
+	for y, row := range cells {
+		copy(img.Pix[y*img.Stride:], row[:])
+	}
+	var b bytes.Buffer
+	if err := png.Encode(&b, img); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func TestModel_Finds(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	rowsFolder(t, root, "rows", nil)
+	pic := table(t,
+		[7]byte{0, 200, 60, 43, 25, 100, 100}, // blue, left edge at 3.01
+		[7]byte{0, 100, 90, 0, 0, 57, 50},     // red, 4 x 2
+		[7]byte{0, 100, 40, 0, 0, 100, 100},   // not sure enough
+	)
+	blue := lane.Region{Box: v1.Box{X: 3, Y: 1, Width: 4, Height: 3}, Score: 0.6, Label: "blue"}
+	red := lane.Region{Box: v1.Box{X: 0, Y: 0, Width: 4, Height: 2}, Score: 0.9, Label: "red"}
+	for name, tt := range map[string]struct {
+		settings map[string]any
+		most     int
+		want     []lane.Region
+	}{
+		"all":             {nil, 10, []lane.Region{red, blue}},
+		"the surest":      {nil, 1, []lane.Region{red}},
+		"other threshold": {map[string]any{"threshold": 0.7}, 10, []lane.Region{red}},
+		"a path":          {map[string]any{"model": filepath.Join(root, "rows")}, 10, []lane.Region{red, blue}},
+	} {
+		h, loaded := startModels(t, root, tt.settings, "rows")
+		if l := loaded["rows"]; l.Error != "" || !slices.Equal(l.Models, []v1.Model{{Name: "rows", Version: "1.2"}}) {
+			t.Fatalf("%s: loaded %+v", name, l)
+		}
+		got, crops, err := h.Detect(lane.Detect{Pipeline: "rows", MaxRegions: tt.most, Crops: true}, pic)
+		if err != nil || !reflect.DeepEqual(got.Regions, tt.want) {
+			t.Errorf("%s: %+v, %v, want %+v", name, got.Regions, err, tt.want)
+			continue
+		}
+		for i, c := range got.Crops {
+			if b := tt.want[i].Box; c.Width != b.Width || c.Height != b.Height || len(crops[i]) != b.Width*b.Height {
+				t.Errorf("%s: crop %+v of %d bytes, want those of %+v", name, c, len(crops[i]), b)
+			}
+		}
+	}
+}
+
+// TestModel_RejectsAtStart: a pipeline whose model cannot be used is not ready, with the
+// reason in one line.
+func TestModel_RejectsAtStart(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	replaced := func(old, new string) map[string]string {
+		if !strings.Contains(rowsModel, old) {
+			t.Fatalf("no %q in the model", old)
+		}
+		return map[string]string{model.File: strings.Replace(rowsModel, old, new, 1)}
+	}
+	for name, tt := range map[string]struct {
+		files    map[string]string
+		settings map[string]any
+		want     string
+	}{
+		"typo":           {nil, map[string]any{"treshold": 0.5}, "treshold"},
+		"no-name":        {nil, map[string]any{"model": ""}, "settings: model: no name"},
+		"outside":        {nil, map[string]any{"model": ".."}, `settings: model: ".."`},
+		"absent":         {nil, map[string]any{"model": "nosuch"}, filepath.Join(root, "nosuch") + ": the folder does not exist; docs/models.md says how to get models"},
+		"high-threshold": {nil, map[string]any{"threshold": 1.5}, "threshold: 1.5"},
+		"bad-nms":        {nil, map[string]any{"nms": -1}, "settings: nms: -1"},
+		"no-threshold":   {replaced("threshold: 0.5", ""), nil, "threshold: 0 in model.yaml"},
+		"two-mistakes":   {replaced("version: \"1.2\"\nkind: ssd", ""), nil, "version: missing; kind: missing"},
+		"other-engine":   {replaced("[onnxruntime, opencv]", "[onnxruntime]"), nil, "engines: [onnxruntime]"},
+		"other-kind":     {replaced("kind: ssd", "kind: oracle"), nil, `model.yaml: kind: "oracle"`},
+		"other-output":   {replaced("threshold", "output: {names: [in]}\nthreshold"), nil, `it has no output "in", but ["out"]`},
+		"other-shape":    {replaced("kind: ssd", "kind: yolo\noutput: {format: yolov8}"), nil, "output out has the shape [1 1 4 7], want [1 7 -1]"},
+		"not-a-number":   {map[string]string{"rows.prototxt": strings.Replace(rows, "scale: 1", "scale: nan", 1)}, nil, "output out has values that are not numbers (NaN)"},
+		"other-scale":    {replaced("scale: 0.01", "mean: [-300]"), nil, "output out has class 300"},
+	} {
+		rowsFolder(t, root, name, tt.files)
+		_, loaded := startModels(t, root, tt.settings, name)
+		got := loaded[name].Error
+		if !strings.Contains(got, tt.want) {
+			t.Errorf("%s: %q, want %q", name, got, tt.want)
+		}
+		if strings.Contains(got, "\n") {
+			t.Errorf("%s: %q, want one line", name, got)
+		}
+	}
+}
+
+// TestModel_RejectsScore: what looks sure beyond 1 is another number than the model says.
+func TestModel_RejectsScore(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	rowsFolder(t, root, "rows", nil)
+	h, _ := startModels(t, root, nil, "rows")
+	_, _, err := h.Detect(lane.Detect{Pipeline: "rows", MaxRegions: 10}, table(t, [7]byte{0, 100, 250, 0, 0, 50, 50}))
+	if err == nil || !strings.Contains(err.Error(), "model rows: a score of 2.5") {
+		t.Errorf("%v, want an error that names the score", err)
+	}
+}
+
+// TestModel_FallsBack only when there is no folder: a model that is there and broken must
+// not be replaced without a word.
+func TestModel_FallsBack(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	rowsFolder(t, root, "broken", map[string]string{"rows.caffemodel": ""})
+	fallback := map[string]any{"fallback": map[string]any{
+		"kind": "cascade", "settings": map[string]any{"cascade": "haarcascade_frontalface_alt2", "label": "face"},
+	}}
+	_, loaded := startModels(t, root, fallback, "absent", "broken")
+	if l := loaded["absent"]; l.Error != "" || len(l.Models) != 1 || l.Models[0].Name != "haarcascade_frontalface_alt2" {
+		t.Errorf("absent: %+v, want the cascade", l)
+	}
+	if l := loaded["broken"]; !strings.Contains(l.Error, "rows.caffemodel: the file has no bytes") {
+		t.Errorf("broken: %+v, want the reason", l)
+	}
+}
