@@ -17,6 +17,7 @@ import (
 	"github.com/sightmesh/sightmesh/lane/bytesize"
 	"github.com/sightmesh/sightmesh/lane/pipeline"
 	"github.com/sightmesh/sightmesh/lane/pool"
+	"github.com/sightmesh/sightmesh/services/internal/model"
 	"github.com/sightmesh/sightmesh/services/internal/run"
 )
 
@@ -83,13 +84,13 @@ func NewService(p *run.Process, stage subject.Stage, o Options, h Handler) (run.
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
-	programs, served, err := programsFor(stage, p.Pipelines, o.MemoryLimit())
-	if err != nil {
-		return nil, err
-	}
 	models, err := filepath.Abs(o.models) // what a lane says of a model has to be found
 	if err != nil {
 		return nil, fmt.Errorf("models: %w", err)
+	}
+	programs, served, err := programsFor(stage, p.Pipelines, models, o.MemoryLimit())
+	if err != nil {
+		return nil, err
 	}
 	cfg := o.PoolConfig()
 	cfg.Stage, cfg.Lanes, cfg.Programs, cfg.Models = stage, o.lanes, programs, models
@@ -137,15 +138,12 @@ func (w *Worker) consumers() []run.Consumer {
 	return cs
 }
 
-// modelKind is the kind of stages that load a model of somebody's.
-const modelKind = "model"
-
 // programsFor gives the lane programs of a stage: this binary for the kinds
 // that are built in, and each pipeline's own where it names one. A model may end its
 // process or never come back, so that a pipeline with one has a process of its own. A
 // program has the largest memory limit of its pipelines, or memory when none has one.
 func programsFor(
-	stage subject.Stage, pipelines []pipeline.Pipeline, memory pool.MemoryLimit,
+	stage subject.Stage, pipelines []pipeline.Pipeline, models string, memory pool.MemoryLimit,
 ) ([]pool.Program, []pipeline.Pipeline, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -172,7 +170,8 @@ func programsFor(
 		}
 		served = append(served, p)
 		one := pool.Pipeline{Setup: setup, Timeout: s.Timeout}
-		if s.Kind != "" && s.Kind != modelKind {
+		ofModel := hasModel(s, models)
+		if len(s.Lane) == 0 && !ofModel {
 			builtIn.Pipelines[p.Name] = one
 			if limit.Bytes > builtIn.Memory.Bytes {
 				builtIn.Memory = limit
@@ -180,7 +179,7 @@ func programsFor(
 			continue
 		}
 		own := pool.Program{Name: p.Name, Argv: s.Lane, Pipelines: map[string]pool.Pipeline{p.Name: one}, Memory: limit}
-		if s.Kind == modelKind {
+		if ofModel {
 			own.Argv = builtIn.Argv
 		}
 		programs = append(programs, own)
@@ -203,4 +202,18 @@ func memoryLimit(name string, stage subject.Stage, s *pipeline.Stage) (pool.Memo
 		return pool.MemoryLimit{}, fmt.Errorf("pipeline %s: %s.memory: %w", name, stage, err)
 	}
 	return pool.MemoryLimit{Bytes: bytes, Setting: fmt.Sprintf("%s.memory of pipeline %s", stage, name)}, nil
+}
+
+// hasModel reports whether a stage loads a model whose folder is there.
+func hasModel(s *pipeline.Stage, models string) bool {
+	name, _ := s.Settings["model"].(string)
+	if s.Kind != "model" {
+		return false
+	}
+	dir, err := model.Find(models, name)
+	if err != nil {
+		return false // the lane says what is wrong
+	}
+	_, err = os.Stat(dir)
+	return err == nil
 }

@@ -139,7 +139,7 @@ pipelines:
 		},
 		subject.Classify: {"built-in": {Bytes: 2 << 30, Setting: "classify.memory of pipeline b"}},
 	} {
-		programs, _, err := programsFor(stage, pipelines, flag)
+		programs, _, err := programsFor(stage, pipelines, t.TempDir(), flag)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -241,20 +241,25 @@ func TestService_ReadyStaysWithoutTheWorkOfOthers(t *testing.T) {
 }
 
 // TestProgramsFor_ModelHasItsOwnProcess: what a model does to its process must not end
-// other pipelines.
+// other pipelines. A model that is absent needs none.
 func TestProgramsFor_ModelHasItsOwnProcess(t *testing.T) {
 	t.Parallel()
+	models := t.TempDir()
+	if err := os.Mkdir(filepath.Join(models, "net"), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	programs, served, err := programsFor(subject.Detect, []pipeline.Pipeline{
 		{Name: "text", Detect: pipeline.Stage{Kind: "text-lines"}},
-		{Name: "objects", Detect: pipeline.Stage{Kind: "model"}},
+		{Name: "objects", Detect: pipeline.Stage{Kind: "model", Settings: map[string]any{"model": "net"}}},
+		{Name: "absent", Detect: pipeline.Stage{Kind: "model", Settings: map[string]any{"model": "nosuch"}}},
 		{Name: "faces", Detect: pipeline.Stage{Kind: "cascade"}},
 		{Name: "colour", Detect: pipeline.Stage{Lane: []string{"python3", "colour.py"}}},
-	}, pool.MemoryLimit{})
+	}, models, pool.MemoryLimit{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(served) != 4 {
-		t.Errorf("%d pipelines are served, want 4", len(served))
+	if len(served) != 5 {
+		t.Errorf("%d pipelines are served, want 5", len(served))
 	}
 	got := map[string][]string{}
 	for _, p := range programs {
@@ -263,7 +268,7 @@ func TestProgramsFor_ModelHasItsOwnProcess(t *testing.T) {
 			t.Errorf("%s is started as %q", p.Name, p.Argv)
 		}
 	}
-	want := map[string][]string{"built-in": {"faces", "text"}, "objects": {"objects"}, "colour": {"colour"}}
+	want := map[string][]string{"built-in": {"absent", "faces", "text"}, "objects": {"objects"}, "colour": {"colour"}}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("programs %v, want %v", got, want)
 	}

@@ -28,3 +28,14 @@ func cutGrey(grey gocv.Mat, box image.Rectangle) crop {
 	}
 	return crop{width: out.Cols(), height: out.Rows(), channels: 1, pixels: out.ToBytes()}
 }
+
+// squareAround returns the square of the mean of the sides of a region, around its
+// center or as near to it as the image allows. It is no square where the image is too
+// small for one.
+func squareAround(box image.Rectangle, width, height int) image.Rectangle {
+	side := (box.Dx() + box.Dy() + 1) / 2
+	w, h := min(side, width), min(side, height)
+	x := min(max((box.Min.X+box.Max.X-w)/2, 0), width-w)
+	y := min(max((box.Min.Y+box.Max.Y-h)/2, 0), height-h)
+	return image.Rect(x, y, x+w, y+h)
+}

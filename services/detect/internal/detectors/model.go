@@ -25,6 +25,7 @@ type network struct {
 	net            nets.Net
 	decoder        decoders.Decoder
 	threshold, nms float64
+	squareCrops    bool
 }
 
 // modelSettings are those of the kind model.
@@ -34,6 +35,9 @@ type modelSettings struct {
 	// Threshold and NMS are used in place of those of the model.
 	Threshold *float64 `json:"threshold"`
 	NMS       *float64 `json:"nms"`
+	// SquareCrops makes each crop a square around its region, of the mean of its sides,
+	// as the cascades for faces were trained with.
+	SquareCrops bool `json:"square_crops"`
 	// Fallback is the detector that is used when there is no such folder.
 	Fallback *lane.Setup `json:"fallback"`
 }
@@ -66,7 +70,7 @@ func newModel(settings json.RawMessage, models string) (detector, []v1.Model, er
 }
 
 func openNetwork(m *model.Model, s modelSettings) (*network, error) {
-	d := &network{model: m, threshold: m.Threshold, nms: m.NMS}
+	d := &network{model: m, threshold: m.Threshold, nms: m.NMS, squareCrops: s.SquareCrops}
 	if s.Threshold != nil {
 		d.threshold = *s.Threshold
 	}
@@ -118,7 +122,11 @@ func (d *network) detect(m gocv.Mat, most int, crops bool) ([]lane.Region, []cro
 	defer grey.Close()
 	var cut []crop
 	for _, r := range regions {
-		cut = append(cut, cutGrey(grey, toRectangle(r.Box)))
+		box := toRectangle(r.Box)
+		if d.squareCrops {
+			box = squareAround(box, grey.Cols(), grey.Rows())
+		}
+		cut = append(cut, cutGrey(grey, box))
 	}
 	return regions, cut, nil
 }

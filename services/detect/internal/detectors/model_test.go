@@ -278,6 +278,7 @@ func TestModel_Finds(t *testing.T) {
 		"all":             {nil, 10, []lane.Region{red, blue}},
 		"the surest":      {nil, 1, []lane.Region{red}},
 		"other threshold": {map[string]any{"threshold": 0.7}, 10, []lane.Region{red}},
+		"square crops":    {map[string]any{"square_crops": true}, 10, []lane.Region{red, blue}},
 		"a path":          {map[string]any{"model": filepath.Join(root, "rows")}, 10, []lane.Region{red, blue}},
 	} {
 		h, loaded := startModels(t, root, tt.settings, "rows")
@@ -290,9 +291,27 @@ func TestModel_Finds(t *testing.T) {
 			continue
 		}
 		for i, c := range got.Crops {
-			if b := tt.want[i].Box; c.Width != b.Width || c.Height != b.Height || len(crops[i]) != b.Width*b.Height {
+			b := tt.want[i].Box
+			if tt.settings["square_crops"] == true {
+				b.Width, b.Height = (b.Width+b.Height+1)/2, (b.Width+b.Height+1)/2
+			}
+			if c.Width != b.Width || c.Height != b.Height || len(crops[i]) != b.Width*b.Height {
 				t.Errorf("%s: crop %+v of %d bytes, want those of %+v", name, c, len(crops[i]), b)
 			}
+		}
+	}
+}
+
+func TestSquareAround(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct{ box, want image.Rectangle }{
+		"inside":     {image.Rect(40, 40, 50, 60), image.Rect(37, 42, 52, 57)},
+		"at an edge": {image.Rect(0, 40, 10, 60), image.Rect(0, 42, 15, 57)},
+		"at the end": {image.Rect(90, 180, 100, 200), image.Rect(85, 182, 100, 197)},
+		"too large":  {image.Rect(0, 0, 100, 200), image.Rect(0, 25, 100, 175)},
+	} {
+		if got := squareAround(tt.box, 100, 200); got != tt.want {
+			t.Errorf("%s: %v, want %v", name, got, tt.want)
 		}
 	}
 }
