@@ -114,7 +114,7 @@ const (
 //go:embed default.yaml
 var builtIn []byte
 
-// BuiltIn returns the pipelines text and faces.
+// BuiltIn returns the pipelines text, faces and objects.
 func BuiltIn() []Pipeline {
 	p, err := Parse(bytes.NewReader(builtIn))
 	if err != nil {

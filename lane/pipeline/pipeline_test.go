@@ -11,7 +11,7 @@ import (
 func TestBuiltIn(t *testing.T) {
 	t.Parallel()
 	ps := BuiltIn()
-	if len(ps) != 2 || ps[0].Name != "text" || ps[1].Name != "faces" || !ps[0].Text || ps[1].Text {
+	if len(ps) != 3 || ps[0].Name != "text" || ps[1].Name != "faces" || ps[2].Name != "objects" || !ps[0].Text || ps[1].Text || ps[2].Text {
 		t.Fatalf("got %+v", ps)
 	}
 	for _, p := range ps {

@@ -243,7 +243,10 @@ func (t *table) models(ctx context.Context) error {
 	defer m.stop()
 	t.printf("\n## (b) Real models, beside the same lanes with no mesh round them\n\n%d lanes of detect and of classify; the drawn page and the drawn face of `sightmesh up`. Saturation is %d requests at a time.\n\n| pipeline | lanes alone /s | mesh /s | ratio | lanes alone p50, one at a time | mesh p50 | added |\n|---|---|---|---|---|---|---|\n", lanes, 4*lanes)
 	for _, p := range pipeline.BuiltIn() {
-		pic := map[string][]byte{"text": page, "faces": face}[p.Name]
+		pic, ok := map[string][]byte{"text": page, "faces": face}[p.Name]
+		if !ok {
+			continue // objects has no model from Debian's packages
+		}
 		alone, err := lanesAlone(ctx, t.bin, p, pic, lanes, 4*lanes, t.each)
 		if err != nil {
 			return err

@@ -3,13 +3,16 @@ package e2e
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"image"
 	"image/png"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
@@ -50,6 +53,26 @@ layer { name: "out" type: "Power" bottom: "data" top: "out" power_param { scale:
 `,
 }
 
+// awaitPipelines waits until the ingress knows of each pipeline whether it is served.
+func (m *mesh) awaitPipelines(t *testing.T) map[string]v1.Pipeline {
+	t.Helper()
+	pipelines := map[string]v1.Pipeline{}
+	eventually(t, 30*time.Second, func() error {
+		var list v1.Pipelines
+		if err := json.Unmarshal(m.get(t, "/v1/pipelines").body, &list); err != nil {
+			return err
+		}
+		for _, p := range list.Pipelines {
+			pipelines[p.Name] = p
+			if strings.Contains(p.Reason, "starting") {
+				return fmt.Errorf("%s: %s", p.Name, p.Reason)
+			}
+		}
+		return nil
+	})
+	return pipelines
+}
+
 func writeFiles(t *testing.T, dir string, files map[string]string) {
 	t.Helper()
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -72,6 +95,7 @@ func TestModels_FolderIsServed(t *testing.T) {
 	file := filepath.Join(models, "pipelines.yaml")
 	writeFiles(t, models, map[string]string{"pipelines.yaml": modelsPipelines})
 	m := start(t, nil, "--pipelines", file, "--models", models)
+	pipelines := m.awaitPipelines(t)
 
 	img := image.NewGray(image.Rect(0, 0, 7, 4))
 	copy(img.Pix, []byte{0, 100, 90, 0, 0, 57, 50}) // of class 1 with 0.9, from 0, 0 to 4, 2
@@ -87,24 +111,72 @@ func TestModels_FolderIsServed(t *testing.T) {
 		t.Errorf("models %+v", r.Models)
 	}
 
-	var list v1.Pipelines
-	if err := json.Unmarshal(m.get(t, "/v1/pipelines").body, &list); err != nil {
-		t.Fatal(err)
-	}
-	reasons := map[string]string{}
-	for _, p := range list.Pipelines {
-		reasons[p.Name] = p.Reason
-		if p.Ready != (p.Name == "rows") {
-			t.Errorf("%s: ready is %v", p.Name, p.Ready)
+	for name, p := range pipelines {
+		if p.Ready != (name == "rows") {
+			t.Errorf("%s: ready is %v", name, p.Ready)
 		}
 	}
 	for name, want := range map[string]string{
 		"absent": filepath.Join(models, "nosuch") + ": the folder does not exist; docs/models.md says how to get models",
 		"broken": filepath.Join(models, "broken", "rows.prototxt") + ": an HTML page in place of the file",
 	} {
-		if !strings.Contains(reasons[name], want) {
-			t.Errorf("%s: the reason is %q, want %q", name, reasons[name], want)
+		if !strings.Contains(pipelines[name].Reason, want) {
+			t.Errorf("%s: the reason is %q, want %q", name, pipelines[name].Reason, want)
 		}
 		checkProblem(t, m.post(t, "?pipeline="+name, b.Bytes()), v1.NoWorker)
+	}
+}
+
+// TestModels_BuiltInPipelinesUseThem: with their folders, faces has landmarks, and objects
+// is ready. The results name what was used.
+func TestModels_BuiltInPipelinesUseThem(t *testing.T) {
+	models := t.TempDir()
+	for name, weights := range map[string]string{"yunet": "yunet_n/yunet_n_640_640.onnx", "yolox-nano": "yolox_nano_coco/yolox_nano.onnx"} {
+		dir := filepath.Join(models, name)
+		if err := os.CopyFS(dir, os.DirFS(filepath.Join(root(t), "tools/internal/models/catalogue", name))); err != nil {
+			t.Fatal(err)
+		}
+		writeFiles(t, dir, map[string]string{filepath.Base(weights): string(realdata(t, "models/"+weights))})
+	}
+	m := start(t, nil, "--models", models)
+	m.awaitPipelines(t)
+	r := m.done(t, "?pipeline=faces", realdata(t, "photos/team_ten.jpg"))
+	if len(r.Regions) != 10 {
+		t.Errorf("%d faces, want 10", len(r.Regions))
+	}
+	open := 0
+	for _, face := range r.Regions {
+		names := make([]string, 0, len(face.Landmarks))
+		for _, l := range face.Landmarks {
+			names = append(names, l.Name)
+			if l.X < face.Box.X || l.X > face.Box.X+face.Box.Width || l.Y < face.Box.Y || l.Y > face.Box.Y+face.Box.Height {
+				t.Errorf("%+v lies outside of %+v", l, face.Box)
+			}
+		}
+		if want := []string{"right-eye", "left-eye", "nose", "right-mouth", "left-mouth"}; !slices.Equal(names, want) {
+			t.Fatalf("landmarks %q, want %q", names, want)
+		}
+		if face.Landmarks[0].X >= face.Landmarks[1].X { // they look at us
+			t.Errorf("the right eye is not at the left: %+v", face.Landmarks)
+		}
+		if hasLabel(face, "eyes-open") {
+			open++
+		}
+	}
+	if open < 9 {
+		t.Errorf("%d faces have open eyes, want 9 as with the cascade", open)
+	}
+	if len(r.Models) == 0 || r.Models[0].Name != "yunet" {
+		t.Errorf("models %+v, want yunet first", r.Models)
+	}
+
+	r = m.done(t, "?pipeline=objects", realdata(t, "photos/dog_bicycle_truck.jpg"))
+	for _, want := range []string{"dog", "bicycle"} {
+		if !slices.ContainsFunc(r.Regions, func(o v1.Region) bool { return o.Label == want }) {
+			t.Errorf("no %s in %+v", want, r.Regions)
+		}
+	}
+	if len(r.Models) != 1 || r.Models[0].Name != "yolox-nano" {
+		t.Errorf("models %+v, want yolox-nano", r.Models)
 	}
 }

@@ -39,7 +39,7 @@ func TestProcess_ReadyIsTakenBack(t *testing.T) {
 	}
 	setUp := func(t *testing.T, m mesh) {
 		t.Helper()
-		if err := streams.Ensure(t.Context(), m.js, streams.Config{Pipelines: []string{"text", "faces"}}); err != nil {
+		if err := streams.Ensure(t.Context(), m.js, streams.Config{Pipelines: []string{"text", "faces", "objects"}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -91,7 +91,7 @@ func TestProcess_ReadyIsTakenBack(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := bustest.Start(t, "text", "faces")
+			s := bustest.Start(t, "text", "faces", "objects")
 			js, err := jetstream.New(s.Connect(t))
 			if err != nil {
 				t.Fatal(err)
@@ -134,7 +134,7 @@ func TestProcess_OneFailureChangesNothing(t *testing.T) {
 			})
 			return nil
 		}), nil
-	}}, "--nats", bustest.Start(t, "text", "faces").URL)
+	}}, "--nats", bustest.Start(t, "text", "faces", "objects").URL)
 	p.AwaitReady(t)
 	<-enough
 	p.Stop()
@@ -160,7 +160,7 @@ func TestProcess_StopsDuringACheck(t *testing.T) {
 			})
 			return nil
 		}), nil
-	}}, "--nats", bustest.Start(t, "text", "faces").URL)
+	}}, "--nats", bustest.Start(t, "text", "faces", "objects").URL)
 	<-checking
 	p.Stop()
 	if err := p.Wait(t); err != nil {

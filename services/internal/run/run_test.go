@@ -77,7 +77,7 @@ func TestLife(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := streams.Ensure(t.Context(), js, streams.Config{Pipelines: []string{"text", "faces"}}); err != nil {
+	if err := streams.Ensure(t.Context(), js, streams.Config{Pipelines: []string{"text", "faces", "objects"}}); err != nil {
 		t.Fatal(err)
 	}
 	p.AwaitReady(t)
@@ -112,7 +112,7 @@ func TestLife(t *testing.T) {
 
 func TestErrorsEndTheProcess(t *testing.T) {
 	t.Parallel()
-	s := bustest.Start(t, "text", "faces")
+	s := bustest.Start(t, "text", "faces", "objects")
 	broken := errors.New("broken")
 	for name, spec := range map[string]run.Spec{
 		"while it is made": {New: func(*run.Process) (run.Service, error) { return nil, broken }},

@@ -162,7 +162,7 @@ func checkCode(t *testing.T, err error, want v1.Code) {
 
 func TestService_Draws(t *testing.T) {
 	t.Parallel()
-	s := bustest.Start(t, "text", "faces")
+	s := bustest.Start(t, "text", "faces", "objects")
 	start(t, s)
 	blank := image.NewGray(image.Rect(0, 0, 200, 100))
 	regions := []v1.Region{{Box: v1.Box{X: 50, Y: 40, Width: 100, Height: 50}, Label: "face", Score: 1}}
@@ -189,7 +189,7 @@ func TestService_Draws(t *testing.T) {
 
 func TestService_DrawsInSeveralPieces(t *testing.T) {
 	t.Parallel()
-	s := bustest.Start(t, "text", "faces")
+	s := bustest.Start(t, "text", "faces", "objects")
 	start(t, s)
 	img := noise(1000, 800)
 	out, err := newClient(t, s).Draw(t.Context(), encode(t, img), v1.Result{}, "image/png")
@@ -214,7 +214,7 @@ func TestService_DrawsInSeveralPieces(t *testing.T) {
 
 func TestService_LimitsHoldForDrawing(t *testing.T) {
 	t.Parallel()
-	s := bustest.Start(t, "text", "faces")
+	s := bustest.Start(t, "text", "faces", "objects")
 	start(t, s, "--max-pixels", "100", "--max-bytes", "1000")
 	c := newClient(t, s)
 	for name, tt := range map[string]struct {
@@ -236,7 +236,7 @@ func TestService_LimitsHoldForDrawing(t *testing.T) {
 
 func TestService_RejectsWhatIsNoRequest(t *testing.T) {
 	t.Parallel()
-	s := bustest.Start(t, "text", "faces")
+	s := bustest.Start(t, "text", "faces", "objects")
 	start(t, s)
 	m, err := s.Connect(t).Request(subject.Draw(), []byte(`{"media_type":"image/gif"}`+"\n"), patience)
 	if err != nil {
@@ -251,7 +251,7 @@ func TestService_RejectsWhatIsNoRequest(t *testing.T) {
 // they wait, and says so to each.
 func TestService_BoundsTheRequestsThatWait(t *testing.T) {
 	t.Parallel()
-	s := bustest.Start(t, "text", "faces")
+	s := bustest.Start(t, "text", "faces", "objects")
 	d := startHanging(t, s)
 	nc := s.Connect(t)
 	replies, err := nc.SubscribeSync(nc.NewInbox())
@@ -294,7 +294,7 @@ func TestService_BoundsTheRequestsThatWait(t *testing.T) {
 
 func TestService_BoundsTheTimeOfARequest(t *testing.T) {
 	t.Parallel()
-	s := bustest.Start(t, "text", "faces")
+	s := bustest.Start(t, "text", "faces", "objects")
 	startHanging(t, s)
 	body, err := v1.DrawRequest{MediaType: "image/png", TimeoutMS: 50}.Encode(encode(t, image.NewGray(image.Rect(0, 0, 8, 8))))
 	if err != nil {
@@ -313,7 +313,7 @@ func TestService_BoundsTheTimeOfARequest(t *testing.T) {
 // image.
 func TestService_StopFinishesWhatItHas(t *testing.T) {
 	t.Parallel()
-	s := bustest.Start(t, "text", "faces")
+	s := bustest.Start(t, "text", "faces", "objects")
 	d := start(t, s)
 	nc := s.Connect(t)
 	replies, err := nc.SubscribeSync(nc.NewInbox())

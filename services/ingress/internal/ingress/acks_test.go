@@ -21,7 +21,7 @@ import (
 // results service that knows what is stored in IMAGES.
 func openProxied(t *testing.T, args ...string) (*door, *bustest.Proxy) {
 	t.Helper()
-	s := bustest.Start(t, "text", "faces")
+	s := bustest.Start(t, "text", "faces", "objects")
 	p := bustest.StartProxy(t, s)
 	d := openAt(t, s, p.URL, args...)
 	d.workers(t, 2, 1)

@@ -83,7 +83,7 @@ func (l *logs) Write(b []byte) (int, error) {
 
 func open(t *testing.T, args ...string) *door {
 	t.Helper()
-	s := bustest.Start(t, "text", "faces")
+	s := bustest.Start(t, "text", "faces", "objects")
 	return openAt(t, s, s.URL, args...)
 }
 
@@ -510,7 +510,7 @@ func TestTooManyRequestsOverNATS(t *testing.T) {
 }
 
 func TestLimitsHaveToFit(t *testing.T) {
-	s := bustest.Start(t, "text", "faces")
+	s := bustest.Start(t, "text", "faces", "objects")
 	for flag, value := range map[string]string{"max-bytes": "20000000", "body-memory": "1000"} {
 		var options Options
 		err := run.Run(t.Context(), run.Spec{

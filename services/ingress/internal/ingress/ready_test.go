@@ -65,7 +65,7 @@ const readyWithin = 8 * time.Second
 
 func TestReady_TakenBackWithoutNATS(t *testing.T) {
 	t.Parallel()
-	s := bustest.Start(t, "text", "faces")
+	s := bustest.Start(t, "text", "faces", "objects")
 	p := bustest.StartProxy(t, s)
 	d := openAt(t, s, p.URL)
 	d.workers(t, 2, 1)

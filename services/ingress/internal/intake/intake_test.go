@@ -60,7 +60,7 @@ type bench struct {
 
 func newBench(t *testing.T) bench {
 	t.Helper()
-	s := bustest.Start(t, "text", "faces")
+	s := bustest.Start(t, "text", "faces", "objects")
 	b := newIntake(t, s)
 	b.nc = s.Connect(t)
 	return b

@@ -23,12 +23,12 @@ func TestService_ReadyIsTakenBackWithoutAConsumer(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			s := bustest.Start(t, "text", "faces")
+			s := bustest.Start(t, "text", "faces", "objects")
 			js, err := jetstream.New(s.Connect(t))
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := streams.Ensure(t.Context(), js, streams.Config{Pipelines: []string{"text", "faces"}, Sink: true}); err != nil {
+			if err := streams.Ensure(t.Context(), js, streams.Config{Pipelines: []string{"text", "faces", "objects"}, Sink: true}); err != nil {
 				t.Fatal(err)
 			}
 			found, err := js.Consumer(t.Context(), c.stream, c.name)
@@ -55,5 +55,5 @@ func TestService_ReadyIsTakenBackWithoutAConsumer(t *testing.T) {
 // TestService_ReadyWithoutADatabase does not need the consumer of one.
 func TestService_ReadyWithoutADatabase(t *testing.T) {
 	t.Parallel()
-	startReplica(t, bustest.Start(t, "text", "faces").URL).AwaitReady(t)
+	startReplica(t, bustest.Start(t, "text", "faces", "objects").URL).AwaitReady(t)
 }

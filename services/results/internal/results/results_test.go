@@ -47,7 +47,7 @@ type bench struct {
 
 func newBench(t *testing.T, replicas int, args ...string) bench {
 	t.Helper()
-	s := bustest.Start(t, "text", "faces")
+	s := bustest.Start(t, "text", "faces", "objects")
 	for range replicas {
 		startReplica(t, s.URL, args...)
 	}
