@@ -14,12 +14,16 @@ import (
 // TestNoMatrixIsLeft is not parallel: gocv counts the matrices of the process.
 func TestNoMatrixIsLeft(t *testing.T) {
 	h := loaded(t)
+	root := t.TempDir()
+	rowsFolder(t, root, "rows", nil)
+	network, _ := startModels(t, root, nil, "rows")
+	h.detectors["rows"] = network.detectors["rows"]
 	grey := gocv.NewMatWithSize(400, 400, gocv.MatTypeCV8UC1)
 	defer grey.Close()
 	before := gocv.MatProfile.Count()
 	lines := page(t, 0, 255, "The first line,", "and the second")
 	for _, pic := range [][]byte{lines, lines[:len(lines)/2], page(t, 255, 255)} { // the second does not decode
-		for _, p := range []string{"text", "faces"} {
+		for _, p := range []string{"text", "faces", "rows"} {
 			_, _, err := h.Detect(lane.Detect{Pipeline: p, MaxRegions: 10, Crops: true}, pic)
 			if after := gocv.MatProfile.Count(); after != before {
 				t.Errorf("%s: %d matrices became %d (error %v)", p, before, after, err)

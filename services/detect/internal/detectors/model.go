@@ -156,7 +156,7 @@ func (d *network) boxes(input nets.Tensor) ([]decoders.Box, error) {
 	return boxes, nil
 }
 
-func isNaN(f float32) bool { return f != f }
+func isNaN(f float32) bool { return math.IsNaN(float64(f)) }
 
 // region brings a box to whole pixels of an image, if any of it lies inside.
 func (d *network) region(b decoders.Box, at vision.Placement, width, height int) (lane.Region, bool) {

@@ -131,7 +131,7 @@ func (n *net) Run(in nets.Tensor, outputs ...string) ([]nets.Tensor, error) {
 // output copies an output of the last run.
 func (n *net) output(i C.size_t) nets.Tensor {
 	var sides *C.int
-	data := C.sightmesh_net_output(n.net, i, &sides)
+	data := C.sightmesh_net_output(n.net, i, &sides) //nolint:gocritic // dupSubExpr sees what cgo makes of it
 	shape := make([]int, C.sightmesh_net_output_dimensions(n.net, i))
 	for j, d := range unsafe.Slice(sides, len(shape)) {
 		shape[j] = int(d)
