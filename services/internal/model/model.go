@@ -183,6 +183,9 @@ func (m *Model) ReadWeights() (weights, config []byte, err error) {
 	return weights, config, nil
 }
 
+// WeightsPath returns the path of the weights.
+func (m *Model) WeightsPath() string { return filepath.Join(m.Dir, m.Weights) }
+
 // read returns the content of a file of the folder that has at most so many bytes;
 // -1 for any number.
 func (m *Model) read(name string, most int64) ([]byte, error) {

@@ -62,14 +62,14 @@ func newModel(settings json.RawMessage, models string) (detector, []v1.Model, er
 		}
 		return nil, nil, err
 	}
-	d, err := openNetwork(m, s)
+	d, err := openNetwork(m, s, models)
 	if err != nil {
 		return nil, nil, err
 	}
 	return d, []v1.Model{{Name: m.Name, Version: m.Version}}, nil
 }
 
-func openNetwork(m *model.Model, s modelSettings) (*network, error) {
+func openNetwork(m *model.Model, s modelSettings, models string) (*network, error) {
 	d := &network{model: m, threshold: m.Threshold, nms: m.NMS, squareCrops: s.SquareCrops}
 	if s.Threshold != nil {
 		d.threshold = *s.Threshold
@@ -83,7 +83,7 @@ func openNetwork(m *model.Model, s modelSettings) (*network, error) {
 	case !(d.nms >= 0 && d.nms <= 1):
 		return nil, fmt.Errorf("settings: nms: %v, want 0 to 1", d.nms)
 	}
-	net, err := engines.Open(m)
+	net, err := engines.Open(m, models)
 	if err != nil {
 		return nil, err
 	}

@@ -17,6 +17,7 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/lane"
 	"github.com/sightmesh/sightmesh/services/internal/model"
+	"github.com/sightmesh/sightmesh/services/internal/nets/onnxruntime"
 )
 
 const (
@@ -24,12 +25,15 @@ const (
 	realdata  = "../../../../../shared/realdata"
 )
 
-// catalogued are the models of the catalogue, and where ../shared/realdata has their
-// files and what they answered.
-var catalogued = []struct {
+// catalogueEntry is a model of the catalogue.
+type catalogueEntry struct {
 	name, dir, reference string
 	threshold            float64 // of the reference, where it is not the model's
-}{
+}
+
+// catalogued are the models of the catalogue, and where ../shared/realdata has their
+// files and what they answered.
+var catalogued = []catalogueEntry{
 	{"yunet", "yunet_n", "yunet_n_640", 0.6},
 	{"yunet-320", "yunet_n", "yunet_n_320", 0.6},
 	{"yolox-nano", "yolox_nano_coco", "yolox_nano_coco", 0},
@@ -125,62 +129,82 @@ func TestModel_AgreesWithReference(t *testing.T) {
 	for _, tt := range catalogued {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			root := t.TempDir()
-			catalogueModel(t, root, tt.name, tt.dir)
-			settings := map[string]any{}
-			if tt.threshold != 0 {
-				settings["threshold"] = tt.threshold
-			}
-			h, loaded := startModels(t, root, settings, tt.name)
-			if l := loaded[tt.name]; l.Error != "" || len(l.Models) != 1 || l.Models[0].Name != tt.name {
-				t.Fatalf("loaded %+v", l)
-			}
-			type found struct {
-				Label string
-				Score float64
-				Box   [4]float64
-			}
-			var reference struct{ Photos map[string][]found }
-			readJSON(t, filepath.Join(realdata, "reference", tt.reference+".json"), &reference)
-			if len(reference.Photos) == 0 {
-				t.Fatal("the reference has no photos")
-			}
-			for photo, want := range reference.Photos {
-				data, err := os.ReadFile(filepath.Join(realdata, "photos", photo))
-				if err != nil {
-					t.Fatal(err)
-				}
-				got, _, err := h.Detect(lane.Detect{Pipeline: tt.name, MaxRegions: 1000}, data)
-				if err != nil {
-					t.Errorf("%s: %v", photo, err)
-					continue
-				}
-				if len(got.Regions) != len(want) {
-					t.Errorf("%s: %d regions, the reference has %d:\n%+v\n%+v", photo, len(got.Regions), len(want), got.Regions, want)
-				}
-				left := slices.Clone(got.Regions)
-				for _, w := range want {
-					box := clipped(w.Box, got.Width, got.Height)
-					best, at := 0.0, -1
-					for i, r := range left {
-						if o := overlap(r.Box, box); r.Label == w.Label && o > best {
-							best, at = o, i
-						}
-					}
-					if at < 0 {
-						t.Errorf("%s: %+v is not found", photo, w)
-						continue
-					}
-					if best < 0.9 {
-						t.Errorf("%s: %+v overlaps %+v by %.3f, want 0.9", photo, left[at], w, best)
-					}
-					if math.Abs(left[at].Score-w.Score) > 0.02 {
-						t.Errorf("%s: the score of %+v is %v", photo, w, left[at].Score)
-					}
-					left = slices.Delete(left, at, at+1)
-				}
-			}
+			checkReference(t, t.TempDir(), tt)
 		})
+		t.Run(tt.name+" in ONNX Runtime", func(t *testing.T) {
+			t.Parallel()
+			library, err := filepath.Abs("../../../../models/onnxruntime")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := onnxruntime.Find("", filepath.Dir(library)); err != nil {
+				t.Skipf("not run without ONNX Runtime: make onnxruntime installs it")
+			}
+			root := t.TempDir()
+			if err := os.Symlink(library, filepath.Join(root, "onnxruntime")); err != nil {
+				t.Fatal(err)
+			}
+			checkReference(t, root, tt)
+		})
+	}
+}
+
+// checkReference runs a model of the catalogue, with the library that root may have.
+func checkReference(t *testing.T, root string, tt catalogueEntry) {
+	t.Helper()
+	catalogueModel(t, root, tt.name, tt.dir)
+	settings := map[string]any{}
+	if tt.threshold != 0 {
+		settings["threshold"] = tt.threshold
+	}
+	h, loaded := startModels(t, root, settings, tt.name)
+	if l := loaded[tt.name]; l.Error != "" || len(l.Models) != 1 || l.Models[0].Name != tt.name {
+		t.Fatalf("loaded %+v", l)
+	}
+	type found struct {
+		Label string
+		Score float64
+		Box   [4]float64
+	}
+	var reference struct{ Photos map[string][]found }
+	readJSON(t, filepath.Join(realdata, "reference", tt.reference+".json"), &reference)
+	if len(reference.Photos) == 0 {
+		t.Fatal("the reference has no photos")
+	}
+	for photo, want := range reference.Photos {
+		data, err := os.ReadFile(filepath.Join(realdata, "photos", photo))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, _, err := h.Detect(lane.Detect{Pipeline: tt.name, MaxRegions: 1000}, data)
+		if err != nil {
+			t.Errorf("%s: %v", photo, err)
+			continue
+		}
+		if len(got.Regions) != len(want) {
+			t.Errorf("%s: %d regions, the reference has %d:\n%+v\n%+v", photo, len(got.Regions), len(want), got.Regions, want)
+		}
+		left := slices.Clone(got.Regions)
+		for _, w := range want {
+			box := clipped(w.Box, got.Width, got.Height)
+			best, at := 0.0, -1
+			for i, r := range left {
+				if o := overlap(r.Box, box); r.Label == w.Label && o > best {
+					best, at = o, i
+				}
+			}
+			if at < 0 {
+				t.Errorf("%s: %+v is not found", photo, w)
+				continue
+			}
+			if best < 0.9 {
+				t.Errorf("%s: %+v overlaps %+v by %.3f, want 0.9", photo, left[at], w, best)
+			}
+			if math.Abs(left[at].Score-w.Score) > 0.02 {
+				t.Errorf("%s: the score of %+v is %v", photo, w, left[at].Score)
+			}
+			left = slices.Delete(left, at, at+1)
+		}
 	}
 }
 
