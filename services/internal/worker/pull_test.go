@@ -18,7 +18,8 @@ import (
 // puller while the first is worked on.
 func TestLateAnswerIsNotLeftBehind(t *testing.T) {
 	m := newMesh(t)
-	for i := range 4 {
+	const messages = 20
+	for i := range messages {
 		m.send(t, interactive(fmt.Sprint("late", i)), order{})
 	}
 	sources := newSources(subject.Detect, []string{"a"})
@@ -28,10 +29,16 @@ func TestLateAnswerIsNotLeftBehind(t *testing.T) {
 	}
 	defer p.close()
 	every := func(string) bool { return true }
-	sources[0].saw(4)
 	late := p.replies
-	if _, err := p.next(t.Context(), every); err == nil {
-		t.Fatal("the question was answered in time")
+	// On a busy machine an answer can be there within the nanosecond.
+	for range messages - 2 {
+		sources[0].saw(messages)
+		if _, err = p.next(t.Context(), every); err != nil {
+			break
+		}
+	}
+	if err == nil {
+		t.Fatal("every question was answered in time")
 	}
 	if late.IsValid() {
 		t.Error("the late answer is still waited for")
