@@ -62,6 +62,18 @@ func Inherited(gone func()) (*os.File, error) {
 	return f, nil
 }
 
+// Run serves the worker that has started this process, with h, and returns when the
+// worker is gone. The process ends at once when that happens while a request is at
+// work. It is all that the main function of a lane program needs to call.
+func Run(h Handler) error {
+	conn, err := Inherited(func() { os.Exit(0) })
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return Serve(conn, h)
+}
+
 // Serve answers the requests that arrive on conn until end of file, which is
 // no error.
 func Serve(conn io.ReadWriter, h Handler) error {

@@ -37,11 +37,7 @@ import (
 // The test binary is its own lane program.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == LaneCommand {
-		conn, err := lane.Inherited(func() { os.Exit(0) })
-		if err == nil {
-			err = lane.Serve(conn, testLane{})
-		}
-		if err != nil {
+		if err := lane.Run(testLane{}); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

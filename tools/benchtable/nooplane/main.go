@@ -20,11 +20,7 @@ type settings struct {
 type noop map[string]settings
 
 func main() {
-	conn, err := lane.Inherited(func() { os.Exit(0) })
-	if err == nil {
-		err = lane.Serve(conn, noop{})
-	}
-	if err != nil {
+	if err := lane.Run(noop{}); err != nil {
 		fmt.Fprintln(os.Stderr, "nooplane:", err)
 		os.Exit(1)
 	}

@@ -6,7 +6,6 @@ package classifiers
 import (
 	"encoding/json"
 	"fmt"
-	"os"
 	"time"
 
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
@@ -16,13 +15,8 @@ import (
 
 // Run serves the parent process until it goes away.
 func Run() error {
-	conn, err := lane.Inherited(func() { os.Exit(0) })
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
 	vision.SingleThread()
-	return lane.Serve(conn, newHandler())
+	return lane.Run(newHandler())
 }
 
 // classifier says what one crop is; pixels are as the crop says.

@@ -6,7 +6,6 @@ package detectors
 
 import (
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -19,13 +18,8 @@ import (
 
 // Run serves the parent process until it goes away.
 func Run() error {
-	conn, err := lane.Inherited(func() { os.Exit(0) })
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
 	vision.SingleThread()
-	return lane.Serve(conn, newHandler())
+	return lane.Run(newHandler())
 }
 
 // detector finds regions in an upright picture. The crops are in the order of

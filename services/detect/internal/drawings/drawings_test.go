@@ -44,21 +44,13 @@ func TestMain(m *testing.M) {
 		}
 		return
 	case "hang":
-		if err := hang(); err != nil {
+		if err := lane.Run(hanging{}); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
 		return
 	}
 	goleak.VerifyTestMain(m)
-}
-
-func hang() error {
-	conn, err := lane.Inherited(func() { os.Exit(0) })
-	if err != nil {
-		return err
-	}
-	return lane.Serve(conn, hanging{})
 }
 
 type hanging struct{ lane.Handler }

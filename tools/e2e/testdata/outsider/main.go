@@ -35,7 +35,7 @@ func main() {
 	case len(args) == 0:
 		err = runPool(ctx)
 	case len(args) == 1 && args[0] == "lane":
-		err = serve()
+		err = lane.Run(bounds{})
 	case len(args) == 2:
 		err = analyze(ctx, args[0], args[1])
 	default:
@@ -94,15 +94,6 @@ func detect(ctx context.Context, p *pool.Pool) error {
 		fmt.Printf("%s %d x %d at %d, %d\n", r.Label, r.Box.Width, r.Box.Height, r.Box.X, r.Box.Y)
 	}
 	return nil
-}
-
-// serve is the lane program.
-func serve() error {
-	conn, err := lane.Inherited(func() { os.Exit(0) })
-	if err != nil {
-		return err
-	}
-	return lane.Serve(conn, bounds{})
 }
 
 // A bounds is a detector that finds one region: the whole image.
