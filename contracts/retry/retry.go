@@ -43,6 +43,16 @@ func Delay(err error) (d time.Duration, ok bool) {
 	return 0, false
 }
 
+// FormatAfter returns the value of a Retry-After header for err: whole seconds,
+// rounded up. It is empty when err does not say when to try again.
+func FormatAfter(err error) string {
+	d, ok := Delay(err)
+	if !ok || d <= 0 {
+		return ""
+	}
+	return strconv.FormatInt(int64((d+time.Second-1)/time.Second), 10)
+}
+
 // ParseAfter reads the value of a Retry-After header in seconds. It returns 0
 // for one that says nothing, and for a date.
 func ParseAfter(header string) time.Duration {

@@ -76,3 +76,24 @@ func TestSleep_EndsWithItsContext(t *testing.T) {
 		t.Errorf("Sleep = %v, want %v", err, context.Canceled)
 	}
 }
+
+func TestFormatAfter_RoundsUp(t *testing.T) {
+	t.Parallel()
+	problem := errors.New("the queue is full")
+	for _, c := range []struct {
+		err  error
+		want string
+	}{
+		{nil, ""},
+		{problem, ""},
+		{After(problem, 0), ""},
+		{After(problem, time.Nanosecond), "1"},
+		{After(problem, time.Second), "1"},
+		{After(problem, time.Second+1), "2"},
+		{fmt.Errorf("accept an image: %w", After(problem, 85*time.Second)), "85"},
+	} {
+		if got := FormatAfter(c.err); got != c.want {
+			t.Errorf("%v: Retry-After is %q, want %q", c.err, got, c.want)
+		}
+	}
+}

@@ -1,14 +1,34 @@
 package bus
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"strconv"
 
 	"github.com/nats-io/nats.go/micro"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
 
+	"github.com/sightmesh/sightmesh/contracts/retry"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
+
+// Reject answers a request with the problem p because of err, whose delay is the
+// header Retry-After. The problem gets the trace ID of the span in ctx, which
+// fails with it.
+func Reject(ctx context.Context, r micro.Request, p *v1.Problem, err error) error {
+	out := *p
+	if span := trace.SpanFromContext(ctx); span.SpanContext().HasTraceID() { // a request that was not begun has none
+		out.TraceID = span.SpanContext().TraceID().String()
+		span.SetStatus(codes.Error, out.Error())
+	}
+	h := micro.Headers{}
+	if after := retry.FormatAfter(err); after != "" {
+		h["Retry-After"] = []string{after}
+	}
+	return RespondProblem(r, &out, micro.WithHeaders(h))
+}
 
 // RespondProblem answers a request with p as an error of the NATS service
 // framework: the code is the HTTP status, the description is the problem's

@@ -18,20 +18,19 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sync/semaphore"
 
 	"github.com/sightmesh/sightmesh/contracts"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	"github.com/sightmesh/sightmesh/lane"
 	"github.com/sightmesh/sightmesh/lane/pool"
 	"github.com/sightmesh/sightmesh/services/detect/internal/detectors"
+	"github.com/sightmesh/sightmesh/services/internal/bus"
 	"github.com/sightmesh/sightmesh/services/internal/imagefile"
 	"github.com/sightmesh/sightmesh/services/internal/run"
 	"github.com/sightmesh/sightmesh/services/internal/worker"
@@ -67,18 +66,14 @@ type Service struct {
 	endpoint micro.Service
 	pool     *pool.Pool
 	limits   imagefile.Limits
-	places   *semaphore.Weighted
+	requests *bus.Requests
 	metrics  *metrics
 	tracer   trace.Tracer
 	logger   *slog.Logger
 
 	// life ends when requests under way are to end.
-	life     context.Context //nolint:containedctx // the life of the service
-	end      context.CancelFunc
-	requests sync.WaitGroup
-
-	mu       sync.Mutex
-	stopping bool
+	life context.Context //nolint:containedctx // the life of the service
+	end  context.CancelFunc
 }
 
 // New returns the service of a process of detect, whose lanes have the limits of
@@ -108,8 +103,8 @@ func New(p *run.Process, o Options, lanes worker.Options, limits imagefile.Limit
 func newService(p *run.Process, cfg pool.Config, limits imagefile.Limits) (*Service, error) {
 	s := &Service{
 		conn: p.Conn, limits: limits, metrics: newMetrics(p.Metrics), logger: p.Logger,
-		places: semaphore.NewWeighted(int64(cfg.Lanes) * (1 + waitersPerLane)),
-		tracer: p.Tracers.Tracer("github.com/sightmesh/sightmesh/services/detect"),
+		requests: bus.NewRequests(cfg.Lanes*(1+waitersPerLane), busyError(cfg.Lanes), stoppingError()),
+		tracer:   p.Tracers.Tracer("github.com/sightmesh/sightmesh/services/detect"),
 	}
 	s.life, s.end = context.WithCancel(context.Background())
 	cfg.Stage, cfg.Metrics, cfg.Logger = subject.Detect, s.metrics, p.Logger
@@ -153,10 +148,7 @@ func (s *Service) Run(ctx, hard context.Context) error {
 func (s *Service) stop() error {
 	err := s.endpoint.Stop()
 	_ = s.conn.FlushTimeout(time.Second) // without a server there are no requests
-	s.mu.Lock()
-	s.stopping = true
-	s.mu.Unlock()
-	s.requests.Wait()
+	s.requests.Stop()
 	s.end()
 	return err
 }

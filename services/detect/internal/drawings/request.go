@@ -4,13 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
-	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
-	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sightmesh/sightmesh/contracts/retry"
@@ -26,31 +23,27 @@ const busyDelay = time.Second
 
 // handle must not block: the framework calls it for one request at a time.
 func (s *Service) handle(r micro.Request) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case s.stopping:
-		s.reject(context.Background(), r, stoppingError())
-	case !s.places.TryAcquire(1):
-		p := v1.NewProblem(v1.Overloaded, "as many requests to draw as there may be wait for %d lanes", s.pool.Lanes())
-		s.reject(context.Background(), r, retry.After(p, busyDelay))
-	default:
-		s.requests.Go(func() { s.serve(r) })
+	if err := s.requests.TryGo(func(free func()) { s.serve(r, free) }); err != nil {
+		s.reject(context.Background(), r, err)
 	}
+}
+
+func busyError(lanes int) error {
+	return retry.After(v1.NewProblem(v1.Overloaded, "as many requests to draw as there may be wait for %d lanes", lanes), busyDelay)
 }
 
 func stoppingError() error {
 	return retry.After(v1.NewProblem(v1.Unavailable, "this worker is stopping"), busyDelay)
 }
 
-// serve replies to a request that has a place. It frees the place before it sends
-// the last piece: a client that has its reply can send its next request.
-func (s *Service) serve(r micro.Request) {
+// serve replies to a request that has a place, which it frees before it sends the
+// last piece.
+func (s *Service) serve(r micro.Request, free func()) {
 	ctx := telemetry.Extract(s.life, nats.Header(r.Headers()))
 	ctx, span := s.tracer.Start(ctx, "draw", trace.WithSpanKind(trace.SpanKindServer))
 	defer span.End()
 	last, err := s.draw(ctx, r)
-	s.places.Release(1)
+	free()
 	var lost *lostError
 	switch {
 	case errors.As(err, &lost):
@@ -144,16 +137,7 @@ func (s *Service) reject(ctx context.Context, r micro.Request, err error) {
 		err = retry.After(p, busyDelay)
 	}
 	s.metrics.requests.WithLabelValues(string(p.Code)).Inc()
-	out := *p
-	if span := trace.SpanFromContext(ctx); span.SpanContext().HasTraceID() { // a request that was not begun has none
-		out.TraceID = span.SpanContext().TraceID().String()
-		span.SetStatus(codes.Error, out.Error())
-	}
-	h := micro.Headers{}
-	if after, ok := retry.Delay(err); ok {
-		h["Retry-After"] = []string{strconv.Itoa(int(math.Ceil(after.Seconds())))}
-	}
-	if err := bus.RespondProblem(r, &out, micro.WithHeaders(h)); err != nil {
+	if err := bus.Reject(ctx, r, p, err); err != nil {
 		s.logger.WarnContext(ctx, "cannot reply", "error", err)
 	}
 }

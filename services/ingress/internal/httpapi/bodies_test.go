@@ -13,9 +13,9 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/sightmesh/sightmesh/contracts/retry"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/body"
-	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
 	"github.com/sightmesh/sightmesh/services/internal/imagefile"
 )
 
@@ -195,7 +195,7 @@ func TestBodies_AreBoundedTogether(t *testing.T) {
 		if code, _ := problemOf(err); code != v1.Overloaded {
 			t.Errorf("one more of length %d: %v, want %s", length, err, v1.Overloaded)
 		}
-		if got := intake.RetryAfter(err); got != "1" {
+		if got := retry.FormatAfter(err); got != "1" {
 			t.Errorf("one more of length %d: Retry-After is %q, want 1", length, got)
 		}
 		if got := w.Header().Get("Connection"); got != "close" {

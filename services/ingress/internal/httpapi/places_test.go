@@ -5,8 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sightmesh/sightmesh/contracts/retry"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
-	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
 )
 
 func TestPlaces_BoundAllAndEachClient(t *testing.T) {
@@ -33,7 +33,7 @@ func TestPlaces_BoundAllAndEachClient(t *testing.T) {
 		if !strings.Contains(p.Detail, want) {
 			t.Errorf("%s: the detail is %q, want %q", client, p.Detail, want)
 		}
-		if got := intake.RetryAfter(err); got != "5" {
+		if got := retry.FormatAfter(err); got != "5" {
 			t.Errorf("%s: Retry-After is %q, want 5", client, got)
 		}
 	}

@@ -152,7 +152,7 @@ func (re *responder) logReason(ctx context.Context, err error) {
 
 // retryAfter returns the Retry-After header of a problem that passes.
 func retryAfter(err error) string {
-	return cmp.Or(intake.RetryAfter(err), intake.RetryAfter(retry.After(err, intake.RetryDelay)))
+	return cmp.Or(retry.FormatAfter(err), retry.FormatAfter(retry.After(err, intake.RetryDelay)))
 }
 
 // writeJSON writes an answer.

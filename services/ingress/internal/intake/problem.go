@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/sightmesh/sightmesh/contracts/retry"
@@ -120,14 +119,4 @@ func withProblem(err error, change func(*v1.Problem)) error {
 		out = retry.After(out, after)
 	}
 	return out
-}
-
-// RetryAfter returns the value of a Retry-After header for err: whole seconds,
-// rounded up. It is empty when err does not say when to try again.
-func RetryAfter(err error) string {
-	d, ok := retry.Delay(err)
-	if !ok || d <= 0 {
-		return ""
-	}
-	return strconv.FormatInt(int64((d+time.Second-1)/time.Second), 10)
 }

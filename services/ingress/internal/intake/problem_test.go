@@ -104,24 +104,3 @@ func TestJobError_LeavesAClientThatLeft(t *testing.T) {
 		}
 	}
 }
-
-func TestRetryAfter_RoundsUp(t *testing.T) {
-	t.Parallel()
-	problem := v1.NewProblem(v1.Overloaded, "")
-	for _, c := range []struct {
-		err  error
-		want string
-	}{
-		{nil, ""},
-		{problem, ""},
-		{retry.After(problem, 0), ""},
-		{retry.After(problem, time.Nanosecond), "1"},
-		{retry.After(problem, time.Second), "1"},
-		{retry.After(problem, time.Second+1), "2"},
-		{fmt.Errorf("accept an image: %w", retry.After(problem, 85*time.Second)), "85"},
-	} {
-		if got := RetryAfter(c.err); got != c.want {
-			t.Errorf("%v: Retry-After is %q, want %q", c.err, got, c.want)
-		}
-	}
-}

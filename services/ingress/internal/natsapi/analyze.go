@@ -12,14 +12,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
-	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
-	"golang.org/x/sync/semaphore"
 
 	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/subject"
@@ -49,11 +46,7 @@ type Config struct {
 type Analyze struct {
 	Config
 	tracer   trace.Tracer
-	requests sync.WaitGroup
-	places   *semaphore.Weighted // one for each request that waits
-
-	mu       sync.Mutex
-	stopping bool
+	requests *bus.Requests
 }
 
 // New adds the endpoint to svc.
@@ -61,7 +54,9 @@ func New(cfg Config, svc micro.Service) (*Analyze, error) {
 	a := &Analyze{
 		Config: cfg,
 		tracer: cfg.Tracers.Tracer("github.com/sightmesh/sightmesh/services/ingress"),
-		places: semaphore.NewWeighted(int64(cfg.Concurrency)),
+		requests: bus.NewRequests(cfg.Concurrency,
+			retry.After(v1.NewProblem(v1.Overloaded, "%d requests wait already", cfg.Concurrency), busyDelay),
+			retry.After(v1.NewProblem(v1.Unavailable, "this instance is stopping"), busyDelay)),
 	}
 	every := micro.WithEndpointSubject(subject.AllAnalyze())
 	if err := svc.AddEndpoint("analyze", micro.HandlerFunc(a.handle), every); err != nil {
@@ -71,52 +66,35 @@ func New(cfg Config, svc micro.Service) (*Analyze, error) {
 }
 
 // Stop rejects the requests that come from here on, and returns when none is
-// under way. The framework, once stopped, may still hand over some that it had
-// received.
-func (a *Analyze) Stop() {
-	a.mu.Lock()
-	a.stopping = true
-	a.mu.Unlock()
-	a.requests.Wait()
-}
+// under way.
+func (a *Analyze) Stop() { a.requests.Stop() }
 
 // busyDelay is how long a client should wait that another instance may serve.
 const busyDelay = time.Second
 
 // handle must not block: the framework calls it for one request at a time.
 func (a *Analyze) handle(r micro.Request) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
 	hold := a.Memory.Hold("")
-	if a.stopping {
-		p := v1.NewProblem(v1.Unavailable, "this instance is stopping")
-		a.reject(context.Background(), r, retry.After(p, busyDelay))
-		return
+	err := hold.Grow(int64(len(r.Data())))
+	if err == nil {
+		err = a.requests.TryGo(func(free func()) {
+			defer hold.Release() // the framework has the body until there is a reply
+			a.serve(r, free)
+		})
 	}
-	if err := hold.Grow(int64(len(r.Data()))); err != nil {
-		a.reject(context.Background(), r, err)
-		return
-	}
-	if !a.places.TryAcquire(1) {
+	if err != nil {
 		hold.Release()
-		p := v1.NewProblem(v1.Overloaded, "%d requests wait already", a.Concurrency)
-		a.reject(context.Background(), r, retry.After(p, busyDelay))
-		return
+		a.reject(context.Background(), r, err)
 	}
-	a.requests.Go(func() {
-		defer hold.Release() // the framework has the body until there is a reply
-		a.serve(r)
-	})
 }
 
-// serve replies to a request that has a place. It frees the place before the
-// reply: a client that has its reply can send its next request.
-func (a *Analyze) serve(r micro.Request) {
+// serve replies to a request that has a place, which it frees before.
+func (a *Analyze) serve(r micro.Request, free func()) {
 	ctx := telemetry.Extract(context.Background(), nats.Header(r.Headers()))
 	ctx, span := a.tracer.Start(ctx, "analyze", trace.WithSpanKind(trace.SpanKindServer))
 	defer span.End()
 	result, err := a.analyze(ctx, r)
-	a.places.Release(1)
+	free()
 	if err != nil {
 		a.reject(ctx, r, err)
 		return
@@ -177,16 +155,7 @@ func (a *Analyze) reject(ctx context.Context, r micro.Request, err error) {
 	case errors.As(err, &s):
 		a.Logger.ErrorContext(ctx, "the mesh cannot serve a request", "subject", r.Subject(), "error", s.Err)
 	}
-	out := *p
-	if span := trace.SpanFromContext(ctx); span.SpanContext().HasTraceID() { // a request that was not begun has none
-		out.TraceID = span.SpanContext().TraceID().String()
-		span.SetStatus(codes.Error, out.Error())
-	}
-	h := micro.Headers{}
-	if after := intake.RetryAfter(err); after != "" {
-		h["Retry-After"] = []string{after}
-	}
-	if err := bus.RespondProblem(r, &out, micro.WithHeaders(h)); err != nil {
+	if err := bus.Reject(ctx, r, p, err); err != nil {
 		a.Logger.WarnContext(ctx, "cannot reply", "error", err)
 	}
 }
