@@ -1,8 +1,6 @@
 package v1
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 )
@@ -49,18 +47,9 @@ const MaxCropSide = 1 << 16
 // Encode gives the body of a CROPS message: m as one line of JSON, then the
 // pixels of each crop in order.
 func (m Crops) Encode(pixels ...[]byte) ([]byte, error) {
-	facts, err := json.Marshal(m)
+	body, err := encodeFacts(m, pixels...)
 	if err != nil {
 		return nil, fmt.Errorf("encode crops: %w", err)
-	}
-	n := len(facts) + 1
-	for _, p := range pixels {
-		n += len(p)
-	}
-	body := make([]byte, 0, n)
-	body = append(append(body, facts...), '\n')
-	for _, p := range pixels {
-		body = append(body, p...)
 	}
 	return body, nil
 }
@@ -69,12 +58,8 @@ func (m Crops) Encode(pixels ...[]byte) ([]byte, error) {
 // are a slice of body. It checks that the facts agree with each other and
 // with the number of bytes behind them.
 func DecodeCrops(body []byte) (m Crops, pixels []byte, err error) {
-	line, pixels, ok := bytes.Cut(body, []byte{'\n'})
-	if !ok {
-		return m, nil, errors.New("decode crops: no newline after the facts")
-	}
-	if err := json.Unmarshal(line, &m); err != nil {
-		return m, nil, fmt.Errorf("decode crops: facts: %w", err)
+	if pixels, err = decodeFacts(body, &m); err != nil {
+		return m, nil, fmt.Errorf("decode crops: %w", err)
 	}
 	if m.Parts < 1 || m.Part < 0 || m.Part >= m.Parts {
 		return m, nil, fmt.Errorf("decode crops: part %d of %d", m.Part, m.Parts)

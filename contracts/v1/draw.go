@@ -1,9 +1,6 @@
 package v1
 
 import (
-	"bytes"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -54,23 +51,18 @@ func DrawRegions(regions []Region) []DrawRegion {
 
 // Encode returns the body of a request to draw on an image.
 func (r DrawRequest) Encode(image []byte) ([]byte, error) {
-	facts, err := json.Marshal(r)
+	body, err := encodeFacts(r, image)
 	if err != nil {
 		return nil, fmt.Errorf("encode draw request: %w", err)
 	}
-	body := make([]byte, 0, len(facts)+1+len(image))
-	return append(append(append(body, facts...), '\n'), image...), nil
+	return body, nil
 }
 
 // DecodeDrawRequest takes the body of a request to draw apart. The image returned
 // is a slice of body, and may be anything.
 func DecodeDrawRequest(body []byte) (r DrawRequest, image []byte, err error) {
-	line, image, ok := bytes.Cut(body, []byte{'\n'})
-	if !ok {
-		return r, nil, errors.New("decode draw request: no newline after the facts")
-	}
-	if err := json.Unmarshal(line, &r); err != nil {
-		return r, nil, fmt.Errorf("decode draw request: facts: %w", err)
+	if image, err = decodeFacts(body, &r); err != nil {
+		return r, nil, fmt.Errorf("decode draw request: %w", err)
 	}
 	if r.MediaType != "image/png" && r.MediaType != "image/jpeg" {
 		return r, nil, fmt.Errorf("decode draw request: media_type is %.40q, want image/png or image/jpeg", r.MediaType)

@@ -168,10 +168,8 @@ func checkDetected(d lane.Detected, most int) error {
 			checkBox(field+"box", r.Box, d.Width, d.Height),
 			checkScore(field+"score", r.Score),
 			checkLabel(field+"label", r.Label),
+			checkLandmarks(field, r.Landmarks, d.Width, d.Height),
 		); err != nil {
-			return err
-		}
-		if err := checkLandmarks(field, r.Landmarks, d.Width, d.Height); err != nil {
 			return err
 		}
 	}
@@ -186,10 +184,10 @@ func checkLandmarks(field string, landmarks []v1.Landmark, width, height int) er
 	}
 	for i, l := range landmarks {
 		name := fmt.Sprintf("%slandmarks.%d", field, i)
-		switch {
-		case l.Name == "" || len(l.Name) > maxLabel || !utf8.ValidString(l.Name) || strings.ContainsRune(l.Name, 0):
-			return wrong("%s.name: want UTF-8 of 1 to %d bytes without NUL", name, maxLabel)
-		case l.X < -width || l.Y < -height || l.X > 2*width || l.Y > 2*height:
+		if err := checkName(name+".name", l.Name); err != nil {
+			return err
+		}
+		if l.X < -width || l.Y < -height || l.X > 2*width || l.Y > 2*height {
 			return wrong("%s: %d, %d, which is far outside of %d x %d", name, l.X, l.Y, width, height)
 		}
 	}
@@ -216,10 +214,7 @@ func checkCropLabel(field string, a lane.CropLabel, crop lane.Crop) error {
 	}
 	for i, l := range a.Labels {
 		field := fmt.Sprintf("%slabels.%d.", field, i)
-		if l.Label == "" {
-			return wrong("%slabel: %q, want 1 to %d bytes", field, l.Label, maxLabel)
-		}
-		if err := cmp.Or(checkLabel(field+"label", l.Label), checkScore(field+"score", l.Score)); err != nil {
+		if err := cmp.Or(checkName(field+"label", l.Label), checkScore(field+"score", l.Score)); err != nil {
 			return err
 		}
 	}
@@ -265,6 +260,14 @@ func checkScore(field string, score float64) error {
 		return wrong("%s: %v, want 0 to 1", field, score)
 	}
 	return nil
+}
+
+// checkName checks a label that may not be left out.
+func checkName(field, name string) error {
+	if name == "" {
+		return wrong("%s: %q, want 1 to %d bytes", field, name, maxLabel)
+	}
+	return checkLabel(field, name)
 }
 
 // checkLabel also finds what a lane or its JSON has put in place of bytes that

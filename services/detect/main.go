@@ -1,7 +1,7 @@
 // Command detect finds what is in pictures: it takes them from the stream
 // IMAGES and publishes the crops of what it found to CROPS, or the answer
-// when there is nothing to find. It also draws regions on pictures. Run as "detect lane" it is one of its own
-// child processes, which hold the native code.
+// when there is nothing to find. It also draws regions on images. Run as "detect
+// lane" it is one of its own child processes, which hold the native code.
 package main
 
 import (

@@ -23,8 +23,7 @@ type BMPPixels struct {
 }
 
 // parseBMP reads the file header and the information header.
-func parseBMP(data []byte) (Header, error) {
-	h := Header{Type: "image/bmp", Orientation: 1, TransparentGrey: -1}
+func parseBMP(h Header, data []byte) (Header, error) {
 	if len(data) < 18 {
 		return h, damaged(h.Type, "its header is cut off")
 	}

@@ -88,17 +88,18 @@ func TypeOf(data []byte) string {
 // [v1.UnsupportedType] for a kind that the decoder does not read, which it names,
 // or [v1.Damaged].
 func Parse(data []byte) (Header, error) {
-	switch TypeOf(data) {
+	h := Header{Type: TypeOf(data), Orientation: 1, TransparentGrey: -1}
+	switch h.Type {
 	case "image/jpeg":
-		return parseJPEG(data)
+		return parseJPEG(h, data)
 	case "image/png":
-		return parsePNG(data)
+		return parsePNG(h, data)
 	case "image/webp":
-		return parseWebP(data)
+		return parseWebP(h, data)
 	case "image/bmp":
-		return parseBMP(data)
+		return parseBMP(h, data)
 	case "image/tiff":
-		return parseTIFF(data)
+		return parseTIFF(h, data)
 	}
 	return Header{}, v1.NewProblem(v1.UnsupportedType, "the content is none of JPEG, PNG, WebP, BMP, TIFF")
 }

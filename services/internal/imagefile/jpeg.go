@@ -73,8 +73,7 @@ func jpegSegments(data []byte) func(yield func(jpegSegment) bool) {
 }
 
 // parseJPEG reads the frame header, the orientation and the number of scans.
-func parseJPEG(data []byte) (Header, error) {
-	h := Header{Type: "image/jpeg", Orientation: 1, TransparentGrey: -1}
+func parseJPEG(h Header, data []byte) (Header, error) {
 	for s := range jpegSegments(data) {
 		switch m := s.marker; {
 		case m == markerSOS:

@@ -10,8 +10,7 @@ const pngStart = 8 + 8 + 13 + 4
 
 // parsePNG reads the chunk IHDR and, where there is one, the orientation in eXIf
 // (PNG 1.2, extensions 1.5.0).
-func parsePNG(data []byte) (Header, error) {
-	h := Header{Type: "image/png", Orientation: 1, TransparentGrey: -1}
+func parsePNG(h Header, data []byte) (Header, error) {
 	if len(data) < pngStart || string(data[8:16]) != "\x00\x00\x00\x0dIHDR" {
 		return h, damaged(h.Type, "it does not begin with the chunk IHDR")
 	}

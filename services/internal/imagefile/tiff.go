@@ -84,8 +84,7 @@ func tiffDirectory(b []byte) (tags map[uint16]uint32, ok bool) {
 }
 
 // parseTIFF reads the first directory: the first image of a file counts.
-func parseTIFF(data []byte) (Header, error) {
-	h := Header{Type: "image/tiff", Orientation: 1, TransparentGrey: -1}
+func parseTIFF(h Header, data []byte) (Header, error) {
 	tags, ok := tiffDirectory(data)
 	if !ok || tags[tagWidth] == 0 || tags[tagLength] == 0 {
 		return h, damaged(h.Type, "its first directory has no size, or is cut off")

@@ -7,8 +7,7 @@ import (
 
 // parseWebP reads the size from the first chunk and the orientation from the
 // chunk EXIF (RFC 9649, sections 2.5 to 2.7).
-func parseWebP(data []byte) (Header, error) {
-	h := Header{Type: "image/webp", Orientation: 1, TransparentGrey: -1}
+func parseWebP(h Header, data []byte) (Header, error) {
 	for p := data[12:]; len(p) >= 8; {
 		size := int64(binary.LittleEndian.Uint32(p[4:]))
 		body := p[8:]

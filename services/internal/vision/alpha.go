@@ -2,6 +2,7 @@ package vision
 
 import (
 	"encoding/binary"
+	"math"
 	"math/bits"
 
 	"gocv.io/x/gocv"
@@ -25,26 +26,21 @@ func onWhite(m *gocv.Mat) {
 
 // whiten makes the pixels of a grey PNG white that its chunk tRNS makes transparent,
 // which OpenCV does not.
-func whiten(m gocv.Mat, h imagefile.Header) {
-	highest := 1<<h.Depth - 1
+func whiten(m gocv.Mat, h imagefile.Header) error {
 	if h.Depth == 16 {
-		if p, err := m.DataPtrUint16(); err == nil && m.Channels() == 1 {
-			for i, v := range p {
-				if int(v) == h.TransparentGrey {
-					p[i] = 0xffff
-				}
-			}
-		}
-		return
+		p, err := m.DataPtrUint16()
+		replace(p, uint16(h.TransparentGrey), math.MaxUint16)
+		return err
 	}
-	if m.Channels() != 1 {
-		return
-	}
-	transparent := uint8(h.TransparentGrey * 255 / highest)
-	p := pixels(m)
-	for i, v := range p {
-		if v == transparent {
-			p[i] = 0xff
+	p, err := m.DataPtrUint8()
+	replace(p, uint8(h.TransparentGrey*255/(1<<h.Depth-1)), math.MaxUint8)
+	return err
+}
+
+func replace[T comparable](all []T, what, by T) {
+	for i, v := range all {
+		if v == what {
+			all[i] = by
 		}
 	}
 }

@@ -57,8 +57,11 @@ func decodeOther(data []byte, h imagefile.Header) (gocv.Mat, error) {
 		m.Close()
 		return m, v1.NewProblem(v1.Damaged, "the picture cannot be decoded")
 	}
-	if h.TransparentGrey >= 0 {
-		whiten(m, h)
+	if h.TransparentGrey >= 0 && m.Channels() == 1 {
+		if err := whiten(m, h); err != nil {
+			m.Close()
+			return m, v1.NewProblem(v1.UnsupportedType, "this kind of grey PNG is not read: %v", err)
+		}
 	}
 	const depth = 7 // the part of a type that says what a number is
 	switch m.Type() & depth {

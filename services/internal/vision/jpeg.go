@@ -19,11 +19,7 @@ import (
 // says what, and the pixels are what libjpeg makes of the rest.
 func decodeJPEG(data []byte, h imagefile.Header) (m gocv.Mat, damage string, err error) {
 	m = gocv.NewMatWithSize(h.Height, h.Width, gocv.MatTypeCV8UC3)
-	rows, err := m.DataPtrUint8()
-	if err != nil {
-		m.Close()
-		return m, "", fmt.Errorf("decode JPEG: %w", err)
-	}
+	rows := pixels(m)
 	var report C.sight_jpeg_report
 	failed := C.sight_jpeg_decode((*C.uchar)(unsafe.Pointer(unsafe.SliceData(data))), C.size_t(len(data)),
 		(*C.uchar)(unsafe.Pointer(unsafe.SliceData(rows))), C.int(h.Width), C.int(h.Height), &report)

@@ -61,10 +61,9 @@ func (d *cascade) detect(m gocv.Mat, most int, crops bool) ([]lane.Region, []cro
 	defer grey.Close()
 	work, scale := grey, 1.0
 	if long := max(grey.Cols(), grey.Rows()); long > d.LongSide {
-		scale = float64(d.LongSide) / float64(long)
 		work = gocv.NewMat()
 		defer work.Close()
-		gocv.Resize(grey, &work, image.Pt(max(1, int(float64(grey.Cols())*scale)), max(1, int(float64(grey.Rows())*scale))), 0, 0, gocv.InterpolationArea)
+		scale = reduce(grey, &work, d.LongSide)
 	}
 	boxes := d.classifier.DetectMultiScaleWithParams(work, d.Scale, d.Neighbors, 0, image.Pt(d.MinSize, d.MinSize), image.Point{})
 	full := image.Rect(0, 0, grey.Cols(), grey.Rows())

@@ -22,11 +22,19 @@ func cutGrey(grey gocv.Mat, box image.Rectangle) crop {
 	out := gocv.NewMat()
 	defer out.Close()
 	region.CopyTo(&out)
-	if long := max(box.Dx(), box.Dy()); long > cropSide {
-		f := float64(cropSide) / float64(long)
-		gocv.Resize(out, &out, image.Pt(max(1, int(float64(box.Dx())*f)), max(1, int(float64(box.Dy())*f))), 0, 0, gocv.InterpolationArea)
+	if max(box.Dx(), box.Dy()) > cropSide {
+		reduce(out, &out, cropSide)
 	}
 	return crop{width: out.Cols(), height: out.Rows(), channels: 1, pixels: out.ToBytes()}
+}
+
+// reduce resizes an image so that its longer side is long, and returns the factor.
+func reduce(from gocv.Mat, to *gocv.Mat, long int) (scale float64) {
+	width, height := from.Cols(), from.Rows()
+	scale = float64(long) / float64(max(width, height))
+	size := image.Pt(max(1, int(float64(width)*scale)), max(1, int(float64(height)*scale)))
+	gocv.Resize(from, to, size, 0, 0, gocv.InterpolationArea)
+	return scale
 }
 
 // squareAround returns the square of the mean of the sides of a region, around its

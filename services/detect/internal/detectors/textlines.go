@@ -85,10 +85,9 @@ func (d *textLines) find(grey gocv.Mat) []found {
 	scale := 1.0
 	work := grey
 	if long := max(grey.Cols(), grey.Rows()); long > d.LongSide {
-		scale = float64(d.LongSide) / float64(long)
 		work = gocv.NewMat()
 		defer work.Close()
-		gocv.Resize(grey, &work, image.Pt(max(1, int(float64(grey.Cols())*scale)), max(1, int(float64(grey.Rows())*scale))), 0, 0, gocv.InterpolationArea)
+		scale = reduce(grey, &work, d.LongSide)
 	}
 	size := image.Pt(work.Cols(), work.Rows())
 	var lines []found

@@ -1,0 +1,38 @@
+package v1
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+)
+
+// encodeFacts returns the body of a message that has facts, as one line of JSON, and
+// bytes behind them.
+func encodeFacts(facts any, behind ...[]byte) ([]byte, error) {
+	line, err := json.Marshal(facts)
+	if err != nil {
+		return nil, err
+	}
+	n := len(line) + 1
+	for _, b := range behind {
+		n += len(b)
+	}
+	body := append(append(make([]byte, 0, n), line...), '\n')
+	for _, b := range behind {
+		body = append(body, b...)
+	}
+	return body, nil
+}
+
+// decodeFacts takes such a body apart. The bytes returned are a slice of body.
+func decodeFacts(body []byte, facts any) (behind []byte, err error) {
+	line, behind, ok := bytes.Cut(body, []byte{'\n'})
+	if !ok {
+		return nil, errors.New("no newline after the facts")
+	}
+	if err := json.Unmarshal(line, facts); err != nil {
+		return nil, fmt.Errorf("facts: %w", err)
+	}
+	return behind, nil
+}
