@@ -227,10 +227,19 @@ func TestParseReportOutcome(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if report != "R1" || status != "done" || n != 12 {
-		t.Errorf("got %s %s %d, want R1 done 12", report, status, n)
+	if report != "R1" {
+		t.Errorf("the report is %s, want R1", report)
 	}
-	for _, s := range []string{subject.Report("R1"), subject.ReportFinished("R1"), "sight.v1.reports.R1.done.x", "sight.v1.reports.R1.done.-1", "sight.v1.results.text.j.1"} {
+	if status != "done" {
+		t.Errorf("the status is %s, want done", status)
+	}
+	if n != 12 {
+		t.Errorf("the image is %d, want 12", n)
+	}
+	for _, s := range []string{
+		subject.Report("R1"), subject.ReportFinished("R1"), "sight.v1.reports.R1.done.x", "sight.v1.reports.R1.done.-1",
+		"sight.v1.results.text.j.1",
+	} {
 		if _, _, _, err := subject.ParseReportOutcome(s); err == nil {
 			t.Errorf("%s: no error", s)
 		}

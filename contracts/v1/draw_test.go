@@ -42,8 +42,17 @@ func TestDrawRequest_EncodeAndDecode(t *testing.T) {
 	if !bytes.Equal(image, file) {
 		t.Errorf("the image is %q, want %q", image, file)
 	}
-	if r.MediaType != "image/png" || r.TimeoutMS != 9 || len(r.Regions) != 1 || r.Regions[0].Title != "a\nb" {
-		t.Errorf("the request is %+v", r)
+	if r.MediaType != "image/png" {
+		t.Errorf("the media type is %s, want image/png", r.MediaType)
+	}
+	if r.TimeoutMS != 9 {
+		t.Errorf("the timeout is %d, want 9", r.TimeoutMS)
+	}
+	if len(r.Regions) != 1 {
+		t.Fatalf("%d regions, want 1", len(r.Regions))
+	}
+	if r.Regions[0].Title != "a\nb" {
+		t.Errorf("the title is %q, want a line break in it", r.Regions[0].Title)
 	}
 }
 

@@ -192,8 +192,15 @@ func TestDecoder_FindsKnownBoxes(t *testing.T) {
 			continue
 		}
 		for i, want := range []Box{one, two} {
-			if got := boxes[i]; overlap(got, want) < 0.999 || got.Class != want.Class || math.Abs(got.Score-want.Score) > 1e-5 {
-				t.Errorf("%s: box %d is %+v, want %+v", name, i, got, want)
+			got := boxes[i]
+			if o := overlap(got, want); o < 0.999 {
+				t.Errorf("%s: box %d overlaps by %v: %+v, want %+v", name, i, o, got, want)
+			}
+			if got.Class != want.Class {
+				t.Errorf("%s: box %d has class %d, want %d", name, i, got.Class, want.Class)
+			}
+			if math.Abs(got.Score-want.Score) > 1e-5 {
+				t.Errorf("%s: box %d has score %v, want %v", name, i, got.Score, want.Score)
 			}
 		}
 		if boxes, err := d.Decode(tt.outputs, 0.7); err != nil || len(boxes) != 1 {

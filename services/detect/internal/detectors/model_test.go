@@ -149,6 +149,20 @@ func TestModel_AgreesWithReference(t *testing.T) {
 	}
 }
 
+// checkLoaded checks that a pipeline has one model, of this name.
+func checkLoaded(t *testing.T, l lane.Loaded, name string) {
+	t.Helper()
+	if l.Error != "" {
+		t.Fatalf("not loaded: %s, want %s", l.Error, name)
+	}
+	if len(l.Models) != 1 {
+		t.Fatalf("%d models, want %s", len(l.Models), name)
+	}
+	if l.Models[0].Name != name {
+		t.Errorf("the model is %s, want %s", l.Models[0].Name, name)
+	}
+}
+
 // checkReference runs a model of the catalogue, with the library that root may have.
 func checkReference(t *testing.T, root string, tt catalogueEntry) {
 	t.Helper()
@@ -158,9 +172,7 @@ func checkReference(t *testing.T, root string, tt catalogueEntry) {
 		settings["threshold"] = tt.threshold
 	}
 	h, loaded := startModels(t, root, settings, tt.name)
-	if l := loaded[tt.name]; l.Error != "" || len(l.Models) != 1 || l.Models[0].Name != tt.name {
-		t.Fatalf("loaded %+v", l)
-	}
+	checkLoaded(t, loaded[tt.name], tt.name)
 	type found struct {
 		Label string
 		Score float64
@@ -405,9 +417,7 @@ func TestModel_FallsBack(t *testing.T) {
 		"kind": "cascade", "settings": map[string]any{"cascade": "haarcascade_frontalface_alt2", "label": "face"},
 	}}
 	_, loaded := startModels(t, root, fallback, "absent", "broken")
-	if l := loaded["absent"]; l.Error != "" || len(l.Models) != 1 || l.Models[0].Name != "haarcascade_frontalface_alt2" {
-		t.Errorf("absent: %+v, want the cascade", l)
-	}
+	checkLoaded(t, loaded["absent"], "haarcascade_frontalface_alt2")
 	if l := loaded["broken"]; !strings.Contains(l.Error, "rows.caffemodel: the file has no bytes") {
 		t.Errorf("broken: %+v, want the reason", l)
 	}
