@@ -35,8 +35,32 @@ type Start struct {
 	// Models is the folder in which models are looked for by name; empty when the
 	// worker has none.
 	Models string `json:"models,omitempty"`
+	// ONNXRuntime says where and how built-in lanes run networks with ONNX Runtime;
+	// nothing for a library that is found by itself, and the CPU.
+	ONNXRuntime *ONNXRuntime `json:"onnxruntime,omitempty"`
 	// Pipelines by name, each with its own settings.
 	Pipelines map[string]Setup `json:"pipelines"`
+}
+
+// ONNXRuntime configures the engine of that name.
+type ONNXRuntime struct {
+	// Library is the path of the shared library; empty to look for it in the folder of
+	// models and in the system.
+	Library string `json:"library,omitempty"`
+	// Providers run what they can of a network, the first one first, and the CPU the
+	// rest.
+	Providers []Provider `json:"providers,omitempty"`
+}
+
+// Provider is an execution provider of ONNX Runtime.
+type Provider struct {
+	// Name is "cpu", "cuda" or "tensorrt".
+	Name string `json:"name"`
+	// Device is the number of the GPU.
+	Device int `json:"device,omitempty"`
+	// Settings are those that ONNX Runtime documents for the provider, such as
+	// "gpu_mem_limit" of cuda.
+	Settings map[string]string `json:"settings,omitempty"`
 }
 
 // Setup is what one pipeline asks of a lane.
@@ -72,8 +96,28 @@ type Ready struct {
 // Loaded says how one pipeline came up.
 type Loaded struct {
 	Models []v1.Model `json:"models,omitempty"`
+	// Networks describes what runs the models that are networks; for people who look
+	// into a model.
+	Networks []Network `json:"networks,omitempty"`
 	// Error says why the pipeline cannot be served; empty when it can.
 	Error string `json:"error,omitempty"`
+}
+
+// Network is a loaded network.
+type Network struct {
+	// Model is the name of its model.
+	Model string `json:"model"`
+	// Engine runs it, such as "onnxruntime 1.28.2".
+	Engine  string   `json:"engine"`
+	Inputs  []Tensor `json:"inputs,omitempty"`
+	Outputs []Tensor `json:"outputs,omitempty"`
+}
+
+// Tensor is an input or an output of a network. A dimension of -1 is any; an engine that
+// does not know the shape leaves it out.
+type Tensor struct {
+	Name  string `json:"name"`
+	Shape []int  `json:"shape,omitempty"`
 }
 
 // Detect asks for the regions of one picture; the file is in the pixels.
@@ -104,7 +148,7 @@ type Detected struct {
 	Damage  string   `json:"damage,omitempty"`
 	Regions []Region `json:"regions"` // in reading order
 	// Crops, where they were asked for: none, or one for each region, in the
-	// same order. Only the size of the pixels and the region are set.
+	// same order, without a label.
 	Crops  []Crop `json:"crops,omitempty"`
 	Timing Timing `json:"timing"`
 }
@@ -114,9 +158,18 @@ type Region struct {
 	Box   v1.Box  `json:"box"`
 	Score float64 `json:"score"`
 	Label string  `json:"label,omitempty"`
+	// Polygon has the corners of a region whose sides are not those of Box, clockwise
+	// from the top left of what is in it: none, or 3 to [MaxCorners]. With four, the crop
+	// is what lies between them, turned upright.
+	Polygon []v1.Point `json:"polygon,omitempty"`
+	// Text is what the detector itself has read, such as the content of a code.
+	Text string `json:"text,omitempty"`
 	// Landmarks are points that the detector knows by name, at most [MaxLandmarks].
 	Landmarks []v1.Landmark `json:"landmarks,omitempty"`
 }
+
+// MaxCorners is how many corners the polygon of a region may have.
+const MaxCorners = 1000
 
 // MaxLandmarks is how many landmarks a region may have.
 const MaxLandmarks = 1000
@@ -129,6 +182,8 @@ type Crop struct {
 	Width    int `json:"width"`
 	Height   int `json:"height"`
 	Channels int `json:"channels"`
+	// Label is that of the region, in a [Classify] message.
+	Label string `json:"label,omitempty"`
 }
 
 // Classify asks what some crops of one picture are; their pixels follow.

@@ -27,7 +27,10 @@ type Crop struct {
 	Box   Box     `json:"box"`
 	Score float64 `json:"score"`
 	Label string  `json:"label,omitempty"`
-	// Landmarks are those of the region.
+	// Polygon, Text and Landmarks are those of the region. Of a region with a polygon of
+	// four corners the pixels are what lies between them, turned upright.
+	Polygon   []Point    `json:"polygon,omitempty"`
+	Text      string     `json:"text,omitempty"`
 	Landmarks []Landmark `json:"landmarks,omitempty"`
 	// Width and Height are those of the pixels that follow, which may be
 	// scaled against Box; Channels is 1 (grey) or 3 (blue, green, red). Eight

@@ -69,6 +69,10 @@ type Image struct {
 type Region struct {
 	Box      Box      `json:"box"`
 	Fraction Fraction `json:"fraction"`
+	// Polygon has the corners of a region whose sides are not those of its box, such as
+	// a line of text that is not level: clockwise, from the top left of what is in it,
+	// which is not always the top left of the image.
+	Polygon []Point `json:"polygon,omitempty"`
 	// Score, from 0 to 1, is how sure the pipeline is of the region; for text
 	// it is how sure it is of what it read.
 	Score float64 `json:"score"`
@@ -89,6 +93,13 @@ type Box struct {
 	Y      int `json:"y"`
 	Width  int `json:"width"`
 	Height int `json:"height"`
+}
+
+// Point is a place in whole pixels of the upright image. A corner of a region may lie a
+// little outside of the image.
+type Point struct {
+	X int `json:"x"`
+	Y int `json:"y"`
 }
 
 // Landmark is a point of a region, in whole pixels of the upright image. Of a region

@@ -168,6 +168,8 @@ func checkDetected(d lane.Detected, most int) error {
 			checkBox(field+"box", r.Box, d.Width, d.Height),
 			checkScore(field+"score", r.Score),
 			checkLabel(field+"label", r.Label),
+			checkText(field+"text", r.Text, maxText),
+			checkPolygon(field+"polygon", r.Polygon, d.Width, d.Height),
 			checkLandmarks(field, r.Landmarks, d.Width, d.Height),
 		); err != nil {
 			return err
@@ -176,8 +178,19 @@ func checkDetected(d lane.Detected, most int) error {
 	return nil
 }
 
-// checkLandmarks allows landmarks outside of the image by as much as the image has
-// width and height.
+// checkPolygon allows corners outside of the image as far as landmarks.
+func checkPolygon(field string, corners []v1.Point, width, height int) error {
+	if n := len(corners); n != 0 && (n < 3 || n > lane.MaxCorners) {
+		return wrong("%s: %d corners, want none or 3 to %d", field, n, lane.MaxCorners)
+	}
+	for i, c := range corners {
+		if err := checkNear(fmt.Sprintf("%s.%d", field, i), c.X, c.Y, width, height); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func checkLandmarks(field string, landmarks []v1.Landmark, width, height int) error {
 	if len(landmarks) > lane.MaxLandmarks {
 		return wrong("%slandmarks: %d of them, want at most %d", field, len(landmarks), lane.MaxLandmarks)
@@ -187,9 +200,18 @@ func checkLandmarks(field string, landmarks []v1.Landmark, width, height int) er
 		if err := checkName(name+".name", l.Name); err != nil {
 			return err
 		}
-		if l.X < -width || l.Y < -height || l.X > 2*width || l.Y > 2*height {
-			return wrong("%s: %d, %d, which is far outside of %d x %d", name, l.X, l.Y, width, height)
+		if err := checkNear(name, l.X, l.Y, width, height); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// checkNear allows points outside of the image by as much as the image has width and
+// height.
+func checkNear(field string, x, y, width, height int) error {
+	if x < -width || y < -height || x > 2*width || y > 2*height {
+		return wrong("%s: %d, %d, which is far outside of %d x %d", field, x, y, width, height)
 	}
 	return nil
 }

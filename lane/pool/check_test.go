@@ -21,6 +21,18 @@ func landmarks(ls ...v1.Landmark) lane.Detected {
 	return d
 }
 
+func polygon(corners ...v1.Point) lane.Detected {
+	d := region(v1.Box{Width: 1, Height: 1}, 1, "text")
+	d.Regions[0].Polygon = corners
+	return d
+}
+
+func text(s string) lane.Detected {
+	d := region(v1.Box{Width: 1, Height: 1}, 1, "code")
+	d.Regions[0].Text = s
+	return d
+}
+
 func TestCheckDetected_NamesFieldAndValue(t *testing.T) {
 	t.Parallel()
 	inside := v1.Box{X: 0, Y: 0, Width: 100, Height: 50}
@@ -44,6 +56,12 @@ func TestCheckDetected_NamesFieldAndValue(t *testing.T) {
 		"far landmark":   {landmarks(v1.Landmark{Name: "nose"}, v1.Landmark{Name: "chin", Y: 101}), "regions.0.landmarks.1: 0, 101"},
 		"no name":        {landmarks(v1.Landmark{}), "regions.0.landmarks.0.name"},
 		"many landmarks": {landmarks(make([]v1.Landmark, lane.MaxLandmarks+1)...), "regions.0.landmarks: 1001 of them"},
+		"polygon":        {polygon(v1.Point{X: -1}, v1.Point{X: 101, Y: 3}, v1.Point{Y: 51}), ""},
+		"two corners":    {polygon(v1.Point{}, v1.Point{X: 1}), "regions.0.polygon: 2 corners"},
+		"many corners":   {polygon(make([]v1.Point, lane.MaxCorners+1)...), "regions.0.polygon: 1001 corners"},
+		"far corner":     {polygon(v1.Point{}, v1.Point{X: 1}, v1.Point{X: 201}), "regions.0.polygon.2: 201, 0"},
+		"NUL in a text":  {text("a\x00"), "regions.0.text"},
+		"long text":      {text(strings.Repeat("x", maxText+1)), "regions.0.text"},
 		"too many":       {lane.Detected{Width: 1, Height: 1, Regions: make([]lane.Region, 3)}, "regions: 3 of them"},
 	} {
 		checkProblem(t, name, checkDetected(tt.found, 2), tt.want)

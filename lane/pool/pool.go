@@ -44,6 +44,8 @@ type Config struct {
 	Programs []Program
 	// Models is the folder of models that every process is told of; it may be empty.
 	Models string
+	// ONNXRuntime is told to every process; it may be nil.
+	ONNXRuntime *lane.ONNXRuntime
 	// MaxJobs is how many requests a process answers before it is replaced;
 	// 0 for any number.
 	MaxJobs int

@@ -18,7 +18,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sightmesh/sightmesh/contracts/subject"
 	"github.com/sightmesh/sightmesh/lane"
 )
 
@@ -172,15 +171,16 @@ func reasonOf(err error) string {
 	return "died"
 }
 
-// handshake has the process load its models, of which some may be in the folder models.
-func (p *process) handshake(stage subject.Stage, models string, prog Program, limit time.Duration) (map[string]lane.Loaded, error) {
+// handshake has the process load its models.
+func (p *process) handshake(cfg Config, prog Program) (map[string]lane.Loaded, error) {
 	start := lane.Start{
-		Type: lane.TypeStart, Protocol: lane.Protocol, Stage: string(stage), Models: models, Pipelines: map[string]lane.Setup{},
+		Type: lane.TypeStart, Protocol: lane.Protocol, Stage: string(cfg.Stage),
+		Models: cfg.Models, ONNXRuntime: cfg.ONNXRuntime, Pipelines: map[string]lane.Setup{},
 	}
 	for name, pl := range prog.Pipelines {
 		start.Pipelines[name] = pl.Setup
 	}
-	defer time.AfterFunc(limit, func() { p.kill(timeoutError{limit}) }).Stop()
+	defer time.AfterFunc(cfg.StartTimeout, func() { p.kill(timeoutError{cfg.StartTimeout}) }).Stop()
 	if err := lane.WriteFrame(p.conn, start); err != nil {
 		return nil, p.broken(err)
 	}

@@ -101,7 +101,7 @@ func (s *slot) start(ctx context.Context) (*process, error) {
 		return nil, err
 	}
 	stop := context.AfterFunc(ctx, func() { proc.kill(errStopped) })
-	loaded, err := proc.handshake(s.pool.cfg.Stage, s.pool.cfg.Models, s.prog, s.pool.cfg.StartTimeout)
+	loaded, err := proc.handshake(s.pool.cfg, s.prog)
 	stop()
 	if err != nil {
 		proc.kill(err)

@@ -7,7 +7,11 @@
 // library is found at run time. Both run in lanes only: a net may end the process.
 package nets
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/sightmesh/sightmesh/lane"
+)
 
 // Tensor is an array of numbers, the last dimension next to each other.
 type Tensor struct {
@@ -39,8 +43,22 @@ type Output struct {
 	Shape []int
 }
 
+// Describe returns what people who look into a model are told of its net.
+func Describe(model string, n Net) lane.Network {
+	d := lane.Network{Model: model, Engine: n.Engine()}
+	for _, in := range n.Inputs() {
+		d.Inputs = append(d.Inputs, lane.Tensor(in))
+	}
+	for _, out := range n.Outputs() {
+		d.Outputs = append(d.Outputs, lane.Tensor(out))
+	}
+	return d
+}
+
 // Net is a loaded network. It belongs to one goroutine at a time.
 type Net interface {
+	// Engine says what runs the net, with its version, such as "onnxruntime 1.28.2".
+	Engine() string
 	// Inputs and Outputs describe the net, as far as the engine knows: OpenCV
 	// knows the names of outputs only.
 	Inputs() []Input

@@ -14,6 +14,7 @@ import (
 	"github.com/sightmesh/sightmesh/contracts"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
+	"github.com/sightmesh/sightmesh/lane"
 	"github.com/sightmesh/sightmesh/lane/bytesize"
 	"github.com/sightmesh/sightmesh/lane/pipeline"
 	"github.com/sightmesh/sightmesh/lane/pool"
@@ -34,6 +35,7 @@ type Options struct {
 	jobs   int
 	start  time.Duration
 	models string
+	onnx   lane.ONNXRuntime
 }
 
 // Register makes flags of the options.
@@ -45,6 +47,13 @@ func (o *Options) Register(fs *flag.FlagSet) {
 	fs.IntVar(&o.jobs, "lane-jobs", 10_000, "requests after which a lane is replaced; 0 for never")
 	fs.DurationVar(&o.start, "lane-start", 30*time.Second, "how long a lane may take to load its models")
 	fs.StringVar(&o.models, "models", "models", "`folder` of models, in which pipelines find them by name")
+	fs.StringVar(&o.onnx.Library, "onnxruntime", "", "`file` of the library of ONNX Runtime; empty for the one in the "+
+		"folder of models or of the system")
+	fs.Func("onnxruntime-providers", "`NAME[:GPU][,KEY=VALUE]...;...` of the providers of ONNX Runtime that run networks, "+
+		"the first one what it can: tensorrt, cuda, cpu (default cpu)", func(text string) (err error) {
+		o.onnx.Providers, err = parseProviders(text)
+		return err
+	})
 }
 
 func (o *Options) validate() error {
@@ -88,12 +97,18 @@ func NewService(p *run.Process, stage subject.Stage, o Options, h Handler) (run.
 	if err != nil {
 		return nil, fmt.Errorf("models: %w", err)
 	}
+	onnx := o.onnx
+	if onnx.Library != "" {
+		if onnx.Library, err = filepath.Abs(onnx.Library); err != nil { // a lane may run elsewhere
+			return nil, fmt.Errorf("onnxruntime: %w", err)
+		}
+	}
 	programs, served, err := programsFor(stage, p.Pipelines, models, o.MemoryLimit())
 	if err != nil {
 		return nil, err
 	}
 	cfg := o.PoolConfig()
-	cfg.Stage, cfg.Lanes, cfg.Programs, cfg.Models = stage, o.lanes, programs, models
+	cfg.Stage, cfg.Lanes, cfg.Programs, cfg.Models, cfg.ONNXRuntime = stage, o.lanes, programs, models, &onnx
 	cfg.Metrics, cfg.Tracer, cfg.Logger = newLaneMetrics(p.Metrics, o.lanes), NewLaneTracer(p.Tracers), p.Logger
 	lanes, err := pool.New(cfg)
 	if err != nil {

@@ -35,10 +35,10 @@ type faceAttributes struct {
 // trained on small pictures.
 const faceSide = 128
 
-func newFaceAttributes(settings json.RawMessage) (classifier, []v1.Model, error) {
+func newFaceAttributes(settings json.RawMessage) (classifier, lane.Loaded, error) {
 	f := &faceAttributes{}
 	if err := lane.DecodeSettings(settings, f); err != nil {
-		return nil, nil, err
+		return nil, lane.Loaded{}, err
 	}
 	var models []v1.Model
 	for _, c := range []struct {
@@ -49,12 +49,12 @@ func newFaceAttributes(settings json.RawMessage) (classifier, []v1.Model, error)
 	} {
 		loaded, m, err := vision.LoadCascade(f.Dir, c.name)
 		if err != nil {
-			return nil, nil, err
+			return nil, lane.Loaded{}, err
 		}
 		*c.into = loaded
 		models = append(models, m)
 	}
-	return f, models, nil
+	return f, lane.Loaded{Models: models}, nil
 }
 
 func (f *faceAttributes) classify(c lane.Crop, pixels []byte) (lane.CropLabel, error) {

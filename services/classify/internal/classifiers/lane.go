@@ -4,7 +4,6 @@
 package classifiers
 
 import (
-	"encoding/json"
 	"fmt"
 	"time"
 
@@ -28,15 +27,16 @@ type handler struct{ classifiers map[string]classifier }
 
 func newHandler() *handler { return &handler{classifiers: map[string]classifier{}} }
 
-// kinds of classifiers, and how each is made from its settings.
-func newClassifier(kind string, settings json.RawMessage) (classifier, []v1.Model, error) {
-	switch kind {
+// newClassifier makes a classifier of a kind from its settings, and says what it has
+// loaded.
+func newClassifier(setup lane.Setup) (classifier, lane.Loaded, error) {
+	switch setup.Kind {
 	case "tesseract":
-		return newReader(settings)
+		return newReader(setup.Settings)
 	case "face-attributes":
-		return newFaceAttributes(settings)
+		return newFaceAttributes(setup.Settings)
 	}
-	return nil, nil, fmt.Errorf("classify has no kind %q", kind)
+	return nil, lane.Loaded{}, fmt.Errorf("classify has no kind %q", setup.Kind)
 }
 
 // Start loads what the pipelines ask for and runs each once on a blank crop.
@@ -44,7 +44,7 @@ func (h *handler) Start(s lane.Start) (map[string]lane.Loaded, error) {
 	out := map[string]lane.Loaded{}
 	blank := lane.Crop{Width: 96, Height: 48, Channels: 1}
 	for name, setup := range s.Pipelines {
-		c, models, err := newClassifier(setup.Kind, setup.Settings)
+		c, loaded, err := newClassifier(setup)
 		if err == nil {
 			_, err = c.classify(blank, make([]byte, blank.Width*blank.Height))
 		}
@@ -53,7 +53,7 @@ func (h *handler) Start(s lane.Start) (map[string]lane.Loaded, error) {
 			continue
 		}
 		h.classifiers[name] = c
-		out[name] = lane.Loaded{Models: models}
+		out[name] = loaded
 	}
 	return out, nil
 }

@@ -29,29 +29,29 @@ type reader struct {
 	engines []*tesseract.Engine
 }
 
-func newReader(settings json.RawMessage) (classifier, []v1.Model, error) {
+func newReader(settings json.RawMessage) (classifier, lane.Loaded, error) {
 	r := &reader{Languages: []string{"eng"}, MinScore: 0.6, SureScore: 0.85}
 	if err := lane.DecodeSettings(settings, r); err != nil {
-		return nil, nil, err
+		return nil, lane.Loaded{}, err
 	}
 	if len(r.Languages) == 0 {
-		return nil, nil, errors.New("settings: languages: none")
+		return nil, lane.Loaded{}, errors.New("settings: languages: none")
 	}
 	for name, score := range map[string]float64{"min_score": r.MinScore, "sure_score": r.SureScore} {
 		if score < 0 || score > 1 {
-			return nil, nil, fmt.Errorf("settings: %s: %v, want 0 to 1", name, score)
+			return nil, lane.Loaded{}, fmt.Errorf("settings: %s: %v, want 0 to 1", name, score)
 		}
 	}
 	var models []v1.Model
 	for _, l := range r.Languages {
 		e, err := tesseract.New(r.Dir, l)
 		if err != nil {
-			return nil, nil, err
+			return nil, lane.Loaded{}, err
 		}
 		r.engines = append(r.engines, e)
 		models = append(models, v1.Model{Name: "tesseract-" + l, Version: tesseract.Version()})
 	}
-	return r, models, nil
+	return r, lane.Loaded{Models: models}, nil
 }
 
 // border is white around the line: letters that touch the edge are misread.

@@ -6,6 +6,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"image"
+	"math"
 
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
@@ -41,7 +43,7 @@ func (h *Handler) Process(ctx context.Context, l *pool.Lane, d *consume.Delivery
 	}
 	shapes := make([]lane.Crop, len(crops.Crops))
 	for i, c := range crops.Crops {
-		shapes[i] = lane.Crop{Region: c.Region, Width: c.Width, Height: c.Height, Channels: c.Channels}
+		shapes[i] = lane.Crop{Region: c.Region, Width: c.Width, Height: c.Height, Channels: c.Channels, Label: c.Label}
 	}
 	named, err := l.Classify(ctx, lane.Classify{Pipeline: d.Job.Pipeline, Crops: shapes}, pixels)
 	if err != nil {
@@ -107,11 +109,11 @@ func regions(crops v1.Crops, answers []lane.CropLabel) ([]v1.PartRegion, error) 
 			continue
 		}
 		r := v1.Region{
-			Box: c.Box, Fraction: c.Box.In(crops.Image.Width, crops.Image.Height),
-			Score: c.Score, Label: c.Label, Labels: a.Labels, Landmarks: c.Landmarks, Text: a.Text,
+			Box: c.Box, Fraction: c.Box.In(crops.Image.Width, crops.Image.Height), Polygon: c.Polygon,
+			Score: c.Score, Label: c.Label, Labels: a.Labels, Landmarks: c.Landmarks, Text: c.Text,
 		}
 		if a.Text != "" {
-			r.Score = a.Score
+			r.Text, r.Score = a.Text, a.Score
 		}
 		for _, w := range a.Words {
 			r.Words = append(r.Words, v1.Word{Box: inPicture(w.Box, c), Text: w.Text, Score: w.Score})
@@ -123,6 +125,9 @@ func regions(crops v1.Crops, answers []lane.CropLabel) ([]v1.PartRegion, error) 
 
 // inPicture takes a box in pixels of a crop to pixels of the picture.
 func inPicture(b v1.Box, c v1.Crop) v1.Box {
+	if len(c.Polygon) == 4 {
+		return between(b, c)
+	}
 	sx, sy := float64(c.Box.Width)/float64(c.Width), float64(c.Box.Height)/float64(c.Height)
 	x0, y0 := float64(b.X)*sx, float64(b.Y)*sy
 	x1, y1 := float64(b.X+b.Width)*sx, float64(b.Y+b.Height)*sy
@@ -130,4 +135,30 @@ func inPicture(b v1.Box, c v1.Crop) v1.Box {
 		X: c.Box.X + int(x0), Y: c.Box.Y + int(y0),
 		Width: max(1, int(x1+0.5)-int(x0)), Height: max(1, int(y1+0.5)-int(y0)),
 	}
+}
+
+// between does what inPicture does for a crop of what lies between four corners. The box
+// that is returned is the smallest around the place in the picture, which may not be
+// level, and lies in the crop's.
+func between(b v1.Box, c v1.Crop) v1.Box {
+	corner := func(i int) (x, y float64) { return float64(c.Polygon[i].X), float64(c.Polygon[i].Y) }
+	x0, y0 := corner(0)
+	x1, y1 := corner(1)
+	x2, y2 := corner(2)
+	x3, y3 := corner(3)
+	left, top := math.Inf(1), math.Inf(1)
+	right, bottom := math.Inf(-1), math.Inf(-1)
+	for _, p := range [][2]int{{b.X, b.Y}, {b.X + b.Width, b.Y}, {b.X + b.Width, b.Y + b.Height}, {b.X, b.Y + b.Height}} {
+		u, v := float64(p[0])/float64(c.Width), float64(p[1])/float64(c.Height)
+		x := (1-v)*((1-u)*x0+u*x1) + v*((1-u)*x3+u*x2)
+		y := (1-v)*((1-u)*y0+u*y1) + v*((1-u)*y3+u*y2)
+		left, right = min(left, x), max(right, x)
+		top, bottom = min(top, y), max(bottom, y)
+	}
+	in := image.Rect(c.Box.X, c.Box.Y, c.Box.X+c.Box.Width, c.Box.Y+c.Box.Height)
+	place := image.Rect(int(math.Floor(left)), int(math.Floor(top)), int(math.Ceil(right)), int(math.Ceil(bottom)))
+	if place = place.Intersect(in); place.Empty() {
+		return c.Box
+	}
+	return v1.Box{X: place.Min.X, Y: place.Min.Y, Width: place.Dx(), Height: place.Dy()}
 }

@@ -22,17 +22,45 @@ func TestInPicture(t *testing.T) {
 	}
 }
 
+// TestInPicture_Polygon reads a crop that was turned upright: words lie along the sides
+// of the polygon.
+func TestInPicture_Polygon(t *testing.T) {
+	t.Parallel()
+	box := v1.Box{X: 100, Y: 100, Width: 40, Height: 200}
+	down := []v1.Point{{X: 140, Y: 100}, {X: 140, Y: 300}, {X: 100, Y: 300}, {X: 100, Y: 100}} // reads downwards
+	tilted := []v1.Point{{X: 100, Y: 100}, {X: 120, Y: 120}, {X: 110, Y: 130}, {X: 90, Y: 110}}
+	for name, tt := range map[string]struct {
+		crop v1.Crop
+		in   v1.Box
+		want v1.Box
+	}{
+		"all of it":      {v1.Crop{Box: box, Polygon: down, Width: 200, Height: 40}, v1.Box{Width: 200, Height: 40}, box},
+		"the first half": {v1.Crop{Box: box, Polygon: down, Width: 400, Height: 80}, v1.Box{Width: 200, Height: 80}, v1.Box{X: 100, Y: 100, Width: 40, Height: 100}},
+		"never nothing":  {v1.Crop{Box: box, Polygon: down, Width: 4000, Height: 800}, v1.Box{X: 1, Y: 1, Width: 1, Height: 1}, v1.Box{X: 139, Y: 100, Width: 1, Height: 1}},
+		"cut by the box": {
+			v1.Crop{Box: v1.Box{X: 95, Y: 100, Width: 25, Height: 30}, Polygon: tilted, Width: 20, Height: 10},
+			v1.Box{Width: 20, Height: 10}, v1.Box{X: 95, Y: 100, Width: 25, Height: 30},
+		},
+	} {
+		if got := inPicture(tt.in, tt.crop); got != tt.want {
+			t.Errorf("%s: got %+v, want %+v", name, got, tt.want)
+		}
+	}
+}
+
 func TestRegions(t *testing.T) {
 	t.Parallel()
 	crops := v1.Crops{Image: v1.Image{Width: 100, Height: 100}, Crops: []v1.Crop{
 		{Region: 4, Box: v1.Box{X: 10, Y: 10, Width: 10, Height: 10}, Score: 0.5, Label: "text", Width: 10, Height: 10},
 		{Region: 5, Score: 0.5, Width: 1, Height: 1},
 		{Region: 6, Score: 0.7, Label: "face", Landmarks: []v1.Landmark{{Name: "nose", X: 5, Y: 7}}, Width: 1, Height: 1},
+		{Region: 7, Score: 1, Label: "qr-code", Text: "hi", Polygon: []v1.Point{{X: 1}, {X: 3}, {Y: 9}}, Width: 1, Height: 1},
 	}}
 	got, err := regions(crops, []lane.CropLabel{
 		{Text: "hello", Score: 0.9, Words: []v1.Word{{Box: v1.Box{X: 1, Y: 1, Width: 2, Height: 2}, Text: "hello", Score: 0.9}}},
 		{Drop: true, Score: 0.1},
 		{Labels: []v1.Label{{Label: "smile", Score: 0.6}}},
+		{},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -44,6 +72,9 @@ func TestRegions(t *testing.T) {
 		}},
 		{Number: 6, Region: v1.Region{
 			Score: 0.7, Label: "face", Labels: []v1.Label{{Label: "smile", Score: 0.6}}, Landmarks: []v1.Landmark{{Name: "nose", X: 5, Y: 7}},
+		}},
+		{Number: 7, Region: v1.Region{
+			Score: 1, Label: "qr-code", Text: "hi", Polygon: []v1.Point{{X: 1}, {X: 3}, {Y: 9}},
 		}},
 	}
 	if !reflect.DeepEqual(got, want) {

@@ -79,7 +79,8 @@ func result(ctx context.Context, d *consume.Delivery, p pipeline.Pipeline, facts
 	part := v1.Part{Parts: 1, Image: facts.Image, Models: facts.Models, Timings: facts.Timings}
 	for i, r := range found {
 		part.Regions = append(part.Regions, v1.PartRegion{Number: i, Region: v1.Region{
-			Box: r.Box, Fraction: r.Box.In(facts.Image.Width, facts.Image.Height), Score: r.Score, Label: r.Label, Landmarks: r.Landmarks,
+			Box: r.Box, Fraction: r.Box.In(facts.Image.Width, facts.Image.Height), Polygon: r.Polygon,
+			Score: r.Score, Label: r.Label, Text: r.Text, Landmarks: r.Landmarks,
 		}})
 	}
 	m, err := outcome.Message(ctx, d.Header, outcome.Join(d.Job.ID, p, []v1.Part{part}))
@@ -136,7 +137,7 @@ func cropsOf(found lane.Detected, pixels int) ([]v1.Crop, error) {
 			return nil, v1.NewProblem(v1.Internal, "the lane sent a crop of %d x %d x %d", c.Width, c.Height, c.Channels)
 		}
 		crops[i] = v1.Crop{
-			Region: i, Box: r.Box, Score: r.Score, Label: r.Label, Landmarks: r.Landmarks,
+			Region: i, Box: r.Box, Polygon: r.Polygon, Score: r.Score, Label: r.Label, Text: r.Text, Landmarks: r.Landmarks,
 			Width: c.Width, Height: c.Height, Channels: c.Channels,
 		}
 		if pixels -= crops[i].Size(); pixels < 0 || crops[i].Size() > maxPixels {

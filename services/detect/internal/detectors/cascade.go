@@ -31,27 +31,27 @@ type cascade struct {
 	classifier gocv.CascadeClassifier
 }
 
-func newCascade(settings json.RawMessage) (detector, []v1.Model, error) {
+func newCascade(settings json.RawMessage) (detector, lane.Loaded, error) {
 	d := &cascade{Label: "object", Scale: 1.1, Neighbors: 3, MinSize: 30, LongSide: 2000}
 	if err := lane.DecodeSettings(settings, d); err != nil {
-		return nil, nil, err
+		return nil, lane.Loaded{}, err
 	}
 	switch {
 	case d.Scale < 1.01: // at 1 OpenCV ends the process, just above it takes forever
-		return nil, nil, fmt.Errorf("settings: scale: %v, want 1.01 or more", d.Scale)
+		return nil, lane.Loaded{}, fmt.Errorf("settings: scale: %v, want 1.01 or more", d.Scale)
 	case d.Neighbors < 0:
-		return nil, nil, fmt.Errorf("settings: neighbors: %d, want 0 or more", d.Neighbors)
+		return nil, lane.Loaded{}, fmt.Errorf("settings: neighbors: %d, want 0 or more", d.Neighbors)
 	case d.MinSize < 1:
-		return nil, nil, fmt.Errorf("settings: min_size: %d, want 1 or more", d.MinSize)
+		return nil, lane.Loaded{}, fmt.Errorf("settings: min_size: %d, want 1 or more", d.MinSize)
 	case d.LongSide < 1:
-		return nil, nil, fmt.Errorf("settings: long_side: %d, want 1 or more", d.LongSide)
+		return nil, lane.Loaded{}, fmt.Errorf("settings: long_side: %d, want 1 or more", d.LongSide)
 	}
 	c, model, err := vision.LoadCascade(d.Dir, d.Cascade)
 	if err != nil {
-		return nil, nil, err
+		return nil, lane.Loaded{}, err
 	}
 	d.classifier = c
-	return d, []v1.Model{model}, nil
+	return d, lane.Loaded{Models: []v1.Model{model}}, nil
 }
 
 // detect gives every region the score 1: the cascade says yes or no, and

@@ -13,6 +13,7 @@ import (
 
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/lane"
+	"github.com/sightmesh/sightmesh/services/internal/nets/engines"
 	"github.com/sightmesh/sightmesh/services/internal/vision"
 )
 
@@ -32,23 +33,23 @@ type handler struct{ detectors map[string]detector }
 
 func newHandler() *handler { return &handler{detectors: map[string]detector{}} }
 
-// newDetector makes a detector of a kind from its settings. Models are looked for by
-// name in the folder models.
-func newDetector(setup lane.Setup, models string) (detector, []v1.Model, error) {
+// newDetector makes a detector of a kind from its settings, and says what it has loaded.
+func newDetector(setup lane.Setup, o engines.Options) (detector, lane.Loaded, error) {
 	switch setup.Kind {
 	case "text-lines":
 		return newTextLines(setup.Settings)
 	case "cascade":
 		return newCascade(setup.Settings)
 	case "model":
-		return newModel(setup.Settings, models)
+		return newModel(setup.Settings, o)
 	}
-	return nil, nil, fmt.Errorf("detect has no kind %q", setup.Kind)
+	return nil, lane.Loaded{}, fmt.Errorf("detect has no kind %q", setup.Kind)
 }
 
 // Start loads what the pipelines ask for and runs each once on a blank
 // picture.
 func (h *handler) Start(s lane.Start) (map[string]lane.Loaded, error) {
+	o := engines.FromStart(s)
 	out := map[string]lane.Loaded{}
 	blank := gocv.NewMatWithSize(240, 320, gocv.MatTypeCV8UC3)
 	defer blank.Close()
@@ -57,7 +58,7 @@ func (h *handler) Start(s lane.Start) (map[string]lane.Loaded, error) {
 			out[name] = lane.Loaded{}
 			continue
 		}
-		d, models, err := newDetector(setup, s.Models)
+		d, loaded, err := newDetector(setup, o)
 		if err == nil {
 			_, _, err = d.detect(blank, 1, true)
 		}
@@ -66,7 +67,7 @@ func (h *handler) Start(s lane.Start) (map[string]lane.Loaded, error) {
 			continue
 		}
 		h.detectors[name] = d
-		out[name] = lane.Loaded{Models: models}
+		out[name] = loaded
 	}
 	return out, nil
 }

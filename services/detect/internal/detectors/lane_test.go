@@ -14,6 +14,7 @@ import (
 
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/lane"
+	"github.com/sightmesh/sightmesh/services/internal/nets/engines"
 	"github.com/sightmesh/sightmesh/services/internal/imagefile"
 )
 
@@ -104,7 +105,7 @@ func TestSettingsOutOfRange(t *testing.T) {
 		{"cascade", `{"cascade":"haarcascade_frontalface_alt2","long_side":0}`, "long_side"},
 		{"text-lines", `{"long_side":-1}`, "long_side"},
 	} {
-		if _, _, err := newDetector(lane.Setup{Kind: tt.kind, Settings: json.RawMessage(tt.settings)}, ""); err == nil || !strings.Contains(err.Error(), tt.field) {
+		if _, _, err := newDetector(lane.Setup{Kind: tt.kind, Settings: json.RawMessage(tt.settings)}, engines.Options{}); err == nil || !strings.Contains(err.Error(), tt.field) {
 			t.Errorf("%s %s: %v", tt.kind, tt.settings, err)
 		}
 	}

@@ -42,34 +42,37 @@ type modelSettings struct {
 	Fallback *lane.Setup `json:"fallback"`
 }
 
-func newModel(settings json.RawMessage, models string) (detector, []v1.Model, error) {
+func newModel(settings json.RawMessage, o engines.Options) (detector, lane.Loaded, error) {
 	var s modelSettings
 	if err := lane.DecodeSettings(settings, &s); err != nil {
-		return nil, nil, err
+		return nil, lane.Loaded{}, err
 	}
-	dir, err := model.Find(models, s.Model)
+	dir, err := model.Find(o.Models, s.Model)
 	if err != nil {
-		return nil, nil, fmt.Errorf("settings: %w", err)
+		return nil, lane.Loaded{}, fmt.Errorf("settings: %w", err)
 	}
 	m, err := model.Load(dir)
 	if err != nil {
 		absent := errors.Is(err, model.ErrAbsent)
 		if absent && s.Fallback != nil {
-			return newDetector(*s.Fallback, models)
+			return newDetector(*s.Fallback, o)
 		}
 		if absent {
 			err = fmt.Errorf("%w; docs/models.md says how to get models", err)
 		}
-		return nil, nil, err
+		return nil, lane.Loaded{}, err
 	}
-	d, err := openNetwork(m, s, models)
+	d, err := openNetwork(m, s, o)
 	if err != nil {
-		return nil, nil, err
+		return nil, lane.Loaded{}, err
 	}
-	return d, []v1.Model{{Name: m.Name, Version: m.Version}}, nil
+	return d, lane.Loaded{
+		Models:   []v1.Model{{Name: m.Name, Version: m.Version}},
+		Networks: []lane.Network{nets.Describe(m.Name, d.net)},
+	}, nil
 }
 
-func openNetwork(m *model.Model, s modelSettings, models string) (*network, error) {
+func openNetwork(m *model.Model, s modelSettings, o engines.Options) (*network, error) {
 	d := &network{model: m, threshold: m.Threshold, nms: m.NMS, squareCrops: s.SquareCrops}
 	if s.Threshold != nil {
 		d.threshold = *s.Threshold
@@ -83,7 +86,7 @@ func openNetwork(m *model.Model, s modelSettings, models string) (*network, erro
 	case !(d.nms >= 0 && d.nms <= 1):
 		return nil, fmt.Errorf("settings: nms: %v, want 0 to 1", d.nms)
 	}
-	net, err := engines.Open(m, models)
+	net, err := engines.Open(m, o)
 	if err != nil {
 		return nil, err
 	}
@@ -140,8 +143,8 @@ func (d *network) boxes(input nets.Tensor) ([]decoders.Box, error) {
 	if err != nil {
 		return nil, err
 	}
-	for i, o := range outputs {
-		if slices.ContainsFunc(o.Data, isNaN) {
+	for i, out := range outputs {
+		if slices.ContainsFunc(out.Data, isNaN) {
 			return nil, fmt.Errorf("output %s has values that are not numbers (NaN)", names[i])
 		}
 	}

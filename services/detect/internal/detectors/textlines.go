@@ -32,15 +32,15 @@ const (
 	cropMaxWidth  = 4096
 )
 
-func newTextLines(settings json.RawMessage) (detector, []v1.Model, error) {
+func newTextLines(settings json.RawMessage) (detector, lane.Loaded, error) {
 	d := &textLines{LongSide: 2400}
 	if err := lane.DecodeSettings(settings, d); err != nil {
-		return nil, nil, err
+		return nil, lane.Loaded{}, err
 	}
 	if d.LongSide < 1 {
-		return nil, nil, fmt.Errorf("settings: long_side: %d, want 1 or more", d.LongSide)
+		return nil, lane.Loaded{}, fmt.Errorf("settings: long_side: %d, want 1 or more", d.LongSide)
 	}
-	return d, []v1.Model{{Name: "text-lines", Version: "1"}}, nil
+	return d, lane.Loaded{Models: []v1.Model{{Name: "text-lines", Version: "1"}}}, nil
 }
 
 // polarity of text.

@@ -5,22 +5,44 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/sightmesh/sightmesh/lane"
 	"github.com/sightmesh/sightmesh/services/internal/model"
 	"github.com/sightmesh/sightmesh/services/internal/nets"
 	"github.com/sightmesh/sightmesh/services/internal/nets/onnxruntime"
 	"github.com/sightmesh/sightmesh/services/internal/nets/opencv"
 )
 
+// Options says where engines are and how they run. The zero value finds ONNX Runtime in
+// the system, and runs on the CPU.
+type Options struct {
+	// Models is the folder of models, which may hold the library of ONNX Runtime.
+	Models string
+	// Library is the path of that library, instead of those that would be found.
+	Library string
+	// Providers run networks in ONNX Runtime.
+	Providers []lane.Provider
+}
+
+// FromStart returns the options that a worker gives to its lanes.
+func FromStart(s lane.Start) Options {
+	o := Options{Models: s.Models}
+	if s.ONNXRuntime != nil {
+		o.Library, o.Providers = s.ONNXRuntime.Library, s.ONNXRuntime.Providers
+	}
+	return o
+}
+
 // Open loads the network of a model with the first of its engines that is there.
 // OpenCV always is. The library of ONNX Runtime is looked for in the folder of models
-// and in the system; one that is there and cannot be used is an error.
-func Open(m *model.Model, models string) (nets.Net, error) {
+// and in the system unless its path is given; one that is there and cannot be used is
+// an error. The error wraps [onnxruntime.ErrNotFound] when none of the engines is there.
+func Open(m *model.Model, o Options) (nets.Net, error) {
 	var absent error
 	for _, e := range m.Engines {
 		if e == model.OpenCV {
 			return opencv.Open(m)
 		}
-		path, err := onnxruntime.Find("", models)
+		path, err := onnxruntime.Find(o.Library, o.Models)
 		if errors.Is(err, onnxruntime.ErrNotFound) {
 			absent = err
 			continue
@@ -28,13 +50,13 @@ func Open(m *model.Model, models string) (nets.Net, error) {
 		if err != nil {
 			return nil, fmt.Errorf("load model %s: %w", m.Name, err)
 		}
-		return openONNX(m, path)
+		return openONNX(m, path, o.Providers)
 	}
 	return nil, fmt.Errorf("load model %s: engines: %v: %w", m.Name, m.Engines, absent)
 }
 
 // openONNX loads a network with the library at path.
-func openONNX(m *model.Model, path string) (nets.Net, error) {
+func openONNX(m *model.Model, path string, providers []lane.Provider) (nets.Net, error) {
 	if _, _, err := m.ReadWeights(); err != nil { // which checks them
 		return nil, err
 	}
@@ -42,7 +64,7 @@ func openONNX(m *model.Model, path string) (nets.Net, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load model %s: %w", m.Name, err)
 	}
-	net, err := library.Load(m.WeightsPath(), onnxruntime.Options{})
+	net, err := library.Load(m.WeightsPath(), onnxruntime.Options{Providers: providers})
 	if err != nil {
 		return nil, fmt.Errorf("load model %s: %w", m.Name, err)
 	}

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"unsafe"
 
+	"github.com/sightmesh/sightmesh/lane"
 	"github.com/sightmesh/sightmesh/services/internal/nets"
 )
 
@@ -23,18 +24,7 @@ import (
 type Options struct {
 	// Providers run the operators that they can, the first one first; the CPU
 	// runs the others.
-	Providers []Provider
-}
-
-// Provider is an execution provider of ONNX Runtime.
-type Provider struct {
-	// Name is "cpu", "cuda" or "tensorrt".
-	Name string
-	// Device is the number of the GPU.
-	Device int
-	// Settings are the options that ONNX Runtime documents for the provider, such
-	// as "gpu_mem_limit" of cuda.
-	Settings map[string]string
+	Providers []lane.Provider
 }
 
 // Net is a loaded net. It runs on one thread, and belongs to one goroutine at a
@@ -56,6 +46,9 @@ type port struct {
 	shape   []int   // -1 is any
 	element C.int   // 0 for what is no tensor
 }
+
+// Engine returns the name and the version of the library.
+func (n *Net) Engine() string { return "onnxruntime " + n.library.version }
 
 // Load loads the net of an .onnx file. It has to have one input, of float32.
 func (l *Library) Load(path string, o Options) (*Net, error) {
@@ -88,7 +81,7 @@ func (n *Net) load(o Options) error {
 }
 
 // appendProvider adds a provider to the options of a session.
-func (l *Library) appendProvider(options *C.OrtSessionOptions, p Provider) error {
+func (l *Library) appendProvider(options *C.OrtSessionOptions, p lane.Provider) error {
 	names := map[string]string{
 		"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider",
 	}

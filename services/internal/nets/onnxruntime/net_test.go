@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sightmesh/sightmesh/lane"
 	"github.com/sightmesh/sightmesh/services/internal/nets"
 	"github.com/sightmesh/sightmesh/services/internal/nets/onnxruntime"
 )
@@ -253,25 +254,25 @@ func TestLoad_RejectsAMissingFile(t *testing.T) {
 func TestLoad_RejectsProvidersThatAreNotThere(t *testing.T) {
 	library, path := open(t), sumFile(t)
 	for name, c := range map[string]struct {
-		provider onnxruntime.Provider
+		provider lane.Provider
 		want     string
 	}{
-		"unknown":   {onnxruntime.Provider{Name: "gpu"}, `provider "gpu": unknown; known are cpu, cuda, tensorrt`},
-		"device":    {onnxruntime.Provider{Name: "cuda", Device: -1}, `provider "cuda": device is -1`},
-		"not there": {onnxruntime.Provider{Name: "tensorrt"}, "has no TensorrtExecutionProvider, only "},
+		"unknown":   {lane.Provider{Name: "gpu"}, `provider "gpu": unknown; known are cpu, cuda, tensorrt`},
+		"device":    {lane.Provider{Name: "cuda", Device: -1}, `provider "cuda": device is -1`},
+		"not there": {lane.Provider{Name: "tensorrt"}, "has no TensorrtExecutionProvider, only "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if name == "not there" && slices.Contains(library.Providers(), "TensorrtExecutionProvider") {
 				t.Skip("the library has TensorRT")
 			}
-			_, err := library.Load(path, onnxruntime.Options{Providers: []onnxruntime.Provider{c.provider}})
+			_, err := library.Load(path, onnxruntime.Options{Providers: []lane.Provider{c.provider}})
 			checkError(t, err, path, c.want)
 		})
 	}
 }
 
 func TestLoad_AcceptsTheCPUByName(t *testing.T) {
-	net, err := open(t).Load(sumFile(t), onnxruntime.Options{Providers: []onnxruntime.Provider{{Name: "cpu"}}})
+	net, err := open(t).Load(sumFile(t), onnxruntime.Options{Providers: []lane.Provider{{Name: "cpu"}}})
 	if err != nil {
 		t.Fatal(err)
 	}

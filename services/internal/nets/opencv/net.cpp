@@ -15,6 +15,11 @@ struct sightmesh_net {
     std::vector<cv::Mat> outputs;
 };
 
+const char *sightmesh_opencv_version(void) {
+    static const std::string version = cv::getVersionString();
+    return version.c_str();
+}
+
 namespace {
 
 // guarded calls f and turns what it throws into a message.

@@ -11,6 +11,9 @@ extern "C" {
 
 typedef struct sightmesh_net sightmesh_net;
 
+// sightmesh_opencv_version is that of the library, such as 4.6.0.
+const char *sightmesh_opencv_version(void);
+
 // sightmesh_net_onnx and sightmesh_net_caffe read a network from memory.
 sightmesh_net *sightmesh_net_onnx(const char *weights, size_t length, char *why, size_t size);
 sightmesh_net *sightmesh_net_caffe(const char *config, size_t config_length, const char *weights, size_t length,

@@ -35,6 +35,9 @@ type net struct {
 	names []string // of the outputs
 }
 
+// Engine returns the name and the version of the library.
+func (n *net) Engine() string { return "opencv " + C.GoString(C.sightmesh_opencv_version()) }
+
 // maxReason is how many bytes of the message of an exception are kept.
 const maxReason = 2048
 
