@@ -14,8 +14,8 @@ import (
 
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/lane"
-	"github.com/sightmesh/sightmesh/services/internal/nets/engines"
 	"github.com/sightmesh/sightmesh/services/internal/imagefile"
+	"github.com/sightmesh/sightmesh/services/internal/nets/engines"
 )
 
 func loaded(t testing.TB) *handler {
