@@ -184,6 +184,9 @@ type Crop struct {
 	Channels int `json:"channels"`
 	// Label is that of the region, in a [Classify] message.
 	Label string `json:"label,omitempty"`
+	// Source is where in the upright image the pixels come from, when it is not the box
+	// of the region. It is in answers to Detect only.
+	Source *v1.Box `json:"source,omitempty"`
 }
 
 // Classify asks what some crops of one picture are; their pixels follow.
@@ -214,7 +217,13 @@ type CropLabel struct {
 	Labels []v1.Label `json:"labels,omitempty"`
 	Text   string     `json:"text,omitempty"`
 	Words  []v1.Word  `json:"words,omitempty"`
+	// Embedding is a vector of length 1 that is near to those of similar crops, of at most
+	// [MaxEmbedding] numbers.
+	Embedding []float32 `json:"embedding,omitempty"`
 }
+
+// MaxEmbedding is how many numbers an embedding may have.
+const MaxEmbedding = 4096
 
 // Draw asks for an image with regions drawn on it; the file is in the pixels.
 type Draw struct {

@@ -23,7 +23,7 @@ type Crops struct {
 type Crop struct {
 	// Region is the number of the region in the picture, from 0.
 	Region int `json:"region"`
-	// Box is where in the upright picture the pixels come from.
+	// Box is that of the region, where in the upright image the pixels come from.
 	Box   Box     `json:"box"`
 	Score float64 `json:"score"`
 	Label string  `json:"label,omitempty"`
@@ -32,6 +32,9 @@ type Crop struct {
 	Polygon   []Point    `json:"polygon,omitempty"`
 	Text      string     `json:"text,omitempty"`
 	Landmarks []Landmark `json:"landmarks,omitempty"`
+	// Source is where in the upright image the pixels come from, when it is not Box:
+	// pixels around the region may belong to the crop.
+	Source *Box `json:"source,omitempty"`
 	// Width and Height are those of the pixels that follow, which may be
 	// scaled against Box; Channels is 1 (grey) or 3 (blue, green, red). Eight
 	// bits a sample, rows from the top, no padding.

@@ -85,6 +85,10 @@ type Region struct {
 	// Text is what was read in the region.
 	Text  string `json:"text,omitempty"`
 	Words []Word `json:"words,omitempty"`
+	// Embedding is a vector of length 1 that is near to those of similar regions: the sum
+	// of the products of two is 1 for the same, and less for others. Only those of one
+	// model and version can be compared.
+	Embedding []float32 `json:"embedding,omitempty"`
 }
 
 // Box is a rectangle in whole pixels of the upright picture.

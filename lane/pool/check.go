@@ -60,7 +60,7 @@ func jsonType(t reflect.Type) string {
 	switch t.Kind() {
 	case reflect.Int, reflect.Uint64:
 		return "an integer"
-	case reflect.Float64:
+	case reflect.Float32, reflect.Float64:
 		return "a number"
 	case reflect.String:
 		return "a string"
@@ -175,6 +175,14 @@ func checkDetected(d lane.Detected, most int) error {
 			return err
 		}
 	}
+	for i, c := range d.Crops {
+		if c.Source == nil {
+			continue
+		}
+		if err := checkBox(fmt.Sprintf("crops.%d.source", i), *c.Source, d.Width, d.Height); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -233,6 +241,9 @@ func checkClassified(c lane.Classified, crops []lane.Crop) error {
 func checkCropLabel(field string, a lane.CropLabel, crop lane.Crop) error {
 	if err := cmp.Or(checkScore(field+"score", a.Score), checkText(field+"text", a.Text, maxText)); err != nil {
 		return err
+	}
+	if len(a.Embedding) > lane.MaxEmbedding {
+		return wrong("%sembedding: %d numbers, want at most %d", field, len(a.Embedding), lane.MaxEmbedding)
 	}
 	for i, l := range a.Labels {
 		field := fmt.Sprintf("%slabels.%d.", field, i)

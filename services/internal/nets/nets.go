@@ -9,6 +9,8 @@ package nets
 
 import (
 	"fmt"
+	"math"
+	"slices"
 
 	"github.com/sightmesh/sightmesh/lane"
 )
@@ -30,6 +32,19 @@ func NewTensor(shape ...int) Tensor {
 
 // String returns the shape, for messages.
 func (t Tensor) String() string { return fmt.Sprint(t.Shape) }
+
+// CheckShape returns an error unless the output of this name has the shape that is
+// wanted, where -1 is any number.
+func (t Tensor) CheckShape(name string, want ...int) error {
+	ok := len(t.Shape) == len(want)
+	for i := 0; ok && i < len(want); i++ {
+		ok = want[i] == -1 || t.Shape[i] == want[i]
+	}
+	if !ok {
+		return fmt.Errorf("output %s has the shape %v, want %v", name, t.Shape, want)
+	}
+	return nil
+}
 
 // Input describes an input of a net. A dimension of -1 is any.
 type Input struct {
@@ -70,3 +85,30 @@ type Net interface {
 	// Close frees the net.
 	Close()
 }
+
+// OutputNames returns the names of the outputs of a net.
+func OutputNames(n Net) []string {
+	names := make([]string, 0, len(n.Outputs()))
+	for _, o := range n.Outputs() {
+		names = append(names, o.Name)
+	}
+	return names
+}
+
+// Run runs a net and returns the outputs of these names. An output with values that are
+// not numbers is an error: a net that is broken, or not the one that its model declares,
+// must not look like one that has found nothing.
+func Run(n Net, in Tensor, outputs []string) ([]Tensor, error) {
+	tensors, err := n.Run(in, outputs...)
+	if err != nil {
+		return nil, err
+	}
+	for i, t := range tensors {
+		if slices.ContainsFunc(t.Data, isNaN) {
+			return nil, fmt.Errorf("output %s has values that are not numbers (NaN)", outputs[i])
+		}
+	}
+	return tensors, nil
+}
+
+func isNaN(f float32) bool { return math.IsNaN(float64(f)) }

@@ -57,6 +57,8 @@ func newFaceAttributes(settings json.RawMessage) (classifier, lane.Loaded, error
 	return f, lane.Loaded{Models: models}, nil
 }
 
+func (f *faceAttributes) channels() int { return 1 }
+
 func (f *faceAttributes) classify(c lane.Crop, pixels []byte) (lane.CropLabel, error) {
 	raw, err := gocv.NewMatFromBytes(c.Height, c.Width, gocv.MatTypeCV8UC1, pixels)
 	if err != nil {

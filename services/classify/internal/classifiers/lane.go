@@ -5,10 +5,14 @@ package classifiers
 
 import (
 	"fmt"
+	"strings"
 	"time"
+
+	"gocv.io/x/gocv"
 
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/lane"
+	"github.com/sightmesh/sightmesh/services/internal/nets/engines"
 	"github.com/sightmesh/sightmesh/services/internal/vision"
 )
 
@@ -18,8 +22,12 @@ func Run() error {
 	return lane.Run(newHandler())
 }
 
-// classifier says what one crop is; pixels are as the crop says.
+// classifier says what one crop is.
 type classifier interface {
+	// channels is how many of them classify wants of a crop: 1 for grey, or 3 for blue,
+	// green and red.
+	channels() int
+	// classify says what a crop is, whose pixels are as the crop says.
 	classify(c lane.Crop, pixels []byte) (lane.CropLabel, error)
 }
 
@@ -29,27 +37,30 @@ func newHandler() *handler { return &handler{classifiers: map[string]classifier{
 
 // newClassifier makes a classifier of a kind from its settings, and says what it has
 // loaded.
-func newClassifier(setup lane.Setup) (classifier, lane.Loaded, error) {
+func newClassifier(setup lane.Setup, o engines.Options) (classifier, lane.Loaded, error) {
 	switch setup.Kind {
 	case "tesseract":
 		return newReader(setup.Settings)
 	case "face-attributes":
 		return newFaceAttributes(setup.Settings)
+	case "model":
+		return newModel(setup.Settings, o)
 	}
 	return nil, lane.Loaded{}, fmt.Errorf("classify has no kind %q", setup.Kind)
 }
 
 // Start loads what the pipelines ask for and runs each once on a blank crop.
 func (h *handler) Start(s lane.Start) (map[string]lane.Loaded, error) {
+	o := engines.FromStart(s)
 	out := map[string]lane.Loaded{}
-	blank := lane.Crop{Width: 96, Height: 48, Channels: 1}
 	for name, setup := range s.Pipelines {
-		c, loaded, err := newClassifier(setup)
+		c, loaded, err := newClassifier(setup, o)
 		if err == nil {
-			_, err = c.classify(blank, make([]byte, blank.Width*blank.Height))
+			blank := lane.Crop{Width: 96, Height: 48, Channels: c.channels()}
+			_, err = c.classify(blank, make([]byte, blank.Width*blank.Height*blank.Channels))
 		}
 		if err != nil {
-			out[name] = lane.Loaded{Error: err.Error()}
+			out[name] = lane.Loaded{Error: strings.ReplaceAll(err.Error(), "\n", "; ")}
 			continue
 		}
 		h.classifiers[name] = c
@@ -68,10 +79,11 @@ func (h *handler) Classify(r lane.Classify, pixels []byte) (lane.Classified, err
 	out := lane.Classified{Answers: make([]lane.CropLabel, 0, len(r.Crops))}
 	for _, crop := range r.Crops {
 		n := crop.Width * crop.Height * crop.Channels
-		if crop.Channels != 1 || n <= 0 || n > len(pixels) {
-			return out, v1.NewProblem(v1.InvalidMessage, "crop of region %d is %d x %d x %d, want one channel, with %d bytes left", crop.Region, crop.Width, crop.Height, crop.Channels, len(pixels))
+		if (crop.Channels != 1 && crop.Channels != 3) || crop.Width < 1 || crop.Height < 1 || n > len(pixels) {
+			return out, v1.NewProblem(v1.InvalidMessage, "crop of region %d is %d x %d x %d, want one channel or three, with %d bytes left",
+				crop.Region, crop.Width, crop.Height, crop.Channels, len(pixels))
 		}
-		answer, err := c.classify(crop, pixels[:n])
+		answer, err := classifyCrop(c, crop, pixels[:n])
 		if err != nil {
 			return out, fmt.Errorf("region %d: %w", crop.Region, err)
 		}
@@ -81,6 +93,25 @@ func (h *handler) Classify(r lane.Classify, pixels []byte) (lane.Classified, err
 	}
 	out.Timing = lane.Timing{InferMS: v1.Milliseconds(time.Since(start))}
 	return out, nil
+}
+
+// classifyCrop has a classifier say what a crop is, with the channels that it wants.
+func classifyCrop(c classifier, crop lane.Crop, pixels []byte) (lane.CropLabel, error) {
+	kind, conversion := gocv.MatTypeCV8UC3, gocv.ColorBGRToGray
+	if crop.Channels == 1 {
+		kind, conversion = gocv.MatTypeCV8UC1, gocv.ColorGrayToBGR
+	}
+	if crop.Channels == c.channels() {
+		return c.classify(crop, pixels)
+	}
+	m, err := gocv.NewMatFromBytes(crop.Height, crop.Width, kind, pixels)
+	if err != nil {
+		return lane.CropLabel{}, fmt.Errorf("read crop: %w", err)
+	}
+	defer m.Close()
+	gocv.CvtColor(m, &m, conversion)
+	crop.Channels = c.channels()
+	return c.classify(crop, m.ToBytes())
 }
 
 // Detect is not what this lane is for.

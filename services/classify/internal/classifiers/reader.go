@@ -58,6 +58,8 @@ func newReader(settings json.RawMessage) (classifier, lane.Loaded, error) {
 // Of 3 to 16 pixels, 3 read best on the test pages.
 const border = 3
 
+func (r *reader) channels() int { return 1 }
+
 func (r *reader) classify(c lane.Crop, pixels []byte) (lane.CropLabel, error) {
 	framed, w, h := frame(pixels, c.Width, c.Height)
 	var best reading

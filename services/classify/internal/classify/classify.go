@@ -111,6 +111,7 @@ func regions(crops v1.Crops, answers []lane.CropLabel) ([]v1.PartRegion, error) 
 		r := v1.Region{
 			Box: c.Box, Fraction: c.Box.In(crops.Image.Width, crops.Image.Height), Polygon: c.Polygon,
 			Score: c.Score, Label: c.Label, Labels: a.Labels, Landmarks: c.Landmarks, Text: c.Text,
+			Embedding: a.Embedding,
 		}
 		if a.Text != "" {
 			r.Text, r.Score = a.Text, a.Score
@@ -128,11 +129,15 @@ func inPicture(b v1.Box, c v1.Crop) v1.Box {
 	if len(c.Polygon) == 4 {
 		return between(b, c)
 	}
-	sx, sy := float64(c.Box.Width)/float64(c.Width), float64(c.Box.Height)/float64(c.Height)
+	source := c.Box
+	if c.Source != nil {
+		source = *c.Source
+	}
+	sx, sy := float64(source.Width)/float64(c.Width), float64(source.Height)/float64(c.Height)
 	x0, y0 := float64(b.X)*sx, float64(b.Y)*sy
 	x1, y1 := float64(b.X+b.Width)*sx, float64(b.Y+b.Height)*sy
 	return v1.Box{
-		X: c.Box.X + int(x0), Y: c.Box.Y + int(y0),
+		X: source.X + int(x0), Y: source.Y + int(y0),
 		Width: max(1, int(x1+0.5)-int(x0)), Height: max(1, int(y1+0.5)-int(y0)),
 	}
 }

@@ -20,6 +20,11 @@ func TestInPicture(t *testing.T) {
 			t.Errorf("%+v: got %+v, want %+v", tt.in, got, tt.want)
 		}
 	}
+	crop.Source = &v1.Box{X: 90, Y: 40, Width: 400, Height: 80} // more than the region
+	in, want := v1.Box{X: 10, Y: 20, Width: 30, Height: 40}, v1.Box{X: 100, Y: 60, Width: 30, Height: 40}
+	if got := inPicture(in, crop); got != want {
+		t.Errorf("%+v of a crop with a source: got %+v, want %+v", in, got, want)
+	}
 }
 
 // TestInPicture_Polygon reads a crop that was turned upright: words lie along the sides
@@ -59,7 +64,7 @@ func TestRegions(t *testing.T) {
 	got, err := regions(crops, []lane.CropLabel{
 		{Text: "hello", Score: 0.9, Words: []v1.Word{{Box: v1.Box{X: 1, Y: 1, Width: 2, Height: 2}, Text: "hello", Score: 0.9}}},
 		{Drop: true, Score: 0.1},
-		{Labels: []v1.Label{{Label: "smile", Score: 0.6}}},
+		{Labels: []v1.Label{{Label: "smile", Score: 0.6}}, Embedding: []float32{0.6, 0.8}},
 		{},
 	})
 	if err != nil {
@@ -72,6 +77,7 @@ func TestRegions(t *testing.T) {
 		}},
 		{Number: 6, Region: v1.Region{
 			Score: 0.7, Label: "face", Labels: []v1.Label{{Label: "smile", Score: 0.6}}, Landmarks: []v1.Landmark{{Name: "nose", X: 5, Y: 7}},
+			Embedding: []float32{0.6, 0.8},
 		}},
 		{Number: 7, Region: v1.Region{
 			Score: 1, Label: "qr-code", Text: "hi", Polygon: []v1.Point{{X: 1}, {X: 3}, {Y: 9}},

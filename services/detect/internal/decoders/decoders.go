@@ -69,52 +69,6 @@ type noLandmarks struct{}
 
 func (noLandmarks) Landmarks() []string { return nil }
 
-// outputNames returns the names of n outputs: those of the model, or the usual ones.
-func outputNames(m *model.Model, usual ...string) ([]string, error) {
-	switch {
-	case len(m.Output.Names) == 0:
-		return usual, nil
-	case len(m.Output.Names) != len(usual):
-		return nil, fmt.Errorf("output.names: %d names, want %d, of what is usually %q", len(m.Output.Names), len(usual), usual)
-	}
-	return m.Output.Names, nil
-}
-
-// onlyOutput returns the name of the one output of a network.
-func onlyOutput(m *model.Model, outputs []string) ([]string, error) {
-	if len(m.Output.Names) == 0 && len(outputs) != 1 {
-		return nil, fmt.Errorf("output.names: missing, and the network has the outputs %q", outputs)
-	}
-	if len(m.Output.Names) == 0 {
-		return outputs, nil
-	}
-	return outputNames(m, "output")
-}
-
-// checkClasses returns an error unless the model has classes, and labels for them.
-func checkClasses(m *model.Model, least int) error {
-	if m.Classes < least {
-		return fmt.Errorf("classes: %d, want %d or more", m.Classes, least)
-	}
-	if len(m.ClassNames) != m.Classes {
-		return fmt.Errorf("labels: missing, want a file with a line for each of %d classes", m.Classes)
-	}
-	return nil
-}
-
-// checkShape returns an error unless an output has the shape that is wanted, where -1
-// is any number.
-func checkShape(name string, t nets.Tensor, want ...int) error {
-	ok := len(t.Shape) == len(want)
-	for i := 0; ok && i < len(want); i++ {
-		ok = want[i] == -1 || t.Shape[i] == want[i]
-	}
-	if !ok {
-		return fmt.Errorf("output %s has the shape %v, want %v", name, t.Shape, want)
-	}
-	return nil
-}
-
 // grids returns the columns and rows of the cells of each stride.
 func grids(m *model.Model, strides []int) (cells [][2]int, total int) {
 	for _, s := range strides {

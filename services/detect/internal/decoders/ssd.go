@@ -17,13 +17,13 @@ type ssd struct {
 }
 
 func newSSD(m *model.Model, outputs []string) (Decoder, error) {
-	if err := checkClasses(m, 2); err != nil { // the first is the background
+	if err := m.CheckClasses(2); err != nil { // the first is the background
 		return nil, err
 	}
 	if m.Output.Format != "" {
 		return nil, fmt.Errorf("output.format: %q, but %s has only one", m.Output.Format, SSD)
 	}
-	names, err := onlyOutput(m, outputs)
+	names, err := m.OnlyOutput(outputs)
 	return &ssd{names: names, classes: m.Classes, width: float64(m.Input.Width), height: float64(m.Input.Height)}, err
 }
 
@@ -31,7 +31,7 @@ func (d *ssd) Outputs() []string { return d.names }
 
 func (d *ssd) Decode(outputs []nets.Tensor, threshold float64) ([]Box, error) {
 	const row = 7
-	if err := checkShape(d.names[0], outputs[0], 1, 1, -1, row); err != nil {
+	if err := outputs[0].CheckShape(d.names[0], 1, 1, -1, row); err != nil {
 		return nil, err
 	}
 	var boxes []Box

@@ -29,10 +29,10 @@ type ultraFace struct {
 }
 
 func newUltraFace(m *model.Model) (Decoder, error) {
-	if err := checkClasses(m, 2); err != nil {
+	if err := m.CheckClasses(2); err != nil {
 		return nil, err
 	}
-	names, err := outputNames(m, "scores", "boxes")
+	names, err := m.OutputNames("scores", "boxes")
 	if err != nil {
 		return nil, err
 	}
@@ -80,11 +80,11 @@ func (d *ultraFace) Decode(outputs []nets.Tensor, threshold float64) ([]Box, err
 	if d.priors != nil {
 		n = len(d.priors)
 	}
-	if err := checkShape(d.names[0], outputs[0], 1, n, d.classes); err != nil {
+	if err := outputs[0].CheckShape(d.names[0], 1, n, d.classes); err != nil {
 		return nil, err
 	}
 	n = outputs[0].Shape[1]
-	if err := checkShape(d.names[1], outputs[1], 1, n, 4); err != nil {
+	if err := outputs[1].CheckShape(d.names[1], 1, n, 4); err != nil {
 		return nil, err
 	}
 	scores, coordinates := outputs[0].Data, outputs[1].Data

@@ -21,7 +21,7 @@ type yolo struct {
 }
 
 func newYOLO(m *model.Model, outputs []string) (Decoder, error) {
-	if err := checkClasses(m, 1); err != nil {
+	if err := m.CheckClasses(1); err != nil {
 		return nil, err
 	}
 	d := &yolo{classes: m.Classes, width: float64(m.Input.Width), height: float64(m.Input.Height), strides: m.Output.Strides}
@@ -43,9 +43,9 @@ func newYOLO(m *model.Model, outputs []string) (Decoder, error) {
 	}
 	var err error
 	if m.Output.Format == "rtdetr" {
-		d.names, err = outputNames(m, "logits", "pred_boxes")
+		d.names, err = m.OutputNames("logits", "pred_boxes")
 	} else {
-		d.names, err = onlyOutput(m, outputs)
+		d.names, err = m.OnlyOutput(outputs)
 	}
 	return d, err
 }
@@ -60,7 +60,7 @@ func (d *yolo) Decode(outputs []nets.Tensor, threshold float64) ([]Box, error) {
 // in strides, the score of an object and of each class.
 func (d *yolo) yolox(outputs []nets.Tensor, threshold float64) ([]Box, error) {
 	width := 5 + d.classes
-	if err := checkShape(d.names[0], outputs[0], 1, d.total, width); err != nil {
+	if err := outputs[0].CheckShape(d.names[0], 1, d.total, width); err != nil {
 		return nil, err
 	}
 	rows := outputs[0].Data
@@ -94,7 +94,7 @@ func scored(object float32, classes []float32) (int, float64) {
 // class.
 func (d *yolo) yolov5(outputs []nets.Tensor, threshold float64) ([]Box, error) {
 	width := 5 + d.classes
-	if err := checkShape(d.names[0], outputs[0], 1, -1, width); err != nil {
+	if err := outputs[0].CheckShape(d.names[0], 1, -1, width); err != nil {
 		return nil, err
 	}
 	var boxes []Box
@@ -112,7 +112,7 @@ func (d *yolo) yolov5(outputs []nets.Tensor, threshold float64) ([]Box, error) {
 
 // yolov8 reads columns of center and sides in pixels and the score of each class.
 func (d *yolo) yolov8(outputs []nets.Tensor, threshold float64) ([]Box, error) {
-	if err := checkShape(d.names[0], outputs[0], 1, 4+d.classes, -1); err != nil {
+	if err := outputs[0].CheckShape(d.names[0], 1, 4+d.classes, -1); err != nil {
 		return nil, err
 	}
 	n, data := outputs[0].Shape[2], outputs[0].Data
@@ -138,7 +138,7 @@ func (d *yolo) yolov8(outputs []nets.Tensor, threshold float64) ([]Box, error) {
 // yolov10 reads rows of left, top, right and bottom in pixels, score and class.
 func (d *yolo) yolov10(outputs []nets.Tensor, threshold float64) ([]Box, error) {
 	const width = 6
-	if err := checkShape(d.names[0], outputs[0], 1, -1, width); err != nil {
+	if err := outputs[0].CheckShape(d.names[0], 1, -1, width); err != nil {
 		return nil, err
 	}
 	var boxes []Box
@@ -160,7 +160,7 @@ func (d *yolo) yolov10(outputs []nets.Tensor, threshold float64) ([]Box, error) 
 // fastestDet reads a grid of planes: the score of an object, the center against the cell
 // (tanh) and the sides as fractions of the input (sigmoid), and the score of each class.
 func (d *yolo) fastestDet(outputs []nets.Tensor, threshold float64) ([]Box, error) {
-	if err := checkShape(d.names[0], outputs[0], 1, 5+d.classes, -1, -1); err != nil {
+	if err := outputs[0].CheckShape(d.names[0], 1, 5+d.classes, -1, -1); err != nil {
 		return nil, err
 	}
 	rows, columns, data := outputs[0].Shape[2], outputs[0].Shape[3], outputs[0].Data
@@ -188,11 +188,11 @@ func (d *yolo) fastestDet(outputs []nets.Tensor, threshold float64) ([]Box, erro
 // rtDETR reads RT-DETR and its relatives, such as D-FINE: an output of the logits of each
 // class, and one of centers and sides as fractions of the input.
 func (d *yolo) rtDETR(outputs []nets.Tensor, threshold float64) ([]Box, error) {
-	if err := checkShape(d.names[0], outputs[0], 1, -1, d.classes); err != nil {
+	if err := outputs[0].CheckShape(d.names[0], 1, -1, d.classes); err != nil {
 		return nil, err
 	}
 	n := outputs[0].Shape[1]
-	if err := checkShape(d.names[1], outputs[1], 1, n, 4); err != nil {
+	if err := outputs[1].CheckShape(d.names[1], 1, n, 4); err != nil {
 		return nil, err
 	}
 	var boxes []Box

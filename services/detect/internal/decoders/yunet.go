@@ -18,7 +18,7 @@ type yuNet struct {
 }
 
 func newYuNet(m *model.Model) (Decoder, error) {
-	if err := checkClasses(m, 1); err != nil {
+	if err := m.CheckClasses(1); err != nil {
 		return nil, err
 	}
 	if m.Classes != 1 {
@@ -39,7 +39,7 @@ func newYuNet(m *model.Model) (Decoder, error) {
 		}
 	}
 	var err error
-	d.names, err = outputNames(m, usual...)
+	d.names, err = m.OutputNames(usual...)
 	return d, err
 }
 
@@ -57,7 +57,7 @@ func (d *yuNet) Decode(outputs []nets.Tensor, threshold float64) ([]Box, error) 
 		columns, rows := d.cells[level][0], d.cells[level][1]
 		part := outputs[4*level : 4*level+4]
 		for i, width := range []int{1, 1, 4, 2 * marks} {
-			if err := checkShape(d.names[4*level+i], part[i], 1, columns*rows, width); err != nil {
+			if err := part[i].CheckShape(d.names[4*level+i], 1, columns*rows, width); err != nil {
 				return nil, err
 			}
 		}

@@ -138,7 +138,7 @@ func cropsOf(found lane.Detected, pixels int) ([]v1.Crop, error) {
 		}
 		crops[i] = v1.Crop{
 			Region: i, Box: r.Box, Polygon: r.Polygon, Score: r.Score, Label: r.Label, Text: r.Text, Landmarks: r.Landmarks,
-			Width: c.Width, Height: c.Height, Channels: c.Channels,
+			Source: c.Source, Width: c.Width, Height: c.Height, Channels: c.Channels,
 		}
 		if pixels -= crops[i].Size(); pixels < 0 || crops[i].Size() > maxPixels {
 			return nil, v1.NewProblem(v1.Internal, "the lane sent crop %d with %d bytes too many or too few", i, -pixels)

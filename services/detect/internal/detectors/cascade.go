@@ -83,7 +83,7 @@ func (d *cascade) detect(m gocv.Mat, most int, crops bool) ([]lane.Region, []cro
 	for i, b := range boxes {
 		regions[i] = lane.Region{Box: toBox(b), Score: 1, Label: d.Label}
 		if crops {
-			cut = append(cut, cutGrey(grey, b))
+			cut = append(cut, defaultCropping().cutBox(grey, b))
 		}
 	}
 	return regions, cut, nil

@@ -1,31 +1,95 @@
 package detectors
 
 import (
+	"fmt"
 	"image"
+	"math"
 
 	"gocv.io/x/gocv"
+
+	"github.com/sightmesh/sightmesh/lane"
+	"github.com/sightmesh/sightmesh/services/internal/model"
+	"github.com/sightmesh/sightmesh/services/internal/vision"
 )
 
 // crop is the pixels of a region.
 type crop struct {
+	// source is where in the image they are, empty for the box of the region.
+	source                  image.Rectangle
 	width, height, channels int
 	pixels                  []byte
 }
 
-// cropSide bounds the sides of a region that is handed on.
-const cropSide = 256
+// cropping says how the pixels of regions are cut.
+type cropping struct {
+	// Channels are grey, or bgr for classifiers that see colours.
+	Channels model.Channels `json:"channels"`
+	// CropSide bounds the sides of a crop, in pixels: a larger one is reduced.
+	CropSide int `json:"crop_side"`
+	// Padding is added around a region, as a fraction of its sides.
+	Padding float64 `json:"padding"`
+	// SquareCrops makes each crop a square around its region, of the mean of its sides,
+	// as the cascades for faces were trained with.
+	SquareCrops bool `json:"square_crops"`
+}
 
-// cutGrey takes the pixels of a region.
-func cutGrey(grey gocv.Mat, box image.Rectangle) crop {
-	region := grey.Region(box)
-	defer region.Close()
+// defaultCropping is how crops are cut where no setting says otherwise.
+func defaultCropping() cropping { return cropping{Channels: model.Grey, CropSide: 256} }
+
+// maxCropSide bounds a crop to what a message has room for: 3 MiB.
+const maxCropSide = 1024
+
+func (c cropping) validate() error {
+	switch {
+	case c.Channels != model.Grey && c.Channels != model.BGR:
+		return fmt.Errorf("channels: %q, want %s or %s", c.Channels, model.Grey, model.BGR)
+	case c.CropSide < 1 || c.CropSide > maxCropSide:
+		return fmt.Errorf("crop_side: %d, want 1 to %d", c.CropSide, maxCropSide)
+	case !(c.Padding >= 0 && c.Padding <= 1):
+		return fmt.Errorf("padding: %v, want 0 to 1", c.Padding)
+	}
+	return nil
+}
+
+// cut takes the pixels of regions from an image of blue, green and red.
+func (c cropping) cut(m gocv.Mat, regions []lane.Region) []crop {
+	from := m
+	if c.Channels == model.Grey {
+		from = vision.Grey(m)
+		defer from.Close()
+	}
+	crops := make([]crop, len(regions))
+	for i, r := range regions {
+		crops[i] = c.cutBox(from, toRectangle(r.Box))
+	}
+	return crops
+}
+
+// cutBox takes the pixels of a region from an image that has the channels.
+func (c cropping) cutBox(from gocv.Mat, region image.Rectangle) crop {
+	box := padded(region, c.Padding).Intersect(image.Rect(0, 0, from.Cols(), from.Rows()))
+	if c.SquareCrops {
+		box = squareAround(box, from.Cols(), from.Rows())
+	}
+	pixels := from.Region(box)
+	defer pixels.Close()
 	out := gocv.NewMat()
 	defer out.Close()
-	region.CopyTo(&out)
-	if max(box.Dx(), box.Dy()) > cropSide {
-		reduce(out, &out, cropSide)
+	pixels.CopyTo(&out)
+	if max(box.Dx(), box.Dy()) > c.CropSide {
+		reduce(out, &out, c.CropSide)
 	}
-	return crop{width: out.Cols(), height: out.Rows(), channels: 1, pixels: out.ToBytes()}
+	cut := crop{width: out.Cols(), height: out.Rows(), channels: out.Channels(), pixels: out.ToBytes()}
+	if box != region {
+		cut.source = box
+	}
+	return cut
+}
+
+// padded returns a region with a fraction of its sides more at each side.
+func padded(box image.Rectangle, fraction float64) image.Rectangle {
+	x, y := int(math.Round(float64(box.Dx())*fraction)), int(math.Round(float64(box.Dy())*fraction))
+	return image.Rect(box.Min.X-x, box.Min.Y-y, box.Max.X+x, box.Max.Y+y)
 }
 
 // reduce resizes an image so that its longer side is long, and returns the factor.

@@ -97,7 +97,12 @@ func (h *handler) Detect(r lane.Detect, picture []byte) (lane.Detected, [][]byte
 	}
 	var pixels [][]byte
 	for i, c := range crops {
-		out.Crops = append(out.Crops, lane.Crop{Region: i, Width: c.width, Height: c.height, Channels: c.channels})
+		shape := lane.Crop{Region: i, Width: c.width, Height: c.height, Channels: c.channels}
+		if !c.source.Empty() {
+			box := toBox(c.source)
+			shape.Source = &box
+		}
+		out.Crops = append(out.Crops, shape)
 		pixels = append(pixels, c.pixels)
 	}
 	return out, pixels, nil

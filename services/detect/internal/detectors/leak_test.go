@@ -34,7 +34,7 @@ func TestNoMatrixIsLeft(t *testing.T) {
 			t.Errorf("draw: %d matrices became %d (error %v)", before, after, err)
 		}
 	}
-	cutGrey(grey, image.Rect(0, 0, 400, 300)) // there is no face on a page
+	defaultCropping().cutBox(grey, image.Rect(0, 0, 400, 300)) // there is no face on a page
 	if after := gocv.MatProfile.Count(); after != before {
 		t.Errorf("cutting a face: %d matrices became %d", before, after)
 	}

@@ -3,7 +3,6 @@ package detectors
 import (
 	"cmp"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -25,76 +24,55 @@ type network struct {
 	net            nets.Net
 	decoder        decoders.Decoder
 	threshold, nms float64
-	squareCrops    bool
+	crops          cropping
 }
 
 // modelSettings are those of the kind model.
 type modelSettings struct {
-	// Model is the name of a folder in the folder of models, or the path of a folder.
-	Model string `json:"model"`
-	// Threshold and NMS are used in place of those of the model.
-	Threshold *float64 `json:"threshold"`
-	NMS       *float64 `json:"nms"`
-	// SquareCrops makes each crop a square around its region, of the mean of its sides,
-	// as the cascades for faces were trained with.
-	SquareCrops bool `json:"square_crops"`
-	// Fallback is the detector that is used when there is no such folder.
-	Fallback *lane.Setup `json:"fallback"`
+	engines.Settings
+	cropping
+	// NMS is used in place of that of the model.
+	NMS *float64 `json:"nms"`
 }
 
 func newModel(settings json.RawMessage, o engines.Options) (detector, lane.Loaded, error) {
-	var s modelSettings
+	s := modelSettings{cropping: defaultCropping()}
 	if err := lane.DecodeSettings(settings, &s); err != nil {
 		return nil, lane.Loaded{}, err
 	}
-	dir, err := model.Find(o.Models, s.Model)
-	if err != nil {
+	if err := s.validate(); err != nil {
 		return nil, lane.Loaded{}, fmt.Errorf("settings: %w", err)
 	}
-	m, err := model.Load(dir)
-	if err != nil {
-		absent := errors.Is(err, model.ErrAbsent)
-		if absent && s.Fallback != nil {
-			return newDetector(*s.Fallback, o)
-		}
-		if absent {
-			err = fmt.Errorf("%w; docs/models.md says how to get models", err)
-		}
-		return nil, lane.Loaded{}, err
+	d, err := openNetwork(s, o)
+	if s.FallsBack(err) {
+		return newDetector(*s.Fallback, o)
 	}
-	d, err := openNetwork(m, s, o)
 	if err != nil {
 		return nil, lane.Loaded{}, err
 	}
-	return d, lane.Loaded{
-		Models:   []v1.Model{{Name: m.Name, Version: m.Version}},
-		Networks: []lane.Network{nets.Describe(m.Name, d.net)},
-	}, nil
+	return d, engines.Loaded(d.model, d.net), nil
 }
 
-func openNetwork(m *model.Model, s modelSettings, o engines.Options) (*network, error) {
-	d := &network{model: m, threshold: m.Threshold, nms: m.NMS, squareCrops: s.SquareCrops}
-	if s.Threshold != nil {
-		d.threshold = *s.Threshold
+func openNetwork(s modelSettings, o engines.Options) (*network, error) {
+	m, err := s.Load(o.Models)
+	if err != nil {
+		return nil, err
+	}
+	d := &network{model: m, nms: m.NMS, crops: s.cropping}
+	if d.threshold, err = m.ThresholdOr(s.Threshold); err != nil {
+		return nil, fmt.Errorf("model %s: %w", m.Name, err)
 	}
 	if s.NMS != nil {
 		d.nms = *s.NMS
 	}
-	switch {
-	case !(d.threshold > 0 && d.threshold <= 1):
-		return nil, fmt.Errorf("model %s: threshold: %v in %s and the settings, want more than 0, and at most 1", m.Name, d.threshold, model.File)
-	case !(d.nms >= 0 && d.nms <= 1):
+	if !(d.nms >= 0 && d.nms <= 1) {
 		return nil, fmt.Errorf("settings: nms: %v, want 0 to 1", d.nms)
 	}
 	net, err := engines.Open(m, o)
 	if err != nil {
 		return nil, err
 	}
-	names := make([]string, 0, len(net.Outputs()))
-	for _, o := range net.Outputs() {
-		names = append(names, o.Name)
-	}
-	if d.decoder, err = decoders.New(m, names); err != nil {
+	if d.decoder, err = decoders.New(m, nets.OutputNames(net)); err != nil {
 		net.Close()
 		return nil, fmt.Errorf("model %s: %s: %w", m.Name, model.File, err)
 	}
@@ -121,32 +99,15 @@ func (d *network) detect(m gocv.Mat, most int, crops bool) ([]lane.Region, []cro
 	if !crops {
 		return regions, nil, nil
 	}
-	grey := vision.Grey(m)
-	defer grey.Close()
-	var cut []crop
-	for _, r := range regions {
-		box := toRectangle(r.Box)
-		if d.squareCrops {
-			box = squareAround(box, grey.Cols(), grey.Rows())
-		}
-		cut = append(cut, cutGrey(grey, box))
-	}
-	return regions, cut, nil
+	return regions, d.crops.cut(m, regions), nil
 }
 
-// boxes runs the network. What it gives is checked each time: a network whose outputs are
-// not numbers, or not those that its model declares, must not look like one that has
-// found nothing.
+// boxes runs the network. The scores are checked each time: those of a network whose
+// outputs are not the ones that its model declares must not look like those of a sure one.
 func (d *network) boxes(input nets.Tensor) ([]decoders.Box, error) {
-	names := d.decoder.Outputs()
-	outputs, err := d.net.Run(input, names...)
+	outputs, err := nets.Run(d.net, input, d.decoder.Outputs())
 	if err != nil {
 		return nil, err
-	}
-	for i, out := range outputs {
-		if slices.ContainsFunc(out.Data, isNaN) {
-			return nil, fmt.Errorf("output %s has values that are not numbers (NaN)", names[i])
-		}
 	}
 	boxes, err := d.decoder.Decode(outputs, d.threshold)
 	if err != nil {
@@ -158,8 +119,6 @@ func (d *network) boxes(input nets.Tensor) ([]decoders.Box, error) {
 	}
 	return boxes, nil
 }
-
-func isNaN(f float32) bool { return math.IsNaN(float64(f)) }
 
 // region brings a box to whole pixels of an image, if any of it lies inside.
 func (d *network) region(b decoders.Box, at vision.Placement, width, height int) (lane.Region, bool) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"image"
+	"image/color"
 	"image/png"
 	"maps"
 	"math"
@@ -338,6 +339,61 @@ func TestModel_Finds(t *testing.T) {
 	}
 }
 
+// TestModel_CutsCrops of a region of 2 x 2 pixels at 2, 1 in an image of four rows of
+// seven pixels, whose first two rows are a table.
+func TestModel_CutsCrops(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	rowsFolder(t, root, "rows", nil)
+	img := image.NewNRGBA(image.Rect(0, 0, 7, 4))
+	for i := range img.Pix {
+		img.Pix[i] = 255
+	}
+	for x, v := range [7]byte{0, 100, 90, 29, 25, 57, 75} {
+		img.SetNRGBA(x, 0, color.NRGBA{v, v, v, 255})
+		img.SetNRGBA(x, 1, color.NRGBA{0, 0, 0, 255})
+	}
+	img.SetNRGBA(2, 1, color.NRGBA{R: 30, G: 20, B: 10, A: 255})
+	var b bytes.Buffer
+	if err := png.Encode(&b, img); err != nil {
+		t.Fatal(err)
+	}
+	const grey, corner = 1, 22 // the grey of the coloured pixel
+	for name, tt := range map[string]struct {
+		settings map[string]any
+		want     lane.Crop
+		first    []byte // bytes of the crop
+	}{
+		"default":   {nil, lane.Crop{Width: 2, Height: 2, Channels: 1}, []byte{corner, 0, 255, 255}},
+		"colour":    {map[string]any{"channels": "bgr"}, lane.Crop{Width: 2, Height: 2, Channels: 3}, []byte{10, 20, 30, 0, 0, 0, 255}},
+		"grey":      {map[string]any{"channels": "grey"}, lane.Crop{Width: 2, Height: 2, Channels: grey}, []byte{corner, 0, 255, 255}},
+		"one pixel": {map[string]any{"crop_side": 1}, lane.Crop{Width: 1, Height: 1, Channels: 1}, nil},
+		"padding": {map[string]any{"padding": 0.5},
+			lane.Crop{Width: 4, Height: 4, Channels: 1, Source: &v1.Box{X: 1, Y: 0, Width: 4, Height: 4}}, []byte{100, 90, 29, 25, 0, corner}},
+		"padding at the edge": {map[string]any{"padding": 1},
+			lane.Crop{Width: 6, Height: 4, Channels: 1, Source: &v1.Box{X: 0, Y: 0, Width: 6, Height: 4}}, []byte{0, 100, 90, 29, 25, 57, 0, 0, corner}},
+		"padded square": {map[string]any{"padding": 1, "square_crops": true},
+			lane.Crop{Width: 5, Height: 4, Channels: 1, Source: &v1.Box{X: 0, Y: 0, Width: 5, Height: 4}}, []byte{0, 100, 90, 29, 25, 0, 0, corner}},
+	} {
+		h, loaded := startModels(t, root, tt.settings, "rows")
+		checkLoaded(t, loaded["rows"], "rows")
+		got, crops, err := h.Detect(lane.Detect{Pipeline: "rows", MaxRegions: 10, Crops: true}, b.Bytes())
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if want := (v1.Box{X: 2, Y: 1, Width: 2, Height: 2}); len(got.Regions) != 1 || got.Regions[0].Box != want {
+			t.Fatalf("%s: regions %+v, want %+v", name, got.Regions, want)
+		}
+		if !reflect.DeepEqual(got.Crops, []lane.Crop{tt.want}) {
+			t.Errorf("%s: crops %+v, want %+v", name, got.Crops, tt.want)
+		}
+		if !bytes.HasPrefix(crops[0], tt.first) {
+			t.Errorf("%s: pixels %v, want %v first", name, crops[0], tt.first)
+		}
+	}
+}
+
 func TestSquareAround(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct{ box, want image.Rectangle }{
@@ -374,6 +430,9 @@ func TestModel_RejectsAtStart(t *testing.T) {
 		"absent":         {nil, map[string]any{"model": "nosuch"}, filepath.Join(root, "nosuch") + ": the folder does not exist; docs/models.md says how to get models"},
 		"high-threshold": {nil, map[string]any{"threshold": 1.5}, "threshold: 1.5"},
 		"bad-nms":        {nil, map[string]any{"nms": -1}, "settings: nms: -1"},
+		"bad-channels":   {nil, map[string]any{"channels": "rgb"}, `settings: channels: "rgb", want grey or bgr`},
+		"no-crop-side":   {nil, map[string]any{"crop_side": 0}, "settings: crop_side: 0"},
+		"bad-padding":    {nil, map[string]any{"padding": -0.1}, "settings: padding: -0.1"},
 		"no-threshold":   {replaced("threshold: 0.5", ""), nil, "threshold: 0 in model.yaml"},
 		"two-mistakes":   {replaced("version: \"1.2\"\nkind: ssd", ""), nil, "version: missing; kind: missing"},
 		"other-engine":   {replaced("[onnxruntime, opencv]", "[onnxruntime]"), nil, "engines: [onnxruntime]"},
@@ -407,8 +466,8 @@ func TestModel_RejectsScore(t *testing.T) {
 	}
 }
 
-// TestModel_FallsBack only when there is no folder: a model that is there and broken must
-// not be replaced without a word.
+// TestModel_FallsBack when there is no folder or no engine: a model that is there and
+// broken must not be replaced without a word.
 func TestModel_FallsBack(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
@@ -416,9 +475,14 @@ func TestModel_FallsBack(t *testing.T) {
 	fallback := map[string]any{"fallback": map[string]any{
 		"kind": "cascade", "settings": map[string]any{"cascade": "haarcascade_frontalface_alt2", "label": "face"},
 	}}
-	_, loaded := startModels(t, root, fallback, "absent", "broken")
+	rowsFolder(t, root, "no-engine", map[string]string{model.File: strings.Replace(rowsModel, "onnxruntime, opencv", "onnxruntime", 1)})
+	_, loaded := startModels(t, root, fallback, "absent", "broken", "no-engine")
 	checkLoaded(t, loaded["absent"], "haarcascade_frontalface_alt2")
 	if l := loaded["broken"]; !strings.Contains(l.Error, "rows.caffemodel: the file has no bytes") {
 		t.Errorf("broken: %+v, want the reason", l)
 	}
+	if _, err := onnxruntime.Find("", root); err == nil {
+		t.Skip("a model whose engine is not there was not run: the system has ONNX Runtime")
+	}
+	checkLoaded(t, loaded["no-engine"], "haarcascade_frontalface_alt2")
 }

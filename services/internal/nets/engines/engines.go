@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/lane"
 	"github.com/sightmesh/sightmesh/services/internal/model"
 	"github.com/sightmesh/sightmesh/services/internal/nets"
@@ -53,6 +54,14 @@ func Open(m *model.Model, o Options) (nets.Net, error) {
 		return openONNX(m, path, o.Providers)
 	}
 	return nil, fmt.Errorf("load model %s: engines: %v: %w", m.Name, m.Engines, absent)
+}
+
+// Loaded returns what a pipeline that uses a network tells its worker.
+func Loaded(m *model.Model, n nets.Net) lane.Loaded {
+	return lane.Loaded{
+		Models:   []v1.Model{{Name: m.Name, Version: m.Version}},
+		Networks: []lane.Network{nets.Describe(m.Name, n)},
+	}
 }
 
 // openONNX loads a network with the library at path.

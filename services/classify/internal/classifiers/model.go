@@ -1,0 +1,90 @@
+package classifiers
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"gocv.io/x/gocv"
+
+	"github.com/sightmesh/sightmesh/lane"
+	"github.com/sightmesh/sightmesh/services/classify/internal/decoders"
+	"github.com/sightmesh/sightmesh/services/internal/model"
+	"github.com/sightmesh/sightmesh/services/internal/nets"
+	"github.com/sightmesh/sightmesh/services/internal/nets/engines"
+	"github.com/sightmesh/sightmesh/services/internal/vision"
+)
+
+// network says of a crop what a network of a model folder says.
+type network struct {
+	model   *model.Model
+	net     nets.Net
+	decoder decoders.Decoder
+}
+
+// modelSettings are those of the kind model.
+type modelSettings struct {
+	engines.Settings
+	// Top is how many labels are given at most.
+	Top int `json:"top"`
+}
+
+func newModel(settings json.RawMessage, o engines.Options) (classifier, lane.Loaded, error) {
+	var s modelSettings
+	if err := lane.DecodeSettings(settings, &s); err != nil {
+		return nil, lane.Loaded{}, err
+	}
+	c, err := openNetwork(s, o)
+	if s.FallsBack(err) {
+		return newClassifier(*s.Fallback, o)
+	}
+	if err != nil {
+		return nil, lane.Loaded{}, err
+	}
+	return c, engines.Loaded(c.model, c.net), nil
+}
+
+func openNetwork(s modelSettings, o engines.Options) (*network, error) {
+	m, err := s.Load(o.Models)
+	if err != nil {
+		return nil, err
+	}
+	decoder, err := decoders.New(m.Kind)
+	if err != nil {
+		return nil, fmt.Errorf("model %s: %s: %w", m.Name, model.File, err)
+	}
+	net, err := engines.Open(m, o)
+	if err != nil {
+		return nil, err
+	}
+	c := &network{model: m, net: net}
+	if c.decoder, err = decoder(m, nets.OutputNames(net), decoders.Options{Threshold: s.Threshold, Top: s.Top}); err != nil {
+		net.Close()
+		return nil, fmt.Errorf("model %s: %s with these settings: %w", m.Name, model.File, err)
+	}
+	return c, nil
+}
+
+// channels is 3: what a network wants of a crop is made from colours.
+func (c *network) channels() int { return 3 }
+
+func (c *network) classify(crop lane.Crop, pixels []byte) (lane.CropLabel, error) {
+	label, err := c.label(crop, pixels)
+	if err != nil {
+		return lane.CropLabel{}, fmt.Errorf("model %s: %w", c.model.Name, err)
+	}
+	return label, nil
+}
+
+func (c *network) label(crop lane.Crop, pixels []byte) (lane.CropLabel, error) {
+	m, err := gocv.NewMatFromBytes(crop.Height, crop.Width, gocv.MatTypeCV8UC3, pixels)
+	if err != nil {
+		return lane.CropLabel{}, fmt.Errorf("read crop: %w", err)
+	}
+	defer m.Close()
+	input, _ := vision.Fit(m, c.model.Input)
+	outputs, err := nets.Run(c.net, input, c.decoder.Outputs())
+	if err != nil {
+		return lane.CropLabel{}, err
+	}
+	return c.decoder.Decode(outputs)
+}

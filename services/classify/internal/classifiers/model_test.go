@@ -1,0 +1,235 @@
+package classifiers
+
+import (
+	"encoding/json"
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"gocv.io/x/gocv"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/lane"
+	"github.com/sightmesh/sightmesh/services/internal/model"
+	"github.com/sightmesh/sightmesh/services/internal/nets/onnxruntime"
+)
+
+// colours is a network whose output is its input: the pixel of a crop in blue, green and
+// red, 100 for 1.
+const colours = `
+name: "colours"
+input: "data"
+input_shape { dim: 1 dim: 3 dim: 1 dim: 1 }
+layer { name: "out" type: "Power" bottom: "data" top: "out" power_param { scale: 1 } }
+`
+
+const coloursModel = `
+version: "1.2"
+kind: classifier
+engines: [onnxruntime, opencv]
+weights: colours.caffemodel
+config: colours.prototxt
+labels: labels.txt
+input: {width: 1, height: 1, resize: stretch, channels: bgr, scale: 0.01}
+output: {format: probabilities}
+threshold: 0.5
+classes: 3
+`
+
+// coloursFolder makes the folder of the model in root. files replace its own.
+func coloursFolder(t *testing.T, root, name string, files map[string]string) {
+	t.Helper()
+	all := map[string]string{
+		model.File: coloursModel, "colours.caffemodel": "\x0a\x07colours", "colours.prototxt": colours, "labels.txt": "blue\ngreen\nred\n",
+	}
+	maps.Copy(all, files)
+	if err := os.Mkdir(filepath.Join(root, name), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for file, content := range all {
+		if err := os.WriteFile(filepath.Join(root, name, file), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// described returns model.yaml with some of its text replaced.
+func described(t *testing.T, replacements ...string) map[string]string {
+	t.Helper()
+	text := coloursModel
+	for i := 0; i < len(replacements); i += 2 {
+		if !strings.Contains(text, replacements[i]) {
+			t.Fatalf("no %q in the model", replacements[i])
+		}
+		text = strings.Replace(text, replacements[i], replacements[i+1], 1)
+	}
+	return map[string]string{model.File: text}
+}
+
+// startModel starts a lane with the pipeline p of a model in root.
+func startModel(t *testing.T, root, name string, settings map[string]any) (*handler, lane.Loaded) {
+	t.Helper()
+	all := map[string]any{"model": name}
+	maps.Copy(all, settings)
+	raw, err := json.Marshal(all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := newHandler()
+	loaded, err := h.Start(lane.Start{Models: root, Pipelines: map[string]lane.Setup{"p": {Kind: "model", Settings: raw}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h, loaded["p"]
+}
+
+// checkLoaded checks that a pipeline has one model, of this name.
+func checkLoaded(t *testing.T, l lane.Loaded, name string) {
+	t.Helper()
+	if l.Error != "" {
+		t.Fatalf("not loaded: %s, want %s", l.Error, name)
+	}
+	if len(l.Models) != 1 {
+		t.Fatalf("%d models, want %s", len(l.Models), name)
+	}
+	if l.Models[0].Name != name {
+		t.Errorf("the model is %s, want %s", l.Models[0].Name, name)
+	}
+}
+
+func TestModel_Classifies(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	coloursFolder(t, root, "colours", nil)
+	coloursFolder(t, root, "logits", described(t, "probabilities", "logits", "0.5", "0.05"))
+	coloursFolder(t, root, "vector", described(t, "kind: classifier", "kind: embedding",
+		"labels: labels.txt", "", "output: {format: probabilities}", "", "threshold: 0.5", "", "classes: 3", ""))
+	const bgr, grey = 3, 1
+	for name, tt := range map[string]struct {
+		model    string
+		settings map[string]any
+		channels int
+		pixels   []byte
+		want     lane.CropLabel
+	}{
+		"best first": {"colours", nil, bgr, []byte{60, 20, 90}, lane.CropLabel{
+			Region: 7, Score: 0.9, Labels: []v1.Label{{Label: "red", Score: 0.9}, {Label: "blue", Score: 0.6}},
+		}},
+		"top": {"colours", map[string]any{"top": 1}, bgr, []byte{60, 20, 90}, lane.CropLabel{
+			Region: 7, Score: 0.9, Labels: []v1.Label{{Label: "red", Score: 0.9}},
+		}},
+		"other threshold": {"colours", map[string]any{"threshold": 0.7}, bgr, []byte{60, 20, 90}, lane.CropLabel{
+			Region: 7, Score: 0.9, Labels: []v1.Label{{Label: "red", Score: 0.9}},
+		}},
+		"none is sure": {"colours", nil, bgr, []byte{30, 20, 10}, lane.CropLabel{Region: 7}},
+		"grey crop": {"colours", nil, grey, []byte{80}, lane.CropLabel{
+			Region: 7, Score: 0.8, Labels: []v1.Label{{Label: "blue", Score: 0.8}, {Label: "green", Score: 0.8}, {Label: "red", Score: 0.8}},
+		}},
+		"logits": {"logits", nil, bgr, []byte{0, 200, 100}, lane.CropLabel{
+			Region: 7, Score: 0.6652, Labels: []v1.Label{{Label: "green", Score: 0.6652}, {Label: "red", Score: 0.2447}, {Label: "blue", Score: 0.09}},
+		}},
+		"embedding":         {"vector", nil, bgr, []byte{30, 0, 40}, lane.CropLabel{Region: 7, Embedding: []float32{0.6, 0, 0.8}}},
+		"without direction": {"vector", nil, bgr, []byte{0, 0, 0}, lane.CropLabel{Region: 7}},
+	} {
+		h, loaded := startModel(t, root, tt.model, tt.settings)
+		checkLoaded(t, loaded, tt.model)
+		crop := lane.Crop{Region: 7, Width: 1, Height: 1, Channels: tt.channels}
+		got, err := h.Classify(lane.Classify{Pipeline: "p", Crops: []lane.Crop{crop}}, tt.pixels)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if !reflect.DeepEqual(got.Answers, []lane.CropLabel{tt.want}) {
+			t.Errorf("%s: %+v, want %+v", name, got.Answers, tt.want)
+		}
+	}
+}
+
+// TestHandler_ReadsColourCrops: what wants grey gets grey, whatever detect has cut.
+func TestHandler_ReadsColourCrops(t *testing.T) {
+	t.Parallel()
+	crop, grey := drawn("Pictures go in")
+	m, err := gocv.NewMatFromBytes(crop.Height, crop.Width, gocv.MatTypeCV8UC1, grey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	gocv.CvtColor(m, &m, gocv.ColorGrayToBGR)
+	crop.Channels = 3
+	out, err := loaded(t).Classify(lane.Classify{Pipeline: "text", Crops: []lane.Crop{crop}}, m.ToBytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := out.Answers[0].Text; got != "Pictures go in" {
+		t.Errorf("read %q", got)
+	}
+}
+
+// TestModel_RejectsAtStart: a pipeline whose model cannot be used is not ready, with the
+// reason in one line.
+func TestModel_RejectsAtStart(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	embedding := []string{"kind: classifier", "kind: embedding", "output: {format: probabilities}", "", "labels: labels.txt", "", "classes: 3", ""}
+	for name, tt := range map[string]struct {
+		files    map[string]string
+		settings map[string]any
+		want     string
+	}{
+		"typo":                {nil, map[string]any{"tresholds": 0.5}, "tresholds"},
+		"no-name":             {nil, map[string]any{"model": ""}, "settings: model: no name"},
+		"absent":              {nil, map[string]any{"model": "nosuch"}, filepath.Join(root, "nosuch") + ": the folder does not exist; docs/models.md says how to get models"},
+		"high-threshold":      {nil, map[string]any{"threshold": 1.5}, "threshold: 1.5"},
+		"no-threshold":        {described(t, "threshold: 0.5", ""), nil, "threshold: 0 in model.yaml"},
+		"bad-top":             {nil, map[string]any{"top": -1}, "top: -1"},
+		"two-mistakes":        {described(t, "version: \"1.2\"\nkind: classifier", ""), nil, "version: missing; kind: missing"},
+		"other-engine":        {described(t, "[onnxruntime, opencv]", "[onnxruntime]"), nil, "engines: [onnxruntime]"},
+		"detector":            {described(t, "kind: classifier", "kind: yolo"), nil, `model.yaml: kind: "yolo", want one that classifies`},
+		"no-format":           {described(t, "format: probabilities", ""), nil, `output.format: ""`},
+		"other-output":        {described(t, "probabilities", "probabilities, names: [in]"), nil, `it has no output "in", but ["out"]`},
+		"two-outputs":         {described(t, "probabilities", "probabilities, names: [a, b]"), nil, "output.names: 2 names, want 1"},
+		"other-shape":         {described(t, "classes: 3", "classes: 2"), nil, "labels.txt has 3 lines"},
+		"other-classes":       {map[string]string{model.File: described(t, "classes: 3", "classes: 2")[model.File], "labels.txt": "a\nb\n"}, nil, "output out has the shape [1 3 1 1], want [1 2 1 1]"},
+		"no-labels":           {described(t, "labels: labels.txt", ""), nil, "labels: missing"},
+		"other-input":         {described(t, "channels: bgr", "channels: grey"), nil, "output out has the shape [1 1 1 1]"},
+		"not-a-number":        {map[string]string{"colours.prototxt": strings.Replace(colours, "scale: 1", "scale: nan", 1)}, nil, "output out has values that are not numbers (NaN)"},
+		"other-format":        {described(t, "scale: 0.01", "mean: [-3, 0, 0]"), nil, "output out has a score of 3, want 0 to 1"},
+		"angle-labels":        {described(t, "kind: classifier", "kind: angle"), nil, `labels: ["blue" "green" "red"], want ["0" "180"]`},
+		"embedding-threshold": {described(t, embedding...), map[string]any{"threshold": 0.5}, "threshold: given, but embedding has no scores"},
+		"embedding-top":       {described(t, embedding...), map[string]any{"top": 5}, "top: given, but embedding has no labels"},
+	} {
+		coloursFolder(t, root, name, tt.files)
+		_, loaded := startModel(t, root, name, tt.settings)
+		if !strings.Contains(loaded.Error, tt.want) {
+			t.Errorf("%s: %q, want %q", name, loaded.Error, tt.want)
+		}
+		if strings.Contains(loaded.Error, "\n") {
+			t.Errorf("%s: %q, want one line", name, loaded.Error)
+		}
+	}
+}
+
+// TestModel_FallsBack when there is no folder or no engine: a model that is there and
+// broken must not be replaced without a word.
+func TestModel_FallsBack(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	coloursFolder(t, root, "broken", map[string]string{"colours.caffemodel": ""})
+	coloursFolder(t, root, "no-engine", described(t, "[onnxruntime, opencv]", "[onnxruntime]"))
+	fallback := map[string]any{"fallback": map[string]any{"kind": "tesseract"}}
+
+	_, loaded := startModel(t, root, "absent", fallback)
+	checkLoaded(t, loaded, "tesseract-eng")
+	_, loaded = startModel(t, root, "broken", fallback)
+	if !strings.Contains(loaded.Error, "colours.caffemodel: the file has no bytes") {
+		t.Errorf("broken: %+v, want the reason", loaded)
+	}
+	if _, err := onnxruntime.Find("", root); err == nil {
+		t.Skip("a model whose engine is not there was not run: the system has ONNX Runtime")
+	}
+	_, loaded = startModel(t, root, "no-engine", fallback)
+	checkLoaded(t, loaded, "tesseract-eng")
+}

@@ -1,0 +1,40 @@
+package engines
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/sightmesh/sightmesh/lane"
+	"github.com/sightmesh/sightmesh/services/internal/model"
+	"github.com/sightmesh/sightmesh/services/internal/nets/onnxruntime"
+)
+
+// Settings are those of the kind model that both stages have.
+type Settings struct {
+	// Model is the name of a folder in the folder of models, or the path of a folder.
+	Model string `json:"model"`
+	// Threshold is used in place of that of the model.
+	Threshold *float64 `json:"threshold"`
+	// Fallback is the detector or classifier that is used when there is no such folder,
+	// or none of the engines of its model.
+	Fallback *lane.Setup `json:"fallback"`
+}
+
+// Load reads the folder of the model, which is looked for by name in the folder models.
+func (s Settings) Load(models string) (*model.Model, error) {
+	dir, err := model.Find(models, s.Model)
+	if err != nil {
+		return nil, fmt.Errorf("settings: %w", err)
+	}
+	m, err := model.Load(dir)
+	if errors.Is(err, model.ErrAbsent) {
+		err = fmt.Errorf("%w; docs/models.md says how to get models", err)
+	}
+	return m, err
+}
+
+// FallsBack reports whether the fallback is used because of an error: something is not
+// there. A model that is there and cannot be used is never replaced.
+func (s Settings) FallsBack(err error) bool {
+	return s.Fallback != nil && (errors.Is(err, model.ErrAbsent) || errors.Is(err, onnxruntime.ErrNotFound))
+}
