@@ -1,9 +1,11 @@
 // Package model reads model folders. A folder holds a file model.yaml, which says
 // of a network what it is and how it is fed and read, and the files that it names:
-// weights, labels, a dictionary. Nothing is guessed from the weights.
+// weights, labels, a dictionary. Nothing is guessed from the weights. A model may also
+// be something that is no network, such as a cascade.
 //
 // The package is pure: what runs a network is package nets, and what its numbers
-// mean is decided by the detector or classifier of its kind.
+// mean is decided by the detector or classifier of its kind. That also says which
+// fields the kind has, see [Model.CheckNetwork] and [Model.CheckFields].
 package model
 
 import (
@@ -46,8 +48,7 @@ type Model struct {
 	Kind string `yaml:"kind"`
 	// Engines may run the network, the preferred one first.
 	Engines []Engine `yaml:"engines"`
-	// Weights, Config, Labels and Dictionary are names of files in the folder. Only
-	// Weights is always needed. Config is the structure of a Caffe network. Labels
+	// Weights, Config, Labels and Dictionary are names of files in the folder. Config is the structure of a Caffe network. Labels
 	// has the name of a class in each line, Dictionary a character.
 	Weights    string `yaml:"weights"`
 	Config     string `yaml:"config"`
@@ -72,11 +73,15 @@ type Model struct {
 	// Classes is how many classes the network knows, its background included; as many
 	// as Labels has lines.
 	Classes int `yaml:"classes"`
+	// Settings are those of a kind that is no network.
+	Settings map[string]any `yaml:"settings"`
 
 	// ClassNames are the lines of Labels.
 	ClassNames []string `yaml:"-"`
 	// Characters are the lines of Dictionary.
 	Characters []string `yaml:"-"`
+
+	given []string // names of the fields in model.yaml, such as output.format
 }
 
 // Output says how the outputs of a network are read. What is needed depends on the
@@ -153,6 +158,9 @@ func (m *Model) load() error {
 	}
 	if err := d.Decode(&struct{}{}); !errors.Is(err, io.EOF) {
 		return fmt.Errorf("%s: want one YAML document", path)
+	}
+	if m.given, err = fieldNames(data); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
 	}
 	if errs := m.validate(); len(errs) > 0 {
 		return fmt.Errorf("%s: %w", path, errors.Join(errs...))

@@ -83,10 +83,8 @@ func TestLoad_RejectsFields(t *testing.T) {
 		{"kind: yolo", "kind: [yolo]", "cannot unmarshal"},
 		{"kind: yolo", "kind: yolo\ncolour: red", "field colour not found"},
 		{"pad: 114", "padding: 114", "field padding not found"},
-		{"engines: [onnxruntime, opencv]", "", "engines: missing"},
 		{"engines: [onnxruntime, opencv]", "engines: [tensorflow]", `engines: "tensorflow"`},
 		{"engines: [onnxruntime, opencv]", "engines: [opencv, opencv]", "engines: opencv is given twice"},
-		{"weights: net.onnx", "", "weights: missing"},
 		{"weights: net.onnx", "weights: ../net.onnx", `weights: "../net.onnx"`},
 		{"weights: net.onnx", "weights: /etc/passwd", `weights: "/etc/passwd"`},
 		{"weights: net.onnx", "weights: .", `weights: "."`},
@@ -132,6 +130,51 @@ func TestLoad_RejectsFields(t *testing.T) {
 		if !strings.Contains(err.Error(), filepath.Join(dir, File)) {
 			t.Errorf("%s: %v, want the path of the file", tt.new, err)
 		}
+	}
+}
+
+// TestModel_RequireNetwork names what a network cannot do without, which a cascade can.
+func TestModel_RequireNetwork(t *testing.T) {
+	t.Parallel()
+	for field, line := range map[string]string{
+		"engines": "engines: [onnxruntime, opencv]\n", "weights": "weights: net.onnx\n",
+		"input": "input: {width: 416, height: 416, resize: letterbox, pad: 114, channels: bgr}\n", "": "",
+	} {
+		dir := folder(t, map[string]string{File: strings.Replace(good, line, "", 1)})
+		m, err := Load(dir)
+		if err != nil {
+			t.Errorf("without %s: %v", field, err)
+			continue
+		}
+		err = m.RequireNetwork()
+		if field == "" && err != nil {
+			t.Errorf("a whole model: %v", err)
+		}
+		if want := filepath.Join(dir, File) + ": " + field + ": missing"; field != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("without %s: %v, want %q", field, err, want)
+		}
+	}
+}
+
+// TestModel_CheckFields names each field that a kind does not use.
+func TestModel_CheckFields(t *testing.T) {
+	t.Parallel()
+	m, err := Load(folder(t, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	used := []string{"labels", "threshold", "nms", "classes", "output.format", "output.strides"}
+	if err := m.CheckNetwork(used...); err != nil {
+		t.Errorf("all are used: %v", err)
+	}
+	err = m.CheckFields(append(used[1:5:5], "weights")...)
+	for _, want := range []string{"engines", "input", "labels", "output.strides"} {
+		if err == nil || !strings.Contains(err.Error(), want+": given, but yolo of the format yolox has none") {
+			t.Errorf("%v, want that it names %s", err, want)
+		}
+	}
+	if err != nil && strings.Contains(err.Error(), "threshold") {
+		t.Errorf("%v, which names a field that is used", err)
 	}
 }
 

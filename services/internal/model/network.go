@@ -1,6 +1,34 @@
 package model
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+)
+
+// RequireNetwork returns an error that names each field without which no network runs.
+func (m *Model) RequireNetwork() error {
+	var errs []error
+	if len(m.Engines) == 0 {
+		errs = append(errs, fmt.Errorf("engines: missing, want some of %s, %s", OpenCV, ONNXRuntime))
+	}
+	for _, field := range []string{"weights", "input"} {
+		if !slices.Contains(m.given, field) {
+			errs = append(errs, fmt.Errorf("%s: missing", field))
+		}
+	}
+	if len(errs) > 0 {
+		return fmt.Errorf("load model %s: %s: %w", m.Name, filepath.Join(m.Dir, File), errors.Join(errs...))
+	}
+	return nil
+}
+
+// CheckNetwork is [Model.CheckFields] for a kind that is a network, with the fields that
+// each network has.
+func (m *Model) CheckNetwork(used ...string) error {
+	return m.CheckFields(append([]string{"engines", "weights", "config", "input"}, used...)...)
+}
 
 // OutputNames returns the names of the outputs of a network: those of the model, or the
 // usual ones. The error says that the model has another number of them.

@@ -23,9 +23,6 @@ func (m *Model) validate() []error {
 	if m.Kind == "" {
 		bad("kind", "missing")
 	}
-	if len(m.Engines) == 0 {
-		bad("engines", "missing, want some of %s, %s", OpenCV, ONNXRuntime)
-	}
 	for i, e := range m.Engines {
 		switch {
 		case e != OpenCV && e != ONNXRuntime:
@@ -35,7 +32,9 @@ func (m *Model) validate() []error {
 		}
 	}
 	m.validateFiles(bad)
-	m.Input.validate(bad)
+	if slices.Contains(m.given, "input") {
+		m.Input.validate(bad)
+	}
 	m.Output.validate(bad)
 	if !within(m.Threshold, 0, 1) {
 		bad("threshold", "%v, want 0 to 1", m.Threshold)
@@ -52,9 +51,6 @@ func (m *Model) validate() []error {
 func (m *Model) validateFiles(bad func(field, format string, args ...any)) {
 	files := map[string]string{"weights": m.Weights, "config": m.Config, "labels": m.Labels, "dictionary": m.Dictionary}
 	named := slices.Collect(maps.Values(files))
-	if m.Weights == "" {
-		bad("weights", "missing")
-	}
 	for _, field := range slices.Sorted(maps.Keys(files)) {
 		if f := files[field]; f != "" && (!filepath.IsLocal(f) || f == "." || strings.Contains(f, `\`)) {
 			bad(field, "%q, want the name of a file in the folder", f)

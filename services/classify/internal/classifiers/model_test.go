@@ -173,7 +173,7 @@ func TestHandler_ReadsColourCrops(t *testing.T) {
 func TestModel_RejectsAtStart(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
-	embedding := []string{"kind: classifier", "kind: embedding", "output: {format: probabilities}", "", "labels: labels.txt", "", "classes: 3", ""}
+	embedding := []string{"kind: classifier", "kind: embedding", "output: {format: probabilities}", "", "labels: labels.txt", "", "classes: 3", "", "threshold: 0.5", ""}
 	for name, tt := range map[string]struct {
 		files    map[string]string
 		settings map[string]any
@@ -199,7 +199,9 @@ func TestModel_RejectsAtStart(t *testing.T) {
 		"other-format":        {described(t, "scale: 0.01", "mean: [-3, 0, 0]"), nil, "output out has a score of 3, want 0 to 1"},
 		"angle-labels":        {described(t, "kind: classifier", "kind: angle"), nil, `labels: ["blue" "green" "red"], want ["0" "180"]`},
 		"embedding-threshold": {described(t, embedding...), map[string]any{"threshold": 0.5}, "threshold: given, but embedding has no scores"},
-		"embedding-top":       {described(t, embedding...), map[string]any{"top": 5}, "top: given, but embedding has no labels"},
+		"embedding-classes": {described(t, "kind: classifier", "kind: embedding"), nil,
+			"classes: given, but embedding of the format probabilities has none; labels: given"},
+		"embedding-top": {described(t, embedding...), map[string]any{"top": 5}, "top: given, but embedding has no labels"},
 	} {
 		coloursFolder(t, root, name, tt.files)
 		_, loaded := startModel(t, root, name, tt.settings)

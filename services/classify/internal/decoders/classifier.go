@@ -33,7 +33,7 @@ type classifier struct {
 }
 
 func newClassifier(m *model.Model, outputs []string, o Options) (Decoder, error) {
-	if err := m.CheckClasses(2); err != nil {
+	if err := cmp.Or(m.CheckNetwork("labels", "classes", "threshold", "output.format", "output.names"), m.CheckClasses(2)); err != nil {
 		return nil, err
 	}
 	if m.Output.Format != probabilities && m.Output.Format != logits {

@@ -51,5 +51,5 @@ func New(kind string) (Maker, error) {
 	case Embedding:
 		return newEmbedding, nil
 	}
-	return nil, fmt.Errorf("kind: %q, want one that classifies: %s, %s or %s", kind, Angle, Classifier, Embedding)
+	return nil, fmt.Errorf("kind: %q, want one that classifies (docs/models.md lists them)", kind)
 }

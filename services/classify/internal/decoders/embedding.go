@@ -13,9 +13,10 @@ import (
 type embedding struct{ names []string }
 
 func newEmbedding(m *model.Model, outputs []string, o Options) (Decoder, error) {
+	if err := m.CheckNetwork("output.names"); err != nil {
+		return nil, err
+	}
 	switch {
-	case m.Output.Format != "":
-		return nil, fmt.Errorf("output.format: %q, but %s has only one", m.Output.Format, Embedding)
 	case o.Threshold != nil:
 		return nil, fmt.Errorf("threshold: given, but %s has no scores", Embedding)
 	case o.Top != 0:

@@ -48,20 +48,23 @@ const (
 	SSD       = "ssd"
 )
 
-// New returns the decoder of a model. outputs are the names of those that the network
-// has. An error names the field of model.yaml that is wrong.
-func New(m *model.Model, outputs []string) (Decoder, error) {
-	switch m.Kind {
+// A Maker makes the decoder of a model whose network has the outputs of these names. An
+// error names the field of model.yaml that is wrong.
+type Maker func(m *model.Model, outputs []string) (Decoder, error)
+
+// New returns what makes the decoders of a kind of models.
+func New(kind string) (Maker, error) {
+	switch kind {
 	case YuNet:
-		return newYuNet(m)
+		return newYuNet, nil
 	case YOLO:
-		return newYOLO(m, outputs)
+		return newYOLO, nil
 	case UltraFace:
-		return newUltraFace(m)
+		return newUltraFace, nil
 	case SSD:
-		return newSSD(m, outputs)
+		return newSSD, nil
 	}
-	return nil, fmt.Errorf("kind: %q, want one that detects: %s, %s, %s or %s", m.Kind, SSD, UltraFace, YOLO, YuNet)
+	return nil, fmt.Errorf("kind: %q, want one that detects (docs/models.md lists them)", kind)
 }
 
 // noLandmarks is part of decoders without.

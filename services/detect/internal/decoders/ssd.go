@@ -1,6 +1,7 @@
 package decoders
 
 import (
+	"cmp"
 	"fmt"
 
 	"github.com/sightmesh/sightmesh/services/internal/model"
@@ -17,11 +18,8 @@ type ssd struct {
 }
 
 func newSSD(m *model.Model, outputs []string) (Decoder, error) {
-	if err := m.CheckClasses(2); err != nil { // the first is the background
+	if err := cmp.Or(m.CheckNetwork("labels", "classes", "threshold", "nms", "output.names"), m.CheckClasses(2)); err != nil { // the first is the background
 		return nil, err
-	}
-	if m.Output.Format != "" {
-		return nil, fmt.Errorf("output.format: %q, but %s has only one", m.Output.Format, SSD)
 	}
 	names, err := m.OnlyOutput(outputs)
 	return &ssd{names: names, classes: m.Classes, width: float64(m.Input.Width), height: float64(m.Input.Height)}, err

@@ -1,6 +1,7 @@
 package decoders
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 
@@ -28,8 +29,12 @@ type ultraFace struct {
 	variances []float64
 }
 
-func newUltraFace(m *model.Model) (Decoder, error) {
-	if err := m.CheckClasses(2); err != nil {
+func newUltraFace(m *model.Model, _ []string) (Decoder, error) {
+	used := []string{"labels", "classes", "threshold", "nms", "output.format", "output.names"}
+	if m.Output.Format == priors {
+		used = append(used, "output.strides", "output.priors", "output.variances")
+	}
+	if err := cmp.Or(m.CheckNetwork(used...), m.CheckClasses(2)); err != nil {
 		return nil, err
 	}
 	names, err := m.OutputNames("scores", "boxes")

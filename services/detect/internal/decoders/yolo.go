@@ -1,6 +1,7 @@
 package decoders
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 
@@ -21,7 +22,11 @@ type yolo struct {
 }
 
 func newYOLO(m *model.Model, outputs []string) (Decoder, error) {
-	if err := m.CheckClasses(1); err != nil {
+	used := []string{"labels", "classes", "threshold", "nms", "output.format", "output.names"}
+	if m.Output.Format == "yolox" {
+		used = append(used, "output.strides")
+	}
+	if err := cmp.Or(m.CheckNetwork(used...), m.CheckClasses(1)); err != nil {
 		return nil, err
 	}
 	d := &yolo{classes: m.Classes, width: float64(m.Input.Width), height: float64(m.Input.Height), strides: m.Output.Strides}
@@ -38,8 +43,6 @@ func newYOLO(m *model.Model, outputs []string) (Decoder, error) {
 			d.strides = []int{8, 16, 32}
 		}
 		d.cells, d.total = grids(m, d.strides)
-	} else if len(d.strides) > 0 {
-		return nil, fmt.Errorf("output.strides: given, but %s has none", m.Output.Format)
 	}
 	var err error
 	if m.Output.Format == "rtdetr" {

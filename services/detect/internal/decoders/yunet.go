@@ -1,6 +1,7 @@
 package decoders
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 
@@ -17,15 +18,12 @@ type yuNet struct {
 	cells   [][2]int
 }
 
-func newYuNet(m *model.Model) (Decoder, error) {
-	if err := m.CheckClasses(1); err != nil {
+func newYuNet(m *model.Model, _ []string) (Decoder, error) {
+	if err := cmp.Or(m.CheckNetwork("labels", "classes", "threshold", "nms", "output.names", "output.strides"), m.CheckClasses(1)); err != nil {
 		return nil, err
 	}
 	if m.Classes != 1 {
 		return nil, fmt.Errorf("classes: %d, want 1", m.Classes)
-	}
-	if m.Output.Format != "" {
-		return nil, fmt.Errorf("output.format: %q, but %s has only one", m.Output.Format, YuNet)
 	}
 	d := &yuNet{strides: m.Output.Strides}
 	if len(d.strides) == 0 {

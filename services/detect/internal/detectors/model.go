@@ -68,11 +68,15 @@ func openNetwork(s modelSettings, o engines.Options) (*network, error) {
 	if !(d.nms >= 0 && d.nms <= 1) {
 		return nil, fmt.Errorf("settings: nms: %v, want 0 to 1", d.nms)
 	}
+	maker, err := decoders.New(m.Kind)
+	if err != nil {
+		return nil, fmt.Errorf("model %s: %s: %w", m.Name, model.File, err)
+	}
 	net, err := engines.Open(m, o)
 	if err != nil {
 		return nil, err
 	}
-	if d.decoder, err = decoders.New(m, nets.OutputNames(net)); err != nil {
+	if d.decoder, err = maker(m, nets.OutputNames(net)); err != nil {
 		net.Close()
 		return nil, fmt.Errorf("model %s: %s: %w", m.Name, model.File, err)
 	}

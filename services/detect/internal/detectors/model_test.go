@@ -439,8 +439,13 @@ func TestModel_RejectsAtStart(t *testing.T) {
 		"other-kind":     {replaced("kind: ssd", "kind: oracle"), nil, `model.yaml: kind: "oracle"`},
 		"other-output":   {replaced("threshold", "output: {names: [in]}\nthreshold"), nil, `it has no output "in", but ["out"]`},
 		"other-shape":    {replaced("kind: ssd", "kind: yolo\noutput: {format: yolov8}"), nil, "output out has the shape [1 1 4 7], want [1 7 -1]"},
-		"not-a-number":   {map[string]string{"rows.prototxt": strings.Replace(rows, "scale: 1", "scale: nan", 1)}, nil, "output out has values that are not numbers (NaN)"},
-		"other-scale":    {replaced("scale: 0.01", "mean: [-300]"), nil, "output out has class 300"},
+		"needless-format": {replaced("threshold", "output: {format: caffe}\nthreshold"), nil,
+			"output.format: given, but ssd of the format caffe has none"},
+		"needless-strides": {replaced("kind: ssd", "kind: yolo\noutput: {format: yolov8, strides: [8]}"), nil,
+			"output.strides: given, but yolo of the format yolov8 has none"},
+		"needless-settings": {replaced("threshold", "settings: {scale: 2}\nthreshold"), nil, "settings: given, but ssd has none"},
+		"not-a-number":      {map[string]string{"rows.prototxt": strings.Replace(rows, "scale: 1", "scale: nan", 1)}, nil, "output out has values that are not numbers (NaN)"},
+		"other-scale":       {replaced("scale: 0.01", "mean: [-300]"), nil, "output out has class 300"},
 	} {
 		rowsFolder(t, root, name, tt.files)
 		_, loaded := startModels(t, root, tt.settings, name)

@@ -38,6 +38,9 @@ func FromStart(s lane.Start) Options {
 // and in the system unless its path is given; one that is there and cannot be used is
 // an error. The error wraps [onnxruntime.ErrNotFound] when none of the engines is there.
 func Open(m *model.Model, o Options) (nets.Net, error) {
+	if err := m.RequireNetwork(); err != nil {
+		return nil, err
+	}
 	var absent error
 	for _, e := range m.Engines {
 		if e == model.OpenCV {
