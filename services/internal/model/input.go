@@ -13,7 +13,16 @@ const (
 	// LetterboxCenter keeps the shape of the image and fills what remains on both
 	// sides.
 	LetterboxCenter Resize = "letterbox-center"
+	// Shrink keeps the shape of the image and makes it no larger than the width and the
+	// height, which are limits. Smaller images keep their size.
+	Shrink Resize = "shrink"
+	// Height keeps the shape of the image and brings it to the height. Its width
+	// follows, and the width is a limit.
+	Height Resize = "height"
 )
+
+// Fixed reports whether every input has the same size.
+func (r Resize) Fixed() bool { return r != Shrink && r != Height }
 
 // Channels is what the numbers of a pixel are, in their order.
 type Channels string
@@ -37,9 +46,12 @@ func (c Channels) Count() int {
 // height × width. Each number is (pixel - mean) × scale, or (pixel - mean) / std, of
 // pixels from 0 to 255.
 type Input struct {
-	Width    int      `yaml:"width"`
-	Height   int      `yaml:"height"`
-	Resize   Resize   `yaml:"resize"`
+	Width  int    `yaml:"width"`
+	Height int    `yaml:"height"`
+	Resize Resize `yaml:"resize"`
+	// Multiple is what width and height are multiples of when they follow from the
+	// image; 0 stands for 1. The image is stretched to the nearest ones.
+	Multiple int `yaml:"multiple"`
 	Channels Channels `yaml:"channels"`
 	// Pad is the pixel value, before mean and scale, that letterboxes are filled with.
 	Pad int `yaml:"pad"`

@@ -99,6 +99,13 @@ type Output struct {
 	Priors [][]float64 `yaml:"priors"`
 	// Variances scale the offsets of centers and the logarithms of sides.
 	Variances []float64 `yaml:"variances"`
+	// Pixel is the probability from which on a pixel is in a line of text, and Unclip
+	// how far lines are grown: by area × Unclip ÷ circumference to each side.
+	Pixel  float64 `yaml:"pixel"`
+	Unclip float64 `yaml:"unclip"`
+	// Space is the probability from which on there is a space between two letters of
+	// the Latin script, although another character is more likely; 0 for never.
+	Space float64 `yaml:"space"`
 }
 
 // ErrAbsent says that there is no folder of that name.

@@ -78,9 +78,15 @@ func (in Input) validate(bad func(field, format string, args ...any)) {
 		bad("input.height", "%d, want 1 to %d", in.Height, maxSide)
 	}
 	switch in.Resize {
-	case Stretch, Letterbox, LetterboxCenter:
+	case Stretch, Letterbox, LetterboxCenter, Shrink, Height:
 	default:
-		bad("input.resize", "%q, want %s, %s or %s", in.Resize, Stretch, Letterbox, LetterboxCenter)
+		bad("input.resize", "%q, want %s, %s, %s, %s or %s", in.Resize, Stretch, Letterbox, LetterboxCenter, Shrink, Height)
+	}
+	switch {
+	case in.Multiple != 0 && in.Resize.Fixed():
+		bad("input.multiple", "%d, but %s has a fixed size", in.Multiple, in.Resize)
+	case in.Multiple < 0 || in.Multiple > min(in.Width, in.Height):
+		bad("input.multiple", "%d, want 1 to %d", in.Multiple, min(in.Width, in.Height))
 	}
 	switch in.Channels {
 	case RGB, BGR, Grey:
@@ -129,6 +135,15 @@ func (o Output) validate(bad func(field, format string, args ...any)) {
 		if len(sides) == 0 || !all(sides, 1e-3, maxSide) {
 			bad("output.priors", "%v, want sides of 0.001 to %d", sides, maxSide)
 		}
+	}
+	if !within(o.Pixel, 0, 1) {
+		bad("output.pixel", "%v, want 0 to 1", o.Pixel)
+	}
+	if !within(o.Unclip, 0, 10) {
+		bad("output.unclip", "%v, want 0 to 10", o.Unclip)
+	}
+	if !within(o.Space, 0, 1) {
+		bad("output.space", "%v, want 0 to 1", o.Space)
 	}
 	if !all(o.Variances, 1e-6, 1e6) {
 		bad("output.variances", "%v, want 1e-6 to 1e6", o.Variances)

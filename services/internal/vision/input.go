@@ -21,7 +21,8 @@ func (p Placement) ToImage(x, y float64) (imageX, imageY float64) {
 	return (x - p.left) / p.scaleX, (y - p.top) / p.scaleY
 }
 
-// Fit makes the input of a network from an image of 8 bits of blue, green and red.
+// Fit makes the input of a network from an image of 8 bits of blue, green and red. Its shape is 1 × channels × height × width, with the height and the width of in
+// where its way of resizing is a fixed one.
 func Fit(m gocv.Mat, in model.Input) (nets.Tensor, Placement) {
 	size, at := place(m.Cols(), m.Rows(), in)
 	work := m
@@ -33,6 +34,9 @@ func Fit(m gocv.Mat, in model.Input) (nets.Tensor, Placement) {
 	defer small.Close()
 	gocv.Resize(work, &small, size, 0, 0, gocv.InterpolationLinear)
 
+	if !in.Resize.Fixed() {
+		in.Width, in.Height = size.X, size.Y
+	}
 	channels := in.Channels.Count()
 	t := nets.NewTensor(1, channels, in.Height, in.Width)
 	from := pixels(small)
@@ -66,11 +70,22 @@ func Fit(m gocv.Mat, in model.Input) (nets.Tensor, Placement) {
 // place returns how large an image is in the input, and where. No side is less than a
 // pixel, however long the other.
 func place(width, height int, in model.Input) (size, at image.Point) {
-	if in.Resize == model.Stretch {
-		return image.Pt(in.Width, in.Height), image.Point{}
-	}
 	f := min(float64(in.Width)/float64(width), float64(in.Height)/float64(height))
-	side := func(n, most int) int { return min(max(int(math.Round(float64(n)*f)), 1), most) }
+	step := max(in.Multiple, 1)
+	side := func(n, most int) int {
+		steps := math.Round(float64(n) * f / float64(step))
+		return min(max(int(steps), 1)*step, most-most%step)
+	}
+	switch in.Resize {
+	case model.Stretch:
+		return image.Pt(in.Width, in.Height), image.Point{}
+	case model.Shrink:
+		f = min(f, 1)
+	case model.Height:
+		f = float64(in.Height) / float64(height)
+		return image.Pt(side(width, in.Width), in.Height), image.Point{}
+	case model.Letterbox, model.LetterboxCenter:
+	}
 	size = image.Pt(side(width, in.Width), side(height, in.Height))
 	if in.Resize == model.LetterboxCenter {
 		at = image.Pt((in.Width-size.X)/2, (in.Height-size.Y)/2)

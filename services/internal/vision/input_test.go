@@ -48,6 +48,38 @@ func TestFit_PutsPixelsInPlace(t *testing.T) {
 	}
 }
 
+// TestFit_SizeThatFollows checks inputs whose size follows from the image.
+func TestFit_SizeThatFollows(t *testing.T) {
+	t.Parallel()
+	shrink := model.Input{Width: 1920, Height: 1920, Resize: model.Shrink, Multiple: 32, Channels: model.BGR}
+	height := model.Input{Width: 1000, Height: 48, Resize: model.Height, Multiple: 8, Channels: model.BGR}
+	for _, tt := range []struct {
+		in          model.Input
+		image, want image.Point
+	}{
+		{shrink, image.Pt(640, 339), image.Pt(640, 352)},   // to the nearest multiple
+		{shrink, image.Pt(3072, 2304), image.Pt(1920, 1440)}, // no larger than the limit
+		{shrink, image.Pt(5, 5), image.Pt(32, 32)},         // never nothing
+		{shrink, image.Pt(60000, 1), image.Pt(1920, 32)},
+		{shrink, image.Pt(1919, 1919), image.Pt(1920, 1920)},
+		{height, image.Pt(480, 96), image.Pt(240, 48)},
+		{height, image.Pt(50, 24), image.Pt(104, 48)},
+		{height, image.Pt(60000, 20), image.Pt(1000, 48)},
+		{height, image.Pt(1, 60000), image.Pt(8, 48)},
+	} {
+		m := gocv.NewMatWithSize(tt.image.Y, tt.image.X, gocv.MatTypeCV8UC3)
+		got, at := Fit(m, tt.in)
+		if want := []int{1, 3, tt.want.Y, tt.want.X}; !slices.Equal(got.Shape, want) {
+			t.Errorf("%v of %v: shape %v, want %v", tt.in.Resize, tt.image, got.Shape, want)
+		}
+		x, y := at.ToImage(float64(tt.want.X), float64(tt.want.Y))
+		if math.Abs(x-float64(tt.image.X)) > 1e-6 || math.Abs(y-float64(tt.image.Y)) > 1e-6 {
+			t.Errorf("%v of %v: the far corner is at %v, %v", tt.in.Resize, tt.image, x, y)
+		}
+		m.Close()
+	}
+}
+
 // TestFit_AnyShape takes images that are all edge: their corners come back.
 func TestFit_AnyShape(t *testing.T) {
 	t.Parallel()

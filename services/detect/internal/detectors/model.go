@@ -43,22 +43,38 @@ func newModel(settings json.RawMessage, o engines.Options) (detector, lane.Loade
 	if err := s.validate(); err != nil {
 		return nil, lane.Loaded{}, fmt.Errorf("settings: %w", err)
 	}
-	d, err := openNetwork(s, o)
+	d, loaded, err := openModel(s, o)
 	if s.FallsBack(err) {
 		return newDetector(*s.Fallback, o)
 	}
+	return d, loaded, err
+}
+
+// openModel makes the detector of a model folder.
+func openModel(s modelSettings, o engines.Options) (detector, lane.Loaded, error) {
+	m, err := s.Load(o.Models)
 	if err != nil {
 		return nil, lane.Loaded{}, err
 	}
-	return d, engines.Loaded(d.model, d.net), nil
+	switch m.Kind {
+	case dbText:
+		d, err := openTextNetwork(m, s, o)
+		if err != nil {
+			return nil, lane.Loaded{}, err
+		}
+		return d, engines.Loaded(m, d.net), nil
+	default:
+		d, err := openNetwork(m, s, o)
+		if err != nil {
+			return nil, lane.Loaded{}, err
+		}
+		return d, engines.Loaded(m, d.net), nil
+	}
 }
 
-func openNetwork(s modelSettings, o engines.Options) (*network, error) {
-	m, err := s.Load(o.Models)
-	if err != nil {
-		return nil, err
-	}
+func openNetwork(m *model.Model, s modelSettings, o engines.Options) (*network, error) {
 	d := &network{model: m, nms: m.NMS, crops: s.cropping}
+	var err error
 	if d.threshold, err = m.ThresholdOr(s.Threshold); err != nil {
 		return nil, fmt.Errorf("model %s: %w", m.Name, err)
 	}

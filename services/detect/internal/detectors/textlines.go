@@ -159,8 +159,8 @@ func weight(f found) float64 {
 
 // cutLine takes the pixels of a line, dark on light, of a height that is read
 // well.
-func cutLine(grey gocv.Mat, box image.Rectangle, invert bool) crop {
-	region := grey.Region(box)
+func cutLine(m gocv.Mat, box image.Rectangle, invert bool) crop {
+	region := m.Region(box)
 	defer region.Close()
 	out := gocv.NewMat()
 	defer out.Close()
@@ -176,7 +176,7 @@ func cutLine(grey gocv.Mat, box image.Rectangle, invert bool) crop {
 	if invert {
 		gocv.BitwiseNot(out, &out)
 	}
-	return crop{width: out.Cols(), height: out.Rows(), channels: 1, pixels: out.ToBytes()}
+	return crop{width: out.Cols(), height: out.Rows(), channels: out.Channels(), pixels: out.ToBytes()}
 }
 
 func scaled(r image.Rectangle, f float64) image.Rectangle {

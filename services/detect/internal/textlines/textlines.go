@@ -290,22 +290,42 @@ func sameRow(a, b image.Rectangle) bool {
 }
 
 // columns splits lines at a gutter that none of them crosses, when both sides
-// are columns: three lines or more that stand beside each other.
+// are columns that stand beside each other: three lines or more, or two whose rows are
+// not those of the other side, as on a sign. Two rows of two are read as rows.
 func columns(lines []Line) (left, right []Line, ok bool) {
-	const least = 3
-	if len(lines) < 2*least {
-		return nil, nil, false
-	}
+	const least = 2
 	byLeft := slices.Clone(lines)
 	slices.SortFunc(byLeft, func(a, b Line) int { return cmp.Compare(a.Box.Min.X, b.Box.Min.X) })
-	edge := byLeft[0].Box.Max.X
-	for i := 1; i < len(byLeft); i++ {
-		if i >= least && len(byLeft)-i >= least && byLeft[i].Box.Min.X > edge && besideEachOther(byLeft[:i], byLeft[i:]) {
-			return slices.Clone(byLeft[:i]), slices.Clone(byLeft[i:]), true
+	edge := 0
+	for i, l := range byLeft {
+		left, right = byLeft[:i], byLeft[i:]
+		if min(len(left), len(right)) >= least && l.Box.Min.X > edge && besideEachOther(left, right) &&
+			(min(len(left), len(right)) > least || !sameRows(left, right)) {
+			return slices.Clone(left), slices.Clone(right), true
 		}
-		edge = max(edge, byLeft[i].Box.Max.X)
+		edge = max(edge, l.Box.Max.X)
 	}
 	return nil, nil, false
+}
+
+// sameRows reports whether each line of the side with fewer lines stands in a row with
+// just one of the other side.
+func sameRows(a, b []Line) bool {
+	if len(a) > len(b) {
+		a, b = b, a
+	}
+	for _, l := range a {
+		beside := 0
+		for _, k := range b {
+			if sameRow(l.Box, k.Box) {
+				beside++
+			}
+		}
+		if beside != 1 {
+			return false
+		}
+	}
+	return true
 }
 
 func besideEachOther(a, b []Line) bool {

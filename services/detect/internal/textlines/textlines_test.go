@@ -93,6 +93,12 @@ func TestOrder(t *testing.T) {
 		{"one row from the left", lines(image.Rect(10, 12, 60, 30), image.Rect(80, 8, 140, 32), image.Rect(160, 14, 200, 28), row(10, 50))},
 		{"two columns", lines(row(10, 10), row(10, 50), row(10, 90), row(300, 10), row(300, 50), row(300, 90))},
 		{"a table of two rows is no columns", lines(row(10, 10), row(300, 10), row(10, 50), row(300, 50))},
+		{"a sign of three blocks", lines(
+			image.Rect(84, 80, 134, 126), image.Rect(74, 121, 137, 157), image.Rect(74, 169, 129, 215),
+			image.Rect(178, 74, 468, 163), image.Rect(227, 172, 417, 211),
+			image.Rect(512, 77, 569, 129), image.Rect(510, 120, 574, 157), image.Rect(529, 171, 570, 216),
+		)},
+		{"two lines beside one high line are no columns", lines(row(10, 10), image.Rect(300, 10, 500, 60), row(10, 50))},
 		{"a headline over columns keeps rows", lines(image.Rect(10, 0, 500, 20), row(10, 40), row(300, 40), row(10, 80), row(300, 80), row(10, 120), row(300, 120))},
 	} {
 		for seed := range uint64(5) {
