@@ -24,8 +24,8 @@ func Run() error {
 
 // classifier says what one crop is.
 type classifier interface {
-	// channels is how many of them classify wants of a crop: 1 for grey, or 3 for blue,
-	// green and red.
+	// channels is how many of them classify wants of a crop: 1 for grey, 3 for blue,
+	// green and red, or 0 for either.
 	channels() int
 	// classify says what a crop is, whose pixels are as the crop says.
 	classify(c lane.Crop, pixels []byte) (lane.CropLabel, error)
@@ -56,7 +56,7 @@ func (h *handler) Start(s lane.Start) (map[string]lane.Loaded, error) {
 	for name, setup := range s.Pipelines {
 		c, loaded, err := newClassifier(setup, o)
 		if err == nil {
-			blank := lane.Crop{Width: 96, Height: 48, Channels: c.channels()}
+			blank := lane.Crop{Width: 96, Height: 48, Channels: max(c.channels(), 1)}
 			_, err = c.classify(blank, make([]byte, blank.Width*blank.Height*blank.Channels))
 		}
 		if err != nil {
@@ -101,7 +101,7 @@ func classifyCrop(c classifier, crop lane.Crop, pixels []byte) (lane.CropLabel, 
 	if crop.Channels == 1 {
 		kind, conversion = gocv.MatTypeCV8UC1, gocv.ColorGrayToBGR
 	}
-	if crop.Channels == c.channels() {
+	if wanted := c.channels(); wanted == crop.Channels || wanted == 0 {
 		return c.classify(crop, pixels)
 	}
 	m, err := gocv.NewMatFromBytes(crop.Height, crop.Width, kind, pixels)

@@ -26,6 +26,9 @@ type modelSettings struct {
 	engines.Settings
 	// Top is how many labels are given at most.
 	Top int `json:"top"`
+	// First is a classifier that is asked before, such as one that costs less: what it
+	// says of a crop is kept unless it drops the crop.
+	First *lane.Setup `json:"first"`
 }
 
 func newModel(settings json.RawMessage, o engines.Options) (classifier, lane.Loaded, error) {
@@ -40,7 +43,32 @@ func newModel(settings json.RawMessage, o engines.Options) (classifier, lane.Loa
 	if err != nil {
 		return nil, lane.Loaded{}, err
 	}
-	return c, engines.Loaded(c.model, c.net), nil
+	loaded := engines.Loaded(c.model, c.net)
+	if s.First == nil {
+		return c, loaded, nil
+	}
+	first, before, err := newClassifier(*s.First, o)
+	if err != nil {
+		c.net.Close()
+		return nil, lane.Loaded{}, fmt.Errorf("first: %w", err)
+	}
+	return inTurn{first, c}, lane.Loaded{
+		Models: append(before.Models, loaded.Models...), Networks: append(before.Networks, loaded.Networks...),
+	}, nil
+}
+
+// inTurn asks a second classifier about the crops that the first one drops.
+type inTurn [2]classifier
+
+// channels is any number: each of both gets what it wants.
+func (inTurn) channels() int { return 0 }
+
+func (t inTurn) classify(crop lane.Crop, pixels []byte) (lane.CropLabel, error) {
+	label, err := classifyCrop(t[0], crop, pixels)
+	if err != nil || !label.Drop {
+		return label, err
+	}
+	return classifyCrop(t[1], crop, pixels)
 }
 
 func openNetwork(s modelSettings, o engines.Options) (*network, error) {
@@ -86,5 +114,5 @@ func (c *network) label(crop lane.Crop, pixels []byte) (lane.CropLabel, error) {
 	if err != nil {
 		return lane.CropLabel{}, err
 	}
-	return c.decoder.Decode(outputs)
+	return c.decoder.Decode(outputs, crop)
 }

@@ -5,12 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"strings"
-	"unicode"
 	"unicode/utf8"
 
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/lane"
+	"github.com/sightmesh/sightmesh/services/classify/internal/decoders"
 	"github.com/sightmesh/sightmesh/services/classify/internal/tesseract"
 )
 
@@ -75,7 +74,7 @@ func (r *reader) classify(c lane.Crop, pixels []byte) (lane.CropLabel, error) {
 			break
 		}
 	}
-	if best.text == "" || best.score < r.MinScore || !readable(best.text) {
+	if best.text == "" || best.score < r.MinScore || !decoders.Readable(best.text) {
 		return lane.CropLabel{Drop: true, Score: best.score}, nil
 	}
 	for i := range best.words {
@@ -128,9 +127,3 @@ func newReading(text string, words []tesseract.Word) reading {
 
 // rounded leaves what a confidence is good for.
 func rounded(f float64) float64 { return math.Round(f*1000) / 1000 }
-
-// readable reports whether there is more in a text than strokes and dots,
-// which is what texture is read as.
-func readable(s string) bool {
-	return strings.ContainsFunc(s, func(r rune) bool { return unicode.IsLetter(r) || unicode.IsDigit(r) })
-}

@@ -53,7 +53,7 @@ func newClassifier(m *model.Model, outputs []string, o Options) (Decoder, error)
 
 func (d *classifier) Outputs() []string { return d.names }
 
-func (d *classifier) Decode(outputs []nets.Tensor) (lane.CropLabel, error) {
+func (d *classifier) Decode(outputs []nets.Tensor, _ lane.Crop) (lane.CropLabel, error) {
 	if err := checkVector(d.names[0], outputs[0], len(d.classes)); err != nil {
 		return lane.CropLabel{}, err
 	}

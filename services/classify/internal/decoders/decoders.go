@@ -19,7 +19,7 @@ type Decoder interface {
 	Outputs() []string
 	// Decode returns what the outputs say of one crop. An error says that the network has
 	// not the outputs that the model declares.
-	Decode(outputs []nets.Tensor) (lane.CropLabel, error)
+	Decode(outputs []nets.Tensor, crop lane.Crop) (lane.CropLabel, error)
 }
 
 // Options are what the settings of a pipeline say in place of the model.
@@ -35,6 +35,7 @@ const (
 	Classifier = "classifier"
 	Angle      = "angle"
 	Embedding  = "embedding"
+	CTCText    = "ctc-text"
 )
 
 // A Maker makes the decoder of a model whose network has the outputs of these names. An
@@ -50,6 +51,8 @@ func New(kind string) (Maker, error) {
 		return newAngle, nil
 	case Embedding:
 		return newEmbedding, nil
+	case CTCText:
+		return newCTCText, nil
 	}
 	return nil, fmt.Errorf("kind: %q, want one that classifies (docs/models.md lists them)", kind)
 }

@@ -30,7 +30,7 @@ func (d *embedding) Outputs() []string { return d.names }
 
 // Decode brings the vector to the length 1. One of length 0 has no direction: the crop is
 // without.
-func (d *embedding) Decode(outputs []nets.Tensor) (lane.CropLabel, error) {
+func (d *embedding) Decode(outputs []nets.Tensor, _ lane.Crop) (lane.CropLabel, error) {
 	if err := checkVector(d.names[0], outputs[0], -1); err != nil {
 		return lane.CropLabel{}, err
 	}
