@@ -51,7 +51,7 @@ type Input struct {
 	Resize Resize `yaml:"resize"`
 	// Multiple is what width and height are multiples of when they follow from the
 	// image; 0 stands for 1. The image is stretched to the nearest ones.
-	Multiple int `yaml:"multiple"`
+	Multiple int      `yaml:"multiple"`
 	Channels Channels `yaml:"channels"`
 	// Pad is the pixel value, before mean and scale, that letterboxes are filled with.
 	Pad int `yaml:"pad"`

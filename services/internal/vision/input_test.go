@@ -57,9 +57,9 @@ func TestFit_SizeThatFollows(t *testing.T) {
 		in          model.Input
 		image, want image.Point
 	}{
-		{shrink, image.Pt(640, 339), image.Pt(640, 352)},   // to the nearest multiple
+		{shrink, image.Pt(640, 339), image.Pt(640, 352)},     // to the nearest multiple
 		{shrink, image.Pt(3072, 2304), image.Pt(1920, 1440)}, // no larger than the limit
-		{shrink, image.Pt(5, 5), image.Pt(32, 32)},         // never nothing
+		{shrink, image.Pt(5, 5), image.Pt(32, 32)},           // never nothing
 		{shrink, image.Pt(60000, 1), image.Pt(1920, 32)},
 		{shrink, image.Pt(1919, 1919), image.Pt(1920, 1920)},
 		{height, image.Pt(480, 96), image.Pt(240, 48)},
