@@ -30,6 +30,7 @@ import (
 
 	"github.com/sightmesh/sightmesh/lane/pipeline"
 	"github.com/sightmesh/sightmesh/tools/internal/bench"
+	"github.com/sightmesh/sightmesh/tools/internal/machine"
 	"github.com/sightmesh/sightmesh/tools/internal/sample"
 )
 
@@ -101,21 +102,13 @@ func run(ctx context.Context, bin, out string, each time.Duration, only string) 
 func (t *table) printf(format string, args ...any) { fmt.Fprintf(&t.page, format, args...) }
 
 func (t *table) head() {
-	cpu := "unknown processor"
-	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil {
-		for line := range strings.Lines(string(b)) {
-			if name, ok := strings.CutPrefix(line, "model name\t: "); ok {
-				cpu = strings.TrimSpace(name)
-			}
-		}
-	}
 	t.printf(`# Performance
 
 Written by %s on %s: %d x %s, %s, every process on this machine, the load too; Go
 programs but the load have half of the cores (ADR 0006). Each row stands beside its
 baseline of the same run; the ratios are what to compare, the times are those of this machine in this hour. The *floor* is the bare
 three-hop JetStream pipeline (`+"`sightmesh bench floor`"+`) on the same server.
-`, "`make bench`", time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), cpu, runtime.Version())
+`, "`make bench`", time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), machine.Processor(), runtime.Version())
 }
 
 // noopPipelines writes a pipelines file for the lane that does nothing.
