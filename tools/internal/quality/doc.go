@@ -1,0 +1,27 @@
+// Package quality measures what the pipelines of a mesh answer against what a person sees
+// in the same images, and writes the table of docs/models.md.
+//
+// Beside an image lies NAME.expected.json, or NAME.txt with the whole text, line by line.
+// Each image goes through HTTP to every pipeline of [Pipelines] that the mesh serves, and
+// through the same lanes with no mesh round them; both results have to be the same.
+//
+// # Text
+//
+// Texts are compared after NFKC, with quotes, dashes and full stops folded into those of
+// ASCII. There are two error rates, each a number of edits divided by a number of expected
+// characters:
+//
+//   - in any order: without spaces, each expected line against the piece of the answer that
+//     is most like it. Lines left out count; lines that nobody expects do not.
+//   - strict: with single spaces, the whole answer against the whole text in reading order.
+//     It needs the whole text, so it says nothing of images of which only pieces are known.
+//
+// The reading orders of images whose expected lines are not in one are in order.json.
+//
+// # Regions
+//
+// A face, object or code that is expected with a box is found by one region that overlaps
+// it (intersection over union of at least 0.4) or has its centre inside. One that is
+// expected by number is found by any region of its label, or of a label that is as fair.
+// Other regions are false, unless the image does not say what it shows of their kind.
+package quality

@@ -1,0 +1,238 @@
+package quality
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// Score is how the result of a pipeline compares with what is expected of one image, or
+// the sum of several.
+type Score struct {
+	Expected int // faces, objects, codes or lines of text
+	Found    int // of those
+	False    int // that are there and are not expected
+	// AnimalFaces are those among False that are on animals.
+	AnimalFaces int
+	// Missed are the labels of which not one was found, each with its image.
+	Missed []string
+	// Text is nil where no text is expected.
+	Text *TextErrors
+}
+
+// TextErrors are numbers of expected characters, and of edits. The strict ones are 0 where
+// the whole text is not known.
+type TextErrors struct {
+	Chars       int `json:"chars"`
+	AnyOrder    int `json:"any_order"`
+	StrictChars int `json:"strict_chars"`
+	Strict      int `json:"strict"`
+}
+
+// add adds o to s.
+func (s *Score) add(o Score) {
+	s.Expected += o.Expected
+	s.Found += o.Found
+	s.False += o.False
+	s.AnimalFaces += o.AnimalFaces
+	s.Missed = append(s.Missed, o.Missed...)
+	if o.Text == nil {
+		return
+	}
+	if s.Text == nil {
+		s.Text = &TextErrors{}
+	}
+	s.Text.Chars += o.Text.Chars
+	s.Text.AnyOrder += o.Text.AnyOrder
+	s.Text.StrictChars += o.Text.StrictChars
+	s.Text.Strict += o.Text.Strict
+}
+
+// score compares what a pipeline found in the image. It returns false when the image does
+// not say what it shows of the kind.
+func (p Pipeline) score(img Image, r v1.Result) (Score, bool) {
+	e := img.Expected
+	switch p.Finds {
+	case text:
+		if !e.hasText() {
+			return Score{}, false
+		}
+		var lines []string
+		if r.Text != nil {
+			lines = strings.Split(strings.TrimSuffix(*r.Text, "\n"), "\n")
+		}
+		return scoreText(e, lines), true
+	case faces:
+		return scoreFaces(e, r.Regions)
+	case objects:
+		return scoreObjects(img.Name, e, r.Regions)
+	default:
+		return scoreCodes(e, r.Regions), true
+	}
+}
+
+// scoreFaces judges every image but those that show persons and do not list their faces.
+func scoreFaces(e Expected, regions []v1.Region) (Score, bool) {
+	persons, _ := e.count("person")
+	if e.Faces == nil && persons > 0 {
+		return Score{}, false
+	}
+	var found []v1.Box
+	for _, r := range regions {
+		if r.Label == labelFace {
+			found = append(found, r.Box)
+		}
+	}
+	if e.Faces == nil {
+		return Score{False: len(found), AnimalFaces: len(e.onAnimals(found))}, true
+	}
+	matched, left := match(e.Faces.Boxes, found)
+	return Score{
+		Expected: len(e.Faces.Boxes), Found: matched, False: len(left), AnimalFaces: len(e.onAnimals(left)),
+	}, true
+}
+
+// animals are labels of COCO.
+var animals = []string{"bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe"}
+
+// onAnimals returns the boxes that have their centre in the box of an animal; where an
+// animal is expected without its box, every box.
+func (e Expected) onAnimals(found []v1.Box) []v1.Box {
+	var on []v1.Box
+	for _, b := range found {
+		if slices.ContainsFunc(animals, func(animal string) bool {
+			n, _ := e.count(animal)
+			boxes := e.boxes(animal)
+			return n > 0 && (len(boxes) == 0 || slices.ContainsFunc(boxes, func(a box) bool { return hasCentre(a, b) }))
+		}) {
+			on = append(on, b)
+		}
+	}
+	return on
+}
+
+// scoreObjects judges the images that ask for objects, by number: few have a box for each.
+// Objects of labels that the image does not ask for are false, and so are those beyond an
+// exact number.
+func scoreObjects(name string, e Expected, regions []v1.Region) (Score, bool) {
+	labels := e.objectLabels()
+	if len(labels) == 0 {
+		return Score{}, false
+	}
+	left := map[string]int{}
+	for _, r := range regions {
+		left[r.Label]++
+	}
+	found := map[string]int{}
+	take := func(label, as string) {
+		want, _ := e.count(label)
+		n := min(left[as], want-found[label])
+		found[label] += n
+		left[as] -= n
+	}
+	for _, label := range labels { // the asked label comes before those that are as fair
+		take(label, label)
+	}
+	for _, label := range labels {
+		for _, as := range e.Alternatives[label] {
+			take(label, as)
+		}
+	}
+	var s Score
+	for _, label := range labels {
+		want, more := e.count(label)
+		s.Expected += want
+		s.Found += found[label]
+		if found[label] == 0 {
+			s.Missed = append(s.Missed, name+": "+label)
+		}
+		if more {
+			delete(left, label)
+		}
+	}
+	for _, n := range left {
+		s.False += n
+	}
+	return s, true
+}
+
+// scoreCodes judges every image: one that does not ask for codes has none.
+func scoreCodes(e Expected, regions []v1.Region) Score {
+	found := make([]v1.Box, 0, len(regions))
+	texts := map[string]int{}
+	for _, r := range regions {
+		found = append(found, r.Box)
+		texts[r.Text]++
+	}
+	want, _ := e.count(labelCode)
+	s := Score{Expected: max(want, len(e.Codes))}
+	matched := min(s.Expected, len(found))
+	if boxes := e.boxes(labelCode); len(boxes) == s.Expected {
+		matched, _ = match(boxes, found)
+	}
+	s.False = len(found) - matched
+	s.Found = matched
+	read := 0
+	for _, text := range e.Codes {
+		if texts[text] > 0 {
+			texts[text]--
+			read++
+		}
+	}
+	if len(e.Codes) > 0 {
+		s.Found = min(s.Found, read)
+	}
+	return s
+}
+
+// match pairs expected boxes with found ones, those that overlap most first. It returns the
+// number of pairs and the found boxes that are in none.
+func match(want []box, found []v1.Box) (matched int, left []v1.Box) {
+	type pair struct {
+		want, found int
+		overlap     float64
+	}
+	var pairs []pair
+	for i, w := range want {
+		for j, f := range found {
+			if o := overlap(w, f); o >= leastOverlap || hasCentre(w, f) {
+				pairs = append(pairs, pair{i, j, o})
+			}
+		}
+	}
+	slices.SortStableFunc(pairs, func(a, b pair) int { return cmp.Compare(b.overlap, a.overlap) })
+	wanted, used := map[int]bool{}, map[int]bool{}
+	for _, p := range pairs {
+		if !wanted[p.want] && !used[p.found] {
+			wanted[p.want], used[p.found] = true, true
+		}
+	}
+	for j, f := range found {
+		if !used[j] {
+			left = append(left, f)
+		}
+	}
+	return len(used), left
+}
+
+// leastOverlap is how much a region has to overlap a box that a person has drawn.
+const leastOverlap = 0.4
+
+// overlap returns intersection over union.
+func overlap(w box, f v1.Box) float64 {
+	width := min(w[2], f.X+f.Width) - max(w[0], f.X)
+	height := min(w[3], f.Y+f.Height) - max(w[1], f.Y)
+	if width <= 0 || height <= 0 {
+		return 0
+	}
+	both := width * height
+	return float64(both) / float64((w[2]-w[0])*(w[3]-w[1])+f.Width*f.Height-both)
+}
+
+// hasCentre reports whether the centre of f lies in w.
+func hasCentre(w box, f v1.Box) bool {
+	x, y := 2*f.X+f.Width, 2*f.Y+f.Height // of pixels cut in halves
+	return x >= 2*w[0] && x <= 2*w[2] && y >= 2*w[1] && y <= 2*w[3]
+}
