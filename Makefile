@@ -55,6 +55,11 @@ bench-once: deps ## Run every Go benchmark for one iteration, so that none rots
 bench: build ## Measure the mesh beside its baselines, and write docs/performance.md (10 minutes)
 	$(GO) run ./tools/benchtable --bin bin --out docs/performance.md
 
+.PHONY: quality
+quality: build ## Measure what the pipelines find in real photos, and write the tables of docs/models.md (2 minutes)
+	$(GO) run ./tools/quality --bin bin --models models --out docs/models.md \
+		--images ../shared/realdata/photos --images ../shared/realdata/rendered
+
 .PHONY: lint
 lint: deps ## Run the linters
 	@test -z "$$(gofmt -l $(MODULES))" || { gofmt -l $(MODULES); echo 'run make fmt'; exit 1; }
