@@ -22,7 +22,8 @@ type Expected struct {
 		Count int   `json:"count"`
 		Boxes []box `json:"boxes"`
 	} `json:"faces"`
-	// Counts are exact numbers by label, AtLeast those of crowded or hard images.
+	// Counts are exact numbers by label, AtLeast those of crowded or hard images, 0 for
+	// what may be there.
 	Counts  map[string]int `json:"counts"`
 	AtLeast map[string]int `json:"at_least"`
 	// Objects are boxes of some or all of those that are counted.
@@ -114,13 +115,8 @@ func (e *Expected) setOrder(o order) error {
 // hasText reports whether text is expected of the image.
 func (e Expected) hasText() bool { return len(e.Text)+len(e.TextContains) > 0 }
 
-// count returns how many of label are expected, and whether there may be more.
-func (e Expected) count(label string) (n int, more bool) {
-	if n, ok := e.AtLeast[label]; ok {
-		return n, true
-	}
-	return e.Counts[label], false
-}
+// count returns how many of label are expected.
+func (e Expected) count(label string) int { return max(e.Counts[label], e.AtLeast[label]) }
 
 // objectLabels are those that are expected of the pipeline objects, sorted.
 func (e Expected) objectLabels() []string {

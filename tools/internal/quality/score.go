@@ -75,7 +75,7 @@ func (p Pipeline) score(img Image, r v1.Result) (Score, bool) {
 
 // scoreFaces judges every image but those that show persons and do not list their faces.
 func scoreFaces(e Expected, regions []v1.Region) (Score, bool) {
-	persons, _ := e.count("person")
+	persons := e.count("person")
 	if e.Faces == nil && persons > 0 {
 		return Score{}, false
 	}
@@ -103,7 +103,7 @@ func (e Expected) onAnimals(found []v1.Box) []v1.Box {
 	var on []v1.Box
 	for _, b := range found {
 		if slices.ContainsFunc(animals, func(animal string) bool {
-			n, _ := e.count(animal)
+			n := e.count(animal)
 			boxes := e.boxes(animal)
 			return n > 0 && (len(boxes) == 0 || slices.ContainsFunc(boxes, func(a box) bool { return hasCentre(a, b) }))
 		}) {
@@ -127,7 +127,7 @@ func scoreObjects(name string, e Expected, regions []v1.Region) (Score, bool) {
 	}
 	found := map[string]int{}
 	take := func(label, as string) {
-		want, _ := e.count(label)
+		want := e.count(label)
 		n := min(left[as], want-found[label])
 		found[label] += n
 		left[as] -= n
@@ -142,15 +142,15 @@ func scoreObjects(name string, e Expected, regions []v1.Region) (Score, bool) {
 	}
 	var s Score
 	for _, label := range labels {
-		want, more := e.count(label)
+		want := e.count(label)
 		s.Expected += want
 		s.Found += found[label]
 		if found[label] == 0 {
 			s.Missed = append(s.Missed, name+": "+label)
 		}
-		if more {
-			delete(left, label)
-		}
+	}
+	for label := range e.AtLeast {
+		delete(left, label)
 	}
 	for _, n := range left {
 		s.False += n
@@ -166,7 +166,7 @@ func scoreCodes(e Expected, regions []v1.Region) Score {
 		found = append(found, r.Box)
 		texts[r.Text]++
 	}
-	want, _ := e.count(labelCode)
+	want := e.count(labelCode)
 	s := Score{Expected: max(want, len(e.Codes))}
 	matched := min(s.Expected, len(found))
 	if boxes := e.boxes(labelCode); len(boxes) == s.Expected {

@@ -97,6 +97,7 @@ func TestScoreObjects(t *testing.T) {
 		"a label missed":    {`{"counts": {"dog": 1, "cat": 1}}`, []string{"cat"}, Score{Expected: 2, Found: 1, Missed: []string{"x: dog"}}},
 		"more than counted": {`{"counts": {"dog": 1}}`, []string{"dog", "dog"}, Score{Expected: 1, Found: 1, False: 1}},
 		"at least":          {`{"at_least": {"person": 2}}`, []string{"person", "person", "person"}, Score{Expected: 2, Found: 2}},
+		"may be there":      {`{"counts": {"dog": 1}, "at_least": {"chair": 0}}`, []string{"dog", "chair"}, Score{Expected: 1, Found: 1}},
 		"unlisted":          {`{"counts": {"dog": 1}}`, []string{"dog", "chair"}, Score{Expected: 1, Found: 1, False: 1}},
 		"as fair":           {`{"counts": {"truck": 1}, "alternatives": {"truck": ["car"]}}`, []string{"car"}, Score{Expected: 1, Found: 1}},
 		"as fair, and itself": {
