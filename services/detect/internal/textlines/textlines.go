@@ -274,14 +274,19 @@ func Order(lines []Line) {
 		return cmp.Or(cmp.Compare(a.Box.Min.Y, b.Box.Min.Y), cmp.Compare(a.Box.Min.X, b.Box.Min.X))
 	})
 	for i := 0; i < len(lines); {
-		row := lines[i].Box
 		j := i + 1
-		for j < len(lines) && sameRow(row, lines[j].Box) {
+		for j < len(lines) && inRow(lines[i:j], lines[j]) {
 			j++
 		}
 		slices.SortFunc(lines[i:j], func(a, b Line) int { return cmp.Compare(a.Box.Min.X, b.Box.Min.X) })
 		i = j
 	}
+}
+
+// inRow reports whether a line stands beside each of a row: two lines below each other
+// are two rows also next to something that is as high as both.
+func inRow(row []Line, l Line) bool {
+	return !slices.ContainsFunc(row, func(o Line) bool { return !sameRow(o.Box, l.Box) })
 }
 
 func sameRow(a, b image.Rectangle) bool {
