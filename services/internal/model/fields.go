@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/sightmesh/sightmesh/lane"
 )
 
 // fieldNames returns the names of the fields of a model.yaml, and of those within output.
@@ -23,6 +26,20 @@ func fieldNames(data []byte) ([]string, error) {
 		}
 	}
 	return names, nil
+}
+
+// Require returns an error that names each of these fields that model.yaml has not.
+func (m *Model) Require(fields ...string) error {
+	var errs []error
+	for _, field := range fields {
+		if !slices.Contains(m.given, field) {
+			errs = append(errs, fmt.Errorf("%s: missing", field))
+		}
+	}
+	if len(errs) > 0 {
+		return fmt.Errorf("load model %s: %s: %w", m.Name, filepath.Join(m.Dir, File), errors.Join(errs...))
+	}
+	return nil
 }
 
 // CheckFields returns an error that names each field of model.yaml that the kind of the
@@ -43,14 +60,15 @@ func (m *Model) CheckFields(used ...string) error {
 	return errors.Join(errs...)
 }
 
-// SettingsJSON returns the settings as those of a pipeline are handed over.
-func (m *Model) SettingsJSON() (json.RawMessage, error) {
-	if len(m.Settings) == 0 {
-		return nil, nil
-	}
+// DecodeSettings reads the settings into a struct that holds the defaults, by the names
+// of its JSON. A field that the struct does not have is an error that names it.
+func (m *Model) DecodeSettings(into any) error {
 	raw, err := json.Marshal(m.Settings)
-	if err != nil {
-		return nil, fmt.Errorf("settings: %w", err)
+	if err == nil {
+		err = lane.DecodeSettings(raw, into)
 	}
-	return raw, nil
+	if err != nil {
+		return fmt.Errorf("model %s: %s: %w", m.Name, File, err)
+	}
+	return nil
 }

@@ -19,6 +19,13 @@ const (
 	// Height keeps the shape of the image and brings it to the height. Its width
 	// follows, and the width is a limit.
 	Height Resize = "height"
+	// Line gives the image, a line of text, the height of the input. It keeps its shape
+	// and fills what remains at the right, but one that would be wider than the input is
+	// made as wide.
+	Line Resize = "line"
+	// Center keeps the shape of the image and cuts off what is far from its center:
+	// the shorter side becomes ShortSide pixels, of which the input is the middle.
+	Center Resize = "center"
 )
 
 // Fixed reports whether every input has the same size.
@@ -51,8 +58,10 @@ type Input struct {
 	Resize Resize `yaml:"resize"`
 	// Multiple is what width and height are multiples of when they follow from the
 	// image; 0 stands for 1. The image is stretched to the nearest ones.
-	Multiple int      `yaml:"multiple"`
-	Channels Channels `yaml:"channels"`
+	Multiple int `yaml:"multiple"`
+	// ShortSide is at least as large as Width and Height, and only given for [Center].
+	ShortSide int      `yaml:"short_side"`
+	Channels  Channels `yaml:"channels"`
 	// Pad is the pixel value, before mean and scale, that letterboxes are filled with.
 	Pad int `yaml:"pad"`
 	// Mean has a number for each channel, in their order; none stands for 0.

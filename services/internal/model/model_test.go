@@ -83,8 +83,10 @@ func TestLoad_RejectsFields(t *testing.T) {
 		{"kind: yolo", "kind: [yolo]", "cannot unmarshal"},
 		{"kind: yolo", "kind: yolo\ncolour: red", "field colour not found"},
 		{"pad: 114", "padding: 114", "field padding not found"},
+		{"engines: [onnxruntime, opencv]", "engines: []", "engines: none"},
 		{"engines: [onnxruntime, opencv]", "engines: [tensorflow]", `engines: "tensorflow"`},
 		{"engines: [onnxruntime, opencv]", "engines: [opencv, opencv]", "engines: opencv is given twice"},
+		{"weights: net.onnx", "weights: ''", `weights: ""`},
 		{"weights: net.onnx", "weights: ../net.onnx", `weights: "../net.onnx"`},
 		{"weights: net.onnx", "weights: /etc/passwd", `weights: "/etc/passwd"`},
 		{"weights: net.onnx", "weights: .", `weights: "."`},
@@ -133,8 +135,8 @@ func TestLoad_RejectsFields(t *testing.T) {
 	}
 }
 
-// TestModel_RequireNetwork names what a network cannot do without, which a cascade can.
-func TestModel_RequireNetwork(t *testing.T) {
+// TestModel_Require names what is missing: a network cannot do without what a cascade can.
+func TestModel_Require(t *testing.T) {
 	t.Parallel()
 	for field, line := range map[string]string{
 		"engines": "engines: [onnxruntime, opencv]\n", "weights": "weights: net.onnx\n",
@@ -146,7 +148,7 @@ func TestModel_RequireNetwork(t *testing.T) {
 			t.Errorf("without %s: %v", field, err)
 			continue
 		}
-		err = m.RequireNetwork()
+		err = m.Require("engines", "weights", "input")
 		if field == "" && err != nil {
 			t.Errorf("a whole model: %v", err)
 		}

@@ -1,28 +1,6 @@
 package model
 
-import (
-	"errors"
-	"fmt"
-	"path/filepath"
-	"slices"
-)
-
-// RequireNetwork returns an error that names each field without which no network runs.
-func (m *Model) RequireNetwork() error {
-	var errs []error
-	if len(m.Engines) == 0 {
-		errs = append(errs, fmt.Errorf("engines: missing, want some of %s, %s", OpenCV, ONNXRuntime))
-	}
-	for _, field := range []string{"weights", "input"} {
-		if !slices.Contains(m.given, field) {
-			errs = append(errs, fmt.Errorf("%s: missing", field))
-		}
-	}
-	if len(errs) > 0 {
-		return fmt.Errorf("load model %s: %s: %w", m.Name, filepath.Join(m.Dir, File), errors.Join(errs...))
-	}
-	return nil
-}
+import "fmt"
 
 // CheckNetwork is [Model.CheckFields] for a kind that is a network, with the fields that
 // each network has.

@@ -23,6 +23,9 @@ func (m *Model) validate() []error {
 	if m.Kind == "" {
 		bad("kind", "missing")
 	}
+	if slices.Contains(m.given, "engines") && len(m.Engines) == 0 {
+		bad("engines", "none, want some of %s, %s", OpenCV, ONNXRuntime)
+	}
 	for i, e := range m.Engines {
 		switch {
 		case e != OpenCV && e != ONNXRuntime:
@@ -52,7 +55,7 @@ func (m *Model) validateFiles(bad func(field, format string, args ...any)) {
 	files := map[string]string{"weights": m.Weights, "config": m.Config, "labels": m.Labels, "dictionary": m.Dictionary}
 	named := slices.Collect(maps.Values(files))
 	for _, field := range slices.Sorted(maps.Keys(files)) {
-		if f := files[field]; f != "" && (!filepath.IsLocal(f) || f == "." || strings.Contains(f, `\`)) {
+		if f := files[field]; slices.Contains(m.given, field) && (!filepath.IsLocal(f) || f == "." || strings.Contains(f, `\`)) {
 			bad(field, "%q, want the name of a file in the folder", f)
 		}
 	}
@@ -78,15 +81,22 @@ func (in Input) validate(bad func(field, format string, args ...any)) {
 		bad("input.height", "%d, want 1 to %d", in.Height, maxSide)
 	}
 	switch in.Resize {
-	case Stretch, Letterbox, LetterboxCenter, Shrink, Height:
+	case Stretch, Letterbox, LetterboxCenter, Shrink, Height, Line, Center:
 	default:
-		bad("input.resize", "%q, want %s, %s, %s, %s or %s", in.Resize, Stretch, Letterbox, LetterboxCenter, Shrink, Height)
+		bad("input.resize", "%q, want %s, %s, %s, %s, %s, %s or %s",
+			in.Resize, Stretch, Letterbox, LetterboxCenter, Shrink, Height, Line, Center)
 	}
 	switch {
 	case in.Multiple != 0 && in.Resize.Fixed():
 		bad("input.multiple", "%d, but %s has a fixed size", in.Multiple, in.Resize)
 	case in.Multiple < 0 || in.Multiple > min(in.Width, in.Height):
 		bad("input.multiple", "%d, want 1 to %d", in.Multiple, min(in.Width, in.Height))
+	}
+	switch least := max(in.Width, in.Height); {
+	case in.Resize == Center && (in.ShortSide < least || in.ShortSide > maxSide):
+		bad("input.short_side", "%d, want %d to %d", in.ShortSide, least, maxSide)
+	case in.Resize != Center && in.ShortSide != 0:
+		bad("input.short_side", "given, but only %s has one", Center)
 	}
 	switch in.Channels {
 	case RGB, BGR, Grey:

@@ -15,29 +15,34 @@ import (
 // CascadeDir is where Debian's opencv-data puts its cascades.
 const CascadeDir = "/usr/share/opencv4/haarcascades"
 
-// LoadCascade opens a cascade by its file name without .xml. A file that is
-// not XML or holds no cascade is refused here, because OpenCV would end the
-// process; one that is damaged further inside can still do that. The caller
-// closes the classifier.
+// LoadCascade opens a cascade by its file name without .xml. The caller closes the
+// classifier.
 func LoadCascade(dir, name string) (gocv.CascadeClassifier, v1.Model, error) {
 	if dir == "" {
 		dir = CascadeDir
 	}
-	path := filepath.Join(dir, name+".xml")
+	c, err := OpenCascade(filepath.Join(dir, name+".xml"))
+	return c, v1.Model{Name: name, Version: "opencv-" + gocv.OpenCVVersion()}, err
+}
+
+// OpenCascade opens the cascade of a file. One that is not XML or holds no cascade is
+// refused here, because OpenCV would end the process; one that is damaged further inside
+// can still do that. The caller closes the classifier.
+func OpenCascade(path string) (gocv.CascadeClassifier, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return gocv.CascadeClassifier{}, v1.Model{}, fmt.Errorf("load cascade: %w", err)
+		return gocv.CascadeClassifier{}, fmt.Errorf("load cascade: %w", err)
 	}
 	if err := xml.Unmarshal(data, &struct{}{}); err != nil {
-		return gocv.CascadeClassifier{}, v1.Model{}, fmt.Errorf("load cascade: read %s: %w", path, err)
+		return gocv.CascadeClassifier{}, fmt.Errorf("load cascade: read %s: %w", path, err)
 	}
 	if !bytes.Contains(data, []byte("BOOST")) {
-		return gocv.CascadeClassifier{}, v1.Model{}, fmt.Errorf("load cascade: %s holds no cascade", path)
+		return gocv.CascadeClassifier{}, fmt.Errorf("load cascade: %s holds no cascade", path)
 	}
 	c := gocv.NewCascadeClassifier()
 	if !c.Load(path) {
 		c.Close()
-		return gocv.CascadeClassifier{}, v1.Model{}, fmt.Errorf("load cascade: OpenCV refuses %s", path)
+		return gocv.CascadeClassifier{}, fmt.Errorf("load cascade: OpenCV refuses %s", path)
 	}
-	return c, v1.Model{Name: name, Version: "opencv-" + gocv.OpenCVVersion()}, nil
+	return c, nil
 }

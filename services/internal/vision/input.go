@@ -21,15 +21,22 @@ func (p Placement) ToImage(x, y float64) (imageX, imageY float64) {
 	return (x - p.left) / p.scaleX, (y - p.top) / p.scaleY
 }
 
-// Fit makes the input of a network from an image of 8 bits of blue, green and red. Its shape is 1 × channels × height × width, with the height and the width of in
-// where its way of resizing is a fixed one.
+// Fit makes the input of a network from an image of 8 bits of blue, green and red. Its
+// shape is 1 × channels × height × width, with the height and the width of in where its
+// way of resizing is a fixed one.
 func Fit(m gocv.Mat, in model.Input) (nets.Tensor, Placement) {
-	size, at := place(m.Cols(), m.Rows(), in)
-	work := m
+	part := image.Rect(0, 0, m.Cols(), m.Rows())
+	if in.Resize == model.Center {
+		part = middle(part)
+	}
+	seen := m.Region(part)
+	defer seen.Close()
+	work := seen
 	if in.Channels == model.Grey {
-		work = Grey(m)
+		work = Grey(seen)
 		defer work.Close()
 	}
+	size, at := place(part.Dx(), part.Dy(), in)
 	small := gocv.NewMat()
 	defer small.Close()
 	gocv.Resize(work, &small, size, 0, 0, gocv.InterpolationLinear)
@@ -40,6 +47,8 @@ func Fit(m gocv.Mat, in model.Input) (nets.Tensor, Placement) {
 	channels := in.Channels.Count()
 	t := nets.NewTensor(1, channels, in.Height, in.Width)
 	from := pixels(small)
+	whole := image.Rect(0, 0, in.Width, in.Height)
+	to := image.Rectangle{Min: at, Max: at.Add(size)}.Intersect(whole)
 	for c := range channels {
 		source := c
 		if in.Channels == model.RGB {
@@ -47,28 +56,36 @@ func Fit(m gocv.Mat, in model.Input) (nets.Tensor, Placement) {
 		}
 		table := in.Table(c)
 		plane := t.Data[c*in.Width*in.Height : (c+1)*in.Width*in.Height]
-		if size.X < in.Width || size.Y < in.Height {
+		if to != whole {
 			pad := table[in.Pad]
 			for i := range plane {
 				plane[i] = pad
 			}
 		}
-		for y := range size.Y {
-			row := plane[(y+at.Y)*in.Width+at.X:][:size.X]
-			line := from[y*size.X*channels+source:]
+		for y := to.Min.Y; y < to.Max.Y; y++ {
+			row := plane[y*in.Width+to.Min.X : y*in.Width+to.Max.X]
+			line := from[((y-at.Y)*size.X+to.Min.X-at.X)*channels+source:]
 			for x := range row {
 				row[x] = table[line[x*channels]]
 			}
 		}
 	}
-	return t, Placement{
-		scaleX: float64(size.X) / float64(m.Cols()), scaleY: float64(size.Y) / float64(m.Rows()),
-		left: float64(at.X), top: float64(at.Y),
-	}
+	p := Placement{scaleX: float64(size.X) / float64(part.Dx()), scaleY: float64(size.Y) / float64(part.Dy())}
+	p.left, p.top = float64(at.X)-float64(part.Min.X)*p.scaleX, float64(at.Y)-float64(part.Min.Y)*p.scaleY
+	return t, p
 }
 
-// place returns how large an image is in the input, and where. No side is less than a
-// pixel, however long the other.
+// middle returns what is looked at of an image of which only the middle counts: resizing a
+// very long one, such as 60000 × 1, would need more memory than there is.
+func middle(whole image.Rectangle) image.Rectangle {
+	most := 4 * min(whole.Dx(), whole.Dy())
+	x, y := max(whole.Dx()-most, 0)/2, max(whole.Dy()-most, 0)/2
+	return image.Rect(x, y, whole.Dx()-x, whole.Dy()-y)
+}
+
+// place returns how large an image becomes for the input, and where in it it lies; of one
+// that is larger the input shows a part. No side is less than a pixel, however long the
+// other.
 func place(width, height int, in model.Input) (size, at image.Point) {
 	f := min(float64(in.Width)/float64(width), float64(in.Height)/float64(height))
 	step := max(in.Multiple, 1)
@@ -81,9 +98,13 @@ func place(width, height int, in model.Input) (size, at image.Point) {
 		return image.Pt(in.Width, in.Height), image.Point{}
 	case model.Shrink:
 		f = min(f, 1)
-	case model.Height:
+	case model.Height, model.Line:
 		f = float64(in.Height) / float64(height)
 		return image.Pt(side(width, in.Width), in.Height), image.Point{}
+	case model.Center:
+		f = float64(in.ShortSide) / float64(min(width, height))
+		size = image.Pt(side(width, math.MaxInt), side(height, math.MaxInt))
+		return size, image.Pt((in.Width-size.X)/2, (in.Height-size.Y)/2)
 	case model.Letterbox, model.LetterboxCenter:
 	}
 	size = image.Pt(side(width, in.Width), side(height, in.Height))

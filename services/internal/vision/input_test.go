@@ -33,6 +33,22 @@ func TestFit_PutsPixelsInPlace(t *testing.T) {
 			model.Input{Width: 2, Height: 3, Resize: model.Letterbox, Channels: model.Grey, Pad: 7, Mean: []float64{2}},
 			[]float32{20, 50, 5, 5, 5, 5},
 		},
+		"a line": {
+			model.Input{Width: 5, Height: 1, Resize: model.Line, Channels: model.Grey, Pad: 7},
+			[]float32{22, 52, 7, 7, 7},
+		},
+		"a line that is too long": {
+			model.Input{Width: 1, Height: 1, Resize: model.Line, Channels: model.Grey, Pad: 7},
+			[]float32{37},
+		},
+		"the center": {
+			model.Input{Width: 1, Height: 1, Resize: model.Center, ShortSide: 1, Channels: model.Grey},
+			[]float32{22},
+		},
+		"the center of what is larger": {
+			model.Input{Width: 2, Height: 2, Resize: model.Center, ShortSide: 4, Channels: model.Grey},
+			[]float32{33, 41, 33, 41},
+		},
 		"letterbox in the center": {
 			model.Input{Width: 2, Height: 3, Resize: model.LetterboxCenter, Channels: model.Grey, Pad: 7},
 			[]float32{7, 7, 22, 52, 7, 7},
@@ -85,11 +101,20 @@ func TestFit_AnyShape(t *testing.T) {
 	t.Parallel()
 	for _, size := range []image.Point{{1, 1}, {60000, 1}, {1, 60000}, {640, 480}, {333, 777}} {
 		m := gocv.NewMatWithSize(size.Y, size.X, gocv.MatTypeCV8UC3)
-		for _, resize := range []model.Resize{model.Stretch, model.Letterbox, model.LetterboxCenter} {
+		for _, resize := range []model.Resize{model.Stretch, model.Letterbox, model.LetterboxCenter, model.Line, model.Center} {
 			in := model.Input{Width: 416, Height: 320, Resize: resize, Channels: model.RGB, Pad: 114}
+			if resize == model.Center {
+				in.ShortSide = 500
+			}
 			got, at := Fit(m, in)
 			if len(got.Data) != 3*416*320 {
 				t.Errorf("%v, %s: %d numbers", size, resize, len(got.Data))
+			}
+			if resize == model.Center {
+				if x, y := at.ToImage(208, 160); math.Abs(x-float64(size.X)/2) > 1 || math.Abs(y-float64(size.Y)/2) > 1 {
+					t.Errorf("%v: the center is at %v, %v", size, x, y)
+				}
+				continue
 			}
 			fitted, left := place(size.X, size.Y, in)
 			x, y := at.ToImage(float64(left.X+fitted.X), float64(left.Y+fitted.Y))

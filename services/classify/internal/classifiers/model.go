@@ -36,25 +36,47 @@ func newModel(settings json.RawMessage, o engines.Options) (classifier, lane.Loa
 	if err := lane.DecodeSettings(settings, &s); err != nil {
 		return nil, lane.Loaded{}, err
 	}
-	c, err := openNetwork(s, o)
+	c, loaded, err := openModel(s, o)
 	if s.FallsBack(err) {
 		return newClassifier(*s.Fallback, o)
 	}
+	return c, loaded, err
+}
+
+// openModel makes the classifier of a model folder, and the one before it.
+func openModel(s modelSettings, o engines.Options) (classifier, lane.Loaded, error) {
+	m, err := s.Load(o.Models)
 	if err != nil {
 		return nil, lane.Loaded{}, err
 	}
-	loaded := engines.Loaded(c.model, c.net)
 	if s.First == nil {
-		return c, loaded, nil
+		return openKind(m, s, o)
 	}
 	first, before, err := newClassifier(*s.First, o)
 	if err != nil {
-		c.net.Close()
 		return nil, lane.Loaded{}, fmt.Errorf("first: %w", err)
+	}
+	c, loaded, err := openKind(m, s, o)
+	if err != nil {
+		return nil, lane.Loaded{}, err
 	}
 	return inTurn{first, c}, lane.Loaded{
 		Models: append(before.Models, loaded.Models...), Networks: append(before.Networks, loaded.Networks...),
 	}, nil
+}
+
+// openKind makes the classifier of a model by its kind: that of a network is in package
+// decoders, another one has a line here.
+func openKind(m *model.Model, s modelSettings, o engines.Options) (classifier, lane.Loaded, error) {
+	if m.Kind == "tesseract" {
+		c, err := openReader(m, s)
+		return c, engines.Loaded(m), err
+	}
+	c, err := openNetwork(m, s, o)
+	if err != nil {
+		return nil, lane.Loaded{}, err
+	}
+	return c, engines.Loaded(m, c.net), nil
 }
 
 // inTurn asks a second classifier about the crops that the first one drops.
@@ -71,21 +93,22 @@ func (t inTurn) classify(crop lane.Crop, pixels []byte) (lane.CropLabel, error) 
 	return classifyCrop(t[1], crop, pixels)
 }
 
-func openNetwork(s modelSettings, o engines.Options) (*network, error) {
-	m, err := s.Load(o.Models)
+// wrong returns the error of a field of a model.
+func wrong(m *model.Model, err error) error {
+	return fmt.Errorf("model %s: %s: %w", m.Name, model.File, err)
+}
+
+func openNetwork(m *model.Model, s modelSettings, o engines.Options) (*network, error) {
+	maker, err := decoders.New(m.Kind)
 	if err != nil {
-		return nil, err
-	}
-	decoder, err := decoders.New(m.Kind)
-	if err != nil {
-		return nil, fmt.Errorf("model %s: %s: %w", m.Name, model.File, err)
+		return nil, wrong(m, err)
 	}
 	net, err := engines.Open(m, o)
 	if err != nil {
 		return nil, err
 	}
 	c := &network{model: m, net: net}
-	if c.decoder, err = decoder(m, nets.OutputNames(net), decoders.Options{Threshold: s.Threshold, Top: s.Top}); err != nil {
+	if c.decoder, err = maker(m, nets.OutputNames(net), decoders.Options{Threshold: s.Threshold, Top: s.Top}); err != nil {
 		net.Close()
 		return nil, fmt.Errorf("model %s: %s with these settings: %w", m.Name, model.File, err)
 	}

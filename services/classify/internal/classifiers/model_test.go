@@ -235,3 +235,57 @@ func TestModel_FallsBack(t *testing.T) {
 	_, loaded = startModel(t, root, "no-engine", fallback)
 	checkLoaded(t, loaded, "tesseract-eng")
 }
+
+// TestModel_ReadsWithTesseract: the data of a language in a model folder.
+func TestModel_ReadsWithTesseract(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	data, err := os.ReadFile("/usr/share/tesseract-ocr/5/tessdata/eng.traineddata")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const described = "version: '4.1'\nkind: tesseract\nweights: own.traineddata\n"
+	for name, tt := range map[string]struct {
+		yaml     string
+		data     []byte
+		settings map[string]any
+		want     string // empty for a model that reads
+	}{
+		"eng":       {described + "settings: {min_score: 0.5}\n", data, nil, ""},
+		"cut":       {described, data[:1000], nil, `weights: load language "own"`},
+		"garbage":   {described, []byte(strings.Repeat("garbage", 1000)), nil, `weights: load language "own"`},
+		"LFS":       {described, []byte("version https://git-lfs.github.com/spec/v1\n"), nil, "own.traineddata: a Git LFS pointer"},
+		"language":  {described + "settings: {languages: [eng]}\n", data, nil, `model.yaml: settings: json: unknown field "languages"`},
+		"score":     {described + "settings: {min_score: 60}\n", data, nil, "model.yaml: settings: min_score: 60"},
+		"engines":   {described + "engines: [opencv]\n", data, nil, "engines: given, but tesseract has none"},
+		"name":      {"version: '1'\nkind: tesseract\nweights: eng\n", data, nil, `weights: "eng", want the name of a language`},
+		"none":      {"version: '1'\nkind: tesseract\n", data, nil, "weights: missing"},
+		"threshold": {described, data, map[string]any{"threshold": 0.5}, "settings: threshold and top: given, but tesseract has none"},
+	} {
+		dir := filepath.Join(root, name)
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for file, content := range map[string][]byte{model.File: []byte(tt.yaml), "own.traineddata": tt.data} {
+			if err := os.WriteFile(filepath.Join(dir, file), content, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		h, loaded := startModel(t, root, name, tt.settings)
+		if tt.want != "" {
+			if !strings.Contains(loaded.Error, tt.want) {
+				t.Errorf("%s: %q, want %q", name, loaded.Error, tt.want)
+			}
+			continue
+		}
+		checkLoaded(t, loaded, name)
+		crop, pixels := drawn("Pictures go in")
+		out, err := h.Classify(lane.Classify{Pipeline: "p", Crops: []lane.Crop{crop}}, pixels)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := out.Answers[0].Text; got != "Pictures go in" {
+			t.Errorf("read %q", got)
+		}
+	}
+}

@@ -5,20 +5,19 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"path/filepath"
+	"strings"
 	"unicode/utf8"
 
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/lane"
 	"github.com/sightmesh/sightmesh/services/classify/internal/decoders"
 	"github.com/sightmesh/sightmesh/services/classify/internal/tesseract"
+	"github.com/sightmesh/sightmesh/services/internal/model"
 )
 
 // reader reads a line in the language that reads it best.
 type reader struct {
-	// Languages in the order in which they are tried.
-	Languages []string `json:"languages"`
-	// Dir is the folder of the language data; empty for the library's own.
-	Dir string `json:"dir"`
 	// MinScore is how sure the reading must be; a crop below it is no text.
 	MinScore float64 `json:"min_score"`
 	// SureScore is how sure the reading in one language must be for the next
@@ -29,21 +28,26 @@ type reader struct {
 }
 
 func newReader(settings json.RawMessage) (classifier, lane.Loaded, error) {
-	r := &reader{Languages: []string{"eng"}, MinScore: 0.6, SureScore: 0.85}
-	if err := lane.DecodeSettings(settings, r); err != nil {
+	s := struct {
+		// Languages in the order in which they are tried.
+		Languages []string `json:"languages"`
+		// Dir is the folder of the language data; empty for the library's own.
+		Dir string `json:"dir"`
+		*reader
+	}{Languages: []string{"eng"}, reader: defaultReader()}
+	if err := lane.DecodeSettings(settings, &s); err != nil {
 		return nil, lane.Loaded{}, err
 	}
-	if len(r.Languages) == 0 {
+	if len(s.Languages) == 0 {
 		return nil, lane.Loaded{}, errors.New("settings: languages: none")
 	}
-	for name, score := range map[string]float64{"min_score": r.MinScore, "sure_score": r.SureScore} {
-		if score < 0 || score > 1 {
-			return nil, lane.Loaded{}, fmt.Errorf("settings: %s: %v, want 0 to 1", name, score)
-		}
+	r := s.reader
+	if err := r.validate(); err != nil {
+		return nil, lane.Loaded{}, fmt.Errorf("settings: %w", err)
 	}
 	var models []v1.Model
-	for _, l := range r.Languages {
-		e, err := tesseract.New(r.Dir, l)
+	for _, l := range s.Languages {
+		e, err := tesseract.New(s.Dir, l)
 		if err != nil {
 			return nil, lane.Loaded{}, err
 		}
@@ -51,6 +55,51 @@ func newReader(settings json.RawMessage) (classifier, lane.Loaded, error) {
 		models = append(models, v1.Model{Name: "tesseract-" + l, Version: tesseract.Version()})
 	}
 	return r, lane.Loaded{Models: models}, nil
+}
+
+// openReader makes the reader of a model folder, whose weights are the data of a language.
+func openReader(m *model.Model, s modelSettings) (classifier, error) {
+	if s.Threshold != nil || s.Top != 0 {
+		return nil, fmt.Errorf("settings: threshold and top: given, but %s has none", m.Kind)
+	}
+	if err := m.CheckFields("weights", "settings"); err != nil {
+		return nil, wrong(m, err)
+	}
+	if err := m.Require("weights"); err != nil {
+		return nil, err
+	}
+	r := defaultReader()
+	if err := m.DecodeSettings(r); err != nil {
+		return nil, err
+	}
+	if err := r.validate(); err != nil {
+		return nil, wrong(m, fmt.Errorf("settings: %w", err))
+	}
+	const extension = ".traineddata"
+	language, ok := strings.CutSuffix(filepath.Base(m.Weights), extension)
+	if !ok || language == "" {
+		return nil, wrong(m, fmt.Errorf("weights: %q, want the name of a language and %s", m.Weights, extension))
+	}
+	if _, _, err := m.ReadWeights(); err != nil { // which checks them
+		return nil, err
+	}
+	e, err := tesseract.New(filepath.Dir(m.WeightsPath()), language)
+	if err != nil {
+		return nil, wrong(m, fmt.Errorf("weights: %w", err))
+	}
+	r.engines = []*tesseract.Engine{e}
+	return r, nil
+}
+
+func defaultReader() *reader { return &reader{MinScore: 0.6, SureScore: 0.85} }
+
+func (r *reader) validate() error {
+	for name, score := range map[string]float64{"min_score": r.MinScore, "sure_score": r.SureScore} {
+		if score < 0 || score > 1 {
+			return fmt.Errorf("%s: %v, want 0 to 1", name, score)
+		}
+	}
+	return nil
 }
 
 // border is white around the line: letters that touch the edge are misread.

@@ -11,15 +11,13 @@ import (
 
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/lane"
+	"github.com/sightmesh/sightmesh/services/internal/model"
 	"github.com/sightmesh/sightmesh/services/internal/vision"
 )
 
 // cascade finds objects of one kind with a Haar cascade (Viola and Jones,
 // "Rapid Object Detection using a Boosted Cascade of Simple Features", 2001).
 type cascade struct {
-	Cascade string `json:"cascade"` // file name without .xml
-	Dir     string `json:"dir"`     // folder of the file
-	Label   string `json:"label"`   // of every region
 	// Scale, Neighbors and MinSize are those of OpenCV's detectMultiScale.
 	Scale     float64 `json:"scale"`
 	Neighbors int     `json:"neighbors"`
@@ -28,35 +26,72 @@ type cascade struct {
 	// the time grows with the number of pixels.
 	LongSide int `json:"long_side"`
 
+	label      string
 	classifier gocv.CascadeClassifier
 }
 
 func newCascade(settings json.RawMessage) (detector, lane.Loaded, error) {
-	d := &cascade{Label: "object", Scale: 1.1, Neighbors: 3, MinSize: 30, LongSide: 2000}
-	if err := lane.DecodeSettings(settings, d); err != nil {
+	s := struct {
+		Cascade string `json:"cascade"` // file name without .xml
+		Dir     string `json:"dir"`     // folder of the file
+		Label   string `json:"label"`   // of every region
+		*cascade
+	}{Label: "object", cascade: defaultCascade()}
+	if err := lane.DecodeSettings(settings, &s); err != nil {
 		return nil, lane.Loaded{}, err
 	}
-	switch {
-	case d.Scale < 1.01: // at 1 OpenCV ends the process, just above it takes forever
-		return nil, lane.Loaded{}, fmt.Errorf("settings: scale: %v, want 1.01 or more", d.Scale)
-	case d.Neighbors < 0:
-		return nil, lane.Loaded{}, fmt.Errorf("settings: neighbors: %d, want 0 or more", d.Neighbors)
-	case d.MinSize < 1:
-		return nil, lane.Loaded{}, fmt.Errorf("settings: min_size: %d, want 1 or more", d.MinSize)
-	case d.LongSide < 1:
-		return nil, lane.Loaded{}, fmt.Errorf("settings: long_side: %d, want 1 or more", d.LongSide)
+	if err := s.validate(); err != nil {
+		return nil, lane.Loaded{}, fmt.Errorf("settings: %w", err)
 	}
-	c, model, err := vision.LoadCascade(d.Dir, d.Cascade)
+	c, model, err := vision.LoadCascade(s.Dir, s.Cascade)
 	if err != nil {
 		return nil, lane.Loaded{}, err
 	}
-	d.classifier = c
-	return d, lane.Loaded{Models: []v1.Model{model}}, nil
+	s.classifier, s.label = c, s.Label
+	return cropper{s.cascade, defaultCropping()}, lane.Loaded{Models: []v1.Model{model}}, nil
 }
 
-// detect gives every region the score 1: the cascade says yes or no, and
+// newCascadeModel returns the finder of a model folder that holds a cascade.
+func newCascadeModel(m *model.Model) (finder, error) {
+	d := defaultCascade()
+	if err := m.DecodeSettings(d); err != nil {
+		return nil, err
+	}
+	if err := d.validate(); err != nil {
+		return nil, wrong(m, fmt.Errorf("settings: %w", err))
+	}
+	if _, _, err := m.ReadWeights(); err != nil { // which checks them
+		return nil, err
+	}
+	c, err := vision.OpenCascade(m.WeightsPath())
+	if err != nil {
+		return nil, wrong(m, fmt.Errorf("weights: %w", err))
+	}
+	d.classifier, d.label = c, m.ClassNames[0]
+	return d, nil
+}
+
+func defaultCascade() *cascade {
+	return &cascade{Scale: 1.1, Neighbors: 3, MinSize: 30, LongSide: 2000}
+}
+
+func (d *cascade) validate() error {
+	switch {
+	case d.Scale < 1.01: // at 1 OpenCV ends the process, just above it takes forever
+		return fmt.Errorf("scale: %v, want 1.01 or more", d.Scale)
+	case d.Neighbors < 0:
+		return fmt.Errorf("neighbors: %d, want 0 or more", d.Neighbors)
+	case d.MinSize < 1:
+		return fmt.Errorf("min_size: %d, want 1 or more", d.MinSize)
+	case d.LongSide < 1:
+		return fmt.Errorf("long_side: %d, want 1 or more", d.LongSide)
+	}
+	return nil
+}
+
+// find gives every region the score 1: the cascade says yes or no, and
 // gocv v0.31.0 does not hand out its levels.
-func (d *cascade) detect(m gocv.Mat, most int, crops bool) ([]lane.Region, []crop, error) {
+func (d *cascade) find(m gocv.Mat, most int) ([]lane.Region, error) {
 	grey := vision.Grey(m)
 	defer grey.Close()
 	work, scale := grey, 1.0
@@ -66,7 +101,13 @@ func (d *cascade) detect(m gocv.Mat, most int, crops bool) ([]lane.Region, []cro
 		scale = reduce(grey, &work, d.LongSide)
 	}
 	boxes := d.classifier.DetectMultiScaleWithParams(work, d.Scale, d.Neighbors, 0, image.Pt(d.MinSize, d.MinSize), image.Point{})
-	full := image.Rect(0, 0, grey.Cols(), grey.Rows())
+	return labelled(boxes, scale, image.Pt(m.Cols(), m.Rows()), d.label, most), nil
+}
+
+// labelled returns regions of the score 1 and one label from boxes of an image of this
+// size that was scaled.
+func labelled(boxes []image.Rectangle, scale float64, size image.Point, label string, most int) []lane.Region {
+	full := image.Rectangle{Max: size}
 	for i, b := range boxes {
 		boxes[i] = scaled(b, 1/scale).Intersect(full)
 	}
@@ -79,12 +120,8 @@ func (d *cascade) detect(m gocv.Mat, most int, crops bool) ([]lane.Region, []cro
 		return cmp.Or(cmp.Compare(a.Min.X, b.Min.X), cmp.Compare(a.Min.Y, b.Min.Y))
 	})
 	regions := make([]lane.Region, len(boxes))
-	var cut []crop
 	for i, b := range boxes {
-		regions[i] = lane.Region{Box: toBox(b), Score: 1, Label: d.Label}
-		if crops {
-			cut = append(cut, defaultCropping().cutBox(grey, b))
-		}
+		regions[i] = lane.Region{Box: toBox(b), Score: 1, Label: label}
 	}
-	return regions, cut, nil
+	return regions
 }

@@ -92,6 +92,26 @@ func padded(box image.Rectangle, fraction float64) image.Rectangle {
 	return image.Rect(box.Min.X-x, box.Min.Y-y, box.Max.X+x, box.Max.Y+y)
 }
 
+// finder finds regions in an upright image, and keeps the surest when there are more
+// than most.
+type finder interface {
+	find(m gocv.Mat, most int) ([]lane.Region, error)
+}
+
+// cropper is a detector that cuts the crops of what a finder finds.
+type cropper struct {
+	finder
+	crops cropping
+}
+
+func (d cropper) detect(m gocv.Mat, most int, crops bool) ([]lane.Region, []crop, error) {
+	regions, err := d.find(m, most)
+	if err != nil || !crops {
+		return regions, nil, err
+	}
+	return regions, d.crops.cut(m, regions), nil
+}
+
 // reduce resizes an image so that its longer side is long, and returns the factor.
 func reduce(from gocv.Mat, to *gocv.Mat, long int) (scale float64) {
 	width, height := from.Cols(), from.Rows()

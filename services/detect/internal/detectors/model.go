@@ -24,7 +24,6 @@ type network struct {
 	net            nets.Net
 	decoder        decoders.Decoder
 	threshold, nms float64
-	crops          cropping
 }
 
 // modelSettings are those of the kind model.
@@ -50,7 +49,8 @@ func newModel(settings json.RawMessage, o engines.Options) (detector, lane.Loade
 	return d, loaded, err
 }
 
-// openModel makes the detector of a model folder.
+// openModel makes the detector of a model folder by its kind: that of a network is in
+// package decoders, another one has a line here.
 func openModel(s modelSettings, o engines.Options) (detector, lane.Loaded, error) {
 	m, err := s.Load(o.Models)
 	if err != nil {
@@ -63,17 +63,52 @@ func openModel(s modelSettings, o engines.Options) (detector, lane.Loaded, error
 			return nil, lane.Loaded{}, err
 		}
 		return d, engines.Loaded(m, d.net), nil
-	default:
-		d, err := openNetwork(m, s, o)
-		if err != nil {
-			return nil, lane.Loaded{}, err
-		}
-		return d, engines.Loaded(m, d.net), nil
+	case "cascade":
+		d, err := openFinder(m, s, newCascadeModel)
+		return d, engines.Loaded(m), err
+	case "hog":
+		d, err := openFinder(m, s, newHOG)
+		return d, engines.Loaded(m), err
+	case "text-lines":
+		d, err := openTextLines(m, s)
+		return d, engines.Loaded(m), err
 	}
+	d, err := openNetwork(m, s, o)
+	if err != nil {
+		return nil, lane.Loaded{}, err
+	}
+	return cropper{d, s.cropping}, engines.Loaded(m, d.net), nil
+}
+
+// openFinder makes the detector of a model that is no network, and finds objects of one
+// class by its weights.
+func openFinder(m *model.Model, s modelSettings, open func(*model.Model) (finder, error)) (detector, error) {
+	if s.Threshold != nil || s.NMS != nil {
+		return nil, fmt.Errorf("settings: threshold and nms: given, but %s has none", m.Kind)
+	}
+	if err := m.CheckFields("weights", "labels", "classes", "settings"); err != nil {
+		return nil, wrong(m, err)
+	}
+	if err := m.Require("weights", "labels", "classes"); err != nil {
+		return nil, err
+	}
+	if m.Classes != 1 {
+		return nil, wrong(m, fmt.Errorf("classes: %d, want 1", m.Classes))
+	}
+	f, err := open(m)
+	if err != nil {
+		return nil, err
+	}
+	return cropper{f, s.cropping}, nil
+}
+
+// wrong returns the error of a field of a model.
+func wrong(m *model.Model, err error) error {
+	return fmt.Errorf("model %s: %s: %w", m.Name, model.File, err)
 }
 
 func openNetwork(m *model.Model, s modelSettings, o engines.Options) (*network, error) {
-	d := &network{model: m, nms: m.NMS, crops: s.cropping}
+	d := &network{model: m, nms: m.NMS}
 	var err error
 	if d.threshold, err = m.ThresholdOr(s.Threshold); err != nil {
 		return nil, fmt.Errorf("model %s: %w", m.Name, err)
@@ -86,7 +121,7 @@ func openNetwork(m *model.Model, s modelSettings, o engines.Options) (*network, 
 	}
 	maker, err := decoders.New(m.Kind)
 	if err != nil {
-		return nil, fmt.Errorf("model %s: %s: %w", m.Name, model.File, err)
+		return nil, wrong(m, err)
 	}
 	net, err := engines.Open(m, o)
 	if err != nil {
@@ -94,17 +129,17 @@ func openNetwork(m *model.Model, s modelSettings, o engines.Options) (*network, 
 	}
 	if d.decoder, err = maker(m, nets.OutputNames(net)); err != nil {
 		net.Close()
-		return nil, fmt.Errorf("model %s: %s: %w", m.Name, model.File, err)
+		return nil, wrong(m, err)
 	}
 	d.net = net
 	return d, nil
 }
 
-func (d *network) detect(m gocv.Mat, most int, crops bool) ([]lane.Region, []crop, error) {
+func (d *network) find(m gocv.Mat, most int) ([]lane.Region, error) {
 	input, at := vision.Fit(m, d.model.Input)
 	boxes, err := d.boxes(input)
 	if err != nil {
-		return nil, nil, fmt.Errorf("model %s: %w", d.model.Name, err)
+		return nil, fmt.Errorf("model %s: %w", d.model.Name, err)
 	}
 	regions := make([]lane.Region, 0, len(boxes))
 	for _, b := range boxes {
@@ -116,10 +151,7 @@ func (d *network) detect(m gocv.Mat, most int, crops bool) ([]lane.Region, []cro
 	slices.SortStableFunc(regions, func(a, b lane.Region) int {
 		return cmp.Or(cmp.Compare(a.Box.X, b.Box.X), cmp.Compare(a.Box.Y, b.Box.Y))
 	})
-	if !crops {
-		return regions, nil, nil
-	}
-	return regions, d.crops.cut(m, regions), nil
+	return regions, nil
 }
 
 // boxes runs the network. The scores are checked each time: those of a network whose

@@ -13,6 +13,7 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/lane"
 	"github.com/sightmesh/sightmesh/services/detect/internal/textlines"
+	"github.com/sightmesh/sightmesh/services/internal/model"
 	"github.com/sightmesh/sightmesh/services/internal/vision"
 )
 
@@ -33,14 +34,44 @@ const (
 )
 
 func newTextLines(settings json.RawMessage) (detector, lane.Loaded, error) {
-	d := &textLines{LongSide: 2400}
+	d := defaultTextLines()
 	if err := lane.DecodeSettings(settings, d); err != nil {
 		return nil, lane.Loaded{}, err
 	}
-	if d.LongSide < 1 {
-		return nil, lane.Loaded{}, fmt.Errorf("settings: long_side: %d, want 1 or more", d.LongSide)
+	if err := d.validate(); err != nil {
+		return nil, lane.Loaded{}, fmt.Errorf("settings: %w", err)
 	}
 	return d, lane.Loaded{Models: []v1.Model{{Name: "text-lines", Version: "1"}}}, nil
+}
+
+// openTextLines makes the detector of a model folder that says how lines are found.
+func openTextLines(m *model.Model, s modelSettings) (detector, error) {
+	switch {
+	case s.Threshold != nil || s.NMS != nil:
+		return nil, fmt.Errorf("settings: threshold and nms: given, but %s has none", m.Kind)
+	case s.cropping != defaultCropping():
+		return nil, fmt.Errorf("settings: channels, crop_side, padding and square_crops: given, but %s cuts lines as Tesseract reads them", m.Kind)
+	}
+	if err := m.CheckFields("settings"); err != nil {
+		return nil, wrong(m, err)
+	}
+	d := defaultTextLines()
+	if err := m.DecodeSettings(d); err != nil {
+		return nil, err
+	}
+	if err := d.validate(); err != nil {
+		return nil, wrong(m, fmt.Errorf("settings: %w", err))
+	}
+	return d, nil
+}
+
+func defaultTextLines() *textLines { return &textLines{LongSide: 2400} }
+
+func (d *textLines) validate() error {
+	if d.LongSide < 1 {
+		return fmt.Errorf("long_side: %d, want 1 or more", d.LongSide)
+	}
+	return nil
 }
 
 // polarity of text.

@@ -38,7 +38,7 @@ func FromStart(s lane.Start) Options {
 // and in the system unless its path is given; one that is there and cannot be used is
 // an error. The error wraps [onnxruntime.ErrNotFound] when none of the engines is there.
 func Open(m *model.Model, o Options) (nets.Net, error) {
-	if err := m.RequireNetwork(); err != nil {
+	if err := m.Require("engines", "weights", "input"); err != nil {
 		return nil, err
 	}
 	var absent error
@@ -59,12 +59,13 @@ func Open(m *model.Model, o Options) (nets.Net, error) {
 	return nil, fmt.Errorf("load model %s: engines: %v: %w", m.Name, m.Engines, absent)
 }
 
-// Loaded returns what a pipeline that uses a network tells its worker.
-func Loaded(m *model.Model, n nets.Net) lane.Loaded {
-	return lane.Loaded{
-		Models:   []v1.Model{{Name: m.Name, Version: m.Version}},
-		Networks: []lane.Network{nets.Describe(m.Name, n)},
+// Loaded returns what a pipeline that uses a model, with its networks, tells its worker.
+func Loaded(m *model.Model, networks ...nets.Net) lane.Loaded {
+	loaded := lane.Loaded{Models: []v1.Model{{Name: m.Name, Version: m.Version}}}
+	for _, n := range networks {
+		loaded.Networks = append(loaded.Networks, nets.Describe(m.Name, n))
 	}
+	return loaded
 }
 
 // openONNX loads a network with the library at path.

@@ -1,0 +1,158 @@
+package classifiers
+
+import (
+	"bytes"
+	"encoding/json"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"gocv.io/x/gocv"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/lane"
+	"github.com/sightmesh/sightmesh/services/internal/model"
+	"github.com/sightmesh/sightmesh/services/internal/nets/onnxruntime"
+)
+
+const (
+	catalogue = "../../../../tools/internal/models/catalogue"
+	realdata  = "../../../../../shared/realdata"
+)
+
+// catalogueFolder makes the folder of a model of the catalogue, with the weights from where
+// they are, in a folder of models that makes it run in an engine. It skips the test when
+// the weights or the engine are not there.
+func catalogueFolder(t *testing.T, name, weights string, engine model.Engine) (root string) {
+	t.Helper()
+	if _, err := os.Stat(weights); err != nil {
+		t.Skipf("%s was not run: no %s", name, weights)
+	}
+	root = t.TempDir()
+	library, err := filepath.Abs("../../../../models/onnxruntime")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = onnxruntime.Find("", filepath.Dir(library))
+	switch {
+	case engine == model.ONNXRuntime && err != nil:
+		t.Skipf("%s was not run without ONNX Runtime: make onnxruntime installs it", name)
+	case engine == model.ONNXRuntime:
+		if err := os.Symlink(library, filepath.Join(root, "onnxruntime")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dir := filepath.Join(root, name)
+	if err := os.CopyFS(dir, os.DirFS(filepath.Join(catalogue, name))); err != nil {
+		t.Fatal(err)
+	}
+	if weights, err = filepath.Abs(weights); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(weights, filepath.Join(dir, filepath.Base(weights))); err != nil {
+		t.Fatal(err)
+	}
+	if engine == model.OpenCV { // also where the system has ONNX Runtime
+		file := filepath.Join(dir, model.File)
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text = bytes.Replace(text, []byte("[onnxruntime, opencv]"), []byte("[opencv]"), 1)
+		if err := os.WriteFile(file, text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return root
+}
+
+// classifyImage has the pipeline p say what a whole image is.
+func classifyImage(t *testing.T, h *handler, m gocv.Mat) lane.CropLabel {
+	t.Helper()
+	crop := lane.Crop{Width: m.Cols(), Height: m.Rows(), Channels: m.Channels()}
+	out, err := h.Classify(lane.Classify{Pipeline: "p", Crops: []lane.Crop{crop}}, m.ToBytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out.Answers[0]
+}
+
+// TestShuffleNet_AgreesWithReference: the labels of the same network in other code, with a
+// score within 0.02.
+func TestShuffleNet_AgreesWithReference(t *testing.T) {
+	t.Parallel()
+	const name = "shufflenet-v2-int8"
+	for _, engine := range []model.Engine{model.OpenCV, model.ONNXRuntime} {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			root := catalogueFolder(t, name, filepath.Join(realdata, "models/shufflenet_v2_int8_imagenet/shufflenet-v2-12-int8.onnx"), engine)
+			h, loaded := startModel(t, root, name, map[string]any{"threshold": 0.001, "top": 1000})
+			checkLoaded(t, loaded, name)
+			if got := loaded.Networks[0].Engine; !strings.HasPrefix(got, string(engine)) {
+				t.Errorf("it runs in %s, want %s", got, engine)
+			}
+			data, err := os.ReadFile(filepath.Join(realdata, "reference/shufflenet_v2_int8_imagenet.json"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var reference struct {
+				Photos map[string][]struct {
+					Label string
+					Score float64
+				}
+			}
+			if err := json.Unmarshal(data, &reference); err != nil {
+				t.Fatal(err)
+			}
+			if len(reference.Photos) == 0 {
+				t.Fatal("the reference has no photos")
+			}
+			for photo, want := range reference.Photos {
+				m := gocv.IMRead(filepath.Join(realdata, "photos", photo), gocv.IMReadColor)
+				got := classifyImage(t, h, m)
+				m.Close()
+				if len(got.Labels) == 0 || got.Labels[0].Label != want[0].Label {
+					t.Errorf("%s: %+v, want %s first", photo, got.Labels, want[0].Label)
+				}
+				for _, w := range want {
+					i := slices.IndexFunc(got.Labels, func(l v1.Label) bool { return l.Label == w.Label })
+					score := 0.0 // below the threshold
+					if i >= 0 {
+						score = got.Labels[i].Score
+					}
+					if math.Abs(score-w.Score) > 0.02 {
+						t.Errorf("%s: %s has the score %v, want %v", photo, w.Label, score, w.Score)
+					}
+				}
+			}
+		})
+	}
+}
+
+// TestAngle_TellsTurnedLines reads lines that are drawn from text, upright and turned. No
+// package of the project carries the weights: make models puts them into models.
+func TestAngle_TellsTurnedLines(t *testing.T) {
+	t.Parallel()
+	const name = "ppocr-v2-cls"
+	root := catalogueFolder(t, name, "../../../../models/ppocr-v2-cls/ch_ppocr_mobile_v2.0_cls_infer.onnx", model.ONNXRuntime)
+	h, loaded := startModel(t, root, name, nil)
+	checkLoaded(t, loaded, name)
+	for _, file := range []string{"line_en.png", "line_en_invoice.png", "line_zh.png", "line_zh_mixed.png"} {
+		m := gocv.IMRead(filepath.Join(realdata, "rendered", file), gocv.IMReadColor)
+		if m.Empty() {
+			t.Skip("no ../shared/realdata: no line was read")
+		}
+		upright := classifyImage(t, h, m)
+		gocv.Rotate(m, &m, gocv.Rotate180Clockwise)
+		turned := classifyImage(t, h, m)
+		m.Close()
+		for want, got := range map[string]lane.CropLabel{"0": upright, "180": turned} {
+			if len(got.Labels) != 1 || got.Labels[0].Label != want {
+				t.Errorf("%s turned by %s: %+v", file, want, got)
+			}
+		}
+	}
+}
