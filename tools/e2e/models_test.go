@@ -2,10 +2,15 @@ package e2e
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"image"
+	"image/color"
+	"image/draw"
 	"image/png"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -97,13 +102,7 @@ func TestModels_FolderIsServed(t *testing.T) {
 	m := start(t, nil, "--pipelines", file, "--models", models)
 	pipelines := m.awaitPipelines(t)
 
-	img := image.NewGray(image.Rect(0, 0, 7, 4))
-	copy(img.Pix, []byte{0, 100, 90, 0, 0, 57, 50}) // of class 1 with 0.9, from 0, 0 to 4, 2
-	var b bytes.Buffer
-	if err := png.Encode(&b, img); err != nil {
-		t.Fatal(err)
-	}
-	r := m.done(t, "?pipeline=rows", b.Bytes())
+	r := m.done(t, "?pipeline=rows", boxImage(t))
 	if len(r.Regions) != 1 || r.Regions[0].Label != "box" || r.Regions[0].Box != (v1.Box{Width: 4, Height: 2}) || r.Regions[0].Score != 0.9 {
 		t.Errorf("found %+v", r.Regions)
 	}
@@ -123,7 +122,7 @@ func TestModels_FolderIsServed(t *testing.T) {
 		if !strings.Contains(pipelines[name].Reason, want) {
 			t.Errorf("%s: the reason is %q, want %q", name, pipelines[name].Reason, want)
 		}
-		checkProblem(t, m.post(t, "?pipeline="+name, b.Bytes()), v1.NoWorker)
+		checkProblem(t, m.post(t, "?pipeline="+name, boxImage(t)), v1.NoWorker)
 	}
 }
 
@@ -179,4 +178,153 @@ func TestModels_BuiltInPipelinesUseThem(t *testing.T) {
 	if len(r.Models) != 1 || r.Models[0].Name != "yolox-nano" {
 		t.Errorf("models %+v, want yolox-nano", r.Models)
 	}
+}
+
+// boxImage is an image in which the network rows finds its upper left, 4 x 2 pixels, with
+// the score 0.9.
+func boxImage(t *testing.T) []byte {
+	t.Helper()
+	img := image.NewGray(image.Rect(0, 0, 7, 4))
+	copy(img.Pix, []byte{0, 100, 90, 0, 0, 57, 50})
+	var b bytes.Buffer
+	if err := png.Encode(&b, img); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// TestModels_ChangedUnderALane: a lane keeps what it has loaded. One that starts later
+// refuses a file that is another one, and its pipeline is not ready; others are served.
+func TestModels_ChangedUnderALane(t *testing.T) {
+	models := t.TempDir()
+	sum := sha256.Sum256([]byte(rowsModel["rows.caffemodel"]))
+	hashed := maps.Clone(rowsModel)
+	hashed["model.yaml"] += "sha256: {rows.caffemodel: " + hex.EncodeToString(sum[:]) + "}\n"
+	writeFiles(t, filepath.Join(models, "changed"), hashed)
+	writeFiles(t, filepath.Join(models, "steady"), hashed)
+	writeFiles(t, models, map[string]string{"pipelines.yaml": `
+pipelines:
+  - name: changed
+    detect: {kind: model, settings: {model: changed}}
+  - name: steady
+    detect: {kind: model, settings: {model: steady}}
+`})
+	m := start(t, nil, "--pipelines", filepath.Join(models, "pipelines.yaml"), "--models", models)
+	m.awaitPipelines(t)
+	writeFiles(t, filepath.Join(models, "changed"), map[string]string{"rows.caffemodel": rowsModel["rows.caffemodel"] + "!"})
+	if r := m.done(t, "?pipeline=changed", boxImage(t)); len(r.Regions) != 1 {
+		t.Errorf("%d regions from the lane that runs, want 1", len(r.Regions))
+	}
+
+	for _, lane := range children(t, m.pids(t, "detect")[0])["detect"] {
+		kill(t, lane)
+	}
+	want := filepath.Join(models, "changed", "rows.caffemodel") + ": its SHA-256 is "
+	eventually(t, 30*time.Second, func() error {
+		if p := m.awaitPipelines(t)["changed"]; p.Ready || !strings.Contains(p.Reason, want) {
+			return fmt.Errorf("the pipeline is ready: %v, reason %q, want %q", p.Ready, p.Reason, want)
+		}
+		return nil
+	})
+	checkProblem(t, m.post(t, "?pipeline=changed", boxImage(t)), v1.NoWorker)
+	eventually(t, 30*time.Second, func() error {
+		if p := m.awaitPipelines(t)["steady"]; !p.Ready {
+			return fmt.Errorf("the other pipeline is not ready: %s", p.Reason)
+		}
+		return nil
+	})
+	if r := m.done(t, "?pipeline=steady", boxImage(t)); len(r.Regions) != 1 {
+		t.Errorf("%d regions from the other pipeline, want 1", len(r.Regions))
+	}
+}
+
+// coloursModel is a network whose output is its input: the mean colour of a crop, 255 for
+// 1, in blue, green and red.
+var coloursModel = map[string]string{
+	"model.yaml": `
+version: "3"
+kind: classifier
+engines: [opencv]
+weights: colours.caffemodel
+config: colours.prototxt
+labels: labels.txt
+input: {width: 1, height: 1, resize: stretch, channels: bgr, scale: 0.00392156862745098}
+output: {format: probabilities}
+threshold: 0.2
+classes: 3
+`,
+	"labels.txt":         "blue\ngreen\nred\n",
+	"colours.caffemodel": "\x0a\x07colours",
+	"colours.prototxt": `
+name: "colours"
+input: "data"
+input_shape { dim: 1 dim: 3 dim: 1 dim: 1 }
+layer { name: "out" type: "Power" bottom: "data" top: "out" power_param { scale: 1 } }
+`,
+}
+
+// TestModels_Classify: a network of classify gets the crops that detect cuts in colour, and
+// one whose labels do not fit ends no other pipeline.
+func TestModels_Classify(t *testing.T) {
+	models := t.TempDir()
+	writeFiles(t, filepath.Join(models, "rows"), rowsModel)
+	writeFiles(t, filepath.Join(models, "colours"), coloursModel)
+	writeFiles(t, filepath.Join(models, "mislabelled"), coloursModel)
+	writeFiles(t, filepath.Join(models, "mislabelled"), map[string]string{"labels.txt": "blue\ngreen\n"})
+	writeFiles(t, filepath.Join(models, "vector"), coloursModel)
+	writeFiles(t, filepath.Join(models, "vector"), map[string]string{"model.yaml": `
+version: "3"
+kind: embedding
+engines: [opencv]
+weights: colours.caffemodel
+config: colours.prototxt
+input: {width: 1, height: 1, resize: stretch, channels: bgr}
+`})
+	var file strings.Builder
+	file.WriteString("pipelines:\n")
+	for _, name := range []string{"colours", "mislabelled", "vector"} {
+		fmt.Fprintf(&file, `  - name: %s
+    detect: {kind: model, settings: {model: rows, channels: bgr}}
+    classify: {kind: model, settings: {model: %s}}
+`, name, name)
+	}
+	writeFiles(t, models, map[string]string{"pipelines.yaml": file.String()})
+	m := start(t, nil, "--pipelines", filepath.Join(models, "pipelines.yaml"), "--models", models)
+	pipelines := m.awaitPipelines(t)
+
+	img := image.NewRGBA(image.Rect(0, 0, 7, 4))
+	draw.Draw(img, img.Bounds(), image.Black, image.Point{}, draw.Src)
+	for i, grey := range []byte{0, 100, 90, 0, 0, 57, 50} {
+		img.Set(i, 0, color.Gray{grey})
+	}
+	for x := range 4 {
+		img.Set(x, 1, color.NRGBA{R: 255, A: 255}) // half of the region
+	}
+	var b bytes.Buffer
+	if err := png.Encode(&b, img); err != nil {
+		t.Fatal(err)
+	}
+	r := m.done(t, "?pipeline=colours", b.Bytes())
+	if len(r.Regions) != 1 {
+		t.Fatalf("%d regions, want 1", len(r.Regions))
+	}
+	if labels := r.Regions[0].Labels; len(labels) == 0 || labels[0].Label != "red" {
+		t.Errorf("labels %+v, want red first", labels)
+	}
+	if want := []v1.Model{{Name: "rows", Version: "1.2"}, {Name: "colours", Version: "3"}}; !reflect.DeepEqual(r.Models, want) {
+		t.Errorf("models %+v, want %+v", r.Models, want)
+	}
+	r = m.done(t, "?pipeline=vector", b.Bytes())
+	if len(r.Regions) != 1 || len(r.Regions[0].Embedding) != 3 {
+		t.Fatalf("regions %+v, want one with an embedding of 3 numbers", r.Regions)
+	}
+	if v := r.Regions[0].Embedding; v[2] <= v[0] || v[2] <= v[1] {
+		t.Errorf("embedding %v, want the last, red, to be the largest", v)
+	}
+
+	want := filepath.Join(models, "mislabelled", "model.yaml") + ": classes: 3, but labels.txt has 2 lines"
+	if p := pipelines["mislabelled"]; p.Ready || !strings.Contains(p.Reason, want) {
+		t.Errorf("mislabelled: ready is %v, reason %q, want %q", p.Ready, p.Reason, want)
+	}
+	checkProblem(t, m.post(t, "?pipeline=mislabelled", b.Bytes()), v1.NoWorker)
 }
