@@ -3,6 +3,7 @@ package detectors
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"image"
 	"image/color"
 	"image/png"
@@ -647,6 +648,95 @@ func TestHOG_SmallImages(t *testing.T) {
 		got, _, err := h.Detect(lane.Detect{Pipeline: "hog", MaxRegions: 10}, b.Bytes())
 		if err != nil || len(got.Regions) != 0 {
 			t.Errorf("%v: %+v, %v, want no region", size, got.Regions, err)
+		}
+	}
+}
+
+// TestModel_FormatsWithoutReference runs networks of formats whose weights may not be used,
+// or are not at hand: their outputs are an image of small numbers, 50 for 1.
+func TestModel_FormatsWithoutReference(t *testing.T) {
+	t.Parallel()
+	const reshaped = `
+layer { name: "out" type: "Reshape" bottom: "data" top: "out" reshape_param { shape { dim: 1 dim: %d dim: %d } } }
+`
+	box := func(x, y, w, h int) v1.Box { return v1.Box{X: x, Y: y, Width: w, Height: h} }
+	for name, tt := range map[string]struct {
+		layers string // none for an output that is the input
+		rows   [][]byte
+		want   []lane.Region
+	}{
+		"yolov5": {"", [][]byte{ // center, sides, object, two classes
+			{100, 50, 200, 100, 50, 45, 10},
+			{225, 125, 50, 50, 40, 0, 50},
+			{100, 50, 200, 100, 20, 50, 0},
+			{0, 0, 0, 0, 0, 0, 0},
+		}, []lane.Region{{Box: box(0, 0, 4, 2), Score: 0.9, Label: "red"}, {Box: box(4, 2, 1, 1), Score: 0.8, Label: "blue"}}},
+		"yolov8": {"", [][]byte{ // of each column center, sides, two classes
+			{100, 125, 0, 100},
+			{50, 175, 0, 50},
+			{200, 50, 0, 200},
+			{100, 50, 0, 100},
+			{45, 0, 0, 20},
+			{0, 40, 0, 0},
+		}, []lane.Region{{Box: box(0, 0, 4, 2), Score: 0.9, Label: "red"}, {Box: box(2, 3, 1, 1), Score: 0.8, Label: "blue"}}},
+		"yolov10": {"", [][]byte{ // corners, score, class
+			{0, 0, 200, 100, 45, 0},
+			{200, 100, 250, 150, 40, 50},
+			{0, 0, 200, 100, 20, 50},
+			{0, 0, 0, 0, 0, 0},
+		}, []lane.Region{{Box: box(0, 0, 4, 2), Score: 0.9, Label: "red"}, {Box: box(4, 2, 1, 1), Score: 0.8, Label: "blue"}}},
+		"rtdetr": {`
+layer { name: "parts" type: "Slice" bottom: "data" top: "a" top: "b" slice_param { axis: 3 slice_point: 2 } }
+layer { name: "c" type: "Power" bottom: "a" top: "c" power_param { shift: -2.5 } }
+layer { name: "d" type: "Power" bottom: "b" top: "d" power_param { scale: 0.2 } }
+layer { name: "logits" type: "Reshape" bottom: "c" top: "logits" reshape_param { shape { dim: 1 dim: 4 dim: 2 } } }
+layer { name: "pred_boxes" type: "Reshape" bottom: "d" top: "pred_boxes" reshape_param { shape { dim: 1 dim: 4 dim: 4 } } }
+`, [][]byte{ // logits of two classes from -2.5 on; center and sides, 250 for the whole image
+			{235, 0, 125, 125, 250, 125},
+			{0, 195, 150, 125, 100, 125},
+			{100, 0, 125, 125, 250, 125},
+			{0, 0, 0, 0, 0, 0},
+		}, []lane.Region{{Box: box(0, 1, 6, 2), Score: 0.9002, Label: "red"}, {Box: box(2, 1, 3, 2), Score: 0.8022, Label: "blue"}}},
+	} {
+		height, width := len(tt.rows), len(tt.rows[0])
+		img := image.NewGray(image.Rect(0, 0, width, height))
+		for y, row := range tt.rows {
+			copy(img.Pix[y*img.Stride:], row)
+		}
+		var b bytes.Buffer
+		if err := png.Encode(&b, img); err != nil {
+			t.Fatal(err)
+		}
+		layers := tt.layers
+		if layers == "" {
+			layers = fmt.Sprintf(reshaped, height, width)
+		}
+		root := t.TempDir()
+		rowsFolder(t, root, name, map[string]string{
+			"rows.prototxt": fmt.Sprintf("name: \"rows\"\ninput: \"data\"\ninput_shape { dim: 1 dim: 1 dim: %d dim: %d }\n", height, width) + layers,
+			"labels.txt":    "red\nblue\n",
+			model.File: fmt.Sprintf(`
+version: "1"
+kind: yolo
+engines: [opencv]
+weights: rows.caffemodel
+config: rows.prototxt
+labels: labels.txt
+input: {width: %d, height: %d, resize: stretch, channels: grey, scale: 0.02}
+output: {format: %s}
+threshold: 0.5
+classes: 2
+`, width, height, name),
+		})
+		h, loaded := startModels(t, root, nil, name)
+		checkLoaded(t, loaded[name], name)
+		got, _, err := h.Detect(lane.Detect{Pipeline: name, MaxRegions: 10}, b.Bytes())
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if !reflect.DeepEqual(got.Regions, tt.want) {
+			t.Errorf("%s: %+v, want %+v", name, got.Regions, tt.want)
 		}
 	}
 }
