@@ -62,8 +62,9 @@ func TestCheckDetected_NamesFieldAndValue(t *testing.T) {
 		"far corner":     {polygon(v1.Point{}, v1.Point{X: 1}, v1.Point{X: 201}), "regions.0.polygon.2: 201, 0"},
 		"NUL in a text":  {text("a\x00"), "regions.0.text"},
 		"long text":      {text(strings.Repeat("x", maxText+1)), "regions.0.text"},
-		"crop outside":   {lane.Detected{Width: 5, Height: 5, Crops: []lane.Crop{{}, {Source: &v1.Box{X: 5, Width: 1, Height: 1}}}}, "crops.1.source: 1 x 1 at 5, 0"},
-		"too many":       {lane.Detected{Width: 1, Height: 1, Regions: make([]lane.Region, 3)}, "regions: 3 of them"},
+		"crop outside": {lane.Detected{Width: 5, Height: 5,
+			Crops: []lane.Crop{{}, {Source: &v1.Box{X: 5, Width: 1, Height: 1}}}}, "crops.1.source: 1 x 1 at 5, 0"},
+		"too many": {lane.Detected{Width: 1, Height: 1, Regions: make([]lane.Region, 3)}, "regions: 3 of them"},
 	} {
 		checkProblem(t, name, checkDetected(tt.found, 2), tt.want)
 	}
@@ -82,8 +83,9 @@ func TestCheckClassified_NamesFieldAndValue(t *testing.T) {
 		"label score":  {[]lane.CropLabel{{Labels: []v1.Label{{Label: "a", Score: 50}}}}, "answers.0.labels.0.score: 50"},
 		"word outside": {[]lane.CropLabel{{Words: []v1.Word{{Box: v1.Box{X: 5, Width: 10, Height: 1}}}}}, "answers.0.words.0.box"},
 		"embedding":    {[]lane.CropLabel{{Embedding: make([]float32, lane.MaxEmbedding)}}, ""},
-		"long vector":  {[]lane.CropLabel{{Embedding: make([]float32, lane.MaxEmbedding+1)}}, "answers.0.embedding: 4097 numbers"},
-		"not UTF-8":    {[]lane.CropLabel{{Labels: []v1.Label{{Label: "\xff"}}}}, "answers.0.labels.0.label"},
+		"long vector": {[]lane.CropLabel{{Embedding: make([]float32, lane.MaxEmbedding+1)}},
+			"answers.0.embedding: 4097 numbers"},
+		"not UTF-8": {[]lane.CropLabel{{Labels: []v1.Label{{Label: "\xff"}}}}, "answers.0.labels.0.label"},
 	} {
 		checkProblem(t, name, checkClassified(lane.Classified{Answers: tt.answers}, crops), tt.want)
 	}

@@ -31,7 +31,8 @@ func TestDocs_KindOfOnesOwn(t *testing.T) {
 		t.Fatal(err)
 	}
 	// A file begins with its path, and the line for New follows it.
-	files := regexp.MustCompile("(?s)```go\n// (services/\\S+)\n(.*?)```.*?```go\n(\tcase .*?)```").FindAllStringSubmatch(string(page), -1)
+	file := regexp.MustCompile("(?s)```go\n// (services/\\S+)\n(.*?)```.*?```go\n(\tcase .*?)```")
+	files := file.FindAllStringSubmatch(string(page), -1)
 	if len(files) != 2 {
 		t.Fatalf("the guide has %d files with a line for New, want one for each stage", len(files))
 	}
@@ -89,11 +90,13 @@ classes: 1
 		t.Fatal(err)
 	}
 	l := laneOf(t, subject.Detect, filepath.Join(scratch, "detect"), scratch, "cells")
-	found, _, err := l.Detect(t.Context(), lane.Detect{Pipeline: "own", MediaType: "image/png", MaxRegions: 10}, b.Bytes())
+	found, _, err := l.Detect(t.Context(), lane.Detect{Pipeline: "own", MediaType: "image/png", MaxRegions: 10},
+		b.Bytes())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := []lane.Region{{Box: v1.Box{X: 2, Y: 1, Width: 1, Height: 1}, Score: 0.9, Label: "spot"}}; !reflect.DeepEqual(found.Regions, want) {
+	if want := []lane.Region{{Box: v1.Box{X: 2, Y: 1, Width: 1, Height: 1}, Score: 0.9,
+		Label: "spot"}}; !reflect.DeepEqual(found.Regions, want) {
 		t.Errorf("found %+v, want %+v", found.Regions, want)
 	}
 
@@ -113,7 +116,8 @@ classes: 1
 	})
 	l = laneOf(t, subject.Classify, filepath.Join(scratch, "classify"), scratch, "bright")
 	crop := lane.Crop{Width: 1, Height: 1, Channels: 1}
-	named, err := l.Classify(t.Context(), lane.Classify{Pipeline: "own", Crops: []lane.Crop{crop, crop}}, []byte{75, 10})
+	named, err := l.Classify(t.Context(), lane.Classify{Pipeline: "own", Crops: []lane.Crop{crop, crop}},
+		[]byte{75, 10})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -211,7 +211,8 @@ pipelines:
 `})
 	m := start(t, nil, "--pipelines", filepath.Join(models, "pipelines.yaml"), "--models", models)
 	m.awaitPipelines(t)
-	writeFiles(t, filepath.Join(models, "changed"), map[string]string{"rows.caffemodel": rowsModel["rows.caffemodel"] + "!"})
+	writeFiles(t, filepath.Join(models, "changed"),
+		map[string]string{"rows.caffemodel": rowsModel["rows.caffemodel"] + "!"})
 	if r := m.done(t, "?pipeline=changed", boxImage(t)); len(r.Regions) != 1 {
 		t.Errorf("%d regions from the lane that runs, want 1", len(r.Regions))
 	}
@@ -311,7 +312,8 @@ input: {width: 1, height: 1, resize: stretch, channels: bgr}
 	if labels := r.Regions[0].Labels; len(labels) == 0 || labels[0].Label != "red" {
 		t.Errorf("labels %+v, want red first", labels)
 	}
-	if want := []v1.Model{{Name: "rows", Version: "1.2"}, {Name: "colours", Version: "3"}}; !reflect.DeepEqual(r.Models, want) {
+	if want := []v1.Model{{Name: "rows", Version: "1.2"}, {Name: "colours", Version: "3"}}; !reflect.DeepEqual(r.Models,
+		want) {
 		t.Errorf("models %+v, want %+v", r.Models, want)
 	}
 	r = m.done(t, "?pipeline=vector", b.Bytes())

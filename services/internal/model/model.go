@@ -48,8 +48,9 @@ type Model struct {
 	Kind string `yaml:"kind"`
 	// Engines may run the network, the preferred one first.
 	Engines []Engine `yaml:"engines"`
-	// Weights, Config, Labels and Dictionary are names of files in the folder. Config is the structure of a Caffe network. Labels
-	// has the name of a class in each line, Dictionary a character.
+	// Weights, Config, Labels and Dictionary are names of files in the folder. Config is the
+	// structure of a Caffe network. Labels has the name of a class in each line, Dictionary
+	// a character.
 	Weights    string `yaml:"weights"`
 	Config     string `yaml:"config"`
 	Labels     string `yaml:"labels"`

@@ -152,7 +152,8 @@ func TestModel_Require(t *testing.T) {
 		if field == "" && err != nil {
 			t.Errorf("a whole model: %v", err)
 		}
-		if want := filepath.Join(dir, File) + ": " + field + ": missing"; field != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+		want := filepath.Join(dir, File) + ": " + field + ": missing"
+		if field != "" && (err == nil || !strings.Contains(err.Error(), want)) {
 			t.Errorf("without %s: %v, want %q", field, err, want)
 		}
 	}

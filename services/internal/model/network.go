@@ -15,7 +15,8 @@ func (m *Model) OutputNames(usual ...string) ([]string, error) {
 	case len(m.Output.Names) == 0:
 		return usual, nil
 	case len(m.Output.Names) != len(usual):
-		return nil, fmt.Errorf("output.names: %d names, want %d, of what is usually %q", len(m.Output.Names), len(usual), usual)
+		return nil, fmt.Errorf("output.names: %d names, want %d, of what is usually %q",
+			len(m.Output.Names), len(usual), usual)
 	}
 	return m.Output.Names, nil
 }

@@ -55,7 +55,8 @@ func (m *Model) validateFiles(bad func(field, format string, args ...any)) {
 	files := map[string]string{"weights": m.Weights, "config": m.Config, "labels": m.Labels, "dictionary": m.Dictionary}
 	named := slices.Collect(maps.Values(files))
 	for _, field := range slices.Sorted(maps.Keys(files)) {
-		if f := files[field]; slices.Contains(m.given, field) && (!filepath.IsLocal(f) || f == "." || strings.Contains(f, `\`)) {
+		f := files[field]
+		if slices.Contains(m.given, field) && (!filepath.IsLocal(f) || f == "." || strings.Contains(f, `\`)) {
 			bad(field, "%q, want the name of a file in the folder", f)
 		}
 	}

@@ -101,7 +101,9 @@ func TestFit_AnyShape(t *testing.T) {
 	t.Parallel()
 	for _, size := range []image.Point{{1, 1}, {60000, 1}, {1, 60000}, {640, 480}, {333, 777}} {
 		m := gocv.NewMatWithSize(size.Y, size.X, gocv.MatTypeCV8UC3)
-		for _, resize := range []model.Resize{model.Stretch, model.Letterbox, model.LetterboxCenter, model.Line, model.Center} {
+		for _, resize := range []model.Resize{
+			model.Stretch, model.Letterbox, model.LetterboxCenter, model.Line, model.Center,
+		} {
 			in := model.Input{Width: 416, Height: 320, Resize: resize, Channels: model.RGB, Pad: 114}
 			if resize == model.Center {
 				in.ShortSide = 500
@@ -111,7 +113,8 @@ func TestFit_AnyShape(t *testing.T) {
 				t.Errorf("%v, %s: %d numbers", size, resize, len(got.Data))
 			}
 			if resize == model.Center {
-				if x, y := at.ToImage(208, 160); math.Abs(x-float64(size.X)/2) > 1 || math.Abs(y-float64(size.Y)/2) > 1 {
+				x, y := at.ToImage(208, 160)
+				if math.Abs(x-float64(size.X)/2) > 1 || math.Abs(y-float64(size.Y)/2) > 1 {
 					t.Errorf("%v: the center is at %v, %v", size, x, y)
 				}
 				continue

@@ -88,7 +88,8 @@ func TestShuffleNet_AgreesWithReference(t *testing.T) {
 	for _, engine := range []model.Engine{model.OpenCV, model.ONNXRuntime} {
 		t.Run(string(engine), func(t *testing.T) {
 			t.Parallel()
-			root := catalogueFolder(t, name, filepath.Join(realdata, "models/shufflenet_v2_int8_imagenet/shufflenet-v2-12-int8.onnx"), engine)
+			root := catalogueFolder(t, name, filepath.Join(realdata,
+				"models/shufflenet_v2_int8_imagenet/shufflenet-v2-12-int8.onnx"), engine)
 			h, loaded := startModel(t, root, name, map[string]any{"threshold": 0.001, "top": 1000})
 			checkLoaded(t, loaded, name)
 			if got := loaded.Networks[0].Engine; !strings.HasPrefix(got, string(engine)) {
@@ -137,7 +138,8 @@ func TestShuffleNet_AgreesWithReference(t *testing.T) {
 func TestAngle_TellsTurnedLines(t *testing.T) {
 	t.Parallel()
 	const name = "ppocr-v2-cls"
-	root := catalogueFolder(t, name, "../../../../models/ppocr-v2-cls/ch_ppocr_mobile_v2.0_cls_infer.onnx", model.ONNXRuntime)
+	root := catalogueFolder(t, name, "../../../../models/ppocr-v2-cls/ch_ppocr_mobile_v2.0_cls_infer.onnx",
+		model.ONNXRuntime)
 	h, loaded := startModel(t, root, name, nil)
 	checkLoaded(t, loaded, name)
 	for _, file := range []string{"line_en.png", "line_en_invoice.png", "line_zh.png", "line_zh_mixed.png"} {

@@ -80,7 +80,8 @@ func (h *handler) Classify(r lane.Classify, pixels []byte) (lane.Classified, err
 	for _, crop := range r.Crops {
 		n := crop.Width * crop.Height * crop.Channels
 		if (crop.Channels != 1 && crop.Channels != 3) || crop.Width < 1 || crop.Height < 1 || n > len(pixels) {
-			return out, v1.NewProblem(v1.InvalidMessage, "crop of region %d is %d x %d x %d, want one channel or three, with %d bytes left",
+			return out, v1.NewProblem(v1.InvalidMessage,
+				"crop of region %d is %d x %d x %d, want one channel or three, with %d bytes left",
 				crop.Region, crop.Width, crop.Height, crop.Channels, len(pixels))
 		}
 		answer, err := classifyCrop(c, crop, pixels[:n])

@@ -112,7 +112,10 @@ func TestAttributes(t *testing.T) {
 func TestCropsThatMakeNoSense(t *testing.T) {
 	t.Parallel()
 	h := loaded(t)
-	for _, c := range []lane.Crop{{Width: 10, Height: 10, Channels: 3}, {Width: 5, Height: 5, Channels: 2}, {Width: -1, Height: -1, Channels: 1}, {Width: 11, Height: 10, Channels: 1}, {Width: -1, Height: 10, Channels: 1}} {
+	for _, c := range []lane.Crop{
+		{Width: 10, Height: 10, Channels: 3}, {Width: 5, Height: 5, Channels: 2}, {Width: -1, Height: -1, Channels: 1},
+		{Width: 11, Height: 10, Channels: 1}, {Width: -1, Height: 10, Channels: 1},
+	} {
 		_, err := h.Classify(lane.Classify{Pipeline: "text", Crops: []lane.Crop{c}}, make([]byte, 100))
 		var p *v1.Problem
 		if !errors.As(err, &p) || p.Code != v1.InvalidMessage {

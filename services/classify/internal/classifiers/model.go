@@ -108,7 +108,8 @@ func openNetwork(m *model.Model, s modelSettings, o engines.Options) (*network, 
 		return nil, err
 	}
 	c := &network{model: m, net: net}
-	if c.decoder, err = maker(m, nets.OutputNames(net), decoders.Options{Threshold: s.Threshold, Top: s.Top}); err != nil {
+	if c.decoder, err = maker(m, nets.OutputNames(net),
+		decoders.Options{Threshold: s.Threshold, Top: s.Top}); err != nil {
 		net.Close()
 		return nil, fmt.Errorf("model %s: %s with these settings: %w", m.Name, model.File, err)
 	}

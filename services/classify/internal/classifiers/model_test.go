@@ -43,7 +43,8 @@ classes: 3
 func coloursFolder(t *testing.T, root, name string, files map[string]string) {
 	t.Helper()
 	all := map[string]string{
-		model.File: coloursModel, "colours.caffemodel": "\x0a\x07colours", "colours.prototxt": colours, "labels.txt": "blue\ngreen\nred\n",
+		model.File: coloursModel, "colours.caffemodel": "\x0a\x07colours", "colours.prototxt": colours,
+		"labels.txt": "blue\ngreen\nred\n",
 	}
 	maps.Copy(all, files)
 	if err := os.Mkdir(filepath.Join(root, name), 0o755); err != nil {
@@ -79,7 +80,8 @@ func startModel(t *testing.T, root, name string, settings map[string]any) (*hand
 		t.Fatal(err)
 	}
 	h := newHandler()
-	loaded, err := h.Start(lane.Start{Models: root, Pipelines: map[string]lane.Setup{"p": {Kind: "model", Settings: raw}}})
+	pipelines := map[string]lane.Setup{"p": {Kind: "model", Settings: raw}}
+	loaded, err := h.Start(lane.Start{Models: root, Pipelines: pipelines})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,12 +128,15 @@ func TestModel_Classifies(t *testing.T) {
 		}},
 		"none is sure": {"colours", nil, bgr, []byte{30, 20, 10}, lane.CropLabel{Region: 7}},
 		"grey crop": {"colours", nil, grey, []byte{80}, lane.CropLabel{
-			Region: 7, Score: 0.8, Labels: []v1.Label{{Label: "blue", Score: 0.8}, {Label: "green", Score: 0.8}, {Label: "red", Score: 0.8}},
+			Region: 7, Score: 0.8, Labels: []v1.Label{{Label: "blue", Score: 0.8}, {Label: "green", Score: 0.8},
+				{Label: "red", Score: 0.8}},
 		}},
 		"logits": {"logits", nil, bgr, []byte{0, 200, 100}, lane.CropLabel{
-			Region: 7, Score: 0.6652, Labels: []v1.Label{{Label: "green", Score: 0.6652}, {Label: "red", Score: 0.2447}, {Label: "blue", Score: 0.09}},
+			Region: 7, Score: 0.6652, Labels: []v1.Label{{Label: "green", Score: 0.6652}, {Label: "red", Score: 0.2447},
+				{Label: "blue", Score: 0.09}},
 		}},
-		"embedding":         {"vector", nil, bgr, []byte{30, 0, 40}, lane.CropLabel{Region: 7, Embedding: []float32{0.6, 0, 0.8}}},
+		"embedding": {"vector", nil, bgr, []byte{30, 0, 40},
+			lane.CropLabel{Region: 7, Embedding: []float32{0.6, 0, 0.8}}},
 		"without direction": {"vector", nil, bgr, []byte{0, 0, 0}, lane.CropLabel{Region: 7}},
 	} {
 		h, loaded := startModel(t, root, tt.model, tt.settings)
@@ -173,35 +178,50 @@ func TestHandler_ReadsColourCrops(t *testing.T) {
 func TestModel_RejectsAtStart(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
-	embedding := []string{"kind: classifier", "kind: embedding", "output: {format: probabilities}", "", "labels: labels.txt", "", "classes: 3", "", "threshold: 0.5", ""}
+	embedding := []string{"kind: classifier", "kind: embedding", "output: {format: probabilities}", "",
+		"labels: labels.txt", "", "classes: 3", "", "threshold: 0.5", ""}
 	for name, tt := range map[string]struct {
 		files    map[string]string
 		settings map[string]any
 		want     string
 	}{
-		"typo":                {nil, map[string]any{"tresholds": 0.5}, "tresholds"},
-		"no-name":             {nil, map[string]any{"model": ""}, "settings: model: no name"},
-		"absent":              {nil, map[string]any{"model": "nosuch"}, filepath.Join(root, "nosuch") + ": the folder does not exist; docs/models.md says how to get models"},
-		"high-threshold":      {nil, map[string]any{"threshold": 1.5}, "threshold: 1.5"},
-		"no-threshold":        {described(t, "threshold: 0.5", ""), nil, "threshold: 0 in model.yaml"},
-		"bad-top":             {nil, map[string]any{"top": -1}, "top: -1"},
-		"two-mistakes":        {described(t, "version: \"1.2\"\nkind: classifier", ""), nil, "version: missing; kind: missing"},
-		"other-engine":        {described(t, "[onnxruntime, opencv]", "[onnxruntime]"), nil, "engines: [onnxruntime]"},
-		"detector":            {described(t, "kind: classifier", "kind: yolo"), nil, `model.yaml: kind: "yolo", want one that classifies`},
-		"no-format":           {described(t, "format: probabilities", ""), nil, `output.format: ""`},
-		"other-output":        {described(t, "probabilities", "probabilities, names: [in]"), nil, `it has no output "in", but ["out"]`},
-		"two-outputs":         {described(t, "probabilities", "probabilities, names: [a, b]"), nil, "output.names: 2 names, want 1"},
-		"other-shape":         {described(t, "classes: 3", "classes: 2"), nil, "labels.txt has 3 lines"},
-		"other-classes":       {map[string]string{model.File: described(t, "classes: 3", "classes: 2")[model.File], "labels.txt": "a\nb\n"}, nil, "output out has the shape [1 3 1 1], want [1 2 1 1]"},
-		"no-labels":           {described(t, "labels: labels.txt", ""), nil, "labels: missing"},
-		"other-input":         {described(t, "channels: bgr", "channels: grey"), nil, "output out has the shape [1 1 1 1]"},
-		"not-a-number":        {map[string]string{"colours.prototxt": strings.Replace(colours, "scale: 1", "scale: nan", 1)}, nil, "output out has values that are not numbers (NaN)"},
-		"other-format":        {described(t, "scale: 0.01", "mean: [-3, 0, 0]"), nil, "output out has a score of 3, want 0 to 1"},
-		"angle-labels":        {described(t, "kind: classifier", "kind: angle"), nil, `labels: ["blue" "green" "red"], want ["0" "180"]`},
-		"embedding-threshold": {described(t, embedding...), map[string]any{"threshold": 0.5}, "threshold: given, but embedding has no scores"},
+		"typo":    {nil, map[string]any{"tresholds": 0.5}, "tresholds"},
+		"no-name": {nil, map[string]any{"model": ""}, "settings: model: no name"},
+		"absent": {nil, map[string]any{"model": "nosuch"},
+			filepath.Join(root, "nosuch") + ": the folder does not exist; docs/models.md says how to get models"},
+		"high-threshold": {nil, map[string]any{"threshold": 1.5}, "threshold: 1.5"},
+		"no-threshold":   {described(t, "threshold: 0.5", ""), nil, "threshold: 0 in model.yaml"},
+		"bad-top":        {nil, map[string]any{"top": -1}, "top: -1"},
+		"two-mistakes": {described(t, "version: \"1.2\"\nkind: classifier", ""), nil,
+			"version: missing; kind: missing"},
+		"other-engine": {described(t, "[onnxruntime, opencv]", "[onnxruntime]"), nil, "engines: [onnxruntime]"},
+		"detector": {described(t, "kind: classifier", "kind: yolo"), nil,
+			`model.yaml: kind: "yolo", want one that classifies`},
+		"no-format": {described(t, "format: probabilities", ""), nil, `output.format: ""`},
+		"other-output": {described(t, "probabilities", "probabilities, names: [in]"), nil,
+			`it has no output "in", but ["out"]`},
+		"two-outputs": {described(t, "probabilities", "probabilities, names: [a, b]"), nil,
+			"output.names: 2 names, want 1"},
+		"other-shape": {described(t, "classes: 3", "classes: 2"), nil, "labels.txt has 3 lines"},
+		"other-classes": {map[string]string{
+			model.File: described(t, "classes: 3", "classes: 2")[model.File], "labels.txt": "a\nb\n",
+		}, nil, "output out has the shape [1 3 1 1], want [1 2 1 1]"},
+		"no-labels": {described(t, "labels: labels.txt", ""), nil, "labels: missing"},
+		"other-input": {described(t, "channels: bgr", "channels: grey"), nil,
+			"output out has the shape [1 1 1 1]"},
+		"not-a-number": {map[string]string{
+			"colours.prototxt": strings.Replace(colours, "scale: 1", "scale: nan", 1),
+		}, nil, "output out has values that are not numbers (NaN)"},
+		"other-format": {described(t, "scale: 0.01", "mean: [-3, 0, 0]"), nil,
+			"output out has a score of 3, want 0 to 1"},
+		"angle-labels": {described(t, "kind: classifier", "kind: angle"), nil,
+			`labels: ["blue" "green" "red"], want ["0" "180"]`},
+		"embedding-threshold": {described(t, embedding...), map[string]any{"threshold": 0.5},
+			"threshold: given, but embedding has no scores"},
 		"embedding-classes": {described(t, "kind: classifier", "kind: embedding"), nil,
 			"classes: given, but embedding of the format probabilities has none; labels: given"},
-		"embedding-top": {described(t, embedding...), map[string]any{"top": 5}, "top: given, but embedding has no labels"},
+		"embedding-top": {described(t, embedding...), map[string]any{"top": 5},
+			"top: given, but embedding has no labels"},
 	} {
 		coloursFolder(t, root, name, tt.files)
 		_, loaded := startModel(t, root, name, tt.settings)
@@ -251,16 +271,20 @@ func TestModel_ReadsWithTesseract(t *testing.T) {
 		settings map[string]any
 		want     string // empty for a model that reads
 	}{
-		"eng":       {described + "settings: {min_score: 0.5}\n", data, nil, ""},
-		"cut":       {described, data[:1000], nil, `weights: load language "own"`},
-		"garbage":   {described, []byte(strings.Repeat("garbage", 1000)), nil, `weights: load language "own"`},
-		"LFS":       {described, []byte("version https://git-lfs.github.com/spec/v1\n"), nil, "own.traineddata: a Git LFS pointer"},
-		"language":  {described + "settings: {languages: [eng]}\n", data, nil, `model.yaml: settings: json: unknown field "languages"`},
-		"score":     {described + "settings: {min_score: 60}\n", data, nil, "model.yaml: settings: min_score: 60"},
-		"engines":   {described + "engines: [opencv]\n", data, nil, "engines: given, but tesseract has none"},
-		"name":      {"version: '1'\nkind: tesseract\nweights: eng\n", data, nil, `weights: "eng", want the name of a language`},
-		"none":      {"version: '1'\nkind: tesseract\n", data, nil, "weights: missing"},
-		"threshold": {described, data, map[string]any{"threshold": 0.5}, "settings: threshold and top: given, but tesseract has none"},
+		"eng":     {described + "settings: {min_score: 0.5}\n", data, nil, ""},
+		"cut":     {described, data[:1000], nil, `weights: load language "own"`},
+		"garbage": {described, []byte(strings.Repeat("garbage", 1000)), nil, `weights: load language "own"`},
+		"LFS": {described, []byte("version https://git-lfs.github.com/spec/v1\n"), nil,
+			"own.traineddata: a Git LFS pointer"},
+		"language": {described + "settings: {languages: [eng]}\n", data, nil,
+			`model.yaml: settings: json: unknown field "languages"`},
+		"score":   {described + "settings: {min_score: 60}\n", data, nil, "model.yaml: settings: min_score: 60"},
+		"engines": {described + "engines: [opencv]\n", data, nil, "engines: given, but tesseract has none"},
+		"name": {"version: '1'\nkind: tesseract\nweights: eng\n", data, nil,
+			`weights: "eng", want the name of a language`},
+		"none": {"version: '1'\nkind: tesseract\n", data, nil, "weights: missing"},
+		"threshold": {described, data, map[string]any{"threshold": 0.5},
+			"settings: threshold and top: given, but tesseract has none"},
 	} {
 		dir := filepath.Join(root, name)
 		if err := os.Mkdir(dir, 0o755); err != nil {

@@ -33,7 +33,8 @@ type classifier struct {
 }
 
 func newClassifier(m *model.Model, outputs []string, o Options) (Decoder, error) {
-	if err := cmp.Or(m.CheckNetwork("labels", "classes", "threshold", "output.format", "output.names"), m.CheckClasses(2)); err != nil {
+	used := []string{"labels", "classes", "threshold", "output.format", "output.names"}
+	if err := cmp.Or(m.CheckNetwork(used...), m.CheckClasses(2)); err != nil {
 		return nil, err
 	}
 	if m.Output.Format != probabilities && m.Output.Format != logits {
@@ -65,7 +66,8 @@ func (d *classifier) Decode(outputs []nets.Tensor, _ lane.Crop) (lane.CropLabel,
 	for i, s := range scores {
 		score := float64(s)
 		if score < -1e-3 || score > 1.001 {
-			return lane.CropLabel{}, fmt.Errorf("output %s has a score of %v, want 0 to 1: is the output format the one of the network?", d.names[0], s)
+			return lane.CropLabel{}, fmt.Errorf("output %s has a score of %v, want 0 to 1: "+
+				"is the output format the one of the network?", d.names[0], s)
 		}
 		if score >= d.threshold {
 			labels = append(labels, v1.Label{Label: d.classes[i], Score: math.Round(min(score, 1)*1e4) / 1e4})

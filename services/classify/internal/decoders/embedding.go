@@ -36,7 +36,8 @@ func (d *embedding) Decode(outputs []nets.Tensor, _ lane.Crop) (lane.CropLabel, 
 	}
 	vector := outputs[0].Data
 	if len(vector) > lane.MaxEmbedding {
-		return lane.CropLabel{}, fmt.Errorf("output %s has %d numbers, want at most %d", d.names[0], len(vector), lane.MaxEmbedding)
+		return lane.CropLabel{}, fmt.Errorf("output %s has %d numbers, want at most %d",
+			d.names[0], len(vector), lane.MaxEmbedding)
 	}
 	square := 0.0
 	for _, v := range vector {

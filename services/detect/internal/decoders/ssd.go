@@ -18,7 +18,8 @@ type ssd struct {
 }
 
 func newSSD(m *model.Model, outputs []string) (Decoder, error) {
-	if err := cmp.Or(m.CheckNetwork("labels", "classes", "threshold", "nms", "output.names"), m.CheckClasses(2)); err != nil { // the first is the background
+	used := []string{"labels", "classes", "threshold", "nms", "output.names"}
+	if err := cmp.Or(m.CheckNetwork(used...), m.CheckClasses(2)); err != nil { // the first is the background
 		return nil, err
 	}
 	names, err := m.OnlyOutput(outputs)

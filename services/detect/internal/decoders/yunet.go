@@ -19,7 +19,8 @@ type yuNet struct {
 }
 
 func newYuNet(m *model.Model, _ []string) (Decoder, error) {
-	if err := cmp.Or(m.CheckNetwork("labels", "classes", "threshold", "nms", "output.names", "output.strides"), m.CheckClasses(1)); err != nil {
+	used := []string{"labels", "classes", "threshold", "nms", "output.names", "output.strides"}
+	if err := cmp.Or(m.CheckNetwork(used...), m.CheckClasses(1)); err != nil {
 		return nil, err
 	}
 	if m.Classes != 1 {

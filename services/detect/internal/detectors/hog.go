@@ -42,10 +42,12 @@ func newHOG(m *model.Model) (finder, error) {
 		return nil, err
 	}
 	if len(weights) != 4*hogWeights {
-		return nil, wrong(m, fmt.Errorf("weights: %s has %d bytes, want %d numbers of float32, which are %d", m.Weights, len(weights), hogWeights, 4*hogWeights))
+		return nil, wrong(m, fmt.Errorf("weights: %s has %d bytes, want %d numbers of float32, which are %d",
+			m.Weights, len(weights), hogWeights, 4*hogWeights))
 	}
 	for i := range hogWeights {
-		if v := float64(math.Float32frombits(binary.LittleEndian.Uint32(weights[4*i:]))); math.IsNaN(v) || math.IsInf(v, 0) {
+		v := float64(math.Float32frombits(binary.LittleEndian.Uint32(weights[4*i:])))
+		if math.IsNaN(v) || math.IsInf(v, 0) {
 			return nil, wrong(m, fmt.Errorf("weights: %s: number %d is %v", m.Weights, i, v))
 		}
 	}

@@ -412,16 +412,21 @@ func TestModel_CutsCrops(t *testing.T) {
 		want     lane.Crop
 		first    []byte // bytes of the crop
 	}{
-		"default":   {nil, lane.Crop{Width: 2, Height: 2, Channels: 1}, []byte{corner, 0, 255, 255}},
-		"colour":    {map[string]any{"channels": "bgr"}, lane.Crop{Width: 2, Height: 2, Channels: 3}, []byte{10, 20, 30, 0, 0, 0, 255}},
-		"grey":      {map[string]any{"channels": "grey"}, lane.Crop{Width: 2, Height: 2, Channels: grey}, []byte{corner, 0, 255, 255}},
+		"default": {nil, lane.Crop{Width: 2, Height: 2, Channels: 1}, []byte{corner, 0, 255, 255}},
+		"colour": {map[string]any{"channels": "bgr"}, lane.Crop{Width: 2, Height: 2, Channels: 3},
+			[]byte{10, 20, 30, 0, 0, 0, 255}},
+		"grey": {map[string]any{"channels": "grey"}, lane.Crop{Width: 2, Height: 2, Channels: grey},
+			[]byte{corner, 0, 255, 255}},
 		"one pixel": {map[string]any{"crop_side": 1}, lane.Crop{Width: 1, Height: 1, Channels: 1}, nil},
 		"padding": {map[string]any{"padding": 0.5},
-			lane.Crop{Width: 4, Height: 4, Channels: 1, Source: &v1.Box{X: 1, Y: 0, Width: 4, Height: 4}}, []byte{100, 90, 29, 25, 0, corner}},
+			lane.Crop{Width: 4, Height: 4, Channels: 1, Source: &v1.Box{X: 1, Y: 0, Width: 4, Height: 4}},
+			[]byte{100, 90, 29, 25, 0, corner}},
 		"padding at the edge": {map[string]any{"padding": 1},
-			lane.Crop{Width: 6, Height: 4, Channels: 1, Source: &v1.Box{X: 0, Y: 0, Width: 6, Height: 4}}, []byte{0, 100, 90, 29, 25, 57, 0, 0, corner}},
+			lane.Crop{Width: 6, Height: 4, Channels: 1, Source: &v1.Box{X: 0, Y: 0, Width: 6, Height: 4}},
+			[]byte{0, 100, 90, 29, 25, 57, 0, 0, corner}},
 		"padded square": {map[string]any{"padding": 1, "square_crops": true},
-			lane.Crop{Width: 5, Height: 4, Channels: 1, Source: &v1.Box{X: 0, Y: 0, Width: 5, Height: 4}}, []byte{0, 100, 90, 29, 25, 0, 0, corner}},
+			lane.Crop{Width: 5, Height: 4, Channels: 1, Source: &v1.Box{X: 0, Y: 0, Width: 5, Height: 4}},
+			[]byte{0, 100, 90, 29, 25, 0, 0, corner}},
 	} {
 		h, loaded := startModels(t, root, tt.settings, "rows")
 		checkLoaded(t, loaded["rows"], "rows")
@@ -491,9 +496,11 @@ func TestModel_RejectsAtStart(t *testing.T) {
 			"output.format: given, but ssd of the format caffe has none"},
 		"needless-strides": {replaced("kind: ssd", "kind: yolo\noutput: {format: yolov8, strides: [8]}"), nil,
 			"output.strides: given, but yolo of the format yolov8 has none"},
-		"needless-settings": {replaced("threshold", "settings: {scale: 2}\nthreshold"), nil, "settings: given, but ssd has none"},
-		"not-a-number":      {map[string]string{"rows.prototxt": strings.Replace(rows, "scale: 1", "scale: nan", 1)}, nil, "output out has values that are not numbers (NaN)"},
-		"other-scale":       {replaced("scale: 0.01", "mean: [-300]"), nil, "output out has class 300"},
+		"needless-settings": {replaced("threshold", "settings: {scale: 2}\nthreshold"), nil,
+			"settings: given, but ssd has none"},
+		"not-a-number": {map[string]string{"rows.prototxt": strings.Replace(rows, "scale: 1", "scale: nan", 1)},
+			nil, "output out has values that are not numbers (NaN)"},
+		"other-scale": {replaced("scale: 0.01", "mean: [-300]"), nil, "output out has class 300"},
 	} {
 		rowsFolder(t, root, name, tt.files)
 		_, loaded := startModels(t, root, tt.settings, name)
@@ -528,7 +535,9 @@ func TestModel_FallsBack(t *testing.T) {
 	fallback := map[string]any{"fallback": map[string]any{
 		"kind": "cascade", "settings": map[string]any{"cascade": "haarcascade_frontalface_alt2", "label": "face"},
 	}}
-	rowsFolder(t, root, "no-engine", map[string]string{model.File: strings.Replace(rowsModel, "onnxruntime, opencv", "onnxruntime", 1)})
+	rowsFolder(t, root, "no-engine", map[string]string{
+		model.File: strings.Replace(rowsModel, "onnxruntime, opencv", "onnxruntime", 1),
+	})
 	_, loaded := startModels(t, root, fallback, "absent", "broken", "no-engine")
 	checkLoaded(t, loaded["absent"], "haarcascade_frontalface_alt2")
 	if l := loaded["broken"]; !strings.Contains(l.Error, "rows.caffemodel: the file has no bytes") {
@@ -562,9 +571,19 @@ func TestModel_WithoutNetwork(t *testing.T) {
 		t.Fatal(err)
 	}
 	folderOf(t, root, "alt2", map[string][]byte{
-		model.File: []byte("version: '1'\nkind: cascade\nweights: a.xml\nlabels: l.txt\nclasses: 1\nsettings: {neighbors: 1}\n"), "a.xml": xml, "l.txt": []byte("head\n"),
+		model.File: []byte(`
+version: "1"
+kind: cascade
+weights: a.xml
+labels: l.txt
+settings: {neighbors: 1}
+classes: 1
+`),
+		"a.xml": xml, "l.txt": []byte("head\n"),
 	})
-	folderOf(t, root, "lines", map[string][]byte{model.File: []byte("version: '2'\nkind: text-lines\nsettings: {long_side: 1200}\n")})
+	folderOf(t, root, "lines", map[string][]byte{
+		model.File: []byte("version: '2'\nkind: text-lines\nsettings: {long_side: 1200}\n"),
+	})
 	h, loaded := startModels(t, root, nil, "alt2", "lines")
 	checkLoaded(t, loaded["alt2"], "alt2")
 	checkLoaded(t, loaded["lines"], "lines")
@@ -602,26 +621,35 @@ func TestModel_WithoutNetworkRejects(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
 	weights := bytes.Repeat([]byte{0, 0, 0, 0}, hogWeights)
-	const hogYAML, cascadeYAML = "version: '1'\nkind: hog\nweights: w\nlabels: l\nclasses: 1\n", "version: '1'\nkind: cascade\nweights: w\nlabels: l\nclasses: 1\n"
+	const hogYAML = "version: '1'\nkind: hog\nweights: w\nlabels: l\nclasses: 1\n"
+	const cascadeYAML = "version: '1'\nkind: cascade\nweights: w\nlabels: l\nclasses: 1\n"
 	for name, tt := range map[string]struct {
 		yaml     string
 		weights  []byte
 		settings map[string]any
 		want     string
 	}{
-		"short":     {hogYAML, weights[4:], nil, "weights: w has 15120 bytes, want 3781 numbers of float32, which are 15124"},
-		"nan":       {hogYAML, append([]byte{0, 0, 0xc0, 0x7f}, weights[4:]...), nil, "weights: w: number 0 is NaN"},
-		"input":     {hogYAML + "input: {width: 64, height: 128, resize: stretch, channels: bgr}\n", weights, nil, "model.yaml: input: given, but hog has none"},
-		"engines":   {cascadeYAML + "engines: [opencv]\n", nil, nil, "engines: given, but cascade has none"},
-		"threshold": {hogYAML, weights, map[string]any{"threshold": 0.5}, "settings: threshold and nms: given, but hog has none"},
-		"setting":   {hogYAML + "settings: {longside: 5}\n", weights, nil, `model.yaml: settings: json: unknown field "longside"`},
+		"short": {hogYAML, weights[4:], nil,
+			"weights: w has 15120 bytes, want 3781 numbers of float32, which are 15124"},
+		"nan": {hogYAML, append([]byte{0, 0, 0xc0, 0x7f}, weights[4:]...), nil, "weights: w: number 0 is NaN"},
+		"input": {hogYAML + "input: {width: 64, height: 128, resize: stretch, channels: bgr}\n", weights, nil,
+			"model.yaml: input: given, but hog has none"},
+		"engines": {cascadeYAML + "engines: [opencv]\n", nil, nil, "engines: given, but cascade has none"},
+		"threshold": {hogYAML, weights, map[string]any{"threshold": 0.5},
+			"settings: threshold and nms: given, but hog has none"},
+		"setting": {hogYAML + "settings: {longside: 5}\n", weights, nil,
+			`model.yaml: settings: json: unknown field "longside"`},
 		"long-side": {hogYAML + "settings: {long_side: 0}\n", weights, nil, "model.yaml: settings: long_side: 0"},
-		"scale":     {cascadeYAML + "settings: {scale: 1}\n", []byte("<x>BOOST</x>"), nil, "model.yaml: settings: scale: 1"},
-		"classes":   {"version: '1'\nkind: hog\nweights: w\n", weights, nil, "labels: missing; classes: missing"},
-		"no-xml":    {cascadeYAML, []byte("not XML"), nil, "weights: load cascade"},
-		"sha256":    {cascadeYAML + "sha256: {w: " + strings.Repeat("0", 64) + "}\n", []byte("<x>BOOST</x>"), nil, "its SHA-256 is"},
-		"lines":     {"version: '1'\nkind: text-lines\nweights: w\n", weights, nil, "weights: given, but text-lines has none"},
-		"crops":     {"version: '1'\nkind: text-lines\n", nil, map[string]any{"channels": "bgr"}, "settings: channels, crop_side, padding and square_crops: given, but text-lines"},
+		"scale": {cascadeYAML + "settings: {scale: 1}\n", []byte("<x>BOOST</x>"), nil,
+			"model.yaml: settings: scale: 1"},
+		"classes": {"version: '1'\nkind: hog\nweights: w\n", weights, nil, "labels: missing; classes: missing"},
+		"no-xml":  {cascadeYAML, []byte("not XML"), nil, "weights: load cascade"},
+		"sha256": {cascadeYAML + "sha256: {w: " + strings.Repeat("0", 64) + "}\n", []byte("<x>BOOST</x>"), nil,
+			"its SHA-256 is"},
+		"lines": {"version: '1'\nkind: text-lines\nweights: w\n", weights, nil,
+			"weights: given, but text-lines has none"},
+		"crops": {"version: '1'\nkind: text-lines\n", nil, map[string]any{"channels": "bgr"},
+			"settings: channels, crop_side, padding and square_crops: given, but text-lines"},
 	} {
 		folderOf(t, root, name, map[string][]byte{model.File: []byte(tt.yaml), "w": tt.weights, "l": []byte("x\n")})
 		_, loaded := startModels(t, root, tt.settings, name)
@@ -636,7 +664,8 @@ func TestHOG_SmallImages(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
 	folderOf(t, root, "hog", map[string][]byte{
-		model.File: []byte("version: '1'\nkind: hog\nweights: w\nlabels: l\nclasses: 1\n"), "w": bytes.Repeat([]byte{0, 0, 0, 0}, hogWeights), "l": []byte("x\n"),
+		model.File: []byte("version: '1'\nkind: hog\nweights: w\nlabels: l\nclasses: 1\n"),
+		"w":        bytes.Repeat([]byte{0, 0, 0, 0}, hogWeights), "l": []byte("x\n"),
 	})
 	h, loaded := startModels(t, root, nil, "hog")
 	checkLoaded(t, loaded["hog"], "hog")
@@ -656,6 +685,11 @@ func TestHOG_SmallImages(t *testing.T) {
 // or are not at hand: their outputs are an image of small numbers, 50 for 1.
 func TestModel_FormatsWithoutReference(t *testing.T) {
 	t.Parallel()
+	const input = `
+name: "rows"
+input: "data"
+input_shape { dim: 1 dim: 1 dim: %d dim: %d }
+`
 	const reshaped = `
 layer { name: "out" type: "Reshape" bottom: "data" top: "out" reshape_param { shape { dim: 1 dim: %d dim: %d } } }
 `
@@ -670,7 +704,10 @@ layer { name: "out" type: "Reshape" bottom: "data" top: "out" reshape_param { sh
 			{225, 125, 50, 50, 40, 0, 50},
 			{100, 50, 200, 100, 20, 50, 0},
 			{0, 0, 0, 0, 0, 0, 0},
-		}, []lane.Region{{Box: box(0, 0, 4, 2), Score: 0.9, Label: "red"}, {Box: box(4, 2, 1, 1), Score: 0.8, Label: "blue"}}},
+		}, []lane.Region{
+			{Box: box(0, 0, 4, 2), Score: 0.9, Label: "red"},
+			{Box: box(4, 2, 1, 1), Score: 0.8, Label: "blue"},
+		}},
 		"yolov8": {"", [][]byte{ // of each column center, sides, two classes
 			{100, 125, 0, 100},
 			{50, 175, 0, 50},
@@ -678,25 +715,36 @@ layer { name: "out" type: "Reshape" bottom: "data" top: "out" reshape_param { sh
 			{100, 50, 0, 100},
 			{45, 0, 0, 20},
 			{0, 40, 0, 0},
-		}, []lane.Region{{Box: box(0, 0, 4, 2), Score: 0.9, Label: "red"}, {Box: box(2, 3, 1, 1), Score: 0.8, Label: "blue"}}},
+		}, []lane.Region{
+			{Box: box(0, 0, 4, 2), Score: 0.9, Label: "red"},
+			{Box: box(2, 3, 1, 1), Score: 0.8, Label: "blue"},
+		}},
 		"yolov10": {"", [][]byte{ // corners, score, class
 			{0, 0, 200, 100, 45, 0},
 			{200, 100, 250, 150, 40, 50},
 			{0, 0, 200, 100, 20, 50},
 			{0, 0, 0, 0, 0, 0},
-		}, []lane.Region{{Box: box(0, 0, 4, 2), Score: 0.9, Label: "red"}, {Box: box(4, 2, 1, 1), Score: 0.8, Label: "blue"}}},
+		}, []lane.Region{
+			{Box: box(0, 0, 4, 2), Score: 0.9, Label: "red"},
+			{Box: box(4, 2, 1, 1), Score: 0.8, Label: "blue"},
+		}},
 		"rtdetr": {`
 layer { name: "parts" type: "Slice" bottom: "data" top: "a" top: "b" slice_param { axis: 3 slice_point: 2 } }
 layer { name: "c" type: "Power" bottom: "a" top: "c" power_param { shift: -2.5 } }
 layer { name: "d" type: "Power" bottom: "b" top: "d" power_param { scale: 0.2 } }
 layer { name: "logits" type: "Reshape" bottom: "c" top: "logits" reshape_param { shape { dim: 1 dim: 4 dim: 2 } } }
-layer { name: "pred_boxes" type: "Reshape" bottom: "d" top: "pred_boxes" reshape_param { shape { dim: 1 dim: 4 dim: 4 } } }
+layer {
+  name: "pred_boxes" type: "Reshape" bottom: "d" top: "pred_boxes" reshape_param { shape { dim: 1 dim: 4 dim: 4 } }
+}
 `, [][]byte{ // logits of two classes from -2.5 on; center and sides, 250 for the whole image
 			{235, 0, 125, 125, 250, 125},
 			{0, 195, 150, 125, 100, 125},
 			{100, 0, 125, 125, 250, 125},
 			{0, 0, 0, 0, 0, 0},
-		}, []lane.Region{{Box: box(0, 1, 6, 2), Score: 0.9002, Label: "red"}, {Box: box(2, 1, 3, 2), Score: 0.8022, Label: "blue"}}},
+		}, []lane.Region{
+			{Box: box(0, 1, 6, 2), Score: 0.9002, Label: "red"},
+			{Box: box(2, 1, 3, 2), Score: 0.8022, Label: "blue"},
+		}},
 	} {
 		height, width := len(tt.rows), len(tt.rows[0])
 		img := image.NewGray(image.Rect(0, 0, width, height))
@@ -713,7 +761,7 @@ layer { name: "pred_boxes" type: "Reshape" bottom: "d" top: "pred_boxes" reshape
 		}
 		root := t.TempDir()
 		rowsFolder(t, root, name, map[string]string{
-			"rows.prototxt": fmt.Sprintf("name: \"rows\"\ninput: \"data\"\ninput_shape { dim: 1 dim: 1 dim: %d dim: %d }\n", height, width) + layers,
+			"rows.prototxt": fmt.Sprintf(input, height, width) + layers,
 			"labels.txt":    "red\nblue\n",
 			model.File: fmt.Sprintf(`
 version: "1"

@@ -50,7 +50,8 @@ func openTextLines(m *model.Model, s modelSettings) (detector, error) {
 	case s.Threshold != nil || s.NMS != nil:
 		return nil, fmt.Errorf("settings: threshold and nms: given, but %s has none", m.Kind)
 	case s.cropping != defaultCropping():
-		return nil, fmt.Errorf("settings: channels, crop_side, padding and square_crops: given, but %s cuts lines as Tesseract reads them", m.Kind)
+		return nil, fmt.Errorf("settings: channels, crop_side, padding and square_crops: given, "+
+			"but %s cuts lines as Tesseract reads them", m.Kind)
 	}
 	if err := m.CheckFields("settings"); err != nil {
 		return nil, wrong(m, err)
