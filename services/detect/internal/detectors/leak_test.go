@@ -4,6 +4,7 @@ package detectors
 
 import (
 	"image"
+	"maps"
 	"testing"
 
 	"gocv.io/x/gocv"
@@ -16,14 +17,15 @@ func TestNoMatrixIsLeft(t *testing.T) {
 	h := loaded(t)
 	root := t.TempDir()
 	rowsFolder(t, root, "rows", nil)
-	network, _ := startModels(t, root, nil, "rows")
-	h.detectors["rows"] = network.detectors["rows"]
+	hogFolder(t, root, "hog")
+	models, _ := startModels(t, root, map[string]any{"channels": "bgr", "padding": 0.1}, "rows", "hog")
+	maps.Copy(h.detectors, models.detectors)
 	grey := gocv.NewMatWithSize(400, 400, gocv.MatTypeCV8UC1)
 	defer grey.Close()
 	before := gocv.MatProfile.Count()
 	lines := page(t, 0, 255, "The first line,", "and the second")
 	for _, pic := range [][]byte{lines, lines[:len(lines)/2], page(t, 255, 255)} { // the second does not decode
-		for _, p := range []string{"text", "faces", "rows"} {
+		for _, p := range []string{"text", "faces", "rows", "hog"} {
 			_, _, err := h.Detect(lane.Detect{Pipeline: p, MaxRegions: 10, Crops: true}, pic)
 			if after := gocv.MatProfile.Count(); after != before {
 				t.Errorf("%s: %d matrices became %d (error %v)", p, before, after, err)

@@ -660,14 +660,20 @@ func TestModel_WithoutNetworkRejects(t *testing.T) {
 	}
 }
 
+// hogFolder makes a model folder of the kind hog that finds nothing.
+func hogFolder(t *testing.T, root, name string) {
+	t.Helper()
+	folderOf(t, root, name, map[string][]byte{
+		model.File: []byte("version: '1'\nkind: hog\nweights: w\nlabels: l\nclasses: 1\n"),
+		"w":        bytes.Repeat([]byte{0, 0, 0, 0}, hogWeights), "l": []byte("x\n"),
+	})
+}
+
 // TestHOG_SmallImages finds nothing in images that are smaller than its window, and lives.
 func TestHOG_SmallImages(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
-	folderOf(t, root, "hog", map[string][]byte{
-		model.File: []byte("version: '1'\nkind: hog\nweights: w\nlabels: l\nclasses: 1\n"),
-		"w":        bytes.Repeat([]byte{0, 0, 0, 0}, hogWeights), "l": []byte("x\n"),
-	})
+	hogFolder(t, root, "hog")
 	h, loaded := startModels(t, root, nil, "hog")
 	checkLoaded(t, loaded["hog"], "hog")
 	for _, size := range []image.Point{{1, 1}, {63, 128}, {64, 127}, {64, 128}, {3000, 1}} {
