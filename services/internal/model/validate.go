@@ -32,6 +32,9 @@ func (m *Model) validate() []error {
 			bad("engines", "%q, want some of %s, %s", e, OpenCV, ONNXRuntime)
 		case slices.Contains(m.Engines[:i], e):
 			bad("engines", "%s is given twice", e)
+		case e == OpenCV && !m.Input.Resize.Fixed():
+			bad("engines", "%s, which finds nothing in an input of another size than its first, and input.resize is %s",
+				e, m.Input.Resize)
 		}
 	}
 	m.validateFiles(bad)

@@ -66,7 +66,9 @@ func Find(probabilities []float32, width, height int, o Options) []Line {
 // mean returns the mean probability of the pixels in a quad, 0 when there are none.
 func mean(probabilities []float32, width, height int, q Quad) float64 {
 	sum, n := 0.0, 0
-	box := q.Bounds().Intersect(image.Rect(0, 0, width, height))
+	box := q.Bounds()
+	box.Max = box.Max.Add(image.Pt(1, 1)) // pixels on the edge count too
+	box = box.Intersect(image.Rect(0, 0, width, height))
 	for y := box.Min.Y; y < box.Max.Y; y++ {
 		for x := box.Min.X; x < box.Max.X; x++ {
 			if q.contains(float64(x), float64(y)) {

@@ -3,10 +3,12 @@ package detectors
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"image"
 	"image/color"
 	"image/png"
+	"io/fs"
 	"maps"
 	"math"
 	"os"
@@ -117,6 +119,9 @@ func TestCatalogue_Parses(t *testing.T) {
 			continue
 		}
 		m, err := model.Load(filepath.Join(catalogue, e.Name()))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // its dictionary is fetched; all else has been checked
+		}
 		if err != nil {
 			t.Error(err)
 			continue

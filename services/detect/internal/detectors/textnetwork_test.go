@@ -31,7 +31,7 @@ kind: db-text
 engines: [opencv]
 weights: net.caffemodel
 config: net.prototxt
-input: {width: 320, height: 320, resize: shrink, multiple: 32, channels: grey, scale: 0.00392156862745098}
+input: {width: 320, height: 320, resize: letterbox, channels: grey, scale: 0.00392156862745098}
 output: {pixel: 0.3, unclip: 1}
 threshold: 0.5
 `
@@ -199,7 +199,7 @@ func TestTextNetwork_NamesWhatIsWrong(t *testing.T) {
 		"square crops":    {nil, map[string]any{"square_crops": true}, "square_crops: given"},
 		"padding":         {nil, map[string]any{"padding": 0.3}, "padding: given"},
 		"crop side":       {nil, map[string]any{"crop_side": 100}, "crop_side: given"},
-		"another network": {replaced("channels: grey", "channels: bgr"), nil, "output out has the shape [1 3 256 320]"},
+		"another network": {replaced("channels: grey", "channels: bgr"), nil, "output out has the shape [1 3 320 320]"},
 		"not probable":    {replaced("scale: 0.00392156862745098", "scale: 1, mean: [-2]"), nil, "output out has a value of 2"},
 	} {
 		_, loaded := startModels(t, textFolder(t, tt.files), tt.settings, "lines")
