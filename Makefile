@@ -2,6 +2,8 @@
 SHELL := /bin/bash
 MODULES = $(shell $(GO) list -m -f '{{.Dir}}')
 GO ?= go
+# The models that make up and make models fetch: names and sets of sightmesh models ls, or none.
+MODELS ?= default
 # What the binaries say of their commit with --version.
 COMMIT ?= $(or $(shell git describe --always --dirty --abbrev=40 --exclude '*' 2>/dev/null),unknown)
 
@@ -19,10 +21,16 @@ build: deps ## Build every binary into bin/
 
 .PHONY: onnxruntime
 onnxruntime: ## Install ONNX Runtime, which runs more nets than OpenCV and faster, into models/onnxruntime (11 MB, needs npm)
-	@tools/scripts/install-onnxruntime
+	@$(GO) run ./tools/sightmesh models pull onnxruntime
 
+.PHONY: models
+models: ## Fetch the models of the default pipelines into models/ (30 MB; MODELS=NAMES fetches others)
+	@[ '$(MODELS)' = none ] || $(GO) run ./tools/sightmesh models pull $(MODELS)
+
+# A model that cannot be fetched keeps the mesh from nothing: its pipeline says what it lacks.
 .PHONY: up
-up: build ## Start the whole mesh, read a sample picture, stay up until Ctrl-C
+up: build ## Fetch the models (3 minutes at most; MODELS=none skips it), start the mesh, stay up until Ctrl-C
+	@[ '$(MODELS)' = none ] || bin/sightmesh models pull $(MODELS) --timeout 3m || echo 'the mesh starts without them'
 	bin/sightmesh up
 
 .PHONY: test

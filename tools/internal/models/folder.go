@@ -1,0 +1,58 @@
+package models
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// errAbsent says that a folder has no such file.
+var errAbsent = errors.New("no such file in the folder")
+
+// fromFolder copies a file from the folder that the user has named, where it may lie at any depth, under any name.
+// A file of its name that is another one is an error that says what it is.
+func (p *puller) fromFolder(f File, path string) error {
+	var found string
+	var wrong error
+	err := filepath.WalkDir(p.from, func(candidate string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if !d.Type().IsRegular() {
+			return nil
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		if info.Size() != f.Bytes && d.Name() != f.Name {
+			return nil
+		}
+		switch err := f.verify(candidate); {
+		case err == nil:
+			found = candidate
+			return fs.SkipAll
+		case d.Name() == f.Name:
+			wrong = fmt.Errorf("%s: %w", candidate, err)
+		}
+		return nil
+	})
+	switch {
+	case err != nil:
+		return err
+	case found == "" && wrong != nil:
+		return wrong
+	case found == "":
+		return fmt.Errorf("%w: none has the %d bytes and the SHA-256 %s", errAbsent, f.Bytes, f.SHA256)
+	}
+	return f.install(path, func(temporary string) error {
+		in, err := os.Open(found)
+		if err != nil {
+			return err
+		}
+		defer in.Close()
+		return writeFile(temporary, in, f.Bytes)
+	})
+}

@@ -1,0 +1,53 @@
+package models
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+	"golang.org/x/term"
+)
+
+// progress tells how far a run is: a bar for each transfer on a terminal, else a line when it begins.
+type progress struct {
+	out      io.Writer
+	terminal bool
+}
+
+func newProgress(out io.Writer) progress {
+	f, ok := out.(*os.File)
+	return progress{out: out, terminal: ok && term.IsTerminal(int(f.Fd()))}
+}
+
+// begin tells of a transfer of a number of bytes of which some are there, or of one of unknown length, -1.
+// What is transferred is written to the writer; end is called at the end.
+func (p progress) begin(what string, there, total int64) (w io.Writer, end func()) {
+	if !p.terminal {
+		if total > 0 {
+			what += ", " + megabytes(total)
+		}
+		if there > 0 {
+			what += fmt.Sprintf(", of which %s are there", megabytes(there))
+		}
+		fmt.Fprintln(p.out, what)
+		return io.Discard, func() {}
+	}
+	bar := progressbar.NewOptions64(total, progressbar.OptionSetWriter(p.out), progressbar.OptionShowBytes(true),
+		progressbar.OptionSetDescription(what), progressbar.OptionThrottle(100*time.Millisecond),
+		progressbar.OptionSpinnerType(14), progressbar.OptionSetPredictTime(true))
+	_ = bar.Add64(there) // fails only past its end
+	return barWriter{bar}, func() {
+		_ = bar.Exit()
+		fmt.Fprintln(p.out)
+	}
+}
+
+// barWriter moves a bar. What is written past its end is no error.
+type barWriter struct{ bar *progressbar.ProgressBar }
+
+func (w barWriter) Write(b []byte) (int, error) {
+	_ = w.bar.Add(len(b))
+	return len(b), nil
+}
