@@ -126,3 +126,21 @@ func residentBytes(pid int) (int64, error) {
 	}
 	return pages * int64(os.Getpagesize()), nil
 }
+
+// peakBytes reads the most that the resident size of a process has been.
+func peakBytes(pid int) (int64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	for line := range bytes.Lines(b) {
+		if rest, ok := bytes.CutPrefix(line, []byte("VmHWM:")); ok {
+			var kib int64
+			if _, err := fmt.Sscanf(string(rest), "%d kB", &kib); err != nil {
+				return 0, fmt.Errorf("read peak size of process %d: %q: %w", pid, line, err)
+			}
+			return kib << 10, nil
+		}
+	}
+	return 0, fmt.Errorf("read peak size of process %d: no line VmHWM", pid)
+}

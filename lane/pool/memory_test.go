@@ -99,6 +99,31 @@ func TestPool_LimitsEachProgramByItself(t *testing.T) {
 	}
 }
 
+// TestLane_PeakMemory measures the process that serves a pipeline, and no other.
+func TestLane_PeakMemory(t *testing.T) {
+	t.Parallel()
+	b := startPool(t, Config{Programs: []Program{program("large", "large-when-ready"), program("small")}})
+	l, err := b.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Release()
+	large, err := l.PeakMemory("large")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if large < largeWhenReady {
+		t.Errorf("the large one has %d bytes, want at least %d", large, largeWhenReady)
+	}
+	small, err := l.PeakMemory("small")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if small <= 0 || small >= largeWhenReady {
+		t.Errorf("the small one has %d bytes, want fewer than %d", small, largeWhenReady)
+	}
+}
+
 func TestRestartDelay_IsLongAfterARefusal(t *testing.T) {
 	t.Parallel()
 	longest := restartBackoff[len(restartBackoff)-1]

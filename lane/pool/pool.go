@@ -298,3 +298,23 @@ func (l *Lane) Pipelines() []string {
 
 // Models of a pipeline, as its process has named them.
 func (l *Lane) Models(pipeline string) []v1.Model { return l.slots[pipeline].status(pipeline).Models }
+
+// Networks of a pipeline, as its process has described them.
+func (l *Lane) Networks(pipeline string) []lane.Network {
+	s := l.slots[pipeline]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.loaded[pipeline].Networks
+}
+
+// PeakMemory returns the most resident bytes that the process that serves a pipeline has had.
+func (l *Lane) PeakMemory(pipeline string) (int64, error) {
+	s := l.slots[pipeline]
+	s.mu.Lock()
+	proc := s.proc
+	s.mu.Unlock()
+	if proc == nil {
+		return 0, fmt.Errorf("no process serves pipeline %s now", pipeline)
+	}
+	return peakBytes(proc.pid())
+}

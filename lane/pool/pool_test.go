@@ -120,7 +120,10 @@ func (l *testLane) Start(s lane.Start) (map[string]lane.Loaded, error) {
 	}
 	out := map[string]lane.Loaded{}
 	for name := range s.Pipelines {
-		out[name] = lane.Loaded{Models: []v1.Model{{Name: "test", Version: strconv.Itoa(os.Getpid())}}}
+		out[name] = lane.Loaded{
+			Models:   []v1.Model{{Name: "test", Version: strconv.Itoa(os.Getpid())}},
+			Networks: []lane.Network{{Model: "test", Engine: "of " + name}},
+		}
 		if name == "refused" {
 			out[name] = lane.Loaded{Error: "no such model in " + s.Models}
 		}
@@ -226,6 +229,20 @@ func (l *testLane) Classify(lane.Classify, []byte) (lane.Classified, error) {
 func detect(ctx context.Context, l *Lane, pipeline, order string) (lane.Detected, error) {
 	found, _, err := l.Detect(ctx, lane.Detect{Pipeline: pipeline, MediaType: "image/png", MaxRegions: 100, Crops: true}, []byte(order))
 	return found, err
+}
+
+func TestLane_Networks(t *testing.T) {
+	t.Parallel()
+	b := startPool(t, Config{Programs: []Program{program("one"), program("other")}})
+	l, err := b.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Release()
+	got := l.Networks("other")
+	if len(got) != 1 || got[0].Engine != "of other" {
+		t.Errorf("networks %+v, want the one of the pipeline", got)
+	}
 }
 
 type logs struct {

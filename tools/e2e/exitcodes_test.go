@@ -88,6 +88,16 @@ func TestSightmesh_ExitCodes(t *testing.T) {
 		{"models pull yunet --timeout soon", 2, "", "-timeout"},
 		{"models pull nosuch --models " + empty, 2, "", `no model or set "nosuch"`},
 		{"models pull yunet --models " + image, 1, "", image},
+		{"models check --help", 0, "-lane-memory", ""},
+		{"models check", 2, "", "no model"},
+		{"models check --nonsense", 2, "", "-nonsense"},
+		{"models check x --timeout 0s", 2, "", "timeout"},
+		{"models check x --lane-memory 1", 2, "", "lane-memory"},
+		{"models check " + empty + "/nosuch", 1, "", "the folder does not exist"},
+		{"models bench --help", 0, "-images", ""},
+		{"models bench", 2, "", "no model"},
+		{"models bench x --images 0", 2, "", "images"},
+		{"models bench " + empty + "/nosuch", 1, "", "the folder does not exist"},
 	} {
 		t.Run("sightmesh "+tt.args, func(t *testing.T) {
 			t.Parallel()

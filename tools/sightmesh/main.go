@@ -7,6 +7,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"runtime"
@@ -197,7 +198,7 @@ func modelsCommand() *ffcli.Command {
 	root := &ffcli.Command{
 		Name: "models", ShortUsage: "sightmesh models <command>",
 		ShortHelp: "list and fetch models, and try them in a lane",
-		FlagSet:   fs, Subcommands: []*ffcli.Command{modelsListCommand(), modelsPullCommand()},
+		FlagSet:   fs, Subcommands: []*ffcli.Command{modelsListCommand(), modelsPullCommand(), modelsCheckCommand(), modelsBenchCommand()},
 	}
 	root.Exec = func(_ context.Context, argv []string) error {
 		if len(argv) > 0 {
@@ -211,7 +212,7 @@ func modelsCommand() *ffcli.Command {
 func modelsListCommand() *ffcli.Command {
 	fs := flag.NewFlagSet("models ls", flag.ContinueOnError)
 	var cfg models.Config
-	cfg.RegisterModels(fs)
+	cfg.RegisterList(fs)
 	return &ffcli.Command{
 		Name: "ls", ShortUsage: "sightmesh models ls [flags]",
 		ShortHelp: "list the models that can be fetched, and which are there",
@@ -239,6 +240,41 @@ func modelsPullCommand() *ffcli.Command {
 				return err
 			}
 			return models.Pull(ctx, cfg, names, os.Stdout, os.Stderr)
+		},
+	}
+}
+
+func modelsCheckCommand() *ffcli.Command {
+	fs := flag.NewFlagSet("models check", flag.ContinueOnError)
+	var cfg models.TrialConfig
+	cfg.RegisterCheck(fs)
+	return trialCommand(fs, "check", "load a model in a lane, and print what it is and what it takes", &cfg, models.Check)
+}
+
+func modelsBenchCommand() *ffcli.Command {
+	fs := flag.NewFlagSet("models bench", flag.ContinueOnError)
+	var cfg models.TrialConfig
+	cfg.RegisterBench(fs)
+	return trialCommand(fs, "bench", "measure a model in a lane", &cfg, models.Bench)
+}
+
+// trialCommand makes a command that tries a model on images.
+func trialCommand(
+	fs *flag.FlagSet, name, help string, cfg *models.TrialConfig,
+	try func(ctx context.Context, cfg models.TrialConfig, model string, images []string, out io.Writer) error,
+) *ffcli.Command {
+	return &ffcli.Command{
+		Name: name, ShortUsage: "sightmesh models " + name + " NAME|DIR [flags] [IMAGE...]",
+		ShortHelp: help, FlagSet: fs,
+		Exec: func(ctx context.Context, argv []string) error {
+			others, err := args.Parse(fs, argv)
+			switch {
+			case err != nil:
+				return err
+			case len(others) == 0:
+				return exit.Usagef("models %s: no model: name one, or a folder by its path", name)
+			}
+			return try(ctx, *cfg, others[0], others[1:], os.Stdout)
 		},
 	}
 }

@@ -19,28 +19,31 @@ import (
 	"github.com/sightmesh/sightmesh/tools/internal/exit"
 )
 
-// Config of the commands.
+// Config of ls and pull.
 type Config struct {
 	// Models is the folder of models.
 	Models string
 	// From is a folder in which pull looks for files first; it may be empty.
 	From string
-	// Timeout is how long pull, or the start of a lane by check and bench, may take. 0 is for any time.
+	// Timeout is how long pull may take; 0 for any time.
 	Timeout time.Duration
 }
 
 // modelsVariable is the variable that gives the folder of models to every command, as to the services.
 const modelsVariable = "SIGHTMESH_MODELS"
 
-// RegisterModels makes the flag of the folder of models.
-func (c *Config) RegisterModels(fs *flag.FlagSet) {
-	fs.StringVar(&c.Models, "models", cmp.Or(os.Getenv(modelsVariable), "models"),
+// registerModels makes the flag of the folder of models.
+func registerModels(models *string, fs *flag.FlagSet) {
+	fs.StringVar(models, "models", cmp.Or(os.Getenv(modelsVariable), "models"),
 		"`folder` of models; also given as "+modelsVariable)
 }
 
+// RegisterList makes flags of what ls takes.
+func (c *Config) RegisterList(fs *flag.FlagSet) { registerModels(&c.Models, fs) }
+
 // RegisterPull makes flags of what pull takes.
 func (c *Config) RegisterPull(fs *flag.FlagSet) {
-	c.RegisterModels(fs)
+	registerModels(&c.Models, fs)
 	fs.StringVar(&c.From, "from", "", "`folder` in which files are looked for first, at any depth")
 	fs.DurationVar(&c.Timeout, "timeout", 0, "how long it may take; 0 for any time. What came is kept for the next run")
 }

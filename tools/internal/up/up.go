@@ -221,7 +221,7 @@ func makeChildren(cfg Config, natsURL string, log *slog.Logger, out *printer) ([
 		{"classify", worker, nil},
 		{"results", nil, []string{"SIGHTMESH_POSTGRES=" + cfg.Postgres}},
 	} {
-		path, err := findBinary(s.name)
+		path, err := FindBinary(s.name)
 		if err != nil {
 			return nil, err
 		}
@@ -232,8 +232,8 @@ func makeChildren(cfg Config, natsURL string, log *slog.Logger, out *printer) ([
 	return children, nil
 }
 
-// findBinary looks beside this program, then on the PATH.
-func findBinary(name string) (string, error) {
+// FindBinary returns the path of a service. It looks beside this program, then on the PATH.
+func FindBinary(name string) (string, error) {
 	if self, err := os.Executable(); err == nil {
 		p := filepath.Join(filepath.Dir(self), name)
 		if _, err := os.Stat(p); err == nil {

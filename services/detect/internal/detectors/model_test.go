@@ -67,7 +67,7 @@ func catalogueModel(t *testing.T, root, name, files string) {
 		t.Fatal(err)
 	}
 	for _, f := range []string{m.Weights, m.Config} {
-		if f == "" {
+		if _, err := os.Stat(filepath.Join(dir, f)); f == "" || err == nil { // the catalogue has it
 			continue
 		}
 		from := filepath.Join(files, f)

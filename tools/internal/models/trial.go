@@ -1,0 +1,362 @@
+package models
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"image"
+	_ "image/jpeg" // crops for models of classify are decoded here
+	"image/png"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+	_ "golang.org/x/image/bmp" // as image/jpeg
+	_ "golang.org/x/image/tiff"
+	_ "golang.org/x/image/webp"
+
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/lane"
+	"github.com/sightmesh/sightmesh/lane/bytesize"
+	"github.com/sightmesh/sightmesh/lane/pipeline"
+	"github.com/sightmesh/sightmesh/lane/pool"
+	"github.com/sightmesh/sightmesh/tools/internal/exit"
+	"github.com/sightmesh/sightmesh/tools/internal/sample"
+	"github.com/sightmesh/sightmesh/tools/internal/up"
+)
+
+// TrialConfig is the configuration of check and bench.
+type TrialConfig struct {
+	// Models is the folder of models, in which names and ONNX Runtime are looked for.
+	Models string
+	// Timeout is how long the lane may take to load the model, and then for each image.
+	Timeout time.Duration
+	// Memory is how much resident memory the lane may have; 0 for any.
+	Memory bytesize.Size
+	// Images is how many images bench measures.
+	Images int
+}
+
+// RegisterCheck makes flags of what check takes.
+func (c *TrialConfig) RegisterCheck(fs *flag.FlagSet) {
+	registerModels(&c.Models, fs)
+	fs.DurationVar(&c.Timeout, "timeout", 30*time.Second, "how long the lane may take to load the model, and for each image")
+	c.Memory = 1 << 30
+	fs.Var(&c.Memory, "lane-memory", "resident `bytes`, such as 2GiB, that the lane may have; 0 for any")
+}
+
+// RegisterBench makes flags of what bench takes.
+func (c *TrialConfig) RegisterBench(fs *flag.FlagSet) {
+	c.RegisterCheck(fs)
+	fs.IntVar(&c.Images, "images", 200, "how many images are measured; files are taken in turn")
+}
+
+// classifyKinds are the kinds of models that name crops. All others find regions.
+var classifyKinds = []string{"angle", "classifier", "ctc-text", "embedding"}
+
+// A trial is a lane with one model.
+type trial struct {
+	name  string
+	kind  string // "" when model.yaml does not say
+	stage subject.Stage
+	lane  *pool.Lane
+	// loaded is how long the lane took from its start until the model was warm.
+	loaded time.Duration
+}
+
+func (c *TrialConfig) validate() error {
+	switch {
+	case c.Timeout <= 0:
+		return exit.Usagef("timeout: %v, want more than 0", c.Timeout)
+	case c.Memory != 0 && c.Memory < pipeline.LeastMemory:
+		return exit.Usagef("lane-memory: %v, want 0 or at least %v", c.Memory, pipeline.LeastMemory)
+	}
+	return nil
+}
+
+// startTrial starts a lane with a model, which is the name of one or the path of its folder. The error has the
+// reason of the lane when it cannot use the model. stop ends the lane.
+func startTrial(ctx context.Context, cfg TrialConfig, which string) (_ *trial, stop func() error, err error) {
+	if err := cfg.validate(); err != nil {
+		return nil, nil, err
+	}
+	models, err := filepath.Abs(cfg.Models)
+	if err != nil {
+		return nil, nil, fmt.Errorf("models: %w", err)
+	}
+	dir := filepath.Join(models, which)
+	if strings.ContainsRune(which, filepath.Separator) {
+		if dir, err = filepath.Abs(which); err != nil {
+			return nil, nil, fmt.Errorf("model: %w", err)
+		}
+	}
+	t := &trial{name: filepath.Base(dir), kind: kindOf(dir), stage: subject.Detect}
+	if slices.Contains(classifyKinds, t.kind) {
+		t.stage = subject.Classify
+	}
+	binary, err := up.FindBinary(string(t.stage))
+	if err != nil {
+		return nil, nil, err
+	}
+	settings, err := json.Marshal(map[string]string{"model": dir})
+	if err != nil {
+		return nil, nil, fmt.Errorf("model: %w", err)
+	}
+	lanes, err := pool.New(pool.Config{
+		Stage: t.stage, Lanes: 1, Models: models, StartTimeout: cfg.Timeout,
+		Programs: []pool.Program{{
+			Name: t.name, Argv: []string{binary, "lane"},
+			Pipelines: map[string]pool.Pipeline{
+				t.name: {Setup: lane.Setup{Kind: "model", Settings: settings}, Timeout: cfg.Timeout},
+			},
+			Memory: pool.MemoryLimit{Bytes: int64(cfg.Memory), Setting: "--lane-memory"},
+		}},
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("start a lane: %w", err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	began := time.Now()
+	go func() { ended <- lanes.Run(ctx) }()
+	stop = func() error {
+		cancel()
+		return <-ended
+	}
+	select {
+	case <-lanes.Ready():
+	case <-ctx.Done():
+		return nil, nil, &exit.Error{Status: exit.Interrupted, Err: errors.Join(errors.New("interrupted"), stop())}
+	}
+	t.loaded = time.Since(began)
+	if is := lanes.Status()[t.name]; !is.Ready {
+		return nil, nil, errors.Join(fmt.Errorf("model %s cannot be used: %s", t.name, is.Reason), stop())
+	}
+	if t.lane, err = lanes.Acquire(ctx); err != nil {
+		return nil, nil, errors.Join(err, stop())
+	}
+	return t, stop, nil
+}
+
+// kindOf returns the kind that the model.yaml of a folder names, if it can be read. The lane says what is wrong.
+func kindOf(dir string) string {
+	var m struct {
+		Kind string `yaml:"kind"`
+	}
+	path := filepath.Join(dir, "model.yaml")
+	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() || info.Size() > 1<<20 {
+		return ""
+	}
+	data, err := os.ReadFile(path)
+	if err != nil || yaml.Unmarshal(data, &m) != nil {
+		return ""
+	}
+	return m.Kind
+}
+
+// A trialImage is an image as the lane of a stage gets it: a file for detect, pixels for classify.
+type trialImage struct {
+	name string
+	data []byte
+	crop lane.Crop
+}
+
+// images reads those of the files, or draws one when there are none.
+func (t *trial) images(files []string) ([]trialImage, error) {
+	if len(files) == 0 {
+		page, err := sample.Page()
+		if err != nil {
+			return nil, err
+		}
+		var b bytes.Buffer
+		if err := png.Encode(&b, page); err != nil {
+			return nil, fmt.Errorf("encode the sample: %w", err)
+		}
+		drawn, err := t.image("the sample page", b.Bytes())
+		return []trialImage{drawn}, err
+	}
+	all := make([]trialImage, 0, len(files))
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return nil, fmt.Errorf("read image: %w", err)
+		}
+		i, err := t.image(file, data)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, i)
+	}
+	return all, nil
+}
+
+func (t *trial) image(name string, data []byte) (trialImage, error) {
+	if t.stage == subject.Detect {
+		return trialImage{name: name, data: data}, nil
+	}
+	m, _, err := image.Decode(bytes.NewReader(data))
+	if err != nil {
+		return trialImage{}, fmt.Errorf("read image %s: %w", name, err)
+	}
+	b := m.Bounds()
+	pixels := make([]byte, 0, 3*b.Dx()*b.Dy())
+	for y := b.Min.Y; y < b.Max.Y; y++ {
+		for x := b.Min.X; x < b.Max.X; x++ {
+			red, green, blue, _ := m.At(x, y).RGBA()
+			pixels = append(pixels, byte(blue>>8), byte(green>>8), byte(red>>8))
+		}
+	}
+	return trialImage{name: name, data: pixels, crop: lane.Crop{Width: b.Dx(), Height: b.Dy(), Channels: 3}}, nil
+}
+
+// run has the lane work on an image. It returns what was found, in words, and how long the model took of it.
+func (t *trial) run(ctx context.Context, i trialImage) (found string, inference time.Duration, err error) {
+	if t.stage == subject.Classify {
+		named, err := t.lane.Classify(ctx, lane.Classify{Pipeline: t.name, Crops: []lane.Crop{i.crop}}, i.data)
+		if err != nil {
+			return "", 0, fmt.Errorf("model %s cannot be used: %s: %w", t.name, i.name, err)
+		}
+		a := named.Answers[0]
+		found = a.Text
+		for _, l := range a.Labels[:min(len(a.Labels), 3)] {
+			found = strings.TrimSpace(fmt.Sprintf("%s %s %.2f", found, l.Label, l.Score))
+		}
+		return found, inferenceTime(named.Timing), nil
+	}
+	detected, _, err := t.lane.Detect(ctx, lane.Detect{Pipeline: t.name, MaxRegions: 400}, i.data)
+	if err != nil {
+		return "", 0, fmt.Errorf("model %s cannot be used: %s: %w", t.name, i.name, err)
+	}
+	return fmt.Sprintf("%d regions", len(detected.Regions)), inferenceTime(detected.Timing), nil
+}
+
+func inferenceTime(t lane.Timing) time.Duration {
+	return time.Duration(t.InferMS * float64(time.Millisecond))
+}
+
+// describe prints what the lane says of the model.
+func (t *trial) describe(w io.Writer) {
+	for _, m := range t.lane.Models(t.name) {
+		fmt.Fprintf(w, "model\t%s, version %s, kind %s\n", m.Name, m.Version, t.kind)
+	}
+	for _, n := range t.lane.Networks(t.name) {
+		fmt.Fprintf(w, "engine\t%s, one thread\n", n.Engine)
+		fmt.Fprintf(w, "inputs\t%s\n", tensors(n.Inputs))
+		fmt.Fprintf(w, "outputs\t%s\n", tensors(n.Outputs))
+	}
+}
+
+// tensors lists names and shapes, with ? for any number.
+func tensors(all []lane.Tensor) string {
+	if len(all) == 0 {
+		return "not known to the engine"
+	}
+	said := make([]string, 0, len(all))
+	for _, t := range all {
+		sides := make([]string, 0, len(t.Shape))
+		for _, n := range t.Shape {
+			side := fmt.Sprint(n)
+			if n < 0 {
+				side = "?"
+			}
+			sides = append(sides, side)
+		}
+		said = append(said, strings.TrimSpace(t.Name+" "+strings.Join(sides, "×")))
+	}
+	return strings.Join(said, ", ")
+}
+
+// Check loads a model in a lane, has it work on an image, and prints what it is and what it takes.
+func Check(ctx context.Context, cfg TrialConfig, which string, files []string, out io.Writer) (err error) {
+	t, stop, err := startTrial(ctx, cfg, which)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stop()) }()
+	images, err := t.images(files)
+	if err != nil {
+		return err
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	t.describe(w)
+	fmt.Fprintf(w, "loaded in\t%d ms, warm\n", t.loaded.Milliseconds())
+	for _, i := range images {
+		found, took, err := t.run(ctx, i)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(w, "one run\t%.1f ms, %s: %s\n", v1.Milliseconds(took), i.name, found)
+	}
+	memory, err := t.lane.PeakMemory(t.name)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "memory\t%s at most\n", megabytes(memory))
+	if err := w.Flush(); err != nil {
+		return fmt.Errorf("print: %w", err)
+	}
+	return nil
+}
+
+// Bench has a model work on images, one after the other, and prints how long it takes.
+func Bench(ctx context.Context, cfg TrialConfig, which string, files []string, out io.Writer) (err error) {
+	if cfg.Images < 1 {
+		return exit.Usagef("images: %d, want 1 or more", cfg.Images)
+	}
+	t, stop, err := startTrial(ctx, cfg, which)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stop()) }()
+	images, err := t.images(files)
+	if err != nil {
+		return err
+	}
+	for _, i := range images { // the first one of a shape takes longer
+		if _, _, err := t.run(ctx, i); err != nil {
+			return err
+		}
+	}
+	var whole, model []time.Duration
+	began := time.Now()
+	for n := range cfg.Images {
+		start := time.Now()
+		_, took, err := t.run(ctx, images[n%len(images)])
+		if err != nil {
+			return err
+		}
+		whole, model = append(whole, time.Since(start)), append(model, took)
+	}
+	took := time.Since(began)
+	memory, err := t.lane.PeakMemory(t.name)
+	if err != nil {
+		return err
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	t.describe(w)
+	fmt.Fprintf(w, "images\t%d in %.1f s, one after the other: %.1f images/s\n",
+		cfg.Images, took.Seconds(), float64(cfg.Images)/took.Seconds())
+	fmt.Fprintf(w, "image\tp50 %s, p99 %s\n", percentile(whole, 50), percentile(whole, 99))
+	fmt.Fprintf(w, "of it model\tp50 %s, p99 %s\n", percentile(model, 50), percentile(model, 99))
+	fmt.Fprintf(w, "memory\t%s at most\n", megabytes(memory))
+	if err := w.Flush(); err != nil {
+		return fmt.Errorf("print: %w", err)
+	}
+	return nil
+}
+
+// percentile formats the time within which so many of a hundred were done. It sorts them.
+func percentile(all []time.Duration, percent int) string {
+	slices.Sort(all)
+	at := (len(all)*percent + 99) / 100
+	return fmt.Sprintf("%.1f ms", v1.Milliseconds(all[max(at, 1)-1]))
+}
