@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -101,6 +102,10 @@ func TestModels_FolderIsServed(t *testing.T) {
 	writeFiles(t, models, map[string]string{"pipelines.yaml": modelsPipelines})
 	m := start(t, nil, "--pipelines", file, "--models", models)
 	pipelines := m.awaitPipelines(t)
+	inUse := regexp.MustCompile(`"models in use".*"pipelines":"rows: rows; absent: not ready; broken: not ready"`)
+	if _, ok := m.stderr.search(inUse, timeoutAnswer); !ok {
+		t.Errorf("up does not say what is in use:\n%s", m.stderr)
+	}
 
 	r := m.done(t, "?pipeline=rows", boxImage(t))
 	if len(r.Regions) != 1 || r.Regions[0].Label != "box" || r.Regions[0].Box != (v1.Box{Width: 4, Height: 2}) || r.Regions[0].Score != 0.9 {

@@ -174,6 +174,11 @@ func Run(ctx context.Context, cfg Config, stdout, stderr io.Writer) (err error) 
 		return err
 	}
 	fmt.Fprintf(stdout, "ready http=http://%s nats=%s\n", http, broker.clientURL())
+	if used, err := modelsInUse(ctx, http); err == nil {
+		log.Info("models in use", "pipelines", used, "more", "sightmesh models ls")
+	} else if ctx.Err() == nil {
+		log.Warn("the models in use are not known", "error", err)
+	}
 	switch {
 	case sample.skipped != "":
 		log.Info("the sample is skipped", "reason", sample.skipped)

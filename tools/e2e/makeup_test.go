@@ -1,0 +1,94 @@
+package e2e
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// offline is an environment in which no model can be fetched: neither a package registry nor a proxy is there.
+func offline(t *testing.T) []string {
+	t.Helper()
+	const nowhere = "http://127.0.0.1:1/"
+	return []string{
+		"npm_config_registry=" + nowhere, "npm_config_cache=" + t.TempDir(), "PIP_INDEX_URL=" + nowhere,
+		"HTTPS_PROXY=" + nowhere, "HTTP_PROXY=" + nowhere,
+	}
+}
+
+// makeUp runs make up without its build, in an environment, until the mesh is ready, and returns what was printed.
+func makeUp(t *testing.T, models string, env []string, args ...string) string {
+	t.Helper()
+	cmd := exec.Command("make", append([]string{"--no-print-directory", "-o", "build", "up"}, args...)...)
+	cmd.Dir = root(t)
+	ofAnotherMake := func(v string) bool {
+		name, _, _ := strings.Cut(v, "=")
+		return slices.Contains([]string{"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MODELS"}, name)
+	}
+	cmd.Env = append(slices.DeleteFunc(os.Environ(), ofAnotherMake), append(env, "SIGHTMESH_HTTP=127.0.0.1:0", "SIGHTMESH_NATS=127.0.0.1:0", "SIGHTMESH_SAMPLE=none",
+		"SIGHTMESH_LOG=json", "SIGHTMESH_DATA="+t.TempDir(), "SIGHTMESH_MODELS="+models)...)
+	output := newLines()
+	cmd.Stdout, cmd.Stderr = output.writer(), output.writer()
+	p, err := startProcess(cmd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, ready := output.search(readyLine, 90*time.Second)
+	if ready {
+		output.search(regexp.MustCompile(`"models in use"`), timeoutAnswer)
+	}
+	p.stop(t) //nolint:errcheck // make says that it was ended
+	if !ready {
+		t.Fatalf("the mesh is not ready:\n%s", output)
+	}
+	return output.String()
+}
+
+// TestMakeUp_StartsOffline: models that cannot be fetched are named, and keep the mesh from nothing.
+func TestMakeUp_StartsOffline(t *testing.T) {
+	t.Parallel()
+	output := makeUp(t, filepath.Join(t.TempDir(), "models"), offline(t))
+	for _, want := range []string{
+		"0 of ", "yunet: no source has yunet_n_640_640.onnx:", "yolox-nano: no source has yolox_nano.onnx:",
+		"connection refused", "the mesh starts without them", "text: text-lines, ", "objects: not ready",
+	} {
+		if !strings.Contains(output, want) {
+			t.Errorf("no %q in\n%s", want, output)
+		}
+	}
+}
+
+// TestMakeUp_FetchesNothing when it is told so.
+func TestMakeUp_FetchesNothing(t *testing.T) {
+	t.Parallel()
+	models := filepath.Join(t.TempDir(), "models")
+	output := makeUp(t, models, offline(t), "MODELS=none")
+	if strings.Contains(output, "models pull") || strings.Contains(output, "no source has") {
+		t.Errorf("it fetches models:\n%s", output)
+	}
+	if _, err := os.Stat(models); !os.IsNotExist(err) {
+		t.Errorf("the folder of models: %v, want none", err)
+	}
+}
+
+// TestMakeUp_UsesWhatIsThere: a model that was pulled before is neither fetched again nor replaced.
+func TestMakeUp_UsesWhatIsThere(t *testing.T) {
+	t.Parallel()
+	models := pulled(t, "yunet", "yolox-nano")
+	output := makeUp(t, models, offline(t), "MODELS=faces objects")
+	for _, want := range []string{
+		"2 of 2 models are in " + models + ": yunet, yolox-nano", "faces: yunet, ", "objects: yolox-nano",
+	} {
+		if !strings.Contains(output, want) {
+			t.Errorf("no %q in\n%s", want, output)
+		}
+	}
+	if strings.Contains(output, "no source has") {
+		t.Errorf("it fetches models:\n%s", output)
+	}
+}

@@ -1,0 +1,78 @@
+package up
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// modelsTimeout is how long the ingress may take to know what each pipeline uses, once every service is ready.
+const modelsTimeout = 5 * time.Second
+
+// modelsInUse returns what each pipeline uses, in one line.
+func modelsInUse(ctx context.Context, httpAddr string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, modelsTimeout)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		pipelines, err := listPipelines(ctx, httpAddr)
+		if err != nil {
+			return "", fmt.Errorf("list the pipelines: %w", err)
+		}
+		if !slices.ContainsFunc(pipelines, isStarting) {
+			return describeModels(pipelines), nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return describeModels(pipelines), nil
+		}
+	}
+}
+
+// isStarting reports whether the lanes of a pipeline have not said anything yet.
+func isStarting(p v1.Pipeline) bool { return strings.HasSuffix(p.Reason, "starting") }
+
+func listPipelines(ctx context.Context, httpAddr string) ([]v1.Pipeline, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+httpAddr+"/v1/pipelines", nil)
+	if err != nil {
+		return nil, err
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s", res.Status)
+	}
+	var list v1.Pipelines
+	if err := json.NewDecoder(res.Body).Decode(&list); err != nil {
+		return nil, err
+	}
+	return list.Pipelines, nil
+}
+
+// describeModels lists the models of each pipeline.
+func describeModels(pipelines []v1.Pipeline) string {
+	all := make([]string, 0, len(pipelines))
+	for _, p := range pipelines {
+		names := make([]string, 0, len(p.Models))
+		for _, m := range p.Models {
+			names = append(names, m.Name)
+		}
+		used := strings.Join(names, ", ")
+		if !p.Ready {
+			used = "not ready"
+		}
+		all = append(all, p.Name+": "+used)
+	}
+	return strings.Join(all, "; ")
+}
