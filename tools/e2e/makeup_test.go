@@ -42,7 +42,7 @@ func makeUp(t *testing.T, models string, env []string, args ...string) string {
 	if ready {
 		output.search(regexp.MustCompile(`"models in use"`), timeoutAnswer)
 	}
-	p.stop(t) //nolint:errcheck // make says that it was ended
+	p.stop(t)
 	if !ready {
 		t.Fatalf("the mesh is not ready:\n%s", output)
 	}

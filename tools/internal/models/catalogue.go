@@ -54,10 +54,13 @@ type File struct {
 	Sources []Source `yaml:"sources"`
 }
 
-// A Source is one of: a file of an npm package, a file of a Python wheel, an address.
+// A Source is one of: a file of an npm package, a file of a Python wheel, a file that a package of Debian has
+// installed, an address.
 type Source struct {
-	NPM  string `yaml:"npm"` // PACKAGE@VERSION
-	Pip  string `yaml:"pip"` // PACKAGE==VERSION
+	NPM string `yaml:"npm"` // PACKAGE@VERSION
+	Pip string `yaml:"pip"` // PACKAGE==VERSION
+	Deb string `yaml:"deb"` // PACKAGE
+	// Path is that of the file in a package; an absolute one in a package of Debian.
 	Path string `yaml:"path"`
 	URL  string `yaml:"url"`
 }
@@ -69,6 +72,8 @@ func (s Source) String() string {
 		return "npm " + s.NPM
 	case s.Pip != "":
 		return "pip " + s.Pip
+	case s.Deb != "":
+		return "Debian " + s.Deb
 	}
 	return s.URL
 }
@@ -100,6 +105,9 @@ func ReadCatalogue(root fs.FS) (*Catalogue, error) {
 			continue
 		}
 		e, err := readEntry(root, f.Name())
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // there is nothing to fetch it from
+		}
 		if err != nil {
 			return nil, fmt.Errorf("read the catalogue: %w", err)
 		}
@@ -216,20 +224,22 @@ func (f File) validate() error {
 
 func (s Source) validate() error {
 	given := 0
-	for _, v := range []string{s.NPM, s.Pip, s.URL} {
+	for _, v := range []string{s.NPM, s.Pip, s.Deb, s.URL} {
 		if v != "" {
 			given++
 		}
 	}
 	switch {
 	case given != 1:
-		return errors.New("want one of npm, pip and url")
+		return errors.New("want one of npm, pip, deb and url")
 	case (s.URL == "") != (s.Path != ""):
-		return fmt.Errorf("path: %q, want the path of the file in a package of npm or pip, and none with url", s.Path)
+		return fmt.Errorf("path: %q, want the path of the file in a package, and none with url", s.Path)
 	case s.NPM != "" && !npmPattern.MatchString(s.NPM):
 		return fmt.Errorf("npm: %q, want PACKAGE@VERSION", s.NPM)
 	case s.Pip != "" && !pipPattern.MatchString(s.Pip):
 		return fmt.Errorf("pip: %q, want PACKAGE==VERSION", s.Pip)
+	case s.Deb != "" && !filepath.IsAbs(s.Path):
+		return fmt.Errorf("path: %q, want an absolute one", s.Path)
 	case s.URL != "":
 		u, err := url.Parse(s.URL)
 		if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {

@@ -109,7 +109,8 @@ func TestReadCatalogue_RejectsFields(t *testing.T) {
 		{"dots==1.2.3", "dots>=1", `files.0: sources.1: pip: "dots>=1"`},
 		{"dots==1.2.3", "--index-url=x==1", `files.0: sources.1: pip`},
 		{"https://example.org", "ftp://example.org", `files.0: sources.2: url: "ftp:`},
-		{"- url: ", "- npm: a@1\n        url: ", "files.0: sources.2: want one of npm, pip and url"},
+		{"npm: \"@dots/net@1.2.3\"", "deb: dots", `files.0: sources.0: path: "package/net.onnx", want an absolute one`},
+		{"- url: ", "- npm: a@1\n        url: ", "files.0: sources.2: want one of npm, pip, deb and url"},
 	} {
 		if !strings.Contains(good, tt.old) {
 			t.Fatalf("the good file has no %q", tt.old)

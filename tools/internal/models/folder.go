@@ -47,8 +47,13 @@ func (p *puller) fromFolder(f File, path string) error {
 	case found == "":
 		return fmt.Errorf("%w: none has the %d bytes and the SHA-256 %s", errAbsent, f.Bytes, f.SHA256)
 	}
+	return f.copyFrom(found, path)
+}
+
+// copyFrom installs a copy of another file.
+func (f File) copyFrom(other, path string) error {
 	return f.install(path, func(temporary string) error {
-		in, err := os.Open(found)
+		in, err := os.Open(other)
 		if err != nil {
 			return err
 		}

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/term"
 )
 
-// progress tells how far a run is: a bar for each transfer on a terminal, else a line when it begins.
+// progress tells how far a run is: a line when a transfer begins, and a bar on a terminal.
 type progress struct {
 	out      io.Writer
 	terminal bool
@@ -21,22 +21,21 @@ func newProgress(out io.Writer) progress {
 	return progress{out: out, terminal: ok && term.IsTerminal(int(f.Fd()))}
 }
 
-// begin tells of a transfer of a number of bytes of which some are there, or of one of unknown length, -1.
-// What is transferred is written to the writer; end is called at the end.
+// begin tells of a transfer of a number of bytes of which some are there, or of one of unknown length, -1, which has
+// no bar. What is transferred is written to the writer; end is called at the end.
 func (p progress) begin(what string, there, total int64) (w io.Writer, end func()) {
-	if !p.terminal {
-		if total > 0 {
-			what += ", " + megabytes(total)
-		}
-		if there > 0 {
-			what += fmt.Sprintf(", of which %s are there", megabytes(there))
-		}
-		fmt.Fprintln(p.out, what)
+	if total > 0 {
+		what += ", " + megabytes(total)
+	}
+	if there > 0 {
+		what += fmt.Sprintf(", of which %s are there", megabytes(there))
+	}
+	fmt.Fprintln(p.out, what) // an address is often longer than a line with a bar
+	if !p.terminal || total < 0 {
 		return io.Discard, func() {}
 	}
 	bar := progressbar.NewOptions64(total, progressbar.OptionSetWriter(p.out), progressbar.OptionShowBytes(true),
-		progressbar.OptionSetDescription(what), progressbar.OptionThrottle(100*time.Millisecond),
-		progressbar.OptionSpinnerType(14), progressbar.OptionSetPredictTime(true))
+		progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionSetPredictTime(true))
 	_ = bar.Add64(there) // fails only past its end
 	return barWriter{bar}, func() {
 		_ = bar.Exit()

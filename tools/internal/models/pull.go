@@ -198,6 +198,12 @@ func (p *puller) fromSource(ctx context.Context, entry string, f File, s Source,
 	if s.URL != "" {
 		return p.fromURL(ctx, entry+": "+f.Name+" from "+s.URL, f, s.URL, path)
 	}
+	if s.Deb != "" {
+		if _, err := os.Stat(s.Path); errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%s does not exist: the package is not installed", s.Path)
+		}
+		return f.copyFrom(s.Path, path)
+	}
 	archive, err := p.packages.open(ctx, s)
 	if err != nil {
 		return err

@@ -542,3 +542,22 @@ func TestPull_FromAFolderSaysWhatIsWrong(t *testing.T) {
 		checkNothing(t, models)
 	}
 }
+
+func TestPull_FromAPackageOfDebian(t *testing.T) {
+	t.Parallel()
+	data, models, system := content(1000), t.TempDir(), t.TempDir()
+	writeFolder(t, system, map[string]string{"net.onnx": string(data), "other.onnx": "other"})
+	if _, err := pullInto(t, models, entryOf(data, Source{Deb: "dots-data", Path: filepath.Join(system, "net.onnx")})); err != nil {
+		t.Fatal(err)
+	}
+	checkFiles(t, filepath.Join(models, "dots"), map[string]string{"net.onnx": string(data), "model.yaml": "kind: dots\n"})
+	for name, want := range map[string]string{
+		"none.onnx":  "none.onnx does not exist: the package is not installed",
+		"other.onnx": "it has 5 bytes, and the file has 1000",
+	} {
+		models := t.TempDir()
+		_, err := pullInto(t, models, entryOf(data, Source{Deb: "dots-data", Path: filepath.Join(system, name)}))
+		checkError(t, err, "net.onnx", "Debian dots-data: ", want)
+		checkNothing(t, models)
+	}
+}
