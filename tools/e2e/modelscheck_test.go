@@ -143,14 +143,14 @@ func TestModelsCheck_BoundsTheLane(t *testing.T) {
 // hostileModels are the files of realdata/hostile/models, with what is said of each by the engines that get it.
 // Dynamic shapes are none of ONNX Runtime's troubles.
 var hostileModels = map[string]struct{ opencv, onnxruntime string }{
-	"broken_cascade.xml":                        {"broken_cascade.xml", ""},
+	"broken_cascade.xml":                        {"model hostile", ""},
 	"bytes_flipped.onnx":                        {"OpenCV cannot read the network", "Protobuf parsing failed"},
 	"empty.prototxt":                            {"the file has no bytes", ""},
 	"garbage.prototxt":                          {"OpenCV cannot read the network", ""},
 	"git_lfs_pointer.onnx":                      {"a Git LFS pointer", "a Git LFS pointer"},
 	"html_page.onnx":                            {"an HTML page", "an HTML page"},
 	"nan_weights.onnx":                          {"not numbers (NaN)", "not numbers (NaN)"},
-	"not_a_cascade.xml":                         {"not_a_cascade.xml", ""},
+	"not_a_cascade.xml":                         {"model hostile", ""},
 	"random.onnx":                               {"OpenCV cannot read the network", "Protobuf parsing failed"},
 	"real_dynamic_shape_yunet.onnx":             {"OpenCV cannot read the network", ""},
 	"real_refused_fields_yufacedetect.prototxt": {"OpenCV cannot read the network", ""},
