@@ -24,7 +24,7 @@ onnxruntime: ## Install ONNX Runtime, which runs more nets than OpenCV and faste
 	@$(GO) run ./tools/sightmesh models pull onnxruntime
 
 .PHONY: models
-models: ## Fetch the models of the default pipelines into models/ (30 MB; MODELS=NAMES fetches others)
+models: ## Fetch the models of the default pipelines into models/ (90 MB; MODELS=NAMES fetches others)
 	@[ '$(MODELS)' = none ] || $(GO) run ./tools/sightmesh models pull $(MODELS)
 
 # A model that cannot be fetched keeps the mesh from nothing: its pipeline says what it lacks.

@@ -64,15 +64,23 @@ func docTables(c *Catalogue) (string, error) {
 	return b.String(), nil
 }
 
+// sites have pages of the repositories whose files begin with an address.
+var sites = map[string]string{
+	"https://raw.githubusercontent.com/": "https://github.com/",
+	"https://huggingface.co/":            "https://huggingface.co/",
+}
+
 // origins names the sources of files in their order, each once: packages, and repositories by their address.
 func origins(files []File) string {
 	var all []string
 	for _, f := range files {
 		for _, s := range f.Sources {
 			from := s.String()
-			if path, ok := strings.CutPrefix(s.URL, "https://raw.githubusercontent.com/"); ok {
-				repository := strings.Join(strings.SplitN(path, "/", 3)[:2], "/")
-				from = fmt.Sprintf("[%s](https://github.com/%s)", repository, repository)
+			for host, site := range sites {
+				if path, ok := strings.CutPrefix(s.URL, host); ok {
+					repository := strings.Join(strings.SplitN(path, "/", 3)[:2], "/")
+					from = fmt.Sprintf("[%s](%s%s)", repository, site, repository)
+				}
 			}
 			if !slices.Contains(all, from) {
 				all = append(all, from)
