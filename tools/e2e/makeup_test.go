@@ -30,8 +30,9 @@ func makeUp(t *testing.T, models string, env []string, args ...string) string {
 		name, _, _ := strings.Cut(v, "=")
 		return slices.Contains([]string{"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MODELS"}, name)
 	}
-	cmd.Env = append(slices.DeleteFunc(os.Environ(), ofAnotherMake), append(env, "SIGHTMESH_HTTP=127.0.0.1:0", "SIGHTMESH_NATS=127.0.0.1:0", "SIGHTMESH_SAMPLE=none",
-		"SIGHTMESH_LOG=json", "SIGHTMESH_DATA="+t.TempDir(), "SIGHTMESH_MODELS="+models)...)
+	cmd.Env = append(slices.DeleteFunc(os.Environ(), ofAnotherMake), env...)
+	cmd.Env = append(cmd.Env, "SIGHTMESH_HTTP=127.0.0.1:0", "SIGHTMESH_NATS=127.0.0.1:0", "SIGHTMESH_SAMPLE=none",
+		"SIGHTMESH_LOG=json", "SIGHTMESH_DATA="+t.TempDir(), "SIGHTMESH_MODELS="+models)
 	output := newLines()
 	cmd.Stdout, cmd.Stderr = output.writer(), output.writer()
 	p, err := startProcess(cmd)

@@ -89,7 +89,8 @@ func pulled(t *testing.T, names ...string) string {
 	t.Helper()
 	realdata(t, "models/models.json")
 	models := t.TempDir()
-	args := append([]string{"models", "pull", "--models", models, "--from", filepath.Join(root(t), "..", "shared", "realdata")}, names...)
+	from := filepath.Join(root(t), "..", "shared", "realdata")
+	args := append([]string{"models", "pull", "--models", models, "--from", from}, names...)
 	if stdout, stderr, code := sightmesh(t, nil, args...); code != 0 {
 		t.Fatalf("%q: exit status %d\n%s%s", args, code, stdout, stderr)
 	}

@@ -198,7 +198,10 @@ func modelsCommand() *ffcli.Command {
 	root := &ffcli.Command{
 		Name: "models", ShortUsage: "sightmesh models <command>",
 		ShortHelp: "list and fetch models, and try them in a lane",
-		FlagSet:   fs, Subcommands: []*ffcli.Command{modelsListCommand(), modelsPullCommand(), modelsCheckCommand(), modelsBenchCommand()},
+		FlagSet:   fs,
+		Subcommands: []*ffcli.Command{
+			modelsListCommand(), modelsPullCommand(), modelsCheckCommand(), modelsBenchCommand(),
+		},
 	}
 	root.Exec = func(_ context.Context, argv []string) error {
 		if len(argv) > 0 {
@@ -248,7 +251,7 @@ func modelsCheckCommand() *ffcli.Command {
 	fs := flag.NewFlagSet("models check", flag.ContinueOnError)
 	var cfg models.TrialConfig
 	cfg.RegisterCheck(fs)
-	return trialCommand(fs, "check", "load a model in a lane, and print what it is and what it takes", &cfg, models.Check)
+	return trialCommand(fs, "check", "load a model in a lane, and print what it is and takes", &cfg, models.Check)
 }
 
 func modelsBenchCommand() *ffcli.Command {

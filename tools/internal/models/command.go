@@ -111,15 +111,15 @@ func pullAll(ctx context.Context, cfg Config, entries []Entry, out, progress io.
 	var there []string
 	var failed []error
 	for _, e := range entries {
-		fetched, err := p.pull(ctx, e)
+		what, err := p.pull(ctx, e)
 		switch {
 		case interrupted.Err() != nil:
 			return &exit.Error{Status: exit.Interrupted, Err: fmt.Errorf("pull %s: interrupted", e.Name)}
 		case err != nil:
 			failed = append(failed, err)
 			continue
-		case fetched:
-			fmt.Fprintf(out, "%s is in %s now\n", e.Name, filepath.Join(cfg.Models, e.Name))
+		case what != "":
+			fmt.Fprintln(out, what)
 		}
 		there = append(there, e.Name)
 	}

@@ -82,27 +82,29 @@ func lockFolder(dir string) (*os.File, error) {
 	return f, nil
 }
 
-// pull makes the folder of an entry, or adds the files that are missing of it. It reports whether there was
-// anything to do.
-func (p *puller) pull(ctx context.Context, e Entry) (fetched bool, err error) {
+// pull makes the folder of an entry, or adds the files that are missing of it. What it returns is for the user,
+// and empty when there was nothing to do.
+func (p *puller) pull(ctx context.Context, e Entry) (done string, err error) {
 	files, err := e.filesFor(p.platform)
 	if err != nil {
-		return false, err
+		return "", err
 	}
 	dir := filepath.Join(p.models, e.Name)
 	is, err := e.statusOf(dir, files)
 	switch {
 	case err != nil:
-		return false, err
+		return "", err
+	case is.state == Present && len(is.files) > 0:
+		return fmt.Sprintf("%s is %s than that of the catalogue; remove %s to fetch all of it", e.Name, is, dir), nil
 	case is.state == Present:
-		return false, nil
+		return "", nil
 	case is.state == WrongHash:
-		return false, fmt.Errorf("%s: %s in %s is another file than that of the catalogue, or was damaged: "+
+		return "", fmt.Errorf("%s: %s in %s is another file than that of the catalogue, or was damaged: "+
 			"nothing is replaced; remove the folder to fetch the model again", e.Name, strings.Join(is.files, ", "), dir)
 	}
 	partial := filepath.Join(p.models, partialFolder, e.Name)
 	if err := os.MkdirAll(partial, 0o755); err != nil {
-		return false, fmt.Errorf("%s: %w", e.Name, err)
+		return "", fmt.Errorf("%s: %w", e.Name, err)
 	}
 	var names []string
 	for _, f := range files {
@@ -111,7 +113,7 @@ func (p *puller) pull(ctx context.Context, e Entry) (fetched bool, err error) {
 		}
 		if err := p.fetch(ctx, e.Name, f, partial); err != nil {
 			_ = os.Remove(partial) // unless it has what the next run can use
-			return false, err
+			return "", err
 		}
 		names = append(names, f.Name)
 	}
@@ -120,20 +122,21 @@ func (p *puller) pull(ctx context.Context, e Entry) (fetched bool, err error) {
 			continue
 		}
 		if err := os.WriteFile(filepath.Join(partial, name), e.Texts[name], 0o644); err != nil {
-			return false, fmt.Errorf("%s: %w", e.Name, err)
+			return "", fmt.Errorf("%s: %w", e.Name, err)
 		}
 		names = append(names, name)
 	}
+	done = fmt.Sprintf("%s is in %s now", e.Name, dir)
 	if is.state == Incomplete {
-		return true, moveInto(dir, partial, names)
+		return done, moveInto(dir, partial, names)
 	}
 	if err := keepOnly(partial, names); err != nil {
-		return false, fmt.Errorf("%s: %w", e.Name, err)
+		return "", fmt.Errorf("%s: %w", e.Name, err)
 	}
 	if err := os.Rename(partial, dir); err != nil {
-		return false, fmt.Errorf("install %s: %w", e.Name, err)
+		return "", fmt.Errorf("install %s: %w", e.Name, err)
 	}
-	return true, nil
+	return done, nil
 }
 
 // keepOnly removes the files of a folder that have none of the names, such as those of an older catalogue.

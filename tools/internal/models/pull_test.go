@@ -127,6 +127,14 @@ func checkFiles(t *testing.T, dir string, want map[string]string) {
 	}
 }
 
+// checkDots expects the whole model of [entryOf] in a folder of models.
+func checkDots(t *testing.T, models string, data []byte) {
+	t.Helper()
+	checkFiles(t, filepath.Join(models, "dots"), map[string]string{
+		"net.onnx": string(data), "model.yaml": "kind: dots\n",
+	})
+}
+
 // checkNothing expects that nothing is in a folder of models.
 func checkNothing(t *testing.T, models string) {
 	t.Helper()
@@ -164,7 +172,7 @@ func TestPull_MakesTheFolder(t *testing.T) {
 	if out != want {
 		t.Errorf("printed %q, want %q", out, want)
 	}
-	checkFiles(t, filepath.Join(models, "dots"), map[string]string{"net.onnx": string(data), "model.yaml": "kind: dots\n"})
+	checkDots(t, models, data)
 	if _, err := os.Stat(filepath.Join(models, partialFolder)); !os.IsNotExist(err) {
 		t.Errorf("%s is left: %v", partialFolder, err)
 	}
@@ -190,7 +198,7 @@ func TestPull_ResumesADownloadThatIsCut(t *testing.T) {
 	if _, err := pullInto(t, models, entryOf(data, s.source())); err != nil {
 		t.Fatal(err)
 	}
-	checkFiles(t, filepath.Join(models, "dots"), map[string]string{"net.onnx": string(data), "model.yaml": "kind: dots\n"})
+	checkDots(t, models, data)
 	if asked, want := s.asked(), []string{"", "bytes=40000-"}; !slices.Equal(asked, want) {
 		t.Errorf("asked for %q, want %q", asked, want)
 	}
@@ -210,7 +218,7 @@ func TestPull_ResumesInTheNextRun(t *testing.T) {
 	if _, err := pullInto(t, models, entryOf(data, ok.source())); err != nil {
 		t.Fatal(err)
 	}
-	checkFiles(t, filepath.Join(models, "dots"), map[string]string{"net.onnx": string(data), "model.yaml": "kind: dots\n"})
+	checkDots(t, models, data)
 	if asked, want := ok.asked(), []string{"bytes=40000-"}; !slices.Equal(asked, want) {
 		t.Errorf("asked for %q, want %q", asked, want)
 	}
@@ -256,7 +264,7 @@ func TestPull_StartsOver(t *testing.T) {
 			if _, err := pullInto(t, models, entryOf(data, s.source())); err != nil {
 				t.Fatal(err)
 			}
-			checkFiles(t, filepath.Join(models, "dots"), map[string]string{"net.onnx": string(data), "model.yaml": "kind: dots\n"})
+			checkDots(t, models, data)
 			if asked := s.asked(); !slices.Equal(asked, tt.want) {
 				t.Errorf("asked for %q, want %q", asked, tt.want)
 			}
@@ -264,12 +272,14 @@ func TestPull_StartsOver(t *testing.T) {
 	}
 }
 
+const lfsPointer = "version https://git-lfs.github.com/spec/v1"
+
 // badSources are what a source may have in place of a file, and what is said of it.
 func badSources(data []byte) map[string]http.HandlerFunc {
 	other := bytes.Clone(data)
 	other[len(other)/2]++
 	return map[string]http.HandlerFunc{
-		"a Git LFS pointer in place of the file":  body([]byte("version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n")),
+		"a Git LFS pointer in place of the file":  body([]byte(lfsPointer + "\noid sha256:ab\nsize 9\n")),
 		"an HTML page in place of the file":       body([]byte("\n<!DOCTYPE html><html><body>Sign in</body></html>")),
 		"it has more than the 100000 bytes":       body(append(bytes.Clone(data), make([]byte, 1<<20)...)),
 		"it has 7 bytes, and the file has 100000": body(data[:7]),
@@ -308,7 +318,7 @@ func TestPull_TriesTheNextSource(t *testing.T) {
 	if _, err := pullInto(t, models, e); err != nil {
 		t.Fatal(err)
 	}
-	checkFiles(t, filepath.Join(models, "dots"), map[string]string{"net.onnx": string(data), "model.yaml": "kind: dots\n"})
+	checkDots(t, models, data)
 }
 
 func TestPull_CutsADownloadThatStalls(t *testing.T) {
@@ -333,7 +343,7 @@ func TestPull_CutsADownloadThatStalls(t *testing.T) {
 	if err = errors.Join(err, done()); err != nil {
 		t.Fatal(err)
 	}
-	checkFiles(t, filepath.Join(models, "dots"), map[string]string{"net.onnx": string(data), "model.yaml": "kind: dots\n"})
+	checkDots(t, models, data)
 	if asked, want := s.asked(), []string{"", "bytes=100-"}; !slices.Equal(asked, want) {
 		t.Errorf("asked for %q, want %q", asked, want)
 	}
@@ -343,7 +353,8 @@ func TestPull_StopsAtItsTimeout(t *testing.T) {
 	t.Parallel()
 	data := content(100_000)
 	s := serve(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
-	_, err := pullInto(t, t.TempDir(), entryOf(data, s.source(), s.source()), func(c *Config) { c.Timeout = 50 * time.Millisecond })
+	e := entryOf(data, s.source(), s.source())
+	_, err := pullInto(t, t.TempDir(), e, func(c *Config) { c.Timeout = 50 * time.Millisecond })
 	checkError(t, err, "net.onnx", "not finished after 50ms (--timeout)")
 	if exit.Status(err) != exit.Failure {
 		t.Errorf("status %d, want %d", exit.Status(err), exit.Failure)
@@ -424,9 +435,15 @@ func TestPull_ReplacesNothing(t *testing.T) {
 		state string
 		err   string
 	}{
-		{"other weights", map[string]string{"net.onnx": other, "model.yaml": "kind: dots\n"}, "wrong hash: net.onnx", "nothing is replaced"},
+		{
+			"other weights", map[string]string{"net.onnx": other, "model.yaml": "kind: dots\n"},
+			"wrong hash: net.onnx", "nothing is replaced",
+		},
 		{"other weights alone", map[string]string{"net.onnx": other}, "wrong hash: net.onnx", "nothing is replaced"},
-		{"edited", map[string]string{"net.onnx": string(data), "model.yaml": "kind: mine\n"}, "there, with another model.yaml", ""},
+		{
+			"edited", map[string]string{"net.onnx": string(data), "model.yaml": "kind: mine\n"},
+			"there, with another model.yaml", "",
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -442,7 +459,11 @@ func TestPull_ReplacesNothing(t *testing.T) {
 			if is.String() != tt.state {
 				t.Errorf("the state is %q, want %q", is, tt.state)
 			}
-			_, err = pullInto(t, models, e)
+			out, err := pullInto(t, models, e)
+			note := "dots is there, with another model.yaml than that of the catalogue; remove " + dir
+			if strings.Contains(out, note) != (tt.err == "") {
+				t.Errorf("printed %q; %q is for edited texts", out, note)
+			}
 			if tt.err != "" {
 				checkError(t, err, "dots", "net.onnx in "+dir, tt.err)
 			} else if err != nil {
@@ -482,7 +503,8 @@ func TestPull_GoesOnAfterAFailure(t *testing.T) {
 	bad := entryOf(data, serve(t, http.NotFound).source())
 	bad.Name = "bad"
 	var out bytes.Buffer
-	err := pullAll(t.Context(), Config{Models: models}, []Entry{bad, entryOf(data, serve(t, whole(data)).source())}, &out, io.Discard)
+	good := entryOf(data, serve(t, whole(data)).source())
+	err := pullAll(t.Context(), Config{Models: models}, []Entry{bad, good}, &out, io.Discard)
 	checkError(t, err, "bad: no source has net.onnx")
 	if want := "1 of 2 models are in " + models + ": dots\n"; !strings.HasSuffix(out.String(), want) {
 		t.Errorf("printed %q, want %q at the end", &out, want)
@@ -518,19 +540,20 @@ func TestPull_HasFilesForThePlatform(t *testing.T) {
 func TestPull_FromAFolder(t *testing.T) {
 	t.Parallel()
 	data, models, from := content(1000), t.TempDir(), t.TempDir()
-	writeFolder(t, filepath.Join(from, "a", "b"), map[string]string{"renamed.bin": string(data), "net.onnx": "version https://git-lfs.github.com/spec/v1"})
+	files := map[string]string{"renamed.bin": string(data), "net.onnx": lfsPointer}
+	writeFolder(t, filepath.Join(from, "a", "b"), files)
 	e := entryOf(data, Source{URL: "http://127.0.0.1:1/net.onnx"})
 	if _, err := pullInto(t, models, e, func(c *Config) { c.From = from }); err != nil {
 		t.Fatal(err)
 	}
-	checkFiles(t, filepath.Join(models, "dots"), map[string]string{"net.onnx": string(data), "model.yaml": "kind: dots\n"})
+	checkDots(t, models, data)
 }
 
 func TestPull_FromAFolderSaysWhatIsWrong(t *testing.T) {
 	t.Parallel()
 	data := content(1000)
 	pointer, empty := t.TempDir(), t.TempDir()
-	writeFolder(t, filepath.Join(pointer, "a"), map[string]string{"net.onnx": "version https://git-lfs.github.com/spec/v1"})
+	writeFolder(t, filepath.Join(pointer, "a"), map[string]string{"net.onnx": lfsPointer})
 	for from, want := range map[string]string{
 		pointer:            filepath.Join(pointer, "a", "net.onnx") + ": a Git LFS pointer in place of the file",
 		empty:              "no such file in the folder",
@@ -547,10 +570,11 @@ func TestPull_FromAPackageOfDebian(t *testing.T) {
 	t.Parallel()
 	data, models, system := content(1000), t.TempDir(), t.TempDir()
 	writeFolder(t, system, map[string]string{"net.onnx": string(data), "other.onnx": "other"})
-	if _, err := pullInto(t, models, entryOf(data, Source{Deb: "dots-data", Path: filepath.Join(system, "net.onnx")})); err != nil {
+	e := entryOf(data, Source{Deb: "dots-data", Path: filepath.Join(system, "net.onnx")})
+	if _, err := pullInto(t, models, e); err != nil {
 		t.Fatal(err)
 	}
-	checkFiles(t, filepath.Join(models, "dots"), map[string]string{"net.onnx": string(data), "model.yaml": "kind: dots\n"})
+	checkDots(t, models, data)
 	for name, want := range map[string]string{
 		"none.onnx":  "none.onnx does not exist: the package is not installed",
 		"other.onnx": "it has 5 bytes, and the file has 1000",
