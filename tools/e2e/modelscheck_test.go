@@ -84,6 +84,22 @@ func TestModelsCheck_DrawsASample(t *testing.T) {
 	}
 }
 
+// TestModelsCheck_NamesCrops has a model of classify, in its lane, name a whole image.
+func TestModelsCheck_NamesCrops(t *testing.T) {
+	t.Parallel()
+	if _, err := os.Stat(filepath.Join(root(t), "models", "onnxruntime")); err != nil {
+		t.Skip("not run without ONNX Runtime: make onnxruntime installs it")
+	}
+	model := filepath.Join(pulled(t, "shufflenet-v2-int8"), "shufflenet-v2-int8")
+	photo := filepath.Join(root(t), "..", "shared", "realdata", "photos", "coffee.png")
+	out, _ := checkModel(t, 0, model, photo, "--models", filepath.Join(root(t), "models"))
+	for _, want := range []string{"kind classifier", "input 1×3×224×224", "output 1×1000", "coffee.png: espresso"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+}
+
 // pulled is a folder of models with some that sightmesh models pull took from realdata.
 func pulled(t *testing.T, names ...string) string {
 	t.Helper()
@@ -144,14 +160,14 @@ func TestModelsCheck_BoundsTheLane(t *testing.T) {
 // hostileModels are the files of realdata/hostile/models, with what is said of each by the engines that get it.
 // Dynamic shapes are none of ONNX Runtime's troubles.
 var hostileModels = map[string]struct{ opencv, onnxruntime string }{
-	"broken_cascade.xml":                        {"model hostile", ""},
+	"broken_cascade.xml":                        {"broken_cascade.xml: ", ""},
 	"bytes_flipped.onnx":                        {"OpenCV cannot read the network", "Protobuf parsing failed"},
 	"empty.prototxt":                            {"the file has no bytes", ""},
 	"garbage.prototxt":                          {"OpenCV cannot read the network", ""},
 	"git_lfs_pointer.onnx":                      {"a Git LFS pointer", "a Git LFS pointer"},
 	"html_page.onnx":                            {"an HTML page", "an HTML page"},
 	"nan_weights.onnx":                          {"not numbers (NaN)", "not numbers (NaN)"},
-	"not_a_cascade.xml":                         {"model hostile", ""},
+	"not_a_cascade.xml":                         {"not_a_cascade.xml holds no cascade", ""},
 	"random.onnx":                               {"OpenCV cannot read the network", "Protobuf parsing failed"},
 	"real_dynamic_shape_yunet.onnx":             {"OpenCV cannot read the network", ""},
 	"real_refused_fields_yufacedetect.prototxt": {"OpenCV cannot read the network", ""},

@@ -2,6 +2,7 @@ package models
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -230,7 +231,7 @@ func (t *trial) run(ctx context.Context, i trialImage) (found string, inference 
 		for _, l := range a.Labels[:min(len(a.Labels), 3)] {
 			found = strings.TrimSpace(fmt.Sprintf("%s %s %.2f", found, l.Label, l.Score))
 		}
-		return found, inferenceTime(named.Timing), nil
+		return cmp.Or(found, "nothing"), inferenceTime(named.Timing), nil
 	}
 	detected, _, err := t.lane.Detect(ctx, lane.Detect{Pipeline: t.name, MaxRegions: 400}, i.data)
 	if err != nil {
