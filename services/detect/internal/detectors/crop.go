@@ -131,3 +131,23 @@ func squareAround(box image.Rectangle, width, height int) image.Rectangle {
 	y := min(max((box.Min.Y+box.Max.Y-h)/2, 0), height-h)
 	return image.Rect(x, y, x+w, y+h)
 }
+
+// cutUpright takes the pixels between four corners, which are given clockwise from the
+// top left of what is between them, and turns it upright.
+func cutUpright(grey gocv.Mat, corners [4]image.Point) crop {
+	side := func(a, b image.Point) float64 { return math.Hypot(float64(a.X-b.X), float64(a.Y-b.Y)) }
+	width := max(1, side(corners[0], corners[1]), side(corners[3], corners[2]))
+	height := max(1, side(corners[0], corners[3]), side(corners[1], corners[2]))
+	f := min(1, float64(defaultCropping().CropSide)/max(width, height))
+	size := image.Pt(max(1, int(width*f)), max(1, int(height*f)))
+	from := gocv.NewPointVectorFromPoints(corners[:])
+	defer from.Close()
+	to := gocv.NewPointVectorFromPoints([]image.Point{{}, {X: size.X}, size, {Y: size.Y}})
+	defer to.Close()
+	m := gocv.GetPerspectiveTransform(from, to)
+	defer m.Close()
+	out := gocv.NewMat()
+	defer out.Close()
+	gocv.WarpPerspective(grey, &out, m, size)
+	return crop{width: out.Cols(), height: out.Rows(), channels: 1, pixels: out.ToBytes()}
+}

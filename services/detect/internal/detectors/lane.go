@@ -1,5 +1,5 @@
 // Package detectors is the lane program of detect: it finds regions in images with
-// OpenCV, with one detector for each kind of pipeline, and draws regions on them. It
+// OpenCV and ZXing-C++, with one detector for each kind of pipeline, and draws regions on them. It
 // may die of an image, a model or a bug in a library; the worker then starts it
 // again.
 package detectors
@@ -40,6 +40,8 @@ func newDetector(setup lane.Setup, o engines.Options) (detector, lane.Loaded, er
 		return newTextLines(setup.Settings)
 	case "cascade":
 		return newCascade(setup.Settings)
+	case "codes":
+		return newCodes(setup.Settings)
 	case "model":
 		return newModel(setup.Settings, o)
 	}

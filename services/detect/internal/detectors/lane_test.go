@@ -23,6 +23,7 @@ func loaded(t testing.TB) *handler {
 	h := newHandler()
 	out, err := h.Start(lane.Start{Pipelines: map[string]lane.Setup{
 		"text":    {Kind: "text-lines"},
+		"codes":   {Kind: "codes"},
 		"faces":   {Kind: "cascade", Settings: json.RawMessage(`{"cascade":"haarcascade_frontalface_alt2","label":"face"}`)},
 		"typo":    {Kind: "cascade", Settings: json.RawMessage(`{"cascde":"x"}`)},
 		"missing": {Kind: "cascade", Settings: json.RawMessage(`{"cascade":"nosuch"}`)},
@@ -31,7 +32,7 @@ func loaded(t testing.TB) *handler {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range map[string]string{"text": "", "faces": "", "typo": "cascde", "missing": "nosuch", "unknown": "oracle"} {
+	for name, want := range map[string]string{"text": "", "faces": "", "codes": "", "typo": "cascde", "missing": "nosuch", "unknown": "oracle"} {
 		if got := out[name].Error; (want == "") != (got == "") || !strings.Contains(got, want) {
 			t.Errorf("%s: %q, want %q", name, got, want)
 		}
@@ -88,7 +89,7 @@ func TestTextLines(t *testing.T) {
 	if out, _, err := h.Detect(lane.Detect{Pipeline: "text", MaxRegions: 2}, page(t, 0, 255, "The first", "and the second", "and more")); err != nil || len(out.Regions) != 2 || out.Crops != nil {
 		t.Errorf("two at most, no crops: %+v, %v", out, err)
 	}
-	for _, p := range []string{"text", "faces"} {
+	for _, p := range []string{"text", "faces", "codes"} {
 		if out, _, err := h.Detect(lane.Detect{Pipeline: p, MaxRegions: 10, Crops: true}, page(t, 255, 255)); err != nil || len(out.Regions) != 0 || out.Regions == nil {
 			t.Errorf("%s on a blank page: %+v, %v", p, out.Regions, err)
 		}
@@ -138,7 +139,7 @@ func TestHostilePictures(t *testing.T) {
 		if _, err := imagefile.Inspect(data, imagefile.DefaultLimits()); err != nil {
 			continue
 		}
-		for _, p := range []string{"text", "faces"} {
+		for _, p := range []string{"text", "faces", "codes"} {
 			out, _, err := h.Detect(lane.Detect{Pipeline: p, MaxRegions: 400, Crops: true}, data)
 			var problem *v1.Problem
 			if err != nil && (!errors.As(err, &problem) || problem.Code != v1.Damaged) {

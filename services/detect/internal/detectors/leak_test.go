@@ -24,8 +24,11 @@ func TestNoMatrixIsLeft(t *testing.T) {
 	defer grey.Close()
 	before := gocv.MatProfile.Count()
 	lines := page(t, 0, 255, "The first line,", "and the second")
-	for _, pic := range [][]byte{lines, lines[:len(lines)/2], page(t, 255, 255)} { // the second does not decode
-		for _, p := range []string{"text", "faces", "rows", "hog"} {
+	sheet := sheetOf(t, map[image.Point]string{{100, 100}: "a code"})
+	withCode := encodePNG(t, sheet)
+	sheet.Close()
+	for _, pic := range [][]byte{lines, lines[:len(lines)/2], page(t, 255, 255), withCode} { // the second does not decode
+		for _, p := range []string{"text", "faces", "rows", "hog", "codes"} {
 			_, _, err := h.Detect(lane.Detect{Pipeline: p, MaxRegions: 10, Crops: true}, pic)
 			if after := gocv.MatProfile.Count(); after != before {
 				t.Errorf("%s: %d matrices became %d (error %v)", p, before, after, err)

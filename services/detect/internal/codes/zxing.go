@@ -1,0 +1,56 @@
+package codes
+
+/*
+#cgo pkg-config: zxing
+#cgo CXXFLAGS: --std=c++17
+#include <stdlib.h>
+#include "zxing.h"
+*/
+import "C"
+
+import (
+	"fmt"
+	"image"
+	"unsafe"
+
+	"gocv.io/x/gocv"
+)
+
+// maxReason is how many bytes of the message of an exception are kept.
+const maxReason = 1024
+
+// Version returns the version of ZXing-C++.
+func Version() string { return C.GoString(C.sightmesh_codes_version()) }
+
+// scan reads the codes of a grey image as it is. formats has names of ZXing's with a |
+// between them.
+func scan(grey gocv.Mat, formats string) ([]Code, error) {
+	pixels, err := grey.DataPtrUint8()
+	if err != nil {
+		return nil, fmt.Errorf("read codes: %w", err)
+	}
+	wanted := C.CString(formats)
+	defer C.free(unsafe.Pointer(wanted))
+	why := (*C.char)(C.calloc(1, maxReason))
+	defer C.free(unsafe.Pointer(why))
+	found := C.sightmesh_codes_read((*C.uchar)(unsafe.SliceData(pixels)), C.int(grey.Cols()), C.int(grey.Rows()),
+		C.int(grey.Step()), wanted, why, maxReason)
+	if found == nil {
+		return nil, fmt.Errorf("read codes of an image of %d x %d: %s", grey.Cols(), grey.Rows(), C.GoString(why))
+	}
+	defer C.sightmesh_codes_free(found)
+	var n C.size_t
+	list := C.sightmesh_codes_list(found, &n)
+	var codes []Code
+	for _, c := range unsafe.Slice(list, int(n)) {
+		code := Code{
+			Format: formatName(C.GoString(c.format)),
+			Text:   text(unsafe.Slice((*byte)(unsafe.Pointer(c.content)), int(c.length))),
+		}
+		for i := range code.Corners {
+			code.Corners[i] = image.Pt(int(c.corners[2*i]), int(c.corners[2*i+1]))
+		}
+		codes = append(codes, code)
+	}
+	return codes, nil
+}

@@ -1,0 +1,104 @@
+package detectors
+
+import (
+	"encoding/json"
+	"fmt"
+	"image"
+
+	"gocv.io/x/gocv"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/lane"
+	"github.com/sightmesh/sightmesh/services/detect/internal/codes"
+	"github.com/sightmesh/sightmesh/services/detect/internal/textlines"
+	"github.com/sightmesh/sightmesh/services/internal/vision"
+)
+
+// codeReader finds QR codes, bar codes and their like, and reads them.
+type codeReader struct{ reader *codes.Reader }
+
+// codesSettings are those of the kind codes.
+type codesSettings struct {
+	// Formats are the names of those that are read, all when there is none.
+	Formats []string `json:"formats"`
+}
+
+func newCodes(settings json.RawMessage) (detector, lane.Loaded, error) {
+	var s codesSettings
+	if err := lane.DecodeSettings(settings, &s); err != nil {
+		return nil, lane.Loaded{}, err
+	}
+	r, err := codes.NewReader(s.Formats...)
+	if err != nil {
+		return nil, lane.Loaded{}, fmt.Errorf("settings: formats: %w", err)
+	}
+	return &codeReader{r}, lane.Loaded{Models: []v1.Model{{Name: "zxing-cpp", Version: codes.Version()}}}, nil
+}
+
+// detect gives every region the score 1: a code is read, or is not.
+func (d *codeReader) detect(m gocv.Mat, most int, crops bool) ([]lane.Region, []crop, error) {
+	grey := vision.Grey(m)
+	defer grey.Close()
+	found, err := d.reader.Read(grey)
+	if err != nil {
+		return nil, nil, err
+	}
+	found = found[:min(len(found), most)]
+	sortCodes(found)
+	regions := make([]lane.Region, len(found))
+	var cut []crop
+	full := image.Rect(0, 0, grey.Cols(), grey.Rows())
+	for i, c := range found {
+		box := boxIn(c.Box(), full)
+		regions[i] = lane.Region{
+			Box: toBox(box), Polygon: polygonOf(c.Corners, box), Score: 1, Label: c.Format, Text: c.Text,
+		}
+		if crops {
+			cut = append(cut, cutUpright(grey, c.Corners))
+		}
+	}
+	return regions, cut, nil
+}
+
+// sortCodes brings codes into reading order, as if they were lines of text.
+func sortCodes(found []codes.Code) {
+	boxes := make([]textlines.Line, len(found))
+	byBox := map[image.Rectangle][]codes.Code{}
+	for i, c := range found {
+		box := c.Box()
+		boxes[i].Box = box
+		byBox[box] = append(byBox[box], c)
+	}
+	textlines.Order(boxes)
+	for i, b := range boxes {
+		same := byBox[b.Box]
+		found[i], byBox[b.Box] = same[0], same[1:]
+	}
+}
+
+// boxIn returns what of a box lies in an image, which is at least a pixel: the rows of a
+// bar code may all be one, and its corners are rounded.
+func boxIn(box, full image.Rectangle) image.Rectangle {
+	box.Min.X = min(max(box.Min.X, 0), full.Max.X-1)
+	box.Min.Y = min(max(box.Min.Y, 0), full.Max.Y-1)
+	box.Max.X = min(max(box.Max.X, box.Min.X+1), full.Max.X)
+	box.Max.Y = min(max(box.Max.Y, box.Min.Y+1), full.Max.Y)
+	return box
+}
+
+// polygonOf returns corners as a region has them: none when they are those of its box.
+func polygonOf(corners [4]image.Point, box image.Rectangle) []v1.Point {
+	if corners == cornersOf(box) {
+		return nil
+	}
+	polygon := make([]v1.Point, len(corners))
+	for i, p := range corners {
+		polygon[i] = v1.Point{X: p.X, Y: p.Y}
+	}
+	return polygon
+}
+
+// cornersOf returns the corners of a box, clockwise from the top left.
+func cornersOf(r image.Rectangle) [4]image.Point {
+	return [4]image.Point{r.Min, {X: r.Max.X, Y: r.Min.Y}, r.Max, {X: r.Min.X, Y: r.Max.Y}}
+}

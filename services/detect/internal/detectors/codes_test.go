@@ -1,0 +1,199 @@
+package detectors
+
+import (
+	"encoding/json"
+	"image"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/boombuler/barcode/qr"
+	"gocv.io/x/gocv"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/lane"
+)
+
+// codesHandler serves a pipeline of the kind codes.
+func codesHandler(t testing.TB, settings string) *handler {
+	t.Helper()
+	h := newHandler()
+	out, err := h.Start(lane.Start{Pipelines: map[string]lane.Setup{"codes": {Kind: "codes", Settings: json.RawMessage(settings)}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := out["codes"]
+	if l.Error != "" {
+		t.Fatal(l.Error)
+	}
+	if len(l.Models) != 1 || l.Models[0].Name != "zxing-cpp" || l.Models[0].Version == "" {
+		t.Errorf("models %+v, want zxing-cpp with a version", l.Models)
+	}
+	return h
+}
+
+const qrModule = 6 // pixels of a module of a code that qrCode draws
+
+// qrCode draws a QR code in colour, without a margin. The caller closes it.
+func qrCode(t testing.TB, text string) gocv.Mat {
+	t.Helper()
+	b, err := qr.Encode(text, qr.M, qr.Unicode)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := gocv.ImageToMatRGB(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gocv.Resize(m, &m, image.Point{}, qrModule, qrModule, gocv.InterpolationNearestNeighbor)
+	return m
+}
+
+// sheetOf pastes codes on a white sheet of 900 x 700.
+func sheetOf(t testing.TB, codes map[image.Point]string) gocv.Mat {
+	t.Helper()
+	m := gocv.NewMatWithSizeFromScalar(gocv.NewScalar(255, 255, 255, 0), 700, 900, gocv.MatTypeCV8UC3)
+	for at, text := range codes {
+		c := qrCode(t, text)
+		to := m.Region(image.Rectangle{Min: at, Max: at.Add(image.Pt(c.Cols(), c.Rows()))})
+		c.CopyTo(&to)
+		to.Close()
+		c.Close()
+	}
+	return m
+}
+
+func encodePNG(t testing.TB, m gocv.Mat) []byte {
+	t.Helper()
+	b, err := gocv.IMEncode(gocv.PNGFileExt, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	return slices.Clone(b.GetBytes())
+}
+
+func TestCodes_RegionsAreInReadingOrder(t *testing.T) {
+	t.Parallel()
+	m := sheetOf(t, map[image.Point]string{{500, 60}: "second", {60, 50}: "first", {60, 400}: "third", {500, 410}: "fourth"})
+	defer m.Close()
+	h := codesHandler(t, "")
+	out, pixels, err := h.Detect(lane.Detect{Pipeline: "codes", MaxRegions: 10, Crops: true}, encodePNG(t, m))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var texts []string
+	for _, r := range out.Regions {
+		texts = append(texts, r.Text)
+		if r.Label != "qr-code" {
+			t.Errorf("%s: label %q, want qr-code", r.Text, r.Label)
+		}
+		if r.Score != 1 {
+			t.Errorf("%s: score %v, want 1", r.Text, r.Score)
+		}
+	}
+	if want := []string{"first", "second", "third", "fourth"}; !slices.Equal(texts, want) {
+		t.Errorf("texts %q, want %q", texts, want)
+	}
+	if len(pixels) != len(out.Regions) || len(out.Crops) != len(out.Regions) {
+		t.Errorf("%d crops and %d times pixels for %d regions", len(out.Crops), len(pixels), len(out.Regions))
+	}
+	if out, _, err = h.Detect(lane.Detect{Pipeline: "codes", MaxRegions: 2}, encodePNG(t, m)); err != nil || len(out.Regions) != 2 {
+		t.Errorf("%d regions, %v, want 2 at most", len(out.Regions), err)
+	}
+}
+
+// TestCodes_PolygonAndCrop turns a code onto its head: its corners begin at the lower
+// right, and its crop is upright.
+func TestCodes_PolygonAndCrop(t *testing.T) {
+	t.Parallel()
+	m := sheetOf(t, map[image.Point]string{{100, 80}: "upside down"})
+	defer m.Close()
+	gocv.Rotate(m, &m, gocv.Rotate180Clockwise)
+	out, pixels, err := codesHandler(t, "").Detect(lane.Detect{Pipeline: "codes", MaxRegions: 10, Crops: true}, encodePNG(t, m))
+	if err != nil || len(out.Regions) != 1 {
+		t.Fatalf("%d regions, %v, want 1", len(out.Regions), err)
+	}
+	side := 21 * qrModule
+	r := out.Regions[0]
+	right, bottom := 900-100, 700-80
+	for i, want := range []v1.Point{{X: right, Y: bottom}, {X: right - side, Y: bottom}, {X: right - side, Y: bottom - side}, {X: right, Y: bottom - side}} {
+		if len(r.Polygon) != 4 || !near(r.Polygon[i].X, want.X) || !near(r.Polygon[i].Y, want.Y) {
+			t.Fatalf("the polygon is %v, want %v at %d", r.Polygon, want, i)
+		}
+	}
+	if !near(r.Box.X, right-side) || !near(r.Box.Y, bottom-side) || !near(r.Box.Width, side) || !near(r.Box.Height, side) {
+		t.Errorf("the box is %+v, want %d x %[2]d at %d, %d", r.Box, side, right-side, bottom-side)
+	}
+	c := out.Crops[0]
+	for _, at := range []image.Point{{3, 3}, {17, 3}, {3, 17}} { // the middles of its finder patterns, in modules
+		x, y := at.X*c.Width/21+c.Width/42, at.Y*c.Height/21+c.Height/42
+		if pixels[0][y*c.Width+x] > 127 {
+			t.Errorf("the crop has no finder pattern at module %v", at)
+		}
+	}
+}
+
+func near(a, b int) bool { return a-b <= qrModule && b-a <= qrModule }
+
+func TestCodes_NoPolygonWhenItIsTheBox(t *testing.T) {
+	t.Parallel()
+	box := image.Rect(10, 20, 110, 60)
+	corners := cornersOf(box)
+	if got := polygonOf(corners, box); got != nil {
+		t.Errorf("the corners of the box are the polygon %v, want none", got)
+	}
+	corners[0], corners[2] = corners[2], corners[0]
+	if got := polygonOf(corners, box); len(got) != 4 {
+		t.Errorf("a code that is turned has the polygon %v, want four corners", got)
+	}
+}
+
+func TestCodes_UnknownFormat(t *testing.T) {
+	t.Parallel()
+	out, err := newHandler().Start(lane.Start{Pipelines: map[string]lane.Setup{"codes": {Kind: "codes", Settings: json.RawMessage(`{"formats":["qr"]}`)}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := out["codes"].Error, `settings: formats: format "qr" is not one of aztec, codabar, `; !strings.HasPrefix(got, want) {
+		t.Errorf("the error is %q, want %q first", got, want)
+	}
+}
+
+// TestCodes_RealPhotos: the photos of QR codes have them, and no other photo has a code.
+func TestCodes_RealPhotos(t *testing.T) {
+	t.Parallel()
+	photos, err := filepath.Glob(filepath.Join(realdata, "photos", "*.*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(photos) == 0 {
+		t.Skip("no ../shared/realdata: codes was not run on its photos")
+	}
+	want := map[string]int{"qrcode.png": 1, "qrcodes_two.png": 2}
+	h := codesHandler(t, "")
+	for _, f := range photos {
+		name := filepath.Base(f)
+		if filepath.Ext(f) == ".json" {
+			continue
+		}
+		data, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, _, err := h.Detect(lane.Detect{Pipeline: "codes", MaxRegions: 100}, data)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if len(out.Regions) != want[name] {
+			t.Errorf("%s: %d codes, want %d: %+v", name, len(out.Regions), want[name], out.Regions)
+		}
+		for _, r := range out.Regions {
+			if r.Label != "qr-code" || r.Text == "" {
+				t.Errorf("%s: label %q, text %q, want a QR code with a text", name, r.Label, r.Text)
+			}
+		}
+	}
+}
