@@ -114,13 +114,22 @@ const (
 //go:embed default.yaml
 var builtIn []byte
 
-// BuiltIn returns the pipelines text, faces and objects.
+// BuiltIn returns the pipelines of default.yaml.
 func BuiltIn() []Pipeline {
 	p, err := Parse(bytes.NewReader(builtIn))
 	if err != nil {
 		panic(fmt.Sprintf("built-in pipelines: %v", err)) // a test parses them
 	}
 	return p
+}
+
+// BuiltInNames returns the names of [BuiltIn].
+func BuiltInNames() []string {
+	var names []string
+	for _, p := range BuiltIn() {
+		names = append(names, p.Name)
+	}
+	return names
 }
 
 // Load reads the file at path, or returns the built-in pipelines when path is

@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/sightmesh/sightmesh/contracts/streams"
+	"github.com/sightmesh/sightmesh/lane/pipeline"
 	"github.com/sightmesh/sightmesh/services/internal/bustest"
 	"github.com/sightmesh/sightmesh/services/internal/run"
 	"github.com/sightmesh/sightmesh/services/internal/run/runtest"
@@ -39,7 +40,7 @@ func TestProcess_ReadyIsTakenBack(t *testing.T) {
 	}
 	setUp := func(t *testing.T, m mesh) {
 		t.Helper()
-		if err := streams.Ensure(t.Context(), m.js, streams.Config{Pipelines: []string{"text", "faces", "objects"}}); err != nil {
+		if err := streams.Ensure(t.Context(), m.js, streams.Config{Pipelines: pipeline.BuiltInNames()}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -91,7 +92,7 @@ func TestProcess_ReadyIsTakenBack(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := bustest.Start(t, "text", "faces", "objects")
+			s := bustest.Start(t, pipeline.BuiltInNames()...)
 			js, err := jetstream.New(s.Connect(t))
 			if err != nil {
 				t.Fatal(err)
@@ -134,7 +135,7 @@ func TestProcess_OneFailureChangesNothing(t *testing.T) {
 			})
 			return nil
 		}), nil
-	}}, "--nats", bustest.Start(t, "text", "faces", "objects").URL)
+	}}, "--nats", bustest.Start(t, pipeline.BuiltInNames()...).URL)
 	p.AwaitReady(t)
 	<-enough
 	p.Stop()
@@ -160,7 +161,7 @@ func TestProcess_StopsDuringACheck(t *testing.T) {
 			})
 			return nil
 		}), nil
-	}}, "--nats", bustest.Start(t, "text", "faces", "objects").URL)
+	}}, "--nats", bustest.Start(t, pipeline.BuiltInNames()...).URL)
 	<-checking
 	p.Stop()
 	if err := p.Wait(t); err != nil {

@@ -20,6 +20,7 @@ import (
 
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
+	"github.com/sightmesh/sightmesh/lane/pipeline"
 	"github.com/sightmesh/sightmesh/services/internal/bustest"
 	"github.com/sightmesh/sightmesh/services/internal/run"
 	"github.com/sightmesh/sightmesh/services/internal/run/runtest"
@@ -77,7 +78,7 @@ func TestLife(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := streams.Ensure(t.Context(), js, streams.Config{Pipelines: []string{"text", "faces", "objects"}}); err != nil {
+	if err := streams.Ensure(t.Context(), js, streams.Config{Pipelines: pipeline.BuiltInNames()}); err != nil {
 		t.Fatal(err)
 	}
 	p.AwaitReady(t)
@@ -112,7 +113,7 @@ func TestLife(t *testing.T) {
 
 func TestErrorsEndTheProcess(t *testing.T) {
 	t.Parallel()
-	s := bustest.Start(t, "text", "faces", "objects")
+	s := bustest.Start(t, pipeline.BuiltInNames()...)
 	broken := errors.New("broken")
 	for name, spec := range map[string]run.Spec{
 		"while it is made": {New: func(*run.Process) (run.Service, error) { return nil, broken }},

@@ -184,7 +184,7 @@ func TestOptions_AreChecked(t *testing.T) {
 // worker pulls from, and makes it again.
 func TestService_ReadyIsTakenBackWithoutAConsumer(t *testing.T) {
 	t.Parallel()
-	s := bustest.Start(t, "text", "faces", "objects")
+	s := bustest.Start(t, pipeline.BuiltInNames()...)
 	js, err := jetstream.New(s.Connect(t))
 	if err != nil {
 		t.Fatal(err)
@@ -217,7 +217,7 @@ func TestService_ReadyIsTakenBackWithoutAConsumer(t *testing.T) {
 // worker does not pull from.
 func TestService_ReadyStaysWithoutTheWorkOfOthers(t *testing.T) {
 	t.Parallel()
-	s := bustest.Start(t, "text", "faces", "objects")
+	s := bustest.Start(t, pipeline.BuiltInNames()...)
 	js, err := jetstream.New(s.Connect(t))
 	if err != nil {
 		t.Fatal(err)

@@ -22,6 +22,7 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/lane"
+	"github.com/sightmesh/sightmesh/lane/pipeline"
 	"github.com/sightmesh/sightmesh/lane/pool"
 	"github.com/sightmesh/sightmesh/services/detect/internal/detectors"
 	"github.com/sightmesh/sightmesh/services/internal/bustest"
@@ -154,7 +155,7 @@ func checkCode(t *testing.T, err error, want v1.Code) {
 
 func TestService_Draws(t *testing.T) {
 	t.Parallel()
-	s := bustest.Start(t, "text", "faces", "objects")
+	s := bustest.Start(t, pipeline.BuiltInNames()...)
 	start(t, s)
 	blank := image.NewGray(image.Rect(0, 0, 200, 100))
 	regions := []v1.Region{{Box: v1.Box{X: 50, Y: 40, Width: 100, Height: 50}, Label: "face", Score: 1}}
@@ -181,7 +182,7 @@ func TestService_Draws(t *testing.T) {
 
 func TestService_DrawsInSeveralPieces(t *testing.T) {
 	t.Parallel()
-	s := bustest.Start(t, "text", "faces", "objects")
+	s := bustest.Start(t, pipeline.BuiltInNames()...)
 	start(t, s)
 	img := noise(1000, 800)
 	out, err := newClient(t, s).Draw(t.Context(), encode(t, img), v1.Result{}, "image/png")
@@ -206,7 +207,7 @@ func TestService_DrawsInSeveralPieces(t *testing.T) {
 
 func TestService_LimitsHoldForDrawing(t *testing.T) {
 	t.Parallel()
-	s := bustest.Start(t, "text", "faces", "objects")
+	s := bustest.Start(t, pipeline.BuiltInNames()...)
 	start(t, s, "--max-pixels", "100", "--max-bytes", "1000")
 	c := newClient(t, s)
 	for name, tt := range map[string]struct {
@@ -228,7 +229,7 @@ func TestService_LimitsHoldForDrawing(t *testing.T) {
 
 func TestService_RejectsWhatIsNoRequest(t *testing.T) {
 	t.Parallel()
-	s := bustest.Start(t, "text", "faces", "objects")
+	s := bustest.Start(t, pipeline.BuiltInNames()...)
 	start(t, s)
 	m, err := s.Connect(t).Request(subject.Draw(), []byte(`{"media_type":"image/gif"}`+"\n"), patience)
 	if err != nil {
@@ -243,7 +244,7 @@ func TestService_RejectsWhatIsNoRequest(t *testing.T) {
 // they wait, and says so to each.
 func TestService_BoundsTheRequestsThatWait(t *testing.T) {
 	t.Parallel()
-	s := bustest.Start(t, "text", "faces", "objects")
+	s := bustest.Start(t, pipeline.BuiltInNames()...)
 	d := startHanging(t, s)
 	nc := s.Connect(t)
 	replies, err := nc.SubscribeSync(nc.NewInbox())
@@ -286,7 +287,7 @@ func TestService_BoundsTheRequestsThatWait(t *testing.T) {
 
 func TestService_BoundsTheTimeOfARequest(t *testing.T) {
 	t.Parallel()
-	s := bustest.Start(t, "text", "faces", "objects")
+	s := bustest.Start(t, pipeline.BuiltInNames()...)
 	startHanging(t, s)
 	body, err := v1.DrawRequest{MediaType: "image/png", TimeoutMS: 50}.Encode(encode(t, image.NewGray(image.Rect(0, 0, 8, 8))))
 	if err != nil {
@@ -305,7 +306,7 @@ func TestService_BoundsTheTimeOfARequest(t *testing.T) {
 // image.
 func TestService_StopFinishesWhatItHas(t *testing.T) {
 	t.Parallel()
-	s := bustest.Start(t, "text", "faces", "objects")
+	s := bustest.Start(t, pipeline.BuiltInNames()...)
 	d := start(t, s)
 	nc := s.Connect(t)
 	replies, err := nc.SubscribeSync(nc.NewInbox())

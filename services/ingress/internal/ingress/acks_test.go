@@ -14,6 +14,7 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/lane/pipeline"
 	"github.com/sightmesh/sightmesh/services/internal/bustest"
 )
 
@@ -21,7 +22,7 @@ import (
 // results service that knows what is stored in IMAGES.
 func openProxied(t *testing.T, args ...string) (*door, *bustest.Proxy) {
 	t.Helper()
-	s := bustest.Start(t, "text", "faces", "objects")
+	s := bustest.Start(t, pipeline.BuiltInNames()...)
 	p := bustest.StartProxy(t, s)
 	d := openAt(t, s, p.URL, args...)
 	d.workers(t, 2, 1)

@@ -25,6 +25,7 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/lane/pipeline"
 	"github.com/sightmesh/sightmesh/services/internal/bustest"
 	"github.com/sightmesh/sightmesh/services/internal/run"
 )
@@ -83,7 +84,7 @@ func (l *logs) Write(b []byte) (int, error) {
 
 func open(t *testing.T, args ...string) *door {
 	t.Helper()
-	s := bustest.Start(t, "text", "faces", "objects")
+	s := bustest.Start(t, pipeline.BuiltInNames()...)
 	return openAt(t, s, s.URL, args...)
 }
 
@@ -510,7 +511,7 @@ func TestTooManyRequestsOverNATS(t *testing.T) {
 }
 
 func TestLimitsHaveToFit(t *testing.T) {
-	s := bustest.Start(t, "text", "faces", "objects")
+	s := bustest.Start(t, pipeline.BuiltInNames()...)
 	for flag, value := range map[string]string{"max-bytes": "20000000", "body-memory": "1000"} {
 		var options Options
 		err := run.Run(t.Context(), run.Spec{

@@ -13,6 +13,7 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/lane/pipeline"
 	"github.com/sightmesh/sightmesh/services/internal/bustest"
 )
 
@@ -65,7 +66,7 @@ const readyWithin = 8 * time.Second
 
 func TestReady_TakenBackWithoutNATS(t *testing.T) {
 	t.Parallel()
-	s := bustest.Start(t, "text", "faces", "objects")
+	s := bustest.Start(t, pipeline.BuiltInNames()...)
 	p := bustest.StartProxy(t, s)
 	d := openAt(t, s, p.URL)
 	d.workers(t, 2, 1)

@@ -60,7 +60,7 @@ type bench struct {
 
 func newBench(t *testing.T) bench {
 	t.Helper()
-	s := bustest.Start(t, "text", "faces", "objects")
+	s := bustest.Start(t, pipeline.BuiltInNames()...)
 	b := newIntake(t, s)
 	b.nc = s.Connect(t)
 	return b

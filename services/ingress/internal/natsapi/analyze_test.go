@@ -46,7 +46,7 @@ type bench struct {
 
 func newBench(t *testing.T, wait time.Duration, concurrency int) bench {
 	t.Helper()
-	s := bustest.Start(t, "text", "faces", "objects")
+	s := bustest.Start(t, pipeline.BuiltInNames()...)
 	return newBenchOn(t, s, s, wait, concurrency)
 }
 
@@ -227,7 +227,7 @@ func TestAnalyze_RejectsWhileItIsBusyOrStops(t *testing.T) {
 
 func TestAnalyze_LateAcknowledgementIsNoRejection(t *testing.T) {
 	t.Parallel()
-	s := bustest.Start(t, "text", "faces", "objects")
+	s := bustest.Start(t, pipeline.BuiltInNames()...)
 	p := bustest.StartProxy(t, s)
 	b := newBenchOn(t, s, &bustest.Server{URL: p.URL}, time.Millisecond, 8)
 	p.HoldReplies(true)
@@ -243,7 +243,7 @@ func TestAnalyze_LateAcknowledgementIsNoRejection(t *testing.T) {
 
 func TestAnalyze_SaysThatAJobMayBeAccepted(t *testing.T) {
 	t.Parallel()
-	s := bustest.Start(t, "text", "faces", "objects")
+	s := bustest.Start(t, pipeline.BuiltInNames()...)
 	p := bustest.StartProxy(t, s)
 	b := newBenchOn(t, s, &bustest.Server{URL: p.URL}, time.Millisecond, 8)
 	p.HoldReplies(true)

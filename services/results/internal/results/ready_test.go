@@ -6,6 +6,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/sightmesh/sightmesh/contracts/streams"
+	"github.com/sightmesh/sightmesh/lane/pipeline"
 	"github.com/sightmesh/sightmesh/services/internal/bustest"
 )
 
@@ -23,12 +24,12 @@ func TestService_ReadyIsTakenBackWithoutAConsumer(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			s := bustest.Start(t, "text", "faces", "objects")
+			s := bustest.Start(t, pipeline.BuiltInNames()...)
 			js, err := jetstream.New(s.Connect(t))
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := streams.Ensure(t.Context(), js, streams.Config{Pipelines: []string{"text", "faces", "objects"}, Sink: true}); err != nil {
+			if err := streams.Ensure(t.Context(), js, streams.Config{Pipelines: pipeline.BuiltInNames(), Sink: true}); err != nil {
 				t.Fatal(err)
 			}
 			found, err := js.Consumer(t.Context(), c.stream, c.name)
@@ -55,5 +56,5 @@ func TestService_ReadyIsTakenBackWithoutAConsumer(t *testing.T) {
 // TestService_ReadyWithoutADatabase does not need the consumer of one.
 func TestService_ReadyWithoutADatabase(t *testing.T) {
 	t.Parallel()
-	startReplica(t, bustest.Start(t, "text", "faces", "objects").URL).AwaitReady(t)
+	startReplica(t, bustest.Start(t, pipeline.BuiltInNames()...).URL).AwaitReady(t)
 }

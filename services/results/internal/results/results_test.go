@@ -15,6 +15,7 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/lane/pipeline"
 	"github.com/sightmesh/sightmesh/services/internal/bustest"
 	"github.com/sightmesh/sightmesh/services/internal/run"
 	"github.com/sightmesh/sightmesh/services/internal/run/runtest"
@@ -47,7 +48,7 @@ type bench struct {
 
 func newBench(t *testing.T, replicas int, args ...string) bench {
 	t.Helper()
-	s := bustest.Start(t, "text", "faces", "objects")
+	s := bustest.Start(t, pipeline.BuiltInNames()...)
 	for range replicas {
 		startReplica(t, s.URL, args...)
 	}

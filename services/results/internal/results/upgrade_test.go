@@ -12,6 +12,7 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/lane/pipeline"
 	"github.com/sightmesh/sightmesh/services/internal/bustest"
 )
 
@@ -131,11 +132,11 @@ func TestEnsure_BringsVersion01ToTheNewLayout(t *testing.T) {
 	b.publish(t, subject.CallbackState("told"), nil, v1.Callback{State: v1.CallbackPending, Attempts: 1})
 
 	for range 2 { // and again, as an upgrade of a chart does
-		if err := streams.Ensure(t.Context(), js, streams.Config{Pipelines: []string{"text", "faces", "objects"}}); err != nil {
+		if err := streams.Ensure(t.Context(), js, streams.Config{Pipelines: pipeline.BuiltInNames()}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := streams.Check(t.Context(), js, streams.Config{Pipelines: []string{"text", "faces", "objects"}}); err != nil {
+	if err := streams.Check(t.Context(), js, streams.Config{Pipelines: pipeline.BuiltInNames()}); err != nil {
 		t.Fatal(err)
 	}
 	startReplica(t, s.URL, "--sweep", "1h")
@@ -174,7 +175,7 @@ func TestEnsure_ConsumerMadeAgainSkipsNothing(t *testing.T) {
 		c, err := b.js.Consumer(t.Context(), streams.Results, streams.ResultsConsumer)
 		return err == nil && c.CachedInfo().AckFloor.Stream == 1
 	})
-	if err := streams.Ensure(t.Context(), b.js, streams.Config{Pipelines: []string{"text", "faces", "objects"}}); err != nil {
+	if err := streams.Ensure(t.Context(), b.js, streams.Config{Pipelines: pipeline.BuiltInNames()}); err != nil {
 		t.Fatal(err)
 	}
 	b.queued(t, streams.Callbacks, 1)
