@@ -19,10 +19,10 @@ func TestBuiltIn(t *testing.T) {
 			reading = append(reading, p.Name)
 		}
 	}
-	if want := []string{"text", "faces", "objects"}; !slices.Equal(names, want) {
+	if want := []string{"text", "text-best", "text-tesseract", "faces", "objects", "codes"}; !slices.Equal(names, want) {
 		t.Fatalf("the pipelines are %v, want %v", names, want)
 	}
-	if want := []string{"text"}; !slices.Equal(reading, want) {
+	if want := []string{"text", "text-best", "text-tesseract", "codes"}; !slices.Equal(reading, want) {
 		t.Errorf("those that read are %v, want %v", reading, want)
 	}
 	for _, p := range ps {

@@ -238,7 +238,7 @@ func (t *table) models(ctx context.Context) error {
 	for _, p := range pipeline.BuiltIn() {
 		pic, ok := map[string][]byte{"text": page, "faces": face}[p.Name]
 		if !ok {
-			continue // objects has no model from Debian's packages
+			continue // no model from Debian's packages, or no image here
 		}
 		alone, err := lanesAlone(ctx, t.bin, p, pic, lanes, 4*lanes, t.each)
 		if err != nil {

@@ -120,7 +120,7 @@ func testProblems(t *testing.T, m *mesh) {
 	})
 	t.Run("what there is", func(t *testing.T) {
 		a := m.get(t, "/v1/pipelines")
-		for _, want := range []string{`"name":"text"`, `"name":"faces"`, `"name":"objects"`, `"ready":true`, "tesseract-chi_sim", "haarcascade_frontalface_alt2", "docs/models.md", "image/webp"} {
+		for _, want := range []string{`"name":"text"`, `"name":"faces"`, `"name":"objects"`, `"name":"codes"`, `"ready":true`, "tesseract-chi_sim", "haarcascade_frontalface_alt2", "docs/models.md", "image/webp"} {
 			if !strings.Contains(string(a.body), want) {
 				t.Errorf("no %s in %s", want, a.body)
 			}

@@ -119,15 +119,15 @@ func TestRunAgain(t *testing.T) {
 		return out.String()
 	}
 	said := run("")
-	if want := "set up 9 streams and 19 consumers for pipelines [text faces objects]\n"; said != want {
+	if want := "set up 9 streams and 31 consumers for pipelines [text text-best text-tesseract faces objects codes]\n"; said != want {
 		t.Errorf("said %q, want %q", said, want)
 	}
 	if again := run(""); again != said {
 		t.Errorf("the second time it said %q", again)
 	}
 	before, storage := consumers(t, url)
-	if len(before) != 6 || storage != jetstream.FileStorage {
-		t.Errorf("%v in %v, want detect's for three pipelines and two priorities, in files", before, storage)
+	if len(before) != 12 || storage != jetstream.FileStorage {
+		t.Errorf("%v in %v, want detect's for six pipelines and two priorities, in files", before, storage)
 	}
 	run(writePipelines(t, "marks"))
 	after, _ := consumers(t, url)
