@@ -22,6 +22,11 @@ import (
 	"gocv.io/x/gocv"
 )
 
+// white is a white image. The caller closes it.
+func white(width, height int) gocv.Mat {
+	return gocv.NewMatWithSizeFromScalar(gocv.NewScalar(255, 0, 0, 0), height, width, gocv.MatTypeCV8U)
+}
+
 // draw draws a code black on white, with modules of some pixels and a margin.
 func draw(t testing.TB, b barcode.Barcode, err error, module int) gocv.Mat {
 	t.Helper()
@@ -33,7 +38,7 @@ func draw(t testing.TB, b barcode.Barcode, err error, module int) gocv.Mat {
 		size.Y = 40
 	}
 	margin := 12 * module
-	m := gocv.NewMatWithSizeFromScalar(gocv.NewScalar(255, 0, 0, 0), size.Y*module+2*margin, size.X*module+2*margin, gocv.MatTypeCV8U)
+	m := white(size.X*module+2*margin, size.Y*module+2*margin)
 	t.Cleanup(func() { m.Close() })
 	for y := range size.Y * module {
 		for x := range size.X * module {
@@ -111,8 +116,10 @@ func TestReader_ReadsFormats(t *testing.T) {
 		}
 	}
 	b, err := codabar.Encode("A40156B")
-	if got := read(t, draw(t, b, err, 3)); len(got) != 1 || got[0].Format != "codabar" || !strings.Contains(got[0].Text, "40156") {
-		t.Errorf("read %q, want codabar with 40156", contents(got)) // 1.4 leaves out the first and the last character
+	got := contents(read(t, draw(t, b, err, 3)))
+	// 1.4 leaves out the first and the last character.
+	if len(got) != 1 || !slices.Contains([]string{"codabar 40156", "codabar A40156B"}, got[0]) {
+		t.Errorf("read %q, want codabar A40156B", got)
 	}
 }
 
@@ -172,7 +179,7 @@ func TestReader_CornersOfAMirroredCodeAreClockwise(t *testing.T) {
 func rotated(t testing.TB, m gocv.Mat, degrees float64) gocv.Mat {
 	t.Helper()
 	side := m.Cols() + m.Rows()
-	out := gocv.NewMatWithSizeFromScalar(gocv.NewScalar(255, 0, 0, 0), side, side, gocv.MatTypeCV8U)
+	out := white(side, side)
 	t.Cleanup(func() { out.Close() })
 	x, y := (side-m.Cols())/2, (side-m.Rows())/2
 	middle := out.Region(image.Rect(x, y, x+m.Cols(), y+m.Rows()))
@@ -180,7 +187,8 @@ func rotated(t testing.TB, m gocv.Mat, degrees float64) gocv.Mat {
 	m.CopyTo(&middle)
 	turned := gocv.GetRotationMatrix2D(image.Pt(side/2, side/2), -degrees, 1)
 	defer turned.Close()
-	gocv.WarpAffineWithParams(out, &out, turned, image.Pt(side, side), gocv.InterpolationLinear, gocv.BorderReplicate, color.RGBA{})
+	size := image.Pt(side, side)
+	gocv.WarpAffineWithParams(out, &out, turned, size, gocv.InterpolationLinear, gocv.BorderReplicate, color.RGBA{})
 	return out
 }
 
@@ -193,7 +201,8 @@ func TestReader_ReadsAtAnyAngle(t *testing.T) {
 		if got := contents(read(t, rotated(t, bars, degrees))); !slices.Equal(got, []string{"code-128 SM-2026-000417"}) {
 			t.Errorf("bars at %v degrees: read %q", degrees, got)
 		}
-		if got := contents(read(t, rotated(t, square, degrees))); !slices.Equal(got, []string{"qr-code https://example.com/"}) {
+		got := contents(read(t, rotated(t, square, degrees)))
+		if !slices.Equal(got, []string{"qr-code https://example.com/"}) {
 			t.Errorf("a QR code at %v degrees: read %q", degrees, got)
 		}
 	}
@@ -239,7 +248,7 @@ func TestReader_ReadsPoorImages(t *testing.T) {
 // when it is given the image as it is.
 func TestReader_ReadsSeveral(t *testing.T) {
 	t.Parallel()
-	sheet := gocv.NewMatWithSizeFromScalar(gocv.NewScalar(255, 0, 0, 0), 1100, 1600, gocv.MatTypeCV8U)
+	sheet := white(1600, 1100)
 	defer sheet.Close()
 	for i, m := range []gocv.Mat{
 		drawEAN(t, "4006381333931", 5), drawEAN(t, "4006381333931", 5), drawEAN(t, "9780201379624", 5),
@@ -251,7 +260,9 @@ func TestReader_ReadsSeveral(t *testing.T) {
 		at.Close()
 	}
 	got := contents(read(t, sheet))
-	want := []string{"ean-13 4006381333931", "ean-13 4006381333931", "ean-13 9780201379624", "qr-code one", "qr-code one", "qr-code two"}
+	want := []string{
+		"ean-13 4006381333931", "ean-13 4006381333931", "ean-13 9780201379624", "qr-code one", "qr-code one", "qr-code two",
+	}
 	if !slices.Equal(got, want) {
 		t.Errorf("read %q, want %q", got, want)
 	}
@@ -295,7 +306,9 @@ func TestNewReader_NamesKnownFormats(t *testing.T) {
 func TestReader_HostileImages(t *testing.T) {
 	t.Parallel()
 	random := rand.New(rand.NewPCG(1, 2))
-	for _, size := range []image.Point{{1, 1}, {1, 5000}, {5000, 1}, {7, 300}, {8, 8}, {8, 40000}, {9, 3000}, {1500, 1000}, {9000, 9000}} {
+	for _, size := range []image.Point{
+		{1, 1}, {1, 5000}, {5000, 1}, {7, 300}, {8, 8}, {8, 40000}, {9, 3000}, {1500, 1000}, {9000, 9000},
+	} {
 		m := gocv.NewMatWithSize(size.Y, size.X, gocv.MatTypeCV8U)
 		pixels, err := m.DataPtrUint8()
 		if err != nil {

@@ -12,19 +12,25 @@ import (
 	"github.com/boombuler/barcode/qr"
 	"gocv.io/x/gocv"
 
-	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/lane"
 )
 
-// codesHandler serves a pipeline of the kind codes.
-func codesHandler(t testing.TB, settings string) *handler {
+// startCodes starts a pipeline of the kind codes.
+func startCodes(t testing.TB, settings string) (*handler, lane.Loaded) {
 	t.Helper()
 	h := newHandler()
-	out, err := h.Start(lane.Start{Pipelines: map[string]lane.Setup{"codes": {Kind: "codes", Settings: json.RawMessage(settings)}}})
+	setup := lane.Setup{Kind: "codes", Settings: json.RawMessage(settings)}
+	out, err := h.Start(lane.Start{Pipelines: map[string]lane.Setup{"codes": setup}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := out["codes"]
+	return h, out["codes"]
+}
+
+// codesHandler serves a pipeline of the kind codes.
+func codesHandler(t testing.TB) *handler {
+	t.Helper()
+	h, l := startCodes(t, "")
 	if l.Error != "" {
 		t.Fatal(l.Error)
 	}
@@ -77,9 +83,11 @@ func encodePNG(t testing.TB, m gocv.Mat) []byte {
 
 func TestCodes_RegionsAreInReadingOrder(t *testing.T) {
 	t.Parallel()
-	m := sheetOf(t, map[image.Point]string{{500, 60}: "second", {60, 50}: "first", {60, 400}: "third", {500, 410}: "fourth"})
+	m := sheetOf(t, map[image.Point]string{
+		{500, 60}: "second", {60, 50}: "first", {60, 400}: "third", {500, 410}: "fourth",
+	})
 	defer m.Close()
-	h := codesHandler(t, "")
+	h := codesHandler(t)
 	out, pixels, err := h.Detect(lane.Detect{Pipeline: "codes", MaxRegions: 10, Crops: true}, encodePNG(t, m))
 	if err != nil {
 		t.Fatal(err)
@@ -100,7 +108,8 @@ func TestCodes_RegionsAreInReadingOrder(t *testing.T) {
 	if len(pixels) != len(out.Regions) || len(out.Crops) != len(out.Regions) {
 		t.Errorf("%d crops and %d times pixels for %d regions", len(out.Crops), len(pixels), len(out.Regions))
 	}
-	if out, _, err = h.Detect(lane.Detect{Pipeline: "codes", MaxRegions: 2}, encodePNG(t, m)); err != nil || len(out.Regions) != 2 {
+	out, _, err = h.Detect(lane.Detect{Pipeline: "codes", MaxRegions: 2}, encodePNG(t, m))
+	if err != nil || len(out.Regions) != 2 {
 		t.Errorf("%d regions, %v, want 2 at most", len(out.Regions), err)
 	}
 }
@@ -112,20 +121,25 @@ func TestCodes_PolygonAndCrop(t *testing.T) {
 	m := sheetOf(t, map[image.Point]string{{100, 80}: "upside down"})
 	defer m.Close()
 	gocv.Rotate(m, &m, gocv.Rotate180Clockwise)
-	out, pixels, err := codesHandler(t, "").Detect(lane.Detect{Pipeline: "codes", MaxRegions: 10, Crops: true}, encodePNG(t, m))
+	request := lane.Detect{Pipeline: "codes", MaxRegions: 10, Crops: true}
+	out, pixels, err := codesHandler(t).Detect(request, encodePNG(t, m))
 	if err != nil || len(out.Regions) != 1 {
 		t.Fatalf("%d regions, %v, want 1", len(out.Regions), err)
 	}
 	side := 21 * qrModule
 	r := out.Regions[0]
-	right, bottom := 900-100, 700-80
-	for i, want := range []v1.Point{{X: right, Y: bottom}, {X: right - side, Y: bottom}, {X: right - side, Y: bottom - side}, {X: right, Y: bottom - side}} {
-		if len(r.Polygon) != 4 || !near(r.Polygon[i].X, want.X) || !near(r.Polygon[i].Y, want.Y) {
-			t.Fatalf("the polygon is %v, want %v at %d", r.Polygon, want, i)
+	box := image.Rect(800-side, 620-side, 800, 620)
+	corners := cornersOf(box)
+	if len(r.Polygon) != len(corners) {
+		t.Fatalf("the polygon is %v, want four corners", r.Polygon)
+	}
+	for i, p := range r.Polygon {
+		if want := corners[(i+2)%4]; !near(image.Pt(p.X, p.Y), want) {
+			t.Errorf("corner %d is at %v, want %v", i, p, want)
 		}
 	}
-	if !near(r.Box.X, right-side) || !near(r.Box.Y, bottom-side) || !near(r.Box.Width, side) || !near(r.Box.Height, side) {
-		t.Errorf("the box is %+v, want %d x %[2]d at %d, %d", r.Box, side, right-side, bottom-side)
+	if got := toRectangle(r.Box); !near(got.Min, box.Min) || !near(got.Max, box.Max) {
+		t.Errorf("the box is %v, want %v", got, box)
 	}
 	c := out.Crops[0]
 	for _, at := range []image.Point{{3, 3}, {17, 3}, {3, 17}} { // the middles of its finder patterns, in modules
@@ -136,7 +150,11 @@ func TestCodes_PolygonAndCrop(t *testing.T) {
 	}
 }
 
-func near(a, b int) bool { return a-b <= qrModule && b-a <= qrModule }
+// near reports whether two points are at most a module apart.
+func near(a, b image.Point) bool {
+	d := a.Sub(b)
+	return max(d.X, -d.X, d.Y, -d.Y) <= qrModule
+}
 
 func TestCodes_NoPolygonWhenItIsTheBox(t *testing.T) {
 	t.Parallel()
@@ -153,12 +171,10 @@ func TestCodes_NoPolygonWhenItIsTheBox(t *testing.T) {
 
 func TestCodes_UnknownFormat(t *testing.T) {
 	t.Parallel()
-	out, err := newHandler().Start(lane.Start{Pipelines: map[string]lane.Setup{"codes": {Kind: "codes", Settings: json.RawMessage(`{"formats":["qr"]}`)}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got, want := out["codes"].Error, `settings: formats: format "qr" is not one of aztec, codabar, `; !strings.HasPrefix(got, want) {
-		t.Errorf("the error is %q, want %q first", got, want)
+	_, l := startCodes(t, `{"formats":["qr"]}`)
+	want := `settings: formats: format "qr" is not one of aztec, codabar, `
+	if !strings.HasPrefix(l.Error, want) {
+		t.Errorf("the error is %q, want %q first", l.Error, want)
 	}
 }
 
@@ -173,7 +189,7 @@ func TestCodes_RealPhotos(t *testing.T) {
 		t.Skip("no ../shared/realdata: codes was not run on its photos")
 	}
 	want := map[string]int{"qrcode.png": 1, "qrcodes_two.png": 2}
-	h := codesHandler(t, "")
+	h := codesHandler(t)
 	for _, f := range photos {
 		name := filepath.Base(f)
 		if filepath.Ext(f) == ".json" {
