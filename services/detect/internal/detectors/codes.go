@@ -11,6 +11,7 @@ import (
 	"github.com/sightmesh/sightmesh/lane"
 	"github.com/sightmesh/sightmesh/services/detect/internal/codes"
 	"github.com/sightmesh/sightmesh/services/detect/internal/textlines"
+	"github.com/sightmesh/sightmesh/services/internal/model"
 	"github.com/sightmesh/sightmesh/services/internal/vision"
 )
 
@@ -33,6 +34,25 @@ func newCodes(settings json.RawMessage) (detector, lane.Loaded, error) {
 		return nil, lane.Loaded{}, fmt.Errorf("settings: formats: %w", err)
 	}
 	return &codeReader{r}, lane.Loaded{Models: []v1.Model{{Name: "zxing-cpp", Version: codes.Version()}}}, nil
+}
+
+// openQR makes the detector of a model folder that says that QR codes are read.
+func openQR(m *model.Model, s modelSettings) (detector, error) {
+	switch {
+	case s.Threshold != nil || s.NMS != nil:
+		return nil, fmt.Errorf("settings: threshold and nms: given, but %s has none", m.Kind)
+	case s.cropping != defaultCropping():
+		return nil, fmt.Errorf("settings: channels, crop_side, padding and square_crops: given, "+
+			"but %s cuts codes as they are", m.Kind)
+	}
+	if err := m.CheckFields(); err != nil {
+		return nil, wrong(m, err)
+	}
+	r, err := codes.NewReader("qr-code")
+	if err != nil {
+		return nil, wrong(m, err)
+	}
+	return &codeReader{r}, nil
 }
 
 // detect gives every region the score 1: a code is read, or is not.

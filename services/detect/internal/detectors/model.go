@@ -69,6 +69,9 @@ func openModel(s modelSettings, o engines.Options) (detector, lane.Loaded, error
 	case "hog":
 		d, err := openFinder(m, s, newHOG)
 		return d, engines.Loaded(m), err
+	case "qr":
+		d, err := openQR(m, s)
+		return d, engines.Loaded(m), err
 	case "text-lines":
 		d, err := openTextLines(m, s)
 		return d, engines.Loaded(m), err

@@ -800,3 +800,28 @@ classes: 2
 		}
 	}
 }
+
+// TestModel_ReadsQRCodes: a model folder of the kind qr, which needs no weights.
+func TestModel_ReadsQRCodes(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	folderOf(t, root, "codes", map[string][]byte{model.File: []byte("version: '1'\nkind: qr\n")})
+	h, loaded := startModels(t, root, nil, "codes")
+	checkLoaded(t, loaded["codes"], "codes")
+	sheet := sheetOf(t, map[image.Point]string{{X: 100, Y: 100}: "a code"})
+	defer sheet.Close()
+	got, _, err := h.Detect(lane.Detect{Pipeline: "codes", MaxRegions: 10}, encodePNG(t, sheet))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Regions) != 1 || got.Regions[0].Text != "a code" || got.Regions[0].Label != "qr-code" {
+		t.Errorf("regions %+v, want a QR code that says a code", got.Regions)
+	}
+	for name, yaml := range map[string]string{"weights": "weights: w\n", "threshold": "threshold: 0.5\n"} {
+		folderOf(t, root, name, map[string][]byte{model.File: []byte("version: '1'\nkind: qr\n" + yaml)})
+		_, loaded := startModels(t, root, nil, name)
+		if want := name + ": given, but qr has none"; !strings.Contains(loaded[name].Error, want) {
+			t.Errorf("%s: %q, want %q", name, loaded[name].Error, want)
+		}
+	}
+}
