@@ -158,3 +158,95 @@ func TestAngle_TellsTurnedLines(t *testing.T) {
 		}
 	}
 }
+
+// TestPPOCR_ReadsLines reads rendered lines with each network of PP-OCR that make models
+// has fetched: all characters are right, and so are the spaces between English words,
+// which PP-OCRv4 leaves out unless the model says what counts as one.
+func TestPPOCR_ReadsLines(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"ppocr-v6-tiny-rec", "ppocr-v6-small-rec", "ppocr-v4-rec"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			folder := "../../../../models/" + name
+			weights, err := filepath.Glob(filepath.Join(folder, "*.onnx"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(weights) == 0 {
+				t.Skipf("%s was not run: make models MODELS=%s fetches it", name, name)
+			}
+			root := catalogueFolder(t, name, weights[0], model.ONNXRuntime)
+			m, err := filepath.Glob(filepath.Join(folder, "*.txt"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			dictionary, err := filepath.Abs(m[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Symlink(dictionary, filepath.Join(root, name, filepath.Base(dictionary))); err != nil {
+				t.Fatal(err)
+			}
+			h, loaded := startModel(t, root, name, nil)
+			checkLoaded(t, loaded, name)
+			for _, line := range []string{"line_en", "line_zh"} {
+				text, err := os.ReadFile(filepath.Join(realdata, "rendered", line+".txt"))
+				if err != nil {
+					t.Skip("no ../shared/realdata: no line was read")
+				}
+				image := gocv.IMRead(filepath.Join(realdata, "rendered", line+".png"), gocv.IMReadColor)
+				got := classifyImage(t, h, image)
+				image.Close()
+				if want := strings.TrimSpace(string(text)); got.Text != want {
+					t.Errorf("%s: read %q, want %q", line, got.Text, want)
+				}
+				if got.Score < 0.9 {
+					t.Errorf("%s: the score is %v, want 0.9 or more", line, got.Score)
+				}
+			}
+		})
+	}
+}
+
+// TestFirst_IsKeptWhereItIsSure asks a network that is sure of each crop, and one that is
+// sure of none, before another.
+func TestFirst_IsKeptWhereItIsSure(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	coloursFolder(t, root, "colours", described(t, "scale: 0.01", "scale: 0.0039")) // white is 0.99
+	reader := func(score float64) map[string]any {
+		return map[string]any{
+			"kind": "tesseract", "settings": map[string]any{"languages": []string{"eng"}, "min_score": score},
+		}
+	}
+	crop, pixels := drawn("Pictures go in")
+	for name, tt := range map[string]struct {
+		first map[string]any
+		text  string
+	}{
+		"sure":   {reader(0.6), "Pictures go in"},
+		"unsure": {reader(1), ""},
+	} {
+		h, loaded := startModel(t, root, "colours", map[string]any{"first": tt.first})
+		if loaded.Error != "" {
+			t.Fatalf("%s: %s", name, loaded.Error)
+		}
+		if len(loaded.Models) != 2 {
+			t.Errorf("%s: the models are %+v, want both", name, loaded.Models)
+		}
+		out, err := h.Classify(lane.Classify{Pipeline: "p", Crops: []lane.Crop{crop}}, pixels)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := out.Answers[0]; got.Text != tt.text {
+			t.Errorf("%s: read %q, want %q", name, got.Text, tt.text)
+		}
+		if got := out.Answers[0]; (tt.text == "") != (len(got.Labels) > 0) {
+			t.Errorf("%s: the labels are %+v, want those of the network when nothing was read", name, got.Labels)
+		}
+	}
+	_, loaded := startModel(t, root, "colours", map[string]any{"first": map[string]any{"kind": "oracle"}})
+	if want := `first: classify has no kind "oracle"`; !strings.Contains(loaded.Error, want) {
+		t.Errorf("a first that is unknown: %q, want %q", loaded.Error, want)
+	}
+}
