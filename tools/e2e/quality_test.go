@@ -20,8 +20,19 @@ func TestQuality_MeasuresTwoPhotos(t *testing.T) {
 		files[name] = string(realdata(t, "photos/"+name))
 	}
 	writeFiles(t, images, files)
+	pipelines := filepath.Join(t.TempDir(), "pipelines.yaml")
+	writeFiles(t, filepath.Dir(pipelines), map[string]string{"pipelines.yaml": `
+pipelines:
+  - name: text
+    text: true
+    detect: {kind: text-lines}
+    classify: {kind: tesseract, settings: {languages: [eng]}}
+  - name: faces
+    detect: {kind: cascade, settings: {cascade: haarcascade_frontalface_alt2, label: face}}
+`})
 	cfg := quality.Config{
 		Images: []string{images}, Bin: filepath.Dir(binary(t, "sightmesh")), Models: t.TempDir(), NoTargets: true,
+		Pipelines: pipelines,
 	}
 	var page, progress bytes.Buffer
 	if err := quality.Command(t.Context(), cfg, &page, &progress); err != nil {
