@@ -24,6 +24,9 @@ type DrawRegion struct {
 	// Box is where its edge is drawn, in pixels of the upright image. What is
 	// outside of the image is not drawn.
 	Box Box `json:"box"`
+	// Polygon has the corners between which the edge is drawn instead, of a region whose
+	// sides are not those of its box.
+	Polygon []Point `json:"polygon,omitempty"`
 	// Label decides the color: regions with the same label have the same.
 	Label string `json:"label,omitempty"`
 	// Title is written above the box. Without one it is the number of the region,
@@ -37,7 +40,7 @@ type DrawRegion struct {
 func DrawRegions(regions []Region) []DrawRegion {
 	out := make([]DrawRegion, len(regions))
 	for i, r := range regions {
-		out[i] = DrawRegion{Box: r.Box, Label: r.Label}
+		out[i] = DrawRegion{Box: r.Box, Polygon: r.Polygon, Label: r.Label}
 		if r.Text != "" {
 			continue
 		}

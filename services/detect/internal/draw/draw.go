@@ -11,6 +11,7 @@ import (
 	"image/draw"
 	"image/jpeg"
 	"image/png"
+	"math"
 	"strconv"
 
 	"golang.org/x/image/font"
@@ -70,7 +71,11 @@ func Regions(img draw.Image, regions []v1.DrawRegion) error {
 	defer face.Close() //nolint:errcheck // it has nothing to lose
 	for i, r := range regions {
 		c := colorOf(r.Label)
-		frame(img, r.Box, line, c)
+		if len(r.Polygon) > 0 {
+			outline(img, r.Polygon, line, c)
+		} else {
+			frame(img, r.Box, line, c)
+		}
 		name(img, face, r.Box, title(i, r), c)
 	}
 	return nil
@@ -98,6 +103,26 @@ func frame(img draw.Image, b v1.Box, line int, c color.Color) {
 		{image.Pt(box.Min.X, in.Min.Y), image.Pt(in.Min.X, in.Max.Y)}, {image.Pt(in.Max.X, in.Min.Y), image.Pt(box.Max.X, in.Max.Y)},
 	} {
 		draw.Draw(img, r, fill, image.Point{}, draw.Src)
+	}
+}
+
+// outline draws the edge of a polygon. Corners that are further outside of the image than
+// it is large are moved to there.
+func outline(img draw.Image, corners []v1.Point, line int, c color.Color) {
+	bounds := img.Bounds()
+	near := bounds.Inset(-max(bounds.Dx(), bounds.Dy()))
+	at := func(p v1.Point) (x, y float64) {
+		return float64(min(max(p.X, near.Min.X), near.Max.X)), float64(min(max(p.Y, near.Min.Y), near.Max.Y))
+	}
+	fill := image.NewUniform(c)
+	for i, corner := range corners {
+		x0, y0 := at(corner)
+		x1, y1 := at(corners[(i+1)%len(corners)])
+		steps := max(math.Abs(x1-x0), math.Abs(y1-y0), 1)
+		for s := 0.0; s <= steps; s++ {
+			x, y := int(math.Round(x0+(x1-x0)*s/steps))-line/2, int(math.Round(y0+(y1-y0)*s/steps))-line/2
+			draw.Draw(img, image.Rect(x, y, x+line, y+line), fill, image.Point{}, draw.Src)
+		}
 	}
 }
 

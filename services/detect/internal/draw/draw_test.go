@@ -53,6 +53,28 @@ func TestRegions_BoxesAreWhereTheRegionsAre(t *testing.T) {
 	}
 }
 
+// TestRegions_PolygonInPlaceOfTheBox draws a line of text that rises by one pixel in two.
+func TestRegions_PolygonInPlaceOfTheBox(t *testing.T) {
+	t.Parallel()
+	img := grey(300, 200)
+	r := face(40, 60, 220, 120)
+	r.Polygon = []v1.Point{{X: 40, Y: 150}, {X: 240, Y: 50}, {X: 260, Y: 90}, {X: 60, Y: 190}}
+	if err := Regions(img, []v1.DrawRegion{r}); err != nil {
+		t.Fatal(err)
+	}
+	c := colorOf("face")
+	for _, p := range []image.Point{{140, 100}, {250, 70}, {160, 140}, {50, 170}} {
+		if !same(img.At(p.X, p.Y), c) {
+			t.Errorf("%v is not on the edge of the polygon", p)
+		}
+	}
+	for _, p := range []image.Point{{40, 170}, {150, 179}, {150, 120}, {259, 170}} {
+		if same(img.At(p.X, p.Y), c) {
+			t.Errorf("%v is drawn on", p)
+		}
+	}
+}
+
 func TestRegions_NoneIsTheSameImage(t *testing.T) {
 	t.Parallel()
 	img := grey(30, 20)
@@ -69,6 +91,7 @@ func TestRegions_AtAndOverTheBorder(t *testing.T) {
 	for _, r := range []v1.DrawRegion{
 		face(0, 0, 30, 20), face(-10, -10, 5, 5), face(25, 15, 100, 100), face(29, 19, 1, 1), face(5, 5, 0, 0),
 		{Box: v1.Box{X: 1, Y: 1, Width: 10, Height: 5}}, {Title: "a title that is longer than the image"},
+		{Polygon: []v1.Point{{X: -1 << 40, Y: 1 << 40}, {X: 1 << 40}, {Y: -1 << 40}}}, {Polygon: []v1.Point{{X: 3, Y: 3}}},
 	} {
 		if err := Regions(grey(30, 20), []v1.DrawRegion{r}); err != nil {
 			t.Errorf("%+v: %v", r, err)
