@@ -121,7 +121,7 @@ func TestModels_FolderIsServed(t *testing.T) {
 		}
 	}
 	for name, want := range map[string]string{
-		"absent": filepath.Join(models, "nosuch") + ": the folder does not exist; docs/models.md says how to get models",
+		"absent": filepath.Join(models, "nosuch") + ": the folder does not exist; sightmesh models pull fetches models, see docs/models.md",
 		"broken": filepath.Join(models, "broken", "rows.prototxt") + ": an HTML page in place of the file",
 	} {
 		if !strings.Contains(pipelines[name].Reason, want) {

@@ -188,7 +188,7 @@ func TestModel_RejectsAtStart(t *testing.T) {
 		"typo":    {nil, map[string]any{"tresholds": 0.5}, "tresholds"},
 		"no-name": {nil, map[string]any{"model": ""}, "settings: model: no name"},
 		"absent": {nil, map[string]any{"model": "nosuch"},
-			filepath.Join(root, "nosuch") + ": the folder does not exist; docs/models.md says how to get models"},
+			filepath.Join(root, "nosuch") + ": the folder does not exist; sightmesh models pull fetches models, see docs/models.md"},
 		"high-threshold": {nil, map[string]any{"threshold": 1.5}, "threshold: 1.5"},
 		"no-threshold":   {described(t, "threshold: 0.5", ""), nil, "threshold: 0 in model.yaml"},
 		"bad-top":        {nil, map[string]any{"top": -1}, "top: -1"},

@@ -486,7 +486,7 @@ func TestModel_RejectsAtStart(t *testing.T) {
 		"typo":           {nil, map[string]any{"treshold": 0.5}, "treshold"},
 		"no-name":        {nil, map[string]any{"model": ""}, "settings: model: no name"},
 		"outside":        {nil, map[string]any{"model": ".."}, `settings: model: ".."`},
-		"absent":         {nil, map[string]any{"model": "nosuch"}, filepath.Join(root, "nosuch") + ": the folder does not exist; docs/models.md says how to get models"},
+		"absent":         {nil, map[string]any{"model": "nosuch"}, filepath.Join(root, "nosuch") + ": the folder does not exist; sightmesh models pull fetches models, see docs/models.md"},
 		"high-threshold": {nil, map[string]any{"threshold": 1.5}, "threshold: 1.5"},
 		"bad-nms":        {nil, map[string]any{"nms": -1}, "settings: nms: -1"},
 		"bad-channels":   {nil, map[string]any{"channels": "rgb"}, `settings: channels: "rgb", want grey or bgr`},

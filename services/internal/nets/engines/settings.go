@@ -28,7 +28,7 @@ func (s Settings) Load(models string) (*model.Model, error) {
 	}
 	m, err := model.Load(dir)
 	if errors.Is(err, model.ErrAbsent) {
-		err = fmt.Errorf("%w; docs/models.md says how to get models", err)
+		err = fmt.Errorf("%w; sightmesh models pull fetches models, see docs/models.md", err)
 	}
 	return m, err
 }
