@@ -60,7 +60,11 @@ type Input struct {
 	// image; 0 stands for 1. The image is stretched to the nearest ones.
 	Multiple int `yaml:"multiple"`
 	// ShortSide is at least as large as Width and Height, and only given for [Center].
-	ShortSide int      `yaml:"short_side"`
+	ShortSide int `yaml:"short_side"`
+	// Resizable says that the network takes other sizes than the one that its file
+	// declares, such as Width × Height. Of the engines, ONNX Runtime keeps to what is
+	// declared unless it is told so.
+	Resizable bool     `yaml:"resizable"`
 	Channels  Channels `yaml:"channels"`
 	// Pad is the pixel value, before mean and scale, that letterboxes are filled with.
 	Pad int `yaml:"pad"`

@@ -104,6 +104,14 @@ func TestLoad_RejectsFields(t *testing.T) {
 		{"width: 416", "width: 0", "input.width: 0"},
 		{"height: 416", "height: 100000", "input.height: 100000"},
 		{"resize: letterbox", "resize: crop", `input.resize: "crop"`},
+		{"pad: 114", "resizable: 2", "cannot unmarshal"},
+		{"letterbox, pad: 114", "shrink, resizable: true", "input.resizable: given, but shrink has no fixed size"},
+		{
+			"[onnxruntime, opencv]\nweights: net.onnx\nlabels: labels.txt\nlicence: Apache-2.0\n" +
+				"source: https://example.org/net.onnx\ninput: {",
+			"[opencv]\nweights: net.onnx\nlabels: labels.txt\ninput: {resizable: true, ",
+			"input.resizable: given, but only onnxruntime keeps to the size that a file declares",
+		},
 		{"channels: bgr", "channels: cmyk", `input.channels: "cmyk"`},
 		{"pad: 114", "pad: 300", "input.pad: 300"},
 		{"pad: 114", "mean: [1, 2]", "input.mean: 2 numbers, want 3"},

@@ -41,6 +41,12 @@ func (m *Model) validate() []error {
 	if slices.Contains(m.given, "input") {
 		m.Input.validate(bad)
 	}
+	switch {
+	case m.Input.Resizable && !slices.Contains(m.Engines, ONNXRuntime):
+		bad("input.resizable", "given, but only %s keeps to the size that a file declares", ONNXRuntime)
+	case m.Input.Resizable && !m.Input.Resize.Fixed():
+		bad("input.resizable", "given, but %s has no fixed size", m.Input.Resize)
+	}
 	m.Output.validate(bad)
 	if !within(m.Threshold, 0, 1) {
 		bad("threshold", "%v, want 0 to 1", m.Threshold)

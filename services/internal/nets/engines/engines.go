@@ -9,6 +9,7 @@ import (
 	"github.com/sightmesh/sightmesh/lane"
 	"github.com/sightmesh/sightmesh/services/internal/model"
 	"github.com/sightmesh/sightmesh/services/internal/nets"
+	"github.com/sightmesh/sightmesh/services/internal/nets/onnxfile"
 	"github.com/sightmesh/sightmesh/services/internal/nets/onnxruntime"
 	"github.com/sightmesh/sightmesh/services/internal/nets/opencv"
 )
@@ -70,16 +71,32 @@ func Loaded(m *model.Model, networks ...nets.Net) lane.Loaded {
 
 // openONNX loads a network with the library at path.
 func openONNX(m *model.Model, path string, providers []lane.Provider) (nets.Net, error) {
-	if _, _, err := m.ReadWeights(); err != nil { // which checks them
+	weights, _, err := m.ReadWeights() // which checks them
+	if err != nil {
 		return nil, err
 	}
 	library, err := onnxruntime.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("load model %s: %w", m.Name, err)
 	}
-	net, err := library.Load(m.WeightsPath(), onnxruntime.Options{Providers: providers})
+	net, err := loadONNX(library, m, weights, onnxruntime.Options{Providers: providers})
 	if err != nil {
 		return nil, fmt.Errorf("load model %s: %w", m.Name, err)
 	}
 	return net, nil
+}
+
+// loadONNX loads a network from its file, or from its weights once they declare the size
+// of the input that the model has.
+func loadONNX(
+	library *onnxruntime.Library, m *model.Model, weights []byte, o onnxruntime.Options,
+) (*onnxruntime.Net, error) {
+	if !m.Input.Resizable {
+		return library.Load(m.WeightsPath(), o)
+	}
+	resized, err := onnxfile.Resize(weights, m.Input.Height, m.Input.Width)
+	if err != nil {
+		return nil, fmt.Errorf("%s: input.resizable: %w", m.WeightsPath(), err)
+	}
+	return library.LoadBytes(m.WeightsPath(), resized, o)
 }

@@ -47,7 +47,8 @@ typedef struct OrtApi {
   OrtStatus *(*CreateEnv)(int log_level, const char *log_id, OrtEnv **);
   void *before7[3];
   OrtStatus *(*CreateSession)(const OrtEnv *, const char *path, const OrtSessionOptions *, OrtSession **);
-  void *before9[1];
+  OrtStatus *(*CreateSessionFromArray)(const OrtEnv *, const void *file, size_t bytes, const OrtSessionOptions *,
+                                       OrtSession **);
   OrtStatus *(*Run)(OrtSession *, const OrtRunOptions *, const char *const *input_names,
                     const OrtValue *const *inputs, size_t n_inputs, const char *const *output_names, size_t n_outputs,
                     OrtValue **outputs);
@@ -120,7 +121,6 @@ typedef struct OrtApi {
   _Static_assert(offsetof(OrtApi, function) == (position) * sizeof(void *), "OrtApi: " #function)
 AT(2, GetErrorMessage);
 AT(7, CreateSession);
-AT(9, Run);
 AT(13, SetSessionExecutionMode);
 AT(17, DisableMemPattern);
 AT(24, SetIntraOpNumThreads);
@@ -234,6 +234,10 @@ static inline OrtStatus *append_tensorrt(const OrtApi *a, OrtSessionOptions *o, 
 static inline OrtStatus *create_session(const OrtApi *a, const OrtEnv *e, const char *path, const OrtSessionOptions *o,
                                         OrtSession **out) {
   return a->CreateSession(e, path, o, out);
+}
+static inline OrtStatus *create_session_from_array(const OrtApi *a, const OrtEnv *e, const void *file, size_t bytes,
+                                                   const OrtSessionOptions *o, OrtSession **out) {
+  return a->CreateSessionFromArray(e, file, bytes, o, out);
 }
 static inline void release_session(const OrtApi *a, OrtSession *s) { a->ReleaseSession(s); }
 static inline OrtStatus *input_count(const OrtApi *a, const OrtSession *s, size_t *out) {

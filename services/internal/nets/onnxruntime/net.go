@@ -52,15 +52,37 @@ func (n *Net) Engine() string { return "onnxruntime " + n.library.version }
 
 // Load loads the net of an .onnx file. It has to have one input, of float32.
 func (l *Library) Load(path string, o Options) (*Net, error) {
+	return l.load(path, o, func(options *C.OrtSessionOptions) (session *C.OrtSession, err error) {
+		cpath := C.CString(path)
+		defer C.free(unsafe.Pointer(cpath))
+		err = l.error(C.create_session(l.api, l.env, cpath, options, &session))
+		return session, err
+	})
+}
+
+// LoadBytes is [Library.Load] for the bytes of an .onnx file, which may have been changed
+// since they were read from the path. Files with more weights beside it are not read.
+func (l *Library) LoadBytes(path string, file []byte, o Options) (*Net, error) {
+	return l.load(path, o, func(options *C.OrtSessionOptions) (session *C.OrtSession, err error) {
+		data := unsafe.Pointer(unsafe.SliceData(file)) // of which the library keeps nothing
+		err = l.error(C.create_session_from_array(l.api, l.env, data, C.size_t(len(file)), options, &session))
+		return session, err
+	})
+}
+
+// createSession makes the session of a net.
+type createSession func(*C.OrtSessionOptions) (*C.OrtSession, error)
+
+func (l *Library) load(path string, o Options, create createSession) (*Net, error) {
 	n := &Net{library: l, path: path}
-	if err := n.load(o); err != nil {
+	if err := n.load(o, create); err != nil {
 		n.Close()
 		return nil, fmt.Errorf("load %s: %w", path, err)
 	}
 	return n, nil
 }
 
-func (n *Net) load(o Options) error {
+func (n *Net) load(o Options, create createSession) error {
 	l := n.library
 	var options *C.OrtSessionOptions
 	defer func() { C.release_options(l.api, options) }()
@@ -72,9 +94,8 @@ func (n *Net) load(o Options) error {
 			return fmt.Errorf("provider %q: %w", p.Name, err)
 		}
 	}
-	path := C.CString(n.path)
-	defer C.free(unsafe.Pointer(path))
-	if err := l.error(C.create_session(l.api, l.env, path, options, &n.session)); err != nil {
+	var err error
+	if n.session, err = create(options); err != nil {
 		return err
 	}
 	return n.describe()

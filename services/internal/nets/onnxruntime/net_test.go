@@ -12,6 +12,7 @@ import (
 
 	"github.com/sightmesh/sightmesh/lane"
 	"github.com/sightmesh/sightmesh/services/internal/nets"
+	"github.com/sightmesh/sightmesh/services/internal/nets/onnxfile"
 	"github.com/sightmesh/sightmesh/services/internal/nets/onnxruntime"
 )
 
@@ -337,5 +338,53 @@ func checkError(t *testing.T, err error, want ...string) {
 		if !strings.Contains(err.Error(), w) {
 			t.Errorf("error %q does not say %q", err, w)
 		}
+	}
+}
+
+// reluFile writes a net that declares one size for what it takes and makes, and between.
+func reluFile(t testing.TB) string {
+	return netFile(t,
+		[]onnx{node("Relu", []string{"x"}, "mid"), node("Neg", []string{"mid"}, "y")}, nil,
+		[]onnx{value("x", typeFloat, 1, 3, 4, 4)}, []onnx{value("y", typeFloat, 1, 3, 4, 4)})
+}
+
+func TestLoadBytes_OfAnotherSizeThanTheFile(t *testing.T) {
+	library, path := open(t), reluFile(t)
+	file, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if file, err = onnxfile.Resize(file, 2, 6); err != nil {
+		t.Fatal(err)
+	}
+	net, err := library.LoadBytes(path, file, onnxruntime.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(net.Close)
+	clear(file) // the library keeps nothing of it
+	if in := net.Inputs()[0]; !slices.Equal(in.Shape, []int{1, 3, 2, 6}) {
+		t.Errorf("the input is %v", in)
+	}
+	if out := net.Outputs()[0]; !slices.Equal(out.Shape, []int{1, 3, 2, 6}) {
+		t.Errorf("the output is %v", out)
+	}
+	in := nets.NewTensor(1, 3, 2, 6)
+	in.Data[35] = 2
+	out, err := net.Run(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if last := out[0].Data[35]; last != -2 {
+		t.Errorf("the last number is %v, want -2", last)
+	}
+	_, err = net.Run(nets.NewTensor(1, 3, 4, 4))
+	checkError(t, err, path, `input "x" has shape [1 3 2 6]; [1 3 4 4] was given`)
+}
+
+func TestLoadBytes_RejectsWhatIsNoNet(t *testing.T) {
+	for _, file := range [][]byte{nil, []byte("<!doctype html>")} {
+		_, err := open(t).LoadBytes("/models/x.onnx", file, onnxruntime.Options{})
+		checkError(t, err, "load /models/x.onnx: ")
 	}
 }
