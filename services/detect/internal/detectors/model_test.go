@@ -42,7 +42,7 @@ type catalogueEntry struct {
 var catalogued = []catalogueEntry{
 	{"yunet", "yunet_n", "yunet_n_640", 0.6},
 	{"yunet-320", "yunet_n", "yunet_n_320", 0.6},
-	{"yolox-nano", "yolox_nano_coco", "yolox_nano_coco", 0},
+	{"yolox-nano-416", "yolox_nano_coco", "yolox_nano_coco", 0},
 	{"fastestdet", "fastestdet_coco", "fastestdet_coco", 0},
 	{"ultraface-rfb320", "ultraface_rfb320", "ultraface_rfb320", 0},
 	{"ultraface-rfb320-caffe", "ultraface_rfb320_caffe", "ultraface_rfb320_caffe", 0},
@@ -53,6 +53,10 @@ var catalogued = []catalogueEntry{
 	{"haar-frontalface-default", "/usr/share/opencv4/haarcascades", "haar_frontalface_default", 0},
 	{"lbp-frontalface-improved", "/usr/share/opencv4/lbpcascades", "lbp_frontalface_improved", 0},
 }
+
+// resized is the model of the catalogue in another size than its file declares. The
+// reference is for the declared one: it says on which photos.
+var resized = catalogueEntry{"yolox-nano", "yolox_nano_coco", "yolox_nano_coco", 0}
 
 // catalogueModel makes the folder of a model of the catalogue in root, with the files
 // that ../shared/realdata has.
@@ -126,7 +130,8 @@ func TestCatalogue_Parses(t *testing.T) {
 			t.Error(err)
 			continue
 		}
-		tested := slices.ContainsFunc(catalogued, func(c catalogueEntry) bool { return c.name == e.Name() })
+		tested := e.Name() == resized.name ||
+			slices.ContainsFunc(catalogued, func(c catalogueEntry) bool { return c.name == e.Name() })
 		if !tested && !slices.Contains(elsewhere, m.Kind) {
 			t.Errorf("%s is not compared with a reference", e.Name())
 		}
@@ -161,19 +166,60 @@ func TestModel_AgreesWithReference(t *testing.T) {
 		}
 		t.Run(tt.name+" in ONNX Runtime", func(t *testing.T) {
 			t.Parallel()
-			library, err := filepath.Abs("../../../../models/onnxruntime")
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := onnxruntime.Find("", filepath.Dir(library)); err != nil {
-				t.Skipf("not run without ONNX Runtime: make onnxruntime installs it")
-			}
-			root := t.TempDir()
-			if err := os.Symlink(library, filepath.Join(root, "onnxruntime")); err != nil {
-				t.Fatal(err)
-			}
-			checkReference(t, root, tt)
+			checkReference(t, rootWithLibrary(t), tt)
 		})
+	}
+}
+
+// rootWithLibrary returns an empty folder of models with the library of ONNX Runtime, or
+// skips the test on a machine without it.
+func rootWithLibrary(t *testing.T) string {
+	t.Helper()
+	library, err := filepath.Abs("../../../../models/onnxruntime")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := onnxruntime.Find("", filepath.Dir(library)); err != nil {
+		t.Skipf("not run without ONNX Runtime: make onnxruntime installs it")
+	}
+	root := t.TempDir()
+	if err := os.Symlink(library, filepath.Join(root, "onnxruntime")); err != nil {
+		t.Fatal(err)
+	}
+	return root
+}
+
+// TestModel_ResizedAgreesBetweenEngines: OpenCV takes the file as it is, and ONNX Runtime
+// gets it changed.
+func TestModel_ResizedAgreesBetweenEngines(t *testing.T) {
+	t.Parallel()
+	if _, err := os.Stat(realdata); err != nil {
+		t.Skip("no ../shared/realdata: " + resized.name + " was not run")
+	}
+	start := func(root, engine string) *handler {
+		catalogueModel(t, root, resized.name, resized.dir)
+		h, loaded := startModels(t, root, nil, resized.name)
+		checkLoaded(t, loaded[resized.name], resized.name)
+		if used := loaded[resized.name].Networks[0].Engine; !strings.HasPrefix(used, engine) {
+			t.Fatalf("the engine is %s, want %s", used, engine)
+		}
+		return h
+	}
+	reference, h := start(rootWithLibrary(t), "onnxruntime"), start(t.TempDir(), "opencv")
+	found := 0
+	for photo := range readReference(t, resized.reference) {
+		want := detect(t, reference, resized.name, photo).Regions
+		answers := make([]answered, len(want))
+		for i, r := range want {
+			b := r.Box
+			corners := [4]float64{float64(b.X), float64(b.Y), float64(b.X + b.Width), float64(b.Y + b.Height)}
+			answers[i] = answered{r.Label, r.Score, corners}
+		}
+		checkRegions(t, photo, detect(t, h, resized.name, photo), answers)
+		found += len(want)
+	}
+	if found < 40 {
+		t.Errorf("%d regions in all, want 40 or more", found)
 	}
 }
 
@@ -202,45 +248,62 @@ func checkReference(t *testing.T, root string, tt catalogueEntry) {
 	}
 	h, loaded := startModels(t, root, settings, tt.name)
 	checkLoaded(t, loaded[tt.name], tt.name)
+	for photo, want := range readReference(t, tt.reference) {
+		checkRegions(t, photo, detect(t, h, tt.name, photo), want)
+	}
+}
+
+// readReference returns what other code found in photos, by the name of the photo.
+func readReference(t *testing.T, name string) map[string][]answered {
+	t.Helper()
 	var reference struct{ Photos map[string][]answered }
-	readJSON(t, filepath.Join(realdata, "reference", tt.reference+".json"), &reference)
+	readJSON(t, filepath.Join(realdata, "reference", name+".json"), &reference)
 	if len(reference.Photos) == 0 {
 		t.Fatal("the reference has no photos")
 	}
-	for photo, want := range reference.Photos {
-		data, err := os.ReadFile(filepath.Join(realdata, "photos", photo))
-		if err != nil {
-			t.Fatal(err)
+	return reference.Photos
+}
+
+// detect returns what a pipeline finds in a photo.
+func detect(t *testing.T, h *handler, pipeline, photo string) lane.Detected {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(realdata, "photos", photo))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, _, err := h.Detect(lane.Detect{Pipeline: pipeline, MaxRegions: 1000}, data)
+	if err != nil {
+		t.Fatalf("%s: %v", photo, err)
+	}
+	return got
+}
+
+// checkRegions checks that the same was found in a photo as by a reference.
+func checkRegions(t *testing.T, photo string, got lane.Detected, want []answered) {
+	t.Helper()
+	if len(got.Regions) != len(want) {
+		t.Errorf("%s: %d regions, the reference has %d:\n%+v\n%+v", photo, len(got.Regions), len(want), got.Regions, want)
+	}
+	left := slices.Clone(got.Regions)
+	for _, w := range want {
+		box := clipped(w.Box, got.Width, got.Height)
+		best, at := 0.0, -1
+		for i, r := range left {
+			if o := overlap(r.Box, box); (r.Label == w.Label || w.Label == "") && o > best {
+				best, at = o, i
+			}
 		}
-		got, _, err := h.Detect(lane.Detect{Pipeline: tt.name, MaxRegions: 1000}, data)
-		if err != nil {
-			t.Errorf("%s: %v", photo, err)
+		if at < 0 {
+			t.Errorf("%s: %+v is not found", photo, w)
 			continue
 		}
-		if len(got.Regions) != len(want) {
-			t.Errorf("%s: %d regions, the reference has %d:\n%+v\n%+v", photo, len(got.Regions), len(want), got.Regions, want)
+		if best < 0.9 {
+			t.Errorf("%s: %+v overlaps %+v by %.3f, want 0.9", photo, left[at], w, best)
 		}
-		left := slices.Clone(got.Regions)
-		for _, w := range want {
-			box := clipped(w.Box, got.Width, got.Height)
-			best, at := 0.0, -1
-			for i, r := range left {
-				if o := overlap(r.Box, box); (r.Label == w.Label || w.Label == "") && o > best {
-					best, at = o, i
-				}
-			}
-			if at < 0 {
-				t.Errorf("%s: %+v is not found", photo, w)
-				continue
-			}
-			if best < 0.9 {
-				t.Errorf("%s: %+v overlaps %+v by %.3f, want 0.9", photo, left[at], w, best)
-			}
-			if math.Abs(left[at].Score-w.Score) > 0.02 {
-				t.Errorf("%s: the score of %+v is %v", photo, w, left[at].Score)
-			}
-			left = slices.Delete(left, at, at+1)
+		if math.Abs(left[at].Score-w.Score) > 0.02 {
+			t.Errorf("%s: the score of %+v is %v", photo, w, left[at].Score)
 		}
+		left = slices.Delete(left, at, at+1)
 	}
 }
 
