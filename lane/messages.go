@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
@@ -70,6 +71,9 @@ type Setup struct {
 	Kind string `json:"kind,omitempty"`
 	// Settings are those of the pipeline's configuration, as JSON.
 	Settings json.RawMessage `json:"settings,omitempty"`
+	// ByLabel, in place of a kind, has what a built-in lane of classify loads for the
+	// crops of each label.
+	ByLabel map[string]Setup `json:"by_label,omitempty"`
 }
 
 // DecodeSettings reads settings into a struct that holds the defaults. A field
@@ -132,6 +136,14 @@ type Detect struct {
 	MaxRegions int `json:"max_regions"`
 	// Crops tells whether the pixels of the regions are wanted.
 	Crops bool `json:"crops"`
+	// CropLabels are the labels of the regions whose crops are wanted; nothing for those
+	// of all. A lane may send the crops of all the same.
+	CropLabels []string `json:"crop_labels,omitempty"`
+}
+
+// WantsCrop reports whether the crop of a region with the label is wanted.
+func (d Detect) WantsCrop(label string) bool {
+	return d.Crops && (len(d.CropLabels) == 0 || slices.Contains(d.CropLabels, label))
 }
 
 // Detected answers Detect. The pixels of the crops follow in order.
@@ -147,8 +159,8 @@ type Detected struct {
 	// file is damaged.
 	Damage  string   `json:"damage,omitempty"`
 	Regions []Region `json:"regions"` // in reading order
-	// Crops, where they were asked for: none, or one for each region, in the
-	// same order, without a label.
+	// Crops, where they were asked for, in the order of the regions and without a label:
+	// one for each region, or one for each whose label is among those of the request.
 	Crops  []Crop `json:"crops,omitempty"`
 	Timing Timing `json:"timing"`
 }
@@ -167,6 +179,9 @@ type Region struct {
 	// Landmarks are points that the detector knows by name, at most [MaxLandmarks].
 	Landmarks []v1.Landmark `json:"landmarks,omitempty"`
 }
+
+// MaxLabel is how many bytes the label of a region may have.
+const MaxLabel = 256
 
 // MaxCorners is how many corners the polygon of a region may have.
 const MaxCorners = 1000

@@ -17,6 +17,8 @@ type Crops struct {
 	Parts int `json:"parts"`
 	// Crops of this part.
 	Crops []Crop `json:"crops"`
+	// Regions of this part that have no crop: they stay as they are.
+	Regions []PartRegion `json:"regions,omitempty"`
 }
 
 // Crop is one region with its pixels.

@@ -9,7 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -33,6 +36,8 @@ type Pipeline struct {
 	// CropsPerMessage is K: a picture with more regions spreads over several
 	// classify workers.
 	CropsPerMessage int `yaml:"crops_per_message"`
+	// Priority is that of jobs that name none; interactive when the file says nothing.
+	Priority subject.Priority `yaml:"priority"`
 	// Text says that the pipeline reads: its answers have the whole text,
 	// one line for each region.
 	Text bool `yaml:"text"`
@@ -49,6 +54,9 @@ type Stage struct {
 	// Lane, instead of the built-in one, is a program with its arguments that
 	// speaks the lane protocol.
 	Lane []string `yaml:"lane"`
+	// ByLabel, instead of a kind, has the classifier of the regions of each label. It is
+	// of Classify only; regions of other labels stay as they were found.
+	ByLabel map[string]Classifier `yaml:"by_label"`
 	// Timeout is how long a lane may work on one message before it is ended.
 	Timeout time.Duration `yaml:"timeout"`
 	// Memory is the resident size over which a lane is ended, in bytes or with
@@ -58,13 +66,37 @@ type Stage struct {
 	Settings map[string]any `yaml:"settings"`
 }
 
+// Classifier is a built-in classifier.
+type Classifier struct {
+	// Kind names what the built-in lane loads.
+	Kind string `yaml:"kind"`
+	// Settings are handed to the lane as JSON.
+	Settings map[string]any `yaml:"settings"`
+}
+
 // Setup is what a lane is told of the stage.
 func (s Stage) Setup() (lane.Setup, error) {
-	settings, err := json.Marshal(s.Settings)
+	setup, err := Classifier{s.Kind, s.Settings}.setup()
+	if err != nil {
+		return lane.Setup{}, err
+	}
+	for label, c := range s.ByLabel {
+		if setup.ByLabel == nil {
+			setup.ByLabel = map[string]lane.Setup{}
+		}
+		if setup.ByLabel[label], err = c.setup(); err != nil {
+			return lane.Setup{}, fmt.Errorf("by_label.%s.%w", label, err)
+		}
+	}
+	return setup, nil
+}
+
+func (c Classifier) setup() (lane.Setup, error) {
+	settings, err := json.Marshal(c.Settings)
 	if err != nil {
 		return lane.Setup{}, fmt.Errorf("settings: %w", err)
 	}
-	return lane.Setup{Kind: s.Kind, Settings: settings}, nil
+	return lane.Setup{Kind: c.Kind, Settings: settings}, nil
 }
 
 // MemoryLimit returns the number of bytes that Memory says, and 0 when it says
@@ -83,6 +115,16 @@ func (s Stage) MemoryLimit() (int64, error) {
 	return int64(n), nil
 }
 
+// DetectRequest returns what the lane of detect is asked about an image.
+func (p Pipeline) DetectRequest(mediaType string) lane.Detect {
+	r := lane.Detect{Pipeline: p.Name, MediaType: mediaType, MaxRegions: p.MaxRegions}
+	if p.Classify != nil {
+		r.Crops = true
+		r.CropLabels = slices.Sorted(maps.Keys(p.Classify.ByLabel))
+	}
+	return r
+}
+
 // JobDeadline is how long after it was accepted a job of priority p may still
 // be worked on.
 func (p Pipeline) JobDeadline(prio subject.Priority) time.Duration {
@@ -98,6 +140,8 @@ const (
 	MaxRegionsLimit    = 10_000
 	MaxCropsPerMessage = 1_000
 	MaxDuration        = 24 * time.Hour
+	// MaxLabels is how many labels may have a classifier of their own.
+	MaxLabels = 256
 	// LeastMemory is the smallest memory limit of a lane.
 	LeastMemory bytesize.Size = 16 << 20
 )
@@ -151,31 +195,57 @@ func Load(path string) ([]Pipeline, error) {
 }
 
 // Parse reads a configuration in YAML and checks it. Unknown fields are
-// errors; every error names the pipeline and the field.
+// errors. All errors are returned at once; each names its line, the pipeline and the
+// field.
 func Parse(r io.Reader) ([]Pipeline, error) {
+	text, err := io.ReadAll(r)
+	if err != nil {
+		return nil, fmt.Errorf("read: %w", err)
+	}
 	var file struct {
 		Pipelines []Pipeline `yaml:"pipelines"`
 	}
-	d := yaml.NewDecoder(r)
+	d := yaml.NewDecoder(bytes.NewReader(text))
 	d.KnownFields(true)
-	if err := d.Decode(&file); err != nil {
+	err = d.Decode(&file)
+	var wrongTypes *yaml.TypeError
+	if err != nil && !errors.As(err, &wrongTypes) {
 		return nil, fmt.Errorf("parse: %w", err)
 	}
-	if n := len(file.Pipelines); n == 0 || n > MaxPipelines {
+	if d.Decode(new(yaml.Node)) == nil {
+		return nil, errors.New("parse: more than one YAML document")
+	}
+	at, err := newPositions(text)
+	if err != nil {
+		return nil, fmt.Errorf("parse: %w", err)
+	}
+	var faults []fault
+	if wrongTypes != nil {
+		for _, e := range wrongTypes.Errors {
+			faults = append(faults, at.typeError(e))
+		}
+	}
+	if n := len(file.Pipelines); n == 0 && len(faults) == 0 || n > MaxPipelines {
 		return nil, fmt.Errorf("pipelines: %d, want 1 to %d", n, MaxPipelines)
 	}
 	seen := map[string]bool{}
-	var errs []error
 	for i := range file.Pipelines {
 		p := &file.Pipelines[i]
+		report := func(field, format string, args ...any) {
+			what := fmt.Sprintf("pipeline %q: %s: %s", p.Name, field, fmt.Sprintf(format, args...))
+			faults = append(faults, fault{at.line(i, field), what})
+		}
 		if seen[p.Name] {
-			errs = append(errs, fmt.Errorf("pipeline %q: name: given twice", p.Name))
+			report("name", "given twice")
 		}
 		seen[p.Name] = true
 		p.setDefaults()
-		errs = append(errs, p.validate()...)
+		p.validate(report)
 	}
-	return file.Pipelines, errors.Join(errs...)
+	if err := joinFaults(faults); err != nil {
+		return nil, err
+	}
+	return file.Pipelines, nil
 }
 
 func (p *Pipeline) setDefaults() {
@@ -190,6 +260,9 @@ func (p *Pipeline) setDefaults() {
 	}
 	if p.CropsPerMessage == 0 {
 		p.CropsPerMessage = DefaultCropsPerMessage
+	}
+	if p.Priority == "" {
+		p.Priority = subject.Interactive
 	}
 	for _, s := range p.stages() {
 		if s.Timeout == 0 {
@@ -206,39 +279,68 @@ func (p *Pipeline) stages() map[string]*Stage {
 	return m
 }
 
-func (p *Pipeline) validate() []error {
-	var errs []error
-	bad := func(field, format string, args ...any) {
-		errs = append(errs, fmt.Errorf("pipeline %q: %s: %s", p.Name, field, fmt.Sprintf(format, args...)))
-	}
+// validate reports each field that is wrong, and why.
+func (p *Pipeline) validate(report func(field, format string, args ...any)) {
 	if !subject.ValidPipeline(p.Name) {
-		bad("name", "want 1 to 32 of a-z, 0-9 and '-', a letter first")
+		report("name", "want 1 to 32 of a-z, 0-9 and '-', a letter first")
 	}
 	if p.Deadline < time.Second || p.Deadline > MaxDuration {
-		bad("deadline", "%v, want 1s to %v", p.Deadline, MaxDuration)
+		report("deadline", "%v, want 1s to %v", p.Deadline, MaxDuration)
 	}
 	if p.BulkDeadline < time.Second || p.BulkDeadline > MaxDuration {
-		bad("bulk_deadline", "%v, want 1s to %v", p.BulkDeadline, MaxDuration)
+		report("bulk_deadline", "%v, want 1s to %v", p.BulkDeadline, MaxDuration)
 	}
 	if p.MaxRegions < 1 || p.MaxRegions > MaxRegionsLimit {
-		bad("max_regions", "%d, want 1 to %d", p.MaxRegions, MaxRegionsLimit)
+		report("max_regions", "%d, want 1 to %d", p.MaxRegions, MaxRegionsLimit)
 	}
 	if p.CropsPerMessage < 1 || p.CropsPerMessage > MaxCropsPerMessage {
-		bad("crops_per_message", "%d, want 1 to %d", p.CropsPerMessage, MaxCropsPerMessage)
+		report("crops_per_message", "%d, want 1 to %d", p.CropsPerMessage, MaxCropsPerMessage)
+	}
+	if !p.Priority.Valid() {
+		report("priority", "%q, want %s or %s", p.Priority, subject.Interactive, subject.Bulk)
 	}
 	for name, s := range p.stages() {
-		if (s.Kind == "") == (len(s.Lane) == 0) {
-			bad(name, "want either kind or lane")
-		}
-		if s.Timeout < 10*time.Millisecond || s.Timeout > MaxDuration {
-			bad(name+".timeout", "%v, want 10ms to %v", s.Timeout, MaxDuration)
-		}
-		if _, err := s.MemoryLimit(); err != nil {
-			bad(name+".memory", "%v", err)
-		}
-		if _, err := s.Setup(); err != nil {
-			bad(name, "%v", err)
+		s.validate(subject.Stage(name), func(field, format string, args ...any) {
+			report(strings.Trim(name+"."+field, "."), format, args...)
+		})
+	}
+}
+
+func (s *Stage) validate(stage subject.Stage, report func(field, format string, args ...any)) {
+	ways := 0
+	for _, given := range []bool{s.Kind != "", len(s.Lane) > 0, len(s.ByLabel) > 0} {
+		if given {
+			ways++
 		}
 	}
-	return errs
+	switch {
+	case stage == subject.Detect && s.ByLabel != nil:
+		report("by_label", "given, but only classify has it")
+	case ways != 1 && stage == subject.Detect:
+		report("", "want either kind or lane")
+	case ways != 1:
+		report("", "want either kind, lane or by_label")
+	case len(s.ByLabel) > 0 && s.Settings != nil:
+		report("settings", "given beside by_label, where each label has its own")
+	}
+	if n := len(s.ByLabel); n > MaxLabels {
+		report("by_label", "%d labels, want at most %d", n, MaxLabels)
+	}
+	for _, label := range slices.Sorted(maps.Keys(s.ByLabel)) {
+		switch {
+		case label == "" || len(label) > lane.MaxLabel:
+			report("by_label", "label %.40q of %d bytes, want 1 to %d", label, len(label), lane.MaxLabel)
+		case s.ByLabel[label].Kind == "":
+			report("by_label."+label, "want a kind")
+		}
+	}
+	if s.Timeout < 10*time.Millisecond || s.Timeout > MaxDuration {
+		report("timeout", "%v, want 10ms to %v", s.Timeout, MaxDuration)
+	}
+	if _, err := s.MemoryLimit(); err != nil {
+		report("memory", "%v", err)
+	}
+	if _, err := s.Setup(); err != nil {
+		report("", "%v", err)
+	}
 }

@@ -1,12 +1,14 @@
 package pipeline
 
 import (
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/sightmesh/sightmesh/contracts/subject"
+	"github.com/sightmesh/sightmesh/lane"
 )
 
 func TestBuiltIn(t *testing.T) {
@@ -73,7 +75,7 @@ func TestErrorsNamePipelineAndField(t *testing.T) {
 	for _, tt := range []struct{ yaml, want string }{
 		{"", "parse: EOF"},
 		{"pipelines: []", "pipelines: 0, want 1 to 64"},
-		{"pipelines: [{name: p, detcet: {kind: k}}]", "field detcet not found"},
+		{"pipelines: [{name: p, detcet: {kind: k}}]", `line 1: pipeline "p": detcet: no field is called detcet`},
 		{"pipelines: [{name: P, detect: {kind: k}}]", `pipeline "P": name`},
 		{"pipelines: [{name: p, detect: {kind: k}}, {name: p, detect: {kind: k}}]", `pipeline "p": name: given twice`},
 		{"pipelines: [{name: p, detect: {}}]", `pipeline "p": detect: want either kind or lane`},
@@ -88,7 +90,19 @@ func TestErrorsNamePipelineAndField(t *testing.T) {
 		{"pipelines: [{name: p, detect: {kind: k, memory: 2}}]", `pipeline "p": detect.memory: 2, want at least 16MiB`},
 		{"pipelines: [{name: p, detect: {kind: k, memory: 2GB}}]", `pipeline "p": detect.memory: "2GB" is no number of bytes`},
 		{"pipelines: [{name: p, detect: {kind: k}, classify: {kind: k, memory: -1GiB}}]", `pipeline "p": classify.memory: "-1GiB" is no number of bytes`},
-		{"pipelines: [{name: p, detect: {kind: k, memory: [2GiB]}}]", "line 1: cannot unmarshal !!seq"},
+		{"pipelines: [{name: p, detect: {kind: k, memory: [2GiB]}}]", `line 1: pipeline "p": cannot unmarshal !!seq into string`},
+		{"pipelines: [{name: p, priority: urgent, detect: {kind: k}}]", `pipeline "p": priority: "urgent", want interactive or bulk`},
+		{"pipelines: [{name: p, detect: {kind: k, by_label: {a: {kind: k}}}}]", `pipeline "p": detect.by_label: given, but only classify has it`},
+		{"pipelines: [{name: p, detect: {kind: k}, classify: {kind: k, by_label: {a: {kind: k}}}}]", `pipeline "p": classify: want either kind, lane or by_label`},
+		{"pipelines: [{name: p, detect: {kind: k}, classify: {by_label: {}}}]", `pipeline "p": classify: want either kind, lane or by_label`},
+		{"pipelines: [{name: p, detect: {kind: k}, classify: {by_label: {a: {}}}}]", `pipeline "p": classify.by_label.a: want a kind`},
+		{"pipelines: [{name: p, detect: {kind: k}, classify: {by_label: {a: {kind: k, lane: [x]}}}}]", `pipeline "p": classify.by_label.a.lane: no field is called lane`},
+		{"pipelines: [{name: p, detect: {kind: k}, classify: {by_label: {'': {kind: k}}}}]", `pipeline "p": classify.by_label: label "" of 0 bytes, want 1 to 256`},
+		{"pipelines: [{name: p, detect: {kind: k}, classify: {by_label: {a: {kind: k}}, settings: {b: 1}}}]", `pipeline "p": classify.settings: given beside by_label`},
+		{"pipelines: [{name: p, detect: {kind: k}, classify: {by_label: {a: {kind: k, settings: {b: .nan}}}}}]", `pipeline "p": classify: by_label.a.settings: json`},
+		{"pipelines: [{name: p, detect: {kind: k}, name: q}]", `mapping key "name" already defined`},
+		{"pipelines: [{name: p, detect: {kind: k}}]\n---\npipelines: []", "more than one YAML document"},
+		{"pipelines: {name: p}", "line 1: cannot unmarshal !!map"},
 		{"pipelines: [{name: p, deadline: soon, detect: {kind: k}}]", "soon"},
 	} {
 		if _, err := Parse(strings.NewReader(tt.yaml)); err == nil || !strings.Contains(err.Error(), tt.want) {
@@ -97,6 +111,98 @@ func TestErrorsNamePipelineAndField(t *testing.T) {
 	}
 	if _, err := Load("no/such/file.yaml"); err == nil || !strings.Contains(err.Error(), "no/such/file.yaml") {
 		t.Errorf("missing file: %v", err)
+	}
+}
+
+// TestParse_AllErrorsWithTheirLines: what is wrong is told at once, from the top.
+func TestParse_AllErrorsWithTheirLines(t *testing.T) {
+	t.Parallel()
+	_, err := Parse(strings.NewReader(`pipelines:
+  - name: objects
+    deadline: soon
+    detcet:
+      kind: model
+    detect:
+      kind: model
+      timeout: 1ns
+      memory: [2]
+    classify:
+      by_label:
+        traffic.light:
+          kindd: x
+        car: {kind: model, settings: {model: 7}}
+  - name: Objects
+    priority: urgent
+    detect: {kind: x}
+`))
+	want := `line 3: pipeline "objects": deadline: cannot unmarshal !!str ` + "`soon`" + ` into time.Duration
+line 4: pipeline "objects": detcet: no field is called detcet
+line 8: pipeline "objects": detect.timeout: 1ns, want 10ms to 24h0m0s
+line 9: pipeline "objects": detect.memory: cannot unmarshal !!seq into string
+line 12: pipeline "objects": classify.by_label.traffic.light: want a kind
+line 13: pipeline "objects": classify.by_label.traffic.light.kindd: no field is called kindd
+line 15: pipeline "Objects": name: want 1 to 32 of a-z, 0-9 and '-', a letter first
+line 16: pipeline "Objects": priority: "urgent", want interactive or bulk`
+	if err == nil || err.Error() != want {
+		t.Errorf("got\n%v\nwant\n%s", err, want)
+	}
+}
+
+// TestPipeline_DetectRequest: only the crops that some classifier sees are asked for.
+func TestPipeline_DetectRequest(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		classify string
+		want     lane.Detect
+	}{
+		"no classifier":  {"", lane.Detect{}},
+		"one for all":    {", classify: {kind: k}", lane.Detect{Crops: true}},
+		"a lane":         {", classify: {lane: [x]}", lane.Detect{Crops: true}},
+		"some by labels": {", classify: {by_label: {person: {kind: a}, car: {kind: b}}}", lane.Detect{Crops: true, CropLabels: []string{"car", "person"}}},
+	} {
+		ps, err := Parse(strings.NewReader("pipelines: [{name: p, max_regions: 7, detect: {kind: k}" + tt.classify + "}]"))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		tt.want.Pipeline, tt.want.MaxRegions, tt.want.MediaType = "p", 7, "image/png"
+		if got := ps[0].DetectRequest("image/png"); !reflect.DeepEqual(got, tt.want) {
+			t.Errorf("%s: got %+v, want %+v", name, got, tt.want)
+		}
+	}
+}
+
+func TestStage_SetupByLabel(t *testing.T) {
+	t.Parallel()
+	ps, err := Parse(strings.NewReader(
+		"pipelines: [{name: p, detect: {kind: k}, classify: {by_label: {person: {kind: face-attributes}, car: {kind: model, settings: {model: plates}}}}}]"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := ps[0].Classify.Setup()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Kind != "" {
+		t.Errorf("the kind is %q beside those of labels", got.Kind)
+	}
+	if s := got.ByLabel["person"]; s.Kind != "face-attributes" {
+		t.Errorf("person: %+v", s)
+	}
+	if s := got.ByLabel["car"]; s.Kind != "model" || string(s.Settings) != `{"model":"plates"}` {
+		t.Errorf("car: kind %s, settings %s", s.Kind, s.Settings)
+	}
+}
+
+func TestPipeline_Priority(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]subject.Priority{"": subject.Interactive, "priority: interactive, ": subject.Interactive, "priority: bulk, ": subject.Bulk} {
+		ps, err := Parse(strings.NewReader("pipelines: [{name: p, " + text + "detect: {kind: k}}]"))
+		if err != nil {
+			t.Fatalf("%q: %v", text, err)
+		}
+		if got := ps[0].Priority; got != want {
+			t.Errorf("%q: the priority is %q, want %q", text, got, want)
+		}
 	}
 }
 

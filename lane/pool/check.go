@@ -17,8 +17,7 @@ import (
 
 // Limits of what a lane may answer.
 const (
-	maxLabel = 256     // bytes of a label
-	maxText  = 1 << 20 // bytes of the text of a crop
+	maxText = 1 << 20 // bytes of the text of a crop
 	// maxDetail is how many bytes of the detail of a failure are kept.
 	maxDetail = 1 << 10
 )
@@ -298,7 +297,7 @@ func checkScore(field string, score float64) error {
 // checkName checks a label that may not be left out.
 func checkName(field, name string) error {
 	if name == "" {
-		return wrong("%s: %q, want 1 to %d bytes", field, name, maxLabel)
+		return wrong("%s: %q, want 1 to %d bytes", field, name, lane.MaxLabel)
 	}
 	return checkLabel(field, name)
 }
@@ -309,7 +308,7 @@ func checkLabel(field, label string) error {
 	if strings.ContainsRune(label, utf8.RuneError) {
 		return wrong("%s: %.60q, want UTF-8", field, label)
 	}
-	return checkText(field, label, maxLabel)
+	return checkText(field, label, lane.MaxLabel)
 }
 
 func checkText(field, text string, most int) error {

@@ -218,7 +218,11 @@ func (l *testLane) Detect(d lane.Detect, order []byte) (lane.Detected, [][]byte,
 			time.Sleep(time.Duration(ms) * time.Millisecond)
 		}
 	}
-	return lane.Detected{Width: 1, Height: 1}, [][]byte{order[:min(len(order), 1024)]}, nil
+	echo := order[:min(len(order), 1024)]
+	return lane.Detected{
+		Width: 1, Height: 1, Regions: []lane.Region{{Box: v1.Box{Width: 1, Height: 1}}},
+		Crops: []lane.Crop{{Width: max(len(echo), 1), Height: 1, Channels: 1}},
+	}, [][]byte{echo}, nil
 }
 
 func (l *testLane) Classify(lane.Classify, []byte) (lane.Classified, error) {
@@ -227,7 +231,7 @@ func (l *testLane) Classify(lane.Classify, []byte) (lane.Classified, error) {
 
 // detect asks for what the order says.
 func detect(ctx context.Context, l *Lane, pipeline, order string) (lane.Detected, error) {
-	found, _, err := l.Detect(ctx, lane.Detect{Pipeline: pipeline, MediaType: "image/png", MaxRegions: 100, Crops: true}, []byte(order))
+	found, _, err := l.Detect(ctx, lane.Detect{Pipeline: pipeline, MediaType: "image/png", MaxRegions: 100}, []byte(order))
 	return found, err
 }
 
@@ -656,7 +660,7 @@ func TestLane_RequestsTakeTurns(t *testing.T) {
 	for i := range 20 {
 		all.Go(func() {
 			order := fmt.Sprint("order ", i)
-			_, crops, err := l.Detect(context.Background(), lane.Detect{Pipeline: "p"}, []byte(order))
+			_, crops, err := l.Detect(context.Background(), lane.Detect{Pipeline: "p", Crops: true}, []byte(order))
 			if err != nil {
 				t.Errorf("request %d: %v", i, err)
 			}
@@ -794,7 +798,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 	b.SetBytes(int64(len(pixels)))
 	for b.Loop() {
 		began := time.Now()
-		if _, _, err := l.Detect(context.Background(), lane.Detect{Pipeline: "p"}, pixels); err != nil {
+		if _, _, err := l.Detect(context.Background(), lane.Detect{Pipeline: "p", Crops: true}, pixels); err != nil {
 			b.Fatal(err)
 		}
 		times = append(times, time.Since(began))

@@ -12,8 +12,9 @@ import (
 )
 
 // Detect has the lane find the regions of an image. It sets the type and the
-// id of the request. The pixels of the crops that were found are returned
-// behind each other, in order.
+// id of the request. The crops that were asked for, and no others, are in the
+// answer in the order of the regions, each with the number of its region. Their
+// pixels are returned behind each other.
 //
 // What the lane answers is checked. An answer that is wrong is a [*v1.Problem]
 // that names its field and value: the next answer to the same request would be
@@ -29,11 +30,15 @@ import (
 func (l *Lane) Detect(ctx context.Context, r lane.Detect, image []byte) (lane.Detected, []byte, error) {
 	r.Type, r.ID = lane.TypeDetect, l.pool.lastID.Add(1)
 	var found lane.Detected
-	crops, err := l.call(ctx, request{r.Pipeline, r.ID, r, image, lane.TypeDetected}, &found, &found.Timing)
+	pixels, err := l.call(ctx, request{r.Pipeline, r.ID, r, image, lane.TypeDetected}, &found, &found.Timing)
 	if err == nil {
 		err = checkDetected(found, r.MaxRegions)
 	}
-	return found, crops, err
+	if err != nil {
+		return found, nil, err
+	}
+	found.Crops, pixels, err = wantedCrops(r, found, pixels)
+	return found, pixels, err
 }
 
 // Classify has the lane name crops, whose pixels lie behind each other. It

@@ -221,8 +221,17 @@ func memoryLimit(name string, stage subject.Stage, s *pipeline.Stage) (pool.Memo
 
 // hasModel reports whether a stage loads a model whose folder is there.
 func hasModel(s *pipeline.Stage, models string) bool {
-	name, _ := s.Settings["model"].(string)
-	if s.Kind != "model" {
+	for _, c := range s.ByLabel {
+		if isModel(c, models) {
+			return true
+		}
+	}
+	return isModel(pipeline.Classifier{Kind: s.Kind, Settings: s.Settings}, models)
+}
+
+func isModel(c pipeline.Classifier, models string) bool {
+	name, _ := c.Settings["model"].(string)
+	if c.Kind != "model" {
 		return false
 	}
 	dir, err := model.Find(models, name)

@@ -153,6 +153,35 @@ pipelines:
 	}
 }
 
+// TestProgramsFor_ModelsOfLabels: a stage has a process of its own when the classifier of
+// any label is a model.
+func TestProgramsFor_ModelsOfLabels(t *testing.T) {
+	t.Parallel()
+	models := t.TempDir()
+	if err := os.Mkdir(filepath.Join(models, "plates"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	pipelines, err := pipeline.Load(writePipelines(t, `
+pipelines:
+  - {name: a, detect: {kind: k}, classify: {by_label: {person: {kind: k}, car: {kind: model, settings: {model: plates}}}}}
+  - {name: b, detect: {kind: k}, classify: {by_label: {person: {kind: k}, car: {kind: model, settings: {model: absent}}}}}
+  - {name: c, detect: {kind: k}, classify: {by_label: {person: {kind: k}}}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	programs, _, err := programsFor(subject.Classify, pipelines, models, pool.MemoryLimit{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string][]string{}
+	for _, p := range programs {
+		got[p.Name] = slices.Sorted(maps.Keys(p.Pipelines))
+	}
+	if want := map[string][]string{"built-in": {"b", "c"}, "a": {"a"}}; !reflect.DeepEqual(got, want) {
+		t.Errorf("the programs serve %v, want %v", got, want)
+	}
+}
+
 func TestOptions_AreChecked(t *testing.T) {
 	t.Parallel()
 	for args, want := range map[string]string{

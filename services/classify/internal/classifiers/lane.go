@@ -38,6 +38,9 @@ func newHandler() *handler { return &handler{classifiers: map[string]classifier{
 // newClassifier makes a classifier of a kind from its settings, and says what it has
 // loaded.
 func newClassifier(setup lane.Setup, o engines.Options) (classifier, lane.Loaded, error) {
+	if len(setup.ByLabel) > 0 {
+		return newByLabel(setup, o)
+	}
 	switch setup.Kind {
 	case "tesseract":
 		return newReader(setup.Settings)
@@ -56,8 +59,7 @@ func (h *handler) Start(s lane.Start) (map[string]lane.Loaded, error) {
 	for name, setup := range s.Pipelines {
 		c, loaded, err := newClassifier(setup, o)
 		if err == nil {
-			blank := lane.Crop{Width: 96, Height: 48, Channels: max(c.channels(), 1)}
-			_, err = c.classify(blank, make([]byte, blank.Width*blank.Height*blank.Channels))
+			err = warmUp(c)
 		}
 		if err != nil {
 			out[name] = lane.Loaded{Error: strings.ReplaceAll(err.Error(), "\n", "; ")}
@@ -67,6 +69,13 @@ func (h *handler) Start(s lane.Start) (map[string]lane.Loaded, error) {
 		out[name] = loaded
 	}
 	return out, nil
+}
+
+// warmUp runs a classifier once on a blank crop.
+func warmUp(c classifier) error {
+	blank := lane.Crop{Width: 96, Height: 48, Channels: max(c.channels(), 1)}
+	_, err := c.classify(blank, make([]byte, blank.Width*blank.Height*blank.Channels))
+	return err
 }
 
 // Classify says what each crop is, one after the other.

@@ -52,9 +52,11 @@ func (h *Handler) Process(ctx context.Context, l *pool.Lane, d *consume.Delivery
 	part := partOf(crops, d)
 	part.Models = append(part.Models, l.Models(d.Job.Pipeline)...)
 	part.Timings.Classify = named.Timing.DecodeMS + named.Timing.InferMS
-	if part.Regions, err = regions(crops, named.Answers); err != nil {
+	classified, err := regions(crops, named.Answers)
+	if err != nil {
 		return nil, err
 	}
+	part.Regions = append(part.Regions, classified...)
 	m, err := h.message(ctx, d, part)
 	if err != nil {
 		return nil, err
@@ -62,9 +64,12 @@ func (h *Handler) Process(ctx context.Context, l *pool.Lane, d *consume.Delivery
 	return []bus.Message{m}, nil
 }
 
-// partOf carries over what is known of the picture.
+// partOf carries over what is known of the picture, with the regions that are not
+// classified.
 func partOf(c v1.Crops, d *consume.Delivery) v1.Part {
-	part := v1.Part{Part: c.Part, Parts: c.Parts, Image: c.Image, Models: c.Models, Timings: c.Timings}
+	part := v1.Part{
+		Part: c.Part, Parts: c.Parts, Image: c.Image, Models: c.Models, Timings: c.Timings, Regions: c.Regions,
+	}
 	part.Timings.Queue += d.QueueMS()
 	return part
 }

@@ -50,9 +50,7 @@ func (h *Handler) Process(ctx context.Context, l *pool.Lane, d *consume.Delivery
 	var digest [sha256.Size]byte
 	var summing sync.WaitGroup
 	summing.Go(func() { digest = sha256.Sum256(d.Body) }) // while the lane works
-	found, pixels, err := l.Detect(ctx, lane.Detect{
-		Pipeline: p.Name, MediaType: header.Type, MaxRegions: p.MaxRegions, Crops: p.Classify != nil,
-	}, d.Body)
+	found, pixels, err := l.Detect(ctx, p.DetectRequest(header.Type), d.Body)
 	summing.Wait()
 	if err != nil {
 		return nil, err
@@ -68,7 +66,7 @@ func (h *Handler) Process(ctx context.Context, l *pool.Lane, d *consume.Delivery
 		Timings: v1.Timings{Queue: d.QueueMS(), Decode: found.Timing.DecodeMS, Detect: found.Timing.InferMS},
 		Parts:   1,
 	}
-	if len(found.Regions) == 0 || p.Classify == nil {
+	if len(found.Crops) == 0 {
 		return result(ctx, d, p, facts, found.Regions)
 	}
 	return cropMessages(d, p, facts, found, pixels)
@@ -78,10 +76,7 @@ func (h *Handler) Process(ctx context.Context, l *pool.Lane, d *consume.Delivery
 func result(ctx context.Context, d *consume.Delivery, p pipeline.Pipeline, facts v1.Crops, found []lane.Region) ([]bus.Message, error) {
 	part := v1.Part{Parts: 1, Image: facts.Image, Models: facts.Models, Timings: facts.Timings}
 	for i, r := range found {
-		part.Regions = append(part.Regions, v1.PartRegion{Number: i, Region: v1.Region{
-			Box: r.Box, Fraction: r.Box.In(facts.Image.Width, facts.Image.Height), Polygon: r.Polygon,
-			Score: r.Score, Label: r.Label, Text: r.Text, Landmarks: r.Landmarks,
-		}})
+		part.Regions = append(part.Regions, unclassified(i, r, facts.Image))
 	}
 	m, err := outcome.Message(ctx, d.Header, outcome.Join(d.Job.ID, p, []v1.Part{part}))
 	if err != nil {
@@ -90,21 +85,36 @@ func result(ctx context.Context, d *consume.Delivery, p pipeline.Pipeline, facts
 	return []bus.Message{m}, nil
 }
 
+// unclassified returns a region of an image as it was found.
+func unclassified(number int, r lane.Region, image v1.Image) v1.PartRegion {
+	return v1.PartRegion{Number: number, Region: v1.Region{
+		Box: r.Box, Fraction: r.Box.In(image.Width, image.Height), Polygon: r.Polygon,
+		Score: r.Score, Label: r.Label, Text: r.Text, Landmarks: r.Landmarks,
+	}}
+}
+
 // maxPixels keeps a CROPS message below what a server takes.
 const maxPixels = streams.MaxMessage / 2
 
 // cropMessages spreads the crops of a picture over messages of at most K of
-// them, and of at most maxPixels where crops are large.
+// them, and of at most maxPixels where crops are large. Regions without a crop travel
+// in the message of the crop before them, or of the first.
 func cropMessages(d *consume.Delivery, p pipeline.Pipeline, facts v1.Crops, found lane.Detected, pixels []byte) ([]bus.Message, error) {
-	crops, err := cropsOf(found, len(pixels))
+	crops, err := cropsOf(found)
 	if err != nil {
 		return nil, err
 	}
 	groups := split(crops, p.CropsPerMessage, maxPixels)
 	facts.Parts = len(groups)
 	msgs := make([]bus.Message, 0, len(groups))
+	next := 0 // number of the first region that is in no message yet
 	for i, g := range groups {
-		facts.Part, facts.Crops = i, g
+		end := len(found.Regions)
+		if i+1 < len(groups) {
+			end = groups[i+1][0].Region
+		}
+		facts.Part, facts.Crops, facts.Regions = i, g, without(g, found.Regions, next, end, facts.Image)
+		next = end
 		n := 0
 		for _, c := range g {
 			n += c.Size()
@@ -112,6 +122,10 @@ func cropMessages(d *consume.Delivery, p pipeline.Pipeline, facts v1.Crops, foun
 		body, err := facts.Encode(pixels[:n])
 		if err != nil {
 			return nil, err
+		}
+		if len(body) > streams.MaxMessage {
+			return nil, v1.NewProblem(v1.Internal, "%d crops and %d other regions have %d bytes, more than a message may have",
+				len(facts.Crops), len(facts.Regions), len(body)).WithLimit(streams.MaxMessage)
 		}
 		pixels = pixels[n:]
 		job := d.Job
@@ -124,24 +138,31 @@ func cropMessages(d *consume.Delivery, p pipeline.Pipeline, facts v1.Crops, foun
 	return msgs, nil
 }
 
-// cropsOf puts the lane's regions and the shapes of their pixels together. A
-// lane may be anybody's program, so that what it says is checked.
-func cropsOf(found lane.Detected, pixels int) ([]v1.Crop, error) {
-	if len(found.Crops) != len(found.Regions) {
-		return nil, v1.NewProblem(v1.Internal, "the lane found %d regions and sent %d crops", len(found.Regions), len(found.Crops))
+// without returns the regions from one number to before another that are not those of
+// crops.
+func without(crops []v1.Crop, regions []lane.Region, from, to int, image v1.Image) (others []v1.PartRegion) {
+	for number := from; number < to; number++ {
+		if len(crops) > 0 && crops[0].Region == number {
+			crops = crops[1:]
+			continue
+		}
+		others = append(others, unclassified(number, regions[number], image))
 	}
+	return others
+}
+
+// cropsOf puts the lane's regions and the shapes of their pixels together.
+func cropsOf(found lane.Detected) ([]v1.Crop, error) {
 	crops := make([]v1.Crop, len(found.Crops))
 	for i, c := range found.Crops {
-		r := found.Regions[i]
-		if c.Width < 1 || c.Height < 1 || c.Width > v1.MaxCropSide || c.Height > v1.MaxCropSide || (c.Channels != 1 && c.Channels != 3) {
-			return nil, v1.NewProblem(v1.Internal, "the lane sent a crop of %d x %d x %d", c.Width, c.Height, c.Channels)
-		}
+		r := found.Regions[c.Region]
 		crops[i] = v1.Crop{
-			Region: i, Box: r.Box, Polygon: r.Polygon, Score: r.Score, Label: r.Label, Text: r.Text, Landmarks: r.Landmarks,
+			Region: c.Region, Box: r.Box, Polygon: r.Polygon, Score: r.Score, Label: r.Label, Text: r.Text, Landmarks: r.Landmarks,
 			Source: c.Source, Width: c.Width, Height: c.Height, Channels: c.Channels,
 		}
-		if pixels -= crops[i].Size(); pixels < 0 || crops[i].Size() > maxPixels {
-			return nil, v1.NewProblem(v1.Internal, "the lane sent crop %d with %d bytes too many or too few", i, -pixels)
+		if n := crops[i].Size(); n > maxPixels {
+			return nil, v1.NewProblem(v1.Internal, "the lane sent a crop of %d bytes for region %d, more than a message has room for",
+				n, c.Region).WithLimit(maxPixels)
 		}
 	}
 	return crops, nil

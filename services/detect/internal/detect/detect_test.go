@@ -2,6 +2,9 @@ package detect
 
 import (
 	"errors"
+	"reflect"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/sightmesh/sightmesh/contracts/subject"
@@ -83,22 +86,72 @@ func TestCropMessages(t *testing.T) {
 	}
 }
 
-// TestLanesThatLie: a lane may be anybody's program.
-func TestLanesThatLie(t *testing.T) {
+// TestCropMessages_RegionsWithoutCrops: each region is in one message, with the crops that
+// are next to it, and has the number that it has in the image.
+func TestCropMessages_RegionsWithoutCrops(t *testing.T) {
 	t.Parallel()
-	region := []lane.Region{{}, {}}
-	for name, found := range map[string]lane.Detected{
-		"too few crops":    {Regions: region, Crops: []lane.Crop{{Width: 1, Height: 1, Channels: 1}}},
-		"no size":          {Regions: region, Crops: []lane.Crop{{Width: 1, Height: 1, Channels: 1}, {Width: 0, Height: 9, Channels: 1}}},
-		"odd channels":     {Regions: region, Crops: []lane.Crop{{Width: 1, Height: 1, Channels: 1}, {Width: 1, Height: 1, Channels: 2}}},
-		"huge":             {Regions: region, Crops: []lane.Crop{{Width: 1, Height: 1, Channels: 1}, {Width: 1 << 17, Height: 1, Channels: 1}}},
-		"too few pixels":   {Regions: region, Crops: []lane.Crop{{Width: 4, Height: 1, Channels: 1}, {Width: 7, Height: 1, Channels: 1}}},
-		"larger than that": {Regions: region, Crops: []lane.Crop{{Width: 1, Height: 1, Channels: 1}, {Width: 1 << 13, Height: 1 << 10, Channels: 1}}},
+	const regions = 9
+	type part struct{ crops, others []int } // numbers of regions
+	for name, tt := range map[string]struct {
+		crops []int
+		want  []part
+	}{
+		"all in one message":    {[]int{3, 5}, []part{{[]int{3, 5}, []int{0, 1, 2, 4, 6, 7, 8}}}},
+		"before, between, last": {[]int{1, 2, 5, 6, 7}, []part{{[]int{1, 2}, []int{0, 3, 4}}, {[]int{5, 6}, nil}, {[]int{7}, []int{8}}}},
+		"none without":          {[]int{0, 1, 2, 3, 4, 5, 6, 7, 8}, []part{{[]int{0, 1}, nil}, {[]int{2, 3}, nil}, {[]int{4, 5}, nil}, {[]int{6, 7}, nil}, {[]int{8}, nil}}},
+		"only the last":         {[]int{8}, []part{{[]int{8}, []int{0, 1, 2, 3, 4, 5, 6, 7}}}},
 	} {
-		_, err := cropsOf(found, 10)
+		found := lane.Detected{}
+		for i := range regions {
+			found.Regions = append(found.Regions, lane.Region{Box: v1.Box{X: i, Width: 1, Height: 1}, Label: "r"})
+		}
+		for _, i := range tt.crops {
+			found.Crops = append(found.Crops, lane.Crop{Region: i, Width: 1, Height: 1, Channels: 1})
+		}
+		facts := v1.Crops{Image: v1.Image{Width: 10, Height: 10}}
+		msgs, err := cropMessages(&consume.Delivery{}, pipeline.Pipeline{CropsPerMessage: 2}, facts, found, make([]byte, len(tt.crops)))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		var got []part
+		for _, m := range msgs {
+			c, _, err := v1.DecodeCrops(m.Body)
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			var p part
+			for _, one := range c.Crops {
+				p.crops = append(p.crops, one.Region)
+			}
+			for _, r := range c.Regions {
+				p.others = append(p.others, r.Number)
+				if r.Box.X != r.Number || r.Label != "r" || r.Fraction.X != float64(r.Number)/10 {
+					t.Errorf("%s: region %d is sent as %+v", name, r.Number, r)
+				}
+			}
+			got = append(got, p)
+		}
+		if !reflect.DeepEqual(got, tt.want) {
+			t.Errorf("%s: crops and other regions %v, want %v", name, got, tt.want)
+		}
+	}
+}
+
+// TestCropMessages_TooLarge: what no message has room for is a problem with its limit.
+func TestCropMessages_TooLarge(t *testing.T) {
+	t.Parallel()
+	one := lane.Crop{Width: 1, Height: 1, Channels: 1}
+	for name, found := range map[string]lane.Detected{
+		"a crop": {Regions: make([]lane.Region, 1), Crops: []lane.Crop{{Width: 1 << 13, Height: 1 << 10, Channels: 1}}},
+		"regions": {
+			Regions: slices.Concat(make([]lane.Region, 1), slices.Repeat([]lane.Region{{Text: strings.Repeat("x", 1<<20)}}, 9)),
+			Crops:   []lane.Crop{one},
+		},
+	} {
+		_, err := cropMessages(&consume.Delivery{}, pipeline.Pipeline{CropsPerMessage: 2}, v1.Crops{}, found, make([]byte, 1<<23))
 		var p *v1.Problem
-		if !errors.As(err, &p) || p.Code != v1.Internal {
-			t.Errorf("%s: %v", name, err)
+		if !errors.As(err, &p) || p.Code != v1.Internal || p.Limit == 0 {
+			t.Errorf("%s: got %v, want a problem with a limit", name, err)
 		}
 	}
 }

@@ -56,7 +56,7 @@ func openQR(m *model.Model, s modelSettings) (detector, error) {
 }
 
 // detect gives every region the score 1: a code is read, or is not.
-func (d *codeReader) detect(m gocv.Mat, most int, crops bool) ([]lane.Region, []crop, error) {
+func (d *codeReader) detect(m gocv.Mat, most int, want wanted) ([]lane.Region, []crop, error) {
 	grey := vision.Grey(m)
 	defer grey.Close()
 	found, err := d.reader.Read(grey)
@@ -73,7 +73,7 @@ func (d *codeReader) detect(m gocv.Mat, most int, crops bool) ([]lane.Region, []
 		regions[i] = lane.Region{
 			Box: toBox(box), Polygon: polygonOf(c.Corners, box), Score: 1, Label: c.Format, Text: c.Text,
 		}
-		if crops {
+		if want(regions[i].Label) {
 			cut = append(cut, cutUpright(grey, c.Corners))
 		}
 	}

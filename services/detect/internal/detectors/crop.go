@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"image"
 	"math"
+	"slices"
 
 	"gocv.io/x/gocv"
 
@@ -51,16 +52,21 @@ func (c cropping) validate() error {
 	return nil
 }
 
-// cut takes the pixels of regions from an image of blue, green and red.
-func (c cropping) cut(m gocv.Mat, regions []lane.Region) []crop {
+// cut takes the pixels of the regions that want them from an image of blue, green and red.
+func (c cropping) cut(m gocv.Mat, regions []lane.Region, want wanted) []crop {
+	if !slices.ContainsFunc(regions, func(r lane.Region) bool { return want(r.Label) }) {
+		return nil
+	}
 	from := m
 	if c.Channels == model.Grey {
 		from = vision.Grey(m)
 		defer from.Close()
 	}
-	crops := make([]crop, len(regions))
-	for i, r := range regions {
-		crops[i] = c.cutBox(from, toRectangle(r.Box))
+	var crops []crop
+	for _, r := range regions {
+		if want(r.Label) {
+			crops = append(crops, c.cutBox(from, toRectangle(r.Box)))
+		}
 	}
 	return crops
 }
@@ -104,12 +110,12 @@ type cropper struct {
 	crops cropping
 }
 
-func (d cropper) detect(m gocv.Mat, most int, crops bool) ([]lane.Region, []crop, error) {
+func (d cropper) detect(m gocv.Mat, most int, want wanted) ([]lane.Region, []crop, error) {
 	regions, err := d.find(m, most)
-	if err != nil || !crops {
-		return regions, nil, err
+	if err != nil {
+		return nil, nil, err
 	}
-	return regions, d.crops.cut(m, regions), nil
+	return regions, d.crops.cut(m, regions, want), nil
 }
 
 // reduce resizes an image so that its longer side is long, and returns the factor.

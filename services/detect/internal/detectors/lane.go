@@ -23,11 +23,14 @@ func Run() error {
 	return lane.Run(newHandler())
 }
 
-// detector finds regions in an upright picture. The crops are in the order of
-// the regions, and nil when they are not wanted.
+// detector finds regions in an upright picture. The crops are those of the regions that
+// want them, in the order of the regions.
 type detector interface {
-	detect(m gocv.Mat, most int, crops bool) ([]lane.Region, []crop, error)
+	detect(m gocv.Mat, most int, want wanted) ([]lane.Region, []crop, error)
 }
+
+// wanted reports whether the crop of a region with a label is wanted.
+type wanted func(label string) bool
 
 type handler struct{ detectors map[string]detector }
 
@@ -62,7 +65,7 @@ func (h *handler) Start(s lane.Start) (map[string]lane.Loaded, error) {
 		}
 		d, loaded, err := newDetector(setup, o)
 		if err == nil {
-			_, _, err = d.detect(blank, 1, true)
+			_, _, err = d.detect(blank, 1, lane.Detect{Crops: true}.WantsCrop)
 		}
 		if err != nil {
 			out[name] = lane.Loaded{Error: strings.ReplaceAll(err.Error(), "\n", "; ")}
@@ -88,7 +91,7 @@ func (h *handler) Detect(r lane.Detect, picture []byte) (lane.Detected, [][]byte
 	m := img.Mat
 	defer m.Close()
 	decoded := time.Now()
-	regions, crops, err := d.detect(m, r.MaxRegions, r.Crops)
+	regions, crops, err := d.detect(m, r.MaxRegions, r.WantsCrop)
 	if err != nil {
 		return lane.Detected{}, nil, err
 	}
@@ -98,7 +101,11 @@ func (h *handler) Detect(r lane.Detect, picture []byte) (lane.Detected, [][]byte
 		Timing:  lane.Timing{DecodeMS: v1.Milliseconds(decoded.Sub(start)), InferMS: v1.Milliseconds(time.Since(decoded))},
 	}
 	var pixels [][]byte
-	for i, c := range crops {
+	for i, region := range regions {
+		if !r.WantsCrop(region.Label) {
+			continue
+		}
+		c := crops[len(pixels)]
 		shape := lane.Crop{Region: i, Width: c.width, Height: c.height, Channels: c.channels}
 		if !c.source.Empty() {
 			box := toBox(c.source)

@@ -97,6 +97,25 @@ func TestTextLines(t *testing.T) {
 }
 
 // TestSettingsOutOfRange: they are refused by name, before OpenCV sees them.
+// TestTextLines_CropsOfLabels: lines have the label text, and nothing is cut for another.
+func TestTextLines_CropsOfLabels(t *testing.T) {
+	t.Parallel()
+	h := loaded(t)
+	for label, want := range map[string]bool{"text": true, "person": false} {
+		got, pixels, err := h.Detect(lane.Detect{Pipeline: "text", MaxRegions: 10, Crops: true, CropLabels: []string{label}},
+			page(t, 0, 255, "Pictures go in"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(got.Regions) == 0 {
+			t.Fatalf("%s: no line is found", label)
+		}
+		if cut := len(got.Crops) == len(got.Regions) && len(pixels) == len(got.Crops); cut != want {
+			t.Errorf("%s: %d crops of %d regions, with %d pieces of pixels", label, len(got.Crops), len(got.Regions), len(pixels))
+		}
+	}
+}
+
 func TestSettingsOutOfRange(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ kind, settings, field string }{

@@ -516,6 +516,45 @@ func TestModel_CutsCrops(t *testing.T) {
 	}
 }
 
+// TestHandler_CutsCropsOfLabels: crops that nobody wants are not cut, and those that are
+// have the numbers of their regions, whatever detector finds them.
+func TestHandler_CutsCropsOfLabels(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	rowsFolder(t, root, "rows", nil)
+	h, loaded := startModels(t, root, nil, "rows")
+	checkLoaded(t, loaded["rows"], "rows")
+	pic := table(t,
+		[7]byte{0, 200, 60, 43, 25, 100, 100}, // blue, 4 x 3, the second from the left
+		[7]byte{0, 100, 90, 0, 0, 57, 50},     // red, 4 x 2
+	)
+	for name, tt := range map[string]struct {
+		labels []string
+		want   []lane.Crop
+	}{
+		"all":  {nil, []lane.Crop{{Region: 0, Width: 4, Height: 2, Channels: 1}, {Region: 1, Width: 4, Height: 3, Channels: 1}}},
+		"red":  {[]string{"red"}, []lane.Crop{{Region: 0, Width: 4, Height: 2, Channels: 1}}},
+		"blue": {[]string{"green", "blue"}, []lane.Crop{{Region: 1, Width: 4, Height: 3, Channels: 1}}},
+		"none": {[]string{"green"}, nil},
+	} {
+		got, pixels, err := h.Detect(lane.Detect{Pipeline: "rows", MaxRegions: 10, Crops: true, CropLabels: tt.labels}, pic)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if len(got.Regions) != 2 {
+			t.Errorf("%s: %d regions, want both", name, len(got.Regions))
+		}
+		if !reflect.DeepEqual(got.Crops, tt.want) {
+			t.Errorf("%s: crops %+v, want %+v", name, got.Crops, tt.want)
+		}
+		for i, c := range tt.want {
+			if want := c.Width * c.Height; i >= len(pixels) || len(pixels[i]) != want {
+				t.Errorf("%s: crop %d of %d has another size than %d bytes", name, i, len(pixels), want)
+			}
+		}
+	}
+}
+
 func TestSquareAround(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct{ box, want image.Rectangle }{

@@ -86,7 +86,7 @@ type found struct {
 	polarity int
 }
 
-func (d *textLines) detect(m gocv.Mat, most int, crops bool) ([]lane.Region, []crop, error) {
+func (d *textLines) detect(m gocv.Mat, most int, want wanted) ([]lane.Region, []crop, error) {
 	grey := vision.Grey(m)
 	defer grey.Close()
 	lines := d.find(grey)
@@ -105,7 +105,7 @@ func (d *textLines) detect(m gocv.Mat, most int, crops bool) ([]lane.Region, []c
 	var cut []crop
 	for i, l := range ordered {
 		regions[i] = lane.Region{Box: toBox(l.Box), Score: l.Score, Label: "text"}
-		if crops {
+		if want(regions[i].Label) {
 			cut = append(cut, cutLine(grey, l.Box, polarity[l.Box] == lightOnDark))
 		}
 	}

@@ -95,7 +95,7 @@ func checkTextSettings(s modelSettings) error {
 	return nil
 }
 
-func (d *textNetwork) detect(m gocv.Mat, most int, crops bool) ([]lane.Region, []crop, error) {
+func (d *textNetwork) detect(m gocv.Mat, most int, want wanted) ([]lane.Region, []crop, error) {
 	lines, err := d.lines(m)
 	if err != nil {
 		return nil, nil, fmt.Errorf("model %s: %w", d.model.Name, err)
@@ -103,6 +103,8 @@ func (d *textNetwork) detect(m gocv.Mat, most int, crops bool) ([]lane.Region, [
 	slices.SortStableFunc(lines, func(a, b dbtext.Line) int { return cmp.Compare(b.Score, a.Score) })
 	lines = inReadingOrder(lines[:min(len(lines), most)])
 	full := image.Rect(0, 0, m.Cols(), m.Rows())
+	const label = "text"
+	crops := want(label)
 	from := m
 	if crops && d.grey {
 		from = vision.Grey(m)
@@ -115,7 +117,7 @@ func (d *textNetwork) detect(m gocv.Mat, most int, crops bool) ([]lane.Region, [
 		if box.Empty() {
 			continue
 		}
-		r := lane.Region{Box: toBox(box), Score: math.Round(min(l.Score, 1)*1e4) / 1e4, Label: "text"}
+		r := lane.Region{Box: toBox(box), Score: math.Round(min(l.Score, 1)*1e4) / 1e4, Label: label}
 		level := isLevel(l.Corners)
 		if !level {
 			for _, p := range l.Corners {

@@ -1,0 +1,162 @@
+package pipeline
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// positions says where in a file the fields of pipelines are.
+type positions struct {
+	pipelines []*yaml.Node
+}
+
+func newPositions(text []byte) (positions, error) {
+	var document struct {
+		Pipelines yaml.Node `yaml:"pipelines"`
+	}
+	if err := yaml.Unmarshal(text, &document); err != nil {
+		var wrongTypes *yaml.TypeError
+		if !errors.As(err, &wrongTypes) { // which the caller has found too
+			return positions{}, err
+		}
+	}
+	if document.Pipelines.Kind != yaml.SequenceNode {
+		return positions{}, nil
+	}
+	return positions{document.Pipelines.Content}, nil
+}
+
+// line returns the line of a field of a pipeline, or of what it would be in.
+func (p positions) line(pipeline int, field string) int {
+	if pipeline >= len(p.pipelines) {
+		return 0
+	}
+	at := p.pipelines[pipeline]
+	line := at.Line
+	for {
+		key, value, rest := child(at, field)
+		if key == nil {
+			return line
+		}
+		line, at, field = key.Line, value, rest
+	}
+}
+
+// child returns the field of a mapping with which a dotted path begins, if it is there. A
+// name may have dots itself, as labels do.
+func child(n *yaml.Node, path string) (key, value *yaml.Node, rest string) {
+	if n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	for key, value := range fields(n) {
+		if path == key.Value {
+			return key, value, ""
+		}
+		if rest, ok := strings.CutPrefix(path, key.Value+"."); ok {
+			return key, value, rest
+		}
+	}
+	return nil, nil, ""
+}
+
+// fields yields the keys of a mapping with their values, and nothing of another node.
+func fields(n *yaml.Node) func(yield func(key, value *yaml.Node) bool) {
+	return func(yield func(key, value *yaml.Node) bool) {
+		if n.Kind != yaml.MappingNode {
+			return
+		}
+		for pair := range slices.Chunk(n.Content, 2) {
+			if !yield(pair[0], pair[1]) {
+				return
+			}
+		}
+	}
+}
+
+// The errors of package yaml name lines, and types of Go.
+var (
+	yamlError    = regexp.MustCompile(`^line (\d+): (.*)$`)
+	unknownField = regexp.MustCompile(`^field (.*) not found in type \S+$`)
+)
+
+// typeError returns an error of package yaml with the pipeline and, where it is known, the
+// field that it is of.
+func (p positions) typeError(said string) fault {
+	parts := yamlError.FindStringSubmatch(said)
+	if parts == nil {
+		return fault{0, said}
+	}
+	line, err := strconv.Atoi(parts[1])
+	if err != nil {
+		return fault{0, said}
+	}
+	what, isMeant := parts[2], isValue
+	if unknown := unknownField.FindStringSubmatch(what); unknown != nil {
+		what = fmt.Sprintf("no field is called %s", unknown[1])
+		isMeant = func(key, _ *yaml.Node) bool { return key.Value == unknown[1] }
+	}
+	for _, n := range slices.Backward(p.pipelines) {
+		if n.Line > line {
+			continue
+		}
+		if paths := fieldsAt(n, line, isMeant); len(paths) == 1 {
+			what = paths[0] + ": " + what
+		}
+		return fault{line, fmt.Sprintf("pipeline %q: %s", nameOf(n), what)}
+	}
+	return fault{line, what}
+}
+
+func isValue(_, value *yaml.Node) bool { return value.Kind != yaml.MappingNode }
+
+// fieldsAt returns the paths of the fields in a line for which isMeant is true.
+func fieldsAt(n *yaml.Node, line int, isMeant func(key, value *yaml.Node) bool) (paths []string) {
+	for key, value := range fields(n) {
+		if key.Line == line && isMeant(key, value) {
+			paths = append(paths, key.Value)
+		}
+		for _, below := range fieldsAt(value, line, isMeant) {
+			paths = append(paths, key.Value+"."+below)
+		}
+	}
+	return paths
+}
+
+func nameOf(pipeline *yaml.Node) string {
+	_, value, _ := child(pipeline, "name")
+	if value == nil {
+		return ""
+	}
+	return value.Value
+}
+
+// fault is something that is wrong in a line of a file, 0 when the line is not known.
+type fault struct {
+	line int
+	what string
+}
+
+func (f fault) Error() string {
+	if f.line == 0 {
+		return f.what
+	}
+	return fmt.Sprintf("line %d: %s", f.line, f.what)
+}
+
+// joinFaults returns one error with all faults in the order of their lines, and nil when
+// there are none.
+func joinFaults(faults []fault) error {
+	slices.SortStableFunc(faults, func(a, b fault) int { return cmp.Compare(a.line, b.line) })
+	errs := make([]error, len(faults))
+	for i, f := range faults {
+		errs[i] = f
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,51 @@
+package pool
+
+import (
+	"fmt"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/lane"
+)
+
+// wantedCrops returns the crops of an answer that were asked for, each with the number of
+// its region, and their pixels behind each other, for which it uses the memory of pixels.
+// The error is a [*v1.Problem] when a lane could not have cut them.
+func wantedCrops(r lane.Detect, found lane.Detected, pixels []byte) (crops []lane.Crop, kept []byte, err error) {
+	if !r.Crops {
+		return nil, nil, nil
+	}
+	var all, wanted []int // numbers of regions
+	for i, region := range found.Regions {
+		all = append(all, i)
+		if r.WantsCrop(region.Label) {
+			wanted = append(wanted, i)
+		}
+	}
+	regions := all
+	switch len(found.Crops) {
+	case len(all):
+	case len(wanted):
+		regions = wanted
+	default:
+		return nil, nil, wrong("crops: %d of them, want one for each of %d regions, or of the %d whose crops were asked for",
+			len(found.Crops), len(all), len(wanted))
+	}
+	kept = pixels[:0]
+	for i, c := range found.Crops {
+		field := fmt.Sprintf("crops.%d", i)
+		if c.Width < 1 || c.Height < 1 || c.Width > v1.MaxCropSide || c.Height > v1.MaxCropSide ||
+			(c.Channels != 1 && c.Channels != 3) {
+			return nil, nil, wrong("%s: %d x %d x %d, want 1 to %d pixels a side and 1 or 3 channels",
+				field, c.Width, c.Height, c.Channels, v1.MaxCropSide)
+		}
+		size := c.Width * c.Height * c.Channels
+		if size > len(pixels) {
+			return nil, nil, wrong("%s: %d x %d x %d with %d bytes of pixels left", field, c.Width, c.Height, c.Channels, len(pixels))
+		}
+		if c.Region = regions[i]; r.WantsCrop(found.Regions[c.Region].Label) {
+			crops, kept = append(crops, c), append(kept, pixels[:size]...)
+		}
+		pixels = pixels[size:]
+	}
+	return crops, kept, nil
+}
