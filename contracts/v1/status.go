@@ -45,8 +45,9 @@ type Pipeline struct {
 	Ready       bool    `json:"ready"`
 	Reason      string  `json:"reason,omitempty"`
 	Models      []Model `json:"models,omitempty"`
-	DeadlineMS  int64   `json:"deadline_ms"`
-	MaxRegions  int     `json:"max_regions"`
+	// DeadlineMS is that of jobs that name no priority.
+	DeadlineMS int64 `json:"deadline_ms"`
+	MaxRegions int   `json:"max_regions"`
 }
 
 // Pipelines is the body of GET /v1/pipelines.

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"testing"
 
+	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
@@ -118,6 +119,56 @@ func TestPipelines_ClassifierOfEachLabel(t *testing.T) {
 			if !reflect.DeepEqual(region, found[i]) {
 				t.Errorf("%s: region %d is %+v, want %+v as found", name, i, region, found[i])
 			}
+		}
+	}
+}
+
+// TestPipelines_DefaultPriority: an image has the priority of its pipeline, over HTTP and over
+// NATS, unless the request names one.
+func TestPipelines_DefaultPriority(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "pipelines.yaml")
+	writeFiles(t, filepath.Dir(file), map[string]string{"pipelines.yaml": `
+pipelines:
+  - {name: usual, detect: {kind: text-lines}}
+  - {name: patient, priority: bulk, detect: {kind: text-lines}}
+`})
+	m := start(t, nil, "--pipelines", file)
+	nc := m.connect(t)
+	images, err := nc.SubscribeSync(subject.Prefix + "images.>")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	page := samplePage(t)
+	over := func(pipeline string) {
+		t.Helper()
+		if _, err := nc.Request(subject.Analyze(pipeline), page, timeoutAnswer); err != nil {
+			t.Fatalf("over NATS: %v", err)
+		}
+	}
+	for name, tt := range map[string]struct {
+		send func()
+		want subject.Priority
+	}{
+		"nothing said":         {func() { m.done(t, "?pipeline=usual", page) }, subject.Interactive},
+		"the pipeline's":       {func() { m.done(t, "?pipeline=patient", page) }, subject.Bulk},
+		"the request's":        {func() { m.done(t, "?pipeline=patient&priority=interactive", page) }, subject.Interactive},
+		"nothing said by NATS": {func() { over("usual") }, subject.Interactive},
+		"the pipeline's, NATS": {func() { over("patient") }, subject.Bulk},
+	} {
+		tt.send()
+		stored, err := images.NextMsg(timeoutAnswer)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		job, err := subject.ParseImages(stored.Subject)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if job.Priority != tt.want {
+			t.Errorf("%s: the priority is %s, want %s", name, job.Priority, tt.want)
 		}
 	}
 }

@@ -40,7 +40,7 @@ func (c *Config) Register(fs *flag.FlagSet) {
 	fs.StringVar(&c.URL, "url", "http://127.0.0.1:8080", "`URL` of the mesh")
 	fs.StringVar(&c.NATS, "nats", "", "send over NATS at this `URL` instead of HTTP")
 	fs.StringVar(&c.Pipeline, "pipeline", "", "what to look for; the first pipeline of the mesh when left out")
-	fs.StringVar(&c.Priority, "priority", string(subject.Interactive), "interactive or bulk")
+	fs.StringVar(&c.Priority, "priority", "", "interactive or bulk; empty for that of the pipeline")
 	fs.StringVar(&c.Concurrency, "concurrency", "auto", "how many pictures to send at a time; auto finds out")
 	fs.IntVar(&c.Attempts, "attempts", 10, "how often to try one picture when what goes wrong may pass")
 	fs.BoolVar(&c.Ordered, "ordered", false, "write the outcomes in the order of the pictures")
@@ -71,10 +71,10 @@ func (c *Config) validate() error {
 		return exit.Usagef("no images: name files, folders, globs, or - for a list on stdin")
 	case c.Resume && c.Out == "-":
 		return exit.Usagef("resume: needs the file of --out")
-	case !subject.Priority(c.Priority).Valid():
+	case c.Priority != "" && !subject.Priority(c.Priority).Valid():
 		return exit.Usagef("priority: %q, want interactive or bulk", c.Priority)
-	case c.NATS != "" && c.Priority != string(subject.Interactive):
-		return exit.Usagef("priority: over NATS every image is interactive")
+	case c.NATS != "" && c.Priority != "":
+		return exit.Usagef("priority: over NATS an image has that of its pipeline")
 	case c.NATS == "" && !strings.HasPrefix(c.URL, "http://") && !strings.HasPrefix(c.URL, "https://"):
 		return exit.Usagef("url: %q, want http:// or https://", c.URL)
 	case c.NATS != "" && c.Pipeline == "":

@@ -39,7 +39,10 @@ type overHTTP struct {
 }
 
 func newOverHTTP(base, pipeline string, priority subject.Priority) *overHTTP {
-	q := url.Values{"priority": {string(priority)}}
+	q := url.Values{}
+	if priority != "" {
+		q.Set("priority", string(priority))
+	}
 	if pipeline != "" {
 		q.Set("pipeline", pipeline)
 	}

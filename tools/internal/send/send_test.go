@@ -212,7 +212,6 @@ func command(t *testing.T, ctx context.Context, cfg Config) (map[string]outcome,
 	if cfg.Attempts == 0 {
 		cfg.Attempts = 5
 	}
-	cfg.Priority = "interactive"
 	if cfg.Concurrency == "" {
 		cfg.Concurrency = "4"
 	}

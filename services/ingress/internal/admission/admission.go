@@ -360,7 +360,7 @@ func (a *Admission) Pipelines() []v1.Pipeline {
 	for _, p := range a.pipelines {
 		e := v1.Pipeline{
 			Name: p.Name, Description: p.Description, Ready: true,
-			DeadlineMS: p.Deadline.Milliseconds(), MaxRegions: p.MaxRegions,
+			DeadlineMS: p.JobDeadline(p.Priority).Milliseconds(), MaxRegions: p.MaxRegions,
 		}
 		for _, stage := range stagesOf(p) {
 			reason, ok := a.served(stage, p.Name)

@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"cmp"
 	"errors"
 	"net/http"
 	"strconv"
@@ -48,8 +47,8 @@ func (p parameters) submission(r *http.Request) (submission, error) {
 	if s.Pipeline, err = p.pipeline(q["pipeline"]); err != nil {
 		return s, err
 	}
-	s.Priority = cmp.Or(subject.Priority(q["priority"]), subject.Interactive)
-	if !s.Priority.Valid() {
+	s.Priority = subject.Priority(q["priority"])
+	if s.Priority != "" && !s.Priority.Valid() {
 		return s, v1.NewProblem(v1.InvalidParameter, "priority is %.40q, want interactive or bulk", s.Priority).
 			WithField("priority")
 	}

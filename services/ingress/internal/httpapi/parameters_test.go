@@ -63,7 +63,7 @@ func TestParameters_Submission(t *testing.T) {
 		t.Fatal(err)
 	}
 	want = intake.Request{
-		Pipeline: pipeline.Pipeline{Name: "text"}, Priority: subject.Interactive, Metadata: map[string]string{},
+		Pipeline: pipeline.Pipeline{Name: "text"}, Metadata: map[string]string{},
 	}
 	if !reflect.DeepEqual(s.Request, want) {
 		t.Errorf("by default: got %+v, want %+v", s.Request, want)

@@ -110,7 +110,7 @@ type Request struct {
 	// job that is under way adds nothing.
 	ID       string
 	Pipeline pipeline.Pipeline
-	// Priority of the job; empty for interactive.
+	// Priority of the job; empty for that of the pipeline.
 	Priority subject.Priority
 	// Image is the encoded file, or URL is where to fetch it.
 	Image []byte
@@ -131,7 +131,9 @@ type Request struct {
 	Deadline time.Time
 }
 
-func (r *Request) priority() subject.Priority { return cmp.Or(r.Priority, subject.Interactive) }
+func (r *Request) priority() subject.Priority {
+	return cmp.Or(r.Priority, r.Pipeline.Priority, subject.Interactive)
+}
 
 // NewID makes the ID of a job or report. IDs sort by the time they were made.
 func NewID() string { return ulid.Make().String() }

@@ -289,6 +289,26 @@ func (b bench) claimOf(t *testing.T, key string) (c v1.KeyClaim) {
 	return c
 }
 
+// TestIntake_TakesThePriorityOfThePipeline: a request that names one has that.
+func TestIntake_TakesThePriorityOfThePipeline(t *testing.T) {
+	t.Parallel()
+	b := newServedBench(t)
+	patient := text
+	patient.Priority = subject.Bulk
+	for asked, want := range map[subject.Priority]subject.Priority{
+		"": subject.Bulk, subject.Bulk: subject.Bulk, subject.Interactive: subject.Interactive,
+	} {
+		job := b.submit(t, Request{Pipeline: patient, Priority: asked, Image: small(t, 8)})
+		deadline, err := time.Parse(time.RFC3339Nano, b.stored(t, job.ID, want).Header.Get(v1.HeaderDeadline))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bulk := time.Until(deadline) > text.Deadline+time.Minute; bulk != (want == subject.Bulk) {
+			t.Errorf("priority %q: the deadline is %v, want that of %s jobs", asked, deadline, want)
+		}
+	}
+}
+
 func TestIntake_TakesTheDeadlineOfThePipeline(t *testing.T) {
 	t.Parallel()
 	b := newServedBench(t)
