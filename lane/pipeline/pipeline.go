@@ -115,6 +115,14 @@ func (s Stage) MemoryLimit() (int64, error) {
 	return int64(n), nil
 }
 
+// Stage returns the stage of the pipeline; nil when it does not have it.
+func (p *Pipeline) Stage(stage subject.Stage) *Stage {
+	if stage == subject.Classify {
+		return p.Classify
+	}
+	return &p.Detect
+}
+
 // DetectRequest returns what the lane of detect is asked about an image.
 func (p Pipeline) DetectRequest(mediaType string) lane.Detect {
 	r := lane.Detect{Pipeline: p.Name, MediaType: mediaType, MaxRegions: p.MaxRegions}
@@ -166,6 +174,9 @@ func BuiltIn() []Pipeline {
 	}
 	return p
 }
+
+// BuiltInFile returns default.yaml.
+func BuiltInFile() []byte { return slices.Clone(builtIn) }
 
 // BuiltInNames returns the names of [BuiltIn].
 func BuiltInNames() []string {

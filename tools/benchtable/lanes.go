@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/lane"
 	"github.com/sightmesh/sightmesh/lane/pipeline"
@@ -24,11 +25,7 @@ type bareLane struct {
 }
 
 func startLane(path, stage string, p pipeline.Pipeline) (*bareLane, error) {
-	s := &p.Detect
-	if stage == "classify" {
-		s = p.Classify
-	}
-	setup, err := s.Setup()
+	setup, err := p.Stage(subject.Stage(stage)).Setup()
 	if err != nil {
 		return nil, err
 	}

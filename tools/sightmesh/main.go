@@ -19,10 +19,12 @@ import (
 	"github.com/prometheus/common/version"
 
 	"github.com/sightmesh/sightmesh/contracts"
+	"github.com/sightmesh/sightmesh/lane/pipeline"
 	"github.com/sightmesh/sightmesh/tools/internal/args"
 	"github.com/sightmesh/sightmesh/tools/internal/bench"
 	"github.com/sightmesh/sightmesh/tools/internal/exit"
 	"github.com/sightmesh/sightmesh/tools/internal/models"
+	"github.com/sightmesh/sightmesh/tools/internal/pipelines"
 	"github.com/sightmesh/sightmesh/tools/internal/send"
 	"github.com/sightmesh/sightmesh/tools/internal/setup"
 	"github.com/sightmesh/sightmesh/tools/internal/up"
@@ -90,7 +92,7 @@ func rootCommand() *ffcli.Command {
 		FlagSet:     fs,
 		ShortUsage:  "sightmesh <command> [flags]",
 		ShortHelp:   "Pictures in, answers out, over NATS.",
-		Subcommands: []*ffcli.Command{upCommand(), setupCommand(), sendCommand(), benchCommand(), modelsCommand()},
+		Subcommands: []*ffcli.Command{upCommand(), setupCommand(), sendCommand(), benchCommand(), modelsCommand(), pipelinesCommand()},
 	}
 	root.Exec = func(_ context.Context, args []string) error {
 		switch {
@@ -195,21 +197,70 @@ func benchCommand() *ffcli.Command {
 
 func modelsCommand() *ffcli.Command {
 	fs := flag.NewFlagSet("models", flag.ContinueOnError)
-	root := &ffcli.Command{
+	return onlySubcommands(&ffcli.Command{
 		Name: "models", ShortUsage: "sightmesh models <command>",
 		ShortHelp: "list and fetch models, and try them in a lane",
 		FlagSet:   fs,
 		Subcommands: []*ffcli.Command{
 			modelsListCommand(), modelsPullCommand(), modelsCheckCommand(), modelsBenchCommand(),
 		},
-	}
-	root.Exec = func(_ context.Context, argv []string) error {
+	})
+}
+
+// onlySubcommands makes an error of the use of a command without one of those below it.
+func onlySubcommands(c *ffcli.Command) *ffcli.Command {
+	c.Exec = func(_ context.Context, argv []string) error {
 		if len(argv) > 0 {
-			return exit.Usagef("unknown command models %q; --help lists the commands", argv[0])
+			return exit.Usagef("unknown command %s %q; --help lists the commands", c.Name, argv[0])
 		}
-		return exit.Usagef("models: no command\n\n%s", ffcli.DefaultUsageFunc(root))
+		return exit.Usagef("%s: no command\n\n%s", c.Name, ffcli.DefaultUsageFunc(c))
 	}
-	return root
+	return c
+}
+
+func pipelinesCommand() *ffcli.Command {
+	return onlySubcommands(&ffcli.Command{
+		Name: "pipelines", ShortUsage: "sightmesh pipelines <command>",
+		ShortHelp:   "check a pipelines file, and show the one that comes with the mesh",
+		FlagSet:     flag.NewFlagSet("pipelines", flag.ContinueOnError),
+		Subcommands: []*ffcli.Command{pipelinesCheckCommand(), pipelinesShowCommand()},
+	})
+}
+
+func pipelinesCheckCommand() *ffcli.Command {
+	fs := flag.NewFlagSet("pipelines check", flag.ContinueOnError)
+	var cfg pipelines.Config
+	cfg.Register(fs)
+	return &ffcli.Command{
+		Name: "check", ShortUsage: "sightmesh pipelines check FILE [flags]",
+		ShortHelp: "load the models of each pipeline of a file, and run an image through it",
+		FlagSet:   fs,
+		Exec: func(ctx context.Context, argv []string) error {
+			files, err := args.Parse(fs, argv)
+			switch {
+			case err != nil:
+				return err
+			case len(files) != 1 || files[0] == "":
+				return exit.Usagef("pipelines check: want one file, have %q", files)
+			}
+			return pipelines.Check(ctx, cfg, files[0], os.Stdout)
+		},
+	}
+}
+
+func pipelinesShowCommand() *ffcli.Command {
+	return &ffcli.Command{
+		Name: "show", ShortUsage: "sightmesh pipelines show",
+		ShortHelp: "print the pipelines file that a mesh has when it is given none",
+		FlagSet:   flag.NewFlagSet("pipelines show", flag.ContinueOnError),
+		Exec: func(_ context.Context, argv []string) error {
+			if err := noArguments("pipelines show", argv); err != nil {
+				return err
+			}
+			_, err := os.Stdout.Write(pipeline.BuiltInFile())
+			return err
+		},
+	}
 }
 
 func modelsListCommand() *ffcli.Command {

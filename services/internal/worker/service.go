@@ -168,10 +168,7 @@ func programsFor(
 	var programs []pool.Program
 	var served []pipeline.Pipeline
 	for _, p := range pipelines {
-		s := &p.Detect
-		if stage == subject.Classify {
-			s = p.Classify
-		}
+		s := p.Stage(stage)
 		if s == nil {
 			continue
 		}

@@ -10,7 +10,7 @@ import (
 	"fmt"
 	"image"
 	_ "image/jpeg" // crops for models of classify are decoded here
-	"image/png"
+	_ "image/png"
 	"io"
 	"os"
 	"path/filepath"
@@ -31,6 +31,7 @@ import (
 	"github.com/sightmesh/sightmesh/lane/pipeline"
 	"github.com/sightmesh/sightmesh/lane/pool"
 	"github.com/sightmesh/sightmesh/tools/internal/exit"
+	"github.com/sightmesh/sightmesh/tools/internal/lanes"
 	"github.com/sightmesh/sightmesh/tools/internal/sample"
 	"github.com/sightmesh/sightmesh/tools/internal/up"
 )
@@ -112,7 +113,8 @@ func startTrial(ctx context.Context, cfg TrialConfig, which string) (_ *trial, s
 	if err != nil {
 		return nil, nil, fmt.Errorf("model: %w", err)
 	}
-	lanes, err := pool.New(pool.Config{
+	began := time.Now()
+	p, stop, err := lanes.Run(ctx, pool.Config{
 		Stage: t.stage, Lanes: 1, Models: models, StartTimeout: cfg.Timeout,
 		Programs: []pool.Program{{
 			Name: t.name, Argv: []string{binary, "lane"},
@@ -122,27 +124,17 @@ func startTrial(ctx context.Context, cfg TrialConfig, which string) (_ *trial, s
 			Memory: pool.MemoryLimit{Bytes: int64(cfg.Memory), Setting: "--lane-memory"},
 		}},
 	})
-	if err != nil {
-		return nil, nil, fmt.Errorf("start a lane: %w", err)
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	ended := make(chan error, 1)
-	began := time.Now()
-	go func() { ended <- lanes.Run(ctx) }()
-	stop = func() error {
-		cancel()
-		return <-ended
-	}
-	select {
-	case <-lanes.Ready():
-	case <-ctx.Done():
-		return nil, nil, &exit.Error{Status: exit.Interrupted, Err: errors.Join(errors.New("interrupted"), stop())}
+	switch {
+	case ctx.Err() != nil:
+		return nil, nil, &exit.Error{Status: exit.Interrupted, Err: fmt.Errorf("interrupted: %w", err)}
+	case err != nil:
+		return nil, nil, err
 	}
 	t.loaded = time.Since(began)
-	if is := lanes.Status()[t.name]; !is.Ready {
+	if is := p.Status()[t.name]; !is.Ready {
 		return nil, nil, errors.Join(fmt.Errorf("model %s cannot be used: %s", t.name, is.Reason), stop())
 	}
-	if t.lane, err = lanes.Acquire(ctx); err != nil {
+	if t.lane, err = p.Acquire(ctx); err != nil {
 		return nil, nil, errors.Join(err, stop())
 	}
 	return t, stop, nil
@@ -174,15 +166,11 @@ type trialImage struct {
 // images reads those of the files, or draws one when there are none.
 func (t *trial) images(files []string) ([]trialImage, error) {
 	if len(files) == 0 {
-		page, err := sample.Page()
+		page, err := sample.PageFile()
 		if err != nil {
 			return nil, err
 		}
-		var b bytes.Buffer
-		if err := png.Encode(&b, page); err != nil {
-			return nil, fmt.Errorf("encode the sample: %w", err)
-		}
-		drawn, err := t.image("the sample page", b.Bytes())
+		drawn, err := t.image("the sample page", page)
 		return []trialImage{drawn}, err
 	}
 	all := make([]trialImage, 0, len(files))

@@ -10,12 +10,15 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/lane/pipeline"
 	"github.com/sightmesh/sightmesh/tools/internal/exit"
+	"github.com/sightmesh/sightmesh/tools/internal/lanes"
 )
 
 // Config of the command.
@@ -161,11 +164,19 @@ func measure(ctx context.Context, cfg Config, images []Image, stderr io.Writer) 
 	configured = slices.DeleteFunc(configured, func(p pipeline.Pipeline) bool {
 		return !served[p.Name].Ready || !slices.ContainsFunc(Pipelines, func(m Pipeline) bool { return m.Name == p.Name })
 	})
-	l, err := startLanes(ctx, cfg, configured)
+	l, err := lanes.Start(ctx, lanes.Config{
+		Binary: func(service string) (string, error) { return filepath.Join(cfg.Bin, service), nil },
+		Models: cfg.Models, StartTimeout: time.Minute,
+	}, configured)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, l.close()) }()
+	defer func() { err = errors.Join(err, l.Close()) }()
+	for _, p := range configured {
+		if why := l.Reason(p); why != "" {
+			return nil, fmt.Errorf("start lanes of pipeline %s: %s", p.Name, why)
+		}
+	}
 	var all []measured
 	for _, p := range Pipelines {
 		s, ok := served[p.Name]
@@ -196,7 +207,7 @@ func measure(ctx context.Context, cfg Config, images []Image, stderr io.Writer) 
 }
 
 // ask puts one image to the mesh and to the lanes.
-func ask(ctx context.Context, m *mesh, l *lanes, p Pipeline, cfg pipeline.Pipeline, img Image) (answer, error) {
+func ask(ctx context.Context, m *mesh, l *lanes.Lanes, p Pipeline, cfg pipeline.Pipeline, img Image) (answer, error) {
 	a := answer{image: img}
 	var err error
 	if a.mesh, err = m.analyze(ctx, p.Name, img.Data); err != nil {
@@ -207,7 +218,7 @@ func ask(ctx context.Context, m *mesh, l *lanes, p Pipeline, cfg pipeline.Pipeli
 	if a.mesh.Image != nil {
 		mediaType = a.mesh.Image.Type
 	}
-	alone, err := l.analyze(ctx, cfg, mediaType, img.Data)
+	alone, err := l.Analyze(ctx, cfg, mediaType, img.Data)
 	if err != nil {
 		return a, err
 	}

@@ -4,10 +4,12 @@
 package sample
 
 import (
+	"bytes"
 	"fmt"
 	"image"
 	"image/color"
 	"image/draw"
+	"image/png"
 	"math"
 	"os"
 
@@ -50,6 +52,19 @@ func Text() []string {
 
 // Page draws the page. It needs the fonts.
 func Page() (image.Image, error) { return drawLines(lines, 64) }
+
+// PageFile draws the page as a PNG file. It needs the fonts.
+func PageFile() ([]byte, error) {
+	page, err := Page()
+	if err != nil {
+		return nil, err
+	}
+	var b bytes.Buffer
+	if err := png.Encode(&b, page); err != nil {
+		return nil, fmt.Errorf("encode the page: %w", err)
+	}
+	return b.Bytes(), nil
+}
 
 // LongPage draws n lines of English text.
 func LongPage(n int) (image.Image, error) {

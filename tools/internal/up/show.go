@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"image/png"
 	"io"
 	"net/http"
 	"os"
@@ -58,19 +57,15 @@ const textPipeline = "text"
 
 // drawPage writes the page into a file, and returns it.
 func drawPage(file string) ([]byte, error) {
-	page, err := sample.Page()
+	page, err := sample.PageFile()
 	if err != nil {
 		return nil, err
 	}
-	var b bytes.Buffer
-	if err := png.Encode(&b, page); err != nil {
-		return nil, fmt.Errorf("encode the sample: %w", err)
-	}
-	err = errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, b.Bytes(), 0o644))
+	err = errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, page, 0o644))
 	if err != nil {
 		return nil, fmt.Errorf("write the sample: %w", err)
 	}
-	return b.Bytes(), nil
+	return page, nil
 }
 
 // show posts the sample as a user would, and prints the answer and what can be

@@ -1,0 +1,24 @@
+package quality
+
+import (
+	"bytes"
+	"encoding/json"
+	"slices"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// agree reports whether the result of a mesh has the regions, labels, texts and scores that
+// the lanes have answered, or the same problem. The boxes of words are not compared: lanes
+// give them in pixels of the crop.
+func agree(mesh, alone v1.Result) bool {
+	if mesh.Problem != nil || alone.Problem != nil {
+		return mesh.Problem != nil && alone.Problem != nil && mesh.Problem.Code == alone.Problem.Code
+	}
+	return slices.EqualFunc(mesh.Regions, alone.Regions, func(m, a v1.Region) bool {
+		m.Fraction, m.Words = v1.Fraction{}, nil
+		of, errM := json.Marshal(m) // in which a list that is empty and one that is missing are the same
+		want, errA := json.Marshal(a)
+		return errM == nil && errA == nil && bytes.Equal(of, want)
+	})
+}
