@@ -72,6 +72,7 @@ func TestStage_MemoryLimit(t *testing.T) {
 // TestErrorsNamePipelineAndField: nobody should have to guess.
 func TestErrorsNamePipelineAndField(t *testing.T) {
 	t.Parallel()
+	const classify = "pipelines: [{name: p, detect: {kind: k}, classify: "
 	for _, tt := range []struct{ yaml, want string }{
 		{"", "parse: EOF"},
 		{"pipelines: []", "pipelines: 0, want 1 to 64"},
@@ -90,16 +91,40 @@ func TestErrorsNamePipelineAndField(t *testing.T) {
 		{"pipelines: [{name: p, detect: {kind: k, memory: 2}}]", `pipeline "p": detect.memory: 2, want at least 16MiB`},
 		{"pipelines: [{name: p, detect: {kind: k, memory: 2GB}}]", `pipeline "p": detect.memory: "2GB" is no number of bytes`},
 		{"pipelines: [{name: p, detect: {kind: k}, classify: {kind: k, memory: -1GiB}}]", `pipeline "p": classify.memory: "-1GiB" is no number of bytes`},
-		{"pipelines: [{name: p, detect: {kind: k, memory: [2GiB]}}]", `line 1: pipeline "p": cannot unmarshal !!seq into string`},
-		{"pipelines: [{name: p, priority: urgent, detect: {kind: k}}]", `pipeline "p": priority: "urgent", want interactive or bulk`},
-		{"pipelines: [{name: p, detect: {kind: k, by_label: {a: {kind: k}}}}]", `pipeline "p": detect.by_label: given, but only classify has it`},
-		{"pipelines: [{name: p, detect: {kind: k}, classify: {kind: k, by_label: {a: {kind: k}}}}]", `pipeline "p": classify: want either kind, lane or by_label`},
-		{"pipelines: [{name: p, detect: {kind: k}, classify: {by_label: {}}}]", `pipeline "p": classify: want either kind, lane or by_label`},
-		{"pipelines: [{name: p, detect: {kind: k}, classify: {by_label: {a: {}}}}]", `pipeline "p": classify.by_label.a: want a kind`},
-		{"pipelines: [{name: p, detect: {kind: k}, classify: {by_label: {a: {kind: k, lane: [x]}}}}]", `pipeline "p": classify.by_label.a.lane: no field is called lane`},
-		{"pipelines: [{name: p, detect: {kind: k}, classify: {by_label: {'': {kind: k}}}}]", `pipeline "p": classify.by_label: label "" of 0 bytes, want 1 to 256`},
-		{"pipelines: [{name: p, detect: {kind: k}, classify: {by_label: {a: {kind: k}}, settings: {b: 1}}}]", `pipeline "p": classify.settings: given beside by_label`},
-		{"pipelines: [{name: p, detect: {kind: k}, classify: {by_label: {a: {kind: k, settings: {b: .nan}}}}}]", `pipeline "p": classify: by_label.a.settings: json`},
+		{
+			"pipelines: [{name: p, detect: {kind: k, memory: [2GiB]}}]",
+			`line 1: pipeline "p": cannot unmarshal !!seq into string`,
+		},
+		{
+			"pipelines: [{name: p, priority: urgent, detect: {kind: k}}]",
+			`pipeline "p": priority: "urgent", want interactive or bulk`,
+		},
+		{
+			"pipelines: [{name: p, detect: {kind: k, by_label: {a: {kind: k}}}}]",
+			`pipeline "p": detect.by_label: given, but only classify has it`,
+		},
+		{
+			classify + "{kind: k, by_label: {a: {kind: k}}}}]",
+			`pipeline "p": classify: want either kind, lane or by_label`,
+		},
+		{classify + "{by_label: {}}}]", `pipeline "p": classify: want either kind, lane or by_label`},
+		{classify + "{by_label: {a: {}}}}]", `pipeline "p": classify.by_label.a: want a kind`},
+		{
+			classify + "{by_label: {a: {kind: k, lane: [x]}}}}]",
+			`pipeline "p": classify.by_label.a.lane: no field is called lane`,
+		},
+		{
+			classify + "{by_label: {'': {kind: k}}}}]",
+			`pipeline "p": classify.by_label: label "" of 0 bytes, want 1 to 256`,
+		},
+		{
+			classify + "{by_label: {a: {kind: k}}, settings: {b: 1}}}]",
+			`pipeline "p": classify.settings: given beside by_label`,
+		},
+		{
+			classify + "{by_label: {a: {kind: k, settings: {b: .nan}}}}}]",
+			`pipeline "p": classify: by_label.a.settings: json`,
+		},
 		{"pipelines: [{name: p, detect: {kind: k}, name: q}]", `mapping key "name" already defined`},
 		{"pipelines: [{name: p, detect: {kind: k}}]\n---\npipelines: []", "more than one YAML document"},
 		{"pipelines: {name: p}", "line 1: cannot unmarshal !!map"},
@@ -155,12 +180,16 @@ func TestPipeline_DetectRequest(t *testing.T) {
 		classify string
 		want     lane.Detect
 	}{
-		"no classifier":  {"", lane.Detect{}},
-		"one for all":    {", classify: {kind: k}", lane.Detect{Crops: true}},
-		"a lane":         {", classify: {lane: [x]}", lane.Detect{Crops: true}},
-		"some by labels": {", classify: {by_label: {person: {kind: a}, car: {kind: b}}}", lane.Detect{Crops: true, CropLabels: []string{"car", "person"}}},
+		"no classifier": {"", lane.Detect{}},
+		"one for all":   {", classify: {kind: k}", lane.Detect{Crops: true}},
+		"a lane":        {", classify: {lane: [x]}", lane.Detect{Crops: true}},
+		"some by labels": {
+			", classify: {by_label: {person: {kind: a}, car: {kind: b}}}",
+			lane.Detect{Crops: true, CropLabels: []string{"car", "person"}},
+		},
 	} {
-		ps, err := Parse(strings.NewReader("pipelines: [{name: p, max_regions: 7, detect: {kind: k}" + tt.classify + "}]"))
+		text := "pipelines: [{name: p, max_regions: 7, detect: {kind: k}" + tt.classify + "}]"
+		ps, err := Parse(strings.NewReader(text))
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -173,8 +202,13 @@ func TestPipeline_DetectRequest(t *testing.T) {
 
 func TestStage_SetupByLabel(t *testing.T) {
 	t.Parallel()
-	ps, err := Parse(strings.NewReader(
-		"pipelines: [{name: p, detect: {kind: k}, classify: {by_label: {person: {kind: face-attributes}, car: {kind: model, settings: {model: plates}}}}}]"))
+	ps, err := Parse(strings.NewReader(`
+pipelines:
+  - name: p
+    detect: {kind: k}
+    classify:
+      by_label: {person: {kind: face-attributes}, car: {kind: model, settings: {model: plates}}}
+`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,7 +229,9 @@ func TestStage_SetupByLabel(t *testing.T) {
 
 func TestPipeline_Priority(t *testing.T) {
 	t.Parallel()
-	for text, want := range map[string]subject.Priority{"": subject.Interactive, "priority: interactive, ": subject.Interactive, "priority: bulk, ": subject.Bulk} {
+	for text, want := range map[string]subject.Priority{
+		"": subject.Interactive, "priority: interactive, ": subject.Interactive, "priority: bulk, ": subject.Bulk,
+	} {
 		ps, err := Parse(strings.NewReader("pipelines: [{name: p, " + text + "detect: {kind: k}}]"))
 		if err != nil {
 			t.Fatalf("%q: %v", text, err)

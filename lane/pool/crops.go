@@ -27,8 +27,8 @@ func wantedCrops(r lane.Detect, found lane.Detected, pixels []byte) (crops []lan
 	case len(wanted):
 		regions = wanted
 	default:
-		return nil, nil, wrong("crops: %d of them, want one for each of %d regions, or of the %d whose crops were asked for",
-			len(found.Crops), len(all), len(wanted))
+		return nil, nil, wrong("crops: %d of them, want one for each of %d regions, "+
+			"or of the %d whose crops were asked for", len(found.Crops), len(all), len(wanted))
 	}
 	kept = pixels[:0]
 	for i, c := range found.Crops {
@@ -40,7 +40,8 @@ func wantedCrops(r lane.Detect, found lane.Detected, pixels []byte) (crops []lan
 		}
 		size := c.Width * c.Height * c.Channels
 		if size > len(pixels) {
-			return nil, nil, wrong("%s: %d x %d x %d with %d bytes of pixels left", field, c.Width, c.Height, c.Channels, len(pixels))
+			return nil, nil, wrong("%s: %d x %d x %d with %d bytes of pixels left",
+				field, c.Width, c.Height, c.Channels, len(pixels))
 		}
 		if c.Region = regions[i]; r.WantsCrop(found.Regions[c.Region].Label) {
 			crops, kept = append(crops, c), append(kept, pixels[:size]...)

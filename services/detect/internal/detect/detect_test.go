@@ -96,10 +96,15 @@ func TestCropMessages_RegionsWithoutCrops(t *testing.T) {
 		crops []int
 		want  []part
 	}{
-		"all in one message":    {[]int{3, 5}, []part{{[]int{3, 5}, []int{0, 1, 2, 4, 6, 7, 8}}}},
-		"before, between, last": {[]int{1, 2, 5, 6, 7}, []part{{[]int{1, 2}, []int{0, 3, 4}}, {[]int{5, 6}, nil}, {[]int{7}, []int{8}}}},
-		"none without":          {[]int{0, 1, 2, 3, 4, 5, 6, 7, 8}, []part{{[]int{0, 1}, nil}, {[]int{2, 3}, nil}, {[]int{4, 5}, nil}, {[]int{6, 7}, nil}, {[]int{8}, nil}}},
-		"only the last":         {[]int{8}, []part{{[]int{8}, []int{0, 1, 2, 3, 4, 5, 6, 7}}}},
+		"all in one message": {[]int{3, 5}, []part{{[]int{3, 5}, []int{0, 1, 2, 4, 6, 7, 8}}}},
+		"before, between, last": {
+			[]int{1, 2, 5, 6, 7}, []part{{[]int{1, 2}, []int{0, 3, 4}}, {[]int{5, 6}, nil}, {[]int{7}, []int{8}}},
+		},
+		"none without": {
+			[]int{0, 1, 2, 3, 4, 5, 6, 7, 8},
+			[]part{{[]int{0, 1}, nil}, {[]int{2, 3}, nil}, {[]int{4, 5}, nil}, {[]int{6, 7}, nil}, {[]int{8}, nil}},
+		},
+		"only the last": {[]int{8}, []part{{[]int{8}, []int{0, 1, 2, 3, 4, 5, 6, 7}}}},
 	} {
 		found := lane.Detected{}
 		for i := range regions {
@@ -109,7 +114,8 @@ func TestCropMessages_RegionsWithoutCrops(t *testing.T) {
 			found.Crops = append(found.Crops, lane.Crop{Region: i, Width: 1, Height: 1, Channels: 1})
 		}
 		facts := v1.Crops{Image: v1.Image{Width: 10, Height: 10}}
-		msgs, err := cropMessages(&consume.Delivery{}, pipeline.Pipeline{CropsPerMessage: 2}, facts, found, make([]byte, len(tt.crops)))
+		pixels := make([]byte, len(tt.crops))
+		msgs, err := cropMessages(&consume.Delivery{}, pipeline.Pipeline{CropsPerMessage: 2}, facts, found, pixels)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -144,13 +150,14 @@ func TestCropMessages_TooLarge(t *testing.T) {
 	for name, found := range map[string]lane.Detected{
 		"a crop": {Regions: make([]lane.Region, 1), Crops: []lane.Crop{{Width: 1 << 13, Height: 1 << 10, Channels: 1}}},
 		"regions": {
-			Regions: slices.Concat(make([]lane.Region, 1), slices.Repeat([]lane.Region{{Text: strings.Repeat("x", 1<<20)}}, 9)),
+			Regions: append([]lane.Region{{}}, slices.Repeat([]lane.Region{{Text: strings.Repeat("x", 1<<20)}}, 9)...),
 			Crops:   []lane.Crop{one},
 		},
 	} {
-		_, err := cropMessages(&consume.Delivery{}, pipeline.Pipeline{CropsPerMessage: 2}, v1.Crops{}, found, make([]byte, 1<<23))
-		var p *v1.Problem
-		if !errors.As(err, &p) || p.Code != v1.Internal || p.Limit == 0 {
+		p, pixels := pipeline.Pipeline{CropsPerMessage: 2}, make([]byte, 1<<23)
+		_, err := cropMessages(&consume.Delivery{}, p, v1.Crops{}, found, pixels)
+		var problem *v1.Problem
+		if !errors.As(err, &problem) || problem.Code != v1.Internal || problem.Limit == 0 {
 			t.Errorf("%s: got %v, want a problem with a limit", name, err)
 		}
 	}

@@ -102,8 +102,8 @@ func TestTextLines_CropsOfLabels(t *testing.T) {
 	t.Parallel()
 	h := loaded(t)
 	for label, want := range map[string]bool{"text": true, "person": false} {
-		got, pixels, err := h.Detect(lane.Detect{Pipeline: "text", MaxRegions: 10, Crops: true, CropLabels: []string{label}},
-			page(t, 0, 255, "Pictures go in"))
+		request := lane.Detect{Pipeline: "text", MaxRegions: 10, Crops: true, CropLabels: []string{label}}
+		got, pixels, err := h.Detect(request, page(t, 0, 255, "Pictures go in"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -111,7 +111,8 @@ func TestTextLines_CropsOfLabels(t *testing.T) {
 			t.Fatalf("%s: no line is found", label)
 		}
 		if cut := len(got.Crops) == len(got.Regions) && len(pixels) == len(got.Crops); cut != want {
-			t.Errorf("%s: %d crops of %d regions, with %d pieces of pixels", label, len(got.Crops), len(got.Regions), len(pixels))
+			t.Errorf("%s: %d crops of %d regions, with %d pieces of pixels",
+				label, len(got.Crops), len(got.Regions), len(pixels))
 		}
 	}
 }

@@ -532,12 +532,15 @@ func TestHandler_CutsCropsOfLabels(t *testing.T) {
 		labels []string
 		want   []lane.Crop
 	}{
-		"all":  {nil, []lane.Crop{{Region: 0, Width: 4, Height: 2, Channels: 1}, {Region: 1, Width: 4, Height: 3, Channels: 1}}},
+		"all": {nil, []lane.Crop{
+			{Region: 0, Width: 4, Height: 2, Channels: 1}, {Region: 1, Width: 4, Height: 3, Channels: 1},
+		}},
 		"red":  {[]string{"red"}, []lane.Crop{{Region: 0, Width: 4, Height: 2, Channels: 1}}},
 		"blue": {[]string{"green", "blue"}, []lane.Crop{{Region: 1, Width: 4, Height: 3, Channels: 1}}},
 		"none": {[]string{"green"}, nil},
 	} {
-		got, pixels, err := h.Detect(lane.Detect{Pipeline: "rows", MaxRegions: 10, Crops: true, CropLabels: tt.labels}, pic)
+		request := lane.Detect{Pipeline: "rows", MaxRegions: 10, Crops: true, CropLabels: tt.labels}
+		got, pixels, err := h.Detect(request, pic)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
