@@ -214,12 +214,11 @@ func (l *lookup) waiting(ctx context.Context, s jetstream.Stream, j subject.Job,
 		return false, fmt.Errorf("look up state: %w", err)
 	}
 	info := c.CachedInfo()
-	switch {
-	case info.NumPending == 0:
-		return false, nil
-	case info.NumAckPending == 0:
+	if info.NumPending > 0 && info.NumAckPending == 0 {
 		return true, nil
 	}
+	// The number of pending messages lags behind the stream: that it is 0 says nothing of a
+	// message that was stored a moment ago.
 	m, err := s.GetLastMsgForSubject(ctx, name)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return false, nil // it was done in this moment
