@@ -199,9 +199,13 @@ func (p *Pool) Acquire(ctx context.Context) (*Lane, error) {
 
 // waitAny waits for one of cs; false means that ctx or closed ended it.
 func waitAny(ctx context.Context, closed <-chan struct{}, cs []<-chan struct{}) bool {
-	if len(cs) == 1 { // the usual case
+	if len(cs) < 2 { // the usual case
+		var only <-chan struct{} // nothing ever changes in a pool without programs
+		if len(cs) == 1 {
+			only = cs[0]
+		}
 		select {
-		case <-cs[0]:
+		case <-only:
 			return true
 		case <-ctx.Done():
 		case <-closed:
