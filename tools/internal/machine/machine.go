@@ -2,6 +2,7 @@
 package machine
 
 import (
+	"fmt"
 	"os"
 	"strings"
 )
@@ -18,4 +19,18 @@ func Processor() string {
 		}
 	}
 	return "unknown processor"
+}
+
+// Load returns how many processes were running or ready to, on the mean of the last minute.
+func Load() (float64, error) {
+	const file = "/proc/loadavg"
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return 0, fmt.Errorf("read the load of the machine: %w", err)
+	}
+	var minute float64
+	if _, err := fmt.Sscan(string(data), &minute); err != nil {
+		return 0, fmt.Errorf("read the load of the machine: %s: %w", file, err)
+	}
+	return minute, nil
 }
