@@ -59,9 +59,26 @@ interop: build ## Run the tests with other languages and databases: Node.js, Pos
 bench-once: deps ## Run every Go benchmark for one iteration, so that none rots
 	$(GO) test -run '^$$' -bench . -benchtime 1x work
 
+# Images of the networks in docs/performance.md, as PIPELINE=FILE. Drawn ones stand in for those that are missing.
+PHOTOS = ../shared/realdata/photos
+BENCH_IMAGES ?= $(if $(wildcard $(PHOTOS)),faces=$(PHOTOS)/team_ten.jpg objects=$(PHOTOS)/dog_bicycle_truck.jpg)
+BENCH = $(GO) run ./tools/benchtable --bin bin --out docs/performance.md $(addprefix --image ,$(BENCH_IMAGES)) \
+	$$(test -d bin/litserve/litserve && echo --litserve bin/litserve)
+
+.PHONY: litserve
+litserve: ## Install LitServe into bin/litserve, for make bench to compare with (330 MB, needs pip)
+	test -d bin/litserve/litserve || \
+		python3 -m pip install --quiet --target bin/litserve --requirement tools/benchtable/litserve/requirements.txt
+
 .PHONY: bench
-bench: build ## Measure the mesh beside its baselines, and write docs/performance.md (10 minutes)
-	$(GO) run ./tools/benchtable --bin bin --out docs/performance.md
+bench: build ## Measure the mesh beside its baselines, and write docs/performance.md (15 minutes)
+	@$(MAKE) litserve || echo 'the networks are measured without LitServe'
+	$(BENCH)
+
+.PHONY: bench-networks
+bench-networks: build ## Measure only the networks, and write their part of docs/performance.md (5 minutes)
+	@$(MAKE) litserve || echo 'the networks are measured without LitServe'
+	$(BENCH) --only h
 
 .PHONY: quality
 quality: build ## Measure what the pipelines find in real photos, and write the tables of docs/models.md (2 minutes)

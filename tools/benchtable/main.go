@@ -1,10 +1,12 @@
 // Command benchtable measures everything that docs/performance.md says, in one
 // go, and writes that page: each row beside its baseline of the same run, as a
-// ratio, because machines differ and are noisy.
+// ratio, because machines differ and are noisy. Some of the rows can be measured
+// and written again on their own.
 package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -28,22 +30,40 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/lane/pipeline"
 	"github.com/sightmesh/sightmesh/tools/internal/bench"
-	"github.com/sightmesh/sightmesh/tools/internal/machine"
+	"github.com/sightmesh/sightmesh/tools/internal/exit"
+	"github.com/sightmesh/sightmesh/tools/internal/lanes"
 	"github.com/sightmesh/sightmesh/tools/internal/sample"
 )
 
 func main() {
-	var (
-		bin  = flag.String("bin", "bin", "`folder` of the service binaries")
-		out  = flag.String("out", "", "`file` to write the page to; standard output without it")
-		each = flag.Duration("each", 6*time.Second, "how long each measurement counts")
-		only = flag.String("only", "abcdefg", "rows to measure")
-	)
+	cfg := config{images: map[string]string{}}
+	flag.StringVar(&cfg.bin, "bin", "bin", "`folder` of the service binaries")
+	flag.StringVar(&cfg.models, "models", "models", "`folder` of the models of the networks")
+	flag.StringVar(&cfg.out, "out", "", "`file` in which to write the rows; standard output without it")
+	flag.DurationVar(&cfg.each, "each", 6*time.Second, "how long each measurement counts")
+	flag.IntVar(&cfg.rounds, "rounds", 5, "how often each measurement of networks is repeated, for a third of that time")
+	flag.StringVar(&cfg.only, "only", rowNames, "rows to measure; the others of the file stay")
+	flag.StringVar(&cfg.litServe, "litserve", "", "`folder` of the Python packages of tools/benchtable/litserve/requirements.txt; "+
+		"without it networks are not held against LitServe")
+	flag.Func("image", "`PIPELINE=FILE` of the image of faces, objects or text in the rows of networks; a drawn one without it",
+		func(arg string) error {
+			name, file, ok := strings.Cut(arg, "=")
+			if !ok {
+				return errors.New("want PIPELINE=FILE")
+			}
+			cfg.images[name] = file
+			return nil
+		})
 	flag.Parse()
+	if cfg.rounds < 1 {
+		fmt.Fprintf(os.Stderr, "benchtable: rounds: %d, want 1 or more\n", cfg.rounds)
+		os.Exit(exit.Usage)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, *bin, *out, *each, *only)
+	err := run(ctx, cfg)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "benchtable:", err)
@@ -51,65 +71,68 @@ func main() {
 	}
 }
 
-// table is what is being measured.
-type table struct {
-	bin  programs
-	dir  string
-	each time.Duration
-	noop string // the lane program
-	page strings.Builder
+type config struct {
+	bin, models, out string
+	each             time.Duration
+	rounds           int
+	only             string
+	litServe         string
+	images           map[string]string // files by pipeline
 }
 
-func run(ctx context.Context, bin, out string, each time.Duration, only string) error {
+// table is what is being measured.
+type table struct {
+	config
+	bin     programs
+	dir     string
+	noop    string // the lane program
+	section strings.Builder
+}
+
+const rowNames = "abcdefgh"
+
+func run(ctx context.Context, cfg config) error {
 	dir, err := os.MkdirTemp("", "sightmesh-bench")
 	if err != nil {
 		return fmt.Errorf("make a folder: %w", err)
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // it is temporary
-	abs, err := filepath.Abs(bin)
+	abs, err := filepath.Abs(cfg.bin)
 	if err != nil {
 		return fmt.Errorf("find binaries: %w", err)
 	}
-	t := &table{bin: programs{abs}, dir: dir, each: each, noop: filepath.Join(abs, "nooplane")}
+	if cfg.models, err = filepath.Abs(cfg.models); err != nil {
+		return fmt.Errorf("find models: %w", err)
+	}
+	t := &table{config: cfg, bin: programs{abs}, dir: dir, noop: filepath.Join(abs, "nooplane")}
 	for target, pkg := range map[string]string{"nats-server": "github.com/nats-io/nats-server/v2", "nooplane": "github.com/sightmesh/sightmesh/tools/benchtable/nooplane"} {
 		if msg, err := exec.CommandContext(ctx, "go", "build", "-o", filepath.Join(abs, target), pkg).CombinedOutput(); err != nil {
 			return fmt.Errorf("build %s: %w: %s", target, err, msg)
 		}
 	}
-	t.head()
 	var failed []error
-	for _, row := range []struct {
-		name byte
-		f    func(context.Context) error
-	}{{'a', t.transport}, {'b', t.models}, {'c', t.crops}, {'d', t.sizes}, {'e', t.tracing}, {'f', t.replicas}, {'g', t.cluster}} {
-		if !strings.ContainsRune(only, rune(row.name)) {
+	sections := map[byte]string{}
+	rows := []func(context.Context) error{t.transport, t.debianModels, t.crops, t.sizes, t.tracing, t.replicas, t.cluster, t.networks}
+	for i, measure := range rows {
+		name := rowNames[i]
+		if strings.IndexByte(cfg.only, name) < 0 {
 			continue
 		}
-		fmt.Fprintf(os.Stderr, "(%c)\n", row.name)
-		if err := row.f(ctx); err != nil { // the other rows are worth having
-			failed = append(failed, fmt.Errorf("(%c): %w", row.name, err))
-			t.printf("\n(%c) could not be measured: %v\n", row.name, err)
+		fmt.Fprintf(os.Stderr, "(%c)\n", name)
+		t.section.Reset()
+		if err := measure(ctx); err != nil { // the other rows are worth having
+			failed = append(failed, fmt.Errorf("(%c): %w", name, err))
+			if t.section.Len() == 0 {
+				t.printf("%s\n", heading(name))
+			}
+			t.printf("\nNot measured: %v\n", err)
 		}
+		sections[name] = t.section.String()
 	}
-	if out == "" {
-		_, err = io.WriteString(os.Stdout, t.page.String())
-	} else {
-		err = os.WriteFile(out, []byte(t.page.String()), 0o644)
-	}
-	return errors.Join(append(failed, err)...)
+	return errors.Join(append(failed, writePage(cfg.out, sections))...)
 }
 
-func (t *table) printf(format string, args ...any) { fmt.Fprintf(&t.page, format, args...) }
-
-func (t *table) head() {
-	t.printf(`# Performance
-
-Written by %s on %s: %d x %s, %s, every process on this machine, the load too; Go
-programs but the load have half of the cores (ADR 0006). Each row stands beside its
-baseline of the same run; the ratios are what to compare, the times are those of this machine in this hour. The *floor* is the bare
-three-hop JetStream pipeline (`+"`sightmesh bench floor`"+`) on the same server.
-`, "`make bench`", time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), machine.Processor(), runtime.Version())
-}
+func (t *table) printf(format string, args ...any) { fmt.Fprintf(&t.section, format, args...) }
 
 // noopPipelines writes a pipelines file for the lane that does nothing.
 func (t *table) noopPipelines(crops, bytes int) (string, error) {
@@ -154,6 +177,7 @@ func (t *table) start(ctx context.Context, cfg meshConfig) (*mesh, error) {
 		return nil, fmt.Errorf("make a folder: %w", err)
 	}
 	cfg.servers, cfg.replicas, cfg.lanes = max(cfg.servers, 1), max(cfg.replicas, 1), max(cfg.lanes, 1)
+	cfg.models = cmp.Or(cfg.models, t.noModels())
 	return startMesh(ctx, t.bin, dir, cfg)
 }
 
@@ -162,7 +186,12 @@ func (t *table) load(concurrency int) bench.Load {
 }
 
 func (t *table) measure(ctx context.Context, m *mesh, name string, pic []byte, concurrency int) (bench.Report, error) {
-	r, err := bench.Run(ctx, bench.HTTP(m.http, name, concurrency), []bench.Picture{{Name: "p", Data: pic}}, t.load(concurrency), nil)
+	return t.bench(ctx, bench.HTTP(m.http, name, concurrency), pic, t.load(concurrency))
+}
+
+// bench measures what a sender does with an image; a wrong result is an error.
+func (t *table) bench(ctx context.Context, send bench.Sender, image []byte, load bench.Load) (bench.Report, error) {
+	r, err := bench.Run(ctx, send, []bench.Picture{{Name: "p", Data: image}}, load, nil)
 	if err == nil && (r.Done == 0 || len(r.Errors) > 0 || r.Mismatched > 0) {
 		err = fmt.Errorf("%d answers, errors %v, %d differ", r.Done, r.Errors, r.Mismatched)
 	}
@@ -222,43 +251,83 @@ func samplePictures() (page, face []byte, err error) {
 	return p.Bytes(), f.Bytes(), nil
 }
 
-// (b) real models, with and without a mesh round their lanes.
-func (t *table) models(ctx context.Context) error {
+// noModels is a folder of models that does not exist: the built-in pipelines then use what Debian's packages have.
+func (t *table) noModels() string { return filepath.Join(t.dir, "no-models") }
+
+// (b) the models of Debian's packages, with and without a mesh around their lanes.
+func (t *table) debianModels(ctx context.Context) error {
 	page, face, err := samplePictures()
 	if err != nil {
 		return err
 	}
-	lanes := runtime.NumCPU()
-	m, err := t.start(ctx, meshConfig{lanes: lanes})
+	count := runtime.NumCPU()
+	m, err := t.start(ctx, meshConfig{lanes: count})
 	if err != nil {
 		return err
 	}
 	defer m.stop()
-	t.printf("\n## (b) Real models, beside the same lanes with no mesh round them\n\n%d lanes of detect and of classify; the drawn page and the drawn face of `sightmesh up`. Saturation is %d requests at a time.\n\n| pipeline | lanes alone /s | mesh /s | ratio | lanes alone p50, one at a time | mesh p50 | added |\n|---|---|---|---|---|---|---|\n", lanes, 4*lanes)
+	t.printf("\n## (b) Models of Debian's packages, beside the same lanes with no mesh round them\n\n%d lanes of detect and of classify; the drawn page and the drawn face of `sightmesh up`. Saturation is %d requests at a time.\n\n| pipeline | lanes alone /s | mesh /s | ratio | lanes alone p50, one at a time | mesh p50 | added |\n|---|---|---|---|---|---|---|\n", count, 4*count)
 	for _, p := range pipeline.BuiltIn() {
-		pic, ok := map[string][]byte{"text": page, "faces": face}[p.Name]
+		image, ok := map[string][]byte{"text": page, "faces": face}[p.Name]
 		if !ok {
 			continue // no model from Debian's packages, or no image here
 		}
-		alone, err := lanesAlone(ctx, t.bin, p, pic, lanes, 4*lanes, t.each)
+		alone, one, err := t.alone(ctx, p, image, count)
 		if err != nil {
 			return err
 		}
-		one, err := lanesAlone(ctx, t.bin, p, pic, 1, 1, t.each)
+		full, err := t.measure(ctx, m, p.Name, image, 4*count)
 		if err != nil {
 			return err
 		}
-		full, err := t.measure(ctx, m, p.Name, pic, 4*lanes)
-		if err != nil {
-			return err
-		}
-		single, err := t.measure(ctx, m, p.Name, pic, 1)
+		single, err := t.measure(ctx, m, p.Name, image, 1)
 		if err != nil {
 			return err
 		}
 		t.printf("| %s | %.1f | %.1f | %.2f | %.2f ms | %.2f ms | %.2f ms |\n", p.Name, alone.PerSecond, full.PerSecond, full.PerSecond/alone.PerSecond, one.Latency.P50, single.Latency.P50, single.Latency.P50-one.Latency.P50)
 	}
 	return nil
+}
+
+// alone measures the lanes of a pipeline on their own: at saturation, and one image at a time.
+func (t *table) alone(ctx context.Context, p pipeline.Pipeline, image []byte, count int) (full, single bench.Report, err error) {
+	l, err := t.startLanes(ctx, t.noModels(), p, count)
+	if err != nil {
+		return full, single, err
+	}
+	defer func() { err = errors.Join(err, l.Close()) }()
+	send := aloneSender(l, p)
+	if full, err = t.bench(ctx, send, image, t.load(4*count)); err != nil {
+		return full, single, err
+	}
+	single, err = t.bench(ctx, send, image, t.load(1))
+	return full, single, err
+}
+
+// startLanes starts lanes of a pipeline, with no mesh around them. The caller closes them.
+func (t *table) startLanes(ctx context.Context, models string, p pipeline.Pipeline, count int) (*lanes.Lanes, error) {
+	l, err := lanes.Start(ctx, lanes.Config{
+		Binary: func(service string) (string, error) { return t.bin.path(service), nil },
+		Models: models, Count: count, StartTimeout: time.Minute,
+	}, []pipeline.Pipeline{p})
+	if err != nil {
+		return nil, err
+	}
+	if why := l.Reason(p); why != "" {
+		return nil, errors.Join(fmt.Errorf("start lanes of pipeline %s: %s", p.Name, why), l.Close())
+	}
+	return l, nil
+}
+
+// aloneSender sends images to lanes with no mesh around them.
+func aloneSender(l *lanes.Lanes, p pipeline.Pipeline) bench.Sender {
+	return func(ctx context.Context, image bench.Picture) (v1.Result, error) {
+		r, err := l.Analyze(ctx, p, http.DetectContentType(image.Data), image.Data)
+		if err == nil && r.Problem != nil {
+			err = r.Problem
+		}
+		return r, err
+	}
 }
 
 // (c) many crops of one picture.

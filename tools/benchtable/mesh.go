@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -91,6 +90,7 @@ type meshConfig struct {
 	replicas  int // of every service
 	lanes     int // of each worker
 	pipelines string
+	models    string // folder; empty for one that does not exist
 	env       []string
 }
 
@@ -107,7 +107,7 @@ func startMesh(ctx context.Context, bin programs, dir string, cfg meshConfig) (_
 	if err := setup.Run(ctx, setup.Config{NATS: m.nats, Pipelines: cfg.pipelines, Replicas: cfg.servers, Storage: "file", Wait: time.Minute}, io.Discard); err != nil {
 		return nil, err
 	}
-	var admins []string
+	var ready []string
 	for range cfg.replicas {
 		for _, s := range []string{"ingress", "detect", "classify", "results"} {
 			args := []string{"--nats", m.nats, "--pipelines", cfg.pipelines, "--log-level", "info"}
@@ -117,28 +117,29 @@ func startMesh(ctx context.Context, bin programs, dir string, cfg meshConfig) (_
 				args = append(args, "--http", "127.0.0.1:0", "--max-queue", "1h")
 				names = append(names, "http")
 			case "detect", "classify":
-				args = append(args, "--lanes", strconv.Itoa(cfg.lanes))
+				args = append(args, "--lanes", strconv.Itoa(cfg.lanes), "--models", cfg.models)
 			}
 			p := newProcess(cfg.env, bin.path(s), args...)
 			m.processes = append(m.processes, p)
 			if err := p.run(names...); err != nil {
 				return nil, err
 			}
-			admins = append(admins, p.addr["admin"])
+			ready = append(ready, "http://"+p.addr["admin"]+"/readyz")
 			if s == "ingress" {
 				m.http = "http://" + p.addr["http"]
 			}
 		}
 	}
-	return m, awaitReady(ctx, admins)
+	return m, awaitReady(ctx, ready...)
 }
 
-func awaitReady(ctx context.Context, admins []string) error {
+// awaitReady waits until each of the URLs answers with 200.
+func awaitReady(ctx context.Context, urls ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	for _, a := range admins {
+	for _, url := range urls {
 		for {
-			req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+a+"/readyz", nil)
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 			if err != nil {
 				return fmt.Errorf("wait for services: %w", err)
 			}
@@ -150,7 +151,7 @@ func awaitReady(ctx context.Context, admins []string) error {
 				}
 			}
 			if ctx.Err() != nil {
-				return errors.New("wait for services: not ready after a minute")
+				return fmt.Errorf("wait for services: %s: not ready after a minute", url)
 			}
 			time.Sleep(20 * time.Millisecond)
 		}

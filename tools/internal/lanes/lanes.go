@@ -26,13 +26,15 @@ type Config struct {
 	Binary func(service string) (string, error)
 	// Models is the folder of models.
 	Models string
+	// Count is how many lanes of each stage there are; 0 stands for 1.
+	Count int
 	// StartTimeout is how long a lane may take to load its models.
 	StartTimeout time.Duration
 	// Memory bounds the lanes of stages that have no memory of their own.
 	Memory pool.MemoryLimit
 }
 
-// Lanes are one process for each stage of each pipeline.
+// Lanes are those of both stages. Each has a process for each pipeline.
 type Lanes struct {
 	detect, classify         *pool.Pool
 	stopDetect, stopClassify func() error
@@ -87,13 +89,13 @@ func Run(ctx context.Context, cfg pool.Config) (p *pool.Pool, stop func() error,
 	}
 }
 
-// pool returns the configuration of one lane for the pipelines that have the stage.
+// pool returns the configuration of the lanes for the pipelines that have the stage.
 func (c Config) pool(stage subject.Stage, pipelines []pipeline.Pipeline) (pool.Config, error) {
 	models, err := filepath.Abs(c.Models)
 	if err != nil {
 		return pool.Config{}, fmt.Errorf("models: %w", err)
 	}
-	out := pool.Config{Stage: stage, Lanes: 1, Models: models, StartTimeout: c.StartTimeout}
+	out := pool.Config{Stage: stage, Lanes: max(c.Count, 1), Models: models, StartTimeout: c.StartTimeout}
 	for _, p := range pipelines {
 		s := p.Stage(stage)
 		if s == nil {
@@ -162,7 +164,8 @@ func (l *Lanes) Models(p pipeline.Pipeline) []v1.Model {
 }
 
 // Analyze returns the regions of an image, as the services make them of what the lanes
-// answer, and the time that the lanes worked. The pipeline has to be ready.
+// answer, and the time that the lanes worked. The pipeline has to be ready. Analyze waits for
+// a free lane of each stage, and may be called by several goroutines at once.
 func (l *Lanes) Analyze(ctx context.Context, p pipeline.Pipeline, mediaType string, image []byte) (v1.Result, error) {
 	r := v1.Result{Pipeline: p.Name, Status: v1.Done, Timings: &v1.Timings{}}
 	detect, err := l.detect.Acquire(ctx)

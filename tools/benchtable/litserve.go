@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// litServeProgram serves the networks with LitServe.
+//
+//go:embed litserve/server.py
+var litServeProgram []byte
+
+// litServePackages are the Python packages that it needs, one a line.
+//
+//go:embed litserve/requirements.txt
+var litServePackages string
+
+// litServeVersions names the packages that matter, with their versions.
+func litServeVersions() []string {
+	var versions []string
+	for line := range strings.Lines(litServePackages) {
+		name, version, _ := strings.Cut(strings.TrimSpace(line), "==")
+		if name == "litserve" || name == "onnxruntime" {
+			versions = append(versions, name+" "+version)
+		}
+	}
+	return versions
+}
+
+type litServeConfig struct {
+	packages string // folder
+	dir      string // for the program and its log
+	models   string
+	pipeline string
+	workers  int
+}
+
+// litServe is a server of LitServe, which is several processes.
+type litServe struct {
+	cmd *exec.Cmd
+	url string
+}
+
+// startLitServe returns a server whose workers are warm.
+func startLitServe(ctx context.Context, cfg litServeConfig) (_ *litServe, err error) {
+	program := filepath.Join(cfg.dir, "server.py")
+	if err := os.WriteFile(program, litServeProgram, 0o644); err != nil {
+		return nil, fmt.Errorf("start LitServe: %w", err)
+	}
+	packages, err := filepath.Abs(cfg.packages)
+	if err != nil {
+		return nil, fmt.Errorf("start LitServe: %w", err)
+	}
+	ports, err := freePorts(1)
+	if err != nil {
+		return nil, err
+	}
+	log, err := os.Create(filepath.Join(cfg.dir, "litserve.log"))
+	if err != nil {
+		return nil, fmt.Errorf("start LitServe: %w", err)
+	}
+	defer log.Close()
+	s := &litServe{url: fmt.Sprintf("http://127.0.0.1:%d", ports[0])}
+	s.cmd = exec.Command("python3", program, "--pipeline", cfg.pipeline, "--models", cfg.models,
+		"--port", strconv.Itoa(ports[0]), "--workers", strconv.Itoa(cfg.workers))
+	s.cmd.Env = append(os.Environ(), "PYTHONPATH="+packages, "PYTHONDONTWRITEBYTECODE=1")
+	s.cmd.Stdout, s.cmd.Stderr = log, log
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // its workers end with it
+	if err := s.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start LitServe: %w", err)
+	}
+	if err := awaitReady(ctx, s.url+"/health"); err != nil {
+		s.stop()
+		said, _ := os.ReadFile(log.Name()) // without it the error says less
+		return nil, errors.Join(fmt.Errorf("start LitServe: %w", err), errors.New(string(said[max(0, len(said)-2048):])))
+	}
+	return s, nil
+}
+
+// stop kills the server with its workers: it does not end all of them when it is asked to.
+func (s *litServe) stop() {
+	syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL) //nolint:errcheck // it may have ended
+	s.cmd.Wait()                                      //nolint:errcheck // nothing depends on it
+}

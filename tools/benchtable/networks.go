@@ -1,0 +1,394 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/lane/pipeline"
+	"github.com/sightmesh/sightmesh/tools/internal/bench"
+	"github.com/sightmesh/sightmesh/tools/internal/machine"
+)
+
+// networkPipelines are the networks of the built-in pipelines, and nothing but them: faces have no attributes, which
+// cascades find, and no pipeline falls back.
+const networkPipelines = `pipelines:
+  - name: faces
+    max_regions: 100
+    detect: {kind: model, settings: {model: yunet}}
+  - name: objects
+    max_regions: 100
+    detect: {kind: model, settings: {model: yolox-nano}}
+  - name: text
+    max_regions: 400
+    crops_per_message: 8
+    text: true
+    detect: {kind: model, settings: {model: ppocr-v6-tiny-det}}
+    classify:
+      kind: model
+      settings:
+        model: ppocr-v6-small-rec
+        first: {kind: model, settings: {model: ppocr-v6-tiny-rec, threshold: 0.95}}
+`
+
+// The targets of a mesh beside its lanes alone.
+const (
+	leastThroughput = 0.9 // of theirs
+	mostAdded       = 3   // milliseconds
+)
+
+// contestants are what an image is sent to.
+type contestants struct {
+	alone, mesh bench.Sender
+	litServe    bench.Sender // nil without it
+}
+
+// turn is the report of a contestant in a round.
+type turn struct {
+	bench.Report
+	// cpu is the processor time of an image in all processes, those of the load too.
+	cpu float64 // milliseconds
+	// besides is what an image took besides the work of its lanes, the median.
+	besides float64 // milliseconds
+}
+
+// turns are those of each contestant.
+type turns struct{ alone, mesh, litServe []turn }
+
+// networkRow is what is measured of a pipeline.
+type networkRow struct {
+	pipeline, image string
+	full, single    turns // at saturation, and one image at a time
+	regions, same   int   // that the mesh found, and of these LitServe
+	reason          error // why it is not measured
+}
+
+// (h) networks, with and without a mesh around their lanes, and served by LitServe.
+func (t *table) networks(ctx context.Context) error {
+	load, err := machine.Load()
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	file := filepath.Join(t.dir, "networks.yaml")
+	if err := os.WriteFile(file, []byte(networkPipelines), 0o644); err != nil {
+		return fmt.Errorf("write pipelines: %w", err)
+	}
+	pipelines, err := pipeline.Load(file)
+	if err != nil {
+		return err
+	}
+	var rows []networkRow
+	var failed []error
+	for _, p := range pipelines {
+		row, err := t.network(ctx, file, p)
+		if row.reason = err; err != nil {
+			failed = append(failed, fmt.Errorf("%s: %w", p.Name, err))
+		}
+		rows = append(rows, row)
+	}
+	after, err := machine.Load()
+	if err != nil {
+		return err
+	}
+	count := runtime.NumCPU()
+	t.printf(`%s Networks
+
+Measured on %s; the load of the machine (1 minute) was %.1f before and %.1f after. Faces are found by YuNet, objects by
+YOLOX-nano, and lines of text by one network of PP-OCRv6 and read by one or two, all in ONNX Runtime with one thread for
+each lane. What is compared takes turns, in %d rounds of %v each. Tables have the median of the rounds, and the median of
+their ratios.
+
+*Lanes alone* are the same networks driven directly, with no mesh: each is in one process that gets one image after the
+other over a socket. Saturation is %d lanes of each stage, with %d images at a time. One at a time is one lane of each stage.
+
+| pipeline | image | lanes alone /s | mesh /s | mesh ÷ alone (target %v) | lanes alone p50, one at a time | mesh p50 | added (target %d ms) |
+|---|---|---|---|---|---|---|---|
+`, heading('h'), began.UTC().Format("2006-01-02"), load, after, t.rounds, t.each/3, count, 4*count,
+		leastThroughput, mostAdded)
+	for _, r := range rows {
+		if r.reason != nil {
+			t.printf("| %s | not measured: %v |\n", r.pipeline, firstLine(r.reason))
+			continue
+		}
+		t.printf("| %s | %s | %.1f | %.1f | %.2f | %.2f ms | %.2f ms | %.2f ms |\n", r.pipeline, r.image,
+			median(r.full.alone, perSecond), median(r.full.mesh, perSecond),
+			medianOf(r.full.mesh, r.full.alone, ratio(perSecond)),
+			median(r.single.alone, p50), median(r.single.mesh, p50), medianOf(r.single.mesh, r.single.alone, added))
+	}
+	t.printCPU(rows)
+	t.printHops(rows)
+	t.printLitServe(rows, count)
+	return errors.Join(failed...)
+}
+
+// printCPU says what an image costs.
+func (t *table) printCPU(rows []networkRow) {
+	t.printf(`
+Processor time of an image at saturation, in all processes, the load included. It depends less on what else the machine does
+than throughput does.
+
+| pipeline | lanes alone | mesh | lanes alone ÷ mesh (target %v) | LitServe | LitServe ÷ mesh |
+|---|---|---|---|---|---|
+`, leastThroughput)
+	for _, r := range rows {
+		if r.reason != nil {
+			continue
+		}
+		t.printf("| %s | %.1f ms | %.1f ms | %.2f |", r.pipeline,
+			median(r.full.alone, cpu), median(r.full.mesh, cpu), medianOf(r.full.alone, r.full.mesh, ratio(cpu)))
+		if len(r.full.litServe) == 0 {
+			t.printf(" not measured | |\n")
+			continue
+		}
+		t.printf(" %.1f ms | %.2f |\n", median(r.full.litServe, cpu), medianOf(r.full.litServe, r.full.mesh, ratio(cpu)))
+	}
+}
+
+// printHops says where the time of an image goes that is alone.
+func (t *table) printHops(rows []networkRow) {
+	t.printf(`
+Where the time goes, one image at a time (p50). Lanes measure decode, detect and classify; besides is the rest of each
+image: of lanes alone their sockets, of the mesh HTTP, NATS with its files, and the services.
+
+| pipeline | measured | decode | detect | classify | besides |
+|---|---|---|---|---|---|
+`)
+	for _, r := range rows {
+		if r.reason != nil {
+			continue
+		}
+		for _, of := range []struct {
+			name  string
+			turns []turn
+		}{{"lanes alone", r.single.alone}, {"mesh", r.single.mesh}} {
+			t.printf("| %s | %s |", r.pipeline, of.name)
+			for _, hop := range []string{"decode", "detect", "classify"} {
+				t.printf(" %.2f ms |", median(of.turns, func(t turn) float64 { return t.Hops[hop].P50 }))
+			}
+			t.printf(" %.2f ms |\n", median(of.turns, besides))
+		}
+	}
+}
+
+func (t *table) printLitServe(rows []networkRow, count int) {
+	if t.litServe == "" {
+		t.printf("\nNot held against LitServe: `make litserve` installs it, with pip.\n")
+		return
+	}
+	t.printf(`
+The same files of networks in [LitServe](https://github.com/Lightning-AI/LitServe) (%s), served
+by tools/benchtable/litserve/server.py: %d workers of one thread at saturation, and one worker one at a time. Load, bytes
+over HTTP and settings of the networks are the same. LitServe does not store images, so that they are lost when it ends.
+Its lines of text are not in reading order, and have no places of words. *Same regions* have the same label, the same
+text but for spaces, and boxes that overlap by 0.8 or more.
+
+| pipeline | LitServe /s | mesh /s | mesh ÷ LitServe | LitServe p50, one at a time | mesh p50 | mesh ÷ LitServe | same regions |
+|---|---|---|---|---|---|---|---|
+`, strings.Join(litServeVersions(), ", "), count)
+	for _, r := range rows {
+		if r.reason != nil {
+			continue
+		}
+		t.printf("| %s | %.1f | %.1f | %.2f | %.2f ms | %.2f ms | %.2f | %d of %d |\n", r.pipeline,
+			median(r.full.litServe, perSecond), median(r.full.mesh, perSecond),
+			medianOf(r.full.mesh, r.full.litServe, ratio(perSecond)),
+			median(r.single.litServe, p50), median(r.single.mesh, p50), medianOf(r.single.mesh, r.single.litServe, ratio(p50)),
+			r.same, r.regions)
+	}
+}
+
+func firstLine(err error) string {
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	return line
+}
+
+// network measures the network of a pipeline.
+func (t *table) network(ctx context.Context, file string, p pipeline.Pipeline) (networkRow, error) {
+	row := networkRow{pipeline: p.Name}
+	name, image, err := t.networkImage(p.Name)
+	if err != nil {
+		return row, err
+	}
+	row.image = name
+	count := runtime.NumCPU()
+	err = t.against(ctx, file, p, count, func(c contestants) error {
+		if err := row.compare(ctx, c, image); err != nil {
+			return err
+		}
+		row.full, err = t.inTurn(ctx, c, image, 4*count)
+		return err
+	})
+	if err != nil {
+		return row, err
+	}
+	err = t.against(ctx, file, p, 1, func(c contestants) error {
+		row.single, err = t.inTurn(ctx, c, image, 1)
+		return err
+	})
+	return row, err
+}
+
+// networkImage returns the image of a pipeline and what it is called.
+func (t *table) networkImage(pipeline string) (string, []byte, error) {
+	if file, ok := t.images[pipeline]; ok {
+		image, err := os.ReadFile(file)
+		if err != nil {
+			return "", nil, fmt.Errorf("read image: %w", err)
+		}
+		return filepath.Base(file), image, nil
+	}
+	page, face, err := samplePictures()
+	if pipeline == "text" {
+		return "the drawn page", page, err
+	}
+	return "the drawn face", face, err
+}
+
+// against has f measure a pipeline in lanes alone, in a mesh, and in LitServe, with as many lanes or workers.
+func (t *table) against(
+	ctx context.Context, file string, p pipeline.Pipeline, count int, f func(contestants) error,
+) (err error) {
+	l, err := t.startLanes(ctx, t.models, p, count)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, l.Close()) }()
+	return t.with(ctx, meshConfig{lanes: count, pipelines: file, models: t.models}, func(m *mesh) error {
+		c := contestants{alone: aloneSender(l, p), mesh: bench.HTTP(m.http, p.Name, 4*count)}
+		if t.litServe == "" {
+			return f(c)
+		}
+		s, err := startLitServe(ctx, litServeConfig{
+			packages: t.litServe, dir: t.dir, models: t.models, pipeline: p.Name, workers: count,
+		})
+		if err != nil {
+			return err
+		}
+		defer s.stop()
+		c.litServe = bench.HTTP(s.url, p.Name, 4*count)
+		return f(c)
+	})
+}
+
+// inTurn measures the contestants one after the other, several times, so that what else the machine does falls on all.
+func (t *table) inTurn(ctx context.Context, c contestants, image []byte, concurrency int) (turns, error) {
+	var all turns
+	load := bench.Load{Concurrency: concurrency, WarmUp: t.each / 12, Duration: t.each / 3}
+	for range t.rounds {
+		for _, one := range []struct {
+			send  bench.Sender
+			turns *[]turn
+		}{{c.alone, &all.alone}, {c.mesh, &all.mesh}, {c.litServe, &all.litServe}} {
+			if one.send == nil {
+				continue
+			}
+			now, err := t.turn(ctx, one.send, image, load)
+			if err != nil {
+				return all, err
+			}
+			*one.turns = append(*one.turns, now)
+		}
+	}
+	return all, nil
+}
+
+// turn measures a contestant. Nothing else of the process or below it does anything meanwhile.
+func (t *table) turn(ctx context.Context, send bench.Sender, image []byte, load bench.Load) (turn, error) {
+	var mu sync.Mutex
+	var besides []float64 // of each image
+	before, err := machine.ProcessTreeCPU()
+	if err != nil {
+		return turn{}, err
+	}
+	r, err := t.bench(ctx, func(ctx context.Context, image bench.Picture) (v1.Result, error) {
+		began := time.Now()
+		result, err := send(ctx, image)
+		took := v1.Milliseconds(time.Since(began))
+		if lanes := result.Timings; lanes != nil {
+			took -= lanes.Decode + lanes.Detect + lanes.Classify
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		besides = append(besides, took)
+		return result, err
+	}, image, load)
+	if err != nil {
+		return turn{}, err
+	}
+	after, err := machine.ProcessTreeCPU()
+	slices.Sort(besides)
+	return turn{r, v1.Milliseconds(after-before) / float64(len(besides)), besides[len(besides)/2]}, err
+}
+
+// compare counts the regions of an image that LitServe finds as the mesh does.
+func (r *networkRow) compare(ctx context.Context, c contestants, image []byte) error {
+	if c.litServe == nil {
+		return nil
+	}
+	of, err := c.mesh(ctx, bench.Picture{Data: image})
+	if err != nil {
+		return fmt.Errorf("mesh: %w", err)
+	}
+	other, err := c.litServe(ctx, bench.Picture{Data: image})
+	if err != nil {
+		return fmt.Errorf("LitServe: %w", err)
+	}
+	r.regions, r.same = len(of.Regions), 0
+	for _, a := range of.Regions {
+		if slices.ContainsFunc(other.Regions, func(b v1.Region) bool {
+			return a.Label == b.Label && withoutSpaces(a.Text) == withoutSpaces(b.Text) && overlap(a.Box, b.Box) >= 0.8
+		}) {
+			r.same++
+		}
+	}
+	return nil
+}
+
+func withoutSpaces(text string) string { return strings.Join(strings.Fields(text), "") }
+
+// overlap is the intersection over union of two boxes.
+func overlap(a, b v1.Box) float64 {
+	w := min(a.X+a.Width, b.X+b.Width) - max(a.X, b.X)
+	h := min(a.Y+a.Height, b.Y+b.Height) - max(a.Y, b.Y)
+	both := float64(max(w, 0) * max(h, 0))
+	return both / (float64(a.Width*a.Height+b.Width*b.Height) - both)
+}
+
+func perSecond(t turn) float64 { return t.PerSecond }
+
+func p50(t turn) float64 { return t.Latency.P50 }
+
+func cpu(t turn) float64 { return t.cpu }
+
+func besides(t turn) float64 { return t.besides }
+
+// ratio compares a figure of two reports of a round.
+func ratio(figure func(turn) float64) func(a, b turn) float64 {
+	return func(a, b turn) float64 { return figure(a) / figure(b) }
+}
+
+func added(a, b turn) float64 { return a.Latency.P50 - b.Latency.P50 }
+
+// median returns that of a figure of reports.
+func median(all []turn, figure func(turn) float64) float64 {
+	return medianOf(all, all, func(a, _ turn) float64 { return figure(a) })
+}
+
+// medianOf returns that of a figure of two reports of each round.
+func medianOf(a, b []turn, figure func(a, b turn) float64) float64 {
+	figures := make([]float64, len(a))
+	for i := range a {
+		figures[i] = figure(a[i], b[i])
+	}
+	slices.Sort(figures)
+	return figures[len(figures)/2]
+}

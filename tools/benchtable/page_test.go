@@ -1,0 +1,53 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestPage_ReplacesWhatWasMeasured: the sections of an older page stay, in the order of the rows, and so does its head.
+func TestPage_ReplacesWhatWasMeasured(t *testing.T) {
+	t.Parallel()
+	const old = "# Performance\n\nOld head.\n\n## (a) Old\n\n1\n\n## (g) Old\n\n2\n"
+	for name, tt := range map[string]struct {
+		sections map[byte]string
+		want     string
+	}{
+		"the last": {
+			map[byte]string{'g': "\n## (g) New\n\n3\n"},
+			"# Performance\n\nOld head.\n\n## (a) Old\n\n1\n\n## (g) New\n\n3\n",
+		},
+		"the first": {
+			map[byte]string{'a': "\n## (a)\n\nNot measured: why\n"},
+			"# Performance\n\nOld head.\n\n## (a)\n\nNot measured: why\n\n## (g) Old\n\n2\n",
+		},
+		"one that was not there": {
+			map[byte]string{'b': "\n## (b) New\n\n3\n"},
+			"# Performance\n\nOld head.\n\n## (a) Old\n\n1\n\n## (b) New\n\n3\n\n## (g) Old\n\n2\n",
+		},
+	} {
+		if got := page(tt.sections, old); got != tt.want {
+			t.Errorf("%s: got %q, want %q", name, got, tt.want)
+		}
+	}
+}
+
+func TestPage_OfAllRowsHasANewHead(t *testing.T) {
+	t.Parallel()
+	sections := map[byte]string{}
+	var want strings.Builder
+	for i := range len(rowNames) {
+		sections[rowNames[i]] = heading(rowNames[i]) + "\n"
+		want.WriteString(sections[rowNames[i]])
+	}
+	got := page(sections, "# Performance\n\nOld head.\n\n## (a) Old\n")
+	if strings.Contains(got, "Old") {
+		t.Errorf("something of the old page is left: %q", got)
+	}
+	if !strings.HasPrefix(got, "# Performance\n\nWritten by `make bench` on ") {
+		t.Errorf("the page begins with %.60q", got)
+	}
+	if !strings.HasSuffix(got, want.String()) {
+		t.Errorf("the sections are not those that were measured: %q", got)
+	}
+}

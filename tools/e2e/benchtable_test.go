@@ -1,0 +1,75 @@
+package e2e
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"testing"
+)
+
+// measureNetworks runs the rows of networks of benchtable for a moment, with the model yunet only, and returns what it
+// has written.
+func measureNetworks(t *testing.T, args ...string) string {
+	t.Helper()
+	dir := t.TempDir()
+	photo := filepath.Join(dir, "astronaut.png")
+	writeFiles(t, dir, map[string]string{"astronaut.png": string(realdata(t, "photos/astronaut.png"))})
+	models := filepath.Join(dir, "models")
+	yunet := filepath.Join(models, "yunet")
+	if err := os.CopyFS(yunet, os.DirFS(filepath.Join(root(t), "tools/internal/models/catalogue/yunet"))); err != nil {
+		t.Fatal(err)
+	}
+	weights := "yunet_n_640_640.onnx"
+	writeFiles(t, yunet, map[string]string{weights: string(realdata(t, "models/yunet_n/"+weights))})
+	bin := filepath.Join(dir, "bin") // in which benchtable builds more
+	if err := os.Mkdir(bin, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range services {
+		if err := os.Symlink(binary(t, name), filepath.Join(bin, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out := filepath.Join(dir, "performance.md")
+	cmd := exec.Command("go", append([]string{"run", "./tools/benchtable", "--bin", bin, "--models", models, "--out", out,
+		"--only", "h", "--each", "3s", "--rounds", "1", "--image", "faces=" + photo}, args...)...)
+	cmd.Dir = root(t)
+	said, err := cmd.CombinedOutput()
+	if err == nil {
+		t.Errorf("the status is 0, want an error, because models are missing: %s", said)
+	}
+	page, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatalf("%v: %s", err, said)
+	}
+	return string(page)
+}
+
+// TestBenchtable_MeasuresNetworks: a row for the model that is there, and the reason for one that is not.
+func TestBenchtable_MeasuresNetworks(t *testing.T) {
+	page := measureNetworks(t)
+	for name, want := range map[string]string{
+		"throughput and latency": `\n\| faces \| astronaut.png \| [0-9.]+ \| [0-9.]+ \| [0-9.]+ \| [0-9.]+ ms \|`,
+		"processor time":         `\n\| faces \| [0-9.]+ ms \| [0-9.]+ ms \| [0-9.]+ \| not measured \|`,
+		"hops":                   `\n\| faces \| mesh \| [0-9.]+ ms \| [1-9][0-9.]* ms \| 0.00 ms \|`,
+		"without its model":      `\n\| objects \| not measured: start lanes of pipeline objects: detect: .*yolox-nano: the folder does not exist`,
+		"without LitServe":       "\nNot held against LitServe: `make litserve`",
+	} {
+		if !regexp.MustCompile(want).MatchString(page) {
+			t.Errorf("%s: no %s in\n%s", name, want, page)
+		}
+	}
+}
+
+// TestBenchtable_MeasuresLitServe: LitServe finds what the mesh does.
+func TestBenchtable_MeasuresLitServe(t *testing.T) {
+	packages := filepath.Join(root(t), "bin", "litserve")
+	if _, err := os.Stat(filepath.Join(packages, "litserve")); err != nil {
+		t.Skipf("no LitServe, which make litserve installs: %v", err)
+	}
+	page := measureNetworks(t, "--litserve", packages)
+	if want := regexp.MustCompile(`\n\| faces \| ([0-9.]+( ms)? \| ){6}1 of 1 \|`); !want.MatchString(page) {
+		t.Errorf("no %s in\n%s", want, page)
+	}
+}
