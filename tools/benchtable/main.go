@@ -30,6 +30,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/sightmesh/sightmesh/contracts/connection"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/lane/pipeline"
 	"github.com/sightmesh/sightmesh/tools/internal/bench"
@@ -199,7 +200,7 @@ func (t *table) bench(ctx context.Context, send bench.Sender, image []byte, load
 }
 
 func (t *table) floor(ctx context.Context, m *mesh, size, concurrency, replicas int) (bench.Report, error) {
-	f, err := bench.StartFloor(ctx, bench.FloorConfig{URL: m.nats, Replicas: replicas, Storage: jetstream.FileStorage, First: size, Second: size, Third: 2 << 10})
+	f, err := bench.StartFloor(ctx, bench.FloorConfig{NATS: connection.Config{URL: m.nats}, Replicas: replicas, Storage: jetstream.FileStorage, First: size, Second: size, Third: 2 << 10})
 	if err != nil {
 		return bench.Report{}, err
 	}

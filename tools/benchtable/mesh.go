@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/sightmesh/sightmesh/contracts/connection"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/tools/internal/setup"
 	"github.com/sightmesh/sightmesh/tools/internal/up"
@@ -104,7 +105,7 @@ func startMesh(ctx context.Context, bin programs, dir string, cfg meshConfig) (_
 	if err := m.startServers(bin, dir, cfg.servers); err != nil {
 		return nil, err
 	}
-	if err := setup.Run(ctx, setup.Config{NATS: m.nats, Pipelines: cfg.pipelines, Replicas: cfg.servers, Storage: "file", Wait: time.Minute}, io.Discard); err != nil {
+	if err := setup.Run(ctx, setup.Config{NATS: connection.Config{URL: m.nats}, Pipelines: cfg.pipelines, Replicas: cfg.servers, Storage: "file", Wait: time.Minute}, io.Discard); err != nil {
 		return nil, err
 	}
 	var ready []string

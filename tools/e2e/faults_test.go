@@ -272,7 +272,7 @@ func TestMetrics(t *testing.T) {
 		for _, p := range patterns {
 			eventually(t, 10*time.Second, func() error { return scrape(admin, regexp.MustCompile(p)) })
 		}
-		for _, path := range []string{"/livez", "/readyz", "/debug/pprof/goroutine"} {
+		for _, path := range []string{"/livez", "/readyz"} {
 			res, err := http.Get(admin + path)
 			if err != nil {
 				t.Fatal(err)

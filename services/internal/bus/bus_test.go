@@ -22,6 +22,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/goleak"
 
+	"github.com/sightmesh/sightmesh/contracts/connection"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
@@ -46,7 +47,7 @@ func openJetStream(t *testing.T, nc *nats.Conn) jetstream.JetStream {
 
 func connect(t *testing.T, url string) *nats.Conn {
 	t.Helper()
-	nc, err := Connect(t.Context(), url, "detect", "one", quiet())
+	nc, err := Connect(t.Context(), connection.Config{URL: url}, "detect", "one", quiet())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -213,7 +214,7 @@ func TestConnectWaitsForTheServer(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	go func() {
-		nc, err := Connect(ctx, fmt.Sprintf("nats://127.0.0.1:%d", port), "detect", "one", quiet())
+		nc, err := Connect(ctx, connection.Config{URL: fmt.Sprintf("nats://127.0.0.1:%d", port)}, "detect", "one", quiet())
 		done <- outcome{nc, err}
 	}()
 	select {
@@ -247,10 +248,10 @@ func TestConnectGivesUpWithItsContext(t *testing.T) {
 	url := fmt.Sprintf("nats://127.0.0.1:%d", freePort(t))
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
-	if _, err := Connect(ctx, url, "detect", "one", quiet()); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), url) {
+	if _, err := Connect(ctx, connection.Config{URL: url}, "detect", "one", quiet()); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), url) {
 		t.Errorf("got %v, want an end with the context that names %s", err, url)
 	}
-	if _, err := Connect(context.Background(), "nats://[broken", "detect", "one", quiet()); err == nil {
+	if _, err := Connect(context.Background(), connection.Config{URL: "nats://[broken"}, "detect", "one", quiet()); err == nil {
 		t.Error("a broken URL was waited for")
 	}
 }

@@ -18,7 +18,7 @@ func Tell(nc *nats.Conn, e v1.Event) error {
 		return fmt.Errorf("encode event %s of %s: %w", e.Event, e.ID, err)
 	}
 	if err := nc.Publish(subject.Events(e.ID), body); err != nil {
-		return fmt.Errorf("tell event %s of %s: %w", e.Event, e.ID, err)
+		return fmt.Errorf("tell event %s of %s: %w", e.Event, e.ID, explain(err))
 	}
 	return nil
 }

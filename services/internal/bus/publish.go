@@ -163,7 +163,7 @@ func publishError(m Message, err error) error {
 	case m.Once && isWrongLastSequence(err):
 		return nil // another one was first
 	}
-	return err
+	return explain(err)
 }
 
 // isWrongLastSequence reports whether a message with an expected last sequence

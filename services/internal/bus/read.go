@@ -24,7 +24,7 @@ func PublishLast(ctx context.Context, js jetstream.JetStream, stream, subject st
 		return fmt.Errorf("store %s: encode: %w", subject, err)
 	}
 	if _, err := js.Publish(ctx, subject, body, jetstream.WithExpectStream(stream)); err != nil {
-		return fmt.Errorf("store %s: %w", subject, err)
+		return fmt.Errorf("store %s: %w", subject, explain(err))
 	}
 	return nil
 }

@@ -43,7 +43,16 @@ func Start(t testing.TB, pipelines ...string) *Server {
 // StartEmpty runs a server with nothing set up.
 func StartEmpty(t testing.TB) *Server {
 	t.Helper()
-	s := run(t, options(t, "test"))
+	return StartEmptyWith(t, func(*server.Options) {})
+}
+
+// StartEmptyWith runs a server with nothing set up, whose options change
+// changes, such as to reject clients without a password.
+func StartEmptyWith(t testing.TB, change func(*server.Options)) *Server {
+	t.Helper()
+	o := options(t, "test")
+	change(o)
+	s := run(t, o)
 	s.awaitConnections(t)
 	return s
 }
@@ -116,12 +125,19 @@ func (s *Server) StopJetStream(t testing.TB) {
 // Restart runs the server again, on the same address and with the same files.
 func (s *Server) Restart(t testing.TB) {
 	t.Helper()
+	s.RestartWith(t, func(*server.Options) {})
+}
+
+// RestartWith is [Server.Restart] with options that change changes.
+func (s *Server) RestartWith(t testing.TB, change func(*server.Options)) {
+	t.Helper()
 	addr, ok := s.srv.Addr().(*net.TCPAddr)
 	if !ok {
 		t.Fatalf("restart: the server listens on %v", s.srv.Addr())
 	}
 	s.Stop()
 	s.options.Port = addr.Port
+	change(s.options)
 	s.srv = start(t, s.options)
 	s.awaitConnections(t)
 }

@@ -9,20 +9,24 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/peterbourgon/ff/v3"
+
+	"github.com/sightmesh/sightmesh/contracts/connection"
 )
 
 // commonFlags are the flags that every service has.
 type commonFlags struct {
-	nats      string
+	nats      connection.Config
 	admin     string
+	profiles  string
 	pipelines string
 	grace     time.Duration
 	logLevel  slog.Level
 }
 
 func (f *commonFlags) register(fs *flag.FlagSet) {
-	fs.StringVar(&f.nats, "nats", nats.DefaultURL, "NATS `URL`, or several with commas")
-	fs.StringVar(&f.admin, "admin", "127.0.0.1:0", "`address` for probes, metrics and profiles")
+	f.nats.Register(fs, nats.DefaultURL, "NATS `URL`, or several with commas")
+	fs.StringVar(&f.admin, "admin", "127.0.0.1:0", "`address` for probes and metrics")
+	fs.StringVar(&f.profiles, "profiles", "", "loopback `address` for profiles, such as 127.0.0.1:6060; empty for none")
 	fs.StringVar(&f.pipelines, "pipelines", "", "pipelines `file`; without it the built-in ones")
 	fs.DurationVar(&f.grace, "grace", 20*time.Second, "how long work in hand may take to finish at the end")
 	fs.TextVar(&f.logLevel, "log-level", slog.LevelInfo, "debug, info, warn or error")

@@ -147,15 +147,25 @@ func Run(ctx context.Context, spec Spec, args []string, getenv func(string) stri
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, within(5*time.Second, admin.Close)) }()
+	defer func() { err = errors.Join(err, within(admin.Close)) }()
 	p.readiness = &readiness{admin: admin, log: p.Logger, err: errStarting}
 	Listening(p.Logger, "admin", admin.Addr())
 
+	if f.profiles != "" {
+		var profiles *telemetry.Profiles
+		if profiles, err = telemetry.StartProfiles(f.profiles); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, within(profiles.Close)) }()
+		Listening(p.Logger, "profiles", profiles.Addr())
+	}
+
+	telemetry.LogErrors(p.Logger)
 	tracers, err := telemetry.NewTracerProvider(ctx, p.Service, p.Instance, contracts.Version, getenv)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, within(5*time.Second, tracers.Shutdown)) }()
+	defer func() { err = errors.Join(err, within(tracers.Shutdown)) }()
 	p.Tracers = tracers
 
 	p.Conn, err = bus.Connect(ctx, f.nats, p.Service, p.Instance, p.Logger)
@@ -163,7 +173,7 @@ func Run(ctx context.Context, spec Spec, args []string, getenv func(string) stri
 		return err
 	}
 	defer func() {
-		err = errors.Join(err, within(5*time.Second, func(ctx context.Context) error { return bus.Drain(ctx, p.Conn) }))
+		err = errors.Join(err, within(func(ctx context.Context) error { return bus.Drain(ctx, p.Conn) }))
 	}()
 	if p.JetStream, err = jetstream.New(p.Conn, jetstream.WithDefaultTimeout(3*time.Second)); err != nil {
 		return fmt.Errorf("open JetStream: %w", err)
@@ -283,8 +293,11 @@ func deadlines(ctx context.Context, grace time.Duration, first func()) (stopping
 	}
 }
 
-func within(d time.Duration, f func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(context.Background(), d)
+// closeTimeout bounds what ends something of the process.
+const closeTimeout = 5 * time.Second
+
+func within(f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	return f(ctx)
 }

@@ -131,6 +131,57 @@ func TestErrorsEndTheProcess(t *testing.T) {
 	}
 }
 
+// TestProcess_WithoutNATS starts a service before its server. It says at once
+// what it waits for, and is live, so that nothing restarts it.
+func TestProcess_WithoutNATS(t *testing.T) {
+	t.Parallel()
+	p := runtest.Start(t, run.Spec{Name: "detect"}, "--nats", "nats://mesh:s3cret@127.0.0.1:1")
+	line := p.AwaitLine(t, "waiting for NATS")
+	if line["url"] != "nats://mesh:xxxxx@127.0.0.1:1" {
+		t.Errorf("it waits for %v, want the address without the password", line["url"])
+	}
+	if why := fmt.Sprint(line["error"]); !strings.Contains(why, "connection refused") {
+		t.Errorf("it waits because of %q, want the reason", why)
+	}
+	if status, body := p.Probe(t, "/livez"); status != http.StatusOK {
+		t.Errorf("while it waits: /livez %d %q, want 200", status, body)
+	}
+	p.Stop()
+	err := p.Wait(t)
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want the end of the context", err)
+	}
+	if strings.Contains(fmt.Sprint(err), "s3cret") {
+		t.Errorf("the error has the password: %v", err)
+	}
+}
+
+// TestProcess_Profiles: they are served where the flag says, and nowhere without
+// it.
+func TestProcess_Profiles(t *testing.T) {
+	t.Parallel()
+	p := runtest.Start(t, run.Spec{Name: "detect"}, "--nats", bustest.StartEmpty(t).URL, "--profiles", "127.0.0.1:0")
+	if line := p.AwaitLine(t, "listening"); line["name"] != "admin" {
+		t.Errorf("the first server is announced as %v, want admin", line)
+	}
+	profiles := p.AwaitLine(t, "listening")
+	if profiles["name"] != "profiles" {
+		t.Fatalf("the second server is announced as %v, want profiles", profiles)
+	}
+	client := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
+	res, err := client.Get(fmt.Sprintf("http://%v/debug/pprof/goroutine", profiles["addr"]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		t.Errorf("a profile: %s, want 200", res.Status)
+	}
+	if status, _ := p.Probe(t, "/debug/pprof/goroutine"); status != http.StatusNotFound {
+		t.Errorf("a profile of the admin address: %d, want 404", status)
+	}
+}
+
 func TestStopWhileStarting(t *testing.T) {
 	t.Parallel()
 	p := runtest.Start(t, run.Spec{Name: "detect"}, "--nats", bustest.StartEmpty(t).URL)
@@ -152,6 +203,8 @@ func TestFlags(t *testing.T) {
 		"no level":           {"--log-level loud", "-log-level"},
 		"no file":            {"--pipelines /nowhere/p.yaml", "/nowhere/p.yaml"},
 		"no address":         {"--admin nowhere", "nowhere"},
+		"profiles for all":   {"--profiles :6060", "loopback"},
+		"no credentials":     {"--nats-creds /nowhere/c", "--nats-creds"},
 		"one of the service": {"--own x", "-own"},
 		"help":               {"--help", flag.ErrHelp.Error()},
 	} {

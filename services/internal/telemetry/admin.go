@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -14,23 +15,17 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Admin serves /livez, /readyz, /metrics and /debug/pprof/ on a port of its
-// own. It is live as long as it answers, whatever the mesh does, and ready
-// between SetReady and SetNotReady.
+// Admin serves /livez, /readyz and /metrics on a port of its own. It is live as
+// long as it answers, whatever the mesh does, and ready between SetReady and
+// SetNotReady.
 type Admin struct {
+	*listener
 	notReady atomic.Pointer[string] // why; nil while it is ready
-	server   *http.Server
-	addr     net.Addr
-	done     chan error
 }
 
 // StartAdmin listens on addr. The caller ends it with Close.
 func StartAdmin(addr string, metrics prometheus.Gatherer) (*Admin, error) {
-	l, err := net.Listen("tcp", addr)
-	if err != nil {
-		return nil, fmt.Errorf("listen for admin on %s: %w", addr, err)
-	}
-	a := &Admin{addr: l.Addr(), done: make(chan error, 1)}
+	a := &Admin{}
 	a.SetNotReady("starting")
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "live") })
@@ -43,33 +38,77 @@ func StartAdmin(addr string, metrics prometheus.Gatherer) (*Admin, error) {
 	})
 	// OpenMetrics carries the exemplars that lead from a bucket to a trace.
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{EnableOpenMetrics: true}))
-	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
-	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
-	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
-	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	a.server = &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
-	go func() { a.done <- a.server.Serve(l) }()
+	var err error
+	if a.listener, err = listen("admin", addr, mux); err != nil {
+		return nil, err
+	}
 	return a, nil
 }
 
+// Profiles serves /debug/pprof/ on a port of its own.
+type Profiles struct{ *listener }
+
+// StartProfiles listens on addr, which is a loopback address: a profile of the
+// heap shows what the process works on, and there is no authentication. The
+// command line is not served. The caller ends it with Close.
+func StartProfiles(addr string) (*Profiles, error) {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, fmt.Errorf("profiles: %w", err)
+	}
+	if ip, err := netip.ParseAddr(host); err != nil || !ip.IsLoopback() {
+		return nil, fmt.Errorf("profiles: %s, want a loopback address such as 127.0.0.1:6060", addr)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	l, err := listen("profiles", addr, mux)
+	if err != nil {
+		return nil, err
+	}
+	return &Profiles{l}, nil
+}
+
+// listener is a server of HTTP on an address of its own.
+type listener struct {
+	name   string
+	server *http.Server
+	addr   net.Addr
+	done   chan error
+}
+
+func listen(name, addr string, h http.Handler) (*listener, error) {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("listen for %s on %s: %w", name, addr, err)
+	}
+	s := &listener{
+		name: name, server: &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second},
+		addr: l.Addr(), done: make(chan error, 1),
+	}
+	go func() { s.done <- s.server.Serve(l) }()
+	return s, nil
+}
+
 // Addr is where the server listens.
-func (a *Admin) Addr() string { return a.addr.String() }
+func (l *listener) Addr() string { return l.addr.String() }
+
+// Close ends the server and waits for it; requests under way end with ctx.
+func (l *listener) Close(ctx context.Context) error {
+	err := l.server.Shutdown(ctx)
+	if serveErr := <-l.done; !errors.Is(serveErr, http.ErrServerClosed) {
+		err = errors.Join(err, serveErr)
+	}
+	if err != nil {
+		return fmt.Errorf("close %s server: %w", l.name, err)
+	}
+	return nil
+}
 
 // SetReady makes /readyz answer 200.
 func (a *Admin) SetReady() { a.notReady.Store(nil) }
 
 // SetNotReady makes /readyz answer 503 with a reason.
 func (a *Admin) SetNotReady(reason string) { a.notReady.Store(&reason) }
-
-// Close ends the server and waits for it; requests under way end with ctx.
-func (a *Admin) Close(ctx context.Context) error {
-	err := a.server.Shutdown(ctx)
-	if serveErr := <-a.done; !errors.Is(serveErr, http.ErrServerClosed) {
-		err = errors.Join(err, serveErr)
-	}
-	if err != nil {
-		return fmt.Errorf("close admin server: %w", err)
-	}
-	return nil
-}

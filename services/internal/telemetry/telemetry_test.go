@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
@@ -105,7 +108,7 @@ func TestAdmin(t *testing.T) {
 	for _, tt := range []struct {
 		path string
 		want int
-	}{{"/livez", 200}, {"/debug/pprof/", 200}, {"/nothing", 404}} {
+	}{{"/livez", 200}, {"/debug/pprof/", 404}, {"/debug/pprof/cmdline", 404}, {"/nothing", 404}} {
 		if got, _ := get(tt.path); got != tt.want {
 			t.Errorf("%s: %d, want %d", tt.path, got, tt.want)
 		}
@@ -133,5 +136,96 @@ func TestAdmin(t *testing.T) {
 	}
 	if err := a.Close(context.Background()); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestStartProfiles_OnLoopbackOnly(t *testing.T) {
+	t.Parallel()
+	for _, addr := range []string{":6060", "0.0.0.0:6060", "[::]:6060", "10.1.2.3:6060", "somewhere:6060", "6060"} {
+		p, err := StartProfiles(addr)
+		if err == nil {
+			p.Close(context.Background())
+			t.Errorf("%s: it listens", addr)
+		}
+	}
+}
+
+func TestStartProfiles_WithoutTheCommandLine(t *testing.T) {
+	t.Parallel()
+	p, err := StartProfiles("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close(context.Background())
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	for path, want := range map[string]int{"/debug/pprof/heap": 200, "/debug/pprof/cmdline": 404, "/metrics": 404} {
+		res, err := client.Get("http://" + p.Addr() + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.StatusCode != want {
+			t.Errorf("%s: %d, want %d", path, res.StatusCode, want)
+		}
+	}
+}
+
+// logLines passes each line of a log on.
+type logLines chan []byte
+
+func (l logLines) Write(b []byte) (int, error) {
+	l <- bytes.Clone(b)
+	return len(b), nil
+}
+
+// TestLogErrors_CollectorIsAway exports to a port that nothing listens on. The
+// error handler is one for the process, so that no other test runs beside it.
+func TestLogErrors_CollectorIsAway(t *testing.T) {
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+	t.Setenv("OTEL_BSP_SCHEDULE_DELAY", "1")
+	lines := make(logLines, 100)
+	LogErrors(NewLogger(lines, slog.LevelInfo, "detect", "i1"))
+	tracers, err := NewTracerProvider(t.Context(), "detect", "i1", "0", os.Getenv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tracers.Shutdown(context.Background())
+	_, span := tracers.Tracer("t").Start(t.Context(), "s")
+	span.End()
+	select {
+	case line := <-lines:
+		var l struct{ Level, Msg, Error, Service string }
+		if err := json.Unmarshal(line, &l); err != nil {
+			t.Fatalf("%q is no JSON: %v", line, err)
+		}
+		if l.Level != "WARN" || l.Service != "detect" || !strings.Contains(l.Error, "connection refused") {
+			t.Errorf("the log says %s, want a warning of detect with the reason", line)
+		}
+	case <-time.After(20 * time.Second): // only ends a test that would hang
+		t.Fatal("nothing is logged")
+	}
+}
+
+func TestLogErrors_SameReasonOnceAMinute(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	now := time.Now()
+	h := &errorLog{log: slog.New(slog.NewJSONHandler(&out, nil)), now: func() time.Time { return now }, logged: map[string]time.Time{}}
+	for _, step := range []struct {
+		name   string
+		after  time.Duration
+		reason string
+		want   int // lines so far
+	}{
+		{"the first", 0, "refused", 1},
+		{"the same", time.Second, "refused", 1},
+		{"another one", time.Second, "reset", 2},
+		{"the same after a minute", errorPeriod, "refused", 3},
+	} {
+		now = now.Add(step.after)
+		h.handle(errors.New(step.reason))
+		if got := strings.Count(out.String(), "\n"); got != step.want {
+			t.Errorf("%s: %d lines, want %d", step.name, got, step.want)
+		}
 	}
 }

@@ -4,8 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"maps"
+	"sync"
+	"time"
 
 	"github.com/nats-io/nats.go"
+	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
@@ -75,6 +80,37 @@ func newExporter(ctx context.Context, getenv func(string) string) (sdktrace.Span
 		return nil, fmt.Errorf("start the trace exporter: %w", err)
 	}
 	return exp, nil
+}
+
+// LogErrors makes what OpenTelemetry cannot do, such as export spans to a
+// collector that is away, a line of log at most once in errorPeriod for each
+// reason. OpenTelemetry has one such handler for the process.
+func LogErrors(log *slog.Logger) {
+	h := &errorLog{log: log, now: time.Now, logged: map[string]time.Time{}}
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(h.handle))
+}
+
+const errorPeriod = time.Minute
+
+type errorLog struct {
+	log *slog.Logger
+	now func() time.Time
+
+	mu     sync.Mutex
+	logged map[string]time.Time // when each reason was
+}
+
+func (h *errorLog) handle(err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	now := h.now()
+	maps.DeleteFunc(h.logged, func(_ string, at time.Time) bool { return now.Sub(at) >= errorPeriod })
+	reason := err.Error()
+	if _, ok := h.logged[reason]; ok {
+		return
+	}
+	h.logged[reason] = now
+	h.log.Warn("OpenTelemetry reported an error", "error", err)
 }
 
 // Propagator speaks W3C trace context and baggage.

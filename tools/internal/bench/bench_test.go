@@ -18,6 +18,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/sightmesh/sightmesh/contracts/connection"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
@@ -205,7 +206,7 @@ func TestFloor(t *testing.T) {
 	if !s.ReadyForConnections(10 * time.Second) {
 		t.Fatal("no server")
 	}
-	f, err := StartFloor(t.Context(), FloorConfig{URL: s.ClientURL(), Storage: jetstream.MemoryStorage, First: 1000, Second: 1000, Third: 100})
+	f, err := StartFloor(t.Context(), FloorConfig{NATS: connection.Config{URL: s.ClientURL()}, Storage: jetstream.MemoryStorage, First: 1000, Second: 1000, Third: 100})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/sightmesh/sightmesh/contracts/connection"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/tools/internal/exit"
 )
@@ -21,7 +22,7 @@ import (
 // Config of the bench command.
 type Config struct {
 	URL      string
-	NATS     string
+	NATS     connection.Config
 	Pipeline string
 	Expect   string // file with a result to hold every answer against
 	JSON     bool
@@ -46,7 +47,7 @@ func (c *Config) registerLoad(fs *flag.FlagSet) {
 // Register makes flags of the configuration.
 func (c *Config) Register(fs *flag.FlagSet) {
 	fs.StringVar(&c.URL, "url", "http://127.0.0.1:8080", "ingress to send to")
-	fs.StringVar(&c.NATS, "nats", "", "NATS `URL` to send to instead")
+	c.NATS.Register(fs, "", "NATS `URL` to send to instead")
 	fs.StringVar(&c.Pipeline, "pipeline", "text", "what to look for")
 	fs.StringVar(&c.Expect, "expect", "", "`file` with a result that every answer has to be like")
 	c.registerLoad(fs)
@@ -54,7 +55,7 @@ func (c *Config) Register(fs *flag.FlagSet) {
 
 // RegisterFloor makes flags of what the floor takes.
 func (c *Config) RegisterFloor(fs *flag.FlagSet) {
-	fs.StringVar(&c.NATS, "nats", nats.DefaultURL, "NATS `URL`")
+	c.NATS.Register(fs, nats.DefaultURL, "NATS `URL`")
 	fs.IntVar(&c.replicas, "replicas", 1, "copies of every stream")
 	fs.StringVar(&c.storage, "storage", "file", "file or memory")
 	fs.IntVar(&c.bytes, "bytes", 100<<10, "`bytes` of the first two hops")
@@ -76,10 +77,10 @@ func Command(ctx context.Context, cfg Config, files []string, out io.Writer) err
 		return err
 	}
 	send := HTTP(cfg.URL, cfg.Pipeline, load.Concurrency)
-	if cfg.NATS != "" {
-		nc, err := nats.Connect(cfg.NATS)
+	if cfg.NATS.URL != "" {
+		nc, err := cfg.NATS.Connect()
 		if err != nil {
-			return fmt.Errorf("connect to %s: %w", cfg.NATS, err)
+			return err
 		}
 		defer nc.Close()
 		send = NATS(nc, cfg.Pipeline)
@@ -111,7 +112,7 @@ func FloorCommand(ctx context.Context, cfg Config, out io.Writer) error {
 	default:
 		return exit.Usagef("storage: %q, want file or memory", cfg.storage)
 	}
-	f, err := StartFloor(ctx, FloorConfig{URL: cfg.NATS, Replicas: cfg.replicas, Storage: storage, First: cfg.bytes, Second: cfg.bytes, Third: 2 << 10})
+	f, err := StartFloor(ctx, FloorConfig{NATS: cfg.NATS, Replicas: cfg.replicas, Storage: storage, First: cfg.bytes, Second: cfg.bytes, Third: 2 << 10})
 	if err != nil {
 		return err
 	}

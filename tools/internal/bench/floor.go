@@ -11,12 +11,13 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nuid"
 
+	"github.com/sightmesh/sightmesh/contracts/connection"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
 // FloorConfig is the shape of the bare pipeline.
 type FloorConfig struct {
-	URL      string
+	NATS     connection.Config
 	Replicas int
 	Storage  jetstream.StorageType
 	// First, Second and Third are the bytes of the messages of each hop; the
@@ -70,9 +71,9 @@ func (f *Floor) start(ctx context.Context) (err error) {
 }
 
 func (f *Floor) connect() (*nats.Conn, jetstream.JetStream, error) {
-	nc, err := nats.Connect(f.cfg.URL)
+	nc, err := f.cfg.NATS.Connect()
 	if err != nil {
-		return nil, nil, fmt.Errorf("connect to %s: %w", f.cfg.URL, err)
+		return nil, nil, err
 	}
 	f.conns = append(f.conns, nc)
 	js, err := jetstream.New(nc)

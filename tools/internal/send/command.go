@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/sightmesh/sightmesh/contracts/client"
+	"github.com/sightmesh/sightmesh/contracts/connection"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	"github.com/sightmesh/sightmesh/tools/internal/exit"
 )
@@ -23,7 +24,7 @@ import (
 type Config struct {
 	Paths       []string
 	URL         string
-	NATS        string
+	NATS        connection.Config
 	Pipeline    string
 	Priority    string
 	Concurrency string
@@ -38,7 +39,7 @@ type Config struct {
 // Register makes flags of the configuration.
 func (c *Config) Register(fs *flag.FlagSet) {
 	fs.StringVar(&c.URL, "url", "http://127.0.0.1:8080", "`URL` of the mesh")
-	fs.StringVar(&c.NATS, "nats", "", "send over NATS at this `URL` instead of HTTP")
+	c.NATS.Register(fs, "", "send over NATS at this `URL` instead of HTTP")
 	fs.StringVar(&c.Pipeline, "pipeline", "", "what to look for; the first pipeline of the mesh when left out")
 	fs.StringVar(&c.Priority, "priority", "", "interactive or bulk; empty for that of the pipeline")
 	fs.StringVar(&c.Concurrency, "concurrency", "auto", "how many pictures to send at a time; auto finds out")
@@ -73,11 +74,11 @@ func (c *Config) validate() error {
 		return exit.Usagef("resume: needs the file of --out")
 	case c.Priority != "" && !subject.Priority(c.Priority).Valid():
 		return exit.Usagef("priority: %q, want interactive or bulk", c.Priority)
-	case c.NATS != "" && c.Priority != "":
+	case c.NATS.URL != "" && c.Priority != "":
 		return exit.Usagef("priority: over NATS an image has that of its pipeline")
-	case c.NATS == "" && !strings.HasPrefix(c.URL, "http://") && !strings.HasPrefix(c.URL, "https://"):
+	case c.NATS.URL == "" && !strings.HasPrefix(c.URL, "http://") && !strings.HasPrefix(c.URL, "https://"):
 		return exit.Usagef("url: %q, want http:// or https://", c.URL)
-	case c.NATS != "" && c.Pipeline == "":
+	case c.NATS.URL != "" && c.Pipeline == "":
 		return exit.Usagef("nats: needs --pipeline")
 	case c.Attempts < 1:
 		return exit.Usagef("attempts: %d, want 1 or more", c.Attempts)
@@ -121,10 +122,10 @@ func findAndSend(ctx context.Context, cfg Config, stdin io.Reader, stdout, stder
 	}
 	web := newOverHTTP(cfg.URL, cfg.Pipeline, subject.Priority(cfg.Priority))
 	send, drawn := web.deliver, web.draw
-	if cfg.NATS != "" {
-		nc, err := nats.Connect(cfg.NATS, nats.Name("sightmesh send"), nats.MaxReconnects(-1))
+	if cfg.NATS.URL != "" {
+		nc, err := cfg.NATS.Connect(nats.Name("sightmesh send"), nats.MaxReconnects(-1))
 		if err != nil {
-			return &exit.Error{Status: exit.Failure, Err: fmt.Errorf("connect to NATS at %s: %w", cfg.NATS, err)}
+			return &exit.Error{Status: exit.Failure, Err: err}
 		}
 		defer nc.Close()
 		c, err := client.New(nc)

@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 
+	"github.com/sightmesh/sightmesh/contracts/connection"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
@@ -68,7 +69,7 @@ func TestOverNATS_RepeatsUnderTheSameKey(t *testing.T) {
 	if err := nc.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	out, _, code := command(t, t.Context(), Config{NATS: url, Pipeline: "text", Paths: []string{folder(t, "a.jpg")}})
+	out, _, code := command(t, t.Context(), Config{NATS: connection.Config{URL: url}, Pipeline: "text", Paths: []string{folder(t, "a.jpg")}})
 	if code != 0 || out["a.jpg"].Attempts != 2 {
 		t.Fatalf("code %d: %+v, want 2 attempts", code, out["a.jpg"])
 	}
@@ -105,7 +106,7 @@ func TestOverNATS_AWorkerDraws(t *testing.T) {
 		t.Fatal(err)
 	}
 	drawn := t.TempDir()
-	out, _, code := command(t, t.Context(), Config{NATS: url, Pipeline: "faces", Paths: []string{folder(t, "a.jpg")}, Draw: drawn})
+	out, _, code := command(t, t.Context(), Config{NATS: connection.Config{URL: url}, Pipeline: "faces", Paths: []string{folder(t, "a.jpg")}, Draw: drawn})
 	if code != 0 || out["a.jpg"].Status != v1.Done || out["a.jpg"].Error != "" {
 		t.Errorf("code %d: %+v, want done", code, out["a.jpg"])
 	}

@@ -21,6 +21,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/sightmesh/sightmesh/contracts/connection"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/tools/internal/exit"
 )
@@ -332,7 +333,7 @@ func TestUsage(t *testing.T) {
 	t.Parallel()
 	for name, cfg := range map[string]Config{
 		"no paths": {}, "concurrency": {Paths: []string{"x"}, Concurrency: "many"}, "resume of stdout": {Paths: []string{"x"}, Resume: true},
-		"no web address": {Paths: []string{"x"}, URL: "ftp://x"}, "no pipeline over NATS": {Paths: []string{"x"}, NATS: "nats://127.0.0.1:1"},
+		"no web address": {Paths: []string{"x"}, URL: "ftp://x"}, "no pipeline over NATS": {Paths: []string{"x"}, NATS: connection.Config{URL: "nats://127.0.0.1:1"}},
 	} {
 		if _, _, code := command(t, t.Context(), cfg); code != exit.Usage {
 			t.Errorf("%s: code %d", name, code)

@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/sightmesh/sightmesh/contracts/connection"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 )
@@ -46,13 +47,13 @@ func withLeader[T any](t *testing.T, request func() (T, error)) T {
 func TestRun_KeepsWhatIsNotSaid(t *testing.T) {
 	t.Parallel()
 	cfg := Config{
-		NATS: startServer(t, 0).ClientURL(), Storage: "file", Wait: patience, Replicas: 1,
+		NATS: connection.Config{URL: startServer(t, 0).ClientURL()}, Storage: "file", Wait: patience, Replicas: 1,
 		ResultsAge: 3 * time.Hour, ReportsAge: 48 * time.Hour,
 	}
 	if err := Run(t.Context(), cfg, io.Discard); err != nil {
 		t.Fatal(err)
 	}
-	js := connect(t, cfg.NATS)
+	js := connect(t, cfg.NATS.URL)
 	tuned := stream(t, js, streams.Images)
 	tuned.MaxBytes, tuned.MaxMsgs = 1<<30, 5000
 	if _, err := js.UpdateStream(t.Context(), tuned); err != nil {
@@ -136,7 +137,7 @@ func TestRun_SaysAtOnceWhatTheServerLacks(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			tt.cfg.NATS = serverWith(t, tt.options)
+			tt.cfg.NATS.URL = serverWith(t, tt.options)
 			said := refused(t, tt.cfg)
 			for _, want := range tt.want {
 				if !strings.Contains(said, want) {
@@ -150,11 +151,11 @@ func TestRun_SaysAtOnceWhatTheServerLacks(t *testing.T) {
 // TestRun_LoweringNeedsForce sets up with less of everything than there is.
 func TestRun_LoweringNeedsForce(t *testing.T) {
 	t.Parallel()
-	cfg := Config{NATS: startServer(t, 0).ClientURL(), Wait: patience, ResultsAge: 3 * time.Hour, ReportsAge: 48 * time.Hour}
+	cfg := Config{NATS: connection.Config{URL: startServer(t, 0).ClientURL()}, Wait: patience, ResultsAge: 3 * time.Hour, ReportsAge: 48 * time.Hour}
 	if err := Run(t.Context(), cfg, io.Discard); err != nil {
 		t.Fatal(err)
 	}
-	js := connect(t, cfg.NATS)
+	js := connect(t, cfg.NATS.URL)
 	less := Config{NATS: cfg.NATS, ResultsAge: time.Hour, ReportsAge: 24 * time.Hour}
 	said := refused(t, less)
 	for _, want := range []string{
@@ -180,11 +181,11 @@ func TestRun_LoweringNeedsForce(t *testing.T) {
 // then would delete its oldest messages.
 func TestRun_MaxStoreBelowContentNeedsForce(t *testing.T) {
 	t.Parallel()
-	cfg := Config{NATS: startServer(t, 0).ClientURL(), Storage: "memory", Wait: patience}
+	cfg := Config{NATS: connection.Config{URL: startServer(t, 0).ClientURL()}, Storage: "memory", Wait: patience}
 	if err := Run(t.Context(), cfg, io.Discard); err != nil {
 		t.Fatal(err)
 	}
-	js := connect(t, cfg.NATS)
+	js := connect(t, cfg.NATS.URL)
 	for _, job := range []string{"a", "b"} {
 		if _, err := js.Publish(t.Context(), subject.CallbackState(job), make([]byte, 8<<20)); err != nil {
 			t.Fatal(err)
@@ -217,11 +218,11 @@ func TestRun_MaxStoreBelowContentNeedsForce(t *testing.T) {
 // TestRun_StorageStays sets up again without a storage, and with another one.
 func TestRun_StorageStays(t *testing.T) {
 	t.Parallel()
-	cfg := Config{NATS: startServer(t, 0).ClientURL(), Storage: "memory", Wait: patience}
+	cfg := Config{NATS: connection.Config{URL: startServer(t, 0).ClientURL()}, Storage: "memory", Wait: patience}
 	if err := Run(t.Context(), cfg, io.Discard); err != nil {
 		t.Fatal(err)
 	}
-	js := connect(t, cfg.NATS)
+	js := connect(t, cfg.NATS.URL)
 	// A stream that an older version did not have is made like the others.
 	if err := js.DeleteStream(t.Context(), streams.Fetches); err != nil {
 		t.Fatal(err)
@@ -243,11 +244,11 @@ func TestRun_StorageStays(t *testing.T) {
 // saying how many.
 func TestRun_ReplicasStay(t *testing.T) {
 	t.Parallel()
-	cfg := Config{NATS: startCluster(t), Replicas: 3, Storage: "memory", Wait: time.Minute}
+	cfg := Config{NATS: connection.Config{URL: startCluster(t)}, Replicas: 3, Storage: "memory", Wait: time.Minute}
 	if err := Run(t.Context(), cfg, io.Discard); err != nil {
 		t.Fatal(err)
 	}
-	js := connect(t, cfg.NATS)
+	js := connect(t, cfg.NATS.URL)
 	replicas := func() map[int]int {
 		n := map[int]int{}
 		for _, s := range streams.Streams(streams.Config{}) {

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/sightmesh/sightmesh/contracts/connection"
 	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
@@ -24,7 +25,7 @@ import (
 
 // Config of a set-up.
 type Config struct {
-	NATS      string
+	NATS      connection.Config
 	Pipelines string // file; empty for the built-in ones
 	// Replicas of every stream: 1, 3 or 5. 0 keeps what there is; a new mesh
 	// gets 1.
@@ -63,7 +64,7 @@ func (c *Config) RegisterRetention(fs *flag.FlagSet) {
 
 // Register makes flags of the configuration.
 func (c *Config) Register(fs *flag.FlagSet) {
-	fs.StringVar(&c.NATS, "nats", nats.DefaultURL, "NATS `URL`, or several with commas")
+	c.NATS.Register(fs, nats.DefaultURL, "NATS `URL`, or several with commas")
 	fs.StringVar(&c.Pipelines, "pipelines", "", "pipelines `file`; without it the built-in ones")
 	fs.IntVar(&c.Replicas, "replicas", 0, "copies of every stream: 1, 3 or 5; 0 leaves them as they are (1 in a new mesh)")
 	fs.StringVar(&c.Storage, "storage", "",
@@ -113,18 +114,21 @@ func (c *Config) Streams() (streams.Config, error) {
 }
 
 // Run sets the mesh up and says what there is. While it waits for the server
-// it says why.
+// it says why, at once and every [connection.WaitingPeriod].
 func Run(ctx context.Context, cfg Config, out io.Writer) error {
 	want, err := cfg.Streams()
 	if err != nil {
 		return err
+	}
+	if _, err := cfg.NATS.Options(); err != nil {
+		return exit.Usagef("%w", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, cfg.Wait)
 	defer cancel()
 	// A server that is just starting, or a cluster without a leader yet, is
 	// tried again. It may also say nothing at all to a question; what was made
 	// by then is found by the next attempt.
-	for said := ""; ; {
+	for waiting := (connection.Waiting{}); ; {
 		attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
 		err = ensure(attempt, cfg.NATS, want)
 		cancel()
@@ -135,8 +139,7 @@ func Run(ctx context.Context, cfg Config, out io.Writer) error {
 		if errors.As(err, &permanent) {
 			return err
 		}
-		if err.Error() != said {
-			said = err.Error()
+		if waiting.ShouldSay(err, time.Now()) {
 			fmt.Fprintf(out, "waiting: %v\n", err)
 		}
 		if retry.Sleep(ctx, time.Second) != nil {
@@ -150,10 +153,10 @@ func Run(ctx context.Context, cfg Config, out io.Writer) error {
 
 const attemptTimeout = 10 * time.Second
 
-func ensure(ctx context.Context, url string, want streams.Config) error {
-	nc, err := nats.Connect(url, nats.Name("sightmesh setup"), nats.CustomInboxPrefix(subject.InboxPrefix+"_setup"))
+func ensure(ctx context.Context, cfg connection.Config, want streams.Config) error {
+	nc, err := cfg.Connect(nats.Name("sightmesh setup"), nats.CustomInboxPrefix(subject.InboxPrefix+"_setup"))
 	if err != nil {
-		return fmt.Errorf("connect to NATS at %s: %w", url, err)
+		return err
 	}
 	defer nc.Close()
 	js, err := jetstream.New(nc)

@@ -18,6 +18,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
 
+	"github.com/sightmesh/sightmesh/contracts/connection"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 )
@@ -108,7 +109,7 @@ func writePipelines(t *testing.T, names ...string) string {
 func TestRunAgain(t *testing.T) {
 	t.Parallel()
 	url := startServer(t, 0).ClientURL()
-	cfg := Config{NATS: url, Replicas: 1, Storage: "file", Wait: patience}
+	cfg := Config{NATS: connection.Config{URL: url}, Replicas: 1, Storage: "file", Wait: patience}
 	run := func(pipelines string) string {
 		t.Helper()
 		cfg.Pipelines = pipelines
@@ -142,7 +143,7 @@ func TestRunAgain(t *testing.T) {
 func TestStorageInMemory(t *testing.T) {
 	t.Parallel()
 	url := startServer(t, 0).ClientURL()
-	if err := Run(t.Context(), Config{NATS: url, Replicas: 1, Storage: "memory", Wait: patience}, &bytes.Buffer{}); err != nil {
+	if err := Run(t.Context(), Config{NATS: connection.Config{URL: url}, Replicas: 1, Storage: "memory", Wait: patience}, &bytes.Buffer{}); err != nil {
 		t.Fatal(err)
 	}
 	if _, storage := consumers(t, url); storage != jetstream.MemoryStorage {
@@ -160,7 +161,7 @@ func TestWaitsForTheServer(t *testing.T) {
 	port := l.Addr().(*net.TCPAddr).Port
 	done := make(chan error, 1)
 	go func() {
-		done <- Run(t.Context(), Config{NATS: fmt.Sprintf("nats://127.0.0.1:%d", port), Replicas: 1, Storage: "file", Wait: patience}, &bytes.Buffer{})
+		done <- Run(t.Context(), Config{NATS: connection.Config{URL: fmt.Sprintf("nats://127.0.0.1:%d", port)}, Replicas: 1, Storage: "file", Wait: patience}, &bytes.Buffer{})
 	}()
 	// It knocks while nobody is at home.
 	knock, err := l.Accept()
@@ -184,9 +185,9 @@ func TestErrorsSayWhatIsWrong(t *testing.T) {
 	}{
 		"storage":           {Config{Storage: "tape", Wait: time.Hour}, `storage: "tape", want file or memory`},
 		"pipelines":         {Config{Storage: "file", Replicas: 1, Pipelines: "/nowhere/p.yaml", Wait: time.Hour}, "/nowhere/p.yaml"},
-		"replicas":          {Config{NATS: url, Storage: "file", Replicas: 2, Wait: time.Hour}, `replicas: 2, want 1, 3 or 5`},
-		"too many replicas": {Config{NATS: url, Storage: "file", Replicas: 3, Wait: 3 * time.Second}, "replicas > 1 not supported in non-clustered mode"},
-		"no server":         {Config{NATS: "nats://127.0.0.1:1", Storage: "file", Replicas: 1, Wait: 100 * time.Millisecond}, "connect to NATS at nats://127.0.0.1:1"},
+		"replicas":          {Config{NATS: connection.Config{URL: url}, Storage: "file", Replicas: 2, Wait: time.Hour}, `replicas: 2, want 1, 3 or 5`},
+		"too many replicas": {Config{NATS: connection.Config{URL: url}, Storage: "file", Replicas: 3, Wait: 3 * time.Second}, "replicas > 1 not supported in non-clustered mode"},
+		"no server":         {Config{NATS: connection.Config{URL: "nats://127.0.0.1:1"}, Storage: "file", Replicas: 1, Wait: 100 * time.Millisecond}, "connect to NATS at nats://127.0.0.1:1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -200,11 +201,40 @@ func TestErrorsSayWhatIsWrong(t *testing.T) {
 	}
 }
 
+// TestRun_Credentials sets up on a server that wants a password, without and
+// with it.
+func TestRun_Credentials(t *testing.T) {
+	t.Parallel()
+	url := serverWith(t, func(o *server.Options) { o.Username, o.Password = "mesh", "s3cret" })
+	var out bytes.Buffer
+	cfg := Config{NATS: connection.Config{URL: url}, Wait: 100 * time.Millisecond}
+	if err := Run(t.Context(), cfg, &out); err == nil {
+		t.Fatal("it was set up without a password")
+	}
+	for _, want := range []string{"waiting:", url, "Authorization Violation"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("without a password it says %q, want %q in it", out.String(), want)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(file, []byte("s3cret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg.NATS.User, cfg.NATS.PasswordFile, cfg.Wait = "mesh", file, patience
+	if err := Run(t.Context(), cfg, io.Discard); err != nil {
+		t.Errorf("with the password: %v", err)
+	}
+	cfg.NATS.PasswordFile, cfg.Wait = "/nowhere/password", time.Hour
+	if said := refused(t, cfg); !strings.Contains(said, "--nats-password-file") {
+		t.Errorf("without the file it says %q, want the flag", said)
+	}
+}
+
 func TestEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	err := Run(ctx, Config{NATS: startServer(t, 0).ClientURL(), Storage: "file", Replicas: 1, Wait: time.Hour}, &bytes.Buffer{})
+	err := Run(ctx, Config{NATS: connection.Config{URL: startServer(t, 0).ClientURL()}, Storage: "file", Replicas: 1, Wait: time.Hour}, &bytes.Buffer{})
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want the end of the context", err)
 	}
@@ -212,7 +242,7 @@ func TestEndsWithItsContext(t *testing.T) {
 
 func TestAgesAndSink(t *testing.T) {
 	t.Parallel()
-	cfg := Config{NATS: startServer(t, 0).ClientURL(), Replicas: 1, Storage: "file", Wait: patience, ResultsAge: time.Minute}
+	cfg := Config{NATS: connection.Config{URL: startServer(t, 0).ClientURL()}, Replicas: 1, Storage: "file", Wait: patience, ResultsAge: time.Minute}
 	if err := Run(t.Context(), cfg, io.Discard); err == nil || !strings.Contains(err.Error(), "results-age") {
 		t.Errorf("answers that are kept for a minute: %v", err)
 	}
@@ -220,7 +250,7 @@ func TestAgesAndSink(t *testing.T) {
 	if err := Run(t.Context(), cfg, io.Discard); err != nil {
 		t.Fatal(err)
 	}
-	js := connect(t, cfg.NATS)
+	js := connect(t, cfg.NATS.URL)
 	for name, want := range map[string]time.Duration{streams.Results: cfg.ResultsAge, streams.Reports: cfg.ReportsAge} {
 		s, err := js.Stream(t.Context(), name)
 		if err != nil {

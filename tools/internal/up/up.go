@@ -131,7 +131,7 @@ func Run(ctx context.Context, cfg Config, stdout, stderr io.Writer) (err error) 
 		return err
 	}
 	defer broker.stop()
-	cfg.Setup.NATS = broker.clientURL()
+	cfg.Setup.NATS.URL = broker.clientURL()
 	if err := setup.Run(ctx, cfg.Setup, io.Discard); err != nil {
 		if ctx.Err() != nil {
 			return nil // Ctrl-C while starting

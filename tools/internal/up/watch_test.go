@@ -20,6 +20,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/sightmesh/sightmesh/contracts/connection"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	"github.com/sightmesh/sightmesh/tools/internal/setup"
@@ -35,7 +36,7 @@ func setUp(t *testing.T, dir string) (*broker, jetstream.JetStream) {
 		t.Fatal(err)
 	}
 	t.Cleanup(b.stop)
-	cfg := setup.Config{NATS: b.clientURL(), Wait: 20 * time.Second, MaxStore: streams.LeastStore}
+	cfg := setup.Config{NATS: connection.Config{URL: b.clientURL()}, Wait: 20 * time.Second, MaxStore: streams.LeastStore}
 	if err := setup.Run(t.Context(), cfg, io.Discard); err != nil {
 		t.Fatal(err)
 	}
