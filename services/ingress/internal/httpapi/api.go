@@ -62,6 +62,8 @@ type Config struct {
 	MaxWindow int
 	// OldRoutes adds the routes of the designs that the mesh replaces.
 	OldRoutes bool
+	// Draining ends when each response is to be the last of its connection.
+	Draining context.Context //nolint:containedctx // as Stopping
 	// Stopping ends when no more is to be waited for.
 	Stopping context.Context //nolint:containedctx // it is the life of the process, not of a call
 	Tracers  trace.TracerProvider
@@ -88,7 +90,7 @@ func New(cfg Config) *API {
 	tracer := cfg.Tracers.Tracer("github.com/sightmesh/sightmesh/services/ingress")
 	respond := &responder{
 		tracer: tracer, logger: cfg.Logger, metrics: cfg.Metrics,
-		writeGrace: writeGrace, writeRate: writeRate,
+		writeGrace: writeGrace, writeRate: writeRate, draining: cfg.Draining,
 	}
 	params := parameters{intake: cfg.Intake, wait: cfg.Wait, maxWait: cfg.MaxWait}
 	bodies := newBodies(cfg)

@@ -46,6 +46,8 @@ type responder struct {
 	// its bytes take at writeRate, in bytes per second, loses its connection.
 	writeGrace time.Duration
 	writeRate  int64
+	// draining ends when each response is to be the last of its connection.
+	draining context.Context //nolint:containedctx // it is the life of the process, not of a call
 }
 
 // handler returns an HTTP handler for h with a server span that continues the
@@ -61,7 +63,10 @@ func (re *responder) handler(route string, h handlerFunc) http.Handler {
 			attribute.String("url.path", r.URL.Path), attribute.String("user_agent.original", r.UserAgent())))
 		defer span.End()
 		telemetry.Propagator().Inject(ctx, propagation.HeaderCarrier(rw.Header()))
-		w := &recorder{ResponseWriter: rw, conn: http.NewResponseController(rw), grace: re.writeGrace, rate: re.writeRate}
+		w := &recorder{
+			ResponseWriter: rw, conn: http.NewResponseController(rw),
+			grace: re.writeGrace, rate: re.writeRate, draining: re.draining,
+		}
 		re.metrics.inFlight.Inc()
 		defer re.metrics.inFlight.Dec()
 		defer func() { // a panic is the bug of one request
@@ -193,27 +198,37 @@ type recorder struct {
 
 	grace    time.Duration
 	rate     int64
+	draining context.Context //nolint:containedctx // as in responder
 	deadline time.Time
 	// ownDeadline is whether the handler sets the deadlines.
 	ownDeadline bool
 }
 
 func (r *recorder) WriteHeader(status int) {
-	if r.status == 0 {
-		r.status = status
-	}
+	r.begin(status)
 	_ = r.allow(0) // on a connection that is closed, Write fails too
 	r.ResponseWriter.WriteHeader(status)
 }
 
 func (r *recorder) Write(b []byte) (int, error) {
-	if r.status == 0 {
-		r.status = http.StatusOK
-	}
+	r.begin(http.StatusOK)
 	if err := r.allow(len(b)); err != nil {
 		return 0, err
 	}
 	return r.ResponseWriter.Write(b)
+}
+
+// begin notes the status of an answer that begins. While the service drains, the
+// client is told that it needs another connection for its next request: one that
+// it sends just when this one is closed would be lost.
+func (r *recorder) begin(status int) {
+	if r.status != 0 {
+		return
+	}
+	r.status = status
+	if status != http.StatusSwitchingProtocols && r.draining.Err() != nil {
+		r.Header().Set("Connection", "close")
+	}
 }
 
 // allow moves the write deadline for n more bytes. What the client has not read

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -27,6 +28,7 @@ func newTestResponder() *responder {
 	return &responder{
 		tracer: sdktrace.NewTracerProvider().Tracer("test"), logger: slog.New(slog.DiscardHandler),
 		metrics: NewMetrics(prometheus.NewRegistry()), writeGrace: writeGrace, writeRate: 1 << 10,
+		draining: context.Background(),
 	}
 }
 

@@ -61,6 +61,7 @@ type Options struct {
 	allowNetworks   string
 	callbackSecrets string
 	callbackGiveUp  time.Duration
+	drain           time.Duration
 }
 
 // Register makes flags of the options.
@@ -96,6 +97,8 @@ func (o *Options) Register(fs *flag.FlagSet) {
 	fs.StringVar(&o.allowNetworks, "allow-networks", "", "`networks`, with commas, that images and callbacks may be on although they are not public, such as 10.1.0.0/16")
 	fs.StringVar(&o.callbackSecrets, "callback-secrets", "", "`secrets` that sign callbacks, with commas: whsec_ and 24 to 64 bytes in base64; better given as SIGHTMESH_CALLBACK_SECRETS. Without one there are no callbacks")
 	fs.DurationVar(&o.callbackGiveUp, "callback-give-up", streams.CallbackAge, "for how long a callback is tried")
+	fs.DurationVar(&o.drain, "drain", 0, "how long requests are accepted after the signal, as part of --grace: "+
+		"what sends them needs a moment to know; each response is the last of its connection then")
 }
 
 type service struct {
@@ -111,6 +114,9 @@ type service struct {
 	listener  net.Listener
 	api       *httpapi.API
 	server    *http.Server
+	// draining ends when the service is asked to stop.
+	draining context.Context //nolint:containedctx // the life of the service
+	drain    context.CancelFunc
 	// stopping ends what only waits, when the service stops.
 	stopping    context.Context //nolint:containedctx // the life of the service
 	stopWaiting context.CancelFunc
@@ -141,6 +147,7 @@ func New(p *run.Process, o Options) (run.Service, error) {
 		return nil, fmt.Errorf("client-body-memory: %d, which has no room for one image of max-bytes, %d", o.clientBodyMemory, o.limits.MaxBytes)
 	}
 	s := &service{process: p, options: o}
+	s.draining, s.drain = context.WithCancel(context.Background())
 	s.stopping, s.stopWaiting = context.WithCancel(context.Background())
 	s.admission = admission.New(p.Conn, p.JetStream, p.Pipelines, admission.MaxWait{
 		subject.Interactive: o.maxQueue, subject.Bulk: o.maxBulkQueue,
@@ -186,7 +193,7 @@ func New(p *run.Process, o Options) (run.Service, error) {
 		BodyRate:     body.Rate{BytesPerSecond: o.minBodyRate},
 		MaxFormBytes: o.maxFormBytes, MaxImages: o.maxImages,
 		Sessions: o.sessions, EventStreams: o.eventStreams, Polls: o.polls, MaxWindow: o.maxWindow,
-		OldRoutes: o.oldRoutes, Stopping: s.stopping,
+		OldRoutes: o.oldRoutes, Draining: s.draining, Stopping: s.stopping,
 		Tracers: p.Tracers, Logger: p.Logger, Metrics: httpapi.NewMetrics(p.Metrics),
 	})
 	s.server = &http.Server{
@@ -241,8 +248,9 @@ func list(s string) []string {
 // callsPerHost is how many of them go to one host.
 const callsPerHost = 4
 
-// Run serves until ctx ends, then takes no more requests and lets those that
-// wait have their answers until hard ends.
+// Run serves until ctx ends and the requests have found other replicas, then
+// takes no more requests and lets those that wait have their answers until hard
+// ends.
 func (s *service) Run(ctx, hard context.Context) error {
 	watching, endWatch := context.WithCancel(context.WithoutCancel(ctx))
 	defer endWatch()
@@ -282,6 +290,8 @@ func (s *service) Run(ctx, hard context.Context) error {
 	case <-failed:
 	}
 	endWork()
+	s.drain()
+	s.awaitDrained(hard, failed)
 	err := s.stop(hard)
 	endWatch()
 	err = errors.Join(err, g.Wait(), s.intake.Close())
@@ -294,6 +304,18 @@ func (s *service) Run(ctx, hard context.Context) error {
 
 // storagePeriod is how often it is checked whether images can be stored.
 const storagePeriod = 250 * time.Millisecond
+
+// awaitDrained returns after the time of the flag drain, or when hard ends or the
+// server has failed.
+func (s *service) awaitDrained(hard context.Context, failed <-chan struct{}) {
+	t := time.NewTimer(s.options.drain)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-hard.Done():
+	case <-failed:
+	}
+}
 
 func (s *service) stop(hard context.Context) error {
 	// Others take the NATS requests from here on; those in hand, and those

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -67,4 +69,36 @@ func TestStopAnswersWhatItTook(t *testing.T) {
 		})
 	}
 	clients.Wait()
+}
+
+// TestDrain_LastResponseOfItsConnection stops the service while a client keeps
+// its connection: every request on it has a response, and the last response says
+// that it is.
+func TestDrain_LastResponseOfItsConnection(t *testing.T) {
+	d := open(t, "--drain", "3s")
+	transport := &http.Transport{MaxConnsPerHost: 1}
+	defer transport.CloseIdleConnections()
+	client := &http.Client{Transport: transport, Timeout: 20 * time.Second}
+	get := func() (closes bool) {
+		t.Helper()
+		res, err := client.Get(d.url + "/v1/pipelines")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		if _, err := io.Copy(io.Discard, res.Body); err != nil {
+			t.Fatal(err)
+		}
+		return res.Close
+	}
+	if get() {
+		t.Fatal("the connection is closed before the service stops")
+	}
+	d.stop()
+	for closed := false; !closed; {
+		closed = get()
+	}
+	if status, body := d.ready(t); status != http.StatusServiceUnavailable {
+		t.Errorf("while it drains: /readyz %d %q, want 503", status, body)
+	}
 }
