@@ -1,22 +1,30 @@
 // Command kubeschemas makes the JSON Schemas that kubeconform reads out of the
-// OpenAPI document in the module of Kubernetes, so that manifests are checked
-// without a network. The schemas are strict: an unknown field is an error.
+// OpenAPI document in the module of Kubernetes, and out of files with
+// CustomResourceDefinitions in the modules of others, so that manifests are
+// checked without a network. The schemas are strict: an unknown field is an error.
 package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+
+	"sigs.k8s.io/yaml"
 )
 
 func main() {
-	if len(os.Args) != 3 {
-		fmt.Fprintln(os.Stderr, "usage: kubeschemas SWAGGER-FILE FOLDER")
+	if len(os.Args) < 3 {
+		fmt.Fprintln(os.Stderr, "usage: kubeschemas FOLDER SWAGGER-FILE [CRD-FILE...]")
 		os.Exit(2)
 	}
-	if err := run(os.Args[1], os.Args[2]); err != nil {
+	err := run(os.Args[2], os.Args[1])
+	for _, file := range os.Args[3:] {
+		err = errors.Join(err, runCRD(file, os.Args[1]))
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "kubeschemas:", err)
 		os.Exit(1)
 	}
@@ -48,28 +56,98 @@ func run(swagger, dir string) error {
 	}
 	for name, d := range doc.Definitions {
 		for _, k := range kinds(d) {
-			group, _, _ := strings.Cut(k.Group, ".")
-			file := strings.ToLower(k.Kind)
-			if group != "" {
-				file += "-" + group
-			}
-			out, err := json.Marshal(map[string]any{"$ref": "#/definitions/" + name, "definitions": doc.Definitions})
-			if err != nil {
-				return fmt.Errorf("encode schema of %s: %w", k.Kind, err)
-			}
-			if err := os.WriteFile(filepath.Join(dir, file+"-"+k.Version+".json"), out, 0o644); err != nil {
-				return fmt.Errorf("write schema of %s: %w", k.Kind, err)
+			schema := map[string]any{"$ref": "#/definitions/" + name, "definitions": doc.Definitions}
+			if err := write(dir, k, schema); err != nil {
+				return err
 			}
 		}
 	}
 	return nil
 }
 
+// write writes the schema of a kind under the name by which kubeconform finds it.
+func write(dir string, k kind, schema any) error {
+	group, _, _ := strings.Cut(k.Group, ".")
+	file := strings.ToLower(k.Kind)
+	if group != "" {
+		file += "-" + group
+	}
+	out, err := json.Marshal(schema)
+	if err != nil {
+		return fmt.Errorf("encode schema of %s: %w", k.Kind, err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, file+"-"+k.Version+".json"), out, 0o644); err != nil {
+		return fmt.Errorf("write schema of %s: %w", k.Kind, err)
+	}
+	return nil
+}
+
+// runCRD writes the schemas of a CustomResourceDefinition.
+func runCRD(file, dir string) error {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return fmt.Errorf("read CustomResourceDefinition: %w", err)
+	}
+	var crd struct {
+		Spec struct {
+			Group string
+			Names struct{ Kind string }
+
+			Versions []struct {
+				Name   string
+				Schema struct{ OpenAPIV3Schema map[string]any }
+			}
+		}
+	}
+	if err := yaml.Unmarshal(data, &crd); err != nil {
+		return fmt.Errorf("read %s: %w", file, err)
+	}
+	for _, v := range crd.Spec.Versions {
+		schema := v.Schema.OpenAPIV3Schema
+		if schema == nil {
+			return fmt.Errorf("read %s: version %q has no schema", file, v.Name)
+		}
+		forbidUnknown(schema)
+		if properties, ok := schema["properties"].(map[string]any); ok {
+			properties["metadata"] = map[string]any{"type": "object"} // the server knows more of it
+		}
+		if err := write(dir, kind{crd.Spec.Group, crd.Spec.Names.Kind, v.Name}, schema); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// forbidUnknown makes an unknown field an error, in all that has fields.
+func forbidUnknown(v any) {
+	switch t := v.(type) {
+	case []any:
+		for _, x := range t {
+			forbidUnknown(x)
+		}
+	case map[string]any:
+		if t["x-kubernetes-int-or-string"] == true {
+			delete(t, "type")
+			delete(t, "anyOf")
+			t["type"] = []string{"string", "integer"}
+		}
+		_, hasRest := t["additionalProperties"]
+		_, hasFields := t["properties"].(map[string]any)
+		if t["type"] == "object" && hasFields && !hasRest && t["x-kubernetes-preserve-unknown-fields"] != true {
+			t["additionalProperties"] = false
+		}
+		for _, x := range t {
+			forbidUnknown(x)
+		}
+	}
+}
+
 type kind struct{ Group, Kind, Version string }
 
 // used are the kinds of the chart; a schema has the whole document in it, so
 // that more would be large.
-var used = "Deployment StatefulSet Service ServiceAccount ConfigMap Job Ingress PodDisruptionBudget Namespace"
+var used = "Deployment StatefulSet Service ServiceAccount ConfigMap Job Pod Ingress NetworkPolicy PodDisruptionBudget " +
+	"HorizontalPodAutoscaler Namespace"
 
 func kinds(d definition) []kind {
 	raw, err := json.Marshal(d["x-kubernetes-group-version-kind"])

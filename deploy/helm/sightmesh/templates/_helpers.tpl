@@ -21,18 +21,27 @@ app.kubernetes.io/part-of: sightmesh
 {{- end -}}
 
 {{- define "sightmesh.selector" -}}
-app.kubernetes.io/name: {{ default .root.Chart.Name .root.Values.nameOverride }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+{{ include "sightmesh.instance" .root }}
 app.kubernetes.io/component: {{ .component }}
+{{- end -}}
+
+{{/* instance are the labels of every pod of the release */}}
+{{- define "sightmesh.instance" -}}
+app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{/* podLabels (dict "root" $ "component" NAME "values" VALUES) */}}
+{{- define "sightmesh.podLabels" -}}
+{{ include "sightmesh.labels" . }}
+{{- with merge (dict) (default dict .values.podLabels) .root.Values.podLabels }}
+{{ toYaml . }}
+{{- end }}
 {{- end -}}
 
 {{- define "sightmesh.image" -}}
 {{- $i := .root.Values.image -}}
 {{- with $i.registry }}{{ . }}/{{ end }}{{ $i.repository }}-{{ .component }}:{{ default .root.Chart.AppVersion $i.tag }}
-{{- end -}}
-
-{{- define "sightmesh.nats" -}}
-{{- default (printf "nats://%s-nats:4222" (include "sightmesh.fullname" .)) .Values.nats.url -}}
 {{- end -}}
 
 {{- define "sightmesh.serviceAccount" -}}
@@ -43,28 +52,153 @@ app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 {{- end -}}
 
-{{- define "sightmesh.podSecurity" -}}
-runAsNonRoot: true
-runAsUser: 65532
-runAsGroup: 65532
-fsGroup: 65532
-seccompProfile: {type: RuntimeDefault}
-{{- end -}}
-
-{{- define "sightmesh.containerSecurity" -}}
-allowPrivilegeEscalation: false
-readOnlyRootFilesystem: true
-capabilities: {drop: [ALL]}
-{{- end -}}
-
-{{- define "sightmesh.scheduling" -}}
-{{- with .Values.nodeSelector }}
+{{/* pod (dict "root" $ "component" NAME "values" VALUES) is what every pod has */}}
+{{- define "sightmesh.pod" -}}
+{{- $all := .root.Values -}}
+serviceAccountName: {{ include "sightmesh.serviceAccount" .root }}
+automountServiceAccountToken: false
+{{- with $all.podSecurityContext }}
+securityContext: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $all.imagePullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with default $all.priorityClassName .values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with default $all.nodeSelector .values.nodeSelector }}
 nodeSelector: {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .Values.tolerations }}
+{{- with default $all.tolerations .values.tolerations }}
 tolerations: {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .Values.affinity }}
+{{- with default $all.affinity .values.affinity }}
 affinity: {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- if $all.topologySpreadConstraints }}
+topologySpreadConstraints:
+{{- range $key, $constraint := $all.topologySpreadConstraints }}
+  - topologyKey: {{ $key }}
+    {{- toYaml $constraint | nindent 4 }}
+    labelSelector:
+      matchLabels: {{- include "sightmesh.selector" $ | nindent 8 }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "sightmesh.nats" -}}
+{{- default (printf "nats://%s-nats:4222" (include "sightmesh.fullname" .)) .Values.nats.url -}}
+{{- end -}}
+
+{{/* natsFiles are the files of credentials and certificates: flag, volume, key, source */}}
+{{- define "sightmesh.natsFiles" -}}
+{{- $n := .Values.nats -}}
+{{- with $n.creds }}{{ if .secretName }}
+- {flag: nats-creds, volume: nats-creds, key: {{ .key }}, secret: {{ .secretName }}}
+{{- end }}{{ end }}
+{{- with $n.nkey }}{{ if .secretName }}
+- {flag: nats-nkey, volume: nats-nkey, key: {{ .key }}, secret: {{ .secretName }}}
+{{- end }}{{ end }}
+{{- with $n.user }}{{ if .secretName }}
+- {flag: nats-password-file, volume: nats-user, key: {{ .passwordKey }}, secret: {{ .secretName }}}
+{{- end }}{{ end }}
+{{- with $n.token }}{{ if .secretName }}
+- {flag: nats-token-file, volume: nats-token, key: {{ .key }}, secret: {{ .secretName }}}
+{{- end }}{{ end }}
+{{- with $n.tls }}{{ if .secretName }}
+- {flag: nats-cert, volume: nats-tls, key: {{ .cert }}, secret: {{ .secretName }}}
+- {flag: nats-key, volume: nats-tls, key: {{ .key }}, secret: {{ .secretName }}}
+{{- end }}{{ end }}
+{{- with $n.tlsCA }}
+{{- if .secretName }}
+- {flag: nats-ca, volume: nats-ca, key: {{ .key }}, secret: {{ .secretName }}}
+{{- else if .configMapName }}
+- {flag: nats-ca, volume: nats-ca, key: {{ .key }}, configMap: {{ .configMapName }}}
+{{- end }}{{ end }}
+{{- end -}}
+
+{{- define "sightmesh.natsArgs" -}}
+- --nats={{ include "sightmesh.nats" . }}
+{{- range include "sightmesh.natsFiles" . | fromYamlArray }}
+- --{{ .flag }}=/etc/{{ .volume }}/{{ .key }}
+{{- end }}
+{{- end -}}
+
+{{- define "sightmesh.natsEnv" -}}
+{{- with .Values.nats.user }}{{ if .secretName }}
+- name: SIGHTMESH_NATS_USER
+  valueFrom: {secretKeyRef: {name: {{ .secretName }}, key: {{ .usernameKey }}}}
+{{- end }}{{ end }}
+{{- end -}}
+
+{{/* otelEnv (dict "root" $ "component" NAME) */}}
+{{- define "sightmesh.otelEnv" -}}
+{{- with .root.Values.otlp.endpoint }}
+- {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ . | quote }}}
+- {name: K8S_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
+- {name: K8S_POD, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+- name: OTEL_RESOURCE_ATTRIBUTES
+  value: "k8s.namespace.name=$(K8S_NAMESPACE),k8s.pod.name=$(K8S_POD),k8s.deployment.name={{ include "sightmesh.fullname" $.root }}-{{ $.component }}"
+{{- end }}
+{{- end -}}
+
+{{- define "sightmesh.natsMounts" -}}
+{{- $seen := dict }}
+{{- range include "sightmesh.natsFiles" . | fromYamlArray }}
+{{- if not (hasKey $seen .volume) }}
+- {name: {{ .volume }}, mountPath: /etc/{{ .volume }}, readOnly: true}
+{{- $_ := set $seen .volume true }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "sightmesh.natsVolumes" -}}
+{{- $seen := dict }}
+{{- range include "sightmesh.natsFiles" . | fromYamlArray }}
+{{- if not (hasKey $seen .volume) }}
+- name: {{ .volume }}
+  {{- if .secret }}
+  secret: {secretName: {{ .secret }}, defaultMode: 288} # 0440
+  {{- else }}
+  configMap: {name: {{ .configMap }}}
+  {{- end }}
+{{- $_ := set $seen .volume true }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* least replicas (dict "values" VALUES): as few as there may be */}}
+{{- define "sightmesh.least" -}}
+{{- if .values.autoscaling.enabled }}{{ .values.autoscaling.minReplicas }}{{ else }}{{ .values.replicas }}{{ end -}}
+{{- end -}}
+
+{{/* port (dict "url" URL "default" PORT) */}}
+{{- define "sightmesh.port" -}}
+{{- $host := (urlParse (splitList "," .url | first)).host -}}
+{{- regexFind ":[0-9]+$" $host | trimPrefix ":" | default .default -}}
+{{- end -}}
+
+{{- define "sightmesh.check" -}}
+{{- $n := .Values.nats -}}
+{{- $given := list -}}
+{{- range $name := list "creds" "nkey" "user" "token" -}}
+{{- if (index $n $name).secretName }}{{ $given = append $given (printf "nats.%s.secretName" $name) }}{{ end -}}
+{{- end -}}
+{{- if gt (len $given) 1 }}{{ fail (printf "%s: want one of them" (join " and " $given)) }}{{ end -}}
+{{- if and (not $n.url) (include "sightmesh.natsFiles" .) }}{{ fail "nats: credentials and certificates are for an existing NATS, and nats.url is empty" }}{{ end -}}
+{{- if and $n.tlsCA.secretName $n.tlsCA.configMapName }}{{ fail "nats.tlsCA: want secretName or configMapName" }}{{ end -}}
+{{- with .Values.models }}
+{{- $sources := list -}}
+{{- if .existingClaim }}{{ $sources = append $sources "models.existingClaim" }}{{ end -}}
+{{- if .pull }}{{ $sources = append $sources "models.pull" }}{{ end -}}
+{{- if .image }}{{ $sources = append $sources "models.image" }}{{ end -}}
+{{- if gt (len $sources) 1 }}{{ fail (printf "%s: want one of them" (join " and " $sources)) }}{{ end -}}
+{{- if and .image (semverCompare "<1.35.0-0" $.Capabilities.KubeVersion.Version) }}{{ fail "models.image: needs Kubernetes 1.35 or later" }}{{ end -}}
+{{- end -}}
+{{- if not (gt (int .Values.terminationGracePeriodSeconds) (add (int .Values.ingress.drainSeconds) 5 | int)) }}{{ fail "terminationGracePeriodSeconds: want more than ingress.drainSeconds and 5" }}{{ end -}}
+{{- range $name := list "ingress" "detect" "classify" "results" -}}
+{{- $a := (index $.Values $name).autoscaling -}}
+{{- if lt (int $a.maxReplicas) (int $a.minReplicas) }}{{ fail (printf "%s.autoscaling: maxReplicas is less than minReplicas" $name) }}{{ end -}}
+{{- end -}}
+{{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) }}{{ fail "httpRoute.parentRefs: want the gateway" }}{{ end -}}
 {{- end -}}

@@ -1,0 +1,256 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/sightmesh/sightmesh/contracts"
+	"github.com/sightmesh/sightmesh/contracts/connection"
+	"github.com/sightmesh/sightmesh/tools/internal/setup"
+)
+
+const patience = 20 * time.Second // only ends tests that would hang
+
+// rendered returns the manifests of deploy/k8s, which make verify holds against
+// the chart.
+func rendered(t *testing.T) []manifest {
+	t.Helper()
+	f, err := os.Open("../../deploy/k8s/sightmesh.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	all, err := read(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// ofKind returns those of a kind, by name without that of the release.
+func ofKind(t *testing.T, kind string) map[string]manifest {
+	t.Helper()
+	found := map[string]manifest{}
+	for _, m := range rendered(t) {
+		if m.Kind == kind {
+			found[strings.TrimPrefix(m.Metadata.Name, "sightmesh-")] = m
+		}
+	}
+	if len(found) == 0 {
+		t.Fatalf("deploy/k8s has no %s", kind)
+	}
+	return found
+}
+
+func services() []string { return []string{"classify", "detect", "ingress", "results"} }
+
+// TestRendered_SetUpOnItsNATS runs the server that the nats.conf describes, and
+// sets a mesh up on it.
+func TestRendered_SetUpOnItsNATS(t *testing.T) {
+	t.Parallel()
+	opts, err := natsOptions(ofKind(t, "ConfigMap")["nats"].Data["nats.conf"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	opts.Host, opts.Port, opts.HTTPPort = "127.0.0.1", server.RANDOM_PORT, 0
+	opts.StoreDir, opts.PidFile, opts.NoSigs, opts.NoLog = dir, filepath.Join(dir, "pid"), true, true
+	s, err := server.NewServer(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	defer func() {
+		s.Shutdown()
+		s.WaitForShutdown()
+	}()
+	if !s.ReadyForConnections(patience) {
+		t.Fatal("the NATS server is not ready for connections")
+	}
+	cfg := setup.Config{NATS: connection.Config{URL: s.ClientURL()}, Wait: patience}
+	if err := setup.Run(context.Background(), cfg, io.Discard); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestRendered_PassesTheChecks(t *testing.T) {
+	t.Parallel()
+	for _, m := range rendered(t) {
+		for _, check := range []func(manifest) error{checkName, checkNATSConfig, checkNATSVersion, checkTriggers} {
+			if err := check(m); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+// TestRendered_FitsANodeOfTwoCPUs: what a small cluster itself requests, such as
+// minikube's 750m, has to fit, too.
+func TestRendered_FitsANodeOfTwoCPUs(t *testing.T) {
+	t.Parallel()
+	const most = 1200 // thousandths of a CPU
+	sum := 0
+	for _, m := range rendered(t) {
+		pods := 1
+		if m.Spec.Replicas != nil {
+			pods = *m.Spec.Replicas
+		}
+		for _, c := range m.containers() {
+			text := c.Resources.Requests["cpu"]
+			n, err := strconv.Atoi(strings.TrimSuffix(text, "m"))
+			if err != nil {
+				t.Fatalf("%s %s: a request of %q CPU, want thousandths", m.Kind, m.Metadata.Name, text)
+			}
+			if !strings.HasSuffix(text, "m") {
+				n *= 1000
+			}
+			sum += n * pods
+		}
+	}
+	if sum > most {
+		t.Errorf("the pods request %dm CPU, want %dm at most", sum, most)
+	}
+}
+
+// TestRendered_WaitingIsLive: a service that waits for NATS is not restarted.
+func TestRendered_WaitingIsLive(t *testing.T) {
+	t.Parallel()
+	for name, m := range ofKind(t, "Deployment") {
+		if got := m.containers()[0].Startup.HTTPGet.Path; got != "/livez" {
+			t.Errorf("startup probe of %s is %q, want /livez", name, got)
+		}
+	}
+}
+
+// TestRendered_OnePodOfSeveralMayBeAway: of each service.
+func TestRendered_OnePodOfSeveralMayBeAway(t *testing.T) {
+	t.Parallel()
+	deployments, budgets := ofKind(t, "Deployment"), ofKind(t, "PodDisruptionBudget")
+	for _, name := range services() {
+		if n := deployments[name].Spec.Replicas; n == nil || *n < 2 {
+			t.Errorf("%s has no two replicas", name)
+		}
+		if got := budgets[name].Spec.MaxUnavailable; got != 1 {
+			t.Errorf("the budget of %s allows %v pods to be away, want 1", name, got)
+		}
+	}
+}
+
+// TestRendered_NameOfSetUpHasTheVersion: a Job cannot be changed by kubectl apply.
+func TestRendered_NameOfSetUpHasTheVersion(t *testing.T) {
+	t.Parallel()
+	version := strings.ReplaceAll(contracts.Version, ".", "-")
+	for name := range ofKind(t, "Job") {
+		if !strings.Contains(name, version) {
+			t.Errorf("the Job is %s, want %s in it", name, version)
+		}
+	}
+}
+
+// TestRendered_ChangedConfigReachesNATS: the pod template changes with it.
+func TestRendered_ChangedConfigReachesNATS(t *testing.T) {
+	t.Parallel()
+	conf := strings.TrimRight(ofKind(t, "ConfigMap")["nats"].Data["nats.conf"], "\n")
+	sum := sha256.Sum256([]byte(conf))
+	if got := ofKind(t, "StatefulSet")["nats"].Spec.Template.Metadata.Annotations["checksum/config"]; got != hex.EncodeToString(sum[:]) {
+		t.Errorf("checksum/config is %q, want %x", got, sum)
+	}
+}
+
+// TestRendered_PoliciesAreOfEveryPod: of each service and of NATS.
+func TestRendered_PoliciesAreOfEveryPod(t *testing.T) {
+	t.Parallel()
+	policies := ofKind(t, "NetworkPolicy")
+	for _, name := range append(services(), "nats") {
+		if _, ok := policies[name]; !ok {
+			t.Errorf("%s has no NetworkPolicy", name)
+		}
+	}
+}
+
+// TestRendered_NothingOfACertainController is in what is applied with kubectl.
+func TestRendered_NothingOfACertainController(t *testing.T) {
+	t.Parallel()
+	for _, m := range rendered(t) {
+		if m.Kind == "Ingress" {
+			t.Errorf("there is an Ingress, %s", m.Metadata.Name)
+		}
+	}
+}
+
+// TestRendered_NoPasswordInArguments nor in addresses.
+func TestRendered_NoPasswordInArguments(t *testing.T) {
+	t.Parallel()
+	for _, m := range rendered(t) {
+		for _, c := range m.containers() {
+			if i := slices.IndexFunc(c.Args, func(a string) bool { return strings.Contains(a, "@") }); i >= 0 {
+				t.Errorf("%s %s: the argument %q has an @", m.Kind, m.Metadata.Name, c.Args[i])
+			}
+		}
+	}
+}
+
+func TestChecks_FindWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	const config = "kind: ConfigMap\nmetadata: {name: x}\ndata:\n  nats.conf: |\n    "
+	const bad = "[{metadata: {stream: IMAGES, consumer: detect-nosuch-bulk}}]"
+	for name, tt := range map[string]struct {
+		check          func(manifest) error
+		manifest, want string
+	}{
+		"lame duck mode too short": {checkNATSConfig, config + "max_payload: 8454144\n    lame_duck_duration: 20s", "minimum is 30 seconds"},
+		"unknown field":            {checkNATSConfig, config + "max_playload: 8454144", "max_playload"},
+		"small messages":           {checkNATSConfig, config + "port: 4222", "max_payload is 0, want 8454144"},
+		"another NATS": {checkNATSVersion, "kind: StatefulSet\nspec: {template: {spec: {containers: [{name: nats, image: 'r/nats:2.9.0'}]}}}",
+			server.VERSION},
+		"unknown consumer":  {checkTriggers, "kind: ScaledObject\nmetadata: {name: m-detect}\nspec: {triggers: " + bad + "}", "detect-nosuch-bulk"},
+		"no trigger for it": {checkTriggers, "kind: ScaledObject\nmetadata: {name: m-detect}\nspec: {triggers: " + bad + "}", "detect-text-bulk"},
+		"long name":         {checkName, "kind: Job\nmetadata: {name: " + strings.Repeat("x", 64) + "}", "64 characters"},
+	} {
+		all, err := read(strings.NewReader(tt.manifest))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := tt.check(all[0]); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: got %v, want an error that says %q", name, err, tt.want)
+		}
+	}
+}
+
+// TestPrograms_FlagsAreChecked against a program of one flag.
+func TestPrograms_FlagsAreChecked(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	script := "#!/bin/sh\necho '  -lanes int'\n"
+	if err := os.WriteFile(filepath.Join(dir, "detect"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]string{
+		"{image: 'r/sightmesh-detect:1', args: [--lanes=1], env: [{name: SIGHTMESH_LANES}]}": "",
+		"{image: 'r/sightmesh-detect:1', args: [--lances=1]}":                                "no flag --lances",
+		"{image: 'r/sightmesh-detect:1', env: [{name: SIGHTMESH_LANCES}]}":                   "no flag of SIGHTMESH_LANCES",
+	} {
+		all, err := read(strings.NewReader("kind: Pod\nspec: {containers: [" + text + "]}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = programs{bin: dir, usages: map[string]usage{}}.check(all[0])
+		switch {
+		case want == "" && err != nil:
+			t.Errorf("%s: %v", text, err)
+		case want != "" && (err == nil || !strings.Contains(err.Error(), want)):
+			t.Errorf("%s: got %v, want an error that says %q", text, err, want)
+		}
+	}
+}

@@ -1,0 +1,37 @@
+package e2e
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestChart_HelmTestComparesTheResult runs what the pod of `helm test` runs: it
+// posts the image of the chart, and compares the result with that of the chart.
+func TestChart_HelmTestComparesTheResult(t *testing.T) {
+	files := filepath.Join(root(t), "deploy/helm/sightmesh/files")
+	m := start(t, nil)
+	bench := func(expect string) error {
+		out, err := exec.Command(binary(t, "sightmesh"), "bench", "--url="+m.base(), "--pipeline=codes", "--warmup=0s",
+			"--duration=1s", "--expect="+expect, filepath.Join(files, "test.png")).CombinedOutput()
+		t.Logf("%s", out)
+		return err
+	}
+	right := filepath.Join(files, "test.json")
+	if err := bench(right); err != nil {
+		t.Errorf("with the result of the chart: %v", err)
+	}
+	text, err := os.ReadFile(right)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrong := filepath.Join(t.TempDir(), "wrong.json")
+	if err := os.WriteFile(wrong, []byte(strings.ReplaceAll(string(text), "4006381333931", "4006381333930")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if bench(wrong) == nil {
+		t.Error("with another number in the result it passes")
+	}
+}
