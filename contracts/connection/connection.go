@@ -52,7 +52,7 @@ func (c *Config) Register(fs *flag.FlagSet, defaultURL, purpose string) {
 	fs.StringVar(&c.TokenFile, "nats-token-file", "", "`file` with a token for NATS")
 	fs.StringVar(&c.CredsFile, "nats-creds", "", "credentials `file` for NATS: a JWT and its seed")
 	fs.StringVar(&c.NKeyFile, "nats-nkey", "", "`file` with the seed of an NKey for NATS")
-	fs.StringVar(&c.CAFile, "nats-ca", "", "`file` with the CA certificates of the NATS server; empty for those of the system")
+	fs.StringVar(&c.CAFile, "nats-ca", "", "`file` with the CA certificates of NATS; empty for those of the system")
 	fs.StringVar(&c.CertFile, "nats-cert", "", "`file` with a client certificate for NATS, with --nats-key")
 	fs.StringVar(&c.KeyFile, "nats-key", "", "`file` with the key of --nats-cert")
 }

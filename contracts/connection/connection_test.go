@@ -26,7 +26,7 @@ func TestConfig_RejectsWhatWaitingDoesNotMend(t *testing.T) {
 		cfg  Config
 		want string
 	}{
-		"two credentials":     {Config{User: "mesh", PasswordFile: secret, CredsFile: secret}, "--nats-user and --nats-creds"},
+		"two credentials":     {Config{TokenFile: secret, CredsFile: secret}, "--nats-token-file and --nats-creds"},
 		"user, no password":   {Config{User: "mesh"}, "--nats-password-file"},
 		"password, no user":   {Config{PasswordFile: secret}, "--nats-user"},
 		"password is missing": {Config{User: "mesh", PasswordFile: "/nowhere/p"}, "--nats-password-file: open /nowhere/p"},
