@@ -65,9 +65,10 @@ type Pool struct {
 	free   chan *Lane
 	ready  chan struct{} // closed when every process was started once
 	closed chan struct{} // closed when Run has ended
-	// starting bounds how many processes load models at a time.
-	starting chan struct{}
-	lastID   atomic.Uint64 // of requests
+	// starting bounds how many processes load models at a time. Those that failed before
+	// have a turn of their own, so that one that hangs keeps no other from starting.
+	starting, startingAgain chan struct{}
+	lastID                  atomic.Uint64 // of requests
 
 	mu        sync.Mutex
 	busy      int
@@ -109,7 +110,8 @@ func New(cfg Config) (*Pool, error) {
 	}
 	p := &Pool{
 		cfg: cfg, free: make(chan *Lane, cfg.Lanes), ready: make(chan struct{}), closed: make(chan struct{}),
-		starting: make(chan struct{}, runtime.NumCPU()), serviceMS: map[string]float64{}, refused: map[string]bool{},
+		starting: make(chan struct{}, runtime.NumCPU()), startingAgain: make(chan struct{}, 1),
+		serviceMS: map[string]float64{}, refused: map[string]bool{},
 	}
 	for n := range cfg.Lanes {
 		l := &Lane{pool: p, slots: map[string]*slot{}}

@@ -541,6 +541,30 @@ func TestProgramsAreApart(t *testing.T) {
 	l.Release()
 }
 
+// TestStart_WhatFailedTakesNoTurnOfOthers has a program that hangs while it loads. From
+// its second start on it waits for its own kind only.
+func TestStart_WhatFailedTakesNoTurnOfOthers(t *testing.T) {
+	t.Parallel()
+	b := startPool(t, Config{
+		Programs: []Program{program("good"), program("hangs", "hang-in-start")}, StartTimeout: 2 * time.Second,
+	})
+	for len(b.startingAgain) == 0 { // until it starts for the second time
+		if _, err := b.ask(t, context.Background(), "good", "10"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(b.starting); n != 0 {
+		t.Errorf("%d turns are taken while the good program runs, want 0", n)
+	}
+	before := b.pid(t, "good")
+	if _, err := b.ask(t, context.Background(), "good", "exit"); err == nil {
+		t.Fatal("the good program did not end")
+	}
+	if after := b.pid(t, "good"); after == before {
+		t.Error("the good program was not started again")
+	}
+}
+
 func TestLanesWorkSideBySide(t *testing.T) {
 	t.Parallel()
 	b := startPool(t, Config{Programs: []Program{program("p")}, Lanes: 2})

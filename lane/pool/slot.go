@@ -57,10 +57,12 @@ func restartDelay(err error, failures int) time.Duration {
 func (s *slot) run(ctx context.Context, tried func()) {
 	defer tried()
 	failures := 0 // processes in a row that answered nothing
+	starting := s.pool.starting
 	for ctx.Err() == nil {
-		proc, err := s.start(ctx)
+		proc, err := s.start(ctx, starting)
 		if err == nil {
 			tried()
+			starting = s.pool.starting
 			select {
 			case <-proc.dead:
 			case <-ctx.Done():
@@ -74,6 +76,7 @@ func (s *slot) run(ctx context.Context, tried func()) {
 			}
 		} else {
 			s.set(nil, nil, err.Error())
+			starting = s.pool.startingAgain
 		}
 		tried()
 		if ctx.Err() != nil {
@@ -88,11 +91,11 @@ func (s *slot) run(ctx context.Context, tried func()) {
 }
 
 // start starts a process, has it load its models, and refuses it when it is
-// over its memory limit then.
-func (s *slot) start(ctx context.Context) (*process, error) {
+// over its memory limit then. turns has as many places as processes may start at a time.
+func (s *slot) start(ctx context.Context, turns chan struct{}) (*process, error) {
 	select {
-	case s.pool.starting <- struct{}{}:
-		defer func() { <-s.pool.starting }()
+	case turns <- struct{}{}:
+		defer func() { <-turns }()
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}

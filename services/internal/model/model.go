@@ -20,6 +20,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -117,6 +119,7 @@ const (
 	maxDescription = 1 << 20 // bytes of model.yaml
 	maxText        = 8 << 20 // bytes of labels and dictionary
 	maxClasses     = 100_000
+	maxLine        = 256 // bytes of a label or a character
 )
 
 // Find returns the folder of a model: name itself when it is a path, that is has a
@@ -261,5 +264,23 @@ func (m *Model) lines(field, name string) ([]string, error) {
 	if i := slices.Index(all, ""); i >= 0 {
 		return nil, fmt.Errorf("%s: %s: line %d is empty", field, filepath.Join(m.Dir, name), i+1)
 	}
+	for i, line := range all {
+		if err := checkLine(line); err != nil {
+			return nil, fmt.Errorf("%s: %s: line %d: %w", field, filepath.Join(m.Dir, name), i+1, err)
+		}
+	}
 	return all, nil
+}
+
+// checkLine returns an error for a line that could not be in a result.
+func checkLine(line string) error {
+	switch {
+	case len(line) > maxLine:
+		return fmt.Errorf("%d bytes, want at most %d", len(line), maxLine)
+	case !utf8.ValidString(line):
+		return errors.New("not UTF-8")
+	case strings.ContainsFunc(line, unicode.IsControl):
+		return fmt.Errorf("%q has a control character", line)
+	}
+	return nil
 }

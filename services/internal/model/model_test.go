@@ -207,6 +207,9 @@ func TestLoad_RejectsFiles(t *testing.T) {
 		"no labels":        {"labels.txt", "absent", "labels: "},
 		"LFS labels":       {"labels.txt", "version https://git-lfs.github.com/spec/v1\noid x\n", "a Git LFS pointer"},
 		"empty label":      {"labels.txt", "person\n\n", "line 2 is empty"},
+		"Latin-1 label":    {"labels.txt", "person\ncaf\xe9\n", "line 2: not UTF-8"},
+		"NUL in a label":   {"labels.txt", "per\x00son\ndog\n", "line 1: \"per\\x00son\" has a control character"},
+		"long label":       {"labels.txt", strings.Repeat("x", 257) + "\ndog\n", "line 1: 257 bytes, want at most 256"},
 	} {
 		dir := folder(t, map[string]string{tt.file: tt.content})
 		_, err := Load(dir)

@@ -59,7 +59,12 @@ func (e Entry) statusOf(dir string, files []File) (status, error) {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(e.Texts)) {
-		switch got, err := os.ReadFile(filepath.Join(dir, name)); {
+		path := filepath.Join(dir, name)
+		if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+			edited = append(edited, name) // a pipe would wait for a writer
+			continue
+		}
+		switch got, err := os.ReadFile(path); {
 		case errors.Is(err, fs.ErrNotExist):
 			missing = append(missing, name)
 		case err != nil:

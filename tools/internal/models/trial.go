@@ -63,7 +63,7 @@ func (c *TrialConfig) RegisterBench(fs *flag.FlagSet) {
 }
 
 // classifyKinds are the kinds of models that name crops. All others find regions.
-var classifyKinds = []string{"angle", "classifier", "ctc-text", "embedding"}
+var classifyKinds = []string{"angle", "classifier", "ctc-text", "embedding", "tesseract"}
 
 // A trial is a lane with one model.
 type trial struct {
