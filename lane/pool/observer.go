@@ -2,6 +2,7 @@ package pool
 
 import (
 	"context"
+	"log/slog"
 	"time"
 )
 
@@ -25,8 +26,17 @@ type Metrics interface {
 type Tracer interface {
 	// StartSpan begins a span as a child of that in ctx, and returns the context
 	// of the new one. The caller ends the span with end; err is nil unless what
-	// the span stands for has failed.
-	StartSpan(ctx context.Context, name string, start time.Time) (spanCtx context.Context, end func(at time.Time, err error))
+	// the span stands for has failed. The attributes are pipeline, lane and program
+	// of a span named lane, and none of the others.
+	StartSpan(ctx context.Context, name string, start time.Time, attrs ...slog.Attr,
+	) (spanCtx context.Context, end func(at time.Time, err error))
+	// AddEvent records what happened during the span in ctx. The attributes are
+	// reason and pid, which say why which process ended. The events are
+	//
+	//	retry      the process ended, and the request was not to blame; it is put to another
+	//	restart    the process ended with the request; another is started
+	//	hand-back  the process was ended because the client has left or the worker stops
+	AddEvent(ctx context.Context, name string, attrs ...slog.Attr)
 }
 
 // discard is the [Metrics] and the [Tracer] of a pool that is given none.
@@ -36,6 +46,10 @@ func (discard) SetBusy(int)                              {}
 func (discard) AddRequest(string, string, time.Duration) {}
 func (discard) AddRestart(string, string)                {}
 
-func (discard) StartSpan(ctx context.Context, _ string, _ time.Time) (context.Context, func(time.Time, error)) {
+func (discard) AddEvent(context.Context, string, ...slog.Attr) {}
+
+func (discard) StartSpan(
+	ctx context.Context, _ string, _ time.Time, _ ...slog.Attr,
+) (context.Context, func(time.Time, error)) {
 	return ctx, func(time.Time, error) {}
 }

@@ -426,6 +426,58 @@ func TestWhatEndsALane(t *testing.T) {
 	}
 }
 
+// tracer keeps the attributes of spans named lane, and the events in them.
+type tracer struct {
+	mu     sync.Mutex
+	spans  []string
+	events []string
+}
+
+func (r *tracer) StartSpan(
+	ctx context.Context, name string, _ time.Time, attrs ...slog.Attr,
+) (context.Context, func(time.Time, error)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if name == "lane" {
+		r.spans = append(r.spans, fmt.Sprint(attrs))
+	}
+	return ctx, func(time.Time, error) {}
+}
+
+func (r *tracer) AddEvent(_ context.Context, name string, attrs ...slog.Attr) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.events = append(r.events, name+" "+attrs[0].String())
+}
+
+// TestTracer_SaysWhatHappenedToTheProcess that had a request.
+func TestTracer_SaysWhatHappenedToTheProcess(t *testing.T) {
+	t.Parallel()
+	for want, ask := range map[string]func(*bench){
+		"restart reason=died": func(b *bench) { b.ask(t, t.Context(), "p", "abort") },
+		"hand-back reason=stopped": func(b *bench) {
+			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+			defer cancel()
+			canceled, leave := context.WithCancel(t.Context())
+			defer context.AfterFunc(ctx, leave)()
+			b.ask(t, canceled, "p", "hang")
+		},
+	} {
+		t.Run(want, func(t *testing.T) {
+			t.Parallel()
+			r := &tracer{}
+			b := startPool(t, Config{Programs: []Program{program("p")}, Tracer: r})
+			ask(b)
+			if got := "[pipeline=p lane=0 program=p]"; len(r.spans) != 1 || r.spans[0] != got {
+				t.Errorf("the spans are %q, want one of %s", r.spans, got)
+			}
+			if len(r.events) != 1 || r.events[0] != want {
+				t.Errorf("the events are %q, want %s", r.events, want)
+			}
+		})
+	}
+}
+
 func TestProblemKeepsTheLane(t *testing.T) {
 	t.Parallel()
 	b := startPool(t, Config{Programs: []Program{program("p")}})

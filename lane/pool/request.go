@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
@@ -87,7 +88,7 @@ type reply struct {
 // without.
 func (l *Lane) call(ctx context.Context, r request, out any, timing *lane.Timing) (pixels []byte, err error) {
 	start := time.Now()
-	ctx, end := l.pool.cfg.Tracer.StartSpan(ctx, "lane", start)
+	ctx, end := l.pool.cfg.Tracer.StartSpan(ctx, "lane", start, l.attributes(r.pipeline)...)
 	got, err := l.do(ctx, r)
 	defer func() { end(time.Now(), err) }()
 	if err != nil {
@@ -100,6 +101,24 @@ func (l *Lane) call(ctx context.Context, r request, out any, timing *lane.Timing
 		l.traceTiming(ctx, start, *timing)
 	}
 	return got.pixels, nil
+}
+
+// attributes returns those of the span of a request.
+func (l *Lane) attributes(pipeline string) []slog.Attr {
+	attrs := []slog.Attr{slog.String("pipeline", pipeline)}
+	if s, ok := l.slots[pipeline]; ok {
+		attrs = append(attrs, slog.Int("lane", s.lane), slog.String("program", s.prog.Name))
+	}
+	return attrs
+}
+
+// addEvent records that a process ended, and why, in the span of its request.
+func (l *Lane) addEvent(ctx context.Context, name string, proc *process, why error) {
+	attrs := []slog.Attr{slog.String("reason", reasonOf(why))}
+	if proc != nil {
+		attrs = append(attrs, slog.Int("pid", proc.pid()))
+	}
+	l.pool.cfg.Tracer.AddEvent(ctx, name, attrs...)
 }
 
 // traceTiming makes spans of the times that a lane measured.
@@ -124,6 +143,7 @@ func (l *Lane) do(ctx context.Context, r request) (reply, error) {
 	}
 	proc, got, serviceTime, err := l.ask(ctx, s, r)
 	if err != nil && ctx.Err() == nil && isBlameless(proc, err) { // once: when it happens again, the request is to blame
+		l.addEvent(ctx, "retry", proc, err)
 		proc, got, serviceTime, err = l.ask(ctx, s, r)
 	}
 	if proc == nil {
@@ -188,9 +208,15 @@ func (l *Lane) problem(ctx context.Context, s *slot, proc *process, err error) e
 	proc.kill(err)
 	<-proc.dead
 	cause := proc.cause()
+	isStopped := errors.Is(cause, errStopped) || errors.Is(ctx.Err(), context.Canceled)
+	if isStopped {
+		l.addEvent(ctx, "hand-back", proc, cause)
+	} else {
+		l.addEvent(ctx, "restart", proc, cause)
+	}
 	where := fmt.Sprintf("lane %d of %s", s.lane, s.prog.Name)
 	switch {
-	case errors.Is(cause, errStopped), errors.Is(ctx.Err(), context.Canceled):
+	case isStopped:
 		return fmt.Errorf("%s: %w", where, context.Canceled)
 	case errors.Is(cause, errDeadline):
 		return v1.NewProblem(v1.DeadlineExceeded, "the deadline passed while %s worked", where)

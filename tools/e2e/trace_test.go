@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
@@ -88,24 +89,28 @@ func TestOneTrace(t *testing.T) {
 	if a.result.TraceID != callerTrace {
 		t.Errorf("trace id %s, want the caller's", a.result.TraceID)
 	}
-	// child under parent, as service "name" KIND
+	// child under parent, as service "name" KIND. Whatever a message leads to is below
+	// the request that waits, and linked to what has published the message.
+	const root = `sightmesh-ingress "POST /v1/images" SERVER`
 	want := []string{
-		`ingress "POST /v1/images" SERVER < caller`,
-		`ingress "publish IMAGES" PRODUCER < ingress "POST /v1/images" SERVER`,
-		`detect "queue IMAGES" INTERNAL < ingress "publish IMAGES" PRODUCER`,
-		`detect "process IMAGES" CONSUMER < ingress "publish IMAGES" PRODUCER`,
-		`detect "lane" INTERNAL < detect "process IMAGES" CONSUMER`,
-		`detect "decode" INTERNAL < detect "lane" INTERNAL`,
-		`detect "infer" INTERNAL < detect "lane" INTERNAL`,
-		`detect "publish CROPS" PRODUCER < detect "process IMAGES" CONSUMER`,
-		`classify "queue CROPS" INTERNAL < detect "publish CROPS" PRODUCER`,
-		`classify "process CROPS" CONSUMER < detect "publish CROPS" PRODUCER`,
-		`classify "lane" INTERNAL < classify "process CROPS" CONSUMER`,
-		`classify "infer" INTERNAL < classify "lane" INTERNAL`,
-		`classify "publish RESULTS" PRODUCER < classify "process CROPS" CONSUMER`,
-		`results "queue RESULTS" INTERNAL < classify "publish RESULTS" PRODUCER`,
-		`results "process RESULTS" CONSUMER < classify "publish RESULTS" PRODUCER`,
-		`results "reply" PRODUCER < results "process RESULTS" CONSUMER`,
+		root + ` < caller`,
+		`sightmesh-ingress "read body" INTERNAL < ` + root,
+		`sightmesh-ingress "publish IMAGES" PRODUCER < ` + root,
+		`sightmesh-detect "queue IMAGES" INTERNAL < ` + root + ` ~ publish IMAGES`,
+		`sightmesh-detect "process IMAGES" CONSUMER < ` + root + ` ~ publish IMAGES`,
+		`sightmesh-detect "lane" INTERNAL < sightmesh-detect "process IMAGES" CONSUMER`,
+		`sightmesh-detect "decode" INTERNAL < sightmesh-detect "lane" INTERNAL`,
+		`sightmesh-detect "infer" INTERNAL < sightmesh-detect "lane" INTERNAL`,
+		`sightmesh-detect "publish CROPS" PRODUCER < sightmesh-detect "process IMAGES" CONSUMER`,
+		`sightmesh-classify "queue CROPS" INTERNAL < ` + root + ` ~ publish CROPS`,
+		`sightmesh-classify "process CROPS" CONSUMER < ` + root + ` ~ publish CROPS`,
+		`sightmesh-classify "lane" INTERNAL < sightmesh-classify "process CROPS" CONSUMER`,
+		`sightmesh-classify "infer" INTERNAL < sightmesh-classify "lane" INTERNAL`,
+		`sightmesh-classify "publish RESULTS" PRODUCER < sightmesh-classify "process CROPS" CONSUMER`,
+		`sightmesh-results "queue RESULTS" INTERNAL < ` + root + ` ~ publish RESULTS`,
+		`sightmesh-results "process RESULTS" CONSUMER < ` + root + ` ~ publish RESULTS`,
+		`sightmesh-results "reply" PRODUCER < sightmesh-results "process RESULTS" CONSUMER`,
+		`sightmesh-ingress "process reply" CONSUMER < ` + root + ` ~ reply`,
 	}
 	var spans []span
 	eventually(t, timeoutAnswer, func() error {
@@ -118,6 +123,7 @@ func TestOneTrace(t *testing.T) {
 	if got := tree(t, spans, callerSpan); !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
+	checkWithin(t, spans)
 }
 
 // TestTraceOfAPictureInParts is the same for a picture that was split, joined,
@@ -150,8 +156,8 @@ func TestTraceOfAPictureInParts(t *testing.T) {
 	tree(t, spans, "")
 }
 
-// tree gives each span with its parent, and checks that there is one root and
-// no orphan, and that no span begins before its parent.
+// tree gives each span with its parent and its links, and checks that there is one
+// root and no orphan, and that no span begins before its parent.
 func tree(t *testing.T, spans []span, caller string) []string {
 	t.Helper()
 	byID := map[string]span{}
@@ -175,11 +181,31 @@ func tree(t *testing.T, spans []span, caller string) []string {
 		if s.StartTimeUnixNano < parent.StartTimeUnixNano {
 			t.Errorf("%v begins before its parent %v", s, parent)
 		}
-		out = append(out, s.String()+" < "+parent.String())
+		line := s.String() + " < " + parent.String()
+		for _, l := range s.Links {
+			line += " ~ " + byID[fmt.Sprintf("%x", l.SpanId)].Name
+		}
+		out = append(out, line)
 	}
 	if roots != 1 {
 		t.Errorf("%d roots, want 1", roots)
 	}
 	slices.Sort(out)
 	return out
+}
+
+// checkWithin fails the test when a span begins after the end of its parent. Jaeger
+// leaves such a span out of the critical path, which would say that the time was
+// spent elsewhere.
+func checkWithin(t *testing.T, spans []span) {
+	t.Helper()
+	ends := map[string]uint64{}
+	for _, s := range spans {
+		ends[string(s.SpanId)] = s.EndTimeUnixNano
+	}
+	for _, s := range spans {
+		if end, ok := ends[string(s.ParentSpanId)]; ok && s.StartTimeUnixNano > end {
+			t.Errorf("%v begins %v after the end of its parent", s, time.Duration(s.StartTimeUnixNano-end))
+		}
+	}
 }

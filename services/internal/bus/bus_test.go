@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nats.go/micro"
+	"go.opentelemetry.io/otel/attribute"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
@@ -82,11 +84,86 @@ func TestPublishStoresOnceWithItsTrace(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := spans.Ended()[0]
+	if got, want := attributesOf(first), map[attribute.Key]string{
+		"messaging.system": "nats", "messaging.operation.name": "publish", "messaging.operation.type": "send",
+		"messaging.destination.name": "IMAGES", "messaging.destination.template": subject.AllImages(),
+		"messaging.message.id": "j1.images", "messaging.message.body.size": "2",
+		"messaging.client.id": js.Conn().Opts.Name, "server.address": "127.0.0.1", "server.port": portOf(t, js.Conn()),
+		"sightmesh.job": "j1", "sightmesh.pipeline": "text", "sightmesh.priority": "interactive", "sightmesh.part": "0",
+	}; !maps.Equal(got, want) {
+		t.Errorf("the span has the attributes\n%v, want\n%v", got, want)
+	}
 	if got := m.Header.Get("traceparent"); !strings.Contains(got, first.SpanContext().SpanID().String()) {
 		t.Errorf("traceparent is %q, want that of the span that published", got)
 	}
 	if first.Name() != "publish IMAGES" || first.SpanKind() != trace.SpanKindProducer {
 		t.Errorf("span %q of kind %v, want publish IMAGES of a producer", first.Name(), first.SpanKind())
+	}
+}
+
+func attributesOf(s sdktrace.ReadOnlySpan) map[attribute.Key]string {
+	all := map[attribute.Key]string{}
+	for _, a := range s.Attributes() {
+		all[a.Key] = a.Value.Emit()
+	}
+	return all
+}
+
+func portOf(t *testing.T, nc *nats.Conn) string {
+	t.Helper()
+	u, err := url.Parse(nc.ConnectedUrl())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u.Port()
+}
+
+// TestPublish_BeginsATrace has a message in a trace of its own, which leads back to
+// the one it comes from.
+func TestPublish_BeginsATrace(t *testing.T) {
+	t.Parallel()
+	js := openJetStream(t, bustest.Start(t, "text").Connect(t))
+	spans := tracetest.NewSpanRecorder()
+	tp := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans))
+	ctx, request := tp.Tracer("t").Start(t.Context(), "request")
+	m := picture("j1")
+	m.NewTrace = true
+	stored := 0
+	m.Stored = func() { stored++ }
+	p := NewPublisher(js, clock.New(time.Now), tp)
+	for range 2 {
+		if err := p.Publish(ctx, m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if stored != 1 {
+		t.Errorf("Stored was called %d times for one message", stored)
+	}
+	span := spans.Ended()[0]
+	if span.SpanContext().TraceID() == request.SpanContext().TraceID() {
+		t.Error("the message is in the trace of the request")
+	}
+	if span.Parent().IsValid() {
+		t.Errorf("the span has the parent %s, want none", span.Parent().SpanID())
+	}
+	links := span.Links()
+	if len(links) != 1 || links[0].SpanContext.SpanID() != request.SpanContext().SpanID() {
+		t.Errorf("the span has the links %+v, want one to the request", links)
+	}
+}
+
+func TestPublish_FailedSpanHasTheTypeOfTheError(t *testing.T) {
+	t.Parallel()
+	js := openJetStream(t, bustest.Start(t, "text").Connect(t))
+	spans := tracetest.NewSpanRecorder()
+	p := NewPublisher(js, clock.New(time.Now), sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)))
+	m := picture("j1")
+	m.Subject = "no subject"
+	if err := p.Publish(t.Context(), m); err == nil {
+		t.Fatal("a message without a subject was stored")
+	}
+	if got := attributesOf(spans.Ended()[0])["error.type"]; got != string(v1.Internal) {
+		t.Errorf("error.type is %q, want %s", got, v1.Internal)
 	}
 }
 

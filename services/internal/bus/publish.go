@@ -11,7 +11,6 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sightmesh/sightmesh/contracts/retry"
@@ -37,6 +36,13 @@ type Message struct {
 	// message [streams.Margin] after it, whether or not it was processed. Zero
 	// leaves it to the age of the stream.
 	Deadline time.Time
+	// NewTrace has the message begin a trace, linked to that of the context. One
+	// trace of all images of a report could not be read.
+	NewTrace bool
+	// Stored is called when the stream has stored this message, and no other one was
+	// first. It is not called when the acknowledgement of that was lost. Nil for
+	// nothing.
+	Stored func()
 }
 
 // maxTravel is how many bytes the headers that travel may have together. A server
@@ -86,7 +92,8 @@ func NewPublisher(js jetstream.JetStream, c *clock.Clock, tp trace.TracerProvide
 }
 
 // Publish stores m and returns once the stream has acknowledged it, in a
-// producer span whose context travels with the message. A message that was
+// producer span. The context of its parent travels with the message, and which span
+// has published it: see [telemetry.InjectCreated]. A message that was
 // stored before is no error. The error is a [*v1.Problem] when the message can
 // never be stored, and [ErrFull] when the stream is at its limit. After an error
 // for which [IsUnknown] is true, Publish can be called again with m.
@@ -100,34 +107,43 @@ func (p *Publisher) Publish(ctx context.Context, m Message) error {
 // m, or, if m is to be stored once, one on its subject. That message can be an
 // earlier try of m whose acknowledgement was lost.
 func (p *Publisher) PublishFirst(ctx context.Context, m Message) (first bool, err error) {
-	ctx, span := p.tracer.Start(ctx, "publish "+m.Stream, trace.WithSpanKind(trace.SpanKindProducer), trace.WithAttributes(
-		attribute.String("messaging.system", "nats"),
-		attribute.String("messaging.operation.type", "send"),
-		attribute.String("messaging.destination.name", m.Stream),
-		attribute.Int("messaging.message.body.size", len(m.Body)),
-		attribute.String("messaging.message.id", m.ID)))
+	parent := ctx
+	opts := []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindProducer),
+		trace.WithAttributes(m.attributes()...), trace.WithAttributes(p.ServerAttributes()...)}
+	if m.NewTrace {
+		opts = append(opts, trace.WithNewRoot(), trace.WithLinks(trace.LinkFromContext(ctx)))
+	}
+	ctx, span := p.tracer.Start(ctx, "publish "+m.Stream, opts...)
 	defer span.End()
 	msg := &nats.Msg{Subject: m.Subject, Header: m.Header, Data: m.Body}
 	if msg.Header == nil {
 		msg.Header = nats.Header{}
 	}
-	telemetry.Inject(ctx, msg.Header)
-	opts := []jetstream.PublishOpt{jetstream.WithMsgID(m.ID), jetstream.WithExpectStream(m.Stream)}
+	telemetry.InjectCreated(parent, span.SpanContext(), msg.Header)
+	publishOpts := []jetstream.PublishOpt{jetstream.WithMsgID(m.ID), jetstream.WithExpectStream(m.Stream)}
 	if m.Once {
-		opts = append(opts, jetstream.WithExpectLastSequencePerSubject(0))
+		publishOpts = append(publishOpts, jetstream.WithExpectLastSequencePerSubject(0))
 	}
 	if !m.Deadline.IsZero() {
 		// The server counts from when it stores the message, in whole seconds.
 		ttl := max(p.clock.Until(m.Deadline)+streams.Margin, time.Second)
-		opts = append(opts, jetstream.WithMsgTTL(ttl.Round(time.Second)))
+		publishOpts = append(publishOpts, jetstream.WithMsgTTL(ttl.Round(time.Second)))
 	}
-	ack, err := p.publishOnce(ctx, msg, opts)
+	ack, err := p.publishOnce(ctx, msg, publishOpts)
 	if err := publishError(m, err); err != nil {
-		span.SetStatus(codes.Error, err.Error())
+		telemetry.Fail(span, err)
 		return false, fmt.Errorf("publish %s to %s: %w", m.ID, m.Stream, err)
 	}
-	return err == nil && !ack.Duplicate, nil
+	first = err == nil && !ack.Duplicate
+	if first && m.Stored != nil {
+		m.Stored()
+	}
+	return first, nil
 }
+
+// ServerAttributes returns the attributes of a span that say which server messages
+// come from and go to; see the function of that name.
+func (p *Publisher) ServerAttributes() []attribute.KeyValue { return ServerAttributes(p.js.Conn()) }
 
 // InFlightBackoff has the delays between two tries of a publish that meets
 // another one in flight. A write to a replicated stream is in flight for a few

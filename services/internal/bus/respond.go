@@ -7,21 +7,21 @@ import (
 	"strconv"
 
 	"github.com/nats-io/nats.go/micro"
-	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sightmesh/sightmesh/contracts/retry"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
 // Reject answers a request with the problem p because of err, whose delay is the
 // header Retry-After. The problem gets the trace ID of the span in ctx, which
-// fails with it.
+// records it as [telemetry.Reject] says.
 func Reject(ctx context.Context, r micro.Request, p *v1.Problem, err error) error {
 	out := *p
-	if span := trace.SpanFromContext(ctx); span.SpanContext().HasTraceID() { // a request that was not begun has none
+	if span := trace.SpanFromContext(ctx); span.SpanContext().HasTraceID() {
 		out.TraceID = span.SpanContext().TraceID().String()
-		span.SetStatus(codes.Error, out.Error())
+		telemetry.Reject(span, &out)
 	}
 	h := micro.Headers{}
 	if after := retry.FormatAfter(err); after != "" {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,9 +15,11 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
 	"go.uber.org/goleak"
 
@@ -554,13 +557,16 @@ func TestLoop_FinishesWhatItReceived(t *testing.T) {
 func TestLoop_SpanShowsTheQueueWaitBesideTheWork(t *testing.T) {
 	t.Parallel()
 	spans := tracetest.NewSpanRecorder()
-	tracer := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)).Tracer("test")
-	l := NewLoop(Config{Tracer: tracer})
+	tp := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans))
+	b := newBench(t)
+	l := b.loop(func(c *Config) { c.Tracer = tp.Tracer("test") })
 	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 	stored := time.Now().Add(-time.Second)
 	d := &Delivery{
-		Stream: "IMAGES", Consumer: "detect-text-bulk", Header: nats.Header{"traceparent": {parent}},
-		Job: subject.Job{Pipeline: "text", ID: "j1"}, Stored: stored, Received: stored.Add(300 * time.Millisecond), Deliveries: 2,
+		Stream: "IMAGES", Consumer: "detect-text-bulk",
+		Header: nats.Header{"traceparent": {parent}, "tracestate": {"sightmesh=00f067aa0ba902b7"}, nats.MsgIdHdr: {"j1.images"}},
+		Body:   []byte("image"),
+		Job:    subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: "j1"}, Stored: stored, Received: stored.Add(300 * time.Millisecond), Deliveries: 2,
 	}
 	_, span := l.startSpan(t.Context(), d)
 	span.End()
@@ -577,7 +583,29 @@ func TestLoop_SpanShowsTheQueueWaitBesideTheWork(t *testing.T) {
 			t.Errorf("span %d is %q, want %q", i, got, name)
 		}
 		if got := ended[i].Parent().SpanID().String(); got != "b7ad6b7169203331" {
-			t.Errorf("span %d is under %s, want the publisher", i, got)
+			t.Errorf("span %d is under %s, want the request", i, got)
+		}
+		links := ended[i].Links()
+		if len(links) != 1 || links[0].SpanContext.SpanID().String() != "00f067aa0ba902b7" {
+			t.Errorf("span %d has the links %+v, want one to the publisher", i, links)
+		}
+	}
+	queued := map[attribute.Key]string{
+		"messaging.system": "nats", "messaging.destination.name": "IMAGES", "messaging.destination.template": subject.AllImages(),
+		"sightmesh.job": "j1", "sightmesh.pipeline": "text", "sightmesh.priority": "bulk", "sightmesh.part": "0",
+		"sightmesh.deliveries": "2",
+	}
+	if got := attributesOf(ended[0]); !maps.Equal(got, queued) {
+		t.Errorf("the queue wait has the attributes\n%v, want\n%v", got, queued)
+	}
+	processed := attributesOf(ended[1])
+	for key, want := range map[attribute.Key]string{
+		"messaging.operation.name": "process", "messaging.operation.type": "process", "messaging.message.id": "j1.images",
+		"messaging.message.body.size": "5", "messaging.consumer.group.name": "detect-text-bulk", "server.address": "127.0.0.1",
+		"sightmesh.job": "j1", "sightmesh.priority": "bulk", "sightmesh.deliveries": "2",
+	} {
+		if got := processed[key]; got != want {
+			t.Errorf("the work has %s %q, want %q", key, got, want)
 		}
 	}
 	if wait := ended[0].EndTime().Sub(ended[0].StartTime()); wait != 300*time.Millisecond {
@@ -585,6 +613,93 @@ func TestLoop_SpanShowsTheQueueWaitBesideTheWork(t *testing.T) {
 	}
 	if !ended[0].EndTime().Equal(ended[1].StartTime()) {
 		t.Errorf("the queue wait ends at %v, the work begins at %v", ended[0].EndTime(), ended[1].StartTime())
+	}
+}
+
+func attributesOf(s sdktrace.ReadOnlySpan) map[attribute.Key]string {
+	all := map[attribute.Key]string{}
+	for _, a := range s.Attributes() {
+		all[a.Key] = a.Value.Emit()
+	}
+	return all
+}
+
+// TestLoop_MessageWithoutATraceHasOneTree: a client publishes without a traceparent.
+func TestLoop_MessageWithoutATraceHasOneTree(t *testing.T) {
+	t.Parallel()
+	spans := tracetest.NewSpanRecorder()
+	tp := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans))
+	b := newBench(t)
+	l := b.loop(func(c *Config) {
+		c.Tracer = tp.Tracer("test")
+		c.Publisher = bus.NewPublisher(b.js, clock.New(time.Now), tp)
+	})
+	b.run(t, l, 1, func(_ context.Context, d *Delivery) ([]bus.Message, error) {
+		return []bus.Message{message(d.Job.ID)}, nil
+	})
+	b.publish(t, "j1")
+	b.left(t, streams.Fetches, 0)
+	b.left(t, streams.Results, 1)
+	roots, traces := 0, map[trace.TraceID]bool{}
+	for _, s := range spans.Ended() {
+		traces[s.SpanContext().TraceID()] = true
+		if !s.Parent().IsValid() {
+			roots++
+		}
+	}
+	if len(traces) != 1 {
+		t.Errorf("the message has %d traces, want 1", len(traces))
+	}
+	if roots != 1 {
+		t.Errorf("the trace has %d roots, want 1", roots)
+	}
+}
+
+// TestLoop_SpanSaysWhyItFailed for each kind of error.
+func TestLoop_SpanSaysWhyItFailed(t *testing.T) {
+	t.Parallel()
+	for want, err := range map[string]error{
+		"":        nil,
+		"damaged": v1.NewProblem(v1.Damaged, "not an image"),
+		"retried": errors.New("busy"),
+		"dropped": Drop(errors.New("no job")),
+	} {
+		t.Run(want, func(t *testing.T) {
+			t.Parallel()
+			spans := tracetest.NewSpanRecorder()
+			tracer := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)).Tracer("test")
+			b := newBench(t)
+			ended := make(chan struct{}, 9)
+			l := b.loop(func(c *Config) {
+				c.Tracer, c.Backoff = tracer, retry.Backoff{time.Hour}
+				c.Fail = func(_ context.Context, d *Delivery, _ *v1.Problem) ([]bus.Message, error) {
+					return []bus.Message{message(d.Job.ID)}, nil
+				}
+				c.Hooks.Ended = func(context.Context, *Delivery, Outcome) { ended <- struct{}{} }
+			})
+			stop := b.run(t, l, 1, func(context.Context, *Delivery) ([]bus.Message, error) { return nil, err })
+			b.publish(t, "j1")
+			select {
+			case <-ended:
+			case <-time.After(20 * time.Second):
+				t.Fatal("the delivery does not end")
+			}
+			stop()
+			for _, s := range spans.Ended() {
+				if s.SpanKind() != trace.SpanKindConsumer {
+					continue
+				}
+				if got := attributesOf(s)["error.type"]; got != want {
+					t.Errorf("error.type is %q, want %q", got, want)
+				}
+				if isError := s.Status().Code == codes.Error; isError != (err != nil) {
+					t.Errorf("the status is %v after %v", s.Status().Code, err)
+				}
+				if recorded := len(s.Events()) > 0; recorded != (err != nil) {
+					t.Errorf("the events are %v after %v", s.Events(), err)
+				}
+			}
+		})
 	}
 }
 

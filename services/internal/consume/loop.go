@@ -6,8 +6,9 @@ import (
 	"log/slog"
 	"time"
 
-	"go.opentelemetry.io/otel/attribute"
+	"github.com/nats-io/nats.go"
 	"go.opentelemetry.io/otel/codes"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
 
@@ -104,29 +105,25 @@ func (l *Loop) Process(ctx context.Context, m Message, handle Handler) {
 		return
 	}
 	ctx, span := l.startSpan(ctx, d)
-	defer func() { span.End(trace.WithTimestamp(l.cfg.Clock.Now())) }() // as it began
-	outcome := l.process(ctx, one, d, err, handle)
-	if outcome != Done {
-		span.SetAttributes(telemetry.AttrProblem.String(string(outcome)))
-		if outcome != Snoozed {
-			span.SetStatus(codes.Error, string(outcome))
-		}
-	}
+	var outcome Outcome
+	defer func() { l.endSpan(span, outcome, err) }()
+	outcome, err = l.process(ctx, one, d, err, handle)
 	if l.cfg.Hooks.Ended != nil {
 		l.cfg.Hooks.Ended(ctx, d, outcome)
 	}
 }
 
 // process calls the handler unless err says that the delivery cannot be read,
-// publishes what follows, and ends the delivery.
-func (l *Loop) process(ctx context.Context, one *held, d *Delivery, err error, handle Handler) Outcome {
+// publishes what follows, and ends the delivery. It returns the error that led to
+// the outcome, for the span.
+func (l *Loop) process(ctx context.Context, one *held, d *Delivery, err error, handle Handler) (Outcome, error) {
 	var msgs []bus.Message
 	if err == nil {
 		msgs, err = l.handle(ctx, d, handle)
 	}
 	if l.heartbeat.isLost(one) {
 		l.log.WarnContext(ctx, "drop the work on a message that another process has", "subject", d.Subject)
-		return Lost
+		return Lost, err
 	}
 	if err == nil {
 		err = l.publish(ctx, d.Deadline, msgs)
@@ -141,11 +138,11 @@ func (l *Loop) process(ctx context.Context, one *held, d *Delivery, err error, h
 		if err = l.fail(ctx, d, p); err == nil {
 			l.log.WarnContext(ctx, "job failed", "pipeline", d.Job.Pipeline, "part", d.Job.Part, "code", p.Code, "detail", p.Detail)
 			l.term(ctx, one.m, string(p.Code))
-			return Outcome(p.Code)
+			return Outcome(p.Code), p
 		}
 		act = actionFor(err, ctx.Err() != nil, false)
 	}
-	return l.end(ctx, one.m, d, act, err)
+	return l.end(ctx, one.m, d, act, err), err
 }
 
 func (l *Loop) handle(ctx context.Context, d *Delivery, handle Handler) ([]bus.Message, error) {
@@ -211,25 +208,51 @@ func (l *Loop) publish(ctx context.Context, deadline time.Time, msgs []bus.Messa
 	return nil
 }
 
-// startSpan begins the consumer span of a delivery, as a child of the span that
-// published it, and beside it the queue wait as a span of its own: the gap in a
-// trace is what its reader wants to see. The context also marks logs with the
-// job.
+// startSpan begins the consumer span of a delivery, and beside it the queue wait as
+// a span of its own: the gap in a trace is what its reader wants to see. Both are
+// children of the request that brought the job, and linked to the span that
+// published the message: see [telemetry.WithJobSpan]. Of a message without a trace
+// the queue wait is the root. The context also marks logs with the job.
 func (l *Loop) startSpan(ctx context.Context, d *Delivery) (context.Context, trace.Span) {
 	ctx = telemetry.WithJob(telemetry.Extract(ctx, d.Header), d.Job.ID)
 	if l.cfg.Traced != nil && !l.cfg.Traced(d) {
 		return ctx, noop.Span{}
 	}
-	attrs := trace.WithAttributes(
-		telemetry.AttrJob.String(d.Job.ID), telemetry.AttrPipeline.String(d.Job.Pipeline), telemetry.AttrPart.Int(d.Job.Part),
-		attribute.String("messaging.system", "nats"),
-		attribute.String("messaging.operation.type", "process"),
-		attribute.String("messaging.destination.name", d.Stream),
-		attribute.String("messaging.consumer.group.name", d.Consumer),
-		attribute.Int("messaging.nats.deliveries", d.Deliveries))
+	links := trace.WithLinks(telemetry.CreationLinks(ctx)...)
+	attrs := trace.WithAttributes(append(bus.DestinationAttributes(d.Stream), bus.JobAttributes(d.Job, d.Header)...)...)
+	job := trace.SpanContextFromContext(ctx)
 	if d.Received.After(d.Stored) {
-		_, queue := l.cfg.Tracer.Start(ctx, "queue "+d.Stream, trace.WithTimestamp(d.Stored), attrs)
+		queueCtx, queue := l.cfg.Tracer.Start(ctx, "queue "+d.Stream, trace.WithTimestamp(d.Stored), attrs, links,
+			trace.WithAttributes(telemetry.AttrDeliveries.Int(d.Deliveries)))
 		queue.End(trace.WithTimestamp(d.Received))
+		if !job.IsValid() {
+			ctx, job = queueCtx, queue.SpanContext()
+		}
 	}
-	return l.cfg.Tracer.Start(ctx, "process "+d.Stream, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithTimestamp(d.Received), attrs)
+	ctx, span := l.cfg.Tracer.Start(ctx, "process "+d.Stream, trace.WithSpanKind(trace.SpanKindConsumer),
+		trace.WithTimestamp(d.Received), attrs, links, trace.WithAttributes(l.cfg.Publisher.ServerAttributes()...),
+		trace.WithAttributes(
+			semconv.MessagingOperationName("process"), semconv.MessagingOperationTypeProcess,
+			semconv.MessagingConsumerGroupName(d.Consumer),
+			semconv.MessagingMessageID(d.Header.Get(nats.MsgIdHdr)), semconv.MessagingMessageBodySize(len(d.Body)),
+			telemetry.AttrDeliveries.Int(d.Deliveries)))
+	if !job.IsValid() {
+		job = span.SpanContext()
+	}
+	return telemetry.WithJobSpan(ctx, job), span
+}
+
+// endSpan ends the span of a delivery with its outcome. err is why it was not done.
+func (l *Loop) endSpan(span trace.Span, outcome Outcome, err error) {
+	if outcome != Done {
+		span.SetAttributes(telemetry.AttrProblem.String(string(outcome)))
+	}
+	if outcome != Done && outcome != Snoozed {
+		if err != nil {
+			span.RecordError(err)
+		}
+		span.SetStatus(codes.Error, string(outcome))
+		span.SetAttributes(semconv.ErrorTypeKey.String(string(outcome)))
+	}
+	span.End(trace.WithTimestamp(l.cfg.Clock.Now())) // as it began
 }

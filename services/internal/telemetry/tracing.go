@@ -11,25 +11,31 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"go.opentelemetry.io/otel"
-	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
-	semconv "go.opentelemetry.io/otel/semconv/v1.40.0"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/trace"
 )
+
+// ServiceNamespace begins the names of the services in traces: other systems
+// that send to the same place have an ingress of their own.
+const ServiceNamespace = "sightmesh"
 
 // NewTracerProvider returns a provider configured by the usual OTEL_*
 // variables, which getenv looks up here and the SDK reads itself. Spans are
 // exported when OTEL_EXPORTER_OTLP_ENDPOINT (or its _TRACES_ form) is set, or
 // OTEL_TRACES_EXPORTER is "otlp"; otherwise they only give every job a trace
-// id. The caller ends the provider with Shutdown, which sends what is left.
+// id. The service is called sightmesh-ingress and so on, unless OTEL_SERVICE_NAME
+// or OTEL_RESOURCE_ATTRIBUTES says otherwise. The caller ends the provider with
+// Shutdown, which sends what is left.
 func NewTracerProvider(ctx context.Context, service, instance, version string, getenv func(string) string) (*sdktrace.TracerProvider, error) {
 	res, err := resource.New(ctx,
 		resource.WithAttributes(
-			semconv.ServiceNamespace("sightmesh"), semconv.ServiceName(service),
+			semconv.ServiceNamespace(ServiceNamespace), semconv.ServiceName(ServiceNamespace+"-"+service),
 			semconv.ServiceInstanceID(instance), semconv.ServiceVersion(version)),
 		resource.WithTelemetrySDK(), resource.WithHost(), resource.WithProcessPID(),
 		resource.WithFromEnv()) // last: the operator's words win
@@ -126,6 +132,48 @@ func Extract(ctx context.Context, h nats.Header) context.Context {
 	return Propagator().Extract(ctx, carrier(h))
 }
 
+type jobSpanKey struct{}
+
+// WithJobSpan returns ctx for work on a message of a job. span is the parent of
+// all spans of that job which messages lead to: the request that brought it.
+// [InjectCreated] hands it on, so that those spans lie within the time of the
+// request that waits, and not behind the end of a span that published them.
+func WithJobSpan(ctx context.Context, span trace.SpanContext) context.Context {
+	return context.WithValue(ctx, jobSpanKey{}, span)
+}
+
+// stateKey is the member of the W3C trace state that has the ID of the span that
+// created a message.
+const stateKey = "sightmesh"
+
+// InjectCreated writes into h the span context of the job in ctx, or else the span
+// of ctx, and which span has created the message.
+func InjectCreated(ctx context.Context, created trace.SpanContext, h nats.Header) {
+	parent, ok := ctx.Value(jobSpanKey{}).(trace.SpanContext)
+	if !ok {
+		parent = trace.SpanContextFromContext(ctx)
+	}
+	if parent.TraceID() != created.TraceID() { // the message begins a trace
+		parent = created
+	}
+	if state, err := parent.TraceState().Insert(stateKey, created.SpanID().String()); err == nil {
+		parent = parent.WithTraceState(state)
+	}
+	Inject(trace.ContextWithSpanContext(ctx, parent), h)
+}
+
+// CreationLinks returns the link to the span that created the message whose span
+// context, as [InjectCreated] wrote it, is that of ctx. There is none in a message
+// of an older version, or of a client.
+func CreationLinks(ctx context.Context) []trace.Link {
+	parent := trace.SpanContextFromContext(ctx)
+	id, err := trace.SpanIDFromHex(parent.TraceState().Get(stateKey))
+	if err != nil || id == parent.SpanID() {
+		return nil
+	}
+	return []trace.Link{{SpanContext: parent.WithSpanID(id)}}
+}
+
 // carrier keeps header names as they are: NATS names are case-sensitive, and
 // the W3C names are lower-case.
 type carrier nats.Header
@@ -139,13 +187,3 @@ func (c carrier) Keys() []string {
 	}
 	return keys
 }
-
-// Attributes of the spans of the mesh.
-const (
-	AttrJob      = attribute.Key("sightmesh.job")
-	AttrPipeline = attribute.Key("sightmesh.pipeline")
-	AttrPriority = attribute.Key("sightmesh.priority")
-	AttrPart     = attribute.Key("sightmesh.part")
-	AttrRegions  = attribute.Key("sightmesh.regions")
-	AttrProblem  = attribute.Key("sightmesh.problem")
-)

@@ -2,14 +2,16 @@ package worker
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
-	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sightmesh/sightmesh/lane/pool"
+	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
 // laneMetrics counts what the lanes of a worker do, for Prometheus. It is the
@@ -60,12 +62,32 @@ func NewLaneTracer(p trace.TracerProvider) pool.Tracer {
 	return laneTracer{p.Tracer("github.com/sightmesh/sightmesh/lane/pool")}
 }
 
-func (t laneTracer) StartSpan(ctx context.Context, name string, start time.Time) (context.Context, func(time.Time, error)) {
-	ctx, span := t.tracer.Start(ctx, name, trace.WithTimestamp(start))
+func (t laneTracer) StartSpan(
+	ctx context.Context, name string, start time.Time, attrs ...slog.Attr,
+) (context.Context, func(time.Time, error)) {
+	ctx, span := t.tracer.Start(ctx, name, trace.WithTimestamp(start), attributes(attrs))
 	return ctx, func(at time.Time, err error) {
 		if err != nil {
-			span.SetStatus(codes.Error, err.Error())
+			telemetry.Fail(span, err)
 		}
 		span.End(trace.WithTimestamp(at))
 	}
+}
+
+func (t laneTracer) AddEvent(ctx context.Context, name string, attrs ...slog.Attr) {
+	trace.SpanFromContext(ctx).AddEvent(name, attributes(attrs))
+}
+
+// attributes makes attributes of spans and events, under names of the mesh.
+func attributes(attrs []slog.Attr) trace.SpanStartEventOption {
+	var all []attribute.KeyValue
+	for _, a := range attrs {
+		key := attribute.Key("sightmesh." + a.Key)
+		if a.Value.Kind() == slog.KindInt64 {
+			all = append(all, key.Int64(a.Value.Int64()))
+		} else {
+			all = append(all, key.String(a.Value.String()))
+		}
+	}
+	return trace.WithAttributes(all...)
 }

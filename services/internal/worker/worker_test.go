@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,6 +19,9 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/attribute"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace/noop"
 	"go.uber.org/goleak"
 
@@ -175,6 +179,33 @@ func startWorker(t *testing.T, s *bustest.Server, laneCount int, begun chan<- st
 	})
 	t.Cleanup(stop)
 	return running{handler: h, stop: stop, halt: halt}
+}
+
+func TestLaneTracer_NamesAttributesAndEvents(t *testing.T) {
+	t.Parallel()
+	spans := tracetest.NewSpanRecorder()
+	tracer := NewLaneTracer(sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)))
+	now := time.Now()
+	ctx, end := tracer.StartSpan(t.Context(), "lane", now, slog.String("pipeline", "a"), slog.Int("lane", 1))
+	tracer.AddEvent(ctx, "restart", slog.String("reason", "died"))
+	end(now, v1.NewProblem(v1.LaneDied, "lane 1 died"))
+	span := spans.Ended()[0]
+	want := []attribute.KeyValue{
+		attribute.String("sightmesh.pipeline", "a"), attribute.Int("sightmesh.lane", 1), attribute.String("error.type", "lane-died"),
+	}
+	if got := span.Attributes(); !slices.Equal(got, want) {
+		t.Errorf("the span has the attributes %v, want %v", got, want)
+	}
+	names := []string{}
+	for _, e := range span.Events() {
+		names = append(names, e.Name)
+	}
+	if !slices.Equal(names, []string{"restart", "exception"}) {
+		t.Fatalf("the span has the events %v, want restart and exception", names)
+	}
+	if got := span.Events()[0].Attributes; !slices.Equal(got, []attribute.KeyValue{attribute.String("sightmesh.reason", "died")}) {
+		t.Errorf("the restart has the attributes %v, want its reason", got)
+	}
 }
 
 type mesh struct {

@@ -47,6 +47,8 @@ func (h *Handler) Process(ctx context.Context, l *pool.Lane, d *consume.Delivery
 	if err != nil {
 		return nil, err
 	}
+	span := trace.SpanFromContext(ctx)
+	span.SetAttributes(telemetry.ImageAttributes(len(d.Body), header.Width, header.Height)...)
 	var digest [sha256.Size]byte
 	var summing sync.WaitGroup
 	summing.Go(func() { digest = sha256.Sum256(d.Body) }) // while the lane works
@@ -55,7 +57,7 @@ func (h *Handler) Process(ctx context.Context, l *pool.Lane, d *consume.Delivery
 	if err != nil {
 		return nil, err
 	}
-	trace.SpanFromContext(ctx).SetAttributes(telemetry.AttrRegions.Int(len(found.Regions)))
+	span.SetAttributes(telemetry.AttrRegions.Int(len(found.Regions)))
 
 	facts := v1.Crops{
 		Image: v1.Image{

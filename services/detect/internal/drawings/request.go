@@ -11,6 +11,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sightmesh/sightmesh/contracts/retry"
+	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/lane"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
@@ -40,13 +41,16 @@ func stoppingError() error {
 // last piece.
 func (s *Service) serve(r micro.Request, free func()) {
 	ctx := telemetry.Extract(s.life, nats.Header(r.Headers()))
-	ctx, span := s.tracer.Start(ctx, "draw", trace.WithSpanKind(trace.SpanKindServer))
+	ctx, span := s.tracer.Start(ctx, "draw", trace.WithSpanKind(trace.SpanKindServer),
+		trace.WithAttributes(bus.ServerAttributes(s.conn)...),
+		trace.WithAttributes(bus.RequestAttributes(r, "draw", subject.Draw())...))
 	defer span.End()
 	last, err := s.draw(ctx, r)
 	free()
 	var lost *lostError
 	switch {
 	case errors.As(err, &lost):
+		telemetry.Fail(span, err)
 		s.metrics.requests.WithLabelValues("lost").Inc()
 		s.logger.WarnContext(ctx, "cannot send a drawn image", "error", err)
 		return

@@ -16,6 +16,7 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/body"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/reportintake"
+	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
 // Names of the image in a form: its bytes, or its bytes in base64.
@@ -73,6 +74,13 @@ func (in input) imageOrURL() (image []byte, url string, err error) {
 // the body is read. The caller calls release when it no longer holds the
 // images; more than once does no harm.
 func (b *bodies) read(w http.ResponseWriter, r *http.Request) (in input, release func(), err error) {
+	_, span := telemetry.StartChild(r.Context(), "read body") // a slow client is to be seen
+	defer func() {
+		if err != nil {
+			telemetry.Fail(span, err)
+		}
+		span.End()
+	}()
 	kind, boundary, err := bodyType(r.Header.Get("Content-Type"))
 	if err != nil {
 		return in, nil, err

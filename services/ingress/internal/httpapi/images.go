@@ -152,7 +152,8 @@ func (h *imageHandler) get(w http.ResponseWriter, r *http.Request) error {
 	if r.Context().Err() != nil {
 		return r.Context().Err() // the client left
 	}
-	trace.SpanFromContext(r.Context()).SetAttributes(telemetry.AttrJob.String(result.ID))
+	trace.SpanFromContext(r.Context()).SetAttributes(
+		telemetry.AttrJob.String(result.ID), telemetry.AttrOutcome.String(string(result.Status)))
 	if result.Final() {
 		return writeTagged(w, r, result)
 	}

@@ -10,13 +10,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/propagation"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sightmesh/sightmesh/contracts/retry"
@@ -57,10 +59,8 @@ func (re *responder) handler(route string, h handlerFunc) http.Handler {
 		start := time.Now()
 		ctx := telemetry.Propagator().Extract(r.Context(), propagation.HeaderCarrier(r.Header))
 		method := knownMethod(r.Method)
-		kind := trace.WithSpanKind(trace.SpanKindServer)
-		ctx, span := re.tracer.Start(ctx, method+" "+route, kind, trace.WithAttributes(
-			attribute.String("http.request.method", method), attribute.String("http.route", route),
-			attribute.String("url.path", r.URL.Path), attribute.String("user_agent.original", r.UserAgent())))
+		ctx, span := re.tracer.Start(ctx, spanName(method, route), trace.WithSpanKind(trace.SpanKindServer),
+			trace.WithAttributes(requestAttributes(r, method, route)...))
 		defer span.End()
 		telemetry.Propagator().Inject(ctx, propagation.HeaderCarrier(rw.Header()))
 		w := &recorder{
@@ -75,10 +75,14 @@ func (re *responder) handler(route string, h handlerFunc) http.Handler {
 				re.problem(ctx, w, v1.NewProblem(v1.Internal, "this is our mistake"))
 			}
 			status := w.status
-			if status == 0 {
+			switch {
+			case status == 0:
 				status = 499 // the client left; the number is only for us
+				telemetry.Fail(span, context.Canceled)
+			case w.cutOff:
+				telemetry.Fail(span, errCutOff)
 			}
-			span.SetAttributes(attribute.Int("http.response.status_code", status))
+			span.SetAttributes(semconv.HTTPResponseStatusCode(status), semconv.HTTPResponseBodySize(w.bytes))
 			duration := re.metrics.duration.WithLabelValues(route, method, strconv.Itoa(status))
 			telemetry.Observe(ctx, duration, time.Since(start).Seconds())
 			if w.status == 0 || w.cutOff { // or the server would say 200, or that this was all
@@ -91,13 +95,61 @@ func (re *responder) handler(route string, h handlerFunc) http.Handler {
 	})
 }
 
+// errCutOff is why the span of an answer failed that has begun and cannot be
+// finished. The log has the reason.
+var errCutOff = errors.New("the answer was cut off")
+
+// otherMethod is how the semantic conventions call a method that is not known.
+// It keeps labels few.
+const otherMethod = "_OTHER"
+
+// spanName returns the name of the span of a request, of few different ones.
+func spanName(method, route string) string {
+	if method == otherMethod {
+		method = "HTTP"
+	}
+	return method + " " + route
+}
+
+// requestAttributes returns the attributes of the span of a request by the semantic
+// conventions of HTTP. The query is not among them: a callback in it may hold a
+// secret of the client.
+func requestAttributes(r *http.Request, method, route string) []attribute.KeyValue {
+	attrs := []attribute.KeyValue{
+		semconv.HTTPRequestMethodKey.String(method), semconv.HTTPRoute(route),
+		semconv.URLScheme("http"), semconv.URLPath(r.URL.Path),
+		semconv.NetworkProtocolVersion(fmt.Sprintf("%d.%d", r.ProtoMajor, r.ProtoMinor)),
+	}
+	if method == otherMethod {
+		attrs = append(attrs, semconv.HTTPRequestMethodOriginal(r.Method))
+	}
+	if r.ContentLength >= 0 {
+		attrs = append(attrs, semconv.HTTPRequestBodySize(int(r.ContentLength)))
+	}
+	if agent := r.UserAgent(); agent != "" {
+		attrs = append(attrs, semconv.UserAgentOriginal(agent))
+	}
+	if client, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+		attrs = append(attrs, semconv.ClientAddress(client.Addr().Unmap().String()))
+	}
+	host, port, err := net.SplitHostPort(r.Host)
+	if err != nil {
+		return append(attrs, semconv.ServerAddress(r.Host))
+	}
+	attrs = append(attrs, semconv.ServerAddress(host))
+	if n, err := strconv.Atoi(port); err == nil {
+		attrs = append(attrs, semconv.ServerPort(n))
+	}
+	return attrs
+}
+
 func knownMethod(m string) string {
 	switch m {
 	case http.MethodGet, http.MethodPost, http.MethodHead, http.MethodPut, http.MethodDelete, http.MethodOptions,
 		http.MethodPatch:
 		return m
 	}
-	return "_OTHER" // the name the semantic conventions give; keeps labels few
+	return otherMethod
 }
 
 // problem answers a request that failed, in the form of RFC 9457.
@@ -120,10 +172,7 @@ func (re *responder) problem(ctx context.Context, w *recorder, err error) {
 	out := *p
 	span := trace.SpanFromContext(ctx)
 	out.TraceID = span.SpanContext().TraceID().String()
-	span.SetAttributes(telemetry.AttrProblem.String(string(out.Code)))
-	if out.Status >= http.StatusInternalServerError {
-		span.SetStatus(codes.Error, out.Error())
-	}
+	telemetry.Reject(span, &out)
 	if out.Status == http.StatusTooManyRequests || out.Status == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", retryAfter(err))
 	}
@@ -194,6 +243,7 @@ type recorder struct {
 	http.ResponseWriter
 	conn   *http.ResponseController
 	status int
+	bytes  int  // of the body, so far
 	cutOff bool // the answer has begun and cannot be finished
 
 	grace    time.Duration
@@ -215,7 +265,9 @@ func (r *recorder) Write(b []byte) (int, error) {
 	if err := r.allow(len(b)); err != nil {
 		return 0, err
 	}
-	return r.ResponseWriter.Write(b)
+	n, err := r.ResponseWriter.Write(b)
+	r.bytes += n
+	return n, err
 }
 
 // begin notes the status of an answer that begins. While the service drains, the

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -17,7 +18,10 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
 	"github.com/sightmesh/sightmesh/contracts/retry"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
@@ -124,6 +128,81 @@ func TestResponder_LeavesTheDeadlineOfAHandler(t *testing.T) {
 	got, err := io.ReadAll(c)
 	if !strings.Contains(string(got), "an event") {
 		t.Errorf("got %q (%v), want the event", got, err)
+	}
+}
+
+// serve returns the span of a request that h serves.
+func serve(t *testing.T, r *http.Request, h handlerFunc) sdktrace.ReadOnlySpan {
+	t.Helper()
+	re, spans := newTestResponder(), tracetest.NewSpanRecorder()
+	re.tracer = sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)).Tracer("test")
+	func() {
+		defer func() { recover() }() // what tells the server to close the connection
+		re.handler("/v1/images/{id}", h).ServeHTTP(httptest.NewRecorder(), r)
+	}()
+	return spans.Ended()[0]
+}
+
+func attributesOf(s sdktrace.ReadOnlySpan) map[attribute.Key]string {
+	all := map[attribute.Key]string{}
+	for _, a := range s.Attributes() {
+		all[a.Key] = a.Value.Emit()
+	}
+	return all
+}
+
+func TestResponder_SpanHasTheAttributesOfHTTP(t *testing.T) {
+	t.Parallel()
+	r := httptest.NewRequest("BREW", "http://mesh.example:8080/v1/images/1?callback=https://a:secret@b/", strings.NewReader("body"))
+	r.RemoteAddr = "[2001:db8::1]:4711"
+	r.Header.Set("User-Agent", "test/1")
+	span := serve(t, r, func(w http.ResponseWriter, _ *http.Request) error {
+		_, err := w.Write([]byte("answer"))
+		return err
+	})
+	if span.Name() != "HTTP /v1/images/{id}" {
+		t.Errorf("the span of an unknown method is %q", span.Name())
+	}
+	want := map[attribute.Key]string{
+		"http.request.method": "_OTHER", "http.request.method_original": "BREW", "http.route": "/v1/images/{id}",
+		"url.scheme": "http", "url.path": "/v1/images/1", "server.address": "mesh.example", "server.port": "8080",
+		"client.address": "2001:db8::1", "network.protocol.version": "1.1", "user_agent.original": "test/1",
+		"http.request.body.size": "4", "http.response.body.size": "6", "http.response.status_code": "200",
+	}
+	if got := attributesOf(span); !maps.Equal(got, want) {
+		t.Errorf("the span has the attributes\n%v, want\n%v", got, want)
+	}
+}
+
+func TestResponder_SpanFailsForTheServerAndForAClientThatLeaves(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		err                 error
+		code, problem, kind string
+	}{
+		"a problem of the client": {v1.NewProblem(v1.Damaged, ""), "422", "damaged", ""},
+		"a problem of the server": {v1.NewProblem(v1.Unavailable, ""), "503", "unavailable", "unavailable"},
+		"an error":                {errors.New("a bug"), "500", "internal", "internal"},
+		"a client that left":      {context.Canceled, "499", "", "cancelled"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			span := serve(t, httptest.NewRequest(http.MethodGet, "/", nil),
+				func(http.ResponseWriter, *http.Request) error { return tt.err })
+			attrs := attributesOf(span)
+			if got := attrs["http.response.status_code"]; got != tt.code {
+				t.Errorf("the status code is %s, want %s", got, tt.code)
+			}
+			if got := attrs["sightmesh.problem"]; got != tt.problem {
+				t.Errorf("the problem is %q, want %q", got, tt.problem)
+			}
+			if got := attrs["error.type"]; got != tt.kind {
+				t.Errorf("error.type is %q, want %q", got, tt.kind)
+			}
+			if failed := span.Status().Code == codes.Error; failed != (tt.kind != "") {
+				t.Errorf("the status of the span is %v", span.Status().Code)
+			}
+		})
 	}
 }
 

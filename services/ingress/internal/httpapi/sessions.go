@@ -168,7 +168,8 @@ func (h *sessionHandler) readFrame(
 	ctx context.Context, session trace.Link, p pipeline.Pipeline, image []byte, stored func(),
 ) v1.Result {
 	ctx, span := h.respond.tracer.Start(ctx, "frame",
-		trace.WithNewRoot(), trace.WithLinks(session), trace.WithAttributes(telemetry.AttrPipeline.String(p.Name)))
+		trace.WithSpanKind(trace.SpanKindServer), trace.WithNewRoot(), trace.WithLinks(session),
+		trace.WithAttributes(telemetry.AttrPipeline.String(p.Name)))
 	defer span.End()
 	r, err := h.submitFrame(ctx, p, image, stored)
 	var problem *v1.Problem
@@ -187,7 +188,7 @@ func (h *sessionHandler) readFrame(
 	}
 	out := *problem
 	out.TraceID = span.SpanContext().TraceID().String()
-	span.SetAttributes(telemetry.AttrProblem.String(string(out.Code)))
+	telemetry.Reject(span, &out)
 	return v1.Result{Status: v1.Failed, Problem: &out}
 }
 

@@ -174,7 +174,7 @@ func New(p *run.Process, o Options) (run.Service, error) {
 		Tracers: p.Tracers, Logger: p.Logger, Metrics: p.Metrics,
 	})
 	if s.analyze, err = natsapi.New(natsapi.Config{
-		Intake: s.intake, Wait: o.wait, Concurrency: o.concurrency,
+		Conn: p.Conn, Intake: s.intake, Wait: o.wait, Concurrency: o.concurrency,
 		Memory: body.NewMemory(o.natsMemory, o.natsMemory), Tracers: p.Tracers, Logger: p.Logger,
 	}, p.Micro); err != nil {
 		return nil, err

@@ -149,14 +149,20 @@ func NewID() string { return ulid.Make().String() }
 // when the key stands for a job. When ctx ends before the image is known to be
 // stored, Submit cancels the job as [Job.Abandon] does.
 func (i *Intake) Submit(ctx context.Context, r *Request) (*Job, error) {
+	span := trace.SpanFromContext(ctx)
+	span.SetAttributes(telemetry.AttrPipeline.String(r.Pipeline.Name), telemetry.AttrPriority.String(string(r.priority())))
 	if r.URL == "" {
-		if err := i.Inspect(r.Image); err != nil {
+		if err := i.Inspect(ctx, r.Image); err != nil {
 			return nil, err
 		}
 	}
 	id, job, err := i.find(ctx, r)
-	if err != nil || job != nil {
-		return job, err
+	if err != nil {
+		return nil, err
+	}
+	if job != nil {
+		span.SetAttributes(job.attributes()...)
+		return job, nil
 	}
 	if r.URL != "" {
 		if r.Image, err = i.Fetch(ctx, r.URL, r.Grow); err != nil {
@@ -182,8 +188,7 @@ func (i *Intake) Submit(ctx context.Context, r *Request) (*Job, error) {
 		job.Close()
 		return nil, StoreError(ctx, err)
 	}
-	trace.SpanFromContext(ctx).SetAttributes(
-		telemetry.AttrJob.String(id), telemetry.AttrPipeline.String(r.Pipeline.Name))
+	span.SetAttributes(job.attributes()...)
 	return job, nil
 }
 
@@ -216,9 +221,11 @@ func (i *Intake) find(ctx context.Context, r *Request) (id string, job *Job, err
 	return id, &Job{ID: id, Pipeline: r.Pipeline.Name, Status: found.Status, intake: i, reachable: true}, nil
 }
 
-// Inspect returns a [*v1.Problem] when an image is none that is read here.
-func (i *Intake) Inspect(image []byte) error {
-	_, err := imagefile.Inspect(image, i.cfg.Limits)
+// Inspect returns a [*v1.Problem] when an image is none that is read here. The span
+// of ctx records how large the image is.
+func (i *Intake) Inspect(ctx context.Context, image []byte) error {
+	h, err := imagefile.Inspect(image, i.cfg.Limits)
+	trace.SpanFromContext(ctx).SetAttributes(telemetry.ImageAttributes(len(image), h.Width, h.Height)...)
 	return err
 }
 
@@ -232,7 +239,7 @@ func (i *Intake) Fetch(ctx context.Context, url string, grow func(n int64) error
 	if err != nil {
 		return nil, err
 	}
-	if err := i.Inspect(image); err != nil {
+	if err := i.Inspect(ctx, image); err != nil {
 		return nil, err
 	}
 	return image, nil

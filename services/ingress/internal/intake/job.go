@@ -9,11 +9,15 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"go.opentelemetry.io/otel/attribute"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sightmesh/sightmesh/contracts/client"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
+	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
 // Job is an image that was accepted.
@@ -71,11 +75,42 @@ func (j *Job) Abandon(ctx context.Context) {
 // result or of an error, has the ID of the job.
 func (j *Job) Wait(ctx context.Context) (v1.Result, error) {
 	r, err := j.wait(ctx)
+	trace.SpanFromContext(ctx).SetAttributes(resultAttributes(r)...)
 	if r.Problem != nil {
 		r.Problem.Job = j.ID
 	}
 	if ctx.Err() == nil || !errors.Is(err, ctx.Err()) {
 		err = JobError(err, j.ID)
+	}
+	return r, err
+}
+
+// attributes returns those of the span of a request whose image is the job.
+func (j *Job) attributes() []attribute.KeyValue {
+	return []attribute.KeyValue{telemetry.AttrJob.String(j.ID), telemetry.AttrOutcome.String(string(j.Status))}
+}
+
+// resultAttributes returns those of the span of a request that gets r.
+func resultAttributes(r v1.Result) (attrs []attribute.KeyValue) {
+	if r.Status != "" {
+		attrs = append(attrs, telemetry.AttrOutcome.String(string(r.Status)))
+	}
+	if r.Status == v1.Done {
+		attrs = append(attrs, telemetry.AttrRegions.Int(len(r.Regions)))
+	}
+	return attrs
+}
+
+// decodeReply decodes the result in a reply, in a span that is linked to the one of
+// the results service that sent it.
+func decodeReply(ctx context.Context, m *nats.Msg) (v1.Result, error) {
+	sent := trace.LinkFromContext(telemetry.Extract(context.WithoutCancel(ctx), m.Header))
+	_, span := telemetry.StartChild(ctx, "process reply", trace.WithSpanKind(trace.SpanKindConsumer), trace.WithLinks(sent),
+		trace.WithAttributes(bus.ReplyAttributes("process", semconv.MessagingOperationTypeProcess, m.Data)...))
+	defer span.End()
+	r, err := decode(m.Data, m.Header.Get(v1.HeaderStored))
+	if err != nil {
+		telemetry.Fail(span, err)
 	}
 	return r, err
 }
@@ -95,7 +130,7 @@ func (j *Job) wait(ctx context.Context) (v1.Result, error) {
 	for looks := 2; ; {
 		select {
 		case m := <-j.reply:
-			return decode(m.Data, m.Header.Get(v1.HeaderStored))
+			return decodeReply(ctx, m)
 		case <-look.C:
 			looking.Go(func() {
 				if r, ok := j.stored(lookCtx); ok {

@@ -29,6 +29,7 @@ import (
 
 // Config of the endpoint. All fields are needed.
 type Config struct {
+	Conn   *nats.Conn
 	Intake *intake.Intake
 	// Wait is how long a request waits for its result. After it the reply is
 	// the state of the job.
@@ -74,25 +75,34 @@ const busyDelay = time.Second
 
 // handle must not block: the framework calls it for one request at a time.
 func (a *Analyze) handle(r micro.Request) {
+	ctx, span := a.start(r)
 	hold := a.Memory.Hold("")
 	err := hold.Grow(int64(len(r.Data())))
 	if err == nil {
 		err = a.requests.TryGo(func(free func()) {
+			defer span.End()
 			defer hold.Release() // the framework has the body until there is a reply
-			a.serve(r, free)
+			a.serve(ctx, r, free)
 		})
 	}
 	if err != nil {
 		hold.Release()
-		a.reject(context.Background(), r, err)
+		a.reject(ctx, r, err)
+		span.End()
 	}
 }
 
-// serve replies to a request that has a place, which it frees before.
-func (a *Analyze) serve(r micro.Request, free func()) {
+// start begins the span of a request, which continues the trace of the client. It
+// is of the kind of a server, as that of a request over HTTP: there is a reply.
+func (a *Analyze) start(r micro.Request) (context.Context, trace.Span) {
 	ctx := telemetry.Extract(context.Background(), nats.Header(r.Headers()))
-	ctx, span := a.tracer.Start(ctx, "analyze", trace.WithSpanKind(trace.SpanKindServer))
-	defer span.End()
+	return a.tracer.Start(ctx, "analyze", trace.WithSpanKind(trace.SpanKindServer),
+		trace.WithAttributes(bus.ServerAttributes(a.Conn)...),
+		trace.WithAttributes(bus.RequestAttributes(r, "analyze", subject.AllAnalyze())...))
+}
+
+// serve replies to a request that has a place, which it frees before.
+func (a *Analyze) serve(ctx context.Context, r micro.Request, free func()) {
 	result, err := a.analyze(ctx, r)
 	free()
 	if err != nil {

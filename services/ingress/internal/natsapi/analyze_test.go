@@ -7,6 +7,7 @@ import (
 	"image"
 	"image/png"
 	"log/slog"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -15,7 +16,11 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nats.go/micro"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/goleak"
 
 	"github.com/sightmesh/sightmesh/contracts/client"
@@ -40,8 +45,9 @@ const patience = 20 * time.Second // only ends tests that would hang
 // faces has none.
 type bench struct {
 	*Analyze
-	nc *nats.Conn // of the client and of all others
-	js jetstream.JetStream
+	nc    *nats.Conn // of the client and of all others
+	js    jetstream.JetStream
+	spans *tracetest.SpanRecorder
 }
 
 func newBench(t *testing.T, wait time.Duration, concurrency int) bench {
@@ -67,7 +73,8 @@ func newBenchOn(t *testing.T, s, publishThrough *bustest.Server, wait time.Durat
 	if err != nil {
 		t.Fatal(err)
 	}
-	log, tracers, pipelines := slog.New(slog.DiscardHandler), sdktrace.NewTracerProvider(), []pipeline.Pipeline{
+	spans := tracetest.NewSpanRecorder()
+	log, tracers, pipelines := slog.New(slog.DiscardHandler), sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)), []pipeline.Pipeline{
 		{Name: "text", Deadline: time.Minute}, {Name: "faces", Deadline: time.Minute},
 	}
 	i, err := intake.New(t.Context(), intake.Config{
@@ -85,7 +92,7 @@ func newBenchOn(t *testing.T, s, publishThrough *bustest.Server, wait time.Durat
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { svc.Stop() })
-	a, err := New(Config{Intake: i, Wait: wait, Concurrency: concurrency, Memory: body.NewMemory(1<<10, 1<<10), Tracers: tracers, Logger: log}, svc)
+	a, err := New(Config{Conn: nc, Intake: i, Wait: wait, Concurrency: concurrency, Memory: body.NewMemory(1<<10, 1<<10), Tracers: tracers, Logger: log}, svc)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +107,7 @@ func newBenchOn(t *testing.T, s, publishThrough *bustest.Server, wait time.Durat
 			t.Fatal(err)
 		}
 	}
-	return bench{a, others, js}
+	return bench{a, others, js, spans}
 }
 
 func (b bench) request(t *testing.T, pipeline string, body []byte) *nats.Msg {
@@ -159,6 +166,80 @@ func TestAnalyze_RejectsWithAProblem(t *testing.T) {
 	}
 }
 
+// root returns the attributes of the span of the request with this number, once it
+// has ended.
+func (b bench) root(t *testing.T, n int) (sdktrace.ReadOnlySpan, map[attribute.Key]string) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		var roots []sdktrace.ReadOnlySpan
+		for _, s := range b.spans.Ended() {
+			if s.SpanKind() == trace.SpanKindServer {
+				roots = append(roots, s)
+			}
+		}
+		if len(roots) <= n {
+			continue
+		}
+		attrs := map[attribute.Key]string{}
+		for _, a := range roots[n].Attributes() {
+			attrs[a.Key] = a.Value.Emit()
+		}
+		return roots[n], attrs
+	}
+	t.Fatal("the span of the request does not end")
+	return nil, nil
+}
+
+// TestAnalyze_SpanHasWhatThatOfHTTPHas, so that both are found by one search.
+func TestAnalyze_SpanHasWhatThatOfHTTPHas(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, time.Millisecond, 8)
+	var r v1.Result
+	image := small(t)
+	if err := json.Unmarshal(b.request(t, "text", image).Data, &r); err != nil {
+		t.Fatal(err)
+	}
+	_, attrs := b.root(t, 0)
+	size := strconv.Itoa(len(image))
+	for key, want := range map[attribute.Key]string{
+		"sightmesh.job": r.ID, "sightmesh.pipeline": "text", "sightmesh.priority": "interactive", "sightmesh.outcome": "queued",
+		"sightmesh.image.bytes": size, "sightmesh.image.width": "8", "sightmesh.image.height": "8", "sightmesh.image.pixels": "64",
+		"messaging.system": "nats", "messaging.operation.name": "analyze", "messaging.operation.type": "process",
+		"messaging.destination.name": subject.Analyze("text"), "messaging.destination.template": subject.AllAnalyze(),
+		"messaging.message.body.size": size, "server.address": "127.0.0.1",
+	} {
+		if got := attrs[key]; got != want {
+			t.Errorf("the span has %s %q, want %q", key, got, want)
+		}
+	}
+}
+
+func TestAnalyze_SpanFailsOnlyForTheServer(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, patience, 8)
+	for n, tt := range []struct {
+		pipeline string
+		body     []byte
+		code     v1.Code
+		failed   bool
+	}{
+		{"text", []byte("no image"), v1.UnsupportedType, false},
+		{"faces", small(t), v1.NoWorker, true},
+	} {
+		rejected(t, b.request(t, tt.pipeline, tt.body), tt.code, map[bool]string{true: "5"}[tt.failed])
+		span, attrs := b.root(t, n)
+		if got := attrs["sightmesh.problem"]; got != string(tt.code) {
+			t.Errorf("the problem is %q, want %s", got, tt.code)
+		}
+		if got := span.Status().Code == codes.Error; got != tt.failed {
+			t.Errorf("%s: the status of the span is %v", tt.code, span.Status().Code)
+		}
+		if got := attrs["error.type"] == string(tt.code); got != tt.failed {
+			t.Errorf("%s: error.type is %q", tt.code, attrs["error.type"])
+		}
+	}
+}
+
 func TestAnalyze_SaysThatTheQueueIsFull(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, time.Millisecond, 8)
@@ -207,8 +288,8 @@ func TestAnalyze_RejectsWhileItIsBusyOrStops(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p := rejected(t, b.request(t, "text", small(t)), v1.Overloaded, "1"); p.TraceID != "" {
-		t.Errorf("a request that was not begun has the trace id %s", p.TraceID)
+	if p := rejected(t, b.request(t, "text", small(t)), v1.Overloaded, "1"); p.TraceID == "" {
+		t.Error("a request that was rejected at once has no trace id")
 	}
 	if err := b.nc.Publish(image.Headers().Get(v1.HeaderReply), []byte(`{"id":"j1","status":"done"}`)); err != nil {
 		t.Fatal(err)

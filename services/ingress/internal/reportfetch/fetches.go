@@ -14,7 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
-	"go.opentelemetry.io/otel/codes"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sightmesh/sightmesh/contracts/retry"
@@ -166,10 +166,11 @@ func (f *Fetches) process(ctx context.Context, d *consume.Delivery) ([]bus.Messa
 	case err == nil:
 		defer slot.Leave()
 		ctx, span := f.tracer.Start(ctx, "fetch", trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(
-			telemetry.AttrJob.String(d.Job.ID), telemetry.AttrPipeline.String(d.Job.Pipeline)))
+			telemetry.AttrJob.String(d.Job.ID), telemetry.AttrPipeline.String(d.Job.Pipeline),
+			semconv.HTTPRequestMethodGet))
 		defer span.End()
 		if err = f.store(ctx, r, slot); err != nil {
-			span.SetStatus(codes.Error, err.Error())
+			telemetry.Fail(span, err)
 		}
 	}
 	return nil, f.retry(ctx, d, err)
@@ -234,7 +235,7 @@ func (f *Fetches) store(ctx context.Context, r intake.Request, slot *fetch.Slot)
 	if r.Image, err = slot.Fetch(ctx); err != nil {
 		return err
 	}
-	if err := f.cfg.Intake.Inspect(r.Image); err != nil {
+	if err := f.cfg.Intake.Inspect(ctx, r.Image); err != nil {
 		return err
 	}
 	return f.cfg.Intake.Store(ctx, r)

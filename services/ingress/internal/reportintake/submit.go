@@ -193,7 +193,7 @@ func (r *Reports) storeUploads(
 		image := v1.ProblemImage{ID: job.ID, Status: v1.Queued}
 		err := u.Err
 		if err == nil {
-			err = r.cfg.Intake.Inspect(u.Image)
+			err = r.cfg.Intake.Inspect(ctx, u.Image)
 		}
 		var bad *v1.Problem
 		if errors.As(err, &bad) {

@@ -19,8 +19,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
-	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/codes"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sightmesh/sightmesh/contracts/retry"
@@ -128,7 +127,8 @@ func (c *Caller) process(ctx context.Context, d *consume.Delivery) ([]bus.Messag
 		return nil, nil // it was queued again, later than the stream knows its ID
 	}
 	ctx, span := c.tracer.Start(ctx, "callback", trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(
-		telemetry.AttrJob.String(d.Job.ID), attribute.Int("messaging.nats.deliveries", d.Deliveries)))
+		telemetry.AttrJob.String(d.Job.ID), telemetry.AttrDeliveries.Int(d.Deliveries),
+		semconv.HTTPRequestMethodPost, semconv.ServerAddress(hostOf(to))))
 	defer span.End()
 	state := v1.Callback{State: v1.CallbackDelivered, Attempts: before.Attempts + 1}
 	err = c.sender.send(ctx, to, d.Job.ID, d.Body)
@@ -136,7 +136,7 @@ func (c *Caller) process(ctx context.Context, d *consume.Delivery) ([]bus.Messag
 		return nil, ctx.Err() // this process stops: it was no attempt
 	}
 	if err != nil {
-		span.SetStatus(codes.Error, err.Error())
+		telemetry.Fail(span, err)
 		state.Error = err.Error()
 		state.State, state.Next, err = c.next(state.Attempts, over, err)
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sightmesh/sightmesh/contracts/subject"
@@ -38,12 +39,15 @@ func (s *Service) sendReply(ctx context.Context, d *consume.Delivery) error {
 		s.log.WarnContext(ctx, "do not reply to a subject that is no inbox", "subject", to)
 		return nil
 	}
-	ctx, span := s.tracer.Start(ctx, "reply", trace.WithSpanKind(trace.SpanKindProducer))
+	replyCtx, span := s.tracer.Start(ctx, "reply", trace.WithSpanKind(trace.SpanKindProducer),
+		trace.WithAttributes(bus.ServerAttributes(s.conn)...), trace.WithAttributes(bus.JobAttributes(d.Job, d.Header)...),
+		trace.WithAttributes(bus.ReplyAttributes("reply", semconv.MessagingOperationTypeSend, d.Body)...))
 	defer span.End()
 	h := nats.Header{}
 	h.Set(v1.HeaderStored, d.Stored.UTC().Format(time.RFC3339Nano))
-	telemetry.Inject(ctx, h)
+	telemetry.Inject(replyCtx, h)
 	if err := s.conn.PublishMsg(&nats.Msg{Subject: to, Header: h, Data: d.Body}); err != nil {
+		telemetry.Fail(span, err)
 		return fmt.Errorf("reply: %w", err)
 	}
 	s.replies.Inc()
