@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -32,21 +33,31 @@ func PublishLast(ctx context.Context, js jetstream.JetStream, stream, subject st
 // Last reads the last message on a subject of a stream into v, as JSON, and
 // reports whether there is one.
 func Last(ctx context.Context, js jetstream.JetStream, stream, subject string, v any) (found bool, err error) {
+	h, err := LastHeader(ctx, js, stream, subject, v)
+	return h != nil, err
+}
+
+// LastHeader is [Last] that returns the header of the message, which is nil when
+// there is no message.
+func LastHeader(ctx context.Context, js jetstream.JetStream, stream, subject string, v any) (nats.Header, error) {
 	ctx, cancel := context.WithTimeout(ctx, RequestTimeout)
 	defer cancel()
 	s, err := js.Stream(ctx, stream)
 	if err != nil {
-		return false, fmt.Errorf("read %s: %w", subject, err)
+		return nil, fmt.Errorf("read %s: %w", subject, err)
 	}
 	m, err := s.GetLastMsgForSubject(ctx, subject)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return false, nil
+		return nil, nil //nolint:nilnil // it says so
 	}
 	if err != nil {
-		return false, fmt.Errorf("read %s: %w", subject, err)
+		return nil, fmt.Errorf("read %s: %w", subject, err)
 	}
 	if err := json.Unmarshal(m.Data, v); err != nil {
-		return false, fmt.Errorf("read %s: decode: %w", subject, err)
+		return nil, fmt.Errorf("read %s: decode: %w", subject, err)
 	}
-	return true, nil
+	if m.Header == nil {
+		return nats.Header{}, nil
+	}
+	return m.Header, nil
 }

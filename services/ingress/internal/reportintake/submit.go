@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/streams"
@@ -17,6 +18,7 @@ import (
 	"github.com/sightmesh/sightmesh/lane/pipeline"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
+	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
 // MaxLocation bounds the bytes of where an image was taken, in the words of the
@@ -90,6 +92,9 @@ func (r *Reports) Submit(ctx context.Context, req Request) (v1.Report, error) {
 			return none, err
 		}
 	}
+	trace.SpanFromContext(ctx).SetAttributes(telemetry.AttrReport.String(id),
+		telemetry.AttrPipeline.String(req.Pipeline.Name), telemetry.AttrPriority.String(string(subject.Bulk)),
+		telemetry.AttrImages.Int(n))
 	if err := r.store(ctx, m); err != nil {
 		return none, intake.ImagesError(intake.UnknownError(ctx, err, id, "/v1/reports/"+id), uploaded)
 	}
@@ -190,18 +195,8 @@ func (r *Reports) storeUploads(
 		job := intake.Request{
 			ID: item.Job(), Pipeline: p, Priority: subject.Bulk, Image: u.Image, Report: &item, Deadline: m.Deadline,
 		}
-		image := v1.ProblemImage{ID: job.ID, Status: v1.Queued}
-		err := u.Err
-		if err == nil {
-			err = r.cfg.Intake.Inspect(ctx, u.Image)
-		}
-		var bad *v1.Problem
-		if errors.As(err, &bad) {
-			image.Status = v1.Failed
-			err = r.cfg.Intake.Fail(ctx, job, bad)
-		} else if err == nil {
-			err = r.cfg.Intake.Store(ctx, job)
-		}
+		image := v1.ProblemImage{ID: job.ID}
+		image.Status, err = r.storeUpload(ctx, job, u.Err)
 		if errors.Is(err, streams.ErrUnknown) {
 			return append(stored, v1.ProblemImage{ID: job.ID}), intake.StoreError(ctx, err)
 		}
@@ -211,6 +206,33 @@ func (r *Reports) storeUploads(
 		stored = append(stored, image)
 	}
 	return stored, nil
+}
+
+// storeUpload makes a job of an image, or stores its failure with the problem bad
+// that it came with. The image has a trace of its own, linked to that of the report:
+// one of a thousand images could not be read.
+func (r *Reports) storeUpload(ctx context.Context, job intake.Request, bad error) (v1.Status, error) {
+	ctx, span := telemetry.StartChild(ctx, "image", trace.WithNewRoot(), trace.WithLinks(trace.LinkFromContext(ctx)),
+		trace.WithAttributes(telemetry.AttrJob.String(job.ID), telemetry.AttrReport.String(job.Report.Report),
+			telemetry.AttrPipeline.String(job.Pipeline.Name), telemetry.AttrPriority.String(string(job.Priority))))
+	defer span.End()
+	if bad == nil {
+		bad = r.cfg.Intake.Inspect(ctx, job.Image)
+	}
+	var p *v1.Problem
+	status, err := v1.Queued, bad
+	if errors.As(bad, &p) {
+		telemetry.Reject(span, p)
+		status, err = v1.Failed, r.cfg.Intake.Fail(ctx, job, p)
+	} else if err == nil {
+		err = r.cfg.Intake.Store(ctx, job)
+	}
+	if err != nil {
+		telemetry.Fail(span, err)
+		return status, err
+	}
+	span.SetAttributes(telemetry.AttrOutcome.String(string(status)))
+	return status, nil
 }
 
 // store stores what a report asks for. From here on the report ends, whatever

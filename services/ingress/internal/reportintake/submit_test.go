@@ -15,7 +15,10 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/attribute"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/streams"
@@ -28,6 +31,7 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/bustest"
 	"github.com/sightmesh/sightmesh/services/internal/clock"
 	"github.com/sightmesh/sightmesh/services/internal/imagefile"
+	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
 var text = pipeline.Pipeline{Name: "text", Deadline: time.Minute, BulkDeadline: time.Hour}
@@ -189,6 +193,48 @@ func TestReports_SubmitMakesAJobOfEachUpload(t *testing.T) {
 	stored, err := b.Summary(t.Context(), report.ID)
 	if err != nil || stored.Counts.Total != 3 {
 		t.Errorf("the report is kept as %+v, %v", stored, err)
+	}
+}
+
+// TestReports_ImagesHaveTracesOfTheirOwn that lead back to that of the report.
+func TestReports_ImagesHaveTracesOfTheirOwn(t *testing.T) {
+	t.Parallel()
+	b := newServedBench(t)
+	spans := tracetest.NewSpanRecorder()
+	ctx, request := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)).Tracer("t").Start(t.Context(), "request")
+	report, err := b.Submit(ctx, Request{Pipeline: text, Uploads: []Upload{{Image: small(t)}, {Image: []byte("no image")}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	problems := []string{"", string(v1.UnsupportedType)}
+	ended := spans.Ended()
+	if len(ended) != 2 {
+		t.Fatalf("%d images have a span, want 2", len(ended))
+	}
+	for n, span := range ended {
+		if span.SpanContext().TraceID() == request.SpanContext().TraceID() {
+			t.Errorf("image %d is in the trace of the report", n)
+		}
+		links := span.Links()
+		if len(links) != 1 || links[0].SpanContext.SpanID() != request.SpanContext().SpanID() {
+			t.Errorf("image %d has the links %+v, want one to the report", n, links)
+		}
+		attrs := map[attribute.Key]string{}
+		for _, a := range span.Attributes() {
+			attrs[a.Key] = a.Value.Emit()
+		}
+		if got := attrs["sightmesh.report"]; got != report.ID {
+			t.Errorf("image %d is of report %q, want %s", n, got, report.ID)
+		}
+		if got := attrs["sightmesh.problem"]; got != problems[n] {
+			t.Errorf("image %d has the problem %q, want %q", n, got, problems[n])
+		}
+	}
+	item := v1.ReportItem{Report: report.ID, N: 0, Total: 2}
+	job := subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: item.Job()}
+	sent := trace.SpanContextFromContext(telemetry.Extract(t.Context(), b.last(t, streams.Images, subject.Images(job)).Header))
+	if got, want := sent.TraceID(), ended[0].SpanContext().TraceID(); got != want {
+		t.Errorf("the image that is stored is in trace %s, want %s", got, want)
 	}
 }
 

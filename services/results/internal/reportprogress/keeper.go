@@ -16,6 +16,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
@@ -23,6 +24,7 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/bus"
 	"github.com/sightmesh/sightmesh/services/internal/clock"
 	"github.com/sightmesh/sightmesh/services/internal/reportoutcomes"
+	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 	"github.com/sightmesh/sightmesh/services/results/internal/webhookmessage"
 )
 
@@ -32,11 +34,12 @@ type Keeper struct {
 	js        jetstream.JetStream
 	publisher *bus.Publisher
 	clock     *clock.Clock
+	tracer    trace.Tracer
 }
 
 // New returns a keeper that publishes through p.
-func New(conn *nats.Conn, js jetstream.JetStream, p *bus.Publisher, c *clock.Clock) *Keeper {
-	return &Keeper{conn: conn, js: js, publisher: p, clock: c}
+func New(conn *nats.Conn, js jetstream.JetStream, p *bus.Publisher, c *clock.Clock, t trace.Tracer) *Keeper {
+	return &Keeper{conn: conn, js: js, publisher: p, clock: c, tracer: t}
 }
 
 // Expand returns the messages that queue every image of a report that has a
@@ -67,7 +70,7 @@ func (k *Keeper) Expand(ctx context.Context, m v1.Manifest, header nats.Header) 
 		}
 		msgs = append(msgs, bus.Message{
 			Subject: subject.Fetches(m.Pipeline, item.Job()), Stream: streams.Fetches,
-			ID: v1.MsgID(item.Job(), v1.MsgFetches), Header: h, Body: body, Deadline: m.Deadline,
+			ID: v1.MsgID(item.Job(), v1.MsgFetches), Header: h, Body: body, Deadline: m.Deadline, NewTrace: true,
 		})
 	}
 	if len(msgs) > 0 {
@@ -79,7 +82,7 @@ func (k *Keeper) Expand(ctx context.Context, m v1.Manifest, header nats.Header) 
 	if err != nil {
 		return nil, err
 	}
-	return k.finish(m, stored)
+	return k.finish(m, header, stored)
 }
 
 // Outcome stores the outcome of one image, unless it has one. When it is the
@@ -100,7 +103,7 @@ func (k *Keeper) Outcome(ctx context.Context, item v1.ReportItem, status v1.Stat
 	if err != nil {
 		return nil, err
 	}
-	m, found, err := k.manifest(ctx, item.Report)
+	m, header, found, err := k.manifest(ctx, item.Report)
 	if err != nil || !found {
 		return nil, err // not found: it is still being uploaded
 	}
@@ -111,7 +114,7 @@ func (k *Keeper) Outcome(ctx context.Context, item v1.ReportItem, status v1.Stat
 	}); err != nil {
 		return nil, err
 	}
-	return k.finish(m, stored)
+	return k.finish(m, header, stored)
 }
 
 // hasOther reports whether an image has the other outcome than this one. Each has
@@ -125,10 +128,10 @@ func (k *Keeper) hasOther(ctx context.Context, item v1.ReportItem, status v1.Sta
 	return bus.Last(ctx, k.js, streams.Reports, subject.ReportOutcome(item.Report, string(other), item.N), &r)
 }
 
-// manifest reads what a report asks for.
-func (k *Keeper) manifest(ctx context.Context, report string) (m v1.Manifest, found bool, err error) {
-	found, err = bus.Last(ctx, k.js, streams.Reports, subject.Report(report), &m)
-	return m, found, err
+// manifest reads what a report asks for, and the header of the message that says it.
+func (k *Keeper) manifest(ctx context.Context, report string) (m v1.Manifest, h nats.Header, found bool, err error) {
+	h, err = bus.LastHeader(ctx, k.js, streams.Reports, subject.Report(report), &m)
+	return m, h, h != nil, err
 }
 
 const (
@@ -147,7 +150,7 @@ const (
 func (k *Keeper) Sweep(ctx context.Context, id string, now time.Time,
 	end func(context.Context, subject.Job, nats.Header) error,
 ) (again time.Time, err error) {
-	m, found, err := k.manifest(ctx, id)
+	m, header, found, err := k.manifest(ctx, id)
 	if err != nil || !found {
 		return now, err
 	}
@@ -166,7 +169,7 @@ func (k *Keeper) Sweep(ctx context.Context, id string, now time.Time,
 			return now, err
 		}
 	}
-	msgs, err := k.finish(m, stored)
+	msgs, err := k.finish(m, header, stored)
 	for _, msg := range msgs {
 		err = errors.Join(err, k.publisher.Publish(ctx, msg))
 	}
@@ -232,17 +235,17 @@ func (k *Keeper) sweepImage(ctx context.Context, pipeline string, item v1.Report
 
 // finish returns the messages that say that a report is done, when all of its
 // images have an outcome. How many there are is what the report says, and not
-// the header of a result.
-func (k *Keeper) finish(m v1.Manifest, stored reportoutcomes.Outcomes) ([]bus.Message, error) {
+// the header of a result. header is that of the message that brought the report.
+func (k *Keeper) finish(m v1.Manifest, header nats.Header, stored reportoutcomes.Outcomes) ([]bus.Message, error) {
 	counts := stored.Counts(len(m.Images))
 	if counts.Done+counts.Failed < counts.Total {
 		return nil, nil
 	}
-	return k.done(m, counts)
+	return k.done(m, header, counts)
 }
 
 // done returns the callback and the end of a report, and publishes the event.
-func (k *Keeper) done(m v1.Manifest, counts v1.Counts) ([]bus.Message, error) {
+func (k *Keeper) done(m v1.Manifest, header nats.Header, counts v1.Counts) ([]bus.Message, error) {
 	now := k.clock.Now().UTC()
 	r := v1.Report{ID: m.ID, Pipeline: m.Pipeline, Status: v1.Done, Accepted: m.Accepted, Counts: counts, Metadata: m.Metadata}
 	var msgs []bus.Message
@@ -259,6 +262,18 @@ func (k *Keeper) done(m v1.Manifest, counts v1.Counts) ([]bus.Message, error) {
 	}
 	msgs = append(msgs, bus.Message{
 		Subject: subject.ReportFinished(m.ID), Stream: streams.Reports, ID: v1.MsgID(m.ID, v1.MsgFinished), Body: body, Once: true,
+		Stored: func() { k.trace(m, header, counts, now) },
 	})
 	return msgs, bus.Tell(k.conn, v1.Event{ID: m.ID, Event: v1.EventDone, At: now, Status: v1.Done, Counts: &counts})
+}
+
+// trace records a report from its acceptance to its end, as a span in the trace of
+// the request that brought it. That request was answered long before.
+func (k *Keeper) trace(m v1.Manifest, header nats.Header, counts v1.Counts, end time.Time) {
+	_, span := k.tracer.Start(telemetry.Extract(context.Background(), header), "report",
+		trace.WithTimestamp(m.Accepted), trace.WithAttributes(
+			telemetry.AttrReport.String(m.ID), telemetry.AttrPipeline.String(m.Pipeline),
+			telemetry.AttrPriority.String(string(subject.Bulk)), telemetry.AttrOutcome.String(string(v1.Done)),
+			telemetry.AttrImages.Int(counts.Total), telemetry.AttrFailed.Int(counts.Failed)))
+	span.End(trace.WithTimestamp(end))
 }

@@ -112,6 +112,25 @@ func TestReportFromManifestToCallback(t *testing.T) {
 	}
 }
 
+// TestReport_FetchesHaveTracesOfTheirOwn, each of which begins with its message.
+func TestReport_FetchesHaveTracesOfTheirOwn(t *testing.T) {
+	b := newBench(t, 1)
+	now := time.Now().UTC()
+	const request = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	b.publish(t, subject.Report("r8"), nats.Header{"traceparent": {request}}, v1.Manifest{
+		ID: "r8", Pipeline: "text", Accepted: now, Deadline: now.Add(time.Hour),
+		Images: []v1.ReportSource{{URL: "https://client.example/0.jpg"}, {URL: "https://client.example/1.jpg"}},
+	})
+	traces := map[string]bool{request[3:35]: true}
+	for n, m := range b.queued(t, streams.Fetches, 2) {
+		parent := m.Header.Get("traceparent")
+		if len(parent) != len(request) || traces[parent[3:35]] {
+			t.Errorf("image %d has the traceparent %q, want a trace of its own", n, parent)
+		}
+		traces[parent[3:35]] = true
+	}
+}
+
 // TestReport_FirstOutcomeOfAnImageStays, although another one comes later than
 // the stream knows the ID of the first.
 func TestReport_FirstOutcomeOfAnImageStays(t *testing.T) {

@@ -86,7 +86,7 @@ func New(p *run.Process, o Options) (*Service, error) {
 	for _, pl := range p.Pipelines {
 		s.pipelines[pl.Name] = pl
 	}
-	s.reports = reportprogress.New(p.Conn, p.JetStream, p.Publisher, p.Clock)
+	s.reports = reportprogress.New(p.Conn, p.JetStream, p.Publisher, p.Clock, s.tracer)
 	if o.postgres != "" {
 		var err error
 		if s.sink, err = sink.New(p.JetStream, p.Clock, o.postgres, p.Logger, p.Metrics); err != nil {
