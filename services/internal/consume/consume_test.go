@@ -608,10 +608,10 @@ func TestLoop_SpanShowsTheQueueWaitBesideTheWork(t *testing.T) {
 			t.Errorf("the work has %s %q, want %q", key, got, want)
 		}
 	}
-	if wait := ended[0].EndTime().Sub(ended[0].StartTime()); wait != 300*time.Millisecond {
+	if wait := ended[0].EndTime().Sub(ended[0].StartTime()); wait != 300*time.Millisecond-touching {
 		t.Errorf("the queue wait takes %v", wait)
 	}
-	if !ended[0].EndTime().Equal(ended[1].StartTime()) {
+	if !ended[0].EndTime().Add(touching).Equal(ended[1].StartTime()) {
 		t.Errorf("the queue wait ends at %v, the work begins at %v", ended[0].EndTime(), ended[1].StartTime())
 	}
 }

@@ -33,7 +33,8 @@ type Delivery struct {
 	// of them may have reached no process.
 	Deliveries int
 
-	then func(context.Context)
+	then    func(context.Context)
+	handled time.Time // when the handler returned; zero for none
 }
 
 // Then has f called once what follows from the delivery is stored. It is for

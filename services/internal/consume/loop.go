@@ -106,7 +106,7 @@ func (l *Loop) Process(ctx context.Context, m Message, handle Handler) {
 	}
 	ctx, span := l.startSpan(ctx, d)
 	var outcome Outcome
-	defer func() { l.endSpan(span, outcome, err) }()
+	defer func() { l.endSpan(span, d, outcome, err) }()
 	outcome, err = l.process(ctx, one, d, err, handle)
 	if l.cfg.Hooks.Ended != nil {
 		l.cfg.Hooks.Ended(ctx, d, outcome)
@@ -152,6 +152,7 @@ func (l *Loop) handle(ctx context.Context, d *Delivery, handle Handler) ([]bus.M
 	}
 	ctx, cancel := l.cfg.Clock.WithDeadline(ctx, until)
 	defer cancel()
+	defer func() { d.handled = l.cfg.Clock.Now() }()
 	return handle(ctx, d)
 }
 
@@ -178,8 +179,9 @@ func (l *Loop) fail(ctx context.Context, d *Delivery, p *v1.Problem) error {
 
 // publish stores msgs in order. What was computed is kept while a stream is
 // full or away: a publish is repeated until the deadline of the job, unless it
-// can never succeed.
+// can never succeed. Its spans are beside that of the delivery: see endSpan.
 func (l *Loop) publish(ctx context.Context, deadline time.Time, msgs []bus.Message) error {
+	ctx = telemetry.JobContext(ctx)
 	if budget := l.cfg.Clock.Now().Add(publishBudget); deadline.Before(budget) {
 		deadline = budget
 	}
@@ -208,6 +210,10 @@ func (l *Loop) publish(ctx context.Context, deadline time.Time, msgs []bus.Messa
 	return nil
 }
 
+// touching is what lies between two spans that follow on each other. Jaeger counts in
+// microseconds, and takes of two that touch only one into the critical path.
+const touching = time.Microsecond
+
 // startSpan begins the consumer span of a delivery, and beside it the queue wait as
 // a span of its own: the gap in a trace is what its reader wants to see. Both are
 // children of the request that brought the job, and linked to the span that
@@ -224,7 +230,7 @@ func (l *Loop) startSpan(ctx context.Context, d *Delivery) (context.Context, tra
 	if d.Received.After(d.Stored) {
 		queueCtx, queue := l.cfg.Tracer.Start(ctx, "queue "+d.Stream, trace.WithTimestamp(d.Stored), attrs, links,
 			trace.WithAttributes(telemetry.AttrDeliveries.Int(d.Deliveries)))
-		queue.End(trace.WithTimestamp(d.Received))
+		queue.End(trace.WithTimestamp(d.Received.Add(-touching)))
 		if !job.IsValid() {
 			ctx, job = queueCtx, queue.SpanContext()
 		}
@@ -243,7 +249,10 @@ func (l *Loop) startSpan(ctx context.Context, d *Delivery) (context.Context, tra
 }
 
 // endSpan ends the span of a delivery with its outcome. err is why it was not done.
-func (l *Loop) endSpan(span trace.Span, outcome Outcome, err error) {
+// The span ends when the handler has: what follows begins while the acknowledgements
+// of its publishes are on their way, and of spans that overlap Jaeger takes only one
+// into the critical path.
+func (l *Loop) endSpan(span trace.Span, d *Delivery, outcome Outcome, err error) {
 	if outcome != Done {
 		span.SetAttributes(telemetry.AttrProblem.String(string(outcome)))
 	}
@@ -254,5 +263,9 @@ func (l *Loop) endSpan(span trace.Span, outcome Outcome, err error) {
 		span.SetStatus(codes.Error, string(outcome))
 		span.SetAttributes(semconv.ErrorTypeKey.String(string(outcome)))
 	}
-	span.End(trace.WithTimestamp(l.cfg.Clock.Now())) // as it began
+	end := d.handled
+	if end.IsZero() {
+		end = l.cfg.Clock.Now()
+	}
+	span.End(trace.WithTimestamp(end))
 }

@@ -142,6 +142,15 @@ func WithJobSpan(ctx context.Context, span trace.SpanContext) context.Context {
 	return context.WithValue(ctx, jobSpanKey{}, span)
 }
 
+// JobContext returns ctx with the span of [WithJobSpan], if it has one, as the parent
+// of the spans that are begun with it.
+func JobContext(ctx context.Context) context.Context {
+	if span, ok := ctx.Value(jobSpanKey{}).(trace.SpanContext); ok {
+		return trace.ContextWithSpanContext(ctx, span)
+	}
+	return ctx
+}
+
 // stateKey is the member of the W3C trace state that has the ID of the span that
 // created a message.
 const stateKey = "sightmesh"
