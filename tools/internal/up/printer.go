@@ -20,6 +20,9 @@ type printer struct {
 	w     io.Writer
 	json  bool
 	color bool
+	// traces is what the address of a trace begins with; empty for none. It is set
+	// before the first line is printed.
+	traces string
 }
 
 func newPrinter(w io.Writer, asJSON bool) *printer {
@@ -45,7 +48,7 @@ func (p *printer) line(service, line string) {
 }
 
 // Colours of the terminal, one for each service.
-var colors = map[string]string{"ingress": "36", "detect": "33", "classify": "35", "results": "32", "up": "34"}
+var colors = map[string]string{"ingress": "36", "detect": "33", "classify": "35", "results": "32", "up": "34", "jaeger": "37"}
 
 // render turns a JSON line into one for people. Every other line, such as one
 // of a panic, is left as it is.
@@ -67,6 +70,10 @@ func (p *printer) render(service, line string) string {
 		b.WriteString(head + " \x1b[31m" + shown + "\x1b[0m " + text(rec["msg"]))
 	} else {
 		b.WriteString(head + " " + shown + " " + text(rec["msg"]))
+	}
+	if id := text(rec["trace_id"]); id != "" && p.traces != "" {
+		delete(rec, "trace_id")
+		rec["trace"] = p.traces + id
 	}
 	// What every line has, or what only machines read, is left out.
 	for _, k := range []string{"time", "level", "msg", "service", "instance", "span_id"} {

@@ -110,6 +110,14 @@ func TestMissingBinaryIsNamed(t *testing.T) {
 	}
 }
 
+func TestRun_SaysHowToGetJaeger(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	err := Run(t.Context(), Config{Data: t.TempDir(), Sample: "none", Log: "json", Jaeger: true}, &output{}, &output{})
+	if err == nil || !strings.Contains(err.Error(), "make jaeger") {
+		t.Errorf("got %v, want an error that names make jaeger", err)
+	}
+}
+
 // TestChildrenEndWithUp kills up as the kernel would when memory runs out.
 func TestChildrenEndWithUp(t *testing.T) {
 	t.Parallel()

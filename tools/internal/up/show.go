@@ -69,8 +69,8 @@ func drawPage(file string) ([]byte, error) {
 }
 
 // show posts the sample as a user would, and prints the answer and what can be
-// done next.
-func (s startSample) show(ctx context.Context, w io.Writer, httpAddr, natsURL string) error {
+// done next. traces is what the address of a trace begins with; empty for none.
+func (s startSample) show(ctx context.Context, w io.Writer, httpAddr, natsURL, traces string) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	url := "http://" + httpAddr + "/v1/images?pipeline=" + s.pipeline
@@ -105,8 +105,8 @@ HTTP    http://%s    what there is: /openapi.json, /v1/pipelines
 NATS    %s
         nats -s %s micro ls
         nats -s %s req --raw --no-templates --force-stdin sight.v1.analyze.%s < %s
-`, r.TraceID, httpAddr, s.file, url, natsURL, natsURL, natsURL, s.pipeline, s.file)
-	if e := os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT"); e != "" {
+`, traces+r.TraceID, httpAddr, s.file, url, natsURL, natsURL, natsURL, s.pipeline, s.file)
+	if e := os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT"); e != "" && traces == "" {
 		fmt.Fprintf(w, "traces  are sent to %s\n", e)
 	}
 	fmt.Fprintf(w, "\nCtrl-C stops the mesh; what it has accepted is kept.\n")

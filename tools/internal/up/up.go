@@ -46,6 +46,10 @@ type Config struct {
 	Grace     time.Duration
 	OldRoutes bool
 	Postgres  string
+	// Jaeger has the mesh start Jaeger, and send its traces there. JaegerHTTP is the
+	// address of its pages; empty means any free port.
+	Jaeger     bool
+	JaegerHTTP string
 	// Setup has how long things are kept; the rest of it follows from the
 	// configuration above.
 	Setup setup.Config
@@ -68,6 +72,8 @@ func (c *Config) Register(fs *flag.FlagSet) {
 	fs.DurationVar(&c.Grace, "grace", 25*time.Second, "how long the services may take to finish at the end")
 	fs.BoolVar(&c.OldRoutes, "old-routes", true, "serve the routes of the designs that the mesh replaces")
 	fs.StringVar(&c.Postgres, "postgres", "", "`URL` of a PostgreSQL database that gets every answer; better given as SIGHTMESH_POSTGRES")
+	fs.BoolVar(&c.Jaeger, "jaeger", false, "start Jaeger, from beside this program or the PATH, and send traces there")
+	fs.StringVar(&c.JaegerHTTP, "jaeger-http", "127.0.0.1:16686", "`address` of Jaeger's pages; port 0 for any free one")
 	c.Setup.RegisterRetention(fs)
 }
 
@@ -93,6 +99,13 @@ func Run(ctx context.Context, cfg Config, stdout, stderr io.Writer) (err error) 
 	}
 	out := newPrinter(stderr, cfg.Log == "json")
 	log := slog.New(slog.NewJSONHandler(out, nil)).With("service", "up")
+	var viewer *jaeger
+	if cfg.Jaeger {
+		if viewer, err = newJaeger(cmp.Or(cfg.JaegerHTTP, anyPort), log, out); err != nil {
+			return err
+		}
+		out.traces = viewer.traces()
+	}
 	// Nothing of another mesh is touched: the folder and the ports come before
 	// all that reads or writes. A port is released right before the one that
 	// it is for listens on it.
@@ -148,12 +161,25 @@ func Run(ctx context.Context, cfg Config, stdout, stderr io.Writer) (err error) 
 		watching.Wait()
 	}()
 
-	children, err := makeChildren(cfg, broker.clientURL(), log, out)
+	var env []string
+	if viewer != nil {
+		env = viewer.environ()
+	}
+	children, err := makeChildren(cfg, broker.clientURL(), env, log, out)
 	if err != nil {
 		return err
 	}
 	probes.set(watch.problem, children)
 	releaseHTTP()
+	if viewer != nil {
+		defer viewer.start(cfg.Grace)() // it ends last: services send what they have when they end
+		if err := viewer.ready(ctx); err != nil {
+			if ctx.Err() != nil {
+				return nil // Ctrl-C while starting
+			}
+			return err
+		}
+	}
 	var running sync.WaitGroup
 	for _, c := range children {
 		running.Go(c.run)
@@ -174,6 +200,9 @@ func Run(ctx context.Context, cfg Config, stdout, stderr io.Writer) (err error) 
 		return err
 	}
 	fmt.Fprintf(stdout, "ready http=http://%s nats=%s\n", http, broker.clientURL())
+	if viewer != nil {
+		fmt.Fprintf(stdout, "jaeger http://%s\n", viewer.http)
+	}
 	if used, err := modelsInUse(ctx, http); err == nil {
 		log.Info("models in use", "pipelines", used, "more", "sightmesh models ls")
 	} else if ctx.Err() == nil {
@@ -183,7 +212,7 @@ func Run(ctx context.Context, cfg Config, stdout, stderr io.Writer) (err error) 
 	case sample.skipped != "":
 		log.Info("the sample is skipped", "reason", sample.skipped)
 	case sample.data != nil:
-		if err := sample.show(ctx, stdout, http, broker.clientURL()); err != nil && ctx.Err() == nil {
+		if err := sample.show(ctx, stdout, http, broker.clientURL(), out.traces); err != nil && ctx.Err() == nil {
 			log.Error("the sample was not answered", "error", err)
 		}
 	}
@@ -209,7 +238,8 @@ func checkDisk(cfg Config, want streams.Config) (limit int64, err error) {
 }
 
 // makeChildren finds the service binaries, in the order in which they stop.
-func makeChildren(cfg Config, natsURL string, log *slog.Logger, out *printer) ([]*child, error) {
+// Each has env besides its own environment.
+func makeChildren(cfg Config, natsURL string, env []string, log *slog.Logger, out *printer) ([]*child, error) {
 	secret, err := callbackSecret(cfg.Data)
 	if err != nil {
 		return nil, err
@@ -232,24 +262,29 @@ func makeChildren(cfg Config, natsURL string, log *slog.Logger, out *printer) ([
 		}
 		argv := append([]string{path, "--nats", natsURL, "--admin", "127.0.0.1:0", "--pipelines", cfg.Pipelines,
 			"--grace", (cfg.Grace * 4 / 5).String()}, s.args...)
-		children = append(children, newChild(s.name, argv, s.env, log, out))
+		children = append(children, newChild(s.name, argv, append(s.env, env...), log, out))
 	}
 	return children, nil
 }
 
 // FindBinary returns the path of a service. It looks beside this program, then on the PATH.
 func FindBinary(name string) (string, error) {
+	p, err := findProgram(name)
+	if err != nil {
+		return "", fmt.Errorf("find service %s beside this program or on the PATH: %w (make build makes it)", name, err)
+	}
+	return p, nil
+}
+
+// findProgram looks for a program beside this one, then on the PATH.
+func findProgram(name string) (string, error) {
 	if self, err := os.Executable(); err == nil {
 		p := filepath.Join(filepath.Dir(self), name)
 		if _, err := os.Stat(p); err == nil {
 			return p, nil
 		}
 	}
-	p, err := exec.LookPath(name)
-	if err != nil {
-		return "", fmt.Errorf("find service %s beside this program or on the PATH: %w (make build makes it)", name, err)
-	}
-	return p, nil
+	return exec.LookPath(name) //nolint:wrapcheck // the caller says what it is
 }
 
 // awaitReady returns the address of HTTP once every child is ready.

@@ -1,0 +1,557 @@
+//go:build interop_jaeger
+
+package e2e
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// jaegerMesh is a mesh that has started its own Jaeger.
+type jaegerMesh struct {
+	*mesh
+	jaeger string // address of the HTTP API
+}
+
+// jaegerTrace is a trace as Jaeger returns it.
+type jaegerTrace struct {
+	TraceID   string
+	Spans     []jaegerSpan
+	Processes map[string]struct{ ServiceName string }
+}
+
+type jaegerSpan struct {
+	SpanID        string
+	OperationName string
+	References    []struct{ RefType, TraceID, SpanID string }
+	StartTime     int64 // of this and Duration, microseconds
+	Duration      int64
+	Tags          []jaegerTag
+	Logs          []struct{ Fields []jaegerTag }
+	ProcessID     string
+	Warnings      []string
+}
+
+type jaegerTag struct {
+	Key   string
+	Value any
+}
+
+func (s jaegerSpan) end() int64 { return s.StartTime + s.Duration }
+
+// tag returns an attribute as text; empty for none.
+func (s jaegerSpan) tag(key string) string { return valueOf(s.Tags, key) }
+
+func valueOf(tags []jaegerTag, key string) string {
+	for _, t := range tags {
+		if t.Key == key {
+			return fmt.Sprint(t.Value)
+		}
+	}
+	return ""
+}
+
+// events returns the names of the events of a span.
+func (s jaegerSpan) events() (names []string) {
+	for _, l := range s.Logs {
+		names = append(names, valueOf(l.Fields, "event"))
+	}
+	return names
+}
+
+// parent returns the ID of the parent of a span; empty for a root.
+func (s jaegerSpan) parent() string {
+	for _, r := range s.References {
+		if r.RefType == "CHILD_OF" {
+			return r.SpanID
+		}
+	}
+	return ""
+}
+
+// named returns the spans with a name, in the order in which they began.
+func (tr jaegerTrace) named(name string) (found []jaegerSpan) {
+	for _, s := range tr.Spans {
+		if s.OperationName == name {
+			found = append(found, s)
+		}
+	}
+	slices.SortFunc(found, func(a, b jaegerSpan) int { return int(a.StartTime - b.StartTime) })
+	return found
+}
+
+func (tr jaegerTrace) root() jaegerSpan {
+	for _, s := range tr.Spans {
+		if s.parent() == "" {
+			return s
+		}
+	}
+	return jaegerSpan{}
+}
+
+func (tr jaegerTrace) services() (names []string) {
+	for _, s := range tr.Spans {
+		if name := tr.Processes[s.ProcessID].ServiceName; !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// String draws the tree, in the order in which spans began.
+func (tr jaegerTrace) String() string {
+	spans := slices.SortedFunc(slices.Values(tr.Spans), func(a, b jaegerSpan) int { return int(a.StartTime - b.StartTime) })
+	var b strings.Builder
+	var draw func(parent, indent string)
+	draw = func(parent, indent string) {
+		for _, s := range spans {
+			if s.parent() == parent {
+				fmt.Fprintf(&b, "%s%s: %s +%d µs %d µs %v\n", indent, tr.Processes[s.ProcessID].ServiceName, s.OperationName,
+					s.StartTime-spans[0].StartTime, s.Duration, s.events())
+				draw(s.SpanID, indent+"  ")
+			}
+		}
+	}
+	draw("", "")
+	return b.String()
+}
+
+// ask asks Jaeger's HTTP API.
+func (m *jaegerMesh) ask(path string) (traces []jaegerTrace, err error) {
+	res, err := http.Get("http://" + m.jaeger + path)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	var answer struct{ Data []jaegerTrace }
+	return answer.Data, json.NewDecoder(res.Body).Decode(&answer)
+}
+
+// trace returns a trace once it is complete, and has the named spans.
+func (m *jaegerMesh) trace(t *testing.T, id string, names ...string) (tr jaegerTrace) {
+	t.Helper()
+	eventually(t, timeoutAnswer, func() error {
+		traces, err := m.ask("/api/traces/" + id)
+		if err != nil {
+			return err
+		}
+		if len(traces) != 1 {
+			return fmt.Errorf("Jaeger has %d traces %s", len(traces), id)
+		}
+		tr = traces[0]
+		for _, name := range names {
+			if tr.named(name) == nil {
+				return fmt.Errorf("trace %s has no span %s:\n%v", id, name, tr)
+			}
+		}
+		if err := tr.check(); err != nil {
+			return fmt.Errorf("%w in\n%v", err, tr)
+		}
+		return nil
+	})
+	return tr
+}
+
+// search returns the traces that begin in ingress with an attribute.
+func (m *jaegerMesh) search(t *testing.T, key, value string) []jaegerTrace {
+	t.Helper()
+	tags, err := json.Marshal(map[string]string{key: value})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []jaegerTrace
+	eventually(t, timeoutAnswer, func() error {
+		var err error
+		found, err = m.ask("/api/traces?service=sightmesh-ingress&lookback=1h&limit=100&tags=" + url.QueryEscape(string(tags)))
+		if err == nil && len(found) == 0 {
+			err = fmt.Errorf("no trace has %s=%s", key, value)
+		}
+		return err
+	})
+	return found
+}
+
+// check returns nil when a trace has one root and no orphan, every message that was
+// published the work on it, with a queue wait right before and a link back, and no
+// span that Jaeger would move.
+func (tr jaegerTrace) check() error {
+	var errs []error
+	byID, roots := map[string]jaegerSpan{}, 0
+	for _, s := range tr.Spans {
+		byID[s.SpanID] = s
+	}
+	for _, s := range tr.Spans {
+		switch _, ok := byID[s.parent()]; {
+		case s.parent() == "":
+			roots++
+		case !ok:
+			errs = append(errs, fmt.Errorf("%s is an orphan", s.OperationName))
+		}
+		if len(s.Warnings) > 0 {
+			errs = append(errs, fmt.Errorf("%s has the warnings %v", s.OperationName, s.Warnings))
+		}
+		switch operation, stream, _ := strings.Cut(s.OperationName, " "); {
+		case operation == "process" && !isCreated(byID, s):
+			errs = append(errs, fmt.Errorf("%s is not linked to what published its message", s.OperationName))
+		case operation == "process" && stream != "reply" && !tr.hasQueue(s, stream):
+			errs = append(errs, fmt.Errorf("%s has no queue wait before it", s.OperationName))
+		case operation == "publish" && slices.Contains(followed, stream) && !tr.isProcessed(s, stream):
+			errs = append(errs, fmt.Errorf("the message of %s is not processed", s.OperationName))
+		case operation == "lane" && s.tag("sightmesh.lane") == "":
+			errs = append(errs, fmt.Errorf("a lane does not say which it is: %v", s.Tags))
+		}
+	}
+	if roots != 1 {
+		errs = append(errs, fmt.Errorf("%d roots, want 1", roots))
+	}
+	return errors.Join(errs...)
+}
+
+// followed are the streams each of whose messages leads to a span.
+var followed = []string{"IMAGES", "CROPS", "PARTS", "FETCHES"}
+
+// isCreated reports whether a span is below or linked to the one that published its
+// message.
+func isCreated(byID map[string]jaegerSpan, s jaegerSpan) bool {
+	for _, r := range s.References {
+		if from := byID[r.SpanID].OperationName; strings.HasPrefix(from, "publish ") || from == "reply" {
+			return true
+		}
+	}
+	return false
+}
+
+// hasQueue reports whether a queue wait ends where the work s begins.
+func (tr jaegerTrace) hasQueue(s jaegerSpan, stream string) bool {
+	return slices.ContainsFunc(tr.named("queue "+stream), func(q jaegerSpan) bool {
+		return q.parent() == s.parent() && -2 <= q.end()-s.StartTime && q.end() <= s.StartTime
+	})
+}
+
+// isProcessed reports whether a message is processed that s has published.
+func (tr jaegerTrace) isProcessed(s jaegerSpan, stream string) bool {
+	return slices.ContainsFunc(tr.named("process "+stream), func(p jaegerSpan) bool {
+		for _, r := range p.References {
+			if r.SpanID == s.SpanID {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// checkWithinParents fails the test when a span begins after the end of its parent:
+// Jaeger leaves those out of the critical path.
+func checkWithinParents(t *testing.T, tr jaegerTrace) {
+	t.Helper()
+	for _, parent := range tr.Spans {
+		for _, s := range tr.Spans {
+			if s.parent() == parent.SpanID && s.StartTime > parent.end() {
+				t.Errorf("%s begins %d µs after the end of %s", s.OperationName, s.StartTime-parent.end(), parent.OperationName)
+			}
+		}
+	}
+}
+
+// criticalPath returns the names of the spans that Jaeger's pages draw as the critical
+// path, from the end of the root back to its begin, by the algorithm of those: from
+// the end of a span to the child that ended last before it, and from the begin of that
+// to the one that ended last before.
+func (tr jaegerTrace) criticalPath() (names []string) {
+	var follow func(s jaegerSpan)
+	follow = func(s jaegerSpan) {
+		for before := s.end() + 1; ; {
+			var last jaegerSpan
+			for _, c := range tr.Spans {
+				if c.parent() == s.SpanID && c.StartTime < s.end() && c.end() < before && c.end() > last.end() {
+					last = c
+				}
+			}
+			if last.SpanID == "" {
+				break
+			}
+			follow(last)
+			before = last.StartTime
+		}
+		names = append(names, s.OperationName)
+	}
+	follow(tr.root())
+	return names
+}
+
+// checkTags fails the test unless a span has attributes.
+func checkTags(t *testing.T, s jaegerSpan, want map[string]string) {
+	t.Helper()
+	for key, value := range want {
+		if got := s.tag(key); got != value {
+			t.Errorf("%s has %s %q, want %q", s.OperationName, key, got, value)
+		}
+	}
+}
+
+var (
+	allServices = []string{"sightmesh-classify", "sightmesh-detect", "sightmesh-ingress", "sightmesh-results"}
+	// ofAnImage are spans of every image whose client waits for its result.
+	ofAnImage = []string{"publish IMAGES", "process IMAGES", "process RESULTS", "reply", "process reply"}
+)
+
+// TestJaeger sends images in every way, and reads their traces as an operator does.
+func TestJaeger(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	l.Close()
+	m := &jaegerMesh{start(t, webClients(), "--jaeger", "--jaeger-http", addr), addr}
+	t.Run("one part", m.testOnePart)
+	t.Run("many parts", m.testManyParts)
+	t.Run("failed", m.testFailed)
+	t.Run("over NATS", m.testNATS)
+	t.Run("report of uploads", m.testReport)
+	t.Run("report of addresses", m.testReportOfURLs)
+	t.Run("lane killed", m.testKilledLane)
+	t.Run("redelivered", m.testRedelivered)
+}
+
+func (m *jaegerMesh) testOnePart(t *testing.T) {
+	page := samplePage(t)
+	r := m.done(t, "?pipeline=text", page)
+	tr := m.trace(t, r.TraceID, append(ofAnImage, "POST /v1/images")...)
+	checkWithinParents(t, tr)
+	if got := tr.services(); !slices.Equal(got, allServices) {
+		t.Errorf("the services are %v, want %v", got, allServices)
+	}
+	checkTags(t, tr.root(), map[string]string{
+		"span.kind": "server", "http.request.method": "POST", "http.route": "/v1/images", "http.response.status_code": "200",
+		"sightmesh.job": r.ID, "sightmesh.pipeline": "text", "sightmesh.priority": "interactive", "sightmesh.outcome": "done",
+		"sightmesh.image.bytes": fmt.Sprint(len(page)), "sightmesh.regions": fmt.Sprint(len(r.Regions)),
+	})
+	for _, name := range []string{"lane", "infer"} {
+		if n := len(tr.named(name)); n != 2 {
+			t.Errorf("%d spans %s, want one of detect and one of classify", n, name)
+		}
+	}
+	// While the acknowledgement of the result is on its way, the result is: either may
+	// be the longer one. Where decode ends, infer begins.
+	path := slices.DeleteFunc(tr.criticalPath(), func(name string) bool {
+		return slices.Contains([]string{"publish RESULTS", "queue RESULTS", "process RESULTS", "reply", "process reply", "decode"}, name)
+	})
+	want := []string{
+		"infer", "lane", "process CROPS", "queue CROPS", "infer", "lane", "process IMAGES", "queue IMAGES",
+		"read body", "POST /v1/images",
+	}
+	if !slices.Equal(path, want) {
+		t.Errorf("the critical path is %v, want %v in\n%v", path, want, tr)
+	}
+}
+
+func (m *jaegerMesh) testManyParts(t *testing.T) {
+	r := m.done(t, "?pipeline=text", realdata(t, "rendered/page_en.png"))
+	tr := m.trace(t, r.TraceID, append(ofAnImage, "POST /v1/images", "process PARTS")...)
+	parts := len(tr.named("publish CROPS"))
+	if parts < 2 {
+		t.Fatalf("the image has %d parts, want several", parts)
+	}
+	if n := len(tr.named("process CROPS")); n != parts {
+		t.Errorf("%d of %d parts were processed", n, parts)
+	}
+	t.Logf("the trace is\n%v", tr)
+}
+
+func (m *jaegerMesh) testFailed(t *testing.T) {
+	a := m.post(t, "?pipeline=text", samplePage(t)[:5000])
+	if a.problem.Code != v1.Damaged {
+		t.Fatalf("got %v, want %s", a, v1.Damaged)
+	}
+	tr := m.trace(t, a.problem.TraceID, append(ofAnImage, "POST /v1/images")...)
+	checkWithinParents(t, tr)
+	checkTags(t, tr.root(), map[string]string{
+		"error": "", "error.type": "", "sightmesh.problem": "damaged", "sightmesh.outcome": "failed", "http.response.status_code": "422",
+	})
+	for _, name := range []string{"process IMAGES", "lane"} {
+		spans := tr.named(name)
+		if len(spans) != 1 {
+			t.Fatalf("%d spans %s, want 1", len(spans), name)
+		}
+		checkTags(t, spans[0], map[string]string{"error": "true", "error.type": "damaged"})
+		if !slices.Contains(spans[0].events(), "exception") {
+			t.Errorf("%s has the events %v, want an exception", name, spans[0].events())
+		}
+	}
+}
+
+func (m *jaegerMesh) testNATS(t *testing.T) {
+	nc := m.connect(t)
+	msg, err := nc.Request(subject.Analyze("text"), samplePage(t), timeoutAnswer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r v1.Result
+	if err := json.Unmarshal(msg.Data, &r); err != nil {
+		t.Fatal(err)
+	}
+	tr := m.trace(t, r.TraceID, append(ofAnImage, "analyze")...)
+	checkWithinParents(t, tr)
+	checkTags(t, tr.root(), map[string]string{
+		"span.kind": "server", "messaging.system": "nats", "messaging.operation.name": "analyze",
+		"messaging.destination.name": subject.Analyze("text"),
+		"sightmesh.job":              r.ID, "sightmesh.pipeline": "text", "sightmesh.priority": "interactive", "sightmesh.outcome": "done",
+	})
+	if found := m.search(t, "sightmesh.job", r.ID); len(found) != 1 || found[0].TraceID != r.TraceID {
+		t.Errorf("a search for the job finds %d traces, want that of the job", len(found))
+	}
+	if msg, err = nc.Request(subject.Analyze("text"), samplePage(t)[:5000], timeoutAnswer); err != nil {
+		t.Fatal(err)
+	}
+	var p v1.Problem
+	if err := json.Unmarshal(msg.Data, &p); err != nil {
+		t.Fatal(err)
+	}
+	tr = m.trace(t, p.TraceID, append(ofAnImage, "analyze")...)
+	checkTags(t, tr.root(), map[string]string{"error": "", "error.type": "", "sightmesh.problem": "damaged", "sightmesh.outcome": "failed"})
+}
+
+func (m *jaegerMesh) testReport(t *testing.T) {
+	form, contentType := formOf(t, "image", samplePage(t), samplePage(t), []byte("no image"))
+	a := m.send(t, http.MethodPost, "/v1/images?pipeline=text", contentType, string(form))
+	m.checkReport(t, a, "image", "", v1.Counts{Total: 3, Done: 2, Failed: 1})
+}
+
+func (m *jaegerMesh) testReportOfURLs(t *testing.T) {
+	page := samplePage(t)
+	web, _ := serveOn(t, webHost, func(w http.ResponseWriter, _ *http.Request) { w.Write(page) })
+	body := fmt.Sprintf(`{"images":[{"url":"%s/1.png"},{"url":"%s/2.png"}]}`, web, web)
+	a := m.send(t, http.MethodPost, "/v1/reports?pipeline=text", "application/json", body)
+	m.checkReport(t, a, "publish FETCHES", "fetch", v1.Counts{Total: 2, Done: 2})
+}
+
+// checkReport reads the trace of a report and those of its images, whose roots have a
+// name, and which have another span.
+func (m *jaegerMesh) checkReport(t *testing.T, a answer, root, has string, want v1.Counts) {
+	t.Helper()
+	report := m.finished(t, a.header.Get("Location"))
+	if report.Counts != want {
+		t.Errorf("the report has %+v, want %+v", report.Counts, want)
+	}
+	id := strings.Split(a.header.Get("Traceparent"), "-")[1]
+	tr := m.trace(t, id, "report", "process REPORTS")
+	if n := len(tr.named("report")); n != 1 {
+		t.Errorf("%d spans report, want 1", n)
+	}
+	span := tr.named("report")[0]
+	checkTags(t, span, map[string]string{
+		"sightmesh.report": report.ID, "sightmesh.report.images": fmt.Sprint(want.Total),
+		"sightmesh.report.failed": fmt.Sprint(want.Failed),
+	})
+	if n := len(tr.Spans); n > 20 {
+		t.Errorf("the trace of the report has %d spans, as if it had those of images:\n%v", n, tr)
+	}
+	for n, image := range report.Images {
+		tr := m.trace(t, image.Result.TraceID, "process RESULTS")
+		if tr.root().OperationName != root {
+			t.Errorf("image %d begins with %q, want %q", n, tr.root().OperationName, root)
+		}
+		if has != "" && tr.named(has) == nil {
+			t.Errorf("image %d has no span %s:\n%v", n, has, tr)
+		}
+		linked := false
+		for _, r := range tr.root().References {
+			linked = linked || r.TraceID == id
+		}
+		if !linked {
+			t.Errorf("image %d is not linked to the report: %v", n, tr.root().References)
+		}
+		for _, s := range tr.named("process RESULTS") {
+			if s.tag("sightmesh.report") != report.ID {
+				t.Errorf("image %d: %s is of report %q", n, s.OperationName, s.tag("sightmesh.report"))
+			}
+			if s.StartTime > span.end() {
+				t.Errorf("image %d was stored after the report ended", n)
+			}
+		}
+	}
+}
+
+// hold stops the lanes of detect, and sends an image that one of them has then.
+func (m *jaegerMesh) hold(t *testing.T) (detect int, lanes []int, a answer) {
+	t.Helper()
+	detect = m.pids(t, "detect")[0]
+	lanes = children(t, detect)["detect"]
+	for _, lane := range lanes {
+		if err := syscall.Kill(lane, syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a = m.post(t, "?pipeline=text", samplePage(t), "Prefer", "respond-async")
+	eventually(t, timeoutAnswer, func() error {
+		if now := m.get(t, a.header.Get("Location")).decoded(t); now.result.Status != v1.Running {
+			return errNotYet{now}
+		}
+		return nil
+	})
+	return detect, lanes, a
+}
+
+// outcome waits for the outcome of an image that was accepted.
+func (m *jaegerMesh) outcome(t *testing.T, a answer) (r v1.Result) {
+	t.Helper()
+	eventually(t, timeoutAnswer, func() error {
+		now := m.get(t, a.header.Get("Location")).decoded(t)
+		if r = now.result; !r.Final() {
+			return errNotYet{now}
+		}
+		return nil
+	})
+	return r
+}
+
+func (m *jaegerMesh) testKilledLane(t *testing.T) {
+	_, lanes, a := m.hold(t)
+	for _, lane := range lanes {
+		kill(t, lane)
+	}
+	r := m.outcome(t, a)
+	if r.Problem == nil || r.Problem.Code != v1.LaneDied {
+		t.Fatalf("the outcome is %+v, want %s", r, v1.LaneDied)
+	}
+	tr := m.trace(t, r.TraceID, "publish RESULTS")
+	lane := tr.named("lane")
+	if len(lane) != 1 {
+		t.Fatalf("%d spans lane, want 1:\n%v", len(lane), tr)
+	}
+	checkTags(t, lane[0], map[string]string{"error": "true", "error.type": "lane-died"})
+	if !slices.Contains(lane[0].events(), "restart") {
+		t.Errorf("the lane has the events %v, want a restart", lane[0].events())
+	}
+}
+
+func (m *jaegerMesh) testRedelivered(t *testing.T) {
+	detect, _, a := m.hold(t)
+	kill(t, detect) // its lanes end with it
+	r := m.outcome(t, a)
+	if r.Status != v1.Done {
+		t.Fatalf("the outcome is %+v, want that another worker processes the image", r)
+	}
+	tr := m.trace(t, r.TraceID, "process RESULTS")
+	work := tr.named("process IMAGES")
+	if len(work) == 0 {
+		t.Fatalf("no span of the work on the image:\n%v", tr)
+	}
+	if got := work[len(work)-1].tag("sightmesh.deliveries"); got == "1" || got == "" {
+		t.Errorf("the work on the image is of delivery %q, want a later one", got)
+	}
+	t.Logf("the trace is\n%v", tr)
+}

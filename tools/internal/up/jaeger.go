@@ -1,0 +1,133 @@
+package up
+
+import (
+	"context"
+	_ "embed"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+)
+
+// jaegerConfig is the configuration of the Jaeger that a mesh starts. It is written
+// for Jaeger 2, and reads its addresses from the environment.
+//
+//go:embed jaeger.yaml
+var jaegerConfig string
+
+// jaeger is the Jaeger that a mesh sends its traces to, as a child process.
+type jaeger struct {
+	*child
+	http string // address of its API and pages
+	otlp string // address that spans are sent to
+}
+
+// newJaeger finds Jaeger, which serves HTTP on addr. An address with port 0 is
+// replaced by a free one.
+func newJaeger(addr string, log *slog.Logger, out *printer) (*jaeger, error) {
+	path, err := findProgram("jaeger")
+	if err != nil {
+		return nil, fmt.Errorf("find jaeger beside this program or on the PATH: %w (make jaeger builds it, "+
+			"https://www.jaegertracing.io/download has it)", err)
+	}
+	j := &jaeger{}
+	if j.http, err = freeAddress("Jaeger", "--jaeger-http", addr); err != nil {
+		return nil, err
+	}
+	if j.otlp, err = freeAddress("the traces", "--jaeger", anyPort); err != nil {
+		return nil, err
+	}
+	env := []string{
+		"SIGHTMESH_JAEGER_HTTP=" + j.http, "SIGHTMESH_JAEGER_OTLP=" + j.otlp,
+		"OTEL_TRACES_SAMPLER=always_off", // its own traces, which it sends elsewhere
+	}
+	j.child = newChild("jaeger", []string{path, "--config", "yaml:" + jaegerConfig}, env, log, out)
+	return j, nil
+}
+
+// freeAddress returns addr, with a port that is free now.
+func freeAddress(what, flag, addr string) (string, error) {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return "", fmt.Errorf("serve %s: %w (another address can be given with %s)", what, err, flag)
+	}
+	defer l.Close() //nolint:errcheck // nothing was read or written
+	return l.Addr().String(), nil
+}
+
+// environ returns the variables with which a service sends its traces to Jaeger,
+// whatever the environment says of others. A trace is there within a second, not
+// five.
+func (j *jaeger) environ() []string {
+	// Jaeger takes services of one address for those of one clock. Without it, it
+	// would warn of each span that ends after its parent.
+	resource := "ip=127.0.0.1"
+	if r := os.Getenv("OTEL_RESOURCE_ATTRIBUTES"); r != "" {
+		resource += "," + r
+	}
+	env := []string{
+		"OTEL_RESOURCE_ATTRIBUTES=" + resource,
+		"OTEL_TRACES_EXPORTER=otlp", "OTEL_EXPORTER_OTLP_ENDPOINT=http://" + j.otlp,
+		"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=http://" + j.otlp + "/v1/traces",
+		"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=http/protobuf",
+	}
+	if os.Getenv("OTEL_BSP_SCHEDULE_DELAY") == "" {
+		env = append(env, "OTEL_BSP_SCHEDULE_DELAY=500")
+	}
+	return env
+}
+
+// traces is what the address of a trace begins with.
+func (j *jaeger) traces() string { return "http://" + j.http + "/trace/" }
+
+// start runs Jaeger until the function that it returns is called, which waits for its
+// end for as long as grace.
+func (j *jaeger) start(grace time.Duration) (stop func()) {
+	var running sync.WaitGroup
+	running.Go(j.run)
+	return func() {
+		ctx, cancel := context.WithTimeout(context.Background(), grace)
+		defer cancel()
+		j.stop(ctx)
+		running.Wait()
+	}
+}
+
+// ready waits until Jaeger answers.
+func (j *jaeger) ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := j.probe(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for jaeger to answer: %w: %w", ctx.Err(), err)
+		}
+	}
+}
+
+// probe asks Jaeger once whether it answers.
+func (j *jaeger) probe(ctx context.Context) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+j.http+"/api/services", nil)
+	if err != nil {
+		return fmt.Errorf("ask jaeger: %w", err)
+	}
+	res, err := probeClient.Do(req)
+	if err != nil {
+		return fmt.Errorf("ask jaeger: %w", err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return fmt.Errorf("ask jaeger: %s", res.Status)
+	}
+	return nil
+}
