@@ -9,10 +9,14 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sightmesh/sightmesh/contracts/retry"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/internal/bus"
 	"github.com/sightmesh/sightmesh/services/internal/clock"
+	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
 // BatchHandler processes many deliveries. It returns one error for each of
@@ -29,6 +33,7 @@ type Batches struct {
 	Timeout time.Duration
 	Backoff retry.Backoff
 	Clock   *clock.Clock
+	Tracer  trace.Tracer
 	Logger  *slog.Logger
 }
 
@@ -108,7 +113,12 @@ func (b Batches) process(ctx context.Context, beat *heartbeat, e ender, messages
 	}
 	ctx, cancel := context.WithTimeout(ctx, b.Timeout)
 	defer cancel()
+	ctx, span := b.startSpan(ctx, batch)
+	defer span.End()
 	each, err := handle(ctx, batch)
+	if err != nil {
+		telemetry.Fail(span, err)
+	}
 	for i, m := range open {
 		why := err
 		if err == nil {
@@ -117,4 +127,24 @@ func (b Batches) process(ctx context.Context, beat *heartbeat, e ender, messages
 		e.end(ctx, m, batch[i], actionFor(why, false, false), why)
 	}
 	return err
+}
+
+// startSpan begins the span of a batch. It is of many traces, and so in none of them:
+// it has a link to each, of which the SDK keeps 128 unless it is told otherwise.
+func (b Batches) startSpan(ctx context.Context, batch []*Delivery) (context.Context, trace.Span) {
+	first := batch[0]
+	links := make([]trace.Link, 0, len(batch))
+	for _, d := range batch {
+		from := telemetry.Extract(context.Background(), d.Header)
+		// Where no other span has created the message, the parent has.
+		created := append(telemetry.CreationLinks(from), trace.LinkFromContext(from))[0]
+		if created.SpanContext.IsValid() {
+			links = append(links, created)
+		}
+	}
+	return b.Tracer.Start(ctx, "process "+first.Stream, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithNewRoot(),
+		trace.WithLinks(links...), trace.WithAttributes(bus.DestinationAttributes(first.Stream)...),
+		trace.WithAttributes(
+			semconv.MessagingOperationName("process"), semconv.MessagingOperationTypeProcess,
+			semconv.MessagingConsumerGroupName(first.Consumer), semconv.MessagingBatchMessageCount(len(batch))))
 }

@@ -764,6 +764,50 @@ func (b bench) batches(t *testing.T) Batches {
 	}
 	return Batches{
 		Consumer: c, Size: 10, Timeout: time.Minute, Backoff: retry.Backoff{10 * time.Millisecond}, Clock: clock.New(time.Now),
-		Logger: slog.New(slog.NewJSONHandler(b.log, nil)),
+		Tracer: noop.NewTracerProvider().Tracer(""), Logger: slog.New(slog.NewJSONHandler(b.log, nil)),
+	}
+}
+
+// TestBatches_SpanIsLinkedToEachMessage of the batch.
+func TestBatches_SpanIsLinkedToEachMessage(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	spans := tracetest.NewSpanRecorder()
+	tp := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans))
+	want := map[trace.SpanID]bool{}
+	publisher := bus.NewPublisher(b.js, clock.New(time.Now), tp)
+	for _, id := range []string{"a", "b"} {
+		m := bus.Message{Subject: subject.Fetches("text", id), Stream: streams.Fetches, ID: id}
+		if err := publisher.Publish(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.publish(t, "untraced")
+	for _, s := range spans.Ended() {
+		want[s.SpanContext().SpanID()] = true
+	}
+	batches := b.batches(t)
+	batches.Tracer = tp.Tracer("test")
+	ctx, cancel := context.WithCancel(t.Context())
+	err := batches.Run(ctx, func(context.Context) {}, func(_ context.Context, batch []*Delivery) ([]error, error) {
+		cancel()
+		return make([]error, len(batch)), nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	span := spans.Ended()[len(want)]
+	if got := attributesOf(span)["messaging.batch.message_count"]; got != "3" {
+		t.Errorf("the batch has %s messages, want 3", got)
+	}
+	if span.Parent().IsValid() {
+		t.Errorf("the batch is in the trace of %s", span.Parent().SpanID())
+	}
+	got := map[trace.SpanID]bool{}
+	for _, l := range span.Links() {
+		got[l.SpanContext.SpanID()] = true
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("the batch is linked to %v, want what published its messages: %v", got, want)
 	}
 }

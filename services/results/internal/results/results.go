@@ -89,7 +89,7 @@ func New(p *run.Process, o Options) (*Service, error) {
 	s.reports = reportprogress.New(p.Conn, p.JetStream, p.Publisher, p.Clock, s.tracer)
 	if o.postgres != "" {
 		var err error
-		if s.sink, err = sink.New(p.JetStream, p.Clock, o.postgres, p.Logger, p.Metrics); err != nil {
+		if s.sink, err = sink.New(p.JetStream, p.Clock, o.postgres, s.tracer, p.Logger, p.Metrics); err != nil {
 			return nil, err
 		}
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/streams"
@@ -37,6 +38,7 @@ type Sink struct {
 	js     jetstream.JetStream
 	clock  *clock.Clock
 	config *pgx.ConnConfig
+	tracer trace.Tracer
 	log    *slog.Logger
 
 	written prometheus.Counter
@@ -46,7 +48,7 @@ type Sink struct {
 
 // New reads the address of the database, a URL or the words of libpq. The
 // error does not contain it: it may have a password.
-func New(js jetstream.JetStream, c *clock.Clock, address string, log *slog.Logger, r prometheus.Registerer) (*Sink, error) {
+func New(js jetstream.JetStream, c *clock.Clock, address string, t trace.Tracer, log *slog.Logger, r prometheus.Registerer) (*Sink, error) {
 	cfg, err := pgx.ParseConfig(address)
 	if err != nil {
 		return nil, errors.New("postgres: the address cannot be read")
@@ -56,7 +58,7 @@ func New(js jetstream.JetStream, c *clock.Clock, address string, log *slog.Logge
 	}
 	f := promauto.With(r)
 	return &Sink{
-		js: js, clock: c, config: cfg, log: log,
+		js: js, clock: c, config: cfg, tracer: t, log: log,
 		written: f.NewCounter(prometheus.CounterOpts{
 			Name: "sightmesh_sink_results_total", Help: "Answers committed to the database, those that were there before included.",
 		}),
@@ -118,7 +120,7 @@ func (s *Sink) connected(ctx context.Context, c jetstream.Consumer) (worked bool
 	if err := migrate(ctx, conn); err != nil {
 		return false, err
 	}
-	batches := consume.Batches{Consumer: c, Size: batchSize, Timeout: writeTimeout, Backoff: backoff, Clock: s.clock, Logger: s.log}
+	batches := consume.Batches{Consumer: c, Size: batchSize, Timeout: writeTimeout, Backoff: backoff, Clock: s.clock, Tracer: s.tracer, Logger: s.log}
 	err = batches.Run(ctx, func(ctx context.Context) { s.measure(ctx, c) }, func(ctx context.Context, batch []*consume.Delivery) ([]error, error) {
 		each, err := s.write(ctx, conn, batch)
 		worked = worked || err == nil

@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
@@ -26,7 +27,8 @@ func TestLagWhileTheDatabaseIsAway(t *testing.T) {
 	if err := streams.Ensure(t.Context(), js, streams.Config{Pipelines: []string{"text"}, Sink: true}); err != nil {
 		t.Fatal(err)
 	}
-	s, err := New(js, clock.New(time.Now), "postgres://nobody@127.0.0.1:1/nothing", slog.New(slog.NewTextHandler(t.Output(), nil)), prometheus.NewRegistry())
+	s, err := New(js, clock.New(time.Now), "postgres://nobody@127.0.0.1:1/nothing", noop.NewTracerProvider().Tracer(""),
+		slog.New(slog.NewTextHandler(t.Output(), nil)), prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}
