@@ -95,6 +95,7 @@ func TestOneTrace(t *testing.T) {
 	want := []string{
 		root + ` < caller`,
 		`sightmesh-ingress "read body" INTERNAL < ` + root,
+		`sightmesh-ingress "admit" INTERNAL < ` + root,
 		`sightmesh-ingress "publish IMAGES" PRODUCER < ` + root,
 		`sightmesh-detect "queue IMAGES" INTERNAL < ` + root + ` ~ publish IMAGES`,
 		`sightmesh-detect "process IMAGES" CONSUMER < ` + root + ` ~ publish IMAGES`,

@@ -169,7 +169,7 @@ func (i *Intake) Submit(ctx context.Context, r *Request) (*Job, error) {
 			return nil, err
 		}
 	}
-	if err := i.Admit(ctx, r.Pipeline, r.priority()); err != nil {
+	if err := i.admit(ctx, r); err != nil {
 		return nil, err
 	}
 	job = &Job{
@@ -249,6 +249,17 @@ func (i *Intake) Fetch(ctx context.Context, url string, grow func(n int64) error
 // [admission.Admission.Admit] for its errors.
 func (i *Intake) Admit(ctx context.Context, p pipeline.Pipeline, prio subject.Priority) error {
 	return i.cfg.Admission.Admit(ctx, p, prio)
+}
+
+// admit is Admit in a span: it asks the workers when it has not for a while.
+func (i *Intake) admit(ctx context.Context, r *Request) error {
+	ctx, span := telemetry.StartChild(ctx, "admit")
+	defer span.End()
+	err := i.Admit(ctx, r.Pipeline, r.priority())
+	if err != nil {
+		telemetry.Fail(span, err)
+	}
+	return err
 }
 
 // AdmitLater returns nil when a job can be accepted that waits until the work
