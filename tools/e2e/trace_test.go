@@ -157,6 +157,44 @@ func TestTraceOfAPictureInParts(t *testing.T) {
 	tree(t, spans, "")
 }
 
+// TestTraceOfAReport has a span that lasts until the last outcome, and none of the
+// spans of images, which have traces of their own.
+func TestTraceOfAReport(t *testing.T) {
+	r := newReceiver(t)
+	m := start(t, []string{"OTEL_EXPORTER_OTLP_ENDPOINT=" + r.URL, "OTEL_BSP_SCHEDULE_DELAY=100"})
+	form, contentType := formOf(t, "image", samplePage(t), []byte("no image"))
+	a := m.send(t, http.MethodPost, "/v1/images?pipeline=text", contentType, string(form))
+	report := m.finished(t, a.header.Get("Location"))
+	id := strings.Split(a.header.Get("Traceparent"), "-")[1]
+	count := func(name string) (n int) {
+		for _, s := range r.trace(id) {
+			if s.Name == name {
+				n++
+			}
+		}
+		return n
+	}
+	eventually(t, timeoutAnswer, func() error {
+		if count("report") == 0 || count("process REPORTS") == 0 {
+			return fmt.Errorf("%v", r.trace(id))
+		}
+		return nil
+	})
+	if n := count("report"); n != 1 {
+		t.Errorf("the report has %d spans, want 1", n)
+	}
+	if n := count("process IMAGES"); n != 0 {
+		t.Errorf("%d spans of images are in the trace of the report", n)
+	}
+	traces := map[string]bool{id: true}
+	for _, image := range report.Images {
+		if traces[image.Result.TraceID] {
+			t.Errorf("image %s has no trace of its own", image.ID)
+		}
+		traces[image.Result.TraceID] = true
+	}
+}
+
 // tree gives each span with its parent and its links, and checks that there is one
 // root and no orphan, and that no span begins before its parent.
 func tree(t *testing.T, spans []span, caller string) []string {

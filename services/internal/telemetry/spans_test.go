@@ -29,7 +29,7 @@ func record(t *testing.T, f func(trace.Span)) sdktrace.ReadOnlySpan {
 func attributesOf(s sdktrace.ReadOnlySpan) map[attribute.Key]string {
 	all := map[attribute.Key]string{}
 	for _, a := range s.Attributes() {
-		all[a.Key] = a.Value.Emit()
+		all[a.Key] = a.Value.String()
 	}
 	return all
 }
@@ -142,7 +142,7 @@ func TestNewTracerProvider_NamesTheService(t *testing.T) {
 			_, span := p.Tracer("t").Start(t.Context(), "s")
 			attrs := map[attribute.Key]string{}
 			for _, a := range span.(sdktrace.ReadOnlySpan).Resource().Attributes() {
-				attrs[a.Key] = a.Value.Emit()
+				attrs[a.Key] = a.Value.String()
 			}
 			if attrs["service.name"] != tt.want {
 				t.Errorf("the service is %q, want %q", attrs["service.name"], tt.want)

@@ -182,7 +182,7 @@ func (b bench) root(t *testing.T, n int) (sdktrace.ReadOnlySpan, map[attribute.K
 		}
 		attrs := map[attribute.Key]string{}
 		for _, a := range roots[n].Attributes() {
-			attrs[a.Key] = a.Value.Emit()
+			attrs[a.Key] = a.Value.String()
 		}
 		return roots[n], attrs
 	}

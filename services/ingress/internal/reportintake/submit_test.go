@@ -221,7 +221,7 @@ func TestReports_ImagesHaveTracesOfTheirOwn(t *testing.T) {
 		}
 		attrs := map[attribute.Key]string{}
 		for _, a := range span.Attributes() {
-			attrs[a.Key] = a.Value.Emit()
+			attrs[a.Key] = a.Value.String()
 		}
 		if got := attrs["sightmesh.report"]; got != report.ID {
 			t.Errorf("image %d is of report %q, want %s", n, got, report.ID)
