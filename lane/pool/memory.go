@@ -52,8 +52,13 @@ func (p *Pool) watchMemory(ctx context.Context) {
 // checkMemory ends the process of the slot when it has grown over its limit.
 func (s *slot) checkMemory() {
 	s.mu.Lock()
-	proc := s.proc
+	proc, loading := s.proc, s.loading
 	s.mu.Unlock()
+	if loading != nil {
+		if size, over := loading.exceeds(s.prog.Memory); over {
+			loading.kill(&refusedError{s.prog.Name, size, s.prog.Memory, "while it loads its models"})
+		}
+	}
 	if proc == nil || proc.isDead() {
 		return
 	}
@@ -85,18 +90,19 @@ const unknown = -1
 func (memoryError) Error() string { return errMemory.Error() }
 func (memoryError) Unwrap() error { return errMemory }
 
-// refusedError says that a process was over its limit as soon as it was ready.
-// Every request would end it, so that it is given none.
+// refusedError says that a process was over its limit while it loaded its models, or as
+// soon as it was ready. Every request would end it, so that it is given none.
 type refusedError struct {
 	program string
 	size    int64
 	limit   MemoryLimit
+	when    string
 }
 
 // Error returns the reason for which the pipelines of the program are not ready.
 func (e *refusedError) Error() string {
-	return fmt.Sprintf("lane program %s has %d bytes of memory when it is ready, more than the %d that %s allows",
-		e.program, e.size, e.limit.Bytes, e.limit.Setting)
+	return fmt.Sprintf("lane program %s has %d bytes of memory %s, more than the %d that %s allows",
+		e.program, e.size, e.when, e.limit.Bytes, e.limit.Setting)
 }
 
 func (e *refusedError) Unwrap() error { return errMemory }

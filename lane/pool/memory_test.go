@@ -38,8 +38,8 @@ func TestPool_RefusesALaneThatIsTooLargeWhenReady(t *testing.T) {
 	if said == nil {
 		t.Fatalf("the reason is %q, want one with both numbers", s.Reason)
 	}
-	if n, err := strconv.Atoi(said[1]); err != nil || n < largeWhenReady {
-		t.Errorf("it says that the process has %s bytes, want at least %d", said[1], largeWhenReady)
+	if n, err := strconv.Atoi(said[1]); err != nil || n <= limit { // it may be seen while it grows
+		t.Errorf("it says that the process has %s bytes, want more than %d", said[1], limit)
 	}
 	if said[2] != strconv.Itoa(limit) {
 		t.Errorf("it says that the limit is %s, want %d", said[2], limit)
@@ -52,6 +52,28 @@ func TestPool_RefusesALaneThatIsTooLargeWhenReady(t *testing.T) {
 	}
 	if n := b.counts.restarts("large", "memory"); n != 2 {
 		t.Errorf("%d processes were ended, want one for each lane", n)
+	}
+}
+
+// TestPool_RefusesALaneThatGrowsWhileItLoads ends it before it has taken the memory of
+// the machine: one that never gets ready was ended by the time it may take, only.
+func TestPool_RefusesALaneThatGrowsWhileItLoads(t *testing.T) {
+	t.Parallel()
+	const limit = largeWhenReady - 64<<20
+	b := startPool(t, Config{
+		Programs: []Program{limited(limit, "large", "large-and-hangs"), limited(limit, "small")}, StartTimeout: time.Minute,
+	})
+	s := b.Status()["large"]
+	if s.Ready {
+		t.Error("the pipeline is ready")
+	}
+	for _, want := range []string{"while it loads its models", strconv.Itoa(limit), "detect.memory of pipeline large"} {
+		if !strings.Contains(s.Reason, want) {
+			t.Errorf("the reason is %q, want %q in it", s.Reason, want)
+		}
+	}
+	if _, err := b.ask(t, context.Background(), "small", "0"); err != nil {
+		t.Errorf("the other program: %v", err)
 	}
 }
 
@@ -127,7 +149,7 @@ func TestLane_PeakMemory(t *testing.T) {
 func TestRestartDelay_IsLongAfterARefusal(t *testing.T) {
 	t.Parallel()
 	longest := restartBackoff[len(restartBackoff)-1]
-	refused := &refusedError{"large", 2, MemoryLimit{1, "--lane-memory"}}
+	refused := &refusedError{"large", 2, MemoryLimit{1, "--lane-memory"}, "when it is ready"}
 	if d := restartDelay(refused, 1); d < longest {
 		t.Errorf("the first delay is %v, want at least %v", d, longest)
 	}

@@ -113,6 +113,11 @@ func (l *testLane) Start(s lane.Start) (map[string]lane.Loaded, error) {
 		select {}
 	case slices.Contains(l.args, "abort-in-start"):
 		abort()
+	case slices.Contains(l.args, "large-and-hangs"):
+		if err := l.grow(largeWhenReady); err != nil {
+			return nil, err
+		}
+		select {}
 	case slices.Contains(l.args, "large-when-ready"):
 		if err := l.grow(largeWhenReady); err != nil {
 			return nil, err

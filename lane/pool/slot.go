@@ -22,6 +22,7 @@ type slot struct {
 
 	mu      sync.Mutex
 	proc    *process               // nil while none is ready
+	loading *process               // the one that loads its models, nil for none
 	loaded  map[string]lane.Loaded // what the last ready process said
 	reason  string                 // why none is ready
 	changed chan struct{}          // closed and replaced when any of this changes
@@ -103,16 +104,22 @@ func (s *slot) start(ctx context.Context, turns chan struct{}) (*process, error)
 	if err != nil {
 		return nil, err
 	}
+	s.setLoading(proc)
+	defer s.setLoading(nil)
 	stop := context.AfterFunc(ctx, func() { proc.kill(errStopped) })
 	loaded, err := proc.handshake(s.pool.cfg, s.prog)
 	stop()
 	if err != nil {
 		proc.kill(err)
 		<-proc.dead
+		var refused *refusedError
+		if errors.As(proc.cause(), &refused) {
+			return nil, refused
+		}
 		return nil, fmt.Errorf("start lane program %s: %w", s.prog.Name, proc.cause())
 	}
 	if size, over := proc.exceeds(s.prog.Memory); over {
-		err := &refusedError{s.prog.Name, size, s.prog.Memory}
+		err := &refusedError{s.prog.Name, size, s.prog.Memory, "when it is ready"}
 		proc.kill(err)
 		<-proc.dead
 		return nil, err
@@ -120,6 +127,12 @@ func (s *slot) start(ctx context.Context, turns chan struct{}) (*process, error)
 	s.pool.setRefused(s.prog.Name, false)
 	s.set(proc, loaded, "")
 	return proc, nil
+}
+
+func (s *slot) setLoading(proc *process) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.loading = proc
 }
 
 func (s *slot) set(proc *process, loaded map[string]lane.Loaded, reason string) {

@@ -143,7 +143,7 @@ func TestModelsCheck_BoundsTheLane(t *testing.T) {
 		t.Errorf("standard error has no %q:\n%s", want, stderr)
 	}
 	_, stderr = checkModel(t, 1, "rows", "--models", models, "--lane-memory", "16MiB")
-	if want := "bytes of memory when it is ready, more than the 16777216 that --lane-memory allows"; !strings.Contains(stderr, want) {
+	if want := "more than the 16777216 that --lane-memory allows"; !strings.Contains(stderr, want) {
 		t.Errorf("standard error has no %q:\n%s", want, stderr)
 	}
 	_, stderr = checkModel(t, 1, "nosuch", "--models", models)
