@@ -120,6 +120,7 @@ const (
 	maxText        = 8 << 20 // bytes of labels and dictionary
 	maxClasses     = 100_000
 	maxLine        = 256 // bytes of a label or a character
+	maxVersion     = 64  // bytes; it is in every result
 )
 
 // Find returns the folder of a model: name itself when it is a path, that is has a

@@ -79,6 +79,8 @@ func TestLoad_RejectsFields(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ old, new, want string }{
 		{"version: \"1\"", "", "version: missing"},
+		{"version: \"1\"", "version: " + strings.Repeat("1", 65), "version: \"1111"},
+		{"version: \"1\"", `version: "1\e[31m"`, `version: "1\x1b[31m"`},
 		{"kind: yolo", "", "kind: missing"},
 		{"kind: yolo", "kind: [yolo]", "cannot unmarshal"},
 		{"kind: yolo", "kind: yolo\ncolour: red", "field colour not found"},

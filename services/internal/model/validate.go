@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // validate returns what is wrong with the fields. Each error begins with the name of
@@ -17,8 +18,11 @@ func (m *Model) validate() []error {
 	bad := func(field, format string, args ...any) {
 		errs = append(errs, fmt.Errorf("%s: %s", field, fmt.Sprintf(format, args...)))
 	}
-	if m.Version == "" {
+	switch {
+	case m.Version == "":
 		bad("version", "missing")
+	case len(m.Version) > maxVersion || strings.ContainsFunc(m.Version, unicode.IsControl):
+		bad("version", "%.60q, want at most %d bytes without control characters", m.Version, maxVersion)
 	}
 	if m.Kind == "" {
 		bad("kind", "missing")

@@ -44,8 +44,11 @@ func (s status) String() string {
 
 // statusOf returns the status of an entry in its folder. files are those of the entry for this machine.
 func (e Entry) statusOf(dir string, files []File) (status, error) {
-	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+	switch info, err := os.Stat(dir); {
+	case errors.Is(err, fs.ErrNotExist):
 		return status{state: Absent}, nil
+	case err == nil && !info.IsDir():
+		return status{Incomplete, []string{"the folder, which is a file"}}, nil
 	}
 	var missing, wrong, edited []string
 	for _, f := range files {
