@@ -12,10 +12,11 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// modelsTimeout is how long the ingress may take to know what each pipeline uses, once every service is ready.
+// modelsTimeout is how long the ingress may take to know the workers, once every service is ready.
 const modelsTimeout = 5 * time.Second
 
-// modelsInUse returns what each pipeline uses, in one line.
+// modelsInUse returns what each pipeline uses, in one line, once the ingress knows of each whether it is served: an image
+// that came before that would be rejected.
 func modelsInUse(ctx context.Context, httpAddr string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, modelsTimeout)
 	defer cancel()
@@ -37,8 +38,10 @@ func modelsInUse(ctx context.Context, httpAddr string) (string, error) {
 	}
 }
 
-// isStarting reports whether the lanes of a pipeline have not said anything yet.
-func isStarting(p v1.Pipeline) bool { return strings.HasSuffix(p.Reason, "starting") }
+// isStarting reports whether the workers of a pipeline, or their lanes, have not said anything yet.
+func isStarting(p v1.Pipeline) bool {
+	return strings.HasSuffix(p.Reason, "starting") || strings.HasSuffix(p.Reason, "none is running")
+}
 
 func listPipelines(ctx context.Context, httpAddr string) ([]v1.Pipeline, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+httpAddr+"/v1/pipelines", nil)

@@ -199,14 +199,15 @@ func Run(ctx context.Context, cfg Config, stdout, stderr io.Writer) (err error) 
 	if err := lock.write(http, broker.addr()); err != nil {
 		return err
 	}
+	used, usedErr := modelsInUse(ctx, http)
 	fmt.Fprintf(stdout, "ready http=http://%s nats=%s\n", http, broker.clientURL())
 	if viewer != nil {
 		fmt.Fprintf(stdout, "jaeger http://%s\n", viewer.http)
 	}
-	if used, err := modelsInUse(ctx, http); err == nil {
+	if usedErr == nil {
 		log.Info("models in use", "pipelines", used, "more", "sightmesh models ls")
 	} else if ctx.Err() == nil {
-		log.Warn("the models in use are not known", "error", err)
+		log.Warn("the models in use are not known", "error", usedErr)
 	}
 	switch {
 	case sample.skipped != "":
