@@ -485,8 +485,8 @@ func (m *jaegerMesh) checkReport(t *testing.T, a answer, root, has string, want 
 	}
 }
 
-// hold stops the lanes of detect, and sends an image that one of them has then.
-func (m *jaegerMesh) hold(t *testing.T) (detect int, lanes []int, a answer) {
+// occupyLanes stops the lanes of detect, and sends an image that one of them has then.
+func (m *jaegerMesh) occupyLanes(t *testing.T) (detect int, lanes []int, a answer) {
 	t.Helper()
 	detect = m.pids(t, "detect")[0]
 	lanes = children(t, detect)["detect"]
@@ -519,7 +519,7 @@ func (m *jaegerMesh) outcome(t *testing.T, a answer) (r v1.Result) {
 }
 
 func (m *jaegerMesh) testKilledLane(t *testing.T) {
-	_, lanes, a := m.hold(t)
+	_, lanes, a := m.occupyLanes(t)
 	for _, lane := range lanes {
 		kill(t, lane)
 	}
@@ -539,7 +539,7 @@ func (m *jaegerMesh) testKilledLane(t *testing.T) {
 }
 
 func (m *jaegerMesh) testRedelivered(t *testing.T) {
-	detect, _, a := m.hold(t)
+	detect, _, a := m.occupyLanes(t)
 	kill(t, detect) // its lanes end with it
 	r := m.outcome(t, a)
 	if r.Status != v1.Done {

@@ -203,6 +203,11 @@ func (m *Model) ReadWeights() (weights, config []byte, err error) {
 	return weights, config, nil
 }
 
+// FieldError returns the error of a field of the model, which err names.
+func (m *Model) FieldError(err error) error {
+	return fmt.Errorf("model %s: %s: %w", m.Name, File, err)
+}
+
 // WeightsPath returns the path of the weights.
 func (m *Model) WeightsPath() string { return filepath.Join(m.Dir, m.Weights) }
 

@@ -112,3 +112,14 @@ func Run(n Net, in Tensor, outputs []string) ([]Tensor, error) {
 }
 
 func isNaN(f float32) bool { return math.IsNaN(float64(f)) }
+
+// Best returns the place and the value of the largest number.
+func Best(scores []float32) (int, float64) {
+	at := 0
+	for i, s := range scores {
+		if s > scores[at] {
+			at = i
+		}
+	}
+	return at, float64(scores[at])
+}

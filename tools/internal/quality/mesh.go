@@ -124,7 +124,7 @@ func (m *mesh) get(ctx context.Context, path string, into any) error {
 	if err != nil {
 		return fmt.Errorf("get %s: %w", path, err)
 	}
-	status, body, err := do(req)
+	status, body, err := exchange(req)
 	if err != nil {
 		return err
 	}
@@ -146,7 +146,7 @@ func (m *mesh) analyze(ctx context.Context, pipeline string, image []byte) (v1.R
 	}
 	req.Header.Set("Content-Type", "application/octet-stream")
 	req.Header.Set("Prefer", "wait=60")
-	status, body, err := do(req)
+	status, body, err := exchange(req)
 	if err != nil {
 		return v1.Result{}, err
 	}
@@ -167,7 +167,7 @@ func (m *mesh) analyze(ctx context.Context, pipeline string, image []byte) (v1.R
 	return v1.Result{}, fmt.Errorf("post image: status %d: no result after a minute", status)
 }
 
-func do(req *http.Request) (status int, body []byte, err error) {
+func exchange(req *http.Request) (status int, body []byte, err error) {
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return 0, nil, fmt.Errorf("ask the mesh: %w", err)

@@ -93,15 +93,10 @@ func (t inTurn) classify(crop lane.Crop, pixels []byte) (lane.CropLabel, error) 
 	return classifyCrop(t[1], crop, pixels)
 }
 
-// wrong returns the error of a field of a model.
-func wrong(m *model.Model, err error) error {
-	return fmt.Errorf("model %s: %s: %w", m.Name, model.File, err)
-}
-
 func openNetwork(m *model.Model, s modelSettings, o engines.Options) (*network, error) {
 	maker, err := decoders.New(m.Kind)
 	if err != nil {
-		return nil, wrong(m, err)
+		return nil, m.FieldError(err)
 	}
 	net, err := engines.Open(m, o)
 	if err != nil {

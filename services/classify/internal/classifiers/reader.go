@@ -63,7 +63,7 @@ func openReader(m *model.Model, s modelSettings) (classifier, error) {
 		return nil, fmt.Errorf("settings: threshold and top: given, but %s has none", m.Kind)
 	}
 	if err := m.CheckFields("weights", "settings"); err != nil {
-		return nil, wrong(m, err)
+		return nil, m.FieldError(err)
 	}
 	if err := m.Require("weights"); err != nil {
 		return nil, err
@@ -73,19 +73,19 @@ func openReader(m *model.Model, s modelSettings) (classifier, error) {
 		return nil, err
 	}
 	if err := r.validate(); err != nil {
-		return nil, wrong(m, fmt.Errorf("settings: %w", err))
+		return nil, m.FieldError(fmt.Errorf("settings: %w", err))
 	}
 	const extension = ".traineddata"
 	language, ok := strings.CutSuffix(filepath.Base(m.Weights), extension)
 	if !ok || language == "" {
-		return nil, wrong(m, fmt.Errorf("weights: %q, want the name of a language and %s", m.Weights, extension))
+		return nil, m.FieldError(fmt.Errorf("weights: %q, want the name of a language and %s", m.Weights, extension))
 	}
 	if _, _, err := m.ReadWeights(); err != nil { // which checks them
 		return nil, err
 	}
 	e, err := tesseract.New(filepath.Dir(m.WeightsPath()), language)
 	if err != nil {
-		return nil, wrong(m, fmt.Errorf("weights: %w", err))
+		return nil, m.FieldError(fmt.Errorf("weights: %w", err))
 	}
 	r.engines = []*tesseract.Engine{e}
 	return r, nil

@@ -57,7 +57,7 @@ func (d *ctcText) Decode(outputs []nets.Tensor, crop lane.Crop) (lane.CropLabel,
 	var r reading
 	for s := range steps {
 		p := out.Data[s*classes : (s+1)*classes]
-		at, score := best(p)
+		at, score := nets.Best(p)
 		if score < 0 || score > 1.001 {
 			return lane.CropLabel{}, fmt.Errorf("output %s has a value of %v, want probabilities", d.names[0], score)
 		}
@@ -83,17 +83,6 @@ func (d *ctcText) character(class int) string {
 		return " "
 	}
 	return d.characters[class-1]
-}
-
-// best returns the place and the value of the largest number.
-func best(scores []float32) (int, float64) {
-	at := 0
-	for i, s := range scores {
-		if s > scores[at] {
-			at = i
-		}
-	}
-	return at, float64(scores[at])
 }
 
 func rounded(f float64) float64 { return math.Round(min(f, 1)*1000) / 1000 }

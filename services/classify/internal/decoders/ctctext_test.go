@@ -161,8 +161,11 @@ func TestCTCText_WordsHavePlaces(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, w := range got.Words {
-			if w.Box.Width < 1 || w.Box.X < 0 || w.Box.X+w.Box.Width > width {
-				t.Errorf("a crop %d wide: %+v", width, w)
+			if w.Box.Width < 1 {
+				t.Errorf("a crop %d wide: %+v has no width", width, w)
+			}
+			if w.Box.X < 0 || w.Box.X+w.Box.Width > width {
+				t.Errorf("a crop %d wide: %+v is not inside", width, w)
 			}
 		}
 	}

@@ -89,17 +89,6 @@ func centered(cx, cy, w, h float64) Box {
 	return Box{X0: cx - w/2, Y0: cy - h/2, X1: cx + w/2, Y1: cy + h/2}
 }
 
-// best returns the place and the value of the largest number.
-func best(scores []float32) (int, float64) {
-	at := 0
-	for i, s := range scores {
-		if s > scores[at] {
-			at = i
-		}
-	}
-	return at, float64(scores[at])
-}
-
 func sigmoid(x float64) float64 { return 1 / (1 + math.Exp(-x)) }
 
 // Suppress drops each box that overlaps a better one of its class by more than the

@@ -131,8 +131,14 @@ func TestCropMessages_RegionsWithoutCrops(t *testing.T) {
 			}
 			for _, r := range c.Regions {
 				p.others = append(p.others, r.Number)
-				if r.Box.X != r.Number || r.Label != "r" || r.Fraction.X != float64(r.Number)/10 {
-					t.Errorf("%s: region %d is sent as %+v", name, r.Number, r)
+				if r.Box.X != r.Number {
+					t.Errorf("%s: region %d has the box %+v", name, r.Number, r.Box)
+				}
+				if r.Label != "r" {
+					t.Errorf("%s: region %d has the label %q", name, r.Number, r.Label)
+				}
+				if r.Fraction.X != float64(r.Number)/10 {
+					t.Errorf("%s: region %d has the fraction %+v", name, r.Number, r.Fraction)
 				}
 			}
 			got = append(got, p)
@@ -157,8 +163,15 @@ func TestCropMessages_TooLarge(t *testing.T) {
 		p, pixels := pipeline.Pipeline{CropsPerMessage: 2}, make([]byte, 1<<23)
 		_, err := cropMessages(&consume.Delivery{}, p, v1.Crops{}, found, pixels)
 		var problem *v1.Problem
-		if !errors.As(err, &problem) || problem.Code != v1.Internal || problem.Limit == 0 {
-			t.Errorf("%s: got %v, want a problem with a limit", name, err)
+		if !errors.As(err, &problem) {
+			t.Errorf("%s: got %v, want a problem", name, err)
+			continue
+		}
+		if problem.Code != v1.Internal {
+			t.Errorf("%s: the code is %s, want %s", name, problem.Code, v1.Internal)
+		}
+		if problem.Limit == 0 {
+			t.Errorf("%s: %v has no limit", name, err)
 		}
 	}
 }

@@ -58,14 +58,14 @@ func newCascadeModel(m *model.Model) (finder, error) {
 		return nil, err
 	}
 	if err := d.validate(); err != nil {
-		return nil, wrong(m, fmt.Errorf("settings: %w", err))
+		return nil, m.FieldError(fmt.Errorf("settings: %w", err))
 	}
 	if _, _, err := m.ReadWeights(); err != nil { // which checks them
 		return nil, err
 	}
 	c, err := vision.OpenCascade(m.WeightsPath())
 	if err != nil {
-		return nil, wrong(m, fmt.Errorf("weights: %w", err))
+		return nil, m.FieldError(fmt.Errorf("weights: %w", err))
 	}
 	d.classifier, d.label = c, m.ClassNames[0]
 	return d, nil

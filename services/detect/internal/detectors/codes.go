@@ -46,11 +46,11 @@ func openQR(m *model.Model, s modelSettings) (detector, error) {
 			"but %s cuts codes as they are", m.Kind)
 	}
 	if err := m.CheckFields(); err != nil {
-		return nil, wrong(m, err)
+		return nil, m.FieldError(err)
 	}
 	r, err := codes.NewReader("qr-code")
 	if err != nil {
-		return nil, wrong(m, err)
+		return nil, m.FieldError(err)
 	}
 	return &codeReader{r}, nil
 }

@@ -34,8 +34,14 @@ func codesHandler(t testing.TB) *handler {
 	if l.Error != "" {
 		t.Fatal(l.Error)
 	}
-	if len(l.Models) != 1 || l.Models[0].Name != "zxing-cpp" || l.Models[0].Version == "" {
-		t.Errorf("models %+v, want zxing-cpp with a version", l.Models)
+	if len(l.Models) != 1 {
+		t.Fatalf("models %+v, want one", l.Models)
+	}
+	if m := l.Models[0]; m.Name != "zxing-cpp" {
+		t.Errorf("the model is %s, want zxing-cpp", m.Name)
+	}
+	if m := l.Models[0]; m.Version == "" {
+		t.Errorf("the model %s has no version", m.Name)
 	}
 	return h
 }

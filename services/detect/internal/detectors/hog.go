@@ -35,30 +35,30 @@ func newHOG(m *model.Model) (finder, error) {
 		return nil, err
 	}
 	if d.LongSide < 1 {
-		return nil, wrong(m, fmt.Errorf("settings: long_side: %d, want 1 or more", d.LongSide))
+		return nil, m.FieldError(fmt.Errorf("settings: long_side: %d, want 1 or more", d.LongSide))
 	}
 	weights, _, err := m.ReadWeights()
 	if err != nil {
 		return nil, err
 	}
 	if len(weights) != 4*hogWeights {
-		return nil, wrong(m, fmt.Errorf("weights: %s has %d bytes, want %d numbers of float32, which are %d",
+		return nil, m.FieldError(fmt.Errorf("weights: %s has %d bytes, want %d numbers of float32, which are %d",
 			m.Weights, len(weights), hogWeights, 4*hogWeights))
 	}
 	for i := range hogWeights {
 		v := float64(math.Float32frombits(binary.LittleEndian.Uint32(weights[4*i:])))
 		if math.IsNaN(v) || math.IsInf(v, 0) {
-			return nil, wrong(m, fmt.Errorf("weights: %s: number %d is %v", m.Weights, i, v))
+			return nil, m.FieldError(fmt.Errorf("weights: %s: number %d is %v", m.Weights, i, v))
 		}
 	}
 	vector, err := gocv.NewMatFromBytes(hogWeights, 1, gocv.MatTypeCV32F, weights)
 	if err != nil {
-		return nil, wrong(m, fmt.Errorf("weights: %w", err))
+		return nil, m.FieldError(fmt.Errorf("weights: %w", err))
 	}
 	defer vector.Close()
 	d.descriptor = gocv.NewHOGDescriptor()
 	if err := d.descriptor.SetSVMDetector(vector); err != nil { // copies it
-		return nil, wrong(m, fmt.Errorf("weights: %w", err))
+		return nil, m.FieldError(fmt.Errorf("weights: %w", err))
 	}
 	return d, nil
 }

@@ -90,24 +90,19 @@ func openFinder(m *model.Model, s modelSettings, open func(*model.Model) (finder
 		return nil, fmt.Errorf("settings: threshold and nms: given, but %s has none", m.Kind)
 	}
 	if err := m.CheckFields("weights", "labels", "classes", "settings"); err != nil {
-		return nil, wrong(m, err)
+		return nil, m.FieldError(err)
 	}
 	if err := m.Require("weights", "labels", "classes"); err != nil {
 		return nil, err
 	}
 	if m.Classes != 1 {
-		return nil, wrong(m, fmt.Errorf("classes: %d, want 1", m.Classes))
+		return nil, m.FieldError(fmt.Errorf("classes: %d, want 1", m.Classes))
 	}
 	f, err := open(m)
 	if err != nil {
 		return nil, err
 	}
 	return cropper{f, s.cropping}, nil
-}
-
-// wrong returns the error of a field of a model.
-func wrong(m *model.Model, err error) error {
-	return fmt.Errorf("model %s: %s: %w", m.Name, model.File, err)
 }
 
 func openNetwork(m *model.Model, s modelSettings, o engines.Options) (*network, error) {
@@ -124,7 +119,7 @@ func openNetwork(m *model.Model, s modelSettings, o engines.Options) (*network, 
 	}
 	maker, err := decoders.New(m.Kind)
 	if err != nil {
-		return nil, wrong(m, err)
+		return nil, m.FieldError(err)
 	}
 	net, err := engines.Open(m, o)
 	if err != nil {
@@ -132,7 +127,7 @@ func openNetwork(m *model.Model, s modelSettings, o engines.Options) (*network, 
 	}
 	if d.decoder, err = maker(m, nets.OutputNames(net)); err != nil {
 		net.Close()
-		return nil, wrong(m, err)
+		return nil, m.FieldError(err)
 	}
 	d.net = net
 	return d, nil

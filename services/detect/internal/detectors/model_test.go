@@ -449,8 +449,11 @@ func TestModel_Finds(t *testing.T) {
 			if tt.settings["square_crops"] == true {
 				b.Width, b.Height = (b.Width+b.Height+1)/2, (b.Width+b.Height+1)/2
 			}
-			if c.Width != b.Width || c.Height != b.Height || len(crops[i]) != b.Width*b.Height {
-				t.Errorf("%s: crop %+v of %d bytes, want those of %+v", name, c, len(crops[i]), b)
+			if c.Width != b.Width || c.Height != b.Height {
+				t.Errorf("%s: crop %+v, want the size of %+v", name, c, b)
+			}
+			if len(crops[i]) != b.Width*b.Height {
+				t.Errorf("%s: crop %d has %d bytes, want those of %+v", name, i, len(crops[i]), b)
 			}
 		}
 	}

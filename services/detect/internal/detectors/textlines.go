@@ -54,14 +54,14 @@ func openTextLines(m *model.Model, s modelSettings) (detector, error) {
 			"but %s cuts lines as Tesseract reads them", m.Kind)
 	}
 	if err := m.CheckFields("settings"); err != nil {
-		return nil, wrong(m, err)
+		return nil, m.FieldError(err)
 	}
 	d := defaultTextLines()
 	if err := m.DecodeSettings(d); err != nil {
 		return nil, err
 	}
 	if err := d.validate(); err != nil {
-		return nil, wrong(m, fmt.Errorf("settings: %w", err))
+		return nil, m.FieldError(fmt.Errorf("settings: %w", err))
 	}
 	return d, nil
 }

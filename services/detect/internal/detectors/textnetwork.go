@@ -47,7 +47,7 @@ func openTextNetwork(m *model.Model, s modelSettings, o engines.Options) (*textN
 		return nil, fmt.Errorf("model %s: %w", m.Name, err)
 	}
 	if err := checkTextModel(m); err != nil {
-		return nil, wrong(m, err)
+		return nil, m.FieldError(err)
 	}
 	if err := checkTextSettings(s); err != nil {
 		return nil, fmt.Errorf("settings: %w, but %s has none", err, dbText)
@@ -59,7 +59,7 @@ func openTextNetwork(m *model.Model, s modelSettings, o engines.Options) (*textN
 	names, err := m.OnlyOutput(nets.OutputNames(net))
 	if err != nil {
 		net.Close()
-		return nil, wrong(m, err)
+		return nil, m.FieldError(err)
 	}
 	d.net, d.output = net, names
 	return d, nil
