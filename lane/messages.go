@@ -74,6 +74,9 @@ type Setup struct {
 	// ByLabel, in place of a kind, has what a built-in lane of classify loads for the
 	// crops of each label.
 	ByLabel map[string]Setup `json:"by_label,omitempty"`
+	// Batch is how many crops of a message a lane of classify should run through its
+	// network at once, at most. 0 and 1 stand for one after the other.
+	Batch int `json:"batch,omitempty"`
 }
 
 // DecodeSettings reads settings into a struct that holds the defaults. A field

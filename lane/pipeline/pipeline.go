@@ -62,6 +62,9 @@ type Stage struct {
 	// Memory is the resident size over which a lane is ended, in bytes or with
 	// a unit such as 2GiB; see [Stage.MemoryLimit].
 	Memory string `yaml:"memory"`
+	// Batch is how many crops of a message run through the network of Classify at once,
+	// at most; one after the other when the file says nothing.
+	Batch int `yaml:"batch"`
 	// Settings are handed to the lane as JSON.
 	Settings map[string]any `yaml:"settings"`
 }
@@ -88,6 +91,7 @@ func (s Stage) Setup() (lane.Setup, error) {
 			return lane.Setup{}, fmt.Errorf("by_label.%s.%w", label, err)
 		}
 	}
+	setup.Batch = s.Batch
 	return setup, nil
 }
 
@@ -309,6 +313,12 @@ func (p *Pipeline) validate(report func(field, format string, args ...any)) {
 	}
 	if !p.Priority.Valid() {
 		report("priority", "%q, want %s or %s", p.Priority, subject.Interactive, subject.Bulk)
+	}
+	if c := p.Classify; c != nil && (c.Batch < 0 || c.Batch > p.CropsPerMessage) {
+		report("classify.batch", "%d, want 1 to %d, which is crops_per_message", c.Batch, p.CropsPerMessage)
+	}
+	if p.Detect.Batch != 0 {
+		report("detect.batch", "given, but a lane of detect gets one image at a time")
 	}
 	for name, s := range p.stages() {
 		s.validate(subject.Stage(name), func(field, format string, args ...any) {

@@ -125,6 +125,9 @@ func TestErrorsNamePipelineAndField(t *testing.T) {
 			classify + "{by_label: {a: {kind: k, settings: {b: .nan}}}}}]",
 			`pipeline "p": classify: by_label.a.settings: json`,
 		},
+		{"pipelines: [{name: p, detect: {kind: k, batch: 2}}]", `pipeline "p": detect.batch: given, but a lane of detect`},
+		{classify + "{kind: k, batch: -1}}]", `pipeline "p": classify.batch: -1, want 1 to 8, which is crops_per_message`},
+		{classify + "{kind: k, batch: 9}}]", `pipeline "p": classify.batch: 9, want 1 to 8, which is crops_per_message`},
 		{"pipelines: [{name: p, detect: {kind: k}, name: q}]", `mapping key "name" already defined`},
 		{"pipelines: [{name: p, detect: {kind: k}}]\n---\npipelines: []", "more than one YAML document"},
 		{"pipelines: {name: p}", "line 1: cannot unmarshal !!map"},
@@ -207,6 +210,7 @@ pipelines:
   - name: p
     detect: {kind: k}
     classify:
+      batch: 8
       by_label: {person: {kind: face-attributes}, car: {kind: model, settings: {model: plates}}}
 `))
 	if err != nil {
@@ -218,6 +222,9 @@ pipelines:
 	}
 	if got.Kind != "" {
 		t.Errorf("the kind is %q beside those of labels", got.Kind)
+	}
+	if got.Batch != 8 {
+		t.Errorf("the batch is %d, want 8", got.Batch)
 	}
 	if s := got.ByLabel["person"]; s.Kind != "face-attributes" {
 		t.Errorf("person: %+v", s)

@@ -111,6 +111,37 @@ func Run(n Net, in Tensor, outputs []string) ([]Tensor, error) {
 	return tensors, nil
 }
 
+// RunBatch runs a net once on inputs of the same shape, whose first dimension is 1, and
+// returns the outputs of each.
+func RunBatch(n Net, inputs []Tensor, outputs []string) ([][]Tensor, error) {
+	if len(inputs) == 1 {
+		tensors, err := Run(n, inputs[0], outputs)
+		return [][]Tensor{tensors}, err
+	}
+	batch := Tensor{Shape: slices.Clone(inputs[0].Shape)}
+	batch.Shape[0] = len(inputs)
+	for _, in := range inputs {
+		batch.Data = append(batch.Data, in.Data...)
+	}
+	tensors, err := Run(n, batch, outputs)
+	if err != nil {
+		return nil, err
+	}
+	each := make([][]Tensor, len(inputs))
+	for i, t := range tensors {
+		if len(t.Shape) == 0 || t.Shape[0] != len(inputs) {
+			return nil, fmt.Errorf("output %s has the shape %v for a batch of %d", outputs[i], t.Shape, len(inputs))
+		}
+		size := len(t.Data) / len(inputs)
+		for j := range inputs {
+			shape := slices.Clone(t.Shape)
+			shape[0] = 1
+			each[j] = append(each[j], Tensor{Shape: shape, Data: t.Data[j*size : (j+1)*size]})
+		}
+	}
+	return each, nil
+}
+
 func isNaN(f float32) bool { return math.IsNaN(float64(f)) }
 
 // Best returns the place and the value of the largest number.

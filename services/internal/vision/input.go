@@ -21,9 +21,17 @@ func (p Placement) ToImage(x, y float64) (imageX, imageY float64) {
 	return (x - p.left) / p.scaleX, (y - p.top) / p.scaleY
 }
 
+// InputSize returns the width and the height of the input that [Fit] makes from an image.
+func InputSize(width, height int, in model.Input) image.Point {
+	if in.Resize.Fixed() {
+		return image.Pt(in.Width, in.Height)
+	}
+	size, _ := place(width, height, in)
+	return size
+}
+
 // Fit makes the input of a network from an image of 8 bits of blue, green and red. Its
-// shape is 1 × channels × height × width, with the height and the width of in where its
-// way of resizing is a fixed one.
+// shape is 1 × channels × height × width, of [InputSize].
 func Fit(m gocv.Mat, in model.Input) (nets.Tensor, Placement) {
 	part := image.Rect(0, 0, m.Cols(), m.Rows())
 	if in.Resize == model.Center {
@@ -41,9 +49,8 @@ func Fit(m gocv.Mat, in model.Input) (nets.Tensor, Placement) {
 	defer small.Close()
 	gocv.Resize(work, &small, size, 0, 0, gocv.InterpolationLinear)
 
-	if !in.Resize.Fixed() {
-		in.Width, in.Height = size.X, size.Y
-	}
+	input := InputSize(m.Cols(), m.Rows(), in)
+	in.Width, in.Height = input.X, input.Y
 	channels := in.Channels.Count()
 	t := nets.NewTensor(1, channels, in.Height, in.Width)
 	from := pixels(small)

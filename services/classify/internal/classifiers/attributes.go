@@ -59,10 +59,14 @@ func newFaceAttributes(settings json.RawMessage) (classifier, lane.Loaded, error
 
 func (f *faceAttributes) channels() int { return 1 }
 
-func (f *faceAttributes) classify(c lane.Crop, pixels []byte) (lane.CropLabel, error) {
-	raw, err := gocv.NewMatFromBytes(c.Height, c.Width, gocv.MatTypeCV8UC1, pixels)
+func (f *faceAttributes) classify(crops []crop) ([]lane.CropLabel, error) {
+	return oneByOne(crops, f.look)
+}
+
+func (f *faceAttributes) look(c crop) (lane.CropLabel, error) {
+	raw, err := gocv.NewMatFromBytes(c.Height, c.Width, gocv.MatTypeCV8UC1, c.pixels)
 	if err != nil {
-		return lane.CropLabel{}, fmt.Errorf("take crop: %w", err)
+		return lane.CropLabel{}, fmt.Errorf("read crop: %w", err)
 	}
 	defer raw.Close()
 	face := gocv.NewMat()

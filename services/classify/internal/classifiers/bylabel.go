@@ -21,9 +21,11 @@ func newByLabel(setup lane.Setup, o engines.Options) (classifier, lane.Loaded, e
 	c := byLabel{}
 	var all lane.Loaded
 	for _, label := range slices.Sorted(maps.Keys(setup.ByLabel)) {
-		one, loaded, err := newClassifier(setup.ByLabel[label], o)
+		of := setup.ByLabel[label]
+		of.Batch = setup.Batch
+		one, loaded, err := newClassifier(of, o)
 		if err == nil {
-			err = warmUp(one) // a crop without a label reaches none
+			err = warmUp(one, of.Batch) // a crop without a label reaches none
 		}
 		if err != nil {
 			return nil, lane.Loaded{}, fmt.Errorf("by_label.%s: %w", label, err)
@@ -42,10 +44,12 @@ func newByLabel(setup lane.Setup, o engines.Options) (classifier, lane.Loaded, e
 // channels is any number: each classifier gets what it wants.
 func (byLabel) channels() int { return 0 }
 
-func (b byLabel) classify(crop lane.Crop, pixels []byte) (lane.CropLabel, error) {
-	c, ok := b[crop.Label]
-	if !ok {
-		return lane.CropLabel{}, nil
+func (b byLabel) classify(crops []crop) ([]lane.CropLabel, error) {
+	labels := make([]lane.CropLabel, len(crops))
+	for label, c := range b {
+		if err := classifyWhere(c, crops, labels, func(i int) bool { return crops[i].Label == label }); err != nil {
+			return nil, err
+		}
 	}
-	return classifyCrop(c, crop, pixels)
+	return labels, nil
 }

@@ -26,7 +26,7 @@ const (
 // catalogueFolder makes the folder of a model of the catalogue, with the weights from where
 // they are, in a folder of models that makes it run in an engine. It skips the test when
 // the weights or the engine are not there.
-func catalogueFolder(t *testing.T, name, weights string, engine model.Engine) (root string) {
+func catalogueFolder(t testing.TB, name, weights string, engine model.Engine) (root string) {
 	t.Helper()
 	if _, err := os.Stat(weights); err != nil {
 		t.Skipf("%s was not run: no %s", name, weights)
@@ -167,26 +167,7 @@ func TestPPOCR_ReadsLines(t *testing.T) {
 	for _, name := range []string{"ppocr-v6-tiny-rec", "ppocr-v6-small-rec", "ppocr-v4-rec"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			folder := "../../../../models/" + name
-			weights, err := filepath.Glob(filepath.Join(folder, "*.onnx"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if len(weights) == 0 {
-				t.Skipf("%s was not run: make models MODELS=%s fetches it", name, name)
-			}
-			root := catalogueFolder(t, name, weights[0], model.ONNXRuntime)
-			m, err := filepath.Glob(filepath.Join(folder, "*.txt"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			dictionary, err := filepath.Abs(m[0])
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := os.Symlink(dictionary, filepath.Join(root, name, filepath.Base(dictionary))); err != nil {
-				t.Fatal(err)
-			}
+			root := lineReader(t, name)
 			h, loaded := startModel(t, root, name, nil)
 			checkLoaded(t, loaded, name)
 			for _, line := range []string{"line_en", "line_zh"} {

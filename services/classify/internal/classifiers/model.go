@@ -1,8 +1,10 @@
 package classifiers
 
 import (
-	"encoding/json"
+	"cmp"
 	"fmt"
+	"image"
+	"slices"
 
 	"gocv.io/x/gocv"
 
@@ -19,6 +21,7 @@ type network struct {
 	model   *model.Model
 	net     nets.Net
 	decoder decoders.Decoder
+	batch   int // how many crops run at once, at most
 }
 
 // modelSettings are those of the kind model.
@@ -29,12 +32,19 @@ type modelSettings struct {
 	// First is a classifier that is asked before, such as one that costs less: what it
 	// says of a crop is kept unless it drops the crop.
 	First *lane.Setup `json:"first"`
+
+	batch int // of the stage
 }
 
-func newModel(settings json.RawMessage, o engines.Options) (classifier, lane.Loaded, error) {
-	var s modelSettings
-	if err := lane.DecodeSettings(settings, &s); err != nil {
+func newModel(setup lane.Setup, o engines.Options) (classifier, lane.Loaded, error) {
+	s := modelSettings{batch: max(setup.Batch, 1)}
+	if err := lane.DecodeSettings(setup.Settings, &s); err != nil {
 		return nil, lane.Loaded{}, err
+	}
+	for _, other := range []*lane.Setup{s.First, s.Fallback} {
+		if other != nil {
+			other.Batch = cmp.Or(other.Batch, setup.Batch)
+		}
 	}
 	c, loaded, err := openModel(s, o)
 	if s.FallsBack(err) {
@@ -85,12 +95,34 @@ type inTurn [2]classifier
 // channels is any number: each of both gets what it wants.
 func (inTurn) channels() int { return 0 }
 
-func (t inTurn) classify(crop lane.Crop, pixels []byte) (lane.CropLabel, error) {
-	label, err := classifyCrop(t[0], crop, pixels)
-	if err != nil || !label.Drop {
-		return label, err
+func (t inTurn) classify(crops []crop) ([]lane.CropLabel, error) {
+	labels, err := classifyCrops(t[0], crops)
+	if err != nil {
+		return nil, err
 	}
-	return classifyCrop(t[1], crop, pixels)
+	if err := classifyWhere(t[1], crops, labels, func(i int) bool { return labels[i].Drop }); err != nil {
+		return nil, err
+	}
+	return labels, nil
+}
+
+// classifyWhere sets the labels of the crops at the places that are wanted.
+func classifyWhere(c classifier, crops []crop, labels []lane.CropLabel, wanted func(i int) bool) error {
+	var places []int
+	var some []crop
+	for i := range crops {
+		if wanted(i) {
+			places, some = append(places, i), append(some, crops[i])
+		}
+	}
+	if len(some) == 0 {
+		return nil
+	}
+	said, err := classifyCrops(c, some)
+	for i := range said {
+		labels[places[i]] = said[i]
+	}
+	return err
 }
 
 func openNetwork(m *model.Model, s modelSettings, o engines.Options) (*network, error) {
@@ -102,7 +134,11 @@ func openNetwork(m *model.Model, s modelSettings, o engines.Options) (*network, 
 	if err != nil {
 		return nil, err
 	}
-	c := &network{model: m, net: net}
+	c := &network{model: m, net: net, batch: s.batch}
+	if err := c.checkBatch(); err != nil {
+		net.Close()
+		return nil, fmt.Errorf("model %s: %w", m.Name, err)
+	}
 	if c.decoder, err = maker(m, nets.OutputNames(net),
 		decoders.Options{Threshold: s.Threshold, Top: s.Top}); err != nil {
 		net.Close()
@@ -114,24 +150,76 @@ func openNetwork(m *model.Model, s modelSettings, o engines.Options) (*network, 
 // channels is 3: what a network wants of a crop is made from colours.
 func (c *network) channels() int { return 3 }
 
-func (c *network) classify(crop lane.Crop, pixels []byte) (lane.CropLabel, error) {
-	label, err := c.label(crop, pixels)
-	if err != nil {
-		return lane.CropLabel{}, fmt.Errorf("model %s: %w", c.model.Name, err)
+// checkBatch returns an error if the network is declared for one number of images and
+// several are to run at once: the last ones of a message are fewer.
+func (c *network) checkBatch() error {
+	for _, in := range c.net.Inputs() {
+		if c.batch > 1 && len(in.Shape) > 0 && in.Shape[0] != -1 {
+			return fmt.Errorf("batch: %d, but input %q of its network has the shape %v, want any number first",
+				c.batch, in.Name, in.Shape)
+		}
 	}
-	return label, nil
+	return nil
 }
 
-func (c *network) label(crop lane.Crop, pixels []byte) (lane.CropLabel, error) {
-	m, err := gocv.NewMatFromBytes(crop.Height, crop.Width, gocv.MatTypeCV8UC3, pixels)
+// classify runs crops whose inputs have the same size through the network together, as
+// many as a batch has.
+func (c *network) classify(crops []crop) ([]lane.CropLabel, error) {
+	var sizes []image.Point // in the order of the crops
+	places := map[image.Point][]int{}
+	for i, crop := range crops {
+		size := vision.InputSize(crop.Width, crop.Height, c.model.Input)
+		if places[size] == nil {
+			sizes = append(sizes, size)
+		}
+		places[size] = append(places[size], i)
+	}
+	labels := make([]lane.CropLabel, len(crops))
+	for _, size := range sizes {
+		for batch := range slices.Chunk(places[size], c.batch) {
+			if err := c.run(crops, batch, labels); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return labels, nil
+}
+
+// run sets the labels of the crops at some places with one run of the network.
+func (c *network) run(crops []crop, places []int, labels []lane.CropLabel) error {
+	regions := make([]int, len(places))
+	for i, place := range places {
+		regions[i] = crops[place].Region
+	}
+	failed := func(err error, regions ...int) error {
+		return &cropError{regions, fmt.Errorf("model %s: %w", c.model.Name, err)}
+	}
+	inputs := make([]nets.Tensor, len(places))
+	for i, place := range places {
+		var err error
+		if inputs[i], err = c.input(crops[place]); err != nil {
+			return failed(err, regions[i])
+		}
+	}
+	outputs, err := nets.RunBatch(c.net, inputs, c.decoder.Outputs())
 	if err != nil {
-		return lane.CropLabel{}, fmt.Errorf("read crop: %w", err)
+		return failed(err, regions...)
+	}
+	for i, place := range places {
+		if labels[place], err = c.decoder.Decode(outputs[i], crops[place].Crop); err != nil {
+			return failed(err, regions[i])
+		}
+	}
+	return nil
+}
+
+// input makes the input of the network from a crop.
+func (c *network) input(crop crop) (nets.Tensor, error) {
+	m, err := gocv.NewMatFromBytes(crop.Height, crop.Width, gocv.MatTypeCV8UC3, crop.pixels)
+	if err != nil {
+		return nets.Tensor{}, fmt.Errorf("read crop: %w", err)
 	}
 	defer m.Close()
 	input, _ := vision.Fit(m, c.model.Input)
-	outputs, err := nets.Run(c.net, input, c.decoder.Outputs())
-	if err != nil {
-		return lane.CropLabel{}, err
-	}
-	return c.decoder.Decode(outputs, crop)
+	return input, nil
 }

@@ -108,8 +108,10 @@ const border = 3
 
 func (r *reader) channels() int { return 1 }
 
-func (r *reader) classify(c lane.Crop, pixels []byte) (lane.CropLabel, error) {
-	framed, w, h := frame(pixels, c.Width, c.Height)
+func (r *reader) classify(crops []crop) ([]lane.CropLabel, error) { return oneByOne(crops, r.read) }
+
+func (r *reader) read(c crop) (lane.CropLabel, error) {
+	framed, w, h := frame(c.pixels, c.Width, c.Height)
 	var best reading
 	for _, e := range r.engines {
 		text, words, err := e.Read(framed, w, h)

@@ -1,0 +1,215 @@
+package classifiers
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/sightmesh/sightmesh/lane"
+	"github.com/sightmesh/sightmesh/services/internal/model"
+)
+
+// startBatch starts a lane whose pipeline p is set up so.
+func startBatch(tb testing.TB, root string, setup lane.Setup) (*handler, lane.Loaded) {
+	tb.Helper()
+	h := newHandler()
+	loaded, err := h.Start(lane.Start{Models: root, Pipelines: map[string]lane.Setup{"p": setup}})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return h, loaded["p"]
+}
+
+// oneColour returns n crops of a pixel, each of one random colour, in BGR or in grey.
+func oneColour(n int) (crops []lane.Crop, pixels []byte) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for i := range n {
+		c := lane.Crop{Region: i * 3, Width: 1, Height: 1, Channels: 1 + 2*r.IntN(2), Label: string("ab-"[i%3])}
+		crops = append(crops, c)
+		for range c.Channels {
+			pixels = append(pixels, byte(r.IntN(100)))
+		}
+	}
+	return crops, pixels
+}
+
+// TestBatch_GivesTheResultOfEachCrop: crops that run together, of all numbers that do not
+// fill their batches, get what each gets alone, in their order; so do those of a label and
+// those that a first classifier has dropped.
+func TestBatch_GivesTheResultOfEachCrop(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	coloursFolder(t, root, "colours", nil)
+	coloursFolder(t, root, "shades", map[string]string{"labels.txt": "dark\nmiddle\nlight\n"})
+	withFirst := json.RawMessage(`{"model":"colours","first":{"kind":"tesseract"}}`) // which reads no pixel
+	for name, setup := range map[string]lane.Setup{
+		"model":    ofModel("colours"),
+		"first":    {Kind: "model", Settings: withFirst},
+		"by_label": {ByLabel: map[string]lane.Setup{"a": ofModel("colours"), "b": ofModel("shades")}},
+	} {
+		alone, l := startBatch(t, root, setup)
+		if l.Error != "" {
+			t.Fatalf("%s: %s", name, l.Error)
+		}
+		setup.Batch = 4
+		together, l := startBatch(t, root, setup)
+		if l.Error != "" {
+			t.Fatalf("%s with batches: %s", name, l.Error)
+		}
+		for n := range 14 {
+			crops, pixels := oneColour(n)
+			r := lane.Classify{Pipeline: "p", Crops: crops}
+			want, err := alone.Classify(r, pixels)
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			got, err := together.Classify(r, pixels)
+			if err != nil {
+				t.Fatalf("%s with batches: %v", name, err)
+			}
+			if !reflect.DeepEqual(got.Answers, want.Answers) {
+				t.Errorf("%s, %d crops: %+v, alone %+v", name, n, got.Answers, want.Answers)
+			}
+		}
+	}
+}
+
+// TestBatch_RejectsNetworksOfOneImage: the first run has as many crops as a batch, so that
+// a network that makes one result of all of them never gets a job.
+func TestBatch_RejectsNetworksOfOneImage(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	coloursFolder(t, root, "flat", map[string]string{"colours.prototxt": `
+name: "flat"
+input: "data"
+input_shape { dim: 1 dim: 3 dim: 1 dim: 1 }
+layer { name: "out" type: "Reshape" bottom: "data" top: "out" reshape_param { shape { dim: 1 dim: -1 } } }
+`})
+	setup := ofModel("flat")
+	if _, l := startBatch(t, root, setup); l.Error != "" {
+		t.Fatalf("one crop after the other: %s", l.Error)
+	}
+	setup.Batch = 2
+	_, l := startBatch(t, root, setup)
+	if want := "model flat: output out has the shape [1 6] for a batch of 2"; !strings.Contains(l.Error, want) {
+		t.Errorf("the error is %q, want %q in it", l.Error, want)
+	}
+}
+
+// TestBatch_RejectsADeclaredNumberOfImages: a network that says that it takes one image.
+func TestBatch_RejectsADeclaredNumberOfImages(t *testing.T) {
+	t.Parallel()
+	const name = "shufflenet-v2-int8"
+	root := catalogueFolder(t, name, filepath.Join(realdata,
+		"models/shufflenet_v2_int8_imagenet/shufflenet-v2-12-int8.onnx"), model.ONNXRuntime)
+	setup := ofModel(name)
+	setup.Batch = 2
+	_, l := startBatch(t, root, setup)
+	if want := "batch: 2, but input"; !strings.Contains(l.Error, want) {
+		t.Errorf("the error is %q, want %q in it", l.Error, want)
+	}
+}
+
+// lineReader makes the folder of a network of PP-OCR that make models has fetched.
+func lineReader(tb testing.TB, name string) (root string) {
+	tb.Helper()
+	folder := "../../../../models/" + name
+	weights, err := filepath.Glob(filepath.Join(folder, "*.onnx"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if len(weights) == 0 {
+		tb.Skipf("%s was not run: make models MODELS=%s fetches it", name, name)
+	}
+	root = catalogueFolder(tb, name, weights[0], model.ONNXRuntime)
+	found, err := filepath.Glob(filepath.Join(folder, "*.txt"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	dictionary, err := filepath.Abs(found[0])
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if err := os.Symlink(dictionary, filepath.Join(root, name, filepath.Base(dictionary))); err != nil {
+		tb.Fatal(err)
+	}
+	return root
+}
+
+// lines draws n lines of text, some of them of the same width.
+func lines(n int) (crops []lane.Crop, pixels []byte) {
+	for i := range n {
+		crop, line := drawn(fmt.Sprintf("Number %d of %s", i, strings.Repeat("some ", i%3)))
+		crop.Region = i
+		crops, pixels = append(crops, crop), append(pixels, line...)
+	}
+	return crops, pixels
+}
+
+// TestBatch_ReadsTheSameLines: a real network reads lines of three widths together as it
+// reads them alone, with scores that differ in the last digits.
+func TestBatch_ReadsTheSameLines(t *testing.T) {
+	t.Parallel()
+	const name = "ppocr-v6-tiny-rec"
+	root := lineReader(t, name)
+	crops, pixels := lines(13)
+	var results [2]lane.Classified
+	for i, batch := range []int{1, 4} {
+		setup := ofModel(name)
+		setup.Batch = batch
+		h, l := startBatch(t, root, setup)
+		checkLoaded(t, l, name)
+		var err error
+		if results[i], err = h.Classify(lane.Classify{Pipeline: "p", Crops: crops}, pixels); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, want := range results[0].Answers {
+		got := results[1].Answers[i]
+		if got.Region != want.Region {
+			t.Errorf("line %d is of region %d, want %d", i, got.Region, want.Region)
+		}
+		if got.Text != want.Text || got.Text == "" {
+			t.Errorf("line %d is read as %q, alone as %q", i, got.Text, want.Text)
+		}
+		if math.Abs(got.Score-want.Score) > 0.002 {
+			t.Errorf("line %d has the score %v, alone %v", i, got.Score, want.Score)
+		}
+	}
+}
+
+// BenchmarkNetwork_Batch reads eight lines of the same width, one after the other and at
+// once.
+func BenchmarkNetwork_Batch(b *testing.B) {
+	const name, crops = "ppocr-v6-tiny-rec", 8
+	root := lineReader(b, name)
+	crop, line := drawn("Pictures go in over HTTP")
+	r := lane.Classify{Pipeline: "p"}
+	var pixels []byte
+	for i := range crops {
+		crop.Region = i
+		r.Crops, pixels = append(r.Crops, crop), append(pixels, line...)
+	}
+	for _, batch := range []int{1, 8} {
+		b.Run(fmt.Sprint(batch), func(b *testing.B) {
+			setup := ofModel(name)
+			setup.Batch = batch
+			h, l := startBatch(b, root, setup)
+			if l.Error != "" {
+				b.Fatal(l.Error)
+			}
+			for b.Loop() {
+				if _, err := h.Classify(r, pixels); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Microseconds())/1000/float64(b.N)/crops, "ms/crop")
+		})
+	}
+}
