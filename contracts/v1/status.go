@@ -31,20 +31,44 @@ type PipelineStatus struct {
 	// Ready: a lane has loaded the models, or had them and is being restarted.
 	Ready bool `json:"ready"`
 	// Reason says why not.
-	Reason string  `json:"reason,omitempty"`
-	Models []Model `json:"models,omitempty"`
+	Reason string `json:"reason,omitempty"`
+	// Starting says that it is not known yet: lanes load their models for the first time.
+	Starting bool    `json:"starting,omitempty"`
+	Models   []Model `json:"models,omitempty"`
 	// ServiceMS is the moving average of how long a lane is held by one
 	// message, in milliseconds; 0 before the first.
 	ServiceMS float64 `json:"service_ms"`
 }
 
+// PipelineState says how a mesh serves a pipeline.
+type PipelineState string
+
+// States of a pipeline.
+const (
+	// PipelineReady: a worker of each stage is ready.
+	PipelineReady PipelineState = "ready"
+	// PipelineCold: a stage has no worker. Images are accepted, and wait for one until
+	// their deadline.
+	PipelineCold PipelineState = "cold"
+	// PipelineStarting: the workers of a stage load their models.
+	PipelineStarting PipelineState = "starting"
+	// PipelineUnserved: a stage has no worker, and images are rejected.
+	PipelineUnserved PipelineState = "unserved"
+	// PipelineFailed: the workers of a stage cannot serve it, or its consumer is missing.
+	PipelineFailed PipelineState = "failed"
+)
+
 // Pipeline is an entry of GET /v1/pipelines.
 type Pipeline struct {
-	Name        string  `json:"name"`
-	Description string  `json:"description,omitempty"`
-	Ready       bool    `json:"ready"`
-	Reason      string  `json:"reason,omitempty"`
-	Models      []Model `json:"models,omitempty"`
+	Name        string `json:"name"`
+	Description string `json:"description,omitempty"`
+	// Ready says that images are accepted. Those of a pipeline that scales from zero are
+	// also accepted while its workers start.
+	Ready bool          `json:"ready"`
+	State PipelineState `json:"state"`
+	// Reason says why State is not ready.
+	Reason string  `json:"reason,omitempty"`
+	Models []Model `json:"models,omitempty"`
 	// DeadlineMS is that of jobs that name no priority.
 	DeadlineMS int64 `json:"deadline_ms"`
 	MaxRegions int   `json:"max_regions"`

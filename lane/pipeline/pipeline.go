@@ -38,6 +38,9 @@ type Pipeline struct {
 	CropsPerMessage int `yaml:"crops_per_message"`
 	// Priority is that of jobs that name none; interactive when the file says nothing.
 	Priority subject.Priority `yaml:"priority"`
+	// ScaleFromZero says that images are accepted while no worker runs: they wait for
+	// one until their deadline.
+	ScaleFromZero bool `yaml:"scale_from_zero"`
 	// Text says that the pipeline reads: its answers have the whole text,
 	// one line for each region.
 	Text bool `yaml:"text"`

@@ -28,8 +28,11 @@ type slot struct {
 	changed chan struct{}          // closed and replaced when any of this changes
 }
 
+// starting is the reason until the first process is ready or has failed.
+const starting = "starting"
+
 func newSlot(p *Pool, prog Program, n int) *slot {
-	return &slot{pool: p, prog: prog, lane: n, reason: "starting", changed: make(chan struct{})}
+	return &slot{pool: p, prog: prog, lane: n, reason: starting, changed: make(chan struct{})}
 }
 
 // restartBackoff is the delay before another process is started after one that
@@ -222,7 +225,7 @@ func (s *slot) status(pipeline string) v1.PipelineStatus {
 	l, ok := s.loaded[pipeline]
 	switch {
 	case !ok:
-		return v1.PipelineStatus{Reason: s.reason}
+		return v1.PipelineStatus{Reason: s.reason, Starting: s.reason == starting}
 	case l.Error != "":
 		return v1.PipelineStatus{Reason: l.Error}
 	}

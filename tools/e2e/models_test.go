@@ -70,7 +70,7 @@ func (m *mesh) awaitPipelines(t *testing.T) map[string]v1.Pipeline {
 		}
 		for _, p := range list.Pipelines {
 			pipelines[p.Name] = p
-			if strings.Contains(p.Reason, "starting") {
+			if p.State == v1.PipelineStarting {
 				return fmt.Errorf("%s: %s", p.Name, p.Reason)
 			}
 		}

@@ -14,7 +14,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strings"
 	"syscall"
 	"time"
 
@@ -108,7 +107,7 @@ func (m *mesh) pipelines(ctx context.Context) (map[string]v1.Pipeline, error) {
 		served := map[string]v1.Pipeline{}
 		for _, p := range list.Pipelines {
 			served[p.Name] = p
-			starting = starting || strings.Contains(p.Reason, "starting")
+			starting = starting || p.State == v1.PipelineStarting
 		}
 		if !starting {
 			return served, nil

@@ -40,7 +40,7 @@ func modelsInUse(ctx context.Context, httpAddr string) (string, error) {
 
 // isStarting reports whether the workers of a pipeline, or their lanes, have not said anything yet.
 func isStarting(p v1.Pipeline) bool {
-	return strings.HasSuffix(p.Reason, "starting") || strings.HasSuffix(p.Reason, "none is running")
+	return p.State == v1.PipelineStarting || p.State == v1.PipelineUnserved || p.State == v1.PipelineCold
 }
 
 func listPipelines(ctx context.Context, httpAddr string) ([]v1.Pipeline, error) {
@@ -72,8 +72,11 @@ func describeModels(pipelines []v1.Pipeline) string {
 			names = append(names, m.Name)
 		}
 		used := strings.Join(names, ", ")
-		if !p.Ready {
+		switch {
+		case !p.Ready:
 			used = "not ready"
+		case p.State != v1.PipelineReady:
+			used = string(p.State)
 		}
 		all = append(all, p.Name+": "+used)
 	}

@@ -259,14 +259,14 @@ func (a *Admission) AdmitLater(ctx context.Context, p pipeline.Pipeline) error {
 		return err
 	}
 	for _, stage := range stagesOf(p) {
-		reason, ok := a.served(stage, p.Name)
-		if !ok { // ask again rather than reject because of an old status, for all requests that wait for it
+		state, reason := a.state(stage, p)
+		if !accepts(state, p) { // ask again rather than reject because of an old status, for all requests that wait for it
 			asking := context.WithoutCancel(ctx)
 			ask := func() (any, error) { return nil, a.askWorkers(asking, stage) }
 			a.fresh.Do(string(stage), ask) //nolint:errcheck // the old status stays
-			reason, ok = a.served(stage, p.Name)
+			state, reason = a.state(stage, p)
 		}
-		if !ok {
+		if !accepts(state, p) {
 			problem := v1.NewProblem(v1.NoWorker, "no %s worker is ready for pipeline %s: %s", stage, p.Name, reason)
 			return retry.After(problem, noWorkerDelay)
 		}
@@ -284,27 +284,44 @@ func stagesOf(p pipeline.Pipeline) []subject.Stage {
 	return []subject.Stage{subject.Detect, subject.Classify}
 }
 
-// served reports whether an instance of stage is ready for the pipeline and can
-// pull its work, and if not, why.
-func (a *Admission) served(stage subject.Stage, name string) (reason string, ok bool) {
+// state returns how a stage serves the pipeline, and why it is not ready. The best of
+// its instances counts.
+func (a *Admission) state(stage subject.Stage, p pipeline.Pipeline) (state v1.PipelineState, reason string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, prio := range subject.Priorities() {
-		if q := (queue{stage, name, prio}); a.missing[q] {
-			return fmt.Sprintf("the consumer %s is missing", q.consumer()), false
+		if q := (queue{stage, p.Name, prio}); a.missing[q] {
+			return v1.PipelineFailed, fmt.Sprintf("the consumer %s is missing", q.consumer())
 		}
 	}
-	reason = "none is running"
+	state, reason = v1.PipelineUnserved, "none is running"
+	if p.ScaleFromZero {
+		state = v1.PipelineCold
+	}
 	for _, w := range a.workers[stage] {
-		s, known := w.Pipelines[name]
-		if s.Ready {
-			return "", true
-		}
-		if known && s.Reason != "" {
-			reason = s.Reason
+		s, known := w.Pipelines[p.Name]
+		switch {
+		case s.Ready:
+			return v1.PipelineReady, ""
+		case s.Starting:
+			state, reason = v1.PipelineStarting, s.Reason
+		case known && state != v1.PipelineStarting:
+			state, reason = v1.PipelineFailed, s.Reason
 		}
 	}
-	return reason, false
+	return state, reason
+}
+
+// accepts reports whether images of the pipeline are accepted in a state of a stage.
+func accepts(state v1.PipelineState, p pipeline.Pipeline) bool {
+	switch state {
+	case v1.PipelineReady, v1.PipelineCold:
+		return true
+	case v1.PipelineStarting:
+		return p.ScaleFromZero
+	case v1.PipelineUnserved, v1.PipelineFailed:
+	}
+	return false
 }
 
 // wait estimates how long a job that came now would wait: every lane of a
@@ -359,17 +376,18 @@ func (a *Admission) Pipelines() []v1.Pipeline {
 	out := make([]v1.Pipeline, 0, len(a.pipelines))
 	for _, p := range a.pipelines {
 		e := v1.Pipeline{
-			Name: p.Name, Description: p.Description, Ready: true,
+			Name: p.Name, Description: p.Description, Ready: true, State: v1.PipelineReady,
 			DeadlineMS: p.JobDeadline(p.Priority).Milliseconds(), MaxRegions: p.MaxRegions,
 		}
 		for _, stage := range stagesOf(p) {
-			reason, ok := a.served(stage, p.Name)
-			if ok && !a.isCurrent(stage) {
-				reason, ok = fmt.Sprintf("no status came in the last %.0f s", statusAge.Seconds()), false
+			state, reason := a.state(stage, p)
+			if state == v1.PipelineReady && !a.isCurrent(stage) {
+				state, reason = v1.PipelineUnserved, fmt.Sprintf("no status came in the last %.0f s", statusAge.Seconds())
 			}
-			if !ok {
-				e.Ready, e.Reason = false, fmt.Sprintf("%s: %s", stage, reason)
+			if state != v1.PipelineReady && (e.Ready || !accepts(state, p)) {
+				e.State, e.Reason = state, fmt.Sprintf("%s: %s", stage, reason)
 			}
+			e.Ready = e.Ready && accepts(state, p)
 			e.Models = append(e.Models, a.models(stage, p.Name)...)
 		}
 		out = append(out, e)

@@ -235,10 +235,17 @@ func TestPipelinesSayWhatIsServed(t *testing.T) {
 		t.Fatalf("got %+v", got)
 	}
 	for i, want := range []struct {
+		state  v1.PipelineState
 		reason string
 		models []v1.Model
-	}{{"classify: no language", []v1.Model{detector, reader}}, {"detect: none is running", nil}} {
+	}{
+		{v1.PipelineFailed, "classify: no language", []v1.Model{detector, reader}},
+		{v1.PipelineUnserved, "detect: none is running", nil},
+	} {
 		p := got[i]
+		if p.State != want.state {
+			t.Errorf("%s is %s, want %s", p.Name, p.State, want.state)
+		}
 		if p.Ready {
 			t.Errorf("%s is ready", p.Name)
 		}
@@ -247,6 +254,68 @@ func TestPipelinesSayWhatIsServed(t *testing.T) {
 		}
 		if !slices.Equal(p.Models, want.models) {
 			t.Errorf("%s: the models are %v, want %v", p.Name, p.Models, want.models)
+		}
+	}
+}
+
+// TestAdmission_ScalesFromZero: with scale_from_zero, a stage without workers, or whose
+// workers start, accepts images; one whose workers have failed does not.
+func TestAdmission_ScalesFromZero(t *testing.T) {
+	t.Parallel()
+	instance := func(s v1.PipelineStatus) []v1.WorkerStatus {
+		return []v1.WorkerStatus{{Pipelines: map[string]v1.PipelineStatus{"text": s}}}
+	}
+	none := []v1.WorkerStatus{}
+	ready := instance(v1.PipelineStatus{Ready: true})
+	loads := instance(v1.PipelineStatus{Starting: true, Reason: "starting"})
+	fails := instance(v1.PipelineStatus{Reason: "no such model"})
+	other := []v1.WorkerStatus{{Pipelines: map[string]v1.PipelineStatus{"marks": {Ready: true}}}}
+	for name, tt := range map[string]struct {
+		detect, classify []v1.WorkerStatus
+		warm, cold       v1.PipelineState
+		coldIsReady      bool
+	}{
+		"all ready":        {ready, ready, v1.PipelineReady, v1.PipelineReady, true},
+		"no worker":        {none, none, v1.PipelineUnserved, v1.PipelineCold, true},
+		"no classify":      {ready, none, v1.PipelineUnserved, v1.PipelineCold, true},
+		"workers of other": {other, ready, v1.PipelineUnserved, v1.PipelineCold, true},
+		"starting":         {loads, ready, v1.PipelineStarting, v1.PipelineStarting, true},
+		"one of two fails": {slices.Concat(fails, loads), ready, v1.PipelineStarting, v1.PipelineStarting, true},
+		"one of two ready": {slices.Concat(fails, loads, ready), ready, v1.PipelineReady, v1.PipelineReady, true},
+		"failed":           {fails, ready, v1.PipelineFailed, v1.PipelineFailed, false},
+		"cold and failed":  {none, fails, v1.PipelineFailed, v1.PipelineFailed, false},
+		"failed and cold":  {fails, none, v1.PipelineUnserved, v1.PipelineFailed, false},
+	} {
+		for _, cold := range []bool{false, true} {
+			p := text
+			p.ScaleFromZero = cold
+			nc := bustest.StartEmpty(t).Connect(t)
+			a := newAdmission(nc, nil)
+			a.pipelines = []pipeline.Pipeline{p}
+			for stage, workers := range map[subject.Stage][]v1.WorkerStatus{
+				subject.Detect: tt.detect, subject.Classify: tt.classify,
+			} {
+				for _, w := range workers {
+					answer(t, nc, stage, w)
+				}
+				if err := a.askWorkers(t.Context(), stage); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, accepted := tt.warm, tt.warm == v1.PipelineReady
+			if cold {
+				want, accepted = tt.cold, tt.coldIsReady
+			}
+			got := a.Pipelines()[0]
+			if got.State != want {
+				t.Errorf("%s, scale from zero %v: the state is %s, want %s", name, cold, got.State, want)
+			}
+			if got.Ready != accepted {
+				t.Errorf("%s, scale from zero %v: ready is %v, want %v", name, cold, got.Ready, accepted)
+			}
+			if err := a.Admit(t.Context(), p, subject.Interactive); (err == nil) != accepted {
+				t.Errorf("%s, scale from zero %v: %v, want it accepted: %v", name, cold, err, accepted)
+			}
 		}
 	}
 }
