@@ -96,16 +96,16 @@ func OutputNames(n Net) []string {
 }
 
 // Run runs a net and returns the outputs of these names. An output with values that are
-// not numbers is an error: a net that is broken, or not the one that its model declares,
-// must not look like one that has found nothing.
+// infinite or not numbers is an error: a net that is broken, or not the one that its model
+// declares, must not look like one that has found nothing.
 func Run(n Net, in Tensor, outputs []string) ([]Tensor, error) {
 	tensors, err := n.Run(in, outputs...)
 	if err != nil {
 		return nil, err
 	}
 	for i, t := range tensors {
-		if slices.ContainsFunc(t.Data, isNaN) {
-			return nil, fmt.Errorf("output %s has values that are not numbers (NaN)", outputs[i])
+		if at := slices.IndexFunc(t.Data, isNoNumber); at >= 0 {
+			return nil, fmt.Errorf("output %s has values that are not numbers (%v)", outputs[i], t.Data[at])
 		}
 	}
 	return tensors, nil
@@ -142,7 +142,7 @@ func RunBatch(n Net, inputs []Tensor, outputs []string) ([][]Tensor, error) {
 	return each, nil
 }
 
-func isNaN(f float32) bool { return math.IsNaN(float64(f)) }
+func isNoNumber(f float32) bool { return math.IsNaN(float64(f)) || math.IsInf(float64(f), 0) }
 
 // Best returns the place and the value of the largest number.
 func Best(scores []float32) (int, float64) {

@@ -17,15 +17,21 @@ func (p *puller) fromFolder(f File, path string) error {
 	var found string
 	var wrong error
 	err := filepath.WalkDir(p.from, func(candidate string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrPermission) && candidate != p.from {
+			return nil // what cannot be read is not where the file is
+		}
 		if err != nil {
 			return err
 		}
-		if !d.Type().IsRegular() {
+		info, err := os.Stat(candidate) // of a link, what it leads to
+		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
-		info, err := d.Info()
 		if err != nil {
 			return err
+		}
+		if !info.Mode().IsRegular() {
+			return nil
 		}
 		if info.Size() != f.Bytes && d.Name() != f.Name {
 			return nil

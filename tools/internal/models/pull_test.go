@@ -549,6 +549,23 @@ func TestPull_FromAFolder(t *testing.T) {
 	checkDots(t, models, data)
 }
 
+// TestPull_FromAFolderFollowsLinks to files; a link that leads nowhere is as if it were not there.
+func TestPull_FromAFolderFollowsLinks(t *testing.T) {
+	t.Parallel()
+	data, models, from, elsewhere := content(1000), t.TempDir(), t.TempDir(), t.TempDir()
+	writeFolder(t, elsewhere, map[string]string{"weights": string(data)})
+	for name, target := range map[string]string{"a.onnx": "nowhere", "b.onnx": filepath.Join(elsewhere, "weights")} {
+		if err := os.Symlink(target, filepath.Join(from, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e := entryOf(data, Source{URL: "http://127.0.0.1:1/net.onnx"})
+	if _, err := pullInto(t, models, e, func(c *Config) { c.From = from }); err != nil {
+		t.Fatal(err)
+	}
+	checkDots(t, models, data)
+}
+
 func TestPull_FromAFolderSaysWhatIsWrong(t *testing.T) {
 	t.Parallel()
 	data := content(1000)

@@ -212,6 +212,9 @@ func TestModel_RejectsAtStart(t *testing.T) {
 		"not-a-number": {map[string]string{
 			"colours.prototxt": strings.Replace(colours, "scale: 1", "scale: nan", 1),
 		}, nil, "output out has values that are not numbers (NaN)"},
+		"infinite": {map[string]string{
+			"colours.prototxt": strings.Replace(colours, "scale: 1", "scale: 1 shift: inf", 1),
+		}, nil, "output out has values that are not numbers (+Inf)"},
 		"other-format": {described(t, "scale: 0.01", "mean: [-3, 0, 0]"), nil,
 			"output out has a score of 3, want 0 to 1"},
 		"angle-labels": {described(t, "kind: classifier", "kind: angle"), nil,

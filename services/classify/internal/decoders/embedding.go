@@ -44,9 +44,6 @@ func (d *embedding) Decode(outputs []nets.Tensor, _ lane.Crop) (lane.CropLabel, 
 		square += float64(v) * float64(v)
 	}
 	length := math.Sqrt(square)
-	if math.IsInf(length, 0) {
-		return lane.CropLabel{}, fmt.Errorf("output %s has values that are infinite", d.names[0])
-	}
 	if length == 0 {
 		return lane.CropLabel{}, nil
 	}

@@ -614,6 +614,8 @@ func TestModel_RejectsAtStart(t *testing.T) {
 			"settings: given, but ssd has none"},
 		"not-a-number": {map[string]string{"rows.prototxt": strings.Replace(rows, "scale: 1", "scale: nan", 1)},
 			nil, "output out has values that are not numbers (NaN)"},
+		"infinite": {map[string]string{"rows.prototxt": strings.Replace(rows, "scale: 1", "scale: 1 shift: inf", 1)},
+			nil, "output out has values that are not numbers (+Inf)"},
 		"other-scale": {replaced("scale: 0.01", "mean: [-300]"), nil, "output out has class 300"},
 	} {
 		rowsFolder(t, root, name, tt.files)
