@@ -92,6 +92,50 @@ func TestScaleFromZero_OneRequestWaitsForWorkers(t *testing.T) {
 	}
 }
 
+// TestServe_PipelinesHaveWorkersOfTheirOwn: each worker does the work of the pipelines
+// that it serves, and leaves that of others to theirs.
+func TestServe_PipelinesHaveWorkersOfTheirOwn(t *testing.T) {
+	t.Parallel()
+	c := newChaosMesh(t, newCluster(t, 1), time.Minute)
+	if err := os.WriteFile(c.pipelines, []byte(coldPipelines), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.setUp(t, binary(t, "sightmesh"))
+	for _, service := range []string{"ingress", "results", "classify"} {
+		c.add(t, service, binary(t, service)).start()
+	}
+	start := func(pipelines string) {
+		i := c.add(t, "detect", binary(t, "detect"))
+		i.args = append(i.args, "--serve", pipelines)
+		i.start()
+		eventually(t, 2*time.Minute, i.service.ready)
+	}
+	start("hurried")
+	m := &mesh{http: c.addresses()}
+	page, err := sample.PageFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	awaitStates(t, m, map[string]v1.PipelineState{
+		"cold": v1.PipelineCold, "warm": v1.PipelineUnserved, "hurried": v1.PipelineReady,
+	})
+	waiting := m.post(t, "?pipeline=cold", page, "Prefer", "respond-async")
+	if waiting.status != http.StatusAccepted {
+		t.Fatalf("cold: %v, want 202", waiting)
+	}
+	if a := m.post(t, "?pipeline=hurried", page); a.status != http.StatusOK {
+		t.Errorf("hurried: %v, want 200", a)
+	}
+	if err := c.waits(streams.Images); err != nil {
+		t.Error(err)
+	}
+	start("cold,warm")
+	done := m.get(t, waiting.header.Get("Location")+"?wait=60")
+	if done.result.Status != v1.Done {
+		t.Errorf("cold: %v, want it done by the worker that serves it", done)
+	}
+}
+
 // waits returns an error unless a message is in a stream.
 func (m *chaosMesh) waits(stream string) error {
 	info, err := m.info(stream)

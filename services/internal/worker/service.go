@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -31,6 +33,7 @@ const memoryFlag = "lane-memory"
 // Options are the flags that every worker service has.
 type Options struct {
 	lanes  int
+	serve  string
 	memory bytesize.Size
 	jobs   int
 	start  time.Duration
@@ -41,6 +44,7 @@ type Options struct {
 // Register makes flags of the options.
 func (o *Options) Register(fs *flag.FlagSet) {
 	fs.IntVar(&o.lanes, "lanes", runtime.NumCPU(), "how many pictures to work on at a time; each lane is a process of one thread")
+	fs.StringVar(&o.serve, "serve", "", "`names` of the pipelines that this worker serves, with commas between; empty for all")
 	o.memory = 1 << 30
 	fs.Var(&o.memory, memoryFlag, "resident `bytes`, such as 2GiB, over which a lane is refused at start or ended, "+
 		"where its pipelines say nothing else; 0 for no limit")
@@ -103,7 +107,11 @@ func NewService(p *run.Process, stage subject.Stage, o Options, h Handler) (run.
 			return nil, fmt.Errorf("onnxruntime: %w", err)
 		}
 	}
-	programs, served, err := programsFor(stage, p.Pipelines, models, o.MemoryLimit())
+	pipelines, err := o.servedOf(p.Pipelines, stage)
+	if err != nil {
+		return nil, fmt.Errorf("serve: %w", err)
+	}
+	programs, served, err := programsFor(stage, pipelines, models, o.MemoryLimit())
 	if err != nil {
 		return nil, err
 	}
@@ -151,6 +159,27 @@ func (w *Worker) consumers() []run.Consumer {
 		cs = append(cs, run.Consumer{Stream: streams.WorkStream(w.cfg.Stage), Name: s.consumer})
 	}
 	return cs
+}
+
+// servedOf returns the pipelines that a worker of the stage serves.
+func (o *Options) servedOf(all []pipeline.Pipeline, stage subject.Stage) ([]pipeline.Pipeline, error) {
+	if o.serve == "" {
+		return all, nil
+	}
+	var served []pipeline.Pipeline
+	for name := range strings.SplitSeq(o.serve, ",") {
+		i := slices.IndexFunc(all, func(p pipeline.Pipeline) bool { return p.Name == name })
+		switch {
+		case i < 0:
+			return nil, fmt.Errorf("there is no pipeline %q", name)
+		case all[i].Stage(stage) == nil:
+			return nil, fmt.Errorf("pipeline %s has no %s", name, stage)
+		case slices.ContainsFunc(served, func(p pipeline.Pipeline) bool { return p.Name == name }):
+			return nil, fmt.Errorf("pipeline %s is given twice", name)
+		}
+		served = append(served, all[i])
+	}
+	return served, nil
 }
 
 // programsFor gives the lane programs of a stage: this binary for the kinds

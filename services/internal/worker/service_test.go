@@ -306,3 +306,35 @@ func TestProgramsFor_ModelHasItsOwnProcess(t *testing.T) {
 		t.Errorf("programs %v, want %v", got, want)
 	}
 }
+
+func TestOptions_Serve(t *testing.T) {
+	t.Parallel()
+	all := []pipeline.Pipeline{
+		{Name: "text", Classify: &pipeline.Stage{}}, {Name: "faces"}, {Name: "codes"},
+	}
+	for serve, want := range map[string][]string{
+		"": {"text", "faces", "codes"}, "faces": {"faces"}, "codes,text": {"codes", "text"},
+	} {
+		served, err := (&Options{serve: serve}).servedOf(all, subject.Detect)
+		if err != nil {
+			t.Fatalf("%q: %v", serve, err)
+		}
+		var names []string
+		for _, p := range served {
+			names = append(names, p.Name)
+		}
+		if !slices.Equal(names, want) {
+			t.Errorf("%q: %v, want %v", serve, names, want)
+		}
+	}
+	for serve, want := range map[string]string{
+		"text,objects": `there is no pipeline "objects"`,
+		"text,":        `there is no pipeline ""`,
+		"text,text":    "pipeline text is given twice",
+		"text,faces":   "pipeline faces has no classify",
+	} {
+		if _, err := (&Options{serve: serve}).servedOf(all, subject.Classify); err == nil || err.Error() != want {
+			t.Errorf("%q: the error is %v, want %q", serve, err, want)
+		}
+	}
+}

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -240,7 +241,7 @@ func (a *Admission) Admit(ctx context.Context, p pipeline.Pipeline, prio subject
 	if err := a.AdmitLater(ctx, p); err != nil {
 		return err
 	}
-	wait := a.wait(prio)
+	wait := a.wait(p.Name, prio)
 	if limit := a.maxWait[prio]; wait > limit {
 		problem := v1.NewProblem(v1.Overloaded, "the work ahead takes about %.0f s, a %s job may wait %.0f s",
 			wait.Seconds(), prio, limit.Seconds())
@@ -324,29 +325,40 @@ func accepts(state v1.PipelineState, p pipeline.Pipeline) bool {
 	return false
 }
 
-// wait estimates how long a job that came now would wait: every lane of a
-// stage works on every pipeline, and bulk work waits for interactive work too.
-func (a *Admission) wait(prio subject.Priority) time.Duration {
+// wait estimates how long a job of a pipeline that came now would wait: the lanes of the
+// workers that serve it work on all pipelines that these workers serve, and bulk work
+// waits for interactive work too.
+func (a *Admission) wait(name string, prio subject.Priority) time.Duration {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	total := 0.0
-	for stage, workers := range a.workers {
+	for stage, all := range a.workers {
 		lanes := 0
-		for _, w := range workers {
-			lanes += w.Lanes
+		var workers []v1.WorkerStatus
+		for _, w := range all {
+			if serves(w, name) {
+				workers = append(workers, w)
+				lanes += w.Lanes
+			}
 		}
 		if lanes == 0 {
 			continue
 		}
 		ms := 0.0
 		for q, n := range a.backlog {
-			if q.stage == stage && (q.priority == subject.Interactive || prio == subject.Bulk) {
+			shared := slices.ContainsFunc(workers, func(w v1.WorkerStatus) bool { return serves(w, q.pipeline) })
+			if q.stage == stage && shared && (q.priority == subject.Interactive || prio == subject.Bulk) {
 				ms += float64(n) * serviceMS(workers, q.pipeline)
 			}
 		}
 		total += ms / float64(lanes)
 	}
 	return time.Duration(total * float64(time.Millisecond))
+}
+
+func serves(w v1.WorkerStatus, name string) bool {
+	_, ok := w.Pipelines[name]
+	return ok
 }
 
 // serviceMS is the mean of what the instances measured.

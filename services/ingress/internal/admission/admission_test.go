@@ -67,16 +67,18 @@ func TestWait(t *testing.T) {
 		"mean time over four lanes": {both, backlog{{"detect", "text", "interactive"}: 4}, 200 * time.Millisecond, 200 * time.Millisecond},
 		"stages add up":             {both, backlog{{"detect", "text", "interactive"}: 4, {"classify", "text", "interactive"}: 2}, 2200 * time.Millisecond, 2200 * time.Millisecond},
 		"never measured":            {workers{subject.Detect: {worker(1, map[string]float64{"text": 0})}}, backlog{{"detect", "text", "interactive"}: 100}, 0, 0},
-		"one has measured":          {workers{subject.Detect: {worker(1, nil), worker(1, map[string]float64{"text": 100})}}, backlog{{"detect", "text", "interactive"}: 2}, 100 * time.Millisecond, 100 * time.Millisecond},
+		"one has measured":          {workers{subject.Detect: {worker(1, map[string]float64{"text": 0}), worker(1, map[string]float64{"text": 100})}}, backlog{{"detect", "text", "interactive"}: 2}, 100 * time.Millisecond, 100 * time.Millisecond},
 		"no lane":                   {workers{subject.Detect: {worker(0, map[string]float64{"text": 100})}}, backlog{{"detect", "text", "interactive"}: 100}, 0, 0},
+		"workers of other pipelines": {workers{subject.Detect: {worker(1, map[string]float64{"text": 100}), worker(9, map[string]float64{"marks": 100})}},
+			backlog{{"detect", "text", "interactive"}: 3, {"detect", "marks", "interactive"}: 100}, 300 * time.Millisecond, 300 * time.Millisecond},
 		"a stage nobody works in":   {one, backlog{{"classify", "text", "interactive"}: 100}, 0, 0},
 	} {
 		a := newAdmission(nil, nil)
 		a.workers, a.backlog = tt.workers, tt.backlog
-		if got := a.wait(subject.Interactive); got != tt.interactive {
+		if got := a.wait("text", subject.Interactive); got != tt.interactive {
 			t.Errorf("%s: an interactive job waits %v, want %v", name, got, tt.interactive)
 		}
-		if got := a.wait(subject.Bulk); got != tt.bulk {
+		if got := a.wait("text", subject.Bulk); got != tt.bulk {
 			t.Errorf("%s: a bulk job waits %v, want %v", name, got, tt.bulk)
 		}
 	}
@@ -350,9 +352,9 @@ func TestRunReadsTheBacklog(t *testing.T) {
 	answer(t, nc, subject.Detect, worker(1, map[string]float64{"marks": 10_000}))
 	a := newAdmission(nc, js)
 	run(t, a)
-	for deadline := time.Now().Add(20 * time.Second); a.wait(subject.Interactive) != 30*time.Second; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); a.wait("text", subject.Interactive) != 30*time.Second; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("three jobs of 10 s for one lane take %v", a.wait(subject.Interactive))
+			t.Fatalf("three jobs of 10 s for one lane take %v", a.wait("text", subject.Interactive))
 		}
 	}
 	code, _, seconds := rejection(t, a.Admit(t.Context(), marks, subject.Interactive))
