@@ -1,26 +1,35 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	logscollector "go.opentelemetry.io/proto/otlp/collector/logs/v1"
+	metricscollector "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
 	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	logspb "go.opentelemetry.io/proto/otlp/logs/v1"
+	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
 )
 
-// receiver takes spans over OTLP/HTTP, as a collector or Jaeger does.
+// receiver takes spans, metrics and logs over OTLP/HTTP, as a collector does. Jaeger
+// takes spans alone.
 type receiver struct {
 	*httptest.Server
-	mu    sync.Mutex
-	spans []span
+	mu      sync.Mutex
+	spans   []span
+	metrics map[string][]string // names, by service
+	logs    []record
 }
 
 type span struct {
@@ -32,37 +41,83 @@ func (s span) String() string {
 	return fmt.Sprintf("%s %q %s", s.service, s.Name, strings.TrimPrefix(s.Kind.String(), "SPAN_KIND_"))
 }
 
+// record is a record of a log.
+type record struct {
+	*logspb.LogRecord
+	service string
+}
+
 func newReceiver(t *testing.T) *receiver {
 	t.Helper()
-	r := &receiver{}
+	r := &receiver{metrics: map[string][]string{}}
 	r.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		body, err := io.ReadAll(req.Body)
 		if err != nil {
 			t.Error(err)
 		}
-		var m collector.ExportTraceServiceRequest
-		if err := proto.Unmarshal(body, &m); err != nil || req.URL.Path != "/v1/traces" {
+		if err := r.receive(req.URL.Path, body); err != nil {
 			t.Errorf("%s: %v", req.URL.Path, err)
-		}
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		for _, rs := range m.ResourceSpans {
-			service := ""
-			for _, a := range rs.Resource.Attributes {
-				if a.Key == "service.name" {
-					service = a.Value.GetStringValue()
-				}
-			}
-			for _, ss := range rs.ScopeSpans {
-				for _, s := range ss.Spans {
-					r.spans = append(r.spans, span{s, service})
-				}
-			}
 		}
 		w.Header().Set("Content-Type", "application/x-protobuf")
 	}))
 	t.Cleanup(r.Close)
 	return r
+}
+
+func (r *receiver) receive(path string, body []byte) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch path {
+	case "/v1/traces":
+		var m collector.ExportTraceServiceRequest
+		if err := proto.Unmarshal(body, &m); err != nil {
+			return err
+		}
+		for _, of := range m.ResourceSpans {
+			for _, scope := range of.ScopeSpans {
+				for _, s := range scope.Spans {
+					r.spans = append(r.spans, span{s, serviceName(of.Resource)})
+				}
+			}
+		}
+	case "/v1/metrics":
+		var m metricscollector.ExportMetricsServiceRequest
+		if err := proto.Unmarshal(body, &m); err != nil {
+			return err
+		}
+		for _, of := range m.ResourceMetrics {
+			for _, scope := range of.ScopeMetrics {
+				for _, metric := range scope.Metrics {
+					service := serviceName(of.Resource)
+					r.metrics[service] = append(r.metrics[service], metric.Name)
+				}
+			}
+		}
+	case "/v1/logs":
+		var m logscollector.ExportLogsServiceRequest
+		if err := proto.Unmarshal(body, &m); err != nil {
+			return err
+		}
+		for _, of := range m.ResourceLogs {
+			for _, scope := range of.ScopeLogs {
+				for _, l := range scope.LogRecords {
+					r.logs = append(r.logs, record{l, serviceName(of.Resource)})
+				}
+			}
+		}
+	default:
+		return errors.New("no signal has this path")
+	}
+	return nil
+}
+
+func serviceName(r *resourcepb.Resource) string {
+	for _, a := range r.Attributes {
+		if a.Key == "service.name" {
+			return a.Value.GetStringValue()
+		}
+	}
+	return ""
 }
 
 // trace returns the spans of a trace.
@@ -76,6 +131,68 @@ func (r *receiver) trace(id string) []span {
 		}
 	}
 	return out
+}
+
+// hasMetric reports whether a service has sent a metric.
+func (r *receiver) hasMetric(service, name string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Contains(r.metrics[service], name)
+}
+
+// logsOf returns the log records of a trace.
+func (r *receiver) logsOf(trace string) (found []record) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, l := range r.logs {
+		if fmt.Sprintf("%x", l.TraceId) == trace {
+			found = append(found, l)
+		}
+	}
+	return found
+}
+
+// TestOTLP_MetricsAndLogsBesideTraces sends an image through a mesh that exports all
+// three: each service sends its metrics, which are at /metrics as well, and the line of
+// log of a failed job has its trace, and is written as well.
+func TestOTLP_MetricsAndLogsBesideTraces(t *testing.T) {
+	r := newReceiver(t)
+	m := start(t, []string{
+		"OTEL_EXPORTER_OTLP_ENDPOINT=" + r.URL, "OTEL_METRICS_EXPORTER=otlp", "OTEL_LOGS_EXPORTER=otlp",
+		"OTEL_BSP_SCHEDULE_DELAY=100", "OTEL_BLRP_SCHEDULE_DELAY=100", "OTEL_METRIC_EXPORT_INTERVAL=100",
+	})
+	m.done(t, "?pipeline=text", samplePage(t))
+	trace := m.post(t, "?pipeline=text", samplePage(t)[:5000]).problem.TraceID
+	for service, metric := range map[string]string{
+		"ingress": "sightmesh_http_request_duration_seconds", "detect": "sightmesh_messages_total",
+		"classify": "sightmesh_lane_seconds", "results": "sightmesh_answers_total",
+	} {
+		eventually(t, timeoutAnswer, func() error {
+			if !r.hasMetric("sightmesh-"+service, metric) {
+				return fmt.Errorf("%s has not sent %s", service, metric)
+			}
+			return nil
+		})
+		if err := scrape(m.admin(t, service), regexp.MustCompile(`(?m)^`+metric)); err != nil {
+			t.Errorf("/metrics of %s: %v", service, err)
+		}
+	}
+	eventually(t, timeoutAnswer, func() error {
+		if len(r.trace(trace)) == 0 {
+			return fmt.Errorf("no span of the trace %s was sent", trace)
+		}
+		if len(r.logsOf(trace)) == 0 {
+			return fmt.Errorf("no log record of the trace %s was sent", trace)
+		}
+		return nil
+	})
+	l := r.logsOf(trace)[0]
+	if l.service != "sightmesh-detect" || l.SeverityNumber != logspb.SeverityNumber_SEVERITY_NUMBER_WARN {
+		t.Errorf("%s sent %v, want a warning of sightmesh-detect", l.service, l.LogRecord)
+	}
+	if written := m.stderr.matching(regexp.MustCompile(`"level":"WARN".*"trace_id":"` + trace)); len(written) == 0 {
+		t.Errorf("the log has no line of the trace %s", trace)
+	}
 }
 
 // TestOneTrace follows one request through every service: the caller's trace

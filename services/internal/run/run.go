@@ -3,7 +3,8 @@
 // order in which all of it ends:
 //
 //	not ready → take no more → finish what is in hand, until the grace is over
-//	→ hand back the rest → drain NATS → send the last spans → admin server
+//	→ hand back the rest → drain NATS → admin server
+//	→ send the last spans, metrics and log records
 //
 // A second signal ends the process at once.
 package run
@@ -143,6 +144,18 @@ func Run(ctx context.Context, spec Spec, args []string, getenv func(string) stri
 	}
 
 	// From here on what was started is ended in the reverse order.
+	telemetry.LogErrors(p.Logger)
+	providers, err := telemetry.NewProviders(ctx, p.Service, p.Instance, contracts.Version, p.Metrics, getenv)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+		defer cancel()
+		providers.Shutdown(ctx)
+	}()
+	p.Logger, p.Tracers = providers.Logger(p.Logger), providers.Tracers()
+
 	admin, err := telemetry.StartAdmin(f.admin, p.Metrics)
 	if err != nil {
 		return err
@@ -159,14 +172,6 @@ func Run(ctx context.Context, spec Spec, args []string, getenv func(string) stri
 		defer func() { err = errors.Join(err, within(profiles.Close)) }()
 		Listening(p.Logger, "profiles", profiles.Addr())
 	}
-
-	telemetry.LogErrors(p.Logger)
-	tracers, err := telemetry.NewTracerProvider(ctx, p.Service, p.Instance, contracts.Version, getenv)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, within(tracers.Shutdown)) }()
-	p.Tracers = tracers
 
 	p.Conn, err = bus.Connect(ctx, f.nats, p.Service, p.Instance, p.Logger)
 	if err != nil {

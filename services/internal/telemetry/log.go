@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 
@@ -22,11 +23,17 @@ func NewLogger(w io.Writer, level slog.Leveler, service, instance string) *slog.
 	return slog.New(contextual{h}).With("service", service, "instance", instance)
 }
 
+// jobAttr returns the attribute of the job that ctx belongs to, if it does.
+func jobAttr(ctx context.Context) (slog.Attr, bool) {
+	id, ok := ctx.Value(jobKey{}).(string)
+	return slog.String("job", id), ok
+}
+
 type contextual struct{ slog.Handler }
 
 func (h contextual) Handle(ctx context.Context, r slog.Record) error {
-	if id, ok := ctx.Value(jobKey{}).(string); ok {
-		r.AddAttrs(slog.String("job", id))
+	if job, ok := jobAttr(ctx); ok {
+		r.AddAttrs(job)
 	}
 	if sc := trace.SpanContextFromContext(ctx); sc.IsValid() {
 		r.AddAttrs(slog.String("trace_id", sc.TraceID().String()), slog.String("span_id", sc.SpanID().String()))
@@ -40,4 +47,27 @@ func (h contextual) WithAttrs(a []slog.Attr) slog.Handler {
 
 func (h contextual) WithGroup(name string) slog.Handler {
 	return contextual{h.Handler.WithGroup(name)}
+}
+
+// exporting is a handler whose records are handled by another one, too, which knows
+// the trace and the process of each.
+type exporting struct {
+	slog.Handler
+	exporter slog.Handler
+}
+
+func (h exporting) Handle(ctx context.Context, r slog.Record) error {
+	exported := r.Clone()
+	if job, ok := jobAttr(ctx); ok {
+		exported.AddAttrs(job)
+	}
+	return errors.Join(h.Handler.Handle(ctx, r), h.exporter.Handle(ctx, exported))
+}
+
+func (h exporting) WithAttrs(a []slog.Attr) slog.Handler {
+	return exporting{h.Handler.WithAttrs(a), h.exporter.WithAttrs(a)}
+}
+
+func (h exporting) WithGroup(name string) slog.Handler {
+	return exporting{h.Handler.WithGroup(name), h.exporter.WithGroup(name)}
 }

@@ -125,31 +125,3 @@ func TestCreationLinks_OfAMessageOfAnother(t *testing.T) {
 		}
 	}
 }
-
-func TestNewTracerProvider_NamesTheService(t *testing.T) {
-	for name, tt := range map[string]struct{ variable, value, want string }{
-		"by default":    {"OTEL_SERVICE_NAME", "", "sightmesh-detect"},
-		"as the system": {"OTEL_SERVICE_NAME", "mine", "mine"},
-		"an attribute":  {"OTEL_RESOURCE_ATTRIBUTES", "service.name=other", "other"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Setenv(tt.variable, tt.value)
-			p, err := NewTracerProvider(t.Context(), "detect", "i1", "1.0.0", func(string) string { return "" })
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer p.Shutdown(context.Background())
-			_, span := p.Tracer("t").Start(t.Context(), "s")
-			attrs := map[attribute.Key]string{}
-			for _, a := range span.(sdktrace.ReadOnlySpan).Resource().Attributes() {
-				attrs[a.Key] = a.Value.String()
-			}
-			if attrs["service.name"] != tt.want {
-				t.Errorf("the service is %q, want %q", attrs["service.name"], tt.want)
-			}
-			if attrs["service.namespace"] != "sightmesh" {
-				t.Errorf("the namespace is %q, want sightmesh", attrs["service.namespace"])
-			}
-		})
-	}
-}

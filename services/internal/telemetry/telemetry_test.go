@@ -4,14 +4,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"io"
 	"log/slog"
 	"net/http"
-	"os"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/nats-io/nats.go"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
@@ -56,32 +53,6 @@ func TestContextInHeaders(t *testing.T) {
 	_, child := sdktrace.NewTracerProvider().Tracer("t").Start(Extract(context.Background(), h), "c")
 	if child.SpanContext().TraceID() != span.SpanContext().TraceID() {
 		t.Error("the trace did not go on")
-	}
-}
-
-func TestTracesAreConfiguredByEnvironment(t *testing.T) {
-	t.Parallel()
-	for _, tt := range []struct {
-		env     map[string]string
-		exports bool
-		bad     bool
-	}{
-		{nil, false, false},
-		{map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}, true, false},
-		{map[string]string{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:1"}, true, false},
-		{map[string]string{"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, true, false},
-		{map[string]string{"OTEL_TRACES_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}, false, false},
-		{map[string]string{"OTEL_SDK_DISABLED": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}, false, false},
-		{map[string]string{"OTEL_TRACES_EXPORTER": "zipkin"}, false, true},
-		{map[string]string{"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}, false, true},
-	} {
-		exp, err := newExporter(t.Context(), func(k string) string { return tt.env[k] })
-		if (err != nil) != tt.bad || (exp != nil) != tt.exports {
-			t.Errorf("%v: exporter %v, %v", tt.env, exp, err)
-		}
-		if exp != nil {
-			exp.Shutdown(context.Background())
-		}
 	}
 }
 
@@ -166,66 +137,6 @@ func TestStartProfiles_WithoutTheCommandLine(t *testing.T) {
 		res.Body.Close()
 		if res.StatusCode != want {
 			t.Errorf("%s: %d, want %d", path, res.StatusCode, want)
-		}
-	}
-}
-
-// logLines passes each line of a log on.
-type logLines chan []byte
-
-func (l logLines) Write(b []byte) (int, error) {
-	l <- bytes.Clone(b)
-	return len(b), nil
-}
-
-// TestLogErrors_CollectorIsAway exports to a port that nothing listens on. The
-// error handler is one for the process, so that no other test runs beside it.
-func TestLogErrors_CollectorIsAway(t *testing.T) {
-	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
-	t.Setenv("OTEL_BSP_SCHEDULE_DELAY", "1")
-	lines := make(logLines, 100)
-	LogErrors(NewLogger(lines, slog.LevelInfo, "detect", "i1"))
-	tracers, err := NewTracerProvider(t.Context(), "detect", "i1", "0", os.Getenv)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer tracers.Shutdown(context.Background())
-	_, span := tracers.Tracer("t").Start(t.Context(), "s")
-	span.End()
-	select {
-	case line := <-lines:
-		var l struct{ Level, Msg, Error, Service string }
-		if err := json.Unmarshal(line, &l); err != nil {
-			t.Fatalf("%q is no JSON: %v", line, err)
-		}
-		if l.Level != "WARN" || l.Service != "detect" || !strings.Contains(l.Error, "connection refused") {
-			t.Errorf("the log says %s, want a warning of detect with the reason", line)
-		}
-	case <-time.After(20 * time.Second): // only ends a test that would hang
-		t.Fatal("nothing is logged")
-	}
-}
-
-func TestLogErrors_SameReasonOnceAMinute(t *testing.T) {
-	t.Parallel()
-	var out bytes.Buffer
-	now := time.Now()
-	h := &errorLog{log: slog.New(slog.NewJSONHandler(&out, nil)), now: func() time.Time { return now }, logged: map[string]time.Time{}}
-	for _, step := range []struct {
-		name   string
-		after  time.Duration
-		reason string
-		want   int // lines so far
-	}{
-		{"the first", 0, "refused", 1},
-		{"the same", time.Second, "refused", 1},
-		{"another one", time.Second, "reset", 2},
-		{"the same after a minute", errorPeriod, "refused", 3},
-	} {
-		now = now.Add(step.after)
-		h.handle(errors.New(step.reason))
-		if got := strings.Count(out.String(), "\n"); got != step.want {
-			t.Errorf("%s: %d lines, want %d", step.name, got, step.want)
 		}
 	}
 }

@@ -59,8 +59,8 @@ func freeAddress(what, flag, addr string) (string, error) {
 }
 
 // environ returns the variables with which a service sends its traces to Jaeger,
-// whatever the environment says of others. A trace is there within a second, not
-// five.
+// whatever the environment says of others. Metrics and logs are not for Jaeger: they
+// go where the environment says. A trace is there within a second, not five.
 func (j *jaeger) environ() []string {
 	// Jaeger takes services of one address for those of one clock. Without it, it
 	// would warn of each span that ends after its parent.
@@ -70,8 +70,7 @@ func (j *jaeger) environ() []string {
 	}
 	env := []string{
 		"OTEL_RESOURCE_ATTRIBUTES=" + resource,
-		"OTEL_TRACES_EXPORTER=otlp", "OTEL_EXPORTER_OTLP_ENDPOINT=http://" + j.otlp,
-		"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=http://" + j.otlp + "/v1/traces",
+		"OTEL_TRACES_EXPORTER=otlp", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=http://" + j.otlp + "/v1/traces",
 		"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=http/protobuf",
 	}
 	if os.Getenv("OTEL_BSP_SCHEDULE_DELAY") == "" {
