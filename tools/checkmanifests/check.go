@@ -102,6 +102,25 @@ func checkTriggers(m manifest) (err error) {
 	return err
 }
 
+var reference = regexp.MustCompile(`\$\(([A-Za-z_][A-Za-z0-9_]*)\)`)
+
+// checkReferences: a variable that another one refers to is defined before it, or
+// Kubernetes leaves the reference as it stands.
+func checkReferences(m manifest) (err error) {
+	for _, c := range m.containers() {
+		defined := map[string]bool{}
+		for _, v := range c.Env {
+			for _, r := range reference.FindAllStringSubmatch(v.Value, -1) {
+				if !defined[r[1]] {
+					err = errors.Join(err, fmt.Errorf("%s %s: %s refers to %s, which is not defined before it", m.Kind, m.Metadata.Name, v.Name, r[1]))
+				}
+			}
+			defined[v.Name] = true
+		}
+	}
+	return err
+}
+
 // programs are those of the images, by what they say of their flags.
 type programs struct {
 	bin    string

@@ -1,7 +1,7 @@
 // Command checkmanifests holds rendered Kubernetes manifests against what the
 // schemas of Kubernetes do not know: the configuration of NATS against the
-// server's own package, flags and variables against the programs, and triggers
-// against the consumers that set-up makes.
+// server's own package, flags and variables against the programs, triggers against
+// the consumers that set-up makes, and references to variables.
 //
 //	helm template mesh deploy/helm/sightmesh | checkmanifests --bin bin
 package main
@@ -32,7 +32,8 @@ func run(in io.Reader, bin string) error {
 	}
 	programs := programs{bin: bin, usages: map[string]usage{}}
 	for _, m := range all {
-		err = errors.Join(err, checkName(m), checkNATSConfig(m), checkNATSVersion(m), checkTriggers(m), programs.check(m))
+		err = errors.Join(err, checkName(m), checkNATSConfig(m), checkNATSVersion(m), checkTriggers(m), checkReferences(m),
+			programs.check(m))
 	}
 	return err
 }
@@ -68,7 +69,7 @@ type container struct {
 	Name      string
 	Image     string
 	Args      []string
-	Env       []struct{ Name string }
+	Env       []struct{ Name, Value string }
 	Resources struct{ Requests map[string]string }
 	Startup   struct {
 		HTTPGet struct{ Path string } `yaml:"httpGet"`

@@ -87,7 +87,7 @@ func TestRendered_SetUpOnItsNATS(t *testing.T) {
 func TestRendered_PassesTheChecks(t *testing.T) {
 	t.Parallel()
 	for _, m := range rendered(t) {
-		for _, check := range []func(manifest) error{checkName, checkNATSConfig, checkNATSVersion, checkTriggers} {
+		for _, check := range []func(manifest) error{checkName, checkNATSConfig, checkNATSVersion, checkTriggers, checkReferences} {
 			if err := check(m); err != nil {
 				t.Error(err)
 			}
@@ -179,6 +179,33 @@ func TestRendered_PoliciesAreOfEveryPod(t *testing.T) {
 	}
 }
 
+// TestRendered_ResourceSaysWhereAServiceRuns, by the semantic conventions.
+func TestRendered_ResourceSaysWhereAServiceRuns(t *testing.T) {
+	t.Parallel()
+	deployments := ofKind(t, "Deployment")
+	for _, name := range services() {
+		attributes := map[string]string{}
+		for _, v := range deployments[name].containers()[0].Env {
+			if v.Name == "OTEL_RESOURCE_ATTRIBUTES" {
+				for pair := range strings.SplitSeq(v.Value, ",") {
+					key, value, _ := strings.Cut(pair, "=")
+					attributes[key] = value
+				}
+			}
+		}
+		for key, want := range map[string]string{
+			"service.instance.id": "$(K8S_NAMESPACE).$(K8S_POD)." + name,
+			"k8s.namespace.name":  "$(K8S_NAMESPACE)", "k8s.pod.name": "$(K8S_POD)", "k8s.pod.uid": "$(K8S_POD_UID)",
+			"k8s.node.name": "$(K8S_NODE)", "k8s.deployment.name": "sightmesh-" + name, "k8s.container.name": name,
+			"k8s.pod.label.app.kubernetes.io/instance": "sightmesh",
+		} {
+			if attributes[key] != want {
+				t.Errorf("%s has %s=%s, want %s", name, key, attributes[key], want)
+			}
+		}
+	}
+}
+
 // TestRendered_NothingOfACertainController is in what is applied with kubectl.
 func TestRendered_NothingOfACertainController(t *testing.T) {
 	t.Parallel()
@@ -216,7 +243,9 @@ func TestChecks_FindWhatIsWrong(t *testing.T) {
 			server.VERSION},
 		"unknown consumer":  {checkTriggers, "kind: ScaledObject\nmetadata: {name: m-detect}\nspec: {triggers: " + bad + "}", "detect-nosuch-bulk"},
 		"no trigger for it": {checkTriggers, "kind: ScaledObject\nmetadata: {name: m-detect}\nspec: {triggers: " + bad + "}", "detect-text-bulk"},
-		"long name":         {checkName, "kind: Job\nmetadata: {name: " + strings.Repeat("x", 64) + "}", "64 characters"},
+		"reference to a later variable": {checkReferences,
+			"kind: Pod\nspec: {containers: [{env: [{name: A, value: 'x=$(B)'}, {name: B, value: b}]}]}", "A refers to B"},
+		"long name": {checkName, "kind: Job\nmetadata: {name: " + strings.Repeat("x", 64) + "}", "64 characters"},
 	} {
 		all, err := read(strings.NewReader(tt.manifest))
 		if err != nil {

@@ -9,6 +9,9 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -324,6 +327,31 @@ func TestJaeger(t *testing.T) {
 	t.Run("report of addresses", m.testReportOfURLs)
 	t.Run("lane killed", m.testKilledLane)
 	t.Run("redelivered", m.testRedelivered)
+}
+
+// TestJaeger_AcceptsTheConfigOfTheChart, which the chart puts into a ConfigMap as it is.
+func TestJaeger_AcceptsTheConfigOfTheChart(t *testing.T) {
+	jaeger := filepath.Join(root(t), "bin/jaeger")
+	if _, err := os.Stat(jaeger); err != nil {
+		jaeger = "jaeger" // on the PATH, as make interop-jaeger says
+	}
+	config, err := os.ReadFile(filepath.Join(root(t), "deploy/helm/sightmesh/files/jaeger.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	validate := func(config string) error {
+		cmd := exec.Command(jaeger, "validate", "--config", "yaml:"+config)
+		cmd.Env = append(os.Environ(), "JAEGER_LISTEN_HOST=0.0.0.0", "JAEGER_MAX_TRACES=5000")
+		out, err := cmd.CombinedOutput()
+		t.Logf("%s", out)
+		return err
+	}
+	if err := validate(string(config)); err != nil {
+		t.Error(err)
+	}
+	if validate(strings.ReplaceAll(string(config), "max_traces:", "most_traces:")) == nil {
+		t.Error("a field that Jaeger does not have is accepted")
+	}
 }
 
 func (m *jaegerMesh) testOnePart(t *testing.T) {

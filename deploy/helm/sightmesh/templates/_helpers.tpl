@@ -131,15 +131,38 @@ topologySpreadConstraints:
 {{- end }}{{ end }}
 {{- end -}}
 
-{{/* otelEnv (dict "root" $ "component" NAME) */}}
+{{/* otlp is the address of the OTLP receiver, or nothing */}}
+{{- define "sightmesh.otlp" -}}
+{{- $jaeger := .Values.jaeger.enabled | ternary (printf "http://%s-jaeger:4318" (include "sightmesh.fullname" .)) "" -}}
+{{- default $jaeger .Values.otlp.endpoint -}}
+{{- end -}}
+
+{{/* otelEnv (dict "root" $ "component" NAME): the resource is described as the
+     semantic conventions of Kubernetes say, and of whatever signal is sent */}}
 {{- define "sightmesh.otelEnv" -}}
-{{- with .root.Values.otlp.endpoint }}
+{{- with include "sightmesh.otlp" .root }}
 - {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ . | quote }}}
+{{- end }}
+{{- with .root.Values.otlp }}
+{{- if .metrics }}
+- {name: OTEL_METRICS_EXPORTER, value: otlp}
+{{- end }}
+{{- if .logs }}
+- {name: OTEL_LOGS_EXPORTER, value: otlp}
+{{- end }}
+{{- end }}
 - {name: K8S_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
 - {name: K8S_POD, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+- {name: K8S_POD_UID, valueFrom: {fieldRef: {fieldPath: metadata.uid}}}
+- {name: K8S_NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}
 - name: OTEL_RESOURCE_ATTRIBUTES
-  value: "k8s.namespace.name=$(K8S_NAMESPACE),k8s.pod.name=$(K8S_POD),k8s.deployment.name={{ include "sightmesh.fullname" $.root }}-{{ $.component }}"
-{{- end }}
+  value: {{ list
+    (printf "service.instance.id=$(K8S_NAMESPACE).$(K8S_POD).%s" .component)
+    "k8s.namespace.name=$(K8S_NAMESPACE)" "k8s.pod.name=$(K8S_POD)" "k8s.pod.uid=$(K8S_POD_UID)" "k8s.node.name=$(K8S_NODE)"
+    (printf "k8s.deployment.name=%s-%s" (include "sightmesh.fullname" .root) .component)
+    (printf "k8s.container.name=%s" .component)
+    (printf "k8s.pod.label.app.kubernetes.io/instance=%s" .root.Release.Name)
+    | join "," | quote }}
 {{- end -}}
 
 {{- define "sightmesh.natsMounts" -}}
@@ -200,5 +223,6 @@ topologySpreadConstraints:
 {{- $a := (index $.Values $name).autoscaling -}}
 {{- if lt (int $a.maxReplicas) (int $a.minReplicas) }}{{ fail (printf "%s.autoscaling: maxReplicas is less than minReplicas" $name) }}{{ end -}}
 {{- end -}}
+{{- if and (or .Values.otlp.metrics .Values.otlp.logs) (not .Values.otlp.endpoint) }}{{ fail "otlp.endpoint: metrics and logs need a receiver; Jaeger has only traces" }}{{ end -}}
 {{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) }}{{ fail "httpRoute.parentRefs: want the gateway" }}{{ end -}}
 {{- end -}}

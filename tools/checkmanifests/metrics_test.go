@@ -1,0 +1,264 @@
+package main
+
+import (
+	"encoding/json"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+)
+
+const chartFiles = "../../deploy/helm/sightmesh/files"
+
+// metricDefinitions returns the labels of every metric that a service defines with
+// Prometheus's client, by the names that queries use.
+func metricDefinitions(t *testing.T) map[string][]string {
+	t.Helper()
+	found := map[string][]string{}
+	err := filepath.WalkDir("../../services", func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+		if err != nil {
+			return err
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			if call, ok := n.(*ast.CallExpr); ok {
+				addDefinition(found, call)
+			}
+			return true
+		})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(found) == 0 {
+		t.Fatal("the services define no metrics")
+	}
+	return found
+}
+
+// addDefinition adds the metric that a call such as NewCounterVec(CounterOpts{…},
+// []string{…}) defines.
+func addDefinition(to map[string][]string, call *ast.CallExpr) {
+	constructor, ok := call.Fun.(*ast.SelectorExpr)
+	if !ok || !strings.HasPrefix(constructor.Sel.Name, "New") || len(call.Args) == 0 {
+		return
+	}
+	name := ""
+	if opts, ok := call.Args[0].(*ast.CompositeLit); ok {
+		for _, e := range opts.Elts {
+			if field, ok := e.(*ast.KeyValueExpr); ok && field.Key.(*ast.Ident).Name == "Name" {
+				name = literal(field.Value)
+			}
+		}
+	}
+	if !strings.HasPrefix(name, "sightmesh_") {
+		return
+	}
+	var labels []string
+	if len(call.Args) > 1 {
+		for _, e := range call.Args[1].(*ast.CompositeLit).Elts {
+			labels = append(labels, literal(e))
+		}
+	}
+	if strings.HasPrefix(constructor.Sel.Name, "NewHistogram") {
+		to[name+"_count"], to[name+"_sum"], to[name+"_bucket"] = labels, labels, append(slices.Clone(labels), "le")
+		return
+	}
+	to[name] = labels
+}
+
+func literal(e ast.Expr) string {
+	l, ok := e.(*ast.BasicLit)
+	if !ok {
+		return ""
+	}
+	s, _ := strconv.Unquote(l.Value)
+	return s
+}
+
+// targetLabels are those that Prometheus gives to what it scrapes by the chart's
+// ServiceMonitor.
+func targetLabels() []string { return []string{"namespace", "pod", "app_kubernetes_io_component"} }
+
+var (
+	metricName = regexp.MustCompile(`sightmesh_[a-z_]+`)
+	selector   = regexp.MustCompile(`(sightmesh_[a-z_]+)\{([^}]*)\}`)
+	matcher    = regexp.MustCompile(`([a-zA-Z_]+) *(=~|!~|!=|=)`)
+	grouping   = regexp.MustCompile(`by \(([^)]*)\)`)
+)
+
+// checkQuery reports the metrics of a query that no service defines, and the labels
+// that its metrics do not have.
+func checkQuery(t *testing.T, where, query string, defined map[string][]string) {
+	t.Helper()
+	has := targetLabels()
+	names := metricName.FindAllString(query, -1)
+	if len(names) == 0 {
+		t.Errorf("%s has no metric: %s", where, query)
+	}
+	for _, name := range names {
+		labels, ok := defined[name]
+		if !ok {
+			t.Errorf("%s names the metric %s, which no service has", where, name)
+		}
+		has = append(has, labels...)
+	}
+	for _, s := range selector.FindAllStringSubmatch(query, -1) {
+		for _, m := range matcher.FindAllStringSubmatch(s[2], -1) {
+			if !slices.Contains(append(targetLabels(), defined[s[1]]...), m[1]) {
+				t.Errorf("%s selects by %s, which %s has not", where, m[1], s[1])
+			}
+		}
+	}
+	for _, g := range grouping.FindAllStringSubmatch(query, -1) {
+		for label := range strings.SplitSeq(g[1], ",") {
+			if label = strings.TrimSpace(label); !slices.Contains(has, label) {
+				t.Errorf("%s groups by %s, which %q have not", where, label, names)
+			}
+		}
+	}
+}
+
+// TestChart_RulesQueryMetricsThatExist of the alerts.
+func TestChart_RulesQueryMetricsThatExist(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile(filepath.Join(chartFiles, "rules.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rules struct {
+		Groups []struct {
+			Rules []struct{ Alert, Expr string }
+		}
+	}
+	if err := yaml.Unmarshal(text, &rules); err != nil {
+		t.Fatal(err)
+	}
+	defined := metricDefinitions(t)
+	for _, g := range rules.Groups {
+		for _, r := range g.Rules {
+			checkQuery(t, r.Alert, r.Expr, defined)
+		}
+	}
+}
+
+// dashboard is what is checked of the dashboard of Grafana.
+type dashboard struct {
+	Panels []struct {
+		ID                       int
+		Type, Title, Description string
+		GridPos                  struct{ X, Y, W, H int }
+		Targets                  []struct{ Expr, LegendFormat string }
+	}
+	Templating struct {
+		List []struct{ Name, Type, Definition string }
+	}
+}
+
+func readDashboard(t *testing.T) (d dashboard) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(chartFiles, "dashboard.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(text, &d); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func TestDashboard_QueriesMetricsThatExist(t *testing.T) {
+	t.Parallel()
+	d, defined := readDashboard(t), metricDefinitions(t)
+	for _, v := range d.Templating.List {
+		if v.Type == "query" {
+			checkQuery(t, v.Name, v.Definition, defined)
+		}
+	}
+	for _, p := range d.Panels {
+		for _, target := range p.Targets {
+			checkQuery(t, p.Title, target.Expr, defined)
+		}
+	}
+}
+
+// TestDashboard_NamesWhatItGroupsBy: a legend has a label only when its query keeps it.
+func TestDashboard_NamesWhatItGroupsBy(t *testing.T) {
+	t.Parallel()
+	legendLabel := regexp.MustCompile(`\{\{([a-z_]+)\}\}`)
+	for _, p := range readDashboard(t).Panels {
+		for _, target := range p.Targets {
+			for _, l := range legendLabel.FindAllStringSubmatch(target.LegendFormat, -1) {
+				if !regexp.MustCompile(`by \([^)]*\b` + l[1] + `\b`).MatchString(target.Expr) {
+					t.Errorf("%s: the legend has %s, and the query does not: %s", p.Title, l[1], target.Expr)
+				}
+			}
+		}
+	}
+}
+
+// TestDashboard_VariablesAreDefined of its queries.
+func TestDashboard_VariablesAreDefined(t *testing.T) {
+	t.Parallel()
+	d := readDashboard(t)
+	defined := []string{"__rate_interval"}
+	for _, v := range d.Templating.List {
+		defined = append(defined, v.Name)
+	}
+	variable := regexp.MustCompile(`\$\{?([a-z_]+)`)
+	for _, p := range d.Panels {
+		for _, target := range p.Targets {
+			for _, v := range variable.FindAllStringSubmatch(target.Expr, -1) {
+				if !slices.Contains(defined, v[1]) {
+					t.Errorf("%s has the variable %s, want one of %q", p.Title, v[1], defined)
+				}
+			}
+		}
+	}
+}
+
+func TestDashboard_PanelsAreExplainedAndDoNotOverlap(t *testing.T) {
+	t.Parallel()
+	ids, cells := map[int]string{}, map[[2]int]string{}
+	for _, p := range readDashboard(t).Panels {
+		if other, ok := ids[p.ID]; ok {
+			t.Errorf("%s and %s have the id %d", p.Title, other, p.ID)
+		}
+		ids[p.ID] = p.Title
+		if p.Type != "row" && p.Description == "" {
+			t.Errorf("%s has no description", p.Title)
+		}
+		if p.Type != "row" && len(p.Targets) == 0 {
+			t.Errorf("%s has no query", p.Title)
+		}
+		overlapped := map[string]bool{}
+		for x := p.GridPos.X; x < p.GridPos.X+p.GridPos.W; x++ {
+			for y := p.GridPos.Y; y < p.GridPos.Y+p.GridPos.H; y++ {
+				if other, ok := cells[[2]int{x, y}]; ok {
+					overlapped[other] = true
+				}
+				cells[[2]int{x, y}] = p.Title
+			}
+		}
+		if len(overlapped) > 0 {
+			t.Errorf("%s lies on %q", p.Title, slices.Collect(maps.Keys(overlapped)))
+		}
+		if end := p.GridPos.X + p.GridPos.W; end > 24 {
+			t.Errorf("%s ends at column %d, want 24 at most", p.Title, end)
+		}
+	}
+}
