@@ -180,7 +180,7 @@ func (r *chaosRun) report(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	after, err := chaos.Replace(before, table)
+	after, err := chaos.Replace(before, "chaos", table)
 	if err != nil {
 		t.Fatalf("%s: %v", r.settings.table, err)
 	}

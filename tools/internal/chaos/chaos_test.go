@@ -3,6 +3,7 @@ package chaos
 import (
 	"bytes"
 	"image"
+	"image/png"
 	"io"
 	"net"
 	"strings"
@@ -39,6 +40,34 @@ func TestImage_IsUniqueBMP(t *testing.T) {
 		if err != nil || format != "bmp" || config.Width != side || config.Height != side {
 			t.Fatalf("image %d is %s %+v, %v", n, format, config, err)
 		}
+	}
+}
+
+func TestCopy_IsUniquePNG(t *testing.T) {
+	var file bytes.Buffer
+	if err := png.Encode(&file, image.NewGray(image.Rect(0, 0, 3, 2))); err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for n := range uint64(10) {
+		i, err := NewCopy("client", file.Bytes(), []string{"a"}, n%2, n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if seen[i.Sum] {
+			t.Fatalf("image %d is like an earlier one", n)
+		}
+		seen[i.Sum] = true
+		if _, err := png.Decode(bytes.NewReader(i.File)); err != nil {
+			t.Fatalf("image %d: %v", n, err)
+		}
+		r := v1.Result{Image: &v1.Image{SHA256: i.Sum}, Regions: []v1.Region{{Label: "qr-code", Text: "a"}}}
+		if err := i.Check(r); err != nil {
+			t.Fatalf("image %d: %v", n, err)
+		}
+	}
+	if _, err := NewCopy("client", []byte("BM"), nil, 0, 0); err == nil {
+		t.Error("no PNG file: no error")
 	}
 }
 
@@ -247,11 +276,12 @@ func TestMarkdown_Rows(t *testing.T) {
 }
 
 func TestReplace_Markers(t *testing.T) {
-	got, err := Replace([]byte("a\n"+BeginMarker+"\nold\n"+EndMarker+"\nb\n"), "new\n")
-	if want := "a\n" + BeginMarker + "\n\nnew\n\n" + EndMarker + "\nb\n"; err != nil || string(got) != want {
+	const begin, end = "<!-- chaos: begin -->", "<!-- chaos: end -->"
+	got, err := Replace([]byte("a\n"+begin+"\nold\n"+end+"\nb\n"), "chaos", "new\n")
+	if want := "a\n" + begin + "\n\nnew\n\n" + end + "\nb\n"; err != nil || string(got) != want {
 		t.Errorf("got %q, %v, want %q", got, err, want)
 	}
-	if _, err := Replace([]byte("a"), "new"); err == nil {
+	if _, err := Replace([]byte("a"), "chaos", "new"); err == nil {
 		t.Error("a file without markers: no error")
 	}
 }

@@ -1,24 +1,28 @@
 package chaos
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"hash/crc32"
+	"slices"
 
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// An Image is a small BMP file whose result is known before it is sent: three
-// regions, each labelled with one of its codes.
+// An Image is a file whose result is known before it is sent: a region for each of
+// its codes, with the code as its text or as its only label.
 type Image struct {
 	Client string
 	File   []byte
 	Sum    string // SHA-256 of File, lower-case hex
-	Codes  [Codes]string
+	Codes  []string
 }
 
-// Codes is the number of codes, and so of regions, of an [Image].
+// Codes is the number of codes, and so of regions, of a [NewImage].
 const Codes = 3
 
 const (
@@ -26,7 +30,8 @@ const (
 	header = 54 // bytes before the pixels of a BMP file
 )
 
-// NewImage returns an image that no other number of the same seed has.
+// NewImage returns a small BMP file that no other number of the same seed has. Its
+// codes are made of its pixels.
 func NewImage(client string, seed, number uint64) Image {
 	file := make([]byte, header, header+side*side*3)
 	copy(file, "BM")
@@ -43,25 +48,53 @@ func NewImage(client string, seed, number uint64) Image {
 		file = append(file, pixels[:]...)
 	}
 	sum := sha256.Sum256(file)
-	i := Image{Client: client, File: file, Sum: hex.EncodeToString(sum[:])}
+	i := Image{Client: client, File: file, Sum: hex.EncodeToString(sum[:]), Codes: make([]string, Codes)}
 	for n := range i.Codes {
 		i.Codes[n] = hex.EncodeToString(pixels[4*n : 4*n+4])
 	}
 	return i
 }
 
+// NewCopy returns a copy of a PNG file that no other number of the same seed has: it
+// differs in a comment. codes are what its regions have to say.
+func NewCopy(client string, png []byte, codes []string, seed, number uint64) (Image, error) {
+	end, ok := bytes.CutSuffix(png, endOfPNG)
+	if !ok {
+		return Image{}, errors.New("copy an image: it is no PNG file")
+	}
+	chunk := fmt.Appendf([]byte("tEXt"), "Comment\x00%d %d", seed, number)
+	file := slices.Clone(end)
+	file = binary.BigEndian.AppendUint32(file, uint32(len(chunk)-len("tEXt")))
+	file = append(file, chunk...)
+	file = binary.BigEndian.AppendUint32(file, crc32.ChecksumIEEE(chunk))
+	file = append(file, endOfPNG...)
+	sum := sha256.Sum256(file)
+	return Image{Client: client, File: file, Sum: hex.EncodeToString(sum[:]), Codes: codes}, nil
+}
+
+// endOfPNG is the last chunk of a PNG file.
+var endOfPNG = []byte("\x00\x00\x00\x00IEND\xaeB\x60\x82")
+
 // Check reports how a result that is done differs from the one that is known.
 func (i Image) Check(r v1.Result) error {
 	switch {
 	case r.Image == nil || r.Image.SHA256 != i.Sum:
 		return fmt.Errorf("it is the result of another image: %+v", r.Image)
-	case len(r.Regions) != Codes:
-		return fmt.Errorf("it has %d regions, want %d", len(r.Regions), Codes)
+	case len(r.Regions) != len(i.Codes):
+		return fmt.Errorf("it has %d regions, want %d", len(r.Regions), len(i.Codes))
 	}
 	for n, region := range r.Regions {
-		if len(region.Labels) != 1 || region.Labels[0].Label != i.Codes[n] {
-			return fmt.Errorf("region %d has labels %v, want %s", n, region.Labels, i.Codes[n])
+		if code := codeOf(region); code != i.Codes[n] {
+			return fmt.Errorf("region %d says %q, want %q", n, code, i.Codes[n])
 		}
 	}
 	return nil
+}
+
+// codeOf returns the text of a region, or its only label.
+func codeOf(r v1.Region) string {
+	if r.Text == "" && len(r.Labels) == 1 {
+		return r.Labels[0].Label
+	}
+	return r.Text
 }

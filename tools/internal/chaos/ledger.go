@@ -88,6 +88,20 @@ func (l *Ledger) NewImage(client string, mayRepeat bool) Image {
 	return i
 }
 
+// NewCopy returns a copy of a PNG file that was not sent before; see the function
+// [NewCopy].
+func (l *Ledger) NewCopy(client string, png []byte, codes []string) (Image, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.number++
+	i, err := NewCopy(client, png, codes, l.seed, l.number)
+	if err != nil {
+		return i, err
+	}
+	l.images[i.Sum] = &sent{Image: i, made: l.now()}
+	return i, nil
+}
+
 // Accept records that a client was told of the job of its image. webhook says
 // that the job has one to be called.
 func (l *Ledger) Accept(i Image, id string, webhook bool) {

@@ -98,22 +98,18 @@ func Markdown(rows []Row) string {
 	return b.String()
 }
 
-// Comments in a Markdown file between which [Replace] puts the table.
-const (
-	BeginMarker = "<!-- chaos: begin -->"
-	EndMarker   = "<!-- chaos: end -->"
-)
-
-// Replace returns the file with the text between its markers replaced.
-func Replace(file []byte, text string) ([]byte, error) {
-	before, rest, ok := bytes.Cut(file, []byte(BeginMarker))
-	_, after, ok2 := bytes.Cut(rest, []byte(EndMarker))
+// Replace returns a Markdown file with the text replaced that is between its comments
+// "NAME: begin" and "NAME: end".
+func Replace(file []byte, name, text string) ([]byte, error) {
+	begin, end := "<!-- "+name+": begin -->", "<!-- "+name+": end -->"
+	before, rest, ok := bytes.Cut(file, []byte(begin))
+	_, after, ok2 := bytes.Cut(rest, []byte(end))
 	if !ok || !ok2 {
-		return nil, fmt.Errorf("no %s with a %s after it", BeginMarker, EndMarker)
+		return nil, fmt.Errorf("no %s with a %s after it", begin, end)
 	}
 	var b bytes.Buffer
 	b.Write(before)
-	fmt.Fprintf(&b, "%s\n\n%s\n\n%s", BeginMarker, strings.TrimSpace(text), EndMarker)
+	fmt.Fprintf(&b, "%s\n\n%s\n\n%s", begin, strings.TrimSpace(text), end)
 	b.Write(after)
 	return b.Bytes(), nil
 }
