@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -77,29 +78,64 @@ func checkNATSVersion(m manifest) error {
 	return nil
 }
 
-// checkTriggers: the consumers whose lag scales workers are those of the built-in
-// pipelines, each once.
-func checkTriggers(m manifest) (err error) {
+// checkTriggers: the consumers whose lag scales workers are those of the pipelines that
+// these workers serve, each once.
+func checkTriggers(m manifest, all []manifest) error {
+	if m.Kind != "ScaledObject" {
+		return nil
+	}
+	name := fmt.Sprintf("%s %s", m.Kind, m.Metadata.Name)
+	stage, pipelines, err := served(m.Spec.Target.Name, all)
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
 	known := map[string]string{} // stream of each consumer
-	for _, c := range streams.Consumers(streams.Config{Pipelines: pipeline.BuiltInNames()}) {
-		known[c.Config.Durable] = c.Stream
+	for _, c := range streams.Consumers(streams.Config{Pipelines: pipelines}) {
+		if strings.HasPrefix(c.Config.Durable, stage+"-") {
+			known[c.Config.Durable] = c.Stream
+		}
 	}
 	for _, t := range m.Spec.Triggers {
 		if stream, ok := known[t.Metadata.Consumer]; !ok || stream != t.Metadata.Stream {
-			err = errors.Join(err, fmt.Errorf("%s %s: %s has no consumer %q", m.Kind, m.Metadata.Name, t.Metadata.Stream, t.Metadata.Consumer))
+			err = errors.Join(err, fmt.Errorf("%s: %s has no consumer %q", name, t.Metadata.Stream, t.Metadata.Consumer))
 		}
 		delete(known, t.Metadata.Consumer)
 	}
-	if len(m.Spec.Triggers) == 0 {
-		return err
-	}
-	stage := m.Metadata.Name[strings.LastIndex(m.Metadata.Name, "-")+1:]
 	for consumer := range known {
-		if strings.HasPrefix(consumer, stage+"-") {
-			err = errors.Join(err, fmt.Errorf("%s %s: no trigger for the consumer %s", m.Kind, m.Metadata.Name, consumer))
-		}
+		err = errors.Join(err, fmt.Errorf("%s: no trigger for the consumer %s", name, consumer))
 	}
 	return err
+}
+
+// served returns the stage of the workers of a Deployment, and the pipelines that they
+// serve.
+func served(deployment string, all []manifest) (stage string, pipelines []string, err error) {
+	pipelines = pipeline.BuiltInNames()
+	for _, m := range all {
+		if text, ok := m.Data["pipelines.yaml"]; ok {
+			file, err := pipeline.Parse(strings.NewReader(text))
+			if err != nil {
+				return "", nil, fmt.Errorf("%s %s: %w", m.Kind, m.Metadata.Name, err)
+			}
+			pipelines = nil
+			for _, p := range file {
+				pipelines = append(pipelines, p.Name)
+			}
+		}
+	}
+	at := slices.IndexFunc(all, func(m manifest) bool { return m.Kind == "Deployment" && m.Metadata.Name == deployment })
+	if at < 0 {
+		return "", nil, fmt.Errorf("there is no Deployment %q", deployment)
+	}
+	for _, c := range all[at].Spec.Template.Spec.Containers {
+		stage = c.Name
+		for _, arg := range c.Args {
+			if names, ok := strings.CutPrefix(arg, "--serve="); ok {
+				pipelines = strings.Split(names, ",")
+			}
+		}
+	}
+	return stage, pipelines, nil
 }
 
 var reference = regexp.MustCompile(`\$\(([A-Za-z_][A-Za-z0-9_]*)\)`)

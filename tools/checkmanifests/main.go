@@ -32,7 +32,7 @@ func run(in io.Reader, bin string) error {
 	}
 	programs := programs{bin: bin, usages: map[string]usage{}}
 	for _, m := range all {
-		err = errors.Join(err, checkName(m), checkNATSConfig(m), checkNATSVersion(m), checkTriggers(m), checkReferences(m),
+		err = errors.Join(err, checkName(m), checkNATSConfig(m), checkNATSVersion(m), checkTriggers(m, all), checkReferences(m),
 			programs.check(m))
 	}
 	return err
@@ -53,6 +53,7 @@ type manifest struct {
 			Metadata struct{ Annotations map[string]string }
 			Spec     podSpec
 		}
+		Target   struct{ Name string } `yaml:"scaleTargetRef"`
 		Triggers []struct {
 			Metadata struct{ Stream, Consumer string }
 		}

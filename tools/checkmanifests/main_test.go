@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -87,7 +88,7 @@ func TestRendered_SetUpOnItsNATS(t *testing.T) {
 func TestRendered_PassesTheChecks(t *testing.T) {
 	t.Parallel()
 	for _, m := range rendered(t) {
-		for _, check := range []func(manifest) error{checkName, checkNATSConfig, checkNATSVersion, checkTriggers, checkReferences} {
+		for _, check := range []func(manifest) error{checkName, checkNATSConfig, checkNATSVersion, checkReferences} {
 			if err := check(m); err != nil {
 				t.Error(err)
 			}
@@ -231,7 +232,6 @@ func TestRendered_NoPasswordInArguments(t *testing.T) {
 func TestChecks_FindWhatIsWrong(t *testing.T) {
 	t.Parallel()
 	const config = "kind: ConfigMap\nmetadata: {name: x}\ndata:\n  nats.conf: |\n    "
-	const bad = "[{metadata: {stream: IMAGES, consumer: detect-nosuch-bulk}}]"
 	for name, tt := range map[string]struct {
 		check          func(manifest) error
 		manifest, want string
@@ -241,8 +241,6 @@ func TestChecks_FindWhatIsWrong(t *testing.T) {
 		"small messages":           {checkNATSConfig, config + "port: 4222", "max_payload is 0, want 8454144"},
 		"another NATS": {checkNATSVersion, "kind: StatefulSet\nspec: {template: {spec: {containers: [{name: nats, image: 'r/nats:2.9.0'}]}}}",
 			server.VERSION},
-		"unknown consumer":  {checkTriggers, "kind: ScaledObject\nmetadata: {name: m-detect}\nspec: {triggers: " + bad + "}", "detect-nosuch-bulk"},
-		"no trigger for it": {checkTriggers, "kind: ScaledObject\nmetadata: {name: m-detect}\nspec: {triggers: " + bad + "}", "detect-text-bulk"},
 		"reference to a later variable": {checkReferences,
 			"kind: Pod\nspec: {containers: [{env: [{name: A, value: 'x=$(B)'}, {name: B, value: b}]}]}", "A refers to B"},
 		"long name": {checkName, "kind: Job\nmetadata: {name: " + strings.Repeat("x", 64) + "}", "64 characters"},
@@ -254,6 +252,65 @@ func TestChecks_FindWhatIsWrong(t *testing.T) {
 		if err := tt.check(all[0]); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: got %v, want an error that says %q", name, err, tt.want)
 		}
+	}
+}
+
+// TestTriggers_AreThoseOfTheWorkers: of all pipelines of the file, or of the built-in
+// ones, unless the workers serve some.
+func TestTriggers_AreThoseOfTheWorkers(t *testing.T) {
+	t.Parallel()
+	const file = `
+---
+kind: ConfigMap
+metadata: {name: p}
+data: {pipelines.yaml: 'pipelines: [{name: a, detect: {kind: k}}, {name: b, detect: {kind: k}}]'}
+`
+	both := []string{"detect-a-interactive", "detect-a-bulk", "detect-b-interactive", "detect-b-bulk"}
+	for name, tt := range map[string]struct {
+		args, more string
+		consumers  []string
+		want       string
+	}{
+		"of the file":          {"", file, both, ""},
+		"of those that it has": {"--serve=b", file, both[2:], ""},
+		"one is missing":       {"", file, both[:3], "no trigger for the consumer detect-b-bulk"},
+		"of others":            {"--serve=a", file, both, `no consumer "detect-b-bulk"`},
+		"of another stage":     {"", file, append(both[:4:4], "classify-a-bulk"), `no consumer "classify-a-bulk"`},
+		"built-in":             {"--serve=text", "", []string{"detect-text-interactive", "detect-text-bulk"}, ""},
+		"all that is built in": {"", "", []string{"detect-text-interactive"}, "no trigger for the consumer detect-faces-bulk"},
+	} {
+		text := fmt.Sprintf(`
+kind: Deployment
+metadata: {name: d}
+spec: {template: {spec: {containers: [{name: detect, args: [%q]}]}}}
+---
+kind: ScaledObject
+metadata: {name: s}
+spec:
+  scaleTargetRef: {name: d}
+  triggers:
+`, tt.args)
+		for _, c := range tt.consumers {
+			text += "  - metadata: {stream: IMAGES, consumer: " + c + "}\n"
+		}
+		all, err := read(strings.NewReader(text + tt.more))
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = checkTriggers(all[1], all)
+		switch {
+		case tt.want == "" && err != nil:
+			t.Errorf("%s: %v", name, err)
+		case tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)):
+			t.Errorf("%s: got %v, want an error that says %q", name, err, tt.want)
+		}
+	}
+	lost, err := read(strings.NewReader("kind: ScaledObject\nmetadata: {name: s}\nspec: {scaleTargetRef: {name: gone}}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := checkTriggers(lost[0], lost); err == nil || !strings.Contains(err.Error(), `no Deployment "gone"`) {
+		t.Errorf("without its Deployment: %v", err)
 	}
 }
 

@@ -137,7 +137,7 @@ topologySpreadConstraints:
 {{- default $jaeger .Values.otlp.endpoint -}}
 {{- end -}}
 
-{{/* otelEnv (dict "root" $ "component" NAME): the resource is described as the
+{{/* otelEnv (dict "root" $ "service" NAME "component" NAME): the resource is described as the
      semantic conventions of Kubernetes say, and of whatever signal is sent */}}
 {{- define "sightmesh.otelEnv" -}}
 {{- with include "sightmesh.otlp" .root }}
@@ -157,10 +157,10 @@ topologySpreadConstraints:
 - {name: K8S_NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}
 - name: OTEL_RESOURCE_ATTRIBUTES
   value: {{ list
-    (printf "service.instance.id=$(K8S_NAMESPACE).$(K8S_POD).%s" .component)
+    (printf "service.instance.id=$(K8S_NAMESPACE).$(K8S_POD).%s" .service)
     "k8s.namespace.name=$(K8S_NAMESPACE)" "k8s.pod.name=$(K8S_POD)" "k8s.pod.uid=$(K8S_POD_UID)" "k8s.node.name=$(K8S_NODE)"
     (printf "k8s.deployment.name=%s-%s" (include "sightmesh.fullname" .root) .component)
-    (printf "k8s.container.name=%s" .component)
+    (printf "k8s.container.name=%s" .service)
     (printf "k8s.pod.label.app.kubernetes.io/instance=%s" .root.Release.Name)
     | join "," | quote }}
 {{- end -}}
@@ -188,6 +188,33 @@ topologySpreadConstraints:
 {{- $_ := set $seen .volume true }}
 {{- end }}
 {{- end }}
+{{- end -}}
+
+{{/* workloads are the Deployments of the services: service, component, values. A pool of
+     workers has the values of its service, with its own before them. */}}
+{{- define "sightmesh.workloads" -}}
+{{- $all := list -}}
+{{- range $service := list "ingress" "detect" "classify" "results" -}}
+{{- $v := index $.Values $service -}}
+{{- $all = append $all (dict "service" $service "component" $service "values" $v) -}}
+{{- range $pool, $own := $v.pools -}}
+{{- $values := mergeOverwrite (deepCopy (omit $v "pools")) $own -}}
+{{- $all = append $all (dict "service" $service "component" (printf "%s-%s" $service $pool) "values" $values) -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $all -}}
+{{- end -}}
+
+{{/* pipelines (dict "root" $ "values" VALUES) are the names of those that a worker serves */}}
+{{- define "sightmesh.pipelines" -}}
+{{- $names := list "text" "text-best" "text-tesseract" "faces" "objects" "codes" -}}
+{{- if .values.serve -}}
+{{- $names = .values.serve -}}
+{{- else if .root.Values.pipelines -}}
+{{- $names = list -}}
+{{- range (fromYaml .root.Values.pipelines).pipelines }}{{ $names = append $names .name }}{{ end -}}
+{{- end -}}
+{{- toJson $names -}}
 {{- end -}}
 
 {{/* least replicas (dict "values" VALUES): as few as there may be */}}
@@ -219,9 +246,11 @@ topologySpreadConstraints:
 {{- if and .image (semverCompare "<1.35.0-0" $.Capabilities.KubeVersion.Version) }}{{ fail "models.image: needs Kubernetes 1.35 or later" }}{{ end -}}
 {{- end -}}
 {{- if not (gt (int .Values.terminationGracePeriodSeconds) (add (int .Values.ingress.drainSeconds) 5 | int)) }}{{ fail "terminationGracePeriodSeconds: want more than ingress.drainSeconds and 5" }}{{ end -}}
-{{- range $name := list "ingress" "detect" "classify" "results" -}}
-{{- $a := (index $.Values $name).autoscaling -}}
-{{- if lt (int $a.maxReplicas) (int $a.minReplicas) }}{{ fail (printf "%s.autoscaling: maxReplicas is less than minReplicas" $name) }}{{ end -}}
+{{- range include "sightmesh.workloads" . | fromJsonArray -}}
+{{- $a := .values.autoscaling -}}
+{{- if lt (int $a.maxReplicas) (int $a.minReplicas) }}{{ fail (printf "%s.autoscaling: maxReplicas is less than minReplicas" .component) }}{{ end -}}
+{{- $full := printf "%s-%s" (include "sightmesh.fullname" $) .component -}}
+{{- if gt (len $full) 63 }}{{ fail (printf "%s: the name %s has %d characters, want 63 at most" .component $full (len $full)) }}{{ end -}}
 {{- end -}}
 {{- if and (or .Values.otlp.metrics .Values.otlp.logs) (not .Values.otlp.endpoint) }}{{ fail "otlp.endpoint: metrics and logs need a receiver; Jaeger has only traces" }}{{ end -}}
 {{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) }}{{ fail "httpRoute.parentRefs: want the gateway" }}{{ end -}}
