@@ -90,7 +90,8 @@ func New(cfg Config) *API {
 	tracer := cfg.Tracers.Tracer("github.com/sightmesh/sightmesh/services/ingress")
 	respond := &responder{
 		tracer: tracer, logger: cfg.Logger, metrics: cfg.Metrics,
-		writeGrace: writeGrace, writeRate: writeRate, draining: cfg.Draining,
+		writeGrace: writeGrace, writeRate: writeRate, discardBytes: discardBytes, discardTime: discardTime,
+		draining: cfg.Draining,
 	}
 	params := parameters{intake: cfg.Intake, wait: cfg.Wait, maxWait: cfg.MaxWait}
 	bodies := newBodies(cfg)

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -37,6 +38,10 @@ const (
 	// result of 100 KB in 36 s; one of 8 MiB is held for 9 minutes.
 	writeGrace = 30 * time.Second
 	writeRate  = 16 << 10
+	// discardBytes and discardTime let a client send the largest form that is accepted by
+	// default, at 4 MB/s.
+	discardBytes = 64 << 20
+	discardTime  = 16 * time.Second
 )
 
 // responder is what all handlers have in common.
@@ -48,6 +53,10 @@ type responder struct {
 	// its bytes take at writeRate, in bytes per second, loses its connection.
 	writeGrace time.Duration
 	writeRate  int64
+	// discardBytes and discardTime bound what is read, and discarded, of the body of a
+	// request that was rejected.
+	discardBytes int64
+	discardTime  time.Duration
 	// draining ends when each response is to be the last of its connection.
 	draining context.Context //nolint:containedctx // it is the life of the process, not of a call
 }
@@ -56,43 +65,65 @@ type responder struct {
 // trace of the caller, with metrics, and with problems for errors.
 func (re *responder) handler(route string, h handlerFunc) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		start := time.Now()
-		ctx := telemetry.Propagator().Extract(r.Context(), propagation.HeaderCarrier(r.Header))
-		method := knownMethod(r.Method)
-		ctx, span := re.tracer.Start(ctx, spanName(method, route), trace.WithSpanKind(trace.SpanKindServer),
-			trace.WithAttributes(requestAttributes(r, method, route)...))
-		defer span.End()
-		telemetry.Propagator().Inject(ctx, propagation.HeaderCarrier(rw.Header()))
 		w := &recorder{
 			ResponseWriter: rw, conn: http.NewResponseController(rw),
 			grace: re.writeGrace, rate: re.writeRate, draining: re.draining,
 		}
-		re.metrics.inFlight.Inc()
-		defer re.metrics.inFlight.Dec()
-		defer func() { // a panic is the bug of one request
-			if v := recover(); v != nil {
-				re.logger.ErrorContext(ctx, "a request panicked", "route", route, "panic", v)
-				re.problem(ctx, w, v1.NewProblem(v1.Internal, "this is our mistake"))
-			}
-			status := w.status
-			switch {
-			case status == 0:
-				status = 499 // the client left; the number is only for us
-				telemetry.Fail(span, context.Canceled)
-			case w.cutOff:
-				telemetry.Fail(span, errCutOff)
-			}
-			span.SetAttributes(semconv.HTTPResponseStatusCode(status), semconv.HTTPResponseBodySize(w.bytes))
-			duration := re.metrics.duration.WithLabelValues(route, method, strconv.Itoa(status))
-			telemetry.Observe(ctx, duration, time.Since(start).Seconds())
-			if w.status == 0 || w.cutOff { // or the server would say 200, or that this was all
-				panic(http.ErrAbortHandler)
-			}
-		}()
-		if err := h(w, r.WithContext(ctx)); err != nil {
-			re.problem(ctx, w, err)
+		if !re.serve(route, h, w, r) {
+			re.discardBody(w, r)
 		}
 	})
+}
+
+// serve answers a request, and reports whether h did without an error.
+func (re *responder) serve(route string, h handlerFunc, w *recorder, r *http.Request) bool {
+	start := time.Now()
+	ctx := telemetry.Propagator().Extract(r.Context(), propagation.HeaderCarrier(r.Header))
+	method := knownMethod(r.Method)
+	ctx, span := re.tracer.Start(ctx, spanName(method, route), trace.WithSpanKind(trace.SpanKindServer),
+		trace.WithAttributes(requestAttributes(r, method, route)...))
+	defer span.End()
+	telemetry.Propagator().Inject(ctx, propagation.HeaderCarrier(w.Header()))
+	re.metrics.inFlight.Inc()
+	defer re.metrics.inFlight.Dec()
+	defer func() { // a panic is the bug of one request
+		if v := recover(); v != nil {
+			re.logger.ErrorContext(ctx, "a request panicked", "route", route, "panic", v)
+			re.problem(ctx, w, v1.NewProblem(v1.Internal, "this is our mistake"))
+		}
+		status := w.status
+		switch {
+		case status == 0:
+			status = 499 // the client left; the number is only for us
+			telemetry.Fail(span, context.Canceled)
+		case w.cutOff:
+			telemetry.Fail(span, errCutOff)
+		}
+		span.SetAttributes(semconv.HTTPResponseStatusCode(status), semconv.HTTPResponseBodySize(w.bytes))
+		duration := re.metrics.duration.WithLabelValues(route, method, strconv.Itoa(status))
+		telemetry.Observe(ctx, duration, time.Since(start).Seconds())
+		if w.status == 0 || w.cutOff { // or the server would say 200, or that this was all
+			panic(http.ErrAbortHandler)
+		}
+	}()
+	err := h(w, r.WithContext(ctx))
+	if err != nil {
+		re.problem(ctx, w, err)
+	}
+	return err == nil
+}
+
+// discardBody reads the rest of the body of a request that has its problem. A proxy that
+// sends it still, such as nginx, would see the connection end, and answer 502 in place of
+// the problem. A client that waits with its body for 100 Continue sends none.
+func (re *responder) discardBody(w *recorder, r *http.Request) {
+	if r.Body == nil || r.Header.Get("Expect") != "" {
+		return
+	}
+	if w.conn.Flush() != nil || w.conn.SetReadDeadline(time.Now().Add(re.discardTime)) != nil {
+		return // the client left
+	}
+	_, _ = io.CopyN(io.Discard, r.Body, re.discardBytes) // whatever ends it ends the connection
 }
 
 // errCutOff is why the span of an answer failed that has begun and cannot be

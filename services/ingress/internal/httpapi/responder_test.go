@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -36,9 +37,8 @@ func newTestResponder() *responder {
 	}
 }
 
-// dial returns a connection to a server of h whose client has sent a request and
-// reads nothing.
-func dial(t *testing.T, h http.Handler) net.Conn {
+// dialServer returns a connection to a server of h.
+func dialServer(t *testing.T, h http.Handler) net.Conn {
 	t.Helper()
 	s := httptest.NewServer(h)
 	t.Cleanup(s.Close)
@@ -47,6 +47,14 @@ func dial(t *testing.T, h http.Handler) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// dial returns a connection to a server of h whose client has sent a request and
+// reads nothing.
+func dial(t *testing.T, h http.Handler) net.Conn {
+	t.Helper()
+	c := dialServer(t, h)
 	if _, err := c.Write([]byte("GET /x HTTP/1.1\r\nHost: x\r\n\r\n")); err != nil {
 		t.Fatal(err)
 	}
@@ -251,5 +259,51 @@ func TestResponder_MakesAProblemOfEveryError(t *testing.T) {
 				t.Errorf("Retry-After %q, want %q", got, tt.retryAfter)
 			}
 		})
+	}
+}
+
+// TestResponder_DiscardsTheBodyOfAProblem: a client that sends all of its body before it
+// reads, as a proxy may, gets the problem and no connection that breaks. What is discarded
+// has a limit in bytes and one in time.
+func TestResponder_DiscardsTheBodyOfAProblem(t *testing.T) {
+	t.Parallel()
+	const size = 8 << 20 // more than the kernel holds of a connection
+	for name, tt := range map[string]struct {
+		bytes    int64
+		time     time.Duration
+		complete bool // whether the client can send all
+	}{
+		"all":              {size, time.Minute, true},
+		"a part of it":     {size / 8, time.Minute, false},
+		"for a short time": {size, time.Nanosecond, false},
+	} {
+		re := newTestResponder()
+		re.discardBytes, re.discardTime = tt.bytes, tt.time
+		c := dialServer(t, re.handler("/x", func(w http.ResponseWriter, _ *http.Request) error {
+			w.Header().Set("Connection", "close")
+			return v1.NewProblem(v1.TooLarge, "too large")
+		}))
+		if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		_, err := fmt.Fprintf(c, "POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err = c.Write(make([]byte, size)); (err == nil) != tt.complete {
+			t.Errorf("%s: sending the body: %v, want it sent: %v", name, err, tt.complete)
+		}
+		if !tt.complete {
+			continue
+		}
+		res, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		res.Body.Close()
+		if res.StatusCode != http.StatusRequestEntityTooLarge {
+			t.Errorf("%s: %s, want 413", name, res.Status)
+		}
 	}
 }
