@@ -20,6 +20,7 @@ require (
 	github.com/peterbourgon/ff/v3 v3.4.0
 	github.com/prometheus/client_golang v1.25.0
 	github.com/prometheus/common v0.72.0
+	github.com/rs/cors v1.11.1
 	github.com/sightmesh/sightmesh/contracts v0.2.0
 	github.com/sightmesh/sightmesh/lane v0.2.0
 	github.com/standard-webhooks/standard-webhooks/libraries v0.0.1

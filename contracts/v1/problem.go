@@ -45,6 +45,8 @@ const (
 	FetchFailed       Code = "fetch-failed"
 	FrameOutOfOrder   Code = "frame-out-of-order"
 	Idle              Code = "idle"
+	CrossOrigin       Code = "cross-origin"
+	UpgradeRequired   Code = "upgrade-required"
 )
 
 // ProblemBase is what the type of every problem begins with; the code follows.
@@ -88,6 +90,8 @@ var problems = map[Code]struct {
 	FetchFailed:       {http.StatusUnprocessableEntity, "The picture could not be fetched from its URL"},
 	FrameOutOfOrder:   {http.StatusBadRequest, "A frame came after a later one"},
 	Idle:              {http.StatusRequestTimeout, "The client sent nothing for too long"},
+	CrossOrigin:       {http.StatusForbidden, "The page of another origin may not do this"},
+	UpgradeRequired:   {http.StatusUpgradeRequired, "The address speaks another protocol"},
 	TooManyImages:     {http.StatusBadRequest, "The report has too many images"},
 }
 

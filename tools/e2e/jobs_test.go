@@ -189,6 +189,17 @@ func testEvents(t *testing.T, m *mesh) {
 	if names, _ := events(t, m.get(t, a.header.Get("Location")+"/events")); strings.Join(names, " ") != "accepted done" {
 		t.Errorf("afterwards: %v", names)
 	}
+	again := m.send(t, http.MethodGet, a.header.Get("Location")+"/events", "", "", "Last-Event-ID", "1")
+	if names, _ := events(t, again); strings.Join(names, " ") != "done" {
+		t.Errorf("after the event 1: %v, want done alone", names)
+	}
+	if !strings.Contains(string(again.body), "id: end\nevent: done\n") {
+		t.Errorf("the last event has another ID than end:\n%.100s", again.body)
+	}
+	over := m.send(t, http.MethodGet, a.header.Get("Location")+"/events", "", "", "Last-Event-ID", "end")
+	if over.status != http.StatusNoContent {
+		t.Errorf("after the last event: %v, want 204", over)
+	}
 	checkProblem(t, m.get(t, "/v1/images/01ARZ3NDEKTSV4RRFFQ69G5FAV/events"), v1.UnknownJob)
 	checkProblem(t, m.get(t, "/v1/images/*/events"), v1.UnknownJob)
 }

@@ -71,7 +71,7 @@ func TestWait(t *testing.T) {
 		"no lane":                   {workers{subject.Detect: {worker(0, map[string]float64{"text": 100})}}, backlog{{"detect", "text", "interactive"}: 100}, 0, 0},
 		"workers of other pipelines": {workers{subject.Detect: {worker(1, map[string]float64{"text": 100}), worker(9, map[string]float64{"marks": 100})}},
 			backlog{{"detect", "text", "interactive"}: 3, {"detect", "marks", "interactive"}: 100}, 300 * time.Millisecond, 300 * time.Millisecond},
-		"a stage nobody works in":   {one, backlog{{"classify", "text", "interactive"}: 100}, 0, 0},
+		"a stage nobody works in": {one, backlog{{"classify", "text", "interactive"}: 100}, 0, 0},
 	} {
 		a := newAdmission(nil, nil)
 		a.workers, a.backlog = tt.workers, tt.backlog

@@ -16,6 +16,8 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"net/netip"
+	"net/url"
 	"strings"
 	"time"
 
@@ -31,7 +33,7 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/imagefile"
 )
 
-// Config of an [API]. All fields but OldRoutes are needed.
+// Config of an [API]. All fields are needed but OldRoutes, and those of origins and proxies.
 type Config struct {
 	Intake  *intake.Intake
 	Reports *reportintake.Reports
@@ -60,6 +62,13 @@ type Config struct {
 	Polls        Bound
 	// MaxWindow bounds the window of a session.
 	MaxWindow int
+	// CORSOrigins are the origins whose web pages may use the mesh, or * for all.
+	CORSOrigins []string
+	// PublicURL is the address at which clients reach the mesh; nil where requests tell it.
+	PublicURL *url.URL
+	// TrustedProxies are the networks of the proxies whose X-Forwarded-* headers are
+	// believed.
+	TrustedProxies []netip.Prefix
 	// OldRoutes adds the routes of the designs that the mesh replaces.
 	OldRoutes bool
 	// Draining ends when each response is to be the last of its connection.
@@ -74,24 +83,33 @@ type Config struct {
 // API handles HTTP requests. It is safe for concurrent use by multiple
 // goroutines.
 type API struct {
-	router   *mux.Router
+	handler  http.Handler
 	sessions *sessionHandler
 }
 
 // ServeHTTP answers a request.
-func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.router.ServeHTTP(w, r) }
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.handler.ServeHTTP(w, r) }
 
 // Drain waits until the sessions of frames have ended, and ends them when hard
 // ends. It is called once Stopping has ended and no more requests come.
 func (a *API) Drain(hard context.Context) { a.sessions.drain(hard) }
 
-// New returns the handler of the whole API. The caller ends it with Drain.
-func New(cfg Config) *API {
+// New returns the handler of the whole API. The caller ends it with Drain. An error says
+// which origin is wrong.
+func New(cfg Config) (*API, error) {
+	own := ""
+	if cfg.PublicURL != nil {
+		own = originOf(cfg.PublicURL)
+	}
+	origins, err := newOrigins(cfg.CORSOrigins, own)
+	if err != nil {
+		return nil, err
+	}
 	tracer := cfg.Tracers.Tracer("github.com/sightmesh/sightmesh/services/ingress")
 	respond := &responder{
 		tracer: tracer, logger: cfg.Logger, metrics: cfg.Metrics,
 		writeGrace: writeGrace, writeRate: writeRate, discardBytes: discardBytes, discardTime: discardTime,
-		draining: cfg.Draining,
+		origins: origins, draining: cfg.Draining,
 	}
 	params := parameters{intake: cfg.Intake, wait: cfg.Wait, maxWait: cfg.MaxWait}
 	bodies := newBodies(cfg)
@@ -102,10 +120,15 @@ func New(cfg Config) *API {
 		stopping: cfg.Stopping,
 	}
 	pipelines := &pipelineHandler{admission: cfg.Admission, limits: cfg.Limits}
-	a := &API{router: mux.NewRouter(), sessions: newSessionHandler(cfg, params, bodies, respond)}
+	router := mux.NewRouter().SkipClean(true) // a redirection would make a GET of a POST
+	proxies := &proxies{public: cfg.PublicURL, trusted: cfg.TrustedProxies}
+	a := &API{
+		handler:  proxies.handler(origins.handler(router)),
+		sessions: newSessionHandler(cfg, params, bodies, respond),
+	}
 
 	handle := func(route string, h handlerFunc, methods ...string) {
-		a.router.Handle(route, respond.handler(route, h)).Methods(methods...)
+		router.Handle(route, respond.handler(route, h)).Methods(methods...)
 	}
 	handle("/v1/images", images.post, http.MethodPost)
 	handle("/v1/images/{id}", images.get, http.MethodGet, http.MethodHead)
@@ -124,14 +147,18 @@ func New(cfg Config) *API {
 		handle("/upload", images.post, http.MethodPost)
 		handle("/internal/v1/subway-images/full-report", old.postFullReport, http.MethodPost)
 	}
-	a.router.NotFoundHandler = respond.handler("other", func(http.ResponseWriter, *http.Request) error {
+	router.NotFoundHandler = respond.handler("other", func(http.ResponseWriter, *http.Request) error {
 		return v1.NewProblem(v1.NotFound, "see /openapi.json for what there is")
 	})
-	a.router.MethodNotAllowedHandler = respond.handler("other", func(w http.ResponseWriter, r *http.Request) error {
-		w.Header().Set("Allow", strings.Join(allowedMethods(a.router, r), ", "))
+	router.MethodNotAllowedHandler = respond.handler("other", func(w http.ResponseWriter, r *http.Request) error {
+		w.Header().Set("Allow", strings.Join(append(allowedMethods(router, r), http.MethodOptions), ", "))
+		if r.Method == http.MethodOptions {
+			w.WriteHeader(http.StatusNoContent)
+			return nil
+		}
 		return v1.NewProblem(v1.MethodNotAllowed, "%s is not for this address", r.Method)
 	})
-	return a
+	return a, nil
 }
 
 // allowedMethods lists the methods that the address of a request takes.

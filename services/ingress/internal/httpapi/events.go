@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/gorilla/mux"
@@ -36,28 +37,47 @@ type eventHandler struct {
 type eventStream struct {
 	w http.ResponseWriter
 	c *http.ResponseController
+	n int // of the events that were sent
 }
 
-func newEventStream(w http.ResponseWriter) eventStream {
+// endID is the ID of the last event of a stream. A client that has it is told with 204
+// that there is no more: EventSource connects again whenever a stream ends.
+const endID = "end"
+
+// newEventStream begins a stream. last is the ID of the last event that the client has
+// had, or "".
+func newEventStream(w http.ResponseWriter, last string) *eventStream {
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Accel-Buffering", "no") // nginx, as an ingress of Kubernetes, would hold events back
 	w.WriteHeader(http.StatusOK)
-	return eventStream{w, http.NewResponseController(w)}
+	n, _ := strconv.Atoi(last) // of an ID that is not one of ours, 0
+	return &eventStream{w, http.NewResponseController(w), n}
 }
 
-func (s eventStream) send(event v1.EventName, data any) error {
+// send sends an event that others follow.
+func (s *eventStream) send(event v1.EventName, data any) error {
+	s.n++
+	return s.sendAs(strconv.Itoa(s.n), event, data)
+}
+
+// sendLast sends the event after which the stream ends.
+func (s *eventStream) sendLast(event v1.EventName, data any) error {
+	return s.sendAs(endID, event, data)
+}
+
+func (s *eventStream) sendAs(id string, event v1.EventName, data any) error {
 	body, err := json.Marshal(data)
 	if err != nil {
 		return fmt.Errorf("send event %s: %w", event, err)
 	}
-	return s.write(fmt.Sprintf("event: %s\ndata: %s\n\n", event, body))
+	return s.write(fmt.Sprintf("id: %s\nevent: %s\ndata: %s\n\n", id, event, body))
 }
 
 // sendComment sends what clients skip.
-func (s eventStream) sendComment() error { return s.write(": still here\n\n") }
+func (s *eventStream) sendComment() error { return s.write(": still here\n\n") }
 
-func (s eventStream) write(text string) error {
+func (s *eventStream) write(text string) error {
 	if err := s.c.SetWriteDeadline(time.Now().Add(eventTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return fmt.Errorf("send event: %w", err)
 	}
@@ -111,6 +131,11 @@ type lookupFunc func(context.Context) (state, error)
 
 // serve tells where a job or report is, what happens to it, and how it ended.
 func (h *eventHandler) serve(w http.ResponseWriter, r *http.Request, id string, lookup lookupFunc) error {
+	last := r.Header.Get("Last-Event-ID")
+	if last == endID {
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	}
 	leave, err := h.places.enter(clientOf(r))
 	if err != nil {
 		return err
@@ -128,9 +153,11 @@ func (h *eventHandler) serve(w http.ResponseWriter, r *http.Request, id string, 
 	if err != nil {
 		return err
 	}
-	out := newEventStream(w)
-	if err := out.send(v1.EventAccepted, now.accepted); err != nil {
-		return err
+	out := newEventStream(w, last)
+	if last == "" {
+		if err := out.send(v1.EventAccepted, now.accepted); err != nil {
+			return err
+		}
 	}
 	for now.ended == "" {
 		e, err := next(ctx, watch)
@@ -157,7 +184,7 @@ func (h *eventHandler) serve(w http.ResponseWriter, r *http.Request, id string, 
 			return err
 		}
 	}
-	return out.send(now.ended, now.outcome)
+	return out.sendLast(now.ended, now.outcome)
 }
 
 func lookupState(ctx context.Context, lookup lookupFunc) (state, error) {

@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -57,6 +58,8 @@ type responder struct {
 	// request that was rejected.
 	discardBytes int64
 	discardTime  time.Duration
+	// origins are the web pages that may use the mesh.
+	origins *origins
 	// draining ends when each response is to be the last of its connection.
 	draining context.Context //nolint:containedctx // it is the life of the process, not of a call
 }
@@ -66,7 +69,7 @@ type responder struct {
 func (re *responder) handler(route string, h handlerFunc) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		w := &recorder{
-			ResponseWriter: rw, conn: http.NewResponseController(rw),
+			ResponseWriter: rw, conn: http.NewResponseController(rw), base: forwardedOf(r).base,
 			grace: re.writeGrace, rate: re.writeRate, draining: re.draining,
 		}
 		if !re.serve(route, h, w, r) {
@@ -84,6 +87,10 @@ func (re *responder) serve(route string, h handlerFunc, w *recorder, r *http.Req
 		trace.WithAttributes(requestAttributes(r, method, route)...))
 	defer span.End()
 	telemetry.Propagator().Inject(ctx, propagation.HeaderCarrier(w.Header()))
+	if id := requestID(r); id != "" {
+		w.Header().Set("X-Request-Id", id)
+		span.SetAttributes(semconv.HTTPRequestHeader("x-request-id", id))
+	}
 	re.metrics.inFlight.Inc()
 	defer re.metrics.inFlight.Dec()
 	defer func() { // a panic is the bug of one request
@@ -106,11 +113,28 @@ func (re *responder) serve(route string, h handlerFunc, w *recorder, r *http.Req
 			panic(http.ErrAbortHandler)
 		}
 	}()
-	err := h(w, r.WithContext(ctx))
+	err := re.origins.check(r)
+	if err == nil {
+		err = h(w, r.WithContext(ctx))
+	}
 	if err != nil {
 		re.problem(ctx, w, err)
 	}
 	return err == nil
+}
+
+// maxRequestID is the most bytes of an X-Request-Id that is returned.
+const maxRequestID = 128
+
+// requestID returns what the client, or its proxy, calls the request. It returns "" for
+// one that is no short visible text.
+func requestID(r *http.Request) string {
+	id := r.Header.Get("X-Request-Id")
+	hidden := func(c rune) bool { return c <= ' ' || c > '~' }
+	if len(id) > maxRequestID || strings.ContainsFunc(id, hidden) {
+		return ""
+	}
+	return id
 }
 
 // discardBody reads the rest of the body of a request that has its problem. A proxy that
@@ -148,7 +172,7 @@ func spanName(method, route string) string {
 func requestAttributes(r *http.Request, method, route string) []attribute.KeyValue {
 	attrs := []attribute.KeyValue{
 		semconv.HTTPRequestMethodKey.String(method), semconv.HTTPRoute(route),
-		semconv.URLScheme("http"), semconv.URLPath(r.URL.Path),
+		semconv.URLScheme(forwardedOf(r).scheme), semconv.URLPath(r.URL.Path),
 		semconv.NetworkProtocolVersion(fmt.Sprintf("%d.%d", r.ProtoMajor, r.ProtoMinor)),
 	}
 	if method == otherMethod {
@@ -276,6 +300,8 @@ type recorder struct {
 	status int
 	bytes  int  // of the body, so far
 	cutOff bool // the answer has begun and cannot be finished
+	// base is what addresses in the response begin with.
+	base string
 
 	grace    time.Duration
 	rate     int64
@@ -309,6 +335,11 @@ func (r *recorder) begin(status int) {
 		return
 	}
 	r.status = status
+	for _, header := range []string{"Location", "Content-Location"} {
+		if path := r.Header().Get(header); strings.HasPrefix(path, "/") {
+			r.Header().Set(header, r.base+path)
+		}
+	}
 	if status != http.StatusSwitchingProtocols && r.draining.Err() != nil {
 		r.Header().Set("Connection", "close")
 	}

@@ -33,7 +33,7 @@ func newTestResponder() *responder {
 	return &responder{
 		tracer: sdktrace.NewTracerProvider().Tracer("test"), logger: slog.New(slog.DiscardHandler),
 		metrics: NewMetrics(prometheus.NewRegistry()), writeGrace: writeGrace, writeRate: 1 << 10,
-		draining: context.Background(),
+		origins: &origins{any: true}, draining: context.Background(),
 	}
 }
 

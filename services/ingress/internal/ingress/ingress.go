@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"strings"
 	"time"
 
@@ -59,6 +60,9 @@ type Options struct {
 	polls           httpapi.Bound
 	maxWindow       int
 	allowNetworks   string
+	corsOrigins     string
+	publicURL       string
+	trustedProxies  string
 	callbackSecrets string
 	callbackGiveUp  time.Duration
 	drain           time.Duration
@@ -95,6 +99,9 @@ func (o *Options) Register(fs *flag.FlagSet) {
 	fs.IntVar(&o.polls.Client, "client-polls", 500, "look-ups of one client address that wait at a time")
 	fs.IntVar(&o.maxWindow, "max-window", 64, "largest window of a session of frames")
 	fs.StringVar(&o.allowNetworks, "allow-networks", "", "`networks`, with commas, that images and callbacks may be on although they are not public, such as 10.1.0.0/16")
+	fs.StringVar(&o.corsOrigins, "cors-origins", "", "`origins`, with commas, whose web pages may use the mesh, such as https://app.example; * for all")
+	fs.StringVar(&o.publicURL, "public-url", "", "`URL` at which clients reach the mesh, with the prefix of its paths: addresses in responses begin with it")
+	fs.StringVar(&o.trustedProxies, "trusted-proxies", "", "`networks`, with commas, of the proxies whose X-Forwarded-* headers are believed, such as 10.0.0.0/8")
 	fs.StringVar(&o.callbackSecrets, "callback-secrets", "", "`secrets` that sign callbacks, with commas: whsec_ and 24 to 64 bytes in base64; better given as SIGHTMESH_CALLBACK_SECRETS. Without one there are no callbacks")
 	fs.DurationVar(&o.callbackGiveUp, "callback-give-up", streams.CallbackAge, "for how long a callback is tried")
 	fs.DurationVar(&o.drain, "drain", 0, "how long requests are accepted after the signal, as part of --grace: "+
@@ -179,10 +186,11 @@ func New(p *run.Process, o Options) (run.Service, error) {
 	}, p.Micro); err != nil {
 		return nil, err
 	}
-	if s.listener, err = net.Listen("tcp", o.http); err != nil {
-		return nil, fmt.Errorf("listen for HTTP on %s: %w", o.http, err)
+	web, err := o.web()
+	if err != nil {
+		return nil, err
 	}
-	s.api = httpapi.New(httpapi.Config{
+	if s.api, err = httpapi.New(httpapi.Config{
 		Intake: s.intake,
 		Reports: reportintake.New(reportintake.Config{
 			JetStream: p.JetStream, Clock: p.Clock, Intake: s.intake,
@@ -194,8 +202,14 @@ func New(p *run.Process, o Options) (run.Service, error) {
 		MaxFormBytes: o.maxFormBytes, MaxImages: o.maxImages,
 		Sessions: o.sessions, EventStreams: o.eventStreams, Polls: o.polls, MaxWindow: o.maxWindow,
 		OldRoutes: o.oldRoutes, Draining: s.draining, Stopping: s.stopping,
+		CORSOrigins: list(o.corsOrigins), PublicURL: web.public, TrustedProxies: web.trusted,
 		Tracers: p.Tracers, Logger: p.Logger, Metrics: httpapi.NewMetrics(p.Metrics),
-	})
+	}); err != nil {
+		return nil, fmt.Errorf("cors-origins: %w", err)
+	}
+	if s.listener, err = net.Listen("tcp", o.http); err != nil {
+		return nil, fmt.Errorf("listen for HTTP on %s: %w", o.http, err)
+	}
 	s.server = &http.Server{
 		Handler:           s.api,
 		ReadHeaderTimeout: headerTimeout,
@@ -219,12 +233,9 @@ const unreadTimeout = 5 * time.Second
 // makeClients makes what speaks to addresses that clients name.
 func (s *service) makeClients(p *run.Process, o Options) error {
 	guard := fetch.Config{MaxBytes: o.limits.MaxBytes, Timeout: fetch.Timeout, PerHost: o.fetchesPerHost}
-	for _, n := range list(o.allowNetworks) {
-		prefix, err := netip.ParsePrefix(n)
-		if err != nil {
-			return fmt.Errorf("allow-networks: %w", err)
-		}
-		guard.Allow = append(guard.Allow, prefix)
+	var err error
+	if guard.Allow, err = networks(o.allowNetworks); err != nil {
+		return fmt.Errorf("allow-networks: %w", err)
 	}
 	s.fetcher = fetch.New(guard)
 	secrets := list(o.callbackSecrets)
@@ -232,12 +243,40 @@ func (s *service) makeClients(p *run.Process, o Options) error {
 		return nil
 	}
 	s.transport = fetch.Transport(guard)
-	var err error
 	s.caller, err = webhooks.New(webhooks.Config{
 		JetStream: p.JetStream, Clock: p.Clock, Publisher: p.Publisher, Transport: s.transport, Secrets: secrets, PerHost: callsPerHost, GiveUp: o.callbackGiveUp,
 		Tracers: p.Tracers, Logger: p.Logger, Metrics: p.Metrics,
 	})
 	return err
+}
+
+// web is how clients reach the mesh.
+type web struct {
+	public  *url.URL
+	trusted []netip.Prefix
+}
+
+func (o *Options) web() (w web, err error) {
+	if w.public, err = httpapi.ParsePublicURL(o.publicURL); err != nil {
+		return w, fmt.Errorf("public-url: %w", err)
+	}
+	if w.trusted, err = networks(o.trustedProxies); err != nil {
+		return w, fmt.Errorf("trusted-proxies: %w", err)
+	}
+	return w, nil
+}
+
+// networks reads networks that are separated by commas.
+func networks(text string) ([]netip.Prefix, error) {
+	var out []netip.Prefix
+	for _, n := range list(text) {
+		prefix, err := netip.ParsePrefix(n)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, prefix)
+	}
+	return out, nil
 }
 
 // list reads what is separated by commas.

@@ -1,0 +1,92 @@
+package httpapi
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"time"
+
+	"github.com/rs/cors"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// preflightAge is how long a browser may remember the answer to a preflight request.
+const preflightAge = 10 * time.Minute
+
+// exposedHeaders are those of responses that the pages of other origins may read.
+var exposedHeaders = []string{
+	"Allow", "Content-Location", "Etag", "Location", "Preference-Applied", "Retry-After", "Server-Timing", "Traceparent",
+	"X-Request-Id",
+}
+
+// origins knows which web pages may use the mesh: those of its own origin, and those of
+// the origins that it was given.
+type origins struct {
+	any     bool
+	protect *http.CrossOriginProtection
+	cors    *cors.Cors // nil without other origins
+}
+
+// newOrigins returns origins for the pages of others, each such as https://app.example,
+// or * for all. own is the origin of the mesh where requests do not tell it, or "".
+func newOrigins(others []string, own string) (*origins, error) {
+	o := &origins{any: slices.Contains(others, "*"), protect: http.NewCrossOriginProtection()}
+	if own != "" {
+		if err := o.protect.AddTrustedOrigin(own); err != nil {
+			return nil, fmt.Errorf("trust the own origin: %w", err)
+		}
+	}
+	if len(others) == 0 {
+		return o, nil
+	}
+	if o.any && len(others) > 1 {
+		return nil, errors.New("* stands for all origins, and others are given beside it")
+	}
+	for _, origin := range others {
+		if origin == "*" {
+			continue
+		}
+		if err := o.protect.AddTrustedOrigin(origin); err != nil {
+			return nil, fmt.Errorf("%q: want an origin such as https://app.example: %w", origin, err)
+		}
+	}
+	o.cors = cors.New(cors.Options{
+		AllowedOrigins: others, AllowedHeaders: []string{"*"}, ExposedHeaders: exposedHeaders,
+		AllowedMethods: []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodDelete},
+		MaxAge:         int(preflightAge.Seconds()),
+	})
+	return o, nil
+}
+
+// handler answers preflight requests, and lets the pages of the given origins read the
+// responses of h.
+func (o *origins) handler(h http.Handler) http.Handler {
+	if o.cors == nil {
+		return h
+	}
+	return o.cors.Handler(h)
+}
+
+// check returns a problem for a request that changes something, or opens a WebSocket, and
+// comes from a page of another origin. Programs that are no browsers send neither Origin
+// nor Sec-Fetch-Site.
+func (o *origins) check(r *http.Request) error {
+	if o.any {
+		return nil
+	}
+	if r.Header.Get("Upgrade") != "" { // a GET that the pages of all origins can make
+		r = r.Clone(r.Context())
+		r.Method = http.MethodPost
+	}
+	if o.protect.Check(r) == nil {
+		return nil
+	}
+	return v1.NewProblem(v1.CrossOrigin, "a page of %.100q sent this; pages of other origins need the flag cors-origins",
+		r.Header.Get("Origin")).WithField("Origin")
+}
+
+// originOf returns the origin of a URL.
+func originOf(u *url.URL) string { return u.Scheme + "://" + u.Host }

@@ -1,0 +1,72 @@
+package httpapi
+
+import (
+	"net/http/httptest"
+	"net/netip"
+	"testing"
+)
+
+// TestProxies_Client: the address before those of trusted proxies, whatever the client has
+// written before it.
+func TestProxies_Client(t *testing.T) {
+	t.Parallel()
+	p := &proxies{trusted: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")}}
+	for name, tt := range map[string]struct {
+		remote string
+		hops   []string
+		want   string
+	}{
+		"one proxy":            {"10.0.0.1:80", []string{"192.0.2.7"}, "192.0.2.7:0"},
+		"two proxies":          {"10.0.0.1:80", []string{"192.0.2.7, 10.0.0.2"}, "192.0.2.7:0"},
+		"two headers":          {"10.0.0.1:80", []string{"192.0.2.7", "10.0.0.2"}, "192.0.2.7:0"},
+		"what a client writes": {"10.0.0.1:80", []string{"203.0.113.9, 192.0.2.7"}, "192.0.2.7:0"},
+		"with a port":          {"10.0.0.1:80", []string{"192.0.2.7:5000"}, "192.0.2.7:5000"},
+		"IPv6":                 {"[fd00::1]:80", []string{"2001:db8::7"}, "[2001:db8::7]:0"},
+		"no address":           {"10.0.0.1:80", []string{"203.0.113.9, unknown"}, "10.0.0.1:80"},
+		"nothing":              {"10.0.0.1:80", nil, "10.0.0.1:80"},
+		"not trusted":          {"192.0.2.1:80", []string{"192.0.2.7"}, "192.0.2.1:80"},
+	} {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.RemoteAddr = tt.remote
+		for _, hop := range tt.hops {
+			r.Header.Add("X-Forwarded-For", hop)
+		}
+		if got, _ := p.accept(r); got.RemoteAddr != tt.want {
+			t.Errorf("%s: the client is %s, want %s", name, got.RemoteAddr, tt.want)
+		}
+	}
+}
+
+func TestParsePublicURL(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"https://example.com": "https://example.com", "http://example.com:8080/a/b/": "http://example.com:8080/a/b",
+	} {
+		u, err := ParsePublicURL(text)
+		if err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+		if u.String() != want {
+			t.Errorf("%s: %s, want %s", text, u, want)
+		}
+	}
+	for _, text := range []string{
+		"example.com", "ftp://example.com", "https://", "https://u:p@example.com", "https://example.com/?a=1", "://",
+	} {
+		if u, err := ParsePublicURL(text); err == nil {
+			t.Errorf("%s: read as %s, want an error", text, u)
+		}
+	}
+	if u, err := ParsePublicURL(""); u != nil || err != nil {
+		t.Errorf("nothing: %v, %v, want nothing", u, err)
+	}
+}
+
+func TestNewOrigins_RejectsWhatIsNoOrigin(t *testing.T) {
+	t.Parallel()
+	for _, origins := range [][]string{{"app.example"}, {"https://app.example/path"}, {"*", "https://app.example"}} {
+		if _, err := newOrigins(origins, ""); err == nil {
+			t.Errorf("%q: no error", origins)
+		}
+	}
+}
