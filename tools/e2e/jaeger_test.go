@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -318,7 +319,10 @@ func TestJaeger(t *testing.T) {
 	}
 	addr := l.Addr().String()
 	l.Close()
-	m := &jaegerMesh{start(t, webClients(), "--jaeger", "--jaeger-http", addr), addr}
+	r := newReceiver(t)
+	env := append(webClients(), "OTEL_EXPORTER_OTLP_ENDPOINT="+r.URL, "OTEL_METRICS_EXPORTER=otlp", "OTEL_LOGS_EXPORTER=otlp",
+		"OTEL_METRIC_EXPORT_INTERVAL=100", "OTEL_BLRP_SCHEDULE_DELAY=100")
+	m := &jaegerMesh{start(t, env, "--jaeger", "--jaeger-http", addr), addr}
 	t.Run("one part", m.testOnePart)
 	t.Run("many parts", m.testManyParts)
 	t.Run("failed", m.testFailed)
@@ -327,6 +331,7 @@ func TestJaeger(t *testing.T) {
 	t.Run("report of addresses", m.testReportOfURLs)
 	t.Run("lane killed", m.testKilledLane)
 	t.Run("redelivered", m.testRedelivered)
+	t.Run("metrics and logs elsewhere", func(t *testing.T) { m.testMetricsAndLogs(t, r) })
 }
 
 // TestJaeger_AcceptsTheConfigOfTheChart, which the chart puts into a ConfigMap as it is.
@@ -351,6 +356,28 @@ func TestJaeger_AcceptsTheConfigOfTheChart(t *testing.T) {
 	}
 	if validate(strings.ReplaceAll(string(config), "max_traces:", "most_traces:")) == nil {
 		t.Error("a field that Jaeger does not have is accepted")
+	}
+}
+
+// testMetricsAndLogs: Jaeger gets the traces alone, and the receiver that the
+// environment names the rest.
+func (m *jaegerMesh) testMetricsAndLogs(t *testing.T, r *receiver) {
+	trace := m.post(t, "?pipeline=text", samplePage(t)[:5000]).problem.TraceID
+	m.trace(t, trace, "process IMAGES")
+	eventually(t, timeoutAnswer, func() error {
+		if !r.hasMetric("sightmesh-detect", "sightmesh_lane_count") {
+			return errors.New("detect has sent no metrics")
+		}
+		if len(r.logsOf(trace)) == 0 {
+			return fmt.Errorf("no log record of the trace %s was sent", trace)
+		}
+		return nil
+	})
+	if spans := r.trace(trace); len(spans) > 0 {
+		t.Errorf("the receiver has spans, too: %v", spans)
+	}
+	if lines := m.stderr.matching(regexp.MustCompile("OpenTelemetry reported an error")); len(lines) > 0 {
+		t.Errorf("something could not be sent: %q", lines)
 	}
 }
 
