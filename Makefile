@@ -119,6 +119,14 @@ verify: ## Check what is generated, the modules, the chart and its manifests
 model: ## Verify the model of how a job in parts gets its outcome (needs spin; 2 minutes)
 	tools/scripts/model
 
+# local makes the base images from Debian packages, for a machine that reaches no registry of images.
+BASE_IMAGES ?= registry
+
+.PHONY: images
+images: ## Build the container images into dist/images/, and say what each weighs (needs buildah; 10 minutes once)
+	@tools/scripts/install-packages images
+	BASE_IMAGES=$(BASE_IMAGES) COMMIT=$(COMMIT) tools/scripts/images
+
 .PHONY: clean
 clean: ## Remove what was built
 	rm -rf bin dist
