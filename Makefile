@@ -123,7 +123,7 @@ model: ## Verify the model of how a job in parts gets its outcome (needs spin; 2
 BASE_IMAGES ?= registry
 
 .PHONY: images
-images: ## Build the container images into dist/images/, and say what each weighs (needs buildah; 10 minutes once)
+images: ## Build the container images into dist/images/, and print their sizes (needs root; 10 minutes once)
 	@tools/scripts/install-packages images
 	BASE_IMAGES=$(BASE_IMAGES) COMMIT=$(COMMIT) tools/scripts/images
 
