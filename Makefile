@@ -127,6 +127,10 @@ images: ## Build the container images into dist/images/, and print their sizes (
 	@tools/scripts/install-packages images
 	BASE_IMAGES=$(BASE_IMAGES) COMMIT=$(COMMIT) tools/scripts/images
 
+.PHONY: images-test
+images-test: build ## Run the end-to-end suite on the container images of make images (2 minutes; needs root)
+	@tools/scripts/images-test
+
 .PHONY: clean
 clean: ## Remove what was built
 	rm -rf bin dist

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -40,9 +41,12 @@ func root(t testing.TB) string {
 	}
 }
 
+// binFolderVariable names the folder of the programs, which is bin without it.
+const binFolderVariable = "SIGHTMESH_E2E_BIN"
+
 func binary(t testing.TB, name string) string {
 	t.Helper()
-	p := filepath.Join(root(t), "bin", name)
+	p := filepath.Join(cmp.Or(os.Getenv(binFolderVariable), filepath.Join(root(t), "bin")), name)
 	if _, err := os.Stat(p); err != nil {
 		t.Fatalf("%v: run make build first", err)
 	}
