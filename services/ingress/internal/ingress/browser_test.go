@@ -9,8 +9,15 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// asks makes a request without a body, and returns the response with its problem.
-func (d *door) asks(t *testing.T, method, path string, header ...string) (*http.Response, v1.Problem) {
+// head is what a response begins with.
+type head struct {
+	status int
+	header http.Header
+}
+
+// asks makes a request without a body, and returns what its response begins with, and its
+// problem.
+func (d *door) asks(t *testing.T, method, path string, header ...string) (head, v1.Problem) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, d.url+path, nil)
 	if err != nil {
@@ -30,7 +37,7 @@ func (d *door) asks(t *testing.T, method, path string, header ...string) (*http.
 			t.Fatal(err)
 		}
 	}
-	return res, p
+	return head{res.StatusCode, res.Header}, p
 }
 
 // TestPagesOfOtherOrigins: a page of another origin can do nothing, and read nothing,
@@ -56,27 +63,27 @@ func TestPagesOfOtherOrigins(t *testing.T) {
 	} {
 		res, p := tt.door.asks(t, http.MethodPost, "/v1/images", tt.header...)
 		if refused := p.Code == v1.CrossOrigin; refused != tt.refused {
-			t.Errorf("%s: %d %s, want it refused: %v", name, res.StatusCode, p.Code, tt.refused)
+			t.Errorf("%s: %d %s, want it refused: %v", name, res.status, p.Code, tt.refused)
 		}
-		if tt.refused && res.StatusCode != http.StatusForbidden {
-			t.Errorf("%s: %d, want 403", name, res.StatusCode)
+		if tt.refused && res.status != http.StatusForbidden {
+			t.Errorf("%s: %d, want 403", name, res.status)
 		}
-		if got := res.Header.Get("Access-Control-Allow-Origin"); got != tt.allowed {
+		if got := res.header.Get("Access-Control-Allow-Origin"); got != tt.allowed {
 			t.Errorf("%s: allowed is %q, want %q", name, got, tt.allowed)
 		}
 	}
 	for _, path := range []string{"/v1/images", "/v1/images/x/events", "/v1/stream", "/v1/pipelines"} {
 		res, _ := some.asks(t, http.MethodOptions, path, "Origin", app, "Access-Control-Request-Method", "POST",
 			"Access-Control-Request-Headers", "idempotency-key")
-		if res.StatusCode != http.StatusNoContent {
-			t.Errorf("preflight of %s: %d, want 204", path, res.StatusCode)
+		if res.status != http.StatusNoContent {
+			t.Errorf("preflight of %s: %d, want 204", path, res.status)
 		}
-		if got := res.Header.Get("Access-Control-Allow-Headers"); got != "idempotency-key" {
+		if got := res.header.Get("Access-Control-Allow-Headers"); got != "idempotency-key" {
 			t.Errorf("preflight of %s: the headers %q are allowed, want idempotency-key", path, got)
 		}
 	}
 	res, _ := some.asks(t, http.MethodGet, "/v1/pipelines", "Origin", app)
-	if got := res.Header.Get("Access-Control-Expose-Headers"); !strings.Contains(got, "Retry-After") {
+	if got := res.header.Get("Access-Control-Expose-Headers"); !strings.Contains(got, "Retry-After") {
 		t.Errorf("pages can read the headers %q, want Retry-After among them", got)
 	}
 }
@@ -85,28 +92,28 @@ func TestPagesOfOtherOrigins(t *testing.T) {
 func TestWhatBrowsersAndProxiesExpect(t *testing.T) {
 	d := open(t)
 	res, p := d.asks(t, http.MethodGet, "/v1/stream")
-	if p.Code != v1.UpgradeRequired || res.StatusCode != http.StatusUpgradeRequired {
-		t.Errorf("a stream without an upgrade: %d %s, want 426 %s", res.StatusCode, p.Code, v1.UpgradeRequired)
+	if p.Code != v1.UpgradeRequired || res.status != http.StatusUpgradeRequired {
+		t.Errorf("a stream without an upgrade: %d %s, want 426 %s", res.status, p.Code, v1.UpgradeRequired)
 	}
-	if got := res.Header.Get("Upgrade"); got != "websocket" {
+	if got := res.header.Get("Upgrade"); got != "websocket" {
 		t.Errorf("a stream without an upgrade: Upgrade is %q", got)
 	}
 	res, _ = d.asks(t, http.MethodOptions, "/v1/images")
-	if res.StatusCode != http.StatusNoContent {
-		t.Errorf("OPTIONS: %d, want 204", res.StatusCode)
+	if res.status != http.StatusNoContent {
+		t.Errorf("OPTIONS: %d, want 204", res.status)
 	}
-	if got := res.Header.Get("Allow"); got != "POST, OPTIONS" {
+	if got := res.header.Get("Allow"); got != "POST, OPTIONS" {
 		t.Errorf("OPTIONS: Allow is %q", got)
 	}
 	if res, p := d.asks(t, http.MethodOptions, "/v2"); p.Code != v1.NotFound {
-		t.Errorf("OPTIONS of no address: %d %s, want %s", res.StatusCode, p.Code, v1.NotFound)
+		t.Errorf("OPTIONS of no address: %d %s, want %s", res.status, p.Code, v1.NotFound)
 	}
 	if res, p := d.asks(t, http.MethodPost, "//v1/images"); p.Code != v1.NotFound {
-		t.Errorf("two slashes: %d %s, want %s and no redirection", res.StatusCode, p.Code, v1.NotFound)
+		t.Errorf("two slashes: %d %s, want %s and no redirection", res.status, p.Code, v1.NotFound)
 	}
 	for id, want := range map[string]string{"a-1": "a-1", "a b": "", strings.Repeat("x", 129): ""} {
 		res, _ := d.asks(t, http.MethodGet, "/v1/pipelines", "X-Request-Id", id)
-		if got := res.Header.Get("X-Request-Id"); got != want {
+		if got := res.header.Get("X-Request-Id"); got != want {
 			t.Errorf("X-Request-Id %.20q comes back as %q, want %q", id, got, want)
 		}
 	}
@@ -140,11 +147,11 @@ func TestAddressesInResponses(t *testing.T) {
 	}
 	// A proxy passes the prefix on, or takes it off.
 	for _, path := range []string{"/vision/v1/pipelines", "/v1/pipelines"} {
-		if res, p := public.asks(t, http.MethodGet, path); res.StatusCode != http.StatusOK {
-			t.Errorf("%s: %d %s, want 200", path, res.StatusCode, p.Code)
+		if res, p := public.asks(t, http.MethodGet, path); res.status != http.StatusOK {
+			t.Errorf("%s: %d %s, want 200", path, res.status, p.Code)
 		}
-		if res, p := proxied.asks(t, http.MethodGet, path, forwarded...); res.StatusCode != http.StatusOK {
-			t.Errorf("%s by a proxy: %d %s, want 200", path, res.StatusCode, p.Code)
+		if res, p := proxied.asks(t, http.MethodGet, path, forwarded...); res.status != http.StatusOK {
+			t.Errorf("%s by a proxy: %d %s, want 200", path, res.status, p.Code)
 		}
 	}
 }
