@@ -47,6 +47,7 @@ const (
 	Idle              Code = "idle"
 	CrossOrigin       Code = "cross-origin"
 	UpgradeRequired   Code = "upgrade-required"
+	UnknownField      Code = "unknown-field"
 )
 
 // ProblemBase is what the type of every problem begins with; the code follows.
@@ -91,6 +92,7 @@ var problems = map[Code]struct {
 	FrameOutOfOrder:   {http.StatusBadRequest, "A frame came after a later one"},
 	Idle:              {http.StatusRequestTimeout, "The client sent nothing for too long"},
 	CrossOrigin:       {http.StatusForbidden, "The page of another origin may not do this"},
+	UnknownField:      {http.StatusBadRequest, "The request has a field that is not known"},
 	UpgradeRequired:   {http.StatusUpgradeRequired, "The address speaks another protocol"},
 	TooManyImages:     {http.StatusBadRequest, "The report has too many images"},
 }

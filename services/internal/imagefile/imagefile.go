@@ -65,6 +65,9 @@ func Types() []string {
 	return []string{"image/jpeg", "image/png", "image/webp", "image/bmp", "image/tiff"}
 }
 
+// HeadBytes is how many bytes of a file [TypeOf] looks at.
+const HeadBytes = 14
+
 // TypeOf finds the media type of a file from its content; it is empty for
 // everything that is not in [Types].
 func TypeOf(data []byte) string {

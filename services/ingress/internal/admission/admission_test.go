@@ -352,9 +352,9 @@ func TestRunReadsTheBacklog(t *testing.T) {
 	answer(t, nc, subject.Detect, worker(1, map[string]float64{"marks": 10_000}))
 	a := newAdmission(nc, js)
 	run(t, a)
-	for deadline := time.Now().Add(20 * time.Second); a.wait("text", subject.Interactive) != 30*time.Second; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); a.wait("marks", subject.Interactive) != 30*time.Second; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("three jobs of 10 s for one lane take %v", a.wait("text", subject.Interactive))
+			t.Fatalf("three jobs of 10 s for one lane take %v", a.wait("marks", subject.Interactive))
 		}
 	}
 	code, _, seconds := rejection(t, a.Admit(t.Context(), marks, subject.Interactive))

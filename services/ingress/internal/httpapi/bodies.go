@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/base64"
 	"errors"
@@ -16,6 +17,7 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/body"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/reportintake"
+	"github.com/sightmesh/sightmesh/services/internal/imagefile"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
@@ -59,6 +61,7 @@ func newBodies(cfg Config) *bodies {
 type input struct {
 	uploads []reportintake.Upload
 	url     string
+	fields  fields              // what the body says besides
 	grow    func(n int64) error // takes memory for what is fetched from url
 }
 
@@ -81,7 +84,7 @@ func (b *bodies) read(w http.ResponseWriter, r *http.Request) (in input, release
 		}
 		span.End()
 	}()
-	kind, boundary, err := bodyType(r.Header.Get("Content-Type"))
+	kind, boundary, err := bodyType(r.Header)
 	if err != nil {
 		return in, nil, err
 	}
@@ -89,16 +92,26 @@ func (b *bodies) read(w http.ResponseWriter, r *http.Request) (in input, release
 	if err != nil {
 		return in, nil, err
 	}
+	if kind == urlencodedBody {
+		if content, kind, err = b.lookInto(w, r, content); err != nil {
+			hold.Release()
+			return in, nil, err
+		}
+	}
+	var said url.Values
 	switch kind {
 	case rawBody:
 		in.uploads = make([]reportintake.Upload, 1)
 		in.uploads[0].Image, err = readRaw(content, hold, r.ContentLength, b.maxBytes)
 	case multipartBody:
-		in.uploads, err = b.readForm(content, hold, boundary)
+		in.uploads, said, err = b.readForm(content, hold, boundary)
 	case urlencodedBody:
-		in.uploads, err = readURLEncoded(decoded{content, hold})
+		in.uploads, said, err = readURLEncoded(decoded{content, hold})
 	case jsonBody:
 		in, err = readJSON(decoded{content, hold})
+	}
+	if err == nil && in.fields == nil {
+		in.fields, err = formFields(r, said)
 	}
 	if err == nil && len(in.uploads) == 1 && in.uploads[0].Err == nil && len(in.uploads[0].Image) == 0 {
 		err = v1.NewProblem(v1.EmptyBody, "the picture has no bytes")
@@ -149,6 +162,21 @@ func (b *bodies) open(w http.ResponseWriter, r *http.Request, limit int64) (io.R
 		return nil, nil, err
 	}
 	return content, b.memory.Hold(clientOf(r)), nil
+}
+
+// lookInto tells a web form from an image that was announced as one, which is what clients
+// do that announce nothing, such as curl.
+func (b *bodies) lookInto(w http.ResponseWriter, r *http.Request, content io.Reader) (io.Reader, kind, error) {
+	buffered := bufio.NewReader(content)
+	head, _ := buffered.Peek(imagefile.HeadBytes) // an error comes again when it is read
+	switch {
+	case imagefile.TypeOf(head) == "":
+		return buffered, urlencodedBody, nil
+	case r.ContentLength > b.maxBytes:
+		w.Header().Set("Connection", "close") // the body stays unread
+		return nil, 0, b.tooLarge(b.maxBytes)
+	}
+	return http.MaxBytesReader(w, io.NopCloser(buffered), b.maxBytes), rawBody, nil
 }
 
 // pacedReader moves the read deadline of a connection while a body arrives fast
@@ -202,7 +230,12 @@ func (d decoded) Read(p []byte) (int, error) {
 }
 
 // bodyType tells the kinds of bodies apart.
-func bodyType(header string) (k kind, boundary string, err error) {
+func bodyType(h http.Header) (k kind, boundary string, err error) {
+	if coding := h.Get("Content-Encoding"); coding != "" && coding != "identity" {
+		return 0, "", v1.NewProblem(v1.UnsupportedType, "Content-Encoding is %.20q, want a body that is not compressed", coding).
+			WithField("Content-Encoding")
+	}
+	header := h.Get("Content-Type")
 	if header == "" {
 		return rawBody, "", nil // found out from the content
 	}
@@ -240,66 +273,132 @@ func readRaw(r io.Reader, hold *body.Holding, length, limit int64) ([]byte, erro
 	return data, err
 }
 
-// readForm reads every image of a form, in order. One that is wrong takes
-// nothing from the others.
-func (b *bodies) readForm(r io.Reader, hold *body.Holding, boundary string) ([]reportintake.Upload, error) {
-	var out []reportintake.Upload
+// Bounds of the fields of a form that are no images.
+const (
+	maxFormFields = 64
+	maxFormField  = 8 << 10 // bytes
+)
+
+// formFields reads the fields of a form. The old routes ignore them, as their originals did.
+func formFields(r *http.Request, said url.Values) (fields, error) {
+	if !isStrict(r) {
+		return nil, nil //nolint:nilnil // none is read
+	}
+	return readFields(said, true, submissionFields...)
+}
+
+// readForm reads every image of a form, in order, and its other fields. An image that is
+// wrong takes nothing from the others. A file input of a page that was left empty is no
+// image.
+func (b *bodies) readForm(
+	r io.Reader, hold *body.Holding, boundary string,
+) (uploads []reportintake.Upload, said url.Values, err error) {
+	said = url.Values{}
+	unused := 0
 	m := multipart.NewReader(r, boundary)
-	for {
+	for n := 1; ; n++ {
 		part, err := m.NextPart()
 		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
-			return nil, formError(err)
+			return nil, nil, formError(err)
 		}
 		name := part.FormName()
-		if name != imageField && name != base64Field {
+		switch {
+		case name == "":
+			return nil, nil, v1.NewProblem(v1.InvalidBody, "part %d of the form has no name in its Content-Disposition", n).
+				WithField("Content-Disposition")
+		case name != imageField && name != base64Field:
+			if err := readField(part, name, said, hold); err != nil {
+				return nil, nil, err
+			}
+			continue
+		case len(uploads) == b.maxImages:
+			return nil, nil, reportintake.TooManyImages(b.maxImages)
+		}
+		u, err := b.readUpload(part, name, hold)
+		if err != nil {
+			return nil, nil, err
+		}
+		if len(u.Image) == 0 && u.Err == nil && hasEmptyFileName(part) {
+			unused++
 			continue
 		}
-		if len(out) == b.maxImages {
-			return nil, reportintake.TooManyImages(b.maxImages)
-		}
-		data, err := body.ReadAll(io.LimitReader(part, 2*b.maxBytes), hold.Grow, 2*b.maxBytes)
-		if err != nil {
-			return nil, formError(err)
-		}
-		u := reportintake.Upload{Image: data}
-		if name == base64Field {
-			if err := hold.Grow(int64(len(data))); err != nil {
-				return nil, err
-			}
-			u.Image, u.Err = decodeBase64(data, base64Field)
-		}
-		if int64(len(u.Image)) > b.maxBytes {
-			u = reportintake.Upload{Err: b.tooLarge(b.maxBytes)}
-		}
-		out = append(out, u)
+		uploads = append(uploads, u)
 	}
-	if len(out) == 0 {
-		return nil, v1.NewProblem(v1.InvalidBody, "the form has no field %q", imageField).WithField(imageField)
+	switch {
+	case len(uploads) > 0:
+		return uploads, said, nil
+	case unused > 0:
+		return nil, nil, v1.NewProblem(v1.EmptyBody, "no file was chosen for %s", imageField).WithField(imageField)
 	}
-	return out, nil
+	return nil, nil, v1.NewProblem(v1.InvalidBody, "the form has no field %q", imageField).WithField(imageField)
 }
 
-func readURLEncoded(r io.Reader) ([]reportintake.Upload, error) {
+// readField reads a field of a form that is no image.
+func readField(part *multipart.Part, name string, said url.Values, hold *body.Holding) error {
+	if len(said) == maxFormFields {
+		return v1.NewProblem(v1.InvalidBody, "the form has more than %d fields", maxFormFields).WithLimit(maxFormFields)
+	}
+	data, err := body.ReadAll(io.LimitReader(part, maxFormField+1), hold.Grow, maxFormField+1)
+	if err != nil {
+		return formError(err)
+	}
+	if len(data) > maxFormField {
+		return v1.NewProblem(v1.InvalidParameter, "%.60s may have %d bytes", name, maxFormField).
+			WithField(name).WithLimit(maxFormField)
+	}
+	said.Add(name, string(data))
+	return nil
+}
+
+// readUpload reads an image of a form.
+func (b *bodies) readUpload(part *multipart.Part, name string, hold *body.Holding) (reportintake.Upload, error) {
+	data, err := body.ReadAll(io.LimitReader(part, 2*b.maxBytes), hold.Grow, 2*b.maxBytes)
+	if err != nil {
+		return reportintake.Upload{}, formError(err)
+	}
+	u := reportintake.Upload{Image: data}
+	if name == base64Field {
+		if err := hold.Grow(int64(len(data))); err != nil {
+			return reportintake.Upload{}, err
+		}
+		u.Image, u.Err = decodeBase64(data, base64Field)
+	}
+	if int64(len(u.Image)) > b.maxBytes {
+		u = reportintake.Upload{Err: b.tooLarge(b.maxBytes)}
+	}
+	return u, nil
+}
+
+// hasEmptyFileName reports whether a part is a file without a name, which is what browsers
+// send of a file input for which no file was chosen.
+func hasEmptyFileName(part *multipart.Part) bool {
+	_, params, err := mime.ParseMediaType(part.Header.Get("Content-Disposition"))
+	name, ok := params["filename"]
+	return err == nil && ok && name == ""
+}
+
+func readURLEncoded(r io.Reader) ([]reportintake.Upload, url.Values, error) {
 	data, err := io.ReadAll(r)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	// A browser escapes the signs of base64 that mean something here; some
 	// clients do not, and their '+' becomes a space.
 	form, err := url.ParseQuery(string(data))
 	if err != nil {
-		return nil, v1.NewProblem(v1.InvalidBody, "the form cannot be read: %v", err)
+		return nil, nil, v1.NewProblem(v1.InvalidBody, "the form cannot be read: %v", err)
 	}
 	values := form[base64Field]
 	if len(values) != 1 {
-		return nil, v1.NewProblem(v1.InvalidBody, "the form has %d fields %q, want one", len(values), base64Field).
+		return nil, nil, v1.NewProblem(v1.InvalidBody, "the form has %d fields %q, want one", len(values), base64Field).
 			WithField(base64Field)
 	}
+	delete(form, base64Field)
 	image, err := decodeBase64([]byte(strings.ReplaceAll(values[0], " ", "+")), base64Field)
-	return []reportintake.Upload{{Image: image, Err: err}}, nil
+	return []reportintake.Upload{{Image: image, Err: err}}, form, nil
 }
 
 func readJSON(r io.Reader) (input, error) {
@@ -311,12 +410,14 @@ func readJSON(r io.Reader) (input, error) {
 	case in.Image != "" && in.URL != "":
 		return input{}, v1.NewProblem(v1.InvalidBody, "image and url are both given, want one").WithField("url")
 	case in.URL != "":
-		return input{url: in.URL}, nil
+		return input{url: in.URL, fields: jsonFields(in.RequestFields)}, nil
 	case in.Image == "":
 		return input{}, v1.NewProblem(v1.InvalidBody, "neither image nor url is given").WithField("image")
 	}
 	image, err := decodeBase64([]byte(in.Image), "image")
-	return input{uploads: []reportintake.Upload{{Image: image, Err: err}}}, nil
+	return input{
+		uploads: []reportintake.Upload{{Image: image, Err: err}}, fields: jsonFields(in.RequestFields),
+	}, nil
 }
 
 // decodeBase64 reads base64 in the standard or the URL alphabet, padded or

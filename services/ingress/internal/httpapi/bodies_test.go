@@ -31,9 +31,13 @@ func newTestBodies(memory int64) *bodies {
 const plenty = 1 << 20
 
 func form(field, content string) string {
-	return "--b\r\nContent-Disposition: form-data; name=\"note\"\r\n\r\nhello\r\n" +
+	return "--b\r\nContent-Disposition: form-data; name=\"meta-note\"\r\n\r\nhello\r\n" +
 		"--b\r\nContent-Disposition: form-data; name=\"" + field + "\"; filename=\"x\"\r\n\r\n" + content + "\r\n--b--\r\n"
 }
+
+// unusedInput is a file input of a page for which no file was chosen.
+const unusedInput = "--b\r\nContent-Disposition: form-data; name=\"image\"; filename=\"\"\r\n" +
+	"Content-Type: application/octet-stream\r\n\r\n\r\n"
 
 // many is a form of several images.
 func many(images ...string) string {
@@ -104,12 +108,25 @@ func TestBodies_Read(t *testing.T) {
 
 		"base64 in a form":              {formType, strings.NewReader(form("imgbase64", "cGlj")), -1, "pic", ""},
 		"base64 without a form's parts": {urlencoded, strings.NewReader("imgbase64=cGlj"), -1, "pic", ""},
-		"base64, escaped":               {urlencoded, strings.NewReader("imgbase64=%2B%2F8%3D&x=y"), -1, "\xfb\xff", ""},
+		"base64, escaped":               {urlencoded, strings.NewReader("imgbase64=%2B%2F8%3D&meta-x=y"), -1, "\xfb\xff", ""},
 		"base64, not escaped":           {urlencoded, strings.NewReader("imgbase64=+/8="), -1, "\xfb\xff", ""},
 		"base64 as in URLs, unpadded":   {urlencoded, strings.NewReader("imgbase64=-_8"), -1, "\xfb\xff", ""},
 		"base64 with line ends":         {urlencoded, strings.NewReader("imgbase64=cG%0D%0Alj%0A"), -1, "pic", ""},
 		"data URL":                      {urlencoded, strings.NewReader("imgbase64=data:image/png%3Bbase64,cGlj"), -1, "pic", ""},
 		"JSON":                          {"application/json", strings.NewReader(`{"image":"cGlj"}`), -1, "pic", ""},
+
+		"an image, announced as a form": {urlencoded, strings.NewReader("\x89PNG\r\n\x1a\n and more"), -1, "\x89PNG\r\n\x1a\n and more", ""},
+		"JSON with a mark":              {"application/json", strings.NewReader("\xef\xbb\xbf" + `{"image":"cGlj"}`), -1, "pic", ""},
+		"a file input that is not used": {formType, strings.NewReader(unusedInput + form("image", "pic")), -1, "pic", ""},
+
+		"no file was chosen":                           {formType, strings.NewReader(unusedInput + "--b--\r\n"), -1, "", v1.EmptyBody},
+		"an unknown field":                             {formType, strings.NewReader(strings.Replace(form("image", "pic"), "meta-note", "note", 1)), -1, "", v1.UnknownField},
+		"an unknown field of two":                      {urlencoded, strings.NewReader("imgbase64=cGlj&note=x"), -1, "", v1.UnknownField},
+		"an unknown field of JSON":                     {"application/json", strings.NewReader(`{"image":"cGlj","note":"x"}`), -1, "", v1.UnknownField},
+		"a field without a name":                       {formType, strings.NewReader(strings.Replace(form("image", "pic"), "; name=", "; nom=", 1)), -1, "", v1.InvalidBody},
+		"a field that is too long":                     {formType, strings.NewReader(strings.Replace(form("image", "p"), "hello", strings.Repeat("x", maxFormField+1), 1)), -1, "", v1.TooLarge},
+		"an image over its limit, announced as a form": {urlencoded, strings.NewReader("\x89PNG\r\n\x1a\n" + full), -1, "", v1.TooLarge},
+		"the same, of a known length":                  {urlencoded, strings.NewReader("\x89PNG\r\n\x1a\n" + full), 108, "", v1.TooLarge},
 
 		"bad base64":             {urlencoded, strings.NewReader("imgbase64=cGl*"), -1, "", v1.InvalidBody},
 		"data URL of text":       {urlencoded, strings.NewReader("imgbase64=data:text/plain,x"), -1, "", v1.InvalidBody},
@@ -121,7 +138,7 @@ func TestBodies_Read(t *testing.T) {
 		"JSON with neither":      {"application/json", strings.NewReader(`{}`), -1, "", v1.InvalidBody},
 		"JSON far too long":      {"application/json", unread{t}, 2*100 + formAllowance + 1, "", v1.TooLarge},
 		"JSON cut off":           {"application/json", failing{io.ErrUnexpectedEOF}, -1, "", v1.TruncatedBody},
-		"form cut off":           {formType, io.MultiReader(strings.NewReader(form("image", "pic")[:130]), failing{io.ErrUnexpectedEOF}), -1, "", v1.TruncatedBody},
+		"form cut off":           {formType, io.MultiReader(strings.NewReader(form("image", "pic")[:140]), failing{io.ErrUnexpectedEOF}), -1, "", v1.TruncatedBody},
 		"not a form":             {formType, strings.NewReader("pic"), 3, "", v1.InvalidBody},
 		"too slow":               {"image/png", failing{os.ErrDeadlineExceeded}, 3, "", v1.TruncatedBody},
 		"form too slow":          {formType, failing{os.ErrDeadlineExceeded}, -1, "", v1.TruncatedBody},

@@ -93,12 +93,16 @@ func (s *eventStream) write(text string) error {
 // image tells what happens to a job: accepted, then what the workers do, then
 // done or failed with the result, after which the stream ends.
 func (h *eventHandler) image(w http.ResponseWriter, r *http.Request) error {
+	filter, err := parseFilter(r)
+	if err != nil {
+		return err
+	}
 	id := mux.Vars(r)["id"]
 	return h.serve(w, r, id, func(ctx context.Context) (state, error) {
 		result, err := h.client.Lookup(ctx, id)
 		now := state{accepted: v1.Event{ID: id, Event: v1.EventAccepted, At: time.Now().UTC(), Status: result.Status}}
 		if result.Final() {
-			now.ended, now.outcome = v1.EventName(result.Status), result
+			now.ended, now.outcome = v1.EventName(result.Status), filter.Apply(result)
 		}
 		return now, err
 	})
@@ -107,6 +111,9 @@ func (h *eventHandler) image(w http.ResponseWriter, r *http.Request) error {
 // report tells what happens to a report: accepted, then each outcome, then done
 // with the counts, after which the stream ends.
 func (h *eventHandler) report(w http.ResponseWriter, r *http.Request) error {
+	if _, err := parseQuery(r); err != nil {
+		return err
+	}
 	id := mux.Vars(r)["id"]
 	return h.serve(w, r, id, func(ctx context.Context) (state, error) {
 		report, err := h.reports.Summary(ctx, id)

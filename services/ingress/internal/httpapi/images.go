@@ -40,6 +40,7 @@ func newImageHandler(cfg Config, params parameters, bodies *bodies, reports *rep
 // post accepts an image and answers with its result, or with where to ask for
 // it when that takes longer than the client waits. Several images make a report.
 func (h *imageHandler) post(w http.ResponseWriter, r *http.Request) error {
+	w.Header().Set("Vary", "Accept")
 	s, err := h.params.submission(r)
 	if err != nil {
 		return err
@@ -49,8 +50,11 @@ func (h *imageHandler) post(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer release()
+	if err := h.params.add(&s, in.fields, "the body"); err != nil {
+		return err
+	}
 	if len(in.uploads) > 1 {
-		return h.reports.accept(w, r, s.report(nil, in.uploads))
+		return h.reports.accept(w, r, s, nil, in.uploads)
 	}
 	err = h.submit(w, r, s, in, release)
 	setLocation(w, err, "/v1/images/")
@@ -89,9 +93,9 @@ func (h *imageHandler) submit(
 	result, err := job.Wait(ctx)
 	switch {
 	case err == nil && mediaType != "" && result.Status == v1.Done:
-		return h.drawings.answer(w, r, &req, result, mediaType)
+		return h.drawings.answer(w, r, &req, s.filter.Apply(result), mediaType)
 	case err == nil:
-		return writeResult(w, result)
+		return writeResult(w, s.filter.Apply(result))
 	case r.Context().Err() != nil:
 		job.Abandon(r.Context())
 		return r.Context().Err()
@@ -131,18 +135,18 @@ func writeAccepted(w http.ResponseWriter, result v1.Result) error {
 // get answers with the result of a job, failed ones included, or with its
 // state, once it has its outcome or the client has waited.
 func (h *imageHandler) get(w http.ResponseWriter, r *http.Request) error {
-	wait, err := h.params.waitTime(r)
+	asked, err := h.params.lookup(r)
 	if err != nil {
 		return err
 	}
-	if wait > 0 {
+	if asked.wait > 0 {
 		leave, err := h.polls.enter(clientOf(r))
 		if err != nil {
 			return err
 		}
 		defer leave()
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), wait)
+	ctx, cancel := context.WithTimeout(r.Context(), asked.wait)
 	defer cancel()
 	defer context.AfterFunc(h.stopping, cancel)() // the state, and the client asks another instance
 	result, err := h.client.Await(ctx, mux.Vars(r)["id"])
@@ -155,7 +159,7 @@ func (h *imageHandler) get(w http.ResponseWriter, r *http.Request) error {
 	trace.SpanFromContext(r.Context()).SetAttributes(
 		telemetry.AttrJob.String(result.ID), telemetry.AttrOutcome.String(string(result.Status)))
 	if result.Final() {
-		return writeTagged(w, r, result)
+		return writeTagged(w, r, asked.filter.Apply(result))
 	}
 	w.Header().Set("Retry-After", "1")
 	return writeJSON(w, http.StatusOK, result)

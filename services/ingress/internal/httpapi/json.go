@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"strings"
@@ -19,6 +20,7 @@ func decodeJSON(r io.Reader, into any) error {
 	if err != nil {
 		return err
 	}
+	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")) // RFC 8259 allows to ignore it
 	if err := json.Unmarshal(data, into, json.RejectUnknownMembers(true)); err != nil {
 		return jsonError(err)
 	}
@@ -31,7 +33,8 @@ func jsonError(err error) error {
 	var syntactic *jsontext.SyntacticError
 	switch {
 	case errors.As(err, &semantic) && errors.Is(err, json.ErrUnknownName):
-		return invalidField(semantic.JSONPointer, "%s is not a field of this body", fieldName(semantic.JSONPointer))
+		name := fieldName(semantic.JSONPointer)
+		return v1.NewProblem(v1.UnknownField, "%.60q is not a field of this body", name).WithField(name)
 	case errors.As(err, &semantic):
 		return invalidField(semantic.JSONPointer, "%s is a JSON %s, which does not belong there", fieldName(semantic.JSONPointer), semantic.JSONKind)
 	case errors.Is(err, jsontext.ErrDuplicateName) && errors.As(err, &syntactic):

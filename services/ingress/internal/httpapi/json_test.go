@@ -17,12 +17,12 @@ func TestDecodeJSONNamesTheField(t *testing.T) {
 		`{"images":{"url":"a"}}`:                        "images",
 		`{"images":[{"url":"a","url":"b"}]}`:            "images.0.url",
 		`{"images":[],"images":[]}`:                     "images",
-		`{"pictures":[]}`:                               "pictures",
 		`{"images":[{"metadata":{"a":1}}]}`:             "images.0.metadata.a",
 		`{"images":[`:                                   "images",
-		`[]`:                                            "the body",
-		`no json`:                                       "the body",
-		`{"images":[]} {}`:                              "the body",
+		`{"images":[{"url":"a"}],"pipeline":"p"}`:       "",
+		`[]`:               "the body",
+		`no json`:          "the body",
+		`{"images":[]} {}`: "the body",
 		`{"images":[{"url":"` + strings.Repeat("\xff", 3) + `"}]}`: "images.0.url",
 	} {
 		var in v1.ReportRequest
@@ -36,6 +36,11 @@ func TestDecodeJSONNamesTheField(t *testing.T) {
 		case !errors.As(err, &p) || p.Code != v1.InvalidBody || p.Field != field:
 			t.Errorf("%s: %v (field %q), want invalid-body of %s", body, err, fieldOf(err), field)
 		}
+	}
+	var in v1.ReportRequest
+	err := decodeJSON(strings.NewReader(`{"pictures":[]}`), &in)
+	if code, field := problemOf(err); code != v1.UnknownField || field != "pictures" {
+		t.Errorf("an unknown name: %v, want %s of pictures", err, v1.UnknownField)
 	}
 }
 

@@ -176,7 +176,11 @@ func (h *oldHandler) acceptFullReport(w http.ResponseWriter, r *http.Request) (v
 			return none, v1.NewProblem(v1.InvalidBody, "%simageUrl %v", at, err).WithField(at + "imageUrl")
 		}
 	}
-	return h.reports.Submit(r.Context(), s.report(sources, nil))
+	req, err := s.report(sources, nil)
+	if err != nil {
+		return none, err
+	}
+	return h.reports.Submit(r.Context(), req)
 }
 
 // textField reads a text that must be there.

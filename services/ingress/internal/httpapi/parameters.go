@@ -2,7 +2,9 @@ package httpapi
 
 import (
 	"errors"
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -11,6 +13,7 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/lane/pipeline"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/regionfilter"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/reportintake"
 )
 
@@ -27,35 +30,35 @@ type parameters struct {
 type submission struct {
 	intake.Request
 	prefer preference
+	filter regionfilter.Filter
+	// given says where each field stands that the request has.
+	given fields
 }
 
-// report returns the request for a report of these images.
-func (s submission) report(sources []v1.ReportSource, uploads []reportintake.Upload) reportintake.Request {
+// report returns the request for a report of these images. It is of priority bulk, and
+// answered before there are regions.
+func (s submission) report(sources []v1.ReportSource, uploads []reportintake.Upload) (reportintake.Request, error) {
+	for _, name := range append([]string{"priority"}, filterFields...) {
+		if _, given := s.given[name]; given && (name != "priority" || s.Priority != subject.Bulk) {
+			return reportintake.Request{}, v1.NewProblem(v1.InvalidParameter,
+				"%s is given, but a report is of priority bulk, and its regions are asked for later", name).WithField(name)
+		}
+	}
 	return reportintake.Request{
 		Pipeline: s.Pipeline, Key: s.Key, Metadata: s.Metadata, Callback: s.Callback,
 		Sources: sources, Uploads: uploads,
-	}
+	}, nil
 }
 
-// submission reads the query and the headers.
+// submission reads the query and the headers. What the body says is added.
 func (p parameters) submission(r *http.Request) (submission, error) {
-	var s submission
-	q, err := parseQuery(r.URL.RawQuery, "pipeline", "priority", "callback")
+	s := submission{given: fields{}}
+	q, err := parseQuery(r, submissionFields...)
 	if err != nil {
 		return s, err
 	}
-	if s.Pipeline, err = p.pipeline(q["pipeline"]); err != nil {
+	if s.Pipeline, err = p.pipeline(""); err != nil {
 		return s, err
-	}
-	s.Priority = subject.Priority(q["priority"])
-	if s.Priority != "" && !s.Priority.Valid() {
-		return s, v1.NewProblem(v1.InvalidParameter, "priority is %.40q, want interactive or bulk", s.Priority).
-			WithField("priority")
-	}
-	if s.Callback = q["callback"]; s.Callback != "" {
-		if err := p.checkCallback(s.Callback); err != nil {
-			return s, err
-		}
 	}
 	if s.prefer, err = parsePrefer(r.Header.Values("Prefer"), p.wait, p.maxWait); err != nil {
 		return s, err
@@ -64,8 +67,84 @@ func (p parameters) submission(r *http.Request) (submission, error) {
 		return s, v1.NewProblem(v1.InvalidHeader, "%s may have %d bytes", v1.HeaderKey, intake.MaxKey).
 			WithField(v1.HeaderKey).WithLimit(intake.MaxKey)
 	}
-	s.Metadata, err = parseMetadata(r.Header)
-	return s, err
+	if s.Key != "" {
+		s.given["key"] = "a header"
+	}
+	if s.Metadata, err = parseMetadata(r.Header); err != nil {
+		return s, err
+	}
+	for name := range s.Metadata {
+		s.given[metaPrefix+name] = "a header"
+	}
+	return s, p.add(&s, q, "the query")
+}
+
+// add takes the fields of one place of a request into what others have said. A field may
+// stand in one place only.
+func (p parameters) add(s *submission, in fields, place string) error {
+	for _, name := range slices.Sorted(maps.Keys(in)) {
+		if other, ok := s.given[name]; ok {
+			return v1.NewProblem(v1.InvalidParameter, "%s is given twice: in %s and in %s", name, other, place).WithField(name)
+		}
+		s.given[name] = place
+		if err := p.set(s, name, in[name]); err != nil {
+			return err
+		}
+	}
+	if name, err := intake.CheckMetadata(s.Metadata); err != nil {
+		return v1.NewProblem(v1.InvalidParameter, "%s%s %v", metaPrefix, name, err).WithField(metaPrefix + name)
+	}
+	return p.addFilter(s, in)
+}
+
+// addFilter takes the filter of one place, whose fields are three.
+func (p parameters) addFilter(s *submission, in fields) error {
+	f, err := regionfilter.Parse(in)
+	if err != nil {
+		return err
+	}
+	for name := range in {
+		switch name {
+		case regionfilter.MinScore:
+			s.filter.MinScore = f.MinScore
+		case regionfilter.Labels:
+			s.filter.Labels = f.Labels
+		case regionfilter.Top:
+			s.filter.Top = f.Top
+		}
+	}
+	return nil
+}
+
+// set takes a field that is no filter.
+func (p parameters) set(s *submission, name, value string) (err error) {
+	switch name {
+	case "pipeline":
+		s.Pipeline, err = p.pipeline(value)
+	case "priority":
+		s.Priority, err = parsePriority(value)
+	case "callback":
+		s.Callback, err = value, p.checkCallback(value)
+	case "key":
+		if s.Key = value; len(value) > intake.MaxKey {
+			err = v1.NewProblem(v1.InvalidParameter, "key may have %d bytes", intake.MaxKey).
+				WithField("key").WithLimit(intake.MaxKey)
+		}
+	default:
+		if meta, ok := strings.CutPrefix(name, metaPrefix); ok {
+			s.Metadata[meta] = value
+		}
+	}
+	return err
+}
+
+func parsePriority(value string) (subject.Priority, error) {
+	p := subject.Priority(value)
+	if !p.Valid() {
+		return "", v1.NewProblem(v1.InvalidParameter, "priority is %.40q, want interactive or bulk", value).
+			WithField("priority")
+	}
+	return p, nil
 }
 
 // pipeline returns a pipeline by its name, or the first when it has none.
@@ -109,16 +188,36 @@ func parseMetadata(h http.Header) (map[string]string, error) {
 	return out, nil
 }
 
-// waitTime reads for how long a GET wants to wait; 0 when it does not say.
-func (p parameters) waitTime(r *http.Request) (time.Duration, error) {
-	q, err := parseQuery(r.URL.RawQuery, "wait")
-	if err != nil || q["wait"] == "" {
-		return 0, err
+// lookup is what a request for a result asks for.
+type lookup struct {
+	wait   time.Duration // 0 when it does not say
+	filter regionfilter.Filter
+}
+
+// lookup reads for how long a GET wants to wait, and which regions it wants.
+func (p parameters) lookup(r *http.Request) (lookup, error) {
+	var l lookup
+	q, err := parseQuery(r, append([]string{"wait"}, filterFields...)...)
+	if err != nil {
+		return l, err
+	}
+	if l.filter, err = regionfilter.Parse(q); err != nil || q["wait"] == "" {
+		return l, err
 	}
 	n, err := strconv.ParseUint(q["wait"], 10, 31)
 	if err != nil {
-		return 0, v1.NewProblem(v1.InvalidParameter, "wait is %.20q, want a whole number of seconds", q["wait"]).
+		return l, v1.NewProblem(v1.InvalidParameter, "wait is %.20q, want a whole number of seconds", q["wait"]).
 			WithField("wait")
 	}
-	return min(time.Duration(n)*time.Second, p.maxWait), nil
+	l.wait = min(time.Duration(n)*time.Second, p.maxWait)
+	return l, nil
+}
+
+// parseFilter reads which regions a GET wants, of a request that says nothing else.
+func parseFilter(r *http.Request) (regionfilter.Filter, error) {
+	q, err := parseQuery(r, filterFields...)
+	if err != nil {
+		return regionfilter.Filter{}, err
+	}
+	return regionfilter.Parse(q)
 }

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"reflect"
@@ -15,6 +16,7 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/lane/pipeline"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/regionfilter"
 	"github.com/sightmesh/sightmesh/services/internal/bustest"
 )
 
@@ -112,5 +114,39 @@ func TestParameters_NameWhatIsWrong(t *testing.T) {
 	r := httptest.NewRequest(http.MethodPost, "/v1/images?callback=https://a/", nil)
 	if _, err := newTestParameters(t, false).submission(r); fieldOf(err) != "callback" {
 		t.Errorf("a callback without a secret to sign it: %v", err)
+	}
+}
+
+// TestParameters_FieldsOfABody count as those of the query do, and stand in one place.
+func TestParameters_FieldsOfABody(t *testing.T) {
+	t.Parallel()
+	p := newTestParameters(t, true)
+	r := httptest.NewRequest(http.MethodPost, "/v1/images?pipeline=faces&min_score=0.5", nil)
+	r.Header.Set("X-Sight-Meta-Camera", "3")
+	s, err := p.submission(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := fields{"priority": "bulk", "key": "k", "meta-site": "north", "top": "2", "callback": "https://a.example/"}
+	if err := p.add(&s, body, "the body"); err != nil {
+		t.Fatal(err)
+	}
+	want := intake.Request{
+		Pipeline: pipeline.Pipeline{Name: "faces"}, Priority: subject.Bulk, Key: "k", Callback: "https://a.example/",
+		Metadata: map[string]string{"camera": "3", "site": "north"},
+	}
+	if !reflect.DeepEqual(s.Request, want) {
+		t.Errorf("got %+v, want %+v", s.Request, want)
+	}
+	if want := (regionfilter.Filter{MinScore: 0.5, Top: 2}); !reflect.DeepEqual(s.filter, want) {
+		t.Errorf("the filter is %+v, want %+v", s.filter, want)
+	}
+	for _, name := range []string{"pipeline", "min_score", "meta-camera"} {
+		before := s
+		before.given = maps.Clone(s.given)
+		err := p.add(&before, fields{name: "text"}, "the body")
+		if code, field := problemOf(err); code != v1.InvalidParameter || field != name {
+			t.Errorf("%s in two places: %v, want %s", name, err, v1.InvalidParameter)
+		}
 	}
 }

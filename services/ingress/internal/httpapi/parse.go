@@ -2,37 +2,12 @@ package httpapi
 
 import (
 	"fmt"
-	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
-
-// parseQuery reads the parameters that are known; each may be given once.
-// Others are ignored.
-func parseQuery(raw string, known ...string) (map[string]string, error) {
-	q, err := url.ParseQuery(raw)
-	if err != nil {
-		return nil, v1.NewProblem(v1.InvalidParameter, "the query cannot be read: %v", err).WithField("query")
-	}
-	out := map[string]string{}
-	for name, values := range q {
-		if !slices.Contains(known, name) {
-			continue
-		}
-		if len(values) > 1 {
-			return nil, v1.NewProblem(v1.InvalidParameter, "%s is given %d times", name, len(values)).WithField(name)
-		}
-		if values[0] == "" {
-			return nil, v1.NewProblem(v1.InvalidParameter, "%s is empty", name).WithField(name)
-		}
-		out[name] = values[0]
-	}
-	return out, nil
-}
 
 // preference is what a client asks for with Prefer (RFC 7240).
 type preference struct {

@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"errors"
-	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -17,58 +16,6 @@ func problemOf(err error) (v1.Code, string) {
 		return p.Code, p.Field
 	}
 	return "", ""
-}
-
-var queries = []struct {
-	raw   string
-	want  map[string]string
-	field string // of the problem, when there is one
-}{
-	{"", map[string]string{}, ""},
-	{"pipeline=text", map[string]string{"pipeline": "text"}, ""},
-	{"pipeline=text&priority=bulk", map[string]string{"pipeline": "text", "priority": "bulk"}, ""},
-	{"pipeline=a%20b", map[string]string{"pipeline": "a b"}, ""},
-	{"utm_source=x&utm_source=y&empty=", map[string]string{}, ""},
-	{"Pipeline=text", map[string]string{}, ""},
-	{"pipeline=", nil, "pipeline"},
-	{"pipeline", nil, "pipeline"},
-	{"priority=bulk&priority=bulk", nil, "priority"},
-	{"pipeline=%zz", nil, "query"},
-	{"pipeline=text;priority=bulk", nil, "query"},
-}
-
-func TestParseQuery(t *testing.T) {
-	t.Parallel()
-	for _, tt := range queries {
-		got, err := parseQuery(tt.raw, "pipeline", "priority")
-		code, field := problemOf(err)
-		if tt.field != "" {
-			if code != v1.InvalidParameter || field != tt.field {
-				t.Errorf("%q: got %v, want a problem with %s", tt.raw, err, tt.field)
-			}
-			continue
-		}
-		if err != nil || !maps.Equal(got, tt.want) {
-			t.Errorf("%q: got %v, %v, want %v", tt.raw, got, err, tt.want)
-		}
-	}
-}
-
-func FuzzParseQuery(f *testing.F) {
-	for _, tt := range queries {
-		f.Add(tt.raw)
-	}
-	f.Fuzz(func(t *testing.T, raw string) {
-		got, err := parseQuery(raw, "pipeline", "priority")
-		if code, field := problemOf(err); err != nil && (code != v1.InvalidParameter || field == "") {
-			t.Errorf("%q: %v is no problem that names a field", raw, err)
-		}
-		for name, value := range got {
-			if name != "pipeline" && name != "priority" || value == "" {
-				t.Errorf("%q gives %q=%q", raw, name, value)
-			}
-		}
-	})
 }
 
 const defaultWait, maxWait = 20 * time.Second, 60 * time.Second

@@ -29,7 +29,7 @@ func (h *reportHandler) post(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	kind, _, err := bodyType(r.Header.Get("Content-Type"))
+	kind, _, err := bodyType(r.Header)
 	if err != nil {
 		return err
 	}
@@ -40,20 +40,32 @@ func (h *reportHandler) post(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 		defer release()
-		return h.accept(w, r, s.report(nil, in.uploads))
+		if err := h.params.add(&s, in.fields, "the body"); err != nil {
+			return err
+		}
+		return h.accept(w, r, s, nil, in.uploads)
 	case jsonBody:
-		sources, err := h.readSources(w, r)
+		sources, said, err := h.readSources(w, r)
 		if err != nil {
 			return err
 		}
-		return h.accept(w, r, s.report(sources, nil))
+		if err := h.params.add(&s, said, "the body"); err != nil {
+			return err
+		}
+		return h.accept(w, r, s, sources, nil)
 	}
 	return v1.NewProblem(v1.UnsupportedType, "a report is application/json or multipart/form-data").
 		WithField("Content-Type")
 }
 
 // accept makes a durable job of a report and answers with it.
-func (h *reportHandler) accept(w http.ResponseWriter, r *http.Request, req reportintake.Request) error {
+func (h *reportHandler) accept(
+	w http.ResponseWriter, r *http.Request, s submission, sources []v1.ReportSource, uploads []reportintake.Upload,
+) error {
+	req, err := s.report(sources, uploads)
+	if err != nil {
+		return err
+	}
 	report, err := h.reports.Submit(r.Context(), req)
 	if err != nil {
 		setLocation(w, err, "/v1/reports/")
@@ -65,44 +77,48 @@ func (h *reportHandler) accept(w http.ResponseWriter, r *http.Request, req repor
 }
 
 // readSources reads a body that names the images of a report.
-func (h *reportHandler) readSources(w http.ResponseWriter, r *http.Request) ([]v1.ReportSource, error) {
+func (h *reportHandler) readSources(w http.ResponseWriter, r *http.Request) ([]v1.ReportSource, fields, error) {
 	body, hold, err := h.bodies.open(w, r, maxReportBody)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer hold.Release()
 	var in v1.ReportRequest
 	if err := decodeJSON(decoded{body, hold}, &in); err != nil {
-		return nil, h.bodies.problem(w, err, maxReportBody)
+		return nil, nil, h.bodies.problem(w, err, maxReportBody)
 	}
 	out := make([]v1.ReportSource, len(in.Images))
 	for i, image := range in.Images {
 		field := fmt.Sprintf("images.%d.", i)
 		if image.URL == "" {
-			return nil, v1.NewProblem(v1.InvalidBody, "%surl is missing", field).WithField(field + "url")
+			return nil, nil, v1.NewProblem(v1.InvalidBody, "%surl is missing", field).WithField(field + "url")
 		}
 		if err := intake.CheckURL(image.URL); err != nil {
-			return nil, v1.NewProblem(v1.InvalidBody, "%surl %v", field, err).WithField(field + "url")
+			return nil, nil, v1.NewProblem(v1.InvalidBody, "%surl %v", field, err).WithField(field + "url")
 		}
 		if len(image.Location) > reportintake.MaxLocation {
-			return nil, v1.NewProblem(v1.InvalidBody, "%slocation may have %d bytes", field, reportintake.MaxLocation).
+			return nil, nil, v1.NewProblem(v1.InvalidBody, "%slocation may have %d bytes", field, reportintake.MaxLocation).
 				WithField(field + "location").WithLimit(reportintake.MaxLocation)
 		}
 		if name, err := intake.CheckMetadata(image.Metadata); err != nil {
-			return nil, v1.NewProblem(v1.InvalidBody, "%smetadata.%s %v", field, name, err).
+			return nil, nil, v1.NewProblem(v1.InvalidBody, "%smetadata.%s %v", field, name, err).
 				WithField(field + "metadata." + name)
 		}
 		out[i] = v1.ReportSource{URL: image.URL, Location: image.Location, Metadata: image.Metadata}
 	}
-	return out, nil
+	return out, jsonFields(in.RequestFields), nil
 }
 
 // get answers with a report and the outcome of each of its images. They are
 // read and written one after the other: all of them can be a lot.
 func (h *reportHandler) get(w http.ResponseWriter, r *http.Request) error {
+	filter, err := parseFilter(r)
+	if err != nil {
+		return err
+	}
 	out := json.NewEncoder(w)
 	n := 0
-	err := h.reports.Read(r.Context(), mux.Vars(r)["id"], func(report v1.Report) error {
+	err = h.reports.Read(r.Context(), mux.Vars(r)["id"], func(report v1.Report) error {
 		head, err := json.Marshal(report)
 		if err != nil {
 			return fmt.Errorf("encode report: %w", err)
@@ -119,6 +135,10 @@ func (h *reportHandler) get(w http.ResponseWriter, r *http.Request) error {
 			if _, err := w.Write([]byte(",")); err != nil {
 				return err
 			}
+		}
+		if image.Result != nil {
+			result := filter.Apply(*image.Result)
+			image.Result = &result
 		}
 		return out.Encode(image)
 	})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -18,6 +19,7 @@ import (
 	"github.com/sightmesh/sightmesh/lane/pipeline"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/body"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/regionfilter"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/sessions"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
@@ -65,7 +67,11 @@ func (h *sessionHandler) drain(hard context.Context) {
 
 // get opens a session of ordered frames.
 func (h *sessionHandler) get(w http.ResponseWriter, r *http.Request) error {
-	q, err := parseQuery(r.URL.RawQuery, "pipeline", "window", "drop", "from")
+	q, err := parseQuery(r, slices.Concat([]string{"pipeline", "window", "drop", "from"}, filterFields)...)
+	if err != nil {
+		return err
+	}
+	filter, err := regionfilter.Parse(q)
 	if err != nil {
 		return err
 	}
@@ -116,7 +122,7 @@ func (h *sessionHandler) get(w http.ResponseWriter, r *http.Request) error {
 		MaxBytes: h.bodies.maxBytes, Hold: func() *body.Holding { return h.bodies.memory.Hold(client) },
 		Idle: streamIdle, Rate: h.bodies.rate, WriteTimeout: streamWriteTimeout,
 		Read: func(ctx context.Context, image []byte, stored func()) v1.Result {
-			return h.readFrame(ctx, link, p, image, stored)
+			return filter.Apply(h.readFrame(ctx, link, p, image, stored))
 		},
 		Answered: func(s v1.Status) { h.respond.metrics.frames.WithLabelValues(string(s)).Inc() },
 	})

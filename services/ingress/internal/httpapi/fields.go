@@ -1,0 +1,79 @@
+package httpapi
+
+import (
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/regionfilter"
+)
+
+// fields are what a request says besides its images, by name.
+type fields map[string]string
+
+// metaPrefix begins the name of a field that is metadata.
+const metaPrefix = "meta-"
+
+// filterFields say which regions of a result are wanted.
+var filterFields = []string{regionfilter.MinScore, regionfilter.Labels, regionfilter.Top}
+
+// submissionFields are those of a request that brings images. They stand in its query, its
+// form or its JSON body.
+var submissionFields = slices.Concat([]string{"pipeline", "priority", "callback", "key", metaPrefix + "*"}, filterFields)
+
+// parseQuery reads the query of a request.
+func parseQuery(r *http.Request, known ...string) (fields, error) {
+	q, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, v1.NewProblem(v1.InvalidParameter, "the query cannot be read: %v", err).WithField("query")
+	}
+	return readFields(q, isStrict(r), known...)
+}
+
+// isStrict reports whether a request may have no fields that are not known. The old routes
+// ignore what their originals did.
+func isStrict(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, "/v1/") }
+
+// readFields reads the fields that are known, each of which may be given once. One that
+// is not known is a problem when strict, and ignored otherwise.
+func readFields(values url.Values, strict bool, known ...string) (fields, error) {
+	out := fields{}
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		field, isMeta := name, strings.HasPrefix(name, metaPrefix)
+		if isMeta {
+			field = metaPrefix + "*"
+		}
+		switch given := values[name]; {
+		case !slices.Contains(known, field) && strict:
+			return nil, v1.NewProblem(v1.UnknownField, "%.60q is not known here; known are %s", name, strings.Join(known, ", ")).
+				WithField(name)
+		case !slices.Contains(known, field):
+		case len(given) > 1:
+			return nil, v1.NewProblem(v1.InvalidParameter, "%s is given %d times", name, len(given)).WithField(name)
+		case given[0] == "" && !isMeta:
+			return nil, v1.NewProblem(v1.InvalidParameter, "%s is empty", name).WithField(name)
+		default:
+			out[name] = given[0]
+		}
+	}
+	return out, nil
+}
+
+// jsonFields returns the fields of a JSON body.
+func jsonFields(in v1.RequestFields) fields {
+	out := fields{}
+	for name, value := range map[string]string{
+		"pipeline": in.Pipeline, "priority": in.Priority, "callback": in.Callback, "key": in.Key,
+	} {
+		if value != "" {
+			out[name] = value
+		}
+	}
+	for name, value := range in.Metadata {
+		out[metaPrefix+name] = value
+	}
+	return out
+}

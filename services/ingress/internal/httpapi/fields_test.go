@@ -1,0 +1,74 @@
+package httpapi
+
+import (
+	"maps"
+	"net/http"
+	"net/url"
+	"testing"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+var queries = []struct {
+	raw   string
+	want  fields
+	code  v1.Code // of the problem, when there is one
+	field string
+}{
+	{"", fields{}, "", ""},
+	{"pipeline=text", fields{"pipeline": "text"}, "", ""},
+	{"pipeline=text&priority=bulk", fields{"pipeline": "text", "priority": "bulk"}, "", ""},
+	{"pipeline=a%20b", fields{"pipeline": "a b"}, "", ""},
+	{"meta-camera=3&meta-empty=", fields{"meta-camera": "3", "meta-empty": ""}, "", ""},
+	{"utm_source=x", nil, v1.UnknownField, "utm_source"},
+	{"Pipeline=text", nil, v1.UnknownField, "Pipeline"},
+	{"pipeline=", nil, v1.InvalidParameter, "pipeline"},
+	{"pipeline", nil, v1.InvalidParameter, "pipeline"},
+	{"priority=bulk&priority=bulk", nil, v1.InvalidParameter, "priority"},
+	{"pipeline=%zz", nil, v1.InvalidParameter, "query"},
+	{"pipeline=text;priority=bulk", nil, v1.InvalidParameter, "query"},
+}
+
+// asked returns a request with a query.
+func asked(path, query string) *http.Request {
+	return &http.Request{URL: &url.URL{Path: path, RawQuery: query}}
+}
+
+func TestParseQuery(t *testing.T) {
+	t.Parallel()
+	for _, tt := range queries {
+		got, err := parseQuery(asked("/v1/images", tt.raw), "pipeline", "priority", "meta-*")
+		code, field := problemOf(err)
+		if code != tt.code || field != tt.field {
+			t.Errorf("%q: %v, want %q of %q", tt.raw, err, tt.code, tt.field)
+		}
+		if !maps.Equal(got, tt.want) {
+			t.Errorf("%q: %v, want %v", tt.raw, got, tt.want)
+		}
+	}
+	got, err := parseQuery(asked("/upload", "utm_source=x&utm_source=y&empty=&pipeline=text"), "pipeline")
+	if err != nil {
+		t.Errorf("unknown fields of an old route: %v, want them ignored", err)
+	}
+	if want := (fields{"pipeline": "text"}); !maps.Equal(got, want) {
+		t.Errorf("an old route: %v, want %v", got, want)
+	}
+}
+
+func FuzzParseQuery(f *testing.F) {
+	for _, tt := range queries {
+		f.Add(tt.raw)
+	}
+	f.Fuzz(func(t *testing.T, raw string) {
+		got, err := parseQuery(asked("/v1/images", raw), "pipeline", "priority")
+		code, field := problemOf(err)
+		if err != nil && (code != v1.InvalidParameter && code != v1.UnknownField || field == "" && code == v1.InvalidParameter) {
+			t.Errorf("%q: %v is no problem that names a field", raw, err)
+		}
+		for name, value := range got {
+			if name != "pipeline" && name != "priority" || value == "" {
+				t.Errorf("%q gives %q=%q", raw, name, value)
+			}
+		}
+	})
+}

@@ -1,0 +1,117 @@
+// Package regionfilter keeps some of the regions of a result, as a client asks for with
+// min_score, labels and top. It is pure. What is stored has all regions.
+package regionfilter
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+	"strings"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// Names of what a client asks for.
+const (
+	MinScore = "min_score"
+	Labels   = "labels"
+	Top      = "top"
+)
+
+// maxTop is the most regions that a pipeline may find.
+const maxTop = 10_000
+
+// Filter says which regions are kept. The zero value keeps all.
+type Filter struct {
+	// MinScore is the lowest score of a region that is kept, from 0 to 1.
+	MinScore float64
+	// Labels are those of the regions that are kept: a region has one as its label, or
+	// among its further labels. None stands for any.
+	Labels []string
+	// Top is how many regions are kept at most, the surest; 0 stands for all.
+	Top int
+}
+
+// Parse reads a filter from values by their names; each may be missing. An error is a
+// [*v1.Problem] that names what is wrong.
+func Parse(values map[string]string) (Filter, error) {
+	var f Filter
+	if text, ok := values[MinScore]; ok {
+		score, err := strconv.ParseFloat(text, 64)
+		if err != nil || !(score >= 0 && score <= 1) {
+			return f, invalid(MinScore, "%s is %.20q, want a number from 0 to 1", MinScore, text)
+		}
+		f.MinScore = score
+	}
+	if text, ok := values[Labels]; ok {
+		for label := range strings.SplitSeq(text, ",") {
+			if label = strings.TrimSpace(label); label == "" {
+				return f, invalid(Labels, "%s is %.60q, want names with commas between", Labels, text)
+			}
+			f.Labels = append(f.Labels, label)
+		}
+	}
+	if text, ok := values[Top]; ok {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 || n > maxTop {
+			return f, invalid(Top, "%s is %.20q, want 1 to %d", Top, text, maxTop).WithLimit(maxTop)
+		}
+		f.Top = n
+	}
+	return f, nil
+}
+
+func invalid(field, format string, args ...any) *v1.Problem {
+	return v1.NewProblem(v1.InvalidParameter, format, args...).WithField(field)
+}
+
+// Apply returns a result with the regions that are kept, in their order. Its text, when it
+// has one, is that of these regions. The result that it was given does not change.
+func (f Filter) Apply(r v1.Result) v1.Result {
+	if f.MinScore == 0 && len(f.Labels) == 0 && f.Top == 0 || r.Regions == nil {
+		return r
+	}
+	kept := make([]v1.Region, 0, len(r.Regions))
+	for _, region := range r.Regions {
+		if region.Score >= f.MinScore && f.hasLabel(region) {
+			kept = append(kept, region)
+		}
+	}
+	r.Regions = surest(kept, f.Top)
+	if r.Text != nil {
+		var text strings.Builder
+		for _, region := range r.Regions {
+			if region.Text != "" {
+				text.WriteString(region.Text + "\n")
+			}
+		}
+		s := text.String()
+		r.Text = &s
+	}
+	return r
+}
+
+func (f Filter) hasLabel(r v1.Region) bool {
+	return len(f.Labels) == 0 || slices.Contains(f.Labels, r.Label) ||
+		slices.ContainsFunc(r.Labels, func(l v1.Label) bool { return slices.Contains(f.Labels, l.Label) })
+}
+
+// surest returns the n regions with the highest scores, in their order. Of those with the
+// same score the first ones count.
+func surest(regions []v1.Region, n int) []v1.Region {
+	if n == 0 || len(regions) <= n {
+		return regions
+	}
+	places := make([]int, len(regions))
+	for i := range places {
+		places[i] = i
+	}
+	slices.SortStableFunc(places, func(a, b int) int { return cmp.Compare(regions[b].Score, regions[a].Score) })
+	places = places[:n]
+	slices.Sort(places)
+	kept := make([]v1.Region, n)
+	for i, place := range places {
+		kept[i] = regions[place]
+	}
+	return kept
+}

@@ -1,0 +1,81 @@
+package regionfilter
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+func TestFilter_Apply(t *testing.T) {
+	t.Parallel()
+	all := "car:a bus:b person:c dog:d\n"
+	result := func() v1.Result {
+		text := strings.ReplaceAll("a b c d ", " ", "\n")
+		return v1.Result{Text: &text, Regions: []v1.Region{
+			{Label: "car", Score: 0.5, Text: "a"}, {Label: "bus", Score: 0.9, Text: "b"},
+			{Label: "person", Score: 0.7, Text: "c", Labels: []v1.Label{{Label: "smile", Score: 0.6}}},
+			{Label: "dog", Score: 0.7, Text: "d"},
+		}}
+	}
+	for name, tt := range map[string]struct {
+		values map[string]string
+		want   string
+	}{
+		"none":                      {nil, all},
+		"score":                     {map[string]string{"min_score": "0.7"}, "bus:b person:c dog:d\n"},
+		"no score":                  {map[string]string{"min_score": "0"}, all},
+		"label":                     {map[string]string{"labels": "car"}, "car:a\n"},
+		"labels":                    {map[string]string{"labels": "dog, car"}, "car:a dog:d\n"},
+		"a further label":           {map[string]string{"labels": "smile"}, "person:c\n"},
+		"no region":                 {map[string]string{"labels": "Car"}, "\n"},
+		"top":                       {map[string]string{"top": "2"}, "bus:b person:c\n"},
+		"top of few":                {map[string]string{"top": "9"}, all},
+		"top of those with a score": {map[string]string{"top": "1", "labels": "car,dog", "min_score": "0.1"}, "dog:d\n"},
+	} {
+		f, err := Parse(tt.values)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		before := result()
+		after := f.Apply(before)
+		var got []string
+		text := ""
+		for _, r := range after.Regions {
+			got = append(got, r.Label+":"+r.Text)
+			text += r.Text + "\n"
+		}
+		if s := strings.Join(got, " ") + "\n"; s != tt.want {
+			t.Errorf("%s: kept %q, want %q", name, s, tt.want)
+		}
+		if *after.Text != text {
+			t.Errorf("%s: the text is %q, want %q", name, *after.Text, text)
+		}
+		if after.Regions == nil {
+			t.Errorf("%s: no regions are null, want an empty list", name)
+		}
+		if len(before.Regions) != 4 {
+			t.Errorf("%s: the result that was given has changed", name)
+		}
+	}
+}
+
+func TestParse_NamesWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	for name, values := range map[string][]string{
+		"min_score": {"-0.1", "1.1", "NaN", "high", ""}, "labels": {"", "a,,b", ","}, "top": {"0", "-1", "10001", "1.5", "all"},
+	} {
+		for _, value := range values {
+			_, err := Parse(map[string]string{name: value})
+			var p *v1.Problem
+			if !errors.As(err, &p) {
+				t.Errorf("%s=%s: %v, want a problem", name, value, err)
+				continue
+			}
+			if p.Code != v1.InvalidParameter || p.Field != name {
+				t.Errorf("%s=%s: %s of %s, want %s of %s", name, value, p.Code, p.Field, v1.InvalidParameter, name)
+			}
+		}
+	}
+}
