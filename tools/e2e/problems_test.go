@@ -73,7 +73,7 @@ func testProblems(t *testing.T, m *mesh) {
 	t.Run("form", func(t *testing.T) {
 		var b bytes.Buffer
 		w := multipart.NewWriter(&b)
-		w.WriteField("comment", "not the picture")
+		w.WriteField("pipeline", "text")
 		part, err := w.CreateFormFile("image", "page.png")
 		if err != nil {
 			t.Fatal(err)
@@ -88,7 +88,7 @@ func testProblems(t *testing.T, m *mesh) {
 	t.Run("form without the picture", func(t *testing.T) {
 		var b bytes.Buffer
 		w := multipart.NewWriter(&b)
-		w.WriteField("comment", "not the picture")
+		w.WriteField("pipeline", "text")
 		w.Close()
 		checkProblem(t, m.post(t, "", b.Bytes(), "Content-Type", w.FormDataContentType()), v1.InvalidBody)
 	})

@@ -165,7 +165,7 @@ func testBadReports(t *testing.T, m *mesh) {
 		`{"images":[{"url":"ftp://a"}]}`: {v1.InvalidBody, "images.0.url"},
 		`{"images":[{"url":"http://a/"},{"url":7}]}`: {v1.InvalidBody, "images.1.url"},
 		`{"images":[{"url":"http://a/","url":"b"}]}`: {v1.InvalidBody, "images.0.url"},
-		`{"pictures":[]}`:           {v1.InvalidBody, "pictures"},
+		`{"pictures":[]}`:           {v1.UnknownField, "pictures"},
 		`{"images":[` + many + `]}`: {v1.TooManyImages, "images"},
 		`{"images":[`:               {v1.InvalidBody, "images"},
 	} {

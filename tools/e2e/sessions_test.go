@@ -86,7 +86,7 @@ func testStream(t *testing.T, m *mesh) {
 	t.Run("bad frames", func(t *testing.T) { testBadFrames(t, m) })
 	t.Run("latest", func(t *testing.T) { testLatest(t, m) })
 	t.Run("no session", func(t *testing.T) {
-		checkProblem(t, m.get(t, "/v1/stream"), v1.InvalidHeader)
+		checkProblem(t, m.get(t, "/v1/stream"), v1.UpgradeRequired)
 		checkProblem(t, m.get(t, "/v1/stream?window=1000"), v1.InvalidParameter)
 		checkProblem(t, m.get(t, "/v1/stream?drop=some"), v1.InvalidParameter)
 		checkProblem(t, m.get(t, "/v1/stream?from=-1"), v1.InvalidParameter)
