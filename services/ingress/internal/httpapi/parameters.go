@@ -31,8 +31,8 @@ type submission struct {
 	intake.Request
 	prefer preference
 	filter regionfilter.Filter
-	// given says where each field stands that the request has.
-	given fields
+	// said has the fields of the request, and given says where each stands.
+	said, given fields
 }
 
 // report returns the request for a report of these images. It is of priority bulk, and
@@ -52,7 +52,7 @@ func (s submission) report(sources []v1.ReportSource, uploads []reportintake.Upl
 
 // submission reads the query and the headers. What the body says is added.
 func (p parameters) submission(r *http.Request) (submission, error) {
-	s := submission{given: fields{}}
+	s := submission{said: fields{}, given: fields{}}
 	q, err := parseQuery(r, submissionFields...)
 	if err != nil {
 		return s, err
@@ -81,12 +81,12 @@ func (p parameters) submission(r *http.Request) (submission, error) {
 
 // add takes the fields of one place of a request into what others have said. A field may
 // stand in one place only.
-func (p parameters) add(s *submission, in fields, place string) error {
+func (p parameters) add(s *submission, in fields, place string) (err error) {
 	for _, name := range slices.Sorted(maps.Keys(in)) {
 		if other, ok := s.given[name]; ok {
 			return v1.NewProblem(v1.InvalidParameter, "%s is given twice: in %s and in %s", name, other, place).WithField(name)
 		}
-		s.given[name] = place
+		s.said[name], s.given[name] = in[name], place
 		if err := p.set(s, name, in[name]); err != nil {
 			return err
 		}
@@ -94,26 +94,8 @@ func (p parameters) add(s *submission, in fields, place string) error {
 	if name, err := intake.CheckMetadata(s.Metadata); err != nil {
 		return v1.NewProblem(v1.InvalidParameter, "%s%s %v", metaPrefix, name, err).WithField(metaPrefix + name)
 	}
-	return p.addFilter(s, in)
-}
-
-// addFilter takes the filter of one place, whose fields are three.
-func (p parameters) addFilter(s *submission, in fields) error {
-	f, err := regionfilter.Parse(in)
-	if err != nil {
-		return err
-	}
-	for name := range in {
-		switch name {
-		case regionfilter.MinScore:
-			s.filter.MinScore = f.MinScore
-		case regionfilter.Labels:
-			s.filter.Labels = f.Labels
-		case regionfilter.Top:
-			s.filter.Top = f.Top
-		}
-	}
-	return nil
+	s.filter, err = regionfilter.Parse(s.said)
+	return err
 }
 
 // set takes a field that is no filter.
