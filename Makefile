@@ -65,6 +65,14 @@ interop-jaeger: build ## Look at traces of every kind in a Jaeger, which make ja
 	@test -x bin/jaeger || command -v jaeger >/dev/null || $(MAKE) jaeger
 	$(GO) test -tags interop_jaeger -count 1 -timeout 10m -run Jaeger ./tools/e2e
 
+.PHONY: cluster
+cluster: ## Build a Kubernetes of one node, with KEDA and Jaeger, into bin/ (25 minutes, 1.2 GB, 8 GB of build cache)
+	@tools/scripts/cluster
+
+.PHONY: cluster-test
+cluster-test: ## Test the chart on that Kubernetes, and write the table of docs/operating.md (10 minutes; root, dist/images)
+	SIGHTMESH_CLUSTER_TABLE=$(CURDIR)/docs/operating.md tools/scripts/cluster-test
+
 .PHONY: bench-once
 bench-once: deps ## Run every Go benchmark for one iteration, so that none rots
 	$(GO) test -run '^$$' -bench . -benchtime 1x work

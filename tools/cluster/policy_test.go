@@ -1,0 +1,268 @@
+//go:build cluster
+
+package cluster
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// policies are the rules of the NetworkPolicies of a cluster as nftables does them.
+// The network of the cluster does not enforce them itself. The rules are of the pods
+// that run now, and know what the chart uses: labels, and ports by number.
+type policies struct {
+	namespaces map[string]labels
+	pods       []pod
+	policies   []policy
+}
+
+type labels map[string]string
+
+type pod struct {
+	Metadata struct {
+		Name, Namespace string
+		Labels          labels
+	}
+	Status struct{ PodIP string }
+}
+
+type policy struct {
+	Metadata struct{ Namespace string }
+	Spec     struct {
+		PodSelector selector
+		PolicyTypes []string
+		Ingress     []rule
+		Egress      []rule
+	}
+}
+
+type rule struct {
+	Ports []struct {
+		Port     int
+		Protocol string
+	}
+	From, To []peer
+}
+
+type peer struct {
+	PodSelector, NamespaceSelector *selector
+	IPBlock                        map[string]any
+}
+
+type selector struct {
+	MatchLabels      labels
+	MatchExpressions []any
+}
+
+func (s selector) matches(l labels) bool {
+	for key, value := range s.MatchLabels {
+		if l[key] != value {
+			return false
+		}
+	}
+	return true
+}
+
+// readPolicies reads the policies, and whom they are of.
+func (s *suite) readPolicies(t *testing.T) policies {
+	t.Helper()
+	p := policies{namespaces: map[string]labels{}}
+	for kind, to := range map[string]any{"pods": &p.pods, "networkpolicies": &p.policies} {
+		var list struct{ Items json.RawMessage }
+		text := s.kubectl(t, "get", kind, "--all-namespaces", "--output=json")
+		if err := json.Unmarshal([]byte(text), &list); err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal(list.Items, to); err != nil {
+			t.Fatalf("read %s: %v", kind, err)
+		}
+	}
+	var list struct {
+		Items []struct {
+			Metadata struct {
+				Name   string
+				Labels labels
+			}
+		}
+	}
+	if err := json.Unmarshal([]byte(s.kubectl(t, "get", "namespaces", "--output=json")), &list); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range list.Items {
+		p.namespaces[n.Metadata.Name] = n.Metadata.Labels
+	}
+	return p
+}
+
+// rules returns a file for nft. What a pod sends is looked at behind the addresses of
+// Services; what the node sends to its pods is not, as Kubernetes says.
+func (p policies) rules() string {
+	var chains strings.Builder
+	out, in := map[string]string{}, map[string]string{}
+	for n, pod := range p.pods {
+		for _, direction := range []struct {
+			kind, mine, theirs string
+			jumps              map[string]string
+			rules              func(policy) []rule
+			peers              func(rule) []peer
+		}{
+			{"Egress", "saddr", "daddr", out, func(p policy) []rule { return p.Spec.Egress }, func(r rule) []peer { return r.To }},
+			{"Ingress", "daddr", "saddr", in, func(p policy) []rule { return p.Spec.Ingress }, func(r rule) []peer { return r.From }},
+		} {
+			var lines []string
+			isolated := false
+			for _, policy := range p.policies {
+				if policy.Metadata.Namespace != pod.Metadata.Namespace || !policy.Spec.PodSelector.matches(pod.Metadata.Labels) ||
+					!slices.Contains(policy.Spec.PolicyTypes, direction.kind) {
+					continue
+				}
+				isolated = true
+				for _, r := range direction.rules(policy) {
+					lines = append(lines, p.lines(policy.Metadata.Namespace, r, direction.peers(r), direction.theirs)...)
+				}
+			}
+			if isolated && pod.Status.PodIP != "" {
+				chain := fmt.Sprintf("%s%d", strings.ToLower(direction.kind), n)
+				direction.jumps[pod.Status.PodIP] = "jump " + chain
+				fmt.Fprintf(&chains, "  chain %s {\n    %s\n    drop\n  }\n", chain, strings.Join(lines, "\n    "))
+			}
+		}
+	}
+	return "table ip policies {\n" + chains.String() + `  chain prerouting {
+    type filter hook prerouting priority -90
+    ct state established,related accept
+    ip saddr vmap ` + elements(out) + `
+    ip daddr vmap ` + elements(in) + `
+  }
+}
+`
+}
+
+func elements(jumps map[string]string) string {
+	var all []string
+	for _, address := range slices.Sorted(maps.Keys(jumps)) {
+		all = append(all, address+" : "+jumps[address])
+	}
+	return "{ " + strings.Join(all, ", ") + " }"
+}
+
+// lines returns the lines that let through what a rule allows.
+func (p policies) lines(namespace string, r rule, peers []peer, theirs string) (lines []string) {
+	who := ""
+	if len(peers) > 0 {
+		var addresses []string
+		for _, pod := range p.pods {
+			if pod.Status.PodIP != "" && slices.ContainsFunc(peers, func(peer peer) bool { return p.is(pod, peer, namespace) }) {
+				addresses = append(addresses, pod.Status.PodIP)
+			}
+		}
+		if len(addresses) == 0 {
+			return nil
+		}
+		slices.Sort(addresses) // pods that have ended may have had the address of another
+		who = "ip " + theirs + " { " + strings.Join(slices.Compact(addresses), ", ") + " } "
+	}
+	for _, port := range r.Ports {
+		protocol := "tcp"
+		if port.Protocol != "" {
+			protocol = strings.ToLower(port.Protocol)
+		}
+		lines = append(lines, fmt.Sprintf("%s%s dport %d return", who, protocol, port.Port))
+	}
+	if len(r.Ports) == 0 {
+		lines = append(lines, who+"return")
+	}
+	return lines
+}
+
+// is reports whether a pod is one of those that a peer of a policy in a namespace names.
+func (p policies) is(pod pod, peer peer, namespace string) bool {
+	switch {
+	case peer.NamespaceSelector == nil && pod.Metadata.Namespace != namespace:
+		return false
+	case peer.NamespaceSelector != nil && !peer.NamespaceSelector.matches(p.namespaces[pod.Metadata.Namespace]):
+		return false
+	}
+	return peer.PodSelector == nil || peer.PodSelector.matches(pod.Metadata.Labels)
+}
+
+// check fails when a policy has what rules does not know.
+func (p policies) check(t *testing.T) {
+	t.Helper()
+	for _, policy := range p.policies {
+		for _, r := range slices.Concat(policy.Spec.Ingress, policy.Spec.Egress) {
+			for _, peer := range slices.Concat(r.From, r.To) {
+				for _, s := range []*selector{peer.PodSelector, peer.NamespaceSelector, &policy.Spec.PodSelector} {
+					if peer.IPBlock != nil || s != nil && len(s.MatchExpressions) > 0 {
+						t.Fatalf("a policy has an address block or an expression, which this test does not know: %+v", policy)
+					}
+				}
+			}
+		}
+	}
+}
+
+// testPolicies looks at each way with the policies of the chart in force, and without
+// them. The pod of Jaeger is one of another namespace.
+func (r release) testPolicies(t *testing.T, row *row) {
+	find := func(namespace, selector string) (name, address string) {
+		fields := strings.Fields(r.kubectl(t, "get", "pods", "--namespace="+namespace, "--selector="+selector,
+			"--field-selector=status.phase=Running", "--output=jsonpath={.items[0].metadata.name} {.items[0].status.podIP}"))
+		return fields[0], fields[1]
+	}
+	pods, addresses := map[string]string{}, map[string]string{"the API server": "10.78.0.1"}
+	for _, component := range []string{"ingress", "detect", "classify", "results", "nats"} {
+		pods[component], addresses[component] = find(r.namespace, "app.kubernetes.io/instance="+r.name+",app.kubernetes.io/component="+component)
+	}
+	pods["jaeger"], addresses["jaeger"] = find("observability", "app=jaeger")
+	namespaceOf := func(component string) string {
+		if component == "jaeger" {
+			return "observability"
+		}
+		return r.namespace
+	}
+	ways := []struct {
+		from, to string
+		port     int
+		allowed  bool
+	}{
+		{"detect", "nats", 4222, true},
+		{"results", "nats", 4222, true},
+		{"detect", "jaeger", 4318, true},
+		{"jaeger", "ingress", 8080, true},
+		{"jaeger", "ingress", 9090, true},
+		{"jaeger", "detect", 9090, true},
+		{"jaeger", "nats", 4222, false},
+		{"jaeger", "nats", 8222, false},
+		{"ingress", "nats", 8222, false},
+		{"detect", "jaeger", 16686, false},
+		{"detect", "ingress", 8080, false},
+		{"classify", "results", 9090, false},
+		{"classify", "the API server", 6443, false},
+	}
+	dial := func(inForce bool) {
+		for _, w := range ways {
+			err := r.kube.Dial(t.Context(), namespaceOf(w.from), pods[w.from], fmt.Sprintf("%s:%d", addresses[w.to], w.port))
+			if want := w.allowed || !inForce; (err == nil) != want {
+				t.Errorf("policies in force: %v: %s to port %d of %s: %v, want a connection: %v", inForce, w.from, w.port, w.to, err, want)
+			}
+		}
+	}
+	dial(false)
+	p := r.readPolicies(t)
+	p.check(t)
+	if err := r.kube.LoadRules(t.Context(), p.rules()); err != nil {
+		t.Fatalf("%v\n%s", err, p.rules())
+	}
+	dial(true)
+	l := newLoad(r.address())
+	r.check(t, l, r.text)
+	r.helm(t, "test", "--timeout=2m")
+	if err := r.kube.LoadRules(t.Context(), "delete table ip policies"); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,108 @@
+package kube
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// process is a child process. Its output is a log file of the state folder.
+type process struct {
+	name string
+	log  string
+	cmd  *exec.Cmd
+	done chan struct{} // closed when it has ended
+	err  error         // of exec.Cmd.Wait, once done is closed
+}
+
+// Run starts a program that ends with the cluster. It has the environment of
+// this process and env.
+func (c *Cluster) Run(name string, env []string, program string, args ...string) error {
+	_, err := c.run(name, env, program, args...)
+	return err
+}
+
+func (c *Cluster) run(name string, env []string, program string, args ...string) (*process, error) {
+	p := &process{name: name, log: c.file(name + ".log"), done: make(chan struct{})}
+	log, err := os.Create(p.log)
+	if err != nil {
+		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
+	defer log.Close() // the process has a copy
+	p.cmd = exec.Command(program, args...)
+	p.cmd.Env = append(os.Environ(), env...)
+	p.cmd.Stdout, p.cmd.Stderr = log, log
+	if err := p.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
+	go func() {
+		p.err = p.cmd.Wait()
+		close(p.done)
+	}()
+	c.processes = append(c.processes, p)
+	return p, nil
+}
+
+// stopPatience is how long a process may take to end after SIGTERM.
+const stopPatience = 10 * time.Second
+
+func (p *process) stop() error {
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("stop %s: %w", p.name, err)
+	}
+	select {
+	case <-p.done:
+		return nil
+	case <-time.After(stopPatience):
+	}
+	if err := p.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("stop %s: %w", p.name, err)
+	}
+	<-p.done
+	return nil
+}
+
+// startPatience is how long a process may take to become ready.
+const startPatience = 2 * time.Minute
+
+// await waits until isReady returns nil, the process has ended, or it took too long.
+func (p *process) await(ctx context.Context, isReady func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, startPatience)
+	defer cancel()
+	for {
+		err := isReady(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+			continue
+		case <-p.done:
+			err = fmt.Errorf("it has ended: %w", p.err)
+		case <-ctx.Done():
+		}
+		return fmt.Errorf("%s is not ready: %w\n%s", p.name, err, p.tail())
+	}
+}
+
+// tail returns the last lines of the log.
+func (p *process) tail() string {
+	text, err := os.ReadFile(p.log)
+	if err != nil {
+		return err.Error()
+	}
+	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	return strings.Join(lines[max(0, len(lines)-10):], "\n")
+}
+
+// file returns the path of a file of the state folder.
+func (c *Cluster) file(name string) string { return filepath.Join(c.config.State, name) }
+
+// program returns the path of a program of the folder of programs.
+func (c *Cluster) program(name string) string { return filepath.Join(c.config.Programs, name) }
