@@ -57,6 +57,8 @@ func TestChart(t *testing.T) {
 	s.step(t, "autoscaling", "KEDA: classify from 1 pod to 3 while images wait, and back to 1", mesh.testAutoscaling)
 	s.step(t, "second-release", "a second release in a namespace beside it, installed, tested and uninstalled", mesh.testSecondRelease)
 	s.step(t, "former-chart", "upgrade of a release of the chart 0.1.0", mesh.testFormerChart)
+	s.step(t, "scale-from-zero", "KEDA: detect and classify from 0 pods, one request to its result, and back to 0",
+		mesh.testScaleFromZero)
 	s.step(t, "uninstall", "`helm uninstall` until only the volume of NATS is left", mesh.testUninstall)
 	s.writeTable(t)
 }
@@ -83,6 +85,8 @@ type row struct {
 	broken      int // jobs without their one outcome
 	verdict     string
 }
+
+const held = "held"
 
 // components are the parts of the mesh that have images of their own.
 var components = []string{"ingress", "detect", "classify", "results", "setup"}
@@ -139,11 +143,11 @@ func newSuite(t *testing.T) *suite {
 // time has that of the subtest.
 func (s *suite) step(t *testing.T, name, words string, run func(*testing.T, *row)) {
 	t.Helper()
-	r := &row{name: name, words: words, verdict: "not run"}
+	r := &row{name: name, words: words, verdict: "not run"} // as when -run leaves it out
 	s.rows = append(s.rows, r)
 	t.Run(name, func(t *testing.T) {
 		t.Cleanup(func() {
-			r.verdict = "held"
+			r.verdict = held
 			if t.Failed() {
 				r.verdict = "**failed**"
 				s.describe(t)
@@ -267,6 +271,7 @@ func (s *suite) describe(t *testing.T) {
 	for _, args := range []string{
 		"get pods --all-namespaces --output=wide",
 		"get events --all-namespaces --field-selector=type!=Normal --sort-by=.lastTimestamp",
+		"describe scaledobjects,hpa --namespace=mesh",
 		"logs --all-containers --prefix --tail=12 --namespace=mesh --selector=app.kubernetes.io/part-of=sightmesh --max-log-requests=30",
 	} {
 		out, err := s.kube.Kubectl(context.Background(), strings.Fields(args)...)
@@ -485,7 +490,7 @@ func (r release) testUpgrade(t *testing.T, row *row) {
 		}
 	}
 	r.followLogs(t)
-	l := startLoad(t, r.address(), r.codes, r.text)
+	l := startLoad(t, r.address(), r.mixed())
 	begin := time.Now()
 	r.upgrade(t, append(values, "image.tag="+next)...)
 	r.awaitReady(t)
@@ -500,7 +505,7 @@ func (r release) testUpgrade(t *testing.T, row *row) {
 // accepted has its one outcome.
 func (r release) testKill(t *testing.T, row *row, component string) {
 	r.followLogs(t)
-	l := startLoad(t, r.address(), r.codes, r.text)
+	l := startLoad(t, r.address(), r.mixed())
 	pods := r.kubectl(t, "get", "pods", "--namespace="+r.namespace, "--output=jsonpath={.items[*].metadata.name}",
 		"--selector=app.kubernetes.io/instance="+r.name+",app.kubernetes.io/component="+component)
 	victim, _, _ := strings.Cut(pods, " ")
@@ -515,42 +520,89 @@ func (r release) testKill(t *testing.T, row *row, component string) {
 	row.count(l, l.settle(t, r.nats()))
 }
 
-// testAutoscaling lets many images wait, and then none.
+// keda are the values of a service that KEDA scales as fast as it can.
+func keda(service string, values ...string) (all []string) {
+	for _, v := range append(values, "enabled=true", "keda.enabled=true", "keda.pollingInterval=1", "keda.cooldownPeriod=5",
+		"behavior.scaleDown.stabilizationWindowSeconds=5") {
+		all = append(all, service+".autoscaling."+v)
+	}
+	return all
+}
+
+// letKEDAIn are the values with which KEDA may read the monitoring port of NATS.
+const letKEDAIn = `networkPolicy.natsMonitoringFrom[0].namespaceSelector.matchLabels.kubernetes\.io/metadata\.name=keda`
+
+// testAutoscaling has 40 clients at work, and then none.
 func (r release) testAutoscaling(t *testing.T, row *row) {
 	if err := r.kube.StartKEDA(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	r.upgrade(t, append(values, "classify.autoscaling.enabled=true", "classify.autoscaling.minReplicas=1",
-		"classify.autoscaling.maxReplicas=3", "classify.autoscaling.keda.enabled=true",
-		"classify.autoscaling.behavior.scaleDown.stabilizationWindowSeconds=5",
-		"networkPolicy.natsMonitoringFrom[0].namespaceSelector.matchLabels.kubernetes\\.io/metadata\\.name=keda")...)
+	r.upgrade(t, slices.Concat(values, keda("classify", "minReplicas=1", "maxReplicas=3"), []string{letKEDAIn})...)
 	r.kubectl(t, "wait", "--namespace="+r.namespace, "--for=condition=Ready", "scaledobject/"+r.name+"-classify", "--timeout=2m")
-	r.awaitReplicas(t, 1)
-	l := newLoad(r.address())
+	r.awaitReplicas(t, "classify", 1)
 	begin := time.Now()
-	for range 60 {
-		l.post("backlog", r.long, "&priority=bulk", "Prefer", "respond-async")
-	}
-	r.awaitReplicas(t, 3)
+	l := startLoad(t, r.address(), slices.Repeat([]client{{r.long, true, time.Second}}, 40))
+	r.awaitReplicas(t, "classify", 3)
 	up := time.Since(begin)
 	row.count(l, l.settle(t, r.nats()))
 	begin = time.Now()
-	r.awaitReplicas(t, 1)
+	r.awaitReplicas(t, "classify", 1)
 	row.took = up
-	t.Logf("up after %v, down %v after the last image", up, time.Since(begin))
-	row.words += fmt.Sprintf(" (%.0f s after the last image)", time.Since(begin).Seconds())
+	row.words += fmt.Sprintf(" %.0f s after the last result", time.Since(begin).Seconds())
 	if row.failed > 0 {
 		t.Errorf("%d of %d requests failed: %q", row.failed, row.requests, l.failures())
 	}
 }
 
-// awaitReplicas waits until classify has this number of pods, all ready.
-func (r release) awaitReplicas(t *testing.T, n int) {
+// awaitReplicas waits until a service has this number of pods, all ready.
+func (r release) awaitReplicas(t *testing.T, service string, n int) {
 	t.Helper()
-	for _, field := range []string{"spec.replicas", "status.readyReplicas"} {
-		r.kubectl(t, "wait", "--namespace="+r.namespace, fmt.Sprintf("--for=jsonpath={.%s}=%d", field, n),
-			"deployment/"+r.name+"-classify", "--timeout=4m")
+	eventually(t, 4*time.Minute, func() error {
+		// What is 0 is left out.
+		counts := r.kubectl(t, "get", "deployment", r.name+"-"+service, "--namespace="+r.namespace,
+			"--output=jsonpath={.spec.replicas} {.status.replicas} {.status.readyReplicas}")
+		want := strings.TrimSpace(strings.Repeat(fmt.Sprint(n, " "), 3))
+		if n == 0 {
+			want = "0"
+		}
+		if got := strings.TrimSpace(counts); got != want {
+			return fmt.Errorf("%s has %s pods (wanted, made, ready), want %d", service, got, n)
+		}
+		return nil
+	})
+}
+
+// testScaleFromZero sends one image to a pipeline without workers, and waits for its
+// result in the request.
+func (r release) testScaleFromZero(t *testing.T, row *row) {
+	r.helm(t, "upgrade", append([]string{r.chart(), "--reset-values", "--wait", "--timeout=5m", "--set-file=pipelines=testdata/cold.yaml"},
+		set(slices.Concat(values, keda("detect", "minReplicas=0", "keda.pipelines={cold}"),
+			keda("classify", "minReplicas=0", "keda.pipelines={cold}"), []string{letKEDAIn}))...)...)
+	atZero := func() {
+		r.awaitReplicas(t, "detect", 0)
+		r.awaitReplicas(t, "classify", 0)
 	}
+	atZero()
+	l := newLoad(r.address())
+	eventually(t, time.Minute, func() error {
+		var list v1.Pipelines
+		status, answer, err := l.request(http.MethodGet, "/v1/pipelines", nil)
+		if err == nil {
+			err = json.Unmarshal(answer, &list)
+		}
+		if err != nil || len(list.Pipelines) != 1 || list.Pipelines[0].State != v1.PipelineCold {
+			return fmt.Errorf("got %d %s, %v, want a pipeline that is %s", status, answer, err, v1.PipelineCold)
+		}
+		return nil
+	})
+	cold := r.long
+	cold.pipeline = "cold"
+	begin := time.Now()
+	r.check(t, l, cold)
+	row.took = time.Since(begin)
+	begin = time.Now()
+	atZero()
+	row.words += fmt.Sprintf(" %.0f s after it", time.Since(begin).Seconds())
 }
 
 // testSecondRelease has both releases at work, each with its own NATS.
@@ -655,7 +707,7 @@ func (s *suite) writeTable(t *testing.T) {
 	}
 	t.Logf("\n%s", &b)
 	file := os.Getenv(tableVariable)
-	if file == "" || t.Failed() {
+	if file == "" || t.Failed() || slices.ContainsFunc(s.rows, func(r *row) bool { return r.verdict != held }) {
 		return
 	}
 	before, err := os.ReadFile(file)

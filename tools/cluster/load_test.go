@@ -57,26 +57,33 @@ func newLoad(to string) *load {
 	}
 }
 
-// startLoad starts clients of each way in which an image is sent: two wait in the
-// request, and two poll.
-func startLoad(t *testing.T, to string, codes, text page) *load {
+// client is one of a load.
+type client struct {
+	page  page
+	async bool          // whether it polls instead of waiting in the request
+	every time.Duration // between the begins of two rounds
+}
+
+// mixed are clients of each way in which an image is sent.
+func (s *suite) mixed() []client {
+	return []client{
+		{s.codes, false, 200 * time.Millisecond},
+		{s.codes, false, 250 * time.Millisecond},
+		{s.codes, true, 300 * time.Millisecond},
+		{s.text, false, 2 * time.Second},
+		{s.text, true, 2 * time.Second},
+	}
+}
+
+// startLoad starts clients, which end with the test.
+func startLoad(t *testing.T, to string, clients []client) *load {
 	l := newLoad(to)
-	for name, client := range map[string]struct {
-		page  page
-		async bool
-		every time.Duration
-	}{
-		"codes, waits":    {codes, false, 200 * time.Millisecond},
-		"codes, polls":    {codes, true, 300 * time.Millisecond},
-		"text, waits":     {text, false, 2 * time.Second},
-		"text, polls":     {text, true, 2 * time.Second},
-		"codes, waits, 2": {codes, false, 250 * time.Millisecond},
-	} {
+	for n, c := range clients {
 		l.ended.Go(func() {
-			ticks := time.NewTicker(client.every)
+			ticks := time.NewTicker(c.every)
 			defer ticks.Stop()
 			for {
-				l.send(name, client.page, client.async)
+				l.send(fmt.Sprintf("client %d, %s", n, c.page.pipeline), c.page, c.async)
 				select {
 				case <-ticks.C:
 				case <-l.ending:

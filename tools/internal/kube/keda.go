@@ -39,13 +39,14 @@ spec:
 // StartKEDA starts the operator of KEDA and its metrics adapter beside the cluster,
 // and waits until the API server has the metrics.
 func (c *Cluster) StartKEDA(ctx context.Context) error {
-	for _, args := range [][]string{
-		{"apply", "--server-side", "-f", c.program("keda-crds")},
-		{"wait", "--for=condition=Established", "crd/scaledobjects.keda.sh", "--timeout=60s"},
-	} {
-		if _, err := c.Kubectl(ctx, args...); err != nil {
-			return fmt.Errorf("start KEDA: %w", err)
-		}
+	if _, err := c.Kubectl(ctx, "apply", "--server-side", "-f", c.program("keda-crds")); err != nil {
+		return fmt.Errorf("start KEDA: %w", err)
+	}
+	if err := await(ctx, nil, func(ctx context.Context) error {
+		_, err := c.Kubectl(ctx, "get", "scaledobjects,triggerauthentications,scaledjobs", "--all-namespaces")
+		return err
+	}); err != nil {
+		return fmt.Errorf("start KEDA: %w", err)
 	}
 	if err := c.Apply(ctx, kedaObjects); err != nil {
 		return fmt.Errorf("start KEDA: %w", err)

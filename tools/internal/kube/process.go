@@ -18,7 +18,6 @@ type process struct {
 	log  string
 	cmd  *exec.Cmd
 	done chan struct{} // closed when it has ended
-	err  error         // of exec.Cmd.Wait, once done is closed
 }
 
 // Run starts a program that ends with the cluster. It has the environment of
@@ -42,8 +41,8 @@ func (c *Cluster) run(name string, env []string, program string, args ...string)
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
 	go func() {
-		p.err = p.cmd.Wait()
-		close(p.done)
+		defer close(p.done)
+		_ = p.cmd.Wait() // the log says why
 	}()
 	c.processes = append(c.processes, p)
 	return p, nil
@@ -73,6 +72,14 @@ const startPatience = 2 * time.Minute
 
 // await waits until isReady returns nil, the process has ended, or it took too long.
 func (p *process) await(ctx context.Context, isReady func(context.Context) error) error {
+	if err := await(ctx, p.done, isReady); err != nil {
+		return fmt.Errorf("%s is not ready: %w\n%s", p.name, err, p.tail())
+	}
+	return nil
+}
+
+// await waits until isReady returns nil, a process has ended, or it took too long.
+func await(ctx context.Context, ended <-chan struct{}, isReady func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, startPatience)
 	defer cancel()
 	for {
@@ -82,12 +89,11 @@ func (p *process) await(ctx context.Context, isReady func(context.Context) error
 		}
 		select {
 		case <-time.After(100 * time.Millisecond):
-			continue
-		case <-p.done:
-			err = fmt.Errorf("it has ended: %w", p.err)
+		case <-ended:
+			return fmt.Errorf("it has ended: %w", err)
 		case <-ctx.Done():
+			return err
 		}
-		return fmt.Errorf("%s is not ready: %w\n%s", p.name, err, p.tail())
 	}
 }
 
