@@ -21,6 +21,8 @@ import (
 	"testing"
 	"time"
 
+	"go.yaml.in/yaml/v3"
+
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/tools/internal/chaos"
 	"github.com/sightmesh/sightmesh/tools/internal/kube"
@@ -71,6 +73,7 @@ type suite struct {
 	codes      page
 	text, long page
 	volumes    int
+	hasKEDA    bool
 	rows       []*row
 }
 
@@ -121,7 +124,7 @@ func newSuite(t *testing.T) *suite {
 	})
 	t.Logf("the node is ready after %v", time.Since(begin).Round(time.Second))
 	s.readChart(t)
-	for name, program := range map[string]string{s.natsImage(t): "nats-server", "sightmesh.invalid/jaeger:1": "jaeger"} {
+	for name, program := range s.readImages(t) {
 		archive := filepath.Join(state, program+".tar")
 		if err := kube.WriteImage(archive, name, filepath.Join(programs, program)); err != nil {
 			t.Fatal(err)
@@ -132,7 +135,9 @@ func newSuite(t *testing.T) *suite {
 		s.importImage(t, filepath.Join(root, "dist/images/sightmesh-"+component+".tar"))
 	}
 	t.Logf("its images are there after %v", time.Since(begin).Round(time.Second))
-	s.apply(t, "testdata/jaeger.yaml")
+	if err := s.kube.Apply(t.Context(), s.read(t, "tools/cluster/testdata/stranger.yaml")); err != nil {
+		t.Fatal(err)
+	}
 	for range 3 { // releases
 		s.makeVolume(t, state)
 	}
@@ -217,15 +222,21 @@ func (s *suite) read(t *testing.T, file string) string {
 	return string(text)
 }
 
-// natsImage returns the image that the chart names.
-func (s *suite) natsImage(t *testing.T) string {
+// readImages returns the images that the chart names, and the program of each.
+func (s *suite) readImages(t *testing.T) map[string]string {
 	t.Helper()
-	_, after, ok := strings.Cut(s.read(t, "deploy/helm/sightmesh/values.yaml"), "repository: nats\n      tag: ")
-	tag, _, ok2 := strings.Cut(after, "\n")
-	if !ok || !ok2 {
-		t.Fatal("values.yaml has no nats.own.image.tag")
+	type image struct {
+		Image struct{ Repository, Tag string }
 	}
-	return "nats:" + tag
+	var values struct {
+		NATS   struct{ Own image }
+		Jaeger image
+	}
+	if err := yaml.Unmarshal([]byte(s.read(t, "deploy/helm/sightmesh/values.yaml")), &values); err != nil {
+		t.Fatal(err)
+	}
+	name := func(i image) string { return i.Image.Repository + ":" + i.Image.Tag }
+	return map[string]string{name(values.NATS.Own): "nats-server", name(values.Jaeger): "jaeger"}
 }
 
 func (s *suite) importImage(t *testing.T, archive string) {
@@ -246,13 +257,6 @@ func (s *suite) makeVolume(t *testing.T, state string) {
 	}
 	text := strings.NewReplacer("NAME", name, "FOLDER", folder).Replace(s.read(t, "tools/cluster/testdata/volume.yaml"))
 	if err := s.kube.Apply(t.Context(), text); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func (s *suite) apply(t *testing.T, file string) {
-	t.Helper()
-	if err := s.kube.Apply(t.Context(), s.read(t, filepath.Join("tools/cluster", file))); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -285,13 +289,13 @@ type release struct {
 	namespace, name string
 }
 
-// values are those of the first release: the default ones, an Ingress, and traces.
+// values are those of the first release: the default ones, an Ingress, and a Jaeger.
 var values = []string{
 	"httpIngress.enabled=true",
 	`httpIngress.annotations.nginx\.ingress\.kubernetes\.io/proxy-body-size=65m`,
 	`httpIngress.annotations.nginx\.ingress\.kubernetes\.io/proxy-read-timeout=75`,
 	`httpIngress.annotations.nginx\.ingress\.kubernetes\.io/proxy-request-buffering=off`,
-	"otlp.endpoint=http://jaeger.observability:4318",
+	"jaeger.enabled=true",
 }
 
 // small are values of a release that fits beside another one on the node.
@@ -403,7 +407,6 @@ func (r release) testInstall(t *testing.T, row *row) {
 	if cpus := r.kubectl(t, "get", "nodes", "--output=jsonpath={.items[*].status.allocatable.cpu}"); cpus != fmt.Sprint(nodeCPUs) {
 		t.Errorf("the node has %s CPUs, want %d", cpus, nodeCPUs)
 	}
-	r.kubectl(t, "rollout", "status", "--namespace=observability", "deployment/jaeger", "--timeout=2m")
 	begin := time.Now()
 	r.install(t, r.chart(), values...)
 	row.took = time.Since(begin)
@@ -444,7 +447,7 @@ func (r release) testTrace(t *testing.T, row *row) {
 	id := r.check(t, newLoad(r.address()), r.text).TraceID
 	want := []string{"sightmesh-classify", "sightmesh-detect", "sightmesh-ingress", "sightmesh-results"}
 	eventually(t, time.Minute, func() error {
-		services, err := tracedServices(t.Context(), "http://jaeger.observability:16686/api/traces/"+id)
+		services, err := tracedServices(t.Context(), fmt.Sprintf("http://%s-jaeger.%s:16686/api/traces/%s", r.name, r.namespace, id))
 		if err == nil && !slices.Equal(services, want) {
 			err = fmt.Errorf("the trace %s has spans of %v, want %v", id, services, want)
 		}
@@ -529,14 +532,24 @@ func keda(service string, values ...string) (all []string) {
 	return all
 }
 
+// startKEDA starts KEDA, unless another step has.
+func (s *suite) startKEDA(t *testing.T) {
+	t.Helper()
+	if s.hasKEDA {
+		return
+	}
+	if err := s.kube.StartKEDA(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.hasKEDA = true
+}
+
 // letKEDAIn are the values with which KEDA may read the monitoring port of NATS.
 const letKEDAIn = `networkPolicy.natsMonitoringFrom[0].namespaceSelector.matchLabels.kubernetes\.io/metadata\.name=keda`
 
 // testAutoscaling has 40 clients at work, and then none.
 func (r release) testAutoscaling(t *testing.T, row *row) {
-	if err := r.kube.StartKEDA(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	r.startKEDA(t)
 	r.upgrade(t, slices.Concat(values, keda("classify", "minReplicas=1", "maxReplicas=3"), []string{letKEDAIn})...)
 	r.kubectl(t, "wait", "--namespace="+r.namespace, "--for=condition=Ready", "scaledobject/"+r.name+"-classify", "--timeout=2m")
 	r.awaitReplicas(t, "classify", 1)
@@ -575,9 +588,9 @@ func (r release) awaitReplicas(t *testing.T, service string, n int) {
 // testScaleFromZero sends one image to a pipeline without workers, and waits for its
 // result in the request.
 func (r release) testScaleFromZero(t *testing.T, row *row) {
+	r.startKEDA(t)
 	r.helm(t, "upgrade", append([]string{r.chart(), "--reset-values", "--wait", "--timeout=5m", "--set-file=pipelines=testdata/cold.yaml"},
-		set(slices.Concat(values, keda("detect", "minReplicas=0", "keda.pipelines={cold}"),
-			keda("classify", "minReplicas=0", "keda.pipelines={cold}"), []string{letKEDAIn}))...)...)
+		set(slices.Concat(values, keda("detect", "minReplicas=0"), keda("classify", "minReplicas=0"), []string{letKEDAIn}))...)...)
 	atZero := func() {
 		r.awaitReplicas(t, "detect", 0)
 		r.awaitReplicas(t, "classify", 0)

@@ -207,21 +207,19 @@ func (p policies) check(t *testing.T) {
 }
 
 // testPolicies looks at each way with the policies of the chart in force, and without
-// them. The pod of Jaeger is one of another namespace.
+// them.
 func (r release) testPolicies(t *testing.T, row *row) {
-	find := func(namespace, selector string) (name, address string) {
-		fields := strings.Fields(r.kubectl(t, "get", "pods", "--namespace="+namespace, "--selector="+selector,
-			"--field-selector=status.phase=Running", "--output=jsonpath={.items[0].metadata.name} {.items[0].status.podIP}"))
-		return fields[0], fields[1]
+	r.kubectl(t, "wait", "--namespace=stranger", "--for=condition=Ready", "pod/stranger", "--timeout=1m")
+	pods, addresses := map[string]string{"stranger": "stranger"}, map[string]string{"the API server": "10.78.0.1"}
+	for _, component := range []string{"ingress", "detect", "classify", "results", "nats", "jaeger"} {
+		pod := strings.Fields(r.kubectl(t, "get", "pods", "--namespace="+r.namespace,
+			"--selector=app.kubernetes.io/instance="+r.name+",app.kubernetes.io/component="+component,
+			"--output=jsonpath={.items[0].metadata.name} {.items[0].status.podIP}"))
+		pods[component], addresses[component] = pod[0], pod[1]
 	}
-	pods, addresses := map[string]string{}, map[string]string{"the API server": "10.78.0.1"}
-	for _, component := range []string{"ingress", "detect", "classify", "results", "nats"} {
-		pods[component], addresses[component] = find(r.namespace, "app.kubernetes.io/instance="+r.name+",app.kubernetes.io/component="+component)
-	}
-	pods["jaeger"], addresses["jaeger"] = find("observability", "app=jaeger")
-	namespaceOf := func(component string) string {
-		if component == "jaeger" {
-			return "observability"
+	namespaceOf := func(pod string) string {
+		if pod == "stranger" {
+			return "stranger"
 		}
 		return r.namespace
 	}
@@ -233,11 +231,12 @@ func (r release) testPolicies(t *testing.T, row *row) {
 		{"detect", "nats", 4222, true},
 		{"results", "nats", 4222, true},
 		{"detect", "jaeger", 4318, true},
-		{"jaeger", "ingress", 8080, true},
-		{"jaeger", "ingress", 9090, true},
-		{"jaeger", "detect", 9090, true},
-		{"jaeger", "nats", 4222, false},
-		{"jaeger", "nats", 8222, false},
+		{"stranger", "ingress", 8080, true},
+		{"stranger", "ingress", 9090, true},
+		{"stranger", "detect", 9090, true},
+		{"stranger", "nats", 4222, false},
+		{"stranger", "nats", 8222, false},
+		{"stranger", "jaeger", 4318, false},
 		{"ingress", "nats", 8222, false},
 		{"detect", "jaeger", 16686, false},
 		{"detect", "ingress", 8080, false},
