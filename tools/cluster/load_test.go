@@ -53,7 +53,8 @@ const patience = 2 * time.Minute
 func newLoad(to string) *load {
 	return &load{
 		to: to, ledger: chaos.NewLedger(uint64(time.Now().UnixNano()), time.Minute, nil),
-		client: &http.Client{Timeout: 90 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 10}}, ending: make(chan struct{}),
+		client: &http.Client{Timeout: 90 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 10}},
+		ending: make(chan struct{}),
 	}
 }
 
@@ -231,7 +232,8 @@ func (l *load) settle(t *testing.T, natsURL string) chaos.Counts {
 	}
 	for _, j := range l.ledger.Jobs() {
 		if final, err := l.lookUp(j.Image, j.ID); err != nil || !final {
-			l.ledger.Violate(chaos.Changed, "%s: job %s, which is done, is not when it is looked up: %v", j.Image.Client, j.ID, err)
+			l.ledger.Violate(chaos.Changed, "%s: job %s had an outcome, and has none when it is looked up: %v",
+				j.Image.Client, j.ID, err)
 		}
 	}
 	l.requests.Store(requests) // what the clients made, without those above

@@ -79,10 +79,12 @@ func (r release) startNginx(t *testing.T) {
 			}
 		}
 	}
-	if err := json.Unmarshal([]byte(r.kubectl(t, "get", "ingresses", "--namespace="+r.namespace, "--output=json")), &ingress); err != nil {
+	text := r.kubectl(t, "get", "ingresses", "--namespace="+r.namespace, "--output=json")
+	if err := json.Unmarshal([]byte(text), &ingress); err != nil {
 		t.Fatal(err)
 	}
-	if len(ingress.Items) != 1 || len(ingress.Items[0].Spec.Rules) != 1 || len(ingress.Items[0].Spec.Rules[0].HTTP.Paths) != 1 {
+	if len(ingress.Items) != 1 || len(ingress.Items[0].Spec.Rules) != 1 ||
+		len(ingress.Items[0].Spec.Rules[0].HTTP.Paths) != 1 {
 		t.Fatalf("got %+v, want one Ingress with one rule and one path", ingress)
 	}
 	rule := ingress.Items[0].Spec.Rules[0]

@@ -110,8 +110,14 @@ func (p policies) rules() string {
 			rules              func(policy) []rule
 			peers              func(rule) []peer
 		}{
-			{"Egress", "saddr", "daddr", out, func(p policy) []rule { return p.Spec.Egress }, func(r rule) []peer { return r.To }},
-			{"Ingress", "daddr", "saddr", in, func(p policy) []rule { return p.Spec.Ingress }, func(r rule) []peer { return r.From }},
+			{
+				"Egress", "saddr", "daddr", out,
+				func(p policy) []rule { return p.Spec.Egress }, func(r rule) []peer { return r.To },
+			},
+			{
+				"Ingress", "daddr", "saddr", in,
+				func(p policy) []rule { return p.Spec.Ingress }, func(r rule) []peer { return r.From },
+			},
 		} {
 			var lines []string
 			isolated := false
@@ -212,8 +218,7 @@ func (r release) testPolicies(t *testing.T, row *row) {
 	r.kubectl(t, "wait", "--namespace=stranger", "--for=condition=Ready", "pod/stranger", "--timeout=1m")
 	pods, addresses := map[string]string{"stranger": "stranger"}, map[string]string{"the API server": "10.78.0.1"}
 	for _, component := range []string{"ingress", "detect", "classify", "results", "nats", "jaeger"} {
-		pod := strings.Fields(r.kubectl(t, "get", "pods", "--namespace="+r.namespace,
-			"--selector=app.kubernetes.io/instance="+r.name+",app.kubernetes.io/component="+component,
+		pod := strings.Fields(r.kubectl(t, "get", "pods", "--namespace="+r.namespace, r.selector(component),
 			"--output=jsonpath={.items[0].metadata.name} {.items[0].status.podIP}"))
 		pods[component], addresses[component] = pod[0], pod[1]
 	}
@@ -247,7 +252,8 @@ func (r release) testPolicies(t *testing.T, row *row) {
 		for _, w := range ways {
 			err := r.kube.Dial(t.Context(), namespaceOf(w.from), pods[w.from], fmt.Sprintf("%s:%d", addresses[w.to], w.port))
 			if want := w.allowed || !inForce; (err == nil) != want {
-				t.Errorf("policies in force: %v: %s to port %d of %s: %v, want a connection: %v", inForce, w.from, w.port, w.to, err, want)
+				t.Errorf("policies in force: %v: %s to port %d of %s: %v, want a connection: %v",
+					inForce, w.from, w.port, w.to, err, want)
 			}
 		}
 	}

@@ -52,21 +52,25 @@ func (c *Cluster) StartKEDA(ctx context.Context) error {
 		return fmt.Errorf("start KEDA: %w", err)
 	}
 	kubeconfig, pki := c.file("kubeconfig"), c.file("pki")
-	env := []string{"POD_NAMESPACE=keda", "POD_NAME=keda-operator", "WATCH_NAMESPACE=", "KEDA_CLUSTER_OBJECT_NAMESPACE=keda"}
+	env := []string{
+		"POD_NAMESPACE=keda", "POD_NAME=keda-operator", "WATCH_NAMESPACE=", "KEDA_CLUSTER_OBJECT_NAMESPACE=keda",
+	}
 	if err := c.Run("keda-operator", env, c.program("keda-operator"), "--kubeconfig="+kubeconfig, "--cert-dir="+pki,
 		"--metrics-bind-address=127.0.0.1:6644", "--health-probe-bind-address=127.0.0.1:6645",
 		"--metrics-service-bind-address=127.0.0.1:6646"); err != nil {
 		return fmt.Errorf("start KEDA: %w", err)
 	}
 	adapter, err := c.run("keda-adapter", env, c.program("keda-adapter"), "--kubeconfig="+kubeconfig,
-		"--lister-kubeconfig="+kubeconfig, "--authentication-kubeconfig="+kubeconfig, "--authorization-kubeconfig="+kubeconfig,
+		"--lister-kubeconfig="+kubeconfig, "--authentication-kubeconfig="+kubeconfig,
+		"--authorization-kubeconfig="+kubeconfig,
 		"--bind-address="+nodeAddress, "--secure-port=6643", "--cert-dir="+pki, "--tls-cert-file="+pki+"/tls.crt",
 		"--tls-private-key-file="+pki+"/tls.key", "--metrics-service-address=127.0.0.1:6646", "--port=6647")
 	if err != nil {
 		return fmt.Errorf("start KEDA: %w", err)
 	}
 	return adapter.await(ctx, func(ctx context.Context) error {
-		_, err := c.Kubectl(ctx, "wait", "--for=condition=Available", "apiservice/v1beta1.external.metrics.k8s.io", "--timeout=5s")
+		_, err := c.Kubectl(ctx, "wait", "--for=condition=Available", "--timeout=5s",
+			"apiservice/v1beta1.external.metrics.k8s.io")
 		return err
 	})
 }

@@ -202,14 +202,16 @@ func (c *Cluster) startNode(ctx context.Context) error {
 		return err
 	}
 	kubeconfig := c.file("kubeconfig")
-	kubelet, err := c.run("kubelet", nil, c.program("kubelet"), "--config="+c.file("kubelet.yaml"), "--kubeconfig="+kubeconfig,
-		"--hostname-override="+nodeName, "--root-dir="+c.file("kubelet"), "--cert-dir="+c.file("kubelet-certificates"),
+	kubelet, err := c.run("kubelet", nil, c.program("kubelet"),
+		"--config="+c.file("kubelet.yaml"), "--kubeconfig="+kubeconfig, "--hostname-override="+nodeName,
+		"--root-dir="+c.file("kubelet"), "--cert-dir="+c.file("kubelet-certificates"),
 		"--node-ip="+nodeAddress)
 	if err != nil {
 		return err
 	}
-	if err := c.Run("kube-proxy", nil, c.program("kube-proxy"), "--kubeconfig="+kubeconfig, "--hostname-override="+nodeName,
-		"--proxy-mode=nftables", "--cluster-cidr=10.245.0.0/24", "--bind-address="+nodeAddress,
+	if err := c.Run("kube-proxy", nil, c.program("kube-proxy"),
+		"--kubeconfig="+kubeconfig, "--hostname-override="+nodeName, "--proxy-mode=nftables",
+		"--cluster-cidr=10.245.0.0/24", "--bind-address="+nodeAddress,
 		"--healthz-bind-address=127.0.0.1:10256", "--metrics-bind-address=127.0.0.1:10249",
 		"--conntrack-max-per-core=0"); err != nil {
 		return err
@@ -252,12 +254,14 @@ func (c *Cluster) Tag(ctx context.Context, image, name string) error {
 }
 
 func (c *Cluster) containers(ctx context.Context, args ...string) (string, error) {
-	return execute(ctx, nil, "ctr", append([]string{"--address", c.file("containerd.sock"), "--namespace", "k8s.io"}, args...)...)
+	args = append([]string{"--address", c.file("containerd.sock"), "--namespace", "k8s.io"}, args...)
+	return execute(ctx, nil, "ctr", args...)
 }
 
 // task returns the container of a pod, and the process ID of what runs in it.
 func (c *Cluster) task(ctx context.Context, namespace, pod string) (container, process string, err error) {
-	id, err := c.Kubectl(ctx, "get", "pod", pod, "--namespace="+namespace, "--output=jsonpath={.status.containerStatuses[0].containerID}")
+	id, err := c.Kubectl(ctx, "get", "pod", pod, "--namespace="+namespace,
+		"--output=jsonpath={.status.containerStatuses[0].containerID}")
 	if err != nil {
 		return "", "", fmt.Errorf("find pod %s: %w", pod, err)
 	}
@@ -283,7 +287,8 @@ func (c *Cluster) Dial(ctx context.Context, namespace, pod, address string) erro
 	if err != nil {
 		return fmt.Errorf("dial from pod %s: %w", pod, err)
 	}
-	_, err = execute(ctx, nil, "nsenter", "--net=/proc/"+process+"/ns/net", "timeout", "2", "bash", "-c", "</dev/tcp/"+host+"/"+port)
+	_, err = execute(ctx, nil, "nsenter", "--net=/proc/"+process+"/ns/net",
+		"timeout", "2", "bash", "-c", "</dev/tcp/"+host+"/"+port)
 	return err
 }
 
@@ -349,7 +354,8 @@ func execute(ctx context.Context, stdin *strings.Reader, program string, args ..
 	}
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
-		return stdout.String(), fmt.Errorf("%s %s: %w\n%s%s", filepath.Base(program), strings.Join(args, " "), err, &stdout, &stderr)
+		return stdout.String(), fmt.Errorf("%s %s: %w\n%s%s",
+			filepath.Base(program), strings.Join(args, " "), err, &stdout, &stderr)
 	}
 	return stdout.String(), nil
 }
