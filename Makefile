@@ -70,7 +70,7 @@ cluster: ## Build a Kubernetes of one node, with KEDA and Jaeger, into bin/ (25 
 	@tools/scripts/cluster
 
 .PHONY: cluster-test
-cluster-test: ## Test the chart on that Kubernetes, and write the table of docs/operating.md (10 minutes; root, dist/images)
+cluster-test: ## Test the chart on that Kubernetes, and write the table of docs/operating.md (6 minutes; root, make images)
 	SIGHTMESH_CLUSTER_TABLE=$(CURDIR)/docs/operating.md tools/scripts/cluster-test
 
 .PHONY: bench-once
