@@ -50,11 +50,11 @@ func TestChart(t *testing.T) {
 		s.step(t, "kill-"+component, "a pod of "+component+" killed under load, until all are ready again",
 			func(t *testing.T, r *row) { mesh.testKill(t, r, component) })
 	}
-	s.step(t, "autoscaling", "KEDA: classify from 1 pod to 3 while images wait, and back to 1", mesh.testAutoscaling)
+	s.step(t, "autoscaling", "KEDA: classify from 1 pod to 3 while images wait; back to 1", mesh.testAutoscaling)
 	s.step(t, "second-release", "a second release in a namespace beside it, until it is ready; then `helm test` of both, and its end",
 		mesh.testSecondRelease)
 	s.step(t, "former-chart", "`helm upgrade` of a release of version 0.1.0; its results are still there", mesh.testFormerChart)
-	s.step(t, "scale-from-zero", "KEDA: detect and classify from 0 pods, one request to its result, and back to 0",
+	s.step(t, "scale-from-zero", "KEDA: detect and classify from 0 pods, one request to its result; back to 0",
 		mesh.testScaleFromZero)
 	s.step(t, "uninstall", "`helm uninstall` until only the volume of NATS is left", mesh.testUninstall)
 	s.writeTable(t)
@@ -329,7 +329,7 @@ func (r release) testScaleFromZero(t *testing.T, row *row) {
 	row.took = time.Since(begin)
 	begin = time.Now()
 	atZero()
-	row.words += fmt.Sprintf(" %.0f s after it", time.Since(begin).Seconds())
+	row.words += fmt.Sprintf(" %.0f s later", time.Since(begin).Seconds())
 }
 
 // testSecondRelease has both releases at work, each with its own NATS.

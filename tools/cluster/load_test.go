@@ -76,7 +76,12 @@ func (s *suite) mixed() []client {
 	}
 }
 
-// startLoad starts clients, which end with the test.
+// probePause is the pause of the client that makes a new connection for each request.
+const probePause = 20 * time.Millisecond
+
+// startLoad starts clients, which end with the test. One more makes a new connection
+// for each of its requests, and asks for the pipelines: of the others only the first
+// request finds a listener that is closed too early.
 func startLoad(t *testing.T, to string, clients []client) *load {
 	l := newLoad(to)
 	for n, c := range clients {
@@ -93,8 +98,26 @@ func startLoad(t *testing.T, to string, clients []client) *load {
 			}
 		})
 	}
+	l.ended.Go(func() {
+		ticks := time.NewTicker(probePause)
+		defer ticks.Stop()
+		for {
+			select {
+			case <-ticks.C:
+				l.probe()
+			case <-l.ending:
+				return
+			}
+		}
+	})
 	t.Cleanup(l.stop)
 	return l
+}
+
+// probe makes a request on a connection of its own. What fails is counted.
+func (l *load) probe() {
+	client := &http.Client{Timeout: l.client.Timeout, Transport: &http.Transport{DisableKeepAlives: true}}
+	_, _, _ = l.requestBy(client, http.MethodGet, "/v1/pipelines", nil)
 }
 
 // stop waits until every client has the outcome of its last image.
@@ -110,6 +133,12 @@ func (l *load) stop() {
 // request makes a request, and counts it as failed without an answer and with one
 // that says that the mesh could not do its work.
 func (l *load) request(method, path string, body []byte, header ...string) (status int, answer []byte, err error) {
+	return l.requestBy(l.client, method, path, body, header...)
+}
+
+func (l *load) requestBy(client *http.Client, method, path string, body []byte, header ...string) (
+	status int, answer []byte, err error,
+) {
 	l.requests.Add(1)
 	defer func() {
 		if err != nil || status == http.StatusTooManyRequests || status >= http.StatusInternalServerError {
@@ -125,7 +154,7 @@ func (l *load) request(method, path string, body []byte, header ...string) (stat
 	for i := 0; i+1 < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}
-	res, err := l.client.Do(req)
+	res, err := client.Do(req)
 	if err != nil {
 		return 0, nil, err
 	}

@@ -199,6 +199,9 @@ func (p policies) is(pod pod, peer peer, namespace string) bool {
 // check fails when a policy has what rules does not know.
 func (p policies) check(t *testing.T) {
 	t.Helper()
+	if len(p.policies) == 0 {
+		t.Fatal("there are no policies")
+	}
 	for _, policy := range p.policies {
 		for _, r := range slices.Concat(policy.Spec.Ingress, policy.Spec.Egress) {
 			for _, peer := range slices.Concat(r.From, r.To) {
