@@ -14,7 +14,7 @@ const (
 
 // Callback is how the callback of a job or report goes.
 type Callback struct {
-	State CallbackState `json:"state"`
+	State CallbackState `json:"state"` // where the webhook is
 	// Attempts that were made.
 	Attempts int `json:"attempts"`
 	// Error of the last attempt, if it failed.

@@ -10,10 +10,11 @@ import (
 type Crops struct {
 	// Job facts that every part carries, so that a part needs no other.
 	Image   Image   `json:"image"`
-	Models  []Model `json:"models,omitempty"`
-	Timings Timings `json:"timings"`
-	// Part of Parts, counted from 0.
-	Part  int `json:"part"`
+	Models  []Model `json:"models,omitempty"` // what has worked on the image so far
+	Timings Timings `json:"timings"`          // times of the job so far
+	// Part is the number of this part of the image, from 0.
+	Part int `json:"part"`
+	// Parts is how many parts the image has.
 	Parts int `json:"parts"`
 	// Crops of this part.
 	Crops []Crop `json:"crops"`
@@ -27,21 +28,22 @@ type Crop struct {
 	Region int `json:"region"`
 	// Box is that of the region, where in the upright image the pixels come from.
 	Box   Box     `json:"box"`
-	Score float64 `json:"score"`
-	Label string  `json:"label,omitempty"`
-	// Polygon, Text and Landmarks are those of the region. Of a region with a polygon of
-	// four corners the pixels are what lies between them, turned upright.
+	Score float64 `json:"score"`           // score of the region
+	Label string  `json:"label,omitempty"` // label of the region
+	// Polygon has the corners of the region. With four of them the pixels are what lies
+	// between them, turned upright.
 	Polygon   []Point    `json:"polygon,omitempty"`
-	Text      string     `json:"text,omitempty"`
-	Landmarks []Landmark `json:"landmarks,omitempty"`
+	Text      string     `json:"text,omitempty"`      // text of the region
+	Landmarks []Landmark `json:"landmarks,omitempty"` // named points of the region
 	// Source is where in the upright image the pixels come from, when it is not Box:
 	// pixels around the region may belong to the crop.
 	Source *Box `json:"source,omitempty"`
-	// Width and Height are those of the pixels that follow, which may be
-	// scaled against Box; Channels is 1 (grey) or 3 (blue, green, red). Eight
-	// bits a sample, rows from the top, no padding.
-	Width    int `json:"width"`
-	Height   int `json:"height"`
+	// Width of the pixels that follow. They may be scaled against Box, and have eight bits
+	// a sample, rows from the top, no padding.
+	Width int `json:"width"`
+	// Height of the pixels that follow.
+	Height int `json:"height"`
+	// Channels is 1 (grey) or 3 (blue, green, red).
 	Channels int `json:"channels"`
 }
 
@@ -93,19 +95,19 @@ func DecodeCrops(body []byte) (m Crops, pixels []byte, err error) {
 // Part is the body of a PARTS message: the answer for one CROPS message of a
 // picture that needed several.
 type Part struct {
-	Part  int `json:"part"`
-	Parts int `json:"parts"`
+	Part  int `json:"part"`  // number of the part, from 0
+	Parts int `json:"parts"` // how many parts the image has
 	// Regions of this part, each with its number in the picture.
 	Regions []PartRegion `json:"regions,omitzero"`
-	Image   Image        `json:"image"`
-	Models  []Model      `json:"models,omitempty"`
-	Timings Timings      `json:"timings"`
+	Image   Image        `json:"image"`            // the image as it came
+	Models  []Model      `json:"models,omitempty"` // what has worked on the part
+	Timings Timings      `json:"timings"`          // timings of the part
 	// Problem is set when this part failed; the job then fails with it.
 	Problem *Problem `json:"problem,omitempty"`
 }
 
 // PartRegion is a region and its number in the picture.
 type PartRegion struct {
-	Number int `json:"number"`
+	Number int `json:"number"` // number of the region in the image, from 0
 	Region
 }

@@ -95,7 +95,7 @@ const (
 // Piece says which piece of a drawn image a message has; it is the value of
 // [HeaderPiece].
 type Piece struct {
-	Number int // from 0
+	Number int // number of the region in the image, from 0
 	Total  int
 }
 

@@ -109,18 +109,19 @@ func Codes() []Code {
 // Problem is what went wrong, in the form of RFC 9457 (problem+json), with
 // extension members. It is an error.
 type Problem struct {
-	Type   string `json:"type"`
-	Title  string `json:"title"`
-	Status int    `json:"status"`
-	Detail string `json:"detail,omitempty"`
+	Type   string `json:"type"`             // address of a page that explains the problem
+	Title  string `json:"title"`            // title of the code, the same in every problem
+	Status int    `json:"status"`           // the HTTP status
+	Detail string `json:"detail,omitempty"` // what was wrong here, for a person
 	// Code is the last part of Type.
 	Code Code `json:"code"`
 	// Field names the parameter, header or part that is wrong.
 	Field string `json:"field,omitempty"`
 	// Limit is the value that was exceeded, in the unit that Detail names.
 	Limit int64 `json:"limit,omitempty"`
-	// Job and TraceID say which job failed, where there was one.
-	Job     string `json:"id,omitempty"`
+	// Job is the ID of the job or report that the problem is of, where there is one.
+	Job string `json:"id,omitempty"`
+	// TraceID is the ID of the W3C trace in which it happened.
 	TraceID string `json:"trace_id,omitempty"`
 	// Images are those of a report that was not accepted which are jobs all the
 	// same, or may be.

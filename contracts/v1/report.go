@@ -12,14 +12,14 @@ import (
 // Manifest is what a report asked for: the first message of a report in
 // REPORTS.
 type Manifest struct {
-	ID       string    `json:"id"`
-	Pipeline string    `json:"pipeline"`
-	Accepted time.Time `json:"accepted"`
+	ID       string    `json:"id"`       // ID of the report
+	Pipeline string    `json:"pipeline"` // name of the pipeline of its images
+	Accepted time.Time `json:"accepted"` // when ingress accepted it
 	// Deadline after which an image without outcome fails.
 	Deadline time.Time         `json:"deadline"`
-	Callback string            `json:"callback,omitempty"`
-	Metadata map[string]string `json:"metadata,omitempty"`
-	Images   []ReportSource    `json:"images"`
+	Callback string            `json:"callback,omitempty"` // URL that is called when the report is done
+	Metadata map[string]string `json:"metadata,omitempty"` // what the client said of it
+	Images   []ReportSource    `json:"images"`             // in order
 }
 
 // ReportSource is one image that a report asked for.
@@ -28,26 +28,26 @@ type ReportSource struct {
 	URL string `json:"url,omitempty"`
 	// Location is where the picture was taken, in the client's words.
 	Location string            `json:"location,omitempty"`
-	Metadata map[string]string `json:"metadata,omitempty"`
+	Metadata map[string]string `json:"metadata,omitempty"` // what the client said of the image
 }
 
 // Fetch is the body of a FETCHES message: the image of a report that is to be
 // fetched.
 type Fetch struct {
-	URL      string    `json:"url"`
-	Deadline time.Time `json:"deadline"`
+	URL      string    `json:"url"`      // where the image is
+	Deadline time.Time `json:"deadline"` // after it the image fails
 }
 
 // Report is what is known of a report. Its status is running until every
 // image has its outcome, then done, whatever the outcomes are.
 type Report struct {
-	ID       string            `json:"id"`
-	Pipeline string            `json:"pipeline"`
-	Status   Status            `json:"status"`
-	Accepted time.Time         `json:"accepted"`
-	Counts   Counts            `json:"counts"`
-	Metadata map[string]string `json:"metadata,omitempty"`
-	Callback *Callback         `json:"callback,omitempty"`
+	ID       string            `json:"id"`                 // ID of the report
+	Pipeline string            `json:"pipeline"`           // name of the pipeline of its images
+	Status   Status            `json:"status"`             // running or done
+	Accepted time.Time         `json:"accepted"`           // when it was accepted
+	Counts   Counts            `json:"counts"`             // how many images have an outcome
+	Metadata map[string]string `json:"metadata,omitempty"` // what the client said of it
+	Callback *Callback         `json:"callback,omitempty"` // how its webhook goes
 	// Images in the order in which they were given; left out where only the
 	// counts are told.
 	Images []ReportImage `json:"images,omitempty"`
@@ -55,9 +55,9 @@ type Report struct {
 
 // Counts says how many images of a report there are and have an outcome.
 type Counts struct {
-	Total  int `json:"total"`
-	Done   int `json:"done"`
-	Failed int `json:"failed"`
+	Total  int `json:"total"`  // images of the report
+	Done   int `json:"done"`   // images whose job is done
+	Failed int `json:"failed"` // images whose job failed
 }
 
 // ReportImage is one image of a report: what was asked, and its outcome once
@@ -68,7 +68,7 @@ type ReportImage struct {
 	ID string `json:"id"`
 	// Status is queued until the image has its outcome.
 	Status Status  `json:"status"`
-	Result *Result `json:"result,omitempty"`
+	Result *Result `json:"result,omitempty"` // the outcome
 }
 
 // ReportItem says which image of a report a job is.

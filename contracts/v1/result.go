@@ -27,18 +27,18 @@ const (
 // Regions is present, if only as an empty list, in every result with status
 // done. A job with no final state yet has only ID, Pipeline and Status.
 type Result struct {
-	ID       string   `json:"id"`
-	Pipeline string   `json:"pipeline"`
-	Status   Status   `json:"status"`
-	Image    *Image   `json:"image,omitempty"`
-	Regions  []Region `json:"regions,omitzero"`
+	ID       string   `json:"id"`               // ID of the job
+	Pipeline string   `json:"pipeline"`         // name of the pipeline
+	Status   Status   `json:"status"`           // where the job is
+	Image    *Image   `json:"image,omitempty"`  // the image as it came
+	Regions  []Region `json:"regions,omitzero"` // what was found, in reading order
 	// Text is the whole text in reading order, lines ended by "\n"; only for
 	// pipelines that read.
 	Text    *string  `json:"text,omitempty"`
-	Models  []Model  `json:"models,omitempty"`
-	Timings *Timings `json:"timings,omitempty"`
-	TraceID string   `json:"trace_id,omitempty"`
-	Problem *Problem `json:"problem,omitempty"`
+	Models  []Model  `json:"models,omitempty"`   // what produced the result
+	Timings *Timings `json:"timings,omitempty"`  // where the time of the job went
+	TraceID string   `json:"trace_id,omitempty"` // ID of the W3C trace that the job belongs to
+	Problem *Problem `json:"problem,omitempty"`  // why the job failed
 	// Metadata is what the client said of the job.
 	Metadata map[string]string `json:"metadata,omitempty"`
 	// Callback says how the job's callback goes; only where a job that has one
@@ -67,8 +67,8 @@ type Image struct {
 
 // Region is something found in the picture.
 type Region struct {
-	Box      Box      `json:"box"`
-	Fraction Fraction `json:"fraction"`
+	Box      Box      `json:"box"`      // where the region is, in pixels
+	Fraction Fraction `json:"fraction"` // the box in fractions of width and height
 	// Polygon has the corners of a region whose sides are not those of its box, such as
 	// a line of text that is not level: clockwise, from the top left of what is in it,
 	// which is not always the top left of the image.
@@ -84,7 +84,7 @@ type Region struct {
 	Landmarks []Landmark `json:"landmarks,omitempty"`
 	// Text is what was read in the region.
 	Text  string `json:"text,omitempty"`
-	Words []Word `json:"words,omitempty"`
+	Words []Word `json:"words,omitempty"` // words of Text, each with its own box
 	// Embedding is a vector of length 1 that is near to those of similar regions: the sum
 	// of the products of two is 1 for the same, and less for others. Only those of one
 	// model and version can be compared.
@@ -93,17 +93,17 @@ type Region struct {
 
 // Box is a rectangle in whole pixels of the upright picture.
 type Box struct {
-	X      int `json:"x"`
-	Y      int `json:"y"`
-	Width  int `json:"width"`
-	Height int `json:"height"`
+	X      int `json:"x"`      // pixels from the left edge
+	Y      int `json:"y"`      // pixels from the upper edge
+	Width  int `json:"width"`  // pixels
+	Height int `json:"height"` // pixels
 }
 
 // Point is a place in whole pixels of the upright image. A corner of a region may lie a
 // little outside of the image.
 type Point struct {
-	X int `json:"x"`
-	Y int `json:"y"`
+	X int `json:"x"` // pixels from the left edge
+	Y int `json:"y"` // pixels from the upper edge
 }
 
 // Landmark is a point of a region, in whole pixels of the upright image. Of a region
@@ -112,17 +112,17 @@ type Point struct {
 // A face has "right-eye", "left-eye", "nose", "right-mouth" and "left-mouth", the last
 // two for the corners of the mouth. Right and left are those of the person.
 type Landmark struct {
-	Name string `json:"name"`
-	X    int    `json:"x"`
-	Y    int    `json:"y"`
+	Name string `json:"name"` // what the point is of
+	X    int    `json:"x"`    // pixels from the left edge
+	Y    int    `json:"y"`    // pixels from the upper edge
 }
 
 // Fraction is a Box as fractions (0 to 1) of the picture's width and height.
 type Fraction struct {
-	X      float64 `json:"x"`
-	Y      float64 `json:"y"`
-	Width  float64 `json:"width"`
-	Height float64 `json:"height"`
+	X      float64 `json:"x"`      // fraction of the width, from the left edge
+	Y      float64 `json:"y"`      // fraction of the height, from the upper edge
+	Width  float64 `json:"width"`  // fraction of the width
+	Height float64 `json:"height"` // fraction of the height
 }
 
 // In gives b as fractions of a picture of width × height pixels, rounded to
@@ -142,21 +142,21 @@ func round6(f float64) float64 { return math.Round(f*1e6) / 1e6 }
 
 // Label is a name for a region and how sure the classifier is of it (0 to 1).
 type Label struct {
-	Label string  `json:"label"`
-	Score float64 `json:"score"`
+	Label string  `json:"label"` // the name
+	Score float64 `json:"score"` // from 0 to 1
 }
 
 // Word is one word of a line with its own box and score (0 to 1).
 type Word struct {
-	Box   Box     `json:"box"`
-	Text  string  `json:"text"`
-	Score float64 `json:"score"`
+	Box   Box     `json:"box"`   // where the word is, in pixels
+	Text  string  `json:"text"`  // the word
+	Score float64 `json:"score"` // from 0 to 1
 }
 
 // Model names what produced the answer.
 type Model struct {
-	Name    string `json:"name"`
-	Version string `json:"version,omitempty"`
+	Name    string `json:"name"`              // name of the model, detector or classifier
+	Version string `json:"version,omitempty"` // version of it
 }
 
 // Timings says, in milliseconds, where the time of a job went.
@@ -167,12 +167,12 @@ type Model struct {
 // is from the first part stored to the answer published. Reply is from the
 // answer stored to the waiting request reached, and only in its answer.
 type Timings struct {
-	Queue    float64 `json:"queue"`
-	Decode   float64 `json:"decode"`
-	Detect   float64 `json:"detect"`
-	Classify float64 `json:"classify"`
-	Join     float64 `json:"join"`
-	Reply    float64 `json:"reply"`
+	Queue    float64 `json:"queue"`    // milliseconds until a worker had the image
+	Decode   float64 `json:"decode"`   // milliseconds of decoding
+	Detect   float64 `json:"detect"`   // milliseconds of finding regions
+	Classify float64 `json:"classify"` // milliseconds of naming them
+	Join     float64 `json:"join"`     // milliseconds until the parts were joined
+	Reply    float64 `json:"reply"`    // milliseconds until the waiting request had the result
 }
 
 // Milliseconds gives d in the unit of [Timings], with microseconds behind the

@@ -16,11 +16,11 @@ const Dropped Status = "dropped"
 // FrameOutcome is the outcome of one frame. Answers come in the order of the
 // frames.
 type FrameOutcome struct {
-	Frame int64 `json:"frame"`
+	Frame int64 `json:"frame"` // number of the frame
 	// Status is done, failed or dropped.
 	Status  Status   `json:"status"`
-	Result  *Result  `json:"result,omitempty"`
-	Problem *Problem `json:"problem,omitempty"`
+	Result  *Result  `json:"result,omitempty"`  // result of a frame that is done
+	Problem *Problem `json:"problem,omitempty"` // problem of a frame that failed
 }
 
 // SessionEnd is the last message of a session. Every frame before Next was

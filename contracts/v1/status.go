@@ -15,13 +15,13 @@ type IngressStatus []Pipeline
 // WorkerStatus is the reply of one instance of detect or classify to a request
 // on its status subject.
 type WorkerStatus struct {
-	Service  string `json:"service"`
-	Instance string `json:"instance"`
-	Version  string `json:"version"`
-	// Lanes is how many pictures the instance works on at a time; Busy of
-	// them are at work.
+	Service  string `json:"service"`  // detect or classify
+	Instance string `json:"instance"` // name of the process
+	Version  string `json:"version"`  // version of the program
+	// Lanes is how many images the instance works on at a time.
 	Lanes int `json:"lanes"`
-	Busy  int `json:"busy"`
+	// Busy is how many lanes are at work.
+	Busy int `json:"busy"`
 	// Pipelines says, for each pipeline the instance serves, whether it can.
 	Pipelines map[string]PipelineStatus `json:"pipelines"`
 }
@@ -34,7 +34,7 @@ type PipelineStatus struct {
 	Reason string `json:"reason,omitempty"`
 	// Starting says that it is not known yet: lanes load their models for the first time.
 	Starting bool    `json:"starting,omitempty"`
-	Models   []Model `json:"models,omitempty"`
+	Models   []Model `json:"models,omitempty"` // those that the lanes have loaded
 	// ServiceMS is the moving average of how long a lane is held by one
 	// message, in milliseconds; 0 before the first.
 	ServiceMS float64 `json:"service_ms"`
@@ -60,30 +60,31 @@ const (
 
 // Pipeline is an entry of GET /v1/pipelines.
 type Pipeline struct {
-	Name        string `json:"name"`
-	Description string `json:"description,omitempty"`
+	Name        string `json:"name"`                  // name of the pipeline
+	Description string `json:"description,omitempty"` // what it finds
 	// Ready says that images are accepted. Those of a pipeline that scales from zero are
 	// also accepted while its workers start.
-	Ready bool          `json:"ready"`
-	State PipelineState `json:"state"`
+	Ready bool `json:"ready"`
+	// State says how the pipeline is served. A mesh of version 0.1.0 does not say it.
+	State PipelineState `json:"state,omitempty"`
 	// Reason says why State is not ready.
 	Reason string  `json:"reason,omitempty"`
-	Models []Model `json:"models,omitempty"`
+	Models []Model `json:"models,omitempty"` // those of its stages
 	// DeadlineMS is that of jobs that name no priority.
 	DeadlineMS int64 `json:"deadline_ms"`
-	MaxRegions int   `json:"max_regions"`
+	MaxRegions int   `json:"max_regions"` // most regions of a result
 }
 
 // Pipelines is the body of GET /v1/pipelines.
 type Pipelines struct {
-	Pipelines []Pipeline `json:"pipelines"`
-	Limits    Limits     `json:"limits"`
+	Pipelines []Pipeline `json:"pipelines"` // all there are, served now or not
+	Limits    Limits     `json:"limits"`    // limits of every image
 }
 
 // Limits are those of every picture.
 type Limits struct {
-	MaxBytes  int64    `json:"max_bytes"`
-	MaxSide   int      `json:"max_side"`
-	MaxPixels int      `json:"max_pixels"`
-	Types     []string `json:"types"`
+	MaxBytes  int64    `json:"max_bytes"`  // most bytes of a file
+	MaxSide   int      `json:"max_side"`   // most pixels of width or height
+	MaxPixels int      `json:"max_pixels"` // most pixels of width × height
+	Types     []string `json:"types"`      // media types that are read
 }

@@ -3,9 +3,11 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 
@@ -15,6 +17,7 @@ import (
 	"github.com/getkin/kin-openapi/routers/gorillamux"
 
 	"github.com/sightmesh/sightmesh/contracts"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
 // documented is the API as it is described.
@@ -23,6 +26,7 @@ var documented = sync.OnceValues(func() (routers.Router, error) {
 	if err != nil {
 		return nil, err
 	}
+	doc.Servers = nil // the mesh of a test is at none of these addresses
 	return gorillamux.NewRouter(doc)
 })
 
@@ -53,6 +57,22 @@ func checkDocumented(req *http.Request, a answer) error {
 	}
 	if err := openapi3filter.ValidateResponse(context.Background(), in); err != nil {
 		return fmt.Errorf("the answer is not as described: %w", err)
+	}
+	return checkCode(route.Operation, a)
+}
+
+// checkCode holds the code of a problem against those that its operation lists.
+func checkCode(operation *openapi3.Operation, a answer) error {
+	if a.header.Get("Content-Type") != "application/problem+json" {
+		return nil
+	}
+	var p v1.Problem
+	if err := json.Unmarshal(a.body, &p); err != nil {
+		return fmt.Errorf("decode problem: %w", err)
+	}
+	listed, _ := operation.Extensions["x-problem-codes"].([]any)
+	if !slices.Contains(listed, any(string(p.Code))) {
+		return fmt.Errorf("operation %s lists the problems %v, and answers %v", operation.OperationID, listed, a)
 	}
 	return nil
 }

@@ -8,13 +8,14 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/invopop/jsonschema"
-	"go.yaml.in/yaml/v3"
 
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/lane"
@@ -70,13 +71,19 @@ func write(root string, files map[string][]byte) error {
 // generate returns every file by its name below root, the folder of the
 // repository.
 func generate(root string) (map[string][]byte, error) {
-	r := &jsonschema.Reflector{AllowAdditionalProperties: true}
+	r := &jsonschema.Reflector{AllowAdditionalProperties: true, Mapper: enumRef}
 	r.LookupComment = func(t reflect.Type, field string) string {
 		key := t.PkgPath() + "." + t.Name()
-		if field != "" {
-			key += "." + field
+		if field == "" {
+			return plain(r.CommentMap[key])
 		}
-		return plain(r.CommentMap[key])
+		comment := r.CommentMap[key+"."+field]
+		f, _ := t.FieldByName(field)
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if rest, ok := strings.CutPrefix(comment, field+" "); ok && !strings.EqualFold(name, field) {
+			comment = "`" + name + "` " + rest // as readers of JSON know it
+		}
+		return plain(comment)
 	}
 	for module := range messages() {
 		if err := readComments(r, root, module); err != nil {
@@ -88,6 +95,7 @@ func generate(root string) (map[string][]byte, error) {
 	for module, types := range messages() {
 		for name, m := range types {
 			s := r.Reflect(m)
+			defineEnums(s)
 			s.Version = jsonschema.Version
 			file := module + "/schema/v1/" + name + ".json"
 			s.ID = jsonschema.ID("https://" + repository + "/blob/main/" + file)
@@ -104,14 +112,71 @@ func generate(root string) (map[string][]byte, error) {
 			}
 		}
 	}
-	for _, name := range []string{"openapi", "asyncapi"} {
-		data, err := document(filepath.Join(root, "contracts/api", name+".yaml"), shared)
-		if err != nil {
+	folder := filepath.Join(root, "contracts/api")
+	http, err := openAPI(folder, shared)
+	if err != nil {
+		return nil, err
+	}
+	nats, err := asyncAPI(folder, filepath.Join(root, "contracts/testdata/v1"), shared)
+	if err != nil {
+		return nil, err
+	}
+	for name, doc := range map[string]node{"openapi": http, "asyncapi": nats} {
+		if files["contracts/"+name+".json"], err = encode(doc); err != nil {
 			return nil, err
 		}
-		files["contracts/"+name+".json"] = data
 	}
 	return files, nil
+}
+
+// enums lists the types with few values, and the values.
+func enums() map[string]*jsonschema.Schema {
+	out := map[string]*jsonschema.Schema{}
+	add := func(name, description string, values ...any) {
+		out[name] = &jsonschema.Schema{Type: "string", Enum: values, Description: description}
+	}
+	add("Status", "Where a job or report is. The states done and failed are final.", v1.Queued, v1.Running, v1.Done, v1.Failed)
+	add("FrameStatus", "How a frame of a session ended. A newer frame replaced one that is dropped.", v1.Done, v1.Failed, v1.Dropped)
+	add("CallbackState", "Where a webhook is. The states delivered and failed are final.",
+		v1.CallbackPending, v1.CallbackDelivered, v1.CallbackFailed)
+	add("EventName", "What happened to a job or report.",
+		v1.EventAccepted, v1.EventDetecting, v1.EventClassifying, v1.EventImage, v1.EventDone, v1.EventFailed)
+	add("PipelineState", "How the mesh serves a pipeline: ready, a worker of each stage is ready; "+
+		"cold, a stage has no worker, and images wait for one; starting, the workers of a stage load their models; "+
+		"unserved, a stage has no worker, and images are rejected; failed, the workers of a stage cannot serve it.",
+		v1.PipelineReady, v1.PipelineCold, v1.PipelineStarting, v1.PipelineUnserved, v1.PipelineFailed)
+	codes := v1.Codes()
+	slices.Sort(codes)
+	add("Code", "The stable name of a kind of problem. A later version can have more.")
+	for _, c := range codes {
+		out["Code"].Enum = append(out["Code"].Enum, c)
+	}
+	return out
+}
+
+const defs = "#/$defs/"
+
+// enumRef returns a reference to the definition of a type of [enums], and nil for others.
+func enumRef(t reflect.Type) *jsonschema.Schema {
+	if _, ok := enums()[t.Name()]; !ok || t.PkgPath() != reflect.TypeFor[v1.Result]().PkgPath() {
+		return nil
+	}
+	return &jsonschema.Schema{Ref: defs + t.Name()}
+}
+
+// defineEnums adds the definitions of the [enums] to which s refers.
+func defineEnums(s *jsonschema.Schema) {
+	all := enums()
+	for _, name := range slices.Sorted(maps.Keys(s.Definitions)) {
+		for p := s.Definitions[name].Properties.Oldest(); p != nil; p = p.Next() {
+			if name == "FrameOutcome" && p.Key == "status" {
+				p.Value.Ref = defs + "FrameStatus"
+			}
+			if enum := strings.TrimPrefix(p.Value.Ref, defs); all[enum] != nil {
+				s.Definitions[enum] = all[enum]
+			}
+		}
+	}
 }
 
 // readComments reads the comments of the types of a module.
@@ -132,42 +197,14 @@ func readComments(r *jsonschema.Reflector, root, module string) error {
 	return nil
 }
 
-// plain makes one line of a Go comment.
+// plain makes a sentence, or several, on one line of a Go comment.
 func plain(s string) string {
 	s = strings.NewReplacer("[", "", "]", "", "*v1.", "", "v1.", "").Replace(s)
-	return strings.Join(strings.Fields(s), " ")
-}
-
-// document fills the schemas of the messages into a hand-written document.
-func document(path string, schemas map[string]any) ([]byte, error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("read document: %w", err)
+	s = strings.Join(strings.Fields(s), " ")
+	if s == "" {
+		return ""
 	}
-	var doc map[string]any
-	if err := yaml.Unmarshal(data, &doc); err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
-	}
-	components, ok := doc["components"].(map[string]any)
-	if !ok {
-		return nil, fmt.Errorf("read %s: no components", path)
-	}
-	own, ok := components["schemas"].(map[string]any)
-	if !ok {
-		return nil, fmt.Errorf("read %s: no components.schemas", path)
-	}
-	for name, s := range schemas {
-		j, err := json.Marshal(s)
-		if err != nil {
-			return nil, fmt.Errorf("encode schema %s: %w", name, err)
-		}
-		var v any
-		if err := json.Unmarshal([]byte(strings.ReplaceAll(string(j), "#/$defs/", "#/components/schemas/")), &v); err != nil {
-			return nil, fmt.Errorf("encode schema %s: %w", name, err)
-		}
-		own[name] = v
-	}
-	return encode(doc)
+	return strings.ToUpper(s[:1]) + strings.TrimSuffix(s[1:], ".") + "."
 }
 
 func encode(v any) ([]byte, error) {
