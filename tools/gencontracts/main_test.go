@@ -52,6 +52,18 @@ func TestAsyncAPI(t *testing.T) {
 			}
 		}
 	}
+	components := child(doc, "components")
+	for name, m := range child(components, "messages") {
+		message, _ := m.(node)
+		if message["examples"] == nil || message["title"] == nil {
+			t.Errorf("message %s has no example, or no title", name)
+		}
+	}
+	for name, o := range child(doc, "operations") {
+		if operation, _ := o.(node); operation["description"] == nil {
+			t.Errorf("operation %s has no description", name)
+		}
+	}
 	channels, _ := doc["channels"].(map[string]any)
 	for _, s := range streams.Streams(streams.Config{}) {
 		family := strings.TrimSuffix(s.Subjects[0], ">")
