@@ -55,6 +55,11 @@ interop: build ## Run the tests with other languages and databases: Node.js, Pos
 	@tools/scripts/install-packages interop
 	$(GO) test -tags interop -count 1 -timeout 10m -run Interop ./tools/e2e
 
+.PHONY: interop-clients
+interop-clients: build ## Have linters read the descriptions of the API, and use clients that are generated from them
+	@tools/scripts/install-packages interop
+	$(GO) test -tags interop_clients -count 1 -timeout 20m -run Clients ./tools/e2e
+
 .PHONY: jaeger
 jaeger: ## Build Jaeger into bin/, for sightmesh up --jaeger (4 minutes, 85 MB, 4 GB of build cache; without its pages)
 	GOWORK=off $(GO) -C tools/verify build -modfile=jaeger.mod -trimpath -ldflags '-s -w' \
