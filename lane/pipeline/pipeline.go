@@ -187,8 +187,13 @@ func BuiltInFile() []byte { return slices.Clone(builtIn) }
 
 // BuiltInNames returns the names of [BuiltIn].
 func BuiltInNames() []string {
+	return Names(BuiltIn())
+}
+
+// Names returns the names of pipelines, in their order.
+func Names(pipelines []Pipeline) []string {
 	var names []string
-	for _, p := range BuiltIn() {
+	for _, p := range pipelines {
 		names = append(names, p.Name)
 	}
 	return names

@@ -29,7 +29,7 @@ func messages() map[string]map[string]any {
 	return map[string]map[string]any{
 		"contracts": {
 			"result": v1.Result{}, "crops": v1.Crops{}, "part": v1.Part{}, "problem": v1.Problem{},
-			"worker-status": v1.WorkerStatus{}, "pipelines": v1.Pipelines{},
+			"worker-status": v1.WorkerStatus{}, "results-status": v1.ResultsStatus{}, "pipelines": v1.Pipelines{},
 			"event": v1.Event{}, "cancellation": v1.Cancellation{}, "callback": v1.Callback{},
 			"callback-body": v1.CallbackBody{}, "manifest": v1.Manifest{}, "fetch": v1.Fetch{}, "report": v1.Report{},
 			"stream-control": v1.SessionControl{}, "stream-answer": v1.FrameOutcome{}, "stream-end": v1.SessionEnd{},

@@ -5,7 +5,6 @@ import (
 	"strconv"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/micro"
 	"go.opentelemetry.io/otel/attribute"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 
@@ -67,14 +66,14 @@ func ServerAttributes(nc *nats.Conn) []attribute.KeyValue {
 	return attrs
 }
 
-// RequestAttributes returns the attributes of the span of a server that answers r.
+// RequestAttributes returns the attributes of the span of a server that answers m.
 // subjects are all those that it answers on.
-func RequestAttributes(r micro.Request, operation, subjects string) []attribute.KeyValue {
+func RequestAttributes(m *nats.Msg, operation, subjects string) []attribute.KeyValue {
 	return []attribute.KeyValue{
 		semconv.MessagingSystemKey.String(system),
 		semconv.MessagingOperationName(operation), semconv.MessagingOperationTypeProcess,
-		semconv.MessagingDestinationName(r.Subject()), semconv.MessagingDestinationTemplate(subjects),
-		semconv.MessagingMessageBodySize(len(r.Data())),
+		semconv.MessagingDestinationName(m.Subject), semconv.MessagingDestinationTemplate(subjects),
+		semconv.MessagingMessageBodySize(len(m.Data)),
 	}
 }
 

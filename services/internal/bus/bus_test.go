@@ -1,9 +1,7 @@
 package bus
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -17,7 +15,6 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/nats-io/nats.go/micro"
 	"go.opentelemetry.io/otel/attribute"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
@@ -411,38 +408,5 @@ func TestDrainWithoutAServer(t *testing.T) {
 	}
 	if err := Drain(context.Background(), nc); err != nil || !nc.IsClosed() {
 		t.Errorf("got %v, want a closed connection and no error", err)
-	}
-}
-
-func TestRespondProblem(t *testing.T) {
-	t.Parallel()
-	nc := bustest.StartEmpty(t).Connect(t)
-	want := v1.NewProblem(v1.UnknownJob, "no job %q", "j1")
-	svc, err := micro.AddService(nc, micro.Config{Name: "results", Version: "0.1.0", Endpoint: &micro.EndpointConfig{
-		Subject: "ask", Handler: micro.HandlerFunc(func(r micro.Request) {
-			if err := RespondProblem(r, want, micro.WithHeaders(micro.Headers{"Retry-After": {"5"}})); err != nil {
-				t.Error(err)
-			}
-		}),
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer svc.Stop()
-	m, err := nc.Request("ask", nil, patience)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for k, v := range map[string]string{micro.ErrorCodeHeader: "404", micro.ErrorHeader: want.Error(), "Retry-After": "5"} {
-		if got := m.Header.Get(k); got != v {
-			t.Errorf("%s is %q, want %q", k, got, v)
-		}
-	}
-	body, err := json.Marshal(want)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(m.Data, body) {
-		t.Errorf("body %s, want %s", m.Data, body)
 	}
 }

@@ -6,9 +6,8 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// Requests are those of an endpoint that are under way, so many at most. The NATS
-// service framework hands over one request at a time, so that a handler must not
-// block: TryGo starts the work in a goroutine, or says at once why not.
+// Requests are those of an endpoint that are under way, so many at most. A
+// [Service] hands over one request at a time, so that a handler must not block: TryGo starts the work in a goroutine, or says at once why not.
 type Requests struct {
 	places         *semaphore.Weighted
 	busy, stopping error
@@ -40,8 +39,7 @@ func (r *Requests) TryGo(serve func(free func())) error {
 }
 
 // Stop rejects the requests that come from here on, and returns when none is
-// under way. The framework, once stopped, may still hand over some that it had
-// received.
+// under way. A service, once stopped, may still hand over some that it had received.
 func (r *Requests) Stop() {
 	r.mu.Lock()
 	r.stopped = true

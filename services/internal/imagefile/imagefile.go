@@ -7,6 +7,8 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
+	"strconv"
+	"strings"
 
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
@@ -36,6 +38,15 @@ func (l *Limits) Register(fs *flag.FlagSet) {
 	fs.IntVar(&l.MaxSide, "max-side", l.MaxSide, "longest side of a picture, in `pixels`")
 	fs.IntVar(&l.MaxPixels, "max-pixels", l.MaxPixels, "largest width x height of a picture, in `pixels`")
 	fs.IntVar(&l.MaxScans, "max-scans", l.MaxScans, "most scans of a progressive JPEG")
+}
+
+// Metadata describes the limits to clients of an endpoint that takes images, with the
+// names that GET /v1/pipelines has.
+func (l *Limits) Metadata() map[string]string {
+	return map[string]string{
+		"types": strings.Join(Types(), ","), "max_bytes": strconv.FormatInt(l.MaxBytes, 10),
+		"max_side": strconv.Itoa(l.MaxSide), "max_pixels": strconv.Itoa(l.MaxPixels),
+	}
 }
 
 // Header is what a file says of its image without being decoded.

@@ -11,6 +11,7 @@ package run
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -25,7 +27,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/nats-io/nats.go/micro"
 	"github.com/nats-io/nuid"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/trace"
@@ -53,9 +54,9 @@ type Process struct {
 	JetStream jetstream.JetStream
 	Publisher *bus.Publisher
 	Clock     *clock.Clock
-	// Micro is the service in NATS's own service framework; more endpoints
-	// can be added to it.
-	Micro     micro.Service
+	// Endpoints is the service in NATS's own service framework. It is made known
+	// when New of the service has returned.
+	Endpoints *bus.Service
 	Pipelines []pipeline.Pipeline
 
 	readiness *readiness
@@ -63,21 +64,28 @@ type Process struct {
 }
 
 // ServeStatus makes every instance of the service answer on its status
-// subject, and adds the same to the statistics of the service framework.
-func (p *Process) ServeStatus(status func() any) error {
+// subject, and adds the same to the statistics of the service framework. The
+// metadata is that of the endpoint.
+func (p *Process) ServeStatus(status func() any, metadata map[string]string) error {
 	p.status.Store(&status)
-	err := p.Micro.AddEndpoint("status", micro.HandlerFunc(func(r micro.Request) {
-		if err := r.RespondJSON(status()); err != nil {
-			p.Logger.Warn("cannot answer with the status", "error", err)
-		}
-	}), micro.WithEndpointSubject(subject.Status(p.Service)), micro.WithEndpointQueueGroupDisabled())
-	if err != nil {
-		return fmt.Errorf("serve status: %w", err)
-	}
-	return nil
+	return p.Endpoints.AddEndpoint(bus.Endpoint{
+		Name: "status", Subject: subject.Status(p.Service), EveryInstance: true, Metadata: metadata,
+		Handle: func(r *bus.Request) {
+			body, err := json.Marshal(status())
+			if err != nil {
+				err = fmt.Errorf("encode status: %w", err)
+				r.Fail(err)
+			} else {
+				err = r.Respond(body, nil)
+			}
+			if err != nil {
+				p.Logger.Warn("cannot answer with the status", "error", err)
+			}
+		},
+	})
 }
 
-func (p *Process) stats(*micro.Endpoint) any {
+func (p *Process) statusNow() any {
 	if status := p.status.Load(); status != nil {
 		return (*status)()
 	}
@@ -189,17 +197,18 @@ func Run(ctx context.Context, spec Spec, args []string, getenv func(string) stri
 		return err
 	}
 	defer p.runClock()()
-	p.Micro, err = micro.AddService(p.Conn, micro.Config{
+	p.Endpoints = bus.NewService(p.Conn, bus.ServiceConfig{
 		Name: spec.Name, Version: contracts.Version, Description: spec.Description,
-		Metadata: map[string]string{"instance": p.Instance}, StatsHandler: p.stats,
+		Metadata: map[string]string{"instance": p.Instance, "pipelines": strings.Join(pipeline.Names(p.Pipelines), ",")},
+		Status:   p.statusNow,
 	})
-	if err != nil {
-		return fmt.Errorf("register with the NATS service framework: %w", err)
-	}
-	defer func() { err = errors.Join(err, p.Micro.Stop()) }()
+	defer func() { err = errors.Join(err, p.Endpoints.Stop()) }()
 	service, err := spec.New(p)
 	if err != nil {
 		return fmt.Errorf("make %s: %w", spec.Name, err)
+	}
+	if err := p.Endpoints.Start(); err != nil {
+		return err
 	}
 
 	// The endpoints are known to the server before anybody is told of us.
@@ -244,13 +253,9 @@ const setUpPause = 500 * time.Millisecond
 // awaitSetUp waits for the set-up step: in a cluster the services may come up
 // before it.
 func (p *Process) awaitSetUp(ctx context.Context) error {
-	var names []string
-	for _, pl := range p.Pipelines {
-		names = append(names, pl.Name)
-	}
 	for said := ""; ; {
 		checkCtx, cancel := context.WithTimeout(ctx, 10*time.Second)
-		err := streams.Check(checkCtx, p.JetStream, streams.Config{Pipelines: names})
+		err := streams.Check(checkCtx, p.JetStream, streams.Config{Pipelines: pipeline.Names(p.Pipelines)})
 		cancel()
 		if err == nil {
 			return nil

@@ -43,7 +43,7 @@ func TestLife(t *testing.T) {
 	var instance *run.Process
 	p := runtest.Start(t, run.Spec{Name: "detect", Description: "Finds.", New: func(p *run.Process) (run.Service, error) {
 		instance = p
-		if err := p.ServeStatus(func() any { return map[string]int{"lanes": 3} }); err != nil {
+		if err := p.ServeStatus(func() any { return map[string]int{"lanes": 3} }, nil); err != nil {
 			return nil, err
 		}
 		return serviceFunc(func(ctx, hard context.Context) error {

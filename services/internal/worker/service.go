@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/sightmesh/sightmesh/contracts"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/lane"
 	"github.com/sightmesh/sightmesh/lane/bytesize"
 	"github.com/sightmesh/sightmesh/lane/pipeline"
@@ -126,7 +128,9 @@ func NewService(p *run.Process, stage subject.Stage, o Options, h Handler) (run.
 		Stage: stage, Pipelines: served, Handler: h, Pool: lanes, Conn: p.Conn, JetStream: p.JetStream,
 		Clock: p.Clock, Publisher: p.Publisher, Tracers: p.Tracers, Logger: p.Logger, Metrics: p.Metrics,
 	})
-	if err := p.ServeStatus(func() any { return w.Status(p.Service, p.Instance, contracts.Version) }); err != nil {
+	p.Endpoints.Describe(map[string]string{"pipelines": strings.Join(pipeline.Names(served), ","), "lanes": strconv.Itoa(o.lanes)})
+	if err := p.ServeStatus(func() any { return w.Status(p.Service, p.Instance, contracts.Version) },
+		map[string]string{"response_schema": v1.SchemaID("worker-status")}); err != nil {
 		return nil, err
 	}
 	return &service{process: p, worker: w, pool: lanes}, nil

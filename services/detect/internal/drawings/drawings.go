@@ -18,15 +18,16 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/micro"
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sightmesh/sightmesh/contracts"
 	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/lane"
 	"github.com/sightmesh/sightmesh/lane/pool"
 	"github.com/sightmesh/sightmesh/services/detect/internal/detectors"
@@ -63,7 +64,7 @@ func (o *Options) Register(fs *flag.FlagSet) {
 // Service answers requests on sight.v1.draw.
 type Service struct {
 	conn     *nats.Conn
-	endpoint micro.Service
+	endpoint *bus.Service
 	pool     *pool.Pool
 	limits   imagefile.Limits
 	requests *bus.Requests
@@ -113,18 +114,29 @@ func newService(p *run.Process, cfg pool.Config, limits imagefile.Limits) (*Serv
 	if s.pool, err = pool.New(cfg); err != nil {
 		return nil, fmt.Errorf("make lanes that draw: %w", err)
 	}
-	s.endpoint, err = micro.AddService(p.Conn, micro.Config{
+	s.endpoint = bus.NewService(p.Conn, bus.ServiceConfig{
 		Name: name, Version: contracts.Version, Description: "Draws regions on their image.",
-		Metadata: map[string]string{"instance": p.Instance, "service": p.Service},
+		Metadata: map[string]string{"instance": p.Instance, "service": p.Service, "lanes": strconv.Itoa(cfg.Lanes)},
 	})
-	if err != nil {
-		return nil, fmt.Errorf("register %s with the NATS service framework: %w", name, err)
+	if err := s.endpoint.AddEndpoint(bus.Endpoint{
+		Name: name, Subject: subject.Draw(), Metadata: metadata(&limits), Handle: s.handle,
+	}); err != nil {
+		return nil, err
 	}
-	err = s.endpoint.AddEndpoint(name, micro.HandlerFunc(s.handle), micro.WithEndpointSubject(subject.Draw()))
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("serve %s: %w", name, err), s.endpoint.Stop())
+	if err := s.endpoint.Start(); err != nil {
+		return nil, err
 	}
 	return s, nil
+}
+
+// metadata describes the endpoint.
+func metadata(limits *imagefile.Limits) map[string]string {
+	m := limits.Metadata()
+	m["request_schema"] = v1.SchemaID("draw-request")
+	m["response_types"] = "image/png,image/jpeg"
+	m["max_piece_bytes"] = strconv.Itoa(v1.MaxPiece)
+	m["problem_schema"] = v1.SchemaID("problem")
+	return m
 }
 
 // Run draws until ctx ends, and finishes the requests that it has until hard ends.

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/micro"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sightmesh/sightmesh/contracts/retry"
@@ -22,8 +21,8 @@ import (
 // busyDelay is how long a client should wait that another worker may serve.
 const busyDelay = time.Second
 
-// handle must not block: the framework calls it for one request at a time.
-func (s *Service) handle(r micro.Request) {
+// handle begins to serve a request.
+func (s *Service) handle(r *bus.Request) {
 	if err := s.requests.TryGo(func(free func()) { s.serve(r, free) }); err != nil {
 		s.reject(context.Background(), r, err)
 	}
@@ -39,18 +38,19 @@ func stoppingError() error {
 
 // serve replies to a request that has a place, which it frees before it sends the
 // last piece.
-func (s *Service) serve(r micro.Request, free func()) {
-	ctx := telemetry.Extract(s.life, nats.Header(r.Headers()))
+func (s *Service) serve(r *bus.Request, free func()) {
+	ctx := telemetry.Extract(s.life, r.Msg.Header)
 	ctx, span := s.tracer.Start(ctx, "draw", trace.WithSpanKind(trace.SpanKindServer),
 		trace.WithAttributes(bus.ServerAttributes(s.conn)...),
-		trace.WithAttributes(bus.RequestAttributes(r, "draw", subject.Draw())...))
+		trace.WithAttributes(bus.RequestAttributes(r.Msg, "draw", subject.Draw())...))
 	defer span.End()
-	last, err := s.draw(ctx, r)
+	last, err := s.draw(ctx, r.Msg)
 	free()
 	var lost *lostError
 	switch {
 	case errors.As(err, &lost):
 		telemetry.Fail(span, err)
+		r.Fail(err)
 		s.metrics.requests.WithLabelValues("lost").Inc()
 		s.logger.WarnContext(ctx, "cannot send a drawn image", "error", err)
 		return
@@ -59,15 +59,15 @@ func (s *Service) serve(r micro.Request, free func()) {
 		return
 	}
 	s.metrics.requests.WithLabelValues("done").Inc()
-	if err := r.Respond(last.Data, micro.WithHeaders(micro.Headers(last.Header))); err != nil {
+	if err := r.Respond(last.Data, last.Header); err != nil {
 		s.logger.WarnContext(ctx, "cannot reply", "error", err)
 	}
 }
 
 // draw draws the image of a request, sends all pieces but the last, and returns
 // that.
-func (s *Service) draw(ctx context.Context, r micro.Request) (last *nats.Msg, err error) {
-	request, file, err := v1.DecodeDrawRequest(r.Data())
+func (s *Service) draw(ctx context.Context, m *nats.Msg) (last *nats.Msg, err error) {
+	request, file, err := v1.DecodeDrawRequest(m.Data)
 	if err != nil {
 		return nil, v1.NewProblem(v1.InvalidBody, "%v", err)
 	}
@@ -88,7 +88,7 @@ func (s *Service) draw(ctx context.Context, r micro.Request) (last *nats.Msg, er
 	if err != nil {
 		return nil, err
 	}
-	return s.send(ctx, r.Reply(), encoded)
+	return s.send(ctx, m.Reply, encoded)
 }
 
 // lostError says that the client of a request did not take its reply.
@@ -128,7 +128,7 @@ func (s *Service) sendPiece(ctx context.Context, m *nats.Msg) error {
 
 // reject replies with the problem of err. The log has the reason of one that is
 // not a problem.
-func (s *Service) reject(ctx context.Context, r micro.Request, err error) {
+func (s *Service) reject(ctx context.Context, r *bus.Request, err error) {
 	var p *v1.Problem
 	switch {
 	case errors.As(err, &p):

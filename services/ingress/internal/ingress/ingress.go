@@ -159,7 +159,9 @@ func New(p *run.Process, o Options) (run.Service, error) {
 	s.admission = admission.New(p.Conn, p.JetStream, p.Pipelines, admission.MaxWait{
 		subject.Interactive: o.maxQueue, subject.Bulk: o.maxBulkQueue,
 	}, p.Logger, p.Metrics)
-	if err := p.ServeStatus(func() any { return v1.IngressStatus(s.admission.Pipelines()) }); err != nil {
+	p.Endpoints.Describe(o.limits.Metadata())
+	if err := p.ServeStatus(func() any { return v1.IngressStatus(s.admission.Pipelines()) },
+		map[string]string{"response_schema": v1.SchemaID("pipelines") + "#/$defs/Pipelines/properties/pipelines"}); err != nil {
 		return nil, err
 	}
 	if err := s.makeClients(p, o); err != nil {
@@ -181,9 +183,9 @@ func New(p *run.Process, o Options) (run.Service, error) {
 		Tracers: p.Tracers, Logger: p.Logger, Metrics: p.Metrics,
 	})
 	if s.analyze, err = natsapi.New(natsapi.Config{
-		Conn: p.Conn, Intake: s.intake, Wait: o.wait, Concurrency: o.concurrency,
+		Conn: p.Conn, Intake: s.intake, Limits: o.limits, Wait: o.wait, Concurrency: o.concurrency,
 		Memory: body.NewMemory(o.natsMemory, o.natsMemory), Tracers: p.Tracers, Logger: p.Logger,
-	}, p.Micro); err != nil {
+	}, p.Endpoints); err != nil {
 		return nil, err
 	}
 	web, err := o.web()
@@ -359,7 +361,7 @@ func (s *service) awaitDrained(hard context.Context, failed <-chan struct{}) {
 func (s *service) stop(hard context.Context) error {
 	// Others take the NATS requests from here on; those in hand, and those
 	// that the server sent before it knew, go on.
-	err := s.process.Micro.Stop()
+	err := s.process.Endpoints.Stop()
 	_ = s.process.Conn.FlushTimeout(time.Second) // without a server there are none
 	s.stopWaiting()
 	if shutErr := s.server.Shutdown(hard); shutErr != nil {

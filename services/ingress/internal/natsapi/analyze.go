@@ -12,18 +12,21 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/micro"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/lane/pipeline"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/body"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
+	"github.com/sightmesh/sightmesh/services/internal/imagefile"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
@@ -31,6 +34,7 @@ import (
 type Config struct {
 	Conn   *nats.Conn
 	Intake *intake.Intake
+	Limits imagefile.Limits
 	// Wait is how long a request waits for its result. After it the reply is
 	// the state of the job.
 	Wait time.Duration
@@ -51,7 +55,7 @@ type Analyze struct {
 }
 
 // New adds the endpoint to svc.
-func New(cfg Config, svc micro.Service) (*Analyze, error) {
+func New(cfg Config, svc *bus.Service) (*Analyze, error) {
 	a := &Analyze{
 		Config: cfg,
 		tracer: cfg.Tracers.Tracer("github.com/sightmesh/sightmesh/services/ingress"),
@@ -59,12 +63,26 @@ func New(cfg Config, svc micro.Service) (*Analyze, error) {
 			retry.After(v1.NewProblem(v1.Overloaded, "%d requests wait already", cfg.Concurrency), busyDelay),
 			retry.After(v1.NewProblem(v1.Unavailable, "this instance is stopping"), busyDelay)),
 	}
-	every := micro.WithEndpointSubject(subject.AllAnalyze())
-	if err := svc.AddEndpoint("analyze", micro.HandlerFunc(a.handle), every); err != nil {
-		return nil, fmt.Errorf("serve analyze: %w", err)
+	err := svc.AddEndpoint(bus.Endpoint{
+		Name: "analyze", Subject: subject.AllAnalyze(), Metadata: a.metadata(), Handle: a.handle,
+	})
+	if err != nil {
+		return nil, err
 	}
 	return a, nil
 }
+
+// metadata describes the endpoint.
+func (a *Analyze) metadata() map[string]string {
+	m := a.Limits.Metadata()
+	m["pipelines"] = strings.Join(pipeline.Names(a.Intake.Pipelines()), ",")
+	m["response_schema"], m["problem_schema"] = v1.SchemaID("result"), v1.SchemaID("problem")
+	m["wait_seconds"] = seconds(a.Wait)
+	m["requests"], m["max_key_bytes"] = strconv.Itoa(a.Concurrency), strconv.Itoa(intake.MaxKey)
+	return m
+}
+
+func seconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) }
 
 // Stop rejects the requests that come from here on, and returns when none is
 // under way.
@@ -73,15 +91,15 @@ func (a *Analyze) Stop() { a.requests.Stop() }
 // busyDelay is how long a client should wait that another instance may serve.
 const busyDelay = time.Second
 
-// handle must not block: the framework calls it for one request at a time.
-func (a *Analyze) handle(r micro.Request) {
+// handle begins to serve a request.
+func (a *Analyze) handle(r *bus.Request) {
 	ctx, span := a.start(r)
 	hold := a.Memory.Hold("")
-	err := hold.Grow(int64(len(r.Data())))
+	err := hold.Grow(int64(len(r.Msg.Data)))
 	if err == nil {
 		err = a.requests.TryGo(func(free func()) {
 			defer span.End()
-			defer hold.Release() // the framework has the body until there is a reply
+			defer hold.Release() // the request has the body until there is a reply
 			a.serve(ctx, r, free)
 		})
 	}
@@ -94,16 +112,16 @@ func (a *Analyze) handle(r micro.Request) {
 
 // start begins the span of a request, which continues the trace of the client. It
 // is of the kind of a server, as that of a request over HTTP: there is a reply.
-func (a *Analyze) start(r micro.Request) (context.Context, trace.Span) {
-	ctx := telemetry.Extract(context.Background(), nats.Header(r.Headers()))
+func (a *Analyze) start(r *bus.Request) (context.Context, trace.Span) {
+	ctx := telemetry.Extract(context.Background(), r.Msg.Header)
 	return a.tracer.Start(ctx, "analyze", trace.WithSpanKind(trace.SpanKindServer),
 		trace.WithAttributes(bus.ServerAttributes(a.Conn)...),
-		trace.WithAttributes(bus.RequestAttributes(r, "analyze", subject.AllAnalyze())...))
+		trace.WithAttributes(bus.RequestAttributes(r.Msg, "analyze", subject.AllAnalyze())...))
 }
 
 // serve replies to a request that has a place, which it frees before.
-func (a *Analyze) serve(ctx context.Context, r micro.Request, free func()) {
-	result, err := a.analyze(ctx, r)
+func (a *Analyze) serve(ctx context.Context, r *bus.Request, free func()) {
+	result, err := a.analyze(ctx, r.Msg)
 	free()
 	if err != nil {
 		a.reject(ctx, r, err)
@@ -112,18 +130,19 @@ func (a *Analyze) serve(ctx context.Context, r micro.Request, free func()) {
 	h := nats.Header{}
 	telemetry.Inject(ctx, h)
 	body, err := json.Marshal(result)
-	if err == nil {
-		err = r.Respond(body, micro.WithHeaders(micro.Headers(h)))
-	}
 	if err != nil {
+		a.reject(ctx, r, fmt.Errorf("encode result: %w", err))
+		return
+	}
+	if err := r.Respond(body, h); err != nil {
 		a.Logger.WarnContext(ctx, "cannot reply", "error", err)
 	}
 }
 
 // analyze returns the result of the image in a request, or the state of its job
 // when that takes longer than Wait. Requests with the same key are one job.
-func (a *Analyze) analyze(ctx context.Context, r micro.Request) (v1.Result, error) {
-	name, err := subject.ParseAnalyze(r.Subject())
+func (a *Analyze) analyze(ctx context.Context, m *nats.Msg) (v1.Result, error) {
+	name, err := subject.ParseAnalyze(m.Subject)
 	if err != nil {
 		return v1.Result{}, err
 	}
@@ -131,12 +150,12 @@ func (a *Analyze) analyze(ctx context.Context, r micro.Request) (v1.Result, erro
 	if !ok {
 		return v1.Result{}, v1.NewProblem(v1.UnknownPipeline, "no pipeline %.40q", name).WithField("pipeline")
 	}
-	key := r.Headers().Get(v1.HeaderKey)
+	key := m.Header.Get(v1.HeaderKey)
 	if len(key) > intake.MaxKey {
 		return v1.Result{}, v1.NewProblem(v1.InvalidHeader, "%s may have %d bytes", v1.HeaderKey, intake.MaxKey).
 			WithField(v1.HeaderKey).WithLimit(intake.MaxKey)
 	}
-	job, err := a.Intake.Submit(ctx, &intake.Request{Pipeline: p, Image: r.Data(), Key: key})
+	job, err := a.Intake.Submit(ctx, &intake.Request{Pipeline: p, Image: m.Data, Key: key})
 	if err != nil {
 		return v1.Result{}, err
 	}
@@ -155,15 +174,15 @@ func (a *Analyze) analyze(ctx context.Context, r micro.Request) (v1.Result, erro
 
 // reject replies with the problem of err, or with [v1.Internal] when err is
 // none, which the log explains.
-func (a *Analyze) reject(ctx context.Context, r micro.Request, err error) {
+func (a *Analyze) reject(ctx context.Context, r *bus.Request, err error) {
 	var p *v1.Problem
 	var s *intake.ServerError
 	switch {
 	case !errors.As(err, &p):
-		a.Logger.ErrorContext(ctx, "request failed", "subject", r.Subject(), "error", err)
+		a.Logger.ErrorContext(ctx, "request failed", "subject", r.Msg.Subject, "error", err)
 		p = v1.NewProblem(v1.Internal, "the log has the reason under this trace id")
 	case errors.As(err, &s):
-		a.Logger.ErrorContext(ctx, "the mesh cannot serve a request", "subject", r.Subject(), "error", s.Err)
+		a.Logger.ErrorContext(ctx, "the mesh cannot serve a request", "subject", r.Msg.Subject, "error", s.Err)
 	}
 	if err := bus.Reject(ctx, r, p, err); err != nil {
 		a.Logger.WarnContext(ctx, "cannot reply", "error", err)

@@ -79,7 +79,7 @@ func newBenchOn(t *testing.T, s, publishThrough *bustest.Server, wait time.Durat
 	}
 	i, err := intake.New(t.Context(), intake.Config{
 		Conn: nc, JetStream: js, Clock: clock.New(time.Now), Publisher: bus.NewPublisher(through, clock.New(time.Now), tracers), Client: c,
-		Pipelines: pipelines, Limits: imagefile.DefaultLimits(),
+		Pipelines: pipelines, Limits: imagefile.DefaultLimits(), Callbacks: true,
 		Admission: admission.New(nc, js, pipelines, admission.MaxWait{}, log, prometheus.NewRegistry()),
 		Stopping:  context.Background(), Logger: log,
 	})
@@ -87,12 +87,12 @@ func newBenchOn(t *testing.T, s, publishThrough *bustest.Server, wait time.Durat
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { i.Close() })
-	svc, err := micro.AddService(nc, micro.Config{Name: "ingress", Version: "1.0.0"})
-	if err != nil {
+	svc := bus.NewService(nc, bus.ServiceConfig{Name: "ingress", Version: "1.0.0"})
+	if err := svc.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { svc.Stop() })
-	a, err := New(Config{Conn: nc, Intake: i, Wait: wait, Concurrency: concurrency, Memory: body.NewMemory(1<<10, 1<<10), Tracers: tracers, Logger: log}, svc)
+	a, err := New(Config{Conn: nc, Intake: i, Limits: imagefile.DefaultLimits(), Wait: wait, Concurrency: concurrency, Memory: body.NewMemory(1<<10, 1<<10), Tracers: tracers, Logger: log}, svc)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +112,12 @@ func newBenchOn(t *testing.T, s, publishThrough *bustest.Server, wait time.Durat
 
 func (b bench) request(t *testing.T, pipeline string, body []byte) *nats.Msg {
 	t.Helper()
-	m, err := b.nc.Request(subject.Analyze(pipeline), body, patience)
+	return b.requestWith(t, pipeline, nil, body)
+}
+
+func (b bench) requestWith(t *testing.T, pipeline string, h nats.Header, body []byte) *nats.Msg {
+	t.Helper()
+	m, err := b.nc.RequestMsg(&nats.Msg{Subject: subject.Analyze(pipeline), Header: h, Data: body}, patience)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -356,11 +361,7 @@ func TestAnalyze_SameKeyIsOneJob(t *testing.T) {
 	}
 	var ids []string
 	for range 2 {
-		m := &nats.Msg{Subject: subject.Analyze("text"), Header: nats.Header{v1.HeaderKey: {"k1"}}, Data: small(t)}
-		reply, err := b.nc.RequestMsg(m, patience)
-		if err != nil {
-			t.Fatal(err)
-		}
+		reply := b.requestWith(t, "text", nats.Header{v1.HeaderKey: {"k1"}}, small(t))
 		var r v1.Result
 		if err := json.Unmarshal(reply.Data, &r); err != nil {
 			t.Fatal(err)
@@ -377,18 +378,6 @@ func TestAnalyze_SameKeyIsOneJob(t *testing.T) {
 	if n := images.CachedInfo().State.Msgs; n != 1 {
 		t.Errorf("%d images are stored, want 1", n)
 	}
-}
-
-func TestAnalyze_RejectsALongKey(t *testing.T) {
-	t.Parallel()
-	b := newBench(t, time.Millisecond, 8)
-	key := strings.Repeat("k", intake.MaxKey+1)
-	m := &nats.Msg{Subject: subject.Analyze("text"), Header: nats.Header{v1.HeaderKey: {key}}, Data: small(t)}
-	reply, err := b.nc.RequestMsg(m, patience)
-	if err != nil {
-		t.Fatal(err)
-	}
-	rejected(t, reply, v1.InvalidHeader, "")
 }
 
 // TestAnalyze_PlaceIsFreeBeforeTheReply: a client that waits for each reply

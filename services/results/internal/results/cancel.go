@@ -8,7 +8,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/nats-io/nats.go/micro"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
@@ -36,8 +35,8 @@ func newCancel(nc *nats.Conn, l *lookup, p *bus.Publisher, f promauto.Factory) *
 	}, []string{"was"})}
 }
 
-func (c *cancel) register(svc micro.Service) error {
-	return c.lookup.serve(svc, "cancel", subject.AllCancel(), func(ctx context.Context, s string) ([]byte, error) {
+func (c *cancel) register(svc *bus.Service) error {
+	return c.lookup.serve(svc, "cancel", subject.AllCancel(), "cancellation", func(ctx context.Context, s string) ([]byte, error) {
 		job, err := subject.ParseCancel(s)
 		if err != nil {
 			return nil, errNoJob()

@@ -6,11 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/nats-io/nats.go/micro"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sightmesh/sightmesh/contracts/streams"
@@ -24,8 +23,7 @@ import (
 type lookup struct {
 	js  jetstream.JetStream
 	log *slog.Logger
-	// requests are answered side by side: the service framework calls its
-	// handlers one at a time.
+	// requests are answered side by side: endpoints take one at a time.
 	requests errgroup.Group
 }
 
@@ -40,8 +38,8 @@ func newLookup(js jetstream.JetStream, log *slog.Logger) *lookup {
 	return l
 }
 
-func (l *lookup) register(svc micro.Service) error {
-	return l.serve(svc, "lookup", subject.AllLookup(), func(ctx context.Context, s string) ([]byte, error) {
+func (l *lookup) register(svc *bus.Service) error {
+	return l.serve(svc, "lookup", subject.AllLookup(), "result", func(ctx context.Context, s string) ([]byte, error) {
 		job, err := subject.ParseLookup(s)
 		if err != nil {
 			return nil, errNoJob()
@@ -55,40 +53,42 @@ func errNoJob() *v1.Problem {
 }
 
 // serve adds an endpoint whose requests are answered by f, which gets their
-// subject.
-func (l *lookup) serve(svc micro.Service, name, subj string, f func(context.Context, string) ([]byte, error)) error {
-	err := svc.AddEndpoint(name, micro.HandlerFunc(func(r micro.Request) {
-		l.requests.Go(func() error {
-			if err := answerWith(r, f); err != nil {
-				l.log.Warn("cannot answer", "subject", r.Subject(), "error", err)
-			}
-			return nil
-		})
-	}), micro.WithEndpointSubject(subj))
-	if err != nil {
-		return fmt.Errorf("serve %s: %w", name, err)
-	}
-	return nil
+// subject. Replies have the schema.
+func (l *lookup) serve(
+	svc *bus.Service, name, subj, schema string, f func(context.Context, string) ([]byte, error),
+) error {
+	return svc.AddEndpoint(bus.Endpoint{
+		Name: name, Subject: subj,
+		Metadata: map[string]string{
+			"response_schema": v1.SchemaID(schema), "problem_schema": v1.SchemaID("problem"),
+			"requests": strconv.Itoa(maxLookups),
+		},
+		Handle: func(r *bus.Request) {
+			l.requests.Go(func() error {
+				if err := answerWith(r, f); err != nil {
+					l.log.Warn("cannot answer", "subject", r.Msg.Subject, "error", err)
+				}
+				return nil
+			})
+		},
+	})
 }
 
 // wait returns when no request is under way.
 func (l *lookup) wait() { _ = l.requests.Wait() } // its functions return no errors
 
-func answerWith(r micro.Request, f func(context.Context, string) ([]byte, error)) error {
-	ctx, cancel := context.WithTimeout(telemetry.Extract(context.Background(), nats.Header(r.Headers())), lookupTimeout)
+func answerWith(r *bus.Request, f func(context.Context, string) ([]byte, error)) error {
+	ctx, cancel := context.WithTimeout(telemetry.Extract(context.Background(), r.Msg.Header), lookupTimeout)
 	defer cancel()
-	body, err := f(ctx, r.Subject())
+	body, err := f(ctx, r.Msg.Subject)
 	var p *v1.Problem
 	switch {
 	case errors.As(err, &p):
-		return bus.RespondProblem(r, p)
+		return r.RespondProblem(p, nil)
 	case err != nil:
-		return errors.Join(err, bus.RespondProblem(r, v1.NewProblem(v1.Unavailable, "the state of the job cannot be read now")))
+		return errors.Join(err, r.RespondProblem(v1.NewProblem(v1.Unavailable, "the state of the job cannot be read now"), nil))
 	}
-	if err := r.Respond(body); err != nil {
-		return fmt.Errorf("respond: %w", err)
-	}
-	return nil
+	return r.Respond(body, nil)
 }
 
 // queue is where something of a job can wait.

@@ -95,16 +95,16 @@ func New(p *run.Process, o Options) (*Service, error) {
 	}
 	s.lookup = newLookup(p.JetStream, p.Logger)
 	s.sweeper = newSweeper(s, o.sweep, f)
-	if err := s.lookup.register(p.Micro); err != nil {
+	if err := s.lookup.register(p.Endpoints); err != nil {
 		return nil, err
 	}
 	s.cancel = newCancel(p.Conn, s.lookup, p.Publisher, f)
-	if err := s.cancel.register(p.Micro); err != nil {
+	if err := s.cancel.register(p.Endpoints); err != nil {
 		return nil, err
 	}
 	if err := p.ServeStatus(func() any {
 		return v1.ResultsStatus{Service: p.Service, Instance: p.Instance, Version: contracts.Version}
-	}); err != nil {
+	}, map[string]string{"response_schema": v1.SchemaID("results-status")}); err != nil {
 		return nil, err
 	}
 	return s, nil
