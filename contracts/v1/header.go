@@ -11,6 +11,7 @@ const (
 	HeaderMetadata = "Sight-Metadata"     // JSON object of strings that comes back with the answer
 	HeaderCallback = "Sight-Callback"     // URL that is called with the answer
 	HeaderReport   = "Sight-Report"       // <report>/<n>/<total>: the job is image n (from 0) of a report
+	HeaderPriority = "Sight-Priority"     // requests to analyze only: interactive or bulk
 	HeaderKey      = "Idempotency-Key"    // requests to analyze only: requests with the same key are one job
 	HeaderMarker   = "Nats-Marker-Reason" // RESULTS only, by the NATS server: an answer was here
 	HeaderStored   = "Sight-Stored"       // replies only: RFC 3339, when the answer was stored
@@ -50,6 +51,6 @@ func MsgID(id, what string, numbers ...int) string {
 	return s
 }
 
-// HTTPMetadataPrefix begins the HTTP headers with the metadata of an image. The
-// rest of the name, in lower case, is the key.
+// HTTPMetadataPrefix begins the headers with the metadata of an image, of requests over
+// HTTP and of requests to analyze. The rest of the name, in lower case, is the key.
 const HTTPMetadataPrefix = "X-Sight-Meta-"

@@ -183,7 +183,7 @@ func New(p *run.Process, o Options) (run.Service, error) {
 		Tracers: p.Tracers, Logger: p.Logger, Metrics: p.Metrics,
 	})
 	if s.analyze, err = natsapi.New(natsapi.Config{
-		Conn: p.Conn, Intake: s.intake, Limits: o.limits, Wait: o.wait, Concurrency: o.concurrency,
+		Conn: p.Conn, Intake: s.intake, Limits: o.limits, Wait: o.wait, MaxWait: o.maxWait, Concurrency: o.concurrency,
 		Memory: body.NewMemory(o.natsMemory, o.natsMemory), Tracers: p.Tracers, Logger: p.Logger,
 	}, p.Endpoints); err != nil {
 		return nil, err

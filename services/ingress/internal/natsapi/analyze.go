@@ -35,9 +35,9 @@ type Config struct {
 	Conn   *nats.Conn
 	Intake *intake.Intake
 	Limits imagefile.Limits
-	// Wait is how long a request waits for its result. After it the reply is
-	// the state of the job.
-	Wait time.Duration
+	// Wait is how long a request waits for its result that does not say. After it
+	// the reply is the state of the job. MaxWait is the longest that it may say.
+	Wait, MaxWait time.Duration
 	// Concurrency bounds the requests that wait at a time. One more is rejected
 	// immediately, so that the client need not guess.
 	Concurrency int
@@ -76,8 +76,9 @@ func New(cfg Config, svc *bus.Service) (*Analyze, error) {
 func (a *Analyze) metadata() map[string]string {
 	m := a.Limits.Metadata()
 	m["pipelines"] = strings.Join(pipeline.Names(a.Intake.Pipelines()), ",")
+	m["headers"] = strings.Join(requestHeaders, ",")
 	m["response_schema"], m["problem_schema"] = v1.SchemaID("result"), v1.SchemaID("problem")
-	m["wait_seconds"] = seconds(a.Wait)
+	m["wait_seconds"], m["max_wait_seconds"] = seconds(a.Wait), seconds(a.MaxWait)
 	m["requests"], m["max_key_bytes"] = strconv.Itoa(a.Concurrency), strconv.Itoa(intake.MaxKey)
 	return m
 }
@@ -121,13 +122,13 @@ func (a *Analyze) start(r *bus.Request) (context.Context, trace.Span) {
 
 // serve replies to a request that has a place, which it frees before.
 func (a *Analyze) serve(ctx context.Context, r *bus.Request, free func()) {
-	result, err := a.analyze(ctx, r.Msg)
+	h := nats.Header{}
+	result, err := a.analyze(ctx, r.Msg, h)
 	free()
 	if err != nil {
 		a.reject(ctx, r, err)
 		return
 	}
-	h := nats.Header{}
 	telemetry.Inject(ctx, h)
 	body, err := json.Marshal(result)
 	if err != nil {
@@ -140,8 +141,9 @@ func (a *Analyze) serve(ctx context.Context, r *bus.Request, free func()) {
 }
 
 // analyze returns the result of the image in a request, or the state of its job
-// when that takes longer than Wait. Requests with the same key are one job.
-func (a *Analyze) analyze(ctx context.Context, m *nats.Msg) (v1.Result, error) {
+// when that takes longer than the request waits. Requests with the same key are one
+// job. It adds headers of the reply to h.
+func (a *Analyze) analyze(ctx context.Context, m *nats.Msg, h nats.Header) (v1.Result, error) {
 	name, err := subject.ParseAnalyze(m.Subject)
 	if err != nil {
 		return v1.Result{}, err
@@ -150,17 +152,23 @@ func (a *Analyze) analyze(ctx context.Context, m *nats.Msg) (v1.Result, error) {
 	if !ok {
 		return v1.Result{}, v1.NewProblem(v1.UnknownPipeline, "no pipeline %.40q", name).WithField("pipeline")
 	}
-	key := m.Header.Get(v1.HeaderKey)
-	if len(key) > intake.MaxKey {
-		return v1.Result{}, v1.NewProblem(v1.InvalidHeader, "%s may have %d bytes", v1.HeaderKey, intake.MaxKey).
-			WithField(v1.HeaderKey).WithLimit(intake.MaxKey)
+	req := intake.Request{Pipeline: p, Image: m.Data}
+	prefer, err := a.readHeaders(m.Header, &req)
+	if err != nil {
+		return v1.Result{}, err
 	}
-	job, err := a.Intake.Submit(ctx, &intake.Request{Pipeline: p, Image: m.Data, Key: key})
+	job, err := a.Intake.Submit(ctx, &req)
 	if err != nil {
 		return v1.Result{}, err
 	}
 	defer job.Close()
-	ctx, cancel := context.WithTimeout(ctx, a.Wait)
+	if prefer.Applied != "" {
+		h.Set(headerApplied, prefer.Applied)
+	}
+	if prefer.Async && prefer.Wait == 0 && job.Unknown() == nil {
+		return v1.Result{ID: job.ID, Pipeline: job.Pipeline, Status: job.Status}, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, prefer.Wait)
 	defer cancel()
 	result, err := job.Wait(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {

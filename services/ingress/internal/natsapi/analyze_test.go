@@ -92,7 +92,7 @@ func newBenchOn(t *testing.T, s, publishThrough *bustest.Server, wait time.Durat
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { svc.Stop() })
-	a, err := New(Config{Conn: nc, Intake: i, Limits: imagefile.DefaultLimits(), Wait: wait, Concurrency: concurrency, Memory: body.NewMemory(1<<10, 1<<10), Tracers: tracers, Logger: log}, svc)
+	a, err := New(Config{Conn: nc, Intake: i, Limits: imagefile.DefaultLimits(), Wait: wait, MaxWait: patience, Concurrency: concurrency, Memory: body.NewMemory(1<<10, 1<<10), Tracers: tracers, Logger: log}, svc)
 	if err != nil {
 		t.Fatal(err)
 	}
