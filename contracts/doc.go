@@ -66,7 +66,7 @@
 //	Sight-Callback   URL that is called with the answer
 //	Sight-Report     <report>/<n>/<total>: the job is image n of a report
 //	Idempotency-Key  requests to analyze only: requests with the same key are one job
-//	Sight-Priority, Prefer, X-Sight-Meta-<name>
+//	Sight-Priority, Sight-Min-Score, Sight-Labels, Sight-Top, Prefer, X-Sight-Meta-<name>
 //	                 requests to analyze only: as the query and headers of HTTP
 //	Sight-Piece      replies to draw only: <n>/<total>, piece n of the image, from 0
 //	traceparent, tracestate, baggage   W3C trace context, lower case

@@ -12,6 +12,9 @@ const (
 	HeaderCallback = "Sight-Callback"     // URL that is called with the answer
 	HeaderReport   = "Sight-Report"       // <report>/<n>/<total>: the job is image n (from 0) of a report
 	HeaderPriority = "Sight-Priority"     // requests to analyze only: interactive or bulk
+	HeaderMinScore = "Sight-Min-Score"    // requests to analyze only: lowest score of a region in the reply
+	HeaderLabels   = "Sight-Labels"       // requests to analyze only: labels of the regions in the reply, with commas
+	HeaderTop      = "Sight-Top"          // requests to analyze only: most regions in the reply
 	HeaderKey      = "Idempotency-Key"    // requests to analyze only: requests with the same key are one job
 	HeaderMarker   = "Nats-Marker-Reason" // RESULTS only, by the NATS server: an answer was here
 	HeaderStored   = "Sight-Stored"       // replies only: RFC 3339, when the answer was stored

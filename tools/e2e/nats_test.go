@@ -4,6 +4,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nats.go/micro"
 
+	"github.com/sightmesh/sightmesh/contracts/client"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
@@ -56,6 +62,23 @@ func testNATS(t *testing.T, m *mesh) {
 			if p.Code != tt.want || msg.Header.Get(micro.ErrorCodeHeader) == "" || p.Status != want.Status {
 				t.Errorf("%s: got %s %v", tt.want, msg.Data, msg.Header)
 			}
+		}
+	})
+	t.Run("analyze problems as over HTTP", func(t *testing.T) { testSameProblems(t, m, nc) })
+	t.Run("analyze later", func(t *testing.T) { testAnalyzeLater(t, m, nc) })
+	t.Run("analyze some of the regions", func(t *testing.T) {
+		msg, err := nc.RequestMsg(&nats.Msg{
+			Subject: subject.Analyze("text"), Header: nats.Header{v1.HeaderTop: {"2"}}, Data: page,
+		}, timeoutAnswer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var r v1.Result
+		if err := json.Unmarshal(msg.Data, &r); err != nil {
+			t.Fatal(err)
+		}
+		if len(r.Regions) != 2 {
+			t.Errorf("the reply has %d regions, want the surest 2", len(r.Regions))
 		}
 	})
 	t.Run("published straight to the stream", func(t *testing.T) {
@@ -109,6 +132,78 @@ func testNATS(t *testing.T, m *mesh) {
 	t.Run("micro", func(t *testing.T) { testMicro(t, nc) })
 }
 
+// testSameProblems sends what is wrong over HTTP and over NATS.
+func testSameProblems(t *testing.T, m *mesh, nc *nats.Conn) {
+	long := strings.Repeat("k", 256)
+	for name, tt := range map[string]struct {
+		query  string
+		http   []string // names and values of headers
+		header nats.Header
+	}{
+		"priority":         {"&priority=now", nil, nats.Header{"Sight-Priority": {"now"}}},
+		"empty priority":   {"&priority=", nil, nats.Header{"Sight-Priority": {""}}},
+		"two priorities":   {"&priority=bulk&priority=bulk", nil, nats.Header{"Sight-Priority": {"bulk", "bulk"}}},
+		"callback":         {"&callback=file:///etc", nil, nats.Header{"Sight-Callback": {"file:///etc"}}},
+		"min_score":        {"&min_score=2", nil, nats.Header{"Sight-Min-Score": {"2"}}},
+		"labels":           {"&labels=a,,b", nil, nats.Header{"Sight-Labels": {"a,,b"}}},
+		"top":              {"&top=0", nil, nats.Header{"Sight-Top": {"0"}}},
+		"key":              {"", []string{"Idempotency-Key", long}, nats.Header{"Idempotency-Key": {long}}},
+		"prefer":           {"", []string{"Prefer", "wait=long"}, nats.Header{"Prefer": {"wait=long"}}},
+		"metadata":         {"", []string{"X-Sight-Meta-A", strings.Repeat("x", 4096)}, nats.Header{"X-Sight-Meta-A": {strings.Repeat("x", 4096)}}},
+		"name of metadata": {"", []string{"X-Sight-Meta-" + long, "x"}, nats.Header{"X-Sight-Meta-" + long: {"x"}}},
+	} {
+		want := m.post(t, "?pipeline=text"+tt.query, []byte("no image"), tt.http...).problem
+		msg, err := nc.RequestMsg(&nats.Msg{Subject: subject.Analyze("text"), Header: tt.header, Data: []byte("no image")}, timeoutAnswer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got v1.Problem
+		if err := json.Unmarshal(msg.Data, &got); err != nil {
+			t.Fatal(err)
+		}
+		if got.Code != want.Code || got.Field != want.Field || got.Limit != want.Limit || got.Status != want.Status {
+			t.Errorf("%s: over NATS %+v, over HTTP %+v", name, got, want)
+		}
+		if got.Code == v1.UnsupportedType {
+			t.Errorf("%s: it was not looked at", name)
+		}
+	}
+}
+
+// testAnalyzeLater asks for no result, and follows the job as docs/nats.md says.
+func testAnalyzeLater(t *testing.T, m *mesh, nc *nats.Conn) {
+	msg, err := nc.RequestMsg(&nats.Msg{
+		Subject: subject.Analyze("text"), Data: samplePage(t),
+		Header: nats.Header{"Prefer": {"respond-async"}, "Sight-Priority": {"bulk"}, "X-Sight-Meta-Camera": {"3"}},
+	}, timeoutAnswer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r v1.Result
+	if err := json.Unmarshal(msg.Data, &r); err != nil {
+		t.Fatal(err)
+	}
+	if r.Status != v1.Queued {
+		t.Errorf("the reply is %s, want the state queued", msg.Data)
+	}
+	c, err := client.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), timeoutAnswer)
+	defer cancel()
+	done, err := c.Await(ctx, r.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if done.Status != v1.Done || done.Metadata["camera"] != "3" {
+		t.Errorf("the result is %+v, want one that is done, with its metadata", done)
+	}
+	if a := m.get(t, "/v1/images/"+r.ID); a.result.Status != v1.Done {
+		t.Errorf("over HTTP: %v", a)
+	}
+}
+
 type errNotYet struct{ a answer }
 
 func (e errNotYet) Error() string { return "not yet: " + e.a.String() }
@@ -152,8 +247,63 @@ func testMicro(t *testing.T, nc *nats.Conn) {
 		if verb == micro.StatsVerb && !bytes.Contains(seen["detect"], []byte(`"lanes":`)) {
 			t.Errorf("statistics of detect say nothing of lanes: %s", seen["detect"])
 		}
-		if verb == micro.InfoVerb && !bytes.Contains(seen["ingress"], []byte(subject.AllAnalyze())) {
-			t.Errorf("info of ingress does not name its endpoint: %s", seen["ingress"])
+		if verb == micro.InfoVerb {
+			testInfo(t, seen)
 		}
+	}
+}
+
+// testInfo checks that every endpoint says what it replies with, in a schema that exists,
+// and that analyze says what it accepts.
+func testInfo(t *testing.T, services map[string][]byte) {
+	for name, data := range services {
+		var info micro.Info
+		if err := json.Unmarshal(data, &info); err != nil {
+			t.Fatal(err)
+		}
+		if info.Description == "" {
+			t.Errorf("%s has no description", name)
+		}
+		for _, e := range info.Endpoints {
+			if e.Metadata["response_schema"] == "" && e.Metadata["response_types"] == "" {
+				t.Errorf("%s: %s does not say what it replies with: %v", name, e.Name, e.Metadata)
+			}
+			for key, id := range e.Metadata {
+				if strings.HasSuffix(key, "_schema") {
+					checkSchemaID(t, id)
+				}
+			}
+			if e.Subject != subject.AllAnalyze() {
+				continue
+			}
+			for key, want := range map[string]string{"max_bytes": "8388608", "max_pixels": "50000000", "max_wait_seconds": "60"} {
+				if got := e.Metadata[key]; got != want {
+					t.Errorf("analyze: %s is %q, want %q", key, got, want)
+				}
+			}
+			if !slices.Contains(strings.Split(e.Metadata["pipelines"], ","), "text") {
+				t.Errorf("analyze has the pipelines %q, want text among them", e.Metadata["pipelines"])
+			}
+		}
+	}
+}
+
+// checkSchemaID checks that a file of contracts/schema/v1 has the $id, whatever part of it
+// is meant.
+func checkSchemaID(t *testing.T, id string) {
+	id, _, _ = strings.Cut(id, "#")
+	data, err := os.ReadFile(filepath.Join(root(t), "contracts", "schema", "v1", path.Base(id)))
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	var schema struct {
+		ID string `json:"$id"`
+	}
+	if err := json.Unmarshal(data, &schema); err != nil {
+		t.Fatal(err)
+	}
+	if schema.ID != id {
+		t.Errorf("the schema is %s, want %s", schema.ID, id)
 	}
 }

@@ -82,13 +82,13 @@ func (h *imageHandler) submit(
 		req.Image = nil
 		release() // the stream has the image
 	}
-	if s.prefer.applied != "" {
-		w.Header().Set("Preference-Applied", s.prefer.applied)
+	if s.prefer.Applied != "" {
+		w.Header().Set("Preference-Applied", s.prefer.Applied)
 	}
-	if s.prefer.async && s.prefer.wait == 0 && job.Unknown() == nil {
+	if s.prefer.Async && s.prefer.Wait == 0 && job.Unknown() == nil {
 		return writeAccepted(w, v1.Result{ID: job.ID, Pipeline: job.Pipeline, Status: job.Status})
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), s.prefer.wait)
+	ctx, cancel := context.WithTimeout(r.Context(), s.prefer.Wait)
 	defer cancel()
 	result, err := job.Wait(ctx)
 	switch {

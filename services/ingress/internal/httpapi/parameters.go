@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"errors"
 	"maps"
 	"net/http"
 	"slices"
@@ -13,6 +12,7 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/lane/pipeline"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/jobparams"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/regionfilter"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/reportintake"
 )
@@ -29,7 +29,7 @@ type parameters struct {
 // submission is what a request that brings images says of them.
 type submission struct {
 	intake.Request
-	prefer preference
+	prefer jobparams.Preference
 	filter regionfilter.Filter
 	// said has the fields of the request, and given says where each stands.
 	said, given fields
@@ -60,17 +60,17 @@ func (p parameters) submission(r *http.Request) (submission, error) {
 	if s.Pipeline, err = p.pipeline(""); err != nil {
 		return s, err
 	}
-	if s.prefer, err = parsePrefer(r.Header.Values("Prefer"), p.wait, p.maxWait); err != nil {
+	if s.prefer, err = jobparams.ParsePrefer(r.Header.Values("Prefer"), p.wait, p.maxWait); err != nil {
 		return s, err
 	}
-	if s.Key = r.Header.Get(v1.HeaderKey); len(s.Key) > intake.MaxKey {
-		return s, v1.NewProblem(v1.InvalidHeader, "%s may have %d bytes", v1.HeaderKey, intake.MaxKey).
-			WithField(v1.HeaderKey).WithLimit(intake.MaxKey)
+	s.Key = r.Header.Get(v1.HeaderKey)
+	if err := jobparams.CheckKey(s.Key); err != nil {
+		return s, err
 	}
 	if s.Key != "" {
 		s.given["key"] = "a header"
 	}
-	if s.Metadata, err = parseMetadata(r.Header); err != nil {
+	if s.Metadata, err = jobparams.ParseMetadata(r.Header); err != nil {
 		return s, err
 	}
 	for name := range s.Metadata {
@@ -104,9 +104,9 @@ func (p parameters) set(s *submission, name, value string) (err error) {
 	case "pipeline":
 		s.Pipeline, err = p.pipeline(value)
 	case "priority":
-		s.Priority, err = parsePriority(value)
+		s.Priority, err = jobparams.ParsePriority(value)
 	case "callback":
-		s.Callback, err = value, p.checkCallback(value)
+		s.Callback, err = value, jobparams.CheckCallback(p.intake, value)
 	case "key":
 		if s.Key = value; len(value) > intake.MaxKey {
 			err = v1.NewProblem(v1.InvalidParameter, "key may have %d bytes", intake.MaxKey).
@@ -120,15 +120,6 @@ func (p parameters) set(s *submission, name, value string) (err error) {
 	return err
 }
 
-func parsePriority(value string) (subject.Priority, error) {
-	p := subject.Priority(value)
-	if !p.Valid() {
-		return "", v1.NewProblem(v1.InvalidParameter, "priority is %.40q, want interactive or bulk", value).
-			WithField("priority")
-	}
-	return p, nil
-}
-
 // pipeline returns a pipeline by its name, or the first when it has none.
 func (p parameters) pipeline(name string) (pipeline.Pipeline, error) {
 	pl, ok := p.intake.Pipeline(name)
@@ -137,37 +128,6 @@ func (p parameters) pipeline(name string) (pipeline.Pipeline, error) {
 			WithField("pipeline")
 	}
 	return pl, nil
-}
-
-// checkCallback rejects now what would be rejected when the job is done.
-func (p parameters) checkCallback(raw string) error {
-	err := p.intake.CheckCallback(raw)
-	switch {
-	case errors.Is(err, intake.ErrNoCallbacks):
-		return v1.NewProblem(v1.InvalidParameter, "%v", err).WithField("callback")
-	case err != nil:
-		return v1.NewProblem(v1.InvalidParameter, "callback %v", err).WithField("callback")
-	}
-	return nil
-}
-
-// parseMetadata reads X-Sight-Meta-*; the names come back in lower case.
-func parseMetadata(h http.Header) (map[string]string, error) {
-	out := map[string]string{}
-	for name, values := range h {
-		key, ok := strings.CutPrefix(name, v1.HTTPMetadataPrefix)
-		if !ok {
-			continue
-		}
-		if len(values) > 1 {
-			return nil, v1.NewProblem(v1.InvalidHeader, "%s is given %d times", name, len(values)).WithField(name)
-		}
-		out[strings.ToLower(key)] = values[0]
-	}
-	if field, err := intake.CheckMetadata(out); err != nil {
-		return nil, v1.NewProblem(v1.InvalidHeader, "%s%s %v", v1.HTTPMetadataPrefix, field, err).WithField(v1.HTTPMetadataPrefix + field)
-	}
-	return out, nil
 }
 
 // lookup is what a request for a result asks for.

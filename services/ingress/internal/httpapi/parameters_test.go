@@ -57,7 +57,7 @@ func TestParameters_Submission(t *testing.T) {
 	if !reflect.DeepEqual(s.Request, want) {
 		t.Errorf("got %+v, want %+v", s.Request, want)
 	}
-	if !s.prefer.async {
+	if !s.prefer.Async {
 		t.Errorf("the preference is %+v, want async", s.prefer)
 	}
 	s, err = p.submission(httptest.NewRequest(http.MethodPost, "/v1/images", nil))

@@ -144,31 +144,22 @@ func (a *Analyze) serve(ctx context.Context, r *bus.Request, free func()) {
 // when that takes longer than the request waits. Requests with the same key are one
 // job. It adds headers of the reply to h.
 func (a *Analyze) analyze(ctx context.Context, m *nats.Msg, h nats.Header) (v1.Result, error) {
-	name, err := subject.ParseAnalyze(m.Subject)
+	req, err := a.read(m)
 	if err != nil {
 		return v1.Result{}, err
 	}
-	p, ok := a.Intake.Pipeline(name)
-	if !ok {
-		return v1.Result{}, v1.NewProblem(v1.UnknownPipeline, "no pipeline %.40q", name).WithField("pipeline")
-	}
-	req := intake.Request{Pipeline: p, Image: m.Data}
-	prefer, err := a.readHeaders(m.Header, &req)
-	if err != nil {
-		return v1.Result{}, err
-	}
-	job, err := a.Intake.Submit(ctx, &req)
+	job, err := a.Intake.Submit(ctx, &req.Request)
 	if err != nil {
 		return v1.Result{}, err
 	}
 	defer job.Close()
-	if prefer.Applied != "" {
-		h.Set(headerApplied, prefer.Applied)
+	if req.prefer.Applied != "" {
+		h.Set(headerApplied, req.prefer.Applied)
 	}
-	if prefer.Async && prefer.Wait == 0 && job.Unknown() == nil {
+	if req.prefer.Async && req.prefer.Wait == 0 && job.Unknown() == nil {
 		return v1.Result{ID: job.ID, Pipeline: job.Pipeline, Status: job.Status}, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, prefer.Wait)
+	ctx, cancel := context.WithTimeout(ctx, req.prefer.Wait)
 	defer cancel()
 	result, err := job.Wait(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {
@@ -177,7 +168,7 @@ func (a *Analyze) analyze(ctx context.Context, m *nats.Msg, h nats.Header) (v1.R
 	if err == nil && result.Status == v1.Failed && result.Problem != nil {
 		return result, result.Problem
 	}
-	return result, err
+	return req.filter.Apply(result), err
 }
 
 // reject replies with the problem of err, or with [v1.Internal] when err is

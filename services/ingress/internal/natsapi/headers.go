@@ -7,56 +7,66 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
-	"github.com/sightmesh/sightmesh/services/ingress/internal/submission"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/jobparams"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/regionfilter"
 )
 
 const (
 	headerPrefer  = "Prefer"
 	headerApplied = "Preference-Applied"
-	anyMetadata   = v1.HTTPMetadataPrefix + "NAME"
 )
 
-// requestHeaders lists what a request may say besides its image and its trace. The names
-// are those of HTTP; what is a parameter there has a header with the prefix of the mesh.
-var requestHeaders = []string{
-	v1.HeaderPriority, v1.HeaderCallback, v1.HeaderKey, headerPrefer, anyMetadata,
+// parameters are what a request says in the query over HTTP, by header.
+var parameters = map[string]string{
+	v1.HeaderPriority: "priority", v1.HeaderCallback: "callback",
+	v1.HeaderMinScore: regionfilter.MinScore, v1.HeaderLabels: regionfilter.Labels, v1.HeaderTop: regionfilter.Top,
 }
 
-// readHeaders adds what the headers of a request say of its image to r. Their names may
-// be in any case, as those of HTTP: a client library may change it.
-func (a *Analyze) readHeaders(h nats.Header, r *intake.Request) (p submission.Preference, err error) {
-	if err := rejectUnknown(h); err != nil {
-		return p, err
-	}
-	priority, err := single(h, v1.HeaderPriority, v1.InvalidParameter, "priority")
+// requestHeaders lists what a request may say besides its image and its trace.
+var requestHeaders = slices.Sorted(slices.Values(slices.AppendSeq(
+	[]string{v1.HeaderKey, headerPrefer, v1.HTTPMetadataPrefix + "NAME"}, maps.Keys(parameters))))
+
+// request is an image and what is asked for it.
+type request struct {
+	intake.Request
+	prefer jobparams.Preference
+	filter regionfilter.Filter
+}
+
+// read reads a request. The names of its headers may be in any case, as those of HTTP: a
+// client library may change it. The problems are those that the same has over HTTP.
+func (a *Analyze) read(m *nats.Msg) (r request, err error) {
+	name, err := subject.ParseAnalyze(m.Subject)
 	if err != nil {
-		return p, err
+		return r, err
 	}
-	if priority != "" {
-		if r.Priority, err = submission.ParsePriority(priority); err != nil {
-			return p, err
-		}
+	var ok bool
+	if r.Pipeline, ok = a.Intake.Pipeline(name); !ok {
+		return r, v1.NewProblem(v1.UnknownPipeline, "no pipeline %.40q", name).WithField("pipeline")
 	}
-	if r.Callback, err = single(h, v1.HeaderCallback, v1.InvalidParameter, "callback"); err != nil {
-		return p, err
+	r.Image = m.Data
+	if err := rejectUnknown(m.Header); err != nil {
+		return r, err
 	}
-	if r.Callback != "" {
-		if err := submission.CheckCallback(a.Intake, r.Callback); err != nil {
-			return p, err
-		}
+	if err := a.readParameters(m.Header, &r); err != nil {
+		return r, err
 	}
-	if r.Key, err = single(h, v1.HeaderKey, v1.InvalidHeader, v1.HeaderKey); err != nil {
-		return p, err
+	keys := valuesOf(m.Header, v1.HeaderKey)
+	if len(keys) > 1 {
+		return r, v1.NewProblem(v1.InvalidHeader, "%s is given %d times", v1.HeaderKey, len(keys)).WithField(v1.HeaderKey)
 	}
-	if err := submission.CheckKey(r.Key); err != nil {
-		return p, err
+	r.Key = strings.Join(keys, "")
+	if err := jobparams.CheckKey(r.Key); err != nil {
+		return r, err
 	}
-	if r.Metadata, err = submission.ParseMetadata(h); err != nil {
-		return p, err
+	if r.Metadata, err = jobparams.ParseMetadata(m.Header); err != nil {
+		return r, err
 	}
-	return submission.ParsePrefer(valuesOf(h, headerPrefer), a.Wait, a.MaxWait)
+	r.prefer, err = jobparams.ParsePrefer(valuesOf(m.Header, headerPrefer), a.Wait, a.MaxWait)
+	return r, err
 }
 
 // rejectUnknown returns a problem for a header of the mesh that no request has: a client
@@ -65,29 +75,43 @@ func rejectUnknown(h nats.Header) error {
 	for _, name := range slices.Sorted(maps.Keys(h)) {
 		lower := strings.ToLower(name)
 		isOurs := strings.HasPrefix(lower, "sight-") || strings.HasPrefix(lower, "x-sight-")
-		isKnown := submission.IsMetadata(name) ||
+		isKnown := jobparams.IsMetadata(name) ||
 			slices.ContainsFunc(requestHeaders, func(known string) bool { return strings.EqualFold(known, name) })
 		if isOurs && !isKnown {
-			return v1.NewProblem(v1.InvalidHeader, "%.60s is not known here; known are %s", name,
+			return v1.NewProblem(v1.UnknownField, "%.60q is not known here; known are %s", name,
 				strings.Join(requestHeaders, ", ")).WithField(name)
 		}
 	}
 	return nil
 }
 
-// single returns the value of a header that may be given once, or "". A problem has the
-// code and field that the same has over HTTP.
-func single(h nats.Header, name string, code v1.Code, field string) (string, error) {
-	switch values := valuesOf(h, name); {
-	case len(values) > 1:
-		return "", v1.NewProblem(code, "%s is given %d times", name, len(values)).WithField(field)
-	case len(values) == 0:
-		return "", nil
-	case values[0] == "" && code == v1.InvalidParameter:
-		return "", v1.NewProblem(code, "%s is empty", name).WithField(field)
-	default:
-		return values[0], nil
+// readParameters reads what is in the query over HTTP; each may be given once.
+func (a *Analyze) readParameters(h nats.Header, r *request) (err error) {
+	given := map[string]string{}
+	for _, header := range slices.Sorted(maps.Keys(parameters)) {
+		name := parameters[header]
+		switch values := valuesOf(h, header); {
+		case len(values) > 1:
+			return v1.NewProblem(v1.InvalidParameter, "%s is given %d times", header, len(values)).WithField(name)
+		case len(values) == 1 && values[0] == "":
+			return v1.NewProblem(v1.InvalidParameter, "%s is empty", header).WithField(name)
+		case len(values) == 1:
+			given[name] = values[0]
+		}
 	}
+	if priority, ok := given["priority"]; ok {
+		if r.Priority, err = jobparams.ParsePriority(priority); err != nil {
+			return err
+		}
+	}
+	if callback, ok := given["callback"]; ok {
+		if err := jobparams.CheckCallback(a.Intake, callback); err != nil {
+			return err
+		}
+		r.Callback = callback
+	}
+	r.filter, err = regionfilter.Parse(given)
+	return err
 }
 
 // valuesOf returns the values of a header whose name is in any case.
