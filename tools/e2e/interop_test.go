@@ -13,6 +13,8 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -30,6 +32,37 @@ import (
 // TestInteropNode has a program in another language speak to the mesh.
 func TestInteropNode(t *testing.T) {
 	m := start(t, nil)
+	for _, r := range runNodeJS(t, "interop.mjs", m.nats, "FACE", "faces", filepath.Join(root(t), "contracts", "schema", "v1")) {
+		if r.Status != v1.Done || len(r.Regions) != 1 {
+			t.Errorf("a result is %+v, want one face", r)
+		}
+	}
+}
+
+// TestInteropWebSocket has the client of web pages speak to the mesh.
+func TestInteropWebSocket(t *testing.T) {
+	up := &upRunner{args: []string{"up", "--http", "127.0.0.1:0", "--nats", "127.0.0.1:0", "--nats-ws", "127.0.0.1:0",
+		"--data", t.TempDir(), "--log", "json", "--sample", "none", "--lanes", "1"}}
+	startMesh(t, up, nil)
+	found, ok := up.out.search(regexp.MustCompile(`^nats-ws (\S+)$`), timeoutAnswer)
+	if !ok {
+		t.Fatal("it does not say where WebSockets are")
+	}
+	results := runNodeJS(t, "websocket.mjs", found[1], "FACE", "faces")
+	for _, r := range results {
+		if r.Status != v1.Done || len(r.Regions) != 1 {
+			t.Errorf("a result is %+v, want one face", r)
+		}
+	}
+	if page := results[1].Metadata["page"]; page != "3" {
+		t.Errorf("the second result has the page %q, want 3", page)
+	}
+}
+
+// runNodeJS runs a program of the folder node, with a file instead of FACE, and returns the
+// two results that it prints.
+func runNodeJS(t *testing.T, program string, args ...string) []v1.Result {
+	t.Helper()
 	dir := filepath.Join(root(t), "tools", "e2e", "node")
 	install := exec.Command("npm", "ci", "--no-fund", "--no-audit")
 	install.Dir = dir
@@ -40,24 +73,27 @@ func TestInteropNode(t *testing.T) {
 	if err := os.WriteFile(face, sampleFace(t), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("node", "interop.mjs", m.nats, face, "faces", filepath.Join(root(t), "contracts", "schema", "v1"))
+	args[slices.Index(args, "FACE")] = face
+	cmd := exec.Command("node", append([]string{program}, args...)...)
 	cmd.Dir = dir
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("%v\n%s", err, stderr.Bytes())
+		t.Fatalf("%s: %v\n%s", program, err, stderr.Bytes())
 	}
-	lines := bytes.Split(bytes.TrimSpace(out), []byte("\n"))
-	if len(lines) != 2 {
-		t.Fatalf("it says %s", out)
-	}
-	for _, line := range lines {
+	var results []v1.Result
+	for line := range bytes.Lines(out) {
 		var r v1.Result
-		if err := json.Unmarshal(line, &r); err != nil || r.Status != v1.Done || len(r.Regions) != 1 {
-			t.Errorf("%s: %v", line, err)
+		if err := json.Unmarshal(line, &r); err != nil {
+			t.Fatalf("%s: %v: %s", program, err, line)
 		}
+		results = append(results, r)
 	}
+	if len(results) != 2 {
+		t.Fatalf("%s says %s", program, out)
+	}
+	return results
 }
 
 // postgres is a database server of the test, from Debian's packages.

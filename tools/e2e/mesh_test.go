@@ -127,20 +127,21 @@ type upRunner struct {
 	args []string
 	up   *process // nil when it does not run
 	log  *lines
+	out  *lines // its standard output
 }
 
 func (u *upRunner) start(t testing.TB, m *mesh) {
 	t.Helper()
 	cmd := exec.Command(binary(t, "sightmesh"), u.args...)
 	cmd.Env = append(os.Environ(), m.env...)
-	stdout := newLines()
-	cmd.Stdout, cmd.Stderr = stdout.writer(), m.stderr.writer()
+	u.out = newLines()
+	cmd.Stdout, cmd.Stderr = u.out.writer(), m.stderr.writer()
 	p, err := startProcess(cmd)
 	if err != nil {
 		t.Fatal(err)
 	}
 	u.up, u.log = p, m.stderr
-	found, ok := stdout.search(readyLine, 90*time.Second)
+	found, ok := u.out.search(readyLine, 90*time.Second)
 	if !ok {
 		t.Fatalf("the mesh is not ready:\n%s", m.stderr)
 	}

@@ -5,13 +5,16 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 
 	"github.com/sightmesh/sightmesh/contracts/streams"
+	"github.com/sightmesh/sightmesh/tools/internal/exit"
 )
 
 // storeDir is where the broker keeps its streams in a data folder.
@@ -28,24 +31,20 @@ type broker struct {
 	url    string
 }
 
-// startBroker runs a NATS server, its streams under dir, which may reserve
-// limit bytes.
-func startBroker(addr, dir string, limit int64, log *slog.Logger) (*broker, error) {
-	host, portText, err := net.SplitHostPort(addr)
+// startBroker runs a NATS server on addr and for WebSockets, its streams under dir,
+// which may reserve limit bytes.
+func startBroker(
+	addr string, web server.WebsocketOpts, dir string, limit int64, log *slog.Logger,
+) (*broker, error) {
+	host, port, err := serverAddr(addr)
 	if err != nil {
 		return nil, fmt.Errorf("nats: %w", err)
-	}
-	port, err := strconv.Atoi(portText)
-	if err != nil {
-		return nil, fmt.Errorf("nats: port %q is not a number", portText)
-	}
-	if port == 0 {
-		port = server.RANDOM_PORT
 	}
 	b := &broker{log: log, options: server.Options{
 		ServerName: "sightmesh", Host: host, Port: port,
 		JetStream: true, StoreDir: storeDir(dir), JetStreamMaxMemory: 256 << 20, JetStreamMaxStore: limit,
 		MaxPayload: streams.MaxMessage + streams.HeaderAllowance,
+		Websocket:  web,
 		NoSigs:     true, DisableJetStreamBanner: true,
 	}}
 	if err := b.start(); err != nil {
@@ -54,7 +53,51 @@ func startBroker(addr, dir string, limit int64, log *slog.Logger) (*broker, erro
 	return b, nil
 }
 
-// start starts the server. The first start fixes the port.
+// serverAddr returns an address as the options of a server have it.
+func serverAddr(addr string) (host string, port int, err error) {
+	host, text, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "", 0, err //nolint:wrapcheck // the caller says which address it is
+	}
+	if port, err = strconv.Atoi(text); err != nil {
+		return "", 0, fmt.Errorf("port %q is not a number", text)
+	}
+	if port == 0 {
+		port = server.RANDOM_PORT
+	}
+	return host, port, nil
+}
+
+// webSocketOptions returns the options of WebSockets on addr for web pages of these
+// origins, which are as of ingress: separated by commas, * for all, and none for only
+// those of the same origin. An empty address is for no WebSockets.
+//
+// There is no TLS, and the server asks for no credentials: addr has to be on the
+// loopback interface.
+func webSocketOptions(addr, origins string) (o server.WebsocketOpts, err error) {
+	if addr == "" {
+		return o, nil
+	}
+	if o.Host, o.Port, err = serverAddr(addr); err != nil {
+		return o, exit.Usagef("nats-ws: %v", err)
+	}
+	if ip := net.ParseIP(o.Host); o.Host != "localhost" && !ip.IsLoopback() {
+		return o, exit.Usagef("nats-ws: %s is not a loopback address; put a proxy with TLS before one", addr)
+	}
+	o.NoTLS = true
+	o.AllowedOrigins = strings.FieldsFunc(origins, func(r rune) bool { return r == ',' || r == ' ' })
+	switch all := slices.Contains(o.AllowedOrigins, "*"); {
+	case all && len(o.AllowedOrigins) > 1:
+		return o, exit.Usagef("cors-origins: * stands for all origins, and others are given beside it")
+	case all:
+		o.AllowedOrigins = nil
+	default:
+		o.SameOrigin = len(o.AllowedOrigins) == 0
+	}
+	return o, nil
+}
+
+// start starts the server. The first start fixes the ports.
 func (b *broker) start() error {
 	options := b.options // the server writes into its own
 	s, err := server.NewServer(&options)
@@ -83,6 +126,7 @@ func (b *broker) start() error {
 	defer b.mu.Unlock()
 	b.server, b.url = s, s.ClientURL()
 	b.options.Port = s.Addr().(*net.TCPAddr).Port
+	b.options.Websocket.Port = options.Websocket.Port
 	return nil
 }
 
@@ -111,6 +155,16 @@ func (b *broker) clientURL() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.url
+}
+
+// webSocketURL returns where WebSockets connect, or "" without any. It stays the same.
+func (b *broker) webSocketURL() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.options.Websocket.Port == 0 {
+		return ""
+	}
+	return "ws://" + net.JoinHostPort(b.options.Websocket.Host, strconv.Itoa(b.options.Websocket.Port))
 }
 
 // addr returns the address of the server.

@@ -31,6 +31,11 @@ import (
 type Config struct {
 	HTTP string
 	NATS string
+	// NATSWS is the loopback address of WebSockets for NATS; empty for none.
+	NATSWS string
+	// CORSOrigins are those of the web pages that may use HTTP and these WebSockets, as
+	// the flag of ingress.
+	CORSOrigins string
 	// Admin is the address of the probes of the whole mesh.
 	Admin string
 	Data  string
@@ -59,6 +64,10 @@ type Config struct {
 func (c *Config) Register(fs *flag.FlagSet) {
 	fs.StringVar(&c.HTTP, "http", "127.0.0.1:8080", "`address` to serve HTTP on; port 0 for any free one")
 	fs.StringVar(&c.NATS, "nats", "127.0.0.1:4222", "`address` to serve NATS on; port 0 for any free one")
+	fs.StringVar(&c.NATSWS, "nats-ws", "", "loopback `address` to serve NATS on over WebSockets, for web pages, such as "+
+		"127.0.0.1:9222; without TLS and credentials; port 0 for any free one")
+	fs.StringVar(&c.CORSOrigins, "cors-origins", "", "`origins`, with commas, whose web pages may use HTTP and --nats-ws, "+
+		"such as https://app.example; * for all")
 	fs.StringVar(&c.Admin, "admin", "127.0.0.1:0", "`address` for the probes of the whole mesh, /livez and /readyz")
 	fs.StringVar(&c.Data, "data", ".data", "`folder` for what has to last; one mesh uses it at a time")
 	c.Reserve = defaultReserve
@@ -97,6 +106,10 @@ func Run(ctx context.Context, cfg Config, stdout, stderr io.Writer) (err error) 
 	if err != nil {
 		return err
 	}
+	web, err := webSocketOptions(cfg.NATSWS, cfg.CORSOrigins)
+	if err != nil {
+		return err
+	}
 	out := newPrinter(stderr, cfg.Log == "json")
 	log := slog.New(slog.NewJSONHandler(out, nil)).With("service", "up")
 	var viewer *jaeger
@@ -124,6 +137,13 @@ func Run(ctx context.Context, cfg Config, stdout, stderr io.Writer) (err error) 
 		return err
 	}
 	defer releaseNATS()
+	releaseNATSWS := func() {}
+	if cfg.NATSWS != "" {
+		if releaseNATSWS, err = reservePort("NATS over WebSockets", "--nats-ws", cfg.NATSWS); err != nil {
+			return err
+		}
+	}
+	defer releaseNATSWS()
 	probes, err := startAdmin(cfg.Admin)
 	if err != nil {
 		return err
@@ -139,7 +159,8 @@ func Run(ctx context.Context, cfg Config, stdout, stderr io.Writer) (err error) 
 		return err
 	}
 	releaseNATS()
-	broker, err := startBroker(cfg.NATS, cfg.Data, limit, log.With("part", "nats"))
+	releaseNATSWS()
+	broker, err := startBroker(cfg.NATS, web, cfg.Data, limit, log.With("part", "nats"))
 	if err != nil {
 		return err
 	}
@@ -201,6 +222,9 @@ func Run(ctx context.Context, cfg Config, stdout, stderr io.Writer) (err error) 
 	}
 	used, usedErr := modelsInUse(ctx, http)
 	fmt.Fprintf(stdout, "ready http=http://%s nats=%s\n", http, broker.clientURL())
+	if url := broker.webSocketURL(); url != "" {
+		fmt.Fprintf(stdout, "nats-ws %s\n", url)
+	}
 	if viewer != nil {
 		fmt.Fprintf(stdout, "jaeger http://%s\n", viewer.http)
 	}
@@ -252,7 +276,7 @@ func makeChildren(cfg Config, natsURL string, env []string, log *slog.Logger, ou
 		args []string
 		env  []string
 	}{
-		{"ingress", []string{"--http", cfg.HTTP, "--old-routes=" + strconv.FormatBool(cfg.OldRoutes)}, []string{callbackVariable + "=" + secret}},
+		{"ingress", []string{"--http", cfg.HTTP, "--old-routes=" + strconv.FormatBool(cfg.OldRoutes), "--cors-origins", cfg.CORSOrigins}, []string{callbackVariable + "=" + secret}},
 		{"detect", worker, nil},
 		{"classify", worker, nil},
 		{"results", nil, []string{"SIGHTMESH_POSTGRES=" + cfg.Postgres}},

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"go.uber.org/goleak"
 )
 
@@ -210,11 +211,11 @@ func TestBrokerSaysWhyItDoesNotStart(t *testing.T) {
 	}
 	defer l.Close()
 	log := slog.New(slog.DiscardHandler)
-	_, err = startBroker(l.Addr().String(), t.TempDir(), maxStore, log)
+	_, err = startBroker(l.Addr().String(), server.WebsocketOpts{}, t.TempDir(), maxStore, log)
 	if err == nil || !strings.Contains(err.Error(), "address already in use") {
 		t.Errorf("a taken port: %v", err)
 	}
-	if _, err := startBroker("nowhere", t.TempDir(), maxStore, log); err == nil {
+	if _, err := startBroker("nowhere", server.WebsocketOpts{}, t.TempDir(), maxStore, log); err == nil {
 		t.Error("an address without port was taken")
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -31,7 +32,7 @@ const testReserve = 32 << 20
 // setUp runs a broker with its streams under dir.
 func setUp(t *testing.T, dir string) (*broker, jetstream.JetStream) {
 	t.Helper()
-	b, err := startBroker("127.0.0.1:0", dir, maxStore, slog.New(slog.DiscardHandler))
+	b, err := startBroker("127.0.0.1:0", server.WebsocketOpts{}, dir, maxStore, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
