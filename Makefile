@@ -56,8 +56,11 @@ interop: build ## Run the tests with other languages and databases: Node.js, Pos
 	$(GO) test -tags interop -count 1 -timeout 10m -run Interop ./tools/e2e
 
 .PHONY: interop-clients
-interop-clients: build ## Have linters read the descriptions of the API, and use clients that are generated from them
-	@tools/scripts/install-packages interop
+interop-clients: build ## Run docs/clients, generated clients, linters of the API, nginx and a browser (5 minutes)
+	@tools/scripts/install-packages interop-clients
+	python3 -m pip install --quiet --upgrade --target bin/python-clients --requirement docs/clients/python/requirements.txt
+	npm --prefix docs/clients/node ci
+	test -x bin/nats || GOWORK=off GOBIN=$(CURDIR)/bin $(GO) install github.com/nats-io/natscli/nats@v0.5.1
 	$(GO) test -tags interop_clients -count 1 -timeout 20m -run Clients ./tools/e2e
 
 .PHONY: jaeger

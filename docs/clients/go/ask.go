@@ -1,0 +1,51 @@
+// Prints what one image shows, over NATS, with contracts/client: go run ask.go nats://127.0.0.1:4222 text page.png
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"fmt"
+	"log"
+	"os"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/sightmesh/sightmesh/contracts/client"
+	"github.com/sightmesh/sightmesh/contracts/retry"
+)
+
+func main() {
+	log.SetFlags(0)
+	url, pipeline, path := os.Args[1], os.Args[2], os.Args[3]
+	image, err := os.ReadFile(path)
+	if err != nil {
+		log.Fatal(err)
+	}
+	nc, err := nats.Connect(url)
+	if err != nil {
+		log.Fatal(err)
+	}
+	mesh, err := client.New(nc)
+	if err != nil {
+		log.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	key := rand.Text() // the requests are one job
+	result, err := mesh.AnalyzeKey(ctx, pipeline, key, image)
+	for { // the mesh says of what passes when to ask again
+		after, ok := retry.Delay(err)
+		if !ok || retry.Sleep(ctx, after) != nil {
+			break
+		}
+		result, err = mesh.AnalyzeKey(ctx, pipeline, key, image)
+	}
+	if err != nil { // a *v1.Problem, if the mesh has one
+		log.Fatalf("%s: %v", path, err)
+	}
+	for _, r := range result.Regions {
+		fmt.Println(r.Box.X, r.Box.Y, r.Box.Width, r.Box.Height, cmp.Or(r.Text, r.Label))
+	}
+}

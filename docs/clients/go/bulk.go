@@ -1,0 +1,75 @@
+// Has many images read over NATS, with contracts/client: go run bulk.go nats://127.0.0.1:4222 text page1.png page2.png ...
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"log"
+	"os"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sightmesh/sightmesh/contracts/client"
+	"github.com/sightmesh/sightmesh/contracts/retry"
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+func main() {
+	log.SetFlags(0)
+	url, pipeline, paths := os.Args[1], os.Args[2], os.Args[3:]
+	nc, err := nats.Connect(url)
+	if err != nil {
+		log.Fatal(err)
+	}
+	mesh, err := client.New(nc)
+	if err != nil {
+		log.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
+	defer cancel()
+	results := make([]v1.Result, len(paths))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(16) // images in the mesh at a time
+	for i, path := range paths {
+		group.Go(func() error {
+			result, err := read(ctx, mesh, pipeline, path)
+			results[i] = result
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		log.Fatal(err)
+	}
+	for i, path := range paths {
+		if r := results[i]; r.Status == v1.Done {
+			fmt.Println(path, "done", len(r.Regions), "regions")
+		} else {
+			fmt.Println(path, "failed", r.Problem)
+		}
+	}
+}
+
+// read stores an image as a job of bulk priority, and returns its result.
+func read(ctx context.Context, mesh *client.Client, pipeline, path string) (v1.Result, error) {
+	image, err := os.ReadFile(path)
+	if err != nil {
+		return v1.Result{}, err
+	}
+	job := subject.Job{Pipeline: pipeline, Priority: subject.Bulk, ID: rand.Text()}
+	err = mesh.SubmitJob(ctx, job, image)
+	for { // a problem that passes, such as a queue that is full, says when to try again
+		after, ok := retry.Delay(err)
+		if !ok || retry.Sleep(ctx, after) != nil {
+			break
+		}
+		err = mesh.SubmitJob(ctx, job, image)
+	}
+	if err != nil {
+		return v1.Result{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return mesh.Await(ctx, job.ID)
+}

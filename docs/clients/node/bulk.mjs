@@ -1,0 +1,41 @@
+// Has many images read over NATS, with @nats-io: node bulk.mjs nats://127.0.0.1:4222 text page1.png page2.png ...
+import {randomUUID} from "node:crypto";
+import {readFile} from "node:fs/promises";
+import {jetstream} from "@nats-io/jetstream";
+import {connect, headers} from "@nats-io/transport-node";
+
+const [url, pipeline, ...paths] = process.argv.slice(2);
+const connection = await connect({servers: url});
+const stream = jetstream(connection);
+
+// read stores an image as a job of bulk priority, and returns its result.
+async function read(path) {
+  const job = randomUUID();
+  const results = connection.subscribe(`sight.v1.results.${pipeline}.${job}`, {max: 1}); // before the image is sent
+  const head = headers();
+  head.set("Sight-Metadata", JSON.stringify({file: path}));
+  await stream.publish(`sight.v1.images.${pipeline}.bulk.${job}`, await readFile(path),
+    {msgID: `${job}.images`, headers: head, timeout: 30_000, expect: {streamName: "IMAGES"}});
+  // A message may be lost while a connection is made again: the look-up has the result, too.
+  const look = setInterval(async () => {
+    const state = (await connection.request(`sight.v1.lookup.${job}`, "", {timeout: 5_000})).json();
+    if (state.status === "done" || state.status === "failed") results.unsubscribe();
+  }, 10_000);
+  for await (const message of results) {
+    clearInterval(look);
+    return message.json();
+  }
+  clearInterval(look);
+  return (await connection.request(`sight.v1.lookup.${job}`, "", {timeout: 5_000})).json();
+}
+
+const outcomes = new Map();
+const waiting = [...paths];
+await Promise.all(Array.from({length: 16}, async () => { // images in the mesh at a time
+  for (let path; (path = waiting.shift()) !== undefined;) outcomes.set(path, await read(path));
+}));
+for (const path of paths) {
+  const {status, regions, problem} = outcomes.get(path);
+  console.log(status === "done" ? `${path} done ${regions.length} regions` : `${path} failed ${problem.code}: ${problem.detail}`);
+}
+await connection.drain();

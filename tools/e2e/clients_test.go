@@ -1,0 +1,231 @@
+//go:build interop_clients
+
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// example is a program of docs/clients.
+type example struct {
+	file string // below docs/clients
+	job  string // what it does: image, ask, poll, events, report, session or bulk
+}
+
+// examples returns all programs of docs/clients.
+func examples(t *testing.T) []example {
+	t.Helper()
+	folder := filepath.Join(root(t), "docs", "clients")
+	var found []example
+	for _, pattern := range []string{"go/*.go", "node/*.mjs", "python/*.py", "shell/*.sh"} {
+		files, err := filepath.Glob(filepath.Join(folder, pattern))
+		if err != nil || len(files) == 0 {
+			t.Fatalf("no %s in docs/clients: %v", pattern, err)
+		}
+		for _, file := range files {
+			name, err := filepath.Rel(folder, file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			found = append(found, example{name, strings.TrimSuffix(filepath.Base(name), filepath.Ext(name))})
+		}
+	}
+	return found
+}
+
+// overNATS reports whether the example takes the address of NATS.
+func (e example) overNATS() bool { return e.job == "ask" || e.job == "bulk" }
+
+// many reports whether the example takes several images.
+func (e example) many() bool { return slices.Contains([]string{"report", "session", "bulk"}, e.job) }
+
+// run runs the example as its first line says.
+func (e example) run(t *testing.T, address string, images ...string) (stdout, stderr string, err error) {
+	t.Helper()
+	file := filepath.Join(root(t), "docs", "clients", e.file)
+	cmd := exec.CommandContext(t.Context(), file)
+	switch filepath.Ext(file) {
+	case ".go":
+		cmd = exec.CommandContext(t.Context(), "go", "run", file)
+	case ".mjs":
+		cmd = exec.CommandContext(t.Context(), "node", file)
+	case ".py":
+		cmd = exec.CommandContext(t.Context(), "python3", file)
+	}
+	cmd.Dir = root(t) // whose workspace has the modules of the examples in Go
+	cmd.Args = append(append(cmd.Args, address, "text"), images...)
+	bin := filepath.Join(root(t), "bin")
+	cmd.Env = append(os.Environ(), "PYTHONPATH="+filepath.Join(bin, "python-clients"),
+		"PATH="+bin+string(filepath.ListSeparator)+os.Getenv("PATH"))
+	if version, _ := exec.Command("node", "--version").Output(); bytes.HasPrefix(version, []byte("v18.")) {
+		cmd.Env = append(cmd.Env, "NODE_OPTIONS=--experimental-global-webcrypto") // on by default from Node.js 20 on
+	}
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err = cmd.Run()
+	return out.String(), errs.String(), err
+}
+
+// busyOnce is a proxy before an ingress. It rejects the first request of a client that sends an image or opens a session,
+// as a mesh does that has too much work.
+type busyOnce struct {
+	*httptest.Server
+	mu   sync.Mutex
+	keys []string // of the requests that send an image or open a session
+}
+
+func newBusyOnce(t *testing.T, target string) *busyOnce {
+	t.Helper()
+	u, err := url.Parse(target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := &httputil.ReverseProxy{
+		Rewrite:       func(r *httputil.ProxyRequest) { r.SetURL(u); r.Out.Host = r.In.Host },
+		FlushInterval: -1, // of event streams
+	}
+	b := &busyOnce{}
+	b.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost || r.Header.Get("Upgrade") != "" {
+			b.mu.Lock()
+			b.keys = append(b.keys, r.Header.Get("Idempotency-Key"))
+			first := len(b.keys) == 1
+			b.mu.Unlock()
+			if first {
+				w.Header().Set("Content-Type", "application/problem+json")
+				w.Header().Set("Retry-After", "1")
+				w.WriteHeader(http.StatusTooManyRequests)
+				_ = json.NewEncoder(w).Encode(v1.NewProblem(v1.Overloaded, "the work ahead takes too long")) // the client left
+				return
+			}
+		}
+		proxy.ServeHTTP(w, r)
+	}))
+	t.Cleanup(b.Close)
+	return b
+}
+
+// TestClients_Examples runs each program of docs/clients against a mesh. Over HTTP the mesh is busy at first.
+func TestClients_Examples(t *testing.T) {
+	m := start(t, nil)
+	folder := t.TempDir()
+	page, damaged := filepath.Join(folder, "page.png"), filepath.Join(folder, "a damaged page.png")
+	image := samplePage(t)
+	for file, content := range map[string][]byte{page: image, damaged: image[:len(image)/2]} {
+		if err := os.WriteFile(file, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	result := m.done(t, "?pipeline=text", image)
+	checkPage(t, result)
+	var regions strings.Builder
+	for _, r := range result.Regions {
+		fmt.Fprintln(&regions, r.Box.X, r.Box.Y, r.Box.Width, r.Box.Height, r.Text)
+	}
+	problem := m.post(t, "?pipeline=text", image[:len(image)/2]).problem
+	if problem.Code != v1.Damaged {
+		t.Fatalf("half a page has the problem %v, want damaged", problem)
+	}
+
+	for _, e := range examples(t) {
+		t.Run(e.file, func(t *testing.T) {
+			address := m.nats
+			if !e.overNATS() {
+				busy := newBusyOnce(t, m.base())
+				address = busy.URL
+				t.Cleanup(func() { checkRetry(t, e, busy) })
+			}
+			if e.many() {
+				checkMany(t, e, address, []string{page, damaged, page}, len(result.Regions), problem.Detail)
+				return
+			}
+			stdout, stderr, err := e.run(t, address, page)
+			if err != nil {
+				t.Fatalf("%v\n%s", err, stderr)
+			}
+			want := regions.String()
+			if e.job == "events" {
+				var ok bool
+				if stdout, ok = strings.CutPrefix(stdout, "accepted\n"); !ok {
+					t.Errorf("the first event is not accepted:\n%s", stdout)
+				}
+				_, stdout, _ = strings.Cut(stdout, "done\n")
+			}
+			if stdout != want {
+				t.Errorf("it prints\n%s\nwant\n%s", stdout, want)
+			}
+			stdout, stderr, err = e.run(t, address, damaged)
+			if err == nil {
+				t.Errorf("it ends well with an image that is damaged, and prints %s", stdout)
+			}
+			if want := "damaged: " + problem.Detail; !strings.Contains(stderr, want) {
+				t.Errorf("standard error has %q, want %q in it", stderr, want)
+			}
+		})
+	}
+}
+
+// checkMany runs an example that takes several images, the second of which is damaged.
+func checkMany(t *testing.T, e example, address string, images []string, regions int, detail string) {
+	t.Helper()
+	stdout, stderr, err := e.run(t, address, images...)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, stderr)
+	}
+	names := images
+	if e.job == "session" {
+		names = []string{"0", "1", "2"}
+	}
+	want := fmt.Sprintf("%s done %d regions\n%s failed damaged: %s\n%s done %d regions\n",
+		names[0], regions, names[1], detail, names[2], regions)
+	if stdout != want {
+		t.Errorf("it prints\n%s\nwant\n%s\nstandard error has\n%s", stdout, want, stderr)
+	}
+}
+
+// checkRetry checks that an example has sent its first request again, under the same key.
+func checkRetry(t *testing.T, e example, busy *busyOnce) {
+	t.Helper()
+	if len(busy.keys) < 2 {
+		t.Fatalf("%d requests reached the mesh, want another one after the first was rejected", len(busy.keys))
+	}
+	if e.job == "session" {
+		return
+	}
+	if busy.keys[0] == "" || busy.keys[0] != busy.keys[1] {
+		t.Errorf("the keys of the first request and of its repetition are %q and %q", busy.keys[0], busy.keys[1])
+	}
+}
+
+// TestClients_Table checks that the table of docs/clients/README.md has each program, and no other.
+func TestClients_Table(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(root(t), "docs", "clients", "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	links := 0
+	for _, e := range examples(t) {
+		if !strings.Contains(string(text), "]("+filepath.ToSlash(e.file)+")") {
+			t.Errorf("README.md does not link to %s", e.file)
+		}
+		links++
+	}
+	if got := strings.Count(string(text), "]("); got < links {
+		t.Errorf("README.md has %d links, want one of each of the %d programs", got, links)
+	}
+}
