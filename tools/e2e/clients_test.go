@@ -3,9 +3,12 @@
 package e2e
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -81,46 +84,134 @@ func (e example) run(t *testing.T, address string, images ...string) (stdout, st
 	return out.String(), errs.String(), err
 }
 
-// busyOnce is a proxy before an ingress. It rejects the first request of a client that sends an image or opens a session,
-// as a mesh does that has too much work.
-type busyOnce struct {
+// roughProxy is a proxy before an ingress. It rejects the first request that sends an image or opens a session, as a mesh
+// does that has too much work. It cuts the first event stream after its first event, and the first session after its first
+// outcome.
+type roughProxy struct {
 	*httptest.Server
-	mu   sync.Mutex
-	keys []string // of the requests that send an image or open a session
+	mu     sync.Mutex
+	keys   []string // of the requests that send an image or open a session
+	events []string // Last-Event-ID of the requests for events
 }
 
-func newBusyOnce(t *testing.T, target string) *busyOnce {
+func newRoughProxy(t *testing.T, target string) *roughProxy {
 	t.Helper()
 	u, err := url.Parse(target)
 	if err != nil {
 		t.Fatal(err)
 	}
+	p := &roughProxy{}
 	proxy := &httputil.ReverseProxy{
 		Rewrite:       func(r *httputil.ProxyRequest) { r.SetURL(u); r.Out.Host = r.In.Host },
 		FlushInterval: -1, // of event streams
-	}
-	b := &busyOnce{}
-	b.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodPost || r.Header.Get("Upgrade") != "" {
-			b.mu.Lock()
-			b.keys = append(b.keys, r.Header.Get("Idempotency-Key"))
-			first := len(b.keys) == 1
-			b.mu.Unlock()
-			if first {
-				w.Header().Set("Content-Type", "application/problem+json")
-				w.Header().Set("Retry-After", "1")
-				w.WriteHeader(http.StatusTooManyRequests)
-				_ = json.NewEncoder(w).Encode(v1.NewProblem(v1.Overloaded, "the work ahead takes too long")) // the client left
-				return
+		ErrorLog:      log.New(io.Discard, "", 0),
+		ModifyResponse: func(res *http.Response) error {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			switch body := res.Body.(type) {
+			case io.ReadWriteCloser: // a session, which is the second request
+				if len(p.keys) == 2 {
+					res.Body = &cutSession{ReadWriteCloser: body}
+				}
+			default:
+				if len(p.events) == 1 && strings.HasSuffix(res.Request.URL.Path, "/events") {
+					res.Body = &cutStream{ReadCloser: body}
+				}
 			}
+			return nil
+		},
+	}
+	p.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if p.note(r) {
+			w.Header().Set("Content-Type", "application/problem+json")
+			w.Header().Set("Retry-After", "1")
+			w.WriteHeader(http.StatusTooManyRequests)
+			_ = json.NewEncoder(w).Encode(v1.NewProblem(v1.Overloaded, "the work ahead takes too long")) // the client left
+			return
 		}
 		proxy.ServeHTTP(w, r)
 	}))
-	t.Cleanup(b.Close)
-	return b
+	t.Cleanup(p.Close)
+	return p
 }
 
-// TestClients_Examples runs each program of docs/clients against a mesh. Over HTTP the mesh is busy at first.
+// note notes a request, and reports whether it is to be rejected.
+func (p *roughProxy) note(r *http.Request) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if strings.HasSuffix(r.URL.Path, "/events") {
+		p.events = append(p.events, r.Header.Get("Last-Event-ID"))
+	}
+	if r.Method == http.MethodPost || r.Header.Get("Upgrade") != "" {
+		p.keys = append(p.keys, r.Header.Get("Idempotency-Key"))
+		return len(p.keys) == 1
+	}
+	return false
+}
+
+// check checks that an example has sent its first request again, under the same key, and has read the rest of its events.
+func (p *roughProxy) check(t *testing.T, e example) {
+	t.Helper()
+	if len(p.keys) < 2 {
+		t.Fatalf("%d requests came, want another one after the first was rejected", len(p.keys))
+	}
+	if e.job != "session" && (p.keys[0] == "" || p.keys[0] != p.keys[1]) {
+		t.Errorf("the keys of the first request and of its repetition are %q and %q", p.keys[0], p.keys[1])
+	}
+	if (e.job == "events" || e.job == "report") && len(p.events) < 2 {
+		t.Errorf("%d requests for events came, want another one after the stream was cut", len(p.events))
+	}
+	if e.job == "session" && len(p.keys) < 3 {
+		t.Errorf("%d requests for a session came, want another one after the session was cut", len(p.keys))
+	}
+}
+
+// cutSession breaks after the first message of the mesh.
+type cutSession struct {
+	io.ReadWriteCloser
+	first io.Reader // of what is left of the first message
+}
+
+func (c *cutSession) Read(b []byte) (int, error) {
+	if c.first == nil {
+		r := bufio.NewReader(c.ReadWriteCloser)
+		header, err := r.Peek(4) // of a frame of WebSocket, which has 126 and its length if it has 126 bytes or more
+		if err != nil {
+			return 0, err
+		}
+		size := 2 + int64(header[1])
+		if header[1] == 126 {
+			size = 4 + int64(header[2])<<8 + int64(header[3])
+		}
+		c.first = io.LimitReader(r, size)
+	}
+	n, err := c.first.Read(b)
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, err
+}
+
+// cutStream breaks after its first event.
+type cutStream struct {
+	io.ReadCloser
+	cut bool
+}
+
+func (c *cutStream) Read(b []byte) (int, error) {
+	if c.cut {
+		return 0, io.ErrUnexpectedEOF
+	}
+	n, err := c.ReadCloser.Read(b)
+	if end := bytes.Index(b[:n], []byte("\n\n")); end >= 0 {
+		c.cut = true
+		return end + 2, nil
+	}
+	return n, err
+}
+
+// TestClients_Examples runs each program of docs/clients against a mesh. Over HTTP the mesh is busy at first, and
+// connections break.
 func TestClients_Examples(t *testing.T) {
 	m := start(t, nil)
 	folder := t.TempDir()
@@ -146,9 +237,9 @@ func TestClients_Examples(t *testing.T) {
 		t.Run(e.file, func(t *testing.T) {
 			address := m.nats
 			if !e.overNATS() {
-				busy := newBusyOnce(t, m.base())
-				address = busy.URL
-				t.Cleanup(func() { checkRetry(t, e, busy) })
+				proxy := newRoughProxy(t, m.base())
+				address = proxy.URL
+				defer proxy.check(t, e)
 			}
 			if e.many() {
 				checkMany(t, e, address, []string{page, damaged, page}, len(result.Regions), problem.Detail)
@@ -195,20 +286,6 @@ func checkMany(t *testing.T, e example, address string, images []string, regions
 		names[0], regions, names[1], detail, names[2], regions)
 	if stdout != want {
 		t.Errorf("it prints\n%s\nwant\n%s\nstandard error has\n%s", stdout, want, stderr)
-	}
-}
-
-// checkRetry checks that an example has sent its first request again, under the same key.
-func checkRetry(t *testing.T, e example, busy *busyOnce) {
-	t.Helper()
-	if len(busy.keys) < 2 {
-		t.Fatalf("%d requests reached the mesh, want another one after the first was rejected", len(busy.keys))
-	}
-	if e.job == "session" {
-		return
-	}
-	if busy.keys[0] == "" || busy.keys[0] != busy.keys[1] {
-		t.Errorf("the keys of the first request and of its repetition are %q and %q", busy.keys[0], busy.keys[1])
 	}
 }
 

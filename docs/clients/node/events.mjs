@@ -30,9 +30,14 @@ async function send(address, options) {
 async function* events(address) {
   for (let last = ""; last !== "end";) {
     const {body} = await send(`${address}/events`, {headers: last ? {"Last-Event-ID": last} : {}});
-    for await (const event of body.pipeThrough(new TextDecoderStream()).pipeThrough(new EventSourceParserStream())) {
-      last = event.id;
-      yield {name: event.event, data: JSON.parse(event.data)};
+    const stream = body.pipeThrough(new TextDecoderStream()).pipeThrough(new EventSourceParserStream());
+    try {
+      for await (const event of stream) {
+        last = event.id;
+        yield {name: event.event, data: JSON.parse(event.data)};
+      }
+    } catch { // the stream broke
+      await sleep(1000);
     }
   }
 }

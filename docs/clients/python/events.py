@@ -40,14 +40,17 @@ async def events(mesh: aiohttp.ClientSession, job: str):
                 continue
             await check(response)
             event = {}
-            async for line in response.content:
-                name, _, value = line.decode().rstrip("\n").partition(": ")
-                if name:  # a comment has none
-                    event[name] = value
-                elif event and not value:  # an empty line ends an event
-                    last = event["id"]
-                    yield event["event"], json.loads(event["data"])
-                    event = {}
+            try:
+                async for line in response.content:
+                    name, _, value = line.decode().rstrip("\n").partition(": ")
+                    if name:  # a comment has none
+                        event[name] = value
+                    elif event and not value:  # an empty line ends an event
+                        last = event["id"]
+                        yield event["event"], json.loads(event["data"])
+                        event = {}
+            except aiohttp.ClientPayloadError:  # the stream broke
+                await asyncio.sleep(1)
 
 
 async def main() -> None:

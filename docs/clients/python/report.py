@@ -31,8 +31,11 @@ accepted = check(mesh.post(f"{url}/v1/reports", params={"pipeline": pipeline}, f
 address = urljoin(url, accepted.headers["Location"])
 done = False
 while not done:  # a stream of events that breaks is opened again
-    with check(mesh.get(f"{address}/events", stream=True, timeout=60)) as events:
-        done = any(line == "event: done" for line in events.iter_lines(decode_unicode=True))
+    try:
+        with check(mesh.get(f"{address}/events", stream=True, timeout=60)) as events:
+            done = any(line == "event: done" for line in events.iter_lines(decode_unicode=True))
+    except requests.exceptions.ChunkedEncodingError:
+        pass
 report = check(mesh.get(address, timeout=90)).json()
 
 for path, image in zip(paths, report["images"]):

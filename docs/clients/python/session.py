@@ -33,6 +33,8 @@ async def main() -> None:
             async with await connect(http, first) as session:
                 sender = asyncio.create_task(send(session, first))
                 async for message in session:
+                    if message.type is not aiohttp.WSMsgType.TEXT:
+                        break
                     outcome = message.json()
                     if "end" in outcome:
                         ended = outcome["end"]

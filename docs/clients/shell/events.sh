@@ -21,7 +21,8 @@ while [ "$last" != end ]; do
     'data: '*) data=${line#data: } ;;
     esac
   done < <(curl --silent --show-error --no-buffer --fail --retry 8 --header "Last-Event-ID: $last" \
-    "$url/v1/images/$job/events" || kill $$)
+    "$url/v1/images/$job/events")
+  wait $! || [[ $? =~ ^(18|56)$ ]] # which say that the connection broke
 done
 
 jq --raw-output 'if .status == "failed" then "\(.problem.code): \(.problem.detail)\n" | halt_error else .regions[] end

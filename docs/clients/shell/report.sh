@@ -19,7 +19,7 @@ send "${form[@]}" --header "Idempotency-Key: $(cat /proc/sys/kernel/random/uuid)
 report=$(jq --raw-output .id "$body")
 
 # The events end when the report is done. A stream that breaks is opened again.
-until curl --silent --no-buffer --retry 8 "$url/v1/reports/$report/events" | grep --quiet '^event: done$'; do :; done
+until curl --silent --no-buffer --retry 8 "$url/v1/reports/$report/events" | grep '^event: done$' >/dev/null; do :; done
 send "$url/v1/reports/$report"
 jq --raw-output '.images[] | if .status == "done" then "done \(.result.regions | length) regions"
   else "\(.status) \(.result.problem.code): \(.result.problem.detail)" end' "$body" |

@@ -1,0 +1,282 @@
+//go:build interop_clients
+
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// website serves a page with a script, and the sample image. The script calls report with what it has seen.
+type website struct {
+	url     string
+	script  string // set before the page is opened
+	reports chan report
+}
+
+// report is what a script has seen.
+type report struct {
+	Error    string   `json:"error"`
+	Status   int      `json:"status"`
+	Events   []string `json:"events"`
+	Messages []string `json:"messages"`
+	Code     int      `json:"code"`
+	Text     string   `json:"text"`
+}
+
+const page = `<!doctype html><title>page</title><script type="module">
+const report = seen => fetch("/page/report", {method: "POST", body: JSON.stringify(seen)});
+const image = await (await fetch("/page/image.png")).blob();
+try {
+%s
+} catch (error) {
+	report({error: String(error)});
+}
+</script>`
+
+func newWebsite(t *testing.T) *website {
+	t.Helper()
+	site := &website{reports: make(chan report, 1)}
+	image := samplePage(t)
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /page/", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		fmt.Fprintf(w, page, site.script)
+	})
+	mux.HandleFunc("GET /page/image.png", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "image/png")
+		w.Write(image) //nolint:errcheck // the browser left
+	})
+	mux.HandleFunc("POST /page/report", func(_ http.ResponseWriter, r *http.Request) {
+		var seen report
+		if err := json.NewDecoder(r.Body).Decode(&seen); err != nil {
+			seen.Error = err.Error()
+		}
+		select {
+		case site.reports <- seen:
+		default: // one is enough
+		}
+	})
+	server := httptest.NewServer(mux)
+	t.Cleanup(server.Close)
+	site.url = server.URL
+	return site
+}
+
+// open opens the page in a browser, at one of its addresses, and returns what the script reports. The host mesh.example
+// is this machine.
+func (s *website) open(t *testing.T, at, script string) report {
+	t.Helper()
+	s.script = script
+	log := newLines()
+	cmd := exec.Command("chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+		"--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
+		"--host-resolver-rules=MAP mesh.example 127.0.0.1", "--user-data-dir="+t.TempDir(), at+"/page/")
+	cmd.Stderr = log.writer()
+	p, err := startProcess(cmd)
+	if err != nil {
+		t.Fatalf("%v: make interop-clients installs chromium", err)
+	}
+	defer p.stop(t)
+	select {
+	case seen := <-s.reports:
+		return seen
+	case <-p.done:
+		t.Fatalf("the browser ended with %v:\n%s", p.err, log)
+	case <-time.After(timeoutAnswer):
+		t.Fatalf("the page has reported nothing:\n%s", log)
+	}
+	return report{}
+}
+
+// recorder is a proxy before an ingress that notes what each request gets.
+type recorder struct {
+	url string
+	mu  sync.Mutex
+	got []string // method, path and status
+}
+
+func newRecorder(t *testing.T, target string) *recorder {
+	t.Helper()
+	u, err := url.Parse(target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &recorder{}
+	proxy := &httputil.ReverseProxy{
+		Rewrite: func(p *httputil.ProxyRequest) { p.SetURL(u); p.Out.Host = p.In.Host },
+		ModifyResponse: func(res *http.Response) error {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.got = append(r.got, fmt.Sprintf("%s %s %d", res.Request.Method, res.Request.URL.Path, res.StatusCode))
+			return nil
+		},
+		FlushInterval: -1,
+	}
+	server := httptest.NewServer(proxy)
+	t.Cleanup(server.Close)
+	r.url = server.URL
+	return r
+}
+
+// matching returns what requests got that begin with prefix.
+func (r *recorder) matching(prefix string) []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(r.got), func(s string) bool { return !strings.HasPrefix(s, prefix) })
+}
+
+const (
+	// postImage posts an image as any page can, without a preflight request, and then as a page that reads the response.
+	postImage = `
+await fetch("%[1]s/v1/images?pipeline=text", {method: "POST", mode: "no-cors", body: new Blob([image])});
+const response = await fetch("%[1]s/v1/images?pipeline=text", {method: "POST", body: image});
+report({status: response.status, text: (await response.json()).text});`
+	// watchJob submits an image, and leaves it to the browser to end the event stream.
+	watchJob = `
+const accepted = await fetch("%[1]s/v1/images?pipeline=text", {method: "POST", body: image, headers: {Prefer: "respond-async"}});
+const source = new EventSource("%[1]s" + accepted.headers.get("Location") + "/events");
+const events = [];
+let text = "";
+for (const name of ["accepted", "detecting", "classifying", "done", "failed"]) {
+	source.addEventListener(name, event => {
+		events.push(name);
+		text = JSON.parse(event.data).text;
+	});
+}
+source.addEventListener("error", () => {
+	if (source.readyState === EventSource.CLOSED) report({status: accepted.status, events, text});
+});`
+	// openSession sends two frames over a WebSocket.
+	openSession = `
+const socket = new WebSocket("%[1]s/v1/stream?pipeline=text");
+const messages = [];
+socket.addEventListener("open", () => {
+	socket.send(image);
+	socket.send(image);
+	socket.send(JSON.stringify({end: true}));
+});
+socket.addEventListener("message", event => messages.push(event.data));
+socket.addEventListener("close", event => report({messages, code: event.code}));`
+)
+
+// TestClients_BrowserPost: a page of another origin can post nothing, unless ingress names its origin.
+func TestClients_BrowserPost(t *testing.T) {
+	m := start(t, nil)
+	site := newWebsite(t)
+	for name, tt := range map[string]struct {
+		args []string
+		// posts are what the posts get; the second one is sent only if the preflight request allows it.
+		posts  []string
+		stored int
+	}{
+		"origin not named": {nil, []string{"POST /v1/images 403"}, 0},
+		"origin named":     {[]string{"--cors-origins", site.url}, []string{"POST /v1/images 200", "POST /v1/images 200"}, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			nc := m.connect(t)
+			images, err := nc.SubscribeSync("sight.v1.images.>")
+			if err != nil {
+				t.Fatal(err)
+			}
+			ingress := newRecorder(t, m.addIngress(t, tt.args...))
+			seen := site.open(t, site.url, fmt.Sprintf(postImage, ingress.url))
+			if got := ingress.matching("POST"); !slices.Equal(got, tt.posts) {
+				t.Errorf("the posts get %q, want %q", got, tt.posts)
+			}
+			if err := nc.Flush(); err != nil {
+				t.Fatal(err)
+			}
+			if stored, _, err := images.Pending(); err != nil || stored != tt.stored {
+				t.Errorf("%d images were stored, %v, want %d", stored, err, tt.stored)
+			}
+			if read := strings.Contains(seen.Text, "sightmesh reads this page"); read != (tt.stored > 0) {
+				t.Errorf("the page has seen %+v", seen)
+			}
+		})
+	}
+}
+
+// TestClients_BrowserEventSource: the stream of a job that has ended makes the browser connect once more, and no longer.
+func TestClients_BrowserEventSource(t *testing.T) {
+	m := start(t, nil)
+	site := newWebsite(t)
+	ingress := newRecorder(t, m.addIngress(t, "--cors-origins", site.url))
+	seen := site.open(t, site.url, fmt.Sprintf(watchJob, ingress.url))
+	if len(seen.Events) < 2 || seen.Events[0] != "accepted" || seen.Events[len(seen.Events)-1] != "done" {
+		t.Errorf("the page has seen %+v, want the events from accepted to done", seen)
+	}
+	if !strings.Contains(seen.Text, "sightmesh reads this page") {
+		t.Errorf("the last event has the text %q, want that of the page", seen.Text)
+	}
+	var statuses []string
+	for _, got := range ingress.matching("GET") {
+		statuses = append(statuses, got[strings.LastIndex(got, " ")+1:])
+	}
+	if want := []string{"200", "204"}; !slices.Equal(statuses, want) {
+		t.Errorf("the requests of the browser get %q, want %q", statuses, want)
+	}
+}
+
+// TestClients_BrowserSession: a page of the same origin opens a session of frames through nginx, and one of another origin
+// does not.
+func TestClients_BrowserSession(t *testing.T) {
+	m := start(t, nil)
+	site := newWebsite(t)
+	// nginx serves the page beside the mesh.
+	beside := func(configuration string) string {
+		return strings.Replace(configuration, "location / {", "location /page/ { proxy_pass "+site.url+"; }\nlocation / {", 1)
+	}
+	recipe := startNginx(t, beside(nginxRecipe(t)), m.http[0], "")
+	at := freeAddresses(t, "127.0.0.1", 1)[0]
+	public := startNginx(t, beside(webSocketRecipe), m.addIngress(t, "--public-url", "http://"+at), at)
+	named := m.addIngress(t, "--cors-origins", site.url)
+	elsewhere := func(url string) string { return strings.Replace(url, "127.0.0.1", "mesh.example", 1) }
+	for name, tt := range map[string]struct {
+		page, mesh string
+		opened     bool
+	}{
+		"recipe":                           {recipe, recipe, true},
+		"recipe, name of a host":           {elsewhere(recipe), elsewhere(recipe), true},
+		"recipe of nginx.org, public URL":  {public, public, true},
+		"page of another port":             {site.url, recipe, false},
+		"page of another host":             {elsewhere(recipe), recipe, false},
+		"page of an origin that is named":  {site.url, named, true},
+		"page of a public URL, other host": {elsewhere(public), public, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			seen := site.open(t, tt.page, fmt.Sprintf(openSession, strings.Replace(tt.mesh, "http:", "ws:", 1)))
+			if !tt.opened {
+				if len(seen.Messages) != 0 || seen.Code != 1006 {
+					t.Errorf("the page has seen %+v, want a connection that fails", seen)
+				}
+				return
+			}
+			if len(seen.Messages) != 3 || seen.Code != 1000 {
+				t.Fatalf("the page has seen %+v, want two outcomes and the end", seen)
+			}
+			for i, message := range seen.Messages[:2] {
+				var outcome v1.FrameOutcome
+				if err := json.Unmarshal([]byte(message), &outcome); err != nil {
+					t.Fatal(err)
+				}
+				if outcome.Frame != int64(i) || outcome.Status != v1.Done {
+					t.Fatalf("outcome %d is %s, want frame %d done", i, message, i)
+				}
+				checkPage(t, *outcome.Result)
+			}
+		})
+	}
+}
