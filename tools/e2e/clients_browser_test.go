@@ -57,7 +57,7 @@ func newWebsite(t *testing.T) *website {
 	})
 	mux.HandleFunc("GET /page/image.png", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "image/png")
-		w.Write(image) //nolint:errcheck // the browser left
+		_, _ = w.Write(image) // the browser may have left
 	})
 	mux.HandleFunc("POST /page/report", func(_ http.ResponseWriter, r *http.Request) {
 		var seen report
@@ -146,7 +146,8 @@ const response = await fetch("%[1]s/v1/images?pipeline=text", {method: "POST", b
 report({status: response.status, text: (await response.json()).text});`
 	// watchJob submits an image, and leaves it to the browser to end the event stream.
 	watchJob = `
-const accepted = await fetch("%[1]s/v1/images?pipeline=text", {method: "POST", body: image, headers: {Prefer: "respond-async"}});
+const headers = {Prefer: "respond-async"};
+const accepted = await fetch("%[1]s/v1/images?pipeline=text", {method: "POST", body: image, headers});
 const source = new EventSource("%[1]s" + accepted.headers.get("Location") + "/events");
 const events = [];
 let text = "";
@@ -209,7 +210,7 @@ func TestClients_BrowserPost(t *testing.T) {
 	}
 }
 
-// TestClients_BrowserEventSource: the stream of a job that has ended makes the browser connect once more, and no longer.
+// TestClients_BrowserEventSource: when the stream of a job has ended, the browser connects once more, and then stops.
 func TestClients_BrowserEventSource(t *testing.T) {
 	m := start(t, nil)
 	site := newWebsite(t)
@@ -230,8 +231,8 @@ func TestClients_BrowserEventSource(t *testing.T) {
 	}
 }
 
-// TestClients_BrowserSession: a page of the same origin opens a session of frames through nginx, and one of another origin
-// does not.
+// TestClients_BrowserSession: a page of the same origin opens a session of frames through nginx, and one of another
+// origin does not.
 func TestClients_BrowserSession(t *testing.T) {
 	m := start(t, nil)
 	site := newWebsite(t)

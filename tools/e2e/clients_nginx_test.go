@@ -113,7 +113,8 @@ var directives = map[string]string{
 // annotated adds to a configuration what the annotations of a controller in docs/operating.md stand for.
 func annotated(t *testing.T, controller, configuration string) string {
 	t.Helper()
-	row := regexp.MustCompile(`(?m)^\| ` + regexp.QuoteMeta(controller) + `.*? \| (.*) \|$`).FindStringSubmatch(operating(t))
+	rows := regexp.MustCompile(`(?m)^\| ` + regexp.QuoteMeta(controller) + `.*? \| (.*) \|$`)
+	row := rows.FindStringSubmatch(operating(t))
 	if row == nil {
 		t.Fatalf("docs/operating.md has no row of %s", controller)
 	}
@@ -138,7 +139,10 @@ func startNginx(t *testing.T, configuration, ingress, at string) string {
 	if at == "" {
 		at = freeAddresses(t, "127.0.0.1", 1)[0]
 	}
-	for old, now := range map[string]string{"listen 80;": "listen " + at + ";", meshInRecipe: strings.TrimPrefix(ingress, "http://")} {
+	for old, now := range map[string]string{
+		"listen 80;": "listen " + at + ";",
+		meshInRecipe: strings.TrimPrefix(ingress, "http://"),
+	} {
 		if !strings.Contains(configuration, old) {
 			t.Fatalf("no %q in the configuration:\n%s", old, configuration)
 		}
@@ -150,8 +154,8 @@ func startNginx(t *testing.T, configuration, ingress, at string) string {
 		fmt.Fprintf(&paths, "%s_temp_path %s/%s;\n", kind, dir, kind)
 	}
 	file := filepath.Join(dir, "nginx.conf")
-	whole := fmt.Sprintf("daemon off; master_process off; pid %s/pid; error_log stderr warn;\nevents {}\nhttp {\naccess_log off;\n%s%s\n}\n",
-		dir, &paths, configuration)
+	whole := fmt.Sprintf("daemon off; master_process off; pid %s/pid; error_log stderr warn;\nevents {}\n"+
+		"http {\naccess_log off;\n%s%s\n}\n", dir, &paths, configuration)
 	if err := os.WriteFile(file, []byte(whole), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -220,7 +224,8 @@ func TestClients_Nginx(t *testing.T) {
 			url := startNginx(t, configuration, trusting, "") + prefix
 			client := from(t, "127.0.0.1")
 			// nginx closes a connection that it has announced to keep if it has not read the whole body.
-			client.Transport.(*http.Transport).DisableKeepAlives = strings.Contains(configuration, "proxy_request_buffering off;")
+			unbuffered := strings.Contains(configuration, "proxy_request_buffering off;")
+			client.Transport.(*http.Transport).DisableKeepAlives = unbuffered
 			t.Run("too large", func(t *testing.T) { testNginxTooLarge(t, client, url) })
 			t.Run("location", func(t *testing.T) { testNginxLocation(t, url, prefix) })
 			t.Run("request ID", func(t *testing.T) { testNginxRequestID(t, url) })
@@ -255,7 +260,8 @@ func withPrefix(t *testing.T, configuration string, stripped bool) string {
 	if !strings.Contains(configuration, "location / {") || !strings.Contains(configuration, pass+";") {
 		t.Fatalf("no location with %s in the configuration:\n%s", pass, configuration)
 	}
-	out := strings.Replace(configuration, "location / {", "location /vision/ {\nproxy_set_header X-Forwarded-Prefix /vision;", 1)
+	const prefixed = "location /vision/ {\nproxy_set_header X-Forwarded-Prefix /vision;"
+	out := strings.Replace(configuration, "location / {", prefixed, 1)
 	if stripped {
 		out = strings.Replace(out, pass+";", pass+"/;", 1)
 	}
@@ -412,8 +418,8 @@ func testNginxSession(t *testing.T, url string) {
 	}
 }
 
-// testNginxClients: an ingress that allows one event stream of a client allows one of each client if it trusts the proxy,
-// and one of all clients if it does not. What a client itself says of its address changes nothing.
+// testNginxClients: an ingress that allows one event stream of a client allows one of each client if it trusts the
+// proxy, and one of all clients if it does not. What a client itself says of its address changes nothing.
 func testNginxClients(t *testing.T, m *mesh, url string, trusted bool) {
 	id := openJob(t, m)
 	first := watchEvents(t, from(t, "127.0.0.11"), url, id)

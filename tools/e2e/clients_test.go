@@ -84,9 +84,9 @@ func (e example) run(t *testing.T, address string, images ...string) (stdout, st
 	return out.String(), errs.String(), err
 }
 
-// roughProxy is a proxy before an ingress. It rejects the first request that sends an image or opens a session, as a mesh
-// does that has too much work. It cuts the first event stream after its first event, and the first session after its first
-// outcome.
+// roughProxy is a proxy before an ingress. It rejects the first request that sends an image or opens a session, as a
+// mesh does that has too much work. It cuts the first event stream after its first event, and the first session after
+// its first outcome.
 type roughProxy struct {
 	*httptest.Server
 	mu     sync.Mutex
@@ -149,7 +149,8 @@ func (p *roughProxy) note(r *http.Request) bool {
 	return false
 }
 
-// check checks that an example has sent its first request again, under the same key, and has read the rest of its events.
+// check checks that an example has sent its first request again, under the same key, and has gone on after its stream
+// or session was cut.
 func (p *roughProxy) check(t *testing.T, e example) {
 	t.Helper()
 	if len(p.keys) < 2 {

@@ -7,6 +7,9 @@
 //
 // TestChaos_FewFaults makes faults under load; `make chaos` makes all of them.
 //
+// `make interop-clients` runs the programs of docs/clients, and the mesh behind
+// nginx and from pages in a browser.
+//
 // They need `make build` first. Those on real photos look for them in
 // ../shared/realdata beside the repository and are skipped without it.
 package e2e

@@ -1,4 +1,4 @@
-// Has many images read over NATS, with contracts/client: go run bulk.go nats://127.0.0.1:4222 text page1.png page2.png ...
+// Has many images read over NATS, with contracts/client: go run bulk.go nats://127.0.0.1:4222 text *.png
 package main
 
 import (

@@ -1,4 +1,4 @@
-// Sends frames in order over a WebSocket, with coder/websocket: go run session.go http://127.0.0.1:8080 text 1.png 2.png ...
+// Sends frames in order over a WebSocket, with coder/websocket: go run session.go http://127.0.0.1:8080 text *.png
 package main
 
 import (
@@ -27,8 +27,9 @@ func main() {
 		}
 		answered, err := run(ctx, conn, paths[next:])
 		next += answered
-		if code := websocket.CloseStatus(err); code == websocket.StatusPolicyViolation || code == websocket.StatusMessageTooBig {
-			log.Fatal(err) // another session would end in the same way
+		switch websocket.CloseStatus(err) {
+		case websocket.StatusPolicyViolation, websocket.StatusMessageTooBig: // another session would end in the same way
+			log.Fatal(err)
 		}
 	}
 }

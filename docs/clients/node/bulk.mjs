@@ -1,4 +1,4 @@
-// Has many images read over NATS, with @nats-io: node bulk.mjs nats://127.0.0.1:4222 text page1.png page2.png ...
+// Has many images read over NATS, with @nats-io: node bulk.mjs nats://127.0.0.1:4222 text *.png
 import {randomUUID} from "node:crypto";
 import {readFile} from "node:fs/promises";
 import {jetstream} from "@nats-io/jetstream";
@@ -36,6 +36,7 @@ await Promise.all(Array.from({length: 16}, async () => { // images in the mesh a
 }));
 for (const path of paths) {
   const {status, regions, problem} = outcomes.get(path);
-  console.log(status === "done" ? `${path} done ${regions.length} regions` : `${path} failed ${problem.code}: ${problem.detail}`);
+  if (status === "done") console.log(`${path} done ${regions.length} regions`);
+  else console.log(`${path} failed ${problem.code}: ${problem.detail}`);
 }
 await connection.drain();

@@ -1,4 +1,4 @@
-// Submits an image, and prints each event of its job, with fetch: node events.mjs http://127.0.0.1:8080 text page.png
+// Submits an image, and prints its events, with fetch: node events.mjs http://127.0.0.1:8080 text page.png
 import {randomUUID} from "node:crypto";
 import {readFile} from "node:fs/promises";
 import {setTimeout as sleep} from "node:timers/promises";

@@ -4,7 +4,8 @@ import {readFile} from "node:fs/promises";
 import {setTimeout as sleep} from "node:timers/promises";
 
 const [url, pipeline, path] = process.argv.slice(2);
-const headers = {"Content-Type": "image/*", Prefer: "wait=60", "Idempotency-Key": randomUUID()}; // repeated, it is one job
+// The key keeps a repeated request one job.
+const headers = {"Content-Type": "image/*", Prefer: "wait=60", "Idempotency-Key": randomUUID()};
 
 async function post(image) {
   for (let attempt = 1; ; attempt++) {

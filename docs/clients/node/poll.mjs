@@ -1,4 +1,4 @@
-// Submits an image, then waits for its result with long polls, with fetch: node poll.mjs http://127.0.0.1:8080 text page.png
+// Submits an image, and waits for it with long polls, with fetch: node poll.mjs http://127.0.0.1:8080 text page.png
 import {randomUUID} from "node:crypto";
 import {readFile} from "node:fs/promises";
 import {setTimeout as sleep} from "node:timers/promises";

@@ -1,4 +1,4 @@
-// Has many images read as one report, with fetch: node report.mjs http://127.0.0.1:8080 text page1.png page2.png ...
+// Has many images read as one report, with fetch: node report.mjs http://127.0.0.1:8080 text *.png
 import {randomUUID} from "node:crypto";
 import {readFile} from "node:fs/promises";
 import {basename} from "node:path";

@@ -1,4 +1,4 @@
-// Sends frames in order over a WebSocket, with ws: node session.mjs http://127.0.0.1:8080 text frame1.png frame2.png ...
+// Sends frames in order over a WebSocket, with ws: node session.mjs http://127.0.0.1:8080 text *.png
 import {readFile} from "node:fs/promises";
 import {setTimeout as sleep} from "node:timers/promises";
 import WebSocket from "ws";

@@ -1,4 +1,4 @@
-# Submits an image, and prints each event of its job, with aiohttp: python3 events.py http://127.0.0.1:8080 text page.png
+# Submits an image, and prints its events, with aiohttp: python3 events.py http://127.0.0.1:8080 text page.png
 import asyncio
 import json
 import sys
@@ -20,8 +20,9 @@ async def check(response: aiohttp.ClientResponse) -> None:
 async def submit(mesh: aiohttp.ClientSession, image: bytes) -> str:
     """Returns the address of the job."""
     headers = {"Content-Type": "image/*", "Idempotency-Key": str(uuid.uuid4()), "Prefer": "respond-async"}
+    address = f"{url}/v1/images?pipeline={pipeline}"
     for _ in range(8):
-        async with mesh.post(f"{url}/v1/images", params={"pipeline": pipeline}, data=image, headers=headers) as response:
+        async with mesh.post(address, data=image, headers=headers) as response:
             if response.status in (429, 503) and "Retry-After" in response.headers:
                 await asyncio.sleep(int(response.headers["Retry-After"]))
                 continue

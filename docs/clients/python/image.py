@@ -9,7 +9,7 @@ from urllib3.util import Retry
 url, pipeline, path = sys.argv[1:]
 
 # Retry waits as long as Retry-After says. The key keeps a repeated request one job.
-again = Retry(total=8, backoff_factor=0.5, status_forcelist=[429, 502, 503], allowed_methods=None, raise_on_status=False)
+again = Retry(total=8, backoff_factor=0.5, status_forcelist=[429, 503], allowed_methods=None, raise_on_status=False)
 mesh = requests.Session()
 mesh.mount(url, HTTPAdapter(max_retries=again))
 

@@ -1,4 +1,4 @@
-# Submits an image, then waits for its result with long polls, with httpx: python3 poll.py http://127.0.0.1:8080 text page.png
+# Submits an image, and waits for it with long polls, with httpx: python3 poll.py http://127.0.0.1:8080 text page.png
 import asyncio
 import sys
 import uuid
@@ -30,7 +30,8 @@ async def main() -> None:
             headers={"Content-Type": "image/*", "Idempotency-Key": str(uuid.uuid4()), "Prefer": "respond-async"}))
         job = accepted.json()
         while job["status"] in ("queued", "running"):  # each poll is answered when the job ends, or after 30 s
-            job = (await send(mesh, mesh.build_request("GET", accepted.headers["Location"], params={"wait": 30}))).json()
+            poll = mesh.build_request("GET", accepted.headers["Location"], params={"wait": 30})
+            job = (await send(mesh, poll)).json()
     if job["status"] == "failed":
         sys.exit(f"{path}: {job['problem']['code']}: {job['problem']['detail']}")
     for region in job["regions"]:

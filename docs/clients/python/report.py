@@ -1,4 +1,4 @@
-# Has many images read as one report, with requests: python3 report.py http://127.0.0.1:8080 text page1.png page2.png ...
+# Has many images read as one report, with requests: python3 report.py http://127.0.0.1:8080 text *.png
 import sys
 import uuid
 from pathlib import Path
@@ -11,7 +11,7 @@ from urllib3.util import Retry
 url, pipeline, *paths = sys.argv[1:]
 
 # Retry waits as long as Retry-After says. The key keeps a repeated request one report.
-again = Retry(total=8, backoff_factor=0.5, status_forcelist=[429, 502, 503], allowed_methods=None, raise_on_status=False)
+again = Retry(total=8, backoff_factor=0.5, status_forcelist=[429, 503], allowed_methods=None, raise_on_status=False)
 mesh = requests.Session()
 mesh.mount(url, HTTPAdapter(max_retries=again))
 

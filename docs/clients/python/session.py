@@ -1,4 +1,4 @@
-# Sends frames in order over a WebSocket, with aiohttp: python3 session.py http://127.0.0.1:8080 text frame1.png frame2.png ...
+# Sends frames in order over a WebSocket, with aiohttp: python3 session.py http://127.0.0.1:8080 text *.png
 import asyncio
 import sys
 from pathlib import Path
@@ -12,7 +12,7 @@ async def connect(http: aiohttp.ClientSession, first: int) -> aiohttp.ClientWebS
     """Opens a session that begins with the frame of number first."""
     for _ in range(8):
         try:
-            return await http.ws_connect(f"{url}/v1/stream", params={"pipeline": pipeline, "from": first}, max_msg_size=0)
+            return await http.ws_connect(f"{url}/v1/stream?pipeline={pipeline}&from={first}", max_msg_size=0)
         except aiohttp.WSServerHandshakeError as refused:
             if refused.status not in (429, 503) or "Retry-After" not in refused.headers:
                 raise

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Has many images read over NATS, with the nats command and jq: ./bulk.sh nats://127.0.0.1:4222 text page1.png page2.png ...
+# Has many images read over NATS, with the nats command and jq: ./bulk.sh nats://127.0.0.1:4222 text *.png
 set -euo pipefail
 url=$1 pipeline=$2
 shift 2

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Submits an image, and prints each event of its job, with curl and jq: ./events.sh http://127.0.0.1:8080 text page.png
+# Submits an image, and prints its events, with curl and jq: ./events.sh http://127.0.0.1:8080 text page.png
 set -euo pipefail
 url=$1 pipeline=$2 file=$3
 body=$(mktemp)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Submits an image, then waits for its result with long polls, with curl and jq: ./poll.sh http://127.0.0.1:8080 text page.png
+# Submits an image, and waits for it with long polls, with curl and jq: ./poll.sh http://127.0.0.1:8080 text page.png
 set -euo pipefail
 url=$1 pipeline=$2 file=$3
 body=$(mktemp)

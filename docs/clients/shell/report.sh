@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Has many images read as one report, with curl and jq: ./report.sh http://127.0.0.1:8080 text page1.png page2.png ...
+# Has many images read as one report, with curl and jq: ./report.sh http://127.0.0.1:8080 text *.png
 set -euo pipefail
 url=$1 pipeline=$2
 shift 2
@@ -14,8 +14,8 @@ send() {
 
 form=() # up to 64 MiB and 1,000 images; for more, send JSON with the addresses of the images
 for file in "$@"; do form+=(--form "image=@\"$file\""); done
-send "${form[@]}" --header "Idempotency-Key: $(cat /proc/sys/kernel/random/uuid)" --header 'X-Sight-Meta-From: report.sh' \
-  "$url/v1/reports?pipeline=$pipeline"
+send "${form[@]}" --header "Idempotency-Key: $(cat /proc/sys/kernel/random/uuid)" \
+  --header 'X-Sight-Meta-From: report.sh' "$url/v1/reports?pipeline=$pipeline"
 report=$(jq --raw-output .id "$body")
 
 # The events end when the report is done. A stream that breaks is opened again.
