@@ -162,7 +162,7 @@ func addProblems(operation node, isSubmission bool) error {
 func problemResponse(status int, isSubmission bool) node {
 	names := []string{"traceparent", "X-Request-Id"}
 	if isSubmission {
-		names = append(names, "Location", "Content-Location")
+		names = append(names, "Location", "Content-Location", "Preference-Applied", "Server-Timing")
 	}
 	if status == 429 || status == 503 {
 		names = append(names, "Retry-After")
