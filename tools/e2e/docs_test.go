@@ -13,8 +13,7 @@ import (
 
 // TestDocs_NATSCommands is of the row "Docs" of shared/cases: a command that
 // sends a file sends its bytes, on a terminal or not, and one that needs the
-// name of a service has it. What they do was tried with natscli 0.4.0 and
-// 0.5.1.
+// name of a service has it. TestClientsNATS runs those of docs/nats.md.
 func TestDocs_NATSCommands(t *testing.T) {
 	t.Parallel()
 	files := []string{"README.md", filepath.Join("tools", "internal", "up", "show.go")}
