@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -208,7 +209,7 @@ func (n natscli) testEvents(t *testing.T, line string) {
 		// A request says whether there is a subscription; events are told once.
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
-		if _, err := n.nc.RequestWithContext(ctx, subject.Events(job.ID), nil); published || err == nats.ErrNoResponders {
+		if _, err := n.nc.RequestWithContext(ctx, subject.Events(job.ID), nil); published || errors.Is(err, nats.ErrNoResponders) {
 			return
 		}
 		published = true

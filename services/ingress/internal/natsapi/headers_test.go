@@ -114,7 +114,7 @@ func TestAnalyze_HeadersNameWhatIsWrong(t *testing.T) {
 func TestAnalyze_WaitsAsPreferred(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, patience, 8)
-	b.Analyze.MaxWait = time.Millisecond // before its first request
+	b.MaxWait = time.Millisecond // before its first request
 	for prefer, applied := range map[string]string{
 		"wait=0": "wait=0", "wait=600": "wait=0", "respond-async, wait=0": "respond-async, wait=0",
 	} {
