@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,7 +23,7 @@ import (
 // website serves a page with a script, and the sample image. The script calls report with what it has seen.
 type website struct {
 	url     string
-	script  string // set before the page is opened
+	script  atomic.Value // string, stored before the page is opened
 	reports chan report
 }
 
@@ -53,7 +54,7 @@ func newWebsite(t *testing.T) *website {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /page/", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		fmt.Fprintf(w, page, site.script)
+		fmt.Fprintf(w, page, site.script.Load())
 	})
 	mux.HandleFunc("GET /page/image.png", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "image/png")
@@ -79,7 +80,7 @@ func newWebsite(t *testing.T) *website {
 // is this machine.
 func (s *website) open(t *testing.T, at, script string) report {
 	t.Helper()
-	s.script = script
+	s.script.Store(script)
 	log := newLines()
 	cmd := exec.Command("chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
 		"--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
