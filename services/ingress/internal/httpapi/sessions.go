@@ -30,6 +30,7 @@ const defaultWindow = 8
 const (
 	streamIdle         = 5 * time.Minute
 	streamWriteTimeout = 30 * time.Second
+	streamPing         = 30 * time.Second // half of what proxies wait by default
 )
 
 // sessionHandler serves /v1/stream: sessions of ordered frames over WebSocket.
@@ -121,6 +122,7 @@ func (h *sessionHandler) get(w http.ResponseWriter, r *http.Request) error {
 		Conn: conn, Window: window, Latest: drop == "latest", From: int64(from),
 		MaxBytes: h.bodies.maxBytes, Hold: func() *body.Holding { return h.bodies.memory.Hold(client) },
 		Idle: streamIdle, Rate: h.bodies.rate, WriteTimeout: streamWriteTimeout,
+		PingInterval: streamPing,
 		Read: func(ctx context.Context, image []byte, stored func()) v1.Result {
 			return filter.Apply(h.readFrame(ctx, link, p, image, stored))
 		},

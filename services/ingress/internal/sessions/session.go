@@ -41,6 +41,9 @@ type Config struct {
 	// Idle is how long a client may send nothing, and WriteTimeout how long an
 	// answer may take to be read.
 	Idle, WriteTimeout time.Duration
+	// PingInterval is the time between two pings. Proxies end connections on which
+	// nothing comes for a while.
+	PingInterval time.Duration
 	// Read gives what is in a picture, or the problem with it as a result that
 	// failed, and calls stored once the picture need not be held any more. It
 	// returns when ctx ends, and what it gives then is not used.
@@ -49,8 +52,9 @@ type Config struct {
 	Answered func(v1.Status)
 }
 
-// session is one connection. Three goroutines share it: receive reads from the
-// socket, run decides, write writes; each frame in work has one more.
+// session is one connection. Four goroutines share it: receive reads from the
+// socket, run decides, write writes, and ping keeps it open; each frame in work has
+// one more.
 type session struct {
 	Config
 	numbers numbers
@@ -103,6 +107,7 @@ func Serve(ctx, stopping context.Context, cfg Config) error {
 			cancel(errGone) // nobody waits for what is in work
 		}
 	})
+	all.Go(func() { s.ping(receiving) })
 	why := s.run(ctx, stopping, &all)
 	close(s.answers)
 	<-writing
@@ -112,6 +117,23 @@ func Serve(ctx, stopping context.Context, cfg Config) error {
 	cfg.Conn.CloseNow() //nolint:errcheck // it is closed
 	all.Wait()
 	return err
+}
+
+// ping sends pings until ctx ends. A client that does not answer one is not ended for
+// that: its answer may stand behind a frame for which there is no room yet.
+func (s *session) ping(ctx context.Context) {
+	tick := time.NewTicker(s.PingInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		wait, cancel := context.WithTimeout(ctx, s.PingInterval)
+		_ = s.Conn.Ping(wait) // a connection that is broken, reading finds
+		cancel()
+	}
 }
 
 // end says why no more frames come; the first reason counts.

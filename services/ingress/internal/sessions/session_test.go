@@ -51,8 +51,9 @@ func serve(t *testing.T, change func(*Config), read func(ctx context.Context, pi
 		cfg := Config{
 			Conn: conn, Window: 4, MaxBytes: maxBytes, Hold: func() *body.Holding { return s.memory.Hold("") },
 			Rate: body.Rate{BytesPerSecond: 1}, Idle: 20 * time.Second, WriteTimeout: 20 * time.Second,
-			Read:     func(ctx context.Context, pic []byte, _ func()) v1.Result { return read(ctx, string(pic)) },
-			Answered: func(v1.Status) { s.answered.Add(1) },
+			PingInterval: time.Minute,
+			Read:         func(ctx context.Context, pic []byte, _ func()) v1.Result { return read(ctx, string(pic)) },
+			Answered:     func(v1.Status) { s.answered.Add(1) },
 		}
 		if change != nil {
 			change(&cfg)
@@ -433,5 +434,34 @@ func TestHangUpAfterEnd(t *testing.T) {
 	case <-ended:
 	case <-time.After(20 * time.Second):
 		t.Error("the frame of a client that is gone is worked on")
+	}
+}
+
+// TestServe_PingsAClientThatSendsNothing, so that proxies do not end its connection.
+func TestServe_PingsAClientThatSendsNothing(t *testing.T) {
+	t.Parallel()
+	s := serve(t, func(c *Config) { c.PingInterval = 10 * time.Millisecond }, nil)
+	pings := make(chan struct{}, 3)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	options := &websocket.DialOptions{OnPingReceived: func(context.Context, []byte) bool {
+		select {
+		case pings <- struct{}{}:
+		default:
+		}
+		return true
+	}}
+	c, _, err := websocket.Dial(ctx, s.url, options) //nolint:bodyclose // a session has none
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.CloseNow()
+	reading := c.CloseRead(ctx) // pings are handled where messages are read
+	for range cap(pings) {
+		select {
+		case <-pings:
+		case <-reading.Done():
+			t.Fatal("the session ended")
+		}
 	}
 }
