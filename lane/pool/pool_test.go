@@ -575,7 +575,7 @@ func TestProgramsAreApart(t *testing.T) {
 	good.Pipelines["refused"] = refused
 	b := startPool(t, Config{
 		Programs: []Program{good, program("aborts", "abort-in-start"), program("hangs", "hang-in-start"), {Name: "absent", Argv: []string{"/no/such/program"}, Pipelines: map[string]Pipeline{"absent": {}}}},
-		Models:   "/the/models", StartTimeout: 2 * time.Second,
+		Models:   "/the/models", StartTimeout: 8 * time.Second,
 	})
 	if _, err := b.ask(t, context.Background(), "good", "0"); err != nil {
 		t.Errorf("good: %v", err)
