@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"mime/multipart"
@@ -169,8 +170,12 @@ func (b *bodies) open(w http.ResponseWriter, r *http.Request, limit int64) (io.R
 func (b *bodies) lookInto(w http.ResponseWriter, r *http.Request, content io.Reader) (io.Reader, kind, error) {
 	buffered := bufio.NewReader(content)
 	head, _ := buffered.Peek(imagefile.HeadBytes) // an error comes again when it is read
+	binary := bytes.ContainsFunc(head, func(c rune) bool { return c < ' ' && c != '\r' && c != '\n' && c != '\t' || c > '~' })
 	switch {
-	case imagefile.TypeOf(head) == "":
+	case bytes.HasPrefix(head, []byte("{")):
+		return nil, 0, v1.NewProblem(v1.UnsupportedType, "the body looks like JSON: send Content-Type: application/json").
+			WithField("Content-Type")
+	case imagefile.TypeOf(head) == "" && !binary:
 		return buffered, urlencodedBody, nil
 	case r.ContentLength > b.maxBytes:
 		w.Header().Set("Connection", "close") // the body stays unread
@@ -231,7 +236,7 @@ func (d decoded) Read(p []byte) (int, error) {
 
 // bodyType tells the kinds of bodies apart.
 func bodyType(h http.Header) (k kind, boundary string, err error) {
-	if coding := h.Get("Content-Encoding"); coding != "" && coding != "identity" {
+	if coding := h.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
 		return 0, "", v1.NewProblem(v1.UnsupportedType, "Content-Encoding is %.20q, want a body that is not compressed", coding).
 			WithField("Content-Encoding")
 	}
@@ -338,7 +343,11 @@ func (b *bodies) readForm(
 
 // readField reads a field of a form that is no image.
 func readField(part *multipart.Part, name string, said url.Values, hold *body.Holding) error {
-	if len(said) == maxFormFields {
+	given := 0
+	for _, values := range said {
+		given += len(values)
+	}
+	if given == maxFormFields {
 		return v1.NewProblem(v1.InvalidBody, "the form has more than %d fields", maxFormFields).WithLimit(maxFormFields)
 	}
 	data, err := body.ReadAll(io.LimitReader(part, maxFormField+1), hold.Grow, maxFormField+1)
@@ -347,7 +356,7 @@ func readField(part *multipart.Part, name string, said url.Values, hold *body.Ho
 	}
 	if len(data) > maxFormField {
 		return v1.NewProblem(v1.InvalidParameter, "%.60s may have %d bytes", name, maxFormField).
-			WithField(name).WithLimit(maxFormField)
+			WithField(fmt.Sprintf("%.60s", name)).WithLimit(maxFormField)
 	}
 	said.Add(name, string(data))
 	return nil
@@ -387,7 +396,8 @@ func readURLEncoded(r io.Reader) ([]reportintake.Upload, url.Values, error) {
 	}
 	// A browser escapes the signs of base64 that mean something here; some
 	// clients do not, and their '+' becomes a space.
-	form, err := url.ParseQuery(string(data))
+	// So the ';' of a data URL, which separates nothing.
+	form, err := url.ParseQuery(strings.ReplaceAll(string(data), ";", "%3B"))
 	if err != nil {
 		return nil, nil, v1.NewProblem(v1.InvalidBody, "the form cannot be read: %v", err)
 	}
@@ -406,18 +416,19 @@ func readJSON(r io.Reader) (input, error) {
 	if err := decodeJSON(r, &in); err != nil {
 		return input{}, err
 	}
+	said, err := jsonFields(in.RequestFields)
 	switch {
+	case err != nil:
+		return input{}, err
 	case in.Image != "" && in.URL != "":
 		return input{}, v1.NewProblem(v1.InvalidBody, "image and url are both given, want one").WithField("url")
 	case in.URL != "":
-		return input{url: in.URL, fields: jsonFields(in.RequestFields)}, nil
+		return input{url: in.URL, fields: said}, nil
 	case in.Image == "":
 		return input{}, v1.NewProblem(v1.InvalidBody, "neither image nor url is given").WithField("image")
 	}
 	image, err := decodeBase64([]byte(in.Image), "image")
-	return input{
-		uploads: []reportintake.Upload{{Image: image, Err: err}}, fields: jsonFields(in.RequestFields),
-	}, nil
+	return input{uploads: []reportintake.Upload{{Image: image, Err: err}}, fields: said}, nil
 }
 
 // decodeBase64 reads base64 in the standard or the URL alphabet, padded or

@@ -117,8 +117,11 @@ func TestBodies_Read(t *testing.T) {
 
 		"an image, announced as a form": {urlencoded, strings.NewReader("\x89PNG\r\n\x1a\n and more"), -1, "\x89PNG\r\n\x1a\n and more", ""},
 		"JSON with a mark":              {"application/json", strings.NewReader("\xef\xbb\xbf" + `{"image":"cGlj"}`), -1, "pic", ""},
+		"data URL, not escaped":         {urlencoded, strings.NewReader("imgbase64=data:image/png;base64,cGlj"), -1, "pic", ""},
+		"a file of another kind":        {urlencoded, strings.NewReader("\x00\x00\x00\x18ftypheic;x"), -1, "\x00\x00\x00\x18ftypheic;x", ""},
 		"a file input that is not used": {formType, strings.NewReader(unusedInput + form("image", "pic")), -1, "pic", ""},
 
+		"JSON, announced as a form": {urlencoded, strings.NewReader(`{"image":"cGlj"}`), -1, "", v1.UnsupportedType},
 		"no file was chosen":                           {formType, strings.NewReader(unusedInput + "--b--\r\n"), -1, "", v1.EmptyBody},
 		"an unknown field":                             {formType, strings.NewReader(strings.Replace(form("image", "pic"), "meta-note", "note", 1)), -1, "", v1.UnknownField},
 		"an unknown field of two":                      {urlencoded, strings.NewReader("imgbase64=cGlj&note=x"), -1, "", v1.UnknownField},

@@ -51,8 +51,11 @@ func newEventStream(w http.ResponseWriter, last string) *eventStream {
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Accel-Buffering", "no") // nginx, as an ingress of Kubernetes, would hold events back
 	w.WriteHeader(http.StatusOK)
-	n, _ := strconv.Atoi(last) // of an ID that is not one of ours, 0
-	return &eventStream{w, http.NewResponseController(w), n}
+	n, err := strconv.ParseUint(last, 10, 31)
+	if err != nil { // it is not one of ours
+		n = 0
+	}
+	return &eventStream{w, http.NewResponseController(w), int(n)}
 }
 
 // send sends an event that others follow.

@@ -1,6 +1,8 @@
 package httpapi
 
 import (
+	"cmp"
+	"fmt"
 	"maps"
 	"net/http"
 	"net/url"
@@ -42,28 +44,31 @@ func isStrict(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, "/v1/
 func readFields(values url.Values, strict bool, known ...string) (fields, error) {
 	out := fields{}
 	for _, name := range slices.Sorted(maps.Keys(values)) {
-		field, isMeta := name, strings.HasPrefix(name, metaPrefix)
-		if isMeta {
-			field = metaPrefix + "*"
+		field, key, isMeta := name, name, strings.HasPrefix(name, metaPrefix)
+		if isMeta { // as headers, names in any case
+			field, key = metaPrefix+"*", strings.ToLower(name)
 		}
+		_, twice := out[key]
 		switch given := values[name]; {
 		case !slices.Contains(known, field) && strict:
-			return nil, v1.NewProblem(v1.UnknownField, "%.60q is not known here; known are %s", name, strings.Join(known, ", ")).
-				WithField(name)
+			return nil, v1.NewProblem(v1.UnknownField, "%.60q is not known here; known are %s", name,
+				cmp.Or(strings.Join(known, ", "), "none")).WithField(fmt.Sprintf("%.60s", name))
+		case twice:
+			return nil, v1.NewProblem(v1.InvalidParameter, "%s is given twice", key).WithField(key)
 		case !slices.Contains(known, field):
 		case len(given) > 1:
 			return nil, v1.NewProblem(v1.InvalidParameter, "%s is given %d times", name, len(given)).WithField(name)
 		case given[0] == "" && !isMeta:
 			return nil, v1.NewProblem(v1.InvalidParameter, "%s is empty", name).WithField(name)
 		default:
-			out[name] = given[0]
+			out[key] = given[0]
 		}
 	}
 	return out, nil
 }
 
 // jsonFields returns the fields of a JSON body.
-func jsonFields(in v1.RequestFields) fields {
+func jsonFields(in v1.RequestFields) (fields, error) {
 	out := fields{}
 	for name, value := range map[string]string{
 		"pipeline": in.Pipeline, "priority": in.Priority, "callback": in.Callback, "key": in.Key,
@@ -73,7 +78,12 @@ func jsonFields(in v1.RequestFields) fields {
 		}
 	}
 	for name, value := range in.Metadata {
-		out[metaPrefix+name] = value
+		key := metaPrefix + strings.ToLower(name)
+		if _, twice := out[key]; twice {
+			return nil, v1.NewProblem(v1.InvalidParameter, "metadata.%s is given twice", strings.ToLower(name)).
+				WithField("metadata." + strings.ToLower(name))
+		}
+		out[key] = value
 	}
-	return out
+	return out, nil
 }

@@ -20,6 +20,8 @@ var queries = []struct {
 	{"pipeline=text&priority=bulk", fields{"pipeline": "text", "priority": "bulk"}, "", ""},
 	{"pipeline=a%20b", fields{"pipeline": "a b"}, "", ""},
 	{"meta-camera=3&meta-empty=", fields{"meta-camera": "3", "meta-empty": ""}, "", ""},
+	{"meta-Camera=3", fields{"meta-camera": "3"}, "", ""},
+	{"meta-Camera=3&meta-camera=4", nil, v1.InvalidParameter, "meta-camera"},
 	{"utm_source=x", nil, v1.UnknownField, "utm_source"},
 	{"Pipeline=text", nil, v1.UnknownField, "Pipeline"},
 	{"pipeline=", nil, v1.InvalidParameter, "pipeline"},
@@ -71,4 +73,19 @@ func FuzzParseQuery(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestJSONFields_NamesOfMetadataAreInLowerCase(t *testing.T) {
+	t.Parallel()
+	got, err := jsonFields(v1.RequestFields{Pipeline: "text", Metadata: map[string]string{"Camera": "3"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (fields{"pipeline": "text", "meta-camera": "3"}); !maps.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	_, err = jsonFields(v1.RequestFields{Metadata: map[string]string{"Camera": "3", "camera": "4"}})
+	if code, field := problemOf(err); code != v1.InvalidParameter || field != "metadata.camera" {
+		t.Errorf("one name in two ways: %v, want %s of metadata.camera", err, v1.InvalidParameter)
+	}
 }

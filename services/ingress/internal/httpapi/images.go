@@ -40,7 +40,7 @@ func newImageHandler(cfg Config, params parameters, bodies *bodies, reports *rep
 // post accepts an image and answers with its result, or with where to ask for
 // it when that takes longer than the client waits. Several images make a report.
 func (h *imageHandler) post(w http.ResponseWriter, r *http.Request) error {
-	w.Header().Set("Vary", "Accept")
+	w.Header().Add("Vary", "Accept")
 	s, err := h.params.submission(r)
 	if err != nil {
 		return err
@@ -167,6 +167,9 @@ func (h *imageHandler) get(w http.ResponseWriter, r *http.Request) error {
 
 // delete cancels a job that has no outcome yet.
 func (h *imageHandler) delete(w http.ResponseWriter, r *http.Request) error {
+	if _, err := parseQuery(r); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(r.Context(), lookupTimeout)
 	defer cancel()
 	c, err := h.client.Cancel(ctx, mux.Vars(r)["id"])

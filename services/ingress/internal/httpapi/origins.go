@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/rs/cors"
@@ -45,11 +46,21 @@ func newOrigins(others []string, own string) (*origins, error) {
 	if o.any && len(others) > 1 {
 		return nil, errors.New("* stands for all origins, and others are given beside it")
 	}
-	for _, origin := range others {
+	others = slices.Clone(others)
+	for i, origin := range others {
 		if origin == "*" {
 			continue
 		}
-		if err := o.protect.AddTrustedOrigin(origin); err != nil {
+		u, err := url.Parse(origin)
+		if err == nil && strings.Contains(u.Host, "*") {
+			err = errors.New("a * stands for all origins only")
+		}
+		if err == nil {
+			u.Host = hostOf(u)
+			others[i] = u.String()
+			err = o.protect.AddTrustedOrigin(others[i])
+		}
+		if err != nil {
 			return nil, fmt.Errorf("%q: want an origin such as https://app.example: %w", origin, err)
 		}
 	}

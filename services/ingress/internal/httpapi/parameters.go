@@ -63,6 +63,9 @@ func (p parameters) submission(r *http.Request) (submission, error) {
 	if s.prefer, err = jobparams.ParsePrefer(r.Header.Values("Prefer"), p.wait, p.maxWait); err != nil {
 		return s, err
 	}
+	if keys := r.Header.Values(v1.HeaderKey); len(keys) > 1 {
+		return s, v1.NewProblem(v1.InvalidHeader, "%s is given %d times", v1.HeaderKey, len(keys)).WithField(v1.HeaderKey)
+	}
 	s.Key = r.Header.Get(v1.HeaderKey)
 	if err := jobparams.CheckKey(s.Key); err != nil {
 		return s, err

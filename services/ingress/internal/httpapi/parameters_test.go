@@ -92,6 +92,8 @@ func TestParameters_NameWhatIsWrong(t *testing.T) {
 		"callback of no host": {"callback=https:", nil, v1.InvalidParameter, "callback"},
 		"long callback":       {"callback=https://a/" + strings.Repeat("x", 2048), nil, v1.InvalidParameter, "callback"},
 		"long key":            {"", http.Header{"Idempotency-Key": {strings.Repeat("k", intake.MaxKey+1)}}, v1.InvalidHeader, "Idempotency-Key"},
+		"two keys":            {"", http.Header{"Idempotency-Key": {"a", "b"}}, v1.InvalidHeader, "Idempotency-Key"},
+		"metadata of control": {"meta-%00=1", nil, v1.InvalidParameter, `meta-"\x00"`},
 		"metadata twice":      {"", http.Header{"X-Sight-Meta-A": {"1", "2"}}, v1.InvalidHeader, "X-Sight-Meta-A"},
 		"metadata of bytes":   {"", http.Header{"X-Sight-Meta-A": {"\xff"}}, v1.InvalidHeader, "X-Sight-Meta-a"},
 		"metadata no name":    {"", http.Header{"X-Sight-Meta-": {"1"}}, v1.InvalidHeader, "X-Sight-Meta-"},

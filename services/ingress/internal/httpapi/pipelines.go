@@ -16,7 +16,10 @@ type pipelineHandler struct {
 }
 
 // list answers GET /v1/pipelines.
-func (h *pipelineHandler) list(w http.ResponseWriter, _ *http.Request) error {
+func (h *pipelineHandler) list(w http.ResponseWriter, r *http.Request) error {
+	if _, err := parseQuery(r); err != nil {
+		return err
+	}
 	return writeJSON(w, http.StatusOK, v1.Pipelines{
 		Pipelines: h.admission.Pipelines(),
 		Limits: v1.Limits{

@@ -31,8 +31,18 @@ func ParsePublicURL(text string) (*url.URL, error) {
 	case u.Scheme != "http" && u.Scheme != "https", u.Host == "", u.User != nil, u.RawQuery != "", u.Fragment != "":
 		return nil, fmt.Errorf("%q, want http or https, a host, and a path or none", text)
 	}
-	u.Path = strings.TrimRight(u.Path, "/")
+	u.Host, u.Path = hostOf(u), strings.TrimRight(u.Path, "/")
 	return u, nil
+}
+
+// hostOf returns the host of a URL as browsers write it in an origin: in lower case, and
+// without the default port.
+func hostOf(u *url.URL) string {
+	host := strings.ToLower(u.Host)
+	if u.Scheme == "https" {
+		return strings.TrimSuffix(host, ":443")
+	}
+	return strings.TrimSuffix(host, ":80")
 }
 
 // forwarded is how a client has sent its request.

@@ -41,6 +41,7 @@ func TestParsePublicURL(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
 		"https://example.com": "https://example.com", "http://example.com:8080/a/b/": "http://example.com:8080/a/b",
+		"HTTPS://Example.com:443/Vision": "https://example.com/Vision",
 	} {
 		u, err := ParsePublicURL(text)
 		if err != nil {
@@ -64,7 +65,7 @@ func TestParsePublicURL(t *testing.T) {
 
 func TestNewOrigins_RejectsWhatIsNoOrigin(t *testing.T) {
 	t.Parallel()
-	for _, origins := range [][]string{{"app.example"}, {"https://app.example/path"}, {"*", "https://app.example"}} {
+	for _, origins := range [][]string{{"app.example"}, {"https://app.example/path"}, {"*", "https://app.example"}, {"https://*.example"}} {
 		if _, err := newOrigins(origins, ""); err == nil {
 			t.Errorf("%q: no error", origins)
 		}

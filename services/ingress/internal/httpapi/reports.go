@@ -106,7 +106,8 @@ func (h *reportHandler) readSources(w http.ResponseWriter, r *http.Request) ([]v
 		}
 		out[i] = v1.ReportSource{URL: image.URL, Location: image.Location, Metadata: image.Metadata}
 	}
-	return out, jsonFields(in.RequestFields), nil
+	said, err := jsonFields(in.RequestFields)
+	return out, said, err
 }
 
 // get answers with a report and the outcome of each of its images. They are

@@ -72,7 +72,10 @@ func (re *responder) handler(route string, h handlerFunc) http.Handler {
 			ResponseWriter: rw, conn: http.NewResponseController(rw), base: forwardedOf(r).base,
 			grace: re.writeGrace, rate: re.writeRate, draining: re.draining,
 		}
-		if !re.serve(route, h, w, r) {
+		body := &readBody{ReadCloser: r.Body}
+		r = r.WithContext(r.Context()) // a copy: the server looks at the body of its own
+		r.Body = body
+		if !re.serve(route, h, w, r) && (body.begun || r.Header.Get("Expect") == "") {
 			re.discardBody(w, r)
 		}
 	})
@@ -139,15 +142,23 @@ func requestID(r *http.Request) string {
 
 // discardBody reads the rest of the body of a request that has its problem. A proxy that
 // sends it still, such as nginx, would see the connection end, and answer 502 in place of
-// the problem. A client that waits with its body for 100 Continue sends none.
+// the problem. A client that still waits with its body for 100 Continue sends none.
 func (re *responder) discardBody(w *recorder, r *http.Request) {
-	if r.Body == nil || r.Header.Get("Expect") != "" {
-		return
-	}
 	if w.conn.Flush() != nil || w.conn.SetReadDeadline(time.Now().Add(re.discardTime)) != nil {
 		return // the client left
 	}
 	_, _ = io.CopyN(io.Discard, r.Body, re.discardBytes) // whatever ends it ends the connection
+}
+
+// readBody remembers whether reading a body has begun, which sends 100 Continue.
+type readBody struct {
+	io.ReadCloser
+	begun bool
+}
+
+func (b *readBody) Read(p []byte) (int, error) {
+	b.begun = true
+	return b.ReadCloser.Read(p)
 }
 
 // errCutOff is why the span of an answer failed that has begun and cannot be
@@ -287,6 +298,9 @@ func writeTagged(w http.ResponseWriter, r *http.Request, v any) error {
 	sum := sha256.Sum256(body)
 	w.Header().Set("Etag", `"`+hex.EncodeToString(sum[:16])+`"`)
 	w.Header().Set("Content-Type", "application/json")
+	r = r.WithContext(r.Context())
+	r.Header = r.Header.Clone()
+	r.Header.Del("Range") // of a result nobody wants a part
 	// ServeContent knows the conditions of RFC 9110.
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(append(body, '\n')))
 	return nil

@@ -92,7 +92,7 @@ func (h *sessionHandler) get(w http.ResponseWriter, r *http.Request) error {
 	if drop != "" && drop != "all" && drop != "latest" {
 		return v1.NewProblem(v1.InvalidParameter, "drop is %.20q, want all or latest", drop).WithField("drop")
 	}
-	if r.Header.Get("Upgrade") == "" {
+	if !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
 		w.Header().Set("Upgrade", "websocket")
 		w.Header().Set("Connection", "Upgrade")
 		return v1.NewProblem(v1.UpgradeRequired, "this address speaks WebSocket: see docs/stream.md").WithField("Upgrade")

@@ -3,6 +3,7 @@ package ingress
 import (
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -44,7 +45,7 @@ func (d *door) asks(t *testing.T, method, path string, header ...string) (head, 
 // unless its origin is given.
 func TestPagesOfOtherOrigins(t *testing.T) {
 	const app, other = "https://app.example", "https://elsewhere.example"
-	closed, some, all := open(t), open(t, "--cors-origins", app), open(t, "--cors-origins", "*")
+	closed, some, all := open(t), open(t, "--cors-origins", "HTTPS://App.example:443"), open(t, "--cors-origins", "*")
 	for name, tt := range map[string]struct {
 		door    *door
 		header  []string
@@ -82,7 +83,11 @@ func TestPagesOfOtherOrigins(t *testing.T) {
 			t.Errorf("preflight of %s: the headers %q are allowed, want idempotency-key", path, got)
 		}
 	}
-	res, _ := some.asks(t, http.MethodGet, "/v1/pipelines", "Origin", app)
+	res, _ := some.asks(t, http.MethodPost, "/v1/images", "Origin", app)
+	if got := res.header.Values("Vary"); !slices.Equal(got, []string{"Origin", "Accept"}) {
+		t.Errorf("POST varies by %q, want Origin and Accept", got)
+	}
+	res, _ = some.asks(t, http.MethodGet, "/v1/pipelines", "Origin", app)
 	if got := res.header.Get("Access-Control-Expose-Headers"); !strings.Contains(got, "Retry-After") {
 		t.Errorf("pages can read the headers %q, want Retry-After among them", got)
 	}
@@ -97,6 +102,12 @@ func TestWhatBrowsersAndProxiesExpect(t *testing.T) {
 	}
 	if got := res.header.Get("Upgrade"); got != "websocket" {
 		t.Errorf("a stream without an upgrade: Upgrade is %q", got)
+	}
+	if res, p := d.asks(t, http.MethodGet, "/v1/stream", "Connection", "Upgrade", "Upgrade", "h2c"); p.Code != v1.UpgradeRequired {
+		t.Errorf("a stream with another upgrade: %d %s, want %s", res.status, p.Code, v1.UpgradeRequired)
+	}
+	if res, p := d.asks(t, http.MethodGet, "/v1/pipelines?note=1"); p.Code != v1.UnknownField {
+		t.Errorf("an unknown parameter: %d %s, want %s", res.status, p.Code, v1.UnknownField)
 	}
 	res, _ = d.asks(t, http.MethodOptions, "/v1/images")
 	if res.status != http.StatusNoContent {

@@ -6,6 +6,8 @@ import (
 	"maps"
 	"net/url"
 	"slices"
+	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -58,6 +60,8 @@ func CheckMetadata(m map[string]string) (name string, err error) {
 		switch {
 		case k == "" || len(k) > maxMetadataName:
 			return k, fmt.Errorf("has a name of %d characters, want 1 to %d", len(k), maxMetadataName)
+		case !utf8.ValidString(k) || strings.ContainsFunc(k, unicode.IsControl):
+			return fmt.Sprintf("%q", k), errors.New("has a name that is not UTF-8, or has control characters")
 		case !utf8.ValidString(v):
 			return k, errors.New("is not UTF-8")
 		case len(m) > maxMetadata:
