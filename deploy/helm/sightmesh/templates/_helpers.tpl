@@ -217,6 +217,17 @@ topologySpreadConstraints:
 {{- toJson $names -}}
 {{- end -}}
 
+{{/* unserved are the names of the pipelines that no worker of detect serves */}}
+{{- define "sightmesh.unserved" -}}
+{{- $names := include "sightmesh.pipelines" (dict "root" . "values" dict) | fromJsonArray -}}
+{{- range include "sightmesh.workloads" . | fromJsonArray -}}
+{{- if eq .service "detect" -}}
+{{- range include "sightmesh.pipelines" (dict "root" $ "values" .values) | fromJsonArray }}{{ $names = without $names . }}{{ end -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $names -}}
+{{- end -}}
+
 {{/* least replicas (dict "values" VALUES): as few as there may be */}}
 {{- define "sightmesh.least" -}}
 {{- if .values.autoscaling.enabled }}{{ .values.autoscaling.minReplicas }}{{ else }}{{ .values.replicas }}{{ end -}}
@@ -246,7 +257,16 @@ topologySpreadConstraints:
 {{- if and .image (semverCompare "<1.35.0-0" $.Capabilities.KubeVersion.Version) }}{{ fail "models.image: needs Kubernetes 1.35 or later" }}{{ end -}}
 {{- end -}}
 {{- if not (gt (int .Values.terminationGracePeriodSeconds) (add (int .Values.ingress.drainSeconds) 5 | int)) }}{{ fail "terminationGracePeriodSeconds: want more than ingress.drainSeconds and 5" }}{{ end -}}
+{{- if and (not $n.url) (gt (len (printf "%s-nats" (include "sightmesh.fullname" .))) 52) }}{{ fail (printf "%s-nats: the name of the NATS StatefulSet has more than 52 characters, with which Kubernetes cannot label its pods: set fullnameOverride" (include "sightmesh.fullname" .)) }}{{ end -}}
+{{- if .Values.pipelines }}
+{{- $file := fromYaml .Values.pipelines -}}
+{{- if or $file.Error (not $file.pipelines) }}{{ fail (printf "pipelines: want a pipelines file: %s" (default "it has no pipelines" $file.Error)) }}{{ end -}}
+{{- end -}}
+{{- $known := include "sightmesh.pipelines" (dict "root" . "values" dict) | fromJsonArray -}}
 {{- range include "sightmesh.workloads" . | fromJsonArray -}}
+{{- range .values.serve -}}
+{{- if not (has . $known) }}{{ fail (printf "serve: there is no pipeline %s, only %s" . (join ", " $known)) }}{{ end -}}
+{{- end -}}
 {{- $a := .values.autoscaling -}}
 {{- if lt (int $a.maxReplicas) (int $a.minReplicas) }}{{ fail (printf "%s.autoscaling: maxReplicas is less than minReplicas" .component) }}{{ end -}}
 {{- $full := printf "%s-%s" (include "sightmesh.fullname" $) .component -}}
