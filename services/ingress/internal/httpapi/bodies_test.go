@@ -121,7 +121,7 @@ func TestBodies_Read(t *testing.T) {
 		"a file of another kind":        {urlencoded, strings.NewReader("\x00\x00\x00\x18ftypheic;x"), -1, "\x00\x00\x00\x18ftypheic;x", ""},
 		"a file input that is not used": {formType, strings.NewReader(unusedInput + form("image", "pic")), -1, "pic", ""},
 
-		"JSON, announced as a form": {urlencoded, strings.NewReader(`{"image":"cGlj"}`), -1, "", v1.UnsupportedType},
+		"JSON, announced as a form":                    {urlencoded, strings.NewReader(`{"image":"cGlj"}`), -1, "", v1.UnsupportedType},
 		"no file was chosen":                           {formType, strings.NewReader(unusedInput + "--b--\r\n"), -1, "", v1.EmptyBody},
 		"an unknown field":                             {formType, strings.NewReader(strings.Replace(form("image", "pic"), "meta-note", "note", 1)), -1, "", v1.UnknownField},
 		"an unknown field of two":                      {urlencoded, strings.NewReader("imgbase64=cGlj&note=x"), -1, "", v1.UnknownField},

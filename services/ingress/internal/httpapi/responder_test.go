@@ -304,7 +304,7 @@ func TestResponder_DiscardsTheBodyOfAProblem(t *testing.T) {
 		in := bufio.NewReader(c)
 		res, err := http.ReadResponse(in, nil)
 		if err == nil && res.StatusCode == http.StatusContinue {
-			res, err = http.ReadResponse(in, nil) //nolint:bodyclose // it is closed below
+			res, err = http.ReadResponse(in, nil)
 		}
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
