@@ -412,11 +412,15 @@ func readURLEncoded(r io.Reader) ([]reportintake.Upload, url.Values, error) {
 }
 
 func readJSON(r io.Reader) (input, error) {
-	var in v1.ImageRequest
+	var in struct { // a v1.ImageRequest
+		Image string `json:"image"`
+		URL   string `json:"url"`
+		bodyFields
+	}
 	if err := decodeJSON(r, &in); err != nil {
 		return input{}, err
 	}
-	said, err := jsonFields(in.RequestFields)
+	said, err := jsonFields(in.bodyFields)
 	switch {
 	case err != nil:
 		return input{}, err

@@ -10,7 +10,7 @@ import (
 	"strings"
 
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
-	"github.com/sightmesh/sightmesh/services/ingress/internal/regionfilter"
+	"github.com/sightmesh/sightmesh/services/internal/regionfilter"
 )
 
 // fields are what a request says besides its images, by name.
@@ -67,14 +67,26 @@ func readFields(values url.Values, strict bool, known ...string) (fields, error)
 	return out, nil
 }
 
+// bodyFields are [v1.RequestFields] of which is known whether they are given.
+type bodyFields struct {
+	Pipeline *string           `json:"pipeline"`
+	Priority *string           `json:"priority"`
+	Callback *string           `json:"callback"`
+	Key      *string           `json:"key"`
+	Metadata map[string]string `json:"metadata"`
+}
+
 // jsonFields returns the fields of a JSON body.
-func jsonFields(in v1.RequestFields) (fields, error) {
+func jsonFields(in bodyFields) (fields, error) {
 	out := fields{}
-	for name, value := range map[string]string{
+	for name, value := range map[string]*string{
 		"pipeline": in.Pipeline, "priority": in.Priority, "callback": in.Callback, "key": in.Key,
 	} {
-		if value != "" {
-			out[name] = value
+		if value == nil {
+			continue
+		}
+		if out[name] = *value; *value == "" {
+			return nil, v1.NewProblem(v1.InvalidParameter, "%s is empty", name).WithField(name)
 		}
 	}
 	for name, value := range in.Metadata {

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"strings"
 	"testing"
 
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
@@ -75,17 +76,27 @@ func FuzzParseQuery(f *testing.F) {
 	})
 }
 
-func TestJSONFields_NamesOfMetadataAreInLowerCase(t *testing.T) {
+func TestJSONFields_CountAsOthers(t *testing.T) {
 	t.Parallel()
-	got, err := jsonFields(v1.RequestFields{Pipeline: "text", Metadata: map[string]string{"Camera": "3"}})
+	read := func(body string) (fields, error) {
+		in, err := readJSON(strings.NewReader(body))
+		return in.fields, err
+	}
+	got, err := read(`{"url":"https://a.example/","pipeline":"text","metadata":{"Camera":"3"}}`)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if want := (fields{"pipeline": "text", "meta-camera": "3"}); !maps.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
-	_, err = jsonFields(v1.RequestFields{Metadata: map[string]string{"Camera": "3", "camera": "4"}})
-	if code, field := problemOf(err); code != v1.InvalidParameter || field != "metadata.camera" {
-		t.Errorf("one name in two ways: %v, want %s of metadata.camera", err, v1.InvalidParameter)
+	for body, want := range map[string]string{
+		`{"url":"https://a.example/","metadata":{"Camera":"3","camera":"4"}}`: "metadata.camera",
+		`{"url":"https://a.example/","pipeline":""}`:                          "pipeline",
+		`{"url":"https://a.example/","key":""}`:                               "key",
+	} {
+		_, err := read(body)
+		if code, field := problemOf(err); code != v1.InvalidParameter || field != want {
+			t.Errorf("%s: %v, want %s of %s", body, err, v1.InvalidParameter, want)
+		}
 	}
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/sightmesh/sightmesh/lane/pipeline"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/jobparams"
-	"github.com/sightmesh/sightmesh/services/ingress/internal/regionfilter"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/reportintake"
+	"github.com/sightmesh/sightmesh/services/internal/regionfilter"
 )
 
 // parameters reads what requests say besides their bodies. Its methods name the

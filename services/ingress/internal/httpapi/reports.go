@@ -83,7 +83,10 @@ func (h *reportHandler) readSources(w http.ResponseWriter, r *http.Request) ([]v
 		return nil, nil, err
 	}
 	defer hold.Release()
-	var in v1.ReportRequest
+	var in struct { // a v1.ReportRequest
+		Images []v1.ReportSource `json:"images"`
+		bodyFields
+	}
 	if err := decodeJSON(decoded{body, hold}, &in); err != nil {
 		return nil, nil, h.bodies.problem(w, err, maxReportBody)
 	}
@@ -106,7 +109,7 @@ func (h *reportHandler) readSources(w http.ResponseWriter, r *http.Request) ([]v
 		}
 		out[i] = v1.ReportSource{URL: image.URL, Location: image.Location, Metadata: image.Metadata}
 	}
-	said, err := jsonFields(in.RequestFields)
+	said, err := jsonFields(in.bodyFields)
 	return out, said, err
 }
 

@@ -19,8 +19,8 @@ import (
 	"github.com/sightmesh/sightmesh/lane/pipeline"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/body"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
-	"github.com/sightmesh/sightmesh/services/ingress/internal/regionfilter"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/sessions"
+	"github.com/sightmesh/sightmesh/services/internal/regionfilter"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 

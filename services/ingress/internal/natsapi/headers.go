@@ -11,7 +11,7 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/jobparams"
-	"github.com/sightmesh/sightmesh/services/ingress/internal/regionfilter"
+	"github.com/sightmesh/sightmesh/services/internal/regionfilter"
 )
 
 const (

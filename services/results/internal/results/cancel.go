@@ -36,8 +36,8 @@ func newCancel(nc *nats.Conn, l *lookup, p *bus.Publisher, f promauto.Factory) *
 }
 
 func (c *cancel) register(svc *bus.Service) error {
-	return c.lookup.serve(svc, "cancel", subject.AllCancel(), "cancellation", func(ctx context.Context, s string) ([]byte, error) {
-		job, err := subject.ParseCancel(s)
+	return c.lookup.serve(svc, "cancel", subject.AllCancel(), "cancellation", func(ctx context.Context, m *nats.Msg) ([]byte, error) {
+		job, err := subject.ParseCancel(m.Subject)
 		if err != nil {
 			return nil, errNoJob()
 		}

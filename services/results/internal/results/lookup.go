@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
+	"github.com/sightmesh/sightmesh/services/internal/regionfilter"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
@@ -39,12 +41,24 @@ func newLookup(js jetstream.JetStream, log *slog.Logger) *lookup {
 }
 
 func (l *lookup) register(svc *bus.Service) error {
-	return l.serve(svc, "lookup", subject.AllLookup(), "result", func(ctx context.Context, s string) ([]byte, error) {
-		job, err := subject.ParseLookup(s)
+	return l.serve(svc, "lookup", subject.AllLookup(), "result", func(ctx context.Context, m *nats.Msg) ([]byte, error) {
+		job, err := subject.ParseLookup(m.Subject)
 		if err != nil {
 			return nil, errNoJob()
 		}
-		return l.find(ctx, job)
+		filter, err := regionfilter.ParseHeader(m.Header)
+		if err != nil {
+			return nil, err
+		}
+		body, err := l.find(ctx, job)
+		if err != nil || filter.IsZero() {
+			return body, err
+		}
+		var r v1.Result
+		if err := json.Unmarshal(body, &r); err != nil {
+			return nil, fmt.Errorf("filter the result: %w", err)
+		}
+		return json.Marshal(filter.Apply(r))
 	})
 }
 
@@ -52,10 +66,9 @@ func errNoJob() *v1.Problem {
 	return v1.NewProblem(v1.UnknownJob, "a job is named by 1 to 64 of A-Z, a-z, 0-9, '_' and '-'")
 }
 
-// serve adds an endpoint whose requests are answered by f, which gets their
-// subject. Replies have the schema.
+// serve adds an endpoint whose requests are answered by f. Replies have the schema.
 func (l *lookup) serve(
-	svc *bus.Service, name, subj, schema string, f func(context.Context, string) ([]byte, error),
+	svc *bus.Service, name, subj, schema string, f func(context.Context, *nats.Msg) ([]byte, error),
 ) error {
 	return svc.AddEndpoint(bus.Endpoint{
 		Name: name, Subject: subj,
@@ -77,10 +90,10 @@ func (l *lookup) serve(
 // wait returns when no request is under way.
 func (l *lookup) wait() { _ = l.requests.Wait() } // its functions return no errors
 
-func answerWith(r *bus.Request, f func(context.Context, string) ([]byte, error)) error {
+func answerWith(r *bus.Request, f func(context.Context, *nats.Msg) ([]byte, error)) error {
 	ctx, cancel := context.WithTimeout(telemetry.Extract(context.Background(), r.Msg.Header), lookupTimeout)
 	defer cancel()
-	body, err := f(ctx, r.Msg.Subject)
+	body, err := f(ctx, r.Msg)
 	var p *v1.Problem
 	switch {
 	case errors.As(err, &p):

@@ -232,6 +232,44 @@ func (b bench) lookup(t *testing.T, job string) v1.Result {
 	return r
 }
 
+// TestLookup_FiltersRegions: by the headers of the request; a wrong one is a problem.
+func TestLookup_FiltersRegions(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 1)
+	body, err := json.Marshal(v1.Result{ID: "job", Pipeline: "text", Status: v1.Done, Regions: []v1.Region{
+		{Label: "car", Score: 0.9}, {Label: "bus", Score: 0.4},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.js.Publish(t.Context(), subject.Results("text", "job"), body); err != nil {
+		t.Fatal(err)
+	}
+	ask := func(header, value string) (r v1.Result, p v1.Problem) {
+		m, err := b.nc.RequestMsg(&nats.Msg{Subject: subject.Lookup("job"), Header: nats.Header{header: {value}}}, 5*time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var into any = &r
+		if m.Header.Get("Nats-Service-Error-Code") != "" {
+			into = &p
+		}
+		if err := json.Unmarshal(m.Data, into); err != nil {
+			t.Fatal(err)
+		}
+		return r, p
+	}
+	for header, value := range map[string]string{"Sight-Labels": "car", "sight-top": "1", "SIGHT-MIN-SCORE": "0.5"} {
+		r, _ := ask(header, value)
+		if len(r.Regions) != 1 || r.Regions[0].Label != "car" {
+			t.Errorf("%s %s: the regions are %+v, want the car", header, value, r.Regions)
+		}
+	}
+	if _, p := ask("Sight-Top", "none"); p.Code != v1.InvalidParameter || p.Field != "top" {
+		t.Errorf("a wrong header: %s of %q, want %s of top", p.Code, p.Field, v1.InvalidParameter)
+	}
+}
+
 func TestLookupFollowsAJob(t *testing.T) {
 	b := newBench(t, 1)
 	ctx := context.Background()

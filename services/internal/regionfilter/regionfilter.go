@@ -61,6 +61,28 @@ func Parse(values map[string]string) (Filter, error) {
 	return f, nil
 }
 
+// ParseHeader reads a filter from the headers of a NATS message, whose names may be in any
+// case. An error is a [*v1.Problem] that names what is wrong.
+func ParseHeader(h map[string][]string) (Filter, error) {
+	values := map[string]string{}
+	for header, name := range map[string]string{v1.HeaderMinScore: MinScore, v1.HeaderLabels: Labels, v1.HeaderTop: Top} {
+		for given, said := range h {
+			_, twice := values[name]
+			switch {
+			case !strings.EqualFold(given, header):
+			case twice || len(said) > 1:
+				return Filter{}, invalid(name, "%s is given more than once", header)
+			case len(said) == 1:
+				values[name] = said[0]
+			}
+		}
+	}
+	return Parse(values)
+}
+
+// IsZero reports whether the filter keeps all regions.
+func (f Filter) IsZero() bool { return f.MinScore == 0 && len(f.Labels) == 0 && f.Top == 0 }
+
 func invalid(field, format string, args ...any) *v1.Problem {
 	return v1.NewProblem(v1.InvalidParameter, format, args...).WithField(field)
 }
@@ -68,7 +90,7 @@ func invalid(field, format string, args ...any) *v1.Problem {
 // Apply returns a result with the regions that are kept, in their order. Its text, when it
 // has one, is that of these regions. The result that it was given does not change.
 func (f Filter) Apply(r v1.Result) v1.Result {
-	if f.MinScore == 0 && len(f.Labels) == 0 && f.Top == 0 || r.Regions == nil {
+	if f.IsZero() || r.Regions == nil {
 		return r
 	}
 	kept := make([]v1.Region, 0, len(r.Regions))
