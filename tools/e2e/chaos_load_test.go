@@ -266,16 +266,7 @@ func (c *chaosClient) request(method, path, contentType string, body []byte, hea
 	for i := 0; i+1 < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}
-	res, err := chaosHTTP.Do(req)
-	if err != nil {
-		return answer{}, err
-	}
-	defer res.Body.Close()
-	a := answer{status: res.StatusCode, header: res.Header}
-	if a.body, err = io.ReadAll(res.Body); err != nil {
-		return a, err
-	}
-	return a, a.decode()
+	return exchange(chaosHTTP, req)
 }
 
 func (c *chaosClient) post(i chaos.Image, query string, header ...string) (answer, error) {

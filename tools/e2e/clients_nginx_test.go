@@ -450,20 +450,6 @@ func testNginxClients(t *testing.T, m *mesh, url string, trusted bool) {
 	}
 }
 
-// exchange makes a request, below a prefix of the paths or not.
-func exchange(client *http.Client, req *http.Request) (answer, error) {
-	res, err := client.Do(req)
-	if err != nil {
-		return answer{}, err
-	}
-	defer res.Body.Close()
-	a := answer{status: res.StatusCode, header: res.Header}
-	if a.body, err = io.ReadAll(res.Body); err != nil {
-		return a, err
-	}
-	return a, a.decode()
-}
-
 // eventReader reads an event stream.
 type eventReader struct{ lines *bufio.Scanner }
 

@@ -295,8 +295,17 @@ func do(req *http.Request, header ...string) (answer, error) {
 	for i := 0; i+1 < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}
+	a, err := exchange(webClient, req)
+	if err != nil {
+		return a, err
+	}
+	return a, checkDocumented(req, a)
+}
+
+// exchange makes a request and reads its response.
+func exchange(client *http.Client, req *http.Request) (answer, error) {
 	begin := time.Now()
-	res, err := webClient.Do(req)
+	res, err := client.Do(req)
 	if err != nil {
 		return answer{}, err
 	}
@@ -306,9 +315,6 @@ func do(req *http.Request, header ...string) (answer, error) {
 		return a, err
 	}
 	a.took = time.Since(begin)
-	if err := checkDocumented(req, a); err != nil {
-		return a, err
-	}
 	return a, a.decode()
 }
 

@@ -27,6 +27,7 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/internal/bustest"
 	"github.com/sightmesh/sightmesh/services/internal/clock"
+	"github.com/sightmesh/sightmesh/services/internal/spantest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -81,7 +82,7 @@ func TestPublishStoresOnceWithItsTrace(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := spans.Ended()[0]
-	if got, want := attributesOf(first), map[attribute.Key]string{
+	if got, want := spantest.Attributes(first.Attributes()), map[attribute.Key]string{
 		"messaging.system": "nats", "messaging.operation.name": "publish", "messaging.operation.type": "send",
 		"messaging.destination.name": "IMAGES", "messaging.destination.template": subject.AllImages(),
 		"messaging.message.id": "j1.images", "messaging.message.body.size": "2",
@@ -96,14 +97,6 @@ func TestPublishStoresOnceWithItsTrace(t *testing.T) {
 	if first.Name() != "publish IMAGES" || first.SpanKind() != trace.SpanKindProducer {
 		t.Errorf("span %q of kind %v, want publish IMAGES of a producer", first.Name(), first.SpanKind())
 	}
-}
-
-func attributesOf(s sdktrace.ReadOnlySpan) map[attribute.Key]string {
-	all := map[attribute.Key]string{}
-	for _, a := range s.Attributes() {
-		all[a.Key] = a.Value.String()
-	}
-	return all
 }
 
 func portOf(t *testing.T, nc *nats.Conn) string {
@@ -159,7 +152,7 @@ func TestPublish_FailedSpanHasTheTypeOfTheError(t *testing.T) {
 	if err := p.Publish(t.Context(), m); err == nil {
 		t.Fatal("a message without a subject was stored")
 	}
-	if got := attributesOf(spans.Ended()[0])["error.type"]; got != string(v1.Internal) {
+	if got := spantest.Attributes(spans.Ended()[0].Attributes())["error.type"]; got != string(v1.Internal) {
 		t.Errorf("error.type is %q, want %s", got, v1.Internal)
 	}
 }

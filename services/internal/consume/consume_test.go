@@ -30,6 +30,7 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/bus"
 	"github.com/sightmesh/sightmesh/services/internal/bustest"
 	"github.com/sightmesh/sightmesh/services/internal/clock"
+	"github.com/sightmesh/sightmesh/services/internal/spantest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -595,10 +596,10 @@ func TestLoop_SpanShowsTheQueueWaitBesideTheWork(t *testing.T) {
 		"sightmesh.job": "j1", "sightmesh.pipeline": "text", "sightmesh.priority": "bulk", "sightmesh.part": "0",
 		"sightmesh.deliveries": "2",
 	}
-	if got := attributesOf(ended[0]); !maps.Equal(got, queued) {
+	if got := spantest.Attributes(ended[0].Attributes()); !maps.Equal(got, queued) {
 		t.Errorf("the queue wait has the attributes\n%v, want\n%v", got, queued)
 	}
-	processed := attributesOf(ended[1])
+	processed := spantest.Attributes(ended[1].Attributes())
 	for key, want := range map[attribute.Key]string{
 		"messaging.operation.name": "process", "messaging.operation.type": "process", "messaging.message.id": "j1.images",
 		"messaging.message.body.size": "5", "messaging.consumer.group.name": "detect-text-bulk", "server.address": "127.0.0.1",
@@ -614,14 +615,6 @@ func TestLoop_SpanShowsTheQueueWaitBesideTheWork(t *testing.T) {
 	if !ended[0].EndTime().Add(touching).Equal(ended[1].StartTime()) {
 		t.Errorf("the queue wait ends at %v, the work begins at %v", ended[0].EndTime(), ended[1].StartTime())
 	}
-}
-
-func attributesOf(s sdktrace.ReadOnlySpan) map[attribute.Key]string {
-	all := map[attribute.Key]string{}
-	for _, a := range s.Attributes() {
-		all[a.Key] = a.Value.String()
-	}
-	return all
 }
 
 // TestLoop_MessageWithoutATraceHasOneTree: a client publishes without a traceparent.
@@ -689,7 +682,7 @@ func TestLoop_SpanSaysWhyItFailed(t *testing.T) {
 				if s.SpanKind() != trace.SpanKindConsumer {
 					continue
 				}
-				if got := attributesOf(s)["error.type"]; got != want {
+				if got := spantest.Attributes(s.Attributes())["error.type"]; got != want {
 					t.Errorf("error.type is %q, want %q", got, want)
 				}
 				if isError := s.Status().Code == codes.Error; isError != (err != nil) {
@@ -797,7 +790,7 @@ func TestBatches_SpanIsLinkedToEachMessage(t *testing.T) {
 		t.Fatal(err)
 	}
 	span := spans.Ended()[len(want)]
-	if got := attributesOf(span)["messaging.batch.message_count"]; got != "3" {
+	if got := spantest.Attributes(span.Attributes())["messaging.batch.message_count"]; got != "3" {
 		t.Errorf("the batch has %s messages, want 3", got)
 	}
 	if span.Parent().IsValid() {

@@ -61,11 +61,16 @@ func Parse(values map[string]string) (Filter, error) {
 	return f, nil
 }
 
+// Headers returns what each header of a NATS message asks for.
+func Headers() map[string]string {
+	return map[string]string{v1.HeaderMinScore: MinScore, v1.HeaderLabels: Labels, v1.HeaderTop: Top}
+}
+
 // ParseHeader reads a filter from the headers of a NATS message, whose names may be in any
 // case. An error is a [*v1.Problem] that names what is wrong.
 func ParseHeader(h map[string][]string) (Filter, error) {
 	values := map[string]string{}
-	for header, name := range map[string]string{v1.HeaderMinScore: MinScore, v1.HeaderLabels: Labels, v1.HeaderTop: Top} {
+	for header, name := range Headers() {
 		for given, said := range h {
 			_, twice := values[name]
 			switch {

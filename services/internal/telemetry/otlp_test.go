@@ -19,7 +19,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"go.opentelemetry.io/otel/attribute"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	collectorlogs "go.opentelemetry.io/proto/otlp/collector/logs/v1"
 	collectormetrics "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
@@ -30,6 +29,8 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/sightmesh/sightmesh/services/internal/spantest"
 )
 
 // receiver receives what is sent over OTLP, by either protocol.
@@ -348,10 +349,7 @@ func TestNewProviders_NamesTheService(t *testing.T) {
 			}
 			defer p.Shutdown(context.Background())
 			_, span := p.Tracers().Tracer("t").Start(t.Context(), "s")
-			attrs := map[attribute.Key]string{}
-			for _, a := range span.(sdktrace.ReadOnlySpan).Resource().Attributes() {
-				attrs[a.Key] = a.Value.String()
-			}
+			attrs := spantest.Attributes(span.(sdktrace.ReadOnlySpan).Resource().Attributes())
 			if attrs["service.name"] != tt.want {
 				t.Errorf("the service is %q, want %q", attrs["service.name"], tt.want)
 			}
@@ -396,8 +394,14 @@ func TestLogErrors_CollectorIsAway(t *testing.T) {
 				if err := json.Unmarshal(line, &l); err != nil {
 					t.Fatalf("%q is no JSON: %v", line, err)
 				}
-				if l.Level != "WARN" || l.Service != "detect" || !strings.Contains(l.Error, "connection refused") {
-					t.Errorf("the log says %s, want a warning of detect with the reason", line)
+				if l.Level != "WARN" {
+					t.Errorf("the level of %s is %s, want a warning", line, l.Level)
+				}
+				if l.Service != "detect" {
+					t.Errorf("the service of %s is %s, want detect", line, l.Service)
+				}
+				if !strings.Contains(l.Error, "connection refused") {
+					t.Errorf("the log says %s, want the reason", line)
 				}
 			case <-time.After(20 * time.Second): // only ends a test that would hang
 				t.Fatal("nothing is logged")

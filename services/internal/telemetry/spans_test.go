@@ -7,13 +7,13 @@ import (
 	"testing"
 
 	"github.com/nats-io/nats.go"
-	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
 
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/internal/spantest"
 )
 
 // record returns the span that f was called with, as it is exported.
@@ -26,14 +26,6 @@ func record(t *testing.T, f func(trace.Span)) sdktrace.ReadOnlySpan {
 	return spans.Ended()[0]
 }
 
-func attributesOf(s sdktrace.ReadOnlySpan) map[attribute.Key]string {
-	all := map[attribute.Key]string{}
-	for _, a := range s.Attributes() {
-		all[a.Key] = a.Value.String()
-	}
-	return all
-}
-
 func TestFail_SaysOfWhichTypeTheErrorIs(t *testing.T) {
 	t.Parallel()
 	for want, err := range map[string]error{
@@ -43,7 +35,7 @@ func TestFail_SaysOfWhichTypeTheErrorIs(t *testing.T) {
 		"*errors.errorString": fmt.Errorf("wrapped: %w", errors.New("other")),
 	} {
 		s := record(t, func(s trace.Span) { Fail(s, err) })
-		if got := attributesOf(s)["error.type"]; got != want {
+		if got := spantest.Attributes(s.Attributes())["error.type"]; got != want {
 			t.Errorf("%v has the error.type %q, want %q", err, got, want)
 		}
 		if s.Status().Code != codes.Error {
@@ -61,7 +53,7 @@ func TestReject_FailsASpanOnlyForTheServer(t *testing.T) {
 	t.Parallel()
 	for code, want := range map[v1.Code]codes.Code{v1.Damaged: codes.Unset, v1.LaneDied: codes.Unset, v1.Unavailable: codes.Error} {
 		s := record(t, func(s trace.Span) { Reject(s, v1.NewProblem(code, "")) })
-		attrs := attributesOf(s)
+		attrs := spantest.Attributes(s.Attributes())
 		if attrs[AttrProblem] != string(code) {
 			t.Errorf("%s: %s is %q", code, AttrProblem, attrs[AttrProblem])
 		}

@@ -4,6 +4,8 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -98,5 +100,21 @@ func TestJSONFields_CountAsOthers(t *testing.T) {
 		if code, field := problemOf(err); code != v1.InvalidParameter || field != want {
 			t.Errorf("%s: %v, want %s of %s", body, err, v1.InvalidParameter, want)
 		}
+	}
+}
+
+// TestBodyFields_AreThoseOfTheContract: the same names, in the same order.
+func TestBodyFields_AreThoseOfTheContract(t *testing.T) {
+	t.Parallel()
+	names := func(of reflect.Type) (all []string) {
+		for field := range of.NumField() {
+			name, _, _ := strings.Cut(of.Field(field).Tag.Get("json"), ",")
+			all = append(all, name)
+		}
+		return all
+	}
+	got, want := names(reflect.TypeFor[bodyFields]()), names(reflect.TypeFor[v1.RequestFields]())
+	if !slices.Equal(got, want) {
+		t.Errorf("the fields are %q, want %q", got, want)
 	}
 }

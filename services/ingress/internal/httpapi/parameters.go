@@ -63,11 +63,7 @@ func (p parameters) submission(r *http.Request) (submission, error) {
 	if s.prefer, err = jobparams.ParsePrefer(r.Header.Values("Prefer"), p.wait, p.maxWait); err != nil {
 		return s, err
 	}
-	if keys := r.Header.Values(v1.HeaderKey); len(keys) > 1 {
-		return s, v1.NewProblem(v1.InvalidHeader, "%s is given %d times", v1.HeaderKey, len(keys)).WithField(v1.HeaderKey)
-	}
-	s.Key = r.Header.Get(v1.HeaderKey)
-	if err := jobparams.CheckKey(s.Key); err != nil {
+	if s.Key, err = jobparams.ParseKey(r.Header.Values(v1.HeaderKey)); err != nil {
 		return s, err
 	}
 	if s.Key != "" {
@@ -111,10 +107,7 @@ func (p parameters) set(s *submission, name, value string) (err error) {
 	case "callback":
 		s.Callback, err = value, jobparams.CheckCallback(p.intake, value)
 	case "key":
-		if s.Key = value; len(value) > intake.MaxKey {
-			err = v1.NewProblem(v1.InvalidParameter, "key may have %d bytes", intake.MaxKey).
-				WithField("key").WithLimit(intake.MaxKey)
-		}
+		s.Key, err = value, jobparams.CheckKey(v1.InvalidParameter, name, value)
 	default:
 		if meta, ok := strings.CutPrefix(name, metaPrefix); ok {
 			s.Metadata[meta] = value

@@ -27,6 +27,7 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/retry"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
+	"github.com/sightmesh/sightmesh/services/internal/spantest"
 )
 
 func newTestResponder() *responder {
@@ -151,14 +152,6 @@ func serve(t *testing.T, r *http.Request, h handlerFunc) sdktrace.ReadOnlySpan {
 	return spans.Ended()[0]
 }
 
-func attributesOf(s sdktrace.ReadOnlySpan) map[attribute.Key]string {
-	all := map[attribute.Key]string{}
-	for _, a := range s.Attributes() {
-		all[a.Key] = a.Value.String()
-	}
-	return all
-}
-
 func TestResponder_SpanHasTheAttributesOfHTTP(t *testing.T) {
 	t.Parallel()
 	r := httptest.NewRequest("BREW", "http://mesh.example:8080/v1/images/1?callback=https://a:secret@b/", strings.NewReader("body"))
@@ -177,7 +170,7 @@ func TestResponder_SpanHasTheAttributesOfHTTP(t *testing.T) {
 		"client.address": "2001:db8::1", "network.protocol.version": "1.1", "user_agent.original": "test/1",
 		"http.request.body.size": "4", "http.response.body.size": "6", "http.response.status_code": "200",
 	}
-	if got := attributesOf(span); !maps.Equal(got, want) {
+	if got := spantest.Attributes(span.Attributes()); !maps.Equal(got, want) {
 		t.Errorf("the span has the attributes\n%v, want\n%v", got, want)
 	}
 }
@@ -197,7 +190,7 @@ func TestResponder_SpanFailsForTheServerAndForAClientThatLeaves(t *testing.T) {
 			t.Parallel()
 			span := serve(t, httptest.NewRequest(http.MethodGet, "/", nil),
 				func(http.ResponseWriter, *http.Request) error { return tt.err })
-			attrs := attributesOf(span)
+			attrs := spantest.Attributes(span.Attributes())
 			if got := attrs["http.response.status_code"]; got != tt.code {
 				t.Errorf("the status code is %s, want %s", got, tt.code)
 			}

@@ -165,8 +165,17 @@ func TestSessionsThatAreNotOpened(t *testing.T) {
 		}
 		defer res.Body.Close()
 		var p v1.Problem
-		if err := json.NewDecoder(res.Body).Decode(&p); err != nil || p.Code != code || res.StatusCode != p.Status || res.Header.Get("Content-Type") != "application/problem+json" {
-			t.Errorf("%s of %q: %d %+v, %v, want %s", query, origin, res.StatusCode, p, err, code)
+		if err := json.NewDecoder(res.Body).Decode(&p); err != nil {
+			t.Fatalf("%s of %q: %v", query, origin, err)
+		}
+		if p.Code != code {
+			t.Errorf("%s of %q: %+v, want %s", query, origin, p, code)
+		}
+		if res.StatusCode != p.Status {
+			t.Errorf("%s of %q: %s, want the status of the problem, %d", query, origin, res.Status, p.Status)
+		}
+		if got := res.Header.Get("Content-Type"); got != "application/problem+json" {
+			t.Errorf("%s of %q: Content-Type is %q", query, origin, got)
 		}
 	}
 	refused("", "", v1.NoWorker)

@@ -34,11 +34,22 @@ func CheckCallback(i *intake.Intake, raw string) error {
 	return nil
 }
 
-// CheckKey checks the value of the header Idempotency-Key.
-func CheckKey(value string) error {
+// ParseKey reads the header Idempotency-Key, which may be given once; "" for none.
+func ParseKey(values []string) (string, error) {
+	switch len(values) {
+	case 0:
+		return "", nil
+	case 1:
+		return values[0], CheckKey(v1.InvalidHeader, v1.HeaderKey, values[0])
+	}
+	return "", v1.NewProblem(v1.InvalidHeader, "%s is given %d times", v1.HeaderKey, len(values)).WithField(v1.HeaderKey)
+}
+
+// CheckKey checks a key, which stands in a header or field of this name. A problem has
+// the code.
+func CheckKey(code v1.Code, name, value string) error {
 	if len(value) > intake.MaxKey {
-		return v1.NewProblem(v1.InvalidHeader, "%s may have %d bytes", v1.HeaderKey, intake.MaxKey).
-			WithField(v1.HeaderKey).WithLimit(intake.MaxKey)
+		return v1.NewProblem(code, "%s may have %d bytes", name, intake.MaxKey).WithField(name).WithLimit(intake.MaxKey)
 	}
 	return nil
 }

@@ -35,6 +35,7 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/bustest"
 	"github.com/sightmesh/sightmesh/services/internal/clock"
 	"github.com/sightmesh/sightmesh/services/internal/imagefile"
+	"github.com/sightmesh/sightmesh/services/internal/spantest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -185,10 +186,7 @@ func (b bench) root(t *testing.T, n int) (sdktrace.ReadOnlySpan, map[attribute.K
 		if len(roots) <= n {
 			continue
 		}
-		attrs := map[attribute.Key]string{}
-		for _, a := range roots[n].Attributes() {
-			attrs[a.Key] = a.Value.String()
-		}
+		attrs := spantest.Attributes(roots[n].Attributes())
 		return roots[n], attrs
 	}
 	t.Fatal("the span of the request does not end")

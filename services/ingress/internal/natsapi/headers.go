@@ -20,14 +20,12 @@ const (
 )
 
 // parameters are what a request says in the query over HTTP, by header.
-var parameters = map[string]string{
-	v1.HeaderPriority: "priority", v1.HeaderCallback: "callback",
-	v1.HeaderMinScore: regionfilter.MinScore, v1.HeaderLabels: regionfilter.Labels, v1.HeaderTop: regionfilter.Top,
-}
+var parameters = map[string]string{v1.HeaderPriority: "priority", v1.HeaderCallback: "callback"}
 
 // requestHeaders lists what a request may say besides its image and its trace.
-var requestHeaders = slices.Sorted(slices.Values(slices.AppendSeq(
-	[]string{v1.HeaderKey, headerPrefer, v1.HTTPMetadataPrefix + "NAME"}, maps.Keys(parameters))))
+var requestHeaders = slices.Sorted(slices.Values(slices.Concat(
+	[]string{v1.HeaderKey, headerPrefer, v1.HTTPMetadataPrefix + "NAME"},
+	slices.Collect(maps.Keys(parameters)), slices.Collect(maps.Keys(regionfilter.Headers())))))
 
 // request is an image and what is asked for it.
 type request struct {
@@ -54,12 +52,7 @@ func (a *Analyze) read(m *nats.Msg) (r request, err error) {
 	if err := a.readParameters(m.Header, &r); err != nil {
 		return r, err
 	}
-	keys := valuesOf(m.Header, v1.HeaderKey)
-	if len(keys) > 1 {
-		return r, v1.NewProblem(v1.InvalidHeader, "%s is given %d times", v1.HeaderKey, len(keys)).WithField(v1.HeaderKey)
-	}
-	r.Key = strings.Join(keys, "")
-	if err := jobparams.CheckKey(r.Key); err != nil {
+	if r.Key, err = jobparams.ParseKey(valuesOf(m.Header, v1.HeaderKey)); err != nil {
 		return r, err
 	}
 	if r.Metadata, err = jobparams.ParseMetadata(m.Header); err != nil {
@@ -110,7 +103,7 @@ func (a *Analyze) readParameters(h nats.Header, r *request) (err error) {
 		}
 		r.Callback = callback
 	}
-	r.filter, err = regionfilter.Parse(given)
+	r.filter, err = regionfilter.ParseHeader(h)
 	return err
 }
 

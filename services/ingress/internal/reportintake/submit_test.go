@@ -15,7 +15,6 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
-	"go.opentelemetry.io/otel/attribute"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
@@ -31,6 +30,7 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/bustest"
 	"github.com/sightmesh/sightmesh/services/internal/clock"
 	"github.com/sightmesh/sightmesh/services/internal/imagefile"
+	"github.com/sightmesh/sightmesh/services/internal/spantest"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
@@ -219,10 +219,7 @@ func TestReports_ImagesHaveTracesOfTheirOwn(t *testing.T) {
 		if len(links) != 1 || links[0].SpanContext.SpanID() != request.SpanContext().SpanID() {
 			t.Errorf("image %d has the links %+v, want one to the report", n, links)
 		}
-		attrs := map[attribute.Key]string{}
-		for _, a := range span.Attributes() {
-			attrs[a.Key] = a.Value.String()
-		}
+		attrs := spantest.Attributes(span.Attributes())
 		if got := attrs["sightmesh.report"]; got != report.ID {
 			t.Errorf("image %d is of report %q, want %s", n, got, report.ID)
 		}
