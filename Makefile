@@ -111,6 +111,14 @@ quality: build ## Measure what the pipelines find in real photos, and write the 
 	$(GO) run ./tools/quality --bin bin --models models --out docs/models.md \
 		--images ../shared/realdata/photos --images ../shared/realdata/rendered
 
+.PHONY: check
+check: deps ## Build, vet, lint and test the packages that changed (1 minute; BASE=COMMIT compares with another commit)
+	@tools/scripts/check
+
+.PHONY: stress
+stress: build ## Run the tests many times beside busy loops (hours; UNIT=20 E2E=3 times, LOOPS=4, PACKAGES=...)
+	@tools/scripts/stress
+
 .PHONY: lint
 lint: deps ## Run the linters
 	@test -z "$$(gofmt -l $(MODULES))" || { gofmt -l $(MODULES); echo 'run make fmt'; exit 1; }
@@ -130,6 +138,15 @@ gen: ## Make again what is generated: contracts, samples, deploy/k8s
 .PHONY: verify
 verify: ## Check what is generated, the modules, the chart and its manifests
 	tools/scripts/verify
+
+.PHONY: verify-tools
+verify-tools: ## Check that the modules of the tools are tidy (downloads 4 GB into an empty module cache)
+	cd tools/verify && GOWORK=off $(GO) mod tidy -diff
+	for m in golangci-lint syft; do (cd tools/verify && GOWORK=off $(GO) mod tidy -diff -modfile=$$m.mod) || exit 1; done
+
+.PHONY: vulnerabilities
+vulnerabilities: ## Look for known vulnerabilities in the modules (reads the database at vuln.go.dev)
+	for m in $(MODULES); do (cd $$m && GOWORK=off $(GO) run golang.org/x/vuln/cmd/govulncheck@v1.8.0 ./...) || exit 1; done
 
 .PHONY: model
 model: ## Verify the model of how a job in parts gets its outcome (needs spin; 2 minutes)
