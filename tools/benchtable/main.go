@@ -151,7 +151,7 @@ func (t *table) noopPipelines(crops, bytes int) (string, error) {
 	return file, nil
 }
 
-// header is a picture of n bytes of which only the header makes sense: nothing
+// header is an image of n bytes of which only the header makes sense: nothing
 // here decodes it.
 func header(n int) []byte {
 	var b bytes.Buffer
@@ -186,13 +186,13 @@ func (t *table) load(concurrency int) bench.Load {
 	return bench.Load{Concurrency: concurrency, WarmUp: t.each / 3, Duration: t.each}
 }
 
-func (t *table) measure(ctx context.Context, m *mesh, name string, pic []byte, concurrency int) (bench.Report, error) {
-	return t.bench(ctx, bench.HTTP(m.http, name, concurrency), pic, t.load(concurrency))
+func (t *table) measure(ctx context.Context, m *mesh, name string, image []byte, concurrency int) (bench.Report, error) {
+	return t.bench(ctx, bench.HTTP(m.http, name, concurrency), image, t.load(concurrency))
 }
 
 // bench measures what a sender does with an image; a wrong result is an error.
 func (t *table) bench(ctx context.Context, send bench.Sender, image []byte, load bench.Load) (bench.Report, error) {
-	r, err := bench.Run(ctx, send, []bench.Picture{{Name: "p", Data: image}}, load, nil)
+	r, err := bench.Run(ctx, send, []bench.Image{{Name: "p", Data: image}}, load, nil)
 	if err == nil && (r.Done == 0 || len(r.Errors) > 0 || r.Mismatched > 0) {
 		err = fmt.Errorf("%d answers, errors %v, %d differ", r.Done, r.Errors, r.Mismatched)
 	}
@@ -205,7 +205,7 @@ func (t *table) floor(ctx context.Context, m *mesh, size, concurrency, replicas 
 		return bench.Report{}, err
 	}
 	defer f.Close(ctx) //nolint:errcheck // the server ends with the row
-	return bench.Run(ctx, f.Send, []bench.Picture{{Name: "p", Data: make([]byte, size)}}, t.load(concurrency), nil)
+	return bench.Run(ctx, f.Send, []bench.Image{{Name: "p", Data: make([]byte, size)}}, t.load(concurrency), nil)
 }
 
 const hundred = 100 << 10
@@ -221,7 +221,7 @@ func (t *table) transport(ctx context.Context) error {
 		return err
 	}
 	defer m.stop()
-	t.printf("\n## (a) The mesh beside the floor\n\nA picture of 100 KB, 100 KB of crops, lanes that do nothing, one NATS server with file storage.\n\n| at a time | floor p50 | mesh p50 | ratio | floor p99 | mesh p99 | ratio | floor /s | mesh /s | ratio |\n|---|---|---|---|---|---|---|---|---|---|\n")
+	t.printf("\n## (a) The mesh beside the floor\n\nA image of 100 KB, 100 KB of crops, lanes that do nothing, one NATS server with file storage.\n\n| at a time | floor p50 | mesh p50 | ratio | floor p99 | mesh p99 | ratio | floor /s | mesh /s | ratio |\n|---|---|---|---|---|---|---|---|---|---|\n")
 	for _, c := range []int{1, 16} {
 		f, err := t.floor(ctx, m, hundred, c, 1)
 		if err != nil {
@@ -237,7 +237,7 @@ func (t *table) transport(ctx context.Context) error {
 	return nil
 }
 
-func samplePictures() (page, face []byte, err error) {
+func sampleImages() (page, face []byte, err error) {
 	img, err := sample.Page()
 	if err != nil {
 		return nil, nil, err
@@ -257,7 +257,7 @@ func (t *table) noModels() string { return filepath.Join(t.dir, "no-models") }
 
 // (b) the models of Debian's packages, with and without a mesh around their lanes.
 func (t *table) debianModels(ctx context.Context) error {
-	page, face, err := samplePictures()
+	page, face, err := sampleImages()
 	if err != nil {
 		return err
 	}
@@ -322,7 +322,7 @@ func (t *table) startLanes(ctx context.Context, models string, p pipeline.Pipeli
 
 // aloneSender sends images to lanes with no mesh around them.
 func aloneSender(l *lanes.Lanes, p pipeline.Pipeline) bench.Sender {
-	return func(ctx context.Context, image bench.Picture) (v1.Result, error) {
+	return func(ctx context.Context, image bench.Image) (v1.Result, error) {
 		r, err := l.Analyze(ctx, p, http.DetectContentType(image.Data), image.Data)
 		if err == nil && r.Problem != nil {
 			err = r.Problem
@@ -331,9 +331,9 @@ func aloneSender(l *lanes.Lanes, p pipeline.Pipeline) bench.Sender {
 	}
 }
 
-// (c) many crops of one picture.
+// (c) many crops of one image.
 func (t *table) crops(ctx context.Context) error {
-	t.printf("\n## (c) Crops of one picture\n\nLanes that do nothing, 2 of each, 16 crops in a message at most, one picture at a time.\n\n| crops | messages | p50 | p99 | join p50 |\n|---|---|---|---|---|\n")
+	t.printf("\n## (c) Crops of one image\n\nLanes that do nothing, 2 of each, 16 crops in a message at most, one image at a time.\n\n| crops | messages | p50 | p99 | join p50 |\n|---|---|---|---|---|\n")
 	for _, n := range []int{1, 10, 100} {
 		file, err := t.noopPipelines(n, n*(10<<10))
 		if err != nil {
@@ -386,13 +386,13 @@ func (t *table) with(ctx context.Context, cfg meshConfig, f func(*mesh) error) e
 	return f(m)
 }
 
-// (d) small and large pictures.
+// (d) small and large images.
 func (t *table) sizes(ctx context.Context) error {
 	file, err := t.noopPipelines(1, 20<<10)
 	if err != nil {
 		return err
 	}
-	t.printf("\n## (d) Sizes of pictures\n\nLanes that do nothing, 20 KB of crops, one picture at a time. The floor carries the picture in both of its first hops.\n\n| picture | floor p50 | mesh p50 | ratio |\n|---|---|---|---|\n")
+	t.printf("\n## (d) Sizes of images\n\nLanes that do nothing, 20 KB of crops, one image at a time. The floor carries the image in both of its first hops.\n\n| image | floor p50 | mesh p50 | ratio |\n|---|---|---|---|\n")
 	return t.with(ctx, meshConfig{lanes: 2, pipelines: file}, func(m *mesh) error {
 		for _, kb := range []int{10, 100, 1000, 8000} {
 			f, err := t.floor(ctx, m, kb<<10, 1, 1)
@@ -411,7 +411,7 @@ func (t *table) sizes(ctx context.Context) error {
 
 // (e) what traces cost.
 func (t *table) tracing(ctx context.Context) error {
-	page, _, err := samplePictures()
+	page, _, err := sampleImages()
 	if err != nil {
 		return err
 	}

@@ -246,7 +246,7 @@ func (t *table) networkImage(pipeline string) (string, []byte, error) {
 		}
 		return filepath.Base(file), image, nil
 	}
-	page, face, err := samplePictures()
+	page, face, err := sampleImages()
 	if pipeline == "text" {
 		return "the drawn page", page, err
 	}
@@ -309,7 +309,7 @@ func (t *table) turn(ctx context.Context, send bench.Sender, image []byte, load 
 	if err != nil {
 		return turn{}, err
 	}
-	r, err := t.bench(ctx, func(ctx context.Context, image bench.Picture) (v1.Result, error) {
+	r, err := t.bench(ctx, func(ctx context.Context, image bench.Image) (v1.Result, error) {
 		began := time.Now()
 		result, err := send(ctx, image)
 		took := v1.Milliseconds(time.Since(began))
@@ -334,11 +334,11 @@ func (r *networkRow) compare(ctx context.Context, c contestants, image []byte) e
 	if c.litServe == nil {
 		return nil
 	}
-	of, err := c.mesh(ctx, bench.Picture{Data: image})
+	of, err := c.mesh(ctx, bench.Image{Data: image})
 	if err != nil {
 		return fmt.Errorf("mesh: %w", err)
 	}
-	other, err := c.litServe(ctx, bench.Picture{Data: image})
+	other, err := c.litServe(ctx, bench.Image{Data: image})
 	if err != nil {
 		return fmt.Errorf("LitServe: %w", err)
 	}

@@ -31,7 +31,7 @@ func TestCompare_CountsTheSameRegions(t *testing.T) {
 		return v1.Region{Box: v1.Box{X: x, Width: 10, Height: 10}, Label: label, Text: text}
 	}
 	answer := func(regions ...v1.Region) bench.Sender {
-		return func(context.Context, bench.Picture) (v1.Result, error) { return v1.Result{Regions: regions}, nil }
+		return func(context.Context, bench.Image) (v1.Result, error) { return v1.Result{Regions: regions}, nil }
 	}
 	row := networkRow{}
 	err := row.compare(t.Context(), contestants{

@@ -199,10 +199,10 @@ func (l *load) post(client string, p page, query string, header ...string) (i ch
 	}
 	switch {
 	case err != nil:
-		l.ledger.Break(i)
+		l.ledger.MarkInterrupted(i)
 	case status == http.StatusOK:
 		l.ledger.Accept(i, result.ID, false)
-		l.ledger.See(i, result, time.Now())
+		l.ledger.RecordResult(i, result, time.Now())
 	case status == http.StatusAccepted:
 		l.ledger.Accept(i, result.ID, false)
 		return i, result.ID
@@ -210,9 +210,9 @@ func (l *load) post(client string, p page, query string, header ...string) (i ch
 		l.ledger.Reject(i, problem)
 	case problem.Job != "": // the problem is the outcome of the job
 		l.ledger.Accept(i, problem.Job, false)
-		l.ledger.See(i, v1.Result{ID: problem.Job, Status: v1.Failed, Problem: &problem}, time.Now())
+		l.ledger.RecordResult(i, v1.Result{ID: problem.Job, Status: v1.Failed, Problem: &problem}, time.Now())
 	default:
-		l.ledger.Break(i)
+		l.ledger.MarkInterrupted(i)
 	}
 	return i, ""
 }
@@ -240,7 +240,7 @@ func (l *load) lookUp(i chaos.Image, id string) (final bool, err error) {
 	if err := json.Unmarshal(answer, &r); err != nil {
 		return false, fmt.Errorf("look up job %s: %w", id, err)
 	}
-	l.ledger.See(i, r, asked)
+	l.ledger.RecordResult(i, r, asked)
 	return r.Final(), nil
 }
 

@@ -198,7 +198,7 @@ func (l *chaosLoad) serve(t testing.TB) string {
 			return
 		}
 		if call.Type != "report.done" {
-			l.ledger.Call(image, result)
+			l.ledger.RecordWebhook(image, result)
 		}
 	})
 	return url
@@ -278,7 +278,7 @@ func (c *chaosClient) sync(pipeline string) bool {
 	i := c.image()
 	a, err := c.post(i, "?pipeline="+pipeline)
 	if err != nil {
-		c.ledger.Break(i)
+		c.ledger.MarkInterrupted(i)
 		return false
 	}
 	return c.answered(i, a, false)
@@ -293,7 +293,7 @@ func (c *chaosClient) async(pipeline string, webhook bool) bool {
 	}
 	a, err := c.post(i, query, "Prefer", "respond-async")
 	if err != nil {
-		c.ledger.Break(i)
+		c.ledger.MarkInterrupted(i)
 		return false
 	}
 	return c.answered(i, a, webhook)
@@ -305,7 +305,7 @@ func (c *chaosClient) answered(i chaos.Image, a answer, webhook bool) bool {
 	switch {
 	case a.status == http.StatusOK:
 		c.ledger.Accept(i, a.result.ID, webhook)
-		c.ledger.See(i, a.result, time.Now())
+		c.ledger.RecordResult(i, a.result, time.Now())
 		return true
 	case a.status == http.StatusAccepted:
 		c.ledger.Accept(i, a.result.ID, webhook)
@@ -314,12 +314,12 @@ func (c *chaosClient) answered(i chaos.Image, a answer, webhook bool) bool {
 		c.ledger.Reject(i, a.problem)
 		return false
 	case a.problem.Job == "": // the job has failed, and the problem does not say which job it is
-		c.ledger.Break(i)
+		c.ledger.MarkInterrupted(i)
 		return false
 	}
 	// The problem is the outcome of the job.
 	c.ledger.Accept(i, a.problem.Job, webhook)
-	c.ledger.See(i, v1.Result{ID: a.problem.Job, Status: v1.Failed, Problem: &a.problem}, time.Now())
+	c.ledger.RecordResult(i, v1.Result{ID: a.problem.Job, Status: v1.Failed, Problem: &a.problem}, time.Now())
 	return true
 }
 
@@ -333,7 +333,7 @@ func (c *chaosClient) lookUp(i chaos.Image, id, query string) (final bool, err e
 	case a.status != http.StatusOK:
 		return false, fmt.Errorf("%v", a)
 	}
-	c.ledger.See(i, a.result, asked)
+	c.ledger.RecordResult(i, a.result, asked)
 	return a.result.Final(), nil
 }
 
@@ -362,7 +362,7 @@ func (c *chaosClient) keyed() bool {
 		a, err := c.post(i, "?pipeline=many-parts", "Idempotency-Key", "chaos "+i.Sum, "Prefer", "wait=2")
 		switch {
 		case err != nil:
-			c.ledger.Break(i)
+			c.ledger.MarkInterrupted(i)
 		case a.status == http.StatusAccepted:
 			c.ledger.Accept(i, a.result.ID, false)
 		default:
@@ -397,7 +397,7 @@ func (c *chaosClient) report() bool {
 		switch {
 		case err != nil:
 			for _, i := range images {
-				c.ledger.Break(i)
+				c.ledger.MarkInterrupted(i)
 			}
 		case a.status == http.StatusAccepted || a.status == http.StatusOK:
 			if err := json.Unmarshal(a.body, &report); err != nil {
@@ -442,7 +442,7 @@ func (c *chaosClient) seeReport(images []chaos.Image, r v1.Report) {
 			c.ledger.Violate(chaos.Lost, "%s: report %s is done without a result of image %d", c.name, r.ID, n)
 			continue
 		}
-		c.ledger.See(i, *r.Images[n].Result, time.Now())
+		c.ledger.RecordResult(i, *r.Images[n].Result, time.Now())
 	}
 }
 
@@ -518,7 +518,7 @@ func (c *chaosClient) seeFrame(i chaos.Image, a v1.FrameOutcome) {
 	switch {
 	case r != nil:
 		c.ledger.Accept(i, r.ID, false)
-		c.ledger.See(i, *r, time.Now())
+		c.ledger.RecordResult(i, *r, time.Now())
 	case a.Problem != nil:
 		c.ledger.Reject(i, *a.Problem)
 	default:

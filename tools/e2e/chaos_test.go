@@ -247,12 +247,12 @@ func (m *chaosMesh) drain(ledger *chaos.Ledger) {
 		ledger.Violate(chaos.Lost, "%s: job %s has no outcome: %v %v", j.Image.Client, j.ID, a, err)
 	}
 	poll(chaosPatience, func() error { // what was not called is recorded below
-		if uncalled := ledger.Uncalled(); len(uncalled) > 0 {
+		if uncalled := ledger.WithoutWebhook(); len(uncalled) > 0 {
 			return fmt.Errorf("%d webhooks were not called", len(uncalled))
 		}
 		return nil
 	})
-	for _, j := range ledger.Uncalled() {
+	for _, j := range ledger.WithoutWebhook() {
 		a, err := look.request(http.MethodGet, "/v1/images/"+j.ID, "", nil)
 		if err == nil && a.result.Callback != nil && a.result.Callback.State == "pending" && a.result.Callback.Attempts > 0 {
 			continue // tried in vain, and will be again after minutes

@@ -91,7 +91,7 @@ func rootCommand() *ffcli.Command {
 	root := &ffcli.Command{
 		FlagSet:    fs,
 		ShortUsage: "sightmesh <command> [flags]",
-		ShortHelp:  "Pictures in, answers out, over NATS.",
+		ShortHelp:  "Images in, answers out, over NATS.",
 		Subcommands: []*ffcli.Command{
 			upCommand(), setupCommand(), sendCommand(), benchCommand(), modelsCommand(), pipelinesCommand(),
 		},
@@ -157,7 +157,7 @@ func sendCommand() *ffcli.Command {
 	cfg.Register(fs)
 	return &ffcli.Command{
 		Name: "send", ShortUsage: "sightmesh send PATH... [flags]",
-		ShortHelp: "have folders of pictures read by a running mesh",
+		ShortHelp: "have folders of images read by a running mesh",
 		FlagSet:   fs,
 		Exec: func(ctx context.Context, argv []string) error {
 			var err error
@@ -177,7 +177,7 @@ func benchCommand() *ffcli.Command {
 	var floor bench.Config
 	floor.RegisterFloor(floorFlags)
 	return &ffcli.Command{
-		Name: "bench", ShortUsage: "sightmesh bench [flags] PICTURE...",
+		Name: "bench", ShortUsage: "sightmesh bench [flags] IMAGE...",
 		ShortHelp: "measure a running mesh, or with floor the bare pipeline under it",
 		FlagSet:   fs,
 		Subcommands: []*ffcli.Command{{

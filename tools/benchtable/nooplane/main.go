@@ -13,7 +13,7 @@ import (
 )
 
 type settings struct {
-	Crops int `json:"crops"` // regions of each picture
+	Crops int `json:"crops"` // regions of each image
 	Bytes int `json:"bytes"` // of all crops together
 }
 

@@ -22,23 +22,23 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-var pictures = []Picture{{Name: "a"}, {Name: "b"}}
+var images = []Image{{Name: "a"}, {Name: "b"}}
 
 func result(text string) v1.Result {
 	return v1.Result{Status: v1.Done, Text: &text, Regions: []v1.Region{}, Timings: &v1.Timings{Queue: 2}}
 }
 
-func TestClosedLoop(t *testing.T) {
+func TestRun_ClosedLoop(t *testing.T) {
 	t.Parallel()
 	var under, most atomic.Int64
-	r, err := Run(t.Context(), func(_ context.Context, p Picture) (v1.Result, error) {
+	r, err := Run(t.Context(), func(_ context.Context, p Image) (v1.Result, error) {
 		n := under.Add(1)
 		defer under.Add(-1)
 		for old := most.Load(); n > old && !most.CompareAndSwap(old, n); old = most.Load() {
 		}
 		time.Sleep(2 * time.Millisecond)
 		return result(p.Name), nil
-	}, pictures, Load{Concurrency: 3, WarmUp: 20 * time.Millisecond, Duration: 200 * time.Millisecond}, nil)
+	}, images, Load{Concurrency: 3, WarmUp: 20 * time.Millisecond, Duration: 200 * time.Millisecond}, nil)
 	if err != nil || most.Load() != 3 || r.Done == 0 || r.Mismatched != 0 || len(r.Errors) != 0 {
 		t.Fatalf("%+v, %d at a time, %v", r, most.Load(), err)
 	}
@@ -62,22 +62,22 @@ func TestClosedLoop(t *testing.T) {
 	}
 }
 
-// TestOpenLoopSeesAStall: one request that hangs delays none in a closed loop
+// TestRun_OpenLoopMeasuresStall: one request that hangs delays none in a closed loop
 // of its own, but in an open one those behind it count from when they should
 // have begun.
-// TestThroughputIsOfTheTimeThatCounts: that the last requests are waited for
+// TestRun_ThroughputExcludesWarmUp: that the last requests are waited for
 // makes it no smaller, and those that are answered later no larger.
-func TestThroughputIsOfTheTimeThatCounts(t *testing.T) {
+func TestRun_ThroughputExcludesWarmUp(t *testing.T) {
 	for name, load := range map[string]Load{
 		"closed loop":                {Concurrency: 3, WarmUp: time.Second, Duration: 3 * time.Second},
 		"open loop, at its capacity": {Concurrency: 3, Rate: 100, WarmUp: time.Second, Duration: 3 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				r, err := Run(t.Context(), func(_ context.Context, p Picture) (v1.Result, error) {
+				r, err := Run(t.Context(), func(_ context.Context, p Image) (v1.Result, error) {
 					time.Sleep(300 * time.Millisecond)
 					return result(p.Name), nil
-				}, pictures, load, nil)
+				}, images, load, nil)
 				if err != nil || r.PerSecond < 9.2 || r.PerSecond > 10.5 || r.Seconds != 3 {
 					t.Errorf("%+v, %v, want 10 a second", r, err)
 				}
@@ -86,32 +86,32 @@ func TestThroughputIsOfTheTimeThatCounts(t *testing.T) {
 	}
 }
 
-func TestEndedWhileItWarmsUp(t *testing.T) {
+func TestRun_CancelledDuringWarmUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		r, err := Run(ctx, func(_ context.Context, p Picture) (v1.Result, error) {
+		r, err := Run(ctx, func(_ context.Context, p Image) (v1.Result, error) {
 			time.Sleep(300 * time.Millisecond)
 			return result(p.Name), nil
-		}, pictures, Load{Concurrency: 1, WarmUp: time.Minute, Duration: time.Minute}, nil)
+		}, images, Load{Concurrency: 1, WarmUp: time.Minute, Duration: time.Minute}, nil)
 		if err != nil || r.PerSecond != 0 || r.Seconds != 0 {
 			t.Errorf("%+v, %v", r, err)
 		}
 	})
 }
 
-func TestOpenLoopSeesAStall(t *testing.T) {
+func TestRun_OpenLoopMeasuresStall(t *testing.T) {
 	t.Parallel()
 	var n atomic.Int64
 	gate := make(chan struct{}, 1) // one at a time, as a server with one lane
-	r, err := Run(t.Context(), func(_ context.Context, p Picture) (v1.Result, error) {
+	r, err := Run(t.Context(), func(_ context.Context, p Image) (v1.Result, error) {
 		gate <- struct{}{}
 		defer func() { <-gate }()
 		if n.Add(1) == 1 {
 			time.Sleep(300 * time.Millisecond)
 		}
 		return result(p.Name), nil
-	}, pictures, Load{Concurrency: 100, Rate: 100, Duration: 400 * time.Millisecond}, nil)
+	}, images, Load{Concurrency: 100, Rate: 100, Duration: 400 * time.Millisecond}, nil)
 	if err != nil || r.Done < 30 {
 		t.Fatalf("%+v, %v", r, err)
 	}
@@ -130,10 +130,10 @@ func TestLoad_RateAloneIsAnOpenLoop(t *testing.T) {
 		t.Fatal(err)
 	}
 	synctest.Test(t, func(t *testing.T) {
-		r, err := Run(t.Context(), func(_ context.Context, p Picture) (v1.Result, error) {
+		r, err := Run(t.Context(), func(_ context.Context, p Image) (v1.Result, error) {
 			time.Sleep(20 * time.Second) // so that all of them are under way together
 			return result(p.Name), nil
-		}, pictures, cfg.load, nil)
+		}, images, cfg.load, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -149,10 +149,10 @@ func TestLoad_RateAloneIsAnOpenLoop(t *testing.T) {
 // TestLoad_ConcurrencyBoundsAnOpenLoop counts what could not begin.
 func TestLoad_ConcurrencyBoundsAnOpenLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r, err := Run(t.Context(), func(_ context.Context, p Picture) (v1.Result, error) {
+		r, err := Run(t.Context(), func(_ context.Context, p Image) (v1.Result, error) {
 			time.Sleep(20 * time.Second)
 			return result(p.Name), nil
-		}, pictures, Load{Rate: 100, Concurrency: 7, Duration: 10 * time.Second}, nil)
+		}, images, Load{Rate: 100, Concurrency: 7, Duration: 10 * time.Second}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -169,11 +169,11 @@ func TestLoad_ConcurrencyBoundsAnOpenLoop(t *testing.T) {
 	})
 }
 
-func TestWrongAnswersAndErrorsAreCounted(t *testing.T) {
+func TestRun_CountsMismatchesAndErrors(t *testing.T) {
 	t.Parallel()
 	var n atomic.Int64
 	load := Load{Concurrency: 1, Duration: 50 * time.Millisecond}
-	r, err := Run(t.Context(), func(context.Context, Picture) (v1.Result, error) {
+	r, err := Run(t.Context(), func(context.Context, Image) (v1.Result, error) {
 		switch n.Add(1) % 3 {
 		case 0:
 			return v1.Result{}, errors.New("503 no-worker")
@@ -181,20 +181,20 @@ func TestWrongAnswersAndErrorsAreCounted(t *testing.T) {
 			return result("one"), nil
 		}
 		return result("another"), nil
-	}, pictures[:1], load, nil)
+	}, images[:1], load, nil)
 	if err != nil || r.Mismatched == 0 || r.Errors["503 no-worker"] == 0 {
 		t.Errorf("%+v, %v", r, err)
 	}
-	r, err = Run(t.Context(), func(context.Context, Picture) (v1.Result, error) { return result("one"), nil }, pictures[:1], load, map[string]v1.Result{"a": result("other")})
+	r, err = Run(t.Context(), func(context.Context, Image) (v1.Result, error) { return result("one"), nil }, images[:1], load, map[string]v1.Result{"a": result("other")})
 	if err != nil || r.Mismatched != r.Done {
 		t.Errorf("against what was expected: %+v, %v", r, err)
 	}
 	if _, err := Run(t.Context(), nil, nil, load, nil); err == nil {
-		t.Error("no pictures were accepted")
+		t.Error("no images were accepted")
 	}
 }
 
-func TestFloor(t *testing.T) {
+func TestFloor_Send(t *testing.T) {
 	t.Parallel()
 	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true})
 	if err != nil {
@@ -210,7 +210,7 @@ func TestFloor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := Run(t.Context(), f.Send, []Picture{{Name: "p", Data: make([]byte, 1000)}}, Load{Concurrency: 4, Duration: 300 * time.Millisecond}, nil)
+	r, err := Run(t.Context(), f.Send, []Image{{Name: "p", Data: make([]byte, 1000)}}, Load{Concurrency: 4, Duration: 300 * time.Millisecond}, nil)
 	if err != nil || r.Done == 0 || len(r.Errors) != 0 {
 		t.Errorf("%+v, %v", r, err)
 	}

@@ -36,7 +36,7 @@ type Config struct {
 
 func (c *Config) registerLoad(fs *flag.FlagSet) {
 	fs.IntVar(&c.load.Concurrency, "concurrency", 0,
-		fmt.Sprintf("requests under way, with --rate at most; 0 for 1, with --rate %d", maxOpen))
+		fmt.Sprintf("requests under way, with --rate at most; 0 for 1, with --rate %d", maxOpenRequests))
 	fs.Float64Var(&c.load.Rate, "rate", 0, "requests a `second`, begun whatever the mesh does; 0 for a closed loop")
 	fs.DurationVar(&c.load.WarmUp, "warmup", 2*time.Second, "not counted, at the beginning")
 	fs.DurationVar(&c.load.Duration, "duration", 10*time.Second, "what is counted")
@@ -62,17 +62,17 @@ func (c *Config) RegisterFloor(fs *flag.FlagSet) {
 	c.registerLoad(fs)
 }
 
-// Command measures a mesh with the pictures in the files.
+// Command measures a mesh with the images in the files.
 func Command(ctx context.Context, cfg Config, files []string, out io.Writer) error {
 	load, err := cfg.load.withDefaults()
 	if err != nil {
 		return err
 	}
-	pictures, err := readPictures(files)
+	images, err := readImages(files)
 	if err != nil {
 		return err
 	}
-	expect, err := readExpected(cfg.Expect, pictures)
+	expect, err := readExpected(cfg.Expect, images)
 	if err != nil {
 		return err
 	}
@@ -85,7 +85,7 @@ func Command(ctx context.Context, cfg Config, files []string, out io.Writer) err
 		defer nc.Close()
 		send = NATS(nc, cfg.Pipeline)
 	}
-	r, err := Run(ctx, send, pictures, load, expect)
+	r, err := Run(ctx, send, images, load, expect)
 	if err != nil {
 		return err
 	}
@@ -116,7 +116,7 @@ func FloorCommand(ctx context.Context, cfg Config, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	r, err := Run(ctx, f.Send, []Picture{{Name: "floor", Data: make([]byte, cfg.bytes)}}, load, nil)
+	r, err := Run(ctx, f.Send, []Image{{Name: "floor", Data: make([]byte, cfg.bytes)}}, load, nil)
 	if err == nil {
 		err = cfg.write(r, out)
 	}
@@ -139,22 +139,22 @@ func (c *Config) write(r Report, out io.Writer) error {
 	return r.WriteText(out)
 }
 
-func readPictures(files []string) ([]Picture, error) {
+func readImages(files []string) ([]Image, error) {
 	if len(files) == 0 {
 		return nil, exit.Usagef("name one image or more")
 	}
-	var pictures []Picture
+	var images []Image
 	for _, f := range files {
 		data, err := os.ReadFile(f)
 		if err != nil {
-			return nil, fmt.Errorf("read picture: %w", err)
+			return nil, fmt.Errorf("read image: %w", err)
 		}
-		pictures = append(pictures, Picture{Name: filepath.Base(f), Data: data})
+		images = append(images, Image{Name: filepath.Base(f), Data: data})
 	}
-	return pictures, nil
+	return images, nil
 }
 
-func readExpected(file string, pictures []Picture) (map[string]v1.Result, error) {
+func readExpected(file string, images []Image) (map[string]v1.Result, error) {
 	if file == "" {
 		return nil, nil
 	}
@@ -167,7 +167,7 @@ func readExpected(file string, pictures []Picture) (map[string]v1.Result, error)
 		return nil, fmt.Errorf("read expected result: %w", err)
 	}
 	out := map[string]v1.Result{}
-	for _, p := range pictures {
+	for _, p := range images {
 		out[p.Name] = r
 	}
 	return out, nil

@@ -6,5 +6,5 @@
 // requests at a fixed rate whatever the mesh does, and counts the time of each
 // from when it should have begun, so that a stall is seen by every request
 // that it delayed. Every answer is held against the first for the same
-// picture.
+// image.
 package bench

@@ -21,7 +21,7 @@ type FloorConfig struct {
 	Replicas int
 	Storage  jetstream.StorageType
 	// First, Second and Third are the bytes of the messages of each hop; the
-	// mesh has a picture, its crops and an answer there.
+	// mesh has an image, its crops and an answer there.
 	First, Second, Third int
 }
 
@@ -63,7 +63,7 @@ func (f *Floor) start(ctx context.Context) (err error) {
 	}
 	second, third := make([]byte, f.cfg.Second), make([]byte, f.cfg.Third)
 	for i, next := range [][]byte{second, third, nil} {
-		if err := f.hop(ctx, i, next); err != nil {
+		if err := f.forward(ctx, i, next); err != nil {
 			return err
 		}
 	}
@@ -87,9 +87,9 @@ func (f *Floor) subject(hop int, job string) string {
 	return fmt.Sprintf("%s.%d.%s", f.prefix, hop, job)
 }
 
-// hop makes a stream and passes on what comes: to the next hop, or to the
+// forward makes a stream and passes on what comes: to the next hop, or to the
 // inbox when there is none.
-func (f *Floor) hop(ctx context.Context, i int, next []byte) error {
+func (f *Floor) forward(ctx context.Context, i int, next []byte) error {
 	nc, js, err := f.connect()
 	if err != nil {
 		return err
@@ -142,7 +142,7 @@ func (f *Floor) deliver(m *nats.Msg) {
 
 // Send is a [Sender]: it publishes as many bytes as the configuration says and
 // waits for the reply.
-func (f *Floor) Send(ctx context.Context, p Picture) (v1.Result, error) {
+func (f *Floor) Send(ctx context.Context, p Image) (v1.Result, error) {
 	job := nuid.Next()
 	done := make(chan struct{})
 	f.mu.Lock()

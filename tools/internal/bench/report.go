@@ -39,7 +39,7 @@ func (r Report) WriteText(w io.Writer) error {
 		fmt.Fprintf(&b, "errors    %s\n", strings.Join(errors, ", "))
 	}
 	if r.Mismatched > 0 {
-		fmt.Fprintf(&b, "%d answers differ from the first for the same picture\n", r.Mismatched)
+		fmt.Fprintf(&b, "%d answers differ from the first for the same image\n", r.Mismatched)
 	}
 	if r.Missed > 0 {
 		fmt.Fprintf(&b, "%d requests could not begin: %d were under way (--concurrency)\n", r.Missed, r.concurrency)
@@ -76,7 +76,7 @@ func (r Report) WritePlot(w io.Writer) error {
 	}
 	var points []string
 	for _, bar := range r.histogram.CumulativeDistribution() {
-		points = append(points, fmt.Sprintf("%.1f,%.1f", x(bar.Quantile), y(ms(bar.ValueAt))))
+		points = append(points, fmt.Sprintf("%.1f,%.1f", x(bar.Quantile), y(milliseconds(bar.ValueAt))))
 	}
 	fmt.Fprintf(&b, `<polyline fill="none" stroke="#1565c0" stroke-width="2" points="%s"/>`+"\n</svg>\n", strings.Join(points, " "))
 	if _, err := io.WriteString(w, b.String()); err != nil {

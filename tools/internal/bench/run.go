@@ -15,21 +15,21 @@ import (
 	"github.com/sightmesh/sightmesh/tools/internal/exit"
 )
 
-// Picture is one of those that are sent in turn.
-type Picture struct {
+// Image is one of those that are sent in turn.
+type Image struct {
 	Name string
 	Data []byte
 }
 
-// Sender puts one picture to the mesh and waits for the answer. An error says
+// Sender puts one image to the mesh and waits for the answer. An error says
 // what went wrong in a word or two that can be counted.
-type Sender func(ctx context.Context, p Picture) (v1.Result, error)
+type Sender func(ctx context.Context, p Image) (v1.Result, error)
 
 // Load says how requests are made.
 type Load struct {
 	// Concurrency is how many requests are under way: always so many in a
 	// closed loop, and at most so many in an open one. 0 means 1 in a closed
-	// loop, and maxOpen in an open one.
+	// loop, and maxOpenRequests in an open one.
 	Concurrency int
 	// Rate of an open loop in requests a second; 0 for a closed loop.
 	Rate float64
@@ -38,10 +38,10 @@ type Load struct {
 	Duration time.Duration
 }
 
-// maxOpen bounds the requests that are under way in an open loop when nothing
+// maxOpenRequests bounds the requests that are under way in an open loop when nothing
 // is said. A request over HTTP that waits takes 40 KiB here, measured, and all
 // of them 400 MiB.
-const maxOpen = 10_000
+const maxOpenRequests = 10_000
 
 // withDefaults checks the load and sets what is left to it.
 func (l Load) withDefaults() (Load, error) {
@@ -54,7 +54,7 @@ func (l Load) withDefaults() (Load, error) {
 	if l.Concurrency == 0 {
 		l.Concurrency = 1
 		if l.Rate > 0 {
-			l.Concurrency = maxOpen
+			l.Concurrency = maxOpenRequests
 		}
 	}
 	return l, nil
@@ -109,26 +109,26 @@ type recorder struct {
 	missed     int
 }
 
-const longest = int64(10 * time.Minute / time.Microsecond)
+const maxLatencyMicroseconds = int64(10 * time.Minute / time.Microsecond)
 
-func newHistogram() *hdrhistogram.Histogram { return hdrhistogram.New(1, longest, 3) }
+func newHistogram() *hdrhistogram.Histogram { return hdrhistogram.New(1, maxLatencyMicroseconds, 3) }
 
 func newRecorder(expect map[string]v1.Result, count, end time.Time) *recorder {
 	r := &recorder{count: count, end: end, latency: newHistogram(), hops: map[string]*hdrhistogram.Histogram{}, errors: map[string]int{}, first: map[string]v1.Result{}}
 	for name, result := range expect {
-		r.first[name] = bare(result)
+		r.first[name] = comparable(result)
 	}
 	return r
 }
 
-// bare is what has to be the same in every answer for a picture.
-func bare(r v1.Result) v1.Result {
+// comparable is what has to be the same in every answer for an image.
+func comparable(r v1.Result) v1.Result {
 	return v1.Result{Pipeline: r.Pipeline, Status: r.Status, Image: r.Image, Regions: r.Regions, Text: r.Text}
 }
 
 // record notes a request that began, or should have begun, at a time and has
 // ended now.
-func (r *recorder) record(p Picture, result v1.Result, err error, at time.Time) {
+func (r *recorder) record(p Image, result v1.Result, err error, at time.Time) {
 	now := time.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -138,8 +138,8 @@ func (r *recorder) record(p Picture, result v1.Result, err error, at time.Time) 
 	if err == nil {
 		want, ok := r.first[p.Name]
 		if !ok {
-			r.first[p.Name] = bare(result)
-		} else if !reflect.DeepEqual(want, bare(result)) {
+			r.first[p.Name] = comparable(result)
+		} else if !reflect.DeepEqual(want, comparable(result)) {
 			r.mismatched++
 		}
 	}
@@ -150,7 +150,7 @@ func (r *recorder) record(p Picture, result v1.Result, err error, at time.Time) 
 		r.errors[err.Error()]++
 		return
 	}
-	r.latency.RecordValue(min(now.Sub(at).Microseconds(), longest)) //nolint:errcheck // it is in range
+	r.latency.RecordValue(min(now.Sub(at).Microseconds(), maxLatencyMicroseconds)) //nolint:errcheck // it is in range
 	if t := result.Timings; t != nil {
 		for name, ms := range map[string]float64{"queue": t.Queue, "decode": t.Decode, "detect": t.Detect, "classify": t.Classify, "join": t.Join, "reply": t.Reply} {
 			h := r.hops[name]
@@ -173,19 +173,19 @@ func (r *recorder) report(load Load, took time.Duration) Report {
 		out.PerSecond = float64(r.answered) / took.Seconds()
 	}
 	for name, h := range r.hops {
-		out.Hops[name] = Hop{P50: ms(h.ValueAtQuantile(50)), P99: ms(h.ValueAtQuantile(99))}
+		out.Hops[name] = Hop{P50: milliseconds(h.ValueAtQuantile(50)), P99: milliseconds(h.ValueAtQuantile(99))}
 	}
 	return out
 }
 
 func percentiles(h *hdrhistogram.Histogram) Percentiles {
 	return Percentiles{
-		P50: ms(h.ValueAtQuantile(50)), P90: ms(h.ValueAtQuantile(90)), P99: ms(h.ValueAtQuantile(99)),
-		P999: ms(h.ValueAtQuantile(99.9)), Max: ms(h.Max()),
+		P50: milliseconds(h.ValueAtQuantile(50)), P90: milliseconds(h.ValueAtQuantile(90)), P99: milliseconds(h.ValueAtQuantile(99)),
+		P999: milliseconds(h.ValueAtQuantile(99.9)), Max: milliseconds(h.Max()),
 	}
 }
 
-func ms(us int64) float64 { return float64(us) / 1000 }
+func milliseconds(us int64) float64 { return float64(us) / 1000 }
 
 // String says how the load is made.
 func (l Load) String() string {
@@ -195,12 +195,12 @@ func (l Load) String() string {
 	return fmt.Sprintf("closed loop, %d at a time", l.Concurrency)
 }
 
-// Run sends pictures in turn until the duration is over or ctx ends, waits for
+// Run sends images in turn until the duration is over or ctx ends, waits for
 // those under way, and reports. expect may name answers to hold against; nil
-// takes the first answer for each picture.
-func Run(ctx context.Context, send Sender, pictures []Picture, load Load, expect map[string]v1.Result) (Report, error) {
-	if len(pictures) == 0 {
-		return Report{}, errors.New("no pictures to send")
+// takes the first answer for each image.
+func Run(ctx context.Context, send Sender, images []Image, load Load, expect map[string]v1.Result) (Report, error) {
+	if len(images) == 0 {
+		return Report{}, errors.New("no images to send")
 	}
 	load, err := load.withDefaults()
 	if err != nil {
@@ -213,7 +213,7 @@ func Run(ctx context.Context, send Sender, pictures []Picture, load Load, expect
 	if load.Rate > 0 {
 		run = openLoop
 	}
-	run(ctx, send, pictures, load, rec)
+	run(ctx, send, images, load, rec)
 	took := load.Duration
 	if ctx.Err() != nil {
 		took = max(0, min(took, time.Since(count)))
@@ -221,12 +221,12 @@ func Run(ctx context.Context, send Sender, pictures []Picture, load Load, expect
 	return rec.report(load, took), nil
 }
 
-func closedLoop(ctx context.Context, send Sender, pictures []Picture, load Load, rec *recorder) {
+func closedLoop(ctx context.Context, send Sender, images []Image, load Load, rec *recorder) {
 	var wg sync.WaitGroup
 	for c := range load.Concurrency {
 		wg.Go(func() {
 			for i := c; ctx.Err() == nil && time.Now().Before(rec.end); i++ {
-				p := pictures[i%len(pictures)]
+				p := images[i%len(images)]
 				at := time.Now()
 				result, err := send(ctx, p)
 				if ctx.Err() == nil {
@@ -238,7 +238,7 @@ func closedLoop(ctx context.Context, send Sender, pictures []Picture, load Load,
 	wg.Wait()
 }
 
-func openLoop(ctx context.Context, send Sender, pictures []Picture, load Load, rec *recorder) {
+func openLoop(ctx context.Context, send Sender, images []Image, load Load, rec *recorder) {
 	began := rec.count.Add(-load.WarmUp)
 	var wg sync.WaitGroup
 	free := make(chan struct{}, load.Concurrency)
@@ -266,7 +266,7 @@ func openLoop(ctx context.Context, send Sender, pictures []Picture, load Load, r
 			}
 			continue
 		}
-		p := pictures[i%len(pictures)]
+		p := images[i%len(images)]
 		wg.Go(func() {
 			defer func() { <-free }()
 			result, err := send(ctx, p)

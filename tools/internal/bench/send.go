@@ -17,11 +17,11 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// HTTP sends pictures to an ingress at base, such as http://127.0.0.1:8080.
+// HTTP sends images to an ingress at base, such as http://127.0.0.1:8080.
 func HTTP(base, pipeline string, concurrency int) Sender {
 	client := &http.Client{Transport: &http.Transport{MaxIdleConns: concurrency, MaxIdleConnsPerHost: concurrency}}
 	url := strings.TrimRight(base, "/") + "/v1/images?pipeline=" + pipeline
-	return func(ctx context.Context, p Picture) (v1.Result, error) {
+	return func(ctx context.Context, p Image) (v1.Result, error) {
 		req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(p.Data))
 		if err != nil {
 			return v1.Result{}, err
@@ -37,7 +37,7 @@ func HTTP(base, pipeline string, concurrency int) Sender {
 			return v1.Result{}, errors.New("no answer")
 		}
 		if res.StatusCode != http.StatusOK {
-			return v1.Result{}, fmt.Errorf("%d%s", res.StatusCode, codeOf(body))
+			return v1.Result{}, fmt.Errorf("%d%s", res.StatusCode, problemCode(body))
 		}
 		var r v1.Result
 		if err := json.Unmarshal(body, &r); err != nil {
@@ -47,16 +47,16 @@ func HTTP(base, pipeline string, concurrency int) Sender {
 	}
 }
 
-// NATS sends pictures as requests over a connection.
+// NATS sends images as requests over a connection.
 func NATS(nc *nats.Conn, pipeline string) Sender {
 	to := subject.Analyze(pipeline)
-	return func(ctx context.Context, p Picture) (v1.Result, error) {
+	return func(ctx context.Context, p Image) (v1.Result, error) {
 		m, err := nc.RequestWithContext(ctx, to, p.Data)
 		if err != nil {
 			return v1.Result{}, err
 		}
 		if c := m.Header.Get(micro.ErrorCodeHeader); c != "" {
-			return v1.Result{}, errors.New(c + codeOf(m.Data))
+			return v1.Result{}, errors.New(c + problemCode(m.Data))
 		}
 		var r v1.Result
 		if err := json.Unmarshal(m.Data, &r); err != nil {
@@ -69,9 +69,9 @@ func NATS(nc *nats.Conn, pipeline string) Sender {
 	}
 }
 
-// codeOf names the problem in a body, or the state of a job that took longer
+// problemCode names the problem in a body, or the state of a job that took longer
 // than the wait.
-func codeOf(body []byte) string {
+func problemCode(body []byte) string {
 	var p struct {
 		Code   v1.Code   `json:"code"`
 		Status v1.Status `json:"status"`

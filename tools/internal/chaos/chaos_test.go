@@ -71,36 +71,36 @@ func TestCopy_IsUniquePNG(t *testing.T) {
 	}
 }
 
-func TestLedger_CountsWhatBreaksAPromise(t *testing.T) {
+func TestLedger_CountsViolations(t *testing.T) {
 	for name, tt := range map[string]struct {
 		play func(l *Ledger, i, other Image)
 		want map[Promise]int
 	}{
 		"a job that is done": {func(l *Ledger, i, _ Image) {
 			l.Accept(i, "1", false)
-			l.See(i, v1.Result{ID: "1", Status: v1.Running}, time.Now())
-			l.See(i, done(i, "1"), time.Now())
-			l.See(i, done(i, "1"), time.Now())
+			l.RecordResult(i, v1.Result{ID: "1", Status: v1.Running}, time.Now())
+			l.RecordResult(i, done(i, "1"), time.Now())
+			l.RecordResult(i, done(i, "1"), time.Now())
 			l.Store("1", i.Sum)
 		}, nil},
 		"a job that expired": {func(l *Ledger, i, _ Image) {
 			l.Accept(i, "1", false)
-			l.See(i, failed("1", v1.DeadlineExceeded), time.Now())
+			l.RecordResult(i, failed("1", v1.DeadlineExceeded), time.Now())
 		}, nil},
 		"a result of another image": {func(l *Ledger, i, other Image) {
 			l.Accept(i, "1", false)
-			l.See(i, done(other, "1"), time.Now())
+			l.RecordResult(i, done(other, "1"), time.Now())
 		}, map[Promise]int{Wrong: 1}},
 		"a result of another client": {func(l *Ledger, i, other Image) {
 			l.Accept(i, "1", false)
 			l.Accept(other, "2", false)
-			l.See(i, done(other, "2"), time.Now())
+			l.RecordResult(i, done(other, "2"), time.Now())
 		}, map[Promise]int{Wrong: 1}},
 		"the codes of another image": {func(l *Ledger, i, other Image) {
 			l.Accept(i, "1", false)
 			r := done(i, "1")
 			r.Regions[2] = done(other, "1").Regions[2]
-			l.See(i, r, time.Now())
+			l.RecordResult(i, r, time.Now())
 		}, map[Promise]int{Wrong: 1}},
 		"one job for two images": {func(l *Ledger, i, other Image) {
 			l.Accept(i, "1", false)
@@ -108,23 +108,23 @@ func TestLedger_CountsWhatBreaksAPromise(t *testing.T) {
 		}, map[Promise]int{Wrong: 1}},
 		"a failure without a reason": {func(l *Ledger, i, _ Image) {
 			l.Accept(i, "1", false)
-			l.See(i, failed("1", v1.Internal), time.Now())
+			l.RecordResult(i, failed("1", v1.Internal), time.Now())
 		}, map[Promise]int{Wrong: 1}},
 		"done, then failed": {func(l *Ledger, i, _ Image) {
 			l.Accept(i, "1", false)
-			l.See(i, done(i, "1"), time.Now())
-			l.See(i, failed("1", v1.DeadlineExceeded), time.Now())
+			l.RecordResult(i, done(i, "1"), time.Now())
+			l.RecordResult(i, failed("1", v1.DeadlineExceeded), time.Now())
 		}, map[Promise]int{Changed: 1}},
 		"done, then running": {func(l *Ledger, i, _ Image) {
 			l.Accept(i, "1", false)
-			l.See(i, done(i, "1"), time.Now())
-			l.See(i, v1.Result{ID: "1", Status: v1.Running}, time.Now())
+			l.RecordResult(i, done(i, "1"), time.Now())
+			l.RecordResult(i, v1.Result{ID: "1", Status: v1.Running}, time.Now())
 		}, map[Promise]int{Changed: 1}},
 		"done, and running when it was asked for before": {func(l *Ledger, i, _ Image) {
 			l.Accept(i, "1", false)
 			asked := time.Now()
-			l.See(i, done(i, "1"), time.Now())
-			l.See(i, v1.Result{ID: "1", Status: v1.Running}, asked)
+			l.RecordResult(i, done(i, "1"), time.Now())
+			l.RecordResult(i, v1.Result{ID: "1", Status: v1.Running}, asked)
 		}, nil},
 		"one key, two jobs": {func(l *Ledger, i, _ Image) {
 			l.Accept(i, "1", false)
@@ -144,12 +144,12 @@ func TestLedger_CountsWhatBreaksAPromise(t *testing.T) {
 			l.Store("1", i.Sum)
 		}, nil},
 		"a broken connection, then rejected, and run": {func(l *Ledger, i, _ Image) {
-			l.Break(i)
+			l.MarkInterrupted(i)
 			l.Reject(i, v1.Problem{Code: v1.Unavailable})
 			l.Store("1", i.Sum)
 		}, nil},
 		"a webhook before the answer": {func(l *Ledger, i, _ Image) {
-			l.Call(i, done(i, "1"))
+			l.RecordWebhook(i, done(i, "1"))
 			l.Accept(i, "1", true)
 		}, nil},
 	} {
@@ -172,21 +172,21 @@ func TestLedger_ImageThatMayRepeat(t *testing.T) {
 	i := l.NewImage("session", true)
 	l.Store("1", i.Sum)
 	l.Accept(i, "2", false)
-	l.See(i, done(i, "2"), time.Now())
+	l.RecordResult(i, done(i, "2"), time.Now())
 	if c := l.Close(); len(c.Broken) != 0 || c.Accepted != 1 {
 		t.Errorf("got %+v", c)
 	}
 }
 
-func TestLedger_CloseAgain(t *testing.T) {
+func TestLedger_CloseTwice(t *testing.T) {
 	l := NewLedger(1, 0, nil)
 	i, other := l.NewImage("a", false), l.NewImage("b", false)
 	l.Reject(i, v1.Problem{Code: v1.Unavailable})
 	l.Store("1", i.Sum)
 	l.Accept(other, "2", false)
-	l.See(other, done(other, "2"), time.Now())
+	l.RecordResult(other, done(other, "2"), time.Now())
 	before := l.Close()
-	l.See(other, failed("2", v1.Internal), time.Now())
+	l.RecordResult(other, failed("2", v1.Internal), time.Now())
 	after := l.Close()
 	if len(before.Broken[Ran]) != 1 || len(before.Broken[Changed]) != 0 {
 		t.Errorf("at first: %v", before.Broken)
@@ -196,17 +196,17 @@ func TestLedger_CloseAgain(t *testing.T) {
 	}
 }
 
-func TestLedger_OpenAndUncalled(t *testing.T) {
+func TestLedger_OpenAndWithoutWebhook(t *testing.T) {
 	l := NewLedger(1, 0, nil)
 	a, b := l.NewImage("a", false), l.NewImage("b", false)
 	l.Accept(a, "1", true)
 	l.Accept(b, "2", true)
-	l.See(a, done(a, "1"), time.Now())
-	l.Call(b, done(b, "2"))
+	l.RecordResult(a, done(a, "1"), time.Now())
+	l.RecordWebhook(b, done(b, "2"))
 	if open := l.Open(); len(open) != 0 {
 		t.Errorf("open: %v", open)
 	}
-	if uncalled := l.Uncalled(); len(uncalled) != 1 || uncalled[0].ID != "1" {
+	if uncalled := l.WithoutWebhook(); len(uncalled) != 1 || uncalled[0].ID != "1" {
 		t.Errorf("uncalled: %v", uncalled)
 	}
 	if jobs := l.Jobs(); len(jobs) != 2 {
@@ -221,9 +221,9 @@ func TestLedger_ExpiredBeforeItsDeadline(t *testing.T) {
 	l.Accept(early, "1", false)
 	l.Accept(late, "2", false)
 	now = now.Add(19 * time.Second)
-	l.See(early, failed("1", v1.DeadlineExceeded), now)
+	l.RecordResult(early, failed("1", v1.DeadlineExceeded), now)
 	now = now.Add(time.Second)
-	l.See(late, failed("2", v1.DeadlineExceeded), now)
+	l.RecordResult(late, failed("2", v1.DeadlineExceeded), now)
 	c := l.Close()
 	if len(c.Expired) != 2 {
 		t.Errorf("expired: %v, want both jobs", c.Expired)
@@ -240,7 +240,7 @@ func TestLedger_Stall(t *testing.T) {
 		now = now.Add(after)
 		i := l.NewImage("a", false)
 		l.Accept(i, id, false)
-		l.See(i, done(i, id), time.Now())
+		l.RecordResult(i, done(i, id), time.Now())
 	}
 	now = now.Add(time.Hour)
 	see("before", time.Hour)

@@ -84,15 +84,15 @@ func (i Image) Check(r v1.Result) error {
 		return fmt.Errorf("it has %d regions, want %d", len(r.Regions), len(i.Codes))
 	}
 	for n, region := range r.Regions {
-		if code := codeOf(region); code != i.Codes[n] {
+		if code := codeText(region); code != i.Codes[n] {
 			return fmt.Errorf("region %d says %q, want %q", n, code, i.Codes[n])
 		}
 	}
 	return nil
 }
 
-// codeOf returns the text of a region, or its only label.
-func codeOf(r v1.Region) string {
+// codeText returns the text of a region, or its only label.
+func codeText(r v1.Region) string {
 	if r.Text == "" && len(r.Labels) == 1 {
 		return r.Labels[0].Label
 	}

@@ -138,18 +138,18 @@ func (l *Ledger) Reject(i Image, p v1.Problem) {
 	}
 }
 
-// Break records that a client got no answer: its image may be a job or not.
-func (l *Ledger) Break(i Image) {
+// MarkInterrupted records that a client got no answer: its image may be a job or not.
+func (l *Ledger) MarkInterrupted(i Image) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.unanswered++
 	l.images[i.Sum].perhaps = true
 }
 
-// See records a result of a job that was looked up or delivered to its client.
+// RecordResult records a result of a job that was looked up or delivered to its client.
 // asked is when the client asked for it: before an outcome was seen, an answer
 // that the job is under way is no change, even if it comes later.
-func (l *Ledger) See(i Image, r v1.Result, asked time.Time) {
+func (l *Ledger) RecordResult(i Image, r v1.Result, asked time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	j := l.jobs[r.ID]
@@ -166,7 +166,7 @@ func (l *Ledger) See(i Image, r v1.Result, asked time.Time) {
 		}
 		return
 	}
-	outcome := outcomeOf(r)
+	outcome := outcomeText(r)
 	if j.outcome != "" {
 		if outcome != j.outcome {
 			l.violate(Changed, "%s: job %s was %s and is %s", i.Client, r.ID, j.outcome, outcome)
@@ -197,9 +197,9 @@ func (l *Ledger) See(i Image, r v1.Result, asked time.Time) {
 	l.violate(Wrong, "%s: job %s failed without a reason in its image: %s", i.Client, r.ID, outcome)
 }
 
-// outcomeOf is what may not change of a result: the timings differ between a
+// outcomeText is what may not change of a result: the timings differ between a
 // reply and the stored result.
-func outcomeOf(r v1.Result) string {
+func outcomeText(r v1.Result) string {
 	if r.Status == v1.Failed {
 		if r.Problem == nil {
 			return "failed without a problem"
@@ -217,9 +217,9 @@ func outcomeOf(r v1.Result) string {
 	return fmt.Sprintf("%s: image %.8s with %s", r.Status, sum, regions)
 }
 
-// Call records that the webhook of a job was called. It may come before the
+// RecordWebhook records that the webhook of a job was called. It may come before the
 // client is told of the job, and more than once.
-func (l *Ledger) Call(i Image, r v1.Result) {
+func (l *Ledger) RecordWebhook(i Image, r v1.Result) {
 	l.mu.Lock()
 	s := l.images[i.Sum]
 	if l.jobs[r.ID] == nil {
@@ -227,7 +227,7 @@ func (l *Ledger) Call(i Image, r v1.Result) {
 	}
 	l.jobs[r.ID].called = true
 	l.mu.Unlock()
-	l.See(i, r, time.Time{})
+	l.RecordResult(i, r, time.Time{})
 }
 
 // Find returns the image with this SHA-256.
@@ -269,17 +269,17 @@ type Job struct {
 }
 
 // Jobs returns every accepted job.
-func (l *Ledger) Jobs() []Job { return l.where(func(*job) bool { return true }) }
+func (l *Ledger) Jobs() []Job { return l.jobsWhere(func(*job) bool { return true }) }
 
 // Open returns the accepted jobs of which no outcome was seen yet.
-func (l *Ledger) Open() []Job { return l.where(func(j *job) bool { return j.outcome == "" }) }
+func (l *Ledger) Open() []Job { return l.jobsWhere(func(j *job) bool { return j.outcome == "" }) }
 
-// Uncalled returns the accepted jobs whose webhook was not called yet.
-func (l *Ledger) Uncalled() []Job {
-	return l.where(func(j *job) bool { return j.webhook && !j.called })
+// WithoutWebhook returns the accepted jobs whose webhook was not called yet.
+func (l *Ledger) WithoutWebhook() []Job {
+	return l.jobsWhere(func(j *job) bool { return j.webhook && !j.called })
 }
 
-func (l *Ledger) where(has func(*job) bool) []Job {
+func (l *Ledger) jobsWhere(has func(*job) bool) []Job {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var out []Job

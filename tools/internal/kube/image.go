@@ -19,7 +19,7 @@ func WriteImage(archive, name, program string) error {
 		return fmt.Errorf("make the image %s: %w", name, err)
 	}
 	base := filepath.Base(program)
-	layer, err := archiveOf(0o755, file{base, data})
+	layer, err := newArchive(0o755, file{base, data})
 	if err != nil {
 		return fmt.Errorf("make the image %s: %w", name, err)
 	}
@@ -37,7 +37,7 @@ func WriteImage(archive, name, program string) error {
 	if err != nil {
 		return fmt.Errorf("make the image %s: %w", name, err)
 	}
-	all, err := archiveOf(0o644, file{"manifest.json", manifest}, file{"config.json", config}, file{"layer.tar", layer})
+	all, err := newArchive(0o644, file{"manifest.json", manifest}, file{"config.json", config}, file{"layer.tar", layer})
 	if err != nil {
 		return fmt.Errorf("make the image %s: %w", name, err)
 	}
@@ -52,7 +52,7 @@ type file struct {
 	data []byte
 }
 
-func archiveOf(mode int64, files ...file) ([]byte, error) {
+func newArchive(mode int64, files ...file) ([]byte, error) {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	for _, f := range files {

@@ -138,7 +138,7 @@ func (c *Cluster) startControlPlane(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := etcd.await(ctx, answers("http://127.0.0.1:2379/health")); err != nil {
+	if err := etcd.await(ctx, isAnswering("http://127.0.0.1:2379/health")); err != nil {
 		return err
 	}
 	pki := c.file("pki") + "/"
@@ -180,7 +180,7 @@ func (c *Cluster) startControlPlane(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return coredns.await(ctx, answers("http://127.0.0.1:8181/ready"))
+	return coredns.await(ctx, isAnswering("http://127.0.0.1:8181/ready"))
 }
 
 func (c *Cluster) startNode(ctx context.Context) error {
@@ -222,8 +222,8 @@ func (c *Cluster) startNode(ctx context.Context) error {
 	})
 }
 
-// answers returns a check that an address answers with 200.
-func answers(url string) func(context.Context) error {
+// isAnswering returns a check that an address answers with 200.
+func isAnswering(url string) func(context.Context) error {
 	return func(ctx context.Context) error {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 		if err != nil {

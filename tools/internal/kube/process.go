@@ -48,8 +48,8 @@ func (c *Cluster) run(name string, env []string, program string, args ...string)
 	return p, nil
 }
 
-// stopPatience is how long a process may take to end after SIGTERM.
-const stopPatience = 10 * time.Second
+// stopTimeout is how long a process may take to end after SIGTERM.
+const stopTimeout = 10 * time.Second
 
 func (p *process) stop() error {
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
@@ -58,7 +58,7 @@ func (p *process) stop() error {
 	select {
 	case <-p.done:
 		return nil
-	case <-time.After(stopPatience):
+	case <-time.After(stopTimeout):
 	}
 	if err := p.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("stop %s: %w", p.name, err)
@@ -67,8 +67,8 @@ func (p *process) stop() error {
 	return nil
 }
 
-// startPatience is how long a process may take to become ready.
-const startPatience = 2 * time.Minute
+// startTimeout is how long a process may take to become ready.
+const startTimeout = 2 * time.Minute
 
 // await waits until isReady returns nil, the process has ended, or it took too long.
 func (p *process) await(ctx context.Context, isReady func(context.Context) error) error {
@@ -80,7 +80,7 @@ func (p *process) await(ctx context.Context, isReady func(context.Context) error
 
 // await waits until isReady returns nil, a process has ended, or it took too long.
 func await(ctx context.Context, ended <-chan struct{}, isReady func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, startPatience)
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	for {
 		err := isReady(ctx)

@@ -175,16 +175,16 @@ func (l *Lanes) Analyze(ctx context.Context, p pipeline.Pipeline, mediaType stri
 	found, pixels, err := detect.Detect(ctx, p.DetectRequest(mediaType), image)
 	detect.Release()
 	if err != nil {
-		return failed(r, err)
+		return failedResult(r, err)
 	}
 	r.Timings.Decode, r.Timings.Detect = found.Timing.DecodeMS, found.Timing.InferMS
 	named, err := l.classifyCrops(ctx, p, found, pixels, r.Timings)
 	if err != nil {
-		return failed(r, err)
+		return failedResult(r, err)
 	}
 	for i, f := range found.Regions {
 		if a := named[i]; !a.Drop {
-			r.Regions = append(r.Regions, regionOf(f, a))
+			r.Regions = append(r.Regions, newRegion(f, a))
 		}
 	}
 	return r, nil
@@ -203,7 +203,7 @@ func (l *Lanes) classifyCrops(
 	}
 	defer classify.Release()
 	named := map[int]lane.CropLabel{}
-	for _, crops := range messages(found, p.CropsPerMessage) {
+	for _, crops := range cropBatches(found, p.CropsPerMessage) {
 		size := 0
 		for _, c := range crops {
 			size += c.Width * c.Height * c.Channels
@@ -221,9 +221,9 @@ func (l *Lanes) classifyCrops(
 	return named, nil
 }
 
-// messages returns the crops as the mesh puts them into messages: at most n of them, and
+// cropBatches returns the crops as the mesh puts them into messages: at most n of them, and
 // fewer where they are large.
-func messages(found lane.Detected, n int) [][]lane.Crop {
+func cropBatches(found lane.Detected, n int) [][]lane.Crop {
 	const most = streams.MaxMessage / 2 // bytes
 	var all [][]lane.Crop
 	size := 0
@@ -241,8 +241,8 @@ func messages(found lane.Detected, n int) [][]lane.Crop {
 	return all
 }
 
-// regionOf returns a region with what a classifier says of it, which may be nothing.
-func regionOf(f lane.Region, a lane.CropLabel) v1.Region {
+// newRegion returns a region with what a classifier says of it, which may be nothing.
+func newRegion(f lane.Region, a lane.CropLabel) v1.Region {
 	r := v1.Region{
 		Box: f.Box, Polygon: f.Polygon, Score: f.Score, Label: f.Label, Text: f.Text, Landmarks: f.Landmarks,
 		Labels: a.Labels, Embedding: a.Embedding,
@@ -253,8 +253,8 @@ func regionOf(f lane.Region, a lane.CropLabel) v1.Region {
 	return r
 }
 
-// failed makes the result of a problem with the image; any other error is one of the lanes.
-func failed(r v1.Result, err error) (v1.Result, error) {
+// failedResult makes the result of a problem with the image; any other error is one of the lanes.
+func failedResult(r v1.Result, err error) (v1.Result, error) {
 	var p *v1.Problem
 	if !errors.As(err, &p) {
 		return r, fmt.Errorf("lanes alone: %w", err)

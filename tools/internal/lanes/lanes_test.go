@@ -7,9 +7,9 @@ import (
 	"github.com/sightmesh/sightmesh/lane"
 )
 
-// TestMessages: the lanes get the crops in the same groups as in a mesh, where a group is
+// TestCropBatches: the lanes get the crops in the same groups as in a mesh, where a group is
 // bounded by number and by bytes.
-func TestMessages(t *testing.T) {
+func TestCropBatches(t *testing.T) {
 	t.Parallel()
 	const large = streams.MaxMessage / 2
 	for name, tt := range map[string]struct {
@@ -27,7 +27,7 @@ func TestMessages(t *testing.T) {
 			found.Regions = append(found.Regions, lane.Region{Label: "face"})
 			found.Crops = append(found.Crops, lane.Crop{Region: i, Width: size, Height: 1, Channels: 1})
 		}
-		got := messages(found, 2)
+		got := cropBatches(found, 2)
 		if len(got) != len(tt.want) {
 			t.Errorf("%s: %d groups, want %d", name, len(got), len(tt.want))
 			continue

@@ -42,7 +42,7 @@ func TestProcessTreeCPU_CountsChildren(t *testing.T) {
 	}
 }
 
-func TestLoad_IsRead(t *testing.T) {
+func TestLoad_IsPositive(t *testing.T) {
 	t.Parallel()
 	load, err := Load()
 	if err != nil {

@@ -35,8 +35,8 @@ var (
 // cutBackoff is the delay before a download that was cut is resumed.
 var cutBackoff = retry.Exponential(500*time.Millisecond, 5*time.Second, 2)
 
-// cuts is how often a download may be cut.
-const cuts = 4
+// maxCuts is how often a download may be cut.
+const maxCuts = 4
 
 // fromURL downloads a file. A download that is cut is resumed, in the same run and in the next one: what came
 // is kept in a file beside it.
@@ -50,7 +50,7 @@ func (p *puller) fromURL(ctx context.Context, what string, f File, url, path str
 			}
 		}
 		switch {
-		case errors.Is(err, errCut) && failures < cuts:
+		case errors.Is(err, errCut) && failures < maxCuts:
 			if retry.Sleep(ctx, cutBackoff.Delay(failures)) != nil {
 				return context.Cause(ctx)
 			}

@@ -1,5 +1,5 @@
-// Package sample draws the pictures that a fresh mesh is tried with, so that
-// the tree holds no picture of anybody else: a page of English and Chinese
+// Package sample draws the images that a fresh mesh is tried with, so that
+// the tree holds no image of anybody else: a page of English and Chinese
 // text, and a face that is simple enough to be everybody's.
 package sample
 
@@ -113,7 +113,7 @@ func openFace(path string, size float64) (font.Face, error) {
 	return face, nil
 }
 
-// FaceBox is where the face lies in the picture that Face draws.
+// FaceBox is where the face lies in the image that Face draws.
 func FaceBox() image.Rectangle { return image.Rect(120, 90, 280, 310) }
 
 // Face draws a face from the front, in the light and shade that Haar cascades

@@ -44,7 +44,7 @@ func TestPage(t *testing.T) {
 	}
 }
 
-func TestLongPageGrows(t *testing.T) {
+func TestLongPage_Grows(t *testing.T) {
 	t.Parallel()
 	heights := map[int]int{}
 	for _, n := range []int{1, 50} {
@@ -67,7 +67,7 @@ func TestFace(t *testing.T) {
 	t.Parallel()
 	img := Face()
 	if b := img.Bounds(); b.Dx() != 400 || b.Dy() != 400 || !FaceBox().In(b) {
-		t.Errorf("the picture is %v, the face %v", b, FaceBox())
+		t.Errorf("the image is %v, the face %v", b, FaceBox())
 	}
 	at := func(x, y int) uint8 { return color.GrayModel.Convert(img.At(x, y)).(color.Gray).Y }
 	box := FaceBox()

@@ -42,13 +42,13 @@ func (c *Config) Register(fs *flag.FlagSet) {
 	c.NATS.Register(fs, "", "send over NATS at this `URL` instead of HTTP")
 	fs.StringVar(&c.Pipeline, "pipeline", "", "what to look for; the first pipeline of the mesh when left out")
 	fs.StringVar(&c.Priority, "priority", "", "interactive or bulk; empty for that of the pipeline")
-	fs.StringVar(&c.Concurrency, "concurrency", "auto", "how many pictures to send at a time; auto finds out")
-	fs.IntVar(&c.Attempts, "attempts", 10, "how often to try one picture when what goes wrong may pass")
-	fs.BoolVar(&c.Ordered, "ordered", false, "write the outcomes in the order of the pictures")
-	fs.StringVar(&c.Draw, "draw", "", "`folder` for the pictures with what was found drawn on them")
-	fs.StringVar(&c.Out, "out", "-", "`file` for the outcomes, one line of JSON for each picture; - for stdout")
-	fs.StringVar(&c.Failed, "failed", "", "`file` for a list of the pictures that failed, which send takes as -")
-	fs.BoolVar(&c.Resume, "resume", false, "go on with a run that broke off: pictures with an outcome in --out are not sent")
+	fs.StringVar(&c.Concurrency, "concurrency", "auto", "how many images to send at a time; auto finds out")
+	fs.IntVar(&c.Attempts, "attempts", 10, "how often to try one image when what goes wrong may pass")
+	fs.BoolVar(&c.Ordered, "ordered", false, "write the outcomes in the order of the images")
+	fs.StringVar(&c.Draw, "draw", "", "`folder` for the images with what was found drawn on them")
+	fs.StringVar(&c.Out, "out", "-", "`file` for the outcomes, one line of JSON for each image; - for stdout")
+	fs.StringVar(&c.Failed, "failed", "", "`file` for a list of the images that failed, which send takes as -")
+	fs.BoolVar(&c.Resume, "resume", false, "go on with a run that broke off: images with an outcome in --out are not sent")
 }
 
 // concurrency returns how many images to send at a time, or auto.
@@ -87,7 +87,7 @@ func (c *Config) validate() error {
 }
 
 // Command runs the sender. It returns an [*exit.Error] unless every image was
-// read. When ctx ends it returns within endWithin, even while a file or an
+// read. When ctx ends it returns within stopTimeout, even while a file or an
 // output blocks.
 func Command(ctx context.Context, cfg Config, stdin io.Reader, stdout, stderr io.Writer) error {
 	if err := cfg.validate(); err != nil {
@@ -95,7 +95,7 @@ func Command(ctx context.Context, cfg Config, stdin io.Reader, stdout, stderr io
 	}
 	// The first signal stops sending; with the second, all ends at once.
 	defer context.AfterFunc(ctx, func() { signal.Reset(os.Interrupt, syscall.SIGTERM) })()
-	_, err := await(ctx, endWithin, func() (struct{}, error) {
+	_, err := await(ctx, stopTimeout, func() (struct{}, error) {
 		return struct{}{}, findAndSend(ctx, cfg, stdin, stdout, stderr)
 	})
 	if errors.Is(err, errAbandoned) {
@@ -135,6 +135,6 @@ func findAndSend(ctx context.Context, cfg Config, stdin io.Reader, stdout, stder
 		bus := &overNATS{client: c, pipeline: cfg.Pipeline}
 		send, drawn = bus.deliver, bus.draw
 	}
-	r := run{cfg: cfg, send: send, drawn: drawn, limit: newLimit(n, auto), stderr: stderr}
-	return r.do(ctx, images.files, stdout)
+	r := run{cfg: cfg, send: send, drawer: drawn, limit: newLimit(n, auto), stderr: stderr}
+	return r.sendFiles(ctx, images.files, stdout)
 }

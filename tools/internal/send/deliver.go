@@ -18,18 +18,18 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// deliver makes one attempt to have a picture read. The error is a
+// deliverFunc makes one attempt to have an image read. The error is a
 // [*retry.Error] when another attempt may have an outcome, and a [*v1.Problem]
 // when that is the outcome.
-type deliver func(ctx context.Context, key string, pic []byte) (v1.Result, error)
+type deliverFunc func(ctx context.Context, key string, image []byte) (v1.Result, error)
 
-// drawer makes one attempt to get the image that was read under a key with the
+// drawFunc makes one attempt to get the image that was read under a key with the
 // regions of its result drawn on it, as JPEG. Errors are as for deliver.
-type drawer func(ctx context.Context, key string, pic []byte, result v1.Result) ([]byte, error)
+type drawFunc func(ctx context.Context, key string, image []byte, result v1.Result) ([]byte, error)
 
-// patience is how long one attempt may take: longer than any job of the
+// attemptTimeout is how long one attempt may take: longer than any job of the
 // interactive kind, whose deadline the mesh watches over.
-const patience = 5 * time.Minute
+const attemptTimeout = 5 * time.Minute
 
 // overHTTP sends to an ingress.
 type overHTTP struct {
@@ -55,8 +55,8 @@ func newOverHTTP(base, pipeline string, priority subject.Priority) *overHTTP {
 }
 
 // post returns the request with an image.
-func (o *overHTTP) post(ctx context.Context, key string, pic []byte) (*http.Request, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, o.base+"/v1/images?"+o.query, bytes.NewReader(pic))
+func (o *overHTTP) post(ctx context.Context, key string, image []byte) (*http.Request, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, o.base+"/v1/images?"+o.query, bytes.NewReader(image))
 	if err != nil {
 		return nil, err
 	}
@@ -66,29 +66,29 @@ func (o *overHTTP) post(ctx context.Context, key string, pic []byte) (*http.Requ
 	return req, nil
 }
 
-func (o *overHTTP) deliver(ctx context.Context, key string, pic []byte) (v1.Result, error) {
-	req, err := o.post(ctx, key, pic)
+func (o *overHTTP) deliver(ctx context.Context, key string, image []byte) (v1.Result, error) {
+	req, err := o.post(ctx, key, image)
 	if err != nil {
 		return v1.Result{}, err
 	}
-	r, err := askResult(o.web, req)
+	r, err := requestResult(o.web, req)
 	for err == nil && !r.Final() { // it takes longer than the wait
 		req, err = http.NewRequestWithContext(ctx, http.MethodGet, o.base+"/v1/images/"+r.ID+"?wait=30", nil)
 		if err == nil {
-			r, err = askResult(o.web, req)
+			r, err = requestResult(o.web, req)
 		}
 	}
 	return r, err
 }
 
 // draw sends the image again: the key stands for its job, which is done.
-func (o *overHTTP) draw(ctx context.Context, key string, pic []byte, _ v1.Result) ([]byte, error) {
-	req, err := o.post(ctx, key, pic)
+func (o *overHTTP) draw(ctx context.Context, key string, image []byte, _ v1.Result) ([]byte, error) {
+	req, err := o.post(ctx, key, image)
 	if err != nil {
 		return nil, err
 	}
 	req.Header.Set("Accept", drawnType)
-	drawn, contentType, err := ask(o.web, req)
+	drawn, contentType, err := doRequest(o.web, req)
 	if err == nil && contentType != drawnType {
 		err = fmt.Errorf("the answer is %q, want %s", contentType, drawnType)
 	}
@@ -98,10 +98,10 @@ func (o *overHTTP) draw(ctx context.Context, key string, pic []byte, _ v1.Result
 // drawnType is the type of drawn images.
 const drawnType = "image/jpeg"
 
-// askResult makes a request and reads the result in its answer.
-func askResult(web *http.Client, req *http.Request) (v1.Result, error) {
+// requestResult makes a request and reads the result in its answer.
+func requestResult(web *http.Client, req *http.Request) (v1.Result, error) {
 	var r v1.Result
-	body, _, err := ask(web, req)
+	body, _, err := doRequest(web, req)
 	if err != nil {
 		return r, err
 	}
@@ -114,9 +114,9 @@ func askResult(web *http.Client, req *http.Request) (v1.Result, error) {
 	return r, nil
 }
 
-// ask makes a request and returns the body and the type of its answer. An answer
+// doRequest makes a request and returns the body and the type of its answer. An answer
 // that is not a success is an error.
-func ask(web *http.Client, req *http.Request) (body []byte, contentType string, err error) {
+func doRequest(web *http.Client, req *http.Request) (body []byte, contentType string, err error) {
 	res, err := web.Do(req)
 	if err != nil {
 		return nil, "", retry.After(err, 0)
@@ -138,12 +138,12 @@ func ask(web *http.Client, req *http.Request) (body []byte, contentType string, 
 		}
 		return nil, "", err
 	}
-	return nil, "", problemOf(p, retryAfter)
+	return nil, "", classifyProblem(p, retryAfter)
 }
 
-// problemOf tells a problem that passes from one that is the outcome.
-func problemOf(p *v1.Problem, retryAfter time.Duration) error {
-	if passes(p.Code) {
+// classifyProblem tells a problem that passes from one that is the outcome.
+func classifyProblem(p *v1.Problem, retryAfter time.Duration) error {
+	if isTransient(p.Code) {
 		return retry.After(p, retryAfter)
 	}
 	return p
@@ -155,13 +155,13 @@ type overNATS struct {
 	pipeline string
 }
 
-func (o *overNATS) deliver(ctx context.Context, key string, pic []byte) (v1.Result, error) {
-	r, err := o.client.AnalyzeKey(ctx, o.pipeline, key, pic)
+func (o *overNATS) deliver(ctx context.Context, key string, image []byte) (v1.Result, error) {
+	r, err := o.client.AnalyzeKey(ctx, o.pipeline, key, image)
 	return r, natsError(err)
 }
 
-func (o *overNATS) draw(ctx context.Context, _ string, pic []byte, result v1.Result) ([]byte, error) {
-	drawn, err := o.client.Draw(ctx, pic, result, drawnType)
+func (o *overNATS) draw(ctx context.Context, _ string, image []byte, result v1.Result) ([]byte, error) {
+	drawn, err := o.client.Draw(ctx, image, result, drawnType)
 	return drawn, natsError(err)
 }
 
@@ -173,7 +173,7 @@ func natsError(err error) error {
 		return nil
 	case errors.As(err, &p):
 		after, _ := retry.Delay(err)
-		return problemOf(p, after)
+		return classifyProblem(p, after)
 	}
 	return retry.After(err, 0)
 }

@@ -15,12 +15,12 @@ import (
 // draw has the mesh draw the regions of an image that was read under a key, and
 // writes the drawn image, where that is wanted. It tries as often as the image
 // itself may be tried, unless no worker draws.
-func (r *run) draw(working, running context.Context, f file, key string, pic []byte, result v1.Result) error {
+func (r *run) draw(working, running context.Context, f file, key string, image []byte, result v1.Result) error {
 	if r.cfg.Draw == "" {
 		return nil
 	}
 	for n := 1; ; n++ {
-		drawn, err := r.attemptDraw(working, key, pic, result)
+		drawn, err := r.attemptDraw(working, key, image, result)
 		if err == nil {
 			return r.writeDrawn(f, drawn)
 		}
@@ -33,13 +33,13 @@ func (r *run) draw(working, running context.Context, f file, key string, pic []b
 	}
 }
 
-func (r *run) attemptDraw(ctx context.Context, key string, pic []byte, result v1.Result) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+func (r *run) attemptDraw(ctx context.Context, key string, image []byte, result v1.Result) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
 	begin := time.Now()
-	drawn, err := r.drawn(ctx, key, pic, result)
-	if overloaded(err) {
-		r.limit.saw(time.Since(begin), true)
+	drawn, err := r.drawer(ctx, key, image, result)
+	if isOverloaded(err) {
+		r.limit.observe(time.Since(begin), true)
 	}
 	return drawn, err
 }

@@ -20,19 +20,19 @@ func drawnFile(t *testing.T, dir, name string) string {
 	return string(b)
 }
 
-// TestDraw_TheServerDraws: the image is sent again under the key of its job, which
+// TestDraw_OverHTTP: the image is sent again under the key of its job, which
 // the mesh of these tests checks.
-func TestDraw_TheServerDraws(t *testing.T) {
+func TestDraw_OverHTTP(t *testing.T) {
 	t.Parallel()
-	m := newMesh(t, func(w http.ResponseWriter, r *http.Request, pic string, n int) {
+	m := newMesh(t, func(w http.ResponseWriter, r *http.Request, image string, n int) {
 		switch {
 		case r.Header.Get("Accept") != "image/jpeg":
-			done(w, pic)
-		case pic == "busy.jpg" && n < 4:
+			done(w, image)
+		case image == "busy.jpg" && n < 4:
 			problem(w, v1.Overloaded, "0")
 		default:
 			w.Header().Set("Content-Type", "image/jpeg")
-			w.Write([]byte("drawn " + pic))
+			w.Write([]byte("drawn " + image))
 		}
 	})
 	drawn := t.TempDir()
@@ -54,15 +54,15 @@ func TestDraw_TheServerDraws(t *testing.T) {
 	}
 }
 
-func TestDraw_AFailureLeavesTheOutcome(t *testing.T) {
+func TestDraw_FailureKeepsOutcome(t *testing.T) {
 	t.Parallel()
-	m := newMesh(t, func(w http.ResponseWriter, r *http.Request, pic string, _ int) {
-		code, _, _ := strings.Cut(pic, ".")
+	m := newMesh(t, func(w http.ResponseWriter, r *http.Request, image string, _ int) {
+		code, _, _ := strings.Cut(image, ".")
 		switch {
 		case r.Header.Get("Accept") != "image/jpeg":
-			done(w, pic)
+			done(w, image)
 		case code == "json":
-			done(w, pic)
+			done(w, image)
 		default:
 			problem(w, v1.Code(code), "")
 		}

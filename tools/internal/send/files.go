@@ -19,22 +19,22 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/streams"
 )
 
-// file is a picture to send.
+// file is an image to send.
 type file struct {
 	path string
-	// name is what a drawn picture is called: the path below the folder or
+	// name is what a drawn image is called: the path below the folder or
 	// list in which it was found, or all of the path where that is taken.
 	name string
 }
 
-// extensions of the pictures that a mesh reads.
+// extensions of the images that a mesh reads.
 var extensions = []string{".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 
-// leftOut counts the files of an argument that are not sent, by what they are.
-type leftOut map[string]int
+// skippedFiles counts the files of an argument that are not sent, by what they are.
+type skippedFiles map[string]int
 
 // String lists them, the most frequent first.
-func (l leftOut) String() string {
+func (l skippedFiles) String() string {
 	if len(l) == 0 {
 		return "empty"
 	}
@@ -63,16 +63,16 @@ type found struct {
 	notes []string // of what is left out, one for each argument
 }
 
-// find lists the pictures that the arguments name: files, folders with all
+// find lists the images that the arguments name: files, folders with all
 // that is in them, globs, and "-" for a list on stdin, one path a line. Within
 // a folder or glob they are in natural order: frame2 before frame10. Each is
 // listed once. It is an error when there is none.
 func find(ctx context.Context, args []string, stdin io.Reader) (found, error) {
 	var all found
-	var empty []string // arguments without a picture
+	var empty []string // arguments without an image
 	seen, named := map[string]bool{}, map[string]bool{}
 	for _, arg := range args {
-		files, left, err := findIn(ctx, arg, stdin)
+		files, left, err := findArgument(ctx, arg, stdin)
 		if err != nil {
 			return found{}, err
 		}
@@ -105,9 +105,9 @@ func find(ctx context.Context, args []string, stdin io.Reader) (found, error) {
 	return all, nil
 }
 
-// findIn lists the pictures that one argument names, and what it leaves out. A
+// findArgument lists the images that one argument names, and what it leaves out. A
 // file that is named is taken, whatever it is.
-func findIn(ctx context.Context, arg string, stdin io.Reader) ([]file, leftOut, error) {
+func findArgument(ctx context.Context, arg string, stdin io.Reader) ([]file, skippedFiles, error) {
 	if arg == "-" {
 		files, err := readList(stdin)
 		return files, nil, err
@@ -121,16 +121,16 @@ func findIn(ctx context.Context, arg string, stdin io.Reader) ([]file, leftOut, 
 	}
 	matches, globErr := filepath.Glob(arg)
 	if globErr != nil || len(matches) == 0 {
-		return nil, nil, fmt.Errorf("find pictures: %w", err)
+		return nil, nil, fmt.Errorf("find images: %w", err)
 	}
 	slices.SortFunc(matches, natural.Compare)
 	var files []file
-	left := leftOut{}
+	left := skippedFiles{}
 	for _, m := range matches {
 		info, err := os.Stat(m)
 		switch {
 		case err != nil:
-			return nil, nil, fmt.Errorf("find pictures: %w", err)
+			return nil, nil, fmt.Errorf("find images: %w", err)
 		case info.IsDir():
 			below, leftBelow, err := walk(ctx, m)
 			if err != nil {
@@ -141,7 +141,7 @@ func findIn(ctx context.Context, arg string, stdin io.Reader) ([]file, leftOut, 
 				left[kind] += n
 			}
 		case !info.Mode().IsRegular():
-			left[special(m, info)]++
+			left[specialType(m, info)]++
 		default:
 			files = append(files, file{m, filepath.Base(m)})
 		}
@@ -159,17 +159,17 @@ func readList(stdin io.Reader) ([]file, error) {
 		}
 	}
 	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("read the list of pictures: %w", err)
+		return nil, fmt.Errorf("read the list of images: %w", err)
 	}
 	return files, nil
 }
 
-// walk lists the pictures in a folder and those below it. What is hidden or
+// walk lists the images in a folder and those below it. What is hidden or
 // has another extension is left out, and what is no file: its read could block
 // for ever.
-func walk(ctx context.Context, root string) ([]file, leftOut, error) {
+func walk(ctx context.Context, root string) ([]file, skippedFiles, error) {
 	var out []file
-	left := leftOut{}
+	left := skippedFiles{}
 	// WalkDir does not follow a link; what is below this it does.
 	below := root + string(filepath.Separator) + "."
 	err := filepath.WalkDir(below, func(path string, d fs.DirEntry, err error) error {
@@ -193,7 +193,7 @@ func walk(ctx context.Context, root string) ([]file, leftOut, error) {
 		}
 		if !d.Type().IsRegular() { // a link that leads nowhere is taken, and fails with the reason
 			if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
-				left[special(path, info)]++
+				left[specialType(path, info)]++
 				return nil
 			}
 		}
@@ -202,7 +202,7 @@ func walk(ctx context.Context, root string) ([]file, leftOut, error) {
 		return err
 	})
 	if err != nil {
-		return nil, nil, fmt.Errorf("find pictures: %w", err)
+		return nil, nil, fmt.Errorf("find images: %w", err)
 	}
 	slices.SortFunc(out, func(a, b file) int { return natural.Compare(a.path, b.path) })
 	return out, left, nil
@@ -216,8 +216,8 @@ func kind(ext string) string {
 	return strings.Trim(strconv.Quote(ext), `"`) // without control characters
 }
 
-// special names a file that is not a regular one.
-func special(path string, info fs.FileInfo) string {
+// specialType names a file that is not a regular one.
+func specialType(path string, info fs.FileInfo) string {
 	kind := "special file"
 	switch mode := info.Mode(); {
 	case mode.IsDir():

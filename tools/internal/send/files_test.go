@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestFolderBehindALink: what it names is sent.
-func TestFolderBehindALink(t *testing.T) {
+// TestFind_FollowsFolderLink: what it names is sent.
+func TestFind_FollowsFolderLink(t *testing.T) {
 	t.Parallel()
 	link := filepath.Join(t.TempDir(), "photos")
 	if err := os.Symlink(folder(t, "a.jpg", "b.jpg"), link); err != nil {
@@ -21,8 +21,8 @@ func TestFolderBehindALink(t *testing.T) {
 	}
 }
 
-// TestNamesOfDrawnPictures: no two pictures have the same.
-func TestNamesOfDrawnPictures(t *testing.T) {
+// TestDraw_NamesAreUnique: no two images have the same.
+func TestDraw_NamesAreUnique(t *testing.T) {
 	t.Parallel()
 	one, two := folder(t, "1.jpg", "2.jpg"), folder(t, "1.jpg", "3.jpg")
 	images, err := find(t.Context(), []string{one, two}, nil)
@@ -37,9 +37,9 @@ func TestNamesOfDrawnPictures(t *testing.T) {
 	}
 }
 
-// TestFind_EndsWithItsContext: a folder may have so many files that a listing
+// TestFind_StopsWithContext: a folder may have so many files that a listing
 // takes minutes.
-func TestFind_EndsWithItsContext(t *testing.T) {
+func TestFind_StopsWithContext(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -10,10 +10,10 @@ import (
 // maxConcurrency is the most that is sent at a time when nothing is said.
 const maxConcurrency = 256
 
-// limit bounds how many pictures are in flight. When it is to find the number
+// limit bounds how many images are in flight. When it is to find the number
 // by itself, it follows the gradient of latency, as Gradient2 of Netflix's
 // concurrency-limits does (https://github.com/Netflix/concurrency-limits):
-// while latency stays near that of few pictures there is room for more; when
+// while latency stays near that of few images there is room for more; when
 // it doubles, the mesh has enough to do. A mesh that is overloaded halves it.
 type limit struct {
 	auto bool
@@ -67,8 +67,8 @@ func (l *limit) leave() {
 	l.free.Broadcast()
 }
 
-// saw learns from one attempt.
-func (l *limit) saw(took time.Duration, tooMuch bool) {
+// observe learns from one attempt.
+func (l *limit) observe(took time.Duration, tooMuch bool) {
 	if !l.auto {
 		return
 	}
@@ -92,11 +92,11 @@ func (l *limit) saw(took time.Duration, tooMuch bool) {
 	l.free.Broadcast()
 }
 
-// tolerance is how much longer pictures may take than usual before less is
+// tolerance is how much longer images may take than usual before less is
 // sent.
 const tolerance = 2
 
-// step gives the next limit after pictures took mean seconds at the limit at.
+// step gives the next limit after images took mean seconds at the limit at.
 // usual is the lowest mean so far. It does not age: an average that follows
 // what a queue adds would let the queue grow for ever.
 func step(at, usual, mean float64) (next, newUsual float64) {
@@ -108,7 +108,7 @@ func step(at, usual, mean float64) (next, newUsual float64) {
 	return min(maxConcurrency, max(1, 0.7*at+0.3*next)), usual
 }
 
-func (l *limit) now() int {
+func (l *limit) current() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return int(l.at)

@@ -10,9 +10,9 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// TestFailuresAreNoMeasure: quick failures do not make every later picture
+// TestLimit_IgnoresFailures: quick failures do not make every later image
 // look slow.
-func TestFailuresAreNoMeasure(t *testing.T) {
+func TestLimit_IgnoresFailures(t *testing.T) {
 	t.Parallel()
 	down := true
 	r := run{cfg: Config{}, limit: newLimit(0, true), send: func(context.Context, string, []byte) (v1.Result, error) {
@@ -26,10 +26,10 @@ func TestFailuresAreNoMeasure(t *testing.T) {
 	}
 	down = false
 	for range 2000 { // 32 lanes, 200 ms each
-		at := r.limit.now()
-		r.limit.saw(time.Duration(float64(200*time.Millisecond)*max(1, float64(at)/32)), false)
+		at := r.limit.current()
+		r.limit.observe(time.Duration(float64(200*time.Millisecond)*max(1, float64(at)/32)), false)
 	}
-	if n := r.limit.now(); n < 32 {
+	if n := r.limit.current(); n < 32 {
 		t.Errorf("ends at %d, want what 32 lanes have to do", n)
 	}
 }

@@ -43,9 +43,9 @@ func startNATS(t *testing.T) (string, *nats.Conn) {
 	return s.ClientURL(), nc
 }
 
-// TestOverNATS_RepeatsUnderTheSameKey: ingress does not know whether the first
+// TestOverNATS_RetriesWithSameKey: ingress does not know whether the first
 // request was accepted.
-func TestOverNATS_RepeatsUnderTheSameKey(t *testing.T) {
+func TestOverNATS_RetriesWithSameKey(t *testing.T) {
 	t.Parallel()
 	url, nc := startNATS(t)
 	keys := make(chan string, 8)
@@ -78,7 +78,7 @@ func TestOverNATS_RepeatsUnderTheSameKey(t *testing.T) {
 	}
 }
 
-func TestOverNATS_AWorkerDraws(t *testing.T) {
+func TestOverNATS_Draw(t *testing.T) {
 	t.Parallel()
 	url, nc := startNATS(t)
 	result := v1.Result{ID: "j1", Status: v1.Done, Regions: []v1.Region{{Label: "face", Score: 0.5}}}

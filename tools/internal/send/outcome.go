@@ -16,7 +16,7 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// outcome is one line of what is written: what became of one picture.
+// outcome is one line of what is written: what became of one image.
 type outcome struct {
 	// File is the path. JSON has no bytes that are not UTF-8: there they are
 	// U+FFFD, and FileBase64 has the path as it is.
@@ -48,16 +48,16 @@ func (o outcome) path() string {
 	return o.File
 }
 
-// final reports whether the outcome is the picture's own, so that sending it
+// isFinal reports whether the outcome is the image's own, so that sending it
 // again would give the same.
-func (o outcome) final() bool {
-	return o.Status == v1.Done || o.Problem != nil && !passes(o.Problem.Code)
+func (o outcome) isFinal() bool {
+	return o.Status == v1.Done || o.Problem != nil && !isTransient(o.Problem.Code)
 }
 
-// resume reads what an earlier run wrote, cuts off a last line that was not
+// readSent reads what an earlier run wrote, cuts off a last line that was not
 // finished, and returns the files that need not be sent again, each with what
 // became of it.
-func resume(path string) (map[string]v1.Status, error) {
+func readSent(path string) (map[string]v1.Status, error) {
 	sent := map[string]v1.Status{}
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -81,7 +81,7 @@ func resume(path string) (map[string]v1.Status, error) {
 		if err := json.Unmarshal(line, &o); err != nil || o.path() == "" {
 			return nil, fmt.Errorf("resume: line %d of %s is not one that send wrote", n, path)
 		}
-		if delete(sent, o.path()); o.final() {
+		if delete(sent, o.path()); o.isFinal() {
 			sent[o.path()] = o.Status
 		}
 		whole += int64(len(line))
@@ -92,8 +92,8 @@ func resume(path string) (map[string]v1.Status, error) {
 	return sent, nil
 }
 
-// runID names the run: it is part of the keys of its pictures, so that a
-// picture that was in flight when a run broke off is not read again by the one
+// runID names the run: it is part of the keys of its images, so that a
+// image that was in flight when a run broke off is not read again by the one
 // that resumes it, but by another run. It is kept beside the outcomes.
 func runID(out string, again bool) (id string, done func() error, err error) {
 	if out == "-" {

@@ -12,24 +12,24 @@ import (
 	"github.com/sightmesh/sightmesh/tools/internal/exit"
 )
 
-// interrupted runs a sender over pictures, one at a time, that is interrupted
+// startInterrupted runs a sender over images, one at a time, that is interrupted
 // at 2.jpg, and gives what resumes it. Those named damaged fail.
-func interrupted(t *testing.T, pictures ...string) Config {
+func startInterrupted(t *testing.T, images ...string) Config {
 	t.Helper()
 	ctx, interrupt := context.WithCancel(t.Context())
-	m := newMesh(t, func(w http.ResponseWriter, _ *http.Request, pic string, _ int) {
-		if strings.Contains(pic, "damaged") {
+	m := newMesh(t, func(w http.ResponseWriter, _ *http.Request, image string, _ int) {
+		if strings.Contains(image, "damaged") {
 			problem(w, v1.Damaged, "")
 			return
 		}
-		if pic == "2.jpg" {
+		if image == "2.jpg" {
 			interrupt()
 		}
-		done(w, pic)
+		done(w, image)
 	})
 	tmp := t.TempDir()
 	cfg := Config{
-		URL: m.URL, Paths: []string{folder(t, pictures...)}, Concurrency: "1",
+		URL: m.URL, Paths: []string{folder(t, images...)}, Concurrency: "1",
 		Out: filepath.Join(tmp, "out.ndjson"), Failed: filepath.Join(tmp, "failed.txt"),
 	}
 	if _, _, code := command(t, ctx, cfg); code != exit.Interrupted {
@@ -39,11 +39,11 @@ func interrupted(t *testing.T, pictures ...string) Config {
 	return cfg
 }
 
-// TestResumeKnowsWhatFailedBefore: the end of a resumed run is that of the
+// TestResume_CountsEarlierFailures: the end of a resumed run is that of the
 // whole.
-func TestResumeKnowsWhatFailedBefore(t *testing.T) {
+func TestResume_CountsEarlierFailures(t *testing.T) {
 	t.Parallel()
-	cfg := interrupted(t, "1-damaged.jpg", "2.jpg", "3.jpg", "4.jpg")
+	cfg := startInterrupted(t, "1-damaged.jpg", "2.jpg", "3.jpg", "4.jpg")
 	_, _, code := command(t, t.Context(), cfg)
 	list, err := os.ReadFile(cfg.Failed)
 	if err != nil {
@@ -54,10 +54,10 @@ func TestResumeKnowsWhatFailedBefore(t *testing.T) {
 	}
 }
 
-// TestOneOfManyFailsInTheEnd: not every picture failed.
-func TestOneOfManyFailsInTheEnd(t *testing.T) {
+// TestCommand_PartialFailure: not every image failed.
+func TestCommand_PartialFailure(t *testing.T) {
 	t.Parallel()
-	if _, _, code := command(t, t.Context(), interrupted(t, "1.jpg", "2.jpg", "9-damaged.jpg")); code != exit.Partial {
+	if _, _, code := command(t, t.Context(), startInterrupted(t, "1.jpg", "2.jpg", "9-damaged.jpg")); code != exit.Partial {
 		t.Errorf("resumed: code %d, want %d", code, exit.Partial)
 	}
 }

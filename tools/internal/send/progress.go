@@ -19,20 +19,20 @@ type progress struct {
 	total int
 	limit *limit
 
-	mu     sync.Mutex
-	begun  time.Time
-	done   int
-	failed int
-	told   time.Time
+	mu       sync.Mutex
+	begun    time.Time
+	done     int
+	failed   int
+	lastLine time.Time
 }
 
-const betweenLines = 5 * time.Second
+const progressInterval = 5 * time.Second
 
 func newProgress(out io.Writer, total int, l *limit) *progress {
-	p := &progress{out: out, total: total, limit: l, begun: time.Now(), told: time.Now()}
+	p := &progress{out: out, total: total, limit: l, begun: time.Now(), lastLine: time.Now()}
 	if f, ok := out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		p.bar = progressbar.NewOptions(total, progressbar.OptionSetWriter(out), progressbar.OptionShowCount(),
-			progressbar.OptionShowIts(), progressbar.OptionSetPredictTime(true), progressbar.OptionSetItsString("pictures"),
+			progressbar.OptionShowIts(), progressbar.OptionSetPredictTime(true), progressbar.OptionSetItsString("images"),
 			progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionOnCompletion(func() { fmt.Fprintln(out) }))
 	}
 	return p
@@ -46,12 +46,12 @@ func (p *progress) add(failed bool) {
 		p.failed++
 	}
 	if p.bar != nil {
-		p.bar.Describe(fmt.Sprintf("%d failed, %d at a time", p.failed, p.limit.now()))
+		p.bar.Describe(fmt.Sprintf("%d failed, %d at a time", p.failed, p.limit.current()))
 		_ = p.bar.Add(1) // fails only past its end
 		return
 	}
-	if now := time.Now(); now.Sub(p.told) >= betweenLines {
-		p.told = now
+	if now := time.Now(); now.Sub(p.lastLine) >= progressInterval {
+		p.lastLine = now
 		fmt.Fprintln(p.out, p.line(now))
 	}
 }
@@ -61,8 +61,8 @@ func (p *progress) line(now time.Time) string {
 	took := now.Sub(p.begun)
 	rate := float64(p.done) / max(took.Seconds(), 1e-9)
 	left := time.Duration(float64(p.total-p.done) / max(rate, 1e-9) * float64(time.Second))
-	return fmt.Sprintf("%d of %d pictures, %.1f/s, %d failed, %d at a time, %s left",
-		p.done, p.total, rate, p.failed, p.limit.now(), left.Round(time.Second))
+	return fmt.Sprintf("%d of %d images, %.1f/s, %d failed, %d at a time, %s left",
+		p.done, p.total, rate, p.failed, p.limit.current(), left.Round(time.Second))
 }
 
 // end says what became of the run.
@@ -73,6 +73,6 @@ func (p *progress) end(skipped int) {
 		_ = p.bar.Exit() // ends its line
 	}
 	took := time.Since(p.begun)
-	fmt.Fprintf(p.out, "%d of %d pictures sent in %s (%.1f/s), %d failed, %d were done before\n",
+	fmt.Fprintf(p.out, "%d of %d images sent in %s (%.1f/s), %d failed, %d were done before\n",
 		p.done, p.total, took.Round(10*time.Millisecond), float64(p.done)/max(took.Seconds(), 1e-9), p.failed, skipped)
 }

@@ -8,9 +8,9 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// passes is the one table of problems that another attempt may get over.
-// Everything else is the picture's or the request's own.
-func passes(c v1.Code) bool {
+// isTransient is the one table of problems that another attempt may get over.
+// Everything else is the image's or the request's own.
+func isTransient(c v1.Code) bool {
 	switch c {
 	case v1.Overloaded, v1.NoWorker, v1.Unavailable, v1.TruncatedBody, v1.Internal:
 		return true
@@ -31,8 +31,8 @@ func delay(n int, after time.Duration) time.Duration {
 	return backoff.Delay(n)
 }
 
-// overloaded reports whether an attempt says that too much is sent.
-func overloaded(err error) bool {
+// isOverloaded reports whether an attempt says that too much is sent.
+func isOverloaded(err error) bool {
 	var p *v1.Problem
 	return errors.As(err, &p) && p.Code == v1.Overloaded
 }

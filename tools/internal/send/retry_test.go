@@ -9,9 +9,9 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// TestJobThatFailedIsNotAskedForAgain: an attempt after a job that failed in a
+// TestRetry_NewKeyAfterFailedJob: an attempt after a job that failed in a
 // way that may pass is another job, since a key always gives the first's answer.
-func TestJobThatFailedIsNotAskedForAgain(t *testing.T) {
+func TestRetry_NewKeyAfterFailedJob(t *testing.T) {
 	t.Parallel()
 	first := ""
 	mesh := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -21,8 +21,8 @@ import (
 // run is one run of the sender.
 type run struct {
 	cfg    Config
-	send   deliver
-	drawn  drawer
+	send   deliverFunc
+	drawer drawFunc
 	limit  *limit
 	stderr io.Writer
 	id     string // of the run
@@ -31,19 +31,19 @@ type run struct {
 	failed   []string // those that a run before has found to fail included
 }
 
-// ahead bounds the outcomes that wait for an earlier one to be written.
-const ahead = 1024
+// maxPendingOutcomes bounds the outcomes that wait for an earlier one to be written.
+const maxPendingOutcomes = 1024
 
 // After an interrupt, images in flight have a grace to get their outcomes.
 // What is blocked then is abandoned: with the half second that main has to
 // print, the command ends within ten seconds.
 const (
-	grace     = 8 * time.Second
-	endWithin = 9 * time.Second
+	inFlightGrace = 8 * time.Second
+	stopTimeout   = 9 * time.Second
 )
 
-func (r *run) do(ctx context.Context, files []file, stdout io.Writer) (err error) {
-	todo, skipped, err := r.left(files)
+func (r *run) sendFiles(ctx context.Context, files []file, stdout io.Writer) (err error) {
+	todo, skipped, err := r.pendingFiles(files)
 	if err != nil {
 		return &exit.Error{Status: exit.Failure, Err: err}
 	}
@@ -60,7 +60,7 @@ func (r *run) do(ctx context.Context, files []file, stdout io.Writer) (err error
 	case err != nil:
 		return &exit.Error{Status: exit.Failure, Err: err}
 	case !complete:
-		return &exit.Error{Status: exit.Interrupted, Err: fmt.Errorf("interrupted: %d pictures were not sent; --resume goes on", len(todo)-r.progress.done)}
+		return &exit.Error{Status: exit.Interrupted, Err: fmt.Errorf("interrupted: %d images were not sent; --resume goes on", len(todo)-r.progress.done)}
 	}
 	if err := done(); err != nil {
 		return &exit.Error{Status: exit.Failure, Err: err}
@@ -69,17 +69,17 @@ func (r *run) do(ctx context.Context, files []file, stdout io.Writer) (err error
 	case n == 0:
 		return nil
 	case n == len(files):
-		return &exit.Error{Status: exit.Failure, Err: fmt.Errorf("all of %d pictures failed", n)}
+		return &exit.Error{Status: exit.Failure, Err: fmt.Errorf("all of %d images failed", n)}
 	default:
-		return &exit.Error{Status: exit.Partial, Err: fmt.Errorf("%d of %d pictures failed", n, len(files))}
+		return &exit.Error{Status: exit.Partial, Err: fmt.Errorf("%d of %d images failed", n, len(files))}
 	}
 }
 
-// left gives the files that are still to be sent.
-func (r *run) left(files []file) (todo []file, skipped int, err error) {
+// pendingFiles gives the files that are still to be sent.
+func (r *run) pendingFiles(files []file) (todo []file, skipped int, err error) {
 	sent := map[string]v1.Status{}
 	if r.cfg.Resume {
-		if sent, err = resume(r.cfg.Out); err != nil {
+		if sent, err = readSent(r.cfg.Out); err != nil {
 			return nil, 0, err
 		}
 	}
@@ -121,10 +121,10 @@ func (r *run) sendAll(ctx context.Context, files []file, out io.Writer) error {
 	working, endWork := context.WithCancel(context.WithoutCancel(ctx))
 	defer endWork()
 	defer context.AfterFunc(ctx, func() {
-		t := time.AfterFunc(grace, endWork)
+		t := time.AfterFunc(inFlightGrace, endWork)
 		context.AfterFunc(working, func() { t.Stop() })
 	})()
-	turns := make(chan chan outcome, ahead)
+	turns := make(chan chan outcome, maxPendingOutcomes)
 	var all sync.WaitGroup
 	var writeErr error
 	sending, stopSending := context.WithCancel(ctx)
@@ -132,7 +132,7 @@ func (r *run) sendAll(ctx context.Context, files []file, out io.Writer) error {
 	all.Go(func() {
 		writeErr = r.write(turns, out, stopSending)
 	})
-	shared := make(chan outcome, ahead) // of all, when order does not matter
+	shared := make(chan outcome, maxPendingOutcomes) // of all, when order does not matter
 	if !r.cfg.Ordered {
 		turns <- shared
 	}
@@ -148,7 +148,7 @@ func (r *run) sendAll(ctx context.Context, files []file, out io.Writer) error {
 		}
 		inFlight.Go(func() {
 			defer r.limit.leave()
-			o, ok := r.one(working, ctx, f)
+			o, ok := r.sendFile(working, ctx, f)
 			if ok {
 				turn <- o
 			}
@@ -201,12 +201,12 @@ func writeLine(w *bufio.Writer, o outcome, flush bool) error {
 	return nil
 }
 
-// one has a picture read, in as many attempts as it takes; false means that
-// the run was interrupted and the picture has no outcome.
-func (r *run) one(working, running context.Context, f file) (outcome, bool) {
+// sendFile has an image read, in as many attempts as it takes; false means that
+// the run was interrupted and the image has no outcome.
+func (r *run) sendFile(working, running context.Context, f file) (outcome, bool) {
 	begin := time.Now()
 	o := newOutcome(f.path)
-	pic, err := await(running, 0, func() ([]byte, error) { return readImage(f.path) })
+	image, err := await(running, 0, func() ([]byte, error) { return readImage(f.path) })
 	if running.Err() != nil {
 		return o, false
 	}
@@ -214,11 +214,11 @@ func (r *run) one(working, running context.Context, f file) (outcome, bool) {
 		o.Error = err.Error()
 		return o, true
 	}
-	key := sha256.Sum256(append([]byte(r.id+"\n"+f.path+"\n"), pic...))
+	key := sha256.Sum256(append([]byte(r.id+"\n"+f.path+"\n"), image...))
 	name := hex.EncodeToString(key[:])
 	for {
 		o.Attempts++
-		result, err := r.attempt(working, name, pic)
+		result, err := r.attempt(working, name, image)
 		o.MS = float64(time.Since(begin).Microseconds()) / 1000
 		var p *v1.Problem
 		isProblem := errors.As(err, &p)
@@ -226,7 +226,7 @@ func (r *run) one(working, running context.Context, f file) (outcome, bool) {
 		switch {
 		case err == nil:
 			o.Status, o.Result = v1.Done, &result
-			if err := r.draw(working, running, f, name, pic, result); err != nil {
+			if err := r.draw(working, running, f, name, image, result); err != nil {
 				o.Error = err.Error()
 			}
 			return o, true
@@ -259,18 +259,18 @@ func (r *run) one(working, running context.Context, f file) (outcome, bool) {
 	}
 }
 
-func (r *run) attempt(ctx context.Context, key string, pic []byte) (v1.Result, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+func (r *run) attempt(ctx context.Context, key string, image []byte) (v1.Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
 	begin := time.Now()
-	result, err := r.send(ctx, key, pic)
-	if tooMuch := overloaded(err); err == nil || tooMuch { // what fails says nothing of how long pictures take
-		r.limit.saw(time.Since(begin), tooMuch)
+	result, err := r.send(ctx, key, image)
+	if tooMuch := isOverloaded(err); err == nil || tooMuch { // what fails says nothing of how long images take
+		r.limit.observe(time.Since(begin), tooMuch)
 	}
 	return result, err
 }
 
-// writeFailed lists the pictures that failed.
+// writeFailed lists the images that failed.
 func (r *run) writeFailed() error {
 	if r.cfg.Failed == "" {
 		return nil

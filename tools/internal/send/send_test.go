@@ -44,7 +44,7 @@ func folder(t *testing.T, names ...string) string {
 	return dir
 }
 
-func TestFind(t *testing.T) {
+func TestFind_Files(t *testing.T) {
 	t.Parallel()
 	dir := folder(t, "frame10.jpg", "frame2.jpg", "frame1.PNG", "notes.txt", ".hidden.jpg", ".git/x.jpg", "b/frame3.webp", "list.tif")
 	for name, tt := range map[string]struct {
@@ -78,10 +78,10 @@ func TestFind(t *testing.T) {
 	}
 }
 
-func TestResumeReadsWhatWasWritten(t *testing.T) {
+func TestResume_ReadsOutcomes(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "out")
-	if sent, err := resume(path); err != nil || len(sent) != 0 {
+	if sent, err := readSent(path); err != nil || len(sent) != 0 {
 		t.Errorf("without a file: %v, %v", sent, err)
 	}
 	whole := `{"file":"a","status":"done"}
@@ -94,7 +94,7 @@ func TestResumeReadsWhatWasWritten(t *testing.T) {
 	if err := os.WriteFile(path, []byte(whole+`{"file":"f","sta`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	sent, err := resume(path)
+	sent, err := readSent(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +109,7 @@ func TestResumeReadsWhatWasWritten(t *testing.T) {
 	if err := os.WriteFile(path, []byte("a photo of mine\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := resume(path); err == nil {
+	if _, err := readSent(path); err == nil {
 		t.Error("goes on with a file that is something else")
 	}
 }
@@ -127,9 +127,9 @@ func TestDelay(t *testing.T) {
 	}
 }
 
-// TestLimitFindsItsWay plays meshes of so many lanes, which take a picture in
-// so many seconds: pictures over that wait.
-func TestLimitFindsItsWay(t *testing.T) {
+// TestLimit_ConvergesToCapacity plays meshes of so many lanes, which take an image in
+// so many seconds: images over that wait.
+func TestLimit_ConvergesToCapacity(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		lanes   float64
@@ -146,19 +146,19 @@ func TestLimitFindsItsWay(t *testing.T) {
 	}
 }
 
-func TestOverloadHalvesOnce(t *testing.T) {
+func TestLimit_HalvesOncePerOverload(t *testing.T) {
 	t.Parallel()
 	l := newLimit(0, true)
 	l.at = 64
 	for range 10 { // all of them in flight together
-		l.saw(time.Second, true)
+		l.observe(time.Second, true)
 	}
-	if n := l.now(); n != 32 {
+	if n := l.current(); n != 32 {
 		t.Errorf("at %d, want 32", n)
 	}
 	fixed := newLimit(7, false)
-	fixed.saw(time.Second, true)
-	if n := fixed.now(); n != 7 {
+	fixed.observe(time.Second, true)
+	if n := fixed.current(); n != 7 {
 		t.Errorf("a limit that was given is %d", n)
 	}
 }
@@ -167,11 +167,11 @@ func TestOverloadHalvesOnce(t *testing.T) {
 type mesh struct {
 	*httptest.Server
 	mu    sync.Mutex
-	posts map[string]int // by picture
+	posts map[string]int // by image
 	keys  map[string]string
 }
 
-func newMesh(t *testing.T, answer func(w http.ResponseWriter, r *http.Request, pic string, n int)) *mesh {
+func newMesh(t *testing.T, answer func(w http.ResponseWriter, r *http.Request, image string, n int)) *mesh {
 	t.Helper()
 	m := &mesh{posts: map[string]int{}, keys: map[string]string{}}
 	m.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -179,16 +179,16 @@ func newMesh(t *testing.T, answer func(w http.ResponseWriter, r *http.Request, p
 		if err != nil {
 			return // the client is gone
 		}
-		pic, key := string(body), r.Header.Get("Idempotency-Key")
+		image, key := string(body), r.Header.Get("Idempotency-Key")
 		m.mu.Lock()
-		m.posts[pic]++
-		n := m.posts[pic]
-		if old := m.keys[pic]; pic != "" && (key == "" || old != "" && old != key) {
-			t.Errorf("%s has the key %q, and before %q", pic, key, old)
+		m.posts[image]++
+		n := m.posts[image]
+		if old := m.keys[image]; image != "" && (key == "" || old != "" && old != key) {
+			t.Errorf("%s has the key %q, and before %q", image, key, old)
 		}
-		m.keys[pic] = key
+		m.keys[image] = key
 		m.mu.Unlock()
-		answer(w, r, pic, n)
+		answer(w, r, image, n)
 	}))
 	t.Cleanup(m.Close)
 	return m
@@ -245,22 +245,22 @@ func command(t *testing.T, ctx context.Context, cfg Config) (map[string]outcome,
 	return out, order, code
 }
 
-func TestWhatPassesIsTriedAgain(t *testing.T) {
+func TestRetry_TransientErrors(t *testing.T) {
 	t.Parallel()
-	m := newMesh(t, func(w http.ResponseWriter, r *http.Request, pic string, n int) {
+	m := newMesh(t, func(w http.ResponseWriter, r *http.Request, image string, n int) {
 		switch {
-		case n > 1 || pic == "good.jpg":
-			done(w, pic)
-		case pic == "busy.jpg":
+		case n > 1 || image == "good.jpg":
+			done(w, image)
+		case image == "busy.jpg":
 			problem(w, v1.Overloaded, "1")
-		case pic == "noworker.jpg":
+		case image == "noworker.jpg":
 			problem(w, v1.NoWorker, "1")
-		case pic == "proxy.jpg":
+		case image == "proxy.jpg":
 			w.WriteHeader(http.StatusBadGateway)
-		case pic == "cut.jpg":
+		case image == "cut.jpg":
 			w.Header().Set("Content-Length", "100")
 			w.Write([]byte("{"))
-		case pic == "hangup.jpg":
+		case image == "hangup.jpg":
 			panic(http.ErrAbortHandler)
 		}
 	})
@@ -283,16 +283,16 @@ func TestWhatPassesIsTriedAgain(t *testing.T) {
 	}
 }
 
-func TestWhatIsThePicturesOwnIsNot(t *testing.T) {
+func TestRetry_NotForImageProblems(t *testing.T) {
 	t.Parallel()
-	m := newMesh(t, func(w http.ResponseWriter, _ *http.Request, pic string, _ int) {
-		switch pic {
+	m := newMesh(t, func(w http.ResponseWriter, _ *http.Request, image string, _ int) {
+		switch image {
 		case "damaged.jpg":
 			problem(w, v1.Damaged, "")
 		case "forbidden.jpg":
 			w.WriteHeader(http.StatusForbidden)
 		default:
-			done(w, pic)
+			done(w, image)
 		}
 	})
 	dir := folder(t, "damaged.jpg", "forbidden.jpg", "good.jpg")
@@ -315,7 +315,7 @@ func TestWhatIsThePicturesOwnIsNot(t *testing.T) {
 	}
 }
 
-func TestNothingWorks(t *testing.T) {
+func TestCommand_AllFail(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -329,7 +329,7 @@ func TestNothingWorks(t *testing.T) {
 	}
 }
 
-func TestUsage(t *testing.T) {
+func TestCommand_Usage(t *testing.T) {
 	t.Parallel()
 	for name, cfg := range map[string]Config{
 		"no paths": {}, "concurrency": {Paths: []string{"x"}, Concurrency: "many"}, "resume of stdout": {Paths: []string{"x"}, Resume: true},
@@ -344,7 +344,7 @@ func TestUsage(t *testing.T) {
 	}
 }
 
-func TestAnswerThatTakesLonger(t *testing.T) {
+func TestDeliver_ResultAfterTheWait(t *testing.T) {
 	t.Parallel()
 	var polls atomic.Int64
 	m := newMesh(t, func(w http.ResponseWriter, r *http.Request, _ string, _ int) {
@@ -368,11 +368,11 @@ func TestAnswerThatTakesLonger(t *testing.T) {
 	}
 }
 
-func TestOrdered(t *testing.T) {
+func TestCommand_Ordered(t *testing.T) {
 	t.Parallel()
-	m := newMesh(t, func(w http.ResponseWriter, _ *http.Request, pic string, _ int) {
-		time.Sleep(time.Duration(len(pic)*31%17) * time.Millisecond)
-		done(w, pic)
+	m := newMesh(t, func(w http.ResponseWriter, _ *http.Request, image string, _ int) {
+		time.Sleep(time.Duration(len(image)*31%17) * time.Millisecond)
+		done(w, image)
 	})
 	var names []string
 	for i := range 40 {
@@ -384,14 +384,14 @@ func TestOrdered(t *testing.T) {
 	}
 }
 
-func TestAutoSendsEverything(t *testing.T) {
+func TestCommand_AutoSendsAllFiles(t *testing.T) {
 	t.Parallel()
 	lanes := make(chan struct{}, 4)
-	m := newMesh(t, func(w http.ResponseWriter, _ *http.Request, pic string, _ int) {
+	m := newMesh(t, func(w http.ResponseWriter, _ *http.Request, image string, _ int) {
 		lanes <- struct{}{}
 		time.Sleep(2 * time.Millisecond)
 		<-lanes
-		done(w, pic)
+		done(w, image)
 	})
 	var names []string
 	for i := range 300 {
@@ -403,23 +403,23 @@ func TestAutoSendsEverything(t *testing.T) {
 	}
 }
 
-// TestInterruptedAndResumed: a run is interrupted while pictures are in flight
+// TestCommand_ResumesAfterInterrupt: a run is interrupted while images are in flight
 // and others wait to be tried again; what follows sends the rest and no
-// picture twice.
-func TestInterruptedAndResumed(t *testing.T) {
+// image twice.
+func TestCommand_ResumesAfterInterrupt(t *testing.T) {
 	t.Parallel()
 	ctx, interrupt := context.WithCancel(t.Context())
 	var healed atomic.Bool
-	m := newMesh(t, func(w http.ResponseWriter, _ *http.Request, pic string, _ int) {
-		if !healed.Load() && strings.HasPrefix(pic, "busy") {
+	m := newMesh(t, func(w http.ResponseWriter, _ *http.Request, image string, _ int) {
+		if !healed.Load() && strings.HasPrefix(image, "busy") {
 			problem(w, v1.Overloaded, "3600")
 			return
 		}
-		if pic == "20.jpg" {
+		if image == "20.jpg" {
 			interrupt()
 			time.Sleep(50 * time.Millisecond)
 		}
-		done(w, pic)
+		done(w, image)
 	})
 	names := []string{"busy.jpg"}
 	for i := range 60 {
@@ -451,9 +451,9 @@ func TestInterruptedAndResumed(t *testing.T) {
 	}
 }
 
-func TestOutcomesThatCannotBeWritten(t *testing.T) {
+func TestCommand_OutcomesCannotBeWritten(t *testing.T) {
 	t.Parallel()
-	m := newMesh(t, func(w http.ResponseWriter, _ *http.Request, pic string, _ int) { done(w, pic) })
+	m := newMesh(t, func(w http.ResponseWriter, _ *http.Request, image string, _ int) { done(w, image) })
 	cfg := Config{URL: m.URL, Paths: []string{folder(t, "a.jpg", "b.jpg")}, Concurrency: "1", Priority: "interactive", Attempts: 1, Out: "-"}
 	if err := Command(t.Context(), cfg, nil, full{}, t.Output()); exit.Status(err) != exit.Failure {
 		t.Errorf("got %v", err)

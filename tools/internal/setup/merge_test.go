@@ -30,7 +30,7 @@ func stream(t *testing.T, js jetstream.JetStream, name string) jetstream.StreamC
 // is about.
 func withLeader[T any](t *testing.T, request func() (T, error)) T {
 	t.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(testTimeout); ; time.Sleep(50 * time.Millisecond) {
 		got, err := request()
 		var api *jetstream.APIError
 		if err == nil {
@@ -42,12 +42,12 @@ func withLeader[T any](t *testing.T, request func() (T, error)) T {
 	}
 }
 
-// TestRun_KeepsWhatIsNotSaid sets up with ages, tunes a limit as operators do,
+// TestRun_KeepsUnnamedSettings sets up with ages, tunes a limit as operators do,
 // and sets up again without any of it.
-func TestRun_KeepsWhatIsNotSaid(t *testing.T) {
+func TestRun_KeepsUnnamedSettings(t *testing.T) {
 	t.Parallel()
 	cfg := Config{
-		NATS: connection.Config{URL: startServer(t, 0).ClientURL()}, Storage: "file", Wait: patience, Replicas: 1,
+		NATS: connection.Config{URL: startServer(t, 0).ClientURL()}, Storage: "file", Wait: testTimeout, Replicas: 1,
 		ResultsAge: 3 * time.Hour, ReportsAge: 48 * time.Hour,
 	}
 	if err := Run(t.Context(), cfg, io.Discard); err != nil {
@@ -59,7 +59,7 @@ func TestRun_KeepsWhatIsNotSaid(t *testing.T) {
 	if _, err := js.UpdateStream(t.Context(), tuned); err != nil {
 		t.Fatal(err)
 	}
-	if err := Run(t.Context(), Config{NATS: cfg.NATS, Wait: patience}, io.Discard); err != nil {
+	if err := Run(t.Context(), Config{NATS: cfg.NATS, Wait: testTimeout}, io.Discard); err != nil {
 		t.Fatal(err)
 	}
 	if got := stream(t, js, streams.Results).MaxAge; got != cfg.ResultsAge {
@@ -76,8 +76,8 @@ func TestRun_KeepsWhatIsNotSaid(t *testing.T) {
 	}
 }
 
-// refused runs a set-up that could wait for an hour, and returns its error.
-func refused(t *testing.T, cfg Config) string {
+// runRejected runs a set-up that could wait for an hour, and returns its error.
+func runRejected(t *testing.T, cfg Config) string {
 	t.Helper()
 	cfg.Wait = time.Hour
 	done := make(chan error, 1)
@@ -88,8 +88,8 @@ func refused(t *testing.T, cfg Config) string {
 			t.Fatal("it was set up")
 		}
 		return err.Error()
-	case <-time.After(patience):
-		t.Fatalf("it still waits after %v", patience)
+	case <-time.After(testTimeout):
+		t.Fatalf("it still waits after %v", testTimeout)
 		return ""
 	}
 }
@@ -105,9 +105,9 @@ func serverWith(t *testing.T, change func(*server.Options)) string {
 	return runServer(t, o).ClientURL()
 }
 
-// TestRun_SaysAtOnceWhatTheServerLacks sets up on servers on which waiting
+// TestRun_ReportsMissingServerFeatures sets up on servers on which waiting
 // does not help.
-func TestRun_SaysAtOnceWhatTheServerLacks(t *testing.T) {
+func TestRun_ReportsMissingServerFeatures(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		options func(*server.Options)
@@ -138,7 +138,7 @@ func TestRun_SaysAtOnceWhatTheServerLacks(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			tt.cfg.NATS.URL = serverWith(t, tt.options)
-			said := refused(t, tt.cfg)
+			said := runRejected(t, tt.cfg)
 			for _, want := range tt.want {
 				if !strings.Contains(said, want) {
 					t.Errorf("it says %q, want %q in it", said, want)
@@ -151,13 +151,13 @@ func TestRun_SaysAtOnceWhatTheServerLacks(t *testing.T) {
 // TestRun_LoweringNeedsForce sets up with less of everything than there is.
 func TestRun_LoweringNeedsForce(t *testing.T) {
 	t.Parallel()
-	cfg := Config{NATS: connection.Config{URL: startServer(t, 0).ClientURL()}, Wait: patience, ResultsAge: 3 * time.Hour, ReportsAge: 48 * time.Hour}
+	cfg := Config{NATS: connection.Config{URL: startServer(t, 0).ClientURL()}, Wait: testTimeout, ResultsAge: 3 * time.Hour, ReportsAge: 48 * time.Hour}
 	if err := Run(t.Context(), cfg, io.Discard); err != nil {
 		t.Fatal(err)
 	}
 	js := connect(t, cfg.NATS.URL)
 	less := Config{NATS: cfg.NATS, ResultsAge: time.Hour, ReportsAge: 24 * time.Hour}
-	said := refused(t, less)
+	said := runRejected(t, less)
 	for _, want := range []string{
 		"RESULTS: age from 3h0m0s to 1h0m0s", "REPORTS: age from 48h0m0s to 24h0m0s", "--force",
 	} {
@@ -168,7 +168,7 @@ func TestRun_LoweringNeedsForce(t *testing.T) {
 	if got := stream(t, js, streams.Results).MaxAge; got != cfg.ResultsAge {
 		t.Errorf("results are kept for %v after the refusal, want %v", got, cfg.ResultsAge)
 	}
-	less.Force, less.Wait = true, patience
+	less.Force, less.Wait = true, testTimeout
 	if err := Run(t.Context(), less, io.Discard); err != nil {
 		t.Fatal(err)
 	}
@@ -181,7 +181,7 @@ func TestRun_LoweringNeedsForce(t *testing.T) {
 // then would delete its oldest messages.
 func TestRun_MaxStoreBelowContentNeedsForce(t *testing.T) {
 	t.Parallel()
-	cfg := Config{NATS: connection.Config{URL: startServer(t, 0).ClientURL()}, Storage: "memory", Wait: patience}
+	cfg := Config{NATS: connection.Config{URL: startServer(t, 0).ClientURL()}, Storage: "memory", Wait: testTimeout}
 	if err := Run(t.Context(), cfg, io.Discard); err != nil {
 		t.Fatal(err)
 	}
@@ -192,7 +192,7 @@ func TestRun_MaxStoreBelowContentNeedsForce(t *testing.T) {
 		}
 	}
 	cfg.Storage, cfg.MaxStore = "", 256<<20
-	if said := refused(t, cfg); !strings.Contains(said, "JOBS: a limit of 5.12 MiB while it holds 16.00 MiB") {
+	if said := runRejected(t, cfg); !strings.Contains(said, "JOBS: a limit of 5.12 MiB while it holds 16.00 MiB") {
 		t.Errorf("it says %q", said)
 	}
 	cfg.Force = true
@@ -207,7 +207,7 @@ func TestRun_MaxStoreBelowContentNeedsForce(t *testing.T) {
 		t.Errorf("the streams hold %d bytes together, want %d", sum, cfg.MaxStore)
 	}
 	// The next set-up does not take that back.
-	if err := Run(t.Context(), Config{NATS: cfg.NATS, Wait: patience}, io.Discard); err != nil {
+	if err := Run(t.Context(), Config{NATS: cfg.NATS, Wait: testTimeout}, io.Discard); err != nil {
 		t.Fatal(err)
 	}
 	if got := stream(t, js, streams.Images).MaxBytes; got > cfg.MaxStore {
@@ -215,10 +215,10 @@ func TestRun_MaxStoreBelowContentNeedsForce(t *testing.T) {
 	}
 }
 
-// TestRun_StorageStays sets up again without a storage, and with another one.
-func TestRun_StorageStays(t *testing.T) {
+// TestRun_KeepsStorage sets up again without a storage, and with another one.
+func TestRun_KeepsStorage(t *testing.T) {
 	t.Parallel()
-	cfg := Config{NATS: connection.Config{URL: startServer(t, 0).ClientURL()}, Storage: "memory", Wait: patience}
+	cfg := Config{NATS: connection.Config{URL: startServer(t, 0).ClientURL()}, Storage: "memory", Wait: testTimeout}
 	if err := Run(t.Context(), cfg, io.Discard); err != nil {
 		t.Fatal(err)
 	}
@@ -235,14 +235,14 @@ func TestRun_StorageStays(t *testing.T) {
 		t.Errorf("the new stream is stored in %v, want memory as the others", got)
 	}
 	cfg.Storage = "file"
-	if said := refused(t, cfg); !strings.Contains(said, "stored in memory") || !strings.Contains(said, "--storage") {
+	if said := runRejected(t, cfg); !strings.Contains(said, "stored in memory") || !strings.Contains(said, "--storage") {
 		t.Errorf("it says %q", said)
 	}
 }
 
-// TestRun_ReplicasStay sets up a cluster with three replicas, and again without
+// TestRun_KeepsReplicas sets up a cluster with three replicas, and again without
 // saying how many.
-func TestRun_ReplicasStay(t *testing.T) {
+func TestRun_KeepsReplicas(t *testing.T) {
 	t.Parallel()
 	cfg := Config{NATS: connection.Config{URL: startCluster(t)}, Replicas: 3, Storage: "memory", Wait: time.Minute}
 	if err := Run(t.Context(), cfg, io.Discard); err != nil {
@@ -270,7 +270,7 @@ func TestRun_ReplicasStay(t *testing.T) {
 		t.Errorf("how many have how many replicas: %v, want all 3", got)
 	}
 	cfg.Replicas = 1
-	said := refused(t, cfg)
+	said := runRejected(t, cfg)
 	for _, want := range []string{"IMAGES", "replicas from 3 to 1", "--force"} {
 		if !strings.Contains(said, want) {
 			t.Errorf("it says %q, want %q in it", said, want)

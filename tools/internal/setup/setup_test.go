@@ -25,7 +25,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const patience = 20 * time.Second // only ends tests that would hang
+const testTimeout = 20 * time.Second // only ends tests that would hang
 
 // startServer runs a server with JetStream on a port, 0 for any.
 func startServer(t *testing.T, port int) *server.Server {
@@ -51,7 +51,7 @@ func runServer(t *testing.T, o *server.Options) *server.Server {
 		s.Shutdown()
 		s.WaitForShutdown()
 	})
-	if !s.ReadyForConnections(patience) {
+	if !s.ReadyForConnections(testTimeout) {
 		t.Fatal("NATS server is not ready for connections")
 	}
 	return s
@@ -104,12 +104,12 @@ func writePipelines(t *testing.T, names ...string) string {
 	return path
 }
 
-// TestRunAgain runs the set-up as operators do: again after nothing has
+// TestRun_Twice runs the set-up as operators do: again after nothing has
 // changed, and with other pipelines, while work for the old ones is queued.
-func TestRunAgain(t *testing.T) {
+func TestRun_Twice(t *testing.T) {
 	t.Parallel()
 	url := startServer(t, 0).ClientURL()
-	cfg := Config{NATS: connection.Config{URL: url}, Replicas: 1, Storage: "file", Wait: patience}
+	cfg := Config{NATS: connection.Config{URL: url}, Replicas: 1, Storage: "file", Wait: testTimeout}
 	run := func(pipelines string) string {
 		t.Helper()
 		cfg.Pipelines = pipelines
@@ -140,10 +140,10 @@ func TestRunAgain(t *testing.T) {
 	}
 }
 
-func TestStorageInMemory(t *testing.T) {
+func TestRun_StorageInMemory(t *testing.T) {
 	t.Parallel()
 	url := startServer(t, 0).ClientURL()
-	if err := Run(t.Context(), Config{NATS: connection.Config{URL: url}, Replicas: 1, Storage: "memory", Wait: patience}, &bytes.Buffer{}); err != nil {
+	if err := Run(t.Context(), Config{NATS: connection.Config{URL: url}, Replicas: 1, Storage: "memory", Wait: testTimeout}, &bytes.Buffer{}); err != nil {
 		t.Fatal(err)
 	}
 	if _, storage := consumers(t, url); storage != jetstream.MemoryStorage {
@@ -151,7 +151,7 @@ func TestStorageInMemory(t *testing.T) {
 	}
 }
 
-func TestWaitsForTheServer(t *testing.T) {
+func TestRun_WaitsForServer(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -161,7 +161,7 @@ func TestWaitsForTheServer(t *testing.T) {
 	port := l.Addr().(*net.TCPAddr).Port
 	done := make(chan error, 1)
 	go func() {
-		done <- Run(t.Context(), Config{NATS: connection.Config{URL: fmt.Sprintf("nats://127.0.0.1:%d", port)}, Replicas: 1, Storage: "file", Wait: patience}, &bytes.Buffer{})
+		done <- Run(t.Context(), Config{NATS: connection.Config{URL: fmt.Sprintf("nats://127.0.0.1:%d", port)}, Replicas: 1, Storage: "file", Wait: testTimeout}, &bytes.Buffer{})
 	}()
 	// It knocks while nobody is at home.
 	knock, err := l.Accept()
@@ -176,7 +176,7 @@ func TestWaitsForTheServer(t *testing.T) {
 	}
 }
 
-func TestErrorsSayWhatIsWrong(t *testing.T) {
+func TestRun_Errors(t *testing.T) {
 	t.Parallel()
 	url := startServer(t, 0).ClientURL()
 	for name, tt := range map[string]struct {
@@ -191,7 +191,7 @@ func TestErrorsSayWhatIsWrong(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 			defer cancel()
 			err := Run(ctx, tt.cfg, &bytes.Buffer{})
 			if err == nil || !strings.Contains(err.Error(), tt.want) || ctx.Err() != nil {
@@ -220,17 +220,17 @@ func TestRun_Credentials(t *testing.T) {
 	if err := os.WriteFile(file, []byte("s3cret"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cfg.NATS.User, cfg.NATS.PasswordFile, cfg.Wait = "mesh", file, patience
+	cfg.NATS.User, cfg.NATS.PasswordFile, cfg.Wait = "mesh", file, testTimeout
 	if err := Run(t.Context(), cfg, io.Discard); err != nil {
 		t.Errorf("with the password: %v", err)
 	}
 	cfg.NATS.PasswordFile, cfg.Wait = "/nowhere/password", time.Hour
-	if said := refused(t, cfg); !strings.Contains(said, "--nats-password-file") {
+	if said := runRejected(t, cfg); !strings.Contains(said, "--nats-password-file") {
 		t.Errorf("without the file it says %q, want the flag", said)
 	}
 }
 
-func TestEndsWithItsContext(t *testing.T) {
+func TestRun_StopsWithContext(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -240,9 +240,9 @@ func TestEndsWithItsContext(t *testing.T) {
 	}
 }
 
-func TestAgesAndSink(t *testing.T) {
+func TestRun_AgesAndSink(t *testing.T) {
 	t.Parallel()
-	cfg := Config{NATS: connection.Config{URL: startServer(t, 0).ClientURL()}, Replicas: 1, Storage: "file", Wait: patience, ResultsAge: time.Minute}
+	cfg := Config{NATS: connection.Config{URL: startServer(t, 0).ClientURL()}, Replicas: 1, Storage: "file", Wait: testTimeout, ResultsAge: time.Minute}
 	if err := Run(t.Context(), cfg, io.Discard); err == nil || !strings.Contains(err.Error(), "results-age") {
 		t.Errorf("answers that are kept for a minute: %v", err)
 	}

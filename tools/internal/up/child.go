@@ -63,7 +63,7 @@ func (c *child) run() {
 	defer close(c.done)
 	for failures := 1; ; failures++ {
 		began := time.Now()
-		err := c.once()
+		err := c.runOnce()
 		c.mu.Lock()
 		stopped, last := c.stopped, c.last
 		c.mu.Unlock()
@@ -84,8 +84,8 @@ func (c *child) run() {
 	}
 }
 
-// once runs the process from start to end.
-func (c *child) once() error {
+// runOnce runs the process from start to end.
+func (c *child) runOnce() error {
 	// The kernel ends the child when the thread that started it ends, so that
 	// thread must live as long as the child does (golang/go#27505).
 	runtime.LockOSThread()

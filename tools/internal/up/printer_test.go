@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestRender(t *testing.T) {
+func TestPrinter_Render(t *testing.T) {
 	t.Parallel()
 	record := `{"time":"2026-11-20T12:34:56.789012Z","level":"WARN","msg":"job failed","service":"detect","instance":"x","job":"j1","code":"damaged","detail":"it is broken","n":3,"span_id":"s"}`
 	for _, tt := range []struct {
@@ -43,7 +43,7 @@ func TestRender(t *testing.T) {
 	}
 }
 
-func TestColourIsForTerminals(t *testing.T) {
+func TestPrinter_ColourOnlyOnTerminal(t *testing.T) {
 	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)

@@ -55,9 +55,9 @@ func startUp(t *testing.T, mode string) (stdout, stderr *output, stop func() err
 	}
 }
 
-func TestRunStopsAgainstTheStream(t *testing.T) {
+func TestRun_StopOrder(t *testing.T) {
 	stdout, stderr, stop := startUp(t, "works")
-	until(t, "the mesh to be ready", func() bool { return strings.Contains(stdout.String(), "\n") })
+	waitFor(t, "the mesh to be ready", func() bool { return strings.Contains(stdout.String(), "\n") })
 	ready := regexp.MustCompile(`^ready http=http://127\.0\.0\.1:\d+ nats=(nats://127\.0\.0\.1:\d+)\n$`).FindStringSubmatch(stdout.String())
 	if ready == nil {
 		t.Fatalf("it said %q", stdout)
@@ -84,12 +84,12 @@ func TestRunStopsAgainstTheStream(t *testing.T) {
 	}
 }
 
-func TestCtrlCWhileStarting(t *testing.T) {
+func TestRun_InterruptWhileStarting(t *testing.T) {
 	for name, comeUp := range map[string]bool{"at once": false, "while services come up": true} {
 		t.Run(name, func(t *testing.T) {
 			stdout, stderr, stop := startUp(t, "never ready")
 			if comeUp {
-				until(t, "the services", func() bool { return strings.Count(stderr.String(), "name=http") == len(services) })
+				waitFor(t, "the services", func() bool { return strings.Count(stderr.String(), "name=http") == len(services) })
 			}
 			if err := stop(); err != nil {
 				t.Errorf("got %v", err)
@@ -101,7 +101,7 @@ func TestCtrlCWhileStarting(t *testing.T) {
 	}
 }
 
-func TestMissingBinaryIsNamed(t *testing.T) {
+func TestRun_NamesMissingBinary(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	cfg := Config{Data: t.TempDir(), Sample: "none", Log: "json", Setup: setup.Config{MaxStore: streams.LeastStore}}
 	err := Run(t.Context(), cfg, &output{}, &output{})
@@ -110,7 +110,7 @@ func TestMissingBinaryIsNamed(t *testing.T) {
 	}
 }
 
-func TestRun_SaysHowToGetJaeger(t *testing.T) {
+func TestRun_JaegerMissing(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	err := Run(t.Context(), Config{Data: t.TempDir(), Sample: "none", Log: "json", Jaeger: true}, &output{}, &output{})
 	if err == nil || !strings.Contains(err.Error(), "make jaeger") {
@@ -118,8 +118,8 @@ func TestRun_SaysHowToGetJaeger(t *testing.T) {
 	}
 }
 
-// TestChildrenEndWithUp kills up as the kernel would when memory runs out.
-func TestChildrenEndWithUp(t *testing.T) {
+// TestRun_ChildrenStopWithParent kills up as the kernel would when memory runs out.
+func TestRun_ChildrenStopWithParent(t *testing.T) {
 	t.Parallel()
 	up := exec.Command(os.Args[0], "parent")
 	stdout, err := up.StdoutPipe()
@@ -149,5 +149,5 @@ func TestChildrenEndWithUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	up.Wait() // says that it was killed
-	until(t, "the end of the service", func() bool { return !alive() })
+	waitFor(t, "the end of the service", func() bool { return !alive() })
 }

@@ -73,8 +73,8 @@ func (c *Config) Register(fs *flag.FlagSet) {
 	c.Reserve = defaultReserve
 	fs.Var((*bytesize.Size)(&c.Reserve), "reserve",
 		"`bytes` that stay free on the disk of the folder: with less, images are refused")
-	fs.IntVar(&c.Lanes, "lanes", runtime.NumCPU(), "lanes of detect and of classify: how many pictures each works on at a time")
-	fs.StringVar(&c.Sample, "sample", "", "picture `file` to begin with, or none; without it a page is drawn")
+	fs.IntVar(&c.Lanes, "lanes", runtime.NumCPU(), "lanes of detect and of classify: how many images each works on at a time")
+	fs.StringVar(&c.Sample, "sample", "", "image `file` to begin with, or none; without it a page is drawn")
 	fs.StringVar(&c.Log, "log", "text", "log lines as text or json")
 	fs.StringVar(&c.Pipelines, "pipelines", "", "pipelines `file`; without it the built-in ones")
 	fs.StringVar(&c.Models, "models", defaultModels, "`folder` of models, in which pipelines find them by name")
@@ -173,7 +173,7 @@ func Run(ctx context.Context, cfg Config, stdout, stderr io.Writer) (err error) 
 		return err
 	}
 
-	watch := newWatch(broker, cfg.Data, cfg.Reserve, log)
+	watch := newDiskWatch(broker, cfg.Data, cfg.Reserve, log)
 	var watching sync.WaitGroup
 	watchCtx, stopWatch := context.WithCancel(context.WithoutCancel(ctx))
 	watching.Go(func() { watch.run(watchCtx) })

@@ -106,7 +106,7 @@ func startChild(t *testing.T, mode string) (*child, *output) {
 	return c, out
 }
 
-func until(t *testing.T, what string, f func() bool) {
+func waitFor(t *testing.T, what string, f func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); !f(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -115,7 +115,7 @@ func until(t *testing.T, what string, f func() bool) {
 	}
 }
 
-func pid(c *child) int {
+func childPID(c *child) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.cmd == nil {
@@ -124,7 +124,7 @@ func pid(c *child) int {
 	return c.cmd.Process.Pid
 }
 
-func TestChildComesBackWhereItWas(t *testing.T) {
+func TestChild_RestartsOnSameAddress(t *testing.T) {
 	c, _ := startChild(t, "works")
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
@@ -135,9 +135,9 @@ func TestChildComesBackWhereItWas(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	before := pid(c)
+	before := childPID(c)
 	syscall.Kill(before, syscall.SIGKILL)
-	until(t, "another process", func() bool { p := pid(c); return p != 0 && p != before })
+	waitFor(t, "another process", func() bool { p := childPID(c); return p != 0 && p != before })
 	if again, err := c.address(ctx, "http"); err != nil || again != where {
 		t.Errorf("it came back at %s, %v, want %s", again, err, where)
 	}
@@ -146,15 +146,15 @@ func TestChildComesBackWhereItWas(t *testing.T) {
 	}
 }
 
-func TestChildThatDiesIsStartedMoreAndMoreSlowly(t *testing.T) {
+func TestChild_RestartDelayGrows(t *testing.T) {
 	_, out := startChild(t, "dies")
-	until(t, "three deaths", func() bool { return strings.Count(out.String(), "service died") >= 3 })
+	waitFor(t, "three deaths", func() bool { return strings.Count(out.String(), "service died") >= 3 })
 	for _, want := range []string{"these are my last words", "exit status 7"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %s in\n%s", want, out)
 		}
 	}
-	for i, d := range delays(t, out)[:3] {
+	for i, d := range loggedRestartDelays(t, out)[:3] {
 		if want := restartBackoff[i]; d < want || d > want+want/4 {
 			t.Errorf("delay %d is %v, want %v and up to a quarter more", i+1, d, want)
 		}
@@ -163,8 +163,8 @@ func TestChildThatDiesIsStartedMoreAndMoreSlowly(t *testing.T) {
 
 var delayOfRestart = regexp.MustCompile(`"delay":"([^"]+)"`)
 
-// delays lists those that were logged before a child was started again.
-func delays(t *testing.T, out fmt.Stringer) []time.Duration {
+// loggedRestartDelays lists those that were logged before a child was started again.
+func loggedRestartDelays(t *testing.T, out fmt.Stringer) []time.Duration {
 	t.Helper()
 	var all []time.Duration
 	for _, m := range delayOfRestart.FindAllStringSubmatch(out.String(), -1) {
@@ -177,14 +177,14 @@ func delays(t *testing.T, out fmt.Stringer) []time.Duration {
 	return all
 }
 
-func TestStubbornChildIsKilled(t *testing.T) {
+func TestChild_KilledAfterGrace(t *testing.T) {
 	c, _ := startChild(t, "stubborn")
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	if err := c.ready(ctx); err != nil {
 		t.Fatal(err)
 	}
-	p := pid(c)
+	p := childPID(c)
 	short, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
 	defer cancel()
 	c.stop(short)
@@ -193,9 +193,9 @@ func TestStubbornChildIsKilled(t *testing.T) {
 	}
 }
 
-func TestStopWhileItWaitsToStartAgain(t *testing.T) {
+func TestChild_StopWhileWaitingToRestart(t *testing.T) {
 	c, out := startChild(t, "dies")
-	until(t, "a long pause", func() bool { return len(delays(t, out)) >= 4 })
+	waitFor(t, "a long pause", func() bool { return len(loggedRestartDelays(t, out)) >= 4 })
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	c.stop(ctx)
@@ -204,7 +204,7 @@ func TestStopWhileItWaitsToStartAgain(t *testing.T) {
 	}
 }
 
-func TestBrokerSaysWhyItDoesNotStart(t *testing.T) {
+func TestBroker_StartError(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -249,7 +249,7 @@ func TestNewSample(t *testing.T) {
 	}
 }
 
-func TestConfigIsChecked(t *testing.T) {
+func TestConfig_Validate(t *testing.T) {
 	for name, cfg := range map[string]Config{
 		"log":       {Log: "xml", Sample: "none"},
 		"pipelines": {Log: "json", Sample: "none", NATS: "127.0.0.1:0", Data: t.TempDir(), Pipelines: "/no/such/file"},

@@ -32,7 +32,7 @@ const (
 // restartDelays lie between two restarts of a broker that stays sick.
 var restartDelays = retry.Exponential(time.Second, time.Minute, 2)
 
-// watch looks after the disk and the broker. Its states, by free space:
+// diskWatch looks after the disk and the broker. Its states, by free space:
 //
 //	free ≥ reserve      everything is stored
 //	free < reserve      new images and reports are refused; what was accepted
@@ -42,14 +42,14 @@ var restartDelays = retry.Exponential(time.Second, time.Minute, 2)
 // A stream that the server has closed after the error of a write, as on a full
 // disk, stays closed until the server restarts. The watch restarts the server
 // in place once there is space again, at least half the reserve.
-type watch struct {
+type diskWatch struct {
 	broker  *broker
 	folder  string
 	reserve int64
 	free    func(dir string) (int64, error)
 	log     *slog.Logger
 
-	refusing *refusals
+	refusing *rejections
 	sick     time.Time // since when the broker is; zero while it is not
 	healthy  time.Time // since when the broker is
 	restarts int       // since it was healthy for long
@@ -60,17 +60,17 @@ type watch struct {
 	said   string // what of it was logged
 }
 
-func newWatch(b *broker, folder string, reserve int64, log *slog.Logger) *watch {
-	return &watch{broker: b, folder: folder, reserve: reserve, free: freeBytes, log: log, healthy: time.Now()}
+func newDiskWatch(b *broker, folder string, reserve int64, log *slog.Logger) *diskWatch {
+	return &diskWatch{broker: b, folder: folder, reserve: reserve, free: freeBytes, log: log, healthy: time.Now()}
 }
 
 // run watches until ctx ends.
-func (w *watch) run(ctx context.Context) {
+func (w *diskWatch) run(ctx context.Context) {
 	tick := time.NewTicker(watchInterval)
 	defer tick.Stop()
-	defer func() { w.refuse(0, "") }()
+	defer func() { w.setRejection(0, "") }()
 	for {
-		w.look(time.Now())
+		w.check(time.Now())
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -80,14 +80,14 @@ func (w *watch) run(ctx context.Context) {
 }
 
 // problem returns why the mesh is not ready, or nothing.
-func (w *watch) problem() string {
+func (w *diskWatch) problem() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.reason
 }
 
-// look checks once, and does what is to be done.
-func (w *watch) look(now time.Time) {
+// check checks once, and does what is to be done.
+func (w *diskWatch) check(now time.Time) {
 	var reasons, kinds []string
 	free, err := w.free(w.folder)
 	level := 0
@@ -104,7 +104,7 @@ func (w *watch) look(now time.Time) {
 			"new images are refused", streams.FormatBytes(free), w.folder, streams.FormatBytes(w.reserve)))
 		kinds = append(kinds, "disk")
 	}
-	w.refuse(level, strings.Join(reasons, "; "))
+	w.setRejection(level, strings.Join(reasons, "; "))
 
 	if sick := w.brokerHealth(); sick == "" {
 		w.sick = time.Time{}
@@ -129,7 +129,7 @@ func (w *watch) look(now time.Time) {
 }
 
 // setReason makes reason known, and logs it when it is of another kind than before.
-func (w *watch) setReason(reason, kind string) {
+func (w *diskWatch) setReason(reason, kind string) {
 	w.mu.Lock()
 	w.reason = reason
 	changed := w.said != kind
@@ -145,7 +145,7 @@ func (w *watch) setReason(reason, kind string) {
 
 // brokerHealth returns what keeps the broker from storing messages of the
 // mesh, or nothing.
-func (w *watch) brokerHealth() string {
+func (w *diskWatch) brokerHealth() string {
 	names := map[string]bool{"": true} // as of the server itself
 	for _, s := range streams.Streams(streams.Config{}) {
 		names[s.Name] = true
@@ -159,10 +159,10 @@ func (w *watch) brokerHealth() string {
 }
 
 // restart starts the broker again. Services reconnect by themselves.
-func (w *watch) restart() {
+func (w *diskWatch) restart() {
 	w.restarts++
 	w.log.Warn("restarting the NATS server", "restarts", w.restarts)
-	w.refuse(0, "") // the mappings end with the server
+	w.setRejection(0, "") // the mappings end with the server
 	if err := w.broker.restart(); err != nil {
 		w.log.Error("cannot restart the NATS server", "error", err)
 	}
@@ -170,8 +170,8 @@ func (w *watch) restart() {
 	w.next = time.Now().Add(restartDelays.Delay(w.restarts))
 }
 
-// refuse brings what is refused to a level.
-func (w *watch) refuse(level int, reason string) {
+// setRejection brings what is refused to a level.
+func (w *diskWatch) setRejection(level int, reason string) {
 	if w.refusing != nil && w.refusing.level == level {
 		w.refusing.set(reason)
 		return
@@ -183,7 +183,7 @@ func (w *watch) refuse(level int, reason string) {
 	if level == 0 {
 		return
 	}
-	r, err := startRefusals(w.broker.current(), level, reason)
+	r, err := startRejections(w.broker.current(), level, reason)
 	if err != nil {
 		w.log.Error("cannot refuse new images", "error", err) // the next look tries again
 		return
@@ -191,10 +191,10 @@ func (w *watch) refuse(level int, reason string) {
 	w.refusing = r
 }
 
-// refusals answer publishes in place of the streams, so that a publisher is
+// rejections answer publishes in place of the streams, so that a publisher is
 // told why its message was not stored. They live in the memory of the server:
 // the streams and their configuration stay as they are.
-type refusals struct {
+type rejections struct {
 	level   int
 	account *server.Account
 	conn    *nats.Conn
@@ -204,11 +204,11 @@ type refusals struct {
 	answer []byte
 }
 
-// refusedPrefix begins the subjects to which refused messages are led.
-const refusedPrefix = "_SIGHT_REFUSED."
+// rejectedPrefix begins the subjects to which refused messages are led.
+const rejectedPrefix = "_SIGHT_REFUSED."
 
-// refusedSubjects are refused from each level on.
-func refusedSubjects(level int) []string {
+// rejectedSubjects are refused from each level on.
+func rejectedSubjects(level int) []string {
 	s := []string{subject.AllImages(), subject.AllManifests()}
 	if level > 1 {
 		s = append(s, subject.AllCrops())
@@ -216,14 +216,14 @@ func refusedSubjects(level int) []string {
 	return s
 }
 
-func startRefusals(s *server.Server, level int, reason string) (*refusals, error) {
+func startRejections(s *server.Server, level int, reason string) (*rejections, error) {
 	conn, err := nats.Connect("", nats.InProcessServer(s), nats.Name("sightmesh up"), nats.NoReconnect())
 	if err != nil {
 		return nil, fmt.Errorf("connect to NATS: %w", err)
 	}
-	r := &refusals{level: level, account: s.GlobalAccount(), conn: conn}
+	r := &rejections{level: level, account: s.GlobalAccount(), conn: conn}
 	r.set(reason)
-	_, err = conn.Subscribe(refusedPrefix+">", func(m *nats.Msg) {
+	_, err = conn.Subscribe(rejectedPrefix+">", func(m *nats.Msg) {
 		r.mu.Lock()
 		answer := r.answer
 		r.mu.Unlock()
@@ -233,8 +233,8 @@ func startRefusals(s *server.Server, level int, reason string) (*refusals, error
 		r.close()
 		return nil, fmt.Errorf("subscribe: %w", err)
 	}
-	for _, source := range refusedSubjects(level) {
-		target := refusedPrefix + strings.ReplaceAll(source, "*", "{{wildcard(1)}}")
+	for _, source := range rejectedSubjects(level) {
+		target := rejectedPrefix + strings.ReplaceAll(source, "*", "{{wildcard(1)}}")
 		if err := r.account.AddMapping(source, target); err != nil {
 			r.close()
 			return nil, fmt.Errorf("map %s: %w", source, err)
@@ -245,7 +245,7 @@ func startRefusals(s *server.Server, level int, reason string) (*refusals, error
 }
 
 // set changes the reason that publishers are told.
-func (r *refusals) set(reason string) {
+func (r *rejections) set(reason string) {
 	// "JetStream system temporarily unavailable", which passes: the codes of
 	// a stream at its limit would be told to clients as a full queue.
 	const unavailable, temporarily = 503, 10008
@@ -261,7 +261,7 @@ func (r *refusals) set(reason string) {
 }
 
 // close lets the streams store again.
-func (r *refusals) close() {
+func (r *rejections) close() {
 	for _, source := range r.sources {
 		r.account.RemoveMapping(source)
 	}

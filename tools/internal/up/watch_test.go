@@ -29,8 +29,8 @@ import (
 
 const testReserve = 32 << 20
 
-// setUp runs a broker with its streams under dir.
-func setUp(t *testing.T, dir string) (*broker, jetstream.JetStream) {
+// startTestBroker runs a broker with its streams under dir.
+func startTestBroker(t *testing.T, dir string) (*broker, jetstream.JetStream) {
 	t.Helper()
 	b, err := startBroker("127.0.0.1:0", server.WebsocketOpts{}, dir, maxStore, slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -62,11 +62,11 @@ func publish(t *testing.T, js jetstream.JetStream, subj string, size int) error 
 	return err
 }
 
-func TestWatch_RefusesWhenDiskIsLow(t *testing.T) {
+func TestDiskWatch_RejectsWhenDiskIsLow(t *testing.T) {
 	t.Parallel()
-	b, js := setUp(t, t.TempDir())
-	w := newWatch(b, ".data", testReserve, slog.New(slog.DiscardHandler))
-	defer w.refuse(0, "")
+	b, js := startTestBroker(t, t.TempDir())
+	w := newDiskWatch(b, ".data", testReserve, slog.New(slog.DiscardHandler))
+	defer w.setRejection(0, "")
 	job := subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: "01JZZZZZZZZZZZZZZZZZZZZZZZ"}
 	images, crops, report := subject.Images(job), subject.Crops(job), subject.Report(job.ID)
 	outcome, result := subject.ReportOutcome(job.ID, "done", 0), subject.Results(job.Pipeline, job.ID)
@@ -82,7 +82,7 @@ func TestWatch_RefusesWhenDiskIsLow(t *testing.T) {
 		{testReserve, nil, []string{images, crops, report, outcome, result}},
 	} {
 		w.free = func(string) (int64, error) { return step.free, nil }
-		w.look(time.Now())
+		w.check(time.Now())
 		for _, s := range step.refused {
 			var api *jetstream.APIError
 			err := publish(t, js, s, 10)
@@ -102,19 +102,19 @@ func TestWatch_RefusesWhenDiskIsLow(t *testing.T) {
 	}
 }
 
-// TestWatch_RefusesAfterRestart restarts the broker, which forgets what was
+// TestDiskWatch_RejectsAfterRestart restarts the broker, which forgets what was
 // refused.
-func TestWatch_RefusesAfterRestart(t *testing.T) {
+func TestDiskWatch_RejectsAfterRestart(t *testing.T) {
 	t.Parallel()
-	b, js := setUp(t, t.TempDir())
-	w := newWatch(b, ".data", testReserve, slog.New(slog.DiscardHandler))
-	defer w.refuse(0, "")
+	b, js := startTestBroker(t, t.TempDir())
+	w := newDiskWatch(b, ".data", testReserve, slog.New(slog.DiscardHandler))
+	defer w.setRejection(0, "")
 	w.free = func(string) (int64, error) { return 0, nil }
-	w.look(time.Now())
+	w.check(time.Now())
 	w.restart()
-	w.look(time.Now())
+	w.check(time.Now())
 	var api *jetstream.APIError
-	until(t, "an answer of the broker", func() bool {
+	waitFor(t, "an answer of the broker", func() bool {
 		return errors.As(publish(t, js, "sight.v1.images.text.bulk.j", 10), &api)
 	})
 	if !strings.Contains(api.Description, "free on the disk") {
@@ -141,14 +141,14 @@ func smallDisk(t *testing.T, size string) string {
 	return dir
 }
 
-// TestWatch_RestartsBrokerAfterFullDisk has a stream closed by a full disk: it
+// TestDiskWatch_RestartsBrokerAfterFullDisk has a stream closed by a full disk: it
 // stores again once there is space, at the same address.
-func TestWatch_RestartsBrokerAfterFullDisk(t *testing.T) {
+func TestDiskWatch_RestartsBrokerAfterFullDisk(t *testing.T) {
 	dir := smallDisk(t, "64m")
-	b, js := setUp(t, dir)
+	b, js := startTestBroker(t, dir)
 	url := b.clientURL()
-	w := newWatch(b, dir, testReserve, slog.New(slog.DiscardHandler))
-	defer w.refuse(0, "")
+	w := newDiskWatch(b, dir, testReserve, slog.New(slog.DiscardHandler))
+	defer w.setRejection(0, "")
 	first := subject.Results("text", "first")
 	if err := publish(t, js, first, 1<<20); err != nil {
 		t.Fatal(err)
@@ -162,7 +162,7 @@ func TestWatch_RestartsBrokerAfterFullDisk(t *testing.T) {
 	}
 	now := time.Now()
 	for range 10 { // for longer than sickFor
-		w.look(now)
+		w.check(now)
 		now = now.Add(watchInterval)
 	}
 	if b.current() == nil || w.restarts != 0 {
@@ -177,14 +177,14 @@ func TestWatch_RestartsBrokerAfterFullDisk(t *testing.T) {
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}
-	w.look(now)
+	w.check(now)
 	if w.restarts != 1 {
 		t.Errorf("%d restarts, want 1", w.restarts)
 	}
 	if b.clientURL() != url {
 		t.Errorf("the broker is at %s, want %s as before", b.clientURL(), url)
 	}
-	until(t, "a message to be stored", func() bool {
+	waitFor(t, "a message to be stored", func() bool {
 		return publish(t, js, subject.Results("text", "third"), 1<<20) == nil
 	})
 	s, err := js.Stream(t.Context(), streams.Results)
@@ -194,7 +194,7 @@ func TestWatch_RestartsBrokerAfterFullDisk(t *testing.T) {
 	if _, err := s.GetLastMsgForSubject(t.Context(), first); err != nil {
 		t.Errorf("what was stored before the disk was full: %v", err)
 	}
-	w.look(now.Add(time.Second))
+	w.check(now.Add(time.Second))
 	if p := w.problem(); p != "" {
 		t.Errorf("after all, the mesh says %q", p)
 	}
@@ -251,7 +251,7 @@ func TestReadStore(t *testing.T) {
 	if s, err := readStore(storeDir(dir)); err != nil || s != (store{}) {
 		t.Errorf("without a store: %v, %v", s, err)
 	}
-	b, js := setUp(t, dir)
+	b, js := startTestBroker(t, dir)
 	if err := publish(t, js, subject.Results("text", "j"), 1<<20); err != nil {
 		t.Fatal(err)
 	}
@@ -328,8 +328,8 @@ func TestRun_PortInUse(t *testing.T) {
 	}
 }
 
-// TestAdmin_TellsWhyItIsNotReady asks the probes of the mesh.
-func TestAdmin_TellsWhyItIsNotReady(t *testing.T) {
+// TestAdmin_ReportsWhyNotReady asks the probes of the mesh.
+func TestAdmin_ReportsWhyNotReady(t *testing.T) {
 	t.Parallel()
 	a, err := startAdmin("127.0.0.1:0")
 	if err != nil {
@@ -375,10 +375,10 @@ func TestAdmin_TellsWhyItIsNotReady(t *testing.T) {
 	}
 }
 
-// TestRefusals_AnswerIsThatOfAStream checks the form of what a publisher gets.
-func TestRefusals_AnswerIsThatOfAStream(t *testing.T) {
+// TestRejections_ReplyLikeAStream checks the form of what a publisher gets.
+func TestRejections_ReplyLikeAStream(t *testing.T) {
 	t.Parallel()
-	r := &refusals{}
+	r := &rejections{}
 	r.set(`a "reason"`)
 	var answer struct {
 		Error jetstream.APIError `json:"error"`

@@ -10,8 +10,8 @@ import (
 	"github.com/sightmesh/sightmesh/tools/internal/exit"
 )
 
-// fromPage connects as a page of this origin does; "" is a program that is no browser.
-func fromPage(url, origin string) error {
+// dialWebSocket connects as a page of this origin does; "" is a program that is no browser.
+func dialWebSocket(url, origin string) error {
 	var opts []nats.Option
 	if origin != "" {
 		opts = append(opts, nats.WebSocketConnectionHeaders(http.Header{"Origin": {origin}}))
@@ -24,7 +24,7 @@ func fromPage(url, origin string) error {
 	return nc.Flush()
 }
 
-func TestBroker_WebSocketsAreForPagesOfTheOrigins(t *testing.T) {
+func TestBroker_WebSocketOrigins(t *testing.T) {
 	for name, tt := range map[string]struct {
 		origins string
 		ours    bool // a page of the WebSockets' own origin
@@ -50,7 +50,7 @@ func TestBroker_WebSocketsAreForPagesOfTheOrigins(t *testing.T) {
 				"": true, "http" + url[len("ws"):]: tt.ours, "https://app.example": tt.app,
 				"http://app.example": tt.other, "https://app.example:8443": tt.other, "https://other.example": tt.other,
 			} {
-				if err := fromPage(url, origin); (err == nil) != allowed {
+				if err := dialWebSocket(url, origin); (err == nil) != allowed {
 					t.Errorf("a page of %q: %v, want it allowed: %v", origin, err, allowed)
 				}
 			}
@@ -58,7 +58,7 @@ func TestBroker_WebSocketsAreForPagesOfTheOrigins(t *testing.T) {
 	}
 }
 
-func TestBroker_WebSocketsStayWhereTheyWere(t *testing.T) {
+func TestBroker_WebSocketAddressAfterRestart(t *testing.T) {
 	web, err := webSocketOptions("127.0.0.1:0", "")
 	if err != nil {
 		t.Fatal(err)
@@ -75,12 +75,12 @@ func TestBroker_WebSocketsStayWhereTheyWere(t *testing.T) {
 	if after := b.webSocketURL(); after != before {
 		t.Errorf("after a restart they are at %s, and were at %s", after, before)
 	}
-	if err := fromPage(before, ""); err != nil {
+	if err := dialWebSocket(before, ""); err != nil {
 		t.Error(err)
 	}
 }
 
-func TestWebSocketOptions_RefusesWhatIsNotSafe(t *testing.T) {
+func TestWebSocketOptions_RejectsUnsafe(t *testing.T) {
 	for _, tt := range []struct{ addr, origins string }{
 		{"0.0.0.0:9222", ""}, {":9222", ""}, {"192.0.2.1:9222", ""}, {"mesh.example:9222", ""}, {"9222", ""},
 		{"127.0.0.1:ws", ""}, {"127.0.0.1:9222", "*,https://app.example"},
