@@ -42,14 +42,14 @@ const (
 	sweepPeriod  = 5 * time.Second // the default of results
 )
 
-// during is the time of a fault that goes on for a while.
-func during(d time.Duration) { time.Sleep(d) }
+// whileRunning is the time of a fault that goes on for a while.
+func whileRunning(d time.Duration) { time.Sleep(d) }
 
-// faultsOf returns the faults of a topology in the order of the table. On three
+// selectFaults returns the faults of a topology in the order of the table. On three
 // servers, where each takes twice the time, those are left out that end in the
 // same code as others and have little to do with the servers. shiftable is the
 // folder of the services whose clock can be shifted.
-func faultsOf(servers int, shiftable string) []fault {
+func selectFaults(servers int, shiftable string) []fault {
 	all := make([]fault, 0, 64)
 	paused, held := services[1:], services
 	full := []string{
@@ -116,7 +116,7 @@ func faultsOf(servers int, shiftable string) []fault {
 
 // victim returns one instance of a service.
 func (m *chaosMesh) victim(name string, rng *rand.Rand) *chaosInstance {
-	all := m.of(name)
+	all := m.byName(name)
 	return all[rng.IntN(len(all))]
 }
 
@@ -172,7 +172,7 @@ func restartEverything(t testing.TB, m *chaosMesh, rng *rand.Rand) {
 func pause(t testing.TB, i *chaosInstance, d time.Duration) {
 	t.Helper()
 	i.signal(t, syscall.SIGSTOP)
-	during(d)
+	whileRunning(d)
 	i.signal(t, syscall.SIGCONT)
 }
 
@@ -197,7 +197,7 @@ func pauseOverDedupeFault(name string) fault {
 			setDedupe(shortDedupe)
 			pause(t, m.victim(name, rng), overDedupe)
 			// What was paused goes on now, and is to find its IDs forgotten.
-			during(shortDedupe)
+			whileRunning(shortDedupe)
 			setDedupe(streams.DefaultDedupe)
 		}, "",
 	}
@@ -221,7 +221,7 @@ func holdFault(name string, d chaos.Direction) fault {
 		fmt.Sprintf("connections of both %s to NATS: bytes %s held for %v", name, d, holdTime),
 		func(_ testing.TB, m *chaosMesh, _ *rand.Rand) {
 			m.proxies(func(p *chaos.Proxy) { p.Hold(d) }, name)
-			during(holdTime)
+			whileRunning(holdTime)
 			m.proxies(func(p *chaos.Proxy) { p.Release(d) }, name)
 		}, "",
 	}
@@ -230,30 +230,30 @@ func holdFault(name string, d chaos.Direction) fault {
 func cutConnections(_ testing.TB, m *chaosMesh, _ *rand.Rand) {
 	for range 8 {
 		m.proxies((*chaos.Proxy).Cut, services...)
-		during(time.Second)
+		whileRunning(time.Second)
 	}
 }
 
 func delayConnections(_ testing.TB, m *chaosMesh, _ *rand.Rand) {
 	m.proxies(func(p *chaos.Proxy) { p.SetDelay(50 * time.Millisecond) }, services...)
-	during(8 * time.Second)
+	whileRunning(8 * time.Second)
 	m.proxies(func(p *chaos.Proxy) { p.SetDelay(0) }, services...)
 }
 
-// withoutResults stops both instances of results for a while.
-func (m *chaosMesh) withoutResults(t testing.TB, d time.Duration) {
+// jobsWithoutResult stops both instances of results for a while.
+func (m *chaosMesh) jobsWithoutResult(t testing.TB, d time.Duration) {
 	t.Helper()
-	for _, i := range m.of("results") {
+	for _, i := range m.byName("results") {
 		i.service.kill(t)
 		i.service = nil
 	}
-	during(d)
-	for _, i := range m.of("results") {
+	whileRunning(d)
+	for _, i := range m.byName("results") {
 		i.start()
 	}
 }
 
-func resultsAway(t testing.TB, m *chaosMesh, _ *rand.Rand) { m.withoutResults(t, overAckWait) }
+func resultsAway(t testing.TB, m *chaosMesh, _ *rand.Rand) { m.jobsWithoutResult(t, overAckWait) }
 
 // resultsAwayOverDeadline leaves parts whose job is past its deadline, and which
 // are nearly as old as their stream keeps them.
@@ -263,11 +263,11 @@ func resultsAwayOverDeadline(t testing.TB, m *chaosMesh, _ *rand.Rand) {
 		before = c.MaxAge
 		c.MaxAge, c.Duplicates = shortAge, min(c.Duplicates, shortAge)
 	})
-	m.withoutResults(t, overDeadline)
-	for _, i := range m.of("results") {
+	m.jobsWithoutResult(t, overDeadline)
+	for _, i := range m.byName("results") {
 		eventually(t, 2*time.Minute, i.service.ready)
 	}
-	during(streams.AckWait + sweepPeriod)
+	whileRunning(streams.AckWait + sweepPeriod)
 	m.update(t, streams.Parts, func(_ *jetstream.StreamInfo, c *jetstream.StreamConfig) {
 		c.MaxAge, c.Duplicates = before, streams.DefaultDedupe
 	})
@@ -308,7 +308,7 @@ func clockFault(name, shiftable string) fault {
 			i.path = filepath.Join(shiftable, name)
 			i.env = append(slices.Clone(i.env), "SIGHTMESH_CLOCK_SHIFT="+shift.String())
 			i.restart(t)
-			during(holdTime)
+			whileRunning(holdTime)
 			i.path, i.env = right.path, right.env
 			i.restart(t)
 		}, "",
@@ -331,7 +331,7 @@ func fullFault(stream string) fault {
 					c.MaxMsgs = int64(max(i.State.Msgs, 1))
 				}
 			})
-			during(holdTime)
+			whileRunning(holdTime)
 			m.update(t, stream, func(_ *jetstream.StreamInfo, c *jetstream.StreamConfig) {
 				c.MaxMsgs, c.MaxBytes = messages, size
 			})
@@ -343,7 +343,7 @@ func fullFault(stream string) fault {
 func killNode(t testing.TB, m *chaosMesh, n *node, rng *rand.Rand) {
 	t.Helper()
 	n.Kill(t)
-	during(time.Duration(rng.IntN(3000)) * time.Millisecond)
+	whileRunning(time.Duration(rng.IntN(3000)) * time.Millisecond)
 	n.Start(t)
 }
 
@@ -369,7 +369,7 @@ func killEveryNode(t testing.TB, m *chaosMesh, rng *rand.Rand) {
 		all.Go(func() { n.Kill(t) })
 	}
 	all.Wait()
-	during(time.Duration(rng.IntN(3000)) * time.Millisecond)
+	whileRunning(time.Duration(rng.IntN(3000)) * time.Millisecond)
 	for _, n := range m.cluster {
 		n.Start(t)
 	}
@@ -388,7 +388,7 @@ func stepDownFault(times int, stream string) fault {
 				if err == nil && json.Unmarshal(reply.Data, &answer) == nil && answer.Success {
 					done++
 				}
-				during(500 * time.Millisecond)
+				whileRunning(500 * time.Millisecond)
 			}
 			t.Logf("%d of %d step-downs of %s were confirmed", done, times, stream)
 		}, "",
@@ -409,7 +409,7 @@ func diskFull(t testing.TB, m *chaosMesh, _ *rand.Rand) {
 	}
 	f.Close()
 	t.Logf("the disk is full: %v", err)
-	during(holdTime)
+	whileRunning(holdTime)
 	if err := os.Remove(ballast); err != nil {
 		t.Fatal(err)
 	}

@@ -64,13 +64,13 @@ func newChaosLoad(t testing.TB, ledger *chaos.Ledger, to []string, every time.Du
 	l.ctx, l.abort = context.WithCancel(context.Background())
 	l.web = l.serve(t)
 	for name, round := range map[string]func(*chaosClient) bool{
-		"sync one-part":      func(c *chaosClient) bool { return c.sync("one-part") },
-		"sync many-parts":    func(c *chaosClient) bool { return c.sync("many-parts") },
-		"sync many-parts 2":  func(c *chaosClient) bool { return c.sync("many-parts") },
-		"async one-part":     func(c *chaosClient) bool { return c.async("one-part", false) },
-		"async many-parts":   func(c *chaosClient) bool { return c.async("many-parts", false) },
-		"webhook many-parts": func(c *chaosClient) bool { return c.async("many-parts", true) },
-		"key many-parts":     (*chaosClient).keyed,
+		"sync one-part":      func(c *chaosClient) bool { return c.postSync("one-part") },
+		"sync many-parts":    func(c *chaosClient) bool { return c.postSync("many-parts") },
+		"sync many-parts 2":  func(c *chaosClient) bool { return c.postSync("many-parts") },
+		"async one-part":     func(c *chaosClient) bool { return c.postAsync("one-part", false) },
+		"async many-parts":   func(c *chaosClient) bool { return c.postAsync("many-parts", false) },
+		"webhook many-parts": func(c *chaosClient) bool { return c.postAsync("many-parts", true) },
+		"key many-parts":     (*chaosClient).postWithKey,
 		"report many-parts":  (*chaosClient).report,
 		"session many-parts": (*chaosClient).session,
 	} {
@@ -255,11 +255,11 @@ func (c *chaosClient) pause(d time.Duration) bool {
 }
 
 // request makes a request to any ingress.
-func (c *chaosClient) request(method, path, contentType string, body []byte, header ...string) (answer, error) {
+func (c *chaosClient) request(method, path, contentType string, body []byte, header ...string) (response, error) {
 	url := c.anyIngress() + path
 	req, err := http.NewRequestWithContext(c.ctx, method, url, bytes.NewReader(body))
 	if err != nil {
-		return answer{}, err
+		return response{}, err
 	}
 	req.Header.Set("Content-Type", contentType)
 	req.Header.Set("X-Sight-Meta-Client", c.name)
@@ -269,23 +269,23 @@ func (c *chaosClient) request(method, path, contentType string, body []byte, hea
 	return exchange(chaosHTTP, req)
 }
 
-func (c *chaosClient) post(i chaos.Image, query string, header ...string) (answer, error) {
+func (c *chaosClient) post(i chaos.Image, query string, header ...string) (response, error) {
 	return c.request(http.MethodPost, "/v1/images"+query, "image/bmp", i.File, header...)
 }
 
-// sync waits for the result in the request itself.
-func (c *chaosClient) sync(pipeline string) bool {
+// postSync waits for the result in the request itself.
+func (c *chaosClient) postSync(pipeline string) bool {
 	i := c.image()
 	a, err := c.post(i, "?pipeline="+pipeline)
 	if err != nil {
 		c.ledger.MarkInterrupted(i)
 		return false
 	}
-	return c.answered(i, a, false)
+	return c.recordResponse(i, a, false)
 }
 
-// async is told of its job at once, and polls.
-func (c *chaosClient) async(pipeline string, webhook bool) bool {
+// postAsync is told of its job at once, and polls.
+func (c *chaosClient) postAsync(pipeline string, webhook bool) bool {
 	i := c.image()
 	query := "?priority=bulk&pipeline=" + pipeline
 	if webhook {
@@ -296,12 +296,12 @@ func (c *chaosClient) async(pipeline string, webhook bool) bool {
 		c.ledger.MarkInterrupted(i)
 		return false
 	}
-	return c.answered(i, a, webhook)
+	return c.recordResponse(i, a, webhook)
 }
 
-// answered records the answer to an image that was sent, and waits for the
+// recordResponse records the answer to an image that was sent, and waits for the
 // outcome where it is none.
-func (c *chaosClient) answered(i chaos.Image, a answer, webhook bool) bool {
+func (c *chaosClient) recordResponse(i chaos.Image, a response, webhook bool) bool {
 	switch {
 	case a.status == http.StatusOK:
 		c.ledger.Accept(i, a.result.ID, webhook)
@@ -323,8 +323,8 @@ func (c *chaosClient) answered(i chaos.Image, a answer, webhook bool) bool {
 	return true
 }
 
-// lookUp asks for a job once.
-func (c *chaosClient) lookUp(i chaos.Image, id, query string) (final bool, err error) {
+// lookup asks for a job once.
+func (c *chaosClient) lookup(i chaos.Image, id, query string) (final bool, err error) {
 	asked := time.Now()
 	a, err := c.request(http.MethodGet, "/v1/images/"+id+query, "", nil)
 	switch {
@@ -344,7 +344,7 @@ func (c *chaosClient) awaitOutcome(i chaos.Image, id string) bool {
 		if rand.N(2) == 0 {
 			query = "?wait=2"
 		}
-		if final, err := c.lookUp(i, id, query); err == nil && final {
+		if final, err := c.lookup(i, id, query); err == nil && final {
 			return true
 		}
 		if !c.pause(100 * time.Millisecond) {
@@ -354,9 +354,9 @@ func (c *chaosClient) awaitOutcome(i chaos.Image, id string) bool {
 	return false
 }
 
-// keyed sends an image with an Idempotency-Key until it has the outcome: after
+// postWithKey sends an image with an Idempotency-Key until it has the outcome: after
 // a broken connection and after every answer that says to try again.
-func (c *chaosClient) keyed() bool {
+func (c *chaosClient) postWithKey() bool {
 	i := c.image()
 	for deadline := time.Now().Add(chaosPatience); time.Now().Before(deadline); {
 		a, err := c.post(i, "?pipeline=many-parts", "Idempotency-Key", "chaos "+i.Sum, "Prefer", "wait=2")
@@ -366,7 +366,7 @@ func (c *chaosClient) keyed() bool {
 		case a.status == http.StatusAccepted:
 			c.ledger.Accept(i, a.result.ID, false)
 		default:
-			if c.answered(i, a, false) {
+			if c.recordResponse(i, a, false) {
 				return true
 			}
 		}
@@ -421,7 +421,7 @@ func (c *chaosClient) report() bool {
 		if err == nil && a.status == http.StatusOK {
 			err = json.Unmarshal(a.body, &report)
 			if err == nil && report.Status == v1.Done {
-				c.seeReport(images, report)
+				c.recordReport(images, report)
 				return true
 			}
 		}
@@ -432,7 +432,7 @@ func (c *chaosClient) report() bool {
 	return false
 }
 
-func (c *chaosClient) seeReport(images []chaos.Image, r v1.Report) {
+func (c *chaosClient) recordReport(images []chaos.Image, r v1.Report) {
 	if len(r.Images) != len(images) {
 		c.ledger.Violate(chaos.Wrong, "%s: report %s has %d images, want %d", c.name, r.ID, len(r.Images), len(images))
 		return
@@ -505,12 +505,12 @@ func (c *chaosClient) sessionFrom(images []chaos.Image, next int) int {
 			c.ledger.Violate(chaos.Wrong, "%s: got %s, want frame %d, %v", c.name, data, next, err)
 			return next
 		}
-		c.seeFrame(images[next], a)
+		c.recordFrame(images[next], a)
 		next++
 	}
 }
 
-func (c *chaosClient) seeFrame(i chaos.Image, a v1.FrameOutcome) {
+func (c *chaosClient) recordFrame(i chaos.Image, a v1.FrameOutcome) {
 	r := a.Result
 	if r == nil && a.Problem != nil && a.Problem.Job != "" && a.Problem.Code != v1.Unavailable {
 		r = &v1.Result{ID: a.Problem.Job, Status: v1.Failed, Problem: a.Problem}

@@ -205,8 +205,8 @@ func (i *chaosInstance) signal(t testing.TB, s syscall.Signal) {
 	}
 }
 
-// of returns the instances of a service.
-func (m *chaosMesh) of(name string) []*chaosInstance {
+// byName returns the instances of a service.
+func (m *chaosMesh) byName(name string) []*chaosInstance {
 	var out []*chaosInstance
 	for _, i := range m.instances {
 		if i.name == name {
@@ -239,7 +239,7 @@ func (m *chaosMesh) stopServices(t testing.TB) {
 // addresses returns those of every ingress.
 func (m *chaosMesh) addresses() []string {
 	var out []string
-	for _, i := range m.of("ingress") {
+	for _, i := range m.byName("ingress") {
 		out = append(out, i.address())
 	}
 	return out

@@ -77,8 +77,8 @@ func TestChaos_AllFaults(t *testing.T) {
 	shiftable := buildShiftable(t)
 	run := newChaosRun(t, s, chaosDeadline, chaosPause)
 	run.fullDisk(t)
-	run.topology(t, "one-server", newCluster(t, 1), 2, faultsOf(1, shiftable))
-	run.topology(t, "three-servers", newCluster(t, 3), 2, faultsOf(3, shiftable))
+	run.topology(t, "one-server", newCluster(t, 1), 2, selectFaults(1, shiftable))
+	run.topology(t, "three-servers", newCluster(t, 3), 2, selectFaults(3, shiftable))
 	run.report(t)
 }
 
@@ -125,7 +125,7 @@ func (r *chaosRun) topology(t *testing.T, name string, c cluster, instances int,
 				ledgers[n] = ledger
 				r.faults++
 				load := newChaosLoad(t, ledger, m.addresses(), r.pause*time.Duration(len(c)))
-				row = m.endure(t, f, row, load, rand.New(rand.NewPCG(seed, 1)))
+				row = m.runFault(t, f, row, load, rand.New(rand.NewPCG(seed, 1)))
 			})
 			if row.Test == "" {
 				continue // -run left it out
@@ -139,7 +139,7 @@ func (r *chaosRun) topology(t *testing.T, name string, c cluster, instances int,
 		}
 		t.Run("outcomes-later", func(t *testing.T) {
 			for n, ledger := range ledgers {
-				m.lookUpAgain(t, ledger)
+				m.lookupAgain(t, ledger)
 				rows[n].Counts = ledger.Close()
 			}
 		})
@@ -193,8 +193,8 @@ func (r *chaosRun) report(t *testing.T) {
 // fails because it is slow, only what has not ended by then.
 const recoveryPatience = 3 * time.Minute
 
-// endure makes a fault under load and checks every promise after it.
-func (m *chaosMesh) endure(t *testing.T, f fault, row chaos.Row, load *chaosLoad, rng *rand.Rand) chaos.Row {
+// runFault makes a fault under load and checks every promise after it.
+func (m *chaosMesh) runFault(t *testing.T, f fault, row chaos.Row, load *chaosLoad, rng *rand.Rand) chaos.Row {
 	t.Helper()
 	ledger := load.ledger
 	warnings := len(m.log.matching(trouble))
@@ -236,7 +236,7 @@ func (m *chaosMesh) drain(ledger *chaos.Ledger) {
 		chaosLoad: &chaosLoad{ledger: ledger, to: m.addresses(), ctx: context.Background()}, name: "drain",
 	}
 	poll(chaosPatience, func() error { // what is open is recorded below
-		look.lookUpAll(ledger.Open())
+		look.lookupAll(ledger.Open())
 		if open := ledger.Open(); len(open) > 0 {
 			return fmt.Errorf("%d open", len(open))
 		}
@@ -269,28 +269,28 @@ func (m *chaosMesh) drain(ledger *chaos.Ledger) {
 	for id, s := range m.stored {
 		ledger.Store(id, s.sum)
 	}
-	look.lookUpAll(ledger.Jobs())
+	look.lookupAll(ledger.Jobs())
 }
 
-// lookUpAll looks jobs up, several at a time.
-func (c *chaosClient) lookUpAll(jobs []chaos.Job) {
+// lookupAll looks jobs up, several at a time.
+func (c *chaosClient) lookupAll(jobs []chaos.Job) {
 	var all sync.WaitGroup
 	for some := range slices.Chunk(jobs, max(1, len(jobs)/8+1)) {
 		all.Go(func() {
 			for _, j := range some {
-				c.lookUp(j.Image, j.ID, "") // the caller sees what is open
+				c.lookup(j.Image, j.ID, "") // the caller sees what is open
 			}
 		})
 	}
 	all.Wait()
 }
 
-// lookUpAgain looks every job of an earlier fault up once more.
-func (m *chaosMesh) lookUpAgain(t *testing.T, ledger *chaos.Ledger) {
+// lookupAgain looks every job of an earlier fault up once more.
+func (m *chaosMesh) lookupAgain(t *testing.T, ledger *chaos.Ledger) {
 	t.Helper()
 	before := len(ledger.Close().Broken[chaos.Changed])
 	look := &chaosClient{chaosLoad: &chaosLoad{ledger: ledger, to: m.addresses(), ctx: t.Context()}, name: "later"}
-	look.lookUpAll(ledger.Jobs())
+	look.lookupAll(ledger.Jobs())
 	if changed := ledger.Close().Broken[chaos.Changed]; len(changed) > before {
 		t.Errorf("outcomes changed after their fault: %v", changed[before:])
 	}

@@ -8,9 +8,9 @@ import (
 	"testing"
 )
 
-// TestChart_HelmTestComparesTheResult runs what the pod of `helm test` runs: it
+// TestChart_HelmTestChecksResult runs what the pod of `helm test` runs: it
 // posts the image of the chart, and compares the result with that of the chart.
-func TestChart_HelmTestComparesTheResult(t *testing.T) {
+func TestChart_HelmTestChecksResult(t *testing.T) {
 	files := filepath.Join(root(t), "deploy/helm/sightmesh/files")
 	m := start(t, nil)
 	bench := func(expect string) error {

@@ -194,8 +194,8 @@ func (m *mesh) addIngress(t *testing.T, args ...string) string {
 	return m.http[len(m.http)-1]
 }
 
-// from returns an HTTP client whose connections come from an address of the loopback network.
-func from(t *testing.T, address string) *http.Client {
+// sourceArgument returns an HTTP client whose connections come from an address of the loopback network.
+func sourceArgument(t *testing.T, address string) *http.Client {
 	t.Helper()
 	transport := &http.Transport{DialContext: (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}).DialContext}
 	t.Cleanup(transport.CloseIdleConnections)
@@ -222,7 +222,7 @@ func TestClients_Nginx(t *testing.T) {
 				prefix = "/vision"
 			}
 			url := startNginx(t, configuration, trusting, "") + prefix
-			client := from(t, "127.0.0.1")
+			client := sourceArgument(t, "127.0.0.1")
 			// nginx closes a connection that it has announced to keep if it has not read the whole body.
 			unbuffered := strings.Contains(configuration, "proxy_request_buffering off;")
 			client.Transport.(*http.Transport).DisableKeepAlives = unbuffered
@@ -293,7 +293,7 @@ func testNginxTooLarge(t *testing.T, client *http.Client, url string) {
 
 // testNginxLocation: a client that follows the Location of an accepted image gets its result.
 func testNginxLocation(t *testing.T, url, base string) {
-	client := from(t, "127.0.0.1")
+	client := sourceArgument(t, "127.0.0.1")
 	req, err := http.NewRequest(http.MethodPost, url+"/v1/images?pipeline=text", bytes.NewReader(samplePage(t)))
 	if err != nil {
 		t.Fatal(err)
@@ -331,7 +331,7 @@ func testNginxRequestID(t *testing.T, url string) {
 		t.Fatal(err)
 	}
 	req.Header.Set("X-Request-Id", "of-the-client-1")
-	a, err := exchange(from(t, "127.0.0.1"), req)
+	a, err := exchange(sourceArgument(t, "127.0.0.1"), req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -355,7 +355,7 @@ func openJob(t *testing.T, m *mesh) (id string) {
 // testNginxEvents: an event reaches the client while the stream is open.
 func testNginxEvents(t *testing.T, m *mesh, url string) {
 	id := openJob(t, m)
-	events := watchEvents(t, from(t, "127.0.0.1"), url, id)
+	events := watchEvents(t, sourceArgument(t, "127.0.0.1"), url, id)
 	if name := events.next(t); name != v1.EventAccepted {
 		t.Fatalf("the first event is %s, want accepted", name)
 	}
@@ -372,7 +372,7 @@ func testNginxEvents(t *testing.T, m *mesh, url string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if a, err := exchange(from(t, "127.0.0.1"), req); err != nil || a.status != http.StatusOK {
+	if a, err := exchange(sourceArgument(t, "127.0.0.1"), req); err != nil || a.status != http.StatusOK {
 		t.Fatalf("cancel: %v, %v", a, err)
 	}
 	if got := events.next(t); got != v1.EventFailed {
@@ -422,7 +422,7 @@ func testNginxSession(t *testing.T, url string) {
 // proxy, and one of all clients if it does not. What a client itself says of its address changes nothing.
 func testNginxClients(t *testing.T, m *mesh, url string, trusted bool) {
 	id := openJob(t, m)
-	first := watchEvents(t, from(t, "127.0.0.11"), url, id)
+	first := watchEvents(t, sourceArgument(t, "127.0.0.11"), url, id)
 	first.next(t)
 	status := func(address string) int {
 		t.Helper()
@@ -431,7 +431,7 @@ func testNginxClients(t *testing.T, m *mesh, url string, trusted bool) {
 			t.Fatal(err)
 		}
 		req.Header.Set("X-Forwarded-For", "192.0.2.1")
-		res, err := from(t, address).Do(req)
+		res, err := sourceArgument(t, address).Do(req)
 		if err != nil {
 			t.Fatal(err)
 		}

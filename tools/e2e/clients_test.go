@@ -223,7 +223,7 @@ func TestClients_Examples(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	result := m.done(t, "?pipeline=text", image)
+	result := m.postDone(t, "?pipeline=text", image)
 	checkPage(t, result)
 	var regions strings.Builder
 	for _, r := range result.Regions {

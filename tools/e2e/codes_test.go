@@ -9,12 +9,12 @@ import (
 
 // TestCodes_AreRead posts an image with two QR codes and two bar codes, drawn with zint.
 func TestCodes_AreRead(t *testing.T) {
-	picture, err := os.ReadFile("testdata/codes.png")
+	image, err := os.ReadFile("testdata/codes.png")
 	if err != nil {
 		t.Fatal(err)
 	}
 	m := start(t, nil)
-	r := m.done(t, "?pipeline=codes", picture)
+	r := m.postDone(t, "?pipeline=codes", image)
 	want := []struct{ label, text string }{
 		{"qr-code", "https://example.com/sightmesh"},
 		{"ean-13", "4006381333931"},
@@ -35,7 +35,7 @@ func TestCodes_AreRead(t *testing.T) {
 	if want := "https://example.com/sightmesh\n4006381333931\nSM-2026-000417\nGrüße aus Köln\n"; r.Text == nil || *r.Text != want {
 		t.Errorf("the text of the image is not %q", want)
 	}
-	if got, want := r.Regions[0].Box, (v1.Box{X: 40, Y: 40, Width: 100, Height: 100}); !closeTo(got, want) {
+	if got, want := r.Regions[0].Box, (v1.Box{X: 40, Y: 40, Width: 100, Height: 100}); !isNear(got, want) {
 		t.Errorf("the first code is at %+v, want %+v", got, want)
 	}
 	if len(r.Models) != 1 || r.Models[0].Name != "zxing-cpp" {
@@ -43,8 +43,8 @@ func TestCodes_AreRead(t *testing.T) {
 	}
 }
 
-// closeTo reports whether no side of two boxes is more than six pixels apart.
-func closeTo(a, b v1.Box) bool {
+// isNear reports whether no side of two boxes is more than six pixels apart.
+func isNear(a, b v1.Box) bool {
 	for _, d := range []int{a.X - b.X, a.Y - b.Y, a.X + a.Width - b.X - b.Width, a.Y + a.Height - b.Y - b.Height} {
 		if max(d, -d) > 6 {
 			return false

@@ -21,9 +21,9 @@ func caseFile(t *testing.T, name string) []byte {
 	return b
 }
 
-// TestDrawn_AsItWasRead: the decoder that reads an image also draws it. The rows
+// TestDrawn_MatchesResult: the decoder that reads an image also draws it. The rows
 // are mjpeg_no_dht.jpg, cut_80.jpg and tiff_g4.tif of the list of cases.
-func TestDrawn_AsItWasRead(t *testing.T) {
+func TestDrawn_MatchesResult(t *testing.T) {
 	m := start(t, nil)
 	for _, name := range []string{"mjpeg_no_dht.jpg", "cut_80.jpg", "tiff_g4.tif"} {
 		t.Run(name, func(t *testing.T) {
@@ -49,9 +49,9 @@ func TestDrawn_AsItWasRead(t *testing.T) {
 	}
 }
 
-// TestDrawn_WithoutAWorkerThatDraws: the job is done all the same, and the
+// TestDrawn_NoWorker: the job is done all the same, and the
 // problem leads to its result.
-func TestDrawn_WithoutAWorkerThatDraws(t *testing.T) {
+func TestDrawn_NoWorker(t *testing.T) {
 	m := start(t, []string{"SIGHTMESH_DRAW_LANES=0"})
 	a := m.post(t, "?pipeline=text", samplePage(t), "Accept", "image/jpeg")
 	checkProblem(t, a, v1.NoWorker)

@@ -53,9 +53,9 @@ func kill(t testing.TB, pid int) {
 	}
 }
 
-// TestKilledServices kills each service and each lane under load: every
-// picture is answered, and the mesh is whole again.
-func TestKilledServices(t *testing.T) { testKilledServices(t, start(t, nil)) }
+// TestMesh_KilledServices kills each service and each lane under load: every
+// image is answered, and the mesh is whole again.
+func TestMesh_KilledServices(t *testing.T) { testKilledServices(t, start(t, nil)) }
 
 // testKilledServices takes a mesh with one of each service and two lanes.
 func testKilledServices(t *testing.T, m *mesh) {
@@ -77,10 +77,10 @@ func testKilledServices(t *testing.T, m *mesh) {
 				if a.problem.Code == v1.NoWorker {
 					continue // refused at once, while the only one is started again
 				}
-				// Only that the lane was killed with the picture in it may be
+				// Only that the lane was killed with the image in it may be
 				// an answer of another kind: nobody can tell who killed it.
 				if err != nil || (a.result.Status != v1.Done && a.problem.Code != v1.LaneDied) {
-					t.Errorf("a picture got %v %v", a, err)
+					t.Errorf("an image got %v %v", a, err)
 					return
 				}
 				mu.Lock()
@@ -140,10 +140,12 @@ func testKilledServices(t *testing.T, m *mesh) {
 	}
 }
 
-// TestRestartedIngressComesBackWhereItWas kills the front door.
-func TestRestartedIngressComesBackWhereItWas(t *testing.T) { testRestartedIngress(t, start(t, nil)) }
+// TestUp_RestartedIngressKeepsItsAddress kills the front door.
+func TestUp_RestartedIngressKeepsItsAddress(t *testing.T) {
+	testRestartedIngressKeepsAddress(t, start(t, nil))
+}
 
-func testRestartedIngress(t *testing.T, m *mesh) {
+func testRestartedIngressKeepsAddress(t *testing.T, m *mesh) {
 	kill(t, m.pids(t, "ingress")[0])
 	eventually(t, timeoutAnswer, func() error {
 		a, err := m.tryPost("?pipeline=faces", sampleFace(t))
@@ -157,8 +159,8 @@ func testRestartedIngress(t *testing.T, m *mesh) {
 	})
 }
 
-// TestNothingOutlivesUp kills sightmesh up itself.
-func TestNothingOutlivesUp(t *testing.T) {
+// TestUp_NoProcessIsLeft kills sightmesh up itself.
+func TestUp_NoProcessIsLeft(t *testing.T) {
 	m := start(t, nil)
 	all := []int{}
 	for _, service := range services {
@@ -183,11 +185,11 @@ func TestNothingOutlivesUp(t *testing.T) {
 	}
 }
 
-// TestStopFinishesWhatWasAccepted ends a mesh with work in hand: what waits
+// TestUp_StopFinishesAcceptedJobs ends a mesh with work in hand: what waits
 // is answered, what does not is done by the next mesh on the same folder.
-func TestStopFinishesWhatWasAccepted(t *testing.T) { testStopFinishesWhatWasAccepted(t, start(t, nil)) }
+func TestUp_StopFinishesAcceptedJobs(t *testing.T) { testStopFinishesAcceptedJobs(t, start(t, nil)) }
 
-func testStopFinishesWhatWasAccepted(t *testing.T, m *mesh) {
+func testStopFinishesAcceptedJobs(t *testing.T, m *mesh) {
 	page := samplePage(t)
 	var jobs []string
 	for range 20 {
@@ -197,7 +199,7 @@ func testStopFinishesWhatWasAccepted(t *testing.T, m *mesh) {
 		}
 		jobs = append(jobs, a.result.ID)
 	}
-	waits := make(chan answer, 1)
+	waits := make(chan response, 1)
 	go func() {
 		a, err := m.tryPost("?pipeline=faces", sampleFace(t))
 		if err != nil {
@@ -224,10 +226,10 @@ func testStopFinishesWhatWasAccepted(t *testing.T, m *mesh) {
 	}
 }
 
-// TestNoWorkerIsSaidAtOnce stops classify: who asks need not wait.
-func TestNoWorkerIsSaidAtOnce(t *testing.T) { testNoWorkerIsSaidAtOnce(t, start(t, nil)) }
+// TestMesh_NoWorker stops classify: who asks need not wait.
+func TestMesh_NoWorker(t *testing.T) { testNoWorker(t, start(t, nil)) }
 
-func testNoWorkerIsSaidAtOnce(t *testing.T, m *mesh) {
+func testNoWorker(t *testing.T, m *mesh) {
 	pid := m.pids(t, "classify")[0]
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
@@ -245,12 +247,12 @@ func testNoWorkerIsSaidAtOnce(t *testing.T, m *mesh) {
 	}
 }
 
-// TestMetrics looks at what every service tells Prometheus.
-func TestMetrics(t *testing.T) {
+// TestMesh_Metrics looks at what every service tells Prometheus.
+func TestMesh_Metrics(t *testing.T) {
 	r := newReceiver(t)
 	m := start(t, []string{"OTEL_EXPORTER_OTLP_ENDPOINT=" + r.URL})
-	m.done(t, "?pipeline=text", samplePage(t))
-	m.post(t, "?pipeline=text", []byte("no picture"))
+	m.postDone(t, "?pipeline=text", samplePage(t))
+	m.post(t, "?pipeline=text", []byte("no image"))
 	for service, patterns := range map[string][]string{
 		"ingress": {
 			`sightmesh_http_request_duration_seconds_count\{method="POST",route="/v1/images",status="200"\} 1`,

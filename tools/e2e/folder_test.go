@@ -56,7 +56,7 @@ func TestUp_FolderInUse(t *testing.T) {
 	data := t.TempDir()
 	m := start(t, nil, "--data", data)
 	page := samplePage(t)
-	m.done(t, "?pipeline=text", page)
+	m.postDone(t, "?pipeline=text", page)
 	httpAddr, natsAddr := strings.TrimPrefix(m.http[0], "http://"), strings.TrimPrefix(m.nats, "nats://")
 	want := fmt.Sprintf("folder %s is in use by process %d (http=%s nats=%s)", data, m.runner.(*upRunner).up.cmd.Process.Pid, httpAddr, natsAddr)
 	for name, args := range map[string][]string{
@@ -87,7 +87,7 @@ func TestUp_FolderOfKilledUp(t *testing.T) {
 	m := start(t, nil, "--data", data)
 	m.kill(t)
 	m = start(t, nil, "--data", data)
-	m.done(t, "?pipeline=text", samplePage(t))
+	m.postDone(t, "?pipeline=text", samplePage(t))
 }
 
 // smallDisk mounts a file system of its own. The test is skipped where that is
@@ -136,7 +136,7 @@ func TestUp_FullDisk(t *testing.T) {
 	data := smallDisk(t, "400m")
 	m := start(t, nil, append([]string{"--data", data}, smallDiskFlags...)...)
 	page := samplePage(t)
-	m.done(t, "?pipeline=text", page)
+	m.postDone(t, "?pipeline=text", page)
 
 	filler := fill(t, data)
 	js, err := jetstream.New(m.connect(t))

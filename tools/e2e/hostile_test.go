@@ -14,7 +14,7 @@ import (
 )
 
 // testHostile posts every hostile file to both pipelines, three at a time,
-// while good pictures keep coming.
+// while good images keep coming.
 func testHostile(t *testing.T, m *mesh) {
 	realdata(t, "hostile/README.md")
 	files, err := filepath.Glob(filepath.Join(root(t), "..", "shared", "realdata", "hostile", "images", "*"))
@@ -34,7 +34,7 @@ func testHostile(t *testing.T, m *mesh) {
 			for ctx.Err() == nil {
 				a, err := m.tryPost(query, pic)
 				if err != nil || a.result.Status != v1.Done || len(a.result.Regions) != regions {
-					t.Errorf("a good picture got %v %v", a, err)
+					t.Errorf("a good image got %v %v", a, err)
 					return
 				}
 				served.Add(1)
@@ -78,9 +78,9 @@ func testHostile(t *testing.T, m *mesh) {
 	bad.Wait()
 	cancel()
 	good.Wait()
-	t.Logf("outcomes of %d files: %v; %d good pictures meanwhile, the slowest took %v", len(files), outcomes, served.Load(), time.Duration(longest.Load()).Round(time.Millisecond))
+	t.Logf("outcomes of %d files: %v; %d good images meanwhile, the slowest took %v", len(files), outcomes, served.Load(), time.Duration(longest.Load()).Round(time.Millisecond))
 	if served.Load() == 0 {
-		t.Error("no good picture was served meanwhile")
+		t.Error("no good image was served meanwhile")
 	}
 	if died := m.stderr.matching(serviceDied); len(died) > 0 {
 		t.Errorf("services died: %v", died)

@@ -19,12 +19,12 @@ import (
 // sample page or the sample face.
 func testImages(t *testing.T, m *mesh) {
 	t.Run("transparent page", func(t *testing.T) { // row alpha_black_on_transparent.png
-		r := m.done(t, "?pipeline=text", transparentPage(t))
+		r := m.postDone(t, "?pipeline=text", transparentPage(t))
 		checkPage(t, r)
 	})
 	t.Run("damaged page", func(t *testing.T) { // row cut_80.jpg
 		page := jpegPage(t)
-		r := m.done(t, "?pipeline=text", page[:len(page)*8/10])
+		r := m.postDone(t, "?pipeline=text", page[:len(page)*8/10])
 		if r.Image.Damage == "" {
 			t.Error("the result does not say that data is missing")
 		}
@@ -34,7 +34,7 @@ func testImages(t *testing.T, m *mesh) {
 	})
 	t.Run("damaged face", func(t *testing.T) {
 		face := sampleFace(t)
-		r := m.done(t, "?pipeline=faces", face[:len(face)*98/100])
+		r := m.postDone(t, "?pipeline=faces", face[:len(face)*98/100])
 		if r.Image.Damage == "" {
 			t.Error("the result does not say that data is missing")
 		}
@@ -43,7 +43,7 @@ func testImages(t *testing.T, m *mesh) {
 		}
 	})
 	t.Run("whole page", func(t *testing.T) {
-		if r := m.done(t, "?pipeline=text", jpegPage(t)); r.Image.Damage != "" {
+		if r := m.postDone(t, "?pipeline=text", jpegPage(t)); r.Image.Damage != "" {
 			t.Errorf("the result says %q of a file that is whole", r.Image.Damage)
 		}
 	})
@@ -66,7 +66,7 @@ func testImageCases(t *testing.T, m *mesh) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			r := m.done(t, "?pipeline=text", data)
+			r := m.postDone(t, "?pipeline=text", data)
 			checkPage(t, r)
 			if r.Image.Orientation != orientation {
 				t.Errorf("orientation %d, want %d", r.Image.Orientation, orientation)
@@ -88,7 +88,7 @@ func checkPage(t *testing.T, r v1.Result) {
 		t.Fatal("the result has no text")
 	}
 	// Some files are lossy, and one has only black and white.
-	if want := strings.Join(sample.Text(), "\n"); wrong(*r.Text, want) > 5 {
+	if want := strings.Join(sample.Text(), "\n"); wrongArguments(*r.Text, want) > 5 {
 		t.Errorf("read\n%s\nwant\n%s", *r.Text, want)
 	}
 }

@@ -259,7 +259,7 @@ func TestInteropPostgres(t *testing.T) {
 	db.stop()
 	begin := time.Now()
 	post()
-	t.Logf("%d pictures took %v without the database", each, time.Since(begin).Round(time.Millisecond))
+	t.Logf("%d images took %v without the database", each, time.Since(begin).Round(time.Millisecond))
 	db.start()
 	db.await("caught up", "select count(*) from results", strconv.Itoa(n+each))
 
@@ -304,8 +304,8 @@ func TestInteropGo(t *testing.T) {
 		t.Errorf("analyze: %+v, %v", r, err)
 	}
 	var p *v1.Problem
-	if _, err := c.Analyze(ctx, "faces", []byte("no picture")); !errors.As(err, &p) || p.Code != v1.UnsupportedType {
-		t.Errorf("no picture: %v", err)
+	if _, err := c.Analyze(ctx, "faces", []byte("no image")); !errors.As(err, &p) || p.Code != v1.UnsupportedType {
+		t.Errorf("no image: %v", err)
 	}
 	job, err := c.Submit(ctx, "text", subject.Bulk, samplePage(t))
 	if err != nil {

@@ -55,9 +55,9 @@ type jaegerTag struct {
 func (s jaegerSpan) end() int64 { return s.StartTime + s.Duration }
 
 // tag returns an attribute as text; empty for none.
-func (s jaegerSpan) tag(key string) string { return valueOf(s.Tags, key) }
+func (s jaegerSpan) tag(key string) string { return tagValue(s.Tags, key) }
 
-func valueOf(tags []jaegerTag, key string) string {
+func tagValue(tags []jaegerTag, key string) string {
 	for _, t := range tags {
 		if t.Key == key {
 			return fmt.Sprint(t.Value)
@@ -69,7 +69,7 @@ func valueOf(tags []jaegerTag, key string) string {
 // events returns the names of the events of a span.
 func (s jaegerSpan) events() (names []string) {
 	for _, l := range s.Logs {
-		names = append(names, valueOf(l.Fields, "event"))
+		names = append(names, tagValue(l.Fields, "event"))
 	}
 	return names
 }
@@ -334,8 +334,8 @@ func TestJaeger(t *testing.T) {
 	t.Run("metrics and logs elsewhere", func(t *testing.T) { m.testMetricsAndLogs(t, r) })
 }
 
-// TestJaeger_AcceptsTheConfigOfTheChart, which the chart puts into a ConfigMap as it is.
-func TestJaeger_AcceptsTheConfigOfTheChart(t *testing.T) {
+// TestJaeger_AcceptsChartConfig, which the chart puts into a ConfigMap as it is.
+func TestJaeger_AcceptsChartConfig(t *testing.T) {
 	jaeger := filepath.Join(root(t), "bin/jaeger")
 	if _, err := os.Stat(jaeger); err != nil {
 		jaeger = "jaeger" // on the PATH, as make interop-jaeger says
@@ -368,7 +368,7 @@ func (m *jaegerMesh) testMetricsAndLogs(t *testing.T, r *receiver) {
 		if !r.hasMetric("sightmesh-detect", "sightmesh_lane_count") {
 			return errors.New("detect has sent no metrics")
 		}
-		if len(r.logsOf(trace)) == 0 {
+		if len(r.traceLogs(trace)) == 0 {
 			return fmt.Errorf("no log record of the trace %s was sent", trace)
 		}
 		return nil
@@ -383,7 +383,7 @@ func (m *jaegerMesh) testMetricsAndLogs(t *testing.T, r *receiver) {
 
 func (m *jaegerMesh) testOnePart(t *testing.T) {
 	page := samplePage(t)
-	r := m.done(t, "?pipeline=text", page)
+	r := m.postDone(t, "?pipeline=text", page)
 	tr := m.trace(t, r.TraceID, append(ofAnImage, "POST /v1/images")...)
 	checkWithinParents(t, tr)
 	if got := tr.services(); !slices.Equal(got, allServices) {
@@ -414,7 +414,7 @@ func (m *jaegerMesh) testOnePart(t *testing.T) {
 }
 
 func (m *jaegerMesh) testManyParts(t *testing.T) {
-	r := m.done(t, "?pipeline=text", realdata(t, "rendered/page_en.png"))
+	r := m.postDone(t, "?pipeline=text", realdata(t, "rendered/page_en.png"))
 	tr := m.trace(t, r.TraceID, append(ofAnImage, "POST /v1/images", "process PARTS")...)
 	parts := len(tr.named("publish CROPS"))
 	if parts < 2 {
@@ -480,7 +480,7 @@ func (m *jaegerMesh) testNATS(t *testing.T) {
 }
 
 func (m *jaegerMesh) testReport(t *testing.T) {
-	form, contentType := formOf(t, "image", samplePage(t), samplePage(t), []byte("no image"))
+	form, contentType := newForm(t, "image", samplePage(t), samplePage(t), []byte("no image"))
 	a := m.send(t, http.MethodPost, "/v1/images?pipeline=text", contentType, string(form))
 	m.checkReport(t, a, "image", "", v1.Counts{Total: 3, Done: 2, Failed: 1})
 }
@@ -495,7 +495,7 @@ func (m *jaegerMesh) testReportOfURLs(t *testing.T) {
 
 // checkReport reads the trace of a report and those of its images, whose roots have a
 // name, and which have another span.
-func (m *jaegerMesh) checkReport(t *testing.T, a answer, root, has string, want v1.Counts) {
+func (m *jaegerMesh) checkReport(t *testing.T, a response, root, has string, want v1.Counts) {
 	t.Helper()
 	report := m.finished(t, a.header.Get("Location"))
 	if report.Counts != want {
@@ -541,7 +541,7 @@ func (m *jaegerMesh) checkReport(t *testing.T, a answer, root, has string, want 
 }
 
 // occupyLanes stops the lanes of detect, and sends an image that one of them has then.
-func (m *jaegerMesh) occupyLanes(t *testing.T) (detect int, lanes []int, a answer) {
+func (m *jaegerMesh) occupyLanes(t *testing.T) (detect int, lanes []int, a response) {
 	t.Helper()
 	detect = m.pids(t, "detect")[0]
 	lanes = children(t, detect)["detect"]
@@ -561,7 +561,7 @@ func (m *jaegerMesh) occupyLanes(t *testing.T) (detect int, lanes []int, a answe
 }
 
 // outcome waits for the outcome of an image that was accepted.
-func (m *jaegerMesh) outcome(t *testing.T, a answer) (r v1.Result) {
+func (m *jaegerMesh) outcome(t *testing.T, a response) (r v1.Result) {
 	t.Helper()
 	eventually(t, timeoutAnswer, func() error {
 		now := m.get(t, a.header.Get("Location")).decoded(t)

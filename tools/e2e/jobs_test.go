@@ -18,8 +18,8 @@ import (
 )
 
 func testJobs(t *testing.T, m *mesh) {
-	t.Run("every form of a picture", func(t *testing.T) { testForms(t, m) })
-	t.Run("pictures from elsewhere", func(t *testing.T) { testURLs(t, m) })
+	t.Run("every form of an image", func(t *testing.T) { testForms(t, m) })
+	t.Run("images from elsewhere", func(t *testing.T) { testURLs(t, m) })
 	t.Run("metadata and etag", func(t *testing.T) { testMetadata(t, m) })
 	t.Run("keys", func(t *testing.T) { testKeys(t, m) })
 	t.Run("long poll", func(t *testing.T) { testLongPoll(t, m) })
@@ -31,8 +31,8 @@ func testJobs(t *testing.T, m *mesh) {
 func testForms(t *testing.T, m *mesh) {
 	face := sampleFace(t)
 	b64 := base64.StdEncoding.EncodeToString(face)
-	form, formType := formOf(t, "image", face)
-	form64, form64Type := formOf(t, "imgbase64", []byte(b64))
+	form, formType := newForm(t, "image", face)
+	form64, form64Type := newForm(t, "imgbase64", []byte(b64))
 	for name, tt := range map[string]struct{ contentType, body string }{
 		"raw":                {"image/jpeg", string(face)},
 		"form":               {formType, string(form)},
@@ -66,7 +66,7 @@ func testURLs(t *testing.T, m *mesh) {
 		case "/huge":
 			w.Header().Set("Content-Length", "10000000000")
 		case "/text":
-			w.Write([]byte("no picture"))
+			w.Write([]byte("no image"))
 		default:
 			w.WriteHeader(http.StatusNotFound)
 		}
@@ -98,7 +98,7 @@ func testURLs(t *testing.T, m *mesh) {
 }
 
 func testMetadata(t *testing.T, m *mesh) {
-	r := m.done(t, "?pipeline=faces", sampleFace(t), "X-Sight-Meta-Camera", "3", "X-Sight-Meta-Side", "süd")
+	r := m.postDone(t, "?pipeline=faces", sampleFace(t), "X-Sight-Meta-Camera", "3", "X-Sight-Meta-Side", "süd")
 	if r.Metadata["camera"] != "3" || r.Metadata["side"] != "süd" {
 		t.Errorf("metadata %v", r.Metadata)
 	}
@@ -115,12 +115,12 @@ func testMetadata(t *testing.T, m *mesh) {
 func testKeys(t *testing.T, m *mesh) {
 	face, page := sampleFace(t), samplePage(t)
 	key := t.Name()
-	first := m.done(t, "?pipeline=faces", face, "Idempotency-Key", key)
-	if again := m.done(t, "?pipeline=faces", face, "Idempotency-Key", key); again.ID != first.ID {
+	first := m.postDone(t, "?pipeline=faces", face, "Idempotency-Key", key)
+	if again := m.postDone(t, "?pipeline=faces", face, "Idempotency-Key", key); again.ID != first.ID {
 		t.Errorf("the same key made job %s and then %s", first.ID, again.ID)
 	}
-	for name, a := range map[string]answer{
-		"another picture":  m.post(t, "?pipeline=faces", page, "Idempotency-Key", key),
+	for name, a := range map[string]response{
+		"another image":    m.post(t, "?pipeline=faces", page, "Idempotency-Key", key),
 		"another pipeline": m.post(t, "?pipeline=text", face, "Idempotency-Key", key),
 		"another priority": m.post(t, "?pipeline=faces&priority=bulk", face, "Idempotency-Key", key),
 	} {
@@ -160,7 +160,7 @@ func testLongPoll(t *testing.T, m *mesh) {
 }
 
 // events reads server-sent events: their names, and the data of the last.
-func events(t *testing.T, a answer) (names []string, last []byte) {
+func events(t *testing.T, a response) (names []string, last []byte) {
 	t.Helper()
 	if a.status != http.StatusOK || a.header.Get("Content-Type") != "text/event-stream" {
 		t.Fatalf("no events: %v", a)
@@ -241,7 +241,7 @@ func testCancel(t *testing.T, m *mesh) {
 	if again := m.send(t, http.MethodDelete, last, "", ""); again.status != http.StatusOK {
 		t.Errorf("cancelled again: %v", again)
 	}
-	finished := m.done(t, "?pipeline=faces", sampleFace(t))
+	finished := m.postDone(t, "?pipeline=faces", sampleFace(t))
 	checkProblem(t, m.send(t, http.MethodDelete, "/v1/images/"+finished.ID, "", ""), v1.JobFinished)
 	checkProblem(t, m.send(t, http.MethodDelete, "/v1/images/01ARZ3NDEKTSV4RRFFQ69G5FAV", "", ""), v1.UnknownJob)
 
@@ -293,5 +293,5 @@ func testDrawn(t *testing.T, m *mesh) {
 			t.Errorf("Accept %s: no box at %+v", accept, box)
 		}
 	}
-	checkProblem(t, m.post(t, "?pipeline=faces", []byte("no picture"), "Accept", "image/png"), v1.UnsupportedType)
+	checkProblem(t, m.post(t, "?pipeline=faces", []byte("no image"), "Accept", "image/png"), v1.UnsupportedType)
 }

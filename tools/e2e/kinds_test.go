@@ -22,9 +22,9 @@ import (
 	"github.com/sightmesh/sightmesh/lane/pool"
 )
 
-// TestDocs_KindOfOnesOwn adds the kinds of the guide in docs/models.md to the lane programs
+// TestDocs_CustomKind adds the kinds of the guide in docs/models.md to the lane programs
 // of detect and classify, and runs a model of each.
-func TestDocs_KindOfOnesOwn(t *testing.T) {
+func TestDocs_CustomKind(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile(filepath.Join(root(t), "docs", "models.md"))
 	if err != nil {
@@ -89,7 +89,7 @@ classes: 1
 	if err := png.Encode(&b, img); err != nil {
 		t.Fatal(err)
 	}
-	l := laneOf(t, subject.Detect, filepath.Join(scratch, "detect"), scratch, "cells")
+	l := lanePID(t, subject.Detect, filepath.Join(scratch, "detect"), scratch, "cells")
 	found, _, err := l.Detect(t.Context(), lane.Detect{Pipeline: "own", MediaType: "image/png", MaxRegions: 10},
 		b.Bytes())
 	if err != nil {
@@ -114,7 +114,7 @@ classes: 1
 `,
 		"labels.txt": "bright\n", "n.caffemodel": "\x0a\x01n", "n.prototxt": identity(1, 1, 1),
 	})
-	l = laneOf(t, subject.Classify, filepath.Join(scratch, "classify"), scratch, "bright")
+	l = lanePID(t, subject.Classify, filepath.Join(scratch, "classify"), scratch, "bright")
 	crop := lane.Crop{Width: 1, Height: 1, Channels: 1}
 	named, err := l.Classify(t.Context(), lane.Classify{Pipeline: "own", Crops: []lane.Crop{crop, crop}},
 		[]byte{75, 10})
@@ -142,8 +142,8 @@ layer { name: "out" type: "Power" bottom: "data" top: "out" power_param { scale:
 `, channels, height, width)
 }
 
-// laneOf starts a lane of a program with the pipeline "own" of a model.
-func laneOf(t *testing.T, stage subject.Stage, program, models, name string) *pool.Lane {
+// lanePID starts a lane of a program with the pipeline "own" of a model.
+func lanePID(t *testing.T, stage subject.Stage, program, models, name string) *pool.Lane {
 	t.Helper()
 	settings, err := json.Marshal(map[string]string{"model": name})
 	if err != nil {

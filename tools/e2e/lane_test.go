@@ -19,19 +19,19 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// TestLaneOfOnesOwn runs the mesh of docs/lanes.md: a detector in Python beside
+// TestLane_Custom runs the mesh of docs/lanes.md: a detector in Python beside
 // a built-in one, and pipelines without a classifier.
-func TestLaneOfOnesOwn(t *testing.T) {
+func TestLane_Custom(t *testing.T) {
 	t.Chdir(root(t)) // the file names the program relative to it
 	m := start(t, nil, "--pipelines", filepath.Join("docs", "lanes", "pipelines.yaml"))
-	r := m.done(t, "?pipeline=colour", blueBMP(t))
+	r := m.postDone(t, "?pipeline=colour", blueBMP(t))
 	if len(r.Regions) != 1 || r.Regions[0].Label != "blue" || r.Regions[0].Box != (v1.Box{Width: 20, Height: 10}) || r.Models[0].Name != "mean-colour" {
 		t.Errorf("got %+v", r)
 	}
 	if a := m.post(t, "?pipeline=colour", samplePage(t)); a.problem.Code != v1.Damaged {
 		t.Errorf("a PNG got %v", a)
 	}
-	if r := m.done(t, "?pipeline=faces", sampleFace(t)); len(r.Regions) != 1 || r.Regions[0].Labels != nil {
+	if r := m.postDone(t, "?pipeline=faces", sampleFace(t)); len(r.Regions) != 1 || r.Regions[0].Labels != nil {
 		t.Errorf("the built-in detector found %+v", r.Regions)
 	}
 	var list v1.Pipelines
@@ -40,9 +40,9 @@ func TestLaneOfOnesOwn(t *testing.T) {
 	}
 }
 
-// TestLane_OverItsMemoryWhenReady is of the row Lanes of the cases: its pipeline
+// TestLane_OverMemoryLimitWhenReady is of the row Lanes of the cases: its pipeline
 // says why it is not ready and takes no images, and the others go on.
-func TestLane_OverItsMemoryWhenReady(t *testing.T) {
+func TestLane_OverMemoryLimitWhenReady(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "pipelines.yaml")
 	if err := os.WriteFile(file, fmt.Appendf(nil, `
@@ -65,7 +65,7 @@ pipelines:
 	if !strings.Contains(a.problem.Detail, why) {
 		t.Errorf("the detail is %q, want %q in it", a.problem.Detail, why)
 	}
-	m.done(t, "?pipeline=colour", blueBMP(t))
+	m.postDone(t, "?pipeline=colour", blueBMP(t))
 	var list v1.Pipelines
 	if err := json.Unmarshal(m.get(t, "/v1/pipelines").body, &list); err != nil {
 		t.Fatal(err)

@@ -77,8 +77,8 @@ func TestMakeUp_FetchesNothing(t *testing.T) {
 	}
 }
 
-// TestMakeUp_UsesWhatIsThere: a model that was pulled before is neither fetched again nor replaced.
-func TestMakeUp_UsesWhatIsThere(t *testing.T) {
+// TestMakeUp_UsesPresentModels: a model that was pulled before is neither fetched again nor replaced.
+func TestMakeUp_UsesPresentModels(t *testing.T) {
 	t.Parallel()
 	models := pulled(t, "yunet", "yolox-nano")
 	output := makeUp(t, models, offline(t), "MODELS=faces objects")

@@ -233,8 +233,8 @@ func eventually(t testing.TB, within time.Duration, f func() error) {
 	}
 }
 
-// answer is what came back over HTTP.
-type answer struct {
+// response is what came back over HTTP.
+type response struct {
 	status  int
 	header  http.Header
 	body    []byte
@@ -243,12 +243,12 @@ type answer struct {
 	took    time.Duration
 }
 
-func (a answer) String() string { return fmt.Sprintf("%d %.600s", a.status, a.body) }
+func (a response) String() string { return fmt.Sprintf("%d %.600s", a.status, a.body) }
 
-// post sends a picture to one of the ingresses.
-func (m *mesh) post(t testing.TB, query string, picture []byte, header ...string) answer {
+// post sends an image to one of the ingresses.
+func (m *mesh) post(t testing.TB, query string, image []byte, header ...string) response {
 	t.Helper()
-	a, err := m.tryPost(query, picture, header...)
+	a, err := m.tryPost(query, image, header...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -267,16 +267,16 @@ func (m *mesh) base() string {
 	return m.http[turn.n%len(m.http)]
 }
 
-func (m *mesh) tryPost(query string, picture []byte, header ...string) (answer, error) {
-	req, err := http.NewRequest(http.MethodPost, m.base()+"/v1/images"+query, bytes.NewReader(picture))
+func (m *mesh) tryPost(query string, image []byte, header ...string) (response, error) {
+	req, err := http.NewRequest(http.MethodPost, m.base()+"/v1/images"+query, bytes.NewReader(image))
 	if err != nil {
-		return answer{}, err
+		return response{}, err
 	}
 	req.Header.Set("Content-Type", "application/octet-stream")
 	return do(req, header...)
 }
 
-func (m *mesh) get(t testing.TB, path string) answer {
+func (m *mesh) get(t testing.TB, path string) response {
 	t.Helper()
 	req, err := http.NewRequest(http.MethodGet, m.base()+path, nil)
 	if err != nil {
@@ -291,7 +291,7 @@ func (m *mesh) get(t testing.TB, path string) answer {
 
 var webClient = &http.Client{Timeout: 2 * time.Minute}
 
-func do(req *http.Request, header ...string) (answer, error) {
+func do(req *http.Request, header ...string) (response, error) {
 	for i := 0; i+1 < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}
@@ -303,14 +303,14 @@ func do(req *http.Request, header ...string) (answer, error) {
 }
 
 // exchange makes a request and reads its response.
-func exchange(client *http.Client, req *http.Request) (answer, error) {
+func exchange(client *http.Client, req *http.Request) (response, error) {
 	begin := time.Now()
 	res, err := client.Do(req)
 	if err != nil {
-		return answer{}, err
+		return response{}, err
 	}
 	defer res.Body.Close()
-	a := answer{status: res.StatusCode, header: res.Header}
+	a := response{status: res.StatusCode, header: res.Header}
 	if a.body, err = io.ReadAll(res.Body); err != nil {
 		return a, err
 	}
@@ -319,7 +319,7 @@ func exchange(client *http.Client, req *http.Request) (answer, error) {
 }
 
 // decode reads the body by its type.
-func (a *answer) decode() error {
+func (a *response) decode() error {
 	switch a.header.Get("Content-Type") {
 	case "application/problem+json":
 		return json.Unmarshal(a.body, &a.problem)
@@ -329,7 +329,7 @@ func (a *answer) decode() error {
 	return nil
 }
 
-func (a answer) decoded(t testing.TB) answer {
+func (a response) decoded(t testing.TB) response {
 	t.Helper()
 	if err := a.decode(); err != nil {
 		t.Fatalf("%v: %v", a, err)
@@ -337,10 +337,10 @@ func (a answer) decoded(t testing.TB) answer {
 	return a
 }
 
-// done is a post that has to come back read.
-func (m *mesh) done(t testing.TB, query string, picture []byte, header ...string) v1.Result {
+// postDone is a post that has to come back read.
+func (m *mesh) postDone(t testing.TB, query string, image []byte, header ...string) v1.Result {
 	t.Helper()
-	a := m.post(t, query, picture, header...)
+	a := m.post(t, query, image, header...)
 	if a.status != http.StatusOK || a.result.Status != v1.Done {
 		t.Fatalf("POST %s: %v", query, a)
 	}

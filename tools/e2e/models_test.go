@@ -107,7 +107,7 @@ func TestModels_FolderIsServed(t *testing.T) {
 		t.Errorf("up does not say what is in use:\n%s", m.stderr)
 	}
 
-	r := m.done(t, "?pipeline=rows", boxImage(t))
+	r := m.postDone(t, "?pipeline=rows", boxImage(t))
 	if len(r.Regions) != 1 || r.Regions[0].Label != "box" || r.Regions[0].Box != (v1.Box{Width: 4, Height: 2}) || r.Regions[0].Score != 0.9 {
 		t.Errorf("found %+v", r.Regions)
 	}
@@ -131,9 +131,9 @@ func TestModels_FolderIsServed(t *testing.T) {
 	}
 }
 
-// TestModels_BuiltInPipelinesUseThem: with their folders, faces has landmarks, and objects
+// TestModels_UsedByBuiltInPipelines: with their folders, faces has landmarks, and objects
 // is ready. The results name what was used.
-func TestModels_BuiltInPipelinesUseThem(t *testing.T) {
+func TestModels_UsedByBuiltInPipelines(t *testing.T) {
 	models := t.TempDir()
 	for name, weights := range map[string]string{"yunet": "yunet_n/yunet_n_640_640.onnx", "yolox-nano": "yolox_nano_coco/yolox_nano.onnx"} {
 		dir := filepath.Join(models, name)
@@ -144,7 +144,7 @@ func TestModels_BuiltInPipelinesUseThem(t *testing.T) {
 	}
 	m := start(t, nil, "--models", models)
 	m.awaitPipelines(t)
-	r := m.done(t, "?pipeline=faces", realdata(t, "photos/team_ten.jpg"))
+	r := m.postDone(t, "?pipeline=faces", realdata(t, "photos/team_ten.jpg"))
 	if len(r.Regions) != 10 {
 		t.Errorf("%d faces, want 10", len(r.Regions))
 	}
@@ -174,7 +174,7 @@ func TestModels_BuiltInPipelinesUseThem(t *testing.T) {
 		t.Errorf("models %+v, want yunet first", r.Models)
 	}
 
-	r = m.done(t, "?pipeline=objects", realdata(t, "photos/dog_bicycle_truck.jpg"))
+	r = m.postDone(t, "?pipeline=objects", realdata(t, "photos/dog_bicycle_truck.jpg"))
 	for _, want := range []string{"dog", "bicycle"} {
 		if !slices.ContainsFunc(r.Regions, func(o v1.Region) bool { return o.Label == want }) {
 			t.Errorf("no %s in %+v", want, r.Regions)
@@ -218,7 +218,7 @@ pipelines:
 	m.awaitPipelines(t)
 	writeFiles(t, filepath.Join(models, "changed"),
 		map[string]string{"rows.caffemodel": rowsModel["rows.caffemodel"] + "!"})
-	if r := m.done(t, "?pipeline=changed", boxImage(t)); len(r.Regions) != 1 {
+	if r := m.postDone(t, "?pipeline=changed", boxImage(t)); len(r.Regions) != 1 {
 		t.Errorf("%d regions from the lane that runs, want 1", len(r.Regions))
 	}
 
@@ -239,7 +239,7 @@ pipelines:
 		}
 		return nil
 	})
-	if r := m.done(t, "?pipeline=steady", boxImage(t)); len(r.Regions) != 1 {
+	if r := m.postDone(t, "?pipeline=steady", boxImage(t)); len(r.Regions) != 1 {
 		t.Errorf("%d regions from the other pipeline, want 1", len(r.Regions))
 	}
 }
@@ -310,7 +310,7 @@ input: {width: 1, height: 1, resize: stretch, channels: bgr}
 	if err := png.Encode(&b, img); err != nil {
 		t.Fatal(err)
 	}
-	r := m.done(t, "?pipeline=colours", b.Bytes())
+	r := m.postDone(t, "?pipeline=colours", b.Bytes())
 	if len(r.Regions) != 1 {
 		t.Fatalf("%d regions, want 1", len(r.Regions))
 	}
@@ -321,7 +321,7 @@ input: {width: 1, height: 1, resize: stretch, channels: bgr}
 		want) {
 		t.Errorf("models %+v, want %+v", r.Models, want)
 	}
-	r = m.done(t, "?pipeline=vector", b.Bytes())
+	r = m.postDone(t, "?pipeline=vector", b.Bytes())
 	if len(r.Regions) != 1 || len(r.Regions[0].Embedding) != 3 {
 		t.Fatalf("regions %+v, want one with an embedding of 3 numbers", r.Regions)
 	}

@@ -38,8 +38,8 @@ func checkModel(t *testing.T, code int, args ...string) (stdout, stderr string) 
 	return stdout, stderr
 }
 
-// nothing is an image in which the model rows finds nothing.
-func nothing(t *testing.T) string {
+// noOutput is an image in which the model rows finds nothing.
+func noOutput(t *testing.T) string {
 	t.Helper()
 	var b bytes.Buffer
 	if err := png.Encode(&b, image.NewGray(image.Rect(0, 0, 7, 4))); err != nil {
@@ -50,9 +50,9 @@ func nothing(t *testing.T) string {
 	return filepath.Join(dir, "nothing.png")
 }
 
-func TestModelsCheck_SaysWhatAModelIs(t *testing.T) {
+func TestModelsCheck_DescribesModel(t *testing.T) {
 	t.Parallel()
-	models, file := t.TempDir(), nothing(t)
+	models, file := t.TempDir(), noOutput(t)
 	writeFiles(t, filepath.Join(models, "rows"), rowsModel)
 	byName, _ := checkModel(t, 0, "rows", "--models", models, file)
 	byPath, _ := checkModel(t, 0, filepath.Join(models, "rows"), file)
@@ -117,7 +117,7 @@ func TestModelsBench_Measures(t *testing.T) {
 	t.Parallel()
 	models := t.TempDir()
 	writeFiles(t, filepath.Join(models, "rows"), rowsModel)
-	out, stderr, code := sightmesh(t, nil, "models", "bench", "rows", nothing(t), "--models", models, "--images", "20")
+	out, stderr, code := sightmesh(t, nil, "models", "bench", "rows", noOutput(t), "--models", models, "--images", "20")
 	if code != 0 {
 		t.Fatalf("exit status %d: %s", code, stderr)
 	}

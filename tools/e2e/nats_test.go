@@ -47,7 +47,7 @@ func testNATS(t *testing.T, m *mesh) {
 		}{
 			{"nosuch", page, v1.UnknownPipeline},
 			{"text", nil, v1.EmptyBody},
-			{"text", []byte("not a picture"), v1.UnsupportedType},
+			{"text", []byte("not an image"), v1.UnsupportedType},
 			{"text", page[:len(page)/2], v1.Damaged},
 		} {
 			msg, err := nc.Request(subject.Analyze(tt.pipeline), tt.body, timeoutAnswer)
@@ -118,7 +118,7 @@ func testNATS(t *testing.T, m *mesh) {
 			t.Fatal(err)
 		}
 		job := subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: "bad-" + nats.NewInbox()[7:]}
-		if _, err := js.Publish(context.Background(), subject.Images(job), []byte("19 bytes, no picture")); err != nil {
+		if _, err := js.Publish(context.Background(), subject.Images(job), []byte("19 bytes, no image")); err != nil {
 			t.Fatal(err)
 		}
 		eventually(t, timeoutAnswer, func() error {
@@ -204,7 +204,7 @@ func testAnalyzeLater(t *testing.T, m *mesh, nc *nats.Conn) {
 	}
 }
 
-type errNotYet struct{ a answer }
+type errNotYet struct{ a response }
 
 func (e errNotYet) Error() string { return "not yet: " + e.a.String() }
 

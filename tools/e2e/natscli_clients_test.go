@@ -110,8 +110,8 @@ func documentedCommands(t *testing.T) (commands []string) {
 	return commands
 }
 
-// TestClientsNATS_DocumentedCommandsDoWhatTheySay runs each command of docs/nats.md.
-func TestClientsNATS_DocumentedCommandsDoWhatTheySay(t *testing.T) {
+// TestClientsNATS_DocumentedCommands runs each command of docs/nats.md.
+func TestClientsNATS_DocumentedCommands(t *testing.T) {
 	m := start(t, nil)
 	// What a template would change, after the end of the image.
 	page := append(samplePage(t), "{{ID}}"...)

@@ -30,7 +30,7 @@ func testTyocr(t *testing.T, m *mesh) {
 	if text, _ := got["text"].(string); got["sign"] != 0.0 || len(got) != 2 || !strings.Contains(letters(text), "sightmeshreadsthispage") {
 		t.Errorf("got %v", a)
 	}
-	for name, body := range map[string]string{"bad base64": form("*"), "no field": "x=y", "no picture": form("aGVsbG8="), "nothing": form("")} {
+	for name, body := range map[string]string{"bad base64": form("*"), "no field": "x=y", "no image": form("aGVsbG8="), "nothing": form("")} {
 		a := m.send(t, http.MethodPost, "/tyocr", "application/x-www-form-urlencoded", body)
 		if err := json.Unmarshal(a.body, &got); err != nil || a.status != http.StatusOK || got["sign"] != -1.0 || got["text"] == "" {
 			t.Errorf("%s: %v", name, a)
@@ -51,7 +51,7 @@ func testFullReport(t *testing.T, m *mesh) {
 		"trainId": "0107", "lineCode": "1", "yardName": "north", "direction": "up",
 		"imageUrls": []map[string]string{{"location": "1-2", "imageUrl": web + "/1.jpg"}, {"location": "1-3", "imageUrl": web + "/2.jpg"}},
 	}
-	post := func(report map[string]any) (answer, map[string]any) {
+	post := func(report map[string]any) (response, map[string]any) {
 		body, err := json.Marshal(report)
 		if err != nil {
 			t.Fatal(err)
@@ -94,16 +94,16 @@ func testFullReport(t *testing.T, m *mesh) {
 
 // testUpload: requests.post(url, files={'image': f})
 func testUpload(t *testing.T, m *mesh) {
-	body, contentType := formOf(t, "image", sampleFace(t))
+	body, contentType := newForm(t, "image", sampleFace(t))
 	a := m.send(t, http.MethodPost, "/upload?pipeline=faces", contentType, string(body))
 	if a.status != http.StatusOK || a.result.Status != v1.Done || len(a.result.Regions) != 1 {
 		t.Errorf("got %v", a)
 	}
 }
 
-// TestBusyReports: the cap on what waits to be fetched, in the old words and in
+// TestReports_InteractiveBeforeBulk: the cap on what waits to be fetched, in the old words and in
 // the new.
-func TestBusyReports(t *testing.T) {
+func TestReports_InteractiveBeforeBulk(t *testing.T) {
 	m := start(t, append(webClients(), "SIGHTMESH_MAX_REPORT_QUEUE=1"))
 	two := `{"images":[{"url":"http://a/"},{"url":"http://b/"}]}`
 	a := m.send(t, http.MethodPost, "/v1/reports", "application/json", two)
@@ -118,8 +118,8 @@ func TestBusyReports(t *testing.T) {
 	}
 }
 
-// TestWithoutOldRoutes: they are a choice.
-func TestWithoutOldRoutes(t *testing.T) {
+// TestOldRoutes_Disabled: they are a choice.
+func TestOldRoutes_Disabled(t *testing.T) {
 	m := start(t, nil, "--old-routes=false")
 	checkProblem(t, m.send(t, http.MethodPost, "/tyocr", "application/x-www-form-urlencoded", "imgbase64="), v1.NotFound)
 	checkProblem(t, m.send(t, http.MethodPost, "/upload", "image/png", "x"), v1.NotFound)

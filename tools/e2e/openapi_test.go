@@ -32,7 +32,7 @@ var documented = sync.OnceValues(func() (routers.Router, error) {
 
 // checkDocumented holds an answer against the description of the API.
 // Only what is not there need not be described.
-func checkDocumented(req *http.Request, a answer) error {
+func checkDocumented(req *http.Request, a response) error {
 	router, err := documented()
 	if err != nil {
 		return err
@@ -62,7 +62,7 @@ func checkDocumented(req *http.Request, a answer) error {
 }
 
 // checkCode holds the code of a problem against those that its operation lists.
-func checkCode(operation *openapi3.Operation, a answer) error {
+func checkCode(operation *openapi3.Operation, a response) error {
 	if a.header.Get("Content-Type") != "application/problem+json" {
 		return nil
 	}

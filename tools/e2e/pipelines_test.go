@@ -82,8 +82,8 @@ func TestPipelines_ClassifierOfEachLabel(t *testing.T) {
 	if err := png.Encode(&b, img); err != nil {
 		t.Fatal(err)
 	}
-	found := m.done(t, "?pipeline=plain", b.Bytes()).Regions
-	if labels := labelsOf(found); !reflect.DeepEqual(labels, []string{"dog", "person", "dog", "car"}) {
+	found := m.postDone(t, "?pipeline=plain", b.Bytes()).Regions
+	if labels := labels(found); !reflect.DeepEqual(labels, []string{"dog", "person", "dog", "car"}) {
 		t.Fatalf("the detector finds %v", labels)
 	}
 	detector := v1.Model{Name: "labelled", Version: "7"}
@@ -96,12 +96,12 @@ func TestPipelines_ClassifierOfEachLabel(t *testing.T) {
 		"together": {map[string]v1.Model{"person": colours}, []v1.Model{detector, colours}},
 		"unwanted": {nil, []v1.Model{detector}},
 	} {
-		r := m.done(t, "?pipeline="+name, b.Bytes())
+		r := m.postDone(t, "?pipeline="+name, b.Bytes())
 		if !reflect.DeepEqual(r.Models, tt.models) {
 			t.Errorf("%s: models %+v, want %+v", name, r.Models, tt.models)
 		}
 		if len(r.Regions) != len(found) {
-			t.Errorf("%s: regions %v, want %v", name, labelsOf(r.Regions), labelsOf(found))
+			t.Errorf("%s: regions %v, want %v", name, labels(r.Regions), labels(found))
 			continue
 		}
 		for i, region := range r.Regions {
@@ -152,9 +152,9 @@ pipelines:
 		send func()
 		want subject.Priority
 	}{
-		"nothing said":         {func() { m.done(t, "?pipeline=usual", page) }, subject.Interactive},
-		"the pipeline's":       {func() { m.done(t, "?pipeline=patient", page) }, subject.Bulk},
-		"the request's":        {func() { m.done(t, "?pipeline=patient&priority=interactive", page) }, subject.Interactive},
+		"nothing said":         {func() { m.postDone(t, "?pipeline=usual", page) }, subject.Interactive},
+		"the pipeline's":       {func() { m.postDone(t, "?pipeline=patient", page) }, subject.Bulk},
+		"the request's":        {func() { m.postDone(t, "?pipeline=patient&priority=interactive", page) }, subject.Interactive},
 		"nothing said by NATS": {func() { over("usual") }, subject.Interactive},
 		"the pipeline's, NATS": {func() { over("patient") }, subject.Bulk},
 	} {
@@ -173,7 +173,7 @@ pipelines:
 	}
 }
 
-func labelsOf(regions []v1.Region) []string {
+func labels(regions []v1.Region) []string {
 	labels := make([]string, 0, len(regions))
 	for _, r := range regions {
 		labels = append(labels, r.Label)

@@ -80,9 +80,9 @@ func TestPipelinesCheck_AnImage(t *testing.T) {
 	checkLines(t, lines, map[string]string{"PIPELINE": header, "rows": `^rows +ready +1 +\d+ ms +rows 1\.2\n$`})
 }
 
-// TestPipelinesCheck_SaysWhyNot: each pipeline that cannot be used has its reason, and ends no
+// TestPipelinesCheck_Reason: each pipeline that cannot be used has its reason, and ends no
 // other one, also when its program dies, never comes back, or takes too much memory.
-func TestPipelinesCheck_SaysWhyNot(t *testing.T) {
+func TestPipelinesCheck_Reason(t *testing.T) {
 	t.Parallel()
 	models := t.TempDir()
 	writeFiles(t, filepath.Join(models, "rows"), rowsModel)

@@ -85,7 +85,7 @@ func testProblems(t *testing.T, m *mesh) {
 			t.Errorf("got %v", a)
 		}
 	})
-	t.Run("form without the picture", func(t *testing.T) {
+	t.Run("form without the image", func(t *testing.T) {
 		var b bytes.Buffer
 		w := multipart.NewWriter(&b)
 		w.WriteField("pipeline", "text")
@@ -131,7 +131,7 @@ func testProblems(t *testing.T, m *mesh) {
 	})
 }
 
-func checkProblem(t *testing.T, a answer, want v1.Code) {
+func checkProblem(t *testing.T, a response, want v1.Code) {
 	t.Helper()
 	p := v1.NewProblem(want, "")
 	if a.status != p.Status || a.problem.Code != want || a.problem.Type != p.Type || a.problem.Status != p.Status || a.problem.Detail == "" {
@@ -148,7 +148,7 @@ func (endless) Read(b []byte) (int, error) { return len(b), nil }
 
 // raw sends bytes as they are and reads the answer; half says that nothing
 // more will come.
-func raw(t *testing.T, m *mesh, request string, half bool) answer {
+func raw(t *testing.T, m *mesh, request string, half bool) response {
 	t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(m.base(), "http://"))
 	if err != nil {
@@ -167,7 +167,7 @@ func raw(t *testing.T, m *mesh, request string, half bool) answer {
 		t.Fatalf("no answer: %v", err)
 	}
 	defer res.Body.Close()
-	a := answer{status: res.StatusCode, header: res.Header}
+	a := response{status: res.StatusCode, header: res.Header}
 	if a.body, err = io.ReadAll(res.Body); err != nil {
 		t.Fatal(err)
 	}

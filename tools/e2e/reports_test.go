@@ -13,11 +13,11 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-func formOf(t testing.TB, field string, pictures ...[]byte) (body []byte, contentType string) {
+func newForm(t testing.TB, field string, images ...[]byte) (body []byte, contentType string) {
 	t.Helper()
 	var b bytes.Buffer
 	w := multipart.NewWriter(&b)
-	for i, p := range pictures {
+	for i, p := range images {
 		part, err := w.CreateFormFile(field, fmt.Sprint(i, ".jpg"))
 		if err != nil {
 			t.Fatal(err)
@@ -32,7 +32,7 @@ func formOf(t testing.TB, field string, pictures ...[]byte) (body []byte, conten
 	return b.Bytes(), w.FormDataContentType()
 }
 
-func reportOf(t testing.TB, a answer) v1.Report {
+func decodeReport(t testing.TB, a response) v1.Report {
 	t.Helper()
 	var r v1.Report
 	if err := json.Unmarshal(a.body, &r); err != nil {
@@ -47,7 +47,7 @@ func (m *mesh) finished(t testing.TB, location string) v1.Report {
 	var r v1.Report
 	eventually(t, 2*time.Minute, func() error {
 		a := m.get(t, location)
-		if r = reportOf(t, a); r.Status != v1.Done {
+		if r = decodeReport(t, a); r.Status != v1.Done {
 			return errNotYet{a}
 		}
 		return nil
@@ -77,7 +77,7 @@ func testReportOfURLs(t *testing.T, m *mesh) {
 				w.Write(face)
 			}
 		case "/text":
-			w.Write([]byte("no picture"))
+			w.Write([]byte("no image"))
 		case "/callback":
 		default:
 			w.WriteHeader(http.StatusNotFound)
@@ -91,7 +91,7 @@ func testReportOfURLs(t *testing.T, m *mesh) {
 	body := `{"images":[` + strings.Join(images, ",") + `]}`
 	key := []string{"Idempotency-Key", t.Name(), "X-Sight-Meta-Train", "7"}
 	a := m.send(t, http.MethodPost, "/v1/reports?pipeline=faces&callback="+web+"/callback", "application/json", body, key...)
-	if r := reportOf(t, a); a.status != http.StatusAccepted || r.Status != v1.Running || r.Counts.Total != 5 || a.header.Get("Location") != "/v1/reports/"+r.ID {
+	if r := decodeReport(t, a); a.status != http.StatusAccepted || r.Status != v1.Running || r.Counts.Total != 5 || a.header.Get("Location") != "/v1/reports/"+r.ID {
 		t.Fatalf("got %v", a)
 	}
 	location := a.header.Get("Location")
@@ -107,7 +107,7 @@ func testReportOfURLs(t *testing.T, m *mesh) {
 	if names[0] != "accepted" || names[len(names)-1] != "done" || told.Counts != want {
 		t.Errorf("events %v, the last %s", names, last)
 	}
-	r := reportOf(t, m.get(t, location))
+	r := decodeReport(t, m.get(t, location))
 	if r.Status != v1.Done || r.Counts != want || r.Metadata["train"] != "7" || len(r.Images) != 5 {
 		t.Fatalf("the report: %+v", r)
 	}
@@ -131,7 +131,7 @@ func testReportOfURLs(t *testing.T, m *mesh) {
 		t.Errorf("%d fetches of what failed once", n)
 	}
 	eventually(t, timeoutAnswer, func() error {
-		if c := reportOf(t, m.get(t, location)).Callback; c == nil || c.State != v1.CallbackDelivered {
+		if c := decodeReport(t, m.get(t, location)).Callback; c == nil || c.State != v1.CallbackDelivered {
 			return fmt.Errorf("the callback is %+v", c)
 		}
 		return nil
@@ -140,7 +140,7 @@ func testReportOfURLs(t *testing.T, m *mesh) {
 
 func testReportOfUploads(t *testing.T, m *mesh) {
 	face := sampleFace(t)
-	body, contentType := formOf(t, "image", face, []byte("no picture"), face)
+	body, contentType := newForm(t, "image", face, []byte("no image"), face)
 	for _, path := range []string{"/v1/reports?pipeline=faces", "/v1/images?pipeline=faces"} {
 		a := m.send(t, http.MethodPost, path, contentType, string(body))
 		if a.status != http.StatusAccepted {
@@ -179,13 +179,13 @@ func testBadReports(t *testing.T, m *mesh) {
 	checkProblem(t, m.get(t, "/v1/reports/01ARZ3NDEKTSV4RRFFQ69G5FAV/events"), v1.UnknownReport)
 }
 
-// TestReportSurvivesTheEndOfEverything kills all processes in the middle of a
+// TestReports_SurviveRestartOfAllServices kills all processes in the middle of a
 // report and starts them again on the same files.
-func TestReportSurvivesTheEndOfEverything(t *testing.T) {
-	testReportSurvivesTheEndOfEverything(t, start(t, webClients()))
+func TestReports_SurviveRestartOfAllServices(t *testing.T) {
+	testReportSurvivesRestart(t, start(t, webClients()))
 }
 
-func testReportSurvivesTheEndOfEverything(t *testing.T, m *mesh) {
+func testReportSurvivesRestart(t *testing.T, m *mesh) {
 	face := sampleFace(t)
 	web, _ := serveOn(t, webHost, func(w http.ResponseWriter, _ *http.Request) {
 		time.Sleep(20 * time.Millisecond)
@@ -199,7 +199,7 @@ func testReportSurvivesTheEndOfEverything(t *testing.T, m *mesh) {
 	a := m.send(t, http.MethodPost, "/v1/reports?pipeline=faces", "application/json", `{"images":[`+strings.Join(images, ",")+`]}`)
 	location := a.header.Get("Location")
 	eventually(t, timeoutAnswer, func() error {
-		if r := reportOf(t, m.get(t, location)); r.Counts.Done < 3 {
+		if r := decodeReport(t, m.get(t, location)); r.Counts.Done < 3 {
 			return errNotYet{a}
 		}
 		return nil

@@ -39,9 +39,9 @@ func sampleFace(t testing.TB) []byte {
 // letters is s without spaces.
 func letters(s string) string { return strings.Join(strings.Fields(s), "") }
 
-// wrong counts the letters that have to be changed, added or removed to make
+// wrongArguments counts the letters that have to be changed, added or removed to make
 // a of b, spaces not counted.
-func wrong(a, b string) int {
+func wrongArguments(a, b string) int {
 	x, y := []rune(letters(a)), []rune(letters(b))
 	row := make([]int, len(y)+1)
 	for j := range row {
@@ -70,7 +70,7 @@ func testResults(t *testing.T, m *mesh) {
 		if a.status != http.StatusOK || r.Text == nil {
 			t.Fatalf("got %v", a)
 		}
-		if want := strings.Join(sample.Text(), "\n"); wrong(*r.Text, want) != 0 {
+		if want := strings.Join(sample.Text(), "\n"); wrongArguments(*r.Text, want) != 0 {
 			t.Errorf("read\n%s\nwant\n%s", *r.Text, want)
 		}
 		if r.Status != v1.Done || r.Pipeline != "text" || r.Image == nil || r.Image.Type != "image/png" || r.Image.Width != 820 || r.Image.Height != 480 || len(r.Image.SHA256) != 64 {
@@ -93,7 +93,7 @@ func testResults(t *testing.T, m *mesh) {
 		}
 	})
 	t.Run("sample face", func(t *testing.T) {
-		r := m.done(t, "?pipeline=faces", sampleFace(t))
+		r := m.postDone(t, "?pipeline=faces", sampleFace(t))
 		if len(r.Regions) != 1 || r.Regions[0].Label != "face" || r.Text != nil {
 			t.Fatalf("got %+v, want one face", r)
 		}
@@ -128,11 +128,11 @@ func testResults(t *testing.T, m *mesh) {
 			return nil
 		})
 	})
-	t.Run("all answers are of their own picture", func(t *testing.T) { testOwnAnswers(t, m) })
+	t.Run("all answers are of their own image", func(t *testing.T) { testOwnAnswers(t, m) })
 	t.Run("English pages", func(t *testing.T) {
 		for _, name := range []string{"line_en", "line_en_invoice", "page_en"} {
-			r := m.done(t, "?pipeline=text", realdata(t, "rendered/"+name+".png"))
-			if n := wrong(*r.Text, string(realdata(t, "rendered/"+name+".txt"))); n != 0 {
+			r := m.postDone(t, "?pipeline=text", realdata(t, "rendered/"+name+".png"))
+			if n := wrongArguments(*r.Text, string(realdata(t, "rendered/"+name+".txt"))); n != 0 {
 				t.Errorf("%s: %d letters are wrong in\n%s", name, n, *r.Text)
 			}
 		}
@@ -146,14 +146,14 @@ func testResults(t *testing.T, m *mesh) {
 		}
 		for _, name := range []string{"line_zh", "line_zh_mixed", "page_zh"} {
 			want := string(realdata(t, "rendered/"+name+".txt"))
-			r := m.done(t, "?pipeline=text", realdata(t, "rendered/"+name+".png"))
+			r := m.postDone(t, "?pipeline=text", realdata(t, "rendered/"+name+".png"))
 			most := -1
 			for _, run := range reference.Runs {
 				if run.File == name+".png" {
-					most = wrong(run.Text, want)
+					most = wrongArguments(run.Text, want)
 				}
 			}
-			if n := wrong(*r.Text, want); n > most {
+			if n := wrongArguments(*r.Text, want); n > most {
 				t.Errorf("%s: %d letters are wrong, the reference has %d:\n%s", name, n, most, *r.Text)
 			}
 		}
@@ -168,7 +168,7 @@ func testResults(t *testing.T, m *mesh) {
 			if err := json.Unmarshal(realdata(t, "photos/"+name+".expected.json"), &want); err != nil {
 				t.Fatal(err)
 			}
-			r := m.done(t, "?pipeline=faces", realdata(t, "photos/"+name+".jpg"))
+			r := m.postDone(t, "?pipeline=faces", realdata(t, "photos/"+name+".jpg"))
 			found := 0
 			for _, face := range want.Faces.Boxes {
 				for _, reg := range r.Regions {
@@ -185,7 +185,7 @@ func testResults(t *testing.T, m *mesh) {
 	})
 	t.Run("EXIF orientation", func(t *testing.T) {
 		for name, orientation := range map[string]int{"exif_Landscape_1": 1, "exif_Landscape_6": 6} {
-			r := m.done(t, "?pipeline=faces", realdata(t, "photos/"+name+".jpg"))
+			r := m.postDone(t, "?pipeline=faces", realdata(t, "photos/"+name+".jpg"))
 			if r.Image.Width != 1800 || r.Image.Height != 1200 || r.Image.Orientation != orientation {
 				t.Errorf("%s: %+v, want 1800 x 1200 by orientation %d", name, r.Image, orientation)
 			}

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/image/bmp"
 )
 
-// colourFile writes an image that the pipeline colour of docs/lanes reads.
-func colourFile(t testing.TB) string {
+// colourImage writes an image that the pipeline colour of docs/lanes reads.
+func colourImage(t testing.TB) string {
 	t.Helper()
 	var b bytes.Buffer
 	if err := bmp.Encode(&b, opaque{image.NewRGBA(image.Rect(0, 0, 20, 10))}); err != nil {
@@ -27,17 +27,17 @@ func colourFile(t testing.TB) string {
 	return file
 }
 
-// TestUp_SampleWithoutAPipelineForIt is of the row "Docs" of shared/cases: the
+// TestUp_NoPipelineForSample is of the row "Docs" of shared/cases: the
 // command of docs/lanes/pipelines.yaml starts without an error. No pipeline of
 // that file reads text.
-func TestUp_SampleWithoutAPipelineForIt(t *testing.T) {
+func TestUp_NoPipelineForSample(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		sample []string
 		want   *regexp.Regexp
 	}{
 		"drawn page":            {nil, regexp.MustCompile(`"level":"INFO".*the sample is skipped.*no pipeline text`)},
-		"image, first pipeline": {[]string{"--sample", colourFile(t)}, regexp.MustCompile(`colour.bmp has 1 regions`)},
+		"image, first pipeline": {[]string{"--sample", colourImage(t)}, regexp.MustCompile(`colour.bmp has 1 regions`)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -30,11 +30,11 @@ const coldPipelines = `pipelines:
     detect: *lines
 `
 
-// TestScaleFromZero_OneRequestWaitsForWorkers: without workers, a pipeline that scales from
+// TestScaleFromZero_RequestWaitsForWorkers: without workers, a pipeline that scales from
 // zero accepts an image, and the waiting request gets its result once workers have started.
 // One whose deadline passes before that has an outcome too. Other pipelines reject at once.
 // The second time is as the first.
-func TestScaleFromZero_OneRequestWaitsForWorkers(t *testing.T) {
+func TestScaleFromZero_RequestWaitsForWorkers(t *testing.T) {
 	t.Parallel()
 	c := newChaosMesh(t, newCluster(t, 1), time.Minute)
 	if err := os.WriteFile(c.pipelines, []byte(coldPipelines), 0o600); err != nil {
@@ -61,7 +61,7 @@ func TestScaleFromZero_OneRequestWaitsForWorkers(t *testing.T) {
 		if a := m.post(t, "?pipeline=hurried", page); a.problem.Code != v1.DeadlineExceeded {
 			t.Errorf("%s: hurried: %v, want %s", round, a, v1.DeadlineExceeded)
 		}
-		waiting := make(chan answer)
+		waiting := make(chan response)
 		go func() {
 			defer close(waiting)
 			a, err := m.tryPost("?pipeline=cold", page)
@@ -71,7 +71,7 @@ func TestScaleFromZero_OneRequestWaitsForWorkers(t *testing.T) {
 			}
 			waiting <- a
 		}()
-		eventually(t, 30*time.Second, func() error { return c.waits(streams.Images) })
+		eventually(t, 30*time.Second, func() error { return c.waitingTime(streams.Images) })
 		for _, w := range workers {
 			w.start()
 		}
@@ -92,9 +92,9 @@ func TestScaleFromZero_OneRequestWaitsForWorkers(t *testing.T) {
 	}
 }
 
-// TestServe_PipelinesHaveWorkersOfTheirOwn: each worker does the work of the pipelines
+// TestServe_OwnWorkersForEachPipeline: each worker does the work of the pipelines
 // that it serves, and leaves that of others to theirs.
-func TestServe_PipelinesHaveWorkersOfTheirOwn(t *testing.T) {
+func TestServe_OwnWorkersForEachPipeline(t *testing.T) {
 	t.Parallel()
 	c := newChaosMesh(t, newCluster(t, 1), time.Minute)
 	if err := os.WriteFile(c.pipelines, []byte(coldPipelines), 0o600); err != nil {
@@ -126,7 +126,7 @@ func TestServe_PipelinesHaveWorkersOfTheirOwn(t *testing.T) {
 	if a := m.post(t, "?pipeline=hurried", page); a.status != http.StatusOK {
 		t.Errorf("hurried: %v, want 200", a)
 	}
-	if err := c.waits(streams.Images); err != nil {
+	if err := c.waitingTime(streams.Images); err != nil {
 		t.Error(err)
 	}
 	start("cold,warm")
@@ -136,8 +136,8 @@ func TestServe_PipelinesHaveWorkersOfTheirOwn(t *testing.T) {
 	}
 }
 
-// waits returns an error unless a message is in a stream.
-func (m *chaosMesh) waits(stream string) error {
+// waitingTime returns an error unless a message is in a stream.
+func (m *chaosMesh) waitingTime(stream string) error {
 	info, err := m.info(stream)
 	if err != nil {
 		return err

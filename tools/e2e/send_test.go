@@ -60,7 +60,7 @@ func exitCode(err error) int {
 
 func testSend(t *testing.T, m *mesh) {
 	dir := frameFolder(t, 12)
-	if err := os.WriteFile(filepath.Join(dir, "frame5.png"), []byte("no picture"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "frame5.png"), []byte("no image"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	drawn := t.TempDir()
@@ -68,7 +68,7 @@ func testSend(t *testing.T, m *mesh) {
 		cmd := exec.Command(binary(t, "sightmesh"), append([]string{"send", dir, "--pipeline", "faces", "--ordered", "--draw", drawn}, to...)...)
 		stdout, err := cmd.Output()
 		if code := exitCode(err); code != 3 {
-			t.Errorf("%s: exit code %d, want 3 for one picture that failed: %v", name, code, err)
+			t.Errorf("%s: exit code %d, want 3 for one image that failed: %v", name, code, err)
 		}
 		all := outcomes(t, stdout)
 		if len(all) != 12 {
@@ -81,7 +81,7 @@ func testSend(t *testing.T, m *mesh) {
 			}
 			if i == 4 {
 				if s.Problem == nil || s.Problem.Code != v1.UnsupportedType {
-					t.Errorf("%s: what is no picture: %+v", name, s)
+					t.Errorf("%s: what is no image: %+v", name, s)
 				}
 				continue
 			}
@@ -96,13 +96,13 @@ func testSend(t *testing.T, m *mesh) {
 		t.Fatal(err)
 	}
 	if _, kind, err := image.Decode(bytes.NewReader(pic)); err != nil || kind != "jpeg" {
-		t.Errorf("the drawn picture: %s, %v", kind, err)
+		t.Errorf("the drawn image: %s, %v", kind, err)
 	}
 }
 
-// TestSendIsKilledAndResumed kills the sender in the middle, once softly and
-// once hard; every picture is there once in the end.
-func TestSendIsKilledAndResumed(t *testing.T) {
+// TestSend_ResumesAfterKill kills the sender in the middle, once softly and
+// once hard; every image is there once in the end.
+func TestSend_ResumesAfterKill(t *testing.T) {
 	m := start(t, nil)
 	const n = 80
 	dir, out := frameFolder(t, n), filepath.Join(t.TempDir(), "results.ndjson")

@@ -32,7 +32,7 @@ func serveImages(t *testing.T, answer http.HandlerFunc) (url string, asked <-cha
 	return s.URL, requests
 }
 
-func answerDone(w http.ResponseWriter, _ *http.Request) {
+func writeResult(w http.ResponseWriter, _ *http.Request) {
 	json.NewEncoder(w).Encode(v1.Result{ID: "j", Status: v1.Done, Regions: []v1.Region{}})
 }
 
@@ -69,11 +69,11 @@ func specialFiles(t *testing.T, dir string) {
 	t.Cleanup(func() { l.Close() })
 }
 
-// TestSend_SpecialFilesInAFolderAreLeftOut is of the row "sightmesh send" of
+// TestSend_SkipsSpecialFiles is of the row "sightmesh send" of
 // shared/cases: a FIFO in the folder does not hang the sender.
-func TestSend_SpecialFilesInAFolderAreLeftOut(t *testing.T) {
+func TestSend_SkipsSpecialFiles(t *testing.T) {
 	t.Parallel()
-	url, _ := serveImages(t, answerDone)
+	url, _ := serveImages(t, writeResult)
 	dir := frameFolder(t, 2)
 	specialFiles(t, dir)
 	for name, path := range map[string]string{"folder": dir, "glob": filepath.Join(dir, "*.[jp][pn]g")} {
@@ -92,12 +92,12 @@ func TestSend_SpecialFilesInAFolderAreLeftOut(t *testing.T) {
 	}
 }
 
-// TestSend_NamedFileThatIsNone sends what the user has named, whatever it is:
+// TestSend_NamedFileIsNotRegular sends what the user has named, whatever it is:
 // a file that cannot be opened fails with the reason, and one without an end
 // is read no further than the mesh takes.
-func TestSend_NamedFileThatIsNone(t *testing.T) {
+func TestSend_NamedFileIsNotRegular(t *testing.T) {
 	t.Parallel()
-	url, _ := serveImages(t, answerDone)
+	url, _ := serveImages(t, writeResult)
 	dir := t.TempDir()
 	specialFiles(t, dir)
 	stdout, _, code := runSend(t, "", "/dev/zero", filepath.Join(dir, "socket.png"), "--url", url, "--ordered")
@@ -116,11 +116,11 @@ func TestSend_NamedFileThatIsNone(t *testing.T) {
 	}
 }
 
-// TestSend_NothingTaken is of the row "sightmesh send" of shared/cases: when no
+// TestSend_NoImages is of the row "sightmesh send" of shared/cases: when no
 // image is found, the sender says what there is and what it takes, and fails.
-func TestSend_NothingTaken(t *testing.T) {
+func TestSend_NoImages(t *testing.T) {
 	t.Parallel()
-	url, asked := serveImages(t, answerDone)
+	url, asked := serveImages(t, writeResult)
 	folder := func(names ...string) string {
 		dir := t.TempDir()
 		for _, name := range names {
@@ -167,7 +167,7 @@ func TestSend_NothingTaken(t *testing.T) {
 // sends nothing that has an outcome.
 func TestSend_ResumesNamesThatAreNotUTF8(t *testing.T) {
 	t.Parallel()
-	url, asked := serveImages(t, answerDone)
+	url, asked := serveImages(t, writeResult)
 	dir := t.TempDir()
 	want := []string{"caf\xe9.png", "caf\xe8.png", "caf\ufffd.png", "line\nbreak.png", "quote\".png", " blank .png", "plain.png"}
 	for i, name := range want {

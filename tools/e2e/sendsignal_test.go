@@ -49,13 +49,13 @@ func fifo(t *testing.T, dir, name string) string {
 	return path
 }
 
-// TestSend_OneSignalEndsItInEveryState is of the row "sightmesh send" of
+// TestSend_SignalEndsEveryState is of the row "sightmesh send" of
 // shared/cases: a signal ends the sender within ten seconds, with the
 // documented exit code. The test waits longer, because the machine may be busy.
-func TestSend_OneSignalEndsItInEveryState(t *testing.T) {
+func TestSend_SignalEndsEveryState(t *testing.T) {
 	for state, prepare := range map[string]func(t *testing.T) sending{
 		"open of a FIFO without a writer": func(t *testing.T) sending {
-			url, asked := serveImages(t, answerDone)
+			url, asked := serveImages(t, writeResult)
 			pipe := fifo(t, t.TempDir(), "pipe")
 			image := filepath.Join(frameFolder(t, 1), "frame1.png")
 			return sending{args: []string{pipe, image, "--url", url, "--concurrency", "2"}, reached: func() { <-asked }}
@@ -94,11 +94,11 @@ func TestSend_OneSignalEndsItInEveryState(t *testing.T) {
 			return sending{args: []string{frameFolder(t, 4), "--url", url}, reached: func() { <-asked }}
 		},
 		"blocked standard output": func(t *testing.T) sending {
-			url, asked := serveImages(t, answerDone)
+			url, asked := serveImages(t, writeResult)
 			return sending{args: []string{frameFolder(t, 4), "--url", url}, blockedStdout: true, reached: func() { <-asked }}
 		},
 		"both outputs blocked": func(t *testing.T) sending {
-			url, asked := serveImages(t, answerDone)
+			url, asked := serveImages(t, writeResult)
 			return sending{args: []string{frameFolder(t, 4), "--url", url}, blockedStdout: true, blockedStderr: true, reached: func() { <-asked }}
 		},
 	} {

@@ -142,7 +142,7 @@ func testFolderOfFrames(t *testing.T, m *mesh) {
 func testBadFrames(t *testing.T, m *mesh) {
 	face, page := string(sampleFace(t)), string(samplePage(t))
 	c := m.stream(t, "?pipeline=faces")
-	for _, f := range []string{face, "no picture", page[:len(page)/2], strings.Repeat("x", 9<<20), face} {
+	for _, f := range []string{face, "no image", page[:len(page)/2], strings.Repeat("x", 9<<20), face} {
 		c.send(websocket.MessageBinary, f)
 	}
 	c.send(websocket.MessageText, `{"frame":2}`)
@@ -199,13 +199,13 @@ func testLatest(t *testing.T, m *mesh) {
 	}
 }
 
-// TestStreamGoesOnAfterIngressDied kills the ingress in the middle of a
+// TestSessions_ResumeAfterIngressIsKilled kills the ingress in the middle of a
 // session; the client goes on where the answers ended.
-func TestStreamGoesOnAfterIngressDied(t *testing.T) {
-	testStreamGoesOnAfterIngressDied(t, start(t, nil))
+func TestSessions_ResumeAfterIngressIsKilled(t *testing.T) {
+	testSessionResumes(t, start(t, nil))
 }
 
-func testStreamGoesOnAfterIngressDied(t *testing.T, m *mesh) {
+func testSessionResumes(t *testing.T, m *mesh) {
 	const n, diesAfter = 20, 6
 	answered := map[int64]int{}
 	from := int64(0)

@@ -16,14 +16,14 @@ import (
 // timeoutAnswer is generous: it only ends tests that would hang.
 const timeoutAnswer = 60 * time.Second
 
-// TestOneOfEach and TestTwoOfEach run the same tests on a mesh with one and
+// TestMesh_OneReplica and TestMesh_TwoReplicas run the same tests on a mesh with one and
 // with two replicas of every service.
-func TestOneOfEach(t *testing.T) {
+func TestMesh_OneReplica(t *testing.T) {
 	m := start(t, webClients())
 	testAll(t, m)
 }
 
-func TestTwoOfEach(t *testing.T) {
+func TestMesh_TwoReplicas(t *testing.T) {
 	m := start(t, webClients(), "--lanes", "1")
 	for _, s := range []string{"ingress", "detect", "classify", "results"} {
 		m.join(t, s)
@@ -56,11 +56,11 @@ func TestThreeServers(t *testing.T) {
 	t.Run("one of each service", func(t *testing.T) {
 		m := startOn(t, c, 1, 2, webClients())
 		t.Run("killed services", func(t *testing.T) { testKilledServices(t, m) })
-		t.Run("killed ingress", func(t *testing.T) { testRestartedIngress(t, m) })
-		t.Run("stream", func(t *testing.T) { testStreamGoesOnAfterIngressDied(t, m) })
-		t.Run("stop", func(t *testing.T) { testStopFinishesWhatWasAccepted(t, m) })
-		t.Run("end of everything", func(t *testing.T) { testReportSurvivesTheEndOfEverything(t, m) })
-		t.Run("no worker", func(t *testing.T) { testNoWorkerIsSaidAtOnce(t, m) })
+		t.Run("killed ingress", func(t *testing.T) { testRestartedIngressKeepsAddress(t, m) })
+		t.Run("stream", func(t *testing.T) { testSessionResumes(t, m) })
+		t.Run("stop", func(t *testing.T) { testStopFinishesAcceptedJobs(t, m) })
+		t.Run("end of everything", func(t *testing.T) { testReportSurvivesRestart(t, m) })
+		t.Run("no worker", func(t *testing.T) { testNoWorker(t, m) })
 	})
 }
 
@@ -78,7 +78,7 @@ func testAll(t *testing.T, m *mesh) {
 	t.Run("old routes", func(t *testing.T) { testOldRoutes(t, m) })
 }
 
-// testOwnAnswers posts many different pictures side by side and checks that
+// testOwnAnswers posts many different images side by side and checks that
 // each answer is that of its own.
 func testOwnAnswers(t *testing.T, m *mesh) {
 	const clients, each = 8, 4
@@ -99,7 +99,7 @@ func testOwnAnswers(t *testing.T, m *mesh) {
 				}
 				sum := sha256.Sum256(b.Bytes())
 				if a.result.Image == nil || a.result.Image.SHA256 != hex.EncodeToString(sum[:]) || a.result.Image.Bytes != b.Len() {
-					t.Errorf("client %d picture %d got the answer %v", c, i, a)
+					t.Errorf("client %d image %d got the answer %v", c, i, a)
 				}
 			}
 		})

@@ -140,8 +140,8 @@ func (r *receiver) hasMetric(service, name string) bool {
 	return slices.Contains(r.metrics[service], name)
 }
 
-// logsOf returns the log records of a trace.
-func (r *receiver) logsOf(trace string) (found []record) {
+// traceLogs returns the log records of a trace.
+func (r *receiver) traceLogs(trace string) (found []record) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, l := range r.logs {
@@ -152,16 +152,16 @@ func (r *receiver) logsOf(trace string) (found []record) {
 	return found
 }
 
-// TestOTLP_MetricsAndLogsBesideTraces sends an image through a mesh that exports all
+// TestOTLP_MetricsAndLogs sends an image through a mesh that exports all
 // three: each service sends its metrics, which are at /metrics as well, and the line of
 // log of a failed job has its trace, and is written as well.
-func TestOTLP_MetricsAndLogsBesideTraces(t *testing.T) {
+func TestOTLP_MetricsAndLogs(t *testing.T) {
 	r := newReceiver(t)
 	m := start(t, []string{
 		"OTEL_EXPORTER_OTLP_ENDPOINT=" + r.URL, "OTEL_METRICS_EXPORTER=otlp", "OTEL_LOGS_EXPORTER=otlp",
 		"OTEL_BSP_SCHEDULE_DELAY=100", "OTEL_BLRP_SCHEDULE_DELAY=100", "OTEL_METRIC_EXPORT_INTERVAL=100",
 	})
-	m.done(t, "?pipeline=text", samplePage(t))
+	m.postDone(t, "?pipeline=text", samplePage(t))
 	trace := m.post(t, "?pipeline=text", samplePage(t)[:5000]).problem.TraceID
 	for service, metric := range map[string]string{
 		"ingress": "sightmesh_http_request_duration_seconds", "detect": "sightmesh_messages_total",
@@ -181,12 +181,12 @@ func TestOTLP_MetricsAndLogsBesideTraces(t *testing.T) {
 		if len(r.trace(trace)) == 0 {
 			return fmt.Errorf("no span of the trace %s was sent", trace)
 		}
-		if len(r.logsOf(trace)) == 0 {
+		if len(r.traceLogs(trace)) == 0 {
 			return fmt.Errorf("no log record of the trace %s was sent", trace)
 		}
 		return nil
 	})
-	l := r.logsOf(trace)[0]
+	l := r.traceLogs(trace)[0]
 	if l.service != "sightmesh-detect" || l.SeverityNumber != logspb.SeverityNumber_SEVERITY_NUMBER_WARN {
 		t.Errorf("%s sent %v, want a warning of sightmesh-detect", l.service, l.LogRecord)
 	}
@@ -195,9 +195,9 @@ func TestOTLP_MetricsAndLogsBesideTraces(t *testing.T) {
 	}
 }
 
-// TestOneTrace follows one request through every service: the caller's trace
+// TestTrace_OneForEachJob follows one request through every service: the caller's trace
 // goes on, there is one tree, and the waits in the queues are in it.
-func TestOneTrace(t *testing.T) {
+func TestTrace_OneForEachJob(t *testing.T) {
 	r := newReceiver(t)
 	m := start(t, []string{"OTEL_EXPORTER_OTLP_ENDPOINT=" + r.URL, "OTEL_BSP_SCHEDULE_DELAY=100"})
 	const callerTrace, callerSpan = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -244,9 +244,9 @@ func TestOneTrace(t *testing.T) {
 	checkWithin(t, spans)
 }
 
-// TestTraceOfAPictureInParts is the same for a picture that was split, joined,
+// TestTrace_JobInParts is the same for an image that was split, joined,
 // and sent without a trace of its own.
-func TestTraceOfAPictureInParts(t *testing.T) {
+func TestTrace_JobInParts(t *testing.T) {
 	page := realdata(t, "rendered/page_en.png")
 	r := newReceiver(t)
 	m := start(t, []string{"OTEL_EXPORTER_OTLP_ENDPOINT=" + r.URL, "OTEL_BSP_SCHEDULE_DELAY=100"})
@@ -274,12 +274,12 @@ func TestTraceOfAPictureInParts(t *testing.T) {
 	tree(t, spans, "")
 }
 
-// TestTraceOfAReport has a span that lasts until the last outcome, and none of the
+// TestTrace_Report has a span that lasts until the last outcome, and none of the
 // spans of images, which have traces of their own.
-func TestTraceOfAReport(t *testing.T) {
+func TestTrace_Report(t *testing.T) {
 	r := newReceiver(t)
 	m := start(t, []string{"OTEL_EXPORTER_OTLP_ENDPOINT=" + r.URL, "OTEL_BSP_SCHEDULE_DELAY=100"})
-	form, contentType := formOf(t, "image", samplePage(t), []byte("no image"))
+	form, contentType := newForm(t, "image", samplePage(t), []byte("no image"))
 	a := m.send(t, http.MethodPost, "/v1/images?pipeline=text", contentType, string(form))
 	report := m.finished(t, a.header.Get("Location"))
 	id := strings.Split(a.header.Get("Traceparent"), "-")[1]

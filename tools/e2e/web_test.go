@@ -51,7 +51,7 @@ func serveOn(t testing.TB, host string, h http.HandlerFunc) (url string, seen fu
 }
 
 // send makes any request to one of the ingresses.
-func (m *mesh) send(t testing.TB, method, path, contentType, body string, header ...string) answer {
+func (m *mesh) send(t testing.TB, method, path, contentType, body string, header ...string) response {
 	t.Helper()
 	req, err := http.NewRequest(method, m.base()+path, strings.NewReader(body))
 	if err != nil {

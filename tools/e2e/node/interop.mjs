@@ -26,26 +26,26 @@ const check = name => {
 const isResult = check("result"), isProblem = check("problem"), isEvent = check("event");
 
 const nc = await connect({servers: url, timeout: 10_000});
-const picture = readFileSync(file);
+const image = readFileSync(file);
 
-// 1. A request: the picture in, its answer out.
+// 1. A request: the image in, its answer out.
 async function analyze(pipeline, body) {
   const m = await nc.request(`sight.v1.analyze.${pipeline}`, body, {timeout: 60_000});
   if (m.headers?.get("Nats-Service-Error-Code")) return isProblem(m.json());
   return isResult(m.json());
 }
-const asked = await analyze(pipeline, picture);
+const asked = await analyze(pipeline, image);
 if (asked.status !== "done") throw new Error(`asked: ${JSON.stringify(asked)}`);
-const refused = await analyze(pipeline, "no picture");
-if (refused.code !== "unsupported-type") throw new Error(`no picture: ${JSON.stringify(refused)}`);
+const refused = await analyze(pipeline, "no image");
+if (refused.code !== "unsupported-type") throw new Error(`no image: ${JSON.stringify(refused)}`);
 
-// 2. A job: the picture is stored, and the result comes as a message.
+// 2. A job: the image is stored, and the result comes as a message.
 const job = randomUUID();
 const results = nc.subscribe(`sight.v1.results.${pipeline}.${job}`, {max: 1});
 const events = nc.subscribe(`sight.v1.events.${job}`);
 const h = headers();
 h.set("Sight-Metadata", JSON.stringify({from: "node"}));
-const ack = await jetstream(nc).publish(`sight.v1.images.${pipeline}.bulk.${job}`, picture, {msgID: `${job}.images`, headers: h});
+const ack = await jetstream(nc).publish(`sight.v1.images.${pipeline}.bulk.${job}`, image, {msgID: `${job}.images`, headers: h});
 if (ack.stream !== "IMAGES") throw new Error(`stored in ${ack.stream}`);
 let published;
 for await (const m of results) published = isResult(m.json());

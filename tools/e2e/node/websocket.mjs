@@ -12,13 +12,13 @@ import {readFileSync} from "node:fs";
 globalThis.WebSocket ??= WebSocket; // which browsers have, and Node.js from version 22 on
 
 const [url, file, pipeline] = process.argv.slice(2);
-const picture = readFileSync(file);
+const image = readFileSync(file);
 const nc = await wsconnect({servers: url, timeout: 10_000});
 
 async function analyze(fields) {
   const h = headers();
   for (const [name, value] of Object.entries(fields)) h.set(name, value);
-  const m = await nc.request(`sight.v1.analyze.${pipeline}`, picture, {timeout: 60_000, headers: h});
+  const m = await nc.request(`sight.v1.analyze.${pipeline}`, image, {timeout: 60_000, headers: h});
   if (m.headers?.get("Nats-Service-Error-Code")) throw new Error(m.string());
   return m.json();
 }
