@@ -139,8 +139,11 @@ func TestRendered_OnePodOfSeveralMayBeAway(t *testing.T) {
 	t.Parallel()
 	deployments, budgets := ofKind(t, "Deployment"), ofKind(t, "PodDisruptionBudget")
 	for _, name := range services() {
-		if n := deployments[name].Spec.Replicas; n == nil || *n < 2 {
-			t.Errorf("%s has no two replicas", name)
+		switch n := deployments[name].Spec.Replicas; {
+		case n == nil:
+			t.Errorf("%s has no two replicas: n = %v, want != nil", name, n)
+		case *n < 2:
+			t.Errorf("%s has no two replicas: *n = %v, want >= 2", name, *n)
 		}
 		if got := budgets[name].Spec.MaxUnavailable; got != 1 {
 			t.Errorf("the budget of %s allows %v pods to be away, want 1", name, got)
@@ -249,8 +252,12 @@ func TestChecks_FindWhatIsWrong(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := tt.check(all[0]); err == nil || !strings.Contains(err.Error(), tt.want) {
-			t.Errorf("%s: got %v, want an error that says %q", name, err, tt.want)
+		switch err := tt.check(all[0]); {
+		case err == nil:
+			t.Errorf("%s: got %v, want an error that says %q: err = %v, want != nil", name, err, tt.want, err)
+		case !strings.Contains(err.Error(), tt.want):
+			t.Errorf("%s: got %v, want an error that says %q: want strings.Contains(err.Error(), tt.want)",
+				name, err, tt.want)
 		}
 	}
 }
@@ -309,8 +316,11 @@ spec:
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := checkTriggers(lost[0], lost); err == nil || !strings.Contains(err.Error(), `no Deployment "gone"`) {
-		t.Errorf("without its Deployment: %v", err)
+	switch err := checkTriggers(lost[0], lost); {
+	case err == nil:
+		t.Errorf("without its Deployment: %v: err = %v, want != nil", err, err)
+	case !strings.Contains(err.Error(), `no Deployment "gone"`):
+		t.Errorf("without its Deployment: %v: want strings.Contains(err.Error(), `no Deployment \"gone\"`)", err)
 	}
 }
 

@@ -94,8 +94,11 @@ func (s *suite) check(t *testing.T, l *load, p page) v1.Result {
 		t.Fatal(err)
 	}
 	var r v1.Result
-	if err := json.Unmarshal(answer, &r); err != nil || status != http.StatusOK {
+	switch err := json.Unmarshal(answer, &r); {
+	case err != nil:
 		t.Fatalf("got %d %s, %v", status, answer, err)
+	case status != http.StatusOK:
+		t.Fatalf("got %d %s, %v: status = %v, want http.StatusOK", status, answer, err, status)
 	}
 	if p.codes == nil {
 		return r
@@ -145,8 +148,13 @@ func (r release) testIngress(t *testing.T, row *row) {
 	}
 	l.send("through nginx", large, false)
 	row.count(l, l.settle(t, r.nats()))
-	if row.failed > 0 || row.accepted != small+1 {
-		t.Errorf("%d of %d images were accepted, and requests failed: %q", row.accepted, small+1, l.failures())
+	switch {
+	case row.failed > 0:
+		t.Errorf("%d of %d images were accepted, and requests failed: %q: row.failed = %v, want <= 0",
+			row.accepted, small+1, l.failures(), row.failed)
+	case row.accepted != small+1:
+		t.Errorf("%d of %d images were accepted, and requests failed: %q: row.accepted = %v, want %v",
+			row.accepted, small+1, l.failures(), row.accepted, small+1)
 	}
 	if err := r.sendFrames(t.Context(), "ws://"+host, l.client, small); err != nil {
 		t.Error(err)
@@ -343,8 +351,12 @@ func (r release) testSecondRelease(t *testing.T, row *row) {
 	second.helm(t, "test", "--timeout=2m")
 	r.helm(t, "test", "--timeout=2m")
 	status, _, err := newLoad(r.address()).request(http.MethodGet, "/v1/images/"+id, nil)
-	if err != nil || status != http.StatusNotFound {
+	switch {
+	case err != nil:
 		t.Errorf("the first release answers %d for a job of the second, %v", status, err)
+	case status != http.StatusNotFound:
+		t.Errorf("the first release answers %d for a job of the second, %v: status = %v, want http.StatusNotFound",
+			status, err, status)
 	}
 	second.testUninstall(t, row)
 }
@@ -381,8 +393,12 @@ func (r release) testFormerChart(t *testing.T, row *row) {
 	row.took = time.Since(begin)
 	old.helm(t, "test", "--timeout=2m")
 	status, answer, err := l.request(http.MethodGet, "/v1/images/"+before.ID, nil)
-	if err != nil || status != http.StatusOK {
+	switch {
+	case err != nil:
 		t.Errorf("the result of before the upgrade: %d %s, %v", status, answer, err)
+	case status != http.StatusOK:
+		t.Errorf("the result of before the upgrade: %d %s, %v: status = %v, want http.StatusOK",
+			status, answer, err, status)
 	}
 	old.testUninstall(t, row)
 }

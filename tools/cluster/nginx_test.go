@@ -83,9 +83,16 @@ func (r release) startNginx(t *testing.T) {
 	if err := json.Unmarshal([]byte(text), &ingress); err != nil {
 		t.Fatal(err)
 	}
-	if len(ingress.Items) != 1 || len(ingress.Items[0].Spec.Rules) != 1 ||
-		len(ingress.Items[0].Spec.Rules[0].HTTP.Paths) != 1 {
-		t.Fatalf("got %+v, want one Ingress with one rule and one path", ingress)
+	switch {
+	case len(ingress.Items) != 1:
+		t.Fatalf("got %+v, want one Ingress with one rule and one path: len(ingress.Items) = %v, want 1",
+			ingress, len(ingress.Items))
+	case len(ingress.Items[0].Spec.Rules) != 1:
+		t.Fatalf("got %+v, want one Ingress with one rule and one path: len(ingress.Items[0].Spec.Rules) = %v, want 1",
+			ingress, len(ingress.Items[0].Spec.Rules))
+	case len(ingress.Items[0].Spec.Rules[0].HTTP.Paths) != 1:
+		t.Fatalf("got %+v, want one Ingress with one rule and one path: len(ingress.Items[0].Spec.Rules[0].HTTP.Paths) = %v, want 1",
+			ingress, len(ingress.Items[0].Spec.Rules[0].HTTP.Paths))
 	}
 	rule := ingress.Items[0].Spec.Rules[0]
 	path := rule.HTTP.Paths[0]

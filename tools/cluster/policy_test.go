@@ -206,8 +206,13 @@ func (p policies) check(t *testing.T) {
 		for _, r := range slices.Concat(policy.Spec.Ingress, policy.Spec.Egress) {
 			for _, peer := range slices.Concat(r.From, r.To) {
 				for _, s := range []*selector{peer.PodSelector, peer.NamespaceSelector, &policy.Spec.PodSelector} {
-					if peer.IPBlock != nil || s != nil && len(s.MatchExpressions) > 0 {
-						t.Fatalf("a policy has an address block or an expression, which this test does not know: %+v", policy)
+					switch {
+					case peer.IPBlock != nil:
+						t.Fatalf("a policy has an address block or an expression, which this test does not know: %+v: peer.IPBlock = %v, want nil",
+							policy, peer.IPBlock)
+					case s != nil && len(s.MatchExpressions) > 0:
+						t.Fatalf("a policy has an address block or an expression, which this test does not know: %+v: want not s != nil && len(s.MatchExpressions) > 0",
+							policy)
 					}
 				}
 			}

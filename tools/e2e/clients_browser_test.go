@@ -201,8 +201,12 @@ func TestClients_BrowserPost(t *testing.T) {
 			if err := nc.Flush(); err != nil {
 				t.Fatal(err)
 			}
-			if stored, _, err := images.Pending(); err != nil || stored != tt.stored {
+			switch stored, _, err := images.Pending(); {
+			case err != nil:
 				t.Errorf("%d images were stored, %v, want %d", stored, err, tt.stored)
+			case stored != tt.stored:
+				t.Errorf("%d images were stored, %v, want %d: stored = %v, want %v",
+					stored, err, tt.stored, stored, tt.stored)
 			}
 			if read := strings.Contains(seen.Text, "sightmesh reads this page"); read != (tt.stored > 0) {
 				t.Errorf("the page has seen %+v", seen)
@@ -217,8 +221,16 @@ func TestClients_BrowserEventSource(t *testing.T) {
 	site := newWebsite(t)
 	ingress := newRecorder(t, m.addIngress(t, "--cors-origins", site.url))
 	seen := site.open(t, site.url, fmt.Sprintf(watchJob, ingress.url))
-	if len(seen.Events) < 2 || seen.Events[0] != "accepted" || seen.Events[len(seen.Events)-1] != "done" {
-		t.Errorf("the page has seen %+v, want the events from accepted to done", seen)
+	switch {
+	case len(seen.Events) < 2:
+		t.Errorf("the page has seen %+v, want the events from accepted to done: len(seen.Events) = %v, want >= 2",
+			seen, len(seen.Events))
+	case seen.Events[0] != "accepted":
+		t.Errorf(`the page has seen %+v, want the events from accepted to done: seen.Events[0] = %q, want "accepted"`,
+			seen, seen.Events[0])
+	case seen.Events[len(seen.Events)-1] != "done":
+		t.Errorf(`the page has seen %+v, want the events from accepted to done: seen.Events[len(seen.Events)-1] = %q, want "done"`,
+			seen, seen.Events[len(seen.Events)-1])
 	}
 	if !strings.Contains(seen.Text, "sightmesh reads this page") {
 		t.Errorf("the last event has the text %q, want that of the page", seen.Text)
@@ -261,21 +273,36 @@ func TestClients_BrowserSession(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			seen := site.open(t, tt.page, fmt.Sprintf(openSession, strings.Replace(tt.mesh, "http:", "ws:", 1)))
 			if !tt.opened {
-				if len(seen.Messages) != 0 || seen.Code != 1006 {
-					t.Errorf("the page has seen %+v, want a connection that fails", seen)
+				switch {
+				case len(seen.Messages) != 0:
+					t.Errorf("the page has seen %+v, want a connection that fails: len(seen.Messages) = %v, want 0",
+						seen, len(seen.Messages))
+				case seen.Code != 1006:
+					t.Errorf("the page has seen %+v, want a connection that fails: seen.Code = %v, want 1006",
+						seen, seen.Code)
 				}
 				return
 			}
-			if len(seen.Messages) != 3 || seen.Code != 1000 {
-				t.Fatalf("the page has seen %+v, want two outcomes and the end", seen)
+			switch {
+			case len(seen.Messages) != 3:
+				t.Fatalf("the page has seen %+v, want two outcomes and the end: len(seen.Messages) = %v, want 3",
+					seen, len(seen.Messages))
+			case seen.Code != 1000:
+				t.Fatalf("the page has seen %+v, want two outcomes and the end: seen.Code = %v, want 1000",
+					seen, seen.Code)
 			}
 			for i, message := range seen.Messages[:2] {
 				var outcome v1.FrameOutcome
 				if err := json.Unmarshal([]byte(message), &outcome); err != nil {
 					t.Fatal(err)
 				}
-				if outcome.Frame != int64(i) || outcome.Status != v1.Done {
-					t.Fatalf("outcome %d is %s, want frame %d done", i, message, i)
+				switch {
+				case outcome.Frame != int64(i):
+					t.Fatalf("outcome %d is %s, want frame %d done: outcome.Frame = %v, want %v",
+						i, message, i, outcome.Frame, int64(i))
+				case outcome.Status != v1.Done:
+					t.Fatalf("outcome %d is %s, want frame %d done: outcome.Status = %v, want v1.Done",
+						i, message, i, outcome.Status)
 				}
 				checkPage(t, *outcome.Result)
 			}

@@ -33,8 +33,11 @@ func nginxRecipe(t *testing.T) string {
 	t.Helper()
 	_, block, found := strings.Cut(operating(t), "```nginx\n")
 	recipe, _, ended := strings.Cut(block, "```\n")
-	if !found || !ended {
-		t.Fatal("docs/operating.md has no configuration for nginx")
+	switch {
+	case !found:
+		t.Fatalf("docs/operating.md has no configuration for nginx: want found")
+	case !ended:
+		t.Fatalf("docs/operating.md has no configuration for nginx: want ended")
 	}
 	return recipe
 }
@@ -257,8 +260,13 @@ func TestClients_Nginx(t *testing.T) {
 func withPrefix(t *testing.T, configuration string, stripped bool) string {
 	t.Helper()
 	const pass = "proxy_pass http://" + meshInRecipe
-	if !strings.Contains(configuration, "location / {") || !strings.Contains(configuration, pass+";") {
-		t.Fatalf("no location with %s in the configuration:\n%s", pass, configuration)
+	switch {
+	case !strings.Contains(configuration, "location / {"):
+		t.Fatalf("no location with %s in the configuration:\n%s: want strings.Contains(configuration, \"location / {\")",
+			pass, configuration)
+	case !strings.Contains(configuration, pass+";"):
+		t.Fatalf("no location with %s in the configuration:\n%s: want strings.Contains(configuration, pass+\";\")",
+			pass, configuration)
 	}
 	const prefixed = "location /vision/ {\nproxy_set_header X-Forwarded-Prefix /vision;"
 	out := strings.Replace(configuration, "location / {", prefixed, 1)
@@ -319,8 +327,12 @@ func testNginxLocation(t *testing.T, url, base string) {
 		t.Fatal(err)
 	}
 	a, err := exchange(client, req)
-	if err != nil || a.result.Status != v1.Done {
+	switch {
+	case err != nil:
 		t.Fatalf("GET %s: %v, %v, want the result", job, a, err)
+	case a.result.Status != v1.Done:
+		t.Fatalf("GET %s: %v, %v, want the result: a.result.Status = %v, want v1.Done",
+			job, a, err, a.result.Status)
 	}
 	checkPage(t, a.result)
 }
@@ -372,8 +384,11 @@ func testNginxEvents(t *testing.T, m *mesh, url string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if a, err := exchange(sourceArgument(t, "127.0.0.1"), req); err != nil || a.status != http.StatusOK {
+	switch a, err := exchange(sourceArgument(t, "127.0.0.1"), req); {
+	case err != nil:
 		t.Fatalf("cancel: %v, %v", a, err)
+	case a.status != http.StatusOK:
+		t.Fatalf("cancel: %v, %v: a.status = %v, want http.StatusOK", a, err, a.status)
 	}
 	if got := events.next(t); got != v1.EventFailed {
 		t.Errorf("the last event is %s, want failed", got)
@@ -407,14 +422,25 @@ func testNginxSession(t *testing.T, url string) {
 		if err := wsjson.Read(ctx, conn, &outcome); err != nil {
 			t.Fatal(err)
 		}
-		if outcome.Frame != i || outcome.Status != v1.Done {
-			t.Fatalf("outcome %d is %+v, want frame %d done", i, outcome, i)
+		switch {
+		case outcome.Frame != i:
+			t.Fatalf("outcome %d is %+v, want frame %d done: outcome.Frame = %v, want %v",
+				i, outcome, i, outcome.Frame, i)
+		case outcome.Status != v1.Done:
+			t.Fatalf("outcome %d is %+v, want frame %d done: outcome.Status = %v, want v1.Done",
+				i, outcome, i, outcome.Status)
 		}
 		checkPage(t, *outcome.Result)
 	}
 	var end v1.SessionEnd
-	if err := wsjson.Read(ctx, conn, &end); err != nil || !end.End || end.Frames != 3 {
+	switch err := wsjson.Read(ctx, conn, &end); {
+	case err != nil:
 		t.Errorf("the last message is %+v, %v, want the end of 3 frames", end, err)
+	case !end.End:
+		t.Errorf("the last message is %+v, %v, want the end of 3 frames: want end.End", end, err)
+	case end.Frames != 3:
+		t.Errorf("the last message is %+v, %v, want the end of 3 frames: end.Frames = %v, want 3",
+			end, err, end.Frames)
 	}
 }
 

@@ -37,8 +37,11 @@ func examples(t *testing.T) []example {
 	var found []example
 	for _, pattern := range []string{"go/*.go", "node/*.mjs", "python/*.py", "shell/*.sh"} {
 		files, err := filepath.Glob(filepath.Join(folder, pattern))
-		if err != nil || len(files) == 0 {
+		switch {
+		case err != nil:
 			t.Fatalf("no %s in docs/clients: %v", pattern, err)
+		case len(files) == 0:
+			t.Fatalf("no %s in docs/clients: %v: len(files) = %v, want != 0", pattern, err, len(files))
 		}
 		for _, file := range files {
 			name, err := filepath.Rel(folder, file)

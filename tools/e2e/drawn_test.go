@@ -42,8 +42,16 @@ func TestDrawn_MatchesResult(t *testing.T) {
 			if size := img.Bounds().Size(); size != image.Pt(result.Image.Width, result.Image.Height) {
 				t.Errorf("drawn as %v, want %d x %d as in the result", size, result.Image.Width, result.Image.Height)
 			}
-			if r, g, b, _ := img.At(0, 0).RGBA(); r>>8 < 200 || g>>8 < 200 || b>>8 < 200 {
-				t.Errorf("the corner of the page is %v, want the light paper that was read", img.At(0, 0))
+			switch r, g, b, _ := img.At(0, 0).RGBA(); {
+			case r>>8 < 200:
+				t.Errorf("the corner of the page is %v, want the light paper that was read: r>>8 = %v, want >= 200",
+					img.At(0, 0), r>>8)
+			case g>>8 < 200:
+				t.Errorf("the corner of the page is %v, want the light paper that was read: g>>8 = %v, want >= 200",
+					img.At(0, 0), g>>8)
+			case b>>8 < 200:
+				t.Errorf("the corner of the page is %v, want the light paper that was read: b>>8 = %v, want >= 200",
+					img.At(0, 0), b>>8)
 			}
 		})
 	}
@@ -65,7 +73,10 @@ func TestDrawn_NoWorker(t *testing.T) {
 	if got := a.header.Get("Location"); got != want {
 		t.Errorf("Location is %q, want %q", got, want)
 	}
-	if got := m.get(t, want); got.status != http.StatusOK || got.result.Status != v1.Done {
-		t.Errorf("the job is %v, want done", got)
+	switch got := m.get(t, want); {
+	case got.status != http.StatusOK:
+		t.Errorf("the job is %v, want done: got.status = %v, want http.StatusOK", got, got.status)
+	case got.result.Status != v1.Done:
+		t.Errorf("the job is %v, want done: got.result.Status = %v, want v1.Done", got, got.result.Status)
 	}
 }

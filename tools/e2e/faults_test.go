@@ -79,8 +79,13 @@ func testKilledServices(t *testing.T, m *mesh) {
 				}
 				// Only that the lane was killed with the image in it may be
 				// an answer of another kind: nobody can tell who killed it.
-				if err != nil || (a.result.Status != v1.Done && a.problem.Code != v1.LaneDied) {
+				switch {
+				case err != nil:
 					t.Errorf("an image got %v %v", a, err)
+					return
+				case a.result.Status != v1.Done && a.problem.Code != v1.LaneDied:
+					t.Errorf("an image got %v %v: want not a.result.Status != v1.Done && a.problem.Code != v1.LaneDied",
+						a, err)
 					return
 				}
 				mu.Lock()

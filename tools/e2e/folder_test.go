@@ -159,8 +159,13 @@ func TestUp_FullDisk(t *testing.T) {
 	admin := m.admin(t, "up")
 	eventually(t, timeoutAnswer, func() error {
 		status, body := readyz(t, admin)
-		if status != http.StatusServiceUnavailable || !strings.Contains(body, "free on the disk of "+data) {
-			return fmt.Errorf("readyz on a full disk: %d %s", status, body)
+		switch {
+		case status != http.StatusServiceUnavailable:
+			return fmt.Errorf("readyz on a full disk: %d %s: status = %v, want http.StatusServiceUnavailable",
+				status, body, status)
+		case !strings.Contains(body, "free on the disk of "+data):
+			return fmt.Errorf(`readyz on a full disk: %d %s: want strings.Contains(body, "free on the disk of "+data)`,
+				status, body)
 		}
 		return nil
 	})

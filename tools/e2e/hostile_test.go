@@ -18,8 +18,11 @@ import (
 func testHostile(t *testing.T, m *mesh) {
 	realdata(t, "hostile/README.md")
 	files, err := filepath.Glob(filepath.Join(root(t), "..", "shared", "realdata", "hostile", "images", "*"))
-	if err != nil || len(files) < 50 {
+	switch {
+	case err != nil:
 		t.Fatalf("%d files, %v", len(files), err)
+	case len(files) < 50:
+		t.Fatalf("%d files, %v: len(files) = %v, want >= 50", len(files), err, len(files))
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -33,8 +36,16 @@ func testHostile(t *testing.T, m *mesh) {
 		good.Go(func() {
 			for ctx.Err() == nil {
 				a, err := m.tryPost(query, pic)
-				if err != nil || a.result.Status != v1.Done || len(a.result.Regions) != regions {
+				switch {
+				case err != nil:
 					t.Errorf("a good image got %v %v", a, err)
+					return
+				case a.result.Status != v1.Done:
+					t.Errorf("a good image got %v %v: a.result.Status = %v, want v1.Done", a, err, a.result.Status)
+					return
+				case len(a.result.Regions) != regions:
+					t.Errorf("a good image got %v %v: len(a.result.Regions) = %v, want %v",
+						a, err, len(a.result.Regions), regions)
 					return
 				}
 				served.Add(1)

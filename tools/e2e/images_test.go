@@ -71,8 +71,13 @@ func testImageCases(t *testing.T, m *mesh) {
 			if r.Image.Orientation != orientation {
 				t.Errorf("orientation %d, want %d", r.Image.Orientation, orientation)
 			}
-			if r.Image.Width != 820 || r.Image.Height != 480 {
-				t.Errorf("the image is %d x %d, want 820 x 480", r.Image.Width, r.Image.Height)
+			switch {
+			case r.Image.Width != 820:
+				t.Errorf("the image is %d x %d, want 820 x 480: r.Image.Width = %v, want 820",
+					r.Image.Width, r.Image.Height, r.Image.Width)
+			case r.Image.Height != 480:
+				t.Errorf("the image is %d x %d, want 820 x 480: r.Image.Height = %v, want 480",
+					r.Image.Width, r.Image.Height, r.Image.Height)
 			}
 		})
 	}

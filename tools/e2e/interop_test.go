@@ -33,8 +33,11 @@ import (
 func TestInteropNode(t *testing.T) {
 	m := start(t, nil)
 	for _, r := range runNodeJS(t, "interop.mjs", m.nats, "FACE", "faces", filepath.Join(root(t), "contracts", "schema", "v1")) {
-		if r.Status != v1.Done || len(r.Regions) != 1 {
-			t.Errorf("a result is %+v, want one face", r)
+		switch {
+		case r.Status != v1.Done:
+			t.Errorf("a result is %+v, want one face: r.Status = %v, want v1.Done", r, r.Status)
+		case len(r.Regions) != 1:
+			t.Errorf("a result is %+v, want one face: len(r.Regions) = %v, want 1", r, len(r.Regions))
 		}
 	}
 }
@@ -50,8 +53,11 @@ func TestInteropWebSocket(t *testing.T) {
 	}
 	results := runNodeJS(t, "websocket.mjs", found[1], "FACE", "faces")
 	for _, r := range results {
-		if r.Status != v1.Done || len(r.Regions) != 1 {
-			t.Errorf("a result is %+v, want one face", r)
+		switch {
+		case r.Status != v1.Done:
+			t.Errorf("a result is %+v, want one face: r.Status = %v, want v1.Done", r, r.Status)
+		case len(r.Regions) != 1:
+			t.Errorf("a result is %+v, want one face: len(r.Regions) = %v, want 1", r, len(r.Regions))
 		}
 	}
 	if page := results[1].Metadata["page"]; page != "3" {
@@ -108,8 +114,11 @@ type postgres struct {
 func startPostgres(t *testing.T) *postgres {
 	t.Helper()
 	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
-	if err != nil || len(found) == 0 {
-		t.Fatal("no PostgreSQL: make interop installs it")
+	switch {
+	case err != nil:
+		t.Fatalf("no PostgreSQL: make interop installs it: %v", err)
+	case len(found) == 0:
+		t.Fatalf("no PostgreSQL: make interop installs it: len(found) = %v, want != 0", len(found))
 	}
 	dir, err := os.MkdirTemp("", "sightmesh-pg")
 	if err != nil {
@@ -242,8 +251,11 @@ func TestInteropPostgres(t *testing.T) {
 	posting.Wait()
 	eventually(t, timeoutAnswer, func() error {
 		got, err := db.query("select count(*) >= 35 from results")
-		if err != nil || got[0] != "true" {
+		switch {
+		case err != nil:
 			return fmt.Errorf("%v %w", got, err)
+		case got[0] != "true":
+			return fmt.Errorf(`%v %w: got[0] = %q, want "true"`, got, err, got[0])
 		}
 		return nil
 	})
@@ -285,8 +297,13 @@ func TestInteropPostgres(t *testing.T) {
 
 	hours, err := db.query(`select date_trunc('hour', stored_at) is not null, label, count(*) from results join labels on labels.result = results.id
 		where label = 'face' group by date_trunc('hour', stored_at), label order by 1`)
-	if err != nil || len(hours) == 0 || !strings.HasPrefix(hours[0], "true face ") {
+	switch {
+	case err != nil:
 		t.Errorf("labels seen per hour: %v, %v", hours, err)
+	case len(hours) == 0:
+		t.Errorf("labels seen per hour: %v, %v: len(hours) = %v, want != 0", hours, err, len(hours))
+	case !strings.HasPrefix(hours[0], "true face "):
+		t.Errorf(`labels seen per hour: %v, %v: want strings.HasPrefix(hours[0], "true face ")`, hours, err)
 	}
 }
 
@@ -300,18 +317,31 @@ func TestInteropGo(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), timeoutAnswer)
 	defer cancel()
 	r, err := c.Analyze(ctx, "faces", sampleFace(t))
-	if err != nil || len(r.Regions) != 1 {
+	switch {
+	case err != nil:
 		t.Errorf("analyze: %+v, %v", r, err)
+	case len(r.Regions) != 1:
+		t.Errorf("analyze: %+v, %v: len(r.Regions) = %v, want 1", r, err, len(r.Regions))
 	}
 	var p *v1.Problem
-	if _, err := c.Analyze(ctx, "faces", []byte("no image")); !errors.As(err, &p) || p.Code != v1.UnsupportedType {
-		t.Errorf("no image: %v", err)
+	switch _, err := c.Analyze(ctx, "faces", []byte("no image")); {
+	case !errors.As(err, &p):
+		t.Errorf("no image: %v: want errors.As(err, &p)", err)
+	case p.Code != v1.UnsupportedType:
+		t.Errorf("no image: %v: p.Code = %v, want v1.UnsupportedType", err, p.Code)
 	}
 	job, err := c.Submit(ctx, "text", subject.Bulk, samplePage(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r, err := c.Await(ctx, job); err != nil || r.Status != v1.Done || r.ID != job || r.Text == nil {
+	switch r, err := c.Await(ctx, job); {
+	case err != nil:
 		t.Errorf("submitted: %+v, %v", r, err)
+	case r.Status != v1.Done:
+		t.Errorf("submitted: %+v, %v: r.Status = %v, want v1.Done", r, err, r.Status)
+	case r.ID != job:
+		t.Errorf("submitted: %+v, %v: r.ID = %v, want %v", r, err, r.ID, job)
+	case r.Text == nil:
+		t.Errorf("submitted: %+v, %v: r.Text = %v, want != nil", r, err, r.Text)
 	}
 }

@@ -465,8 +465,13 @@ func (m *jaegerMesh) testNATS(t *testing.T) {
 		"messaging.destination.name": subject.Analyze("text"),
 		"sightmesh.job":              r.ID, "sightmesh.pipeline": "text", "sightmesh.priority": "interactive", "sightmesh.outcome": "done",
 	})
-	if found := m.search(t, "sightmesh.job", r.ID); len(found) != 1 || found[0].TraceID != r.TraceID {
-		t.Errorf("a search for the job finds %d traces, want that of the job", len(found))
+	switch found := m.search(t, "sightmesh.job", r.ID); {
+	case len(found) != 1:
+		t.Errorf("a search for the job finds %d traces, want that of the job: len(found) = %v, want 1",
+			len(found), len(found))
+	case found[0].TraceID != r.TraceID:
+		t.Errorf("a search for the job finds %d traces, want that of the job: found[0].TraceID = %v, want %v",
+			len(found), found[0].TraceID, r.TraceID)
 	}
 	if msg, err = nc.Request(subject.Analyze("text"), samplePage(t)[:5000], timeoutAnswer); err != nil {
 		t.Fatal(err)
@@ -579,8 +584,12 @@ func (m *jaegerMesh) testKilledLane(t *testing.T) {
 		kill(t, lane)
 	}
 	r := m.outcome(t, a)
-	if r.Problem == nil || r.Problem.Code != v1.LaneDied {
-		t.Fatalf("the outcome is %+v, want %s", r, v1.LaneDied)
+	switch {
+	case r.Problem == nil:
+		t.Fatalf("the outcome is %+v, want %s: r.Problem = %v, want != nil", r, v1.LaneDied, r.Problem)
+	case r.Problem.Code != v1.LaneDied:
+		t.Fatalf("the outcome is %+v, want %s: r.Problem.Code = %v, want v1.LaneDied",
+			r, v1.LaneDied, r.Problem.Code)
 	}
 	tr := m.trace(t, r.TraceID, "publish RESULTS")
 	lane := tr.named("lane")

@@ -42,8 +42,15 @@ func testForms(t *testing.T, m *mesh) {
 		"base64, urlencoded": {"application/x-www-form-urlencoded", "imgbase64=" + strings.NewReplacer("+", "%2B", "/", "%2F", "=", "%3D").Replace(b64)},
 	} {
 		a := m.send(t, http.MethodPost, "/v1/images?pipeline=faces", tt.contentType, tt.body)
-		if a.status != http.StatusOK || a.result.Image == nil || a.result.Image.Bytes != len(face) || len(a.result.Regions) != 1 {
-			t.Errorf("%s: %v", name, a)
+		switch {
+		case a.status != http.StatusOK:
+			t.Errorf("%s: %v: a.status = %v, want http.StatusOK", name, a, a.status)
+		case a.result.Image == nil:
+			t.Errorf("%s: %v: a.result.Image = %v, want != nil", name, a, a.result.Image)
+		case a.result.Image.Bytes != len(face):
+			t.Errorf("%s: %v: a.result.Image.Bytes = %v, want %v", name, a, a.result.Image.Bytes, len(face))
+		case len(a.result.Regions) != 1:
+			t.Errorf("%s: %v: len(a.result.Regions) = %v, want 1", name, a, len(a.result.Regions))
 		}
 	}
 }
@@ -88,8 +95,13 @@ func testURLs(t *testing.T, m *mesh) {
 		{web + "/text", http.StatusUnsupportedMediaType, v1.UnsupportedType},
 	} {
 		a := m.send(t, http.MethodPost, "/v1/images?pipeline=faces", "application/json", `{"url":"`+tt.url+`"}`)
-		if a.status != tt.status || a.problem.Code != tt.code {
-			t.Errorf("%s: %v, want %d %s", tt.url, a, tt.status, tt.code)
+		switch {
+		case a.status != tt.status:
+			t.Errorf("%s: %v, want %d %s: a.status = %v, want %v",
+				tt.url, a, tt.status, tt.code, a.status, tt.status)
+		case a.problem.Code != tt.code:
+			t.Errorf("%s: %v, want %d %s: a.problem.Code = %v, want %v",
+				tt.url, a, tt.status, tt.code, a.problem.Code, tt.code)
 		}
 	}
 	if n := insideSeen("/"); n != 0 {
@@ -99,16 +111,26 @@ func testURLs(t *testing.T, m *mesh) {
 
 func testMetadata(t *testing.T, m *mesh) {
 	r := m.postDone(t, "?pipeline=faces", sampleFace(t), "X-Sight-Meta-Camera", "3", "X-Sight-Meta-Side", "süd")
-	if r.Metadata["camera"] != "3" || r.Metadata["side"] != "süd" {
-		t.Errorf("metadata %v", r.Metadata)
+	switch {
+	case r.Metadata["camera"] != "3":
+		t.Errorf(`metadata %v: r.Metadata["camera"] = %q, want "3"`, r.Metadata, r.Metadata["camera"])
+	case r.Metadata["side"] != "süd":
+		t.Errorf(`metadata %v: r.Metadata["side"] = %q, want "süd"`, r.Metadata, r.Metadata["side"])
 	}
 	a := m.get(t, "/v1/images/"+r.ID)
 	tag := a.header.Get("Etag")
-	if a.result.Metadata["camera"] != "3" || tag == "" {
-		t.Errorf("asked again: %v, etag %q", a, tag)
+	switch {
+	case a.result.Metadata["camera"] != "3":
+		t.Errorf(`asked again: %v, etag %q: a.result.Metadata["camera"] = %q, want "3"`,
+			a, tag, a.result.Metadata["camera"])
+	case tag == "":
+		t.Errorf(`asked again: %v, etag %q: tag = %v, want != ""`, a, tag, tag)
 	}
-	if again := m.send(t, http.MethodGet, "/v1/images/"+r.ID, "", "", "If-None-Match", tag); again.status != http.StatusNotModified || len(again.body) != 0 {
-		t.Errorf("asked for what is known: %v", again)
+	switch again := m.send(t, http.MethodGet, "/v1/images/"+r.ID, "", "", "If-None-Match", tag); {
+	case again.status != http.StatusNotModified:
+		t.Errorf("asked for what is known: %v: again.status = %v, want http.StatusNotModified", again, again.status)
+	case len(again.body) != 0:
+		t.Errorf("asked for what is known: %v: len(again.body) = %v, want 0", again, len(again.body))
 	}
 }
 
@@ -124,8 +146,11 @@ func testKeys(t *testing.T, m *mesh) {
 		"another pipeline": m.post(t, "?pipeline=text", face, "Idempotency-Key", key),
 		"another priority": m.post(t, "?pipeline=faces&priority=bulk", face, "Idempotency-Key", key),
 	} {
-		if a.status != http.StatusConflict || a.problem.Code != v1.KeyConflict {
-			t.Errorf("%s under the same key: %v", name, a)
+		switch {
+		case a.status != http.StatusConflict:
+			t.Errorf("%s under the same key: %v: a.status = %v, want http.StatusConflict", name, a, a.status)
+		case a.problem.Code != v1.KeyConflict:
+			t.Errorf("%s under the same key: %v: a.problem.Code = %v, want v1.KeyConflict", name, a, a.problem.Code)
 		}
 	}
 	// Side by side, on all ingresses: one job.
@@ -133,8 +158,11 @@ func testKeys(t *testing.T, m *mesh) {
 	for range cap(ids) {
 		go func() {
 			a, err := m.tryPost("?pipeline=faces", face, "Idempotency-Key", key+" at once")
-			if err != nil || a.status != http.StatusOK {
+			switch {
+			case err != nil:
 				t.Errorf("%v %v", a, err)
+			case a.status != http.StatusOK:
+				t.Errorf("%v %v: a.status = %v, want http.StatusOK", a, err, a.status)
 			}
 			ids <- a.result.ID
 		}()
@@ -149,11 +177,18 @@ func testKeys(t *testing.T, m *mesh) {
 
 func testLongPoll(t *testing.T, m *mesh) {
 	a := m.post(t, "?pipeline=text", samplePage(t), "Prefer", "respond-async")
-	if a.status != http.StatusAccepted || a.header.Get("Preference-Applied") != "respond-async" {
-		t.Fatalf("got %v", a)
+	switch {
+	case a.status != http.StatusAccepted:
+		t.Fatalf("got %v: a.status = %v, want http.StatusAccepted", a, a.status)
+	case a.header.Get("Preference-Applied") != "respond-async":
+		t.Fatalf(`got %v: a.header.Get("Preference-Applied") = %q, want "respond-async"`,
+			a, a.header.Get("Preference-Applied"))
 	}
-	if done := m.get(t, a.header.Get("Location")+"?wait=60"); done.result.Status != v1.Done || done.result.ID != a.result.ID {
-		t.Errorf("waited for %s: %v", a.result.ID, done)
+	switch done := m.get(t, a.header.Get("Location")+"?wait=60"); {
+	case done.result.Status != v1.Done:
+		t.Errorf("waited for %s: %v: done.result.Status = %v, want v1.Done", a.result.ID, done, done.result.Status)
+	case done.result.ID != a.result.ID:
+		t.Errorf("waited for %s: %v: done.result.ID = %v, want %v", a.result.ID, done, done.result.ID, a.result.ID)
 	}
 	checkProblem(t, m.get(t, "/v1/images/01ARZ3NDEKTSV4RRFFQ69G5FAV?wait=60"), v1.UnknownJob)
 	checkProblem(t, m.get(t, "/v1/images/01ARZ3NDEKTSV4RRFFQ69G5FAV?wait=long"), v1.InvalidParameter)
@@ -162,8 +197,12 @@ func testLongPoll(t *testing.T, m *mesh) {
 // events reads server-sent events: their names, and the data of the last.
 func events(t *testing.T, a response) (names []string, last []byte) {
 	t.Helper()
-	if a.status != http.StatusOK || a.header.Get("Content-Type") != "text/event-stream" {
-		t.Fatalf("no events: %v", a)
+	switch {
+	case a.status != http.StatusOK:
+		t.Fatalf("no events: %v: a.status = %v, want http.StatusOK", a, a.status)
+	case a.header.Get("Content-Type") != "text/event-stream":
+		t.Fatalf(`no events: %v: a.header.Get("Content-Type") = %q, want "text/event-stream"`,
+			a, a.header.Get("Content-Type"))
 	}
 	for line := range strings.Lines(string(a.body)) {
 		if name, ok := strings.CutPrefix(line, "event: "); ok {
@@ -183,8 +222,17 @@ func testEvents(t *testing.T, m *mesh) {
 	if err := json.Unmarshal(last, &r); err != nil {
 		t.Fatal(err)
 	}
-	if names[0] != "accepted" || names[len(names)-1] != "done" || r.Status != v1.Done || r.ID != a.result.ID || r.Text == nil {
-		t.Errorf("events %v, the last %s", names, last)
+	switch {
+	case names[0] != "accepted":
+		t.Errorf(`events %v, the last %s: names[0] = %q, want "accepted"`, names, last, names[0])
+	case names[len(names)-1] != "done":
+		t.Errorf(`events %v, the last %s: names[len(names)-1] = %q, want "done"`, names, last, names[len(names)-1])
+	case r.Status != v1.Done:
+		t.Errorf("events %v, the last %s: r.Status = %v, want v1.Done", names, last, r.Status)
+	case r.ID != a.result.ID:
+		t.Errorf("events %v, the last %s: r.ID = %v, want %v", names, last, r.ID, a.result.ID)
+	case r.Text == nil:
+		t.Errorf("events %v, the last %s: r.Text = %v, want != nil", names, last, r.Text)
 	}
 	if names, _ := events(t, m.get(t, a.header.Get("Location")+"/events")); strings.Join(names, " ") != "accepted done" {
 		t.Errorf("afterwards: %v", names)
@@ -229,11 +277,23 @@ func testCancel(t *testing.T, m *mesh) {
 	heard := m.subscribe(t, subject.Events(strings.TrimPrefix(last, "/v1/images/")))
 	a := m.send(t, http.MethodDelete, last, "", "")
 	var c v1.Cancellation
-	if err := json.Unmarshal(a.body, &c); err != nil || a.status != http.StatusOK || c.Was != v1.Queued && c.Was != v1.Running || c.Status != v1.Failed {
-		t.Fatalf("cancelled: %v", a)
+	switch err := json.Unmarshal(a.body, &c); {
+	case err != nil:
+		t.Fatalf("cancelled: %v: %v", a, err)
+	case a.status != http.StatusOK:
+		t.Fatalf("cancelled: %v: a.status = %v, want http.StatusOK", a, a.status)
+	case c.Was != v1.Queued && c.Was != v1.Running:
+		t.Fatalf("cancelled: %v: want not c.Was != v1.Queued && c.Was != v1.Running", a)
+	case c.Status != v1.Failed:
+		t.Fatalf("cancelled: %v: c.Status = %v, want v1.Failed", a, c.Status)
 	}
-	if got := m.get(t, last); got.result.Status != v1.Failed || got.result.Problem == nil || got.result.Problem.Code != v1.Cancelled {
-		t.Errorf("the job is %v", got)
+	switch got := m.get(t, last); {
+	case got.result.Status != v1.Failed:
+		t.Errorf("the job is %v: got.result.Status = %v, want v1.Failed", got, got.result.Status)
+	case got.result.Problem == nil:
+		t.Errorf("the job is %v: got.result.Problem = %v, want != nil", got, got.result.Problem)
+	case got.result.Problem.Code != v1.Cancelled:
+		t.Errorf("the job is %v: got.result.Problem.Code = %v, want v1.Cancelled", got, got.result.Problem.Code)
 	}
 	if _, err := heard.NextMsg(timeoutAnswer); err != nil {
 		t.Errorf("nobody tells that it ended: %v", err)
@@ -277,16 +337,29 @@ func testDrawn(t *testing.T, m *mesh) {
 		"application/json": "application/json", "*/*": "application/json", "text/plain": "application/json",
 	} {
 		a := m.post(t, "?pipeline=faces", face, "Accept", accept)
-		if a.status != http.StatusOK || a.header.Get("Content-Type") != want {
-			t.Errorf("Accept %s: %d %s, want %s", accept, a.status, a.header.Get("Content-Type"), want)
+		switch {
+		case a.status != http.StatusOK:
+			t.Errorf("Accept %s: %d %s, want %s: a.status = %v, want http.StatusOK",
+				accept, a.status, a.header.Get("Content-Type"), want, a.status)
+			continue
+		case a.header.Get("Content-Type") != want:
+			t.Errorf(`Accept %s: %d %s, want %s: a.header.Get("Content-Type") = %v, want %v`,
+				accept, a.status, a.header.Get("Content-Type"), want, a.header.Get("Content-Type"), want)
 			continue
 		}
 		if !strings.HasPrefix(want, "image/") {
 			continue
 		}
 		img, kind, err := image.Decode(bytes.NewReader(a.body))
-		if err != nil || "image/"+kind != want || img.Bounds() != plain.Bounds() {
+		switch {
+		case err != nil:
 			t.Errorf("Accept %s: %s %v, %v", accept, kind, img.Bounds(), err)
+		case "image/"+kind != want:
+			t.Errorf(`Accept %s: %s %v, %v: "image/"+kind = %v, want %v`,
+				accept, kind, img.Bounds(), err, "image/"+kind, want)
+		case img.Bounds() != plain.Bounds():
+			t.Errorf("Accept %s: %s %v, %v: img.Bounds() = %v, want %v",
+				accept, kind, img.Bounds(), err, img.Bounds(), plain.Bounds())
 		}
 		box := m.get(t, a.header.Get("Content-Location")).result.Regions[0].Box
 		if r, g, b, _ := img.At(box.X, box.Y+box.Height/2).RGBA(); r>>8 > 240 && g>>8 > 240 && b>>8 > 240 {

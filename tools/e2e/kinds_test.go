@@ -124,8 +124,11 @@ classes: 1
 	if len(named.Answers) != 2 {
 		t.Fatalf("%d answers, want 2", len(named.Answers))
 	}
-	if labels := named.Answers[0].Labels; len(labels) != 1 || labels[0].Label != "bright" {
-		t.Errorf("the bright crop has the labels %+v", labels)
+	switch labels := named.Answers[0].Labels; {
+	case len(labels) != 1:
+		t.Errorf("the bright crop has the labels %+v: len(labels) = %v, want 1", labels, len(labels))
+	case labels[0].Label != "bright":
+		t.Errorf(`the bright crop has the labels %+v: labels[0].Label = %q, want "bright"`, labels, labels[0].Label)
 	}
 	if labels := named.Answers[1].Labels; len(labels) != 0 {
 		t.Errorf("the dark crop has the labels %+v", labels)

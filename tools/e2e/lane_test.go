@@ -25,18 +25,34 @@ func TestLane_Custom(t *testing.T) {
 	t.Chdir(root(t)) // the file names the program relative to it
 	m := start(t, nil, "--pipelines", filepath.Join("docs", "lanes", "pipelines.yaml"))
 	r := m.postDone(t, "?pipeline=colour", blueBMP(t))
-	if len(r.Regions) != 1 || r.Regions[0].Label != "blue" || r.Regions[0].Box != (v1.Box{Width: 20, Height: 10}) || r.Models[0].Name != "mean-colour" {
-		t.Errorf("got %+v", r)
+	switch {
+	case len(r.Regions) != 1:
+		t.Errorf("got %+v: len(r.Regions) = %v, want 1", r, len(r.Regions))
+	case r.Regions[0].Label != "blue":
+		t.Errorf(`got %+v: r.Regions[0].Label = %q, want "blue"`, r, r.Regions[0].Label)
+	case r.Regions[0].Box != (v1.Box{Width: 20, Height: 10}):
+		t.Errorf("got %+v: r.Regions[0].Box = %v, want %v", r, r.Regions[0].Box, (v1.Box{Width: 20, Height: 10}))
+	case r.Models[0].Name != "mean-colour":
+		t.Errorf(`got %+v: r.Models[0].Name = %q, want "mean-colour"`, r, r.Models[0].Name)
 	}
 	if a := m.post(t, "?pipeline=colour", samplePage(t)); a.problem.Code != v1.Damaged {
 		t.Errorf("a PNG got %v", a)
 	}
-	if r := m.postDone(t, "?pipeline=faces", sampleFace(t)); len(r.Regions) != 1 || r.Regions[0].Labels != nil {
-		t.Errorf("the built-in detector found %+v", r.Regions)
+	switch r := m.postDone(t, "?pipeline=faces", sampleFace(t)); {
+	case len(r.Regions) != 1:
+		t.Errorf("the built-in detector found %+v: len(r.Regions) = %v, want 1", r.Regions, len(r.Regions))
+	case r.Regions[0].Labels != nil:
+		t.Errorf("the built-in detector found %+v: r.Regions[0].Labels = %v, want nil",
+			r.Regions, r.Regions[0].Labels)
 	}
 	var list v1.Pipelines
-	if err := json.Unmarshal(m.get(t, "/v1/pipelines").body, &list); err != nil || len(list.Pipelines) != 2 || !list.Pipelines[0].Ready {
+	switch err := json.Unmarshal(m.get(t, "/v1/pipelines").body, &list); {
+	case err != nil:
 		t.Errorf("pipelines %+v, %v", list, err)
+	case len(list.Pipelines) != 2:
+		t.Errorf("pipelines %+v, %v: len(list.Pipelines) = %v, want 2", list, err, len(list.Pipelines))
+	case !list.Pipelines[0].Ready:
+		t.Errorf("pipelines %+v, %v: want list.Pipelines[0].Ready", list, err)
 	}
 }
 
@@ -58,8 +74,13 @@ pipelines:
 	}
 	m := start(t, nil, "--pipelines", file)
 	a := m.post(t, "?pipeline=large", blueBMP(t))
-	if a.status != http.StatusServiceUnavailable || a.problem.Code != v1.NoWorker {
-		t.Errorf("an image gets %v, want 503 %s", a, v1.NoWorker)
+	switch {
+	case a.status != http.StatusServiceUnavailable:
+		t.Errorf("an image gets %v, want 503 %s: a.status = %v, want http.StatusServiceUnavailable",
+			a, v1.NoWorker, a.status)
+	case a.problem.Code != v1.NoWorker:
+		t.Errorf("an image gets %v, want 503 %s: a.problem.Code = %v, want v1.NoWorker",
+			a, v1.NoWorker, a.problem.Code)
 	}
 	const why = "more than the 67108864 that detect.memory of pipeline large allows"
 	if !strings.Contains(a.problem.Detail, why) {

@@ -341,8 +341,11 @@ func (a response) decoded(t testing.TB) response {
 func (m *mesh) postDone(t testing.TB, query string, image []byte, header ...string) v1.Result {
 	t.Helper()
 	a := m.post(t, query, image, header...)
-	if a.status != http.StatusOK || a.result.Status != v1.Done {
-		t.Fatalf("POST %s: %v", query, a)
+	switch {
+	case a.status != http.StatusOK:
+		t.Fatalf("POST %s: %v: a.status = %v, want http.StatusOK", query, a, a.status)
+	case a.result.Status != v1.Done:
+		t.Fatalf("POST %s: %v: a.result.Status = %v, want v1.Done", query, a, a.result.Status)
 	}
 	return a.result
 }

@@ -108,8 +108,16 @@ func TestModels_FolderIsServed(t *testing.T) {
 	}
 
 	r := m.postDone(t, "?pipeline=rows", boxImage(t))
-	if len(r.Regions) != 1 || r.Regions[0].Label != "box" || r.Regions[0].Box != (v1.Box{Width: 4, Height: 2}) || r.Regions[0].Score != 0.9 {
-		t.Errorf("found %+v", r.Regions)
+	switch {
+	case len(r.Regions) != 1:
+		t.Errorf("found %+v: len(r.Regions) = %v, want 1", r.Regions, len(r.Regions))
+	case r.Regions[0].Label != "box":
+		t.Errorf(`found %+v: r.Regions[0].Label = %q, want "box"`, r.Regions, r.Regions[0].Label)
+	case r.Regions[0].Box != (v1.Box{Width: 4, Height: 2}):
+		t.Errorf("found %+v: r.Regions[0].Box = %v, want %v",
+			r.Regions, r.Regions[0].Box, (v1.Box{Width: 4, Height: 2}))
+	case r.Regions[0].Score != 0.9:
+		t.Errorf("found %+v: r.Regions[0].Score = %v, want 0.9", r.Regions, r.Regions[0].Score)
 	}
 	if !reflect.DeepEqual(r.Models, []v1.Model{{Name: "rows", Version: "1.2"}}) {
 		t.Errorf("models %+v", r.Models)
@@ -153,8 +161,11 @@ func TestModels_UsedByBuiltInPipelines(t *testing.T) {
 		names := make([]string, 0, len(face.Landmarks))
 		for _, l := range face.Landmarks {
 			names = append(names, l.Name)
-			if l.X < face.Box.X || l.X > face.Box.X+face.Box.Width || l.Y < face.Box.Y || l.Y > face.Box.Y+face.Box.Height {
-				t.Errorf("%+v lies outside of %+v", l, face.Box)
+			switch {
+			case l.X < face.Box.X || l.X > face.Box.X+face.Box.Width:
+				t.Errorf("%+v lies outside of %+v: l.X = %v", l, face.Box, l.X)
+			case l.Y < face.Box.Y || l.Y > face.Box.Y+face.Box.Height:
+				t.Errorf("%+v lies outside of %+v: l.Y = %v", l, face.Box, l.Y)
 			}
 		}
 		if want := []string{"right-eye", "left-eye", "nose", "right-mouth", "left-mouth"}; !slices.Equal(names, want) {
@@ -170,8 +181,11 @@ func TestModels_UsedByBuiltInPipelines(t *testing.T) {
 	if open < 9 {
 		t.Errorf("%d faces have open eyes, want 9 as with the cascade", open)
 	}
-	if len(r.Models) == 0 || r.Models[0].Name != "yunet" {
-		t.Errorf("models %+v, want yunet first", r.Models)
+	switch {
+	case len(r.Models) == 0:
+		t.Errorf("models %+v, want yunet first: len(r.Models) = %v, want != 0", r.Models, len(r.Models))
+	case r.Models[0].Name != "yunet":
+		t.Errorf(`models %+v, want yunet first: r.Models[0].Name = %q, want "yunet"`, r.Models, r.Models[0].Name)
 	}
 
 	r = m.postDone(t, "?pipeline=objects", realdata(t, "photos/dog_bicycle_truck.jpg"))
@@ -180,8 +194,12 @@ func TestModels_UsedByBuiltInPipelines(t *testing.T) {
 			t.Errorf("no %s in %+v", want, r.Regions)
 		}
 	}
-	if len(r.Models) != 1 || r.Models[0].Name != "yolox-nano" {
-		t.Errorf("models %+v, want yolox-nano", r.Models)
+	switch {
+	case len(r.Models) != 1:
+		t.Errorf("models %+v, want yolox-nano: len(r.Models) = %v, want 1", r.Models, len(r.Models))
+	case r.Models[0].Name != "yolox-nano":
+		t.Errorf(`models %+v, want yolox-nano: r.Models[0].Name = %q, want "yolox-nano"`,
+			r.Models, r.Models[0].Name)
 	}
 }
 
@@ -227,8 +245,13 @@ pipelines:
 	}
 	want := filepath.Join(models, "changed", "rows.caffemodel") + ": its SHA-256 is "
 	eventually(t, 30*time.Second, func() error {
-		if p := m.awaitPipelines(t)["changed"]; p.Ready || !strings.Contains(p.Reason, want) {
-			return fmt.Errorf("the pipeline is ready: %v, reason %q, want %q", p.Ready, p.Reason, want)
+		switch p := m.awaitPipelines(t)["changed"]; {
+		case p.Ready:
+			return fmt.Errorf("the pipeline is ready: %v, reason %q, want %q: want not p.Ready",
+				p.Ready, p.Reason, want)
+		case !strings.Contains(p.Reason, want):
+			return fmt.Errorf("the pipeline is ready: %v, reason %q, want %q: want strings.Contains(p.Reason, want)",
+				p.Ready, p.Reason, want)
 		}
 		return nil
 	})
@@ -314,24 +337,36 @@ input: {width: 1, height: 1, resize: stretch, channels: bgr}
 	if len(r.Regions) != 1 {
 		t.Fatalf("%d regions, want 1", len(r.Regions))
 	}
-	if labels := r.Regions[0].Labels; len(labels) == 0 || labels[0].Label != "red" {
-		t.Errorf("labels %+v, want red first", labels)
+	switch labels := r.Regions[0].Labels; {
+	case len(labels) == 0:
+		t.Errorf("labels %+v, want red first: len(labels) = %v, want != 0", labels, len(labels))
+	case labels[0].Label != "red":
+		t.Errorf(`labels %+v, want red first: labels[0].Label = %q, want "red"`, labels, labels[0].Label)
 	}
 	if want := []v1.Model{{Name: "rows", Version: "1.2"}, {Name: "colours", Version: "3"}}; !reflect.DeepEqual(r.Models,
 		want) {
 		t.Errorf("models %+v, want %+v", r.Models, want)
 	}
 	r = m.postDone(t, "?pipeline=vector", b.Bytes())
-	if len(r.Regions) != 1 || len(r.Regions[0].Embedding) != 3 {
-		t.Fatalf("regions %+v, want one with an embedding of 3 numbers", r.Regions)
+	switch {
+	case len(r.Regions) != 1:
+		t.Fatalf("regions %+v, want one with an embedding of 3 numbers: len(r.Regions) = %v, want 1",
+			r.Regions, len(r.Regions))
+	case len(r.Regions[0].Embedding) != 3:
+		t.Fatalf("regions %+v, want one with an embedding of 3 numbers: len(r.Regions[0].Embedding) = %v, want 3",
+			r.Regions, len(r.Regions[0].Embedding))
 	}
 	if v := r.Regions[0].Embedding; v[2] <= v[0] || v[2] <= v[1] {
 		t.Errorf("embedding %v, want the last, red, to be the largest", v)
 	}
 
 	want := filepath.Join(models, "mislabelled", "model.yaml") + ": classes: 3, but labels.txt has 2 lines"
-	if p := pipelines["mislabelled"]; p.Ready || !strings.Contains(p.Reason, want) {
-		t.Errorf("mislabelled: ready is %v, reason %q, want %q", p.Ready, p.Reason, want)
+	switch p := pipelines["mislabelled"]; {
+	case p.Ready:
+		t.Errorf("mislabelled: ready is %v, reason %q, want %q: want not p.Ready", p.Ready, p.Reason, want)
+	case !strings.Contains(p.Reason, want):
+		t.Errorf("mislabelled: ready is %v, reason %q, want %q: want strings.Contains(p.Reason, want)",
+			p.Ready, p.Reason, want)
 	}
 	checkProblem(t, m.post(t, "?pipeline=mislabelled", b.Bytes()), v1.NoWorker)
 }

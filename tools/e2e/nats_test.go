@@ -35,8 +35,14 @@ func testNATS(t *testing.T, m *mesh) {
 		if err := json.Unmarshal(msg.Data, &r); err != nil {
 			t.Fatalf("%v: %s", err, msg.Data)
 		}
-		if r.Status != v1.Done || len(r.Regions) != 6 || msg.Header.Get("traceparent") == "" {
-			t.Errorf("got %s %v", msg.Data, msg.Header)
+		switch {
+		case r.Status != v1.Done:
+			t.Errorf("got %s %v: r.Status = %v, want v1.Done", msg.Data, msg.Header, r.Status)
+		case len(r.Regions) != 6:
+			t.Errorf("got %s %v: len(r.Regions) = %v, want 6", msg.Data, msg.Header, len(r.Regions))
+		case msg.Header.Get("traceparent") == "":
+			t.Errorf(`got %s %v: msg.Header.Get("traceparent") = %v, want != ""`,
+				msg.Data, msg.Header, msg.Header.Get("traceparent"))
 		}
 	})
 	t.Run("analyze problems", func(t *testing.T) {
@@ -59,8 +65,15 @@ func testNATS(t *testing.T, m *mesh) {
 				t.Fatal(err)
 			}
 			want := v1.NewProblem(tt.want, "")
-			if p.Code != tt.want || msg.Header.Get(micro.ErrorCodeHeader) == "" || p.Status != want.Status {
-				t.Errorf("%s: got %s %v", tt.want, msg.Data, msg.Header)
+			switch {
+			case p.Code != tt.want:
+				t.Errorf("%s: got %s %v: p.Code = %v, want %v", tt.want, msg.Data, msg.Header, p.Code, tt.want)
+			case msg.Header.Get(micro.ErrorCodeHeader) == "":
+				t.Errorf(`%s: got %s %v: msg.Header.Get(micro.ErrorCodeHeader) = %v, want != ""`,
+					tt.want, msg.Data, msg.Header, msg.Header.Get(micro.ErrorCodeHeader))
+			case p.Status != want.Status:
+				t.Errorf("%s: got %s %v: p.Status = %v, want %v",
+					tt.want, msg.Data, msg.Header, p.Status, want.Status)
 			}
 		}
 	})
@@ -94,8 +107,11 @@ func testNATS(t *testing.T, m *mesh) {
 		}
 		job := subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: "straight-" + nats.NewInbox()[7:]}
 		ack, err := js.PublishMsg(context.Background(), &nats.Msg{Subject: subject.Images(job), Data: page, Header: nats.Header{v1.HeaderReply: {inbox}}})
-		if err != nil || ack.Stream != streams.Images {
+		switch {
+		case err != nil:
 			t.Fatalf("publish: %v %+v", err, ack)
+		case ack.Stream != streams.Images:
+			t.Fatalf("publish: %v %+v: ack.Stream = %v, want %v", err, ack, ack.Stream, streams.Images)
 		}
 		msg, err := sub.NextMsg(timeoutAnswer)
 		if err != nil {
@@ -105,8 +121,13 @@ func testNATS(t *testing.T, m *mesh) {
 		if err := json.Unmarshal(msg.Data, &r); err != nil {
 			t.Fatal(err)
 		}
-		if r.ID != job.ID || r.Status != v1.Done || len(r.Regions) != 6 {
-			t.Errorf("got %s", msg.Data)
+		switch {
+		case r.ID != job.ID:
+			t.Errorf("got %s: r.ID = %v, want %v", msg.Data, r.ID, job.ID)
+		case r.Status != v1.Done:
+			t.Errorf("got %s: r.Status = %v, want v1.Done", msg.Data, r.Status)
+		case len(r.Regions) != 6:
+			t.Errorf("got %s: len(r.Regions) = %v, want 6", msg.Data, len(r.Regions))
 		}
 		if a := m.get(t, "/v1/images/"+job.ID); a.result.Status != v1.Done {
 			t.Errorf("over HTTP: %v", a)
@@ -161,8 +182,19 @@ func testSameProblems(t *testing.T, m *mesh, nc *nats.Conn) {
 		if err := json.Unmarshal(msg.Data, &got); err != nil {
 			t.Fatal(err)
 		}
-		if got.Code != want.Code || got.Field != want.Field || got.Limit != want.Limit || got.Status != want.Status {
-			t.Errorf("%s: over NATS %+v, over HTTP %+v", name, got, want)
+		switch {
+		case got.Code != want.Code:
+			t.Errorf("%s: over NATS %+v, over HTTP %+v: got.Code = %v, want %v",
+				name, got, want, got.Code, want.Code)
+		case got.Field != want.Field:
+			t.Errorf("%s: over NATS %+v, over HTTP %+v: got.Field = %v, want %v",
+				name, got, want, got.Field, want.Field)
+		case got.Limit != want.Limit:
+			t.Errorf("%s: over NATS %+v, over HTTP %+v: got.Limit = %v, want %v",
+				name, got, want, got.Limit, want.Limit)
+		case got.Status != want.Status:
+			t.Errorf("%s: over NATS %+v, over HTTP %+v: got.Status = %v, want %v",
+				name, got, want, got.Status, want.Status)
 		}
 		if got.Code == v1.UnsupportedType {
 			t.Errorf("%s: it was not looked at", name)
@@ -196,8 +228,13 @@ func testAnalyzeLater(t *testing.T, m *mesh, nc *nats.Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if done.Status != v1.Done || done.Metadata["camera"] != "3" {
-		t.Errorf("the result is %+v, want one that is done, with its metadata", done)
+	switch {
+	case done.Status != v1.Done:
+		t.Errorf("the result is %+v, want one that is done, with its metadata: done.Status = %v, want v1.Done",
+			done, done.Status)
+	case done.Metadata["camera"] != "3":
+		t.Errorf(`the result is %+v, want one that is done, with its metadata: done.Metadata["camera"] = %q, want "3"`,
+			done, done.Metadata["camera"])
 	}
 	if a := m.get(t, "/v1/images/"+r.ID); a.result.Status != v1.Done {
 		t.Errorf("over HTTP: %v", a)
@@ -234,8 +271,11 @@ func testMicro(t *testing.T, nc *nats.Conn) {
 				Name    string `json:"name"`
 				Version string `json:"version"`
 			}
-			if err := json.Unmarshal(msg.Data, &id); err != nil || id.Version == "" {
-				t.Fatalf("%v: %s", verb, msg.Data)
+			switch err := json.Unmarshal(msg.Data, &id); {
+			case err != nil:
+				t.Fatalf("%v: %s: %v", verb, msg.Data, err)
+			case id.Version == "":
+				t.Fatalf(`%v: %s: id.Version = %v, want != ""`, verb, msg.Data, id.Version)
 			}
 			seen[id.Name] = msg.Data
 		}

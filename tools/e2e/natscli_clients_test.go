@@ -260,11 +260,21 @@ func TestClientsNATS_MicroStatsCountsProblems(t *testing.T) {
 		if e.Name != "analyze" {
 			continue
 		}
-		if e.Requests != 3 || e.Errors != 2 {
-			t.Errorf("%d requests and %d errors are counted, want 3 and 2", e.Requests, e.Errors)
+		switch {
+		case e.Requests != 3:
+			t.Errorf("%d requests and %d errors are counted, want 3 and 2: e.Requests = %v, want 3",
+				e.Requests, e.Errors, e.Requests)
+		case e.Errors != 2:
+			t.Errorf("%d requests and %d errors are counted, want 3 and 2: e.Errors = %v, want 2",
+				e.Requests, e.Errors, e.Errors)
 		}
-		if !strings.Contains(e.LastError, "unknown-field: ") || !strings.Contains(e.LastError, "Sight-Prio") {
-			t.Errorf("the last error is %q, want that the header Sight-Prio is not known", e.LastError)
+		switch {
+		case !strings.Contains(e.LastError, "unknown-field: "):
+			t.Errorf(`the last error is %q, want that the header Sight-Prio is not known: want strings.Contains(e.LastError, "unknown-field: ")`,
+				e.LastError)
+		case !strings.Contains(e.LastError, "Sight-Prio"):
+			t.Errorf(`the last error is %q, want that the header Sight-Prio is not known: want strings.Contains(e.LastError, "Sight-Prio")`,
+				e.LastError)
 		}
 		if e.ProcessingTime < time.Millisecond {
 			t.Errorf("the processing time is %v, want that of a page that was read", e.ProcessingTime)

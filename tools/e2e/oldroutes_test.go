@@ -27,17 +27,32 @@ func testTyocr(t *testing.T, m *mesh) {
 	if err := json.Unmarshal(a.body, &got); err != nil {
 		t.Fatalf("%v: %v", a, err)
 	}
-	if text, _ := got["text"].(string); got["sign"] != 0.0 || len(got) != 2 || !strings.Contains(letters(text), "sightmeshreadsthispage") {
-		t.Errorf("got %v", a)
+	switch text, _ := got["text"].(string); {
+	case got["sign"] != 0.0:
+		t.Errorf(`got %v: got["sign"] = %v, want 0.0`, a, got["sign"])
+	case len(got) != 2:
+		t.Errorf("got %v: len(got) = %v, want 2", a, len(got))
+	case !strings.Contains(letters(text), "sightmeshreadsthispage"):
+		t.Errorf(`got %v: want strings.Contains(letters(text), "sightmeshreadsthispage")`, a)
 	}
 	for name, body := range map[string]string{"bad base64": form("*"), "no field": "x=y", "no image": form("aGVsbG8="), "nothing": form("")} {
 		a := m.send(t, http.MethodPost, "/tyocr", "application/x-www-form-urlencoded", body)
-		if err := json.Unmarshal(a.body, &got); err != nil || a.status != http.StatusOK || got["sign"] != -1.0 || got["text"] == "" {
-			t.Errorf("%s: %v", name, a)
+		switch err := json.Unmarshal(a.body, &got); {
+		case err != nil:
+			t.Errorf("%s: %v: %v", name, a, err)
+		case a.status != http.StatusOK:
+			t.Errorf("%s: %v: a.status = %v, want http.StatusOK", name, a, a.status)
+		case got["sign"] != -1.0:
+			t.Errorf(`%s: %v: got["sign"] = %v, want %v`, name, a, got["sign"], -1.0)
+		case got["text"] == "":
+			t.Errorf(`%s: %v: got["text"] = %v, want != ""`, name, a, got["text"])
 		}
 	}
-	if page := m.get(t, "/tyocr"); page.status != http.StatusOK || !strings.Contains(string(page.body), "<form") {
-		t.Errorf("the page: %v", page)
+	switch page := m.get(t, "/tyocr"); {
+	case page.status != http.StatusOK:
+		t.Errorf("the page: %v: page.status = %v, want http.StatusOK", page, page.status)
+	case !strings.Contains(string(page.body), "<form"):
+		t.Errorf(`the page: %v: want strings.Contains(string(page.body), "<form")`, page)
 	}
 }
 
@@ -64,12 +79,21 @@ func testFullReport(t *testing.T, m *mesh) {
 		return a, got
 	}
 	a, _ := post(report)
-	if a.status != http.StatusOK || strings.TrimSpace(string(a.body)) != `{"code":200,"message":"success"}` {
-		t.Fatalf("got %v", a)
+	switch {
+	case a.status != http.StatusOK:
+		t.Fatalf("got %v: a.status = %v, want http.StatusOK", a, a.status)
+	case strings.TrimSpace(string(a.body)) != `{"code":200,"message":"success"}`:
+		t.Fatalf("got %v: strings.TrimSpace(string(a.body)) = %q, want `{\"code\":200,\"message\":\"success\"}`",
+			a, strings.TrimSpace(string(a.body)))
 	}
 	done := m.finished(t, a.header.Get("Location"))
-	if done.Counts != (v1.Counts{Total: 2, Done: 2}) || done.Images[1].Location != "1-3" || done.Metadata["trainId"] != "0107" {
-		t.Errorf("the report: %+v", done)
+	switch {
+	case done.Counts != (v1.Counts{Total: 2, Done: 2}):
+		t.Errorf("the report: %+v: done.Counts = %v, want %v", done, done.Counts, (v1.Counts{Total: 2, Done: 2}))
+	case done.Images[1].Location != "1-3":
+		t.Errorf(`the report: %+v: done.Images[1].Location = %q, want "1-3"`, done, done.Images[1].Location)
+	case done.Metadata["trainId"] != "0107":
+		t.Errorf(`the report: %+v: done.Metadata["trainId"] = %q, want "0107"`, done, done.Metadata["trainId"])
 	}
 	for field := range report {
 		for name, value := range map[string]any{"missing": nil, "empty": "", "of another type": 7} {
@@ -78,8 +102,15 @@ func testFullReport(t *testing.T, m *mesh) {
 				delete(wrong, field)
 			}
 			a, got := post(wrong)
-			if message, _ := got["message"].(string); a.status != http.StatusBadRequest || got["code"] != 400.0 || len(got) != 2 || !strings.Contains(message, field) {
-				t.Errorf("%s %s: %v", field, name, a)
+			switch message, _ := got["message"].(string); {
+			case a.status != http.StatusBadRequest:
+				t.Errorf("%s %s: %v: a.status = %v, want http.StatusBadRequest", field, name, a, a.status)
+			case got["code"] != 400.0:
+				t.Errorf(`%s %s: %v: got["code"] = %v, want 400.0`, field, name, a, got["code"])
+			case len(got) != 2:
+				t.Errorf("%s %s: %v: len(got) = %v, want 2", field, name, a, len(got))
+			case !strings.Contains(message, field):
+				t.Errorf("%s %s: %v: want strings.Contains(message, field)", field, name, a)
 			}
 		}
 	}
@@ -96,8 +127,13 @@ func testFullReport(t *testing.T, m *mesh) {
 func testUpload(t *testing.T, m *mesh) {
 	body, contentType := newForm(t, "image", sampleFace(t))
 	a := m.send(t, http.MethodPost, "/upload?pipeline=faces", contentType, string(body))
-	if a.status != http.StatusOK || a.result.Status != v1.Done || len(a.result.Regions) != 1 {
-		t.Errorf("got %v", a)
+	switch {
+	case a.status != http.StatusOK:
+		t.Errorf("got %v: a.status = %v, want http.StatusOK", a, a.status)
+	case a.result.Status != v1.Done:
+		t.Errorf("got %v: a.result.Status = %v, want v1.Done", a, a.result.Status)
+	case len(a.result.Regions) != 1:
+		t.Errorf("got %v: len(a.result.Regions) = %v, want 1", a, len(a.result.Regions))
 	}
 }
 
@@ -113,8 +149,12 @@ func TestReports_InteractiveBeforeBulk(t *testing.T) {
 	old := `{"requestId":"1","systemId":"1","inspectionStartTime":"1","inspectionEndTime":"1","trainId":"1","lineCode":"1","yardName":"1","direction":"1",
 		"imageUrls":[{"location":"1","imageUrl":"http://a/"},{"location":"1","imageUrl":"http://b/"}]}`
 	a = m.send(t, http.MethodPost, "/internal/v1/subway-images/full-report", "application/json", old)
-	if a.status != http.StatusTooManyRequests || strings.TrimSpace(string(a.body)) != `{"code":429,"message":"System busy, try later."}` {
-		t.Errorf("got %v", a)
+	switch {
+	case a.status != http.StatusTooManyRequests:
+		t.Errorf("got %v: a.status = %v, want http.StatusTooManyRequests", a, a.status)
+	case strings.TrimSpace(string(a.body)) != `{"code":429,"message":"System busy, try later."}`:
+		t.Errorf("got %v: strings.TrimSpace(string(a.body)) = %q, want `{\"code\":429,\"message\":\"System busy, try later.\"}`",
+			a, strings.TrimSpace(string(a.body)))
 	}
 }
 

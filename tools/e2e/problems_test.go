@@ -81,8 +81,11 @@ func testProblems(t *testing.T, m *mesh) {
 		part.Write(page)
 		w.Close()
 		a := m.post(t, "", b.Bytes(), "Content-Type", w.FormDataContentType())
-		if a.status != http.StatusOK || a.result.Status != v1.Done {
-			t.Errorf("got %v", a)
+		switch {
+		case a.status != http.StatusOK:
+			t.Errorf("got %v: a.status = %v, want http.StatusOK", a, a.status)
+		case a.result.Status != v1.Done:
+			t.Errorf("got %v: a.result.Status = %v, want v1.Done", a, a.result.Status)
 		}
 	})
 	t.Run("form without the image", func(t *testing.T) {
@@ -134,8 +137,18 @@ func testProblems(t *testing.T, m *mesh) {
 func checkProblem(t *testing.T, a response, want v1.Code) {
 	t.Helper()
 	p := v1.NewProblem(want, "")
-	if a.status != p.Status || a.problem.Code != want || a.problem.Type != p.Type || a.problem.Status != p.Status || a.problem.Detail == "" {
-		t.Errorf("got %v, want %d %s", a, p.Status, want)
+	switch {
+	case a.status != p.Status:
+		t.Errorf("got %v, want %d %s: a.status = %v, want %v", a, p.Status, want, a.status, p.Status)
+	case a.problem.Code != want:
+		t.Errorf("got %v, want %d %s: a.problem.Code = %v, want %v", a, p.Status, want, a.problem.Code, want)
+	case a.problem.Type != p.Type:
+		t.Errorf("got %v, want %d %s: a.problem.Type = %v, want %v", a, p.Status, want, a.problem.Type, p.Type)
+	case a.problem.Status != p.Status:
+		t.Errorf("got %v, want %d %s: a.problem.Status = %v, want %v",
+			a, p.Status, want, a.problem.Status, p.Status)
+	case a.problem.Detail == "":
+		t.Errorf(`got %v, want %d %s: a.problem.Detail = %v, want != ""`, a, p.Status, want, a.problem.Detail)
 	}
 	if len(a.problem.TraceID) != 32 {
 		t.Errorf("trace id %q", a.problem.TraceID)

@@ -65,8 +65,12 @@ func TestQuality_MissedTargetIsAnError(t *testing.T) {
 	cfg := quality.Config{Images: []string{images}, Bin: filepath.Dir(binary(t, "sightmesh")), Models: t.TempDir(), Out: out}
 	var page, progress bytes.Buffer
 	err := quality.Command(t.Context(), cfg, &page, &progress)
-	if err == nil || !strings.Contains(err.Error(), "target missed: objects missed: not served") {
-		t.Errorf("the error is %v, want the target of objects", err)
+	switch {
+	case err == nil:
+		t.Errorf("the error is %v, want the target of objects: err = %v, want != nil", err, err)
+	case !strings.Contains(err.Error(), "target missed: objects missed: not served"):
+		t.Errorf(`the error is %v, want the target of objects: want strings.Contains(err.Error(), "target missed: objects missed: not served")`,
+			err)
 	}
 	written, err := os.ReadFile(out)
 	if err != nil {

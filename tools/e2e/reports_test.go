@@ -91,8 +91,15 @@ func testReportOfURLs(t *testing.T, m *mesh) {
 	body := `{"images":[` + strings.Join(images, ",") + `]}`
 	key := []string{"Idempotency-Key", t.Name(), "X-Sight-Meta-Train", "7"}
 	a := m.send(t, http.MethodPost, "/v1/reports?pipeline=faces&callback="+web+"/callback", "application/json", body, key...)
-	if r := decodeReport(t, a); a.status != http.StatusAccepted || r.Status != v1.Running || r.Counts.Total != 5 || a.header.Get("Location") != "/v1/reports/"+r.ID {
-		t.Fatalf("got %v", a)
+	switch r := decodeReport(t, a); {
+	case a.status != http.StatusAccepted:
+		t.Fatalf("got %v: a.status = %v, want http.StatusAccepted", a, a.status)
+	case r.Status != v1.Running:
+		t.Fatalf("got %v: r.Status = %v, want v1.Running", a, r.Status)
+	case r.Counts.Total != 5:
+		t.Fatalf("got %v: r.Counts.Total = %v, want 5", a, r.Counts.Total)
+	case a.header.Get("Location") != "/v1/reports/"+r.ID:
+		t.Fatalf(`got %v: a.header.Get("Location") = %v, want %v`, a, a.header.Get("Location"), "/v1/reports/"+r.ID)
 	}
 	location := a.header.Get("Location")
 	if again := m.send(t, http.MethodPost, "/v1/reports?pipeline=faces&callback="+web+"/callback", "application/json", body, key...); again.header.Get("Location") != location {
@@ -104,21 +111,49 @@ func testReportOfURLs(t *testing.T, m *mesh) {
 		t.Fatal(err)
 	}
 	want := v1.Counts{Total: 5, Done: 2, Failed: 3}
-	if names[0] != "accepted" || names[len(names)-1] != "done" || told.Counts != want {
-		t.Errorf("events %v, the last %s", names, last)
+	switch {
+	case names[0] != "accepted":
+		t.Errorf(`events %v, the last %s: names[0] = %q, want "accepted"`, names, last, names[0])
+	case names[len(names)-1] != "done":
+		t.Errorf(`events %v, the last %s: names[len(names)-1] = %q, want "done"`, names, last, names[len(names)-1])
+	case told.Counts != want:
+		t.Errorf("events %v, the last %s: told.Counts = %v, want %v", names, last, told.Counts, want)
 	}
 	r := decodeReport(t, m.get(t, location))
-	if r.Status != v1.Done || r.Counts != want || r.Metadata["train"] != "7" || len(r.Images) != 5 {
-		t.Fatalf("the report: %+v", r)
+	switch {
+	case r.Status != v1.Done:
+		t.Fatalf("the report: %+v: r.Status = %v, want v1.Done", r, r.Status)
+	case r.Counts != want:
+		t.Fatalf("the report: %+v: r.Counts = %v, want %v", r, r.Counts, want)
+	case r.Metadata["train"] != "7":
+		t.Fatalf(`the report: %+v: r.Metadata["train"] = %q, want "7"`, r, r.Metadata["train"])
+	case len(r.Images) != 5:
+		t.Fatalf("the report: %+v: len(r.Images) = %v, want 5", r, len(r.Images))
 	}
 	for i, code := range []v1.Code{"", v1.FetchFailed, v1.URLRefused, v1.UnsupportedType, ""} {
 		image := r.Images[i]
-		if image.ID != fmt.Sprint(r.ID, "-", i) || image.Location != "wagon 3" || image.Result == nil || image.Result.Metadata["camera"] != "left" {
-			t.Errorf("image %d: %+v", i, image)
+		switch {
+		case image.ID != fmt.Sprint(r.ID, "-", i):
+			t.Errorf("image %d: %+v: image.ID = %v, want %v", i, image, image.ID, fmt.Sprint(r.ID, "-", i))
+			continue
+		case image.Location != "wagon 3":
+			t.Errorf(`image %d: %+v: image.Location = %q, want "wagon 3"`, i, image, image.Location)
+			continue
+		case image.Result == nil:
+			t.Errorf("image %d: %+v: image.Result = %v, want != nil", i, image, image.Result)
+			continue
+		case image.Result.Metadata["camera"] != "left":
+			t.Errorf(`image %d: %+v: image.Result.Metadata["camera"] = %q, want "left"`,
+				i, image, image.Result.Metadata["camera"])
 			continue
 		}
-		if code == "" && (image.Status != v1.Done || len(image.Result.Regions) != 1) || code != "" && (image.Result.Problem == nil || image.Result.Problem.Code != code) {
-			t.Errorf("image %d: %+v, want %q", i, image.Result, code)
+		switch {
+		case code == "" && (image.Status != v1.Done || len(image.Result.Regions) != 1):
+			t.Errorf(`image %d: %+v, want %q: want not code == "" && (image.Status != v1.Done || len(image.Result.Regions) != 1)`,
+				i, image.Result, code)
+		case code != "" && (image.Result.Problem == nil || image.Result.Problem.Code != code):
+			t.Errorf(`image %d: %+v, want %q: want not code != "" && (image.Result.Problem == nil || image.Result.Problem.Code != code)`,
+				i, image.Result, code)
 		}
 	}
 	if one := m.get(t, "/v1/images/"+r.Images[0].ID); one.result.Status != v1.Done {
@@ -131,8 +166,11 @@ func testReportOfURLs(t *testing.T, m *mesh) {
 		t.Errorf("%d fetches of what failed once", n)
 	}
 	eventually(t, timeoutAnswer, func() error {
-		if c := decodeReport(t, m.get(t, location)).Callback; c == nil || c.State != v1.CallbackDelivered {
-			return fmt.Errorf("the callback is %+v", c)
+		switch c := decodeReport(t, m.get(t, location)).Callback; {
+		case c == nil:
+			return fmt.Errorf("the callback is %+v: c = %v, want != nil", c, c)
+		case c.State != v1.CallbackDelivered:
+			return fmt.Errorf("the callback is %+v: c.State = %v, want v1.CallbackDelivered", c, c.State)
 		}
 		return nil
 	})
@@ -147,8 +185,16 @@ func testReportOfUploads(t *testing.T, m *mesh) {
 			t.Fatalf("%s: %v", path, a)
 		}
 		r := m.finished(t, a.header.Get("Location"))
-		if r.Counts != (v1.Counts{Total: 3, Done: 2, Failed: 1}) || r.Images[1].Result.Problem.Code != v1.UnsupportedType || r.Images[2].Result.Image.Bytes != len(face) {
-			t.Errorf("%s: %+v", path, r)
+		switch {
+		case r.Counts != (v1.Counts{Total: 3, Done: 2, Failed: 1}):
+			t.Errorf("%s: %+v: r.Counts = %v, want %v",
+				path, r, r.Counts, (v1.Counts{Total: 3, Done: 2, Failed: 1}))
+		case r.Images[1].Result.Problem.Code != v1.UnsupportedType:
+			t.Errorf("%s: %+v: r.Images[1].Result.Problem.Code = %v, want v1.UnsupportedType",
+				path, r, r.Images[1].Result.Problem.Code)
+		case r.Images[2].Result.Image.Bytes != len(face):
+			t.Errorf("%s: %+v: r.Images[2].Result.Image.Bytes = %v, want %v",
+				path, r, r.Images[2].Result.Image.Bytes, len(face))
 		}
 	}
 }
@@ -212,8 +258,13 @@ func testReportSurvivesRestart(t *testing.T, m *mesh) {
 		t.Errorf("after everything was killed: %+v", r.Counts)
 	}
 	for i, image := range r.Images {
-		if !strings.HasSuffix(image.URL, fmt.Sprintf("/%d.jpg", i)) || image.Result == nil || len(image.Result.Regions) != 1 {
-			t.Errorf("image %d: %+v", i, image)
+		switch {
+		case !strings.HasSuffix(image.URL, fmt.Sprintf("/%d.jpg", i)):
+			t.Errorf(`image %d: %+v: want strings.HasSuffix(image.URL, fmt.Sprintf("/%%d.jpg", i))`, i, image)
+		case image.Result == nil:
+			t.Errorf("image %d: %+v: image.Result = %v, want != nil", i, image, image.Result)
+		case len(image.Result.Regions) != 1:
+			t.Errorf("image %d: %+v: len(image.Result.Regions) = %v, want 1", i, image, len(image.Result.Regions))
 		}
 	}
 	t.Logf("done %v after the new start", time.Since(before).Round(time.Millisecond))

@@ -67,25 +67,66 @@ func testResults(t *testing.T, m *mesh) {
 	t.Run("sample page", func(t *testing.T) {
 		a := m.post(t, "?pipeline=text", samplePage(t))
 		r := a.result
-		if a.status != http.StatusOK || r.Text == nil {
-			t.Fatalf("got %v", a)
+		switch {
+		case a.status != http.StatusOK:
+			t.Fatalf("got %v: a.status = %v, want http.StatusOK", a, a.status)
+		case r.Text == nil:
+			t.Fatalf("got %v: r.Text = %v, want != nil", a, r.Text)
 		}
 		if want := strings.Join(sample.Text(), "\n"); wrongArguments(*r.Text, want) != 0 {
 			t.Errorf("read\n%s\nwant\n%s", *r.Text, want)
 		}
-		if r.Status != v1.Done || r.Pipeline != "text" || r.Image == nil || r.Image.Type != "image/png" || r.Image.Width != 820 || r.Image.Height != 480 || len(r.Image.SHA256) != 64 {
-			t.Errorf("got %s", a.body)
+		switch {
+		case r.Status != v1.Done:
+			t.Errorf("got %s: r.Status = %v, want v1.Done", a.body, r.Status)
+		case r.Pipeline != "text":
+			t.Errorf(`got %s: r.Pipeline = %q, want "text"`, a.body, r.Pipeline)
+		case r.Image == nil:
+			t.Errorf("got %s: r.Image = %v, want != nil", a.body, r.Image)
+		case r.Image.Type != "image/png":
+			t.Errorf(`got %s: r.Image.Type = %q, want "image/png"`, a.body, r.Image.Type)
+		case r.Image.Width != 820:
+			t.Errorf("got %s: r.Image.Width = %v, want 820", a.body, r.Image.Width)
+		case r.Image.Height != 480:
+			t.Errorf("got %s: r.Image.Height = %v, want 480", a.body, r.Image.Height)
+		case len(r.Image.SHA256) != 64:
+			t.Errorf("got %s: len(r.Image.SHA256) = %v, want 64", a.body, len(r.Image.SHA256))
 		}
-		if len(r.Models) < 3 || r.Timings == nil || r.Timings.Detect <= 0 || r.Timings.Classify <= 0 || r.Timings.Reply <= 0 {
-			t.Errorf("models %v, timings %+v", r.Models, r.Timings)
+		switch {
+		case len(r.Models) < 3:
+			t.Errorf("models %v, timings %+v: len(r.Models) = %v, want >= 3", r.Models, r.Timings, len(r.Models))
+		case r.Timings == nil:
+			t.Errorf("models %v, timings %+v: r.Timings = %v, want != nil", r.Models, r.Timings, r.Timings)
+		case r.Timings.Detect <= 0:
+			t.Errorf("models %v, timings %+v: r.Timings.Detect = %v, want > 0",
+				r.Models, r.Timings, r.Timings.Detect)
+		case r.Timings.Classify <= 0:
+			t.Errorf("models %v, timings %+v: r.Timings.Classify = %v, want > 0",
+				r.Models, r.Timings, r.Timings.Classify)
+		case r.Timings.Reply <= 0:
+			t.Errorf("models %v, timings %+v: r.Timings.Reply = %v, want > 0", r.Models, r.Timings, r.Timings.Reply)
 		}
-		if !strings.Contains(a.header.Get("Server-Timing"), "classify;dur=") || !strings.Contains(a.header.Get("Traceparent"), r.TraceID) || len(r.TraceID) != 32 {
-			t.Errorf("header %v, trace %s", a.header, r.TraceID)
+		switch {
+		case !strings.Contains(a.header.Get("Server-Timing"), "classify;dur="):
+			t.Errorf(`header %v, trace %s: want strings.Contains(a.header.Get("Server-Timing"), "classify;dur=")`,
+				a.header, r.TraceID)
+		case !strings.Contains(a.header.Get("Traceparent"), r.TraceID):
+			t.Errorf(`header %v, trace %s: want strings.Contains(a.header.Get("Traceparent"), r.TraceID)`,
+				a.header, r.TraceID)
+		case len(r.TraceID) != 32:
+			t.Errorf("header %v, trace %s: len(r.TraceID) = %v, want 32", a.header, r.TraceID, len(r.TraceID))
 		}
 		for _, reg := range r.Regions {
 			checkBox(t, reg.Box, v1.Box{Width: r.Image.Width, Height: r.Image.Height})
-			if len(reg.Words) == 0 || reg.Score < 0.5 || reg.Label != "text" || reg.Fraction.Width <= 0 || reg.Fraction.Width > 1 {
-				t.Errorf("region %+v", reg)
+			switch {
+			case len(reg.Words) == 0:
+				t.Errorf("region %+v: len(reg.Words) = %v, want != 0", reg, len(reg.Words))
+			case reg.Score < 0.5:
+				t.Errorf("region %+v: reg.Score = %v, want >= 0.5", reg, reg.Score)
+			case reg.Label != "text":
+				t.Errorf(`region %+v: reg.Label = %q, want "text"`, reg, reg.Label)
+			case reg.Fraction.Width <= 0 || reg.Fraction.Width > 1:
+				t.Errorf("region %+v: reg.Fraction.Width = %v", reg, reg.Fraction.Width)
 			}
 			for _, w := range reg.Words {
 				checkBox(t, w.Box, v1.Box{X: reg.Box.X - 1, Y: reg.Box.Y - 1, Width: reg.Box.Width + 2, Height: reg.Box.Height + 2})
@@ -94,13 +135,21 @@ func testResults(t *testing.T, m *mesh) {
 	})
 	t.Run("sample face", func(t *testing.T) {
 		r := m.postDone(t, "?pipeline=faces", sampleFace(t))
-		if len(r.Regions) != 1 || r.Regions[0].Label != "face" || r.Text != nil {
-			t.Fatalf("got %+v, want one face", r)
+		switch {
+		case len(r.Regions) != 1:
+			t.Fatalf("got %+v, want one face: len(r.Regions) = %v, want 1", r, len(r.Regions))
+		case r.Regions[0].Label != "face":
+			t.Fatalf(`got %+v, want one face: r.Regions[0].Label = %q, want "face"`, r, r.Regions[0].Label)
+		case r.Text != nil:
+			t.Fatalf("got %+v, want one face: r.Text = %v, want nil", r, r.Text)
 		}
 		want := sample.FaceBox()
 		b := r.Regions[0].Box
-		if cx, cy := b.X+b.Width/2, b.Y+b.Height/2; cx < want.Min.X || cx > want.Max.X || cy < want.Min.Y || cy > want.Max.Y {
-			t.Errorf("face at %+v, want the middle in %v", b, want)
+		switch cx, cy := b.X+b.Width/2, b.Y+b.Height/2; {
+		case cx < want.Min.X || cx > want.Max.X:
+			t.Errorf("face at %+v, want the middle in %v: cx = %v", b, want, cx)
+		case cy < want.Min.Y || cy > want.Max.Y:
+			t.Errorf("face at %+v, want the middle in %v: cy = %v", b, want, cy)
 		}
 		if !hasLabel(r.Regions[0], "eyes-open") {
 			t.Errorf("labels %v, want eyes-open", r.Regions[0].Labels)
@@ -108,14 +157,24 @@ func testResults(t *testing.T, m *mesh) {
 	})
 	t.Run("nothing found", func(t *testing.T) {
 		a := m.post(t, "?pipeline=faces", samplePage(t))
-		if a.status != http.StatusOK || !bytes.Contains(a.body, []byte(`"regions":[]`)) {
-			t.Errorf("got %v, want an empty list", a)
+		switch {
+		case a.status != http.StatusOK:
+			t.Errorf("got %v, want an empty list: a.status = %v, want http.StatusOK", a, a.status)
+		case !bytes.Contains(a.body, []byte(`"regions":[]`)):
+			t.Errorf("got %v, want an empty list: want bytes.Contains(a.body, []byte(`\"regions\":[]`))", a)
 		}
 	})
 	t.Run("asynchronous", func(t *testing.T) {
 		a := m.post(t, "?pipeline=text&priority=bulk", samplePage(t), "Prefer", "respond-async")
-		if a.status != http.StatusAccepted || a.header.Get("Preference-Applied") != "respond-async" || a.header.Get("Location") != "/v1/images/"+a.result.ID {
-			t.Fatalf("got %v %v", a, a.header)
+		switch {
+		case a.status != http.StatusAccepted:
+			t.Fatalf("got %v %v: a.status = %v, want http.StatusAccepted", a, a.header, a.status)
+		case a.header.Get("Preference-Applied") != "respond-async":
+			t.Fatalf(`got %v %v: a.header.Get("Preference-Applied") = %q, want "respond-async"`,
+				a, a.header, a.header.Get("Preference-Applied"))
+		case a.header.Get("Location") != "/v1/images/"+a.result.ID:
+			t.Fatalf(`got %v %v: a.header.Get("Location") = %v, want %v`,
+				a, a.header, a.header.Get("Location"), "/v1/images/"+a.result.ID)
 		}
 		eventually(t, timeoutAnswer, func() error {
 			got := m.get(t, a.header.Get("Location"))
@@ -178,16 +237,29 @@ func testResults(t *testing.T, m *mesh) {
 					}
 				}
 			}
-			if found != len(want.Faces.Boxes) || len(r.Regions) > len(reference.Photos[name+".jpg"]) {
-				t.Errorf("%s: found %d of %d faces with %d regions, the reference has %d", name, found, len(want.Faces.Boxes), len(r.Regions), len(reference.Photos[name+".jpg"]))
+			switch {
+			case found != len(want.Faces.Boxes):
+				t.Errorf("%s: found %d of %d faces with %d regions, the reference has %d: found = %v, want %v",
+					name, found, len(want.Faces.Boxes), len(r.Regions), len(reference.Photos[name+".jpg"]), found, len(want.Faces.Boxes))
+			case len(r.Regions) > len(reference.Photos[name+".jpg"]):
+				t.Errorf(`%s: found %d of %d faces with %d regions, the reference has %d: len(r.Regions) = %v, want <= len(reference.Photos[name+".jpg"])`,
+					name, found, len(want.Faces.Boxes), len(r.Regions), len(reference.Photos[name+".jpg"]), len(r.Regions))
 			}
 		}
 	})
 	t.Run("EXIF orientation", func(t *testing.T) {
 		for name, orientation := range map[string]int{"exif_Landscape_1": 1, "exif_Landscape_6": 6} {
 			r := m.postDone(t, "?pipeline=faces", realdata(t, "photos/"+name+".jpg"))
-			if r.Image.Width != 1800 || r.Image.Height != 1200 || r.Image.Orientation != orientation {
-				t.Errorf("%s: %+v, want 1800 x 1200 by orientation %d", name, r.Image, orientation)
+			switch {
+			case r.Image.Width != 1800:
+				t.Errorf("%s: %+v, want 1800 x 1200 by orientation %d: r.Image.Width = %v, want 1800",
+					name, r.Image, orientation, r.Image.Width)
+			case r.Image.Height != 1200:
+				t.Errorf("%s: %+v, want 1800 x 1200 by orientation %d: r.Image.Height = %v, want 1200",
+					name, r.Image, orientation, r.Image.Height)
+			case r.Image.Orientation != orientation:
+				t.Errorf("%s: %+v, want 1800 x 1200 by orientation %d: r.Image.Orientation = %v, want %v",
+					name, r.Image, orientation, r.Image.Orientation, orientation)
 			}
 		}
 	})
@@ -204,7 +276,19 @@ func hasLabel(r v1.Region, name string) bool {
 
 func checkBox(t *testing.T, b, within v1.Box) {
 	t.Helper()
-	if b.Width <= 0 || b.Height <= 0 || b.X < within.X || b.Y < within.Y || b.X+b.Width > within.X+within.Width || b.Y+b.Height > within.Y+within.Height {
-		t.Errorf("box %+v is not in %+v", b, within)
+	switch {
+	case b.Width <= 0:
+		t.Errorf("box %+v is not in %+v: b.Width = %v, want > 0", b, within, b.Width)
+	case b.Height <= 0:
+		t.Errorf("box %+v is not in %+v: b.Height = %v, want > 0", b, within, b.Height)
+	case b.X < within.X:
+		t.Errorf("box %+v is not in %+v: b.X = %v, want >= within.X", b, within, b.X)
+	case b.Y < within.Y:
+		t.Errorf("box %+v is not in %+v: b.Y = %v, want >= within.Y", b, within, b.Y)
+	case b.X+b.Width > within.X+within.Width:
+		t.Errorf("box %+v is not in %+v: b.X+b.Width = %v, want <= within.X+within.Width", b, within, b.X+b.Width)
+	case b.Y+b.Height > within.Y+within.Height:
+		t.Errorf("box %+v is not in %+v: b.Y+b.Height = %v, want <= within.Y+within.Height",
+			b, within, b.Y+b.Height)
 	}
 }

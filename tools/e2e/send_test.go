@@ -80,13 +80,24 @@ func testSend(t *testing.T, m *mesh) {
 				t.Errorf("%s: outcome %d is of %s", name, i, s.File)
 			}
 			if i == 4 {
-				if s.Problem == nil || s.Problem.Code != v1.UnsupportedType {
-					t.Errorf("%s: what is no image: %+v", name, s)
+				switch {
+				case s.Problem == nil:
+					t.Errorf("%s: what is no image: %+v: s.Problem = %v, want != nil", name, s, s.Problem)
+				case s.Problem.Code != v1.UnsupportedType:
+					t.Errorf("%s: what is no image: %+v: s.Problem.Code = %v, want v1.UnsupportedType",
+						name, s, s.Problem.Code)
 				}
 				continue
 			}
-			if s.Status != v1.Done || len(s.Result.Regions) != 1 || s.Result.Regions[0].Box.X < left {
-				t.Fatalf("%s: outcome %d: %+v", name, i, s)
+			switch {
+			case s.Status != v1.Done:
+				t.Fatalf("%s: outcome %d: %+v: s.Status = %v, want v1.Done", name, i, s, s.Status)
+			case len(s.Result.Regions) != 1:
+				t.Fatalf("%s: outcome %d: %+v: len(s.Result.Regions) = %v, want 1",
+					name, i, s, len(s.Result.Regions))
+			case s.Result.Regions[0].Box.X < left:
+				t.Fatalf("%s: outcome %d: %+v: s.Result.Regions[0].Box.X = %v, want >= left",
+					name, i, s, s.Result.Regions[0].Box.X)
 			}
 			left = s.Result.Regions[0].Box.X
 		}
@@ -95,8 +106,11 @@ func testSend(t *testing.T, m *mesh) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, kind, err := image.Decode(bytes.NewReader(pic)); err != nil || kind != "jpeg" {
+	switch _, kind, err := image.Decode(bytes.NewReader(pic)); {
+	case err != nil:
 		t.Errorf("the drawn image: %s, %v", kind, err)
+	case kind != "jpeg":
+		t.Errorf(`the drawn image: %s, %v: kind = %q, want "jpeg"`, kind, err, kind)
 	}
 }
 
@@ -150,11 +164,17 @@ func TestSend_ResumesAfterKill(t *testing.T) {
 		jobs[s.Result.ID]++
 	}
 	for f, times := range files {
-		if times != 1 || !strings.HasPrefix(f, dir) {
-			t.Errorf("%s has %d outcomes", f, times)
+		switch {
+		case times != 1:
+			t.Errorf("%s has %d outcomes: times = %v, want 1", f, times, times)
+		case !strings.HasPrefix(f, dir):
+			t.Errorf("%s has %d outcomes: want strings.HasPrefix(f, dir)", f, times)
 		}
 	}
-	if len(files) != n || len(jobs) != n {
-		t.Errorf("%d files and %d jobs, want %d", len(files), len(jobs), n)
+	switch {
+	case len(files) != n:
+		t.Errorf("%d files and %d jobs, want %d: len(files) = %v, want %v", len(files), len(jobs), n, len(files), n)
+	case len(jobs) != n:
+		t.Errorf("%d files and %d jobs, want %d: len(jobs) = %v, want %v", len(files), len(jobs), n, len(jobs), n)
 	}
 }

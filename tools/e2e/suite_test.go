@@ -98,8 +98,16 @@ func testOwnAnswers(t *testing.T, m *mesh) {
 					return
 				}
 				sum := sha256.Sum256(b.Bytes())
-				if a.result.Image == nil || a.result.Image.SHA256 != hex.EncodeToString(sum[:]) || a.result.Image.Bytes != b.Len() {
-					t.Errorf("client %d image %d got the answer %v", c, i, a)
+				switch {
+				case a.result.Image == nil:
+					t.Errorf("client %d image %d got the answer %v: a.result.Image = %v, want != nil",
+						c, i, a, a.result.Image)
+				case a.result.Image.SHA256 != hex.EncodeToString(sum[:]):
+					t.Errorf("client %d image %d got the answer %v: a.result.Image.SHA256 = %v, want %v",
+						c, i, a, a.result.Image.SHA256, hex.EncodeToString(sum[:]))
+				case a.result.Image.Bytes != b.Len():
+					t.Errorf("client %d image %d got the answer %v: a.result.Image.Bytes = %v, want %v",
+						c, i, a, a.result.Image.Bytes, b.Len())
 				}
 			}
 		})

@@ -187,8 +187,13 @@ func TestOTLP_MetricsAndLogs(t *testing.T) {
 		return nil
 	})
 	l := r.traceLogs(trace)[0]
-	if l.service != "sightmesh-detect" || l.SeverityNumber != logspb.SeverityNumber_SEVERITY_NUMBER_WARN {
-		t.Errorf("%s sent %v, want a warning of sightmesh-detect", l.service, l.LogRecord)
+	switch {
+	case l.service != "sightmesh-detect":
+		t.Errorf(`%s sent %v, want a warning of sightmesh-detect: l.service = %q, want "sightmesh-detect"`,
+			l.service, l.LogRecord, l.service)
+	case l.SeverityNumber != logspb.SeverityNumber_SEVERITY_NUMBER_WARN:
+		t.Errorf("%s sent %v, want a warning of sightmesh-detect: l.SeverityNumber = %v, want %v",
+			l.service, l.LogRecord, l.SeverityNumber, logspb.SeverityNumber_SEVERITY_NUMBER_WARN)
 	}
 	if written := m.stderr.matching(regexp.MustCompile(`"level":"WARN".*"trace_id":"` + trace)); len(written) == 0 {
 		t.Errorf("the log has no line of the trace %s", trace)
@@ -251,8 +256,11 @@ func TestTrace_JobInParts(t *testing.T) {
 	r := newReceiver(t)
 	m := start(t, []string{"OTEL_EXPORTER_OTLP_ENDPOINT=" + r.URL, "OTEL_BSP_SCHEDULE_DELAY=100"})
 	a := m.post(t, "?pipeline=text", page)
-	if a.result.Timings == nil || a.result.Timings.Join <= 0 {
-		t.Fatalf("not joined: %v", a)
+	switch {
+	case a.result.Timings == nil:
+		t.Fatalf("not joined: %v: a.result.Timings = %v, want != nil", a, a.result.Timings)
+	case a.result.Timings.Join <= 0:
+		t.Fatalf("not joined: %v: a.result.Timings.Join = %v, want > 0", a, a.result.Timings.Join)
 	}
 	var spans []span
 	done := func(name string) int {
@@ -266,8 +274,21 @@ func TestTrace_JobInParts(t *testing.T) {
 	}
 	eventually(t, timeoutAnswer, func() error {
 		spans = r.trace(a.result.TraceID)
-		if done("reply") != 1 || done("POST /v1/images") != 1 || done("process PARTS") != done("publish PARTS") || done("publish PARTS") != done("process CROPS") || done("process CROPS") < 2 {
-			return fmt.Errorf("%d spans: %v", len(spans), spans)
+		switch {
+		case done("reply") != 1:
+			return fmt.Errorf(`%d spans: %v: done("reply") = %v, want 1`, len(spans), spans, done("reply"))
+		case done("POST /v1/images") != 1:
+			return fmt.Errorf(`%d spans: %v: done("POST /v1/images") = %v, want 1`,
+				len(spans), spans, done("POST /v1/images"))
+		case done("process PARTS") != done("publish PARTS"):
+			return fmt.Errorf(`%d spans: %v: done("process PARTS") = %v, want %v`,
+				len(spans), spans, done("process PARTS"), done("publish PARTS"))
+		case done("publish PARTS") != done("process CROPS"):
+			return fmt.Errorf(`%d spans: %v: done("publish PARTS") = %v, want %v`,
+				len(spans), spans, done("publish PARTS"), done("process CROPS"))
+		case done("process CROPS") < 2:
+			return fmt.Errorf(`%d spans: %v: done("process CROPS") = %v, want >= 2`,
+				len(spans), spans, done("process CROPS"))
 		}
 		return nil
 	})
@@ -292,8 +313,11 @@ func TestTrace_Report(t *testing.T) {
 		return n
 	}
 	eventually(t, timeoutAnswer, func() error {
-		if count("report") == 0 || count("process REPORTS") == 0 {
-			return fmt.Errorf("%v", r.trace(id))
+		switch {
+		case count("report") == 0:
+			return fmt.Errorf(`%v: count("report") = %v, want != 0`, r.trace(id), count("report"))
+		case count("process REPORTS") == 0:
+			return fmt.Errorf(`%v: count("process REPORTS") = %v, want != 0`, r.trace(id), count("process REPORTS"))
 		}
 		return nil
 	})

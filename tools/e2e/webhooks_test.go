@@ -53,8 +53,18 @@ func testWebhooks(t *testing.T, m *mesh) {
 			Type string
 			Data v1.Result
 		}
-		if err := json.Unmarshal(body, &call); err != nil || call.Type != "job.done" || call.Data.ID != a.result.ID || call.Data.Metadata["camera"] != "3" || len(call.Data.Regions) != 1 {
+		switch err := json.Unmarshal(body, &call); {
+		case err != nil:
 			t.Errorf("called with %s, %v", body, err)
+		case call.Type != "job.done":
+			t.Errorf(`called with %s, %v: call.Type = %q, want "job.done"`, body, err, call.Type)
+		case call.Data.ID != a.result.ID:
+			t.Errorf("called with %s, %v: call.Data.ID = %v, want %v", body, err, call.Data.ID, a.result.ID)
+		case call.Data.Metadata["camera"] != "3":
+			t.Errorf(`called with %s, %v: call.Data.Metadata["camera"] = %q, want "3"`,
+				body, err, call.Data.Metadata["camera"])
+		case len(call.Data.Regions) != 1:
+			t.Errorf("called with %s, %v: len(call.Data.Regions) = %v, want 1", body, err, len(call.Data.Regions))
 		}
 	case <-time.After(timeoutAnswer):
 		t.Fatal("the receiver was not called again")

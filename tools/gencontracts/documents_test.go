@@ -133,15 +133,32 @@ func TestOpenAPI_IsDescribed(t *testing.T) {
 	t.Parallel()
 	doc := loadOpenAPI(t)
 	for id, o := range operations(doc) {
-		if o.Summary == "" || o.Description == "" {
-			t.Errorf("operation %s has no summary, or no description", id)
+		switch {
+		case o.Summary == "":
+			t.Errorf(`operation %s has no summary, or no description: o.Summary = %v, want != ""`, id, o.Summary)
+		case o.Description == "":
+			t.Errorf(`operation %s has no summary, or no description: o.Description = %v, want != ""`,
+				id, o.Description)
 		}
-		if len(o.Tags) != 1 || doc.Tags.Get(o.Tags[0]) == nil || doc.Tags.Get(o.Tags[0]).Description == "" {
-			t.Errorf("operation %s has the tags %v, want one that is described", id, o.Tags)
+		switch {
+		case len(o.Tags) != 1:
+			t.Errorf("operation %s has the tags %v, want one that is described: len(o.Tags) = %v, want 1",
+				id, o.Tags, len(o.Tags))
+		case doc.Tags.Get(o.Tags[0]) == nil:
+			t.Errorf("operation %s has the tags %v, want one that is described: doc.Tags.Get(o.Tags[0]) = %v, want != nil",
+				id, o.Tags, doc.Tags.Get(o.Tags[0]))
+		case doc.Tags.Get(o.Tags[0]).Description == "":
+			t.Errorf(`operation %s has the tags %v, want one that is described: doc.Tags.Get(o.Tags[0]).Description = %v, want != ""`,
+				id, o.Tags, doc.Tags.Get(o.Tags[0]).Description)
 		}
 		for _, p := range o.Parameters {
-			if p.Value.Description == "" || p.Value.Example == nil {
-				t.Errorf("parameter %s of %s has no description, or no example", p.Value.Name, id)
+			switch {
+			case p.Value.Description == "":
+				t.Errorf(`parameter %s of %s has no description, or no example: p.Value.Description = %v, want != ""`,
+					p.Value.Name, id, p.Value.Description)
+			case p.Value.Example == nil:
+				t.Errorf("parameter %s of %s has no description, or no example: p.Value.Example = %v, want != nil",
+					p.Value.Name, id, p.Value.Example)
 			}
 		}
 	}

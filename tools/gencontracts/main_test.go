@@ -55,8 +55,13 @@ func TestAsyncAPI(t *testing.T) {
 	components := child(doc, "components")
 	for name, m := range child(components, "messages") {
 		message, _ := m.(node)
-		if message["examples"] == nil || message["title"] == nil {
-			t.Errorf("message %s has no example, or no title", name)
+		switch {
+		case message["examples"] == nil:
+			t.Errorf(`message %s has no example, or no title: message["examples"] = %v, want != nil`,
+				name, message["examples"])
+		case message["title"] == nil:
+			t.Errorf(`message %s has no example, or no title: message["title"] = %v, want != nil`,
+				name, message["title"])
 		}
 	}
 	for name, o := range child(doc, "operations") {

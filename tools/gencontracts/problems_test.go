@@ -27,8 +27,15 @@ func TestEveryProblemIsExplained(t *testing.T) {
 			t.Errorf("docs/problems.md has no section %s", c)
 		}
 		delete(explained, c)
-		if p := v1.NewProblem(c, "x"); p.Status < 400 || p.Title == "" || p.Code != c || !strings.HasSuffix(p.Type, "#"+string(c)) {
-			t.Errorf("%s: %+v", c, p)
+		switch p := v1.NewProblem(c, "x"); {
+		case p.Status < 400:
+			t.Errorf("%s: %+v: p.Status = %v, want >= 400", c, p, p.Status)
+		case p.Title == "":
+			t.Errorf(`%s: %+v: p.Title = %v, want != ""`, c, p, p.Title)
+		case p.Code != c:
+			t.Errorf("%s: %+v: p.Code = %v, want %v", c, p, p.Code, c)
+		case !strings.HasSuffix(p.Type, "#"+string(c)):
+			t.Errorf(`%s: %+v: want strings.HasSuffix(p.Type, "#"+string(c))`, c, p)
 		}
 	}
 	for c := range explained {

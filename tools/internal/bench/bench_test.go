@@ -39,19 +39,38 @@ func TestRun_ClosedLoop(t *testing.T) {
 		time.Sleep(2 * time.Millisecond)
 		return result(p.Name), nil
 	}, images, Load{Concurrency: 3, WarmUp: 20 * time.Millisecond, Duration: 200 * time.Millisecond}, nil)
-	if err != nil || most.Load() != 3 || r.Done == 0 || r.Mismatched != 0 || len(r.Errors) != 0 {
+	switch {
+	case err != nil:
 		t.Fatalf("%+v, %d at a time, %v", r, most.Load(), err)
+	case most.Load() != 3:
+		t.Fatalf("%+v, %d at a time, %v: most.Load() = %v, want 3", r, most.Load(), err, most.Load())
+	case r.Done == 0:
+		t.Fatalf("%+v, %d at a time, %v: r.Done = %v, want != 0", r, most.Load(), err, r.Done)
+	case r.Mismatched != 0:
+		t.Fatalf("%+v, %d at a time, %v: r.Mismatched = %v, want 0", r, most.Load(), err, r.Mismatched)
+	case len(r.Errors) != 0:
+		t.Fatalf("%+v, %d at a time, %v: len(r.Errors) = %v, want 0", r, most.Load(), err, len(r.Errors))
 	}
-	if r.Latency.P50 < 2 || r.Latency.Max < r.Latency.P99 || r.Hops["queue"].P50 < 1.9 || r.Hops["queue"].P50 > 2.1 {
-		t.Errorf("%+v", r)
+	switch {
+	case r.Latency.P50 < 2:
+		t.Errorf("%+v: r.Latency.P50 = %v, want >= 2", r, r.Latency.P50)
+	case r.Latency.Max < r.Latency.P99:
+		t.Errorf("%+v: r.Latency.Max = %v, want >= r.Latency.P99", r, r.Latency.Max)
+	case r.Hops["queue"].P50 < 1.9 || r.Hops["queue"].P50 > 2.1:
+		t.Errorf(`%+v: r.Hops["queue"].P50 = %v`, r, r.Hops["queue"].P50)
 	}
 	var text, js, svg bytes.Buffer
 	if err := errors.Join(r.WriteText(&text), r.WriteJSON(&js), r.WritePlot(&svg)); err != nil {
 		t.Fatal(err)
 	}
 	var again Report
-	if err := json.Unmarshal(js.Bytes(), &again); err != nil || again.Done != r.Done || !strings.Contains(text.String(), "p99.9") {
+	switch err := json.Unmarshal(js.Bytes(), &again); {
+	case err != nil:
 		t.Errorf("%v\n%s\n%s", err, &js, &text)
+	case again.Done != r.Done:
+		t.Errorf("%v\n%s\n%s: again.Done = %v, want %v", err, &js, &text, again.Done, r.Done)
+	case !strings.Contains(text.String(), "p99.9"):
+		t.Errorf("%v\n%s\n%s: want strings.Contains(text.String(), \"p99.9\")", err, &js, &text)
 	}
 	for d := xml.NewDecoder(&svg); ; {
 		if _, err := d.Token(); errors.Is(err, io.EOF) {
@@ -78,8 +97,13 @@ func TestRun_ThroughputExcludesWarmUp(t *testing.T) {
 					time.Sleep(300 * time.Millisecond)
 					return result(p.Name), nil
 				}, images, load, nil)
-				if err != nil || r.PerSecond < 9.2 || r.PerSecond > 10.5 || r.Seconds != 3 {
+				switch {
+				case err != nil:
 					t.Errorf("%+v, %v, want 10 a second", r, err)
+				case r.PerSecond < 9.2 || r.PerSecond > 10.5:
+					t.Errorf("%+v, %v, want 10 a second: r.PerSecond = %v", r, err, r.PerSecond)
+				case r.Seconds != 3:
+					t.Errorf("%+v, %v, want 10 a second: r.Seconds = %v, want 3", r, err, r.Seconds)
 				}
 			})
 		})
@@ -94,8 +118,13 @@ func TestRun_CancelledDuringWarmUp(t *testing.T) {
 			time.Sleep(300 * time.Millisecond)
 			return result(p.Name), nil
 		}, images, Load{Concurrency: 1, WarmUp: time.Minute, Duration: time.Minute}, nil)
-		if err != nil || r.PerSecond != 0 || r.Seconds != 0 {
+		switch {
+		case err != nil:
 			t.Errorf("%+v, %v", r, err)
+		case r.PerSecond != 0:
+			t.Errorf("%+v, %v: r.PerSecond = %v, want 0", r, err, r.PerSecond)
+		case r.Seconds != 0:
+			t.Errorf("%+v, %v: r.Seconds = %v, want 0", r, err, r.Seconds)
 		}
 	})
 }
@@ -112,8 +141,11 @@ func TestRun_OpenLoopMeasuresStall(t *testing.T) {
 		}
 		return result(p.Name), nil
 	}, images, Load{Concurrency: 100, Rate: 100, Duration: 400 * time.Millisecond}, nil)
-	if err != nil || r.Done < 30 {
+	switch {
+	case err != nil:
 		t.Fatalf("%+v, %v", r, err)
+	case r.Done < 30:
+		t.Fatalf("%+v, %v: r.Done = %v, want >= 30", r, err, r.Done)
 	}
 	if r.Latency.P50 < 50 {
 		t.Errorf("p50 %v ms: the stall was seen by one request only", r.Latency.P50)
@@ -182,12 +214,20 @@ func TestRun_CountsMismatchesAndErrors(t *testing.T) {
 		}
 		return result("another"), nil
 	}, images[:1], load, nil)
-	if err != nil || r.Mismatched == 0 || r.Errors["503 no-worker"] == 0 {
+	switch {
+	case err != nil:
 		t.Errorf("%+v, %v", r, err)
+	case r.Mismatched == 0:
+		t.Errorf("%+v, %v: r.Mismatched = %v, want != 0", r, err, r.Mismatched)
+	case r.Errors["503 no-worker"] == 0:
+		t.Errorf(`%+v, %v: r.Errors["503 no-worker"] = %v, want != 0`, r, err, r.Errors["503 no-worker"])
 	}
 	r, err = Run(t.Context(), func(context.Context, Image) (v1.Result, error) { return result("one"), nil }, images[:1], load, map[string]v1.Result{"a": result("other")})
-	if err != nil || r.Mismatched != r.Done {
+	switch {
+	case err != nil:
 		t.Errorf("against what was expected: %+v, %v", r, err)
+	case r.Mismatched != r.Done:
+		t.Errorf("against what was expected: %+v, %v: r.Mismatched = %v, want %v", r, err, r.Mismatched, r.Done)
 	}
 	if _, err := Run(t.Context(), nil, nil, load, nil); err == nil {
 		t.Error("no images were accepted")
@@ -211,8 +251,13 @@ func TestFloor_Send(t *testing.T) {
 		t.Fatal(err)
 	}
 	r, err := Run(t.Context(), f.Send, []Image{{Name: "p", Data: make([]byte, 1000)}}, Load{Concurrency: 4, Duration: 300 * time.Millisecond}, nil)
-	if err != nil || r.Done == 0 || len(r.Errors) != 0 {
+	switch {
+	case err != nil:
 		t.Errorf("%+v, %v", r, err)
+	case r.Done == 0:
+		t.Errorf("%+v, %v: r.Done = %v, want != 0", r, err, r.Done)
+	case len(r.Errors) != 0:
+		t.Errorf("%+v, %v: len(r.Errors) = %v, want 0", r, err, len(r.Errors))
 	}
 	if err := f.Close(t.Context()); err != nil {
 		t.Error(err)

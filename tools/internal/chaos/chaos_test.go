@@ -32,13 +32,25 @@ func TestImage_IsUniqueBMP(t *testing.T) {
 	seen := map[string]bool{}
 	for n := range uint64(100) {
 		i := NewImage("client", n%2, n)
-		if seen[i.Sum] || seen[i.Codes[0]] {
-			t.Fatalf("image %d is like an earlier one", n)
+		switch {
+		case seen[i.Sum]:
+			t.Fatalf("image %d is like an earlier one: want not seen[i.Sum]", n)
+		case seen[i.Codes[0]]:
+			t.Fatalf("image %d is like an earlier one: want not seen[i.Codes[0]]", n)
 		}
 		seen[i.Sum], seen[i.Codes[0]] = true, true
 		config, format, err := image.DecodeConfig(bytes.NewReader(i.File))
-		if err != nil || format != "bmp" || config.Width != side || config.Height != side {
+		switch {
+		case err != nil:
 			t.Fatalf("image %d is %s %+v, %v", n, format, config, err)
+		case format != "bmp":
+			t.Fatalf(`image %d is %s %+v, %v: format = %q, want "bmp"`, n, format, config, err, format)
+		case config.Width != side:
+			t.Fatalf("image %d is %s %+v, %v: config.Width = %v, want %v",
+				n, format, config, err, config.Width, side)
+		case config.Height != side:
+			t.Fatalf("image %d is %s %+v, %v: config.Height = %v, want %v",
+				n, format, config, err, config.Height, side)
 		}
 	}
 }
@@ -173,8 +185,11 @@ func TestLedger_ImageThatMayRepeat(t *testing.T) {
 	l.Store("1", i.Sum)
 	l.Accept(i, "2", false)
 	l.RecordResult(i, done(i, "2"), time.Now())
-	if c := l.Close(); len(c.Broken) != 0 || c.Accepted != 1 {
-		t.Errorf("got %+v", c)
+	switch c := l.Close(); {
+	case len(c.Broken) != 0:
+		t.Errorf("got %+v: len(c.Broken) = %v, want 0", c, len(c.Broken))
+	case c.Accepted != 1:
+		t.Errorf("got %+v: c.Accepted = %v, want 1", c, c.Accepted)
 	}
 }
 
@@ -188,11 +203,18 @@ func TestLedger_CloseTwice(t *testing.T) {
 	before := l.Close()
 	l.RecordResult(other, failed("2", v1.Internal), time.Now())
 	after := l.Close()
-	if len(before.Broken[Ran]) != 1 || len(before.Broken[Changed]) != 0 {
-		t.Errorf("at first: %v", before.Broken)
+	switch {
+	case len(before.Broken[Ran]) != 1:
+		t.Errorf("at first: %v: len(before.Broken[Ran]) = %v, want 1", before.Broken, len(before.Broken[Ran]))
+	case len(before.Broken[Changed]) != 0:
+		t.Errorf("at first: %v: len(before.Broken[Changed]) = %v, want 0",
+			before.Broken, len(before.Broken[Changed]))
 	}
-	if len(after.Broken[Ran]) != 1 || len(after.Broken[Changed]) != 1 {
-		t.Errorf("later: %v", after.Broken)
+	switch {
+	case len(after.Broken[Ran]) != 1:
+		t.Errorf("later: %v: len(after.Broken[Ran]) = %v, want 1", after.Broken, len(after.Broken[Ran]))
+	case len(after.Broken[Changed]) != 1:
+		t.Errorf("later: %v: len(after.Broken[Changed]) = %v, want 1", after.Broken, len(after.Broken[Changed]))
 	}
 }
 
@@ -206,8 +228,11 @@ func TestLedger_OpenAndWithoutWebhook(t *testing.T) {
 	if open := l.Open(); len(open) != 0 {
 		t.Errorf("open: %v", open)
 	}
-	if uncalled := l.WithoutWebhook(); len(uncalled) != 1 || uncalled[0].ID != "1" {
-		t.Errorf("uncalled: %v", uncalled)
+	switch uncalled := l.WithoutWebhook(); {
+	case len(uncalled) != 1:
+		t.Errorf("uncalled: %v: len(uncalled) = %v, want 1", uncalled, len(uncalled))
+	case uncalled[0].ID != "1":
+		t.Errorf(`uncalled: %v: uncalled[0].ID = %q, want "1"`, uncalled, uncalled[0].ID)
 	}
 	if jobs := l.Jobs(); len(jobs) != 2 {
 		t.Errorf("jobs: %v", jobs)
@@ -228,8 +253,11 @@ func TestLedger_ExpiredBeforeItsDeadline(t *testing.T) {
 	if len(c.Expired) != 2 {
 		t.Errorf("expired: %v, want both jobs", c.Expired)
 	}
-	if wrong := c.Broken[Wrong]; len(wrong) != 1 || !strings.Contains(wrong[0], "job 1 ") {
-		t.Errorf("wrong: %v, want job 1", wrong)
+	switch wrong := c.Broken[Wrong]; {
+	case len(wrong) != 1:
+		t.Errorf("wrong: %v, want job 1: len(wrong) = %v, want 1", wrong, len(wrong))
+	case !strings.Contains(wrong[0], "job 1 "):
+		t.Errorf(`wrong: %v, want job 1: want strings.Contains(wrong[0], "job 1 ")`, wrong)
 	}
 }
 
@@ -278,8 +306,11 @@ func TestMarkdown_Rows(t *testing.T) {
 func TestReplace_Markers(t *testing.T) {
 	const begin, end = "<!-- chaos: begin -->", "<!-- chaos: end -->"
 	got, err := Replace([]byte("a\n"+begin+"\nold\n"+end+"\nb\n"), "chaos", "new\n")
-	if want := "a\n" + begin + "\n\nnew\n\n" + end + "\nb\n"; err != nil || string(got) != want {
+	switch want := "a\n" + begin + "\n\nnew\n\n" + end + "\nb\n"; {
+	case err != nil:
 		t.Errorf("got %q, %v, want %q", got, err, want)
+	case string(got) != want:
+		t.Errorf("got %q, %v, want %q: string(got) = %v, want %v", got, err, want, string(got), want)
 	}
 	if _, err := Replace([]byte("a"), "chaos", "new"); err == nil {
 		t.Error("a file without markers: no error")

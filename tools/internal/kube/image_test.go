@@ -24,11 +24,17 @@ func TestWriteImage_NamesItsLayer(t *testing.T) {
 		Config           string
 		RepoTags, Layers []string
 	}
-	if err := json.Unmarshal(all["manifest.json"], &manifest); err != nil || len(manifest) != 1 {
+	switch err := json.Unmarshal(all["manifest.json"], &manifest); {
+	case err != nil:
 		t.Fatalf("got %d images, %v", len(manifest), err)
+	case len(manifest) != 1:
+		t.Fatalf("got %d images, %v: len(manifest) = %v, want 1", len(manifest), err, len(manifest))
 	}
-	if tags := manifest[0].RepoTags; len(tags) != 1 || tags[0] != "a.invalid/pause:1" {
-		t.Errorf("got the names %v", tags)
+	switch tags := manifest[0].RepoTags; {
+	case len(tags) != 1:
+		t.Errorf("got the names %v: len(tags) = %v, want 1", tags, len(tags))
+	case tags[0] != "a.invalid/pause:1":
+		t.Errorf(`got the names %v: tags[0] = %q, want "a.invalid/pause:1"`, tags, tags[0])
 	}
 	var config struct {
 		Config struct{ Entrypoint []string }
@@ -40,8 +46,12 @@ func TestWriteImage_NamesItsLayer(t *testing.T) {
 		t.Fatal(err)
 	}
 	layer := all[manifest[0].Layers[0]]
-	if ids := config.RootFS.DiffIDs; len(ids) != 1 || ids[0] != "sha256:"+sum(layer) {
-		t.Errorf("got the layers %v, want that with %s", ids, sum(layer))
+	switch ids := config.RootFS.DiffIDs; {
+	case len(ids) != 1:
+		t.Errorf("got the layers %v, want that with %s: len(ids) = %v, want 1", ids, sum(layer), len(ids))
+	case ids[0] != "sha256:"+sum(layer):
+		t.Errorf("got the layers %v, want that with %s: ids[0] = %v, want %v",
+			ids, sum(layer), ids[0], "sha256:"+sum(layer))
 	}
 	file := filepath.Join(folder, "layer.tar")
 	if err := os.WriteFile(file, layer, 0o600); err != nil {

@@ -90,8 +90,13 @@ func TestReadCatalogue_RejectsFields(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if e := c.Entries[0]; e.Name != "dots" || string(e.Texts["labels.txt"]) != "dot\n" || len(e.Texts) != 1 {
-		t.Errorf("read %+v", e)
+	switch e := c.Entries[0]; {
+	case e.Name != "dots":
+		t.Errorf(`read %+v: e.Name = %q, want "dots"`, e, e.Name)
+	case string(e.Texts["labels.txt"]) != "dot\n":
+		t.Errorf(`read %+v: string(e.Texts["labels.txt"]) = %q, want "dot\n"`, e, string(e.Texts["labels.txt"]))
+	case len(e.Texts) != 1:
+		t.Errorf("read %+v: len(e.Texts) = %v, want 1", e, len(e.Texts))
 	}
 	for _, tt := range []struct{ old, new, want string }{
 		{"about: dots", "", "about: missing"},
@@ -116,16 +121,26 @@ func TestReadCatalogue_RejectsFields(t *testing.T) {
 			t.Fatalf("the good file has no %q", tt.old)
 		}
 		_, err := read(strings.Replace(good, tt.old, tt.new, 1), "all: [dots]")
-		if err == nil || !strings.Contains(err.Error(), "dots/sources.yaml") || !strings.Contains(err.Error(), tt.want) {
-			t.Errorf("%q: %v, want the file and %q", tt.new, err, tt.want)
+		switch {
+		case err == nil:
+			t.Errorf("%q: %v, want the file and %q: err = %v, want != nil", tt.new, err, tt.want, err)
+		case !strings.Contains(err.Error(), "dots/sources.yaml"):
+			t.Errorf(`%q: %v, want the file and %q: want strings.Contains(err.Error(), "dots/sources.yaml")`,
+				tt.new, err, tt.want)
+		case !strings.Contains(err.Error(), tt.want):
+			t.Errorf("%q: %v, want the file and %q: want strings.Contains(err.Error(), tt.want)",
+				tt.new, err, tt.want)
 		}
 	}
 	for sets, want := range map[string]string{
 		"all: [nosuch]": `sets.yaml: all: no entry "nosuch"`,
 		"dots: [dots]":  "sets.yaml: dots is the name of an entry too",
 	} {
-		if _, err := read(good, sets); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %v, want %q", sets, err, want)
+		switch _, err := read(good, sets); {
+		case err == nil:
+			t.Errorf("%s: %v, want %q: err = %v, want != nil", sets, err, want, err)
+		case !strings.Contains(err.Error(), want):
+			t.Errorf("%s: %v, want %q: want strings.Contains(err.Error(), want)", sets, err, want)
 		}
 	}
 }
@@ -145,7 +160,13 @@ func TestCatalogue_Select(t *testing.T) {
 		t.Errorf("selected %q, want %q", names, want)
 	}
 	_, err = c.Select([]string{"a", "nosuch"})
-	if err == nil || !strings.Contains(err.Error(), `"nosuch"`) || !strings.Contains(err.Error(), "two") {
-		t.Errorf("error %v, want one with the name and the sets", err)
+	switch {
+	case err == nil:
+		t.Errorf("error %v, want one with the name and the sets: err = %v, want != nil", err, err)
+	case !strings.Contains(err.Error(), `"nosuch"`):
+		t.Errorf("error %v, want one with the name and the sets: want strings.Contains(err.Error(), `\"nosuch\"`)",
+			err)
+	case !strings.Contains(err.Error(), "two"):
+		t.Errorf(`error %v, want one with the name and the sets: want strings.Contains(err.Error(), "two")`, err)
 	}
 }

@@ -23,8 +23,11 @@ func TestCatalogue_IsInTheDocs(t *testing.T) {
 	const begin, end = "<!-- catalogue -->\n", "<!-- end of catalogue -->"
 	before, rest, ok := strings.Cut(string(doc), begin)
 	old, after, ok2 := strings.Cut(rest, end)
-	if !ok || !ok2 {
-		t.Fatalf("docs/models.md has no table between %q and %q", begin, end)
+	switch {
+	case !ok:
+		t.Fatalf("docs/models.md has no table between %q and %q: want ok", begin, end)
+	case !ok2:
+		t.Fatalf("docs/models.md has no table between %q and %q: want ok2", begin, end)
 	}
 	c, err := BuiltIn()
 	if err != nil {

@@ -18,8 +18,12 @@ func TestReadOrders_HasOnlyKnownFields(t *testing.T) {
 			t.Errorf("%s: no reason", name)
 		}
 	}
-	if _, err := readOrders([]byte(`{"x": {"ordr": [[0]]}}`)); err == nil || !strings.Contains(err.Error(), "ordr") {
-		t.Errorf("the error of an unknown field is %v, want its name", err)
+	switch _, err := readOrders([]byte(`{"x": {"ordr": [[0]]}}`)); {
+	case err == nil:
+		t.Errorf("the error of an unknown field is %v, want its name: err = %v, want != nil", err, err)
+	case !strings.Contains(err.Error(), "ordr"):
+		t.Errorf(`the error of an unknown field is %v, want its name: want strings.Contains(err.Error(), "ordr")`,
+			err)
 	}
 }
 
@@ -33,8 +37,12 @@ func TestExpected_OrderHasEachLineOnce(t *testing.T) {
 		"the second is none": {Orders: [][]int{{2, 1, 0}, {0}}},
 	} {
 		e := Expected{Text: []string{"a", "b", "c"}}
-		if err := e.setOrder(o); err == nil || !strings.Contains(err.Error(), "want each of 0 to 2 once") {
-			t.Errorf("%s: the error is %v", name, err)
+		switch err := e.setOrder(o); {
+		case err == nil:
+			t.Errorf("%s: the error is %v: err = %v, want != nil", name, err, err)
+		case !strings.Contains(err.Error(), "want each of 0 to 2 once"):
+			t.Errorf(`%s: the error is %v: want strings.Contains(err.Error(), "want each of 0 to 2 once")`,
+				name, err)
 		}
 	}
 	e := Expected{TextContains: []string{"a"}}
@@ -69,8 +77,13 @@ func TestReadSet(t *testing.T) {
 	if len(images) != 2 {
 		t.Fatalf("%d images, want 2", len(images))
 	}
-	if images[0].Name != "a" || images[1].Name != "b" {
-		t.Errorf("the images are %s and %s, want a and b", images[0].Name, images[1].Name)
+	switch {
+	case images[0].Name != "a":
+		t.Errorf(`the images are %s and %s, want a and b: images[0].Name = %q, want "a"`,
+			images[0].Name, images[1].Name, images[0].Name)
+	case images[1].Name != "b":
+		t.Errorf(`the images are %s and %s, want a and b: images[1].Name = %q, want "b"`,
+			images[0].Name, images[1].Name, images[1].Name)
 	}
 	if images[0].Set != "held" {
 		t.Errorf("the set is %q, want the name of the folder", images[0].Set)
@@ -87,13 +100,21 @@ func TestReadSet_NamesWhatIsWrong(t *testing.T) {
 	t.Parallel()
 	empty := t.TempDir()
 	writeFile(t, empty, "a.png", "")
-	if _, err := readSet(empty); err == nil || !strings.Contains(err.Error(), empty) {
-		t.Errorf("the error of a folder without expectations is %v, want its name", err)
+	switch _, err := readSet(empty); {
+	case err == nil:
+		t.Errorf("the error of a folder without expectations is %v, want its name: err = %v, want != nil", err, err)
+	case !strings.Contains(err.Error(), empty):
+		t.Errorf("the error of a folder without expectations is %v, want its name: want strings.Contains(err.Error(), empty)",
+			err)
 	}
 	broken := t.TempDir()
 	writeFile(t, broken, "a.png", "")
 	writeFile(t, broken, "a.expected.json", `{"counts": 7}`)
-	if _, err := readSet(broken); err == nil || !strings.Contains(err.Error(), "a.expected.json") {
-		t.Errorf("the error of a broken file is %v, want its name", err)
+	switch _, err := readSet(broken); {
+	case err == nil:
+		t.Errorf("the error of a broken file is %v, want its name: err = %v, want != nil", err, err)
+	case !strings.Contains(err.Error(), "a.expected.json"):
+		t.Errorf(`the error of a broken file is %v, want its name: want strings.Contains(err.Error(), "a.expected.json")`,
+			err)
 	}
 }

@@ -131,7 +131,11 @@ func TestWriteBetweenMarkers(t *testing.T) {
 	if err := os.WriteFile(file, []byte("no markers\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := writeBetweenMarkers(file, ""); err == nil || !strings.Contains(err.Error(), file) {
-		t.Errorf("the error without markers is %v, want the name of the file", err)
+	switch err := writeBetweenMarkers(file, ""); {
+	case err == nil:
+		t.Errorf("the error without markers is %v, want the name of the file: err = %v, want != nil", err, err)
+	case !strings.Contains(err.Error(), file):
+		t.Errorf("the error without markers is %v, want the name of the file: want strings.Contains(err.Error(), file)",
+			err)
 	}
 }

@@ -26,8 +26,11 @@ func TestPage(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := img.Bounds()
-	if b.Dx() != 820 || b.Dy() != 480 {
-		t.Errorf("the page is %v", b)
+	switch {
+	case b.Dx() != 820:
+		t.Errorf("the page is %v: b.Dx() = %v, want 820", b, b.Dx())
+	case b.Dy() != 480:
+		t.Errorf("the page is %v: b.Dy() = %v, want 480", b, b.Dy())
 	}
 	if len(Text()) != 6 {
 		t.Errorf("%d lines are said to be on it", len(Text()))
@@ -66,8 +69,13 @@ func TestLongPage_Grows(t *testing.T) {
 func TestFace(t *testing.T) {
 	t.Parallel()
 	img := Face()
-	if b := img.Bounds(); b.Dx() != 400 || b.Dy() != 400 || !FaceBox().In(b) {
-		t.Errorf("the image is %v, the face %v", b, FaceBox())
+	switch b := img.Bounds(); {
+	case b.Dx() != 400:
+		t.Errorf("the image is %v, the face %v: b.Dx() = %v, want 400", b, FaceBox(), b.Dx())
+	case b.Dy() != 400:
+		t.Errorf("the image is %v, the face %v: b.Dy() = %v, want 400", b, FaceBox(), b.Dy())
+	case !FaceBox().In(b):
+		t.Errorf("the image is %v, the face %v: want FaceBox().In(b)", b, FaceBox())
 	}
 	at := func(x, y int) uint8 { return color.GrayModel.Convert(img.At(x, y)).(color.Gray).Y }
 	box := FaceBox()

@@ -42,8 +42,19 @@ func TestDraw_OverHTTP(t *testing.T) {
 	}
 	for name, posts := range map[string]int{"a.jpg": 2, "busy.jpg": 4} {
 		o := out[name]
-		if o.Status != v1.Done || o.Error != "" || o.Attempts != 1 || o.Result == nil {
-			t.Errorf("%s: the outcome is %+v, want done at the first attempt", name, o)
+		switch {
+		case o.Status != v1.Done:
+			t.Errorf("%s: the outcome is %+v, want done at the first attempt: o.Status = %v, want v1.Done",
+				name, o, o.Status)
+		case o.Error != "":
+			t.Errorf(`%s: the outcome is %+v, want done at the first attempt: o.Error = %q, want ""`,
+				name, o, o.Error)
+		case o.Attempts != 1:
+			t.Errorf("%s: the outcome is %+v, want done at the first attempt: o.Attempts = %v, want 1",
+				name, o, o.Attempts)
+		case o.Result == nil:
+			t.Errorf("%s: the outcome is %+v, want done at the first attempt: o.Result = %v, want != nil",
+				name, o, o.Result)
 		}
 		if got := m.posts[name]; got != posts {
 			t.Errorf("%s was sent %d times, want %d", name, got, posts)
@@ -75,8 +86,13 @@ func TestDraw_FailureKeepsOutcome(t *testing.T) {
 	}
 	for _, name := range names {
 		o := out[name]
-		if o.Status != v1.Done || o.Result == nil || o.Problem != nil {
-			t.Errorf("%s: the outcome is %+v, want done", name, o)
+		switch {
+		case o.Status != v1.Done:
+			t.Errorf("%s: the outcome is %+v, want done: o.Status = %v, want v1.Done", name, o, o.Status)
+		case o.Result == nil:
+			t.Errorf("%s: the outcome is %+v, want done: o.Result = %v, want != nil", name, o, o.Result)
+		case o.Problem != nil:
+			t.Errorf("%s: the outcome is %+v, want done: o.Problem = %v, want nil", name, o, o.Problem)
 		}
 		if !strings.HasPrefix(o.Error, "draw: ") {
 			t.Errorf("%s: the error is %q, want that of drawing", name, o.Error)
@@ -85,7 +101,10 @@ func TestDraw_FailureKeepsOutcome(t *testing.T) {
 			t.Errorf("%s was sent %d times, want 2", name, got)
 		}
 	}
-	if left, err := os.ReadDir(drawn); err != nil || len(left) != 0 {
+	switch left, err := os.ReadDir(drawn); {
+	case err != nil:
 		t.Errorf("the folder has %d files (%v), want none", len(left), err)
+	case len(left) != 0:
+		t.Errorf("the folder has %d files (%v), want none: len(left) = %v, want 0", len(left), err, len(left))
 	}
 }

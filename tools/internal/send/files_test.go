@@ -16,8 +16,11 @@ func TestFind_FollowsFolderLink(t *testing.T) {
 		t.Fatal(err)
 	}
 	images, err := find(t.Context(), []string{link}, nil)
-	if err != nil || len(images.files) != 2 {
+	switch {
+	case err != nil:
 		t.Errorf("found %v, %v", images.files, err)
+	case len(images.files) != 2:
+		t.Errorf("found %v, %v: len(images.files) = %v, want 2", images.files, err, len(images.files))
 	}
 }
 

@@ -70,11 +70,18 @@ func TestOverNATS_RetriesWithSameKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	out, _, code := command(t, t.Context(), Config{NATS: connection.Config{URL: url}, Pipeline: "text", Paths: []string{folder(t, "a.jpg")}})
-	if code != 0 || out["a.jpg"].Attempts != 2 {
-		t.Fatalf("code %d: %+v, want 2 attempts", code, out["a.jpg"])
+	switch {
+	case code != 0:
+		t.Fatalf("code %d: %+v, want 2 attempts: code = %v, want 0", code, out["a.jpg"], code)
+	case out["a.jpg"].Attempts != 2:
+		t.Fatalf(`code %d: %+v, want 2 attempts: out["a.jpg"].Attempts = %v, want 2`,
+			code, out["a.jpg"], out["a.jpg"].Attempts)
 	}
-	if first, second := <-keys, <-keys; first == "" || first != second {
-		t.Errorf("the keys are %q and %q, want the same", first, second)
+	switch first, second := <-keys, <-keys; {
+	case first == "":
+		t.Errorf(`the keys are %q and %q, want the same: first = %v, want != ""`, first, second, first)
+	case first != second:
+		t.Errorf("the keys are %q and %q, want the same: first = %v, want %v", first, second, first, second)
 	}
 }
 
@@ -107,8 +114,15 @@ func TestOverNATS_Draw(t *testing.T) {
 	}
 	drawn := t.TempDir()
 	out, _, code := command(t, t.Context(), Config{NATS: connection.Config{URL: url}, Pipeline: "faces", Paths: []string{folder(t, "a.jpg")}, Draw: drawn})
-	if code != 0 || out["a.jpg"].Status != v1.Done || out["a.jpg"].Error != "" {
-		t.Errorf("code %d: %+v, want done", code, out["a.jpg"])
+	switch {
+	case code != 0:
+		t.Errorf("code %d: %+v, want done: code = %v, want 0", code, out["a.jpg"], code)
+	case out["a.jpg"].Status != v1.Done:
+		t.Errorf(`code %d: %+v, want done: out["a.jpg"].Status = %v, want v1.Done`,
+			code, out["a.jpg"], out["a.jpg"].Status)
+	case out["a.jpg"].Error != "":
+		t.Errorf(`code %d: %+v, want done: out["a.jpg"].Error = %q, want ""`,
+			code, out["a.jpg"], out["a.jpg"].Error)
 	}
 	if got, want := drawnFile(t, drawn, "a.jpg"), "image/jpeg of a.jpg with face 0.50"; got != want {
 		t.Errorf("drawn is %q, want %q", got, want)

@@ -27,7 +27,10 @@ func TestRetry_NewKeyAfterFailedJob(t *testing.T) {
 	}))
 	t.Cleanup(mesh.Close)
 	out, _, code := command(t, t.Context(), Config{URL: mesh.URL, Paths: []string{folder(t, "a.jpg")}, Concurrency: "1", Attempts: 3})
-	if code != 0 || out["a.jpg"].Attempts != 2 {
-		t.Errorf("code %d: %+v", code, out["a.jpg"])
+	switch {
+	case code != 0:
+		t.Errorf("code %d: %+v: code = %v, want 0", code, out["a.jpg"], code)
+	case out["a.jpg"].Attempts != 2:
+		t.Errorf(`code %d: %+v: out["a.jpg"].Attempts = %v, want 2`, code, out["a.jpg"], out["a.jpg"].Attempts)
 	}
 }

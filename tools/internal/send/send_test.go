@@ -81,8 +81,11 @@ func TestFind_Files(t *testing.T) {
 func TestResume_ReadsOutcomes(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "out")
-	if sent, err := readSent(path); err != nil || len(sent) != 0 {
+	switch sent, err := readSent(path); {
+	case err != nil:
 		t.Errorf("without a file: %v, %v", sent, err)
+	case len(sent) != 0:
+		t.Errorf("without a file: %v, %v: len(sent) = %v, want 0", sent, err, len(sent))
 	}
 	whole := `{"file":"a","status":"done"}
 {"file":"b","status":"failed","problem":{"code":"damaged"}}
@@ -103,8 +106,11 @@ func TestResume_ReadsOutcomes(t *testing.T) {
 			t.Errorf("%s: sent is %v", name, ok)
 		}
 	}
-	if left, err := os.ReadFile(path); err != nil || string(left) != whole {
+	switch left, err := os.ReadFile(path); {
+	case err != nil:
 		t.Errorf("the torn line is still there: %q, %v", left, err)
+	case string(left) != whole:
+		t.Errorf("the torn line is still there: %q, %v: string(left) = %v, want %v", left, err, string(left), whole)
 	}
 	if err := os.WriteFile(path, []byte("a photo of mine\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -266,8 +272,11 @@ func TestRetry_TransientErrors(t *testing.T) {
 	})
 	dir := folder(t, "good.jpg", "busy.jpg", "noworker.jpg", "proxy.jpg", "cut.jpg", "hangup.jpg")
 	out, _, code := command(t, t.Context(), Config{URL: m.URL, Paths: []string{dir}})
-	if code != 0 || len(out) != 6 {
-		t.Errorf("code %d, %d outcomes", code, len(out))
+	switch {
+	case code != 0:
+		t.Errorf("code %d, %d outcomes: code = %v, want 0", code, len(out), code)
+	case len(out) != 6:
+		t.Errorf("code %d, %d outcomes: len(out) = %v, want 6", code, len(out), len(out))
 	}
 	for name, o := range out {
 		want := 2
@@ -277,8 +286,16 @@ func TestRetry_TransientErrors(t *testing.T) {
 		if o.Attempts == 1 && name == "hangup.jpg" {
 			o.Attempts = 2 // net/http itself repeats what has an Idempotency-Key, when the connection was not new
 		}
-		if o.Status != v1.Done || o.Attempts != want || m.posts[name] != want {
-			t.Errorf("%s: %+v after %d posts, want %d", name, o, m.posts[name], want)
+		switch {
+		case o.Status != v1.Done:
+			t.Errorf("%s: %+v after %d posts, want %d: o.Status = %v, want v1.Done",
+				name, o, m.posts[name], want, o.Status)
+		case o.Attempts != want:
+			t.Errorf("%s: %+v after %d posts, want %d: o.Attempts = %v, want %v",
+				name, o, m.posts[name], want, o.Attempts, want)
+		case m.posts[name] != want:
+			t.Errorf("%s: %+v after %d posts, want %d: m.posts[name] = %v, want %v",
+				name, o, m.posts[name], want, m.posts[name], want)
 		}
 	}
 }
@@ -298,8 +315,16 @@ func TestRetry_NotForImageProblems(t *testing.T) {
 	dir := folder(t, "damaged.jpg", "forbidden.jpg", "good.jpg")
 	failed := filepath.Join(t.TempDir(), "failed.txt")
 	out, _, code := command(t, t.Context(), Config{URL: m.URL, Paths: []string{dir}, Failed: failed})
-	if code != exit.Partial || out["damaged.jpg"].Problem.Code != v1.Damaged || out["forbidden.jpg"].Error == "" || out["good.jpg"].Status != v1.Done {
-		t.Errorf("code %d: %+v", code, out)
+	switch {
+	case code != exit.Partial:
+		t.Errorf("code %d: %+v: code = %v, want %v", code, out, code, exit.Partial)
+	case out["damaged.jpg"].Problem.Code != v1.Damaged:
+		t.Errorf(`code %d: %+v: out["damaged.jpg"].Problem.Code = %v, want v1.Damaged`,
+			code, out, out["damaged.jpg"].Problem.Code)
+	case out["forbidden.jpg"].Error == "":
+		t.Errorf(`code %d: %+v: out["forbidden.jpg"].Error = %v, want != ""`, code, out, out["forbidden.jpg"].Error)
+	case out["good.jpg"].Status != v1.Done:
+		t.Errorf(`code %d: %+v: out["good.jpg"].Status = %v, want v1.Done`, code, out, out["good.jpg"].Status)
 	}
 	for name, n := range m.posts {
 		if n != 1 {
@@ -310,8 +335,11 @@ func TestRetry_NotForImageProblems(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if names := strings.Fields(string(list)); len(names) != 2 || !slices.Contains(names, filepath.Join(dir, "damaged.jpg")) {
-		t.Errorf("failed: %q", list)
+	switch names := strings.Fields(string(list)); {
+	case len(names) != 2:
+		t.Errorf("failed: %q: len(names) = %v, want 2", list, len(names))
+	case !slices.Contains(names, filepath.Join(dir, "damaged.jpg")):
+		t.Errorf(`failed: %q: want slices.Contains(names, filepath.Join(dir, "damaged.jpg"))`, list)
 	}
 }
 
@@ -324,8 +352,13 @@ func TestCommand_AllFail(t *testing.T) {
 	l.Close()
 	dir := folder(t, "a.jpg", "b.jpg")
 	out, _, code := command(t, t.Context(), Config{URL: "http://" + l.Addr().String(), Paths: []string{dir}, Attempts: 2})
-	if code != exit.Failure || out["a.jpg"].Attempts != 2 || out["a.jpg"].Error == "" {
-		t.Errorf("code %d: %+v", code, out)
+	switch {
+	case code != exit.Failure:
+		t.Errorf("code %d: %+v: code = %v, want %v", code, out, code, exit.Failure)
+	case out["a.jpg"].Attempts != 2:
+		t.Errorf(`code %d: %+v: out["a.jpg"].Attempts = %v, want 2`, code, out, out["a.jpg"].Attempts)
+	case out["a.jpg"].Error == "":
+		t.Errorf(`code %d: %+v: out["a.jpg"].Error = %v, want != ""`, code, out, out["a.jpg"].Error)
 	}
 }
 
@@ -353,8 +386,11 @@ func TestDeliver_ResultAfterTheWait(t *testing.T) {
 			json.NewEncoder(w).Encode(v1.Result{ID: "j1", Status: v1.Queued})
 			return
 		}
-		if r.URL.Path != "/v1/images/j1" || r.URL.Query().Get("wait") == "" {
-			t.Errorf("asks %s", r.URL)
+		switch {
+		case r.URL.Path != "/v1/images/j1":
+			t.Errorf(`asks %s: r.URL.Path = %q, want "/v1/images/j1"`, r.URL, r.URL.Path)
+		case r.URL.Query().Get("wait") == "":
+			t.Errorf(`asks %s: r.URL.Query().Get("wait") = %v, want != ""`, r.URL, r.URL.Query().Get("wait"))
 		}
 		if polls.Add(1) < 3 {
 			json.NewEncoder(w).Encode(v1.Result{ID: "j1", Status: v1.Running})
@@ -363,8 +399,19 @@ func TestDeliver_ResultAfterTheWait(t *testing.T) {
 		done(w, "j1")
 	})
 	out, _, code := command(t, t.Context(), Config{URL: m.URL, Paths: []string{folder(t, "a.jpg")}})
-	if code != 0 || out["a.jpg"].Status != v1.Done || polls.Load() != 3 || m.posts["a.jpg"] != 1 {
-		t.Errorf("code %d, %+v after %d polls and %d posts", code, out, polls.Load(), m.posts["a.jpg"])
+	switch {
+	case code != 0:
+		t.Errorf("code %d, %+v after %d polls and %d posts: code = %v, want 0",
+			code, out, polls.Load(), m.posts["a.jpg"], code)
+	case out["a.jpg"].Status != v1.Done:
+		t.Errorf(`code %d, %+v after %d polls and %d posts: out["a.jpg"].Status = %v, want v1.Done`,
+			code, out, polls.Load(), m.posts["a.jpg"], out["a.jpg"].Status)
+	case polls.Load() != 3:
+		t.Errorf("code %d, %+v after %d polls and %d posts: polls.Load() = %v, want 3",
+			code, out, polls.Load(), m.posts["a.jpg"], polls.Load())
+	case m.posts["a.jpg"] != 1:
+		t.Errorf(`code %d, %+v after %d polls and %d posts: m.posts["a.jpg"] = %v, want 1`,
+			code, out, polls.Load(), m.posts["a.jpg"], m.posts["a.jpg"])
 	}
 }
 
@@ -379,8 +426,11 @@ func TestCommand_Ordered(t *testing.T) {
 		names = append(names, fmt.Sprint("frame", i, ".jpg"))
 	}
 	_, order, code := command(t, t.Context(), Config{URL: m.URL, Paths: []string{folder(t, names...)}, Ordered: true, Concurrency: "8"})
-	if code != 0 || !slices.Equal(order, names) {
-		t.Errorf("code %d, order %v", code, order)
+	switch {
+	case code != 0:
+		t.Errorf("code %d, order %v: code = %v, want 0", code, order, code)
+	case !slices.Equal(order, names):
+		t.Errorf("code %d, order %v: want slices.Equal(order, names)", code, order)
 	}
 }
 
@@ -398,8 +448,11 @@ func TestCommand_AutoSendsAllFiles(t *testing.T) {
 		names = append(names, fmt.Sprint(i, ".jpg"))
 	}
 	out, _, code := command(t, t.Context(), Config{URL: m.URL, Paths: []string{folder(t, names...)}, Concurrency: "auto"})
-	if code != 0 || len(out) != 300 {
-		t.Errorf("code %d, %d outcomes", code, len(out))
+	switch {
+	case code != 0:
+		t.Errorf("code %d, %d outcomes: code = %v, want 0", code, len(out), code)
+	case len(out) != 300:
+		t.Errorf("code %d, %d outcomes: len(out) = %v, want 300", code, len(out), len(out))
 	}
 }
 
@@ -428,22 +481,39 @@ func TestCommand_ResumesAfterInterrupt(t *testing.T) {
 	dir := folder(t, names...)
 	cfg := Config{URL: m.URL, Paths: []string{dir}, Out: filepath.Join(t.TempDir(), "out.ndjson")}
 	first, _, code := command(t, ctx, cfg)
-	if code != exit.Interrupted || len(first) >= len(names) || first["20.jpg"].Status != v1.Done {
-		t.Fatalf("interrupted: code %d with %d outcomes", code, len(first))
+	switch {
+	case code != exit.Interrupted:
+		t.Fatalf("interrupted: code %d with %d outcomes: code = %v, want %v",
+			code, len(first), code, exit.Interrupted)
+	case len(first) >= len(names):
+		t.Fatalf("interrupted: code %d with %d outcomes: len(first) = %v, want < len(names)",
+			code, len(first), len(first))
+	case first["20.jpg"].Status != v1.Done:
+		t.Fatalf(`interrupted: code %d with %d outcomes: first["20.jpg"].Status = %v, want v1.Done`,
+			code, len(first), first["20.jpg"].Status)
 	}
 	healed.Store(true)
 	cfg.Resume = true
 	all, _, code := command(t, t.Context(), cfg)
-	if code != 0 || len(all) != len(names) {
-		t.Errorf("resumed: code %d with %d outcomes of %d", code, len(all), len(names))
+	switch {
+	case code != 0:
+		t.Errorf("resumed: code %d with %d outcomes of %d: code = %v, want 0", code, len(all), len(names), code)
+	case len(all) != len(names):
+		t.Errorf("resumed: code %d with %d outcomes of %d: len(all) = %v, want %v",
+			code, len(all), len(names), len(all), len(names))
 	}
 	for _, name := range names {
 		want := 1
 		if name == "busy.jpg" {
 			want = m.posts[name] // it was refused before
 		}
-		if all[name].Status != v1.Done || m.posts[name] != want {
-			t.Errorf("%s: %+v after %d posts", name, all[name], m.posts[name])
+		switch {
+		case all[name].Status != v1.Done:
+			t.Errorf("%s: %+v after %d posts: all[name].Status = %v, want v1.Done",
+				name, all[name], m.posts[name], all[name].Status)
+		case m.posts[name] != want:
+			t.Errorf("%s: %+v after %d posts: m.posts[name] = %v, want %v",
+				name, all[name], m.posts[name], m.posts[name], want)
 		}
 	}
 	if _, err := os.Stat(cfg.Out + ".run"); !errors.Is(err, os.ErrNotExist) {

@@ -235,8 +235,11 @@ func TestRun_KeepsStorage(t *testing.T) {
 		t.Errorf("the new stream is stored in %v, want memory as the others", got)
 	}
 	cfg.Storage = "file"
-	if said := runRejected(t, cfg); !strings.Contains(said, "stored in memory") || !strings.Contains(said, "--storage") {
-		t.Errorf("it says %q", said)
+	switch said := runRejected(t, cfg); {
+	case !strings.Contains(said, "stored in memory"):
+		t.Errorf(`it says %q: want strings.Contains(said, "stored in memory")`, said)
+	case !strings.Contains(said, "--storage"):
+		t.Errorf(`it says %q: want strings.Contains(said, "--storage")`, said)
 	}
 }
 
@@ -266,8 +269,11 @@ func TestRun_KeepsReplicas(t *testing.T) {
 	if err := Run(t.Context(), Config{NATS: cfg.NATS, Wait: time.Minute}, io.Discard); err != nil {
 		t.Fatal(err)
 	}
-	if got := replicas(); len(got) != 1 || got[3] == 0 {
-		t.Errorf("how many have how many replicas: %v, want all 3", got)
+	switch got := replicas(); {
+	case len(got) != 1:
+		t.Errorf("how many have how many replicas: %v, want all 3: len(got) = %v, want 1", got, len(got))
+	case got[3] == 0:
+		t.Errorf("how many have how many replicas: %v, want all 3: got[3] = %v, want != 0", got, got[3])
 	}
 	cfg.Replicas = 1
 	said := runRejected(t, cfg)
@@ -276,15 +282,21 @@ func TestRun_KeepsReplicas(t *testing.T) {
 			t.Errorf("it says %q, want %q in it", said, want)
 		}
 	}
-	if got := replicas(); len(got) != 1 || got[3] == 0 {
-		t.Errorf("after the refusal: %v, want all 3", got)
+	switch got := replicas(); {
+	case len(got) != 1:
+		t.Errorf("after the refusal: %v, want all 3: len(got) = %v, want 1", got, len(got))
+	case got[3] == 0:
+		t.Errorf("after the refusal: %v, want all 3: got[3] = %v, want != 0", got, got[3])
 	}
 	cfg.Force = true
 	if err := Run(t.Context(), cfg, io.Discard); err != nil {
 		t.Fatal(err)
 	}
-	if got := replicas(); len(got) != 1 || got[1] == 0 {
-		t.Errorf("with force: %v, want all 1", got)
+	switch got := replicas(); {
+	case len(got) != 1:
+		t.Errorf("with force: %v, want all 1: len(got) = %v, want 1", got, len(got))
+	case got[1] == 0:
+		t.Errorf("with force: %v, want all 1: got[1] = %v, want != 0", got, got[1])
 	}
 }
 

@@ -127,8 +127,13 @@ func TestRun_Twice(t *testing.T) {
 		t.Errorf("the second time it said %q", again)
 	}
 	before, storage := consumers(t, url)
-	if len(before) != 12 || storage != jetstream.FileStorage {
-		t.Errorf("%v in %v, want detect's for six pipelines and two priorities, in files", before, storage)
+	switch {
+	case len(before) != 12:
+		t.Errorf("%v in %v, want detect's for six pipelines and two priorities, in files: len(before) = %v, want 12",
+			before, storage, len(before))
+	case storage != jetstream.FileStorage:
+		t.Errorf("%v in %v, want detect's for six pipelines and two priorities, in files: storage = %v, want %v",
+			before, storage, storage, jetstream.FileStorage)
 	}
 	run(writePipelines(t, "marks"))
 	after, _ := consumers(t, url)
@@ -194,8 +199,14 @@ func TestRun_Errors(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 			defer cancel()
 			err := Run(ctx, tt.cfg, &bytes.Buffer{})
-			if err == nil || !strings.Contains(err.Error(), tt.want) || ctx.Err() != nil {
-				t.Errorf("got %v, want an error that says %s", err, tt.want)
+			switch {
+			case err == nil:
+				t.Errorf("got %v, want an error that says %s: err = %v, want != nil", err, tt.want, err)
+			case !strings.Contains(err.Error(), tt.want):
+				t.Errorf("got %v, want an error that says %s: want strings.Contains(err.Error(), tt.want)",
+					err, tt.want)
+			case ctx.Err() != nil:
+				t.Errorf("got %v, want an error that says %s: ctx.Err() = %v, want nil", err, tt.want, ctx.Err())
 			}
 		})
 	}
@@ -243,8 +254,11 @@ func TestRun_StopsWithContext(t *testing.T) {
 func TestRun_AgesAndSink(t *testing.T) {
 	t.Parallel()
 	cfg := Config{NATS: connection.Config{URL: startServer(t, 0).ClientURL()}, Replicas: 1, Storage: "file", Wait: testTimeout, ResultsAge: time.Minute}
-	if err := Run(t.Context(), cfg, io.Discard); err == nil || !strings.Contains(err.Error(), "results-age") {
-		t.Errorf("answers that are kept for a minute: %v", err)
+	switch err := Run(t.Context(), cfg, io.Discard); {
+	case err == nil:
+		t.Errorf("answers that are kept for a minute: %v: err = %v, want != nil", err, err)
+	case !strings.Contains(err.Error(), "results-age"):
+		t.Errorf(`answers that are kept for a minute: %v: want strings.Contains(err.Error(), "results-age")`, err)
 	}
 	cfg.ResultsAge, cfg.ReportsAge, cfg.Sink = 3*time.Hour, 48*time.Hour, true
 	if err := Run(t.Context(), cfg, io.Discard); err != nil {

@@ -33,8 +33,11 @@ func TestPrinter_Render(t *testing.T) {
 	var b bytes.Buffer
 	p := newPrinter(&b, true)
 	p.line("detect", record+"\n")
-	if b.String() != record+"\n" || p.color {
-		t.Errorf("JSON became %q", b.String())
+	switch {
+	case b.String() != record+"\n":
+		t.Errorf("JSON became %q: b.String() = %v, want %v", b.String(), b.String(), record+"\n")
+	case p.color:
+		t.Errorf("JSON became %q: want not p.color", b.String())
 	}
 	b.Reset()
 	newPrinter(&b, false).line("up", "plain\n")
@@ -55,8 +58,13 @@ func TestPrinter_ColourOnlyOnTerminal(t *testing.T) {
 	}
 	defer file.Close()
 	t.Setenv("NO_COLOR", "")
-	if !newPrinter(terminal, false).color || newPrinter(terminal, true).color || newPrinter(file, false).color {
-		t.Error("want colour for text on a terminal, and for nothing else")
+	switch {
+	case !newPrinter(terminal, false).color:
+		t.Errorf("want colour for text on a terminal, and for nothing else: want newPrinter(terminal, false).color")
+	case newPrinter(terminal, true).color:
+		t.Errorf("want colour for text on a terminal, and for nothing else: want not newPrinter(terminal, true).color")
+	case newPrinter(file, false).color:
+		t.Errorf("want colour for text on a terminal, and for nothing else: want not newPrinter(file, false).color")
 	}
 	t.Setenv("NO_COLOR", "1")
 	if newPrinter(terminal, false).color {

@@ -105,16 +105,23 @@ func TestRun_NamesMissingBinary(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	cfg := Config{Data: t.TempDir(), Sample: "none", Log: "json", Setup: setup.Config{MaxStore: streams.LeastStore}}
 	err := Run(t.Context(), cfg, &output{}, &output{})
-	if err == nil || !strings.Contains(err.Error(), "find service ingress") {
-		t.Errorf("got %v", err)
+	switch {
+	case err == nil:
+		t.Errorf("got %v: err = %v, want != nil", err, err)
+	case !strings.Contains(err.Error(), "find service ingress"):
+		t.Errorf(`got %v: want strings.Contains(err.Error(), "find service ingress")`, err)
 	}
 }
 
 func TestRun_JaegerMissing(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	err := Run(t.Context(), Config{Data: t.TempDir(), Sample: "none", Log: "json", Jaeger: true}, &output{}, &output{})
-	if err == nil || !strings.Contains(err.Error(), "make jaeger") {
-		t.Errorf("got %v, want an error that names make jaeger", err)
+	switch {
+	case err == nil:
+		t.Errorf("got %v, want an error that names make jaeger: err = %v, want != nil", err, err)
+	case !strings.Contains(err.Error(), "make jaeger"):
+		t.Errorf(`got %v, want an error that names make jaeger: want strings.Contains(err.Error(), "make jaeger")`,
+			err)
 	}
 }
 

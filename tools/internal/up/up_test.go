@@ -138,8 +138,11 @@ func TestChild_RestartsOnSameAddress(t *testing.T) {
 	before := childPID(c)
 	syscall.Kill(before, syscall.SIGKILL)
 	waitFor(t, "another process", func() bool { p := childPID(c); return p != 0 && p != before })
-	if again, err := c.address(ctx, "http"); err != nil || again != where {
+	switch again, err := c.address(ctx, "http"); {
+	case err != nil:
 		t.Errorf("it came back at %s, %v, want %s", again, err, where)
+	case again != where:
+		t.Errorf("it came back at %s, %v, want %s: again = %v, want %v", again, err, where, again, where)
 	}
 	if err := c.ready(ctx); err != nil {
 		t.Error(err)
@@ -212,8 +215,11 @@ func TestBroker_StartError(t *testing.T) {
 	defer l.Close()
 	log := slog.New(slog.DiscardHandler)
 	_, err = startBroker(l.Addr().String(), server.WebsocketOpts{}, t.TempDir(), maxStore, log)
-	if err == nil || !strings.Contains(err.Error(), "address already in use") {
-		t.Errorf("a taken port: %v", err)
+	switch {
+	case err == nil:
+		t.Errorf("a taken port: %v: err = %v, want != nil", err, err)
+	case !strings.Contains(err.Error(), "address already in use"):
+		t.Errorf(`a taken port: %v: want strings.Contains(err.Error(), "address already in use")`, err)
 	}
 	if _, err := startBroker("nowhere", server.WebsocketOpts{}, t.TempDir(), maxStore, log); err == nil {
 		t.Error("an address without port was taken")
@@ -226,23 +232,46 @@ func TestNewSample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if onDisk, err := os.ReadFile(page.file); err != nil || len(onDisk) == 0 || !bytes.Equal(onDisk, page.data) {
+	switch onDisk, err := os.ReadFile(page.file); {
+	case err != nil:
 		t.Errorf("the page is not in %s: %v", page.file, err)
+	case len(onDisk) == 0:
+		t.Errorf("the page is not in %s: %v: len(onDisk) = %v, want != 0", page.file, err, len(onDisk))
+	case !bytes.Equal(onDisk, page.data):
+		t.Errorf("the page is not in %s: %v: want bytes.Equal(onDisk, page.data)", page.file, err)
 	}
 	if page.pipeline != "text" {
 		t.Errorf("the page goes to %q, want text", page.pipeline)
 	}
 	none, err := newSample("none", dir, []string{"text"})
-	if err != nil || none.data != nil || none.skipped != "" {
+	switch {
+	case err != nil:
 		t.Errorf("none: %d bytes, skipped %q, %v", len(none.data), none.skipped, err)
+	case none.data != nil:
+		t.Errorf("none: %d bytes, skipped %q, %v: none.data = %v, want nil",
+			len(none.data), none.skipped, err, none.data)
+	case none.skipped != "":
+		t.Errorf(`none: %d bytes, skipped %q, %v: none.skipped = %q, want ""`,
+			len(none.data), none.skipped, err, none.skipped)
 	}
 	own, err := newSample(page.file, dir, []string{"colour", "faces"})
-	if err != nil || own.pipeline != "colour" {
+	switch {
+	case err != nil:
 		t.Errorf("an image of one's own goes to %q, want the first pipeline: %v", own.pipeline, err)
+	case own.pipeline != "colour":
+		t.Errorf(`an image of one's own goes to %q, want the first pipeline: %v: own.pipeline = %q, want "colour"`,
+			own.pipeline, err, own.pipeline)
 	}
 	skipped, err := newSample("", filepath.Join(dir, "skipped"), []string{"colour"})
-	if err != nil || skipped.data != nil || skipped.skipped == "" {
+	switch {
+	case err != nil:
 		t.Errorf("without text: %d bytes, skipped %q, %v", len(skipped.data), skipped.skipped, err)
+	case skipped.data != nil:
+		t.Errorf("without text: %d bytes, skipped %q, %v: skipped.data = %v, want nil",
+			len(skipped.data), skipped.skipped, err, skipped.data)
+	case skipped.skipped == "":
+		t.Errorf(`without text: %d bytes, skipped %q, %v: skipped.skipped = %v, want != ""`,
+			len(skipped.data), skipped.skipped, err, skipped.skipped)
 	}
 	if _, err := newSample(filepath.Join(dir, "absent"), dir, []string{"text"}); err == nil {
 		t.Error("an absent file was read")

@@ -87,8 +87,13 @@ func TestDiskWatch_RejectsWhenDiskIsLow(t *testing.T) {
 			var api *jetstream.APIError
 			err := publish(t, js, s, 10)
 			const why = "free on the disk of .data, and 32.00 MiB stay in reserve"
-			if !errors.As(err, &api) || !strings.Contains(api.Description, why) {
-				t.Errorf("with %d bytes free, %s got %v, want the reason", step.free, s, err)
+			switch {
+			case !errors.As(err, &api):
+				t.Errorf("with %d bytes free, %s got %v, want the reason: want errors.As(err, &api)",
+					step.free, s, err)
+			case !strings.Contains(api.Description, why):
+				t.Errorf("with %d bytes free, %s got %v, want the reason: want strings.Contains(api.Description, why)",
+					step.free, s, err)
 			}
 		}
 		for _, s := range step.stored {
@@ -165,8 +170,11 @@ func TestDiskWatch_RestartsBrokerAfterFullDisk(t *testing.T) {
 		w.check(now)
 		now = now.Add(watchInterval)
 	}
-	if b.current() == nil || w.restarts != 0 {
-		t.Error("the broker was restarted while the disk was full")
+	switch {
+	case b.current() == nil:
+		t.Errorf("the broker was restarted while the disk was full: b.current() = %v, want != nil", b.current())
+	case w.restarts != 0:
+		t.Errorf("the broker was restarted while the disk was full: w.restarts = %v, want 0", w.restarts)
 	}
 	for _, want := range []string{"free on the disk of " + dir, "RESULTS", "no space left on device"} {
 		if !strings.Contains(w.problem(), want) {
@@ -204,8 +212,11 @@ func TestRun_TooLittleDisk(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	err := Run(t.Context(), Config{Log: "json", Sample: "none", Data: dir, Reserve: 1 << 60}, &output{}, &output{})
-	if err == nil || !strings.Contains(err.Error(), "and 1073741824.00 GiB stay in reserve") {
-		t.Errorf("got %v", err)
+	switch {
+	case err == nil:
+		t.Errorf("got %v: err = %v, want != nil", err, err)
+	case !strings.Contains(err.Error(), "and 1073741824.00 GiB stay in reserve"):
+		t.Errorf(`got %v: want strings.Contains(err.Error(), "and 1073741824.00 GiB stay in reserve")`, err)
 	}
 	if _, err := os.Stat(storeDir(dir)); err == nil {
 		t.Error("the broker was started")
@@ -233,8 +244,13 @@ func TestStoreLimit(t *testing.T) {
 		"there, enough space": {store{used: gib, reserved: 6 * gib, streams: 9}, 9 * gib, 6 * gib, 9 * gib, nil},
 	} {
 		limit, err := storeLimit(".data", tt.store, tt.free, gib, tt.want)
-		if limit != tt.limit || (err != nil) != (tt.says != nil) {
-			t.Errorf("%s: the limit is %d, %v; want %d", name, limit, err, tt.limit)
+		switch {
+		case limit != tt.limit:
+			t.Errorf("%s: the limit is %d, %v; want %d: limit = %v, want %v",
+				name, limit, err, tt.limit, limit, tt.limit)
+		case (err != nil) != (tt.says != nil):
+			t.Errorf("%s: the limit is %d, %v; want %d: (err != nil) = %v, want %v",
+				name, limit, err, tt.limit, (err != nil), (tt.says != nil))
 		}
 		for _, want := range tt.says {
 			if !strings.Contains(fmt.Sprint(err), want) {
@@ -248,8 +264,11 @@ func TestStoreLimit(t *testing.T) {
 func TestReadStore(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	if s, err := readStore(storeDir(dir)); err != nil || s != (store{}) {
+	switch s, err := readStore(storeDir(dir)); {
+	case err != nil:
 		t.Errorf("without a store: %v, %v", s, err)
+	case s != (store{}):
+		t.Errorf("without a store: %v, %v: s = %v, want %v", s, err, s, (store{}))
 	}
 	b, js := startTestBroker(t, dir)
 	if err := publish(t, js, subject.Results("text", "j"), 1<<20); err != nil {
@@ -280,18 +299,27 @@ func TestRun_FolderInUse(t *testing.T) {
 	}
 	cfg := Config{Log: "json", Data: dir}
 	want := fmt.Sprintf("folder %s is in use by process %d (http=127.0.0.1:8080 nats=127.0.0.1:4222)", dir, os.Getpid())
-	if err := Run(t.Context(), cfg, &output{}, &output{}); err == nil || err.Error() != want {
-		t.Errorf("got %v, want %s", err, want)
+	switch err := Run(t.Context(), cfg, &output{}, &output{}); {
+	case err == nil:
+		t.Errorf("got %v, want %s: err = %v, want != nil", err, want, err)
+	case err.Error() != want:
+		t.Errorf("got %v, want %s: err.Error() = %v, want %v", err, want, err.Error(), want)
 	}
 	if err := lock.write("[::1]:1", "[::1]:2"); err != nil { // a shorter line
 		t.Fatal(err)
 	}
 	want = fmt.Sprintf("folder %s is in use by process %d (http=[::1]:1 nats=[::1]:2)", dir, os.Getpid())
-	if _, err := lockFolder(dir, "", ""); err == nil || err.Error() != want {
-		t.Errorf("got %v, want %s", err, want)
+	switch _, err := lockFolder(dir, "", ""); {
+	case err == nil:
+		t.Errorf("got %v, want %s: err = %v, want != nil", err, want, err)
+	case err.Error() != want:
+		t.Errorf("got %v, want %s: err.Error() = %v, want %v", err, want, err.Error(), want)
 	}
-	if files, err := filepath.Glob(filepath.Join(dir, "*")); err != nil || len(files) != 1 {
+	switch files, err := filepath.Glob(filepath.Join(dir, "*")); {
+	case err != nil:
 		t.Errorf("the folder has %v, %v; want the lock alone", files, err)
+	case len(files) != 1:
+		t.Errorf("the folder has %v, %v; want the lock alone: len(files) = %v, want 1", files, err, len(files))
 	}
 	if err := lock.Close(); err != nil {
 		t.Fatal(err)
@@ -319,11 +347,20 @@ func TestRun_PortInUse(t *testing.T) {
 		cfg := Config{Log: "json", Data: t.TempDir()}
 		set(&cfg)
 		err := Run(t.Context(), cfg, &output{}, &output{})
-		if err == nil || !strings.Contains(err.Error(), "address already in use") || !strings.Contains(err.Error(), flag) {
-			t.Errorf("%s: got %v", flag, err)
+		switch {
+		case err == nil:
+			t.Errorf("%s: got %v: err = %v, want != nil", flag, err, err)
+		case !strings.Contains(err.Error(), "address already in use"):
+			t.Errorf(`%s: got %v: want strings.Contains(err.Error(), "address already in use")`, flag, err)
+		case !strings.Contains(err.Error(), flag):
+			t.Errorf("%s: got %v: want strings.Contains(err.Error(), flag)", flag, err)
 		}
-		if files, err := filepath.Glob(filepath.Join(cfg.Data, "*")); err != nil || len(files) != 1 {
+		switch files, err := filepath.Glob(filepath.Join(cfg.Data, "*")); {
+		case err != nil:
 			t.Errorf("%s: the folder has %v, %v; want the lock alone", flag, files, err)
+		case len(files) != 1:
+			t.Errorf("%s: the folder has %v, %v; want the lock alone: len(files) = %v, want 1",
+				flag, files, err, len(files))
 		}
 	}
 }
@@ -353,25 +390,38 @@ func TestAdmin_ReportsWhyNotReady(t *testing.T) {
 		}
 		return res.StatusCode, string(b)
 	}
-	if status, body := told(); status != http.StatusServiceUnavailable || body != "not ready: starting\n" {
-		t.Errorf("while it starts: %d %s", status, body)
+	switch status, body := told(); {
+	case status != http.StatusServiceUnavailable:
+		t.Errorf("while it starts: %d %s: status = %v, want http.StatusServiceUnavailable", status, body, status)
+	case body != "not ready: starting\n":
+		t.Errorf(`while it starts: %d %s: body = %q, want "not ready: starting\n"`, status, body, body)
 	}
 	c := newChild("ingress", nil, nil, nil, nil)
 	problem := "the disk is full"
 	a.set(func() string { return problem }, []*child{c})
 	const both = "not ready: the disk is full\nnot ready: ingress is starting\n"
-	if status, body := told(); status != http.StatusServiceUnavailable || body != both {
-		t.Errorf("without a service: %d %s", status, body)
+	switch status, body := told(); {
+	case status != http.StatusServiceUnavailable:
+		t.Errorf("without a service: %d %s: status = %v, want http.StatusServiceUnavailable", status, body, status)
+	case body != both:
+		t.Errorf("without a service: %d %s: body = %v, want %v", status, body, body, both)
 	}
 	c.addr["admin"] = service.Listener.Addr().String()
 	problem = ""
 	const service503 = "not ready: ingress: no connection to NATS\n"
-	if status, body := told(); status != http.StatusServiceUnavailable || body != service503 {
-		t.Errorf("with a service that is not ready: %d %s", status, body)
+	switch status, body := told(); {
+	case status != http.StatusServiceUnavailable:
+		t.Errorf("with a service that is not ready: %d %s: status = %v, want http.StatusServiceUnavailable",
+			status, body, status)
+	case body != service503:
+		t.Errorf("with a service that is not ready: %d %s: body = %v, want %v", status, body, body, service503)
 	}
 	a.set(func() string { return "" }, nil)
-	if status, body := told(); status != http.StatusOK || body != "ready\n" {
-		t.Errorf("at the end: %d %s", status, body)
+	switch status, body := told(); {
+	case status != http.StatusOK:
+		t.Errorf("at the end: %d %s: status = %v, want http.StatusOK", status, body, status)
+	case body != "ready\n":
+		t.Errorf(`at the end: %d %s: body = %q, want "ready\n"`, status, body, body)
 	}
 }
 
