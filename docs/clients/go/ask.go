@@ -1,4 +1,4 @@
-// Prints what one image shows, over NATS, with contracts/client: go run ask.go nats://127.0.0.1:4222 text page.png
+// Analyzes one image over NATS, with contracts/client: go run ask.go nats://127.0.0.1:4222 text page.png
 package main
 
 import (
@@ -33,16 +33,16 @@ func main() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	key := rand.Text() // the requests are one job
+	key := rand.Text() // makes the repeated requests one job
 	result, err := mesh.AnalyzeKey(ctx, pipeline, key, image)
-	for { // the mesh says of what passes when to ask again
+	for { // a temporary problem has a delay after which to retry
 		after, ok := retry.Delay(err)
 		if !ok || retry.Sleep(ctx, after) != nil {
 			break
 		}
 		result, err = mesh.AnalyzeKey(ctx, pipeline, key, image)
 	}
-	if err != nil { // a *v1.Problem, if the mesh has one
+	if err != nil { // a *v1.Problem, if the mesh sent one
 		log.Fatalf("%s: %v", path, err)
 	}
 	for _, r := range result.Regions {

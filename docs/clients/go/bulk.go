@@ -1,4 +1,4 @@
-// Has many images read over NATS, with contracts/client: go run bulk.go nats://127.0.0.1:4222 text *.png
+// Analyzes many images over NATS, with contracts/client: go run bulk.go nats://127.0.0.1:4222 text *.png
 package main
 
 import (
@@ -33,10 +33,10 @@ func main() {
 	defer cancel()
 	results := make([]v1.Result, len(paths))
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(16) // images in the mesh at a time
+	group.SetLimit(16) // images that the mesh has at a time
 	for i, path := range paths {
 		group.Go(func() error {
-			result, err := read(ctx, mesh, pipeline, path)
+			result, err := analyze(ctx, mesh, pipeline, path)
 			results[i] = result
 			return err
 		})
@@ -53,15 +53,15 @@ func main() {
 	}
 }
 
-// read stores an image as a job of bulk priority, and returns its result.
-func read(ctx context.Context, mesh *client.Client, pipeline, path string) (v1.Result, error) {
+// analyze stores an image as a job of bulk priority, and returns its result.
+func analyze(ctx context.Context, mesh *client.Client, pipeline, path string) (v1.Result, error) {
 	image, err := os.ReadFile(path)
 	if err != nil {
 		return v1.Result{}, err
 	}
 	job := subject.Job{Pipeline: pipeline, Priority: subject.Bulk, ID: rand.Text()}
 	err = mesh.SubmitJob(ctx, job, image)
-	for { // a problem that passes, such as a queue that is full, says when to try again
+	for { // a temporary problem, such as a full queue, has a delay after which to retry
 		after, ok := retry.Delay(err)
 		if !ok || retry.Sleep(ctx, after) != nil {
 			break

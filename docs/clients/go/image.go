@@ -1,4 +1,4 @@
-// Prints what one image shows, with net/http: go run image.go http://127.0.0.1:8080 text page.png
+// Analyzes one image, with net/http: go run image.go http://127.0.0.1:8080 text page.png
 package main
 
 import (
@@ -27,7 +27,7 @@ func main() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	result, err := read(ctx, url+"/v1/images?pipeline="+pipeline, image)
+	result, err := analyze(ctx, url+"/v1/images?pipeline="+pipeline, image)
 	if err != nil {
 		log.Fatalf("%s: %v", path, err)
 	}
@@ -36,10 +36,10 @@ func main() {
 	}
 }
 
-// read posts an image until it is accepted, and returns its result. The error is a *v1.Problem if the mesh has one.
-func read(ctx context.Context, address string, image []byte) (v1.Result, error) {
+// analyze posts an image until the result is there, and returns it. The error is a *v1.Problem if the mesh sent one.
+func analyze(ctx context.Context, address string, image []byte) (v1.Result, error) {
 	var result v1.Result
-	key := rand.Text() // the requests are one job
+	key := rand.Text() // makes the repeated requests one job
 	for {
 		req, err := http.NewRequestWithContext(ctx, http.MethodPost, address, bytes.NewReader(image))
 		if err != nil {
@@ -60,7 +60,7 @@ func read(ctx context.Context, address string, image []byte) (v1.Result, error) 
 		switch seconds, _ := strconv.Atoi(res.Header.Get("Retry-After")); {
 		case res.StatusCode == http.StatusOK:
 			return result, json.Unmarshal(body, &result)
-		case seconds > 0: // also of 202: the same request waits for the job again
+		case seconds > 0: // also with 202: the repeated request waits for the same job
 			select {
 			case <-time.After(time.Duration(seconds) * time.Second):
 			case <-ctx.Done():

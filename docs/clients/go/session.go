@@ -20,7 +20,7 @@ func main() {
 	log.SetFlags(0)
 	address, paths := os.Args[1]+"/v1/stream?pipeline="+os.Args[2], os.Args[3:]
 	ctx := context.Background()
-	for next := 0; next < len(paths); { // a session that breaks goes on with the frame after the last outcome
+	for next := 0; next < len(paths); { // after a broken session, continue after the last outcome
 		conn, err := connect(ctx, fmt.Sprintf("%s&from=%d", address, next))
 		if err != nil {
 			log.Fatal(err)
@@ -34,7 +34,7 @@ func main() {
 	}
 }
 
-// connect opens a session, as soon as there is room for it.
+// connect opens a session. While the mesh has no room for it, connect retries after the seconds in Retry-After.
 func connect(ctx context.Context, address string) (*websocket.Conn, error) {
 	for {
 		conn, res, err := websocket.Dial(ctx, address, nil)
@@ -53,7 +53,7 @@ func connect(ctx context.Context, address string) (*websocket.Conn, error) {
 	}
 }
 
-// run sends frames, prints their outcomes until the session ends, and returns how many there were.
+// run sends frames and prints their outcomes until the session ends. It returns the number of outcomes.
 func run(ctx context.Context, conn *websocket.Conn, paths []string) (int, error) {
 	sent := make(chan struct{})
 	defer func() { <-sent }()
@@ -72,7 +72,7 @@ func run(ctx context.Context, conn *websocket.Conn, paths []string) (int, error)
 		}
 		err := wsjson.Read(ctx, conn, &message)
 		switch {
-		case err != nil: // also when the mesh has closed the session after its last message
+		case err != nil: // also when the mesh closed the session after its last message
 			return answered, err
 		case message.Next != nil && message.Problem != nil:
 			log.Printf("session: %v", message.Problem)
@@ -87,7 +87,7 @@ func run(ctx context.Context, conn *websocket.Conn, paths []string) (int, error)
 	}
 }
 
-// send sends frames, and that no more come. Writing waits while the mesh has a window of frames in work.
+// send sends the frames and the end mark. A write blocks while the mesh processes a full window of frames.
 func send(ctx context.Context, conn *websocket.Conn, paths []string) error {
 	for _, path := range paths {
 		image, err := os.ReadFile(path)

@@ -11,7 +11,7 @@ function fail(problem) {
   process.exit(1);
 }
 
-// send makes a request, again when the mesh says after how many seconds.
+// send makes a request. It retries a 429 or 503 after the seconds in Retry-After.
 async function send(address, options) {
   for (let attempt = 1; ; attempt++) {
     const response = await fetch(address, options);
@@ -26,7 +26,7 @@ async function send(address, options) {
   }
 }
 
-// events yields the events of a job. A stream that ends early goes on with the event after the last that came.
+// events yields the events of a job. After a broken stream it continues with the next event.
 async function* events(address) {
   for (let last = ""; last !== "end";) {
     const {body} = await send(`${address}/events`, {headers: last ? {"Last-Event-ID": last} : {}});

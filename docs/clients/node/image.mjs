@@ -1,10 +1,10 @@
-// Prints what one image shows, with fetch: node image.mjs http://127.0.0.1:8080 text page.png
+// Analyzes one image, with fetch: node image.mjs http://127.0.0.1:8080 text page.png
 import {randomUUID} from "node:crypto";
 import {readFile} from "node:fs/promises";
 import {setTimeout as sleep} from "node:timers/promises";
 
 const [url, pipeline, path] = process.argv.slice(2);
-// The key keeps a repeated request one job.
+// With the key, a repeated request is the same job.
 const headers = {"Content-Type": "image/*", Prefer: "wait=60", "Idempotency-Key": randomUUID()};
 
 async function post(image) {

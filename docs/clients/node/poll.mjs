@@ -10,7 +10,7 @@ function fail(problem) {
   process.exit(1);
 }
 
-// send makes a request, again when the mesh says after how many seconds.
+// send makes a request. It retries a 429 or 503 after the seconds in Retry-After.
 async function send(address, options) {
   for (let attempt = 1; ; attempt++) {
     const response = await fetch(address, options);

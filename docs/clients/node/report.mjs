@@ -1,4 +1,4 @@
-// Has many images read as one report, with fetch: node report.mjs http://127.0.0.1:8080 text *.png
+// Analyzes many images as one report, with fetch: node report.mjs http://127.0.0.1:8080 text *.png
 import {randomUUID} from "node:crypto";
 import {readFile} from "node:fs/promises";
 import {basename} from "node:path";
@@ -6,7 +6,7 @@ import {setTimeout as sleep} from "node:timers/promises";
 
 const [url, pipeline, ...paths] = process.argv.slice(2);
 
-// send makes a request, again when the mesh says after how many seconds.
+// send makes a request. It retries a 429 or 503 after the seconds in Retry-After.
 async function send(address, options) {
   for (let attempt = 1; ; attempt++) {
     const response = await fetch(address, options);
@@ -25,7 +25,7 @@ async function send(address, options) {
   }
 }
 
-// A form has up to 64 MiB and 1,000 images. For more, send JSON with the addresses of the images.
+// A form can have 64 MiB and 1,000 images. For more bytes, send JSON with the URLs of the images.
 const form = new FormData();
 for (const path of paths) form.append("image", new Blob([await readFile(path)]), basename(path));
 const accepted = await send(`${url}/v1/reports?pipeline=${pipeline}`, {
@@ -33,7 +33,7 @@ const accepted = await send(`${url}/v1/reports?pipeline=${pipeline}`, {
 });
 const address = new URL(accepted.headers.get("Location"), accepted.url);
 
-// The text of the events ends when the report is done. A stream that breaks is opened again.
+// The event stream ends when the report is done. A broken stream is opened again.
 for (let done = false; !done;) {
   const events = await (await send(`${address}/events`)).text().catch(() => "");
   done = events.includes("\nevent: done\n");

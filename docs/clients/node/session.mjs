@@ -5,8 +5,8 @@ import WebSocket from "ws";
 
 const [url, pipeline, ...paths] = process.argv.slice(2);
 
-// connect opens a session that begins with the frame of number first. It returns the seconds to wait if there is
-// no room for it.
+// connect opens a session whose first frame has the number first. If the mesh has no room for it, connect returns the
+// seconds to wait.
 function connect(first) {
   return new Promise((resolve, reject) => {
     const socket = new WebSocket(`${url.replace(/^http/, "ws")}/v1/stream?pipeline=${pipeline}&from=${first}`);
@@ -19,7 +19,7 @@ function connect(first) {
   });
 }
 
-// run sends the frames from first on, and prints their outcomes. It returns the frame after the last outcome.
+// run sends the frames from first on, and prints their outcomes. It returns the number of the next frame.
 async function run(socket, first) {
   const send = async () => {
     for (const path of paths.slice(first)) {
@@ -47,7 +47,7 @@ async function run(socket, first) {
   return next;
 }
 
-for (let next = 0; next < paths.length;) { // a session that breaks goes on with the frame after the last outcome
+for (let next = 0; next < paths.length;) { // after a broken session, continue after the last outcome
   const {socket, seconds} = await connect(next);
   if (socket) next = await run(socket, next);
   else await sleep(seconds * 1000);

@@ -1,4 +1,4 @@
-# Prints what one image shows, over NATS, with nats-py: python3 ask.py nats://127.0.0.1:4222 text page.png
+# Analyzes one image over NATS, with nats-py: python3 ask.py nats://127.0.0.1:4222 text page.png
 import asyncio
 import json
 import sys
@@ -13,7 +13,7 @@ async def main() -> None:
     with open(path, "rb") as file:
         image = file.read()
     connection = await nats.connect(url)
-    key = {"Idempotency-Key": str(uuid.uuid4())}  # keeps a repeated request one job
+    key = {"Idempotency-Key": str(uuid.uuid4())}  # a repeated request is the same job
     for _ in range(8):
         try:
             reply = await connection.request(f"sight.v1.analyze.{pipeline}", image, timeout=35, headers=key)
@@ -26,7 +26,7 @@ async def main() -> None:
     result = json.loads(reply.data)
     if "Nats-Service-Error-Code" in headers:
         sys.exit(f"{path}: {result['code']}: {result['detail']}")
-    while result["status"] in ("queued", "running"):  # it took longer than a request waits
+    while result["status"] in ("queued", "running"):  # the job takes longer than the request waits
         await asyncio.sleep(1)
         result = json.loads((await connection.request(f"sight.v1.lookup.{result['id']}", timeout=10)).data)
     if result["status"] == "failed":

@@ -1,4 +1,4 @@
-# Has many images read over NATS, with nats-py: python3 bulk.py nats://127.0.0.1:4222 text *.png
+# Analyzes many images over NATS, with nats-py: python3 bulk.py nats://127.0.0.1:4222 text *.png
 import asyncio
 import json
 import sys
@@ -10,11 +10,11 @@ import nats
 url, pipeline, *paths = sys.argv[1:]
 
 
-async def read(connection: nats.NATS, path: str, free: asyncio.Semaphore) -> str:
-    """Stores an image as a job of bulk priority, and returns its outcome in words."""
+async def analyze(connection: nats.NATS, path: str, free: asyncio.Semaphore) -> str:
+    """Stores an image as a job of bulk priority, and returns a line with its outcome."""
     job = str(uuid.uuid4())
     async with free:
-        results = await connection.subscribe(f"sight.v1.results.{pipeline}.{job}")  # before the image is sent
+        results = await connection.subscribe(f"sight.v1.results.{pipeline}.{job}")  # before publishing the image
         try:
             await connection.jetstream().publish(
                 f"sight.v1.images.{pipeline}.bulk.{job}", Path(path).read_bytes(), timeout=30, stream="IMAGES",
@@ -23,7 +23,7 @@ async def read(connection: nats.NATS, path: str, free: asyncio.Semaphore) -> str
             while result["status"] in ("queued", "running"):
                 try:
                     message = await results.next_msg(timeout=10)
-                except nats.errors.TimeoutError:  # a message may be lost while a connection is made again
+                except nats.errors.TimeoutError:  # a message can be lost during a reconnect
                     message = await connection.request(f"sight.v1.lookup.{job}", timeout=10)
                 result = json.loads(message.data)
         finally:
@@ -35,8 +35,8 @@ async def read(connection: nats.NATS, path: str, free: asyncio.Semaphore) -> str
 
 async def main() -> None:
     connection = await nats.connect(url)
-    free = asyncio.Semaphore(16)  # images in the mesh at a time
-    for outcome in await asyncio.gather(*(read(connection, path, free) for path in paths)):
+    free = asyncio.Semaphore(16)  # images that the mesh has at a time
+    for outcome in await asyncio.gather(*(analyze(connection, path, free) for path in paths)):
         print(outcome)
     await connection.drain()
 

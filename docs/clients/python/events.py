@@ -18,7 +18,7 @@ async def check(response: aiohttp.ClientResponse) -> None:
 
 
 async def submit(mesh: aiohttp.ClientSession, image: bytes) -> str:
-    """Returns the address of the job."""
+    """Submits an image, and returns the address of its job."""
     headers = {"Content-Type": "image/*", "Idempotency-Key": str(uuid.uuid4()), "Prefer": "respond-async"}
     address = f"{url}/v1/images?pipeline={pipeline}"
     for _ in range(8):
@@ -32,7 +32,7 @@ async def submit(mesh: aiohttp.ClientSession, image: bytes) -> str:
 
 
 async def events(mesh: aiohttp.ClientSession, job: str):
-    """Yields (name, data) of each event. A stream that breaks goes on with the event after the last that came."""
+    """Yields (name, data) of each event. After a broken stream it continues with the next event."""
     last = ""
     while last != "end":
         async with mesh.get(f"{job}/events", headers={"Last-Event-ID": last} if last else {}) as response:

@@ -1,4 +1,4 @@
-# Prints what one image shows, with requests: python3 image.py http://127.0.0.1:8080 text page.png
+# Analyzes one image, with requests: python3 image.py http://127.0.0.1:8080 text page.png
 import sys
 import uuid
 
@@ -8,7 +8,7 @@ from urllib3.util import Retry
 
 url, pipeline, path = sys.argv[1:]
 
-# Retry waits as long as Retry-After says. The key keeps a repeated request one job.
+# Retry waits for the seconds in Retry-After. With the key, a repeated request is the same job.
 again = Retry(total=8, backoff_factor=0.5, status_forcelist=[429, 503], allowed_methods=None, raise_on_status=False)
 mesh = requests.Session()
 mesh.mount(url, HTTPAdapter(max_retries=again))

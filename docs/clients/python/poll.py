@@ -9,7 +9,7 @@ url, pipeline, path = sys.argv[1:]
 
 
 async def send(mesh: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
-    """Sends a request, again when the mesh says after how many seconds."""
+    """Sends a request. It retries a 429 or 503 after the seconds in Retry-After."""
     for _ in range(8):
         response = await mesh.send(request)
         if response.status_code not in (429, 503) or "Retry-After" not in response.headers:
@@ -29,7 +29,7 @@ async def main() -> None:
             "POST", "/v1/images", params={"pipeline": pipeline}, content=image,
             headers={"Content-Type": "image/*", "Idempotency-Key": str(uuid.uuid4()), "Prefer": "respond-async"}))
         job = accepted.json()
-        while job["status"] in ("queued", "running"):  # each poll is answered when the job ends, or after 30 s
+        while job["status"] in ("queued", "running"):  # the response comes when the job ends, or after 30 s
             poll = mesh.build_request("GET", accepted.headers["Location"], params={"wait": 30})
             job = (await send(mesh, poll)).json()
     if job["status"] == "failed":

@@ -1,4 +1,4 @@
-# Has many images read as one report, with requests: python3 report.py http://127.0.0.1:8080 text *.png
+# Analyzes many images as one report, with requests: python3 report.py http://127.0.0.1:8080 text *.png
 import sys
 import uuid
 from pathlib import Path
@@ -10,7 +10,7 @@ from urllib3.util import Retry
 
 url, pipeline, *paths = sys.argv[1:]
 
-# Retry waits as long as Retry-After says. The key keeps a repeated request one report.
+# Retry waits for the seconds in Retry-After. With the key, a repeated request is the same report.
 again = Retry(total=8, backoff_factor=0.5, status_forcelist=[429, 503], allowed_methods=None, raise_on_status=False)
 mesh = requests.Session()
 mesh.mount(url, HTTPAdapter(max_retries=again))
@@ -24,13 +24,13 @@ def check(response: requests.Response) -> requests.Response:
     return response
 
 
-# A form has up to 64 MiB and 1,000 images. For more, send JSON with the addresses of the images.
+# A form can have 64 MiB and 1,000 images. For more bytes, send JSON with the URLs of the images.
 form = [("image", (Path(path).name, Path(path).read_bytes())) for path in paths]
 accepted = check(mesh.post(f"{url}/v1/reports", params={"pipeline": pipeline}, files=form, timeout=90,
                            headers={"Idempotency-Key": str(uuid.uuid4()), "X-Sight-Meta-From": "report.py"}))
 address = urljoin(url, accepted.headers["Location"])
 done = False
-while not done:  # a stream of events that breaks is opened again
+while not done:  # a broken event stream is opened again
     try:
         with check(mesh.get(f"{address}/events", stream=True, timeout=60)) as events:
             done = any(line == "event: done" for line in events.iter_lines(decode_unicode=True))

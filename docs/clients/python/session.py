@@ -9,7 +9,7 @@ url, pipeline, *paths = sys.argv[1:]
 
 
 async def connect(http: aiohttp.ClientSession, first: int) -> aiohttp.ClientWebSocketResponse:
-    """Opens a session that begins with the frame of number first."""
+    """Opens a session whose first frame has the number first."""
     for _ in range(8):
         try:
             return await http.ws_connect(f"{url}/v1/stream?pipeline={pipeline}&from={first}", max_msg_size=0)
@@ -22,14 +22,14 @@ async def connect(http: aiohttp.ClientSession, first: int) -> aiohttp.ClientWebS
 
 async def send(session: aiohttp.ClientWebSocketResponse, first: int) -> None:
     for path in paths[first:]:
-        await session.send_bytes(Path(path).read_bytes())  # waits while the mesh has a window of frames in work
+        await session.send_bytes(Path(path).read_bytes())  # blocks while the mesh processes a full window
     await session.send_json({"end": True})
 
 
 async def main() -> None:
     first, ended = 0, False
     async with aiohttp.ClientSession() as http:
-        while not ended:  # a session that breaks goes on with the frame after the last outcome
+        while not ended:  # after a broken session, continue after the last outcome
             async with await connect(http, first) as session:
                 sender = asyncio.create_task(send(session, first))
                 async for message in session:

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Has many images read over NATS, with the nats command and jq: ./bulk.sh nats://127.0.0.1:4222 text *.png
+# Analyzes many images over NATS, with the nats command and jq: ./bulk.sh nats://127.0.0.1:4222 text *.png
 set -euo pipefail
 url=$1 pipeline=$2
 shift 2
 run=$(cat /proc/sys/kernel/random/uuid)
 
 n=0
-for file in "$@"; do # each is stored as a job of bulk priority, and the command waits until it is
+for file in "$@"; do # the command stores a job of bulk priority, and waits for the acknowledgement
   nats --server "$url" publish --jetstream --no-templates --force-stdin --header "Nats-Msg-Id:$run-$n.images" \
     "sight.v1.images.$pipeline.bulk.$run-$n" <"$file" >/dev/null 2>&1
   n=$((n + 1))

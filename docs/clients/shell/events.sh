@@ -5,14 +5,14 @@ url=$1 pipeline=$2 file=$3
 body=$(mktemp)
 trap 'rm -f "$body"' EXIT
 
-# --retry waits as long as Retry-After says. The key keeps a repeated request one job.
+# --retry waits for the seconds in Retry-After. With the key, a repeated request is the same job.
 curl --silent --show-error --fail-with-body --retry 8 --retry-max-time 120 --output "$body" \
   --request POST --upload-file "$file" --header "Idempotency-Key: $(cat /proc/sys/kernel/random/uuid)" \
   --header 'Prefer: respond-async' "$url/v1/images?pipeline=$pipeline" ||
   { jq --raw-output '"\(.code): \(.detail)"' "$body" >&2; exit 1; }
 job=$(jq --raw-output .id "$body")
 
-last='' # ID of the last event: a stream that breaks goes on with the event after it
+last='' # ID of the last event: after a broken stream, the next request continues after it
 while [ "$last" != end ]; do
   while IFS= read -r line; do
     case $line in
@@ -22,7 +22,7 @@ while [ "$last" != end ]; do
     esac
   done < <(curl --silent --show-error --no-buffer --fail --retry 8 --header "Last-Event-ID: $last" \
     "$url/v1/images/$job/events")
-  wait $! || [[ $? =~ ^(18|56)$ ]] # which say that the connection broke
+  wait $! || [[ $? =~ ^(18|56)$ ]] # exit statuses of a broken connection
 done
 
 jq --raw-output 'if .status == "failed" then "\(.problem.code): \(.problem.detail)\n" | halt_error else .regions[] end

@@ -5,7 +5,7 @@ url=$1 pipeline=$2 file=$3
 body=$(mktemp)
 trap 'rm -f "$body"' EXIT
 
-# --retry waits as long as Retry-After says. The key keeps a repeated request one job.
+# --retry waits for the seconds in Retry-After. With the key, a repeated request is the same job.
 send() {
   curl --silent --show-error --fail-with-body --retry 8 --retry-max-time 120 --output "$body" "$@" ||
     { jq --raw-output '"\(.code): \(.detail)"' "$body" >&2; exit 1; }
