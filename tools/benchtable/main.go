@@ -416,7 +416,7 @@ func (t *table) tracing(ctx context.Context) error {
 		return err
 	}
 	sink := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		io.Copy(io.Discard, r.Body) //nolint:errcheck // what comes is not looked at
+		io.Copy(io.Discard, r.Body) //nolint:errcheck // the content does not matter
 	}))
 	defer sink.Close()
 	lanes := runtime.NumCPU()

@@ -53,7 +53,7 @@ func (p *process) run(names ...string) error {
 		for s.Scan() {
 			select {
 			case lines <- s.Text():
-			default: // nobody listens any more
+			default: // the receiver has stopped
 			}
 		}
 	}()
@@ -134,7 +134,7 @@ func startMesh(ctx context.Context, bin programs, dir string, cfg meshConfig) (_
 	return m, awaitReady(ctx, ready...)
 }
 
-// awaitReady waits until each of the URLs answers with 200.
+// awaitReady waits until each of the URLs responds with status 200.
 func awaitReady(ctx context.Context, urls ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()

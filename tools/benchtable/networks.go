@@ -153,7 +153,7 @@ than throughput does.
 	}
 }
 
-// printHops says where the time of an image goes that is alone.
+// printHops prints the time that a single image spends in each step.
 func (t *table) printHops(rows []networkRow) {
 	t.printf(`
 Where the time goes, one image at a time (p50). Lanes measure decode, detect and classify; besides is the rest of each

@@ -109,7 +109,7 @@ func testProblems(t *testing.T, m *mesh) {
 		}
 		a, err := do(req, "Content-Type", "image/png")
 		if err != nil {
-			t.Skipf("the client gave up writing before it read the answer: %v", err)
+			t.Skipf("the client gave up writing before it read the response: %v", err)
 		}
 		checkProblem(t, a, v1.TooLarge)
 	})

@@ -67,7 +67,7 @@ func captureUsage(c *ffcli.Command, usage *bytes.Buffer) {
 }
 
 // report prints the error. After a signal it waits for half a second at most:
-// nobody may read standard error, such as a pager that waits for a key.
+// standard error may be blocked, such as by a pager that waits for a key.
 func report(ctx context.Context, err error) {
 	printed := make(chan struct{})
 	go func() {
@@ -91,7 +91,7 @@ func rootCommand() *ffcli.Command {
 	root := &ffcli.Command{
 		FlagSet:    fs,
 		ShortUsage: "sightmesh <command> [flags]",
-		ShortHelp:  "Images in, answers out, over NATS.",
+		ShortHelp:  "Finds and reads what is in images, over HTTP and NATS.",
 		Subcommands: []*ffcli.Command{
 			upCommand(), setupCommand(), sendCommand(), benchCommand(), modelsCommand(), pipelinesCommand(),
 		},
@@ -157,7 +157,7 @@ func sendCommand() *ffcli.Command {
 	cfg.Register(fs)
 	return &ffcli.Command{
 		Name: "send", ShortUsage: "sightmesh send PATH... [flags]",
-		ShortHelp: "have folders of images read by a running mesh",
+		ShortHelp: "send folders of images to a running mesh",
 		FlagSet:   fs,
 		Exec: func(ctx context.Context, argv []string) error {
 			var err error

@@ -1,4 +1,4 @@
-// Command nooplane is a lane that does no work: it answers with as many
+// Command nooplane is a lane that does no work: it returns as many
 // regions and bytes of crops as its settings say. It is built by benchtable to
 // measure what the mesh itself costs.
 package main
@@ -42,7 +42,7 @@ func (n noop) Start(s lane.Start) (map[string]lane.Loaded, error) {
 	return out, nil
 }
 
-// Detect answers with the regions.
+// Detect returns the regions.
 func (n noop) Detect(d lane.Detect, _ []byte) (lane.Detected, [][]byte, error) {
 	cfg := n[d.Pipeline]
 	out := lane.Detected{Width: 320, Height: 320, Orientation: 1}
@@ -56,7 +56,7 @@ func (n noop) Detect(d lane.Detect, _ []byte) (lane.Detected, [][]byte, error) {
 	return out, pixels, nil
 }
 
-// Classify answers with a label for each crop.
+// Classify returns a label for each crop.
 func (n noop) Classify(c lane.Classify, _ []byte) (lane.Classified, error) {
 	var out lane.Classified
 	for _, crop := range c.Crops {

@@ -24,7 +24,7 @@ type Config struct {
 	URL      string
 	NATS     connection.Config
 	Pipeline string
-	Expect   string // file with a result to hold every answer against
+	Expect   string // file with a result that every response is compared with
 	JSON     bool
 	Plot     string // file for the plot
 	load     Load

@@ -20,13 +20,13 @@ type FloorConfig struct {
 	NATS     connection.Config
 	Replicas int
 	Storage  jetstream.StorageType
-	// First, Second and Third are the bytes of the messages of each hop; the
-	// mesh has an image, its crops and an answer there.
+	// First, Second and Third are the sizes of the messages of each step, in
+	// bytes. In the mesh these messages are an image, its crops and a result.
 	First, Second, Third int
 }
 
-// Floor is the bare three-hop JetStream pipeline: what is published goes
-// through three work queues and three consumers that only pass it on, each
+// Floor is the bare JetStream pipeline: a message passes three work queues and
+// three consumers that only publish the next message, each
 // acknowledging after its own publish was acknowledged, and the last replies
 // to an inbox. The mesh does the same and its work besides.
 type Floor struct {
@@ -87,8 +87,8 @@ func (f *Floor) subject(hop int, job string) string {
 	return fmt.Sprintf("%s.%d.%s", f.prefix, hop, job)
 }
 
-// forward makes a stream and passes on what comes: to the next hop, or to the
-// inbox when there is none.
+// forward creates the stream of a step and forwards its messages to the next
+// step, or to the inbox after the last one.
 func (f *Floor) forward(ctx context.Context, i int, next []byte) error {
 	nc, js, err := f.connect()
 	if err != nil {

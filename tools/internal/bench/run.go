@@ -87,15 +87,15 @@ type Percentiles struct {
 	Max  float64 `json:"max"`
 }
 
-// Hop is the time that answers say a hop took.
+// Hop is the time of one step, as the results report it.
 type Hop struct {
 	P50 float64 `json:"p50"`
 	P99 float64 `json:"p99"`
 }
 
-// recorder collects what requests came to. Latencies are those of requests that
-// began in the time that counts, waited for to their end; the throughput is of
-// answers that came in it, whenever their requests began.
+// recorder collects the outcomes of requests. Latencies are of requests that
+// began within the measured time, to their end. Throughput is of responses that
+// arrived within the measured time, whenever their requests began.
 type recorder struct {
 	count, end time.Time
 
@@ -121,7 +121,7 @@ func newRecorder(expect map[string]v1.Result, count, end time.Time) *recorder {
 	return r
 }
 
-// comparable is what has to be the same in every answer for an image.
+// comparable returns the fields that must be equal in all results of an image.
 func comparable(r v1.Result) v1.Result {
 	return v1.Result{Pipeline: r.Pipeline, Status: r.Status, Image: r.Image, Regions: r.Regions, Text: r.Text}
 }
@@ -196,8 +196,8 @@ func (l Load) String() string {
 }
 
 // Run sends images in turn until the duration is over or ctx ends, waits for
-// those under way, and reports. expect may name answers to hold against; nil
-// takes the first answer for each image.
+// the requests in flight, and returns the report. expect has the results to
+// compare with; nil means the first result for each image.
 func Run(ctx context.Context, send Sender, images []Image, load Load, expect map[string]v1.Result) (Report, error) {
 	if len(images) == 0 {
 		return Report{}, errors.New("no images to send")

@@ -10,7 +10,7 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// A Ledger records what clients sent during one fault and what they were told.
+// A Ledger records the images that clients sent during one fault, and the responses.
 // It is safe for concurrent use by multiple goroutines.
 type Ledger struct {
 	seed     uint64
@@ -43,14 +43,14 @@ const (
 	Pending Promise = "pending" // a message or an acknowledgement is left over
 )
 
-// sent is an image and what became of it.
+// sent is an image with its jobs and outcomes.
 type sent struct {
 	Image
 	made      time.Time // before it was sent
 	mayRepeat bool
-	rejected  bool     // at least once, in words that say that nothing was accepted
-	perhaps   bool     // an answer was lost, or said that the image may have been accepted
-	accepted  []string // IDs of the jobs that clients were told of
+	rejected  bool     // at least once, by a response that says that nothing was accepted
+	perhaps   bool     // a response was lost, or says that the image may have been accepted
+	accepted  []string // IDs of jobs in responses
 	stored    []string // IDs of the jobs with an outcome in RESULTS
 }
 
@@ -77,8 +77,8 @@ func NewLedger(seed uint64, deadline time.Duration, now func() time.Time) *Ledge
 }
 
 // NewImage returns an image that was not sent before. A client whose protocol
-// has it send an image again, such as a session that goes on, sets mayRepeat:
-// such an image may become several jobs.
+// sends an image again, such as a resumed session, sets mayRepeat: the image may
+// become several jobs.
 func (l *Ledger) NewImage(client string, mayRepeat bool) Image {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -102,8 +102,8 @@ func (l *Ledger) NewCopy(client string, png []byte, codes []string) (Image, erro
 	return i, nil
 }
 
-// Accept records that a client was told of the job of its image. webhook says
-// that the job has one to be called.
+// Accept records that a client received the ID of the job of its image. webhook
+// reports whether the job has a webhook.
 func (l *Ledger) Accept(i Image, id string, webhook bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -124,8 +124,8 @@ func (l *Ledger) accept(s *sent, id string, webhook bool) {
 	l.jobs[id] = &job{id: id, image: s, webhook: webhook}
 }
 
-// Reject records that a client was told that its image was not accepted. A
-// problem with the ID of a job says that it may have been.
+// Reject records that a client received a problem instead of a job. A problem
+// with the ID of a job says that the image may have been accepted.
 func (l *Ledger) Reject(i Image, p v1.Problem) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -138,7 +138,7 @@ func (l *Ledger) Reject(i Image, p v1.Problem) {
 	}
 }
 
-// MarkInterrupted records that a client got no answer: its image may be a job or not.
+// MarkInterrupted records that a client got no response: its image may have become a job.
 func (l *Ledger) MarkInterrupted(i Image) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -147,8 +147,8 @@ func (l *Ledger) MarkInterrupted(i Image) {
 }
 
 // RecordResult records a result of a job that was looked up or delivered to its client.
-// asked is when the client asked for it: before an outcome was seen, an answer
-// that the job is under way is no change, even if it comes later.
+// asked is the time of the request: a response that says that the job runs is no
+// change when it was requested before the outcome was seen, even if it arrives later.
 func (l *Ledger) RecordResult(i Image, r v1.Result, asked time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -218,7 +218,7 @@ func outcomeText(r v1.Result) string {
 }
 
 // RecordWebhook records that the webhook of a job was called. It may come before the
-// client is told of the job, and more than once.
+// client has the ID of the job, and more than once.
 func (l *Ledger) RecordWebhook(i Image, r v1.Result) {
 	l.mu.Lock()
 	s := l.images[i.Sum]
@@ -251,7 +251,7 @@ func (l *Ledger) Store(id, sum string) {
 	}
 }
 
-// Violate records a violation that somebody else has seen.
+// Violate records a violation that was found outside the ledger.
 func (l *Ledger) Violate(p Promise, format string, args ...any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

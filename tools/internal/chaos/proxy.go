@@ -116,7 +116,7 @@ func (p *Proxy) serve(client net.Conn) {
 	defer client.Close()
 	server, err := new(net.Dialer).DialContext(p.ctx, "tcp", p.server)
 	if err != nil {
-		return // as when there is no server at the address
+		return // as if no server listened at the address
 	}
 	defer server.Close()
 	p.mu.Lock()

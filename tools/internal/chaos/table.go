@@ -11,8 +11,8 @@ import (
 
 // Counts are what a [Ledger] counted during one fault.
 type Counts struct {
-	Accepted int // jobs that clients were told of
-	Rejected int // answers that said that nothing, or perhaps nothing, was accepted
+	Accepted int // jobs with an ID in a response
+	Rejected int // responses that say that nothing, or perhaps nothing, was accepted
 	// Unanswered requests broke: their images may be jobs or not.
 	Unanswered int
 	Expired    []string // accepted jobs whose outcome is deadline-exceeded

@@ -222,7 +222,7 @@ func (c *Cluster) startNode(ctx context.Context) error {
 	})
 }
 
-// isAnswering returns a check that an address answers with 200.
+// isAnswering returns a check that an address responds with status 200.
 func isAnswering(url string) func(context.Context) error {
 	return func(ctx context.Context) error {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)

@@ -26,7 +26,7 @@ type Config struct {
 	Binary func(service string) (string, error)
 	// Models is the folder of models.
 	Models string
-	// Count is how many lanes of each stage there are; 0 stands for 1.
+	// Count is how many lanes of each stage there are; 0 means 1.
 	Count int
 	// StartTimeout is how long a lane may take to load its models.
 	StartTimeout time.Duration

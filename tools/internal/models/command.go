@@ -80,7 +80,7 @@ func List(cfg Config, out io.Writer) error {
 }
 
 // Pull fetches the models of the names, which are those of entries and sets. One that cannot be had does not
-// keep the others from being fetched. What it does is told on progress, and what came of it printed on out.
+// keep the others from being fetched. Progress goes to progress, the outcome to out.
 func Pull(ctx context.Context, cfg Config, names []string, out, progress io.Writer) error {
 	if len(names) == 0 {
 		return exit.Usagef("no model: name models or sets; sightmesh models ls lists them")

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/term"
 )
 
-// progress tells how far a run is: a line when a transfer begins, and a bar on a terminal.
+// progress prints the progress of a run: a line when a transfer begins, and a bar on a terminal.
 type progress struct {
 	out      io.Writer
 	terminal bool
@@ -21,7 +21,7 @@ func newProgress(out io.Writer) progress {
 	return progress{out: out, terminal: ok && term.IsTerminal(int(f.Fd()))}
 }
 
-// begin tells of a transfer of a number of bytes of which some are there, or of one of unknown length, -1, which has
+// begin prints the start of a transfer of a number of bytes of which some are there, or of one of unknown length, -1, which has
 // no bar. What is transferred is written to the writer; end is called at the end.
 func (p progress) begin(what string, there, total int64) (w io.Writer, end func()) {
 	if total > 0 {
@@ -43,7 +43,7 @@ func (p progress) begin(what string, there, total int64) (w io.Writer, end func(
 	}
 }
 
-// barWriter moves a bar. What is written past its end is no error.
+// barWriter advances a bar. Writes past its end are no error.
 type barWriter struct{ bar *progressbar.ProgressBar }
 
 func (w barWriter) Write(b []byte) (int, error) {

@@ -121,7 +121,7 @@ func (c Config) readImage() ([]byte, error) {
 	return image, nil
 }
 
-// interrupted returns the error of work that ended, perhaps because the command was told to.
+// interrupted returns the error of work that ended, which may be an interrupt of the command.
 func interrupted(ctx context.Context, err error) error {
 	if ctx.Err() == nil {
 		return err

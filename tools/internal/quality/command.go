@@ -80,7 +80,7 @@ var Pipelines = []Pipeline{
 //go:embed baseline.json
 var baselineFile []byte
 
-// answer is what the mesh, and the lanes alone, said of an image.
+// answer is the result of an image from the mesh and from the lanes alone.
 type answer struct {
 	image  Image
 	mesh   v1.Result
@@ -90,7 +90,7 @@ type answer struct {
 	millis float64 // that the lanes worked
 }
 
-// measured is a pipeline with its answers, one for each image; none means that it is not
+// measured is a pipeline with its results, one for each image; none means that it is not
 // served.
 type measured struct {
 	Pipeline

@@ -1,9 +1,9 @@
-// Package quality measures what the pipelines of a mesh answer against what a person sees
-// in the same images, and writes the table of docs/models.md.
+// Package quality compares the results of the pipelines with what a person sees in the same
+// images, and writes the table of docs/models.md.
 //
-// Beside an image lies NAME.expected.json, or NAME.txt with the whole text, line by line.
-// Each image goes through HTTP to every pipeline of [Pipelines] that the mesh serves, and
-// through the same lanes with no mesh round them; both results have to be the same.
+// The folder of an image also has NAME.expected.json, or NAME.txt with the whole text, line by
+// line. The package posts each image to every pipeline of [Pipelines] that the mesh serves, and
+// gives it to the same lanes without a mesh. Both results must be equal.
 //
 // # Text
 //
@@ -11,10 +11,10 @@
 // ASCII. There are two error rates, each a number of edits divided by a number of expected
 // characters:
 //
-//   - in any order: without spaces, each expected line against the piece of the answer that
-//     is most like it. Lines left out count; lines that nobody expects do not.
-//   - strict: with single spaces, the whole answer against the whole text in reading order.
-//     It needs the whole text, so it says nothing of images of which only pieces are known.
+//   - in any order: without spaces, each expected line against the piece of the result that
+//     is most like it. Missing lines count; unexpected lines do not.
+//   - strict: with single spaces, the whole result against the whole text in reading order.
+//     It needs the whole text, so it is not computed for images of which only pieces are known.
 //
 // The reading orders of images whose expected lines are not in one are in order.json.
 //

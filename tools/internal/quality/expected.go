@@ -17,7 +17,7 @@ import (
 // Expected is what a person sees in an image: the content of NAME.expected.json. Boxes are
 // left, top, right and bottom, in pixels of the upright image.
 type Expected struct {
-	// Faces are all faces of the image; nil when nobody has looked for them.
+	// Faces are all faces of the image; nil when they were not counted.
 	Faces *struct {
 		Count int   `json:"count"`
 		Boxes []box `json:"boxes"`

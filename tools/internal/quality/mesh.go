@@ -24,7 +24,7 @@ import (
 // mesh is a running mesh, by the address of its ingress.
 type mesh struct {
 	url string
-	cmd *exec.Cmd // nil for a mesh that somebody else runs
+	cmd *exec.Cmd // nil for a mesh that was already running
 	dir string
 }
 

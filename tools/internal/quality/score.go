@@ -231,7 +231,7 @@ func overlap(w box, f v1.Box) float64 {
 	return float64(both) / float64((w[2]-w[0])*(w[3]-w[1])+f.Width*f.Height-both)
 }
 
-// hasCentre reports whether the centre of f lies in w.
+// hasCentre reports whether the centre of f is in w.
 func hasCentre(w box, f v1.Box) bool {
 	x, y := 2*f.X+f.Width, 2*f.Y+f.Height // of pixels cut in halves
 	return x >= 2*w[0] && x <= 2*w[2] && y >= 2*w[1] && y <= 2*w[3]

@@ -10,7 +10,7 @@ import (
 	"github.com/sightmesh/sightmesh/tools/internal/machine"
 )
 
-// none stands for what does not apply.
+// none is the cell of a value that does not apply.
 const none = "–"
 
 // tables returns the three tables: pipelines, targets and images.
@@ -101,7 +101,7 @@ func perImage(b *strings.Builder, all []measured, images []Image) {
 	}
 }
 
-// cell is the answer in the table of images.
+// cell returns the result in the table of images.
 func (a answer) cell(finds kind) string {
 	switch {
 	case a.mesh.Problem != nil:

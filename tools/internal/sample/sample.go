@@ -113,7 +113,7 @@ func openFace(path string, size float64) (font.Face, error) {
 	return face, nil
 }
 
-// FaceBox is where the face lies in the image that Face draws.
+// FaceBox is the box of the face in the image that Face draws.
 func FaceBox() image.Rectangle { return image.Rect(120, 90, 280, 310) }
 
 // Face draws a face from the front, in the light and shade that Haar cascades

@@ -40,15 +40,15 @@ type Config struct {
 func (c *Config) Register(fs *flag.FlagSet) {
 	fs.StringVar(&c.URL, "url", "http://127.0.0.1:8080", "`URL` of the mesh")
 	c.NATS.Register(fs, "", "send over NATS at this `URL` instead of HTTP")
-	fs.StringVar(&c.Pipeline, "pipeline", "", "what to look for; the first pipeline of the mesh when left out")
-	fs.StringVar(&c.Priority, "priority", "", "interactive or bulk; empty for that of the pipeline")
-	fs.StringVar(&c.Concurrency, "concurrency", "auto", "how many images to send at a time; auto finds out")
-	fs.IntVar(&c.Attempts, "attempts", 10, "how often to try one image when what goes wrong may pass")
+	fs.StringVar(&c.Pipeline, "pipeline", "", "`name` of the pipeline; the first one of the mesh when empty")
+	fs.StringVar(&c.Priority, "priority", "", "interactive or bulk; that of the pipeline when empty")
+	fs.StringVar(&c.Concurrency, "concurrency", "auto", "how many images are in flight; auto adapts the number to the latency")
+	fs.IntVar(&c.Attempts, "attempts", 10, "how many attempts an image has when errors are transient")
 	fs.BoolVar(&c.Ordered, "ordered", false, "write the outcomes in the order of the images")
-	fs.StringVar(&c.Draw, "draw", "", "`folder` for the images with what was found drawn on them")
+	fs.StringVar(&c.Draw, "draw", "", "`folder` for the images with their regions drawn on them")
 	fs.StringVar(&c.Out, "out", "-", "`file` for the outcomes, one line of JSON for each image; - for stdout")
-	fs.StringVar(&c.Failed, "failed", "", "`file` for a list of the images that failed, which send takes as -")
-	fs.BoolVar(&c.Resume, "resume", false, "go on with a run that broke off: images with an outcome in --out are not sent")
+	fs.StringVar(&c.Failed, "failed", "", "`file` for a list of the images that failed, which send reads as -")
+	fs.BoolVar(&c.Resume, "resume", false, "resume an interrupted run: images with an outcome in --out are not sent")
 }
 
 // concurrency returns how many images to send at a time, or auto.

@@ -18,7 +18,7 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// deliverFunc makes one attempt to have an image read. The error is a
+// deliverFunc makes one attempt to process an image. The error is a
 // [*retry.Error] when another attempt may have an outcome, and a [*v1.Problem]
 // when that is the outcome.
 type deliverFunc func(ctx context.Context, key string, image []byte) (v1.Result, error)
@@ -81,7 +81,7 @@ func (o *overHTTP) deliver(ctx context.Context, key string, image []byte) (v1.Re
 	return r, err
 }
 
-// draw sends the image again: the key stands for its job, which is done.
+// draw sends the image again under its key, which names the finished job.
 func (o *overHTTP) draw(ctx context.Context, key string, image []byte, _ v1.Result) ([]byte, error) {
 	req, err := o.post(ctx, key, image)
 	if err != nil {
@@ -90,7 +90,7 @@ func (o *overHTTP) draw(ctx context.Context, key string, image []byte, _ v1.Resu
 	req.Header.Set("Accept", drawnType)
 	drawn, contentType, err := doRequest(o.web, req)
 	if err == nil && contentType != drawnType {
-		err = fmt.Errorf("the answer is %q, want %s", contentType, drawnType)
+		err = fmt.Errorf("the response has type %q, want %s", contentType, drawnType)
 	}
 	return drawn, err
 }
@@ -98,7 +98,7 @@ func (o *overHTTP) draw(ctx context.Context, key string, image []byte, _ v1.Resu
 // drawnType is the type of drawn images.
 const drawnType = "image/jpeg"
 
-// requestResult makes a request and reads the result in its answer.
+// requestResult makes a request and reads the result in its response.
 func requestResult(web *http.Client, req *http.Request) (v1.Result, error) {
 	var r v1.Result
 	body, _, err := doRequest(web, req)
@@ -106,7 +106,7 @@ func requestResult(web *http.Client, req *http.Request) (v1.Result, error) {
 		return r, err
 	}
 	if err := json.Unmarshal(body, &r); err != nil {
-		return r, retry.After(fmt.Errorf("read the answer: %w", err), 0)
+		return r, retry.After(fmt.Errorf("read the response: %w", err), 0)
 	}
 	if r.Status == v1.Failed && r.Problem != nil {
 		return r, r.Problem
@@ -114,8 +114,8 @@ func requestResult(web *http.Client, req *http.Request) (v1.Result, error) {
 	return r, nil
 }
 
-// doRequest makes a request and returns the body and the type of its answer. An answer
-// that is not a success is an error.
+// doRequest makes a request and returns the body and the media type of its response.
+// A response that is not a success is an error.
 func doRequest(web *http.Client, req *http.Request) (body []byte, contentType string, err error) {
 	res, err := web.Do(req)
 	if err != nil {
@@ -124,7 +124,7 @@ func doRequest(web *http.Client, req *http.Request) (body []byte, contentType st
 	defer res.Body.Close()
 	body, err = io.ReadAll(res.Body)
 	if err != nil {
-		return nil, "", retry.After(fmt.Errorf("read the answer: %w", err), 0)
+		return nil, "", retry.After(fmt.Errorf("read the response: %w", err), 0)
 	}
 	if res.StatusCode/100 == 2 {
 		return body, res.Header.Get("Content-Type"), nil
@@ -132,7 +132,7 @@ func doRequest(web *http.Client, req *http.Request) (body []byte, contentType st
 	retryAfter := retry.ParseAfter(res.Header.Get("Retry-After"))
 	p := new(v1.Problem)
 	if json.Unmarshal(body, p) != nil || p.Code == "" { // a proxy on the way
-		err := fmt.Errorf("the answer was %s", res.Status)
+		err := fmt.Errorf("the response is %s", res.Status)
 		if res.StatusCode >= 500 || res.StatusCode == http.StatusTooManyRequests || res.StatusCode == http.StatusRequestTimeout {
 			err = retry.After(err, retryAfter)
 		}
@@ -141,7 +141,8 @@ func doRequest(web *http.Client, req *http.Request) (body []byte, contentType st
 	return nil, "", classifyProblem(p, retryAfter)
 }
 
-// classifyProblem tells a problem that passes from one that is the outcome.
+// classifyProblem returns a [*retry.Error] for a transient problem, and any other
+// problem, which is the outcome, unchanged.
 func classifyProblem(p *v1.Problem, retryAfter time.Duration) error {
 	if isTransient(p.Code) {
 		return retry.After(p, retryAfter)

@@ -1,7 +1,7 @@
-// Package send is the bulk sender: it has folders of images read by a mesh,
-// and writes what came back, one line of JSON for each image.
+// Package send is the bulk sender. It sends folders of images to a mesh and
+// writes the outcomes, one line of JSON for each image.
 //
-// It finds by itself how many images to send at a time, waits when the mesh
-// says so, tries again what passes, and can be stopped at any moment: what it
-// wrote says where to go on, without an image being sent twice.
+// It adapts the number of images in flight to the latency, waits as long as the
+// mesh asks for, and retries transient errors. A run can be stopped at any time:
+// the outcomes in its file are the images that a resumed run does not send.
 package send

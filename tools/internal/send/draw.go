@@ -12,9 +12,9 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// draw has the mesh draw the regions of an image that was read under a key, and
-// writes the drawn image, where that is wanted. It tries as often as the image
-// itself may be tried, unless no worker draws.
+// draw requests the image with the regions of its result drawn on it and writes
+// it, when --draw is given. It makes as many attempts as for the image itself,
+// but only one when no worker draws.
 func (r *run) draw(working, running context.Context, f file, key string, image []byte, result v1.Result) error {
 	if r.cfg.Draw == "" {
 		return nil

@@ -16,7 +16,7 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// outcome is one line of what is written: what became of one image.
+// outcome is one line of the output: the outcome of one image.
 type outcome struct {
 	// File is the path. JSON has no bytes that are not UTF-8: there they are
 	// U+FFFD, and FileBase64 has the path as it is.

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/term"
 )
 
-// progress tells how far the run is: a bar on a terminal, else a line now and
-// then.
+// progress prints the progress of a run: a bar on a terminal, otherwise a line
+// every progressInterval.
 type progress struct {
 	out   io.Writer
 	bar   *progressbar.ProgressBar // nil without a terminal
@@ -56,7 +56,7 @@ func (p *progress) add(failed bool) {
 	}
 }
 
-// line says all in one.
+// line returns the progress as one line.
 func (p *progress) line(now time.Time) string {
 	took := now.Sub(p.begun)
 	rate := float64(p.done) / max(took.Seconds(), 1e-9)
@@ -65,7 +65,7 @@ func (p *progress) line(now time.Time) string {
 		p.done, p.total, rate, p.failed, p.limit.current(), left.Round(time.Second))
 }
 
-// end says what became of the run.
+// end prints the totals of the run.
 func (p *progress) end(skipped int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

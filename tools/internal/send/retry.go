@@ -8,8 +8,8 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// isTransient is the one table of problems that another attempt may get over.
-// Everything else is the image's or the request's own.
+// isTransient reports whether another attempt may succeed after a problem. All
+// other problems are caused by the image or the request.
 func isTransient(c v1.Code) bool {
 	switch c {
 	case v1.Overloaded, v1.NoWorker, v1.Unavailable, v1.TruncatedBody, v1.Internal:
@@ -31,7 +31,7 @@ func delay(n int, after time.Duration) time.Duration {
 	return backoff.Delay(n)
 }
 
-// isOverloaded reports whether an attempt says that too much is sent.
+// isOverloaded reports whether the error is the problem overloaded.
 func isOverloaded(err error) bool {
 	var p *v1.Problem
 	return errors.As(err, &p) && p.Code == v1.Overloaded

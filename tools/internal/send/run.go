@@ -28,15 +28,15 @@ type run struct {
 	id     string // of the run
 
 	progress *progress
-	failed   []string // those that a run before has found to fail included
+	failed   []string // includes those of the earlier run
 }
 
 // maxPendingOutcomes bounds the outcomes that wait for an earlier one to be written.
 const maxPendingOutcomes = 1024
 
-// After an interrupt, images in flight have a grace to get their outcomes.
-// What is blocked then is abandoned: with the half second that main has to
-// print, the command ends within ten seconds.
+// After an interrupt, images in flight have inFlightGrace to get their outcomes.
+// Blocked calls are abandoned at stopTimeout: with the half second that main has
+// to print, the command ends within ten seconds.
 const (
 	inFlightGrace = 8 * time.Second
 	stopTimeout   = 9 * time.Second
@@ -75,7 +75,7 @@ func (r *run) sendFiles(ctx context.Context, files []file, stdout io.Writer) (er
 	}
 }
 
-// pendingFiles gives the files that are still to be sent.
+// pendingFiles returns the files that are still to be sent.
 func (r *run) pendingFiles(files []file) (todo []file, skipped int, err error) {
 	sent := map[string]v1.Status{}
 	if r.cfg.Resume {
@@ -97,7 +97,7 @@ func (r *run) pendingFiles(files []file) (todo []file, skipped int, err error) {
 	return todo, skipped, nil
 }
 
-// open opens what outcomes are written to; done ends a run that is complete.
+// open opens the output for outcomes; done ends a complete run.
 func (r *run) open(stdout io.Writer) (out io.Writer, done func() error, err error) {
 	r.id, done, err = runID(r.cfg.Out, r.cfg.Resume)
 	if err != nil || r.cfg.Out == "-" {
@@ -115,8 +115,8 @@ func (r *run) open(stdout io.Writer) (out io.Writer, done func() error, err erro
 	return f, func() error { return errors.Join(f.Close(), end()) }, nil
 }
 
-// sendAll sends the files as the limit allows, and writes their outcomes.
-// After ctx has ended, those in flight have a grace.
+// sendAll sends the files as the limit allows, and writes their outcomes. After
+// ctx has ended, images in flight have inFlightGrace to get their outcomes.
 func (r *run) sendAll(ctx context.Context, files []file, out io.Writer) error {
 	working, endWork := context.WithCancel(context.WithoutCancel(ctx))
 	defer endWork()
@@ -164,8 +164,8 @@ func (r *run) sendAll(ctx context.Context, files []file, out io.Writer) error {
 	return writeErr
 }
 
-// write writes outcomes as they come, turn by turn. When that fails it calls
-// stop, and takes what still comes, so that nobody waits.
+// write writes outcomes as they arrive, turn by turn. After a failed write it
+// calls stop and discards the outcomes that still arrive, so that no sender blocks.
 func (r *run) write(turns <-chan chan outcome, out io.Writer, stop func()) (err error) {
 	w := bufio.NewWriter(out)
 	for turn := range turns {
@@ -173,7 +173,7 @@ func (r *run) write(turns <-chan chan outcome, out io.Writer, stop func()) (err 
 			if err != nil {
 				continue
 			}
-			// A run that is killed has written what it knew.
+			// Flush, so that a killed run has written its outcomes.
 			if err = writeLine(w, o, len(turn) == 0); err != nil {
 				stop()
 				continue
@@ -242,13 +242,13 @@ func (r *run) sendFile(working, running context.Context, f file) (outcome, bool)
 				return o, true
 			}
 			if isProblem && p.Job != "" && p.Code != v1.Unavailable {
-				name += "+" // the key stands for a job that has failed, and would give its result again
+				name += "+" // the key names the failed job, and would return its result again
 			}
 			if retry.Sleep(running, delay(o.Attempts, after)) != nil {
 				return o, false
 			}
 		case isProblem && p.Code == v1.JobExpired:
-			name += "+" // the run before had its answer, which is gone: ask again
+			name += "+" // the result of the earlier run has expired: send a new job
 		case isProblem:
 			o.Problem, o.Error = p, ""
 			return o, true
@@ -264,7 +264,7 @@ func (r *run) attempt(ctx context.Context, key string, image []byte) (v1.Result,
 	defer cancel()
 	begin := time.Now()
 	result, err := r.send(ctx, key, image)
-	if tooMuch := isOverloaded(err); err == nil || tooMuch { // what fails says nothing of how long images take
+	if tooMuch := isOverloaded(err); err == nil || tooMuch { // other failures do not measure the latency
 		r.limit.observe(time.Since(begin), tooMuch)
 	}
 	return result, err

@@ -72,7 +72,7 @@ func serverAddr(addr string) (host string, port int, err error) {
 // origins, which are as of ingress: separated by commas, * for all, and none for only
 // those of the same origin. An empty address is for no WebSockets.
 //
-// There is no TLS, and the server asks for no credentials: addr has to be on the
+// There is no TLS, and the server requires no credentials: addr has to be on the
 // loopback interface.
 func webSocketOptions(addr, origins string) (o server.WebsocketOpts, err error) {
 	if addr == "" {

@@ -25,8 +25,8 @@ type child struct {
 	env  []string // besides that of this process
 	log  *slog.Logger
 	out  *printer
-	// pinned tells the arguments that replace those of argv once an address
-	// is known, so that a restarted service comes back where it was.
+	// pinned holds the arguments that replace those of argv once an address is
+	// known, so that a restarted service listens on the same address.
 	pinned map[string]string
 
 	mu      sync.Mutex
@@ -233,7 +233,7 @@ func (c *child) signal(s syscall.Signal) {
 
 // Environ is the environment of a service that shares its machine with the
 // whole mesh: half of the CPUs at most, since threads that look for work to do
-// take them from lanes (ADR 0006). What GOMAXPROCS says comes first.
+// take them from lanes (ADR 0006). A GOMAXPROCS in the environment takes precedence.
 func Environ() []string {
 	env := os.Environ()
 	if os.Getenv("GOMAXPROCS") == "" {

@@ -95,7 +95,7 @@ func (j *jaeger) start(grace time.Duration) (stop func()) {
 	}
 }
 
-// ready waits until Jaeger answers.
+// ready waits until Jaeger responds.
 func (j *jaeger) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
@@ -114,7 +114,7 @@ func (j *jaeger) ready(ctx context.Context) error {
 	}
 }
 
-// probe asks Jaeger once whether it answers.
+// probe makes one request to Jaeger.
 func (j *jaeger) probe(ctx context.Context) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+j.http+"/api/services", nil)
 	if err != nil {

@@ -23,12 +23,12 @@ type startSample struct {
 	file     string // where the user finds it
 	data     []byte // nil for none
 	pipeline string
-	skipped  string // why there is none, though the user has not said so
+	skipped  string // why there is none, unless the user has asked for none
 }
 
-// newSample returns the sample that the flag --sample names. The page that is
-// drawn goes to the pipeline text; an image of the user's own goes to the first
-// pipeline of a mesh without text.
+// newSample returns the sample that the flag --sample names. The drawn page is
+// sent to the pipeline text. An image of the user is sent to text, or to the
+// first pipeline of a mesh without text.
 func newSample(which, data string, pipelines []string) (startSample, error) {
 	hasText := slices.Contains(pipelines, textPipeline)
 	switch {
@@ -68,8 +68,8 @@ func drawPage(file string) ([]byte, error) {
 	return page, nil
 }
 
-// show posts the sample as a user would, and prints the answer and what can be
-// done next. traces is what the address of a trace begins with; empty for none.
+// show posts the sample as a user would, and prints the result and commands to
+// try next. traces is the prefix of the address of a trace; empty for none.
 func (s startSample) show(ctx context.Context, w io.Writer, httpAddr, natsURL, traces string) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()

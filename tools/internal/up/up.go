@@ -73,8 +73,8 @@ func (c *Config) Register(fs *flag.FlagSet) {
 	c.Reserve = defaultReserve
 	fs.Var((*bytesize.Size)(&c.Reserve), "reserve",
 		"`bytes` that stay free on the disk of the folder: with less, images are refused")
-	fs.IntVar(&c.Lanes, "lanes", runtime.NumCPU(), "lanes of detect and of classify: how many images each works on at a time")
-	fs.StringVar(&c.Sample, "sample", "", "image `file` to begin with, or none; without it a page is drawn")
+	fs.IntVar(&c.Lanes, "lanes", runtime.NumCPU(), "lanes of detect and of classify: how many images each processes at a time")
+	fs.StringVar(&c.Sample, "sample", "", "image `file` to process at start, or none; a drawn page when empty")
 	fs.StringVar(&c.Log, "log", "text", "log lines as text or json")
 	fs.StringVar(&c.Pipelines, "pipelines", "", "pipelines `file`; without it the built-in ones")
 	fs.StringVar(&c.Models, "models", defaultModels, "`folder` of models, in which pipelines find them by name")
@@ -92,9 +92,9 @@ const defaultModels = "models"
 // startTimeout is how long the services may take to come up.
 const startTimeout = 2 * time.Minute
 
-// Run runs the mesh until ctx ends. One line on stdout says when it is ready
-// and where; then comes the answer for the sample. Everything else goes to
-// stderr. That the sample fails is said and changes nothing else.
+// Run runs the mesh until ctx ends. When the mesh is ready, it prints one line
+// with the addresses on stdout, then the result of the sample. Everything else
+// goes to stderr. A failure of the sample is logged and does not stop the mesh.
 func Run(ctx context.Context, cfg Config, stdout, stderr io.Writer) (err error) {
 	if cfg.Log != "text" && cfg.Log != "json" {
 		return exit.Usagef("log: %q, want text or json", cfg.Log)

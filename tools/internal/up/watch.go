@@ -191,9 +191,9 @@ func (w *diskWatch) setRejection(level int, reason string) {
 	w.refusing = r
 }
 
-// rejections answer publishes in place of the streams, so that a publisher is
-// told why its message was not stored. They live in the memory of the server:
-// the streams and their configuration stay as they are.
+// rejections reply to publishers in place of the streams, with the reason why a
+// message was not stored. They are subscriptions in the memory of the server:
+// the streams and their configuration do not change.
 type rejections struct {
 	level   int
 	account *server.Account
@@ -244,10 +244,10 @@ func startRejections(s *server.Server, level int, reason string) (*rejections, e
 	return r, nil
 }
 
-// set changes the reason that publishers are told.
+// set changes the reason in the replies to publishers.
 func (r *rejections) set(reason string) {
-	// "JetStream system temporarily unavailable", which passes: the codes of
-	// a stream at its limit would be told to clients as a full queue.
+	// "JetStream system temporarily unavailable", which is transient: clients
+	// would report the codes of a stream at its limit as a full queue.
 	const unavailable, temporarily = 503, 10008
 	b, err := json.Marshal(map[string]any{"error": map[string]any{
 		"code": unavailable, "err_code": temporarily, "description": reason,
