@@ -11,7 +11,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* labels (dict "root" $ "component" NAME) */}}
+{{/* labels (dict "root" $ "component" NAME) returns the labels of an object */}}
 {{- define "sightmesh.labels" -}}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
@@ -25,13 +25,13 @@ app.kubernetes.io/part-of: sightmesh
 app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 
-{{/* instance are the labels of every pod of the release */}}
+{{/* instance returns the labels that every pod of the release has */}}
 {{- define "sightmesh.instance" -}}
 app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
-{{/* podLabels (dict "root" $ "component" NAME "values" VALUES) */}}
+{{/* podLabels (dict "root" $ "component" NAME "values" VALUES) returns the labels of a pod */}}
 {{- define "sightmesh.podLabels" -}}
 {{ include "sightmesh.labels" . }}
 {{- with merge (dict) (default dict .values.podLabels) .root.Values.podLabels }}
@@ -52,7 +52,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 {{- end -}}
 
-{{/* pod (dict "root" $ "component" NAME "values" VALUES) is what every pod has */}}
+{{/* pod (dict "root" $ "component" NAME "values" VALUES) returns the fields that every pod has */}}
 {{- define "sightmesh.pod" -}}
 {{- $all := .root.Values -}}
 serviceAccountName: {{ include "sightmesh.serviceAccount" .root }}
@@ -90,7 +90,7 @@ topologySpreadConstraints:
 {{- default (printf "nats://%s-nats:4222" (include "sightmesh.fullname" .)) .Values.nats.url -}}
 {{- end -}}
 
-{{/* natsFiles are the files of credentials and certificates: flag, volume, key, source */}}
+{{/* natsFiles returns the files with credentials and certificates: flag, volume, key, source */}}
 {{- define "sightmesh.natsFiles" -}}
 {{- $n := .Values.nats -}}
 {{- with $n.creds }}{{ if .secretName }}
@@ -131,14 +131,15 @@ topologySpreadConstraints:
 {{- end }}{{ end }}
 {{- end -}}
 
-{{/* otlp is the address of the OTLP receiver, or nothing */}}
+{{/* otlp returns the address of the OTLP receiver, or an empty string */}}
 {{- define "sightmesh.otlp" -}}
 {{- $jaeger := .Values.jaeger.enabled | ternary (printf "http://%s-jaeger:4318" (include "sightmesh.fullname" .)) "" -}}
 {{- default $jaeger .Values.otlp.endpoint -}}
 {{- end -}}
 
-{{/* otelEnv (dict "root" $ "service" NAME "component" NAME): the resource is described as the
-     semantic conventions of Kubernetes say, and of whatever signal is sent */}}
+{{/* otelEnv (dict "root" $ "service" NAME "component" NAME) returns the variables of OpenTelemetry.
+     The attributes of the resource follow the semantic conventions for Kubernetes. They are
+     set for every signal. */}}
 {{- define "sightmesh.otelEnv" -}}
 {{- with include "sightmesh.otlp" .root }}
 - {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ . | quote }}}
@@ -190,8 +191,8 @@ topologySpreadConstraints:
 {{- end }}
 {{- end -}}
 
-{{/* workloads are the Deployments of the services: service, component, values. A pool of
-     workers has the values of its service, with its own before them. */}}
+{{/* workloads returns the Deployments of the services: service, component, values. A pool of
+     workers has the values of its service, and its own values override them. */}}
 {{- define "sightmesh.workloads" -}}
 {{- $all := list -}}
 {{- range $service := list "ingress" "detect" "classify" "results" -}}
@@ -205,7 +206,7 @@ topologySpreadConstraints:
 {{- toJson $all -}}
 {{- end -}}
 
-{{/* pipelines (dict "root" $ "values" VALUES) are the names of those that a worker serves */}}
+{{/* pipelines (dict "root" $ "values" VALUES) returns the names of the pipelines that a worker serves */}}
 {{- define "sightmesh.pipelines" -}}
 {{- $names := list "text" "text-best" "text-tesseract" "faces" "objects" "codes" -}}
 {{- if .values.serve -}}
@@ -217,7 +218,7 @@ topologySpreadConstraints:
 {{- toJson $names -}}
 {{- end -}}
 
-{{/* unserved are the names of the pipelines that no worker of detect serves */}}
+{{/* unserved returns the names of the pipelines that no worker of detect serves */}}
 {{- define "sightmesh.unserved" -}}
 {{- $names := include "sightmesh.pipelines" (dict "root" . "values" dict) | fromJsonArray -}}
 {{- range include "sightmesh.workloads" . | fromJsonArray -}}
@@ -228,50 +229,51 @@ topologySpreadConstraints:
 {{- toJson $names -}}
 {{- end -}}
 
-{{/* least replicas (dict "values" VALUES): as few as there may be */}}
-{{- define "sightmesh.least" -}}
+{{/* minReplicas (dict "values" VALUES) returns the smallest number of replicas of a workload */}}
+{{- define "sightmesh.minReplicas" -}}
 {{- if .values.autoscaling.enabled }}{{ .values.autoscaling.minReplicas }}{{ else }}{{ .values.replicas }}{{ end -}}
 {{- end -}}
 
-{{/* port (dict "url" URL "default" PORT) */}}
+{{/* port (dict "url" URL "default" PORT) returns the port of the first URL */}}
 {{- define "sightmesh.port" -}}
 {{- $host := (urlParse (splitList "," .url | first)).host -}}
 {{- regexFind ":[0-9]+$" $host | trimPrefix ":" | default .default -}}
 {{- end -}}
 
+{{/* check fails when values contradict each other */}}
 {{- define "sightmesh.check" -}}
 {{- $n := .Values.nats -}}
 {{- $given := list -}}
 {{- range $name := list "creds" "nkey" "user" "token" -}}
 {{- if (index $n $name).secretName }}{{ $given = append $given (printf "nats.%s.secretName" $name) }}{{ end -}}
 {{- end -}}
-{{- if gt (len $given) 1 }}{{ fail (printf "%s: want one of them" (join " and " $given)) }}{{ end -}}
-{{- if and (not $n.url) (include "sightmesh.natsFiles" .) }}{{ fail "nats: credentials and certificates are for an existing NATS, and nats.url is empty" }}{{ end -}}
-{{- if and $n.tlsCA.secretName $n.tlsCA.configMapName }}{{ fail "nats.tlsCA: want secretName or configMapName" }}{{ end -}}
+{{- if gt (len $given) 1 }}{{ fail (printf "%s: set only one of them" (join " and " $given)) }}{{ end -}}
+{{- if and (not $n.url) (include "sightmesh.natsFiles" .) }}{{ fail "nats: credentials and certificates are for an existing NATS, but nats.url is empty" }}{{ end -}}
+{{- if and $n.tlsCA.secretName $n.tlsCA.configMapName }}{{ fail "nats.tlsCA: set secretName or configMapName, not both" }}{{ end -}}
 {{- with .Values.models }}
 {{- $sources := list -}}
 {{- if .existingClaim }}{{ $sources = append $sources "models.existingClaim" }}{{ end -}}
 {{- if .pull }}{{ $sources = append $sources "models.pull" }}{{ end -}}
 {{- if .image }}{{ $sources = append $sources "models.image" }}{{ end -}}
-{{- if gt (len $sources) 1 }}{{ fail (printf "%s: want one of them" (join " and " $sources)) }}{{ end -}}
+{{- if gt (len $sources) 1 }}{{ fail (printf "%s: set only one of them" (join " and " $sources)) }}{{ end -}}
 {{- if and .image (semverCompare "<1.35.0-0" $.Capabilities.KubeVersion.Version) }}{{ fail "models.image: needs Kubernetes 1.35 or later" }}{{ end -}}
 {{- end -}}
-{{- if not (gt (int .Values.terminationGracePeriodSeconds) (add (int .Values.ingress.drainSeconds) 5 | int)) }}{{ fail "terminationGracePeriodSeconds: want more than ingress.drainSeconds and 5" }}{{ end -}}
-{{- if and (not $n.url) (gt (len (printf "%s-nats" (include "sightmesh.fullname" .))) 52) }}{{ fail (printf "%s-nats: the name of the NATS StatefulSet has more than 52 characters, with which Kubernetes cannot label its pods: set fullnameOverride" (include "sightmesh.fullname" .)) }}{{ end -}}
+{{- if not (gt (int .Values.terminationGracePeriodSeconds) (add (int .Values.ingress.drainSeconds) 5 | int)) }}{{ fail "terminationGracePeriodSeconds: must be greater than ingress.drainSeconds plus 5" }}{{ end -}}
+{{- if and (not $n.url) (gt (len (printf "%s-nats" (include "sightmesh.fullname" .))) 52) }}{{ fail (printf "%s-nats: the name of the NATS StatefulSet has more than 52 characters, so that Kubernetes cannot label its pods: set fullnameOverride" (include "sightmesh.fullname" .)) }}{{ end -}}
 {{- if .Values.pipelines }}
 {{- $file := fromYaml .Values.pipelines -}}
-{{- if or $file.Error (not $file.pipelines) }}{{ fail (printf "pipelines: want a pipelines file: %s" (default "it has no pipelines" $file.Error)) }}{{ end -}}
+{{- if or $file.Error (not $file.pipelines) }}{{ fail (printf "pipelines: not a pipelines file: %s" (default "it has no pipelines" $file.Error)) }}{{ end -}}
 {{- end -}}
 {{- $known := include "sightmesh.pipelines" (dict "root" . "values" dict) | fromJsonArray -}}
 {{- range include "sightmesh.workloads" . | fromJsonArray -}}
 {{- range .values.serve -}}
-{{- if not (has . $known) }}{{ fail (printf "serve: there is no pipeline %s, only %s" . (join ", " $known)) }}{{ end -}}
+{{- if not (has . $known) }}{{ fail (printf "serve: pipeline %s does not exist; the pipelines are %s" . (join ", " $known)) }}{{ end -}}
 {{- end -}}
 {{- $a := .values.autoscaling -}}
 {{- if lt (int $a.maxReplicas) (int $a.minReplicas) }}{{ fail (printf "%s.autoscaling: maxReplicas is less than minReplicas" .component) }}{{ end -}}
 {{- $full := printf "%s-%s" (include "sightmesh.fullname" $) .component -}}
-{{- if gt (len $full) 63 }}{{ fail (printf "%s: the name %s has %d characters, want 63 at most" .component $full (len $full)) }}{{ end -}}
+{{- if gt (len $full) 63 }}{{ fail (printf "%s: the name %s has %d characters, and 63 are allowed" .component $full (len $full)) }}{{ end -}}
 {{- end -}}
-{{- if and (or .Values.otlp.metrics .Values.otlp.logs) (not .Values.otlp.endpoint) }}{{ fail "otlp.endpoint: metrics and logs need a receiver; Jaeger has only traces" }}{{ end -}}
-{{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) }}{{ fail "httpRoute.parentRefs: want the gateway" }}{{ end -}}
+{{- if and (or .Values.otlp.metrics .Values.otlp.logs) (not .Values.otlp.endpoint) }}{{ fail "otlp.endpoint: metrics and logs need a receiver; Jaeger accepts only traces" }}{{ end -}}
+{{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) }}{{ fail "httpRoute.parentRefs: must name the gateway" }}{{ end -}}
 {{- end -}}
