@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A lane that needs nothing but Python: it finds one region, the whole picture,
+"""A lane program that needs nothing but Python. It finds one region, the whole image,
 and names its main colour. It reads uncompressed 24-bit BMP files."""
 import json
 import socket
@@ -18,7 +18,7 @@ def read_exactly(sock, n):
     while len(data) < n:
         more = sock.recv(n - len(data))
         if not more:
-            sys.exit(0)  # the worker is gone
+            sys.exit(0)  # the worker has closed the socket
         data += more
     return bytes(data)
 
@@ -39,7 +39,7 @@ def mean_colour(bmp):
     (offset,) = struct.unpack_from("<I", bmp, 10)
     width, height, _, depth, compression = struct.unpack_from("<iiHHI", bmp, 18)
     if depth != 24 or compression != 0 or width < 1:
-        raise ValueError("only uncompressed BMP of 24 bits is read here")
+        raise ValueError("only uncompressed BMP files with 24 bits are supported")
     row, totals = (width * 3 + 3) // 4 * 4, [0, 0, 0]
     for y in range(abs(height)):
         line = bmp[offset + y * row : offset + y * row + width * 3]
@@ -49,9 +49,9 @@ def mean_colour(bmp):
     return width, abs(height), (red, green, blue)
 
 
-def detect(request, picture):
+def detect(request, image):
     try:
-        width, height, mean = mean_colour(picture)
+        width, height, mean = mean_colour(image)
     except (ValueError, struct.error) as e:
         return {"type": "failed", "id": request["id"], "code": "damaged", "detail": str(e)}
     distance = {name: sum((a - b) ** 2 for a, b in zip(mean, rgb)) ** 0.5 for name, rgb in COLOURS.items()}
@@ -73,8 +73,8 @@ def main():
     loaded = {name: {"models": [{"name": "mean-colour", "version": "1"}]} for name in start["pipelines"]}
     write_frame(sock, {"type": "ready", "protocol": PROTOCOL, "pipelines": loaded})
     while True:
-        request, picture = read_frame(sock)
-        write_frame(sock, detect(request, picture))
+        request, image = read_frame(sock)
+        write_frame(sock, detect(request, image))
 
 
 if __name__ == "__main__":
