@@ -221,7 +221,7 @@ func (t *table) transport(ctx context.Context) error {
 		return err
 	}
 	defer m.stop()
-	t.printf("\n## (a) The mesh beside the floor\n\nA image of 100 KB, 100 KB of crops, lanes that do nothing, one NATS server with file storage.\n\n| at a time | floor p50 | mesh p50 | ratio | floor p99 | mesh p99 | ratio | floor /s | mesh /s | ratio |\n|---|---|---|---|---|---|---|---|---|---|\n")
+	t.printf("\n## (a) Mesh and floor\n\nAn image of 100 KB, 100 KB of crops, lanes that do no work, one NATS server with file storage.\n\n| concurrent images | floor p50 | mesh p50 | ratio | floor p99 | mesh p99 | ratio | floor /s | mesh /s | ratio |\n|---|---|---|---|---|---|---|---|---|---|\n")
 	for _, c := range []int{1, 16} {
 		f, err := t.floor(ctx, m, hundred, c, 1)
 		if err != nil {
@@ -267,7 +267,7 @@ func (t *table) debianModels(ctx context.Context) error {
 		return err
 	}
 	defer m.stop()
-	t.printf("\n## (b) Models of Debian's packages, beside the same lanes with no mesh round them\n\n%d lanes of detect and of classify; the drawn page and the drawn face of `sightmesh up`. Saturation is %d requests at a time.\n\n| pipeline | lanes alone /s | mesh /s | ratio | lanes alone p50, one at a time | mesh p50 | added |\n|---|---|---|---|---|---|---|\n", count, 4*count)
+	t.printf("\n## (b) Models of Debian packages, with and without a mesh\n\n*Lanes alone* are the same lanes without a mesh. There are %d lanes of detect and of classify. The images are the\ndrawn page and the drawn face of `sightmesh up`. Saturation is %d concurrent requests.\n\n| pipeline | lanes alone /s | mesh /s | ratio | lanes alone p50, one at a time | mesh p50 | added |\n|---|---|---|---|---|---|---|\n", count, 4*count)
 	for _, p := range pipeline.BuiltIn() {
 		image, ok := map[string][]byte{"text": page, "faces": face}[p.Name]
 		if !ok {
@@ -333,7 +333,7 @@ func aloneSender(l *lanes.Lanes, p pipeline.Pipeline) bench.Sender {
 
 // (c) many crops of one image.
 func (t *table) crops(ctx context.Context) error {
-	t.printf("\n## (c) Crops of one image\n\nLanes that do nothing, 2 of each, 16 crops in a message at most, one image at a time.\n\n| crops | messages | p50 | p99 | join p50 |\n|---|---|---|---|---|\n")
+	t.printf("\n## (c) Crops of one image\n\nLanes that do no work, 2 for each stage, at most 16 crops in a message, one image at a time.\n\n| crops | messages | p50 | p99 | join p50 |\n|---|---|---|---|---|\n")
 	for _, n := range []int{1, 10, 100} {
 		file, err := t.noopPipelines(n, n*(10<<10))
 		if err != nil {
@@ -357,7 +357,7 @@ func (t *table) crops(ctx context.Context) error {
 	if err := png.Encode(&page, img); err != nil {
 		return fmt.Errorf("encode page: %w", err)
 	}
-	t.printf("\nA page of 50 lines, read by 1 and by 2 lanes of classify, one page at a time:\n\n| lanes | p50 | against the time of one lane ÷ lanes |\n|---|---|---|\n")
+	t.printf("\nA page of 50 lines of text, with 1 and with 2 lanes of classify, one page at a time:\n\n| lanes | p50 | p50 ÷ (p50 of one lane ÷ lanes) |\n|---|---|---|\n")
 	var alone float64
 	for _, lanes := range []int{1, 2} {
 		if err := t.with(ctx, meshConfig{lanes: lanes}, func(m *mesh) error {
@@ -392,7 +392,7 @@ func (t *table) sizes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	t.printf("\n## (d) Sizes of images\n\nLanes that do nothing, 20 KB of crops, one image at a time. The floor carries the image in both of its first hops.\n\n| image | floor p50 | mesh p50 | ratio |\n|---|---|---|---|\n")
+	t.printf("\n## (d) Sizes of images\n\nLanes that do no work, 20 KB of crops, one image at a time. The first two messages of the floor contain the image.\n\n| image | floor p50 | mesh p50 | ratio |\n|---|---|---|---|\n")
 	return t.with(ctx, meshConfig{lanes: 2, pipelines: file}, func(m *mesh) error {
 		for _, kb := range []int{10, 100, 1000, 8000} {
 			f, err := t.floor(ctx, m, kb<<10, 1, 1)
@@ -420,7 +420,7 @@ func (t *table) tracing(ctx context.Context) error {
 	}))
 	defer sink.Close()
 	lanes := runtime.NumCPU()
-	t.printf("\n## (e) Traces\n\nPipeline text at saturation, spans sent over OTLP/HTTP to a receiver on this machine.\n\n| sampled | /s | against none |\n|---|---|---|\n")
+	t.printf("\n## (e) Traces\n\nThe pipeline `text` at saturation. The spans are sent over OTLP/HTTP to a receiver on the same machine.\n\n| sampled | images /s | ratio to none |\n|---|---|---|\n")
 	var none float64
 	for _, s := range []struct{ name, arg string }{{"none", ""}, {"1 %", "0.01"}, {"100 %", "1"}} {
 		var env []string
@@ -450,7 +450,7 @@ func (t *table) replicas(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	t.printf("\n## (f) Replicas\n\nAs (a), 16 at a time through one ingress. On one machine a second replica adds processes and no cores.\n\n| of every service | p50 | /s |\n|---|---|---|\n")
+	t.printf("\n## (f) Replicas\n\nThe same as (a) with 16 concurrent images through one ingress. On one machine a second replica adds processes but no\ncores.\n\n| replicas of each service | p50 | images /s |\n|---|---|---|\n")
 	for _, n := range []int{1, 2} {
 		if err := t.with(ctx, meshConfig{lanes: 2, replicas: n, pipelines: file}, func(m *mesh) error {
 			r, err := t.measure(ctx, m, "noop", header(hundred), 16)
@@ -471,7 +471,7 @@ func (t *table) cluster(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	t.printf("\n## (g) Three NATS servers, three copies of every stream\n\nAs (a), all three servers on this machine.\n\n| at a time | floor p50 | mesh p50 | ratio | floor /s | mesh /s | ratio |\n|---|---|---|---|---|---|---|\n")
+	t.printf("\n## (g) Three NATS servers with three replicas of each stream\n\nThe same as (a), with all three servers on the same machine.\n\n| concurrent images | floor p50 | mesh p50 | ratio | floor /s | mesh /s | ratio |\n|---|---|---|---|---|---|---|\n")
 	return t.with(ctx, meshConfig{servers: 3, lanes: 2, pipelines: file}, func(m *mesh) error {
 		for _, c := range []int{1, 8} {
 			f, err := t.floor(ctx, m, hundred, c, 3)

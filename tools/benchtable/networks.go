@@ -102,13 +102,14 @@ func (t *table) networks(ctx context.Context) error {
 	count := runtime.NumCPU()
 	t.printf(`%s Networks
 
-Measured on %s; the load of the machine (1 minute) was %.1f before and %.1f after. Faces are found by YuNet, objects by
-YOLOX-nano, and lines of text by one network of PP-OCRv6 and read by one or two, all in ONNX Runtime with one thread for
-each lane. What is compared takes turns, in %d rounds of %v each. Tables have the median of the rounds, and the median of
-their ratios.
+Measured on %s; the load of the machine (1 minute) was %.1f before and %.1f after. YuNet finds faces
+and YOLOX-nano finds objects. For text, one network of PP-OCRv6 finds lines and one or two networks read them. All
+networks run in ONNX Runtime with one thread for each lane. The systems are measured alternately, in %d rounds of %v
+each. The tables have the median of the rounds, and the median of the ratios of each round.
 
-*Lanes alone* are the same networks driven directly, with no mesh: each is in one process that gets one image after the
-other over a socket. Saturation is %d lanes of each stage, with %d images at a time. One at a time is one lane of each stage.
+*Lanes alone* are the same networks without a mesh: each network runs in one process that gets one image after the
+other over a socket. Saturation is %d lanes for each stage, with %d concurrent images. One at a time is one lane for
+each stage.
 
 | pipeline | image | lanes alone /s | mesh /s | mesh ÷ alone (target %v) | lanes alone p50, one at a time | mesh p50 | added (target %d ms) |
 |---|---|---|---|---|---|---|---|
@@ -133,8 +134,8 @@ other over a socket. Saturation is %d lanes of each stage, with %d images at a t
 // printCPU says what an image costs.
 func (t *table) printCPU(rows []networkRow) {
 	t.printf(`
-Processor time of an image at saturation, in all processes, the load included. It depends less on what else the machine does
-than throughput does.
+Processor time for an image at saturation, in all processes, including the load. Other programs on the machine affect
+it less than the throughput.
 
 | pipeline | lanes alone | mesh | lanes alone ÷ mesh (target %v) | LitServe | LitServe ÷ mesh |
 |---|---|---|---|---|---|
@@ -156,10 +157,10 @@ than throughput does.
 // printHops prints the time that a single image spends in each step.
 func (t *table) printHops(rows []networkRow) {
 	t.printf(`
-Where the time goes, one image at a time (p50). Lanes measure decode, detect and classify; besides is the rest of each
-image: of lanes alone their sockets, of the mesh HTTP, NATS with its files, and the services.
+Time of each step for one image at a time (p50). The lanes measure decode, detect and classify. *Other* is the rest of
+the time of an image: the sockets for lanes alone; HTTP, NATS with its files, and the services for the mesh.
 
-| pipeline | measured | decode | detect | classify | besides |
+| pipeline | system | decode | detect | classify | other |
 |---|---|---|---|---|---|
 `)
 	for _, r := range rows {
@@ -181,15 +182,15 @@ image: of lanes alone their sockets, of the mesh HTTP, NATS with its files, and 
 
 func (t *table) printLitServe(rows []networkRow, count int) {
 	if t.litServe == "" {
-		t.printf("\nNot held against LitServe: `make litserve` installs it, with pip.\n")
+		t.printf("\nNot compared with LitServe: `make litserve` installs it, with pip.\n")
 		return
 	}
 	t.printf(`
-The same files of networks in [LitServe](https://github.com/Lightning-AI/LitServe) (%s), served
-by tools/benchtable/litserve/server.py: %d workers of one thread at saturation, and one worker one at a time. Load, bytes
-over HTTP and settings of the networks are the same. LitServe does not store images, so that they are lost when it ends.
-Its lines of text are not in reading order, and have no places of words. *Same regions* have the same label, the same
-text but for spaces, and boxes that overlap by 0.8 or more.
+[LitServe](https://github.com/Lightning-AI/LitServe) (%s) serves the same network
+files with tools/benchtable/litserve/server.py: %d workers of one thread at saturation, and one worker for one image at
+a time. The load, the requests over HTTP and the settings of the networks are the same. LitServe does not store images;
+they are lost when it stops. Its lines of text are not in reading order, and have no positions of words. *Same regions*
+have the same label, the same text except for spaces, and boxes that overlap by 0.8 or more.
 
 | pipeline | LitServe /s | mesh /s | mesh ÷ LitServe | LitServe p50, one at a time | mesh p50 | mesh ÷ LitServe | same regions |
 |---|---|---|---|---|---|---|---|

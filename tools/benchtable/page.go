@@ -32,6 +32,7 @@ func writePage(file string, sections map[byte]string) error {
 
 // page puts sections into the place of those of an old page.
 func page(sections map[byte]string, old string) string {
+	old, notes, hasNotes := strings.Cut(old, endOfSections)
 	before, _, _ := strings.Cut(old, "\n## (")
 	if before == "" || len(sections) == len(rowNames) {
 		before = head()
@@ -46,8 +47,15 @@ func page(sections map[byte]string, old string) string {
 		}
 		before += section
 	}
+	if hasNotes {
+		before += endOfSections + notes
+	}
 	return before
 }
+
+// endOfSections separates the sections of the rows from text that is written by
+// hand and stays.
+const endOfSections = "\n<!-- end of make bench -->\n"
 
 // heading is what the section of a row begins with.
 func heading(name byte) string { return fmt.Sprintf("\n## (%c)", name) }
@@ -55,9 +63,10 @@ func heading(name byte) string { return fmt.Sprintf("\n## (%c)", name) }
 func head() string {
 	return fmt.Sprintf(`# Performance
 
-Written by %s on %s: %d x %s, %s, every process on this machine, the load too; Go
-programs but the load have half of the cores (ADR 0006). Each row stands beside its
-baseline of the same run; the ratios are what to compare, the times are those of this machine in this hour. The *floor* is the bare
-three-hop JetStream pipeline (`+"`sightmesh bench floor`"+`) on the same server.
+This page compares the mesh with its baselines. %s wrote the sections (a) to (h) on %s: %d x %s,
+%s. All processes ran on one machine, including the load. Go programs other than the load used half of the cores
+([ADR 0006](adr/0006-what-the-mesh-adds.md)). Each row has its baseline of the same run. Compare the ratios; the times
+depend on the machine and its other work. The *floor* is a bare JetStream pipeline with three stored messages
+(`+"`sightmesh bench floor`"+`) on the same server.
 `, "`make bench`", time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), machine.Processor(), runtime.Version())
 }

@@ -32,6 +32,24 @@ func TestPage_ReplacesWhatWasMeasured(t *testing.T) {
 	}
 }
 
+// TestPage_KeepsNotes checks that text behind the sections stays when every
+// section is new.
+func TestPage_KeepsNotes(t *testing.T) {
+	t.Parallel()
+	const notes = endOfSections + "\n## Notes\n\n## (x) Not a row\n"
+	sections := map[byte]string{}
+	for i := range len(rowNames) {
+		sections[rowNames[i]] = heading(rowNames[i]) + " New\n"
+		got := page(sections, "# Performance\n\nOld head.\n\n## (a) Old\n\n## (h) Old\n"+notes)
+		if !strings.HasSuffix(got, notes) {
+			t.Errorf("with %d new sections the page ends with %q, want %q", i+1, got[max(0, len(got)-len(notes)):], notes)
+		}
+		if n := strings.Count(got, endOfSections); n != 1 {
+			t.Errorf("with %d new sections the page has %d ends of its sections, want 1", i+1, n)
+		}
+	}
+}
+
 func TestPage_OfAllRowsHasANewHead(t *testing.T) {
 	t.Parallel()
 	sections := map[byte]string{}
@@ -44,7 +62,7 @@ func TestPage_OfAllRowsHasANewHead(t *testing.T) {
 	if strings.Contains(got, "Old") {
 		t.Errorf("something of the old page is left: %q", got)
 	}
-	if !strings.HasPrefix(got, "# Performance\n\nWritten by `make bench` on ") {
+	if !strings.HasPrefix(got, "# Performance\n\nThis page compares the mesh with its baselines. `make bench` wrote ") {
 		t.Errorf("the page begins with %.60q", got)
 	}
 	if !strings.HasSuffix(got, want.String()) {
