@@ -47,14 +47,14 @@ type Config struct {
 // defaultURL, and purpose ends its description.
 func (c *Config) Register(fs *flag.FlagSet, defaultURL, purpose string) {
 	fs.StringVar(&c.URL, "nats", defaultURL, purpose)
-	fs.StringVar(&c.User, "nats-user", "", "user `name` at NATS, with --nats-password-file")
+	fs.StringVar(&c.User, "nats-user", "", "user `name` for NATS; needs --nats-password-file")
 	fs.StringVar(&c.PasswordFile, "nats-password-file", "", "`file` with the password of --nats-user")
-	fs.StringVar(&c.TokenFile, "nats-token-file", "", "`file` with a token for NATS")
-	fs.StringVar(&c.CredsFile, "nats-creds", "", "credentials `file` for NATS: a JWT and its seed")
-	fs.StringVar(&c.NKeyFile, "nats-nkey", "", "`file` with the seed of an NKey for NATS")
-	fs.StringVar(&c.CAFile, "nats-ca", "", "`file` with the CA certificates of NATS; empty for those of the system")
-	fs.StringVar(&c.CertFile, "nats-cert", "", "`file` with a client certificate for NATS, with --nats-key")
-	fs.StringVar(&c.KeyFile, "nats-key", "", "`file` with the key of --nats-cert")
+	fs.StringVar(&c.TokenFile, "nats-token-file", "", "`file` with the token for NATS")
+	fs.StringVar(&c.CredsFile, "nats-creds", "", "credentials `file` for NATS, with a JWT and its seed")
+	fs.StringVar(&c.NKeyFile, "nats-nkey", "", "`file` with the seed of the NKey for NATS")
+	fs.StringVar(&c.CAFile, "nats-ca", "", "`file` with the CA certificates for NATS; empty: those of the system")
+	fs.StringVar(&c.CertFile, "nats-cert", "", "`file` with the client certificate for NATS; needs --nats-key")
+	fs.StringVar(&c.KeyFile, "nats-key", "", "`file` with the private key of --nats-cert")
 }
 
 // Options checks the configuration and returns it as options of nats.Connect. An

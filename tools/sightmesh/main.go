@@ -35,9 +35,10 @@ func main() { os.Exit(run()) }
 func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	var usage bytes.Buffer
+	var help bytes.Buffer
 	root := rootCommand()
-	captureUsage(root, &usage)
+	setUsage(root)
+	captureUsage(root, &help)
 	err := root.Parse(os.Args[1:])
 	switch {
 	case err == nil:
@@ -46,7 +47,7 @@ func run() int {
 		err = exit.Usagef("%w; --help lists the flags", err)
 	}
 	if errors.Is(err, flag.ErrHelp) {
-		if _, err = usage.WriteTo(os.Stdout); err == nil {
+		if _, err = help.WriteTo(os.Stdout); err == nil {
 			return 0
 		}
 	}
@@ -101,7 +102,7 @@ func rootCommand() *ffcli.Command {
 		case len(args) > 0:
 			return exit.Usagef("unknown command %q; --help lists the commands", args[0])
 		case !*showVersion:
-			return exit.Usagef("no command\n\n%s", ffcli.DefaultUsageFunc(root))
+			return exit.Usagef("no command\n\n%s", usage(root))
 		}
 		fmt.Printf("sightmesh %s (commit %s, %s)\n", contracts.Version, version.GetRevision(), runtime.Version())
 		return nil
@@ -215,7 +216,7 @@ func onlySubcommands(c *ffcli.Command) *ffcli.Command {
 		if len(argv) > 0 {
 			return exit.Usagef("unknown command %s %q; --help lists the commands", c.Name, argv[0])
 		}
-		return exit.Usagef("%s: no command\n\n%s", c.Name, ffcli.DefaultUsageFunc(c))
+		return exit.Usagef("%s: no command\n\n%s", c.Name, usage(c))
 	}
 	return c
 }

@@ -34,10 +34,10 @@ func DefaultLimits() Limits {
 
 // Register makes flags of the limits, their present values as defaults.
 func (l *Limits) Register(fs *flag.FlagSet) {
-	fs.Int64Var(&l.MaxBytes, "max-bytes", l.MaxBytes, "largest picture, in `bytes`")
-	fs.IntVar(&l.MaxSide, "max-side", l.MaxSide, "longest side of a picture, in `pixels`")
-	fs.IntVar(&l.MaxPixels, "max-pixels", l.MaxPixels, "largest width x height of a picture, in `pixels`")
-	fs.IntVar(&l.MaxScans, "max-scans", l.MaxScans, "most scans of a progressive JPEG")
+	fs.Int64Var(&l.MaxBytes, "max-bytes", l.MaxBytes, "largest image file, in `bytes`")
+	fs.IntVar(&l.MaxSide, "max-side", l.MaxSide, "longest side of an image, in `pixels`")
+	fs.IntVar(&l.MaxPixels, "max-pixels", l.MaxPixels, "largest width x height of an image, in `pixels`")
+	fs.IntVar(&l.MaxScans, "max-scans", l.MaxScans, "maximum number of scans of a progressive JPEG")
 }
 
 // Metadata describes the limits to clients of an endpoint that takes images, with the

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -24,12 +25,20 @@ type commonFlags struct {
 }
 
 func (f *commonFlags) register(fs *flag.FlagSet) {
-	f.nats.Register(fs, nats.DefaultURL, "NATS `URL`, or several with commas")
-	fs.StringVar(&f.admin, "admin", "127.0.0.1:0", "`address` for probes and metrics")
-	fs.StringVar(&f.profiles, "profiles", "", "loopback `address` for profiles, such as 127.0.0.1:6060; empty for none")
-	fs.StringVar(&f.pipelines, "pipelines", "", "pipelines `file`; without it the built-in ones")
-	fs.DurationVar(&f.grace, "grace", 20*time.Second, "how long work in hand may take to finish at the end")
-	fs.TextVar(&f.logLevel, "log-level", slog.LevelInfo, "debug, info, warn or error")
+	f.nats.Register(fs, nats.DefaultURL, "`URL` of the NATS server; separate several with commas")
+	fs.StringVar(&f.admin, "admin", "127.0.0.1:0", "`address` of the HTTP server for probes and metrics; port 0: any free port")
+	fs.StringVar(&f.profiles, "profiles", "", "loopback `address` of the HTTP server for Go profiles, such as 127.0.0.1:6060; empty: no server")
+	fs.StringVar(&f.pipelines, "pipelines", "", "pipelines `file`; empty: the built-in pipelines")
+	fs.DurationVar(&f.grace, "grace", 20*time.Second, "how long work in progress may take to finish after SIGTERM")
+	fs.TextVar(&f.logLevel, "log-level", slog.LevelInfo, "lowest `level` that is logged: debug, info, warn or error")
+}
+
+// variablePrefix begins the names of the environment variables of flags.
+const variablePrefix = "SIGHTMESH"
+
+// variable returns the environment variable of a flag, as package ff derives it.
+func variable(name string) string {
+	return variablePrefix + "_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
 }
 
 // parse reads these flags and those of the service's own, from the arguments or
@@ -41,13 +50,15 @@ func (f *commonFlags) parse(spec Spec, args []string, stderr io.Writer) (former 
 	fs.Usage = func() {
 		fmt.Fprintf(stderr, "Usage of %s:\n", spec.Name)
 		fs.PrintDefaults()
+		fmt.Fprintf(stderr, "\nEach of these flags can be given as an environment variable: -%s as %s.\n\n",
+			"log-level", variable("log-level"))
 		fmt.Fprintf(stderr, "  -version\n    \tprint the version and exit\n")
 	}
 	f.register(fs)
 	if spec.Flags != nil {
 		spec.Flags(fs)
 	}
-	if err := ff.Parse(fs, args, ff.WithEnvVarPrefix("SIGHTMESH")); err != nil {
+	if err := ff.Parse(fs, args, ff.WithEnvVarPrefix(variablePrefix)); err != nil {
 		return nil, fmt.Errorf("read flags: %w", err)
 	}
 	if fs.NArg() > 0 {

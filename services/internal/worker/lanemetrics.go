@@ -25,20 +25,23 @@ type laneMetrics struct {
 
 func newLaneMetrics(r prometheus.Registerer, lanes int) *laneMetrics {
 	f := promauto.With(r)
-	f.NewGauge(prometheus.GaugeOpts{Name: "sightmesh_lane_count", Help: "Lanes of this process."}).Set(float64(lanes))
+	f.NewGauge(prometheus.GaugeOpts{Name: "sightmesh_lane_count", Help: "Number of lanes of the worker."}).Set(float64(lanes))
 	return &laneMetrics{
 		restarts: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "sightmesh_lane_restarts_total",
-			Help: "Lane processes that ended and were replaced, by reason: died, timeout, deadline, memory, protocol, stopped, recycled.",
+			Help: "Lane processes that ended or did not start, by lane program and reason: died, timeout, deadline, memory, " +
+				"protocol, stopped or recycled.",
 		}, []string{"program", "reason"}),
 		jobs: f.NewCounterVec(prometheus.CounterOpts{
-			Name: "sightmesh_lane_jobs_total", Help: "Requests put to a lane, by outcome: done, or the code of the problem.",
+			Name: "sightmesh_lane_jobs_total",
+			Help: "Requests that were sent to a lane, by outcome: done, a problem code or a reason of " +
+				"sightmesh_lane_restarts_total.",
 		}, []string{"pipeline", "outcome"}),
 		seconds: f.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "sightmesh_lane_seconds", Help: "How long a request held a lane.",
+			Name: "sightmesh_lane_seconds", Help: "Service time of requests: how long a request held a lane.",
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}, []string{"pipeline"}),
-		busy: f.NewGauge(prometheus.GaugeOpts{Name: "sightmesh_lane_busy", Help: "Lanes at work."}),
+		busy: f.NewGauge(prometheus.GaugeOpts{Name: "sightmesh_lane_busy", Help: "Number of lanes that process a request."}),
 	}
 }
 

@@ -28,25 +28,31 @@ func newMetrics(c *clock.Clock, r prometheus.Registerer) metrics {
 	return metrics{
 		clock: c,
 		messages: f.NewCounterVec(prometheus.CounterOpts{
-			Name: "sightmesh_messages_total", Help: "Messages worked on, by outcome: done, a problem code, retried, snoozed, handed-back, dropped or lost.",
+			Name: "sightmesh_messages_total",
+			Help: "Deliveries that were processed, by outcome: done, a problem code, retried, snoozed, handed-back, dropped " +
+				"or lost.",
 		}, []string{"pipeline", "priority", "outcome"}),
 		queueWait: f.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "sightmesh_queue_wait_seconds", Help: "From stored in the stream to taken by a worker.", Buckets: telemetry.LatencyBuckets(),
+			Name: "sightmesh_queue_wait_seconds", Buckets: telemetry.LatencyBuckets(),
+			Help: "Queue wait: time between the storage of a message in the stream and its receipt by a worker.",
 		}, []string{"pipeline", "priority"}),
 		process: f.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "sightmesh_process_seconds", Help: "From taken by a worker to its outcome stored.", Buckets: telemetry.LatencyBuckets(),
+			Name: "sightmesh_process_seconds", Buckets: telemetry.LatencyBuckets(),
+			Help: "Time between the receipt of a message by a worker and the storage of its outcome.",
 		}, []string{"pipeline"}),
 		bytes: f.NewCounterVec(prometheus.CounterOpts{
-			Name: "sightmesh_message_bytes_total", Help: "Bytes of message bodies taken (in) and published (out).",
+			Name: "sightmesh_message_bytes_total",
+			Help: "Bytes of message bodies, by direction: in (received) or out (published).",
 		}, []string{"direction"}),
 		avoided: f.NewCounterVec(prometheus.CounterOpts{
-			Name: "sightmesh_work_avoided_total", Help: "Messages that never reached a lane, by reason.",
+			Name: "sightmesh_work_avoided_total", Help: "Messages that ended without a lane, by reason: cancelled or deadline.",
 		}, []string{"reason"}),
 		redeliveries: f.NewCounter(prometheus.CounterOpts{
-			Name: "sightmesh_redeliveries_total", Help: "Messages that were delivered before.",
+			Name: "sightmesh_redeliveries_total", Help: "Deliveries of messages that were delivered before.",
 		}),
 		publishRetries: f.NewCounter(prometheus.CounterOpts{
-			Name: "sightmesh_publish_retries_total", Help: "Publishes that were repeated because a stream was full or away.",
+			Name: "sightmesh_publish_retries_total",
+			Help: "Publishes that were retried because a stream was full or not available.",
 		}),
 	}
 }

@@ -45,18 +45,22 @@ type Options struct {
 
 // Register makes flags of the options.
 func (o *Options) Register(fs *flag.FlagSet) {
-	fs.IntVar(&o.lanes, "lanes", runtime.NumCPU(), "how many pictures to work on at a time; each lane is a process of one thread")
-	fs.StringVar(&o.serve, "serve", "", "`names` of the pipelines that this worker serves, with commas between; empty for all")
+	fs.IntVar(&o.lanes, "lanes", runtime.NumCPU(),
+		"number of lanes, each of which processes one message at a time with one thread")
+	fs.Lookup("lanes").DefValue = "number of CPUs" // for --help
+	fs.StringVar(&o.serve, "serve", "", "`names` of the pipelines to serve, separated by commas; empty: all")
 	o.memory = 1 << 30
-	fs.Var(&o.memory, memoryFlag, "resident `bytes`, such as 2GiB, over which a lane is refused at start or ended, "+
-		"where its pipelines say nothing else; 0 for no limit")
-	fs.IntVar(&o.jobs, "lane-jobs", 10_000, "requests after which a lane is replaced; 0 for never")
-	fs.DurationVar(&o.start, "lane-start", 30*time.Second, "how long a lane may take to load its models")
-	fs.StringVar(&o.models, "models", "models", "`folder` of models, in which pipelines find them by name")
-	fs.StringVar(&o.onnx.Library, "onnxruntime", "", "`file` of the library of ONNX Runtime; empty for the one in the "+
-		"folder of models or of the system")
-	fs.Func("onnxruntime-providers", "`NAME[:GPU][,KEY=VALUE]...;...` of the providers of ONNX Runtime that run networks, "+
-		"the first one what it can: tensorrt, cuda, cpu (default cpu)", func(text string) (err error) {
+	fs.Var(&o.memory, memoryFlag,
+		"resident memory of a lane process in `bytes`, such as 2GiB, at least 16MiB: a process above it "+
+			"is rejected at start, or killed; for lane programs whose pipelines have no memory limit; 0: no limit")
+	fs.IntVar(&o.jobs, "lane-jobs", 10_000, "number of requests after which a lane process is replaced; 0: never")
+	fs.DurationVar(&o.start, "lane-start", 30*time.Second,
+		"how long a lane process may take to load its models before it is killed")
+	fs.StringVar(&o.models, "models", "models", "`folder` in which pipelines find models by name")
+	fs.StringVar(&o.onnx.Library, "onnxruntime", "", "`file` of the ONNX Runtime library; empty: the one in the "+
+		"folder of models, else the one of the system")
+	fs.Func("onnxruntime-providers", "ONNX Runtime providers that run networks, as `NAME[:GPU][,KEY=VALUE]...;...` "+
+		"in order of preference: tensorrt, cuda, cpu (default cpu)", func(text string) (err error) {
 		o.onnx.Providers, err = parseProviders(text)
 		return err
 	})

@@ -36,29 +36,30 @@ type Config struct {
 
 func (c *Config) registerLoad(fs *flag.FlagSet) {
 	fs.IntVar(&c.load.Concurrency, "concurrency", 0,
-		fmt.Sprintf("requests under way, with --rate at most; 0 for 1, with --rate %d", maxOpenRequests))
-	fs.Float64Var(&c.load.Rate, "rate", 0, "requests a `second`, begun whatever the mesh does; 0 for a closed loop")
-	fs.DurationVar(&c.load.WarmUp, "warmup", 2*time.Second, "not counted, at the beginning")
-	fs.DurationVar(&c.load.Duration, "duration", 10*time.Second, "what is counted")
+		fmt.Sprintf("number of requests in progress; with --rate the maximum; 0: 1, with --rate %d", maxOpenRequests))
+	fs.Float64Var(&c.load.Rate, "rate", 0,
+		"`requests` per second, sent even while earlier ones are in progress; 0: the next request follows a response")
+	fs.DurationVar(&c.load.WarmUp, "warmup", 2*time.Second, "time at the start that is not measured")
+	fs.DurationVar(&c.load.Duration, "duration", 10*time.Second, "time that is measured")
 	fs.BoolVar(&c.JSON, "json", false, "print the report as JSON")
-	fs.StringVar(&c.Plot, "plot", "", "draw the latencies as SVG into this `file`")
+	fs.StringVar(&c.Plot, "plot", "", "SVG `file` for a plot of the latencies; empty: none")
 }
 
 // Register makes flags of the configuration.
 func (c *Config) Register(fs *flag.FlagSet) {
-	fs.StringVar(&c.URL, "url", "http://127.0.0.1:8080", "ingress to send to")
-	c.NATS.Register(fs, "", "NATS `URL` to send to instead")
-	fs.StringVar(&c.Pipeline, "pipeline", "text", "what to look for")
-	fs.StringVar(&c.Expect, "expect", "", "`file` with a result that every answer has to be like")
+	fs.StringVar(&c.URL, "url", "http://127.0.0.1:8080", "`URL` of the mesh")
+	c.NATS.Register(fs, "", "`URL` of a NATS server to send to instead of HTTP")
+	fs.StringVar(&c.Pipeline, "pipeline", "text", "`name` of the pipeline")
+	fs.StringVar(&c.Expect, "expect", "", "`file` with the result that each response has to match; empty: no check")
 	c.registerLoad(fs)
 }
 
 // RegisterFloor makes flags of what the floor takes.
 func (c *Config) RegisterFloor(fs *flag.FlagSet) {
-	c.NATS.Register(fs, nats.DefaultURL, "NATS `URL`")
-	fs.IntVar(&c.replicas, "replicas", 1, "copies of every stream")
-	fs.StringVar(&c.storage, "storage", "file", "file or memory")
-	fs.IntVar(&c.bytes, "bytes", 100<<10, "`bytes` of the first two hops")
+	c.NATS.Register(fs, nats.DefaultURL, "`URL` of the NATS server")
+	fs.IntVar(&c.replicas, "replicas", 1, "number of replicas of each stream")
+	fs.StringVar(&c.storage, "storage", "file", "`storage` of the streams: file or memory")
+	fs.IntVar(&c.bytes, "bytes", 100<<10, "size of the messages of the first two streams, in `bytes`")
 	c.registerLoad(fs)
 }
 

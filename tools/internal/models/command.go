@@ -35,7 +35,7 @@ const modelsVariable = "SIGHTMESH_MODELS"
 // registerModels makes the flag of the folder of models.
 func registerModels(models *string, fs *flag.FlagSet) {
 	fs.StringVar(models, "models", cmp.Or(os.Getenv(modelsVariable), "models"),
-		"`folder` of models; also given as "+modelsVariable)
+		"`folder` of models; default from "+modelsVariable)
 }
 
 // RegisterList makes flags of what ls takes.
@@ -44,8 +44,9 @@ func (c *Config) RegisterList(fs *flag.FlagSet) { registerModels(&c.Models, fs) 
 // RegisterPull makes flags of what pull takes.
 func (c *Config) RegisterPull(fs *flag.FlagSet) {
 	registerModels(&c.Models, fs)
-	fs.StringVar(&c.From, "from", "", "`folder` in which files are looked for first, at any depth")
-	fs.DurationVar(&c.Timeout, "timeout", 0, "how long it may take; 0 for any time. What came is kept for the next run")
+	fs.StringVar(&c.From, "from", "", "`folder` in which files are searched first, at any depth; empty: none")
+	fs.DurationVar(&c.Timeout, "timeout", 0,
+		"how long the downloads may take; 0: no limit; what was downloaded is kept for the next run")
 }
 
 // List prints the catalogue, and what is there of each entry.

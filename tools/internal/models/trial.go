@@ -51,15 +51,17 @@ type TrialConfig struct {
 // RegisterCheck makes flags of what check takes.
 func (c *TrialConfig) RegisterCheck(fs *flag.FlagSet) {
 	registerModels(&c.Models, fs)
-	fs.DurationVar(&c.Timeout, "timeout", 30*time.Second, "how long the lane may take to load the model, and for each image")
+	fs.DurationVar(&c.Timeout, "timeout", 30*time.Second,
+		"how long the lane may take to load the model, and then for each image")
 	c.Memory = 1 << 30
-	fs.Var(&c.Memory, "lane-memory", "resident `bytes`, such as 2GiB, that the lane may have; 0 for any")
+	fs.Var(&c.Memory, "lane-memory",
+		"limit of the resident memory of the lane in `bytes`, such as 2GiB, at least 16MiB; 0: no limit")
 }
 
 // RegisterBench makes flags of what bench takes.
 func (c *TrialConfig) RegisterBench(fs *flag.FlagSet) {
 	c.RegisterCheck(fs)
-	fs.IntVar(&c.Images, "images", 200, "how many images are measured; files are taken in turn")
+	fs.IntVar(&c.Images, "images", 200, "number of images that are measured; the files are repeated in turn")
 }
 
 // classifyKinds are the kinds of models that name crops. All others find regions.

@@ -44,13 +44,14 @@ type Config struct {
 // Register makes flags of the configuration.
 func (c *Config) Register(fs *flag.FlagSet) {
 	fs.StringVar(&c.Models, "models", cmp.Or(os.Getenv("SIGHTMESH_MODELS"), "models"),
-		"`folder` of models; also given as SIGHTMESH_MODELS")
-	fs.StringVar(&c.Image, "image", "", "`file` that is run through each pipeline; empty for a page that is drawn")
+		"`folder` of models; default from SIGHTMESH_MODELS")
+	fs.StringVar(&c.Image, "image", "", "image `file` to process with each pipeline; empty: a drawn page")
 	fs.DurationVar(&c.Timeout, "timeout", 30*time.Second,
 		"how long the lanes may take to load their models, and then each pipeline for the image")
 	c.Memory = 1 << 30
 	fs.Var(&c.Memory, "lane-memory",
-		"resident `bytes`, such as 2GiB, that a lane may have where its stage says nothing else; 0 for any")
+		"limit of the resident memory of a lane in `bytes`, such as 2GiB, at least 16MiB, "+
+			"where its stage has no memory limit; 0: no limit")
 }
 
 // Check reads the pipelines file at path, loads the models of each pipeline, runs an image

@@ -39,16 +39,20 @@ type Config struct {
 // Register makes flags of the configuration.
 func (c *Config) Register(fs *flag.FlagSet) {
 	fs.StringVar(&c.URL, "url", "http://127.0.0.1:8080", "`URL` of the mesh")
-	c.NATS.Register(fs, "", "send over NATS at this `URL` instead of HTTP")
-	fs.StringVar(&c.Pipeline, "pipeline", "", "`name` of the pipeline; the first one of the mesh when empty")
-	fs.StringVar(&c.Priority, "priority", "", "interactive or bulk; that of the pipeline when empty")
-	fs.StringVar(&c.Concurrency, "concurrency", "auto", "how many images are in flight; auto adapts the number to the latency")
-	fs.IntVar(&c.Attempts, "attempts", 10, "how many attempts an image has when errors are transient")
+	c.NATS.Register(fs, "", "`URL` of a NATS server to send to instead of HTTP; needs --pipeline")
+	fs.StringVar(&c.Pipeline, "pipeline", "", "`name` of the pipeline; empty: the first pipeline of the mesh")
+	fs.StringVar(&c.Priority, "priority", "",
+		"`priority` of the jobs, interactive or bulk; empty: that of the pipeline; only over HTTP")
+	fs.StringVar(&c.Concurrency, "concurrency", "auto",
+		"`number` of images in progress at the same time; auto: adapted to the latency")
+	fs.IntVar(&c.Attempts, "attempts", 10, "maximum number of attempts for one image, with errors that can be temporary")
 	fs.BoolVar(&c.Ordered, "ordered", false, "write the outcomes in the order of the images")
-	fs.StringVar(&c.Draw, "draw", "", "`folder` for the images with their regions drawn on them")
-	fs.StringVar(&c.Out, "out", "-", "`file` for the outcomes, one line of JSON for each image; - for stdout")
-	fs.StringVar(&c.Failed, "failed", "", "`file` for a list of the images that failed, which send reads as -")
-	fs.BoolVar(&c.Resume, "resume", false, "resume an interrupted run: images with an outcome in --out are not sent")
+	fs.StringVar(&c.Draw, "draw", "", "`folder` for copies of the images with their regions drawn; empty: none")
+	fs.StringVar(&c.Out, "out", "-", "`file` for the outcomes, one line of JSON for each image; -: standard output")
+	fs.StringVar(&c.Failed, "failed", "",
+		"`file` for a list of the images that failed, which send reads with the argument -; empty: none")
+	fs.BoolVar(&c.Resume, "resume", false,
+		"continue an interrupted run: images with an outcome in --out are not sent again")
 }
 
 // concurrency returns how many images to send at a time, or auto.

@@ -52,25 +52,25 @@ type Config struct {
 // RegisterRetention makes flags of how long things are kept.
 func (c *Config) RegisterRetention(fs *flag.FlagSet) {
 	fs.DurationVar(&c.ResultsAge, "results-age", 0,
-		"how long the result of a job is kept; 0 leaves it as it is (1h in a new mesh)")
+		"how long the result of a job is kept, at least 2m; 0: unchanged, 1h in a new mesh")
 	fs.DurationVar(&c.ReportsAge, "reports-age", 0,
-		"how long a report and its outcomes are kept; 0 leaves it as it is (24h in a new mesh)")
-	fs.Var((*bytesize.Size)(&c.MaxStore), "max-store", "the most `bytes` that all streams together hold, such as 2GiB, "+
-		"at least 256MiB: the limit of every stream is lowered in proportion; "+
-		"0 leaves the limits as they are (6.25GiB in a new mesh)")
+		"how long a report and its outcomes are kept, at least 2m; 0: unchanged, 24h in a new mesh")
+	fs.Var((*bytesize.Size)(&c.MaxStore), "max-store", "limit of all streams together, in `bytes`, such as 2GiB, "+
+		"at least 256MiB: the limit of each stream is lowered in proportion; "+
+		"0: unchanged, 6.25GiB in a new mesh")
 	fs.BoolVar(&c.Force, "force", false,
-		"allow fewer replicas, shorter ages and lower limits than there are, which may delete what is stored")
+		"allow fewer replicas, shorter ages and lower limits than now, which can delete stored messages")
 }
 
 // Register makes flags of the configuration.
 func (c *Config) Register(fs *flag.FlagSet) {
-	c.NATS.Register(fs, nats.DefaultURL, "NATS `URL`, or several with commas")
-	fs.StringVar(&c.Pipelines, "pipelines", "", "pipelines `file`; without it the built-in ones")
-	fs.IntVar(&c.Replicas, "replicas", 0, "copies of every stream: 1, 3 or 5; 0 leaves them as they are (1 in a new mesh)")
+	c.NATS.Register(fs, nats.DefaultURL, "`URL` of the NATS server; separate several with commas")
+	fs.StringVar(&c.Pipelines, "pipelines", "", "pipelines `file`; empty: the built-in pipelines")
+	fs.IntVar(&c.Replicas, "replicas", 0, "number of replicas of each stream: 1, 3 or 5; 0: unchanged, 1 in a new mesh")
 	fs.StringVar(&c.Storage, "storage", "",
-		"where streams are kept: file or memory; without it where they are (file in a new mesh)")
+		"`storage` of the streams: file or memory; empty: unchanged, file in a new mesh")
 	c.RegisterRetention(fs)
-	fs.BoolVar(&c.Sink, "sink", false, "add what results needs to write results into a database")
+	fs.BoolVar(&c.Sink, "sink", false, "create the consumer that results needs to write results to a database")
 	fs.DurationVar(&c.Wait, "timeout", 2*time.Minute, "how long to wait for NATS and JetStream")
 }
 

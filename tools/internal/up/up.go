@@ -62,27 +62,34 @@ type Config struct {
 
 // Register makes flags of the configuration.
 func (c *Config) Register(fs *flag.FlagSet) {
-	fs.StringVar(&c.HTTP, "http", "127.0.0.1:8080", "`address` to serve HTTP on; port 0 for any free one")
-	fs.StringVar(&c.NATS, "nats", "127.0.0.1:4222", "`address` to serve NATS on; port 0 for any free one")
-	fs.StringVar(&c.NATSWS, "nats-ws", "", "loopback `address` to serve NATS on over WebSockets, for web pages, such as "+
-		"127.0.0.1:9222; without TLS and credentials; port 0 for any free one")
-	fs.StringVar(&c.CORSOrigins, "cors-origins", "", "`origins`, with commas, whose web pages may use HTTP and --nats-ws, "+
-		"such as https://app.example; * for all")
-	fs.StringVar(&c.Admin, "admin", "127.0.0.1:0", "`address` for the probes of the whole mesh, /livez and /readyz")
-	fs.StringVar(&c.Data, "data", ".data", "`folder` for what has to last; one mesh uses it at a time")
+	fs.StringVar(&c.HTTP, "http", "127.0.0.1:8080", "`address` of the HTTP API; port 0: any free port")
+	fs.StringVar(&c.NATS, "nats", "127.0.0.1:4222", "`address` of the NATS server; port 0: any free port")
+	fs.StringVar(&c.NATSWS, "nats-ws", "",
+		"loopback `address` of the NATS server for WebSockets of web pages, without TLS and "+
+			"credentials, such as 127.0.0.1:9222; port 0: any free port; empty: none")
+	fs.StringVar(&c.CORSOrigins, "cors-origins", "", "`origins`, separated by commas, whose web pages may use HTTP and "+
+		"--nats-ws, such as https://app.example; *: all")
+	fs.StringVar(&c.Admin, "admin", "127.0.0.1:0",
+		"`address` of the probes of the whole mesh, /livez and /readyz; port 0: any free port")
+	fs.StringVar(&c.Data, "data", ".data", "`folder` of the streams; only one mesh can use it at a time")
 	c.Reserve = defaultReserve
 	fs.Var((*bytesize.Size)(&c.Reserve), "reserve",
-		"`bytes` that stay free on the disk of the folder: with less, images are refused")
-	fs.IntVar(&c.Lanes, "lanes", runtime.NumCPU(), "lanes of detect and of classify: how many images each processes at a time")
-	fs.StringVar(&c.Sample, "sample", "", "image `file` to process at start, or none; a drawn page when empty")
-	fs.StringVar(&c.Log, "log", "text", "log lines as text or json")
-	fs.StringVar(&c.Pipelines, "pipelines", "", "pipelines `file`; without it the built-in ones")
-	fs.StringVar(&c.Models, "models", defaultModels, "`folder` of models, in which pipelines find them by name")
-	fs.DurationVar(&c.Grace, "grace", 25*time.Second, "how long the services may take to finish at the end")
-	fs.BoolVar(&c.OldRoutes, "old-routes", true, "serve the routes of the designs that the mesh replaces")
-	fs.StringVar(&c.Postgres, "postgres", "", "`URL` of a PostgreSQL database that gets every answer; better given as SIGHTMESH_POSTGRES")
-	fs.BoolVar(&c.Jaeger, "jaeger", false, "start Jaeger, from beside this program or the PATH, and send traces there")
-	fs.StringVar(&c.JaegerHTTP, "jaeger-http", "127.0.0.1:16686", "`address` of Jaeger's pages; port 0 for any free one")
+		"free disk space of the --data folder, in `bytes`; below it, images are rejected with 503")
+	fs.IntVar(&c.Lanes, "lanes", runtime.NumCPU(), "number of lanes of detect, and of classify")
+	fs.Lookup("lanes").DefValue = "number of CPUs" // for --help
+	fs.StringVar(&c.Sample, "sample", "", "image `file` to process at start; empty: a drawn page; none: no image")
+	fs.StringVar(&c.Log, "log", "text", "`format` of log lines: text or json")
+	fs.StringVar(&c.Pipelines, "pipelines", "", "pipelines `file`; empty: the built-in pipelines")
+	fs.StringVar(&c.Models, "models", defaultModels, "`folder` in which pipelines find models by name")
+	fs.DurationVar(&c.Grace, "grace", 25*time.Second, "how long the services may take to finish after SIGTERM or Ctrl-C")
+	fs.BoolVar(&c.OldRoutes, "old-routes", true,
+		"serve the routes of earlier systems: /tyocr, /upload and the full report")
+	fs.StringVar(&c.Postgres, "postgres", "", "`URL` of a PostgreSQL database that stores every result; empty: none; "+
+		"preferably set by SIGHTMESH_POSTGRES")
+	fs.BoolVar(&c.Jaeger, "jaeger", false,
+		"start the program jaeger, from the folder of sightmesh or the PATH, and send traces to it")
+	fs.StringVar(&c.JaegerHTTP, "jaeger-http", "127.0.0.1:16686",
+		"`address` of the web pages of Jaeger; port 0: any free port")
 	c.Setup.RegisterRetention(fs)
 }
 

@@ -58,7 +58,8 @@ type Options struct{ lanes int }
 
 // Register makes flags of the options.
 func (o *Options) Register(fs *flag.FlagSet) {
-	fs.IntVar(&o.lanes, "draw-lanes", 1, "how many drawn images to make at a time, in lanes of their own; 0 for none")
+	fs.IntVar(&o.lanes, "draw-lanes", 1,
+		"number of lanes that draw images, in addition to --lanes; 0: this worker draws no images")
 }
 
 // Service answers requests on sight.v1.draw.

@@ -20,14 +20,14 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	return &metrics{
 		requests: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "sightmesh_draw_requests_total",
-			Help: "Requests to draw, by outcome: done, lost when the client did not take the image, or the code of the problem.",
+			Help: "Requests to draw an image, by outcome: done, lost (the client did not receive the image) or a problem code.",
 		}, []string{"outcome"}),
 		restarts: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "sightmesh_draw_lane_restarts_total",
-			Help: "Lane processes that draw which ended and were replaced, by reason as in sightmesh_lane_restarts_total.",
+			Help: "Lane processes for drawing that ended, by reason, as in sightmesh_lane_restarts_total.",
 		}, []string{"reason"}),
 		seconds: f.NewHistogram(prometheus.HistogramOpts{
-			Name: "sightmesh_draw_lane_seconds", Help: "How long a lane drew on an image.",
+			Name: "sightmesh_draw_lane_seconds", Help: "Service time of requests to draw an image.",
 			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}),
 	}

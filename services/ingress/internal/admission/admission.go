@@ -84,7 +84,7 @@ func New(conn *nats.Conn, js jetstream.JetStream, pipelines []pipeline.Pipeline,
 	return &Admission{
 		conn: conn, js: js, pipelines: pipelines, maxWait: maxWait, log: log,
 		backlogs: promauto.With(reg).NewGaugeVec(prometheus.GaugeOpts{
-			Name: "sightmesh_backlog", Help: "Messages waiting for or held by a worker.",
+			Name: "sightmesh_backlog", Help: "Number of messages that wait for a worker or are being processed.",
 		}, []string{"stage", "pipeline", "priority"}),
 		workers: map[subject.Stage][]v1.WorkerStatus{},
 		asked:   map[subject.Stage]time.Time{},

@@ -22,20 +22,20 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	return &Metrics{
 		duration: f.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "sightmesh_http_request_duration_seconds",
-			Help: "Time of HTTP requests; status 499 is a client that went away.", Buckets: telemetry.LatencyBuckets(),
+			Help: "Duration of HTTP requests; status 499: the client disconnected.", Buckets: telemetry.LatencyBuckets(),
 		}, []string{"route", "method", "status"}),
 		inFlight: f.NewGauge(prometheus.GaugeOpts{
-			Name: "sightmesh_http_requests_in_flight", Help: "HTTP requests that are being answered.",
+			Name: "sightmesh_http_requests_in_flight", Help: "Number of HTTP requests in progress.",
 		}),
 		problems: f.NewCounterVec(prometheus.CounterOpts{
-			Name: "sightmesh_problems_total", Help: "Requests that were answered with a problem, by its code.",
+			Name: "sightmesh_problems_total", Help: "HTTP responses with a problem, by its code.",
 		}, []string{"code"}),
 		sessions: []prometheus.Gauge{
-			f.NewGauge(prometheus.GaugeOpts{Name: "sightmesh_sessions", Help: "Sessions of frames that are open."}),
+			f.NewGauge(prometheus.GaugeOpts{Name: "sightmesh_sessions", Help: "Number of open sessions."}),
 			f.NewGauge(prometheus.GaugeOpts{Name: "sightmesh_streams", Help: "Former name of sightmesh_sessions; will be removed."}),
 		},
 		frames: f.NewCounterVec(prometheus.CounterOpts{
-			Name: "sightmesh_frames_total", Help: "Frames of sessions that were answered, by outcome: done, failed or dropped.",
+			Name: "sightmesh_frames_total", Help: "Frames of sessions that ended, by outcome: done, failed or dropped.",
 		}, []string{"outcome"}),
 	}
 }

@@ -72,40 +72,69 @@ type Options struct {
 func (o *Options) Register(fs *flag.FlagSet) {
 	o.limits = imagefile.DefaultLimits()
 	o.limits.Register(fs)
-	fs.StringVar(&o.http, "http", "127.0.0.1:8080", "`address` to serve HTTP on")
-	fs.DurationVar(&o.wait, "wait", 20*time.Second, "how long a request waits for its answer when it does not say")
-	fs.DurationVar(&o.maxWait, "max-wait", 60*time.Second, "longest that a request may say")
-	fs.DurationVar(&o.maxQueue, "max-queue", 15*time.Second, "longest queue, as time, for interactive jobs")
-	fs.DurationVar(&o.maxBulkQueue, "max-bulk-queue", 30*time.Minute, "longest queue, as time, for bulk jobs")
-	fs.Int64Var(&o.bodyMemory, "body-memory", 256<<20, "`bytes` of request bodies and frames held at a time; memory is taken as bytes arrive")
-	fs.Int64Var(&o.clientBodyMemory, "client-body-memory", 0, "`bytes` of body-memory that one client address may hold; 0 is half of it, and room for one form")
-	fs.Int64Var(&o.minBodyRate, "min-body-rate", 1<<10, "lowest rate at which a body or frame may arrive, in `bytes` per second: averaged over 10 s, after 5 s of grace")
-	fs.DurationVar(&o.bodyTimeout, "body-timeout", 0, "no longer has an effect and will be removed: see min-body-rate")
-	fs.IntVar(&o.concurrency, "max-nats-requests", 1024, "requests over NATS that wait at a time")
-	fs.Int64Var(&o.natsMemory, "nats-memory", 256<<20, "`bytes` of requests over NATS that wait at a time")
-	fs.BoolVar(&o.oldRoutes, "old-routes", false, "serve the routes of the designs that the mesh replaces: /tyocr, /upload and the full report")
-	fs.Int64Var(&o.maxFormBytes, "max-form-bytes", 64<<20, "largest form with pictures, in `bytes`")
-	fs.IntVar(&o.maxImages, "max-report-images", 1000, "most images of a report")
-	fs.IntVar(&o.maxReportQueue, "max-report-queue", 10_000, "most images of all reports that wait to be fetched; reports over it are refused")
-	fs.IntVar(&o.fetches, "fetches", 16, "images of reports to fetch at a time")
-	fs.IntVar(&o.fetchesPerHost, "fetches-per-host", 4, "images to fetch from one host at a time")
-	fs.IntVar(&o.sessions.Max, "max-sessions", 100, "sessions of frames at a time")
-	fs.IntVar(&o.sessions.Client, "client-sessions", 50, "sessions of frames of one client address at a time")
+	fs.StringVar(&o.http, "http", "127.0.0.1:8080", "`address` of the HTTP API")
+	fs.DurationVar(&o.wait, "wait", 20*time.Second, "how long a request waits for its result when the client sets no time")
+	fs.DurationVar(&o.maxWait, "max-wait", 60*time.Second,
+		"longest wait of a request; a longer time that a client sets is shortened to it")
+	fs.DurationVar(&o.maxQueue, "max-queue", 15*time.Second,
+		"longest expected queue wait of interactive jobs; above it, images are rejected with 429")
+	fs.DurationVar(&o.maxBulkQueue, "max-bulk-queue", 30*time.Minute,
+		"longest expected queue wait of bulk jobs; above it, images are rejected with 429")
+	fs.Int64Var(&o.bodyMemory, "body-memory", 256<<20, "memory for request bodies and frames of all clients, in `bytes`; "+
+		"reserved as bytes arrive; above it, requests are rejected with 429")
+	fs.Int64Var(&o.clientBodyMemory, "client-body-memory", 0,
+		"share of --body-memory that one client address may use, in `bytes`; "+
+			"0: half of it, at least --max-form-bytes")
+	fs.Int64Var(&o.minBodyRate, "min-body-rate", 1<<10,
+		"lowest rate at which a body or frame may arrive, in `bytes` per second, "+
+			"averaged over 10 s, after 5 s of grace")
+	fs.DurationVar(&o.bodyTimeout, "body-timeout", 0, "no effect; will be removed; use --min-body-rate")
+	fs.IntVar(&o.concurrency, "max-nats-requests", 1024,
+		"maximum number of requests over NATS that wait at the same time; above it, requests are rejected with 429")
+	fs.Int64Var(&o.natsMemory, "nats-memory", 256<<20,
+		"memory for requests over NATS that wait, in `bytes`; above it, requests are rejected with 429")
+	fs.BoolVar(&o.oldRoutes, "old-routes", false,
+		"serve the routes of earlier systems: /tyocr, /upload and the full report")
+	fs.Int64Var(&o.maxFormBytes, "max-form-bytes", 64<<20,
+		"largest form with images, in `bytes`; limited by --body-memory")
+	fs.IntVar(&o.maxImages, "max-report-images", 1000, "maximum number of images of a report")
+	fs.IntVar(&o.maxReportQueue, "max-report-queue", 10_000,
+		"maximum number of images of all reports that wait to be fetched; "+
+			"above it, reports are rejected with 429")
+	fs.IntVar(&o.fetches, "fetches", 16, "number of images of reports that are fetched at the same time")
+	fs.IntVar(&o.fetchesPerHost, "fetches-per-host", 4, "number of images that are fetched from one host at the same time")
+	fs.IntVar(&o.sessions.Max, "max-sessions", 100,
+		"maximum number of open sessions; above it, sessions are rejected with 429")
+	fs.IntVar(&o.sessions.Client, "client-sessions", 50, "maximum number of open sessions of one client address")
 	run.FormerName(fs, "max-sessions", "max-streams")
 	run.FormerName(fs, "client-sessions", "client-streams")
-	fs.IntVar(&o.eventStreams.Max, "max-event-streams", 2000, "event streams at a time")
-	fs.IntVar(&o.eventStreams.Client, "client-event-streams", 500, "event streams of one client address at a time")
-	fs.IntVar(&o.polls.Max, "max-polls", 2000, "look-ups of a job that wait (?wait=) at a time")
-	fs.IntVar(&o.polls.Client, "client-polls", 500, "look-ups of one client address that wait at a time")
-	fs.IntVar(&o.maxWindow, "max-window", 64, "largest window of a session of frames")
-	fs.StringVar(&o.allowNetworks, "allow-networks", "", "`networks`, with commas, that images and callbacks may be on although they are not public, such as 10.1.0.0/16")
-	fs.StringVar(&o.corsOrigins, "cors-origins", "", "`origins`, with commas, whose web pages may use the mesh, such as https://app.example; * for all")
-	fs.StringVar(&o.publicURL, "public-url", "", "`URL` at which clients reach the mesh, with the prefix of its paths: addresses in responses begin with it")
-	fs.StringVar(&o.trustedProxies, "trusted-proxies", "", "`networks`, with commas, of the proxies whose X-Forwarded-* headers are believed, such as 10.0.0.0/8")
-	fs.StringVar(&o.callbackSecrets, "callback-secrets", "", "`secrets` that sign callbacks, with commas: whsec_ and 24 to 64 bytes in base64; better given as SIGHTMESH_CALLBACK_SECRETS. Without one there are no callbacks")
-	fs.DurationVar(&o.callbackGiveUp, "callback-give-up", streams.CallbackAge, "for how long a callback is tried")
-	fs.DurationVar(&o.drain, "drain", 0, "how long requests are accepted after the signal, as part of --grace: "+
-		"what sends them needs a moment to know; each response is the last of its connection then")
+	fs.IntVar(&o.eventStreams.Max, "max-event-streams", 2000,
+		"maximum number of open event streams; above it, requests are rejected with 429")
+	fs.IntVar(&o.eventStreams.Client, "client-event-streams", 500,
+		"maximum number of open event streams of one client address")
+	fs.IntVar(&o.polls.Max, "max-polls", 2000,
+		"maximum number of GET requests for a job that wait (?wait=); above it, requests are rejected with 429")
+	fs.IntVar(&o.polls.Client, "client-polls", 500, "maximum number of GET requests of one client address that wait")
+	fs.IntVar(&o.maxWindow, "max-window", 64, "largest window of a session, in frames")
+	fs.StringVar(&o.allowNetworks, "allow-networks", "",
+		"private `networks`, separated by commas, that image URLs and webhooks may use, such as "+
+			"10.1.0.0/16")
+	fs.StringVar(&o.corsOrigins, "cors-origins", "",
+		"`origins`, separated by commas, whose web pages may use the mesh, such as "+
+			"https://app.example; *: all")
+	fs.StringVar(&o.publicURL, "public-url", "",
+		"`URL` at which clients reach the mesh, with the path prefix: addresses in responses "+
+			"begin with it")
+	fs.StringVar(&o.trustedProxies, "trusted-proxies", "",
+		"`networks`, separated by commas, of proxies whose X-Forwarded-* headers are "+
+			"trusted, such as 10.0.0.0/8")
+	fs.StringVar(&o.callbackSecrets, "callback-secrets", "",
+		"`secrets`, separated by commas, that sign webhooks: whsec_ and 24 to 64 bytes in "+
+			"base64; empty: no webhooks; preferably set by SIGHTMESH_CALLBACK_SECRETS")
+	fs.DurationVar(&o.callbackGiveUp, "callback-give-up", streams.CallbackAge,
+		"how long the delivery of a webhook is retried")
+	fs.DurationVar(&o.drain, "drain", 0, "how long requests are accepted after SIGTERM, as part of --grace, "+
+		"while load balancers remove the replica; each response closes its connection")
 }
 
 type service struct {

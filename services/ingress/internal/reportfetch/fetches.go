@@ -55,7 +55,7 @@ func New(cfg Config) *Fetches {
 	f := &Fetches{
 		cfg: cfg, tracer: cfg.Tracers.Tracer("github.com/sightmesh/sightmesh/services/ingress"),
 		done: promauto.With(cfg.Metrics).NewCounterVec(prometheus.CounterOpts{
-			Name: "sightmesh_fetches_total", Help: "Images of reports that were fetched, by outcome: done, a problem code, or retried.",
+			Name: "sightmesh_fetches_total", Help: "Attempts to fetch images of reports, by outcome: done, a problem code or retried.",
 		}, []string{"outcome"}),
 	}
 	f.loop = consume.NewLoop(consume.Config{

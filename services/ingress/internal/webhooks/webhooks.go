@@ -78,7 +78,7 @@ func New(cfg Config) (*Caller, error) {
 		js: cfg.JetStream, clock: cfg.Clock, sender: s, hosts: fetch.NewHosts(cfg.PerHost), giveUp: cfg.GiveUp, log: cfg.Logger,
 		tracer: cfg.Tracers.Tracer("github.com/sightmesh/sightmesh/services/ingress"),
 		attempts: promauto.With(cfg.Metrics).NewCounterVec(prometheus.CounterOpts{
-			Name: "sightmesh_callback_attempts_total", Help: "Attempts to call a client back, by outcome: delivered, retried or failed.",
+			Name: "sightmesh_callback_attempts_total", Help: "Attempts to deliver webhooks, by outcome: delivered, retried or failed.",
 		}, []string{"outcome"}),
 	}
 	c.loop = consume.NewLoop(consume.Config{

@@ -31,7 +31,7 @@ type cancel struct {
 
 func newCancel(nc *nats.Conn, l *lookup, p *bus.Publisher, f promauto.Factory) *cancel {
 	return &cancel{conn: nc, lookup: l, publisher: p, jobs: f.NewCounterVec(prometheus.CounterOpts{
-		Name: "sightmesh_cancelled_jobs_total", Help: "Jobs that were cancelled, by where they were: queued or running.",
+		Name: "sightmesh_cancelled_jobs_total", Help: "Jobs that were cancelled, by state before: queued or running.",
 	}, []string{"was"})}
 }
 

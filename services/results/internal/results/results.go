@@ -40,8 +40,9 @@ type Options struct {
 
 // Register makes flags of the options.
 func (o *Options) Register(fs *flag.FlagSet) {
-	fs.StringVar(&o.postgres, "postgres", "", "`URL` of a PostgreSQL database that gets every answer; better given as SIGHTMESH_POSTGRES")
-	fs.DurationVar(&o.sweep, "sweep", 5*time.Second, "time between two looks for jobs that nothing else will end")
+	fs.StringVar(&o.postgres, "postgres", "", "`URL` of a PostgreSQL database that stores every result; empty: none; "+
+		"preferably set by SIGHTMESH_POSTGRES")
+	fs.DurationVar(&o.sweep, "sweep", 5*time.Second, "time between two sweeps, which end jobs that no other process ends")
 }
 
 // Service is the results service.
@@ -74,13 +75,14 @@ func New(p *run.Process, o Options) (*Service, error) {
 		tracer:    p.Tracers.Tracer("github.com/sightmesh/sightmesh/services/results"),
 		log:       p.Logger,
 		results: f.NewCounterVec(prometheus.CounterOpts{
-			Name: "sightmesh_answers_total", Help: "Answers stored, by pipeline.",
+			Name: "sightmesh_answers_total", Help: "Results that were stored, by pipeline.",
 		}, []string{"pipeline"}),
 		replies: f.NewCounter(prometheus.CounterOpts{
-			Name: "sightmesh_replies_total", Help: "Answers sent to a waiting request.",
+			Name: "sightmesh_replies_total", Help: "Replies that were sent to requests that wait for a result.",
 		}),
 		joins: f.NewHistogram(prometheus.HistogramOpts{
-			Name: "sightmesh_join_seconds", Help: "From the first part stored to the answer published.", Buckets: telemetry.LatencyBuckets(),
+			Name: "sightmesh_join_seconds", Buckets: telemetry.LatencyBuckets(),
+			Help: "Time between the storage of the first part of a job and the publication of its result.",
 		}),
 	}
 	for _, pl := range p.Pipelines {

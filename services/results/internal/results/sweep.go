@@ -91,7 +91,8 @@ func newSweeper(s *Service, period time.Duration, f promauto.Factory) *sweeper {
 			queue(streams.Fetches, subject.AllFetches(), subject.ParseFetches, bulk),
 		},
 		swept: f.NewCounterVec(prometheus.CounterOpts{
-			Name: "sightmesh_swept_total", Help: "Outcomes that the sweeper wrote: expired or joined.",
+			Name: "sightmesh_swept_total",
+			Help: "Outcomes that the sweeper stored, by outcome: expired (the deadline passed) or joined.",
 		}, []string{"outcome"}),
 	}
 }

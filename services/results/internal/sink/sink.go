@@ -60,13 +60,15 @@ func New(js jetstream.JetStream, c *clock.Clock, address string, t trace.Tracer,
 	return &Sink{
 		js: js, clock: c, config: cfg, tracer: t, log: log,
 		written: f.NewCounter(prometheus.CounterOpts{
-			Name: "sightmesh_sink_results_total", Help: "Answers committed to the database, those that were there before included.",
+			Name: "sightmesh_sink_results_total",
+			Help: "Results that were committed to the database, with those that it had before; only with --postgres.",
 		}),
 		batches: f.NewHistogram(prometheus.HistogramOpts{
-			Name: "sightmesh_sink_batch_seconds", Help: "Time of the transaction of a batch.", Buckets: telemetry.LatencyBuckets(),
+			Name: "sightmesh_sink_batch_seconds", Buckets: telemetry.LatencyBuckets(),
+			Help: "Duration of the transaction of a batch; only with --postgres.",
 		}),
 		lag: f.NewGauge(prometheus.GaugeOpts{
-			Name: "sightmesh_sink_lag", Help: "Answers that wait to be written.",
+			Name: "sightmesh_sink_lag", Help: "Number of results that wait to be written; only with --postgres.",
 		}),
 	}, nil
 }
