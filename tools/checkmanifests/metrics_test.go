@@ -2,20 +2,18 @@ package main
 
 import (
 	"encoding/json"
-	"go/ast"
-	"go/parser"
-	"go/token"
 	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/sightmesh/sightmesh/tools/internal/metricdefs"
 )
 
 const chartFiles = "../../deploy/helm/sightmesh/files"
@@ -31,21 +29,15 @@ func metricDefinitions(t *testing.T) map[string][]string {
 		"nats_stream_total_messages": {"stream_name"}, "nats_varz_slow_consumers": nil,
 	}
 	known := len(found)
-	err := filepath.WalkDir("../../services", func(path string, _ fs.DirEntry, err error) error {
-		if err != nil || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") {
+	err := filepath.WalkDir("../../services", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
 			return err
 		}
-		file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
-		if err != nil {
-			return err
+		metrics, err := metricdefs.ReadFolder(path)
+		for _, m := range metrics {
+			addDefinition(found, m)
 		}
-		ast.Inspect(file, func(n ast.Node) bool {
-			if call, ok := n.(*ast.CallExpr); ok {
-				addDefinition(found, call)
-			}
-			return true
-		})
-		return nil
+		return err
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -56,44 +48,13 @@ func metricDefinitions(t *testing.T) map[string][]string {
 	return found
 }
 
-// addDefinition adds the metric that a call such as NewCounterVec(CounterOpts{…},
-// []string{…}) defines.
-func addDefinition(to map[string][]string, call *ast.CallExpr) {
-	constructor, ok := call.Fun.(*ast.SelectorExpr)
-	if !ok || !strings.HasPrefix(constructor.Sel.Name, "New") || len(call.Args) == 0 {
+// addDefinition adds the labels of the series of a metric.
+func addDefinition(to map[string][]string, m metricdefs.Metric) {
+	if m.Type == "histogram" {
+		to[m.Name+"_count"], to[m.Name+"_sum"], to[m.Name+"_bucket"] = m.Labels, m.Labels, append(slices.Clone(m.Labels), "le")
 		return
 	}
-	name := ""
-	if opts, ok := call.Args[0].(*ast.CompositeLit); ok {
-		for _, e := range opts.Elts {
-			if field, ok := e.(*ast.KeyValueExpr); ok && field.Key.(*ast.Ident).Name == "Name" {
-				name = literal(field.Value)
-			}
-		}
-	}
-	if !strings.HasPrefix(name, "sightmesh_") {
-		return
-	}
-	var labels []string
-	if len(call.Args) > 1 {
-		for _, e := range call.Args[1].(*ast.CompositeLit).Elts {
-			labels = append(labels, literal(e))
-		}
-	}
-	if strings.HasPrefix(constructor.Sel.Name, "NewHistogram") {
-		to[name+"_count"], to[name+"_sum"], to[name+"_bucket"] = labels, labels, append(slices.Clone(labels), "le")
-		return
-	}
-	to[name] = labels
-}
-
-func literal(e ast.Expr) string {
-	l, ok := e.(*ast.BasicLit)
-	if !ok {
-		return ""
-	}
-	s, _ := strconv.Unquote(l.Value)
-	return s
+	to[m.Name] = m.Labels
 }
 
 // targetLabels are those that Prometheus gives to what it scrapes by the chart's

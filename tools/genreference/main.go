@@ -1,0 +1,112 @@
+// Command genreference writes docs/reference: the flags of every program, from what it
+// prints with --help, and the metrics of every service, from the packages that are linked
+// into it.
+//
+//	genreference [--bin FOLDER] [--check] ROOT
+//
+// ROOT is the folder of the repository. Without --bin the programs are built first.
+//
+//go:generate go run . ../..
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+)
+
+const folder = "docs/reference"
+
+func main() {
+	bin := flag.String("bin", "", "`folder` of the programs; empty: they are built")
+	check := flag.Bool("check", false, "compare the pages with those in the repository, and write nothing")
+	flag.Parse()
+	if flag.NArg() != 1 {
+		fmt.Fprintln(os.Stderr, "usage: genreference [--bin FOLDER] [--check] ROOT")
+		os.Exit(2)
+	}
+	if err := run(flag.Arg(0), *bin, *check); err != nil {
+		fmt.Fprintln(os.Stderr, "genreference:", err)
+		os.Exit(1)
+	}
+}
+
+func run(root, bin string, check bool) (err error) {
+	if bin == "" {
+		dir, err := os.MkdirTemp("", "genreference")
+		if err != nil {
+			return fmt.Errorf("build the programs: %w", err)
+		}
+		defer os.RemoveAll(dir)
+		if err := build(root, dir); err != nil {
+			return err
+		}
+		bin = dir
+	}
+	pages, err := generate(root, bin)
+	if err != nil {
+		return err
+	}
+	if check {
+		return compare(root, pages)
+	}
+	return write(root, pages)
+}
+
+// services are the programs that run as services, in the order of the pages.
+func services() []string { return []string{"ingress", "detect", "classify", "results"} }
+
+func build(root, dir string) error {
+	args := []string{"build", "-o", dir + "/", "./tools/sightmesh"}
+	for _, s := range services() {
+		args = append(args, "./services/"+s)
+	}
+	cmd := exec.Command("go", args...) //nolint:noctx // as long as it takes
+	cmd.Dir, cmd.Stderr = root, os.Stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("build the programs: %w", err)
+	}
+	return nil
+}
+
+// generate returns every page by its name below root.
+func generate(root, bin string) (map[string][]byte, error) {
+	flags, err := flagsPage(bin)
+	if err != nil {
+		return nil, err
+	}
+	metrics, err := metricsPage(root)
+	if err != nil {
+		return nil, err
+	}
+	return map[string][]byte{folder + "/flags.md": flags, folder + "/metrics.md": metrics}, nil
+}
+
+func write(root string, pages map[string][]byte) error {
+	if err := os.MkdirAll(filepath.Join(root, folder), 0o755); err != nil {
+		return fmt.Errorf("write: %w", err)
+	}
+	for name, page := range pages {
+		if err := os.WriteFile(filepath.Join(root, name), page, 0o644); err != nil {
+			return fmt.Errorf("write: %w", err)
+		}
+	}
+	return nil
+}
+
+// compare returns an error that names every page which is not the one in the repository.
+func compare(root string, pages map[string][]byte) (err error) {
+	for name, page := range pages {
+		have, readErr := os.ReadFile(filepath.Join(root, name))
+		switch {
+		case readErr != nil:
+			err = errors.Join(err, fmt.Errorf("read the page: %w", readErr))
+		case string(have) != string(page):
+			err = errors.Join(err, fmt.Errorf("%s differs from what the programs say: run make build gen", name))
+		}
+	}
+	return err
+}
