@@ -98,6 +98,13 @@ func TestSightmesh_ExitCodes(t *testing.T) {
 		{"models bench", 2, "", "no model"},
 		{"models bench x --images 0", 2, "", "images"},
 		{"models bench " + empty + "/nosuch", 1, "", "the folder does not exist"},
+
+		{"lane", 2, "", "lane: no command"},
+		{"lane try --help", 0, "-settings", ""},
+		{"lane try", 2, "", "IMAGE"},
+		{"lane try --nonsense", 2, "", "-nonsense"},
+		{"lane try --pipeline nosuch " + image, 2, "", "nosuch"},
+		{"lane try /nothing/here " + image, 1, "", "/nothing/here"},
 	} {
 		t.Run("sightmesh "+tt.args, func(t *testing.T) {
 			t.Parallel()

@@ -94,7 +94,7 @@ func rootCommand() *ffcli.Command {
 		ShortUsage: "sightmesh <command> [flags]",
 		ShortHelp:  "Finds and reads what is in images, over HTTP and NATS.",
 		Subcommands: []*ffcli.Command{
-			upCommand(), setupCommand(), sendCommand(), benchCommand(), modelsCommand(), pipelinesCommand(),
+			upCommand(), setupCommand(), sendCommand(), benchCommand(), modelsCommand(), pipelinesCommand(), laneCommand(),
 		},
 	}
 	root.Exec = func(_ context.Context, args []string) error {

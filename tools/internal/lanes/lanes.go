@@ -101,7 +101,7 @@ func (c Config) pool(stage subject.Stage, pipelines []pipeline.Pipeline) (pool.C
 		if s == nil {
 			continue
 		}
-		program, err := c.program(p.Name, stage, s)
+		program, err := c.Program(p.Name, stage, s)
 		if err != nil {
 			return out, fmt.Errorf("pipeline %s: %s: %w", p.Name, stage, err)
 		}
@@ -110,8 +110,8 @@ func (c Config) pool(stage subject.Stage, pipelines []pipeline.Pipeline) (pool.C
 	return out, nil
 }
 
-// program returns the lane program of a stage of a pipeline, a process of its own.
-func (c Config) program(name string, stage subject.Stage, s *pipeline.Stage) (pool.Program, error) {
+// Program returns the lane program of a stage of a pipeline, a process of its own.
+func (c Config) Program(name string, stage subject.Stage, s *pipeline.Stage) (pool.Program, error) {
 	setup, err := s.Setup()
 	if err != nil {
 		return pool.Program{}, err

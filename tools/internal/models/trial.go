@@ -1,16 +1,12 @@
 package models
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
-	"image"
-	_ "image/jpeg" // crops for models of classify are decoded here
-	_ "image/png"
 	"io"
 	"os"
 	"path/filepath"
@@ -20,9 +16,6 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
-	_ "golang.org/x/image/bmp" // as image/jpeg
-	_ "golang.org/x/image/tiff"
-	_ "golang.org/x/image/webp"
 
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
@@ -64,7 +57,8 @@ func (c *TrialConfig) RegisterBench(fs *flag.FlagSet) {
 	fs.IntVar(&c.Images, "images", 200, "number of images that are measured; the files are repeated in turn")
 }
 
-// classifyKinds are the kinds of models that name crops. All others find regions.
+// classifyKinds are the kinds of models that name crops, sorted; a test compares them with those of the service. All
+// others find regions.
 var classifyKinds = []string{"angle", "classifier", "ctc-text", "embedding", "tesseract"}
 
 // A trial is a lane with one model.
@@ -115,9 +109,8 @@ func startTrial(ctx context.Context, cfg TrialConfig, which string) (_ *trial, s
 	if err != nil {
 		return nil, nil, fmt.Errorf("model: %w", err)
 	}
-	began := time.Now()
-	p, stop, err := lanes.Run(ctx, pool.Config{
-		Stage: t.stage, Lanes: 1, Models: models, StartTimeout: cfg.Timeout,
+	l, err := lanes.StartLane(ctx, pool.Config{
+		Stage: t.stage, Models: models, StartTimeout: cfg.Timeout,
 		Programs: []pool.Program{{
 			Name: t.name, Argv: []string{binary, "lane"},
 			Pipelines: map[string]pool.Pipeline{
@@ -126,20 +119,17 @@ func startTrial(ctx context.Context, cfg TrialConfig, which string) (_ *trial, s
 			Memory: pool.MemoryLimit{Bytes: int64(cfg.Memory), Setting: "--lane-memory"},
 		}},
 	})
+	var notReady *lanes.NotReadyError
 	switch {
 	case ctx.Err() != nil:
 		return nil, nil, &exit.Error{Status: exit.Interrupted, Err: fmt.Errorf("interrupted: %w", err)}
+	case errors.As(err, &notReady):
+		return nil, nil, fmt.Errorf("model %s cannot be used: %w", t.name, err)
 	case err != nil:
 		return nil, nil, err
 	}
-	t.loaded = time.Since(began)
-	if is := p.Status()[t.name]; !is.Ready {
-		return nil, nil, errors.Join(fmt.Errorf("model %s cannot be used: %s", t.name, is.Reason), stop())
-	}
-	if t.lane, err = p.Acquire(ctx); err != nil {
-		return nil, nil, errors.Join(err, stop())
-	}
-	return t, stop, nil
+	t.lane, t.loaded = l.Lane, l.StartTime
+	return t, l.Close, nil
 }
 
 // kindOf returns the kind that the model.yaml of a folder names, if it can be read. The lane says what is wrong.
@@ -194,19 +184,11 @@ func (t *trial) image(name string, data []byte) (trialImage, error) {
 	if t.stage == subject.Detect {
 		return trialImage{name: name, data: data}, nil
 	}
-	m, _, err := image.Decode(bytes.NewReader(data))
+	crop, pixels, err := lanes.WholeCrop(data)
 	if err != nil {
 		return trialImage{}, fmt.Errorf("read image %s: %w", name, err)
 	}
-	b := m.Bounds()
-	pixels := make([]byte, 0, 3*b.Dx()*b.Dy())
-	for y := b.Min.Y; y < b.Max.Y; y++ {
-		for x := b.Min.X; x < b.Max.X; x++ {
-			red, green, blue, _ := m.At(x, y).RGBA()
-			pixels = append(pixels, byte(blue>>8), byte(green>>8), byte(red>>8))
-		}
-	}
-	return trialImage{name: name, data: pixels, crop: lane.Crop{Width: b.Dx(), Height: b.Dy(), Channels: 3}}, nil
+	return trialImage{name: name, data: pixels, crop: crop}, nil
 }
 
 // run has the lane work on an image. It returns what was found, in words, and how long the model took of it.

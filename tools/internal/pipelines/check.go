@@ -3,7 +3,6 @@
 package pipelines
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -11,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net/http"
 	"os"
 	"strings"
 	"text/tabwriter"
@@ -148,7 +146,7 @@ func (c Config) try(ctx context.Context, l *lanes.Lanes, p pipeline.Pipeline, im
 	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
 	start := time.Now()
-	r, err := l.Analyze(ctx, p, mediaType(image), image)
+	r, err := l.Analyze(ctx, p, lanes.MediaType(image), image)
 	took := time.Since(start)
 	switch {
 	case err != nil:
@@ -169,12 +167,4 @@ func (o outcome) String() string {
 		names[i] = strings.TrimSpace(m.Name + " " + m.Version)
 	}
 	return fmt.Sprintf("%s\t%d\t%d ms\t%s", o.state, o.regions, o.took.Milliseconds(), strings.Join(names, ", "))
-}
-
-// mediaType returns what ingress would say of an image.
-func mediaType(image []byte) string {
-	if bytes.HasPrefix(image, []byte("II*\x00")) || bytes.HasPrefix(image, []byte("MM\x00*")) {
-		return "image/tiff" // which is not in the standard of the web
-	}
-	return http.DetectContentType(image)
 }

@@ -1,0 +1,216 @@
+// Package lanetry is the command sightmesh lane try: it starts a lane program as a worker
+// does, and sends one image to it.
+package lanetry
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sightmesh/sightmesh/contracts/subject"
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/lane"
+	"github.com/sightmesh/sightmesh/lane/bytesize"
+	"github.com/sightmesh/sightmesh/lane/pipeline"
+	"github.com/sightmesh/sightmesh/lane/pool"
+	"github.com/sightmesh/sightmesh/tools/internal/exit"
+	"github.com/sightmesh/sightmesh/tools/internal/lanes"
+	"github.com/sightmesh/sightmesh/tools/internal/up"
+)
+
+// Config of a try.
+type Config struct {
+	// Stage is detect or classify.
+	Stage string
+	// Pipeline names the pipeline whose lane is tried; empty: the program of the arguments.
+	Pipeline string
+	// Pipelines is the pipelines file; empty: the built-in pipelines.
+	Pipelines string
+	// Settings are those of the program of the arguments, as JSON; empty for none.
+	Settings string
+	// Crops requests the crops of the regions from the program of the arguments.
+	Crops bool
+	// Models is the folder of models.
+	Models string
+	// Timeout is how long the lane may take to load its models, and then for the image, for
+	// which the timeout of a pipeline counts.
+	Timeout time.Duration
+	// Memory is the limit of the resident memory of the lane where the pipeline has none; 0
+	// for no limit.
+	Memory bytesize.Size
+}
+
+// Register makes flags of the configuration.
+func (c *Config) Register(fs *flag.FlagSet) {
+	fs.StringVar(&c.Stage, "stage", string(subject.Detect), "`stage` of the lane: detect or classify")
+	fs.StringVar(&c.Pipeline, "pipeline", "", "`name` of a pipeline, whose lane program is used; empty: PROGRAM")
+	fs.StringVar(&c.Pipelines, "pipelines", "", "pipelines `file` of --pipeline; empty: the built-in pipelines")
+	fs.StringVar(&c.Settings, "settings", "", "settings for PROGRAM, as `JSON`; empty: none")
+	fs.BoolVar(&c.Crops, "crops", false, "request crops from PROGRAM, as for a pipeline with classify")
+	fs.StringVar(&c.Models, "models", cmp.Or(os.Getenv("SIGHTMESH_MODELS"), "models"),
+		"`folder` of models; default from SIGHTMESH_MODELS")
+	fs.DurationVar(&c.Timeout, "timeout", 30*time.Second,
+		"how long the lane may take to load its models, and then for the image; a pipeline has its own timeout for the image")
+	c.Memory = 1 << 30
+	fs.Var(&c.Memory, "lane-memory", "limit of the resident memory of the lane in `bytes`, such as 2GiB, at least 16MiB, "+
+		"where the pipeline has none; 0: no limit")
+}
+
+// try is a lane program and what it gets.
+type try struct {
+	stage    subject.Stage
+	pipeline pipeline.Pipeline
+	program  pool.Program
+	image    string
+}
+
+// Run starts the lane, sends the image to it, and prints its reply as JSON on stdout. The
+// output of the lane and the times are printed on stderr. The error is a [*v1.Problem] when
+// the reply is wrong, or when the lane did not reply.
+func Run(ctx context.Context, cfg Config, args []string, stdout, stderr io.Writer) (err error) {
+	t, err := cfg.parse(args)
+	if err != nil {
+		return err
+	}
+	file, err := os.ReadFile(t.image)
+	if err != nil {
+		return exit.Usagef("image: %w", err)
+	}
+	models, err := filepath.Abs(cfg.Models)
+	if err != nil {
+		return fmt.Errorf("models: %w", err)
+	}
+	l, err := lanes.StartLane(ctx, pool.Config{
+		Stage: t.stage, Models: models, StartTimeout: cfg.Timeout, Programs: []pool.Program{t.program},
+		Logger: slog.New(outputHandler{stderr}),
+	})
+	var notReady *lanes.NotReadyError
+	switch {
+	case ctx.Err() != nil:
+		return interrupted(ctx)
+	case errors.As(err, &notReady):
+		return fmt.Errorf("the lane is not ready: %w", err)
+	case err != nil:
+		return err
+	}
+	defer func() { err = errors.Join(err, l.Close()) }()
+	fmt.Fprintf(stderr, "ready after %s\n", milliseconds(l.StartTime))
+	for _, m := range l.Models(t.pipeline.Name) {
+		fmt.Fprintf(stderr, "model %s %s\n", m.Name, m.Version)
+	}
+	began := time.Now()
+	reply, timing, err := t.send(ctx, l, file)
+	switch {
+	case ctx.Err() != nil:
+		return interrupted(ctx)
+	case err != nil:
+		return fmt.Errorf("%s: %w", t.image, err)
+	}
+	fmt.Fprintf(stderr, "%s took %s: decode %.1f ms, infer %.1f ms\n",
+		t.stage, milliseconds(time.Since(began)), timing.DecodeMS, timing.InferMS)
+	if memory, err := l.PeakMemory(t.pipeline.Name); err == nil {
+		fmt.Fprintf(stderr, "memory %.1f MiB at most\n", float64(memory)/(1<<20))
+	}
+	e := json.NewEncoder(stdout)
+	e.SetIndent("", "  ")
+	if err := e.Encode(reply); err != nil {
+		return fmt.Errorf("print the reply: %w", err)
+	}
+	return nil
+}
+
+// parse checks the configuration and the arguments.
+func (c Config) parse(args []string) (t try, err error) {
+	t.stage = subject.Stage(c.Stage)
+	switch {
+	case t.stage != subject.Detect && t.stage != subject.Classify:
+		return t, exit.Usagef("stage: %q, want detect or classify", c.Stage)
+	case c.Timeout <= 0:
+		return t, exit.Usagef("timeout: %v, want more than 0", c.Timeout)
+	case c.Memory != 0 && c.Memory < pipeline.LeastMemory:
+		return t, exit.Usagef("lane-memory: %v, want 0 or at least %v", c.Memory, pipeline.LeastMemory)
+	case c.Pipeline != "":
+		return c.parsePipeline(t, args)
+	case c.Settings != "" && !json.Valid([]byte(c.Settings)):
+		return t, exit.Usagef("settings: %q is no JSON", c.Settings)
+	case len(args) < 2:
+		return t, exit.Usagef("lane try: want PROGRAM [ARGUMENT...] IMAGE, or --pipeline NAME IMAGE; have %q", args)
+	}
+	argv, name := args[:len(args)-1], filepath.Base(args[0])
+	t.image = args[len(args)-1]
+	t.pipeline = pipeline.Pipeline{Name: name, MaxRegions: pipeline.DefaultMaxRegions}
+	if c.Crops {
+		t.pipeline.Classify = &pipeline.Stage{}
+	}
+	t.program = pool.Program{
+		Name: name, Argv: argv, Memory: c.memoryLimit(),
+		Pipelines: map[string]pool.Pipeline{
+			name: {Setup: lane.Setup{Settings: json.RawMessage(c.Settings)}, Timeout: c.Timeout},
+		},
+	}
+	return t, nil
+}
+
+// parsePipeline reads the lane program of a pipeline.
+func (c Config) parsePipeline(t try, args []string) (try, error) {
+	switch {
+	case len(args) != 1:
+		return t, exit.Usagef("lane try --pipeline: want one image, have %q", args)
+	case c.Settings != "" || c.Crops:
+		return t, exit.Usagef("lane try --pipeline: --settings and --crops are those of the pipeline")
+	}
+	t.image = args[0]
+	all, err := pipeline.Load(c.Pipelines)
+	if err != nil {
+		return t, err
+	}
+	i := slices.IndexFunc(all, func(p pipeline.Pipeline) bool { return p.Name == c.Pipeline })
+	if i < 0 {
+		return t, exit.Usagef("pipeline: %q, want one of %s", c.Pipeline, strings.Join(pipeline.Names(all), ", "))
+	}
+	t.pipeline = all[i]
+	s := t.pipeline.Stage(t.stage)
+	if s == nil {
+		return t, exit.Usagef("stage: pipeline %s has no %s", c.Pipeline, t.stage)
+	}
+	t.program, err = lanes.Config{Binary: up.FindBinary, Memory: c.memoryLimit()}.Program(c.Pipeline, t.stage, s)
+	if err != nil {
+		return t, fmt.Errorf("pipeline %s: %w", c.Pipeline, err)
+	}
+	return t, nil
+}
+
+func (c Config) memoryLimit() pool.MemoryLimit {
+	return pool.MemoryLimit{Bytes: int64(c.Memory), Setting: "--lane-memory"}
+}
+
+// send sends the image to the lane: the file to detect, and to classify the whole image as
+// one crop.
+func (t try) send(ctx context.Context, l *lanes.Lane, file []byte) (reply any, timing lane.Timing, err error) {
+	if t.stage == subject.Classify {
+		crop, pixels, err := lanes.WholeCrop(file)
+		if err != nil {
+			return nil, timing, err
+		}
+		named, err := l.Classify(ctx, lane.Classify{Pipeline: t.pipeline.Name, Crops: []lane.Crop{crop}}, pixels)
+		return named, named.Timing, err
+	}
+	found, _, err := l.Detect(ctx, t.pipeline.DetectRequest(lanes.MediaType(file)), file)
+	return found, found.Timing, err
+}
+
+func milliseconds(d time.Duration) string { return fmt.Sprintf("%.1f ms", v1.Milliseconds(d)) }
+
+func interrupted(ctx context.Context) error {
+	return &exit.Error{Status: exit.Interrupted, Err: fmt.Errorf("interrupted: %w", ctx.Err())}
+}
