@@ -8,4 +8,23 @@
 //
 // Stopping: no more messages are pulled, those in hand are processed until the
 // hard stop, the rest is handed back at once; then the lanes end.
+//
+// # States of a message
+//
+//	         pulled when a lane is free
+//	stream ─────────────────────────────► received ── job cancelled, deadline passed, ─┐
+//	  ▲                                      │        attempts used up                 │
+//	  │                                      ▼                                         │
+//	  ├── nak: the worker stops ◄──────── in a lane ── problem ────────────────────────┤
+//	  ├── nak with delay: other error ◄──────┤                                         ▼
+//	  │                                      │ lane is released                     failing
+//	  │                                      ▼                                         │ outcome and, for some
+//	  └── nak with delay: not stored ◄── publishing                                    │ problems, the message
+//	                                         │ stored                                  │ in QUARANTINE stored
+//	                                         ▼                                         ▼
+//	                                    acknowledged                               terminated
+//
+// A publish is repeated until the deadline of the job, for at least 10 s. When the outcome of
+// a failing job cannot be stored, the message is delivered again with a delay. A worker that
+// was paused, and whose message was delivered to another worker meanwhile, drops the work.
 package worker

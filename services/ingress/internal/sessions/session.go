@@ -6,6 +6,28 @@
 // A session holds no more than its window: a client that sends faster waits,
 // or has frames dropped if it wants that, and one that does not read ends its
 // session. Every session tells, as its last word, where another can go on.
+//
+// # States of a session
+//
+//	          end mark, problem of the client,            outcomes of all
+//	          idle, ingress stops                         frames sent
+//	open ───────────────────────────────────► finishing ─────────────────► end sent, closed
+//	  │                                           │
+//	  └── client disconnected, or reads ◄─────────┘
+//	      too slowly: closed without an end
+//
+// In finishing, no more frames are read. When the time of ingress to stop is over, the session
+// sends its end without the outcomes that are missing.
+//
+// # States of a frame
+//
+//	          window has room               result, or problem       its turn
+//	waiting ───────────────────► in a job ────────────────────► ended ─────────► sent
+//	   │                                                                           ▲
+//	   └── newer frame, with drop=latest ──► dropped ── before the next frame ─────┘
+//
+// One frame waits. Without drop=latest, the socket is not read while one waits. A frame is in
+// the window from its job until its outcome is sent.
 package sessions
 
 import (
