@@ -36,15 +36,13 @@ func main() {
 
 func run(root, bin string, check bool) (err error) {
 	if bin == "" {
-		dir, err := os.MkdirTemp("", "genreference")
-		if err != nil {
+		if bin, err = os.MkdirTemp("", "genreference"); err != nil {
 			return fmt.Errorf("build the programs: %w", err)
 		}
-		defer os.RemoveAll(dir)
-		if err := build(root, dir); err != nil {
+		defer func() { err = errors.Join(err, os.RemoveAll(bin)) }()
+		if err := build(root, bin); err != nil {
 			return err
 		}
-		bin = dir
 	}
 	pages, err := generate(root, bin)
 	if err != nil {
