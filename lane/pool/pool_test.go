@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -833,37 +832,6 @@ func TestConfigIsChecked(t *testing.T) {
 			t.Errorf("%s: no error", name)
 		}
 	}
-}
-
-// TestExampleLane runs the lane of docs/lanes, which is in Python.
-func TestExampleLane(t *testing.T) {
-	t.Parallel()
-	script, err := filepath.Abs("../../docs/lanes/colour.py")
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := startPool(t, Config{Programs: []Program{{Name: "colour", Argv: []string{"python3", script}, Pipelines: map[string]Pipeline{"colour": {Timeout: 10 * time.Second}}}}})
-	if s := b.Status()["colour"]; !s.Ready || s.Models[0].Name != "mean-colour" {
-		t.Fatalf("status %+v\n%s", s, b.log)
-	}
-	d, err := b.ask(t, context.Background(), "colour", string(redBMP()))
-	if err != nil || d.Width != 3 || d.Height != 2 || d.Regions[0].Label != "red" {
-		t.Errorf("got %+v, %v", d, err)
-	}
-	if _, err := b.ask(t, context.Background(), "colour", "no BMP"); code(err) != v1.Damaged {
-		t.Errorf("no BMP: %v", err)
-	}
-}
-
-// redBMP is a picture of 3 x 2 red pixels.
-func redBMP() []byte {
-	b := []byte("BM\x00\x00\x00\x00\x00\x00\x00\x00\x36\x00\x00\x00\x28\x00\x00\x00\x03\x00\x00\x00\x02\x00\x00\x00\x01\x00\x18\x00")
-	b = append(b, make([]byte, 24)...)
-	for range 2 {
-		b = append(b, bytes.Repeat([]byte{20, 20, 220}, 3)...)
-		b = append(b, 0, 0, 0) // rows are padded to four bytes
-	}
-	return b
 }
 
 // BenchmarkRoundTrip is a picture of 100 KB there and 1 KB back, with no work.

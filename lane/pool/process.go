@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sightmesh/sightmesh/lane"
+	"github.com/sightmesh/sightmesh/lane/internal/launch"
 )
 
 // process is one child process and the socket to it.
@@ -55,34 +56,17 @@ var (
 // which therefore is not to blame.
 var errUnasked = errors.New("the process was gone before it was asked")
 
-// startProcess starts the program with one end of a socket pair as its file
-// descriptor 3.
+// startProcess starts the program.
 func startProcess(prog Program, log *slog.Logger) (*process, error) {
-	// Close-on-exec: a sibling that is started meanwhile would hold this end
-	// open, and this lane would never see end of file.
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	words := &lastWords{log: log}
+	cmd, conn, err := launch.Start(prog.Argv, nil, words)
 	if err != nil {
-		return nil, fmt.Errorf("make lane socket: %w", err)
-	}
-	conn, theirs := os.NewFile(uintptr(fds[0]), "lane"), os.NewFile(uintptr(fds[1]), "lane")
-	defer theirs.Close()
-	p := &process{
-		conn: conn, r: bufio.NewReaderSize(conn, 64<<10),
-		words: &lastWords{log: log}, dead: make(chan struct{}),
-	}
-	p.cmd = exec.Command(prog.Argv[0], prog.Argv[1:]...)
-	// A lane is one thread of work, however it was written. The last one counts.
-	p.cmd.Env = append(os.Environ(), "OMP_THREAD_LIMIT=1", "GOMAXPROCS=1")
-	p.cmd.Stdout, p.cmd.Stderr = p.words, p.words
-	p.cmd.ExtraFiles = []*os.File{theirs} // becomes lane.FD
-	// A group of its own: a terminal's Ctrl-C is for the parent, and what the
-	// program starts is ended with it.
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	p.cmd.WaitDelay = time.Second
-	if err := p.cmd.Start(); err != nil {
-		conn.Close()
 		return nil, fmt.Errorf("start lane program %s: %w", prog.Name, err)
 	}
+	p := &process{
+		cmd: cmd, conn: conn, r: bufio.NewReaderSize(conn, 64<<10), words: words, dead: make(chan struct{}),
+	}
+	socket := int(conn.Fd())
 	go func() { // ends with the process; who waits for it waits for dead
 		// What it has started ends with it, also when it ends by itself. Its
 		// number stays its own until it is waited for.
@@ -94,7 +78,7 @@ func startProcess(prog Program, log *slog.Logger) (*process, error) {
 		p.mu.Unlock()
 		close(p.dead)
 		// Somebody whom the process has started may hold its end open still.
-		_ = unix.Shutdown(fds[0], unix.SHUT_RDWR) // it is our end, and open
+		_ = unix.Shutdown(socket, unix.SHUT_RDWR) // it is our end, and open
 		p.conn.Close()
 	}()
 	return p, nil
