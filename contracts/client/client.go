@@ -1,13 +1,13 @@
-// Package client speaks to a mesh over NATS: it has pictures read and asks
-// about jobs.
+// Package client is a client of a mesh over NATS. It analyzes images, and looks up,
+// cancels and watches jobs.
 //
 //	nc, err := nats.Connect(url)
 //	c, err := client.New(nc)
-//	result, err := c.Analyze(ctx, "faces", picture)
+//	result, err := c.Analyze(ctx, "faces", image)
 //
-// A problem of the mesh or of the picture is a [*v1.Problem], and a
-// [*retry.Error] when the mesh says when to try again. The trace of a
-// context goes on in the mesh.
+// An error of the mesh or of the image wraps a [*v1.Problem]. It also wraps a
+// [*retry.Error] when another try may succeed. The trace in a context is continued by
+// the mesh.
 package client
 
 import (
@@ -26,13 +26,13 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// Client is safe for use by many.
+// A Client is safe for concurrent use by multiple goroutines.
 type Client struct {
 	nc *nats.Conn
 	js jetstream.JetStream
 }
 
-// New returns a client over a connection, which stays the caller's.
+// New returns a client that uses a connection. The caller closes the connection.
 func New(nc *nats.Conn) (*Client, error) {
 	js, err := jetstream.New(nc)
 	if err != nil {
@@ -41,19 +41,20 @@ func New(nc *nats.Conn) (*Client, error) {
 	return &Client{nc: nc, js: js}, nil
 }
 
-// analyzeTimeout is how long a request for a result waits for its reply, unless
-// its context alone bounds it. It is a little longer than an ingress with the
-// default --wait of 20 s may take: it also stores the image, in up to 6 s, and
-// looks up the state, in up to 5 s.
+// analyzeTimeout is how long a request for a result waits for its reply, unless the
+// deadline of its context applies. It is a little longer than an ingress with the
+// default --wait of 20 s may take, which also stores the image, in up to 6 s, and looks
+// up the state, in up to 5 s.
 const analyzeTimeout = 35 * time.Second
 
-// Analyze has a picture read and returns its answer, by a request to whichever
-// ingress is free. When that waits no longer, it goes on by itself until ctx
-// ends. A job that fails is an error, and its result says what is known.
+// Analyze submits an image and returns its result. It sends a request to one ingress.
+// When the ingress replies before the job has its outcome, Analyze waits for the outcome
+// until ctx ends. For a job that failed it returns the result and its problem as the
+// error.
 //
-// The request waits for its reply until the deadline of ctx, or for 35 s when
-// ctx has none. A reply that is lost leaves an error without the ID of the job,
-// and to call Analyze again makes a second job: [Client.AnalyzeKey] does not.
+// The request waits for its reply until the deadline of ctx, or for 35 s when ctx has
+// none. When the reply is lost, the error does not have the ID of the job, and another
+// call of Analyze makes a second job. [Client.AnalyzeKey] avoids this.
 func (c *Client) Analyze(ctx context.Context, pipeline string, image []byte) (v1.Result, error) {
 	reqCtx := ctx
 	if _, ok := ctx.Deadline(); !ok {
@@ -64,9 +65,9 @@ func (c *Client) Analyze(ctx context.Context, pipeline string, image []byte) (v1
 	return c.analyze(ctx, reqCtx, &nats.Msg{Subject: subject.Analyze(pipeline), Header: nats.Header{}, Data: image})
 }
 
-// AnalyzeKey is Analyze under an idempotency key of at most 255 bytes, which is
-// as over HTTP: calls with the same key, pipeline and image are one job, and
-// give its result. AnalyzeKey can be called again after any error that passes.
+// AnalyzeKey is Analyze with an idempotency key of at most 255 bytes, as over HTTP:
+// calls with the same key, pipeline and image are one job and return its result.
+// AnalyzeKey can be called again after any temporary error.
 //
 // The request waits for its reply for 35 s, or until ctx ends when that is
 // earlier. An ingress of version 0.1.0 ignores the key.
@@ -77,8 +78,7 @@ func (c *Client) AnalyzeKey(ctx context.Context, pipeline, key string, image []b
 	return c.analyze(ctx, reqCtx, &nats.Msg{Subject: subject.Analyze(pipeline), Header: h, Data: image})
 }
 
-// analyze makes the request within reqCtx, and waits for the job until
-// ctx ends.
+// analyze sends the request with reqCtx, and waits for the outcome until ctx ends.
 func (c *Client) analyze(ctx, reqCtx context.Context, m *nats.Msg) (v1.Result, error) {
 	var r v1.Result
 	if err := c.request(reqCtx, m, &r); err != nil {
@@ -96,18 +96,18 @@ func (c *Client) analyze(ctx, reqCtx context.Context, m *nats.Msg) (v1.Result, e
 	return r, nil
 }
 
-// askTimeout is how long a question about a job waits for its reply.
+// askTimeout is how long a request about a job waits for its reply.
 const askTimeout = 5 * time.Second
 
-// Lookup returns the answer or the state of a job. It waits for 5 s at most;
-// after that the error is [v1.Unavailable].
+// Lookup returns the result or the state of a job. It waits for at most 5 s; then the
+// error is [v1.Unavailable].
 func (c *Client) Lookup(ctx context.Context, job string) (v1.Result, error) {
 	var r v1.Result
 	return r, c.ask(ctx, job, subject.Lookup, &r)
 }
 
-// Cancel drops a job that has no outcome yet. It waits as Lookup does. After an
-// error the job may be cancelled all the same; Cancel can be called again.
+// Cancel cancels a job that has no outcome yet. It waits as long as Lookup. After an
+// error the job may have been cancelled; Cancel can be called again.
 func (c *Client) Cancel(ctx context.Context, job string) (v1.Cancellation, error) {
 	var r v1.Cancellation
 	return r, c.ask(ctx, job, subject.Cancel, &r)
@@ -126,7 +126,7 @@ func errNoJob() *v1.Problem {
 	return v1.NewProblem(v1.UnknownJob, "a job is named by 1 to 64 of A-Z, a-z, 0-9, '_' and '-'")
 }
 
-// request asks a service and reads its reply.
+// request sends a request to a service and decodes its reply.
 func (c *Client) request(ctx context.Context, ask *nats.Msg, reply any) error {
 	subj := ask.Subject
 	inject(ctx, ask.Header)
@@ -137,28 +137,27 @@ func (c *Client) request(ctx context.Context, ask *nats.Msg, reply any) error {
 	case errors.Is(err, context.DeadlineExceeded):
 		return v1.NewProblem(v1.Unavailable, "nobody answered on %s in time", subj)
 	case errors.Is(err, context.Canceled):
-		return fmt.Errorf("ask %s: %w", subj, err)
-	case err != nil: // such as while the connection is made again
+		return fmt.Errorf("request on %s: %w", subj, err)
+	case err != nil: // such as while the client reconnects
 		return v1.NewProblem(v1.Unavailable, "cannot ask on %s: %v", subj, err)
 	}
 	if err := serviceError(subj, m); err != nil {
 		return err
 	}
 	if err := json.Unmarshal(m.Data, reply); err != nil {
-		return fmt.Errorf("ask %s: decode answer: %w", subj, err)
+		return fmt.Errorf("request on %s: decode reply: %w", subj, err)
 	}
 	return nil
 }
 
-// serviceError returns the problem that a service has replied with, or nil for
-// another reply.
+// serviceError returns the problem of a reply, or nil when the reply is not a problem.
 func serviceError(subj string, m *nats.Msg) error {
 	if m.Header.Get("Nats-Service-Error-Code") == "" {
 		return nil
 	}
 	p := new(v1.Problem)
 	if err := json.Unmarshal(m.Data, p); err != nil {
-		return fmt.Errorf("ask %s: decode problem: %w", subj, err)
+		return fmt.Errorf("request on %s: decode problem: %w", subj, err)
 	}
 	if after := retry.ParseAfter(m.Header.Get("Retry-After")); after > 0 {
 		return retry.After(p, after)
@@ -166,8 +165,8 @@ func serviceError(subj string, m *nats.Msg) error {
 	return p
 }
 
-// inject writes the trace context, with header names in lower case as the W3C
-// has them; NATS keeps case.
+// inject adds the trace context to h. The names are in lower case, as in the W3C
+// specification; NATS does not change their case.
 func inject(ctx context.Context, h nats.Header) {
 	c := propagation.MapCarrier{}
 	propagation.TraceContext{}.Inject(ctx, c)

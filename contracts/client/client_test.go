@@ -216,10 +216,20 @@ func TestClient_LostReplyEndsARequest(t *testing.T) {
 
 func TestClient_ReplyThatIsNotJSONIsAnError(t *testing.T) {
 	t.Parallel()
-	url := startServer(t)
-	serve(t, url, subject.Lookup("j1"), &nats.Msg{Data: []byte("done")})
-	if _, err := newClient(t, url).Lookup(t.Context(), "j1"); err == nil {
-		t.Error("no error")
+	broken := nats.Header{"Nats-Service-Error-Code": {"404"}}
+	for want, reply := range map[string]*nats.Msg{
+		"decode reply":   {Data: []byte("done")},
+		"decode problem": {Header: broken, Data: []byte("not found")},
+	} {
+		url := startServer(t)
+		serve(t, url, subject.Lookup("j1"), reply)
+		_, err := newClient(t, url).Lookup(t.Context(), "j1")
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("the error is %v, want %q in it", err, want)
+		}
+		if p, ok := errors.AsType[*v1.Problem](err); ok {
+			t.Errorf("the error is the problem %v, want another error", p)
+		}
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	// drawTimeout is how long Draw takes at most.
+	// drawTimeout is the longest time that Draw takes.
 	drawTimeout = 30 * time.Second
 	// pieceTimeout is how long Draw waits for each piece after the first.
 	pieceTimeout = 5 * time.Second
@@ -24,10 +24,10 @@ const (
 // encoded as mediaType: image/png or image/jpeg. A worker of detect draws it. The
 // job stays as it is, whether Draw succeeds or not.
 //
-// Draw takes until ctx ends, and 30 s at most. Its errors are problems: that of
-// the worker, [v1.NoWorker] when no worker draws, [v1.TooLarge] when the image
-// and its regions do not fit into a message, and [v1.Unavailable] when no reply
-// came or a piece of it was lost.
+// Draw waits until ctx ends, and at most 30 s. Its errors are problems: that of the
+// worker, [v1.NoWorker] when no worker draws, [v1.TooLarge] when the image and its
+// regions do not fit into a message, and [v1.Unavailable] when no reply came or a piece
+// of it was lost.
 func (c *Client) Draw(ctx context.Context, image []byte, result v1.Result, mediaType string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, drawTimeout)
 	defer cancel()
@@ -58,8 +58,8 @@ func (c *Client) Draw(ctx context.Context, image []byte, result v1.Result, media
 	return collect(ctx, sub)
 }
 
-// collect returns the image whose pieces arrive on sub. It asks for each piece
-// after the first by answering the one before.
+// collect returns the image whose pieces arrive on sub. It requests each piece after the
+// first by a reply to the one before.
 func collect(ctx context.Context, sub *nats.Subscription) ([]byte, error) {
 	var image []byte
 	want := v1.Piece{}
@@ -90,7 +90,7 @@ func collect(ctx context.Context, sub *nats.Subscription) ([]byte, error) {
 	}
 }
 
-// nextPiece returns the reply that should be the piece want.
+// nextPiece returns the next message, which should be the piece want.
 func nextPiece(ctx context.Context, sub *nats.Subscription, want v1.Piece) (*nats.Msg, error) {
 	wait := ctx
 	if want.Number > 0 {
@@ -114,7 +114,7 @@ func nextPiece(ctx context.Context, sub *nats.Subscription, want v1.Piece) (*nat
 	return m, serviceError(subject.Draw(), m)
 }
 
-// unavailable returns a problem that passes.
+// unavailable returns a temporary problem.
 func unavailable(format string, args ...any) error {
 	return retry.After(v1.NewProblem(v1.Unavailable, format, args...), retryDelay)
 }

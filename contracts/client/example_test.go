@@ -23,13 +23,13 @@ func ExampleClient_Analyze() {
 	if err != nil {
 		log.Panic(err)
 	}
-	picture, err := os.ReadFile("photo.jpg")
+	image, err := os.ReadFile("photo.jpg")
 	if err != nil {
 		log.Panic(err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	result, err := c.Analyze(ctx, "faces", picture)
+	result, err := c.Analyze(ctx, "faces", image)
 	if err != nil {
 		log.Panic(err)
 	}
@@ -56,7 +56,7 @@ func ExampleClient_Submit() {
 	if err != nil {
 		log.Panic(err)
 	}
-	// Later, from anywhere.
+	// Later, possibly in another process.
 	result, err := c.Await(context.Background(), job)
 	if err != nil {
 		log.Panic(err)

@@ -16,13 +16,13 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// retryDelay is how long to wait after a problem that passes.
+// retryDelay is how long to wait after a temporary problem.
 const retryDelay = 5 * time.Second
 
-// Submit stores an image as a new job, past ingress and its checks, and returns
-// once the mesh has it for certain. The job is not admitted against the work
-// ahead, so that it suits bulk work. Errors are those of [Client.SubmitJob]. The
-// ID is empty when nothing was accepted.
+// Submit stores an image as a new job and returns when the server has acknowledged it.
+// It does not use ingress, so the image is not checked and the job is not rejected when
+// there is much work ahead; Submit is for bulk work. Errors are those of
+// [Client.SubmitJob]. The ID is empty when nothing was accepted.
 func (c *Client) Submit(ctx context.Context, pipeline string, priority subject.Priority, image []byte) (id string, err error) {
 	job := subject.Job{Pipeline: pipeline, Priority: priority, ID: rand.Text()}
 	err = c.SubmitJob(ctx, job, image)
@@ -33,16 +33,15 @@ func (c *Client) Submit(ctx context.Context, pipeline string, priority subject.P
 	return job.ID, err
 }
 
-// SubmitJob is Submit for a job whose ID the caller has chosen. A job that is
-// submitted again within two minutes, such as after a crash of the caller, stays
-// one job; job.Part has no meaning.
+// SubmitJob is Submit for a job with an ID of the caller. A job that is submitted again
+// within two minutes, such as after a crash of the caller, stays one job. SubmitJob
+// ignores job.Part.
 //
-// While the acknowledgement does not come, SubmitJob publishes the image again
-// under the same ID, as ingress does: each try waits for 1.5 s, all together for
-// 6 s or until ctx ends. When it is unknown after that whether the image is
-// stored, the error has a [*v1.Problem] with the ID of the job, which may have
-// been accepted. An error without an ID is returned at once and says that
-// nothing was accepted.
+// Until it has an acknowledgement, SubmitJob publishes the image again with the same ID,
+// as ingress does: it waits 1.5 s for each acknowledgement, and 6 s in total or until
+// ctx ends. If it is then unknown whether the image is stored, the error wraps a
+// [*v1.Problem] with the ID of the job, which may have been accepted. An error without
+// an ID is returned immediately and means that nothing was accepted.
 func (c *Client) SubmitJob(ctx context.Context, job subject.Job, image []byte) error {
 	switch {
 	case !subject.ValidJob(job.ID):
@@ -59,7 +58,7 @@ func (c *Client) SubmitJob(ctx context.Context, job subject.Job, image []byte) e
 	inject(ctx, m.Header)
 	err := streams.RetryUnknown(ctx, streams.IsUnknown, func(ctx context.Context) error {
 		_, err := c.js.PublishMsg(ctx, m, jetstream.WithMsgID(v1.MsgID(job.ID, v1.MsgImages)), jetstream.WithExpectStream(streams.Images))
-		return err //nolint:wrapcheck // it is told below what it means
+		return err //nolint:wrapcheck // it is wrapped below
 	})
 	switch {
 	case errors.Is(err, streams.ErrUnknown):
@@ -70,7 +69,7 @@ func (c *Client) SubmitJob(ctx context.Context, job subject.Job, image []byte) e
 	return nil
 }
 
-// rejected returns the error of an image that is not stored because of err.
+// rejected returns the error of an image that was not stored because of err.
 func rejected(err error) error {
 	switch {
 	case streams.IsTooLarge(err):
@@ -81,8 +80,8 @@ func rejected(err error) error {
 	return retry.After(fmt.Errorf("%w: %w", v1.NewProblem(v1.Unavailable, "nothing was accepted"), err), retryDelay)
 }
 
-// mayBeAccepted returns the error of a job of which no acknowledgement came
-// because of err.
+// mayBeAccepted returns the error of a job whose acknowledgement did not come because
+// of err.
 func mayBeAccepted(id string, err error) error {
 	p := v1.NewProblem(v1.Unavailable, "%s may have been accepted: its acknowledgement did not come. "+
 		"Look it up before you send it again", id)

@@ -14,16 +14,16 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// Watch hears what happens to a job or report. Events are hints: what they say
-// is stored, and some may be missed.
+// A Watch receives the events of a job or report. Events are hints that can be lost;
+// what they report is stored, and can be looked up.
 type Watch struct {
 	sub    *nats.Subscription
 	events chan *nats.Msg
 }
 
-// Watch begins to listen; what happens after it returns and is looked up, is
-// heard. The caller ends it with Close. An id that cannot be one is a
-// [*v1.Problem].
+// Watch subscribes to the events of a job or report. The Watch receives the events that
+// happen after a look-up that is made after Watch has returned. The caller ends it with
+// Close. The error of an invalid ID is a [*v1.Problem].
 func (c *Client) Watch(id string) (*Watch, error) {
 	if !subject.ValidJob(id) {
 		return nil, errNoJob()
@@ -36,7 +36,7 @@ func (c *Client) Watch(id string) (*Watch, error) {
 	return w, nil
 }
 
-// Close stops listening.
+// Close ends the subscription.
 func (w *Watch) Close() {
 	_ = w.sub.Unsubscribe() // fails only when the connection is gone
 }
@@ -55,14 +55,15 @@ func (w *Watch) Next(ctx context.Context) (v1.Event, error) {
 	}
 }
 
-// Looks has the delays between two look-ups of a job that is waited for: events
-// and replies can be lost.
+// Looks has the delays between the look-ups of [Client.Await], which polls because
+// events and replies can be lost: 1 s, and then twice as long each time, up to 8 s.
 var Looks = retry.Exponential(time.Second, 8*time.Second, 2)
 
-// Await returns the answer of any job, whoever submitted it, or its state and
-// the error of ctx when that ends first. Other errors are as for [Client.Lookup].
+// Await waits for the outcome of a job and returns its result. The job may have been
+// submitted by any client. When ctx ends first, Await returns the state of the job and
+// the error of ctx. Other errors are those of [Client.Lookup].
 func (c *Client) Await(ctx context.Context, id string) (v1.Result, error) {
-	if !subject.ValidJob(id) || ctx.Err() != nil { // which the look-up says, or there is no time to wait
+	if !subject.ValidJob(id) || ctx.Err() != nil { // LookupNow rejects the ID, or there is no time to wait
 		r, err := c.LookupNow(ctx, id)
 		if err == nil && !r.Final() {
 			err = ctx.Err()
@@ -85,13 +86,13 @@ func (c *Client) Await(ctx context.Context, id string) (v1.Result, error) {
 	}
 }
 
-// LookupNow is Lookup even when ctx has ended, for a last word on the job.
+// LookupNow is Lookup with a context that does not end with ctx, for the state of a job
+// at the end of a wait.
 func (c *Client) LookupNow(ctx context.Context, id string) (v1.Result, error) {
 	return c.Lookup(context.WithoutCancel(ctx), id)
 }
 
-// end waits until the job ends, but no longer than d, since an event can be
-// missed.
+// end waits for the event that ends the job, and at most d, because events can be lost.
 func (w *Watch) end(ctx context.Context, d time.Duration) error {
 	wait, cancel := context.WithTimeout(ctx, d)
 	defer cancel()

@@ -56,35 +56,32 @@ func TestClient_AwaitReturnsAnOutcomeThatIsThere(t *testing.T) {
 	}
 }
 
-// TestClient_AwaitLooksUpAfterAnEvent: the event is received before the first delay
-// of Looks has passed. Events before the last one do not end the wait.
-func TestClient_AwaitLooksUpAfterAnEvent(t *testing.T) {
+// TestClient_AwaitLooksUpAfterTheLastEvent: the event is received before the first delay
+// between two look-ups has passed. Earlier events do not end the wait.
+func TestClient_AwaitLooksUpAfterTheLastEvent(t *testing.T) {
 	t.Parallel()
-	url := startServer(t)
-	requests := serve(t, url, subject.Lookup("j1"), reply(t, queued("j1")), reply(t, done("j1", "line")))
-	published := make(chan struct{})
-	go func() {
-		defer close(published)
-		<-requests // the first
-		nc, err := nats.Connect(url)
+	for event, outcome := range map[v1.EventName]v1.Status{v1.EventDone: v1.Done, v1.EventFailed: v1.Failed} {
+		url := startServer(t)
+		last := v1.Result{ID: "j1", Status: outcome}
+		requests := serve(t, url, subject.Lookup("j1"), reply(t, queued("j1")), reply(t, last))
+		nc, published := connect(t, url), make(chan struct{})
+		go func() {
+			defer close(published)
+			<-requests // the first look-up
+			publishEvent(t, nc, "j1", v1.EventDetecting)
+			publishEvent(t, nc, "j1", event)
+		}()
+		r, err := newClient(t, url).Await(t.Context(), "j1")
+		<-published
 		if err != nil {
-			t.Error(err)
-			return
+			t.Fatal(err)
 		}
-		defer nc.Close()
-		publishEvent(t, nc, "j1", v1.EventDetecting)
-		publishEvent(t, nc, "j1", v1.EventDone)
-	}()
-	r, err := newClient(t, url).Await(t.Context(), "j1")
-	<-published
-	if err != nil {
-		t.Fatal(err)
-	}
-	if r.Status != v1.Done {
-		t.Errorf("the status is %s, want %s", r.Status, v1.Done)
-	}
-	if n := len(requests); n != 1 {
-		t.Errorf("Await looked the job up %d times after the first, want once", n)
+		if r.Status != outcome {
+			t.Errorf("%s: the status is %s, want %s", event, r.Status, outcome)
+		}
+		if n := len(requests); n != 1 {
+			t.Errorf("%s: Await looked the job up %d times after the first, want once", event, n)
+		}
 	}
 }
 
