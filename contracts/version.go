@@ -1,5 +1,5 @@
 package contracts
 
-// Version is the release that this tree is, or becomes. The modules are released
-// together and require each other at it.
+// Version is the version of this release, or of the next one. The modules are released
+// together and require each other at this version.
 const Version = "0.2.0"

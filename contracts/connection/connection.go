@@ -1,8 +1,8 @@
-// Package connection says how a program connects to NATS: addresses,
-// credentials and certificates, as flags. Every secret is the content of a file,
-// such as of a Kubernetes Secret, so that it is neither in the arguments of a
-// process nor in its environment. Files are read again for each connection:
-// a changed secret needs no restart.
+// Package connection configures how a program connects to NATS: addresses,
+// credentials and certificates, as flags. Secrets are read from files, such as those
+// of a Kubernetes Secret, so that they are not in the arguments or the environment of
+// a process. The files are read again for each connection, so that a changed secret
+// needs no restart.
 package connection
 
 import (
@@ -18,33 +18,33 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// WaitingPeriod is how often a program that waits for NATS says so again, while
-// the reason stays the same.
+// WaitingPeriod is how often a program that waits for NATS logs the same reason.
 const WaitingPeriod = 10 * time.Second
 
 // Config is how to connect to NATS. The zero value is [nats.DefaultURL] without
 // credentials. At most one of User, TokenFile, CredsFile and NKeyFile is set.
 type Config struct {
-	// URL is the address of a server, or those of several with commas.
+	// URL is the address of a server, or a comma-separated list of addresses. Empty
+	// means [nats.DefaultURL].
 	URL string
 	// User is a user name, whose password is in PasswordFile.
 	User         string
 	PasswordFile string
 	TokenFile    string
-	// CredsFile has a JWT and its seed, as nsc writes it.
+	// CredsFile has a JWT and its seed, in the format of nsc.
 	CredsFile string
-	// NKeyFile has the seed of a user.
+	// NKeyFile has the seed of the NKey of a user.
 	NKeyFile string
-	// CAFile has the certificates of the authorities that sign the server's, in
-	// PEM. Empty is for those of the system.
+	// CAFile has the certificates of the authorities that sign the certificate of the
+	// server, in PEM. Empty means those of the system.
 	CAFile string
-	// CertFile and KeyFile are a client certificate, in PEM.
+	// CertFile and KeyFile are a client certificate and its key, in PEM.
 	CertFile string
 	KeyFile  string
 }
 
-// Register makes flags of the configuration. The default address is that of
-// defaultURL, and purpose ends its description.
+// Register defines the flags of the configuration. defaultURL is the default of
+// --nats, and purpose is its usage text.
 func (c *Config) Register(fs *flag.FlagSet, defaultURL, purpose string) {
 	fs.StringVar(&c.URL, "nats", defaultURL, purpose)
 	fs.StringVar(&c.User, "nats-user", "", "user `name` for NATS; needs --nats-password-file")
@@ -58,7 +58,7 @@ func (c *Config) Register(fs *flag.FlagSet, defaultURL, purpose string) {
 }
 
 // Options checks the configuration and returns it as options of nats.Connect. An
-// error is one that waiting does not mend, and names the flag.
+// error names the flag, and stays until the configuration is changed.
 func (c Config) Options() ([]nats.Option, error) {
 	if _, err := c.addresses(); err != nil {
 		return nil, err
@@ -67,8 +67,8 @@ func (c Config) Options() ([]nats.Option, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The server is not left for good when it rejects the credentials: those of
-	// the server and of the files do not change at the same time.
+	// Connect again when the server rejects the credentials: those of the server and
+	// those in the files do not change at the same time.
 	opts = append(opts, nats.IgnoreAuthErrorAbort())
 	if c.CAFile != "" {
 		opts = append(opts, nats.RootCAs(c.CAFile))
@@ -79,7 +79,7 @@ func (c Config) Options() ([]nats.Option, error) {
 	if c.CertFile != "" {
 		opts = append(opts, nats.ClientCert(c.CertFile, c.KeyFile))
 	}
-	for _, opt := range opts { // reads the certificates
+	for _, opt := range opts { // reads and checks the certificates
 		if err := opt(&nats.Options{}); err != nil {
 			return nil, fmt.Errorf("use --nats-ca, --nats-cert and --nats-key: %w", err)
 		}
@@ -87,7 +87,7 @@ func (c Config) Options() ([]nats.Option, error) {
 	return opts, nil
 }
 
-// credentials returns the option of the credentials, or none.
+// credentials returns the option of the credentials, if there are any.
 func (c Config) credentials() ([]nats.Option, error) {
 	var given []string
 	for _, f := range []struct{ flag, value string }{
@@ -108,7 +108,7 @@ func (c Config) credentials() ([]nats.Option, error) {
 			return nil, err
 		}
 		return []nats.Option{nats.UserInfoHandler(func() (name, password string) {
-			password, _ = readSecret("--nats-password-file", c.PasswordFile) // an empty one is rejected, and tried again
+			password, _ = readSecret("--nats-password-file", c.PasswordFile) // the server rejects an empty one, and the client retries
 			return c.User, password
 		})}, nil
 	case c.TokenFile != "":
@@ -134,7 +134,7 @@ func (c Config) credentials() ([]nats.Option, error) {
 	return nil, nil
 }
 
-// readSecret returns the content of a file without the end of its line.
+// readSecret returns the content of a file without the newline at its end.
 func readSecret(flag, file string) (string, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
@@ -155,7 +155,7 @@ func (c Config) Connect(opts ...nats.Option) (*nats.Conn, error) {
 		return nil, err
 	}
 	nc, err := nats.Connect(c.servers(), append(own, opts...)...)
-	if errors.Is(err, nats.ErrNoServers) { // the client says nothing else of it
+	if errors.Is(err, nats.ErrNoServers) { // the client gives no other reason
 		err = fmt.Errorf("connection refused: %w", err)
 	}
 	if err != nil {
@@ -166,8 +166,8 @@ func (c Config) Connect(opts ...nats.Option) (*nats.Conn, error) {
 
 func (c Config) servers() string { return cmp.Or(c.URL, nats.DefaultURL) }
 
-// addresses parses the addresses. The error has nothing of them: one can have a
-// password.
+// addresses parses the addresses. The error does not contain an address, because an
+// address can contain a password.
 func (c Config) addresses() ([]*url.URL, error) {
 	var out []*url.URL
 	for i, address := range strings.Split(c.servers(), ",") {
@@ -176,7 +176,7 @@ func (c Config) addresses() ([]*url.URL, error) {
 			address = "nats://" + address
 		}
 		u, err := url.Parse(address)
-		if err != nil { // it quotes the address
+		if err != nil { // err contains the address
 			return nil, fmt.Errorf("--nats: address %d is no URL; a password in it is percent-encoded", i+1)
 		}
 		out = append(out, u)
@@ -184,7 +184,7 @@ func (c Config) addresses() ([]*url.URL, error) {
 	return out, nil
 }
 
-// Redacted returns the addresses for a log: a password or token in them is xxxxx.
+// Redacted returns the addresses for logs. Passwords and tokens are replaced by xxxxx.
 func (c Config) Redacted() string {
 	addresses, err := c.addresses()
 	if err != nil {
@@ -200,15 +200,16 @@ func (c Config) Redacted() string {
 	return strings.Join(out, ",")
 }
 
-// Waiting decides what a program says while it cannot connect. It is not safe
+// Waiting decides which errors a program logs while it cannot connect. It is not safe
 // for concurrent use.
 type Waiting struct {
 	reason string
 	said   time.Time
 }
 
-// ShouldSay reports whether err, which happened now, is to be said: the first
-// one, another one than that before, and the same one every [WaitingPeriod].
+// ShouldSay reports whether err, which happened now, should be logged: the first
+// error, an error that differs from the one before, and the same error once every
+// [WaitingPeriod].
 func (w *Waiting) ShouldSay(err error, now time.Time) bool {
 	if err.Error() == w.reason && now.Sub(w.said) < WaitingPeriod {
 		return false

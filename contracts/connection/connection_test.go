@@ -19,7 +19,7 @@ func write(t *testing.T, text string) string {
 	return file
 }
 
-func TestConfig_RejectsWhatWaitingDoesNotMend(t *testing.T) {
+func TestConfig_OptionsRejectsInvalidFields(t *testing.T) {
 	t.Parallel()
 	secret := write(t, "s3cret\n")
 	for name, tt := range map[string]struct {
@@ -86,7 +86,7 @@ func TestConfig_ConnectErrorHasNoSecret(t *testing.T) {
 	}
 }
 
-func TestWaiting_SaysChangesAtOnceAndTheRestAfterAPeriod(t *testing.T) {
+func TestWaiting_SaysChangesImmediatelyAndRepeatsAfterAPeriod(t *testing.T) {
 	t.Parallel()
 	refused, rejected := errors.New("refused"), errors.New("rejected")
 	begin := time.Now()

@@ -1,11 +1,9 @@
-// Package retry has what every caller of something that may fail for a while
-// needs: an error that says when to try again, delays that grow, and a sleep
-// that ends with its context. It is pure apart from the sleep and depends on
-// the standard library only.
+// Package retry helps to repeat operations that fail temporarily. It has an error that
+// says when to try again, delays that grow, and a sleep that ends with its context. It
+// depends on the standard library only.
 //
-// The delays are those between the client of a mesh and the mesh (Retry-After
-// of HTTP and NATS), between the services and what they call, and between two
-// starts of a process.
+// It is used for the Retry-After of HTTP and NATS replies, for requests of the services,
+// and for restarts of processes.
 package retry
 
 import (
@@ -18,10 +16,9 @@ import (
 
 // Error says that a later try may succeed.
 type Error struct {
-	// Err says what failed. It is often a problem of the contract.
+	// Err says what failed. It is often a problem of package v1.
 	Err error
-	// After is the earliest time for another try, counted from now; 0 means
-	// that it is not known.
+	// After is how long to wait before another try. 0 means that it is not known.
 	After time.Duration
 }
 
@@ -53,8 +50,8 @@ func FormatAfter(err error) string {
 	return strconv.FormatInt(int64((d+time.Second-1)/time.Second), 10)
 }
 
-// ParseAfter reads the value of a Retry-After header in seconds. It returns 0
-// for one that says nothing, and for a date.
+// ParseAfter parses a Retry-After header in seconds. It returns 0 for an empty or
+// invalid value, and for a date.
 func ParseAfter(header string) time.Duration {
 	n, err := strconv.Atoi(header)
 	if err != nil || n < 0 {
@@ -63,8 +60,8 @@ func ParseAfter(header string) time.Duration {
 	return time.Duration(n) * time.Second
 }
 
-// Backoff lists the delay after each failed attempt. The last one repeats. An
-// empty Backoff has no delays.
+// Backoff lists the delay after each failed attempt. The last one repeats. The delays
+// of an empty Backoff are 0.
 type Backoff []time.Duration
 
 // Exponential returns the Backoff that begins with first, multiplies by factor
@@ -78,8 +75,8 @@ func Exponential(first, longest time.Duration, factor int) Backoff {
 }
 
 // Delay returns how long to wait after attempt n, counted from 1. Up to a
-// quarter is added at random, so that what failed together does not come back
-// together.
+// quarter is added at random, so that operations that failed at the same time are not
+// repeated at the same time.
 func (b Backoff) Delay(n int) time.Duration {
 	if len(b) == 0 {
 		return 0

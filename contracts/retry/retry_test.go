@@ -9,18 +9,22 @@ import (
 	"time"
 )
 
-func TestError_WrapsAndSaysWhen(t *testing.T) {
+func TestError_WrapsAndHasADelay(t *testing.T) {
 	t.Parallel()
 	cause := errors.New("the queue is full")
 	err := fmt.Errorf("store an image: %w", After(cause, 3*time.Second))
-	if d, ok := Delay(err); !ok || d != 3*time.Second {
-		t.Errorf("Delay = %v, %v, want 3s", d, ok)
+	d, ok := Delay(err)
+	if !ok {
+		t.Error("the error has no delay")
+	}
+	if d != 3*time.Second {
+		t.Errorf("the delay is %v, want 3s", d)
 	}
 	if !errors.Is(err, cause) {
-		t.Error("the cause is lost")
+		t.Error("the error does not wrap its cause")
 	}
 	if _, ok := Delay(cause); ok {
-		t.Error("an error that does not pass has a delay")
+		t.Error("an error that is not temporary has a delay")
 	}
 }
 

@@ -15,24 +15,24 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Update says how [Ensure] treats streams that exist.
+// Update configures how [Ensure] changes existing streams.
 type Update struct {
-	// KeepStorage means that Storage is for the first set-up only: streams
-	// that exist keep theirs, and new ones get the same.
+	// KeepStorage makes Config.Storage apply to the first set-up only: existing streams
+	// keep their storage, and new ones get the same.
 	KeepStorage bool
-	// MaxStore is the most that all streams together may hold, in bytes. The
-	// limit of every stream is lowered in proportion. 0 means no such limit.
+	// MaxStore limits the size of all streams together, in bytes. The limit of every
+	// stream is lowered in proportion. 0 means no limit.
 	MaxStore int64
-	// Force allows what may delete messages or copies of them: fewer
-	// replicas, shorter ages, a limit below what a stream holds.
+	// Force allows changes that may delete messages or copies of them: fewer replicas,
+	// shorter ages, a limit below the present size of a stream.
 	Force bool
 }
 
-// LeastStore is the least MaxStore with which the largest message still fits
-// into every queue several times.
+// LeastStore is the smallest MaxStore. With it, several messages of the largest size
+// fit into every queue.
 const LeastStore = 256 << 20
 
-// PermanentError is an error of [Ensure] that another try does not mend.
+// PermanentError is an error of [Ensure] that another try returns again.
 type PermanentError struct{ Err error }
 
 // Error returns the text of the wrapped error.
@@ -45,16 +45,16 @@ func permanent(format string, args ...any) error {
 	return &PermanentError{Err: fmt.Errorf(format, args...)}
 }
 
-// Ensure creates every stream and consumer that is missing, and brings those
-// that exist up to date. It can be run again at any time.
+// Ensure creates the streams and consumers that are missing, and updates those that
+// exist. It can be called again at any time.
 //
-// What cfg does not say stays as it is: a Replicas, ResultsAge, ReportsAge or
-// MaxStore of 0 keeps what a stream has, and so do the limits that an operator
-// has changed. A pipeline that is no longer named keeps its consumers, so that
-// what is queued for it is not lost; they are removed by hand.
+// Replicas, ResultsAge, ReportsAge and MaxStore of 0 keep the present values of an
+// existing stream. Limits that an operator has changed are kept too. The consumers of a
+// pipeline that is not in cfg are kept, so that its queued messages are not lost;
+// operators delete them by hand.
 //
-// Ensure changes nothing when the server lacks something that the mesh needs,
-// or when Force is missing. Both are a [*PermanentError].
+// Ensure returns a [*PermanentError] and changes nothing when the server does not meet
+// the requirements of the mesh, or when a change needs Force.
 func Ensure(ctx context.Context, js jetstream.JetStream, cfg Config) error {
 	if err := checkServer(ctx, js); err != nil {
 		return err
@@ -113,13 +113,13 @@ func existing(ctx context.Context, js jetstream.JetStream, cfg Config) (map[stri
 	return have, nil
 }
 
-// plan merges what cfg says with the streams that exist. It returns the
-// configuration of every stream, and what it lowers in words.
+// plan merges cfg with the existing streams. It returns the configuration of every
+// stream, and a description of each value that it lowers.
 func plan(cfg Config, have map[string]*jetstream.StreamInfo) (
 	want []jetstream.StreamConfig, lowered []string, err error,
 ) {
 	said := cfg
-	for _, s := range have { // a new stream is like the others
+	for _, s := range have { // a new stream gets the values of the others
 		if said.Replicas == 0 {
 			cfg.Replicas = max(cfg.Replicas, s.Config.Replicas)
 		}
@@ -127,12 +127,12 @@ func plan(cfg Config, have map[string]*jetstream.StreamInfo) (
 			cfg.Storage = s.Config.Storage
 		}
 	}
-	reasons := map[string][]string{} // streams by what is lowered
+	reasons := map[string][]string{} // streams by the value that is lowered
 	lower := func(stream, format string, args ...any) {
 		what := fmt.Sprintf(format, args...)
 		reasons[what] = append(reasons[what], stream)
 	}
-	// The record has the limits as they are by default.
+	// The defaults are recorded in the metadata of each stream.
 	usual := Streams(Config{})
 	want = Streams(cfg)
 	shrink(want, cfg.MaxStore)
@@ -155,7 +155,7 @@ func plan(cfg Config, have map[string]*jetstream.StreamInfo) (
 			lower(s.Name, "replicas from %d to %d", h.Config.Replicas, s.Replicas)
 		}
 
-		fixed := limits{} // what was said
+		fixed := limits{} // that cfg sets
 		if said.MaxStore > 0 {
 			fixed[maxBytes] = s.MaxBytes
 			if s.Discard == jetstream.DiscardOld && uint64(s.MaxBytes) < h.State.Bytes {
@@ -170,7 +170,7 @@ func plan(cfg Config, have map[string]*jetstream.StreamInfo) (
 		}
 		merged := merge(limitsOf(h.Config), limitsOf(usual[i]), record(h.Config.Metadata), fixed)
 		merged.set(s)
-		// Without pipelines their longest deadline is not known.
+		// Without pipelines, cfg does not have their longest deadline.
 		s.SubjectDeleteMarkerTTL = max(s.SubjectDeleteMarkerTTL, h.Config.SubjectDeleteMarkerTTL)
 		metadata := s.Metadata
 		s.Metadata = kept(h.Config.Metadata)
@@ -185,15 +185,15 @@ func plan(cfg Config, have map[string]*jetstream.StreamInfo) (
 	return want, lowered, nil
 }
 
-// shrink lowers the limit of every stream in proportion, so that together they
-// hold no more than most.
+// shrink lowers the limit of every stream in proportion, so that the sum is at most
+// most.
 func shrink(s []jetstream.StreamConfig, most int64) {
 	all := total(s)
 	if most <= 0 || most >= all {
 		return
 	}
 	for i := range s {
-		// In this order, because bytes times bytes are too many for an int64.
+		// As float64, because the product does not fit into an int64.
 		s[i].MaxBytes = int64(float64(s[i].MaxBytes) * float64(most) / float64(all))
 	}
 }
@@ -205,7 +205,8 @@ func total(s []jetstream.StreamConfig) (n int64) {
 	return n
 }
 
-// TotalBytes returns what the streams of cfg reserve together, of every copy.
+// TotalBytes returns how many bytes the streams of cfg reserve together, on each
+// replica.
 func TotalBytes(cfg Config) int64 {
 	s := Streams(cfg)
 	shrink(s, cfg.MaxStore)
@@ -222,7 +223,7 @@ const (
 	maxAckPending = "max_ack_pending"
 )
 
-// limits of a stream or consumer, by name. -1 means that there is none.
+// limits are the limits of a stream or consumer, by name. -1 means no limit.
 type limits map[string]int64
 
 func limitsOf(s jetstream.StreamConfig) limits {
@@ -243,11 +244,10 @@ func (l limits) set(s *jetstream.StreamConfig) {
 	s.MaxAge, s.Duplicates = time.Duration(max(l[maxAge], 0)), time.Duration(max(l[duplicates], 0))
 }
 
-// merge gives the limits that a stream or consumer is to have: those that are
-// fixed; of the others those that it has. A limit that the operator has not
-// changed since the last set-up is raised to its default, which may be that of
-// a newer version. That also holds without a record, as of streams from before
-// there was one.
+// merge returns the new limits of a stream or consumer: the fixed ones, and its present
+// values for the others. A limit that the operator has not changed since the last set-up
+// is raised to its default, because a newer version may have a higher one. This also
+// applies to streams without a record, which old versions created.
 func merge(have, defaults, record, fixed limits) limits {
 	out := maps.Clone(have)
 	for name, want := range defaults {
@@ -261,11 +261,11 @@ func merge(have, defaults, record, fixed limits) limits {
 	return out
 }
 
-// recordKey is where the metadata of a stream or consumer has the defaults as
-// of its last set-up.
+// recordKey is the key of the metadata of a stream or consumer under which its last
+// set-up has recorded the defaults.
 const recordKey = "sightmesh.defaults"
 
-// record returns the limits that metadata has on record, if any.
+// record returns the limits that are recorded in metadata, if any.
 func record(metadata map[string]string) limits {
 	var l limits
 	if json.Unmarshal([]byte(metadata[recordKey]), &l) != nil {
@@ -274,7 +274,7 @@ func record(metadata map[string]string) limits {
 	return l
 }
 
-// recorded returns metadata with defaults on record.
+// recorded returns metadata in which defaults are recorded.
 func recorded(metadata map[string]string, defaults limits) map[string]string {
 	b, err := json.Marshal(defaults)
 	if err != nil {
@@ -287,7 +287,7 @@ func recorded(metadata map[string]string, defaults limits) map[string]string {
 	return metadata
 }
 
-// kept returns the metadata that is not the server's own.
+// kept returns the metadata without that of the server.
 func kept(metadata map[string]string) map[string]string {
 	out := map[string]string{}
 	for k, v := range metadata {
@@ -310,7 +310,7 @@ func ensureConsumer(ctx context.Context, js jetstream.JetStream, c Consumer) err
 		metadata := want.Metadata
 		want.Metadata = kept(have.Metadata)
 		maps.Copy(want.Metadata, metadata)
-		// Where it began stays as it is.
+		// An update cannot change where a consumer begins.
 		want.DeliverPolicy, want.OptStartSeq = have.DeliverPolicy, have.OptStartSeq
 	case !errors.Is(err, jetstream.ErrConsumerNotFound):
 		return fmt.Errorf("read it: %w", err)
@@ -322,11 +322,11 @@ func ensureConsumer(ctx context.Context, js jetstream.JetStream, c Consumer) err
 	return nil
 }
 
-// replyOfVersion01 returns the consumer reply of a mesh of version 0.1.0, which
-// kept no record of its defaults, and nil for another one. In that version reply
-// did the work of follow and notify too: what it has acknowledged would be done
-// twice, so that they begin where it is. A follow or notify that was deleted
-// begins with all results: what was done already is done once.
+// replyOfVersion01 returns the consumer reply of a mesh of version 0.1.0, which did not
+// record its defaults, and nil for another mesh. In that version, reply also did the
+// work of follow and notify. They begin at its position, because otherwise they would
+// repeat what it has done. A follow or notify that was deleted begins with the first
+// result, and does not repeat work that is already done.
 func replyOfVersion01(ctx context.Context, js jetstream.JetStream) (*jetstream.ConsumerInfo, error) {
 	reply, err := js.Consumer(ctx, Results, ResultsConsumer)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
@@ -342,7 +342,7 @@ func replyOfVersion01(ctx context.Context, js jetstream.JetStream) (*jetstream.C
 	return info, nil
 }
 
-// checkServer reports what the server lacks, whatever the streams.
+// checkServer checks the requirements of the mesh that do not depend on the streams.
 func checkServer(ctx context.Context, js jetstream.JetStream) error {
 	nc := js.Conn()
 	_, err := js.AccountInfo(ctx)
@@ -358,7 +358,7 @@ func checkServer(ctx context.Context, js jetstream.JetStream) error {
 		return permanent("JetStream is not enabled for this account: "+
 			"set jetstream: enabled in the account's configuration (%w)", err)
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled):
-		// In a cluster it may be on another server, or come later.
+		// In a cluster, JetStream may be enabled on another server, or later.
 		if enabled, _ := nc.ConnectedServerJetStream(); !enabled && nc.ConnectedClusterName() == "" && nc.IsConnected() {
 			return permanent("JetStream is not enabled on the server: "+
 				"set jetstream { store_dir: FOLDER, max_file_store: %s } in its configuration (%w)",
@@ -377,8 +377,8 @@ const (
 	errReplicas            jetstream.ErrorCode = 10074
 )
 
-// explain adds to the error of a stream what is to be done about it, and tells
-// whether another try may help.
+// explain adds to the error of a stream how to fix it. The result is a [*PermanentError]
+// unless another try may succeed.
 func explain(
 	ctx context.Context, js jetstream.JetStream, s jetstream.StreamConfig, all []jetstream.StreamConfig, err error,
 ) error {
@@ -401,8 +401,8 @@ func explain(
 		if s.Storage == jetstream.MemoryStorage {
 			reserved, limit = account.ReservedMemory, account.Limits.MaxMemory
 		}
-		// Only the limit of an account is told; that of the server is above
-		// what is reserved and below that and this stream.
+		// The server reports the limit of an account only. Its own limit is between
+		// the reserved size and the sum of that and of this stream.
 		there := "less than " + FormatBytes(int64(reserved)+s.MaxBytes*int64(s.Replicas))
 		if limit >= 0 {
 			there, setting = FormatBytes(limit), "the limit of the account, and "+setting
@@ -412,7 +412,7 @@ func explain(
 			"need %s: set %s to %s or more (%w)",
 			there, kind, FormatBytes(int64(reserved)), FormatBytes(need), setting, configBytes(need), err)
 	case errNoPeers:
-		// A server of a cluster that is starting is offline.
+		// Servers of a starting cluster can be offline.
 		if strings.Contains(api.Description, "insufficient storage") && !strings.Contains(api.Description, "offline") {
 			return permanent("too few servers of the cluster have %s for %d copies of a stream of %s, "+
 				"and the streams of the mesh need %s on each: set %s to %s or more (%w)",
@@ -425,7 +425,7 @@ func explain(
 		return &PermanentError{Err: err}
 	case jetstream.JSErrCodeStreamNameInUse, jetstream.JSErrCodeConsumerNameExists,
 		jetstream.JSErrCodeConsumerAlreadyExists, jetstream.JSErrCodeConsumerExists:
-		return err // another set-up was first
+		return err // another set-up has created it
 	}
 	if api.ErrorCode != errNoPeers && api.Code == http.StatusBadRequest {
 		return &PermanentError{Err: err}
@@ -433,7 +433,7 @@ func explain(
 	return err
 }
 
-// FormatBytes returns a number of bytes as people read it, such as "6.25 GiB".
+// FormatBytes returns a number of bytes in a readable form, such as "6.25 GiB".
 func FormatBytes(n int64) string {
 	for _, unit := range []struct {
 		name string
@@ -446,8 +446,8 @@ func FormatBytes(n int64) string {
 	return fmt.Sprintf("%d bytes", n)
 }
 
-// configBytes returns a number of bytes as the configuration of a NATS server
-// has it, rounded up to whole MiB.
+// configBytes returns a number of bytes in the syntax of the configuration of a NATS
+// server, rounded up to whole MiB.
 func configBytes(n int64) string {
 	const mib = 1 << 20
 	return fmt.Sprintf("%dMiB", cmp.Or((n+mib-1)/mib, 1))

@@ -8,7 +8,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-func TestMerge_LimitsOfOperatorsStay(t *testing.T) {
+func TestMerge_KeepsLimitsOfOperators(t *testing.T) {
 	t.Parallel()
 	defaults := limits{maxBytes: 200}
 	for name, tt := range map[string]struct {
@@ -23,7 +23,7 @@ func TestMerge_LimitsOfOperatorsStay(t *testing.T) {
 		"lowered by the operator":                 {50, limits{maxBytes: 100}, nil, 50},
 		"raised by the operator":                  {500, limits{maxBytes: 100}, nil, 500},
 		"no limit, by the operator":               {-1, limits{maxBytes: 100}, nil, -1},
-		"said":                                    {500, limits{maxBytes: 100}, limits{maxBytes: 10}, 10},
+		"set by cfg":                              {500, limits{maxBytes: 100}, limits{maxBytes: 10}, 10},
 		"low, from before there was a record":     {50, nil, nil, 200},
 		"high, from before there was a record":    {500, nil, nil, 500},
 		"no limit from before there was a record": {-1, nil, nil, -1},
@@ -34,8 +34,7 @@ func TestMerge_LimitsOfOperatorsStay(t *testing.T) {
 	}
 }
 
-// TestPlan_IsStable plans twice: what a set-up has made, the next one leaves
-// as it is.
+// TestPlan_IsStable plans twice: the second set-up changes nothing of the first.
 func TestPlan_IsStable(t *testing.T) {
 	t.Parallel()
 	first, _, err := plan(Config{Replicas: 3, ResultsAge: 3 * time.Hour}, nil)
@@ -69,7 +68,7 @@ func TestPlan_IsStable(t *testing.T) {
 			t.Errorf("%s lost the metadata of the operator: %v", s.Name, s.Metadata)
 		}
 		if _, found := s.Metadata["_nats.level"]; found {
-			t.Errorf("%s sends back the metadata of the server: %v", s.Name, s.Metadata)
+			t.Errorf("%s contains metadata of the server: %v", s.Name, s.Metadata)
 		}
 	}
 }

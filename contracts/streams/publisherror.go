@@ -23,16 +23,15 @@ const (
 	errDuplicateInFlight     jetstream.ErrorCode = 10158 // another message with this id, on a replicated stream
 )
 
-// IsUnknown reports whether the message of a publish that failed with err may
-// be stored all the same, such as when its acknowledgement was lost. It is the
-// one place that decides it: an error that is not known to say that nothing was
-// stored leaves it open.
+// IsUnknown reports whether the message of a publish that failed with err may have been
+// stored, such as when its acknowledgement was lost. It returns true for an error that
+// is not known to mean that nothing was stored. No other code decides this.
 func IsUnknown(err error) bool {
 	if err == nil {
 		return false
 	}
 	for _, certain := range []error{
-		nats.ErrNoResponders, jetstream.ErrNoStreamResponse, // no stream listens
+		nats.ErrNoResponders, jetstream.ErrNoStreamResponse, // no stream has the subject
 		nats.ErrReconnectBufExceeded, nats.ErrInvalidConnection, nats.ErrConnectionDraining, // not sent
 		nats.ErrMaxPayload, nats.ErrBadSubject, nats.ErrHeadersNotSupported,
 	} {
@@ -40,31 +39,30 @@ func IsUnknown(err error) bool {
 			return false
 		}
 	}
-	// The stream has rejected the message, or another one with its ID is in
-	// flight still.
+	// The stream has rejected the message, unless another one with its ID is still in
+	// flight.
 	return errorCode(err) == 0 || IsInFlight(err)
 }
 
-// ErrUnknown is wrapped by an error that leaves open whether a message was
+// ErrUnknown is wrapped by an error after which it is unknown whether a message was
 // stored.
 var ErrUnknown = errors.New("no acknowledgement came")
 
 const (
-	// unknownTimeout is for how long a message whose acknowledgement does not
-	// come is published again, and unknownTry how long each acknowledgement may
-	// take.
+	// unknownTimeout is how long a message without an acknowledgement is published
+	// again, and unknownTry is how long to wait for each acknowledgement.
 	unknownTimeout = 6 * time.Second
 	unknownTry     = 1500 * time.Millisecond
 )
 
-// unknownBackoff has the delays between two tries. Most follow an
-// acknowledgement that was waited for; the others a connection that is lost.
+// unknownBackoff has the delays between two attempts. Most attempts end with the wait
+// for an acknowledgement, others with a lost connection.
 var unknownBackoff = retry.Exponential(50*time.Millisecond, 400*time.Millisecond, 2)
 
-// RetryUnknown calls try, which publishes one message under the same ID each
-// time, until it is known whether the message is stored: for 6 s, or until ctx
-// ends. Each try has 1.5 s. isUnknown is [IsUnknown], or knows more errors. The
-// error wraps [ErrUnknown] when it stays unknown.
+// RetryUnknown calls try until it is known whether a message is stored: for 6 s, or
+// until ctx ends. try publishes the message with the same ID each time, and has 1.5 s
+// for each call. isUnknown is [IsUnknown], or a function that recognizes more errors.
+// The error wraps [ErrUnknown] when it is still unknown at the end.
 func RetryUnknown(ctx context.Context, isUnknown func(error) bool, try func(context.Context) error) error {
 	limited, cancel := context.WithTimeout(ctx, unknownTimeout)
 	defer cancel()
@@ -76,7 +74,7 @@ func RetryUnknown(ctx context.Context, isUnknown func(error) bool, try func(cont
 		if err == nil {
 			return nil
 		}
-		// What a later try says for certain is said of that try alone.
+		// A definite error of a later attempt says nothing about the earlier ones.
 		if unknown = unknown || isUnknown(err); !unknown {
 			return err
 		}
@@ -86,22 +84,22 @@ func RetryUnknown(ctx context.Context, isUnknown func(error) bool, try func(cont
 	}
 }
 
-// IsInFlight reports whether a publish met another message with its ID, or on
-// its subject, that is being stored. The other write can still fail.
+// IsInFlight reports whether a publish was rejected because another message with its
+// ID, or on its subject, is being stored. The other write can still fail.
 func IsInFlight(err error) bool {
 	code := errorCode(err)
 	return code == errDuplicateInFlight || code == jetstream.JSErrCodeStreamWrongLastSequenceConstant
 }
 
-// IsWrongLastSequence reports whether a publish with an expected last sequence
-// met another message on its subject, stored or in flight.
+// IsWrongLastSequence reports whether a publish with an expected last sequence was
+// rejected because of another message on its subject, stored or in flight.
 func IsWrongLastSequence(err error) bool {
 	code := errorCode(err)
 	return code == jetstream.JSErrCodeStreamWrongLastSequence || code == jetstream.JSErrCodeStreamWrongLastSequenceConstant
 }
 
-// IsFull reports whether a publish was rejected because the stream or the server
-// is at a limit. A failed write, such as on a full disk, is none.
+// IsFull reports whether a publish was rejected because the stream or the server is at a
+// limit. It returns false for a failed write, such as on a full disk.
 func IsFull(err error) bool {
 	var api *jetstream.APIError
 	if !errors.As(err, &api) {
@@ -116,8 +114,8 @@ func IsFull(err error) bool {
 	return false
 }
 
-// IsTooLarge reports whether a publish was rejected because its message, or its
-// headers, have more bytes than the server or the stream takes.
+// IsTooLarge reports whether a publish was rejected because its message or its headers
+// have more bytes than the server or the stream allows.
 func IsTooLarge(err error) bool {
 	code := errorCode(err)
 	return errors.Is(err, nats.ErrMaxPayload) || code == errMessageTooLarge || code == errHeaderTooLarge

@@ -1,6 +1,6 @@
-// Package streams holds the JetStream streams and consumers of the mesh as
-// data, and the two things done with them: the set-up step calls [Ensure],
-// every service calls [Check] before it starts and creates nothing.
+// Package streams describes the JetStream streams and consumers of the mesh. The set-up
+// creates and updates them with [Ensure]. Services check them with [Check] at start,
+// and create nothing.
 package streams
 
 import (
@@ -45,98 +45,97 @@ const (
 	FetchesConsumer   = "fetch"
 )
 
-// CallbackAge is for how long a callback is tried.
+// CallbackAge is how long the calls of a webhook are retried.
 const CallbackAge = 24 * time.Hour
 
-// MaxMessage is the largest message that the mesh publishes: a picture or the
-// crops of one, with its facts. A server's max_payload has to allow it and
+// MaxMessage is the size of the largest message that the mesh publishes: an image, or
+// crops with their JSON. The max_payload of the server must allow it and
 // [HeaderAllowance] more.
 const (
 	MaxMessage      = 8 << 20
 	HeaderAllowance = 64 << 10
 )
 
-// MaxAttempts is how often workers try to process a message. The next worker
-// ends its job with too-many-deliveries and puts the message in quarantine.
-// JetStream itself does not give up: a job whose end cannot be stored then
-// would have none.
+// MaxAttempts is how many times workers try to process a message. The next worker
+// fails its job with too-many-deliveries and puts the message into quarantine.
+// JetStream itself has no limit: with one, a job whose failure could not be stored
+// would have no outcome.
 const MaxAttempts = 5
 
-// AckWait is how long a worker may be silent about a message it holds. A
-// worker that lives says so every second, so this is the time after which the
-// work of a dead one moves on.
+// AckWait is the time after which the server redelivers a message that was neither
+// acknowledged nor reported as in progress. A worker reports its messages once a
+// second, so the work of a worker that has died is redelivered after this time.
 //
-// Every consumer has it, whatever its handler does: [Heartbeat] is what makes
-// slow work possible.
+// Every consumer has the same AckWait, also those with slow handlers, because of
+// [Heartbeat].
 const AckWait = 3 * time.Second
 
-// Heartbeat is how often the server is told that a message is being processed.
-// Two of them may be lost before [AckWait] is over.
+// Heartbeat is the interval at which a service reports a message as in progress. Two
+// reports may be lost before [AckWait] is over.
 const Heartbeat = AckWait / 3
 
-// maxWaiting is how many callbacks, and how many images to be fetched, may wait.
+// maxWaiting is how many webhook calls, and how many images to be fetched, may wait.
 // Those that wait for their next attempt are unacknowledged messages of their
-// consumer, which therefore allows as many: else one receiver or host that is
-// away would stop all others. The server has schedules for messages that wait,
-// but not in a stream that rejects what is new when it is full (error 10052 of
-// nats-server 2.15.2).
+// consumer, which therefore allows the same number: otherwise one receiver or host
+// that does not respond would stop all others. The server has schedules for delayed
+// messages, but not in a stream that rejects new messages when it is full (error 10052
+// of nats-server 2.15.2).
 const maxWaiting = 100_000
 
-// Margin is how long after the deadline of a job a message that is work for it
-// is kept. By then the sweeper of results has given the job its outcome. It is
-// long, because it is also for how long results may be away without a loss.
+// Margin is how long the messages of a job are kept after its deadline. Within this
+// time the sweeper of results stores the outcome of the job. Margin is long because
+// results may be down for this time without a loss.
 const Margin = time.Hour
 
-// DefaultDedupe is for how long a stream knows the ids of its messages. It has
-// to exceed the time over which a publish is retried plus a few AckWaits; ids
-// cost the server memory, so not by much.
+// DefaultDedupe is how long a stream remembers the IDs of its messages. It must be longer
+// than the time for which a publish is retried plus a few times AckWait. It is not much
+// longer, because IDs use memory of the server.
 const DefaultDedupe = 2 * time.Minute
 
-// DefaultWorkAge is for how long work waits in a stream at most. It is longer
-// than any deadline that a pipeline may have, so that a job ends by its
-// deadline and not by the age of its messages.
+// DefaultWorkAge is the maximum age of a message in a work queue. It is longer than the
+// longest deadline that a pipeline may have, so that jobs end at their deadline and not
+// because of the age of their messages.
 const DefaultWorkAge = 24*time.Hour + 2*Margin
 
-// Config is what differs from one mesh to the next.
+// Config is the configuration of the streams of a mesh.
 type Config struct {
-	// Pipelines by name; each has consumers of its own.
+	// Pipelines are the names of the pipelines. Each has its own consumers.
 	Pipelines []string
-	// Replicas of every stream: 1, 3 or 5. 0 means 1.
+	// Replicas is the number of replicas of every stream: 1, 3 or 5. 0 means 1.
 	Replicas int
-	// Storage of every stream.
+	// Storage is the storage of every stream. The zero value means files.
 	Storage jetstream.StorageType
-	// ResultsAge and ReportsAge are how long answers and reports are kept. 0
-	// means an hour and a day.
+	// ResultsAge and ReportsAge are how long results and reports are stored. 0 means
+	// one hour for results and 24 hours for reports.
 	ResultsAge time.Duration
 	ReportsAge time.Duration
-	// Sink adds the consumer through which results go into a database.
+	// Sink adds the consumer that writes results to a database.
 	Sink bool
-	// LongestDeadline of the pipelines. 0 means an hour. For so long, and
-	// [Margin] more, RESULTS knows that a job had a result which is no longer
-	// kept, so that none is stored in its place.
+	// LongestDeadline is the longest deadline of the pipelines. 0 means one hour. For
+	// this time and [Margin], RESULTS remembers that a job had a result that was
+	// deleted, so that no other result of the job is stored.
 	LongestDeadline time.Duration
-	// Dedupe and WorkAge replace [DefaultDedupe] and [DefaultWorkAge], and
-	// MaxBytes the size of a stream by its name. They are for tests.
+	// Dedupe and WorkAge replace [DefaultDedupe] and [DefaultWorkAge] unless they are
+	// 0. MaxBytes replaces the size of streams, by name. They are for tests.
 	Dedupe   time.Duration
 	WorkAge  time.Duration
 	MaxBytes map[string]int64
-	// The rest is for [Ensure] alone.
+	// Update is used by [Ensure] only.
 	Update
 }
 
 // Streams returns the configuration of every stream.
 //
-// IMAGES, CROPS, CALLBACKS and FETCHES are work queues: an acknowledgement
-// removes the message, so that their size is the backlog. Every stream that
-// holds accepted work, PARTS, RESULTS and REPORTS too, rejects what is new when
-// it is full, and loses nothing. MaxBytes is reserved by the server; the sum
-// here is 6.3 GiB.
+// IMAGES, CROPS, CALLBACKS and FETCHES are work queues: an acknowledgement removes the
+// message, so their size is the backlog. They, PARTS, RESULTS and REPORTS reject new
+// messages when they are full, and never delete accepted work. The server reserves
+// MaxBytes for each stream; the sum is 6.3 GiB.
 func Streams(cfg Config) []jetstream.StreamConfig {
 	work := jetstream.StreamConfig{
 		Retention:   jetstream.WorkQueuePolicy,
 		Discard:     jetstream.DiscardNew,
 		MaxAge:      cmp.Or(cfg.WorkAge, DefaultWorkAge),
-		AllowMsgTTL: true, // what is past its deadline is deleted, whether or not it has a worker
+		AllowMsgTTL: true, // messages are deleted after their deadline, also without a worker
 	}
 	keep := jetstream.StreamConfig{
 		Retention: jetstream.LimitsPolicy,
@@ -164,16 +163,16 @@ func Streams(cfg Config) []jetstream.StreamConfig {
 		}),
 		with(keep, Results, "the result of every job", subject.AllResults(), 1<<30, func(s *jetstream.StreamConfig) {
 			s.MaxMsgsPerSubject, s.MaxAge = 1, cmp.Or(cfg.ResultsAge, time.Hour)
-			// What is left of a result says that it was there.
+			// A marker remains of a result that was deleted.
 			s.AllowMsgTTL, s.SubjectDeleteMarkerTTL = true, cmp.Or(cfg.LongestDeadline, time.Hour)+Margin
 		}),
-		with(forget, Quarantine, "images that broke something", subject.AllQuarantine(), 512<<20, func(s *jetstream.StreamConfig) {
+		with(forget, Quarantine, "images that could not be processed", subject.AllQuarantine(), 512<<20, func(s *jetstream.StreamConfig) {
 			s.MaxMsgs, s.MaxAge = 10_000, 7*24*time.Hour
 		}),
-		with(forget, Jobs, "idempotency keys, the states of callbacks, and counts of attempts", subject.AllJobs(), 128<<20, func(s *jetstream.StreamConfig) {
+		with(forget, Jobs, "idempotency keys, the states of webhooks, and counts of attempts", subject.AllJobs(), 128<<20, func(s *jetstream.StreamConfig) {
 			s.MaxMsgsPerSubject, s.MaxAge = 1, 48*time.Hour
 		}),
-		with(work, Callbacks, "callbacks that wait to be sent", subject.AllCallbacks(), 512<<20, func(s *jetstream.StreamConfig) {
+		with(work, Callbacks, "webhook calls that wait to be sent", subject.AllCallbacks(), 512<<20, func(s *jetstream.StreamConfig) {
 			s.MaxMsgs, s.MaxAge = maxWaiting, CallbackAge+time.Hour
 		}),
 		with(keep, Reports, "reports and the outcomes of their images", subject.AllReports(), 768<<20, func(s *jetstream.StreamConfig) {
@@ -189,13 +188,13 @@ type Consumer struct {
 	Config jetstream.ConsumerConfig
 }
 
-// WorkConsumer is the name of the consumer through which a stage takes the
-// work of one pipeline and priority.
+// WorkConsumer returns the name of the consumer of a stage for one pipeline and
+// priority.
 func WorkConsumer(s subject.Stage, pipeline string, p subject.Priority) string {
 	return string(s) + "-" + pipeline + "-" + string(p)
 }
 
-// WorkStream is the stream from which a stage takes its work.
+// WorkStream returns the name of the stream that a stage consumes.
 func WorkStream(s subject.Stage) string {
 	if s == subject.Classify {
 		return Crops
@@ -203,12 +202,13 @@ func WorkStream(s subject.Stage) string {
 	return Images
 }
 
-// Consumers gives the configuration of every consumer: for detect and
-// classify one for each pipeline and priority, so that a pipeline without
-// workers holds up no other and each can be scaled on its own backlog; for
-// results one on each of PARTS and REPORTS, and three on RESULTS, so that a
-// reply waits for nothing else, and a report not for a full CALLBACKS; for
-// ingress one on each of CALLBACKS and FETCHES.
+// Consumers returns the configuration of every consumer.
+//
+//   - detect and classify have one for each pipeline and priority, so that a pipeline
+//     without workers does not delay the others, and each can be scaled by its own backlog.
+//   - results has one on PARTS, one on REPORTS and three on RESULTS, so that replies are
+//     not delayed by other work, and reports not by a full CALLBACKS.
+//   - ingress has one on CALLBACKS and one on FETCHES.
 func Consumers(cfg Config) []Consumer {
 	durable := func(stream, name, filter string) Consumer {
 		return Consumer{Stream: stream, Config: jetstream.ConsumerConfig{
@@ -216,9 +216,9 @@ func Consumers(cfg Config) []Consumer {
 			FilterSubject: filter,
 			AckPolicy:     jetstream.AckExplicitPolicy,
 			AckWait:       AckWait,
-			MaxDeliver:    -1,   // whoever works on a message gives it up, with an outcome
-			MaxAckPending: 4096, // of the whole fleet
-			MaxWaiting:    4096, // idle lanes of the whole fleet
+			MaxDeliver:    -1,   // services limit the attempts, and store an outcome
+			MaxAckPending: 4096, // of all workers together
+			MaxWaiting:    4096, // idle lanes of all workers together
 			Replicas:      max(cfg.Replicas, 1),
 		}}
 	}
@@ -247,12 +247,13 @@ func Consumers(cfg Config) []Consumer {
 		waits(durable(Fetches, FetchesConsumer, subject.AllFetches())))
 }
 
-// ErrNotSetUp is wrapped by the errors of [Check].
+// ErrNotSetUp is wrapped by an error of [Check] about a missing or different stream or
+// consumer.
 var ErrNotSetUp = errors.New("the mesh is not set up: run sightmesh setup")
 
-// Check reports the first stream or consumer that is missing or does not
-// deliver what the services rely on. It looks at names, subjects, retention
-// and filters; limits may differ, operators tune them.
+// Check returns an error for the first stream or consumer that is missing or that does
+// not have the configuration on which the services rely. It checks names, subjects,
+// retention and filters, and not limits, which operators may change.
 func Check(ctx context.Context, js jetstream.JetStream, cfg Config) error {
 	for _, want := range Streams(cfg) {
 		s, err := js.Stream(ctx, want.Name)
@@ -265,7 +266,7 @@ func Check(ctx context.Context, js jetstream.JetStream, cfg Config) error {
 				want.Name, have.Subjects, have.Retention, want.Subjects, want.Retention, ErrNotSetUp)
 		}
 		if want.AllowMsgTTL && !have.AllowMsgTTL {
-			return fmt.Errorf("check stream %s: it takes no messages with a time to live: %w", want.Name, ErrNotSetUp)
+			return fmt.Errorf("check stream %s: it does not allow messages with a time to live: %w", want.Name, ErrNotSetUp)
 		}
 	}
 	for _, want := range Consumers(cfg) {

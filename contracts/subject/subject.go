@@ -1,10 +1,9 @@
-// Package subject builds and parses the NATS subjects of the mesh. It is pure:
-// no connection, no state.
+// Package subject builds and parses the NATS subjects of the mesh. It has no state and
+// no connection.
 //
-// The grammar is in the documentation of package contracts. A token that comes
-// from outside (pipeline, job) is checked by [ValidPipeline] and [ValidJob];
-// the parsers return an error for everything the builders could not have
-// built.
+// The documentation of package contracts lists the subjects. [ValidPipeline] and
+// [ValidJob] check the tokens that come from clients. The parsers return an error for
+// a subject that the builders cannot return.
 package subject
 
 import (
@@ -14,41 +13,42 @@ import (
 	"strings"
 )
 
-// Prefix begins every subject of version 1 of the contract.
+// Prefix is the prefix of every subject of version 1.
 const Prefix = "sight.v1."
 
-// Priority orders the work of one pipeline: interactive goes before bulk.
+// Priority is the priority of a job within its pipeline: interactive jobs are processed
+// before bulk jobs.
 type Priority string
 
-// The priorities there are.
+// The priorities.
 const (
 	Interactive Priority = "interactive"
 	Bulk        Priority = "bulk"
 )
 
-// Priorities lists them, most urgent first.
+// Priorities returns the priorities, the highest first.
 func Priorities() []Priority { return []Priority{Interactive, Bulk} }
 
 // Valid reports whether p is one of [Priorities].
 func (p Priority) Valid() bool { return p == Interactive || p == Bulk }
 
-// Stage names a step that works on a picture.
+// Stage is the name of a stage of a pipeline.
 type Stage string
 
-// The stages there are; they are also the names of the services that do them.
+// The stages. Each is also the name of its service.
 const (
 	Detect   Stage = "detect"
 	Classify Stage = "classify"
 )
 
-// The services that are no stage.
+// The services that are not stages.
 const (
 	IngressService = "ingress"
 	ResultsService = "results"
 )
 
-// InboxPrefix begins the subjects that may get a reply. A service has it with
-// its own name behind it.
+// InboxPrefix is the prefix of the subjects that receive replies. A service appends its
+// own name.
 const InboxPrefix = "_INBOX"
 
 // Valid reports whether s is a stage.
@@ -59,16 +59,15 @@ var (
 	jobToken      = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 )
 
-// ValidPipeline reports whether name can be a pipeline: 1 to 32 characters of
-// a-z, 0-9 and '-', a letter first.
+// ValidPipeline reports whether name is a valid name of a pipeline: 1 to 32 characters
+// of a-z, 0-9 and '-', a letter first.
 func ValidPipeline(name string) bool { return pipelineToken.MatchString(name) }
 
-// ValidJob reports whether id can be a job: 1 to 64 characters of A-Z, a-z,
-// 0-9, '_' and '-'.
+// ValidJob reports whether id is a valid ID of a job or report: 1 to 64 characters of
+// A-Z, a-z, 0-9, '_' and '-'.
 func ValidJob(id string) bool { return jobToken.MatchString(id) }
 
-// Job is what a subject says of the job whose data it carries. Fields that a
-// kind of subject does not have are zero.
+// Job is the job in a subject. Fields that the subject does not have are zero.
 type Job struct {
 	Pipeline string
 	Priority Priority
@@ -76,93 +75,96 @@ type Job struct {
 	Part     int
 }
 
-// Images is where a picture waits for detect.
+// Images returns the subject on which an image waits for detect.
 func Images(j Job) string {
 	return Prefix + "images." + j.Pipeline + "." + string(j.Priority) + "." + j.ID
 }
 
-// Crops is where part j.Part of a picture's crops waits for classify.
+// Crops returns the subject on which the crops of part j.Part wait for classify.
 func Crops(j Job) string {
 	return Prefix + "crops." + j.Pipeline + "." + string(j.Priority) + "." + j.ID + "." + strconv.Itoa(j.Part)
 }
 
-// Parts is where the answer for part j.Part waits to be joined.
+// Parts returns the subject on which the result of part j.Part waits to be joined.
 func Parts(j Job) string {
 	return Prefix + "parts." + j.Pipeline + "." + j.ID + "." + strconv.Itoa(j.Part)
 }
 
-// Results is where the answer of a job is kept.
+// Results returns the subject on which the result of a job is stored.
 func Results(pipeline, job string) string { return Prefix + "results." + pipeline + "." + job }
 
-// Quarantine is where a picture goes that broke something in stage s.
+// Quarantine returns the subject of an image that stage s could not process.
 func Quarantine(s Stage, pipeline, job string) string {
 	return Prefix + "quarantine." + string(s) + "." + pipeline + "." + job
 }
 
-// Analyze is asked with a picture as body; the reply is its answer.
+// Analyze returns the subject of requests with an image as body. The reply is the
+// result.
 func Analyze(pipeline string) string { return Prefix + "analyze." + pipeline }
 
-// Lookup is asked with an empty body; the reply is the job's answer or state.
+// Lookup returns the subject of requests for the result or the state of a job. Their
+// body is empty.
 func Lookup(job string) string { return Prefix + "lookup." + job }
 
-// Draw is asked with regions and their image as body; the reply is the drawn
-// image, in pieces.
+// Draw returns the subject of requests to draw regions on an image. The reply is the
+// drawn image, in pieces.
 func Draw() string { return Prefix + "draw" }
 
-// Status is asked with an empty body; every instance of the service replies.
+// Status returns the subject of requests for the status of a service. Their body is
+// empty; every instance of the service replies.
 func Status(service string) string { return Prefix + "status." + service }
 
-// Cancel is asked, with an empty body, that a job be dropped; the reply says
-// where it was.
+// Cancel returns the subject of requests to cancel a job. Their body is empty; the
+// reply says where the job was.
 func Cancel(job string) string { return Prefix + "cancel." + job }
 
-// Cancelled is where workers are told that a job was dropped.
+// Cancelled returns the subject that notifies workers that a job was cancelled.
 func Cancelled(job string) string { return Prefix + "cancelled." + job }
 
-// Events is where the progress of a job or report is told while it happens;
-// nothing there is kept.
+// Events returns the subject of the events of a job or report. Events are not stored.
 func Events(id string) string { return Prefix + "events." + id }
 
-// JobOfKey is where the job of an idempotency key is kept; sum is the SHA-256
-// of the key in lower-case hex.
+// JobOfKey returns the subject on which the job of an idempotency key is stored; sum is
+// the SHA-256 of the key in lower-case hex.
 func JobOfKey(sum string) string { return Prefix + "jobs.key." + sum }
 
-// CallbackState is where it is kept how the callback of a job or report goes.
+// CallbackState returns the subject on which the state of the webhook of a job or
+// report is stored.
 func CallbackState(id string) string { return Prefix + "jobs.callback." + id }
 
-// FetchState is where it is kept how often the image of a report was fetched
-// in vain.
+// FetchState returns the subject on which the number of failed attempts to fetch an
+// image of a report is stored.
 func FetchState(job string) string { return Prefix + "jobs.fetch." + job }
 
-// Attempts is where it is kept how often the workers of stage s tried to process
-// part j.Part of a job.
+// Attempts returns the subject on which the number of attempts of the workers of stage
+// s to process part j.Part of a job is stored.
 func Attempts(s Stage, j Job) string {
 	return Prefix + "jobs.attempts." + string(s) + "." + j.Pipeline + "." + j.ID + "." + strconv.Itoa(j.Part)
 }
 
-// Callbacks is where the callback of a job or report waits to be sent.
+// Callbacks returns the subject on which the webhook call of a job or report waits.
 func Callbacks(id string) string { return Prefix + "callbacks." + id }
 
-// Fetches is where an image of a report waits to be fetched; its priority is
-// always bulk and not in the subject.
+// Fetches returns the subject on which an image of a report waits to be fetched. Its
+// priority is always bulk and is not in the subject.
 func Fetches(pipeline, job string) string { return Prefix + "fetches." + pipeline + "." + job }
 
-// Report is where what a report asked for is kept.
+// Report returns the subject on which the manifest of a report is stored.
 func Report(report string) string { return Prefix + "reports." + report }
 
-// ReportOutcome is where the outcome of image n of a report is kept; status
-// is done or failed.
+// ReportOutcome returns the subject on which the outcome of image n of a report is
+// stored; status is done or failed.
 func ReportOutcome(report, status string, n int) string {
 	return Report(report) + "." + status + "." + strconv.Itoa(n)
 }
 
-// ReportFinished is where it is kept that every image of a report has its
-// outcome.
+// ReportFinished returns the subject of the message that is stored when every image of
+// a report has its outcome.
 func ReportFinished(report string) string { return Report(report) + ".finished" }
 
-// The wildcards below name a whole family, for streams and consumers.
+// The functions below return subjects with wildcards, for streams and consumers.
 
-// AllImages matches the pictures of every pipeline.
+// AllImages matches the images of every pipeline.
 func AllImages() string { return Prefix + "images.>" }
 
 // AllCrops matches the crops of every pipeline.
@@ -171,22 +173,22 @@ func AllCrops() string { return Prefix + "crops.>" }
 // AllParts matches the parts of every pipeline.
 func AllParts() string { return Prefix + "parts.>" }
 
-// AllResults matches the answers of every pipeline.
+// AllResults matches the results of every pipeline.
 func AllResults() string { return Prefix + "results.>" }
 
 // AllQuarantine matches everything in quarantine.
 func AllQuarantine() string { return Prefix + "quarantine.>" }
 
-// AllJobs matches what is kept of jobs besides their answers.
+// AllJobs matches every message of the stream JOBS.
 func AllJobs() string { return Prefix + "jobs.>" }
 
-// AllCallbacks matches every callback that waits.
+// AllCallbacks matches every webhook call that waits.
 func AllCallbacks() string { return Prefix + "callbacks.>" }
 
 // AllFetches matches every image that waits to be fetched.
 func AllFetches() string { return Prefix + "fetches.>" }
 
-// AllReports matches everything that is kept of reports.
+// AllReports matches every message of the stream REPORTS.
 func AllReports() string { return Prefix + "reports.>" }
 
 // ImagesOfJob matches the image of a job while it waits for detect.
@@ -201,19 +203,19 @@ func PartsOfJob(id string) string { return Prefix + "parts.*." + id + ".*" }
 // FetchesOfJob matches the fetch of the image of a job.
 func FetchesOfJob(id string) string { return Fetches("*", id) }
 
-// AllManifests matches what every report asked for.
+// AllManifests matches the manifests of all reports.
 func AllManifests() string { return Report("*") }
 
 // AllAnalyze matches the requests to analyze of every pipeline.
 func AllAnalyze() string { return Analyze("*") }
 
-// AllLookup matches every request to look a job up.
+// AllLookup matches the look-ups of all jobs.
 func AllLookup() string { return Lookup("*") }
 
 // AllCancel matches every request to cancel a job.
 func AllCancel() string { return Cancel("*") }
 
-// AllCancelled matches what tells workers that a job was cancelled.
+// AllCancelled matches the notifications of all cancelled jobs.
 func AllCancelled() string { return Cancelled("*") }
 
 // AllEvents matches the events of every job and report.
@@ -222,7 +224,7 @@ func AllEvents() string { return Events("*") }
 // AllOutcomes matches the outcomes of the images of one report.
 func AllOutcomes(report string) string { return Report(report) + ".*.*" }
 
-// ImagesOf matches the pictures of one pipeline and priority.
+// ImagesOf matches the images of one pipeline and priority.
 func ImagesOf(pipeline string, p Priority) string {
 	return Prefix + "images." + pipeline + "." + string(p) + ".*"
 }
@@ -241,10 +243,10 @@ func ImagesAt(p Priority) string { return Prefix + "images.*." + string(p) + ".*
 // CropsAt matches the crops of one priority, of every pipeline.
 func CropsAt(p Priority) string { return Prefix + "crops.*." + string(p) + ".*.*" }
 
-// AllFinished matches the ends of all reports.
+// AllFinished matches the subjects of [ReportFinished] of all reports.
 func AllFinished() string { return Prefix + "reports.*.finished" }
 
-// ParseFinished takes a subject built by [ReportFinished] apart.
+// ParseFinished parses a subject of [ReportFinished].
 func ParseFinished(s string) (report string, err error) {
 	report, ok := strings.CutSuffix(s, ".finished")
 	if !ok {
@@ -253,7 +255,7 @@ func ParseFinished(s string) (report string, err error) {
 	return parseJob(report, "reports")
 }
 
-// ParseReportOutcome takes a subject built by [ReportOutcome] apart.
+// ParseReportOutcome parses a subject of [ReportOutcome].
 func ParseReportOutcome(s string) (report, status string, n int, err error) {
 	t, err := tokens(s, "reports", 3)
 	if err != nil {
@@ -268,7 +270,7 @@ func ParseReportOutcome(s string) (report, status string, n int, err error) {
 	return t[0], t[1], n, nil
 }
 
-// ParseImages takes a subject built by [Images] apart.
+// ParseImages parses a subject of [Images].
 func ParseImages(s string) (Job, error) {
 	t, err := tokens(s, "images", 3)
 	if err != nil {
@@ -277,7 +279,7 @@ func ParseImages(s string) (Job, error) {
 	return checked(s, Job{Pipeline: t[0], Priority: Priority(t[1]), ID: t[2]})
 }
 
-// ParseCrops takes a subject built by [Crops] apart.
+// ParseCrops parses a subject of [Crops].
 func ParseCrops(s string) (Job, error) {
 	t, err := tokens(s, "crops", 4)
 	if err != nil {
@@ -290,7 +292,7 @@ func ParseCrops(s string) (Job, error) {
 	return checked(s, Job{Pipeline: t[0], Priority: Priority(t[1]), ID: t[2], Part: part})
 }
 
-// ParseParts takes a subject built by [Parts] apart; the job has no priority.
+// ParseParts parses a subject of [Parts]. The job has no priority.
 func ParseParts(s string) (Job, error) {
 	t, err := tokens(s, "parts", 3)
 	if err != nil {
@@ -305,8 +307,7 @@ func ParseParts(s string) (Job, error) {
 	return j, err
 }
 
-// ParseResults takes a subject built by [Results] apart; the job has no
-// priority.
+// ParseResults parses a subject of [Results]. The job has no priority.
 func ParseResults(s string) (Job, error) {
 	t, err := tokens(s, "results", 2)
 	if err != nil {
@@ -317,8 +318,8 @@ func ParseResults(s string) (Job, error) {
 	return j, err
 }
 
-// ParseAnalyze returns the pipeline of a subject built by [Analyze]. Whether
-// it is a valid name is for the caller to say, who has a client to tell.
+// ParseAnalyze returns the pipeline of a subject of [Analyze]. It does not check the
+// name: the caller does, and replies to the client.
 func ParseAnalyze(s string) (pipeline string, err error) {
 	t, err := tokens(s, "analyze", 1)
 	if err != nil {
@@ -327,7 +328,7 @@ func ParseAnalyze(s string) (pipeline string, err error) {
 	return t[0], nil
 }
 
-// ParseFetches takes a subject built by [Fetches] apart.
+// ParseFetches parses a subject of [Fetches].
 func ParseFetches(s string) (Job, error) {
 	t, err := tokens(s, "fetches", 2)
 	if err != nil {
@@ -336,19 +337,19 @@ func ParseFetches(s string) (Job, error) {
 	return checked(s, Job{Pipeline: t[0], Priority: Bulk, ID: t[1]})
 }
 
-// ParseLookup returns the job of a subject built by [Lookup].
+// ParseLookup returns the job of a subject of [Lookup].
 func ParseLookup(s string) (job string, err error) { return parseJob(s, "lookup") }
 
-// ParseCancel returns the job of a subject built by [Cancel].
+// ParseCancel returns the job of a subject of [Cancel].
 func ParseCancel(s string) (job string, err error) { return parseJob(s, "cancel") }
 
-// ParseCancelled returns the job of a subject built by [Cancelled].
+// ParseCancelled returns the job of a subject of [Cancelled].
 func ParseCancelled(s string) (job string, err error) { return parseJob(s, "cancelled") }
 
-// ParseCallbacks returns the job or report of a subject built by [Callbacks].
+// ParseCallbacks returns the job or report of a subject of [Callbacks].
 func ParseCallbacks(s string) (id string, err error) { return parseJob(s, "callbacks") }
 
-// ParseReport returns the report of a subject built by [Report].
+// ParseReport returns the report of a subject of [Report].
 func ParseReport(s string) (report string, err error) { return parseJob(s, "reports") }
 
 func parseJob(s, family string) (string, error) {

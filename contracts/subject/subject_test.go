@@ -7,8 +7,8 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/subject"
 )
 
-// family is one kind of subject: how it is built, how it is taken apart, and
-// the wildcard that its stream listens to.
+// family is a kind of subjects: their builder, their parser, and the wildcard of
+// their stream.
 type family struct {
 	name  string
 	build func(subject.Job) string
@@ -25,7 +25,7 @@ func families() []family {
 	}
 }
 
-func TestBuildAndParse(t *testing.T) {
+func TestParse_ReturnsTheJobOfABuiltSubject(t *testing.T) {
 	t.Parallel()
 	id := "01JCZ0V9T4ZQ5W8Y3N7K2M6R1B"
 	for _, tc := range []struct {
@@ -47,14 +47,18 @@ func TestBuildAndParse(t *testing.T) {
 			if got := f.build(tc.job); got != tc.want {
 				t.Errorf("%s of %+v = %q, want %q", f.name, tc.job, got, tc.want)
 			}
-			if got, err := f.parse(tc.want); err != nil || got != tc.job {
-				t.Errorf("parse %q = %+v, %v, want %+v", tc.want, got, err, tc.job)
+			got, err := f.parse(tc.want)
+			if err != nil {
+				t.Errorf("parse %q: %v", tc.want, err)
+			}
+			if got != tc.job {
+				t.Errorf("%q is parsed as %+v, want %+v", tc.want, got, tc.job)
 			}
 		}
 	}
 }
 
-func TestParseRefuses(t *testing.T) {
+func TestParse_RejectsInvalidSubjects(t *testing.T) {
 	t.Parallel()
 	parsers := map[string]func(string) (subject.Job, error){}
 	for _, f := range families() {
@@ -81,26 +85,35 @@ func TestParseRefuses(t *testing.T) {
 		{"crops", "sight.v1.crops.text.bulk.j.-1", "a negative part"},
 		{"crops", "sight.v1.crops.text.bulk.j.01", "a part with a leading zero"},
 		{"crops", "sight.v1.crops.text.bulk.j.+1", "a part with a sign"},
-		{"crops", "sight.v1.crops.text.bulk.j.x", "a part that is no number"},
+		{"crops", "sight.v1.crops.text.bulk.j.x", "a part that is not a number"},
 		{"crops", "sight.v1.crops.text.bulk.j.99999999999999999999", "a part out of range"},
 		{"parts", "sight.v1.parts.text.bulk.j.0", "a priority"},
 		{"results", "sight.v1.results.text.j.k", "a job with a dot"},
 	} {
-		if got, err := parsers[tc.family](tc.subject); err == nil {
-			t.Errorf("%s: Parse of %q = %+v, want an error", tc.why, tc.subject, got)
+		got, err := parsers[tc.family](tc.subject)
+		if err == nil {
+			t.Errorf("%s: %q is parsed as %+v, want an error", tc.why, tc.subject, got)
 		} else if got != (subject.Job{}) {
-			t.Errorf("%s: Parse of %q gives %+v beside its error", tc.why, tc.subject, got)
+			t.Errorf("%s: %q is parsed as %+v with an error, want no job", tc.why, tc.subject, got)
 		}
 	}
 }
 
-func TestRequests(t *testing.T) {
+func TestParse_Requests(t *testing.T) {
 	t.Parallel()
-	if got, err := subject.ParseAnalyze(subject.Analyze("faces")); err != nil || got != "faces" {
-		t.Errorf("ParseAnalyze = %q, %v", got, err)
+	pipeline, err := subject.ParseAnalyze(subject.Analyze("faces"))
+	if err != nil {
+		t.Errorf("ParseAnalyze: %v", err)
 	}
-	if got, err := subject.ParseLookup(subject.Lookup("j-1")); err != nil || got != "j-1" {
-		t.Errorf("ParseLookup = %q, %v", got, err)
+	if pipeline != "faces" {
+		t.Errorf("ParseAnalyze returns %q, want faces", pipeline)
+	}
+	job, err := subject.ParseLookup(subject.Lookup("j-1"))
+	if err != nil {
+		t.Errorf("ParseLookup: %v", err)
+	}
+	if job != "j-1" {
+		t.Errorf("ParseLookup returns %q, want j-1", job)
 	}
 	for _, s := range []string{"sight.v1.analyze", "sight.v1.analyze.a.b", "sight.v1.lookup.j"} {
 		if got, err := subject.ParseAnalyze(s); err == nil {
@@ -129,9 +142,9 @@ func TestRequests(t *testing.T) {
 	}
 }
 
-// Every subject is caught by the wildcard of its family and of no other, and
-// by that of its pipeline and priority.
-func TestWildcards(t *testing.T) {
+// TestWildcards_MatchTheirFamily: the wildcard of a family, and that of a pipeline and
+// priority, match its subjects and no other.
+func TestWildcards_MatchTheirFamily(t *testing.T) {
 	t.Parallel()
 	job := subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: "j", Part: 1}
 	for _, built := range families() {
@@ -154,7 +167,8 @@ func TestWildcards(t *testing.T) {
 	}
 }
 
-// matches is the rule of NATS: * stands for one token, > for all that follow.
+// matches reports whether a subject matches a pattern of NATS: * stands for one token,
+// > for one or more at the end.
 func matches(pattern, s string) bool {
 	p, t := strings.Split(pattern, "."), strings.Split(s, ".")
 	for i, token := range p {
@@ -168,8 +182,8 @@ func matches(pattern, s string) bool {
 	return len(p) == len(t)
 }
 
-// Whatever is accepted is what the builder makes of it, and is a subject that
-// can be published to.
+// FuzzParse checks that the builder returns each subject that a parser accepts, and
+// that it is possible to publish to the subject.
 func FuzzParse(f *testing.F) {
 	for _, fam := range families() {
 		f.Add(fam.build(subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: "01J", Part: 7}))
@@ -187,13 +201,13 @@ func FuzzParse(f *testing.F) {
 				t.Errorf("%s accepts %q, which it builds as %q", fam.name, s, got)
 			}
 			if strings.ContainsAny(s, "*> \t\r\n\x00") || strings.Contains(s, "..") {
-				t.Errorf("%s accepts %q, which nobody can publish to", fam.name, s)
+				t.Errorf("%s accepts %q, which is not a subject to publish to", fam.name, s)
 			}
 		}
 	})
 }
 
-// Whatever the validators let through comes back from the parsers unchanged.
+// FuzzBuild checks that a parser returns each job that the validators accept.
 func FuzzBuild(f *testing.F) {
 	f.Add("text", "interactive", "01J", 0)
 	f.Add("a-b", "bulk", "_", 123456)
@@ -203,10 +217,12 @@ func FuzzBuild(f *testing.F) {
 		valid := subject.ValidPipeline(pipeline) && job.Priority.Valid() && subject.ValidJob(id) && part >= 0
 		got, err := subject.ParseCrops(subject.Crops(job))
 		switch {
-		case valid && (err != nil || got != job):
-			t.Errorf("ParseCrops(Crops(%+v)) = %+v, %v", job, got, err)
+		case valid && err != nil:
+			t.Errorf("the subject of %+v is rejected: %v", job, err)
+		case valid && got != job:
+			t.Errorf("the subject of %+v is parsed as %+v", job, got)
 		case !valid && err == nil:
-			t.Errorf("Crops(%+v) is not valid, ParseCrops accepts %q", job, subject.Crops(job))
+			t.Errorf("%+v is not valid, and ParseCrops accepts its subject %q", job, subject.Crops(job))
 		}
 	})
 }
