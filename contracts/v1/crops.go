@@ -5,57 +5,57 @@ import (
 	"fmt"
 )
 
-// Crops is the first line of a CROPS message; the pixels of its crops follow
-// the newline, one after the other, each Width × Height × Channels bytes.
+// Crops is the first line of a CROPS message. The pixels of its crops follow the
+// newline, one crop after the other, each Width × Height × Channels bytes. Every part of
+// an image has Image, Models and Timings, so that it does not depend on the others.
 type Crops struct {
-	// Job facts that every part carries, so that a part needs no other.
-	Image   Image   `json:"image"`
-	Models  []Model `json:"models,omitempty"` // what has worked on the image so far
+	Image   Image   `json:"image"`            // the image as submitted
+	Models  []Model `json:"models,omitempty"` // models that have processed the image so far
 	Timings Timings `json:"timings"`          // times of the job so far
 	// Part is the number of this part of the image, from 0.
 	Part int `json:"part"`
 	// Parts is how many parts the image has.
 	Parts int `json:"parts"`
-	// Crops of this part.
+	// Crops are the crops of this part.
 	Crops []Crop `json:"crops"`
-	// Regions of this part that have no crop: they stay as they are.
+	// Regions are the regions of this part without a crop. They are not classified.
 	Regions []PartRegion `json:"regions,omitempty"`
 }
 
-// Crop is one region with its pixels.
+// Crop is a region with its pixels.
 type Crop struct {
-	// Region is the number of the region in the picture, from 0.
+	// Region is the number of the region in the image, from 0.
 	Region int `json:"region"`
-	// Box is that of the region, where in the upright image the pixels come from.
+	// Box is the box of the region. Its pixels are those of the crop, unless Source is set.
 	Box   Box     `json:"box"`
 	Score float64 `json:"score"`           // score of the region
 	Label string  `json:"label,omitempty"` // label of the region
-	// Polygon has the corners of the region. With four of them the pixels are what lies
-	// between them, turned upright.
+	// Polygon has the corners of the region. With four corners, the pixels are those between
+	// them, turned upright.
 	Polygon   []Point    `json:"polygon,omitempty"`
 	Text      string     `json:"text,omitempty"`      // text of the region
 	Landmarks []Landmark `json:"landmarks,omitempty"` // named points of the region
-	// Source is where in the upright image the pixels come from, when it is not Box:
-	// pixels around the region may belong to the crop.
+	// Source is the box of the upright image that the pixels come from, when it is not Box:
+	// a crop may have pixels around its region.
 	Source *Box `json:"source,omitempty"`
-	// Width of the pixels that follow. They may be scaled against Box, and have eight bits
-	// a sample, rows from the top, no padding.
+	// Width of the crop in pixels. The pixels may be scaled. They have eight bits for each
+	// sample, are in rows from the top, and have no padding.
 	Width int `json:"width"`
-	// Height of the pixels that follow.
+	// Height of the crop in pixels.
 	Height int `json:"height"`
 	// Channels is 1 (grey) or 3 (blue, green, red).
 	Channels int `json:"channels"`
 }
 
-// Size is how many bytes of pixels the crop has.
+// Size returns how many bytes of pixels the crop has.
 func (c Crop) Size() int { return c.Width * c.Height * c.Channels }
 
-// MaxCropSide bounds the sides of a crop's pixels, so that a product of sizes
-// from outside cannot overflow.
+// MaxCropSide is the largest width and height of a crop, so that the product of sizes in
+// a message cannot overflow.
 const MaxCropSide = 1 << 16
 
-// Encode gives the body of a CROPS message: m as one line of JSON, then the
-// pixels of each crop in order.
+// Encode returns the body of a CROPS message: m as one line of JSON, then the pixels of
+// each crop in order.
 func (m Crops) Encode(pixels ...[]byte) ([]byte, error) {
 	body, err := encodeFacts(m, pixels...)
 	if err != nil {
@@ -64,9 +64,9 @@ func (m Crops) Encode(pixels ...[]byte) ([]byte, error) {
 	return body, nil
 }
 
-// DecodeCrops takes the body of a CROPS message apart. The pixels returned
-// are a slice of body. It checks that the facts agree with each other and
-// with the number of bytes behind them.
+// DecodeCrops decodes the body of a CROPS message. The returned pixels are a slice of
+// body. DecodeCrops checks that the fields are consistent with each other and with the
+// number of bytes of the pixels.
 func DecodeCrops(body []byte) (m Crops, pixels []byte, err error) {
 	if pixels, err = decodeFacts(body, &m); err != nil {
 		return m, nil, fmt.Errorf("decode crops: %w", err)
@@ -92,21 +92,21 @@ func DecodeCrops(body []byte) (m Crops, pixels []byte, err error) {
 	return m, pixels, nil
 }
 
-// Part is the body of a PARTS message: the answer for one CROPS message of a
-// picture that needed several.
+// Part is the body of a PARTS message: the result of one CROPS message, for an image with
+// several.
 type Part struct {
 	Part  int `json:"part"`  // number of the part, from 0
 	Parts int `json:"parts"` // how many parts the image has
-	// Regions of this part, each with its number in the picture.
+	// Regions are the regions of this part, each with its number in the image.
 	Regions []PartRegion `json:"regions,omitzero"`
-	Image   Image        `json:"image"`            // the image as it came
-	Models  []Model      `json:"models,omitempty"` // what has worked on the part
-	Timings Timings      `json:"timings"`          // timings of the part
-	// Problem is set when this part failed; the job then fails with it.
+	Image   Image        `json:"image"`            // the image as submitted
+	Models  []Model      `json:"models,omitempty"` // models that have processed the part
+	Timings Timings      `json:"timings"`          // times of the part
+	// Problem is set when this part failed. The job then fails with it.
 	Problem *Problem `json:"problem,omitempty"`
 }
 
-// PartRegion is a region and its number in the picture.
+// PartRegion is a region and its number in the image.
 type PartRegion struct {
 	Number int `json:"number"` // number of the region in the image, from 0
 	Region

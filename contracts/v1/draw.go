@@ -7,36 +7,34 @@ import (
 	"time"
 )
 
-// DrawRequest is the first line of a request to draw; the image file follows the
-// newline. The reply is the image, upright and with the regions drawn on it.
+// DrawRequest is the first line of a request to draw. The image file follows the newline.
+// The reply is the upright image with the regions drawn on it.
 type DrawRequest struct {
-	// MediaType is that of the reply: image/png or image/jpeg.
+	// MediaType is the media type of the reply: image/png or image/jpeg.
 	MediaType string `json:"media_type"`
-	// Regions are drawn in order.
+	// Regions are the regions to draw, in order.
 	Regions []DrawRegion `json:"regions"`
-	// TimeoutMS is how many milliseconds the client waits for the reply. 0, and
-	// what is longer than the worker allows, mean as long as that.
+	// TimeoutMS is how many milliseconds the client waits for the reply. 0 and values above
+	// the limit of the worker mean the limit of the worker.
 	TimeoutMS int64 `json:"timeout_ms,omitempty"`
 }
 
-// DrawRegion is a region as it is drawn on its image.
+// DrawRegion is a region to draw on an image.
 type DrawRegion struct {
-	// Box is where its edge is drawn, in pixels of the upright image. What is
-	// outside of the image is not drawn.
+	// Box is the rectangle to draw, in pixels of the upright image. Parts outside of the
+	// image are not drawn.
 	Box Box `json:"box"`
-	// Polygon has the corners between which the edge is drawn instead, of a region whose
-	// sides are not those of its box.
+	// Polygon has the corners of the outline to draw instead of the box.
 	Polygon []Point `json:"polygon,omitempty"`
-	// Label decides the color: regions with the same label have the same.
+	// Label sets the color: regions with the same label have the same color.
 	Label string `json:"label,omitempty"`
-	// Title is written above the box. Without one it is the number of the region,
-	// from 1.
+	// Title is the text above the box. The number of the region, from 1, if empty.
 	Title string `json:"title,omitempty"`
 }
 
-// DrawRegions returns the regions of a result as they are drawn. The title of a
-// region is its label and score, and what a classifier named it. A region that
-// was read has its number.
+// DrawRegions returns the regions of a result for a request to draw. The title of a region
+// is its label, its score and its best further label. The title of a region with text is
+// empty, so that its number is drawn.
 func DrawRegions(regions []Region) []DrawRegion {
 	out := make([]DrawRegion, len(regions))
 	for i, r := range regions {
@@ -61,8 +59,8 @@ func (r DrawRequest) Encode(image []byte) ([]byte, error) {
 	return body, nil
 }
 
-// DecodeDrawRequest takes the body of a request to draw apart. The image returned
-// is a slice of body, and may be anything.
+// DecodeDrawRequest decodes the body of a request to draw. The returned image is a slice
+// of body and is not checked.
 func DecodeDrawRequest(body []byte) (r DrawRequest, image []byte, err error) {
 	if image, err = decodeFacts(body, &r); err != nil {
 		return r, nil, fmt.Errorf("decode draw request: %w", err)
@@ -76,7 +74,7 @@ func DecodeDrawRequest(body []byte) (r DrawRequest, image []byte, err error) {
 	return r, image, nil
 }
 
-// Timeout returns how long the client waits, and at most longest.
+// Timeout returns how long the client waits, which is at most longest.
 func (r DrawRequest) Timeout(longest time.Duration) time.Duration {
 	if r.TimeoutMS == 0 || r.TimeoutMS > longest.Milliseconds() {
 		return longest
@@ -84,25 +82,24 @@ func (r DrawRequest) Timeout(longest time.Duration) time.Duration {
 	return time.Duration(r.TimeoutMS) * time.Millisecond
 }
 
-// A drawn image comes in pieces, because it can be larger than a message may be.
+// Limits of the pieces of a drawn image, which can be larger than a message may be.
 const (
-	// MaxPiece is how many bytes a piece has at most.
+	// MaxPiece is the largest number of bytes of a piece.
 	MaxPiece = 512 << 10
-	// MaxPieces is how many pieces an image has at most.
+	// MaxPieces is the largest number of pieces of an image.
 	MaxPieces = 512
 )
 
-// Piece says which piece of a drawn image a message has; it is the value of
-// [HeaderPiece].
+// Piece is the value of [HeaderPiece]: which piece of a drawn image a message has.
 type Piece struct {
-	Number int // number of the region in the image, from 0
-	Total  int
+	Number int // number of the piece, from 0
+	Total  int // number of pieces
 }
 
-// String returns p as in the header: 0/3 is the first of three.
+// String returns the value of the header, such as 0/3 for the first of three pieces.
 func (p Piece) String() string { return strconv.Itoa(p.Number) + "/" + strconv.Itoa(p.Total) }
 
-// ParsePiece reads the value of a header.
+// ParsePiece parses the value of [HeaderPiece].
 func ParsePiece(s string) (Piece, error) {
 	number, total, _ := strings.Cut(s, "/")
 	n, err := strconv.Atoi(number)

@@ -56,7 +56,7 @@ func TestDrawRequest_EncodeAndDecode(t *testing.T) {
 	}
 }
 
-func TestDecodeDrawRequest_SaysWhatIsWrong(t *testing.T) {
+func TestDecodeDrawRequest_ErrorNamesTheField(t *testing.T) {
 	t.Parallel()
 	for body, want := range map[string]string{
 		"": "no newline", "{}": "no newline", "[]\n": "facts", "{}\n": "media_type",
@@ -81,8 +81,12 @@ func TestDrawRequest_Timeout(t *testing.T) {
 func TestParsePiece(t *testing.T) {
 	t.Parallel()
 	for _, want := range []Piece{{0, 1}, {2, 3}, {511, 512}} {
-		if got, err := ParsePiece(want.String()); err != nil || got != want {
-			t.Errorf("%s is %+v, %v", want, got, err)
+		got, err := ParsePiece(want.String())
+		if err != nil {
+			t.Errorf("%s: %v", want, err)
+		}
+		if got != want {
+			t.Errorf("%s is parsed as %+v", want, got)
 		}
 	}
 	for _, s := range []string{"", "1", "1/1", "-1/2", "0/0", "0/513", "a/b", "0/1/2"} {

@@ -7,8 +7,8 @@ import (
 	"fmt"
 )
 
-// encodeFacts returns the body of a message that has facts, as one line of JSON, and
-// bytes behind them.
+// encodeFacts returns the body of a message: facts as one line of JSON, a newline, and
+// bytes.
 func encodeFacts(facts any, behind ...[]byte) ([]byte, error) {
 	line, err := json.Marshal(facts)
 	if err != nil {
@@ -25,7 +25,7 @@ func encodeFacts(facts any, behind ...[]byte) ([]byte, error) {
 	return body, nil
 }
 
-// decodeFacts takes such a body apart. The bytes returned are a slice of body.
+// decodeFacts decodes such a body. The returned bytes are a slice of body.
 func decodeFacts(body []byte, facts any) (behind []byte, err error) {
 	line, behind, ok := bytes.Cut(body, []byte{'\n'})
 	if !ok {

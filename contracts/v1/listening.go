@@ -5,19 +5,19 @@ import "encoding/json"
 // ListeningMessage is the message of a [Listening] log line.
 const ListeningMessage = "listening"
 
-// Listening is the log line with which a process says the address of one of its
-// servers: a program that starts it on port 0 reads it from standard error. Other
-// fields of the line are ignored.
+// Listening is the log line with the address of a server of a process. A program that
+// starts a process on port 0 reads it from standard error. Other fields of the line are
+// ignored.
 type Listening struct {
 	// Message is [ListeningMessage].
 	Message string `json:"msg"`
-	// Name of the server: http or admin.
+	// Name is the name of the server: http or admin.
 	Name string `json:"name"`
 	// Addr is the address as host:port.
 	Addr string `json:"addr"`
 }
 
-// ParseListening reads a log line; ok tells whether it is a [Listening].
+// ParseListening parses a log line. ok reports whether it is a [Listening].
 func ParseListening(line []byte) (l Listening, ok bool) {
 	if err := json.Unmarshal(line, &l); err != nil || l.Message != ListeningMessage {
 		return Listening{}, false

@@ -5,11 +5,11 @@ import (
 	"net/http"
 )
 
-// Code is the stable name of a kind of problem. Codes are append-only: they
-// travel in answers, in NATS service errors and in the type of HTTP problems.
+// Code is the stable name of a kind of problem. Codes are only added. They are in
+// results, in NATS service errors and in the type of HTTP problems.
 type Code string
 
-// Codes of what is wrong with a request.
+// The codes.
 const (
 	InvalidParameter  Code = "invalid-parameter"
 	InvalidHeader     Code = "invalid-header"
@@ -50,8 +50,8 @@ const (
 	UnknownField      Code = "unknown-field"
 )
 
-// ProblemBase is what the type of every problem begins with; the code follows.
-// The address leads to a page that explains each of them.
+// ProblemBase is the prefix of the type of every problem; the code follows. It is the
+// address of a page that explains the codes.
 const ProblemBase = "https://github.com/sightmesh/sightmesh/blob/main/docs/problems.md#"
 
 var problems = map[Code]struct {
@@ -97,7 +97,7 @@ var problems = map[Code]struct {
 	TooManyImages:     {http.StatusBadRequest, "The report has too many images"},
 }
 
-// Codes lists every code, in no particular order.
+// Codes returns every code, in no particular order.
 func Codes() []Code {
 	c := make([]Code, 0, len(problems))
 	for code := range problems {
@@ -106,39 +106,37 @@ func Codes() []Code {
 	return c
 }
 
-// Problem is what went wrong, in the form of RFC 9457 (problem+json), with
-// extension members. It is an error.
+// Problem is an error in the form of RFC 9457 (problem+json), with extension members.
 type Problem struct {
 	Type   string `json:"type"`             // address of a page that explains the problem
 	Title  string `json:"title"`            // title of the code, the same in every problem
 	Status int    `json:"status"`           // the HTTP status
-	Detail string `json:"detail,omitempty"` // what was wrong here, for a person
+	Detail string `json:"detail,omitempty"` // explanation of this occurrence, for people
 	// Code is the last part of Type.
 	Code Code `json:"code"`
 	// Field names the parameter, header or part that is wrong.
 	Field string `json:"field,omitempty"`
-	// Limit is the value that was exceeded, in the unit that Detail names.
+	// Limit is the limit that was exceeded, in the unit that Detail names.
 	Limit int64 `json:"limit,omitempty"`
-	// Job is the ID of the job or report that the problem is of, where there is one.
+	// Job is the ID of the job or report of the problem, if there is one.
 	Job string `json:"id,omitempty"`
-	// TraceID is the ID of the W3C trace in which it happened.
+	// TraceID is the ID of the W3C trace of the request.
 	TraceID string `json:"trace_id,omitempty"`
-	// Images are those of a report that was not accepted which are jobs all the
-	// same, or may be.
+	// Images are the images of a rejected report that became jobs, or may have become jobs.
 	Images []ProblemImage `json:"images,omitempty"`
 }
 
-// ProblemImage is an image of a report that was not accepted.
+// ProblemImage is an image of a rejected report.
 type ProblemImage struct {
-	// ID is the job of the image.
+	// ID is the ID of the job of the image.
 	ID string `json:"id"`
-	// Status is queued when the image was accepted, failed when it cannot be
-	// read, and left out when the image may have been accepted.
+	// Status is queued when the image was accepted, failed when it cannot be read, and
+	// absent when the image may have been accepted.
 	Status Status `json:"status,omitempty"`
 }
 
-// NewProblem makes a problem of a code with a detail for a person. A code that
-// is not in the list becomes [Internal].
+// NewProblem returns a problem with a code and a detail for people. A code that is not
+// one of [Codes] becomes [Internal].
 func NewProblem(code Code, format string, args ...any) *Problem {
 	p, ok := problems[code]
 	if !ok {
@@ -150,13 +148,13 @@ func NewProblem(code Code, format string, args ...any) *Problem {
 	}
 }
 
-// WithField names the parameter, header or part that is wrong.
+// WithField sets the name of the parameter, header or part that is wrong, and returns p.
 func (p *Problem) WithField(name string) *Problem { p.Field = name; return p }
 
-// WithLimit names the limit that was exceeded.
+// WithLimit sets the limit that was exceeded, and returns p.
 func (p *Problem) WithLimit(n int64) *Problem { p.Limit = n; return p }
 
-// Error gives the code and the detail.
+// Error returns the code and the detail.
 func (p *Problem) Error() string {
 	if p.Detail == "" {
 		return string(p.Code)

@@ -9,59 +9,56 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/subject"
 )
 
-// Manifest is what a report asked for: the first message of a report in
-// REPORTS.
+// Manifest is the first message of a report in REPORTS: the images of the report, and its
+// settings.
 type Manifest struct {
 	ID       string    `json:"id"`       // ID of the report
 	Pipeline string    `json:"pipeline"` // name of the pipeline of its images
 	Accepted time.Time `json:"accepted"` // when ingress accepted it
-	// Deadline after which an image without outcome fails.
+	// Deadline is the time after which an image without outcome fails.
 	Deadline time.Time         `json:"deadline"`
-	Callback string            `json:"callback,omitempty"` // URL that is called when the report is done
-	Metadata map[string]string `json:"metadata,omitempty"` // what the client said of it
+	Callback string            `json:"callback,omitempty"` // URL of the webhook, which is called when the report is done
+	Metadata map[string]string `json:"metadata,omitempty"` // metadata of the client
 	Images   []ReportSource    `json:"images"`             // in order
 }
 
-// ReportSource is one image that a report asked for.
+// ReportSource is one image of the request for a report.
 type ReportSource struct {
-	// URL to fetch the picture from; empty for one that was uploaded.
+	// URL of the image; empty for an uploaded image.
 	URL string `json:"url,omitempty"`
-	// Location is where the picture was taken, in the client's words.
+	// Location is where the image was taken, in the words of the client.
 	Location string            `json:"location,omitempty"`
-	Metadata map[string]string `json:"metadata,omitempty"` // what the client said of the image
+	Metadata map[string]string `json:"metadata,omitempty"` // metadata of the client for the image
 }
 
-// Fetch is the body of a FETCHES message: the image of a report that is to be
-// fetched.
+// Fetch is the body of a FETCHES message: an image of a report to fetch.
 type Fetch struct {
-	URL      string    `json:"url"`      // where the image is
-	Deadline time.Time `json:"deadline"` // after it the image fails
+	URL      string    `json:"url"`      // URL of the image
+	Deadline time.Time `json:"deadline"` // time after which the image fails
 }
 
-// Report is what is known of a report. Its status is running until every
-// image has its outcome, then done, whatever the outcomes are.
+// Report is the state of a report. Its status is running until every image has its
+// outcome, and then done, also when images have failed.
 type Report struct {
 	ID       string            `json:"id"`                 // ID of the report
 	Pipeline string            `json:"pipeline"`           // name of the pipeline of its images
 	Status   Status            `json:"status"`             // running or done
 	Accepted time.Time         `json:"accepted"`           // when it was accepted
 	Counts   Counts            `json:"counts"`             // how many images have an outcome
-	Metadata map[string]string `json:"metadata,omitempty"` // what the client said of it
-	Callback *Callback         `json:"callback,omitempty"` // how its webhook goes
-	// Images in the order in which they were given; left out where only the
-	// counts are told.
+	Metadata map[string]string `json:"metadata,omitempty"` // metadata of the client
+	Callback *Callback         `json:"callback,omitempty"` // state of its webhook
+	// Images are in the order of the request. Absent where only the counts are reported.
 	Images []ReportImage `json:"images,omitempty"`
 }
 
-// Counts says how many images of a report there are and have an outcome.
+// Counts are the numbers of images of a report.
 type Counts struct {
 	Total  int `json:"total"`  // images of the report
 	Done   int `json:"done"`   // images whose job is done
 	Failed int `json:"failed"` // images whose job failed
 }
 
-// ReportImage is one image of a report: what was asked, and its outcome once
-// there is one.
+// ReportImage is one image of a report, with its outcome once there is one.
 type ReportImage struct {
 	ReportSource
 	// ID is the job of the image.
@@ -71,20 +68,20 @@ type ReportImage struct {
 	Result *Result `json:"result,omitempty"` // the outcome
 }
 
-// ReportItem says which image of a report a job is.
+// ReportItem is the place of a job in its report.
 type ReportItem struct {
 	Report string
-	// N counts from 0 to Total-1.
+	// N is the number of the image, from 0 to Total-1.
 	N, Total int
 }
 
-// Job is the id of the image's job.
+// Job returns the ID of the job of the image.
 func (i ReportItem) Job() string { return i.Report + "-" + strconv.Itoa(i.N) }
 
-// String gives the value of [HeaderReport].
+// String returns the value of [HeaderReport].
 func (i ReportItem) String() string { return fmt.Sprintf("%s/%d/%d", i.Report, i.N, i.Total) }
 
-// ParseReportItem reads the value of [HeaderReport].
+// ParseReportItem parses the value of [HeaderReport].
 func ParseReportItem(s string) (ReportItem, error) {
 	f := strings.Split(s, "/")
 	if len(f) != 3 || !subject.ValidJob(f[0]) {

@@ -1,27 +1,26 @@
 package v1
 
-// ImageRequest is the JSON body of POST /v1/images. It has either an image or a
-// URL.
+// ImageRequest is the JSON body of POST /v1/images. It has either Image or URL.
 type ImageRequest struct {
 	// Image is the file in base64, in the standard or the URL alphabet.
 	Image string `json:"image,omitempty"`
-	// URL is where the image is fetched from.
+	// URL is the URL from which the image is fetched.
 	URL string `json:"url,omitempty"`
 	RequestFields
 }
 
-// RequestFields are what a JSON body says of its images. Each can stand in the query or a
+// RequestFields are the settings in a JSON body. Each can be given in the query or in a
 // header instead.
 type RequestFields struct {
-	// Pipeline is the name of one of GET /v1/pipelines; the first of them when empty.
+	// Pipeline is the name of a pipeline of GET /v1/pipelines; the first of them if empty.
 	Pipeline string `json:"pipeline,omitempty"`
-	// Priority is interactive or bulk; that of the pipeline when empty.
+	// Priority is interactive or bulk; that of the pipeline if empty.
 	Priority string `json:"priority,omitempty"`
-	// Callback is the URL that gets the outcome.
+	// Callback is the URL of the webhook, which gets the outcome.
 	Callback string `json:"callback,omitempty"`
-	// Key makes the same request, sent again, the same job.
+	// Key is the idempotency key: requests with the same key are the same job.
 	Key string `json:"key,omitempty"`
-	// Metadata comes back with the result.
+	// Metadata is returned with the result.
 	Metadata map[string]string `json:"metadata,omitempty"`
 }
 

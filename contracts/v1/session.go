@@ -1,20 +1,18 @@
 package v1
 
-// SessionControl is a text message of a client of GET /v1/stream.
+// SessionControl is a text message of a client in a session (GET /v1/stream).
 type SessionControl struct {
-	// Frame is the number of the frame that comes next. Numbers must rise; a
-	// frame without one gets the next.
+	// Frame is the number of the next frame. Numbers must rise. A frame without a number
+	// gets the next one.
 	Frame *int64 `json:"frame,omitempty"`
-	// End says that no more frames come.
+	// End is true when the client sends no more frames.
 	End bool `json:"end,omitempty"`
 }
 
-// Dropped is the outcome of a frame that a newer one replaced before it was
-// worked on.
+// Dropped is the outcome of a frame that a newer frame replaced before it was processed.
 const Dropped Status = "dropped"
 
-// FrameOutcome is the outcome of one frame. Answers come in the order of the
-// frames.
+// FrameOutcome is the outcome of one frame. Outcomes are sent in the order of the frames.
 type FrameOutcome struct {
 	Frame int64 `json:"frame"` // number of the frame
 	// Status is done, failed or dropped.
@@ -23,17 +21,15 @@ type FrameOutcome struct {
 	Problem *Problem `json:"problem,omitempty"` // problem of a frame that failed
 }
 
-// SessionEnd is the last message of a session. Every frame before Next was
-// answered.
+// SessionEnd is the last message of a session. Every frame before Next has its outcome.
 type SessionEnd struct {
-	// End is true when every frame that the client sent was answered, after
-	// its own end.
+	// End is true when the client has ended the session and every frame has its outcome.
 	End bool `json:"end"`
-	// Problem says why the session ends before that.
+	// Problem is the reason why the session ends before that.
 	Problem *Problem `json:"problem,omitempty"`
-	// Frames is how many were answered in this session.
+	// Frames is the number of outcomes in this session.
 	Frames int64 `json:"frames"`
-	// Next is the number of the first frame that was not answered: where to
-	// go on in another session.
+	// Next is the number of the first frame without outcome: another session can continue
+	// with it.
 	Next int64 `json:"next"`
 }

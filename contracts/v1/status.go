@@ -1,90 +1,89 @@
 package v1
 
-// ResultsStatus is the reply of one instance of results to a request on its
-// status subject.
+// ResultsStatus is the reply of an instance of results to a request on its status subject.
 type ResultsStatus struct {
 	Service  string `json:"service"`
 	Instance string `json:"instance"`
 	Version  string `json:"version"`
 }
 
-// IngressStatus is the reply of one instance of ingress to a request on its
-// status subject.
+// IngressStatus is the reply of an instance of ingress to a request on its status subject.
 type IngressStatus []Pipeline
 
-// WorkerStatus is the reply of one instance of detect or classify to a request
-// on its status subject.
+// WorkerStatus is the reply of an instance of detect or classify to a request on its
+// status subject.
 type WorkerStatus struct {
 	Service  string `json:"service"`  // detect or classify
 	Instance string `json:"instance"` // name of the process
 	Version  string `json:"version"`  // version of the program
-	// Lanes is how many images the instance works on at a time.
+	// Lanes is how many images the instance processes at a time.
 	Lanes int `json:"lanes"`
-	// Busy is how many lanes are at work.
+	// Busy is the number of lanes that process an image.
 	Busy int `json:"busy"`
-	// Pipelines says, for each pipeline the instance serves, whether it can.
+	// Pipelines has the state of each pipeline of the instance.
 	Pipelines map[string]PipelineStatus `json:"pipelines"`
 }
 
-// PipelineStatus is how one instance serves one pipeline.
+// PipelineStatus is the state of a pipeline in one instance.
 type PipelineStatus struct {
-	// Ready: a lane has loaded the models, or had them and is being restarted.
+	// Ready is true when a lane has loaded the models, also while it is restarted.
 	Ready bool `json:"ready"`
-	// Reason says why not.
+	// Reason is why the pipeline is not ready.
 	Reason string `json:"reason,omitempty"`
-	// Starting says that it is not known yet: lanes load their models for the first time.
+	// Starting is true while the lanes load their models for the first time.
 	Starting bool    `json:"starting,omitempty"`
-	Models   []Model `json:"models,omitempty"` // those that the lanes have loaded
-	// ServiceMS is the moving average of how long a lane is held by one
-	// message, in milliseconds; 0 before the first.
+	Models   []Model `json:"models,omitempty"` // models that the lanes have loaded
+	// ServiceMS is the moving average of the service time of a message, in milliseconds. 0
+	// before the first message.
 	ServiceMS float64 `json:"service_ms"`
 }
 
-// PipelineState says how a mesh serves a pipeline.
+// PipelineState is the state of a pipeline in the mesh.
 type PipelineState string
 
 // States of a pipeline.
 const (
 	// PipelineReady: a worker of each stage is ready.
 	PipelineReady PipelineState = "ready"
-	// PipelineCold: a stage has no worker. Images are accepted, and wait for one until
+	// PipelineCold: a stage has no worker. Images are accepted, and wait for a worker until
 	// their deadline.
 	PipelineCold PipelineState = "cold"
 	// PipelineStarting: the workers of a stage load their models.
 	PipelineStarting PipelineState = "starting"
 	// PipelineUnserved: a stage has no worker, and images are rejected.
 	PipelineUnserved PipelineState = "unserved"
-	// PipelineFailed: the workers of a stage cannot serve it, or its consumer is missing.
+	// PipelineFailed: the workers of a stage cannot serve the pipeline, or its consumer is
+	// missing.
 	PipelineFailed PipelineState = "failed"
 )
 
 // Pipeline is an entry of GET /v1/pipelines.
 type Pipeline struct {
 	Name        string `json:"name"`                  // name of the pipeline
-	Description string `json:"description,omitempty"` // what it finds
-	// Ready says that images are accepted. Those of a pipeline that scales from zero are
-	// also accepted while its workers start.
+	Description string `json:"description,omitempty"` // what the pipeline finds
+	// Ready is true when images are accepted. A pipeline that scales from zero also accepts
+	// images while its workers start.
 	Ready bool `json:"ready"`
-	// State says how the pipeline is served. A mesh of version 0.1.0 does not say it.
+	// State is how the pipeline is served. A mesh of version 0.1.0 does not have it.
 	State PipelineState `json:"state,omitempty"`
-	// Reason says why State is not ready.
+	// Reason is why State is not ready.
 	Reason string  `json:"reason,omitempty"`
-	Models []Model `json:"models,omitempty"` // those of its stages
-	// DeadlineMS is that of jobs that name no priority.
+	Models []Model `json:"models,omitempty"` // models of its stages
+	// DeadlineMS is the deadline of jobs without a priority, in milliseconds.
 	DeadlineMS int64 `json:"deadline_ms"`
-	MaxRegions int   `json:"max_regions"` // most regions of a result
+	MaxRegions int   `json:"max_regions"` // largest number of regions of a result
 }
 
 // Pipelines is the body of GET /v1/pipelines.
 type Pipelines struct {
-	Pipelines []Pipeline `json:"pipelines"` // all there are, served now or not
+	Pipelines []Pipeline `json:"pipelines"` // all pipelines, also those that are not ready
 	Limits    Limits     `json:"limits"`    // limits of every image
 }
 
-// Limits are those of every picture.
+// Limits are the limits of every image.
 type Limits struct {
-	MaxBytes  int64    `json:"max_bytes"`  // most bytes of a file
-	MaxSide   int      `json:"max_side"`   // most pixels of width or height
-	MaxPixels int      `json:"max_pixels"` // most pixels of width × height
+	MaxBytes  int64    `json:"max_bytes"`  // largest size of a file in bytes
+	MaxSide   int      `json:"max_side"`   // largest width or height in pixels
+	MaxPixels int      `json:"max_pixels"` // largest width × height in pixels
 	Types     []string `json:"types"`      // media types that are read
 }

@@ -6,27 +6,34 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"reflect"
 	"strings"
 	"testing"
 )
 
-func TestCropsRoundTrip(t *testing.T) {
+func TestCrops_EncodeAndDecode(t *testing.T) {
 	t.Parallel()
 	m := Crops{Part: 1, Parts: 2, Image: Image{Type: "image/png"}, Crops: []Crop{
 		{Region: 4, Width: 3, Height: 2, Channels: 1}, {Region: 5, Width: 1, Height: 2, Channels: 3},
 	}}
-	a, b := []byte("abcdef"), []byte("ghi\njk") // a newline in the pixels does no harm
+	a, b := []byte("abcdef"), []byte("ghi\njk") // the pixels may contain a newline
 	body, err := m.Encode(a, b)
 	if err != nil {
 		t.Fatal(err)
 	}
 	got, pixels, err := DecodeCrops(body)
-	if err != nil || fmt.Sprint(got) != fmt.Sprint(m) || string(pixels) != "abcdefghi\njk" {
-		t.Errorf("got %+v %q %v", got, pixels, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(got, m) {
+		t.Errorf("got %+v, want %+v", got, m)
+	}
+	if string(pixels) != "abcdefghi\njk" {
+		t.Errorf("the pixels are %q", pixels)
 	}
 }
 
-func TestDecodeCropsRefuses(t *testing.T) {
+func TestDecodeCrops_RejectsInvalidBodies(t *testing.T) {
 	t.Parallel()
 	for _, body := range []string{
 		"", "{}", "no json\nx", "null\n",
@@ -42,13 +49,13 @@ func TestDecodeCropsRefuses(t *testing.T) {
 		`{"parts":1,"crops":[{"width":65536,"height":65536,"channels":3},{"width":65536,"height":65536,"channels":3}]}` + "\nx",
 	} {
 		if m, _, err := DecodeCrops([]byte(body)); err == nil {
-			t.Errorf("%.60q was read as %+v", body, m)
+			t.Errorf("%.60q is decoded as %+v", body, m)
 		}
 	}
 }
 
-// A model with a broken weight says NaN, which JSON cannot.
-func TestEncodeCropsRefusesWhatIsNoNumber(t *testing.T) {
+// TestCrops_EncodeRejectsNaN: a damaged model returns NaN, which JSON does not have.
+func TestCrops_EncodeRejectsNaN(t *testing.T) {
 	t.Parallel()
 	if body, err := (Crops{Parts: 1, Crops: []Crop{{Score: math.NaN()}}}).Encode(); err == nil {
 		t.Errorf("got %q", body)
@@ -66,13 +73,20 @@ func FuzzDecodeCrops(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if n, p, err := DecodeCrops(again); err != nil || !bytes.Equal(p, pixels) || len(n.Crops) != len(m.Crops) {
-			t.Errorf("%q written again is %q: %v", body, again, err)
+		n, p, err := DecodeCrops(again)
+		if err != nil {
+			t.Fatalf("%q encoded again is %q: %v", body, again, err)
+		}
+		if !bytes.Equal(p, pixels) {
+			t.Errorf("%q encoded again has the pixels %q, want %q", body, p, pixels)
+		}
+		if len(n.Crops) != len(m.Crops) {
+			t.Errorf("%q encoded again has %d crops, want %d", body, len(n.Crops), len(m.Crops))
 		}
 	})
 }
 
-func TestWhatResultsLeaveOut(t *testing.T) {
+func TestResult_OmitsEmptyFields(t *testing.T) {
 	t.Parallel()
 	empty := ""
 	for _, tt := range []struct {
@@ -83,13 +97,17 @@ func TestWhatResultsLeaveOut(t *testing.T) {
 		{Result{ID: "a", Pipeline: "p", Status: Done, Regions: []Region{}}, `{"id":"a","pipeline":"p","status":"done","regions":[]}`},
 		{Result{ID: "a", Pipeline: "p", Status: Done, Regions: []Region{}, Text: &empty}, `{"id":"a","pipeline":"p","status":"done","regions":[],"text":""}`},
 	} {
-		if got, err := json.Marshal(tt.result); err != nil || string(got) != tt.want {
-			t.Errorf("got %s, %v, want %s", got, err, tt.want)
+		got, err := json.Marshal(tt.result)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(got) != tt.want {
+			t.Errorf("got %s, want %s", got, tt.want)
 		}
 	}
 }
 
-func TestBoxAsFraction(t *testing.T) {
+func TestBox_In(t *testing.T) {
 	t.Parallel()
 	if got, want := (Box{X: 10, Y: 20, Width: 50, Height: 100}).In(100, 300), (Fraction{0.1, 0.066667, 0.5, 0.333333}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
@@ -98,19 +116,32 @@ func TestBoxAsFraction(t *testing.T) {
 		t.Errorf("over the edge: got %+v, want %+v", got, want)
 	}
 	if got := (Box{Width: 1, Height: 1}).In(0, 0); got != (Fraction{}) {
-		t.Errorf("of nothing: %+v", got)
+		t.Errorf("an image without size: got %+v, want zero", got)
 	}
 }
 
-func TestProblemIsAnError(t *testing.T) {
+func TestProblem_IsAnError(t *testing.T) {
 	t.Parallel()
 	err := fmt.Errorf("work: %w", NewProblem(TooLarge, "%d bytes", 9).WithField("image").WithLimit(8))
 	var p *Problem
-	if !errors.As(err, &p) || p.Limit != 8 || p.Field != "image" || !strings.Contains(err.Error(), "too-large: 9 bytes") {
-		t.Errorf("got %v", err)
+	if !errors.As(err, &p) {
+		t.Fatalf("%v does not wrap a problem", err)
 	}
+	if p.Limit != 8 {
+		t.Errorf("the limit is %d, want 8", p.Limit)
+	}
+	if p.Field != "image" {
+		t.Errorf("the field is %q, want image", p.Field)
+	}
+	if want := "too-large: 9 bytes"; !strings.Contains(err.Error(), want) {
+		t.Errorf("the text is %q, want %q in it", err, want)
+	}
+}
+
+func TestNewProblem_UnknownCodeIsInternal(t *testing.T) {
+	t.Parallel()
 	if p := NewProblem("no-such-code", "x"); p.Code != Internal {
-		t.Errorf("an unknown code became %s", p.Code)
+		t.Errorf("the code is %s, want %s", p.Code, Internal)
 	}
 }
 

@@ -16,11 +16,11 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// A node is an object of a document.
+// node is an object of a document.
 type node = map[string]any
 
-// document reads a document that is written by hand, and fills the schemas of the messages
-// into it. What it says of one of them is added.
+// document reads a document that is written by hand, and adds the schemas of the messages
+// to it. A schema in the document is merged with that of the message.
 func document(path string, schemas map[string]any) (doc, components node, err error) {
 	if err := readYAML(path, &doc); err != nil {
 		return nil, nil, err
@@ -40,7 +40,7 @@ func document(path string, schemas map[string]any) (doc, components node, err er
 	return doc, components, nil
 }
 
-// openAPI returns the OpenAPI document: the one written by hand, the schemas of what it
+// openAPI returns the OpenAPI document: the one written by hand, the schemas that it
 // refers to, its examples, and the responses for its problems.
 func openAPI(folder string, schemas map[string]any) (node, error) {
 	doc, components, err := document(filepath.Join(folder, "openapi.yaml"), schemas)
@@ -67,8 +67,7 @@ func openAPI(folder string, schemas map[string]any) (node, error) {
 	return doc, nil
 }
 
-// readExamples gives each example without a value that of the file with its name: JSON, or
-// text.
+// readExamples sets the value of each example that has a file of its name, in JSON or text.
 func readExamples(folder string, examples node) error {
 	files, err := os.ReadDir(folder)
 	if err != nil {
@@ -96,20 +95,20 @@ func readExamples(folder string, examples node) error {
 	return nil
 }
 
-// exampleTrace is the trace of the problems that are examples.
+// exampleTrace is the trace ID of the problems that are examples.
 const exampleTrace = "bcd2049c9ac32c385148ce9bb102c246"
 
-// readProblems adds an example for each problem code.
+// readProblems adds an example of each problem code.
 func readProblems(path string, examples node) error {
-	var told map[v1.Code]struct {
+	var examplesByCode map[v1.Code]struct {
 		Detail, Field, ID string
 		Limit             int64
 	}
-	if err := readYAML(path, &told); err != nil {
+	if err := readYAML(path, &examplesByCode); err != nil {
 		return err
 	}
 	for _, code := range v1.Codes() {
-		example, ok := told[code]
+		example, ok := examplesByCode[code]
 		if !ok {
 			return fmt.Errorf("%s has no problem %s", path, code)
 		}
@@ -124,21 +123,21 @@ func readProblems(path string, examples node) error {
 	return nil
 }
 
-// addProblems gives an operation a response for each status of the codes that it lists
-// under x-problem-codes. isSubmission is whether it can accept a job, to which a header of
-// its problems leads.
+// addProblems adds a response to an operation for each status of the codes that it lists
+// under x-problem-codes. isSubmission says whether the operation can accept a job, whose
+// address is then in a header of its problems.
 func addProblems(operation node, isSubmission bool) error {
 	listed, _ := operation["x-problem-codes"].([]any)
 	var codes []any
 	for _, c := range listed {
-		if several, ok := c.([]any); ok { // those of another operation
+		if several, ok := c.([]any); ok { // a list of codes of another operation
 			codes = append(codes, several...)
 			continue
 		}
 		codes = append(codes, c)
 	}
 	operation["x-problem-codes"] = codes
-	responses := maps.Clone(child(operation, "responses")) // operations may share them
+	responses := maps.Clone(child(operation, "responses")) // other operations may refer to the same object
 	for _, code := range codes {
 		p := v1.NewProblem(v1.Code(fmt.Sprint(code)), "")
 		if string(p.Code) != code {
@@ -158,7 +157,7 @@ func addProblems(operation node, isSubmission bool) error {
 	return nil
 }
 
-// problemResponse returns the response for problems with a status, without any yet.
+// problemResponse returns the response for problems with a status, without a problem.
 func problemResponse(status int, isSubmission bool) node {
 	names := []string{"traceparent", "X-Request-Id"}
 	if isSubmission {
@@ -180,9 +179,9 @@ func problemResponse(status int, isSubmission bool) node {
 	}
 }
 
-// asyncAPI returns the AsyncAPI document: the one written by hand, the schemas of what it
-// refers to, and examples of its messages, which are the golden messages that a message
-// names under x-golden.
+// asyncAPI returns the AsyncAPI document: the one written by hand, the schemas that it
+// refers to, and the examples of its messages, which are the golden messages that a
+// message lists under x-golden.
 func asyncAPI(folder, golden string, schemas map[string]any) (node, error) {
 	doc, components, err := document(filepath.Join(folder, "asyncapi.yaml"), schemas)
 	if err != nil {
@@ -191,7 +190,7 @@ func asyncAPI(folder, golden string, schemas map[string]any) (node, error) {
 	for name, m := range child(components, "messages") {
 		message, ok := m.(node)
 		if !ok {
-			return nil, fmt.Errorf("message %s is no object", name)
+			return nil, fmt.Errorf("message %s is not an object", name)
 		}
 		files, _ := message["x-golden"].([]any)
 		delete(message, "x-golden")
@@ -212,11 +211,11 @@ func asyncAPI(folder, golden string, schemas map[string]any) (node, error) {
 	return doc, nil
 }
 
-// prune removes schemas and examples to which nothing refers.
+// prune removes the schemas and examples to which nothing refers.
 func prune(doc, components node) {
 	for _, kind := range []string{"examples", "schemas"} {
 		all := child(components, kind)
-		delete(components, kind) // what they refer to counts once they are kept
+		delete(components, kind) // their own references count only if they are kept
 		kept := node{}
 		for waiting := []any{doc}; len(waiting) > 0; waiting = waiting[1:] {
 			switch v := waiting[0].(type) {
@@ -238,7 +237,7 @@ func prune(doc, components node) {
 	}
 }
 
-// child returns the object under a key, which it makes if there is none.
+// child returns the object under a key. It creates the object if there is none.
 func child(n node, key string) node {
 	c, ok := n[key].(node)
 	if !ok {
@@ -262,7 +261,7 @@ func readYAML(path string, into any) error {
 	return nil
 }
 
-// plainJSON returns v as JSON that was decoded.
+// plainJSON returns v as the values that its JSON is decoded into.
 func plainJSON(v any) (out any, err error) {
 	data, err := json.Marshal(v)
 	return out, errors.Join(err, json.Unmarshal(data, &out))

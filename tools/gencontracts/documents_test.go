@@ -21,7 +21,7 @@ func loadOpenAPI(t *testing.T) *openapi3.T {
 	return doc
 }
 
-// operations returns every operation by its ID.
+// operations returns the operations by their IDs.
 func operations(doc *openapi3.T) map[string]*openapi3.Operation {
 	out := map[string]*openapi3.Operation{}
 	for _, path := range doc.Paths.Map() {
@@ -37,7 +37,7 @@ func operations(doc *openapi3.T) map[string]*openapi3.Operation {
 	return out
 }
 
-// TestOpenAPI_IsValid also holds the examples against their schemas.
+// TestOpenAPI_IsValid validates the document, and the examples with their schemas.
 func TestOpenAPI_IsValid(t *testing.T) {
 	t.Parallel()
 	if err := loadOpenAPI(t).Validate(t.Context(), openapi3.EnableExamplesValidation()); err != nil {
@@ -45,16 +45,16 @@ func TestOpenAPI_IsValid(t *testing.T) {
 	}
 }
 
-// TestOpenAPI_HasExamples: whatever is JSON, or an event stream, is shown.
+// TestOpenAPI_HasExamples: every content but images has an example.
 func TestOpenAPI_HasExamples(t *testing.T) {
 	t.Parallel()
 	for id, o := range operations(loadOpenAPI(t)) {
 		contents := map[string]openapi3.Content{}
 		if o.RequestBody != nil {
-			contents["its request"] = o.RequestBody.Value.Content
+			contents["the request"] = o.RequestBody.Value.Content
 		}
 		for status, r := range o.Responses.Map() {
-			contents["its response "+status] = r.Value.Content
+			contents["the response "+status] = r.Value.Content
 		}
 		for where, content := range contents {
 			for mediaType, m := range content {
@@ -67,8 +67,8 @@ func TestOpenAPI_HasExamples(t *testing.T) {
 	}
 }
 
-// TestOpenAPI_EventsFollowTheirSchemas holds the events of the examples against what the
-// operations say of each.
+// TestOpenAPI_EventsFollowTheirSchemas validates the events of the examples with the schemas
+// that the operations name.
 func TestOpenAPI_EventsFollowTheirSchemas(t *testing.T) {
 	t.Parallel()
 	doc := loadOpenAPI(t)
@@ -91,7 +91,7 @@ func TestOpenAPI_EventsFollowTheirSchemas(t *testing.T) {
 			to, _ := ref["$ref"].(string)
 			schema := doc.Components.Schemas[strings.TrimPrefix(to, "#/components/schemas/")]
 			if schema == nil {
-				t.Errorf("%s says nothing of the event %s", id, name)
+				t.Errorf("%s has no schema for the event %s", id, name)
 				continue
 			}
 			var v any
@@ -108,11 +108,11 @@ func TestOpenAPI_EventsFollowTheirSchemas(t *testing.T) {
 	}
 }
 
-// TestOpenAPI_EveryCodeIsListed: a problem belongs to an operation, unless it is that of
-// a method, or of a session.
+// TestOpenAPI_EveryCodeIsListed: every code is listed by an operation, except those of a
+// wrong method and of sessions.
 func TestOpenAPI_EveryCodeIsListed(t *testing.T) {
 	t.Parallel()
-	elsewhere := []v1.Code{v1.MethodNotAllowed, v1.Idle, v1.FrameOutOfOrder}
+	unlisted := []v1.Code{v1.MethodNotAllowed, v1.Idle, v1.FrameOutOfOrder}
 	var listed []v1.Code
 	for _, o := range operations(loadOpenAPI(t)) {
 		codes, _ := o.Extensions["x-problem-codes"].([]any)
@@ -122,43 +122,37 @@ func TestOpenAPI_EveryCodeIsListed(t *testing.T) {
 		}
 	}
 	for _, c := range v1.Codes() {
-		if slices.Contains(listed, c) == slices.Contains(elsewhere, c) {
+		if slices.Contains(listed, c) == slices.Contains(unlisted, c) {
 			t.Errorf("%s is listed by an operation: %v", c, slices.Contains(listed, c))
 		}
 	}
 }
 
-// TestOpenAPI_IsDescribed: nothing has to be guessed from its name.
+// TestOpenAPI_IsDescribed: operations, parameters, schemas and properties are described.
 func TestOpenAPI_IsDescribed(t *testing.T) {
 	t.Parallel()
 	doc := loadOpenAPI(t)
 	for id, o := range operations(doc) {
-		switch {
-		case o.Summary == "":
-			t.Errorf(`operation %s has no summary, or no description: o.Summary = %v, want != ""`, id, o.Summary)
-		case o.Description == "":
-			t.Errorf(`operation %s has no summary, or no description: o.Description = %v, want != ""`,
-				id, o.Description)
+		if o.Summary == "" {
+			t.Errorf("operation %s has no summary", id)
 		}
-		switch {
-		case len(o.Tags) != 1:
-			t.Errorf("operation %s has the tags %v, want one that is described: len(o.Tags) = %v, want 1",
-				id, o.Tags, len(o.Tags))
-		case doc.Tags.Get(o.Tags[0]) == nil:
-			t.Errorf("operation %s has the tags %v, want one that is described: doc.Tags.Get(o.Tags[0]) = %v, want != nil",
-				id, o.Tags, doc.Tags.Get(o.Tags[0]))
-		case doc.Tags.Get(o.Tags[0]).Description == "":
-			t.Errorf(`operation %s has the tags %v, want one that is described: doc.Tags.Get(o.Tags[0]).Description = %v, want != ""`,
-				id, o.Tags, doc.Tags.Get(o.Tags[0]).Description)
+		if o.Description == "" {
+			t.Errorf("operation %s has no description", id)
+		}
+		if len(o.Tags) != 1 {
+			t.Errorf("operation %s has the tags %v, want one", id, o.Tags)
+		}
+		for _, tag := range o.Tags {
+			if described := doc.Tags.Get(tag); described == nil || described.Description == "" {
+				t.Errorf("tag %s of operation %s has no description", tag, id)
+			}
 		}
 		for _, p := range o.Parameters {
-			switch {
-			case p.Value.Description == "":
-				t.Errorf(`parameter %s of %s has no description, or no example: p.Value.Description = %v, want != ""`,
-					p.Value.Name, id, p.Value.Description)
-			case p.Value.Example == nil:
-				t.Errorf("parameter %s of %s has no description, or no example: p.Value.Example = %v, want != nil",
-					p.Value.Name, id, p.Value.Example)
+			if p.Value.Description == "" {
+				t.Errorf("parameter %s of %s has no description", p.Value.Name, id)
+			}
+			if p.Value.Example == nil {
+				t.Errorf("parameter %s of %s has no example", p.Value.Name, id)
 			}
 		}
 	}

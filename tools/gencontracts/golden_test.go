@@ -15,7 +15,7 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
-// A golden message of a module is what an earlier version has written.
+// golden is a message of a module that an earlier version has written.
 type golden struct {
 	file string
 	data []byte
@@ -39,7 +39,7 @@ func goldenMessages(t *testing.T, module string) []golden {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// The name of a type, or that and what is special, such as result-empty.
+		// The name is that of a type, or of a type and a variant, such as result-empty.
 		name := strings.TrimSuffix(filepath.Base(f), ".json")
 		if _, ok := types[name]; !ok {
 			name = name[:max(strings.LastIndex(name, "-"), 0)]
@@ -52,8 +52,8 @@ func goldenMessages(t *testing.T, module string) []golden {
 	return all
 }
 
-// TestGolden_NothingIsLost decodes what earlier versions have written, and writes
-// the same again: no field is lost, renamed or of another type.
+// TestGolden_NothingIsLost decodes and encodes the messages of earlier versions: no field
+// is lost, renamed or of another type.
 func TestGolden_NothingIsLost(t *testing.T) {
 	for module, types := range messages() {
 		for _, g := range goldenMessages(t, module) {
@@ -69,7 +69,7 @@ func TestGolden_NothingIsLost(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got, want := decode(t, again), decode(t, g.data); !reflect.DeepEqual(got, want) {
-				t.Errorf("%s: written again it is\n%s", g.file, again)
+				t.Errorf("%s: encoded again it is\n%s", g.file, again)
 			}
 		}
 	}
@@ -83,7 +83,7 @@ func decode(t *testing.T, data []byte) (v any) {
 	return v
 }
 
-// TestGolden_FollowsItsSchema holds what is written against what is said of it.
+// TestGolden_FollowsItsSchema validates each message with its schema.
 func TestGolden_FollowsItsSchema(t *testing.T) {
 	for module := range messages() {
 		for _, g := range goldenMessages(t, module) {
@@ -100,20 +100,20 @@ func TestGolden_FollowsItsSchema(t *testing.T) {
 			}
 			m, ok := v.(map[string]any)
 			if !ok {
-				t.Fatalf("%s is no object", g.file)
+				t.Fatalf("%s is not an object", g.file)
 			}
-			for k := range m { // the schema does not allow anything
+			for k := range m { // a field with a wrong type
 				m[k] = []any{struct{}{}}
 				break
 			}
 			if schema.Validate(m) == nil {
-				t.Errorf("%s: its schema allows anything", g.file)
+				t.Errorf("%s: its schema allows a field with a wrong type", g.file)
 			}
 		}
 	}
 }
 
-// TestGolden_IsNotEdited: golden messages are only added to, with their sum.
+// TestGolden_IsNotEdited: golden messages are only added, with their checksums.
 func TestGolden_IsNotEdited(t *testing.T) {
 	for module := range messages() {
 		f, err := os.Open(filepath.Join(root, module, "testdata/v1/SHA256SUMS"))
@@ -134,7 +134,7 @@ func TestGolden_IsNotEdited(t *testing.T) {
 			delete(sums, filepath.Base(g.file))
 		}
 		for name := range sums {
-			t.Errorf("golden message %s of %s is gone", name, module)
+			t.Errorf("golden message %s of %s is missing", name, module)
 		}
 	}
 }

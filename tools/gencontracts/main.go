@@ -1,6 +1,6 @@
-// Command gencontracts makes what contracts and lane say to readers who do not
-// write Go: a JSON Schema for each message from its Go type and comments, and the
-// OpenAPI and AsyncAPI documents with the schemas of contracts in them.
+// Command gencontracts generates the descriptions of the messages of the modules contracts
+// and lane for readers in other languages: a JSON Schema for each message, from its Go type
+// and comments, and the OpenAPI and AsyncAPI documents with the schemas of contracts.
 //
 //go:generate go run . ../..
 package main
@@ -23,8 +23,7 @@ import (
 
 const repository = "github.com/sightmesh/sightmesh"
 
-// messages lists what gets a schema of its own: for each module, the messages by
-// file name.
+// messages returns the messages that get a schema: for each module, by file name.
 func messages() map[string]map[string]any {
 	return map[string]map[string]any{
 		"contracts": {
@@ -68,8 +67,8 @@ func write(root string, files map[string][]byte) error {
 	return nil
 }
 
-// generate returns every file by its name below root, the folder of the
-// repository.
+// generate returns the content of every generated file. root is the folder of the
+// repository; names are relative to it.
 func generate(root string) (map[string][]byte, error) {
 	r := &jsonschema.Reflector{AllowAdditionalProperties: true, Mapper: enumRef}
 	r.LookupComment = func(t reflect.Type, field string) string {
@@ -81,7 +80,7 @@ func generate(root string) (map[string][]byte, error) {
 		f, _ := t.FieldByName(field)
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 		if rest, ok := strings.CutPrefix(comment, field+" "); ok && !strings.EqualFold(name, field) {
-			comment = "`" + name + "` " + rest // as readers of JSON know it
+			comment = "`" + name + "` " + rest // as in JSON
 		}
 		return plain(comment)
 	}
@@ -129,25 +128,25 @@ func generate(root string) (map[string][]byte, error) {
 	return files, nil
 }
 
-// enums lists the types with few values, and the values.
+// enums returns the schemas of the types with a fixed set of values.
 func enums() map[string]*jsonschema.Schema {
 	out := map[string]*jsonschema.Schema{}
 	add := func(name, description string, values ...any) {
 		out[name] = &jsonschema.Schema{Type: "string", Enum: values, Description: description}
 	}
-	add("Status", "Where a job or report is. The states done and failed are final.", v1.Queued, v1.Running, v1.Done, v1.Failed)
-	add("FrameStatus", "How a frame of a session ended. A newer frame replaced one that is dropped.", v1.Done, v1.Failed, v1.Dropped)
-	add("CallbackState", "Where a webhook is. The states delivered and failed are final.",
+	add("Status", "State of a job or report. The states done and failed are final.", v1.Queued, v1.Running, v1.Done, v1.Failed)
+	add("FrameStatus", "Outcome of a frame of a session. A dropped frame was replaced by a newer one.", v1.Done, v1.Failed, v1.Dropped)
+	add("CallbackState", "State of a webhook. The states delivered and failed are final.",
 		v1.CallbackPending, v1.CallbackDelivered, v1.CallbackFailed)
-	add("EventName", "What happened to a job or report.",
+	add("EventName", "Name of an event of a job or report.",
 		v1.EventAccepted, v1.EventDetecting, v1.EventClassifying, v1.EventImage, v1.EventDone, v1.EventFailed)
-	add("PipelineState", "How the mesh serves a pipeline: ready, a worker of each stage is ready; "+
-		"cold, a stage has no worker, and images wait for one; starting, the workers of a stage load their models; "+
-		"unserved, a stage has no worker, and images are rejected; failed, the workers of a stage cannot serve it.",
+	add("PipelineState", "State of a pipeline in the mesh. ready: a worker of each stage is ready. "+
+		"cold: a stage has no worker, and images wait for one. starting: the workers of a stage load their models. "+
+		"unserved: a stage has no worker, and images are rejected. failed: the workers of a stage cannot serve it.",
 		v1.PipelineReady, v1.PipelineCold, v1.PipelineStarting, v1.PipelineUnserved, v1.PipelineFailed)
 	codes := v1.Codes()
 	slices.Sort(codes)
-	add("Code", "The stable name of a kind of problem. A later version can have more.")
+	add("Code", "Stable name of a kind of problem. Later versions can have more codes.")
 	for _, c := range codes {
 		out["Code"].Enum = append(out["Code"].Enum, c)
 	}
@@ -156,7 +155,7 @@ func enums() map[string]*jsonschema.Schema {
 
 const defs = "#/$defs/"
 
-// enumRef returns a reference to the definition of a type of [enums], and nil for others.
+// enumRef returns a reference to the definition of a type of [enums], or nil for another type.
 func enumRef(t reflect.Type) *jsonschema.Schema {
 	if _, ok := enums()[t.Name()]; !ok || t.PkgPath() != reflect.TypeFor[v1.Result]().PkgPath() {
 		return nil
@@ -179,10 +178,10 @@ func defineEnums(s *jsonschema.Schema) {
 	}
 }
 
-// readComments reads the comments of the types of a module.
+// readComments reads the comments on the types of a module.
 func readComments(r *jsonschema.Reflector, root, module string) error {
-	// They are found by the paths of the packages, so that the walk has to start
-	// where those begin.
+	// The reflector derives the paths of packages from those of files, so the walk must
+	// start in the folder of the module.
 	old, err := os.Getwd()
 	if err != nil {
 		return fmt.Errorf("read comments: %w", err)
@@ -190,14 +189,14 @@ func readComments(r *jsonschema.Reflector, root, module string) error {
 	if err := os.Chdir(filepath.Join(root, module)); err != nil {
 		return fmt.Errorf("read comments: %w", err)
 	}
-	defer os.Chdir(old) //nolint:errcheck // it was there a moment ago
+	defer os.Chdir(old) //nolint:errcheck // the folder exists
 	if err := r.AddGoComments(repository+"/"+module, "./", jsonschema.WithFullComment()); err != nil {
 		return fmt.Errorf("read comments of %s: %w", module, err)
 	}
 	return nil
 }
 
-// plain makes a sentence, or several, on one line of a Go comment.
+// plain returns a Go comment as sentences on one line.
 func plain(s string) string {
 	s = strings.NewReplacer("[", "", "]", "", "*v1.", "", "v1.", "").Replace(s)
 	s = strings.Join(strings.Fields(s), " ")

@@ -14,9 +14,8 @@ import (
 
 const root = "../.."
 
-// TestWhatIsGeneratedIsUpToDate fails when a type was changed and `make gen`
-// not run.
-func TestWhatIsGeneratedIsUpToDate(t *testing.T) {
+// TestGenerate_FilesAreUpToDate fails when a type was changed and `make gen` was not run.
+func TestGenerate_FilesAreUpToDate(t *testing.T) {
 	files, err := generate(root)
 	if err != nil {
 		t.Fatal(err)
@@ -26,14 +25,14 @@ func TestWhatIsGeneratedIsUpToDate(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		} else if !bytes.Equal(got, want) {
-			t.Errorf("%s is not what make gen makes", name)
+			t.Errorf("%s is not up to date: run make gen", name)
 		}
 	}
 }
 
-// TestAsyncAPI checks that every reference leads somewhere and that the
-// addresses are those of the streams.
-func TestAsyncAPI(t *testing.T) {
+// TestAsyncAPI_IsComplete checks that every reference has a target, that messages and
+// operations are described, and that the addresses are those of the streams.
+func TestAsyncAPI_IsComplete(t *testing.T) {
 	data, err := os.ReadFile(filepath.Join(root, "contracts/asyncapi.json"))
 	if err != nil {
 		t.Fatal(err)
@@ -47,7 +46,7 @@ func TestAsyncAPI(t *testing.T) {
 		for key := range strings.SplitSeq(ref[1], "/") {
 			m, _ := at.(map[string]any)
 			if at = m[key]; at == nil {
-				t.Errorf("#/%s leads nowhere", ref[1])
+				t.Errorf("#/%s does not exist", ref[1])
 				break
 			}
 		}
@@ -55,13 +54,10 @@ func TestAsyncAPI(t *testing.T) {
 	components := child(doc, "components")
 	for name, m := range child(components, "messages") {
 		message, _ := m.(node)
-		switch {
-		case message["examples"] == nil:
-			t.Errorf(`message %s has no example, or no title: message["examples"] = %v, want != nil`,
-				name, message["examples"])
-		case message["title"] == nil:
-			t.Errorf(`message %s has no example, or no title: message["title"] = %v, want != nil`,
-				name, message["title"])
+		for _, field := range []string{"examples", "title"} {
+			if message[field] == nil {
+				t.Errorf("message %s has no %s", name, field)
+			}
 		}
 	}
 	for name, o := range child(doc, "operations") {
