@@ -11,10 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// FD is the file descriptor of the socket in the lane process.
+// FD is the file descriptor of the socket in the process of a lane.
 const FD = 3
 
-// Limits of a frame; a longer one ends the conversation.
+// Limits of a frame in bytes. A longer frame ends the conversation.
 const (
 	MaxFacts  = 16 << 20
 	MaxPixels = 256 << 20
@@ -25,8 +25,8 @@ const headerLen = 8
 // ErrFrameTooLarge is returned for a frame over [MaxFacts] or [MaxPixels].
 var ErrFrameTooLarge = errors.New("lane frame too large")
 
-// WriteFrame writes one frame: facts as JSON, then the pixels in order. To a
-// socket in an [os.File] all of it goes in one system call and is not copied.
+// WriteFrame writes one frame: facts as JSON, then the pixels in order. It writes to a
+// socket in an [os.File] with one system call and without a copy.
 func WriteFrame(w io.Writer, facts any, pixels ...[]byte) error {
 	j, err := json.Marshal(facts)
 	if err != nil {
@@ -65,25 +65,25 @@ func writeAll(w io.Writer, bufs [][]byte) error {
 		}
 		return nil
 	}
-	// Not by its number, which is somebody else's once the file is closed.
+	// Not f.Fd(): another file may get the number when f is closed.
 	conn, err := f.SyscallConn()
 	if err != nil {
 		return err
 	}
-	var failed error
+	var writeErr error
 	if err := conn.Write(func(fd uintptr) bool {
-		failed = writev(int(fd), bufs)
+		writeErr = writev(int(fd), bufs)
 		return true
 	}); err != nil {
 		return err
 	}
-	return failed
+	return writeErr
 }
 
 func writev(fd int, bufs [][]byte) error {
-	const most = 1024 // buffers of one writev, IOV_MAX
+	const maxBufs = 1024 // of one writev, IOV_MAX
 	for len(bufs) > 0 {
-		n, err := unix.Writev(fd, bufs[:min(len(bufs), most)])
+		n, err := unix.Writev(fd, bufs[:min(len(bufs), maxBufs)])
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
@@ -101,16 +101,16 @@ func writev(fd int, bufs [][]byte) error {
 	return nil
 }
 
-// ReadFrame reads one frame. facts and pixels are freshly allocated and share
-// one array. An end of file between frames is [io.EOF]; inside one it is
-// [io.ErrUnexpectedEOF].
+// ReadFrame reads one frame. facts and pixels are newly allocated and share one array. The
+// error is [io.EOF] at an end of file between frames, and [io.ErrUnexpectedEOF] inside of
+// a frame.
 func ReadFrame(r io.Reader) (facts, pixels []byte, err error) {
 	facts, pixels, _, err = readFrame(r, nil)
 	return facts, pixels, err
 }
 
-// readFrame uses the array of buf when that is large enough, and returns the
-// one it has used.
+// readFrame reads one frame into the array of buf, or into a new one if that is too small.
+// It returns the array as used.
 func readFrame(r io.Reader, buf []byte) (facts, pixels, used []byte, err error) {
 	var head [headerLen]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {

@@ -13,7 +13,7 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-func TestFrames(t *testing.T) {
+func TestReadFrame(t *testing.T) {
 	t.Parallel()
 	var b bytes.Buffer
 	if err := WriteFrame(&b, Failed{Type: TypeFailed, ID: 3}, []byte("ab"), nil, []byte("c")); err != nil {
@@ -21,8 +21,14 @@ func TestFrames(t *testing.T) {
 	}
 	whole := bytes.Clone(b.Bytes())
 	facts, pixels, err := ReadFrame(&b)
-	if err != nil || string(pixels) != "abc" || !strings.Contains(string(facts), `"id":3`) {
-		t.Fatalf("got %s %s %v", facts, pixels, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(pixels) != "abc" {
+		t.Errorf("the pixels are %q, want abc", pixels)
+	}
+	if !strings.Contains(string(facts), `"id":3`) {
+		t.Errorf("the facts are %s, want the ID 3", facts)
 	}
 	if _, _, err := ReadFrame(&b); !errors.Is(err, io.EOF) {
 		t.Errorf("between frames: %v, want EOF", err)
@@ -58,23 +64,33 @@ type echo struct{}
 
 func (echo) Start(s Start) (map[string]Loaded, error) {
 	if s.Stage == "refuse" {
-		return nil, errors.New("not today")
+		return nil, errors.New("no such stage")
 	}
 	return map[string]Loaded{"p": {Models: []v1.Model{{Name: "echo"}}}}, nil
 }
 
-func (echo) Detect(d Detect, pic []byte) (Detected, [][]byte, error) {
-	switch string(pic) {
+func (echo) Detect(d Detect, file []byte) (Detected, [][]byte, error) {
+	switch string(file) {
 	case "damaged":
-		return Detected{}, nil, v1.NewProblem(v1.Damaged, "so it is")
+		return Detected{}, nil, v1.NewProblem(v1.Damaged, "damaged by the test")
 	case "bug":
 		return Detected{}, nil, errors.New("a bug")
 	}
-	return Detected{Width: len(pic), Regions: []Region{{Label: d.Pipeline}}}, [][]byte{pic, pic}, nil
+	return Detected{Width: len(file), Regions: []Region{{Label: d.Pipeline}}}, [][]byte{file, file}, nil
 }
 
 func (echo) Classify(c Classify, pixels []byte) (Classified, error) {
 	return Classified{Answers: []CropLabel{{Text: string(pixels)}}}, nil
+}
+
+// checkFields checks some fields of a reply.
+func checkFields(t *testing.T, reply, want map[string]any) {
+	t.Helper()
+	for field, value := range want {
+		if reply[field] != value {
+			t.Errorf("%s is %v, want %v, in the reply %v", field, reply[field], value, reply)
+		}
+	}
 }
 
 func TestServe(t *testing.T) {
@@ -82,9 +98,25 @@ func TestServe(t *testing.T) {
 	parent, child := net.Pipe()
 	served := make(chan error, 1)
 	go func() { served <- Serve(child, echo{}) }()
-	ask := func(m any, pixels ...[]byte) (map[string]any, string) {
-		t.Helper()
-		if err := WriteFrame(parent, m, pixels...); err != nil {
+	for _, tt := range []struct {
+		request any
+		pixels  string
+		want    map[string]any // fields of the reply
+		out     string         // its pixels
+	}{
+		{Start{Type: TypeStart, Protocol: Protocol, Stage: "detect"}, "", map[string]any{"type": "ready"}, ""},
+		{
+			Detect{Type: TypeDetect, ID: 1, Pipeline: "p"}, "image",
+			map[string]any{"type": "detected", "id": 1.0}, "imageimage",
+		},
+		{Classify{Type: TypeClassify, ID: 2}, "px", map[string]any{"type": "classified", "id": 2.0}, ""},
+		{
+			Detect{Type: TypeDetect, ID: 3}, "damaged",
+			map[string]any{"type": "failed", "code": "damaged", "id": 3.0}, "",
+		},
+		{Detect{Type: TypeDetect, ID: 4}, "bug", map[string]any{"type": "failed", "code": "internal", "detail": "a bug"}, ""},
+	} {
+		if err := WriteFrame(parent, tt.request, []byte(tt.pixels)); err != nil {
 			t.Fatal(err)
 		}
 		facts, out, err := ReadFrame(parent)
@@ -95,22 +127,10 @@ func TestServe(t *testing.T) {
 		if err := json.Unmarshal(facts, &got); err != nil {
 			t.Fatal(err)
 		}
-		return got, string(out)
-	}
-	if got, _ := ask(Start{Type: TypeStart, Protocol: Protocol, Stage: "detect"}); got["type"] != "ready" {
-		t.Errorf("start: %v", got)
-	}
-	if got, out := ask(Detect{Type: TypeDetect, ID: 1, Pipeline: "p"}, []byte("pic")); got["type"] != "detected" || got["id"] != 1.0 || out != "picpic" {
-		t.Errorf("detect: %v %q", got, out)
-	}
-	if got, _ := ask(Classify{Type: TypeClassify, ID: 2}, []byte("px")); got["type"] != "classified" || got["id"] != 2.0 {
-		t.Errorf("classify: %v", got)
-	}
-	if got, _ := ask(Detect{Type: TypeDetect, ID: 3}, []byte("damaged")); got["type"] != "failed" || got["code"] != "damaged" || got["id"] != 3.0 {
-		t.Errorf("problem: %v", got)
-	}
-	if got, _ := ask(Detect{Type: TypeDetect, ID: 4}, []byte("bug")); got["code"] != "internal" || got["detail"] != "a bug" {
-		t.Errorf("error: %v", got)
+		checkFields(t, got, tt.want)
+		if string(out) != tt.out {
+			t.Errorf("%+v: the pixels of the reply are %q, want %q", tt.request, out, tt.out)
+		}
 	}
 	parent.Close()
 	if err := <-served; err != nil {
@@ -118,17 +138,17 @@ func TestServe(t *testing.T) {
 	}
 }
 
-// painter is a lane that draws.
+// painter is a lane that can draw.
 type painter struct{ echo }
 
 func (painter) Draw(d Draw, file []byte) (Drawn, []byte, error) {
 	if string(file) == "damaged" {
-		return Drawn{}, nil, v1.NewProblem(v1.Damaged, "so it is")
+		return Drawn{}, nil, v1.NewProblem(v1.Damaged, "damaged by the test")
 	}
 	return Drawn{Width: len(file), Height: 1}, []byte(d.MediaType + " " + d.Regions[0].Title), nil
 }
 
-// request puts one request to a lane that serves h.
+// request sends one request to a lane that serves h.
 func request(t *testing.T, h Handler, facts any, pixels string) (reply map[string]any, out string) {
 	t.Helper()
 	parent, child := net.Pipe()
@@ -147,11 +167,11 @@ func request(t *testing.T, h Handler, facts any, pixels string) (reply map[strin
 	if err := WriteFrame(parent, facts, []byte(pixels)); err != nil {
 		t.Fatal(err)
 	}
-	answer, drawn, err := ReadFrame(parent)
+	replyFacts, drawn, err := ReadFrame(parent)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := json.Unmarshal(answer, &reply); err != nil {
+	if err := json.Unmarshal(replyFacts, &reply); err != nil {
 		t.Fatal(err)
 	}
 	return reply, string(drawn)
@@ -161,15 +181,15 @@ var drawRequest = Draw{Type: TypeDraw, ID: 5, MediaType: "image/png", Regions: [
 
 func TestServe_Draws(t *testing.T) {
 	t.Parallel()
-	reply, drawn := request(t, painter{}, drawRequest, "pic")
+	reply, drawn := request(t, painter{}, drawRequest, "image")
 	if reply["type"] != "drawn" {
 		t.Errorf("the reply is %v, want drawn", reply)
 	}
 	if reply["id"] != 5.0 {
 		t.Errorf("the id is %v, want 5", reply["id"])
 	}
-	if reply["width"] != 3.0 {
-		t.Errorf("the width is %v, want that of the lane, 3", reply["width"])
+	if reply["width"] != 5.0 {
+		t.Errorf("the width is %v, want that of the lane, 5", reply["width"])
 	}
 	if want := "image/png a face"; drawn != want {
 		t.Errorf("drawn is %q, want %q", drawn, want)
@@ -178,24 +198,18 @@ func TestServe_Draws(t *testing.T) {
 
 func TestServe_DrawFailsWithAProblem(t *testing.T) {
 	t.Parallel()
-	if reply, _ := request(t, painter{}, drawRequest, "damaged"); reply["type"] != "failed" || reply["code"] != "damaged" {
-		t.Errorf("the reply is %v, want failed, damaged", reply)
-	}
+	reply, _ := request(t, painter{}, drawRequest, "damaged")
+	checkFields(t, reply, map[string]any{"type": "failed", "code": "damaged"})
 }
 
-// TestServe_WithoutADrawer: a lane that cannot draw says so, and goes on.
+// TestServe_WithoutADrawer: a lane that cannot draw fails the request and continues.
 func TestServe_WithoutADrawer(t *testing.T) {
 	t.Parallel()
-	reply, _ := request(t, echo{}, drawRequest, "pic")
-	if reply["type"] != "failed" || reply["id"] != 5.0 {
-		t.Errorf("the reply is %v, want failed of request 5", reply)
-	}
-	if reply["code"] != "internal" {
-		t.Errorf("the code is %v, want internal", reply["code"])
-	}
+	reply, _ := request(t, echo{}, drawRequest, "image")
+	checkFields(t, reply, map[string]any{"type": "failed", "id": 5.0, "code": "internal"})
 }
 
-func TestServeEndsOnWhatItDoesNotUnderstand(t *testing.T) {
+func TestServe_EndsOnInvalidMessages(t *testing.T) {
 	t.Parallel()
 	for name, m := range map[string]any{
 		"unknown type":   Failed{Type: "sing"},

@@ -12,38 +12,37 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// Handler is what a lane in Go does. Its methods are called one at a time, and
-// keep nothing of the bytes that they are given.
+// Handler processes the requests to a lane in Go. Its methods are called one at a time, and
+// must not retain the bytes that they are given.
 //
-// An error of Detect or Classify that is a [*v1.Problem] is answered with its
-// code, any other with [v1.Internal]; the lane goes on.
+// An error of Detect or Classify fails the request, with the code of the error if it wraps
+// a [*v1.Problem] and with [v1.Internal] otherwise. The lane continues.
 type Handler interface {
-	// Start loads the models of each pipeline and runs each once, so that
-	// what can go wrong with a model goes wrong before the first picture.
+	// Start loads the models of each pipeline and runs each model once, so that the errors
+	// of a model occur before the first image.
 	Start(Start) (map[string]Loaded, error)
-	// Detect finds the regions of a picture. The ids and types of messages
-	// are filled in by Serve.
+	// Detect returns the regions of an image, and the pixels of their crops. Serve sets the
+	// type and the ID of the reply.
 	Detect(Detect, []byte) (Detected, [][]byte, error)
-	// Classify says what the crops are; pixels holds those of all of them.
+	// Classify returns the results of crops. pixels has the pixels of all of them.
 	Classify(c Classify, pixels []byte) (Classified, error)
 }
 
-// Drawer is a [Handler] that can also draw, as the built-in lane of detect does.
-// Serve answers a request to draw with [v1.Internal] when its handler is none.
+// Drawer is a [Handler] that can also draw, such as the built-in lane of detect. Serve
+// fails requests to draw with [v1.Internal] when its handler is not a Drawer.
 type Drawer interface {
-	// Draw returns the image in file, upright and with regions drawn on it,
-	// encoded as the request asks. Errors are as for the methods of Handler.
+	// Draw returns the upright image of file with regions drawn on it, encoded as the media
+	// type of the request. Errors are as for the methods of Handler.
 	Draw(d Draw, file []byte) (Drawn, []byte, error)
 }
 
-// Inherited returns the socket that the worker handed to this process. The
-// worker may go away while a request is at work in code that cannot be
-// interrupted: gone is called as soon as that is seen, in a goroutine of its
-// own, and usually ends the process.
+// Inherited returns the socket that the worker has passed to this process. When the worker
+// closes its end, Inherited calls onClose in a separate goroutine, also while a request
+// runs in code that cannot be interrupted. onClose usually ends the process.
 //
-// The socket blocks: a thread that waits in a system call is woken sooner than
-// a goroutine that waits for the poller.
-func Inherited(gone func()) (*os.File, error) {
+// The socket is in blocking mode: a thread in a system call wakes up sooner than a goroutine
+// that waits for the poller.
+func Inherited(onClose func()) (*os.File, error) {
 	if err := unix.SetNonblock(FD, false); err != nil {
 		return nil, fmt.Errorf("open lane socket: file descriptor %d: %w (a lane is started by a worker, not by hand)", FD, err)
 	}
@@ -55,16 +54,16 @@ func Inherited(gone func()) (*os.File, error) {
 			if errors.Is(err, unix.EINTR) {
 				continue
 			}
-			gone()
+			onClose()
 			return
 		}
 	}()
 	return f, nil
 }
 
-// Run serves the worker that has started this process, with h, and returns when the
-// worker is gone. The process ends at once when that happens while a request is at
-// work. It is all that the main function of a lane program needs to call.
+// Run serves the worker that has started this process, with h. It returns when the worker
+// closes the socket; during a request the process then exits immediately. The main
+// function of a lane program only needs to call Run.
 func Run(h Handler) error {
 	conn, err := Inherited(func() { os.Exit(0) })
 	if err != nil {
@@ -74,10 +73,10 @@ func Run(h Handler) error {
 	return Serve(conn, h)
 }
 
-// Serve answers the requests that arrive on conn until end of file, which is
-// no error.
+// Serve reads requests from conn and writes replies to it, until end of file, which is not
+// an error.
 func Serve(conn io.ReadWriter, h Handler) error {
-	var buf []byte // of the last frame; handlers do not keep what they are given
+	var buf []byte // of the last frame; handlers do not retain it
 	for {
 		facts, pixels, used, err := readFrame(conn, buf)
 		if errors.Is(err, io.EOF) {
@@ -87,13 +86,14 @@ func Serve(conn io.ReadWriter, h Handler) error {
 			return err
 		}
 		buf = used
-		if err := answer(conn, h, facts, pixels); err != nil {
+		if err := reply(conn, h, facts, pixels); err != nil {
 			return err
 		}
 	}
 }
 
-func answer(w io.Writer, h Handler, facts, pixels []byte) error {
+// reply processes one request and writes the reply.
+func reply(w io.Writer, h Handler, facts, pixels []byte) error {
 	var head struct {
 		Type Type   `json:"type"`
 		ID   uint64 `json:"id"`
@@ -122,7 +122,7 @@ func answer(w io.Writer, h Handler, facts, pixels []byte) error {
 		}
 		out, crops, err := h.Detect(m, pixels)
 		if err != nil {
-			return refuse(w, head.ID, err)
+			return writeFailed(w, head.ID, err)
 		}
 		out.Type, out.ID = TypeDetected, head.ID
 		return WriteFrame(w, out, crops...)
@@ -133,7 +133,7 @@ func answer(w io.Writer, h Handler, facts, pixels []byte) error {
 		}
 		out, err := h.Classify(m, pixels)
 		if err != nil {
-			return refuse(w, head.ID, err)
+			return writeFailed(w, head.ID, err)
 		}
 		out.Type, out.ID = TypeClassified, head.ID
 		return WriteFrame(w, out)
@@ -144,11 +144,11 @@ func answer(w io.Writer, h Handler, facts, pixels []byte) error {
 		}
 		drawer, ok := h.(Drawer)
 		if !ok {
-			return refuse(w, head.ID, errors.New("this lane does not draw"))
+			return writeFailed(w, head.ID, errors.New("this lane does not draw"))
 		}
 		out, encoded, err := drawer.Draw(m, pixels)
 		if err != nil {
-			return refuse(w, head.ID, err)
+			return writeFailed(w, head.ID, err)
 		}
 		out.Type, out.ID = TypeDrawn, head.ID
 		return WriteFrame(w, out, encoded)
@@ -157,7 +157,8 @@ func answer(w io.Writer, h Handler, facts, pixels []byte) error {
 	}
 }
 
-func refuse(w io.Writer, id uint64, err error) error {
+// writeFailed writes the reply to a request that failed with err.
+func writeFailed(w io.Writer, id uint64, err error) error {
 	code, detail := v1.Internal, err.Error()
 	var p *v1.Problem
 	if errors.As(err, &p) {

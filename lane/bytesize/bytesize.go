@@ -12,15 +12,14 @@ import (
 // Size is a number of bytes. A pointer to it is a [flag.Value].
 type Size int64
 
-// units of a number of bytes. The empty one is last, because every number ends
-// with it.
+// units are the units of a number of bytes. The empty one is last, because it is a suffix
+// of every number.
 var units = []struct {
 	name string
 	size float64
 }{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"", 1}}
 
-// Parse reads a number of bytes, such as 268435456, 256MiB or 2GiB. It is never
-// negative.
+// Parse parses a number of bytes that is not negative, such as 268435456, 256MiB or 2GiB.
 func Parse(s string) (Size, error) {
 	for _, u := range units {
 		number, found := strings.CutSuffix(s, u.name)
@@ -33,10 +32,10 @@ func Parse(s string) (Size, error) {
 		}
 		return Size(f * u.size), nil
 	}
-	return 0, fmt.Errorf("%q is no number of bytes, such as 268435456, 256MiB or 2GiB", s)
+	return 0, fmt.Errorf("%q is not a number of bytes, such as 268435456, 256MiB or 2GiB", s)
 }
 
-// String returns the number in the largest unit of which it is a multiple.
+// String returns s as a multiple of the largest possible unit.
 func (s Size) String() string {
 	for _, u := range units {
 		if size := Size(u.size); s != 0 && s%size == 0 {
@@ -46,7 +45,7 @@ func (s Size) String() string {
 	return "0"
 }
 
-// Set reads the number, as [Parse] does.
+// Set parses text like [Parse].
 func (s *Size) Set(text string) error {
 	n, err := Parse(text)
 	if err != nil {

@@ -17,11 +17,11 @@ func TestParse_ReadsUnits(t *testing.T) {
 	}
 }
 
-func TestParse_RejectsWhatIsNoSize(t *testing.T) {
+func TestParse_RejectsInvalidSizes(t *testing.T) {
 	t.Parallel()
 	for _, in := range []string{"", "-1", "1GB", "MiB", "1e30GiB", "NaN"} {
 		if _, err := Parse(in); err == nil {
-			t.Errorf("%q was read", in)
+			t.Errorf("%q is accepted", in)
 		}
 	}
 }
@@ -39,7 +39,7 @@ func TestSize_SetKeepsTheValueOnError(t *testing.T) {
 	t.Parallel()
 	s := Size(17)
 	if err := s.Set("much"); err == nil {
-		t.Error("it was read")
+		t.Error("an invalid size is accepted")
 	}
 	if s != 17 {
 		t.Errorf("the value is %d, want 17", s)

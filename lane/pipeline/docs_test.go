@@ -12,8 +12,8 @@ import (
 
 const page = "../../docs/pipelines.md"
 
-// TestDocs_TableHasEveryField: docs/pipelines.md has a row for each field of the file, with the
-// default that it gets, and no other row.
+// TestDocs_TableHasEveryField: docs/pipelines.md has a row for each field of the file, with its
+// default, and no other row.
 func TestDocs_TableHasEveryField(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile(page)
@@ -38,7 +38,7 @@ func TestDocs_TableHasEveryField(t *testing.T) {
 		v := reflect.ValueOf(value)
 		for i := range v.NumField() {
 			field, of := v.Type().Field(i).Tag.Get("yaml"), v.Field(i)
-			said, ok := rows[field]
+			documented, ok := rows[field]
 			if !ok {
 				t.Errorf("%s: no row for %s", heading, field)
 				continue
@@ -46,20 +46,20 @@ func TestDocs_TableHasEveryField(t *testing.T) {
 			delete(rows, field)
 			switch want := fmt.Sprintf("`%v`", of); {
 			case of.Kind() == reflect.Bool, !of.IsZero() && of.Kind() != reflect.Struct && of.Kind() != reflect.Pointer:
-				if said != want {
-					t.Errorf("%s: the default of %s is %s, want %s", heading, field, said, want)
+				if documented != want {
+					t.Errorf("%s: the default of %s is %s, want %s", heading, field, documented, want)
 				}
-			case strings.HasPrefix(said, "`"):
-				t.Errorf("%s: the default of %s is %s, want none", heading, field, said)
+			case strings.HasPrefix(documented, "`"):
+				t.Errorf("%s: the default of %s is %s, want none", heading, field, documented)
 			}
 		}
 		for field := range rows {
-			t.Errorf("%s: a row for %s, which is no field", heading, field)
+			t.Errorf("%s: a row for %s, which is not a field", heading, field)
 		}
 	}
 }
 
-// TestDocs_LimitsAreThoseOfTheCode: the numbers of the table are the constants.
+// TestDocs_LimitsAreThoseOfTheCode: the limits in the table are those of the constants.
 func TestDocs_LimitsAreThoseOfTheCode(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile(page)
@@ -82,8 +82,8 @@ func TestDocs_LimitsAreThoseOfTheCode(t *testing.T) {
 	}
 }
 
-// TestDocs_ExampleIsRight: the example is a pipelines file.
-func TestDocs_ExampleIsRight(t *testing.T) {
+// TestDocs_ExampleIsValid: the example is a valid pipelines file.
+func TestDocs_ExampleIsValid(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile(page)
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package pipeline is the configuration that says which pipelines a mesh
-// serves. Every service and the set-up step read the same file.
+// Package pipeline reads the pipelines file: the configuration of the pipelines of a mesh.
+// Every service and the set-up read the same file.
 package pipeline
 
 import (
@@ -22,65 +22,64 @@ import (
 	"github.com/sightmesh/sightmesh/lane/bytesize"
 )
 
-// Pipeline names a detector, a classifier and their limits.
+// Pipeline is a detector, an optional classifier, and their limits.
 type Pipeline struct {
 	Name        string `yaml:"name"`
 	Description string `yaml:"description"`
-	// Deadline is how long after it was accepted a job may still be worked
-	// on, for jobs that bring none of their own.
+	// Deadline is how long after its acceptance a job is processed, for jobs without a
+	// deadline of their own.
 	Deadline time.Duration `yaml:"deadline"`
-	// BulkDeadline is the same for jobs of priority bulk, which wait longer.
+	// BulkDeadline is the deadline of jobs of the priority bulk, which wait longer.
 	BulkDeadline time.Duration `yaml:"bulk_deadline"`
-	// MaxRegions bounds the regions of one picture.
+	// MaxRegions is the largest number of regions of an image.
 	MaxRegions int `yaml:"max_regions"`
-	// CropsPerMessage is K: a picture with more regions spreads over several
-	// classify workers.
+	// CropsPerMessage is the largest number of crops of a message. An image with more
+	// regions has several messages, which several classify workers can process.
 	CropsPerMessage int `yaml:"crops_per_message"`
-	// Priority is that of jobs that name none; interactive when the file says nothing.
+	// Priority is the priority of jobs without one. The default is interactive.
 	Priority subject.Priority `yaml:"priority"`
-	// ScaleFromZero says that images are accepted while no worker runs: they wait for
-	// one until their deadline.
+	// ScaleFromZero accepts images while no worker runs. They wait for a worker until their
+	// deadline.
 	ScaleFromZero bool `yaml:"scale_from_zero"`
-	// Text says that the pipeline reads: its answers have the whole text,
-	// one line for each region.
+	// Text says that the pipeline reads text. Its results have the whole text, with one line
+	// for each region.
 	Text bool `yaml:"text"`
-	// Detect finds regions.
+	// Detect is the stage that finds regions.
 	Detect Stage `yaml:"detect"`
-	// Classify says what they are; without it the regions are the answer.
+	// Classify is the stage that classifies them. Without it, the result is the regions.
 	Classify *Stage `yaml:"classify"`
 }
 
-// Stage is how one step of a pipeline is done.
+// Stage is the configuration of one stage of a pipeline.
 type Stage struct {
-	// Kind names what the built-in lane loads.
+	// Kind is the kind of detector or classifier that the built-in lane loads.
 	Kind string `yaml:"kind"`
-	// Lane, instead of the built-in one, is a program with its arguments that
-	// speaks the lane protocol.
+	// Lane, instead of Kind, is a lane program and its arguments.
 	Lane []string `yaml:"lane"`
-	// ByLabel, instead of a kind, has the classifier of the regions of each label. It is
-	// of Classify only; regions of other labels stay as they were found.
+	// ByLabel, instead of Kind, has a classifier for the regions of each label. Only Classify
+	// can have it. Regions with other labels are not classified.
 	ByLabel map[string]Classifier `yaml:"by_label"`
-	// Timeout is how long a lane may work on one message before it is ended.
+	// Timeout is how long a lane may process one message before it is killed.
 	Timeout time.Duration `yaml:"timeout"`
-	// Memory is the resident size over which a lane is ended, in bytes or with
-	// a unit such as 2GiB; see [Stage.MemoryLimit].
+	// Memory is the resident size above which a lane is killed, in bytes or with a unit
+	// such as 2GiB. See [Stage.MemoryLimit].
 	Memory string `yaml:"memory"`
-	// Batch is how many crops of a message run through the network of Classify at once,
-	// at most; one after the other when the file says nothing.
+	// Batch is the largest number of crops of a message that run through the network of
+	// Classify at once. The default is one.
 	Batch int `yaml:"batch"`
-	// Settings are handed to the lane as JSON.
+	// Settings are passed to the lane as JSON.
 	Settings map[string]any `yaml:"settings"`
 }
 
-// Classifier is a built-in classifier.
+// Classifier is the configuration of a built-in classifier.
 type Classifier struct {
-	// Kind names what the built-in lane loads.
+	// Kind is the kind of detector or classifier that the built-in lane loads.
 	Kind string `yaml:"kind"`
-	// Settings are handed to the lane as JSON.
+	// Settings are passed to the lane as JSON.
 	Settings map[string]any `yaml:"settings"`
 }
 
-// Setup is what a lane is told of the stage.
+// Setup returns the configuration that is sent to a lane.
 func (s Stage) Setup() (lane.Setup, error) {
 	setup, err := Classifier{s.Kind, s.Settings}.setup()
 	if err != nil {
@@ -106,8 +105,7 @@ func (c Classifier) setup() (lane.Setup, error) {
 	return lane.Setup{Kind: c.Kind, Settings: settings}, nil
 }
 
-// MemoryLimit returns the number of bytes that Memory says, and 0 when it says
-// nothing.
+// MemoryLimit returns Memory as a number of bytes. It is 0 when Memory is empty.
 func (s Stage) MemoryLimit() (int64, error) {
 	if s.Memory == "" {
 		return 0, nil
@@ -122,7 +120,7 @@ func (s Stage) MemoryLimit() (int64, error) {
 	return int64(n), nil
 }
 
-// Stage returns the stage of the pipeline; nil when it does not have it.
+// Stage returns a stage of the pipeline, or nil when the pipeline does not have it.
 func (p *Pipeline) Stage(stage subject.Stage) *Stage {
 	if stage == subject.Classify {
 		return p.Classify
@@ -130,7 +128,7 @@ func (p *Pipeline) Stage(stage subject.Stage) *Stage {
 	return &p.Detect
 }
 
-// DetectRequest returns what the lane of detect is asked about an image.
+// DetectRequest returns the request to a lane of detect for an image.
 func (p Pipeline) DetectRequest(mediaType string) lane.Detect {
 	r := lane.Detect{Pipeline: p.Name, MediaType: mediaType, MaxRegions: p.MaxRegions}
 	if p.Classify != nil {
@@ -140,8 +138,7 @@ func (p Pipeline) DetectRequest(mediaType string) lane.Detect {
 	return r
 }
 
-// JobDeadline is how long after it was accepted a job of priority p may still
-// be worked on.
+// JobDeadline returns how long after its acceptance a job of priority prio is processed.
 func (p Pipeline) JobDeadline(prio subject.Priority) time.Duration {
 	if prio == subject.Bulk {
 		return p.BulkDeadline
@@ -149,19 +146,19 @@ func (p Pipeline) JobDeadline(prio subject.Priority) time.Duration {
 	return p.Deadline
 }
 
-// Limits of a configuration.
+// Limits of a pipelines file.
 const (
 	MaxPipelines       = 64
 	MaxRegionsLimit    = 10_000
 	MaxCropsPerMessage = 1_000
 	MaxDuration        = 24 * time.Hour
-	// MaxLabels is how many labels may have a classifier of their own.
+	// MaxLabels is the largest number of labels of ByLabel.
 	MaxLabels = 256
 	// LeastMemory is the smallest memory limit of a lane.
 	LeastMemory bytesize.Size = 16 << 20
 )
 
-// Defaults of fields that a file leaves out.
+// Defaults of the fields.
 const (
 	DefaultDeadline        = time.Minute
 	DefaultBulkDeadline    = time.Hour
@@ -199,8 +196,7 @@ func Names(pipelines []Pipeline) []string {
 	return names
 }
 
-// Load reads the file at path, or returns the built-in pipelines when path is
-// empty.
+// Load reads the file at path. It returns the built-in pipelines when path is empty.
 func Load(path string) ([]Pipeline, error) {
 	if path == "" {
 		return BuiltIn(), nil
@@ -217,9 +213,8 @@ func Load(path string) ([]Pipeline, error) {
 	return p, nil
 }
 
-// Parse reads a configuration in YAML and checks it. Unknown fields are
-// errors. All errors are returned at once; each names its line, the pipeline and the
-// field.
+// Parse reads and checks a pipelines file, which is YAML. Unknown fields are errors. Parse
+// returns all errors together; each has the line, the pipeline and the field.
 func Parse(r io.Reader) ([]Pipeline, error) {
 	text, err := io.ReadAll(r)
 	if err != nil {
@@ -302,7 +297,7 @@ func (p *Pipeline) stages() map[string]*Stage {
 	return m
 }
 
-// validate reports each field that is wrong, and why.
+// validate calls report for each invalid field, with the reason.
 func (p *Pipeline) validate(report func(field, format string, args ...any)) {
 	if !subject.ValidPipeline(p.Name) {
 		report("name", "want 1 to 32 of a-z, 0-9 and '-', a letter first")
@@ -337,8 +332,8 @@ func (p *Pipeline) validate(report func(field, format string, args ...any)) {
 
 func (s *Stage) validate(stage subject.Stage, report func(field, format string, args ...any)) {
 	ways := 0
-	for _, given := range []bool{s.Kind != "", len(s.Lane) > 0, len(s.ByLabel) > 0} {
-		if given {
+	for _, isGiven := range []bool{s.Kind != "", len(s.Lane) > 0, len(s.ByLabel) > 0} {
+		if isGiven {
 			ways++
 		}
 	}

@@ -14,38 +14,51 @@ import (
 func TestBuiltIn(t *testing.T) {
 	t.Parallel()
 	ps := BuiltIn()
-	var names, reading []string
+	var names, withText []string
 	for _, p := range ps {
 		names = append(names, p.Name)
 		if p.Text {
-			reading = append(reading, p.Name)
+			withText = append(withText, p.Name)
 		}
 	}
 	if want := []string{"text", "text-best", "text-tesseract", "faces", "objects", "codes"}; !slices.Equal(names, want) {
 		t.Fatalf("the pipelines are %v, want %v", names, want)
 	}
-	if want := []string{"text", "text-best", "text-tesseract", "codes"}; !slices.Equal(reading, want) {
-		t.Errorf("those that read are %v, want %v", reading, want)
+	if want := []string{"text", "text-best", "text-tesseract", "codes"}; !slices.Equal(withText, want) {
+		t.Errorf("the pipelines that read text are %v, want %v", withText, want)
 	}
 	for _, p := range ps {
-		if p.JobDeadline(subject.Interactive) != p.Deadline || p.JobDeadline(subject.Bulk) <= p.Deadline {
-			t.Errorf("%s: deadlines %v and %v", p.Name, p.Deadline, p.BulkDeadline)
+		if got := p.JobDeadline(subject.Interactive); got != p.Deadline {
+			t.Errorf("%s: the deadline of interactive jobs is %v, want %v", p.Name, got, p.Deadline)
+		}
+		if got := p.JobDeadline(subject.Bulk); got <= p.Deadline {
+			t.Errorf("%s: the deadline of bulk jobs is %v, want more than %v", p.Name, got, p.Deadline)
 		}
 	}
 }
 
-func TestDefaultsAreFilledIn(t *testing.T) {
+func TestParse_SetsDefaults(t *testing.T) {
 	t.Parallel()
 	ps, err := Parse(strings.NewReader("pipelines: [{name: p, detect: {lane: [prog, arg], settings: {a: [1]}}}]"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := ps[0]
-	if p.Deadline != DefaultDeadline || p.BulkDeadline != DefaultBulkDeadline || p.MaxRegions != DefaultMaxRegions || p.CropsPerMessage != DefaultCropsPerMessage || p.Detect.Timeout != DefaultTimeout || p.Classify != nil {
-		t.Errorf("got %+v", p)
+	want := Pipeline{
+		Name: "p", Deadline: DefaultDeadline, BulkDeadline: DefaultBulkDeadline, MaxRegions: DefaultMaxRegions,
+		CropsPerMessage: DefaultCropsPerMessage, Priority: subject.Interactive,
+		Detect: Stage{
+			Lane: []string{"prog", "arg"}, Settings: map[string]any{"a": []any{1}}, Timeout: DefaultTimeout,
+		},
 	}
-	if s, err := p.Detect.Setup(); err != nil || string(s.Settings) != `{"a":[1]}` {
-		t.Errorf("got %s, %v", s.Settings, err)
+	if !reflect.DeepEqual(ps[0], want) {
+		t.Errorf("got %+v, want %+v", ps[0], want)
+	}
+	s, err := ps[0].Detect.Setup()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(s.Settings) != `{"a":[1]}` {
+		t.Errorf("the settings are %s", s.Settings)
 	}
 }
 
@@ -69,8 +82,7 @@ func TestStage_MemoryLimit(t *testing.T) {
 	}
 }
 
-// TestErrorsNamePipelineAndField: nobody should have to guess.
-func TestErrorsNamePipelineAndField(t *testing.T) {
+func TestParse_ErrorsNamePipelineAndField(t *testing.T) {
 	t.Parallel()
 	const classify = "pipelines: [{name: p, detect: {kind: k}, classify: "
 	for _, tt := range []struct{ yaml, want string }{
@@ -89,8 +101,8 @@ func TestErrorsNamePipelineAndField(t *testing.T) {
 		{"pipelines: [{name: p, detect: {kind: k, timeout: 1ns}}]", `pipeline "p": detect.timeout: 1ns`},
 		{"pipelines: [{name: p, detect: {kind: k, memory: 15MiB}}]", `pipeline "p": detect.memory: 15MiB, want at least 16MiB`},
 		{"pipelines: [{name: p, detect: {kind: k, memory: 2}}]", `pipeline "p": detect.memory: 2, want at least 16MiB`},
-		{"pipelines: [{name: p, detect: {kind: k, memory: 2GB}}]", `pipeline "p": detect.memory: "2GB" is no number of bytes`},
-		{"pipelines: [{name: p, detect: {kind: k}, classify: {kind: k, memory: -1GiB}}]", `pipeline "p": classify.memory: "-1GiB" is no number of bytes`},
+		{"pipelines: [{name: p, detect: {kind: k, memory: 2GB}}]", `pipeline "p": detect.memory: "2GB" is not a number of bytes`},
+		{"pipelines: [{name: p, detect: {kind: k}, classify: {kind: k, memory: -1GiB}}]", `pipeline "p": classify.memory: "-1GiB" is not a number of bytes`},
 		{
 			"pipelines: [{name: p, detect: {kind: k, memory: [2GiB]}}]",
 			`line 1: pipeline "p": cannot unmarshal !!seq into string`,
@@ -142,7 +154,7 @@ func TestErrorsNamePipelineAndField(t *testing.T) {
 	}
 }
 
-// TestParse_AllErrorsWithTheirLines: what is wrong is told at once, from the top.
+// TestParse_AllErrorsWithTheirLines: one call returns all errors, ordered by line.
 func TestParse_AllErrorsWithTheirLines(t *testing.T) {
 	t.Parallel()
 	_, err := Parse(strings.NewReader(`pipelines:
@@ -176,7 +188,7 @@ line 16: pipeline "Objects": priority: "urgent", want interactive or bulk`
 	}
 }
 
-// TestPipeline_DetectRequest: only the crops that some classifier sees are asked for.
+// TestPipeline_DetectRequest: only the crops that have a classifier are requested.
 func TestPipeline_DetectRequest(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
@@ -221,7 +233,7 @@ pipelines:
 		t.Fatal(err)
 	}
 	if got.Kind != "" {
-		t.Errorf("the kind is %q beside those of labels", got.Kind)
+		t.Errorf("the kind is %q, want none, because the labels have kinds", got.Kind)
 	}
 	if got.Batch != 8 {
 		t.Errorf("the batch is %d, want 8", got.Batch)
@@ -229,8 +241,12 @@ pipelines:
 	if s := got.ByLabel["person"]; s.Kind != "face-attributes" {
 		t.Errorf("person: %+v", s)
 	}
-	if s := got.ByLabel["car"]; s.Kind != "model" || string(s.Settings) != `{"model":"plates"}` {
-		t.Errorf("car: kind %s, settings %s", s.Kind, s.Settings)
+	car := got.ByLabel["car"]
+	if car.Kind != "model" {
+		t.Errorf("the kind of car is %q, want model", car.Kind)
+	}
+	if string(car.Settings) != `{"model":"plates"}` {
+		t.Errorf("the settings of car are %s", car.Settings)
 	}
 }
 
@@ -257,8 +273,17 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		for _, p := range ps {
-			if !subject.ValidPipeline(p.Name) || p.Deadline < time.Second || p.MaxRegions < 1 || p.Detect.Timeout <= 0 {
-				t.Errorf("accepted %+v", p)
+			if !subject.ValidPipeline(p.Name) {
+				t.Errorf("the name %q is accepted", p.Name)
+			}
+			if p.Deadline < time.Second {
+				t.Errorf("the deadline %v is accepted", p.Deadline)
+			}
+			if p.MaxRegions < 1 {
+				t.Errorf("the max_regions %d is accepted", p.MaxRegions)
+			}
+			if p.Detect.Timeout <= 0 {
+				t.Errorf("the timeout %v is accepted", p.Detect.Timeout)
 			}
 		}
 	})

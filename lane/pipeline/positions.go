@@ -12,7 +12,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// positions says where in a file the fields of pipelines are.
+// positions finds the lines of the fields of pipelines in a file.
 type positions struct {
 	pipelines []*yaml.Node
 }
@@ -23,7 +23,7 @@ func newPositions(text []byte) (positions, error) {
 	}
 	if err := yaml.Unmarshal(text, &document); err != nil {
 		var wrongTypes *yaml.TypeError
-		if !errors.As(err, &wrongTypes) { // which the caller has found too
+		if !errors.As(err, &wrongTypes) { // the caller has the same error
 			return positions{}, err
 		}
 	}
@@ -33,7 +33,7 @@ func newPositions(text []byte) (positions, error) {
 	return positions{document.Pipelines.Content}, nil
 }
 
-// line returns the line of a field of a pipeline, or of what it would be in.
+// line returns the line of a field of a pipeline, or that of its parent if it is missing.
 func (p positions) line(pipeline int, field string) int {
 	if pipeline >= len(p.pipelines) {
 		return 0
@@ -49,8 +49,8 @@ func (p positions) line(pipeline int, field string) int {
 	}
 }
 
-// child returns the field of a mapping with which a dotted path begins, if it is there. A
-// name may have dots itself, as labels do.
+// child returns the first field of a dotted path in a mapping, if it exists. The names of
+// fields can have dots themselves, such as labels.
 func child(n *yaml.Node, path string) (key, value *yaml.Node, rest string) {
 	if n.Kind == yaml.AliasNode {
 		n = n.Alias
@@ -66,7 +66,7 @@ func child(n *yaml.Node, path string) (key, value *yaml.Node, rest string) {
 	return nil, nil, ""
 }
 
-// fields yields the keys of a mapping with their values, and nothing of another node.
+// fields yields the keys and values of a mapping, and nothing for another node.
 func fields(n *yaml.Node) func(yield func(key, value *yaml.Node) bool) {
 	return func(yield func(key, value *yaml.Node) bool) {
 		if n.Kind != yaml.MappingNode {
@@ -80,22 +80,22 @@ func fields(n *yaml.Node) func(yield func(key, value *yaml.Node) bool) {
 	}
 }
 
-// The errors of package yaml name lines, and types of Go.
+// The errors of package yaml have lines, and names of Go types.
 var (
 	yamlError    = regexp.MustCompile(`^line (\d+): (.*)$`)
 	unknownField = regexp.MustCompile(`^field (.*) not found in type \S+$`)
 )
 
-// typeError returns an error of package yaml with the pipeline and, where it is known, the
-// field that it is of.
-func (p positions) typeError(said string) fault {
-	parts := yamlError.FindStringSubmatch(said)
+// typeError returns an error of package yaml with its pipeline and, if it is known, its
+// field.
+func (p positions) typeError(message string) fault {
+	parts := yamlError.FindStringSubmatch(message)
 	if parts == nil {
-		return fault{0, said}
+		return fault{0, message}
 	}
 	line, err := strconv.Atoi(parts[1])
 	if err != nil {
-		return fault{0, said}
+		return fault{0, message}
 	}
 	what, isMeant := parts[2], isValue
 	if unknown := unknownField.FindStringSubmatch(what); unknown != nil {
@@ -137,7 +137,7 @@ func nameOf(pipeline *yaml.Node) string {
 	return value.Value
 }
 
-// fault is something that is wrong in a line of a file, 0 when the line is not known.
+// fault is an error in a line of a file. The line is 0 when it is not known.
 type fault struct {
 	line int
 	what string
@@ -150,8 +150,7 @@ func (f fault) Error() string {
 	return fmt.Sprintf("line %d: %s", f.line, f.what)
 }
 
-// joinFaults returns one error with all faults in the order of their lines, and nil when
-// there are none.
+// joinFaults returns one error with all faults, ordered by line, or nil when there are none.
 func joinFaults(faults []fault) error {
 	slices.SortStableFunc(faults, func(a, b fault) int { return cmp.Compare(a.line, b.line) })
 	errs := make([]error, len(faults))
