@@ -15,20 +15,20 @@ import (
 	"github.com/sightmesh/sightmesh/lane"
 )
 
-// Limits of what a lane may answer.
+// Limits of a reply.
 const (
-	maxText = 1 << 20 // bytes of the text of a crop
-	// maxDetail is how many bytes of the detail of a failure are kept.
+	maxText = 1 << 20 // bytes of a text
+	// maxDetail is how many bytes of the detail of a failed request are kept.
 	maxDetail = 1 << 10
 )
 
-// wrong returns the problem of an answer that does not follow the contract.
+// wrong returns the problem of a reply that does not follow the protocol.
 func wrong(format string, args ...any) error {
 	return v1.NewProblem(v1.Internal, "the lane answers "+format, args...)
 }
 
-// decode reads an answer that is known to be JSON. An error is a [*v1.Problem]
-// that names the field and its value.
+// decode decodes a reply that is known to be JSON. The error is a [*v1.Problem] that names
+// the field and its value.
 func decode(facts []byte, into any) error {
 	if i := invalidUTF8(facts); i >= 0 { // the decoder would replace it
 		path, value := locate(facts, i+1)
@@ -40,8 +40,8 @@ func decode(facts []byte, into any) error {
 	return nil
 }
 
-// typeError says which field of an answer has which value, and what belongs
-// there, without names of Go.
+// typeError describes an error of package json without names of Go types: the field, its
+// value, and the expected type.
 func typeError(facts []byte, err error) string {
 	var t *json.UnmarshalTypeError
 	if !errors.As(err, &t) {
@@ -54,7 +54,7 @@ func typeError(facts []byte, err error) string {
 	return fmt.Sprintf("%s%s, want %s", path, strings.ToValidUTF8(value[:min(len(value), 60)], ""), jsonType(t.Type))
 }
 
-// jsonType names what is decoded into a type.
+// jsonType returns the name of the JSON type that is decoded into a Go type.
 func jsonType(t reflect.Type) string {
 	switch t.Kind() {
 	case reflect.Int, reflect.Uint64:
@@ -72,8 +72,7 @@ func jsonType(t reflect.Type) string {
 	}
 }
 
-// invalidUTF8 returns where the first byte is that belongs to no character, or
-// -1.
+// invalidUTF8 returns the offset of the first byte that is not valid UTF-8, or -1.
 func invalidUTF8(b []byte) int {
 	if utf8.Valid(b) {
 		return -1
@@ -87,17 +86,16 @@ func invalidUTF8(b []byte) int {
 	}
 }
 
-// locate returns the value of a JSON text to which the byte before an offset
-// belongs: its path, such as regions.0.box, and the text of it. Of a list or an
-// object it returns only what it is.
+// locate returns the value in a JSON text that contains the byte before an offset: its path,
+// such as regions.0.box, and its text. The text of a list or an object is only its type.
 func locate(facts []byte, offset int) (path, value string) {
 	var within []*container
 	d := json.NewDecoder(bytes.NewReader(facts))
-	d.UseNumber() // any number
+	d.UseNumber() // also for numbers that do not fit into a float64
 	for start := 0; ; start = int(d.InputOffset()) {
 		token, err := d.Token()
 		if err != nil {
-			return "", "what is no JSON" // was decoded before: there is no such error
+			return "", "invalid JSON" // does not happen: the text was decoded before
 		}
 		if token == json.Delim(']') || token == json.Delim('}') {
 			within = within[:len(within)-1]
@@ -129,7 +127,7 @@ func locate(facts []byte, offset int) (path, value string) {
 	}
 }
 
-// container is a list or an object whose tokens are being read.
+// container is a list or an object that contains the present token.
 type container struct {
 	isList bool
 	next   int    // index of the next value of a list
@@ -137,7 +135,7 @@ type container struct {
 	field  string // index or key of the last token
 }
 
-// enter notes a token that is a key or begins a value.
+// enter updates c for a token that is a key or the beginning of a value.
 func (c *container) enter(token json.Token) {
 	switch {
 	case c.isList:
@@ -147,19 +145,19 @@ func (c *container) enter(token json.Token) {
 		c.isKey = false
 	default:
 		c.isKey = true
-		c.field, _ = token.(string) // as every key is
+		c.field, _ = token.(string) // keys are strings
 	}
 }
 
-// checkDetected returns a [*v1.Problem] when a lane could not have found that.
-func checkDetected(d lane.Detected, most int) error {
+// checkDetected returns a [*v1.Problem] for an invalid reply to Detect.
+func checkDetected(d lane.Detected, maxRegions int) error {
 	switch {
 	case d.Width < 1 || d.Height < 1:
 		return wrong("width and height: %d x %d, want 1 or more", d.Width, d.Height)
 	case d.Orientation < 0 || d.Orientation > 8:
 		return wrong("orientation: %d, want 1 to 8", d.Orientation)
-	case most > 0 && len(d.Regions) > most:
-		return wrong("regions: %d of them, want at most %d", len(d.Regions), most)
+	case maxRegions > 0 && len(d.Regions) > maxRegions:
+		return wrong("regions: %d of them, want at most %d", len(d.Regions), maxRegions)
 	}
 	for i, r := range d.Regions {
 		field := fmt.Sprintf("regions.%d.", i)
@@ -185,7 +183,7 @@ func checkDetected(d lane.Detected, most int) error {
 	return nil
 }
 
-// checkPolygon allows corners outside of the image as far as landmarks.
+// checkPolygon allows corners outside of the image by as much as landmarks.
 func checkPolygon(field string, corners []v1.Point, width, height int) error {
 	if n := len(corners); n != 0 && (n < 3 || n > lane.MaxCorners) {
 		return wrong("%s: %d corners, want none or 3 to %d", field, n, lane.MaxCorners)
@@ -214,8 +212,7 @@ func checkLandmarks(field string, landmarks []v1.Landmark, width, height int) er
 	return nil
 }
 
-// checkNear allows points outside of the image by as much as the image has width and
-// height.
+// checkNear allows points that are outside of the image by at most its width and height.
 func checkNear(field string, x, y, width, height int) error {
 	if x < -width || y < -height || x > 2*width || y > 2*height {
 		return wrong("%s: %d, %d, which is far outside of %d x %d", field, x, y, width, height)
@@ -223,8 +220,7 @@ func checkNear(field string, x, y, width, height int) error {
 	return nil
 }
 
-// checkClassified returns a [*v1.Problem] when a lane could not have said that
-// of the crops.
+// checkClassified returns a [*v1.Problem] for an invalid reply to Classify.
 func checkClassified(c lane.Classified, crops []lane.Crop) error {
 	if len(c.Answers) != len(crops) {
 		return wrong("answers: %d of them, want one for each of %d crops", len(c.Answers), len(crops))
@@ -263,12 +259,12 @@ func checkCropLabel(field string, a lane.CropLabel, crop lane.Crop) error {
 	return nil
 }
 
-// signatures are the first bytes of what a lane can be asked to encode.
+// signatures are the first bytes of the files that a lane can encode.
 var signatures = map[string][]byte{
 	"image/png": []byte("\x89PNG\r\n\x1a\n"), "image/jpeg": []byte("\xff\xd8\xff"),
 }
 
-// checkDrawn returns a [*v1.Problem] when a lane could not have drawn that.
+// checkDrawn returns a [*v1.Problem] for an invalid reply to Draw.
 func checkDrawn(d lane.Drawn, encoded []byte, mediaType string) error {
 	signature, ok := signatures[mediaType]
 	switch {
@@ -294,7 +290,7 @@ func checkScore(field string, score float64) error {
 	return nil
 }
 
-// checkName checks a label that may not be left out.
+// checkName checks a label that must not be empty.
 func checkName(field, name string) error {
 	if name == "" {
 		return wrong("%s: %q, want 1 to %d bytes", field, name, lane.MaxLabel)
@@ -302,8 +298,8 @@ func checkName(field, name string) error {
 	return checkLabel(field, name)
 }
 
-// checkLabel also finds what a lane or its JSON has put in place of bytes that
-// are not UTF-8. A text may have read that character from an image.
+// checkLabel rejects U+FFFD, which replaces bytes that are not UTF-8. A text can contain this
+// character, because it may be in the image.
 func checkLabel(field, label string) error {
 	if strings.ContainsRune(label, utf8.RuneError) {
 		return wrong("%s: %.60q, want UTF-8", field, label)
@@ -311,18 +307,18 @@ func checkLabel(field, label string) error {
 	return checkText(field, label, lane.MaxLabel)
 }
 
-func checkText(field, text string, most int) error {
+func checkText(field, text string, maxLen int) error {
 	switch {
-	case len(text) > most:
-		return wrong("%s: %.60q, %d bytes, want at most %d", field, text, len(text), most)
+	case len(text) > maxLen:
+		return wrong("%s: %.60q, %d bytes, want at most %d", field, text, len(text), maxLen)
 	case strings.ContainsRune(text, 0):
 		return wrong("%s: %.60q, want no NUL", field, text)
 	}
 	return nil
 }
 
-// failure returns the problem of a failed answer. What a lane cannot know, such
-// as that a job was cancelled, is an internal problem that tells its code.
+// failure returns the problem of a failed request. A code that lanes must not use, such as
+// [v1.Cancelled], becomes [v1.Internal] with the code in its detail.
 func failure(code v1.Code, detail string) *v1.Problem {
 	switch code {
 	case v1.EmptyBody, v1.UnsupportedType, v1.Damaged, v1.TooLarge, v1.TooManyPixels, v1.TooManyScans,
@@ -331,6 +327,6 @@ func failure(code v1.Code, detail string) *v1.Problem {
 		detail = fmt.Sprintf("the lane failed with %.60q: %s", code, detail)
 		code = v1.Internal
 	}
-	detail = strings.ToValidUTF8(detail[:min(len(detail), maxDetail)], "") // without half a character
+	detail = strings.ToValidUTF8(detail[:min(len(detail), maxDetail)], "") // without an incomplete character
 	return v1.NewProblem(code, "%s", detail)
 }

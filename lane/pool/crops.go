@@ -7,9 +7,9 @@ import (
 	"github.com/sightmesh/sightmesh/lane"
 )
 
-// wantedCrops returns the crops of an answer that were asked for, each with the number of
-// its region, and their pixels behind each other, for which it uses the memory of pixels.
-// The error is a [*v1.Problem] when a lane could not have cut them.
+// wantedCrops returns the crops of a reply that were requested, each with the number of its
+// region, and their pixels. It overwrites the memory of pixels. The error is a [*v1.Problem]
+// for invalid crops.
 func wantedCrops(r lane.Detect, found lane.Detected, pixels []byte) (crops []lane.Crop, kept []byte, err error) {
 	if !r.Crops {
 		return nil, nil, nil

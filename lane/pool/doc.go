@@ -1,15 +1,14 @@
-// Package pool is the parent side of lanes: a [Pool] starts lane programs, puts
-// typed requests to their processes, times them, and ends and replaces them.
+// Package pool is the parent side of lanes. A [Pool] starts lane programs, sends requests
+// to their processes, limits their time and memory, and kills and replaces them.
 //
-// Native code aborts, hangs and grows, and nothing inside its process can stop
-// it. So it runs in child processes that may die: a request that ends its lane
-// costs that one request, and the error says what happened.
+// Native code can abort, hang or use all memory, and nothing in its process can prevent
+// this. It therefore runs in child processes. A request that ends its process fails, with
+// an error that says why, and other requests are not affected.
 //
-// A [Lane] has one process for each [Program]: the binary of the service
-// itself, and whatever program a pipeline names for itself. A process works on
-// one request at a time; callers may have several under way. What travels between
-// parent and child is in package lane. Nothing here knows NATS or native code;
-// metrics and traces go through [Metrics] and [Tracer].
+// A [Lane] has one process for each [Program]: the binary of the service itself, and the
+// programs that pipelines name. A process works on one request at a time; callers may send
+// several at once. Package lane has the messages. This package does not use NATS or native
+// code; metrics and traces go through [Metrics] and [Tracer].
 //
 // # States of a process
 //

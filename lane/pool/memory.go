@@ -9,20 +9,20 @@ import (
 	"time"
 )
 
-// MemoryLimit bounds the resident size of each process of a program. The
-// processes that it starts in turn are not counted.
+// MemoryLimit limits the resident size of each process of a program. The processes that it
+// starts are not counted.
 type MemoryLimit struct {
-	// Bytes is the most that a process may have; 0 means any number.
+	// Bytes is the largest resident size. 0 means no limit.
 	Bytes int64
-	// Setting names what an operator changes to have another limit. It is part
-	// of the messages about a process that is over the limit.
+	// Setting is the name of the setting of the limit, for messages about a process that
+	// exceeds it.
 	Setting string
 }
 
+// memoryPeriod is the interval at which the size of processes is measured.
 const memoryPeriod = 100 * time.Millisecond
 
-// watchMemory ends processes that have grown over their limit, while they work
-// and between requests.
+// watchMemory kills processes that exceed their limit, during requests and between them.
 func (p *Pool) watchMemory(ctx context.Context) {
 	var limited []*slot
 	for _, l := range p.lanes {
@@ -49,7 +49,7 @@ func (p *Pool) watchMemory(ctx context.Context) {
 	}
 }
 
-// checkMemory ends the process of the slot when it has grown over its limit.
+// checkMemory kills the process of the slot when it exceeds its limit.
 func (s *slot) checkMemory() {
 	s.mu.Lock()
 	proc, loading := s.proc, s.loading
@@ -62,27 +62,27 @@ func (s *slot) checkMemory() {
 	if proc == nil || proc.isDead() {
 		return
 	}
-	// An idle process does not grow: the last look after a request is enough.
-	answered := proc.jobs.Load()
-	same := proc.measured == answered
+	// An idle process does not grow: measure it once after each request.
+	replies := proc.jobs.Load()
+	same := proc.measured == replies
 	if same && !proc.working.Load() {
 		return
 	}
-	proc.measured = answered
+	proc.measured = replies
 	if _, over := proc.exceeds(s.prog.Memory); !over {
 		return
 	}
-	// A process that was small when the last look was taken at the same request
-	// has grown by it; else an earlier request may have left it large.
-	by := memoryError{by: answered}
+	// If the process was below the limit at an earlier measurement during this request,
+	// then this request is the cause. Otherwise it can be an earlier request.
+	by := memoryError{by: replies}
 	if !same {
 		by.by = unknown
 	}
 	proc.kill(by)
 }
 
-// memoryError ends a process that has grown over the limit, by the request
-// that came after so many answered ones.
+// memoryError is the reason for killing a process that exceeds its limit. by identifies the
+// request that is the cause: the number of replies before it, or unknown.
 type memoryError struct{ by int64 }
 
 const unknown = -1
@@ -90,8 +90,8 @@ const unknown = -1
 func (memoryError) Error() string { return errMemory.Error() }
 func (memoryError) Unwrap() error { return errMemory }
 
-// refusedError says that a process was over its limit while it loaded its models, or as
-// soon as it was ready. Every request would end it, so that it is given none.
+// refusedError is the error of a process that exceeded its limit while it loaded its models,
+// or when it was ready. It gets no request, because it would be killed during the first.
 type refusedError struct {
 	program string
 	size    int64
@@ -99,7 +99,7 @@ type refusedError struct {
 	when    string
 }
 
-// Error returns the reason for which the pipelines of the program are not ready.
+// Error returns why the pipelines of the program are not ready.
 func (e *refusedError) Error() string {
 	return fmt.Sprintf("lane program %s has %d bytes of memory %s, more than the %d that %s allows",
 		e.program, e.size, e.when, e.limit.Bytes, e.limit.Setting)
@@ -107,16 +107,16 @@ func (e *refusedError) Error() string {
 
 func (e *refusedError) Unwrap() error { return errMemory }
 
-// exceeds measures the process, and reports whether it is over the limit.
+// exceeds measures the process and reports whether it exceeds the limit.
 func (p *process) exceeds(limit MemoryLimit) (size int64, over bool) {
 	if limit.Bytes == 0 {
 		return 0, false
 	}
 	size, err := residentBytes(p.pid())
-	return size, err == nil && size > limit.Bytes // a process that is gone has no size
+	return size, err == nil && size > limit.Bytes // a process that has ended has no size
 }
 
-// residentBytes reads the resident size of a process.
+// residentBytes returns the resident size of a process.
 func residentBytes(pid int) (int64, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
 	if err != nil {
@@ -133,7 +133,7 @@ func residentBytes(pid int) (int64, error) {
 	return pages * int64(os.Getpagesize()), nil
 }
 
-// peakBytes reads the most that the resident size of a process has been.
+// peakBytes returns the peak resident size of a process.
 func peakBytes(pid int) (int64, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {

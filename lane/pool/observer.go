@@ -6,40 +6,37 @@ import (
 	"time"
 )
 
-// Metrics counts what a pool does. Its methods are called by several goroutines
-// at once.
+// Metrics receives the metrics of a pool. Its methods must be safe for concurrent use.
 type Metrics interface {
-	// SetBusy sets how many lanes work on a request.
+	// SetBusy sets the number of lanes that process a request.
 	SetBusy(lanes int)
-	// AddRequest counts a request that a process worked on. serviceTime is how
-	// long it held the lane. outcome is done, or the code of the problem, or the
-	// reason for which the process ended.
+	// AddRequest counts a request that a process has worked on. serviceTime is how long the
+	// lane was held. outcome is done, the code of the problem, or the reason why the process
+	// ended.
 	AddRequest(pipeline, outcome string, serviceTime time.Duration)
-	// AddRestart counts a process that ended and is replaced. reason is died,
-	// timeout, deadline, memory, protocol, stopped or recycled.
+	// AddRestart counts a process that has ended and is replaced. reason is died, timeout,
+	// deadline, memory, protocol, stopped or recycled.
 	AddRestart(program, reason string)
 }
 
-// Tracer records a span for each request, named lane, and below it one for each
-// time that the lane has measured, named decode and infer. Its method is called
-// by several goroutines at once.
+// Tracer records a span for each request, named lane, with a child span for each time that
+// the lane has measured, named decode and infer. Its methods must be safe for concurrent use.
 type Tracer interface {
-	// StartSpan begins a span as a child of that in ctx, and returns the context
-	// of the new one. The caller ends the span with end; err is nil unless what
-	// the span stands for has failed. The attributes are pipeline, lane and program
-	// of a span named lane, and none of the others.
+	// StartSpan starts a span as a child of the span in ctx, and returns a context with the
+	// new span. The caller ends the span with end; err is nil if the operation succeeded.
+	// The span lane has the attributes pipeline, lane and program, the others have none.
 	StartSpan(ctx context.Context, name string, start time.Time, attrs ...slog.Attr,
 	) (spanCtx context.Context, end func(at time.Time, err error))
-	// AddEvent records what happened during the span in ctx. The attributes are
-	// reason and pid, which say why which process ended. The events are
+	// AddEvent adds an event to the span in ctx. The attributes are reason and pid: why which
+	// process ended. The events are
 	//
-	//	retry      the process ended, and the request was not to blame; it is put to another
-	//	restart    the process ended with the request; another is started
-	//	hand-back  the process was ended because the client has left or the worker stops
+	//	retry      the process ended for a reason other than the request, which is sent to another
+	//	restart    the process ended because of the request; another is started
+	//	hand-back  the process was killed because the client has disconnected or the worker stops
 	AddEvent(ctx context.Context, name string, attrs ...slog.Attr)
 }
 
-// discard is the [Metrics] and the [Tracer] of a pool that is given none.
+// discard is the [Metrics] and the [Tracer] of a pool without them.
 type discard struct{}
 
 func (discard) SetBusy(int)                              {}

@@ -17,69 +17,68 @@ import (
 	"github.com/sightmesh/sightmesh/lane"
 )
 
-// Program is something that speaks the lane protocol.
+// Program is a lane program.
 type Program struct {
-	// Name is for logs and metrics.
+	// Name is the name of the program in logs and metrics.
 	Name string
-	// Argv is the program and its arguments.
+	// Argv is the program and its arguments. It must not be empty.
 	Argv []string
-	// Pipelines it serves, by name.
+	// Pipelines are the pipelines that the program serves, by name.
 	Pipelines map[string]Pipeline
-	// Memory bounds each of its processes. A process that is over it when it
-	// says ready is refused, and one that grows over it is ended.
+	// Memory limits each process of the program. A process that exceeds it before it serves
+	// a request is refused, and one that exceeds it later is killed.
 	Memory MemoryLimit
 }
 
-// Pipeline is what a program is told of a pipeline, and how long it may work
-// on one request of it.
+// Pipeline is the configuration of a pipeline that is sent to a program, and how long the
+// program may work on one request of the pipeline.
 type Pipeline struct {
 	Setup   lane.Setup
 	Timeout time.Duration
 }
 
-// Config of a pool. A pipeline is served by one program only.
+// Config configures a pool. Only one program can serve a pipeline.
 type Config struct {
-	Stage    subject.Stage
+	Stage subject.Stage
+	// Lanes is the number of lanes, at least 1.
 	Lanes    int
 	Programs []Program
-	// Models is the folder of models that every process is told of; it may be empty.
+	// Models is the folder of models that is sent to every process. It may be empty.
 	Models string
-	// ONNXRuntime is told to every process; it may be nil.
+	// ONNXRuntime is sent to every process. It may be nil.
 	ONNXRuntime *lane.ONNXRuntime
-	// MaxJobs is how many requests a process answers before it is replaced;
-	// 0 for any number.
+	// MaxJobs is the number of requests after which a process is replaced. 0 means no limit.
 	MaxJobs int
-	// StartTimeout is how long a process may take to load its models.
+	// StartTimeout is how long a process may take until it is ready.
 	StartTimeout time.Duration
-	// Metrics, Tracer and Logger may be nil: then nothing is counted, traced or
-	// logged.
+	// Metrics, Tracer and Logger may be nil, which means no metrics, traces or logs.
 	Metrics Metrics
 	Tracer  Tracer
 	Logger  *slog.Logger
 }
 
-// Pool is a number of lanes.
+// A Pool has a number of lanes. It is safe for concurrent use.
 type Pool struct {
 	cfg    Config
 	lanes  []*Lane
 	free   chan *Lane
-	ready  chan struct{} // closed when every process was started once
+	ready  chan struct{} // closed when the first start of every process has ended
 	closed chan struct{} // closed when Run has ended
-	// starting bounds how many processes load models at a time. Those that failed before
-	// have a turn of their own, so that one that hangs keeps no other from starting.
+	// starting limits how many processes load models at a time. Processes that failed before
+	// use startingAgain, so that a process that hangs does not delay the start of others.
 	starting, startingAgain chan struct{}
 	lastID                  atomic.Uint64 // of requests
 
 	mu        sync.Mutex
 	busy      int
 	serviceMS map[string]float64
-	refused   map[string]bool // programs of which a refusal was logged
+	refused   map[string]bool // programs whose refusal was logged
 }
 
 // ErrClosed is returned by Acquire after Run has ended.
 var ErrClosed = errors.New("the lanes have ended")
 
-// New checks the configuration; Run starts the processes.
+// New returns a pool. It checks the configuration; [Pool.Run] starts the processes.
 func New(cfg Config) (*Pool, error) {
 	if cfg.Lanes < 1 {
 		return nil, fmt.Errorf("lanes: %d, want 1 or more", cfg.Lanes)
@@ -127,8 +126,8 @@ func New(cfg Config) (*Pool, error) {
 	return p, nil
 }
 
-// Run starts the processes and keeps them running until ctx ends; then it ends
-// them and returns when every one is gone.
+// Run starts the processes and replaces those that end, until ctx ends. It then kills them
+// and returns when all of them have ended.
 func (p *Pool) Run(ctx context.Context) error {
 	defer close(p.closed)
 	var g errgroup.Group
@@ -152,25 +151,25 @@ func (p *Pool) Run(ctx context.Context) error {
 		p.watchMemory(ctx)
 		return nil
 	})
-	<-ctx.Done() // also where there are no programs
+	<-ctx.Done() // also without programs
 	return g.Wait()
 }
 
-// Ready is closed once every process has loaded its models or failed to.
+// Ready returns a channel that is closed when every process is ready or has failed to start.
 func (p *Pool) Ready() <-chan struct{} { return p.ready }
 
-// Lanes is how many requests can be at work.
+// Lanes returns the number of lanes.
 func (p *Pool) Lanes() int { return p.cfg.Lanes }
 
-// Busy is how many are at work now.
+// Busy returns how many requests are being processed.
 func (p *Pool) Busy() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.busy
 }
 
-// Acquire waits for a free lane that can serve some pipeline. The caller gives
-// it back with Release.
+// Acquire waits for a free lane that can serve at least one pipeline. The caller returns it
+// with [Lane.Release].
 func (p *Pool) Acquire(ctx context.Context) (*Lane, error) {
 	var l *Lane
 	select {
@@ -199,10 +198,10 @@ func (p *Pool) Acquire(ctx context.Context) (*Lane, error) {
 	}
 }
 
-// waitAny waits for one of cs; false means that ctx or closed ended it.
+// waitAny waits for one of cs. It returns false when ctx or closed ends first.
 func waitAny(ctx context.Context, closed <-chan struct{}, cs []<-chan struct{}) bool {
 	if len(cs) < 2 { // the usual case
-		var only <-chan struct{} // nothing ever changes in a pool without programs
+		var only <-chan struct{} // nil in a pool without programs, where nothing changes
 		if len(cs) == 1 {
 			only = cs[0]
 		}
@@ -214,7 +213,7 @@ func waitAny(ctx context.Context, closed <-chan struct{}, cs []<-chan struct{}) 
 		}
 		return false
 	}
-	// Several programs: look again soon rather than select over any number.
+	// Several programs: poll, because select needs a fixed number of channels.
 	t := time.NewTimer(10 * time.Millisecond)
 	defer t.Stop()
 	select {
@@ -226,7 +225,7 @@ func waitAny(ctx context.Context, closed <-chan struct{}, cs []<-chan struct{}) 
 	return false
 }
 
-// Status says how each pipeline is served.
+// Status returns the state of each pipeline.
 func (p *Pool) Status() map[string]v1.PipelineStatus {
 	out := map[string]v1.PipelineStatus{}
 	for _, l := range p.lanes {
@@ -246,7 +245,7 @@ func (p *Pool) Status() map[string]v1.PipelineStatus {
 	return out
 }
 
-// addServiceTime takes how long a lane was held by a request into the mean.
+// addServiceTime adds the service time of a request to the moving average.
 func (p *Pool) addServiceTime(pipeline string, d time.Duration) {
 	const weight = 0.1 // of the newest
 	ms := v1.Milliseconds(d)
@@ -258,8 +257,8 @@ func (p *Pool) addServiceTime(pipeline string, d time.Duration) {
 	p.serviceMS[pipeline] = ms
 }
 
-// setRefused notes whether the program was refused when one of its processes
-// was started last, and returns what was noted before.
+// setRefused records whether the last process of the program that was started was refused,
+// and returns the previous value.
 func (p *Pool) setRefused(program string, refused bool) (before bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -275,15 +274,15 @@ func (p *Pool) atWork(n int) {
 	p.cfg.Metrics.SetBusy(p.busy)
 }
 
-// Lane is a process for each program of the pool. It belongs to the caller of
-// Acquire, and its methods may be called by several goroutines at once.
+// A Lane has a process of each program of the pool. It belongs to the caller of
+// [Pool.Acquire]. It is safe for concurrent use by multiple goroutines.
 type Lane struct {
 	pool  *Pool
 	all   []*slot
 	slots map[string]*slot // by pipeline
 }
 
-// Release gives the lane back.
+// Release returns the lane to the pool.
 func (l *Lane) Release() {
 	for _, s := range l.all {
 		s.recycle()
@@ -291,7 +290,7 @@ func (l *Lane) Release() {
 	l.pool.free <- l
 }
 
-// Pipelines lists those that the lane can serve now.
+// Pipelines returns the pipelines that the lane can serve now.
 func (l *Lane) Pipelines() []string {
 	var names []string
 	for name, s := range l.slots {
@@ -302,10 +301,10 @@ func (l *Lane) Pipelines() []string {
 	return names
 }
 
-// Models of a pipeline, as its process has named them.
+// Models returns the models of a pipeline.
 func (l *Lane) Models(pipeline string) []v1.Model { return l.slots[pipeline].status(pipeline).Models }
 
-// Networks of a pipeline, as its process has described them.
+// Networks returns the networks of a pipeline.
 func (l *Lane) Networks(pipeline string) []lane.Network {
 	s := l.slots[pipeline]
 	s.mu.Lock()
@@ -313,7 +312,7 @@ func (l *Lane) Networks(pipeline string) []lane.Network {
 	return s.loaded[pipeline].Networks
 }
 
-// PeakMemory returns the most resident bytes that the process that serves a pipeline has had.
+// PeakMemory returns the peak resident size, in bytes, of the process that serves a pipeline.
 func (l *Lane) PeakMemory(pipeline string) (int64, error) {
 	s := l.slots[pipeline]
 	s.mu.Lock()

@@ -22,27 +22,26 @@ import (
 	"github.com/sightmesh/sightmesh/lane/internal/launch"
 )
 
-// process is one child process and the socket to it.
+// process is a child process and the socket to it.
 type process struct {
 	cmd *exec.Cmd
-	// conn blocks, see lane.Inherited: what ends a read that takes too long
-	// is the end of the process.
+	// conn is in blocking mode, see lane.Inherited. A read that takes too long ends when the
+	// process is killed.
 	conn  *os.File
 	r     *bufio.Reader
 	words *lastWords
-	jobs  atomic.Int64 // requests answered
-	// working and measured are for watching its memory; measured belongs to
-	// the watcher.
+	jobs  atomic.Int64 // requests with a reply
+	// working and measured are used by checkMemory; only its goroutine uses measured.
 	working  atomic.Bool
 	measured int64
-	dead     chan struct{} // closed when the process is gone and reaped
+	dead     chan struct{} // closed when the process has ended and was reaped
 
 	mu     sync.Mutex
-	killed error // why we ended it
-	exit   error // how it ended
+	killed error // reason of the pool for killing it, nil if it ended by itself
+	exit   error // error of cmd.Wait
 }
 
-// Why a process is ended by us.
+// Reasons of the pool for killing a process.
 var (
 	errStopped  = errors.New("stopped")
 	errRecycled = errors.New("recycled")
@@ -52,11 +51,11 @@ var (
 	errProtocol = errors.New("protocol")
 )
 
-// errUnasked says that a process was gone before it had the whole request,
-// which therefore is not to blame.
-var errUnasked = errors.New("the process was gone before it was asked")
+// errUnasked is the error of a process that ended before it had the whole request, which
+// therefore is not the cause.
+var errUnasked = errors.New("the process ended before it had the request")
 
-// startProcess starts the program.
+// startProcess starts a process of a program.
 func startProcess(prog Program, log *slog.Logger) (*process, error) {
 	words := &lastWords{log: log}
 	cmd, conn, err := launch.Start(prog.Argv, nil, words)
@@ -67,9 +66,9 @@ func startProcess(prog Program, log *slog.Logger) (*process, error) {
 		cmd: cmd, conn: conn, r: bufio.NewReaderSize(conn, 64<<10), words: words, dead: make(chan struct{}),
 	}
 	socket := int(conn.Fd())
-	go func() { // ends with the process; who waits for it waits for dead
-		// What it has started ends with it, also when it ends by itself. Its
-		// number stays its own until it is waited for.
+	go func() { // ends with the process; callers wait for p.dead
+		// Kill the processes that it has started too, also when it ends by itself. No
+		// other process group can get its number before it is reaped.
 		awaitExit(p.pid())
 		_ = syscall.Kill(-p.pid(), syscall.SIGKILL) // there may be nothing left
 		err := p.cmd.Wait()
@@ -77,15 +76,14 @@ func startProcess(prog Program, log *slog.Logger) (*process, error) {
 		p.exit = err
 		p.mu.Unlock()
 		close(p.dead)
-		// Somebody whom the process has started may hold its end open still.
-		_ = unix.Shutdown(socket, unix.SHUT_RDWR) // it is our end, and open
+		// A process outside of the group may still hold the other end open.
+		_ = unix.Shutdown(socket, unix.SHUT_RDWR) // does not fail: our end is open
 		p.conn.Close()
 	}()
 	return p, nil
 }
 
-// awaitExit returns when a child process has ended, and leaves it to be waited
-// for.
+// awaitExit waits until a child process has ended, and does not reap it.
 func awaitExit(pid int) {
 	for {
 		err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
@@ -106,29 +104,28 @@ func (p *process) isDead() bool {
 	}
 }
 
-// diedByItself reports whether the process is gone and was not ended by us.
+// diedByItself reports whether the process has ended without being killed by the pool.
 func (p *process) diedByItself() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.isDead() && p.killed == nil
 }
 
-// kill ends the process and everything that it started. The first reason
-// counts.
-func (p *process) kill(why error) {
+// kill kills the process and its process group. The reason of the first call is kept.
+func (p *process) kill(reason error) {
 	p.mu.Lock()
 	if p.killed == nil && !p.isDead() {
-		p.killed = why
+		p.killed = reason
 	}
 	p.mu.Unlock()
-	// dead is closed as soon as the group's leader is reaped: its number is
-	// not given to somebody else so soon.
+	// dead is closed as soon as the process is reaped, so another process is very unlikely
+	// to have its number.
 	if !p.isDead() {
 		_ = syscall.Kill(-p.pid(), syscall.SIGKILL) // it may have ended by itself
 	}
 }
 
-// cause says why a dead process ended.
+// cause returns why a process has ended.
 func (p *process) cause() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -145,7 +142,7 @@ func (p *process) cause() error {
 	return fmt.Errorf("died (pid %d, %s)", p.pid(), how)
 }
 
-// reasonOf gives the label of a restart.
+// reasonOf returns the reason of a restart for metrics and logs.
 func reasonOf(err error) string {
 	for _, e := range []error{errStopped, errRecycled, errTimeout, errDeadline, errMemory, errProtocol} {
 		if errors.Is(err, e) {
@@ -155,7 +152,7 @@ func reasonOf(err error) string {
 	return "died"
 }
 
-// handshake has the process load its models.
+// handshake sends start to the process and waits until it is ready.
 func (p *process) handshake(cfg Config, prog Program) (map[string]lane.Loaded, error) {
 	start := lane.Start{
 		Type: lane.TypeStart, Protocol: lane.Protocol, Stage: string(cfg.Stage),
@@ -187,8 +184,8 @@ func (p *process) handshake(cfg Config, prog Program) (map[string]lane.Loaded, e
 	return ready.Pipelines, nil
 }
 
-// broken says what a failed read or write means. A process that went away is
-// waited for, so that its exit status is known.
+// broken returns the error of a process after a failed read or write. It waits for a process
+// that is ending, so that its exit status is known.
 func (p *process) broken(err error) error {
 	if errors.Is(err, lane.ErrFrameTooLarge) {
 		return fmt.Errorf("%w: %w", errProtocol, err)
@@ -203,18 +200,18 @@ func (p *process) broken(err error) error {
 	}
 }
 
-// lastWords keeps the end of what a process writes, and logs the lines.
+// lastWords keeps the end of the output of a process, and logs all of it.
 type lastWords struct {
 	log *slog.Logger
 	mu  sync.Mutex
 	buf []byte
 }
 
-// maxLastWords has to hold the dump of a Go program, which comes behind what
-// one wants to know.
+// maxLastWords is how many bytes are kept: enough for the stack traces of a Go program,
+// which follow the message of a crash.
 const maxLastWords = 64 << 10
 
-// dump is how the Go runtime begins to say that the program has crashed.
+// dump matches the first line that the Go runtime writes when the program crashes.
 var dump = regexp.MustCompile(`(?m)^(SIG[A-Z]+: |panic: |fatal error: |runtime: )`)
 
 func (w *lastWords) Write(b []byte) (int, error) {
@@ -228,7 +225,7 @@ func (w *lastWords) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// last gives the last lines, or those before a crash was dumped, on one line.
+// last returns the last lines, without the stack traces of a crash, joined into one line.
 func (w *lastWords) last() string {
 	w.mu.Lock()
 	text := string(w.buf)

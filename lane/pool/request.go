@@ -12,22 +12,21 @@ import (
 	"github.com/sightmesh/sightmesh/lane"
 )
 
-// Detect has the lane find the regions of an image. It sets the type and the
-// id of the request. The crops that were asked for, and no others, are in the
-// answer in the order of the regions, each with the number of its region. Their
-// pixels are returned behind each other.
+// Detect sends an image to the lane and returns its regions. It sets the type and the ID of
+// the request. The reply has the requested crops, and no others, in the order of the
+// regions, each with the number of its region. The second result has their pixels, one
+// crop after the other.
 //
-// What the lane answers is checked. An answer that is wrong is a [*v1.Problem]
-// that names its field and value: the next answer to the same request would be
-// wrong too.
+// The reply of the lane is checked. The error of an invalid reply is a [*v1.Problem] that
+// names the field and its value; it is permanent, because the lane would send the same
+// reply again.
 //
-// Detect and [Lane.Classify] may be called by several goroutines at once:
-// requests to one process take turns. A process that is being replaced is
-// waited for. The error is a [*v1.Problem] when the request itself is to blame
-// or its time is over: what the lane answered, [v1.LaneDied], [v1.TooSlow],
-// [v1.TooMuchMemory] or [v1.DeadlineExceeded]. In all but the first case the
-// process is gone. When ctx is cancelled the process is ended too, and the
-// error is that of ctx. Any other error may be gone at the next try.
+// Requests to one process wait for each other, and for a process that is being replaced.
+//
+// The error is a [*v1.Problem] when the request caused it or its deadline passed: the problem
+// in the reply, [v1.LaneDied], [v1.TooSlow], [v1.TooMuchMemory] or [v1.DeadlineExceeded]. The
+// process is killed in all cases but the first. When ctx is cancelled, the process is killed
+// too, and the error is that of ctx. Any other error is temporary.
 func (l *Lane) Detect(ctx context.Context, r lane.Detect, image []byte) (lane.Detected, []byte, error) {
 	r.Type, r.ID = lane.TypeDetect, l.pool.lastID.Add(1)
 	var found lane.Detected
@@ -42,9 +41,9 @@ func (l *Lane) Detect(ctx context.Context, r lane.Detect, image []byte) (lane.De
 	return found, pixels, err
 }
 
-// Classify has the lane name crops, whose pixels lie behind each other. It
-// sets the type and the id of the request. The errors are those of
-// [Lane.Detect].
+// Classify sends crops to the lane and returns their labels, texts and words. pixels has the
+// pixels of the crops, one crop after the other. It sets the type and the ID of the request.
+// The errors are those of [Lane.Detect].
 func (l *Lane) Classify(ctx context.Context, r lane.Classify, pixels []byte) (lane.Classified, error) {
 	r.Type, r.ID = lane.TypeClassify, l.pool.lastID.Add(1)
 	var named lane.Classified
@@ -55,8 +54,8 @@ func (l *Lane) Classify(ctx context.Context, r lane.Classify, pixels []byte) (la
 	return named, err
 }
 
-// Draw has the lane draw regions on an image, and returns the encoded image. It
-// sets the type and the id of the request. The errors are those of
+// Draw sends an image and regions to the lane, and returns the encoded image on which they
+// are drawn. It sets the type and the ID of the request. The errors are those of
 // [Lane.Detect].
 func (l *Lane) Draw(ctx context.Context, r lane.Draw, image []byte) (lane.Drawn, []byte, error) {
 	r.Type, r.ID = lane.TypeDraw, l.pool.lastID.Add(1)
@@ -68,24 +67,24 @@ func (l *Lane) Draw(ctx context.Context, r lane.Draw, image []byte) (lane.Drawn,
 	return drawn, encoded, err
 }
 
-// request is what one frame asks of a lane.
+// request is a request to a lane.
 type request struct {
 	pipeline string
 	id       uint64
 	facts    any // to be encoded as JSON
 	pixels   []byte
-	want     lane.Type // of the reply
+	want     lane.Type // type of a successful reply
 }
 
-// reply is what a lane answered.
+// reply is the reply of a lane.
 type reply struct {
 	facts  []byte // JSON
 	pixels []byte
 }
 
-// call puts a request to the lane and decodes the reply into out, in a span
-// with the times that the lane measured below it; timing is nil for a reply
-// without.
+// call sends a request to the lane and decodes the reply into out. It records a span, with
+// child spans of the times that the lane has measured. timing is nil for a reply without
+// times.
 func (l *Lane) call(ctx context.Context, r request, out any, timing *lane.Timing) (pixels []byte, err error) {
 	start := time.Now()
 	ctx, end := l.pool.cfg.Tracer.StartSpan(ctx, "lane", start, l.attributes(r.pipeline)...)
@@ -103,7 +102,7 @@ func (l *Lane) call(ctx context.Context, r request, out any, timing *lane.Timing
 	return got.pixels, nil
 }
 
-// attributes returns those of the span of a request.
+// attributes returns the attributes of the span of a request.
 func (l *Lane) attributes(pipeline string) []slog.Attr {
 	attrs := []slog.Attr{slog.String("pipeline", pipeline)}
 	if s, ok := l.slots[pipeline]; ok {
@@ -112,16 +111,16 @@ func (l *Lane) attributes(pipeline string) []slog.Attr {
 	return attrs
 }
 
-// addEvent records that a process ended, and why, in the span of its request.
-func (l *Lane) addEvent(ctx context.Context, name string, proc *process, why error) {
-	attrs := []slog.Attr{slog.String("reason", reasonOf(why))}
+// addEvent records in the span of a request that its process ended, and why.
+func (l *Lane) addEvent(ctx context.Context, name string, proc *process, reason error) {
+	attrs := []slog.Attr{slog.String("reason", reasonOf(reason))}
 	if proc != nil {
 		attrs = append(attrs, slog.Int("pid", proc.pid()))
 	}
 	l.pool.cfg.Tracer.AddEvent(ctx, name, attrs...)
 }
 
-// traceTiming makes spans of the times that a lane measured.
+// traceTiming records spans of the times that a lane has measured.
 func (l *Lane) traceTiming(ctx context.Context, start time.Time, t lane.Timing) {
 	decoded := start.Add(milliseconds(t.DecodeMS))
 	if t.DecodeMS > 0 {
@@ -134,15 +133,15 @@ func (l *Lane) traceTiming(ctx context.Context, start time.Time, t lane.Timing) 
 
 func milliseconds(ms float64) time.Duration { return time.Duration(ms * float64(time.Millisecond)) }
 
-// do puts a request to the process that serves its pipeline and waits for the
-// reply.
+// do sends a request to the process that serves its pipeline and waits for the reply. It
+// retries once when the process ended for a reason other than the request.
 func (l *Lane) do(ctx context.Context, r request) (reply, error) {
 	s, ok := l.slots[r.pipeline]
 	if !ok {
 		return reply{}, fmt.Errorf("no lane program serves pipeline %s", r.pipeline)
 	}
 	proc, got, serviceTime, err := l.ask(ctx, s, r)
-	if err != nil && ctx.Err() == nil && isBlameless(proc, err) { // once: when it happens again, the request is to blame
+	if err != nil && ctx.Err() == nil && isBlameless(proc, err) { // once: the second time, the request is the cause
 		l.addEvent(ctx, "retry", proc, err)
 		proc, got, serviceTime, err = l.ask(ctx, s, r)
 	}
@@ -163,9 +162,8 @@ func (l *Lane) do(ctx context.Context, r request) (reply, error) {
 	return got, err
 }
 
-// isBlameless reports whether a process went away for another reason than the
-// request that it had: it was gone before, or an earlier request has left it
-// too large.
+// isBlameless reports whether a process ended for a reason other than its request: it had
+// ended before, or an earlier request had made it too large.
 func isBlameless(proc *process, err error) bool {
 	if errors.Is(err, errUnasked) {
 		return true
@@ -174,8 +172,8 @@ func isBlameless(proc *process, err error) bool {
 	return errors.As(err, &grown) && proc.jobs.Load() > 0 && grown.by != proc.jobs.Load()
 }
 
-// ask puts a request to the process that the slot has now, which is nil when
-// there is none to ask.
+// ask sends a request to the process of a slot. The returned process is nil when none was
+// ready.
 func (l *Lane) ask(ctx context.Context, s *slot, r request) (*process, reply, time.Duration, error) {
 	s.turn.Lock()
 	defer s.turn.Unlock()
@@ -198,8 +196,8 @@ func (l *Lane) ask(ctx context.Context, s *slot, r request) (*process, reply, ti
 	return proc, got, time.Since(start), err
 }
 
-// problem ends the process unless it has answered properly, and says what that
-// means for the request.
+// problem returns the error of a request. It kills the process, unless err is a problem in
+// its reply.
 func (l *Lane) problem(ctx context.Context, s *slot, proc *process, err error) error {
 	var p *v1.Problem
 	if errors.As(err, &p) {
@@ -229,7 +227,7 @@ func (l *Lane) problem(ctx context.Context, s *slot, proc *process, err error) e
 	return v1.NewProblem(v1.LaneDied, "%s %v", where, cause)
 }
 
-// timeoutOf is for the message only.
+// timeoutOf returns the timeout of a [timeoutError], for messages.
 func timeoutOf(err error) time.Duration {
 	var t timeoutError
 	errors.As(err, &t)
@@ -241,20 +239,20 @@ type timeoutError struct{ after time.Duration }
 func (t timeoutError) Error() string { return fmt.Sprintf("timeout after %v", t.after) }
 func (t timeoutError) Unwrap() error { return errTimeout }
 
-// exchange writes a request and reads the reply, in the goroutine of the
-// caller: each hop to another costs more than the rest of it.
+// exchange writes a request and reads the reply. It does so in the goroutine of the caller,
+// because a switch to another goroutine takes longer than the rest of it.
 func (p *process) exchange(ctx context.Context, timeout time.Duration, r request) (reply, error) {
 	if err := ctx.Err(); err != nil {
 		return reply{}, err
 	}
-	// Whatever takes too long is ended from outside; the read ends with it.
+	// The process is killed when it takes too long, which ends the read.
 	defer time.AfterFunc(timeout, func() { p.kill(timeoutError{timeout}) }).Stop()
 	defer context.AfterFunc(ctx, func() {
-		why := errStopped
+		reason := errStopped
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			why = errDeadline
+			reason = errDeadline
 		}
-		p.kill(why)
+		p.kill(reason)
 	})()
 	if err := lane.WriteFrame(p.conn, r.facts, r.pixels); err != nil {
 		err = p.broken(err)

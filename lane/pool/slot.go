@@ -12,39 +12,40 @@ import (
 	"github.com/sightmesh/sightmesh/lane"
 )
 
-// slot is where one process of a program lives, one after the other.
+// slot is a place for one process of a program. When the process ends, run starts another.
 type slot struct {
 	pool *Pool
 	prog Program
 	lane int // number of the lane, for logs
-	// turn is held by the request that the process works on.
+	// turn is locked by the request that the process works on.
 	turn sync.Mutex
 
 	mu      sync.Mutex
 	proc    *process               // nil while none is ready
-	loading *process               // the one that loads its models, nil for none
-	loaded  map[string]lane.Loaded // what the last ready process said
+	loading *process               // the one that loads its models, nil if there is none
+	loaded  map[string]lane.Loaded // pipelines of the last ready process
 	reason  string                 // why none is ready
 	changed chan struct{}          // closed and replaced when any of this changes
 }
 
-// starting is the reason until the first process is ready or has failed.
+// starting is the reason before the first process is ready or has failed.
 const starting = "starting"
 
 func newSlot(p *Pool, prog Program, n int) *slot {
 	return &slot{pool: p, prog: prog, lane: n, reason: starting, changed: make(chan struct{})}
 }
 
-// restartBackoff is the delay before another process is started after one that
-// has answered nothing. After a process that had worked there is none.
+// restartBackoff has the delays before the start of another process after one that has not
+// served a request. There is no delay after a process that has.
 var restartBackoff = retry.Exponential(100*time.Millisecond, 10*time.Second, 2)
 
-// refusedBackoff is the delay after one that was refused. It loads its models
-// in vain each time, and only a change of the program or its files lets it in.
+// refusedBackoff has the delays after a process that was refused. They are long, because
+// another process loads its models and is refused too, until the program or its files
+// change.
 var refusedBackoff = retry.Exponential(time.Minute, time.Hour, 2)
 
-// restartDelay is how long to wait after so many processes in a row that
-// answered nothing, of which the last ended with err.
+// restartDelay returns how long to wait before the next start. failures is the number of
+// consecutive processes that served no request; the last of them ended with err.
 func restartDelay(err error, failures int) time.Duration {
 	var refused *refusedError
 	switch {
@@ -56,11 +57,11 @@ func restartDelay(err error, failures int) time.Duration {
 	return restartBackoff.Delay(failures)
 }
 
-// run keeps a process running until ctx ends. tried is called when the first
-// is ready or has failed.
+// run keeps a process running until ctx ends. It calls tried when the first process is ready
+// or has failed.
 func (s *slot) run(ctx context.Context, tried func()) {
 	defer tried()
-	failures := 0 // processes in a row that answered nothing
+	failures := 0 // consecutive processes that served no request
 	starting := s.pool.starting
 	for ctx.Err() == nil {
 		proc, err := s.start(ctx, starting)
@@ -94,8 +95,8 @@ func (s *slot) run(ctx context.Context, tried func()) {
 	}
 }
 
-// start starts a process, has it load its models, and refuses it when it is
-// over its memory limit then. turns has as many places as processes may start at a time.
+// start starts a process and waits until it is ready. It refuses the process when it exceeds
+// its memory limit. The capacity of turns is how many processes may start at a time.
 func (s *slot) start(ctx context.Context, turns chan struct{}) (*process, error) {
 	select {
 	case turns <- struct{}{}:
@@ -146,8 +147,8 @@ func (s *slot) set(proc *process, loaded map[string]lane.Loaded, reason string) 
 	s.changed = make(chan struct{})
 }
 
-// down takes a dead process away. What it had loaded is kept: the pipelines
-// are served again in a moment.
+// down removes a process that has ended. Its pipelines stay ready, because another process
+// is started immediately.
 func (s *slot) down(proc *process) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -158,7 +159,7 @@ func (s *slot) down(proc *process) {
 	}
 }
 
-// report logs and counts the end of a process.
+// report logs and counts that a process has ended.
 func (s *slot) report(proc *process, err error) {
 	reason := reasonOf(err)
 	s.pool.cfg.Metrics.AddRestart(s.prog.Name, reason)
@@ -179,7 +180,7 @@ func (s *slot) report(proc *process, err error) {
 	}
 }
 
-// current waits for a process that is ready.
+// current returns the process, and waits until one is ready.
 func (s *slot) current(ctx context.Context, limit time.Duration) (*process, error) {
 	t := time.NewTimer(limit)
 	defer t.Stop()
@@ -190,7 +191,7 @@ func (s *slot) current(ctx context.Context, limit time.Duration) (*process, erro
 		if proc != nil && !proc.isDead() {
 			return proc, nil
 		}
-		if proc != nil { // run has not noticed yet
+		if proc != nil { // it has ended, and run has not called down yet
 			s.down(proc)
 			continue
 		}
@@ -204,8 +205,8 @@ func (s *slot) current(ctx context.Context, limit time.Duration) (*process, erro
 	}
 }
 
-// serving reports whether some pipeline is served, and otherwise gives a
-// channel that is closed when that may have changed.
+// serving reports whether a pipeline is served. If not, it returns a channel that is closed
+// when this may have changed.
 func (s *slot) serving() (bool, <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -232,15 +233,15 @@ func (s *slot) status(pipeline string) v1.PipelineStatus {
 	return v1.PipelineStatus{Ready: true, Models: l.Models}
 }
 
-// recycle ends a process that has done its share. It is called between
+// recycle kills the process if it has served MaxJobs requests. It is called between
 // requests.
 func (s *slot) recycle() {
-	most := s.pool.cfg.MaxJobs
+	maxJobs := s.pool.cfg.MaxJobs
 	s.mu.Lock()
 	proc := s.proc
 	s.mu.Unlock()
-	if most > 0 && proc != nil && proc.jobs.Load() >= int64(most) {
-		s.down(proc) // nobody is to be given it any more
+	if maxJobs > 0 && proc != nil && proc.jobs.Load() >= int64(maxJobs) {
+		s.down(proc) // no request gets it any more
 		proc.kill(errRecycled)
 	}
 }
