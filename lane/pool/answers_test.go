@@ -9,13 +9,12 @@ import (
 	"github.com/sightmesh/sightmesh/lane"
 )
 
-// wrongAnswer is what a lane says in its own JSON, and what the problem of it
-// has to say.
-type wrongAnswer struct{ name, answer, want string }
+// invalidReply is the JSON of a reply of a lane, and a part of the problem that it causes.
+type invalidReply struct{ name, reply, want string }
 
-// testWrongAnswers puts the answers to one lane, which ask asks, and checks that
-// each becomes one problem and ends no process.
-func testWrongAnswers(t *testing.T, answers []wrongAnswer, ask func(l *Lane, answer string) error) {
+// testInvalidReplies has a lane send the replies, and checks that each causes a problem and
+// ends no process. send sends a request to which the lane sends the reply.
+func testInvalidReplies(t *testing.T, replies []invalidReply, send func(l *Lane, reply string) error) {
 	t.Helper()
 	b := startPool(t, Config{Programs: []Program{program("p", "raw")}})
 	l, err := b.Acquire(t.Context())
@@ -23,8 +22,8 @@ func testWrongAnswers(t *testing.T, answers []wrongAnswer, ask func(l *Lane, ans
 		t.Fatal(err)
 	}
 	defer l.Release()
-	for _, tt := range answers {
-		err := ask(l, tt.answer)
+	for _, tt := range replies {
+		err := send(l, tt.reply)
 		if got := code(err); got != v1.Internal {
 			t.Errorf("%s: got %v, want %s", tt.name, err, v1.Internal)
 			continue
@@ -38,14 +37,13 @@ func testWrongAnswers(t *testing.T, answers []wrongAnswer, ask func(l *Lane, ans
 	}
 }
 
-// TestLane_WrongDetectedNamesFieldAndValue is of the row Lanes of the cases.
-func TestLane_WrongDetectedNamesFieldAndValue(t *testing.T) {
+func TestLane_InvalidDetectedNamesFieldAndValue(t *testing.T) {
 	t.Parallel()
 	const box = `"box":{"x":1,"y":0,"width":2,"height":2}`
 	region := func(s string) string {
 		return `{"type":"detected","id":ID,"width":9,"height":9,"regions":[{` + box + `,"score":1},{` + s + `}]}`
 	}
-	testWrongAnswers(t, []wrongAnswer{
+	testInvalidReplies(t, []invalidReply{
 		{"float for int", region(`"box":{"x":1.5,"y":0,"width":2,"height":2}`), `regions.1.box.x: 1.5, want an integer`},
 		{"string for int", region(`"box":{"x":1,"y":"0","width":2,"height":2}`), `regions.1.box.y: "0", want an integer`},
 		{"list for object", region(`"box":[1, 0, 2, 2]`), `regions.1.box: a list, want an object`},
@@ -67,68 +65,66 @@ func TestLane_WrongDetectedNamesFieldAndValue(t *testing.T) {
 		{"label with NUL", region(box + `,"label":"fa\u0000ce"`), `regions.1.label: "fa\x00ce", want no NUL`},
 		{"field not UTF-8", region(box + `,"la` + "\xff" + `bel":"face"`), `regions.1.la�bel: "la\xffbel", want UTF-8`},
 		{"time", `{"type":"detected","id":ID,"width":9,"height":9,"timing":{"infer_ms":"1"}}`, `timing.infer_ms: "1", want a number`},
-	}, func(l *Lane, answer string) error {
-		_, err := detect(context.Background(), l, "p", answer)
+	}, func(l *Lane, reply string) error {
+		_, err := detect(context.Background(), l, "p", reply)
 		return err
 	})
 }
 
-// TestLane_WrongClassifiedNamesFieldAndValue is of the row Lanes of the cases.
-func TestLane_WrongClassifiedNamesFieldAndValue(t *testing.T) {
+func TestLane_InvalidClassifiedNamesFieldAndValue(t *testing.T) {
 	t.Parallel()
-	answer := func(s string) string {
+	reply := func(s string) string {
 		return `{"type":"classified","id":ID,"answers":[{"region":0},{"region":1,` + s + `}]}`
 	}
 	const box = `"box":{"x":1,"y":0,"width":2,"height":2}`
-	testWrongAnswers(t, []wrongAnswer{
+	testInvalidReplies(t, []invalidReply{
 		{"float for int", `{"type":"classified","id":ID,"answers":[{"region":0.5},{"region":1}]}`, `answers.0.region: 0.5, want an integer`},
-		{"string for int", answer(`"words":[{"box":{"x":"1"}}]`), `answers.1.words.0.box.x: "1", want an integer`},
+		{"string for int", reply(`"words":[{"box":{"x":"1"}}]`), `answers.1.words.0.box.x: "1", want an integer`},
 		{"list for object", `{"type":"classified","id":ID,"answers":[[],[]]}`, `answers.0: a list, want an object`},
-		{"object for list", answer(`"labels":{"smile":0.5}`), `answers.1.labels: an object, want a list`},
-		{"string for label", answer(`"labels":["smile"]`), `answers.1.labels.0: "smile", want an object`},
-		{"score of percent", answer(`"score":93.7`), `answers.1.score: 93.7, want 0 to 1`},
-		{"label score of percent", answer(`"labels":[{"label":"smile","score":93.7}]`), `answers.1.labels.0.score: 93.7, want 0 to 1`},
-		{"word score of percent", answer(`"words":[{` + box + `,"text":"a","score":93.7}]`), `answers.1.words.0.score: 93.7, want 0 to 1`},
-		{"string for score", answer(`"labels":[{"label":"smile","score":"0.9"}]`), `answers.1.labels.0.score: "0.9", want a number`},
-		{"no label", answer(`"labels":[{"score":0.9}]`), `answers.1.labels.0.label: "", want 1 to 256 bytes`},
-		{"number for label", answer(`"labels":[{"label":7,"score":0.9}]`), `answers.1.labels.0.label: 7, want a string`},
-		{"long label", answer(`"labels":[{"label":"` + strings.Repeat("x", 300) + `","score":0.9}]`), `answers.1.labels.0.label: "` + strings.Repeat("x", 60) + `", 300 bytes, want at most 256`},
-		{"label not UTF-8", answer(`"labels":[{"label":"sm` + "\xff" + `le","score":0.9}]`), `answers.1.labels.0.label: "sm\xffle", want UTF-8`},
-		{"word without box", answer(`"words":[{"text":"a","score":0.9}]`), `answers.1.words.0.box: 0 x 0 at 0, 0`},
-		{"word outside", answer(`"words":[{"box":{"x":9,"y":0,"width":2,"height":2},"text":"a","score":0.9}]`), `answers.1.words.0.box: 2 x 2 at 9, 0, which is not inside of 10 x 10`},
-		{"number for text", answer(`"text":12`), `answers.1.text: 12, want a string`},
-		{"text not UTF-8", answer(`"text":"a` + "\xff" + `"`), `answers.1.text: "a\xff", want UTF-8`},
-		{"text with NUL", answer(`"text":"a\u0000"`), `answers.1.text: "a\x00", want no NUL`},
-		{"long text", answer(`"text":"` + strings.Repeat("x", maxText+1) + `"`), `answers.1.text: "` + strings.Repeat("x", 60) + `", 1048577 bytes, want at most 1048576`},
-		{"word with NUL", answer(`"words":[{` + box + `,"text":"a\u0000","score":0.9}]`), `answers.1.words.0.text: "a\x00", want no NUL`},
-		{"long word", answer(`"words":[{` + box + `,"text":"` + strings.Repeat("x", maxText+1) + `","score":0.9}]`), `answers.1.words.0.text: "` + strings.Repeat("x", 60) + `", 1048577 bytes, want at most 1048576`},
-		{"string for drop", answer(`"drop":"no"`), `answers.1.drop: "no", want true or false`},
+		{"object for list", reply(`"labels":{"smile":0.5}`), `answers.1.labels: an object, want a list`},
+		{"string for label", reply(`"labels":["smile"]`), `answers.1.labels.0: "smile", want an object`},
+		{"score of percent", reply(`"score":93.7`), `answers.1.score: 93.7, want 0 to 1`},
+		{"label score of percent", reply(`"labels":[{"label":"smile","score":93.7}]`), `answers.1.labels.0.score: 93.7, want 0 to 1`},
+		{"word score of percent", reply(`"words":[{` + box + `,"text":"a","score":93.7}]`), `answers.1.words.0.score: 93.7, want 0 to 1`},
+		{"string for score", reply(`"labels":[{"label":"smile","score":"0.9"}]`), `answers.1.labels.0.score: "0.9", want a number`},
+		{"no label", reply(`"labels":[{"score":0.9}]`), `answers.1.labels.0.label: "", want 1 to 256 bytes`},
+		{"number for label", reply(`"labels":[{"label":7,"score":0.9}]`), `answers.1.labels.0.label: 7, want a string`},
+		{"long label", reply(`"labels":[{"label":"` + strings.Repeat("x", 300) + `","score":0.9}]`), `answers.1.labels.0.label: "` + strings.Repeat("x", 60) + `", 300 bytes, want at most 256`},
+		{"label not UTF-8", reply(`"labels":[{"label":"sm` + "\xff" + `le","score":0.9}]`), `answers.1.labels.0.label: "sm\xffle", want UTF-8`},
+		{"word without box", reply(`"words":[{"text":"a","score":0.9}]`), `answers.1.words.0.box: 0 x 0 at 0, 0`},
+		{"word outside", reply(`"words":[{"box":{"x":9,"y":0,"width":2,"height":2},"text":"a","score":0.9}]`), `answers.1.words.0.box: 2 x 2 at 9, 0, which is not inside of 10 x 10`},
+		{"number for text", reply(`"text":12`), `answers.1.text: 12, want a string`},
+		{"text not UTF-8", reply(`"text":"a` + "\xff" + `"`), `answers.1.text: "a\xff", want UTF-8`},
+		{"text with NUL", reply(`"text":"a\u0000"`), `answers.1.text: "a\x00", want no NUL`},
+		{"long text", reply(`"text":"` + strings.Repeat("x", maxText+1) + `"`), `answers.1.text: "` + strings.Repeat("x", 60) + `", 1048577 bytes, want at most 1048576`},
+		{"word with NUL", reply(`"words":[{` + box + `,"text":"a\u0000","score":0.9}]`), `answers.1.words.0.text: "a\x00", want no NUL`},
+		{"long word", reply(`"words":[{` + box + `,"text":"` + strings.Repeat("x", maxText+1) + `","score":0.9}]`), `answers.1.words.0.text: "` + strings.Repeat("x", 60) + `", 1048577 bytes, want at most 1048576`},
+		{"string for drop", reply(`"drop":"no"`), `answers.1.drop: "no", want true or false`},
 		{"too few", `{"type":"classified","id":ID,"answers":[]}`, `answers: 0 of them`},
-	}, func(l *Lane, answer string) error {
+	}, func(l *Lane, reply string) error {
 		crop := lane.Crop{Width: 10, Height: 10, Channels: 1}
-		_, err := l.Classify(context.Background(), lane.Classify{Pipeline: "p", Crops: []lane.Crop{crop, crop}}, []byte(answer))
+		_, err := l.Classify(context.Background(), lane.Classify{Pipeline: "p", Crops: []lane.Crop{crop, crop}}, []byte(reply))
 		return err
 	})
 }
 
-// TestLane_AnswerThatCannotBeAssignedEndsIt: without type and id the next answer
-// could be that of another request.
-func TestLane_AnswerThatCannotBeAssignedEndsIt(t *testing.T) {
+// TestLane_ReplyWithoutTypeOrIDEndsIt: the next reply could be that of another request.
+func TestLane_ReplyWithoutTypeOrIDEndsIt(t *testing.T) {
 	t.Parallel()
 	b := startPool(t, Config{Programs: []Program{program("p", "raw")}})
-	for answer, want := range map[string]string{
+	for reply, want := range map[string]string{
 		`[{"type":"detected"}]`:         `protocol: answered with a list, want an object`,
 		`{"type":"detected","id":"ID"}`: `", want an integer`,
 		`{"type":"detected","id":1.5}`:  `protocol: answered with id: 1.5, want an integer`,
 		`{"type":5,"id":ID}`:            `protocol: answered with type: 5, want a string`,
 	} {
-		_, err := b.ask(t, context.Background(), "p", answer)
+		_, err := b.ask(t, context.Background(), "p", reply)
 		if got := code(err); got != v1.LaneDied {
-			t.Errorf("%s: got %v, want %s", answer, err, v1.LaneDied)
+			t.Errorf("%s: got %v, want %s", reply, err, v1.LaneDied)
 			continue
 		}
 		if !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: the problem is %q, want %q in it", answer, err, want)
+			t.Errorf("%s: the problem is %q, want %q in it", reply, err, want)
 		}
 	}
 }

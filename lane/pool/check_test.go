@@ -38,9 +38,9 @@ func TestCheckDetected_NamesFieldAndValue(t *testing.T) {
 	inside := v1.Box{X: 0, Y: 0, Width: 100, Height: 50}
 	for name, tt := range map[string]struct {
 		found lane.Detected
-		want  string // empty for an answer that is right
+		want  string // empty for a valid reply
 	}{
-		"right":          {region(inside, 1, "face"), ""},
+		"valid":          {region(inside, 1, "face"), ""},
 		"nothing":        {lane.Detected{Width: 1, Height: 1}, ""},
 		"no size":        {lane.Detected{}, "width and height: 0 x 0"},
 		"orientation":    {lane.Detected{Width: 1, Height: 1, Orientation: 9}, "orientation: 9"},
@@ -77,7 +77,7 @@ func TestCheckClassified_NamesFieldAndValue(t *testing.T) {
 		answers []lane.CropLabel
 		want    string
 	}{
-		"right":        {[]lane.CropLabel{{Text: "a", Score: 1, Words: []v1.Word{{Box: v1.Box{Width: 10, Height: 10}, Text: "a", Score: 1}}}}, ""},
+		"valid":        {[]lane.CropLabel{{Text: "a", Score: 1, Words: []v1.Word{{Box: v1.Box{Width: 10, Height: 10}, Text: "a", Score: 1}}}}, ""},
 		"too few":      {nil, "answers: 0 of them"},
 		"score":        {[]lane.CropLabel{{Score: 2}}, "answers.0.score: 2"},
 		"label score":  {[]lane.CropLabel{{Labels: []v1.Label{{Label: "a", Score: 50}}}}, "answers.0.labels.0.score: 50"},
@@ -91,7 +91,7 @@ func TestCheckClassified_NamesFieldAndValue(t *testing.T) {
 	}
 }
 
-func TestFailure_HasACodeOfLanes(t *testing.T) {
+func TestFailure_OnlyCodesOfLanesAreKept(t *testing.T) {
 	t.Parallel()
 	for code, want := range map[v1.Code]v1.Code{
 		v1.Damaged: v1.Damaged, v1.EmptyBody: v1.EmptyBody, v1.UnsupportedType: v1.UnsupportedType,
@@ -105,24 +105,26 @@ func TestFailure_HasACodeOfLanes(t *testing.T) {
 	}
 }
 
-func TestFailure_TellsTheCodeThatIsNotForLanes(t *testing.T) {
+func TestFailure_DetailHasTheCodeOfTheLane(t *testing.T) {
 	t.Parallel()
 	p := failure(v1.Cancelled, "why")
-	if !strings.Contains(p.Detail, `"cancelled"`) || !strings.Contains(p.Detail, "why") {
-		t.Errorf("got %q, want the code and the detail of the lane", p.Detail)
+	for _, want := range []string{`"cancelled"`, "why"} {
+		if !strings.Contains(p.Detail, want) {
+			t.Errorf("the detail is %q, want %q in it", p.Detail, want)
+		}
 	}
 }
 
-func TestFailure_DetailIsBounded(t *testing.T) {
+func TestFailure_DetailIsLimited(t *testing.T) {
 	t.Parallel()
 	long := "x" + strings.Repeat("é", 5<<20)
 	for _, code := range []v1.Code{v1.Damaged, v1.Cancelled, v1.Code(long)} {
 		p := failure(code, long)
 		if len(p.Detail) > maxDetail || len(p.Detail) < maxDetail-1 {
-			t.Errorf("%.20q: the detail has %d bytes, want %d at most, and no less than fits", code, len(p.Detail), maxDetail)
+			t.Errorf("%.20q: the detail has %d bytes, want at most %d, and no less than fits", code, len(p.Detail), maxDetail)
 		}
 		if !utf8.ValidString(p.Detail) {
-			t.Errorf("%.20q: a character is cut in two", code)
+			t.Errorf("%.20q: the detail ends with an incomplete character", code)
 		}
 	}
 }

@@ -10,21 +10,21 @@ import (
 	"github.com/sightmesh/sightmesh/lane"
 )
 
-// TestWantedCrops: a lane may cut the crops that were asked for, or those of all regions.
-// The pixels of region i are i + 1 times its number.
-func TestWantedCrops(t *testing.T) {
+// TestSelectCrops: a lane may return the requested crops, or those of all regions. The
+// pixels of region i are i + 1 times its number.
+func TestSelectCrops(t *testing.T) {
 	t.Parallel()
 	labels := []string{"person", "dog", "car", "", "person"}
 	for name, tt := range map[string]struct {
-		asked []string // labels
-		sent  []int    // regions
-		want  []int    // regions
+		requested []string // labels
+		sent      []int    // regions
+		want      []int    // regions
 	}{
 		"all":                       {nil, []int{0, 1, 2, 3, 4}, []int{0, 1, 2, 3, 4}},
-		"those that were asked for": {[]string{"person", "car"}, []int{0, 2, 4}, []int{0, 2, 4}},
-		"more than asked for":       {[]string{"person", "car"}, []int{0, 1, 2, 3, 4}, []int{0, 2, 4}},
-		"none asked for, none sent": {[]string{"cat"}, nil, nil},
-		"none asked for, all sent":  {[]string{"cat"}, []int{0, 1, 2, 3, 4}, nil},
+		"the requested ones":        {[]string{"person", "car"}, []int{0, 2, 4}, []int{0, 2, 4}},
+		"more than requested":       {[]string{"person", "car"}, []int{0, 1, 2, 3, 4}, []int{0, 2, 4}},
+		"none requested, none sent": {[]string{"cat"}, nil, nil},
+		"none requested, all sent":  {[]string{"cat"}, []int{0, 1, 2, 3, 4}, nil},
 		"the last":                  {[]string{"car"}, []int{0, 1, 2, 3, 4}, []int{2}},
 		"every label":               {[]string{"person", "car", "dog", ""}, []int{0, 1, 2, 3, 4}, []int{0, 1, 2, 3, 4}},
 	} {
@@ -41,7 +41,7 @@ func TestWantedCrops(t *testing.T) {
 		for _, i := range tt.sent {
 			found.Crops = append(found.Crops, lane.Crop{Width: 1, Height: i + 1, Channels: 1})
 		}
-		crops, pixels, err := wantedCrops(lane.Detect{Crops: true, CropLabels: tt.asked}, found, pixelsOf(tt.sent))
+		crops, pixels, err := wantedCrops(lane.Detect{Crops: true, CropLabels: tt.requested}, found, pixelsOf(tt.sent))
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
@@ -59,19 +59,22 @@ func TestWantedCrops(t *testing.T) {
 	}
 }
 
-func TestWantedCrops_NotAskedFor(t *testing.T) {
+func TestSelectCrops_NoneRequested(t *testing.T) {
 	t.Parallel()
 	found := lane.Detected{Regions: []lane.Region{{}}, Crops: []lane.Crop{{Width: 1, Height: 1, Channels: 1}}}
 	crops, pixels, err := wantedCrops(lane.Detect{}, found, []byte{1})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(crops) != 0 || len(pixels) != 0 {
-		t.Errorf("got %d crops and %d bytes that nobody has asked for", len(crops), len(pixels))
+	if n := len(crops); n != 0 {
+		t.Errorf("got %d crops that were not requested", n)
+	}
+	if n := len(pixels); n != 0 {
+		t.Errorf("got %d bytes of pixels that were not requested", n)
 	}
 }
 
-func TestWantedCrops_NamesWhatIsWrong(t *testing.T) {
+func TestSelectCrops_ErrorNamesTheField(t *testing.T) {
 	t.Parallel()
 	one := lane.Crop{Width: 1, Height: 1, Channels: 1}
 	for name, tt := range map[string]struct {
@@ -95,9 +98,12 @@ func TestWantedCrops_NamesWhatIsWrong(t *testing.T) {
 		found := lane.Detected{Regions: regions, Crops: tt.crops}
 		_, _, err := wantedCrops(lane.Detect{Crops: true, CropLabels: []string{"person"}}, found, make([]byte, 10))
 		var p *v1.Problem
-		if !errors.As(err, &p) || p.Code != v1.Internal {
-			t.Errorf("%s: got %v, want a problem of the lane", name, err)
+		if !errors.As(err, &p) {
+			t.Errorf("%s: got %v, want a problem", name, err)
 			continue
+		}
+		if p.Code != v1.Internal {
+			t.Errorf("%s: the code is %s, want %s", name, p.Code, v1.Internal)
 		}
 		if !strings.Contains(p.Detail, tt.want) {
 			t.Errorf("%s: %q, want %q in it", name, p.Detail, tt.want)

@@ -9,8 +9,8 @@ import (
 	"github.com/sightmesh/sightmesh/lane"
 )
 
-// Draw answers with the signature of a PNG and the title of the first region,
-// unless the order says otherwise.
+// Draw returns the signature of a PNG and the title of the first region, unless the order
+// says otherwise.
 func (l *testLane) Draw(d lane.Draw, order []byte) (lane.Drawn, []byte, error) {
 	switch string(order) {
 	case "abort":
@@ -29,7 +29,7 @@ func (l *testLane) Draw(d lane.Draw, order []byte) (lane.Drawn, []byte, error) {
 	return lane.Drawn{Width: 3, Height: 2}, []byte("\x89PNG\r\n\x1a\n" + d.Regions[0].Title), nil
 }
 
-// draw asks for what the order says, in a lane of its own.
+// draw sends an order to a lane, as a request to draw.
 func (b *bench) draw(t *testing.T, ctx context.Context, order string) (lane.Drawn, []byte, error) { //nolint:revive // t first, as everywhere in tests
 	t.Helper()
 	l, err := b.Acquire(t.Context())
@@ -49,8 +49,8 @@ func TestLane_Draw(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if drawn.Width != 3 || drawn.Height != 2 {
-		t.Errorf("the image has %d x %d, want 3 x 2", drawn.Width, drawn.Height)
+	if want := (lane.Drawn{Type: lane.TypeDrawn, ID: drawn.ID, Width: 3, Height: 2}); drawn != want {
+		t.Errorf("got %+v, want %+v", drawn, want)
 	}
 	if want := "\x89PNG\r\n\x1a\na face"; string(encoded) != want {
 		t.Errorf("the image is %q, want %q", encoded, want)
@@ -69,7 +69,7 @@ func TestLane_DrawChecksTheReply(t *testing.T) {
 	}
 }
 
-func TestLane_DrawIsBoundedInTime(t *testing.T) {
+func TestLane_DrawHasATimeout(t *testing.T) {
 	t.Parallel()
 	hasty := program("p")
 	hasty.Pipelines["p"] = Pipeline{Timeout: 100 * time.Millisecond}

@@ -12,17 +12,15 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// limited is a program whose processes may have so many bytes, which its
-// pipeline says.
+// limited returns a program with a memory limit, which is a setting of its pipeline.
 func limited(bytes int64, name string, args ...string) Program {
 	p := program(name, args...)
 	p.Memory = MemoryLimit{bytes, "detect.memory of pipeline " + name}
 	return p
 }
 
-// TestPool_RefusesALaneThatIsTooLargeWhenReady is of the row Lanes of the
-// cases: it was ended by its first image and started again without end, and its
-// pipeline was ready.
+// TestPool_RefusesALaneThatIsTooLargeWhenReady: otherwise its pipeline would be ready, and
+// each image would end a process.
 func TestPool_RefusesALaneThatIsTooLargeWhenReady(t *testing.T) {
 	t.Parallel()
 	const limit = largeWhenReady - 64<<20
@@ -34,18 +32,18 @@ func TestPool_RefusesALaneThatIsTooLargeWhenReady(t *testing.T) {
 	if s.Ready {
 		t.Error("the pipeline is ready")
 	}
-	said := regexp.MustCompile(`has (\d+) bytes .* more than the (\d+) that (.*) allows`).FindStringSubmatch(s.Reason)
-	if said == nil {
+	reason := regexp.MustCompile(`has (\d+) bytes .* more than the (\d+) that (.*) allows`).FindStringSubmatch(s.Reason)
+	if reason == nil {
 		t.Fatalf("the reason is %q, want one with both numbers", s.Reason)
 	}
-	if n, err := strconv.Atoi(said[1]); err != nil || n <= limit { // it may be seen while it grows
-		t.Errorf("it says that the process has %s bytes, want more than %d", said[1], limit)
+	if n, err := strconv.Atoi(reason[1]); err != nil || n <= limit { // it may be measured while it grows
+		t.Errorf("the reason has the size %s, want more than %d", reason[1], limit)
 	}
-	if said[2] != strconv.Itoa(limit) {
-		t.Errorf("it says that the limit is %s, want %d", said[2], limit)
+	if reason[2] != strconv.Itoa(limit) {
+		t.Errorf("the reason has the limit %s, want %d", reason[2], limit)
 	}
-	if want := "detect.memory of pipeline large"; said[3] != want {
-		t.Errorf("it names the setting %q, want %q", said[3], want)
+	if want := "detect.memory of pipeline large"; reason[3] != want {
+		t.Errorf("the reason has the setting %q, want %q", reason[3], want)
 	}
 	if n := strings.Count(b.log.String(), `"msg":"lane is refused"`); n != 1 {
 		t.Errorf("it is logged %d times, want once for both lanes:\n%s", n, b.log)
@@ -55,8 +53,8 @@ func TestPool_RefusesALaneThatIsTooLargeWhenReady(t *testing.T) {
 	}
 }
 
-// TestPool_RefusesALaneThatGrowsWhileItLoads ends it before it has taken the memory of
-// the machine: one that never gets ready was ended by the time it may take, only.
+// TestPool_RefusesALaneThatGrowsWhileItLoads: a process that never becomes ready must not use
+// all memory until StartTimeout.
 func TestPool_RefusesALaneThatGrowsWhileItLoads(t *testing.T) {
 	t.Parallel()
 	const limit = largeWhenReady - 64<<20
@@ -77,9 +75,8 @@ func TestPool_RefusesALaneThatGrowsWhileItLoads(t *testing.T) {
 	}
 }
 
-// TestPool_ServesOthersBesideARefusedLane: the lanes go on with the programs
-// that fit.
-func TestPool_ServesOthersBesideARefusedLane(t *testing.T) {
+// TestPool_ServesOtherPrograms: a refused program does not affect the others.
+func TestPool_ServesOtherPrograms(t *testing.T) {
 	t.Parallel()
 	const limit = largeWhenReady - 64<<20
 	b := startPool(t, Config{
@@ -98,9 +95,8 @@ func TestPool_ServesOthersBesideARefusedLane(t *testing.T) {
 	}
 }
 
-// TestPool_LimitsEachProgramByItself: a program with more room keeps what
-// another may not have.
-func TestPool_LimitsEachProgramByItself(t *testing.T) {
+// TestPool_LimitsEachProgram: each program has its own limit.
+func TestPool_LimitsEachProgram(t *testing.T) {
 	t.Parallel()
 	b := startPool(t, Config{Programs: []Program{
 		limited(2*largeWhenReady, "roomy", "large-when-ready"),
@@ -117,11 +113,11 @@ func TestPool_LimitsEachProgramByItself(t *testing.T) {
 		t.Fatalf("got %v, want %s", err, v1.TooMuchMemory)
 	}
 	if want := "268435456 bytes (detect.memory of pipeline tight)"; !strings.Contains(err.Error(), want) {
-		t.Errorf("the problem is %q, want the limit that counted: %q", err, want)
+		t.Errorf("the problem is %q, want the limit that applied: %q", err, want)
 	}
 }
 
-// TestLane_PeakMemory measures the process that serves a pipeline, and no other.
+// TestLane_PeakMemory: it is that of the process that serves the pipeline.
 func TestLane_PeakMemory(t *testing.T) {
 	t.Parallel()
 	b := startPool(t, Config{Programs: []Program{program("large", "large-when-ready"), program("small")}})
@@ -142,7 +138,7 @@ func TestLane_PeakMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	if small <= 0 || small >= largeWhenReady {
-		t.Errorf("the small one has %d bytes, want fewer than %d", small, largeWhenReady)
+		t.Errorf("the small one has %d bytes, want 1 to %d", small, largeWhenReady)
 	}
 }
 
@@ -164,9 +160,9 @@ func TestRestartDelay_IsLongAfterARefusal(t *testing.T) {
 	}
 }
 
-// TestMemoryOfAnother: a lane that was left large by one request does not fail
-// the next one.
-func TestMemoryOfAnother(t *testing.T) {
+// TestLane_MemoryOfAnEarlierRequest: a process that one request has made too large does not
+// fail the next request.
+func TestLane_MemoryOfAnEarlierRequest(t *testing.T) {
 	t.Parallel()
 	p := program("p")
 	p.Memory = MemoryLimit{160 << 20, "--lane-memory"}
@@ -176,7 +172,7 @@ func TestMemoryOfAnother(t *testing.T) {
 			t.Logf("the large one: %v", err)
 		}
 		if _, err := b.ask(t, context.Background(), "p", "200"); err != nil {
-			t.Errorf("an innocent one: %v", err)
+			t.Errorf("the next one: %v", err)
 		}
 	}
 }

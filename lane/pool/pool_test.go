@@ -26,7 +26,7 @@ import (
 	"github.com/sightmesh/sightmesh/lane"
 )
 
-// The test binary is also its lane program, and a parent that can be killed.
+// The test binary is also its lane program, and a parent process that can be killed.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "lane" {
 		if err := runTestLane(os.Args[2:]); err != nil {
@@ -57,8 +57,8 @@ func runTestLane(args []string) error {
 	return lane.Serve(conn, l)
 }
 
-// serveRaw is a lane that answers a request with the JSON in its pixels, as one
-// in another language may. ID in it stands for the id of the request.
+// serveRaw is a lane that replies with the JSON in the pixels of a request, in which ID is
+// replaced by the ID of the request.
 func serveRaw(conn *os.File) error {
 	for {
 		facts, pixels, err := lane.ReadFrame(conn)
@@ -71,20 +71,19 @@ func serveRaw(conn *os.File) error {
 		if err := json.Unmarshal(facts, &head); err != nil {
 			return err
 		}
-		answer := []byte(`{"type":"ready","protocol":1,"pipelines":{"p":{}}}`)
+		reply := []byte(`{"type":"ready","protocol":1,"pipelines":{"p":{}}}`)
 		if head.ID != 0 {
-			answer = bytes.ReplaceAll(pixels, []byte("ID"), fmt.Append(nil, head.ID))
+			reply = bytes.ReplaceAll(pixels, []byte("ID"), fmt.Append(nil, head.ID))
 		}
-		frame := binary.BigEndian.AppendUint32(nil, uint32(len(answer)))
+		frame := binary.BigEndian.AppendUint32(nil, uint32(len(reply)))
 		frame = binary.BigEndian.AppendUint32(frame, 0) // no pixels
-		if _, err := conn.Write(append(frame, answer...)); err != nil {
+		if _, err := conn.Write(append(frame, reply...)); err != nil {
 			return err
 		}
 	}
 }
 
-// greedy ends the process in the middle of a large request, as one does that
-// has no memory for it.
+// greedy ends the process while it reads a large request, as if it had no memory for it.
 type greedy struct {
 	*os.File
 	read int
@@ -99,11 +98,11 @@ func (g *greedy) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// testLane does what the pixels of a request say.
+// testLane does what the order in the pixels of a request says.
 type testLane struct {
-	args []string
-	conn interface{ Write([]byte) (int, error) }
-	hold [][]byte
+	args   []string
+	conn   interface{ Write([]byte) (int, error) }
+	memory [][]byte // that it has allocated
 }
 
 func (l *testLane) Start(s lane.Start) (map[string]lane.Loaded, error) {
@@ -135,16 +134,16 @@ func (l *testLane) Start(s lane.Start) (map[string]lane.Loaded, error) {
 	return out, nil
 }
 
-// largeWhenReady is how much a lane with that argument takes before it is ready.
+// largeWhenReady is how many bytes a lane with that argument allocates before it is ready.
 const largeWhenReady = 256 << 20
 
-// grow takes so many bytes of memory, at once.
+// grow allocates memory in one step.
 func (l *testLane) grow(size int) error {
 	b, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE|unix.MAP_POPULATE)
 	if err != nil {
 		return fmt.Errorf("grow by %d bytes: %w", size, err)
 	}
-	l.hold = append(l.hold, b)
+	l.memory = append(l.memory, b)
 	return nil
 }
 
@@ -155,13 +154,13 @@ func abort() {
 }
 
 func (l *testLane) Detect(d lane.Detect, order []byte) (lane.Detected, [][]byte, error) {
-	switch what := string(order); what {
+	switch s := string(order); s {
 	case "abort":
 		abort()
 	case "exit":
 		os.Exit(3)
 	case "hang":
-		for { //nolint:staticcheck // as native code hangs
+		for { //nolint:staticcheck // hangs like native code
 		}
 	case "grow":
 		for {
@@ -169,10 +168,10 @@ func (l *testLane) Detect(d lane.Detect, order []byte) (lane.Detected, [][]byte,
 			for i := 0; i < len(b); i += 4096 {
 				b[i] = 1
 			}
-			l.hold = append(l.hold, b)
+			l.memory = append(l.memory, b)
 			time.Sleep(5 * time.Millisecond)
 		}
-	case "leave": // more memory than it is given, at once, and answers
+	case "leave": // allocates more memory than the limit in one step, and replies
 		if err := l.grow(150 << 20); err != nil {
 			return lane.Detected{}, nil, err
 		}
@@ -207,18 +206,20 @@ func (l *testLane) Detect(d lane.Detect, order []byte) (lane.Detected, [][]byte,
 	case "pid":
 		return lane.Detected{Width: os.Getpid(), Height: 1}, nil, nil
 	case "sockets":
+		fds, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			return lane.Detected{}, nil, err
+		}
 		n := 0
-		fds, _ := os.ReadDir("/proc/self/fd")
 		for _, fd := range fds {
-			if to, err := os.Readlink("/proc/self/fd/" + fd.Name()); err == nil && strings.HasPrefix(to, "socket:") && fd.Name() == strconv.Itoa(lane.FD) {
+			// The descriptor with which ReadDir reads the folder is closed.
+			if to, err := os.Readlink("/proc/self/fd/" + fd.Name()); err == nil && strings.HasPrefix(to, "socket:") {
 				n++
-			} else if strings.HasPrefix(to, "socket:") {
-				n += 100 // another than ours and its copy in the runtime
 			}
 		}
 		return lane.Detected{Width: n, Height: 1}, nil, nil
 	default:
-		if ms, err := strconv.Atoi(what); err == nil {
+		if ms, err := strconv.Atoi(s); err == nil {
 			time.Sleep(time.Duration(ms) * time.Millisecond)
 		}
 	}
@@ -233,7 +234,7 @@ func (l *testLane) Classify(lane.Classify, []byte) (lane.Classified, error) {
 	return lane.Classified{}, nil
 }
 
-// detect asks for what the order says.
+// detect sends an order to a lane.
 func detect(ctx context.Context, l *Lane, pipeline, order string) (lane.Detected, error) {
 	found, _, err := l.Detect(ctx, lane.Detect{Pipeline: pipeline, MediaType: "image/png", MaxRegions: 100}, []byte(order))
 	return found, err
@@ -249,7 +250,7 @@ func TestLane_Networks(t *testing.T) {
 	defer l.Release()
 	got := l.Networks("other")
 	if len(got) != 1 || got[0].Engine != "of other" {
-		t.Errorf("networks %+v, want the one of the pipeline", got)
+		t.Errorf("networks %+v, want that of the pipeline", got)
 	}
 }
 
@@ -303,8 +304,8 @@ func program(name string, args ...string) Program {
 	return Program{Name: name, Argv: append([]string{os.Args[0], "lane"}, args...), Pipelines: map[string]Pipeline{name: {Timeout: 20 * time.Second}}}
 }
 
-// startPool runs a pool until the test ends and waits until its processes were
-// tried.
+// startPool runs a pool until the test ends. It waits until the first start of every process
+// has ended.
 func startPool(t testing.TB, cfg Config) *bench {
 	t.Helper()
 	b := &bench{log: &logs{}}
@@ -339,7 +340,7 @@ func startPool(t testing.TB, cfg Config) *bench {
 	return b
 }
 
-// ask does one request in a lane of its own.
+// ask sends an order to a lane.
 func (b *bench) ask(t testing.TB, ctx context.Context, pipeline, order string) (lane.Detected, error) { //nolint:revive // t first, as everywhere in tests
 	t.Helper()
 	acquire, cancel := context.WithTimeout(context.Background(), 30*time.Second)
@@ -365,7 +366,7 @@ func gone(t testing.TB, pid int) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); syscall.Kill(pid, 0) == nil; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("process %d lives on", pid)
+			t.Fatalf("process %d has not ended", pid)
 		}
 	}
 }
@@ -378,9 +379,9 @@ func code(err error) v1.Code {
 	return ""
 }
 
-// TestWhatEndsALane: each of these costs the request that caused it, and the
-// next one is answered by a new process.
-func TestWhatEndsALane(t *testing.T) {
+// TestLane_IsReplaced: each of these orders fails its own request, and a new process serves the
+// next one.
+func TestLane_IsReplaced(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		order  string
@@ -410,27 +411,30 @@ func TestWhatEndsALane(t *testing.T) {
 			b := startPool(t, Config{Programs: []Program{p}})
 			before := b.pid(t, "p")
 			_, err := b.ask(t, context.Background(), "p", tt.order)
-			if code(err) != tt.want || !strings.Contains(err.Error(), tt.detail) {
-				t.Errorf("got %v, want %s with %q", err, tt.want, tt.detail)
+			if code(err) != tt.want {
+				t.Fatalf("got %v, want %s", err, tt.want)
+			}
+			if !strings.Contains(err.Error(), tt.detail) {
+				t.Errorf("the problem is %q, want %q in it", err, tt.detail)
 			}
 			gone(t, before)
 			if !b.Status()["p"].Ready {
 				t.Error("the pipeline is not ready while its lane is restarted")
 			}
 			if after := b.pid(t, "p"); after == before {
-				t.Error("the same process answers")
+				t.Error("the same process serves the next request")
 			}
 			if n := b.counts.restarts("p", tt.reason); n != 1 {
-				t.Errorf("%v restarts are counted as %s", n, tt.reason)
+				t.Errorf("%d restarts are counted as %s, want 1", n, tt.reason)
 			}
 			if n := strings.Count(b.log.String(), `"msg":"lane ended"`); n != 1 {
-				t.Errorf("the death is logged %d times:\n%s", n, b.log)
+				t.Errorf("the end is logged %d times, want once:\n%s", n, b.log)
 			}
 		})
 	}
 }
 
-// tracer keeps the attributes of spans named lane, and the events in them.
+// tracer records the attributes of the spans named lane, and their events.
 type tracer struct {
 	mu     sync.Mutex
 	spans  []string
@@ -454,16 +458,16 @@ func (r *tracer) AddEvent(_ context.Context, name string, attrs ...slog.Attr) {
 	r.events = append(r.events, name+" "+attrs[0].String())
 }
 
-// TestTracer_SaysWhatHappenedToTheProcess that had a request.
-func TestTracer_SaysWhatHappenedToTheProcess(t *testing.T) {
+// TestTracer_RecordsTheEndOfAProcess during a request.
+func TestTracer_RecordsTheEndOfAProcess(t *testing.T) {
 	t.Parallel()
-	for want, ask := range map[string]func(*bench){
+	for want, send := range map[string]func(*bench){
 		"restart reason=died": func(b *bench) { b.ask(t, t.Context(), "p", "abort") },
 		"hand-back reason=stopped": func(b *bench) {
 			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 			defer cancel()
-			canceled, leave := context.WithCancel(t.Context())
-			defer context.AfterFunc(ctx, leave)()
+			canceled, disconnect := context.WithCancel(t.Context())
+			defer context.AfterFunc(ctx, disconnect)()
 			b.ask(t, canceled, "p", "hang")
 		},
 	} {
@@ -471,7 +475,7 @@ func TestTracer_SaysWhatHappenedToTheProcess(t *testing.T) {
 			t.Parallel()
 			r := &tracer{}
 			b := startPool(t, Config{Programs: []Program{program("p")}, Tracer: r})
-			ask(b)
+			send(b)
 			if got := "[pipeline=p lane=0 program=p]"; len(r.spans) != 1 || r.spans[0] != got {
 				t.Errorf("the spans are %q, want one of %s", r.spans, got)
 			}
@@ -482,12 +486,16 @@ func TestTracer_SaysWhatHappenedToTheProcess(t *testing.T) {
 	}
 }
 
-func TestProblemKeepsTheLane(t *testing.T) {
+func TestLane_ProblemDoesNotEndIt(t *testing.T) {
 	t.Parallel()
 	b := startPool(t, Config{Programs: []Program{program("p")}})
 	before := b.pid(t, "p")
-	if _, err := b.ask(t, context.Background(), "p", "problem"); code(err) != v1.Damaged || !strings.Contains(err.Error(), "as ordered") {
-		t.Errorf("got %v", err)
+	_, err := b.ask(t, context.Background(), "p", "problem")
+	if code(err) != v1.Damaged {
+		t.Fatalf("got %v, want %s", err, v1.Damaged)
+	}
+	if want := "as ordered"; !strings.Contains(err.Error(), want) {
+		t.Errorf("the problem is %q, want %q in it", err, want)
 	}
 	if after := b.pid(t, "p"); after != before {
 		t.Error("the process was replaced")
@@ -506,7 +514,7 @@ func TestLane_CannotCancelAJob(t *testing.T) {
 	}
 }
 
-func TestDeadlineAndCancel(t *testing.T) {
+func TestLane_EndsWithTheContext(t *testing.T) {
 	t.Parallel()
 	b := startPool(t, Config{Programs: []Program{program("p")}})
 	pid := b.pid(t, "p")
@@ -519,28 +527,31 @@ func TestDeadlineAndCancel(t *testing.T) {
 	pid = b.pid(t, "p")
 	ctx, cancel = context.WithCancel(context.Background())
 	time.AfterFunc(100*time.Millisecond, cancel)
-	if _, err := b.ask(t, ctx, "p", "hang"); !errors.Is(err, context.Canceled) || code(err) != "" {
-		t.Errorf("cancel: %v", err)
+	_, err := b.ask(t, ctx, "p", "hang")
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("cancel: %v, want %v", err, context.Canceled)
+	}
+	if c := code(err); c != "" {
+		t.Errorf("cancel: the problem %s, want none", c)
 	}
 	gone(t, pid)
 }
 
-func TestIdleDeathIsNoticed(t *testing.T) {
+func TestLane_IdleProcessThatEndsIsReplaced(t *testing.T) {
 	t.Parallel()
 	b := startPool(t, Config{Programs: []Program{program("p")}})
-	for range 10 { // a request that comes at once has nothing to do with it
+	for range 10 { // the next request does not fail
 		before := b.pid(t, "p")
 		syscall.Kill(before, syscall.SIGKILL)
 		gone(t, before)
 		if after := b.pid(t, "p"); after == before {
-			t.Error("a dead process answers")
+			t.Error("the same process serves the next request")
 		}
 	}
 }
 
-// TestRequestThatIsTooMuchToRead: a process that dies before it has the whole
-// request is not the first to do so.
-func TestRequestThatIsTooMuchToRead(t *testing.T) {
+// TestLane_EndsWhileItReadsARequest: the request is sent to a second process, and not to more.
+func TestLane_EndsWhileItReadsARequest(t *testing.T) {
 	t.Parallel()
 	b := startPool(t, Config{Programs: []Program{program("p", "exit-in-read")}})
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
@@ -549,26 +560,26 @@ func TestRequestThatIsTooMuchToRead(t *testing.T) {
 		t.Errorf("got %v, want %s", err, v1.LaneDied)
 	}
 	if n := strings.Count(b.log.String(), "exit status 4"); n > 2 {
-		t.Errorf("it ended %d processes", n)
+		t.Errorf("%d processes ended, want at most 2", n)
 	}
 }
 
-func TestRecycling(t *testing.T) {
+func TestPool_ReplacesAProcessAfterMaxJobs(t *testing.T) {
 	t.Parallel()
 	b := startPool(t, Config{Programs: []Program{program("p")}, MaxJobs: 3})
-	seen := map[int]int{}
+	requests := map[int]int{} // by process
 	for range 9 {
-		seen[b.pid(t, "p")]++
+		requests[b.pid(t, "p")]++
 	}
-	if len(seen) != 3 {
-		t.Errorf("requests by process: %v, want 3 each", seen)
+	if len(requests) != 3 {
+		t.Errorf("requests by process: %v, want 3 each", requests)
 	}
 	if strings.Contains(b.log.String(), "lane ended") {
-		t.Errorf("replacing is logged as a death:\n%s", b.log)
+		t.Errorf("a replacement is logged as a crash:\n%s", b.log)
 	}
 }
 
-func TestProgramsAreApart(t *testing.T) {
+func TestPool_ProgramsAreIndependent(t *testing.T) {
 	t.Parallel()
 	good, refused := program("good"), Pipeline{Timeout: time.Second}
 	good.Pipelines["refused"] = refused
@@ -580,8 +591,12 @@ func TestProgramsAreApart(t *testing.T) {
 		t.Errorf("good: %v", err)
 	}
 	for name, reason := range map[string]string{"refused": "no such model in /the/models", "aborts": "SIGABRT", "hangs": "timeout", "absent": "no such file"} {
-		if s := b.Status()[name]; s.Ready || !strings.Contains(s.Reason, reason) {
-			t.Errorf("%s: %+v, want %q", name, s, reason)
+		s := b.Status()[name]
+		if s.Ready {
+			t.Errorf("%s is ready", name)
+		}
+		if !strings.Contains(s.Reason, reason) {
+			t.Errorf("%s: the reason is %q, want %q in it", name, s.Reason, reason)
 		}
 	}
 	l, err := b.Acquire(context.Background())
@@ -591,15 +606,15 @@ func TestProgramsAreApart(t *testing.T) {
 	if got := l.Pipelines(); !slices.Equal(got, []string{"good"}) {
 		t.Errorf("the lane serves %v", got)
 	}
-	if _, err := detect(context.Background(), l, "nobody's", ""); err == nil {
-		t.Error("a pipeline that no program has was served")
+	if _, err := detect(context.Background(), l, "unknown", ""); err == nil {
+		t.Error("no error for a pipeline that no program serves")
 	}
 	l.Release()
 }
 
-// TestStart_WhatFailedTakesNoTurnOfOthers has a program that hangs while it loads. From
-// its second start on it waits for its own kind only.
-func TestStart_WhatFailedTakesNoTurnOfOthers(t *testing.T) {
+// TestPool_HangingProgramDoesNotDelayStarts: from its second start on, a program that hangs
+// while it loads only waits for other programs that have failed.
+func TestPool_HangingProgramDoesNotDelayStarts(t *testing.T) {
 	t.Parallel()
 	b := startPool(t, Config{
 		Programs: []Program{program("good"), program("hangs", "hang-in-start")}, StartTimeout: 2 * time.Second,
@@ -610,7 +625,7 @@ func TestStart_WhatFailedTakesNoTurnOfOthers(t *testing.T) {
 		}
 	}
 	if n := len(b.starting); n != 0 {
-		t.Errorf("%d turns are taken while the good program runs, want 0", n)
+		t.Errorf("%d turns are in use while the good program runs, want 0", n)
 	}
 	before := b.pid(t, "good")
 	if _, err := b.ask(t, context.Background(), "good", "exit"); err == nil {
@@ -621,7 +636,7 @@ func TestStart_WhatFailedTakesNoTurnOfOthers(t *testing.T) {
 	}
 }
 
-func TestLanesWorkSideBySide(t *testing.T) {
+func TestPool_LanesWorkInParallel(t *testing.T) {
 	t.Parallel()
 	b := startPool(t, Config{Programs: []Program{program("p")}, Lanes: 2})
 	one, err := b.Acquire(context.Background())
@@ -644,7 +659,7 @@ func TestLanesWorkSideBySide(t *testing.T) {
 		t.Error(err)
 	}
 	if n := b.Busy(); n != 1 {
-		t.Errorf("%d lanes are at work, want the slow one", n)
+		t.Errorf("%d lanes are busy, want the slow one", n)
 	}
 	wg.Wait()
 	one.Release()
@@ -660,22 +675,29 @@ func expired() context.Context {
 	return ctx
 }
 
-func TestWhatALaneInherits(t *testing.T) {
+func TestLane_InheritsEnvironmentAndSocket(t *testing.T) {
 	t.Parallel()
 	b := startPool(t, Config{Programs: []Program{program("p")}, Lanes: 4})
-	if d, err := b.ask(t, context.Background(), "p", "env"); err != nil || d.Regions[0].Label != "11" {
-		t.Errorf("OMP_THREAD_LIMIT and GOMAXPROCS: %+v %v", d.Regions, err)
+	d, err := b.ask(t, context.Background(), "p", "env")
+	if err != nil {
+		t.Fatal(err)
 	}
-	// Its own end of its own socket, FileConn's copy of that, and no end of a
-	// sibling's.
+	if got := d.Regions[0].Label; got != "11" {
+		t.Errorf("OMP_THREAD_LIMIT and GOMAXPROCS are %q, want 1 and 1", got)
+	}
+	// A socket of another lane would keep that lane from reading end of file.
 	for range 4 {
-		if d, err := b.ask(t, context.Background(), "p", "sockets"); err != nil || d.Width > 101 {
-			t.Errorf("sockets: %+v %v", d, err)
+		d, err := b.ask(t, context.Background(), "p", "sockets")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d.Width != 1 {
+			t.Errorf("a lane has %d sockets, want its own only", d.Width)
 		}
 	}
 }
 
-func TestNothingIsLeftAtTheEnd(t *testing.T) {
+func TestPool_RunEndsAllProcesses(t *testing.T) {
 	t.Parallel()
 	b := startPool(t, Config{Programs: []Program{program("p")}, Lanes: 2})
 	pid := b.pid(t, "p")
@@ -693,7 +715,7 @@ func TestNothingIsLeftAtTheEnd(t *testing.T) {
 	}
 	b.stop()
 	if err := <-asked; !errors.Is(err, context.Canceled) {
-		t.Errorf("the request in hand: %v", err)
+		t.Errorf("the request in progress: %v", err)
 	}
 	gone(t, pid)
 	if _, err := b.Acquire(context.Background()); err == nil {
@@ -703,8 +725,8 @@ func TestNothingIsLeftAtTheEnd(t *testing.T) {
 	}
 }
 
-// runTestParent is a parent that says the pid of its lane and waits for its
-// end.
+// runTestParent is a parent process that prints the pid of its lane and waits until it is
+// killed.
 func runTestParent() {
 	p, err := New(Config{
 		Stage: "detect", Lanes: 1, Programs: []Program{program("p")}, StartTimeout: 20 * time.Second,
@@ -726,9 +748,9 @@ func runTestParent() {
 	detect(context.Background(), l, "p", "hang")
 }
 
-// TestLane_RequestsTakeTurns: several requests to one lane at once each get
-// their own reply.
-func TestLane_RequestsTakeTurns(t *testing.T) {
+// TestLane_ConcurrentRequests: each of several concurrent requests to one lane gets its own
+// reply.
+func TestLane_ConcurrentRequests(t *testing.T) {
 	t.Parallel()
 	b := startPool(t, Config{Programs: []Program{program("p")}})
 	l, err := b.Acquire(context.Background())
@@ -752,8 +774,7 @@ func TestLane_RequestsTakeTurns(t *testing.T) {
 	all.Wait()
 }
 
-// TestLane_ReplyOfAnotherTypeEndsIt: an answer to a question that was not asked
-// is not taken for one.
+// TestLane_ReplyOfAnotherTypeEndsIt: a reply of the wrong type is a protocol error.
 func TestLane_ReplyOfAnotherTypeEndsIt(t *testing.T) {
 	t.Parallel()
 	b := startPool(t, Config{Programs: []Program{program("p")}})
@@ -767,7 +788,7 @@ func TestLane_ReplyOfAnotherTypeEndsIt(t *testing.T) {
 	}
 }
 
-// TestLane_ChildrenEndWithIt, also when it ends by itself.
+// TestLane_ChildrenEndWithIt: also when it ends by itself.
 func TestLane_ChildrenEndWithIt(t *testing.T) {
 	t.Parallel()
 	b := startPool(t, Config{Programs: []Program{program("p")}})
@@ -775,19 +796,19 @@ func TestLane_ChildrenEndWithIt(t *testing.T) {
 	if code(err) != v1.LaneDied {
 		t.Fatalf("got %v, want %s", err, v1.LaneDied)
 	}
-	said := regexp.MustCompile(`child (\d+)`).FindStringSubmatch(err.Error())
-	if said == nil {
+	match := regexp.MustCompile(`child (\d+)`).FindStringSubmatch(err.Error())
+	if match == nil {
 		t.Fatalf("no child in %q", err)
 	}
-	child, err := strconv.Atoi(said[1])
+	child, err := strconv.Atoi(match[1])
 	if err != nil {
 		t.Fatal(err)
 	}
 	gone(t, child)
 }
 
-// TestLanesOfAKilledParentEnd although they are at work.
-func TestLanesOfAKilledParentEnd(t *testing.T) {
+// TestLane_EndsWithAKilledParent: also during a request.
+func TestLane_EndsWithAKilledParent(t *testing.T) {
 	t.Parallel()
 	cmd := exec.Command(os.Args[0], "parent")
 	out, err := cmd.StdoutPipe()
@@ -808,19 +829,18 @@ func TestLanesOfAKilledParentEnd(t *testing.T) {
 	gone(t, d.Width)
 }
 
-// TestPool_RunsWithoutPrograms: a worker of a stage that no pipeline has waits,
-// and does not end.
+// TestPool_RunsWithoutPrograms: a worker of a stage that no pipeline has does not end.
 func TestPool_RunsWithoutPrograms(t *testing.T) {
 	t.Parallel()
 	b := startPool(t, Config{})
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	if _, err := b.Acquire(ctx); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("got %v, want a lane to be waited for", err)
+		t.Errorf("got %v, want that Acquire waits", err)
 	}
 }
 
-func TestConfigIsChecked(t *testing.T) {
+func TestNew_RejectsInvalidConfigs(t *testing.T) {
 	t.Parallel()
 	for name, cfg := range map[string]Config{
 		"no lanes":              {},
@@ -834,7 +854,7 @@ func TestConfigIsChecked(t *testing.T) {
 	}
 }
 
-// BenchmarkRoundTrip is a picture of 100 KB there and 1 KB back, with no work.
+// BenchmarkRoundTrip sends 100 KB to a lane, which does nothing and returns 1 KB.
 func BenchmarkRoundTrip(b *testing.B) {
 	pool := startPool(b, Config{Programs: []Program{program("p")}})
 	l, err := pool.Acquire(context.Background())
