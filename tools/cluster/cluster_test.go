@@ -364,7 +364,7 @@ func (r release) testSecondRelease(t *testing.T, row *row) {
 // former is the last commit of version 0.1.0, as in tools/scripts/upgrade.
 const former = "9f6361e"
 
-// testFormerChart installs the chart of version 0.1.0 as it starts: its NATS refuses
+// testFormerChart installs the chart of version 0.1.0 as it starts: its NATS rejects
 // a lame_duck_duration of less than 30 s. Its images are those of this version.
 func (r release) testFormerChart(t *testing.T, row *row) {
 	folder := t.TempDir()

@@ -110,7 +110,7 @@ func rootCommand() *ffcli.Command {
 	return root
 }
 
-// noArguments refuses arguments of a command that has only flags.
+// noArguments rejects arguments of a command that has only flags.
 func noArguments(command string, args []string) error {
 	if len(args) > 0 {
 		return exit.Usagef("%s takes no arguments, only flags: %q", command, args)

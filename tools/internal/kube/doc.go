@@ -4,7 +4,7 @@
 //
 // tools/scripts/cluster-test makes a network, a process and a mount namespace for
 // it. All addresses are inside that network, which has no way out, and what a
-// process leaves behind ends with the namespaces. [Start] refuses to run elsewhere.
+// process leaves behind ends with the namespaces. [Start] returns an error elsewhere.
 //
 // Addresses:
 //

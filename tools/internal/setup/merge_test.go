@@ -166,7 +166,7 @@ func TestRun_LoweringNeedsForce(t *testing.T) {
 		}
 	}
 	if got := stream(t, js, streams.Results).MaxAge; got != cfg.ResultsAge {
-		t.Errorf("results are kept for %v after the refusal, want %v", got, cfg.ResultsAge)
+		t.Errorf("results are kept for %v after the rejection, want %v", got, cfg.ResultsAge)
 	}
 	less.Force, less.Wait = true, testTimeout
 	if err := Run(t.Context(), less, io.Discard); err != nil {
@@ -284,9 +284,9 @@ func TestRun_KeepsReplicas(t *testing.T) {
 	}
 	switch got := replicas(); {
 	case len(got) != 1:
-		t.Errorf("after the refusal: %v, want all 3: len(got) = %v, want 1", got, len(got))
+		t.Errorf("after the rejection: %v, want all 3: len(got) = %v, want 1", got, len(got))
 	case got[3] == 0:
-		t.Errorf("after the refusal: %v, want all 3: got[3] = %v, want != 0", got, got[3])
+		t.Errorf("after the rejection: %v, want all 3: got[3] = %v, want != 0", got, got[3])
 	}
 	cfg.Force = true
 	if err := Run(t.Context(), cfg, io.Discard); err != nil {

@@ -81,7 +81,7 @@ func readStore(dir string) (store, error) {
 // storeLimit returns how much JetStream may reserve on a disk with free bytes
 // left, of which reserve stay free. A new mesh must have room for all that its
 // streams may ever hold, want bytes. One that exists starts with any disk that
-// has the reserve: it refuses images before the disk is full.
+// has the reserve: it rejects images before the disk is full.
 func storeLimit(dir string, s store, free, reserve, want int64) (int64, error) {
 	if free < reserve {
 		return 0, fmt.Errorf("the disk of %s has %s free, and %s stay in reserve: make room, or set --reserve",

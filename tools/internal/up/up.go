@@ -40,7 +40,7 @@ type Config struct {
 	Admin string
 	Data  string
 	// Reserve is how many bytes stay free on the disk of Data: with less, the
-	// mesh is not ready and refuses images. 0 means 256 MiB.
+	// mesh is not ready and rejects images. 0 means 256 MiB.
 	Reserve   int64
 	Lanes     int
 	Sample    string

@@ -35,9 +35,9 @@ var restartDelays = retry.Exponential(time.Second, time.Minute, 2)
 // diskWatch looks after the disk and the broker. Its states, by free space:
 //
 //	free ≥ reserve      everything is stored
-//	free < reserve      new images and reports are refused; what was accepted
+//	free < reserve      new images and reports are rejected; what was accepted
 //	                    is finished, which frees space
-//	free < reserve / 2  crops are refused too; what classify has is finished
+//	free < reserve / 2  crops are rejected too; what classify has is finished
 //
 // A stream that the server has closed after the error of a write, as on a full
 // disk, stays closed until the server restarts. The watch restarts the server
@@ -49,7 +49,7 @@ type diskWatch struct {
 	free    func(dir string) (int64, error)
 	log     *slog.Logger
 
-	refusing *rejections
+	active   *rejections
 	sick     time.Time // since when the broker is; zero while it is not
 	healthy  time.Time // since when the broker is
 	restarts int       // since it was healthy for long
@@ -101,7 +101,7 @@ func (w *diskWatch) check(now time.Time) {
 	}
 	if level > 0 {
 		reasons = append(reasons, fmt.Sprintf("%s are free on the disk of %s, and %s stay in reserve: "+
-			"new images are refused", streams.FormatBytes(free), w.folder, streams.FormatBytes(w.reserve)))
+			"new images are rejected", streams.FormatBytes(free), w.folder, streams.FormatBytes(w.reserve)))
 		kinds = append(kinds, "disk")
 	}
 	w.setRejection(level, strings.Join(reasons, "; "))
@@ -170,25 +170,25 @@ func (w *diskWatch) restart() {
 	w.next = time.Now().Add(restartDelays.Delay(w.restarts))
 }
 
-// setRejection brings what is refused to a level.
+// setRejection brings what is rejected to a level.
 func (w *diskWatch) setRejection(level int, reason string) {
-	if w.refusing != nil && w.refusing.level == level {
-		w.refusing.set(reason)
+	if w.active != nil && w.active.level == level {
+		w.active.set(reason)
 		return
 	}
-	if w.refusing != nil {
-		w.refusing.close()
-		w.refusing = nil
+	if w.active != nil {
+		w.active.close()
+		w.active = nil
 	}
 	if level == 0 {
 		return
 	}
 	r, err := startRejections(w.broker.current(), level, reason)
 	if err != nil {
-		w.log.Error("cannot refuse new images", "error", err) // the next look tries again
+		w.log.Error("cannot reject new images", "error", err) // the next check tries again
 		return
 	}
-	w.refusing = r
+	w.active = r
 }
 
 // rejections reply to publishers in place of the streams, with the reason why a
@@ -204,10 +204,10 @@ type rejections struct {
 	answer []byte
 }
 
-// rejectedPrefix begins the subjects to which refused messages are led.
+// rejectedPrefix begins the subjects to which rejected messages are routed.
 const rejectedPrefix = "_SIGHT_REFUSED."
 
-// rejectedSubjects are refused from each level on.
+// rejectedSubjects are rejected from each level on.
 func rejectedSubjects(level int) []string {
 	s := []string{subject.AllImages(), subject.AllManifests()}
 	if level > 1 {

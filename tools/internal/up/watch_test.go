@@ -71,9 +71,9 @@ func TestDiskWatch_RejectsWhenDiskIsLow(t *testing.T) {
 	images, crops, report := subject.Images(job), subject.Crops(job), subject.Report(job.ID)
 	outcome, result := subject.ReportOutcome(job.ID, "done", 0), subject.Results(job.Pipeline, job.ID)
 	for _, step := range []struct {
-		free    int64
-		refused []string
-		stored  []string
+		free     int64
+		rejected []string
+		stored   []string
 	}{
 		{testReserve, nil, []string{images, crops, report, outcome, result}},
 		{testReserve - 1, []string{images, report}, []string{crops, outcome, result}},
@@ -83,7 +83,7 @@ func TestDiskWatch_RejectsWhenDiskIsLow(t *testing.T) {
 	} {
 		w.free = func(string) (int64, error) { return step.free, nil }
 		w.check(time.Now())
-		for _, s := range step.refused {
+		for _, s := range step.rejected {
 			var api *jetstream.APIError
 			err := publish(t, js, s, 10)
 			const why = "free on the disk of .data, and 32.00 MiB stay in reserve"
@@ -108,7 +108,7 @@ func TestDiskWatch_RejectsWhenDiskIsLow(t *testing.T) {
 }
 
 // TestDiskWatch_RejectsAfterRestart restarts the broker, which forgets what was
-// refused.
+// rejected.
 func TestDiskWatch_RejectsAfterRestart(t *testing.T) {
 	t.Parallel()
 	b, js := startTestBroker(t, t.TempDir())
