@@ -54,7 +54,7 @@ func TestBenchtable_MeasuresNetworks(t *testing.T) {
 		"processor time":         `\n\| faces \| [0-9.]+ ms \| [0-9.]+ ms \| [0-9.]+ \| not measured \|`,
 		"hops":                   `\n\| faces \| mesh \| [0-9.]+ ms \| [1-9][0-9.]* ms \| 0.00 ms \|`,
 		"without its model":      `\n\| objects \| not measured: start lanes of pipeline objects: detect: .*yolox-nano: the folder does not exist`,
-		"without LitServe":       "\nNot held against LitServe: `make litserve`",
+		"without LitServe":       "\nNot compared with LitServe: `make litserve`",
 	} {
 		if !regexp.MustCompile(want).MatchString(page) {
 			t.Errorf("%s: no %s in\n%s", name, want, page)
