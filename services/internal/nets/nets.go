@@ -1,10 +1,10 @@
-// Package nets is what detectors and classifiers need of an engine that runs
-// neural networks: a [Net] takes numbers and returns numbers. What the numbers
-// mean is said by the model folder (package model) and decoded by the detector or
-// classifier of its kind.
+// Package nets defines the interface of detectors and classifiers to the engines
+// that run neural networks: a [Net] has numbers as input and output. The model folder
+// (package model) says what the numbers mean, and the detector or classifier of the
+// model's kind decodes them.
 //
-// There are two engines: OpenCV, which is always there, and ONNX Runtime, whose
-// library is found at run time. Both run in lanes only: a net may end the process.
+// There are two engines: OpenCV, which is linked, and ONNX Runtime, whose library is
+// looked up at run time. Both run only in lanes, because a net may crash the process.
 package nets
 
 import (
@@ -15,7 +15,7 @@ import (
 	"github.com/sightmesh/sightmesh/lane"
 )
 
-// Tensor is an array of numbers, the last dimension next to each other.
+// Tensor is an array of numbers in row-major order: the last dimension is contiguous.
 type Tensor struct {
 	Shape []int
 	Data  []float32
@@ -30,11 +30,11 @@ func NewTensor(shape ...int) Tensor {
 	return Tensor{Shape: shape, Data: make([]float32, n)}
 }
 
-// String returns the shape, for messages.
+// String returns the shape, for logs and errors.
 func (t Tensor) String() string { return fmt.Sprint(t.Shape) }
 
-// CheckShape returns an error unless the output of this name has the shape that is
-// wanted, where -1 is any number.
+// CheckShape returns an error unless the shape is want. A dimension of -1 in want
+// matches any number. The error names the output.
 func (t Tensor) CheckShape(name string, want ...int) error {
 	ok := len(t.Shape) == len(want)
 	for i := 0; ok && i < len(want); i++ {
@@ -46,19 +46,20 @@ func (t Tensor) CheckShape(name string, want ...int) error {
 	return nil
 }
 
-// Input describes an input of a net. A dimension of -1 is any.
+// Input describes an input of a net. A dimension of -1 means any size.
 type Input struct {
 	Name  string
 	Shape []int
 }
 
-// Output describes an output of a net. A dimension of -1 is any.
+// Output describes an output of a net. A dimension of -1 means any size.
 type Output struct {
 	Name  string
 	Shape []int
 }
 
-// Describe returns what people who look into a model are told of its net.
+// Describe returns the description of a model's net, which sightmesh models check
+// prints.
 func Describe(model string, n Net) lane.Network {
 	d := lane.Network{Model: model, Engine: n.Engine()}
 	for _, in := range n.Inputs() {
@@ -72,15 +73,16 @@ func Describe(model string, n Net) lane.Network {
 
 // Net is a loaded network. It belongs to one goroutine at a time.
 type Net interface {
-	// Engine says what runs the net, with its version, such as "onnxruntime 1.28.2".
+	// Engine returns the name and the version of the engine, such as
+	// "onnxruntime 1.28.2".
 	Engine() string
-	// Inputs and Outputs describe the net, as far as the engine knows: OpenCV
-	// knows the names of outputs only.
+	// Inputs and Outputs describe the net as far as the engine knows it. OpenCV
+	// knows only the names of outputs.
 	Inputs() []Input
 	Outputs() []Output
-	// Run runs the net on its one input and returns the outputs that are asked
-	// for, in order, or all of them. The data of a returned Tensor is the
-	// caller's.
+	// Run runs the net on its one input and returns the named outputs in that
+	// order, or all outputs when no name is given. The caller owns the data of
+	// the returned Tensors.
 	Run(in Tensor, outputs ...string) ([]Tensor, error)
 	// Close frees the net.
 	Close()
@@ -95,24 +97,24 @@ func OutputNames(n Net) []string {
 	return names
 }
 
-// Run runs a net and returns the outputs of these names. An output with values that are
-// infinite or not numbers is an error: a net that is broken, or not the one that its model
-// declares, must not look like one that has found nothing.
+// Run runs a net and returns the named outputs. Values that are infinite or NaN are an
+// error: they come from a damaged net, or from another net than the model declares, and
+// would otherwise look like an image without regions.
 func Run(n Net, in Tensor, outputs []string) ([]Tensor, error) {
 	tensors, err := n.Run(in, outputs...)
 	if err != nil {
 		return nil, err
 	}
 	for i, t := range tensors {
-		if at := slices.IndexFunc(t.Data, isNoNumber); at >= 0 {
+		if at := slices.IndexFunc(t.Data, isNotFinite); at >= 0 {
 			return nil, fmt.Errorf("output %s has values that are not numbers (%v)", outputs[i], t.Data[at])
 		}
 	}
 	return tensors, nil
 }
 
-// RunBatch runs a net once on inputs of the same shape, whose first dimension is 1, and
-// returns the outputs of each.
+// RunBatch runs a net once on several inputs and returns the outputs of each input. The
+// inputs must have the same shape, with 1 as the first dimension.
 func RunBatch(n Net, inputs []Tensor, outputs []string) ([][]Tensor, error) {
 	if len(inputs) == 1 {
 		tensors, err := Run(n, inputs[0], outputs)
@@ -142,9 +144,9 @@ func RunBatch(n Net, inputs []Tensor, outputs []string) ([][]Tensor, error) {
 	return each, nil
 }
 
-func isNoNumber(f float32) bool { return math.IsNaN(float64(f)) || math.IsInf(float64(f), 0) }
+func isNotFinite(f float32) bool { return math.IsNaN(float64(f)) || math.IsInf(float64(f), 0) }
 
-// Best returns the place and the value of the largest number.
+// Best returns the index and the value of the largest score.
 func Best(scores []float32) (int, float64) {
 	at := 0
 	for i, s := range scores {

@@ -1,4 +1,4 @@
-// Package engines chooses what runs the network of a model.
+// Package engines chooses the engine that runs the network of a model.
 package engines
 
 import (
@@ -14,18 +14,19 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/nets/opencv"
 )
 
-// Options says where engines are and how they run. The zero value finds ONNX Runtime in
-// the system, and runs on the CPU.
+// Options configures the engines. The zero value looks for ONNX Runtime in the system
+// and runs networks on the CPU.
 type Options struct {
-	// Models is the folder of models, which may hold the library of ONNX Runtime.
+	// Models is the folder of models, which may contain the library of ONNX Runtime.
 	Models string
-	// Library is the path of that library, instead of those that would be found.
+	// Library is the path of that library. When it is empty, the library is looked up
+	// in Models and in the system.
 	Library string
-	// Providers run networks in ONNX Runtime.
+	// Providers are the execution providers of ONNX Runtime; none means the CPU.
 	Providers []lane.Provider
 }
 
-// FromStart returns the options that a worker gives to its lanes.
+// FromStart returns the options in the Start message that a worker sends to a lane.
 func FromStart(s lane.Start) Options {
 	o := Options{Models: s.Models}
 	if s.ONNXRuntime != nil {
@@ -34,10 +35,11 @@ func FromStart(s lane.Start) Options {
 	return o
 }
 
-// Open loads the network of a model with the first of its engines that is there.
-// OpenCV always is. The library of ONNX Runtime is looked for in the folder of models
-// and in the system unless its path is given; one that is there and cannot be used is
-// an error. The error wraps [onnxruntime.ErrNotFound] when none of the engines is there.
+// Open loads the network of a model with the first engine of the model that is
+// available. OpenCV is always available. ONNX Runtime is looked up in the folder of
+// models and then in the system, unless the options give its path. A library that is
+// found and cannot be used is an error. When no engine is available, the error wraps
+// [onnxruntime.ErrNotFound].
 func Open(m *model.Model, o Options) (nets.Net, error) {
 	if err := m.Require("engines", "weights", "input"); err != nil {
 		return nil, err
@@ -60,7 +62,7 @@ func Open(m *model.Model, o Options) (nets.Net, error) {
 	return nil, fmt.Errorf("load model %s: engines: %v: %w", m.Name, m.Engines, absent)
 }
 
-// Loaded returns what a pipeline that uses a model, with its networks, tells its worker.
+// Loaded returns what a lane reports to its worker about a model and its networks.
 func Loaded(m *model.Model, networks ...nets.Net) lane.Loaded {
 	loaded := lane.Loaded{Models: []v1.Model{{Name: m.Name, Version: m.Version}}}
 	for _, n := range networks {
@@ -69,9 +71,9 @@ func Loaded(m *model.Model, networks ...nets.Net) lane.Loaded {
 	return loaded
 }
 
-// openONNX loads a network with the library at path.
+// openONNX loads a network with the ONNX Runtime library at path.
 func openONNX(m *model.Model, path string, providers []lane.Provider) (nets.Net, error) {
-	weights, _, err := m.ReadWeights() // which checks them
+	weights, _, err := m.ReadWeights() // also checks the file
 	if err != nil {
 		return nil, err
 	}
@@ -86,8 +88,8 @@ func openONNX(m *model.Model, path string, providers []lane.Provider) (nets.Net,
 	return net, nil
 }
 
-// loadONNX loads a network from its file, or from its weights once they declare the size
-// of the input that the model has.
+// loadONNX loads a network from its file. For a resizable input it first changes the
+// input size that the weights declare to that of the model.
 func loadONNX(
 	library *onnxruntime.Library, m *model.Model, weights []byte, o onnxruntime.Options,
 ) (*onnxruntime.Net, error) {

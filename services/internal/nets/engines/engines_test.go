@@ -16,21 +16,21 @@ import (
 
 const (
 	realdata = "../../../../../shared/realdata"
-	// installed is the folder in which make onnxruntime puts the library.
-	installed = "../../../../models"
+	// modelsDir is the folder in which make onnxruntime puts the library.
+	modelsDir = "../../../../models"
 )
 
 // needONNXRuntime skips the test on a machine without the library.
 func needONNXRuntime(t *testing.T) {
 	t.Helper()
-	if _, err := onnxruntime.Find("", installed); errors.Is(err, onnxruntime.ErrNotFound) {
+	if _, err := onnxruntime.Find("", modelsDir); errors.Is(err, onnxruntime.ErrNotFound) {
 		t.Skip("not run without ONNX Runtime: make onnxruntime installs it")
 	} else if err != nil {
 		t.Fatal(err)
 	}
 }
 
-// realWeights reads the weights of a network of others, or skips the test.
+// realWeights reads the weights of a published network, or skips the test.
 func realWeights(t *testing.T, name string) []byte {
 	t.Helper()
 	weights, err := os.ReadFile(filepath.Join(realdata, "models", name))
@@ -40,8 +40,8 @@ func realWeights(t *testing.T, name string) []byte {
 	return weights
 }
 
-// folder makes the folder of a model with these engines and the fields of an input.
-func folder(t *testing.T, weights []byte, engines, input string) *model.Model {
+// loadModel makes a model folder with these engines and these fields of input, and loads it.
+func loadModel(t *testing.T, weights []byte, engines, input string) *model.Model {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "net")
 	if err := os.Mkdir(dir, 0o755); err != nil {
@@ -61,10 +61,10 @@ func folder(t *testing.T, weights []byte, engines, input string) *model.Model {
 	return m
 }
 
-// opened opens the network of a model for the length of the test.
-func opened(t *testing.T, m *model.Model) nets.Net {
+// openNet opens the network of a model until the test ends.
+func openNet(t *testing.T, m *model.Model) nets.Net {
 	t.Helper()
-	net, err := Open(m, Options{Models: installed})
+	net, err := Open(m, Options{Models: modelsDir})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +72,7 @@ func opened(t *testing.T, m *model.Model) nets.Net {
 	return net
 }
 
-// noise is an input without two equal rows.
+// noise returns an input in which no two rows are equal.
 func noise(shape ...int) nets.Tensor {
 	in := nets.NewTensor(shape...)
 	for i := range in.Data {
@@ -81,13 +81,14 @@ func noise(shape ...int) nets.Tensor {
 	return in
 }
 
-// TestOpen_ResizableAgreesBetweenEngines: a network whose file declares 416 × 416 gives the
-// same numbers in both engines for another size, and is described with it.
+// TestOpen_ResizableAgreesBetweenEngines runs a network whose file declares 416 × 416 with
+// another size: both engines compute the same numbers, and the shapes of input and output
+// are those of the new size.
 func TestOpen_ResizableAgreesBetweenEngines(t *testing.T) {
 	needONNXRuntime(t)
 	weights := realWeights(t, "yolox_nano_coco/yolox_nano.onnx")
 	const input = "width: 608, height: 320, resizable: true"
-	resized := opened(t, folder(t, weights, "onnxruntime, opencv", input))
+	resized := openNet(t, loadModel(t, weights, "onnxruntime, opencv", input))
 	if engine := resized.Engine(); !strings.HasPrefix(engine, "onnxruntime ") {
 		t.Fatalf("the engine is %s", engine)
 	}
@@ -102,7 +103,7 @@ func TestOpen_ResizableAgreesBetweenEngines(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	other := opened(t, folder(t, weights, "opencv, onnxruntime", input))
+	other := openNet(t, loadModel(t, weights, "opencv, onnxruntime", input))
 	if engine := other.Engine(); !strings.HasPrefix(engine, "opencv ") {
 		t.Fatalf("the other engine is %s", engine)
 	}
@@ -120,21 +121,23 @@ func TestOpen_ResizableAgreesBetweenEngines(t *testing.T) {
 	}
 }
 
-// TestOpen_KeepsToTheDeclaredSize of a network of which nobody says that it takes others.
+// TestOpen_KeepsToTheDeclaredSize runs a network without input.resizable in a size that its
+// file does not declare.
 func TestOpen_KeepsToTheDeclaredSize(t *testing.T) {
 	needONNXRuntime(t)
-	net := opened(t, folder(t, realWeights(t, "yolox_nano_coco/yolox_nano.onnx"), "onnxruntime", "width: 608, height: 608"))
+	weights := realWeights(t, "yolox_nano_coco/yolox_nano.onnx")
+	net := openNet(t, loadModel(t, weights, "onnxruntime", "width: 608, height: 608"))
 	_, err := net.Run(noise(1, 3, 608, 608))
 	checkError(t, err, `input "images" has shape [1 3 416 416]; [1 3 608 608] was given`)
 }
 
-// TestOpen_ResizableThatIsNot: the weights of this network are for one size, which is seen
-// when it is run.
+// TestOpen_ResizableThatIsNot declares a network as resizable whose weights are for one
+// size. The error may come when it is run.
 func TestOpen_ResizableThatIsNot(t *testing.T) {
 	needONNXRuntime(t)
 	weights := realWeights(t, "ultraface_rfb320/version-RFB-320.onnx")
-	m := folder(t, weights, "onnxruntime", "width: 640, height: 480, resizable: true")
-	net, err := Open(m, Options{Models: installed})
+	m := loadModel(t, weights, "onnxruntime", "width: 640, height: 480, resizable: true")
+	net, err := Open(m, Options{Models: modelsDir})
 	if err == nil {
 		defer net.Close()
 		_, err = net.Run(noise(1, 3, 480, 640))
@@ -142,14 +145,15 @@ func TestOpen_ResizableThatIsNot(t *testing.T) {
 	checkError(t, err, m.WeightsPath())
 }
 
-// TestOpen_RejectsResizable names the file that cannot be changed, and the field.
+// TestOpen_RejectsResizable checks that the error names the file that cannot be changed,
+// and the field.
 func TestOpen_RejectsResizable(t *testing.T) {
 	needONNXRuntime(t)
 	for name, weights := range map[string]string{
 		"no network": strings.Repeat("not found ", 100), "no graph": "\x08\x08", "cut": "\x3a\x7f\x5a",
 	} {
-		m := folder(t, []byte(weights), "onnxruntime", "width: 32, height: 32, resizable: true")
-		_, err := Open(m, Options{Models: installed})
+		m := loadModel(t, []byte(weights), "onnxruntime", "width: 32, height: 32, resizable: true")
+		_, err := Open(m, Options{Models: modelsDir})
 		if err == nil {
 			t.Errorf("%s: no error", name)
 			continue
@@ -158,7 +162,7 @@ func TestOpen_RejectsResizable(t *testing.T) {
 	}
 }
 
-// checkError expects an error that says this.
+// checkError checks that err contains want.
 func checkError(t *testing.T, err error, want string) {
 	t.Helper()
 	if err == nil {

@@ -9,18 +9,18 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/nets/onnxruntime"
 )
 
-// Settings are those of the kind model that both stages have.
+// Settings are the settings of the kind model that both stages have.
 type Settings struct {
 	// Model is the name of a folder in the folder of models, or the path of a folder.
 	Model string `json:"model"`
-	// Threshold is used in place of that of the model.
+	// Threshold replaces the threshold of the model; nil keeps that of the model.
 	Threshold *float64 `json:"threshold"`
-	// Fallback is the detector or classifier that is used when there is no such folder,
-	// or none of the engines of its model.
+	// Fallback is the detector or classifier that is used when the model folder does
+	// not exist or no engine of the model is available; nil means none.
 	Fallback *lane.Setup `json:"fallback"`
 }
 
-// Load reads the folder of the model, which is looked for by name in the folder models.
+// Load reads the model folder. A name without a slash is looked up in the folder models.
 func (s Settings) Load(models string) (*model.Model, error) {
 	dir, err := model.Find(models, s.Model)
 	if err != nil {
@@ -33,8 +33,9 @@ func (s Settings) Load(models string) (*model.Model, error) {
 	return m, err
 }
 
-// FallsBack reports whether the fallback is used because of an error: something is not
-// there. A model that is there and cannot be used is never replaced.
+// FallsBack reports whether the fallback replaces the model after this error: only when
+// the model folder or the engine is missing. A model that exists and cannot be used is
+// never replaced.
 func (s Settings) FallsBack(err error) bool {
 	return s.Fallback != nil && (errors.Is(err, model.ErrAbsent) || errors.Is(err, onnxruntime.ErrNotFound))
 }

@@ -1,17 +1,17 @@
-// Package onnxfile changes the sizes that an .onnx file declares. It is pure.
+// Package onnxfile changes the input size that an .onnx file declares. It does no I/O.
 //
-// A file is one message of Protocol Buffers, a ModelProto of
-// https://github.com/onnx/onnx/blob/main/onnx/onnx.proto. Only the messages on the way to
-// what is changed are taken apart:
+// A file is one Protocol Buffers message, a ModelProto of
+// https://github.com/onnx/onnx/blob/main/onnx/onnx.proto. The package parses only the
+// messages that lead to a changed field:
 //
 //	ModelProto
 //	└─ graph
 //	   ├─ initializer          read: the names of weights
-//	   ├─ input                the one that is no weight
+//	   ├─ input                the one that is not a weight
 //	   │  └─ type … dim        changed: height and width
 //	   ├─ output
 //	   │  └─ type … shape      removed
-//	   └─ value_info           removed: types and shapes of what is computed between
+//	   └─ value_info           removed: types and shapes of intermediate values
 package onnxfile
 
 import (
@@ -46,10 +46,11 @@ const (
 	dimParam = 2
 )
 
-// Resize returns the file of a network with its one input declared to be of batch ×
-// channels × height × width. The shapes of its outputs and of all between are not declared
-// any more: they follow. Everything else is as it was, byte for byte. Whether the network
-// can be computed in this size is not looked at. The weights have to be in the file.
+// Resize returns the file of a network with the declared shape of its one input changed to
+// batch × channels × height × width. The declared shapes of the outputs and of intermediate
+// values are removed, because they follow from the input. All other bytes stay as they are.
+// Resize does not check whether the network can be computed in this size. All weights must
+// be in the file.
 func Resize(file []byte, height, width int) ([]byte, error) {
 	file, err := resize(file, height, width)
 	if err != nil {
@@ -75,7 +76,7 @@ func resize(file []byte, height, width int) ([]byte, error) {
 		if err != nil {
 			return nil, fmt.Errorf("input %q: %w", name, err)
 		}
-		return f.with(input), nil
+		return f.withValue(input), nil
 	}, modelGraph, graphInput)
 	if err != nil {
 		return nil, err
@@ -83,15 +84,15 @@ func resize(file []byte, height, width int) ([]byte, error) {
 	if inputs != 1 {
 		return nil, fmt.Errorf("it has %d inputs, want one", inputs)
 	}
-	file, err = rewrite(file, remove, modelGraph, graphOutput, valueInfoType, typeTensor, typeTensorShape)
+	file, err = rewrite(file, removeField, modelGraph, graphOutput, valueInfoType, typeTensor, typeTensorShape)
 	if err != nil {
 		return nil, err
 	}
-	return rewrite(file, remove, modelGraph, graphValueInfo)
+	return rewrite(file, removeField, modelGraph, graphValueInfo)
 }
 
-// weightNames returns the names of the weights, all of which have to be in the file: what
-// is loaded from memory has no folder in which others would be found.
+// weightNames returns the names of the weights. Weights in other files are an error,
+// because a network that is loaded from memory has no folder in which to find them.
 func weightNames(file []byte) (map[string]bool, error) {
 	names := make(map[string]bool)
 	for f, err := range fields(file, modelGraph, graphInitializer, tensorName) {
@@ -104,7 +105,7 @@ func weightNames(file []byte) (map[string]bool, error) {
 		if err != nil {
 			return nil, err
 		}
-		return nil, errors.New("it has weights in other files, want all in one")
+		return nil, errors.New("it has weights in other files, want all in one file")
 	}
 	return names, nil
 }
@@ -140,7 +141,7 @@ func resizeInput(value []byte, height, width int) ([]byte, error) {
 	return value, err
 }
 
-// setDim returns a dimension with a number in place of its number or its name.
+// setDim returns a dimension with n as its value. It replaces the value or the name.
 func setDim(f field, n int) ([]byte, error) {
 	var dim []byte
 	for part, err := range fields(f.value) {
@@ -152,28 +153,28 @@ func setDim(f field, n int) ([]byte, error) {
 		}
 	}
 	dim = protowire.AppendTag(dim, dimValue, protowire.VarintType)
-	return f.with(protowire.AppendVarint(dim, uint64(n))), nil
+	return f.withValue(protowire.AppendVarint(dim, uint64(n))), nil
 }
 
 // field is a field of a message.
 type field struct {
 	number protowire.Number
-	raw    []byte // all of it
-	value  []byte // the message, string or bytes that it holds; nil for numbers
+	raw    []byte // the whole field, with its tag
+	value  []byte // its message, string or bytes; nil for numbers
 }
 
-// with returns the field with another message, string or bytes.
-func (f field) with(value []byte) []byte {
+// withValue returns the encoded field with another value.
+func (f field) withValue(value []byte) []byte {
 	return protowire.AppendBytes(protowire.AppendTag(nil, f.number, protowire.BytesType), value)
 }
 
-// fields yields the fields at a path of numbers in a message, or all of the message for
-// no path, in their order. An error is the last that it yields. A message that is given
-// twice counts as one, as everywhere in Protocol Buffers.
+// fields yields the fields of a message at a path of field numbers, in their order; without
+// a path it yields all fields. It stops after an error. A message that occurs twice counts
+// as one message, as in all of Protocol Buffers.
 func fields(message []byte, path ...protowire.Number) iter.Seq2[field, error] {
 	return func(yield func(field, error) bool) {
 		for len(message) > 0 {
-			f, err := parse(message)
+			f, err := parseField(message)
 			if err != nil {
 				yield(field{}, err)
 				return
@@ -195,8 +196,8 @@ func fields(message []byte, path ...protowire.Number) iter.Seq2[field, error] {
 	}
 }
 
-// rewrite returns a message in which change replaces each field at a path of numbers, by
-// any number of bytes.
+// rewrite returns a copy of a message in which each field at a path of field numbers is
+// replaced by the bytes that change returns.
 func rewrite(
 	message []byte, change func(field) ([]byte, error), path ...protowire.Number,
 ) ([]byte, error) {
@@ -213,7 +214,7 @@ func rewrite(
 		case f.value != nil:
 			var inner []byte
 			inner, err = rewrite(f.value, change, path[1:]...)
-			raw = f.with(inner)
+			raw = f.withValue(inner)
 		}
 		if err != nil {
 			return nil, err
@@ -223,18 +224,18 @@ func rewrite(
 	return out, nil
 }
 
-// remove is a change for [rewrite].
-func remove(field) ([]byte, error) { return nil, nil }
+// removeField is a change function for [rewrite] that removes the field.
+func removeField(field) ([]byte, error) { return nil, nil }
 
-// parse returns the first field of a message.
-func parse(message []byte) (field, error) {
+// parseField returns the first field of a message.
+func parseField(message []byte) (field, error) {
 	number, kind, tag := protowire.ConsumeTag(message)
 	if tag < 0 {
-		return field{}, fmt.Errorf("it is no ONNX file, or damaged: %w", protowire.ParseError(tag))
+		return field{}, fmt.Errorf("not an ONNX file, or damaged: %w", protowire.ParseError(tag))
 	}
 	n := protowire.ConsumeFieldValue(number, kind, message[tag:])
 	if n < 0 {
-		return field{}, fmt.Errorf("it is no ONNX file, or damaged: field %d: %w", number, protowire.ParseError(n))
+		return field{}, fmt.Errorf("not an ONNX file, or damaged: field %d: %w", number, protowire.ParseError(n))
 	}
 	f := field{number: number, raw: message[:tag+n]}
 	if kind == protowire.BytesType {

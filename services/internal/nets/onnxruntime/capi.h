@@ -1,9 +1,9 @@
 // The part of ONNX Runtime's C interface that this package calls, so that
 // building needs no header of the library.
 //
-// OrtApi is a table of functions. A version of the library appends to the table
-// and changes nothing before, so the positions, which are asserted below, hold
-// for every library that serves API_VERSION: 1.21 and all later ones.
+// OrtApi is a table of functions. New versions of the library only append to the
+// table. The positions, which are asserted below, are therefore valid for every
+// library that supports API_VERSION: 1.21 and all later ones.
 
 #include <dlfcn.h>
 #include <stddef.h>
@@ -116,7 +116,7 @@ typedef struct OrtApi {
   void (*ReleaseCUDAOptions)(OrtCUDAOptions *);
 } OrtApi;
 
-// A function after a gap has the position that the name of the gap says.
+// A function after a gap is at the position in the name of the gap.
 #define AT(position, function) \
   _Static_assert(offsetof(OrtApi, function) == (position) * sizeof(void *), "OrtApi: " #function)
 AT(2, GetErrorMessage);
@@ -149,25 +149,25 @@ typedef struct OrtApiBase {
   const char *(*GetVersionString)(void);
 } OrtApiBase;
 
-// open_library loads the library at path, which stays loaded until the process
-// ends, and returns what it offers, or NULL and why in *error, to be freed.
+// open_library loads the library at path, which stays loaded until the process ends.
+// It returns the API base, or NULL with the reason in *error, which the caller frees.
 static inline const OrtApiBase *open_library(const char *path, char **error) {
   void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
   const OrtApiBase *(*base)(void) = NULL;
   if (library != NULL) base = (const OrtApiBase *(*)(void))dlsym(library, "OrtGetApiBase");
   if (base != NULL) return base();
-  // Taken here: the text belongs to the thread.
+  // Copied here, because the text of dlerror belongs to the thread.
   *error = strdup(dlerror());
   return NULL;
 }
 
-// missing_driver returns why CUDA cannot work, to be freed, or NULL. Without the
-// driver a library of 1.22 was seen to end the process when it loads CUDA.
+// missing_driver returns why CUDA cannot work, which the caller frees, or NULL.
+// Without the driver, version 1.22 of the library ended the process when it loaded CUDA.
 static inline char *missing_driver(void) {
   return dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL) == NULL ? strdup(dlerror()) : NULL;
 }
 
-// Go cannot call a pointer to a function; each of these calls one.
+// Go cannot call a C function pointer. Each of these functions calls one.
 
 static inline const char *base_version(const OrtApiBase *b) { return b->GetVersionString(); }
 static inline const OrtApi *base_api(const OrtApiBase *b) { return b->GetApi(API_VERSION); }
@@ -175,8 +175,8 @@ static inline const OrtApi *base_api(const OrtApiBase *b) { return b->GetApi(API
 static inline const char *status_message(const OrtApi *a, OrtStatus *s) { return a->GetErrorMessage(s); }
 static inline void release_status(const OrtApi *a, OrtStatus *s) { a->ReleaseStatus(s); }
 
-// What the library cannot load of a provider, such as cuDNN, it only logs: on
-// standard error, at this level.
+// When a library of a provider, such as cuDNN, cannot be loaded, ONNX Runtime only
+// logs it, on standard error and at this level.
 static inline OrtStatus *create_env(const OrtApi *a, const char *log_id, OrtEnv **out) {
   return a->CreateEnv(LOG_ERRORS, log_id, out);
 }
@@ -198,9 +198,9 @@ static inline void release_providers(const OrtApi *a, char **providers, int n) {
   if (s != NULL) a->ReleaseStatus(s);
 }
 
-// lane_options makes the options of a session that works alone on one thread:
-// others would fight those of the other lanes. Patterns of memory are off, as
-// the library keeps one for each shape of the input that it ever saw.
+// lane_options creates the options of a session that runs on one thread: more threads
+// would compete with those of other lanes. Memory patterns are off, because the library
+// keeps one for each input shape that it has seen.
 static inline OrtStatus *lane_options(const OrtApi *a, OrtSessionOptions **out) {
   OrtStatus *s = a->CreateSessionOptions(out);
   if (s == NULL) s = a->SetIntraOpNumThreads(*out, 1);
@@ -260,7 +260,7 @@ static inline OrtStatus *output_type(const OrtApi *a, const OrtSession *s, size_
 }
 static inline void release_type(const OrtApi *a, OrtTypeInfo *t) { a->ReleaseTypeInfo(t); }
 
-// tensor_info gives NULL for what is no tensor. It belongs to t.
+// tensor_info sets *out to NULL if t is not a tensor. *out belongs to t.
 static inline OrtStatus *tensor_info(const OrtApi *a, const OrtTypeInfo *t, const OrtTensorInfo **out) {
   int kind = 0;
   OrtStatus *s = a->GetOnnxTypeFromTypeInfo(t, &kind);
@@ -286,7 +286,7 @@ static inline OrtStatus *run(const OrtApi *a, OrtSession *s, const char *input_n
   return a->Run(s, NULL, &input_name, &input, 1, output_names, n, outputs);
 }
 
-// value_info gives NULL for what is no tensor. It is the caller's.
+// value_info sets *out to NULL if v is not a tensor. The caller owns *out.
 static inline OrtStatus *value_info(const OrtApi *a, const OrtValue *v, OrtTensorInfo **out) {
   int is_tensor = 0;
   OrtStatus *s = a->IsTensor(v, &is_tensor);

@@ -12,12 +12,14 @@ import (
 // ErrNotFound is returned by [Find] on a machine without ONNX Runtime.
 var ErrNotFound = errors.New("ONNX Runtime is not installed")
 
-// Find returns the path of the library: the file that the operator gave, or else
-// what is in the folder onnxruntime of the folder of models, or else the newest
-// of the system.
+// Find returns the path of the library, the first of these that exists:
 //
-// A given file that does not exist is an error that is not [ErrNotFound]: nothing
-// else is used in its place.
+//   - the file given, unless it is empty,
+//   - the library in the folder onnxruntime below the folder models,
+//   - the newest library that the system's loader knows.
+//
+// When the file given does not exist, Find returns an error that is not [ErrNotFound],
+// and does not look elsewhere.
 func Find(given, models string) (string, error) {
 	if given != "" {
 		if _, err := os.Stat(given); err != nil {
@@ -37,7 +39,7 @@ func Find(given, models string) (string, error) {
 		}
 		places = append(places, pattern)
 	}
-	if path := newestOfSystem(); path != "" {
+	if path := findInSystem(); path != "" {
 		return path, nil
 	}
 	places = append(places, systemName+"* of the system (ldconfig -p)")
@@ -45,22 +47,23 @@ func Find(given, models string) (string, error) {
 		ErrNotFound, strings.Join(places, ", then "))
 }
 
-// systemName is what the names of the library in Debian 13 and others begin with.
+// systemName is the prefix of the library's file name in Debian 13 and other systems.
 const systemName = "libonnxruntime.so.1"
 
-// newestOfSystem returns the path of the newest library that the system's loader
-// knows, or "".
-func newestOfSystem() string {
-	// By its path: the folder is not in the PATH of an ordinary user of Debian.
+// findInSystem returns the path of the newest library that the system's loader knows,
+// or "" if it knows none.
+func findInSystem() string {
+	// The path is absolute because /sbin is not in the PATH of an ordinary user of Debian.
 	list, err := exec.Command("/sbin/ldconfig", "-p").Output()
 	if err != nil {
 		return "" // a system without glibc's loader
 	}
-	return newestOf(string(list))
+	return firstInList(string(list))
 }
 
-// newestOf reads what ldconfig -p prints: the newest version of a library first.
-func newestOf(list string) string {
+// firstInList returns the first path of the library in the output of ldconfig -p, which
+// lists the newest version first, or "" if the output has none.
+func firstInList(list string) string {
 	for line := range strings.Lines(list) {
 		if name, path, ok := strings.Cut(line, " => "); ok && strings.HasPrefix(strings.TrimSpace(name), systemName) {
 			return strings.TrimSpace(path)

@@ -1,9 +1,9 @@
 // Package onnxruntime runs ONNX nets with Microsoft's ONNX Runtime.
 //
-// The library is found and loaded at run time ([Find], [Open]): building needs
-// neither the library nor its header, and a machine without it gets an error that
-// says how to install it. Every library from 1.21 on will do. docs/adr/0008 says
-// why this is no package of others.
+// The library is looked up and loaded at run time ([Find], [Open]). Building needs
+// neither the library nor its header, and on a machine without it the error says how to
+// install it. Versions from 1.21 on are supported. docs/adr/0008 says why no existing Go
+// package is used.
 package onnxruntime
 
 /*
@@ -20,11 +20,11 @@ import (
 	"unsafe"
 )
 
-// oldest is the version of the library that first had API_VERSION.
-const oldest = "1.21"
+// minVersion is the first version of the library that supports API_VERSION.
+const minVersion = "1.21"
 
-// Library is the loaded ONNX Runtime. It is safe for concurrent use, and stays
-// loaded until the process ends.
+// Library is the loaded ONNX Runtime. It is safe for concurrent use by multiple
+// goroutines, and stays loaded until the process ends.
 type Library struct {
 	path      string
 	version   string
@@ -35,8 +35,8 @@ type Library struct {
 	allocator *C.OrtAllocator
 }
 
-// Open loads the library at path. Opened again, a path gives the library that is
-// already loaded.
+// Open loads the library at path. Opening the same path again does not load it a second
+// time.
 func Open(path string) (*Library, error) {
 	cpath := C.CString(path)
 	defer C.free(unsafe.Pointer(cpath))
@@ -48,7 +48,8 @@ func Open(path string) (*Library, error) {
 	}
 	l := &Library{path: path, version: C.GoString(C.base_version(base)), api: C.base_api(base)}
 	if l.api == nil {
-		return nil, fmt.Errorf("open ONNX Runtime: %s is version %s; version %s or newer is needed", path, l.version, oldest)
+		return nil, fmt.Errorf("open ONNX Runtime: %s is version %s; version %s or newer is needed",
+			path, l.version, minVersion)
 	}
 	if err := l.init(); err != nil {
 		return nil, fmt.Errorf("open ONNX Runtime: start %s, version %s: %w", path, l.version, err)
@@ -56,11 +57,11 @@ func Open(path string) (*Library, error) {
 	return l, nil
 }
 
-// init makes what all nets share.
+// init creates what all nets share.
 func (l *Library) init() error {
 	id := C.CString("sightmesh")
 	defer C.free(unsafe.Pointer(id))
-	// The library has one environment, and counts how often it was asked for.
+	// The library has one environment per process and counts references to it.
 	if err := l.error(C.create_env(l.api, id, &l.env)); err != nil {
 		return err
 	}
@@ -92,7 +93,8 @@ func (l *Library) Version() string { return l.version }
 // built with, such as "CPUExecutionProvider".
 func (l *Library) Providers() []string { return slices.Clone(l.providers) }
 
-// error returns the message of a status, which it frees, or nil for success.
+// error returns the message of a status as an error, or nil for success. It frees the
+// status.
 func (l *Library) error(s *C.OrtStatus) error {
 	if s == nil {
 		return nil

@@ -13,8 +13,8 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/nets/onnxruntime"
 )
 
-// open opens the library, or skips the test on a machine without it.
-func open(t testing.TB) *onnxruntime.Library {
+// openOrSkip opens the library, or skips the test on a machine without it.
+func openOrSkip(t testing.TB) *onnxruntime.Library {
 	t.Helper()
 	library, err := openLibrary()
 	if errors.Is(err, onnxruntime.ErrNotFound) {
@@ -34,8 +34,8 @@ func openLibrary() (*onnxruntime.Library, error) {
 	return onnxruntime.Open(path)
 }
 
-func TestOpen_TellsVersionAndProviders(t *testing.T) {
-	library := open(t)
+func TestOpen_ReportsVersionAndProviders(t *testing.T) {
+	library := openOrSkip(t)
 	if !regexp.MustCompile(`^1\.\d+\.\d+`).MatchString(library.Version()) {
 		t.Errorf("version is %q", library.Version())
 	}
@@ -45,7 +45,7 @@ func TestOpen_TellsVersionAndProviders(t *testing.T) {
 }
 
 func TestOpen_LoadsOnce(t *testing.T) {
-	library := open(t)
+	library := openOrSkip(t)
 	for range 100 {
 		again, err := onnxruntime.Open(library.Path())
 		if err != nil {
@@ -69,7 +69,7 @@ func TestOpen_LoadsOnce(t *testing.T) {
 	}
 }
 
-func TestOpen_RejectsWhatIsNoLibrary(t *testing.T) {
+func TestOpen_RejectsAFileThatIsNotALibrary(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "libonnxruntime.so")
 	if err := os.WriteFile(path, []byte("<!doctype html>"+strings.Repeat("not found ", 100)), 0o600); err != nil {
 		t.Fatal(err)
@@ -82,11 +82,11 @@ func TestOpen_RejectsAMissingFile(t *testing.T) {
 }
 
 func TestOpen_RejectsAnotherLibrary(t *testing.T) {
-	checkOpenFails(t, compiled(t, "int answer(void) { return 42; }"), "OrtGetApiBase")
+	checkOpenFails(t, compileLibrary(t, "int answer(void) { return 42; }"), "OrtGetApiBase")
 }
 
 func TestOpen_RejectsAnOldLibrary(t *testing.T) {
-	path := compiled(t, `
+	path := compileLibrary(t, `
 		static const void *get_api(unsigned version) { return version > 20 ? 0 : (const void *)1; }
 		static const char *get_version(void) { return "1.20.1"; }
 		static struct { const void *(*api)(unsigned); const char *(*version)(void); } base = {get_api, get_version};
@@ -94,7 +94,7 @@ func TestOpen_RejectsAnOldLibrary(t *testing.T) {
 	checkOpenFails(t, path, "is version 1.20.1; version 1.21 or newer is needed")
 }
 
-// checkOpenFails expects an error that names the file and the reason.
+// checkOpenFails checks that Open returns an error that names the file and the reason.
 func checkOpenFails(t *testing.T, path, reason string) {
 	t.Helper()
 	_, err := onnxruntime.Open(path)
@@ -109,8 +109,8 @@ func checkOpenFails(t *testing.T, path, reason string) {
 	}
 }
 
-// compiled returns the path of a library made from C.
-func compiled(t *testing.T, source string) string {
+// compileLibrary compiles a shared library from C and returns its path.
+func compileLibrary(t *testing.T, source string) string {
 	t.Helper()
 	dir := t.TempDir()
 	in, out := filepath.Join(dir, "lib.c"), filepath.Join(dir, "lib.so")

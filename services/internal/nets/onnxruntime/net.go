@@ -20,15 +20,14 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/nets"
 )
 
-// Options says how a net is run. The zero value is the CPU.
+// Options says how a net is run. The zero value runs it on the CPU.
 type Options struct {
-	// Providers run the operators that they can, the first one first; the CPU
-	// runs the others.
+	// Providers are tried in this order for each operator. Operators that none of
+	// them supports run on the CPU.
 	Providers []lane.Provider
 }
 
-// Net is a loaded net. It runs on one thread, and belongs to one goroutine at a
-// time.
+// Net is a loaded net. It runs on one thread and belongs to one goroutine at a time.
 type Net struct {
 	library *Library
 	path    string
@@ -42,15 +41,15 @@ var _ nets.Net = (*Net)(nil)
 // port is an input or an output.
 type port struct {
 	name    string
-	cname   *C.char // of the library's allocator
-	shape   []int   // -1 is any
-	element C.int   // 0 for what is no tensor
+	cname   *C.char // allocated by the library's allocator
+	shape   []int   // -1 means any size
+	element C.int   // type of its elements; 0 for a value that is not a tensor
 }
 
 // Engine returns the name and the version of the library.
 func (n *Net) Engine() string { return "onnxruntime " + n.library.version }
 
-// Load loads the net of an .onnx file. It has to have one input, of float32.
+// Load loads the net of an .onnx file. The net must have one input, of float32.
 func (l *Library) Load(path string, o Options) (*Net, error) {
 	return l.load(path, o, func(options *C.OrtSessionOptions) (session *C.OrtSession, err error) {
 		cpath := C.CString(path)
@@ -60,17 +59,18 @@ func (l *Library) Load(path string, o Options) (*Net, error) {
 	})
 }
 
-// LoadBytes is [Library.Load] for the bytes of an .onnx file, which may have been changed
-// since they were read from the path. Files with more weights beside it are not read.
+// LoadBytes is [Library.Load] for the content of an .onnx file, which the caller may have
+// changed after reading it. The path is used in errors only: weights in other files beside
+// it are not read.
 func (l *Library) LoadBytes(path string, file []byte, o Options) (*Net, error) {
 	return l.load(path, o, func(options *C.OrtSessionOptions) (session *C.OrtSession, err error) {
-		data := unsafe.Pointer(unsafe.SliceData(file)) // of which the library keeps nothing
+		data := unsafe.Pointer(unsafe.SliceData(file)) // the library copies what it needs
 		err = l.error(C.create_session_from_array(l.api, l.env, data, C.size_t(len(file)), options, &session))
 		return session, err
 	})
 }
 
-// createSession makes the session of a net.
+// createSession creates the session of a net.
 type createSession func(*C.OrtSessionOptions) (*C.OrtSession, error)
 
 func (l *Library) load(path string, o Options, create createSession) (*Net, error) {
@@ -115,11 +115,11 @@ func (l *Library) appendProvider(options *C.OrtSessionOptions, p lane.Provider) 
 	case !slices.Contains(l.providers, name):
 		return fmt.Errorf("%s, version %s, has no %s, only %s", l.path, l.version, name, strings.Join(l.providers, ", "))
 	case p.Name == "cpu":
-		return nil // always there
+		return nil // every session has it
 	}
 	if reason := C.missing_driver(); reason != nil {
 		defer C.free(unsafe.Pointer(reason))
-		return fmt.Errorf("the NVIDIA driver is not there: %s", C.GoString(reason))
+		return fmt.Errorf("the NVIDIA driver is missing: %s", C.GoString(reason))
 	}
 	settings := maps.Clone(p.Settings)
 	if settings == nil {
@@ -181,7 +181,7 @@ func (n *Net) describe() error {
 	return nil
 }
 
-// describePort fills in what the type says, and frees it.
+// describePort sets name, shape and element type of p from the type t, which it frees.
 func (l *Library) describePort(p *port, t *C.OrtTypeInfo) error {
 	defer C.release_type(l.api, t)
 	p.name = C.GoString(p.cname)
@@ -214,12 +214,12 @@ func (l *Library) shape(info *C.OrtTensorInfo) (shape []int, element C.int, err 
 	return shape, element, nil
 }
 
-// Inputs returns the one input.
+// Inputs describes the one input.
 func (n *Net) Inputs() []nets.Input {
 	return []nets.Input{{Name: n.input.name, Shape: slices.Clone(n.input.shape)}}
 }
 
-// Outputs returns the outputs.
+// Outputs describes the outputs.
 func (n *Net) Outputs() []nets.Output {
 	out := make([]nets.Output, len(n.outputs))
 	for i, p := range n.outputs {
@@ -242,16 +242,16 @@ func (n *Net) Close() {
 	n.session, n.input, n.outputs = nil, port{}, nil
 }
 
-// Run runs the net. Outputs of integers, booleans and other floating-point
-// numbers are converted to float32.
+// Run runs the net. Outputs of integers, booleans and other floating-point types are
+// converted to float32.
 func (n *Net) Run(in nets.Tensor, outputs ...string) ([]nets.Tensor, error) {
 	if n.session == nil {
 		return nil, fmt.Errorf("run %s: the net is closed", n.path)
 	}
-	if err := n.input.check(in); err != nil {
+	if err := n.input.checkTensor(in); err != nil {
 		return nil, fmt.Errorf("run %s: %w", n.path, err)
 	}
-	ports, err := n.choose(outputs)
+	ports, err := n.selectOutputs(outputs)
 	if err != nil {
 		return nil, fmt.Errorf("run %s: %w", n.path, err)
 	}
@@ -262,9 +262,9 @@ func (n *Net) Run(in nets.Tensor, outputs ...string) ([]nets.Tensor, error) {
 	return out, nil
 }
 
-// check returns an error if a tensor does not fit.
-func (p *port) check(in nets.Tensor) error {
-	// A scalar and a net that does not say its shape look the same.
+// checkTensor returns an error if a tensor does not fit the port.
+func (p *port) checkTensor(in nets.Tensor) error {
+	// An empty shape is that of a scalar, or of a net that does not declare one.
 	fits, size := len(p.shape) == 0 || len(p.shape) == len(in.Shape), 1
 	for i, d := range in.Shape {
 		fits = fits && d > 0 && (len(p.shape) == 0 || p.shape[i] < 0 || p.shape[i] == d)
@@ -279,8 +279,8 @@ func (p *port) check(in nets.Tensor) error {
 	return nil
 }
 
-// choose returns the outputs of these names, or all.
-func (n *Net) choose(names []string) ([]port, error) {
+// selectOutputs returns the named outputs, or all outputs when there are no names.
+func (n *Net) selectOutputs(names []string) ([]port, error) {
 	if len(names) == 0 {
 		return n.outputs, nil
 	}
@@ -301,7 +301,7 @@ func (n *Net) choose(names []string) ([]port, error) {
 
 func (n *Net) run(in nets.Tensor, ports []port) ([]nets.Tensor, error) {
 	l := n.library
-	// The library reads the numbers where they are.
+	// The library reads the numbers in place.
 	var pin runtime.Pinner
 	defer pin.Unpin()
 	data := unsafe.SliceData(in.Data)
@@ -340,14 +340,14 @@ func (n *Net) run(in nets.Tensor, ports []port) ([]nets.Tensor, error) {
 	return out, nil
 }
 
-// tensor copies a value.
+// tensor copies a value of the library into a Tensor.
 func (l *Library) tensor(v *C.OrtValue) (nets.Tensor, error) {
 	var info *C.OrtTensorInfo
 	if err := l.error(C.value_info(l.api, v, &info)); err != nil {
 		return nets.Tensor{}, err
 	}
 	if info == nil {
-		return nets.Tensor{}, errors.New("it is no tensor")
+		return nets.Tensor{}, errors.New("it is not a tensor")
 	}
 	defer C.release_tensor_info(l.api, info)
 	shape, element, err := l.shape(info)
@@ -387,18 +387,18 @@ func (l *Library) tensor(v *C.OrtValue) (nets.Tensor, error) {
 	return out, nil
 }
 
-// convert converts the numbers at src, as many as dst has.
+// convert converts len(dst) numbers at src to float32.
 func convert[T int8 | uint8 | int32 | int64 | float64](dst []float32, src unsafe.Pointer) {
 	for i, v := range unsafe.Slice((*T)(src), len(dst)) {
 		dst[i] = float32(v)
 	}
 }
 
-// float16 returns the value of a number of 16 bits, as IEEE 754 defines them.
+// float16 converts an IEEE 754 half-precision number to float32.
 func float16(bits uint16) float32 {
 	sign, exponent, fraction := uint32(bits>>15), int(bits>>10&0x1f), uint32(bits&0x3ff)
 	switch exponent {
-	case 0: // zero and what is below the smallest normal number
+	case 0: // zero and subnormal numbers
 		v := float32(math.Ldexp(float64(fraction), -24))
 		return math.Float32frombits(sign<<31 | math.Float32bits(v))
 	case 0x1f: // infinity and NaN
@@ -407,9 +407,9 @@ func float16(bits uint16) float32 {
 	return math.Float32frombits(sign<<31 | uint32(exponent-15+127)<<23 | fraction<<13)
 }
 
-// elementName returns the name of a type of elements, for messages.
+// elementName returns the name of an element type, for errors.
 func elementName(element C.int) string {
-	names := []string{"no tensor", "float32", "uint8", "int8", "uint16", "int16", "int32", "int64", "string", "bool",
+	names := []string{"not a tensor", "float32", "uint8", "int8", "uint16", "int16", "int32", "int64", "string", "bool",
 		"float16", "float64", "uint32", "uint64", "complex64", "complex128", "bfloat16"}
 	if int(element) < len(names) {
 		return names[element]

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"math"
 	"os"
+	"reflect"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -16,8 +17,8 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/nets/onnxruntime"
 )
 
-// load loads a net for the length of the test.
-func load(t testing.TB, library *onnxruntime.Library, path string) *onnxruntime.Net {
+// loadNet loads a net until the test ends.
+func loadNet(t testing.TB, library *onnxruntime.Library, path string) *onnxruntime.Net {
 	t.Helper()
 	net, err := library.Load(path, onnxruntime.Options{})
 	if err != nil {
@@ -27,7 +28,8 @@ func load(t testing.TB, library *onnxruntime.Library, path string) *onnxruntime.
 	return net
 }
 
-// sumFile writes a net that adds 1, 2 and 3 to rows of three, of any number.
+// sumFile writes a net that adds 1, 2 and 3 to each row of three numbers. The number of
+// rows is dynamic.
 func sumFile(t testing.TB) string {
 	return netFile(t,
 		[]onnx{node("Add", []string{"x", "one"}, "sum"), node("Identity", []string{"x"}, "same")},
@@ -37,21 +39,19 @@ func sumFile(t testing.TB) string {
 }
 
 func TestNet_DescribesInputAndOutputs(t *testing.T) {
-	net := load(t, open(t), sumFile(t))
+	net := loadNet(t, openOrSkip(t), sumFile(t))
 	inputs, outputs := net.Inputs(), net.Outputs()
-	if len(inputs) != 1 || inputs[0].Name != "x" || !slices.Equal(inputs[0].Shape, []int{-1, 3}) {
-		t.Errorf("inputs are %v", inputs)
+	if want := []nets.Input{{Name: "x", Shape: []int{-1, 3}}}; !reflect.DeepEqual(inputs, want) {
+		t.Errorf("inputs are %v, want %v", inputs, want)
 	}
-	if len(outputs) != 2 || outputs[0].Name != "sum" || outputs[1].Name != "same" {
-		t.Fatalf("outputs are %v", outputs)
-	}
-	if !slices.Equal(outputs[0].Shape, []int{-1, 3}) {
-		t.Errorf("the shape of the first output is %v", outputs[0].Shape)
+	want := []nets.Output{{Name: "sum", Shape: []int{-1, 3}}, {Name: "same", Shape: []int{-1, 3}}}
+	if !reflect.DeepEqual(outputs, want) {
+		t.Errorf("outputs are %v, want %v", outputs, want)
 	}
 }
 
 func TestNet_RunsWithADynamicDimension(t *testing.T) {
-	net := load(t, open(t), sumFile(t))
+	net := loadNet(t, openOrSkip(t), sumFile(t))
 	for _, rows := range []int{1, 4, 2} {
 		in := nets.NewTensor(rows, 3)
 		for i := range in.Data {
@@ -78,8 +78,8 @@ func TestNet_RunsWithADynamicDimension(t *testing.T) {
 	}
 }
 
-func TestNet_ReturnsTheOutputsAskedFor(t *testing.T) {
-	net := load(t, open(t), sumFile(t))
+func TestNet_ReturnsTheNamedOutputs(t *testing.T) {
+	net := loadNet(t, openOrSkip(t), sumFile(t))
 	out, err := net.Run(nets.NewTensor(1, 3), "same", "sum", "same")
 	if err != nil {
 		t.Fatal(err)
@@ -92,8 +92,8 @@ func TestNet_ReturnsTheOutputsAskedFor(t *testing.T) {
 	}
 }
 
-func TestNet_ReturnsDataOfTheCaller(t *testing.T) {
-	net := load(t, open(t), sumFile(t))
+func TestNet_LaterRunKeepsEarlierResult(t *testing.T) {
+	net := loadNet(t, openOrSkip(t), sumFile(t))
 	first, err := net.Run(nets.NewTensor(1, 3), "sum")
 	if err != nil {
 		t.Fatal(err)
@@ -114,11 +114,12 @@ func TestNet_ConvertsOutputsToFloat32(t *testing.T) {
 		nodes = append(nodes, cast(name, element))
 		outputs = append(outputs, value(name, element, -1))
 	}
-	net := load(t, open(t), netFile(t, nodes, nil, []onnx{value("x", typeFloat, -1)}, outputs))
+	net := loadNet(t, openOrSkip(t), netFile(t, nodes, nil, []onnx{value("x", typeFloat, -1)}, outputs))
 	in := []float32{0, 1, 2.5, 65504, -2, 6.1e-5, 6e-8}
 	for name, want := range map[string][]float32{
 		"float64": in,
-		// The largest number, a normal one near the smallest and the smallest.
+		// Among them the largest number, a normal number near the smallest normal one, and
+		// the smallest subnormal one.
 		"float16": {0, 1, 2.5, 65504, -2, 1023.0 / (1 << 24), 1.0 / (1 << 24)},
 		"int64":   {0, 1, 2, 65504, -2, 0, 0},
 		"int32":   {0, 1, 2, 65504, -2, 0, 0},
@@ -145,13 +146,16 @@ func TestNet_ConvertsOutputsToFloat32(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !math.IsInf(float64(out[0].Data[0]), 1) || !math.IsNaN(float64(out[0].Data[1])) {
-		t.Errorf("infinity and NaN: %v", out[0].Data)
+	if got := out[0].Data[0]; !math.IsInf(float64(got), 1) {
+		t.Errorf("1e9 is converted to %v, want +Inf", got)
+	}
+	if got := out[0].Data[1]; !math.IsNaN(float64(got)) {
+		t.Errorf("NaN is converted to %v, want NaN", got)
 	}
 }
 
 func TestNet_ReturnsAnEmptyOutput(t *testing.T) {
-	net := load(t, open(t), netFile(t, []onnx{node("NonZero", []string{"x"}, "at")}, nil,
+	net := loadNet(t, openOrSkip(t), netFile(t, []onnx{node("NonZero", []string{"x"}, "at")}, nil,
 		[]onnx{value("x", typeFloat, 4)}, []onnx{value("at", typeInt64, 1, -1)}))
 	out, err := net.Run(nets.NewTensor(4))
 	if err != nil {
@@ -163,7 +167,7 @@ func TestNet_ReturnsAnEmptyOutput(t *testing.T) {
 }
 
 func TestNet_RejectsAnInputThatDoesNotFit(t *testing.T) {
-	net := load(t, open(t), sumFile(t))
+	net := loadNet(t, openOrSkip(t), sumFile(t))
 	for name, c := range map[string]struct {
 		in   nets.Tensor
 		want string
@@ -184,13 +188,13 @@ func TestNet_RejectsAnInputThatDoesNotFit(t *testing.T) {
 }
 
 func TestNet_RejectsAnUnknownOutput(t *testing.T) {
-	net := load(t, open(t), sumFile(t))
+	net := loadNet(t, openOrSkip(t), sumFile(t))
 	_, err := net.Run(nets.NewTensor(1, 3), "sum", "boxes")
 	checkError(t, err, `no output "boxes"; the net has "sum", "same"`)
 }
 
 func TestNet_RejectsAnOutputOfStrings(t *testing.T) {
-	net := load(t, open(t), netFile(t, []onnx{cast("text", typeString), cast("number", typeInt32)}, nil,
+	net := loadNet(t, openOrSkip(t), netFile(t, []onnx{cast("text", typeString), cast("number", typeInt32)}, nil,
 		[]onnx{value("x", typeFloat, 2)}, []onnx{value("text", typeString, 2), value("number", typeInt32, 2)}))
 	_, err := net.Run(nets.NewTensor(2), "text")
 	checkError(t, err, `output "text": it is of string, which is not supported`)
@@ -200,27 +204,28 @@ func TestNet_RejectsAnOutputOfStrings(t *testing.T) {
 }
 
 func TestNet_ReturnsTheErrorOfTheLibrary(t *testing.T) {
-	// What three rows of 4 cannot be: only the run can tell.
-	shape := onnx{}.int(2, typeInt64).string(8, "shape").int(1, 2).bytes(9, []byte{8, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0})
-	net := load(t, open(t), netFile(t, []onnx{node("Reshape", []string{"x", "shape"}, "y")}, []onnx{shape},
+	// Three rows of 4 cannot be reshaped into this, which only the run finds out.
+	shape := onnx{}.int(2, typeInt64).string(8, "shape").int(1, 2).
+		bytes(9, []byte{8, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0})
+	net := loadNet(t, openOrSkip(t), netFile(t, []onnx{node("Reshape", []string{"x", "shape"}, "y")}, []onnx{shape},
 		[]onnx{value("x", typeFloat, -1, 4)}, []onnx{value("y", typeFloat, 8, 2)}))
 	_, err := net.Run(nets.NewTensor(3, 4))
 	checkError(t, err, "test.onnx on [3 4]", "Reshape")
 	if _, err := net.Run(nets.NewTensor(4, 4)); err != nil {
-		t.Errorf("a good input after it: %v", err)
+		t.Errorf("a valid input afterwards: %v", err)
 	}
 }
 
 func TestNet_RejectsARunAfterClose(t *testing.T) {
-	net := load(t, open(t), sumFile(t))
+	net := loadNet(t, openOrSkip(t), sumFile(t))
 	net.Close()
 	net.Close()
 	_, err := net.Run(nets.NewTensor(1, 3))
 	checkError(t, err, "the net is closed")
 }
 
-func TestLoad_RejectsNetsThatCannotBeFed(t *testing.T) {
-	library := open(t)
+func TestLoad_RejectsUnsupportedInputs(t *testing.T) {
+	library := openOrSkip(t)
 	for name, c := range map[string]struct {
 		inputs []onnx
 		want   string
@@ -243,27 +248,27 @@ func TestLoad_RejectsNetsThatCannotBeFed(t *testing.T) {
 func TestLoad_RejectsAnUnknownOperator(t *testing.T) {
 	path := netFile(t, []onnx{node("Telepathy", []string{"x"}, "y")}, nil,
 		[]onnx{value("x", typeFloat, 1)}, []onnx{value("y", typeFloat, 1)})
-	_, err := open(t).Load(path, onnxruntime.Options{})
+	_, err := openOrSkip(t).Load(path, onnxruntime.Options{})
 	checkError(t, err, path, "Telepathy")
 }
 
 func TestLoad_RejectsAMissingFile(t *testing.T) {
-	_, err := open(t).Load("/nonexistent/net.onnx", onnxruntime.Options{})
+	_, err := openOrSkip(t).Load("/nonexistent/net.onnx", onnxruntime.Options{})
 	checkError(t, err, "/nonexistent/net.onnx", "doesn't exist")
 }
 
-func TestLoad_RejectsProvidersThatAreNotThere(t *testing.T) {
-	library, path := open(t), sumFile(t)
+func TestLoad_RejectsUnavailableProviders(t *testing.T) {
+	library, path := openOrSkip(t), sumFile(t)
 	for name, c := range map[string]struct {
 		provider lane.Provider
 		want     string
 	}{
-		"unknown":   {lane.Provider{Name: "gpu"}, `provider "gpu": unknown; known are cpu, cuda, tensorrt`},
-		"device":    {lane.Provider{Name: "cuda", Device: -1}, `provider "cuda": device is -1`},
-		"not there": {lane.Provider{Name: "tensorrt"}, "has no TensorrtExecutionProvider, only "},
+		"unknown": {lane.Provider{Name: "gpu"}, `provider "gpu": unknown; known are cpu, cuda, tensorrt`},
+		"device":  {lane.Provider{Name: "cuda", Device: -1}, `provider "cuda": device is -1`},
+		"missing": {lane.Provider{Name: "tensorrt"}, "has no TensorrtExecutionProvider, only "},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if name == "not there" && slices.Contains(library.Providers(), "TensorrtExecutionProvider") {
+			if name == "missing" && slices.Contains(library.Providers(), "TensorrtExecutionProvider") {
 				t.Skip("the library has TensorRT")
 			}
 			_, err := library.Load(path, onnxruntime.Options{Providers: []lane.Provider{c.provider}})
@@ -273,18 +278,18 @@ func TestLoad_RejectsProvidersThatAreNotThere(t *testing.T) {
 }
 
 func TestLoad_AcceptsTheCPUByName(t *testing.T) {
-	net, err := open(t).Load(sumFile(t), onnxruntime.Options{Providers: []lane.Provider{{Name: "cpu"}}})
+	net, err := openOrSkip(t).Load(sumFile(t), onnxruntime.Options{Providers: []lane.Provider{{Name: "cpu"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	net.Close()
 }
 
-func TestNet_KeepsNoMemory(t *testing.T) {
-	// Weights of 1 MiB and outputs of up to half a MiB: the 200 rounds would keep
-	// 200 MiB of the former, 53 MiB of the latter.
+func TestNet_LeaksNoMemory(t *testing.T) {
+	// The weights have 1 MiB, the outputs up to half a MiB. If they leaked, 200 rounds would
+	// use 200 MiB more for weights, and 53 MiB more for outputs.
 	const side, rounds, bound = 512, 200, 24 << 20
-	library := open(t)
+	library := openOrSkip(t)
 	path := netFile(t, []onnx{node("MatMul", []string{"x", "w"}, "y")},
 		[]onnx{constant("w", []int{side, side}, make([]float32, side*side))},
 		[]onnx{value("x", typeFloat, -1, side)}, []onnx{value("y", typeFloat, -1, side)})
@@ -303,17 +308,18 @@ func TestNet_KeepsNoMemory(t *testing.T) {
 			net.Close()
 		}
 	}
-	loadAndRun() // until the allocators of Go and C have what they need
+	loadAndRun() // warms up the allocators of Go and C
 	before := resident(t)
 	loadAndRun()
 	after := resident(t)
 	t.Logf("resident: %d MiB, %d rounds later %d MiB", before>>20, rounds, after>>20)
 	if after > before+bound {
-		t.Errorf("%d rounds took %d MiB", rounds, (after-before)>>20)
+		t.Errorf("%d rounds leaked %d MiB", rounds, (after-before)>>20)
 	}
 }
 
-// resident returns the memory of the process, without what Go could give back.
+// resident returns the resident memory of the process in bytes, after Go has returned
+// its free memory.
 func resident(t *testing.T) int {
 	t.Helper()
 	debug.FreeOSMemory()
@@ -328,7 +334,7 @@ func resident(t *testing.T) int {
 	return pages * os.Getpagesize()
 }
 
-// checkError expects an error that says all of this.
+// checkError checks that err contains each of want.
 func checkError(t *testing.T, err error, want ...string) {
 	t.Helper()
 	if err == nil {
@@ -341,15 +347,16 @@ func checkError(t *testing.T, err error, want ...string) {
 	}
 }
 
-// reluFile writes a net that declares one size for what it takes and makes, and between.
+// reluFile writes a net that declares a fixed size for its input, its output and the value
+// between them.
 func reluFile(t testing.TB) string {
 	return netFile(t,
 		[]onnx{node("Relu", []string{"x"}, "mid"), node("Neg", []string{"mid"}, "y")}, nil,
 		[]onnx{value("x", typeFloat, 1, 3, 4, 4)}, []onnx{value("y", typeFloat, 1, 3, 4, 4)})
 }
 
-func TestLoadBytes_OfAnotherSizeThanTheFile(t *testing.T) {
-	library, path := open(t), reluFile(t)
+func TestLoadBytes_ResizedFile(t *testing.T) {
+	library, path := openOrSkip(t), reluFile(t)
 	file, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -362,7 +369,7 @@ func TestLoadBytes_OfAnotherSizeThanTheFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(net.Close)
-	clear(file) // the library keeps nothing of it
+	clear(file) // the library must have copied it
 	if in := net.Inputs()[0]; !slices.Equal(in.Shape, []int{1, 3, 2, 6}) {
 		t.Errorf("the input is %v", in)
 	}
@@ -382,9 +389,9 @@ func TestLoadBytes_OfAnotherSizeThanTheFile(t *testing.T) {
 	checkError(t, err, path, `input "x" has shape [1 3 2 6]; [1 3 4 4] was given`)
 }
 
-func TestLoadBytes_RejectsWhatIsNoNet(t *testing.T) {
+func TestLoadBytes_RejectsAFileThatIsNotANet(t *testing.T) {
 	for _, file := range [][]byte{nil, []byte("<!doctype html>")} {
-		_, err := open(t).LoadBytes("/models/x.onnx", file, onnxruntime.Options{})
+		_, err := openOrSkip(t).LoadBytes("/models/x.onnx", file, onnxruntime.Options{})
 		checkError(t, err, "load /models/x.onnx: ")
 	}
 }

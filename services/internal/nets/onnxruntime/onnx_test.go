@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// An onnx is a message of an .onnx file in protobuf, which the tests write by
-// hand: no net of others is needed.
+// An onnx is a protobuf message of an .onnx file. The tests encode it by hand, so that they
+// need no published net.
 type onnx []byte
 
 func (m onnx) int(field int, v uint64) onnx {
@@ -22,7 +22,7 @@ func (m onnx) bytes(field int, v []byte) onnx {
 
 func (m onnx) string(field int, v string) onnx { return m.bytes(field, []byte(v)) }
 
-// The types of elements that the tests use.
+// The element types that the tests use.
 const (
 	typeFloat   = 1
 	typeUint8   = 2
@@ -35,7 +35,7 @@ const (
 	typeDouble  = 11
 )
 
-// netFile writes a net of these nodes, initializers, inputs and outputs.
+// netFile writes a net of these nodes, initializers, inputs and outputs, and returns its path.
 func netFile(t testing.TB, nodes, initializers, inputs, outputs []onnx) string {
 	t.Helper()
 	graph := onnx{}.string(2, "test")
@@ -52,7 +52,7 @@ func netFile(t testing.TB, nodes, initializers, inputs, outputs []onnx) string {
 	return path
 }
 
-// node applies an operator.
+// node returns a node that applies an operator.
 func node(operator string, inputs []string, output string, attributes ...onnx) onnx {
 	m := onnx{}
 	for _, in := range inputs {
@@ -65,12 +65,12 @@ func node(operator string, inputs []string, output string, attributes ...onnx) o
 	return m
 }
 
-// cast converts x to a type.
+// cast returns a node that converts x to an element type.
 func cast(output string, to uint64) onnx {
 	return node("Cast", []string{"x"}, output, onnx{}.string(1, "to").int(20, 2).int(3, to))
 }
 
-// value declares an input or output. A dimension of -1 is any.
+// value declares an input or output. A dimension of -1 means any size.
 func value(name string, element uint64, shape ...int) onnx {
 	dims := onnx{}
 	for _, d := range shape {
@@ -83,7 +83,7 @@ func value(name string, element uint64, shape ...int) onnx {
 	return onnx{}.string(1, name).bytes(2, onnx{}.bytes(1, onnx{}.int(1, element).bytes(2, dims)))
 }
 
-// constant is an initializer of float32.
+// constant returns an initializer of float32.
 func constant(name string, shape []int, data []float32) onnx {
 	m := onnx{}.int(2, typeFloat).string(8, name)
 	for _, d := range shape {

@@ -20,7 +20,7 @@ import (
 
 const realdata = "../../../../../shared/realdata"
 
-// A realNet is a net of others: how it is fed, and what it returns.
+// A realNet is a published net, with its input and the shapes of its outputs.
 type realNet struct {
 	file    string
 	input   []int
@@ -37,7 +37,7 @@ var realNets = []realNet{
 		map[string][]int{"scores": {1, 4420, 2}, "boxes": {1, 4420, 4}}},
 	{"shufflenet_v2_int8_imagenet/shufflenet-v2-12-int8.onnx", []int{1, 3, 224, 224}, 1 / (255 * 0.226),
 		map[string][]int{"output": {1, 1000}}},
-	// Its height and width are any multiples of 32.
+	// This net accepts any height and width that are multiples of 32.
 	{"ppocr_v3_det/ch_PP-OCRv3_det_infer.onnx", []int{1, 3, 640, 640}, 1 / (255 * 0.226),
 		map[string][]int{"sigmoid_0.tmp_0": {1, 1, 640, 640}}},
 	{"ppocr_v3_det/ch_PP-OCRv3_det_infer.onnx", []int{1, 3, 320, 480}, 1 / (255 * 0.226),
@@ -55,7 +55,7 @@ func yunetOutputs(side int) map[string][]int {
 	return outputs
 }
 
-// path returns where the file is, or skips the test.
+// path returns the path of the file, or skips the test if it does not exist.
 func (r realNet) path(t testing.TB) string {
 	t.Helper()
 	path := filepath.Join(realdata, "models", r.file)
@@ -65,7 +65,7 @@ func (r realNet) path(t testing.TB) string {
 	return path
 }
 
-// blob returns a photo as the net wants it.
+// blob returns a photo as input of the net.
 func (r realNet) blob(t testing.TB) gocv.Mat {
 	t.Helper()
 	photo := gocv.IMRead(filepath.Join(realdata, "photos/beach_four.jpg"), gocv.IMReadColor)
@@ -78,7 +78,7 @@ func (r realNet) blob(t testing.TB) gocv.Mat {
 	return blob
 }
 
-// tensor returns the numbers of a matrix, which keeps them.
+// tensor returns the numbers of a matrix. They belong to the matrix.
 func tensor(t testing.TB, m gocv.Mat) nets.Tensor {
 	t.Helper()
 	data, err := m.DataPtrFloat32()
@@ -89,11 +89,11 @@ func tensor(t testing.TB, m gocv.Mat) nets.Tensor {
 }
 
 func TestNet_AgreesWithOpenCV(t *testing.T) {
-	library := open(t)
+	library := openOrSkip(t)
 	for _, r := range realNets {
 		t.Run(fmt.Sprint(r.file, r.input), func(t *testing.T) {
 			path, blob := r.path(t), r.blob(t)
-			net := load(t, library, path)
+			net := loadNet(t, library, path)
 			var names []string
 			for _, o := range net.Outputs() {
 				names = append(names, o.Name)
@@ -113,7 +113,7 @@ func TestNet_AgreesWithOpenCV(t *testing.T) {
 				if !slices.Equal(out[i].Shape, r.outputs[names[i]]) {
 					t.Errorf("shape of %s is %v, not %v", names[i], out[i].Shape, r.outputs[names[i]])
 				}
-				if d := difference(t, out[i], tensor(t, m)); d > 1e-3 {
+				if d := maxDifference(t, out[i], tensor(t, m)); d > 1e-3 {
 					t.Errorf("%s differs by %g from OpenCV", names[i], d)
 				}
 			}
@@ -121,9 +121,9 @@ func TestNet_AgreesWithOpenCV(t *testing.T) {
 	}
 }
 
-// difference returns how far the numbers are apart at most, relative to those
-// above 1. Numbers that are not finite end the test.
-func difference(t *testing.T, got, want nets.Tensor) float64 {
+// maxDifference returns the largest difference between two numbers at the same index, relative
+// for numbers above 1. Numbers that are not finite fail the test.
+func maxDifference(t *testing.T, got, want nets.Tensor) float64 {
 	t.Helper()
 	if len(got.Data) != len(want.Data) {
 		t.Fatalf("shape is %s, with OpenCV %s", got, want)
@@ -139,20 +139,20 @@ func difference(t *testing.T, got, want nets.Tensor) float64 {
 	return worst
 }
 
-// hostileEnv names the net that the process loads in place of running tests: a
-// net may end it.
+// hostileEnv is the environment variable with the path of the net that the process loads
+// instead of running tests, because a net may crash it.
 const hostileEnv = "ONNXRUNTIME_TEST_HOSTILE"
 
 func TestMain(m *testing.M) {
 	if path := os.Getenv(hostileEnv); path != "" {
-		fmt.Println(tryHostile(path))
+		fmt.Println(runHostile(path))
 		os.Exit(0)
 	}
 	os.Exit(m.Run())
 }
 
-// tryHostile returns what becomes of a net that is loaded and run.
-func tryHostile(path string) string {
+// runHostile loads and runs a net, and returns the outcome.
+func runHostile(path string) string {
 	library, err := openLibrary()
 	if err != nil {
 		return err.Error()
@@ -172,19 +172,19 @@ func tryHostile(path string) string {
 	}
 	for _, o := range out {
 		if slices.ContainsFunc(o.Data, func(v float32) bool { return math.IsNaN(float64(v)) }) {
-			return "gives NaN"
+			return "returns NaN"
 		}
 	}
 	return "runs"
 }
 
-// hostileNets says what becomes of each file. A net with other weights is a good
-// net for the library: who uses the numbers has to look at them.
+// hostileNets has the outcome of each file. For the library a net with wrong weights is
+// valid: the code that uses the numbers has to check them.
 var hostileNets = map[string]string{
 	"bytes_flipped.onnx":            "Protobuf parsing failed",
 	"git_lfs_pointer.onnx":          "Protobuf parsing failed",
 	"html_page.onnx":                "Protobuf parsing failed",
-	"nan_weights.onnx":              "gives NaN",
+	"nan_weights.onnx":              "returns NaN",
 	"random.onnx":                   "Protobuf parsing failed",
 	"real_dynamic_shape_yunet.onnx": "runs",
 	"text.onnx":                     "Protobuf parsing failed",
@@ -192,8 +192,8 @@ var hostileNets = map[string]string{
 	"zero_byte.onnx":                "does not have a graph",
 }
 
-func TestLoad_HostileNetsEndNoProcess(t *testing.T) {
-	open(t)
+func TestLoad_HostileNetsDoNotCrashTheProcess(t *testing.T) {
+	openOrSkip(t)
 	files, err := filepath.Glob(filepath.Join(realdata, "hostile/models/*.onnx"))
 	if err != nil {
 		t.Fatal(err)
@@ -209,21 +209,25 @@ func TestLoad_HostileNetsEndNoProcess(t *testing.T) {
 			if err != nil {
 				t.Fatalf("the process ended with %v:\n%s", err, out)
 			}
-			if want, listed := hostileNets[filepath.Base(file)]; !listed || !strings.Contains(string(out), want) {
+			want, known := hostileNets[filepath.Base(file)]
+			if !known {
+				t.Fatalf("the expected outcome of this file is not known; it is:\n%s", out)
+			}
+			if !strings.Contains(string(out), want) {
 				t.Errorf("the outcome is not %q:\n%s", want, out)
 			}
 		})
 	}
 }
 
-// BenchmarkNet_BesideOpenCV runs a net with both engines by turns, on one thread
-// each, and reports the milliseconds of each and their ratio.
+// BenchmarkNet_BesideOpenCV runs a net alternately with both engines, on one thread each,
+// and reports the milliseconds of each engine and their ratio.
 func BenchmarkNet_BesideOpenCV(b *testing.B) {
-	library := open(b)
+	library := openOrSkip(b)
 	for _, r := range realNets[1:3] {
 		b.Run(strings.TrimSuffix(filepath.Base(r.file), ".onnx"), func(b *testing.B) {
 			path, blob := r.path(b), r.blob(b)
-			net, in := load(b, library, path), tensor(b, blob)
+			net, in := loadNet(b, library, path), tensor(b, blob)
 			var names []string
 			for _, o := range net.Outputs() {
 				names = append(names, o.Name)

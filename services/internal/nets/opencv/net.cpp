@@ -22,7 +22,7 @@ const char *sightmesh_opencv_version(void) {
 
 namespace {
 
-// guarded calls f and turns what it throws into a message.
+// guarded calls f and converts an exception into a message.
 template <typename F>
 auto guarded(char *why, size_t size, F f) -> decltype(f()) {
     try {
@@ -74,7 +74,7 @@ const char *sightmesh_net_output_name(const sightmesh_net *net, size_t output) {
 int sightmesh_net_run(sightmesh_net *net, const float *data, const int *shape, int dimensions, char *why, size_t size) {
     return guarded(why, size, [=] {
         net->outputs.clear();
-        // The network keeps its input: a copy, because the caller's numbers are Go's.
+        // The network keeps its input, and the caller's numbers belong to Go: copy them.
         cv::Mat(dimensions, shape, CV_32F, const_cast<float *>(data)).copyTo(net->input);
         net->net.setInput(net->input);
         net->net.forward(net->outputs, net->names);

@@ -1,5 +1,5 @@
-// OpenCV's networks behind a C interface that no C++ exception leaves: a function
-// that fails returns 0 and writes the reason, of at most size bytes, to why.
+// A C interface to OpenCV's networks. C++ exceptions do not leave it: a function that
+// fails returns 0 and writes the reason, at most size bytes, to why.
 #ifndef SIGHTMESH_NET_H
 #define SIGHTMESH_NET_H
 
@@ -11,7 +11,7 @@ extern "C" {
 
 typedef struct sightmesh_net sightmesh_net;
 
-// sightmesh_opencv_version is that of the library, such as 4.6.0.
+// sightmesh_opencv_version returns the version of the library, such as 4.6.0.
 const char *sightmesh_opencv_version(void);
 
 // sightmesh_net_onnx and sightmesh_net_caffe read a network from memory.
@@ -20,15 +20,15 @@ sightmesh_net *sightmesh_net_caffe(const char *config, size_t config_length, con
                                    char *why, size_t size);
 void sightmesh_net_close(sightmesh_net *net);
 
-// sightmesh_net_outputs is the number of outputs; their names follow.
+// sightmesh_net_outputs returns the number of outputs.
 size_t sightmesh_net_outputs(const sightmesh_net *net);
 const char *sightmesh_net_output_name(const sightmesh_net *net, size_t output);
 
 // sightmesh_net_run copies the input and computes all outputs.
 int sightmesh_net_run(sightmesh_net *net, const float *data, const int *shape, int dimensions, char *why, size_t size);
 
-// sightmesh_net_output returns the numbers of an output until the next run, and its
-// shape, which has as many numbers as sightmesh_net_output_dimensions says.
+// sightmesh_net_output returns the numbers of an output, valid until the next run, and its
+// shape, which has sightmesh_net_output_dimensions elements.
 int sightmesh_net_output_dimensions(const sightmesh_net *net, size_t output);
 const float *sightmesh_net_output(const sightmesh_net *net, size_t output, const int **shape);
 

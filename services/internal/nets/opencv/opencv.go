@@ -1,12 +1,12 @@
 // Package opencv runs networks with OpenCV's module dnn.
 //
-// It is a thin layer of C++ over OpenCV, and not gocv, because OpenCV reports a
-// model that it cannot read or run by an exception, and gocv catches none: the
-// process would end with every pipeline that it serves. Here it is an error of Go. A
-// network can still end its process, by what it does to memory, or never come back,
-// so that it belongs into a lane all the same.
+// It is a thin C++ layer over OpenCV. It does not use gocv, because OpenCV throws an
+// exception for a model that it cannot read or run, and gocv does not catch exceptions:
+// the process would end, with every pipeline that it serves. This package returns the
+// exception as a Go error. A network can still corrupt memory and crash its process, or
+// run forever, so it must run in a lane.
 //
-// OpenCV uses as many threads as the process allows it, see vision.SingleThread.
+// The number of OpenCV's threads is set for the process, see vision.SingleThread.
 package opencv
 
 /*
@@ -29,43 +29,44 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/nets"
 )
 
-// net is a network of OpenCV.
+// net is a network that OpenCV has loaded.
 type net struct {
 	net   *C.sightmesh_net
-	names []string // of the outputs
+	names []string // names of the outputs
 }
 
 // Engine returns the name and the version of the library.
 func (n *net) Engine() string { return "opencv " + C.GoString(C.sightmesh_opencv_version()) }
 
-// maxReason is how many bytes of the message of an exception are kept.
+// maxReason is the size of the buffer for the message of an exception, in bytes.
 const maxReason = 2048
 
-// Open loads the network of a model. Weights named .onnx are read as ONNX, and those
-// named .caffemodel as Caffe, with the model's configuration.
+// Open loads the network of a model. Weights named .onnx are read as ONNX. Weights named
+// .caffemodel are read as Caffe, with the configuration that the model names.
 func Open(m *model.Model) (nets.Net, error) {
 	weights, config, err := m.ReadWeights()
 	if err != nil {
 		return nil, err
 	}
-	n, err := read(filepath.Ext(m.Weights), weights, config)
+	n, err := readNet(filepath.Ext(m.Weights), weights, config)
 	if err != nil {
 		return nil, fmt.Errorf("load model %s: %s: %w", m.Name, filepath.Join(m.Dir, m.Weights), err)
 	}
 	return n, nil
 }
 
-func read(format string, weights, config []byte) (*net, error) {
+func readNet(format string, weights, config []byte) (*net, error) {
 	why := (*C.char)(C.calloc(1, maxReason))
 	defer C.free(unsafe.Pointer(why))
 	var n *C.sightmesh_net
 	switch {
 	case format == ".onnx" && config == nil:
-		n = C.sightmesh_net_onnx(pointer(weights), C.size_t(len(weights)), why, maxReason)
+		n = C.sightmesh_net_onnx(cPointer(weights), C.size_t(len(weights)), why, maxReason)
 	case format == ".onnx":
 		return nil, errors.New("ONNX has no config")
 	case format == ".caffemodel" && config != nil:
-		n = C.sightmesh_net_caffe(pointer(config), C.size_t(len(config)), pointer(weights), C.size_t(len(weights)), why, maxReason)
+		n = C.sightmesh_net_caffe(
+			cPointer(config), C.size_t(len(config)), cPointer(weights), C.size_t(len(weights)), why, maxReason)
 	case format == ".caffemodel":
 		return nil, errors.New("a Caffe network needs a config")
 	default:
@@ -81,15 +82,15 @@ func read(format string, weights, config []byte) (*net, error) {
 	return loaded, nil
 }
 
-func pointer(b []byte) *C.char { return (*C.char)(unsafe.Pointer(unsafe.SliceData(b))) }
+func cPointer(b []byte) *C.char { return (*C.char)(unsafe.Pointer(unsafe.SliceData(b))) }
 
-// reason makes one line of the message of an exception.
+// reason returns the message of an exception as one line.
 func reason(why *C.char) string { return strings.Join(strings.Fields(C.GoString(why)), " ") }
 
-// Inputs returns nothing: OpenCV does not say what it wants.
+// Inputs returns nil, because OpenCV does not describe inputs.
 func (n *net) Inputs() []nets.Input { return nil }
 
-// Outputs returns the names of the outputs.
+// Outputs returns the names of the outputs, without shapes.
 func (n *net) Outputs() []nets.Output {
 	out := make([]nets.Output, len(n.names))
 	for i, name := range n.names {
@@ -98,7 +99,7 @@ func (n *net) Outputs() []nets.Output {
 	return out
 }
 
-// Run computes all outputs at once and returns those that are asked for.
+// Run computes all outputs at once and returns the named ones, or all.
 func (n *net) Run(in nets.Tensor, outputs ...string) ([]nets.Tensor, error) {
 	if len(outputs) == 0 {
 		outputs = n.names
@@ -144,5 +145,5 @@ func (n *net) output(i C.size_t) nets.Tensor {
 	return t
 }
 
-// Close frees the network. It may not be used afterwards.
+// Close frees the network, which must not be used afterwards.
 func (n *net) Close() { C.sightmesh_net_close(n.net) }

@@ -21,12 +21,12 @@ layer { name: "double" type: "Power" bottom: "data" top: "double" power_param { 
 layer { name: "minus" type: "Power" bottom: "data" top: "minus" power_param { scale: -1 } }
 `
 
-// noWeights is a file of Caffe for a network of the name "two" that has none.
+// noWeights is a Caffe weights file of a network with the name "two", without weights.
 const noWeights = "\x0a\x03two"
 
 func TestNet_Run(t *testing.T) {
 	t.Parallel()
-	n, err := read(".caffemodel", []byte(noWeights), []byte(twoOutputs))
+	n, err := readNet(".caffemodel", []byte(noWeights), []byte(twoOutputs))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +39,7 @@ func TestNet_Run(t *testing.T) {
 		t.Errorf("outputs %q", names)
 	}
 	in := nets.Tensor{Shape: []int{1, 1, 2, 3}, Data: []float32{0, 1, 2, 3, 4, 5}}
-	for range 2 { // the second run must not disturb what the first has returned
+	for range 2 { // a later run must not change what an earlier one returned
 		out, err := n.Run(in, "minus", "double")
 		if err != nil {
 			t.Fatal(err)
@@ -49,20 +49,22 @@ func TestNet_Run(t *testing.T) {
 			t.Fatal(err)
 		}
 		in.Data[5] = 5
-		if !slices.Equal(out[0].Data, []float32{0, -1, -2, -3, -4, -5}) || !slices.Equal(out[0].Shape, in.Shape) {
-			t.Errorf("minus: %v of %v", out[0].Data, out[0])
+		if !slices.Equal(out[0].Shape, in.Shape) {
+			t.Errorf("minus: shape %v, want %v", out[0].Shape, in.Shape)
 		}
-		if !slices.Equal(out[1].Data, []float32{1, 3, 5, 7, 9, 11}) {
-			t.Errorf("double: %v", out[1].Data)
+		for i, want := range [][]float32{{0, -1, -2, -3, -4, -5}, {1, 3, 5, 7, 9, 11}} {
+			if !slices.Equal(out[i].Data, want) {
+				t.Errorf("output %d: %v, want %v", i, out[i].Data, want)
+			}
 		}
 	}
 }
 
-// TestNet_RunRejects: a call that OpenCV answers with an exception is an error, and
-// the network works afterwards.
+// TestNet_RunRejects checks that calls for which OpenCV throws an exception return an
+// error, and that the network works afterwards.
 func TestNet_RunRejects(t *testing.T) {
 	t.Parallel()
-	n, err := read(".caffemodel", []byte(noWeights), []byte(twoOutputs))
+	n, err := readNet(".caffemodel", []byte(noWeights), []byte(twoOutputs))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,9 +78,8 @@ func TestNet_RunRejects(t *testing.T) {
 		"no numbers":     {nets.Tensor{Shape: []int{1, 1, 2, 3}}, nil, "0 numbers for an input of [1 1 2 3]"},
 		"empty":          {nets.NewTensor(1, 0), nil, "0 numbers for an input of [1 0]"},
 	} {
-		if _, err := n.Run(tt.in, tt.outputs...); err == nil || !strings.Contains(err.Error(), tt.want) {
-			t.Errorf("%s: %v, want %q", name, err, tt.want)
-		}
+		_, err := n.Run(tt.in, tt.outputs...)
+		checkError(t, name, err, tt.want)
 	}
 	if _, err := n.Run(nets.NewTensor(1, 1, 2, 3)); err != nil {
 		t.Errorf("afterwards: %v", err)
@@ -97,23 +98,21 @@ func TestOpen_Rejects(t *testing.T) {
 		"config of nothing": {"net.caffemodel", noWeights, "name: 'nothing'", "OpenCV cannot read the network"},
 	} {
 		m := &model.Model{Name: "net", Dir: t.TempDir(), Weights: tt.weights}
-		write(t, filepath.Join(m.Dir, tt.weights), tt.content)
+		writeFile(t, filepath.Join(m.Dir, tt.weights), tt.content)
 		if tt.config != "" {
 			m.Config = "net.prototxt"
-			write(t, filepath.Join(m.Dir, m.Config), tt.config)
+			writeFile(t, filepath.Join(m.Dir, m.Config), tt.config)
 		}
 		n, err := Open(m)
 		if err == nil {
 			n.Close()
 		}
-		if err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), "load model net: ") {
-			t.Errorf("%s: %v, want %q", name, err, tt.want)
-		}
+		checkError(t, name, err, tt.want, "load model net: ")
 	}
 }
 
-// TestOpen_Hostile: what ends a process that calls OpenCV by gocv is an error, when
-// the network is loaded or when it runs, or numbers that are none.
+// TestOpen_Hostile loads and runs models that end a process which calls OpenCV through
+// gocv. Each must return an error when it is loaded or run, or NaN.
 func TestOpen_Hostile(t *testing.T) {
 	t.Parallel()
 	const dir = "../../../../../shared/realdata"
@@ -145,7 +144,7 @@ func TestOpen_Hostile(t *testing.T) {
 			}
 			return data
 		}
-		n, err := read(filepath.Ext(tt.weights), content(tt.weights), content(tt.config))
+		n, err := readNet(filepath.Ext(tt.weights), content(tt.weights), content(tt.config))
 		if err != nil {
 			t.Logf("%s %s: %v", tt.weights, tt.config, err)
 			continue
@@ -159,12 +158,26 @@ func TestOpen_Hostile(t *testing.T) {
 		if !slices.ContainsFunc(out, func(o nets.Tensor) bool {
 			return slices.ContainsFunc(o.Data, func(f float32) bool { return math.IsNaN(float64(f)) })
 		}) {
-			t.Errorf("%s %s: was loaded and gives numbers", tt.weights, tt.config)
+			t.Errorf("%s %s: was loaded, and its outputs are numbers", tt.weights, tt.config)
 		}
 	}
 }
 
-func write(t *testing.T, path, content string) {
+// checkError checks that err contains each of want.
+func checkError(t *testing.T, name string, err error, want ...string) {
+	t.Helper()
+	if err == nil {
+		t.Errorf("%s: no error, want %q", name, want)
+		return
+	}
+	for _, w := range want {
+		if !strings.Contains(err.Error(), w) {
+			t.Errorf("%s: the error is %q, want %q in it", name, err, w)
+		}
+	}
+}
+
+func writeFile(t *testing.T, path, content string) {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
 		t.Fatal(err)
