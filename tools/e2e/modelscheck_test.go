@@ -167,7 +167,7 @@ var hostileModels = map[string]struct{ opencv, onnxruntime string }{
 	"git_lfs_pointer.onnx":                      {"a Git LFS pointer", "a Git LFS pointer"},
 	"html_page.onnx":                            {"an HTML page", "an HTML page"},
 	"nan_weights.onnx":                          {"not numbers (NaN)", "not numbers (NaN)"},
-	"not_a_cascade.xml":                         {"not_a_cascade.xml holds no cascade", ""},
+	"not_a_cascade.xml":                         {"not_a_cascade.xml contains no cascade", ""},
 	"random.onnx":                               {"OpenCV cannot read the network", "Protobuf parsing failed"},
 	"real_dynamic_shape_yunet.onnx":             {"OpenCV cannot read the network", ""},
 	"real_refused_fields_yufacedetect.prototxt": {"OpenCV cannot read the network", ""},

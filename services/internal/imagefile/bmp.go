@@ -12,33 +12,34 @@ const (
 	bmpPNG       = 5
 )
 
-// BMPPixels is where the pixels of a BMP of 32 bits lie, for their alpha.
+// BMPPixels locates the pixels of a 32-bit BMP, whose alpha the decoder does not read.
 type BMPPixels struct {
-	// Offset of the first row in the file.
+	// Offset is the offset of the first row in the file, in bytes.
 	Offset int
-	// TopDown says that the first row is the upper one.
+	// TopDown says that the first row in the file is the top row of the image.
 	TopDown bool
-	// AlphaMask has the bits of alpha in a little-endian pixel; 0 for none.
+	// AlphaMask masks the alpha bits of a little-endian pixel; 0 means no alpha.
 	AlphaMask uint32
 }
 
 // parseBMP reads the file header and the information header.
 func parseBMP(h Header, data []byte) (Header, error) {
 	if len(data) < 18 {
-		return h, damaged(h.Type, "its header is cut off")
+		return h, damagedProblem(h.Type, "its header is cut off")
 	}
 	size := int64(binary.LittleEndian.Uint32(data[14:]))
 	if size != 12 && (size < 36 || size > 1<<10) {
-		return h, unsupported("a BMP with a header of %d bytes", size)
+		return h, unsupportedProblem("a BMP with a header of %d bytes", size)
 	}
 	if int64(len(data)) < 14+size {
-		return h, damaged(h.Type, "its header is cut off")
+		return h, damagedProblem(h.Type, "its header is cut off")
 	}
-	if size == 12 { // of OS/2 1.x
+	if size == 12 { // the header of OS/2 1.x
 		h.Width, h.Height = int(binary.LittleEndian.Uint16(data[18:])), int(binary.LittleEndian.Uint16(data[20:]))
 		return h, checkBMP(h, int(binary.LittleEndian.Uint16(data[24:])), bmpRGB)
 	}
-	width, height := int64(int32(binary.LittleEndian.Uint32(data[18:]))), int64(int32(binary.LittleEndian.Uint32(data[22:])))
+	width := int64(int32(binary.LittleEndian.Uint32(data[18:])))
+	height := int64(int32(binary.LittleEndian.Uint32(data[22:])))
 	pixels := BMPPixels{Offset: int(binary.LittleEndian.Uint32(data[10:])), TopDown: height < 0}
 	if height < 0 {
 		height = -height
@@ -46,26 +47,27 @@ func parseBMP(h Header, data []byte) (Header, error) {
 	h.Width, h.Height = int(width), int(height)
 	bits, compression := int(binary.LittleEndian.Uint16(data[28:])), binary.LittleEndian.Uint32(data[30:])
 	if bits == 16 && size >= 56 && binary.LittleEndian.Uint32(data[66:]) != 0 {
-		return h, unsupported("a BMP of 16 bits with alpha")
+		return h, unsupportedProblem("a BMP of 16 bits with alpha")
 	}
 	if bits == 32 {
 		switch {
 		case compression == bmpRGB:
-			pixels.AlphaMask = 0xff000000 // unless all of it is 0
-		case size >= 56: // with a mask of alpha
+			pixels.AlphaMask = 0xff000000 // ignored later if it is 0 in all pixels
+		case size >= 56: // the header contains an alpha mask
 			pixels.AlphaMask = binary.LittleEndian.Uint32(data[66:])
 		}
 		h.BMP = &pixels
 	}
-	if compression == bmpBitfields && len(data) >= 66 && !readableMasks(bits, data[54:]) {
-		return h, unsupported("a BMP of %d bits with these masks", bits)
+	if compression == bmpBitfields && len(data) >= 66 && !hasSupportedMasks(bits, data[54:]) {
+		return h, unsupportedProblem("a BMP of %d bits with these masks", bits)
 	}
 	return h, checkBMP(h, bits, compression)
 }
 
-// readableMasks reports whether the decoder reads pixels with the masks of red, green
-// and blue that lie at p: 5 bits each, 5, 6 and 5, or 8 bits each in this order.
-func readableMasks(bits int, p []byte) bool {
+// hasSupportedMasks reports whether the decoder supports the masks of red, green and blue at p.
+// It supports 5 bits each, or 5, 6 and 5 bits, in 16-bit pixels, and 8 bits each in 32-bit
+// pixels.
+func hasSupportedMasks(bits int, p []byte) bool {
 	masks := [3]uint32{binary.LittleEndian.Uint32(p), binary.LittleEndian.Uint32(p[4:]), binary.LittleEndian.Uint32(p[8:])}
 	if bits == 16 {
 		return masks == [3]uint32{0x7c00, 0x3e0, 0x1f} || masks == [3]uint32{0xf800, 0x7e0, 0x1f}
@@ -78,10 +80,10 @@ func readableMasks(bits int, p []byte) bool {
 	return true
 }
 
-// checkBMP rejects what the decoder does not read.
+// checkBMP rejects sizes, depths and compressions that the decoder does not support.
 func checkBMP(h Header, bits int, compression uint32) error {
 	if h.Width <= 0 || h.Height <= 0 {
-		return unsupported("a BMP of %d x %d pixels", h.Width, h.Height)
+		return unsupportedProblem("a BMP of %d x %d pixels", h.Width, h.Height)
 	}
 	switch compression {
 	case bmpRGB:
@@ -102,9 +104,9 @@ func checkBMP(h Header, bits int, compression uint32) error {
 			return nil
 		}
 	case bmpJPEG:
-		return unsupported("a BMP that holds a JPEG")
+		return unsupportedProblem("a BMP that holds a JPEG")
 	case bmpPNG:
-		return unsupported("a BMP that holds a PNG")
+		return unsupportedProblem("a BMP that holds a PNG")
 	}
-	return unsupported("a BMP of %d bits with compression %d", bits, compression)
+	return unsupportedProblem("a BMP of %d bits with compression %d", bits, compression)
 }

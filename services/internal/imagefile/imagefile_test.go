@@ -8,6 +8,7 @@ import (
 	"image/png"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -17,7 +18,8 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-func encoded(t testing.TB, typ string, w, h int) []byte {
+// encodeImage returns a black image of w × h pixels, encoded as a type.
+func encodeImage(t testing.TB, typ string, w, h int) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	img := image.NewGray(image.Rect(0, 0, w, h))
@@ -38,27 +40,37 @@ func encoded(t testing.TB, typ string, w, h int) []byte {
 	return b.Bytes()
 }
 
-// still is a WebP file of one pixel, which the standard library cannot write.
-var still = []byte("RIFF\x1a\x00\x00\x00WEBPVP8L\x0d\x00\x00\x00\x2f\x00\x00\x00\x10\x07\x10\x11\x11\x88\x88\xfe\x07\x00")
+// webpFile is a WebP file of one pixel. The standard library has no WebP encoder.
+var webpFile = []byte("RIFF\x1a\x00\x00\x00WEBPVP8L\x0d\x00\x00\x00\x2f\x00\x00\x00\x10" +
+	"\x07\x10\x11\x11\x88\x88\xfe\x07\x00")
 
-func TestEveryTypeIsKnown(t *testing.T) {
+func TestInspect_EveryType(t *testing.T) {
 	t.Parallel()
 	for _, typ := range Types() {
-		data, w, h := still, 1, 1
+		data, w, h := webpFile, 1, 1
 		if typ != "image/webp" {
 			w, h = 40, 30
-			data = encoded(t, typ, w, h)
+			data = encodeImage(t, typ, w, h)
 		}
-		if got, err := Inspect(data, DefaultLimits()); err != nil || got.Type != typ || got.Width != w || got.Height != h {
-			t.Errorf("%s: got %v, %v", typ, got, err)
+		got, err := Inspect(data, DefaultLimits())
+		if err != nil {
+			t.Errorf("%s: %v", typ, err)
+			continue
 		}
-		if _, err := Inspect(data[:len(data)/3], DefaultLimits()); typ == "image/tiff" && code(err) != v1.Damaged {
-			t.Errorf("%s cut off: %v", typ, err)
+		if want := (Header{Type: typ, Width: w, Height: h}).String(); got.String() != want {
+			t.Errorf("got %v, want %s", got, want)
+		}
+		if typ != "image/tiff" {
+			continue
+		}
+		if _, err := Inspect(data[:len(data)/3], DefaultLimits()); problemCode(err) != v1.Damaged {
+			t.Errorf("%s, cut off: %v, want %s", typ, err, v1.Damaged)
 		}
 	}
 }
 
-func code(err error) v1.Code {
+// problemCode returns the code of a problem, or "" for another error.
+func problemCode(err error) v1.Code {
 	var p *v1.Problem
 	if errors.As(err, &p) {
 		return p.Code
@@ -66,10 +78,10 @@ func code(err error) v1.Code {
 	return ""
 }
 
-func TestLimits(t *testing.T) {
+func TestInspect_Limits(t *testing.T) {
 	t.Parallel()
-	pic := encoded(t, "image/png", 100, 50)
-	scan := encoded(t, "image/jpeg", 8, 8)
+	img := encodeImage(t, "image/png", 100, 50)
+	scan := encodeImage(t, "image/jpeg", 8, 8)
 	sos := bytes.Index(scan, []byte{0xff, 0xda})
 	many := bytes.Clone(scan[:sos])
 	for range 10 {
@@ -81,31 +93,32 @@ func TestLimits(t *testing.T) {
 		lim  Limits
 		want v1.Code
 	}{
-		{"within", pic, Limits{MaxBytes: int64(len(pic)), MaxSide: 100, MaxPixels: 5000, MaxScans: 1}, ""},
-		{"none", pic, Limits{}, ""},
-		{"bytes", pic, Limits{MaxBytes: int64(len(pic)) - 1}, v1.TooLarge},
-		{"side", pic, Limits{MaxSide: 99}, v1.TooManyPixels},
-		{"pixels", pic, Limits{MaxPixels: 4999}, v1.TooManyPixels},
+		{"within", img, Limits{MaxBytes: int64(len(img)), MaxSide: 100, MaxPixels: 5000, MaxScans: 1}, ""},
+		{"none", img, Limits{}, ""},
+		{"bytes", img, Limits{MaxBytes: int64(len(img)) - 1}, v1.TooLarge},
+		{"side", img, Limits{MaxSide: 99}, v1.TooManyPixels},
+		{"pixels", img, Limits{MaxPixels: 4999}, v1.TooManyPixels},
 		{"scans", many, Limits{MaxScans: 9}, v1.TooManyScans},
 		{"as many scans as allowed", many, Limits{MaxScans: 10}, ""},
 		{"empty", nil, Limits{}, v1.EmptyBody},
 		{"text", []byte("BMW is a car"), Limits{}, v1.UnsupportedType},
 		{"gif", []byte("GIF89a\x01\x00\x01\x00"), Limits{}, v1.UnsupportedType},
-		{"only a beginning", []byte("\xff\xd8\xff"), Limits{}, v1.Damaged},
+		{"only the first bytes", []byte("\xff\xd8\xff"), Limits{}, v1.Damaged},
 	} {
 		_, err := Inspect(tt.data, tt.lim)
-		if code(err) != tt.want {
+		if problemCode(err) != tt.want {
 			t.Errorf("%s: %v, want %q", tt.name, err, tt.want)
 		}
 		var p *v1.Problem
-		if errors.As(err, &p) && (tt.want == v1.TooLarge || tt.want == v1.TooManyPixels || tt.want == v1.TooManyScans) && p.Limit == 0 {
-			t.Errorf("%s: the limit is not named: %+v", tt.name, p)
+		limited := slices.Contains([]v1.Code{v1.TooLarge, v1.TooManyPixels, v1.TooManyScans}, tt.want)
+		if limited && errors.As(err, &p) && p.Limit == 0 {
+			t.Errorf("%s: the problem has no limit: %+v", tt.name, p)
 		}
 	}
 }
 
-// TestHostileFiles: what must not reach a decoder is stopped by its header.
-// Damage behind the header, as in truncated.png, is for the decoder to find.
+// TestHostileFiles checks that files that must not reach a decoder are rejected by their
+// header. Damage after the header, as in truncated.png, is found only by the decoder.
 func TestHostileFiles(t *testing.T) {
 	t.Parallel()
 	dir := "../../../../shared/realdata/hostile/images"
@@ -118,8 +131,8 @@ func TestHostileFiles(t *testing.T) {
 		"": `animated.png bad_idat.png bmp_truncated.bmp cmyk.jpg corrupt_scan.jpg exif_corrupt.jpg
 			exif_orientation_3.jpg exif_orientation_6.jpg gray_16bit.png gray_alpha.png grayscale.jpg lossless.webp lossy.webp
 			multipage.tif one_pixel.png palette.png plain.bmp plain.tif progressive.jpg rgb_16bit.png rgba.png rgba.webp
-			rgba_fully_transparent.png slow_bitnoise_1280x720.png tiff_truncated.tif trailing_garbage.jpg truncated.png truncated.webp
-			truncated_half.jpg`,
+			rgba_fully_transparent.png slow_bitnoise_1280x720.png tiff_truncated.tif trailing_garbage.jpg truncated.png
+			truncated.webp truncated_half.jpg`,
 		v1.EmptyBody: `zero_byte.jpg`,
 		v1.Damaged: `bad_ihdr_crc.png jpeg_magic_only.jpg jpeg_zero_width.jpg png_magic_only.png
 			truncated_header.jpg zero_size.png`,
@@ -143,41 +156,50 @@ func TestHostileFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 		w, known := want[f.Name()]
-		if _, err := Inspect(data, DefaultLimits()); !known || code(err) != w {
+		if !known {
+			t.Errorf("%s is not in the list of this test", f.Name())
+		}
+		if _, err := Inspect(data, DefaultLimits()); known && problemCode(err) != w {
 			t.Errorf("%s: %v, want %q", f.Name(), err, w)
 		}
 		delete(want, f.Name())
 	}
 	for name := range want {
-		t.Errorf("%s is gone", name)
+		t.Errorf("%s does not exist", name)
 	}
 }
 
 func FuzzInspect(f *testing.F) {
 	for _, typ := range []string{"image/jpeg", "image/png", "image/bmp", "image/tiff"} {
-		f.Add(encoded(f, typ, 9, 7))
+		f.Add(encodeImage(f, typ, 9, 7))
 	}
-	f.Add(still)
+	f.Add(webpFile)
 	lim := DefaultLimits()
 	f.Fuzz(func(t *testing.T, data []byte) {
 		h, err := Inspect(data, lim)
 		if err != nil {
-			if code(err) == "" {
-				t.Errorf("an error that is no problem: %v", err)
+			if problemCode(err) == "" {
+				t.Errorf("an error that is not a problem: %v", err)
 			}
 			return
 		}
-		if h.Width < 1 || h.Height < 1 || h.Width > lim.MaxSide || h.Height > lim.MaxSide || h.Width*h.Height > lim.MaxPixels || TypeOf(data) != h.Type {
-			t.Errorf("let through %v", h)
+		if min(h.Width, h.Height) < 1 || max(h.Width, h.Height) > lim.MaxSide {
+			t.Errorf("%v was accepted, with sides that are not 1 to %d", h, lim.MaxSide)
+		}
+		if h.Width*h.Height > lim.MaxPixels {
+			t.Errorf("%v was accepted, with more than %d pixels", h, lim.MaxPixels)
+		}
+		if typ := TypeOf(data); typ != h.Type {
+			t.Errorf("the type is %s, and %s in the header", typ, h.Type)
 		}
 	})
 }
 
 func BenchmarkInspect(b *testing.B) {
-	pic := encoded(b, "image/jpeg", 1200, 800)
-	b.SetBytes(int64(len(pic)))
+	img := encodeImage(b, "image/jpeg", 1200, 800)
+	b.SetBytes(int64(len(img)))
 	for b.Loop() {
-		if _, err := Inspect(pic, DefaultLimits()); err != nil {
+		if _, err := Inspect(img, DefaultLimits()); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -17,26 +17,25 @@ const (
 	markerTEM  = 0x01
 )
 
-// jpegFrames names the kinds of frames that are not read. Those that are read
-// are baseline, extended and progressive, with Huffman or arithmetic coding.
+// jpegFrames names the frame types that are not supported. Baseline, extended and
+// progressive frames are, with Huffman or arithmetic coding.
 var jpegFrames = map[byte]string{
 	0xc3: "lossless", 0xc5: "hierarchical", 0xc6: "hierarchical", 0xc7: "hierarchical",
 	0xcb: "lossless arithmetic", 0xcd: "hierarchical", 0xce: "hierarchical", 0xcf: "hierarchical",
 }
 
-// isRestart reports whether a marker stands alone inside of coded data.
+// isRestart reports whether a marker is a restart marker, which occurs inside coded data.
 func isRestart(marker byte) bool { return marker >= 0xd0 && marker <= 0xd7 }
 
-// A jpegSegment is a marker with its data, which is empty for a marker that has
-// none.
+// A jpegSegment is a marker and its data. The data is empty for a marker without data.
 type jpegSegment struct {
 	marker byte
 	data   []byte
 }
 
-// jpegSegments yields the segments of a JPEG file up to the end-of-image marker,
-// or to the place where the file ends or makes no sense. Coded data is passed
-// over: in it 0xff is always followed by 0, another 0xff or a restart marker.
+// jpegSegments yields the segments of a JPEG file up to the end-of-image marker, the end of
+// the file or the first invalid segment. It skips coded data, in which 0xff is always
+// followed by 0, another 0xff or a restart marker.
 func jpegSegments(data []byte) func(yield func(jpegSegment) bool) {
 	return func(yield func(jpegSegment) bool) {
 		for p := data[2:]; ; {
@@ -47,7 +46,7 @@ func jpegSegments(data []byte) func(yield func(jpegSegment) bool) {
 			p = p[i+1:]
 			marker := p[0]
 			switch {
-			case marker == 0xff: // a fill byte, which belongs to what follows
+			case marker == 0xff: // a fill byte before a marker
 				continue
 			case marker == 0, isRestart(marker), marker == markerTEM, marker == markerSOI:
 				p = p[1:]
@@ -60,7 +59,7 @@ func jpegSegments(data []byte) func(yield func(jpegSegment) bool) {
 			if len(p) < 2 {
 				return
 			}
-			size := max(int(binary.BigEndian.Uint16(p)), 2) // libjpeg reads on after a size that is too small
+			size := max(int(binary.BigEndian.Uint16(p)), 2) // libjpeg continues after a size that is too small
 			if len(p) < size {
 				return
 			}
@@ -84,33 +83,33 @@ func parseJPEG(h Header, data []byte) (Header, error) {
 			}
 		case m >= 0xc0 && m <= 0xcf && m != markerDHT && m != markerJPG && m != markerDAC:
 			if h.Width > 0 {
-				continue // the first frame counts, as for the decoder
+				continue // the decoder uses the first frame, too
 			}
 			if len(s.data) < 6 {
-				return h, damaged(h.Type, "its frame header is cut off")
+				return h, damagedProblem(h.Type, "its frame header is cut off")
 			}
 			if kind, ok := jpegFrames[m]; ok {
-				return h, unsupported("a %s JPEG", kind)
+				return h, unsupportedProblem("a %s JPEG", kind)
 			}
 			if bits := s.data[0]; bits != 8 {
-				return h, unsupported("a JPEG of %d bits a sample", bits)
+				return h, unsupportedProblem("a JPEG of %d bits a sample", bits)
 			}
 			h.Height, h.Width = int(binary.BigEndian.Uint16(s.data[1:])), int(binary.BigEndian.Uint16(s.data[3:]))
 			switch n := s.data[5]; n {
 			case 1, 3, 4:
 			default:
-				return h, unsupported("a JPEG of %d components", n)
+				return h, unsupportedProblem("a JPEG of %d components", n)
 			}
 			if h.Width == 0 || h.Height == 0 {
-				return h, damaged(h.Type, "it has no size")
+				return h, damagedProblem(h.Type, "it has no size")
 			}
 		}
 	}
 	if h.Width == 0 {
-		return h, damaged(h.Type, "it has no frame header")
+		return h, damagedProblem(h.Type, "it has no frame header")
 	}
 	if h.Scans == 0 {
-		return h, damaged(h.Type, "it has no scan")
+		return h, damagedProblem(h.Type, "it has no scan")
 	}
 	return h, nil
 }

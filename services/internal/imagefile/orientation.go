@@ -1,13 +1,12 @@
 package imagefile
 
-// exifPrefix stands before the TIFF structure of EXIF in a JPEG segment (Exif
-// 2.32, section 4.7.2).
+// exifPrefix precedes the TIFF structure of EXIF in a JPEG segment (Exif 2.32, section
+// 4.7.2).
 var exifPrefix = []byte("Exif\x00\x00")
 
-// exifOrientation returns the orientation, 1 to 8, that EXIF says; 1 for what makes
-// no sense.
+// exifOrientation returns the orientation in EXIF data, 1 to 8; 1 if the data is invalid.
 func exifOrientation(exif []byte) int {
-	tags, _ := tiffDirectory(exif)
+	tags, _ := readTIFFDirectory(exif)
 	return validOrientation(tags[tagOrientation])
 }
 

@@ -13,7 +13,8 @@ import (
 	"github.com/sightmesh/sightmesh/lane"
 )
 
-// fieldNames returns the names of the fields of a model.yaml, and of those within output.
+// fieldNames returns the names of the top-level fields of a model.yaml and of the fields in
+// output, such as output.format.
 func fieldNames(data []byte) ([]string, error) {
 	var fields map[string]any
 	if err := yaml.Unmarshal(data, &fields); err != nil {
@@ -28,11 +29,11 @@ func fieldNames(data []byte) ([]string, error) {
 	return names, nil
 }
 
-// Require returns an error that names each of these fields that model.yaml has not.
+// Require returns an error that names each of these fields that model.yaml does not have.
 func (m *Model) Require(fields ...string) error {
 	var errs []error
 	for _, field := range fields {
-		if !slices.Contains(m.given, field) {
+		if !slices.Contains(m.givenFields, field) {
 			errs = append(errs, fmt.Errorf("%s: missing", field))
 		}
 	}
@@ -42,26 +43,26 @@ func (m *Model) Require(fields ...string) error {
 	return nil
 }
 
-// CheckFields returns an error that names each field of model.yaml that the kind of the
-// model does not use: it would be believed to do something. The fields of output are
-// named output.format and so on. Every kind has those that say what the model is.
+// CheckFields returns an error that names each field of model.yaml that is not in used: an
+// operator would expect it to have an effect. The fields in output are named output.format
+// and so on. The fields that describe the model, such as version, are always accepted.
 func (m *Model) CheckFields(used ...string) error {
 	kind := m.Kind
 	if m.Output.Format != "" {
-		kind += " of the format " + m.Output.Format
+		kind += " with output.format " + m.Output.Format
 	}
 	used = append(used, "version", "kind", "sha256", "licence", "source", "output")
 	var errs []error
-	for _, field := range m.given {
+	for _, field := range m.givenFields {
 		if !slices.Contains(used, field) {
-			errs = append(errs, fmt.Errorf("%s: given, but %s has none", field, kind))
+			errs = append(errs, fmt.Errorf("%s: not used by %s", field, kind))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// DecodeSettings reads the settings into a struct that holds the defaults, by the names
-// of its JSON. A field that the struct does not have is an error that names it.
+// DecodeSettings decodes the settings into a struct that contains the defaults, by the
+// struct's JSON tags. A field that the struct does not have is an error that names it.
 func (m *Model) DecodeSettings(into any) error {
 	raw, err := json.Marshal(m.Settings)
 	if err == nil {

@@ -1,47 +1,45 @@
 package model
 
-// A Resize says how an image is brought to the size of the input.
+// A Resize says how an image is resized to the size of the input.
 type Resize string
 
-// The ways of resizing.
+// The values of Resize.
 const (
-	// Stretch changes width and height on their own.
+	// Stretch scales width and height independently.
 	Stretch Resize = "stretch"
-	// Letterbox keeps the shape of the image and fills what remains at the right and
-	// at the bottom.
+	// Letterbox keeps the aspect ratio and pads at the right and at the bottom.
 	Letterbox Resize = "letterbox"
-	// LetterboxCenter keeps the shape of the image and fills what remains on both
-	// sides.
+	// LetterboxCenter keeps the aspect ratio and pads equally on both sides.
 	LetterboxCenter Resize = "letterbox-center"
-	// Shrink keeps the shape of the image and makes it no larger than the width and the
-	// height, which are limits. Smaller images keep their size.
+	// Shrink keeps the aspect ratio. Width and height are limits to which larger images
+	// are reduced. Smaller images keep their size.
 	Shrink Resize = "shrink"
-	// Height keeps the shape of the image and brings it to the height. Its width
-	// follows, and the width is a limit.
+	// Height keeps the aspect ratio and scales the image to the height. The width is a
+	// limit.
 	Height Resize = "height"
-	// Line gives the image, a line of text, the height of the input. It keeps its shape
-	// and fills what remains at the right, but one that would be wider than the input is
-	// made as wide.
+	// Line scales a line of text to the height of the input. It keeps the aspect ratio
+	// and pads at the right. A line that would be wider than the input is compressed to
+	// the width of the input.
 	Line Resize = "line"
-	// Center keeps the shape of the image and cuts off what is far from its center:
-	// the shorter side becomes ShortSide pixels, of which the input is the middle.
+	// Center keeps the aspect ratio and crops: it scales the shorter side of the image to
+	// ShortSide pixels, and the input is the center of the result.
 	Center Resize = "center"
 )
 
-// Fixed reports whether every input has the same size.
+// Fixed reports whether the inputs for all images have the same size.
 func (r Resize) Fixed() bool { return r != Shrink && r != Height }
 
-// Channels is what the numbers of a pixel are, in their order.
+// Channels says what the numbers of a pixel are, in their order.
 type Channels string
 
-// The orders of channels.
+// The values of Channels.
 const (
 	RGB  Channels = "rgb"
 	BGR  Channels = "bgr"
 	Grey Channels = "grey"
 )
 
-// Count is how many numbers a pixel has.
+// Count returns the number of values per pixel.
 func (c Channels) Count() int {
 	if c == Grey {
 		return 1
@@ -56,28 +54,28 @@ type Input struct {
 	Width  int    `yaml:"width"`
 	Height int    `yaml:"height"`
 	Resize Resize `yaml:"resize"`
-	// Multiple is what width and height are multiples of when they follow from the
-	// image; 0 stands for 1. The image is stretched to the nearest ones.
+	// Multiple applies to inputs whose size follows from the image: width and height are
+	// rounded to multiples of it, and the image is stretched to them. 0 means 1.
 	Multiple int `yaml:"multiple"`
-	// ShortSide is at least as large as Width and Height, and only given for [Center].
+	// ShortSide is used only by [Center], and is at least as large as Width and Height.
 	ShortSide int `yaml:"short_side"`
-	// Resizable says that the network takes other sizes than the one that its file
-	// declares, such as Width × Height. Of the engines, ONNX Runtime keeps to what is
-	// declared unless it is told so.
+	// Resizable says that the network accepts other sizes than the one that its file
+	// declares, such as Width × Height. It is for ONNX Runtime, which otherwise accepts
+	// only the declared size.
 	Resizable bool     `yaml:"resizable"`
 	Channels  Channels `yaml:"channels"`
-	// Pad is the pixel value, before mean and scale, that letterboxes are filled with.
+	// Pad is the pixel value, before mean and scale, of the padding.
 	Pad int `yaml:"pad"`
-	// Mean has a number for each channel, in their order; none stands for 0.
+	// Mean has a number for each channel, in their order; empty means 0.
 	Mean []float64 `yaml:"mean"`
-	// Scale multiplies; 0 stands for 1. Std divides, with a number for each channel.
-	// Only one of both is given.
+	// Scale is a factor; 0 means 1. Std has a divisor for each channel. At most one of
+	// the two is set.
 	Scale float64   `yaml:"scale"`
 	Std   []float64 `yaml:"std"`
 }
 
-// Table returns, for a channel by its place in the order, the number that the network
-// gets for each pixel value.
+// Table returns the number that the network gets for each pixel value of a channel. The
+// channel is an index into the order of Channels.
 func (in Input) Table(channel int) (table [256]float32) {
 	mean, factor := 0.0, 1.0
 	if len(in.Mean) > 0 {

@@ -1,11 +1,11 @@
-// Package model reads model folders. A folder holds a file model.yaml, which says
-// of a network what it is and how it is fed and read, and the files that it names:
-// weights, labels, a dictionary. Nothing is guessed from the weights. A model may also
-// be something that is no network, such as a cascade.
+// Package model reads model folders. A folder contains a file model.yaml and the files
+// that it names: weights, labels, a dictionary. model.yaml says what the model is, how the
+// input of its network is made, and how the outputs are decoded. Nothing is guessed from
+// the weights. A model need not be a network: it can be a cascade, for example.
 //
-// The package is pure: what runs a network is package nets, and what its numbers
-// mean is decided by the detector or classifier of its kind. That also says which
-// fields the kind has, see [Model.CheckNetwork] and [Model.CheckFields].
+// The package runs no native code. Package nets runs networks, and the detector or
+// classifier of the model's kind decodes their outputs. It also checks that the model has
+// the fields of its kind, see [Model.CheckNetwork] and [Model.CheckFields].
 package model
 
 import (
@@ -40,43 +40,43 @@ const (
 
 // A Model is a folder with its model.yaml.
 type Model struct {
-	// Name is that of the folder.
+	// Name is the name of the folder.
 	Name string `yaml:"-"`
 	// Dir is the path of the folder.
 	Dir string `yaml:"-"`
-	// Version is what results say of the model.
+	// Version is the version of the model in results.
 	Version string `yaml:"version"`
-	// Kind names the detector or classifier that feeds and reads the network.
+	// Kind names the detector or classifier that uses the model.
 	Kind string `yaml:"kind"`
-	// Engines may run the network, the preferred one first.
+	// Engines are those that can run the network, the preferred one first.
 	Engines []Engine `yaml:"engines"`
 	// Weights, Config, Labels and Dictionary are names of files in the folder. Config is the
-	// structure of a Caffe network. Labels has the name of a class in each line, Dictionary
-	// a character.
+	// structure of a Caffe network. Each line of Labels is the name of a class, and each line
+	// of Dictionary a character.
 	Weights    string `yaml:"weights"`
 	Config     string `yaml:"config"`
 	Labels     string `yaml:"labels"`
 	Dictionary string `yaml:"dictionary"`
-	// SHA256 has the sums of some or all of these files, by name, in lower-case hex.
+	// SHA256 has the checksums of some or all of these files, by name, in lower-case hex.
 	SHA256 map[string]string `yaml:"sha256"`
-	// Licence is that of the weights, Source says where they come from. Both are for
-	// readers.
+	// Licence is the licence of the weights, and Source is where they come from. The
+	// program uses neither.
 	Licence string `yaml:"licence"`
 	Source  string `yaml:"source"`
 	// Input says how an image becomes the input of the network.
 	Input Input `yaml:"input"`
-	// Output says how the outputs of the network are read.
+	// Output says how the outputs of the network are decoded.
 	Output Output `yaml:"output"`
-	// Threshold is the score from which on something counts, between 0 and 1; 0 when
-	// the model does not say.
+	// Threshold is the minimum score, between 0 and 1; 0 means that the model has none.
 	Threshold float64 `yaml:"threshold"`
-	// NMS is the overlap, as intersection over union, above which the weaker of two
-	// boxes of one class is dropped. 0 stands for never: networks that have done so.
+	// NMS is the limit of non-maximum suppression: of two boxes of one class whose
+	// intersection over union is larger, the one with the lower score is removed. 0
+	// disables it, for networks that include it.
 	NMS float64 `yaml:"nms"`
-	// Classes is how many classes the network knows, its background included; as many
-	// as Labels has lines.
+	// Classes is the number of classes of the network, with its background. It equals the
+	// number of lines of Labels.
 	Classes int `yaml:"classes"`
-	// Settings are those of a kind that is no network.
+	// Settings are the settings of a kind that is not a network.
 	Settings map[string]any `yaml:"settings"`
 
 	// ClassNames are the lines of Labels.
@@ -84,34 +84,35 @@ type Model struct {
 	// Characters are the lines of Dictionary.
 	Characters []string `yaml:"-"`
 
-	given []string // names of the fields in model.yaml, such as output.format
+	givenFields []string // names of the fields that model.yaml contains, such as output.format
 }
 
-// Output says how the outputs of a network are read. What is needed depends on the
-// kind of the model.
+// Output says how the outputs of a network are decoded. The kind of the model determines
+// which fields are needed.
 type Output struct {
-	// Format is one of those that the kind knows.
+	// Format is one of the formats of the kind.
 	Format string `yaml:"format"`
-	// Names are those of the outputs, in the order of the kind, when they are not the
-	// usual ones.
+	// Names are the names of the outputs, in the order that the kind defines. Empty means
+	// the usual names of the kind.
 	Names []string `yaml:"names"`
-	// Strides are the distances, in pixels of the input, of the cells of each grid.
+	// Strides has, for each grid, the distance of its cells in pixels of the input.
 	Strides []int `yaml:"strides"`
-	// Priors are the sides of the boxes, in pixels of the input, that each cell of
-	// each grid begins with.
+	// Priors has, for each grid, the sides of the default boxes of a cell, in pixels of
+	// the input.
 	Priors [][]float64 `yaml:"priors"`
 	// Variances scale the offsets of centers and the logarithms of sides.
 	Variances []float64 `yaml:"variances"`
-	// Pixel is the probability from which on a pixel is in a line of text, and Unclip
-	// how far lines are grown: by area × Unclip ÷ circumference to each side.
+	// Pixel is the probability above which a pixel belongs to a line of text. Unclip says
+	// how far the detected lines are expanded: by area × Unclip ÷ circumference on each
+	// side.
 	Pixel  float64 `yaml:"pixel"`
 	Unclip float64 `yaml:"unclip"`
-	// Space is the probability from which on there is a space between two letters of
-	// the Latin script, although another character is more likely; 0 for never.
+	// Space is the probability above which there is a space between two Latin letters,
+	// although another character is more likely; 0 disables this.
 	Space float64 `yaml:"space"`
 }
 
-// ErrAbsent says that there is no folder of that name.
+// ErrAbsent says that the model folder does not exist.
 var ErrAbsent = errors.New("the folder does not exist")
 
 // Limits of a folder.
@@ -120,11 +121,11 @@ const (
 	maxText        = 8 << 20 // bytes of labels and dictionary
 	maxClasses     = 100_000
 	maxLine        = 256 // bytes of a label or a character
-	maxVersion     = 64  // bytes; it is in every result
+	maxVersion     = 64  // bytes; every result contains the version
 )
 
-// Find returns the folder of a model: name itself when it is a path, that is has a
-// slash, and otherwise the folder of that name below root.
+// Find returns the path of a model folder. A name with a slash is a path and is returned
+// as it is. Any other name is that of a folder in root.
 func Find(root, name string) (string, error) {
 	switch {
 	case name == "":
@@ -137,10 +138,9 @@ func Find(root, name string) (string, error) {
 	return filepath.Join(root, name), nil
 }
 
-// Load reads the model.yaml of a folder and checks it, with the labels and the
-// dictionary that it names. The error wraps [ErrAbsent] when there is no such
-// folder, and otherwise names file and field. The weights are read by
-// [Model.ReadWeights].
+// Load reads and checks the model.yaml of a folder, with the labels and the dictionary
+// that it names. The error wraps [ErrAbsent] when the folder does not exist, and otherwise
+// names file and field. Load does not read the weights, see [Model.ReadWeights].
 func Load(dir string) (*Model, error) {
 	m := &Model{Name: filepath.Base(dir), Dir: dir}
 	if err := m.load(); err != nil {
@@ -171,25 +171,25 @@ func (m *Model) load() error {
 	if err := d.Decode(&struct{}{}); !errors.Is(err, io.EOF) {
 		return fmt.Errorf("%s: want one YAML document", path)
 	}
-	if m.given, err = fieldNames(data); err != nil {
+	if m.givenFields, err = fieldNames(data); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	if errs := m.validate(); len(errs) > 0 {
 		return fmt.Errorf("%s: %w", path, errors.Join(errs...))
 	}
-	if m.ClassNames, err = m.lines("labels", m.Labels); err != nil {
+	if m.ClassNames, err = m.readLines("labels", m.Labels); err != nil {
 		return err
 	}
 	if n := len(m.ClassNames); m.Labels != "" && n != m.Classes {
 		return fmt.Errorf("%s: classes: %d, but %s has %d lines", path, m.Classes, m.Labels, n)
 	}
-	m.Characters, err = m.lines("dictionary", m.Dictionary)
+	m.Characters, err = m.readLines("dictionary", m.Dictionary)
 	return err
 }
 
-// ReadWeights returns the contents of the weights, and of the configuration where
-// the model names one. Files that cannot be a model are refused by what they are,
-// and those with another sum than model.yaml says.
+// ReadWeights returns the contents of the weights and of the configuration; config is nil
+// for a model without one. Files with another checksum than that in model.yaml are
+// rejected, and so are files that cannot be a model, with an error that says what they are.
 func (m *Model) ReadWeights() (weights, config []byte, err error) {
 	if weights, err = m.read(m.Weights, -1); err != nil {
 		return nil, nil, fmt.Errorf("load model %s: weights: %w", m.Name, err)
@@ -203,7 +203,8 @@ func (m *Model) ReadWeights() (weights, config []byte, err error) {
 	return weights, config, nil
 }
 
-// FieldError returns the error of a field of the model, which err names.
+// FieldError wraps an error about a field of model.yaml. err must begin with the name of
+// the field.
 func (m *Model) FieldError(err error) error {
 	return fmt.Errorf("model %s: %s: %w", m.Name, File, err)
 }
@@ -211,11 +212,11 @@ func (m *Model) FieldError(err error) error {
 // WeightsPath returns the path of the weights.
 func (m *Model) WeightsPath() string { return filepath.Join(m.Dir, m.Weights) }
 
-// read returns the content of a file of the folder that has at most so many bytes;
-// -1 for any number.
+// read returns the content of a file in the folder. A file of more than most bytes is an
+// error; -1 means no limit.
 func (m *Model) read(name string, most int64) ([]byte, error) {
 	path := filepath.Join(m.Dir, name)
-	info, err := os.Stat(path) // before it is opened: a pipe would wait for a writer
+	info, err := os.Stat(path) // checked before it is opened: opening a pipe blocks
 	switch {
 	case err != nil:
 		return nil, err
@@ -234,14 +235,14 @@ func (m *Model) read(name string, most int64) ([]byte, error) {
 	if want, ok := m.SHA256[name]; ok {
 		sum := sha256.Sum256(data)
 		if got := hex.EncodeToString(sum[:]); got != want {
-			return nil, fmt.Errorf("%s: its SHA-256 is %s, and %s says %s: it is another file, or was damaged", path, got, File, want)
+			return nil, fmt.Errorf("%s: its SHA-256 is %s, but %s has %s: it is another file, or damaged",
+				path, got, File, want)
 		}
 	}
 	return data, nil
 }
 
-// checkContent refuses what is often found in place of a file that was to be
-// downloaded.
+// checkContent rejects the content that a failed download often leaves in place of a file.
 func checkContent(data []byte) error {
 	head := bytes.ToLower(bytes.TrimSpace(data[:min(len(data), 512)]))
 	switch {
@@ -255,9 +256,9 @@ func checkContent(data []byte) error {
 	return nil
 }
 
-// lines returns those of a text file of the folder, none for no file. A space is a
-// line like any other.
-func (m *Model) lines(field, name string) ([]string, error) {
+// readLines returns the lines of a text file in the folder, and nil when name is empty. A line
+// that is a single space is valid; an empty line is an error.
+func (m *Model) readLines(field, name string) ([]string, error) {
 	if name == "" {
 		return nil, nil
 	}
@@ -278,7 +279,7 @@ func (m *Model) lines(field, name string) ([]string, error) {
 	return all, nil
 }
 
-// checkLine returns an error for a line that could not be in a result.
+// checkLine returns an error for a line that a result cannot contain.
 func checkLine(line string) error {
 	switch {
 	case len(line) > maxLine:

@@ -7,13 +7,14 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 )
 
-// good is a model.yaml that is right, with the files of [folder].
+// good is a valid model.yaml for the files that [folder] writes.
 const good = `
 version: "1"
 kind: yolo
@@ -29,8 +30,9 @@ nms: 0.45
 classes: 2
 `
 
-// folder makes a model folder named "net" of files by name.
-func folder(t *testing.T, files map[string]string) string {
+// writeFolder makes a model folder named "net" with the files of a valid model, and returns its
+// path. files replaces their contents by name; the content "absent" leaves a file out.
+func writeFolder(t *testing.T, files map[string]string) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "net")
 	if err := os.Mkdir(dir, 0o755); err != nil {
@@ -51,7 +53,7 @@ func folder(t *testing.T, files map[string]string) string {
 
 func TestLoad(t *testing.T) {
 	t.Parallel()
-	dir := folder(t, nil)
+	dir := writeFolder(t, nil)
 	m, err := Load(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -59,8 +61,11 @@ func TestLoad(t *testing.T) {
 	if m.Name != "net" {
 		t.Errorf("name %q, want that of the folder", m.Name)
 	}
-	if m.Kind != "yolo" || m.Output.Format != "yolox" || !slices.Equal(m.Output.Strides, []int{8, 16, 32}) {
-		t.Errorf("kind and output: %+v", m)
+	if m.Kind != "yolo" {
+		t.Errorf("kind %q, want yolo", m.Kind)
+	}
+	if want := (Output{Format: "yolox", Strides: []int{8, 16, 32}}); !reflect.DeepEqual(m.Output, want) {
+		t.Errorf("output %+v, want %+v", m.Output, want)
 	}
 	if !slices.Equal(m.Engines, []Engine{ONNXRuntime, OpenCV}) {
 		t.Errorf("engines %v, want the order of the file", m.Engines)
@@ -69,12 +74,32 @@ func TestLoad(t *testing.T) {
 		t.Errorf("classes %q", m.ClassNames)
 	}
 	weights, config, err := m.ReadWeights()
-	if err != nil || string(weights) != "weights" || config != nil {
-		t.Errorf("weights %q, config %q, %v", weights, config, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(weights) != "weights" {
+		t.Errorf("weights %q, want those of the file", weights)
+	}
+	if config != nil {
+		t.Errorf("config %q, want none", config)
 	}
 }
 
-// TestLoad_RejectsFields names file and field of what is wrong in a model.yaml.
+// checkError checks that err contains each of want.
+func checkError(t *testing.T, name string, err error, want ...string) {
+	t.Helper()
+	if err == nil {
+		t.Errorf("%s: no error, want %q", name, want)
+		return
+	}
+	for _, w := range want {
+		if !strings.Contains(err.Error(), w) {
+			t.Errorf("%s: the error is %q, want %q in it", name, err, w)
+		}
+	}
+}
+
+// TestLoad_RejectsFields checks that the error names the file and the field.
 func TestLoad_RejectsFields(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ old, new, want string }{
@@ -97,8 +122,8 @@ func TestLoad_RejectsFields(t *testing.T) {
 		{"kind: yolo", "kind: yolo\ndictionary: /keys.txt", `dictionary: "/keys.txt"`},
 		{"kind: yolo", "kind: yolo\nsha256: {other.onnx: " + strings.Repeat("0", 64) + "}", `sha256: "other.onnx"`},
 		{"kind: yolo", "kind: yolo\nsha256: {net.onnx: 12ab}", `sha256: net.onnx: "12ab"`},
-		{"resize: letterbox", "resize: shrink", "engines: opencv, which finds nothing in an input of another size"},
-		{"pad: 114", "multiple: 32", "input.multiple: 32, but letterbox has a fixed size"},
+		{"resize: letterbox", "resize: shrink", "engines: opencv finds nothing in inputs of another size"},
+		{"pad: 114", "multiple: 32", "input.multiple: not used with input.resize letterbox, which has a fixed size"},
 		{"resize: letterbox, pad: 114", "resize: height, multiple: 500", "input.multiple: 500, want 1 to 416"},
 		{"strides: [8, 16, 32]", "pixel: 2", "output.pixel: 2"},
 		{"strides: [8, 16, 32]", "unclip: -1", "output.unclip: -1"},
@@ -107,12 +132,12 @@ func TestLoad_RejectsFields(t *testing.T) {
 		{"height: 416", "height: 100000", "input.height: 100000"},
 		{"resize: letterbox", "resize: crop", `input.resize: "crop"`},
 		{"pad: 114", "resizable: 2", "cannot unmarshal"},
-		{"letterbox, pad: 114", "shrink, resizable: true", "input.resizable: given, but shrink has no fixed size"},
+		{"letterbox, pad: 114", "shrink, resizable: true", "input.resizable: not used with input.resize shrink"},
 		{
 			"[onnxruntime, opencv]\nweights: net.onnx\nlabels: labels.txt\nlicence: Apache-2.0\n" +
 				"source: https://example.org/net.onnx\ninput: {",
 			"[opencv]\nweights: net.onnx\nlabels: labels.txt\ninput: {resizable: true, ",
-			"input.resizable: given, but only onnxruntime keeps to the size that a file declares",
+			"input.resizable: only onnxruntime needs it",
 		},
 		{"channels: bgr", "channels: cmyk", `input.channels: "cmyk"`},
 		{"pad: 114", "pad: 300", "input.pad: 300"},
@@ -121,7 +146,7 @@ func TestLoad_RejectsFields(t *testing.T) {
 		{"pad: 114", "std: [1]", "input.std: 1 numbers, want 3"},
 		{"pad: 114", "std: [1, 0, 1]", "input.std: [1 0 1]"},
 		{"pad: 114", "scale: -1", "input.scale: -1"},
-		{"pad: 114", "scale: 2, std: [1, 1, 1]", "input.scale: given beside std"},
+		{"pad: 114", "scale: 2, std: [1, 1, 1]", "input.scale: given together with std"},
 		{"[8, 16, 32]", "[8, 0]", "output.strides: 0"},
 		{"[8, 16, 32]", "[8], names: [a, a]", "output.names: a is given twice"},
 		{"[8, 16, 32]", "[8], names: ['']", "output.names: an empty name"},
@@ -139,46 +164,39 @@ func TestLoad_RejectsFields(t *testing.T) {
 		if text == good {
 			t.Fatalf("%q is not in the file", tt.old)
 		}
-		dir := folder(t, map[string]string{File: text})
+		dir := writeFolder(t, map[string]string{File: text})
 		_, err := Load(dir)
-		if err == nil || !strings.Contains(err.Error(), tt.want) {
-			t.Errorf("%s: %v, want %q", tt.new, err, tt.want)
-			continue
-		}
-		if !strings.Contains(err.Error(), filepath.Join(dir, File)) {
-			t.Errorf("%s: %v, want the path of the file", tt.new, err)
-		}
+		checkError(t, tt.new, err, tt.want, filepath.Join(dir, File))
 	}
 }
 
-// TestModel_Require names what is missing: a network cannot do without what a cascade can.
+// TestModel_Require checks that the error names the missing field. A network needs fields
+// that a cascade does not.
 func TestModel_Require(t *testing.T) {
 	t.Parallel()
 	for field, line := range map[string]string{
 		"engines": "engines: [onnxruntime, opencv]\n", "weights": "weights: net.onnx\n",
 		"input": "input: {width: 416, height: 416, resize: letterbox, pad: 114, channels: bgr}\n", "": "",
 	} {
-		dir := folder(t, map[string]string{File: strings.Replace(good, line, "", 1)})
+		dir := writeFolder(t, map[string]string{File: strings.Replace(good, line, "", 1)})
 		m, err := Load(dir)
 		if err != nil {
 			t.Errorf("without %s: %v", field, err)
 			continue
 		}
 		err = m.Require("engines", "weights", "input")
-		if field == "" && err != nil {
-			t.Errorf("a whole model: %v", err)
-		}
-		want := filepath.Join(dir, File) + ": " + field + ": missing"
-		if field != "" && (err == nil || !strings.Contains(err.Error(), want)) {
-			t.Errorf("without %s: %v, want %q", field, err, want)
+		if field != "" {
+			checkError(t, "without "+field, err, filepath.Join(dir, File)+": "+field+": missing")
+		} else if err != nil {
+			t.Errorf("a complete model: %v", err)
 		}
 	}
 }
 
-// TestModel_CheckFields names each field that a kind does not use.
+// TestModel_CheckFields checks that the error names each field that a kind does not use.
 func TestModel_CheckFields(t *testing.T) {
 	t.Parallel()
-	m, err := Load(folder(t, nil))
+	m, err := Load(writeFolder(t, nil))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -187,17 +205,18 @@ func TestModel_CheckFields(t *testing.T) {
 		t.Errorf("all are used: %v", err)
 	}
 	err = m.CheckFields(append(used[1:5:5], "weights")...)
-	for _, want := range []string{"engines", "input", "labels", "output.strides"} {
-		if err == nil || !strings.Contains(err.Error(), want+": given, but yolo of the format yolox has none") {
-			t.Errorf("%v, want that it names %s", err, want)
-		}
+	if err == nil {
+		t.Fatal("no error, although some fields are not used")
 	}
-	if err != nil && strings.Contains(err.Error(), "threshold") {
-		t.Errorf("%v, which names a field that is used", err)
+	for _, unused := range []string{"engines", "input", "labels", "output.strides"} {
+		checkError(t, unused, err, unused+": not used by yolo with output.format yolox")
+	}
+	if strings.Contains(err.Error(), "threshold") {
+		t.Errorf("the error names a field that is used: %v", err)
 	}
 }
 
-// TestLoad_RejectsFiles names the path of a file that is not what it should be.
+// TestLoad_RejectsFiles checks that the error names the path and the reason.
 func TestLoad_RejectsFiles(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct{ file, content, want string }{
@@ -213,31 +232,25 @@ func TestLoad_RejectsFiles(t *testing.T) {
 		"NUL in a label":   {"labels.txt", "per\x00son\ndog\n", "line 1: \"per\\x00son\" has a control character"},
 		"long label":       {"labels.txt", strings.Repeat("x", 257) + "\ndog\n", "line 1: 257 bytes, want at most 256"},
 	} {
-		dir := folder(t, map[string]string{tt.file: tt.content})
+		dir := writeFolder(t, map[string]string{tt.file: tt.content})
 		_, err := Load(dir)
-		if err == nil || !strings.Contains(err.Error(), tt.want) {
-			t.Errorf("%s: %v, want %q", name, err, tt.want)
-			continue
-		}
-		if !strings.Contains(err.Error(), filepath.Join(dir, tt.file)) {
-			t.Errorf("%s: %v, want the path of the file", name, err)
-		}
+		checkError(t, name, err, tt.want, filepath.Join(dir, tt.file))
 	}
 }
 
-// TestLoad_RejectsPipe: reading one would wait for ever.
+// TestLoad_RejectsPipe checks that Load does not open a pipe, which would block forever.
 func TestLoad_RejectsPipe(t *testing.T) {
 	t.Parallel()
-	dir := folder(t, map[string]string{File: "absent"})
+	dir := writeFolder(t, map[string]string{File: "absent"})
 	if err := syscall.Mkfifo(filepath.Join(dir, File), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Load(dir); err == nil || !strings.Contains(err.Error(), "not a regular file") {
-		t.Errorf("%v, want that it is not a regular file", err)
-	}
+	_, err := Load(dir)
+	checkError(t, "a pipe", err, "not a regular file")
 }
 
-// TestModel_ReadWeightsRejects: what downloads leave in place of weights is named.
+// TestModel_ReadWeightsRejects checks that the error says what a failed download has left
+// in place of the weights.
 func TestModel_ReadWeightsRejects(t *testing.T) {
 	t.Parallel()
 	sum := sha256.Sum256([]byte("weights"))
@@ -251,20 +264,16 @@ func TestModel_ReadWeightsRejects(t *testing.T) {
 		"LFS pointer": {good, "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "a Git LFS pointer"},
 		"HTML page":   {good, "\n<html><body>Sign in</body></html>", "an HTML page"},
 	} {
-		dir := folder(t, map[string]string{File: tt.description, "net.onnx": tt.weights})
+		dir := writeFolder(t, map[string]string{File: tt.description, "net.onnx": tt.weights})
 		m, err := Load(dir)
 		if err != nil {
 			t.Fatal(err)
 		}
 		_, _, err = m.ReadWeights()
-		switch {
-		case tt.want == "" && err != nil:
+		if tt.want != "" {
+			checkError(t, name, err, tt.want, "weights: ", filepath.Join(dir, "net.onnx"))
+		} else if err != nil {
 			t.Errorf("%s: %v", name, err)
-		case tt.want == "":
-		case err == nil || !strings.Contains(err.Error(), tt.want):
-			t.Errorf("%s: %v, want %q", name, err, tt.want)
-		case !strings.Contains(err.Error(), "weights: ") || !strings.Contains(err.Error(), filepath.Join(dir, "net.onnx")):
-			t.Errorf("%s: %v, want field and path", name, err)
 		}
 	}
 }
@@ -272,11 +281,17 @@ func TestModel_ReadWeightsRejects(t *testing.T) {
 func TestLoad_AbsentFolder(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "nosuch")
-	if _, err := Load(dir); !errors.Is(err, ErrAbsent) || !strings.Contains(err.Error(), dir) {
-		t.Errorf("%v, want that %s is absent", err, dir)
+	_, err := Load(dir)
+	if !errors.Is(err, ErrAbsent) {
+		t.Errorf("the error is %v, want %v", err, ErrAbsent)
 	}
-	if _, err := Load(folder(t, map[string]string{File: "absent"})); err == nil || errors.Is(err, ErrAbsent) {
-		t.Errorf("a folder without %s: %v, want another error than of an absent folder", File, err)
+	checkError(t, "absent", err, dir)
+	_, err = Load(writeFolder(t, map[string]string{File: "absent"}))
+	if err == nil {
+		t.Errorf("a folder without %s was loaded", File)
+	}
+	if errors.Is(err, ErrAbsent) {
+		t.Errorf("a folder without %s: %v, want another error than for an absent folder", File, err)
 	}
 }
 
@@ -284,11 +299,14 @@ func TestFind(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string]string{
 		"yunet": "/models/yunet", "./own/net": "own/net", "/srv/net": "/srv/net", "a/b": "a/b",
-		"": "", "..": "", ".": "",
+		"": "", "..": "", ".": "", // rejected
 	} {
 		got, err := Find("/models", name)
-		if got != want || (want == "") != (err != nil) {
-			t.Errorf("%q: %q, %v, want %q", name, got, err, want)
+		if got != want {
+			t.Errorf("%q: %q, want %q", name, got, want)
+		}
+		if failed := err != nil; failed != (want == "") {
+			t.Errorf("%q: the error is %v", name, err)
 		}
 	}
 }

@@ -11,8 +11,7 @@ import (
 	"unicode"
 )
 
-// validate returns what is wrong with the fields. Each error begins with the name of
-// its field.
+// validate returns the errors in the fields. Each begins with the name of its field.
 func (m *Model) validate() []error {
 	var errs []error
 	bad := func(field, format string, args ...any) {
@@ -27,7 +26,7 @@ func (m *Model) validate() []error {
 	if m.Kind == "" {
 		bad("kind", "missing")
 	}
-	if slices.Contains(m.given, "engines") && len(m.Engines) == 0 {
+	if slices.Contains(m.givenFields, "engines") && len(m.Engines) == 0 {
 		bad("engines", "none, want some of %s, %s", OpenCV, ONNXRuntime)
 	}
 	for i, e := range m.Engines {
@@ -37,25 +36,25 @@ func (m *Model) validate() []error {
 		case slices.Contains(m.Engines[:i], e):
 			bad("engines", "%s is given twice", e)
 		case e == OpenCV && !m.Input.Resize.Fixed():
-			bad("engines", "%s, which finds nothing in an input of another size than its first, and input.resize is %s",
-				e, m.Input.Resize)
+			bad("engines", "%s finds nothing in inputs of another size than the first, "+
+				"which input.resize %s allows", e, m.Input.Resize)
 		}
 	}
 	m.validateFiles(bad)
-	if slices.Contains(m.given, "input") {
+	if slices.Contains(m.givenFields, "input") {
 		m.Input.validate(bad)
 	}
 	switch {
 	case m.Input.Resizable && !slices.Contains(m.Engines, ONNXRuntime):
-		bad("input.resizable", "given, but only %s keeps to the size that a file declares", ONNXRuntime)
+		bad("input.resizable", "only %s needs it, which is not in engines", ONNXRuntime)
 	case m.Input.Resizable && !m.Input.Resize.Fixed():
-		bad("input.resizable", "given, but %s has no fixed size", m.Input.Resize)
+		bad("input.resizable", "not used with input.resize %s, which has no fixed size", m.Input.Resize)
 	}
 	m.Output.validate(bad)
-	if !within(m.Threshold, 0, 1) {
+	if !isWithin(m.Threshold, 0, 1) {
 		bad("threshold", "%v, want 0 to 1", m.Threshold)
 	}
-	if !within(m.NMS, 0, 1) {
+	if !isWithin(m.NMS, 0, 1) {
 		bad("nms", "%v, want 0 to 1", m.NMS)
 	}
 	if m.Classes < 0 || m.Classes > maxClasses {
@@ -69,14 +68,14 @@ func (m *Model) validateFiles(bad func(field, format string, args ...any)) {
 	named := slices.Collect(maps.Values(files))
 	for _, field := range slices.Sorted(maps.Keys(files)) {
 		f := files[field]
-		if slices.Contains(m.given, field) && (!filepath.IsLocal(f) || f == "." || strings.Contains(f, `\`)) {
+		if slices.Contains(m.givenFields, field) && (!filepath.IsLocal(f) || f == "." || strings.Contains(f, `\`)) {
 			bad(field, "%q, want the name of a file in the folder", f)
 		}
 	}
 	for _, file := range slices.Sorted(maps.Keys(m.SHA256)) {
 		sum := m.SHA256[file]
 		if file == "" || !slices.Contains(named, file) {
-			bad("sha256", "%q is none of the files of the model", file)
+			bad("sha256", "%q is not a file of the model", file)
 		}
 		if b, err := hex.DecodeString(sum); err != nil || len(b) != 32 || strings.ToLower(sum) != sum {
 			bad("sha256", "%s: %q, want 64 digits of lower-case hex", file, sum)
@@ -84,7 +83,7 @@ func (m *Model) validateFiles(bad func(field, format string, args ...any)) {
 	}
 }
 
-// maxSide bounds the sides of an input, so that their product cannot overflow.
+// maxSide limits the sides of an input, so that their product cannot overflow.
 const maxSide = 8192
 
 func (in Input) validate(bad func(field, format string, args ...any)) {
@@ -102,7 +101,7 @@ func (in Input) validate(bad func(field, format string, args ...any)) {
 	}
 	switch {
 	case in.Multiple != 0 && in.Resize.Fixed():
-		bad("input.multiple", "%d, but %s has a fixed size", in.Multiple, in.Resize)
+		bad("input.multiple", "not used with input.resize %s, which has a fixed size", in.Resize)
 	case in.Multiple < 0 || in.Multiple > min(in.Width, in.Height):
 		bad("input.multiple", "%d, want 1 to %d", in.Multiple, min(in.Width, in.Height))
 	}
@@ -110,7 +109,7 @@ func (in Input) validate(bad func(field, format string, args ...any)) {
 	case in.Resize == Center && (in.ShortSide < least || in.ShortSide > maxSide):
 		bad("input.short_side", "%d, want %d to %d", in.ShortSide, least, maxSide)
 	case in.Resize != Center && in.ShortSide != 0:
-		bad("input.short_side", "given, but only %s has one", Center)
+		bad("input.short_side", "only used with input.resize %s", Center)
 	}
 	switch in.Channels {
 	case RGB, BGR, Grey:
@@ -124,19 +123,19 @@ func (in Input) validate(bad func(field, format string, args ...any)) {
 	if len(in.Mean) > 0 && len(in.Mean) != n {
 		bad("input.mean", "%d numbers, want %d", len(in.Mean), n)
 	}
-	if !all(in.Mean, -1e6, 1e6) {
+	if !allWithin(in.Mean, -1e6, 1e6) {
 		bad("input.mean", "%v, want -1e6 to 1e6", in.Mean)
 	}
 	if in.Scale != 0 && len(in.Std) > 0 {
-		bad("input.scale", "given beside std, want one of both")
+		bad("input.scale", "given together with std, want only one")
 	}
-	if in.Scale != 0 && !within(in.Scale, 1e-6, 1e6) {
+	if in.Scale != 0 && !isWithin(in.Scale, 1e-6, 1e6) {
 		bad("input.scale", "%v, want 1e-6 to 1e6", in.Scale)
 	}
 	if len(in.Std) > 0 && len(in.Std) != n {
 		bad("input.std", "%d numbers, want %d", len(in.Std), n)
 	}
-	if !all(in.Std, 1e-6, 1e6) {
+	if !allWithin(in.Std, 1e-6, 1e6) {
 		bad("input.std", "%v, want 1e-6 to 1e6", in.Std)
 	}
 }
@@ -156,27 +155,27 @@ func (o Output) validate(bad func(field, format string, args ...any)) {
 		}
 	}
 	for _, sides := range o.Priors {
-		if len(sides) == 0 || !all(sides, 1e-3, maxSide) {
+		if len(sides) == 0 || !allWithin(sides, 1e-3, maxSide) {
 			bad("output.priors", "%v, want sides of 0.001 to %d", sides, maxSide)
 		}
 	}
-	if !within(o.Pixel, 0, 1) {
+	if !isWithin(o.Pixel, 0, 1) {
 		bad("output.pixel", "%v, want 0 to 1", o.Pixel)
 	}
-	if !within(o.Unclip, 0, 10) {
+	if !isWithin(o.Unclip, 0, 10) {
 		bad("output.unclip", "%v, want 0 to 10", o.Unclip)
 	}
-	if !within(o.Space, 0, 1) {
+	if !isWithin(o.Space, 0, 1) {
 		bad("output.space", "%v, want 0 to 1", o.Space)
 	}
-	if !all(o.Variances, 1e-6, 1e6) {
+	if !allWithin(o.Variances, 1e-6, 1e6) {
 		bad("output.variances", "%v, want 1e-6 to 1e6", o.Variances)
 	}
 }
 
-// within is false for what is no number.
-func within(f, low, high float64) bool { return f >= low && f <= high && !math.IsNaN(f) }
+// isWithin reports whether f is between low and high; it is false for NaN.
+func isWithin(f, low, high float64) bool { return f >= low && f <= high && !math.IsNaN(f) }
 
-func all(fs []float64, low, high float64) bool {
-	return !slices.ContainsFunc(fs, func(f float64) bool { return !within(f, low, high) })
+func allWithin(fs []float64, low, high float64) bool {
+	return !slices.ContainsFunc(fs, func(f float64) bool { return !isWithin(f, low, high) })
 }

@@ -146,8 +146,8 @@ func RunBatch(n Net, inputs []Tensor, outputs []string) ([][]Tensor, error) {
 
 func isNotFinite(f float32) bool { return math.IsNaN(float64(f)) || math.IsInf(float64(f), 0) }
 
-// Best returns the index and the value of the largest score.
-func Best(scores []float32) (int, float64) {
+// ArgMax returns the index and the value of the largest score.
+func ArgMax(scores []float32) (int, float64) {
 	at := 0
 	for i, s := range scores {
 		if s > scores[at] {

@@ -10,23 +10,23 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/imagefile"
 )
 
-// onWhite puts an image of blue, green, red and alpha on white.
-func onWhite(m *gocv.Mat) {
+// blendOnWhite replaces an image of blue, green, red and alpha by the same image on white.
+func blendOnWhite(m *gocv.Mat) {
 	out := gocv.NewMatWithSize(m.Rows(), m.Cols(), gocv.MatTypeCV8UC3)
 	from, to := pixels(*m), pixels(out)
 	for i, j := 0, 0; i+3 < len(from); i, j = i+4, j+3 {
 		alpha := from[i+3]
 		for c := range 3 {
-			to[j+c] = onWhiteOf(multiply(from[i+c], alpha), alpha)
+			to[j+c] = blendValueOnWhite(multiplyAlpha(from[i+c], alpha), alpha)
 		}
 	}
 	m.Close()
 	*m = out
 }
 
-// whiten makes the pixels of a grey PNG white that its chunk tRNS makes transparent,
-// which OpenCV does not.
-func whiten(m gocv.Mat, h imagefile.Header) error {
+// whitenTransparentGrey makes the transparent pixels of a grey PNG white. OpenCV ignores the chunk tRNS of
+// grey images.
+func whitenTransparentGrey(m gocv.Mat, h imagefile.Header) error {
 	if h.Depth == 16 {
 		p, err := m.DataPtrUint16()
 		replace(p, uint16(h.TransparentGrey), math.MaxUint16)
@@ -45,9 +45,9 @@ func replace[T comparable](all []T, what, by T) {
 	}
 }
 
-// bmpOnWhite puts the pixels of a BMP, which OpenCV decodes without their alpha, on
-// white. When all of alpha is 0 the bits mean nothing.
-func bmpOnWhite(m gocv.Mat, data []byte, p imagefile.BMPPixels) {
+// blendBMPOnWhite puts the pixels of a BMP on white. OpenCV decodes them without their alpha. If
+// alpha is 0 in all pixels, the bits are unused and the image is opaque.
+func blendBMPOnWhite(m gocv.Mat, data []byte, p imagefile.BMPPixels) {
 	width, height := m.Cols(), m.Rows()
 	size := 4 * width
 	if p.AlphaMask == 0 || p.Offset < 0 || int64(p.Offset)+int64(size)*int64(height) > int64(len(data)) {
@@ -77,24 +77,24 @@ func bmpOnWhite(m gocv.Mat, data []byte, p imagefile.BMPPixels) {
 			alpha := alphaAt(x, y)
 			for c := range 3 {
 				v := &to[3*(y*width+x)+c]
-				*v = onWhiteOf(multiply(*v, alpha), alpha)
+				*v = blendValueOnWhite(multiplyAlpha(*v, alpha), alpha)
 			}
 		}
 	}
 }
 
-// pixels returns the bytes of a matrix that is continuous, as those are that were
-// just decoded or made.
+// pixels returns the bytes of a continuous matrix. Matrices that were just decoded or
+// created are continuous.
 func pixels(m gocv.Mat) []uint8 {
 	p, err := m.DataPtrUint8()
 	if err != nil {
-		panic(err) // a matrix of other numbers, or one of parts: a bug here
+		panic(err) // not of bytes, or not continuous: a bug in this package
 	}
 	return p
 }
 
-// onWhiteOf returns a colour that is multiplied by alpha on white.
-func onWhiteOf(v, alpha uint8) uint8 { return v + min(255-alpha, 255-v) }
+// blendValueOnWhite returns a colour on white. The colour is already multiplied by alpha.
+func blendValueOnWhite(v, alpha uint8) uint8 { return v + min(255-alpha, 255-v) }
 
-// multiply returns v * alpha / 255, rounded.
-func multiply(v, alpha uint8) uint8 { return uint8((uint16(v)*uint16(alpha) + 127) / 255) }
+// multiplyAlpha returns v * alpha / 255, rounded.
+func multiplyAlpha(v, alpha uint8) uint8 { return uint8((uint16(v)*uint16(alpha) + 127) / 255) }

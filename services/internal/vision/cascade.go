@@ -12,11 +12,11 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// CascadeDir is where Debian's opencv-data puts its cascades.
+// CascadeDir is the folder of the cascades of Debian's package opencv-data.
 const CascadeDir = "/usr/share/opencv4/haarcascades"
 
-// LoadCascade opens a cascade by its file name without .xml. The caller closes the
-// classifier.
+// LoadCascade opens the cascade in the file name.xml of the folder dir; an empty dir means
+// [CascadeDir]. The caller closes the classifier.
 func LoadCascade(dir, name string) (gocv.CascadeClassifier, v1.Model, error) {
 	if dir == "" {
 		dir = CascadeDir
@@ -25,9 +25,9 @@ func LoadCascade(dir, name string) (gocv.CascadeClassifier, v1.Model, error) {
 	return c, v1.Model{Name: name, Version: "opencv-" + gocv.OpenCVVersion()}, err
 }
 
-// OpenCascade opens the cascade of a file. One that is not XML or holds no cascade is
-// refused here, because OpenCV would end the process; one that is damaged further inside
-// can still do that. The caller closes the classifier.
+// OpenCascade opens the cascade in a file. A file that is not XML or contains no cascade is
+// rejected here, because OpenCV would end the process. A file with other damage can still
+// end the process. The caller closes the classifier.
 func OpenCascade(path string) (gocv.CascadeClassifier, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -37,12 +37,12 @@ func OpenCascade(path string) (gocv.CascadeClassifier, error) {
 		return gocv.CascadeClassifier{}, fmt.Errorf("load cascade: read %s: %w", path, err)
 	}
 	if !bytes.Contains(data, []byte("BOOST")) {
-		return gocv.CascadeClassifier{}, fmt.Errorf("load cascade: %s holds no cascade", path)
+		return gocv.CascadeClassifier{}, fmt.Errorf("load cascade: %s contains no cascade", path)
 	}
 	c := gocv.NewCascadeClassifier()
 	if !c.Load(path) {
 		c.Close()
-		return gocv.CascadeClassifier{}, fmt.Errorf("load cascade: OpenCV refuses %s", path)
+		return gocv.CascadeClassifier{}, fmt.Errorf("load cascade: OpenCV cannot load %s", path)
 	}
 	return c, nil
 }

@@ -9,19 +9,18 @@ import (
 
 // Image is a decoded file. The caller closes Mat.
 type Image struct {
-	// Mat is upright and has 8 bits of blue, green and red. Transparent pixels are
-	// on white.
+	// Mat is upright and has 8-bit blue, green and red. Transparent pixels are on white.
 	Mat gocv.Mat
-	// Orientation is the one, 1 to 8 as in EXIF, that was applied.
+	// Orientation is the EXIF orientation, 1 to 8, that was applied.
 	Orientation int
-	// Damage says what is missing or wrong when the file is damaged and could be
-	// decoded all the same. It is empty for a file that is whole.
+	// Damage says what is missing or wrong in a file that is damaged but was decoded. It
+	// is empty for an intact file.
 	Damage string
 }
 
-// Decode reads an image file of one of [imagefile.Types]. It is the one decoder of
-// the mesh: what is read and what is drawn on are its pixels. The error is a
-// [*v1.Problem] with the code of [imagefile.Parse], or [v1.Damaged].
+// Decode decodes an image file of one of [imagefile.Types]. It is the only decoder of the
+// mesh: detectors read its pixels, and regions are drawn on them. The error is a
+// [*v1.Problem] with a code of [imagefile.Parse], or [v1.Damaged].
 func Decode(data []byte) (Image, error) {
 	if len(data) == 0 {
 		return Image{}, v1.NewProblem(v1.EmptyBody, "the picture has no bytes")
@@ -42,13 +41,13 @@ func Decode(data []byte) (Image, error) {
 	if err != nil {
 		return Image{}, err
 	}
-	upright(&img.Mat, h.Orientation)
+	applyOrientation(&img.Mat, h.Orientation)
 	return img, nil
 }
 
 // decodeOther decodes PNG, WebP and BMP with OpenCV.
 func decodeOther(data []byte, h imagefile.Header) (gocv.Mat, error) {
-	// Unchanged: with alpha and with all bits, and not turned.
+	// Unchanged means with alpha, with all bits, and without applying the orientation.
 	m, err := gocv.IMDecode(data, gocv.IMReadUnchanged)
 	if err != nil {
 		return m, v1.NewProblem(v1.Damaged, "the picture cannot be decoded: %v", err)
@@ -58,12 +57,12 @@ func decodeOther(data []byte, h imagefile.Header) (gocv.Mat, error) {
 		return m, v1.NewProblem(v1.Damaged, "the picture cannot be decoded")
 	}
 	if h.TransparentGrey >= 0 && m.Channels() == 1 {
-		if err := whiten(m, h); err != nil {
+		if err := whitenTransparentGrey(m, h); err != nil {
 			m.Close()
 			return m, v1.NewProblem(v1.UnsupportedType, "this kind of grey PNG is not read: %v", err)
 		}
 	}
-	const depth = 7 // the part of a type that says what a number is
+	const depth = 7 // the bits of a matrix type that say what its numbers are
 	switch m.Type() & depth {
 	case gocv.MatTypeCV8U:
 	case gocv.MatTypeCV16U:
@@ -77,21 +76,21 @@ func decodeOther(data []byte, h imagefile.Header) (gocv.Mat, error) {
 		gocv.CvtColor(m, &m, gocv.ColorGrayToBGR)
 	case 3:
 	case 4:
-		onWhite(&m)
+		blendOnWhite(&m)
 	default:
 		m.Close()
 		return m, v1.NewProblem(v1.UnsupportedType, "an image of %d channels is not read", m.Channels())
 	}
 	if h.BMP != nil {
-		bmpOnWhite(m, data, *h.BMP)
+		blendBMPOnWhite(m, data, *h.BMP)
 	}
 	return m, nil
 }
 
-// upright undoes an EXIF orientation in place, see the table of CIPA
-// DC-008 (Exif 2.32), tag 0x0112.
-func upright(m *gocv.Mat, orientation int) {
-	const bothAxes, aroundX, aroundY = -1, 0, 1 // of Flip
+// applyOrientation applies an EXIF orientation in place, see the table of CIPA DC-008 (Exif 2.32),
+// tag 0x0112.
+func applyOrientation(m *gocv.Mat, orientation int) {
+	const bothAxes, aroundX, aroundY = -1, 0, 1 // codes of Flip
 	switch orientation {
 	case 2:
 		gocv.Flip(*m, m, aroundY)
@@ -115,7 +114,7 @@ func upright(m *gocv.Mat, orientation int) {
 	}
 }
 
-// Grey gives the grey picture of one in colour. The caller closes it.
+// Grey converts a colour image to grey. The caller closes the returned image.
 func Grey(m gocv.Mat) gocv.Mat {
 	g := gocv.NewMat()
 	gocv.CvtColor(m, &g, gocv.ColorBGRToGray)

@@ -10,32 +10,33 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/nets"
 )
 
-// A Placement says where an image lies in the input of a network.
+// A Placement says where an image is in the input of a network.
 type Placement struct {
-	scaleX, scaleY float64 // pixels of the input for each of the image
-	left, top      float64 // of the image, in the input
+	scaleX, scaleY float64 // pixels of the input per pixel of the image
+	left, top      float64 // position of the image in the input
 }
 
-// ToImage returns the place in the image of one in the input.
+// ToImage converts a point in the input to a point in the image.
 func (p Placement) ToImage(x, y float64) (imageX, imageY float64) {
 	return (x - p.left) / p.scaleX, (y - p.top) / p.scaleY
 }
 
-// InputSize returns the width and the height of the input that [Fit] makes from an image.
+// InputSize returns the size of the input that [Fit] makes from an image of this width and
+// height.
 func InputSize(width, height int, in model.Input) image.Point {
 	if in.Resize.Fixed() {
 		return image.Pt(in.Width, in.Height)
 	}
-	size, _ := place(width, height, in)
+	size, _ := computePlacement(width, height, in)
 	return size
 }
 
-// Fit makes the input of a network from an image of 8 bits of blue, green and red. Its
-// shape is 1 × channels × height × width, of [InputSize].
+// Fit makes the input of a network from an image of 8-bit blue, green and red. The shape of
+// the input is 1 × channels × height × width, with the size of [InputSize].
 func Fit(m gocv.Mat, in model.Input) (nets.Tensor, Placement) {
 	part := image.Rect(0, 0, m.Cols(), m.Rows())
 	if in.Resize == model.Center {
-		part = middle(part)
+		part = centralPart(part)
 	}
 	seen := m.Region(part)
 	defer seen.Close()
@@ -44,7 +45,7 @@ func Fit(m gocv.Mat, in model.Input) (nets.Tensor, Placement) {
 		work = Grey(seen)
 		defer work.Close()
 	}
-	size, at := place(part.Dx(), part.Dy(), in)
+	size, at := computePlacement(part.Dx(), part.Dy(), in)
 	small := gocv.NewMat()
 	defer small.Close()
 	gocv.Resize(work, &small, size, 0, 0, gocv.InterpolationLinear)
@@ -82,18 +83,19 @@ func Fit(m gocv.Mat, in model.Input) (nets.Tensor, Placement) {
 	return t, p
 }
 
-// middle returns what is looked at of an image of which only the middle counts: resizing a
-// very long one, such as 60000 × 1, would need more memory than there is.
-func middle(whole image.Rectangle) image.Rectangle {
+// centralPart returns the central part of an image, at most four times as long as wide. Only the
+// center is used, and resizing a very long image, such as 60000 × 1, as a whole would need
+// too much memory.
+func centralPart(whole image.Rectangle) image.Rectangle {
 	most := 4 * min(whole.Dx(), whole.Dy())
 	x, y := max(whole.Dx()-most, 0)/2, max(whole.Dy()-most, 0)/2
 	return image.Rect(x, y, whole.Dx()-x, whole.Dy()-y)
 }
 
-// place returns how large an image becomes for the input, and where in it it lies; of one
-// that is larger the input shows a part. No side is less than a pixel, however long the
-// other.
-func place(width, height int, in model.Input) (size, at image.Point) {
+// computePlacement returns the size to which an image is scaled for the input, and its position in the
+// input. The position is negative when the scaled image is larger than the input. Each side
+// is at least one pixel.
+func computePlacement(width, height int, in model.Input) (size, at image.Point) {
 	f := min(float64(in.Width)/float64(width), float64(in.Height)/float64(height))
 	step := max(in.Multiple, 1)
 	side := func(n, most int) int {

@@ -23,9 +23,14 @@ func TestFit_PutsPixelsInPlace(t *testing.T) {
 		in   model.Input
 		want []float32
 	}{
-		"BGR": {model.Input{Width: 2, Height: 1, Resize: model.Stretch, Channels: model.BGR}, []float32{10, 40, 20, 50, 30, 60}},
+		"BGR": {
+			model.Input{Width: 2, Height: 1, Resize: model.Stretch, Channels: model.BGR},
+			[]float32{10, 40, 20, 50, 30, 60},
+		},
 		"RGB": {
-			model.Input{Width: 2, Height: 1, Resize: model.Stretch, Channels: model.RGB, Mean: []float64{30, 20, 10}, Scale: 0.5},
+			model.Input{
+				Width: 2, Height: 1, Resize: model.Stretch, Channels: model.RGB, Mean: []float64{30, 20, 10}, Scale: 0.5,
+			},
 			[]float32{0, 15, 0, 15, 0, 15},
 		},
 		"grey": {model.Input{Width: 2, Height: 1, Resize: model.Stretch, Channels: model.Grey}, []float32{22, 52}},
@@ -64,6 +69,11 @@ func TestFit_PutsPixelsInPlace(t *testing.T) {
 	}
 }
 
+// near reports whether the point x, y is at most tolerance away from p in each direction.
+func near(x, y float64, p image.Point, tolerance float64) bool {
+	return math.Abs(x-float64(p.X)) <= tolerance && math.Abs(y-float64(p.Y)) <= tolerance
+}
+
 // TestFit_SizeThatFollows checks inputs whose size follows from the image.
 func TestFit_SizeThatFollows(t *testing.T) {
 	t.Parallel()
@@ -75,7 +85,7 @@ func TestFit_SizeThatFollows(t *testing.T) {
 	}{
 		{shrink, image.Pt(640, 339), image.Pt(640, 352)},     // to the nearest multiple
 		{shrink, image.Pt(3072, 2304), image.Pt(1920, 1440)}, // no larger than the limit
-		{shrink, image.Pt(5, 5), image.Pt(32, 32)},           // never nothing
+		{shrink, image.Pt(5, 5), image.Pt(32, 32)},           // at least one multiple
 		{shrink, image.Pt(60000, 1), image.Pt(1920, 32)},
 		{shrink, image.Pt(1919, 1919), image.Pt(1920, 1920)},
 		{height, image.Pt(480, 96), image.Pt(240, 48)},
@@ -89,14 +99,15 @@ func TestFit_SizeThatFollows(t *testing.T) {
 			t.Errorf("%v of %v: shape %v, want %v", tt.in.Resize, tt.image, got.Shape, want)
 		}
 		x, y := at.ToImage(float64(tt.want.X), float64(tt.want.Y))
-		if math.Abs(x-float64(tt.image.X)) > 1e-6 || math.Abs(y-float64(tt.image.Y)) > 1e-6 {
-			t.Errorf("%v of %v: the far corner is at %v, %v", tt.in.Resize, tt.image, x, y)
+		if !near(x, y, tt.image, 1e-6) {
+			t.Errorf("%v of %v: the lower right corner is at %v, %v", tt.in.Resize, tt.image, x, y)
 		}
 		m.Close()
 	}
 }
 
-// TestFit_AnyShape takes images that are all edge: their corners come back.
+// TestFit_AnyShape fits very small, long and ordinary images, and maps the lower right
+// corner of the input, or its center, back to the image.
 func TestFit_AnyShape(t *testing.T) {
 	t.Parallel()
 	for _, size := range []image.Point{{1, 1}, {60000, 1}, {1, 60000}, {640, 480}, {333, 777}} {
@@ -114,15 +125,15 @@ func TestFit_AnyShape(t *testing.T) {
 			}
 			if resize == model.Center {
 				x, y := at.ToImage(208, 160)
-				if math.Abs(x-float64(size.X)/2) > 1 || math.Abs(y-float64(size.Y)/2) > 1 {
+				if !near(2*x, 2*y, size, 2) {
 					t.Errorf("%v: the center is at %v, %v", size, x, y)
 				}
 				continue
 			}
-			fitted, left := place(size.X, size.Y, in)
+			fitted, left := computePlacement(size.X, size.Y, in)
 			x, y := at.ToImage(float64(left.X+fitted.X), float64(left.Y+fitted.Y))
-			if math.Abs(x-float64(size.X)) > 1e-6 || math.Abs(y-float64(size.Y)) > 1e-6 {
-				t.Errorf("%v, %s: the far corner is at %v, %v", size, resize, x, y)
+			if !near(x, y, size, 1e-6) {
+				t.Errorf("%v, %s: the lower right corner is at %v, %v", size, resize, x, y)
 			}
 		}
 		m.Close()

@@ -8,10 +8,10 @@
 #include <jpeglib.h>
 #include <jerror.h>
 
-// The handler of libjpeg's messages: an error jumps out of the decoder, a
-// warning that means damage is kept.
+// The handler of libjpeg's messages. An error leaves the decoder with longjmp. The first
+// warning that means damage is stored in the report.
 typedef struct {
-  struct jpeg_error_mgr base; // first, so that a pointer to it is one to all
+  struct jpeg_error_mgr base; // must be first: libjpeg returns a pointer to it
   jmp_buf failed;
   sight_jpeg_report *report;
 } handler;
@@ -22,38 +22,38 @@ static void on_error(j_common_ptr info) {
   longjmp(h->failed, 1);
 }
 
-// is_damage tells the warnings after which pixels are missing or wrong from
-// those that mean nothing for the image.
+// is_damage returns 1 for warnings after which pixels are missing or wrong, and 0 for
+// warnings that do not affect the image.
 static int is_damage(int code) {
   switch (code) {
   case JWRN_JPEG_EOF:          // premature end of file
   case JWRN_HIT_MARKER:        // premature end of the data of a scan
   case JWRN_HUFF_BAD_CODE:
   case JWRN_ARITH_BAD_CODE:
-  case JWRN_MUST_RESYNC:       // a restart marker is not the one that is due
+  case JWRN_MUST_RESYNC:       // not the expected restart marker
   case JWRN_BOGUS_PROGRESSION:
-  case JWRN_EXTRANEOUS_DATA:   // data that no pixel needed
+  case JWRN_EXTRANEOUS_DATA:   // data that no pixel uses
     return 1;
   }
   return 0;
 }
 
 static void on_message(j_common_ptr info, int level) {
-  if (level >= 0) return; // a trace
+  if (level >= 0) return; // a trace message, not a warning
   info->err->num_warnings++;
   handler *h = (handler *)info->err;
   if (h->report->damaged || !is_damage(info->err->msg_code)) return;
   h->report->damaged = 1;
   info->err->format_message(info, h->report->message);
-  // A progressive image is read whole before its rows are made.
+  // All data of a progressive image is read before the first row is output.
   if (info->is_decompressor && !((j_decompress_ptr)info)->progressive_mode)
     h->report->row = (int)((j_decompress_ptr)info)->output_scanline;
 }
 
 static void discard(j_common_ptr info) { (void)info; }
 
-// Pixels of four components are those of print: how much of each ink. Adobe's
-// programs store them inverted, and say that they wrote the file.
+// Pixels of four components are CMYK: the amounts of ink. Adobe's programs store them
+// inverted, and mark their files.
 static void from_ink(unsigned char *to, const unsigned char *from, int width, int inverted) {
   for (int x = 0; x < width; x++, to += 3, from += 4) {
     int k = inverted ? from[3] : 255 - from[3];
@@ -64,8 +64,8 @@ static void from_ink(unsigned char *to, const unsigned char *from, int width, in
   }
 }
 
-// lacks_scans tells a progressive image of which some coefficients were never sent,
-// or not all of their bits.
+// lacks_scans returns 1 for a progressive image with coefficients that are missing, or of
+// which some bits are missing.
 static int lacks_scans(j_decompress_ptr info) {
   if (!info->progressive_mode || info->coef_bits == NULL) return 0;
   for (int c = 0; c < info->num_components; c++)
@@ -79,7 +79,7 @@ int sight_jpeg_decode(const unsigned char *data, size_t size, unsigned char *row
   struct jpeg_decompress_struct info;
   handler h;
   unsigned char *volatile inks = NULL;
-  memset(&info, 0, sizeof info); // an error may come before it is created
+  memset(&info, 0, sizeof info); // an error can occur before it is created
   memset(report, 0, sizeof *report);
   report->row = -1;
   h.report = report;
@@ -88,7 +88,7 @@ int sight_jpeg_decode(const unsigned char *data, size_t size, unsigned char *row
   h.base.emit_message = on_message;
   h.base.output_message = discard;
   if (setjmp(h.failed)) {
-    // An error after some rows is damage too: the rest is grey.
+    // An error after some rows is damage, too. The other rows become grey.
     int row = (int)info.output_scanline;
     jpeg_destroy_decompress(&info);
     free(inks);

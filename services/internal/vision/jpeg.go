@@ -14,9 +14,9 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/imagefile"
 )
 
-// decodeJPEG decodes with libjpeg itself, as OpenCV does, which does not tell
-// what libjpeg says of damage. Where data of the image is missing or wrong, damage
-// says what, and the pixels are what libjpeg makes of the rest.
+// decodeJPEG decodes with libjpeg directly. OpenCV also uses libjpeg, but does not report
+// the damage that libjpeg finds. When data of the image is missing or wrong, damage says
+// so, and the pixels are what libjpeg decodes from the rest.
 func decodeJPEG(data []byte, h imagefile.Header) (m gocv.Mat, damage string, err error) {
 	m = gocv.NewMatWithSize(h.Height, h.Width, gocv.MatTypeCV8UC3)
 	rows := pixels(m)

@@ -5,8 +5,8 @@
 // What sight_jpeg_decode found.
 typedef struct {
   int damaged;                        // data of the image is missing or wrong
-  int row;                            // first row that was made after that, or -1
-  char message[SIGHT_JPEG_MESSAGE];   // of the damage, or of the failure
+  int row;                            // first row that is affected, or -1 if unknown
+  char message[SIGHT_JPEG_MESSAGE];   // what libjpeg says about the damage or the failure
 } sight_jpeg_report;
 
 // Decodes a JPEG of width x height pixels into rows of blue, green and red

@@ -7,7 +7,7 @@ void sightmesh_single_thread(void);
 */
 import "C"
 
-// SingleThread keeps OpenCV to the calling thread. A lane is one thread: two
-// lanes of one thread each do more work on two cores than one lane of two, and
-// the environment variables of OpenMP and TBB do not hold OpenCV back.
+// SingleThread makes OpenCV use only the calling thread. Each lane uses one thread: on two
+// cores, two lanes with one thread each process more images than one lane with two. The
+// environment variables of OpenMP and TBB do not limit OpenCV's threads.
 func SingleThread() { C.sightmesh_single_thread() }

@@ -42,8 +42,8 @@ static int source_close(thandle_t h) {
 
 static toff_t source_size(thandle_t h) { return ((source *)h)->size; }
 
-// libtiff has one handler of messages for the process. The message that a thread
-// wants is its own.
+// libtiff has one message handler per process. wanted is where the calling thread
+// wants the first message of its own call.
 static __thread char *wanted;
 
 static void keep(const char *module, const char *format, va_list args) {
@@ -51,7 +51,7 @@ static void keep(const char *module, const char *format, va_list args) {
   if (wanted != NULL && wanted[0] == '\0') vsnprintf(wanted, SIGHT_TIFF_MESSAGE, format, args);
 }
 
-// Warnings are about tags, but for those of the JPEG inside: they are about pixels.
+// Warnings are about tags, except those of libjpeg, which are about pixels.
 static void keep_of_jpeg(const char *module, const char *format, va_list args) {
   if (module != NULL && strcmp(module, "JPEGLib") == 0) keep(module, format, args);
 }
@@ -60,7 +60,7 @@ int sight_tiff_decode(const unsigned char *data, size_t size, uint32_t *pixels, 
                       char message[SIGHT_TIFF_MESSAGE]) {
   source s = {data, size, 0};
   TIFFRGBAImage image;
-  char why[1024] = ""; // as libtiff asks for
+  char why[1024] = ""; // the size that libtiff requires
   message[0] = '\0';
   wanted = message;
   TIFFSetErrorHandler(keep);
@@ -74,7 +74,7 @@ int sight_tiff_decode(const unsigned char *data, size_t size, uint32_t *pixels, 
     result = -1;
   } else {
     if ((int)image.width == width && (int)image.height == height) {
-      image.orientation = image.req_orientation = ORIENTATION_TOPLEFT; // of the pixels as stored
+      image.orientation = image.req_orientation = ORIENTATION_TOPLEFT; // keep the pixels as stored
       if (TIFFRGBAImageGet(&image, pixels, image.width, image.height)) result = 0;
     }
     TIFFRGBAImageEnd(&image);

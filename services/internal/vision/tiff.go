@@ -13,9 +13,9 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/imagefile"
 )
 
-// decodeTIFF decodes with libtiff itself. OpenCV, which uses it too, ignores some of
-// its errors, hands out pixels that it has not written, and turns some images wrong.
-// Where an error left an image that could be read, damage is the error.
+// decodeTIFF decodes with libtiff directly. OpenCV also uses libtiff, but ignores some of
+// its errors, returns pixels that were never written, and rotates some images wrongly.
+// When libtiff reports an error and still returns an image, damage is that error.
 func decodeTIFF(data []byte, h imagefile.Header) (m gocv.Mat, damage string, err error) {
 	stored := make([]uint32, h.Width*h.Height)
 	var message [C.SIGHT_TIFF_MESSAGE]C.char
@@ -33,11 +33,11 @@ func decodeTIFF(data []byte, h imagefile.Header) (m gocv.Mat, damage string, err
 	to := pixels(m)
 	for i, p := range stored {
 		red, green, blue, alpha := uint8(p), uint8(p>>8), uint8(p>>16), uint8(p>>24)
-		if !h.Alpha { // the fourth sample is something else
+		if !h.Alpha { // the fourth sample is not alpha
 			alpha = 255
 		}
 		for c, v := range [3]uint8{blue, green, red} {
-			to[3*i+c] = onWhiteOf(v, alpha)
+			to[3*i+c] = blendValueOnWhite(v, alpha)
 		}
 	}
 	if why != "" {

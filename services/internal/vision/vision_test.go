@@ -27,14 +27,22 @@ func TestDecode_Rejects(t *testing.T) {
 func TestLoadCascade(t *testing.T) {
 	t.Parallel()
 	c, m, err := LoadCascade("", "haarcascade_eye")
-	if err != nil || m.Name != "haarcascade_eye" || m.Version == "" {
-		t.Fatalf("%+v, %v", m, err)
+	if err != nil {
+		t.Fatal(err)
 	}
 	c.Close()
+	if m.Name != "haarcascade_eye" {
+		t.Errorf("the model is %q, want haarcascade_eye", m.Name)
+	}
+	if m.Version == "" {
+		t.Error("the model has no version")
+	}
 	dir := t.TempDir()
 	for name, content := range map[string]string{
-		"broken": `<?xml version="1.0"?><opencv_storage><cascade>`, "mismatched": `<?xml version="1.0"?><opencv_storage><stageType>BOOST</stage></opencv_storage>`,
-		"foreign": `<?xml version="1.0"?><opencv_storage><answer>42</answer></opencv_storage>`, "empty": "",
+		"broken":     `<?xml version="1.0"?><opencv_storage><cascade>`,
+		"mismatched": `<?xml version="1.0"?><opencv_storage><stageType>BOOST</stage></opencv_storage>`,
+		"foreign":    `<?xml version="1.0"?><opencv_storage><answer>42</answer></opencv_storage>`,
+		"empty":      "",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name+".xml"), []byte(content), 0o644); err != nil {
 			t.Fatal(err)

@@ -220,11 +220,11 @@ func TestModel_RejectsAtStart(t *testing.T) {
 		"angle-labels": {described(t, "kind: classifier", "kind: angle"), nil,
 			`labels: ["blue" "green" "red"], want ["0" "180"]`},
 		"embedding-threshold": {described(t, embedding...), map[string]any{"threshold": 0.5},
-			"threshold: given, but embedding has no scores"},
+			"threshold: not used by embedding, which has no scores"},
 		"embedding-classes": {described(t, "kind: classifier", "kind: embedding"), nil,
-			"classes: given, but embedding of the format probabilities has none; labels: given"},
+			"classes: not used by embedding with output.format probabilities; labels: not used"},
 		"embedding-top": {described(t, embedding...), map[string]any{"top": 5},
-			"top: given, but embedding has no labels"},
+			"top: not used by embedding, which has no labels"},
 	} {
 		coloursFolder(t, root, name, tt.files)
 		_, loaded := startModel(t, root, name, tt.settings)
@@ -282,12 +282,12 @@ func TestModel_ReadsWithTesseract(t *testing.T) {
 		"language": {described + "settings: {languages: [eng]}\n", data, nil,
 			`model.yaml: settings: json: unknown field "languages"`},
 		"score":   {described + "settings: {min_score: 60}\n", data, nil, "model.yaml: settings: min_score: 60"},
-		"engines": {described + "engines: [opencv]\n", data, nil, "engines: given, but tesseract has none"},
+		"engines": {described + "engines: [opencv]\n", data, nil, "engines: not used by tesseract"},
 		"name": {"version: '1'\nkind: tesseract\nweights: eng\n", data, nil,
 			`weights: "eng", want the name of a language`},
 		"none": {"version: '1'\nkind: tesseract\n", data, nil, "weights: missing"},
 		"threshold": {described, data, map[string]any{"threshold": 0.5},
-			"settings: threshold and top: given, but tesseract has none"},
+			"settings: threshold and top: not used by tesseract"},
 	} {
 		dir := filepath.Join(root, name)
 		if err := os.Mkdir(dir, 0o755); err != nil {

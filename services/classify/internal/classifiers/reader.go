@@ -60,7 +60,7 @@ func newReader(settings json.RawMessage) (classifier, lane.Loaded, error) {
 // openReader makes the reader of a model folder, whose weights are the data of a language.
 func openReader(m *model.Model, s modelSettings) (classifier, error) {
 	if s.Threshold != nil || s.Top != 0 {
-		return nil, fmt.Errorf("settings: threshold and top: given, but %s has none", m.Kind)
+		return nil, fmt.Errorf("settings: threshold and top: not used by %s", m.Kind)
 	}
 	if err := m.CheckFields("weights", "settings"); err != nil {
 		return nil, m.FieldError(err)

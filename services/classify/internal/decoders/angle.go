@@ -14,7 +14,7 @@ func newAngle(m *model.Model, outputs []string, o Options) (Decoder, error) {
 		return nil, fmt.Errorf("labels: %q, want %q", m.ClassNames, want)
 	}
 	if o.Top != 0 {
-		return nil, fmt.Errorf("top: given, but %s has one label", Angle)
+		return nil, fmt.Errorf("top: not used by %s, which has one label", Angle)
 	}
 	o.Top = 1
 	return newClassifier(m, outputs, o)

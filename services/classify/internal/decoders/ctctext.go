@@ -32,7 +32,7 @@ func newCTCText(m *model.Model, outputs []string, o Options) (Decoder, error) {
 		return nil, fmt.Errorf("dictionary: missing, want a file with a line for each character")
 	}
 	if o.Top != 0 {
-		return nil, fmt.Errorf("top: given, but %s has no labels", CTCText)
+		return nil, fmt.Errorf("top: not used by %s, which has no labels", CTCText)
 	}
 	d := &ctcText{characters: m.Characters, space: m.Output.Space}
 	var err error
@@ -57,7 +57,7 @@ func (d *ctcText) Decode(outputs []nets.Tensor, crop lane.Crop) (lane.CropLabel,
 	var r reading
 	for s := range steps {
 		p := out.Data[s*classes : (s+1)*classes]
-		at, score := nets.Best(p)
+		at, score := nets.ArgMax(p)
 		if score < 0 || score > 1.001 {
 			return lane.CropLabel{}, fmt.Errorf("output %s has a value of %v, want probabilities", d.names[0], score)
 		}

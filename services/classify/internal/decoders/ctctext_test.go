@@ -179,7 +179,7 @@ func TestCTCText_NamesWhatIsWrong(t *testing.T) {
 	}{
 		"no dictionary": {func(m *model.Model, _ *Options) { m.Characters = nil }, "dictionary: missing"},
 		"no threshold":  {func(m *model.Model, _ *Options) { m.Threshold = 0 }, "threshold: 0"},
-		"top":           {func(_ *model.Model, o *Options) { o.Top = 3 }, "top: given"},
+		"top":           {func(_ *model.Model, o *Options) { o.Top = 3 }, "top: not used"},
 	} {
 		m, o := &model.Model{Kind: CTCText, Characters: []string{"a"}, Threshold: 0.5}, Options{}
 		tt.change(m, &o)

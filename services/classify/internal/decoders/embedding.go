@@ -18,9 +18,9 @@ func newEmbedding(m *model.Model, outputs []string, o Options) (Decoder, error) 
 	}
 	switch {
 	case o.Threshold != nil:
-		return nil, fmt.Errorf("threshold: given, but %s has no scores", Embedding)
+		return nil, fmt.Errorf("threshold: not used by %s, which has no scores", Embedding)
 	case o.Top != 0:
-		return nil, fmt.Errorf("top: given, but %s has no labels", Embedding)
+		return nil, fmt.Errorf("top: not used by %s, which has no labels", Embedding)
 	}
 	names, err := m.OnlyOutput(outputs)
 	return &embedding{names: names}, err

@@ -95,7 +95,7 @@ func (d *ultraFace) Decode(outputs []nets.Tensor, threshold float64) ([]Box, err
 	scores, coordinates := outputs[0].Data, outputs[1].Data
 	var boxes []Box
 	for i := range n {
-		class, score := nets.Best(scores[d.classes*i+1 : d.classes*(i+1)]) // the first is the background
+		class, score := nets.ArgMax(scores[d.classes*i+1 : d.classes*(i+1)]) // the first is the background
 		if !(score >= threshold) {
 			continue
 		}

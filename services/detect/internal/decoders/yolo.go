@@ -89,7 +89,7 @@ func (d *yolo) yolox(outputs []nets.Tensor, threshold float64) ([]Box, error) {
 // scored returns the best class and its score, which is that of an object times that of
 // the class.
 func scored(object float32, classes []float32) (int, float64) {
-	class, score := nets.Best(classes)
+	class, score := nets.ArgMax(classes)
 	return class, float64(object) * score
 }
 
@@ -175,7 +175,7 @@ func (d *yolo) fastestDet(outputs []nets.Tensor, threshold float64) ([]Box, erro
 		for c := range classes {
 			classes[c] = data[(5+c)*n+i]
 		}
-		class, score := nets.Best(classes)
+		class, score := nets.ArgMax(classes)
 		score = math.Pow(at(0), 0.6) * math.Pow(score, 0.4)
 		if !(score >= threshold) {
 			continue
@@ -200,7 +200,7 @@ func (d *yolo) rtDETR(outputs []nets.Tensor, threshold float64) ([]Box, error) {
 	}
 	var boxes []Box
 	for i := range n {
-		class, logit := nets.Best(outputs[0].Data[d.classes*i : d.classes*(i+1)])
+		class, logit := nets.ArgMax(outputs[0].Data[d.classes*i : d.classes*(i+1)])
 		score := sigmoid(logit)
 		if !(score >= threshold) {
 			continue

@@ -40,10 +40,10 @@ func newCodes(settings json.RawMessage) (detector, lane.Loaded, error) {
 func openQR(m *model.Model, s modelSettings) (detector, error) {
 	switch {
 	case s.Threshold != nil || s.NMS != nil:
-		return nil, fmt.Errorf("settings: threshold and nms: given, but %s has none", m.Kind)
+		return nil, fmt.Errorf("settings: threshold and nms: not used by %s", m.Kind)
 	case s.cropping != defaultCropping():
-		return nil, fmt.Errorf("settings: channels, crop_side, padding and square_crops: given, "+
-			"but %s cuts codes as they are", m.Kind)
+		return nil, fmt.Errorf("settings: channels, crop_side, padding and square_crops: "+
+			"not used by %s, which crops codes by their corners", m.Kind)
 	}
 	if err := m.CheckFields(); err != nil {
 		return nil, m.FieldError(err)

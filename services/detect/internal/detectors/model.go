@@ -87,7 +87,7 @@ func openModel(s modelSettings, o engines.Options) (detector, lane.Loaded, error
 // class by its weights.
 func openFinder(m *model.Model, s modelSettings, open func(*model.Model) (finder, error)) (detector, error) {
 	if s.Threshold != nil || s.NMS != nil {
-		return nil, fmt.Errorf("settings: threshold and nms: given, but %s has none", m.Kind)
+		return nil, fmt.Errorf("settings: threshold and nms: not used by %s", m.Kind)
 	}
 	if err := m.CheckFields("weights", "labels", "classes", "settings"); err != nil {
 		return nil, m.FieldError(err)

@@ -607,11 +607,11 @@ func TestModel_RejectsAtStart(t *testing.T) {
 		"other-output":   {replaced("threshold", "output: {names: [in]}\nthreshold"), nil, `it has no output "in", but ["out"]`},
 		"other-shape":    {replaced("kind: ssd", "kind: yolo\noutput: {format: yolov8}"), nil, "output out has the shape [1 1 4 7], want [1 7 -1]"},
 		"needless-format": {replaced("threshold", "output: {format: caffe}\nthreshold"), nil,
-			"output.format: given, but ssd of the format caffe has none"},
+			"output.format: not used by ssd with output.format caffe"},
 		"needless-strides": {replaced("kind: ssd", "kind: yolo\noutput: {format: yolov8, strides: [8]}"), nil,
-			"output.strides: given, but yolo of the format yolov8 has none"},
+			"output.strides: not used by yolo with output.format yolov8"},
 		"needless-settings": {replaced("threshold", "settings: {scale: 2}\nthreshold"), nil,
-			"settings: given, but ssd has none"},
+			"settings: not used by ssd"},
 		"not-a-number": {map[string]string{"rows.prototxt": strings.Replace(rows, "scale: 1", "scale: nan", 1)},
 			nil, "output out has values that are not numbers (NaN)"},
 		"infinite": {map[string]string{"rows.prototxt": strings.Replace(rows, "scale: 1", "scale: 1 shift: inf", 1)},
@@ -749,10 +749,10 @@ func TestModel_WithoutNetworkRejects(t *testing.T) {
 			"weights: w has 15120 bytes, want 3781 numbers of float32, which are 15124"},
 		"nan": {hogYAML, append([]byte{0, 0, 0xc0, 0x7f}, weights[4:]...), nil, "weights: w: number 0 is NaN"},
 		"input": {hogYAML + "input: {width: 64, height: 128, resize: stretch, channels: bgr}\n", weights, nil,
-			"model.yaml: input: given, but hog has none"},
-		"engines": {cascadeYAML + "engines: [opencv]\n", nil, nil, "engines: given, but cascade has none"},
+			"model.yaml: input: not used by hog"},
+		"engines": {cascadeYAML + "engines: [opencv]\n", nil, nil, "engines: not used by cascade"},
 		"threshold": {hogYAML, weights, map[string]any{"threshold": 0.5},
-			"settings: threshold and nms: given, but hog has none"},
+			"settings: threshold and nms: not used by hog"},
 		"setting": {hogYAML + "settings: {longside: 5}\n", weights, nil,
 			`model.yaml: settings: json: unknown field "longside"`},
 		"long-side": {hogYAML + "settings: {long_side: 0}\n", weights, nil, "model.yaml: settings: long_side: 0"},
@@ -763,9 +763,9 @@ func TestModel_WithoutNetworkRejects(t *testing.T) {
 		"sha256": {cascadeYAML + "sha256: {w: " + strings.Repeat("0", 64) + "}\n", []byte("<x>BOOST</x>"), nil,
 			"its SHA-256 is"},
 		"lines": {"version: '1'\nkind: text-lines\nweights: w\n", weights, nil,
-			"weights: given, but text-lines has none"},
+			"weights: not used by text-lines"},
 		"crops": {"version: '1'\nkind: text-lines\n", nil, map[string]any{"channels": "bgr"},
-			"settings: channels, crop_side, padding and square_crops: given, but text-lines"},
+			"settings: channels, crop_side, padding and square_crops: not used by text-lines"},
 	} {
 		folderOf(t, root, name, map[string][]byte{model.File: []byte(tt.yaml), "w": tt.weights, "l": []byte("x\n")})
 		_, loaded := startModels(t, root, tt.settings, name)
@@ -930,7 +930,7 @@ func TestModel_ReadsQRCodes(t *testing.T) {
 	for name, yaml := range map[string]string{"weights": "weights: w\n", "threshold": "threshold: 0.5\n"} {
 		folderOf(t, root, name, map[string][]byte{model.File: []byte("version: '1'\nkind: qr\n" + yaml)})
 		_, loaded := startModels(t, root, nil, name)
-		if want := name + ": given, but qr has none"; !strings.Contains(loaded[name].Error, want) {
+		if want := name + ": not used by qr"; !strings.Contains(loaded[name].Error, want) {
 			t.Errorf("%s: %q, want %q", name, loaded[name].Error, want)
 		}
 	}

@@ -48,10 +48,10 @@ func newTextLines(settings json.RawMessage) (detector, lane.Loaded, error) {
 func openTextLines(m *model.Model, s modelSettings) (detector, error) {
 	switch {
 	case s.Threshold != nil || s.NMS != nil:
-		return nil, fmt.Errorf("settings: threshold and nms: given, but %s has none", m.Kind)
+		return nil, fmt.Errorf("settings: threshold and nms: not used by %s", m.Kind)
 	case s.cropping != defaultCropping():
-		return nil, fmt.Errorf("settings: channels, crop_side, padding and square_crops: given, "+
-			"but %s cuts lines as Tesseract reads them", m.Kind)
+		return nil, fmt.Errorf("settings: channels, crop_side, padding and square_crops: "+
+			"not used by %s, which crops lines for Tesseract", m.Kind)
 	}
 	if err := m.CheckFields("settings"); err != nil {
 		return nil, m.FieldError(err)

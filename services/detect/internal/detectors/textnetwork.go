@@ -2,7 +2,6 @@ package detectors
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"image"
 	"image/color"
@@ -49,8 +48,8 @@ func openTextNetwork(m *model.Model, s modelSettings, o engines.Options) (*textN
 	if err := checkTextModel(m); err != nil {
 		return nil, m.FieldError(err)
 	}
-	if err := checkTextSettings(s); err != nil {
-		return nil, fmt.Errorf("settings: %w, but %s has none", err, dbText)
+	if name := unusedSetting(s); name != "" {
+		return nil, fmt.Errorf("settings: %s: not used by %s", name, dbText)
 	}
 	net, err := engines.Open(m, o)
 	if err != nil {
@@ -78,21 +77,21 @@ func checkTextModel(m *model.Model) error {
 	return nil
 }
 
-// checkTextSettings names a setting that means nothing for lines of text, whose crops are
-// as high as readers like them.
-func checkTextSettings(s modelSettings) error {
+// unusedSetting returns the name of a setting that has no effect on lines of text, whose crops
+// have a fixed height, or "" if there is none.
+func unusedSetting(s modelSettings) string {
 	usual := defaultCropping()
 	switch {
 	case s.NMS != nil:
-		return errors.New("nms: given")
+		return "nms"
 	case s.SquareCrops:
-		return errors.New("square_crops: given")
+		return "square_crops"
 	case s.Padding != usual.Padding:
-		return errors.New("padding: given")
+		return "padding"
 	case s.CropSide != usual.CropSide:
-		return errors.New("crop_side: given")
+		return "crop_side"
 	}
-	return nil
+	return ""
 }
 
 func (d *textNetwork) detect(m gocv.Mat, most int, want wanted) ([]lane.Region, []crop, error) {
