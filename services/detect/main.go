@@ -1,7 +1,7 @@
-// Command detect finds what is in pictures: it takes them from the stream
-// IMAGES and publishes the crops of what it found to CROPS, or the answer
-// when there is nothing to find. It also draws regions on images. Run as "detect
-// lane" it is one of its own child processes, which hold the native code.
+// Command detect finds regions in images. It consumes the stream IMAGES and publishes the
+// crops of the regions to CROPS, or the result to RESULTS when nothing is to be
+// classified. It also draws regions on images. Run as "detect lane" it is one of its own
+// child processes, which run the native code.
 package main
 
 import (
@@ -31,7 +31,7 @@ func main() {
 	limits := imagefile.DefaultLimits()
 	os.Exit(run.Main(run.Spec{
 		Name:        string(subject.Detect),
-		Description: "Finds regions in pictures.",
+		Description: "Finds regions in images.",
 		Flags: func(fs *flag.FlagSet) {
 			options.Register(fs)
 			drawOptions.Register(fs)

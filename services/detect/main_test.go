@@ -15,7 +15,7 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/worker"
 )
 
-// The test binary is also detect, and so its own lane program.
+// TestMain makes the test binary also the program detect, and so its own lane program.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == worker.LaneCommand {
 		main()
@@ -24,9 +24,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// yunet and ultraFace are the descriptions with which the hostile models are loaded.
+// yunetYAML and ultraFaceYAML are the model.yaml with which the hostile models are loaded.
 const (
-	yunet = `
+	yunetYAML = `
 version: "1"
 kind: yunet
 engines: [opencv]
@@ -37,7 +37,7 @@ threshold: 0.8
 nms: 0.3
 classes: 1
 `
-	ultraFace = `
+	ultraFaceYAML = `
 version: "1"
 kind: ultraface
 engines: [opencv]
@@ -52,8 +52,8 @@ classes: 2
 `
 )
 
-// TestLane_HostileModels: a model that cannot be used is not ready, with a reason that
-// names it; other pipelines are served.
+// TestLane_HostileModels checks that a pipeline whose model cannot be used is not ready,
+// with a reason that names the model, and that other pipelines are ready.
 func TestLane_HostileModels(t *testing.T) {
 	t.Parallel()
 	realdata, err := filepath.Abs("../../../shared/realdata")
@@ -65,6 +65,8 @@ func TestLane_HostileModels(t *testing.T) {
 	}
 	hostile := func(name string) string { return filepath.Join(realdata, "hostile/models", name) }
 	good := func(name string) string { return filepath.Join(realdata, "models", name) }
+	caffe := good("ultraface_rfb320_caffe/RFB-320.caffemodel")
+	prototxt := good("ultraface_rfb320_caffe/RFB-320.prototxt")
 	const unreadable = "OpenCV cannot read the network"
 	root := t.TempDir()
 	want := map[string]string{}
@@ -80,18 +82,19 @@ func TestLane_HostileModels(t *testing.T) {
 		"zero-byte":        {hostile("zero_byte.onnx"), "", "the file has no bytes"},
 		"cascade":          {hostile("not_a_cascade.xml"), "", "OpenCV reads files named .onnx and .caffemodel"},
 		"other-kind":       {good("yolox_nano_coco/yolox_nano.onnx"), "", `it has no output "cls_8", but ["output"]`},
-		"truncated-caffe":  {hostile("truncated.caffemodel"), good("ultraface_rfb320_caffe/RFB-320.prototxt"), unreadable},
-		"zero-byte-caffe":  {hostile("zero_byte.caffemodel"), good("ultraface_rfb320_caffe/RFB-320.prototxt"), "the file has no bytes"},
-		"foreign-weights":  {good("ultraface_rfb320_caffe/RFB-320.caffemodel"), good("wechat_qr_caffe_ssd/detect.prototxt"), `it has no output "scores"`},
-		"empty-prototxt":   {good("ultraface_rfb320_caffe/RFB-320.caffemodel"), hostile("empty.prototxt"), "config: "},
-		"garbage-prototxt": {good("ultraface_rfb320_caffe/RFB-320.caffemodel"), hostile("garbage.prototxt"), unreadable},
-		"unknown-layer":    {good("ultraface_rfb320_caffe/RFB-320.caffemodel"), hostile("unknown_layer.prototxt"), `it has no output "scores", but ["x"]`},
-		"refused-fields":   {good("ultraface_rfb320_caffe/RFB-320.caffemodel"), hostile("real_refused_fields_yufacedetect.prototxt"), unreadable},
+		"truncated-caffe":  {hostile("truncated.caffemodel"), prototxt, unreadable},
+		"zero-byte-caffe":  {hostile("zero_byte.caffemodel"), prototxt, "the file has no bytes"},
+		"foreign-weights":  {caffe, good("wechat_qr_caffe_ssd/detect.prototxt"), `it has no output "scores"`},
+		"empty-prototxt":   {caffe, hostile("empty.prototxt"), "config: "},
+		"garbage-prototxt": {caffe, hostile("garbage.prototxt"), unreadable},
+		"unknown-layer":    {caffe, hostile("unknown_layer.prototxt"), `it has no output "scores", but ["x"]`},
+		"refused-fields":   {caffe, hostile("real_refused_fields_yufacedetect.prototxt"), unreadable},
 	} {
 		dir := filepath.Join(root, name)
-		description, labels := fmt.Sprintf(yunet, filepath.Base(tt.weights)), "face\n"
+		description, labels := fmt.Sprintf(yunetYAML, filepath.Base(tt.weights)), "face\n"
 		if tt.config != "" {
-			description, labels = fmt.Sprintf(ultraFace, filepath.Base(tt.weights), filepath.Base(tt.config)), "background\nface\n"
+			description = fmt.Sprintf(ultraFaceYAML, filepath.Base(tt.weights), filepath.Base(tt.config))
+			labels = "background\nface\n"
 		}
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			t.Fatal(err)
@@ -149,7 +152,7 @@ func TestLane_HostileModels(t *testing.T) {
 		case !strings.Contains(got.Reason, reason):
 			t.Errorf("%s: the reason is %q, want %q", name, got.Reason, reason)
 		case !strings.Contains(got.Reason, "model "+name+":"):
-			t.Errorf("%s: the reason is %q, want the name", name, got.Reason)
+			t.Errorf("%s: the reason is %q, want the name of the model in it", name, got.Reason)
 		}
 	}
 }

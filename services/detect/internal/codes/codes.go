@@ -1,12 +1,15 @@
-// Package codes reads QR codes, bar codes and their like with ZXing-C++.
+// Package codes reads QR codes, bar codes and similar codes with ZXing-C++.
 //
-// The library is given an image several times: at several sizes, because modules of a
-// pixel and a half, and those of twenty, are read at none of the others; inverted, because
-// a light code on dark is another image to it; and turned, because it reads bar codes and
-// PDF417 along rows and columns. docs/adr/0011 has what each is worth.
+// The library reads several views of an image:
 //
-// The library ends the process when an assertion of its own fails, so that it belongs
-// into a lane.
+//   - several sizes, because codes with modules of 1.5 pixels and codes with modules of 20
+//     pixels are not read at the same size,
+//   - inverted, because the library does not read light codes on a dark background,
+//   - rotated, because it reads bar codes and PDF417 only along rows and columns.
+//
+// docs/adr/0011 says how many more codes each view finds.
+//
+// The library ends the process when one of its assertions fails, so it runs in a lane.
 package codes
 
 import (
@@ -24,15 +27,15 @@ import (
 type Code struct {
 	// Format is one of [Formats].
 	Format string
-	// Text is the content. Content that is not UTF-8 and of no other encoding of text, or
-	// has a NUL, is a data URL (RFC 2397) of its bytes, in base64.
+	// Text is the content as UTF-8. Content that is not text in a known encoding, or
+	// contains NUL, is a data URL (RFC 2397) of its bytes, in base64.
 	Text string
-	// Corners are in pixels of the image, clockwise from the top left of the code, however
-	// the code is turned. They may lie a little outside of the image.
+	// Corners are in pixels of the image, clockwise from the top left corner of the code
+	// itself, which may be rotated. They may be a few pixels outside of the image.
 	Corners [4]image.Point
 }
 
-// Box returns the smallest box with the corners.
+// Box returns the smallest box that contains the corners.
 func (c Code) Box() image.Rectangle {
 	box := image.Rectangle{Min: c.Corners[0], Max: c.Corners[0]}
 	for _, p := range c.Corners[1:] {
@@ -44,19 +47,19 @@ func (c Code) Box() image.Rectangle {
 
 // Reader reads codes of some formats.
 type Reader struct {
-	all string // the names of ZXing's
-	// rows are those of all that are read along rows and columns only.
+	all string // ZXing's names of the formats, separated by |
+	// rows has those formats of all that are read only along rows and columns.
 	rows string
 }
 
-// format is a kind of code.
+// format is a format of codes.
 type format struct {
 	name, zxing string
-	// rows tells whether it is read along rows and columns only.
+	// rows says that the format is read only along rows and columns.
 	rows bool
 }
 
-// formats are those that ZXing-C++ knows from version 1.4 on.
+// formats returns the formats that ZXing-C++ supports from version 1.4 on.
 func formats() []format {
 	return []format{
 		{"aztec", "Aztec", false},
@@ -88,6 +91,7 @@ func Formats() []string {
 	return names
 }
 
+// formatName returns the name of a format from ZXing's name.
 func formatName(zxing string) string {
 	for _, f := range formats() {
 		if f.zxing == zxing {
@@ -97,8 +101,8 @@ func formatName(zxing string) string {
 	return strings.ToLower(zxing)
 }
 
-// NewReader returns a reader of some formats, or of all when none is named. A name that
-// is not one of [Formats] is an error.
+// NewReader returns a reader of the named formats, or of all formats when there are no
+// names. A name that is not in [Formats] is an error.
 func NewReader(names ...string) (*Reader, error) {
 	for _, n := range names {
 		if known := Formats(); !slices.Contains(known, n) {
@@ -123,7 +127,7 @@ func (r *Reader) Read(grey gocv.Mat) ([]Code, error) {
 	var found []Code
 	for v := range views(grey, r.rows != "") {
 		wanted := r.all
-		if v.turned {
+		if v.rotated {
 			wanted = r.rows
 		}
 		codes, err := scan(v.Mat, wanted)
@@ -143,27 +147,28 @@ func (r *Reader) Read(grey gocv.Mat) ([]Code, error) {
 	return found, nil
 }
 
-// sortCorners makes the corners go clockwise. The library gives those of a bar code from
-// its first line to its last, also when it stands on its head, and those of any other code
-// that is seen in a mirror the other way round.
+// sortCorners sorts the corners clockwise. The library returns the corners of a bar code
+// from its first bar to its last, even if it is upside down, and those of any other code
+// counter-clockwise if it is mirrored.
 func (c *Code) sortCorners() {
 	p := &c.Corners
 	if a, b := p[2].Sub(p[0]), p[3].Sub(p[1]); a.X*b.Y >= a.Y*b.X {
 		return
 	}
-	if readInRows(c.Format) {
+	if isReadInRows(c.Format) {
 		p[0], p[1], p[2], p[3] = p[3], p[2], p[1], p[0]
 	} else {
 		p[1], p[3] = p[3], p[1]
 	}
 }
 
-func readInRows(name string) bool {
+// isReadInRows reports whether a format is read only along rows and columns.
+func isReadInRows(name string) bool {
 	return slices.ContainsFunc(formats(), func(f format) bool { return f.name == name && f.rows })
 }
 
-// covers reports whether o is c once more, or a bar code that was seen in the bars of c
-// or around them.
+// covers reports whether o is a duplicate of c, or a bar code that was read from the bars of
+// c or around them.
 func (c Code) covers(o Code) bool {
 	if c.Format == o.Format && c.Text == o.Text && c.Box().Inset(-margin).Overlaps(o.Box().Inset(-margin)) {
 		return true
@@ -171,14 +176,15 @@ func (c Code) covers(o Code) bool {
 	return c.contains(o.center()) || o.contains(c.center())
 }
 
-// margin is how far apart, in pixels, rows of the same bar code may be found.
+// margin is the distance, in pixels, by which boxes are expanded before they are compared:
+// rows of the same bar code may be found apart from each other.
 const margin = 2
 
 func (c Code) center() image.Point {
 	return c.Corners[0].Add(c.Corners[1]).Add(c.Corners[2]).Add(c.Corners[3]).Div(4)
 }
 
-// contains reports whether p lies on the same side of the four edges.
+// contains reports whether p is inside the corners: on the same side of all four edges.
 func (c Code) contains(p image.Point) bool {
 	for i, from := range c.Corners {
 		edge, to := c.Corners[(i+1)%4].Sub(from), p.Sub(from)
@@ -189,9 +195,9 @@ func (c Code) contains(p image.Point) bool {
 	return true
 }
 
-// text returns the content of a code as a result can have it: as it is, or as a data URL
-// when it is not UTF-8 or has a NUL.
-func text(content []byte) string {
+// encodeContent returns the content of a code for a result: unchanged, or as a data URL when it is
+// not UTF-8 or contains NUL.
+func encodeContent(content []byte) string {
 	if utf8.Valid(content) && !slices.Contains(content, 0) {
 		return string(content)
 	}

@@ -22,13 +22,14 @@ import (
 	"gocv.io/x/gocv"
 )
 
-// white is a white image. The caller closes it.
-func white(width, height int) gocv.Mat {
+// whiteImage returns a white image. The caller closes it.
+func whiteImage(width, height int) gocv.Mat {
 	return gocv.NewMatWithSizeFromScalar(gocv.NewScalar(255, 0, 0, 0), height, width, gocv.MatTypeCV8U)
 }
 
-// draw draws a code black on white, with modules of some pixels and a margin.
-func draw(t testing.TB, b barcode.Barcode, err error, module int) gocv.Mat {
+// drawCode draws a code in black on white, with a margin. module is the size of its modules in
+// pixels.
+func drawCode(t testing.TB, b barcode.Barcode, err error, module int) gocv.Mat {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -38,7 +39,7 @@ func draw(t testing.TB, b barcode.Barcode, err error, module int) gocv.Mat {
 		size.Y = 40
 	}
 	margin := 12 * module
-	m := white(size.X*module+2*margin, size.Y*module+2*margin)
+	m := whiteImage(size.X*module+2*margin, size.Y*module+2*margin)
 	t.Cleanup(func() { m.Close() })
 	for y := range size.Y * module {
 		for x := range size.X * module {
@@ -57,17 +58,17 @@ func draw(t testing.TB, b barcode.Barcode, err error, module int) gocv.Mat {
 func drawQR(t testing.TB, text string, module int) gocv.Mat {
 	t.Helper()
 	b, err := qr.Encode(text, qr.M, qr.Unicode)
-	return draw(t, b, err, module)
+	return drawCode(t, b, err, module)
 }
 
 func drawEAN(t testing.TB, digits string, module int) gocv.Mat {
 	t.Helper()
 	b, err := ean.Encode(digits)
-	return draw(t, b, err, module)
+	return drawCode(t, b, err, module)
 }
 
-// read reads the codes of an image, of all formats.
-func read(t testing.TB, grey gocv.Mat) []Code {
+// readAll reads codes of all formats in an image.
+func readAll(t testing.TB, grey gocv.Mat) []Code {
 	t.Helper()
 	r, err := NewReader()
 	if err != nil {
@@ -80,7 +81,7 @@ func read(t testing.TB, grey gocv.Mat) []Code {
 	return found
 }
 
-// contents returns formats and texts, sorted.
+// contents returns format and text of each code, sorted.
 func contents(found []Code) []string {
 	var all []string
 	for _, c := range found {
@@ -92,8 +93,8 @@ func contents(found []Code) []string {
 
 func TestReader_ReadsFormats(t *testing.T) {
 	t.Parallel()
-	encoded := func(b barcode.Barcode, err error) gocv.Mat { return draw(t, b, err, 3) }
-	// No encoder in Go makes what is read: this one was drawn with zint.
+	encoded := func(b barcode.Barcode, err error) gocv.Mat { return drawCode(t, b, err, 3) }
+	// ZXing cannot read the output of the Go encoders; this image was made with zint.
 	pdf := gocv.IMRead("testdata/pdf417.png", gocv.IMReadGrayScale)
 	defer pdf.Close()
 	for want, m := range map[string]gocv.Mat{
@@ -111,20 +112,20 @@ func TestReader_ReadsFormats(t *testing.T) {
 		"data-matrix 0104\x1d10AB":                         encoded(datamatrix.Encode("0104\x1d10AB")),
 		"aztec café":                                       encoded(aztec.Encode([]byte("caf\xe9"), 33, 0)), // ISO 8859-1
 	} {
-		if got := contents(read(t, m)); !slices.Equal(got, []string{want}) {
+		if got := contents(readAll(t, m)); !slices.Equal(got, []string{want}) {
 			t.Errorf("read %q, want %q", got, want)
 		}
 	}
 	b, err := codabar.Encode("A40156B")
-	got := contents(read(t, draw(t, b, err, 3)))
-	// 1.4 leaves out the first and the last character.
-	if len(got) != 1 || !slices.Contains([]string{"codabar 40156", "codabar A40156B"}, got[0]) {
+	got := contents(readAll(t, drawCode(t, b, err, 3)))
+	// Version 1.4 leaves out the first and the last character.
+	if !slices.Equal(got, []string{"codabar 40156"}) && !slices.Equal(got, []string{"codabar A40156B"}) {
 		t.Errorf("read %q, want codabar A40156B", got)
 	}
 }
 
-// turn returns an image that is turned clockwise by quarters.
-func turn(t testing.TB, m gocv.Mat, quarters int) gocv.Mat {
+// rotateQuarters returns an image rotated clockwise by quarter turns.
+func rotateQuarters(t testing.TB, m gocv.Mat, quarters int) gocv.Mat {
 	t.Helper()
 	out := m.Clone()
 	t.Cleanup(func() { out.Close() })
@@ -145,7 +146,7 @@ func TestReader_CornersTurnWithTheCode(t *testing.T) {
 		corners := []image.Point{{margin, margin}, {right, margin}, {right, bottom}, {margin, bottom}}
 		height := m.Rows()
 		for quarters := range 4 {
-			found := read(t, turn(t, m, quarters))
+			found := readAll(t, rotateQuarters(t, m, quarters))
 			if len(found) != 1 {
 				t.Fatalf("%s, %d quarters: %d codes, want 1", name, quarters, len(found))
 			}
@@ -166,7 +167,7 @@ func TestReader_CornersOfAMirroredCodeAreClockwise(t *testing.T) {
 	t.Parallel()
 	m := drawQR(t, "https://example.com/", 4)
 	gocv.Flip(m, &m, 1)
-	found := read(t, m)
+	found := readAll(t, m)
 	if len(found) != 1 {
 		t.Fatalf("%d codes, want 1", len(found))
 	}
@@ -175,11 +176,11 @@ func TestReader_CornersOfAMirroredCodeAreClockwise(t *testing.T) {
 	}
 }
 
-// rotated returns an image turned clockwise by degrees around its middle, on white.
-func rotated(t testing.TB, m gocv.Mat, degrees float64) gocv.Mat {
+// rotateDegrees returns an image rotated clockwise by degrees around its center, on white.
+func rotateDegrees(t testing.TB, m gocv.Mat, degrees float64) gocv.Mat {
 	t.Helper()
 	side := m.Cols() + m.Rows()
-	out := white(side, side)
+	out := whiteImage(side, side)
 	t.Cleanup(func() { out.Close() })
 	x, y := (side-m.Cols())/2, (side-m.Rows())/2
 	middle := out.Region(image.Rect(x, y, x+m.Cols(), y+m.Rows()))
@@ -195,13 +196,14 @@ func rotated(t testing.TB, m gocv.Mat, degrees float64) gocv.Mat {
 func TestReader_ReadsAtAnyAngle(t *testing.T) {
 	t.Parallel()
 	b, err := code128.Encode("SM-2026-000417")
-	bars := draw(t, b, err, 3)
+	bars := drawCode(t, b, err, 3)
 	square := drawQR(t, "https://example.com/", 4)
 	for degrees := 0.0; degrees < 360; degrees += 22.5 {
-		if got := contents(read(t, rotated(t, bars, degrees))); !slices.Equal(got, []string{"code-128 SM-2026-000417"}) {
+		got := contents(readAll(t, rotateDegrees(t, bars, degrees)))
+		if !slices.Equal(got, []string{"code-128 SM-2026-000417"}) {
 			t.Errorf("bars at %v degrees: read %q", degrees, got)
 		}
-		got := contents(read(t, rotated(t, square, degrees)))
+		got = contents(readAll(t, rotateDegrees(t, square, degrees)))
 		if !slices.Equal(got, []string{"qr-code https://example.com/"}) {
 			t.Errorf("a QR code at %v degrees: read %q", degrees, got)
 		}
@@ -210,22 +212,21 @@ func TestReader_ReadsAtAnyAngle(t *testing.T) {
 
 func TestReader_CornersOfTiltedBars(t *testing.T) {
 	t.Parallel()
-	m := rotated(t, drawEAN(t, "4006381333931", 3), 45)
-	found := read(t, m)
+	m := rotateDegrees(t, drawEAN(t, "4006381333931", 3), 45)
+	found := readAll(t, m)
 	if len(found) != 1 {
 		t.Fatalf("%d codes, want 1", len(found))
 	}
 	c := found[0].Corners
-	along := c[1].Sub(c[0])
-	if along.Y < along.X/3 || along.X < along.Y/3 {
-		t.Errorf("the upper edge goes by %v, want down to the right", along)
+	if edge := c[1].Sub(c[0]); edge.Y < edge.X/3 || edge.X < edge.Y/3 {
+		t.Errorf("the direction of the upper edge is %v, want down to the right", edge)
 	}
 	if d := found[0].center().Sub(image.Pt(m.Cols()/2, m.Rows()/2)); max(d.X, -d.X, d.Y, -d.Y) > 30 {
 		t.Errorf("the center is off by %v", d)
 	}
 }
 
-func TestReader_ReadsPoorImages(t *testing.T) {
+func TestReader_ReadsImagesOfLowQuality(t *testing.T) {
 	t.Parallel()
 	const want = "qr-code https://example.com/"
 	inverted := drawQR(t, "https://example.com/", 4)
@@ -238,17 +239,17 @@ func TestReader_ReadsPoorImages(t *testing.T) {
 	for name, m := range map[string]gocv.Mat{
 		"light on dark": inverted, "grey on grey": faint, "modules of 1.5 pixels": small, "modules of 60 pixels": large,
 	} {
-		if got := contents(read(t, m)); !slices.Equal(got, []string{want}) {
+		if got := contents(readAll(t, m)); !slices.Equal(got, []string{want}) {
 			t.Errorf("%s: read %q, want %q", name, got, want)
 		}
 	}
 }
 
-// TestReader_ReadsSeveral has a bar code twice, for which ZXing-C++ 1.4 ends the process
-// when it is given the image as it is.
+// TestReader_ReadsSeveral reads a sheet with the same bar code twice. ZXing-C++ 1.4 ends the
+// process when it reads such an image directly.
 func TestReader_ReadsSeveral(t *testing.T) {
 	t.Parallel()
-	sheet := white(1600, 1100)
+	sheet := whiteImage(1600, 1100)
 	defer sheet.Close()
 	for i, m := range []gocv.Mat{
 		drawEAN(t, "4006381333931", 5), drawEAN(t, "4006381333931", 5), drawEAN(t, "9780201379624", 5),
@@ -259,7 +260,7 @@ func TestReader_ReadsSeveral(t *testing.T) {
 		m.CopyTo(&at)
 		at.Close()
 	}
-	got := contents(read(t, sheet))
+	got := contents(readAll(t, sheet))
 	want := []string{
 		"ean-13 4006381333931", "ean-13 4006381333931", "ean-13 9780201379624", "qr-code one", "qr-code one", "qr-code two",
 	}
@@ -273,8 +274,8 @@ func TestReader_BinaryContentIsADataURL(t *testing.T) {
 	binary := []byte{0, 1, 2, 0xff, 0xfe, 0x80, 7, 0, 0xc3}
 	b, err := aztec.Encode(binary, 33, 0)
 	want := "data:application/octet-stream;base64," + base64.StdEncoding.EncodeToString(binary)
-	if got := read(t, draw(t, b, err, 4)); len(got) != 1 || got[0].Text != want {
-		t.Errorf("read %q, want %q", contents(got), want)
+	if got := contents(readAll(t, drawCode(t, b, err, 4))); !slices.Equal(got, []string{"aztec " + want}) {
+		t.Errorf("read %q, want %q", got, want)
 	}
 }
 
@@ -286,8 +287,12 @@ func TestReader_ReadsNamedFormatsOnly(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if found, err := r.Read(m); err != nil || len(found) != want {
-			t.Errorf("%s: read %q, %v, want %d", format, contents(found), err, want)
+		found, err := r.Read(m)
+		if err != nil {
+			t.Errorf("%s: %v", format, err)
+		}
+		if len(found) != want {
+			t.Errorf("%s: read %q, want %d codes", format, contents(found), want)
 		}
 	}
 }
@@ -299,7 +304,7 @@ func TestNewReader_NamesKnownFormats(t *testing.T) {
 		t.Fatal("the format qrcode was accepted")
 	}
 	if want := `format "qrcode" is not one of aztec, codabar, code-39, `; !strings.HasPrefix(err.Error(), want) {
-		t.Errorf("the error is %q, want %q first", err, want)
+		t.Errorf("the error is %q, want it to begin with %q", err, want)
 	}
 }
 
@@ -317,8 +322,8 @@ func TestReader_HostileImages(t *testing.T) {
 		for i := range pixels {
 			pixels[i] = uint8(random.Uint32())
 		}
-		if got := contents(read(t, m)); len(got) > 0 {
-			t.Errorf("noise of %v was read: %q", size, got)
+		if got := contents(readAll(t, m)); len(got) > 0 {
+			t.Errorf("codes were read in noise of %v: %q", size, got)
 		}
 		m.Close()
 	}
@@ -327,6 +332,6 @@ func TestReader_HostileImages(t *testing.T) {
 func BenchmarkReader(b *testing.B) {
 	m := drawQR(b, "https://example.com/", 8)
 	for b.Loop() {
-		read(b, m)
+		readAll(b, m)
 	}
 }

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-// The strings of version 1.4 are UTF-8 only with this.
+// With version 1.4, strings are UTF-8 only if this is defined.
 #define ZX_USE_UTF8
 #include <ZXing/ReadBarcode.h>
 #if __has_include(<ZXing/Version.h>)
@@ -18,7 +18,7 @@
 #include <ZXing/ZXVersion.h>
 #endif
 
-// The names of version 2.2 and later, and those before.
+// Version 2.2 renamed these types.
 #if __has_include(<ZXing/ReaderOptions.h>)
 using Options = ZXing::ReaderOptions;
 #else
@@ -32,15 +32,15 @@ struct sightmesh_codes {
 
 namespace {
 
-// leastLines is how many scan lines must agree on a bar code. With 2, the default, some
-// noise is read as DataBar.
+// leastLines is the minimum number of scan lines that must agree on a bar code. With 2, the
+// default, some noise is read as DataBar.
 const int leastLines = 3;
 
 Options options(ZXing::BarcodeFormats formats) {
     Options o;
     o.setFormats(formats);
     o.setMinLineCount(leastLines);
-    o.setTryDownscale(false); // package codes makes the views
+    o.setTryDownscale(false); // package codes creates the views
 #if ZXING_VERSION_MAJOR >= 2
     o.setTryInvert(false);
     o.setTextMode(ZXing::TextMode::Plain);
@@ -75,15 +75,15 @@ void readAll(sightmesh_codes &found, const ZXing::ImageView &image, ZXing::Barco
 
 #if ZXING_VERSION_MAJOR < 2
 
-// Bars is a bar code that scan lines near each other agree on.
+// Bars is a bar code on which scan lines near each other agree.
 struct Bars {
     ZXing::Result result;
-    int count, first, last;                 // how many lines, and which
-    int firstFrom, firstTo, lastFrom, lastTo; // where in them
+    int count, first, last;                 // number of lines, first and last line
+    int firstFrom, firstTo, lastFrom, lastTo; // position in the first and the last line
 };
 
-// readBars reads bar codes one scan line at a time, because version 1.4 ends the process,
-// by an assertion in Result.cpp, for an image that has the same bar code twice.
+// readBars reads bar codes one scan line at a time. Version 1.4 ends the process, with an
+// assertion in Result.cpp, when it reads an image with the same bar code twice.
 void readBars(sightmesh_codes &found, const unsigned char *pixels, int width, int height, int stride, bool columns,
               ZXing::BarcodeFormats formats) {
     Options o = options(formats);
@@ -101,7 +101,8 @@ void readBars(sightmesh_codes &found, const unsigned char *pixels, int width, in
                 continue;
             const int from = r.position()[0].x, to = r.position()[1].x, middle = (from + to) / 2;
             auto same = std::find_if(all.begin(), all.end(), [&](const Bars &b) {
-                // Lines less than half of their length apart are of one code, as for the library.
+                // As in the library, lines belong to one code if their distance is less than half
+                // of their length.
                 return b.result.format() == r.format() && b.result.bytes() == r.bytes() &&
                        2 * (line - b.last) < std::abs(to - from) && middle > std::min(b.lastFrom, b.lastTo) &&
                        middle < std::max(b.lastFrom, b.lastTo);
@@ -114,7 +115,7 @@ void readBars(sightmesh_codes &found, const unsigned char *pixels, int width, in
             same->lastTo = to;
         }
     }
-    // A code that is seen in the bars of another one has fewer lines.
+    // A code that is read by mistake in the bars of another one has fewer lines.
     std::stable_sort(all.begin(), all.end(), [](const Bars &a, const Bars &b) { return a.count > b.count; });
     const auto at = [columns](int along, int line) {
         return columns ? ZXing::PointI{line, along} : ZXing::PointI{along, line};
@@ -150,7 +151,7 @@ sightmesh_codes *sightmesh_codes_read(const unsigned char *pixels, int width, in
             for (bool columns : {false, true})
                 readBars(*found, pixels, width, height, stride, columns, bars);
 #endif
-        if (!wanted.empty()) // which would be all of them
+        if (!wanted.empty()) // an empty set would mean all formats
             readAll(*found, ZXing::ImageView(pixels, width, height, ZXing::ImageFormat::Lum, stride), wanted);
         return found.release();
     } catch (const std::exception &e) {

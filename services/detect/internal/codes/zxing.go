@@ -16,14 +16,14 @@ import (
 	"gocv.io/x/gocv"
 )
 
-// maxReason is how many bytes of the message of an exception are kept.
+// maxReason is the size of the buffer for the message of an exception, in bytes.
 const maxReason = 1024
 
 // Version returns the version of ZXing-C++.
 func Version() string { return C.GoString(C.sightmesh_codes_version()) }
 
-// scan reads the codes of a grey image as it is. formats has names of ZXing's with a |
-// between them.
+// scan reads the codes in a grey image without changing it. formats has ZXing's names,
+// separated by |.
 func scan(grey gocv.Mat, formats string) ([]Code, error) {
 	pixels, err := grey.DataPtrUint8()
 	if err != nil {
@@ -45,7 +45,7 @@ func scan(grey gocv.Mat, formats string) ([]Code, error) {
 	for _, c := range unsafe.Slice(list, int(n)) {
 		code := Code{
 			Format: formatName(C.GoString(c.format)),
-			Text:   text(unsafe.Slice((*byte)(unsafe.Pointer(c.content)), int(c.length))),
+			Text:   encodeContent(unsafe.Slice((*byte)(unsafe.Pointer(c.content)), int(c.length))),
 		}
 		for i := range code.Corners {
 			code.Corners[i] = image.Pt(int(c.corners[2*i]), int(c.corners[2*i+1]))

@@ -9,8 +9,8 @@ import (
 
 var options = Options{Pixel: 0.3, Score: 0.5, Unclip: 2, MinSide: 3}
 
-// mapOf returns the map of an image on which these rectangles have a probability.
-func mapOf(width, height int, p float32, quads ...Quad) []float32 {
+// probabilityMap returns a map with the probability p inside these quads, and 0 elsewhere.
+func probabilityMap(width, height int, p float32, quads ...Quad) []float32 {
 	m := make([]float32, width*height)
 	for _, q := range quads {
 		for y := range height {
@@ -24,8 +24,8 @@ func mapOf(width, height int, p float32, quads ...Quad) []float32 {
 	return m
 }
 
-// quadAt returns the rectangle around a point whose first side has an angle.
-func quadAt(x, y, width, height, degrees float64) Quad {
+// newQuad returns the rectangle with its center at x, y whose first side has this angle.
+func newQuad(x, y, width, height, degrees float64) Quad {
 	sin, cos := math.Sincos(degrees * math.Pi / 180)
 	var q Quad
 	for i, c := range [4][2]float64{{-1, -1}, {1, -1}, {1, 1}, {-1, 1}} {
@@ -35,7 +35,7 @@ func quadAt(x, y, width, height, degrees float64) Quad {
 	return q
 }
 
-// distance is the largest one of the corners of two quads.
+// distance returns the largest distance between corresponding corners of two quads.
 func distance(a, b Quad) float64 {
 	most := 0.0
 	for i := range a {
@@ -44,21 +44,21 @@ func distance(a, b Quad) float64 {
 	return most
 }
 
-// TestFind_EveryAngle finds a line at each angle. Its corners begin where the line is read
-// from: at the left, and at the top of a line that stands.
+// TestFind_EveryAngle finds a line at each angle. Its first corner is where reading starts:
+// at the left, or at the top for a vertical line.
 func TestFind_EveryAngle(t *testing.T) {
 	t.Parallel()
 	for degrees := -44.0; degrees < 135; degrees++ {
 		if degrees > 44 && degrees < 46 {
-			continue // neither lies nor stands
+			continue // the direction of reading is not defined
 		}
-		shrunk := quadAt(150, 140, 120, 20, degrees)
-		found := Find(mapOf(300, 280, 0.9, shrunk), 300, 280, options)
+		shrunk := newQuad(150, 140, 120, 20, degrees)
+		found := Find(probabilityMap(300, 280, 0.9, shrunk), 300, 280, options)
 		if len(found) != 1 {
 			t.Fatalf("%v degrees: %d lines", degrees, len(found))
 		}
-		// Grown by 2 × 120 × 20 ÷ 280 to each side.
-		if d := distance(found[0].Corners, quadAt(150, 140, 154.3, 54.3, degrees)); d > 4 {
+		// Expanded by 2 × 120 × 20 ÷ 280 on each side.
+		if d := distance(found[0].Corners, newQuad(150, 140, 154.3, 54.3, degrees)); d > 4 {
 			t.Errorf("%v degrees: %v, off by %.1f", degrees, found[0].Corners, d)
 		}
 		if math.Abs(found[0].Score-0.9) > 0.06 {
@@ -70,12 +70,12 @@ func TestFind_EveryAngle(t *testing.T) {
 func TestFind_WhatIsNoLine(t *testing.T) {
 	t.Parallel()
 	for name, m := range map[string][]float32{
-		"nothing":         mapOf(100, 50, 0),
-		"unlikely":        mapOf(100, 50, 0.4, quadAt(50, 25, 60, 10, 0)),
-		"below pixel":     mapOf(100, 50, 0.2, quadAt(50, 25, 60, 10, 0)),
-		"a pixel":         mapOf(100, 50, 1, quadAt(50, 25, 0.5, 0.5, 0)),
-		"a thin line":     mapOf(100, 50, 1, quadAt(50, 25, 60, 2, 0)),
-		"a row of pixels": mapOf(100, 50, 1, quadAt(50, 25, 100, 0, 0)),
+		"nothing":         probabilityMap(100, 50, 0),
+		"unlikely":        probabilityMap(100, 50, 0.4, newQuad(50, 25, 60, 10, 0)),
+		"below pixel":     probabilityMap(100, 50, 0.2, newQuad(50, 25, 60, 10, 0)),
+		"a pixel":         probabilityMap(100, 50, 1, newQuad(50, 25, 0.5, 0.5, 0)),
+		"a thin line":     probabilityMap(100, 50, 1, newQuad(50, 25, 60, 2, 0)),
+		"a row of pixels": probabilityMap(100, 50, 1, newQuad(50, 25, 100, 0, 0)),
 	} {
 		if found := Find(m, 100, 50, options); len(found) != 0 {
 			t.Errorf("%s: %+v", name, found)
@@ -83,7 +83,8 @@ func TestFind_WhatIsNoLine(t *testing.T) {
 	}
 }
 
-// TestFind_AnyMap has found quads of finite corners in noise, and in a map that is all text.
+// TestFind_AnyMap checks that the corners of quads in noise, and in a map that is all text,
+// are not far outside of the map.
 func TestFind_AnyMap(t *testing.T) {
 	t.Parallel()
 	noise := make([]float32, 64*96)
@@ -94,12 +95,15 @@ func TestFind_AnyMap(t *testing.T) {
 		}
 		for _, l := range Find(noise, 96, 64, Options{Pixel: 0.3, Score: 0.01, Unclip: 2, MinSide: 1}) {
 			bounds := l.Corners.Bounds()
-			if !bounds.In(image.Rect(-96, -96, 192, 192)) || bounds.Empty() {
-				t.Errorf("seed %d: %v", seed, l.Corners)
+			if bounds.Empty() {
+				t.Errorf("seed %d: the quad %v is empty", seed, l.Corners)
+			}
+			if !bounds.In(image.Rect(-96, -96, 192, 192)) {
+				t.Errorf("seed %d: the quad %v is far outside of the map", seed, l.Corners)
 			}
 		}
 	}
-	full := Find(mapOf(96, 64, 1, quadAt(48, 32, 200, 200, 0)), 96, 64, options)
+	full := Find(probabilityMap(96, 64, 1, newQuad(48, 32, 200, 200, 0)), 96, 64, options)
 	if len(full) != 1 {
 		t.Fatalf("a map that is all text: %d lines, want 1", len(full))
 	}
@@ -119,8 +123,8 @@ func TestSmallestQuad_FewPoints(t *testing.T) {
 		if _, h := q.sides(); h != 0 {
 			t.Errorf("%s: %v is %v high, want 0", name, q, h)
 		}
-		if q[0].X != float64(points[0].X) || q[0].Y != float64(points[0].Y) {
-			t.Errorf("%s: begins at %v, want %v", name, q[0], points[0])
+		if want := (Point{float64(points[0].X), float64(points[0].Y)}); q[0] != want {
+			t.Errorf("%s: the first corner is %v, want %v", name, q[0], want)
 		}
 	}
 }
@@ -128,9 +132,9 @@ func TestSmallestQuad_FewPoints(t *testing.T) {
 func BenchmarkFind(b *testing.B) {
 	var quads []Quad
 	for y := 20.0; y < 1200; y += 40 {
-		quads = append(quads, quadAt(640, y, 1000, 16, 0.5))
+		quads = append(quads, newQuad(640, y, 1000, 16, 0.5))
 	}
-	m := mapOf(1280, 1280, 0.9, quads...)
+	m := probabilityMap(1280, 1280, 0.9, quads...)
 	for b.Loop() {
 		if n := len(Find(m, 1280, 1280, options)); n != len(quads) {
 			b.Fatalf("%d lines", n)

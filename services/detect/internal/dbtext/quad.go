@@ -7,14 +7,14 @@ import (
 	"slices"
 )
 
-// Point is a place in an image.
+// Point is a point in an image.
 type Point struct{ X, Y float64 }
 
-// Quad is a rectangle that need not be level. Its corners go clockwise from the top left
-// of the line of text that is in it, which is read from the first to the second.
+// Quad is a rectangle that may be rotated. Its corners are clockwise from the top left of
+// the line of text in it, which is read from the first corner to the second.
 type Quad [4]Point
 
-// Bounds returns the smallest rectangle of whole pixels around the quad.
+// Bounds returns the smallest upright rectangle of whole pixels around the quad.
 func (q Quad) Bounds() image.Rectangle {
 	left, top, right, bottom := math.Inf(1), math.Inf(1), math.Inf(-1), math.Inf(-1)
 	for _, p := range q {
@@ -35,8 +35,8 @@ func (q Quad) contains(x, y float64) bool {
 	return true
 }
 
-// grown moves each side out by d.
-func (q Quad) grown(d float64) Quad {
+// expand returns the quad with each side moved outwards by d.
+func (q Quad) expand(d float64) Quad {
 	w, h := q.sides()
 	along := Point{(q[1].X - q[0].X) / w * d, (q[1].Y - q[0].Y) / w * d}
 	down := Point{(q[3].X - q[0].X) / h * d, (q[3].Y - q[0].Y) / h * d}
@@ -48,8 +48,8 @@ func (q Quad) grown(d float64) Quad {
 	}
 }
 
-// smallestQuad returns the rectangle of the smallest area around points, with its corners
-// in the order in which a line of text in it is read.
+// smallestQuad returns the rectangle with the smallest area around points. The order of its
+// corners is that of a line of text in it.
 func smallestQuad(points []image.Point) Quad {
 	hull := convexHull(points)
 	best, area := Quad{}, math.Inf(1)
@@ -63,7 +63,7 @@ func smallestQuad(points []image.Point) Quad {
 			length = 1
 			b = a.Add(image.Pt(1, 0))
 		}
-		// The rectangle has a side along a and b, as the smallest one has with one of them.
+		// The smallest rectangle has a side along an edge of the hull, such as a to b.
 		ux, uy := float64(b.X-a.X)/length, float64(b.Y-a.Y)/length
 		left, right, top, bottom := math.Inf(1), math.Inf(-1), math.Inf(1), math.Inf(-1)
 		for _, p := range hull {
@@ -79,17 +79,16 @@ func smallestQuad(points []image.Point) Quad {
 			best, area = Quad{at(left, top), at(right, top), at(right, bottom), at(left, bottom)}, now
 		}
 	}
-	return best.readable()
+	return best.sortCorners()
 }
 
-// vertical is how many times higher than wide a line is that is read from the top.
+// vertical is the minimum ratio of height to width of a line that is read from the top.
 const vertical = 1.5
 
-// readable turns the corners so that the text between them is read as a person would hold
-// it: from the left, and a line that is much higher than wide from the top, as on the
-// spine of a book.
-func (q Quad) readable() Quad {
-	for range q { // until the first side points to the right
+// sortCorners rotates the order of the corners into that of the text: from the left, or from
+// the top for a line that is much higher than wide, as on the spine of a book.
+func (q Quad) sortCorners() Quad {
+	for range q { // until the first side points to the right, at most four times
 		dx, dy := q[1].X-q[0].X, q[1].Y-q[0].Y
 		if dx > 0 && dx >= math.Abs(dy) {
 			break
@@ -102,7 +101,7 @@ func (q Quad) readable() Quad {
 	return q
 }
 
-// convexHull returns the corners of the hull, by Andrew's monotone chain.
+// convexHull returns the corners of the convex hull, with Andrew's monotone chain algorithm.
 func convexHull(points []image.Point) []image.Point {
 	points = slices.Clone(points)
 	slices.SortFunc(points, func(a, b image.Point) int { return cmp.Or(cmp.Compare(a.X, b.X), cmp.Compare(a.Y, b.Y)) })

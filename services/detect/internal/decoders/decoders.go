@@ -1,7 +1,7 @@
-// Package decoders reads the boxes of detector networks from their outputs. It is
-// pure: tensors in, boxes out.
+// Package decoders decodes the outputs of detection networks into boxes. It is pure: its
+// input is tensors, its output boxes.
 //
-// A kind of model is one file with a function that makes its [Decoder], and a line in
+// Each kind of model has one file with the constructor of its [Decoder], and a line in
 // [New].
 package decoders
 
@@ -15,32 +15,32 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/nets"
 )
 
-// A Box is something that a network has found, in pixels of its input. It may reach
-// beyond the input.
+// A Box is an object that a network has found, in pixels of its input. It may extend beyond
+// the input.
 type Box struct {
 	X0, Y0, X1, Y1 float64
 	Score          float64
-	// Class counts from 0; it is a line of the labels of the model.
+	// Class is an index into the labels of the model.
 	Class int
 	// Landmarks are in the order of [Decoder.Landmarks].
 	Landmarks []Point
 }
 
-// A Point is a place in pixels of the input of a network.
+// A Point is a point in the input of a network, in pixels.
 type Point struct{ X, Y float64 }
 
-// A Decoder reads the outputs of one network.
+// A Decoder decodes the outputs of one network.
 type Decoder interface {
-	// Outputs names those that Decode gets, in this order.
+	// Outputs returns the names of the outputs that Decode needs, in this order.
 	Outputs() []string
-	// Landmarks names those of each box, none for a network without.
+	// Landmarks returns the names of the landmarks of each box, nil for none.
 	Landmarks() []string
-	// Decode returns the boxes with at least the score threshold, in any order. An
-	// error says that the network has not the outputs that the model declares.
+	// Decode returns the boxes whose score is at least threshold, in any order. It
+	// returns an error if the outputs are not those that the model declares.
 	Decode(outputs []nets.Tensor, threshold float64) ([]Box, error)
 }
 
-// Kinds of models that detect.
+// Kinds of detection networks.
 const (
 	YuNet     = "yunet"
 	YOLO      = "yolo"
@@ -48,11 +48,11 @@ const (
 	SSD       = "ssd"
 )
 
-// A Maker makes the decoder of a model whose network has the outputs of these names. An
-// error names the field of model.yaml that is wrong.
+// A Maker creates the decoder of a model. outputs are the names of all outputs of the
+// network. An error names the field of model.yaml that is wrong.
 type Maker func(m *model.Model, outputs []string) (Decoder, error)
 
-// New returns what makes the decoders of a kind of models.
+// New returns the constructor of the decoders for a kind of model.
 func New(kind string) (Maker, error) {
 	switch kind {
 	case YuNet:
@@ -64,15 +64,16 @@ func New(kind string) (Maker, error) {
 	case SSD:
 		return newSSD, nil
 	}
-	return nil, fmt.Errorf("kind: %q, want one that detects (docs/models.md lists them)", kind)
+	return nil, fmt.Errorf("kind: %q, want a kind of detection models (docs/models.md lists them)", kind)
 }
 
-// noLandmarks is part of decoders without.
+// noLandmarks is embedded in decoders without landmarks.
 type noLandmarks struct{}
 
 func (noLandmarks) Landmarks() []string { return nil }
 
-// grids returns the columns and rows of the cells of each stride.
+// grids returns the number of columns and rows of the grid of each stride, and the total
+// number of cells.
 func grids(m *model.Model, strides []int) (cells [][2]int, total int) {
 	for _, s := range strides {
 		c := [2]int{ceilDiv(m.Input.Width, s), ceilDiv(m.Input.Height, s)}
@@ -84,20 +85,21 @@ func grids(m *model.Model, strides []int) (cells [][2]int, total int) {
 
 func ceilDiv(a, b int) int { return (a + b - 1) / b }
 
-// centered returns a box by its center and its sides.
-func centered(cx, cy, w, h float64) Box {
+// newCenteredBox returns the box with this center, width and height.
+func newCenteredBox(cx, cy, w, h float64) Box {
 	return Box{X0: cx - w/2, Y0: cy - h/2, X1: cx + w/2, Y1: cy + h/2}
 }
 
 func sigmoid(x float64) float64 { return 1 / (1 + math.Exp(-x)) }
 
-// Suppress drops each box that overlaps a better one of its class by more than the
-// limit, as intersection over union, and boxes without an area or a place. The rest is
-// returned, best first. A limit of 0 drops none for its overlap.
+// Suppress applies non-maximum suppression: it removes each box whose intersection over
+// union with a box of the same class and a higher score is above limit. A limit of 0
+// disables this. It also removes boxes that are empty, infinite or NaN. The remaining boxes
+// are sorted by score, the highest first.
 func Suppress(boxes []Box, limit float64) []Box {
 	boxes = slices.DeleteFunc(slices.Clone(boxes), func(b Box) bool {
 		w, h := b.X1-b.X0, b.Y1-b.Y0
-		return !(w > 0 && h > 0) || math.IsInf(w, 0) || math.IsInf(h, 0) // the first is true of what is no number
+		return !(w > 0 && h > 0) || math.IsInf(w, 0) || math.IsInf(h, 0) // the first is also true for NaN
 	})
 	slices.SortStableFunc(boxes, func(a, b Box) int { return cmp.Compare(b.Score, a.Score) })
 	if limit == 0 {
@@ -105,15 +107,15 @@ func Suppress(boxes []Box, limit float64) []Box {
 	}
 	kept := boxes[:0]
 	for _, b := range boxes {
-		if !slices.ContainsFunc(kept, func(k Box) bool { return k.Class == b.Class && overlap(k, b) > limit }) {
+		if !slices.ContainsFunc(kept, func(k Box) bool { return k.Class == b.Class && iou(k, b) > limit }) {
 			kept = append(kept, b)
 		}
 	}
 	return kept
 }
 
-// overlap is the intersection over union of two boxes.
-func overlap(a, b Box) float64 {
+// iou returns the intersection over union of two boxes.
+func iou(a, b Box) float64 {
 	w, h := min(a.X1, b.X1)-max(a.X0, b.X0), min(a.Y1, b.Y1)-max(a.Y0, b.Y0)
 	if w <= 0 || h <= 0 {
 		return 0

@@ -9,22 +9,22 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/nets"
 )
 
-// Formats of the boxes of ultraface.
+// Output formats of ultraface.
 const (
-	// Corners are ready: left, top, right and bottom as fractions of the input.
+	// corners are left, top, right and bottom as fractions of the input.
 	corners = "corners"
-	// Priors are offsets against boxes that the decoder lays over the input.
+	// priors are offsets relative to default boxes, which the decoder computes.
 	priors = "priors"
 )
 
-// ultraFace reads networks of two outputs, scores of a background and a face, and boxes,
-// such as Ultra-Light-Fast-Generic-Face-Detector.
+// ultraFace decodes networks such as Ultra-Light-Fast-Generic-Face-Detector. They have two
+// outputs: the scores of background and face, and the boxes.
 type ultraFace struct {
 	noLandmarks
 	names         []string // scores, boxes
 	classes       int
 	width, height float64
-	// priors and variances are nil for boxes that are ready.
+	// priors and variances are nil for the format corners.
 	priors    []Box
 	variances []float64
 }
@@ -46,21 +46,22 @@ func newUltraFace(m *model.Model, _ []string) (Decoder, error) {
 	case corners:
 	case priors:
 		if len(m.Output.Strides) == 0 || len(m.Output.Priors) != len(m.Output.Strides) {
-			return nil, fmt.Errorf("output.priors: those of %d strides, want %d, and some", len(m.Output.Priors), len(m.Output.Strides))
+			return nil, fmt.Errorf("output.priors: for %d strides, want as many as output.strides, which has %d, "+
+				"and at least one", len(m.Output.Priors), len(m.Output.Strides))
 		}
 		if len(m.Output.Variances) != 2 {
 			return nil, fmt.Errorf("output.variances: %d numbers, want 2", len(m.Output.Variances))
 		}
-		d.priors, d.variances = layPriors(m), m.Output.Variances
+		d.priors, d.variances = newPriorBoxes(m), m.Output.Variances
 	default:
 		return nil, fmt.Errorf("output.format: %q, want %s or %s", m.Output.Format, corners, priors)
 	}
 	return d, nil
 }
 
-// layPriors returns the boxes that the network begins with: of each grid, row by row,
-// each cell has a square for each of its sides, at most as wide and high as the input.
-func layPriors(m *model.Model) []Box {
+// newPriorBoxes returns the default boxes of the network, grid by grid and row by row. Each cell
+// has one square per side in output.priors, at most as wide and as high as the input.
+func newPriorBoxes(m *model.Model) []Box {
 	cells, _ := grids(m, m.Output.Strides)
 	width, height := float64(m.Input.Width), float64(m.Input.Height)
 	var all []Box
@@ -70,7 +71,7 @@ func layPriors(m *model.Model) []Box {
 			for x := range cells[level][0] {
 				cx, cy := min((float64(x)+0.5)*stride, width), min((float64(y)+0.5)*stride, height)
 				for _, side := range sides {
-					all = append(all, centered(cx, cy, min(side, width), min(side, height)))
+					all = append(all, newCenteredBox(cx, cy, min(side, width), min(side, height)))
 				}
 			}
 		}
@@ -95,7 +96,7 @@ func (d *ultraFace) Decode(outputs []nets.Tensor, threshold float64) ([]Box, err
 	scores, coordinates := outputs[0].Data, outputs[1].Data
 	var boxes []Box
 	for i := range n {
-		class, score := nets.ArgMax(scores[d.classes*i+1 : d.classes*(i+1)]) // the first is the background
+		class, score := nets.ArgMax(scores[d.classes*i+1 : d.classes*(i+1)]) // class 0 is the background
 		if !(score >= threshold) {
 			continue
 		}
@@ -106,13 +107,18 @@ func (d *ultraFace) Decode(outputs []nets.Tensor, threshold float64) ([]Box, err
 	return boxes, nil
 }
 
+// box returns box i, whose coordinates are p.
 func (d *ultraFace) box(i int, p []float32) Box {
 	if d.priors == nil {
-		return Box{X0: float64(p[0]) * d.width, Y0: float64(p[1]) * d.height, X1: float64(p[2]) * d.width, Y1: float64(p[3]) * d.height}
+		return Box{
+			X0: float64(p[0]) * d.width, Y0: float64(p[1]) * d.height,
+			X1: float64(p[2]) * d.width, Y1: float64(p[3]) * d.height,
+		}
 	}
 	prior := d.priors[i]
 	w, h := prior.X1-prior.X0, prior.Y1-prior.Y0
-	return centered(
-		(prior.X0+prior.X1)/2+float64(p[0])*d.variances[0]*w, (prior.Y0+prior.Y1)/2+float64(p[1])*d.variances[0]*h,
+	return newCenteredBox(
+		(prior.X0+prior.X1)/2+float64(p[0])*d.variances[0]*w,
+		(prior.Y0+prior.Y1)/2+float64(p[1])*d.variances[0]*h,
 		w*math.Exp(float64(p[2])*d.variances[1]), h*math.Exp(float64(p[3])*d.variances[1]))
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/nets"
 )
 
-// yolo reads networks of the YOLO family, whose outputs differ.
+// yolo decodes networks of the YOLO family, each with its own output format.
 type yolo struct {
 	noLandmarks
 	names         []string
@@ -17,7 +17,7 @@ type yolo struct {
 	width, height float64
 	strides       []int
 	cells         [][2]int
-	total         int // of the cells
+	total         int // number of cells
 	decode        func(outputs []nets.Tensor, threshold float64) ([]Box, error)
 }
 
@@ -29,14 +29,17 @@ func newYOLO(m *model.Model, outputs []string) (Decoder, error) {
 	if err := cmp.Or(m.CheckNetwork(used...), m.CheckClasses(1)); err != nil {
 		return nil, err
 	}
-	d := &yolo{classes: m.Classes, width: float64(m.Input.Width), height: float64(m.Input.Height), strides: m.Output.Strides}
+	d := &yolo{
+		classes: m.Classes, width: float64(m.Input.Width), height: float64(m.Input.Height), strides: m.Output.Strides,
+	}
 	formats := map[string]func([]nets.Tensor, float64) ([]Box, error){
 		"yolox": d.yolox, "yolov5": d.yolov5, "yolov8": d.yolov8, "yolov10": d.yolov10,
 		"fastestdet": d.fastestDet, "rtdetr": d.rtDETR,
 	}
 	var ok bool
 	if d.decode, ok = formats[m.Output.Format]; !ok {
-		return nil, fmt.Errorf("output.format: %q, want yolox, yolov5, yolov8, yolov10, fastestdet or rtdetr", m.Output.Format)
+		return nil, fmt.Errorf("output.format: %q, want yolox, yolov5, yolov8, yolov10, fastestdet or rtdetr",
+			m.Output.Format)
 	}
 	if m.Output.Format == "yolox" {
 		if len(d.strides) == 0 {
@@ -59,8 +62,8 @@ func (d *yolo) Decode(outputs []nets.Tensor, threshold float64) ([]Box, error) {
 	return d.decode(outputs, threshold)
 }
 
-// yolox reads rows of all strides: center against the cell and logarithms of the sides,
-// in strides, the score of an object and of each class.
+// yolox decodes one row per cell, for all strides: the center relative to the cell and the
+// logarithms of the sides, in units of the stride, the object score and the class scores.
 func (d *yolo) yolox(outputs []nets.Tensor, threshold float64) ([]Box, error) {
 	width := 5 + d.classes
 	if err := outputs[0].CheckShape(d.names[0], 1, d.total, width); err != nil {
@@ -73,11 +76,11 @@ func (d *yolo) yolox(outputs []nets.Tensor, threshold float64) ([]Box, error) {
 		for i := range columns * d.cells[level][1] {
 			r := rows[:width]
 			rows = rows[width:]
-			class, score := scored(r[4], r[5:])
+			class, score := bestClass(r[4], r[5:])
 			if !(score >= threshold) {
 				continue
 			}
-			b := centered((float64(r[0])+float64(i%columns))*s, (float64(r[1])+float64(i/columns))*s,
+			b := newCenteredBox((float64(r[0])+float64(i%columns))*s, (float64(r[1])+float64(i/columns))*s,
 				math.Exp(float64(r[2]))*s, math.Exp(float64(r[3]))*s)
 			b.Class, b.Score = class, score
 			boxes = append(boxes, b)
@@ -86,15 +89,14 @@ func (d *yolo) yolox(outputs []nets.Tensor, threshold float64) ([]Box, error) {
 	return boxes, nil
 }
 
-// scored returns the best class and its score, which is that of an object times that of
-// the class.
-func scored(object float32, classes []float32) (int, float64) {
+// bestClass returns the best class and its score, the product of object score and class score.
+func bestClass(object float32, classes []float32) (int, float64) {
 	class, score := nets.ArgMax(classes)
 	return class, float64(object) * score
 }
 
-// yolov5 reads rows of center and sides in pixels, the score of an object and of each
-// class.
+// yolov5 decodes one row per box: center and sides in pixels, the object score and the class
+// scores.
 func (d *yolo) yolov5(outputs []nets.Tensor, threshold float64) ([]Box, error) {
 	width := 5 + d.classes
 	if err := outputs[0].CheckShape(d.names[0], 1, -1, width); err != nil {
@@ -102,18 +104,18 @@ func (d *yolo) yolov5(outputs []nets.Tensor, threshold float64) ([]Box, error) {
 	}
 	var boxes []Box
 	for r := outputs[0].Data; len(r) > 0; r = r[width:] {
-		class, score := scored(r[4], r[5:width])
+		class, score := bestClass(r[4], r[5:width])
 		if !(score >= threshold) {
 			continue
 		}
-		b := centered(float64(r[0]), float64(r[1]), float64(r[2]), float64(r[3]))
+		b := newCenteredBox(float64(r[0]), float64(r[1]), float64(r[2]), float64(r[3]))
 		b.Class, b.Score = class, score
 		boxes = append(boxes, b)
 	}
 	return boxes, nil
 }
 
-// yolov8 reads columns of center and sides in pixels and the score of each class.
+// yolov8 decodes one column per box: center and sides in pixels, and the class scores.
 func (d *yolo) yolov8(outputs []nets.Tensor, threshold float64) ([]Box, error) {
 	if err := outputs[0].CheckShape(d.names[0], 1, 4+d.classes, -1); err != nil {
 		return nil, err
@@ -131,14 +133,14 @@ func (d *yolo) yolov8(outputs []nets.Tensor, threshold float64) ([]Box, error) {
 		if !(score >= threshold) {
 			continue
 		}
-		b := centered(at(0, i), at(1, i), at(2, i), at(3, i))
+		b := newCenteredBox(at(0, i), at(1, i), at(2, i), at(3, i))
 		b.Class, b.Score = class, score
 		boxes = append(boxes, b)
 	}
 	return boxes, nil
 }
 
-// yolov10 reads rows of left, top, right and bottom in pixels, score and class.
+// yolov10 decodes one row per box: left, top, right and bottom in pixels, score and class.
 func (d *yolo) yolov10(outputs []nets.Tensor, threshold float64) ([]Box, error) {
 	const width = 6
 	if err := outputs[0].CheckShape(d.names[0], 1, -1, width); err != nil {
@@ -151,7 +153,8 @@ func (d *yolo) yolov10(outputs []nets.Tensor, threshold float64) ([]Box, error) 
 		}
 		class := int(r[5])
 		if class < 0 || class >= d.classes {
-			return nil, fmt.Errorf("output %s has class %v, and the model has classes up to %d", d.names[0], r[5], d.classes-1)
+			return nil, fmt.Errorf("output %s has class %v, but the model has classes 0 to %d",
+				d.names[0], r[5], d.classes-1)
 		}
 		boxes = append(boxes, Box{
 			X0: float64(r[0]), Y0: float64(r[1]), X1: float64(r[2]), Y1: float64(r[3]), Score: float64(r[4]), Class: class,
@@ -160,8 +163,8 @@ func (d *yolo) yolov10(outputs []nets.Tensor, threshold float64) ([]Box, error) 
 	return boxes, nil
 }
 
-// fastestDet reads a grid of planes: the score of an object, the center against the cell
-// (tanh) and the sides as fractions of the input (sigmoid), and the score of each class.
+// fastestDet decodes one plane of the grid per value: the object score, the center relative
+// to the cell (tanh), the sides as fractions of the input (sigmoid), and the class scores.
 func (d *yolo) fastestDet(outputs []nets.Tensor, threshold float64) ([]Box, error) {
 	if err := outputs[0].CheckShape(d.names[0], 1, 5+d.classes, -1, -1); err != nil {
 		return nil, err
@@ -180,7 +183,7 @@ func (d *yolo) fastestDet(outputs []nets.Tensor, threshold float64) ([]Box, erro
 		if !(score >= threshold) {
 			continue
 		}
-		b := centered((float64(i%columns)+math.Tanh(at(1)))/float64(columns)*d.width,
+		b := newCenteredBox((float64(i%columns)+math.Tanh(at(1)))/float64(columns)*d.width,
 			(float64(i/columns)+math.Tanh(at(2)))/float64(rows)*d.height, sigmoid(at(3))*d.width, sigmoid(at(4))*d.height)
 		b.Class, b.Score = class, score
 		boxes = append(boxes, b)
@@ -188,8 +191,8 @@ func (d *yolo) fastestDet(outputs []nets.Tensor, threshold float64) ([]Box, erro
 	return boxes, nil
 }
 
-// rtDETR reads RT-DETR and its relatives, such as D-FINE: an output of the logits of each
-// class, and one of centers and sides as fractions of the input.
+// rtDETR decodes RT-DETR and similar networks, such as D-FINE. They have one output with the
+// logits of each class, and one with centers and sides as fractions of the input.
 func (d *yolo) rtDETR(outputs []nets.Tensor, threshold float64) ([]Box, error) {
 	if err := outputs[0].CheckShape(d.names[0], 1, -1, d.classes); err != nil {
 		return nil, err
@@ -206,7 +209,7 @@ func (d *yolo) rtDETR(outputs []nets.Tensor, threshold float64) ([]Box, error) {
 			continue
 		}
 		p := outputs[1].Data[4*i : 4*i+4]
-		b := centered(float64(p[0])*d.width, float64(p[1])*d.height, float64(p[2])*d.width, float64(p[3])*d.height)
+		b := newCenteredBox(float64(p[0])*d.width, float64(p[1])*d.height, float64(p[2])*d.width, float64(p[3])*d.height)
 		b.Class, b.Score = class, score
 		boxes = append(boxes, b)
 	}

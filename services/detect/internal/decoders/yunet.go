@@ -9,11 +9,11 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/nets"
 )
 
-// yuNet reads YuNet (Wu and others, "YuNet: A Tiny Millisecond-level Face Detector",
-// 2023): for each stride the score of the class, the score of an object, the box and
-// five landmarks of each cell.
+// yuNet decodes YuNet (Wu and others, "YuNet: A Tiny Millisecond-level Face Detector",
+// 2023). For each stride it has four outputs, with the class score, the object score, the
+// box and the five landmarks of each cell.
 type yuNet struct {
-	names   []string // the four outputs of the first stride, those of the second, ...
+	names   []string // the four outputs of the first stride, then of the second, ...
 	strides []int
 	cells   [][2]int
 }
@@ -44,7 +44,8 @@ func newYuNet(m *model.Model, _ []string) (Decoder, error) {
 
 func (d *yuNet) Outputs() []string { return d.names }
 
-// Landmarks are those of the person: the right eye is usually at the left.
+// Landmarks names left and right from the person's view: the right eye is usually at the
+// left of the image.
 func (d *yuNet) Landmarks() []string {
 	return []string{"right-eye", "left-eye", "nose", "right-mouth", "left-mouth"}
 }
@@ -63,13 +64,14 @@ func (d *yuNet) Decode(outputs []nets.Tensor, threshold float64) ([]Box, error) 
 		cls, obj, bbox, kps := part[0].Data, part[1].Data, part[2].Data, part[3].Data
 		s := float64(stride)
 		for i := range columns * rows {
-			score := math.Sqrt(unit(cls[i]) * unit(obj[i]))
+			score := math.Sqrt(clampToUnit(cls[i]) * clampToUnit(obj[i]))
 			if !(score >= threshold) {
 				continue
 			}
 			x, y := float64(i%columns), float64(i/columns)
 			p := bbox[4*i : 4*i+4]
-			b := centered((x+float64(p[0]))*s, (y+float64(p[1]))*s, math.Exp(float64(p[2]))*s, math.Exp(float64(p[3]))*s)
+			b := newCenteredBox((x+float64(p[0]))*s, (y+float64(p[1]))*s,
+				math.Exp(float64(p[2]))*s, math.Exp(float64(p[3]))*s)
 			b.Score = score
 			for k := range marks {
 				px, py := kps[2*marks*i+2*k], kps[2*marks*i+2*k+1]
@@ -81,5 +83,5 @@ func (d *yuNet) Decode(outputs []nets.Tensor, threshold float64) ([]Box, error) 
 	return boxes, nil
 }
 
-// unit keeps a score between 0 and 1.
-func unit(f float32) float64 { return min(max(float64(f), 0), 1) }
+// clampToUnit limits a score to 0 to 1.
+func clampToUnit(f float32) float64 { return min(max(float64(f), 0), 1) }

@@ -1,5 +1,5 @@
-// Package detect is the detect service: it checks a picture, has a lane find
-// the regions, and says what follows from them.
+// Package detect is the detect service: it checks an image, lets a lane find the regions,
+// and makes the messages with the crops, or with the result.
 package detect
 
 import (
@@ -29,8 +29,8 @@ type Handler struct {
 	limits    imagefile.Limits
 }
 
-// New returns a handler for the pipelines. Images outside the limits fail
-// without reaching a lane: not all of them came through ingress.
+// New returns a handler for the pipelines. Images outside the limits fail before they reach
+// a lane. The limits are checked here because other clients than ingress can publish images.
 func New(pipelines []pipeline.Pipeline, limits imagefile.Limits) *Handler {
 	h := &Handler{pipelines: map[string]pipeline.Pipeline{}, limits: limits}
 	for _, p := range pipelines {
@@ -39,8 +39,8 @@ func New(pipelines []pipeline.Pipeline, limits imagefile.Limits) *Handler {
 	return h
 }
 
-// Process returns the CROPS messages of an image, or its result when nothing
-// was found or nothing is to be classified.
+// Process returns the CROPS messages of an image, or its result when no region was found or
+// none is to be classified.
 func (h *Handler) Process(ctx context.Context, l *pool.Lane, d *consume.Delivery) ([]bus.Message, error) {
 	p := h.pipelines[d.Job.Pipeline]
 	header, err := imagefile.Inspect(d.Body, h.limits)
@@ -50,10 +50,10 @@ func (h *Handler) Process(ctx context.Context, l *pool.Lane, d *consume.Delivery
 	span := trace.SpanFromContext(ctx)
 	span.SetAttributes(telemetry.ImageAttributes(len(d.Body), header.Width, header.Height)...)
 	var digest [sha256.Size]byte
-	var summing sync.WaitGroup
-	summing.Go(func() { digest = sha256.Sum256(d.Body) }) // while the lane works
+	var hashing sync.WaitGroup
+	hashing.Go(func() { digest = sha256.Sum256(d.Body) }) // while the lane runs
 	found, pixels, err := l.Detect(ctx, p.DetectRequest(header.Type), d.Body)
-	summing.Wait()
+	hashing.Wait()
 	if err != nil {
 		return nil, err
 	}
@@ -69,16 +69,18 @@ func (h *Handler) Process(ctx context.Context, l *pool.Lane, d *consume.Delivery
 		Parts:   1,
 	}
 	if len(found.Crops) == 0 {
-		return result(ctx, d, p, facts, found.Regions)
+		return resultMessages(ctx, d, p, facts, found.Regions)
 	}
 	return cropMessages(d, p, facts, found, pixels)
 }
 
-// result returns the result of an image whose regions are all there is to say.
-func result(ctx context.Context, d *consume.Delivery, p pipeline.Pipeline, facts v1.Crops, found []lane.Region) ([]bus.Message, error) {
+// resultMessages returns the result of an image that has no crops to classify.
+func resultMessages(
+	ctx context.Context, d *consume.Delivery, p pipeline.Pipeline, facts v1.Crops, found []lane.Region,
+) ([]bus.Message, error) {
 	part := v1.Part{Parts: 1, Image: facts.Image, Models: facts.Models, Timings: facts.Timings}
 	for i, r := range found {
-		part.Regions = append(part.Regions, unclassified(i, r, facts.Image))
+		part.Regions = append(part.Regions, unclassifiedRegion(i, r, facts.Image))
 	}
 	m, err := outcome.Message(ctx, d.Header, outcome.Join(d.Job.ID, p, []v1.Part{part}))
 	if err != nil {
@@ -87,35 +89,38 @@ func result(ctx context.Context, d *consume.Delivery, p pipeline.Pipeline, facts
 	return []bus.Message{m}, nil
 }
 
-// unclassified returns a region of an image as it was found.
-func unclassified(number int, r lane.Region, image v1.Image) v1.PartRegion {
+// unclassifiedRegion returns a region as the detector found it.
+func unclassifiedRegion(number int, r lane.Region, image v1.Image) v1.PartRegion {
 	return v1.PartRegion{Number: number, Region: v1.Region{
 		Box: r.Box, Fraction: r.Box.In(image.Width, image.Height), Polygon: r.Polygon,
 		Score: r.Score, Label: r.Label, Text: r.Text, Landmarks: r.Landmarks,
 	}}
 }
 
-// maxPixels keeps a CROPS message below what a server takes.
-const maxPixels = streams.MaxMessage / 2
+// maxPixelBytes limits the pixels in a CROPS message, in bytes, so that the message stays below
+// the limit of the server.
+const maxPixelBytes = streams.MaxMessage / 2
 
-// cropMessages spreads the crops of a picture over messages of at most K of
-// them, and of at most maxPixels where crops are large. Regions without a crop travel
-// in the message of the crop before them, or of the first.
-func cropMessages(d *consume.Delivery, p pipeline.Pipeline, facts v1.Crops, found lane.Detected, pixels []byte) ([]bus.Message, error) {
-	crops, err := cropsOf(found)
+// cropMessages distributes the crops of an image to messages of at most CropsPerMessage
+// crops and maxPixelBytes bytes. A region without a crop is in the message of the crop before
+// it, or in the first message.
+func cropMessages(
+	d *consume.Delivery, p pipeline.Pipeline, facts v1.Crops, found lane.Detected, pixels []byte,
+) ([]bus.Message, error) {
+	crops, err := combineCrops(found)
 	if err != nil {
 		return nil, err
 	}
-	groups := split(crops, p.CropsPerMessage, maxPixels)
+	groups := groupCrops(crops, p.CropsPerMessage, maxPixelBytes)
 	facts.Parts = len(groups)
 	msgs := make([]bus.Message, 0, len(groups))
-	next := 0 // number of the first region that is in no message yet
+	next := 0 // number of the first region that is not in a message yet
 	for i, g := range groups {
 		end := len(found.Regions)
 		if i+1 < len(groups) {
 			end = groups[i+1][0].Region
 		}
-		facts.Part, facts.Crops, facts.Regions = i, g, without(g, found.Regions, next, end, facts.Image)
+		facts.Part, facts.Crops, facts.Regions = i, g, regionsWithoutCrops(g, found.Regions, next, end, facts.Image)
 		next = end
 		n := 0
 		for _, c := range g {
@@ -141,21 +146,22 @@ func cropMessages(d *consume.Delivery, p pipeline.Pipeline, facts v1.Crops, foun
 	return msgs, nil
 }
 
-// without returns the regions from one number to before another that are not those of
-// crops.
-func without(crops []v1.Crop, regions []lane.Region, from, to int, image v1.Image) (others []v1.PartRegion) {
+// regionsWithoutCrops returns the regions from number from to number to-1 that have no crop.
+func regionsWithoutCrops(
+	crops []v1.Crop, regions []lane.Region, from, to int, image v1.Image,
+) (others []v1.PartRegion) {
 	for number := from; number < to; number++ {
 		if len(crops) > 0 && crops[0].Region == number {
 			crops = crops[1:]
 			continue
 		}
-		others = append(others, unclassified(number, regions[number], image))
+		others = append(others, unclassifiedRegion(number, regions[number], image))
 	}
 	return others
 }
 
-// cropsOf puts the lane's regions and the shapes of their pixels together.
-func cropsOf(found lane.Detected) ([]v1.Crop, error) {
+// combineCrops combines the regions that the lane found with the shapes of their pixels.
+func combineCrops(found lane.Detected) ([]v1.Crop, error) {
 	crops := make([]v1.Crop, len(found.Crops))
 	for i, c := range found.Crops {
 		r := found.Regions[c.Region]
@@ -164,18 +170,18 @@ func cropsOf(found lane.Detected) ([]v1.Crop, error) {
 			Label: r.Label, Text: r.Text, Landmarks: r.Landmarks,
 			Source: c.Source, Width: c.Width, Height: c.Height, Channels: c.Channels,
 		}
-		if n := crops[i].Size(); n > maxPixels {
+		if n := crops[i].Size(); n > maxPixelBytes {
 			return nil, v1.NewProblem(v1.Internal,
 				"the lane sent a crop of %d bytes for region %d, more than a message has room for",
-				n, c.Region).WithLimit(maxPixels)
+				n, c.Region).WithLimit(maxPixelBytes)
 		}
 	}
 	return crops, nil
 }
 
-// split cuts crops, in order, into groups of at most n crops and size bytes.
-// A crop larger than size is a group of its own.
-func split(crops []v1.Crop, n, size int) [][]v1.Crop {
+// groupCrops divides crops, in order, into groups of at most n crops and size bytes. A crop
+// larger than size is a group of its own.
+func groupCrops(crops []v1.Crop, n, size int) [][]v1.Crop {
 	var groups [][]v1.Crop
 	start, bytes := 0, 0
 	for i, c := range crops {
@@ -188,8 +194,8 @@ func split(crops []v1.Crop, n, size int) [][]v1.Crop {
 	return append(groups, crops[start:])
 }
 
-// Fail returns the result of a job that failed: detect is before the image is
-// split.
+// Fail returns the result of a job that failed. It is the result of the whole job, because
+// the job has no parts yet.
 func (h *Handler) Fail(ctx context.Context, d *consume.Delivery, p *v1.Problem) (bus.Message, error) {
 	return outcome.Message(ctx, d.Header, outcome.Failed(d.Job, p))
 }

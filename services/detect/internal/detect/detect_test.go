@@ -14,9 +14,10 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/consume"
 )
 
+// crop returns a crop whose pixels have this number of bytes.
 func crop(size int) v1.Crop { return v1.Crop{Width: size, Height: 1, Channels: 1} }
 
-func TestSplit(t *testing.T) {
+func TestGroupCrops(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		name  string
@@ -37,21 +38,16 @@ func TestSplit(t *testing.T) {
 			c.Region = i
 			crops = append(crops, c)
 		}
-		got := split(crops, tt.n, tt.bytes)
-		next := 0
-		for i, g := range got {
-			if i >= len(tt.want) || len(g) != tt.want[i] {
-				t.Errorf("%s: group %d of %d has %d crops, want %v", tt.name, i, len(got), len(g), tt.want)
-			}
-			for _, c := range g {
-				if c.Region != next {
-					t.Errorf("%s: region %d where %d is next", tt.name, c.Region, next)
-				}
-				next++
-			}
+		groups := groupCrops(crops, tt.n, tt.bytes)
+		var sizes []int
+		for _, g := range groups {
+			sizes = append(sizes, len(g))
 		}
-		if next != len(crops) {
-			t.Errorf("%s: %d of %d crops", tt.name, next, len(crops))
+		if !slices.Equal(sizes, tt.want) {
+			t.Errorf("%s: groups of %v crops, want %v", tt.name, sizes, tt.want)
+		}
+		if got := slices.Concat(groups...); !reflect.DeepEqual(got, crops) {
+			t.Errorf("%s: the crops of all groups are %+v, want %+v", tt.name, got, crops)
 		}
 	}
 }
@@ -67,18 +63,37 @@ func TestCropMessages(t *testing.T) {
 	}
 	d := &consume.Delivery{Job: subject.Job{Pipeline: "p", Priority: subject.Bulk, ID: "job"}}
 	msgs, err := cropMessages(d, pipeline.Pipeline{Name: "p", CropsPerMessage: 2}, v1.Crops{}, found, pixels)
-	if err != nil || len(msgs) != 3 {
-		t.Fatalf("%d messages, %v", len(msgs), err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(msgs) != 3 {
+		t.Fatalf("%d messages, want 3", len(msgs))
 	}
 	region := 0
 	for i, m := range msgs {
 		c, px, err := v1.DecodeCrops(m.Body)
-		if err != nil || c.Part != i || c.Parts != 3 || m.Subject != subject.Crops(subject.Job{Pipeline: "p", Priority: subject.Bulk, ID: "job", Part: i}) {
-			t.Fatalf("message %d: %+v %s %v", i, c, m.Subject, err)
+		if err != nil {
+			t.Fatalf("message %d: %v", i, err)
+		}
+		if c.Part != i {
+			t.Errorf("message %d is part %d", i, c.Part)
+		}
+		if c.Parts != 3 {
+			t.Errorf("message %d is one of %d parts, want 3", i, c.Parts)
+		}
+		job := subject.Job{Pipeline: "p", Priority: subject.Bulk, ID: "job", Part: i}
+		if want := subject.Crops(job); m.Subject != want {
+			t.Errorf("message %d has the subject %s, want %s", i, m.Subject, want)
 		}
 		for _, one := range c.Crops {
-			if one.Region != region || px[0] != byte(region) || one.Box.X != region {
-				t.Errorf("crop %+v has pixels %v, want those of region %d", one, px[0], region)
+			if one.Region != region {
+				t.Errorf("the crop has the region %d, want %d", one.Region, region)
+			}
+			if one.Box.X != region {
+				t.Errorf("the crop of region %d has the box %+v", region, one.Box)
+			}
+			if px[0] != byte(region) {
+				t.Errorf("the crop of region %d has the pixels of region %d", region, px[0])
 			}
 			px = px[one.Size():]
 			region++
@@ -86,8 +101,8 @@ func TestCropMessages(t *testing.T) {
 	}
 }
 
-// TestCropMessages_RegionsWithoutCrops: each region is in one message, with the crops that
-// are next to it, and has the number that it has in the image.
+// TestCropMessages_RegionsWithoutCrops checks that each region is in one message, with the
+// crops that are next to it, and has its number in the image.
 func TestCropMessages_RegionsWithoutCrops(t *testing.T) {
 	t.Parallel()
 	const regions = 9
@@ -149,7 +164,8 @@ func TestCropMessages_RegionsWithoutCrops(t *testing.T) {
 	}
 }
 
-// TestCropMessages_TooLarge: what no message has room for is a problem with its limit.
+// TestCropMessages_TooLarge checks that crops or regions that are too large for a message
+// are a problem with a limit.
 func TestCropMessages_TooLarge(t *testing.T) {
 	t.Parallel()
 	one := lane.Crop{Width: 1, Height: 1, Channels: 1}

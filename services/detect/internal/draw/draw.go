@@ -1,5 +1,5 @@
-// Package draw draws regions on an image that was decoded, and encodes it: a box
-// around each region, and what it is. It is pure Go.
+// Package draw draws regions on a decoded image, each as a box or polygon with a title, and
+// encodes the image. It is pure Go.
 package draw
 
 import (
@@ -40,20 +40,20 @@ func Encode(img image.Image, mediaType string) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// palette has colors that can be told apart on most images.
+// palette has colors that are easy to distinguish on most images.
 var palette = []color.RGBA{
 	{230, 25, 75, 255}, {60, 180, 75, 255}, {0, 130, 200, 255}, {245, 130, 48, 255},
 	{145, 30, 180, 255}, {0, 128, 128, 255}, {240, 50, 230, 255}, {170, 110, 40, 255},
 }
 
-// colorOf returns the color of a label, the same on every image.
-func colorOf(label string) color.RGBA {
+// labelColor returns the color of a label, the same on every image.
+func labelColor(label string) color.RGBA {
 	h := fnv.New32a()
 	h.Write([]byte(label))
 	return palette[h.Sum32()%uint32(len(palette))]
 }
 
-// Regions draws the boxes and titles of regions on an upright image.
+// Regions draws regions with their titles on an upright image.
 func Regions(img draw.Image, regions []v1.DrawRegion) error {
 	if len(regions) == 0 {
 		return nil
@@ -64,24 +64,26 @@ func Regions(img draw.Image, regions []v1.DrawRegion) error {
 	if err != nil {
 		return fmt.Errorf("draw regions: read the font: %w", err)
 	}
-	face, err := opentype.NewFace(f, &opentype.FaceOptions{Size: max(11, float64(long)/60), DPI: 72, Hinting: font.HintingFull})
+	options := &opentype.FaceOptions{Size: max(11, float64(long)/60), DPI: 72, Hinting: font.HintingFull}
+	face, err := opentype.NewFace(f, options)
 	if err != nil {
 		return fmt.Errorf("draw regions: make the font: %w", err)
 	}
-	defer face.Close() //nolint:errcheck // it has nothing to lose
+	defer face.Close() //nolint:errcheck // nothing was written
 	for i, r := range regions {
-		c := colorOf(r.Label)
+		c := labelColor(r.Label)
 		if len(r.Polygon) > 0 {
-			outline(img, r.Polygon, line, c)
+			drawPolygon(img, r.Polygon, line, c)
 		} else {
-			frame(img, r.Box, line, c)
+			drawBox(img, r.Box, line, c)
 		}
-		name(img, face, r.Box, title(i, r), c)
+		drawTitle(img, face, r.Box, title(i, r), c)
 	}
 	return nil
 }
 
-// title returns what is written above region i, counted from 0.
+// title returns the title of region i, counted from 0. Without one, it is the number of the
+// region, counted from 1.
 func title(i int, r v1.DrawRegion) string {
 	if r.Title == "" {
 		return strconv.Itoa(i + 1)
@@ -89,8 +91,8 @@ func title(i int, r v1.DrawRegion) string {
 	return r.Title
 }
 
-// frame draws the edge of a box, inside it.
-func frame(img draw.Image, b v1.Box, line int, c color.Color) {
+// drawBox draws a line along the edge of a box, on its inside.
+func drawBox(img draw.Image, b v1.Box, line int, c color.Color) {
 	box := image.Rect(b.X, b.Y, b.X+b.Width, b.Y+b.Height)
 	in := box.Inset(line)
 	fill := image.NewUniform(c)
@@ -100,15 +102,16 @@ func frame(img draw.Image, b v1.Box, line int, c color.Color) {
 	}
 	for _, r := range []image.Rectangle{
 		{box.Min, image.Pt(box.Max.X, in.Min.Y)}, {image.Pt(box.Min.X, in.Max.Y), box.Max},
-		{image.Pt(box.Min.X, in.Min.Y), image.Pt(in.Min.X, in.Max.Y)}, {image.Pt(in.Max.X, in.Min.Y), image.Pt(box.Max.X, in.Max.Y)},
+		{image.Pt(box.Min.X, in.Min.Y), image.Pt(in.Min.X, in.Max.Y)},
+		{image.Pt(in.Max.X, in.Min.Y), image.Pt(box.Max.X, in.Max.Y)},
 	} {
 		draw.Draw(img, r, fill, image.Point{}, draw.Src)
 	}
 }
 
-// outline draws the edge of a polygon. Corners that are further outside of the image than
-// it is large are moved to there.
-func outline(img draw.Image, corners []v1.Point, line int, c color.Color) {
+// drawPolygon draws the edges of a polygon. Corners that are further outside of the image than
+// its longer side are moved to that distance.
+func drawPolygon(img draw.Image, corners []v1.Point, line int, c color.Color) {
 	bounds := img.Bounds()
 	near := bounds.Inset(-max(bounds.Dx(), bounds.Dy()))
 	at := func(p v1.Point) (x, y float64) {
@@ -126,9 +129,9 @@ func outline(img draw.Image, corners []v1.Point, line int, c color.Color) {
 	}
 }
 
-// name writes text on a bar above the box, or inside where there is no room,
-// and never outside of the image.
-func name(img draw.Image, face font.Face, b v1.Box, text string, c color.Color) {
+// drawTitle writes text on a bar above the box, or inside the box if there is no space above.
+// The bar is always inside the image.
+func drawTitle(img draw.Image, face font.Face, b v1.Box, text string, c color.Color) {
 	bounds := img.Bounds()
 	m := face.Metrics()
 	h, w := (m.Ascent + m.Descent).Ceil(), font.MeasureString(face, text).Ceil()+6

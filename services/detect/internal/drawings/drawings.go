@@ -1,14 +1,14 @@
-// Package drawings serves requests to draw over NATS: regions on their image,
-// drawn by the decoder that reads images.
+// Package drawings serves requests over NATS to draw regions on their image. The image is
+// decoded by the same decoder as for detection.
 //
-// It has lanes of its own, so that drawing and the jobs of detect do not hold each
-// other up. Its endpoint is a service of its own in the NATS service framework: it
-// stops with the first signal, when other workers can draw, and not with the
-// process.
+// It has its own lanes, so that drawing and the jobs of detect do not delay each other. Its
+// endpoint is a separate service in the NATS service framework. The endpoint stops at the
+// first signal, before the process ends, so that other workers get new requests.
 //
-// A request has a place from its arrival until its last piece is sent. One without
-// a place is rejected at once. With a place it waits for a lane, which it holds
-// until its last piece: the images that are held are as many as there are lanes.
+// A request occupies a place from its arrival until its last piece is sent. When no place
+// is free, the request is rejected immediately. Otherwise it waits for a lane and keeps it
+// until the last piece is sent. The number of images in memory is therefore limited by the
+// number of lanes.
 package drawings
 
 import (
@@ -38,31 +38,30 @@ import (
 )
 
 const (
-	// name is that of the service in the NATS service framework, and of the
-	// pipeline under which its lanes are started.
+	// name is the name of the service in the NATS service framework, and the name of the
+	// pipeline with which its lanes are started.
 	name = "draw"
-	// laneTimeout is how long a lane may work on one image. The largest that is
-	// accepted takes three seconds.
+	// laneTimeout limits the time of a lane for one image. The largest accepted image
+	// takes three seconds.
 	laneTimeout = 10 * time.Second
-	// requestTimeout is how long a request may take, from its arrival to its last
-	// piece.
+	// requestTimeout limits the time of a request from its arrival to its last piece.
 	requestTimeout = 30 * time.Second
-	// pieceTimeout is how long a client may take to answer a piece.
+	// pieceTimeout limits the time in which a client must reply to a piece.
 	pieceTimeout = 5 * time.Second
-	// waitersPerLane is how many requests may wait for each lane.
+	// waitersPerLane limits the requests that wait for each lane.
 	waitersPerLane = 4
 )
 
 // Options are the flags of the service.
 type Options struct{ lanes int }
 
-// Register makes flags of the options.
+// Register defines the flags of the options.
 func (o *Options) Register(fs *flag.FlagSet) {
 	fs.IntVar(&o.lanes, "draw-lanes", 1,
 		"number of lanes that draw images, in addition to --lanes; 0: this worker draws no images")
 }
 
-// Service answers requests on sight.v1.draw.
+// Service serves requests on sight.v1.draw.
 type Service struct {
 	conn     *nats.Conn
 	endpoint *bus.Service
@@ -73,14 +72,14 @@ type Service struct {
 	tracer   trace.Tracer
 	logger   *slog.Logger
 
-	// life ends when requests under way are to end.
-	life context.Context //nolint:containedctx // the life of the service
-	end  context.CancelFunc
+	// baseCtx is the parent context of all requests. end cancels it.
+	baseCtx context.Context //nolint:containedctx // the life of the service
+	cancel  context.CancelFunc
 }
 
-// New returns the service of a process of detect, whose lanes have the limits of
-// the worker. It is nil when the options say that the process does not draw. Run
-// starts the lanes.
+// New returns the drawing service of a detect process. Its lanes have the limits of the
+// worker's lanes. New returns nil when the options have no lanes for drawing. Run starts
+// the lanes.
 func New(p *run.Process, o Options, lanes worker.Options, limits imagefile.Limits) (*Service, error) {
 	switch {
 	case o.lanes < 0:
@@ -101,19 +100,19 @@ func New(p *run.Process, o Options, lanes worker.Options, limits imagefile.Limit
 	return newService(p, cfg, limits)
 }
 
-// newService returns a service with the lanes of cfg.
+// newService starts the endpoint of a service with the lanes of cfg.
 func newService(p *run.Process, cfg pool.Config, limits imagefile.Limits) (*Service, error) {
 	s := &Service{
 		conn: p.Conn, limits: limits, metrics: newMetrics(p.Metrics), logger: p.Logger,
 		requests: bus.NewRequests(cfg.Lanes*(1+waitersPerLane), busyError(cfg.Lanes), stoppingError()),
 		tracer:   p.Tracers.Tracer("github.com/sightmesh/sightmesh/services/detect"),
 	}
-	s.life, s.end = context.WithCancel(context.Background())
+	s.baseCtx, s.cancel = context.WithCancel(context.Background())
 	cfg.Stage, cfg.Metrics, cfg.Logger = subject.Detect, s.metrics, p.Logger
 	cfg.Tracer = worker.NewLaneTracer(p.Tracers)
 	var err error
 	if s.pool, err = pool.New(cfg); err != nil {
-		return nil, fmt.Errorf("make lanes that draw: %w", err)
+		return nil, fmt.Errorf("create lanes for drawing: %w", err)
 	}
 	s.endpoint = bus.NewService(p.Conn, bus.ServiceConfig{
 		Name: name, Version: contracts.Version, Description: "Draws regions on their image.",
@@ -130,7 +129,7 @@ func newService(p *run.Process, cfg pool.Config, limits imagefile.Limits) (*Serv
 	return s, nil
 }
 
-// metadata describes the endpoint.
+// metadata returns the metadata of the endpoint.
 func metadata(limits *imagefile.Limits) map[string]string {
 	m := limits.Metadata()
 	m["request_schema"] = v1.SchemaID("draw-request")
@@ -140,9 +139,10 @@ func metadata(limits *imagefile.Limits) map[string]string {
 	return m
 }
 
-// Run draws until ctx ends, and finishes the requests that it has until hard ends.
+// Run starts the lanes and serves requests until ctx ends. Then it finishes the requests
+// that it has accepted; when hard ends, it cancels them.
 func (s *Service) Run(ctx, hard context.Context) error {
-	defer context.AfterFunc(hard, s.end)()
+	defer context.AfterFunc(hard, s.cancel)()
 	poolCtx, endPool := context.WithCancel(context.WithoutCancel(ctx))
 	defer endPool()
 	var g errgroup.Group
@@ -156,12 +156,12 @@ func (s *Service) Run(ctx, hard context.Context) error {
 	return nil
 }
 
-// stop leaves the requests that come from here on to other workers, and returns
-// when none is under way.
+// stop removes the endpoint, so that other workers get new requests, and returns when no
+// request is in progress.
 func (s *Service) stop() error {
 	err := s.endpoint.Stop()
 	_ = s.conn.FlushTimeout(time.Second) // without a server there are no requests
 	s.requests.Stop()
-	s.end()
+	s.cancel()
 	return err
 }

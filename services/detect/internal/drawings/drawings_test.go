@@ -32,10 +32,11 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/worker"
 )
 
-// patience only ends tests that would hang.
+// patience limits how long a test waits before it fails.
 const patience = 30 * time.Second
 
-// The test binary is also the lane program of detect, and one that never answers.
+// TestMain makes the test binary also the lane program of detect, and a lane program that
+// never responds.
 func TestMain(m *testing.M) {
 	switch strings.Join(os.Args[1:], " ") {
 	case worker.LaneCommand:
@@ -45,7 +46,7 @@ func TestMain(m *testing.M) {
 		}
 		return
 	case "hang":
-		if err := lane.Run(hanging{}); err != nil {
+		if err := lane.Run(hangingLane{}); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -54,16 +55,17 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-type hanging struct{ lane.Handler }
+// hangingLane is a lane that never responds to a request to draw.
+type hangingLane struct{ lane.Handler }
 
-func (hanging) Start(s lane.Start) (map[string]lane.Loaded, error) {
+func (hangingLane) Start(s lane.Start) (map[string]lane.Loaded, error) {
 	return map[string]lane.Loaded{name: {}}, nil
 }
 
-func (hanging) Draw(lane.Draw, []byte) (lane.Drawn, []byte, error) { select {} }
+func (hangingLane) Draw(lane.Draw, []byte) (lane.Drawn, []byte, error) { select {} }
 
-// start runs the service of a process of detect until the test ends, with flags.
-func start(t *testing.T, s *bustest.Server, args ...string) *runtest.Service {
+// startService runs the drawing service of a detect process with these flags until the test ends.
+func startService(t *testing.T, s *bustest.Server, args ...string) *runtest.Service {
 	t.Helper()
 	var o Options
 	var lanes worker.Options
@@ -81,7 +83,7 @@ func start(t *testing.T, s *bustest.Server, args ...string) *runtest.Service {
 	return d
 }
 
-// startHanging runs a service with one lane, which never answers.
+// startHanging runs a service with one lane, which never responds.
 func startHanging(t *testing.T, s *bustest.Server) *runtest.Service {
 	t.Helper()
 	d := runtest.Start(t, run.Spec{
@@ -99,7 +101,7 @@ func startHanging(t *testing.T, s *bustest.Server) *runtest.Service {
 	return d
 }
 
-// awaitService waits until a worker answers requests to draw.
+// awaitService waits until a worker replies to requests to draw.
 func awaitService(t *testing.T, s *bustest.Server) {
 	t.Helper()
 	nc := s.Connect(t)
@@ -124,7 +126,7 @@ func newClient(t *testing.T, s *bustest.Server) *client.Client {
 	return c
 }
 
-// encode returns an image as PNG.
+// encode encodes an image as PNG.
 func encode(t *testing.T, img image.Image) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -134,8 +136,8 @@ func encode(t *testing.T, img image.Image) []byte {
 	return b.Bytes()
 }
 
-// noise returns an image that cannot be compressed.
-func noise(w, h int) *image.RGBA {
+// noiseImage returns an image that cannot be compressed.
+func noiseImage(w, h int) *image.RGBA {
 	img := image.NewRGBA(image.Rect(0, 0, w, h))
 	source := rand.NewChaCha8([32]byte{})
 	source.Read(img.Pix)
@@ -145,10 +147,13 @@ func noise(w, h int) *image.RGBA {
 	return img
 }
 
+// checkCode checks that err is a problem with this code.
 func checkCode(t *testing.T, err error, want v1.Code) {
 	t.Helper()
 	var p *v1.Problem
-	if !errors.As(err, &p) || p.Code != want {
+	if !errors.As(err, &p) {
+		t.Errorf("got %v, want a problem with the code %s", err, want)
+	} else if p.Code != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
 }
@@ -156,7 +161,7 @@ func checkCode(t *testing.T, err error, want v1.Code) {
 func TestService_Draws(t *testing.T) {
 	t.Parallel()
 	s := bustest.Start(t, pipeline.BuiltInNames()...)
-	start(t, s)
+	startService(t, s)
 	blank := image.NewGray(image.Rect(0, 0, 200, 100))
 	regions := []v1.Region{{Box: v1.Box{X: 50, Y: 40, Width: 100, Height: 50}, Label: "face", Score: 1}}
 	for _, kind := range []string{"png", "jpeg"} {
@@ -183,8 +188,8 @@ func TestService_Draws(t *testing.T) {
 func TestService_DrawsInSeveralPieces(t *testing.T) {
 	t.Parallel()
 	s := bustest.Start(t, pipeline.BuiltInNames()...)
-	start(t, s)
-	img := noise(1000, 800)
+	startService(t, s)
+	img := noiseImage(1000, 800)
 	out, err := newClient(t, s).Draw(t.Context(), encode(t, img), v1.Result{}, "image/png")
 	if err != nil {
 		t.Fatal(err)
@@ -205,17 +210,17 @@ func TestService_DrawsInSeveralPieces(t *testing.T) {
 	}
 }
 
-func TestService_LimitsHoldForDrawing(t *testing.T) {
+func TestService_AppliesTheImageLimits(t *testing.T) {
 	t.Parallel()
 	s := bustest.Start(t, pipeline.BuiltInNames()...)
-	start(t, s, "--max-pixels", "100", "--max-bytes", "1000")
+	startService(t, s, "--max-pixels", "100", "--max-bytes", "1000")
 	c := newClient(t, s)
 	for name, tt := range map[string]struct {
 		file []byte
 		want v1.Code
 	}{
 		"pixels":  {encode(t, image.NewGray(image.Rect(0, 0, 11, 10))), v1.TooManyPixels},
-		"bytes":   {encode(t, noise(20, 20)), v1.TooLarge},
+		"bytes":   {encode(t, noiseImage(20, 20)), v1.TooLarge},
 		"type":    {[]byte("no image"), v1.UnsupportedType},
 		"nothing": {nil, v1.EmptyBody},
 		"damaged": {encode(t, image.NewGray(image.Rect(0, 0, 10, 10)))[:40], v1.Damaged},
@@ -227,10 +232,10 @@ func TestService_LimitsHoldForDrawing(t *testing.T) {
 	}
 }
 
-func TestService_RejectsWhatIsNoRequest(t *testing.T) {
+func TestService_RejectsAnInvalidRequest(t *testing.T) {
 	t.Parallel()
 	s := bustest.Start(t, pipeline.BuiltInNames()...)
-	start(t, s)
+	startService(t, s)
 	m, err := s.Connect(t).Request(subject.Draw(), []byte(`{"media_type":"image/gif"}`+"\n"), patience)
 	if err != nil {
 		t.Fatal(err)
@@ -240,9 +245,9 @@ func TestService_RejectsWhatIsNoRequest(t *testing.T) {
 	}
 }
 
-// TestService_BoundsTheRequestsThatWait fills every place. The process stops while
-// they wait, and says so to each.
-func TestService_BoundsTheRequestsThatWait(t *testing.T) {
+// TestService_LimitsWaitingRequests fills every place: one more request is rejected. When
+// the process then stops, it rejects each waiting request with unavailable.
+func TestService_LimitsWaitingRequests(t *testing.T) {
 	t.Parallel()
 	s := bustest.Start(t, pipeline.BuiltInNames()...)
 	d := startHanging(t, s)
@@ -267,8 +272,8 @@ func TestService_BoundsTheRequestsThatWait(t *testing.T) {
 	}
 	_, err = c.Draw(t.Context(), encode(t, image.NewGray(image.Rect(0, 0, 8, 8))), v1.Result{}, "image/png")
 	checkCode(t, err, v1.Overloaded)
-	if after, ok := retry.Delay(err); !ok || after != busyDelay {
-		t.Errorf("Retry-After is %v, %v, want %v", after, ok, busyDelay)
+	if after, _ := retry.Delay(err); after != busyDelay {
+		t.Errorf("Retry-After is %v, want %v", after, busyDelay)
 	}
 	d.Stop()
 	for range places {
@@ -277,7 +282,7 @@ func TestService_BoundsTheRequestsThatWait(t *testing.T) {
 			t.Fatal(err)
 		}
 		if !bytes.Contains(m.Data, []byte(v1.Unavailable)) {
-			t.Errorf("a request that waits gets %q, want %s", m.Data, v1.Unavailable)
+			t.Errorf("the reply to a waiting request is %q, want %s", m.Data, v1.Unavailable)
 		}
 	}
 	if err := d.Wait(t); err != nil {
@@ -285,11 +290,12 @@ func TestService_BoundsTheRequestsThatWait(t *testing.T) {
 	}
 }
 
-func TestService_BoundsTheTimeOfARequest(t *testing.T) {
+func TestService_LimitsTheTimeOfARequest(t *testing.T) {
 	t.Parallel()
 	s := bustest.Start(t, pipeline.BuiltInNames()...)
 	startHanging(t, s)
-	body, err := v1.DrawRequest{MediaType: "image/png", TimeoutMS: 50}.Encode(encode(t, image.NewGray(image.Rect(0, 0, 8, 8))))
+	request := v1.DrawRequest{MediaType: "image/png", TimeoutMS: 50}
+	body, err := request.Encode(encode(t, image.NewGray(image.Rect(0, 0, 8, 8))))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -298,22 +304,22 @@ func TestService_BoundsTheTimeOfARequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !bytes.Contains(m.Data, []byte(v1.DeadlineExceeded)) && !bytes.Contains(m.Data, []byte(v1.Overloaded)) {
-		t.Errorf("got %s, want that the time is over", m.Data)
+		t.Errorf("the reply is %s, want %s or %s", m.Data, v1.DeadlineExceeded, v1.Overloaded)
 	}
 }
 
-// TestService_StopFinishesWhatItHas stops the process between two pieces of an
-// image.
-func TestService_StopFinishesWhatItHas(t *testing.T) {
+// TestService_StopFinishesRequests stops the process between two pieces of an image: the
+// client still receives the other pieces.
+func TestService_StopFinishesRequests(t *testing.T) {
 	t.Parallel()
 	s := bustest.Start(t, pipeline.BuiltInNames()...)
-	d := start(t, s)
+	d := startService(t, s)
 	nc := s.Connect(t)
 	replies, err := nc.SubscribeSync(nc.NewInbox())
 	if err != nil {
 		t.Fatal(err)
 	}
-	body, err := v1.DrawRequest{MediaType: "image/png"}.Encode(encode(t, noise(800, 600)))
+	body, err := v1.DrawRequest{MediaType: "image/png"}.Encode(encode(t, noiseImage(800, 600)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -326,7 +332,7 @@ func TestService_StopFinishesWhatItHas(t *testing.T) {
 	}
 	d.Stop()
 	other := newClient(t, s)
-	for { // until the endpoint is gone
+	for { // until the endpoint has been removed
 		_, err := other.Draw(t.Context(), []byte("no image"), v1.Result{}, "image/png")
 		var p *v1.Problem
 		if errors.As(err, &p) && p.Code == v1.NoWorker {
@@ -359,8 +365,11 @@ func TestService_StopFinishesWhatItHas(t *testing.T) {
 func TestNew_WithoutLanesDoesNotDraw(t *testing.T) {
 	t.Parallel()
 	d, err := New(&run.Process{}, Options{lanes: 0}, worker.Options{}, imagefile.DefaultLimits())
-	if err != nil || d != nil {
-		t.Errorf("got %v, %v, want nothing", d, err)
+	if err != nil {
+		t.Error(err)
+	}
+	if d != nil {
+		t.Errorf("got %v, want no service", d)
 	}
 	if _, err := New(&run.Process{}, Options{lanes: -1}, worker.Options{}, imagefile.DefaultLimits()); err == nil {
 		t.Error("-1 lanes are accepted")

@@ -7,8 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
-// metrics counts requests and what their lanes do. It is the [pool.Metrics] of
-// the lanes.
+// metrics counts requests, and implements [pool.Metrics] for the lanes.
 type metrics struct {
 	requests *prometheus.CounterVec
 	restarts *prometheus.CounterVec
@@ -33,13 +32,13 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	}
 }
 
-// SetBusy is not counted: requests tell.
+// SetBusy does nothing: there is no metric of busy lanes.
 func (m *metrics) SetBusy(int) {}
 
-// AddRequest counts how long a lane was held.
+// AddRequest observes the service time of a request.
 func (m *metrics) AddRequest(_, _ string, serviceTime time.Duration) {
 	m.seconds.Observe(serviceTime.Seconds())
 }
 
-// AddRestart counts a lane process that is replaced.
+// AddRestart counts a lane process that was replaced.
 func (m *metrics) AddRestart(_, reason string) { m.restarts.WithLabelValues(reason).Inc() }

@@ -18,10 +18,10 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
-// busyDelay is how long a client should wait that another worker may serve.
+// busyDelay is the Retry-After of requests that another worker can serve.
 const busyDelay = time.Second
 
-// handle begins to serve a request.
+// handle starts serving a request in a goroutine, or rejects it.
 func (s *Service) handle(r *bus.Request) {
 	if err := s.requests.TryGo(func(free func()) { s.serve(r, free) }); err != nil {
 		s.reject(context.Background(), r, err)
@@ -29,17 +29,18 @@ func (s *Service) handle(r *bus.Request) {
 }
 
 func busyError(lanes int) error {
-	return retry.After(v1.NewProblem(v1.Overloaded, "as many requests to draw as there may be wait for %d lanes", lanes), busyDelay)
+	p := v1.NewProblem(v1.Overloaded, "as many requests to draw as there may be wait for %d lanes", lanes)
+	return retry.After(p, busyDelay)
 }
 
 func stoppingError() error {
 	return retry.After(v1.NewProblem(v1.Unavailable, "this worker is stopping"), busyDelay)
 }
 
-// serve replies to a request that has a place, which it frees before it sends the
+// serve replies to a request that occupies a place. It frees the place before it sends the
 // last piece.
 func (s *Service) serve(r *bus.Request, free func()) {
-	ctx := telemetry.Extract(s.life, r.Msg.Header)
+	ctx := telemetry.Extract(s.baseCtx, r.Msg.Header)
 	ctx, span := s.tracer.Start(ctx, "draw", trace.WithSpanKind(trace.SpanKindServer),
 		trace.WithAttributes(bus.ServerAttributes(s.conn)...),
 		trace.WithAttributes(bus.RequestAttributes(r.Msg, "draw", subject.Draw())...))
@@ -64,8 +65,8 @@ func (s *Service) serve(r *bus.Request, free func()) {
 	}
 }
 
-// draw draws the image of a request, sends all pieces but the last, and returns
-// that.
+// draw draws the regions of a request on its image, sends all pieces except the last one,
+// and returns the last piece.
 func (s *Service) draw(ctx context.Context, m *nats.Msg) (last *nats.Msg, err error) {
 	request, file, err := v1.DecodeDrawRequest(m.Data)
 	if err != nil {
@@ -84,25 +85,27 @@ func (s *Service) draw(ctx context.Context, m *nats.Msg) (last *nats.Msg, err er
 		return nil, fmt.Errorf("wait for a lane: %w", err)
 	}
 	defer l.Release()
-	_, encoded, err := l.Draw(ctx, lane.Draw{Pipeline: name, MediaType: request.MediaType, Regions: request.Regions}, file)
+	drawRequest := lane.Draw{Pipeline: name, MediaType: request.MediaType, Regions: request.Regions}
+	_, encoded, err := l.Draw(ctx, drawRequest, file)
 	if err != nil {
 		return nil, err
 	}
 	return s.send(ctx, m.Reply, encoded)
 }
 
-// lostError says that the client of a request did not take its reply.
+// lostError says that the client of a request did not receive its reply.
 type lostError struct{ err error }
 
 func (e *lostError) Error() string { return e.err.Error() }
 func (e *lostError) Unwrap() error { return e.err }
 
-// send sends the pieces of an image but the last, each when the client has
-// answered the one before, and returns the last.
+// send sends all pieces of an image except the last one, and returns the last piece. It
+// sends a piece when the client has replied to the one before.
 func (s *Service) send(ctx context.Context, to string, image []byte) (last *nats.Msg, err error) {
 	piece := v1.Piece{Total: (len(image) + v1.MaxPiece - 1) / v1.MaxPiece}
 	if piece.Total > v1.MaxPieces {
-		return nil, v1.NewProblem(v1.TooLarge, "the drawn image has %d bytes", len(image)).WithLimit(v1.MaxPieces * v1.MaxPiece)
+		return nil, v1.NewProblem(v1.TooLarge, "the drawn image has %d bytes", len(image)).
+			WithLimit(v1.MaxPieces * v1.MaxPiece)
 	}
 	for ; ; piece.Number++ {
 		m := nats.NewMsg(to)
@@ -123,11 +126,11 @@ func (s *Service) sendPiece(ctx context.Context, m *nats.Msg) error {
 	ctx, cancel := context.WithTimeout(ctx, pieceTimeout)
 	defer cancel()
 	_, err := s.conn.RequestMsgWithContext(ctx, m)
-	return err //nolint:wrapcheck // the caller says which piece
+	return err //nolint:wrapcheck // the caller adds the piece
 }
 
-// reject replies with the problem of err. The log has the reason of one that is
-// not a problem.
+// reject replies with the problem of err. It logs an err that is not a problem, and replies
+// with unavailable.
 func (s *Service) reject(ctx context.Context, r *bus.Request, err error) {
 	var p *v1.Problem
 	switch {

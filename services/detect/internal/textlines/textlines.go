@@ -1,12 +1,11 @@
-// Package textlines puts the ink of a picture together to lines of text. It is
-// pure geometry: what comes in are the connected components of a binarised
-// picture, what goes out are boxes in reading order.
+// Package textlines groups the ink of an image into lines of text. It is pure geometry: the
+// input is the connected components of a binarised image, the output is boxes, which it can
+// sort into reading order.
 //
-// A line is a run of components of about the same height that stand side by
-// side; what is smaller (dots, commas, strokes of a Chinese character) joins
-// the line that it stands in. What does not look like a line, because too few
-// components make it or they fill it too much or too little, is left out, so
-// that noise and photos give few lines.
+// A line is a sequence of components of about the same height that are side by side. Smaller
+// components (dots, commas, strokes of a Chinese character) are added to the line that they
+// are in. Groups that do not look like a line are left out, because they have too few
+// components or too much or too little ink. Noise and photos therefore give few lines.
 package textlines
 
 import (
@@ -18,32 +17,33 @@ import (
 // Component is a connected piece of ink.
 type Component struct {
 	Box  image.Rectangle
-	Area int // pixels of ink
+	Area int // number of pixels of ink
 }
 
 // Line is a line of text.
 type Line struct {
 	Box image.Rectangle
-	// Score, from 0 to 1, says how much it looks like one.
+	// Score, from 0 to 1, says how much the box looks like a line of text.
 	Score float64
 }
 
-// Limits of what is looked at. A picture with more pieces of ink than this is
-// noise, and would take long.
+// maxComponents limits the components of an image. An image with more of them is noise, and
+// would take long.
 const maxComponents = 30_000
 
-const minHeight = 6 // pixels of the smallest letter that is read
+// minHeight is the height of the smallest letter, in pixels.
+const minHeight = 6
 
-// Find puts components together to lines, in no particular order. size is that
-// of the picture.
+// Find groups components into lines, in no particular order. size is the size of the image.
+// An image with too many components has no lines.
 func Find(components []Component, size image.Point) []Line {
 	if len(components) > maxComponents {
 		return nil
 	}
-	letters, marks := sortOut(components, size)
-	groups := chain(letters)
-	groups = adopt(merge(groups))
-	attach(groups, marks)
+	letters, marks := classifyComponents(components, size)
+	groups := chainLetters(letters)
+	groups = absorbSmallGroups(mergeGroups(groups))
+	attachMarks(groups, marks)
 	var lines []Line
 	for _, g := range groups {
 		if s := g.score(); s > 0 {
@@ -53,8 +53,8 @@ func Find(components []Component, size image.Point) []Line {
 	return lines
 }
 
-// sortOut tells letters from smaller marks and drops what is neither.
-func sortOut(components []Component, size image.Point) (letters, marks []Component) {
+// classifyComponents divides components into letters and smaller marks, and leaves out the others.
+func classifyComponents(components []Component, size image.Point) (letters, marks []Component) {
 	for _, c := range components {
 		w, h := c.Box.Dx(), c.Box.Dy()
 		switch {
@@ -72,12 +72,12 @@ func sortOut(components []Component, size image.Point) (letters, marks []Compone
 	return letters, marks
 }
 
-// group is a line in the making.
+// group is a line that is being built.
 type group struct {
 	box     image.Rectangle
-	heights []int
-	area    int // ink
-	core    image.Rectangle
+	heights []int           // of the letters
+	area    int             // pixels of ink
+	core    image.Rectangle // the box without marks
 }
 
 func (g *group) add(c Component) {
@@ -98,8 +98,8 @@ func (g *group) medianHeight() int {
 	return h[len(h)/2]
 }
 
-// chain joins letters that stand side by side.
-func chain(letters []Component) []*group {
+// chainLetters groups letters that are side by side.
+func chainLetters(letters []Component) []*group {
 	slices.SortFunc(letters, func(a, b Component) int {
 		return cmp.Or(cmp.Compare(a.Box.Min.X, b.Box.Min.X), cmp.Compare(a.Box.Min.Y, b.Box.Min.Y))
 	})
@@ -117,7 +117,7 @@ func chain(letters []Component) []*group {
 	for i, a := range letters {
 		reach := a.Box.Max.X + 2*a.Box.Dy()
 		for j := i + 1; j < len(letters) && letters[j].Box.Min.X <= reach; j++ {
-			if sideBySide(a.Box, letters[j].Box) {
+			if areAdjacent(a.Box, letters[j].Box) {
 				parent[find(j)] = find(i)
 			}
 		}
@@ -137,8 +137,8 @@ func chain(letters []Component) []*group {
 	return groups
 }
 
-// sideBySide reports whether two letters can be neighbours in a line.
-func sideBySide(a, b image.Rectangle) bool {
+// areAdjacent reports whether two letters can be next to each other in a line.
+func areAdjacent(a, b image.Rectangle) bool {
 	small, large := min(a.Dy(), b.Dy()), max(a.Dy(), b.Dy())
 	if large > 3*small {
 		return false
@@ -148,16 +148,16 @@ func sideBySide(a, b image.Rectangle) bool {
 	return 2*overlap >= small && 2*gap <= 3*large
 }
 
-// merge joins pieces of one line that stand further apart, such as words
-// behind a wide space, or that lie over each other.
-func merge(groups []*group) []*group {
+// mergeGroups joins groups of one line that are further apart, such as words after a wide space,
+// or that overlap.
+func mergeGroups(groups []*group) []*group {
 	for again := true; again; {
 		again = false
 		slices.SortFunc(groups, func(a, b *group) int { return cmp.Compare(a.box.Min.Y, b.box.Min.Y) })
 		for i := 0; i < len(groups); i++ {
 			a := groups[i]
 			for j := i + 1; j < len(groups) && groups[j].box.Min.Y < a.box.Max.Y; j++ {
-				if b := groups[j]; sameLine(a, b) {
+				if b := groups[j]; areInSameLine(a, b) {
 					a.absorb(b)
 					groups = slices.Delete(groups, j, j+1)
 					j--
@@ -169,25 +169,25 @@ func merge(groups []*group) []*group {
 	return groups
 }
 
-func sameLine(a, b *group) bool {
+// areInSameLine reports whether two groups belong to one line.
+func areInSameLine(a, b *group) bool {
 	small, large := min(a.box.Dy(), b.box.Dy()), max(a.box.Dy(), b.box.Dy())
 	overlap := min(a.box.Max.Y, b.box.Max.Y) - max(a.box.Min.Y, b.box.Min.Y)
 	gap := max(a.box.Min.X, b.box.Min.X) - min(a.box.Max.X, b.box.Max.X)
-	if gap < 0 { // over each other: a stroke, or the inside of a letter
+	if gap < 0 { // they overlap: a stroke, or the inside of a letter
 		return 10*overlap >= 7*small
 	}
 	return 10*overlap >= 6*small && large <= 2*small && gap <= 3*large
 }
 
-// adopt gives what is too large for a mark and too small for a line of its
-// own, such as a closing quote or a Chinese full stop, to the line it stands
-// in.
-func adopt(groups []*group) []*group {
+// absorbSmallGroups adds groups that are too large for a mark and too small for a line, such as a
+// closing quote or a Chinese full stop, to the line that they are in.
+func absorbSmallGroups(groups []*group) []*group {
 	slices.SortFunc(groups, func(a, b *group) int { return cmp.Compare(b.box.Dy(), a.box.Dy()) })
 	var kept []*group
 	for _, small := range groups {
 		i := slices.IndexFunc(kept, func(g *group) bool {
-			return 10*small.box.Dy() <= 7*g.box.Dy() && small.box.Dx() <= 2*g.box.Dy() && small.box.In(near(g.box))
+			return 10*small.box.Dy() <= 7*g.box.Dy() && small.box.Dx() <= 2*g.box.Dy() && small.box.In(surroundings(g.box))
 		})
 		if i < 0 {
 			kept = append(kept, small)
@@ -199,15 +199,14 @@ func adopt(groups []*group) []*group {
 	return kept
 }
 
-// near is where something that belongs to a line can stand.
-func near(line image.Rectangle) image.Rectangle {
+// surroundings returns the area around a line in which components can belong to it.
+func surroundings(line image.Rectangle) image.Rectangle {
 	h := line.Dy()
 	return image.Rect(line.Min.X-h, line.Min.Y-h/4, line.Max.X+h, line.Max.Y+h/4)
 }
 
-// attach adds marks to the lines that they stand in: as high as the line or a
-// little below it, and close.
-func attach(groups []*group, marks []Component) {
+// attachMarks adds marks to the lines that they are in or close to.
+func attachMarks(groups []*group, marks []Component) {
 	for _, g := range groups {
 		g.core = g.box
 	}
@@ -216,9 +215,9 @@ func attach(groups []*group, marks []Component) {
 		for _, g := range groups {
 			h := g.core.Dy()
 			if g.core.Min.Y-h/2 > m.Box.Max.Y {
-				break // the lines below are further away still
+				break // the lines below are even further away
 			}
-			if m.Box.In(near(g.core)) {
+			if m.Box.In(surroundings(g.core)) {
 				g.box = g.box.Union(m.Box)
 				g.area += m.Area
 				break
@@ -227,7 +226,7 @@ func attach(groups []*group, marks []Component) {
 	}
 }
 
-// score says how much a group looks like text; 0 is not at all.
+// score returns how much a group looks like text, from 0 (not at all) to 1.
 func (g *group) score() float64 {
 	w, h := g.box.Dx(), g.box.Dy()
 	n := len(g.heights)
@@ -235,12 +234,12 @@ func (g *group) score() float64 {
 	switch {
 	case h < minHeight+1, fill < 0.05, fill > 0.85:
 		return 0
-	case n < 2 && (w < h || fill > 0.6): // one piece: letters that touch
+	case n < 2 && (w < h || fill > 0.6): // one component can be several letters that touch
 		return 0
 	case n < 3 && w < h:
 		return 0
 	}
-	// Letters of a line are about equally high, the line not much higher.
+	// The letters of a line have about the same height, and the line is not much higher.
 	med := g.medianHeight()
 	even := 0
 	for _, x := range g.heights {
@@ -261,10 +260,10 @@ func (g *group) score() float64 {
 	return s
 }
 
-// Order sorts lines as they are read: column by column where the page has
-// columns, else from the top, and in one row from the left.
+// Order sorts lines into reading order: column by column if the page has columns, otherwise
+// row by row from the top, and from the left within a row.
 func Order(lines []Line) {
-	if left, right, ok := columns(lines); ok {
+	if left, right, ok := splitColumns(lines); ok {
 		Order(left)
 		Order(right)
 		copy(lines, slices.Concat(left, right))
@@ -275,7 +274,7 @@ func Order(lines []Line) {
 	})
 	for i := 0; i < len(lines); {
 		j := i + 1
-		for j < len(lines) && inRow(lines[i:j], lines[j]) {
+		for j < len(lines) && isInRow(lines[i:j], lines[j]) {
 			j++
 		}
 		slices.SortFunc(lines[i:j], func(a, b Line) int { return cmp.Compare(a.Box.Min.X, b.Box.Min.X) })
@@ -283,29 +282,30 @@ func Order(lines []Line) {
 	}
 }
 
-// inRow reports whether a line stands beside each of a row: two lines below each other
-// are two rows also next to something that is as high as both.
-func inRow(row []Line, l Line) bool {
-	return !slices.ContainsFunc(row, func(o Line) bool { return !sameRow(o.Box, l.Box) })
+// isInRow reports whether a line is beside each line of a row. Two lines below each other are
+// two rows, even beside a line that is as high as both.
+func isInRow(row []Line, l Line) bool {
+	return !slices.ContainsFunc(row, func(o Line) bool { return !areInSameRow(o.Box, l.Box) })
 }
 
-func sameRow(a, b image.Rectangle) bool {
+// areInSameRow reports whether two boxes are beside each other.
+func areInSameRow(a, b image.Rectangle) bool {
 	overlap := min(a.Max.Y, b.Max.Y) - max(a.Min.Y, b.Min.Y)
 	return 2*overlap > min(a.Dy(), b.Dy())
 }
 
-// columns splits lines at a gutter that none of them crosses, when both sides
-// are columns that stand beside each other: three lines or more, or two whose rows are
-// not those of the other side, as on a sign. Two rows of two are read as rows.
-func columns(lines []Line) (left, right []Line, ok bool) {
+// splitColumns splits lines at a gutter that no line crosses, if both sides are columns beside
+// each other. A column has three lines or more, or two lines that do not form rows with the
+// lines of the other side, as on a sign. Two rows of two lines are not columns.
+func splitColumns(lines []Line) (left, right []Line, ok bool) {
 	const least = 2
 	byLeft := slices.Clone(lines)
 	slices.SortFunc(byLeft, func(a, b Line) int { return cmp.Compare(a.Box.Min.X, b.Box.Min.X) })
 	edge := 0
 	for i, l := range byLeft {
 		left, right = byLeft[:i], byLeft[i:]
-		if min(len(left), len(right)) >= least && l.Box.Min.X > edge && besideEachOther(left, right) &&
-			(min(len(left), len(right)) > least || !sameRows(left, right)) {
+		if min(len(left), len(right)) >= least && l.Box.Min.X > edge && areSideBySide(left, right) &&
+			(min(len(left), len(right)) > least || !haveSameRows(left, right)) {
 			return slices.Clone(left), slices.Clone(right), true
 		}
 		edge = max(edge, l.Box.Max.X)
@@ -313,16 +313,16 @@ func columns(lines []Line) (left, right []Line, ok bool) {
 	return nil, nil, false
 }
 
-// sameRows reports whether each line of the side with fewer lines stands in a row with
-// just one of the other side.
-func sameRows(a, b []Line) bool {
+// haveSameRows reports whether each line of the side with fewer lines is beside exactly one line
+// of the other side.
+func haveSameRows(a, b []Line) bool {
 	if len(a) > len(b) {
 		a, b = b, a
 	}
 	for _, l := range a {
 		beside := 0
 		for _, k := range b {
-			if sameRow(l.Box, k.Box) {
+			if areInSameRow(l.Box, k.Box) {
 				beside++
 			}
 		}
@@ -333,12 +333,15 @@ func sameRows(a, b []Line) bool {
 	return true
 }
 
-func besideEachOther(a, b []Line) bool {
+// areSideBySide reports whether the extents of two groups of lines overlap vertically by
+// more than half of the lower one.
+func areSideBySide(a, b []Line) bool {
 	ea, eb := extent(a), extent(b)
 	overlap := min(ea.Max.Y, eb.Max.Y) - max(ea.Min.Y, eb.Min.Y)
 	return 2*overlap > min(ea.Dy(), eb.Dy())
 }
 
+// extent returns the smallest rectangle around lines.
 func extent(lines []Line) image.Rectangle {
 	var r image.Rectangle
 	for _, l := range lines {
