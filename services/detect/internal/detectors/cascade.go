@@ -22,8 +22,8 @@ type cascade struct {
 	Scale     float64 `json:"scale"`
 	Neighbors int     `json:"neighbors"`
 	MinSize   int     `json:"min_size"` // pixels
-	// LongSide is the size, in pixels, to which a larger picture is reduced:
-	// the time grows with the number of pixels.
+	// LongSide is the longer side, in pixels, to which larger images are reduced: the time
+	// is proportional to the number of pixels.
 	LongSide int `json:"long_side"`
 
 	label      string
@@ -60,7 +60,7 @@ func newCascadeModel(m *model.Model) (finder, error) {
 	if err := d.validate(); err != nil {
 		return nil, m.FieldError(fmt.Errorf("settings: %w", err))
 	}
-	if _, _, err := m.ReadWeights(); err != nil { // which checks them
+	if _, _, err := m.ReadWeights(); err != nil { // checks the file
 		return nil, err
 	}
 	c, err := vision.OpenCascade(m.WeightsPath())
@@ -77,7 +77,7 @@ func defaultCascade() *cascade {
 
 func (d *cascade) validate() error {
 	switch {
-	case d.Scale < 1.01: // at 1 OpenCV ends the process, just above it takes forever
+	case d.Scale < 1.01: // at 1 OpenCV ends the process, and just above 1 it takes forever
 		return fmt.Errorf("scale: %v, want 1.01 or more", d.Scale)
 	case d.Neighbors < 0:
 		return fmt.Errorf("neighbors: %d, want 0 or more", d.Neighbors)
@@ -89,8 +89,8 @@ func (d *cascade) validate() error {
 	return nil
 }
 
-// find gives every region the score 1: the cascade says yes or no, and
-// gocv v0.31.0 does not hand out its levels.
+// find returns every region with the score 1: a cascade has no score, and gocv v0.31.0 does
+// not return its levels.
 func (d *cascade) find(m gocv.Mat, most int) ([]lane.Region, error) {
 	grey := vision.Grey(m)
 	defer grey.Close()
@@ -100,19 +100,20 @@ func (d *cascade) find(m gocv.Mat, most int) ([]lane.Region, error) {
 		defer work.Close()
 		scale = reduce(grey, &work, d.LongSide)
 	}
-	boxes := d.classifier.DetectMultiScaleWithParams(work, d.Scale, d.Neighbors, 0, image.Pt(d.MinSize, d.MinSize), image.Point{})
-	return labelled(boxes, scale, image.Pt(m.Cols(), m.Rows()), d.label, most), nil
+	least := image.Pt(d.MinSize, d.MinSize)
+	boxes := d.classifier.DetectMultiScaleWithParams(work, d.Scale, d.Neighbors, 0, least, image.Point{})
+	return newRegions(boxes, scale, image.Pt(m.Cols(), m.Rows()), d.label, most), nil
 }
 
-// labelled returns regions of the score 1 and one label from boxes of an image of this
-// size that was scaled.
-func labelled(boxes []image.Rectangle, scale float64, size image.Point, label string, most int) []lane.Region {
+// newRegions returns regions with the score 1 and one label. boxes are in pixels of an image
+// that was scaled by scale; size is the size of the original image.
+func newRegions(boxes []image.Rectangle, scale float64, size image.Point, label string, most int) []lane.Region {
 	full := image.Rectangle{Max: size}
 	for i, b := range boxes {
-		boxes[i] = scaled(b, 1/scale).Intersect(full)
+		boxes[i] = scaleBox(b, 1/scale).Intersect(full)
 	}
 	boxes = slices.DeleteFunc(boxes, image.Rectangle.Empty)
-	if len(boxes) > most { // the largest are the surest
+	if len(boxes) > most { // keep the largest boxes
 		slices.SortStableFunc(boxes, func(a, b image.Rectangle) int { return cmp.Compare(b.Dx()*b.Dy(), a.Dx()*a.Dy()) })
 		boxes = boxes[:most]
 	}

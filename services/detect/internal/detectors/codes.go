@@ -15,12 +15,12 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/vision"
 )
 
-// codeReader finds QR codes, bar codes and their like, and reads them.
+// codeReader finds and reads QR codes, bar codes and similar codes.
 type codeReader struct{ reader *codes.Reader }
 
-// codesSettings are those of the kind codes.
+// codesSettings are the settings of the kind codes.
 type codesSettings struct {
-	// Formats are the names of those that are read, all when there is none.
+	// Formats are the names of the formats to read; empty means all formats.
 	Formats []string `json:"formats"`
 }
 
@@ -36,7 +36,7 @@ func newCodes(settings json.RawMessage) (detector, lane.Loaded, error) {
 	return &codeReader{r}, lane.Loaded{Models: []v1.Model{{Name: "zxing-cpp", Version: codes.Version()}}}, nil
 }
 
-// openQR makes the detector of a model folder that says that QR codes are read.
+// openQR creates the detector of a model folder of the kind qr.
 func openQR(m *model.Model, s modelSettings) (detector, error) {
 	switch {
 	case s.Threshold != nil || s.NMS != nil:
@@ -55,8 +55,8 @@ func openQR(m *model.Model, s modelSettings) (detector, error) {
 	return &codeReader{r}, nil
 }
 
-// detect gives every region the score 1: a code is read, or is not.
-func (d *codeReader) detect(m gocv.Mat, most int, want wanted) ([]lane.Region, []crop, error) {
+// detect returns every region with the score 1: codes have no score.
+func (d *codeReader) detect(m gocv.Mat, most int, want cropFilter) ([]lane.Region, []crop, error) {
 	grey := vision.Grey(m)
 	defer grey.Close()
 	found, err := d.reader.Read(grey)
@@ -69,18 +69,18 @@ func (d *codeReader) detect(m gocv.Mat, most int, want wanted) ([]lane.Region, [
 	var cut []crop
 	full := image.Rect(0, 0, grey.Cols(), grey.Rows())
 	for i, c := range found {
-		box := boxIn(c.Box(), full)
+		box := clipBox(c.Box(), full)
 		regions[i] = lane.Region{
-			Box: toBox(box), Polygon: polygonOf(c.Corners, box), Score: 1, Label: c.Format, Text: c.Text,
+			Box: toBox(box), Polygon: newPolygon(c.Corners, box), Score: 1, Label: c.Format, Text: c.Text,
 		}
 		if want(regions[i].Label) {
-			cut = append(cut, cutUpright(grey, c.Corners))
+			cut = append(cut, cropUpright(grey, c.Corners))
 		}
 	}
 	return regions, cut, nil
 }
 
-// sortCodes brings codes into reading order, as if they were lines of text.
+// sortCodes sorts codes into reading order, like lines of text.
 func sortCodes(found []codes.Code) {
 	boxes := make([]textlines.Line, len(found))
 	byBox := map[image.Rectangle][]codes.Code{}
@@ -96,9 +96,9 @@ func sortCodes(found []codes.Code) {
 	}
 }
 
-// boxIn returns what of a box lies in an image, which is at least a pixel: the rows of a
-// bar code may all be one, and its corners are rounded.
-func boxIn(box, full image.Rectangle) image.Rectangle {
+// clipBox returns the part of a box that is inside the image, with sides of at least one
+// pixel: a bar code may be found in a single row, and its corners are rounded.
+func clipBox(box, full image.Rectangle) image.Rectangle {
 	box.Min.X = min(max(box.Min.X, 0), full.Max.X-1)
 	box.Min.Y = min(max(box.Min.Y, 0), full.Max.Y-1)
 	box.Max.X = min(max(box.Max.X, box.Min.X+1), full.Max.X)
@@ -106,9 +106,9 @@ func boxIn(box, full image.Rectangle) image.Rectangle {
 	return box
 }
 
-// polygonOf returns corners as a region has them: none when they are those of its box.
-func polygonOf(corners [4]image.Point, box image.Rectangle) []v1.Point {
-	if corners == cornersOf(box) {
+// newPolygon returns the polygon of a region, or nil if the corners are those of its box.
+func newPolygon(corners [4]image.Point, box image.Rectangle) []v1.Point {
+	if corners == boxCorners(box) {
 		return nil
 	}
 	polygon := make([]v1.Point, len(corners))
@@ -118,7 +118,7 @@ func polygonOf(corners [4]image.Point, box image.Rectangle) []v1.Point {
 	return polygon
 }
 
-// cornersOf returns the corners of a box, clockwise from the top left.
-func cornersOf(r image.Rectangle) [4]image.Point {
+// boxCorners returns the corners of a box, clockwise from the top left.
+func boxCorners(r image.Rectangle) [4]image.Point {
 	return [4]image.Point{r.Min, {X: r.Max.X, Y: r.Min.Y}, r.Max, {X: r.Min.X, Y: r.Max.Y}}
 }

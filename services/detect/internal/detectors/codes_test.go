@@ -15,7 +15,7 @@ import (
 	"github.com/sightmesh/sightmesh/lane"
 )
 
-// startCodes starts a pipeline of the kind codes.
+// startCodes starts a pipeline of the kind codes with these settings.
 func startCodes(t testing.TB, settings string) (*handler, lane.Loaded) {
 	t.Helper()
 	h := newHandler()
@@ -27,7 +27,7 @@ func startCodes(t testing.TB, settings string) (*handler, lane.Loaded) {
 	return h, out["codes"]
 }
 
-// codesHandler serves a pipeline of the kind codes.
+// codesHandler returns a handler with a pipeline of the kind codes.
 func codesHandler(t testing.TB) *handler {
 	t.Helper()
 	h, l := startCodes(t, "")
@@ -46,10 +46,10 @@ func codesHandler(t testing.TB) *handler {
 	return h
 }
 
-const qrModule = 6 // pixels of a module of a code that qrCode draws
+const qrModule = 6 // size of the modules that drawQRCode draws, in pixels
 
-// qrCode draws a QR code in colour, without a margin. The caller closes it.
-func qrCode(t testing.TB, text string) gocv.Mat {
+// drawQRCode draws a QR code in colour, without a margin. The caller closes it.
+func drawQRCode(t testing.TB, text string) gocv.Mat {
 	t.Helper()
 	b, err := qr.Encode(text, qr.M, qr.Unicode)
 	if err != nil {
@@ -63,12 +63,12 @@ func qrCode(t testing.TB, text string) gocv.Mat {
 	return m
 }
 
-// sheetOf pastes codes on a white sheet of 900 x 700.
-func sheetOf(t testing.TB, codes map[image.Point]string) gocv.Mat {
+// drawSheet draws codes on a white sheet of 900 x 700 pixels.
+func drawSheet(t testing.TB, codes map[image.Point]string) gocv.Mat {
 	t.Helper()
 	m := gocv.NewMatWithSizeFromScalar(gocv.NewScalar(255, 255, 255, 0), 700, 900, gocv.MatTypeCV8UC3)
 	for at, text := range codes {
-		c := qrCode(t, text)
+		c := drawQRCode(t, text)
 		to := m.Region(image.Rectangle{Min: at, Max: at.Add(image.Pt(c.Cols(), c.Rows()))})
 		c.CopyTo(&to)
 		to.Close()
@@ -89,7 +89,7 @@ func encodePNG(t testing.TB, m gocv.Mat) []byte {
 
 func TestCodes_RegionsAreInReadingOrder(t *testing.T) {
 	t.Parallel()
-	m := sheetOf(t, map[image.Point]string{
+	m := drawSheet(t, map[image.Point]string{
 		{500, 60}: "second", {60, 50}: "first", {60, 400}: "third", {500, 410}: "fourth",
 	})
 	defer m.Close()
@@ -111,44 +111,47 @@ func TestCodes_RegionsAreInReadingOrder(t *testing.T) {
 	if want := []string{"first", "second", "third", "fourth"}; !slices.Equal(texts, want) {
 		t.Errorf("texts %q, want %q", texts, want)
 	}
-	if len(pixels) != len(out.Regions) || len(out.Crops) != len(out.Regions) {
-		t.Errorf("%d crops and %d times pixels for %d regions", len(out.Crops), len(pixels), len(out.Regions))
+	checkCropCount(t, out, pixels, len(out.Regions))
+	if out, _, err = h.Detect(lane.Detect{Pipeline: "codes", MaxRegions: 2}, encodePNG(t, m)); err != nil {
+		t.Fatal(err)
 	}
-	out, _, err = h.Detect(lane.Detect{Pipeline: "codes", MaxRegions: 2}, encodePNG(t, m))
-	if err != nil || len(out.Regions) != 2 {
-		t.Errorf("%d regions, %v, want 2 at most", len(out.Regions), err)
+	if len(out.Regions) != 2 {
+		t.Errorf("%d regions, want 2, the maximum", len(out.Regions))
 	}
 }
 
-// TestCodes_PolygonAndCrop turns a code onto its head: its corners begin at the lower
-// right, and its crop is upright.
+// TestCodes_PolygonAndCrop reads a code that is upside down: its first corner is at the
+// lower right, and its crop is upright.
 func TestCodes_PolygonAndCrop(t *testing.T) {
 	t.Parallel()
-	m := sheetOf(t, map[image.Point]string{{100, 80}: "upside down"})
+	m := drawSheet(t, map[image.Point]string{{100, 80}: "upside down"})
 	defer m.Close()
 	gocv.Rotate(m, &m, gocv.Rotate180Clockwise)
 	request := lane.Detect{Pipeline: "codes", MaxRegions: 10, Crops: true}
 	out, pixels, err := codesHandler(t).Detect(request, encodePNG(t, m))
-	if err != nil || len(out.Regions) != 1 {
-		t.Fatalf("%d regions, %v, want 1", len(out.Regions), err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(out.Regions) != 1 {
+		t.Fatalf("%d regions, want 1", len(out.Regions))
 	}
 	side := 21 * qrModule
 	r := out.Regions[0]
 	box := image.Rect(800-side, 620-side, 800, 620)
-	corners := cornersOf(box)
+	corners := boxCorners(box)
 	if len(r.Polygon) != len(corners) {
 		t.Fatalf("the polygon is %v, want four corners", r.Polygon)
 	}
 	for i, p := range r.Polygon {
-		if want := corners[(i+2)%4]; !near(image.Pt(p.X, p.Y), want) {
+		if want := corners[(i+2)%4]; !isNear(image.Pt(p.X, p.Y), want) {
 			t.Errorf("corner %d is at %v, want %v", i, p, want)
 		}
 	}
-	if got := toRectangle(r.Box); !near(got.Min, box.Min) || !near(got.Max, box.Max) {
+	if got := toRectangle(r.Box); !isNear(got.Min, box.Min) || !isNear(got.Max, box.Max) {
 		t.Errorf("the box is %v, want %v", got, box)
 	}
 	c := out.Crops[0]
-	for _, at := range []image.Point{{3, 3}, {17, 3}, {3, 17}} { // the middles of its finder patterns, in modules
+	for _, at := range []image.Point{{3, 3}, {17, 3}, {3, 17}} { // centers of its finder patterns, in modules
 		x, y := at.X*c.Width/21+c.Width/42, at.Y*c.Height/21+c.Height/42
 		if pixels[0][y*c.Width+x] > 127 {
 			t.Errorf("the crop has no finder pattern at module %v", at)
@@ -156,22 +159,22 @@ func TestCodes_PolygonAndCrop(t *testing.T) {
 	}
 }
 
-// near reports whether two points are at most a module apart.
-func near(a, b image.Point) bool {
+// isNear reports whether two points are at most one module apart in each direction.
+func isNear(a, b image.Point) bool {
 	d := a.Sub(b)
 	return max(d.X, -d.X, d.Y, -d.Y) <= qrModule
 }
 
-func TestCodes_NoPolygonWhenItIsTheBox(t *testing.T) {
+func TestNewPolygon_NilForTheBox(t *testing.T) {
 	t.Parallel()
 	box := image.Rect(10, 20, 110, 60)
-	corners := cornersOf(box)
-	if got := polygonOf(corners, box); got != nil {
+	corners := boxCorners(box)
+	if got := newPolygon(corners, box); got != nil {
 		t.Errorf("the corners of the box are the polygon %v, want none", got)
 	}
 	corners[0], corners[2] = corners[2], corners[0]
-	if got := polygonOf(corners, box); len(got) != 4 {
-		t.Errorf("a code that is turned has the polygon %v, want four corners", got)
+	if got := newPolygon(corners, box); len(got) != 4 {
+		t.Errorf("a rotated code has the polygon %v, want four corners", got)
 	}
 }
 
@@ -180,11 +183,12 @@ func TestCodes_UnknownFormat(t *testing.T) {
 	_, l := startCodes(t, `{"formats":["qr"]}`)
 	want := `settings: formats: format "qr" is not one of aztec, codabar, `
 	if !strings.HasPrefix(l.Error, want) {
-		t.Errorf("the error is %q, want %q first", l.Error, want)
+		t.Errorf("the error is %q, want it to begin with %q", l.Error, want)
 	}
 }
 
-// TestCodes_RealPhotos: the photos of QR codes have them, and no other photo has a code.
+// TestCodes_RealPhotos checks that codes are found in the photos of QR codes, and in no
+// other photo.
 func TestCodes_RealPhotos(t *testing.T) {
 	t.Parallel()
 	photos, err := filepath.Glob(filepath.Join(realdata, "photos", "*.*"))
@@ -213,8 +217,11 @@ func TestCodes_RealPhotos(t *testing.T) {
 			t.Errorf("%s: %d codes, want %d: %+v", name, len(out.Regions), want[name], out.Regions)
 		}
 		for _, r := range out.Regions {
-			if r.Label != "qr-code" || r.Text == "" {
-				t.Errorf("%s: label %q, text %q, want a QR code with a text", name, r.Label, r.Text)
+			if r.Label != "qr-code" {
+				t.Errorf("%s: the label is %q, want qr-code", name, r.Label)
+			}
+			if r.Text == "" {
+				t.Errorf("%s: the code has no text", name)
 			}
 		}
 	}

@@ -13,31 +13,34 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/vision"
 )
 
-// crop is the pixels of a region.
+// crop has the pixels of a region.
 type crop struct {
-	// source is where in the image they are, empty for the box of the region.
+	// source is the part of the image with these pixels. It is empty if it is the box of
+	// the region.
 	source                  image.Rectangle
 	width, height, channels int
 	pixels                  []byte
 }
 
-// cropping says how the pixels of regions are cut.
+// cropping says how regions are cropped.
 type cropping struct {
-	// Channels are grey, or bgr for classifiers that see colours.
+	// Channels is grey, or bgr for classifiers that use colours. The default is grey.
 	Channels model.Channels `json:"channels"`
-	// CropSide bounds the sides of a crop, in pixels: a larger one is reduced.
+	// CropSide limits the sides of a crop, in pixels: larger crops are reduced. The
+	// default is 256.
 	CropSide int `json:"crop_side"`
-	// Padding is added around a region, as a fraction of its sides.
+	// Padding is added on each side of a region, as a fraction of its width and height,
+	// 0 to 1. The default is 0.
 	Padding float64 `json:"padding"`
-	// SquareCrops makes each crop a square around its region, of the mean of its sides,
-	// as the cascades for faces were trained with.
+	// SquareCrops makes each crop a square around its region whose side is the mean of
+	// width and height. The cascades for faces were trained with such crops.
 	SquareCrops bool `json:"square_crops"`
 }
 
-// defaultCropping is how crops are cut where no setting says otherwise.
+// defaultCropping returns the defaults of the settings.
 func defaultCropping() cropping { return cropping{Channels: model.Grey, CropSide: 256} }
 
-// maxCropSide bounds a crop to what a message has room for: 3 MiB.
+// maxCropSide limits a crop to 3 MiB, so that it fits into a message.
 const maxCropSide = 1024
 
 func (c cropping) validate() error {
@@ -52,8 +55,9 @@ func (c cropping) validate() error {
 	return nil
 }
 
-// cut takes the pixels of the regions that want them from an image of blue, green and red.
-func (c cropping) cut(m gocv.Mat, regions []lane.Region, want wanted) []crop {
+// cropRegions returns the crops of the regions with a wanted label from an image of blue, green and
+// red.
+func (c cropping) cropRegions(m gocv.Mat, regions []lane.Region, want cropFilter) []crop {
 	if !slices.ContainsFunc(regions, func(r lane.Region) bool { return want(r.Label) }) {
 		return nil
 	}
@@ -65,15 +69,16 @@ func (c cropping) cut(m gocv.Mat, regions []lane.Region, want wanted) []crop {
 	var crops []crop
 	for _, r := range regions {
 		if want(r.Label) {
-			crops = append(crops, c.cutBox(from, toRectangle(r.Box)))
+			crops = append(crops, c.cropBox(from, toRectangle(r.Box)))
 		}
 	}
 	return crops
 }
 
-// cutBox takes the pixels of a region from an image that has the channels.
-func (c cropping) cutBox(from gocv.Mat, region image.Rectangle) crop {
-	box := padded(region, c.Padding).Intersect(image.Rect(0, 0, from.Cols(), from.Rows()))
+// cropBox returns the crop of a region from an image that already has the channels of the
+// crop.
+func (c cropping) cropBox(from gocv.Mat, region image.Rectangle) crop {
+	box := padBox(region, c.Padding).Intersect(image.Rect(0, 0, from.Cols(), from.Rows()))
 	if c.SquareCrops {
 		box = squareAround(box, from.Cols(), from.Rows())
 	}
@@ -92,33 +97,33 @@ func (c cropping) cutBox(from gocv.Mat, region image.Rectangle) crop {
 	return cut
 }
 
-// padded returns a region with a fraction of its sides more at each side.
-func padded(box image.Rectangle, fraction float64) image.Rectangle {
+// padBox returns a region extended on each side by a fraction of its width or height.
+func padBox(box image.Rectangle, fraction float64) image.Rectangle {
 	x, y := int(math.Round(float64(box.Dx())*fraction)), int(math.Round(float64(box.Dy())*fraction))
 	return image.Rect(box.Min.X-x, box.Min.Y-y, box.Max.X+x, box.Max.Y+y)
 }
 
-// finder finds regions in an upright image, and keeps the surest when there are more
-// than most.
+// finder finds regions in an upright image. If there are more than most, it returns those
+// with the highest scores.
 type finder interface {
 	find(m gocv.Mat, most int) ([]lane.Region, error)
 }
 
-// cropper is a detector that cuts the crops of what a finder finds.
+// cropper is a detector that crops the regions that a finder finds.
 type cropper struct {
 	finder
 	crops cropping
 }
 
-func (d cropper) detect(m gocv.Mat, most int, want wanted) ([]lane.Region, []crop, error) {
+func (d cropper) detect(m gocv.Mat, most int, want cropFilter) ([]lane.Region, []crop, error) {
 	regions, err := d.find(m, most)
 	if err != nil {
 		return nil, nil, err
 	}
-	return regions, d.crops.cut(m, regions, want), nil
+	return regions, d.crops.cropRegions(m, regions, want), nil
 }
 
-// reduce resizes an image so that its longer side is long, and returns the factor.
+// reduce resizes an image so that its longer side has long pixels, and returns the scale.
 func reduce(from gocv.Mat, to *gocv.Mat, long int) (scale float64) {
 	width, height := from.Cols(), from.Rows()
 	scale = float64(long) / float64(max(width, height))
@@ -127,9 +132,9 @@ func reduce(from gocv.Mat, to *gocv.Mat, long int) (scale float64) {
 	return scale
 }
 
-// squareAround returns the square of the mean of the sides of a region, around its
-// center or as near to it as the image allows. It is no square where the image is too
-// small for one.
+// squareAround returns the square whose side is the mean of width and height of a region.
+// Its center is that of the region, or as near to it as the image allows. It is not a square
+// if the image is too small.
 func squareAround(box image.Rectangle, width, height int) image.Rectangle {
 	side := (box.Dx() + box.Dy() + 1) / 2
 	w, h := min(side, width), min(side, height)
@@ -138,9 +143,9 @@ func squareAround(box image.Rectangle, width, height int) image.Rectangle {
 	return image.Rect(x, y, x+w, y+h)
 }
 
-// cutUpright takes the pixels between four corners, which are given clockwise from the
-// top left of what is between them, and turns it upright.
-func cutUpright(grey gocv.Mat, corners [4]image.Point) crop {
+// cropUpright returns the crop between four corners, rotated upright. The corners are
+// clockwise from the top left corner of the content.
+func cropUpright(grey gocv.Mat, corners [4]image.Point) crop {
 	side := func(a, b image.Point) float64 { return math.Hypot(float64(a.X-b.X), float64(a.Y-b.Y)) }
 	width := max(1, side(corners[0], corners[1]), side(corners[3], corners[2]))
 	height := max(1, side(corners[0], corners[3]), side(corners[1], corners[2]))

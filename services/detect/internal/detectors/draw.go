@@ -11,8 +11,7 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/vision"
 )
 
-// DrawKind is the kind of a pipeline for which nothing is loaded: its requests
-// are to draw.
+// DrawKind is the kind of the pipeline for requests to draw. It loads nothing.
 const DrawKind = "draw"
 
 // Draw decodes an image, as Detect does, and draws regions on it.
@@ -26,7 +25,7 @@ func (h *handler) Draw(r lane.Draw, file []byte) (lane.Drawn, []byte, error) {
 	if err != nil {
 		return lane.Drawn{}, nil, fmt.Errorf("draw: read pixels: %w", err)
 	}
-	// The pixels stay in the matrix: a large image takes hundreds of megabytes.
+	// The image uses the pixels of the matrix: a copy could need hundreds of megabytes.
 	img := &image.RGBA{Pix: pixels, Stride: 4 * m.Cols(), Rect: image.Rect(0, 0, m.Cols(), m.Rows())}
 	if err := draw.Regions(img, r.Regions); err != nil {
 		return lane.Drawn{}, nil, err
@@ -38,8 +37,8 @@ func (h *handler) Draw(r lane.Draw, file []byte) (lane.Drawn, []byte, error) {
 	return lane.Drawn{Width: m.Cols(), Height: m.Rows()}, encoded, nil
 }
 
-// decodeRGBA decodes an image into an upright matrix in the order of
-// [image.RGBA]. The caller closes it.
+// decodeRGBA decodes an image into an upright matrix with the pixel format of [image.RGBA].
+// The caller closes it.
 func decodeRGBA(file []byte) (gocv.Mat, error) {
 	img, err := vision.Decode(file)
 	if err != nil {

@@ -22,8 +22,8 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/imagefile"
 )
 
-// halves is an image of w × h: its left half is red, its right half white.
-func halves(w, h int) image.Image {
+// newHalfRedImage returns an image of w × h pixels. Its left half is red, its right half white.
+func newHalfRedImage(w, h int) image.Image {
 	img := image.NewRGBA(image.Rect(0, 0, w, h))
 	draw.Draw(img, img.Bounds(), image.White, image.Point{}, draw.Src)
 	red := image.NewUniform(color.RGBA{R: 255, A: 255})
@@ -31,8 +31,8 @@ func halves(w, h int) image.Image {
 	return img
 }
 
-// drawn has a file drawn as a PNG, and decodes it.
-func drawn(t *testing.T, file []byte, regions ...v1.DrawRegion) (lane.Drawn, image.Image) {
+// drawPNG draws regions on a file, and decodes the resulting PNG.
+func drawPNG(t *testing.T, file []byte, regions ...v1.DrawRegion) (lane.Drawn, image.Image) {
 	t.Helper()
 	out, encoded, err := newHandler().Draw(lane.Draw{MediaType: "image/png", Regions: regions}, file)
 	if err != nil {
@@ -53,15 +53,17 @@ func isRed(c color.Color) bool {
 func TestHandler_DrawsEveryType(t *testing.T) {
 	t.Parallel()
 	var p, j, b, ti bytes.Buffer
-	img := halves(64, 32)
-	if err := errors.Join(png.Encode(&p, img), jpeg.Encode(&j, img, nil), bmp.Encode(&b, img), tiff.Encode(&ti, img, nil)); err != nil {
+	img := newHalfRedImage(64, 32)
+	if err := errors.Join(
+		png.Encode(&p, img), jpeg.Encode(&j, img, nil), bmp.Encode(&b, img), tiff.Encode(&ti, img, nil),
+	); err != nil {
 		t.Fatal(err)
 	}
-	for name, file := range map[string][]byte{"png": p.Bytes(), "jpeg": j.Bytes(), "bmp": b.Bytes(), "tiff": ti.Bytes()} {
-		out, img := drawn(t, file)
-		if size := image.Pt(out.Width, out.Height); size != image.Pt(64, 32) || img.Bounds().Size() != size {
-			t.Errorf("%s: %v, drawn as %v, want 64 x 32", name, size, img.Bounds().Size())
-		}
+	for name, file := range map[string][]byte{
+		"png": p.Bytes(), "jpeg": j.Bytes(), "bmp": b.Bytes(), "tiff": ti.Bytes(),
+	} {
+		out, img := drawPNG(t, file)
+		checkSize(t, name, out, img, image.Pt(64, 32))
 		if !isRed(img.At(10, 10)) {
 			t.Errorf("%s: the left is %v, want red", name, img.At(10, 10))
 		}
@@ -71,13 +73,24 @@ func TestHandler_DrawsEveryType(t *testing.T) {
 	}
 }
 
+// checkSize checks that a drawn image has this size, and that the response says so.
+func checkSize(t *testing.T, name string, out lane.Drawn, img image.Image, want image.Point) {
+	t.Helper()
+	if got := image.Pt(out.Width, out.Height); got != want {
+		t.Errorf("%s: the size in the response is %v, want %v", name, got, want)
+	}
+	if got := img.Bounds().Size(); got != want {
+		t.Errorf("%s: the size of the drawn image is %v, want %v", name, got, want)
+	}
+}
+
 func TestHandler_DrawsRegions(t *testing.T) {
 	t.Parallel()
 	var file bytes.Buffer
-	if err := png.Encode(&file, halves(160, 120)); err != nil {
+	if err := png.Encode(&file, newHalfRedImage(160, 120)); err != nil {
 		t.Fatal(err)
 	}
-	_, img := drawn(t, file.Bytes(), v1.DrawRegion{Box: v1.Box{X: 100, Y: 60, Width: 40, Height: 40}, Label: "a"})
+	_, img := drawPNG(t, file.Bytes(), v1.DrawRegion{Box: v1.Box{X: 100, Y: 60, Width: 40, Height: 40}, Label: "a"})
 	white := color.RGBA{255, 255, 255, 255}
 	if img.At(100, 80) == white {
 		t.Error("the edge of the box is not drawn")
@@ -87,47 +100,55 @@ func TestHandler_DrawsRegions(t *testing.T) {
 	}
 }
 
-// TestHandler_DrawsUpright: a JPEG that says that it lies on its side.
+// TestHandler_DrawsUpright draws on a JPEG with an EXIF orientation: the drawn image is
+// upright.
 func TestHandler_DrawsUpright(t *testing.T) {
 	t.Parallel()
 	var file bytes.Buffer
-	if err := jpeg.Encode(&file, halves(64, 32), nil); err != nil {
+	if err := jpeg.Encode(&file, newHalfRedImage(64, 32), nil); err != nil {
 		t.Fatal(err)
 	}
-	exif := []byte("\xff\xe1\x00\x22Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00\x00\x00\x00\x00")
+	exif := []byte("\xff\xe1\x00\x22Exif\x00\x00MM\x00*\x00\x00\x00\x08" +
+		"\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00\x00\x00\x00\x00")
 	turned := append(append([]byte("\xff\xd8"), exif...), file.Bytes()[2:]...)
-	out, img := drawn(t, turned)
-	if size := image.Pt(out.Width, out.Height); size != image.Pt(32, 64) || img.Bounds().Size() != size {
-		t.Fatalf("%v, drawn as %v, want 32 x 64", size, img.Bounds().Size())
+	out, img := drawPNG(t, turned)
+	checkSize(t, "rotated", out, img, image.Pt(32, 64))
+	if c := img.At(16, 10); !isRed(c) {
+		t.Errorf("the top is %v, want red", c)
 	}
-	if !isRed(img.At(16, 10)) || isRed(img.At(16, 54)) {
-		t.Errorf("the top is %v and the bottom %v, want red and white", img.At(16, 10), img.At(16, 54))
+	if c := img.At(16, 54); isRed(c) {
+		t.Errorf("the bottom is %v, want white", c)
 	}
 }
 
-func TestHandler_DrawRejectsWhatDoesNotDecode(t *testing.T) {
+func TestHandler_DrawRejectsADamagedFile(t *testing.T) {
 	t.Parallel()
 	_, _, err := newHandler().Draw(lane.Draw{MediaType: "image/png"}, []byte("\x89PNG\r\n\x1a\nno more"))
 	var p *v1.Problem
-	if !errors.As(err, &p) || p.Code != v1.Damaged {
+	if !errors.As(err, &p) {
+		t.Fatalf("got %v, want a problem", err)
+	}
+	if p.Code != v1.Damaged {
 		t.Errorf("got %v, want %s", err, v1.Damaged)
 	}
 }
 
 func TestHandler_StartLoadsNothingToDraw(t *testing.T) {
 	t.Parallel()
-	out, err := newHandler().Start(lane.Start{Pipelines: map[string]lane.Setup{"draw": {Kind: DrawKind, Settings: json.RawMessage(`{}`)}}})
+	setup := lane.Setup{Kind: DrawKind, Settings: json.RawMessage(`{}`)}
+	out, err := newHandler().Start(lane.Start{Pipelines: map[string]lane.Setup{"draw": setup}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got := out["draw"].Error; got != "" {
-		t.Errorf("the pipeline cannot be served: %s", got)
+		t.Errorf("the pipeline is not ready: %s", got)
 	}
 }
 
-// TestHandler_DrawsWhatItReads: each file that is read can also be drawn, in the
-// size of the result. Its rows are mjpeg_no_dht.jpg, cut_80.jpg, tiff_g4.tif and
-// rot6_lzw.tif of the list of cases, and hostile files.
+// TestHandler_DrawsWhatItReads checks that each file that can be read can also be drawn on,
+// and that the drawn image has the size in the result. The files are those of
+// ../shared/cases, such as mjpeg_no_dht.jpg, cut_80.jpg, tiff_g4.tif and rot6_lzw.tif, and
+// hostile files.
 func TestHandler_DrawsWhatItReads(t *testing.T) {
 	t.Parallel()
 	var files []string
@@ -141,7 +162,7 @@ func TestHandler_DrawsWhatItReads(t *testing.T) {
 	if len(files) == 0 {
 		t.Skip("no files")
 	}
-	h := loaded(t)
+	h := loadHandler(t)
 	read := 0
 	for _, f := range files {
 		file, err := os.ReadFile(f)
@@ -162,11 +183,11 @@ func TestHandler_DrawsWhatItReads(t *testing.T) {
 		}
 		out, encoded, err := h.Draw(lane.Draw{MediaType: "image/jpeg", Regions: regions}, file)
 		if err != nil {
-			t.Errorf("%s is read, and cannot be drawn: %v", f, err)
+			t.Errorf("%s can be read, but not drawn on: %v", f, err)
 			continue
 		}
 		if got, want := fmt.Sprint(out.Width, out.Height), fmt.Sprint(found.Width, found.Height); got != want {
-			t.Errorf("%s is drawn as %s, want %s as it was read", f, got, want)
+			t.Errorf("%s: the drawn image has the size %s, want %s, that of the result", f, got, want)
 		}
 		if _, err := jpeg.DecodeConfig(bytes.NewReader(encoded)); err != nil {
 			t.Errorf("%s: the drawn image cannot be decoded: %v", f, err)

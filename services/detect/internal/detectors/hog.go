@@ -16,14 +16,15 @@ import (
 // "Histograms of Oriented Gradients for Human Detection", 2005), in windows of 64 × 128
 // pixels.
 type hog struct {
-	// LongSide is the size, in pixels, to which a larger image is reduced.
+	// LongSide is the longer side, in pixels, to which larger images are reduced.
 	LongSide int `json:"long_side"`
 
 	label      string
 	descriptor gocv.HOGDescriptor
 }
 
-// The window of OpenCV's descriptor, and how many numbers its linear classifier has.
+// The window size of OpenCV's descriptor, and the number of weights of its linear
+// classifier.
 const (
 	hogWidth, hogHeight = 64, 128
 	hogWeights          = 3781
@@ -63,7 +64,7 @@ func newHOG(m *model.Model) (finder, error) {
 	return d, nil
 }
 
-// find gives every region the score 1: gocv does not hand out its weight.
+// find returns every region with the score 1: gocv does not return the weights.
 func (d *hog) find(m gocv.Mat, most int) ([]lane.Region, error) {
 	work, scale := m, 1.0
 	if long := max(m.Cols(), m.Rows()); long > d.LongSide {
@@ -74,5 +75,5 @@ func (d *hog) find(m gocv.Mat, most int) ([]lane.Region, error) {
 	if work.Cols() < hogWidth || work.Rows() < hogHeight {
 		return nil, nil
 	}
-	return labelled(d.descriptor.DetectMultiScale(work), scale, image.Pt(m.Cols(), m.Rows()), d.label, most), nil
+	return newRegions(d.descriptor.DetectMultiScale(work), scale, image.Pt(m.Cols(), m.Rows()), d.label, most), nil
 }

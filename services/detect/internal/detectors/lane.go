@@ -1,7 +1,6 @@
-// Package detectors is the lane program of detect: it finds regions in images with
-// OpenCV and ZXing-C++, with one detector for each kind of pipeline, and draws regions on them. It
-// may die of an image, a model or a bug in a library; the worker then starts it
-// again.
+// Package detectors is the lane program of detect: it finds regions in images with OpenCV
+// and ZXing-C++, with one detector for each kind of pipeline, and draws regions on images.
+// An image, a model or a bug in a library may crash it; the worker then starts it again.
 package detectors
 
 import (
@@ -17,26 +16,27 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/vision"
 )
 
-// Run serves the parent process until it goes away.
+// Run serves the parent process until it exits.
 func Run() error {
 	vision.SingleThread()
 	return lane.Run(newHandler())
 }
 
-// detector finds regions in an upright picture. The crops are those of the regions that
-// want them, in the order of the regions.
+// detector finds regions in an upright image, at most most of them. It returns crops only
+// for the regions whose label is wanted, in the order of the regions.
 type detector interface {
-	detect(m gocv.Mat, most int, want wanted) ([]lane.Region, []crop, error)
+	detect(m gocv.Mat, most int, want cropFilter) ([]lane.Region, []crop, error)
 }
 
-// wanted reports whether the crop of a region with a label is wanted.
-type wanted func(label string) bool
+// cropFilter reports whether the crop of a region with a label is wanted.
+type cropFilter func(label string) bool
 
 type handler struct{ detectors map[string]detector }
 
 func newHandler() *handler { return &handler{detectors: map[string]detector{}} }
 
-// newDetector makes a detector of a kind from its settings, and says what it has loaded.
+// newDetector creates the detector of a kind from its settings, and reports what it has
+// loaded.
 func newDetector(setup lane.Setup, o engines.Options) (detector, lane.Loaded, error) {
 	switch setup.Kind {
 	case "text-lines":
@@ -51,8 +51,7 @@ func newDetector(setup lane.Setup, o engines.Options) (detector, lane.Loaded, er
 	return nil, lane.Loaded{}, fmt.Errorf("detect has no kind %q", setup.Kind)
 }
 
-// Start loads what the pipelines ask for and runs each once on a blank
-// picture.
+// Start creates the detectors of the pipelines and runs each once on a blank image.
 func (h *handler) Start(s lane.Start) (map[string]lane.Loaded, error) {
 	o := engines.FromStart(s)
 	out := map[string]lane.Loaded{}
@@ -77,14 +76,14 @@ func (h *handler) Start(s lane.Start) (map[string]lane.Loaded, error) {
 	return out, nil
 }
 
-// Detect decodes a picture and finds its regions.
-func (h *handler) Detect(r lane.Detect, picture []byte) (lane.Detected, [][]byte, error) {
+// Detect decodes an image and finds its regions.
+func (h *handler) Detect(r lane.Detect, file []byte) (lane.Detected, [][]byte, error) {
 	d, ok := h.detectors[r.Pipeline]
 	if !ok {
 		return lane.Detected{}, nil, fmt.Errorf("pipeline %q is not loaded", r.Pipeline)
 	}
 	start := time.Now()
-	img, err := vision.Decode(picture)
+	img, err := vision.Decode(file)
 	if err != nil {
 		return lane.Detected{}, nil, err
 	}
@@ -117,7 +116,7 @@ func (h *handler) Detect(r lane.Detect, picture []byte) (lane.Detected, [][]byte
 	return out, pixels, nil
 }
 
-// Classify is not what this lane is for.
+// Classify returns an error: lanes of detect do not classify.
 func (h *handler) Classify(lane.Classify, []byte) (lane.Classified, error) {
 	return lane.Classified{}, fmt.Errorf("this is a lane of detect")
 }

@@ -18,7 +18,9 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/nets/engines"
 )
 
-func loaded(t testing.TB) *handler {
+// loadHandler returns a handler with the pipelines text, codes and faces. It checks that
+// pipelines with invalid setups are not loaded.
+func loadHandler(t testing.TB) *handler {
 	t.Helper()
 	h := newHandler()
 	out, err := h.Start(lane.Start{Pipelines: map[string]lane.Setup{
@@ -32,21 +34,29 @@ func loaded(t testing.TB) *handler {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range map[string]string{"text": "", "faces": "", "codes": "", "typo": "cascde", "missing": "nosuch", "unknown": "oracle"} {
-		if got := out[name].Error; (want == "") != (got == "") || !strings.Contains(got, want) {
-			t.Errorf("%s: %q, want %q", name, got, want)
+	for _, name := range []string{"text", "faces", "codes"} {
+		if e := out[name].Error; e != "" {
+			t.Errorf("%s is not loaded: %s", name, e)
+		}
+	}
+	for name, want := range map[string]string{"typo": "cascde", "missing": "nosuch", "unknown": "oracle"} {
+		if got := out[name].Error; !strings.Contains(got, want) {
+			t.Errorf("%s: the error is %q, want %q in it", name, got, want)
 		}
 	}
 	return h
 }
 
-// page is a picture with lines of text, dark on light or light on dark.
-func page(t testing.TB, ink, paper uint8, lines ...string) []byte {
+// newTextPage returns an image file with lines of text, in the grey value ink on the grey value
+// paper.
+func newTextPage(t testing.TB, ink, paper uint8, lines ...string) []byte {
 	t.Helper()
-	m := gocv.NewMatWithSizeFromScalar(gocv.NewScalar(float64(paper), float64(paper), float64(paper), 0), 60+60*len(lines), 800, gocv.MatTypeCV8UC3)
+	background := gocv.NewScalar(float64(paper), float64(paper), float64(paper), 0)
+	m := gocv.NewMatWithSizeFromScalar(background, 60+60*len(lines), 800, gocv.MatTypeCV8UC3)
 	defer m.Close()
+	colour := color.RGBA{R: ink, G: ink, B: ink, A: 255}
 	for i, l := range lines {
-		gocv.PutText(&m, l, image.Pt(40, 70+60*i), gocv.FontHersheyComplex, 1, color.RGBA{R: ink, G: ink, B: ink, A: 255}, 2)
+		gocv.PutText(&m, l, image.Pt(40, 70+60*i), gocv.FontHersheyComplex, 1, colour, 2)
 	}
 	b, err := gocv.IMEncode(gocv.PNGFileExt, m)
 	if err != nil {
@@ -58,22 +68,27 @@ func page(t testing.TB, ink, paper uint8, lines ...string) []byte {
 
 func TestTextLines(t *testing.T) {
 	t.Parallel()
-	h := loaded(t)
-	for name, pic := range map[string][]byte{
-		"dark on light": page(t, 0, 255, "The first line,", "and the second", "is not the last."),
-		"light on dark": page(t, 230, 30, "The first line,", "and the second", "is not the last."),
+	h := loadHandler(t)
+	for name, file := range map[string][]byte{
+		"dark on light": newTextPage(t, 0, 255, "The first line,", "and the second", "is not the last."),
+		"light on dark": newTextPage(t, 230, 30, "The first line,", "and the second", "is not the last."),
 	} {
-		out, pixels, err := h.Detect(lane.Detect{Pipeline: "text", MaxRegions: 10, Crops: true}, pic)
-		if err != nil || len(out.Regions) != 3 || len(out.Crops) != 3 || len(pixels) != 3 {
-			t.Fatalf("%s: %+v, %v", name, out, err)
+		out, pixels, err := h.Detect(lane.Detect{Pipeline: "text", MaxRegions: 10, Crops: true}, file)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
 		}
+		if len(out.Regions) != 3 {
+			t.Fatalf("%s: %d lines, want 3: %+v", name, len(out.Regions), out.Regions)
+		}
+		checkCropCount(t, out, pixels, 3)
 		for i, r := range out.Regions {
 			if top := r.Box.Y; top < 40+60*i-10 || top > 70+60*i {
 				t.Errorf("%s: line %d is at %+v", name, i, r.Box)
 			}
 			c := out.Crops[i]
-			if len(pixels[i]) != c.Width*c.Height || c.Channels != 1 || c.Height < cropMinHeight/2 || c.Height > cropMaxHeight {
-				t.Errorf("%s: crop %+v with %d bytes", name, c, len(pixels[i]))
+			checkPixels(t, i, c, pixels[i], 1)
+			if c.Height < cropMinHeight/2 || c.Height > cropMaxHeight {
+				t.Errorf("%s: crop %d is %d high, want %d to %d", name, i, c.Height, cropMinHeight/2, cropMaxHeight)
 			}
 			dark := 0
 			for _, p := range pixels[i] {
@@ -86,38 +101,78 @@ func TestTextLines(t *testing.T) {
 			}
 		}
 	}
-	if out, _, err := h.Detect(lane.Detect{Pipeline: "text", MaxRegions: 2}, page(t, 0, 255, "The first", "and the second", "and more")); err != nil || len(out.Regions) != 2 || out.Crops != nil {
-		t.Errorf("two at most, no crops: %+v, %v", out, err)
+}
+
+// checkCropCount ends the test unless there are this number of crops, each with pixels.
+func checkCropCount(t *testing.T, out lane.Detected, pixels [][]byte, want int) {
+	t.Helper()
+	if len(out.Crops) != want {
+		t.Fatalf("%d crops, want %d: %+v", len(out.Crops), want, out.Crops)
 	}
+	if len(pixels) != want {
+		t.Fatalf("pixels of %d crops, want %d", len(pixels), want)
+	}
+}
+
+func TestTextLines_LimitsRegions(t *testing.T) {
+	t.Parallel()
+	file := newTextPage(t, 0, 255, "The first", "and the second", "and more")
+	out, _, err := loadHandler(t).Detect(lane.Detect{Pipeline: "text", MaxRegions: 2}, file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(out.Regions) != 2 {
+		t.Errorf("%d regions, want 2, the maximum", len(out.Regions))
+	}
+	if out.Crops != nil {
+		t.Errorf("crops %+v, want none, as none were requested", out.Crops)
+	}
+}
+
+// TestHandler_BlankPage checks that the regions of a blank page are empty, and not nil.
+func TestHandler_BlankPage(t *testing.T) {
+	t.Parallel()
+	h := loadHandler(t)
 	for _, p := range []string{"text", "faces", "codes"} {
-		if out, _, err := h.Detect(lane.Detect{Pipeline: p, MaxRegions: 10, Crops: true}, page(t, 255, 255)); err != nil || len(out.Regions) != 0 || out.Regions == nil {
-			t.Errorf("%s on a blank page: %+v, %v", p, out.Regions, err)
+		out, _, err := h.Detect(lane.Detect{Pipeline: p, MaxRegions: 10, Crops: true}, newTextPage(t, 255, 255))
+		if err != nil {
+			t.Errorf("%s: %v", p, err)
+			continue
+		}
+		if len(out.Regions) > 0 {
+			t.Errorf("%s: regions %+v, want none", p, out.Regions)
+		}
+		if out.Regions == nil {
+			t.Errorf("%s: the regions are nil, want an empty list", p)
 		}
 	}
 }
 
-// TestSettingsOutOfRange: they are refused by name, before OpenCV sees them.
-// TestTextLines_CropsOfLabels: lines have the label text, and nothing is cut for another.
+// TestTextLines_CropsOfLabels checks that lines have the label text, and that they are
+// cropped only if that label is requested.
 func TestTextLines_CropsOfLabels(t *testing.T) {
 	t.Parallel()
-	h := loaded(t)
+	h := loadHandler(t)
 	for label, want := range map[string]bool{"text": true, "person": false} {
 		request := lane.Detect{Pipeline: "text", MaxRegions: 10, Crops: true, CropLabels: []string{label}}
-		got, pixels, err := h.Detect(request, page(t, 0, 255, "Pictures go in"))
+		got, pixels, err := h.Detect(request, newTextPage(t, 0, 255, "Pictures go in"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		if len(got.Regions) == 0 {
 			t.Fatalf("%s: no line is found", label)
 		}
-		if cut := len(got.Crops) == len(got.Regions) && len(pixels) == len(got.Crops); cut != want {
-			t.Errorf("%s: %d crops of %d regions, with %d pieces of pixels",
-				label, len(got.Crops), len(got.Regions), len(pixels))
+		crops := 0
+		if want {
+			crops = len(got.Regions)
 		}
+		checkCropCount(t, got, pixels, crops)
 	}
 }
 
-func TestSettingsOutOfRange(t *testing.T) {
+// TestNewDetector_RejectsSettings checks that invalid settings are rejected by name, before they
+// reach OpenCV.
+func TestNewDetector_RejectsSettings(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ kind, settings, field string }{
 		{"cascade", `{"cascade":"haarcascade_frontalface_alt2","scale":1}`, "scale"},
@@ -126,22 +181,26 @@ func TestSettingsOutOfRange(t *testing.T) {
 		{"cascade", `{"cascade":"haarcascade_frontalface_alt2","long_side":0}`, "long_side"},
 		{"text-lines", `{"long_side":-1}`, "long_side"},
 	} {
-		if _, _, err := newDetector(lane.Setup{Kind: tt.kind, Settings: json.RawMessage(tt.settings)}, engines.Options{}); err == nil || !strings.Contains(err.Error(), tt.field) {
-			t.Errorf("%s %s: %v", tt.kind, tt.settings, err)
+		setup := lane.Setup{Kind: tt.kind, Settings: json.RawMessage(tt.settings)}
+		_, _, err := newDetector(setup, engines.Options{})
+		if err == nil {
+			t.Errorf("%s %s was accepted", tt.kind, tt.settings)
+		} else if !strings.Contains(err.Error(), tt.field) {
+			t.Errorf("%s %s: the error is %v, want %s in it", tt.kind, tt.settings, err, tt.field)
 		}
 	}
 }
 
-func TestNoSuchPipeline(t *testing.T) {
+func TestHandler_RejectsUnknownPipeline(t *testing.T) {
 	t.Parallel()
-	if _, _, err := loaded(t).Detect(lane.Detect{Pipeline: "nobody's"}, page(t, 0, 255)); err == nil {
-		t.Error("a pipeline that is not loaded was served")
+	if _, _, err := loadHandler(t).Detect(lane.Detect{Pipeline: "absent"}, newTextPage(t, 0, 255)); err == nil {
+		t.Error("a request for a pipeline that is not loaded was accepted")
 	}
 }
 
-// TestHostilePictures: whatever the check of the header lets through is
-// answered or refused, in this process.
-func TestHostilePictures(t *testing.T) {
+// TestHandler_HostileImages checks that each hostile file that passes the header check has a
+// result or is rejected as damaged, without ending this process.
+func TestHandler_HostileImages(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("../../../../../shared/realdata/hostile/images/*")
 	if err != nil {
@@ -150,7 +209,7 @@ func TestHostilePictures(t *testing.T) {
 	if len(files) == 0 {
 		t.Skip("no real data")
 	}
-	h := loaded(t)
+	h := loadHandler(t)
 	for _, f := range files {
 		data, err := os.ReadFile(f)
 		if err != nil {
@@ -161,32 +220,38 @@ func TestHostilePictures(t *testing.T) {
 		}
 		for _, p := range []string{"text", "faces", "codes"} {
 			out, _, err := h.Detect(lane.Detect{Pipeline: p, MaxRegions: 400, Crops: true}, data)
-			var problem *v1.Problem
-			if err != nil && (!errors.As(err, &problem) || problem.Code != v1.Damaged) {
-				t.Errorf("%s: %v", f, err)
+			if err != nil {
+				var problem *v1.Problem
+				if errors.As(err, &problem); problem == nil || problem.Code != v1.Damaged {
+					t.Errorf("%s, %s: %v, want %s", p, f, err, v1.Damaged)
+				}
+				continue
 			}
-			if err == nil && (out.Width < 1 || len(out.Regions) != len(out.Crops)) {
-				t.Errorf("%s: %+v", f, out)
+			if out.Width < 1 {
+				t.Errorf("%s, %s: the width is %d", p, f, out.Width)
+			}
+			if len(out.Crops) != len(out.Regions) {
+				t.Errorf("%s, %s: %d crops of %d regions", p, f, len(out.Crops), len(out.Regions))
 			}
 		}
 	}
 }
 
 func BenchmarkTextLines(b *testing.B) {
-	h := loaded(b)
-	pic := page(b, 0, 255, "The first line,", "and the second", "is not the last.")
+	h := loadHandler(b)
+	file := newTextPage(b, 0, 255, "The first line,", "and the second", "is not the last.")
 	for b.Loop() {
-		if _, _, err := h.Detect(lane.Detect{Pipeline: "text", MaxRegions: 10, Crops: true}, pic); err != nil {
+		if _, _, err := h.Detect(lane.Detect{Pipeline: "text", MaxRegions: 10, Crops: true}, file); err != nil {
 			b.Fatal(err)
 		}
 	}
 }
 
 func BenchmarkCascade(b *testing.B) {
-	h := loaded(b)
-	pic := page(b, 0, 255, "no face here")
+	h := loadHandler(b)
+	file := newTextPage(b, 0, 255, "no face here")
 	for b.Loop() {
-		if _, _, err := h.Detect(lane.Detect{Pipeline: "faces", MaxRegions: 10, Crops: true}, pic); err != nil {
+		if _, _, err := h.Detect(lane.Detect{Pipeline: "faces", MaxRegions: 10, Crops: true}, file); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -12,35 +12,36 @@ import (
 	"github.com/sightmesh/sightmesh/lane"
 )
 
-// TestNoMatrixIsLeft is not parallel: gocv counts the matrices of the process.
-func TestNoMatrixIsLeft(t *testing.T) {
-	h := loaded(t)
+// TestHandler_NoMatrixLeaks is not parallel: gocv counts the matrices of the process.
+func TestHandler_NoMatrixLeaks(t *testing.T) {
+	h := loadHandler(t)
 	root := t.TempDir()
-	rowsFolder(t, root, "rows", nil)
-	hogFolder(t, root, "hog")
+	writeRowsModel(t, root, "rows", nil)
+	writeHOGModel(t, root, "hog")
 	models, _ := startModels(t, root, map[string]any{"channels": "bgr", "padding": 0.1}, "rows", "hog")
 	maps.Copy(h.detectors, models.detectors)
 	grey := gocv.NewMatWithSize(400, 400, gocv.MatTypeCV8UC1)
 	defer grey.Close()
 	before := gocv.MatProfile.Count()
-	lines := page(t, 0, 255, "The first line,", "and the second")
-	sheet := sheetOf(t, map[image.Point]string{{100, 100}: "a code"})
+	lines := newTextPage(t, 0, 255, "The first line,", "and the second")
+	sheet := drawSheet(t, map[image.Point]string{{100, 100}: "a code"})
 	withCode := encodePNG(t, sheet)
 	sheet.Close()
-	for _, pic := range [][]byte{lines, lines[:len(lines)/2], page(t, 255, 255), withCode} { // the second does not decode
+	damaged := lines[:len(lines)/2]
+	for _, file := range [][]byte{lines, damaged, newTextPage(t, 255, 255), withCode} {
 		for _, p := range []string{"text", "faces", "rows", "hog", "codes"} {
-			_, _, err := h.Detect(lane.Detect{Pipeline: p, MaxRegions: 10, Crops: true}, pic)
+			_, _, err := h.Detect(lane.Detect{Pipeline: p, MaxRegions: 10, Crops: true}, file)
 			if after := gocv.MatProfile.Count(); after != before {
 				t.Errorf("%s: %d matrices became %d (error %v)", p, before, after, err)
 			}
 		}
-		_, _, err := h.Draw(lane.Draw{MediaType: "image/png"}, pic)
+		_, _, err := h.Draw(lane.Draw{MediaType: "image/png"}, file)
 		if after := gocv.MatProfile.Count(); after != before {
 			t.Errorf("draw: %d matrices became %d (error %v)", before, after, err)
 		}
 	}
-	defaultCropping().cutBox(grey, image.Rect(0, 0, 400, 300)) // there is no face on a page
+	defaultCropping().cropBox(grey, image.Rect(0, 0, 400, 300)) // there is no face on a page
 	if after := gocv.MatProfile.Count(); after != before {
-		t.Errorf("cutting a face: %d matrices became %d", before, after)
+		t.Errorf("cropping a face: %d matrices became %d", before, after)
 	}
 }

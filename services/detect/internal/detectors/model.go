@@ -18,7 +18,7 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/vision"
 )
 
-// network finds what a network of a model folder finds.
+// network finds regions with the network of a model folder.
 type network struct {
 	model          *model.Model
 	net            nets.Net
@@ -26,11 +26,11 @@ type network struct {
 	threshold, nms float64
 }
 
-// modelSettings are those of the kind model.
+// modelSettings are the settings of the kind model.
 type modelSettings struct {
 	engines.Settings
 	cropping
-	// NMS is used in place of that of the model.
+	// NMS replaces the limit of the model; nil keeps that of the model.
 	NMS *float64 `json:"nms"`
 }
 
@@ -49,8 +49,8 @@ func newModel(settings json.RawMessage, o engines.Options) (detector, lane.Loade
 	return d, loaded, err
 }
 
-// openModel makes the detector of a model folder by its kind: that of a network is in
-// package decoders, another one has a line here.
+// openModel creates the detector of a model folder by the kind of the model. Kinds that are
+// not listed here are networks, see package decoders.
 func openModel(s modelSettings, o engines.Options) (detector, lane.Loaded, error) {
 	m, err := s.Load(o.Models)
 	if err != nil {
@@ -83,8 +83,8 @@ func openModel(s modelSettings, o engines.Options) (detector, lane.Loaded, error
 	return cropper{d, s.cropping}, engines.Loaded(m, d.net), nil
 }
 
-// openFinder makes the detector of a model that is no network, and finds objects of one
-// class by its weights.
+// openFinder creates the detector of a model that is not a network and finds objects of one
+// class.
 func openFinder(m *model.Model, s modelSettings, open func(*model.Model) (finder, error)) (detector, error) {
 	if s.Threshold != nil || s.NMS != nil {
 		return nil, fmt.Errorf("settings: threshold and nms: not used by %s", m.Kind)
@@ -145,15 +145,15 @@ func (d *network) find(m gocv.Mat, most int) ([]lane.Region, error) {
 			regions = append(regions, r)
 		}
 	}
-	regions = regions[:min(len(regions), most)] // the surest are first
+	regions = regions[:min(len(regions), most)] // sorted by score
 	slices.SortStableFunc(regions, func(a, b lane.Region) int {
 		return cmp.Or(cmp.Compare(a.Box.X, b.Box.X), cmp.Compare(a.Box.Y, b.Box.Y))
 	})
 	return regions, nil
 }
 
-// boxes runs the network. The scores are checked each time: those of a network whose
-// outputs are not the ones that its model declares must not look like those of a sure one.
+// boxes runs the network and decodes its outputs. It rejects scores above 1: the network
+// then has other outputs than its model declares.
 func (d *network) boxes(input nets.Tensor) ([]decoders.Box, error) {
 	outputs, err := nets.Run(d.net, input, d.decoder.Outputs())
 	if err != nil {
@@ -165,17 +165,18 @@ func (d *network) boxes(input nets.Tensor) ([]decoders.Box, error) {
 	}
 	boxes = decoders.Suppress(boxes, d.nms)
 	if len(boxes) > 0 && boxes[0].Score > 1.001 { // the first is the best
-		return nil, fmt.Errorf("a score of %v, want at most 1: is the output format the one of the network?", boxes[0].Score)
+		return nil, fmt.Errorf("a score of %v, want at most 1: does output.format fit the network?", boxes[0].Score)
 	}
 	return boxes, nil
 }
 
-// region brings a box to whole pixels of an image, if any of it lies inside.
+// region converts a box to a region in whole pixels of the image. It returns false for a box
+// outside of the image.
 func (d *network) region(b decoders.Box, at vision.Placement, width, height int) (lane.Region, bool) {
 	x0, y0 := at.ToImage(b.X0, b.Y0)
 	x1, y1 := at.ToImage(b.X1, b.Y1)
-	left, top := within(x0, 0, width), within(y0, 0, height)
-	right, bottom := within(x1, 0, width), within(y1, 0, height)
+	left, top := clampRound(x0, 0, width), clampRound(y0, 0, height)
+	right, bottom := clampRound(x1, 0, width), clampRound(y1, 0, height)
 	if left == right || top == bottom {
 		return lane.Region{}, false
 	}
@@ -186,12 +187,14 @@ func (d *network) region(b decoders.Box, at vision.Placement, width, height int)
 	}
 	for i, name := range d.decoder.Landmarks() {
 		x, y := at.ToImage(b.Landmarks[i].X, b.Landmarks[i].Y)
-		r.Landmarks = append(r.Landmarks, v1.Landmark{Name: name, X: within(x, -width, 2*width), Y: within(y, -height, 2*height)})
+		r.Landmarks = append(r.Landmarks, v1.Landmark{
+			Name: name, X: clampRound(x, -width, 2*width), Y: clampRound(y, -height, 2*height),
+		})
 	}
 	return r, true
 }
 
-// within returns the whole number next to f between two others.
-func within(f float64, low, high int) int {
+// clampRound returns f, limited to low to high and rounded.
+func clampRound(f float64, low, high int) int {
 	return int(math.Round(min(max(f, float64(low)), float64(high))))
 }

@@ -17,15 +17,15 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/vision"
 )
 
-// textLines finds lines of text: ink against its surroundings, dark on light
-// and light on dark, put together by geometry.
+// textLines finds lines of text: it finds ink that is darker or lighter than its
+// surroundings, and groups it into lines by geometry.
 type textLines struct {
-	// LongSide is the size, in pixels, to which a larger picture is reduced
-	// for finding lines. Crops are cut from the full picture.
+	// LongSide is the longer side, in pixels, to which larger images are reduced for
+	// finding lines. Crops are taken from the full image.
 	LongSide int `json:"long_side"`
 }
 
-// Crops of lines are made as high as the reader likes them.
+// Crops of lines have a height that Tesseract reads well.
 const (
 	cropHeight    = 48 // of a line, in pixels, with its margin
 	cropMinHeight = 36
@@ -44,7 +44,7 @@ func newTextLines(settings json.RawMessage) (detector, lane.Loaded, error) {
 	return d, lane.Loaded{Models: []v1.Model{{Name: "text-lines", Version: "1"}}}, nil
 }
 
-// openTextLines makes the detector of a model folder that says how lines are found.
+// openTextLines creates the detector of a model folder with settings for finding lines.
 func openTextLines(m *model.Model, s modelSettings) (detector, error) {
 	switch {
 	case s.Threshold != nil || s.NMS != nil:
@@ -75,23 +75,24 @@ func (d *textLines) validate() error {
 	return nil
 }
 
-// polarity of text.
+// Polarities of text.
 const (
 	darkOnLight = iota
 	lightOnDark
 )
 
-type found struct {
+// inkLine is a line with its polarity.
+type inkLine struct {
 	textlines.Line
 	polarity int
 }
 
-func (d *textLines) detect(m gocv.Mat, most int, want wanted) ([]lane.Region, []crop, error) {
+func (d *textLines) detect(m gocv.Mat, most int, want cropFilter) ([]lane.Region, []crop, error) {
 	grey := vision.Grey(m)
 	defer grey.Close()
 	lines := d.find(grey)
 	if len(lines) > most {
-		slices.SortStableFunc(lines, func(a, b found) int { return cmp.Compare(b.Score, a.Score) })
+		slices.SortStableFunc(lines, func(a, b inkLine) int { return cmp.Compare(b.Score, a.Score) })
 		lines = lines[:most]
 	}
 	ordered := make([]textlines.Line, len(lines))
@@ -106,14 +107,14 @@ func (d *textLines) detect(m gocv.Mat, most int, want wanted) ([]lane.Region, []
 	for i, l := range ordered {
 		regions[i] = lane.Region{Box: toBox(l.Box), Score: l.Score, Label: "text"}
 		if want(regions[i].Label) {
-			cut = append(cut, cutLine(grey, l.Box, polarity[l.Box] == lightOnDark))
+			cut = append(cut, cropLine(grey, l.Box, polarity[l.Box] == lightOnDark))
 		}
 	}
 	return regions, cut, nil
 }
 
-// find gives the lines of both polarities in pixels of the full picture.
-func (d *textLines) find(grey gocv.Mat) []found {
+// find returns the lines of both polarities, in pixels of the full image.
+func (d *textLines) find(grey gocv.Mat) []inkLine {
 	scale := 1.0
 	work := grey
 	if long := max(grey.Cols(), grey.Rows()); long > d.LongSide {
@@ -122,25 +123,25 @@ func (d *textLines) find(grey gocv.Mat) []found {
 		scale = reduce(grey, &work, d.LongSide)
 	}
 	size := image.Pt(work.Cols(), work.Rows())
-	var lines []found
+	var lines []inkLine
 	for _, pol := range []int{darkOnLight, lightOnDark} {
 		for _, l := range textlines.Find(components(work, pol), size) {
-			lines = append(lines, found{l, pol})
+			lines = append(lines, inkLine{l, pol})
 		}
 	}
-	lines = withoutShadows(lines)
+	lines = removeShadows(lines)
 	full := image.Rect(0, 0, grey.Cols(), grey.Rows())
 	for i := range lines {
 		b := &lines[i].Box
-		// A pixel of ink at the edge counts, and so does its blur.
+		// Include the blurred edges of the ink.
 		margin := max(2, b.Dy()/8)
-		*b = scaled(b.Inset(-margin), 1/scale).Intersect(full)
+		*b = scaleBox(b.Inset(-margin), 1/scale).Intersect(full)
 	}
 	return lines
 }
 
-// components binarises a picture against its surroundings and takes the ink
-// apart.
+// components binarises an image with a local threshold and returns the connected components
+// of the ink.
 func components(grey gocv.Mat, polarity int) []textlines.Component {
 	const block, contrast = 41, 14
 	ink := gocv.NewMat()
@@ -166,15 +167,15 @@ func components(grey gocv.Mat, polarity int) []textlines.Component {
 	return out
 }
 
-// withoutShadows drops lines that the other polarity explains better: around
-// and inside dark letters there is light, and it lies in lines too.
-func withoutShadows(lines []found) []found {
-	slices.SortStableFunc(lines, func(a, b found) int {
+// removeShadows removes lines that overlap a better line of the other polarity: the light
+// areas around and inside dark letters also form lines.
+func removeShadows(lines []inkLine) []inkLine {
+	slices.SortStableFunc(lines, func(a, b inkLine) int {
 		return cmp.Compare(weight(b), weight(a))
 	})
-	var kept []found
+	var kept []inkLine
 	for _, l := range lines {
-		shadow := slices.ContainsFunc(kept, func(k found) bool {
+		shadow := slices.ContainsFunc(kept, func(k inkLine) bool {
 			i := k.Box.Intersect(l.Box)
 			return 10*i.Dx()*i.Dy() > 3*l.Box.Dx()*l.Box.Dy()
 		})
@@ -185,13 +186,14 @@ func withoutShadows(lines []found) []found {
 	return kept
 }
 
-func weight(f found) float64 {
+// weight returns how good a line is: its score times the square root of its area.
+func weight(f inkLine) float64 {
 	return f.Score * math.Sqrt(float64(f.Box.Dx())*float64(f.Box.Dy()))
 }
 
-// cutLine takes the pixels of a line, dark on light, of a height that is read
-// well.
-func cutLine(m gocv.Mat, box image.Rectangle, invert bool) crop {
+// cropLine returns the crop of a line, dark on light, with a height that Tesseract reads
+// well. invert is for lines that are light on dark.
+func cropLine(m gocv.Mat, box image.Rectangle, invert bool) crop {
 	region := m.Region(box)
 	defer region.Close()
 	out := gocv.NewMat()
@@ -203,7 +205,8 @@ func cutLine(m gocv.Mat, box image.Rectangle, invert bool) crop {
 		if f < 1 {
 			how = gocv.InterpolationArea
 		}
-		gocv.Resize(out, &out, image.Pt(max(1, int(float64(box.Dx())*f+0.5)), max(1, int(float64(h)*f+0.5))), 0, 0, how)
+		size := image.Pt(max(1, int(float64(box.Dx())*f+0.5)), max(1, int(float64(h)*f+0.5)))
+		gocv.Resize(out, &out, size, 0, 0, how)
 	}
 	if invert {
 		gocv.BitwiseNot(out, &out)
@@ -211,7 +214,8 @@ func cutLine(m gocv.Mat, box image.Rectangle, invert bool) crop {
 	return crop{width: out.Cols(), height: out.Rows(), channels: out.Channels(), pixels: out.ToBytes()}
 }
 
-func scaled(r image.Rectangle, f float64) image.Rectangle {
+// scaleBox returns r scaled by f, enlarged to whole pixels.
+func scaleBox(r image.Rectangle, f float64) image.Rectangle {
 	return image.Rect(
 		int(math.Floor(float64(r.Min.X)*f)), int(math.Floor(float64(r.Min.Y)*f)),
 		int(math.Ceil(float64(r.Max.X)*f)), int(math.Ceil(float64(r.Max.Y)*f)))

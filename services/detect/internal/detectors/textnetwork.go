@@ -20,20 +20,20 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/vision"
 )
 
-// dbText is the kind of models that find lines of text; see package dbtext.
+// dbText is the kind of networks that find lines of text, see package dbtext.
 const dbText = "db-text"
 
 // textNetwork finds lines of text with a network.
 type textNetwork struct {
 	model   *model.Model
 	net     nets.Net
-	output  []string // its name
+	output  []string // the name of its one output
 	options dbtext.Options
-	grey    bool // crops
+	grey    bool // crops are grey
 }
 
-// minShrunk is the shortest side of a line in the output of a network, in pixels, as in
-// PP-OCR.
+// minShrunk is the minimum of the sides of a line in the output of a network, in pixels. It
+// is that of PP-OCR.
 const minShrunk = 3
 
 func openTextNetwork(m *model.Model, s modelSettings, o engines.Options) (*textNetwork, error) {
@@ -94,13 +94,13 @@ func unusedSetting(s modelSettings) string {
 	return ""
 }
 
-func (d *textNetwork) detect(m gocv.Mat, most int, want wanted) ([]lane.Region, []crop, error) {
+func (d *textNetwork) detect(m gocv.Mat, most int, want cropFilter) ([]lane.Region, []crop, error) {
 	lines, err := d.lines(m)
 	if err != nil {
 		return nil, nil, fmt.Errorf("model %s: %w", d.model.Name, err)
 	}
 	slices.SortStableFunc(lines, func(a, b dbtext.Line) int { return cmp.Compare(b.Score, a.Score) })
-	lines = inReadingOrder(lines[:min(len(lines), most)])
+	lines = sortLines(lines[:min(len(lines), most)])
 	full := image.Rect(0, 0, m.Cols(), m.Rows())
 	const label = "text"
 	crops := want(label)
@@ -121,7 +121,7 @@ func (d *textNetwork) detect(m gocv.Mat, most int, want wanted) ([]lane.Region, 
 		if !level {
 			for _, p := range l.Corners {
 				r.Polygon = append(r.Polygon, v1.Point{
-					X: within(p.X, -m.Cols(), 2*m.Cols()), Y: within(p.Y, -m.Rows(), 2*m.Rows()),
+					X: clampRound(p.X, -m.Cols(), 2*m.Cols()), Y: clampRound(p.Y, -m.Rows(), 2*m.Rows()),
 				})
 			}
 		}
@@ -129,15 +129,16 @@ func (d *textNetwork) detect(m gocv.Mat, most int, want wanted) ([]lane.Region, 
 		switch {
 		case !crops:
 		case level:
-			cut = append(cut, cutLine(from, box, false))
+			cut = append(cut, cropLine(from, box, false))
 		default:
-			cut = append(cut, cutQuad(from, l.Corners))
+			cut = append(cut, cropQuad(from, l.Corners))
 		}
 	}
 	return regions, cut, nil
 }
 
-// lines runs the network. What it gives is checked as for other networks.
+// lines runs the network and finds the lines in its output, in pixels of the image. It
+// rejects an output that is not probabilities.
 func (d *textNetwork) lines(m gocv.Mat) ([]dbtext.Line, error) {
 	input, at := vision.Fit(m, d.model.Input)
 	height, width := input.Shape[2], input.Shape[3]
@@ -162,14 +163,15 @@ func (d *textNetwork) lines(m gocv.Mat) ([]dbtext.Line, error) {
 	return lines, nil
 }
 
-// isLevel reports whether a line is its box, but for a pixel.
+// isLevel reports whether a line equals its upright box, within one pixel.
 func isLevel(q dbtext.Quad) bool {
 	const most = 1.0
 	return q[0].X < q[1].X && math.Abs(q[0].Y-q[1].Y) <= most && math.Abs(q[0].X-q[3].X) <= most
 }
 
-// inReadingOrder sorts lines as if the image was turned so that most of them are level.
-func inReadingOrder(lines []dbtext.Line) []dbtext.Line {
+// sortLines returns lines in reading order. It sorts them as if the image was rotated by
+// the median of their angles.
+func sortLines(lines []dbtext.Line) []dbtext.Line {
 	angles := make([]float64, 0, len(lines))
 	for _, l := range lines {
 		angles = append(angles, math.Atan2(l.Corners[1].Y-l.Corners[0].Y, l.Corners[1].X-l.Corners[0].X))
@@ -198,8 +200,8 @@ func inReadingOrder(lines []dbtext.Line) []dbtext.Line {
 	return ordered
 }
 
-// cutQuad takes the pixels of a line that is not level, turned upright.
-func cutQuad(m gocv.Mat, q dbtext.Quad) crop {
+// cropQuad returns the crop of a line that is not level, rotated upright.
+func cropQuad(m gocv.Mat, q dbtext.Quad) crop {
 	width := max(1, int(math.Round(math.Hypot(q[1].X-q[0].X, q[1].Y-q[0].Y))))
 	height := max(1, int(math.Round(math.Hypot(q[3].X-q[0].X, q[3].Y-q[0].Y))))
 	from := gocv.NewPoint2fVectorFromPoints([]gocv.Point2f{point2f(q[0]), point2f(q[1]), point2f(q[3])})
@@ -210,8 +212,9 @@ func cutQuad(m gocv.Mat, q dbtext.Quad) crop {
 	defer turn.Close()
 	upright := gocv.NewMat()
 	defer upright.Close()
-	gocv.WarpAffineWithParams(m, &upright, turn, image.Pt(width, height), gocv.InterpolationCubic, gocv.BorderReplicate, color.RGBA{})
-	return cutLine(upright, image.Rect(0, 0, width, height), false)
+	gocv.WarpAffineWithParams(m, &upright, turn, image.Pt(width, height),
+		gocv.InterpolationCubic, gocv.BorderReplicate, color.RGBA{})
+	return cropLine(upright, image.Rect(0, 0, width, height), false)
 }
 
 func point2f(p dbtext.Point) gocv.Point2f { return gocv.Point2f{X: float32(p.X), Y: float32(p.Y)} }

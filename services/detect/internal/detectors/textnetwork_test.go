@@ -17,8 +17,9 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/model"
 )
 
-// brightness is a network whose output is its input: a pixel of 255 is a probability of 1.
-const brightness = `
+// brightnessNetwork is a network whose output equals its input: a pixel of 255 is a probability of
+// 1.
+const brightnessNetwork = `
 name: "brightness"
 input: "data"
 input_shape { dim: 1 dim: 1 dim: 32 dim: 32 }
@@ -36,11 +37,12 @@ output: {pixel: 0.3, unclip: 1}
 threshold: 0.5
 `
 
-// textFolder makes the folder "lines" of the model in a new folder, and returns that.
-func textFolder(t *testing.T, files map[string]string) string {
+// writeTextModel makes a folder of models with the model "lines". files replaces or adds files
+// of the model.
+func writeTextModel(t *testing.T, files map[string]string) string {
 	t.Helper()
 	all := map[string]string{
-		model.File: brightnessModel, "net.caffemodel": "\x0a\x0abrightness", "net.prototxt": brightness,
+		model.File: brightnessModel, "net.caffemodel": "\x0a\x0abrightness", "net.prototxt": brightnessNetwork,
 	}
 	maps.Copy(all, files)
 	root := t.TempDir()
@@ -55,8 +57,9 @@ func textFolder(t *testing.T, files map[string]string) string {
 	return root
 }
 
-// brightLines is an image with these lines in white on black, as a file.
-func brightLines(t *testing.T, width, height int, inside ...func(x, y int) bool) []byte {
+// newBrightImage returns an image file that is white inside of any of these areas and black
+// elsewhere.
+func newBrightImage(t *testing.T, width, height int, inside ...func(x, y int) bool) []byte {
 	t.Helper()
 	m := image.NewRGBA(image.Rect(0, 0, width, height))
 	draw.Draw(m, m.Bounds(), image.NewUniform(color.Black), image.Point{}, draw.Src)
@@ -76,12 +79,13 @@ func brightLines(t *testing.T, width, height int, inside ...func(x, y int) bool)
 	return b.Bytes()
 }
 
-func level(x0, y0, x1, y1 int) func(x, y int) bool {
+// levelArea returns the area of an upright line.
+func levelArea(x0, y0, x1, y1 int) func(x, y int) bool {
 	return func(x, y int) bool { return image.Pt(x, y).In(image.Rect(x0, y0, x1, y1)) }
 }
 
-// tilted is a line that falls by one pixel in two.
-func tilted(x, y int) bool {
+// tiltedArea is the area of a line that falls by one pixel in two.
+func tiltedArea(x, y int) bool {
 	along, across := 2*(x-40)+(y-150), 2*(y-150)-(x-40)
 	return along > 0 && along < 400 && across > 0 && across < 40
 }
@@ -95,36 +99,43 @@ func detectLines(t *testing.T, h *handler, file []byte, most int) (lane.Detected
 	return found, crops
 }
 
-// TestTextNetwork_LevelAndTiltedLines cuts lines upright, in the order in which they are
-// read.
+// TestTextNetwork_LevelAndTiltedLines checks that lines are in reading order, and that their
+// crops are upright.
 func TestTextNetwork_LevelAndTiltedLines(t *testing.T) {
 	t.Parallel()
-	h, loaded := startModels(t, textFolder(t, nil), nil, "lines")
+	h, loaded := startModels(t, writeTextModel(t, nil), nil, "lines")
 	if e := loaded["lines"].Error; e != "" {
 		t.Fatal(e)
 	}
-	file := brightLines(t, 320, 320, level(20, 60, 200, 80), level(30, 20, 240, 40), tilted)
+	file := newBrightImage(t, 320, 320, levelArea(20, 60, 200, 80), levelArea(30, 20, 240, 40), tiltedArea)
 	found, crops := detectLines(t, h, file, 10)
 	if len(found.Regions) != 3 {
 		t.Fatalf("%d lines, want 3: %+v", len(found.Regions), found.Regions)
 	}
-	for i, want := range []image.Rectangle{image.Rect(30, 20, 240, 40), image.Rect(20, 60, 200, 80), image.Rect(32, 150, 200, 246)} {
+	for i, want := range []image.Rectangle{
+		image.Rect(30, 20, 240, 40), image.Rect(20, 60, 200, 80), image.Rect(32, 150, 200, 246),
+	} {
 		r := found.Regions[i]
-		if !want.In(toRectangle(r.Box).Inset(-2)) || !toRectangle(r.Box).In(want.Inset(-16)) {
+		if box := toRectangle(r.Box); !want.In(box.Inset(-2)) || !box.In(want.Inset(-16)) {
 			t.Errorf("line %d is at %+v, want around %v", i, r.Box, want)
 		}
-		if r.Score < 0.9 || r.Label != "text" {
-			t.Errorf("line %d has the score %v and the label %q, want 1 and text", i, r.Score, r.Label)
+		if r.Score < 0.9 {
+			t.Errorf("line %d has the score %v, want 0.9 or more", i, r.Score)
+		}
+		if r.Label != "text" {
+			t.Errorf("line %d has the label %q, want text", i, r.Label)
 		}
 		c := found.Crops[i]
-		if c.Channels != 1 || len(crops[i]) != c.Width*c.Height {
-			t.Errorf("crop %d is %d x %d x %d in %d bytes, want grey", i, c.Width, c.Height, c.Channels, len(crops[i]))
+		checkPixels(t, i, c, crops[i], 1)
+		if c.Height < cropMinHeight || c.Height > cropMaxHeight {
+			t.Errorf("crop %d is %d high, want %d to %d", i, c.Height, cropMinHeight, cropMaxHeight)
 		}
-		if c.Height < cropMinHeight || c.Height > cropMaxHeight || c.Width < 2*c.Height {
-			t.Errorf("crop %d is %d x %d, want a line as readers like it", i, c.Width, c.Height)
+		if c.Width < 2*c.Height {
+			t.Errorf("crop %d is %d x %d, want at least twice as wide as high", i, c.Width, c.Height)
 		}
-		if middle := crops[i][c.Height/2*c.Width : (c.Height/2+1)*c.Width]; bytes.Count(middle, []byte{255}) < c.Width*7/10 {
-			t.Errorf("crop %d: the row in its middle is not white: it was not cut upright", i)
+		middle := crops[i][c.Height/2*c.Width : (c.Height/2+1)*c.Width]
+		if n := bytes.Count(middle, []byte{255}); n < c.Width*7/10 {
+			t.Errorf("crop %d: %d of %d pixels of the middle row are white: the line is not upright", i, n, c.Width)
 		}
 	}
 	for i, tilted := range []bool{false, false, true} {
@@ -132,44 +143,57 @@ func TestTextNetwork_LevelAndTiltedLines(t *testing.T) {
 			t.Errorf("line %d has the corners %v", i, found.Regions[i].Polygon)
 		}
 	}
-	if p := found.Regions[2].Polygon; p[0].X > 60 || p[1].X < 180 || p[1].Y < p[0].Y+70 {
-		t.Errorf("the corners of the tilted line are %v, want them from the top left of its text", p)
+	p := found.Regions[2].Polygon
+	if p[0].X > 60 {
+		t.Errorf("the first corner of the tilted line is %v, want that at the top left of its text", p[0])
+	}
+	if p[1].X < 180 || p[1].Y < p[0].Y+70 {
+		t.Errorf("the second corner of the tilted line is %v, want that at the top right of its text", p[1])
 	}
 }
 
-// TestTextNetwork_KeepsTheSurest has more lines than are wanted.
+// checkPixels checks the number of channels of a crop, and the size of its pixels.
+func checkPixels(t *testing.T, i int, c lane.Crop, pixels []byte, channels int) {
+	t.Helper()
+	if c.Channels != channels {
+		t.Errorf("crop %d has %d channels, want %d", i, c.Channels, channels)
+	}
+	if want := c.Width * c.Height * channels; len(pixels) != want {
+		t.Errorf("crop %d of %d x %d pixels has %d bytes, want %d", i, c.Width, c.Height, len(pixels), want)
+	}
+}
+
+// TestTextNetwork_KeepsTheSurest detects more lines than the request allows.
 func TestTextNetwork_KeepsTheSurest(t *testing.T) {
 	t.Parallel()
-	h, _ := startModels(t, textFolder(t, nil), nil, "lines")
-	grey := func(x, y int) bool { return level(20, 20, 200, 40)(x, y) && (x+y)%5 != 0 } // holes: less sure
-	found, _ := detectLines(t, h, brightLines(t, 320, 320, level(20, 100, 200, 120), grey), 1)
+	h, _ := startModels(t, writeTextModel(t, nil), nil, "lines")
+	grey := func(x, y int) bool { return levelArea(20, 20, 200, 40)(x, y) && (x+y)%5 != 0 } // a lower score
+	found, _ := detectLines(t, h, newBrightImage(t, 320, 320, levelArea(20, 100, 200, 120), grey), 1)
 	if len(found.Regions) != 1 {
 		t.Fatalf("%d lines, want 1", len(found.Regions))
 	}
 	if y := found.Regions[0].Box.Y; y < 80 {
-		t.Errorf("the line at %d was kept, want the surer one below", y)
+		t.Errorf("the line at %d was kept, want that with the higher score, below", y)
 	}
 }
 
-// TestTextNetwork_ColourCrops cuts crops of blue, green and red.
+// TestTextNetwork_ColourCrops checks crops of blue, green and red.
 func TestTextNetwork_ColourCrops(t *testing.T) {
 	t.Parallel()
-	h, _ := startModels(t, textFolder(t, nil), map[string]any{"channels": "bgr"}, "lines")
-	found, crops := detectLines(t, h, brightLines(t, 320, 320, level(20, 20, 200, 40), tilted), 10)
+	h, _ := startModels(t, writeTextModel(t, nil), map[string]any{"channels": "bgr"}, "lines")
+	found, crops := detectLines(t, h, newBrightImage(t, 320, 320, levelArea(20, 20, 200, 40), tiltedArea), 10)
 	for i, c := range found.Crops {
-		if c.Channels != 3 || len(crops[i]) != 3*c.Width*c.Height {
-			t.Errorf("crop %d is %d x %d x %d in %d bytes, want three channels", i, c.Width, c.Height, c.Channels, len(crops[i]))
-		}
+		checkPixels(t, i, c, crops[i], 3)
 	}
 }
 
-// TestTextNetwork_AnyShape has images of which a side is nearly nothing.
+// TestTextNetwork_AnyShape detects in images with very short sides.
 func TestTextNetwork_AnyShape(t *testing.T) {
 	t.Parallel()
-	h, _ := startModels(t, textFolder(t, nil), nil, "lines")
+	h, _ := startModels(t, writeTextModel(t, nil), nil, "lines")
 	for _, size := range []image.Point{{1, 1}, {4000, 1}, {1, 4000}, {31, 33}, {2000, 700}} {
 		all := func(int, int) bool { return true }
-		found, _ := detectLines(t, h, brightLines(t, size.X, size.Y, all), 10)
+		found, _ := detectLines(t, h, newBrightImage(t, size.X, size.Y, all), 10)
 		for _, r := range found.Regions {
 			if !toRectangle(r.Box).In(image.Rectangle{Max: size}) {
 				t.Errorf("%v: a line at %+v", size, r.Box)
@@ -178,7 +202,7 @@ func TestTextNetwork_AnyShape(t *testing.T) {
 	}
 }
 
-func TestTextNetwork_NamesWhatIsWrong(t *testing.T) {
+func TestTextNetwork_ErrorNamesField(t *testing.T) {
 	t.Parallel()
 	replaced := func(old, new string) map[string]string {
 		if !strings.Contains(brightnessModel, old) {
@@ -200,27 +224,29 @@ func TestTextNetwork_NamesWhatIsWrong(t *testing.T) {
 		"padding":         {nil, map[string]any{"padding": 0.3}, "padding: not used"},
 		"crop side":       {nil, map[string]any{"crop_side": 100}, "crop_side: not used"},
 		"another network": {replaced("channels: grey", "channels: bgr"), nil, "output out has the shape [1 3 320 320]"},
-		"not probable":    {replaced("scale: 0.00392156862745098", "scale: 1, mean: [-2]"), nil, "output out has a value of 2"},
+		"not probable": {
+			replaced("scale: 0.00392156862745098", "scale: 1, mean: [-2]"), nil, "output out has a value of 2",
+		},
 	} {
-		_, loaded := startModels(t, textFolder(t, tt.files), tt.settings, "lines")
+		_, loaded := startModels(t, writeTextModel(t, tt.files), tt.settings, "lines")
 		if got := loaded["lines"].Error; !strings.Contains(got, tt.want) {
 			t.Errorf("%s: %q, want %q", name, got, tt.want)
 		}
 	}
 }
 
-// TestInReadingOrder_TiltedPage reads a page that was photographed askew: the second line
-// begins above the end of the first one.
-func TestInReadingOrder_TiltedPage(t *testing.T) {
+// TestSortLines_TiltedPage detects the lines of a tilted page: the second line begins
+// above the end of the first one.
+func TestSortLines_TiltedPage(t *testing.T) {
 	t.Parallel()
-	h, _ := startModels(t, textFolder(t, nil), nil, "lines")
+	h, _ := startModels(t, writeTextModel(t, nil), nil, "lines")
 	row := func(n int) func(x, y int) bool {
 		return func(x, y int) bool {
 			along, across := 4*(x-30)-(y-150), 4*(y-150)+(x-30) // rises by one pixel in four
 			return along > 0 && along < 1000 && across > 160*n && across < 160*n+70
 		}
 	}
-	found, _ := detectLines(t, h, brightLines(t, 320, 320, row(2), row(0), row(1)), 10)
+	found, _ := detectLines(t, h, newBrightImage(t, 320, 320, row(2), row(0), row(1)), 10)
 	if len(found.Regions) != 3 {
 		t.Fatalf("%d lines, want 3", len(found.Regions))
 	}

@@ -15,12 +15,12 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/model"
 )
 
-// fetched is the folder into which make models fetches models.
-const fetched = "../../../../models"
+// fetchedDir is the folder into which make models downloads models.
+const fetchedDir = "../../../../models"
 
-// fetchedModel returns a folder of models with one that was fetched, or with that of
-// ../shared/realdata/models, described as in the catalogue. It skips the test when the
-// weights are in neither.
+// fetchedModel returns a folder of models with one model of the catalogue. Its weights are
+// those that make models has downloaded, or those in ../shared/realdata/models. Without
+// either it skips the test.
 func fetchedModel(t *testing.T, name, files string) (root string) {
 	t.Helper()
 	m, err := model.Load(filepath.Join(catalogue, name))
@@ -31,7 +31,7 @@ func fetchedModel(t *testing.T, name, files string) (root string) {
 	if err := os.CopyFS(filepath.Join(root, name), os.DirFS(filepath.Join(catalogue, name))); err != nil {
 		t.Fatal(err)
 	}
-	library, err := filepath.Abs(filepath.Join(fetched, "onnxruntime"))
+	library, err := filepath.Abs(filepath.Join(fetchedDir, "onnxruntime"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +41,7 @@ func fetchedModel(t *testing.T, name, files string) (root string) {
 	if err := os.Symlink(library, filepath.Join(root, "onnxruntime")); err != nil {
 		t.Fatal(err)
 	}
-	for _, dir := range []string{filepath.Join(fetched, name), filepath.Join(realdata, "models", files)} {
+	for _, dir := range []string{filepath.Join(fetchedDir, name), filepath.Join(realdata, "models", files)} {
 		weights, err := filepath.Abs(filepath.Join(dir, m.Weights))
 		if err != nil {
 			t.Fatal(err)
@@ -57,9 +57,10 @@ func fetchedModel(t *testing.T, name, files string) (root string) {
 	return ""
 }
 
-// TestTextNetwork_AgreesWithReference finds the lines that OpenCV's own functions for
-// contours and smallest rectangles find in the outputs of the same networks: as many, each
-// overlapping its reference by 0.9, with a score within 0.02.
+// TestTextNetwork_AgreesWithReference compares the lines with those that OpenCV's functions
+// for contours and smallest rectangles find in the outputs of the same networks: the number
+// of lines is equal, each overlaps its reference by 0.9, and the scores differ by at most
+// 0.02.
 func TestTextNetwork_AgreesWithReference(t *testing.T) {
 	t.Parallel()
 	if _, err := os.Stat(realdata); err != nil {
@@ -91,14 +92,14 @@ func TestTextNetwork_AgreesWithReference(t *testing.T) {
 				}
 				for _, want := range lines {
 					q := want.Corners
-					box := clipped([4]float64{
+					box := newClippedBox([4]float64{
 						math.Floor(min(q[0][0], q[1][0], q[2][0], q[3][0])), math.Floor(min(q[0][1], q[1][1], q[2][1], q[3][1])),
 						math.Ceil(max(q[0][0], q[1][0], q[2][0], q[3][0])), math.Ceil(max(q[0][1], q[1][1], q[2][1], q[3][1])),
 					}, got.Width, got.Height)
 					best := slices.MaxFunc(got.Regions, func(a, b lane.Region) int {
-						return int(1e6 * (overlap(a.Box, box) - overlap(b.Box, box)))
+						return int(1e6 * (iou(a.Box, box) - iou(b.Box, box)))
 					})
-					if o := overlap(best.Box, box); o < 0.9 {
+					if o := iou(best.Box, box); o < 0.9 {
 						t.Errorf("%s: %+v overlaps %+v by %.3f, want 0.9", photo, best.Box, box, o)
 						continue
 					}
@@ -111,8 +112,8 @@ func TestTextNetwork_AgreesWithReference(t *testing.T) {
 	}
 }
 
-// densePage returns a page of 78 lines, 9 pixels high: a rendered page three times, at
-// half its size.
+// densePage returns a page of 78 lines that are 9 pixels high: a rendered page, three times
+// and at half its size.
 func densePage(t *testing.T) []byte {
 	t.Helper()
 	page := gocv.IMRead(filepath.Join(realdata, "rendered/page_en.png"), gocv.IMReadColor)
@@ -133,8 +134,8 @@ func densePage(t *testing.T) []byte {
 	return slices.Clone(file.GetBytes())
 }
 
-// TestTextNetwork_DensePage finds each line of a dense page. In an image that was made too
-// small several lines are found as one, and all looks well.
+// TestTextNetwork_DensePage checks that each line of a dense page is found. If the input of
+// the network is too small, several lines are found as one line, without an error.
 func TestTextNetwork_DensePage(t *testing.T) {
 	t.Parallel()
 	const name, lines = "ppocr-v6-tiny-det", 78
@@ -150,7 +151,7 @@ func TestTextNetwork_DensePage(t *testing.T) {
 		return len(slices.DeleteFunc(got.Regions, func(r lane.Region) bool { return r.Box.Height > 25 }))
 	}
 	if got := count(); got != lines {
-		t.Errorf("%d lines of %d", got, lines)
+		t.Errorf("%d lines, want %d", got, lines)
 	}
 	file := filepath.Join(root, name, model.File)
 	text, err := os.ReadFile(file)
@@ -162,6 +163,6 @@ func TestTextNetwork_DensePage(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := count(); got == lines {
-		t.Errorf("an input of 480 pixels finds all %d lines too: this test shows nothing", got)
+		t.Errorf("an input of 480 pixels finds all %d lines, too: this test cannot fail", got)
 	}
 }
