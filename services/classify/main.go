@@ -1,7 +1,7 @@
-// Command classify says what the crops of pictures are: it takes them from
-// the stream CROPS and publishes the answer to RESULTS, or to PARTS when the
-// crops of the picture came in several messages. Run as "classify lane" it is
-// one of its own child processes, which hold the native code.
+// Command classify classifies the crops of images. It consumes the stream CROPS and
+// publishes the result to RESULTS, or to PARTS if the crops of the image are in several
+// messages. Run as "classify lane" it is one of its own child processes, which run the
+// native code.
 package main
 
 import (
@@ -27,7 +27,7 @@ func main() {
 	var options worker.Options
 	os.Exit(run.Main(run.Spec{
 		Name:        string(subject.Classify),
-		Description: "Says what the regions of pictures are.",
+		Description: "Classifies the regions of images.",
 		Flags:       func(fs *flag.FlagSet) { options.Register(fs) },
 		New: func(p *run.Process) (run.Service, error) {
 			return worker.NewService(p, subject.Classify, options, classify.New(p.Pipelines))

@@ -14,25 +14,25 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/vision"
 )
 
-// faceAttributes says of a face whether its eyes are open, it wears glasses
-// and smiles, with the cascades of opencv-data.
+// faceAttributes labels faces with eyes-open, glasses and smile, with the cascades of
+// opencv-data.
 //
-// A cascade says yes or no. The scores here are how many raw hits it has, as
-// hits ÷ (hits + a constant): not a probability, but more agreement gives a
-// higher score. A label is given when its score is at least 0.5, so absence
-// says little. The constants were set by eye on 26 faces of photos: smile is
-// given to most that smile broadly and to two of five that do not; glasses to
-// neither of the two that wear them, and to no other.
+// A cascade has no score. The scores here are computed from the number of its raw hits, as
+// hits ÷ (hits + a constant). They are not probabilities, but more hits give a higher score.
+// Labels have a score of at least 0.5; a missing label says little. The constants were
+// chosen by eye on 26 faces in photos: smile is given to most faces that smile broadly and
+// to two of five that do not; glasses to neither of the two faces with glasses, and to no
+// other.
 type faceAttributes struct {
-	Dir string `json:"dir"` // folder of the cascades
+	Dir string `json:"dir"` // folder of the cascades; empty means that of opencv-data
 
 	eyes    gocv.CascadeClassifier // finds open eyes
-	glasses gocv.CascadeClassifier // finds eyes behind glasses too
+	glasses gocv.CascadeClassifier // also finds eyes behind glasses
 	smile   gocv.CascadeClassifier
 }
 
-// faceSide is the size at which attributes are looked for: the cascades were
-// trained on small pictures.
+// faceSide is the size to which faces are scaled, in pixels: the cascades were trained on
+// small images.
 const faceSide = 128
 
 func newFaceAttributes(settings json.RawMessage) (classifier, lane.Loaded, error) {
@@ -60,10 +60,10 @@ func newFaceAttributes(settings json.RawMessage) (classifier, lane.Loaded, error
 func (f *faceAttributes) channels() int { return 1 }
 
 func (f *faceAttributes) classify(crops []crop) ([]lane.CropLabel, error) {
-	return oneByOne(crops, f.look)
+	return classifyEach(crops, f.classifyOne)
 }
 
-func (f *faceAttributes) look(c crop) (lane.CropLabel, error) {
+func (f *faceAttributes) classifyOne(c crop) (lane.CropLabel, error) {
 	raw, err := gocv.NewMatFromBytes(c.Height, c.Width, gocv.MatTypeCV8UC1, c.pixels)
 	if err != nil {
 		return lane.CropLabel{}, fmt.Errorf("read crop: %w", err)
@@ -78,32 +78,34 @@ func (f *faceAttributes) look(c crop) (lane.CropLabel, error) {
 	defer upper.Close()
 	lower := face.Region(image.Rect(0, faceSide/2, faceSide, faceSide))
 	defer lower.Close()
-	eyes := hits(&f.eyes, upper, image.Pt(faceSide/8, faceSide/8), faceSide/3)
-	behind := hits(&f.glasses, upper, image.Pt(faceSide/8, faceSide/8), faceSide/3)
-	smile := hits(&f.smile, lower, image.Pt(faceSide/4, faceSide/8), faceSide)
+	eyes := countHits(&f.eyes, upper, image.Pt(faceSide/8, faceSide/8), faceSide/3)
+	behind := countHits(&f.glasses, upper, image.Pt(faceSide/8, faceSide/8), faceSide/3)
+	smile := countHits(&f.smile, lower, image.Pt(faceSide/4, faceSide/8), faceSide)
 
-	return lane.CropLabel{Labels: attributes(eyes, behind, smile)}, nil
+	return lane.CropLabel{Labels: newAttributeLabels(eyes, behind, smile)}, nil
 }
 
-// attributes turns the hits of the three cascades into labels, best first.
-func attributes(eyes, behind, smile int) []v1.Label {
+// newAttributeLabels converts the hits of the three cascades to labels, the best first.
+func newAttributeLabels(eyes, behind, smile int) []v1.Label {
 	var labels []v1.Label
 	add := func(name string, score float64) {
 		if score >= 0.5 {
-			labels = append(labels, v1.Label{Label: name, Score: rounded(score)})
+			labels = append(labels, v1.Label{Label: name, Score: roundScore(score)})
 		}
 	}
-	add("eyes-open", agreement(max(eyes, behind), 6))
-	// Glasses hide eyes from the plain cascade more than from the other.
-	add("glasses", agreement(max(0, behind-2*eyes), 6))
-	add("smile", agreement(smile, 100))
+	add("eyes-open", hitScore(max(eyes, behind), 6))
+	// Glasses hide eyes more from the first cascade than from the second.
+	add("glasses", hitScore(max(0, behind-2*eyes), 6))
+	add("smile", hitScore(smile, 100))
 	slices.SortStableFunc(labels, func(a, b v1.Label) int { return cmp.Compare(b.Score, a.Score) })
 	return labels
 }
 
-// hits counts the raw hits of a cascade before they are grouped.
-func hits(c *gocv.CascadeClassifier, m gocv.Mat, least image.Point, most int) int {
+// countHits returns the number of raw hits of a cascade, before OpenCV groups them. least and most
+// limit the size of a hit.
+func countHits(c *gocv.CascadeClassifier, m gocv.Mat, least image.Point, most int) int {
 	return len(c.DetectMultiScaleWithParams(m, 1.1, 0, 0, least, image.Pt(most, most)))
 }
 
-func agreement(hits, half int) float64 { return float64(hits) / float64(hits+half) }
+// hitScore returns a score for a number of hits; it is 0.5 for half hits.
+func hitScore(hits, half int) float64 { return float64(hits) / float64(hits+half) }

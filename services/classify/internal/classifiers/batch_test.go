@@ -15,8 +15,8 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/model"
 )
 
-// startBatch starts a lane whose pipeline p is set up so.
-func startBatch(tb testing.TB, root string, setup lane.Setup) (*handler, lane.Loaded) {
+// startPipeline starts a lane with a pipeline p with this setup.
+func startPipeline(tb testing.TB, root string, setup lane.Setup) (*handler, lane.Loaded) {
 	tb.Helper()
 	h := newHandler()
 	loaded, err := h.Start(lane.Start{Models: root, Pipelines: map[string]lane.Setup{"p": setup}})
@@ -26,8 +26,8 @@ func startBatch(tb testing.TB, root string, setup lane.Setup) (*handler, lane.Lo
 	return h, loaded["p"]
 }
 
-// oneColour returns n crops of a pixel, each of one random colour, in BGR or in grey.
-func oneColour(n int) (crops []lane.Crop, pixels []byte) {
+// newPixelCrops returns n crops of one pixel, each with a random colour, in BGR or grey.
+func newPixelCrops(n int) (crops []lane.Crop, pixels []byte) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for i := range n {
 		c := lane.Crop{Region: i * 3, Width: 1, Height: 1, Channels: 1 + 2*r.IntN(2), Label: string("ab-"[i%3])}
@@ -39,31 +39,31 @@ func oneColour(n int) (crops []lane.Crop, pixels []byte) {
 	return crops, pixels
 }
 
-// TestBatch_GivesTheResultOfEachCrop: crops that run together, of all numbers that do not
-// fill their batches, get what each gets alone, in their order; so do those of a label and
-// those that a first classifier has dropped.
-func TestBatch_GivesTheResultOfEachCrop(t *testing.T) {
+// TestBatch_KeepsOutcomesOfEachCrop checks that crops in batches have the same outcomes, in
+// the same order, as crops that run alone. The numbers of crops include those that do not
+// fill the last batch. It also tests by_label and first.
+func TestBatch_KeepsOutcomesOfEachCrop(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
-	coloursFolder(t, root, "colours", nil)
-	coloursFolder(t, root, "shades", map[string]string{"labels.txt": "dark\nmiddle\nlight\n"})
-	withFirst := json.RawMessage(`{"model":"colours","first":{"kind":"tesseract"}}`) // which reads no pixel
+	writeColoursModel(t, root, "colours", nil)
+	writeColoursModel(t, root, "shades", map[string]string{"labels.txt": "dark\nmiddle\nlight\n"})
+	withFirst := json.RawMessage(`{"model":"colours","first":{"kind":"tesseract"}}`) // tesseract drops single pixels
 	for name, setup := range map[string]lane.Setup{
-		"model":    ofModel("colours"),
+		"model":    modelSetup("colours"),
 		"first":    {Kind: "model", Settings: withFirst},
-		"by_label": {ByLabel: map[string]lane.Setup{"a": ofModel("colours"), "b": ofModel("shades")}},
+		"by_label": {ByLabel: map[string]lane.Setup{"a": modelSetup("colours"), "b": modelSetup("shades")}},
 	} {
-		alone, l := startBatch(t, root, setup)
+		alone, l := startPipeline(t, root, setup)
 		if l.Error != "" {
 			t.Fatalf("%s: %s", name, l.Error)
 		}
 		setup.Batch = 4
-		together, l := startBatch(t, root, setup)
+		together, l := startPipeline(t, root, setup)
 		if l.Error != "" {
 			t.Fatalf("%s with batches: %s", name, l.Error)
 		}
 		for n := range 14 {
-			crops, pixels := oneColour(n)
+			crops, pixels := newPixelCrops(n)
 			r := lane.Classify{Pipeline: "p", Crops: crops}
 			want, err := alone.Classify(r, pixels)
 			if err != nil {
@@ -80,44 +80,46 @@ func TestBatch_GivesTheResultOfEachCrop(t *testing.T) {
 	}
 }
 
-// TestBatch_RejectsNetworksOfOneImage: the first run has as many crops as a batch, so that
-// a network that makes one result of all of them never gets a job.
+// TestBatch_RejectsNetworksOfOneImage checks that a network that returns one result for a
+// whole batch is rejected at start, because the warm-up runs a full batch.
 func TestBatch_RejectsNetworksOfOneImage(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
-	coloursFolder(t, root, "flat", map[string]string{"colours.prototxt": `
+	writeColoursModel(t, root, "flat", map[string]string{"colours.prototxt": `
 name: "flat"
 input: "data"
 input_shape { dim: 1 dim: 3 dim: 1 dim: 1 }
 layer { name: "out" type: "Reshape" bottom: "data" top: "out" reshape_param { shape { dim: 1 dim: -1 } } }
 `})
-	setup := ofModel("flat")
-	if _, l := startBatch(t, root, setup); l.Error != "" {
-		t.Fatalf("one crop after the other: %s", l.Error)
+	setup := modelSetup("flat")
+	if _, l := startPipeline(t, root, setup); l.Error != "" {
+		t.Fatalf("without batches: %s", l.Error)
 	}
 	setup.Batch = 2
-	_, l := startBatch(t, root, setup)
+	_, l := startPipeline(t, root, setup)
 	if want := "model flat: output out has the shape [1 6] for a batch of 2"; !strings.Contains(l.Error, want) {
 		t.Errorf("the error is %q, want %q in it", l.Error, want)
 	}
 }
 
-// TestBatch_RejectsADeclaredNumberOfImages: a network that says that it takes one image.
+// TestBatch_RejectsADeclaredNumberOfImages checks that a network whose input declares one
+// image is rejected at start.
 func TestBatch_RejectsADeclaredNumberOfImages(t *testing.T) {
 	t.Parallel()
 	const name = "shufflenet-v2-int8"
-	root := catalogueFolder(t, name, filepath.Join(realdata,
+	root := linkCatalogueModel(t, name, filepath.Join(realdata,
 		"models/shufflenet_v2_int8_imagenet/shufflenet-v2-12-int8.onnx"), model.ONNXRuntime)
-	setup := ofModel(name)
+	setup := modelSetup(name)
 	setup.Batch = 2
-	_, l := startBatch(t, root, setup)
+	_, l := startPipeline(t, root, setup)
 	if want := "batch: 2, but input"; !strings.Contains(l.Error, want) {
 		t.Errorf("the error is %q, want %q in it", l.Error, want)
 	}
 }
 
-// lineReader makes the folder of a network of PP-OCR that make models has fetched.
-func lineReader(tb testing.TB, name string) (root string) {
+// linkLineReader makes a folder of models with a PP-OCR network that make models has downloaded,
+// or skips the test.
+func linkLineReader(tb testing.TB, name string) (root string) {
 	tb.Helper()
 	folder := "../../../../models/" + name
 	weights, err := filepath.Glob(filepath.Join(folder, "*.onnx"))
@@ -127,7 +129,7 @@ func lineReader(tb testing.TB, name string) (root string) {
 	if len(weights) == 0 {
 		tb.Skipf("%s was not run: make models MODELS=%s fetches it", name, name)
 	}
-	root = catalogueFolder(tb, name, weights[0], model.ONNXRuntime)
+	root = linkCatalogueModel(tb, name, weights[0], model.ONNXRuntime)
 	found, err := filepath.Glob(filepath.Join(folder, "*.txt"))
 	if err != nil {
 		tb.Fatal(err)
@@ -142,28 +144,28 @@ func lineReader(tb testing.TB, name string) (root string) {
 	return root
 }
 
-// lines draws n lines of text, some of them of the same width.
-func lines(n int) (crops []lane.Crop, pixels []byte) {
+// drawLines draws n lines of text, some of which have the same width.
+func drawLines(n int) (crops []lane.Crop, pixels []byte) {
 	for i := range n {
-		crop, line := drawn(fmt.Sprintf("Number %d of %s", i, strings.Repeat("some ", i%3)))
+		crop, line := drawLine(fmt.Sprintf("Number %d of %s", i, strings.Repeat("some ", i%3)))
 		crop.Region = i
 		crops, pixels = append(crops, crop), append(pixels, line...)
 	}
 	return crops, pixels
 }
 
-// TestBatch_ReadsTheSameLines: a real network reads lines of three widths together as it
-// reads them alone, with scores that differ in the last digits.
+// TestBatch_ReadsTheSameLines checks that a real network reads lines of three widths in
+// batches as it reads them alone. The scores differ only in the last digits.
 func TestBatch_ReadsTheSameLines(t *testing.T) {
 	t.Parallel()
 	const name = "ppocr-v6-tiny-rec"
-	root := lineReader(t, name)
-	crops, pixels := lines(13)
+	root := linkLineReader(t, name)
+	crops, pixels := drawLines(13)
 	var results [2]lane.Classified
 	for i, batch := range []int{1, 4} {
-		setup := ofModel(name)
+		setup := modelSetup(name)
 		setup.Batch = batch
-		h, l := startBatch(t, root, setup)
+		h, l := startPipeline(t, root, setup)
 		checkLoaded(t, l, name)
 		var err error
 		if results[i], err = h.Classify(lane.Classify{Pipeline: "p", Crops: crops}, pixels); err != nil {
@@ -175,7 +177,10 @@ func TestBatch_ReadsTheSameLines(t *testing.T) {
 		if got.Region != want.Region {
 			t.Errorf("line %d is of region %d, want %d", i, got.Region, want.Region)
 		}
-		if got.Text != want.Text || got.Text == "" {
+		if got.Text == "" {
+			t.Errorf("line %d was not read", i)
+		}
+		if got.Text != want.Text {
 			t.Errorf("line %d is read as %q, alone as %q", i, got.Text, want.Text)
 		}
 		if math.Abs(got.Score-want.Score) > 0.002 {
@@ -184,12 +189,11 @@ func TestBatch_ReadsTheSameLines(t *testing.T) {
 	}
 }
 
-// BenchmarkNetwork_Batch reads eight lines of the same width, one after the other and at
-// once.
+// BenchmarkNetwork_Batch reads eight lines of the same width, one by one and in one batch.
 func BenchmarkNetwork_Batch(b *testing.B) {
 	const name, crops = "ppocr-v6-tiny-rec", 8
-	root := lineReader(b, name)
-	crop, line := drawn("Pictures go in over HTTP")
+	root := linkLineReader(b, name)
+	crop, line := drawLine("Images go in over HTTP")
 	r := lane.Classify{Pipeline: "p"}
 	var pixels []byte
 	for i := range crops {
@@ -198,9 +202,9 @@ func BenchmarkNetwork_Batch(b *testing.B) {
 	}
 	for _, batch := range []int{1, 8} {
 		b.Run(fmt.Sprint(batch), func(b *testing.B) {
-			setup := ofModel(name)
+			setup := modelSetup(name)
 			setup.Batch = batch
-			h, l := startBatch(b, root, setup)
+			h, l := startPipeline(b, root, setup)
 			if l.Error != "" {
 				b.Fatal(l.Error)
 			}

@@ -10,13 +10,13 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/nets/engines"
 )
 
-// byLabel asks the classifier of the label that a crop has. It says nothing of a crop of
-// another label.
+// byLabel classifies each crop with the classifier for its label. A crop with another label
+// has an empty outcome.
 type byLabel map[string]classifier
 
 func newByLabel(setup lane.Setup, o engines.Options) (classifier, lane.Loaded, error) {
 	if setup.Kind != "" {
-		return nil, lane.Loaded{}, errors.New("kind and by_label: given both")
+		return nil, lane.Loaded{}, errors.New("kind and by_label: both given, want only one")
 	}
 	c := byLabel{}
 	var all lane.Loaded
@@ -25,7 +25,7 @@ func newByLabel(setup lane.Setup, o engines.Options) (classifier, lane.Loaded, e
 		of.Batch = setup.Batch
 		one, loaded, err := newClassifier(of, o)
 		if err == nil {
-			err = warmUp(one, of.Batch) // a crop without a label reaches none
+			err = warmUp(one, of.Batch) // Start's warm-up does not reach it: blank crops have no label
 		}
 		if err != nil {
 			return nil, lane.Loaded{}, fmt.Errorf("by_label.%s: %w", label, err)
@@ -41,13 +41,13 @@ func newByLabel(setup lane.Setup, o engines.Options) (classifier, lane.Loaded, e
 	return c, all, nil
 }
 
-// channels is any number: each classifier gets what it wants.
+// channels returns 0: classifyCrops converts the crops for each classifier.
 func (byLabel) channels() int { return 0 }
 
 func (b byLabel) classify(crops []crop) ([]lane.CropLabel, error) {
 	labels := make([]lane.CropLabel, len(crops))
 	for label, c := range b {
-		if err := classifyWhere(c, crops, labels, func(i int) bool { return crops[i].Label == label }); err != nil {
+		if err := classifySome(c, crops, labels, func(i int) bool { return crops[i].Label == label }); err != nil {
 			return nil, err
 		}
 	}

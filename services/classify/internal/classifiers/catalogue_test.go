@@ -23,10 +23,10 @@ const (
 	realdata  = "../../../../../shared/realdata"
 )
 
-// catalogueFolder makes the folder of a model of the catalogue, with the weights from where
-// they are, in a folder of models that makes it run in an engine. It skips the test when
-// the weights or the engine are not there.
-func catalogueFolder(t testing.TB, name, weights string, engine model.Engine) (root string) {
+// linkCatalogueModel makes a folder of models with one model of the catalogue, which runs in
+// this engine. weights is the path of its weights. It skips the test if the weights or the
+// engine are missing.
+func linkCatalogueModel(t testing.TB, name, weights string, engine model.Engine) (root string) {
 	t.Helper()
 	if _, err := os.Stat(weights); err != nil {
 		t.Skipf("%s was not run: no %s", name, weights)
@@ -55,7 +55,7 @@ func catalogueFolder(t testing.TB, name, weights string, engine model.Engine) (r
 	if err := os.Symlink(weights, filepath.Join(dir, filepath.Base(weights))); err != nil {
 		t.Fatal(err)
 	}
-	if engine == model.OpenCV { // also where the system has ONNX Runtime
+	if engine == model.OpenCV { // even if the system has ONNX Runtime
 		file := filepath.Join(dir, model.File)
 		text, err := os.ReadFile(file)
 		if err != nil {
@@ -69,7 +69,7 @@ func catalogueFolder(t testing.TB, name, weights string, engine model.Engine) (r
 	return root
 }
 
-// classifyImage has the pipeline p say what a whole image is.
+// classifyImage classifies a whole image with the pipeline p.
 func classifyImage(t *testing.T, h *handler, m gocv.Mat) lane.CropLabel {
 	t.Helper()
 	crop := lane.Crop{Width: m.Cols(), Height: m.Rows(), Channels: m.Channels()}
@@ -80,15 +80,15 @@ func classifyImage(t *testing.T, h *handler, m gocv.Mat) lane.CropLabel {
 	return out.Answers[0]
 }
 
-// TestShuffleNet_AgreesWithReference: the labels of the same network in other code, with a
-// score within 0.02.
+// TestShuffleNet_AgreesWithReference compares the labels with those that other code got from
+// the same network. The scores differ by at most 0.02.
 func TestShuffleNet_AgreesWithReference(t *testing.T) {
 	t.Parallel()
 	const name = "shufflenet-v2-int8"
 	for _, engine := range []model.Engine{model.OpenCV, model.ONNXRuntime} {
 		t.Run(string(engine), func(t *testing.T) {
 			t.Parallel()
-			root := catalogueFolder(t, name, filepath.Join(realdata,
+			root := linkCatalogueModel(t, name, filepath.Join(realdata,
 				"models/shufflenet_v2_int8_imagenet/shufflenet-v2-12-int8.onnx"), engine)
 			h, loaded := startModel(t, root, name, map[string]any{"threshold": 0.001, "top": 1000})
 			checkLoaded(t, loaded, name)
@@ -115,8 +115,8 @@ func TestShuffleNet_AgreesWithReference(t *testing.T) {
 				m := gocv.IMRead(filepath.Join(realdata, "photos", photo), gocv.IMReadColor)
 				got := classifyImage(t, h, m)
 				m.Close()
-				if len(got.Labels) == 0 || got.Labels[0].Label != want[0].Label {
-					t.Errorf("%s: %+v, want %s first", photo, got.Labels, want[0].Label)
+				if first := firstLabel(got); first != want[0].Label {
+					t.Errorf("%s: the first label is %q, want %q", photo, first, want[0].Label)
 				}
 				for _, w := range want {
 					i := slices.IndexFunc(got.Labels, func(l v1.Label) bool { return l.Label == w.Label })
@@ -133,12 +133,20 @@ func TestShuffleNet_AgreesWithReference(t *testing.T) {
 	}
 }
 
-// TestAngle_TellsTurnedLines reads lines that are drawn from text, upright and turned. No
-// package of the project carries the weights: make models puts them into models.
-func TestAngle_TellsTurnedLines(t *testing.T) {
+// firstLabel returns the best label of a crop, or "" if it has none.
+func firstLabel(c lane.CropLabel) string {
+	if len(c.Labels) == 0 {
+		return ""
+	}
+	return c.Labels[0].Label
+}
+
+// TestAngle_DetectsUpsideDownLines classifies rendered lines, upright and upside down. The weights
+// are those that make models has downloaded into models.
+func TestAngle_DetectsUpsideDownLines(t *testing.T) {
 	t.Parallel()
 	const name = "ppocr-v2-cls"
-	root := catalogueFolder(t, name, "../../../../models/ppocr-v2-cls/ch_ppocr_mobile_v2.0_cls_infer.onnx",
+	root := linkCatalogueModel(t, name, "../../../../models/ppocr-v2-cls/ch_ppocr_mobile_v2.0_cls_infer.onnx",
 		model.ONNXRuntime)
 	h, loaded := startModel(t, root, name, nil)
 	checkLoaded(t, loaded, name)
@@ -152,22 +160,25 @@ func TestAngle_TellsTurnedLines(t *testing.T) {
 		turned := classifyImage(t, h, m)
 		m.Close()
 		for want, got := range map[string]lane.CropLabel{"0": upright, "180": turned} {
-			if len(got.Labels) != 1 || got.Labels[0].Label != want {
-				t.Errorf("%s turned by %s: %+v", file, want, got)
+			if len(got.Labels) != 1 {
+				t.Errorf("%s rotated by %s: %d labels, want 1", file, want, len(got.Labels))
+			}
+			if first := firstLabel(got); first != want {
+				t.Errorf("%s rotated by %s: the label is %q", file, want, first)
 			}
 		}
 	}
 }
 
-// TestPPOCR_ReadsLines reads rendered lines with each network of PP-OCR that make models
-// has fetched: all characters are right, and so are the spaces between English words,
-// which PP-OCRv4 leaves out unless the model says what counts as one.
+// TestPPOCR_ReadsLines reads rendered lines with each PP-OCR network that make models has
+// downloaded. All characters and all spaces between English words must be correct. PP-OCRv4
+// leaves out spaces unless the model sets output.space.
 func TestPPOCR_ReadsLines(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"ppocr-v6-tiny-rec", "ppocr-v6-small-rec", "ppocr-v4-rec"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			root := lineReader(t, name)
+			root := linkLineReader(t, name)
 			h, loaded := startModel(t, root, name, nil)
 			checkLoaded(t, loaded, name)
 			for _, line := range []string{"line_en", "line_zh"} {
@@ -189,24 +200,24 @@ func TestPPOCR_ReadsLines(t *testing.T) {
 	}
 }
 
-// TestFirst_IsKeptWhereItIsSure asks a network that is sure of each crop, and one that is
-// sure of none, before another.
-func TestFirst_IsKeptWhereItIsSure(t *testing.T) {
+// TestFirst_KeepsCropsThatItDoesNotDrop checks that the outcome of a first classifier is kept, and
+// that the crops that it drops are classified by the network.
+func TestFirst_KeepsCropsThatItDoesNotDrop(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
-	coloursFolder(t, root, "colours", described(t, "scale: 0.01", "scale: 0.0039")) // white is 0.99
+	writeColoursModel(t, root, "colours", editModelYAML(t, "scale: 0.01", "scale: 0.0039")) // white is 0.99
 	reader := func(score float64) map[string]any {
 		return map[string]any{
 			"kind": "tesseract", "settings": map[string]any{"languages": []string{"eng"}, "min_score": score},
 		}
 	}
-	crop, pixels := drawn("Pictures go in")
+	crop, pixels := drawLine("Images go in")
 	for name, tt := range map[string]struct {
 		first map[string]any
 		text  string
 	}{
-		"sure":   {reader(0.6), "Pictures go in"},
-		"unsure": {reader(1), ""},
+		"kept":    {reader(0.6), "Images go in"},
+		"dropped": {reader(1), ""},
 	} {
 		h, loaded := startModel(t, root, "colours", map[string]any{"first": tt.first})
 		if loaded.Error != "" {
@@ -223,11 +234,11 @@ func TestFirst_IsKeptWhereItIsSure(t *testing.T) {
 			t.Errorf("%s: read %q, want %q", name, got.Text, tt.text)
 		}
 		if got := out.Answers[0]; (tt.text == "") != (len(got.Labels) > 0) {
-			t.Errorf("%s: the labels are %+v, want those of the network when nothing was read", name, got.Labels)
+			t.Errorf("%s: the labels are %+v, want those of the network only if nothing was read", name, got.Labels)
 		}
 	}
 	_, loaded := startModel(t, root, "colours", map[string]any{"first": map[string]any{"kind": "oracle"}})
 	if want := `first: classify has no kind "oracle"`; !strings.Contains(loaded.Error, want) {
-		t.Errorf("a first that is unknown: %q, want %q", loaded.Error, want)
+		t.Errorf("a first of an unknown kind: %q, want %q", loaded.Error, want)
 	}
 }

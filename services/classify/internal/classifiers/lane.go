@@ -1,6 +1,6 @@
-// Package classifiers is the lane program of classify: it says what crops are with
-// Tesseract and OpenCV, with one classifier for each kind of pipeline. It may die
-// of a crop, a model or a bug in a library; the worker then starts it again.
+// Package classifiers is the lane program of classify: it classifies crops with Tesseract,
+// OpenCV and networks, with one classifier for each kind of pipeline. A crop, a model or a
+// bug in a library may crash it; the worker then starts it again.
 package classifiers
 
 import (
@@ -18,31 +18,31 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/vision"
 )
 
-// Run serves the parent process until it goes away.
+// Run serves the parent process until it exits.
 func Run() error {
 	vision.SingleThread()
 	return lane.Run(newHandler())
 }
 
-// classifier says what crops are.
+// classifier classifies crops.
 type classifier interface {
-	// channels is how many of them classify wants of a crop: 1 for grey, 3 for blue,
-	// green and red, or 0 for either.
+	// channels returns the number of channels that crops must have: 1 for grey, 3 for
+	// blue, green and red, or 0 for either.
 	channels() int
-	// classify says what each crop is, in their order. Its errors are of type
-	// [*cropError].
+	// classify returns one outcome per crop, in the order of the crops. Its errors are of
+	// type [*cropError].
 	classify(crops []crop) ([]lane.CropLabel, error)
 }
 
-// crop is the part of an image with a region.
+// crop is the part of an image that contains a region.
 type crop struct {
 	lane.Crop
-	// pixels are height × width × channels bytes.
+	// pixels has height × width × channels bytes.
 	pixels []byte
 }
 
-// oneByOne says what each crop is with a function for one of them.
-func oneByOne(crops []crop, classify func(crop) (lane.CropLabel, error)) ([]lane.CropLabel, error) {
+// classifyEach classifies crops with a function that classifies one crop.
+func classifyEach(crops []crop, classify func(crop) (lane.CropLabel, error)) ([]lane.CropLabel, error) {
 	labels := make([]lane.CropLabel, len(crops))
 	for i, c := range crops {
 		var err error
@@ -53,9 +53,9 @@ func oneByOne(crops []crop, classify func(crop) (lane.CropLabel, error)) ([]lane
 	return labels, nil
 }
 
-// cropError says of which regions the crops are that could not be classified.
+// cropError is an error with the regions whose crops could not be classified.
 type cropError struct {
-	regions []int // more than one for crops that run through a network at once
+	regions []int // several for crops of one batch
 	err     error
 }
 
@@ -72,7 +72,7 @@ type handler struct{ classifiers map[string]classifier }
 
 func newHandler() *handler { return &handler{classifiers: map[string]classifier{}} }
 
-// newClassifier makes a classifier of a kind from its settings, and says what it has
+// newClassifier creates the classifier of a kind from its settings, and reports what it has
 // loaded.
 func newClassifier(setup lane.Setup, o engines.Options) (classifier, lane.Loaded, error) {
 	if len(setup.ByLabel) > 0 {
@@ -89,7 +89,7 @@ func newClassifier(setup lane.Setup, o engines.Options) (classifier, lane.Loaded
 	return nil, lane.Loaded{}, fmt.Errorf("classify has no kind %q", setup.Kind)
 }
 
-// Start loads what the pipelines ask for and runs each once on a blank crop.
+// Start creates the classifiers of the pipelines and runs each once on blank crops.
 func (h *handler) Start(s lane.Start) (map[string]lane.Loaded, error) {
 	o := engines.FromStart(s)
 	out := map[string]lane.Loaded{}
@@ -108,18 +108,18 @@ func (h *handler) Start(s lane.Start) (map[string]lane.Loaded, error) {
 	return out, nil
 }
 
-// warmUp runs a classifier once on as many blank crops as run at once.
+// warmUp runs a classifier once on a batch of blank crops.
 func warmUp(c classifier, batch int) error {
 	blank := crop{Crop: lane.Crop{Width: 96, Height: 48, Channels: max(c.channels(), 1)}}
 	blank.pixels = make([]byte, blank.Width*blank.Height*blank.Channels)
 	_, err := c.classify(slices.Repeat([]crop{blank}, max(batch, 1)))
 	if e, ok := errors.AsType[*cropError](err); ok {
-		return e.err // blank crops are of no region
+		return e.err // blank crops do not belong to a region
 	}
 	return err
 }
 
-// Classify says what each crop is.
+// Classify classifies crops, whose pixels are concatenated.
 func (h *handler) Classify(r lane.Classify, pixels []byte) (lane.Classified, error) {
 	c, ok := h.classifiers[r.Pipeline]
 	if !ok {
@@ -140,7 +140,7 @@ func (h *handler) Classify(r lane.Classify, pixels []byte) (lane.Classified, err
 	return lane.Classified{Answers: labels, Timing: lane.Timing{InferMS: v1.Milliseconds(time.Since(start))}}, nil
 }
 
-// readCrops gives each crop its pixels, which stand one after the other.
+// readCrops splits concatenated pixels into those of each crop.
 func readCrops(described []lane.Crop, pixels []byte) ([]crop, error) {
 	crops := make([]crop, len(described))
 	for i, c := range described {
@@ -156,7 +156,8 @@ func readCrops(described []lane.Crop, pixels []byte) ([]crop, error) {
 	return crops, nil
 }
 
-// classifyCrops has a classifier say what crops are, with the channels that it wants.
+// classifyCrops classifies crops with a classifier, after converting them to the number of
+// channels that it needs.
 func classifyCrops(c classifier, crops []crop) ([]lane.CropLabel, error) {
 	wanted := c.channels()
 	if wanted == 0 {
@@ -165,15 +166,15 @@ func classifyCrops(c classifier, crops []crop) ([]lane.CropLabel, error) {
 	converted := make([]crop, len(crops))
 	for i, crop := range crops {
 		var err error
-		if converted[i], err = crop.withChannels(wanted); err != nil {
+		if converted[i], err = crop.convertChannels(wanted); err != nil {
 			return nil, &cropError{[]int{crop.Region}, err}
 		}
 	}
 	return c.classify(converted)
 }
 
-// withChannels returns the crop with one channel or with three.
-func (c crop) withChannels(n int) (crop, error) {
+// convertChannels returns the crop converted to n channels, 1 or 3.
+func (c crop) convertChannels(n int) (crop, error) {
 	if c.Channels == n {
 		return c, nil
 	}
@@ -191,7 +192,7 @@ func (c crop) withChannels(n int) (crop, error) {
 	return c, nil
 }
 
-// Detect is not what this lane is for.
+// Detect returns an error: lanes of classify do not detect.
 func (h *handler) Detect(lane.Detect, []byte) (lane.Detected, [][]byte, error) {
 	return lane.Detected{}, nil, fmt.Errorf("this is a lane of classify")
 }

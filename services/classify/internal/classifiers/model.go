@@ -16,24 +16,24 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/vision"
 )
 
-// network says of a crop what a network of a model folder says.
+// network classifies crops with the network of a model folder.
 type network struct {
 	model   *model.Model
 	net     nets.Net
 	decoder decoders.Decoder
-	batch   int // how many crops run at once, at most
+	batch   int // maximum number of crops in one run of the network
 }
 
-// modelSettings are those of the kind model.
+// modelSettings are the settings of the kind model.
 type modelSettings struct {
 	engines.Settings
-	// Top is how many labels are given at most.
+	// Top is the maximum number of labels; 0 means 5.
 	Top int `json:"top"`
-	// First is a classifier that is asked before, such as one that costs less: what it
-	// says of a crop is kept unless it drops the crop.
+	// First is a classifier that runs before this one, for example a faster one. Only the
+	// crops that it drops are classified by this one. nil means none.
 	First *lane.Setup `json:"first"`
 
-	batch int // of the stage
+	batch int // the batch size of the stage
 }
 
 func newModel(setup lane.Setup, o engines.Options) (classifier, lane.Loaded, error) {
@@ -53,7 +53,7 @@ func newModel(setup lane.Setup, o engines.Options) (classifier, lane.Loaded, err
 	return c, loaded, err
 }
 
-// openModel makes the classifier of a model folder, and the one before it.
+// openModel creates the classifier of a model folder, combined with the one in First.
 func openModel(s modelSettings, o engines.Options) (classifier, lane.Loaded, error) {
 	m, err := s.Load(o.Models)
 	if err != nil {
@@ -70,13 +70,13 @@ func openModel(s modelSettings, o engines.Options) (classifier, lane.Loaded, err
 	if err != nil {
 		return nil, lane.Loaded{}, err
 	}
-	return inTurn{first, c}, lane.Loaded{
+	return chain{first, c}, lane.Loaded{
 		Models: append(before.Models, loaded.Models...), Networks: append(before.Networks, loaded.Networks...),
 	}, nil
 }
 
-// openKind makes the classifier of a model by its kind: that of a network is in package
-// decoders, another one has a line here.
+// openKind creates the classifier of a model by its kind. Kinds that are not listed here are
+// networks, see package decoders.
 func openKind(m *model.Model, s modelSettings, o engines.Options) (classifier, lane.Loaded, error) {
 	if m.Kind == "tesseract" {
 		c, err := openReader(m, s)
@@ -89,25 +89,25 @@ func openKind(m *model.Model, s modelSettings, o engines.Options) (classifier, l
 	return c, engines.Loaded(m, c.net), nil
 }
 
-// inTurn asks a second classifier about the crops that the first one drops.
-type inTurn [2]classifier
+// chain runs a second classifier on the crops that the first one drops.
+type chain [2]classifier
 
-// channels is any number: each of both gets what it wants.
-func (inTurn) channels() int { return 0 }
+// channels returns 0: classifyCrops converts the crops for each classifier.
+func (chain) channels() int { return 0 }
 
-func (t inTurn) classify(crops []crop) ([]lane.CropLabel, error) {
+func (t chain) classify(crops []crop) ([]lane.CropLabel, error) {
 	labels, err := classifyCrops(t[0], crops)
 	if err != nil {
 		return nil, err
 	}
-	if err := classifyWhere(t[1], crops, labels, func(i int) bool { return labels[i].Drop }); err != nil {
+	if err := classifySome(t[1], crops, labels, func(i int) bool { return labels[i].Drop }); err != nil {
 		return nil, err
 	}
 	return labels, nil
 }
 
-// classifyWhere sets the labels of the crops at the places that are wanted.
-func classifyWhere(c classifier, crops []crop, labels []lane.CropLabel, wanted func(i int) bool) error {
+// classifySome classifies the crops whose index is wanted, and sets their labels.
+func classifySome(c classifier, crops []crop, labels []lane.CropLabel, wanted func(i int) bool) error {
 	var places []int
 	var some []crop
 	for i := range crops {
@@ -118,9 +118,9 @@ func classifyWhere(c classifier, crops []crop, labels []lane.CropLabel, wanted f
 	if len(some) == 0 {
 		return nil
 	}
-	said, err := classifyCrops(c, some)
-	for i := range said {
-		labels[places[i]] = said[i]
+	outcomes, err := classifyCrops(c, some)
+	for i := range outcomes {
+		labels[places[i]] = outcomes[i]
 	}
 	return err
 }
@@ -147,23 +147,22 @@ func openNetwork(m *model.Model, s modelSettings, o engines.Options) (*network, 
 	return c, nil
 }
 
-// channels is 3: what a network wants of a crop is made from colours.
+// channels returns 3: the input of a network is made from a colour image.
 func (c *network) channels() int { return 3 }
 
-// checkBatch returns an error if the network is declared for one number of images and
-// several are to run at once: the last ones of a message are fewer.
+// checkBatch returns an error if batches are enabled and the network declares a fixed number
+// of images: the last batch of a message may be smaller.
 func (c *network) checkBatch() error {
 	for _, in := range c.net.Inputs() {
 		if c.batch > 1 && len(in.Shape) > 0 && in.Shape[0] != -1 {
-			return fmt.Errorf("batch: %d, but input %q of its network has the shape %v, want any number first",
+			return fmt.Errorf("batch: %d, but input %q of its network has the shape %v, want a dynamic first dimension",
 				c.batch, in.Name, in.Shape)
 		}
 	}
 	return nil
 }
 
-// classify runs crops whose inputs have the same size through the network together, as
-// many as a batch has.
+// classify runs the network on batches of crops whose inputs have the same size.
 func (c *network) classify(crops []crop) ([]lane.CropLabel, error) {
 	var sizes []image.Point // in the order of the crops
 	places := map[image.Point][]int{}
@@ -185,7 +184,8 @@ func (c *network) classify(crops []crop) ([]lane.CropLabel, error) {
 	return labels, nil
 }
 
-// run sets the labels of the crops at some places with one run of the network.
+// run classifies the crops at these indices with one run of the network, and sets their
+// labels.
 func (c *network) run(crops []crop, places []int, labels []lane.CropLabel) error {
 	regions := make([]int, len(places))
 	for i, place := range places {
@@ -213,7 +213,7 @@ func (c *network) run(crops []crop, places []int, labels []lane.CropLabel) error
 	return nil
 }
 
-// input makes the input of the network from a crop.
+// input returns the input of the network for a crop.
 func (c *network) input(crop crop) (nets.Tensor, error) {
 	m, err := gocv.NewMatFromBytes(crop.Height, crop.Width, gocv.MatTypeCV8UC3, crop.pixels)
 	if err != nil {

@@ -17,9 +17,9 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/nets/onnxruntime"
 )
 
-// colours is a network whose output is its input: the pixel of a crop in blue, green and
-// red, 100 for 1.
-const colours = `
+// coloursNetwork is a network whose output equals its input: the blue, green and red of a pixel,
+// where the pixel value 100 means 1.
+const coloursNetwork = `
 name: "colours"
 input: "data"
 input_shape { dim: 1 dim: 3 dim: 1 dim: 1 }
@@ -39,11 +39,11 @@ threshold: 0.5
 classes: 3
 `
 
-// coloursFolder makes the folder of the model in root. files replace its own.
-func coloursFolder(t *testing.T, root, name string, files map[string]string) {
+// writeColoursModel makes the model folder of colours in root. files replaces or adds files.
+func writeColoursModel(t *testing.T, root, name string, files map[string]string) {
 	t.Helper()
 	all := map[string]string{
-		model.File: coloursModel, "colours.caffemodel": "\x0a\x07colours", "colours.prototxt": colours,
+		model.File: coloursModel, "colours.caffemodel": "\x0a\x07colours", "colours.prototxt": coloursNetwork,
 		"labels.txt": "blue\ngreen\nred\n",
 	}
 	maps.Copy(all, files)
@@ -57,8 +57,8 @@ func coloursFolder(t *testing.T, root, name string, files map[string]string) {
 	}
 }
 
-// described returns model.yaml with some of its text replaced.
-func described(t *testing.T, replacements ...string) map[string]string {
+// editModelYAML returns the model.yaml of colours with replacements: pairs of old and new text.
+func editModelYAML(t *testing.T, replacements ...string) map[string]string {
 	t.Helper()
 	text := coloursModel
 	for i := 0; i < len(replacements); i += 2 {
@@ -70,7 +70,7 @@ func described(t *testing.T, replacements ...string) map[string]string {
 	return map[string]string{model.File: text}
 }
 
-// startModel starts a lane with the pipeline p of a model in root.
+// startModel starts a lane with a pipeline p of a model in root.
 func startModel(t *testing.T, root, name string, settings map[string]any) (*handler, lane.Loaded) {
 	t.Helper()
 	all := map[string]any{"model": name}
@@ -88,7 +88,7 @@ func startModel(t *testing.T, root, name string, settings map[string]any) (*hand
 	return h, loaded["p"]
 }
 
-// checkLoaded checks that a pipeline has one model, of this name.
+// checkLoaded checks that a pipeline is loaded with one model of this name.
 func checkLoaded(t *testing.T, l lane.Loaded, name string) {
 	t.Helper()
 	if l.Error != "" {
@@ -105,9 +105,9 @@ func checkLoaded(t *testing.T, l lane.Loaded, name string) {
 func TestModel_Classifies(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
-	coloursFolder(t, root, "colours", nil)
-	coloursFolder(t, root, "logits", described(t, "probabilities", "logits", "0.5", "0.05"))
-	coloursFolder(t, root, "vector", described(t, "kind: classifier", "kind: embedding",
+	writeColoursModel(t, root, "colours", nil)
+	writeColoursModel(t, root, "logits", editModelYAML(t, "probabilities", "logits", "0.5", "0.05"))
+	writeColoursModel(t, root, "vector", editModelYAML(t, "kind: classifier", "kind: embedding",
 		"labels: labels.txt", "", "output: {format: probabilities}", "", "threshold: 0.5", "", "classes: 3", ""))
 	const bgr, grey = 3, 1
 	for name, tt := range map[string]struct {
@@ -126,7 +126,7 @@ func TestModel_Classifies(t *testing.T) {
 		"other threshold": {"colours", map[string]any{"threshold": 0.7}, bgr, []byte{60, 20, 90}, lane.CropLabel{
 			Region: 7, Score: 0.9, Labels: []v1.Label{{Label: "red", Score: 0.9}},
 		}},
-		"none is sure": {"colours", nil, bgr, []byte{30, 20, 10}, lane.CropLabel{Region: 7}},
+		"below the threshold": {"colours", nil, bgr, []byte{30, 20, 10}, lane.CropLabel{Region: 7}},
 		"grey crop": {"colours", nil, grey, []byte{80}, lane.CropLabel{
 			Region: 7, Score: 0.8, Labels: []v1.Label{{Label: "blue", Score: 0.8}, {Label: "green", Score: 0.8},
 				{Label: "red", Score: 0.8}},
@@ -153,10 +153,10 @@ func TestModel_Classifies(t *testing.T) {
 	}
 }
 
-// TestHandler_ReadsColourCrops: what wants grey gets grey, whatever detect has cut.
+// TestHandler_ReadsColourCrops checks that a classifier for grey crops accepts colour crops.
 func TestHandler_ReadsColourCrops(t *testing.T) {
 	t.Parallel()
-	crop, grey := drawn("Pictures go in")
+	crop, grey := drawLine("Images go in")
 	m, err := gocv.NewMatFromBytes(crop.Height, crop.Width, gocv.MatTypeCV8UC1, grey)
 	if err != nil {
 		t.Fatal(err)
@@ -164,17 +164,17 @@ func TestHandler_ReadsColourCrops(t *testing.T) {
 	defer m.Close()
 	gocv.CvtColor(m, &m, gocv.ColorGrayToBGR)
 	crop.Channels = 3
-	out, err := loaded(t).Classify(lane.Classify{Pipeline: "text", Crops: []lane.Crop{crop}}, m.ToBytes())
+	out, err := loadHandler(t).Classify(lane.Classify{Pipeline: "text", Crops: []lane.Crop{crop}}, m.ToBytes())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := out.Answers[0].Text; got != "Pictures go in" {
+	if got := out.Answers[0].Text; got != "Images go in" {
 		t.Errorf("read %q", got)
 	}
 }
 
-// TestModel_RejectsAtStart: a pipeline whose model cannot be used is not ready, with the
-// reason in one line.
+// TestModel_RejectsAtStart checks that a pipeline whose model cannot be used is not ready,
+// with the reason in one line.
 func TestModel_RejectsAtStart(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
@@ -188,45 +188,46 @@ func TestModel_RejectsAtStart(t *testing.T) {
 		"typo":    {nil, map[string]any{"tresholds": 0.5}, "tresholds"},
 		"no-name": {nil, map[string]any{"model": ""}, "settings: model: no name"},
 		"absent": {nil, map[string]any{"model": "nosuch"},
-			filepath.Join(root, "nosuch") + ": the folder does not exist; sightmesh models pull fetches models, see docs/models.md"},
+			filepath.Join(root, "nosuch") +
+				": the folder does not exist; sightmesh models pull fetches models, see docs/models.md"},
 		"high-threshold": {nil, map[string]any{"threshold": 1.5}, "threshold: 1.5"},
-		"no-threshold":   {described(t, "threshold: 0.5", ""), nil, "threshold: 0 in model.yaml"},
+		"no-threshold":   {editModelYAML(t, "threshold: 0.5", ""), nil, "threshold: 0 in model.yaml"},
 		"bad-top":        {nil, map[string]any{"top": -1}, "top: -1"},
-		"two-mistakes": {described(t, "version: \"1.2\"\nkind: classifier", ""), nil,
+		"two-mistakes": {editModelYAML(t, "version: \"1.2\"\nkind: classifier", ""), nil,
 			"version: missing; kind: missing"},
-		"other-engine": {described(t, "[onnxruntime, opencv]", "[onnxruntime]"), nil, "engines: [onnxruntime]"},
-		"detector": {described(t, "kind: classifier", "kind: yolo"), nil,
-			`model.yaml: kind: "yolo", want one that classifies`},
-		"no-format": {described(t, "format: probabilities", ""), nil, `output.format: ""`},
-		"other-output": {described(t, "probabilities", "probabilities, names: [in]"), nil,
+		"other-engine": {editModelYAML(t, "[onnxruntime, opencv]", "[onnxruntime]"), nil, "engines: [onnxruntime]"},
+		"detector": {editModelYAML(t, "kind: classifier", "kind: yolo"), nil,
+			`model.yaml: kind: "yolo", want a kind of classification models`},
+		"no-format": {editModelYAML(t, "format: probabilities", ""), nil, `output.format: ""`},
+		"other-output": {editModelYAML(t, "probabilities", "probabilities, names: [in]"), nil,
 			`it has no output "in", but ["out"]`},
-		"two-outputs": {described(t, "probabilities", "probabilities, names: [a, b]"), nil,
+		"two-outputs": {editModelYAML(t, "probabilities", "probabilities, names: [a, b]"), nil,
 			"output.names: 2 names, want 1"},
-		"other-shape": {described(t, "classes: 3", "classes: 2"), nil, "labels.txt has 3 lines"},
+		"other-shape": {editModelYAML(t, "classes: 3", "classes: 2"), nil, "labels.txt has 3 lines"},
 		"other-classes": {map[string]string{
-			model.File: described(t, "classes: 3", "classes: 2")[model.File], "labels.txt": "a\nb\n",
+			model.File: editModelYAML(t, "classes: 3", "classes: 2")[model.File], "labels.txt": "a\nb\n",
 		}, nil, "output out has the shape [1 3 1 1], want [1 2 1 1]"},
-		"no-labels": {described(t, "labels: labels.txt", ""), nil, "labels: missing"},
-		"other-input": {described(t, "channels: bgr", "channels: grey"), nil,
+		"no-labels": {editModelYAML(t, "labels: labels.txt", ""), nil, "labels: missing"},
+		"other-input": {editModelYAML(t, "channels: bgr", "channels: grey"), nil,
 			"output out has the shape [1 1 1 1]"},
 		"not-a-number": {map[string]string{
-			"colours.prototxt": strings.Replace(colours, "scale: 1", "scale: nan", 1),
+			"colours.prototxt": strings.Replace(coloursNetwork, "scale: 1", "scale: nan", 1),
 		}, nil, "output out has values that are not numbers (NaN)"},
 		"infinite": {map[string]string{
-			"colours.prototxt": strings.Replace(colours, "scale: 1", "scale: 1 shift: inf", 1),
+			"colours.prototxt": strings.Replace(coloursNetwork, "scale: 1", "scale: 1 shift: inf", 1),
 		}, nil, "output out has values that are not numbers (+Inf)"},
-		"other-format": {described(t, "scale: 0.01", "mean: [-3, 0, 0]"), nil,
+		"other-format": {editModelYAML(t, "scale: 0.01", "mean: [-3, 0, 0]"), nil,
 			"output out has a score of 3, want 0 to 1"},
-		"angle-labels": {described(t, "kind: classifier", "kind: angle"), nil,
+		"angle-labels": {editModelYAML(t, "kind: classifier", "kind: angle"), nil,
 			`labels: ["blue" "green" "red"], want ["0" "180"]`},
-		"embedding-threshold": {described(t, embedding...), map[string]any{"threshold": 0.5},
+		"embedding-threshold": {editModelYAML(t, embedding...), map[string]any{"threshold": 0.5},
 			"threshold: not used by embedding, which has no scores"},
-		"embedding-classes": {described(t, "kind: classifier", "kind: embedding"), nil,
+		"embedding-classes": {editModelYAML(t, "kind: classifier", "kind: embedding"), nil,
 			"classes: not used by embedding with output.format probabilities; labels: not used"},
-		"embedding-top": {described(t, embedding...), map[string]any{"top": 5},
+		"embedding-top": {editModelYAML(t, embedding...), map[string]any{"top": 5},
 			"top: not used by embedding, which has no labels"},
 	} {
-		coloursFolder(t, root, name, tt.files)
+		writeColoursModel(t, root, name, tt.files)
 		_, loaded := startModel(t, root, name, tt.settings)
 		if !strings.Contains(loaded.Error, tt.want) {
 			t.Errorf("%s: %q, want %q", name, loaded.Error, tt.want)
@@ -237,13 +238,13 @@ func TestModel_RejectsAtStart(t *testing.T) {
 	}
 }
 
-// TestModel_FallsBack when there is no folder or no engine: a model that is there and
-// broken must not be replaced without a word.
+// TestModel_FallsBack checks that the fallback is used when the model folder or the engine is
+// missing, but not when the model is broken.
 func TestModel_FallsBack(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
-	coloursFolder(t, root, "broken", map[string]string{"colours.caffemodel": ""})
-	coloursFolder(t, root, "no-engine", described(t, "[onnxruntime, opencv]", "[onnxruntime]"))
+	writeColoursModel(t, root, "broken", map[string]string{"colours.caffemodel": ""})
+	writeColoursModel(t, root, "no-engine", editModelYAML(t, "[onnxruntime, opencv]", "[onnxruntime]"))
 	fallback := map[string]any{"fallback": map[string]any{"kind": "tesseract"}}
 
 	_, loaded := startModel(t, root, "absent", fallback)
@@ -253,13 +254,13 @@ func TestModel_FallsBack(t *testing.T) {
 		t.Errorf("broken: %+v, want the reason", loaded)
 	}
 	if _, err := onnxruntime.Find("", root); err == nil {
-		t.Skip("a model whose engine is not there was not run: the system has ONNX Runtime")
+		t.Skip("a model without its engine was not run: the system has ONNX Runtime")
 	}
 	_, loaded = startModel(t, root, "no-engine", fallback)
 	checkLoaded(t, loaded, "tesseract-eng")
 }
 
-// TestModel_ReadsWithTesseract: the data of a language in a model folder.
+// TestModel_ReadsWithTesseract tests a model folder that contains the data of a language.
 func TestModel_ReadsWithTesseract(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
@@ -272,7 +273,7 @@ func TestModel_ReadsWithTesseract(t *testing.T) {
 		yaml     string
 		data     []byte
 		settings map[string]any
-		want     string // empty for a model that reads
+		want     string // the error; empty for a valid model
 	}{
 		"eng":     {described + "settings: {min_score: 0.5}\n", data, nil, ""},
 		"cut":     {described, data[:1000], nil, `weights: load language "own"`},
@@ -306,12 +307,12 @@ func TestModel_ReadsWithTesseract(t *testing.T) {
 			continue
 		}
 		checkLoaded(t, loaded, name)
-		crop, pixels := drawn("Pictures go in")
+		crop, pixels := drawLine("Images go in")
 		out, err := h.Classify(lane.Classify{Pipeline: "p", Crops: []lane.Crop{crop}}, pixels)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := out.Answers[0].Text; got != "Pictures go in" {
+		if got := out.Answers[0].Text; got != "Images go in" {
 			t.Errorf("read %q", got)
 		}
 	}

@@ -16,12 +16,12 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/model"
 )
 
-// reader reads a line in the language that reads it best.
+// reader reads a line of text with Tesseract, in the language with the highest score.
 type reader struct {
-	// MinScore is how sure the reading must be; a crop below it is no text.
+	// MinScore is the minimum score; crops below it are dropped. The default is 0.6.
 	MinScore float64 `json:"min_score"`
-	// SureScore is how sure the reading in one language must be for the next
-	// not to be tried.
+	// SureScore is the score from which on the following languages are not tried. The
+	// default is 0.85.
 	SureScore float64 `json:"sure_score"`
 
 	engines []*tesseract.Engine
@@ -29,9 +29,9 @@ type reader struct {
 
 func newReader(settings json.RawMessage) (classifier, lane.Loaded, error) {
 	s := struct {
-		// Languages in the order in which they are tried.
+		// Languages are tried in this order. The default is eng.
 		Languages []string `json:"languages"`
-		// Dir is the folder of the language data; empty for the library's own.
+		// Dir is the folder of the language data; empty means the library's default.
 		Dir string `json:"dir"`
 		*reader
 	}{Languages: []string{"eng"}, reader: defaultReader()}
@@ -57,7 +57,7 @@ func newReader(settings json.RawMessage) (classifier, lane.Loaded, error) {
 	return r, lane.Loaded{Models: models}, nil
 }
 
-// openReader makes the reader of a model folder, whose weights are the data of a language.
+// openReader creates the reader of a model folder whose weights are the data of a language.
 func openReader(m *model.Model, s modelSettings) (classifier, error) {
 	if s.Threshold != nil || s.Top != 0 {
 		return nil, fmt.Errorf("settings: threshold and top: not used by %s", m.Kind)
@@ -80,7 +80,7 @@ func openReader(m *model.Model, s modelSettings) (classifier, error) {
 	if !ok || language == "" {
 		return nil, m.FieldError(fmt.Errorf("weights: %q, want the name of a language and %s", m.Weights, extension))
 	}
-	if _, _, err := m.ReadWeights(); err != nil { // which checks them
+	if _, _, err := m.ReadWeights(); err != nil { // checks the file
 		return nil, err
 	}
 	e, err := tesseract.New(filepath.Dir(m.WeightsPath()), language)
@@ -102,16 +102,16 @@ func (r *reader) validate() error {
 	return nil
 }
 
-// border is white around the line: letters that touch the edge are misread.
-// Of 3 to 16 pixels, 3 read best on the test pages.
+// border is the width of the white border around the line, in pixels. Letters that touch the
+// edge are misread. Of widths from 3 to 16, 3 gave the best results on the test pages.
 const border = 3
 
 func (r *reader) channels() int { return 1 }
 
-func (r *reader) classify(crops []crop) ([]lane.CropLabel, error) { return oneByOne(crops, r.read) }
+func (r *reader) classify(crops []crop) ([]lane.CropLabel, error) { return classifyEach(crops, r.read) }
 
 func (r *reader) read(c crop) (lane.CropLabel, error) {
-	framed, w, h := frame(c.pixels, c.Width, c.Height)
+	framed, w, h := addBorder(c.pixels, c.Width, c.Height)
 	var best reading
 	for _, e := range r.engines {
 		text, words, err := e.Read(framed, w, h)
@@ -136,8 +136,8 @@ func (r *reader) read(c crop) (lane.CropLabel, error) {
 	return lane.CropLabel{Score: best.score, Text: best.text, Words: best.words}, nil
 }
 
-// frame puts white around a grey picture.
-func frame(pixels []byte, width, height int) (framed []byte, w, h int) {
+// addBorder adds a white border to a grey image.
+func addBorder(pixels []byte, width, height int) (framed []byte, w, h int) {
 	w, h = width+2*border, height+2*border
 	framed = make([]byte, w*h)
 	for i := range framed {
@@ -149,15 +149,15 @@ func frame(pixels []byte, width, height int) (framed []byte, w, h int) {
 	return framed, w, h
 }
 
-// reading is a line as one engine reads it.
+// reading is the result of one engine for a line.
 type reading struct {
 	text  string
 	score float64
 	words []v1.Word
 }
 
-// newReading scores a line by the mean over its letters, so that a long word
-// counts for more than a stray dot.
+// newReading returns a reading. Its score is the mean over the letters, so that a long word
+// has more weight than a stray dot.
 func newReading(text string, words []tesseract.Word) reading {
 	r := reading{text: text}
 	letters, sum := 0, 0.0
@@ -166,15 +166,15 @@ func newReading(text string, words []tesseract.Word) reading {
 		letters += n
 		sum += float64(n) * w.Confidence
 		r.words = append(r.words, v1.Word{
-			Text: w.Text, Score: rounded(w.Confidence),
+			Text: w.Text, Score: roundScore(w.Confidence),
 			Box: v1.Box{X: w.Box.Min.X, Y: w.Box.Min.Y, Width: w.Box.Dx(), Height: w.Box.Dy()},
 		})
 	}
 	if letters > 0 {
-		r.score = rounded(sum / float64(letters))
+		r.score = roundScore(sum / float64(letters))
 	}
 	return r
 }
 
-// rounded leaves what a confidence is good for.
-func rounded(f float64) float64 { return math.Round(f*1000) / 1000 }
+// roundScore rounds a score to three decimals.
+func roundScore(f float64) float64 { return math.Round(f*1000) / 1000 }

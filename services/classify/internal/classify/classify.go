@@ -1,5 +1,5 @@
-// Package classify is the classify service: it has a lane say what the crops
-// of a picture are, and puts that into the space of the picture.
+// Package classify is the classify service: it lets a lane classify the crops of an image,
+// and converts the boxes in the outcome to pixels of the image.
 package classify
 
 import (
@@ -34,8 +34,8 @@ func New(pipelines []pipeline.Pipeline) *Handler {
 	return h
 }
 
-// Process returns the result of an image, or of the part of it that the
-// delivery holds.
+// Process returns the message with the result of an image, or with the part of the result
+// that belongs to the delivery.
 func (h *Handler) Process(ctx context.Context, l *pool.Lane, d *consume.Delivery) ([]bus.Message, error) {
 	crops, pixels, err := v1.DecodeCrops(d.Body)
 	if err != nil {
@@ -49,10 +49,10 @@ func (h *Handler) Process(ctx context.Context, l *pool.Lane, d *consume.Delivery
 	if err != nil {
 		return nil, err
 	}
-	part := partOf(crops, d)
+	part := newPart(crops, d)
 	part.Models = append(part.Models, l.Models(d.Job.Pipeline)...)
 	part.Timings.Classify = named.Timing.DecodeMS + named.Timing.InferMS
-	classified, err := regions(crops, named.Answers)
+	classified, err := combineRegions(crops, named.Answers)
 	if err != nil {
 		return nil, err
 	}
@@ -64,9 +64,9 @@ func (h *Handler) Process(ctx context.Context, l *pool.Lane, d *consume.Delivery
 	return []bus.Message{m}, nil
 }
 
-// partOf carries over what is known of the picture, with the regions that are not
-// classified.
-func partOf(c v1.Crops, d *consume.Delivery) v1.Part {
+// newPart returns a part with what the CROPS message says about the image, and with the
+// regions that are not classified.
+func newPart(c v1.Crops, d *consume.Delivery) v1.Part {
 	part := v1.Part{
 		Part: c.Part, Parts: c.Parts, Image: c.Image, Models: c.Models, Timings: c.Timings, Regions: c.Regions,
 	}
@@ -74,8 +74,8 @@ func partOf(c v1.Crops, d *consume.Delivery) v1.Part {
 	return part
 }
 
-// message makes the answer of a picture that is whole, or else a part of it
-// for results to join.
+// message returns the message with the result if the job has one part. Otherwise it returns
+// the message with the part, which the service results joins.
 func (h *Handler) message(ctx context.Context, d *consume.Delivery, part v1.Part) (bus.Message, error) {
 	if part.Parts == 1 {
 		return outcome.Message(ctx, d.Header, outcome.Join(d.Job.ID, h.pipelines[d.Job.Pipeline], []v1.Part{part}))
@@ -90,22 +90,23 @@ func (h *Handler) message(ctx context.Context, d *consume.Delivery, part v1.Part
 	}, nil
 }
 
-// Fail returns the result of a job that failed, or of the part of it: the
-// others may still be at work, and the result waits for them.
+// Fail returns the message with the result of a job that failed. If the job has several
+// parts, it returns the failed part: the result is published when all parts have arrived.
 func (h *Handler) Fail(ctx context.Context, d *consume.Delivery, p *v1.Problem) (bus.Message, error) {
 	crops, _, err := v1.DecodeCrops(d.Body)
 	if err != nil {
 		return outcome.Message(ctx, d.Header, outcome.Failed(d.Job, p))
 	}
-	part := partOf(crops, d)
+	part := newPart(crops, d)
 	part.Problem = p
 	return h.message(ctx, d, part)
 }
 
-// regions joins what the detector and the classifier say of each crop.
-func regions(crops v1.Crops, answers []lane.CropLabel) ([]v1.PartRegion, error) {
+// combineRegions combines the outcomes of the detector and the classifier for each crop.
+func combineRegions(crops v1.Crops, answers []lane.CropLabel) ([]v1.PartRegion, error) {
 	if len(answers) != len(crops.Crops) {
-		return nil, v1.NewProblem(v1.Internal, "the lane was asked about %d crops and answered %d", len(crops.Crops), len(answers))
+		return nil, v1.NewProblem(v1.Internal,
+			"the lane was asked about %d crops and answered %d", len(crops.Crops), len(answers))
 	}
 	out := make([]v1.PartRegion, 0, len(answers))
 	for i, a := range answers {
@@ -122,17 +123,17 @@ func regions(crops v1.Crops, answers []lane.CropLabel) ([]v1.PartRegion, error) 
 			r.Text, r.Score = a.Text, a.Score
 		}
 		for _, w := range a.Words {
-			r.Words = append(r.Words, v1.Word{Box: inPicture(w.Box, c), Text: w.Text, Score: w.Score})
+			r.Words = append(r.Words, v1.Word{Box: cropToImage(w.Box, c), Text: w.Text, Score: w.Score})
 		}
 		out = append(out, v1.PartRegion{Number: c.Region, Region: r})
 	}
 	return out, nil
 }
 
-// inPicture takes a box in pixels of a crop to pixels of the picture.
-func inPicture(b v1.Box, c v1.Crop) v1.Box {
+// cropToImage converts a box in pixels of a crop to pixels of the image.
+func cropToImage(b v1.Box, c v1.Crop) v1.Box {
 	if len(c.Polygon) == 4 {
-		return between(b, c)
+		return polygonToImage(b, c)
 	}
 	source := c.Box
 	if c.Source != nil {
@@ -147,10 +148,9 @@ func inPicture(b v1.Box, c v1.Crop) v1.Box {
 	}
 }
 
-// between does what inPicture does for a crop of what lies between four corners. The box
-// that is returned is the smallest around the place in the picture, which may not be
-// level, and lies in the crop's.
-func between(b v1.Box, c v1.Crop) v1.Box {
+// polygonToImage is cropToImage for a crop between the four corners of a polygon. It returns the
+// smallest upright box around the place in the image, clipped to the box of the crop.
+func polygonToImage(b v1.Box, c v1.Crop) v1.Box {
 	corner := func(i int) (x, y float64) { return float64(c.Polygon[i].X), float64(c.Polygon[i].Y) }
 	x0, y0 := corner(0)
 	x1, y1 := corner(1)

@@ -8,28 +8,28 @@ import (
 	"github.com/sightmesh/sightmesh/lane"
 )
 
-func TestInPicture(t *testing.T) {
+func TestCropToImage(t *testing.T) {
 	t.Parallel()
 	crop := v1.Crop{Box: v1.Box{X: 100, Y: 50, Width: 200, Height: 40}, Width: 400, Height: 80} // twice the size
 	for _, tt := range []struct{ in, want v1.Box }{
 		{v1.Box{Width: 400, Height: 80}, v1.Box{X: 100, Y: 50, Width: 200, Height: 40}},
 		{v1.Box{X: 200, Y: 20, Width: 100, Height: 40}, v1.Box{X: 200, Y: 60, Width: 50, Height: 20}},
-		{v1.Box{X: 399, Y: 79, Width: 1, Height: 1}, v1.Box{X: 299, Y: 89, Width: 1, Height: 1}}, // never nothing
+		{v1.Box{X: 399, Y: 79, Width: 1, Height: 1}, v1.Box{X: 299, Y: 89, Width: 1, Height: 1}}, // at least one pixel
 	} {
-		if got := inPicture(tt.in, crop); got != tt.want {
+		if got := cropToImage(tt.in, crop); got != tt.want {
 			t.Errorf("%+v: got %+v, want %+v", tt.in, got, tt.want)
 		}
 	}
-	crop.Source = &v1.Box{X: 90, Y: 40, Width: 400, Height: 80} // more than the region
+	crop.Source = &v1.Box{X: 90, Y: 40, Width: 400, Height: 80} // larger than the region
 	in, want := v1.Box{X: 10, Y: 20, Width: 30, Height: 40}, v1.Box{X: 100, Y: 60, Width: 30, Height: 40}
-	if got := inPicture(in, crop); got != want {
+	if got := cropToImage(in, crop); got != want {
 		t.Errorf("%+v of a crop with a source: got %+v, want %+v", in, got, want)
 	}
 }
 
-// TestInPicture_Polygon reads a crop that was turned upright: words lie along the sides
-// of the polygon.
-func TestInPicture_Polygon(t *testing.T) {
+// TestCropToImage_Polygon converts boxes in a crop that was rotated upright: the sides of the
+// crop are those of the polygon.
+func TestCropToImage_Polygon(t *testing.T) {
 	t.Parallel()
 	box := v1.Box{X: 100, Y: 100, Width: 40, Height: 200}
 	down := []v1.Point{{X: 140, Y: 100}, {X: 140, Y: 300}, {X: 100, Y: 300}, {X: 100, Y: 100}} // reads downwards
@@ -39,21 +39,30 @@ func TestInPicture_Polygon(t *testing.T) {
 		in   v1.Box
 		want v1.Box
 	}{
-		"all of it":      {v1.Crop{Box: box, Polygon: down, Width: 200, Height: 40}, v1.Box{Width: 200, Height: 40}, box},
-		"the first half": {v1.Crop{Box: box, Polygon: down, Width: 400, Height: 80}, v1.Box{Width: 200, Height: 80}, v1.Box{X: 100, Y: 100, Width: 40, Height: 100}},
-		"never nothing":  {v1.Crop{Box: box, Polygon: down, Width: 4000, Height: 800}, v1.Box{X: 1, Y: 1, Width: 1, Height: 1}, v1.Box{X: 139, Y: 100, Width: 1, Height: 1}},
+		"the whole crop": {
+			v1.Crop{Box: box, Polygon: down, Width: 200, Height: 40},
+			v1.Box{Width: 200, Height: 40}, box,
+		},
+		"the first half": {
+			v1.Crop{Box: box, Polygon: down, Width: 400, Height: 80},
+			v1.Box{Width: 200, Height: 80}, v1.Box{X: 100, Y: 100, Width: 40, Height: 100},
+		},
+		"at least one pixel": {
+			v1.Crop{Box: box, Polygon: down, Width: 4000, Height: 800},
+			v1.Box{X: 1, Y: 1, Width: 1, Height: 1}, v1.Box{X: 139, Y: 100, Width: 1, Height: 1},
+		},
 		"cut by the box": {
 			v1.Crop{Box: v1.Box{X: 95, Y: 100, Width: 25, Height: 30}, Polygon: tilted, Width: 20, Height: 10},
 			v1.Box{Width: 20, Height: 10}, v1.Box{X: 95, Y: 100, Width: 25, Height: 30},
 		},
 	} {
-		if got := inPicture(tt.in, tt.crop); got != tt.want {
+		if got := cropToImage(tt.in, tt.crop); got != tt.want {
 			t.Errorf("%s: got %+v, want %+v", name, got, tt.want)
 		}
 	}
 }
 
-func TestRegions(t *testing.T) {
+func TestCombineRegions(t *testing.T) {
 	t.Parallel()
 	crops := v1.Crops{Image: v1.Image{Width: 100, Height: 100}, Crops: []v1.Crop{
 		{Region: 4, Box: v1.Box{X: 10, Y: 10, Width: 10, Height: 10}, Score: 0.5, Label: "text", Width: 10, Height: 10},
@@ -61,8 +70,11 @@ func TestRegions(t *testing.T) {
 		{Region: 6, Score: 0.7, Label: "face", Landmarks: []v1.Landmark{{Name: "nose", X: 5, Y: 7}}, Width: 1, Height: 1},
 		{Region: 7, Score: 1, Label: "qr-code", Text: "hi", Polygon: []v1.Point{{X: 1}, {X: 3}, {Y: 9}}, Width: 1, Height: 1},
 	}}
-	got, err := regions(crops, []lane.CropLabel{
-		{Text: "hello", Score: 0.9, Words: []v1.Word{{Box: v1.Box{X: 1, Y: 1, Width: 2, Height: 2}, Text: "hello", Score: 0.9}}},
+	got, err := combineRegions(crops, []lane.CropLabel{
+		{
+			Text: "hello", Score: 0.9,
+			Words: []v1.Word{{Box: v1.Box{X: 1, Y: 1, Width: 2, Height: 2}, Text: "hello", Score: 0.9}},
+		},
 		{Drop: true, Score: 0.1},
 		{Labels: []v1.Label{{Label: "smile", Score: 0.6}}, Embedding: []float32{0.6, 0.8}},
 		{},
@@ -72,12 +84,13 @@ func TestRegions(t *testing.T) {
 	}
 	want := []v1.PartRegion{
 		{Number: 4, Region: v1.Region{
-			Box: crops.Crops[0].Box, Fraction: v1.Fraction{X: 0.1, Y: 0.1, Width: 0.1, Height: 0.1}, Score: 0.9, Label: "text", Text: "hello",
+			Box: crops.Crops[0].Box, Fraction: v1.Fraction{X: 0.1, Y: 0.1, Width: 0.1, Height: 0.1},
+			Score: 0.9, Label: "text", Text: "hello",
 			Words: []v1.Word{{Box: v1.Box{X: 11, Y: 11, Width: 2, Height: 2}, Text: "hello", Score: 0.9}},
 		}},
 		{Number: 6, Region: v1.Region{
-			Score: 0.7, Label: "face", Labels: []v1.Label{{Label: "smile", Score: 0.6}}, Landmarks: []v1.Landmark{{Name: "nose", X: 5, Y: 7}},
-			Embedding: []float32{0.6, 0.8},
+			Score: 0.7, Label: "face", Labels: []v1.Label{{Label: "smile", Score: 0.6}},
+			Landmarks: []v1.Landmark{{Name: "nose", X: 5, Y: 7}}, Embedding: []float32{0.6, 0.8},
 		}},
 		{Number: 7, Region: v1.Region{
 			Score: 1, Label: "qr-code", Text: "hi", Polygon: []v1.Point{{X: 1}, {X: 3}, {Y: 9}},
@@ -86,7 +99,7 @@ func TestRegions(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
-	if _, err := regions(crops, nil); err == nil {
-		t.Error("a lane that answered less than it was asked was believed")
+	if _, err := combineRegions(crops, nil); err == nil {
+		t.Error("a response with fewer results than crops was accepted")
 	}
 }

@@ -7,8 +7,8 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/model"
 )
 
-// newAngle returns the decoder of a network that says by how many degrees a line of text
-// is turned: a classifier of two classes that gives the better one.
+// newAngle returns the decoder of a network that classifies the rotation of a line of text,
+// 0 or 180 degrees. It is a classifier with two classes that returns the better one.
 func newAngle(m *model.Model, outputs []string, o Options) (Decoder, error) {
 	if want := []string{"0", "180"}; !slices.Equal(m.ClassNames, want) {
 		return nil, fmt.Errorf("labels: %q, want %q", m.ClassNames, want)

@@ -12,18 +12,18 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/nets"
 )
 
-// Formats of the scores of a classifier.
+// Output formats of a classifier.
 const (
-	// probabilities are scores as they are.
+	// probabilities are scores without conversion.
 	probabilities = "probabilities"
-	// logits become scores by softmax.
+	// logits are converted to scores with softmax.
 	logits = "logits"
 )
 
-// defaultTop is how many labels are given where no setting says otherwise.
+// defaultTop is the default of the setting top.
 const defaultTop = 5
 
-// classifier reads networks with a score for each class.
+// classifier decodes networks with a score for each class.
 type classifier struct {
 	names     []string
 	classes   []string
@@ -67,7 +67,7 @@ func (d *classifier) Decode(outputs []nets.Tensor, _ lane.Crop) (lane.CropLabel,
 		score := float64(s)
 		if score < -1e-3 || score > 1.001 {
 			return lane.CropLabel{}, fmt.Errorf("output %s has a score of %v, want 0 to 1: "+
-				"is the output format the one of the network?", d.names[0], s)
+				"does output.format fit the network?", d.names[0], s)
 		}
 		if score >= d.threshold {
 			labels = append(labels, v1.Label{Label: d.classes[i], Score: math.Round(min(score, 1)*1e4) / 1e4})
@@ -80,9 +80,9 @@ func (d *classifier) Decode(outputs []nets.Tensor, _ lane.Crop) (lane.CropLabel,
 	return lane.CropLabel{Labels: labels, Score: labels[0].Score}, nil
 }
 
-// softmax returns scores whose sum is 1.
+// softmax converts logits to scores whose sum is 1.
 func softmax(logits []float32) []float32 {
-	most := slices.Max(logits) // what is subtracted from all changes nothing, and no power overflows
+	most := slices.Max(logits) // subtracted from all to avoid an overflow; it does not change the result
 	powers := make([]float64, len(logits))
 	sum := 0.0
 	for i, l := range logits {
@@ -96,8 +96,8 @@ func softmax(logits []float32) []float32 {
 	return scores
 }
 
-// checkVector returns an error unless an output is a vector of n numbers, n of -1 for any
-// number: 1 × n, with or without further sides of 1.
+// checkVector returns an error unless an output has the shape 1 × n, possibly followed by
+// dimensions of 1. An n of -1 means any number.
 func checkVector(name string, t nets.Tensor, n int) error {
 	want := []int{1, n}
 	for len(want) < len(t.Shape) {

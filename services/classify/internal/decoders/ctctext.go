@@ -13,10 +13,10 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/nets"
 )
 
-// ctcText reads networks that were trained with connectionist temporal classification
-// (CTC; Graves and others, 2006) as those of PP-OCR are: for each step along a line of
-// text the probabilities of blank, of each character of the dictionary, and of a space.
-// Steps whose best one is the same as that of the step before, or blank, add nothing.
+// ctcText decodes networks that were trained with connectionist temporal classification
+// (CTC; Graves and others, 2006), such as those of PP-OCR. For each step along a line of
+// text they output the probabilities of blank, of each character of the dictionary, and of
+// space. A step whose best class is blank, or that of the step before, adds no character.
 type ctcText struct {
 	names      []string
 	characters []string
@@ -45,8 +45,8 @@ func newCTCText(m *model.Model, outputs []string, o Options) (Decoder, error) {
 
 func (d *ctcText) Outputs() []string { return d.names }
 
-// Decode drops what is no text: a line below the threshold, and one without a letter or
-// a digit.
+// Decode drops crops that are not text: lines with a score below the threshold, and lines
+// without a letter or a digit.
 func (d *ctcText) Decode(outputs []nets.Tensor, crop lane.Crop) (lane.CropLabel, error) {
 	classes := len(d.characters) + 2
 	out := outputs[0]
@@ -61,9 +61,9 @@ func (d *ctcText) Decode(outputs []nets.Tensor, crop lane.Crop) (lane.CropLabel,
 		if score < 0 || score > 1.001 {
 			return lane.CropLabel{}, fmt.Errorf("output %s has a value of %v, want probabilities", d.names[0], score)
 		}
-		r.step(s, d.character(at), score, float64(p[classes-1]), d.space)
+		r.addStep(s, d.character(at), score, float64(p[classes-1]), d.space)
 	}
-	label := lane.CropLabel{Score: rounded(r.score())}
+	label := lane.CropLabel{Score: roundScore(r.score())}
 	text := strings.TrimSpace(r.text())
 	if label.Score < d.threshold || !Readable(text) {
 		label.Drop = true
@@ -74,7 +74,7 @@ func (d *ctcText) Decode(outputs []nets.Tensor, crop lane.Crop) (lane.CropLabel,
 	return label, nil
 }
 
-// character returns that of a class, "" for blank.
+// character returns the character of a class, or "" for blank.
 func (d *ctcText) character(class int) string {
 	switch class {
 	case 0:
@@ -85,10 +85,11 @@ func (d *ctcText) character(class int) string {
 	return d.characters[class-1]
 }
 
-func rounded(f float64) float64 { return math.Round(min(f, 1)*1000) / 1000 }
+// roundScore limits a score to 1 and rounds it to three decimals.
+func roundScore(f float64) float64 { return math.Round(min(f, 1)*1000) / 1000 }
 
-// Readable reports whether there is more in a text than strokes and dots, which is what
-// texture is read as.
+// Readable reports whether a text contains a letter or a digit. Texture is often read as
+// strokes and dots.
 func Readable(s string) bool {
 	return strings.ContainsFunc(s, func(r rune) bool { return unicode.IsLetter(r) || unicode.IsDigit(r) })
 }
@@ -100,16 +101,17 @@ type letter struct {
 	score float64
 }
 
-// reading is a line while it is read.
+// reading is a line that is being decoded.
 type reading struct {
 	letters []letter
-	last    string  // of the step before, "" for blank
+	last    string  // character of the previous step, "" for blank
 	space   float64 // largest probability of a space since the last letter
 }
 
-// step adds what is read at a step. space is the probability of a space, least the one
-// from which on there is a space between Latin letters even so.
-func (r *reading) step(s int, character string, score, space, least float64) {
+// addStep adds the character of step s, which is its best one. space is the probability of a
+// space in this step. A probability above least means a space between two Latin letters
+// although another character is more likely; a least of 0 disables this.
+func (r *reading) addStep(s int, character string, score, space, least float64) {
 	same := character == r.last
 	r.last = character
 	if character == "" || same {
@@ -129,15 +131,15 @@ func (r *reading) step(s int, character string, score, space, least float64) {
 	}
 }
 
-// isLatin reports whether a character is of a script that has spaces between its words,
-// a digit or a mark, as written in Europe and America.
+// isLatin reports whether a character is a Latin letter, a digit or a punctuation mark:
+// Latin text has spaces between words.
 func isLatin(s string) bool {
 	const latinExtendedB = 0x24f
 	r, _ := utf8.DecodeRuneInString(s)
 	return r > ' ' && r <= latinExtendedB
 }
 
-// score is the mean over the letters that were read.
+// score returns the mean score of the letters, without added spaces.
 func (r *reading) score() float64 {
 	sum, n := 0.0, 0
 	for _, l := range r.letters {
@@ -149,6 +151,7 @@ func (r *reading) score() float64 {
 	return sum / float64(max(n, 1))
 }
 
+// text returns the characters of the line.
 func (r *reading) text() string {
 	var b strings.Builder
 	for _, l := range r.letters {
@@ -157,14 +160,15 @@ func (r *reading) text() string {
 	return b.String()
 }
 
-// words returns what stands between spaces. A letter is about in the middle of its step;
-// words are as wide as the distances of letters say, and as high as the crop.
+// words returns the words of the line with their boxes. The center of a letter is assumed in
+// the middle of its step. Each letter is as wide as the mean distance of letters, and each
+// word as high as the crop.
 func (r *reading) words(steps int, crop lane.Crop) []v1.Word {
 	pitch := r.pitch()
 	width := float64(crop.Width) / float64(steps) // of a step
 	place := func(step float64) int { return int(math.Round(min(max(step*width, 0), float64(crop.Width)))) }
 	var words []v1.Word
-	for _, w := range split(r.letters) {
+	for _, w := range splitWords(r.letters) {
 		first, last := w[0], w[len(w)-1]
 		left, right := place(float64(first.step)+0.5-pitch/2), place(float64(last.step)+0.5+pitch/2)
 		if n := len(words); n > 0 {
@@ -173,14 +177,14 @@ func (r *reading) words(steps int, crop lane.Crop) []v1.Word {
 		left = min(left, crop.Width-1)
 		one := reading{letters: w}
 		words = append(words, v1.Word{
-			Text: one.text(), Score: rounded(one.score()),
+			Text: one.text(), Score: roundScore(one.score()),
 			Box: v1.Box{X: left, Width: max(right-left, 1), Height: crop.Height},
 		})
 	}
 	return words
 }
 
-// pitch is the mean distance of letters that stand next to each other, in steps.
+// pitch returns the mean distance of adjacent letters, in steps.
 func (r *reading) pitch() float64 {
 	sum, n := 0, 0
 	for i := 1; i < len(r.letters); i++ {
@@ -192,8 +196,8 @@ func (r *reading) pitch() float64 {
 	return max(float64(sum)/float64(max(n, 1)), 1)
 }
 
-// split returns the letters of each word.
-func split(letters []letter) [][]letter {
+// splitWords returns the letters of each word.
+func splitWords(letters []letter) [][]letter {
 	var words [][]letter
 	start := 0
 	for i, l := range letters {

@@ -11,13 +11,13 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/nets"
 )
 
-// alphabet are the characters of the test's network.
+// alphabet has the characters of the network.
 const alphabet = "abcdefghijklmnopqrstuvwxyz0123456789.,-é字句"
 
-// line is the output of a network that reads a text: a character of it at each step, '_'
-// for blank. spaces has the probabilities of a space at some steps where it is not the
-// best one.
-func line(text string, sure float32, spaces map[int]float32) nets.Tensor {
+// newLineOutput returns the output of a network that reads a text: one character at each step, '_'
+// for blank, each with the probability sure. spaces has the probabilities of a space at
+// steps at which it is not the best class.
+func newLineOutput(text string, sure float32, spaces map[int]float32) nets.Tensor {
 	characters := strings.Split(alphabet, "")
 	classes := len(characters) + 2
 	steps := strings.Split(text, "")
@@ -39,8 +39,8 @@ func line(text string, sure float32, spaces map[int]float32) nets.Tensor {
 	return t
 }
 
-// reader returns the decoder of the test's network.
-func reader(t *testing.T, space float64, o Options) Decoder {
+// newReaderDecoder returns the decoder of the network. space is output.space of the model.
+func newReaderDecoder(t *testing.T, space float64, o Options) Decoder {
 	t.Helper()
 	m := &model.Model{
 		Kind: CTCText, Dictionary: "keys.txt", Characters: strings.Split(alphabet, ""), Threshold: 0.65,
@@ -67,7 +67,8 @@ func TestCTCText_Reads(t *testing.T) {
 		"only marks":                {".-_,", ""},
 		"one step":                  {"7", "7"},
 	} {
-		got, err := reader(t, 0, Options{}).Decode([]nets.Tensor{line(tt.steps, 0.9, nil)}, lane.Crop{Width: 100, Height: 48})
+		outputs := []nets.Tensor{newLineOutput(tt.steps, 0.9, nil)}
+		got, err := newReaderDecoder(t, 0, Options{}).Decode(outputs, lane.Crop{Width: 100, Height: 48})
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
@@ -81,7 +82,7 @@ func TestCTCText_Reads(t *testing.T) {
 	}
 }
 
-func TestCTCText_DropsWhatIsUnsure(t *testing.T) {
+func TestCTCText_DropsLinesBelowThreshold(t *testing.T) {
 	t.Parallel()
 	sure := 0.95
 	for name, tt := range map[string]struct {
@@ -89,12 +90,13 @@ func TestCTCText_DropsWhatIsUnsure(t *testing.T) {
 		o    Options
 		drop bool
 	}{
-		"as the model says":           {0.66, Options{}, false},
-		"below that":                  {0.64, Options{}, true},
-		"as the settings say":         {0.96, Options{Threshold: &sure}, false},
-		"below what the settings say": {0.94, Options{Threshold: &sure}, true},
+		"above that of the model":    {0.66, Options{}, false},
+		"below that of the model":    {0.64, Options{}, true},
+		"above that of the settings": {0.96, Options{Threshold: &sure}, false},
+		"below that of the settings": {0.94, Options{Threshold: &sure}, true},
 	} {
-		got, err := reader(t, 0, tt.o).Decode([]nets.Tensor{line("a_b", tt.p, nil)}, lane.Crop{Width: 100, Height: 48})
+		outputs := []nets.Tensor{newLineOutput("a_b", tt.p, nil)}
+		got, err := newReaderDecoder(t, 0, tt.o).Decode(outputs, lane.Crop{Width: 100, Height: 48})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -107,9 +109,9 @@ func TestCTCText_DropsWhatIsUnsure(t *testing.T) {
 	}
 }
 
-// TestCTCText_SpacesThatAreNotTheBest reads English of networks that join words, as those
-// of PP-OCRv4 do: the space is in the output, and blank is more likely.
-func TestCTCText_SpacesThatAreNotTheBest(t *testing.T) {
+// TestCTCText_UnlikelySpaces decodes outputs of networks that join English words, as
+// PP-OCRv4 does: they contain a probability of a space, but blank is more likely.
+func TestCTCText_UnlikelySpaces(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		steps  string
@@ -117,17 +119,18 @@ func TestCTCText_SpacesThatAreNotTheBest(t *testing.T) {
 		least  float64
 		want   string
 	}{
-		"between letters":      {"a_b", map[int]float32{1: 0.02}, 0.01, "a b"},
-		"while a letter lasts": {"aa_b", map[int]float32{1: 0.02}, 0.01, "a b"},
-		"not as likely":        {"a_b", map[int]float32{1: 0.009}, 0.01, "ab"},
-		"not asked for":        {"a_b", map[int]float32{1: 0.3}, 0, "ab"},
-		"at a letter":          {"a_b", map[int]float32{2: 0.3}, 0.01, "ab"},
-		"between signs":        {"字_句", map[int]float32{1: 0.3}, 0.01, "字句"},
-		"a sign and a letter":  {"字_a", map[int]float32{1: 0.3}, 0.01, "字a"},
-		"a space is there":     {"a _b", map[int]float32{2: 0.3}, 0.01, "a b"},
-		"before the first":     {"_a_b", map[int]float32{0: 0.3}, 0.01, "ab"},
+		"between letters":                {"a_b", map[int]float32{1: 0.02}, 0.01, "a b"},
+		"in the second step of a letter": {"aa_b", map[int]float32{1: 0.02}, 0.01, "a b"},
+		"below output.space":             {"a_b", map[int]float32{1: 0.009}, 0.01, "ab"},
+		"without output.space":           {"a_b", map[int]float32{1: 0.3}, 0, "ab"},
+		"at a letter":                    {"a_b", map[int]float32{2: 0.3}, 0.01, "ab"},
+		"between Chinese characters":     {"字_句", map[int]float32{1: 0.3}, 0.01, "字句"},
+		"Chinese and Latin":              {"字_a", map[int]float32{1: 0.3}, 0.01, "字a"},
+		"after a likely space":           {"a _b", map[int]float32{2: 0.3}, 0.01, "a b"},
+		"before the first letter":        {"_a_b", map[int]float32{0: 0.3}, 0.01, "ab"},
 	} {
-		got, err := reader(t, tt.least, Options{}).Decode([]nets.Tensor{line(tt.steps, 0.9, tt.spaces)}, lane.Crop{Width: 90, Height: 9})
+		outputs := []nets.Tensor{newLineOutput(tt.steps, 0.9, tt.spaces)}
+		got, err := newReaderDecoder(t, tt.least, Options{}).Decode(outputs, lane.Crop{Width: 90, Height: 9})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -140,11 +143,12 @@ func TestCTCText_SpacesThatAreNotTheBest(t *testing.T) {
 	}
 }
 
-// TestCTCText_WordsHavePlaces reads a line of 20 steps on a crop of 200 pixels: letters
-// are two steps apart.
-func TestCTCText_WordsHavePlaces(t *testing.T) {
+// TestCTCText_WordBoxes decodes a line of 19 steps on a crop 190 pixels wide, in which
+// letters are two steps apart.
+func TestCTCText_WordBoxes(t *testing.T) {
 	t.Parallel()
-	got, err := reader(t, 0, Options{}).Decode([]nets.Tensor{line("_a_b__ __c_d_e_____", 0.8, nil)}, lane.Crop{Width: 190, Height: 40})
+	outputs := []nets.Tensor{newLineOutput("_a_b__ __c_d_e_____", 0.8, nil)}
+	got, err := newReaderDecoder(t, 0, Options{}).Decode(outputs, lane.Crop{Width: 190, Height: 40})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,8 +159,9 @@ func TestCTCText_WordsHavePlaces(t *testing.T) {
 	if !slices.Equal(got.Words, want) {
 		t.Errorf("got %+v, want %+v", got.Words, want)
 	}
-	for width := 1; width < 30; width++ { // words of less than a pixel
-		got, err := reader(t, 0, Options{}).Decode([]nets.Tensor{line("a b c d e", 0.8, nil)}, lane.Crop{Width: width, Height: 4})
+	outputs = []nets.Tensor{newLineOutput("a b c d e", 0.8, nil)}
+	for width := 1; width < 30; width++ { // some words are less than a pixel wide
+		got, err := newReaderDecoder(t, 0, Options{}).Decode(outputs, lane.Crop{Width: width, Height: 4})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -171,7 +176,17 @@ func TestCTCText_WordsHavePlaces(t *testing.T) {
 	}
 }
 
-func TestCTCText_NamesWhatIsWrong(t *testing.T) {
+// checkError checks that err contains want.
+func checkError(t *testing.T, name string, err error, want string) {
+	t.Helper()
+	if err == nil {
+		t.Errorf("%s: no error, want %q", name, want)
+	} else if !strings.Contains(err.Error(), want) {
+		t.Errorf("%s: the error is %q, want %q in it", name, err, want)
+	}
+}
+
+func TestCTCText_ErrorNamesField(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		change func(*model.Model, *Options)
@@ -184,22 +199,18 @@ func TestCTCText_NamesWhatIsWrong(t *testing.T) {
 		m, o := &model.Model{Kind: CTCText, Characters: []string{"a"}, Threshold: 0.5}, Options{}
 		tt.change(m, &o)
 		_, err := newCTCText(m, []string{"out"}, o)
-		if err == nil || !strings.Contains(err.Error(), tt.want) {
-			t.Errorf("%s: %v, want %q", name, err, tt.want)
-		}
+		checkError(t, name, err, tt.want)
 	}
-	d := reader(t, 0, Options{})
+	d := newReaderDecoder(t, 0, Options{})
 	for name, tt := range map[string]struct {
 		out  nets.Tensor
 		want string
 	}{
 		"another dictionary": {nets.NewTensor(1, 3, 7), "blank, 42 characters of the dictionary, space"},
 		"no steps":           {nets.NewTensor(1, 44), "output out has the shape [1 44]"},
-		"logits":             {line("abc", 7.5, nil), "output out has a value of 7.5, want probabilities"},
+		"logits":             {newLineOutput("abc", 7.5, nil), "output out has a value of 7.5, want probabilities"},
 	} {
 		_, err := d.Decode([]nets.Tensor{tt.out}, lane.Crop{Width: 90, Height: 9})
-		if err == nil || !strings.Contains(err.Error(), tt.want) {
-			t.Errorf("%s: %v, want %q", name, err, tt.want)
-		}
+		checkError(t, name, err, tt.want)
 	}
 }

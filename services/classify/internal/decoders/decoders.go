@@ -1,7 +1,7 @@
-// Package decoders reads what networks say of a crop from their outputs. It is pure:
-// tensors in, labels and vectors out.
+// Package decoders decodes the outputs of classification networks. It is pure: its input is
+// tensors, its output labels, text and vectors.
 //
-// A kind of model is one file with a function that makes its [Decoder], and a line in
+// Each kind of model has one file with the constructor of its [Decoder], and a line in
 // [New].
 package decoders
 
@@ -13,24 +13,24 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/nets"
 )
 
-// A Decoder reads the outputs of one network.
+// A Decoder decodes the outputs of one network.
 type Decoder interface {
-	// Outputs names those that Decode gets, in this order.
+	// Outputs returns the names of the outputs that Decode needs, in this order.
 	Outputs() []string
-	// Decode returns what the outputs say of one crop. An error says that the network has
-	// not the outputs that the model declares.
+	// Decode returns the outcome for one crop. It returns an error if the outputs are not
+	// those that the model declares.
 	Decode(outputs []nets.Tensor, crop lane.Crop) (lane.CropLabel, error)
 }
 
-// Options are what the settings of a pipeline say in place of the model.
+// Options are settings of a pipeline that replace those of the model.
 type Options struct {
-	// Threshold is the score from which on a label is given; nil for that of the model.
+	// Threshold is the minimum score of a label; nil means the threshold of the model.
 	Threshold *float64
-	// Top is how many labels are given at most, the best first; 0 stands for 5.
+	// Top is the maximum number of labels, the best first; 0 means 5.
 	Top int
 }
 
-// Kinds of models that classify.
+// Kinds of classification networks.
 const (
 	Classifier = "classifier"
 	Angle      = "angle"
@@ -38,11 +38,11 @@ const (
 	CTCText    = "ctc-text"
 )
 
-// A Maker makes the decoder of a model whose network has the outputs of these names. An
-// error names the field of model.yaml, or the setting, that is wrong.
+// A Maker creates the decoder of a model. outputs are the names of all outputs of the
+// network. An error names the field of model.yaml, or the setting, that is wrong.
 type Maker func(m *model.Model, outputs []string, o Options) (Decoder, error)
 
-// New returns what makes the decoders of a kind of models.
+// New returns the constructor of the decoders for a kind of model.
 func New(kind string) (Maker, error) {
 	switch kind {
 	case Classifier:
@@ -54,5 +54,5 @@ func New(kind string) (Maker, error) {
 	case CTCText:
 		return newCTCText, nil
 	}
-	return nil, fmt.Errorf("kind: %q, want one that classifies (docs/models.md lists them)", kind)
+	return nil, fmt.Errorf("kind: %q, want a kind of classification models (docs/models.md lists them)", kind)
 }

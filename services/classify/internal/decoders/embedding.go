@@ -9,7 +9,8 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/nets"
 )
 
-// embedding reads networks with a vector that is near to those of similar crops.
+// embedding decodes networks whose output is a vector that is near to the vectors of similar
+// crops.
 type embedding struct{ names []string }
 
 func newEmbedding(m *model.Model, outputs []string, o Options) (Decoder, error) {
@@ -28,8 +29,8 @@ func newEmbedding(m *model.Model, outputs []string, o Options) (Decoder, error) 
 
 func (d *embedding) Outputs() []string { return d.names }
 
-// Decode brings the vector to the length 1. One of length 0 has no direction: the crop is
-// without.
+// Decode normalises the vector to length 1. A vector of length 0 has no direction; the crop
+// then has no embedding.
 func (d *embedding) Decode(outputs []nets.Tensor, _ lane.Crop) (lane.CropLabel, error) {
 	if err := checkVector(d.names[0], outputs[0], -1); err != nil {
 		return lane.CropLabel{}, err

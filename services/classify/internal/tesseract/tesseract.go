@@ -1,14 +1,12 @@
 // Package tesseract reads lines of text with libtesseract's LSTM engine.
 //
-// It is a thin layer over the library's C interface: the pixels of a crop go
-// in as they are, words with boxes and confidences come out. (gosseract, the
-// usual package for this, takes image files only, never frees the words it
-// returns, and redirects the standard error of the process into memory that it
-// gives up.)
+// It is a thin layer over the library's C interface: its input is the pixels of a crop, its
+// output words with boxes and confidences. It does not use gosseract, the common package for
+// this, which accepts only image files, never frees the words that it returns, and redirects
+// the standard error of the process into memory that it leaks.
 //
-// OMP_THREAD_LIMIT=1 must be in the environment when the process starts: the
-// library's threads fight each other over small matrices, and the variable is
-// read before main.
+// OMP_THREAD_LIMIT=1 must be in the environment when the process starts: with small
+// matrices, several threads are slower than one, and the variable is read before main.
 package tesseract
 
 /*
@@ -26,22 +24,21 @@ import (
 	"unsafe"
 )
 
-// Engine reads one language, as long as the process lives. It is not safe for
-// use by several goroutines.
+// Engine reads one language. It is never freed. It is not safe for concurrent use.
 type Engine struct{ api *C.TessBaseAPI }
 
 // Word is a word of a line.
 type Word struct {
 	Text       string
-	Box        image.Rectangle // pixels of the crop
+	Box        image.Rectangle // in pixels of the crop
 	Confidence float64         // 0 to 1
 }
 
-// Version of the library.
+// Version returns the version of the library.
 func Version() string { return C.GoString(C.TessVersion()) }
 
-// New loads a language such as "eng" or "chi_sim" from the folder dir, or from
-// where the library looks by itself when dir is empty.
+// New loads a language such as "eng" or "chi_sim" from the folder dir. An empty dir means
+// the library's default folder.
 func New(dir, language string) (*Engine, error) {
 	var cdir *C.char
 	if dir != "" {
@@ -56,8 +53,8 @@ func New(dir, language string) (*Engine, error) {
 		return nil, fmt.Errorf("load language %q: libtesseract has no such data", language)
 	}
 	C.TessBaseAPISetPageSegMode(api, C.PSM_SINGLE_LINE)
-	// It prints statistics of empty lines, which would hide the last words of
-	// the process.
+	// The library prints statistics of empty lines. They would hide what the process prints
+	// before it crashes.
 	name, value := C.CString("debug_file"), C.CString("/dev/null")
 	defer C.free(unsafe.Pointer(name))
 	defer C.free(unsafe.Pointer(value))
@@ -65,12 +62,12 @@ func New(dir, language string) (*Engine, error) {
 	return &Engine{api: api}, nil
 }
 
-// sourceDPI is what the library is told of the resolution: it guesses from
-// the height of the text and otherwise complains.
+// sourceDPI is the resolution that the library gets. It estimates the resolution from the
+// height of the text, and logs a warning when none is set.
 const sourceDPI = 70
 
-// Read reads a grey picture of one line, width × height bytes: its text, with
-// the spaces of its language, and its words.
+// Read reads a grey image of one line, width × height bytes. It returns the text, with
+// spaces as usual in the language, and the words.
 func (e *Engine) Read(pixels []byte, width, height int) (text string, words []Word, err error) {
 	if width < 1 || height < 1 || len(pixels) != width*height {
 		return "", nil, fmt.Errorf("read line: %d bytes for %d x %d pixels", len(pixels), width, height)
@@ -83,15 +80,15 @@ func (e *Engine) Read(pixels []byte, width, height int) (text string, words []Wo
 	}
 	it := C.TessBaseAPIGetIterator(e.api)
 	if it == nil {
-		return "", nil, nil // nothing there
+		return "", nil, nil // no text
 	}
 	defer C.TessResultIteratorDelete(it)
 	page := C.TessResultIteratorGetPageIterator(it)
 	for {
 		if C.TessPageIteratorIsAtBeginningOf(page, C.RIL_TEXTLINE) != 0 {
-			text = strings.TrimSpace(text + " " + textOf(it, C.RIL_TEXTLINE))
+			text = strings.TrimSpace(text + " " + textAt(it, C.RIL_TEXTLINE))
 		}
-		if s := textOf(it, C.RIL_WORD); s != "" {
+		if s := textAt(it, C.RIL_WORD); s != "" {
 			w := Word{Text: s, Confidence: float64(C.TessResultIteratorConfidence(it, C.RIL_WORD)) / 100}
 			var l, t, r, b C.int
 			if C.TessPageIteratorBoundingBox(page, C.RIL_WORD, &l, &t, &r, &b) != 0 {
@@ -105,8 +102,8 @@ func (e *Engine) Read(pixels []byte, width, height int) (text string, words []Wo
 	}
 }
 
-// textOf gives the text at the iterator without the space around it.
-func textOf(it *C.TessResultIterator, level C.TessPageIteratorLevel) string {
+// textAt returns the text at the iterator, without leading and trailing spaces.
+func textAt(it *C.TessResultIterator, level C.TessPageIteratorLevel) string {
 	text := C.TessResultIteratorGetUTF8Text(it, level)
 	if text == nil {
 		return ""

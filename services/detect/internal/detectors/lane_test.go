@@ -155,7 +155,7 @@ func TestTextLines_CropsOfLabels(t *testing.T) {
 	h := loadHandler(t)
 	for label, want := range map[string]bool{"text": true, "person": false} {
 		request := lane.Detect{Pipeline: "text", MaxRegions: 10, Crops: true, CropLabels: []string{label}}
-		got, pixels, err := h.Detect(request, newTextPage(t, 0, 255, "Pictures go in"))
+		got, pixels, err := h.Detect(request, newTextPage(t, 0, 255, "Images go in"))
 		if err != nil {
 			t.Fatal(err)
 		}
