@@ -843,9 +843,9 @@ func formatTable(all []format) string {
 	return b.String()
 }
 
-// TestCases decodes the files of ../shared/cases, of which each once failed. They were made
+// TestDecode_Cases decodes the files of ../shared/cases, of which each once failed. They were made
 // from the page that `sightmesh up` draws.
-func TestCases(t *testing.T) {
+func TestDecode_Cases(t *testing.T) {
 	dir := "../../../../shared/cases"
 	if _, err := os.Stat(dir); err != nil {
 		t.Skipf("no cases beside the repository: %v", err)

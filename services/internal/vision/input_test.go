@@ -11,7 +11,7 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/model"
 )
 
-func TestFit_PutsPixelsInPlace(t *testing.T) {
+func TestFit_Pixels(t *testing.T) {
 	t.Parallel()
 	// Two pixels of blue, green and red.
 	m, err := gocv.NewMatFromBytes(1, 2, gocv.MatTypeCV8UC3, []byte{10, 20, 30, 40, 50, 60})
@@ -69,13 +69,13 @@ func TestFit_PutsPixelsInPlace(t *testing.T) {
 	}
 }
 
-// near reports whether the point x, y is at most tolerance away from p in each direction.
-func near(x, y float64, p image.Point, tolerance float64) bool {
+// isNear reports whether the point x, y is at most tolerance away from p in each direction.
+func isNear(x, y float64, p image.Point, tolerance float64) bool {
 	return math.Abs(x-float64(p.X)) <= tolerance && math.Abs(y-float64(p.Y)) <= tolerance
 }
 
-// TestFit_SizeThatFollows checks inputs whose size follows from the image.
-func TestFit_SizeThatFollows(t *testing.T) {
+// TestFit_SizeFollowsFromImage checks inputs whose size follows from the image.
+func TestFit_SizeFollowsFromImage(t *testing.T) {
 	t.Parallel()
 	shrink := model.Input{Width: 1920, Height: 1920, Resize: model.Shrink, Multiple: 32, Channels: model.BGR}
 	height := model.Input{Width: 1000, Height: 48, Resize: model.Height, Multiple: 8, Channels: model.BGR}
@@ -99,7 +99,7 @@ func TestFit_SizeThatFollows(t *testing.T) {
 			t.Errorf("%v of %v: shape %v, want %v", tt.in.Resize, tt.image, got.Shape, want)
 		}
 		x, y := at.ToImage(float64(tt.want.X), float64(tt.want.Y))
-		if !near(x, y, tt.image, 1e-6) {
+		if !isNear(x, y, tt.image, 1e-6) {
 			t.Errorf("%v of %v: the lower right corner is at %v, %v", tt.in.Resize, tt.image, x, y)
 		}
 		m.Close()
@@ -125,14 +125,14 @@ func TestFit_AnyShape(t *testing.T) {
 			}
 			if resize == model.Center {
 				x, y := at.ToImage(208, 160)
-				if !near(2*x, 2*y, size, 2) {
+				if !isNear(2*x, 2*y, size, 2) {
 					t.Errorf("%v: the center is at %v, %v", size, x, y)
 				}
 				continue
 			}
 			fitted, left := computePlacement(size.X, size.Y, in)
 			x, y := at.ToImage(float64(left.X+fitted.X), float64(left.Y+fitted.Y))
-			if !near(x, y, size, 1e-6) {
+			if !isNear(x, y, size, 1e-6) {
 				t.Errorf("%v, %s: the lower right corner is at %v, %v", size, resize, x, y)
 			}
 		}

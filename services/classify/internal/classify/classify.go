@@ -103,13 +103,13 @@ func (h *Handler) Fail(ctx context.Context, d *consume.Delivery, p *v1.Problem) 
 }
 
 // combineRegions combines the outcomes of the detector and the classifier for each crop.
-func combineRegions(crops v1.Crops, answers []lane.CropLabel) ([]v1.PartRegion, error) {
-	if len(answers) != len(crops.Crops) {
+func combineRegions(crops v1.Crops, labels []lane.CropLabel) ([]v1.PartRegion, error) {
+	if len(labels) != len(crops.Crops) {
 		return nil, v1.NewProblem(v1.Internal,
-			"the lane was asked about %d crops and answered %d", len(crops.Crops), len(answers))
+			"the lane was asked about %d crops and answered %d", len(crops.Crops), len(labels))
 	}
-	out := make([]v1.PartRegion, 0, len(answers))
-	for i, a := range answers {
+	out := make([]v1.PartRegion, 0, len(labels))
+	for i, a := range labels {
 		c := crops.Crops[i]
 		if a.Drop {
 			continue

@@ -67,7 +67,7 @@ func TestFind_EveryAngle(t *testing.T) {
 	}
 }
 
-func TestFind_WhatIsNoLine(t *testing.T) {
+func TestFind_IgnoresOtherShapes(t *testing.T) {
 	t.Parallel()
 	for name, m := range map[string][]float32{
 		"nothing":         probabilityMap(100, 50, 0),

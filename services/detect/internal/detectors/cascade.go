@@ -51,7 +51,7 @@ func newCascade(settings json.RawMessage) (detector, lane.Loaded, error) {
 	return cropper{s.cascade, defaultCropping()}, lane.Loaded{Models: []v1.Model{model}}, nil
 }
 
-// newCascadeModel returns the finder of a model folder that holds a cascade.
+// newCascadeModel returns the finder of a model folder that contains a cascade.
 func newCascadeModel(m *model.Model) (finder, error) {
 	d := defaultCascade()
 	if err := m.DecodeSettings(d); err != nil {

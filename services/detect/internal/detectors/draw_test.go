@@ -133,7 +133,7 @@ func TestHandler_DrawRejectsADamagedFile(t *testing.T) {
 	}
 }
 
-func TestHandler_StartLoadsNothingToDraw(t *testing.T) {
+func TestHandler_StartLoadsNothingForDraw(t *testing.T) {
 	t.Parallel()
 	setup := lane.Setup{Kind: DrawKind, Settings: json.RawMessage(`{}`)}
 	out, err := newHandler().Start(lane.Start{Pipelines: map[string]lane.Setup{"draw": setup}})
@@ -145,11 +145,11 @@ func TestHandler_StartLoadsNothingToDraw(t *testing.T) {
 	}
 }
 
-// TestHandler_DrawsWhatItReads checks that each file that can be read can also be drawn on,
+// TestHandler_DrawsEveryReadableFile checks that each file that can be read can also be drawn on,
 // and that the drawn image has the size in the result. The files are those of
 // ../shared/cases, such as mjpeg_no_dht.jpg, cut_80.jpg, tiff_g4.tif and rot6_lzw.tif, and
 // hostile files.
-func TestHandler_DrawsWhatItReads(t *testing.T) {
+func TestHandler_DrawsEveryReadableFile(t *testing.T) {
 	t.Parallel()
 	var files []string
 	for _, pattern := range []string{"cases/*.*", "realdata/hostile/images/*"} {

@@ -426,7 +426,7 @@ func newRowsImage(t *testing.T, cells ...[7]byte) []byte {
 	return b.Bytes()
 }
 
-func TestModel_Finds(t *testing.T) {
+func TestModel_FindsRegions(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
 	writeRowsModel(t, root, "rows", nil)

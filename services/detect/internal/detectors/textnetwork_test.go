@@ -163,8 +163,8 @@ func checkPixels(t *testing.T, i int, c lane.Crop, pixels []byte, channels int) 
 	}
 }
 
-// TestTextNetwork_KeepsTheSurest detects more lines than the request allows.
-func TestTextNetwork_KeepsTheSurest(t *testing.T) {
+// TestTextNetwork_KeepsHighestScore detects more lines than the request allows.
+func TestTextNetwork_KeepsHighestScore(t *testing.T) {
 	t.Parallel()
 	h, _ := startModels(t, writeTextModel(t, nil), nil, "lines")
 	grey := func(x, y int) bool { return levelArea(20, 20, 200, 40)(x, y) && (x+y)%5 != 0 } // a lower score

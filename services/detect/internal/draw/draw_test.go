@@ -33,7 +33,7 @@ func sameColour(a, b color.Color) bool {
 	return r == r2 && g == g2 && bl == bl2
 }
 
-func TestRegions_BoxesAreWhereTheRegionsAre(t *testing.T) {
+func TestRegions_DrawsBoxes(t *testing.T) {
 	t.Parallel()
 	img := greyImage(300, 200)
 	if err := Regions(img, []v1.DrawRegion{faceRegion(100, 80, 60, 50)}); err != nil {

@@ -362,7 +362,7 @@ func TestService_StopFinishesRequests(t *testing.T) {
 	}
 }
 
-func TestNew_WithoutLanesDoesNotDraw(t *testing.T) {
+func TestNew_WithoutLanesReturnsNil(t *testing.T) {
 	t.Parallel()
 	d, err := New(&run.Process{}, Options{lanes: 0}, worker.Options{}, imagefile.DefaultLimits())
 	if err != nil {

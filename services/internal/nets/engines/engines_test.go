@@ -121,9 +121,9 @@ func TestOpen_ResizableAgreesBetweenEngines(t *testing.T) {
 	}
 }
 
-// TestOpen_KeepsToTheDeclaredSize runs a network without input.resizable in a size that its
+// TestOpen_RejectsUndeclaredSize runs a network without input.resizable in a size that its
 // file does not declare.
-func TestOpen_KeepsToTheDeclaredSize(t *testing.T) {
+func TestOpen_RejectsUndeclaredSize(t *testing.T) {
 	needONNXRuntime(t)
 	weights := realWeights(t, "yolox_nano_coco/yolox_nano.onnx")
 	net := openNet(t, loadModel(t, weights, "onnxruntime", "width: 608, height: 608"))
@@ -131,9 +131,9 @@ func TestOpen_KeepsToTheDeclaredSize(t *testing.T) {
 	checkError(t, err, `input "images" has shape [1 3 416 416]; [1 3 608 608] was given`)
 }
 
-// TestOpen_ResizableThatIsNot declares a network as resizable whose weights are for one
+// TestOpen_ResizableWithFixedWeights declares a network as resizable whose weights are for one
 // size. The error may come when it is run.
-func TestOpen_ResizableThatIsNot(t *testing.T) {
+func TestOpen_ResizableWithFixedWeights(t *testing.T) {
 	needONNXRuntime(t)
 	weights := realWeights(t, "ultraface_rfb320/version-RFB-320.onnx")
 	m := loadModel(t, weights, "onnxruntime", "width: 640, height: 480, resizable: true")
