@@ -3,15 +3,16 @@ package httpapi
 import (
 	"bufio"
 	"bytes"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"mime"
 	"mime/multipart"
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -105,7 +106,7 @@ func (b *bodies) read(w http.ResponseWriter, r *http.Request) (in input, release
 		in.uploads = make([]reportintake.Upload, 1)
 		in.uploads[0].Image, err = readRaw(content, hold, r.ContentLength, b.maxBytes)
 	case multipartBody:
-		in.uploads, said, err = b.readForm(content, hold, boundary)
+		in.uploads, said, err = b.readForm(content, hold, boundary, isStrict(r))
 	case urlencodedBody:
 		in.uploads, said, err = readURLEncoded(decoded{content, hold})
 	case jsonBody:
@@ -294,9 +295,9 @@ func formFields(r *http.Request, said url.Values) (fields, error) {
 
 // readForm reads every image of a form, in order, and its other fields. An image that is
 // wrong takes nothing from the others. A file input of a page that was left empty is no
-// image.
+// image. A file in another field is a problem when strict, and is skipped otherwise.
 func (b *bodies) readForm(
-	r io.Reader, hold *body.Holding, boundary string,
+	r io.Reader, hold *body.Holding, boundary string, strict bool,
 ) (uploads []reportintake.Upload, said url.Values, err error) {
 	said = url.Values{}
 	unused := 0
@@ -310,23 +311,29 @@ func (b *bodies) readForm(
 			return nil, nil, formError(err)
 		}
 		name := part.FormName()
+		fileName, isFile := fileNameOf(part)
 		switch {
 		case name == "":
 			return nil, nil, v1.NewProblem(v1.InvalidBody, "part %d of the form has no name in its Content-Disposition", n).
 				WithField("Content-Disposition")
-		case name != imageField && name != base64Field:
-			if err := readField(part, name, said, hold); err != nil {
+		case isImageField(name):
+		case isFile && strict:
+			return nil, nil, v1.NewProblem(v1.UnknownField, "the field %.60q has a file, but the field of an image is %q",
+				name, imageField).WithField(fmt.Sprintf("%.60s", name))
+		default:
+			if err := readField(part, name, isFile, said, hold); err != nil {
 				return nil, nil, err
 			}
 			continue
-		case len(uploads) == b.maxImages:
+		}
+		if len(uploads) == b.maxImages {
 			return nil, nil, reportintake.TooManyImages(b.maxImages)
 		}
 		u, err := b.readUpload(part, name, hold)
 		if err != nil {
 			return nil, nil, err
 		}
-		if len(u.Image) == 0 && u.Err == nil && hasEmptyFileName(part) {
+		if len(u.Image) == 0 && u.Err == nil && isFile && fileName == "" {
 			unused++
 			continue
 		}
@@ -338,17 +345,37 @@ func (b *bodies) readForm(
 	case unused > 0:
 		return nil, nil, v1.NewProblem(v1.EmptyBody, "no file was chosen for %s", imageField).WithField(imageField)
 	}
-	return nil, nil, v1.NewProblem(v1.InvalidBody, "the form has no field %q", imageField).WithField(imageField)
+	return nil, nil, missingField(imageField, said)
 }
 
-// readField reads a field of a form that is no image.
-func readField(part *multipart.Part, name string, said url.Values, hold *body.Holding) error {
+// isImageField reports whether a field of a form has an image.
+func isImageField(name string) bool { return name == imageField || name == base64Field }
+
+// missingField returns the problem of a form that has other fields only, and names them.
+func missingField(want string, others url.Values) error {
+	if len(others) == 0 {
+		return v1.NewProblem(v1.InvalidBody, "the form has no field %q, and no other field", want).WithField(want)
+	}
+	var names []string
+	for _, name := range slices.Sorted(maps.Keys(others)) {
+		names = append(names, fmt.Sprintf("%.60q", name))
+	}
+	return v1.NewProblem(v1.InvalidBody, "the form has no field %q, but %.200s", want, strings.Join(names, ", ")).
+		WithField(want)
+}
+
+// readField reads a field of a form that is no image. It skips the content of a file.
+func readField(part *multipart.Part, name string, isFile bool, said url.Values, hold *body.Holding) error {
 	given := 0
 	for _, values := range said {
 		given += len(values)
 	}
 	if given == maxFormFields {
 		return v1.NewProblem(v1.InvalidBody, "the form has more than %d fields", maxFormFields).WithLimit(maxFormFields)
+	}
+	if isFile {
+		said.Add(name, "")
+		return nil
 	}
 	data, err := body.ReadAll(io.LimitReader(part, maxFormField+1), hold.Grow, maxFormField+1)
 	if err != nil {
@@ -381,12 +408,15 @@ func (b *bodies) readUpload(part *multipart.Part, name string, hold *body.Holdin
 	return u, nil
 }
 
-// hasEmptyFileName reports whether a part is a file without a name, which is what browsers
-// send of a file input for which no file was chosen.
-func hasEmptyFileName(part *multipart.Part) bool {
+// fileNameOf returns the name of the file that a part has; isFile is false for a part
+// without a file. The name is "" for a file input for which no file was chosen.
+func fileNameOf(part *multipart.Part) (name string, isFile bool) {
 	_, params, err := mime.ParseMediaType(part.Header.Get("Content-Disposition"))
-	name, ok := params["filename"]
-	return err == nil && ok && name == ""
+	if err != nil {
+		return "", false
+	}
+	name, isFile = params["filename"]
+	return name, isFile
 }
 
 func readURLEncoded(r io.Reader) ([]reportintake.Upload, url.Values, error) {
@@ -394,20 +424,21 @@ func readURLEncoded(r io.Reader) ([]reportintake.Upload, url.Values, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	// A browser escapes the signs of base64 that mean something here; some
-	// clients do not, and their '+' becomes a space.
-	// So the ';' of a data URL, which separates nothing.
-	form, err := url.ParseQuery(strings.ReplaceAll(string(data), ";", "%3B"))
+	// Some clients escape neither the '+' of base64 nor the ';' of a data URL.
+	form, err := url.ParseQuery(keepPlus(strings.ReplaceAll(string(data), ";", "%3B")))
 	if err != nil {
 		return nil, nil, v1.NewProblem(v1.InvalidBody, "the form cannot be read: %v", err)
 	}
 	values := form[base64Field]
-	if len(values) != 1 {
+	if len(values) == 0 {
+		return nil, nil, missingField(base64Field, form)
+	}
+	if len(values) > 1 {
 		return nil, nil, v1.NewProblem(v1.InvalidBody, "the form has %d fields %q, want one", len(values), base64Field).
 			WithField(base64Field)
 	}
 	delete(form, base64Field)
-	image, err := decodeBase64([]byte(strings.ReplaceAll(values[0], " ", "+")), base64Field)
+	image, err := decodeBase64([]byte(values[0]), base64Field)
 	return []reportintake.Upload{{Image: image, Err: err}}, form, nil
 }
 
@@ -433,27 +464,6 @@ func readJSON(r io.Reader) (input, error) {
 	}
 	image, err := decodeBase64([]byte(in.Image), "image")
 	return input{uploads: []reportintake.Upload{{Image: image, Err: err}}, fields: said}, nil
-}
-
-// decodeBase64 reads base64 in the standard or the URL alphabet, padded or
-// not, with line ends, and with the beginning of a data URL, as browsers make.
-func decodeBase64(data []byte, field string) ([]byte, error) {
-	if rest, ok := bytes.CutPrefix(data, []byte("data:")); ok {
-		if _, data, ok = bytes.Cut(rest, []byte(";base64,")); !ok {
-			return nil, v1.NewProblem(v1.InvalidBody, "%s is a data URL that is not base64", field).WithField(field)
-		}
-	}
-	data = bytes.TrimRight(bytes.TrimSpace(data), "=")
-	enc := base64.RawStdEncoding
-	if bytes.ContainsAny(data, "-_") {
-		enc = base64.RawURLEncoding
-	}
-	out := make([]byte, enc.DecodedLen(len(data)))
-	n, err := enc.Decode(out, data) // skips line ends
-	if err != nil {
-		return nil, v1.NewProblem(v1.InvalidBody, "%s is not base64: %v", field, err).WithField(field)
-	}
-	return out[:n], nil
 }
 
 // formError tells a form that is not one from one that could not be read.

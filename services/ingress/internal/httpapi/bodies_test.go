@@ -99,7 +99,9 @@ func TestBodies_Read(t *testing.T) {
 		"too long, unsaid":          {"image/png", strings.NewReader(full + "x"), -1, "", v1.TooLarge},
 		"cut off":                   {"image/png", strings.NewReader("pic"), 4, "", v1.TruncatedBody},
 		"cut off before it begins":  {"image/png", strings.NewReader(""), 4, "", v1.TruncatedBody},
-		"form without an image":     {formType, strings.NewReader(form("photo", "pic")), -1, "", v1.InvalidBody},
+		"form without an image":     {formType, strings.NewReader(many()), -1, "", v1.InvalidBody},
+		"form with a file":          {formType, strings.NewReader(form("photo", "pic")), -1, "", v1.UnknownField},
+		"form with a large file":    {formType, strings.NewReader(form("photo", strings.Repeat("x", 900))), -1, "", v1.UnknownField},
 		"form with an empty one":    {formType, strings.NewReader(form("image", "")), -1, "", v1.EmptyBody},
 		"form far too long":         {formType, unread{t}, 1001, "", v1.TooLarge},
 		"form far too long, unsaid": {formType, strings.NewReader(form("image", strings.Repeat("x", 1000))), -1, "", v1.TooLarge},
@@ -179,6 +181,42 @@ func TestBodies_Read(t *testing.T) {
 			}
 			if b.memory.Used() != 0 {
 				t.Error("the memory was not given back")
+			}
+		})
+	}
+}
+
+// TestBodies_NameTheFieldThatWasSent covers forms whose image is in another field than the one that is expected.
+func TestBodies_NameTheFieldThatWasSent(t *testing.T) {
+	t.Parallel()
+	const formType, urlencoded = "multipart/form-data; boundary=b", "application/x-www-form-urlencoded"
+	large := form("file", strings.Repeat("x", maxFormField+1))
+	for name, tt := range map[string]struct {
+		path, contentType, body string
+		field, detail           string
+	}{
+		"a file":                  {"/v1/images", formType, large, "file", `the field "file" has a file, but the field of an image is "image"`},
+		"a file of a report":      {"/v1/reports", formType, large, "file", `the field "file" has a file, but the field of an image is "image"`},
+		"a file, on an old route": {"/upload", formType, large, "image", `the form has no field "image", but "file", "meta-note"`},
+		"a web form":              {"/v1/images", urlencoded, "image=cGlj&meta-a=b", "imgbase64", `the form has no field "imgbase64", but "image", "meta-a"`},
+		"nothing":                 {"/v1/images", formType, "--b--\r\n", "image", `the form has no field "image", and no other field`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newTestBodies(plenty)
+			b.maxForm = int64(len(tt.body))
+			r := httptest.NewRequest(http.MethodPost, tt.path, strings.NewReader(tt.body))
+			r.Header.Set("Content-Type", tt.contentType)
+			_, _, err := b.read(httptest.NewRecorder(), r)
+			var p *v1.Problem
+			if !errors.As(err, &p) {
+				t.Fatalf("got %v, want a problem", err)
+			}
+			if p.Field != tt.field {
+				t.Errorf("the field is %q, want %q", p.Field, tt.field)
+			}
+			if p.Detail != tt.detail {
+				t.Errorf("the detail is %q, want %q", p.Detail, tt.detail)
 			}
 		})
 	}
