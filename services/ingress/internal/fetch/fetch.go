@@ -9,6 +9,8 @@
 package fetch
 
 import (
+	"compress/flate"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +19,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strings"
 	"syscall"
 	"time"
 
@@ -232,7 +235,11 @@ func (f *Fetcher) download(ctx context.Context, u *url.URL, grow func(int64) err
 	if resp.ContentLength > f.cfg.MaxBytes {
 		return nil, f.tooLarge()
 	}
-	pic, err := body.ReadAll(io.LimitReader(resp.Body, f.cfg.MaxBytes+1), grow, f.cfg.MaxBytes+1)
+	content, err := f.decode(resp)
+	if err != nil {
+		return nil, err
+	}
+	pic, err := body.ReadAll(io.LimitReader(content, f.cfg.MaxBytes+1), grow, f.cfg.MaxBytes+1)
 	if err != nil {
 		return nil, fmt.Errorf("fetch: %w", err)
 	}
@@ -240,6 +247,27 @@ func (f *Fetcher) download(ctx context.Context, u *url.URL, grow func(int64) err
 		return nil, f.tooLarge()
 	}
 	return pic, nil
+}
+
+// decode returns the content of a response. Some hosts, such as stores whose files have a content coding, send gzip
+// although the request accepts none. The compressed bytes have the same limit as the image, since a gzip stream can
+// be endless and empty.
+func (f *Fetcher) decode(resp *http.Response) (io.Reader, error) {
+	switch coding := strings.ToLower(resp.Header.Get("Content-Encoding")); coding {
+	case "", "identity":
+		return resp.Body, nil
+	case "gzip", "x-gzip":
+		content, err := gzip.NewReader(http.MaxBytesReader(nil, resp.Body, f.cfg.MaxBytes))
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			return nil, fmt.Errorf("fetch: %w", err)
+		}
+		return content, nil
+	default:
+		return nil, final(v1.FetchFailed, "the host sent Content-Encoding %.20q, want gzip or none", coding)
+	}
 }
 
 func refused(resp *http.Response) error {
@@ -261,6 +289,8 @@ func (f *Fetcher) failure(ctx context.Context, err error) error {
 	var passing *retry.Error
 	var p *v1.Problem
 	var dns *net.DNSError
+	var tooLarge *http.MaxBytesError
+	var corrupt flate.CorruptInputError
 	switch {
 	case errors.As(err, &passing):
 		return passing
@@ -272,6 +302,10 @@ func (f *Fetcher) failure(ctx context.Context, err error) error {
 		return transient(0, "the fetch took longer than %v", f.cfg.Timeout)
 	case errors.As(err, &dns) && dns.IsNotFound:
 		return transient(0, "its host has no address")
+	case errors.As(err, &tooLarge):
+		return f.tooLarge()
+	case errors.Is(err, gzip.ErrHeader), errors.Is(err, gzip.ErrChecksum), errors.As(err, &corrupt):
+		return final(v1.FetchFailed, "the host sent Content-Encoding gzip, but the content is not gzip")
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return transient(0, "the host ended the picture before it was complete")
 	}

@@ -1,15 +1,19 @@
 package fetch
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -133,6 +137,94 @@ func TestFetch(t *testing.T) {
 		if after != want.after {
 			t.Errorf("%s: to be tried again after %v, want %v", path, after, want.after)
 		}
+	}
+}
+
+// compress returns content as gzip.
+func compress(t *testing.T, content []byte) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	if _, err := w.Write(content); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// TestFetch_ContentEncoding covers hosts that compress although the request accepts no content coding.
+func TestFetch_ContentEncoding(t *testing.T) {
+	t.Parallel()
+	large := bytes.Repeat([]byte("x"), maxBytes+1)
+	noise := make([]byte, maxBytes+1)
+	rand.NewChaCha8([32]byte{}).Read(noise)
+	for name, tt := range map[string]struct {
+		coding  string
+		content []byte
+		unsaid  bool // the host does not announce a length
+		want    string
+		code    v1.Code
+		passes  bool
+		detail  string
+	}{
+		"gzip":               {coding: "gzip", content: compress(t, []byte("image")), want: "image"},
+		"of unknown length":  {coding: "GZIP", content: compress(t, []byte("image")), unsaid: true, want: "image"},
+		"x-gzip":             {coding: "x-gzip", content: compress(t, []byte("image")), want: "image"},
+		"identity":           {coding: "identity", content: []byte("image"), want: "image"},
+		"as large as may be": {coding: "gzip", content: compress(t, large[:maxBytes]), want: string(large[:maxBytes])},
+		"a bomb": {coding: "gzip", content: compress(t, large), code: v1.TooLarge,
+			detail: "a picture may have 1000 bytes"},
+		"empty without end": {coding: "gzip", content: bytes.Repeat(compress(t, nil), maxBytes), unsaid: true, code: v1.TooLarge,
+			detail: "a picture may have 1000 bytes"},
+		"large when compressed": {coding: "gzip", content: compress(t, noise), code: v1.TooLarge,
+			detail: "a picture may have 1000 bytes"},
+		"not gzip": {coding: "gzip", content: []byte("\x89PNG\r\n\x1a\n and more"), code: v1.FetchFailed,
+			detail: "the host sent Content-Encoding gzip, but the content is not gzip"},
+		"damaged": {coding: "gzip", content: append(compress(t, nil)[:10], bytes.Repeat([]byte{0xff}, 30)...), code: v1.FetchFailed,
+			detail: "the host sent Content-Encoding gzip, but the content is not gzip"},
+		"cut off": {coding: "gzip", content: compress(t, noise[:500])[:300], code: v1.FetchFailed, passes: true,
+			detail: "the host ended the picture before it was complete"},
+		"nothing": {coding: "gzip", code: v1.FetchFailed, passes: true,
+			detail: "the host ended the picture before it was complete"},
+		"another coding": {coding: "br", content: []byte("image"), code: v1.FetchFailed,
+			detail: `the host sent Content-Encoding "br", want gzip or none`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			addr, _ := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Encoding", tt.coding)
+				if !tt.unsaid {
+					w.Header().Set("Content-Length", strconv.Itoa(len(tt.content)))
+				}
+				w.WriteHeader(http.StatusOK)
+				if tt.unsaid {
+					http.NewResponseController(w).Flush()
+				}
+				w.Write(tt.content)
+			})
+			got, err := newFetcher(t, nil).Fetch(t.Context(), addr)
+			if tt.code == "" {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if string(got) != tt.want {
+					t.Errorf("got %q, want %q", got, tt.want)
+				}
+				return
+			}
+			p, _, passes := problemOf(t, err)
+			if p.Code != tt.code {
+				t.Errorf("the code is %s, want %s", p.Code, tt.code)
+			}
+			if p.Detail != tt.detail {
+				t.Errorf("the detail is %q, want %q", p.Detail, tt.detail)
+			}
+			if passes != tt.passes {
+				t.Errorf("passes is %v, want %v", passes, tt.passes)
+			}
+		})
 	}
 }
 
