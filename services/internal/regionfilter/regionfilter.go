@@ -37,7 +37,7 @@ type Filter struct {
 func Parse(values map[string]string) (Filter, error) {
 	var f Filter
 	if text, ok := values[MinScore]; ok {
-		score, err := strconv.ParseFloat(text, 64)
+		score, err := parseDecimal(text)
 		if err != nil || !(score >= 0 && score <= 1) {
 			return f, invalid(MinScore, "%s is %.20q, want a number from 0 to 1", MinScore, text)
 		}
@@ -52,13 +52,22 @@ func Parse(values map[string]string) (Filter, error) {
 		}
 	}
 	if text, ok := values[Top]; ok {
-		n, err := strconv.Atoi(text)
+		n, err := strconv.ParseUint(text, 10, 31) // no sign
 		if err != nil || n < 1 || n > maxTop {
 			return f, invalid(Top, "%s is %.20q, want 1 to %d", Top, text, maxTop).WithLimit(maxTop)
 		}
-		f.Top = n
+		f.Top = int(n)
 	}
 	return f, nil
+}
+
+// parseDecimal parses a decimal number without a sign, with or without an exponent, such as 0.5 or 1e-3. It rejects
+// what [strconv.ParseFloat] accepts besides: signs, hexadecimal numbers and names such as inf.
+func parseDecimal(text string) (float64, error) {
+	if text == "" || !strings.Contains("0123456789.", text[:1]) || strings.ContainsAny(text, "xXpP_") {
+		return 0, strconv.ErrSyntax
+	}
+	return strconv.ParseFloat(text, 64)
 }
 
 // Headers returns what each header of a NATS message asks for.

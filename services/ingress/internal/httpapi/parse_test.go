@@ -28,3 +28,30 @@ func TestServerTiming(t *testing.T) {
 		}
 	}
 }
+
+func TestNumber(t *testing.T) {
+	t.Parallel()
+	const fallback, lowest, highest = 8, 0, 100
+	for text, want := range map[string]int{"0": 0, "100": 100, "007": 7} {
+		got, err := number(fields{"window": text}, "window", fallback, lowest, highest)
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+		}
+		if got != want {
+			t.Errorf("%s: got %d, want %d", text, got, want)
+		}
+	}
+	for _, text := range []string{"101", "-1", "-0", "+1", "0x1", "1_0", "1.0", "99999999999999999999"} {
+		_, err := number(fields{"window": text}, "window", fallback, lowest, highest)
+		code, field := problemOf(err)
+		if code != v1.InvalidParameter {
+			t.Errorf("%s: got %v, want %s", text, err, v1.InvalidParameter)
+		}
+		if field != "window" {
+			t.Errorf("%s: the field is %q, want window", text, field)
+		}
+	}
+	if got, err := number(fields{}, "window", fallback, lowest, highest); err != nil || got != fallback {
+		t.Errorf("nothing: got %d, %v, want %d", got, err, fallback)
+	}
+}

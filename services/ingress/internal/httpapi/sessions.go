@@ -160,17 +160,18 @@ func handshakeField(err error) string {
 	return "Sec-WebSocket-Version"
 }
 
-// number reads a whole number of the query, or fallback when there is none.
-func number(q map[string]string, name string, fallback, lowest, highest int) (int, error) {
-	if q[name] == "" {
+// number returns a whole number without a sign from the query, or fallback when the query has none.
+func number(q fields, name string, fallback, lowest, highest int) (int, error) {
+	text, ok := q[name]
+	if !ok {
 		return fallback, nil
 	}
-	n, err := strconv.Atoi(q[name])
-	if err != nil || n < lowest || n > highest {
-		return 0, v1.NewProblem(v1.InvalidParameter, "%s is %.20q, want %d to %d", name, q[name], lowest, highest).
+	n, err := strconv.ParseUint(text, 10, 63)
+	if err != nil || int(n) < lowest || int(n) > highest {
+		return 0, v1.NewProblem(v1.InvalidParameter, "%s is %.20q, want %d to %d", name, text, lowest, highest).
 			WithField(name).WithLimit(int64(highest))
 	}
-	return n, nil
+	return int(n), nil
 }
 
 // readFrame has one frame read as a job, in a trace of its own.
