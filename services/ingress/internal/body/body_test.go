@@ -132,3 +132,19 @@ func TestPace(t *testing.T) {
 		t.Errorf("the deadline after a pause is %v", p.Deadline())
 	}
 }
+
+func TestRate_Problem(t *testing.T) {
+	t.Parallel()
+	p := Rate{BytesPerSecond: 1024}.Problem("the body")
+	want := "the body arrived at less than 1024 bytes per second, averaged over 10s: " +
+		"use a faster connection, or send a smaller image"
+	if p.Detail != want {
+		t.Errorf("the detail is %q, want %q", p.Detail, want)
+	}
+	if p.Code != v1.TruncatedBody {
+		t.Errorf("the code is %s, want %s", p.Code, v1.TruncatedBody)
+	}
+	if p.Limit != 1024 {
+		t.Errorf("the limit is %d, want 1024", p.Limit)
+	}
+}

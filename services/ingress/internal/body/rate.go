@@ -1,6 +1,10 @@
 package body
 
-import "time"
+import (
+	"time"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
 
 // Rate is the lowest rate at which a body may arrive. A body has Grace and
 // Window for its first bytes, and Window for each time as many again.
@@ -28,6 +32,13 @@ func (r Rate) WithDefaults() Rate {
 		r.Grace = defaultGrace
 	}
 	return r
+}
+
+// Problem returns the problem of something that arrived too slowly, such as "the body".
+func (r Rate) Problem(what string) *v1.Problem {
+	r = r.WithDefaults()
+	return v1.NewProblem(v1.TruncatedBody, "%s arrived at less than %d bytes per second, averaged over %v: "+
+		"use a faster connection, or send a smaller image", what, r.BytesPerSecond, r.Window).WithLimit(r.BytesPerSecond)
 }
 
 // perWindow is how many bytes have to arrive in a window.

@@ -18,6 +18,7 @@ import (
 
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/body"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/reportintake"
 	"github.com/sightmesh/sightmesh/services/internal/imagefile"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
@@ -458,12 +459,21 @@ func readJSON(r io.Reader) (input, error) {
 	case in.Image != "" && in.URL != "":
 		return input{}, v1.NewProblem(v1.InvalidBody, "image and url are both given, want one").WithField("url")
 	case in.URL != "":
-		return input{url: in.URL, fields: said}, nil
+		return input{url: in.URL, fields: said}, checkLength(in.URL, "url")
 	case in.Image == "":
 		return input{}, v1.NewProblem(v1.InvalidBody, "neither image nor url is given").WithField("image")
 	}
 	image, err := decodeBase64([]byte(in.Image), "image")
 	return input{uploads: []reportintake.Upload{{Image: image, Err: err}}, fields: said}, nil
+}
+
+// checkLength checks the length of the URL of an image, which is in a field.
+func checkLength(url, field string) error {
+	if len(url) <= intake.MaxURL {
+		return nil
+	}
+	return v1.NewProblem(v1.InvalidBody, "%s has %d bytes, and the URL of an image may have %d", field, len(url), intake.MaxURL).
+		WithField(field).WithLimit(intake.MaxURL)
 }
 
 // formError tells a form that is not one from one that could not be read.
@@ -490,8 +500,7 @@ func (b *bodies) problem(w http.ResponseWriter, err error, limit int64) error {
 		return b.tooLarge(limit)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		w.Header().Set("Connection", "close")
-		return v1.NewProblem(v1.TruncatedBody, "less than %d bytes a second of the body arrived in %v",
-			b.rate.BytesPerSecond, b.rate.Window).WithLimit(b.rate.BytesPerSecond)
+		return b.rate.Problem("the body")
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
 		w.Header().Set("Connection", "close")
 		return v1.NewProblem(v1.TruncatedBody, "the body ended before it was complete")

@@ -172,6 +172,9 @@ func (h *oldHandler) acceptFullReport(w http.ResponseWriter, r *http.Request) (v
 		if sources[i].URL, err = textField(image, "imageUrl", at+"imageUrl"); err != nil {
 			return none, err
 		}
+		if err := checkLength(sources[i].URL, at+"imageUrl"); err != nil {
+			return none, err
+		}
 		if err := intake.CheckURL(sources[i].URL); err != nil {
 			return none, v1.NewProblem(v1.InvalidBody, "%simageUrl %v", at, err).WithField(at + "imageUrl")
 		}

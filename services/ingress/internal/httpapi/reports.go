@@ -96,6 +96,9 @@ func (h *reportHandler) readSources(w http.ResponseWriter, r *http.Request) ([]v
 		if image.URL == "" {
 			return nil, nil, v1.NewProblem(v1.InvalidBody, "%surl is missing", field).WithField(field + "url")
 		}
+		if err := checkLength(image.URL, field+"url"); err != nil {
+			return nil, nil, err
+		}
 		if err := intake.CheckURL(image.URL); err != nil {
 			return nil, nil, v1.NewProblem(v1.InvalidBody, "%surl %v", field, err).WithField(field + "url")
 		}

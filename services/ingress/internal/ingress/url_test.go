@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
 )
 
 // pictures is a host of which every address has a picture, once before has
@@ -83,5 +85,57 @@ func TestKeyOfAnAddressIsNotFetchedAgain(t *testing.T) {
 	code, again, err := d.postURL(t.Context(), url, "Idempotency-Key", "k1")
 	if err != nil || code != http.StatusAccepted || again.ID != first.ID || again.Status != v1.Done {
 		t.Errorf("the second time: %d %+v, %v, want that %s is done", code, again, err, first.ID)
+	}
+}
+
+// TestURL_LimitIsTheSameInEveryForm of a request: the longest URL is accepted, and one more byte is a problem that
+// names the field and the limit.
+func TestURL_LimitIsTheSameInEveryForm(t *testing.T) {
+	d := open(t, "--allow-networks", "127.0.0.0/8", "--old-routes")
+	d.workers(t, 2, 10)
+	host := pictures(t, func(*http.Request) bool { return true })
+	longest := host + "/" + strings.Repeat("x", intake.MaxURL-len(host)-1)
+	fullReport := `{"requestId":"r","systemId":"s","inspectionStartTime":"a","inspectionEndTime":"b","trainId":"t",` +
+		`"lineCode":"l","yardName":"y","direction":"d","imageUrls":[{"location":"1","imageUrl":%q}]}`
+	for name, tt := range map[string]struct {
+		path, body string // of the request, with a place for the URL
+		status     int
+		field      string
+	}{
+		"one image":                 {"/v1/images", `{"url":%q}`, http.StatusAccepted, "url"},
+		"a report":                  {"/v1/reports", `{"images":[{"url":"https://a.example/"},{"url":%q}]}`, http.StatusAccepted, "images.1.url"},
+		"a report of an old design": {"/internal/v1/subway-images/full-report", fullReport, http.StatusOK, "imageUrls.0.imageUrl"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			post := func(url string) (int, []byte) {
+				body := strings.NewReader(fmt.Sprintf(tt.body, url))
+				req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, d.url+tt.path, body)
+				if err != nil {
+					t.Fatal(err)
+				}
+				req.Header = http.Header{"Content-Type": {"application/json"}, "Prefer": {"respond-async"}}
+				res, err := http.DefaultClient.Do(req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer res.Body.Close()
+				text, err := io.ReadAll(res.Body)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return res.StatusCode, text
+			}
+			if status, body := post(longest); status != tt.status {
+				t.Errorf("the longest URL: %d %s, want %d", status, body, tt.status)
+			}
+			status, body := post(longest + "x")
+			if status != http.StatusBadRequest {
+				t.Errorf("one byte more: %d, want 400", status)
+			}
+			want := tt.field + " has 8193 bytes, and the URL of an image may have 8192"
+			if !strings.Contains(string(body), want) {
+				t.Errorf("one byte more: got %s, want %q", body, want)
+			}
+		})
 	}
 }

@@ -17,7 +17,6 @@ func TestCheckURL(t *testing.T) {
 		"client.example":              "is not an http or https URL",
 		"":                            "is not an http or https URL",
 		"http://%zz":                  "is not a URL",
-		"https://a/" + strings.Repeat("x", maxURL): "is longer than 2048 bytes",
 	} {
 		got := ""
 		if err := CheckURL(raw); err != nil {
@@ -72,6 +71,10 @@ func TestIntake_CheckCallback(t *testing.T) {
 	i.cfg.Callbacks = true
 	if err := i.CheckCallback("https://client.example/"); err != nil {
 		t.Errorf("with a secret: %v", err)
+	}
+	long := "https://a/" + strings.Repeat("x", maxCallback)
+	if err := i.CheckCallback(long); err == nil || err.Error() != "is longer than 2048 bytes" {
+		t.Errorf("a long URL: %v", err)
 	}
 	if err := i.CheckCallback("ftp://client.example/"); err == nil || errors.Is(err, ErrNoCallbacks) {
 		t.Errorf("a URL that is not called: %v", err)

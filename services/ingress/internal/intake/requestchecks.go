@@ -14,10 +14,14 @@ import (
 // MaxKey bounds the bytes of an idempotency key.
 const MaxKey = 255
 
+// MaxURL bounds the bytes of the URL of an image, in every form of request. The bodies of
+// messages hold it.
+const MaxURL = 8192
+
 // Bounds of what a client may say of a job. The headers of a message have to
 // hold all of it.
 const (
-	maxURL          = 2048 // bytes
+	maxCallback     = 2048 // bytes
 	maxMetadata     = 16   // entries
 	maxMetadataName = 40   // bytes
 	maxMetadataSize = 4096 // bytes of all names and values
@@ -27,21 +31,22 @@ const (
 var ErrNoCallbacks = errors.New("this mesh has no secret to sign callbacks with, and sends none")
 
 // CheckCallback returns an error when a callback to this URL would not be
-// sent: [ErrNoCallbacks], or that of [CheckURL].
+// sent: [ErrNoCallbacks], or an error whose text goes on from the name of the parameter.
 func (i *Intake) CheckCallback(raw string) error {
 	if !i.cfg.Callbacks {
 		return ErrNoCallbacks
 	}
+	if len(raw) > maxCallback {
+		return fmt.Errorf("is longer than %d bytes", maxCallback)
+	}
 	return CheckURL(raw)
 }
 
-// CheckURL checks what can be said of a URL without a look at the network. The
-// text of the error goes on from the name of the parameter.
+// CheckURL checks what can be said of a URL without a look at the network, besides its
+// length. The text of the error goes on from the name of the parameter.
 func CheckURL(raw string) error {
 	u, err := url.Parse(raw)
 	switch {
-	case len(raw) > maxURL:
-		return fmt.Errorf("is longer than %d bytes", maxURL)
 	case err != nil:
 		return errors.New("is not a URL")
 	case (u.Scheme != "http" && u.Scheme != "https") || u.Host == "":

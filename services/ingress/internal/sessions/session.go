@@ -386,9 +386,8 @@ type arrival struct {
 
 func (s *session) arrival(r io.Reader) *arrival {
 	pace := body.NewPace(s.Rate, time.Now())
-	p := v1.NewProblem(v1.TruncatedBody, "less than %d bytes a second of a message arrived in %v",
-		s.Rate.BytesPerSecond, s.Rate.Window).WithLimit(s.Rate.BytesPerSecond)
-	return &arrival{r, pace, time.AfterFunc(time.Until(pace.Deadline()), func() { s.end(p) })}
+	tooSlow := s.Rate.Problem("a message")
+	return &arrival{r, pace, time.AfterFunc(time.Until(pace.Deadline()), func() { s.end(tooSlow) })}
 }
 
 func (a *arrival) Read(p []byte) (int, error) {
