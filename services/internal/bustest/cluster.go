@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 )
 
@@ -95,33 +96,31 @@ func (c *Cluster) setUp(t testing.TB, cfg streams.Config) {
 	if err != nil {
 		t.Fatalf("open JetStream: %v", err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), clusterTimeout)
-	defer cancel()
-	until(ctx, t, "wait for a leader of the cluster", func(context.Context) error { return c.ready() })
-	until(ctx, t, "set up", func(ctx context.Context) error { return streams.Ensure(ctx, js, cfg) })
+	eventually.Succeeds(t, clusterTimeout, c.checkLeader)
+	await(t, "set up", func(ctx context.Context) error { return streams.Ensure(ctx, js, cfg) })
 	for _, want := range streams.Streams(cfg) {
-		until(ctx, t, "wait for stream "+want.Name, func(ctx context.Context) error {
+		await(t, "read stream "+want.Name, func(ctx context.Context) error {
 			s, err := js.Stream(ctx, want.Name)
 			if err != nil {
-				return fmt.Errorf("read the stream: %w", err)
+				return err
 			}
-			return led(s.CachedInfo().Cluster, cfg.Replicas)
+			return checkReplicas(s.CachedInfo().Cluster, cfg.Replicas)
 		})
 	}
 	for _, want := range streams.Consumers(cfg) {
-		until(ctx, t, "wait for consumer "+want.Config.Durable, func(ctx context.Context) error {
-			s, err := js.Consumer(ctx, want.Stream, want.Config.Durable)
+		await(t, "read consumer "+want.Config.Durable, func(ctx context.Context) error {
+			c, err := js.Consumer(ctx, want.Stream, want.Config.Durable)
 			if err != nil {
-				return fmt.Errorf("read the consumer: %w", err)
+				return err
 			}
-			return led(s.CachedInfo().Cluster, cfg.Replicas)
+			return checkReplicas(c.CachedInfo().Cluster, cfg.Replicas)
 		})
 	}
 }
 
-// ready reports what the servers lack before they answer requests to create a
-// stream: without a leader they do not answer at all.
-func (c *Cluster) ready() error {
+// checkLeader returns an error until the servers have a leader. Without one
+// they do not reply to requests to create a stream.
+func (c *Cluster) checkLeader() error {
 	if len(c.Servers) == 1 {
 		return nil
 	}
@@ -140,9 +139,9 @@ func (c *Cluster) ready() error {
 	return nil
 }
 
-// led reports what a stream or consumer lacks: a leader, or a replica that
-// has all of it.
-func led(info *jetstream.ClusterInfo, replicas int) error {
+// checkReplicas returns an error until a stream or consumer has a leader and
+// as many replicas, all of them current.
+func checkReplicas(info *jetstream.ClusterInfo, replicas int) error {
 	switch {
 	case replicas <= 1:
 		return nil
@@ -159,22 +158,16 @@ func led(info *jetstream.ClusterInfo, replicas int) error {
 	return nil
 }
 
-// until tries f until it returns nil. A server without a leader may not
-// answer at all, so each attempt has a time limit.
-func until(ctx context.Context, t testing.TB, what string, f func(context.Context) error) {
+// await calls f until it returns nil. A server without a leader may not reply
+// at all, so each call has a time limit.
+func await(t testing.TB, what string, f func(context.Context) error) {
 	t.Helper()
-	const attemptTimeout, pause = 5 * time.Second, 20 * time.Millisecond
-	for {
-		attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
-		err := f(attempt)
-		cancel()
-		if err == nil {
-			return
+	eventually.Succeeds(t, clusterTimeout, func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		if err := f(ctx); err != nil {
+			return fmt.Errorf("%s: %w", what, err)
 		}
-		select {
-		case <-ctx.Done():
-			t.Fatalf("%s: %v", what, err)
-		case <-time.After(pause):
-		}
-	}
+		return nil
+	})
 }

@@ -23,6 +23,7 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 	"go.uber.org/goleak"
 
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
@@ -34,6 +35,9 @@ import (
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patience only ends tests that would hang.
+const patience = 20 * time.Second
 
 func TestActionFor(t *testing.T) {
 	t.Parallel()
@@ -155,17 +159,16 @@ func (b bench) run(t *testing.T, l *Loop, width int, handle Handler) (stop func(
 // left waits until a stream has so many messages.
 func (b bench) left(t *testing.T, stream string, want uint64) {
 	t.Helper()
-	var got uint64
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	eventually.Succeeds(t, patience, func() error {
 		s, err := b.js.Stream(t.Context(), stream)
 		if err != nil {
-			t.Fatal(err)
+			return err
 		}
-		if got = s.CachedInfo().State.Msgs; got == want {
-			return
+		if got := s.CachedInfo().State.Msgs; got != want {
+			return fmt.Errorf("%s has %d messages, want %d", stream, got, want)
 		}
-	}
-	t.Fatalf("%s has %d messages, want %d", stream, got, want)
+		return nil
+	})
 }
 
 func message(id string) bus.Message {
@@ -404,7 +407,7 @@ func TestLoop_MessageThatIsTooLargeFailsAtOnce(t *testing.T) {
 					if got != want {
 						t.Fatalf("a job ended as %s, want %s", got, want)
 					}
-				case <-time.After(20 * time.Second):
+				case <-time.After(patience):
 					t.Fatalf("no job ends as %s", want)
 				}
 			}
@@ -462,11 +465,12 @@ func testConsumerIsRemoved(t *testing.T, idle bool) {
 		t.Fatal(err)
 	}
 	free()
-	for deadline := time.Now().Add(20 * time.Second); !b.log.has("cannot pull messages"); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("the loop does not say that its consumer is gone")
+	eventually.Succeeds(t, patience, func() error {
+		if !b.log.has("cannot pull messages") {
+			return errors.New("the loop does not log that its consumer is gone")
 		}
-	}
+		return nil
+	})
 	if _, err := b.js.CreateConsumer(t.Context(), streams.Fetches, c.CachedInfo().Config); err != nil {
 		t.Fatal(err)
 	}
@@ -674,7 +678,7 @@ func TestLoop_SpanSaysWhyItFailed(t *testing.T) {
 			b.publish(t, "j1")
 			select {
 			case <-ended:
-			case <-time.After(20 * time.Second):
+			case <-time.After(patience):
 				t.Fatal("the delivery does not end")
 			}
 			stop()

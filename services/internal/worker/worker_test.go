@@ -25,6 +25,7 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 	"go.uber.org/goleak"
 
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
@@ -37,6 +38,9 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/consume"
 	"github.com/sightmesh/sightmesh/services/internal/outcome"
 )
+
+// patience only ends tests that would hang.
+const patience = 30 * time.Second
 
 // The test binary is its own lane program.
 func TestMain(m *testing.M) {
@@ -167,7 +171,7 @@ func startWorker(t *testing.T, s *bustest.Server, laneCount int, begun chan<- st
 	go func() { done <- w.Run(ctx, hard) }()
 	select {
 	case <-lanes.Ready():
-	case <-time.After(30 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("the lanes are not ready")
 	}
 	stop := sync.OnceFunc(func() {
@@ -248,38 +252,35 @@ func (m mesh) result(t *testing.T, pipeline, job string) v1.Result {
 	return r
 }
 
-func (m mesh) last(t *testing.T, stream, subj string) *jetstream.RawStreamMsg {
+func (m mesh) last(t *testing.T, stream, subj string) (msg *jetstream.RawStreamMsg) {
 	t.Helper()
-	s, err := m.js.Stream(context.Background(), stream)
+	s, err := m.js.Stream(t.Context(), stream)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-		if msg, err := s.GetLastMsgForSubject(context.Background(), subj); err == nil {
-			return msg
+	eventually.Succeeds(t, patience, func() error {
+		if msg, err = s.GetLastMsgForSubject(t.Context(), subj); err != nil {
+			return fmt.Errorf("read %s: %w", subj, err)
 		}
-	}
-	t.Fatalf("nothing on %s", subj)
-	return nil
+		return nil
+	})
+	return msg
 }
 
 // awaitEmpty waits until a stream has no messages: a message ends after the
 // outcome of its job is stored.
 func (m mesh) awaitEmpty(t *testing.T, stream string) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	eventually.Succeeds(t, patience, func() error {
 		s, err := m.js.Stream(t.Context(), stream)
 		if err != nil {
-			t.Fatal(err)
+			return err
 		}
-		n := s.CachedInfo().State.Msgs
-		if n == 0 {
-			return
+		if n := s.CachedInfo().State.Msgs; n != 0 {
+			return fmt.Errorf("%d messages are left", n)
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%d messages are left", n)
-		}
-	}
+		return nil
+	})
 }
 
 func interactive(id string) subject.Job {

@@ -14,10 +14,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"go.uber.org/goleak"
 
 	"github.com/sightmesh/sightmesh/contracts/client"
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
@@ -105,15 +105,10 @@ func startHanging(t *testing.T, s *bustest.Server) *runtest.Service {
 func awaitService(t *testing.T, s *bustest.Server) {
 	t.Helper()
 	nc := s.Connect(t)
-	for deadline := time.Now().Add(patience); ; {
+	eventually.Succeeds(t, patience, func() error {
 		_, err := nc.Request(subject.Draw(), nil, patience)
-		if err == nil {
-			return
-		}
-		if !errors.Is(err, nats.ErrNoResponders) || time.Now().After(deadline) {
-			t.Fatalf("no worker draws: %v", err)
-		}
-	}
+		return err
+	})
 }
 
 // newClient returns a client of the mesh.

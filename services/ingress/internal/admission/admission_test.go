@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
@@ -352,11 +354,12 @@ func TestRunReadsTheBacklog(t *testing.T) {
 	answer(t, nc, subject.Detect, worker(1, map[string]float64{"marks": 10_000}))
 	a := newAdmission(nc, js)
 	run(t, a)
-	for deadline := time.Now().Add(20 * time.Second); a.wait("marks", subject.Interactive) != 30*time.Second; time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("three jobs of 10 s for one lane take %v", a.wait("marks", subject.Interactive))
+	eventually.Succeeds(t, 20*time.Second, func() error {
+		if d := a.wait("marks", subject.Interactive); d != 30*time.Second {
+			return fmt.Errorf("three jobs of 10 s for one lane take %v", d)
 		}
-	}
+		return nil
+	})
 	code, _, seconds := rejection(t, a.Admit(t.Context(), marks, subject.Interactive))
 	if code != v1.Overloaded {
 		t.Errorf("got %q, want %s", code, v1.Overloaded)
@@ -381,11 +384,12 @@ func TestAdmit_NeedsTheConsumers(t *testing.T) {
 	run(t, a)
 	await := func(want string) {
 		t.Helper()
-		for deadline := time.Now().Add(20 * time.Second); a.Pipelines()[1].Reason != want; time.Sleep(5 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("the pipeline says %q, want %q", a.Pipelines()[1].Reason, want)
+		eventually.Succeeds(t, 20*time.Second, func() error {
+			if got := a.Pipelines()[1].Reason; got != want {
+				return fmt.Errorf("the pipeline says %q, want %q", got, want)
 			}
-		}
+			return nil
+		})
 	}
 	await("")
 	const consumer = "detect-marks-bulk"
@@ -471,17 +475,15 @@ func TestRun_LooksAtResults(t *testing.T) {
 	run(t, a)
 	state := func(want string, ok func(resultsState) bool) {
 		t.Helper()
-		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		eventually.Succeeds(t, 20*time.Second, func() error {
 			a.mu.Lock()
 			s := a.results
 			a.mu.Unlock()
-			if ok(s) {
-				return
+			if !ok(s) {
+				return fmt.Errorf("results are %+v, want that %s", s, want)
 			}
-			if time.Now().After(deadline) {
-				t.Fatalf("results are %+v, want that %s", s, want)
-			}
-		}
+			return nil
+		})
 	}
 	state("the service is absent", func(s resultsState) bool { return !s.absentSince.IsZero() })
 	state("the size is known", func(s resultsState) bool { return s.bytes >= 1000 && s.maxBytes > 0 })

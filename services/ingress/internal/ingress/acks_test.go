@@ -2,6 +2,8 @@ package ingress
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync"
@@ -11,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
@@ -51,21 +54,12 @@ func openProxied(t *testing.T, args ...string) (*door, *bustest.Proxy) {
 // awaitServed waits until ingress has seen the workers of the pipeline text.
 func (d *door) awaitServed(t *testing.T) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		res, err := http.Get(d.url + "/v1/pipelines")
-		if err != nil {
-			t.Fatal(err)
+	eventually.Succeeds(t, 20*time.Second, func() error {
+		if text := d.pipelines(t).Pipelines[0]; !text.Ready {
+			return fmt.Errorf("text is not ready: %+v", text)
 		}
-		var all v1.Pipelines
-		err = json.NewDecoder(res.Body).Decode(&all)
-		res.Body.Close()
-		if err == nil && all.Pipelines[0].Ready {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("text is not ready: %+v, %v", all, err)
-		}
-	}
+		return nil
+	})
 }
 
 func (d *door) isStored(t *testing.T, id string) bool {
@@ -147,9 +141,12 @@ func TestAcks_LostLookDelaysNoResult(t *testing.T) {
 		}
 		answered <- a
 	}()
-	for d.storedImages(t) == 0 {
-		time.Sleep(5 * time.Millisecond)
-	}
+	eventually.Succeeds(t, 20*time.Second, func() error {
+		if d.storedImages(t) == 0 {
+			return errors.New("the image is not stored")
+		}
+		return nil
+	})
 	p.HoldReplies(true)
 	<-looks
 	image, err := d.js.Stream(t.Context(), streams.Images)

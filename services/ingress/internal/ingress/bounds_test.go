@@ -2,6 +2,7 @@ package ingress
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	"github.com/coder/websocket"
 	"github.com/nats-io/nats.go"
 
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
@@ -77,11 +79,12 @@ func TestBounds_EventStreamsAndPolls(t *testing.T) {
 				t.Error("there is no Retry-After")
 			}
 			first.Close()
-			for deadline := time.Now().Add(20 * time.Second); status == http.StatusTooManyRequests; status, _, _ = get() {
-				if time.Now().After(deadline) {
-					t.Fatal("the place is never free")
+			eventually.Succeeds(t, 20*time.Second, func() error {
+				if status, _, _ := get(); status == http.StatusTooManyRequests {
+					return errors.New("the place is not free")
 				}
-			}
+				return nil
+			})
 		})
 	}
 }

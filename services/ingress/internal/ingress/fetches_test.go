@@ -2,6 +2,7 @@ package ingress
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"testing"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
@@ -35,15 +37,16 @@ func (d *door) taken(t *testing.T, n int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	eventually.Succeeds(t, 20*time.Second, func() error {
 		info, err := c.Info(t.Context())
-		if err == nil && info.NumAckPending >= n {
-			return
+		if err != nil {
+			return err
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("not taken: %+v, %v", info, err)
+		if info.NumAckPending < n {
+			return fmt.Errorf("%d images are being fetched, want at least %d", info.NumAckPending, n)
 		}
-	}
+		return nil
+	})
 }
 
 // goesOn has as many images as there are places fetched of a pipeline and

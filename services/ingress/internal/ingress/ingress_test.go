@@ -22,6 +22,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
 
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
@@ -104,7 +105,7 @@ func openAt(t *testing.T, s *bustest.Server, url string, args ...string) *door {
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
-			t.Errorf("ingress ended with %v\n%s", err, log.String())
+			t.Errorf("ingress ended with %v\n%s", err, log.text())
 		}
 	})
 	d := &door{nc: s.Connect(t), stop: cancel, srv: s, log: log}
@@ -116,18 +117,16 @@ func openAt(t *testing.T, s *bustest.Server, url string, args ...string) *door {
 	case addr := <-log.seen:
 		d.url = "http://" + addr
 	case <-time.After(20 * time.Second):
-		t.Fatalf("ingress does not listen:\n%s", log.String())
+		t.Fatalf("ingress does not listen:\n%s", log.text())
 	}
 	// HTTP listens before the NATS server has heard of the endpoints.
-	for deadline := time.Now().Add(20 * time.Second); ; {
-		_, err := d.nc.Request(subject.Analyze("nosuch"), nil, time.Second)
-		if err == nil {
-			return d
+	eventually.Succeeds(t, 20*time.Second, func() error {
+		if _, err := d.nc.Request(subject.Analyze("nosuch"), nil, time.Second); err != nil {
+			return fmt.Errorf("ingress does not reply over NATS: %w\n%s", err, log.text())
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("ingress does not answer over NATS: %v\n%s", err, log.String())
-		}
-	}
+		return nil
+	})
+	return d
 }
 
 // workers answers for detect, classify and results: lanes of each, and what a picture
@@ -460,19 +459,16 @@ func TestTooMuchWorkAhead(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	deadline := time.Now().Add(20 * time.Second)
-	for {
+	eventually.Succeeds(t, 20*time.Second, func() error {
 		a := d.must(t, "", "Prefer", "respond-async")
 		// 100 s of work, of which 15 s may be waited for, once the backlog is
 		// read after the last of them.
 		n, _ := strconv.Atoi(a.header.Get("Retry-After"))
-		if a.status == http.StatusTooManyRequests && a.problem.Code == v1.Overloaded && n >= 85 {
-			break
+		if a.status != http.StatusTooManyRequests || a.problem.Code != v1.Overloaded || n < 85 {
+			return fmt.Errorf("got %+v, want 429 with a Retry-After of at least 85 s", a)
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("never refused: %+v", a)
-		}
-	}
+		return nil
+	})
 	if a := d.must(t, "?priority=bulk", "Prefer", "respond-async"); a.status != http.StatusAccepted {
 		t.Errorf("bulk may wait longer: %+v", a)
 	}

@@ -2,6 +2,8 @@ package ingress
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -10,6 +12,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
@@ -33,17 +36,16 @@ func (d *door) ready(t *testing.T) (status int, body string) {
 }
 
 // awaitReady waits until /readyz has this status, and returns its body.
-func (d *door) awaitReady(t *testing.T, want int, within time.Duration) string {
+func (d *door) awaitReady(t *testing.T, want int, within time.Duration) (body string) {
 	t.Helper()
-	for deadline := time.Now().Add(within); ; time.Sleep(50 * time.Millisecond) {
-		status, body := d.ready(t)
-		if status == want {
-			return body
+	eventually.Succeeds(t, within, func() error {
+		var status int
+		if status, body = d.ready(t); status != want {
+			return fmt.Errorf("/readyz is %d %q, want %d", status, body, want)
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("/readyz is %d %q after %v, want %d", status, body, within, want)
-		}
-	}
+		return nil
+	})
+	return body
 }
 
 func (d *door) pipelines(t *testing.T) v1.Pipelines {
@@ -79,19 +81,18 @@ func TestReady_TakenBackWithoutNATS(t *testing.T) {
 	}
 	p.HoldRequests(true)
 	p.Break()
-	for deadline := time.Now().Add(readyWithin); ; time.Sleep(50 * time.Millisecond) {
-		if _, body := d.ready(t); strings.Contains(body, "NATS cannot be reached") {
-			break
+	eventually.Succeeds(t, readyWithin, func() error {
+		if _, body := d.ready(t); !strings.Contains(body, "NATS cannot be reached") {
+			return fmt.Errorf("the reason is %q, want that NATS cannot be reached", body)
 		}
-		if time.Now().After(deadline) {
-			t.Fatal("the reason is never that NATS cannot be reached")
+		return nil
+	})
+	eventually.Succeeds(t, readyWithin, func() error {
+		if d.pipelines(t).Pipelines[0].Ready {
+			return errors.New("a pipeline is ready by an old status")
 		}
-	}
-	for deadline := time.Now().Add(readyWithin); d.pipelines(t).Pipelines[0].Ready; time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("a pipeline is ready by an old status")
-		}
-	}
+		return nil
+	})
 	p.HoldReplies(false)
 	p.HoldRequests(false)
 	d.awaitReady(t, http.StatusOK, 20*time.Second)

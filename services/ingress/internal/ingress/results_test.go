@@ -1,6 +1,7 @@
 package ingress
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -8,23 +9,23 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
 // awaitStatus waits until an image is answered with this status.
-func (d *door) awaitStatus(t *testing.T, status int, within time.Duration) v1.Problem {
+func (d *door) awaitStatus(t *testing.T, status int, within time.Duration) (p v1.Problem) {
 	t.Helper()
-	for deadline := time.Now().Add(within); ; time.Sleep(100 * time.Millisecond) {
+	eventually.Succeeds(t, within, func() error {
 		a := d.must(t, "", "Prefer", "respond-async")
-		if a.status == status {
-			return a.problem
+		if p = a.problem; a.status != status {
+			return fmt.Errorf("got %d %+v, want %d", a.status, p, status)
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("got %d %+v after %v, want %d", a.status, a.problem, within, status)
-		}
-	}
+		return nil
+	})
+	return p
 }
 
 func TestResults_AbsentServiceRejectsImagesAndReports(t *testing.T) {

@@ -3,6 +3,7 @@ package ingress
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/coder/websocket"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
@@ -186,15 +188,12 @@ func TestSessionsThatAreNotOpened(t *testing.T) {
 	refused("", "", v1.Overloaded)
 	c.Close(websocket.StatusNormalClosure, "")
 	// The place is free once the session has ended.
-	deadline := time.Now().Add(20 * time.Second)
-	for {
+	eventually.Succeeds(t, 20*time.Second, func() error {
 		_, res, err := d.dial(t, "", d.url)
-		if err == nil {
-			return
+		if err != nil {
+			res.Body.Close()
+			return fmt.Errorf("open a session after the first: %w", err)
 		}
-		res.Body.Close()
-		if time.Now().After(deadline) {
-			t.Fatalf("no session after the first: %v", err)
-		}
-	}
+		return nil
+	})
 }

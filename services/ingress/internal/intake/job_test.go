@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
@@ -177,11 +178,12 @@ func TestIntake_CancelsAJobWhoseClientLeftBeforeItWasStored(t *testing.T) {
 		_, err := b.Submit(ctx, &Request{ID: "j1", Pipeline: text, Image: small(t, 8)})
 		submitted <- err
 	}()
-	for deadline := time.Now().Add(patience); b.count(t) == 0; time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("the image is not stored")
+	eventually.Succeeds(t, patience, func() error {
+		if b.count(t) == 0 {
+			return errors.New("the image is not stored")
 		}
-	}
+		return nil
+	})
 	leave()
 	cancelled(t, sub, "j1")
 	if err := <-submitted; !errors.Is(err, context.Canceled) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"image"
 	"image/png"
 	"log/slog"
@@ -24,6 +25,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/sightmesh/sightmesh/contracts/client"
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
@@ -176,21 +178,20 @@ func TestAnalyze_RejectsWithAProblem(t *testing.T) {
 // has ended.
 func (b bench) root(t *testing.T, n int) (sdktrace.ReadOnlySpan, map[attribute.Key]string) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		var roots []sdktrace.ReadOnlySpan
+	var roots []sdktrace.ReadOnlySpan
+	eventually.Succeeds(t, patience, func() error {
+		roots = nil
 		for _, s := range b.spans.Ended() {
 			if s.SpanKind() == trace.SpanKindServer {
 				roots = append(roots, s)
 			}
 		}
 		if len(roots) <= n {
-			continue
+			return fmt.Errorf("%d spans of requests have ended, want at least %d", len(roots), n+1)
 		}
-		attrs := spantest.Attributes(roots[n].Attributes())
-		return roots[n], attrs
-	}
-	t.Fatal("the span of the request does not end")
-	return nil, nil
+		return nil
+	})
+	return roots[n], spantest.Attributes(roots[n].Attributes())
 }
 
 // TestAnalyze_SpanHasWhatThatOfHTTPHas, so that both are found by one search.

@@ -3,6 +3,7 @@ package webhooks
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -21,6 +22,7 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 	"go.uber.org/goleak"
 
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
@@ -95,17 +97,15 @@ func (b bench) awaitAttempts(t *testing.T, n int) v1.Callback {
 	return b.awaitAttemptsFor(t, "j1", n)
 }
 
-func (b bench) awaitAttemptsFor(t *testing.T, job string, n int) v1.Callback {
+func (b bench) awaitAttemptsFor(t *testing.T, job string, n int) (s v1.Callback) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		s := b.state(t, job)
-		if s.Attempts >= n {
-			return s
+	eventually.Succeeds(t, 30*time.Second, func() error {
+		if s = b.state(t, job); s.Attempts < n {
+			return fmt.Errorf("the state is %+v, want at least %d attempts", s, n)
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("not %d attempts: %+v", n, s)
-		}
-	}
+		return nil
+	})
+	return s
 }
 
 func (b bench) state(t *testing.T, job string) v1.Callback {
@@ -117,36 +117,34 @@ func (b bench) state(t *testing.T, job string) v1.Callback {
 	return s
 }
 
-func (b bench) left(t *testing.T) uint64 {
+// awaitEmpty waits until no webhook is left in the stream.
+func (b bench) awaitEmpty(t *testing.T) {
 	t.Helper()
-	var n uint64
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	eventually.Succeeds(t, 10*time.Second, func() error {
 		s, err := b.js.Stream(t.Context(), streams.Callbacks)
 		if err != nil {
-			t.Fatal(err)
+			return err
 		}
-		if n = s.CachedInfo().State.Msgs; n == 0 {
-			break
+		if n := s.CachedInfo().State.Msgs; n != 0 {
+			return fmt.Errorf("%d messages are left in %s", n, streams.Callbacks)
 		}
-	}
-	return n
+		return nil
+	})
 }
 
 // redelivered waits until a message was delivered again.
 func (b bench) redelivered(t *testing.T) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	eventually.Succeeds(t, 20*time.Second, func() error {
 		c, err := b.js.Consumer(t.Context(), streams.Callbacks, streams.CallbacksConsumer)
 		if err != nil {
-			t.Fatal(err)
+			return err
 		}
-		if c.CachedInfo().NumRedelivered > 0 {
-			return
+		if c.CachedInfo().NumRedelivered == 0 {
+			return errors.New("no message is redelivered")
 		}
-		if time.Now().After(deadline) {
-			t.Fatal("nothing was delivered again")
-		}
-	}
+		return nil
+	})
 }
 
 var loopback = netip.MustParsePrefix("127.0.0.0/8")
@@ -183,9 +181,7 @@ func TestCallIsSignedWithEverySecret(t *testing.T) {
 	if n := calls.Load(); n != 1 {
 		t.Errorf("%d calls, want 1", n)
 	}
-	if n := b.left(t); n != 0 {
-		t.Errorf("%d callbacks are left", n)
-	}
+	b.awaitEmpty(t)
 }
 
 // TestCaller_SendsADeliveredCallbackOnce: a callback that is queued again, later
@@ -200,9 +196,7 @@ func TestCaller_SendsADeliveredCallbackOnce(t *testing.T) {
 	b.run(t)
 	b.awaitAttempts(t, 1)
 	b.queue(t, receiver.URL) // without an ID, as when the stream has forgotten it
-	if n := b.left(t); n != 0 {
-		t.Errorf("%d callbacks are left", n)
-	}
+	b.awaitEmpty(t)
 	if n := calls.Load(); n != 1 {
 		t.Errorf("%d calls, want 1", n)
 	}
@@ -257,9 +251,7 @@ func TestSlowReceiver(t *testing.T) {
 			t.Errorf("the callback of %s is %+v, want one attempt", job, s)
 		}
 	}
-	if n := b.left(t); n != 0 {
-		t.Errorf("%d callbacks are left", n)
-	}
+	b.awaitEmpty(t)
 }
 
 // TestReceiverThatIsAway: more callbacks than a consumer holds by default wait
@@ -285,18 +277,16 @@ func TestReceiverThatIsAway(t *testing.T) {
 		}
 	}
 	b.run(t)
-	for deadline := time.Now().Add(10 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
+	eventually.Succeeds(t, 10*time.Minute, func() error {
 		c, err := b.js.Consumer(t.Context(), streams.Callbacks, streams.CallbacksConsumer)
 		if err != nil {
-			t.Fatal(err)
+			return err
 		}
-		if c.CachedInfo().NumAckPending == waiting {
-			break
+		if n := c.CachedInfo().NumAckPending; n != waiting {
+			return fmt.Errorf("%d webhooks wait, want %d", n, waiting)
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%d callbacks wait, want all %d", c.CachedInfo().NumAckPending, waiting)
-		}
-	}
+		return nil
+	})
 	b.queue(t, receiver.URL)
 	select {
 	case <-called:
@@ -332,9 +322,7 @@ func TestCallbackThatIsGivenUp(t *testing.T) {
 			if s := b.awaitAttempts(t, 1); s != (v1.Callback{State: v1.CallbackFailed, Attempts: 1, Error: tt.why}) {
 				t.Errorf("got %+v", s)
 			}
-			if n := b.left(t); n != 0 {
-				t.Errorf("%d callbacks are left", n)
-			}
+			b.awaitEmpty(t)
 		})
 	}
 }
@@ -360,9 +348,7 @@ func TestWhatIsNotACallbackIsDropped(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.run(t)
-	if n := b.left(t); n != 0 {
-		t.Errorf("%d messages are left", n)
-	}
+	b.awaitEmpty(t)
 }
 
 func TestSecretsThatCannotBeUsed(t *testing.T) {

@@ -5,6 +5,7 @@ package runtest
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 	"github.com/sightmesh/sightmesh/services/internal/run"
 )
 
@@ -149,15 +151,13 @@ func (s *Service) AwaitNotReady(t testing.TB, reason string) {
 func (s *Service) await(t testing.TB, want int, text string) {
 	t.Helper()
 	s.awaitAdmin(t)
-	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+	eventually.Succeeds(t, patience, func() error {
 		status, body := s.Probe(t, "/readyz")
-		if status == want && strings.Contains(body, text) {
-			return
+		if status != want || !strings.Contains(body, text) {
+			return fmt.Errorf("/readyz is %d %q, want %d with %q", status, body, want, text)
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("/readyz is %d %q, want %d with %q", status, body, want, text)
-		}
-	}
+		return nil
+	})
 }
 
 // awaitAdmin waits until the admin server listens.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	"go.opentelemetry.io/otel/trace/noop"
 
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
@@ -119,9 +121,11 @@ func TestAnExpiredAnswerIsGoneAndThenUnknown(t *testing.T) {
 	}
 	b.publish(t, subject.Results("text", "old"), nil, v1.Result{ID: "old", Pipeline: "text", Status: v1.Done})
 	for _, want := range []v1.Code{v1.JobExpired, v1.UnknownJob} {
-		await(t, string(want), func() bool {
-			r := b.lookup(t, "old")
-			return r.Problem != nil && r.Problem.Code == want
+		eventually.Succeeds(t, patience, func() error {
+			if r := b.lookup(t, "old"); r.Problem == nil || r.Problem.Code != want {
+				return fmt.Errorf("the problem is %v, want %s", r.Problem, want)
+			}
+			return nil
 		})
 	}
 }

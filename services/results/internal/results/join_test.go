@@ -36,8 +36,7 @@ func (b bench) mixedParts(t *testing.T) []string {
 
 func (b bench) checkExpired(t *testing.T, job string) {
 	t.Helper()
-	var r v1.Result
-	await(t, "the outcome of "+job, func() bool { r = b.lookup(t, job); return r.Final() })
+	r := b.awaitOutcome(t, job)
 	if r.Problem == nil || r.Problem.Code != v1.DeadlineExceeded {
 		t.Errorf("%s ended as %s with %v, want %s", job, r.Status, r.Problem, v1.DeadlineExceeded)
 	}
@@ -72,7 +71,7 @@ func TestJoin_JoinsPartsThatDoNotNameTheirImage(t *testing.T) {
 	first.Image.SHA256 = "aa"
 	b.publish(t, subject.Parts(subject.Job{Pipeline: "text", ID: "job"}), nil, first)
 	b.publish(t, subject.Parts(subject.Job{Pipeline: "text", ID: "job", Part: 1}), nil, part(1, 2))
-	await(t, "the join", func() bool { return b.lookup(t, "job").Status == v1.Done })
+	b.awaitStatus(t, "job", v1.Done)
 }
 
 // TestJoin_DropsPartsWithAnImpossibleNumber and joins what comes after them.
@@ -85,7 +84,7 @@ func TestJoin_DropsPartsWithAnImpossibleNumber(t *testing.T) {
 	for i := range 2 {
 		b.publish(t, subject.Parts(subject.Job{Pipeline: "text", ID: "job", Part: i}), nil, part(i, 2))
 	}
-	await(t, "the join", func() bool { return b.lookup(t, "job").Status == v1.Done })
+	b.awaitStatus(t, "job", v1.Done)
 	for i := range 3 {
 		if r := b.lookup(t, fmt.Sprint("impossible", i)); r.Status != v1.Running {
 			t.Errorf("job %d is %s, want running", i, r.Status)

@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
@@ -17,7 +18,12 @@ import (
 // queued waits for n messages in a stream and returns them in order.
 func (b bench) queued(t *testing.T, stream string, n int) []*jetstream.RawStreamMsg {
 	t.Helper()
-	await(t, fmt.Sprint(n, " messages in ", stream), func() bool { return b.left(t, stream) >= uint64(n) })
+	eventually.Succeeds(t, patience, func() error {
+		if got := b.left(t, stream); got < uint64(n) {
+			return fmt.Errorf("%d messages in %s, want at least %d", got, stream, n)
+		}
+		return nil
+	})
 	s, err := b.js.Stream(t.Context(), stream)
 	if err != nil {
 		t.Fatal(err)
@@ -98,7 +104,7 @@ func TestReportFromManifestToCallback(t *testing.T) {
 			if err := json.Unmarshal(m.Data, &e); err != nil {
 				t.Fatal(err)
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(patience):
 			t.Fatalf("%d events of images, and of the end: %v; want 2, and one of the end", images, done)
 		}
 		switch e.Event {
@@ -169,10 +175,7 @@ func TestReport_HeadersOfOthersFinishNothing(t *testing.T) {
 	b.publish(t, subject.Results("text", "other"), nats.Header{v1.HeaderReport: {item.String()}},
 		v1.Result{ID: "other", Pipeline: "text", Status: v1.Done})
 	b.queued(t, streams.Reports, 3) // the report and two outcomes
-	await(t, "all results to be followed up", func() bool {
-		c, err := b.js.Consumer(t.Context(), streams.Results, streams.FollowConsumer)
-		return err == nil && c.CachedInfo().NumAckPending == 0 && c.CachedInfo().NumPending == 0
-	})
+	b.awaitAcknowledged(t, streams.Results, streams.FollowConsumer)
 	if n := b.left(t, streams.Reports); n != 3 {
 		t.Errorf("%d messages in REPORTS, want that nothing has finished the report", n)
 	}
@@ -206,10 +209,7 @@ func TestCallbackOfAJobIsQueuedOnceAndItsStateIsSeen(t *testing.T) {
 	if r := b.lookup(t, "c1"); r.Callback == nil || r.Callback.State != v1.CallbackDelivered || r.Callback.Attempts != 2 {
 		t.Errorf("after it was sent: %+v", r.Callback)
 	}
-	await(t, "both answers to be followed up", func() bool {
-		c, err := b.js.Consumer(t.Context(), streams.Results, streams.NotifyConsumer)
-		return err == nil && c.CachedInfo().NumAckPending == 0 && c.CachedInfo().NumPending == 0
-	})
+	b.awaitAcknowledged(t, streams.Results, streams.NotifyConsumer)
 	if n := b.left(t, streams.Callbacks); n != 1 {
 		t.Errorf("%d callbacks, want one", n)
 	}
@@ -240,7 +240,7 @@ func TestReply_WaitsForNothingElse(t *testing.T) {
 	}
 	h := nats.Header{v1.HeaderReply: {"_INBOX.waiting"}}
 	b.publish(t, subject.Results("text", "waits"), h, v1.Result{ID: "waits", Pipeline: "text", Status: v1.Done})
-	if _, err := replies.NextMsg(20 * time.Second); err != nil {
+	if _, err := replies.NextMsg(patience); err != nil {
 		t.Fatalf("no reply: %v", err)
 	}
 	now := time.Now().UTC()

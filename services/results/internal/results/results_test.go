@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
 
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
@@ -22,6 +23,9 @@ import (
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patience only ends tests that would hang.
+const patience = 20 * time.Second
 
 // startReplica runs the whole service against the server until the test ends.
 func startReplica(t *testing.T, url string, args ...string) *runtest.Service {
@@ -111,7 +115,7 @@ func TestJoinByReplicas(t *testing.T) {
 				t.Errorf("the answer of %s came to %s", r.ID, m.Subject)
 			}
 			answered[r.ID] = r
-		case <-time.After(20 * time.Second):
+		case <-time.After(patience):
 			t.Fatalf("%d of %d jobs were answered", len(answered), jobs)
 		}
 	}
@@ -133,10 +137,7 @@ func TestJoinByReplicas(t *testing.T) {
 	if n := results.CachedInfo().State.Msgs; n != jobs {
 		t.Errorf("%d answers are stored, want one for each of %d jobs", n, jobs)
 	}
-	await(t, "joined parts to be removed", func() bool {
-		s, err := b.js.Stream(context.Background(), streams.Parts)
-		return err == nil && s.CachedInfo().State.Msgs == 0
-	})
+	b.awaitNoParts(t)
 }
 
 // largeParts stores two parts of a job whose result is larger than RESULTS takes
@@ -163,8 +164,7 @@ func (b bench) largeParts(t *testing.T, job string) {
 // checkTooLarge waits for the outcome of a job whose result is too large.
 func (b bench) checkTooLarge(t *testing.T, job string) {
 	t.Helper()
-	var r v1.Result
-	await(t, "the outcome of "+job, func() bool { r = b.lookup(t, job); return r.Final() })
+	r := b.awaitOutcome(t, job)
 	if r.Problem == nil || r.Problem.Code != v1.Internal {
 		t.Fatalf("%s ended with %v, want %s", job, r.Problem, v1.Internal)
 	}
@@ -182,16 +182,62 @@ func TestJoin_ResultThatIsTooLargeFailsAtOnce(t *testing.T) {
 		b.publish(t, subject.Parts(subject.Job{Pipeline: "text", ID: "small", Part: i}), nil, part(i, 2))
 	}
 	b.checkTooLarge(t, "large")
-	await(t, "the result of the next job", func() bool { return b.lookup(t, "small").Status == v1.Done })
+	b.awaitStatus(t, "small", v1.Done)
 }
 
-func await(t *testing.T, what string, f func() bool) {
+// awaitStatus waits until a job has a status, and returns its result.
+func (b bench) awaitStatus(t *testing.T, job string, want v1.Status) (r v1.Result) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !f(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain for %s", what)
+	eventually.Succeeds(t, patience, func() error {
+		if r = b.lookup(t, job); r.Status != want {
+			return fmt.Errorf("%s is %s, want %s", job, r.Status, want)
 		}
-	}
+		return nil
+	})
+	return r
+}
+
+// awaitOutcome waits until a job has ended, and returns its result.
+func (b bench) awaitOutcome(t *testing.T, job string) (r v1.Result) {
+	t.Helper()
+	eventually.Succeeds(t, patience, func() error {
+		if r = b.lookup(t, job); !r.Final() {
+			return fmt.Errorf("%s is %s, want an outcome", job, r.Status)
+		}
+		return nil
+	})
+	return r
+}
+
+// awaitNoParts waits until the stream of parts is empty.
+func (b bench) awaitNoParts(t *testing.T) {
+	t.Helper()
+	eventually.Succeeds(t, patience, func() error {
+		if n := b.left(t, streams.Parts); n != 0 {
+			return fmt.Errorf("%d messages in %s, want none", n, streams.Parts)
+		}
+		return nil
+	})
+}
+
+// awaitAcknowledged waits until a consumer has acknowledged all messages of its
+// stream.
+func (b bench) awaitAcknowledged(t *testing.T, stream, consumer string) {
+	t.Helper()
+	eventually.Succeeds(t, patience, func() error {
+		s, err := b.js.Stream(t.Context(), stream)
+		if err != nil {
+			return err
+		}
+		c, err := s.Consumer(t.Context(), consumer)
+		if err != nil {
+			return err
+		}
+		if got, last := c.CachedInfo().AckFloor.Stream, s.CachedInfo().State.LastSeq; got != last {
+			return fmt.Errorf("%s has acknowledged the messages up to %d, want %d", consumer, got, last)
+		}
+		return nil
+	})
 }
 
 func TestFailedPartFailsTheJob(t *testing.T) {
@@ -201,8 +247,7 @@ func TestFailedPartFailsTheJob(t *testing.T) {
 	for i, p := range []v1.Part{good, bad} {
 		b.publish(t, subject.Parts(subject.Job{Pipeline: "text", ID: "half", Part: i}), nil, p)
 	}
-	var r v1.Result
-	await(t, "the answer", func() bool { r = b.lookup(t, "half"); return r.Status == v1.Failed })
+	r := b.awaitStatus(t, "half", v1.Failed)
 	if r.Problem == nil || r.Problem.Code != v1.LaneDied || len(r.Regions) != 1 {
 		t.Errorf("got %+v, want the problem and the region of the good part", r)
 	}
@@ -340,14 +385,7 @@ func TestHeadersThatMakeNoSenseAreNotLooped(t *testing.T) {
 	for id, h := range headers {
 		b.publish(t, subject.Results("text", id), h, v1.Result{ID: id, Pipeline: "text", Status: v1.Done})
 	}
-	c, err := b.js.Consumer(t.Context(), streams.Results, streams.ResultsConsumer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	await(t, "all answers are acknowledged", func() bool {
-		i, err := c.Info(t.Context())
-		return err == nil && i.AckFloor.Stream == uint64(len(headers))
-	})
+	b.awaitAcknowledged(t, streams.Results, streams.ResultsConsumer)
 	if err := b.nc.Flush(); err != nil {
 		t.Fatal(err)
 	}
@@ -373,7 +411,7 @@ func TestReply_OnlyToInboxes(t *testing.T) {
 	}
 	var replies []string
 	for len(replies) == 0 || replies[len(replies)-1] != "_INBOX.last" {
-		m, err := heard.NextMsg(20 * time.Second)
+		m, err := heard.NextMsg(patience)
 		if err != nil {
 			t.Fatalf("only %v: %v", replies, err)
 		}
@@ -399,14 +437,7 @@ func TestGarbageIsDroppedNotLooped(t *testing.T) {
 	b.publish(t, subject.Prefix+"results.TEXT.good", nil, []byte("{}"))
 	// What comes behind it is still done.
 	b.publish(t, subject.Parts(subject.Job{Pipeline: "text", ID: "after"}), nil, part(0, 1))
-	await(t, "the job behind the garbage", func() bool { return b.lookup(t, "after").Status == v1.Done })
-	await(t, "an end of redelivery", func() bool {
-		for stream, consumer := range map[string]string{streams.Parts: streams.PartsConsumer, streams.Results: streams.ResultsConsumer} {
-			c, err := b.js.Consumer(context.Background(), stream, consumer)
-			if err != nil || c.CachedInfo().NumAckPending > 0 || c.CachedInfo().NumPending > 0 {
-				return false
-			}
-		}
-		return true
-	})
+	b.awaitStatus(t, "after", v1.Done)
+	b.awaitAcknowledged(t, streams.Parts, streams.PartsConsumer)
+	b.awaitAcknowledged(t, streams.Results, streams.ResultsConsumer)
 }

@@ -2,7 +2,6 @@ package results
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -18,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
@@ -69,8 +69,7 @@ func TestSweeper_EndsWhatIsPastItsDeadline(t *testing.T) {
 		b.publish(t, subj, h, part(0, 2))
 	}
 	for id := range jobs {
-		var r v1.Result
-		await(t, "the outcome of "+id, func() bool { r = b.lookup(t, id); return r.Status == v1.Failed })
+		r := b.awaitStatus(t, id, v1.Failed)
 		if r.Problem == nil || r.Problem.Code != v1.DeadlineExceeded {
 			t.Errorf("%s ended with %v, want %s", id, r.Problem, v1.DeadlineExceeded)
 		}
@@ -95,7 +94,7 @@ func TestSweeper_LeavesWhatHasTime(t *testing.T) {
 	}
 	b.publish(t, subject.Images(subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: "late"}), h(time.Hour), []byte("image"))
 	b.publish(t, subject.Images(subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: "soon"}), h(time.Second), []byte("image"))
-	await(t, "the outcome of the other", func() bool { return b.lookup(t, "soon").Status == v1.Failed })
+	b.awaitStatus(t, "soon", v1.Failed)
 	if r := b.lookup(t, "late"); r.Status != v1.Queued {
 		t.Errorf("the job that has time is %+v, want queued", r)
 	}
@@ -126,7 +125,7 @@ func TestSweeper_LeavesTheFirstOutcome(t *testing.T) {
 	b.publish(t, subject.Results("text", "done"), nil, v1.Result{ID: "done", Pipeline: "text", Status: v1.Done})
 	b.publish(t, subject.Images(subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: "done"}), past, []byte("image"))
 	b.publish(t, subject.Images(subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: "behind"}), past, []byte("image"))
-	await(t, "the outcome of the one behind it", func() bool { return b.lookup(t, "behind").Status == v1.Failed })
+	b.awaitStatus(t, "behind", v1.Failed)
 	if r := b.lookup(t, "done"); r.Status != v1.Done {
 		t.Errorf("the job that was done is %s", r.Status)
 	}
@@ -143,8 +142,7 @@ func TestSweeper_JoinsWhatNobodyJoined(t *testing.T) {
 	b.publish(t, subject.Parts(subject.Job{Pipeline: "text", ID: "half"}), nil, part(0, 2))
 	b.ackParts(t, n+1)
 	startReplica(t, b.url, "--sweep", "100ms")
-	var r v1.Result
-	await(t, "the join", func() bool { r = b.lookup(t, "job"); return r.Status == v1.Done })
+	r := b.awaitStatus(t, "job", v1.Done)
 	if r.Text == nil || *r.Text != "line 0\nline 1\nline 2\n" {
 		t.Errorf("joined %+v", r)
 	}
@@ -161,7 +159,7 @@ func (b bench) ackParts(t *testing.T, n int) {
 		t.Fatal(err)
 	}
 	for range n {
-		m, err := c.Next(jetstream.FetchMaxWait(20 * time.Second))
+		m, err := c.Next(jetstream.FetchMaxWait(patience))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -200,9 +198,9 @@ func TestSweeper_FinishesReports(t *testing.T) {
 		t.Fatal(err)
 	}
 	var end *jetstream.RawStreamMsg
-	await(t, "the end of the report", func() bool {
-		end, err = s.GetLastMsgForSubject(context.Background(), subject.ReportFinished("r1"))
-		return err == nil
+	eventually.Succeeds(t, patience, func() error {
+		end, err = s.GetLastMsgForSubject(t.Context(), subject.ReportFinished("r1"))
+		return err
 	})
 	var r v1.Report
 	if err := json.Unmarshal(end.Data, &r); err != nil {
@@ -229,14 +227,14 @@ func TestOutcome_IsWrittenOnce(t *testing.T) {
 	for i := range 2 {
 		b.publish(t, subject.Parts(subject.Job{Pipeline: "text", ID: "job", Part: i}), nil, part(i, 2))
 	}
-	await(t, "the first outcome", func() bool { return b.lookup(t, "job").Status == v1.Done })
+	b.awaitStatus(t, "job", v1.Done)
 	time.Sleep(300 * time.Millisecond) // the id is forgotten
 	for i := range 2 {                 // a worker that was paused stores its parts again
 		bad := part(i, 2)
 		bad.Problem = v1.NewProblem(v1.DeadlineExceeded, "it woke up late")
 		b.publish(t, subject.Parts(subject.Job{Pipeline: "text", ID: "job", Part: i}), nil, bad)
 	}
-	await(t, "the late parts to be joined", func() bool { return b.left(t, streams.Parts) == 0 })
+	b.awaitNoParts(t)
 	if r := b.lookup(t, "job"); r.Status != v1.Done {
 		t.Errorf("the job was done and is %s now", r.Status)
 	}
@@ -271,9 +269,9 @@ func TestJoin_KilledWithPartsInHand(t *testing.T) {
 	for i := range 5 {
 		id := fmt.Sprint("other", i)
 		parts(id)
-		await(t, "the result of "+id, func() bool { return b.lookup(t, id).Status == v1.Done })
+		b.awaitStatus(t, id, v1.Done)
 	}
-	await(t, "the result of the job in hand", func() bool { return b.lookup(t, "inhand").Status == v1.Done })
+	b.awaitStatus(t, "inhand", v1.Done)
 }
 
 // TestSweeper_FindsWhatANewLeaderDoesNotHaveYet: a message that is not found in
@@ -352,7 +350,7 @@ func TestSweeper_WritesNothingAfterTheMargin(t *testing.T) {
 	for _, job := range []string{"crops-behind", "half-behind"} {
 		b.checkExpired(t, job)
 	}
-	await(t, "the result of the complete job behind", func() bool { return b.lookup(t, "complete-behind").Status == v1.Done })
+	b.awaitStatus(t, "complete-behind", v1.Done)
 	for _, job := range []string{"crops", "half", "complete"} {
 		if r := b.lookup(t, job); r.Final() {
 			t.Errorf("%s has the outcome %s, %v after its deadline", job, r.Status, long)
@@ -390,5 +388,5 @@ func TestSweeper_MessageThatFailsStopsNoOther(t *testing.T) {
 	for _, id := range []string{"first", "edge", "last"} {
 		b.checkExpired(t, id)
 	}
-	await(t, "the result of the complete job", func() bool { return b.lookup(t, "whole").Status == v1.Done })
+	b.awaitStatus(t, "whole", v1.Done)
 }

@@ -142,7 +142,7 @@ func TestEnsure_BringsVersion01ToTheNewLayout(t *testing.T) {
 	startReplica(t, s.URL, "--sweep", "1h")
 
 	for _, id := range []string{"inhand", "joins"} {
-		await(t, "the result of "+id, func() bool { return b.lookup(t, id).Status == v1.Done })
+		b.awaitStatus(t, id, v1.Done)
 	}
 	for id, want := range map[string]v1.Status{"image": v1.Queued, "crops": v1.Running, "r0-0": v1.Queued, "told": v1.Done, "untold": v1.Done} {
 		if r := b.lookup(t, id); r.Status != want {
@@ -171,10 +171,7 @@ func TestEnsure_ConsumerMadeAgainSkipsNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.publish(t, subject.Results("text", "j"), callback, v1.Result{ID: "j", Pipeline: "text", Status: v1.Done})
-	await(t, "the result to pass reply", func() bool {
-		c, err := b.js.Consumer(t.Context(), streams.Results, streams.ResultsConsumer)
-		return err == nil && c.CachedInfo().AckFloor.Stream == 1
-	})
+	b.awaitAcknowledged(t, streams.Results, streams.ResultsConsumer)
 	if err := streams.Ensure(t.Context(), b.js, streams.Config{Pipelines: pipeline.BuiltInNames()}); err != nil {
 		t.Fatal(err)
 	}

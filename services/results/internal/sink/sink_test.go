@@ -2,6 +2,7 @@ package sink
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.opentelemetry.io/otel/trace/noop"
 
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	"github.com/sightmesh/sightmesh/services/internal/bustest"
@@ -41,9 +43,10 @@ func TestLagWhileTheDatabaseIsAway(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for deadline := time.Now().Add(30 * time.Second); testutil.ToFloat64(s.lag) != 3; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("the lag is %v, want 3", testutil.ToFloat64(s.lag))
+	eventually.Succeeds(t, 30*time.Second, func() error {
+		if lag := testutil.ToFloat64(s.lag); lag != 3 {
+			return fmt.Errorf("the lag is %v, want 3", lag)
 		}
-	}
+		return nil
+	})
 }
