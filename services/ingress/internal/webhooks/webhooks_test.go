@@ -23,6 +23,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/sightmesh/sightmesh/contracts/eventually"
+	"github.com/sightmesh/sightmesh/contracts/retry"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
@@ -30,6 +31,7 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/bus"
 	"github.com/sightmesh/sightmesh/services/internal/bustest"
 	"github.com/sightmesh/sightmesh/services/internal/clock"
+	"github.com/sightmesh/sightmesh/services/internal/consume"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -205,25 +207,83 @@ func TestCaller_SendsADeliveredCallbackOnce(t *testing.T) {
 	}
 }
 
-// TestReceiverThatFailsForAnHour: five attempts by the schedule lie within the
-// hour; none of them ends the callback before it is given up.
-func TestReceiverThatFailsForAnHour(t *testing.T) {
-	t.Parallel()
-	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }))
+// startFailing starts a receiver that fails every call, and returns its address
+// and the number of calls.
+func startFailing(t *testing.T) (url string, calls *atomic.Int64) {
+	t.Helper()
+	calls = new(atomic.Int64)
+	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		calls.Add(1)
+		w.WriteHeader(http.StatusInternalServerError)
+	}))
 	t.Cleanup(receiver.Close)
+	return receiver.URL, calls
+}
+
+// TestCaller_RetriesAfterTheFirstDelay in real time: the stream delivers the
+// message again after the delay.
+func TestCaller_RetriesAfterTheFirstDelay(t *testing.T) {
+	t.Parallel()
+	url, _ := startFailing(t)
 	b := newBench(t, time.Hour, loopback)
-	b.queue(t, receiver.URL)
+	b.queue(t, url)
 	start := time.Now()
 	b.run(t)
 	s := b.awaitAttempts(t, 1)
-	if s.State != v1.CallbackPending || s.Attempts != 1 || s.Error != "the receiver answered 500" {
-		t.Fatalf("after the first attempt: %+v", s)
-	}
 	if d := s.Next.Sub(start); d < schedule[0] || d > 2*schedule[0] {
 		t.Errorf("the next attempt is in %v, want %v and a little", d, schedule[0])
 	}
-	if s := b.awaitAttempts(t, 2); s.State != v1.CallbackPending || s.Attempts != 2 {
-		t.Errorf("after the second attempt: %+v", s)
+	s.Next = time.Time{}
+	if want := (v1.Callback{State: v1.CallbackPending, Attempts: 1, Error: "the receiver answered 500"}); s != want {
+		t.Errorf("after the first attempt the state is %+v, want %+v", s, want)
+	}
+	s = b.awaitAttempts(t, 2)
+	s.Next = time.Time{}
+	if want := (v1.Callback{State: v1.CallbackPending, Attempts: 2, Error: "the receiver answered 500"}); s != want {
+		t.Errorf("after the second attempt the state is %+v, want %+v", s, want)
+	}
+}
+
+// TestCaller_GivesUpOnAReceiverThatFailsForAnHour: the schedule has four
+// attempts within an hour, after 0 s, 5 s, 5 min and 36 min. The time of the next
+// one, two hours later, is after the end. A fake clock jumps from attempt to
+// attempt.
+func TestCaller_GivesUpOnAReceiverThatFailsForAnHour(t *testing.T) {
+	t.Parallel()
+	url, calls := startFailing(t)
+	b := newBench(t, time.Hour, loopback)
+	stored := time.Now()
+	now := stored
+	b.clock = clock.New(func() time.Time { return now })
+	const attempts = 4
+	for n := 1; n <= attempts; n++ {
+		_, err := b.process(t.Context(), &consume.Delivery{
+			Job: subject.Job{ID: "j1"}, Header: nats.Header{v1.HeaderCallback: {url}}, Stored: stored, Deliveries: n,
+		})
+		if got := calls.Load(); got != int64(n) {
+			t.Fatalf("%d calls after %d deliveries", got, n)
+		}
+		s := b.state(t, "j1")
+		if s.Attempts != n {
+			t.Errorf("the state counts %d attempts, want %d", s.Attempts, n)
+		}
+		after, passes := retry.Delay(err)
+		if n == attempts {
+			if s.State != v1.CallbackFailed {
+				t.Errorf("after the last attempt the state is %s, want %s", s.State, v1.CallbackFailed)
+			}
+			return
+		}
+		if s.State != v1.CallbackPending {
+			t.Errorf("after attempt %d the state is %s, want %s", n, s.State, v1.CallbackPending)
+		}
+		if !passes {
+			t.Errorf("attempt %d ends with %v, want a retry", n, err)
+		}
+		if d := s.Next.Sub(now.Add(after)).Abs(); d > time.Millisecond {
+			t.Errorf("after attempt %d the state has the next one %v from when the message is redelivered", n, d)
+		}
+		now = s.Next
 	}
 }
 
