@@ -121,7 +121,8 @@ func readFrame(r io.Reader, buf []byte) (facts, pixels, used []byte, err error) 
 	}
 	nf, np := binary.BigEndian.Uint32(head[:]), binary.BigEndian.Uint32(head[4:])
 	if nf > MaxFacts || np > MaxPixels {
-		return nil, nil, buf, fmt.Errorf("read lane frame: %d bytes of facts, %d of pixels: %w", nf, np, ErrFrameTooLarge)
+		err := fmt.Errorf("read lane frame: %d bytes of facts, %d of pixels: %w", nf, np, ErrFrameTooLarge)
+		return nil, nil, buf, err
 	}
 	if n := int(nf) + int(np); n <= cap(buf) {
 		buf = buf[:n]

@@ -44,7 +44,8 @@ type Drawer interface {
 // that waits for the poller.
 func Inherited(onClose func()) (*os.File, error) {
 	if err := unix.SetNonblock(FD, false); err != nil {
-		return nil, fmt.Errorf("open lane socket: file descriptor %d: %w (a lane is started by a worker, not by hand)", FD, err)
+		return nil, fmt.Errorf("open lane socket: file descriptor %d: %w (a lane is started by a worker, not by hand)",
+			FD, err)
 	}
 	f := os.NewFile(FD, "lane")
 	go func() { // ends with the process

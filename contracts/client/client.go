@@ -96,40 +96,40 @@ func (c *Client) analyze(ctx, reqCtx context.Context, m *nats.Msg) (v1.Result, e
 	return r, nil
 }
 
-// askTimeout is how long a request about a job waits for its reply.
-const askTimeout = 5 * time.Second
+// requestTimeout is how long a request about a job waits for its reply.
+const requestTimeout = 5 * time.Second
 
 // Lookup returns the result or the state of a job. It waits for at most 5 s; then the
 // error is [v1.Unavailable].
 func (c *Client) Lookup(ctx context.Context, job string) (v1.Result, error) {
 	var r v1.Result
-	return r, c.ask(ctx, job, subject.Lookup, &r)
+	return r, c.requestAboutJob(ctx, job, subject.Lookup, &r)
 }
 
 // Cancel cancels a job that has no outcome yet. It waits as long as Lookup. After an
 // error the job may have been cancelled; Cancel can be called again.
 func (c *Client) Cancel(ctx context.Context, job string) (v1.Cancellation, error) {
 	var r v1.Cancellation
-	return r, c.ask(ctx, job, subject.Cancel, &r)
+	return r, c.requestAboutJob(ctx, job, subject.Cancel, &r)
 }
 
-func (c *Client) ask(ctx context.Context, job string, subj func(string) string, reply any) error {
+func (c *Client) requestAboutJob(ctx context.Context, job string, subj func(string) string, reply any) error {
 	if !subject.ValidJob(job) {
-		return errNoJob()
+		return newInvalidIDProblem()
 	}
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	return c.request(ctx, &nats.Msg{Subject: subj(job), Header: nats.Header{}}, reply)
 }
 
-func errNoJob() *v1.Problem {
+func newInvalidIDProblem() *v1.Problem {
 	return v1.NewProblem(v1.UnknownJob, "a job is named by 1 to 64 of A-Z, a-z, 0-9, '_' and '-'")
 }
 
 // request sends a request to a service and decodes its reply.
 func (c *Client) request(ctx context.Context, ask *nats.Msg, reply any) error {
 	subj := ask.Subject
-	inject(ctx, ask.Header)
+	injectTrace(ctx, ask.Header)
 	m, err := c.nc.RequestMsgWithContext(ctx, ask)
 	switch {
 	case errors.Is(err, nats.ErrNoResponders):
@@ -165,9 +165,9 @@ func serviceError(subj string, m *nats.Msg) error {
 	return p
 }
 
-// inject adds the trace context to h. The names are in lower case, as in the W3C
+// injectTrace adds the trace context to h. The names are in lower case, as in the W3C
 // specification; NATS does not change their case.
-func inject(ctx context.Context, h nats.Header) {
+func injectTrace(ctx context.Context, h nats.Header) {
 	c := propagation.MapCarrier{}
 	propagation.TraceContext{}.Inject(ctx, c)
 	for k, v := range c {

@@ -43,17 +43,17 @@ func (c *Client) Draw(ctx context.Context, image []byte, result v1.Result, media
 	inbox := c.nc.NewInbox()
 	sub, err := c.nc.SubscribeSync(inbox)
 	if err != nil {
-		return nil, unavailable("cannot ask on %s: %v", subject.Draw(), err)
+		return nil, newUnavailableError("cannot ask on %s: %v", subject.Draw(), err)
 	}
 	defer sub.Unsubscribe() //nolint:errcheck // fails only when the connection is gone
 	m := &nats.Msg{Subject: subject.Draw(), Reply: inbox, Header: nats.Header{}, Data: body}
-	inject(ctx, m.Header)
+	injectTrace(ctx, m.Header)
 	switch err := c.nc.PublishMsg(m); {
 	case errors.Is(err, nats.ErrMaxPayload):
 		return nil, v1.NewProblem(v1.TooLarge, "the image and its regions have %d bytes, and a message may have %d",
 			len(body), c.nc.MaxPayload()).WithLimit(c.nc.MaxPayload())
 	case err != nil:
-		return nil, unavailable("cannot ask on %s: %v", subject.Draw(), err)
+		return nil, newUnavailableError("cannot ask on %s: %v", subject.Draw(), err)
 	}
 	return collect(ctx, sub)
 }
@@ -77,7 +77,7 @@ func collect(ctx context.Context, sub *nats.Subscription) ([]byte, error) {
 			image = make([]byte, 0, want.Total*min(len(m.Data), v1.MaxPiece))
 		}
 		if got != want || len(m.Data) > v1.MaxPiece {
-			return nil, unavailable("piece %d of %d of the drawn image was lost: %d of %d came with %d bytes",
+			return nil, newUnavailableError("piece %d of %d of the drawn image was lost: %d of %d came with %d bytes",
 				want.Number+1, want.Total, got.Number+1, got.Total, len(m.Data))
 		}
 		image = append(image, m.Data...)
@@ -85,7 +85,8 @@ func collect(ctx context.Context, sub *nats.Subscription) ([]byte, error) {
 			return image, nil
 		}
 		if err := m.Respond(nil); err != nil {
-			return nil, unavailable("cannot ask for piece %d of %d of the drawn image: %v", want.Number+1, want.Total, err)
+			return nil, newUnavailableError("cannot ask for piece %d of %d of the drawn image: %v",
+				want.Number+1, want.Total, err)
 		}
 	}
 }
@@ -105,16 +106,17 @@ func nextPiece(ctx context.Context, sub *nats.Subscription, want v1.Piece) (*nat
 	case errors.Is(err, context.Canceled):
 		return nil, fmt.Errorf("draw: %w", err)
 	case errors.Is(err, context.DeadlineExceeded) && want.Number > 0:
-		return nil, unavailable("piece %d of %d of the drawn image did not come in time", want.Number+1, want.Total)
+		return nil, newUnavailableError("piece %d of %d of the drawn image did not come in time",
+			want.Number+1, want.Total)
 	case errors.Is(err, context.DeadlineExceeded):
-		return nil, unavailable("nobody answered on %s in time", subject.Draw())
+		return nil, newUnavailableError("nobody answered on %s in time", subject.Draw())
 	case err != nil:
-		return nil, unavailable("cannot receive on %s: %v", subject.Draw(), err)
+		return nil, newUnavailableError("cannot receive on %s: %v", subject.Draw(), err)
 	}
 	return m, serviceError(subject.Draw(), m)
 }
 
-// unavailable returns a temporary problem.
-func unavailable(format string, args ...any) error {
+// newUnavailableError returns a temporary problem.
+func newUnavailableError(format string, args ...any) error {
 	return retry.After(v1.NewProblem(v1.Unavailable, format, args...), retryDelay)
 }

@@ -23,7 +23,9 @@ const retryDelay = 5 * time.Second
 // It does not use ingress, so the image is not checked and the job is not rejected when
 // there is much work ahead; Submit is for bulk work. Errors are those of
 // [Client.SubmitJob]. The ID is empty when nothing was accepted.
-func (c *Client) Submit(ctx context.Context, pipeline string, priority subject.Priority, image []byte) (id string, err error) {
+func (c *Client) Submit(
+	ctx context.Context, pipeline string, priority subject.Priority, image []byte,
+) (id string, err error) {
 	job := subject.Job{Pipeline: pipeline, Priority: priority, ID: rand.Text()}
 	err = c.SubmitJob(ctx, job, image)
 	var p *v1.Problem
@@ -45,32 +47,33 @@ func (c *Client) Submit(ctx context.Context, pipeline string, priority subject.P
 func (c *Client) SubmitJob(ctx context.Context, job subject.Job, image []byte) error {
 	switch {
 	case !subject.ValidJob(job.ID):
-		return errNoJob()
+		return newInvalidIDProblem()
 	case ctx.Err() != nil:
 		return fmt.Errorf("submit %s: nothing was accepted: %w", job.ID, ctx.Err())
 	case c.nc.IsClosed():
-		return rejected(nats.ErrConnectionClosed)
+		return newRejectedError(nats.ErrConnectionClosed)
 	}
 	m := &nats.Msg{
 		Subject: subject.Images(job), Data: image,
 		Header: nats.Header{v1.HeaderAccepted: {time.Now().UTC().Format(time.RFC3339Nano)}},
 	}
-	inject(ctx, m.Header)
+	injectTrace(ctx, m.Header)
 	err := streams.RetryUnknown(ctx, streams.IsUnknown, func(ctx context.Context) error {
-		_, err := c.js.PublishMsg(ctx, m, jetstream.WithMsgID(v1.MsgID(job.ID, v1.MsgImages)), jetstream.WithExpectStream(streams.Images))
+		_, err := c.js.PublishMsg(ctx, m,
+			jetstream.WithMsgID(v1.MsgID(job.ID, v1.MsgImages)), jetstream.WithExpectStream(streams.Images))
 		return err //nolint:wrapcheck // it is wrapped below
 	})
 	switch {
 	case errors.Is(err, streams.ErrUnknown):
-		return mayBeAccepted(job.ID, err)
+		return newUnknownError(job.ID, err)
 	case err != nil:
-		return rejected(err)
+		return newRejectedError(err)
 	}
 	return nil
 }
 
-// rejected returns the error of an image that was not stored because of err.
-func rejected(err error) error {
+// newRejectedError returns the error of an image that was not stored because of err.
+func newRejectedError(err error) error {
 	switch {
 	case streams.IsTooLarge(err):
 		return v1.NewProblem(v1.TooLarge, "the image is larger than a message may be: nothing was accepted")
@@ -80,9 +83,9 @@ func rejected(err error) error {
 	return retry.After(fmt.Errorf("%w: %w", v1.NewProblem(v1.Unavailable, "nothing was accepted"), err), retryDelay)
 }
 
-// mayBeAccepted returns the error of a job whose acknowledgement did not come because
+// newUnknownError returns the error of a job whose acknowledgement did not come because
 // of err.
-func mayBeAccepted(id string, err error) error {
+func newUnknownError(id string, err error) error {
 	p := v1.NewProblem(v1.Unavailable, "%s may have been accepted: its acknowledgement did not come. "+
 		"Look it up before you send it again", id)
 	p.Job = id

@@ -26,7 +26,7 @@ type Watch struct {
 // Close. The error of an invalid ID is a [*v1.Problem].
 func (c *Client) Watch(id string) (*Watch, error) {
 	if !subject.ValidJob(id) {
-		return nil, errNoJob()
+		return nil, newInvalidIDProblem()
 	}
 	w := &Watch{events: make(chan *nats.Msg, 64)}
 	var err error
@@ -80,7 +80,7 @@ func (c *Client) Await(ctx context.Context, id string) (v1.Result, error) {
 		if err != nil || r.Final() {
 			return r, err
 		}
-		if err := w.end(ctx, Looks.Delay(looks)); err != nil {
+		if err := w.awaitLastEvent(ctx, Looks.Delay(looks)); err != nil {
 			return r, err
 		}
 	}
@@ -92,8 +92,8 @@ func (c *Client) LookupNow(ctx context.Context, id string) (v1.Result, error) {
 	return c.Lookup(context.WithoutCancel(ctx), id)
 }
 
-// end waits for the event that ends the job, and at most d, because events can be lost.
-func (w *Watch) end(ctx context.Context, d time.Duration) error {
+// awaitLastEvent waits for the event that ends the job, and at most d, because events can be lost.
+func (w *Watch) awaitLastEvent(ctx context.Context, d time.Duration) error {
 	wait, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
 	for {

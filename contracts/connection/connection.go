@@ -108,7 +108,8 @@ func (c Config) credentials() ([]nats.Option, error) {
 			return nil, err
 		}
 		return []nats.Option{nats.UserInfoHandler(func() (name, password string) {
-			password, _ = readSecret("--nats-password-file", c.PasswordFile) // the server rejects an empty one, and the client retries
+			// The server rejects an empty password, and the client retries.
+			password, _ = readSecret("--nats-password-file", c.PasswordFile)
 			return c.User, password
 		})}, nil
 	case c.TokenFile != "":

@@ -85,7 +85,8 @@ func Ensure(ctx context.Context, js jetstream.JetStream, cfg Config) error {
 	}
 	for _, c := range Consumers(cfg) {
 		if reply != nil && (c.Config.Durable == FollowConsumer || c.Config.Durable == NotifyConsumer) {
-			c.Config.DeliverPolicy, c.Config.OptStartSeq = jetstream.DeliverByStartSequencePolicy, reply.AckFloor.Stream+1
+			c.Config.DeliverPolicy = jetstream.DeliverByStartSequencePolicy
+			c.Config.OptStartSeq = reply.AckFloor.Stream + 1
 		}
 		i := slices.IndexFunc(want, func(s jetstream.StreamConfig) bool { return s.Name == c.Stream })
 		c.Config.Replicas = want[i].Replicas
@@ -118,64 +119,65 @@ func existing(ctx context.Context, js jetstream.JetStream, cfg Config) (map[stri
 func plan(cfg Config, have map[string]*jetstream.StreamInfo) (
 	want []jetstream.StreamConfig, lowered []string, err error,
 ) {
-	said := cfg
+	given := cfg             // cfg is completed below
 	for _, s := range have { // a new stream gets the values of the others
-		if said.Replicas == 0 {
+		if given.Replicas == 0 {
 			cfg.Replicas = max(cfg.Replicas, s.Config.Replicas)
 		}
-		if said.KeepStorage {
+		if given.KeepStorage {
 			cfg.Storage = s.Config.Storage
 		}
 	}
 	reasons := map[string][]string{} // streams by the value that is lowered
-	lower := func(stream, format string, args ...any) {
+	addLowered := func(stream, format string, args ...any) {
 		what := fmt.Sprintf(format, args...)
 		reasons[what] = append(reasons[what], stream)
 	}
 	// The defaults are recorded in the metadata of each stream.
-	usual := Streams(Config{})
+	defaultStreams := Streams(Config{})
 	want = Streams(cfg)
 	shrink(want, cfg.MaxStore)
 	for i := range want {
-		s, defaults := &want[i], limitsOf(usual[i])
+		s, defaults := &want[i], limitsOf(defaultStreams[i])
 		h := have[s.Name]
 		if h == nil {
-			s.Metadata = recorded(s.Metadata, defaults)
+			s.Metadata = withRecord(s.Metadata, defaults)
 			continue
 		}
-		if h.Config.Storage != s.Storage && !said.KeepStorage {
-			return nil, nil, permanent("stream %s is stored in %s, and JetStream cannot move it to %s: leave out --storage",
-				s.Name, strings.ToLower(h.Config.Storage.String()), strings.ToLower(s.Storage.String()))
+		if h.Config.Storage != s.Storage && !given.KeepStorage {
+			return nil, nil, permanent("stream %s is stored in %s, and JetStream cannot move it to %s: "+
+				"leave out --storage", s.Name, strings.ToLower(h.Config.Storage.String()), strings.ToLower(s.Storage.String()))
 		}
 		s.Storage = h.Config.Storage
 		s.Placement, s.Compression, s.RePublish = h.Config.Placement, h.Config.Compression, h.Config.RePublish
-		if said.Replicas == 0 {
+		if given.Replicas == 0 {
 			s.Replicas = h.Config.Replicas
 		} else if s.Replicas < h.Config.Replicas {
-			lower(s.Name, "replicas from %d to %d", h.Config.Replicas, s.Replicas)
+			addLowered(s.Name, "replicas from %d to %d", h.Config.Replicas, s.Replicas)
 		}
 
 		fixed := limits{} // that cfg sets
-		if said.MaxStore > 0 {
+		if given.MaxStore > 0 {
 			fixed[maxBytes] = s.MaxBytes
 			if s.Discard == jetstream.DiscardOld && uint64(s.MaxBytes) < h.State.Bytes {
-				lower(s.Name, "a limit of %s while it holds %s", FormatBytes(s.MaxBytes), FormatBytes(int64(h.State.Bytes)))
+				addLowered(s.Name, "a limit of %s while it holds %s",
+					FormatBytes(s.MaxBytes), FormatBytes(int64(h.State.Bytes)))
 			}
 		}
-		if said.ResultsAge > 0 && s.Name == Results || said.ReportsAge > 0 && s.Name == Reports {
+		if given.ResultsAge > 0 && s.Name == Results || given.ReportsAge > 0 && s.Name == Reports {
 			fixed[maxAge] = int64(s.MaxAge)
 			if h.Config.MaxAge == 0 || s.MaxAge < h.Config.MaxAge {
-				lower(s.Name, "age from %v to %v", h.Config.MaxAge, s.MaxAge)
+				addLowered(s.Name, "age from %v to %v", h.Config.MaxAge, s.MaxAge)
 			}
 		}
-		merged := merge(limitsOf(h.Config), limitsOf(usual[i]), record(h.Config.Metadata), fixed)
+		merged := merge(limitsOf(h.Config), limitsOf(defaultStreams[i]), readRecord(h.Config.Metadata), fixed)
 		merged.set(s)
 		// Without pipelines, cfg does not have their longest deadline.
 		s.SubjectDeleteMarkerTTL = max(s.SubjectDeleteMarkerTTL, h.Config.SubjectDeleteMarkerTTL)
 		metadata := s.Metadata
-		s.Metadata = kept(h.Config.Metadata)
+		s.Metadata = withoutServerMetadata(h.Config.Metadata)
 		maps.Copy(s.Metadata, metadata)
-		s.Metadata = recorded(s.Metadata, defaults)
+		s.Metadata = withRecord(s.Metadata, defaults)
 	}
 	for what, names := range reasons {
 		slices.Sort(names)
@@ -265,8 +267,8 @@ func merge(have, defaults, record, fixed limits) limits {
 // set-up has recorded the defaults.
 const recordKey = "sightmesh.defaults"
 
-// record returns the limits that are recorded in metadata, if any.
-func record(metadata map[string]string) limits {
+// readRecord returns the limits that are recorded in metadata, if any.
+func readRecord(metadata map[string]string) limits {
 	var l limits
 	if json.Unmarshal([]byte(metadata[recordKey]), &l) != nil {
 		return nil
@@ -274,8 +276,8 @@ func record(metadata map[string]string) limits {
 	return l
 }
 
-// recorded returns metadata in which defaults are recorded.
-func recorded(metadata map[string]string, defaults limits) map[string]string {
+// withRecord returns metadata in which defaults are recorded.
+func withRecord(metadata map[string]string, defaults limits) map[string]string {
 	b, err := json.Marshal(defaults)
 	if err != nil {
 		panic(err) // a map of numbers can be encoded
@@ -287,8 +289,8 @@ func recorded(metadata map[string]string, defaults limits) map[string]string {
 	return metadata
 }
 
-// kept returns the metadata without that of the server.
-func kept(metadata map[string]string) map[string]string {
+// withoutServerMetadata returns the metadata without that of the server.
+func withoutServerMetadata(metadata map[string]string) map[string]string {
 	out := map[string]string{}
 	for k, v := range metadata {
 		if !strings.HasPrefix(k, "_nats.") {
@@ -305,17 +307,17 @@ func ensureConsumer(ctx context.Context, js jetstream.JetStream, c Consumer) err
 	switch {
 	case err == nil:
 		have := found.CachedInfo().Config
-		merged := merge(limits{maxAckPending: int64(have.MaxAckPending)}, defaults, record(have.Metadata), nil)
+		merged := merge(limits{maxAckPending: int64(have.MaxAckPending)}, defaults, readRecord(have.Metadata), nil)
 		want.MaxAckPending = int(merged[maxAckPending])
 		metadata := want.Metadata
-		want.Metadata = kept(have.Metadata)
+		want.Metadata = withoutServerMetadata(have.Metadata)
 		maps.Copy(want.Metadata, metadata)
 		// An update cannot change where a consumer begins.
 		want.DeliverPolicy, want.OptStartSeq = have.DeliverPolicy, have.OptStartSeq
 	case !errors.Is(err, jetstream.ErrConsumerNotFound):
 		return fmt.Errorf("read it: %w", err)
 	}
-	want.Metadata = recorded(want.Metadata, defaults)
+	want.Metadata = withRecord(want.Metadata, defaults)
 	if _, err := js.CreateOrUpdateConsumer(ctx, c.Stream, want); err != nil {
 		return err //nolint:wrapcheck // the caller says what it is about
 	}
@@ -359,7 +361,8 @@ func checkServer(ctx context.Context, js jetstream.JetStream) error {
 			"set jetstream: enabled in the account's configuration (%w)", err)
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled):
 		// In a cluster, JetStream may be enabled on another server, or later.
-		if enabled, _ := nc.ConnectedServerJetStream(); !enabled && nc.ConnectedClusterName() == "" && nc.IsConnected() {
+		enabled, _ := nc.ConnectedServerJetStream()
+		if !enabled && nc.ConnectedClusterName() == "" && nc.IsConnected() {
 			return permanent("JetStream is not enabled on the server: "+
 				"set jetstream { store_dir: FOLDER, max_file_store: %s } in its configuration (%w)",
 				configBytes(TotalBytes(Config{})), err)

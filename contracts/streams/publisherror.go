@@ -95,7 +95,8 @@ func IsInFlight(err error) bool {
 // rejected because of another message on its subject, stored or in flight.
 func IsWrongLastSequence(err error) bool {
 	code := errorCode(err)
-	return code == jetstream.JSErrCodeStreamWrongLastSequence || code == jetstream.JSErrCodeStreamWrongLastSequenceConstant
+	return code == jetstream.JSErrCodeStreamWrongLastSequence ||
+		code == jetstream.JSErrCodeStreamWrongLastSequenceConstant
 }
 
 // IsFull reports whether a publish was rejected because the stream or the server is at a

@@ -128,8 +128,8 @@ type Config struct {
 //
 // IMAGES, CROPS, CALLBACKS and FETCHES are work queues: an acknowledgement removes the
 // message, so their size is the backlog. They, PARTS, RESULTS and REPORTS reject new
-// messages when they are full, and never delete accepted work. The server reserves
-// MaxBytes for each stream; the sum is 6.3 GiB.
+// messages when they are full, instead of deleting old ones. The server reserves MaxBytes
+// for each stream; the sum is 6.3 GiB.
 func Streams(cfg Config) []jetstream.StreamConfig {
 	work := jetstream.StreamConfig{
 		Retention:   jetstream.WorkQueuePolicy,
@@ -137,17 +137,21 @@ func Streams(cfg Config) []jetstream.StreamConfig {
 		MaxAge:      cmp.Or(cfg.WorkAge, DefaultWorkAge),
 		AllowMsgTTL: true, // messages are deleted after their deadline, also without a worker
 	}
-	keep := jetstream.StreamConfig{
+	stored := jetstream.StreamConfig{
 		Retention: jetstream.LimitsPolicy,
 		Discard:   jetstream.DiscardNew,
 	}
-	forget := jetstream.StreamConfig{
+	discardOld := jetstream.StreamConfig{
 		Retention: jetstream.LimitsPolicy,
 		Discard:   jetstream.DiscardOld,
 	}
-	with := func(base jetstream.StreamConfig, name, description, subjects string, maxBytes int64, set func(*jetstream.StreamConfig)) jetstream.StreamConfig {
+	type config = jetstream.StreamConfig
+	newStream := func(
+		base config, name, description, subjects string, maxBytes int64, set func(*config),
+	) config {
 		base.Name, base.Description, base.Subjects, base.MaxBytes = name, description, []string{subjects}, maxBytes
-		base.Storage, base.Replicas, base.Duplicates = cfg.Storage, max(cfg.Replicas, 1), cmp.Or(cfg.Dedupe, DefaultDedupe)
+		base.Storage, base.Replicas = cfg.Storage, max(cfg.Replicas, 1)
+		base.Duplicates = cmp.Or(cfg.Dedupe, DefaultDedupe)
 		base.MaxMsgSize = MaxMessage + HeaderAllowance
 		set(&base)
 		if n, ok := cfg.MaxBytes[name]; ok {
@@ -155,34 +159,46 @@ func Streams(cfg Config) []jetstream.StreamConfig {
 		}
 		return base
 	}
-	return []jetstream.StreamConfig{
-		with(work, Images, "images that wait for detect", subject.AllImages(), 2<<30, func(s *jetstream.StreamConfig) { s.MaxMsgs = 100_000 }),
-		with(work, Crops, "crops that wait for classify", subject.AllCrops(), 1<<30, func(s *jetstream.StreamConfig) { s.MaxMsgs = 200_000 }),
-		with(keep, Parts, "results of parts of an image, until they are joined", subject.AllParts(), 256<<20, func(s *jetstream.StreamConfig) {
-			s.MaxMsgsPerSubject, s.MaxAge, s.AllowMsgTTL = 1, work.MaxAge, true
+	return []config{
+		newStream(work, Images, "images that wait for detect", subject.AllImages(), 2<<30, func(s *config) {
+			s.MaxMsgs = 100_000
 		}),
-		with(keep, Results, "the result of every job", subject.AllResults(), 1<<30, func(s *jetstream.StreamConfig) {
+		newStream(work, Crops, "crops that wait for classify", subject.AllCrops(), 1<<30, func(s *config) {
+			s.MaxMsgs = 200_000
+		}),
+		newStream(stored, Parts, "results of parts of an image, until they are joined",
+			subject.AllParts(), 256<<20, func(s *config) {
+				s.MaxMsgsPerSubject, s.MaxAge, s.AllowMsgTTL = 1, work.MaxAge, true
+			}),
+		newStream(stored, Results, "the result of every job", subject.AllResults(), 1<<30, func(s *config) {
 			s.MaxMsgsPerSubject, s.MaxAge = 1, cmp.Or(cfg.ResultsAge, time.Hour)
 			// A marker remains of a result that was deleted.
 			s.AllowMsgTTL, s.SubjectDeleteMarkerTTL = true, cmp.Or(cfg.LongestDeadline, time.Hour)+Margin
 		}),
-		with(forget, Quarantine, "images that could not be processed", subject.AllQuarantine(), 512<<20, func(s *jetstream.StreamConfig) {
-			s.MaxMsgs, s.MaxAge = 10_000, 7*24*time.Hour
-		}),
-		with(forget, Jobs, "idempotency keys, the states of webhooks, and counts of attempts", subject.AllJobs(), 128<<20, func(s *jetstream.StreamConfig) {
-			s.MaxMsgsPerSubject, s.MaxAge = 1, 48*time.Hour
-		}),
-		with(work, Callbacks, "webhook calls that wait to be sent", subject.AllCallbacks(), 512<<20, func(s *jetstream.StreamConfig) {
-			s.MaxMsgs, s.MaxAge = maxWaiting, CallbackAge+time.Hour
-		}),
-		with(keep, Reports, "reports and the outcomes of their images", subject.AllReports(), 768<<20, func(s *jetstream.StreamConfig) {
-			s.MaxMsgsPerSubject, s.MaxAge = 1, cmp.Or(cfg.ReportsAge, 24*time.Hour)
-		}),
-		with(work, Fetches, "images of reports that wait to be fetched", subject.AllFetches(), 128<<20, func(s *jetstream.StreamConfig) { s.MaxMsgs = maxWaiting }),
+		newStream(discardOld, Quarantine, "images that could not be processed",
+			subject.AllQuarantine(), 512<<20, func(s *config) {
+				s.MaxMsgs, s.MaxAge = 10_000, 7*24*time.Hour
+			}),
+		newStream(discardOld, Jobs, "idempotency keys, the states of webhooks, and counts of attempts",
+			subject.AllJobs(), 128<<20, func(s *config) {
+				s.MaxMsgsPerSubject, s.MaxAge = 1, 48*time.Hour
+			}),
+		newStream(work, Callbacks, "webhook calls that wait to be sent",
+			subject.AllCallbacks(), 512<<20, func(s *config) {
+				s.MaxMsgs, s.MaxAge = maxWaiting, CallbackAge+time.Hour
+			}),
+		newStream(stored, Reports, "reports and the outcomes of their images",
+			subject.AllReports(), 768<<20, func(s *config) {
+				s.MaxMsgsPerSubject, s.MaxAge = 1, cmp.Or(cfg.ReportsAge, 24*time.Hour)
+			}),
+		newStream(work, Fetches, "images of reports that wait to be fetched",
+			subject.AllFetches(), 128<<20, func(s *config) {
+				s.MaxMsgs = maxWaiting
+			}),
 	}
 }
 
-// Consumer is a consumer and the stream it reads.
+// Consumer is a consumer and the name of its stream.
 type Consumer struct {
 	Stream string
 	Config jetstream.ConsumerConfig
@@ -210,7 +226,7 @@ func WorkStream(s subject.Stage) string {
 //     not delayed by other work, and reports not by a full CALLBACKS.
 //   - ingress has one on CALLBACKS and one on FETCHES.
 func Consumers(cfg Config) []Consumer {
-	durable := func(stream, name, filter string) Consumer {
+	newConsumer := func(stream, name, filter string) Consumer {
 		return Consumer{Stream: stream, Config: jetstream.ConsumerConfig{
 			Durable:       name,
 			FilterSubject: filter,
@@ -222,7 +238,7 @@ func Consumers(cfg Config) []Consumer {
 			Replicas:      max(cfg.Replicas, 1),
 		}}
 	}
-	waits := func(c Consumer) Consumer {
+	withManyPending := func(c Consumer) Consumer {
 		c.Config.MaxAckPending = maxWaiting
 		return c
 	}
@@ -230,21 +246,21 @@ func Consumers(cfg Config) []Consumer {
 	for _, p := range cfg.Pipelines {
 		for _, prio := range subject.Priorities() {
 			cs = append(cs,
-				durable(Images, WorkConsumer(subject.Detect, p, prio), subject.ImagesOf(p, prio)),
-				durable(Crops, WorkConsumer(subject.Classify, p, prio), subject.CropsOf(p, prio)))
+				newConsumer(Images, WorkConsumer(subject.Detect, p, prio), subject.ImagesOf(p, prio)),
+				newConsumer(Crops, WorkConsumer(subject.Classify, p, prio), subject.CropsOf(p, prio)))
 		}
 	}
 	if cfg.Sink {
-		cs = append(cs, durable(Results, SinkConsumer, subject.AllResults()))
+		cs = append(cs, newConsumer(Results, SinkConsumer, subject.AllResults()))
 	}
 	return append(cs,
-		durable(Parts, PartsConsumer, subject.AllParts()),
-		durable(Results, ResultsConsumer, subject.AllResults()),
-		durable(Results, FollowConsumer, subject.AllResults()),
-		waits(durable(Results, NotifyConsumer, subject.AllResults())),
-		durable(Reports, ReportsConsumer, subject.AllManifests()),
-		waits(durable(Callbacks, CallbacksConsumer, subject.AllCallbacks())),
-		waits(durable(Fetches, FetchesConsumer, subject.AllFetches())))
+		newConsumer(Parts, PartsConsumer, subject.AllParts()),
+		newConsumer(Results, ResultsConsumer, subject.AllResults()),
+		newConsumer(Results, FollowConsumer, subject.AllResults()),
+		withManyPending(newConsumer(Results, NotifyConsumer, subject.AllResults())),
+		newConsumer(Reports, ReportsConsumer, subject.AllManifests()),
+		withManyPending(newConsumer(Callbacks, CallbacksConsumer, subject.AllCallbacks())),
+		withManyPending(newConsumer(Fetches, FetchesConsumer, subject.AllFetches())))
 }
 
 // ErrNotSetUp is wrapped by an error of [Check] about a missing or different stream or
@@ -258,7 +274,7 @@ func Check(ctx context.Context, js jetstream.JetStream, cfg Config) error {
 	for _, want := range Streams(cfg) {
 		s, err := js.Stream(ctx, want.Name)
 		if err != nil {
-			return missing("stream "+want.Name, err)
+			return checkError("stream "+want.Name, err)
 		}
 		have := s.CachedInfo().Config
 		if have.Retention != want.Retention || !slices.Equal(have.Subjects, want.Subjects) {
@@ -273,9 +289,10 @@ func Check(ctx context.Context, js jetstream.JetStream, cfg Config) error {
 		name := want.Config.Durable
 		c, err := js.Consumer(ctx, want.Stream, name)
 		if err != nil {
-			return missing("consumer "+name+" of "+want.Stream, err)
+			return checkError("consumer "+name+" of "+want.Stream, err)
 		}
-		if have := c.CachedInfo().Config; have.FilterSubject != want.Config.FilterSubject || have.AckPolicy != want.Config.AckPolicy {
+		have := c.CachedInfo().Config
+		if have.FilterSubject != want.Config.FilterSubject || have.AckPolicy != want.Config.AckPolicy {
 			return fmt.Errorf("check consumer %s of %s: it has filter %q, want %q: %w",
 				name, want.Stream, have.FilterSubject, want.Config.FilterSubject, ErrNotSetUp)
 		}
@@ -283,7 +300,7 @@ func Check(ctx context.Context, js jetstream.JetStream, cfg Config) error {
 	return nil
 }
 
-func missing(what string, err error) error {
+func checkError(what string, err error) error {
 	if errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, jetstream.ErrConsumerNotFound) {
 		return fmt.Errorf("check %s: %w (%w)", what, err, ErrNotSetUp)
 	}

@@ -276,7 +276,7 @@ func ParseImages(s string) (Job, error) {
 	if err != nil {
 		return Job{}, err
 	}
-	return checked(s, Job{Pipeline: t[0], Priority: Priority(t[1]), ID: t[2]})
+	return checkJob(s, Job{Pipeline: t[0], Priority: Priority(t[1]), ID: t[2]})
 }
 
 // ParseCrops parses a subject of [Crops].
@@ -289,7 +289,7 @@ func ParseCrops(s string) (Job, error) {
 	if err != nil {
 		return Job{}, err
 	}
-	return checked(s, Job{Pipeline: t[0], Priority: Priority(t[1]), ID: t[2], Part: part})
+	return checkJob(s, Job{Pipeline: t[0], Priority: Priority(t[1]), ID: t[2], Part: part})
 }
 
 // ParseParts parses a subject of [Parts]. The job has no priority.
@@ -302,7 +302,7 @@ func ParseParts(s string) (Job, error) {
 	if err != nil {
 		return Job{}, err
 	}
-	j, err := checked(s, Job{Pipeline: t[0], Priority: Interactive, ID: t[1], Part: part})
+	j, err := checkJob(s, Job{Pipeline: t[0], Priority: Interactive, ID: t[1], Part: part})
 	j.Priority = ""
 	return j, err
 }
@@ -313,7 +313,7 @@ func ParseResults(s string) (Job, error) {
 	if err != nil {
 		return Job{}, err
 	}
-	j, err := checked(s, Job{Pipeline: t[0], Priority: Interactive, ID: t[1]})
+	j, err := checkJob(s, Job{Pipeline: t[0], Priority: Interactive, ID: t[1]})
 	j.Priority = ""
 	return j, err
 }
@@ -334,7 +334,7 @@ func ParseFetches(s string) (Job, error) {
 	if err != nil {
 		return Job{}, err
 	}
-	return checked(s, Job{Pipeline: t[0], Priority: Bulk, ID: t[1]})
+	return checkJob(s, Job{Pipeline: t[0], Priority: Bulk, ID: t[1]})
 }
 
 // ParseLookup returns the job of a subject of [Lookup].
@@ -383,7 +383,7 @@ func parsePart(s, token string) (int, error) {
 	return n, nil
 }
 
-func checked(s string, j Job) (Job, error) {
+func checkJob(s string, j Job) (Job, error) {
 	switch {
 	case !ValidPipeline(j.Pipeline):
 		return Job{}, fmt.Errorf("subject %q: invalid pipeline", s)

@@ -79,7 +79,8 @@ func DecodeCrops(body []byte) (m Crops, pixels []byte, err error) {
 	}
 	want := 0
 	for i, c := range m.Crops {
-		if c.Width < 1 || c.Height < 1 || c.Width > MaxCropSide || c.Height > MaxCropSide || (c.Channels != 1 && c.Channels != 3) {
+		if c.Width < 1 || c.Height < 1 || c.Width > MaxCropSide || c.Height > MaxCropSide ||
+			(c.Channels != 1 && c.Channels != 3) {
 			return m, nil, fmt.Errorf("decode crops: crop %d is %d x %d x %d", i, c.Width, c.Height, c.Channels)
 		}
 		if want += c.Size(); want > len(pixels) {
@@ -87,7 +88,8 @@ func DecodeCrops(body []byte) (m Crops, pixels []byte, err error) {
 		}
 	}
 	if want != len(pixels) {
-		return m, nil, fmt.Errorf("decode crops: %d bytes of pixels where the facts ask for another number", len(pixels))
+		return m, nil, fmt.Errorf("decode crops: %d bytes of pixels where the facts ask for another number",
+			len(pixels))
 	}
 	return m, pixels, nil
 }

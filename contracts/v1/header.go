@@ -27,7 +27,10 @@ const (
 // next one of its job. No others are copied: the NATS server adds Nats-* headers that
 // would change the meaning of the next publish.
 func TravelHeaders() []string {
-	return []string{HeaderDeadline, HeaderAccepted, HeaderReply, HeaderMetadata, HeaderCallback, HeaderReport, "traceparent", "tracestate", "baggage"}
+	return []string{
+		HeaderDeadline, HeaderAccepted, HeaderReply, HeaderMetadata, HeaderCallback, HeaderReport,
+		"traceparent", "tracestate", "baggage",
+	}
 }
 
 // Kinds of messages of a job or report, for [MsgID].

@@ -109,7 +109,7 @@ func (p positions) typeError(message string) fault {
 		if paths := fieldsAt(n, line, isMeant); len(paths) == 1 {
 			what = paths[0] + ": " + what
 		}
-		return fault{line, fmt.Sprintf("pipeline %q: %s", nameOf(n), what)}
+		return fault{line, fmt.Sprintf("pipeline %q: %s", pipelineName(n), what)}
 	}
 	return fault{line, what}
 }
@@ -129,7 +129,7 @@ func fieldsAt(n *yaml.Node, line int, isMeant func(key, value *yaml.Node) bool) 
 	return paths
 }
 
-func nameOf(pipeline *yaml.Node) string {
+func pipelineName(pipeline *yaml.Node) string {
 	_, value, _ := child(pipeline, "name")
 	if value == nil {
 		return ""

@@ -22,20 +22,20 @@ const (
 	maxDetail = 1 << 10
 )
 
-// wrong returns the problem of a reply that does not follow the protocol.
-func wrong(format string, args ...any) error {
+// newReplyProblem returns the problem of a reply that does not follow the protocol.
+func newReplyProblem(format string, args ...any) error {
 	return v1.NewProblem(v1.Internal, "the lane answers "+format, args...)
 }
 
-// decode decodes a reply that is known to be JSON. The error is a [*v1.Problem] that names
+// decodeReply decodes a reply that is known to be JSON. The error is a [*v1.Problem] that names
 // the field and its value.
-func decode(facts []byte, into any) error {
+func decodeReply(facts []byte, into any) error {
 	if i := invalidUTF8(facts); i >= 0 { // the decoder would replace it
-		path, value := locate(facts, i+1)
-		return wrong("%s: %.60q, want UTF-8", path, strings.Trim(value, `"`))
+		path, value := locateValue(facts, i+1)
+		return newReplyProblem("%s: %.60q, want UTF-8", path, strings.Trim(value, `"`))
 	}
 	if err := json.Unmarshal(facts, into); err != nil {
-		return wrong("%s", typeError(facts, err))
+		return newReplyProblem("%s", typeError(facts, err))
 	}
 	return nil
 }
@@ -47,7 +47,7 @@ func typeError(facts []byte, err error) string {
 	if !errors.As(err, &t) {
 		return err.Error()
 	}
-	path, value := locate(facts, int(t.Offset))
+	path, value := locateValue(facts, int(t.Offset))
 	if path != "" {
 		path += ": "
 	}
@@ -86,9 +86,9 @@ func invalidUTF8(b []byte) int {
 	}
 }
 
-// locate returns the value in a JSON text that contains the byte before an offset: its path,
+// locateValue returns the value in a JSON text that contains the byte before an offset: its path,
 // such as regions.0.box, and its text. The text of a list or an object is only its type.
-func locate(facts []byte, offset int) (path, value string) {
+func locateValue(facts []byte, offset int) (path, value string) {
 	var within []*container
 	d := json.NewDecoder(bytes.NewReader(facts))
 	d.UseNumber() // also for numbers that do not fit into a float64
@@ -153,11 +153,11 @@ func (c *container) enter(token json.Token) {
 func checkDetected(d lane.Detected, maxRegions int) error {
 	switch {
 	case d.Width < 1 || d.Height < 1:
-		return wrong("width and height: %d x %d, want 1 or more", d.Width, d.Height)
+		return newReplyProblem("width and height: %d x %d, want 1 or more", d.Width, d.Height)
 	case d.Orientation < 0 || d.Orientation > 8:
-		return wrong("orientation: %d, want 1 to 8", d.Orientation)
+		return newReplyProblem("orientation: %d, want 1 to 8", d.Orientation)
 	case maxRegions > 0 && len(d.Regions) > maxRegions:
-		return wrong("regions: %d of them, want at most %d", len(d.Regions), maxRegions)
+		return newReplyProblem("regions: %d of them, want at most %d", len(d.Regions), maxRegions)
 	}
 	for i, r := range d.Regions {
 		field := fmt.Sprintf("regions.%d.", i)
@@ -186,7 +186,7 @@ func checkDetected(d lane.Detected, maxRegions int) error {
 // checkPolygon allows corners outside of the image by as much as landmarks.
 func checkPolygon(field string, corners []v1.Point, width, height int) error {
 	if n := len(corners); n != 0 && (n < 3 || n > lane.MaxCorners) {
-		return wrong("%s: %d corners, want none or 3 to %d", field, n, lane.MaxCorners)
+		return newReplyProblem("%s: %d corners, want none or 3 to %d", field, n, lane.MaxCorners)
 	}
 	for i, c := range corners {
 		if err := checkNear(fmt.Sprintf("%s.%d", field, i), c.X, c.Y, width, height); err != nil {
@@ -198,7 +198,7 @@ func checkPolygon(field string, corners []v1.Point, width, height int) error {
 
 func checkLandmarks(field string, landmarks []v1.Landmark, width, height int) error {
 	if len(landmarks) > lane.MaxLandmarks {
-		return wrong("%slandmarks: %d of them, want at most %d", field, len(landmarks), lane.MaxLandmarks)
+		return newReplyProblem("%slandmarks: %d of them, want at most %d", field, len(landmarks), lane.MaxLandmarks)
 	}
 	for i, l := range landmarks {
 		name := fmt.Sprintf("%slandmarks.%d", field, i)
@@ -215,7 +215,7 @@ func checkLandmarks(field string, landmarks []v1.Landmark, width, height int) er
 // checkNear allows points that are outside of the image by at most its width and height.
 func checkNear(field string, x, y, width, height int) error {
 	if x < -width || y < -height || x > 2*width || y > 2*height {
-		return wrong("%s: %d, %d, which is far outside of %d x %d", field, x, y, width, height)
+		return newReplyProblem("%s: %d, %d, which is far outside of %d x %d", field, x, y, width, height)
 	}
 	return nil
 }
@@ -223,10 +223,11 @@ func checkNear(field string, x, y, width, height int) error {
 // checkClassified returns a [*v1.Problem] for an invalid reply to Classify.
 func checkClassified(c lane.Classified, crops []lane.Crop) error {
 	if len(c.Answers) != len(crops) {
-		return wrong("answers: %d of them, want one for each of %d crops", len(c.Answers), len(crops))
+		return newReplyProblem("answers: %d of them, want one for each of %d crops", len(c.Answers), len(crops))
 	}
 	for i, a := range c.Answers {
-		if err := checkCropLabel(fmt.Sprintf("answers.%d.", i), a, crops[i]); err != nil { //nolint:gosec // there are as many as answers
+		crop := crops[i] //nolint:gosec // there are as many as answers
+		if err := checkCropLabel(fmt.Sprintf("answers.%d.", i), a, crop); err != nil {
 			return err
 		}
 	}
@@ -238,7 +239,7 @@ func checkCropLabel(field string, a lane.CropLabel, crop lane.Crop) error {
 		return err
 	}
 	if len(a.Embedding) > lane.MaxEmbedding {
-		return wrong("%sembedding: %d numbers, want at most %d", field, len(a.Embedding), lane.MaxEmbedding)
+		return newReplyProblem("%sembedding: %d numbers, want at most %d", field, len(a.Embedding), lane.MaxEmbedding)
 	}
 	for i, l := range a.Labels {
 		field := fmt.Sprintf("%slabels.%d.", field, i)
@@ -269,23 +270,24 @@ func checkDrawn(d lane.Drawn, encoded []byte, mediaType string) error {
 	signature, ok := signatures[mediaType]
 	switch {
 	case d.Width < 1 || d.Height < 1:
-		return wrong("width and height: %d x %d, want 1 or more", d.Width, d.Height)
+		return newReplyProblem("width and height: %d x %d, want 1 or more", d.Width, d.Height)
 	case !ok || !bytes.HasPrefix(encoded, signature):
-		return wrong("%d bytes of pixels that begin with %.8q, want %s", len(encoded), encoded, mediaType)
+		return newReplyProblem("%d bytes of pixels that begin with %.8q, want %s", len(encoded), encoded, mediaType)
 	}
 	return nil
 }
 
 func checkBox(field string, b v1.Box, width, height int) error {
 	if b.Width < 1 || b.Height < 1 || b.X < 0 || b.Y < 0 || b.Width > width-b.X || b.Height > height-b.Y {
-		return wrong("%s: %d x %d at %d, %d, which is not inside of %d x %d", field, b.Width, b.Height, b.X, b.Y, width, height)
+		return newReplyProblem("%s: %d x %d at %d, %d, which is not inside of %d x %d",
+			field, b.Width, b.Height, b.X, b.Y, width, height)
 	}
 	return nil
 }
 
 func checkScore(field string, score float64) error {
 	if score < 0 || score > 1 {
-		return wrong("%s: %v, want 0 to 1", field, score)
+		return newReplyProblem("%s: %v, want 0 to 1", field, score)
 	}
 	return nil
 }
@@ -293,7 +295,7 @@ func checkScore(field string, score float64) error {
 // checkName checks a label that must not be empty.
 func checkName(field, name string) error {
 	if name == "" {
-		return wrong("%s: %q, want 1 to %d bytes", field, name, lane.MaxLabel)
+		return newReplyProblem("%s: %q, want 1 to %d bytes", field, name, lane.MaxLabel)
 	}
 	return checkLabel(field, name)
 }
@@ -302,7 +304,7 @@ func checkName(field, name string) error {
 // character, because it may be in the image.
 func checkLabel(field, label string) error {
 	if strings.ContainsRune(label, utf8.RuneError) {
-		return wrong("%s: %.60q, want UTF-8", field, label)
+		return newReplyProblem("%s: %.60q, want UTF-8", field, label)
 	}
 	return checkText(field, label, lane.MaxLabel)
 }
@@ -310,16 +312,16 @@ func checkLabel(field, label string) error {
 func checkText(field, text string, maxLen int) error {
 	switch {
 	case len(text) > maxLen:
-		return wrong("%s: %.60q, %d bytes, want at most %d", field, text, len(text), maxLen)
+		return newReplyProblem("%s: %.60q, %d bytes, want at most %d", field, text, len(text), maxLen)
 	case strings.ContainsRune(text, 0):
-		return wrong("%s: %.60q, want no NUL", field, text)
+		return newReplyProblem("%s: %.60q, want no NUL", field, text)
 	}
 	return nil
 }
 
-// failure returns the problem of a failed request. A code that lanes must not use, such as
+// newFailureProblem returns the problem of a failed request. A code that lanes must not use, such as
 // [v1.Cancelled], becomes [v1.Internal] with the code in its detail.
-func failure(code v1.Code, detail string) *v1.Problem {
+func newFailureProblem(code v1.Code, detail string) *v1.Problem {
 	switch code {
 	case v1.EmptyBody, v1.UnsupportedType, v1.Damaged, v1.TooLarge, v1.TooManyPixels, v1.TooManyScans,
 		v1.TooSlow, v1.TooMuchMemory, v1.InvalidMessage, v1.Internal:

@@ -99,7 +99,7 @@ func TestFailure_OnlyCodesOfLanesAreKept(t *testing.T) {
 		v1.Cancelled: v1.Internal, v1.DeadlineExceeded: v1.Internal, v1.NoWorker: v1.Internal,
 		v1.Overloaded: v1.Internal, v1.Unavailable: v1.Internal, "own-code": v1.Internal, "": v1.Internal,
 	} {
-		if p := failure(code, "why"); p.Code != want {
+		if p := newFailureProblem(code, "why"); p.Code != want {
 			t.Errorf("%q becomes %s, want %s", code, p.Code, want)
 		}
 	}
@@ -107,7 +107,7 @@ func TestFailure_OnlyCodesOfLanesAreKept(t *testing.T) {
 
 func TestFailure_DetailHasTheCodeOfTheLane(t *testing.T) {
 	t.Parallel()
-	p := failure(v1.Cancelled, "why")
+	p := newFailureProblem(v1.Cancelled, "why")
 	for _, want := range []string{`"cancelled"`, "why"} {
 		if !strings.Contains(p.Detail, want) {
 			t.Errorf("the detail is %q, want %q in it", p.Detail, want)
@@ -119,7 +119,7 @@ func TestFailure_DetailIsLimited(t *testing.T) {
 	t.Parallel()
 	long := "x" + strings.Repeat("é", 5<<20)
 	for _, code := range []v1.Code{v1.Damaged, v1.Cancelled, v1.Code(long)} {
-		p := failure(code, long)
+		p := newFailureProblem(code, long)
 		if len(p.Detail) > maxDetail || len(p.Detail) < maxDetail-1 {
 			t.Errorf("%.20q: the detail has %d bytes, want at most %d, and no less than fits", code, len(p.Detail), maxDetail)
 		}

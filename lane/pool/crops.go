@@ -7,10 +7,10 @@ import (
 	"github.com/sightmesh/sightmesh/lane"
 )
 
-// wantedCrops returns the crops of a reply that were requested, each with the number of its
+// selectCrops returns the crops of a reply that were requested, each with the number of its
 // region, and their pixels. It overwrites the memory of pixels. The error is a [*v1.Problem]
 // for invalid crops.
-func wantedCrops(r lane.Detect, found lane.Detected, pixels []byte) (crops []lane.Crop, kept []byte, err error) {
+func selectCrops(r lane.Detect, found lane.Detected, pixels []byte) (crops []lane.Crop, kept []byte, err error) {
 	if !r.Crops {
 		return nil, nil, nil
 	}
@@ -27,7 +27,7 @@ func wantedCrops(r lane.Detect, found lane.Detected, pixels []byte) (crops []lan
 	case len(wanted):
 		regions = wanted
 	default:
-		return nil, nil, wrong("crops: %d of them, want one for each of %d regions, "+
+		return nil, nil, newReplyProblem("crops: %d of them, want one for each of %d regions, "+
 			"or of the %d whose crops were asked for", len(found.Crops), len(all), len(wanted))
 	}
 	kept = pixels[:0]
@@ -35,12 +35,12 @@ func wantedCrops(r lane.Detect, found lane.Detected, pixels []byte) (crops []lan
 		field := fmt.Sprintf("crops.%d", i)
 		if c.Width < 1 || c.Height < 1 || c.Width > v1.MaxCropSide || c.Height > v1.MaxCropSide ||
 			(c.Channels != 1 && c.Channels != 3) {
-			return nil, nil, wrong("%s: %d x %d x %d, want 1 to %d pixels a side and 1 or 3 channels",
+			return nil, nil, newReplyProblem("%s: %d x %d x %d, want 1 to %d pixels a side and 1 or 3 channels",
 				field, c.Width, c.Height, c.Channels, v1.MaxCropSide)
 		}
 		size := c.Width * c.Height * c.Channels
 		if size > len(pixels) {
-			return nil, nil, wrong("%s: %d x %d x %d with %d bytes of pixels left",
+			return nil, nil, newReplyProblem("%s: %d x %d x %d with %d bytes of pixels left",
 				field, c.Width, c.Height, c.Channels, len(pixels))
 		}
 		if c.Region = regions[i]; r.WantsCrop(found.Regions[c.Region].Label) {

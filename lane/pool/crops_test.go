@@ -41,7 +41,7 @@ func TestSelectCrops(t *testing.T) {
 		for _, i := range tt.sent {
 			found.Crops = append(found.Crops, lane.Crop{Width: 1, Height: i + 1, Channels: 1})
 		}
-		crops, pixels, err := wantedCrops(lane.Detect{Crops: true, CropLabels: tt.requested}, found, pixelsOf(tt.sent))
+		crops, pixels, err := selectCrops(lane.Detect{Crops: true, CropLabels: tt.requested}, found, pixelsOf(tt.sent))
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
@@ -62,7 +62,7 @@ func TestSelectCrops(t *testing.T) {
 func TestSelectCrops_NoneRequested(t *testing.T) {
 	t.Parallel()
 	found := lane.Detected{Regions: []lane.Region{{}}, Crops: []lane.Crop{{Width: 1, Height: 1, Channels: 1}}}
-	crops, pixels, err := wantedCrops(lane.Detect{}, found, []byte{1})
+	crops, pixels, err := selectCrops(lane.Detect{}, found, []byte{1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +96,7 @@ func TestSelectCrops_ErrorNamesTheField(t *testing.T) {
 	} {
 		regions := []lane.Region{{Label: "person"}, {Label: "dog"}, {Label: "person"}}
 		found := lane.Detected{Regions: regions, Crops: tt.crops}
-		_, _, err := wantedCrops(lane.Detect{Crops: true, CropLabels: []string{"person"}}, found, make([]byte, 10))
+		_, _, err := selectCrops(lane.Detect{Crops: true, CropLabels: []string{"person"}}, found, make([]byte, 10))
 		var p *v1.Problem
 		if !errors.As(err, &p) {
 			t.Errorf("%s: got %v, want a problem", name, err)

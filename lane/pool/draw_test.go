@@ -30,7 +30,7 @@ func (l *testLane) Draw(d lane.Draw, order []byte) (lane.Drawn, []byte, error) {
 }
 
 // draw sends an order to a lane, as a request to draw.
-func (b *bench) draw(t *testing.T, ctx context.Context, order string) (lane.Drawn, []byte, error) { //nolint:revive // t first, as everywhere in tests
+func (b *testPool) draw(t *testing.T, ctx context.Context, order string) (lane.Drawn, []byte, error) { //nolint:revive // t first, as everywhere in tests
 	t.Helper()
 	l, err := b.Acquire(t.Context())
 	if err != nil {
@@ -74,10 +74,10 @@ func TestLane_DrawHasATimeout(t *testing.T) {
 	hasty := program("p")
 	hasty.Pipelines["p"] = Pipeline{Timeout: 100 * time.Millisecond}
 	b := startPool(t, Config{Programs: []Program{hasty}})
-	if _, _, err := b.draw(t, t.Context(), "hang"); code(err) != v1.TooSlow {
+	if _, _, err := b.draw(t, t.Context(), "hang"); problemCode(err) != v1.TooSlow {
 		t.Errorf("a lane that hangs: %v, want %s", err, v1.TooSlow)
 	}
-	if _, _, err := b.draw(t, t.Context(), "abort"); code(err) != v1.LaneDied {
+	if _, _, err := b.draw(t, t.Context(), "abort"); problemCode(err) != v1.LaneDied {
 		t.Errorf("a lane that dies: %v, want %s", err, v1.LaneDied)
 	}
 }

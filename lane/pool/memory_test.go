@@ -70,7 +70,7 @@ func TestPool_RefusesALaneThatGrowsWhileItLoads(t *testing.T) {
 			t.Errorf("the reason is %q, want %q in it", s.Reason, want)
 		}
 	}
-	if _, err := b.ask(t, context.Background(), "small", "0"); err != nil {
+	if _, err := b.sendOrder(t, context.Background(), "small", "0"); err != nil {
 		t.Errorf("the other program: %v", err)
 	}
 }
@@ -82,7 +82,7 @@ func TestPool_ServesOtherPrograms(t *testing.T) {
 	b := startPool(t, Config{
 		Programs: []Program{limited(limit, "large", "large-when-ready"), limited(limit, "small")},
 	})
-	if _, err := b.ask(t, context.Background(), "small", "0"); err != nil {
+	if _, err := b.sendOrder(t, context.Background(), "small", "0"); err != nil {
 		t.Errorf("the small one: %v", err)
 	}
 	l, err := b.Acquire(t.Context())
@@ -104,12 +104,12 @@ func TestPool_LimitsEachProgram(t *testing.T) {
 		program("any", "large-when-ready"), // no limit
 	}})
 	for _, name := range []string{"roomy", "any"} {
-		if _, err := b.ask(t, context.Background(), name, "300"); err != nil {
+		if _, err := b.sendOrder(t, context.Background(), name, "300"); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	_, err := b.ask(t, context.Background(), "tight", "grow")
-	if code(err) != v1.TooMuchMemory {
+	_, err := b.sendOrder(t, context.Background(), "tight", "grow")
+	if problemCode(err) != v1.TooMuchMemory {
 		t.Fatalf("got %v, want %s", err, v1.TooMuchMemory)
 	}
 	if want := "268435456 bytes (detect.memory of pipeline tight)"; !strings.Contains(err.Error(), want) {
@@ -168,10 +168,10 @@ func TestLane_MemoryOfAnEarlierRequest(t *testing.T) {
 	p.Memory = MemoryLimit{160 << 20, "--lane-memory"}
 	b := startPool(t, Config{Programs: []Program{p}})
 	for range 10 {
-		if _, err := b.ask(t, context.Background(), "p", "leave"); err != nil {
+		if _, err := b.sendOrder(t, context.Background(), "p", "leave"); err != nil {
 			t.Logf("the large one: %v", err)
 		}
-		if _, err := b.ask(t, context.Background(), "p", "200"); err != nil {
+		if _, err := b.sendOrder(t, context.Background(), "p", "200"); err != nil {
 			t.Errorf("the next one: %v", err)
 		}
 	}

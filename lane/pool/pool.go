@@ -131,19 +131,19 @@ func New(cfg Config) (*Pool, error) {
 func (p *Pool) Run(ctx context.Context) error {
 	defer close(p.closed)
 	var g errgroup.Group
-	var tried sync.WaitGroup
+	var firstStarts sync.WaitGroup
 	for _, l := range p.lanes {
 		for _, s := range l.all {
-			tried.Add(1)
+			firstStarts.Add(1)
 			g.Go(func() error {
-				s.run(ctx, sync.OnceFunc(tried.Done))
+				s.run(ctx, sync.OnceFunc(firstStarts.Done))
 				return nil
 			})
 		}
 		p.free <- l
 	}
 	g.Go(func() error {
-		tried.Wait()
+		firstStarts.Wait()
 		close(p.ready)
 		return nil
 	})
@@ -267,7 +267,7 @@ func (p *Pool) setRefused(program string, refused bool) (before bool) {
 	return before
 }
 
-func (p *Pool) atWork(n int) {
+func (p *Pool) addBusy(n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.busy += n
@@ -285,7 +285,7 @@ type Lane struct {
 // Release returns the lane to the pool.
 func (l *Lane) Release() {
 	for _, s := range l.all {
-		s.recycle()
+		s.recycleIfDue()
 	}
 	l.pool.free <- l
 }

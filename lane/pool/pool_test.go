@@ -202,7 +202,10 @@ func (l *testLane) Detect(d lane.Detect, order []byte) (lane.Detected, [][]byte,
 	case "cancelled":
 		return lane.Detected{}, nil, v1.NewProblem(v1.Cancelled, "%s", strings.Repeat("as ordered ", 1<<20))
 	case "env":
-		return lane.Detected{Width: 1, Height: 1, Regions: []lane.Region{{Box: v1.Box{Width: 1, Height: 1}, Label: os.Getenv("OMP_THREAD_LIMIT") + os.Getenv("GOMAXPROCS")}}}, nil, nil
+		region := lane.Region{
+			Box: v1.Box{Width: 1, Height: 1}, Label: os.Getenv("OMP_THREAD_LIMIT") + os.Getenv("GOMAXPROCS"),
+		}
+		return lane.Detected{Width: 1, Height: 1, Regions: []lane.Region{region}}, nil, nil
 	case "pid":
 		return lane.Detected{Width: os.Getpid(), Height: 1}, nil, nil
 	case "sockets":
@@ -271,7 +274,7 @@ func (l *logs) String() string {
 	return l.Buffer.String()
 }
 
-type bench struct {
+type testPool struct {
 	*Pool
 	log    *logs
 	counts counts
@@ -301,14 +304,17 @@ func (c *counts) restarts(program, reason string) int {
 }
 
 func program(name string, args ...string) Program {
-	return Program{Name: name, Argv: append([]string{os.Args[0], "lane"}, args...), Pipelines: map[string]Pipeline{name: {Timeout: 20 * time.Second}}}
+	return Program{
+		Name: name, Argv: append([]string{os.Args[0], "lane"}, args...),
+		Pipelines: map[string]Pipeline{name: {Timeout: 20 * time.Second}},
+	}
 }
 
 // startPool runs a pool until the test ends. It waits until the first start of every process
 // has ended.
-func startPool(t testing.TB, cfg Config) *bench {
+func startPool(t testing.TB, cfg Config) *testPool {
 	t.Helper()
-	b := &bench{log: &logs{}}
+	b := &testPool{log: &logs{}}
 	if cfg.Lanes == 0 {
 		cfg.Lanes = 1
 	}
@@ -340,8 +346,8 @@ func startPool(t testing.TB, cfg Config) *bench {
 	return b
 }
 
-// ask sends an order to a lane.
-func (b *bench) ask(t testing.TB, ctx context.Context, pipeline, order string) (lane.Detected, error) { //nolint:revive // t first, as everywhere in tests
+// sendOrder sends an order to a lane.
+func (b *testPool) sendOrder(t testing.TB, ctx context.Context, pipeline, order string) (lane.Detected, error) { //nolint:revive // t first, as everywhere in tests
 	t.Helper()
 	acquire, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
@@ -353,16 +359,16 @@ func (b *bench) ask(t testing.TB, ctx context.Context, pipeline, order string) (
 	return detect(ctx, l, pipeline, order)
 }
 
-func (b *bench) pid(t testing.TB, pipeline string) int {
+func (b *testPool) pid(t testing.TB, pipeline string) int {
 	t.Helper()
-	d, err := b.ask(t, context.Background(), pipeline, "pid")
+	d, err := b.sendOrder(t, context.Background(), pipeline, "pid")
 	if err != nil {
 		t.Fatal(err)
 	}
 	return d.Width
 }
 
-func gone(t testing.TB, pid int) {
+func awaitEnd(t testing.TB, pid int) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); syscall.Kill(pid, 0) == nil; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -371,7 +377,7 @@ func gone(t testing.TB, pid int) {
 	}
 }
 
-func code(err error) v1.Code {
+func problemCode(err error) v1.Code {
 	var p *v1.Problem
 	if errors.As(err, &p) {
 		return p.Code
@@ -410,14 +416,14 @@ func TestLane_IsReplaced(t *testing.T) {
 			p.Memory = MemoryLimit{512 << 20, "--lane-memory"}
 			b := startPool(t, Config{Programs: []Program{p}})
 			before := b.pid(t, "p")
-			_, err := b.ask(t, context.Background(), "p", tt.order)
-			if code(err) != tt.want {
+			_, err := b.sendOrder(t, context.Background(), "p", tt.order)
+			if problemCode(err) != tt.want {
 				t.Fatalf("got %v, want %s", err, tt.want)
 			}
 			if !strings.Contains(err.Error(), tt.detail) {
 				t.Errorf("the problem is %q, want %q in it", err, tt.detail)
 			}
-			gone(t, before)
+			awaitEnd(t, before)
 			if !b.Status()["p"].Ready {
 				t.Error("the pipeline is not ready while its lane is restarted")
 			}
@@ -461,14 +467,14 @@ func (r *tracer) AddEvent(_ context.Context, name string, attrs ...slog.Attr) {
 // TestTracer_RecordsTheEndOfAProcess during a request.
 func TestTracer_RecordsTheEndOfAProcess(t *testing.T) {
 	t.Parallel()
-	for want, send := range map[string]func(*bench){
-		"restart reason=died": func(b *bench) { b.ask(t, t.Context(), "p", "abort") },
-		"hand-back reason=stopped": func(b *bench) {
+	for want, send := range map[string]func(*testPool){
+		"restart reason=died": func(b *testPool) { b.sendOrder(t, t.Context(), "p", "abort") },
+		"hand-back reason=stopped": func(b *testPool) {
 			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 			defer cancel()
 			canceled, disconnect := context.WithCancel(t.Context())
 			defer context.AfterFunc(ctx, disconnect)()
-			b.ask(t, canceled, "p", "hang")
+			b.sendOrder(t, canceled, "p", "hang")
 		},
 	} {
 		t.Run(want, func(t *testing.T) {
@@ -490,8 +496,8 @@ func TestLane_ProblemDoesNotEndIt(t *testing.T) {
 	t.Parallel()
 	b := startPool(t, Config{Programs: []Program{program("p")}})
 	before := b.pid(t, "p")
-	_, err := b.ask(t, context.Background(), "p", "problem")
-	if code(err) != v1.Damaged {
+	_, err := b.sendOrder(t, context.Background(), "p", "problem")
+	if problemCode(err) != v1.Damaged {
 		t.Fatalf("got %v, want %s", err, v1.Damaged)
 	}
 	if want := "as ordered"; !strings.Contains(err.Error(), want) {
@@ -505,8 +511,8 @@ func TestLane_ProblemDoesNotEndIt(t *testing.T) {
 func TestLane_CannotCancelAJob(t *testing.T) {
 	t.Parallel()
 	b := startPool(t, Config{Programs: []Program{program("p")}})
-	_, err := b.ask(t, context.Background(), "p", "cancelled")
-	if code(err) != v1.Internal {
+	_, err := b.sendOrder(t, context.Background(), "p", "cancelled")
+	if problemCode(err) != v1.Internal {
 		t.Errorf("got %.100v, want %s", err, v1.Internal)
 	}
 	if n := len(err.Error()); n > 2*maxDetail {
@@ -520,21 +526,21 @@ func TestLane_EndsWithTheContext(t *testing.T) {
 	pid := b.pid(t, "p")
 	ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
 	defer cancel()
-	if _, err := b.ask(t, ctx, "p", "hang"); code(err) != v1.DeadlineExceeded {
+	if _, err := b.sendOrder(t, ctx, "p", "hang"); problemCode(err) != v1.DeadlineExceeded {
 		t.Errorf("deadline: %v", err)
 	}
-	gone(t, pid)
+	awaitEnd(t, pid)
 	pid = b.pid(t, "p")
 	ctx, cancel = context.WithCancel(context.Background())
 	time.AfterFunc(100*time.Millisecond, cancel)
-	_, err := b.ask(t, ctx, "p", "hang")
+	_, err := b.sendOrder(t, ctx, "p", "hang")
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("cancel: %v, want %v", err, context.Canceled)
 	}
-	if c := code(err); c != "" {
+	if c := problemCode(err); c != "" {
 		t.Errorf("cancel: the problem %s, want none", c)
 	}
-	gone(t, pid)
+	awaitEnd(t, pid)
 }
 
 func TestLane_IdleProcessThatEndsIsReplaced(t *testing.T) {
@@ -543,7 +549,7 @@ func TestLane_IdleProcessThatEndsIsReplaced(t *testing.T) {
 	for range 10 { // the next request does not fail
 		before := b.pid(t, "p")
 		syscall.Kill(before, syscall.SIGKILL)
-		gone(t, before)
+		awaitEnd(t, before)
 		if after := b.pid(t, "p"); after == before {
 			t.Error("the same process serves the next request")
 		}
@@ -556,7 +562,7 @@ func TestLane_EndsWhileItReadsARequest(t *testing.T) {
 	b := startPool(t, Config{Programs: []Program{program("p", "exit-in-read")}})
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	if _, err := b.ask(t, ctx, "p", strings.Repeat("x", 4<<20)); code(err) != v1.LaneDied {
+	if _, err := b.sendOrder(t, ctx, "p", strings.Repeat("x", 4<<20)); problemCode(err) != v1.LaneDied {
 		t.Errorf("got %v, want %s", err, v1.LaneDied)
 	}
 	if n := strings.Count(b.log.String(), "exit status 4"); n > 2 {
@@ -584,13 +590,18 @@ func TestPool_ProgramsAreIndependent(t *testing.T) {
 	good, refused := program("good"), Pipeline{Timeout: time.Second}
 	good.Pipelines["refused"] = refused
 	b := startPool(t, Config{
-		Programs: []Program{good, program("aborts", "abort-in-start"), program("hangs", "hang-in-start"), {Name: "absent", Argv: []string{"/no/such/program"}, Pipelines: map[string]Pipeline{"absent": {}}}},
-		Models:   "/the/models", StartTimeout: 8 * time.Second,
+		Programs: []Program{
+			good, program("aborts", "abort-in-start"), program("hangs", "hang-in-start"),
+			{Name: "absent", Argv: []string{"/no/such/program"}, Pipelines: map[string]Pipeline{"absent": {}}},
+		},
+		Models: "/the/models", StartTimeout: 8 * time.Second,
 	})
-	if _, err := b.ask(t, context.Background(), "good", "0"); err != nil {
+	if _, err := b.sendOrder(t, context.Background(), "good", "0"); err != nil {
 		t.Errorf("good: %v", err)
 	}
-	for name, reason := range map[string]string{"refused": "no such model in /the/models", "aborts": "SIGABRT", "hangs": "timeout", "absent": "no such file"} {
+	for name, reason := range map[string]string{
+		"refused": "no such model in /the/models", "aborts": "SIGABRT", "hangs": "timeout", "absent": "no such file",
+	} {
 		s := b.Status()[name]
 		if s.Ready {
 			t.Errorf("%s is ready", name)
@@ -620,7 +631,7 @@ func TestPool_HangingProgramDoesNotDelayStarts(t *testing.T) {
 		Programs: []Program{program("good"), program("hangs", "hang-in-start")}, StartTimeout: 2 * time.Second,
 	})
 	for len(b.startingAgain) == 0 { // until it starts for the second time
-		if _, err := b.ask(t, context.Background(), "good", "10"); err != nil {
+		if _, err := b.sendOrder(t, context.Background(), "good", "10"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -628,7 +639,7 @@ func TestPool_HangingProgramDoesNotDelayStarts(t *testing.T) {
 		t.Errorf("%d turns are in use while the good program runs, want 0", n)
 	}
 	before := b.pid(t, "good")
-	if _, err := b.ask(t, context.Background(), "good", "exit"); err == nil {
+	if _, err := b.sendOrder(t, context.Background(), "good", "exit"); err == nil {
 		t.Fatal("the good program did not end")
 	}
 	if after := b.pid(t, "good"); after == before {
@@ -678,7 +689,7 @@ func expired() context.Context {
 func TestLane_InheritsEnvironmentAndSocket(t *testing.T) {
 	t.Parallel()
 	b := startPool(t, Config{Programs: []Program{program("p")}, Lanes: 4})
-	d, err := b.ask(t, context.Background(), "p", "env")
+	d, err := b.sendOrder(t, context.Background(), "p", "env")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -687,7 +698,7 @@ func TestLane_InheritsEnvironmentAndSocket(t *testing.T) {
 	}
 	// A socket of another lane would keep that lane from reading end of file.
 	for range 4 {
-		d, err := b.ask(t, context.Background(), "p", "sockets")
+		d, err := b.sendOrder(t, context.Background(), "p", "sockets")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -717,7 +728,7 @@ func TestPool_RunEndsAllProcesses(t *testing.T) {
 	if err := <-asked; !errors.Is(err, context.Canceled) {
 		t.Errorf("the request in progress: %v", err)
 	}
-	gone(t, pid)
+	awaitEnd(t, pid)
 	if _, err := b.Acquire(context.Background()); err == nil {
 		if _, err = b.Acquire(context.Background()); !errors.Is(err, ErrClosed) {
 			t.Errorf("after the end: %v", err)
@@ -783,7 +794,7 @@ func TestLane_ReplyOfAnotherTypeEndsIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Release()
-	if _, err := detect(context.Background(), l, "p", "classified"); code(err) != v1.LaneDied {
+	if _, err := detect(context.Background(), l, "p", "classified"); problemCode(err) != v1.LaneDied {
 		t.Errorf("got %v, want %s", err, v1.LaneDied)
 	}
 }
@@ -792,8 +803,8 @@ func TestLane_ReplyOfAnotherTypeEndsIt(t *testing.T) {
 func TestLane_ChildrenEndWithIt(t *testing.T) {
 	t.Parallel()
 	b := startPool(t, Config{Programs: []Program{program("p")}})
-	_, err := b.ask(t, context.Background(), "p", "exit with child")
-	if code(err) != v1.LaneDied {
+	_, err := b.sendOrder(t, context.Background(), "p", "exit with child")
+	if problemCode(err) != v1.LaneDied {
 		t.Fatalf("got %v, want %s", err, v1.LaneDied)
 	}
 	match := regexp.MustCompile(`child (\d+)`).FindStringSubmatch(err.Error())
@@ -804,7 +815,7 @@ func TestLane_ChildrenEndWithIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	gone(t, child)
+	awaitEnd(t, child)
 }
 
 // TestLane_EndsWithAKilledParent: also during a request.
@@ -826,7 +837,7 @@ func TestLane_EndsWithAKilledParent(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd.Wait()
-	gone(t, d.Width)
+	awaitEnd(t, d.Width)
 }
 
 // TestPool_RunsWithoutPrograms: a worker of a stage that no pipeline has does not end.
@@ -843,10 +854,12 @@ func TestPool_RunsWithoutPrograms(t *testing.T) {
 func TestNew_RejectsInvalidConfigs(t *testing.T) {
 	t.Parallel()
 	for name, cfg := range map[string]Config{
-		"no lanes":              {},
-		"no command":            {Lanes: 1, Programs: []Program{{Name: "p"}}},
-		"less memory than none": {Lanes: 1, Programs: []Program{{Name: "p", Argv: []string{"p"}, Memory: MemoryLimit{Bytes: -1}}}},
-		"served twice":          {Lanes: 1, Programs: []Program{program("p"), program("p")}},
+		"no lanes":   {},
+		"no command": {Lanes: 1, Programs: []Program{{Name: "p"}}},
+		"negative memory": {Lanes: 1, Programs: []Program{
+			{Name: "p", Argv: []string{"p"}, Memory: MemoryLimit{Bytes: -1}},
+		}},
+		"served twice": {Lanes: 1, Programs: []Program{program("p"), program("p")}},
 	} {
 		if _, err := New(cfg); err == nil {
 			t.Errorf("%s: no error", name)

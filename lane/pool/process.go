@@ -27,18 +27,18 @@ type process struct {
 	cmd *exec.Cmd
 	// conn is in blocking mode, see lane.Inherited. A read that takes too long ends when the
 	// process is killed.
-	conn  *os.File
-	r     *bufio.Reader
-	words *lastWords
-	jobs  atomic.Int64 // requests with a reply
+	conn   *os.File
+	r      *bufio.Reader
+	output *outputTail
+	jobs   atomic.Int64 // requests with a reply
 	// working and measured are used by checkMemory; only its goroutine uses measured.
 	working  atomic.Bool
 	measured int64
 	dead     chan struct{} // closed when the process has ended and was reaped
 
-	mu     sync.Mutex
-	killed error // reason of the pool for killing it, nil if it ended by itself
-	exit   error // error of cmd.Wait
+	mu         sync.Mutex
+	killReason error // reason of the pool for killing it, nil if it ended by itself
+	exitErr    error // error of cmd.Wait
 }
 
 // Reasons of the pool for killing a process.
@@ -51,19 +51,19 @@ var (
 	errProtocol = errors.New("protocol")
 )
 
-// errUnasked is the error of a process that ended before it had the whole request, which
+// errNotSent is the error of a process that ended before it had the whole request, which
 // therefore is not the cause.
-var errUnasked = errors.New("the process ended before it had the request")
+var errNotSent = errors.New("the process ended before it had the request")
 
 // startProcess starts a process of a program.
 func startProcess(prog Program, log *slog.Logger) (*process, error) {
-	words := &lastWords{log: log}
+	words := &outputTail{log: log}
 	cmd, conn, err := launch.Start(prog.Argv, nil, words)
 	if err != nil {
 		return nil, fmt.Errorf("start lane program %s: %w", prog.Name, err)
 	}
 	p := &process{
-		cmd: cmd, conn: conn, r: bufio.NewReaderSize(conn, 64<<10), words: words, dead: make(chan struct{}),
+		cmd: cmd, conn: conn, r: bufio.NewReaderSize(conn, 64<<10), output: words, dead: make(chan struct{}),
 	}
 	socket := int(conn.Fd())
 	go func() { // ends with the process; callers wait for p.dead
@@ -73,7 +73,7 @@ func startProcess(prog Program, log *slog.Logger) (*process, error) {
 		_ = syscall.Kill(-p.pid(), syscall.SIGKILL) // there may be nothing left
 		err := p.cmd.Wait()
 		p.mu.Lock()
-		p.exit = err
+		p.exitErr = err
 		p.mu.Unlock()
 		close(p.dead)
 		// A process outside of the group may still hold the other end open.
@@ -108,14 +108,14 @@ func (p *process) isDead() bool {
 func (p *process) diedByItself() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.isDead() && p.killed == nil
+	return p.isDead() && p.killReason == nil
 }
 
 // kill kills the process and its process group. The reason of the first call is kept.
 func (p *process) kill(reason error) {
 	p.mu.Lock()
-	if p.killed == nil && !p.isDead() {
-		p.killed = reason
+	if p.killReason == nil && !p.isDead() {
+		p.killReason = reason
 	}
 	p.mu.Unlock()
 	// dead is closed as soon as the process is reaped, so another process is very unlikely
@@ -125,25 +125,25 @@ func (p *process) kill(reason error) {
 	}
 }
 
-// cause returns why a process has ended.
-func (p *process) cause() error {
+// endReason returns why a process has ended.
+func (p *process) endReason() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	how := "exit status 0"
-	if p.exit != nil {
-		how = p.exit.Error()
+	if p.exitErr != nil {
+		how = p.exitErr.Error()
 	}
-	if words := p.words.last(); words != "" {
+	if words := p.output.last(); words != "" {
 		how += ", last words: " + words
 	}
-	if p.killed != nil {
-		return fmt.Errorf("%w (pid %d, %s)", p.killed, p.pid(), how)
+	if p.killReason != nil {
+		return fmt.Errorf("%w (pid %d, %s)", p.killReason, p.pid(), how)
 	}
 	return fmt.Errorf("died (pid %d, %s)", p.pid(), how)
 }
 
-// reasonOf returns the reason of a restart for metrics and logs.
-func reasonOf(err error) string {
+// restartReason returns the reason of a restart for metrics and logs.
+func restartReason(err error) string {
 	for _, e := range []error{errStopped, errRecycled, errTimeout, errDeadline, errMemory, errProtocol} {
 		if errors.Is(err, e) {
 			return e.Error()
@@ -163,11 +163,11 @@ func (p *process) handshake(cfg Config, prog Program) (map[string]lane.Loaded, e
 	}
 	defer time.AfterFunc(cfg.StartTimeout, func() { p.kill(timeoutError{cfg.StartTimeout}) }).Stop()
 	if err := lane.WriteFrame(p.conn, start); err != nil {
-		return nil, p.broken(err)
+		return nil, p.connError(err)
 	}
 	facts, _, err := lane.ReadFrame(p.r)
 	if err != nil {
-		return nil, p.broken(err)
+		return nil, p.connError(err)
 	}
 	var ready lane.Ready
 	if err := json.Unmarshal(facts, &ready); err != nil {
@@ -184,9 +184,9 @@ func (p *process) handshake(cfg Config, prog Program) (map[string]lane.Loaded, e
 	return ready.Pipelines, nil
 }
 
-// broken returns the error of a process after a failed read or write. It waits for a process
+// connError returns the error of a process after a failed read or write. It waits for a process
 // that is ending, so that its exit status is known.
-func (p *process) broken(err error) error {
+func (p *process) connError(err error) error {
 	if errors.Is(err, lane.ErrFrameTooLarge) {
 		return fmt.Errorf("%w: %w", errProtocol, err)
 	}
@@ -194,43 +194,43 @@ func (p *process) broken(err error) error {
 	defer t.Stop()
 	select {
 	case <-p.dead:
-		return p.cause()
+		return p.endReason()
 	case <-t.C:
 		return fmt.Errorf("%w: closed its socket and lives on", errProtocol)
 	}
 }
 
-// lastWords keeps the end of the output of a process, and logs all of it.
-type lastWords struct {
+// outputTail keeps the end of the output of a process, and logs all of it.
+type outputTail struct {
 	log *slog.Logger
 	mu  sync.Mutex
 	buf []byte
 }
 
-// maxLastWords is how many bytes are kept: enough for the stack traces of a Go program,
+// maxOutputTail is how many bytes are kept: enough for the stack traces of a Go program,
 // which follow the message of a crash.
-const maxLastWords = 64 << 10
+const maxOutputTail = 64 << 10
 
-// dump matches the first line that the Go runtime writes when the program crashes.
-var dump = regexp.MustCompile(`(?m)^(SIG[A-Z]+: |panic: |fatal error: |runtime: )`)
+// crashDump matches the first line that the Go runtime writes when the program crashes.
+var crashDump = regexp.MustCompile(`(?m)^(SIG[A-Z]+: |panic: |fatal error: |runtime: )`)
 
-func (w *lastWords) Write(b []byte) (int, error) {
+func (w *outputTail) Write(b []byte) (int, error) {
 	w.log.Debug("lane says", "output", string(bytes.TrimSpace(b)))
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.buf = append(w.buf, b...)
-	if over := len(w.buf) - maxLastWords; over > 0 {
+	if over := len(w.buf) - maxOutputTail; over > 0 {
 		w.buf = append(w.buf[:0], w.buf[over:]...)
 	}
 	return len(b), nil
 }
 
 // last returns the last lines, without the stack traces of a crash, joined into one line.
-func (w *lastWords) last() string {
+func (w *outputTail) last() string {
 	w.mu.Lock()
 	text := string(w.buf)
 	w.mu.Unlock()
-	if at := dump.FindStringIndex(text); at != nil {
+	if at := crashDump.FindStringIndex(text); at != nil {
 		line, _, _ := strings.Cut(text[at[0]:], "\n")
 		text = text[:at[0]] + line
 	}

@@ -37,7 +37,7 @@ func (l *Lane) Detect(ctx context.Context, r lane.Detect, image []byte) (lane.De
 	if err != nil {
 		return found, nil, err
 	}
-	found.Crops, pixels, err = wantedCrops(r, found, pixels)
+	found.Crops, pixels, err = selectCrops(r, found, pixels)
 	return found, pixels, err
 }
 
@@ -88,12 +88,12 @@ type reply struct {
 func (l *Lane) call(ctx context.Context, r request, out any, timing *lane.Timing) (pixels []byte, err error) {
 	start := time.Now()
 	ctx, end := l.pool.cfg.Tracer.StartSpan(ctx, "lane", start, l.attributes(r.pipeline)...)
-	got, err := l.do(ctx, r)
+	got, err := l.callWithRetry(ctx, r)
 	defer func() { end(time.Now(), err) }()
 	if err != nil {
 		return nil, err
 	}
-	if err := decode(got.facts, out); err != nil {
+	if err := decodeReply(got.facts, out); err != nil {
 		return nil, err
 	}
 	if timing != nil {
@@ -113,7 +113,7 @@ func (l *Lane) attributes(pipeline string) []slog.Attr {
 
 // addEvent records in the span of a request that its process ended, and why.
 func (l *Lane) addEvent(ctx context.Context, name string, proc *process, reason error) {
-	attrs := []slog.Attr{slog.String("reason", reasonOf(reason))}
+	attrs := []slog.Attr{slog.String("reason", restartReason(reason))}
 	if proc != nil {
 		attrs = append(attrs, slog.Int("pid", proc.pid()))
 	}
@@ -133,17 +133,17 @@ func (l *Lane) traceTiming(ctx context.Context, start time.Time, t lane.Timing) 
 
 func milliseconds(ms float64) time.Duration { return time.Duration(ms * float64(time.Millisecond)) }
 
-// do sends a request to the process that serves its pipeline and waits for the reply. It
+// callWithRetry sends a request to the process that serves its pipeline and waits for the reply. It
 // retries once when the process ended for a reason other than the request.
-func (l *Lane) do(ctx context.Context, r request) (reply, error) {
+func (l *Lane) callWithRetry(ctx context.Context, r request) (reply, error) {
 	s, ok := l.slots[r.pipeline]
 	if !ok {
 		return reply{}, fmt.Errorf("no lane program serves pipeline %s", r.pipeline)
 	}
-	proc, got, serviceTime, err := l.ask(ctx, s, r)
+	proc, got, serviceTime, err := l.callOnce(ctx, s, r)
 	if err != nil && ctx.Err() == nil && isBlameless(proc, err) { // once: the second time, the request is the cause
 		l.addEvent(ctx, "retry", proc, err)
-		proc, got, serviceTime, err = l.ask(ctx, s, r)
+		proc, got, serviceTime, err = l.callOnce(ctx, s, r)
 	}
 	if proc == nil {
 		return reply{}, err
@@ -151,8 +151,8 @@ func (l *Lane) do(ctx context.Context, r request) (reply, error) {
 	l.pool.addServiceTime(r.pipeline, serviceTime)
 	outcome := "done"
 	if err != nil {
-		outcome = reasonOf(err)
-		err = l.problem(ctx, s, proc, err)
+		outcome = restartReason(err)
+		err = l.requestError(ctx, s, proc, err)
 		var p *v1.Problem
 		if errors.As(err, &p) {
 			outcome = string(p.Code)
@@ -165,22 +165,23 @@ func (l *Lane) do(ctx context.Context, r request) (reply, error) {
 // isBlameless reports whether a process ended for a reason other than its request: it had
 // ended before, or an earlier request had made it too large.
 func isBlameless(proc *process, err error) bool {
-	if errors.Is(err, errUnasked) {
+	if errors.Is(err, errNotSent) {
 		return true
 	}
 	var grown memoryError
 	return errors.As(err, &grown) && proc.jobs.Load() > 0 && grown.by != proc.jobs.Load()
 }
 
-// ask sends a request to the process of a slot. The returned process is nil when none was
+// callOnce sends a request to the process of a slot. The returned process is nil when none was
 // ready.
-func (l *Lane) ask(ctx context.Context, s *slot, r request) (*process, reply, time.Duration, error) {
+func (l *Lane) callOnce(ctx context.Context, s *slot, r request) (*process, reply, time.Duration, error) {
 	s.turn.Lock()
 	defer s.turn.Unlock()
-	proc, err := s.current(ctx, l.pool.cfg.StartTimeout)
+	proc, err := s.awaitProcess(ctx, l.pool.cfg.StartTimeout)
 	if err != nil {
 		if errors.Is(err, context.DeadlineExceeded) {
-			return nil, reply{}, 0, v1.NewProblem(v1.DeadlineExceeded, "the deadline passed while the lane was being started")
+			return nil, reply{}, 0, v1.NewProblem(v1.DeadlineExceeded,
+				"the deadline passed while the lane was being started")
 		}
 		return nil, reply{}, 0, fmt.Errorf("wait for a lane: %w", err)
 	}
@@ -188,24 +189,24 @@ func (l *Lane) ask(ctx context.Context, s *slot, r request) (*process, reply, ti
 		return nil, reply{}, 0, fmt.Errorf("pipeline %s is not served: %s", r.pipeline, st.Reason)
 	}
 	start := time.Now()
-	l.pool.atWork(1)
+	l.pool.addBusy(1)
 	proc.working.Store(true)
 	got, err := proc.exchange(ctx, s.prog.Pipelines[r.pipeline].Timeout, r)
 	proc.working.Store(false)
-	l.pool.atWork(-1)
+	l.pool.addBusy(-1)
 	return proc, got, time.Since(start), err
 }
 
-// problem returns the error of a request. It kills the process, unless err is a problem in
+// requestError returns the error of a request. It kills the process, unless err is a problem in
 // its reply.
-func (l *Lane) problem(ctx context.Context, s *slot, proc *process, err error) error {
+func (l *Lane) requestError(ctx context.Context, s *slot, proc *process, err error) error {
 	var p *v1.Problem
 	if errors.As(err, &p) {
 		return p
 	}
 	proc.kill(err)
 	<-proc.dead
-	cause := proc.cause()
+	cause := proc.endReason()
 	isStopped := errors.Is(cause, errStopped) || errors.Is(ctx.Err(), context.Canceled)
 	if isStopped {
 		l.addEvent(ctx, "hand-back", proc, cause)
@@ -219,16 +220,17 @@ func (l *Lane) problem(ctx context.Context, s *slot, proc *process, err error) e
 	case errors.Is(cause, errDeadline):
 		return v1.NewProblem(v1.DeadlineExceeded, "the deadline passed while %s worked", where)
 	case errors.Is(cause, errTimeout):
-		return v1.NewProblem(v1.TooSlow, "%s was ended after %v", where, timeoutOf(cause))
+		return v1.NewProblem(v1.TooSlow, "%s was ended after %v", where, timeoutDuration(cause))
 	case errors.Is(cause, errMemory):
 		limit := s.prog.Memory
-		return v1.NewProblem(v1.TooMuchMemory, "%s was ended at more than %d bytes (%s)", where, limit.Bytes, limit.Setting).WithLimit(limit.Bytes)
+		return v1.NewProblem(v1.TooMuchMemory, "%s was ended at more than %d bytes (%s)",
+			where, limit.Bytes, limit.Setting).WithLimit(limit.Bytes)
 	}
 	return v1.NewProblem(v1.LaneDied, "%s %v", where, cause)
 }
 
-// timeoutOf returns the timeout of a [timeoutError], for messages.
-func timeoutOf(err error) time.Duration {
+// timeoutDuration returns the timeout of a [timeoutError], for messages.
+func timeoutDuration(err error) time.Duration {
 	var t timeoutError
 	errors.As(err, &t)
 	return t.after
@@ -255,15 +257,15 @@ func (p *process) exchange(ctx context.Context, timeout time.Duration, r request
 		p.kill(reason)
 	})()
 	if err := lane.WriteFrame(p.conn, r.facts, r.pixels); err != nil {
-		err = p.broken(err)
+		err = p.connError(err)
 		if p.diedByItself() {
-			err = errUnasked
+			err = errNotSent
 		}
 		return reply{}, err
 	}
 	facts, pixels, err := lane.ReadFrame(p.r)
 	if err != nil {
-		return reply{}, p.broken(err)
+		return reply{}, p.connError(err)
 	}
 	var head struct {
 		Type   lane.Type `json:"type"`
@@ -282,7 +284,7 @@ func (p *process) exchange(ctx context.Context, timeout time.Duration, r request
 	}
 	p.jobs.Add(1)
 	if head.Type == lane.TypeFailed {
-		return reply{}, failure(head.Code, head.Detail)
+		return reply{}, newFailureProblem(head.Code, head.Detail)
 	}
 	return reply{facts, pixels}, nil
 }

@@ -57,16 +57,16 @@ func restartDelay(err error, failures int) time.Duration {
 	return restartBackoff.Delay(failures)
 }
 
-// run keeps a process running until ctx ends. It calls tried when the first process is ready
+// run keeps a process running until ctx ends. It calls onFirstStart when the first process is ready
 // or has failed.
-func (s *slot) run(ctx context.Context, tried func()) {
-	defer tried()
+func (s *slot) run(ctx context.Context, onFirstStart func()) {
+	defer onFirstStart()
 	failures := 0 // consecutive processes that served no request
 	starting := s.pool.starting
 	for ctx.Err() == nil {
 		proc, err := s.start(ctx, starting)
 		if err == nil {
-			tried()
+			onFirstStart()
 			starting = s.pool.starting
 			select {
 			case <-proc.dead:
@@ -74,20 +74,20 @@ func (s *slot) run(ctx context.Context, tried func()) {
 				proc.kill(errStopped)
 				<-proc.dead
 			}
-			s.down(proc)
-			err = proc.cause()
+			s.clearProcess(proc)
+			err = proc.endReason()
 			if proc.jobs.Load() > 0 || errors.Is(err, errRecycled) {
 				failures = -1
 			}
 		} else {
-			s.set(nil, nil, err.Error())
+			s.setProcess(nil, nil, err.Error())
 			starting = s.pool.startingAgain
 		}
-		tried()
+		onFirstStart()
 		if ctx.Err() != nil {
 			return
 		}
-		s.report(proc, err)
+		s.reportEnd(proc, err)
 		failures++
 		if retry.Sleep(ctx, restartDelay(err, failures)) != nil {
 			return
@@ -117,10 +117,10 @@ func (s *slot) start(ctx context.Context, turns chan struct{}) (*process, error)
 		proc.kill(err)
 		<-proc.dead
 		var refused *refusedError
-		if errors.As(proc.cause(), &refused) {
+		if errors.As(proc.endReason(), &refused) {
 			return nil, refused
 		}
-		return nil, fmt.Errorf("start lane program %s: %w", s.prog.Name, proc.cause())
+		return nil, fmt.Errorf("start lane program %s: %w", s.prog.Name, proc.endReason())
 	}
 	if size, over := proc.exceeds(s.prog.Memory); over {
 		err := &refusedError{s.prog.Name, size, s.prog.Memory, "when it is ready"}
@@ -129,7 +129,7 @@ func (s *slot) start(ctx context.Context, turns chan struct{}) (*process, error)
 		return nil, err
 	}
 	s.pool.setRefused(s.prog.Name, false)
-	s.set(proc, loaded, "")
+	s.setProcess(proc, loaded, "")
 	return proc, nil
 }
 
@@ -139,7 +139,7 @@ func (s *slot) setLoading(proc *process) {
 	s.loading = proc
 }
 
-func (s *slot) set(proc *process, loaded map[string]lane.Loaded, reason string) {
+func (s *slot) setProcess(proc *process, loaded map[string]lane.Loaded, reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.proc, s.loaded, s.reason = proc, loaded, reason
@@ -147,9 +147,9 @@ func (s *slot) set(proc *process, loaded map[string]lane.Loaded, reason string) 
 	s.changed = make(chan struct{})
 }
 
-// down removes a process that has ended. Its pipelines stay ready, because another process
+// clearProcess removes a process that has ended. Its pipelines stay ready, because another process
 // is started immediately.
-func (s *slot) down(proc *process) {
+func (s *slot) clearProcess(proc *process) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.proc == proc {
@@ -159,9 +159,9 @@ func (s *slot) down(proc *process) {
 	}
 }
 
-// report logs and counts that a process has ended.
-func (s *slot) report(proc *process, err error) {
-	reason := reasonOf(err)
+// reportEnd logs and counts that a process has ended.
+func (s *slot) reportEnd(proc *process, err error) {
+	reason := restartReason(err)
 	s.pool.cfg.Metrics.AddRestart(s.prog.Name, reason)
 	log := s.pool.cfg.Logger.With("program", s.prog.Name, "lane", s.lane, "reason", reason, "error", err)
 	if proc != nil {
@@ -180,8 +180,8 @@ func (s *slot) report(proc *process, err error) {
 	}
 }
 
-// current returns the process, and waits until one is ready.
-func (s *slot) current(ctx context.Context, limit time.Duration) (*process, error) {
+// awaitProcess returns the process, and waits until one is ready.
+func (s *slot) awaitProcess(ctx context.Context, limit time.Duration) (*process, error) {
 	t := time.NewTimer(limit)
 	defer t.Stop()
 	for {
@@ -192,7 +192,7 @@ func (s *slot) current(ctx context.Context, limit time.Duration) (*process, erro
 			return proc, nil
 		}
 		if proc != nil { // it has ended, and run has not called down yet
-			s.down(proc)
+			s.clearProcess(proc)
 			continue
 		}
 		select {
@@ -233,15 +233,15 @@ func (s *slot) status(pipeline string) v1.PipelineStatus {
 	return v1.PipelineStatus{Ready: true, Models: l.Models}
 }
 
-// recycle kills the process if it has served MaxJobs requests. It is called between
+// recycleIfDue kills the process if it has served MaxJobs requests. It is called between
 // requests.
-func (s *slot) recycle() {
+func (s *slot) recycleIfDue() {
 	maxJobs := s.pool.cfg.MaxJobs
 	s.mu.Lock()
 	proc := s.proc
 	s.mu.Unlock()
 	if maxJobs > 0 && proc != nil && proc.jobs.Load() >= int64(maxJobs) {
-		s.down(proc) // no request gets it any more
+		s.clearProcess(proc) // no request gets it any more
 		proc.kill(errRecycled)
 	}
 }

@@ -33,7 +33,8 @@ func document(path string, schemas map[string]any) (doc, components node, err er
 			return nil, nil, fmt.Errorf("encode schema %s: %w", name, err)
 		}
 		schema := child(own, name)
-		if err := json.Unmarshal([]byte(strings.ReplaceAll(string(j), defs, "#/components/schemas/")), &schema); err != nil {
+		text := strings.ReplaceAll(string(j), defs, "#/components/schemas/")
+		if err := json.Unmarshal([]byte(text), &schema); err != nil {
 			return nil, nil, fmt.Errorf("encode schema %s: %w", name, err)
 		}
 	}
@@ -149,7 +150,8 @@ func addProblems(operation node, isSubmission bool) error {
 			response = problemResponse(p.Status, isSubmission)
 			responses[status] = response
 		}
-		response["description"] = strings.TrimPrefix(fmt.Sprintf("%v\n`%s`: %s.", response["description"], code, p.Title), "\n")
+		description := fmt.Sprintf("%v\n`%s`: %s.", response["description"], code, p.Title)
+		response["description"] = strings.TrimPrefix(description, "\n")
 		examples := child(child(child(response, "content"), "application/problem+json"), "examples")
 		examples[string(p.Code)] = ref("examples", "problem-"+string(p.Code))
 	}

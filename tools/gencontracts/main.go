@@ -74,7 +74,7 @@ func generate(root string) (map[string][]byte, error) {
 	r.LookupComment = func(t reflect.Type, field string) string {
 		key := t.PkgPath() + "." + t.Name()
 		if field == "" {
-			return plain(r.CommentMap[key])
+			return toSentence(r.CommentMap[key])
 		}
 		comment := r.CommentMap[key+"."+field]
 		f, _ := t.FieldByName(field)
@@ -82,7 +82,7 @@ func generate(root string) (map[string][]byte, error) {
 		if rest, ok := strings.CutPrefix(comment, field+" "); ok && !strings.EqualFold(name, field) {
 			comment = "`" + name + "` " + rest // as in JSON
 		}
-		return plain(comment)
+		return toSentence(comment)
 	}
 	for module := range messages() {
 		if err := readComments(r, root, module); err != nil {
@@ -134,8 +134,10 @@ func enums() map[string]*jsonschema.Schema {
 	add := func(name, description string, values ...any) {
 		out[name] = &jsonschema.Schema{Type: "string", Enum: values, Description: description}
 	}
-	add("Status", "State of a job or report. The states done and failed are final.", v1.Queued, v1.Running, v1.Done, v1.Failed)
-	add("FrameStatus", "Outcome of a frame of a session. A dropped frame was replaced by a newer one.", v1.Done, v1.Failed, v1.Dropped)
+	add("Status", "State of a job or report. The states done and failed are final.",
+		v1.Queued, v1.Running, v1.Done, v1.Failed)
+	add("FrameStatus", "Outcome of a frame of a session. A dropped frame was replaced by a newer one.",
+		v1.Done, v1.Failed, v1.Dropped)
 	add("CallbackState", "State of a webhook. The states delivered and failed are final.",
 		v1.CallbackPending, v1.CallbackDelivered, v1.CallbackFailed)
 	add("EventName", "Name of an event of a job or report.",
@@ -196,8 +198,8 @@ func readComments(r *jsonschema.Reflector, root, module string) error {
 	return nil
 }
 
-// plain returns a Go comment as sentences on one line.
-func plain(s string) string {
+// toSentence returns a Go comment as sentences on one line.
+func toSentence(s string) string {
 	s = strings.NewReplacer("[", "", "]", "", "*v1.", "", "v1.", "").Replace(s)
 	s = strings.Join(strings.Fields(s), " ")
 	if s == "" {

@@ -24,7 +24,7 @@ func testInvalidReplies(t *testing.T, replies []invalidReply, send func(l *Lane,
 	defer l.Release()
 	for _, tt := range replies {
 		err := send(l, tt.reply)
-		if got := code(err); got != v1.Internal {
+		if got := problemCode(err); got != v1.Internal {
 			t.Errorf("%s: got %v, want %s", tt.name, err, v1.Internal)
 			continue
 		}
@@ -118,8 +118,8 @@ func TestLane_ReplyWithoutTypeOrIDEndsIt(t *testing.T) {
 		`{"type":"detected","id":1.5}`:  `protocol: answered with id: 1.5, want an integer`,
 		`{"type":5,"id":ID}`:            `protocol: answered with type: 5, want a string`,
 	} {
-		_, err := b.ask(t, context.Background(), "p", reply)
-		if got := code(err); got != v1.LaneDied {
+		_, err := b.sendOrder(t, context.Background(), "p", reply)
+		if got := problemCode(err); got != v1.LaneDied {
 			t.Errorf("%s: got %v, want %s", reply, err, v1.LaneDied)
 			continue
 		}
