@@ -18,7 +18,7 @@
 // The suite also speaks with the program directly, without a pool, to check what a
 // worker does not notice: that the program writes nothing but its replies to the
 // socket, that it ends when the socket is closed, and that it leaves no process
-// behind which a worker could not end.
+// that a worker could not end.
 package lanetest
 
 import (
@@ -53,10 +53,10 @@ type Program struct {
 	Args []string
 	// Stage is the stage that the program serves. Empty means subject.Detect.
 	Stage subject.Stage
-	// Setup is what the program is told about its pipeline. Programs that are not
-	// built in usually need only Setup.Settings.
+	// Setup is the configuration of the pipeline that is sent to the program. Programs
+	// that are not built in usually need only Setup.Settings.
 	Setup lane.Setup
-	// Models is the folder of models that the program is told of. It may be empty.
+	// Models is the folder of models that is sent to the program. It may be empty.
 	Models string
 	// ONNXRuntime configures the engine of built-in lanes. It may be nil.
 	ONNXRuntime *lane.ONNXRuntime

@@ -237,8 +237,8 @@ func checkEndOfFile(_ context.Context, s *suite) error {
 	return errors.Join(p.conn.Close(), p.end(s.endTimeout))
 }
 
-// checkEndOfFileDuringRequest closes the socket right behind a request. A program
-// that notices it only after its work ends within the time of a request.
+// checkEndOfFileDuringRequest closes the socket directly after a request. A program
+// that notices this only after its work must end within the timeout of a request.
 func checkEndOfFileDuringRequest(_ context.Context, s *suite) error {
 	p, err := s.startReady()
 	if err != nil {
