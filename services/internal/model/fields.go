@@ -29,8 +29,8 @@ func fieldNames(data []byte) ([]string, error) {
 	return names, nil
 }
 
-// Require returns an error that names each of these fields that model.yaml does not have.
-func (m *Model) Require(fields ...string) error {
+// RequireFields returns an error that names each of these fields that model.yaml does not have.
+func (m *Model) RequireFields(fields ...string) error {
 	var errs []error
 	for _, field := range fields {
 		if !slices.Contains(m.givenFields, field) {

@@ -112,8 +112,8 @@ type Output struct {
 	Space float64 `yaml:"space"`
 }
 
-// ErrAbsent says that the model folder does not exist.
-var ErrAbsent = errors.New("the folder does not exist")
+// ErrNotFound says that the model folder does not exist.
+var ErrNotFound = errors.New("the folder does not exist")
 
 // Limits of a folder.
 const (
@@ -139,7 +139,7 @@ func Find(root, name string) (string, error) {
 }
 
 // Load reads and checks the model.yaml of a folder, with the labels and the dictionary
-// that it names. The error wraps [ErrAbsent] when the folder does not exist, and otherwise
+// that it names. The error wraps [ErrNotFound] when the folder does not exist, and otherwise
 // names file and field. Load does not read the weights, see [Model.ReadWeights].
 func Load(dir string) (*Model, error) {
 	m := &Model{Name: filepath.Base(dir), Dir: dir}
@@ -152,7 +152,7 @@ func Load(dir string) (*Model, error) {
 func (m *Model) load() error {
 	switch info, err := os.Stat(m.Dir); {
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("%s: %w", m.Dir, ErrAbsent)
+		return fmt.Errorf("%s: %w", m.Dir, ErrNotFound)
 	case err != nil:
 		return err
 	case !info.IsDir():

@@ -170,9 +170,9 @@ func TestLoad_RejectsFields(t *testing.T) {
 	}
 }
 
-// TestModel_Require checks that the error names the missing field. A network needs fields
+// TestModel_RequireFields checks that the error names the missing field. A network needs fields
 // that a cascade does not.
-func TestModel_Require(t *testing.T) {
+func TestModel_RequireFields(t *testing.T) {
 	t.Parallel()
 	for field, line := range map[string]string{
 		"engines": "engines: [onnxruntime, opencv]\n", "weights": "weights: net.onnx\n",
@@ -184,7 +184,7 @@ func TestModel_Require(t *testing.T) {
 			t.Errorf("without %s: %v", field, err)
 			continue
 		}
-		err = m.Require("engines", "weights", "input")
+		err = m.RequireFields("engines", "weights", "input")
 		if field != "" {
 			checkError(t, "without "+field, err, filepath.Join(dir, File)+": "+field+": missing")
 		} else if err != nil {
@@ -282,15 +282,15 @@ func TestLoad_AbsentFolder(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "nosuch")
 	_, err := Load(dir)
-	if !errors.Is(err, ErrAbsent) {
-		t.Errorf("the error is %v, want %v", err, ErrAbsent)
+	if !errors.Is(err, ErrNotFound) {
+		t.Errorf("the error is %v, want %v", err, ErrNotFound)
 	}
 	checkError(t, "absent", err, dir)
 	_, err = Load(writeFolder(t, map[string]string{File: "absent"}))
 	if err == nil {
 		t.Errorf("a folder without %s was loaded", File)
 	}
-	if errors.Is(err, ErrAbsent) {
+	if errors.Is(err, ErrNotFound) {
 		t.Errorf("a folder without %s: %v, want another error than for an absent folder", File, err)
 	}
 }

@@ -45,9 +45,9 @@ func (m *Model) CheckClasses(least int) error {
 	return nil
 }
 
-// ThresholdOr returns the minimum score: the setting, or the threshold of the model when
+// EffectiveThreshold returns the minimum score: the setting, or the threshold of the model when
 // the setting is nil. It must be more than 0 and at most 1.
-func (m *Model) ThresholdOr(setting *float64) (float64, error) {
+func (m *Model) EffectiveThreshold(setting *float64) (float64, error) {
 	t := m.Threshold
 	if setting != nil {
 		t = *setting

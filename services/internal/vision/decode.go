@@ -114,8 +114,8 @@ func applyOrientation(m *gocv.Mat, orientation int) {
 	}
 }
 
-// Grey converts a colour image to grey. The caller closes the returned image.
-func Grey(m gocv.Mat) gocv.Mat {
+// ToGrey converts a colour image to grey. The caller closes the returned image.
+func ToGrey(m gocv.Mat) gocv.Mat {
 	g := gocv.NewMat()
 	gocv.CvtColor(m, &g, gocv.ColorBGRToGray)
 	return g

@@ -42,7 +42,7 @@ func Fit(m gocv.Mat, in model.Input) (nets.Tensor, Placement) {
 	defer seen.Close()
 	work := seen
 	if in.Channels == model.Grey {
-		work = Grey(seen)
+		work = ToGrey(seen)
 		defer work.Close()
 	}
 	size, at := computePlacement(part.Dx(), part.Dy(), in)

@@ -20,7 +20,7 @@ import (
 
 // Run serves the parent process until it exits.
 func Run() error {
-	vision.SingleThread()
+	vision.UseSingleThread()
 	return lane.Run(newHandler())
 }
 
@@ -91,7 +91,7 @@ func newClassifier(setup lane.Setup, o engines.Options) (classifier, lane.Loaded
 
 // Start creates the classifiers of the pipelines and runs each once on blank crops.
 func (h *handler) Start(s lane.Start) (map[string]lane.Loaded, error) {
-	o := engines.FromStart(s)
+	o := engines.NewOptions(s)
 	out := map[string]lane.Loaded{}
 	for name, setup := range s.Pipelines {
 		c, loaded, err := newClassifier(setup, o)

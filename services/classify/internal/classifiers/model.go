@@ -47,7 +47,7 @@ func newModel(setup lane.Setup, o engines.Options) (classifier, lane.Loaded, err
 		}
 	}
 	c, loaded, err := openModel(s, o)
-	if s.FallsBack(err) {
+	if s.ShouldFallBack(err) {
 		return newClassifier(*s.Fallback, o)
 	}
 	return c, loaded, err
@@ -80,13 +80,13 @@ func openModel(s modelSettings, o engines.Options) (classifier, lane.Loaded, err
 func openKind(m *model.Model, s modelSettings, o engines.Options) (classifier, lane.Loaded, error) {
 	if m.Kind == "tesseract" {
 		c, err := openReader(m, s)
-		return c, engines.Loaded(m), err
+		return c, engines.DescribeModel(m), err
 	}
 	c, err := openNetwork(m, s, o)
 	if err != nil {
 		return nil, lane.Loaded{}, err
 	}
-	return c, engines.Loaded(m, c.net), nil
+	return c, engines.DescribeModel(m, c.net), nil
 }
 
 // chain runs a second classifier on the crops that the first one drops.

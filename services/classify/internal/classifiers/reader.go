@@ -65,7 +65,7 @@ func openReader(m *model.Model, s modelSettings) (classifier, error) {
 	if err := m.CheckFields("weights", "settings"); err != nil {
 		return nil, m.FieldError(err)
 	}
-	if err := m.Require("weights"); err != nil {
+	if err := m.RequireFields("weights"); err != nil {
 		return nil, err
 	}
 	r := defaultReader()

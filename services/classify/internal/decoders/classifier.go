@@ -45,7 +45,7 @@ func newClassifier(m *model.Model, outputs []string, o Options) (Decoder, error)
 		return nil, fmt.Errorf("top: %d, want 1 or more", d.top)
 	}
 	var err error
-	if d.threshold, err = m.ThresholdOr(o.Threshold); err != nil {
+	if d.threshold, err = m.EffectiveThreshold(o.Threshold); err != nil {
 		return nil, err
 	}
 	d.names, err = m.OnlyOutput(outputs)

@@ -36,7 +36,7 @@ func newCTCText(m *model.Model, outputs []string, o Options) (Decoder, error) {
 	}
 	d := &ctcText{characters: m.Characters, space: m.Output.Space}
 	var err error
-	if d.threshold, err = m.ThresholdOr(o.Threshold); err != nil {
+	if d.threshold, err = m.EffectiveThreshold(o.Threshold); err != nil {
 		return nil, err
 	}
 	d.names, err = m.OnlyOutput(outputs)

@@ -92,7 +92,7 @@ func (d *cascade) validate() error {
 // find returns every region with the score 1: a cascade has no score, and gocv v0.31.0 does
 // not return its levels.
 func (d *cascade) find(m gocv.Mat, most int) ([]lane.Region, error) {
-	grey := vision.Grey(m)
+	grey := vision.ToGrey(m)
 	defer grey.Close()
 	work, scale := grey, 1.0
 	if long := max(grey.Cols(), grey.Rows()); long > d.LongSide {

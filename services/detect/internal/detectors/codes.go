@@ -57,7 +57,7 @@ func openQR(m *model.Model, s modelSettings) (detector, error) {
 
 // detect returns every region with the score 1: codes have no score.
 func (d *codeReader) detect(m gocv.Mat, most int, want cropFilter) ([]lane.Region, []crop, error) {
-	grey := vision.Grey(m)
+	grey := vision.ToGrey(m)
 	defer grey.Close()
 	found, err := d.reader.Read(grey)
 	if err != nil {

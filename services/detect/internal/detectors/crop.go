@@ -63,7 +63,7 @@ func (c cropping) cropRegions(m gocv.Mat, regions []lane.Region, want cropFilter
 	}
 	from := m
 	if c.Channels == model.Grey {
-		from = vision.Grey(m)
+		from = vision.ToGrey(m)
 		defer from.Close()
 	}
 	var crops []crop

@@ -18,7 +18,7 @@ import (
 
 // Run serves the parent process until it exits.
 func Run() error {
-	vision.SingleThread()
+	vision.UseSingleThread()
 	return lane.Run(newHandler())
 }
 
@@ -53,7 +53,7 @@ func newDetector(setup lane.Setup, o engines.Options) (detector, lane.Loaded, er
 
 // Start creates the detectors of the pipelines and runs each once on a blank image.
 func (h *handler) Start(s lane.Start) (map[string]lane.Loaded, error) {
-	o := engines.FromStart(s)
+	o := engines.NewOptions(s)
 	out := map[string]lane.Loaded{}
 	blank := gocv.NewMatWithSize(240, 320, gocv.MatTypeCV8UC3)
 	defer blank.Close()

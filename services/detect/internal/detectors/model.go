@@ -43,7 +43,7 @@ func newModel(settings json.RawMessage, o engines.Options) (detector, lane.Loade
 		return nil, lane.Loaded{}, fmt.Errorf("settings: %w", err)
 	}
 	d, loaded, err := openModel(s, o)
-	if s.FallsBack(err) {
+	if s.ShouldFallBack(err) {
 		return newDetector(*s.Fallback, o)
 	}
 	return d, loaded, err
@@ -62,25 +62,25 @@ func openModel(s modelSettings, o engines.Options) (detector, lane.Loaded, error
 		if err != nil {
 			return nil, lane.Loaded{}, err
 		}
-		return d, engines.Loaded(m, d.net), nil
+		return d, engines.DescribeModel(m, d.net), nil
 	case "cascade":
 		d, err := openFinder(m, s, newCascadeModel)
-		return d, engines.Loaded(m), err
+		return d, engines.DescribeModel(m), err
 	case "hog":
 		d, err := openFinder(m, s, newHOG)
-		return d, engines.Loaded(m), err
+		return d, engines.DescribeModel(m), err
 	case "qr":
 		d, err := openQR(m, s)
-		return d, engines.Loaded(m), err
+		return d, engines.DescribeModel(m), err
 	case "text-lines":
 		d, err := openTextLines(m, s)
-		return d, engines.Loaded(m), err
+		return d, engines.DescribeModel(m), err
 	}
 	d, err := openNetwork(m, s, o)
 	if err != nil {
 		return nil, lane.Loaded{}, err
 	}
-	return cropper{d, s.cropping}, engines.Loaded(m, d.net), nil
+	return cropper{d, s.cropping}, engines.DescribeModel(m, d.net), nil
 }
 
 // openFinder creates the detector of a model that is not a network and finds objects of one
@@ -92,7 +92,7 @@ func openFinder(m *model.Model, s modelSettings, open func(*model.Model) (finder
 	if err := m.CheckFields("weights", "labels", "classes", "settings"); err != nil {
 		return nil, m.FieldError(err)
 	}
-	if err := m.Require("weights", "labels", "classes"); err != nil {
+	if err := m.RequireFields("weights", "labels", "classes"); err != nil {
 		return nil, err
 	}
 	if m.Classes != 1 {
@@ -108,7 +108,7 @@ func openFinder(m *model.Model, s modelSettings, open func(*model.Model) (finder
 func openNetwork(m *model.Model, s modelSettings, o engines.Options) (*network, error) {
 	d := &network{model: m, nms: m.NMS}
 	var err error
-	if d.threshold, err = m.ThresholdOr(s.Threshold); err != nil {
+	if d.threshold, err = m.EffectiveThreshold(s.Threshold); err != nil {
 		return nil, fmt.Errorf("model %s: %w", m.Name, err)
 	}
 	if s.NMS != nil {

@@ -88,7 +88,7 @@ type inkLine struct {
 }
 
 func (d *textLines) detect(m gocv.Mat, most int, want cropFilter) ([]lane.Region, []crop, error) {
-	grey := vision.Grey(m)
+	grey := vision.ToGrey(m)
 	defer grey.Close()
 	lines := d.find(grey)
 	if len(lines) > most {

@@ -42,7 +42,7 @@ func openTextNetwork(m *model.Model, s modelSettings, o engines.Options) (*textN
 		options: dbtext.Options{Pixel: m.Output.Pixel, Unclip: m.Output.Unclip, MinSide: minShrunk},
 	}
 	var err error
-	if d.options.Score, err = m.ThresholdOr(s.Threshold); err != nil {
+	if d.options.Score, err = m.EffectiveThreshold(s.Threshold); err != nil {
 		return nil, fmt.Errorf("model %s: %w", m.Name, err)
 	}
 	if err := checkTextModel(m); err != nil {
@@ -106,7 +106,7 @@ func (d *textNetwork) detect(m gocv.Mat, most int, want cropFilter) ([]lane.Regi
 	crops := want(label)
 	from := m
 	if crops && d.grey {
-		from = vision.Grey(m)
+		from = vision.ToGrey(m)
 		defer from.Close()
 	}
 	regions := make([]lane.Region, 0, len(lines))

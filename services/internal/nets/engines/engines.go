@@ -26,8 +26,8 @@ type Options struct {
 	Providers []lane.Provider
 }
 
-// FromStart returns the options in the Start message that a worker sends to a lane.
-func FromStart(s lane.Start) Options {
+// NewOptions returns the options in the Start message that a worker sends to a lane.
+func NewOptions(s lane.Start) Options {
 	o := Options{Models: s.Models}
 	if s.ONNXRuntime != nil {
 		o.Library, o.Providers = s.ONNXRuntime.Library, s.ONNXRuntime.Providers
@@ -41,7 +41,7 @@ func FromStart(s lane.Start) Options {
 // found and cannot be used is an error. When no engine is available, the error wraps
 // [onnxruntime.ErrNotFound].
 func Open(m *model.Model, o Options) (nets.Net, error) {
-	if err := m.Require("engines", "weights", "input"); err != nil {
+	if err := m.RequireFields("engines", "weights", "input"); err != nil {
 		return nil, err
 	}
 	var absent error
@@ -62,8 +62,8 @@ func Open(m *model.Model, o Options) (nets.Net, error) {
 	return nil, fmt.Errorf("load model %s: engines: %v: %w", m.Name, m.Engines, absent)
 }
 
-// Loaded returns what a lane reports to its worker about a model and its networks.
-func Loaded(m *model.Model, networks ...nets.Net) lane.Loaded {
+// DescribeModel returns what a lane reports to its worker about a model and its networks.
+func DescribeModel(m *model.Model, networks ...nets.Net) lane.Loaded {
 	loaded := lane.Loaded{Models: []v1.Model{{Name: m.Name, Version: m.Version}}}
 	for _, n := range networks {
 		loaded.Networks = append(loaded.Networks, nets.Describe(m.Name, n))

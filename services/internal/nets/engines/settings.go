@@ -27,15 +27,15 @@ func (s Settings) Load(models string) (*model.Model, error) {
 		return nil, fmt.Errorf("settings: %w", err)
 	}
 	m, err := model.Load(dir)
-	if errors.Is(err, model.ErrAbsent) {
+	if errors.Is(err, model.ErrNotFound) {
 		err = fmt.Errorf("%w; sightmesh models pull fetches models, see docs/models.md", err)
 	}
 	return m, err
 }
 
-// FallsBack reports whether the fallback replaces the model after this error: only when
+// ShouldFallBack reports whether the fallback replaces the model after this error: only when
 // the model folder or the engine is missing. A model that exists and cannot be used is
 // never replaced.
-func (s Settings) FallsBack(err error) bool {
-	return s.Fallback != nil && (errors.Is(err, model.ErrAbsent) || errors.Is(err, onnxruntime.ErrNotFound))
+func (s Settings) ShouldFallBack(err error) bool {
+	return s.Fallback != nil && (errors.Is(err, model.ErrNotFound) || errors.Is(err, onnxruntime.ErrNotFound))
 }

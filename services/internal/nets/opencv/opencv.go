@@ -6,7 +6,7 @@
 // exception as a Go error. A network can still corrupt memory and crash its process, or
 // run forever, so it must run in a lane.
 //
-// The number of OpenCV's threads is set for the process, see vision.SingleThread.
+// The number of OpenCV's threads is set for the process, see vision.UseSingleThread.
 package opencv
 
 /*
