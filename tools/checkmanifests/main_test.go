@@ -141,9 +141,9 @@ func TestRendered_OnePodOfSeveralMayBeAway(t *testing.T) {
 	for _, name := range services() {
 		switch n := deployments[name].Spec.Replicas; {
 		case n == nil:
-			t.Errorf("%s has no two replicas: n = %v, want != nil", name, n)
+			t.Errorf("%s has no two replicas: no n", name)
 		case *n < 2:
-			t.Errorf("%s has no two replicas: *n = %v, want >= 2", name, *n)
+			t.Errorf("%s has no two replicas: *n %v, want at least 2", name, *n)
 		}
 		if got := budgets[name].Spec.MaxUnavailable; got != 1 {
 			t.Errorf("the budget of %s allows %v pods to be away, want 1", name, got)
@@ -254,7 +254,7 @@ func TestChecks_FindWhatIsWrong(t *testing.T) {
 		}
 		switch err := tt.check(all[0]); {
 		case err == nil:
-			t.Errorf("%s: got %v, want an error that says %q: err = %v, want != nil", name, err, tt.want, err)
+			t.Errorf("%s: got %v, want an error that says %q: no error", name, err, tt.want)
 		case !strings.Contains(err.Error(), tt.want):
 			t.Errorf("%s: got %v, want an error that says %q: want strings.Contains(err.Error(), tt.want)",
 				name, err, tt.want)
@@ -318,7 +318,7 @@ spec:
 	}
 	switch err := checkTriggers(lost[0], lost); {
 	case err == nil:
-		t.Errorf("without its Deployment: %v: err = %v, want != nil", err, err)
+		t.Errorf("without its Deployment: %v: no error", err)
 	case !strings.Contains(err.Error(), `no Deployment "gone"`):
 		t.Errorf("without its Deployment: %v: want strings.Contains(err.Error(), `no Deployment \"gone\"`)", err)
 	}

@@ -98,7 +98,7 @@ func (s *suite) check(t *testing.T, l *load, p page) v1.Result {
 	case err != nil:
 		t.Fatalf("got %d %s, %v", status, answer, err)
 	case status != http.StatusOK:
-		t.Fatalf("got %d %s, %v: status = %v, want http.StatusOK", status, answer, err, status)
+		t.Fatalf("got %d %s, %v: status %v, want 200", status, answer, err, status)
 	}
 	if p.codes == nil {
 		return r
@@ -150,10 +150,10 @@ func (r release) testIngress(t *testing.T, row *row) {
 	row.count(l, l.settle(t, r.nats()))
 	switch {
 	case row.failed > 0:
-		t.Errorf("%d of %d images were accepted, and requests failed: %q: row.failed = %v, want <= 0",
+		t.Errorf("%d of %d images were accepted, and requests failed: %q: row.failed %v, want at most 0",
 			row.accepted, small+1, l.failures(), row.failed)
 	case row.accepted != small+1:
-		t.Errorf("%d of %d images were accepted, and requests failed: %q: row.accepted = %v, want %v",
+		t.Errorf("%d of %d images were accepted, and requests failed: %q: row.accepted %v, want %v",
 			row.accepted, small+1, l.failures(), row.accepted, small+1)
 	}
 	if err := r.sendFrames(t.Context(), "ws://"+host, l.client, small); err != nil {
@@ -355,8 +355,7 @@ func (r release) testSecondRelease(t *testing.T, row *row) {
 	case err != nil:
 		t.Errorf("the first release answers %d for a job of the second, %v", status, err)
 	case status != http.StatusNotFound:
-		t.Errorf("the first release answers %d for a job of the second, %v: status = %v, want http.StatusNotFound",
-			status, err, status)
+		t.Errorf("the first release answers %d for a job of the second, %v: status %v, want 404", status, err, status)
 	}
 	second.testUninstall(t, row)
 }
@@ -397,8 +396,7 @@ func (r release) testFormerChart(t *testing.T, row *row) {
 	case err != nil:
 		t.Errorf("the result of before the upgrade: %d %s, %v", status, answer, err)
 	case status != http.StatusOK:
-		t.Errorf("the result of before the upgrade: %d %s, %v: status = %v, want http.StatusOK",
-			status, answer, err, status)
+		t.Errorf("the result of before the upgrade: %d %s, %v: status %v, want 200", status, answer, err, status)
 	}
 	old.testUninstall(t, row)
 }

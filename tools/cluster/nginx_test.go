@@ -85,13 +85,13 @@ func (r release) startNginx(t *testing.T) {
 	}
 	switch {
 	case len(ingress.Items) != 1:
-		t.Fatalf("got %+v, want one Ingress with one rule and one path: len(ingress.Items) = %v, want 1",
+		t.Fatalf("got %+v, want one Ingress with one rule and one path: %d ingress.Items, want 1",
 			ingress, len(ingress.Items))
 	case len(ingress.Items[0].Spec.Rules) != 1:
-		t.Fatalf("got %+v, want one Ingress with one rule and one path: len(ingress.Items[0].Spec.Rules) = %v, want 1",
+		t.Fatalf("got %+v, want one Ingress with one rule and one path: %d ingress.Items[0].Spec.Rules, want 1",
 			ingress, len(ingress.Items[0].Spec.Rules))
 	case len(ingress.Items[0].Spec.Rules[0].HTTP.Paths) != 1:
-		t.Fatalf("got %+v, want one Ingress with one rule and one path: len(ingress.Items[0].Spec.Rules[0].HTTP.Paths) = %v, want 1",
+		t.Fatalf("got %+v, want one Ingress with one rule and one path: %d ingress.Items[0].Spec.Rules[0].HTTP.Paths, want 1",
 			ingress, len(ingress.Items[0].Spec.Rules[0].HTTP.Paths))
 	}
 	rule := ingress.Items[0].Spec.Rules[0]

@@ -208,7 +208,7 @@ func (p policies) check(t *testing.T) {
 				for _, s := range []*selector{peer.PodSelector, peer.NamespaceSelector, &policy.Spec.PodSelector} {
 					switch {
 					case peer.IPBlock != nil:
-						t.Fatalf("a policy has an address block or an expression, which this test does not know: %+v: peer.IPBlock = %v, want nil",
+						t.Fatalf("a policy has an address block or an expression, which this test does not know: %+v: peer.IPBlock %v, want nil",
 							policy, peer.IPBlock)
 					case s != nil && len(s.MatchExpressions) > 0:
 						t.Fatalf("a policy has an address block or an expression, which this test does not know: %+v: want not s != nil && len(s.MatchExpressions) > 0",

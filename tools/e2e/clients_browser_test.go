@@ -205,7 +205,7 @@ func TestClients_BrowserPost(t *testing.T) {
 			case err != nil:
 				t.Errorf("%d images were stored, %v, want %d", stored, err, tt.stored)
 			case stored != tt.stored:
-				t.Errorf("%d images were stored, %v, want %d: stored = %v, want %v",
+				t.Errorf("%d images were stored, %v, want %d: stored %v, want %v",
 					stored, err, tt.stored, stored, tt.stored)
 			}
 			if read := strings.Contains(seen.Text, "sightmesh reads this page"); read != (tt.stored > 0) {
@@ -223,13 +223,13 @@ func TestClients_BrowserEventSource(t *testing.T) {
 	seen := site.open(t, site.url, fmt.Sprintf(watchJob, ingress.url))
 	switch {
 	case len(seen.Events) < 2:
-		t.Errorf("the page has seen %+v, want the events from accepted to done: len(seen.Events) = %v, want >= 2",
+		t.Errorf("the page has seen %+v, want the events from accepted to done: %d seen.Events, want at least 2",
 			seen, len(seen.Events))
 	case seen.Events[0] != "accepted":
-		t.Errorf(`the page has seen %+v, want the events from accepted to done: seen.Events[0] = %q, want "accepted"`,
+		t.Errorf(`the page has seen %+v, want the events from accepted to done: seen.Events[0] %q, want "accepted"`,
 			seen, seen.Events[0])
 	case seen.Events[len(seen.Events)-1] != "done":
-		t.Errorf(`the page has seen %+v, want the events from accepted to done: seen.Events[len(seen.Events)-1] = %q, want "done"`,
+		t.Errorf(`the page has seen %+v, want the events from accepted to done: seen.Events[len(seen.Events)-1] %q, want "done"`,
 			seen, seen.Events[len(seen.Events)-1])
 	}
 	if !strings.Contains(seen.Text, "sightmesh reads this page") {
@@ -275,20 +275,20 @@ func TestClients_BrowserSession(t *testing.T) {
 			if !tt.opened {
 				switch {
 				case len(seen.Messages) != 0:
-					t.Errorf("the page has seen %+v, want a connection that fails: len(seen.Messages) = %v, want 0",
+					t.Errorf("the page has seen %+v, want a connection that fails: %d seen.Messages, want 0",
 						seen, len(seen.Messages))
 				case seen.Code != 1006:
-					t.Errorf("the page has seen %+v, want a connection that fails: seen.Code = %v, want 1006",
+					t.Errorf("the page has seen %+v, want a connection that fails: seen.Code %v, want 1006",
 						seen, seen.Code)
 				}
 				return
 			}
 			switch {
 			case len(seen.Messages) != 3:
-				t.Fatalf("the page has seen %+v, want two outcomes and the end: len(seen.Messages) = %v, want 3",
+				t.Fatalf("the page has seen %+v, want two outcomes and the end: %d seen.Messages, want 3",
 					seen, len(seen.Messages))
 			case seen.Code != 1000:
-				t.Fatalf("the page has seen %+v, want two outcomes and the end: seen.Code = %v, want 1000",
+				t.Fatalf("the page has seen %+v, want two outcomes and the end: seen.Code %v, want 1000",
 					seen, seen.Code)
 			}
 			for i, message := range seen.Messages[:2] {
@@ -298,10 +298,10 @@ func TestClients_BrowserSession(t *testing.T) {
 				}
 				switch {
 				case outcome.Frame != int64(i):
-					t.Fatalf("outcome %d is %s, want frame %d done: outcome.Frame = %v, want %v",
+					t.Fatalf("outcome %d is %s, want frame %d done: outcome.Frame %v, want %v",
 						i, message, i, outcome.Frame, int64(i))
 				case outcome.Status != v1.Done:
-					t.Fatalf("outcome %d is %s, want frame %d done: outcome.Status = %v, want v1.Done",
+					t.Fatalf("outcome %d is %s, want frame %d done: outcome.Status %v, want done",
 						i, message, i, outcome.Status)
 				}
 				checkPage(t, *outcome.Result)

@@ -331,8 +331,7 @@ func testNginxLocation(t *testing.T, url, base string) {
 	case err != nil:
 		t.Fatalf("GET %s: %v, %v, want the result", job, a, err)
 	case a.result.Status != v1.Done:
-		t.Fatalf("GET %s: %v, %v, want the result: a.result.Status = %v, want v1.Done",
-			job, a, err, a.result.Status)
+		t.Fatalf("GET %s: %v, %v, want the result: status %v, want done", job, a, err, a.result.Status)
 	}
 	checkPage(t, a.result)
 }
@@ -388,7 +387,7 @@ func testNginxEvents(t *testing.T, m *mesh, url string) {
 	case err != nil:
 		t.Fatalf("cancel: %v, %v", a, err)
 	case a.status != http.StatusOK:
-		t.Fatalf("cancel: %v, %v: a.status = %v, want http.StatusOK", a, err, a.status)
+		t.Fatalf("cancel: %v, %v: status %v, want 200", a, err, a.status)
 	}
 	if got := events.next(t); got != v1.EventFailed {
 		t.Errorf("the last event is %s, want failed", got)
@@ -424,10 +423,10 @@ func testNginxSession(t *testing.T, url string) {
 		}
 		switch {
 		case outcome.Frame != i:
-			t.Fatalf("outcome %d is %+v, want frame %d done: outcome.Frame = %v, want %v",
+			t.Fatalf("outcome %d is %+v, want frame %d done: outcome.Frame %v, want %v",
 				i, outcome, i, outcome.Frame, i)
 		case outcome.Status != v1.Done:
-			t.Fatalf("outcome %d is %+v, want frame %d done: outcome.Status = %v, want v1.Done",
+			t.Fatalf("outcome %d is %+v, want frame %d done: outcome.Status %v, want done",
 				i, outcome, i, outcome.Status)
 		}
 		checkPage(t, *outcome.Result)
@@ -439,8 +438,7 @@ func testNginxSession(t *testing.T, url string) {
 	case !end.End:
 		t.Errorf("the last message is %+v, %v, want the end of 3 frames: want end.End", end, err)
 	case end.Frames != 3:
-		t.Errorf("the last message is %+v, %v, want the end of 3 frames: end.Frames = %v, want 3",
-			end, err, end.Frames)
+		t.Errorf("the last message is %+v, %v, want the end of 3 frames: end.Frames %v, want 3", end, err, end.Frames)
 	}
 }
 

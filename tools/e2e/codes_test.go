@@ -34,18 +34,18 @@ func TestCodes_AreRead(t *testing.T) {
 	}
 	switch want := "https://example.com/sightmesh\n4006381333931\nSM-2026-000417\nGrüße aus Köln\n"; {
 	case r.Text == nil:
-		t.Errorf("the text of the image is not %q: r.Text = %v, want != nil", want, r.Text)
+		t.Errorf("the text of the image is not %q: no text", want)
 	case *r.Text != want:
-		t.Errorf("the text of the image is not %q: *r.Text = %v, want %v", want, *r.Text, want)
+		t.Errorf("the text of the image is not %q: *r.Text %v, want %v", want, *r.Text, want)
 	}
 	if got, want := r.Regions[0].Box, (v1.Box{X: 40, Y: 40, Width: 100, Height: 100}); !isNear(got, want) {
 		t.Errorf("the first code is at %+v, want %+v", got, want)
 	}
 	switch {
 	case len(r.Models) != 1:
-		t.Errorf("models %+v, want zxing-cpp: len(r.Models) = %v, want 1", r.Models, len(r.Models))
+		t.Errorf("models %+v, want zxing-cpp: %d models, want 1", r.Models, len(r.Models))
 	case r.Models[0].Name != "zxing-cpp":
-		t.Errorf(`models %+v, want zxing-cpp: r.Models[0].Name = %q, want "zxing-cpp"`, r.Models, r.Models[0].Name)
+		t.Errorf(`models %+v, want zxing-cpp: Models[0].Name %q, want "zxing-cpp"`, r.Models, r.Models[0].Name)
 	}
 }
 

@@ -44,13 +44,13 @@ func TestDrawn_MatchesResult(t *testing.T) {
 			}
 			switch r, g, b, _ := img.At(0, 0).RGBA(); {
 			case r>>8 < 200:
-				t.Errorf("the corner of the page is %v, want the light paper that was read: r>>8 = %v, want >= 200",
+				t.Errorf("the corner of the page is %v, want the light paper that was read: r>>8 %v, want at least 200",
 					img.At(0, 0), r>>8)
 			case g>>8 < 200:
-				t.Errorf("the corner of the page is %v, want the light paper that was read: g>>8 = %v, want >= 200",
+				t.Errorf("the corner of the page is %v, want the light paper that was read: g>>8 %v, want at least 200",
 					img.At(0, 0), g>>8)
 			case b>>8 < 200:
-				t.Errorf("the corner of the page is %v, want the light paper that was read: b>>8 = %v, want >= 200",
+				t.Errorf("the corner of the page is %v, want the light paper that was read: b>>8 %v, want at least 200",
 					img.At(0, 0), b>>8)
 			}
 		})
@@ -75,8 +75,8 @@ func TestDrawn_NoWorker(t *testing.T) {
 	}
 	switch got := m.get(t, want); {
 	case got.status != http.StatusOK:
-		t.Errorf("the job is %v, want done: got.status = %v, want http.StatusOK", got, got.status)
+		t.Errorf("the job is %v, want done: status %v, want 200", got, got.status)
 	case got.result.Status != v1.Done:
-		t.Errorf("the job is %v, want done: got.result.Status = %v, want v1.Done", got, got.result.Status)
+		t.Errorf("the job is %v, want done: got.result.Status %v, want done", got, got.result.Status)
 	}
 }

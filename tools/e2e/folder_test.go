@@ -161,8 +161,7 @@ func TestUp_FullDisk(t *testing.T) {
 		status, body := readyz(t, admin)
 		switch {
 		case status != http.StatusServiceUnavailable:
-			return fmt.Errorf("readyz on a full disk: %d %s: status = %v, want http.StatusServiceUnavailable",
-				status, body, status)
+			return fmt.Errorf("readyz on a full disk: %d %s: status %v, want 503", status, body, status)
 		case !strings.Contains(body, "free on the disk of "+data):
 			return fmt.Errorf(`readyz on a full disk: %d %s: want strings.Contains(body, "free on the disk of "+data)`,
 				status, body)

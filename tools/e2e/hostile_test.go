@@ -22,7 +22,7 @@ func testHostile(t *testing.T, m *mesh) {
 	case err != nil:
 		t.Fatalf("%d files, %v", len(files), err)
 	case len(files) < 50:
-		t.Fatalf("%d files, %v: len(files) = %v, want >= 50", len(files), err, len(files))
+		t.Fatalf("%d files, %v: %d files, want at least 50", len(files), err, len(files))
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -41,11 +41,10 @@ func testHostile(t *testing.T, m *mesh) {
 					t.Errorf("a good image got %v %v", a, err)
 					return
 				case a.result.Status != v1.Done:
-					t.Errorf("a good image got %v %v: a.result.Status = %v, want v1.Done", a, err, a.result.Status)
+					t.Errorf("a good image got %v %v: status %v, want done", a, err, a.result.Status)
 					return
 				case len(a.result.Regions) != regions:
-					t.Errorf("a good image got %v %v: len(a.result.Regions) = %v, want %v",
-						a, err, len(a.result.Regions), regions)
+					t.Errorf("a good image got %v %v: %d regions, want %v", a, err, len(a.result.Regions), regions)
 					return
 				}
 				served.Add(1)

@@ -73,10 +73,10 @@ func testImageCases(t *testing.T, m *mesh) {
 			}
 			switch {
 			case r.Image.Width != 820:
-				t.Errorf("the image is %d x %d, want 820 x 480: r.Image.Width = %v, want 820",
+				t.Errorf("the image is %d x %d, want 820 x 480: Image.Width %v, want 820",
 					r.Image.Width, r.Image.Height, r.Image.Width)
 			case r.Image.Height != 480:
-				t.Errorf("the image is %d x %d, want 820 x 480: r.Image.Height = %v, want 480",
+				t.Errorf("the image is %d x %d, want 820 x 480: Image.Height %v, want 480",
 					r.Image.Width, r.Image.Height, r.Image.Height)
 			}
 		})

@@ -35,9 +35,9 @@ func TestInteropNode(t *testing.T) {
 	for _, r := range runNodeJS(t, "interop.mjs", m.nats, "FACE", "faces", filepath.Join(root(t), "contracts", "schema", "v1")) {
 		switch {
 		case r.Status != v1.Done:
-			t.Errorf("a result is %+v, want one face: r.Status = %v, want v1.Done", r, r.Status)
+			t.Errorf("a result is %+v, want one face: status %v, want done", r, r.Status)
 		case len(r.Regions) != 1:
-			t.Errorf("a result is %+v, want one face: len(r.Regions) = %v, want 1", r, len(r.Regions))
+			t.Errorf("a result is %+v, want one face: %d regions, want 1", r, len(r.Regions))
 		}
 	}
 }
@@ -55,9 +55,9 @@ func TestInteropWebSocket(t *testing.T) {
 	for _, r := range results {
 		switch {
 		case r.Status != v1.Done:
-			t.Errorf("a result is %+v, want one face: r.Status = %v, want v1.Done", r, r.Status)
+			t.Errorf("a result is %+v, want one face: status %v, want done", r, r.Status)
 		case len(r.Regions) != 1:
-			t.Errorf("a result is %+v, want one face: len(r.Regions) = %v, want 1", r, len(r.Regions))
+			t.Errorf("a result is %+v, want one face: %d regions, want 1", r, len(r.Regions))
 		}
 	}
 	if page := results[1].Metadata["page"]; page != "3" {
@@ -118,7 +118,7 @@ func startPostgres(t *testing.T) *postgres {
 	case err != nil:
 		t.Fatalf("no PostgreSQL: make interop installs it: %v", err)
 	case len(found) == 0:
-		t.Fatalf("no PostgreSQL: make interop installs it: len(found) = %v, want != 0", len(found))
+		t.Fatalf("no PostgreSQL: make interop installs it: no found")
 	}
 	dir, err := os.MkdirTemp("", "sightmesh-pg")
 	if err != nil {
@@ -255,7 +255,7 @@ func TestInteropPostgres(t *testing.T) {
 		case err != nil:
 			return fmt.Errorf("%v %w", got, err)
 		case got[0] != "true":
-			return fmt.Errorf(`%v %w: got[0] = %q, want "true"`, got, err, got[0])
+			return fmt.Errorf(`%v %w: got[0] %q, want "true"`, got, err, got[0])
 		}
 		return nil
 	})
@@ -301,7 +301,7 @@ func TestInteropPostgres(t *testing.T) {
 	case err != nil:
 		t.Errorf("labels seen per hour: %v, %v", hours, err)
 	case len(hours) == 0:
-		t.Errorf("labels seen per hour: %v, %v: len(hours) = %v, want != 0", hours, err, len(hours))
+		t.Errorf("labels seen per hour: %v, %v: no hours", hours, err)
 	case !strings.HasPrefix(hours[0], "true face "):
 		t.Errorf(`labels seen per hour: %v, %v: want strings.HasPrefix(hours[0], "true face ")`, hours, err)
 	}
@@ -321,14 +321,14 @@ func TestInteropGo(t *testing.T) {
 	case err != nil:
 		t.Errorf("analyze: %+v, %v", r, err)
 	case len(r.Regions) != 1:
-		t.Errorf("analyze: %+v, %v: len(r.Regions) = %v, want 1", r, err, len(r.Regions))
+		t.Errorf("analyze: %+v, %v: %d regions, want 1", r, err, len(r.Regions))
 	}
 	var p *v1.Problem
 	switch _, err := c.Analyze(ctx, "faces", []byte("no image")); {
 	case !errors.As(err, &p):
 		t.Errorf("no image: %v: want errors.As(err, &p)", err)
 	case p.Code != v1.UnsupportedType:
-		t.Errorf("no image: %v: p.Code = %v, want v1.UnsupportedType", err, p.Code)
+		t.Errorf("no image: %v: code %v, want unsupported-type", err, p.Code)
 	}
 	job, err := c.Submit(ctx, "text", subject.Bulk, samplePage(t))
 	if err != nil {
@@ -338,10 +338,10 @@ func TestInteropGo(t *testing.T) {
 	case err != nil:
 		t.Errorf("submitted: %+v, %v", r, err)
 	case r.Status != v1.Done:
-		t.Errorf("submitted: %+v, %v: r.Status = %v, want v1.Done", r, err, r.Status)
+		t.Errorf("submitted: %+v, %v: status %v, want done", r, err, r.Status)
 	case r.ID != job:
-		t.Errorf("submitted: %+v, %v: r.ID = %v, want %v", r, err, r.ID, job)
+		t.Errorf("submitted: %+v, %v: ID %v, want %v", r, err, r.ID, job)
 	case r.Text == nil:
-		t.Errorf("submitted: %+v, %v: r.Text = %v, want != nil", r, err, r.Text)
+		t.Errorf("submitted: %+v, %v: no text", r, err)
 	}
 }

@@ -467,10 +467,10 @@ func (m *jaegerMesh) testNATS(t *testing.T) {
 	})
 	switch found := m.search(t, "sightmesh.job", r.ID); {
 	case len(found) != 1:
-		t.Errorf("a search for the job finds %d traces, want that of the job: len(found) = %v, want 1",
+		t.Errorf("a search for the job finds %d traces, want that of the job: %d found, want 1",
 			len(found), len(found))
 	case found[0].TraceID != r.TraceID:
-		t.Errorf("a search for the job finds %d traces, want that of the job: found[0].TraceID = %v, want %v",
+		t.Errorf("a search for the job finds %d traces, want that of the job: found[0].TraceID %v, want %v",
 			len(found), found[0].TraceID, r.TraceID)
 	}
 	if msg, err = nc.Request(subject.Analyze("text"), samplePage(t)[:5000], timeoutAnswer); err != nil {
@@ -586,10 +586,9 @@ func (m *jaegerMesh) testKilledLane(t *testing.T) {
 	r := m.outcome(t, a)
 	switch {
 	case r.Problem == nil:
-		t.Fatalf("the outcome is %+v, want %s: r.Problem = %v, want != nil", r, v1.LaneDied, r.Problem)
+		t.Fatalf("the outcome is %+v, want %s: no problem", r, v1.LaneDied)
 	case r.Problem.Code != v1.LaneDied:
-		t.Fatalf("the outcome is %+v, want %s: r.Problem.Code = %v, want v1.LaneDied",
-			r, v1.LaneDied, r.Problem.Code)
+		t.Fatalf("the outcome is %+v, want %s: Problem.Code %v, want lane-died", r, v1.LaneDied, r.Problem.Code)
 	}
 	tr := m.trace(t, r.TraceID, "publish RESULTS")
 	lane := tr.named("lane")

@@ -44,13 +44,13 @@ func testForms(t *testing.T, m *mesh) {
 		a := m.send(t, http.MethodPost, "/v1/images?pipeline=faces", tt.contentType, tt.body)
 		switch {
 		case a.status != http.StatusOK:
-			t.Errorf("%s: %v: a.status = %v, want http.StatusOK", name, a, a.status)
+			t.Errorf("%s: %v: status %v, want 200", name, a, a.status)
 		case a.result.Image == nil:
-			t.Errorf("%s: %v: a.result.Image = %v, want != nil", name, a, a.result.Image)
+			t.Errorf("%s: %v: no image", name, a)
 		case a.result.Image.Bytes != len(face):
-			t.Errorf("%s: %v: a.result.Image.Bytes = %v, want %v", name, a, a.result.Image.Bytes, len(face))
+			t.Errorf("%s: %v: Image.Bytes %v, want %v", name, a, a.result.Image.Bytes, len(face))
 		case len(a.result.Regions) != 1:
-			t.Errorf("%s: %v: len(a.result.Regions) = %v, want 1", name, a, len(a.result.Regions))
+			t.Errorf("%s: %v: %d regions, want 1", name, a, len(a.result.Regions))
 		}
 	}
 }
@@ -97,10 +97,9 @@ func testURLs(t *testing.T, m *mesh) {
 		a := m.send(t, http.MethodPost, "/v1/images?pipeline=faces", "application/json", `{"url":"`+tt.url+`"}`)
 		switch {
 		case a.status != tt.status:
-			t.Errorf("%s: %v, want %d %s: a.status = %v, want %v",
-				tt.url, a, tt.status, tt.code, a.status, tt.status)
+			t.Errorf("%s: %v, want %d %s: status %v, want %v", tt.url, a, tt.status, tt.code, a.status, tt.status)
 		case a.problem.Code != tt.code:
-			t.Errorf("%s: %v, want %d %s: a.problem.Code = %v, want %v",
+			t.Errorf("%s: %v, want %d %s: problem code %v, want %v",
 				tt.url, a, tt.status, tt.code, a.problem.Code, tt.code)
 		}
 	}
@@ -113,24 +112,23 @@ func testMetadata(t *testing.T, m *mesh) {
 	r := m.postDone(t, "?pipeline=faces", sampleFace(t), "X-Sight-Meta-Camera", "3", "X-Sight-Meta-Side", "süd")
 	switch {
 	case r.Metadata["camera"] != "3":
-		t.Errorf(`metadata %v: r.Metadata["camera"] = %q, want "3"`, r.Metadata, r.Metadata["camera"])
+		t.Errorf(`metadata %v: Metadata["camera"] %q, want "3"`, r.Metadata, r.Metadata["camera"])
 	case r.Metadata["side"] != "süd":
-		t.Errorf(`metadata %v: r.Metadata["side"] = %q, want "süd"`, r.Metadata, r.Metadata["side"])
+		t.Errorf(`metadata %v: Metadata["side"] %q, want "süd"`, r.Metadata, r.Metadata["side"])
 	}
 	a := m.get(t, "/v1/images/"+r.ID)
 	tag := a.header.Get("Etag")
 	switch {
 	case a.result.Metadata["camera"] != "3":
-		t.Errorf(`asked again: %v, etag %q: a.result.Metadata["camera"] = %q, want "3"`,
-			a, tag, a.result.Metadata["camera"])
+		t.Errorf(`asked again: %v, etag %q: Metadata["camera"] %q, want "3"`, a, tag, a.result.Metadata["camera"])
 	case tag == "":
-		t.Errorf(`asked again: %v, etag %q: tag = %v, want != ""`, a, tag, tag)
+		t.Errorf("asked again: %v, etag %q: no tag", a, tag)
 	}
 	switch again := m.send(t, http.MethodGet, "/v1/images/"+r.ID, "", "", "If-None-Match", tag); {
 	case again.status != http.StatusNotModified:
-		t.Errorf("asked for what is known: %v: again.status = %v, want http.StatusNotModified", again, again.status)
+		t.Errorf("asked for what is known: %v: status %v, want 304", again, again.status)
 	case len(again.body) != 0:
-		t.Errorf("asked for what is known: %v: len(again.body) = %v, want 0", again, len(again.body))
+		t.Errorf("asked for what is known: %v: %d again.body, want 0", again, len(again.body))
 	}
 }
 
@@ -148,9 +146,9 @@ func testKeys(t *testing.T, m *mesh) {
 	} {
 		switch {
 		case a.status != http.StatusConflict:
-			t.Errorf("%s under the same key: %v: a.status = %v, want http.StatusConflict", name, a, a.status)
+			t.Errorf("%s under the same key: %v: status %v, want 409", name, a, a.status)
 		case a.problem.Code != v1.KeyConflict:
-			t.Errorf("%s under the same key: %v: a.problem.Code = %v, want v1.KeyConflict", name, a, a.problem.Code)
+			t.Errorf("%s under the same key: %v: problem code %v, want idempotency-conflict", name, a, a.problem.Code)
 		}
 	}
 	// Side by side, on all ingresses: one job.
@@ -162,7 +160,7 @@ func testKeys(t *testing.T, m *mesh) {
 			case err != nil:
 				t.Errorf("%v %v", a, err)
 			case a.status != http.StatusOK:
-				t.Errorf("%v %v: a.status = %v, want http.StatusOK", a, err, a.status)
+				t.Errorf("%v %v: status %v, want 200", a, err, a.status)
 			}
 			ids <- a.result.ID
 		}()
@@ -179,16 +177,15 @@ func testLongPoll(t *testing.T, m *mesh) {
 	a := m.post(t, "?pipeline=text", samplePage(t), "Prefer", "respond-async")
 	switch {
 	case a.status != http.StatusAccepted:
-		t.Fatalf("got %v: a.status = %v, want http.StatusAccepted", a, a.status)
+		t.Fatalf("got %v: status %v, want 202", a, a.status)
 	case a.header.Get("Preference-Applied") != "respond-async":
-		t.Fatalf(`got %v: a.header.Get("Preference-Applied") = %q, want "respond-async"`,
-			a, a.header.Get("Preference-Applied"))
+		t.Fatalf(`got %v: Preference-Applied %q, want "respond-async"`, a, a.header.Get("Preference-Applied"))
 	}
 	switch done := m.get(t, a.header.Get("Location")+"?wait=60"); {
 	case done.result.Status != v1.Done:
-		t.Errorf("waited for %s: %v: done.result.Status = %v, want v1.Done", a.result.ID, done, done.result.Status)
+		t.Errorf("waited for %s: %v: done.result.Status %v, want done", a.result.ID, done, done.result.Status)
 	case done.result.ID != a.result.ID:
-		t.Errorf("waited for %s: %v: done.result.ID = %v, want %v", a.result.ID, done, done.result.ID, a.result.ID)
+		t.Errorf("waited for %s: %v: done.result.ID %v, want %v", a.result.ID, done, done.result.ID, a.result.ID)
 	}
 	checkProblem(t, m.get(t, "/v1/images/01ARZ3NDEKTSV4RRFFQ69G5FAV?wait=60"), v1.UnknownJob)
 	checkProblem(t, m.get(t, "/v1/images/01ARZ3NDEKTSV4RRFFQ69G5FAV?wait=long"), v1.InvalidParameter)
@@ -199,10 +196,9 @@ func events(t *testing.T, a response) (names []string, last []byte) {
 	t.Helper()
 	switch {
 	case a.status != http.StatusOK:
-		t.Fatalf("no events: %v: a.status = %v, want http.StatusOK", a, a.status)
+		t.Fatalf("no events: %v: status %v, want 200", a, a.status)
 	case a.header.Get("Content-Type") != "text/event-stream":
-		t.Fatalf(`no events: %v: a.header.Get("Content-Type") = %q, want "text/event-stream"`,
-			a, a.header.Get("Content-Type"))
+		t.Fatalf(`no events: %v: Content-Type %q, want "text/event-stream"`, a, a.header.Get("Content-Type"))
 	}
 	for line := range strings.Lines(string(a.body)) {
 		if name, ok := strings.CutPrefix(line, "event: "); ok {
@@ -224,15 +220,15 @@ func testEvents(t *testing.T, m *mesh) {
 	}
 	switch {
 	case names[0] != "accepted":
-		t.Errorf(`events %v, the last %s: names[0] = %q, want "accepted"`, names, last, names[0])
+		t.Errorf(`events %v, the last %s: names[0] %q, want "accepted"`, names, last, names[0])
 	case names[len(names)-1] != "done":
-		t.Errorf(`events %v, the last %s: names[len(names)-1] = %q, want "done"`, names, last, names[len(names)-1])
+		t.Errorf(`events %v, the last %s: names[len(names)-1] %q, want "done"`, names, last, names[len(names)-1])
 	case r.Status != v1.Done:
-		t.Errorf("events %v, the last %s: r.Status = %v, want v1.Done", names, last, r.Status)
+		t.Errorf("events %v, the last %s: status %v, want done", names, last, r.Status)
 	case r.ID != a.result.ID:
-		t.Errorf("events %v, the last %s: r.ID = %v, want %v", names, last, r.ID, a.result.ID)
+		t.Errorf("events %v, the last %s: ID %v, want %v", names, last, r.ID, a.result.ID)
 	case r.Text == nil:
-		t.Errorf("events %v, the last %s: r.Text = %v, want != nil", names, last, r.Text)
+		t.Errorf("events %v, the last %s: no text", names, last)
 	}
 	if names, _ := events(t, m.get(t, a.header.Get("Location")+"/events")); strings.Join(names, " ") != "accepted done" {
 		t.Errorf("afterwards: %v", names)
@@ -281,19 +277,19 @@ func testCancel(t *testing.T, m *mesh) {
 	case err != nil:
 		t.Fatalf("cancelled: %v: %v", a, err)
 	case a.status != http.StatusOK:
-		t.Fatalf("cancelled: %v: a.status = %v, want http.StatusOK", a, a.status)
+		t.Fatalf("cancelled: %v: status %v, want 200", a, a.status)
 	case c.Was != v1.Queued && c.Was != v1.Running:
 		t.Fatalf("cancelled: %v: want not c.Was != v1.Queued && c.Was != v1.Running", a)
 	case c.Status != v1.Failed:
-		t.Fatalf("cancelled: %v: c.Status = %v, want v1.Failed", a, c.Status)
+		t.Fatalf("cancelled: %v: status %v, want failed", a, c.Status)
 	}
 	switch got := m.get(t, last); {
 	case got.result.Status != v1.Failed:
-		t.Errorf("the job is %v: got.result.Status = %v, want v1.Failed", got, got.result.Status)
+		t.Errorf("the job is %v: got.result.Status %v, want failed", got, got.result.Status)
 	case got.result.Problem == nil:
-		t.Errorf("the job is %v: got.result.Problem = %v, want != nil", got, got.result.Problem)
+		t.Errorf("the job is %v: no got.result.Problem", got)
 	case got.result.Problem.Code != v1.Cancelled:
-		t.Errorf("the job is %v: got.result.Problem.Code = %v, want v1.Cancelled", got, got.result.Problem.Code)
+		t.Errorf("the job is %v: got.result.Problem.Code %v, want cancelled", got, got.result.Problem.Code)
 	}
 	if _, err := heard.NextMsg(timeoutAnswer); err != nil {
 		t.Errorf("nobody tells that it ended: %v", err)
@@ -339,11 +335,11 @@ func testDrawn(t *testing.T, m *mesh) {
 		a := m.post(t, "?pipeline=faces", face, "Accept", accept)
 		switch {
 		case a.status != http.StatusOK:
-			t.Errorf("Accept %s: %d %s, want %s: a.status = %v, want http.StatusOK",
+			t.Errorf("Accept %s: %d %s, want %s: status %v, want 200",
 				accept, a.status, a.header.Get("Content-Type"), want, a.status)
 			continue
 		case a.header.Get("Content-Type") != want:
-			t.Errorf(`Accept %s: %d %s, want %s: a.header.Get("Content-Type") = %v, want %v`,
+			t.Errorf("Accept %s: %d %s, want %s: Content-Type %v, want %v",
 				accept, a.status, a.header.Get("Content-Type"), want, a.header.Get("Content-Type"), want)
 			continue
 		}
@@ -358,7 +354,7 @@ func testDrawn(t *testing.T, m *mesh) {
 			t.Errorf(`Accept %s: %s %v, %v: "image/"+kind = %v, want %v`,
 				accept, kind, img.Bounds(), err, "image/"+kind, want)
 		case img.Bounds() != plain.Bounds():
-			t.Errorf("Accept %s: %s %v, %v: img.Bounds() = %v, want %v",
+			t.Errorf("Accept %s: %s %v, %v: img.Bounds() %v, want %v",
 				accept, kind, img.Bounds(), err, img.Bounds(), plain.Bounds())
 		}
 		box := m.get(t, a.header.Get("Content-Location")).result.Regions[0].Box

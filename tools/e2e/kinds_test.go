@@ -126,9 +126,9 @@ classes: 1
 	}
 	switch labels := named.Answers[0].Labels; {
 	case len(labels) != 1:
-		t.Errorf("the bright crop has the labels %+v: len(labels) = %v, want 1", labels, len(labels))
+		t.Errorf("the bright crop has the labels %+v: %d labels, want 1", labels, len(labels))
 	case labels[0].Label != "bright":
-		t.Errorf(`the bright crop has the labels %+v: labels[0].Label = %q, want "bright"`, labels, labels[0].Label)
+		t.Errorf(`the bright crop has the labels %+v: labels[0].Label %q, want "bright"`, labels, labels[0].Label)
 	}
 	if labels := named.Answers[1].Labels; len(labels) != 0 {
 		t.Errorf("the dark crop has the labels %+v", labels)

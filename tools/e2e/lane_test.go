@@ -27,30 +27,29 @@ func TestLane_Custom(t *testing.T) {
 	r := m.postDone(t, "?pipeline=colour", blueBMP(t))
 	switch {
 	case len(r.Regions) != 1:
-		t.Errorf("got %+v: len(r.Regions) = %v, want 1", r, len(r.Regions))
+		t.Errorf("got %+v: %d regions, want 1", r, len(r.Regions))
 	case r.Regions[0].Label != "blue":
-		t.Errorf(`got %+v: r.Regions[0].Label = %q, want "blue"`, r, r.Regions[0].Label)
+		t.Errorf(`got %+v: Regions[0].Label %q, want "blue"`, r, r.Regions[0].Label)
 	case r.Regions[0].Box != (v1.Box{Width: 20, Height: 10}):
-		t.Errorf("got %+v: r.Regions[0].Box = %v, want %v", r, r.Regions[0].Box, (v1.Box{Width: 20, Height: 10}))
+		t.Errorf("got %+v: Regions[0].Box %v, want %v", r, r.Regions[0].Box, (v1.Box{Width: 20, Height: 10}))
 	case r.Models[0].Name != "mean-colour":
-		t.Errorf(`got %+v: r.Models[0].Name = %q, want "mean-colour"`, r, r.Models[0].Name)
+		t.Errorf(`got %+v: Models[0].Name %q, want "mean-colour"`, r, r.Models[0].Name)
 	}
 	if a := m.post(t, "?pipeline=colour", samplePage(t)); a.problem.Code != v1.Damaged {
 		t.Errorf("a PNG got %v", a)
 	}
 	switch r := m.postDone(t, "?pipeline=faces", sampleFace(t)); {
 	case len(r.Regions) != 1:
-		t.Errorf("the built-in detector found %+v: len(r.Regions) = %v, want 1", r.Regions, len(r.Regions))
+		t.Errorf("the built-in detector found %+v: %d regions, want 1", r.Regions, len(r.Regions))
 	case r.Regions[0].Labels != nil:
-		t.Errorf("the built-in detector found %+v: r.Regions[0].Labels = %v, want nil",
-			r.Regions, r.Regions[0].Labels)
+		t.Errorf("the built-in detector found %+v: Regions[0].Labels %v, want nil", r.Regions, r.Regions[0].Labels)
 	}
 	var list v1.Pipelines
 	switch err := json.Unmarshal(m.get(t, "/v1/pipelines").body, &list); {
 	case err != nil:
 		t.Errorf("pipelines %+v, %v", list, err)
 	case len(list.Pipelines) != 2:
-		t.Errorf("pipelines %+v, %v: len(list.Pipelines) = %v, want 2", list, err, len(list.Pipelines))
+		t.Errorf("pipelines %+v, %v: %d list.Pipelines, want 2", list, err, len(list.Pipelines))
 	case !list.Pipelines[0].Ready:
 		t.Errorf("pipelines %+v, %v: want list.Pipelines[0].Ready", list, err)
 	}
@@ -76,11 +75,9 @@ pipelines:
 	a := m.post(t, "?pipeline=large", blueBMP(t))
 	switch {
 	case a.status != http.StatusServiceUnavailable:
-		t.Errorf("an image gets %v, want 503 %s: a.status = %v, want http.StatusServiceUnavailable",
-			a, v1.NoWorker, a.status)
+		t.Errorf("an image gets %v, want 503 %s: status %v, want 503", a, v1.NoWorker, a.status)
 	case a.problem.Code != v1.NoWorker:
-		t.Errorf("an image gets %v, want 503 %s: a.problem.Code = %v, want v1.NoWorker",
-			a, v1.NoWorker, a.problem.Code)
+		t.Errorf("an image gets %v, want 503 %s: problem code %v, want no-worker", a, v1.NoWorker, a.problem.Code)
 	}
 	const why = "more than the 67108864 that detect.memory of pipeline large allows"
 	if !strings.Contains(a.problem.Detail, why) {

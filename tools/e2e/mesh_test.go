@@ -343,9 +343,9 @@ func (m *mesh) postDone(t testing.TB, query string, image []byte, header ...stri
 	a := m.post(t, query, image, header...)
 	switch {
 	case a.status != http.StatusOK:
-		t.Fatalf("POST %s: %v: a.status = %v, want http.StatusOK", query, a, a.status)
+		t.Fatalf("POST %s: %v: status %v, want 200", query, a, a.status)
 	case a.result.Status != v1.Done:
-		t.Fatalf("POST %s: %v: a.result.Status = %v, want v1.Done", query, a, a.result.Status)
+		t.Fatalf("POST %s: %v: status %v, want done", query, a, a.result.Status)
 	}
 	return a.result
 }

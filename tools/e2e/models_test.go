@@ -110,14 +110,13 @@ func TestModels_FolderIsServed(t *testing.T) {
 	r := m.postDone(t, "?pipeline=rows", boxImage(t))
 	switch {
 	case len(r.Regions) != 1:
-		t.Errorf("found %+v: len(r.Regions) = %v, want 1", r.Regions, len(r.Regions))
+		t.Errorf("found %+v: %d regions, want 1", r.Regions, len(r.Regions))
 	case r.Regions[0].Label != "box":
-		t.Errorf(`found %+v: r.Regions[0].Label = %q, want "box"`, r.Regions, r.Regions[0].Label)
+		t.Errorf(`found %+v: Regions[0].Label %q, want "box"`, r.Regions, r.Regions[0].Label)
 	case r.Regions[0].Box != (v1.Box{Width: 4, Height: 2}):
-		t.Errorf("found %+v: r.Regions[0].Box = %v, want %v",
-			r.Regions, r.Regions[0].Box, (v1.Box{Width: 4, Height: 2}))
+		t.Errorf("found %+v: Regions[0].Box %v, want %v", r.Regions, r.Regions[0].Box, (v1.Box{Width: 4, Height: 2}))
 	case r.Regions[0].Score != 0.9:
-		t.Errorf("found %+v: r.Regions[0].Score = %v, want 0.9", r.Regions, r.Regions[0].Score)
+		t.Errorf("found %+v: Regions[0].Score %v, want 0.9", r.Regions, r.Regions[0].Score)
 	}
 	if !reflect.DeepEqual(r.Models, []v1.Model{{Name: "rows", Version: "1.2"}}) {
 		t.Errorf("models %+v", r.Models)
@@ -183,9 +182,9 @@ func TestModels_UsedByBuiltInPipelines(t *testing.T) {
 	}
 	switch {
 	case len(r.Models) == 0:
-		t.Errorf("models %+v, want yunet first: len(r.Models) = %v, want != 0", r.Models, len(r.Models))
+		t.Errorf("models %+v, want yunet first: no models", r.Models)
 	case r.Models[0].Name != "yunet":
-		t.Errorf(`models %+v, want yunet first: r.Models[0].Name = %q, want "yunet"`, r.Models, r.Models[0].Name)
+		t.Errorf(`models %+v, want yunet first: Models[0].Name %q, want "yunet"`, r.Models, r.Models[0].Name)
 	}
 
 	r = m.postDone(t, "?pipeline=objects", realdata(t, "photos/dog_bicycle_truck.jpg"))
@@ -196,10 +195,9 @@ func TestModels_UsedByBuiltInPipelines(t *testing.T) {
 	}
 	switch {
 	case len(r.Models) != 1:
-		t.Errorf("models %+v, want yolox-nano: len(r.Models) = %v, want 1", r.Models, len(r.Models))
+		t.Errorf("models %+v, want yolox-nano: %d models, want 1", r.Models, len(r.Models))
 	case r.Models[0].Name != "yolox-nano":
-		t.Errorf(`models %+v, want yolox-nano: r.Models[0].Name = %q, want "yolox-nano"`,
-			r.Models, r.Models[0].Name)
+		t.Errorf(`models %+v, want yolox-nano: Models[0].Name %q, want "yolox-nano"`, r.Models, r.Models[0].Name)
 	}
 }
 
@@ -339,9 +337,9 @@ input: {width: 1, height: 1, resize: stretch, channels: bgr}
 	}
 	switch labels := r.Regions[0].Labels; {
 	case len(labels) == 0:
-		t.Errorf("labels %+v, want red first: len(labels) = %v, want != 0", labels, len(labels))
+		t.Errorf("labels %+v, want red first: no labels", labels)
 	case labels[0].Label != "red":
-		t.Errorf(`labels %+v, want red first: labels[0].Label = %q, want "red"`, labels, labels[0].Label)
+		t.Errorf(`labels %+v, want red first: labels[0].Label %q, want "red"`, labels, labels[0].Label)
 	}
 	if want := []v1.Model{{Name: "rows", Version: "1.2"}, {Name: "colours", Version: "3"}}; !reflect.DeepEqual(r.Models,
 		want) {
@@ -350,10 +348,10 @@ input: {width: 1, height: 1, resize: stretch, channels: bgr}
 	r = m.postDone(t, "?pipeline=vector", b.Bytes())
 	switch {
 	case len(r.Regions) != 1:
-		t.Fatalf("regions %+v, want one with an embedding of 3 numbers: len(r.Regions) = %v, want 1",
+		t.Fatalf("regions %+v, want one with an embedding of 3 numbers: %d regions, want 1",
 			r.Regions, len(r.Regions))
 	case len(r.Regions[0].Embedding) != 3:
-		t.Fatalf("regions %+v, want one with an embedding of 3 numbers: len(r.Regions[0].Embedding) = %v, want 3",
+		t.Fatalf("regions %+v, want one with an embedding of 3 numbers: %d Regions[0].Embedding, want 3",
 			r.Regions, len(r.Regions[0].Embedding))
 	}
 	if v := r.Regions[0].Embedding; v[2] <= v[0] || v[2] <= v[1] {

@@ -37,12 +37,11 @@ func testNATS(t *testing.T, m *mesh) {
 		}
 		switch {
 		case r.Status != v1.Done:
-			t.Errorf("got %s %v: r.Status = %v, want v1.Done", msg.Data, msg.Header, r.Status)
+			t.Errorf("got %s %v: status %v, want done", msg.Data, msg.Header, r.Status)
 		case len(r.Regions) != 6:
-			t.Errorf("got %s %v: len(r.Regions) = %v, want 6", msg.Data, msg.Header, len(r.Regions))
+			t.Errorf("got %s %v: %d regions, want 6", msg.Data, msg.Header, len(r.Regions))
 		case msg.Header.Get("traceparent") == "":
-			t.Errorf(`got %s %v: msg.Header.Get("traceparent") = %v, want != ""`,
-				msg.Data, msg.Header, msg.Header.Get("traceparent"))
+			t.Errorf("got %s %v: no traceparent", msg.Data, msg.Header)
 		}
 	})
 	t.Run("analyze problems", func(t *testing.T) {
@@ -67,13 +66,11 @@ func testNATS(t *testing.T, m *mesh) {
 			want := v1.NewProblem(tt.want, "")
 			switch {
 			case p.Code != tt.want:
-				t.Errorf("%s: got %s %v: p.Code = %v, want %v", tt.want, msg.Data, msg.Header, p.Code, tt.want)
+				t.Errorf("%s: got %s %v: code %v, want %v", tt.want, msg.Data, msg.Header, p.Code, tt.want)
 			case msg.Header.Get(micro.ErrorCodeHeader) == "":
-				t.Errorf(`%s: got %s %v: msg.Header.Get(micro.ErrorCodeHeader) = %v, want != ""`,
-					tt.want, msg.Data, msg.Header, msg.Header.Get(micro.ErrorCodeHeader))
+				t.Errorf("%s: got %s %v: no msg.Header.Get(micro.ErrorCodeHeader)", tt.want, msg.Data, msg.Header)
 			case p.Status != want.Status:
-				t.Errorf("%s: got %s %v: p.Status = %v, want %v",
-					tt.want, msg.Data, msg.Header, p.Status, want.Status)
+				t.Errorf("%s: got %s %v: status %v, want %v", tt.want, msg.Data, msg.Header, p.Status, want.Status)
 			}
 		}
 	})
@@ -111,7 +108,7 @@ func testNATS(t *testing.T, m *mesh) {
 		case err != nil:
 			t.Fatalf("publish: %v %+v", err, ack)
 		case ack.Stream != streams.Images:
-			t.Fatalf("publish: %v %+v: ack.Stream = %v, want %v", err, ack, ack.Stream, streams.Images)
+			t.Fatalf("publish: %v %+v: ack.Stream %v, want %v", err, ack, ack.Stream, streams.Images)
 		}
 		msg, err := sub.NextMsg(timeoutAnswer)
 		if err != nil {
@@ -123,11 +120,11 @@ func testNATS(t *testing.T, m *mesh) {
 		}
 		switch {
 		case r.ID != job.ID:
-			t.Errorf("got %s: r.ID = %v, want %v", msg.Data, r.ID, job.ID)
+			t.Errorf("got %s: ID %v, want %v", msg.Data, r.ID, job.ID)
 		case r.Status != v1.Done:
-			t.Errorf("got %s: r.Status = %v, want v1.Done", msg.Data, r.Status)
+			t.Errorf("got %s: status %v, want done", msg.Data, r.Status)
 		case len(r.Regions) != 6:
-			t.Errorf("got %s: len(r.Regions) = %v, want 6", msg.Data, len(r.Regions))
+			t.Errorf("got %s: %d regions, want 6", msg.Data, len(r.Regions))
 		}
 		if a := m.get(t, "/v1/images/"+job.ID); a.result.Status != v1.Done {
 			t.Errorf("over HTTP: %v", a)
@@ -184,16 +181,15 @@ func testSameProblems(t *testing.T, m *mesh, nc *nats.Conn) {
 		}
 		switch {
 		case got.Code != want.Code:
-			t.Errorf("%s: over NATS %+v, over HTTP %+v: got.Code = %v, want %v",
-				name, got, want, got.Code, want.Code)
+			t.Errorf("%s: over NATS %+v, over HTTP %+v: got.Code %v, want %v", name, got, want, got.Code, want.Code)
 		case got.Field != want.Field:
-			t.Errorf("%s: over NATS %+v, over HTTP %+v: got.Field = %v, want %v",
+			t.Errorf("%s: over NATS %+v, over HTTP %+v: got.Field %v, want %v",
 				name, got, want, got.Field, want.Field)
 		case got.Limit != want.Limit:
-			t.Errorf("%s: over NATS %+v, over HTTP %+v: got.Limit = %v, want %v",
+			t.Errorf("%s: over NATS %+v, over HTTP %+v: got.Limit %v, want %v",
 				name, got, want, got.Limit, want.Limit)
 		case got.Status != want.Status:
-			t.Errorf("%s: over NATS %+v, over HTTP %+v: got.Status = %v, want %v",
+			t.Errorf("%s: over NATS %+v, over HTTP %+v: got.Status %v, want %v",
 				name, got, want, got.Status, want.Status)
 		}
 		if got.Code == v1.UnsupportedType {
@@ -230,10 +226,10 @@ func testAnalyzeLater(t *testing.T, m *mesh, nc *nats.Conn) {
 	}
 	switch {
 	case done.Status != v1.Done:
-		t.Errorf("the result is %+v, want one that is done, with its metadata: done.Status = %v, want v1.Done",
+		t.Errorf("the result is %+v, want one that is done, with its metadata: done.Status %v, want done",
 			done, done.Status)
 	case done.Metadata["camera"] != "3":
-		t.Errorf(`the result is %+v, want one that is done, with its metadata: done.Metadata["camera"] = %q, want "3"`,
+		t.Errorf(`the result is %+v, want one that is done, with its metadata: done.Metadata["camera"] %q, want "3"`,
 			done, done.Metadata["camera"])
 	}
 	if a := m.get(t, "/v1/images/"+r.ID); a.result.Status != v1.Done {
@@ -275,7 +271,7 @@ func testMicro(t *testing.T, nc *nats.Conn) {
 			case err != nil:
 				t.Fatalf("%v: %s: %v", verb, msg.Data, err)
 			case id.Version == "":
-				t.Fatalf(`%v: %s: id.Version = %v, want != ""`, verb, msg.Data, id.Version)
+				t.Fatalf("%v: %s: no id.Version", verb, msg.Data)
 			}
 			seen[id.Name] = msg.Data
 		}

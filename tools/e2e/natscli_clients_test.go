@@ -262,10 +262,10 @@ func TestClientsNATS_MicroStatsCountsProblems(t *testing.T) {
 		}
 		switch {
 		case e.Requests != 3:
-			t.Errorf("%d requests and %d errors are counted, want 3 and 2: e.Requests = %v, want 3",
+			t.Errorf("%d requests and %d errors are counted, want 3 and 2: requests %v, want 3",
 				e.Requests, e.Errors, e.Requests)
 		case e.Errors != 2:
-			t.Errorf("%d requests and %d errors are counted, want 3 and 2: e.Errors = %v, want 2",
+			t.Errorf("%d requests and %d errors are counted, want 3 and 2: errors %v, want 2",
 				e.Requests, e.Errors, e.Errors)
 		}
 		switch {

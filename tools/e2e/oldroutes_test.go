@@ -29,9 +29,9 @@ func testTyocr(t *testing.T, m *mesh) {
 	}
 	switch text, _ := got["text"].(string); {
 	case got["sign"] != 0.0:
-		t.Errorf(`got %v: got["sign"] = %v, want 0.0`, a, got["sign"])
+		t.Errorf(`got %v: got["sign"] %v, want 0.0`, a, got["sign"])
 	case len(got) != 2:
-		t.Errorf("got %v: len(got) = %v, want 2", a, len(got))
+		t.Errorf("got %v: %d got, want 2", a, len(got))
 	case !strings.Contains(letters(text), "sightmeshreadsthispage"):
 		t.Errorf(`got %v: want strings.Contains(letters(text), "sightmeshreadsthispage")`, a)
 	}
@@ -41,16 +41,16 @@ func testTyocr(t *testing.T, m *mesh) {
 		case err != nil:
 			t.Errorf("%s: %v: %v", name, a, err)
 		case a.status != http.StatusOK:
-			t.Errorf("%s: %v: a.status = %v, want http.StatusOK", name, a, a.status)
+			t.Errorf("%s: %v: status %v, want 200", name, a, a.status)
 		case got["sign"] != -1.0:
-			t.Errorf(`%s: %v: got["sign"] = %v, want %v`, name, a, got["sign"], -1.0)
+			t.Errorf(`%s: %v: got["sign"] %v, want %v`, name, a, got["sign"], -1.0)
 		case got["text"] == "":
-			t.Errorf(`%s: %v: got["text"] = %v, want != ""`, name, a, got["text"])
+			t.Errorf(`%s: %v: no got["text"]`, name, a)
 		}
 	}
 	switch page := m.get(t, "/tyocr"); {
 	case page.status != http.StatusOK:
-		t.Errorf("the page: %v: page.status = %v, want http.StatusOK", page, page.status)
+		t.Errorf("the page: %v: status %v, want 200", page, page.status)
 	case !strings.Contains(string(page.body), "<form"):
 		t.Errorf(`the page: %v: want strings.Contains(string(page.body), "<form")`, page)
 	}
@@ -81,19 +81,19 @@ func testFullReport(t *testing.T, m *mesh) {
 	a, _ := post(report)
 	switch {
 	case a.status != http.StatusOK:
-		t.Fatalf("got %v: a.status = %v, want http.StatusOK", a, a.status)
+		t.Fatalf("got %v: status %v, want 200", a, a.status)
 	case strings.TrimSpace(string(a.body)) != `{"code":200,"message":"success"}`:
-		t.Fatalf("got %v: strings.TrimSpace(string(a.body)) = %q, want `{\"code\":200,\"message\":\"success\"}`",
+		t.Fatalf("got %v: strings.TrimSpace(string(a.body)) %q, want `{\"code\":200,\"message\":\"success\"}`",
 			a, strings.TrimSpace(string(a.body)))
 	}
 	done := m.finished(t, a.header.Get("Location"))
 	switch {
 	case done.Counts != (v1.Counts{Total: 2, Done: 2}):
-		t.Errorf("the report: %+v: done.Counts = %v, want %v", done, done.Counts, (v1.Counts{Total: 2, Done: 2}))
+		t.Errorf("the report: %+v: done.Counts %v, want %v", done, done.Counts, (v1.Counts{Total: 2, Done: 2}))
 	case done.Images[1].Location != "1-3":
-		t.Errorf(`the report: %+v: done.Images[1].Location = %q, want "1-3"`, done, done.Images[1].Location)
+		t.Errorf(`the report: %+v: done.Images[1].Location %q, want "1-3"`, done, done.Images[1].Location)
 	case done.Metadata["trainId"] != "0107":
-		t.Errorf(`the report: %+v: done.Metadata["trainId"] = %q, want "0107"`, done, done.Metadata["trainId"])
+		t.Errorf(`the report: %+v: done.Metadata["trainId"] %q, want "0107"`, done, done.Metadata["trainId"])
 	}
 	for field := range report {
 		for name, value := range map[string]any{"missing": nil, "empty": "", "of another type": 7} {
@@ -104,11 +104,11 @@ func testFullReport(t *testing.T, m *mesh) {
 			a, got := post(wrong)
 			switch message, _ := got["message"].(string); {
 			case a.status != http.StatusBadRequest:
-				t.Errorf("%s %s: %v: a.status = %v, want http.StatusBadRequest", field, name, a, a.status)
+				t.Errorf("%s %s: %v: status %v, want 400", field, name, a, a.status)
 			case got["code"] != 400.0:
-				t.Errorf(`%s %s: %v: got["code"] = %v, want 400.0`, field, name, a, got["code"])
+				t.Errorf(`%s %s: %v: got["code"] %v, want 400.0`, field, name, a, got["code"])
 			case len(got) != 2:
-				t.Errorf("%s %s: %v: len(got) = %v, want 2", field, name, a, len(got))
+				t.Errorf("%s %s: %v: %d got, want 2", field, name, a, len(got))
 			case !strings.Contains(message, field):
 				t.Errorf("%s %s: %v: want strings.Contains(message, field)", field, name, a)
 			}
@@ -129,11 +129,11 @@ func testUpload(t *testing.T, m *mesh) {
 	a := m.send(t, http.MethodPost, "/upload?pipeline=faces", contentType, string(body))
 	switch {
 	case a.status != http.StatusOK:
-		t.Errorf("got %v: a.status = %v, want http.StatusOK", a, a.status)
+		t.Errorf("got %v: status %v, want 200", a, a.status)
 	case a.result.Status != v1.Done:
-		t.Errorf("got %v: a.result.Status = %v, want v1.Done", a, a.result.Status)
+		t.Errorf("got %v: status %v, want done", a, a.result.Status)
 	case len(a.result.Regions) != 1:
-		t.Errorf("got %v: len(a.result.Regions) = %v, want 1", a, len(a.result.Regions))
+		t.Errorf("got %v: %d regions, want 1", a, len(a.result.Regions))
 	}
 }
 
@@ -151,9 +151,9 @@ func TestReports_InteractiveBeforeBulk(t *testing.T) {
 	a = m.send(t, http.MethodPost, "/internal/v1/subway-images/full-report", "application/json", old)
 	switch {
 	case a.status != http.StatusTooManyRequests:
-		t.Errorf("got %v: a.status = %v, want http.StatusTooManyRequests", a, a.status)
+		t.Errorf("got %v: status %v, want 429", a, a.status)
 	case strings.TrimSpace(string(a.body)) != `{"code":429,"message":"System busy, try later."}`:
-		t.Errorf("got %v: strings.TrimSpace(string(a.body)) = %q, want `{\"code\":429,\"message\":\"System busy, try later.\"}`",
+		t.Errorf("got %v: strings.TrimSpace(string(a.body)) %q, want `{\"code\":429,\"message\":\"System busy, try later.\"}`",
 			a, strings.TrimSpace(string(a.body)))
 	}
 }

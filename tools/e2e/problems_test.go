@@ -83,9 +83,9 @@ func testProblems(t *testing.T, m *mesh) {
 		a := m.post(t, "", b.Bytes(), "Content-Type", w.FormDataContentType())
 		switch {
 		case a.status != http.StatusOK:
-			t.Errorf("got %v: a.status = %v, want http.StatusOK", a, a.status)
+			t.Errorf("got %v: status %v, want 200", a, a.status)
 		case a.result.Status != v1.Done:
-			t.Errorf("got %v: a.result.Status = %v, want v1.Done", a, a.result.Status)
+			t.Errorf("got %v: status %v, want done", a, a.result.Status)
 		}
 	})
 	t.Run("form without the image", func(t *testing.T) {
@@ -139,16 +139,15 @@ func checkProblem(t *testing.T, a response, want v1.Code) {
 	p := v1.NewProblem(want, "")
 	switch {
 	case a.status != p.Status:
-		t.Errorf("got %v, want %d %s: a.status = %v, want %v", a, p.Status, want, a.status, p.Status)
+		t.Errorf("got %v, want %d %s: status %v, want %v", a, p.Status, want, a.status, p.Status)
 	case a.problem.Code != want:
-		t.Errorf("got %v, want %d %s: a.problem.Code = %v, want %v", a, p.Status, want, a.problem.Code, want)
+		t.Errorf("got %v, want %d %s: problem code %v, want %v", a, p.Status, want, a.problem.Code, want)
 	case a.problem.Type != p.Type:
-		t.Errorf("got %v, want %d %s: a.problem.Type = %v, want %v", a, p.Status, want, a.problem.Type, p.Type)
+		t.Errorf("got %v, want %d %s: a.problem.Type %v, want %v", a, p.Status, want, a.problem.Type, p.Type)
 	case a.problem.Status != p.Status:
-		t.Errorf("got %v, want %d %s: a.problem.Status = %v, want %v",
-			a, p.Status, want, a.problem.Status, p.Status)
+		t.Errorf("got %v, want %d %s: a.problem.Status %v, want %v", a, p.Status, want, a.problem.Status, p.Status)
 	case a.problem.Detail == "":
-		t.Errorf(`got %v, want %d %s: a.problem.Detail = %v, want != ""`, a, p.Status, want, a.problem.Detail)
+		t.Errorf("got %v, want %d %s: no a.problem.Detail", a, p.Status, want)
 	}
 	if len(a.problem.TraceID) != 32 {
 		t.Errorf("trace id %q", a.problem.TraceID)

@@ -67,7 +67,7 @@ func TestQuality_MissedTargetIsAnError(t *testing.T) {
 	err := quality.Command(t.Context(), cfg, &page, &progress)
 	switch {
 	case err == nil:
-		t.Errorf("the error is %v, want the target of objects: err = %v, want != nil", err, err)
+		t.Errorf("the error is %v, want the target of objects: no error", err)
 	case !strings.Contains(err.Error(), "target missed: objects missed: not served"):
 		t.Errorf(`the error is %v, want the target of objects: want strings.Contains(err.Error(), "target missed: objects missed: not served")`,
 			err)

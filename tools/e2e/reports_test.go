@@ -93,13 +93,13 @@ func testReportOfURLs(t *testing.T, m *mesh) {
 	a := m.send(t, http.MethodPost, "/v1/reports?pipeline=faces&callback="+web+"/callback", "application/json", body, key...)
 	switch r := decodeReport(t, a); {
 	case a.status != http.StatusAccepted:
-		t.Fatalf("got %v: a.status = %v, want http.StatusAccepted", a, a.status)
+		t.Fatalf("got %v: status %v, want 202", a, a.status)
 	case r.Status != v1.Running:
-		t.Fatalf("got %v: r.Status = %v, want v1.Running", a, r.Status)
+		t.Fatalf("got %v: status %v, want running", a, r.Status)
 	case r.Counts.Total != 5:
-		t.Fatalf("got %v: r.Counts.Total = %v, want 5", a, r.Counts.Total)
+		t.Fatalf("got %v: Counts.Total %v, want 5", a, r.Counts.Total)
 	case a.header.Get("Location") != "/v1/reports/"+r.ID:
-		t.Fatalf(`got %v: a.header.Get("Location") = %v, want %v`, a, a.header.Get("Location"), "/v1/reports/"+r.ID)
+		t.Fatalf("got %v: location %v, want %v", a, a.header.Get("Location"), "/v1/reports/"+r.ID)
 	}
 	location := a.header.Get("Location")
 	if again := m.send(t, http.MethodPost, "/v1/reports?pipeline=faces&callback="+web+"/callback", "application/json", body, key...); again.header.Get("Location") != location {
@@ -113,37 +113,37 @@ func testReportOfURLs(t *testing.T, m *mesh) {
 	want := v1.Counts{Total: 5, Done: 2, Failed: 3}
 	switch {
 	case names[0] != "accepted":
-		t.Errorf(`events %v, the last %s: names[0] = %q, want "accepted"`, names, last, names[0])
+		t.Errorf(`events %v, the last %s: names[0] %q, want "accepted"`, names, last, names[0])
 	case names[len(names)-1] != "done":
-		t.Errorf(`events %v, the last %s: names[len(names)-1] = %q, want "done"`, names, last, names[len(names)-1])
+		t.Errorf(`events %v, the last %s: names[len(names)-1] %q, want "done"`, names, last, names[len(names)-1])
 	case told.Counts != want:
-		t.Errorf("events %v, the last %s: told.Counts = %v, want %v", names, last, told.Counts, want)
+		t.Errorf("events %v, the last %s: told.Counts %v, want %v", names, last, told.Counts, want)
 	}
 	r := decodeReport(t, m.get(t, location))
 	switch {
 	case r.Status != v1.Done:
-		t.Fatalf("the report: %+v: r.Status = %v, want v1.Done", r, r.Status)
+		t.Fatalf("the report: %+v: status %v, want done", r, r.Status)
 	case r.Counts != want:
-		t.Fatalf("the report: %+v: r.Counts = %v, want %v", r, r.Counts, want)
+		t.Fatalf("the report: %+v: counts %v, want %v", r, r.Counts, want)
 	case r.Metadata["train"] != "7":
-		t.Fatalf(`the report: %+v: r.Metadata["train"] = %q, want "7"`, r, r.Metadata["train"])
+		t.Fatalf(`the report: %+v: Metadata["train"] %q, want "7"`, r, r.Metadata["train"])
 	case len(r.Images) != 5:
-		t.Fatalf("the report: %+v: len(r.Images) = %v, want 5", r, len(r.Images))
+		t.Fatalf("the report: %+v: %d images, want 5", r, len(r.Images))
 	}
 	for i, code := range []v1.Code{"", v1.FetchFailed, v1.URLRefused, v1.UnsupportedType, ""} {
 		image := r.Images[i]
 		switch {
 		case image.ID != fmt.Sprint(r.ID, "-", i):
-			t.Errorf("image %d: %+v: image.ID = %v, want %v", i, image, image.ID, fmt.Sprint(r.ID, "-", i))
+			t.Errorf("image %d: %+v: image.ID %v, want %v", i, image, image.ID, fmt.Sprint(r.ID, "-", i))
 			continue
 		case image.Location != "wagon 3":
-			t.Errorf(`image %d: %+v: image.Location = %q, want "wagon 3"`, i, image, image.Location)
+			t.Errorf(`image %d: %+v: image.Location %q, want "wagon 3"`, i, image, image.Location)
 			continue
 		case image.Result == nil:
-			t.Errorf("image %d: %+v: image.Result = %v, want != nil", i, image, image.Result)
+			t.Errorf("image %d: %+v: no image.Result", i, image)
 			continue
 		case image.Result.Metadata["camera"] != "left":
-			t.Errorf(`image %d: %+v: image.Result.Metadata["camera"] = %q, want "left"`,
+			t.Errorf(`image %d: %+v: image.Result.Metadata["camera"] %q, want "left"`,
 				i, image, image.Result.Metadata["camera"])
 			continue
 		}
@@ -168,9 +168,9 @@ func testReportOfURLs(t *testing.T, m *mesh) {
 	eventually(t, timeoutAnswer, func() error {
 		switch c := decodeReport(t, m.get(t, location)).Callback; {
 		case c == nil:
-			return fmt.Errorf("the callback is %+v: c = %v, want != nil", c, c)
+			return fmt.Errorf("the callback is %+v: no c", c)
 		case c.State != v1.CallbackDelivered:
-			return fmt.Errorf("the callback is %+v: c.State = %v, want v1.CallbackDelivered", c, c.State)
+			return fmt.Errorf("the callback is %+v: state %v, want delivered", c, c.State)
 		}
 		return nil
 	})
@@ -187,13 +187,12 @@ func testReportOfUploads(t *testing.T, m *mesh) {
 		r := m.finished(t, a.header.Get("Location"))
 		switch {
 		case r.Counts != (v1.Counts{Total: 3, Done: 2, Failed: 1}):
-			t.Errorf("%s: %+v: r.Counts = %v, want %v",
-				path, r, r.Counts, (v1.Counts{Total: 3, Done: 2, Failed: 1}))
+			t.Errorf("%s: %+v: counts %v, want %v", path, r, r.Counts, (v1.Counts{Total: 3, Done: 2, Failed: 1}))
 		case r.Images[1].Result.Problem.Code != v1.UnsupportedType:
-			t.Errorf("%s: %+v: r.Images[1].Result.Problem.Code = %v, want v1.UnsupportedType",
+			t.Errorf("%s: %+v: Images[1].Result.Problem.Code %v, want unsupported-type",
 				path, r, r.Images[1].Result.Problem.Code)
 		case r.Images[2].Result.Image.Bytes != len(face):
-			t.Errorf("%s: %+v: r.Images[2].Result.Image.Bytes = %v, want %v",
+			t.Errorf("%s: %+v: Images[2].Result.Image.Bytes %v, want %v",
 				path, r, r.Images[2].Result.Image.Bytes, len(face))
 		}
 	}
@@ -262,9 +261,9 @@ func testReportSurvivesRestart(t *testing.T, m *mesh) {
 		case !strings.HasSuffix(image.URL, fmt.Sprintf("/%d.jpg", i)):
 			t.Errorf(`image %d: %+v: want strings.HasSuffix(image.URL, fmt.Sprintf("/%%d.jpg", i))`, i, image)
 		case image.Result == nil:
-			t.Errorf("image %d: %+v: image.Result = %v, want != nil", i, image, image.Result)
+			t.Errorf("image %d: %+v: no image.Result", i, image)
 		case len(image.Result.Regions) != 1:
-			t.Errorf("image %d: %+v: len(image.Result.Regions) = %v, want 1", i, image, len(image.Result.Regions))
+			t.Errorf("image %d: %+v: %d image.Result.Regions, want 1", i, image, len(image.Result.Regions))
 		}
 	}
 	t.Logf("done %v after the new start", time.Since(before).Round(time.Millisecond))

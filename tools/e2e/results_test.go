@@ -69,42 +69,43 @@ func testResults(t *testing.T, m *mesh) {
 		r := a.result
 		switch {
 		case a.status != http.StatusOK:
-			t.Fatalf("got %v: a.status = %v, want http.StatusOK", a, a.status)
+			t.Fatalf("got %v: status %v, want 200", a, a.status)
 		case r.Text == nil:
-			t.Fatalf("got %v: r.Text = %v, want != nil", a, r.Text)
+			t.Fatalf("got %v: no text", a)
 		}
 		if want := strings.Join(sample.Text(), "\n"); wrongArguments(*r.Text, want) != 0 {
 			t.Errorf("read\n%s\nwant\n%s", *r.Text, want)
 		}
 		switch {
 		case r.Status != v1.Done:
-			t.Errorf("got %s: r.Status = %v, want v1.Done", a.body, r.Status)
+			t.Errorf("got %s: status %v, want done", a.body, r.Status)
 		case r.Pipeline != "text":
-			t.Errorf(`got %s: r.Pipeline = %q, want "text"`, a.body, r.Pipeline)
+			t.Errorf(`got %s: pipeline %q, want "text"`, a.body, r.Pipeline)
 		case r.Image == nil:
-			t.Errorf("got %s: r.Image = %v, want != nil", a.body, r.Image)
+			t.Errorf("got %s: no image", a.body)
 		case r.Image.Type != "image/png":
-			t.Errorf(`got %s: r.Image.Type = %q, want "image/png"`, a.body, r.Image.Type)
+			t.Errorf(`got %s: Image.Type %q, want "image/png"`, a.body, r.Image.Type)
 		case r.Image.Width != 820:
-			t.Errorf("got %s: r.Image.Width = %v, want 820", a.body, r.Image.Width)
+			t.Errorf("got %s: Image.Width %v, want 820", a.body, r.Image.Width)
 		case r.Image.Height != 480:
-			t.Errorf("got %s: r.Image.Height = %v, want 480", a.body, r.Image.Height)
+			t.Errorf("got %s: Image.Height %v, want 480", a.body, r.Image.Height)
 		case len(r.Image.SHA256) != 64:
-			t.Errorf("got %s: len(r.Image.SHA256) = %v, want 64", a.body, len(r.Image.SHA256))
+			t.Errorf("got %s: %d Image.SHA256, want 64", a.body, len(r.Image.SHA256))
 		}
 		switch {
 		case len(r.Models) < 3:
-			t.Errorf("models %v, timings %+v: len(r.Models) = %v, want >= 3", r.Models, r.Timings, len(r.Models))
+			t.Errorf("models %v, timings %+v: %d models, want at least 3", r.Models, r.Timings, len(r.Models))
 		case r.Timings == nil:
-			t.Errorf("models %v, timings %+v: r.Timings = %v, want != nil", r.Models, r.Timings, r.Timings)
+			t.Errorf("models %v, timings %+v: no timings", r.Models, r.Timings)
 		case r.Timings.Detect <= 0:
-			t.Errorf("models %v, timings %+v: r.Timings.Detect = %v, want > 0",
+			t.Errorf("models %v, timings %+v: Timings.Detect %v, want more than 0",
 				r.Models, r.Timings, r.Timings.Detect)
 		case r.Timings.Classify <= 0:
-			t.Errorf("models %v, timings %+v: r.Timings.Classify = %v, want > 0",
+			t.Errorf("models %v, timings %+v: Timings.Classify %v, want more than 0",
 				r.Models, r.Timings, r.Timings.Classify)
 		case r.Timings.Reply <= 0:
-			t.Errorf("models %v, timings %+v: r.Timings.Reply = %v, want > 0", r.Models, r.Timings, r.Timings.Reply)
+			t.Errorf("models %v, timings %+v: Timings.Reply %v, want more than 0",
+				r.Models, r.Timings, r.Timings.Reply)
 		}
 		switch {
 		case !strings.Contains(a.header.Get("Server-Timing"), "classify;dur="):
@@ -114,17 +115,17 @@ func testResults(t *testing.T, m *mesh) {
 			t.Errorf(`header %v, trace %s: want strings.Contains(a.header.Get("Traceparent"), r.TraceID)`,
 				a.header, r.TraceID)
 		case len(r.TraceID) != 32:
-			t.Errorf("header %v, trace %s: len(r.TraceID) = %v, want 32", a.header, r.TraceID, len(r.TraceID))
+			t.Errorf("header %v, trace %s: %d trace id, want 32", a.header, r.TraceID, len(r.TraceID))
 		}
 		for _, reg := range r.Regions {
 			checkBox(t, reg.Box, v1.Box{Width: r.Image.Width, Height: r.Image.Height})
 			switch {
 			case len(reg.Words) == 0:
-				t.Errorf("region %+v: len(reg.Words) = %v, want != 0", reg, len(reg.Words))
+				t.Errorf("region %+v: no reg.Words", reg)
 			case reg.Score < 0.5:
-				t.Errorf("region %+v: reg.Score = %v, want >= 0.5", reg, reg.Score)
+				t.Errorf("region %+v: reg.Score %v, want at least 0.5", reg, reg.Score)
 			case reg.Label != "text":
-				t.Errorf(`region %+v: reg.Label = %q, want "text"`, reg, reg.Label)
+				t.Errorf(`region %+v: reg.Label %q, want "text"`, reg, reg.Label)
 			case reg.Fraction.Width <= 0 || reg.Fraction.Width > 1:
 				t.Errorf("region %+v: reg.Fraction.Width = %v", reg, reg.Fraction.Width)
 			}
@@ -137,11 +138,11 @@ func testResults(t *testing.T, m *mesh) {
 		r := m.postDone(t, "?pipeline=faces", sampleFace(t))
 		switch {
 		case len(r.Regions) != 1:
-			t.Fatalf("got %+v, want one face: len(r.Regions) = %v, want 1", r, len(r.Regions))
+			t.Fatalf("got %+v, want one face: %d regions, want 1", r, len(r.Regions))
 		case r.Regions[0].Label != "face":
-			t.Fatalf(`got %+v, want one face: r.Regions[0].Label = %q, want "face"`, r, r.Regions[0].Label)
+			t.Fatalf(`got %+v, want one face: Regions[0].Label %q, want "face"`, r, r.Regions[0].Label)
 		case r.Text != nil:
-			t.Fatalf("got %+v, want one face: r.Text = %v, want nil", r, r.Text)
+			t.Fatalf("got %+v, want one face: text %v, want nil", r, r.Text)
 		}
 		want := sample.FaceBox()
 		b := r.Regions[0].Box
@@ -159,7 +160,7 @@ func testResults(t *testing.T, m *mesh) {
 		a := m.post(t, "?pipeline=faces", samplePage(t))
 		switch {
 		case a.status != http.StatusOK:
-			t.Errorf("got %v, want an empty list: a.status = %v, want http.StatusOK", a, a.status)
+			t.Errorf("got %v, want an empty list: status %v, want 200", a, a.status)
 		case !bytes.Contains(a.body, []byte(`"regions":[]`)):
 			t.Errorf("got %v, want an empty list: want bytes.Contains(a.body, []byte(`\"regions\":[]`))", a)
 		}
@@ -168,12 +169,12 @@ func testResults(t *testing.T, m *mesh) {
 		a := m.post(t, "?pipeline=text&priority=bulk", samplePage(t), "Prefer", "respond-async")
 		switch {
 		case a.status != http.StatusAccepted:
-			t.Fatalf("got %v %v: a.status = %v, want http.StatusAccepted", a, a.header, a.status)
+			t.Fatalf("got %v %v: status %v, want 202", a, a.header, a.status)
 		case a.header.Get("Preference-Applied") != "respond-async":
-			t.Fatalf(`got %v %v: a.header.Get("Preference-Applied") = %q, want "respond-async"`,
+			t.Fatalf(`got %v %v: Preference-Applied %q, want "respond-async"`,
 				a, a.header, a.header.Get("Preference-Applied"))
 		case a.header.Get("Location") != "/v1/images/"+a.result.ID:
-			t.Fatalf(`got %v %v: a.header.Get("Location") = %v, want %v`,
+			t.Fatalf("got %v %v: location %v, want %v",
 				a, a.header, a.header.Get("Location"), "/v1/images/"+a.result.ID)
 		}
 		eventually(t, timeoutAnswer, func() error {
@@ -239,10 +240,10 @@ func testResults(t *testing.T, m *mesh) {
 			}
 			switch {
 			case found != len(want.Faces.Boxes):
-				t.Errorf("%s: found %d of %d faces with %d regions, the reference has %d: found = %v, want %v",
+				t.Errorf("%s: found %d of %d faces with %d regions, the reference has %d: found %v, want %v",
 					name, found, len(want.Faces.Boxes), len(r.Regions), len(reference.Photos[name+".jpg"]), found, len(want.Faces.Boxes))
 			case len(r.Regions) > len(reference.Photos[name+".jpg"]):
-				t.Errorf(`%s: found %d of %d faces with %d regions, the reference has %d: len(r.Regions) = %v, want <= len(reference.Photos[name+".jpg"])`,
+				t.Errorf(`%s: found %d of %d faces with %d regions, the reference has %d: %d regions, want at most len(reference.Photos[name+".jpg"])`,
 					name, found, len(want.Faces.Boxes), len(r.Regions), len(reference.Photos[name+".jpg"]), len(r.Regions))
 			}
 		}
@@ -252,13 +253,13 @@ func testResults(t *testing.T, m *mesh) {
 			r := m.postDone(t, "?pipeline=faces", realdata(t, "photos/"+name+".jpg"))
 			switch {
 			case r.Image.Width != 1800:
-				t.Errorf("%s: %+v, want 1800 x 1200 by orientation %d: r.Image.Width = %v, want 1800",
+				t.Errorf("%s: %+v, want 1800 x 1200 by orientation %d: Image.Width %v, want 1800",
 					name, r.Image, orientation, r.Image.Width)
 			case r.Image.Height != 1200:
-				t.Errorf("%s: %+v, want 1800 x 1200 by orientation %d: r.Image.Height = %v, want 1200",
+				t.Errorf("%s: %+v, want 1800 x 1200 by orientation %d: Image.Height %v, want 1200",
 					name, r.Image, orientation, r.Image.Height)
 			case r.Image.Orientation != orientation:
-				t.Errorf("%s: %+v, want 1800 x 1200 by orientation %d: r.Image.Orientation = %v, want %v",
+				t.Errorf("%s: %+v, want 1800 x 1200 by orientation %d: Image.Orientation %v, want %v",
 					name, r.Image, orientation, r.Image.Orientation, orientation)
 			}
 		}
@@ -278,17 +279,16 @@ func checkBox(t *testing.T, b, within v1.Box) {
 	t.Helper()
 	switch {
 	case b.Width <= 0:
-		t.Errorf("box %+v is not in %+v: b.Width = %v, want > 0", b, within, b.Width)
+		t.Errorf("box %+v is not in %+v: width %v, want more than 0", b, within, b.Width)
 	case b.Height <= 0:
-		t.Errorf("box %+v is not in %+v: b.Height = %v, want > 0", b, within, b.Height)
+		t.Errorf("box %+v is not in %+v: height %v, want more than 0", b, within, b.Height)
 	case b.X < within.X:
-		t.Errorf("box %+v is not in %+v: b.X = %v, want >= within.X", b, within, b.X)
+		t.Errorf("box %+v is not in %+v: X %v, want at least within.X", b, within, b.X)
 	case b.Y < within.Y:
-		t.Errorf("box %+v is not in %+v: b.Y = %v, want >= within.Y", b, within, b.Y)
+		t.Errorf("box %+v is not in %+v: Y %v, want at least within.Y", b, within, b.Y)
 	case b.X+b.Width > within.X+within.Width:
-		t.Errorf("box %+v is not in %+v: b.X+b.Width = %v, want <= within.X+within.Width", b, within, b.X+b.Width)
+		t.Errorf("box %+v is not in %+v: X+b.Width %v, want at most within.X+within.Width", b, within, b.X+b.Width)
 	case b.Y+b.Height > within.Y+within.Height:
-		t.Errorf("box %+v is not in %+v: b.Y+b.Height = %v, want <= within.Y+within.Height",
-			b, within, b.Y+b.Height)
+		t.Errorf("box %+v is not in %+v: Y+b.Height %v, want at most within.Y+within.Height", b, within, b.Y+b.Height)
 	}
 }

@@ -82,21 +82,20 @@ func testSend(t *testing.T, m *mesh) {
 			if i == 4 {
 				switch {
 				case s.Problem == nil:
-					t.Errorf("%s: what is no image: %+v: s.Problem = %v, want != nil", name, s, s.Problem)
+					t.Errorf("%s: what is no image: %+v: no problem", name, s)
 				case s.Problem.Code != v1.UnsupportedType:
-					t.Errorf("%s: what is no image: %+v: s.Problem.Code = %v, want v1.UnsupportedType",
+					t.Errorf("%s: what is no image: %+v: Problem.Code %v, want unsupported-type",
 						name, s, s.Problem.Code)
 				}
 				continue
 			}
 			switch {
 			case s.Status != v1.Done:
-				t.Fatalf("%s: outcome %d: %+v: s.Status = %v, want v1.Done", name, i, s, s.Status)
+				t.Fatalf("%s: outcome %d: %+v: status %v, want done", name, i, s, s.Status)
 			case len(s.Result.Regions) != 1:
-				t.Fatalf("%s: outcome %d: %+v: len(s.Result.Regions) = %v, want 1",
-					name, i, s, len(s.Result.Regions))
+				t.Fatalf("%s: outcome %d: %+v: %d Result.Regions, want 1", name, i, s, len(s.Result.Regions))
 			case s.Result.Regions[0].Box.X < left:
-				t.Fatalf("%s: outcome %d: %+v: s.Result.Regions[0].Box.X = %v, want >= left",
+				t.Fatalf("%s: outcome %d: %+v: Result.Regions[0].Box.X %v, want at least left",
 					name, i, s, s.Result.Regions[0].Box.X)
 			}
 			left = s.Result.Regions[0].Box.X
@@ -110,7 +109,7 @@ func testSend(t *testing.T, m *mesh) {
 	case err != nil:
 		t.Errorf("the drawn image: %s, %v", kind, err)
 	case kind != "jpeg":
-		t.Errorf(`the drawn image: %s, %v: kind = %q, want "jpeg"`, kind, err, kind)
+		t.Errorf(`the drawn image: %s, %v: kind %q, want "jpeg"`, kind, err, kind)
 	}
 }
 
@@ -166,15 +165,15 @@ func TestSend_ResumesAfterKill(t *testing.T) {
 	for f, times := range files {
 		switch {
 		case times != 1:
-			t.Errorf("%s has %d outcomes: times = %v, want 1", f, times, times)
+			t.Errorf("%s has %d outcomes: times %v, want 1", f, times, times)
 		case !strings.HasPrefix(f, dir):
 			t.Errorf("%s has %d outcomes: want strings.HasPrefix(f, dir)", f, times)
 		}
 	}
 	switch {
 	case len(files) != n:
-		t.Errorf("%d files and %d jobs, want %d: len(files) = %v, want %v", len(files), len(jobs), n, len(files), n)
+		t.Errorf("%d files and %d jobs, want %d: %d files, want %v", len(files), len(jobs), n, len(files), n)
 	case len(jobs) != n:
-		t.Errorf("%d files and %d jobs, want %d: len(jobs) = %v, want %v", len(files), len(jobs), n, len(jobs), n)
+		t.Errorf("%d files and %d jobs, want %d: %d jobs, want %v", len(files), len(jobs), n, len(jobs), n)
 	}
 }

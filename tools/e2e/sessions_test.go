@@ -127,19 +127,19 @@ func testFolderOfFrames(t *testing.T, m *mesh) {
 			case !end.End:
 				t.Errorf("the end is %+v: want end.End", end)
 			case end.Frames != n:
-				t.Errorf("the end is %+v: end.Frames = %v, want %v", end, end.Frames, n)
+				t.Errorf("the end is %+v: end.Frames %v, want %v", end, end.Frames, n)
 			case end.Next != n+1:
-				t.Errorf("the end is %+v: end.Next = %v, want %v", end, end.Next, n+1)
+				t.Errorf("the end is %+v: end.Next %v, want %v", end, end.Next, n+1)
 			}
 			break
 		}
 		switch {
 		case a.Frame != want:
-			t.Fatalf("answer %d is %+v: a.Frame = %v, want %v", want, a, a.Frame, want)
+			t.Fatalf("answer %d is %+v: frame %v, want %v", want, a, a.Frame, want)
 		case a.Status != v1.Done:
-			t.Fatalf("answer %d is %+v: a.Status = %v, want v1.Done", want, a, a.Status)
+			t.Fatalf("answer %d is %+v: status %v, want done", want, a, a.Status)
 		case len(a.Result.Regions) != 1:
-			t.Fatalf("answer %d is %+v: len(a.Result.Regions) = %v, want 1", want, a, len(a.Result.Regions))
+			t.Fatalf("answer %d is %+v: %d Result.Regions, want 1", want, a, len(a.Result.Regions))
 		}
 		if x := a.Result.Regions[0].Box.X; x < left+15 {
 			t.Errorf("frame %d has its face at %d, the one before at %d", want, x, left)
@@ -164,10 +164,9 @@ func testBadFrames(t *testing.T, m *mesh) {
 		}
 		switch {
 		case a.Frame != int64(i):
-			t.Errorf("answer %d is %+v %v, want %q: a.Frame = %v, want %v",
-				i, a, a.Problem, want, a.Frame, int64(i))
+			t.Errorf("answer %d is %+v %v, want %q: frame %v, want %v", i, a, a.Problem, want, a.Frame, int64(i))
 		case (a.Problem == nil) != (want == ""):
-			t.Errorf("answer %d is %+v %v, want %q: (a.Problem == nil) = %v, want %v",
+			t.Errorf("answer %d is %+v %v, want %q: (a.Problem == nil) %v, want %v",
 				i, a, a.Problem, want, (a.Problem == nil), (want == ""))
 		case a.Problem != nil && a.Problem.Code != want:
 			t.Errorf("answer %d is %+v %v, want %q: want not a.Problem != nil && a.Problem.Code != want",
@@ -179,17 +178,17 @@ func testBadFrames(t *testing.T, m *mesh) {
 	case err != nil:
 		t.Errorf("the end is %+v, %v", end, err)
 	case end == nil:
-		t.Errorf("the end is %+v, %v: end = %v, want != nil", end, err, end)
+		t.Errorf("the end is %+v, %v: no end", end, err)
 	case end.End:
 		t.Errorf("the end is %+v, %v: want not end.End", end, err)
 	case end.Next != 5:
-		t.Errorf("the end is %+v, %v: end.Next = %v, want 5", end, err, end.Next)
+		t.Errorf("the end is %+v, %v: end.Next %v, want 5", end, err, end.Next)
 	case end.Problem == nil:
-		t.Errorf("the end is %+v, %v: end.Problem = %v, want != nil", end, err, end.Problem)
+		t.Errorf("the end is %+v, %v: no end.Problem", end, err)
 	case end.Problem.Code != v1.FrameOutOfOrder:
-		t.Errorf("the end is %+v, %v: end.Problem.Code = %v, want v1.FrameOutOfOrder", end, err, end.Problem.Code)
+		t.Errorf("the end is %+v, %v: end.Problem.Code %v, want frame-out-of-order", end, err, end.Problem.Code)
 	case end.Problem.Limit != 5:
-		t.Errorf("the end is %+v, %v: end.Problem.Limit = %v, want 5", end, err, end.Problem.Limit)
+		t.Errorf("the end is %+v, %v: end.Problem.Limit %v, want 5", end, err, end.Problem.Limit)
 	}
 }
 
@@ -212,15 +211,15 @@ func testLatest(t *testing.T, m *mesh) {
 		if end != nil {
 			switch {
 			case end.Next != n:
-				t.Errorf("%d answers, the end is %+v: end.Next = %v, want %v", want, end, end.Next, n)
+				t.Errorf("%d answers, the end is %+v: end.Next %v, want %v", want, end, end.Next, n)
 			case want != n:
-				t.Errorf("%d answers, the end is %+v: want = %v, want %v", want, end, want, n)
+				t.Errorf("%d answers, the end is %+v: want %v, want %v", want, end, want, n)
 			}
 			break
 		}
 		switch {
 		case a.Frame != want:
-			t.Fatalf("answer %d is %+v: a.Frame = %v, want %v", want, a, a.Frame, want)
+			t.Fatalf("answer %d is %+v: frame %v, want %v", want, a, a.Frame, want)
 		case a.Status != v1.Done && a.Status != v1.Dropped:
 			t.Fatalf("answer %d is %+v: want not a.Status != v1.Done && a.Status != v1.Dropped", want, a)
 		}
@@ -265,9 +264,9 @@ func testSessionResumes(t *testing.T, m *mesh) {
 			}
 			switch {
 			case a.Status != v1.Done:
-				t.Fatalf("got %+v, want frame %d: a.Status = %v, want v1.Done", a, from, a.Status)
+				t.Fatalf("got %+v, want frame %d: status %v, want done", a, from, a.Status)
 			case a.Frame != from:
-				t.Fatalf("got %+v, want frame %d: a.Frame = %v, want %v", a, from, a.Frame, from)
+				t.Fatalf("got %+v, want frame %d: frame %v, want %v", a, from, a.Frame, from)
 			}
 			answered[a.Frame]++
 			if from++; from == diesAfter {

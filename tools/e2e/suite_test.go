@@ -100,13 +100,12 @@ func testOwnAnswers(t *testing.T, m *mesh) {
 				sum := sha256.Sum256(b.Bytes())
 				switch {
 				case a.result.Image == nil:
-					t.Errorf("client %d image %d got the answer %v: a.result.Image = %v, want != nil",
-						c, i, a, a.result.Image)
+					t.Errorf("client %d image %d got the answer %v: no image", c, i, a)
 				case a.result.Image.SHA256 != hex.EncodeToString(sum[:]):
-					t.Errorf("client %d image %d got the answer %v: a.result.Image.SHA256 = %v, want %v",
+					t.Errorf("client %d image %d got the answer %v: Image.SHA256 %v, want %v",
 						c, i, a, a.result.Image.SHA256, hex.EncodeToString(sum[:]))
 				case a.result.Image.Bytes != b.Len():
-					t.Errorf("client %d image %d got the answer %v: a.result.Image.Bytes = %v, want %v",
+					t.Errorf("client %d image %d got the answer %v: Image.Bytes %v, want %v",
 						c, i, a, a.result.Image.Bytes, b.Len())
 				}
 			}

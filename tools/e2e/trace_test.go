@@ -189,10 +189,10 @@ func TestOTLP_MetricsAndLogs(t *testing.T) {
 	l := r.traceLogs(trace)[0]
 	switch {
 	case l.service != "sightmesh-detect":
-		t.Errorf(`%s sent %v, want a warning of sightmesh-detect: l.service = %q, want "sightmesh-detect"`,
+		t.Errorf(`%s sent %v, want a warning of sightmesh-detect: service %q, want "sightmesh-detect"`,
 			l.service, l.LogRecord, l.service)
 	case l.SeverityNumber != logspb.SeverityNumber_SEVERITY_NUMBER_WARN:
-		t.Errorf("%s sent %v, want a warning of sightmesh-detect: l.SeverityNumber = %v, want %v",
+		t.Errorf("%s sent %v, want a warning of sightmesh-detect: severity number %v, want %v",
 			l.service, l.LogRecord, l.SeverityNumber, logspb.SeverityNumber_SEVERITY_NUMBER_WARN)
 	}
 	if written := m.stderr.matching(regexp.MustCompile(`"level":"WARN".*"trace_id":"` + trace)); len(written) == 0 {
@@ -258,9 +258,9 @@ func TestTrace_JobInParts(t *testing.T) {
 	a := m.post(t, "?pipeline=text", page)
 	switch {
 	case a.result.Timings == nil:
-		t.Fatalf("not joined: %v: a.result.Timings = %v, want != nil", a, a.result.Timings)
+		t.Fatalf("not joined: %v: no timings", a)
 	case a.result.Timings.Join <= 0:
-		t.Fatalf("not joined: %v: a.result.Timings.Join = %v, want > 0", a, a.result.Timings.Join)
+		t.Fatalf("not joined: %v: Timings.Join %v, want more than 0", a, a.result.Timings.Join)
 	}
 	var spans []span
 	done := func(name string) int {
@@ -276,18 +276,18 @@ func TestTrace_JobInParts(t *testing.T) {
 		spans = r.trace(a.result.TraceID)
 		switch {
 		case done("reply") != 1:
-			return fmt.Errorf(`%d spans: %v: done("reply") = %v, want 1`, len(spans), spans, done("reply"))
+			return fmt.Errorf(`%d spans: %v: done("reply") %v, want 1`, len(spans), spans, done("reply"))
 		case done("POST /v1/images") != 1:
-			return fmt.Errorf(`%d spans: %v: done("POST /v1/images") = %v, want 1`,
+			return fmt.Errorf(`%d spans: %v: done("POST /v1/images") %v, want 1`,
 				len(spans), spans, done("POST /v1/images"))
 		case done("process PARTS") != done("publish PARTS"):
-			return fmt.Errorf(`%d spans: %v: done("process PARTS") = %v, want %v`,
+			return fmt.Errorf(`%d spans: %v: done("process PARTS") %v, want %v`,
 				len(spans), spans, done("process PARTS"), done("publish PARTS"))
 		case done("publish PARTS") != done("process CROPS"):
-			return fmt.Errorf(`%d spans: %v: done("publish PARTS") = %v, want %v`,
+			return fmt.Errorf(`%d spans: %v: done("publish PARTS") %v, want %v`,
 				len(spans), spans, done("publish PARTS"), done("process CROPS"))
 		case done("process CROPS") < 2:
-			return fmt.Errorf(`%d spans: %v: done("process CROPS") = %v, want >= 2`,
+			return fmt.Errorf(`%d spans: %v: done("process CROPS") %v, want at least 2`,
 				len(spans), spans, done("process CROPS"))
 		}
 		return nil
@@ -315,9 +315,9 @@ func TestTrace_Report(t *testing.T) {
 	eventually(t, timeoutAnswer, func() error {
 		switch {
 		case count("report") == 0:
-			return fmt.Errorf(`%v: count("report") = %v, want != 0`, r.trace(id), count("report"))
+			return fmt.Errorf(`%v: count("report") %v, want not 0`, r.trace(id), count("report"))
 		case count("process REPORTS") == 0:
-			return fmt.Errorf(`%v: count("process REPORTS") = %v, want != 0`, r.trace(id), count("process REPORTS"))
+			return fmt.Errorf(`%v: count("process REPORTS") %v, want not 0`, r.trace(id), count("process REPORTS"))
 		}
 		return nil
 	})

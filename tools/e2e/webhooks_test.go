@@ -57,14 +57,14 @@ func testWebhooks(t *testing.T, m *mesh) {
 		case err != nil:
 			t.Errorf("called with %s, %v", body, err)
 		case call.Type != "job.done":
-			t.Errorf(`called with %s, %v: call.Type = %q, want "job.done"`, body, err, call.Type)
+			t.Errorf(`called with %s, %v: call.Type %q, want "job.done"`, body, err, call.Type)
 		case call.Data.ID != a.result.ID:
-			t.Errorf("called with %s, %v: call.Data.ID = %v, want %v", body, err, call.Data.ID, a.result.ID)
+			t.Errorf("called with %s, %v: call.Data.ID %v, want %v", body, err, call.Data.ID, a.result.ID)
 		case call.Data.Metadata["camera"] != "3":
-			t.Errorf(`called with %s, %v: call.Data.Metadata["camera"] = %q, want "3"`,
+			t.Errorf(`called with %s, %v: call.Data.Metadata["camera"] %q, want "3"`,
 				body, err, call.Data.Metadata["camera"])
 		case len(call.Data.Regions) != 1:
-			t.Errorf("called with %s, %v: len(call.Data.Regions) = %v, want 1", body, err, len(call.Data.Regions))
+			t.Errorf("called with %s, %v: %d call.Data.Regions, want 1", body, err, len(call.Data.Regions))
 		}
 	case <-time.After(timeoutAnswer):
 		t.Fatal("the receiver was not called again")

@@ -43,19 +43,19 @@ func TestRun_ClosedLoop(t *testing.T) {
 	case err != nil:
 		t.Fatalf("%+v, %d at a time, %v", r, most.Load(), err)
 	case most.Load() != 3:
-		t.Fatalf("%+v, %d at a time, %v: most.Load() = %v, want 3", r, most.Load(), err, most.Load())
+		t.Fatalf("%+v, %d at a time, %v: most.Load() %v, want 3", r, most.Load(), err, most.Load())
 	case r.Done == 0:
-		t.Fatalf("%+v, %d at a time, %v: r.Done = %v, want != 0", r, most.Load(), err, r.Done)
+		t.Fatalf("%+v, %d at a time, %v: done %v, want not 0", r, most.Load(), err, r.Done)
 	case r.Mismatched != 0:
-		t.Fatalf("%+v, %d at a time, %v: r.Mismatched = %v, want 0", r, most.Load(), err, r.Mismatched)
+		t.Fatalf("%+v, %d at a time, %v: mismatched %v, want 0", r, most.Load(), err, r.Mismatched)
 	case len(r.Errors) != 0:
-		t.Fatalf("%+v, %d at a time, %v: len(r.Errors) = %v, want 0", r, most.Load(), err, len(r.Errors))
+		t.Fatalf("%+v, %d at a time, %v: %d errors, want 0", r, most.Load(), err, len(r.Errors))
 	}
 	switch {
 	case r.Latency.P50 < 2:
-		t.Errorf("%+v: r.Latency.P50 = %v, want >= 2", r, r.Latency.P50)
+		t.Errorf("%+v: Latency.P50 %v, want at least 2", r, r.Latency.P50)
 	case r.Latency.Max < r.Latency.P99:
-		t.Errorf("%+v: r.Latency.Max = %v, want >= r.Latency.P99", r, r.Latency.Max)
+		t.Errorf("%+v: Latency.Max %v, want at least r.Latency.P99", r, r.Latency.Max)
 	case r.Hops["queue"].P50 < 1.9 || r.Hops["queue"].P50 > 2.1:
 		t.Errorf(`%+v: r.Hops["queue"].P50 = %v`, r, r.Hops["queue"].P50)
 	}
@@ -68,7 +68,7 @@ func TestRun_ClosedLoop(t *testing.T) {
 	case err != nil:
 		t.Errorf("%v\n%s\n%s", err, &js, &text)
 	case again.Done != r.Done:
-		t.Errorf("%v\n%s\n%s: again.Done = %v, want %v", err, &js, &text, again.Done, r.Done)
+		t.Errorf("%v\n%s\n%s: again.Done %v, want %v", err, &js, &text, again.Done, r.Done)
 	case !strings.Contains(text.String(), "p99.9"):
 		t.Errorf("%v\n%s\n%s: want strings.Contains(text.String(), \"p99.9\")", err, &js, &text)
 	}
@@ -103,7 +103,7 @@ func TestRun_ThroughputExcludesWarmUp(t *testing.T) {
 				case r.PerSecond < 9.2 || r.PerSecond > 10.5:
 					t.Errorf("%+v, %v, want 10 a second: r.PerSecond = %v", r, err, r.PerSecond)
 				case r.Seconds != 3:
-					t.Errorf("%+v, %v, want 10 a second: r.Seconds = %v, want 3", r, err, r.Seconds)
+					t.Errorf("%+v, %v, want 10 a second: seconds %v, want 3", r, err, r.Seconds)
 				}
 			})
 		})
@@ -122,9 +122,9 @@ func TestRun_CancelledDuringWarmUp(t *testing.T) {
 		case err != nil:
 			t.Errorf("%+v, %v", r, err)
 		case r.PerSecond != 0:
-			t.Errorf("%+v, %v: r.PerSecond = %v, want 0", r, err, r.PerSecond)
+			t.Errorf("%+v, %v: per second %v, want 0", r, err, r.PerSecond)
 		case r.Seconds != 0:
-			t.Errorf("%+v, %v: r.Seconds = %v, want 0", r, err, r.Seconds)
+			t.Errorf("%+v, %v: seconds %v, want 0", r, err, r.Seconds)
 		}
 	})
 }
@@ -145,7 +145,7 @@ func TestRun_OpenLoopMeasuresStall(t *testing.T) {
 	case err != nil:
 		t.Fatalf("%+v, %v", r, err)
 	case r.Done < 30:
-		t.Fatalf("%+v, %v: r.Done = %v, want >= 30", r, err, r.Done)
+		t.Fatalf("%+v, %v: done %v, want at least 30", r, err, r.Done)
 	}
 	if r.Latency.P50 < 50 {
 		t.Errorf("p50 %v ms: the stall was seen by one request only", r.Latency.P50)
@@ -218,16 +218,16 @@ func TestRun_CountsMismatchesAndErrors(t *testing.T) {
 	case err != nil:
 		t.Errorf("%+v, %v", r, err)
 	case r.Mismatched == 0:
-		t.Errorf("%+v, %v: r.Mismatched = %v, want != 0", r, err, r.Mismatched)
+		t.Errorf("%+v, %v: mismatched %v, want not 0", r, err, r.Mismatched)
 	case r.Errors["503 no-worker"] == 0:
-		t.Errorf(`%+v, %v: r.Errors["503 no-worker"] = %v, want != 0`, r, err, r.Errors["503 no-worker"])
+		t.Errorf(`%+v, %v: Errors["503 no-worker"] %v, want not 0`, r, err, r.Errors["503 no-worker"])
 	}
 	r, err = Run(t.Context(), func(context.Context, Image) (v1.Result, error) { return result("one"), nil }, images[:1], load, map[string]v1.Result{"a": result("other")})
 	switch {
 	case err != nil:
 		t.Errorf("against what was expected: %+v, %v", r, err)
 	case r.Mismatched != r.Done:
-		t.Errorf("against what was expected: %+v, %v: r.Mismatched = %v, want %v", r, err, r.Mismatched, r.Done)
+		t.Errorf("against what was expected: %+v, %v: mismatched %v, want %v", r, err, r.Mismatched, r.Done)
 	}
 	if _, err := Run(t.Context(), nil, nil, load, nil); err == nil {
 		t.Error("no images were accepted")
@@ -255,9 +255,9 @@ func TestFloor_Send(t *testing.T) {
 	case err != nil:
 		t.Errorf("%+v, %v", r, err)
 	case r.Done == 0:
-		t.Errorf("%+v, %v: r.Done = %v, want != 0", r, err, r.Done)
+		t.Errorf("%+v, %v: done %v, want not 0", r, err, r.Done)
 	case len(r.Errors) != 0:
-		t.Errorf("%+v, %v: len(r.Errors) = %v, want 0", r, err, len(r.Errors))
+		t.Errorf("%+v, %v: %d errors, want 0", r, err, len(r.Errors))
 	}
 	if err := f.Close(t.Context()); err != nil {
 		t.Error(err)

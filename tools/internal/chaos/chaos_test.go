@@ -44,13 +44,11 @@ func TestImage_IsUniqueBMP(t *testing.T) {
 		case err != nil:
 			t.Fatalf("image %d is %s %+v, %v", n, format, config, err)
 		case format != "bmp":
-			t.Fatalf(`image %d is %s %+v, %v: format = %q, want "bmp"`, n, format, config, err, format)
+			t.Fatalf(`image %d is %s %+v, %v: format %q, want "bmp"`, n, format, config, err, format)
 		case config.Width != side:
-			t.Fatalf("image %d is %s %+v, %v: config.Width = %v, want %v",
-				n, format, config, err, config.Width, side)
+			t.Fatalf("image %d is %s %+v, %v: config.Width %v, want %v", n, format, config, err, config.Width, side)
 		case config.Height != side:
-			t.Fatalf("image %d is %s %+v, %v: config.Height = %v, want %v",
-				n, format, config, err, config.Height, side)
+			t.Fatalf("image %d is %s %+v, %v: config.Height %v, want %v", n, format, config, err, config.Height, side)
 		}
 	}
 }
@@ -187,9 +185,9 @@ func TestLedger_ImageThatMayRepeat(t *testing.T) {
 	l.RecordResult(i, done(i, "2"), time.Now())
 	switch c := l.Close(); {
 	case len(c.Broken) != 0:
-		t.Errorf("got %+v: len(c.Broken) = %v, want 0", c, len(c.Broken))
+		t.Errorf("got %+v: %d broken, want 0", c, len(c.Broken))
 	case c.Accepted != 1:
-		t.Errorf("got %+v: c.Accepted = %v, want 1", c, c.Accepted)
+		t.Errorf("got %+v: accepted %v, want 1", c, c.Accepted)
 	}
 }
 
@@ -205,16 +203,15 @@ func TestLedger_CloseTwice(t *testing.T) {
 	after := l.Close()
 	switch {
 	case len(before.Broken[Ran]) != 1:
-		t.Errorf("at first: %v: len(before.Broken[Ran]) = %v, want 1", before.Broken, len(before.Broken[Ran]))
+		t.Errorf("at first: %v: %d before.Broken[Ran], want 1", before.Broken, len(before.Broken[Ran]))
 	case len(before.Broken[Changed]) != 0:
-		t.Errorf("at first: %v: len(before.Broken[Changed]) = %v, want 0",
-			before.Broken, len(before.Broken[Changed]))
+		t.Errorf("at first: %v: %d before.Broken[Changed], want 0", before.Broken, len(before.Broken[Changed]))
 	}
 	switch {
 	case len(after.Broken[Ran]) != 1:
-		t.Errorf("later: %v: len(after.Broken[Ran]) = %v, want 1", after.Broken, len(after.Broken[Ran]))
+		t.Errorf("later: %v: %d after.Broken[Ran], want 1", after.Broken, len(after.Broken[Ran]))
 	case len(after.Broken[Changed]) != 1:
-		t.Errorf("later: %v: len(after.Broken[Changed]) = %v, want 1", after.Broken, len(after.Broken[Changed]))
+		t.Errorf("later: %v: %d after.Broken[Changed], want 1", after.Broken, len(after.Broken[Changed]))
 	}
 }
 
@@ -230,9 +227,9 @@ func TestLedger_OpenAndWithoutWebhook(t *testing.T) {
 	}
 	switch uncalled := l.WithoutWebhook(); {
 	case len(uncalled) != 1:
-		t.Errorf("uncalled: %v: len(uncalled) = %v, want 1", uncalled, len(uncalled))
+		t.Errorf("uncalled: %v: %d uncalled, want 1", uncalled, len(uncalled))
 	case uncalled[0].ID != "1":
-		t.Errorf(`uncalled: %v: uncalled[0].ID = %q, want "1"`, uncalled, uncalled[0].ID)
+		t.Errorf(`uncalled: %v: uncalled[0].ID %q, want "1"`, uncalled, uncalled[0].ID)
 	}
 	if jobs := l.Jobs(); len(jobs) != 2 {
 		t.Errorf("jobs: %v", jobs)
@@ -255,7 +252,7 @@ func TestLedger_ExpiredBeforeItsDeadline(t *testing.T) {
 	}
 	switch wrong := c.Broken[Wrong]; {
 	case len(wrong) != 1:
-		t.Errorf("wrong: %v, want job 1: len(wrong) = %v, want 1", wrong, len(wrong))
+		t.Errorf("wrong: %v, want job 1: %d wrong, want 1", wrong, len(wrong))
 	case !strings.Contains(wrong[0], "job 1 "):
 		t.Errorf(`wrong: %v, want job 1: want strings.Contains(wrong[0], "job 1 ")`, wrong)
 	}
@@ -310,7 +307,7 @@ func TestReplace_Markers(t *testing.T) {
 	case err != nil:
 		t.Errorf("got %q, %v, want %q", got, err, want)
 	case string(got) != want:
-		t.Errorf("got %q, %v, want %q: string(got) = %v, want %v", got, err, want, string(got), want)
+		t.Errorf("got %q, %v, want %q: string(got) %v, want %v", got, err, want, string(got), want)
 	}
 	if _, err := Replace([]byte("a"), "chaos", "new"); err == nil {
 		t.Error("a file without markers: no error")

@@ -28,13 +28,13 @@ func TestWriteImage_NamesItsLayer(t *testing.T) {
 	case err != nil:
 		t.Fatalf("got %d images, %v", len(manifest), err)
 	case len(manifest) != 1:
-		t.Fatalf("got %d images, %v: len(manifest) = %v, want 1", len(manifest), err, len(manifest))
+		t.Fatalf("got %d images, %v: %d manifest, want 1", len(manifest), err, len(manifest))
 	}
 	switch tags := manifest[0].RepoTags; {
 	case len(tags) != 1:
-		t.Errorf("got the names %v: len(tags) = %v, want 1", tags, len(tags))
+		t.Errorf("got the names %v: %d tags, want 1", tags, len(tags))
 	case tags[0] != "a.invalid/pause:1":
-		t.Errorf(`got the names %v: tags[0] = %q, want "a.invalid/pause:1"`, tags, tags[0])
+		t.Errorf(`got the names %v: tags[0] %q, want "a.invalid/pause:1"`, tags, tags[0])
 	}
 	var config struct {
 		Config struct{ Entrypoint []string }
@@ -48,9 +48,9 @@ func TestWriteImage_NamesItsLayer(t *testing.T) {
 	layer := all[manifest[0].Layers[0]]
 	switch ids := config.RootFS.DiffIDs; {
 	case len(ids) != 1:
-		t.Errorf("got the layers %v, want that with %s: len(ids) = %v, want 1", ids, sum(layer), len(ids))
+		t.Errorf("got the layers %v, want that with %s: %d ids, want 1", ids, sum(layer), len(ids))
 	case ids[0] != "sha256:"+sum(layer):
-		t.Errorf("got the layers %v, want that with %s: ids[0] = %v, want %v",
+		t.Errorf("got the layers %v, want that with %s: ids[0] %v, want %v",
 			ids, sum(layer), ids[0], "sha256:"+sum(layer))
 	}
 	file := filepath.Join(folder, "layer.tar")

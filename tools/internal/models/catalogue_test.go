@@ -92,11 +92,11 @@ func TestReadCatalogue_RejectsFields(t *testing.T) {
 	}
 	switch e := c.Entries[0]; {
 	case e.Name != "dots":
-		t.Errorf(`read %+v: e.Name = %q, want "dots"`, e, e.Name)
+		t.Errorf(`read %+v: name %q, want "dots"`, e, e.Name)
 	case string(e.Texts["labels.txt"]) != "dot\n":
-		t.Errorf(`read %+v: string(e.Texts["labels.txt"]) = %q, want "dot\n"`, e, string(e.Texts["labels.txt"]))
+		t.Errorf(`read %+v: string(e.Texts["labels.txt"]) %q, want "dot\n"`, e, string(e.Texts["labels.txt"]))
 	case len(e.Texts) != 1:
-		t.Errorf("read %+v: len(e.Texts) = %v, want 1", e, len(e.Texts))
+		t.Errorf("read %+v: %d texts, want 1", e, len(e.Texts))
 	}
 	for _, tt := range []struct{ old, new, want string }{
 		{"about: dots", "", "about: missing"},
@@ -123,7 +123,7 @@ func TestReadCatalogue_RejectsFields(t *testing.T) {
 		_, err := read(strings.Replace(good, tt.old, tt.new, 1), "all: [dots]")
 		switch {
 		case err == nil:
-			t.Errorf("%q: %v, want the file and %q: err = %v, want != nil", tt.new, err, tt.want, err)
+			t.Errorf("%q: %v, want the file and %q: no error", tt.new, err, tt.want)
 		case !strings.Contains(err.Error(), "dots/sources.yaml"):
 			t.Errorf(`%q: %v, want the file and %q: want strings.Contains(err.Error(), "dots/sources.yaml")`,
 				tt.new, err, tt.want)
@@ -138,7 +138,7 @@ func TestReadCatalogue_RejectsFields(t *testing.T) {
 	} {
 		switch _, err := read(good, sets); {
 		case err == nil:
-			t.Errorf("%s: %v, want %q: err = %v, want != nil", sets, err, want, err)
+			t.Errorf("%s: %v, want %q: no error", sets, err, want)
 		case !strings.Contains(err.Error(), want):
 			t.Errorf("%s: %v, want %q: want strings.Contains(err.Error(), want)", sets, err, want)
 		}
@@ -162,7 +162,7 @@ func TestCatalogue_Select(t *testing.T) {
 	_, err = c.Select([]string{"a", "nosuch"})
 	switch {
 	case err == nil:
-		t.Errorf("error %v, want one with the name and the sets: err = %v, want != nil", err, err)
+		t.Errorf("error %v, want one with the name and the sets: no error", err)
 	case !strings.Contains(err.Error(), `"nosuch"`):
 		t.Errorf("error %v, want one with the name and the sets: want strings.Contains(err.Error(), `\"nosuch\"`)",
 			err)

@@ -20,7 +20,7 @@ func TestReadOrders_HasOnlyKnownFields(t *testing.T) {
 	}
 	switch _, err := readOrders([]byte(`{"x": {"ordr": [[0]]}}`)); {
 	case err == nil:
-		t.Errorf("the error of an unknown field is %v, want its name: err = %v, want != nil", err, err)
+		t.Errorf("the error of an unknown field is %v, want its name: no error", err)
 	case !strings.Contains(err.Error(), "ordr"):
 		t.Errorf(`the error of an unknown field is %v, want its name: want strings.Contains(err.Error(), "ordr")`,
 			err)
@@ -39,7 +39,7 @@ func TestExpected_OrderHasEachLineOnce(t *testing.T) {
 		e := Expected{Text: []string{"a", "b", "c"}}
 		switch err := e.setOrder(o); {
 		case err == nil:
-			t.Errorf("%s: the error is %v: err = %v, want != nil", name, err, err)
+			t.Errorf("%s: the error is %v: no error", name, err)
 		case !strings.Contains(err.Error(), "want each of 0 to 2 once"):
 			t.Errorf(`%s: the error is %v: want strings.Contains(err.Error(), "want each of 0 to 2 once")`,
 				name, err)
@@ -79,10 +79,10 @@ func TestReadSet(t *testing.T) {
 	}
 	switch {
 	case images[0].Name != "a":
-		t.Errorf(`the images are %s and %s, want a and b: images[0].Name = %q, want "a"`,
+		t.Errorf(`the images are %s and %s, want a and b: images[0].Name %q, want "a"`,
 			images[0].Name, images[1].Name, images[0].Name)
 	case images[1].Name != "b":
-		t.Errorf(`the images are %s and %s, want a and b: images[1].Name = %q, want "b"`,
+		t.Errorf(`the images are %s and %s, want a and b: images[1].Name %q, want "b"`,
 			images[0].Name, images[1].Name, images[1].Name)
 	}
 	if images[0].Set != "held" {
@@ -102,7 +102,7 @@ func TestReadSet_NamesWhatIsWrong(t *testing.T) {
 	writeFile(t, empty, "a.png", "")
 	switch _, err := readSet(empty); {
 	case err == nil:
-		t.Errorf("the error of a folder without expectations is %v, want its name: err = %v, want != nil", err, err)
+		t.Errorf("the error of a folder without expectations is %v, want its name: no error", err)
 	case !strings.Contains(err.Error(), empty):
 		t.Errorf("the error of a folder without expectations is %v, want its name: want strings.Contains(err.Error(), empty)",
 			err)
@@ -112,7 +112,7 @@ func TestReadSet_NamesWhatIsWrong(t *testing.T) {
 	writeFile(t, broken, "a.expected.json", `{"counts": 7}`)
 	switch _, err := readSet(broken); {
 	case err == nil:
-		t.Errorf("the error of a broken file is %v, want its name: err = %v, want != nil", err, err)
+		t.Errorf("the error of a broken file is %v, want its name: no error", err)
 	case !strings.Contains(err.Error(), "a.expected.json"):
 		t.Errorf(`the error of a broken file is %v, want its name: want strings.Contains(err.Error(), "a.expected.json")`,
 			err)

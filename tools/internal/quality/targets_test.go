@@ -133,7 +133,7 @@ func TestWriteBetweenMarkers(t *testing.T) {
 	}
 	switch err := writeBetweenMarkers(file, ""); {
 	case err == nil:
-		t.Errorf("the error without markers is %v, want the name of the file: err = %v, want != nil", err, err)
+		t.Errorf("the error without markers is %v, want the name of the file: no error", err)
 	case !strings.Contains(err.Error(), file):
 		t.Errorf("the error without markers is %v, want the name of the file: want strings.Contains(err.Error(), file)",
 			err)

@@ -28,9 +28,9 @@ func TestPage(t *testing.T) {
 	b := img.Bounds()
 	switch {
 	case b.Dx() != 820:
-		t.Errorf("the page is %v: b.Dx() = %v, want 820", b, b.Dx())
+		t.Errorf("the page is %v: Dx() %v, want 820", b, b.Dx())
 	case b.Dy() != 480:
-		t.Errorf("the page is %v: b.Dy() = %v, want 480", b, b.Dy())
+		t.Errorf("the page is %v: Dy() %v, want 480", b, b.Dy())
 	}
 	if len(Text()) != 6 {
 		t.Errorf("%d lines are said to be on it", len(Text()))
@@ -71,9 +71,9 @@ func TestFace(t *testing.T) {
 	img := Face()
 	switch b := img.Bounds(); {
 	case b.Dx() != 400:
-		t.Errorf("the image is %v, the face %v: b.Dx() = %v, want 400", b, FaceBox(), b.Dx())
+		t.Errorf("the image is %v, the face %v: Dx() %v, want 400", b, FaceBox(), b.Dx())
 	case b.Dy() != 400:
-		t.Errorf("the image is %v, the face %v: b.Dy() = %v, want 400", b, FaceBox(), b.Dy())
+		t.Errorf("the image is %v, the face %v: Dy() %v, want 400", b, FaceBox(), b.Dy())
 	case !FaceBox().In(b):
 		t.Errorf("the image is %v, the face %v: want FaceBox().In(b)", b, FaceBox())
 	}

@@ -44,17 +44,15 @@ func TestDraw_OverHTTP(t *testing.T) {
 		o := out[name]
 		switch {
 		case o.Status != v1.Done:
-			t.Errorf("%s: the outcome is %+v, want done at the first attempt: o.Status = %v, want v1.Done",
+			t.Errorf("%s: the outcome is %+v, want done at the first attempt: status %v, want done",
 				name, o, o.Status)
 		case o.Error != "":
-			t.Errorf(`%s: the outcome is %+v, want done at the first attempt: o.Error = %q, want ""`,
-				name, o, o.Error)
+			t.Errorf(`%s: the outcome is %+v, want done at the first attempt: error %q, want ""`, name, o, o.Error)
 		case o.Attempts != 1:
-			t.Errorf("%s: the outcome is %+v, want done at the first attempt: o.Attempts = %v, want 1",
+			t.Errorf("%s: the outcome is %+v, want done at the first attempt: attempts %v, want 1",
 				name, o, o.Attempts)
 		case o.Result == nil:
-			t.Errorf("%s: the outcome is %+v, want done at the first attempt: o.Result = %v, want != nil",
-				name, o, o.Result)
+			t.Errorf("%s: the outcome is %+v, want done at the first attempt: no result", name, o)
 		}
 		if got := m.posts[name]; got != posts {
 			t.Errorf("%s was sent %d times, want %d", name, got, posts)
@@ -88,11 +86,11 @@ func TestDraw_FailureKeepsOutcome(t *testing.T) {
 		o := out[name]
 		switch {
 		case o.Status != v1.Done:
-			t.Errorf("%s: the outcome is %+v, want done: o.Status = %v, want v1.Done", name, o, o.Status)
+			t.Errorf("%s: the outcome is %+v, want done: status %v, want done", name, o, o.Status)
 		case o.Result == nil:
-			t.Errorf("%s: the outcome is %+v, want done: o.Result = %v, want != nil", name, o, o.Result)
+			t.Errorf("%s: the outcome is %+v, want done: no result", name, o)
 		case o.Problem != nil:
-			t.Errorf("%s: the outcome is %+v, want done: o.Problem = %v, want nil", name, o, o.Problem)
+			t.Errorf("%s: the outcome is %+v, want done: problem %v, want nil", name, o, o.Problem)
 		}
 		if !strings.HasPrefix(o.Error, "draw: ") {
 			t.Errorf("%s: the error is %q, want that of drawing", name, o.Error)
@@ -105,6 +103,6 @@ func TestDraw_FailureKeepsOutcome(t *testing.T) {
 	case err != nil:
 		t.Errorf("the folder has %d files (%v), want none", len(left), err)
 	case len(left) != 0:
-		t.Errorf("the folder has %d files (%v), want none: len(left) = %v, want 0", len(left), err, len(left))
+		t.Errorf("the folder has %d files (%v), want none: %d left, want 0", len(left), err, len(left))
 	}
 }

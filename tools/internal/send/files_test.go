@@ -20,7 +20,7 @@ func TestFind_FollowsFolderLink(t *testing.T) {
 	case err != nil:
 		t.Errorf("found %v, %v", images.files, err)
 	case len(images.files) != 2:
-		t.Errorf("found %v, %v: len(images.files) = %v, want 2", images.files, err, len(images.files))
+		t.Errorf("found %v, %v: %d images.files, want 2", images.files, err, len(images.files))
 	}
 }
 

@@ -72,16 +72,16 @@ func TestOverNATS_RetriesWithSameKey(t *testing.T) {
 	out, _, code := command(t, t.Context(), Config{NATS: connection.Config{URL: url}, Pipeline: "text", Paths: []string{folder(t, "a.jpg")}})
 	switch {
 	case code != 0:
-		t.Fatalf("code %d: %+v, want 2 attempts: code = %v, want 0", code, out["a.jpg"], code)
+		t.Fatalf("code %d: %+v, want 2 attempts: code %v, want 0", code, out["a.jpg"], code)
 	case out["a.jpg"].Attempts != 2:
-		t.Fatalf(`code %d: %+v, want 2 attempts: out["a.jpg"].Attempts = %v, want 2`,
+		t.Fatalf(`code %d: %+v, want 2 attempts: out["a.jpg"].Attempts %v, want 2`,
 			code, out["a.jpg"], out["a.jpg"].Attempts)
 	}
 	switch first, second := <-keys, <-keys; {
 	case first == "":
-		t.Errorf(`the keys are %q and %q, want the same: first = %v, want != ""`, first, second, first)
+		t.Errorf("the keys are %q and %q, want the same: no first", first, second)
 	case first != second:
-		t.Errorf("the keys are %q and %q, want the same: first = %v, want %v", first, second, first, second)
+		t.Errorf("the keys are %q and %q, want the same: first %v, want %v", first, second, first, second)
 	}
 }
 
@@ -116,13 +116,12 @@ func TestOverNATS_Draw(t *testing.T) {
 	out, _, code := command(t, t.Context(), Config{NATS: connection.Config{URL: url}, Pipeline: "faces", Paths: []string{folder(t, "a.jpg")}, Draw: drawn})
 	switch {
 	case code != 0:
-		t.Errorf("code %d: %+v, want done: code = %v, want 0", code, out["a.jpg"], code)
+		t.Errorf("code %d: %+v, want done: code %v, want 0", code, out["a.jpg"], code)
 	case out["a.jpg"].Status != v1.Done:
-		t.Errorf(`code %d: %+v, want done: out["a.jpg"].Status = %v, want v1.Done`,
+		t.Errorf(`code %d: %+v, want done: out["a.jpg"].Status %v, want done`,
 			code, out["a.jpg"], out["a.jpg"].Status)
 	case out["a.jpg"].Error != "":
-		t.Errorf(`code %d: %+v, want done: out["a.jpg"].Error = %q, want ""`,
-			code, out["a.jpg"], out["a.jpg"].Error)
+		t.Errorf(`code %d: %+v, want done: out["a.jpg"].Error %q, want ""`, code, out["a.jpg"], out["a.jpg"].Error)
 	}
 	if got, want := drawnFile(t, drawn, "a.jpg"), "image/jpeg of a.jpg with face 0.50"; got != want {
 		t.Errorf("drawn is %q, want %q", got, want)

@@ -51,7 +51,7 @@ func TestResume_CountsEarlierFailures(t *testing.T) {
 	}
 	switch {
 	case code != exit.Partial:
-		t.Errorf("resumed: code %d, want %d; failed %q, want the one of before: code = %v, want %v",
+		t.Errorf("resumed: code %d, want %d; failed %q, want the one of before: code %v, want %v",
 			code, exit.Partial, list, code, exit.Partial)
 	case !strings.Contains(string(list), "1-damaged.jpg"):
 		t.Errorf(`resumed: code %d, want %d; failed %q, want the one of before: want strings.Contains(string(list), "1-damaged.jpg")`,

@@ -29,8 +29,8 @@ func TestRetry_NewKeyAfterFailedJob(t *testing.T) {
 	out, _, code := command(t, t.Context(), Config{URL: mesh.URL, Paths: []string{folder(t, "a.jpg")}, Concurrency: "1", Attempts: 3})
 	switch {
 	case code != 0:
-		t.Errorf("code %d: %+v: code = %v, want 0", code, out["a.jpg"], code)
+		t.Errorf("code %d: %+v: code %v, want 0", code, out["a.jpg"], code)
 	case out["a.jpg"].Attempts != 2:
-		t.Errorf(`code %d: %+v: out["a.jpg"].Attempts = %v, want 2`, code, out["a.jpg"], out["a.jpg"].Attempts)
+		t.Errorf(`code %d: %+v: out["a.jpg"].Attempts %v, want 2`, code, out["a.jpg"], out["a.jpg"].Attempts)
 	}
 }

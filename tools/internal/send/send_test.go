@@ -85,7 +85,7 @@ func TestResume_ReadsOutcomes(t *testing.T) {
 	case err != nil:
 		t.Errorf("without a file: %v, %v", sent, err)
 	case len(sent) != 0:
-		t.Errorf("without a file: %v, %v: len(sent) = %v, want 0", sent, err, len(sent))
+		t.Errorf("without a file: %v, %v: %d sent, want 0", sent, err, len(sent))
 	}
 	whole := `{"file":"a","status":"done"}
 {"file":"b","status":"failed","problem":{"code":"damaged"}}
@@ -110,7 +110,7 @@ func TestResume_ReadsOutcomes(t *testing.T) {
 	case err != nil:
 		t.Errorf("the torn line is still there: %q, %v", left, err)
 	case string(left) != whole:
-		t.Errorf("the torn line is still there: %q, %v: string(left) = %v, want %v", left, err, string(left), whole)
+		t.Errorf("the torn line is still there: %q, %v: string(left) %v, want %v", left, err, string(left), whole)
 	}
 	if err := os.WriteFile(path, []byte("a photo of mine\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -274,9 +274,9 @@ func TestRetry_TransientErrors(t *testing.T) {
 	out, _, code := command(t, t.Context(), Config{URL: m.URL, Paths: []string{dir}})
 	switch {
 	case code != 0:
-		t.Errorf("code %d, %d outcomes: code = %v, want 0", code, len(out), code)
+		t.Errorf("code %d, %d outcomes: code %v, want 0", code, len(out), code)
 	case len(out) != 6:
-		t.Errorf("code %d, %d outcomes: len(out) = %v, want 6", code, len(out), len(out))
+		t.Errorf("code %d, %d outcomes: %d out, want 6", code, len(out), len(out))
 	}
 	for name, o := range out {
 		want := 2
@@ -288,13 +288,12 @@ func TestRetry_TransientErrors(t *testing.T) {
 		}
 		switch {
 		case o.Status != v1.Done:
-			t.Errorf("%s: %+v after %d posts, want %d: o.Status = %v, want v1.Done",
-				name, o, m.posts[name], want, o.Status)
+			t.Errorf("%s: %+v after %d posts, want %d: status %v, want done", name, o, m.posts[name], want, o.Status)
 		case o.Attempts != want:
-			t.Errorf("%s: %+v after %d posts, want %d: o.Attempts = %v, want %v",
+			t.Errorf("%s: %+v after %d posts, want %d: attempts %v, want %v",
 				name, o, m.posts[name], want, o.Attempts, want)
 		case m.posts[name] != want:
-			t.Errorf("%s: %+v after %d posts, want %d: m.posts[name] = %v, want %v",
+			t.Errorf("%s: %+v after %d posts, want %d: m.posts[name] %v, want %v",
 				name, o, m.posts[name], want, m.posts[name], want)
 		}
 	}
@@ -317,14 +316,14 @@ func TestRetry_NotForImageProblems(t *testing.T) {
 	out, _, code := command(t, t.Context(), Config{URL: m.URL, Paths: []string{dir}, Failed: failed})
 	switch {
 	case code != exit.Partial:
-		t.Errorf("code %d: %+v: code = %v, want %v", code, out, code, exit.Partial)
+		t.Errorf("code %d: %+v: code %v, want %v", code, out, code, exit.Partial)
 	case out["damaged.jpg"].Problem.Code != v1.Damaged:
-		t.Errorf(`code %d: %+v: out["damaged.jpg"].Problem.Code = %v, want v1.Damaged`,
+		t.Errorf(`code %d: %+v: out["damaged.jpg"].Problem.Code %v, want damaged`,
 			code, out, out["damaged.jpg"].Problem.Code)
 	case out["forbidden.jpg"].Error == "":
-		t.Errorf(`code %d: %+v: out["forbidden.jpg"].Error = %v, want != ""`, code, out, out["forbidden.jpg"].Error)
+		t.Errorf(`code %d: %+v: no out["forbidden.jpg"].Error`, code, out)
 	case out["good.jpg"].Status != v1.Done:
-		t.Errorf(`code %d: %+v: out["good.jpg"].Status = %v, want v1.Done`, code, out, out["good.jpg"].Status)
+		t.Errorf(`code %d: %+v: out["good.jpg"].Status %v, want done`, code, out, out["good.jpg"].Status)
 	}
 	for name, n := range m.posts {
 		if n != 1 {
@@ -337,7 +336,7 @@ func TestRetry_NotForImageProblems(t *testing.T) {
 	}
 	switch names := strings.Fields(string(list)); {
 	case len(names) != 2:
-		t.Errorf("failed: %q: len(names) = %v, want 2", list, len(names))
+		t.Errorf("failed: %q: %d names, want 2", list, len(names))
 	case !slices.Contains(names, filepath.Join(dir, "damaged.jpg")):
 		t.Errorf(`failed: %q: want slices.Contains(names, filepath.Join(dir, "damaged.jpg"))`, list)
 	}
@@ -354,11 +353,11 @@ func TestCommand_AllFail(t *testing.T) {
 	out, _, code := command(t, t.Context(), Config{URL: "http://" + l.Addr().String(), Paths: []string{dir}, Attempts: 2})
 	switch {
 	case code != exit.Failure:
-		t.Errorf("code %d: %+v: code = %v, want %v", code, out, code, exit.Failure)
+		t.Errorf("code %d: %+v: code %v, want %v", code, out, code, exit.Failure)
 	case out["a.jpg"].Attempts != 2:
-		t.Errorf(`code %d: %+v: out["a.jpg"].Attempts = %v, want 2`, code, out, out["a.jpg"].Attempts)
+		t.Errorf(`code %d: %+v: out["a.jpg"].Attempts %v, want 2`, code, out, out["a.jpg"].Attempts)
 	case out["a.jpg"].Error == "":
-		t.Errorf(`code %d: %+v: out["a.jpg"].Error = %v, want != ""`, code, out, out["a.jpg"].Error)
+		t.Errorf(`code %d: %+v: no out["a.jpg"].Error`, code, out)
 	}
 }
 
@@ -388,9 +387,9 @@ func TestDeliver_ResultAfterTheWait(t *testing.T) {
 		}
 		switch {
 		case r.URL.Path != "/v1/images/j1":
-			t.Errorf(`asks %s: r.URL.Path = %q, want "/v1/images/j1"`, r.URL, r.URL.Path)
+			t.Errorf(`asks %s: URL.Path %q, want "/v1/images/j1"`, r.URL, r.URL.Path)
 		case r.URL.Query().Get("wait") == "":
-			t.Errorf(`asks %s: r.URL.Query().Get("wait") = %v, want != ""`, r.URL, r.URL.Query().Get("wait"))
+			t.Errorf(`asks %s: no URL.Query().Get("wait")`, r.URL)
 		}
 		if polls.Add(1) < 3 {
 			json.NewEncoder(w).Encode(v1.Result{ID: "j1", Status: v1.Running})
@@ -401,16 +400,16 @@ func TestDeliver_ResultAfterTheWait(t *testing.T) {
 	out, _, code := command(t, t.Context(), Config{URL: m.URL, Paths: []string{folder(t, "a.jpg")}})
 	switch {
 	case code != 0:
-		t.Errorf("code %d, %+v after %d polls and %d posts: code = %v, want 0",
+		t.Errorf("code %d, %+v after %d polls and %d posts: code %v, want 0",
 			code, out, polls.Load(), m.posts["a.jpg"], code)
 	case out["a.jpg"].Status != v1.Done:
-		t.Errorf(`code %d, %+v after %d polls and %d posts: out["a.jpg"].Status = %v, want v1.Done`,
+		t.Errorf(`code %d, %+v after %d polls and %d posts: out["a.jpg"].Status %v, want done`,
 			code, out, polls.Load(), m.posts["a.jpg"], out["a.jpg"].Status)
 	case polls.Load() != 3:
-		t.Errorf("code %d, %+v after %d polls and %d posts: polls.Load() = %v, want 3",
+		t.Errorf("code %d, %+v after %d polls and %d posts: polls.Load() %v, want 3",
 			code, out, polls.Load(), m.posts["a.jpg"], polls.Load())
 	case m.posts["a.jpg"] != 1:
-		t.Errorf(`code %d, %+v after %d polls and %d posts: m.posts["a.jpg"] = %v, want 1`,
+		t.Errorf(`code %d, %+v after %d polls and %d posts: m.posts["a.jpg"] %v, want 1`,
 			code, out, polls.Load(), m.posts["a.jpg"], m.posts["a.jpg"])
 	}
 }
@@ -428,7 +427,7 @@ func TestCommand_Ordered(t *testing.T) {
 	_, order, code := command(t, t.Context(), Config{URL: m.URL, Paths: []string{folder(t, names...)}, Ordered: true, Concurrency: "8"})
 	switch {
 	case code != 0:
-		t.Errorf("code %d, order %v: code = %v, want 0", code, order, code)
+		t.Errorf("code %d, order %v: code %v, want 0", code, order, code)
 	case !slices.Equal(order, names):
 		t.Errorf("code %d, order %v: want slices.Equal(order, names)", code, order)
 	}
@@ -450,9 +449,9 @@ func TestCommand_AutoSendsAllFiles(t *testing.T) {
 	out, _, code := command(t, t.Context(), Config{URL: m.URL, Paths: []string{folder(t, names...)}, Concurrency: "auto"})
 	switch {
 	case code != 0:
-		t.Errorf("code %d, %d outcomes: code = %v, want 0", code, len(out), code)
+		t.Errorf("code %d, %d outcomes: code %v, want 0", code, len(out), code)
 	case len(out) != 300:
-		t.Errorf("code %d, %d outcomes: len(out) = %v, want 300", code, len(out), len(out))
+		t.Errorf("code %d, %d outcomes: %d out, want 300", code, len(out), len(out))
 	}
 }
 
@@ -483,13 +482,11 @@ func TestCommand_ResumesAfterInterrupt(t *testing.T) {
 	first, _, code := command(t, ctx, cfg)
 	switch {
 	case code != exit.Interrupted:
-		t.Fatalf("interrupted: code %d with %d outcomes: code = %v, want %v",
-			code, len(first), code, exit.Interrupted)
+		t.Fatalf("interrupted: code %d with %d outcomes: code %v, want %v", code, len(first), code, exit.Interrupted)
 	case len(first) >= len(names):
-		t.Fatalf("interrupted: code %d with %d outcomes: len(first) = %v, want < len(names)",
-			code, len(first), len(first))
+		t.Fatalf("interrupted: code %d with %d outcomes: %d first, want < len(names)", code, len(first), len(first))
 	case first["20.jpg"].Status != v1.Done:
-		t.Fatalf(`interrupted: code %d with %d outcomes: first["20.jpg"].Status = %v, want v1.Done`,
+		t.Fatalf(`interrupted: code %d with %d outcomes: first["20.jpg"].Status %v, want done`,
 			code, len(first), first["20.jpg"].Status)
 	}
 	healed.Store(true)
@@ -497,9 +494,9 @@ func TestCommand_ResumesAfterInterrupt(t *testing.T) {
 	all, _, code := command(t, t.Context(), cfg)
 	switch {
 	case code != 0:
-		t.Errorf("resumed: code %d with %d outcomes of %d: code = %v, want 0", code, len(all), len(names), code)
+		t.Errorf("resumed: code %d with %d outcomes of %d: code %v, want 0", code, len(all), len(names), code)
 	case len(all) != len(names):
-		t.Errorf("resumed: code %d with %d outcomes of %d: len(all) = %v, want %v",
+		t.Errorf("resumed: code %d with %d outcomes of %d: %d all, want %v",
 			code, len(all), len(names), len(all), len(names))
 	}
 	for _, name := range names {
@@ -509,10 +506,10 @@ func TestCommand_ResumesAfterInterrupt(t *testing.T) {
 		}
 		switch {
 		case all[name].Status != v1.Done:
-			t.Errorf("%s: %+v after %d posts: all[name].Status = %v, want v1.Done",
+			t.Errorf("%s: %+v after %d posts: all[name].Status %v, want done",
 				name, all[name], m.posts[name], all[name].Status)
 		case m.posts[name] != want:
-			t.Errorf("%s: %+v after %d posts: m.posts[name] = %v, want %v",
+			t.Errorf("%s: %+v after %d posts: m.posts[name] %v, want %v",
 				name, all[name], m.posts[name], m.posts[name], want)
 		}
 	}

@@ -271,9 +271,9 @@ func TestRun_KeepsReplicas(t *testing.T) {
 	}
 	switch got := replicas(); {
 	case len(got) != 1:
-		t.Errorf("how many have how many replicas: %v, want all 3: len(got) = %v, want 1", got, len(got))
+		t.Errorf("how many have how many replicas: %v, want all 3: %d got, want 1", got, len(got))
 	case got[3] == 0:
-		t.Errorf("how many have how many replicas: %v, want all 3: got[3] = %v, want != 0", got, got[3])
+		t.Errorf("how many have how many replicas: %v, want all 3: got[3] %v, want not 0", got, got[3])
 	}
 	cfg.Replicas = 1
 	said := runRejected(t, cfg)
@@ -284,9 +284,9 @@ func TestRun_KeepsReplicas(t *testing.T) {
 	}
 	switch got := replicas(); {
 	case len(got) != 1:
-		t.Errorf("after the rejection: %v, want all 3: len(got) = %v, want 1", got, len(got))
+		t.Errorf("after the refusal: %v, want all 3: %d got, want 1", got, len(got))
 	case got[3] == 0:
-		t.Errorf("after the rejection: %v, want all 3: got[3] = %v, want != 0", got, got[3])
+		t.Errorf("after the refusal: %v, want all 3: got[3] %v, want not 0", got, got[3])
 	}
 	cfg.Force = true
 	if err := Run(t.Context(), cfg, io.Discard); err != nil {
@@ -294,9 +294,9 @@ func TestRun_KeepsReplicas(t *testing.T) {
 	}
 	switch got := replicas(); {
 	case len(got) != 1:
-		t.Errorf("with force: %v, want all 1: len(got) = %v, want 1", got, len(got))
+		t.Errorf("with force: %v, want all 1: %d got, want 1", got, len(got))
 	case got[1] == 0:
-		t.Errorf("with force: %v, want all 1: got[1] = %v, want != 0", got, got[1])
+		t.Errorf("with force: %v, want all 1: got[1] %v, want not 0", got, got[1])
 	}
 }
 

@@ -129,10 +129,10 @@ func TestRun_Twice(t *testing.T) {
 	before, storage := consumers(t, url)
 	switch {
 	case len(before) != 12:
-		t.Errorf("%v in %v, want detect's for six pipelines and two priorities, in files: len(before) = %v, want 12",
+		t.Errorf("%v in %v, want detect's for six pipelines and two priorities, in files: %d before, want 12",
 			before, storage, len(before))
 	case storage != jetstream.FileStorage:
-		t.Errorf("%v in %v, want detect's for six pipelines and two priorities, in files: storage = %v, want %v",
+		t.Errorf("%v in %v, want detect's for six pipelines and two priorities, in files: storage %v, want %v",
 			before, storage, storage, jetstream.FileStorage)
 	}
 	run(writePipelines(t, "marks"))
@@ -201,12 +201,12 @@ func TestRun_Errors(t *testing.T) {
 			err := Run(ctx, tt.cfg, &bytes.Buffer{})
 			switch {
 			case err == nil:
-				t.Errorf("got %v, want an error that says %s: err = %v, want != nil", err, tt.want, err)
+				t.Errorf("got %v, want an error that says %s: no error", err, tt.want)
 			case !strings.Contains(err.Error(), tt.want):
 				t.Errorf("got %v, want an error that says %s: want strings.Contains(err.Error(), tt.want)",
 					err, tt.want)
 			case ctx.Err() != nil:
-				t.Errorf("got %v, want an error that says %s: ctx.Err() = %v, want nil", err, tt.want, ctx.Err())
+				t.Errorf("got %v, want an error that says %s: ctx.Err() %v, want nil", err, tt.want, ctx.Err())
 			}
 		})
 	}
@@ -256,7 +256,7 @@ func TestRun_AgesAndSink(t *testing.T) {
 	cfg := Config{NATS: connection.Config{URL: startServer(t, 0).ClientURL()}, Replicas: 1, Storage: "file", Wait: testTimeout, ResultsAge: time.Minute}
 	switch err := Run(t.Context(), cfg, io.Discard); {
 	case err == nil:
-		t.Errorf("answers that are kept for a minute: %v: err = %v, want != nil", err, err)
+		t.Errorf("answers that are kept for a minute: %v: no error", err)
 	case !strings.Contains(err.Error(), "results-age"):
 		t.Errorf(`answers that are kept for a minute: %v: want strings.Contains(err.Error(), "results-age")`, err)
 	}

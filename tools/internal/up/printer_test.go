@@ -35,7 +35,7 @@ func TestPrinter_Render(t *testing.T) {
 	p.line("detect", record+"\n")
 	switch {
 	case b.String() != record+"\n":
-		t.Errorf("JSON became %q: b.String() = %v, want %v", b.String(), b.String(), record+"\n")
+		t.Errorf("JSON became %q: String() %v, want %v", b.String(), b.String(), record+"\n")
 	case p.color:
 		t.Errorf("JSON became %q: want not p.color", b.String())
 	}

@@ -107,7 +107,7 @@ func TestRun_NamesMissingBinary(t *testing.T) {
 	err := Run(t.Context(), cfg, &output{}, &output{})
 	switch {
 	case err == nil:
-		t.Errorf("got %v: err = %v, want != nil", err, err)
+		t.Errorf("got %v: no error", err)
 	case !strings.Contains(err.Error(), "find service ingress"):
 		t.Errorf(`got %v: want strings.Contains(err.Error(), "find service ingress")`, err)
 	}
@@ -118,7 +118,7 @@ func TestRun_JaegerMissing(t *testing.T) {
 	err := Run(t.Context(), Config{Data: t.TempDir(), Sample: "none", Log: "json", Jaeger: true}, &output{}, &output{})
 	switch {
 	case err == nil:
-		t.Errorf("got %v, want an error that names make jaeger: err = %v, want != nil", err, err)
+		t.Errorf("got %v, want an error that names make jaeger: no error", err)
 	case !strings.Contains(err.Error(), "make jaeger"):
 		t.Errorf(`got %v, want an error that names make jaeger: want strings.Contains(err.Error(), "make jaeger")`,
 			err)

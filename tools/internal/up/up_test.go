@@ -142,7 +142,7 @@ func TestChild_RestartsOnSameAddress(t *testing.T) {
 	case err != nil:
 		t.Errorf("it came back at %s, %v, want %s", again, err, where)
 	case again != where:
-		t.Errorf("it came back at %s, %v, want %s: again = %v, want %v", again, err, where, again, where)
+		t.Errorf("it came back at %s, %v, want %s: again %v, want %v", again, err, where, again, where)
 	}
 	if err := c.ready(ctx); err != nil {
 		t.Error(err)
@@ -217,7 +217,7 @@ func TestBroker_StartError(t *testing.T) {
 	_, err = startBroker(l.Addr().String(), server.WebsocketOpts{}, t.TempDir(), maxStore, log)
 	switch {
 	case err == nil:
-		t.Errorf("a taken port: %v: err = %v, want != nil", err, err)
+		t.Errorf("a taken port: %v: no error", err)
 	case !strings.Contains(err.Error(), "address already in use"):
 		t.Errorf(`a taken port: %v: want strings.Contains(err.Error(), "address already in use")`, err)
 	}
@@ -236,7 +236,7 @@ func TestNewSample(t *testing.T) {
 	case err != nil:
 		t.Errorf("the page is not in %s: %v", page.file, err)
 	case len(onDisk) == 0:
-		t.Errorf("the page is not in %s: %v: len(onDisk) = %v, want != 0", page.file, err, len(onDisk))
+		t.Errorf("the page is not in %s: %v: no onDisk", page.file, err)
 	case !bytes.Equal(onDisk, page.data):
 		t.Errorf("the page is not in %s: %v: want bytes.Equal(onDisk, page.data)", page.file, err)
 	}
@@ -248,10 +248,10 @@ func TestNewSample(t *testing.T) {
 	case err != nil:
 		t.Errorf("none: %d bytes, skipped %q, %v", len(none.data), none.skipped, err)
 	case none.data != nil:
-		t.Errorf("none: %d bytes, skipped %q, %v: none.data = %v, want nil",
+		t.Errorf("none: %d bytes, skipped %q, %v: none.data %v, want nil",
 			len(none.data), none.skipped, err, none.data)
 	case none.skipped != "":
-		t.Errorf(`none: %d bytes, skipped %q, %v: none.skipped = %q, want ""`,
+		t.Errorf(`none: %d bytes, skipped %q, %v: none.skipped %q, want ""`,
 			len(none.data), none.skipped, err, none.skipped)
 	}
 	own, err := newSample(page.file, dir, []string{"colour", "faces"})
@@ -259,7 +259,7 @@ func TestNewSample(t *testing.T) {
 	case err != nil:
 		t.Errorf("an image of one's own goes to %q, want the first pipeline: %v", own.pipeline, err)
 	case own.pipeline != "colour":
-		t.Errorf(`an image of one's own goes to %q, want the first pipeline: %v: own.pipeline = %q, want "colour"`,
+		t.Errorf(`an image of one's own goes to %q, want the first pipeline: %v: own.pipeline %q, want "colour"`,
 			own.pipeline, err, own.pipeline)
 	}
 	skipped, err := newSample("", filepath.Join(dir, "skipped"), []string{"colour"})
@@ -267,11 +267,11 @@ func TestNewSample(t *testing.T) {
 	case err != nil:
 		t.Errorf("without text: %d bytes, skipped %q, %v", len(skipped.data), skipped.skipped, err)
 	case skipped.data != nil:
-		t.Errorf("without text: %d bytes, skipped %q, %v: skipped.data = %v, want nil",
+		t.Errorf("without text: %d bytes, skipped %q, %v: skipped.data %v, want nil",
 			len(skipped.data), skipped.skipped, err, skipped.data)
 	case skipped.skipped == "":
-		t.Errorf(`without text: %d bytes, skipped %q, %v: skipped.skipped = %v, want != ""`,
-			len(skipped.data), skipped.skipped, err, skipped.skipped)
+		t.Errorf("without text: %d bytes, skipped %q, %v: no skipped.skipped",
+			len(skipped.data), skipped.skipped, err)
 	}
 	if _, err := newSample(filepath.Join(dir, "absent"), dir, []string{"text"}); err == nil {
 		t.Error("an absent file was read")

@@ -172,9 +172,9 @@ func TestDiskWatch_RestartsBrokerAfterFullDisk(t *testing.T) {
 	}
 	switch {
 	case b.current() == nil:
-		t.Errorf("the broker was restarted while the disk was full: b.current() = %v, want != nil", b.current())
+		t.Errorf("the broker was restarted while the disk was full: no b.current()")
 	case w.restarts != 0:
-		t.Errorf("the broker was restarted while the disk was full: w.restarts = %v, want 0", w.restarts)
+		t.Errorf("the broker was restarted while the disk was full: restarts %v, want 0", w.restarts)
 	}
 	for _, want := range []string{"free on the disk of " + dir, "RESULTS", "no space left on device"} {
 		if !strings.Contains(w.problem(), want) {
@@ -214,7 +214,7 @@ func TestRun_TooLittleDisk(t *testing.T) {
 	err := Run(t.Context(), Config{Log: "json", Sample: "none", Data: dir, Reserve: 1 << 60}, &output{}, &output{})
 	switch {
 	case err == nil:
-		t.Errorf("got %v: err = %v, want != nil", err, err)
+		t.Errorf("got %v: no error", err)
 	case !strings.Contains(err.Error(), "and 1073741824.00 GiB stay in reserve"):
 		t.Errorf(`got %v: want strings.Contains(err.Error(), "and 1073741824.00 GiB stay in reserve")`, err)
 	}
@@ -246,10 +246,10 @@ func TestStoreLimit(t *testing.T) {
 		limit, err := storeLimit(".data", tt.store, tt.free, gib, tt.want)
 		switch {
 		case limit != tt.limit:
-			t.Errorf("%s: the limit is %d, %v; want %d: limit = %v, want %v",
+			t.Errorf("%s: the limit is %d, %v; want %d: limit %v, want %v",
 				name, limit, err, tt.limit, limit, tt.limit)
 		case (err != nil) != (tt.says != nil):
-			t.Errorf("%s: the limit is %d, %v; want %d: (err != nil) = %v, want %v",
+			t.Errorf("%s: the limit is %d, %v; want %d: (err != nil) %v, want %v",
 				name, limit, err, tt.limit, (err != nil), (tt.says != nil))
 		}
 		for _, want := range tt.says {
@@ -268,7 +268,7 @@ func TestReadStore(t *testing.T) {
 	case err != nil:
 		t.Errorf("without a store: %v, %v", s, err)
 	case s != (store{}):
-		t.Errorf("without a store: %v, %v: s = %v, want %v", s, err, s, (store{}))
+		t.Errorf("without a store: %v, %v: s %v, want %v", s, err, s, (store{}))
 	}
 	b, js := startTestBroker(t, dir)
 	if err := publish(t, js, subject.Results("text", "j"), 1<<20); err != nil {
@@ -301,9 +301,9 @@ func TestRun_FolderInUse(t *testing.T) {
 	want := fmt.Sprintf("folder %s is in use by process %d (http=127.0.0.1:8080 nats=127.0.0.1:4222)", dir, os.Getpid())
 	switch err := Run(t.Context(), cfg, &output{}, &output{}); {
 	case err == nil:
-		t.Errorf("got %v, want %s: err = %v, want != nil", err, want, err)
+		t.Errorf("got %v, want %s: no error", err, want)
 	case err.Error() != want:
-		t.Errorf("got %v, want %s: err.Error() = %v, want %v", err, want, err.Error(), want)
+		t.Errorf("got %v, want %s: err.Error() %v, want %v", err, want, err.Error(), want)
 	}
 	if err := lock.write("[::1]:1", "[::1]:2"); err != nil { // a shorter line
 		t.Fatal(err)
@@ -311,15 +311,15 @@ func TestRun_FolderInUse(t *testing.T) {
 	want = fmt.Sprintf("folder %s is in use by process %d (http=[::1]:1 nats=[::1]:2)", dir, os.Getpid())
 	switch _, err := lockFolder(dir, "", ""); {
 	case err == nil:
-		t.Errorf("got %v, want %s: err = %v, want != nil", err, want, err)
+		t.Errorf("got %v, want %s: no error", err, want)
 	case err.Error() != want:
-		t.Errorf("got %v, want %s: err.Error() = %v, want %v", err, want, err.Error(), want)
+		t.Errorf("got %v, want %s: err.Error() %v, want %v", err, want, err.Error(), want)
 	}
 	switch files, err := filepath.Glob(filepath.Join(dir, "*")); {
 	case err != nil:
 		t.Errorf("the folder has %v, %v; want the lock alone", files, err)
 	case len(files) != 1:
-		t.Errorf("the folder has %v, %v; want the lock alone: len(files) = %v, want 1", files, err, len(files))
+		t.Errorf("the folder has %v, %v; want the lock alone: %d files, want 1", files, err, len(files))
 	}
 	if err := lock.Close(); err != nil {
 		t.Fatal(err)
@@ -349,7 +349,7 @@ func TestRun_PortInUse(t *testing.T) {
 		err := Run(t.Context(), cfg, &output{}, &output{})
 		switch {
 		case err == nil:
-			t.Errorf("%s: got %v: err = %v, want != nil", flag, err, err)
+			t.Errorf("%s: got %v: no error", flag, err)
 		case !strings.Contains(err.Error(), "address already in use"):
 			t.Errorf(`%s: got %v: want strings.Contains(err.Error(), "address already in use")`, flag, err)
 		case !strings.Contains(err.Error(), flag):
@@ -359,8 +359,7 @@ func TestRun_PortInUse(t *testing.T) {
 		case err != nil:
 			t.Errorf("%s: the folder has %v, %v; want the lock alone", flag, files, err)
 		case len(files) != 1:
-			t.Errorf("%s: the folder has %v, %v; want the lock alone: len(files) = %v, want 1",
-				flag, files, err, len(files))
+			t.Errorf("%s: the folder has %v, %v; want the lock alone: %d files, want 1", flag, files, err, len(files))
 		}
 	}
 }
@@ -392,9 +391,9 @@ func TestAdmin_ReportsWhyNotReady(t *testing.T) {
 	}
 	switch status, body := told(); {
 	case status != http.StatusServiceUnavailable:
-		t.Errorf("while it starts: %d %s: status = %v, want http.StatusServiceUnavailable", status, body, status)
+		t.Errorf("while it starts: %d %s: status %v, want 503", status, body, status)
 	case body != "not ready: starting\n":
-		t.Errorf(`while it starts: %d %s: body = %q, want "not ready: starting\n"`, status, body, body)
+		t.Errorf(`while it starts: %d %s: body %q, want "not ready: starting\n"`, status, body, body)
 	}
 	c := newChild("ingress", nil, nil, nil, nil)
 	problem := "the disk is full"
@@ -402,26 +401,25 @@ func TestAdmin_ReportsWhyNotReady(t *testing.T) {
 	const both = "not ready: the disk is full\nnot ready: ingress is starting\n"
 	switch status, body := told(); {
 	case status != http.StatusServiceUnavailable:
-		t.Errorf("without a service: %d %s: status = %v, want http.StatusServiceUnavailable", status, body, status)
+		t.Errorf("without a service: %d %s: status %v, want 503", status, body, status)
 	case body != both:
-		t.Errorf("without a service: %d %s: body = %v, want %v", status, body, body, both)
+		t.Errorf("without a service: %d %s: body %v, want %v", status, body, body, both)
 	}
 	c.addr["admin"] = service.Listener.Addr().String()
 	problem = ""
 	const service503 = "not ready: ingress: no connection to NATS\n"
 	switch status, body := told(); {
 	case status != http.StatusServiceUnavailable:
-		t.Errorf("with a service that is not ready: %d %s: status = %v, want http.StatusServiceUnavailable",
-			status, body, status)
+		t.Errorf("with a service that is not ready: %d %s: status %v, want 503", status, body, status)
 	case body != service503:
-		t.Errorf("with a service that is not ready: %d %s: body = %v, want %v", status, body, body, service503)
+		t.Errorf("with a service that is not ready: %d %s: body %v, want %v", status, body, body, service503)
 	}
 	a.set(func() string { return "" }, nil)
 	switch status, body := told(); {
 	case status != http.StatusOK:
-		t.Errorf("at the end: %d %s: status = %v, want http.StatusOK", status, body, status)
+		t.Errorf("at the end: %d %s: status %v, want 200", status, body, status)
 	case body != "ready\n":
-		t.Errorf(`at the end: %d %s: body = %q, want "ready\n"`, status, body, body)
+		t.Errorf(`at the end: %d %s: body %q, want "ready\n"`, status, body, body)
 	}
 }
 
