@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// measureNetworks runs the rows of networks of benchtable for a moment, with the model yunet only, and returns what it
-// has written.
+// measureNetworks runs the rows of networks of benchtable for 3 s each, with the model yunet only, and returns the page
+// that it writes.
 func measureNetworks(t *testing.T, args ...string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -22,7 +22,7 @@ func measureNetworks(t *testing.T, args ...string) string {
 	}
 	weights := "yunet_n_640_640.onnx"
 	writeFiles(t, yunet, map[string]string{weights: string(realdata(t, "models/yunet_n/"+weights))})
-	bin := filepath.Join(dir, "bin") // in which benchtable builds more
+	bin := filepath.Join(dir, "bin") // benchtable builds further programs here
 	if err := os.Mkdir(bin, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -35,18 +35,19 @@ func measureNetworks(t *testing.T, args ...string) string {
 	cmd := exec.Command("go", append([]string{"run", "./tools/benchtable", "--bin", bin, "--models", models, "--out", out,
 		"--only", "h", "--each", "3s", "--rounds", "1", "--image", "faces=" + photo}, args...)...)
 	cmd.Dir = root(t)
-	said, err := cmd.CombinedOutput()
+	output, err := cmd.CombinedOutput()
 	if err == nil {
-		t.Errorf("the status is 0, want an error, because models are missing: %s", said)
+		t.Errorf("the exit status is 0, want an error because models are missing: %s", output)
 	}
 	page, err := os.ReadFile(out)
 	if err != nil {
-		t.Fatalf("%v: %s", err, said)
+		t.Fatalf("%v: %s", err, output)
 	}
 	return string(page)
 }
 
-// TestBenchtable_MeasuresNetworks: a row for the model that is there, and the reason for one that is not.
+// TestBenchtable_MeasuresNetworks checks that the page has a row for a model that is present, and the reason for a
+// model that is missing.
 func TestBenchtable_MeasuresNetworks(t *testing.T) {
 	page := measureNetworks(t)
 	for name, want := range map[string]string{
@@ -62,11 +63,11 @@ func TestBenchtable_MeasuresNetworks(t *testing.T) {
 	}
 }
 
-// TestBenchtable_MeasuresLitServe: LitServe finds what the mesh does.
+// TestBenchtable_MeasuresLitServe checks that LitServe finds the same regions as the mesh.
 func TestBenchtable_MeasuresLitServe(t *testing.T) {
 	packages := filepath.Join(root(t), "bin", "litserve")
 	if _, err := os.Stat(filepath.Join(packages, "litserve")); err != nil {
-		t.Skipf("no LitServe, which make litserve installs: %v", err)
+		t.Skipf("LitServe is not installed; make litserve installs it: %v", err)
 	}
 	page := measureNetworks(t, "--litserve", packages)
 	if want := regexp.MustCompile(`\n\| faces \| ([0-9.]+( ms)? \| ){6}1 of 1 \|`); !want.MatchString(page) {

@@ -21,34 +21,35 @@ import (
 	"github.com/sightmesh/sightmesh/tools/internal/chaos"
 )
 
-// A fault is what happens to a mesh under load. It returns when its cause is
-// over; the mesh may not have recovered yet.
+// A fault is injected into a mesh under load. Its make function returns when the
+// cause of the fault is over; the mesh may not have recovered yet.
 type fault struct {
-	name   string // of its subtest
-	words  string // for the table
+	name   string // name of the subtest
+	words  string // description for the table
 	make   func(t testing.TB, m *chaosMesh, rng *rand.Rand)
-	notRun string // why it is not made
+	notRun string // the reason when the fault is not injected
 }
 
-// Times of the faults. Each is the fault itself and waits for nothing.
+// Durations of the faults.
 const (
 	overAckWait = streams.AckWait + 2*time.Second
 	shortDedupe = 2 * time.Second
 	overDedupe  = streams.AckWait + 2*shortDedupe
 	holdTime    = 5 * time.Second
-	// Streams that hold accepted work keep it for longer than any deadline.
+	// Streams with accepted work keep messages longer than any deadline.
 	overDeadline = chaosDeadline + bulkMargin + 2*time.Second
 	shortAge     = overDeadline + 30*time.Second
 	sweepPeriod  = 5 * time.Second // the default of results
 )
 
-// whileRunning is the time of a fault that goes on for a while.
+// whileRunning sleeps for the duration of a fault. It does not wait for a
+// condition.
 func whileRunning(d time.Duration) { time.Sleep(d) }
 
-// selectFaults returns the faults of a topology in the order of the table. On three
-// servers, where each takes twice the time, those are left out that end in the
-// same code as others and have little to do with the servers. shiftable is the
-// folder of the services whose clock can be shifted.
+// selectFaults returns the faults of a topology in the order of the table. On
+// three servers a fault takes twice the time, so faults that exercise the same
+// code as others and depend little on the servers are omitted. shiftable is the
+// folder with the services whose clock can be shifted.
 func selectFaults(servers int, shiftable string) []fault {
 	all := make([]fault, 0, 64)
 	paused, held := services[1:], services
@@ -120,8 +121,8 @@ func (m *chaosMesh) victim(name string, rng *rand.Rand) *chaosInstance {
 	return all[rng.IntN(len(all))]
 }
 
-// killFault kills one instance of each of some services at the same moment, some
-// times in a row.
+// killFault kills one instance of each named service at the same time. It repeats
+// this the given number of times.
 func killFault(times int, names ...string) fault {
 	return fault{
 		"kill-" + strings.Join(names, "-"), "kill -9 of " + strings.Join(names, " and "),
@@ -146,8 +147,8 @@ func killAllServices(t testing.TB, m *chaosMesh, _ *rand.Rand) {
 	}
 }
 
-// restartEverything ends one process after the other by SIGTERM. The next one
-// follows when the one before is ready again.
+// restartEverything ends one process after the other with SIGTERM. It continues
+// with the next process when the previous one is ready again.
 func restartEverything(t testing.TB, m *chaosMesh, rng *rand.Rand) {
 	for _, n := range rng.Perm(len(m.instances)) {
 		i := m.instances[n]
@@ -155,20 +156,20 @@ func restartEverything(t testing.TB, m *chaosMesh, rng *rand.Rand) {
 		i.signal(t, syscall.SIGTERM)
 		eventually(t, 2*time.Minute, func() error {
 			if pid := i.service.pid(); pid == before || pid == 0 {
-				return fmt.Errorf("%s was not started again", i.name)
+				return fmt.Errorf("%s was not restarted", i.name)
 			}
 			return i.service.ready()
 		})
 	}
 	for _, n := range m.cluster {
-		n.server.stop(t) // a server that was told to end says so
+		n.server.stop(t) // its exit status after SIGTERM does not matter
 		n.server = nil
 		n.Start(t)
 		m.cluster.awaitHealthy(t)
 	}
 }
 
-// pause stops an instance with its lanes, and lets it go on.
+// pause suspends an instance and its lanes, and resumes them.
 func pause(t testing.TB, i *chaosInstance, d time.Duration) {
 	t.Helper()
 	i.signal(t, syscall.SIGSTOP)
@@ -196,7 +197,7 @@ func pauseOverDedupeFault(name string) fault {
 			}
 			setDedupe(shortDedupe)
 			pause(t, m.victim(name, rng), overDedupe)
-			// What was paused goes on now, and is to find its IDs forgotten.
+			// The instance runs again, and the streams must have forgotten its IDs.
 			whileRunning(shortDedupe)
 			setDedupe(streams.DefaultDedupe)
 		}, "",
@@ -240,7 +241,7 @@ func delayConnections(_ testing.TB, m *chaosMesh, _ *rand.Rand) {
 	m.proxies(func(p *chaos.Proxy) { p.SetDelay(0) }, services...)
 }
 
-// jobsWithoutResult stops both instances of results for a while.
+// jobsWithoutResult kills all instances of results and starts them after d.
 func (m *chaosMesh) jobsWithoutResult(t testing.TB, d time.Duration) {
 	t.Helper()
 	for _, i := range m.byName("results") {
@@ -255,8 +256,8 @@ func (m *chaosMesh) jobsWithoutResult(t testing.TB, d time.Duration) {
 
 func resultsAway(t testing.TB, m *chaosMesh, _ *rand.Rand) { m.jobsWithoutResult(t, overAckWait) }
 
-// resultsAwayOverDeadline leaves parts whose job is past its deadline, and which
-// are nearly as old as their stream keeps them.
+// resultsAwayOverDeadline leaves parts of jobs that are past their deadline. The
+// parts are nearly as old as the maximum age of their stream.
 func resultsAwayOverDeadline(t testing.TB, m *chaosMesh, _ *rand.Rand) {
 	var before time.Duration
 	m.update(t, streams.Parts, func(_ *jetstream.StreamInfo, c *jetstream.StreamConfig) {
@@ -273,7 +274,7 @@ func resultsAwayOverDeadline(t testing.TB, m *chaosMesh, _ *rand.Rand) {
 	})
 }
 
-// clockShift is by how much a clock is shifted: more than any deadline here.
+// clockShift is how much a clock is shifted: more than any deadline here.
 const clockShift = time.Minute
 
 // buildShiftable builds the services whose clock can be shifted, and returns
@@ -292,8 +293,8 @@ func buildShiftable(t testing.TB) string {
 	return folder
 }
 
-// clockFault starts one instance of a service again with a clock that is ahead
-// or behind, and after a while with the right clock.
+// clockFault restarts one instance of a service with a clock that is ahead or
+// behind, and after holdTime with the right clock.
 func clockFault(name, shiftable string) fault {
 	return fault{
 		"clock-" + name, fmt.Sprintf("clock of one %s ahead or behind by %v for %v", name, clockShift, holdTime),
@@ -302,7 +303,7 @@ func clockFault(name, shiftable string) fault {
 			if rng.IntN(2) == 0 {
 				shift = -shift
 			}
-			t.Logf("shifted by %v", shift)
+			t.Logf("the clock is shifted by %v", shift)
 			i := m.victim(name, rng)
 			right := *i
 			i.path = filepath.Join(shiftable, name)
@@ -315,7 +316,7 @@ func clockFault(name, shiftable string) fault {
 	}
 }
 
-// fullFault lowers the limit of a stream to what it holds, and raises it.
+// fullFault lowers the limit of a stream to its current size, and raises it again.
 func fullFault(stream string) fault {
 	return fault{
 		"full-" + strings.ToLower(stream),
@@ -339,7 +340,7 @@ func fullFault(stream string) fault {
 	}
 }
 
-// killNode kills a server, lets the load go on without it, and starts it.
+// killNode kills a server, continues the load without it, and starts it again.
 func killNode(t testing.TB, m *chaosMesh, n *node, rng *rand.Rand) {
 	t.Helper()
 	n.Kill(t)
@@ -375,8 +376,8 @@ func killEveryNode(t testing.TB, m *chaosMesh, rng *rand.Rand) {
 	}
 }
 
-// stepDownFault has the leader of a stream step down, again and again. That
-// there is none at the moment is part of it.
+// stepDownFault makes the leader of a stream step down repeatedly. A request can
+// fail because the stream has no leader at that time.
 func stepDownFault(times int, stream string) fault {
 	return fault{
 		"step-down-" + strings.ToLower(stream), fmt.Sprintf("leader of %s steps down every 0.5 s, %d times", stream, times),
@@ -384,8 +385,8 @@ func stepDownFault(times int, stream string) fault {
 			done := 0
 			for range times {
 				reply, err := m.nc.Request("$JS.API.STREAM.LEADER.STEPDOWN."+stream, nil, 500*time.Millisecond)
-				var answer struct{ Success bool }
-				if err == nil && json.Unmarshal(reply.Data, &answer) == nil && answer.Success {
+				var result struct{ Success bool }
+				if err == nil && json.Unmarshal(reply.Data, &result) == nil && result.Success {
 					done++
 				}
 				whileRunning(500 * time.Millisecond)
@@ -395,8 +396,8 @@ func stepDownFault(times int, stream string) fault {
 	}
 }
 
-// diskFull fills the file system of a server, makes room again and restarts
-// the server, as an operator does.
+// diskFull fills the file system of a server, frees the space and restarts the
+// server, as an operator does.
 func diskFull(t testing.TB, m *chaosMesh, _ *rand.Rand) {
 	n := m.cluster[0]
 	ballast := filepath.Join(filepath.Dir(n.config.Folder), "ballast")

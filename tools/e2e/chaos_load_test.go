@@ -21,36 +21,36 @@ import (
 	"github.com/sightmesh/sightmesh/tools/internal/chaos"
 )
 
-// chaosLoad is a steady load of clients side by side. Each sends an image, or a
-// few, and waits for their outcomes before it sends the next.
+// chaosLoad is a steady load of concurrent clients. Each client sends one or a few
+// images, and waits for their outcomes before it sends the next ones.
 type chaosLoad struct {
 	ledger *chaos.Ledger
 	web    string        // images to fetch, and the receiver of webhooks
-	every  time.Duration // between the begins of two rounds
+	every  time.Duration // from the begin of a round to the begin of the next
 
-	ctx     context.Context // of the requests
+	ctx     context.Context // context of the requests
 	abort   context.CancelFunc
-	ending  chan struct{} // closed when no client shall begin another round
+	ending  chan struct{} // closed when clients must not begin another round
 	running sync.WaitGroup
 
 	mu        sync.Mutex
-	to        []string             // addresses of every ingress
-	answering chan struct{}        // closed while the web server answers
-	rounds    map[string]time.Time // begin of the last round that a client ended with an outcome
+	to        []string             // base URLs of the ingresses
+	answering chan struct{}        // closed while the web server responds
+	rounds    map[string]time.Time // by client: begin of its last round that ended with an outcome
 	more      chan struct{}        // closed and replaced when rounds changes
 }
 
-// chaosPause is the least time between the begins of two rounds of a client, for
-// each server of the mesh. A mesh that has more interactive work than it can do
-// does no bulk work at all, and every bulk job expires. `make test` has the race
-// detector in every NATS server, and so a longer pause.
+// chaosPause is the minimum time between the begins of two rounds of a client, for
+// each server of the mesh. When a mesh has more interactive work than it can
+// process, it processes no bulk work, and every bulk job expires. `make test` uses
+// a longer pause, because its NATS servers run with the race detector.
 const (
 	chaosPause    = 60 * time.Millisecond
 	fewFaultPause = 120 * time.Millisecond
 )
 
-// chaosPatience is for how long a client waits for an outcome: longer than the
-// deadline of its job.
+// chaosPatience is how long a client waits for an outcome. It is longer than the
+// deadline of a job.
 const chaosPatience = chaosDeadline + bulkMargin + 20*time.Second
 
 // newChaosLoad starts the clients.
@@ -102,8 +102,8 @@ func (l *chaosLoad) runClient(c *chaosClient, round func(*chaosClient) bool) {
 	}
 }
 
-// awaitRound waits until every client had the outcome of a round that it began
-// after a moment. It returns the clients that had theirs last.
+// awaitRound waits until every client has ended a round that it began after the
+// given time. It returns the clients that were the last to do so.
 func (l *chaosLoad) awaitRound(after time.Time, within time.Duration) (last []string, err error) {
 	timeout := time.After(within)
 	for {
@@ -128,7 +128,7 @@ func (l *chaosLoad) awaitRound(after time.Time, within time.Duration) (last []st
 	}
 }
 
-// awaitRounds waits until some n more rounds have ended.
+// awaitRounds waits until about n more rounds have ended, or the time is over.
 func (l *chaosLoad) awaitRounds(n int, within time.Duration) {
 	timeout := time.After(within)
 	for range n {
@@ -143,8 +143,8 @@ func (l *chaosLoad) awaitRounds(n int, within time.Duration) {
 	}
 }
 
-// stop lets the clients end their rounds, and ends their requests after a
-// while.
+// stop lets the clients end their rounds. After the given time it aborts their
+// requests.
 func (l *chaosLoad) stop(within time.Duration) {
 	select {
 	case <-l.ending:
@@ -156,7 +156,7 @@ func (l *chaosLoad) stop(within time.Duration) {
 	l.running.Wait()
 }
 
-// serve starts the web server that has the images of reports and receives the
+// serve starts the web server that serves the images of reports and receives the
 // webhooks.
 func (l *chaosLoad) serve(t testing.TB) string {
 	t.Helper()
@@ -168,25 +168,25 @@ func (l *chaosLoad) serve(t testing.TB) string {
 		select {
 		case <-l.isAnswering():
 		case <-r.Context().Done():
-			return // the mesh tries again
+			return // the mesh retries
 		}
 		kind, sum, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
 		image, known := l.ledger.Find(sum)
 		if !known {
-			l.ledger.Violate(chaos.Wrong, "a request for %s, which is of no image", r.URL.Path)
+			l.ledger.Violate(chaos.Wrong, "a request for %s, which belongs to no image", r.URL.Path)
 			w.WriteHeader(http.StatusNotFound)
 			return
 		}
 		if kind == "image" {
-			w.Write(image.File) // the mesh tries again
+			w.Write(image.File) // after an error the mesh retries
 			return
 		}
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
-			return // it did not come whole: the mesh tries again
+			return // the body is incomplete: the mesh retries
 		}
 		if err := verify.Verify(body, r.Header); err != nil {
-			l.ledger.Violate(chaos.Wrong, "a webhook is not signed: %v", err)
+			l.ledger.Violate(chaos.Wrong, "verify the signature of a webhook: %v", err)
 		}
 		var call struct {
 			Type string          `json:"type"`
@@ -204,15 +204,15 @@ func (l *chaosLoad) serve(t testing.TB) string {
 	return url
 }
 
-// isAnswering returns a channel that is closed when the web server answers.
+// isAnswering returns a channel that is closed while the web server responds.
 func (l *chaosLoad) isAnswering() <-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.answering
 }
 
-// holdWeb keeps the web server from answering until release is called. Images
-// to fetch and webhooks wait in the mesh meanwhile.
+// holdWeb stops the web server from responding until release is called. Until then,
+// images to fetch and webhooks wait in the mesh.
 func (l *chaosLoad) holdWeb() (release func()) {
 	held := make(chan struct{})
 	l.mu.Lock()
@@ -221,14 +221,14 @@ func (l *chaosLoad) holdWeb() (release func()) {
 	return func() { close(held) }
 }
 
-// sendTo replaces the addresses of every ingress.
+// sendTo replaces the base URLs of the ingresses.
 func (l *chaosLoad) sendTo(to []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.to = to
 }
 
-// anyIngress returns the address of one of them.
+// anyIngress returns the base URL of a random ingress.
 func (l *chaosLoad) anyIngress() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -243,8 +243,7 @@ type chaosClient struct {
 
 func (c *chaosClient) image() chaos.Image { return c.ledger.NewImage(c.name, false) }
 
-// pause waits before a request is made again. It returns false when the load
-// is over.
+// pause waits before a retry. It returns false when the load is over.
 func (c *chaosClient) pause(d time.Duration) bool {
 	select {
 	case <-c.ctx.Done():
@@ -254,7 +253,7 @@ func (c *chaosClient) pause(d time.Duration) bool {
 	}
 }
 
-// request makes a request to any ingress.
+// request sends a request to a random ingress.
 func (c *chaosClient) request(method, path, contentType string, body []byte, header ...string) (response, error) {
 	url := c.anyIngress() + path
 	req, err := http.NewRequestWithContext(c.ctx, method, url, bytes.NewReader(body))
@@ -273,7 +272,7 @@ func (c *chaosClient) post(i chaos.Image, query string, header ...string) (respo
 	return c.request(http.MethodPost, "/v1/images"+query, "image/bmp", i.File, header...)
 }
 
-// postSync waits for the result in the request itself.
+// postSync posts an image and waits for the result in the same request.
 func (c *chaosClient) postSync(pipeline string) bool {
 	i := c.image()
 	a, err := c.post(i, "?pipeline="+pipeline)
@@ -284,7 +283,7 @@ func (c *chaosClient) postSync(pipeline string) bool {
 	return c.recordResponse(i, a, false)
 }
 
-// postAsync is told of its job at once, and polls.
+// postAsync posts an image with Prefer: respond-async, and polls for the outcome.
 func (c *chaosClient) postAsync(pipeline string, webhook bool) bool {
 	i := c.image()
 	query := "?priority=bulk&pipeline=" + pipeline
@@ -299,8 +298,8 @@ func (c *chaosClient) postAsync(pipeline string, webhook bool) bool {
 	return c.recordResponse(i, a, webhook)
 }
 
-// recordResponse records the answer to an image that was sent, and waits for the
-// outcome where it is none.
+// recordResponse records the response to an image. When the response is no
+// outcome, recordResponse waits for the outcome.
 func (c *chaosClient) recordResponse(i chaos.Image, a response, webhook bool) bool {
 	switch {
 	case a.status == http.StatusOK:
@@ -313,7 +312,7 @@ func (c *chaosClient) recordResponse(i chaos.Image, a response, webhook bool) bo
 	case a.status == http.StatusTooManyRequests || a.status == http.StatusServiceUnavailable:
 		c.ledger.Reject(i, a.problem)
 		return false
-	case a.problem.Job == "": // the job has failed, and the problem does not say which job it is
+	case a.problem.Job == "": // the job has failed, and the problem does not name it
 		c.ledger.MarkInterrupted(i)
 		return false
 	}
@@ -323,7 +322,7 @@ func (c *chaosClient) recordResponse(i chaos.Image, a response, webhook bool) bo
 	return true
 }
 
-// lookup asks for a job once.
+// lookup requests the outcome of a job once.
 func (c *chaosClient) lookup(i chaos.Image, id, query string) (final bool, err error) {
 	asked := time.Now()
 	a, err := c.request(http.MethodGet, "/v1/images/"+id+query, "", nil)
@@ -354,8 +353,8 @@ func (c *chaosClient) awaitOutcome(i chaos.Image, id string) bool {
 	return false
 }
 
-// postWithKey sends an image with an Idempotency-Key until it has the outcome: after
-// a broken connection and after every answer that says to try again.
+// postWithKey sends an image with an Idempotency-Key until it has the outcome. It
+// retries after a broken connection and after every response that asks for a retry.
 func (c *chaosClient) postWithKey() bool {
 	i := c.image()
 	for deadline := time.Now().Add(chaosPatience); time.Now().Before(deadline); {
@@ -377,7 +376,8 @@ func (c *chaosClient) postWithKey() bool {
 	return false
 }
 
-// report has images fetched, or sends them, and polls until all have outcomes.
+// report submits a report whose images the mesh fetches, and polls until all images
+// have outcomes.
 func (c *chaosClient) report() bool {
 	var images []chaos.Image
 	var sources []string
@@ -446,8 +446,8 @@ func (c *chaosClient) recordReport(images []chaos.Image, r v1.Report) {
 	}
 }
 
-// session sends frames over WebSocket. After a session that broke it goes on
-// with another from the first frame without an answer.
+// session sends frames over WebSocket. When a session breaks, it opens another one
+// from the first frame without an outcome.
 func (c *chaosClient) session() bool {
 	images := make([]chaos.Image, 8)
 	for n := range images {
@@ -465,18 +465,18 @@ func (c *chaosClient) session() bool {
 	return got && next == len(images)
 }
 
-// sessionFrom opens a session and returns the number of the first frame that
-// was not answered in it.
+// sessionFrom opens a session and returns the number of the first frame without an
+// outcome.
 func (c *chaosClient) sessionFrom(images []chaos.Image, next int) int {
 	ctx, cancel := context.WithTimeout(c.ctx, chaosPatience)
 	defer cancel()
 	url := fmt.Sprintf("%s/v1/stream?pipeline=many-parts&window=4&from=%d",
 		strings.Replace(c.anyIngress(), "http://", "ws://", 1), next)
-	ws, _, err := websocket.Dial(ctx, url, nil) //nolint:bodyclose // a session has none
+	ws, _, err := websocket.Dial(ctx, url, nil) //nolint:bodyclose // a session has no body
 	if err != nil {
 		return next
 	}
-	defer ws.CloseNow() // it was read to its end, or is broken
+	defer ws.CloseNow() // the session was read to its end, or is broken
 	var sending sync.WaitGroup
 	defer sending.Wait()
 	defer cancel()
@@ -486,7 +486,7 @@ func (c *chaosClient) sessionFrom(images []chaos.Image, next int) int {
 				return
 			}
 		}
-		ws.Write(ctx, websocket.MessageText, []byte(`{"end":true}`)) // the reader sees it
+		ws.Write(ctx, websocket.MessageText, []byte(`{"end":true}`)) // the reader notices an error
 	})
 	for {
 		_, data, err := ws.Read(ctx)

@@ -26,8 +26,8 @@ import (
 	"github.com/sightmesh/sightmesh/tools/internal/chaos"
 )
 
-// chaosPipelines are two pipelines of the lane testdata/codes.py, which finds
-// three regions in every image. The parts of one pipeline have to be joined.
+// chaosPipelines are two pipelines with the lane program testdata/codes.py, which
+// finds three regions in every image. The parts of many-parts have to be joined.
 const chaosPipelines = `pipelines:
   - name: one-part
     deadline: %[2]s
@@ -43,17 +43,17 @@ const chaosPipelines = `pipelines:
     classify: *codes
 `
 
-// chaosDeadline is the deadline of an interactive job, and bulkMargin how much
-// later that of a bulk job is. The few faults of `make test` have a shorter one:
-// a job that is stuck until its deadline costs the test that time.
+// chaosDeadline is the deadline of an interactive job. The deadline of a bulk job
+// is bulkMargin later. The few faults of `make test` use a shorter deadline,
+// because a job that is stuck delays the test until then.
 const (
 	chaosDeadline    = 20 * time.Second
 	fewFaultDeadline = 10 * time.Second
 	bulkMargin       = 5 * time.Second
 )
 
-// chaosMesh is a mesh with two of each service. Each instance reaches NATS
-// through proxies of its own.
+// chaosMesh is a mesh with several instances of each service. Each instance
+// connects to NATS through its own proxies.
 type chaosMesh struct {
 	cluster   cluster
 	instances []*chaosInstance
@@ -62,31 +62,31 @@ type chaosMesh struct {
 	nc        *nats.Conn
 	js        jetstream.JetStream
 
-	stored   map[string]storedOutcome // by job
-	nextRead uint64                   // sequence in RESULTS of the first outcome that was not read
-	again    []string                 // what is wrong with the outcomes that were read
+	stored   map[string]storedOutcome // by job ID
+	nextRead uint64                   // sequence in RESULTS of the first unread outcome
+	again    []string                 // faults of the outcomes that were read
 }
 
-// storedOutcome is what RESULTS has of a job.
+// storedOutcome is the outcome of a job in RESULTS.
 type storedOutcome struct {
 	sum    string
 	status v1.Status
 }
 
-// chaosInstance is one instance of a service. It is started again when it dies.
+// chaosInstance is one instance of a service. A supervisor restarts it when it ends.
 type chaosInstance struct {
 	name string
 	args []string
 	env  []string
 	path string
 	log  *lines
-	// proxies lead to each server of the cluster, in its order.
+	// proxies has one proxy for each server of the cluster, in the same order.
 	proxies []*chaos.Proxy
 	service *supervised // nil after stop
 }
 
-// startChaosMesh starts a mesh on the servers, which do not run yet, with some
-// instances of each service. The mesh ends with the test.
+// startChaosMesh starts the servers and a mesh with the given number of instances
+// of each service. The mesh is stopped when the test ends.
 func startChaosMesh(t testing.TB, c cluster, instances int, deadline time.Duration) *chaosMesh {
 	t.Helper()
 	m := newChaosMesh(t, c, deadline)
@@ -100,8 +100,8 @@ func startChaosMesh(t testing.TB, c cluster, instances int, deadline time.Durati
 	return m
 }
 
-// newChaosMesh starts the servers and returns a mesh without streams and without
-// services. What is added to it ends with the test.
+// newChaosMesh starts the servers and returns a mesh without streams and services.
+// Instances that are added to it are stopped when the test ends.
 func newChaosMesh(t testing.TB, c cluster, deadline time.Duration) *chaosMesh {
 	t.Helper()
 	lane := filepath.Join(root(t), "tools", "e2e", "testdata", "codes.py")
@@ -125,7 +125,7 @@ func newChaosMesh(t testing.TB, c cluster, deadline time.Duration) *chaosMesh {
 	return m
 }
 
-// setUp runs `sightmesh setup` of a program.
+// setUp runs `setup` of the given sightmesh program.
 func (m *chaosMesh) setUp(t testing.TB, sightmesh string) {
 	t.Helper()
 	setup := exec.Command(sightmesh, "setup", "--nats", m.cluster.url(), "--pipelines", m.pipelines,
@@ -136,7 +136,7 @@ func (m *chaosMesh) setUp(t testing.TB, sightmesh string) {
 	m.cluster.awaitHealthy(t)
 }
 
-// add adds an instance of a service, which does not run yet.
+// add adds an instance of a service without starting it.
 func (m *chaosMesh) add(t testing.TB, name, path string) *chaosInstance {
 	t.Helper()
 	i := &chaosInstance{name: name, path: path, log: m.log, env: webClients()}
@@ -173,11 +173,11 @@ func (i *chaosInstance) restart(t testing.TB) {
 	eventually(t, 2*time.Minute, i.service.ready)
 }
 
-// address returns the address of HTTP of an ingress.
+// address returns the base URL of an ingress.
 func (i *chaosInstance) address() string { return "http://" + i.args[len(i.args)-1] }
 
-// processes returns the process of the instance and its lanes; none while it
-// does not run.
+// processes returns the process IDs of the instance and its lanes, or nil while
+// the instance does not run.
 func (i *chaosInstance) processes(t testing.TB) []int {
 	t.Helper()
 	if i.service == nil || i.service.pid() == 0 {
@@ -190,8 +190,8 @@ func (i *chaosInstance) processes(t testing.TB) []int {
 	return all
 }
 
-// signal sends a signal to the process, and to its lanes when it is one that
-// stops or continues. A process that has ended is no error.
+// signal sends a signal to the process, and SIGSTOP and SIGCONT to its lanes as
+// well. It is no error when the process has already ended.
 func (i *chaosInstance) signal(t testing.TB, s syscall.Signal) {
 	t.Helper()
 	all := i.processes(t)
@@ -224,7 +224,7 @@ func (m *chaosMesh) awaitReady(t testing.TB) {
 	}
 }
 
-// stopServices ends the services by SIGKILL.
+// stopServices ends the services with SIGKILL.
 func (m *chaosMesh) stopServices(t testing.TB) {
 	t.Helper()
 	for _, i := range m.instances {
@@ -236,7 +236,7 @@ func (m *chaosMesh) stopServices(t testing.TB) {
 	}
 }
 
-// addresses returns those of every ingress.
+// addresses returns the base URLs of the ingresses.
 func (m *chaosMesh) addresses() []string {
 	var out []string
 	for _, i := range m.byName("ingress") {
@@ -283,8 +283,8 @@ func (m *chaosMesh) update(t testing.TB, stream string, change func(*jetstream.S
 	})
 }
 
-// leader returns the server that leads a stream, nil while there is none. One
-// server alone leads every stream.
+// leader returns the server that leads a stream, or nil while there is no leader.
+// A single server leads every stream.
 func (m *chaosMesh) leader(stream string) *node {
 	if len(m.cluster) == 1 {
 		return m.cluster[0]
@@ -301,7 +301,7 @@ func (m *chaosMesh) leader(stream string) *node {
 	return nil
 }
 
-// readStored reads the outcomes that RESULTS has since the last call.
+// readStored reads the outcomes that were stored in RESULTS since the last call.
 func (m *chaosMesh) readStored() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -345,7 +345,7 @@ func (m *chaosMesh) readStored() error {
 func (m *chaosMesh) store(msg jetstream.Msg) {
 	job, err := subject.ParseResults(msg.Subject())
 	if err != nil || msg.Headers().Get(v1.HeaderMarker) != "" {
-		return // it says that an outcome was there
+		return // a marker of the NATS server in place of a deleted outcome
 	}
 	var r v1.Result
 	if err := json.Unmarshal(msg.Data(), &r); err != nil {
@@ -362,8 +362,8 @@ func (m *chaosMesh) store(msg jetstream.Msg) {
 	m.stored[job.ID] = now
 }
 
-// workStreams hold work of jobs that are under way, and parse the job of a
-// message.
+// workStreams are the streams with messages of unfinished jobs, each with a
+// function that parses the job from a subject.
 var workStreams = map[string]func(string) (subject.Job, error){
 	streams.Images:  subject.ParseImages,
 	streams.Crops:   subject.ParseCrops,
@@ -371,8 +371,9 @@ var workStreams = map[string]func(string) (subject.Job, error){
 	streams.Fetches: subject.ParseFetches,
 }
 
-// isCalm reports what the mesh still has to do: a message of a job without an
-// outcome, or a delivery without an acknowledgement.
+// isCalm returns nil when the mesh has no work left. Otherwise the error lists the
+// messages of jobs without an outcome, and the consumers with messages that were
+// not delivered or not acknowledged.
 func (m *chaosMesh) isCalm() error {
 	if err := m.readStored(); err != nil {
 		return err
@@ -430,7 +431,8 @@ func poll(within time.Duration, f func() error) error {
 	}
 }
 
-// warnings returns the last lines of the services that tell of trouble.
+// warnings returns the last 40 warnings and errors of the services after the
+// first from.
 func (m *chaosMesh) warnings(from int) []string {
 	all := m.log.matching(trouble)
 	all = all[min(from, len(all)):]

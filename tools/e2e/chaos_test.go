@@ -18,24 +18,26 @@ import (
 	"github.com/sightmesh/sightmesh/tools/internal/chaos"
 )
 
-// The chaos suite makes faults in a mesh under load, one after the other, and
-// checks after each that every accepted job has one outcome, the right one,
-// that it does not change, and that nothing is left over. `make chaos` runs
-// all faults on both topologies; `make test` a few.
+// The chaos suite injects faults into a mesh under load, one after the other.
+// After each fault it checks that every accepted job has exactly one outcome,
+// that the outcome is correct and does not change, and that no message is left.
+// `make chaos` runs all faults on both topologies, `make test` a few.
 //
-// A seed decides the order of the faults, the moments and the victims.
+// A seed determines the order of the faults, their times and their victims.
 
-// Variables of the chaos suite. They are read by readChaosSettings only.
+// Environment variables of the chaos suite. Only readChaosSettings reads them.
 const (
-	chaosSeedVariable  = "SIGHTMESH_E2E_CHAOS_SEED"  // a number, or "random"; empty: only TestChaos_FewFaults
-	chaosTableVariable = "SIGHTMESH_E2E_CHAOS_TABLE" // Markdown file with the markers of package chaos
+	// A number or "random". When it is empty, only TestChaos_FewFaults runs.
+	chaosSeedVariable = "SIGHTMESH_E2E_CHAOS_SEED"
+	// A Markdown file with the markers of package chaos.
+	chaosTableVariable = "SIGHTMESH_E2E_CHAOS_TABLE"
 )
 
 // chaosSettings are the settings of a run.
 type chaosSettings struct {
 	seed  uint64
-	given bool   // by the variable
-	table string // file; empty for none
+	given bool   // the seed is set by the variable
+	table string // a file, or empty for none
 }
 
 func readChaosSettings(t testing.TB) chaosSettings {
@@ -51,10 +53,10 @@ func readChaosSettings(t testing.TB) chaosSettings {
 	return s
 }
 
-// chaosTime is for how long a seed makes new faults.
+// chaosTime is how long a run injects new faults.
 const chaosTime = 23 * time.Minute
 
-// TestChaos_FewFaults makes a few faults, among them those that lost jobs once.
+// TestChaos_FewFaults injects a few faults, among them those that once lost jobs.
 func TestChaos_FewFaults(t *testing.T) {
 	s := readChaosSettings(t)
 	run := newChaosRun(t, s, fewFaultDeadline, fewFaultPause)
@@ -68,11 +70,11 @@ func TestChaos_FewFaults(t *testing.T) {
 	run.report(t)
 }
 
-// TestChaos_AllFaults makes every fault on one server and on three.
+// TestChaos_AllFaults injects every fault, on one server and on three.
 func TestChaos_AllFaults(t *testing.T) {
 	s := readChaosSettings(t)
 	if !s.given {
-		t.Skip("it takes 25 minutes: make chaos runs it")
+		t.Skip("takes 25 minutes; make chaos runs it")
 	}
 	shiftable := buildShiftable(t)
 	run := newChaosRun(t, s, chaosDeadline, chaosPause)
@@ -85,11 +87,11 @@ func TestChaos_AllFaults(t *testing.T) {
 // chaosRun is a run of the suite.
 type chaosRun struct {
 	settings chaosSettings
-	deadline time.Duration // of an interactive job
-	pause    time.Duration // of a client between two rounds, for each server
+	deadline time.Duration // deadline of an interactive job
+	pause    time.Duration // pause of a client between two rounds, for each server
 	rng      *rand.Rand
 	begin    time.Time
-	faults   uint64 // made so far
+	faults   uint64 // number of faults so far
 	rows     []chaos.Row
 }
 
@@ -102,7 +104,7 @@ func newChaosRun(t testing.TB, s chaosSettings, deadline, pause time.Duration) *
 	}
 }
 
-// topology makes faults on servers that do not run yet.
+// topology starts a mesh on servers that do not run yet, and injects faults.
 func (r *chaosRun) topology(t *testing.T, name string, c cluster, instances int, faults []fault) {
 	t.Helper()
 	rows := make([]chaos.Row, len(faults))
@@ -114,7 +116,7 @@ func (r *chaosRun) topology(t *testing.T, name string, c cluster, instances int,
 			seed := r.rng.Uint64()
 			row := chaos.Row{Fault: f.words, Topology: strings.ReplaceAll(name, "-", " "), NotRun: f.notRun}
 			if row.NotRun == "" && time.Since(r.begin) > chaosTime {
-				row.NotRun = "the time of the seed was over"
+				row.NotRun = "the time of the run was over"
 			}
 			made := t.Run(f.name, func(t *testing.T) {
 				row.Test = t.Name()
@@ -128,10 +130,10 @@ func (r *chaosRun) topology(t *testing.T, name string, c cluster, instances int,
 				row = m.runFault(t, f, row, load, rand.New(rand.NewPCG(seed, 1)))
 			})
 			if row.Test == "" {
-				continue // -run left it out
+				continue // excluded by -run
 			}
 			if !made && row.Held() {
-				row.NotRun = "the fault could not be made"
+				row.NotRun = "the fault could not be injected"
 			}
 			if rows[n] = row; row.NotRun == "" && !row.Held() && m.isCalm() != nil {
 				m.startAgain(t)
@@ -147,14 +149,14 @@ func (r *chaosRun) topology(t *testing.T, name string, c cluster, instances int,
 	r.rows = append(r.rows, slices.DeleteFunc(rows, func(row chaos.Row) bool { return row.Test == "" })...)
 }
 
-// fullDisk makes the fault that needs a file system of its own, and so root.
+// fullDisk injects the fault that needs its own file system. Mounting it needs root.
 func (r *chaosRun) fullDisk(t *testing.T) {
 	t.Helper()
 	f := fault{"disk-full", "disk of NATS full for 5 s, then room again and NATS restarted", diskFull, ""}
 	c := newCluster(t, 1)
 	disk := t.TempDir()
 	if err := syscall.Mount("sightmesh-chaos", disk, "tmpfs", 0, "size=64m"); err != nil {
-		f.notRun = fmt.Sprintf("it needs root to mount a file system: %v", err)
+		f.notRun = fmt.Sprintf("mounting a file system needs root: %v", err)
 	} else {
 		c[0].config.Folder = filepath.Join(disk, "nats")
 		t.Cleanup(func() {
@@ -167,7 +169,7 @@ func (r *chaosRun) fullDisk(t *testing.T) {
 	r.topology(t, "one-server-on-its-own-disk", c, 2, []fault{f})
 }
 
-// report prints the table, and writes it where the settings say.
+// report logs the table, and writes it to the file of the settings.
 func (r *chaosRun) report(t *testing.T) {
 	t.Helper()
 	table := fmt.Sprintf("Seed %d, %s. %d faults in %v.\n\n%s", r.settings.seed, time.Now().Format(time.DateOnly),
@@ -189,11 +191,11 @@ func (r *chaosRun) report(t *testing.T) {
 	}
 }
 
-// recoveryPatience is for how long clients may wait after a fault. Nothing
-// fails because it is slow, only what has not ended by then.
+// recoveryPatience is how long clients may wait after a fault. A slow recovery is
+// no failure, but a client without an outcome after this time is.
 const recoveryPatience = 3 * time.Minute
 
-// runFault makes a fault under load and checks every promise after it.
+// runFault injects a fault under load, and then checks every promise.
 func (m *chaosMesh) runFault(t *testing.T, f fault, row chaos.Row, load *chaosLoad, rng *rand.Rand) chaos.Row {
 	t.Helper()
 	ledger := load.ledger
@@ -202,7 +204,7 @@ func (m *chaosMesh) runFault(t *testing.T, f fault, row chaos.Row, load *chaosLo
 	if _, err := load.awaitRound(time.Time{}, recoveryPatience); err != nil {
 		ledger.Violate(chaos.Pending, "before the fault: %v", err)
 	}
-	load.awaitRounds(rng.IntN(60), timeoutAnswer) // so that the seed decides the moment
+	load.awaitRounds(rng.IntN(60), timeoutAnswer) // the seed determines the time of the fault
 	ledger.Watch()
 	f.make(t, m, rng)
 	end := time.Now()
@@ -229,16 +231,16 @@ func (m *chaosMesh) runFault(t *testing.T, f fault, row chaos.Row, load *chaosLo
 	return row
 }
 
-// drain waits until every job has its outcome, every webhook was called and
-// nothing is left over, and records what is not so.
+// drain waits until every job has its outcome, every webhook was called and no
+// message is left. It records violations.
 func (m *chaosMesh) drain(ledger *chaos.Ledger) {
 	look := &chaosClient{
 		chaosLoad: &chaosLoad{ledger: ledger, to: m.addresses(), ctx: context.Background()}, name: "drain",
 	}
-	poll(chaosPatience, func() error { // what is open is recorded below
+	poll(chaosPatience, func() error { // open jobs are recorded below
 		look.lookupAll(ledger.Open())
 		if open := ledger.Open(); len(open) > 0 {
-			return fmt.Errorf("%d open", len(open))
+			return fmt.Errorf("%d jobs are open", len(open))
 		}
 		return nil
 	})
@@ -246,7 +248,7 @@ func (m *chaosMesh) drain(ledger *chaos.Ledger) {
 		a, err := look.request(http.MethodGet, "/v1/images/"+j.ID, "", nil)
 		ledger.Violate(chaos.Lost, "%s: job %s has no outcome: %v %v", j.Image.Client, j.ID, a, err)
 	}
-	poll(chaosPatience, func() error { // what was not called is recorded below
+	poll(chaosPatience, func() error { // missing webhooks are recorded below
 		if uncalled := ledger.WithoutWebhook(); len(uncalled) > 0 {
 			return fmt.Errorf("%d webhooks were not called", len(uncalled))
 		}
@@ -255,7 +257,7 @@ func (m *chaosMesh) drain(ledger *chaos.Ledger) {
 	for _, j := range ledger.WithoutWebhook() {
 		a, err := look.request(http.MethodGet, "/v1/images/"+j.ID, "", nil)
 		if err == nil && a.result.Callback != nil && a.result.Callback.State == "pending" && a.result.Callback.Attempts > 0 {
-			continue // tried in vain, and will be again after minutes
+			continue // attempts have failed, and the next one follows after minutes
 		}
 		ledger.Violate(chaos.Lost, "%s: the webhook of job %s was not called: %v %v", j.Image.Client, j.ID, a, err)
 	}
@@ -272,20 +274,20 @@ func (m *chaosMesh) drain(ledger *chaos.Ledger) {
 	look.lookupAll(ledger.Jobs())
 }
 
-// lookupAll looks jobs up, several at a time.
+// lookupAll looks up jobs, several at a time.
 func (c *chaosClient) lookupAll(jobs []chaos.Job) {
 	var all sync.WaitGroup
 	for some := range slices.Chunk(jobs, max(1, len(jobs)/8+1)) {
 		all.Go(func() {
 			for _, j := range some {
-				c.lookup(j.Image, j.ID, "") // the caller sees what is open
+				c.lookup(j.Image, j.ID, "") // the caller reads the open jobs from the ledger
 			}
 		})
 	}
 	all.Wait()
 }
 
-// lookupAgain looks every job of an earlier fault up once more.
+// lookupAgain looks up every job of an earlier fault once more.
 func (m *chaosMesh) lookupAgain(t *testing.T, ledger *chaos.Ledger) {
 	t.Helper()
 	before := len(ledger.Close().Broken[chaos.Changed])
@@ -296,8 +298,8 @@ func (m *chaosMesh) lookupAgain(t *testing.T, ledger *chaos.Ledger) {
 	}
 }
 
-// startAgain ends every process and starts them, so that what a fault left
-// broken does not count against the next.
+// startAgain restarts every process, so that damage of one fault does not count
+// against the next.
 func (m *chaosMesh) startAgain(t testing.TB) {
 	t.Helper()
 	m.stopServices(t)

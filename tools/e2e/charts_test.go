@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestChart_HelmTestChecksResult runs what the pod of `helm test` runs: it
-// posts the image of the chart, and compares the result with that of the chart.
+// TestChart_HelmTestChecksResult runs the command of the pod of `helm test`. It posts
+// the image of the chart and compares the result with the result in the chart.
 func TestChart_HelmTestChecksResult(t *testing.T) {
 	files := filepath.Join(root(t), "deploy/helm/sightmesh/files")
 	m := start(t, nil)
@@ -32,6 +32,6 @@ func TestChart_HelmTestChecksResult(t *testing.T) {
 		t.Fatal(err)
 	}
 	if bench(wrong) == nil {
-		t.Error("with another number in the result it passes")
+		t.Error("with a wrong result: no error")
 	}
 }

@@ -20,14 +20,14 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// website serves a page with a script, and the sample image. The script calls report with what it has seen.
+// website serves a page with a script, and the sample image. The script calls report with its observations.
 type website struct {
 	url     string
 	script  atomic.Value // string, stored before the page is opened
 	reports chan report
 }
 
-// report is what a script has seen.
+// report has the observations of a script.
 type report struct {
 	Error    string   `json:"error"`
 	Status   int      `json:"status"`
@@ -58,7 +58,7 @@ func newWebsite(t *testing.T) *website {
 	})
 	mux.HandleFunc("GET /page/image.png", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "image/png")
-		_, _ = w.Write(image) // the browser may have left
+		_, _ = w.Write(image) // the browser may have disconnected
 	})
 	mux.HandleFunc("POST /page/report", func(_ http.ResponseWriter, r *http.Request) {
 		var seen report
@@ -67,7 +67,7 @@ func newWebsite(t *testing.T) *website {
 		}
 		select {
 		case site.reports <- seen:
-		default: // one is enough
+		default: // only the first report is needed
 		}
 	})
 	server := httptest.NewServer(mux)
@@ -76,8 +76,8 @@ func newWebsite(t *testing.T) *website {
 	return site
 }
 
-// open opens the page in a browser, at one of its addresses, and returns what the script reports. The host mesh.example
-// is this machine.
+// open opens the page in a browser, at the origin at, and returns the report of the script. The browser resolves the
+// host mesh.example to this machine.
 func (s *website) open(t *testing.T, at, script string) report {
 	t.Helper()
 	s.script.Store(script)
@@ -97,12 +97,12 @@ func (s *website) open(t *testing.T, at, script string) report {
 	case <-p.done:
 		t.Fatalf("the browser ended with %v:\n%s", p.err, log)
 	case <-time.After(timeoutAnswer):
-		t.Fatalf("the page has reported nothing:\n%s", log)
+		t.Fatalf("the script has sent no report:\n%s", log)
 	}
 	return report{}
 }
 
-// recorder is a proxy before an ingress that notes what each request gets.
+// recorder is a proxy before an ingress that records requests and the status of their responses.
 type recorder struct {
 	url string
 	mu  sync.Mutex
@@ -132,7 +132,7 @@ func newRecorder(t *testing.T, target string) *recorder {
 	return r
 }
 
-// matching returns what requests got that begin with prefix.
+// matching returns the records that begin with prefix.
 func (r *recorder) matching(prefix string) []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -140,12 +140,12 @@ func (r *recorder) matching(prefix string) []string {
 }
 
 const (
-	// postImage posts an image as any page can, without a preflight request, and then as a page that reads the response.
+	// postImage posts an image without a preflight request, as any page can. Then it posts one and reads the response.
 	postImage = `
 await fetch("%[1]s/v1/images?pipeline=text", {method: "POST", mode: "no-cors", body: new Blob([image])});
 const response = await fetch("%[1]s/v1/images?pipeline=text", {method: "POST", body: image});
 report({status: response.status, text: (await response.json()).text});`
-	// watchJob submits an image, and leaves it to the browser to end the event stream.
+	// watchJob submits an image and reads its event stream until the browser closes it.
 	watchJob = `
 const headers = {Prefer: "respond-async"};
 const accepted = await fetch("%[1]s/v1/images?pipeline=text", {method: "POST", body: image, headers});
@@ -174,13 +174,14 @@ socket.addEventListener("message", event => messages.push(event.data));
 socket.addEventListener("close", event => report({messages, code: event.code}));`
 )
 
-// TestClients_BrowserPost: a page of another origin can post nothing, unless ingress names its origin.
+// TestClients_BrowserPost checks that a page of another origin cannot post an image unless --cors-origins of ingress
+// has its origin.
 func TestClients_BrowserPost(t *testing.T) {
 	m := start(t, nil)
 	site := newWebsite(t)
 	for name, tt := range map[string]struct {
 		args []string
-		// posts are what the posts get; the second one is sent only if the preflight request allows it.
+		// posts are the records of the POST requests. The second one is sent only if the preflight request allows it.
 		posts  []string
 		stored int
 	}{
@@ -203,19 +204,19 @@ func TestClients_BrowserPost(t *testing.T) {
 			}
 			switch stored, _, err := images.Pending(); {
 			case err != nil:
-				t.Errorf("%d images were stored, %v, want %d", stored, err, tt.stored)
+				t.Error(err)
 			case stored != tt.stored:
-				t.Errorf("%d images were stored, %v, want %d: stored %v, want %v",
-					stored, err, tt.stored, stored, tt.stored)
+				t.Errorf("%d images were stored, want %d", stored, tt.stored)
 			}
-			if read := strings.Contains(seen.Text, "sightmesh reads this page"); read != (tt.stored > 0) {
-				t.Errorf("the page has seen %+v", seen)
+			if hasText, want := strings.Contains(seen.Text, "sightmesh reads this page"), tt.stored > 0; hasText != want {
+				t.Errorf("the script reports %+v, want the text of the page: %v", seen, want)
 			}
 		})
 	}
 }
 
-// TestClients_BrowserEventSource: when the stream of a job has ended, the browser connects once more, and then stops.
+// TestClients_BrowserEventSource checks that the browser reconnects once when the event stream of a job has ended, and
+// then stops.
 func TestClients_BrowserEventSource(t *testing.T) {
 	m := start(t, nil)
 	site := newWebsite(t)
@@ -223,29 +224,26 @@ func TestClients_BrowserEventSource(t *testing.T) {
 	seen := site.open(t, site.url, fmt.Sprintf(watchJob, ingress.url))
 	switch {
 	case len(seen.Events) < 2:
-		t.Errorf("the page has seen %+v, want the events from accepted to done: %d seen.Events, want at least 2",
-			seen, len(seen.Events))
+		t.Errorf("the script reports %+v, want at least 2 events", seen)
 	case seen.Events[0] != "accepted":
-		t.Errorf(`the page has seen %+v, want the events from accepted to done: seen.Events[0] %q, want "accepted"`,
-			seen, seen.Events[0])
+		t.Errorf("the events are %q, want accepted first", seen.Events)
 	case seen.Events[len(seen.Events)-1] != "done":
-		t.Errorf(`the page has seen %+v, want the events from accepted to done: seen.Events[len(seen.Events)-1] %q, want "done"`,
-			seen, seen.Events[len(seen.Events)-1])
+		t.Errorf("the events are %q, want done last", seen.Events)
 	}
 	if !strings.Contains(seen.Text, "sightmesh reads this page") {
-		t.Errorf("the last event has the text %q, want that of the page", seen.Text)
+		t.Errorf("the last event has the text %q, want the text of the page", seen.Text)
 	}
 	var statuses []string
 	for _, got := range ingress.matching("GET") {
 		statuses = append(statuses, got[strings.LastIndex(got, " ")+1:])
 	}
 	if want := []string{"200", "204"}; !slices.Equal(statuses, want) {
-		t.Errorf("the requests of the browser get %q, want %q", statuses, want)
+		t.Errorf("the requests of the browser got %q, want %q", statuses, want)
 	}
 }
 
-// TestClients_BrowserSession: a page of the same origin opens a session of frames through nginx, and one of another
-// origin does not.
+// TestClients_BrowserSession checks that a page of the same origin can open a session through nginx, and that a page of
+// another origin cannot.
 func TestClients_BrowserSession(t *testing.T) {
 	m := start(t, nil)
 	site := newWebsite(t)
@@ -273,23 +271,19 @@ func TestClients_BrowserSession(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			seen := site.open(t, tt.page, fmt.Sprintf(openSession, strings.Replace(tt.mesh, "http:", "ws:", 1)))
 			if !tt.opened {
-				switch {
-				case len(seen.Messages) != 0:
-					t.Errorf("the page has seen %+v, want a connection that fails: %d seen.Messages, want 0",
-						seen, len(seen.Messages))
-				case seen.Code != 1006:
-					t.Errorf("the page has seen %+v, want a connection that fails: seen.Code %v, want 1006",
-						seen, seen.Code)
+				if len(seen.Messages) != 0 {
+					t.Errorf("the page has got the messages %q, want none", seen.Messages)
+				}
+				if seen.Code != 1006 {
+					t.Errorf("the script reports %+v: close code %d, want 1006 of a failed connection", seen, seen.Code)
 				}
 				return
 			}
 			switch {
 			case len(seen.Messages) != 3:
-				t.Fatalf("the page has seen %+v, want two outcomes and the end: %d seen.Messages, want 3",
-					seen, len(seen.Messages))
+				t.Fatalf("the script reports %+v: %d messages, want two outcomes and the end", seen, len(seen.Messages))
 			case seen.Code != 1000:
-				t.Fatalf("the page has seen %+v, want two outcomes and the end: seen.Code %v, want 1000",
-					seen, seen.Code)
+				t.Fatalf("the script reports %+v: close code %d, want 1000", seen, seen.Code)
 			}
 			for i, message := range seen.Messages[:2] {
 				var outcome v1.FrameOutcome
@@ -298,11 +292,9 @@ func TestClients_BrowserSession(t *testing.T) {
 				}
 				switch {
 				case outcome.Frame != int64(i):
-					t.Fatalf("outcome %d is %s, want frame %d done: outcome.Frame %v, want %v",
-						i, message, i, outcome.Frame, int64(i))
+					t.Fatalf("outcome %d is %s: frame %d, want %d", i, message, outcome.Frame, i)
 				case outcome.Status != v1.Done:
-					t.Fatalf("outcome %d is %s, want frame %d done: outcome.Status %v, want done",
-						i, message, i, outcome.Status)
+					t.Fatalf("outcome %d is %s: status %s, want done", i, message, outcome.Status)
 				}
 				checkPage(t, *outcome.Result)
 			}

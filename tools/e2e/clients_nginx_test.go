@@ -25,7 +25,7 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// meshInRecipe is the mesh in the recipe of docs/operating.md.
+// meshInRecipe is the address of the mesh in the recipe of docs/operating.md.
 const meshInRecipe = "127.0.0.1:8080"
 
 // nginxRecipe returns the configuration for nginx of docs/operating.md.
@@ -33,11 +33,8 @@ func nginxRecipe(t *testing.T) string {
 	t.Helper()
 	_, block, found := strings.Cut(operating(t), "```nginx\n")
 	recipe, _, ended := strings.Cut(block, "```\n")
-	switch {
-	case !found:
-		t.Fatalf("docs/operating.md has no configuration for nginx: want found")
-	case !ended:
-		t.Fatalf("docs/operating.md has no configuration for nginx: want ended")
+	if !found || !ended {
+		t.Fatal("docs/operating.md has no complete configuration for nginx")
 	}
 	return recipe
 }
@@ -51,7 +48,7 @@ func operating(t *testing.T) string {
 	return string(page)
 }
 
-// webSocketRecipe is what nginx.org says of WebSockets, and no more than the size of the bodies.
+// webSocketRecipe is the configuration for WebSockets of nginx.org, with a larger limit for bodies.
 const webSocketRecipe = `
 map $http_upgrade $connection_upgrade { default upgrade; '' close; }
 server {
@@ -65,7 +62,7 @@ server {
 	}
 }`
 
-// Controllers make these of an Ingress without annotations. What each annotation adds is in directives.
+// Controllers generate these configurations from an Ingress without annotations. directives has what annotations add.
 const (
 	ingressNginx = `
 map $http_upgrade $connection_upgrade { default upgrade; '' ''; }
@@ -102,7 +99,7 @@ server {
 }`
 )
 
-// directives are what an annotation of docs/operating.md stands for, with its value.
+// directives are the nginx directives of the annotations in docs/operating.md.
 var directives = map[string]string{
 	"nginx.ingress.kubernetes.io/proxy-body-size":    "client_max_body_size %s;",
 	"nginx.ingress.kubernetes.io/proxy-read-timeout": "proxy_read_timeout %ss;",
@@ -113,13 +110,13 @@ var directives = map[string]string{
 		"proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $connection_upgrade;",
 }
 
-// annotated adds to a configuration what the annotations of a controller in docs/operating.md stand for.
+// annotated adds the directives of the annotations of a controller in docs/operating.md to a configuration.
 func annotated(t *testing.T, controller, configuration string) string {
 	t.Helper()
 	rows := regexp.MustCompile(`(?m)^\| ` + regexp.QuoteMeta(controller) + `.*? \| (.*) \|$`)
 	row := rows.FindStringSubmatch(operating(t))
 	if row == nil {
-		t.Fatalf("docs/operating.md has no row of %s", controller)
+		t.Fatalf("docs/operating.md has no row for %s", controller)
 	}
 	var added strings.Builder
 	prefix := ""
@@ -129,27 +126,28 @@ func annotated(t *testing.T, controller, configuration string) string {
 		}
 		directive, ok := directives[prefix+"/"+m[2]]
 		if !ok {
-			t.Fatalf("%s: the annotation %s/%s is not known to this test", controller, prefix, m[2])
+			t.Fatalf("%s: this test does not know the annotation %s/%s", controller, prefix, m[2])
 		}
 		fmt.Fprintf(&added, directive+"\n", strings.ReplaceAll(m[3], "false", "off"))
 	}
 	return strings.Replace(configuration, "location / {", "location / {\n"+added.String(), 1)
 }
 
-// startNginx runs nginx before an ingress, and returns its URL. It listens on the address at, or on a free one.
+// startNginx runs nginx before an ingress, and returns the URL of nginx. nginx listens on the address at, or on a free
+// address when at is empty.
 func startNginx(t *testing.T, configuration, ingress, at string) string {
 	t.Helper()
 	if at == "" {
 		at = freeAddresses(t, "127.0.0.1", 1)[0]
 	}
-	for old, now := range map[string]string{
+	for old, replacement := range map[string]string{
 		"listen 80;": "listen " + at + ";",
 		meshInRecipe: strings.TrimPrefix(ingress, "http://"),
 	} {
 		if !strings.Contains(configuration, old) {
 			t.Fatalf("no %q in the configuration:\n%s", old, configuration)
 		}
-		configuration = strings.ReplaceAll(configuration, old, now)
+		configuration = strings.ReplaceAll(configuration, old, replacement)
 	}
 	dir := t.TempDir()
 	var paths strings.Builder
@@ -190,14 +188,14 @@ func startNginx(t *testing.T, configuration, ingress, at string) string {
 	return "http://" + at
 }
 
-// addIngress starts an ingress with further arguments, and returns its URL.
+// addIngress starts an ingress with additional arguments, and returns its URL.
 func (m *mesh) addIngress(t *testing.T, args ...string) string {
 	t.Helper()
 	m.join(t, "ingress", args...)
 	return m.http[len(m.http)-1]
 }
 
-// sourceArgument returns an HTTP client whose connections come from an address of the loopback network.
+// sourceArgument returns an HTTP client that connects from an address of the loopback network.
 func sourceArgument(t *testing.T, address string) *http.Client {
 	t.Helper()
 	transport := &http.Transport{DialContext: (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}).DialContext}
@@ -205,7 +203,8 @@ func sourceArgument(t *testing.T, address string) *http.Client {
 	return &http.Client{Transport: transport, Timeout: timeoutAnswer}
 }
 
-// TestClients_Nginx uses a mesh through nginx, as its recipe and as controllers of Kubernetes configure it.
+// TestClients_Nginx uses a mesh through nginx with the documented configuration and with those of Kubernetes
+// controllers.
 func TestClients_Nginx(t *testing.T) {
 	m := start(t, nil)
 	trusting := m.addIngress(t, "--trusted-proxies", "127.0.0.1/32", "--client-event-streams", "1")
@@ -226,7 +225,7 @@ func TestClients_Nginx(t *testing.T) {
 			}
 			url := startNginx(t, configuration, trusting, "") + prefix
 			client := sourceArgument(t, "127.0.0.1")
-			// nginx closes a connection that it has announced to keep if it has not read the whole body.
+			// nginx closes a connection after a keep-alive response when it has not read the whole body.
 			unbuffered := strings.Contains(configuration, "proxy_request_buffering off;")
 			client.Transport.(*http.Transport).DisableKeepAlives = unbuffered
 			t.Run("too large", func(t *testing.T) { testNginxTooLarge(t, client, url) })
@@ -240,7 +239,7 @@ func TestClients_Nginx(t *testing.T) {
 			t.Run("clients", func(t *testing.T) { testNginxClients(t, m, url, true) })
 		})
 	}
-	t.Run("proxy that is not trusted", func(t *testing.T) {
+	t.Run("untrusted proxy", func(t *testing.T) {
 		ingress := m.addIngress(t, "--client-event-streams", "1")
 		testNginxClients(t, m, startNginx(t, nginxRecipe(t), ingress, ""), false)
 	})
@@ -256,17 +255,14 @@ func TestClients_Nginx(t *testing.T) {
 	})
 }
 
-// withPrefix has the mesh of a configuration below the prefix /vision.
+// withPrefix changes a configuration so that the mesh is below the prefix /vision.
 func withPrefix(t *testing.T, configuration string, stripped bool) string {
 	t.Helper()
 	const pass = "proxy_pass http://" + meshInRecipe
-	switch {
-	case !strings.Contains(configuration, "location / {"):
-		t.Fatalf("no location with %s in the configuration:\n%s: want strings.Contains(configuration, \"location / {\")",
-			pass, configuration)
-	case !strings.Contains(configuration, pass+";"):
-		t.Fatalf("no location with %s in the configuration:\n%s: want strings.Contains(configuration, pass+\";\")",
-			pass, configuration)
+	for _, want := range []string{"location / {", pass + ";"} {
+		if !strings.Contains(configuration, want) {
+			t.Fatalf("no %q in the configuration:\n%s", want, configuration)
+		}
 	}
 	const prefixed = "location /vision/ {\nproxy_set_header X-Forwarded-Prefix /vision;"
 	out := strings.Replace(configuration, "location / {", prefixed, 1)
@@ -276,13 +272,13 @@ func withPrefix(t *testing.T, configuration string, stripped bool) string {
 	return out
 }
 
-// testNginxTooLarge: each client of an image that is too large learns why it was rejected.
+// testNginxTooLarge checks that each client that sends an image that is too large gets the problem.
 func testNginxTooLarge(t *testing.T, client *http.Client, url string) {
 	image := make([]byte, 20<<20)
 	for i := range 20 {
 		var body io.Reader = bytes.NewReader(image)
 		if i%2 == 1 {
-			body = io.MultiReader(body) // of no announced length
+			body = io.MultiReader(body) // without Content-Length
 		}
 		req, err := http.NewRequest(http.MethodPost, url+"/v1/images", body)
 		if err != nil {
@@ -294,12 +290,12 @@ func testNginxTooLarge(t *testing.T, client *http.Client, url string) {
 		case err != nil:
 			t.Errorf("image %d: %v", i, err)
 		case a.status != http.StatusRequestEntityTooLarge || a.problem.Code != v1.TooLarge:
-			t.Errorf("image %d: got %v, want 413 too-large", i, a)
+			t.Errorf("image %d: got %v, want 413 %s", i, a, v1.TooLarge)
 		}
 	}
 }
 
-// testNginxLocation: a client that follows the Location of an accepted image gets its result.
+// testNginxLocation checks that a client that follows the Location of an accepted image gets its result.
 func testNginxLocation(t *testing.T, url, base string) {
 	client := sourceArgument(t, "127.0.0.1")
 	req, err := http.NewRequest(http.MethodPost, url+"/v1/images?pipeline=text", bytes.NewReader(samplePage(t)))
@@ -313,7 +309,7 @@ func testNginxLocation(t *testing.T, url, base string) {
 	}
 	defer res.Body.Close()
 	if res.StatusCode != http.StatusAccepted {
-		t.Fatalf("the image gets %s, want 202", res.Status)
+		t.Fatalf("the image got %s, want 202", res.Status)
 	}
 	if location := res.Header.Get("Location"); !strings.HasPrefix(location, base+"/v1/images/") {
 		t.Errorf("Location is %s, want it to begin with %s/v1/images/", location, base)
@@ -329,9 +325,9 @@ func testNginxLocation(t *testing.T, url, base string) {
 	a, err := exchange(client, req)
 	switch {
 	case err != nil:
-		t.Fatalf("GET %s: %v, %v, want the result", job, a, err)
+		t.Fatalf("GET %s: %v", job, err)
 	case a.result.Status != v1.Done:
-		t.Fatalf("GET %s: %v, %v, want the result: status %v, want done", job, a, err, a.result.Status)
+		t.Fatalf("GET %s: %v: status %s, want done", job, a, a.result.Status)
 	}
 	checkPage(t, a.result)
 }
@@ -347,11 +343,11 @@ func testNginxRequestID(t *testing.T, url string) {
 		t.Fatal(err)
 	}
 	if got := a.header.Get("X-Request-Id"); got != "of-the-client-1" {
-		t.Errorf("X-Request-Id is %q, want that of the client", got)
+		t.Errorf("X-Request-Id is %q, want of-the-client-1 as in the request", got)
 	}
 }
 
-// openJob stores an image that no worker takes, so that its job ends when it is cancelled.
+// openJob stores an image of a pipeline without workers, so that its job ends only when it is cancelled.
 func openJob(t *testing.T, m *mesh) (id string) {
 	t.Helper()
 	id = rand.Text()
@@ -363,7 +359,7 @@ func openJob(t *testing.T, m *mesh) (id string) {
 	return id
 }
 
-// testNginxEvents: an event reaches the client while the stream is open.
+// testNginxEvents checks that events reach the client while the stream is open.
 func testNginxEvents(t *testing.T, m *mesh, url string) {
 	id := openJob(t, m)
 	events := watchEvents(t, sourceArgument(t, "127.0.0.1"), url, id)
@@ -385,23 +381,23 @@ func testNginxEvents(t *testing.T, m *mesh, url string) {
 	}
 	switch a, err := exchange(sourceArgument(t, "127.0.0.1"), req); {
 	case err != nil:
-		t.Fatalf("cancel: %v, %v", a, err)
+		t.Fatalf("cancel: %v", err)
 	case a.status != http.StatusOK:
-		t.Fatalf("cancel: %v, %v: status %v, want 200", a, err, a.status)
+		t.Fatalf("cancel: %v, want 200", a)
 	}
 	if got := events.next(t); got != v1.EventFailed {
 		t.Errorf("the last event is %s, want failed", got)
 	}
 	if got := events.next(t); got != "" {
-		t.Errorf("an event %s comes after the last, want the end of the stream", got)
+		t.Errorf("the event %s comes after the last one, want the end of the stream", got)
 	}
 }
 
-// testNginxSession: frames go through a session, and their outcomes come back.
+// testNginxSession sends frames in a session and reads their outcomes.
 func testNginxSession(t *testing.T, url string) {
 	ctx, cancel := context.WithTimeout(t.Context(), timeoutAnswer)
 	defer cancel()
-	conn, _, err := websocket.Dial(ctx, url+"/v1/stream?pipeline=text", nil) //nolint:bodyclose // a session has none
+	conn, _, err := websocket.Dial(ctx, url+"/v1/stream?pipeline=text", nil) //nolint:bodyclose // a session has no body
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -423,27 +419,25 @@ func testNginxSession(t *testing.T, url string) {
 		}
 		switch {
 		case outcome.Frame != i:
-			t.Fatalf("outcome %d is %+v, want frame %d done: outcome.Frame %v, want %v",
-				i, outcome, i, outcome.Frame, i)
+			t.Fatalf("outcome %+v: frame %d, want %d", outcome, outcome.Frame, i)
 		case outcome.Status != v1.Done:
-			t.Fatalf("outcome %d is %+v, want frame %d done: outcome.Status %v, want done",
-				i, outcome, i, outcome.Status)
+			t.Fatalf("outcome %+v: status %s, want done", outcome, outcome.Status)
 		}
 		checkPage(t, *outcome.Result)
 	}
 	var end v1.SessionEnd
 	switch err := wsjson.Read(ctx, conn, &end); {
 	case err != nil:
-		t.Errorf("the last message is %+v, %v, want the end of 3 frames", end, err)
+		t.Errorf("read the last message: %v", err)
 	case !end.End:
-		t.Errorf("the last message is %+v, %v, want the end of 3 frames: want end.End", end, err)
+		t.Errorf("the last message is %+v, want the end of the session", end)
 	case end.Frames != 3:
-		t.Errorf("the last message is %+v, %v, want the end of 3 frames: end.Frames %v, want 3", end, err, end.Frames)
+		t.Errorf("the session ends with %d frames, want 3", end.Frames)
 	}
 }
 
-// testNginxClients: an ingress that allows one event stream of a client allows one of each client if it trusts the
-// proxy, and one of all clients if it does not. What a client itself says of its address changes nothing.
+// testNginxClients tests an ingress that allows one event stream per client. If the ingress trusts the proxy, every
+// client may have one. If not, all clients behind the proxy share one. X-Forwarded-For of a client has no effect.
 func testNginxClients(t *testing.T, m *mesh, url string, trusted bool) {
 	id := openJob(t, m)
 	first := watchEvents(t, sourceArgument(t, "127.0.0.11"), url, id)
@@ -463,14 +457,14 @@ func testNginxClients(t *testing.T, m *mesh, url string, trusted bool) {
 		return res.StatusCode
 	}
 	if got := status("127.0.0.11"); got != http.StatusTooManyRequests {
-		t.Errorf("the second stream of a client gets %d, want 429", got)
+		t.Errorf("the second stream of a client got %d, want 429", got)
 	}
 	want := http.StatusOK
 	if !trusted {
 		want = http.StatusTooManyRequests
 	}
 	if got := status("127.0.0.12"); got != want {
-		t.Errorf("the stream of another client gets %d, want %d", got, want)
+		t.Errorf("the stream of another client got %d, want %d", got, want)
 	}
 }
 
@@ -485,7 +479,7 @@ func watchEvents(t *testing.T, client *http.Client, url, id string) eventReader 
 	}
 	t.Cleanup(func() { res.Body.Close() })
 	if res.StatusCode != http.StatusOK {
-		t.Fatalf("events get %s, want 200", res.Status)
+		t.Fatalf("GET events: %s, want 200", res.Status)
 	}
 	return eventReader{bufio.NewScanner(res.Body)}
 }

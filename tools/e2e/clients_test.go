@@ -26,8 +26,8 @@ import (
 
 // example is a program of docs/clients.
 type example struct {
-	file string // below docs/clients
-	job  string // what it does: image, ask, poll, events, report, session or bulk
+	file string // path below docs/clients
+	job  string // name without extension: image, ask, poll, events, report, session or bulk
 }
 
 // examples returns all programs of docs/clients.
@@ -39,9 +39,9 @@ func examples(t *testing.T) []example {
 		files, err := filepath.Glob(filepath.Join(folder, pattern))
 		switch {
 		case err != nil:
-			t.Fatalf("no %s in docs/clients: %v", pattern, err)
+			t.Fatal(err)
 		case len(files) == 0:
-			t.Fatalf("no %s in docs/clients: %v: no files", pattern, err)
+			t.Fatalf("docs/clients has no %s", pattern)
 		}
 		for _, file := range files {
 			name, err := filepath.Rel(folder, file)
@@ -54,13 +54,13 @@ func examples(t *testing.T) []example {
 	return found
 }
 
-// overNATS reports whether the example takes the address of NATS.
+// overNATS reports whether the first argument of the example is the URL of NATS.
 func (e example) overNATS() bool { return e.job == "ask" || e.job == "bulk" }
 
-// many reports whether the example takes several images.
+// many reports whether the example sends several images.
 func (e example) many() bool { return slices.Contains([]string{"report", "session", "bulk"}, e.job) }
 
-// run runs the example as its first line says.
+// run runs the example as the comment in its first line says.
 func (e example) run(t *testing.T, address string, images ...string) (stdout, stderr string, err error) {
 	t.Helper()
 	file := filepath.Join(root(t), "docs", "clients", e.file)
@@ -73,7 +73,7 @@ func (e example) run(t *testing.T, address string, images ...string) (stdout, st
 	case ".py":
 		cmd = exec.CommandContext(t.Context(), "python3", file)
 	}
-	cmd.Dir = root(t) // whose workspace has the modules of the examples in Go
+	cmd.Dir = root(t) // the workspace has the modules of the examples in Go
 	cmd.Args = append(append(cmd.Args, address, "text"), images...)
 	bin := filepath.Join(root(t), "bin")
 	cmd.Env = append(os.Environ(), "PYTHONPATH="+filepath.Join(bin, "python-clients"),
@@ -87,13 +87,13 @@ func (e example) run(t *testing.T, address string, images ...string) (stdout, st
 	return out.String(), errs.String(), err
 }
 
-// roughProxy is a proxy before an ingress. It rejects the first request that sends an image or opens a session, as a
-// mesh does that has too much work. It cuts the first event stream after its first event, and the first session after
-// its first outcome.
+// roughProxy is a proxy before an ingress. It rejects the first request that sends an image or opens a session, as an
+// overloaded mesh does. It cuts the first event stream after its first event, and the first session after its first
+// outcome.
 type roughProxy struct {
 	*httptest.Server
 	mu     sync.Mutex
-	keys   []string // of the requests that send an image or open a session
+	keys   []string // Idempotency-Key of the requests that send an image or open a session
 	events []string // Last-Event-ID of the requests for events
 }
 
@@ -106,13 +106,13 @@ func newRoughProxy(t *testing.T, target string) *roughProxy {
 	p := &roughProxy{}
 	proxy := &httputil.ReverseProxy{
 		Rewrite:       func(r *httputil.ProxyRequest) { r.SetURL(u); r.Out.Host = r.In.Host },
-		FlushInterval: -1, // of event streams
+		FlushInterval: -1, // for event streams
 		ErrorLog:      log.New(io.Discard, "", 0),
 		ModifyResponse: func(res *http.Response) error {
 			p.mu.Lock()
 			defer p.mu.Unlock()
 			switch body := res.Body.(type) {
-			case io.ReadWriteCloser: // a session, which is the second request
+			case io.ReadWriteCloser: // a session; the first one is the second request
 				if len(p.keys) == 2 {
 					res.Body = &cutSession{ReadWriteCloser: body}
 				}
@@ -129,7 +129,8 @@ func newRoughProxy(t *testing.T, target string) *roughProxy {
 			w.Header().Set("Content-Type", "application/problem+json")
 			w.Header().Set("Retry-After", "1")
 			w.WriteHeader(http.StatusTooManyRequests)
-			_ = json.NewEncoder(w).Encode(v1.NewProblem(v1.Overloaded, "the work ahead takes too long")) // the client left
+			// The client may have disconnected.
+			_ = json.NewEncoder(w).Encode(v1.NewProblem(v1.Overloaded, "the work ahead takes too long"))
 			return
 		}
 		proxy.ServeHTTP(w, r)
@@ -138,7 +139,7 @@ func newRoughProxy(t *testing.T, target string) *roughProxy {
 	return p
 }
 
-// note notes a request, and reports whether it is to be rejected.
+// note records a request, and reports whether to reject it.
 func (p *roughProxy) note(r *http.Request) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -152,15 +153,15 @@ func (p *roughProxy) note(r *http.Request) bool {
 	return false
 }
 
-// check checks that an example has sent its first request again, under the same key, and has gone on after its stream
-// or session was cut.
+// check checks that an example has retried its first request with the same key, and has reconnected after its stream or
+// session was cut.
 func (p *roughProxy) check(t *testing.T, e example) {
 	t.Helper()
 	if len(p.keys) < 2 {
 		t.Fatalf("%d requests came, want another one after the first was rejected", len(p.keys))
 	}
 	if e.job != "session" && (p.keys[0] == "" || p.keys[0] != p.keys[1]) {
-		t.Errorf("the keys of the first request and of its repetition are %q and %q", p.keys[0], p.keys[1])
+		t.Errorf("the keys of the first request and of its retry are %q and %q, want the same", p.keys[0], p.keys[1])
 	}
 	if (e.job == "events" || e.job == "report") && len(p.events) < 2 {
 		t.Errorf("%d requests for events came, want another one after the stream was cut", len(p.events))
@@ -173,13 +174,13 @@ func (p *roughProxy) check(t *testing.T, e example) {
 // cutSession breaks after the first message of the mesh.
 type cutSession struct {
 	io.ReadWriteCloser
-	first io.Reader // of what is left of the first message
+	first io.Reader // reads the rest of the first message
 }
 
 func (c *cutSession) Read(b []byte) (int, error) {
 	if c.first == nil {
 		r := bufio.NewReader(c.ReadWriteCloser)
-		header, err := r.Peek(4) // of a frame of WebSocket, which has 126 and its length if it has 126 bytes or more
+		header, err := r.Peek(4) // of a WebSocket frame: byte 1 is the length, or 126 when bytes 2 and 3 are the length
 		if err != nil {
 			return 0, err
 		}
@@ -214,7 +215,7 @@ func (c *cutStream) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// TestClients_Examples runs each program of docs/clients against a mesh. Over HTTP the mesh is busy at first, and
+// TestClients_Examples runs each program of docs/clients against a mesh. Over HTTP the first request is rejected, and
 // connections break.
 func TestClients_Examples(t *testing.T) {
 	m := start(t, nil)
@@ -234,7 +235,7 @@ func TestClients_Examples(t *testing.T) {
 	}
 	problem := m.post(t, "?pipeline=text", image[:len(image)/2]).problem
 	if problem.Code != v1.Damaged {
-		t.Fatalf("half a page has the problem %v, want damaged", problem)
+		t.Fatalf("half a page has the problem %v, want %s", problem, v1.Damaged)
 	}
 
 	for _, e := range examples(t) {
@@ -266,7 +267,7 @@ func TestClients_Examples(t *testing.T) {
 			}
 			stdout, stderr, err = e.run(t, address, damaged)
 			if err == nil {
-				t.Errorf("it ends well with an image that is damaged, and prints %s", stdout)
+				t.Errorf("no error for a damaged image, and it prints %s", stdout)
 			}
 			if want := "damaged: " + problem.Detail; !strings.Contains(stderr, want) {
 				t.Errorf("standard error has %q, want %q in it", stderr, want)
@@ -275,7 +276,7 @@ func TestClients_Examples(t *testing.T) {
 	}
 }
 
-// checkMany runs an example that takes several images, the second of which is damaged.
+// checkMany runs an example that sends several images, the second of which is damaged.
 func checkMany(t *testing.T, e example, address string, images []string, regions int, detail string) {
 	t.Helper()
 	stdout, stderr, err := e.run(t, address, images...)
@@ -293,7 +294,7 @@ func checkMany(t *testing.T, e example, address string, images []string, regions
 	}
 }
 
-// TestClients_Table checks that the table of docs/clients/README.md has each program, and no other.
+// TestClients_Table checks that docs/clients/README.md links to each program.
 func TestClients_Table(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(root(t), "docs", "clients", "README.md"))
 	if err != nil {
@@ -307,6 +308,6 @@ func TestClients_Table(t *testing.T) {
 		links++
 	}
 	if got := strings.Count(string(text), "]("); got < links {
-		t.Errorf("README.md has %d links, want one of each of the %d programs", got, links)
+		t.Errorf("README.md has %d links, want at least one for each of the %d programs", got, links)
 	}
 }

@@ -1,15 +1,17 @@
-// Package e2e holds the end-to-end tests: they start the real binaries as a
-// user does and see the mesh as an outsider, through HTTP, NATS and OTLP.
+// Package e2e contains the end-to-end tests. They start the real binaries, as a
+// user does, and use the mesh from outside: through HTTP, NATS and OTLP. Run
+// `make build` first.
 //
-// Most run on sightmesh up with its one NATS server. TestThreeServers runs on
-// three servers, with three replicas of every stream; `make replicas` runs the
-// whole suite there.
+// Most tests run on `sightmesh up` with its one NATS server. TestThreeServers
+// runs a part of the suite on three servers, with three replicas of every
+// stream; `make replicas` runs the whole suite there.
 //
-// TestChaos_FewFaults makes faults under load; `make chaos` makes all of them.
+// TestChaos_FewFaults injects a few faults under load; `make chaos` injects all
+// of them.
 //
-// `make interop-clients` runs the programs of docs/clients, and the mesh behind
-// nginx and from pages in a browser.
+// `make interop-clients` runs the programs of docs/clients, the mesh behind
+// nginx, and pages in a browser that use the mesh.
 //
-// They need `make build` first. Those on real photos look for them in
-// ../shared/realdata beside the repository and are skipped without it.
+// Tests on real photos read them from ../shared/realdata beside the repository
+// and are skipped without it.
 package e2e

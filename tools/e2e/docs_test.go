@@ -11,9 +11,10 @@ import (
 	"testing"
 )
 
-// TestDocs_NATSCommands is of the row "Docs" of shared/cases: a command that
-// sends a file sends its bytes, on a terminal or not, and one that needs the
-// name of a service has it. TestClientsNATS runs those of docs/nats.md.
+// TestDocs_NATSCommands tests the row "Docs" of shared/cases. A documented command
+// that sends a file sends its bytes unchanged, also on a terminal, and a command that
+// needs the name of a service has it. TestClientsNATS runs the commands of
+// docs/nats.md.
 func TestDocs_NATSCommands(t *testing.T) {
 	t.Parallel()
 	files := []string{"README.md", filepath.Join("tools", "internal", "up", "show.go")}
@@ -31,7 +32,7 @@ func TestDocs_NATSCommands(t *testing.T) {
 		t.Fatal(err)
 	}
 	fromFile := regexp.MustCompile(`\bnats (-s \S+ )?(req|request|pub|publish) .*<`)
-	ofService := regexp.MustCompile(`\bnats (?:micro|service) (?:info|stats)\b *([a-z]*)`)
+	withService := regexp.MustCompile(`\bnats (?:micro|service) (?:info|stats)\b *([a-z]*)`)
 	commands := 0
 	for _, file := range files {
 		text, err := os.ReadFile(filepath.Join(root(t), file))
@@ -47,20 +48,20 @@ func TestDocs_NATSCommands(t *testing.T) {
 					}
 				}
 			}
-			for _, m := range ofService.FindAllStringSubmatch(line, -1) {
+			for _, m := range withService.FindAllStringSubmatch(line, -1) {
 				if !slices.Contains(services, m[1]) {
-					t.Errorf("%s: %q without the name of a service", file, m[0])
+					t.Errorf("%s: %q has no name of a service", file, m[0])
 				}
 			}
 		}
 	}
 	if commands < 4 {
-		t.Errorf("%d commands send a file, want 4 or more", commands)
+		t.Errorf("%d commands send a file, want at least 4", commands)
 	}
 }
 
-// TestDocs_FlagsOfLanes is of the row "Docs" of shared/cases: every flag of
-// lanes is in docs/operating.md.
+// TestDocs_FlagsOfLanes tests the row "Docs" of shared/cases. docs/operating.md has
+// every flag of lanes.
 func TestDocs_FlagsOfLanes(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile(filepath.Join(root(t), "docs", "operating.md"))
@@ -75,7 +76,7 @@ func TestDocs_FlagsOfLanes(t *testing.T) {
 		}
 		flags := regexp.MustCompile(`(?m)^ +-(lanes?\b\S*)`).FindAllStringSubmatch(string(usage), -1)
 		if len(flags) < 4 {
-			t.Errorf("%s --help has %d flags of lanes, want 4 or more:\n%s", service, len(flags), usage)
+			t.Errorf("%s --help has %d flags of lanes, want at least 4:\n%s", service, len(flags), usage)
 		}
 		for _, f := range flags {
 			if !strings.Contains(section, "| `--"+f[1]+" ") {

@@ -11,7 +11,8 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// caseFile reads a file of the list of cases, or skips the test.
+// caseFile reads a file of ../shared/cases. It skips the test when there is no such
+// file.
 func caseFile(t *testing.T, name string) []byte {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join(root(t), "..", "shared", "cases", name))
@@ -21,8 +22,9 @@ func caseFile(t *testing.T, name string) []byte {
 	return b
 }
 
-// TestDrawn_MatchesResult: the decoder that reads an image also draws it. The rows
-// are mjpeg_no_dht.jpg, cut_80.jpg and tiff_g4.tif of the list of cases.
+// TestDrawn_MatchesResult checks that an image is drawn as the decoder of the pipeline
+// has read it. It tests the rows mjpeg_no_dht.jpg, cut_80.jpg and tiff_g4.tif of
+// shared/cases.
 func TestDrawn_MatchesResult(t *testing.T) {
 	m := start(t, nil)
 	for _, name := range []string{"mjpeg_no_dht.jpg", "cut_80.jpg", "tiff_g4.tif"} {
@@ -40,31 +42,23 @@ func TestDrawn_MatchesResult(t *testing.T) {
 				t.Fatalf("the result has no image: %+v", result)
 			}
 			if size := img.Bounds().Size(); size != image.Pt(result.Image.Width, result.Image.Height) {
-				t.Errorf("drawn as %v, want %d x %d as in the result", size, result.Image.Width, result.Image.Height)
+				t.Errorf("the size is %v, want %d x %d as in the result", size, result.Image.Width, result.Image.Height)
 			}
-			switch r, g, b, _ := img.At(0, 0).RGBA(); {
-			case r>>8 < 200:
-				t.Errorf("the corner of the page is %v, want the light paper that was read: r>>8 %v, want at least 200",
-					img.At(0, 0), r>>8)
-			case g>>8 < 200:
-				t.Errorf("the corner of the page is %v, want the light paper that was read: g>>8 %v, want at least 200",
-					img.At(0, 0), g>>8)
-			case b>>8 < 200:
-				t.Errorf("the corner of the page is %v, want the light paper that was read: b>>8 %v, want at least 200",
-					img.At(0, 0), b>>8)
+			if r, g, b, _ := img.At(0, 0).RGBA(); min(r, g, b)>>8 < 200 {
+				t.Errorf("the corner of the page is %v, want the light paper: every channel at least 200", img.At(0, 0))
 			}
 		})
 	}
 }
 
-// TestDrawn_NoWorker: the job is done all the same, and the
-// problem leads to its result.
+// TestDrawn_NoWorker checks that a job is done also when no lane draws. The problem
+// has the address of the result.
 func TestDrawn_NoWorker(t *testing.T) {
 	m := start(t, []string{"SIGHTMESH_DRAW_LANES=0"})
 	a := m.post(t, "?pipeline=text", samplePage(t), "Accept", "image/jpeg")
 	checkProblem(t, a, v1.NoWorker)
 	if a.problem.Job == "" {
-		t.Fatalf("the problem has no id: %v", a)
+		t.Fatalf("the problem has no job: %v", a)
 	}
 	want := "/v1/images/" + a.problem.Job
 	if got := a.header.Get("Content-Location"); got != want {
@@ -75,8 +69,8 @@ func TestDrawn_NoWorker(t *testing.T) {
 	}
 	switch got := m.get(t, want); {
 	case got.status != http.StatusOK:
-		t.Errorf("the job is %v, want done: status %v, want 200", got, got.status)
+		t.Errorf("GET %s: %v: status %d, want 200", want, got, got.status)
 	case got.result.Status != v1.Done:
-		t.Errorf("the job is %v, want done: got.result.Status %v, want done", got, got.result.Status)
+		t.Errorf("GET %s: %v: the job is %s, want done", want, got, got.result.Status)
 	}
 }

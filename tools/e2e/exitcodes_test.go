@@ -8,16 +8,16 @@ import (
 	"testing"
 )
 
-// TestSightmesh_ExitCodes is of the row "sightmesh send" of shared/cases: exit
-// codes are as documented, of every command.
+// TestSightmesh_ExitCodes tests the row "sightmesh send" of shared/cases. The exit
+// codes of every command are as documented.
 func TestSightmesh_ExitCodes(t *testing.T) {
 	empty := t.TempDir()
 	image := filepath.Join(frameFolder(t, 1), "frame1.png")
 	for _, tt := range []struct {
 		args   string
 		code   int
-		stdout string // what has to be in it
-		stderr string
+		stdout string // a part of the standard output
+		stderr string // a part of the standard error
 	}{
 		{"", 2, "", "sightmesh <command>"},
 		{"--help", 0, "SUBCOMMANDS", ""},

@@ -18,7 +18,8 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// children of a process, by the name of their program.
+// children returns the child processes of a process, by the name of their
+// program.
 func children(t testing.TB, parent int) map[string][]int {
 	t.Helper()
 	out := map[string][]int{}
@@ -53,18 +54,18 @@ func kill(t testing.TB, pid int) {
 	}
 }
 
-// TestMesh_KilledServices kills each service and each lane under load: every
-// image is answered, and the mesh is whole again.
+// TestMesh_KilledServices kills each service and each lane under load. Every
+// image gets a response, and the mesh recovers.
 func TestMesh_KilledServices(t *testing.T) { testKilledServices(t, start(t, nil)) }
 
-// testKilledServices takes a mesh with one of each service and two lanes.
+// testKilledServices needs a mesh with one instance of each service and two lanes.
 func testKilledServices(t *testing.T, m *mesh) {
 	diedBefore := len(m.stderr.matching(serviceDied))
 	page := samplePage(t)
 	stop := make(chan struct{})
 	var load sync.WaitGroup
 	var mu sync.Mutex
-	answered := 0
+	responses := 0
 	for range 2 {
 		load.Go(func() {
 			for {
@@ -75,45 +76,44 @@ func testKilledServices(t *testing.T, m *mesh) {
 				}
 				a, err := m.tryPost("?pipeline=text", page)
 				if a.problem.Code == v1.NoWorker {
-					continue // refused at once, while the only one is started again
+					continue // rejected immediately while the only worker is restarted
 				}
-				// Only that the lane was killed with the image in it may be
-				// an answer of another kind: nobody can tell who killed it.
+				// lane-died is the only problem allowed: the mesh cannot know
+				// whether the image or this test has ended the lane.
 				switch {
 				case err != nil:
-					t.Errorf("an image got %v %v", a, err)
+					t.Errorf("post an image: %v", err)
 					return
 				case a.result.Status != v1.Done && a.problem.Code != v1.LaneDied:
-					t.Errorf("an image got %v %v: want not a.result.Status != v1.Done && a.problem.Code != v1.LaneDied",
-						a, err)
+					t.Errorf("response %v, want a result or %s", a, v1.LaneDied)
 					return
 				}
 				mu.Lock()
-				answered++
+				responses++
 				mu.Unlock()
 			}
 		})
 	}
-	more := func() {
+	awaitResponses := func() {
 		mu.Lock()
-		from := answered
+		from := responses
 		mu.Unlock()
 		eventually(t, timeoutAnswer, func() error {
 			mu.Lock()
 			defer mu.Unlock()
-			if answered < from+4 {
-				return fmt.Errorf("%d of 4 more answers", answered-from)
+			if responses < from+4 {
+				return fmt.Errorf("%d of 4 more responses", responses-from)
 			}
 			return nil
 		})
 	}
-	more()
-	// Two lanes for images, and one of detect that draws.
+	awaitResponses()
+	// Each worker has two lanes for images, and detect has one more that draws.
 	lanesOf := map[string]int{"detect": 3, "classify": 2, "results": 0}
 	for _, name := range []string{"detect", "classify", "results"} {
 		pids := m.pids(t, name)
 		if len(pids) != 1 {
-			t.Fatalf("%s runs as %v", name, pids)
+			t.Fatalf("%s has the processes %v, want one", name, pids)
 		}
 		lanes := children(t, pids[0])[name]
 		if len(lanes) != lanesOf[name] {
@@ -121,15 +121,15 @@ func testKilledServices(t *testing.T, m *mesh) {
 		}
 		for _, lane := range lanes {
 			kill(t, lane)
-			more()
+			awaitResponses()
 		}
 		lanes = children(t, pids[0])[name]
 		kill(t, pids[0])
-		more()
+		awaitResponses()
 		for _, lane := range lanes {
 			eventually(t, timeoutAnswer, func() error {
 				if err := syscall.Kill(lane, 0); !errors.Is(err, syscall.ESRCH) {
-					return fmt.Errorf("lane %d of the killed %s lives on: %w", lane, name, err)
+					return fmt.Errorf("lane %d of the killed %s still runs: %w", lane, name, err)
 				}
 				return nil
 			})
@@ -138,14 +138,15 @@ func testKilledServices(t *testing.T, m *mesh) {
 	close(stop)
 	load.Wait()
 	if died := len(m.stderr.matching(serviceDied)) - diedBefore; died != 3 {
-		t.Errorf("%d deaths were logged, want 3", died)
+		t.Errorf("%d ends of services were logged, want 3", died)
 	}
 	if ended := m.stderr.matching(regexp.MustCompile(`"msg":"lane ended".*"reason":"died"`)); len(ended) < 5 {
-		t.Errorf("%d deaths of lanes were logged, want 5: %v", len(ended), ended)
+		t.Errorf("%d ends of lanes were logged, want at least 5: %v", len(ended), ended)
 	}
 }
 
-// TestUp_RestartedIngressKeepsItsAddress kills the front door.
+// TestUp_RestartedIngressKeepsItsAddress kills the ingress. The new process
+// listens on the same address.
 func TestUp_RestartedIngressKeepsItsAddress(t *testing.T) {
 	testRestartedIngressKeepsAddress(t, start(t, nil))
 }
@@ -164,7 +165,7 @@ func testRestartedIngressKeepsAddress(t *testing.T, m *mesh) {
 	})
 }
 
-// TestUp_NoProcessIsLeft kills sightmesh up itself.
+// TestUp_NoProcessIsLeft kills `sightmesh up`. Its services and their lanes end.
 func TestUp_NoProcessIsLeft(t *testing.T) {
 	m := start(t, nil)
 	all := []int{}
@@ -177,21 +178,22 @@ func TestUp_NoProcessIsLeft(t *testing.T) {
 		}
 	}
 	if len(all) != 9 {
-		t.Fatalf("%d processes, want 4 services, 4 lanes and one that draws", len(all))
+		t.Fatalf("%d processes, want 9: 4 services, 4 lanes and one lane that draws", len(all))
 	}
 	m.kill(t)
 	for _, pid := range all {
 		eventually(t, timeoutAnswer, func() error {
 			if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
-				return fmt.Errorf("process %d lives on: %w", pid, err)
+				return fmt.Errorf("process %d still runs: %w", pid, err)
 			}
 			return nil
 		})
 	}
 }
 
-// TestUp_StopFinishesAcceptedJobs ends a mesh with work in hand: what waits
-// is answered, what does not is done by the next mesh on the same folder.
+// TestUp_StopFinishesAcceptedJobs stops a mesh that has unfinished jobs. The
+// request that waits gets its result. The next mesh on the same folder finishes
+// the asynchronous jobs.
 func TestUp_StopFinishesAcceptedJobs(t *testing.T) { testStopFinishesAcceptedJobs(t, start(t, nil)) }
 
 func testStopFinishesAcceptedJobs(t *testing.T, m *mesh) {
@@ -200,24 +202,24 @@ func testStopFinishesAcceptedJobs(t *testing.T, m *mesh) {
 	for range 20 {
 		a := m.post(t, "?pipeline=text", page, "Prefer", "respond-async")
 		if a.status != http.StatusAccepted {
-			t.Fatalf("got %v", a)
+			t.Fatalf("response %v, want 202", a)
 		}
 		jobs = append(jobs, a.result.ID)
 	}
-	waits := make(chan response, 1)
+	waiting := make(chan response, 1)
 	go func() {
 		a, err := m.tryPost("?pipeline=faces", sampleFace(t))
 		if err != nil {
 			a.body = []byte(err.Error())
 		}
-		waits <- a
+		waiting <- a
 	}()
 	inFlight := regexp.MustCompile(`sightmesh_http_requests_in_flight 1`)
 	admin := m.admin(t, "ingress")
 	eventually(t, timeoutAnswer, func() error { return scrape(admin, inFlight) })
 	m.stop(t)
-	if a := <-waits; a.result.Status != v1.Done {
-		t.Errorf("the waiting request got %v", a)
+	if a := <-waiting; a.result.Status != v1.Done {
+		t.Errorf("the waiting request got %v, want a result", a)
 	}
 
 	m.restart(t)
@@ -231,7 +233,8 @@ func testStopFinishesAcceptedJobs(t *testing.T, m *mesh) {
 	}
 }
 
-// TestMesh_NoWorker stops classify: who asks need not wait.
+// TestMesh_NoWorker suspends classify. A request is rejected immediately with
+// 503 no-worker.
 func TestMesh_NoWorker(t *testing.T) { testNoWorker(t, start(t, nil)) }
 
 func testNoWorker(t *testing.T, m *mesh) {
@@ -248,11 +251,11 @@ func testNoWorker(t *testing.T, m *mesh) {
 		return fmt.Errorf("%v", a)
 	})
 	if a := m.get(t, "/v1/pipelines"); !strings.Contains(string(a.body), `"ready":false`) {
-		t.Errorf("pipelines: %s", a.body)
+		t.Errorf("pipelines %s, want one that is not ready", a.body)
 	}
 }
 
-// TestMesh_Metrics looks at what every service tells Prometheus.
+// TestMesh_Metrics reads the metrics and the probes of every service.
 func TestMesh_Metrics(t *testing.T) {
 	r := newReceiver(t)
 	m := start(t, []string{"OTEL_EXPORTER_OTLP_ENDPOINT=" + r.URL})
@@ -298,12 +301,12 @@ func (m *mesh) admin(t testing.TB, service string) string {
 	t.Helper()
 	found := m.stderr.last(regexp.MustCompile(`"msg":"listening","service":"` + service + `".*` + adminLine.String()))
 	if found == nil {
-		t.Fatalf("%s has not said where it listens in:\n%s", service, m.stderr)
+		t.Fatalf("%s has not logged its admin address:\n%s", service, m.stderr)
 	}
 	return "http://" + found[1]
 }
 
-// scrape reports whether the metrics have a line that matches.
+// scrape returns nil when a line of the metrics matches.
 func scrape(admin string, re *regexp.Regexp) error {
 	req, err := http.NewRequest(http.MethodGet, admin+"/metrics", nil)
 	if err != nil {

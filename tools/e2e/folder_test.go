@@ -21,8 +21,8 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// secondUp runs another `sightmesh up` and returns its exit code and what it
-// wrote on standard error. It is killed when it becomes ready.
+// secondUp runs another `sightmesh up` and returns its exit code and its standard
+// error. When it becomes ready, which is an error, it is killed.
 func secondUp(t testing.TB, args ...string) (code int, stderr string) {
 	t.Helper()
 	cmd := exec.Command(binary(t, "sightmesh"), append([]string{"up", "--log", "json", "--lanes", "1"}, args...)...)
@@ -37,10 +37,10 @@ func secondUp(t testing.TB, args ...string) (code int, stderr string) {
 	}
 	timeout := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
 	defer timeout.Stop()
-	said := make([]byte, 5)
-	if n, _ := io.ReadFull(stdout, said); n > 0 {
+	line := make([]byte, 5)
+	if n, _ := io.ReadFull(stdout, line); n > 0 {
 		cmd.Process.Kill()
-		out.WriteString("killed because it said " + string(said))
+		out.WriteString("killed because it printed " + string(line))
 	}
 	err = cmd.Wait()
 	var exit *exec.ExitError
@@ -50,8 +50,8 @@ func secondUp(t testing.TB, args ...string) (code int, stderr string) {
 	return cmd.ProcessState.ExitCode(), out.String()
 }
 
-// TestUp_FolderInUse starts a second mesh on the folder of a running one, by
-// the same command and on other ports.
+// TestUp_FolderInUse starts a second mesh on the folder of a running mesh, on the same
+// ports and on other ports.
 func TestUp_FolderInUse(t *testing.T) {
 	data := t.TempDir()
 	m := start(t, nil, "--data", data)
@@ -66,13 +66,13 @@ func TestUp_FolderInUse(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			code, stderr := secondUp(t, args...)
 			if code != 1 {
-				t.Errorf("the second one exits %d, want 1", code)
+				t.Errorf("the exit code of the second mesh is %d, want 1", code)
 			}
 			if !strings.Contains(stderr, want) {
-				t.Errorf("the second one says\n%s\nwant %q", stderr, want)
+				t.Errorf("the standard error of the second mesh is\n%s\nwant %q in it", stderr, want)
 			}
 			if _, err := os.Stat(filepath.Join(data, "sample.png")); err == nil {
-				t.Error("the second one wrote its sample into the folder")
+				t.Error("the second mesh wrote its sample into the folder")
 			}
 			if a := m.post(t, "?pipeline=text", page); a.result.Status != v1.Done {
 				t.Errorf("the first mesh no longer processes images: %v", a)
@@ -81,7 +81,7 @@ func TestUp_FolderInUse(t *testing.T) {
 	}
 }
 
-// TestUp_FolderOfKilledUp starts a mesh on the folder of one that was killed.
+// TestUp_FolderOfKilledUp starts a mesh on the folder of a mesh that was killed.
 func TestUp_FolderOfKilledUp(t *testing.T) {
 	data := t.TempDir()
 	m := start(t, nil, "--data", data)
@@ -90,16 +90,16 @@ func TestUp_FolderOfKilledUp(t *testing.T) {
 	m.postDone(t, "?pipeline=text", samplePage(t))
 }
 
-// smallDisk mounts a file system of its own. The test is skipped where that is
-// not allowed.
+// smallDisk mounts a small file system and returns its folder. It skips the test
+// without the permission to mount.
 func smallDisk(t testing.TB, size string) string {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("not run: a full disk needs root, to mount a small file system")
+		t.Skip("mounting a small file system needs root")
 	}
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
-		t.Skipf("not run: cannot mount a small file system: %v", err)
+		t.Skipf("cannot mount a small file system: %v", err)
 	}
 	t.Cleanup(func() {
 		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
@@ -109,7 +109,7 @@ func smallDisk(t testing.TB, size string) string {
 	return dir
 }
 
-// fill takes all space of a disk, and returns the file that has it.
+// fill fills a disk with one file, and returns its path.
 func fill(t testing.TB, dir string) string {
 	t.Helper()
 	path := filepath.Join(dir, "filler")
@@ -129,9 +129,9 @@ func fill(t testing.TB, dir string) string {
 	}
 }
 
-// TestUp_FullDisk fills the disk until a stream is closed by the error of a
-// write, and frees it again: the mesh says that it is not ready and why, and
-// recovers without a restart by hand.
+// TestUp_FullDisk fills the disk until a write error closes a stream, and then frees
+// the disk. The mesh reports that it is not ready, with the reason, and recovers
+// without a manual restart.
 func TestUp_FullDisk(t *testing.T) {
 	data := smallDisk(t, "400m")
 	m := start(t, nil, append([]string{"--data", data}, smallDiskFlags...)...)
@@ -152,19 +152,15 @@ func TestUp_FullDisk(t *testing.T) {
 	})
 	eventually(t, timeoutAnswer, func() error {
 		if a := m.post(t, "?pipeline=text", page); a.status != http.StatusServiceUnavailable {
-			return fmt.Errorf("POST on a full disk: %v", a)
+			return fmt.Errorf("POST on a full disk: %v, want 503", a)
 		}
 		return nil
 	})
 	admin := m.admin(t, "up")
 	eventually(t, timeoutAnswer, func() error {
 		status, body := readyz(t, admin)
-		switch {
-		case status != http.StatusServiceUnavailable:
-			return fmt.Errorf("readyz on a full disk: %d %s: status %v, want 503", status, body, status)
-		case !strings.Contains(body, "free on the disk of "+data):
-			return fmt.Errorf(`readyz on a full disk: %d %s: want strings.Contains(body, "free on the disk of "+data)`,
-				status, body)
+		if want := "free on the disk of " + data; status != http.StatusServiceUnavailable || !strings.Contains(body, want) {
+			return fmt.Errorf("readyz on a full disk: %d %s, want 503 with %q", status, body, want)
 		}
 		return nil
 	})
@@ -177,19 +173,19 @@ func TestUp_FullDisk(t *testing.T) {
 	}
 	eventually(t, timeoutAnswer, func() error {
 		if a := m.post(t, "?pipeline=text", page); a.result.Status != v1.Done {
-			return fmt.Errorf("POST after the disk has room again: %v", a)
+			return fmt.Errorf("POST after the disk has space again: %v, want a result", a)
 		}
 		return nil
 	})
 	eventually(t, timeoutAnswer, func() error {
 		if status, body := readyz(t, admin); status != http.StatusOK {
-			return fmt.Errorf("readyz after the disk has room again: %d %s", status, body)
+			return fmt.Errorf("readyz after the disk has space again: %d %s, want 200", status, body)
 		}
 		return nil
 	})
 }
 
-// readyz asks an admin server whether its process is ready.
+// readyz requests /readyz of an admin server.
 func readyz(t testing.TB, admin string) (status int, body string) {
 	t.Helper()
 	res, err := http.Get(admin + "/readyz")
@@ -204,5 +200,5 @@ func readyz(t testing.TB, admin string) (status int, body string) {
 	return res.StatusCode, string(b)
 }
 
-// smallDiskFlags let a mesh start on a disk of 400 MiB.
+// smallDiskFlags are the flags with which a mesh starts on a disk of 400 MiB.
 var smallDiskFlags = []string{"--max-store", "256MiB", "--reserve", "32MiB"}

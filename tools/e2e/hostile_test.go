@@ -13,16 +13,16 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// testHostile posts every hostile file to both pipelines, three at a time,
-// while good images keep coming.
+// testHostile posts every hostile file to both pipelines, three at a time. At the same
+// time it posts good images.
 func testHostile(t *testing.T, m *mesh) {
 	realdata(t, "hostile/README.md")
 	files, err := filepath.Glob(filepath.Join(root(t), "..", "shared", "realdata", "hostile", "images", "*"))
 	switch {
 	case err != nil:
-		t.Fatalf("%d files, %v", len(files), err)
+		t.Fatal(err)
 	case len(files) < 50:
-		t.Fatalf("%d files, %v: %d files, want at least 50", len(files), err, len(files))
+		t.Fatalf("%d hostile files, want at least 50", len(files))
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -30,21 +30,21 @@ func testHostile(t *testing.T, m *mesh) {
 	var good sync.WaitGroup
 	var served atomic.Int64
 	var longest atomic.Int64
-	for i, pic := range [][]byte{face, page} {
+	for i, image := range [][]byte{face, page} {
 		query := []string{"?pipeline=faces", "?pipeline=text"}[i]
 		regions := []int{1, 6}[i]
 		good.Go(func() {
 			for ctx.Err() == nil {
-				a, err := m.tryPost(query, pic)
+				a, err := m.tryPost(query, image)
 				switch {
 				case err != nil:
-					t.Errorf("a good image got %v %v", a, err)
+					t.Errorf("post a good image: %v", err)
 					return
 				case a.result.Status != v1.Done:
-					t.Errorf("a good image got %v %v: status %v, want done", a, err, a.result.Status)
+					t.Errorf("a good image got %v, want a result", a)
 					return
 				case len(a.result.Regions) != regions:
-					t.Errorf("a good image got %v %v: %d regions, want %v", a, err, len(a.result.Regions), regions)
+					t.Errorf("a good image got %v: %d regions, want %d", a, len(a.result.Regions), regions)
 					return
 				}
 				served.Add(1)
@@ -88,11 +88,12 @@ func testHostile(t *testing.T, m *mesh) {
 	bad.Wait()
 	cancel()
 	good.Wait()
-	t.Logf("outcomes of %d files: %v; %d good images meanwhile, the slowest took %v", len(files), outcomes, served.Load(), time.Duration(longest.Load()).Round(time.Millisecond))
+	t.Logf("outcomes of %d files: %v; %d good images at the same time, the slowest took %v",
+		len(files), outcomes, served.Load(), time.Duration(longest.Load()).Round(time.Millisecond))
 	if served.Load() == 0 {
-		t.Error("no good image was served meanwhile")
+		t.Error("no good image was processed at the same time")
 	}
 	if died := m.stderr.matching(serviceDied); len(died) > 0 {
-		t.Errorf("services died: %v", died)
+		t.Errorf("services ended: %v", died)
 	}
 }

@@ -15,8 +15,8 @@ import (
 	"github.com/sightmesh/sightmesh/tools/internal/sample"
 )
 
-// testImages posts images of kinds that were read wrong once, each of them the
-// sample page or the sample face.
+// testImages posts the sample page and the sample face as kinds of images that were
+// once read incorrectly.
 func testImages(t *testing.T, m *mesh) {
 	t.Run("transparent page", func(t *testing.T) { // row alpha_black_on_transparent.png
 		r := m.postDone(t, "?pipeline=text", transparentPage(t))
@@ -26,31 +26,31 @@ func testImages(t *testing.T, m *mesh) {
 		page := jpegPage(t)
 		r := m.postDone(t, "?pipeline=text", page[:len(page)*8/10])
 		if r.Image.Damage == "" {
-			t.Error("the result does not say that data is missing")
+			t.Error("the result has no damage, want that data is missing")
 		}
 		if len(r.Regions) < 3 || len(r.Regions) > 6 {
-			t.Errorf("%d regions, want the lines that are there", len(r.Regions))
+			t.Errorf("%d regions, want 3 to 6 lines", len(r.Regions))
 		}
 	})
 	t.Run("damaged face", func(t *testing.T) {
 		face := sampleFace(t)
 		r := m.postDone(t, "?pipeline=faces", face[:len(face)*98/100])
 		if r.Image.Damage == "" {
-			t.Error("the result does not say that data is missing")
+			t.Error("the result has no damage, want that data is missing")
 		}
 		if len(r.Regions) != 1 {
-			t.Errorf("%d regions, want the face", len(r.Regions))
+			t.Errorf("%d regions, want 1 face", len(r.Regions))
 		}
 	})
 	t.Run("whole page", func(t *testing.T) {
 		if r := m.postDone(t, "?pipeline=text", jpegPage(t)); r.Image.Damage != "" {
-			t.Errorf("the result says %q of a file that is whole", r.Image.Damage)
+			t.Errorf("the result of a complete file has the damage %q", r.Image.Damage)
 		}
 	})
 	t.Run("cases", func(t *testing.T) { testImageCases(t, m) })
 }
 
-// testImageCases posts the files of the cases that failed.
+// testImageCases posts files of shared/cases that once failed.
 func testImageCases(t *testing.T, m *mesh) {
 	dir := filepath.Join(root(t), "..", "shared", "cases")
 	if _, err := os.Stat(dir); err != nil {
@@ -71,34 +71,30 @@ func testImageCases(t *testing.T, m *mesh) {
 			if r.Image.Orientation != orientation {
 				t.Errorf("orientation %d, want %d", r.Image.Orientation, orientation)
 			}
-			switch {
-			case r.Image.Width != 820:
-				t.Errorf("the image is %d x %d, want 820 x 480: Image.Width %v, want 820",
-					r.Image.Width, r.Image.Height, r.Image.Width)
-			case r.Image.Height != 480:
-				t.Errorf("the image is %d x %d, want 820 x 480: Image.Height %v, want 480",
-					r.Image.Width, r.Image.Height, r.Image.Height)
+			if got, want := image.Pt(r.Image.Width, r.Image.Height), image.Pt(820, 480); got != want {
+				t.Errorf("the size is %v, want %v", got, want)
 			}
 		})
 	}
 }
 
-// checkPage checks that a result is that of the sample page.
+// checkPage checks that a result is the result of the sample page.
 func checkPage(t *testing.T, r v1.Result) {
 	t.Helper()
 	if len(r.Regions) != 6 {
-		t.Errorf("%d regions, want six lines", len(r.Regions))
+		t.Errorf("%d regions, want 6 lines", len(r.Regions))
 	}
 	if r.Text == nil {
 		t.Fatal("the result has no text")
 	}
-	// Some files are lossy, and one has only black and white.
+	// Some files are lossy, and one has only black and white pixels.
 	if want := strings.Join(sample.Text(), "\n"); wrongArguments(*r.Text, want) > 5 {
-		t.Errorf("read\n%s\nwant\n%s", *r.Text, want)
+		t.Errorf("the text is\n%s\nwant, with at most 5 wrong letters,\n%s", *r.Text, want)
 	}
 }
 
-// transparentPage is the sample page as black of which only the text is opaque.
+// transparentPage returns the sample page as a black image in which only the text is
+// opaque.
 func transparentPage(t testing.TB) []byte {
 	t.Helper()
 	page, err := sample.Page()
@@ -120,7 +116,7 @@ func transparentPage(t testing.TB) []byte {
 	return buf.Bytes()
 }
 
-// jpegPage is the sample page as JPEG.
+// jpegPage returns the sample page as JPEG.
 func jpegPage(t testing.TB) []byte {
 	t.Helper()
 	page, err := sample.Page()

@@ -29,44 +29,44 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// TestInteropNode has a program in another language speak to the mesh.
+// TestInteropNode uses the mesh from a program in JavaScript.
 func TestInteropNode(t *testing.T) {
 	m := start(t, nil)
 	for _, r := range runNodeJS(t, "interop.mjs", m.nats, "FACE", "faces", filepath.Join(root(t), "contracts", "schema", "v1")) {
 		switch {
 		case r.Status != v1.Done:
-			t.Errorf("a result is %+v, want one face: status %v, want done", r, r.Status)
+			t.Errorf("result %+v: status %s, want done", r, r.Status)
 		case len(r.Regions) != 1:
-			t.Errorf("a result is %+v, want one face: %d regions, want 1", r, len(r.Regions))
+			t.Errorf("result %+v: %d regions, want 1", r, len(r.Regions))
 		}
 	}
 }
 
-// TestInteropWebSocket has the client of web pages speak to the mesh.
+// TestInteropWebSocket uses the mesh over NATS on WebSocket, as a web page does.
 func TestInteropWebSocket(t *testing.T) {
 	up := &upRunner{args: []string{"up", "--http", "127.0.0.1:0", "--nats", "127.0.0.1:0", "--nats-ws", "127.0.0.1:0",
 		"--data", t.TempDir(), "--log", "json", "--sample", "none", "--lanes", "1"}}
 	startMesh(t, up, nil)
 	found, ok := up.out.search(regexp.MustCompile(`^nats-ws (\S+)$`), timeoutAnswer)
 	if !ok {
-		t.Fatal("it does not say where WebSockets are")
+		t.Fatal("up does not print the address of WebSockets")
 	}
 	results := runNodeJS(t, "websocket.mjs", found[1], "FACE", "faces")
 	for _, r := range results {
 		switch {
 		case r.Status != v1.Done:
-			t.Errorf("a result is %+v, want one face: status %v, want done", r, r.Status)
+			t.Errorf("result %+v: status %s, want done", r, r.Status)
 		case len(r.Regions) != 1:
-			t.Errorf("a result is %+v, want one face: %d regions, want 1", r, len(r.Regions))
+			t.Errorf("result %+v: %d regions, want 1", r, len(r.Regions))
 		}
 	}
 	if page := results[1].Metadata["page"]; page != "3" {
-		t.Errorf("the second result has the page %q, want 3", page)
+		t.Errorf("the second result has the metadata page %q, want 3", page)
 	}
 }
 
-// runNodeJS runs a program of the folder node, with a file instead of FACE, and returns the
-// two results that it prints.
+// runNodeJS runs a program of the folder node and returns the two results that it prints.
+// The argument FACE is replaced by the path of the sample face.
 func runNodeJS(t *testing.T, program string, args ...string) []v1.Result {
 	t.Helper()
 	dir := filepath.Join(root(t), "tools", "e2e", "node")
@@ -97,17 +97,17 @@ func runNodeJS(t *testing.T, program string, args ...string) []v1.Result {
 		results = append(results, r)
 	}
 	if len(results) != 2 {
-		t.Fatalf("%s says %s", program, out)
+		t.Fatalf("%s prints %s, want 2 results", program, out)
 	}
 	return results
 }
 
-// postgres is a database server of the test, from Debian's packages.
+// postgres is a PostgreSQL server from Debian's packages.
 type postgres struct {
 	t    *testing.T
 	bin  string
 	dir  string
-	cred *syscall.Credential // of the user who runs it: it refuses root
+	cred *syscall.Credential // the user postgres when the test runs as root, which PostgreSQL rejects
 	cmd  *exec.Cmd
 }
 
@@ -116,9 +116,9 @@ func startPostgres(t *testing.T) *postgres {
 	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
 	switch {
 	case err != nil:
-		t.Fatalf("no PostgreSQL: make interop installs it: %v", err)
+		t.Fatal(err)
 	case len(found) == 0:
-		t.Fatalf("no PostgreSQL: make interop installs it: no found")
+		t.Fatal("PostgreSQL is not installed; make interop installs it")
 	}
 	dir, err := os.MkdirTemp("", "sightmesh-pg")
 	if err != nil {
@@ -164,13 +164,13 @@ func (p *postgres) start() {
 	eventually(p.t, time.Minute, func() error { _, err := p.query("select 1"); return err })
 }
 
-// stop ends the server at once, with every connection.
+// stop ends the server immediately and closes every connection.
 func (p *postgres) stop() {
 	if p.cmd == nil {
 		return
 	}
 	p.cmd.Process.Signal(syscall.SIGQUIT) //nolint:errcheck // it may have ended
-	p.cmd.Wait()                          //nolint:errcheck // it was told to
+	p.cmd.Wait()                          //nolint:errcheck // the error is expected
 	p.cmd = nil
 }
 
@@ -211,8 +211,9 @@ func (p *postgres) await(what, sql, want string) {
 	})
 }
 
-// TestInteropPostgres: each result is written once, whatever dies, and a
-// database that is away delays nobody.
+// TestInteropPostgres checks that each result is written exactly once, also when
+// instances of results are killed, and that results come without delay while the
+// database is stopped.
 func TestInteropPostgres(t *testing.T) {
 	db := startPostgres(t)
 	m := start(t, []string{"SIGHTMESH_POSTGRES=" + db.url()})
@@ -223,7 +224,7 @@ func TestInteropPostgres(t *testing.T) {
 		t.Helper()
 		for range each {
 			if a := m.post(t, "?pipeline=faces", face); a.status != http.StatusOK {
-				t.Fatalf("got %v", a)
+				t.Fatalf("got %v, want 200", a)
 			}
 		}
 	}
@@ -231,14 +232,14 @@ func TestInteropPostgres(t *testing.T) {
 	db.await("written by two replicas", "select count(*), count(distinct sha256), count(*) filter (where status = 'done') from results", "20 1 20")
 
 	var posting sync.WaitGroup
-	for range 3 { // a replica dies in the middle of its batches
+	for range 3 { // kill an instance of results while it writes a batch
 		posting.Go(func() {
 			for range 5 {
 				m.tryPost("?pipeline=faces", face) //nolint:errcheck // counted in the table
 			}
 		})
 		var pid int
-		eventually(t, timeoutAnswer, func() error { // it was started again
+		eventually(t, timeoutAnswer, func() error { // results restarts
 			pids := m.pids(t, "results")
 			if len(pids) == 0 {
 				return errors.New("results does not run")
@@ -251,13 +252,10 @@ func TestInteropPostgres(t *testing.T) {
 	posting.Wait()
 	eventually(t, timeoutAnswer, func() error {
 		got, err := db.query("select count(*) >= 35 from results")
-		switch {
-		case err != nil:
-			return fmt.Errorf("%v %w", got, err)
-		case got[0] != "true":
-			return fmt.Errorf(`%v %w: got[0] %q, want "true"`, got, err, got[0])
+		if err == nil && got[0] != "true" {
+			err = errors.New("the table has fewer than 35 results")
 		}
-		return nil
+		return err
 	})
 
 	before, err := db.query("select count(*) from results")
@@ -275,8 +273,8 @@ func TestInteropPostgres(t *testing.T) {
 	db.start()
 	db.await("caught up", "select count(*) from results", strconv.Itoa(n+each))
 
-	// What the database has no place for, what comes twice, and what is no
-	// result, take nothing from the others.
+	// A result that does not fit the table, a second result of a job, and a message
+	// that is no result do not affect other results.
 	nc := m.connect(t)
 	if err := nc.Publish(subject.Results("text", "nul"), []byte(`{"id":"nul","pipeline":"text","status":"done","regions":[],"text":"a\u0000b"}`)); err != nil {
 		t.Fatal(err)
@@ -299,15 +297,15 @@ func TestInteropPostgres(t *testing.T) {
 		where label = 'face' group by date_trunc('hour', stored_at), label order by 1`)
 	switch {
 	case err != nil:
-		t.Errorf("labels seen per hour: %v, %v", hours, err)
+		t.Errorf("read the labels per hour: %v", err)
 	case len(hours) == 0:
-		t.Errorf("labels seen per hour: %v, %v: no hours", hours, err)
+		t.Error("no labels per hour")
 	case !strings.HasPrefix(hours[0], "true face "):
-		t.Errorf(`labels seen per hour: %v, %v: want strings.HasPrefix(hours[0], "true face ")`, hours, err)
+		t.Errorf("the first row of labels per hour is %q, want it to begin with %q", hours[0], "true face ")
 	}
 }
 
-// TestInteropGo is the client for Go against the whole mesh.
+// TestInteropGo uses the mesh with the Go client.
 func TestInteropGo(t *testing.T) {
 	m := start(t, nil)
 	c, err := client.New(m.connect(t))
@@ -319,16 +317,13 @@ func TestInteropGo(t *testing.T) {
 	r, err := c.Analyze(ctx, "faces", sampleFace(t))
 	switch {
 	case err != nil:
-		t.Errorf("analyze: %+v, %v", r, err)
+		t.Errorf("analyze: %v", err)
 	case len(r.Regions) != 1:
-		t.Errorf("analyze: %+v, %v: %d regions, want 1", r, err, len(r.Regions))
+		t.Errorf("analyze: %+v: %d regions, want 1", r, len(r.Regions))
 	}
 	var p *v1.Problem
-	switch _, err := c.Analyze(ctx, "faces", []byte("no image")); {
-	case !errors.As(err, &p):
-		t.Errorf("no image: %v: want errors.As(err, &p)", err)
-	case p.Code != v1.UnsupportedType:
-		t.Errorf("no image: %v: code %v, want unsupported-type", err, p.Code)
+	if _, err := c.Analyze(ctx, "faces", []byte("no image")); !errors.As(err, &p) || p.Code != v1.UnsupportedType {
+		t.Errorf("analyze a text file: %v, want the problem %s", err, v1.UnsupportedType)
 	}
 	job, err := c.Submit(ctx, "text", subject.Bulk, samplePage(t))
 	if err != nil {
@@ -336,12 +331,12 @@ func TestInteropGo(t *testing.T) {
 	}
 	switch r, err := c.Await(ctx, job); {
 	case err != nil:
-		t.Errorf("submitted: %+v, %v", r, err)
+		t.Errorf("await: %v", err)
 	case r.Status != v1.Done:
-		t.Errorf("submitted: %+v, %v: status %v, want done", r, err, r.Status)
+		t.Errorf("await: %+v: status %s, want done", r, r.Status)
 	case r.ID != job:
-		t.Errorf("submitted: %+v, %v: ID %v, want %v", r, err, r.ID, job)
+		t.Errorf("await: %+v: ID %s, want %s", r, r.ID, job)
 	case r.Text == nil:
-		t.Errorf("submitted: %+v, %v: no text", r, err)
+		t.Errorf("await: %+v: no text", r)
 	}
 }

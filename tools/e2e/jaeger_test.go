@@ -25,7 +25,7 @@ import (
 // jaegerMesh is a mesh that has started its own Jaeger.
 type jaegerMesh struct {
 	*mesh
-	jaeger string // address of the HTTP API
+	jaeger string // address of Jaeger's HTTP API
 }
 
 // jaegerTrace is a trace as Jaeger returns it.
@@ -39,8 +39,8 @@ type jaegerSpan struct {
 	SpanID        string
 	OperationName string
 	References    []struct{ RefType, TraceID, SpanID string }
-	StartTime     int64 // of this and Duration, microseconds
-	Duration      int64
+	StartTime     int64 // in microseconds
+	Duration      int64 // in microseconds
 	Tags          []jaegerTag
 	Logs          []struct{ Fields []jaegerTag }
 	ProcessID     string
@@ -54,7 +54,7 @@ type jaegerTag struct {
 
 func (s jaegerSpan) end() int64 { return s.StartTime + s.Duration }
 
-// tag returns an attribute as text; empty for none.
+// tag returns an attribute as text, or "" when the span does not have it.
 func (s jaegerSpan) tag(key string) string { return tagValue(s.Tags, key) }
 
 func tagValue(tags []jaegerTag, key string) string {
@@ -74,7 +74,7 @@ func (s jaegerSpan) events() (names []string) {
 	return names
 }
 
-// parent returns the ID of the parent of a span; empty for a root.
+// parent returns the ID of the parent of a span, or "" for a root.
 func (s jaegerSpan) parent() string {
 	for _, r := range s.References {
 		if r.RefType == "CHILD_OF" {
@@ -84,7 +84,7 @@ func (s jaegerSpan) parent() string {
 	return ""
 }
 
-// named returns the spans with a name, in the order in which they began.
+// named returns the spans with a name, ordered by their start.
 func (tr jaegerTrace) named(name string) (found []jaegerSpan) {
 	for _, s := range tr.Spans {
 		if s.OperationName == name {
@@ -114,7 +114,7 @@ func (tr jaegerTrace) services() (names []string) {
 	return names
 }
 
-// String draws the tree, in the order in which spans began.
+// String returns the spans as an indented tree, ordered by their start.
 func (tr jaegerTrace) String() string {
 	spans := slices.SortedFunc(slices.Values(tr.Spans), func(a, b jaegerSpan) int { return int(a.StartTime - b.StartTime) })
 	var b strings.Builder
@@ -132,18 +132,19 @@ func (tr jaegerTrace) String() string {
 	return b.String()
 }
 
-// ask asks Jaeger's HTTP API.
+// ask sends a GET request to Jaeger's HTTP API.
 func (m *jaegerMesh) ask(path string) (traces []jaegerTrace, err error) {
 	res, err := http.Get("http://" + m.jaeger + path)
 	if err != nil {
 		return nil, err
 	}
 	defer res.Body.Close()
-	var answer struct{ Data []jaegerTrace }
-	return answer.Data, json.NewDecoder(res.Body).Decode(&answer)
+	var body struct{ Data []jaegerTrace }
+	err = json.NewDecoder(res.Body).Decode(&body)
+	return body.Data, err
 }
 
-// trace returns a trace once it is complete, and has the named spans.
+// trace waits until a trace is complete and has the named spans, and returns it.
 func (m *jaegerMesh) trace(t *testing.T, id string, names ...string) (tr jaegerTrace) {
 	t.Helper()
 	eventually(t, timeoutAnswer, func() error {
@@ -152,7 +153,7 @@ func (m *jaegerMesh) trace(t *testing.T, id string, names ...string) (tr jaegerT
 			return err
 		}
 		if len(traces) != 1 {
-			return fmt.Errorf("Jaeger has %d traces %s", len(traces), id)
+			return fmt.Errorf("Jaeger returns %d traces for %s, want 1", len(traces), id)
 		}
 		tr = traces[0]
 		for _, name := range names {
@@ -168,7 +169,7 @@ func (m *jaegerMesh) trace(t *testing.T, id string, names ...string) (tr jaegerT
 	return tr
 }
 
-// search returns the traces that begin in ingress with an attribute.
+// search waits for traces that begin in ingress and have an attribute.
 func (m *jaegerMesh) search(t *testing.T, key, value string) []jaegerTrace {
 	t.Helper()
 	tags, err := json.Marshal(map[string]string{key: value})
@@ -187,9 +188,9 @@ func (m *jaegerMesh) search(t *testing.T, key, value string) []jaegerTrace {
 	return found
 }
 
-// check returns nil when a trace has one root and no orphan, every message that was
-// published the work on it, with a queue wait right before and a link back, and no
-// span that Jaeger would move.
+// check returns nil when a trace is complete: it has one root and no orphan, every
+// published message of followed is processed after a queue wait and with a link to
+// the span that published it, and no span has a warning of Jaeger.
 func (tr jaegerTrace) check() error {
 	var errs []error
 	byID, roots := map[string]jaegerSpan{}, 0
@@ -208,13 +209,13 @@ func (tr jaegerTrace) check() error {
 		}
 		switch operation, stream, _ := strings.Cut(s.OperationName, " "); {
 		case operation == "process" && !isCreated(byID, s):
-			errs = append(errs, fmt.Errorf("%s is not linked to what published its message", s.OperationName))
+			errs = append(errs, fmt.Errorf("%s is not linked to the span that published its message", s.OperationName))
 		case operation == "process" && stream != "reply" && !tr.hasQueue(s, stream):
 			errs = append(errs, fmt.Errorf("%s has no queue wait before it", s.OperationName))
 		case operation == "publish" && slices.Contains(followed, stream) && !tr.isProcessed(s, stream):
 			errs = append(errs, fmt.Errorf("the message of %s is not processed", s.OperationName))
 		case operation == "lane" && s.tag("sightmesh.lane") == "":
-			errs = append(errs, fmt.Errorf("a lane does not say which it is: %v", s.Tags))
+			errs = append(errs, fmt.Errorf("a lane has no attribute sightmesh.lane: %v", s.Tags))
 		}
 	}
 	if roots != 1 {
@@ -223,11 +224,12 @@ func (tr jaegerTrace) check() error {
 	return errors.Join(errs...)
 }
 
-// followed are the streams each of whose messages leads to a span.
+// followed are the streams for which every published message has a span of its
+// processing.
 var followed = []string{"IMAGES", "CROPS", "PARTS", "FETCHES"}
 
-// isCreated reports whether a span is below or linked to the one that published its
-// message.
+// isCreated reports whether a span is a child of, or linked to, the span that
+// published its message.
 func isCreated(byID map[string]jaegerSpan, s jaegerSpan) bool {
 	for _, r := range s.References {
 		if from := byID[r.SpanID].OperationName; strings.HasPrefix(from, "publish ") || from == "reply" {
@@ -237,14 +239,14 @@ func isCreated(byID map[string]jaegerSpan, s jaegerSpan) bool {
 	return false
 }
 
-// hasQueue reports whether a queue wait ends where the work s begins.
+// hasQueue reports whether a queue wait ends when s begins.
 func (tr jaegerTrace) hasQueue(s jaegerSpan, stream string) bool {
 	return slices.ContainsFunc(tr.named("queue "+stream), func(q jaegerSpan) bool {
 		return q.parent() == s.parent() && -2 <= q.end()-s.StartTime && q.end() <= s.StartTime
 	})
 }
 
-// isProcessed reports whether a message is processed that s has published.
+// isProcessed reports whether the message that s has published is processed.
 func (tr jaegerTrace) isProcessed(s jaegerSpan, stream string) bool {
 	return slices.ContainsFunc(tr.named("process "+stream), func(p jaegerSpan) bool {
 		for _, r := range p.References {
@@ -256,8 +258,8 @@ func (tr jaegerTrace) isProcessed(s jaegerSpan, stream string) bool {
 	})
 }
 
-// checkWithinParents fails the test when a span begins after the end of its parent:
-// Jaeger leaves those out of the critical path.
+// checkWithinParents fails the test when a span begins after the end of its parent.
+// Jaeger omits such spans from the critical path.
 func checkWithinParents(t *testing.T, tr jaegerTrace) {
 	t.Helper()
 	for _, parent := range tr.Spans {
@@ -269,10 +271,10 @@ func checkWithinParents(t *testing.T, tr jaegerTrace) {
 	}
 }
 
-// criticalPath returns the names of the spans that Jaeger's pages draw as the critical
-// path, from the end of the root back to its begin, by the algorithm of those: from
-// the end of a span to the child that ended last before it, and from the begin of that
-// to the one that ended last before.
+// criticalPath returns the names of the spans on the critical path, from the end of
+// the root back to its begin, with the algorithm of Jaeger's pages: from the end of a
+// span it goes to the child that ended last, and from the begin of that child to the
+// child that ended last before it.
 func (tr jaegerTrace) criticalPath() (names []string) {
 	var follow func(s jaegerSpan)
 	follow = func(s jaegerSpan) {
@@ -295,7 +297,7 @@ func (tr jaegerTrace) criticalPath() (names []string) {
 	return names
 }
 
-// checkTags fails the test unless a span has attributes.
+// checkTags checks attributes of a span.
 func checkTags(t *testing.T, s jaegerSpan, want map[string]string) {
 	t.Helper()
 	for key, value := range want {
@@ -307,11 +309,13 @@ func checkTags(t *testing.T, s jaegerSpan, want map[string]string) {
 
 var (
 	allServices = []string{"sightmesh-classify", "sightmesh-detect", "sightmesh-ingress", "sightmesh-results"}
-	// ofAnImage are spans of every image whose client waits for its result.
+	// ofAnImage are the names of the spans of every image whose client waits for its
+	// result.
 	ofAnImage = []string{"publish IMAGES", "process IMAGES", "process RESULTS", "reply", "process reply"}
 )
 
-// TestJaeger sends images in every way, and reads their traces as an operator does.
+// TestJaeger sends images in every way that the mesh has, and reads their traces from
+// Jaeger as an operator does.
 func TestJaeger(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -334,11 +338,12 @@ func TestJaeger(t *testing.T) {
 	t.Run("metrics and logs elsewhere", func(t *testing.T) { m.testMetricsAndLogs(t, r) })
 }
 
-// TestJaeger_AcceptsChartConfig, which the chart puts into a ConfigMap as it is.
+// TestJaeger_AcceptsChartConfig validates the file that the chart puts unchanged into
+// a ConfigMap.
 func TestJaeger_AcceptsChartConfig(t *testing.T) {
 	jaeger := filepath.Join(root(t), "bin/jaeger")
 	if _, err := os.Stat(jaeger); err != nil {
-		jaeger = "jaeger" // on the PATH, as make interop-jaeger says
+		jaeger = "jaeger" // on the PATH, see make interop-jaeger
 	}
 	config, err := os.ReadFile(filepath.Join(root(t), "deploy/helm/sightmesh/files/jaeger.yaml"))
 	if err != nil {
@@ -355,12 +360,12 @@ func TestJaeger_AcceptsChartConfig(t *testing.T) {
 		t.Error(err)
 	}
 	if validate(strings.ReplaceAll(string(config), "max_traces:", "most_traces:")) == nil {
-		t.Error("a field that Jaeger does not have is accepted")
+		t.Error("Jaeger accepts an unknown field")
 	}
 }
 
-// testMetricsAndLogs: Jaeger gets the traces alone, and the receiver that the
-// environment names the rest.
+// testMetricsAndLogs checks that Jaeger gets only the traces, and that the receiver of
+// the environment gets metrics and logs.
 func (m *jaegerMesh) testMetricsAndLogs(t *testing.T, r *receiver) {
 	trace := m.post(t, "?pipeline=text", samplePage(t)[:5000]).problem.TraceID
 	m.trace(t, trace, "process IMAGES")
@@ -374,10 +379,10 @@ func (m *jaegerMesh) testMetricsAndLogs(t *testing.T, r *receiver) {
 		return nil
 	})
 	if spans := r.trace(trace); len(spans) > 0 {
-		t.Errorf("the receiver has spans, too: %v", spans)
+		t.Errorf("the receiver got spans: %v", spans)
 	}
 	if lines := m.stderr.matching(regexp.MustCompile("OpenTelemetry reported an error")); len(lines) > 0 {
-		t.Errorf("something could not be sent: %q", lines)
+		t.Errorf("the exporter reports errors: %q", lines)
 	}
 }
 
@@ -396,11 +401,12 @@ func (m *jaegerMesh) testOnePart(t *testing.T) {
 	})
 	for _, name := range []string{"lane", "infer"} {
 		if n := len(tr.named(name)); n != 2 {
-			t.Errorf("%d spans %s, want one of detect and one of classify", n, name)
+			t.Errorf("%d spans %s, want 2: one of detect and one of classify", n, name)
 		}
 	}
-	// While the acknowledgement of the result is on its way, the result is: either may
-	// be the longer one. Where decode ends, infer begins, and so may admit after the body.
+	// These spans are on the critical path only sometimes. The result and the
+	// acknowledgement of its publish travel at the same time, and either may take longer.
+	// infer begins when decode ends, and admit may begin when the body was read.
 	path := slices.DeleteFunc(tr.criticalPath(), func(name string) bool {
 		return slices.Contains([]string{"publish RESULTS", "queue RESULTS", "process RESULTS", "reply", "process reply", "decode", "read body"}, name)
 	})
@@ -467,11 +473,9 @@ func (m *jaegerMesh) testNATS(t *testing.T) {
 	})
 	switch found := m.search(t, "sightmesh.job", r.ID); {
 	case len(found) != 1:
-		t.Errorf("a search for the job finds %d traces, want that of the job: %d found, want 1",
-			len(found), len(found))
+		t.Errorf("a search for the job finds %d traces, want 1", len(found))
 	case found[0].TraceID != r.TraceID:
-		t.Errorf("a search for the job finds %d traces, want that of the job: found[0].TraceID %v, want %v",
-			len(found), found[0].TraceID, r.TraceID)
+		t.Errorf("a search for the job finds the trace %s, want %s", found[0].TraceID, r.TraceID)
 	}
 	if msg, err = nc.Request(subject.Analyze("text"), samplePage(t)[:5000], timeoutAnswer); err != nil {
 		t.Fatal(err)
@@ -498,13 +502,13 @@ func (m *jaegerMesh) testReportOfURLs(t *testing.T) {
 	m.checkReport(t, a, "publish FETCHES", "fetch", v1.Counts{Total: 2, Done: 2})
 }
 
-// checkReport reads the trace of a report and those of its images, whose roots have a
-// name, and which have another span.
+// checkReport reads the trace of a report and the traces of its images. root is the
+// name of the root span of an image, and has the name of another span, or "".
 func (m *jaegerMesh) checkReport(t *testing.T, a response, root, has string, want v1.Counts) {
 	t.Helper()
 	report := m.finished(t, a.header.Get("Location"))
 	if report.Counts != want {
-		t.Errorf("the report has %+v, want %+v", report.Counts, want)
+		t.Errorf("the report has the counts %+v, want %+v", report.Counts, want)
 	}
 	id := strings.Split(a.header.Get("Traceparent"), "-")[1]
 	tr := m.trace(t, id, "report", "process REPORTS")
@@ -517,12 +521,12 @@ func (m *jaegerMesh) checkReport(t *testing.T, a response, root, has string, wan
 		"sightmesh.report.failed": fmt.Sprint(want.Failed),
 	})
 	if n := len(tr.Spans); n > 20 {
-		t.Errorf("the trace of the report has %d spans, as if it had those of images:\n%v", n, tr)
+		t.Errorf("the trace of the report has %d spans, want at most 20, without those of images:\n%v", n, tr)
 	}
 	for n, image := range report.Images {
 		tr := m.trace(t, image.Result.TraceID, "process RESULTS")
 		if tr.root().OperationName != root {
-			t.Errorf("image %d begins with %q, want %q", n, tr.root().OperationName, root)
+			t.Errorf("the root of image %d is %q, want %q", n, tr.root().OperationName, root)
 		}
 		if has != "" && tr.named(has) == nil {
 			t.Errorf("image %d has no span %s:\n%v", n, has, tr)
@@ -536,16 +540,16 @@ func (m *jaegerMesh) checkReport(t *testing.T, a response, root, has string, wan
 		}
 		for _, s := range tr.named("process RESULTS") {
 			if s.tag("sightmesh.report") != report.ID {
-				t.Errorf("image %d: %s is of report %q", n, s.OperationName, s.tag("sightmesh.report"))
+				t.Errorf("image %d: %s has the report %q, want %q", n, s.OperationName, s.tag("sightmesh.report"), report.ID)
 			}
 			if s.StartTime > span.end() {
-				t.Errorf("image %d was stored after the report ended", n)
+				t.Errorf("the result of image %d was processed after the end of the report", n)
 			}
 		}
 	}
 }
 
-// occupyLanes stops the lanes of detect, and sends an image that one of them has then.
+// occupyLanes suspends the lanes of detect, and sends an image, which one of them gets.
 func (m *jaegerMesh) occupyLanes(t *testing.T) (detect int, lanes []int, a response) {
 	t.Helper()
 	detect = m.pids(t, "detect")[0]
@@ -584,11 +588,8 @@ func (m *jaegerMesh) testKilledLane(t *testing.T) {
 		kill(t, lane)
 	}
 	r := m.outcome(t, a)
-	switch {
-	case r.Problem == nil:
-		t.Fatalf("the outcome is %+v, want %s: no problem", r, v1.LaneDied)
-	case r.Problem.Code != v1.LaneDied:
-		t.Fatalf("the outcome is %+v, want %s: Problem.Code %v, want lane-died", r, v1.LaneDied, r.Problem.Code)
+	if r.Problem == nil || r.Problem.Code != v1.LaneDied {
+		t.Fatalf("the outcome has the problem %v, want %s", r.Problem, v1.LaneDied)
 	}
 	tr := m.trace(t, r.TraceID, "publish RESULTS")
 	lane := tr.named("lane")
@@ -603,18 +604,18 @@ func (m *jaegerMesh) testKilledLane(t *testing.T) {
 
 func (m *jaegerMesh) testRedelivered(t *testing.T) {
 	detect, _, a := m.occupyLanes(t)
-	kill(t, detect) // its lanes end with it
+	kill(t, detect) // its lanes end as well
 	r := m.outcome(t, a)
 	if r.Status != v1.Done {
-		t.Fatalf("the outcome is %+v, want that another worker processes the image", r)
+		t.Fatalf("the outcome is %+v, want that the restarted worker processes the image", r)
 	}
 	tr := m.trace(t, r.TraceID, "process RESULTS")
 	work := tr.named("process IMAGES")
 	if len(work) == 0 {
-		t.Fatalf("no span of the work on the image:\n%v", tr)
+		t.Fatalf("no span process IMAGES:\n%v", tr)
 	}
 	if got := work[len(work)-1].tag("sightmesh.deliveries"); got == "1" || got == "" {
-		t.Errorf("the work on the image is of delivery %q, want a later one", got)
+		t.Errorf("the image was processed at delivery %q, want 2 or more", got)
 	}
 	t.Logf("the trace is\n%v", tr)
 }

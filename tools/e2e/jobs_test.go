@@ -48,7 +48,7 @@ func testForms(t *testing.T, m *mesh) {
 		case a.result.Image == nil:
 			t.Errorf("%s: %v: no image", name, a)
 		case a.result.Image.Bytes != len(face):
-			t.Errorf("%s: %v: Image.Bytes %v, want %v", name, a, a.result.Image.Bytes, len(face))
+			t.Errorf("%s: the image has %d bytes, want %d", name, a.result.Image.Bytes, len(face))
 		case len(a.result.Regions) != 1:
 			t.Errorf("%s: %v: %d regions, want 1", name, a, len(a.result.Regions))
 		}
@@ -97,14 +97,14 @@ func testURLs(t *testing.T, m *mesh) {
 		a := m.send(t, http.MethodPost, "/v1/images?pipeline=faces", "application/json", `{"url":"`+tt.url+`"}`)
 		switch {
 		case a.status != tt.status:
-			t.Errorf("%s: %v, want %d %s: status %v, want %v", tt.url, a, tt.status, tt.code, a.status, tt.status)
+			t.Errorf("%s: %v: status %d, want %d", tt.url, a, a.status, tt.status)
 		case a.problem.Code != tt.code:
 			t.Errorf("%s: %v, want %d %s: problem code %v, want %v",
 				tt.url, a, tt.status, tt.code, a.problem.Code, tt.code)
 		}
 	}
 	if n := insideSeen("/"); n != 0 {
-		t.Errorf("the server inside saw %d requests", n)
+		t.Errorf("the forbidden server got %d requests, want 0", n)
 	}
 }
 
@@ -112,23 +112,23 @@ func testMetadata(t *testing.T, m *mesh) {
 	r := m.postDone(t, "?pipeline=faces", sampleFace(t), "X-Sight-Meta-Camera", "3", "X-Sight-Meta-Side", "süd")
 	switch {
 	case r.Metadata["camera"] != "3":
-		t.Errorf(`metadata %v: Metadata["camera"] %q, want "3"`, r.Metadata, r.Metadata["camera"])
+		t.Errorf("metadata %v, want camera 3", r.Metadata)
 	case r.Metadata["side"] != "süd":
-		t.Errorf(`metadata %v: Metadata["side"] %q, want "süd"`, r.Metadata, r.Metadata["side"])
+		t.Errorf("metadata %v, want side süd", r.Metadata)
 	}
 	a := m.get(t, "/v1/images/"+r.ID)
 	tag := a.header.Get("Etag")
 	switch {
 	case a.result.Metadata["camera"] != "3":
-		t.Errorf(`asked again: %v, etag %q: Metadata["camera"] %q, want "3"`, a, tag, a.result.Metadata["camera"])
+		t.Errorf("GET: %v, want the metadata camera 3", a)
 	case tag == "":
-		t.Errorf("asked again: %v, etag %q: no tag", a, tag)
+		t.Errorf("GET: %v: no ETag", a)
 	}
 	switch again := m.send(t, http.MethodGet, "/v1/images/"+r.ID, "", "", "If-None-Match", tag); {
 	case again.status != http.StatusNotModified:
-		t.Errorf("asked for what is known: %v: status %v, want 304", again, again.status)
+		t.Errorf("GET with If-None-Match: %v: status %d, want 304", again, again.status)
 	case len(again.body) != 0:
-		t.Errorf("asked for what is known: %v: %d again.body, want 0", again, len(again.body))
+		t.Errorf("GET with If-None-Match: %v, want no body", again)
 	}
 }
 
@@ -137,7 +137,7 @@ func testKeys(t *testing.T, m *mesh) {
 	key := t.Name()
 	first := m.postDone(t, "?pipeline=faces", face, "Idempotency-Key", key)
 	if again := m.postDone(t, "?pipeline=faces", face, "Idempotency-Key", key); again.ID != first.ID {
-		t.Errorf("the same key made job %s and then %s", first.ID, again.ID)
+		t.Errorf("the same key created job %s and then %s, want the same", first.ID, again.ID)
 	}
 	for name, a := range map[string]response{
 		"another image":    m.post(t, "?pipeline=faces", page, "Idempotency-Key", key),
@@ -146,21 +146,21 @@ func testKeys(t *testing.T, m *mesh) {
 	} {
 		switch {
 		case a.status != http.StatusConflict:
-			t.Errorf("%s under the same key: %v: status %v, want 409", name, a, a.status)
+			t.Errorf("%s with the same key: %v: status %v, want 409", name, a, a.status)
 		case a.problem.Code != v1.KeyConflict:
-			t.Errorf("%s under the same key: %v: problem code %v, want idempotency-conflict", name, a, a.problem.Code)
+			t.Errorf("%s with the same key: %v: problem code %v, want idempotency-conflict", name, a, a.problem.Code)
 		}
 	}
-	// Side by side, on all ingresses: one job.
+	// Concurrent requests to all ingresses create one job.
 	ids := make(chan string, 8)
 	for range cap(ids) {
 		go func() {
 			a, err := m.tryPost("?pipeline=faces", face, "Idempotency-Key", key+" at once")
 			switch {
 			case err != nil:
-				t.Errorf("%v %v", a, err)
+				t.Errorf("post an image: %v", err)
 			case a.status != http.StatusOK:
-				t.Errorf("%v %v: status %v, want 200", a, err, a.status)
+				t.Errorf("got %v: status %d, want 200", a, a.status)
 			}
 			ids <- a.result.ID
 		}()
@@ -168,7 +168,7 @@ func testKeys(t *testing.T, m *mesh) {
 	one := <-ids
 	for range cap(ids) - 1 {
 		if id := <-ids; id != one {
-			t.Errorf("jobs %s and %s of one key", one, id)
+			t.Errorf("the same key created the jobs %s and %s, want the same", one, id)
 		}
 	}
 }
@@ -179,26 +179,26 @@ func testLongPoll(t *testing.T, m *mesh) {
 	case a.status != http.StatusAccepted:
 		t.Fatalf("got %v: status %v, want 202", a, a.status)
 	case a.header.Get("Preference-Applied") != "respond-async":
-		t.Fatalf(`got %v: Preference-Applied %q, want "respond-async"`, a, a.header.Get("Preference-Applied"))
+		t.Fatalf("Preference-Applied is %q, want respond-async", a.header.Get("Preference-Applied"))
 	}
 	switch done := m.get(t, a.header.Get("Location")+"?wait=60"); {
 	case done.result.Status != v1.Done:
-		t.Errorf("waited for %s: %v: done.result.Status %v, want done", a.result.ID, done, done.result.Status)
+		t.Errorf("GET with wait: %v: status %s, want done", done, done.result.Status)
 	case done.result.ID != a.result.ID:
-		t.Errorf("waited for %s: %v: done.result.ID %v, want %v", a.result.ID, done, done.result.ID, a.result.ID)
+		t.Errorf("GET with wait: %v: ID %s, want %s", done, done.result.ID, a.result.ID)
 	}
 	checkProblem(t, m.get(t, "/v1/images/01ARZ3NDEKTSV4RRFFQ69G5FAV?wait=60"), v1.UnknownJob)
 	checkProblem(t, m.get(t, "/v1/images/01ARZ3NDEKTSV4RRFFQ69G5FAV?wait=long"), v1.InvalidParameter)
 }
 
-// events reads server-sent events: their names, and the data of the last.
+// events parses server-sent events. It returns their names and the data of the last one.
 func events(t *testing.T, a response) (names []string, last []byte) {
 	t.Helper()
 	switch {
 	case a.status != http.StatusOK:
-		t.Fatalf("no events: %v: status %v, want 200", a, a.status)
+		t.Fatalf("GET events: %v: status %d, want 200", a, a.status)
 	case a.header.Get("Content-Type") != "text/event-stream":
-		t.Fatalf(`no events: %v: Content-Type %q, want "text/event-stream"`, a, a.header.Get("Content-Type"))
+		t.Fatalf("GET events: Content-Type %q, want text/event-stream", a.header.Get("Content-Type"))
 	}
 	for line := range strings.Lines(string(a.body)) {
 		if name, ok := strings.CutPrefix(line, "event: "); ok {
@@ -220,35 +220,35 @@ func testEvents(t *testing.T, m *mesh) {
 	}
 	switch {
 	case names[0] != "accepted":
-		t.Errorf(`events %v, the last %s: names[0] %q, want "accepted"`, names, last, names[0])
+		t.Errorf("events %q, want accepted first", names)
 	case names[len(names)-1] != "done":
-		t.Errorf(`events %v, the last %s: names[len(names)-1] %q, want "done"`, names, last, names[len(names)-1])
+		t.Errorf("events %q, want done last", names)
 	case r.Status != v1.Done:
-		t.Errorf("events %v, the last %s: status %v, want done", names, last, r.Status)
+		t.Errorf("the last event is %s: status %s, want done", last, r.Status)
 	case r.ID != a.result.ID:
-		t.Errorf("events %v, the last %s: ID %v, want %v", names, last, r.ID, a.result.ID)
+		t.Errorf("the last event is %s: ID %s, want %s", last, r.ID, a.result.ID)
 	case r.Text == nil:
-		t.Errorf("events %v, the last %s: no text", names, last)
+		t.Errorf("the last event is %s: no text", last)
 	}
 	if names, _ := events(t, m.get(t, a.header.Get("Location")+"/events")); strings.Join(names, " ") != "accepted done" {
-		t.Errorf("afterwards: %v", names)
+		t.Errorf("the events of a finished job are %q, want accepted and done", names)
 	}
 	again := m.send(t, http.MethodGet, a.header.Get("Location")+"/events", "", "", "Last-Event-ID", "1")
 	if names, _ := events(t, again); strings.Join(names, " ") != "done" {
-		t.Errorf("after the event 1: %v, want done alone", names)
+		t.Errorf("the events after event 1 are %q, want only done", names)
 	}
 	if !strings.Contains(string(again.body), "id: end\nevent: done\n") {
-		t.Errorf("the last event has another ID than end:\n%.100s", again.body)
+		t.Errorf("the ID of the last event is not end:\n%.100s", again.body)
 	}
 	over := m.send(t, http.MethodGet, a.header.Get("Location")+"/events", "", "", "Last-Event-ID", "end")
 	if over.status != http.StatusNoContent {
-		t.Errorf("after the last event: %v, want 204", over)
+		t.Errorf("GET events after the last event: %v, want 204", over)
 	}
 	checkProblem(t, m.get(t, "/v1/images/01ARZ3NDEKTSV4RRFFQ69G5FAV/events"), v1.UnknownJob)
 	checkProblem(t, m.get(t, "/v1/images/*/events"), v1.UnknownJob)
 }
 
-// subscribe returns a subscription that the server knows of.
+// subscribe returns a subscription that is active on the server.
 func (m *mesh) subscribe(t *testing.T, subj string) *nats.Subscription {
 	t.Helper()
 	nc := m.connect(t)
@@ -263,62 +263,63 @@ func (m *mesh) subscribe(t *testing.T, subj string) *nats.Subscription {
 }
 
 func testCancel(t *testing.T, m *mesh) {
-	// Jobs of bulk priority behind others, so that the last still waits.
+	// Enough jobs of bulk priority that the last one still waits.
 	page := samplePage(t)
 	var last string
 	for range 12 {
 		a := m.post(t, "?pipeline=text&priority=bulk", page, "Prefer", "respond-async")
 		last = a.header.Get("Location")
 	}
-	heard := m.subscribe(t, subject.Events(strings.TrimPrefix(last, "/v1/images/")))
+	endEvents := m.subscribe(t, subject.Events(strings.TrimPrefix(last, "/v1/images/")))
 	a := m.send(t, http.MethodDelete, last, "", "")
 	var c v1.Cancellation
 	switch err := json.Unmarshal(a.body, &c); {
 	case err != nil:
-		t.Fatalf("cancelled: %v: %v", a, err)
+		t.Fatalf("DELETE: %v: %v", a, err)
 	case a.status != http.StatusOK:
-		t.Fatalf("cancelled: %v: status %v, want 200", a, a.status)
+		t.Fatalf("DELETE: %v: HTTP status %d, want 200", a, a.status)
 	case c.Was != v1.Queued && c.Was != v1.Running:
-		t.Fatalf("cancelled: %v: want not c.Was != v1.Queued && c.Was != v1.Running", a)
+		t.Fatalf("DELETE: %v: the job was %s, want queued or running", a, c.Was)
 	case c.Status != v1.Failed:
-		t.Fatalf("cancelled: %v: status %v, want failed", a, c.Status)
+		t.Fatalf("DELETE: %v: status %s, want failed", a, c.Status)
 	}
 	switch got := m.get(t, last); {
 	case got.result.Status != v1.Failed:
-		t.Errorf("the job is %v: got.result.Status %v, want failed", got, got.result.Status)
+		t.Errorf("the cancelled job is %v, want failed", got)
 	case got.result.Problem == nil:
-		t.Errorf("the job is %v: no got.result.Problem", got)
+		t.Errorf("the cancelled job has no problem: %v", got)
 	case got.result.Problem.Code != v1.Cancelled:
-		t.Errorf("the job is %v: got.result.Problem.Code %v, want cancelled", got, got.result.Problem.Code)
+		t.Errorf("the cancelled job has the problem %s, want %s", got.result.Problem.Code, v1.Cancelled)
 	}
-	if _, err := heard.NextMsg(timeoutAnswer); err != nil {
-		t.Errorf("nobody tells that it ended: %v", err)
+	if _, err := endEvents.NextMsg(timeoutAnswer); err != nil {
+		t.Errorf("no event of the end of the job: %v", err)
 	}
 	if again := m.send(t, http.MethodDelete, last, "", ""); again.status != http.StatusOK {
-		t.Errorf("cancelled again: %v", again)
+		t.Errorf("the second DELETE: %v, want 200", again)
 	}
 	finished := m.postDone(t, "?pipeline=faces", sampleFace(t))
 	checkProblem(t, m.send(t, http.MethodDelete, "/v1/images/"+finished.ID, "", ""), v1.JobFinished)
 	checkProblem(t, m.send(t, http.MethodDelete, "/v1/images/01ARZ3NDEKTSV4RRFFQ69G5FAV", "", ""), v1.UnknownJob)
 
-	// A client that hangs up has its job cancelled.
-	events := m.subscribe(t, subject.AllCancelled())
+	// When a client disconnects while waiting, its job is cancelled.
+	cancelled := m.subscribe(t, subject.AllCancelled())
 	for range 16 {
 		m.post(t, "?pipeline=text", page, "Prefer", "respond-async")
 	}
-	ctx, hangUp := context.WithTimeout(t.Context(), 300*time.Millisecond)
-	defer hangUp()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, m.base()+"/v1/images?pipeline=text&priority=bulk", bytes.NewReader(page))
+	ctx, disconnect := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer disconnect()
+	url := m.base() + "/v1/images?pipeline=text&priority=bulk"
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(page))
 	if err != nil {
 		t.Fatal(err)
 	}
 	req.Header.Set("Content-Type", "image/png")
 	if res, err := webClient.Do(req); err == nil {
 		res.Body.Close()
-		t.Fatal("the answer came before the client could hang up")
+		t.Fatal("the response came before the client disconnected")
 	}
-	if _, err := events.NextMsg(10 * time.Second); err != nil {
-		t.Errorf("the job of a client that hung up goes on: %v", err)
+	if _, err := cancelled.NextMsg(timeoutAnswer); err != nil {
+		t.Errorf("the job of a client that disconnected was not cancelled: %v", err)
 	}
 }
 
@@ -335,27 +336,25 @@ func testDrawn(t *testing.T, m *mesh) {
 		a := m.post(t, "?pipeline=faces", face, "Accept", accept)
 		switch {
 		case a.status != http.StatusOK:
-			t.Errorf("Accept %s: %d %s, want %s: status %v, want 200",
-				accept, a.status, a.header.Get("Content-Type"), want, a.status)
+			t.Errorf("Accept %s: status %d, want 200", accept, a.status)
 			continue
 		case a.header.Get("Content-Type") != want:
-			t.Errorf("Accept %s: %d %s, want %s: Content-Type %v, want %v",
-				accept, a.status, a.header.Get("Content-Type"), want, a.header.Get("Content-Type"), want)
+			t.Errorf("Accept %s: Content-Type %s, want %s", accept, a.header.Get("Content-Type"), want)
 			continue
 		}
 		if !strings.HasPrefix(want, "image/") {
 			continue
 		}
-		img, kind, err := image.Decode(bytes.NewReader(a.body))
+		img, format, err := image.Decode(bytes.NewReader(a.body))
+		if err != nil {
+			t.Errorf("Accept %s: decode the drawn image: %v", accept, err)
+			continue
+		}
 		switch {
-		case err != nil:
-			t.Errorf("Accept %s: %s %v, %v", accept, kind, img.Bounds(), err)
-		case "image/"+kind != want:
-			t.Errorf(`Accept %s: %s %v, %v: "image/"+kind = %v, want %v`,
-				accept, kind, img.Bounds(), err, "image/"+kind, want)
+		case "image/"+format != want:
+			t.Errorf("Accept %s: the drawn image is %s, want %s", accept, format, want)
 		case img.Bounds() != plain.Bounds():
-			t.Errorf("Accept %s: %s %v, %v: img.Bounds() %v, want %v",
-				accept, kind, img.Bounds(), err, img.Bounds(), plain.Bounds())
+			t.Errorf("Accept %s: the drawn image has the bounds %v, want %v", accept, img.Bounds(), plain.Bounds())
 		}
 		box := m.get(t, a.header.Get("Content-Location")).result.Regions[0].Box
 		if r, g, b, _ := img.At(box.X, box.Y+box.Height/2).RGBA(); r>>8 > 240 && g>>8 > 240 && b>>8 > 240 {

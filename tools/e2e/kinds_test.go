@@ -22,30 +22,30 @@ import (
 	"github.com/sightmesh/sightmesh/lane/pool"
 )
 
-// TestDocs_CustomKind adds the kinds of the guide in docs/models.md to the lane programs
-// of detect and classify, and runs a model of each.
+// TestDocs_CustomKind builds the lane programs of detect and classify with the model
+// kinds of the guide in docs/models.md, and runs a model of each kind.
 func TestDocs_CustomKind(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile(filepath.Join(root(t), "docs", "models.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	// A file begins with its path, and the line for New follows it.
+	// A file begins with its path. The line for New is in the next block of code.
 	file := regexp.MustCompile("(?s)```go\n// (services/\\S+)\n(.*?)```.*?```go\n(\tcase .*?)```")
 	files := file.FindAllStringSubmatch(string(page), -1)
 	if len(files) != 2 {
-		t.Fatalf("the guide has %d files with a line for New, want one for each stage", len(files))
+		t.Fatalf("the guide has %d files with a line for New, want 2: one for each stage", len(files))
 	}
-	// The files are laid over the source, which stays as it is.
+	// The build uses an overlay; the source does not change.
 	overlay := struct{ Replace map[string]string }{map[string]string{}}
 	scratch := t.TempDir()
-	lay := func(path, content string) {
+	addOverlay := func(path, content string) {
 		file := filepath.Join(scratch, strings.ReplaceAll(path, "/", "_"))
 		writeFiles(t, scratch, map[string]string{filepath.Base(file): content})
 		overlay.Replace[filepath.Join(root(t), path)] = file
 	}
 	for _, f := range files {
-		lay(f[1], f[2])
+		addOverlay(f[1], f[2])
 		path := filepath.Join(filepath.Dir(f[1]), "decoders.go")
 		source, err := os.ReadFile(filepath.Join(root(t), path))
 		if err != nil {
@@ -53,9 +53,9 @@ func TestDocs_CustomKind(t *testing.T) {
 		}
 		before, after, ok := strings.Cut(string(source), "\t}\n\treturn nil, fmt.Errorf(\"kind: ")
 		if !ok {
-			t.Fatalf("%s has no place for a kind", path)
+			t.Fatalf("%s has no place for a new kind", path)
 		}
-		lay(path, before+f[3]+"\t}\n\treturn nil, fmt.Errorf(\"kind: "+after)
+		addOverlay(path, before+f[3]+"\t}\n\treturn nil, fmt.Errorf(\"kind: "+after)
 	}
 	description, err := json.Marshal(overlay)
 	if err != nil {
@@ -122,20 +122,17 @@ classes: 1
 		t.Fatal(err)
 	}
 	if len(named.Answers) != 2 {
-		t.Fatalf("%d answers, want 2", len(named.Answers))
+		t.Fatalf("%d results, want 2", len(named.Answers))
 	}
-	switch labels := named.Answers[0].Labels; {
-	case len(labels) != 1:
-		t.Errorf("the bright crop has the labels %+v: %d labels, want 1", labels, len(labels))
-	case labels[0].Label != "bright":
-		t.Errorf(`the bright crop has the labels %+v: labels[0].Label %q, want "bright"`, labels, labels[0].Label)
+	if labels := named.Answers[0].Labels; len(labels) != 1 || labels[0].Label != "bright" {
+		t.Errorf("the bright crop has the labels %+v, want bright", labels)
 	}
 	if labels := named.Answers[1].Labels; len(labels) != 0 {
-		t.Errorf("the dark crop has the labels %+v", labels)
+		t.Errorf("the dark crop has the labels %+v, want none", labels)
 	}
 }
 
-// identity is a network of Caffe whose output is its input.
+// identity returns a Caffe network whose output is its input.
 func identity(channels, height, width int) string {
 	return fmt.Sprintf(`
 name: "n"
@@ -145,7 +142,8 @@ layer { name: "out" type: "Power" bottom: "data" top: "out" power_param { scale:
 `, channels, height, width)
 }
 
-// lanePID starts a lane of a program with the pipeline "own" of a model.
+// lanePID starts a lane program with the pipeline "own", which runs a model, and
+// returns a lane. The lane is stopped when the test ends.
 func lanePID(t *testing.T, stage subject.Stage, program, models, name string) *pool.Lane {
 	t.Helper()
 	settings, err := json.Marshal(map[string]string{"model": name})

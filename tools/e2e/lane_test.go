@@ -19,44 +19,44 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// TestLane_Custom runs the mesh of docs/lanes.md: a detector in Python beside
-// a built-in one, and pipelines without a classifier.
+// TestLane_Custom runs the mesh of docs/lanes.md: a detector in Python and a built-in
+// detector, in pipelines without a classifier.
 func TestLane_Custom(t *testing.T) {
-	t.Chdir(root(t)) // the file names the program relative to it
+	t.Chdir(root(t)) // the path of the program in the file is relative to it
 	m := start(t, nil, "--pipelines", filepath.Join("docs", "lanes", "pipelines.yaml"))
 	r := m.postDone(t, "?pipeline=colour", blueBMP(t))
 	switch {
 	case len(r.Regions) != 1:
-		t.Errorf("got %+v: %d regions, want 1", r, len(r.Regions))
+		t.Errorf("result %+v: %d regions, want 1", r, len(r.Regions))
 	case r.Regions[0].Label != "blue":
-		t.Errorf(`got %+v: Regions[0].Label %q, want "blue"`, r, r.Regions[0].Label)
+		t.Errorf("the label is %q, want blue", r.Regions[0].Label)
 	case r.Regions[0].Box != (v1.Box{Width: 20, Height: 10}):
-		t.Errorf("got %+v: Regions[0].Box %v, want %v", r, r.Regions[0].Box, (v1.Box{Width: 20, Height: 10}))
+		t.Errorf("the box is %+v, want the whole image of 20 x 10 pixels", r.Regions[0].Box)
 	case r.Models[0].Name != "mean-colour":
-		t.Errorf(`got %+v: Models[0].Name %q, want "mean-colour"`, r, r.Models[0].Name)
+		t.Errorf("the model is %q, want mean-colour", r.Models[0].Name)
 	}
 	if a := m.post(t, "?pipeline=colour", samplePage(t)); a.problem.Code != v1.Damaged {
-		t.Errorf("a PNG got %v", a)
+		t.Errorf("a PNG file got %v, want %s", a, v1.Damaged)
 	}
 	switch r := m.postDone(t, "?pipeline=faces", sampleFace(t)); {
 	case len(r.Regions) != 1:
-		t.Errorf("the built-in detector found %+v: %d regions, want 1", r.Regions, len(r.Regions))
+		t.Errorf("the built-in detector found %+v, want one region", r.Regions)
 	case r.Regions[0].Labels != nil:
-		t.Errorf("the built-in detector found %+v: Regions[0].Labels %v, want nil", r.Regions, r.Regions[0].Labels)
+		t.Errorf("the region has the labels %+v, want none without a classifier", r.Regions[0].Labels)
 	}
 	var list v1.Pipelines
 	switch err := json.Unmarshal(m.get(t, "/v1/pipelines").body, &list); {
 	case err != nil:
-		t.Errorf("pipelines %+v, %v", list, err)
+		t.Error(err)
 	case len(list.Pipelines) != 2:
-		t.Errorf("pipelines %+v, %v: %d list.Pipelines, want 2", list, err, len(list.Pipelines))
+		t.Errorf("%d pipelines, want 2: %+v", len(list.Pipelines), list)
 	case !list.Pipelines[0].Ready:
-		t.Errorf("pipelines %+v, %v: want list.Pipelines[0].Ready", list, err)
+		t.Errorf("the first pipeline is not ready: %+v", list.Pipelines[0])
 	}
 }
 
-// TestLane_OverMemoryLimitWhenReady is of the row Lanes of the cases: its pipeline
-// says why it is not ready and takes no images, and the others go on.
+// TestLane_OverMemoryLimitWhenReady tests the row "Lanes" of shared/cases. The pipeline
+// is not ready, has the reason and rejects images. The other pipeline works.
 func TestLane_OverMemoryLimitWhenReady(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "pipelines.yaml")
@@ -75,9 +75,9 @@ pipelines:
 	a := m.post(t, "?pipeline=large", blueBMP(t))
 	switch {
 	case a.status != http.StatusServiceUnavailable:
-		t.Errorf("an image gets %v, want 503 %s: status %v, want 503", a, v1.NoWorker, a.status)
+		t.Errorf("an image got %v: status %d, want 503", a, a.status)
 	case a.problem.Code != v1.NoWorker:
-		t.Errorf("an image gets %v, want 503 %s: problem code %v, want no-worker", a, v1.NoWorker, a.problem.Code)
+		t.Errorf("an image got the problem %s, want %s", a.problem.Code, v1.NoWorker)
 	}
 	const why = "more than the 67108864 that detect.memory of pipeline large allows"
 	if !strings.Contains(a.problem.Detail, why) {
@@ -100,7 +100,7 @@ pipelines:
 	}
 }
 
-// blueBMP is an image of 20 x 10 pixels that docs/lanes/colour.py reads.
+// blueBMP returns a blue image of 20 x 10 pixels for docs/lanes/colour.py.
 func blueBMP(t *testing.T) []byte {
 	t.Helper()
 	img := image.NewRGBA(image.Rect(0, 0, 20, 10))
@@ -112,7 +112,7 @@ func blueBMP(t *testing.T) []byte {
 	return b.Bytes()
 }
 
-// opaque makes the encoder write 24 bits for a pixel.
+// opaque makes the encoder write 24 bits per pixel.
 type opaque struct{ *image.RGBA }
 
 func (opaque) Opaque() bool { return true }

@@ -22,7 +22,7 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// root is the repository, found by its go.work.
+// root returns the root folder of the repository, which has a go.work.
 func root(t testing.TB) string {
 	t.Helper()
 	dir, err := os.Getwd()
@@ -35,13 +35,14 @@ func root(t testing.TB) string {
 		}
 		parent := filepath.Dir(dir)
 		if parent == dir {
-			t.Fatal("no go.work above the test")
+			t.Fatal("no folder above the test has a go.work")
 		}
 		dir = parent
 	}
 }
 
-// binFolderVariable names the folder of the programs, which is bin without it.
+// binFolderVariable names the environment variable with the folder of the
+// programs. The default is bin.
 const binFolderVariable = "SIGHTMESH_E2E_BIN"
 
 func binary(t testing.TB, name string) string {
@@ -53,7 +54,8 @@ func binary(t testing.TB, name string) string {
 	return p
 }
 
-// realdata reads a file of the real photos, or skips the test.
+// realdata reads a file of ../shared/realdata. It skips the test when there is
+// no such file.
 func realdata(t testing.TB, name string) []byte {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join(root(t), "..", "shared", "realdata", name))
@@ -63,35 +65,36 @@ func realdata(t testing.TB, name string) []byte {
 	return b
 }
 
-// services are the services of a mesh, in the order in which they stop.
+// services are the names of the services of a mesh, in the order in which they
+// stop.
 var services = []string{"ingress", "detect", "classify", "results"}
 
 // mesh is a running sightmesh.
 type mesh struct {
-	http   []string // addresses of every ingress
-	nats   string   // URL, or several with commas
-	env    []string // settings of every service
-	stderr *lines   // of every service
+	http   []string // base URLs of the ingresses
+	nats   string   // URLs, separated by commas
+	env    []string // environment of every service
+	stderr *lines   // standard error of every service
 	runner
 }
 
-// runner runs the services of a mesh: sightmesh up, or a supervisor on servers
-// that the test has started.
+// runner runs the services of a mesh: either `sightmesh up`, or a supervisor on
+// NATS servers that the test has started.
 type runner interface {
 	// start runs the services and waits until they are ready. After stop or
-	// kill it runs them again, on the same streams.
+	// kill, start runs them again on the same streams.
 	start(t testing.TB, m *mesh)
-	// stop ends the services as an operator does, and checks that they ended
-	// well. It does nothing when they do not run.
+	// stop ends the services with SIGTERM, as an operator does, and checks
+	// that they ended without an error. It does nothing when they do not run.
 	stop(t testing.TB)
-	// kill ends the services and NATS by SIGKILL.
+	// kill ends the services and NATS with SIGKILL.
 	kill(t testing.TB)
-	// pids returns the processes of a service, without those that were added
-	// by join.
+	// pids returns the process IDs of a service, without instances that join
+	// has started.
 	pids(t testing.TB, service string) []int
 }
 
-// startMesh starts a mesh, which is stopped when the test ends.
+// startMesh starts a mesh and stops it when the test ends.
 func startMesh(t testing.TB, r runner, env []string) *mesh {
 	t.Helper()
 	m := &mesh{env: env, stderr: newLines(), runner: r}
@@ -113,8 +116,8 @@ func (m *mesh) restart(t testing.TB) {
 
 var readyLine = regexp.MustCompile(`^ready http=(\S+) nats=(\S+)$`)
 
-// start runs `sightmesh up` on free ports and waits until it is ready. It is
-// stopped, gently, when the test ends.
+// start runs `sightmesh up` on free ports and waits until it is ready. The mesh
+// is stopped with SIGTERM when the test ends.
 func start(t testing.TB, env []string, args ...string) *mesh {
 	t.Helper()
 	args = append([]string{"up", "--http", "127.0.0.1:0", "--nats", "127.0.0.1:0", "--data", t.TempDir(),
@@ -122,7 +125,7 @@ func start(t testing.TB, env []string, args ...string) *mesh {
 	return startMesh(t, &upRunner{args: args}, env)
 }
 
-// upRunner is sightmesh up.
+// upRunner runs `sightmesh up`.
 type upRunner struct {
 	args []string
 	up   *process // nil when it does not run
@@ -170,7 +173,7 @@ func (u *upRunner) pids(t testing.TB, service string) []int {
 	return children(t, u.up.cmd.Process.Pid)[service]
 }
 
-// join starts one more instance of a service by hand, as an operator would.
+// join starts one more instance of a service, as an operator does.
 func (m *mesh) join(t testing.TB, service string, args ...string) {
 	t.Helper()
 	if service == "detect" || service == "classify" {
@@ -194,17 +197,18 @@ func (m *mesh) join(t testing.TB, service string, args ...string) {
 	}
 }
 
-// Lines of a service that say where it listens.
+// These patterns match log lines of a service with its listen addresses.
 var (
 	adminLine = regexp.MustCompile(`"name":"admin","addr":"([^"]+)"`)
 	httpLine  = regexp.MustCompile(`"name":"http","addr":"([^"]+)"`)
 )
 
-// ready reports whether the service with this log is ready.
+// ready returns nil when the service with this log is ready, and otherwise why it
+// is not.
 func ready(log *lines) error {
 	admin := log.last(adminLine)
 	if admin == nil {
-		return errors.New("a service does not listen yet")
+		return errors.New("the service does not listen yet")
 	}
 	res, err := http.Get("http://" + admin[1] + "/readyz")
 	if err != nil {
@@ -212,7 +216,7 @@ func ready(log *lines) error {
 	}
 	defer res.Body.Close()
 	if res.StatusCode != http.StatusOK {
-		return fmt.Errorf("a service is not ready: %s", res.Status)
+		return fmt.Errorf("the service is not ready: %s", res.Status)
 	}
 	return nil
 }
@@ -233,7 +237,7 @@ func eventually(t testing.TB, within time.Duration, f func() error) {
 	}
 }
 
-// response is what came back over HTTP.
+// response is an HTTP response that was read completely.
 type response struct {
 	status  int
 	header  http.Header
@@ -245,7 +249,7 @@ type response struct {
 
 func (a response) String() string { return fmt.Sprintf("%d %.600s", a.status, a.body) }
 
-// post sends an image to one of the ingresses.
+// post sends an image to one of the ingresses, to each in turn.
 func (m *mesh) post(t testing.TB, query string, image []byte, header ...string) response {
 	t.Helper()
 	a, err := m.tryPost(query, image, header...)
@@ -318,7 +322,7 @@ func exchange(client *http.Client, req *http.Request) (response, error) {
 	return a, a.decode()
 }
 
-// decode reads the body by its type.
+// decode parses the body according to its Content-Type.
 func (a *response) decode() error {
 	switch a.header.Get("Content-Type") {
 	case "application/problem+json":
@@ -337,7 +341,7 @@ func (a response) decoded(t testing.TB) response {
 	return a
 }
 
-// postDone is a post that has to come back read.
+// postDone posts an image and returns its result. The job must be done.
 func (m *mesh) postDone(t testing.TB, query string, image []byte, header ...string) v1.Result {
 	t.Helper()
 	a := m.post(t, query, image, header...)

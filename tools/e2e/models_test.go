@@ -23,8 +23,8 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// modelsPipelines are pipelines of a network that the test makes, of one whose folder is
-// missing, and of one that cannot be read.
+// modelsPipelines are pipelines with a network that the test writes, with a network whose
+// folder is missing, and with a network that cannot be read.
 const modelsPipelines = `
 pipelines:
   - name: rows
@@ -35,8 +35,8 @@ pipelines:
     detect: {kind: model, settings: {model: broken}}
 `
 
-// rowsModel is a network whose output is its input: an image of 7 pixels in each row is a
-// table of what it "finds", 100 for 1.
+// rowsModel is a network whose output is its input. Each row of 7 pixels of an image is a
+// region that it "finds". The pixel value 100 is 1.
 var rowsModel = map[string]string{
 	"model.yaml": `
 version: "1.2"
@@ -59,7 +59,7 @@ layer { name: "out" type: "Power" bottom: "data" top: "out" power_param { scale:
 `,
 }
 
-// awaitPipelines waits until the ingress knows of each pipeline whether it is served.
+// awaitPipelines waits until no pipeline is starting, and returns the pipelines by name.
 func (m *mesh) awaitPipelines(t *testing.T) map[string]v1.Pipeline {
 	t.Helper()
 	pipelines := map[string]v1.Pipeline{}
@@ -91,8 +91,8 @@ func writeFiles(t *testing.T, dir string, files map[string]string) {
 	}
 }
 
-// TestModels_FolderIsServed: a network in the folder of models is a pipeline; one that is
-// missing or broken is not ready, and says why, while the others are served.
+// TestModels_FolderIsServed checks that a pipeline with a network in the folder of models
+// is ready. A pipeline whose network is missing or broken is not ready and has a reason.
 func TestModels_FolderIsServed(t *testing.T) {
 	models := t.TempDir()
 	writeFiles(t, filepath.Join(models, "rows"), rowsModel)
@@ -104,27 +104,27 @@ func TestModels_FolderIsServed(t *testing.T) {
 	pipelines := m.awaitPipelines(t)
 	inUse := regexp.MustCompile(`"models in use".*"pipelines":"rows: rows; absent: not ready; broken: not ready"`)
 	if _, ok := m.stderr.search(inUse, timeoutAnswer); !ok {
-		t.Errorf("up does not say what is in use:\n%s", m.stderr)
+		t.Errorf("no line matches %v:\n%s", inUse, m.stderr)
 	}
 
 	r := m.postDone(t, "?pipeline=rows", boxImage(t))
 	switch {
 	case len(r.Regions) != 1:
-		t.Errorf("found %+v: %d regions, want 1", r.Regions, len(r.Regions))
+		t.Errorf("found %+v, want one region", r.Regions)
 	case r.Regions[0].Label != "box":
-		t.Errorf(`found %+v: Regions[0].Label %q, want "box"`, r.Regions, r.Regions[0].Label)
+		t.Errorf("the label is %q, want box", r.Regions[0].Label)
 	case r.Regions[0].Box != (v1.Box{Width: 4, Height: 2}):
-		t.Errorf("found %+v: Regions[0].Box %v, want %v", r.Regions, r.Regions[0].Box, (v1.Box{Width: 4, Height: 2}))
+		t.Errorf("the box is %+v, want 4 x 2 pixels at the origin", r.Regions[0].Box)
 	case r.Regions[0].Score != 0.9:
-		t.Errorf("found %+v: Regions[0].Score %v, want 0.9", r.Regions, r.Regions[0].Score)
+		t.Errorf("the score is %v, want 0.9", r.Regions[0].Score)
 	}
-	if !reflect.DeepEqual(r.Models, []v1.Model{{Name: "rows", Version: "1.2"}}) {
-		t.Errorf("models %+v", r.Models)
+	if want := []v1.Model{{Name: "rows", Version: "1.2"}}; !reflect.DeepEqual(r.Models, want) {
+		t.Errorf("the models are %+v, want %+v", r.Models, want)
 	}
 
 	for name, p := range pipelines {
 		if p.Ready != (name == "rows") {
-			t.Errorf("%s: ready is %v", name, p.Ready)
+			t.Errorf("%s: ready is %v, want only rows ready", name, p.Ready)
 		}
 	}
 	for name, want := range map[string]string{
@@ -138,8 +138,8 @@ func TestModels_FolderIsServed(t *testing.T) {
 	}
 }
 
-// TestModels_UsedByBuiltInPipelines: with their folders, faces has landmarks, and objects
-// is ready. The results name what was used.
+// TestModels_UsedByBuiltInPipelines checks that faces finds landmarks with its model, that
+// objects is ready with its model, and that the results name the models.
 func TestModels_UsedByBuiltInPipelines(t *testing.T) {
 	models := t.TempDir()
 	for name, weights := range map[string]string{"yunet": "yunet_n/yunet_n_640_640.onnx", "yolox-nano": "yolox_nano_coco/yolox_nano.onnx"} {
@@ -160,31 +160,28 @@ func TestModels_UsedByBuiltInPipelines(t *testing.T) {
 		names := make([]string, 0, len(face.Landmarks))
 		for _, l := range face.Landmarks {
 			names = append(names, l.Name)
-			switch {
-			case l.X < face.Box.X || l.X > face.Box.X+face.Box.Width:
-				t.Errorf("%+v lies outside of %+v: l.X = %v", l, face.Box, l.X)
-			case l.Y < face.Box.Y || l.Y > face.Box.Y+face.Box.Height:
-				t.Errorf("%+v lies outside of %+v: l.Y = %v", l, face.Box, l.Y)
+			if l.X < face.Box.X || l.X > face.Box.X+face.Box.Width {
+				t.Errorf("%+v is left or right of the box %+v", l, face.Box)
+			}
+			if l.Y < face.Box.Y || l.Y > face.Box.Y+face.Box.Height {
+				t.Errorf("%+v is above or below the box %+v", l, face.Box)
 			}
 		}
 		if want := []string{"right-eye", "left-eye", "nose", "right-mouth", "left-mouth"}; !slices.Equal(names, want) {
 			t.Fatalf("landmarks %q, want %q", names, want)
 		}
-		if face.Landmarks[0].X >= face.Landmarks[1].X { // they look at us
-			t.Errorf("the right eye is not at the left: %+v", face.Landmarks)
+		if face.Landmarks[0].X >= face.Landmarks[1].X { // the faces look at the camera
+			t.Errorf("the right eye is not left of the left eye: %+v", face.Landmarks)
 		}
 		if hasLabel(face, "eyes-open") {
 			open++
 		}
 	}
 	if open < 9 {
-		t.Errorf("%d faces have open eyes, want 9 as with the cascade", open)
+		t.Errorf("%d faces have open eyes, want at least 9 as with the cascade", open)
 	}
-	switch {
-	case len(r.Models) == 0:
-		t.Errorf("models %+v, want yunet first: no models", r.Models)
-	case r.Models[0].Name != "yunet":
-		t.Errorf(`models %+v, want yunet first: Models[0].Name %q, want "yunet"`, r.Models, r.Models[0].Name)
+	if len(r.Models) == 0 || r.Models[0].Name != "yunet" {
+		t.Errorf("the models are %+v, want yunet first", r.Models)
 	}
 
 	r = m.postDone(t, "?pipeline=objects", realdata(t, "photos/dog_bicycle_truck.jpg"))
@@ -193,16 +190,13 @@ func TestModels_UsedByBuiltInPipelines(t *testing.T) {
 			t.Errorf("no %s in %+v", want, r.Regions)
 		}
 	}
-	switch {
-	case len(r.Models) != 1:
-		t.Errorf("models %+v, want yolox-nano: %d models, want 1", r.Models, len(r.Models))
-	case r.Models[0].Name != "yolox-nano":
-		t.Errorf(`models %+v, want yolox-nano: Models[0].Name %q, want "yolox-nano"`, r.Models, r.Models[0].Name)
+	if len(r.Models) != 1 || r.Models[0].Name != "yolox-nano" {
+		t.Errorf("the models are %+v, want yolox-nano", r.Models)
 	}
 }
 
-// boxImage is an image in which the network rows finds its upper left, 4 x 2 pixels, with
-// the score 0.9.
+// boxImage returns an image in which the network rows finds one box: the upper left
+// corner of 4 x 2 pixels, with the score 0.9.
 func boxImage(t *testing.T) []byte {
 	t.Helper()
 	img := image.NewGray(image.Rect(0, 0, 7, 4))
@@ -214,8 +208,9 @@ func boxImage(t *testing.T) []byte {
 	return b.Bytes()
 }
 
-// TestModels_ChangedUnderALane: a lane keeps what it has loaded. One that starts later
-// refuses a file that is another one, and its pipeline is not ready; others are served.
+// TestModels_ChangedUnderALane changes a file of a model. A running lane keeps the model
+// that it has loaded. A lane that starts later rejects the file, and its pipeline is not
+// ready. Other pipelines stay ready.
 func TestModels_ChangedUnderALane(t *testing.T) {
 	models := t.TempDir()
 	sum := sha256.Sum256([]byte(rowsModel["rows.caffemodel"]))
@@ -235,7 +230,7 @@ pipelines:
 	writeFiles(t, filepath.Join(models, "changed"),
 		map[string]string{"rows.caffemodel": rowsModel["rows.caffemodel"] + "!"})
 	if r := m.postDone(t, "?pipeline=changed", boxImage(t)); len(r.Regions) != 1 {
-		t.Errorf("%d regions from the lane that runs, want 1", len(r.Regions))
+		t.Errorf("%d regions from the running lane, want 1", len(r.Regions))
 	}
 
 	for _, lane := range children(t, m.pids(t, "detect")[0])["detect"] {
@@ -243,13 +238,8 @@ pipelines:
 	}
 	want := filepath.Join(models, "changed", "rows.caffemodel") + ": its SHA-256 is "
 	eventually(t, 30*time.Second, func() error {
-		switch p := m.awaitPipelines(t)["changed"]; {
-		case p.Ready:
-			return fmt.Errorf("the pipeline is ready: %v, reason %q, want %q: want not p.Ready",
-				p.Ready, p.Reason, want)
-		case !strings.Contains(p.Reason, want):
-			return fmt.Errorf("the pipeline is ready: %v, reason %q, want %q: want strings.Contains(p.Reason, want)",
-				p.Ready, p.Reason, want)
+		if p := m.awaitPipelines(t)["changed"]; p.Ready || !strings.Contains(p.Reason, want) {
+			return fmt.Errorf("the pipeline is ready: %v, with the reason %q, want not ready with %q", p.Ready, p.Reason, want)
 		}
 		return nil
 	})
@@ -265,8 +255,8 @@ pipelines:
 	}
 }
 
-// coloursModel is a network whose output is its input: the mean colour of a crop, 255 for
-// 1, in blue, green and red.
+// coloursModel is a network whose output is its input: the mean blue, green and red of a
+// crop. The value 255 is 1.
 var coloursModel = map[string]string{
 	"model.yaml": `
 version: "3"
@@ -290,8 +280,8 @@ layer { name: "out" type: "Power" bottom: "data" top: "out" power_param { scale:
 `,
 }
 
-// TestModels_Classify: a network of classify gets the crops that detect cuts in colour, and
-// one whose labels do not fit ends no other pipeline.
+// TestModels_Classify checks that a network of classify gets crops in colour from detect.
+// A network with the wrong number of labels does not affect other pipelines.
 func TestModels_Classify(t *testing.T) {
 	models := t.TempDir()
 	writeFiles(t, filepath.Join(models, "rows"), rowsModel)
@@ -335,36 +325,29 @@ input: {width: 1, height: 1, resize: stretch, channels: bgr}
 	if len(r.Regions) != 1 {
 		t.Fatalf("%d regions, want 1", len(r.Regions))
 	}
-	switch labels := r.Regions[0].Labels; {
-	case len(labels) == 0:
-		t.Errorf("labels %+v, want red first: no labels", labels)
-	case labels[0].Label != "red":
-		t.Errorf(`labels %+v, want red first: labels[0].Label %q, want "red"`, labels, labels[0].Label)
+	if labels := r.Regions[0].Labels; len(labels) == 0 || labels[0].Label != "red" {
+		t.Errorf("the labels are %+v, want red first", labels)
 	}
-	if want := []v1.Model{{Name: "rows", Version: "1.2"}, {Name: "colours", Version: "3"}}; !reflect.DeepEqual(r.Models,
-		want) {
-		t.Errorf("models %+v, want %+v", r.Models, want)
+	wantModels := []v1.Model{{Name: "rows", Version: "1.2"}, {Name: "colours", Version: "3"}}
+	if !reflect.DeepEqual(r.Models, wantModels) {
+		t.Errorf("the models are %+v, want %+v", r.Models, wantModels)
 	}
 	r = m.postDone(t, "?pipeline=vector", b.Bytes())
 	switch {
 	case len(r.Regions) != 1:
-		t.Fatalf("regions %+v, want one with an embedding of 3 numbers: %d regions, want 1",
-			r.Regions, len(r.Regions))
+		t.Fatalf("%d regions, want 1: %+v", len(r.Regions), r.Regions)
 	case len(r.Regions[0].Embedding) != 3:
-		t.Fatalf("regions %+v, want one with an embedding of 3 numbers: %d Regions[0].Embedding, want 3",
-			r.Regions, len(r.Regions[0].Embedding))
+		t.Fatalf("the embedding is %v, want 3 numbers", r.Regions[0].Embedding)
 	}
-	if v := r.Regions[0].Embedding; v[2] <= v[0] || v[2] <= v[1] {
-		t.Errorf("embedding %v, want the last, red, to be the largest", v)
+	if v := r.Regions[0].Embedding; v[2] <= max(v[0], v[1]) {
+		t.Errorf("the embedding is %v, want the last number, red, to be the largest", v)
 	}
 
 	want := filepath.Join(models, "mislabelled", "model.yaml") + ": classes: 3, but labels.txt has 2 lines"
-	switch p := pipelines["mislabelled"]; {
-	case p.Ready:
-		t.Errorf("mislabelled: ready is %v, reason %q, want %q: want not p.Ready", p.Ready, p.Reason, want)
-	case !strings.Contains(p.Reason, want):
-		t.Errorf("mislabelled: ready is %v, reason %q, want %q: want strings.Contains(p.Reason, want)",
-			p.Ready, p.Reason, want)
+	if p := pipelines["mislabelled"]; p.Ready {
+		t.Error("mislabelled is ready")
+	} else if !strings.Contains(p.Reason, want) {
+		t.Errorf("the reason of mislabelled is %q, want %q in it", p.Reason, want)
 	}
 	checkProblem(t, m.post(t, "?pipeline=mislabelled", b.Bytes()), v1.NoWorker)
 }

@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// sightmesh runs the command, with variables added to its environment, and returns what it printed and its exit
+// sightmesh runs the command sightmesh with variables added to its environment, and returns its output and its exit
 // status.
 func sightmesh(t *testing.T, env []string, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
@@ -28,7 +28,7 @@ func sightmesh(t *testing.T, env []string, args ...string) (stdout, stderr strin
 	return out.String(), errs.String(), exitCode(p.err)
 }
 
-// checkModel runs sightmesh models check, and expects an exit status.
+// checkModel runs `sightmesh models check` and checks the exit status.
 func checkModel(t *testing.T, code int, args ...string) (stdout, stderr string) {
 	t.Helper()
 	stdout, stderr, got := sightmesh(t, nil, append([]string{"models", "check"}, args...)...)
@@ -38,7 +38,7 @@ func checkModel(t *testing.T, code int, args ...string) (stdout, stderr string) 
 	return stdout, stderr
 }
 
-// noOutput is an image in which the model rows finds nothing.
+// noOutput writes an image in which the model rows finds nothing, and returns its path.
 func noOutput(t *testing.T) string {
 	t.Helper()
 	var b bytes.Buffer
@@ -72,7 +72,7 @@ func TestModelsCheck_DescribesModel(t *testing.T) {
 	}
 }
 
-// TestModelsCheck_DrawsASample has YuNet, as it was pulled, look at the page that is drawn without a file.
+// TestModelsCheck_DrawsASample runs YuNet, as it was pulled, on the sample page, which is used without a file.
 func TestModelsCheck_DrawsASample(t *testing.T) {
 	t.Parallel()
 	models := pulled(t, "yunet")
@@ -84,11 +84,11 @@ func TestModelsCheck_DrawsASample(t *testing.T) {
 	}
 }
 
-// TestModelsCheck_NamesCrops has a model of classify, in its lane, name a whole image.
+// TestModelsCheck_NamesCrops runs a classifier on a whole image.
 func TestModelsCheck_NamesCrops(t *testing.T) {
 	t.Parallel()
 	if _, err := os.Stat(filepath.Join(root(t), "models", "onnxruntime")); err != nil {
-		t.Skip("not run without ONNX Runtime: make onnxruntime installs it")
+		t.Skip("ONNX Runtime is missing; make onnxruntime installs it")
 	}
 	model := filepath.Join(pulled(t, "shufflenet-v2-int8"), "shufflenet-v2-int8")
 	photo := filepath.Join(root(t), "..", "shared", "realdata", "photos", "coffee.png")
@@ -100,7 +100,7 @@ func TestModelsCheck_NamesCrops(t *testing.T) {
 	}
 }
 
-// pulled is a folder of models with some that sightmesh models pull took from realdata.
+// pulled installs models from realdata with `sightmesh models pull`, and returns the folder of models.
 func pulled(t *testing.T, names ...string) string {
 	t.Helper()
 	realdata(t, "models/models.json")
@@ -157,8 +157,8 @@ func TestModelsCheck_BoundsTheLane(t *testing.T) {
 	}
 }
 
-// hostileModels are the files of realdata/hostile/models, with what is said of each by the engines that get it.
-// Dynamic shapes are none of ONNX Runtime's troubles.
+// hostileModels are the files of realdata/hostile/models, with a part of the error of each engine. An empty text means
+// that the file is not tested with the engine; ONNX Runtime supports dynamic shapes.
 var hostileModels = map[string]struct{ opencv, onnxruntime string }{
 	"broken_cascade.xml":                        {"broken_cascade.xml: ", ""},
 	"bytes_flipped.onnx":                        {"OpenCV cannot read the network", "Protobuf parsing failed"},
@@ -212,7 +212,7 @@ classes: 1
 `
 )
 
-// hostileFolder makes a model folder of a hostile file.
+// hostileFolder writes a model folder with a hostile file.
 func hostileFolder(t *testing.T, dir, file, engine string) {
 	t.Helper()
 	files := map[string]string{file: string(realdata(t, "hostile/models/"+file)), "labels.txt": "face\n"}
@@ -222,7 +222,7 @@ func hostileFolder(t *testing.T, dir, file, engine string) {
 		files["model.yaml"] = fill.Replace(onnxYAML)
 	case ".xml":
 		files["model.yaml"] = fill.Replace(cascadeYAML)
-	default: // the background is a class, and the other half of the network is a good one
+	default: // the background is a class, and the other file of the network is valid
 		weights, config := "RFB-320.caffemodel", "RFB-320.prototxt"
 		for _, name := range []string{weights, config} {
 			files[name] = string(realdata(t, "models/ultraface_rfb320_caffe/"+name))
@@ -238,15 +238,16 @@ func hostileFolder(t *testing.T, dir, file, engine string) {
 	writeFiles(t, dir, files)
 }
 
-// TestModelsCheck_NamesTheReasonOfHostileModels: each ends with a reason, in each engine.
+// TestModelsCheck_NamesTheReasonOfHostileModels checks that every hostile model is rejected with a reason, in each
+// engine.
 func TestModelsCheck_NamesTheReasonOfHostileModels(t *testing.T) {
 	t.Parallel()
 	found, err := os.ReadDir(filepath.Join(root(t), "..", "shared", "realdata", "hostile", "models"))
 	if err != nil {
-		t.Skipf("not run: the hostile models of realdata: %v", err)
+		t.Skipf("no hostile models in realdata: %v", err)
 	}
 	if len(found) != len(hostileModels) {
-		t.Errorf("%d hostile models, and %d in this test", len(found), len(hostileModels))
+		t.Errorf("realdata has %d hostile models, and this test has %d", len(found), len(hostileModels))
 	}
 	hasONNX := false
 	if _, err := os.Stat(filepath.Join(root(t), "models", "onnxruntime")); err == nil {
@@ -260,7 +261,7 @@ func TestModelsCheck_NamesTheReasonOfHostileModels(t *testing.T) {
 			t.Run(file+" in "+engine, func(t *testing.T) {
 				t.Parallel()
 				if engine == "onnxruntime" && !hasONNX {
-					t.Skip("not run without ONNX Runtime: make onnxruntime installs it")
+					t.Skip("ONNX Runtime is missing; make onnxruntime installs it")
 				}
 				dir := filepath.Join(t.TempDir(), "hostile")
 				hostileFolder(t, dir, file, engine)

@@ -21,19 +21,18 @@ import (
 	"github.com/sightmesh/sightmesh/tools/internal/sample"
 )
 
-// modules is the parent of every module of the repository: the path of a module
-// below it is its folder.
+// modules is the path prefix of every module of the repository. The rest of the path
+// of a module is its folder.
 const modules = "github.com/sightmesh/sightmesh"
 
-// publicModules are the folders of the modules that programs outside the tree
+// publicModules are the folders of the modules that programs outside the repository
 // may require.
 var publicModules = []string{"contracts", "lane"}
 
-// TestModules_OutsiderBuilds builds testdata/outsider as a user does: outside
-// the tree, without replace, from a module proxy. The proxy has the public
-// modules as they are in the commit HEAD, so that changes that are not
-// committed are not tested. The program is then run as a lane pool and against
-// a mesh.
+// TestModules_OutsiderBuilds builds testdata/outsider as a user does: outside the
+// repository, without replace, from a module proxy. The proxy has the public modules
+// of the commit HEAD, so uncommitted changes are not tested. The program then runs as
+// a lane pool and as a client of a mesh.
 func TestModules_OutsiderBuilds(t *testing.T) {
 	outsider := buildOutsider(t)
 	t.Run("pool", func(t *testing.T) {
@@ -54,15 +53,14 @@ func TestModules_OutsiderBuilds(t *testing.T) {
 	})
 }
 
-// TestModules_NarrowImports checks that the public modules bring nothing to
-// their users that is not their purpose. The packages of lane have no NATS, no
-// native code, no metrics and no traces; those of contracts have nothing of ours
-// outside contracts.
+// TestModules_NarrowImports checks that the public modules have no unnecessary
+// dependencies. The packages of lane import no NATS, no native code, no metrics and no
+// traces. The packages of contracts import no other module of the repository.
 func TestModules_NarrowImports(t *testing.T) {
 	for _, tt := range []struct {
 		module  string
 		banned  []string
-		allowed string // although it is below one of banned
+		allowed string // an exception from banned
 	}{
 		{"lane", []string{"github.com/nats-io", "gocv.io", "github.com/prometheus", "go.opentelemetry.io"}, ""},
 		{"contracts", []string{modules}, modules + "/contracts"},
@@ -78,7 +76,7 @@ func TestModules_NarrowImports(t *testing.T) {
 	}
 }
 
-// isBelow reports whether an import path is parent or begins with it.
+// isBelow reports whether an import path is parent or a package below it.
 func isBelow(path, parent string) bool {
 	return path == parent || strings.HasPrefix(path, parent+"/")
 }
@@ -111,12 +109,12 @@ func TestModules_OneVersion(t *testing.T) {
 		for _, version := range slices.Sorted(maps.Keys(requiredBy)) {
 			fmt.Fprintf(&report, "\n%s:\n\t%s", version, strings.Join(requiredBy[version], "\n\t"))
 		}
-		t.Errorf("the go.mod files require our modules at %d versions, want 1%s", len(requiredBy), &report)
+		t.Errorf("the go.mod files require modules of the repository at %d versions, want 1%s", len(requiredBy), &report)
 	}
 }
 
-// buildOutsider builds testdata/outsider in a folder of its own and returns the
-// path of the program.
+// buildOutsider builds testdata/outsider in a temporary folder and returns the path of
+// the program.
 func buildOutsider(t testing.TB) string {
 	t.Helper()
 	version := publicVersion(t)
@@ -133,9 +131,9 @@ func buildOutsider(t testing.TB) string {
 			t.Fatal(err)
 		}
 	}
-	// The modules that ours require come from the module cache of this machine
-	// as far as it has them. The module cache of the build is a new one, so that
-	// the same version of another commit is never used.
+	// Third-party modules come from the module cache of this machine when it has
+	// them. The build has its own module cache, so that it never uses the same
+	// version of another commit.
 	host := strings.Fields(output(t, dir, nil, "go", "env", "GOMODCACHE", "GOPROXY"))
 	cache := filepath.Join(host[0], "cache", "download")
 	proxies := []string{"file://" + moduleProxy(t, version), "file://" + cache, host[1]}
@@ -148,8 +146,8 @@ func buildOutsider(t testing.TB) string {
 		get = append(get, modules+"/"+name+"@"+version)
 	}
 	output(t, dir, env, "go", get...)
-	// With -trimpath what is built does not depend on the folder of the module
-	// cache, so that the next run finds it in the build cache.
+	// With -trimpath the build does not depend on the folder of the module cache,
+	// so that the next run uses the build cache.
 	output(t, dir, env, "go", "build", "-trimpath", "-o", "outsider", ".")
 	return filepath.Join(dir, "outsider")
 }
@@ -166,8 +164,8 @@ func publicVersion(t testing.TB) string {
 	return ""
 }
 
-// moduleProxy lays out a module proxy with the public modules of the commit
-// HEAD, and returns its folder.
+// moduleProxy creates a module proxy with the public modules of the commit HEAD, and
+// returns its folder.
 func moduleProxy(t testing.TB, version string) string {
 	t.Helper()
 	head, err := tryOutput(root(t), nil, "git", "rev-parse", "--verify", "HEAD")
@@ -245,8 +243,8 @@ func output(t testing.TB, dir string, env []string, name string, args ...string)
 	return out
 }
 
-// tryOutput is output with the error, which has the standard error of the
-// program.
+// tryOutput is like output, but returns the error, which includes the standard error
+// of the program.
 func tryOutput(dir string, env []string, name string, args ...string) (string, error) {
 	cmd := exec.Command(name, args...)
 	cmd.Dir = dir

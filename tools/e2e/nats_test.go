@@ -37,11 +37,11 @@ func testNATS(t *testing.T, m *mesh) {
 		}
 		switch {
 		case r.Status != v1.Done:
-			t.Errorf("got %s %v: status %v, want done", msg.Data, msg.Header, r.Status)
+			t.Errorf("got %s: status %s, want done", msg.Data, r.Status)
 		case len(r.Regions) != 6:
-			t.Errorf("got %s %v: %d regions, want 6", msg.Data, msg.Header, len(r.Regions))
+			t.Errorf("got %s: %d regions, want 6", msg.Data, len(r.Regions))
 		case msg.Header.Get("traceparent") == "":
-			t.Errorf("got %s %v: no traceparent", msg.Data, msg.Header)
+			t.Errorf("header %v has no traceparent", msg.Header)
 		}
 	})
 	t.Run("analyze problems", func(t *testing.T) {
@@ -66,11 +66,11 @@ func testNATS(t *testing.T, m *mesh) {
 			want := v1.NewProblem(tt.want, "")
 			switch {
 			case p.Code != tt.want:
-				t.Errorf("%s: got %s %v: code %v, want %v", tt.want, msg.Data, msg.Header, p.Code, tt.want)
+				t.Errorf("got %s: code %s, want %s", msg.Data, p.Code, tt.want)
 			case msg.Header.Get(micro.ErrorCodeHeader) == "":
-				t.Errorf("%s: got %s %v: no msg.Header.Get(micro.ErrorCodeHeader)", tt.want, msg.Data, msg.Header)
+				t.Errorf("%s: header %v has no %s", tt.want, msg.Header, micro.ErrorCodeHeader)
 			case p.Status != want.Status:
-				t.Errorf("%s: got %s %v: status %v, want %v", tt.want, msg.Data, msg.Header, p.Status, want.Status)
+				t.Errorf("got %s: status %d, want %d", msg.Data, p.Status, want.Status)
 			}
 		}
 	})
@@ -88,10 +88,10 @@ func testNATS(t *testing.T, m *mesh) {
 			t.Fatal(err)
 		}
 		if len(r.Regions) != 2 {
-			t.Errorf("the reply has %d regions, want the surest 2", len(r.Regions))
+			t.Errorf("the reply has %d regions, want the 2 with the highest scores", len(r.Regions))
 		}
 	})
-	t.Run("published straight to the stream", func(t *testing.T) {
+	t.Run("published to the stream", func(t *testing.T) {
 		inbox := nc.NewInbox()
 		sub, err := nc.SubscribeSync(inbox)
 		if err != nil {
@@ -106,9 +106,9 @@ func testNATS(t *testing.T, m *mesh) {
 		ack, err := js.PublishMsg(context.Background(), &nats.Msg{Subject: subject.Images(job), Data: page, Header: nats.Header{v1.HeaderReply: {inbox}}})
 		switch {
 		case err != nil:
-			t.Fatalf("publish: %v %+v", err, ack)
+			t.Fatalf("publish: %v", err)
 		case ack.Stream != streams.Images:
-			t.Fatalf("publish: %v %+v: ack.Stream %v, want %v", err, ack, ack.Stream, streams.Images)
+			t.Fatalf("the image was stored in %s, want %s", ack.Stream, streams.Images)
 		}
 		msg, err := sub.NextMsg(timeoutAnswer)
 		if err != nil {
@@ -130,7 +130,7 @@ func testNATS(t *testing.T, m *mesh) {
 			t.Errorf("over HTTP: %v", a)
 		}
 	})
-	t.Run("published straight, bad", func(t *testing.T) {
+	t.Run("invalid image published to the stream", func(t *testing.T) {
 		js, err := jetstream.New(nc)
 		if err != nil {
 			t.Fatal(err)
@@ -150,7 +150,8 @@ func testNATS(t *testing.T, m *mesh) {
 	t.Run("micro", func(t *testing.T) { testMicro(t, nc) })
 }
 
-// testSameProblems sends what is wrong over HTTP and over NATS.
+// testSameProblems sends the same invalid requests over HTTP and over NATS, and
+// compares the problems.
 func testSameProblems(t *testing.T, m *mesh, nc *nats.Conn) {
 	long := strings.Repeat("k", 256)
 	for name, tt := range map[string]struct {
@@ -181,24 +182,22 @@ func testSameProblems(t *testing.T, m *mesh, nc *nats.Conn) {
 		}
 		switch {
 		case got.Code != want.Code:
-			t.Errorf("%s: over NATS %+v, over HTTP %+v: got.Code %v, want %v", name, got, want, got.Code, want.Code)
+			t.Errorf("%s: code %s over NATS, %s over HTTP", name, got.Code, want.Code)
 		case got.Field != want.Field:
-			t.Errorf("%s: over NATS %+v, over HTTP %+v: got.Field %v, want %v",
-				name, got, want, got.Field, want.Field)
+			t.Errorf("%s: field %q over NATS, %q over HTTP", name, got.Field, want.Field)
 		case got.Limit != want.Limit:
-			t.Errorf("%s: over NATS %+v, over HTTP %+v: got.Limit %v, want %v",
-				name, got, want, got.Limit, want.Limit)
+			t.Errorf("%s: limit %d over NATS, %d over HTTP", name, got.Limit, want.Limit)
 		case got.Status != want.Status:
-			t.Errorf("%s: over NATS %+v, over HTTP %+v: got.Status %v, want %v",
-				name, got, want, got.Status, want.Status)
+			t.Errorf("%s: status %d over NATS, %d over HTTP", name, got.Status, want.Status)
 		}
 		if got.Code == v1.UnsupportedType {
-			t.Errorf("%s: it was not looked at", name)
+			t.Errorf("%s: the problem is about the image, want one about the request", name)
 		}
 	}
 }
 
-// testAnalyzeLater asks for no result, and follows the job as docs/nats.md says.
+// testAnalyzeLater sends an image with Prefer: respond-async, and waits for the
+// result as docs/nats.md describes.
 func testAnalyzeLater(t *testing.T, m *mesh, nc *nats.Conn) {
 	msg, err := nc.RequestMsg(&nats.Msg{
 		Subject: subject.Analyze("text"), Data: samplePage(t),
@@ -226,22 +225,21 @@ func testAnalyzeLater(t *testing.T, m *mesh, nc *nats.Conn) {
 	}
 	switch {
 	case done.Status != v1.Done:
-		t.Errorf("the result is %+v, want one that is done, with its metadata: done.Status %v, want done",
-			done, done.Status)
+		t.Errorf("result %+v: status %s, want done", done, done.Status)
 	case done.Metadata["camera"] != "3":
-		t.Errorf(`the result is %+v, want one that is done, with its metadata: done.Metadata["camera"] %q, want "3"`,
-			done, done.Metadata["camera"])
+		t.Errorf("the metadata is %v, want camera 3", done.Metadata)
 	}
 	if a := m.get(t, "/v1/images/"+r.ID); a.result.Status != v1.Done {
 		t.Errorf("over HTTP: %v", a)
 	}
 }
 
+// errNotYet is the error of a condition that a response does not fulfil yet.
 type errNotYet struct{ a response }
 
 func (e errNotYet) Error() string { return "not yet: " + e.a.String() }
 
-// testMicro asks as `nats micro ls`, `info` and `stats` do.
+// testMicro sends the requests of `nats micro ls`, `info` and `stats`.
 func testMicro(t *testing.T, nc *nats.Conn) {
 	for _, verb := range []micro.Verb{micro.PingVerb, micro.InfoVerb, micro.StatsVerb} {
 		seen := map[string][]byte{}
@@ -261,7 +259,7 @@ func testMicro(t *testing.T, nc *nats.Conn) {
 		for len(seen) < 5 {
 			msg, err := sub.NextMsg(5 * time.Second)
 			if err != nil {
-				t.Fatalf("%v: only %d services answered: %v", verb, len(seen), err)
+				t.Fatalf("%v: only %d of 5 services replied: %v", verb, len(seen), err)
 			}
 			var id struct {
 				Name    string `json:"name"`
@@ -271,17 +269,17 @@ func testMicro(t *testing.T, nc *nats.Conn) {
 			case err != nil:
 				t.Fatalf("%v: %s: %v", verb, msg.Data, err)
 			case id.Version == "":
-				t.Fatalf("%v: %s: no id.Version", verb, msg.Data)
+				t.Fatalf("%v: %s has no version", verb, msg.Data)
 			}
 			seen[id.Name] = msg.Data
 		}
 		for _, name := range []string{"ingress", "detect", "classify", "results", "draw"} {
 			if seen[name] == nil {
-				t.Errorf("%v: no answer of %s", verb, name)
+				t.Errorf("%v: no reply of %s", verb, name)
 			}
 		}
 		if verb == micro.StatsVerb && !bytes.Contains(seen["detect"], []byte(`"lanes":`)) {
-			t.Errorf("statistics of detect say nothing of lanes: %s", seen["detect"])
+			t.Errorf("the statistics of detect have no lanes: %s", seen["detect"])
 		}
 		if verb == micro.InfoVerb {
 			testInfo(t, seen)
@@ -289,8 +287,8 @@ func testMicro(t *testing.T, nc *nats.Conn) {
 	}
 }
 
-// testInfo checks that every endpoint says what it replies with, in a schema that exists,
-// and that analyze says what it accepts.
+// testInfo checks that the metadata of every endpoint names the type of its replies
+// and a schema that exists, and that the metadata of analyze has its limits.
 func testInfo(t *testing.T, services map[string][]byte) {
 	for name, data := range services {
 		var info micro.Info
@@ -302,7 +300,7 @@ func testInfo(t *testing.T, services map[string][]byte) {
 		}
 		for _, e := range info.Endpoints {
 			if e.Metadata["response_schema"] == "" && e.Metadata["response_types"] == "" {
-				t.Errorf("%s: %s does not say what it replies with: %v", name, e.Name, e.Metadata)
+				t.Errorf("%s: the metadata of %s has no type of its replies: %v", name, e.Name, e.Metadata)
 			}
 			for key, id := range e.Metadata {
 				if strings.HasSuffix(key, "_schema") {
@@ -324,8 +322,8 @@ func testInfo(t *testing.T, services map[string][]byte) {
 	}
 }
 
-// checkSchemaID checks that a file of contracts/schema/v1 has the $id, whatever part of it
-// is meant.
+// checkSchemaID checks that a file of contracts/schema/v1 has the $id. A fragment of
+// id is ignored.
 func checkSchemaID(t *testing.T, id string) {
 	id, _, _ = strings.Cut(id, "#")
 	data, err := os.ReadFile(filepath.Join(root(t), "contracts", "schema", "v1", path.Base(id)))

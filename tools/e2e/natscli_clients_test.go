@@ -24,8 +24,8 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// natscli runs commands of the nats program, which make interop-clients builds, in a
-// folder with page.png. Their output is not a terminal.
+// natscli runs commands of the program nats, which make interop-clients builds, in a
+// folder with the file page.png. Their output is not a terminal.
 type natscli struct {
 	dir string
 	env []string
@@ -48,7 +48,7 @@ func (n natscli) command(line string) *exec.Cmd {
 	return cmd
 }
 
-// run returns what a command prints.
+// run runs a command and returns its output.
 func (n natscli) run(t *testing.T, line string) string {
 	t.Helper()
 	out, err := n.command(line).CombinedOutput()
@@ -58,7 +58,7 @@ func (n natscli) run(t *testing.T, line string) string {
 	return string(out)
 }
 
-// result runs a command that prints a result and nothing else.
+// result runs a command that prints only a result, and returns the result.
 func (n natscli) result(t *testing.T, line string) (r v1.Result) {
 	t.Helper()
 	out, err := n.command(line).Output()
@@ -71,8 +71,8 @@ func (n natscli) result(t *testing.T, line string) (r v1.Result) {
 	return r
 }
 
-// watch runs a command that prints until it is ended, calls cause once it is connected
-// until it has printed what matches, and ends it.
+// watch runs a command that prints until it is killed. It calls cause repeatedly until
+// the output matches, and then kills the command.
 func (n natscli) watch(t *testing.T, line string, cause func(), printed *regexp.Regexp) {
 	t.Helper()
 	out := newLines()
@@ -113,10 +113,10 @@ func documentedCommands(t *testing.T) (commands []string) {
 // TestClientsNATS_DocumentedCommands runs each command of docs/nats.md.
 func TestClientsNATS_DocumentedCommands(t *testing.T) {
 	m := start(t, nil)
-	// What a template would change, after the end of the image.
+	// A template after the end of the image, which nats would expand.
 	page := append(samplePage(t), "{{ID}}"...)
 	n, sum := newNATSCLI(t, m, page), fmt.Sprintf("%x", sha256.Sum256(page))
-	var job string // of the command that does not wait
+	var job string // the job of the command that does not wait
 	contains := func(want ...string) func(*testing.T, string) {
 		return func(t *testing.T, line string) {
 			out := n.run(t, line)
@@ -132,7 +132,7 @@ func TestClientsNATS_DocumentedCommands(t *testing.T) {
 			if r := n.result(t, line); r.Status != v1.Done || len(r.Regions) != 6 {
 				t.Errorf("the result is %+v, want the 6 lines of the page", r)
 			} else if r.Image.SHA256 != sum {
-				t.Error("the file arrived changed")
+				t.Error("the SHA-256 of the image differs from that of the file")
 			}
 		},
 		"nats req --raw --no-templates --force-stdin -H Prefer:respond-async -H Sight-Priority:bulk sight.v1.analyze.text < page.png": func(t *testing.T, line string) {
@@ -182,7 +182,7 @@ func TestClientsNATS_DocumentedCommands(t *testing.T) {
 		line = exampleJob.ReplaceAllString(line, "JOB")
 		check, ok := checks[line]
 		if !ok {
-			t.Errorf("nothing tries the command %s", line)
+			t.Errorf("no check for the command %s", line)
 			continue
 		}
 		if !run[line] {
@@ -197,7 +197,7 @@ func TestClientsNATS_DocumentedCommands(t *testing.T) {
 	}
 }
 
-// testEvents subscribes to the events of a job that is to be published.
+// testEvents subscribes to the events of a job, and then publishes the job.
 func (n natscli) testEvents(t *testing.T, line string) {
 	c, err := client.New(n.nc)
 	if err != nil {
@@ -206,7 +206,7 @@ func (n natscli) testEvents(t *testing.T, line string) {
 	job := subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: "watched"}
 	published := false
 	n.watch(t, strings.Replace(line, "JOB", job.ID, 1), func() {
-		// A request says whether there is a subscription; events are told once.
+		// The request checks whether the command has subscribed. Events are published only once.
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
 		if _, err := n.nc.RequestWithContext(ctx, subject.Events(job.ID), nil); published || errors.Is(err, nats.ErrNoResponders) {
@@ -233,7 +233,7 @@ func (n natscli) waitingJob(t *testing.T) string {
 	return job.ID
 }
 
-// TestClientsNATS_MicroStatsCountsProblems reads the table that nats micro prints.
+// TestClientsNATS_MicroStatsCountsProblems reads the output of `nats micro stats`.
 func TestClientsNATS_MicroStatsCountsProblems(t *testing.T) {
 	n := newNATSCLI(t, start(t, nil), samplePage(t))
 	for _, line := range []string{
@@ -260,24 +260,19 @@ func TestClientsNATS_MicroStatsCountsProblems(t *testing.T) {
 		if e.Name != "analyze" {
 			continue
 		}
-		switch {
-		case e.Requests != 3:
-			t.Errorf("%d requests and %d errors are counted, want 3 and 2: requests %v, want 3",
-				e.Requests, e.Errors, e.Requests)
-		case e.Errors != 2:
-			t.Errorf("%d requests and %d errors are counted, want 3 and 2: errors %v, want 2",
-				e.Requests, e.Errors, e.Errors)
+		if e.Requests != 3 {
+			t.Errorf("%d requests are counted, want 3", e.Requests)
 		}
-		switch {
-		case !strings.Contains(e.LastError, "unknown-field: "):
-			t.Errorf(`the last error is %q, want that the header Sight-Prio is not known: want strings.Contains(e.LastError, "unknown-field: ")`,
-				e.LastError)
-		case !strings.Contains(e.LastError, "Sight-Prio"):
-			t.Errorf(`the last error is %q, want that the header Sight-Prio is not known: want strings.Contains(e.LastError, "Sight-Prio")`,
-				e.LastError)
+		if e.Errors != 2 {
+			t.Errorf("%d errors are counted, want 2", e.Errors)
+		}
+		for _, want := range []string{"unknown-field: ", "Sight-Prio"} {
+			if !strings.Contains(e.LastError, want) {
+				t.Errorf("the last error is %q, want %q in it", e.LastError, want)
+			}
 		}
 		if e.ProcessingTime < time.Millisecond {
-			t.Errorf("the processing time is %v, want that of a page that was read", e.ProcessingTime)
+			t.Errorf("the processing time is %v, want at least 1 ms for a page", e.ProcessingTime)
 		}
 		return
 	}

@@ -10,11 +10,11 @@ import (
 	"testing"
 )
 
-// generators is a copy of the folder generators, in which clients can be generated, with
-// the packages of npm that it needs.
+// generators is a copy of the folder generators with its npm packages. Clients are
+// generated in it.
 type generators struct {
 	dir string
-	// openAPI and asyncAPI are the paths of the documents.
+	// openAPI and asyncAPI are the paths of the API descriptions.
 	openAPI, asyncAPI string
 }
 
@@ -32,7 +32,7 @@ func newGenerators(t *testing.T) *generators {
 	return g
 }
 
-// run runs a program in the folder, and returns what it prints. The program has to succeed.
+// run runs a program in the folder and returns its output. The program must succeed.
 func (g *generators) run(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	cmd := exec.Command(name, args...)
@@ -46,8 +46,8 @@ func (g *generators) run(t *testing.T, name string, args ...string) string {
 	return string(out)
 }
 
-// TestClients_Descriptions has linters read the descriptions of the API, and generators make
-// clients of openapi.json. A program with each client posts an image, reads its result, and
+// TestClients_Descriptions runs linters on the API descriptions and generates clients
+// from openapi.json. A program with each client posts an image, reads its result, and
 // reads a problem.
 func TestClients_Descriptions(t *testing.T) {
 	g := newGenerators(t)

@@ -20,18 +20,18 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// documented is the API as it is described.
+// documented returns a router for the operations of contracts/openapi.json.
 var documented = sync.OnceValues(func() (routers.Router, error) {
 	doc, err := openapi3.NewLoader().LoadFromData(contracts.OpenAPI)
 	if err != nil {
 		return nil, err
 	}
-	doc.Servers = nil // the mesh of a test is at none of these addresses
+	doc.Servers = nil // the mesh of a test has another address
 	return gorillamux.NewRouter(doc)
 })
 
-// checkDocumented holds an answer against the description of the API.
-// Only what is not there need not be described.
+// checkDocumented validates a response against the OpenAPI description. An operation
+// without a description must respond with 404 or 405.
 func checkDocumented(req *http.Request, a response) error {
 	router, err := documented()
 	if err != nil {
@@ -40,12 +40,12 @@ func checkDocumented(req *http.Request, a response) error {
 	path, _, _ := strings.Cut(req.URL.RequestURI(), "?")
 	plain, err := http.NewRequest(req.Method, path, nil)
 	if err != nil {
-		return nil //nolint:nilerr // broken on purpose
+		return nil //nolint:nilerr // the test sends an invalid request
 	}
 	route, params, err := router.FindRoute(plain)
 	if err != nil {
 		if a.status == http.StatusNotFound || a.status == http.StatusMethodNotAllowed {
-			return nil // and rightly so
+			return nil // the expected response
 		}
 		return fmt.Errorf("%s %s is not described: %w", req.Method, req.URL.Path, err)
 	}
@@ -56,12 +56,12 @@ func checkDocumented(req *http.Request, a response) error {
 		Options: &openapi3filter.Options{IncludeResponseStatus: true},
 	}
 	if err := openapi3filter.ValidateResponse(context.Background(), in); err != nil {
-		return fmt.Errorf("the answer is not as described: %w", err)
+		return fmt.Errorf("the response differs from openapi.json: %w", err)
 	}
 	return checkCode(route.Operation, a)
 }
 
-// checkCode holds the code of a problem against those that its operation lists.
+// checkCode checks that the operation lists the code of a problem.
 func checkCode(operation *openapi3.Operation, a response) error {
 	if a.header.Get("Content-Type") != "application/problem+json" {
 		return nil
@@ -72,7 +72,7 @@ func checkCode(operation *openapi3.Operation, a response) error {
 	}
 	listed, _ := operation.Extensions["x-problem-codes"].([]any)
 	if !slices.Contains(listed, any(string(p.Code))) {
-		return fmt.Errorf("operation %s lists the problems %v, and answers %v", operation.OperationID, listed, a)
+		return fmt.Errorf("operation %s lists the problems %v, but responds %v", operation.OperationID, listed, a)
 	}
 	return nil
 }

@@ -12,8 +12,8 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// labelledModel describes the network rows with three classes. A row of an image is a
-// region: 0, class, score, left, top, right and bottom, 50 for 1.
+// labelledModel describes the network rows with three classes. Each row of an image is
+// a region: 0, class, score, left, top, right and bottom. The pixel value 50 is 1.
 const labelledModel = `
 version: "7"
 kind: ssd
@@ -26,8 +26,8 @@ threshold: 0.5
 classes: 4
 `
 
-// labelPipelines find the same regions. Each classify message of "labels" has one crop, so
-// that results joins its parts.
+// labelPipelines are pipelines that find the same regions. Each CROPS message of
+// "labels" has one crop, so that results joins the parts.
 const labelPipelines = `
 pipelines:
   - name: plain
@@ -51,9 +51,9 @@ pipelines:
         cat: {kind: model, settings: {model: colours}}
 `
 
-// TestPipelines_ClassifierOfEachLabel: each region is named by the classifier of its label,
-// and one whose label has none stays as it was found, in its place, in an image of several
-// parts, of one, and of none.
+// TestPipelines_ClassifierOfEachLabel checks that each region is classified by the
+// classifier of its label. A region whose label has no classifier stays unchanged and in
+// its place. The images have several parts, one part and no part.
 func TestPipelines_ClassifierOfEachLabel(t *testing.T) {
 	models := t.TempDir()
 	writeFiles(t, filepath.Join(models, "labelled"), rowsModel)
@@ -84,7 +84,7 @@ func TestPipelines_ClassifierOfEachLabel(t *testing.T) {
 	}
 	found := m.postDone(t, "?pipeline=plain", b.Bytes()).Regions
 	if labels := labels(found); !reflect.DeepEqual(labels, []string{"dog", "person", "dog", "car"}) {
-		t.Fatalf("the detector finds %v", labels)
+		t.Fatalf("the detector finds %v, want dog, person, dog, car", labels)
 	}
 	detector := v1.Model{Name: "labelled", Version: "7"}
 	colours, shades := v1.Model{Name: "colours", Version: "3"}, v1.Model{Name: "shades", Version: "3"}
@@ -113,18 +113,18 @@ func TestPipelines_ClassifierOfEachLabel(t *testing.T) {
 				named = "shades"
 			}
 			if want := tt.classifier[region.Label].Name; named != want {
-				t.Errorf("%s: region %d, %s, is named by %q, want %q", name, i, region.Label, named, want)
+				t.Errorf("%s: region %d, %s, is classified by %q, want %q", name, i, region.Label, named, want)
 			}
 			region.Labels = nil
 			if !reflect.DeepEqual(region, found[i]) {
-				t.Errorf("%s: region %d is %+v, want %+v as found", name, i, region, found[i])
+				t.Errorf("%s: region %d is %+v, want %+v as the detector has found it", name, i, region, found[i])
 			}
 		}
 	}
 }
 
-// TestPipelines_DefaultPriority: an image has the priority of its pipeline, over HTTP and over
-// NATS, unless the request names one.
+// TestPipelines_DefaultPriority checks that an image has the priority of its pipeline,
+// over HTTP and over NATS, unless the request sets a priority.
 func TestPipelines_DefaultPriority(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "pipelines.yaml")
 	writeFiles(t, filepath.Dir(file), map[string]string{"pipelines.yaml": `
@@ -142,21 +142,21 @@ pipelines:
 		t.Fatal(err)
 	}
 	page := samplePage(t)
-	over := func(pipeline string) {
+	request := func(pipeline string) {
 		t.Helper()
 		if _, err := nc.Request(subject.Analyze(pipeline), page, timeoutAnswer); err != nil {
-			t.Fatalf("over NATS: %v", err)
+			t.Fatalf("request over NATS: %v", err)
 		}
 	}
 	for name, tt := range map[string]struct {
 		send func()
 		want subject.Priority
 	}{
-		"nothing said":         {func() { m.postDone(t, "?pipeline=usual", page) }, subject.Interactive},
-		"the pipeline's":       {func() { m.postDone(t, "?pipeline=patient", page) }, subject.Bulk},
-		"the request's":        {func() { m.postDone(t, "?pipeline=patient&priority=interactive", page) }, subject.Interactive},
-		"nothing said by NATS": {func() { over("usual") }, subject.Interactive},
-		"the pipeline's, NATS": {func() { over("patient") }, subject.Bulk},
+		"default":             {func() { m.postDone(t, "?pipeline=usual", page) }, subject.Interactive},
+		"pipeline":            {func() { m.postDone(t, "?pipeline=patient", page) }, subject.Bulk},
+		"request":             {func() { m.postDone(t, "?pipeline=patient&priority=interactive", page) }, subject.Interactive},
+		"default, over NATS":  {func() { request("usual") }, subject.Interactive},
+		"pipeline, over NATS": {func() { request("patient") }, subject.Bulk},
 	} {
 		tt.send()
 		stored, err := images.NextMsg(timeoutAnswer)

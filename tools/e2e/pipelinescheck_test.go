@@ -11,8 +11,8 @@ import (
 	"github.com/sightmesh/sightmesh/lane/pipeline"
 )
 
-// checkPipelines runs sightmesh pipelines check on a file with this content, and expects an exit
-// status. It returns what was printed, with the line of each pipeline by its name.
+// checkPipelines runs `sightmesh pipelines check` on a file with this content, and checks the exit
+// status. It returns the lines of the standard output by the name of the pipeline.
 func checkPipelines(t *testing.T, code int, content string, args ...string) (lines map[string]string, stderr string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -29,7 +29,7 @@ func checkPipelines(t *testing.T, code int, content string, args ...string) (lin
 	return lines, stderr
 }
 
-// checkLines reports lines that are other than the patterns by their names.
+// checkLines checks that each line matches the pattern with the same name.
 func checkLines(t *testing.T, lines, want map[string]string) {
 	t.Helper()
 	for name, pattern := range want {
@@ -45,8 +45,8 @@ func checkLines(t *testing.T, lines, want map[string]string) {
 // header is the pattern of the first line.
 const header = `^PIPELINE +STATE +REGIONS +TIME +MODELS, OR WHY NOT\n$`
 
-// TestPipelinesCheck_RunsAnImage: the drawn page is read by every pipeline, also by those with
-// a classifier for each label, and one that needs no model is ready.
+// TestPipelinesCheck_RunsAnImage checks that every pipeline processes the sample page, also
+// pipelines with a classifier for each label. Pipelines without models are ready.
 func TestPipelinesCheck_RunsAnImage(t *testing.T) {
 	t.Parallel()
 	lines, _ := checkPipelines(t, 0, `
@@ -69,7 +69,7 @@ pipelines:
 	})
 }
 
-// TestPipelinesCheck_AnImage is that of the flag: the network finds what it shows.
+// TestPipelinesCheck_AnImage processes the image of the flag --image.
 func TestPipelinesCheck_AnImage(t *testing.T) {
 	t.Parallel()
 	models, dir := t.TempDir(), t.TempDir()
@@ -80,8 +80,8 @@ func TestPipelinesCheck_AnImage(t *testing.T) {
 	checkLines(t, lines, map[string]string{"PIPELINE": header, "rows": `^rows +ready +1 +\d+ ms +rows 1\.2\n$`})
 }
 
-// TestPipelinesCheck_Reason: each pipeline that cannot be used has its reason, and ends no
-// other one, also when its program dies, never comes back, or takes too much memory.
+// TestPipelinesCheck_Reason checks that each unusable pipeline has a reason and does not
+// affect other pipelines, also when its program ends, hangs or needs too much memory.
 func TestPipelinesCheck_Reason(t *testing.T) {
 	t.Parallel()
 	models := t.TempDir()
@@ -120,24 +120,26 @@ pipelines:
 	}
 }
 
-// TestPipelinesCheck_HostileModels: each has its reason, and the others are served.
+// TestPipelinesCheck_HostileModels checks that each hostile model has a reason, and that the
+// other pipelines are ready.
 func TestPipelinesCheck_HostileModels(t *testing.T) {
 	t.Parallel()
 	models := t.TempDir()
 	var file strings.Builder
 	file.WriteString("pipelines:\n  - {name: fine, detect: {kind: text-lines}}\n")
 	want := map[string]string{"PIPELINE": header, "fine": `^fine +ready`}
-	for name, said := range hostileModels {
+	for name, reasons := range hostileModels {
 		p := fmt.Sprintf("m%d", len(want))
 		hostileFolder(t, filepath.Join(models, p), name, "opencv")
 		fmt.Fprintf(&file, "  - {name: %s, detect: {kind: model, settings: {model: %s}}}\n", p, p)
-		want[p] = `^` + p + ` +not ready +detect: .*` + regexp.QuoteMeta(said.opencv)
+		want[p] = `^` + p + ` +not ready +detect: .*` + regexp.QuoteMeta(reasons.opencv)
 	}
 	lines, _ := checkPipelines(t, 1, file.String(), "--models", models)
 	checkLines(t, lines, want)
 }
 
-// TestPipelinesCheck_NamesLineAndField of all that is wrong in a file, before any lane starts.
+// TestPipelinesCheck_NamesLineAndField checks that every error of a file is reported with its
+// line and field, before any lane starts.
 func TestPipelinesCheck_NamesLineAndField(t *testing.T) {
 	t.Parallel()
 	lines, stderr := checkPipelines(t, 1, `pipelines:
@@ -190,7 +192,7 @@ func TestPipelinesCheck_WrongArguments(t *testing.T) {
 	}
 }
 
-// TestPipelinesShow prints a file that can be loaded again.
+// TestPipelinesShow checks that the printed file can be loaded.
 func TestPipelinesShow(t *testing.T) {
 	t.Parallel()
 	stdout, stderr, code := sightmesh(t, nil, "pipelines", "show")

@@ -15,7 +15,7 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// testProblems shows that everything a request can get wrong is told apart.
+// testProblems checks the problem of every mistake that a request can make.
 func testProblems(t *testing.T, m *mesh) {
 	page := samplePage(t)
 	for _, tt := range []struct {
@@ -33,19 +33,19 @@ func testProblems(t *testing.T, m *mesh) {
 		{name: "broken query", path: "/v1/images?pipeline=%zz", body: page, want: v1.InvalidParameter, field: "query"},
 		{name: "bad priority", path: "/v1/images?priority=now", body: page, want: v1.InvalidParameter, field: "priority"},
 		{name: "bad wait", path: "/v1/images", header: []string{"Prefer", "wait=soon"}, body: page, want: v1.InvalidHeader, field: "Prefer"},
-		{name: "type that is not read", path: "/v1/images", header: []string{"Content-Type", "text/html"}, body: page, want: v1.UnsupportedType, field: "Content-Type"},
-		{name: "type that cannot be read", path: "/v1/images", header: []string{"Content-Type", "image/"}, body: page, want: v1.InvalidHeader, field: "Content-Type"},
+		{name: "unsupported type", path: "/v1/images", header: []string{"Content-Type", "text/html"}, body: page, want: v1.UnsupportedType, field: "Content-Type"},
+		{name: "malformed type", path: "/v1/images", header: []string{"Content-Type", "image/"}, body: page, want: v1.InvalidHeader, field: "Content-Type"},
 		{name: "form without boundary", path: "/v1/images", header: []string{"Content-Type", "multipart/form-data"}, body: page, want: v1.InvalidHeader, field: "Content-Type"},
-		{name: "form that is none", path: "/v1/images", header: []string{"Content-Type", "multipart/form-data; boundary=x"}, body: page, want: v1.InvalidBody, field: "image"},
+		{name: "malformed form", path: "/v1/images", header: []string{"Content-Type", "multipart/form-data; boundary=x"}, body: page, want: v1.InvalidBody, field: "image"},
 		{name: "empty body", path: "/v1/images", body: nil, want: v1.EmptyBody},
-		{name: "no picture", path: "/v1/images", body: []byte("hello, is this a picture?"), want: v1.UnsupportedType},
+		{name: "text", path: "/v1/images", body: []byte("hello, is this an image?"), want: v1.UnsupportedType},
 		{name: "damaged header", path: "/v1/images", body: page[:20], want: v1.Damaged},
 		{name: "damaged inside", path: "/v1/images", body: page[:len(page)/2], want: v1.Damaged},
 		{name: "too large", path: "/v1/images", body: append(bytes.Clone(page), make([]byte, 8<<20)...), want: v1.TooLarge},
 		{name: "unknown job", method: http.MethodGet, path: "/v1/images/01ARZ3NDEKTSV4RRFFQ69G5FAV", want: v1.UnknownJob},
 		{name: "impossible job", method: http.MethodGet, path: "/v1/images/a.b", want: v1.UnknownJob},
 		{name: "wrong method", method: http.MethodPut, path: "/v1/images", want: v1.MethodNotAllowed},
-		{name: "nothing there", method: http.MethodGet, path: "/v2/nothing", want: v1.NotFound},
+		{name: "unknown path", method: http.MethodGet, path: "/v2/nothing", want: v1.NotFound},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			method := tt.method
@@ -56,7 +56,7 @@ func testProblems(t *testing.T, m *mesh) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			req.URL.Opaque = tt.path // as it is, broken or not
+			req.URL.Opaque = tt.path // sent unchanged, also when it is malformed
 			if method == http.MethodPost {
 				req.Header.Set("Content-Type", "application/octet-stream")
 			}
@@ -95,11 +95,11 @@ func testProblems(t *testing.T, m *mesh) {
 		w.Close()
 		checkProblem(t, m.post(t, "", b.Bytes(), "Content-Type", w.FormDataContentType()), v1.InvalidBody)
 	})
-	t.Run("ten gigabytes are refused before they are sent", func(t *testing.T) {
+	t.Run("ten gigabytes are rejected before they are sent", func(t *testing.T) {
 		a := raw(t, m, "POST /v1/images HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 10000000000\r\nExpect: 100-continue\r\n\r\n", false)
 		checkProblem(t, a, v1.TooLarge)
 		if a.problem.Limit != 8<<20 {
-			t.Errorf("limit %d, want it named", a.problem.Limit)
+			t.Errorf("limit %d, want %d", a.problem.Limit, 8<<20)
 		}
 	})
 	t.Run("endless body", func(t *testing.T) {
@@ -109,7 +109,7 @@ func testProblems(t *testing.T, m *mesh) {
 		}
 		a, err := do(req, "Content-Type", "image/png")
 		if err != nil {
-			t.Skipf("the client gave up writing before it read the response: %v", err)
+			t.Skipf("the client stopped writing before it read the response: %v", err)
 		}
 		checkProblem(t, a, v1.TooLarge)
 	})
@@ -121,7 +121,7 @@ func testProblems(t *testing.T, m *mesh) {
 		a := raw(t, m, "POST /v1/images HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\nContent-Length: 900\r\n\r\n--x\r\nContent-Disposition: form-data; name=\"image\"\r\n\r\nabc", true)
 		checkProblem(t, a, v1.TruncatedBody)
 	})
-	t.Run("what there is", func(t *testing.T) {
+	t.Run("pipelines", func(t *testing.T) {
 		a := m.get(t, "/v1/pipelines")
 		for _, want := range []string{`"name":"text"`, `"name":"faces"`, `"name":"objects"`, `"name":"codes"`, `"ready":true`, "tesseract-chi_sim", "haarcascade_frontalface_alt2", "docs/models.md", "image/webp"} {
 			if !strings.Contains(string(a.body), want) {
@@ -129,38 +129,40 @@ func testProblems(t *testing.T, m *mesh) {
 			}
 		}
 		if a := m.get(t, "/openapi.json"); a.status != http.StatusOK {
-			t.Errorf("openapi: %v", a)
+			t.Errorf("GET /openapi.json: %v, want 200", a)
 		}
 	})
 }
 
+// checkProblem checks that a response is the problem with a code.
 func checkProblem(t *testing.T, a response, want v1.Code) {
 	t.Helper()
 	p := v1.NewProblem(want, "")
 	switch {
-	case a.status != p.Status:
-		t.Errorf("got %v, want %d %s: status %v, want %v", a, p.Status, want, a.status, p.Status)
 	case a.problem.Code != want:
-		t.Errorf("got %v, want %d %s: problem code %v, want %v", a, p.Status, want, a.problem.Code, want)
-	case a.problem.Type != p.Type:
-		t.Errorf("got %v, want %d %s: a.problem.Type %v, want %v", a, p.Status, want, a.problem.Type, p.Type)
+		t.Errorf("got %v, want the problem %s", a, want)
+	case a.status != p.Status:
+		t.Errorf("got %v: HTTP status %d, want %d", a, a.status, p.Status)
 	case a.problem.Status != p.Status:
-		t.Errorf("got %v, want %d %s: a.problem.Status %v, want %v", a, p.Status, want, a.problem.Status, p.Status)
+		t.Errorf("got %v: status %d, want %d", a, a.problem.Status, p.Status)
+	case a.problem.Type != p.Type:
+		t.Errorf("got %v: type %s, want %s", a, a.problem.Type, p.Type)
 	case a.problem.Detail == "":
-		t.Errorf("got %v, want %d %s: no a.problem.Detail", a, p.Status, want)
+		t.Errorf("got %v: no detail", a)
 	}
 	if len(a.problem.TraceID) != 32 {
-		t.Errorf("trace id %q", a.problem.TraceID)
+		t.Errorf("the trace ID of %s is %q, want 32 digits", want, a.problem.TraceID)
 	}
 }
 
+// endless is a body without an end.
 type endless struct{}
 
 func (endless) Read(b []byte) (int, error) { return len(b), nil }
 
-// raw sends bytes as they are and reads the answer; half says that nothing
-// more will come.
-func raw(t *testing.T, m *mesh, request string, half bool) response {
+// raw sends the bytes of a request and reads the response. closeWrite ends the
+// request: the server reads EOF after it.
+func raw(t *testing.T, m *mesh, request string, closeWrite bool) response {
 	t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(m.base(), "http://"))
 	if err != nil {
@@ -171,12 +173,12 @@ func raw(t *testing.T, m *mesh, request string, half bool) response {
 	if _, err := io.WriteString(conn, request); err != nil {
 		t.Fatal(err)
 	}
-	if half {
+	if closeWrite {
 		conn.(*net.TCPConn).CloseWrite()
 	}
 	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
-		t.Fatalf("no answer: %v", err)
+		t.Fatalf("no response: %v", err)
 	}
 	defer res.Body.Close()
 	a := response{status: res.StatusCode, header: res.Header}

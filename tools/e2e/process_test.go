@@ -15,18 +15,18 @@ import (
 	"time"
 )
 
-// A process is a child process. The kernel kills it when this process ends.
+// A process is a child process. The kernel kills it when the test process ends.
 type process struct {
 	cmd  *exec.Cmd
-	done chan struct{} // closed when it has ended and its output is read
-	err  error         // of exec.Cmd.Wait, once done is closed
+	done chan struct{} // closed when the child has ended and its output was read
+	err  error         // the result of exec.Cmd.Wait; valid once done is closed
 }
 
 func startProcess(cmd *exec.Cmd) (*process, error) {
-	// SIGKILL also comes when the thread that started the child ends, so that
-	// thread is kept as long as the child (golang/go#27505).
+	// The kernel also sends SIGKILL when the thread that started the child
+	// ends, so that thread is kept until the child ends (golang/go#27505).
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	cmd.WaitDelay = 2 * time.Second // for grandchildren that hold its output open
+	cmd.WaitDelay = 2 * time.Second // grandchildren may keep the output open
 	p := &process{cmd: cmd, done: make(chan struct{})}
 	started := make(chan error)
 	go func() {
@@ -45,7 +45,7 @@ func startProcess(cmd *exec.Cmd) (*process, error) {
 	return p, nil
 }
 
-// signal sends s. A process that has ended is no error.
+// signal sends s. It is no error when the process has already ended.
 func (p *process) signal(t testing.TB, s syscall.Signal) {
 	t.Helper()
 	if err := p.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
@@ -53,7 +53,7 @@ func (p *process) signal(t testing.TB, s syscall.Signal) {
 	}
 }
 
-// stop sends SIGTERM and waits for the end, which may take a minute. It
+// stop sends SIGTERM and waits at most a minute for the end of the process. It
 // returns the error of the process.
 func (p *process) stop(t testing.TB) error {
 	t.Helper()
@@ -67,18 +67,18 @@ func (p *process) stop(t testing.TB) error {
 	return p.err
 }
 
-// kill sends SIGKILL and waits for the end.
+// kill sends SIGKILL and waits for the end of the process.
 func (p *process) kill(t testing.TB) {
 	t.Helper()
 	p.signal(t, syscall.SIGKILL)
 	<-p.done
 }
 
-// lines collects what processes write, line by line.
+// lines collects the output of processes line by line.
 type lines struct {
 	mu   sync.Mutex
 	all  []string
-	more chan struct{} // closed and replaced at each line
+	more chan struct{} // closed and replaced with each line
 }
 
 func newLines() *lines { return &lines{more: make(chan struct{})} }
@@ -94,10 +94,10 @@ func (l *lines) add(line string) {
 // writer returns a writer for the output of one process.
 func (l *lines) writer() io.Writer { return &lineWriter{to: l} }
 
-// lineWriter hands on whole lines.
+// lineWriter passes whole lines on.
 type lineWriter struct {
 	to   *lines
-	rest []byte // of a line that has not ended
+	rest []byte // start of a line that has not ended
 }
 
 func (w *lineWriter) Write(b []byte) (int, error) {
@@ -113,7 +113,7 @@ func (w *lineWriter) Write(b []byte) (int, error) {
 }
 
 // search waits for a line that matches and returns its submatches. ok is false
-// when none came in time.
+// when no line matched in time.
 func (l *lines) search(re *regexp.Regexp, within time.Duration) (found []string, ok bool) {
 	timeout := time.After(within)
 	for from := 0; ; {
@@ -134,7 +134,7 @@ func (l *lines) search(re *regexp.Regexp, within time.Duration) (found []string,
 	}
 }
 
-// matching returns all lines that match so far.
+// matching returns all lines so far that match.
 func (l *lines) matching(re *regexp.Regexp) []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -147,8 +147,8 @@ func (l *lines) matching(re *regexp.Regexp) []string {
 	return out
 }
 
-// last returns the submatches of the last line that matches so far; nil when
-// none does.
+// last returns the submatches of the last line so far that matches, or nil when
+// no line matches.
 func (l *lines) last(re *regexp.Regexp) []string {
 	if all := l.matching(re); len(all) > 0 {
 		return re.FindStringSubmatch(all[len(all)-1])
@@ -162,5 +162,5 @@ func (l *lines) String() string {
 	return strings.Join(l.all, "\n")
 }
 
-// trouble matches the lines that say why a service did not end well.
+// trouble matches log lines that can explain why a service failed.
 var trouble = regexp.MustCompile(`"level":"(WARN|ERROR)"|panic|goroutine`)

@@ -10,7 +10,8 @@ import (
 	"github.com/sightmesh/sightmesh/tools/internal/quality"
 )
 
-// TestQuality_MeasuresTwoPhotos: a page that every build reads without an error, and a face.
+// TestQuality_MeasuresTwoPhotos measures two photos: a page that every build reads
+// without an error, and a face.
 func TestQuality_MeasuresTwoPhotos(t *testing.T) {
 	images := filepath.Join(t.TempDir(), "two")
 	files := map[string]string{}
@@ -51,7 +52,8 @@ pipelines:
 	}
 }
 
-// TestQuality_MissedTargetIsAnError: without the model of objects their targets are missed.
+// TestQuality_MissedTargetIsAnError measures without the model of the pipeline objects,
+// which misses its targets.
 func TestQuality_MissedTargetIsAnError(t *testing.T) {
 	images := filepath.Join(t.TempDir(), "one")
 	writeFiles(t, images, map[string]string{
@@ -65,18 +67,14 @@ func TestQuality_MissedTargetIsAnError(t *testing.T) {
 	cfg := quality.Config{Images: []string{images}, Bin: filepath.Dir(binary(t, "sightmesh")), Models: t.TempDir(), Out: out}
 	var page, progress bytes.Buffer
 	err := quality.Command(t.Context(), cfg, &page, &progress)
-	switch {
-	case err == nil:
-		t.Errorf("the error is %v, want the target of objects: no error", err)
-	case !strings.Contains(err.Error(), "target missed: objects missed: not served"):
-		t.Errorf(`the error is %v, want the target of objects: want strings.Contains(err.Error(), "target missed: objects missed: not served")`,
-			err)
+	if want := "target missed: objects missed: not served"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("the error is %v, want %q in it", err, want)
 	}
 	written, err := os.ReadFile(out)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(string(written), page.String()) {
-		t.Errorf("the file has not what was printed: %s", written)
+		t.Errorf("the file does not contain what was printed: %s", written)
 	}
 }

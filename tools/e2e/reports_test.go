@@ -41,7 +41,7 @@ func decodeReport(t testing.TB, a response) v1.Report {
 	return r
 }
 
-// finished waits until a report is done and returns it.
+// finished waits until a report is done, and returns it.
 func (m *mesh) finished(t testing.TB, location string) v1.Report {
 	t.Helper()
 	var r v1.Report
@@ -58,7 +58,7 @@ func (m *mesh) finished(t testing.TB, location string) v1.Report {
 func testReports(t *testing.T, m *mesh) {
 	t.Run("of addresses", func(t *testing.T) { testReportOfURLs(t, m) })
 	t.Run("of uploads", func(t *testing.T) { testReportOfUploads(t, m) })
-	t.Run("that cannot be taken", func(t *testing.T) { testBadReports(t, m) })
+	t.Run("rejected", func(t *testing.T) { testBadReports(t, m) })
 }
 
 func testReportOfURLs(t *testing.T, m *mesh) {
@@ -95,82 +95,80 @@ func testReportOfURLs(t *testing.T, m *mesh) {
 	case a.status != http.StatusAccepted:
 		t.Fatalf("got %v: status %v, want 202", a, a.status)
 	case r.Status != v1.Running:
-		t.Fatalf("got %v: status %v, want running", a, r.Status)
+		t.Fatalf("got %v: the report is %s, want running", a, r.Status)
 	case r.Counts.Total != 5:
-		t.Fatalf("got %v: Counts.Total %v, want 5", a, r.Counts.Total)
+		t.Fatalf("got %v: %d images in total, want 5", a, r.Counts.Total)
 	case a.header.Get("Location") != "/v1/reports/"+r.ID:
-		t.Fatalf("got %v: location %v, want %v", a, a.header.Get("Location"), "/v1/reports/"+r.ID)
+		t.Fatalf("got %v: Location %s, want /v1/reports/%s", a, a.header.Get("Location"), r.ID)
 	}
 	location := a.header.Get("Location")
-	if again := m.send(t, http.MethodPost, "/v1/reports?pipeline=faces&callback="+web+"/callback", "application/json", body, key...); again.header.Get("Location") != location {
-		t.Errorf("the same report again: %v", again)
+	again := m.send(t, http.MethodPost, "/v1/reports?pipeline=faces&callback="+web+"/callback", "application/json", body, key...)
+	if got := again.header.Get("Location"); got != location {
+		t.Errorf("the same request again got %v with the Location %q, want %q", again, got, location)
 	}
 	names, last := events(t, m.get(t, location+"/events"))
-	var told v1.Report
-	if err := json.Unmarshal(last, &told); err != nil {
+	var lastReport v1.Report
+	if err := json.Unmarshal(last, &lastReport); err != nil {
 		t.Fatal(err)
 	}
 	want := v1.Counts{Total: 5, Done: 2, Failed: 3}
 	switch {
 	case names[0] != "accepted":
-		t.Errorf(`events %v, the last %s: names[0] %q, want "accepted"`, names, last, names[0])
+		t.Errorf("events %q, want accepted first", names)
 	case names[len(names)-1] != "done":
-		t.Errorf(`events %v, the last %s: names[len(names)-1] %q, want "done"`, names, last, names[len(names)-1])
-	case told.Counts != want:
-		t.Errorf("events %v, the last %s: told.Counts %v, want %v", names, last, told.Counts, want)
+		t.Errorf("events %q, want done last", names)
+	case lastReport.Counts != want:
+		t.Errorf("the last event has the counts %+v, want %+v", lastReport.Counts, want)
 	}
 	r := decodeReport(t, m.get(t, location))
 	switch {
 	case r.Status != v1.Done:
-		t.Fatalf("the report: %+v: status %v, want done", r, r.Status)
+		t.Fatalf("report %+v: status %s, want done", r, r.Status)
 	case r.Counts != want:
-		t.Fatalf("the report: %+v: counts %v, want %v", r, r.Counts, want)
+		t.Fatalf("the counts are %+v, want %+v", r.Counts, want)
 	case r.Metadata["train"] != "7":
-		t.Fatalf(`the report: %+v: Metadata["train"] %q, want "7"`, r, r.Metadata["train"])
+		t.Fatalf("the metadata is %v, want train 7", r.Metadata)
 	case len(r.Images) != 5:
-		t.Fatalf("the report: %+v: %d images, want 5", r, len(r.Images))
+		t.Fatalf("report %+v: %d images, want 5", r, len(r.Images))
 	}
 	for i, code := range []v1.Code{"", v1.FetchFailed, v1.URLRefused, v1.UnsupportedType, ""} {
 		image := r.Images[i]
 		switch {
 		case image.ID != fmt.Sprint(r.ID, "-", i):
-			t.Errorf("image %d: %+v: image.ID %v, want %v", i, image, image.ID, fmt.Sprint(r.ID, "-", i))
+			t.Errorf("image %d has the ID %s, want %s-%d", i, image.ID, r.ID, i)
 			continue
 		case image.Location != "wagon 3":
-			t.Errorf(`image %d: %+v: image.Location %q, want "wagon 3"`, i, image, image.Location)
+			t.Errorf("image %d has the location %q, want wagon 3", i, image.Location)
 			continue
 		case image.Result == nil:
-			t.Errorf("image %d: %+v: no image.Result", i, image)
+			t.Errorf("image %d has no result: %+v", i, image)
 			continue
 		case image.Result.Metadata["camera"] != "left":
-			t.Errorf(`image %d: %+v: image.Result.Metadata["camera"] %q, want "left"`,
-				i, image, image.Result.Metadata["camera"])
+			t.Errorf("image %d has the metadata %v, want camera left", i, image.Result.Metadata)
 			continue
 		}
+		problem := image.Result.Problem
 		switch {
-		case code == "" && (image.Status != v1.Done || len(image.Result.Regions) != 1):
-			t.Errorf(`image %d: %+v, want %q: want not code == "" && (image.Status != v1.Done || len(image.Result.Regions) != 1)`,
-				i, image.Result, code)
-		case code != "" && (image.Result.Problem == nil || image.Result.Problem.Code != code):
-			t.Errorf(`image %d: %+v, want %q: want not code != "" && (image.Result.Problem == nil || image.Result.Problem.Code != code)`,
-				i, image.Result, code)
+		case code != "" && (problem == nil || problem.Code != code):
+			t.Errorf("image %d has the problem %v, want %s", i, problem, code)
+		case code == "" && image.Status != v1.Done:
+			t.Errorf("image %d is %s with the problem %v, want done", i, image.Status, problem)
+		case code == "" && len(image.Result.Regions) != 1:
+			t.Errorf("image %d has %d regions, want 1", i, len(image.Result.Regions))
 		}
 	}
-	if one := m.get(t, "/v1/images/"+r.Images[0].ID); one.result.Status != v1.Done {
-		t.Errorf("an image is a job like others: %v", one)
+	if a := m.get(t, "/v1/images/"+r.Images[0].ID); a.result.Status != v1.Done {
+		t.Errorf("GET of the first image as a job: %v, want done", a)
 	}
 	if n := insideSeen("/x"); n != 0 {
-		t.Errorf("the server inside saw %d requests", n)
+		t.Errorf("the forbidden server got %d requests, want 0", n)
 	}
 	if n := seen("/flaky.jpg"); n != 2 {
-		t.Errorf("%d fetches of what failed once", n)
+		t.Errorf("%d fetches of an image whose first fetch fails, want 2", n)
 	}
 	eventually(t, timeoutAnswer, func() error {
-		switch c := decodeReport(t, m.get(t, location)).Callback; {
-		case c == nil:
-			return fmt.Errorf("the callback is %+v: no c", c)
-		case c.State != v1.CallbackDelivered:
-			return fmt.Errorf("the callback is %+v: state %v, want delivered", c, c.State)
+		if c := decodeReport(t, m.get(t, location)).Callback; c == nil || c.State != v1.CallbackDelivered {
+			return fmt.Errorf("the webhook is %+v, want it delivered", c)
 		}
 		return nil
 	})
@@ -187,13 +185,11 @@ func testReportOfUploads(t *testing.T, m *mesh) {
 		r := m.finished(t, a.header.Get("Location"))
 		switch {
 		case r.Counts != (v1.Counts{Total: 3, Done: 2, Failed: 1}):
-			t.Errorf("%s: %+v: counts %v, want %v", path, r, r.Counts, (v1.Counts{Total: 3, Done: 2, Failed: 1}))
+			t.Errorf("%s: the counts are %+v, want 2 of 3 done and 1 failed", path, r.Counts)
 		case r.Images[1].Result.Problem.Code != v1.UnsupportedType:
-			t.Errorf("%s: %+v: Images[1].Result.Problem.Code %v, want unsupported-type",
-				path, r, r.Images[1].Result.Problem.Code)
+			t.Errorf("%s: image 1 has the problem %v, want %s", path, r.Images[1].Result.Problem, v1.UnsupportedType)
 		case r.Images[2].Result.Image.Bytes != len(face):
-			t.Errorf("%s: %+v: Images[2].Result.Image.Bytes %v, want %v",
-				path, r, r.Images[2].Result.Image.Bytes, len(face))
+			t.Errorf("%s: image 2 has %d bytes, want %d", path, r.Images[2].Result.Image.Bytes, len(face))
 		}
 	}
 }
@@ -210,7 +206,7 @@ func testBadReports(t *testing.T, m *mesh) {
 		`{"images":[{"url":"ftp://a"}]}`: {v1.InvalidBody, "images.0.url"},
 		`{"images":[{"url":"http://a/"},{"url":7}]}`: {v1.InvalidBody, "images.1.url"},
 		`{"images":[{"url":"http://a/","url":"b"}]}`: {v1.InvalidBody, "images.0.url"},
-		`{"pictures":[]}`:           {v1.UnknownField, "pictures"},
+		`{"photos":[]}`:             {v1.UnknownField, "photos"},
 		`{"images":[` + many + `]}`: {v1.TooManyImages, "images"},
 		`{"images":[`:               {v1.InvalidBody, "images"},
 	} {
@@ -225,7 +221,7 @@ func testBadReports(t *testing.T, m *mesh) {
 }
 
 // TestReports_SurviveRestartOfAllServices kills all processes in the middle of a
-// report and starts them again on the same files.
+// report and starts them again on the same folder.
 func TestReports_SurviveRestartOfAllServices(t *testing.T) {
 	testReportSurvivesRestart(t, start(t, webClients()))
 }
@@ -233,7 +229,7 @@ func TestReports_SurviveRestartOfAllServices(t *testing.T) {
 func testReportSurvivesRestart(t *testing.T, m *mesh) {
 	face := sampleFace(t)
 	web, _ := serveOn(t, webHost, func(w http.ResponseWriter, _ *http.Request) {
-		time.Sleep(20 * time.Millisecond)
+		time.Sleep(20 * time.Millisecond) // so that the report takes longer than the kill
 		w.Write(face)
 	})
 	const n = 60
@@ -254,17 +250,17 @@ func testReportSurvivesRestart(t *testing.T, m *mesh) {
 	m.restart(t)
 	r := m.finished(t, location)
 	if r.Counts != (v1.Counts{Total: n, Done: n}) {
-		t.Errorf("after everything was killed: %+v", r.Counts)
+		t.Errorf("the counts after the restart are %+v, want all %d done", r.Counts, n)
 	}
 	for i, image := range r.Images {
 		switch {
 		case !strings.HasSuffix(image.URL, fmt.Sprintf("/%d.jpg", i)):
-			t.Errorf(`image %d: %+v: want strings.HasSuffix(image.URL, fmt.Sprintf("/%%d.jpg", i))`, i, image)
+			t.Errorf("image %d has the URL %s, want /%d.jpg", i, image.URL, i)
 		case image.Result == nil:
-			t.Errorf("image %d: %+v: no image.Result", i, image)
+			t.Errorf("image %d has no result: %+v", i, image)
 		case len(image.Result.Regions) != 1:
-			t.Errorf("image %d: %+v: %d image.Result.Regions, want 1", i, image, len(image.Result.Regions))
+			t.Errorf("image %d has %d regions, want 1", i, len(image.Result.Regions))
 		}
 	}
-	t.Logf("done %v after the new start", time.Since(before).Round(time.Millisecond))
+	t.Logf("the report was done %v after the restart", time.Since(before).Round(time.Millisecond))
 }

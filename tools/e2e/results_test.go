@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"image"
 	"image/jpeg"
 	"image/png"
 	"net/http"
@@ -36,11 +37,11 @@ func sampleFace(t testing.TB) []byte {
 	return b.Bytes()
 }
 
-// letters is s without spaces.
+// letters returns s without spaces.
 func letters(s string) string { return strings.Join(strings.Fields(s), "") }
 
-// wrongArguments counts the letters that have to be changed, added or removed to make
-// a of b, spaces not counted.
+// wrongArguments returns the number of letters to change, add or remove to turn b
+// into a, without spaces.
 func wrongArguments(a, b string) int {
 	x, y := []rune(letters(a)), []rune(letters(b))
 	row := make([]int, len(y)+1)
@@ -62,7 +63,8 @@ func wrongArguments(a, b string) int {
 	return row[len(y)]
 }
 
-// testResults is what every mesh has to answer, however many replicas it has.
+// testResults checks results that are the same on every mesh, whatever its number
+// of replicas.
 func testResults(t *testing.T, m *mesh) {
 	t.Run("sample page", func(t *testing.T) {
 		a := m.post(t, "?pipeline=text", samplePage(t))
@@ -74,7 +76,7 @@ func testResults(t *testing.T, m *mesh) {
 			t.Fatalf("got %v: no text", a)
 		}
 		if want := strings.Join(sample.Text(), "\n"); wrongArguments(*r.Text, want) != 0 {
-			t.Errorf("read\n%s\nwant\n%s", *r.Text, want)
+			t.Errorf("the text is\n%s\nwant\n%s", *r.Text, want)
 		}
 		switch {
 		case r.Status != v1.Done:
@@ -84,50 +86,46 @@ func testResults(t *testing.T, m *mesh) {
 		case r.Image == nil:
 			t.Errorf("got %s: no image", a.body)
 		case r.Image.Type != "image/png":
-			t.Errorf(`got %s: Image.Type %q, want "image/png"`, a.body, r.Image.Type)
+			t.Errorf("the image type is %q, want image/png", r.Image.Type)
 		case r.Image.Width != 820:
-			t.Errorf("got %s: Image.Width %v, want 820", a.body, r.Image.Width)
+			t.Errorf("the image width is %d, want 820", r.Image.Width)
 		case r.Image.Height != 480:
-			t.Errorf("got %s: Image.Height %v, want 480", a.body, r.Image.Height)
+			t.Errorf("the image height is %d, want 480", r.Image.Height)
 		case len(r.Image.SHA256) != 64:
-			t.Errorf("got %s: %d Image.SHA256, want 64", a.body, len(r.Image.SHA256))
+			t.Errorf("the SHA-256 is %q, want 64 digits", r.Image.SHA256)
 		}
 		switch {
 		case len(r.Models) < 3:
-			t.Errorf("models %v, timings %+v: %d models, want at least 3", r.Models, r.Timings, len(r.Models))
+			t.Errorf("models %+v, want at least 3", r.Models)
 		case r.Timings == nil:
-			t.Errorf("models %v, timings %+v: no timings", r.Models, r.Timings)
+			t.Errorf("got %s: no timings", a.body)
 		case r.Timings.Detect <= 0:
-			t.Errorf("models %v, timings %+v: Timings.Detect %v, want more than 0",
-				r.Models, r.Timings, r.Timings.Detect)
+			t.Errorf("timings %+v: no time of detect", r.Timings)
 		case r.Timings.Classify <= 0:
-			t.Errorf("models %v, timings %+v: Timings.Classify %v, want more than 0",
-				r.Models, r.Timings, r.Timings.Classify)
+			t.Errorf("timings %+v: no time of classify", r.Timings)
 		case r.Timings.Reply <= 0:
-			t.Errorf("models %v, timings %+v: Timings.Reply %v, want more than 0",
-				r.Models, r.Timings, r.Timings.Reply)
+			t.Errorf("timings %+v: no time of the reply", r.Timings)
 		}
-		switch {
-		case !strings.Contains(a.header.Get("Server-Timing"), "classify;dur="):
-			t.Errorf(`header %v, trace %s: want strings.Contains(a.header.Get("Server-Timing"), "classify;dur=")`,
-				a.header, r.TraceID)
-		case !strings.Contains(a.header.Get("Traceparent"), r.TraceID):
-			t.Errorf(`header %v, trace %s: want strings.Contains(a.header.Get("Traceparent"), r.TraceID)`,
-				a.header, r.TraceID)
-		case len(r.TraceID) != 32:
-			t.Errorf("header %v, trace %s: %d trace id, want 32", a.header, r.TraceID, len(r.TraceID))
+		if got := a.header.Get("Server-Timing"); !strings.Contains(got, "classify;dur=") {
+			t.Errorf("Server-Timing is %q, want classify in it", got)
+		}
+		if got := a.header.Get("Traceparent"); !strings.Contains(got, r.TraceID) {
+			t.Errorf("Traceparent is %q, want the trace ID %s of the result in it", got, r.TraceID)
+		}
+		if len(r.TraceID) != 32 {
+			t.Errorf("the trace ID is %q, want 32 digits", r.TraceID)
 		}
 		for _, reg := range r.Regions {
 			checkBox(t, reg.Box, v1.Box{Width: r.Image.Width, Height: r.Image.Height})
 			switch {
 			case len(reg.Words) == 0:
-				t.Errorf("region %+v: no reg.Words", reg)
+				t.Errorf("region %+v: no words", reg)
 			case reg.Score < 0.5:
-				t.Errorf("region %+v: reg.Score %v, want at least 0.5", reg, reg.Score)
+				t.Errorf("region %+v: score %v, want at least 0.5", reg, reg.Score)
 			case reg.Label != "text":
-				t.Errorf(`region %+v: reg.Label %q, want "text"`, reg, reg.Label)
+				t.Errorf("region %+v: label %q, want text", reg, reg.Label)
 			case reg.Fraction.Width <= 0 || reg.Fraction.Width > 1:
-				t.Errorf("region %+v: reg.Fraction.Width = %v", reg, reg.Fraction.Width)
+				t.Errorf("region %+v: width %v as a fraction, want more than 0 and at most 1", reg, reg.Fraction.Width)
 			}
 			for _, w := range reg.Words {
 				checkBox(t, w.Box, v1.Box{X: reg.Box.X - 1, Y: reg.Box.Y - 1, Width: reg.Box.Width + 2, Height: reg.Box.Height + 2})
@@ -138,19 +136,16 @@ func testResults(t *testing.T, m *mesh) {
 		r := m.postDone(t, "?pipeline=faces", sampleFace(t))
 		switch {
 		case len(r.Regions) != 1:
-			t.Fatalf("got %+v, want one face: %d regions, want 1", r, len(r.Regions))
+			t.Fatalf("result %+v: %d regions, want 1", r, len(r.Regions))
 		case r.Regions[0].Label != "face":
-			t.Fatalf(`got %+v, want one face: Regions[0].Label %q, want "face"`, r, r.Regions[0].Label)
+			t.Fatalf("the region has the label %q, want face", r.Regions[0].Label)
 		case r.Text != nil:
-			t.Fatalf("got %+v, want one face: text %v, want nil", r, r.Text)
+			t.Fatalf("the result has the text %q, want none", *r.Text)
 		}
 		want := sample.FaceBox()
 		b := r.Regions[0].Box
-		switch cx, cy := b.X+b.Width/2, b.Y+b.Height/2; {
-		case cx < want.Min.X || cx > want.Max.X:
-			t.Errorf("face at %+v, want the middle in %v: cx = %v", b, want, cx)
-		case cy < want.Min.Y || cy > want.Max.Y:
-			t.Errorf("face at %+v, want the middle in %v: cy = %v", b, want, cy)
+		if centre := image.Pt(b.X+b.Width/2, b.Y+b.Height/2); !centre.In(want) {
+			t.Errorf("the face is at %+v, want its centre %v in %v", b, centre, want)
 		}
 		if !hasLabel(r.Regions[0], "eyes-open") {
 			t.Errorf("labels %v, want eyes-open", r.Regions[0].Labels)
@@ -160,22 +155,20 @@ func testResults(t *testing.T, m *mesh) {
 		a := m.post(t, "?pipeline=faces", samplePage(t))
 		switch {
 		case a.status != http.StatusOK:
-			t.Errorf("got %v, want an empty list: status %v, want 200", a, a.status)
+			t.Errorf("got %v: status %d, want 200", a, a.status)
 		case !bytes.Contains(a.body, []byte(`"regions":[]`)):
-			t.Errorf("got %v, want an empty list: want bytes.Contains(a.body, []byte(`\"regions\":[]`))", a)
+			t.Errorf("got %v, want an empty list of regions", a)
 		}
 	})
 	t.Run("asynchronous", func(t *testing.T) {
 		a := m.post(t, "?pipeline=text&priority=bulk", samplePage(t), "Prefer", "respond-async")
 		switch {
 		case a.status != http.StatusAccepted:
-			t.Fatalf("got %v %v: status %v, want 202", a, a.header, a.status)
+			t.Fatalf("got %v: status %d, want 202", a, a.status)
 		case a.header.Get("Preference-Applied") != "respond-async":
-			t.Fatalf(`got %v %v: Preference-Applied %q, want "respond-async"`,
-				a, a.header, a.header.Get("Preference-Applied"))
+			t.Fatalf("Preference-Applied is %q, want respond-async", a.header.Get("Preference-Applied"))
 		case a.header.Get("Location") != "/v1/images/"+a.result.ID:
-			t.Fatalf("got %v %v: location %v, want %v",
-				a, a.header, a.header.Get("Location"), "/v1/images/"+a.result.ID)
+			t.Fatalf("Location is %s, want /v1/images/%s", a.header.Get("Location"), a.result.ID)
 		}
 		eventually(t, timeoutAnswer, func() error {
 			got := m.get(t, a.header.Get("Location"))
@@ -188,7 +181,7 @@ func testResults(t *testing.T, m *mesh) {
 			return nil
 		})
 	})
-	t.Run("all answers are of their own image", func(t *testing.T) { testOwnAnswers(t, m) })
+	t.Run("concurrent images", func(t *testing.T) { testOwnAnswers(t, m) })
 	t.Run("English pages", func(t *testing.T) {
 		for _, name := range []string{"line_en", "line_en_invoice", "page_en"} {
 			r := m.postDone(t, "?pipeline=text", realdata(t, "rendered/"+name+".png"))
@@ -232,7 +225,8 @@ func testResults(t *testing.T, m *mesh) {
 			found := 0
 			for _, face := range want.Faces.Boxes {
 				for _, reg := range r.Regions {
-					if x, y := reg.Box.X+reg.Box.Width/2, reg.Box.Y+reg.Box.Height/2; x > face[0] && x < face[2] && y > face[1] && y < face[3] {
+					x, y := reg.Box.X+reg.Box.Width/2, reg.Box.Y+reg.Box.Height/2
+					if x > face[0] && x < face[2] && y > face[1] && y < face[3] {
 						found++
 						break
 					}
@@ -240,27 +234,21 @@ func testResults(t *testing.T, m *mesh) {
 			}
 			switch {
 			case found != len(want.Faces.Boxes):
-				t.Errorf("%s: found %d of %d faces with %d regions, the reference has %d: found %v, want %v",
-					name, found, len(want.Faces.Boxes), len(r.Regions), len(reference.Photos[name+".jpg"]), found, len(want.Faces.Boxes))
+				t.Errorf("%s: found %d of %d faces", name, found, len(want.Faces.Boxes))
 			case len(r.Regions) > len(reference.Photos[name+".jpg"]):
-				t.Errorf(`%s: found %d of %d faces with %d regions, the reference has %d: %d regions, want at most len(reference.Photos[name+".jpg"])`,
-					name, found, len(want.Faces.Boxes), len(r.Regions), len(reference.Photos[name+".jpg"]), len(r.Regions))
+				t.Errorf("%s: %d regions, want at most %d as in the reference",
+					name, len(r.Regions), len(reference.Photos[name+".jpg"]))
 			}
 		}
 	})
 	t.Run("EXIF orientation", func(t *testing.T) {
 		for name, orientation := range map[string]int{"exif_Landscape_1": 1, "exif_Landscape_6": 6} {
 			r := m.postDone(t, "?pipeline=faces", realdata(t, "photos/"+name+".jpg"))
-			switch {
-			case r.Image.Width != 1800:
-				t.Errorf("%s: %+v, want 1800 x 1200 by orientation %d: Image.Width %v, want 1800",
-					name, r.Image, orientation, r.Image.Width)
-			case r.Image.Height != 1200:
-				t.Errorf("%s: %+v, want 1800 x 1200 by orientation %d: Image.Height %v, want 1200",
-					name, r.Image, orientation, r.Image.Height)
-			case r.Image.Orientation != orientation:
-				t.Errorf("%s: %+v, want 1800 x 1200 by orientation %d: Image.Orientation %v, want %v",
-					name, r.Image, orientation, r.Image.Orientation, orientation)
+			if got, want := image.Pt(r.Image.Width, r.Image.Height), image.Pt(1800, 1200); got != want {
+				t.Errorf("%s: the size is %v, want %v", name, got, want)
+			}
+			if r.Image.Orientation != orientation {
+				t.Errorf("%s: the orientation is %d, want %d", name, r.Image.Orientation, orientation)
 			}
 		}
 	})
@@ -277,18 +265,10 @@ func hasLabel(r v1.Region, name string) bool {
 
 func checkBox(t *testing.T, b, within v1.Box) {
 	t.Helper()
-	switch {
-	case b.Width <= 0:
-		t.Errorf("box %+v is not in %+v: width %v, want more than 0", b, within, b.Width)
-	case b.Height <= 0:
-		t.Errorf("box %+v is not in %+v: height %v, want more than 0", b, within, b.Height)
-	case b.X < within.X:
-		t.Errorf("box %+v is not in %+v: X %v, want at least within.X", b, within, b.X)
-	case b.Y < within.Y:
-		t.Errorf("box %+v is not in %+v: Y %v, want at least within.Y", b, within, b.Y)
-	case b.X+b.Width > within.X+within.Width:
-		t.Errorf("box %+v is not in %+v: X+b.Width %v, want at most within.X+within.Width", b, within, b.X+b.Width)
-	case b.Y+b.Height > within.Y+within.Height:
-		t.Errorf("box %+v is not in %+v: Y+b.Height %v, want at most within.Y+within.Height", b, within, b.Y+b.Height)
+	rect := func(b v1.Box) image.Rectangle { return image.Rect(b.X, b.Y, b.X+b.Width, b.Y+b.Height) }
+	if b.Width <= 0 || b.Height <= 0 {
+		t.Errorf("box %+v is empty", b)
+	} else if !rect(b).In(rect(within)) {
+		t.Errorf("box %+v is not inside %+v", b, within)
 	}
 }

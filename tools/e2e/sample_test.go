@@ -13,7 +13,8 @@ import (
 	"golang.org/x/image/bmp"
 )
 
-// colourImage writes an image that the pipeline colour of docs/lanes reads.
+// colourImage writes an image for the pipeline colour of docs/lanes, and returns its
+// path.
 func colourImage(t testing.TB) string {
 	t.Helper()
 	var b bytes.Buffer
@@ -27,9 +28,9 @@ func colourImage(t testing.TB) string {
 	return file
 }
 
-// TestUp_NoPipelineForSample is of the row "Docs" of shared/cases: the
-// command of docs/lanes/pipelines.yaml starts without an error. No pipeline of
-// that file reads text.
+// TestUp_NoPipelineForSample tests the row "Docs" of shared/cases. The command of
+// docs/lanes/pipelines.yaml starts without an error, although no pipeline of that file
+// reads the text of the sample.
 func TestUp_NoPipelineForSample(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
@@ -42,7 +43,7 @@ func TestUp_NoPipelineForSample(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			if _, err := exec.LookPath("python3"); err != nil {
-				t.Skip("not run: the lane of the pipeline colour needs python3")
+				t.Skip("the lane of the pipeline colour needs python3")
 			}
 			cmd := exec.Command(binary(t, "sightmesh"), append([]string{"up", "--http", "127.0.0.1:0", "--nats", "127.0.0.1:0",
 				"--data", t.TempDir(), "--log", "json", "--lanes", "1", "--pipelines", "docs/lanes/pipelines.yaml"}, tt.sample...)...)

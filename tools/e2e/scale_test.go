@@ -30,10 +30,10 @@ const coldPipelines = `pipelines:
     detect: *lines
 `
 
-// TestScaleFromZero_RequestWaitsForWorkers: without workers, a pipeline that scales from
-// zero accepts an image, and the waiting request gets its result once workers have started.
-// One whose deadline passes before that has an outcome too. Other pipelines reject at once.
-// The second time is as the first.
+// TestScaleFromZero_RequestWaitsForWorkers checks that a pipeline that scales from zero
+// accepts images without workers. A waiting request gets its result once workers have
+// started. A job whose deadline passes before that fails. Other pipelines reject images
+// immediately. The test does all of this twice.
 func TestScaleFromZero_RequestWaitsForWorkers(t *testing.T) {
 	t.Parallel()
 	c := newChaosMesh(t, newCluster(t, 1), time.Minute)
@@ -92,8 +92,8 @@ func TestScaleFromZero_RequestWaitsForWorkers(t *testing.T) {
 	}
 }
 
-// TestServe_OwnWorkersForEachPipeline: each worker does the work of the pipelines
-// that it serves, and leaves that of others to theirs.
+// TestServe_OwnWorkersForEachPipeline checks that each worker processes only images of
+// the pipelines that it serves.
 func TestServe_OwnWorkersForEachPipeline(t *testing.T) {
 	t.Parallel()
 	c := newChaosMesh(t, newCluster(t, 1), time.Minute)
@@ -132,24 +132,24 @@ func TestServe_OwnWorkersForEachPipeline(t *testing.T) {
 	start("cold,warm")
 	done := m.get(t, waiting.header.Get("Location")+"?wait=60")
 	if done.result.Status != v1.Done {
-		t.Errorf("cold: %v, want it done by the worker that serves it", done)
+		t.Errorf("cold: %v, want done by the worker that serves the pipeline", done)
 	}
 }
 
-// waitingTime returns an error unless a message is in a stream.
+// waitingTime returns an error when a stream has no messages.
 func (m *chaosMesh) waitingTime(stream string) error {
 	info, err := m.info(stream)
 	if err != nil {
 		return err
 	}
 	if info.State.Msgs == 0 {
-		return fmt.Errorf("nothing waits in %s", stream)
+		return fmt.Errorf("%s has no messages", stream)
 	}
 	return nil
 }
 
-// awaitStates waits until GET /v1/pipelines has these states; images of those that are
-// ready or cold are accepted.
+// awaitStates waits until GET /v1/pipelines has these states, and ready is true for
+// every pipeline that accepts images.
 func awaitStates(t *testing.T, m *mesh, want map[string]v1.PipelineState) {
 	t.Helper()
 	eventually(t, 30*time.Second, func() error {

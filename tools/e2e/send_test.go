@@ -12,12 +12,11 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// frameFolder has n frames, each with its face at another place.
+// frameFolder returns a folder with n frames, each with its face in another place.
 func frameFolder(t testing.TB, n int) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -68,11 +67,11 @@ func testSend(t *testing.T, m *mesh) {
 		cmd := exec.Command(binary(t, "sightmesh"), append([]string{"send", dir, "--pipeline", "faces", "--ordered", "--draw", drawn}, to...)...)
 		stdout, err := cmd.Output()
 		if code := exitCode(err); code != 3 {
-			t.Errorf("%s: exit code %d, want 3 for one image that failed: %v", name, code, err)
+			t.Errorf("%s: exit code %d, want 3 because one image failed: %v", name, code, err)
 		}
 		all := outcomes(t, stdout)
 		if len(all) != 12 {
-			t.Fatalf("%s: %d outcomes", name, len(all))
+			t.Fatalf("%s: %d outcomes, want 12", name, len(all))
 		}
 		left := 0
 		for i, s := range all {
@@ -80,41 +79,37 @@ func testSend(t *testing.T, m *mesh) {
 				t.Errorf("%s: outcome %d is of %s", name, i, s.File)
 			}
 			if i == 4 {
-				switch {
-				case s.Problem == nil:
-					t.Errorf("%s: what is no image: %+v: no problem", name, s)
-				case s.Problem.Code != v1.UnsupportedType:
-					t.Errorf("%s: what is no image: %+v: Problem.Code %v, want unsupported-type",
-						name, s, s.Problem.Code)
+				if s.Problem == nil || s.Problem.Code != v1.UnsupportedType {
+					t.Errorf("%s: a text file has the problem %v, want %s", name, s.Problem, v1.UnsupportedType)
 				}
 				continue
 			}
 			switch {
 			case s.Status != v1.Done:
-				t.Fatalf("%s: outcome %d: %+v: status %v, want done", name, i, s, s.Status)
+				t.Fatalf("%s: outcome %d: %+v: status %s, want done", name, i, s, s.Status)
 			case len(s.Result.Regions) != 1:
-				t.Fatalf("%s: outcome %d: %+v: %d Result.Regions, want 1", name, i, s, len(s.Result.Regions))
+				t.Fatalf("%s: outcome %d has %d regions, want 1", name, i, len(s.Result.Regions))
 			case s.Result.Regions[0].Box.X < left:
-				t.Fatalf("%s: outcome %d: %+v: Result.Regions[0].Box.X %v, want at least left",
-					name, i, s, s.Result.Regions[0].Box.X)
+				t.Fatalf("%s: outcome %d has its face at %d, want at least %d as in the frame before",
+					name, i, s.Result.Regions[0].Box.X, left)
 			}
 			left = s.Result.Regions[0].Box.X
 		}
 	}
-	pic, err := os.ReadFile(filepath.Join(drawn, "frame12.png.jpg"))
+	file, err := os.ReadFile(filepath.Join(drawn, "frame12.png.jpg"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	switch _, kind, err := image.Decode(bytes.NewReader(pic)); {
+	switch _, format, err := image.Decode(bytes.NewReader(file)); {
 	case err != nil:
-		t.Errorf("the drawn image: %s, %v", kind, err)
-	case kind != "jpeg":
-		t.Errorf(`the drawn image: %s, %v: kind %q, want "jpeg"`, kind, err, kind)
+		t.Errorf("decode the drawn image: %v", err)
+	case format != "jpeg":
+		t.Errorf("the drawn image is %s, want jpeg", format)
 	}
 }
 
-// TestSend_ResumesAfterKill kills the sender in the middle, once softly and
-// once hard; every image is there once in the end.
+// TestSend_ResumesAfterKill ends the sender twice before all images are sent, with
+// SIGINT and with SIGKILL. In the end every image has exactly one outcome.
 func TestSend_ResumesAfterKill(t *testing.T) {
 	m := start(t, nil)
 	const n = 80
@@ -138,16 +133,20 @@ func TestSend_ResumesAfterKill(t *testing.T) {
 			t.Fatal(err)
 		}
 		before := lines()
-		for deadline := time.Now().Add(timeoutAnswer); lines() < before+20 && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		}
+		eventually(t, timeoutAnswer, func() error {
+			if got := lines() - before; got < 20 {
+				return fmt.Errorf("%d of 20 outcomes were written", got)
+			}
+			return nil
+		})
 		if err := cmd.Process.Signal(sig); err != nil {
 			t.Fatal(err)
 		}
 		if code := exitCode(cmd.Wait()); sig == syscall.SIGINT && code != 130 {
-			t.Errorf("interrupted: exit code %d", code)
+			t.Errorf("the exit code after SIGINT is %d, want 130", code)
 		}
 		if got := lines(); got >= n {
-			t.Fatalf("all of %d were sent before signal %v", got, sig)
+			t.Fatalf("all %d images were sent before the signal %v", got, sig)
 		}
 	}
 	if text, err := send("--resume").CombinedOutput(); err != nil {
@@ -163,17 +162,17 @@ func TestSend_ResumesAfterKill(t *testing.T) {
 		jobs[s.Result.ID]++
 	}
 	for f, times := range files {
-		switch {
-		case times != 1:
-			t.Errorf("%s has %d outcomes: times %v, want 1", f, times, times)
-		case !strings.HasPrefix(f, dir):
-			t.Errorf("%s has %d outcomes: want strings.HasPrefix(f, dir)", f, times)
+		if times != 1 {
+			t.Errorf("%s has %d outcomes, want 1", f, times)
+		}
+		if !strings.HasPrefix(f, dir) {
+			t.Errorf("an outcome is of %s, want a file in %s", f, dir)
 		}
 	}
-	switch {
-	case len(files) != n:
-		t.Errorf("%d files and %d jobs, want %d: %d files, want %v", len(files), len(jobs), n, len(files), n)
-	case len(jobs) != n:
-		t.Errorf("%d files and %d jobs, want %d: %d jobs, want %v", len(files), len(jobs), n, len(jobs), n)
+	if len(files) != n {
+		t.Errorf("%d files have outcomes, want %d", len(files), n)
+	}
+	if len(jobs) != n {
+		t.Errorf("the outcomes are of %d jobs, want %d", len(jobs), n)
 	}
 }

@@ -18,15 +18,15 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// serveImages answers requests as answer does, and tells of each on the
-// channel before it does.
-func serveImages(t *testing.T, answer http.HandlerFunc) (url string, asked <-chan struct{}) {
+// serveImages runs a web server. It sends to the channel for each request, before
+// handler writes the response.
+func serveImages(t *testing.T, handler http.HandlerFunc) (url string, asked <-chan struct{}) {
 	t.Helper()
 	requests := make(chan struct{}, 64)
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(io.Discard, r.Body)
 		requests <- struct{}{}
-		answer(w, r)
+		handler(w, r)
 	}))
 	t.Cleanup(s.Close)
 	return s.URL, requests
@@ -36,7 +36,7 @@ func writeResult(w http.ResponseWriter, _ *http.Request) {
 	json.NewEncoder(w).Encode(v1.Result{ID: "j", Status: v1.Done, Regions: []v1.Region{}})
 }
 
-// runSend runs the sender to its end.
+// runSend runs `sightmesh send` to its end.
 func runSend(t *testing.T, stdin string, args ...string) (stdout []byte, stderr string, code int) {
 	t.Helper()
 	cmd := exec.Command(binary(t, "sightmesh"), append([]string{"send"}, args...)...)
@@ -50,13 +50,13 @@ func runSend(t *testing.T, stdin string, args ...string) (stdout []byte, stderr 
 	case <-p.done:
 	case <-time.After(time.Minute):
 		p.kill(t)
-		t.Fatalf("the sender hangs: %s", &errs)
+		t.Fatalf("the sender did not end within a minute: %s", &errs)
 	}
 	return out.Bytes(), errs.String(), exitCode(p.err)
 }
 
-// specialFiles makes a FIFO, a link to it and a socket in a folder, all with
-// names of images.
+// specialFiles creates a FIFO, a link to it and a socket in a folder, all with the
+// extensions of images.
 func specialFiles(t *testing.T, dir string) {
 	t.Helper()
 	if err := os.Symlink(fifo(t, dir, "pipe.jpg"), filepath.Join(dir, "link.jpg")); err != nil {
@@ -64,13 +64,13 @@ func specialFiles(t *testing.T, dir string) {
 	}
 	l, err := net.Listen("unix", filepath.Join(dir, "socket.png"))
 	if err != nil {
-		t.Skipf("not run: no socket in a folder with so long a name: %v", err)
+		t.Skipf("cannot create a socket; the path of the folder may be too long: %v", err)
 	}
 	t.Cleanup(func() { l.Close() })
 }
 
-// TestSend_SkipsSpecialFiles is of the row "sightmesh send" of
-// shared/cases: a FIFO in the folder does not hang the sender.
+// TestSend_SkipsSpecialFiles tests the row "sightmesh send" of shared/cases. A FIFO
+// in the folder does not block the sender.
 func TestSend_SkipsSpecialFiles(t *testing.T) {
 	t.Parallel()
 	url, _ := serveImages(t, writeResult)
@@ -92,9 +92,9 @@ func TestSend_SkipsSpecialFiles(t *testing.T) {
 	}
 }
 
-// TestSend_NamedFileIsNotRegular sends what the user has named, whatever it is:
-// a file that cannot be opened fails with the reason, and one without an end
-// is read no further than the mesh takes.
+// TestSend_NamedFileIsNotRegular checks that the sender reads any file that the user
+// names. A file that cannot be opened fails with the reason, and an endless file is
+// read only up to the size limit of the mesh.
 func TestSend_NamedFileIsNotRegular(t *testing.T) {
 	t.Parallel()
 	url, _ := serveImages(t, writeResult)
@@ -109,15 +109,16 @@ func TestSend_NamedFileIsNotRegular(t *testing.T) {
 		t.Fatalf("%d outcomes, want 2", len(all))
 	}
 	if all[0].Status != "done" {
-		t.Errorf("a device without an end: %s", all[0].Status)
+		t.Errorf("an endless device: status %s, want done", all[0].Status)
 	}
-	if !strings.Contains(all[1].Error, "no such device or address") {
-		t.Errorf("a socket: error %q", all[1].Error)
+	if want := "no such device or address"; !strings.Contains(all[1].Error, want) {
+		t.Errorf("a socket: error %q, want %q in it", all[1].Error, want)
 	}
 }
 
-// TestSend_NoImages is of the row "sightmesh send" of shared/cases: when no
-// image is found, the sender says what there is and what it takes, and fails.
+// TestSend_NoImages tests the row "sightmesh send" of shared/cases. When no image is
+// found, the sender lists the files that are there and the accepted extensions, and
+// fails.
 func TestSend_NoImages(t *testing.T) {
 	t.Parallel()
 	url, asked := serveImages(t, writeResult)
@@ -162,9 +163,9 @@ func TestSend_NoImages(t *testing.T) {
 	}
 }
 
-// TestSend_ResumesNamesThatAreNotUTF8 is of the row "sightmesh send" of
-// shared/cases: names of any bytes are read back, so that a run that is resumed
-// sends nothing that has an outcome.
+// TestSend_ResumesNamesThatAreNotUTF8 tests the row "sightmesh send" of shared/cases.
+// File names with any bytes are read back from the outcomes, so that a resumed run
+// sends no image that has an outcome.
 func TestSend_ResumesNamesThatAreNotUTF8(t *testing.T) {
 	t.Parallel()
 	url, asked := serveImages(t, writeResult)
@@ -173,7 +174,7 @@ func TestSend_ResumesNamesThatAreNotUTF8(t *testing.T) {
 	for i, name := range want {
 		err := os.WriteFile(filepath.Join(dir, name), frameAt(t, i), 0o600)
 		if err != nil {
-			t.Skipf("not run: this file system takes no such names: %v", err)
+			t.Skipf("this file system does not allow such names: %v", err)
 		}
 		want[i] = dir + "/" + name
 	}
@@ -220,6 +221,6 @@ func TestSend_ResumesNamesThatAreNotUTF8(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(first, second) {
-		t.Errorf("the resumed run wrote\n%s", second[min(len(first), len(second)):])
+		t.Errorf("the resumed run wrote, want nothing:\n%s", second[min(len(first), len(second)):])
 	}
 }

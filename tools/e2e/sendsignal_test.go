@@ -13,17 +13,17 @@ import (
 	"time"
 )
 
-// sending is a sender that has come to the state that a test wants.
+// sending describes a run of the sender and the state in which it gets a signal.
 type sending struct {
 	args  []string
 	stdin *os.File
-	// blocked are the outputs that nobody reads.
+	// blockedStdout and blockedStderr make the output a full pipe without a reader.
 	blockedStdout, blockedStderr bool
-	// reached returns when the sender is in the state.
+	// reached waits until the sender is in the state.
 	reached func()
 }
 
-// fullPipe returns a pipe that takes nothing more.
+// fullPipe returns the write end of a full pipe.
 func fullPipe(t *testing.T) *os.File {
 	t.Helper()
 	r, w, err := os.Pipe()
@@ -35,7 +35,7 @@ func fullPipe(t *testing.T) *os.File {
 		t.Fatal(err)
 	}
 	if n, err := w.Write(make([]byte, 4<<20)); err == nil {
-		t.Fatalf("a pipe took %d bytes", n)
+		t.Fatalf("the pipe is not full after %d bytes", n)
 	}
 	return w
 }
@@ -49,9 +49,9 @@ func fifo(t *testing.T, dir, name string) string {
 	return path
 }
 
-// TestSend_SignalEndsEveryState is of the row "sightmesh send" of
-// shared/cases: a signal ends the sender within ten seconds, with the
-// documented exit code. The test waits longer, because the machine may be busy.
+// TestSend_SignalEndsEveryState tests the row "sightmesh send" of shared/cases. In
+// every state a signal ends the sender within ten seconds, with the documented exit
+// code. The test waits longer, because the machine may be busy.
 func TestSend_SignalEndsEveryState(t *testing.T) {
 	for state, prepare := range map[string]func(t *testing.T) sending{
 		"open of a FIFO without a writer": func(t *testing.T) sending {
@@ -63,7 +63,7 @@ func TestSend_SignalEndsEveryState(t *testing.T) {
 		"read of a FIFO": func(t *testing.T) sending {
 			pipe := fifo(t, t.TempDir(), "pipe")
 			return sending{args: []string{pipe}, reached: func() {
-				w, err := os.OpenFile(pipe, os.O_WRONLY, 0) // when the sender has opened it
+				w, err := os.OpenFile(pipe, os.O_WRONLY, 0) // returns when the sender has opened the pipe
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -21,7 +21,8 @@ import (
 	"github.com/sightmesh/sightmesh/tools/internal/up"
 )
 
-// nodeVariable makes this program a NATS server: its value is a nodeConfig.
+// nodeVariable names the environment variable that makes this program a NATS
+// server. Its value is a nodeConfig in JSON.
 const nodeVariable = "SIGHTMESH_E2E_NODE"
 
 func TestMain(m *testing.M) {
@@ -37,10 +38,10 @@ func TestMain(m *testing.M) {
 
 type nodeConfig struct {
 	Name string
-	// Client, Route and Monitor are addresses to listen on.
+	// Client, Route and Monitor are listen addresses.
 	Client, Route, Monitor string
-	// Routes has the route address of every node of the cluster. A server
-	// without routes is none of a cluster.
+	// Routes has the route address of every node of the cluster. It is empty
+	// for a single server.
 	Routes []string
 	Folder string
 }
@@ -62,8 +63,8 @@ func runNode(config string) error {
 	}
 	addresses := []address{{c.Client, &o.Host, &o.Port}, {c.Monitor, &o.HTTPHost, &o.HTTPPort}}
 	if len(c.Routes) > 0 {
-		// Clients know every address that they may use. Some are given those of
-		// proxies, and would go past them to an address that is advertised.
+		// Clients get all addresses as arguments. Some use addresses of proxies,
+		// and would bypass them with an advertised address.
 		o.Cluster.Name, o.Cluster.NoAdvertise = "e2e", true
 		addresses = append(addresses, address{c.Route, &o.Cluster.Host, &o.Cluster.Port})
 	}
@@ -82,7 +83,7 @@ func runNode(config string) error {
 	}
 	s, err := server.NewServer(o)
 	if err != nil {
-		return fmt.Errorf("make NATS server: %w", err)
+		return fmt.Errorf("create the NATS server: %w", err)
 	}
 	s.ConfigureLogger()
 	s.Start()
@@ -90,15 +91,15 @@ func runNode(config string) error {
 	return nil
 }
 
-// A node is one NATS server of a cluster, in a process of its own. After Kill
-// it can be started again, on the same addresses and the same folder.
+// A node is one NATS server of a cluster, in its own process. After Kill, Start
+// starts it again on the same addresses and the same folder.
 type node struct {
 	config nodeConfig
-	log    *lines   // of all its processes
-	server *process // nil when it does not run
+	log    *lines   // log of all its processes
+	server *process // nil when the server does not run
 }
 
-// url returns the address for clients.
+// url returns the URL for clients.
 func (n *node) url() string { return "nats://" + n.config.Client }
 
 // Start starts the server and waits until it accepts clients. It does nothing
@@ -137,7 +138,7 @@ func (n *node) Start(t testing.TB) {
 	})
 }
 
-// Kill sends the server SIGKILL and waits for its end. It does nothing when
+// Kill sends SIGKILL to the server and waits for its end. It does nothing when
 // the server does not run.
 func (n *node) Kill(t testing.TB) {
 	t.Helper()
@@ -164,11 +165,11 @@ func (n *node) awaitHealthy(t testing.TB) {
 	})
 }
 
-// cluster is a cluster of NATS servers. The servers end with the test.
+// cluster is a cluster of NATS servers. The servers are killed when the test ends.
 type cluster []*node
 
-// startCluster starts servers with routes between them and empty folders. It
-// returns when they have a leader.
+// startCluster starts servers with routes between them and empty folders, and
+// waits until they have a leader.
 func startCluster(t testing.TB, servers int) cluster {
 	t.Helper()
 	c := newCluster(t, servers)
@@ -176,8 +177,8 @@ func startCluster(t testing.TB, servers int) cluster {
 	return c
 }
 
-// newCluster returns servers with routes between them, or one without a
-// cluster, and empty folders. None runs yet.
+// newCluster returns servers that do not run yet and have empty folders. Several
+// servers have routes between them.
 func newCluster(t testing.TB, servers int) cluster {
 	t.Helper()
 	addresses := freeAddresses(t, loopback(), 3*servers)
@@ -212,7 +213,7 @@ func (c cluster) awaitHealthy(t testing.TB) {
 	}
 }
 
-// url lists the addresses of all nodes, with commas.
+// url returns the URLs of all nodes, separated by commas.
 func (c cluster) url() string {
 	var urls []string
 	for _, n := range c {
@@ -221,9 +222,9 @@ func (c cluster) url() string {
 	return strings.Join(urls, ",")
 }
 
-// loopback returns an address of the loopback network that other processes
-// are unlikely to use, so that a free port on it stays free: the system gives
-// ports of 127.0.0.1 to every outgoing connection.
+// loopback returns an address of the loopback network that other processes are
+// unlikely to use, so that a free port on it stays free. On 127.0.0.1 the system
+// also uses free ports for outgoing connections.
 func loopback() string {
 	return net.IPv4(127, byte(1+rand.N(254)), byte(rand.N(255)), byte(1+rand.N(254))).String()
 }
@@ -237,18 +238,18 @@ func freeAddresses(t testing.TB, host string, n int) []string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer l.Close() // not before all are found: they differ
+		defer l.Close() // closed at the end, so that all ports differ
 		all = append(all, l.Addr().String())
 	}
 	return all
 }
 
-// clusterRunner runs the services on a cluster: it sets the streams up with a
-// replica on each server, starts the binaries and starts those again that die.
+// clusterRunner runs the services on a cluster. It creates the streams with a
+// replica on each server, starts the binaries and restarts them when they end.
 type clusterRunner struct {
 	cluster   cluster
-	instances int // of every service
-	lanes     int // of every worker
+	instances int // instances of every service
+	lanes     int // lanes of every worker
 	running   []*supervised
 	log       *lines
 }

@@ -23,11 +23,12 @@ import (
 	"github.com/sightmesh/sightmesh/tools/internal/sample"
 )
 
-// drawnFace takes a while to draw.
+// drawnFace is drawn once, because drawing takes time.
 var drawnFace = sync.OnceValue(sample.Face)
 
-// frameAt is a face on a plain ground, x pixels from the left: another place
-// in each frame, so that an answer that is not of its frame is seen.
+// frameAt returns a PNG file with a face on a plain background, x pixels from the
+// left. With another x in each frame, a test can tell which frame an outcome
+// belongs to.
 func frameAt(t testing.TB, x int) []byte {
 	t.Helper()
 	face := drawnFace()
@@ -51,7 +52,8 @@ func (m *mesh) stream(t testing.TB, query string) streamClient {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	t.Cleanup(cancel)
-	c, _, err := websocket.Dial(ctx, strings.Replace(m.base(), "http://", "ws://", 1)+"/v1/stream"+query, nil) //nolint:bodyclose // a session has none
+	url := strings.Replace(m.base(), "http://", "ws://", 1) + "/v1/stream" + query
+	c, _, err := websocket.Dial(ctx, url, nil) //nolint:bodyclose // a session has no body
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +69,7 @@ func (c streamClient) send(kind websocket.MessageType, data string) {
 	}
 }
 
-// next reads one message: an answer or the last word.
+// next reads one message: an outcome of a frame, or the end of the session.
 func (c streamClient) next() (v1.FrameOutcome, *v1.SessionEnd, error) {
 	var a v1.FrameOutcome
 	_, data, err := c.Read(c.ctx)
@@ -94,8 +96,9 @@ func testStream(t *testing.T, m *mesh) {
 	})
 }
 
-// testFolderOfFrames is the client of the socket server: it streams a folder in
-// natural order with numbers and an end mark, and gets boxes in order.
+// testFolderOfFrames does what clients of the older socket server do. It sends the
+// frames of a folder in natural order, with numbers and an end mark, and gets the
+// boxes in the same order.
 func testFolderOfFrames(t *testing.T, m *mesh) {
 	dir := t.TempDir()
 	const n = 12
@@ -107,12 +110,12 @@ func testFolderOfFrames(t *testing.T, m *mesh) {
 	c := m.stream(t, "?pipeline=faces&window=4&from=1")
 	go func() {
 		for i := 1; i <= n; i++ {
-			pic, err := os.ReadFile(filepath.Join(dir, fmt.Sprintf("frame%d.png", i)))
+			frame, err := os.ReadFile(filepath.Join(dir, fmt.Sprintf("frame%d.png", i)))
 			if err != nil {
 				t.Error(err)
 			}
 			c.send(websocket.MessageText, fmt.Sprintf(`{"frame":%d}`, i))
-			c.send(websocket.MessageBinary, string(pic))
+			c.send(websocket.MessageBinary, string(frame))
 		}
 		c.send(websocket.MessageText, `{"end":true}`)
 	}()
@@ -123,26 +126,21 @@ func testFolderOfFrames(t *testing.T, m *mesh) {
 			t.Fatal(err)
 		}
 		if end != nil {
-			switch {
-			case !end.End:
-				t.Errorf("the end is %+v: want end.End", end)
-			case end.Frames != n:
-				t.Errorf("the end is %+v: end.Frames %v, want %v", end, end.Frames, n)
-			case end.Next != n+1:
-				t.Errorf("the end is %+v: end.Next %v, want %v", end, end.Next, n+1)
+			if want := (v1.SessionEnd{End: true, Frames: n, Next: n + 1}); *end != want {
+				t.Errorf("the session ends with %+v, want %+v", *end, want)
 			}
 			break
 		}
 		switch {
 		case a.Frame != want:
-			t.Fatalf("answer %d is %+v: frame %v, want %v", want, a, a.Frame, want)
+			t.Fatalf("outcome %+v: frame %d, want %d", a, a.Frame, want)
 		case a.Status != v1.Done:
-			t.Fatalf("answer %d is %+v: status %v, want done", want, a, a.Status)
+			t.Fatalf("outcome %+v: status %s, want done", a, a.Status)
 		case len(a.Result.Regions) != 1:
-			t.Fatalf("answer %d is %+v: %d Result.Regions, want 1", want, a, len(a.Result.Regions))
+			t.Fatalf("outcome %+v: %d regions, want 1", a, len(a.Result.Regions))
 		}
 		if x := a.Result.Regions[0].Box.X; x < left+15 {
-			t.Errorf("frame %d has its face at %d, the one before at %d", want, x, left)
+			t.Errorf("frame %d has its face at %d, want at least 15 right of %d as in the frame before", want, x, left)
 		} else {
 			left = x
 		}
@@ -164,31 +162,27 @@ func testBadFrames(t *testing.T, m *mesh) {
 		}
 		switch {
 		case a.Frame != int64(i):
-			t.Errorf("answer %d is %+v %v, want %q: frame %v, want %v", i, a, a.Problem, want, a.Frame, int64(i))
-		case (a.Problem == nil) != (want == ""):
-			t.Errorf("answer %d is %+v %v, want %q: (a.Problem == nil) %v, want %v",
-				i, a, a.Problem, want, (a.Problem == nil), (want == ""))
-		case a.Problem != nil && a.Problem.Code != want:
-			t.Errorf("answer %d is %+v %v, want %q: want not a.Problem != nil && a.Problem.Code != want",
-				i, a, a.Problem, want)
+			t.Errorf("outcome %d is of frame %d", i, a.Frame)
+		case want == "" && a.Problem != nil:
+			t.Errorf("frame %d has the problem %v, want none", i, a.Problem)
+		case want != "" && (a.Problem == nil || a.Problem.Code != want):
+			t.Errorf("frame %d has the problem %v, want %s", i, a.Problem, want)
 		}
 	}
 	_, end, err := c.next()
 	switch {
 	case err != nil:
-		t.Errorf("the end is %+v, %v", end, err)
+		t.Fatal(err)
 	case end == nil:
-		t.Errorf("the end is %+v, %v: no end", end, err)
+		t.Fatal("another outcome comes, want the end of the session")
 	case end.End:
-		t.Errorf("the end is %+v, %v: want not end.End", end, err)
+		t.Errorf("the session ends with %+v, as if the client had ended it", end)
 	case end.Next != 5:
-		t.Errorf("the end is %+v, %v: end.Next %v, want 5", end, err, end.Next)
-	case end.Problem == nil:
-		t.Errorf("the end is %+v, %v: no end.Problem", end, err)
-	case end.Problem.Code != v1.FrameOutOfOrder:
-		t.Errorf("the end is %+v, %v: end.Problem.Code %v, want frame-out-of-order", end, err, end.Problem.Code)
+		t.Errorf("the next frame is %d, want 5", end.Next)
+	case end.Problem == nil || end.Problem.Code != v1.FrameOutOfOrder:
+		t.Errorf("the session ends with the problem %v, want %s", end.Problem, v1.FrameOutOfOrder)
 	case end.Problem.Limit != 5:
-		t.Errorf("the end is %+v, %v: end.Problem.Limit %v, want 5", end, err, end.Problem.Limit)
+		t.Errorf("the limit of the problem is %d, want 5", end.Problem.Limit)
 	}
 }
 
@@ -211,39 +205,39 @@ func testLatest(t *testing.T, m *mesh) {
 		if end != nil {
 			switch {
 			case end.Next != n:
-				t.Errorf("%d answers, the end is %+v: end.Next %v, want %v", want, end, end.Next, n)
+				t.Errorf("the session ends with %+v: next frame %d, want %d", end, end.Next, n)
 			case want != n:
-				t.Errorf("%d answers, the end is %+v: want %v, want %v", want, end, want, n)
+				t.Errorf("%d outcomes, want %d", want, n)
 			}
 			break
 		}
 		switch {
 		case a.Frame != want:
-			t.Fatalf("answer %d is %+v: frame %v, want %v", want, a, a.Frame, want)
+			t.Fatalf("outcome %+v: frame %d, want %d", a, a.Frame, want)
 		case a.Status != v1.Done && a.Status != v1.Dropped:
-			t.Fatalf("answer %d is %+v: want not a.Status != v1.Done && a.Status != v1.Dropped", want, a)
+			t.Fatalf("outcome %+v: status %s, want done or dropped", a, a.Status)
 		}
 		if a.Status == v1.Dropped {
 			dropped++
 		}
 		if want == n-1 && a.Status != v1.Done {
-			t.Error("the latest frame of all was dropped")
+			t.Error("the last frame was dropped")
 		}
 	}
 	if dropped == 0 {
-		t.Error("no frame was dropped of a client that sends faster than a page is read")
+		t.Error("no frame was dropped, although the client sends faster than a page is processed")
 	}
 }
 
 // TestSessions_ResumeAfterIngressIsKilled kills the ingress in the middle of a
-// session; the client goes on where the answers ended.
+// session. The client continues with the first frame without an outcome.
 func TestSessions_ResumeAfterIngressIsKilled(t *testing.T) {
 	testSessionResumes(t, start(t, nil))
 }
 
 func testSessionResumes(t *testing.T, m *mesh) {
-	const n, diesAfter = 20, 6
-	answered := map[int64]int{}
+	const n, killAfter = 20, 6
+	outcomes := map[int64]int{} // number of outcomes by frame
 	from := int64(0)
 	for round := 0; from < n; round++ {
 		c := m.stream(t, fmt.Sprintf("?pipeline=faces&from=%d", from))
@@ -264,22 +258,22 @@ func testSessionResumes(t *testing.T, m *mesh) {
 			}
 			switch {
 			case a.Status != v1.Done:
-				t.Fatalf("got %+v, want frame %d: status %v, want done", a, from, a.Status)
+				t.Fatalf("outcome %+v: status %s, want done", a, a.Status)
 			case a.Frame != from:
-				t.Fatalf("got %+v, want frame %d: frame %v, want %v", a, from, a.Frame, from)
+				t.Fatalf("outcome %+v: frame %d, want %d", a, a.Frame, from)
 			}
-			answered[a.Frame]++
-			if from++; from == diesAfter {
+			outcomes[a.Frame]++
+			if from++; from == killAfter {
 				for _, pid := range m.pids(t, "ingress") {
 					kill(t, pid)
 				}
 			}
 		}
 		<-sent
-		if round == 0 && (from < diesAfter || from == n) { // some may have been on their way
-			t.Errorf("%d answers came before the ingress died after %d", from, diesAfter)
+		if round == 0 && (from < killAfter || from == n) { // a few may arrive after the kill
+			t.Errorf("%d outcomes came before the ingress ended, want at least %d and fewer than %d", from, killAfter, n)
 		}
-		eventually(t, timeoutAnswer, func() error { // it is started again
+		eventually(t, timeoutAnswer, func() error { // the ingress restarts
 			a, err := m.tryPost("?pipeline=faces", sampleFace(t))
 			if err == nil && a.status != http.StatusOK {
 				err = fmt.Errorf("%v", a)
@@ -288,8 +282,8 @@ func testSessionResumes(t *testing.T, m *mesh) {
 		})
 	}
 	for i := range int64(n) {
-		if answered[i] != 1 {
-			t.Errorf("frame %d was answered %d times", i, answered[i])
+		if outcomes[i] != 1 {
+			t.Errorf("frame %d has %d outcomes, want 1", i, outcomes[i])
 		}
 	}
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/sightmesh/sightmesh/tools/internal/sample"
 )
 
-// timeoutAnswer is generous: it only ends tests that would hang.
+// timeoutAnswer is long: it only ends tests that would hang.
 const timeoutAnswer = 60 * time.Second
 
 // TestMesh_OneReplica and TestMesh_TwoReplicas run the same tests on a mesh with one and
@@ -31,12 +31,13 @@ func TestMesh_TwoReplicas(t *testing.T) {
 	testAll(t, m)
 }
 
-// wholeSuiteVariable makes TestThreeServers run the whole suite when it is not
-// empty. Without it the test runs what differs most on replicated streams.
+// wholeSuiteVariable names the environment variable with which TestThreeServers
+// runs the whole suite. When the variable is empty, the test runs only what
+// differs most on replicated streams.
 const wholeSuiteVariable = "SIGHTMESH_E2E_THREE_SERVERS_WHOLE"
 
-// TestThreeServers runs the tests on three NATS servers, each a process of its
-// own, with a replica of every stream on each of them.
+// TestThreeServers runs the tests on three NATS servers. Each server is a
+// process and has a replica of every stream.
 func TestThreeServers(t *testing.T) {
 	whole := os.Getenv(wholeSuiteVariable) != ""
 	c := startCluster(t, 3)
@@ -65,21 +66,21 @@ func TestThreeServers(t *testing.T) {
 }
 
 func testAll(t *testing.T, m *mesh) {
-	t.Run("answers", func(t *testing.T) { testResults(t, m) })
+	t.Run("results", func(t *testing.T) { testResults(t, m) })
 	t.Run("problems", func(t *testing.T) { testProblems(t, m) })
 	t.Run("nats", func(t *testing.T) { testNATS(t, m) })
 	t.Run("images", func(t *testing.T) { testImages(t, m) })
 	t.Run("hostile", func(t *testing.T) { testHostile(t, m) })
 	t.Run("jobs", func(t *testing.T) { testJobs(t, m) })
-	t.Run("callbacks", func(t *testing.T) { testWebhooks(t, m) })
+	t.Run("webhooks", func(t *testing.T) { testWebhooks(t, m) })
 	t.Run("reports", func(t *testing.T) { testReports(t, m) })
 	t.Run("stream", func(t *testing.T) { testStream(t, m) })
 	t.Run("send", func(t *testing.T) { testSend(t, m) })
 	t.Run("old routes", func(t *testing.T) { testOldRoutes(t, m) })
 }
 
-// testOwnAnswers posts many different images side by side and checks that
-// each answer is that of its own.
+// testOwnAnswers posts many different images concurrently and checks that each
+// response is the result of its own image.
 func testOwnAnswers(t *testing.T, m *mesh) {
 	const clients, each = 8, 4
 	face := sample.Face()
@@ -100,12 +101,12 @@ func testOwnAnswers(t *testing.T, m *mesh) {
 				sum := sha256.Sum256(b.Bytes())
 				switch {
 				case a.result.Image == nil:
-					t.Errorf("client %d image %d got the answer %v: no image", c, i, a)
+					t.Errorf("client %d, image %d: response %v: no image", c, i, a)
 				case a.result.Image.SHA256 != hex.EncodeToString(sum[:]):
-					t.Errorf("client %d image %d got the answer %v: Image.SHA256 %v, want %v",
+					t.Errorf("client %d, image %d: response %v: Image.SHA256 %v, want %v",
 						c, i, a, a.result.Image.SHA256, hex.EncodeToString(sum[:]))
 				case a.result.Image.Bytes != b.Len():
-					t.Errorf("client %d image %d got the answer %v: Image.Bytes %v, want %v",
+					t.Errorf("client %d, image %d: response %v: Image.Bytes %v, want %v",
 						c, i, a, a.result.Image.Bytes, b.Len())
 				}
 			}

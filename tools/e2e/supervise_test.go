@@ -12,22 +12,22 @@ import (
 	"github.com/sightmesh/sightmesh/tools/internal/up"
 )
 
-// supervised is a service that is started again when it dies, until stop or
-// kill. It comes back on the same HTTP address.
+// supervised is a service that is restarted when it ends, until stop or kill. It
+// keeps its HTTP address.
 type supervised struct {
 	name string
-	log  *lines // of the mesh
+	log  *lines // log of the mesh
 
 	stopping chan struct{} // closed by stop and kill
 	done     chan struct{} // closed when the last process has ended
-	err      error         // of the process that stop or kill ended, once done is closed
+	err      error         // result of the last process; valid once done is closed
 
 	mu      sync.Mutex
-	process *process // nil while none runs
-	own     *lines   // of the process
+	process *process // nil while no process runs
+	own     *lines   // log of the process
 }
 
-// restartDelay keeps a service that dies at once from taking the CPUs.
+// restartDelay limits the CPU time of a service that ends right after its start.
 const restartDelay = 100 * time.Millisecond
 
 func supervise(name, path string, args, env []string, log *lines) *supervised {
@@ -62,7 +62,7 @@ func (s *supervised) run(path string, args, env []string) {
 	}
 }
 
-// stopped reports whether stop or kill is called within d.
+// stopped waits at most d and reports whether stop or kill was called.
 func (s *supervised) stopped(d time.Duration) bool {
 	select {
 	case <-s.stopping:
@@ -93,7 +93,7 @@ func (s *supervised) begin(path string, args, env []string) (*process, *lines, e
 	return s.process, s.own, err
 }
 
-// current returns the process, nil while none runs, and its log.
+// current returns the process, or nil while none runs, and its log.
 func (s *supervised) current() (*process, *lines) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -115,7 +115,7 @@ func (s *supervised) ready() error {
 	return nil
 }
 
-// http returns the address of HTTP; "" for a service without.
+// http returns the HTTP address, or "" for a service without HTTP.
 func (s *supervised) http() string {
 	_, own := s.current()
 	if addr := own.last(httpLine); addr != nil {
@@ -124,21 +124,21 @@ func (s *supervised) http() string {
 	return ""
 }
 
-// stop ends the service by SIGTERM and returns the error of its process.
+// stop ends the service with SIGTERM and returns the error of its process.
 func (s *supervised) stop(t testing.TB) error {
 	t.Helper()
 	s.end(func(p *process) { p.stop(t) })
 	return s.err
 }
 
-// kill ends the service by SIGKILL.
+// kill ends the service with SIGKILL.
 func (s *supervised) kill(t testing.TB) {
 	t.Helper()
 	s.end(func(p *process) { p.kill(t) })
 }
 
-// end sees to it that no process is started any more, ends the one that runs
-// and waits for it.
+// end stops further restarts, ends the current process with f and waits for its
+// end.
 func (s *supervised) end(f func(*process)) {
 	s.mu.Lock()
 	close(s.stopping)

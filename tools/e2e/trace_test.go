@@ -22,13 +22,13 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// receiver takes spans, metrics and logs over OTLP/HTTP, as a collector does. Jaeger
-// takes spans alone.
+// receiver receives spans, metrics and logs over OTLP/HTTP, as a collector does.
+// Jaeger accepts only spans.
 type receiver struct {
 	*httptest.Server
 	mu      sync.Mutex
 	spans   []span
-	metrics map[string][]string // names, by service
+	metrics map[string][]string // names of metrics, by service
 	logs    []record
 }
 
@@ -41,7 +41,7 @@ func (s span) String() string {
 	return fmt.Sprintf("%s %q %s", s.service, s.Name, strings.TrimPrefix(s.Kind.String(), "SPAN_KIND_"))
 }
 
-// record is a record of a log.
+// record is a log record.
 type record struct {
 	*logspb.LogRecord
 	service string
@@ -73,10 +73,10 @@ func (r *receiver) receive(path string, body []byte) error {
 		if err := proto.Unmarshal(body, &m); err != nil {
 			return err
 		}
-		for _, of := range m.ResourceSpans {
-			for _, scope := range of.ScopeSpans {
+		for _, group := range m.ResourceSpans {
+			for _, scope := range group.ScopeSpans {
 				for _, s := range scope.Spans {
-					r.spans = append(r.spans, span{s, serviceName(of.Resource)})
+					r.spans = append(r.spans, span{s, serviceName(group.Resource)})
 				}
 			}
 		}
@@ -85,10 +85,10 @@ func (r *receiver) receive(path string, body []byte) error {
 		if err := proto.Unmarshal(body, &m); err != nil {
 			return err
 		}
-		for _, of := range m.ResourceMetrics {
-			for _, scope := range of.ScopeMetrics {
+		for _, group := range m.ResourceMetrics {
+			for _, scope := range group.ScopeMetrics {
 				for _, metric := range scope.Metrics {
-					service := serviceName(of.Resource)
+					service := serviceName(group.Resource)
 					r.metrics[service] = append(r.metrics[service], metric.Name)
 				}
 			}
@@ -98,15 +98,15 @@ func (r *receiver) receive(path string, body []byte) error {
 		if err := proto.Unmarshal(body, &m); err != nil {
 			return err
 		}
-		for _, of := range m.ResourceLogs {
-			for _, scope := range of.ScopeLogs {
+		for _, group := range m.ResourceLogs {
+			for _, scope := range group.ScopeLogs {
 				for _, l := range scope.LogRecords {
-					r.logs = append(r.logs, record{l, serviceName(of.Resource)})
+					r.logs = append(r.logs, record{l, serviceName(group.Resource)})
 				}
 			}
 		}
 	default:
-		return errors.New("no signal has this path")
+		return errors.New("unknown path")
 	}
 	return nil
 }
@@ -152,9 +152,9 @@ func (r *receiver) traceLogs(trace string) (found []record) {
 	return found
 }
 
-// TestOTLP_MetricsAndLogs sends an image through a mesh that exports all
-// three: each service sends its metrics, which are at /metrics as well, and the line of
-// log of a failed job has its trace, and is written as well.
+// TestOTLP_MetricsAndLogs sends images through a mesh that exports spans, metrics and
+// logs. Each service sends its metrics and serves them at /metrics as well. The log
+// record of a failed job has its trace, and is also written to standard error.
 func TestOTLP_MetricsAndLogs(t *testing.T) {
 	r := newReceiver(t)
 	m := start(t, []string{
@@ -189,19 +189,17 @@ func TestOTLP_MetricsAndLogs(t *testing.T) {
 	l := r.traceLogs(trace)[0]
 	switch {
 	case l.service != "sightmesh-detect":
-		t.Errorf(`%s sent %v, want a warning of sightmesh-detect: service %q, want "sightmesh-detect"`,
-			l.service, l.LogRecord, l.service)
+		t.Errorf("%v is of %s, want sightmesh-detect", l.LogRecord, l.service)
 	case l.SeverityNumber != logspb.SeverityNumber_SEVERITY_NUMBER_WARN:
-		t.Errorf("%s sent %v, want a warning of sightmesh-detect: severity number %v, want %v",
-			l.service, l.LogRecord, l.SeverityNumber, logspb.SeverityNumber_SEVERITY_NUMBER_WARN)
+		t.Errorf("%v has the severity %v, want a warning", l.LogRecord, l.SeverityNumber)
 	}
 	if written := m.stderr.matching(regexp.MustCompile(`"level":"WARN".*"trace_id":"` + trace)); len(written) == 0 {
 		t.Errorf("the log has no line of the trace %s", trace)
 	}
 }
 
-// TestTrace_OneForEachJob follows one request through every service: the caller's trace
-// goes on, there is one tree, and the waits in the queues are in it.
+// TestTrace_OneForEachJob follows one request through every service. The trace of the
+// caller continues, the spans are one tree, and the tree has the queue waits.
 func TestTrace_OneForEachJob(t *testing.T) {
 	r := newReceiver(t)
 	m := start(t, []string{"OTEL_EXPORTER_OTLP_ENDPOINT=" + r.URL, "OTEL_BSP_SCHEDULE_DELAY=100"})
@@ -209,10 +207,11 @@ func TestTrace_OneForEachJob(t *testing.T) {
 
 	a := m.post(t, "?pipeline=text", samplePage(t), "traceparent", "00-"+callerTrace+"-"+callerSpan+"-01")
 	if a.result.TraceID != callerTrace {
-		t.Errorf("trace id %s, want the caller's", a.result.TraceID)
+		t.Errorf("trace ID %s, want %s of the caller", a.result.TraceID, callerTrace)
 	}
-	// child under parent, as service "name" KIND. Whatever a message leads to is below
-	// the request that waits, and linked to what has published the message.
+	// Each line is: child < parent ~ link, and a span is: service "name" KIND. The spans
+	// of a message are below the request that waits, and linked to the span that has
+	// published the message.
 	const root = `sightmesh-ingress "POST /v1/images" SERVER`
 	want := []string{
 		root + ` < caller`,
@@ -249,8 +248,7 @@ func TestTrace_OneForEachJob(t *testing.T) {
 	checkWithin(t, spans)
 }
 
-// TestTrace_JobInParts is the same for an image that was split, joined,
-// and sent without a trace of its own.
+// TestTrace_JobInParts follows an image with several parts. Its request has no trace.
 func TestTrace_JobInParts(t *testing.T) {
 	page := realdata(t, "rendered/page_en.png")
 	r := newReceiver(t)
@@ -258,45 +256,35 @@ func TestTrace_JobInParts(t *testing.T) {
 	a := m.post(t, "?pipeline=text", page)
 	switch {
 	case a.result.Timings == nil:
-		t.Fatalf("not joined: %v: no timings", a)
+		t.Fatalf("got %v: no timings", a)
 	case a.result.Timings.Join <= 0:
-		t.Fatalf("not joined: %v: Timings.Join %v, want more than 0", a, a.result.Timings.Join)
+		t.Fatalf("got %v: no time of the join", a)
 	}
 	var spans []span
-	done := func(name string) int {
-		n := 0
-		for _, s := range spans {
-			if s.Name == name {
-				n++
-			}
-		}
-		return n
-	}
 	eventually(t, timeoutAnswer, func() error {
 		spans = r.trace(a.result.TraceID)
-		switch {
-		case done("reply") != 1:
-			return fmt.Errorf(`%d spans: %v: done("reply") %v, want 1`, len(spans), spans, done("reply"))
-		case done("POST /v1/images") != 1:
-			return fmt.Errorf(`%d spans: %v: done("POST /v1/images") %v, want 1`,
-				len(spans), spans, done("POST /v1/images"))
-		case done("process PARTS") != done("publish PARTS"):
-			return fmt.Errorf(`%d spans: %v: done("process PARTS") %v, want %v`,
-				len(spans), spans, done("process PARTS"), done("publish PARTS"))
-		case done("publish PARTS") != done("process CROPS"):
-			return fmt.Errorf(`%d spans: %v: done("publish PARTS") %v, want %v`,
-				len(spans), spans, done("publish PARTS"), done("process CROPS"))
-		case done("process CROPS") < 2:
-			return fmt.Errorf(`%d spans: %v: done("process CROPS") %v, want at least 2`,
-				len(spans), spans, done("process CROPS"))
+		count := map[string]int{} // by name
+		for _, s := range spans {
+			count[s.Name]++
+		}
+		crops := count["process CROPS"]
+		if crops < 2 {
+			return fmt.Errorf("%d spans process CROPS, want at least 2: %v", crops, spans)
+		}
+		for name, want := range map[string]int{
+			"reply": 1, "POST /v1/images": 1, "publish PARTS": crops, "process PARTS": crops,
+		} {
+			if count[name] != want {
+				return fmt.Errorf("%d spans %s, want %d: %v", count[name], name, want, spans)
+			}
 		}
 		return nil
 	})
 	tree(t, spans, "")
 }
 
-// TestTrace_Report has a span that lasts until the last outcome, and none of the
-// spans of images, which have traces of their own.
+// TestTrace_Report checks the trace of a report. It has one span that lasts until the
+// last outcome, and no spans of images, which have their own traces.
 func TestTrace_Report(t *testing.T) {
 	r := newReceiver(t)
 	m := start(t, []string{"OTEL_EXPORTER_OTLP_ENDPOINT=" + r.URL, "OTEL_BSP_SCHEDULE_DELAY=100"})
@@ -313,11 +301,10 @@ func TestTrace_Report(t *testing.T) {
 		return n
 	}
 	eventually(t, timeoutAnswer, func() error {
-		switch {
-		case count("report") == 0:
-			return fmt.Errorf(`%v: count("report") %v, want not 0`, r.trace(id), count("report"))
-		case count("process REPORTS") == 0:
-			return fmt.Errorf(`%v: count("process REPORTS") %v, want not 0`, r.trace(id), count("process REPORTS"))
+		for _, name := range []string{"report", "process REPORTS"} {
+			if count(name) == 0 {
+				return fmt.Errorf("no span %s in %v", name, r.trace(id))
+			}
 		}
 		return nil
 	})
@@ -325,19 +312,19 @@ func TestTrace_Report(t *testing.T) {
 		t.Errorf("the report has %d spans, want 1", n)
 	}
 	if n := count("process IMAGES"); n != 0 {
-		t.Errorf("%d spans of images are in the trace of the report", n)
+		t.Errorf("the trace of the report has %d spans process IMAGES, want 0", n)
 	}
 	traces := map[string]bool{id: true}
 	for _, image := range report.Images {
 		if traces[image.Result.TraceID] {
-			t.Errorf("image %s has no trace of its own", image.ID)
+			t.Errorf("image %s shares the trace %s with another image or the report", image.ID, image.Result.TraceID)
 		}
 		traces[image.Result.TraceID] = true
 	}
 }
 
-// tree gives each span with its parent and its links, and checks that there is one
-// root and no orphan, and that no span begins before its parent.
+// tree returns a line for each span with its parent and its links. It checks that
+// there is one root and no orphan, and that no span begins before its parent.
 func tree(t *testing.T, spans []span, caller string) []string {
 	t.Helper()
 	byID := map[string]span{}
@@ -375,8 +362,7 @@ func tree(t *testing.T, spans []span, caller string) []string {
 }
 
 // checkWithin fails the test when a span begins after the end of its parent. Jaeger
-// leaves such a span out of the critical path, which would say that the time was
-// spent elsewhere.
+// omits such a span from the critical path and attributes its time to other spans.
 func checkWithin(t *testing.T, spans []span) {
 	t.Helper()
 	ends := map[string]uint64{}

@@ -19,27 +19,27 @@ import (
 	"github.com/sightmesh/sightmesh/tools/internal/chaos"
 )
 
-// oldBinariesVariable names the folder of the binaries of version 0.1.0.
-// `make upgrade` builds them from the history of the repository.
+// oldBinariesVariable names the environment variable with the folder of the binaries
+// of version 0.1.0. `make upgrade` builds them from the history of the repository.
 const oldBinariesVariable = "SIGHTMESH_E2E_OLD_BINARIES"
 
-// upgradeDeadline is the deadline of an interactive job. It is longer than work
-// is held, so that a job that ends by it was stuck.
+// upgradeDeadline is the deadline of an interactive job. It is longer than holdWork
+// holds messages, so that only a job that is stuck exceeds it.
 const upgradeDeadline = 40 * time.Second
 
-// upgradePause is the pause of a client between two rounds. There is one of each
-// service, and bulk work has to be done beside the interactive work.
+// upgradePause is the pause of a client between two rounds. The mesh has one instance
+// of each service, and needs time for bulk work beside the interactive work.
 const upgradePause = 4 * chaosPause
 
-// TestUpgrade_FromVersion01 brings a mesh of version 0.1.0 under load to this
-// version: first the layout, while work stands in every stream, then the
-// services, one by one, beside the old ones. Each service of both versions is
-// killed while the other one is at work. Every accepted job has one outcome, the
-// right one, in whichever order the services are replaced.
+// TestUpgrade_FromVersion01 upgrades a mesh of version 0.1.0 to this version under
+// load. First `setup` changes the streams, while every stream has messages. Then the
+// new services start one by one beside the old ones. Each service of both versions is
+// killed while the other version runs. Every accepted job has exactly one outcome,
+// the correct one, whatever the order in which the services are replaced.
 func TestUpgrade_FromVersion01(t *testing.T) {
 	old := os.Getenv(oldBinariesVariable)
 	if old == "" {
-		t.Skip("it needs the binaries of version 0.1.0: make upgrade builds them and runs it")
+		t.Skip("needs the binaries of version 0.1.0; make upgrade builds them and runs this test")
 	}
 	fromResults := []string{"results", "classify", "detect", "ingress"}
 	fromIngress := slices.Clone(fromResults)
@@ -70,7 +70,7 @@ func testUpgrade(t *testing.T, old string, order []string) {
 	release := u.holdWork(t)
 	u.setUp(t, binary(t, "sightmesh"))
 	release()
-	u.awaitRound(t, "with the new layout")
+	u.awaitRound(t, "after the new setup")
 
 	for _, name := range order {
 		u.add(t, name, binary(t, name)).start()
@@ -100,7 +100,7 @@ func testUpgrade(t *testing.T, old string, order []string) {
 	}
 }
 
-// upgrade is a mesh on its way from the old version to the new one.
+// upgrade is a mesh that is upgraded from the old version to the new one.
 type upgrade struct {
 	*chaosMesh
 	ledger *chaos.Ledger
@@ -108,8 +108,8 @@ type upgrade struct {
 	old    map[string]*chaosInstance // by service
 }
 
-// awaitRound waits until every client had the outcome of an image that it sends
-// from now on.
+// awaitRound waits until every client has the outcome of an image that it sends after
+// this call.
 func (u *upgrade) awaitRound(t testing.TB, when string) {
 	t.Helper()
 	begin := time.Now()
@@ -120,14 +120,15 @@ func (u *upgrade) awaitRound(t testing.TB, when string) {
 	t.Logf("%s: every client had an outcome within %.1f s, the last was %q", when, time.Since(begin).Seconds(), last)
 }
 
-// standing is how many images wait in each of the streams of images.
+// standing is the number of images that wait in each of the streams IMAGES, CROPS and
+// PARTS.
 const standing = 20
 
-// holdWork has work stand in every stream of work, and returns with the old
-// detect, classify and results stopped. release starts them again.
+// holdWork stops the old detect, classify and results, with messages in every work
+// stream. release starts the services again.
 //
-// They are not killed: version 0.1.0 loses parts that a killed results had in
-// hand, and only a new results finds them again.
+// The services are stopped, not killed: when results of version 0.1.0 is killed, the
+// parts that it has received are stuck until a new version of results runs.
 func (u *upgrade) holdWork(t testing.TB) (release func()) {
 	t.Helper()
 	releaseWeb := u.load.holdWeb()
@@ -137,7 +138,7 @@ func (u *upgrade) holdWork(t testing.TB) (release func()) {
 	u.load.running.Go(func() {
 		c := &chaosClient{chaosLoad: u.load, name: "report during setup"}
 		if !c.report() {
-			u.ledger.Violate(chaos.Lost, "%s: it is not done", c.name)
+			u.ledger.Violate(chaos.Lost, "%s: the report is not done", c.name)
 		}
 	})
 	u.awaitPending(t, streams.Reports, streams.ReportsConsumer)
@@ -158,8 +159,8 @@ func (u *upgrade) holdWork(t testing.TB) (release func()) {
 	}
 }
 
-// publish publishes images with a webhook straight to their stream: an ingress
-// would reject them while a service is away.
+// publish publishes images with a webhook directly to their stream, because an
+// ingress rejects them while a service is stopped.
 func (u *upgrade) publish(t testing.TB) {
 	t.Helper()
 	for n := range standing {
@@ -178,7 +179,7 @@ func (u *upgrade) publish(t testing.TB) {
 	}
 }
 
-// awaitMessages waits until a stream has so many messages.
+// awaitMessages waits until a stream has at least n messages.
 func (u *upgrade) awaitMessages(t testing.TB, stream string, n int) {
 	t.Helper()
 	eventually(t, timeoutAnswer, func() error {
@@ -204,7 +205,7 @@ func (u *upgrade) awaitPending(t testing.TB, stream, consumer string) {
 	})
 }
 
-// stop ends an instance, as an operator does.
+// stop ends an instance with SIGTERM, as an operator does.
 func (u *upgrade) stop(t testing.TB, i *chaosInstance) {
 	t.Helper()
 	if err := i.service.stop(t); err != nil {
@@ -213,7 +214,7 @@ func (u *upgrade) stop(t testing.TB, i *chaosInstance) {
 	i.service = nil
 }
 
-// remove ends an instance for good.
+// remove ends an instance and removes it from the mesh.
 func (u *upgrade) remove(t testing.TB, i *chaosInstance) {
 	t.Helper()
 	u.stop(t, i)

@@ -8,7 +8,7 @@ import (
 	"github.com/sightmesh/sightmesh/contracts"
 )
 
-// TestVersion: each binary says its version and its commit.
+// TestVersion checks that --version of each binary prints its version and its commit.
 func TestVersion(t *testing.T) {
 	t.Parallel()
 	want := regexp.MustCompile(`^[a-z]+ ` + regexp.QuoteMeta(contracts.Version) + ` \(commit ([0-9a-f]{40}(-dirty)?|unknown), go1\.\S+\)\n$`)
@@ -17,7 +17,7 @@ func TestVersion(t *testing.T) {
 		if err != nil {
 			t.Errorf("%s --version: %v", name, err)
 		} else if !want.Match(out) {
-			t.Errorf("%s --version says %q", name, out)
+			t.Errorf("%s --version prints %q, want a match of %v", name, out, want)
 		}
 	}
 }

@@ -11,20 +11,20 @@ import (
 	"testing"
 )
 
-// webHost is the one address on which the mesh of a test may speak to others:
-// images are there, and receivers of callbacks. Any other loopback address is
-// refused, as it is everywhere.
+// webHost is the only address to which the mesh of a test may send requests. It has
+// the web servers with images and the receivers of webhooks. The mesh rejects any
+// other loopback address, as it does by default.
 const webHost = "127.0.0.2"
 
 var webSecret = "whsec_" + base64.StdEncoding.EncodeToString([]byte("a secret of thirty-two bytes ..."))
 
-// webClients are the settings of a mesh that may reach webHost.
+// webClients returns the environment of a mesh that may send requests to webHost.
 func webClients() []string {
 	return []string{"SIGHTMESH_ALLOW_NETWORKS=" + webHost + "/32", "SIGHTMESH_CALLBACK_SECRETS=" + webSecret}
 }
 
-// serveOn runs a web server on an address of the loopback network, and counts
-// the requests for each path.
+// serveOn runs a web server on an address of the loopback network. seen returns the
+// number of requests for a path.
 func serveOn(t testing.TB, host string, h http.HandlerFunc) (url string, seen func(path string) int) {
 	t.Helper()
 	l, err := net.Listen("tcp", host+":0")
@@ -50,7 +50,7 @@ func serveOn(t testing.TB, host string, h http.HandlerFunc) (url string, seen fu
 	}
 }
 
-// send makes any request to one of the ingresses.
+// send sends a request to one of the ingresses, to each in turn.
 func (m *mesh) send(t testing.TB, method, path, contentType, body string, header ...string) response {
 	t.Helper()
 	req, err := http.NewRequest(method, m.base()+path, strings.NewReader(body))

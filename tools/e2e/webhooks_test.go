@@ -13,7 +13,7 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// testWebhooks has receivers that check what they get with the library that a
+// testWebhooks runs a receiver that verifies each webhook with the library that a
 // client would use.
 func testWebhooks(t *testing.T, m *mesh) {
 	verify, err := webhooks.NewWebhook(webSecret)
@@ -29,7 +29,7 @@ func testWebhooks(t *testing.T, m *mesh) {
 			err = verify.Verify(body, r.Header)
 		}
 		if err != nil {
-			t.Errorf("the receiver does not trust the call: %v", err)
+			t.Errorf("verify the webhook: %v", err)
 		}
 		select {
 		case <-failures:
@@ -55,19 +55,18 @@ func testWebhooks(t *testing.T, m *mesh) {
 		}
 		switch err := json.Unmarshal(body, &call); {
 		case err != nil:
-			t.Errorf("called with %s, %v", body, err)
+			t.Errorf("webhook %s: %v", body, err)
 		case call.Type != "job.done":
-			t.Errorf(`called with %s, %v: call.Type %q, want "job.done"`, body, err, call.Type)
+			t.Errorf("webhook %s: type %q, want job.done", body, call.Type)
 		case call.Data.ID != a.result.ID:
-			t.Errorf("called with %s, %v: call.Data.ID %v, want %v", body, err, call.Data.ID, a.result.ID)
+			t.Errorf("webhook %s: ID %s, want %s", body, call.Data.ID, a.result.ID)
 		case call.Data.Metadata["camera"] != "3":
-			t.Errorf(`called with %s, %v: call.Data.Metadata["camera"] %q, want "3"`,
-				body, err, call.Data.Metadata["camera"])
+			t.Errorf("webhook %s: metadata %v, want camera 3", body, call.Data.Metadata)
 		case len(call.Data.Regions) != 1:
-			t.Errorf("called with %s, %v: %d call.Data.Regions, want 1", body, err, len(call.Data.Regions))
+			t.Errorf("webhook %s: %d regions, want 1", body, len(call.Data.Regions))
 		}
 	case <-time.After(timeoutAnswer):
-		t.Fatal("the receiver was not called again")
+		t.Fatal("no second attempt came")
 	}
 	eventually(t, timeoutAnswer, func() error {
 		if c := m.get(t, location).result.Callback; c == nil || c.State != v1.CallbackDelivered || c.Attempts != 2 {
@@ -76,10 +75,11 @@ func testWebhooks(t *testing.T, m *mesh) {
 		return nil
 	})
 
-	refused := m.post(t, "?pipeline=faces&callback="+strings.Replace(receiver, webHost, "127.0.0.1", 1), sampleFace(t), "Prefer", "respond-async")
+	forbidden := strings.Replace(receiver, webHost, "127.0.0.1", 1)
+	rejected := m.post(t, "?pipeline=faces&callback="+forbidden, sampleFace(t), "Prefer", "respond-async")
 	eventually(t, timeoutAnswer, func() error {
-		if c := m.get(t, refused.header.Get("Location")).result.Callback; c == nil || c.State != v1.CallbackFailed {
-			return errNotYet{refused}
+		if c := m.get(t, rejected.header.Get("Location")).result.Callback; c == nil || c.State != v1.CallbackFailed {
+			return errNotYet{rejected}
 		}
 		return nil
 	})
