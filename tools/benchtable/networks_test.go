@@ -8,7 +8,7 @@ import (
 	"github.com/sightmesh/sightmesh/tools/internal/bench"
 )
 
-// TestMedianOf_ComparesTheSameRound: what a busy round does to both contestants does not show in their ratio.
+// TestMedianOf_ComparesTheSameRound checks that the ratio does not depend on rounds that are slow for both contestants.
 func TestMedianOf_ComparesTheSameRound(t *testing.T) {
 	t.Parallel()
 	var mesh, alone []turn
@@ -24,19 +24,20 @@ func TestMedianOf_ComparesTheSameRound(t *testing.T) {
 	}
 }
 
-// TestCompare_CountsTheSameRegions: another label, another text and another place make another region; spaces do not.
+// TestCompare_CountsTheSameRegions checks that regions with another label, text or place are different, and that spaces
+// in the text do not count.
 func TestCompare_CountsTheSameRegions(t *testing.T) {
 	t.Parallel()
 	region := func(x int, label, text string) v1.Region {
 		return v1.Region{Box: v1.Box{X: x, Width: 10, Height: 10}, Label: label, Text: text}
 	}
-	answer := func(regions ...v1.Region) bench.Sender {
+	sender := func(regions ...v1.Region) bench.Sender {
 		return func(context.Context, bench.Image) (v1.Result, error) { return v1.Result{Regions: regions}, nil }
 	}
 	row := networkRow{}
 	err := row.compare(t.Context(), contestants{
-		mesh:     answer(region(0, "text", "a b"), region(20, "cat", ""), region(40, "text", "c"), region(60, "dog", "")),
-		litServe: answer(region(66, "dog", ""), region(40, "text", "d"), region(20, "dog", ""), region(1, "text", "ab")),
+		mesh:     sender(region(0, "text", "a b"), region(20, "cat", ""), region(40, "text", "c"), region(60, "dog", "")),
+		litServe: sender(region(66, "dog", ""), region(40, "text", "d"), region(20, "dog", ""), region(1, "text", "ab")),
 	}, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -5,23 +5,24 @@ import (
 	"testing"
 )
 
-// TestPage_ReplacesWhatWasMeasured: the sections of an older page stay, in the order of the rows, and so does its head.
-func TestPage_ReplacesWhatWasMeasured(t *testing.T) {
+// TestPage_ReplacesMeasuredSections checks that the head and the other sections of the old page stay, in the order of
+// the rows.
+func TestPage_ReplacesMeasuredSections(t *testing.T) {
 	t.Parallel()
 	const old = "# Performance\n\nOld head.\n\n## (a) Old\n\n1\n\n## (g) Old\n\n2\n"
 	for name, tt := range map[string]struct {
 		sections map[byte]string
 		want     string
 	}{
-		"the last": {
+		"last": {
 			map[byte]string{'g': "\n## (g) New\n\n3\n"},
 			"# Performance\n\nOld head.\n\n## (a) Old\n\n1\n\n## (g) New\n\n3\n",
 		},
-		"the first": {
+		"first": {
 			map[byte]string{'a': "\n## (a)\n\nNot measured: why\n"},
 			"# Performance\n\nOld head.\n\n## (a)\n\nNot measured: why\n\n## (g) Old\n\n2\n",
 		},
-		"one that was not there": {
+		"new": {
 			map[byte]string{'b': "\n## (b) New\n\n3\n"},
 			"# Performance\n\nOld head.\n\n## (a) Old\n\n1\n\n## (b) New\n\n3\n\n## (g) Old\n\n2\n",
 		},
@@ -60,12 +61,12 @@ func TestPage_OfAllRowsHasANewHead(t *testing.T) {
 	}
 	got := page(sections, "# Performance\n\nOld head.\n\n## (a) Old\n")
 	if strings.Contains(got, "Old") {
-		t.Errorf("something of the old page is left: %q", got)
+		t.Errorf("the page has a part of the old page: %q", got)
 	}
 	if !strings.HasPrefix(got, "# Performance\n\nThis page compares the mesh with its baselines. `make bench` wrote ") {
 		t.Errorf("the page begins with %.60q", got)
 	}
 	if !strings.HasSuffix(got, want.String()) {
-		t.Errorf("the sections are not those that were measured: %q", got)
+		t.Errorf("the page does not end with the measured sections: %q", got)
 	}
 }

@@ -23,8 +23,8 @@ import (
 
 const patience = 20 * time.Second // only ends tests that would hang
 
-// rendered returns the manifests of deploy/k8s, which make verify holds against
-// the chart.
+// rendered returns the manifests of deploy/k8s. `make verify` checks that they match the
+// chart.
 func rendered(t *testing.T) []manifest {
 	t.Helper()
 	f, err := os.Open("../../deploy/k8s/sightmesh.yaml")
@@ -39,7 +39,7 @@ func rendered(t *testing.T) []manifest {
 	return all
 }
 
-// ofKind returns those of a kind, by name without that of the release.
+// ofKind returns the manifests of a kind, by their name without the name of the release.
 func ofKind(t *testing.T, kind string) map[string]manifest {
 	t.Helper()
 	found := map[string]manifest{}
@@ -56,8 +56,8 @@ func ofKind(t *testing.T, kind string) map[string]manifest {
 
 func services() []string { return []string{"classify", "detect", "ingress", "results"} }
 
-// TestRendered_SetUpOnItsNATS runs the server that the nats.conf describes, and
-// sets a mesh up on it.
+// TestRendered_SetUpOnItsNATS runs a server with the rendered nats.conf, and runs the
+// set-up on it.
 func TestRendered_SetUpOnItsNATS(t *testing.T) {
 	t.Parallel()
 	opts, err := natsOptions(ofKind(t, "ConfigMap")["nats"].Data["nats.conf"])
@@ -96,8 +96,8 @@ func TestRendered_PassesTheChecks(t *testing.T) {
 	}
 }
 
-// TestRendered_FitsANodeOfTwoCPUs: what a small cluster itself requests, such as
-// minikube's 750m, has to fit, too.
+// TestRendered_FitsANodeOfTwoCPUs leaves 800m for the cluster itself; minikube requests
+// 750m.
 func TestRendered_FitsANodeOfTwoCPUs(t *testing.T) {
 	t.Parallel()
 	const most = 1200 // thousandths of a CPU
@@ -120,11 +120,11 @@ func TestRendered_FitsANodeOfTwoCPUs(t *testing.T) {
 		}
 	}
 	if sum > most {
-		t.Errorf("the pods request %dm CPU, want %dm at most", sum, most)
+		t.Errorf("the pods request %dm CPU, want at most %dm", sum, most)
 	}
 }
 
-// TestRendered_WaitingIsLive: a service that waits for NATS is not restarted.
+// TestRendered_WaitingIsLive checks that a service that waits for NATS is not restarted.
 func TestRendered_WaitingIsLive(t *testing.T) {
 	t.Parallel()
 	for name, m := range ofKind(t, "Deployment") {
@@ -134,35 +134,38 @@ func TestRendered_WaitingIsLive(t *testing.T) {
 	}
 }
 
-// TestRendered_OnePodOfSeveralMayBeAway: of each service.
+// TestRendered_OnePodOfSeveralMayBeAway checks that each service has several pods, of
+// which one may be unavailable.
 func TestRendered_OnePodOfSeveralMayBeAway(t *testing.T) {
 	t.Parallel()
 	deployments, budgets := ofKind(t, "Deployment"), ofKind(t, "PodDisruptionBudget")
 	for _, name := range services() {
 		switch n := deployments[name].Spec.Replicas; {
 		case n == nil:
-			t.Errorf("%s has no two replicas: no n", name)
+			t.Errorf("%s has no number of replicas", name)
 		case *n < 2:
-			t.Errorf("%s has no two replicas: *n %v, want at least 2", name, *n)
+			t.Errorf("%s has %d replicas, want at least 2", name, *n)
 		}
 		if got := budgets[name].Spec.MaxUnavailable; got != 1 {
-			t.Errorf("the budget of %s allows %v pods to be away, want 1", name, got)
+			t.Errorf("the budget of %s allows %v unavailable pods, want 1", name, got)
 		}
 	}
 }
 
-// TestRendered_NameOfSetUpHasTheVersion: a Job cannot be changed by kubectl apply.
+// TestRendered_NameOfSetUpHasTheVersion checks the name of the Job, because kubectl apply
+// cannot change a Job.
 func TestRendered_NameOfSetUpHasTheVersion(t *testing.T) {
 	t.Parallel()
 	version := strings.ReplaceAll(contracts.Version, ".", "-")
 	for name := range ofKind(t, "Job") {
 		if !strings.Contains(name, version) {
-			t.Errorf("the Job is %s, want %s in it", name, version)
+			t.Errorf("the name of the Job is %s, want %s in it", name, version)
 		}
 	}
 }
 
-// TestRendered_ChangedConfigReachesNATS: the pod template changes with it.
+// TestRendered_ChangedConfigReachesNATS checks that the pod template changes when the
+// configuration changes.
 func TestRendered_ChangedConfigReachesNATS(t *testing.T) {
 	t.Parallel()
 	conf := strings.TrimRight(ofKind(t, "ConfigMap")["nats"].Data["nats.conf"], "\n")
@@ -172,7 +175,8 @@ func TestRendered_ChangedConfigReachesNATS(t *testing.T) {
 	}
 }
 
-// TestRendered_PoliciesAreOfEveryPod: of each service and of NATS.
+// TestRendered_PoliciesAreOfEveryPod checks that each service and NATS have a
+// NetworkPolicy.
 func TestRendered_PoliciesAreOfEveryPod(t *testing.T) {
 	t.Parallel()
 	policies := ofKind(t, "NetworkPolicy")
@@ -183,7 +187,8 @@ func TestRendered_PoliciesAreOfEveryPod(t *testing.T) {
 	}
 }
 
-// TestRendered_ResourceSaysWhereAServiceRuns, by the semantic conventions.
+// TestRendered_ResourceSaysWhereAServiceRuns checks the resource attributes of OpenTelemetry's
+// semantic conventions.
 func TestRendered_ResourceSaysWhereAServiceRuns(t *testing.T) {
 	t.Parallel()
 	deployments := ofKind(t, "Deployment")
@@ -210,17 +215,18 @@ func TestRendered_ResourceSaysWhereAServiceRuns(t *testing.T) {
 	}
 }
 
-// TestRendered_NothingOfACertainController is in what is applied with kubectl.
+// TestRendered_NothingOfACertainController checks that the manifests for kubectl need no
+// Ingress controller.
 func TestRendered_NothingOfACertainController(t *testing.T) {
 	t.Parallel()
 	for _, m := range rendered(t) {
 		if m.Kind == "Ingress" {
-			t.Errorf("there is an Ingress, %s", m.Metadata.Name)
+			t.Errorf("the manifests have the Ingress %s, want none", m.Metadata.Name)
 		}
 	}
 }
 
-// TestRendered_NoPasswordInArguments nor in addresses.
+// TestRendered_NoPasswordInArguments checks that no argument has a URL with credentials.
 func TestRendered_NoPasswordInArguments(t *testing.T) {
 	t.Parallel()
 	for _, m := range rendered(t) {
@@ -232,7 +238,15 @@ func TestRendered_NoPasswordInArguments(t *testing.T) {
 	}
 }
 
-func TestChecks_FindWhatIsWrong(t *testing.T) {
+// checkError checks that an error has a part.
+func checkError(t *testing.T, name string, err error, want string) {
+	t.Helper()
+	if err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("%s: the error is %v, want %q in it", name, err, want)
+	}
+}
+
+func TestChecks_ReportErrors(t *testing.T) {
 	t.Parallel()
 	const config = "kind: ConfigMap\nmetadata: {name: x}\ndata:\n  nats.conf: |\n    "
 	for name, tt := range map[string]struct {
@@ -252,18 +266,13 @@ func TestChecks_FindWhatIsWrong(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		switch err := tt.check(all[0]); {
-		case err == nil:
-			t.Errorf("%s: got %v, want an error that says %q: no error", name, err, tt.want)
-		case !strings.Contains(err.Error(), tt.want):
-			t.Errorf("%s: got %v, want an error that says %q: want strings.Contains(err.Error(), tt.want)",
-				name, err, tt.want)
-		}
+		checkError(t, name, tt.check(all[0]), tt.want)
 	}
 }
 
-// TestTriggers_AreThoseOfTheWorkers: of all pipelines of the file, or of the built-in
-// ones, unless the workers serve some.
+// TestTriggers_AreThoseOfTheWorkers checks that a ScaledObject has triggers for the
+// pipelines that its workers serve. The default is all pipelines of the file, or all
+// built-in pipelines without a file.
 func TestTriggers_AreThoseOfTheWorkers(t *testing.T) {
 	t.Parallel()
 	const file = `
@@ -278,13 +287,13 @@ data: {pipelines.yaml: 'pipelines: [{name: a, detect: {kind: k}}, {name: b, dete
 		consumers  []string
 		want       string
 	}{
-		"of the file":          {"", file, both, ""},
-		"of those that it has": {"--serve=b", file, both[2:], ""},
-		"one is missing":       {"", file, both[:3], "no trigger for the consumer detect-b-bulk"},
-		"of others":            {"--serve=a", file, both, `no consumer "detect-b-bulk"`},
+		"all of the file":      {"", file, both, ""},
+		"served":               {"--serve=b", file, both[2:], ""},
+		"missing":              {"", file, both[:3], "no trigger for the consumer detect-b-bulk"},
+		"not served":           {"--serve=a", file, both, `no consumer "detect-b-bulk"`},
 		"of another stage":     {"", file, append(both[:4:4], "classify-a-bulk"), `no consumer "classify-a-bulk"`},
-		"built-in":             {"--serve=text", "", []string{"detect-text-interactive", "detect-text-bulk"}, ""},
-		"all that is built in": {"", "", []string{"detect-text-interactive"}, "no trigger for the consumer detect-faces-bulk"},
+		"built-in and served":  {"--serve=text", "", []string{"detect-text-interactive", "detect-text-bulk"}, ""},
+		"all built-in missing": {"", "", []string{"detect-text-interactive"}, "no trigger for the consumer detect-faces-bulk"},
 	} {
 		text := fmt.Sprintf(`
 kind: Deployment
@@ -304,27 +313,20 @@ spec:
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = checkTriggers(all[1], all)
-		switch {
-		case tt.want == "" && err != nil:
+		if err = checkTriggers(all[1], all); tt.want != "" {
+			checkError(t, name, err, tt.want)
+		} else if err != nil {
 			t.Errorf("%s: %v", name, err)
-		case tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)):
-			t.Errorf("%s: got %v, want an error that says %q", name, err, tt.want)
 		}
 	}
 	lost, err := read(strings.NewReader("kind: ScaledObject\nmetadata: {name: s}\nspec: {scaleTargetRef: {name: gone}}"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	switch err := checkTriggers(lost[0], lost); {
-	case err == nil:
-		t.Errorf("without its Deployment: %v: no error", err)
-	case !strings.Contains(err.Error(), `no Deployment "gone"`):
-		t.Errorf("without its Deployment: %v: want strings.Contains(err.Error(), `no Deployment \"gone\"`)", err)
-	}
+	checkError(t, "without its Deployment", checkTriggers(lost[0], lost), `no Deployment "gone"`)
 }
 
-// TestPrograms_FlagsAreChecked against a program of one flag.
+// TestPrograms_FlagsAreChecked checks manifests against a program with one flag.
 func TestPrograms_FlagsAreChecked(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -341,12 +343,10 @@ func TestPrograms_FlagsAreChecked(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = programs{bin: dir, usages: map[string]usage{}}.check(all[0])
-		switch {
-		case want == "" && err != nil:
+		if err = (programs{bin: dir, usages: map[string]usage{}}).check(all[0]); want != "" {
+			checkError(t, text, err, want)
+		} else if err != nil {
 			t.Errorf("%s: %v", text, err)
-		case want != "" && (err == nil || !strings.Contains(err.Error(), want)):
-			t.Errorf("%s: got %v, want an error that says %q", text, err, want)
 		}
 	}
 }

@@ -18,10 +18,9 @@ import (
 
 const chartFiles = "../../deploy/helm/sightmesh/files"
 
-// metricDefinitions returns the labels of every metric that a service defines with
-// Prometheus's client, by the names that queries use, and of those metrics of NATS that
-// the dashboard shows. The latter are of prometheus-nats-exporter 0.20.1, as the chart
-// starts it.
+// metricDefinitions returns the labels of every metric, by the name that queries use. It
+// has the metrics that the services define with Prometheus's client, and the metrics of
+// NATS in the dashboard, which are of prometheus-nats-exporter 0.20.1 as in the chart.
 func metricDefinitions(t *testing.T) map[string][]string {
 	t.Helper()
 	found := map[string][]string{
@@ -57,8 +56,8 @@ func addDefinition(to map[string][]string, m metricdefs.Metric) {
 	to[m.Name] = m.Labels
 }
 
-// targetLabels are those that Prometheus gives to what it scrapes by the chart's
-// ServiceMonitor.
+// targetLabels returns the labels that Prometheus adds to metrics that it scrapes with
+// the chart's ServiceMonitor.
 func targetLabels() []string { return []string{"namespace", "pod", "app_kubernetes_io_component"} }
 
 var (
@@ -68,8 +67,8 @@ var (
 	grouping   = regexp.MustCompile(`by \(([^)]*)\)`)
 )
 
-// checkQuery reports the metrics of a query that no service defines, and the labels
-// that its metrics do not have.
+// checkQuery checks that the metrics of a query are defined, and that they have the
+// labels of the query.
 func checkQuery(t *testing.T, where, query string, defined map[string][]string) {
 	t.Helper()
 	has := targetLabels()
@@ -80,27 +79,27 @@ func checkQuery(t *testing.T, where, query string, defined map[string][]string) 
 	for _, name := range names {
 		labels, ok := defined[name]
 		if !ok {
-			t.Errorf("%s names the metric %s, which nothing has", where, name)
+			t.Errorf("%s has the metric %s, which is not defined", where, name)
 		}
 		has = append(has, labels...)
 	}
 	for _, s := range selector.FindAllStringSubmatch(query, -1) {
 		for _, m := range matcher.FindAllStringSubmatch(s[2], -1) {
 			if !slices.Contains(append(targetLabels(), defined[s[1]]...), m[1]) {
-				t.Errorf("%s selects by %s, which %s has not", where, m[1], s[1])
+				t.Errorf("%s selects by the label %s, which %s does not have", where, m[1], s[1])
 			}
 		}
 	}
 	for _, g := range grouping.FindAllStringSubmatch(query, -1) {
 		for label := range strings.SplitSeq(g[1], ",") {
 			if label = strings.TrimSpace(label); !slices.Contains(has, label) {
-				t.Errorf("%s groups by %s, which %q have not", where, label, names)
+				t.Errorf("%s groups by the label %s, which %q do not have", where, label, names)
 			}
 		}
 	}
 }
 
-// TestChart_RulesQueryMetricsThatExist of the alerts.
+// TestChart_RulesQueryMetricsThatExist checks the queries of the alerts.
 func TestChart_RulesQueryMetricsThatExist(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile(filepath.Join(chartFiles, "rules.yaml"))
@@ -123,7 +122,7 @@ func TestChart_RulesQueryMetricsThatExist(t *testing.T) {
 	}
 }
 
-// dashboard is what is checked of the dashboard of Grafana.
+// dashboard has the checked fields of the Grafana dashboard.
 type dashboard struct {
 	Panels []struct {
 		ID                       int
@@ -163,22 +162,23 @@ func TestDashboard_QueriesMetricsThatExist(t *testing.T) {
 	}
 }
 
-// TestDashboard_NamesWhatItGroupsBy: a legend has a label only when its query keeps it.
-func TestDashboard_NamesWhatItGroupsBy(t *testing.T) {
+// TestDashboard_LegendLabelsAreGrouped checks that a legend has only labels by which its
+// query groups.
+func TestDashboard_LegendLabelsAreGrouped(t *testing.T) {
 	t.Parallel()
 	legendLabel := regexp.MustCompile(`\{\{([a-z_]+)\}\}`)
 	for _, p := range readDashboard(t).Panels {
 		for _, target := range p.Targets {
 			for _, l := range legendLabel.FindAllStringSubmatch(target.LegendFormat, -1) {
 				if !regexp.MustCompile(`by \([^)]*\b` + l[1] + `\b`).MatchString(target.Expr) {
-					t.Errorf("%s: the legend has %s, and the query does not: %s", p.Title, l[1], target.Expr)
+					t.Errorf("%s: the legend has the label %s, which the query does not have: %s", p.Title, l[1], target.Expr)
 				}
 			}
 		}
 	}
 }
 
-// TestDashboard_VariablesAreDefined of its queries.
+// TestDashboard_VariablesAreDefined checks the variables of the queries.
 func TestDashboard_VariablesAreDefined(t *testing.T) {
 	t.Parallel()
 	d := readDashboard(t)
@@ -222,10 +222,10 @@ func TestDashboard_PanelsAreExplainedAndDoNotOverlap(t *testing.T) {
 			}
 		}
 		if len(overlapped) > 0 {
-			t.Errorf("%s lies on %q", p.Title, slices.Collect(maps.Keys(overlapped)))
+			t.Errorf("%s overlaps %q", p.Title, slices.Collect(maps.Keys(overlapped)))
 		}
 		if end := p.GridPos.X + p.GridPos.W; end > 24 {
-			t.Errorf("%s ends at column %d, want 24 at most", p.Title, end)
+			t.Errorf("%s ends at column %d, want at most 24", p.Title, end)
 		}
 	}
 }

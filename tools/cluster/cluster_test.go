@@ -24,22 +24,22 @@ import (
 	"github.com/sightmesh/sightmesh/tools/internal/chaos"
 )
 
-// Variables that tools/scripts/cluster-test sets, and the Makefile.
+// Environment variables that tools/scripts/cluster-test and the Makefile set.
 const (
 	programsVariable = "SIGHTMESH_CLUSTER_PROGRAMS" // folder of make cluster
 	stateVariable    = "SIGHTMESH_CLUSTER_STATE"    // an empty folder
-	cgroupVariable   = "SIGHTMESH_CLUSTER_CGROUP"   // a group of every hierarchy
+	cgroupVariable   = "SIGHTMESH_CLUSTER_CGROUP"   // a cgroup in every hierarchy
 	tableVariable    = "SIGHTMESH_CLUSTER_TABLE"    // Markdown file with the markers of the table; empty for none
 )
 
-// TestChart installs the chart and does what operators do, one after the other, on
-// one cluster.
+// TestChart installs the chart on a cluster and performs the tasks of operators, one after
+// the other.
 func TestChart(t *testing.T) {
 	s := newSuite(t)
 	mesh := release{s, "mesh", "sightmesh"}
 	s.step(t, "install", "`helm install --wait` until every pod is ready, on a node of 2 CPUs", mesh.testInstall)
 	if t.Failed() {
-		t.FailNow() // every other step needs it
+		t.FailNow() // every other step needs the release
 	}
 	s.step(t, "helm-test", "`helm test`: images through the Service", mesh.testHelmTest)
 	s.step(t, "ingress", "images through the Ingress: in requests, one of them of 8 MiB, and over WebSocket", mesh.testIngress)
@@ -60,7 +60,7 @@ func TestChart(t *testing.T) {
 	s.writeTable(t)
 }
 
-// meshValues are the values of the first release: the default ones, an Ingress, and a
+// meshValues are the values of the first release: the defaults with an Ingress and a
 // Jaeger.
 func meshValues() []string {
 	return []string{
@@ -72,7 +72,7 @@ func meshValues() []string {
 	}
 }
 
-// smallValues are the values of a release that fits beside another one on the node.
+// smallValues are the values of a release that fits on the node beside another release.
 func smallValues() []string {
 	return []string{
 		"ingress.replicas=1", "detect.replicas=1", "classify.replicas=1", "results.replicas=1",
@@ -81,7 +81,7 @@ func smallValues() []string {
 	}
 }
 
-// check sends a page and compares the result with the one that is known.
+// check sends a page and compares the codes of the result with the known ones.
 func (s *suite) check(t *testing.T, l *load, p page) v1.Result {
 	t.Helper()
 	i, err := chaos.NewCopy("check", p.file, p.codes, 0, uint64(time.Now().UnixNano()))
@@ -96,9 +96,9 @@ func (s *suite) check(t *testing.T, l *load, p page) v1.Result {
 	var r v1.Result
 	switch err := json.Unmarshal(answer, &r); {
 	case err != nil:
-		t.Fatalf("got %d %s, %v", status, answer, err)
+		t.Fatalf("got %d %s: %v", status, answer, err)
 	case status != http.StatusOK:
-		t.Fatalf("got %d %s, %v: status %v, want 200", status, answer, err, status)
+		t.Fatalf("got %d %s, want 200", status, answer)
 	}
 	if p.codes == nil {
 		return r
@@ -109,7 +109,7 @@ func (s *suite) check(t *testing.T, l *load, p page) v1.Result {
 	return r
 }
 
-// testInstall also learns what is in the pages with text.
+// testInstall also sets the known text of the pages.
 func (r release) testInstall(t *testing.T, row *row) {
 	cpus := r.kubectl(t, "get", "nodes", "--output=jsonpath={.items[*].status.allocatable.cpu}")
 	if cpus != fmt.Sprint(nodeCPUs) {
@@ -124,7 +124,7 @@ func (r release) testInstall(t *testing.T, row *row) {
 	}
 	for _, p := range []*page{&r.text, &r.long} {
 		if p.codes = textsOf(r.check(t, newLoad(r.address()), *p)); len(p.codes) == 0 {
-			t.Error("no text is found in the page")
+			t.Error("the result of the page has no text")
 		}
 	}
 }
@@ -134,7 +134,7 @@ func (r release) testHelmTest(t *testing.T, row *row) {
 }
 
 // testIngress sends images through nginx, which has the settings of the Ingress: in
-// requests, and as the frames of a session.
+// requests and as the frames of a session.
 func (r release) testIngress(t *testing.T, row *row) {
 	r.startNginx(t)
 	host := r.get(t, "ingresses", "{.items[*].spec.rules[*].host}")
@@ -148,13 +148,11 @@ func (r release) testIngress(t *testing.T, row *row) {
 	}
 	l.send("through nginx", large, false)
 	row.count(l, l.settle(t, r.nats()))
-	switch {
-	case row.failed > 0:
-		t.Errorf("%d of %d images were accepted, and requests failed: %q: row.failed %v, want at most 0",
-			row.accepted, small+1, l.failures(), row.failed)
-	case row.accepted != small+1:
-		t.Errorf("%d of %d images were accepted, and requests failed: %q: row.accepted %v, want %v",
-			row.accepted, small+1, l.failures(), row.accepted, small+1)
+	if row.failed > 0 {
+		t.Errorf("%d requests failed: %q", row.failed, l.failures())
+	}
+	if row.accepted != small+1 {
+		t.Errorf("%d images were accepted, want %d", row.accepted, small+1)
 	}
 	if err := r.sendFrames(t.Context(), "ws://"+host, l.client, small); err != nil {
 		t.Error(err)
@@ -166,11 +164,11 @@ func (s *suite) sendFrames(ctx context.Context, to string, client *http.Client, 
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	options := &websocket.DialOptions{HTTPClient: client}
-	ws, _, err := websocket.Dial(ctx, to+"/v1/stream?pipeline=codes", options) //nolint:bodyclose // a session has none
+	ws, _, err := websocket.Dial(ctx, to+"/v1/stream?pipeline=codes", options) //nolint:bodyclose // a session has no body
 	if err != nil {
 		return fmt.Errorf("open a session: %w", err)
 	}
-	defer ws.CloseNow() // it was read to its end, or is broken
+	defer ws.CloseNow() // the session was read to its end, or is broken
 	for frame := range n {
 		if err := ws.Write(ctx, websocket.MessageBinary, s.codes.file); err != nil {
 			return fmt.Errorf("send frame %d: %w", frame, err)
@@ -183,13 +181,13 @@ func (s *suite) sendFrames(ctx context.Context, to string, client *http.Client, 
 			return fmt.Errorf("frame %d has no result: %+v", frame, a)
 		}
 		if got := textsOf(*a.Result); !slices.Equal(got, s.codes.codes) {
-			return fmt.Errorf("frame %d says %q, want %q", frame, got, s.codes.codes)
+			return fmt.Errorf("frame %d has the codes %q, want %q", frame, got, s.codes.codes)
 		}
 	}
 	return nil
 }
 
-// testTrace looks at the trace of a page with text, which every service works on.
+// testTrace reads the trace of a page with text, which every service processes.
 func (r release) testTrace(t *testing.T, row *row) {
 	id := r.check(t, newLoad(r.address()), r.text).TraceID
 	url := fmt.Sprintf("http://%s-jaeger.%s:16686/api/traces/%s", r.name, r.namespace, id)
@@ -203,7 +201,7 @@ func (r release) testTrace(t *testing.T, row *row) {
 	})
 }
 
-// tracedServices returns the names of the services that a trace has spans of.
+// tracedServices returns the names of the services with spans in a trace.
 func tracedServices(ctx context.Context, url string) ([]string, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
@@ -233,8 +231,8 @@ func tracedServices(ctx context.Context, url string) ([]string, error) {
 	return slices.Compact(names), nil
 }
 
-// testUpgrade replaces every pod of the services while clients send images. None of
-// their requests fails.
+// testUpgrade replaces every pod of the services while clients send images. No request
+// fails.
 func (r release) testUpgrade(t *testing.T, row *row) {
 	const next = "next"
 	for _, component := range components {
@@ -255,25 +253,25 @@ func (r release) testUpgrade(t *testing.T, row *row) {
 	}
 }
 
-// testKill kills a pod without notice. Requests may fail; every job that was
-// accepted has its one outcome.
+// testKill kills a pod with SIGKILL. Requests may fail. Every accepted job has exactly one
+// outcome.
 func (r release) testKill(t *testing.T, row *row, component string) {
 	r.followLogs(t)
 	l := startLoad(t, r.address(), r.mixed())
 	victim := r.kubectl(t, "get", "pods", "--namespace="+r.namespace, r.selector(component),
 		"--output=jsonpath={.items[0].metadata.name}")
-	time.Sleep(2 * time.Second) // of load before the fault
+	time.Sleep(2 * time.Second) // load before the fault
 	begin := time.Now()
 	if err := r.kube.Kill(t.Context(), r.namespace, victim); err != nil {
 		t.Fatal(err)
 	}
 	r.awaitReady(t)
 	row.took = time.Since(begin)
-	time.Sleep(2 * time.Second) // and after it
+	time.Sleep(2 * time.Second) // load after the fault
 	row.count(l, l.settle(t, r.nats()))
 }
 
-// keda are the values of a service that KEDA scales as fast as it can.
+// keda returns the values with which KEDA scales a service as fast as possible.
 func keda(service string, values ...string) (all []string) {
 	values = append(values, "enabled=true", "keda.enabled=true", "keda.pollingInterval=1", "keda.cooldownPeriod=5",
 		"behavior.scaleDown.stabilizationWindowSeconds=5")
@@ -283,10 +281,10 @@ func keda(service string, values ...string) (all []string) {
 	return all
 }
 
-// letKEDAIn are the values with which KEDA may read the monitoring port of NATS.
+// letKEDAIn is the value that allows KEDA to read the monitoring port of NATS.
 const letKEDAIn = `networkPolicy.natsMonitoringFrom[0].namespaceSelector.matchLabels.kubernetes\.io/metadata\.name=keda`
 
-// testAutoscaling has 40 clients at work, and then none.
+// testAutoscaling runs a load of 40 clients and then stops it.
 func (r release) testAutoscaling(t *testing.T, row *row) {
 	r.startKEDA(t)
 	r.upgrade(t, slices.Concat(meshValues(), keda("classify", "minReplicas=1", "maxReplicas=3"), []string{letKEDAIn})...)
@@ -340,7 +338,7 @@ func (r release) testScaleFromZero(t *testing.T, row *row) {
 	row.words += fmt.Sprintf(" %.0f s later", time.Since(begin).Seconds())
 }
 
-// testSecondRelease has both releases at work, each with its own NATS.
+// testSecondRelease uses two releases at the same time, each with its own NATS.
 func (r release) testSecondRelease(t *testing.T, row *row) {
 	second := release{r.suite, "second", "sightmesh"}
 	begin := time.Now()
@@ -353,9 +351,9 @@ func (r release) testSecondRelease(t *testing.T, row *row) {
 	status, _, err := newLoad(r.address()).request(http.MethodGet, "/v1/images/"+id, nil)
 	switch {
 	case err != nil:
-		t.Errorf("the first release answers %d for a job of the second, %v", status, err)
+		t.Error(err)
 	case status != http.StatusNotFound:
-		t.Errorf("the first release answers %d for a job of the second, %v: status %v, want 404", status, err, status)
+		t.Errorf("the status of the first release for a job of the second is %d, want 404", status)
 	}
 	second.testUninstall(t, row)
 }
@@ -363,8 +361,8 @@ func (r release) testSecondRelease(t *testing.T, row *row) {
 // former is the last commit of version 0.1.0, as in tools/scripts/upgrade.
 const former = "9f6361e"
 
-// testFormerChart installs the chart of version 0.1.0 as it starts: its NATS rejects
-// a lame_duck_duration of less than 30 s. Its images are those of this version.
+// testFormerChart installs the chart of version 0.1.0 with the images of this version. It
+// changes the lame_duck_duration to 30 s, because NATS rejects a shorter one.
 func (r release) testFormerChart(t *testing.T, row *row) {
 	folder := t.TempDir()
 	archive := exec.CommandContext(t.Context(), "sh", "-c",
@@ -394,24 +392,24 @@ func (r release) testFormerChart(t *testing.T, row *row) {
 	status, answer, err := l.request(http.MethodGet, "/v1/images/"+before.ID, nil)
 	switch {
 	case err != nil:
-		t.Errorf("the result of before the upgrade: %d %s, %v", status, answer, err)
+		t.Error(err)
 	case status != http.StatusOK:
-		t.Errorf("the result of before the upgrade: %d %s, %v: status %v, want 200", status, answer, err, status)
+		t.Errorf("GET of the result from before the upgrade: %d %s, want 200", status, answer)
 	}
 	old.testUninstall(t, row)
 }
 
-// testUninstall waits until nothing is left but the claim of NATS, and what every
-// namespace has.
+// testUninstall waits until only the claim of NATS and the objects of every namespace are
+// left.
 func (r release) testUninstall(t *testing.T, row *row) {
 	kinds := strings.Fields(r.kubectl(t, "api-resources", "--namespaced", "--verbs=list", "--output=name"))
-	ofNamespace := []string{"configmap/kube-root-ca.crt", "serviceaccount/default"}
+	inEveryNamespace := []string{"configmap/kube-root-ca.crt", "serviceaccount/default"}
 	begin := time.Now()
 	r.helm(t, "uninstall", "--wait", "--timeout=2m")
 	eventually(t, 2*time.Minute, func() error {
 		left := strings.Fields(r.kubectl(t, "get", strings.Join(kinds, ","), "--namespace="+r.namespace, "--output=name"))
 		left = slices.DeleteFunc(left, func(name string) bool {
-			return strings.HasPrefix(name, "event") || slices.Contains(ofNamespace, name)
+			return strings.HasPrefix(name, "event") || slices.Contains(inEveryNamespace, name)
 		})
 		if want := []string{"persistentvolumeclaim/data-" + r.name + "-nats-0"}; !slices.Equal(left, want) {
 			return fmt.Errorf("namespace %s has %v, want %v", r.namespace, left, want)

@@ -31,22 +31,22 @@ type page struct {
 	codes    []string
 }
 
-// load is a steady load of clients side by side. Each sends an image, waits for its
+// load is a steady load of concurrent clients. Each client sends an image, waits for its
 // outcome, and then for the rest of its interval.
 type load struct {
-	to     string // address of HTTP
+	to     string // base URL of the mesh
 	ledger *chaos.Ledger
 	client *http.Client
-	ending chan struct{} // closed when no client shall begin another round
+	ending chan struct{} // closed when clients must not begin another round
 	ended  sync.WaitGroup
 
 	requests atomic.Int64
 	mu       sync.Mutex
-	failed   []string // requests, with their answers
+	failed   []string // failed requests with their responses
 }
 
-// patience is for how long a client waits for an outcome: longer than the deadline
-// of an interactive job.
+// patience is how long a client waits for an outcome. It is longer than the deadline of
+// an interactive job.
 const patience = 2 * time.Minute
 
 // newLoad returns a load without clients.
@@ -58,14 +58,14 @@ func newLoad(to string) *load {
 	}
 }
 
-// client is one of a load.
+// client is one client of a load.
 type client struct {
 	page  page
 	async bool          // whether it polls instead of waiting in the request
-	every time.Duration // between the begins of two rounds
+	every time.Duration // from the begin of a round to the begin of the next
 }
 
-// mixed are clients of each way in which an image is sent.
+// mixed returns clients that send images in different ways.
 func (s *suite) mixed() []client {
 	return []client{
 		{s.codes, false, 200 * time.Millisecond},
@@ -76,12 +76,12 @@ func (s *suite) mixed() []client {
 	}
 }
 
-// probePause is the pause of the client that makes a new connection for each request.
+// probePause is the pause of the client that opens a new connection for each request.
 const probePause = 20 * time.Millisecond
 
-// startLoad starts clients, which end with the test. One more makes a new connection
-// for each of its requests, and asks for the pipelines: of the others only the first
-// request finds a listener that is closed too early.
+// startLoad starts clients, which end with the test. One more client requests the
+// pipelines on a new connection each time, because clients that keep their connection do
+// not notice a listener that is closed too early.
 func startLoad(t *testing.T, to string, clients []client) *load {
 	l := newLoad(to)
 	for n, c := range clients {
@@ -114,7 +114,7 @@ func startLoad(t *testing.T, to string, clients []client) *load {
 	return l
 }
 
-// probe makes a request on a connection of its own. What fails is counted.
+// probe sends a request on a new connection. A failure is counted.
 func (l *load) probe() {
 	client := &http.Client{Timeout: l.client.Timeout, Transport: &http.Transport{DisableKeepAlives: true}}
 	_, _, _ = l.requestBy(client, http.MethodGet, "/v1/pipelines", nil)
@@ -130,8 +130,8 @@ func (l *load) stop() {
 	l.ended.Wait()
 }
 
-// request makes a request, and counts it as failed without an answer and with one
-// that says that the mesh could not do its work.
+// request sends a request. It counts as failed without a response and with status 429 or
+// 5xx.
 func (l *load) request(method, path string, body []byte, header ...string) (status int, answer []byte, err error) {
 	return l.requestBy(l.client, method, path, body, header...)
 }
@@ -181,7 +181,7 @@ func (l *load) send(client string, p page, async bool) {
 	}
 }
 
-// post sends an image, and returns the job when it has no outcome yet.
+// post sends an image. It returns the ID of the job when the job has no outcome yet.
 func (l *load) post(client string, p page, query string, header ...string) (i chaos.Image, id string) {
 	i, err := l.ledger.NewCopy(client, p.file, p.codes)
 	if err != nil {
@@ -217,7 +217,7 @@ func (l *load) post(client string, p page, query string, header ...string) (i ch
 	return i, ""
 }
 
-// awaitOutcome polls, and gives up after patience.
+// awaitOutcome polls for the outcome of a job, for at most patience.
 func (l *load) awaitOutcome(i chaos.Image, id string) {
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
 		if final, err := l.lookUp(i, id); err == nil && final {
@@ -244,8 +244,8 @@ func (l *load) lookUp(i chaos.Image, id string) (final bool, err error) {
 	return r.Final(), nil
 }
 
-// settle stops the load and checks that every accepted job has one outcome, which
-// the mesh has stored once and gives again.
+// settle stops the load and checks that every accepted job has exactly one outcome, which
+// the mesh has stored once and returns again.
 func (l *load) settle(t *testing.T, natsURL string) chaos.Counts {
 	t.Helper()
 	l.stop()
@@ -265,7 +265,7 @@ func (l *load) settle(t *testing.T, natsURL string) chaos.Counts {
 				j.Image.Client, j.ID, err)
 		}
 	}
-	l.requests.Store(requests) // what the clients made, without those above
+	l.requests.Store(requests) // only the requests of the clients, not those above
 	l.failed = failed
 	c := l.ledger.Close()
 	t.Logf("%d requests, %d failed, %d accepted, %d rejected %v, %d unanswered, %d expired",
@@ -276,7 +276,7 @@ func (l *load) settle(t *testing.T, natsURL string) chaos.Counts {
 	return c
 }
 
-// readOutcomes records what the stream RESULTS has.
+// readOutcomes records the outcomes in the stream RESULTS.
 func readOutcomes(ctx context.Context, url string, ledger *chaos.Ledger) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -306,7 +306,7 @@ func readOutcomes(ctx context.Context, url string, ledger *chaos.Ledger) error {
 		pending = meta.NumPending
 		job, err := subject.ParseResults(msg.Subject())
 		if err != nil || msg.Headers().Get(v1.HeaderMarker) != "" {
-			continue // it says that an outcome was there
+			continue // a marker of the NATS server in place of a deleted outcome
 		}
 		var r v1.Result
 		if err := json.Unmarshal(msg.Data(), &r); err != nil {

@@ -20,8 +20,8 @@ import (
 // nginxAddress is where nginx listens, inside the network namespace.
 const nginxAddress = "127.0.0.1:80"
 
-// nginxConfig is what an Ingress controller of nginx writes for an Ingress with one
-// rule: its annotations, and what ingress-nginx sets for all.
+// nginxConfig is the configuration that ingress-nginx generates for an Ingress with one
+// rule and annotations.
 var nginxConfig = template.Must(template.New("").Option("missingkey=error").Parse(`
 daemon off;
 user root;
@@ -85,14 +85,11 @@ func (r release) startNginx(t *testing.T) {
 	}
 	switch {
 	case len(ingress.Items) != 1:
-		t.Fatalf("got %+v, want one Ingress with one rule and one path: %d ingress.Items, want 1",
-			ingress, len(ingress.Items))
+		t.Fatalf("%d Ingresses, want 1: %+v", len(ingress.Items), ingress)
 	case len(ingress.Items[0].Spec.Rules) != 1:
-		t.Fatalf("got %+v, want one Ingress with one rule and one path: %d ingress.Items[0].Spec.Rules, want 1",
-			ingress, len(ingress.Items[0].Spec.Rules))
+		t.Fatalf("the Ingress has %d rules, want 1: %+v", len(ingress.Items[0].Spec.Rules), ingress)
 	case len(ingress.Items[0].Spec.Rules[0].HTTP.Paths) != 1:
-		t.Fatalf("got %+v, want one Ingress with one rule and one path: %d ingress.Items[0].Spec.Rules[0].HTTP.Paths, want 1",
-			ingress, len(ingress.Items[0].Spec.Rules[0].HTTP.Paths))
+		t.Fatalf("the rule has %d paths, want 1: %+v", len(ingress.Items[0].Spec.Rules[0].HTTP.Paths), ingress)
 	}
 	rule := ingress.Items[0].Spec.Rules[0]
 	path := rule.HTTP.Paths[0]
@@ -122,12 +119,12 @@ func (r release) startNginx(t *testing.T) {
 	})
 }
 
-// dialNginx connects to nginx, whatever the address.
+// dialNginx connects to nginx and ignores the address.
 func dialNginx(ctx context.Context, network, _ string) (net.Conn, error) {
 	return new(net.Dialer).DialContext(ctx, network, nginxAddress)
 }
 
-// pad returns a PNG file with a comment that makes it as long as size.
+// pad returns a PNG file with a comment, so that the file has size bytes.
 func pad(file []byte, size int) []byte {
 	const endSize, overhead = 12, 12
 	end := len(file) - endSize

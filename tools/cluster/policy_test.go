@@ -11,9 +11,9 @@ import (
 	"testing"
 )
 
-// policies are the rules of the NetworkPolicies of a cluster as nftables does them.
-// The network of the cluster does not enforce them itself. The rules are of the pods
-// that run now, and know what the chart uses: labels, and ports by number.
+// policies translates the NetworkPolicies of a cluster to rules of nftables, because the
+// network of the cluster does not enforce them. The rules are for the pods that run now.
+// They support only what the chart uses: labels, and ports by number.
 type policies struct {
 	namespaces map[string]labels
 	pods       []pod
@@ -67,7 +67,7 @@ func (s selector) matches(l labels) bool {
 	return true
 }
 
-// readPolicies reads the policies, and whom they are of.
+// readPolicies reads the policies, the pods and the namespaces.
 func (s *suite) readPolicies(t *testing.T) policies {
 	t.Helper()
 	p := policies{namespaces: map[string]labels{}}
@@ -98,8 +98,9 @@ func (s *suite) readPolicies(t *testing.T) policies {
 	return p
 }
 
-// rules returns a file for nft. What a pod sends is looked at behind the addresses of
-// Services; what the node sends to its pods is not, as Kubernetes says.
+// rules returns a file for nft. The rules apply to traffic of a pod after the addresses
+// of Services are translated. They do not apply to traffic from the node to its pods, as
+// Kubernetes specifies.
 func (p policies) rules() string {
 	var chains strings.Builder
 	out, in := map[string]string{}, map[string]string{}
@@ -156,7 +157,7 @@ func elements(jumps map[string]string) string {
 	return "{ " + strings.Join(all, ", ") + " }"
 }
 
-// lines returns the lines that let through what a rule allows.
+// lines returns the lines for the traffic that a rule allows.
 func (p policies) lines(namespace string, r rule, peers []peer, theirs string) (lines []string) {
 	who := ""
 	if len(peers) > 0 {
@@ -169,7 +170,7 @@ func (p policies) lines(namespace string, r rule, peers []peer, theirs string) (
 		if len(addresses) == 0 {
 			return nil
 		}
-		slices.Sort(addresses) // pods that have ended may have had the address of another
+		slices.Sort(addresses) // an ended pod may have the same address as another pod
 		who = "ip " + theirs + " { " + strings.Join(slices.Compact(addresses), ", ") + " } "
 	}
 	for _, port := range r.Ports {
@@ -185,7 +186,7 @@ func (p policies) lines(namespace string, r rule, peers []peer, theirs string) (
 	return lines
 }
 
-// is reports whether a pod is one of those that a peer of a policy in a namespace names.
+// is reports whether a peer of a policy in a namespace selects a pod.
 func (p policies) is(pod pod, peer peer, namespace string) bool {
 	switch {
 	case peer.NamespaceSelector == nil && pod.Metadata.Namespace != namespace:
@@ -196,7 +197,7 @@ func (p policies) is(pod pod, peer peer, namespace string) bool {
 	return peer.PodSelector == nil || peer.PodSelector.matches(pod.Metadata.Labels)
 }
 
-// check fails when a policy has what rules does not know.
+// check fails the test when a policy has fields that rules does not support.
 func (p policies) check(t *testing.T) {
 	t.Helper()
 	if len(p.policies) == 0 {
@@ -208,11 +209,9 @@ func (p policies) check(t *testing.T) {
 				for _, s := range []*selector{peer.PodSelector, peer.NamespaceSelector, &policy.Spec.PodSelector} {
 					switch {
 					case peer.IPBlock != nil:
-						t.Fatalf("a policy has an address block or an expression, which this test does not know: %+v: peer.IPBlock %v, want nil",
-							policy, peer.IPBlock)
+						t.Fatalf("this test does not support the address block of %+v", policy)
 					case s != nil && len(s.MatchExpressions) > 0:
-						t.Fatalf("a policy has an address block or an expression, which this test does not know: %+v: want not s != nil && len(s.MatchExpressions) > 0",
-							policy)
+						t.Fatalf("this test does not support the expressions of %+v", policy)
 					}
 				}
 			}
@@ -220,7 +219,7 @@ func (p policies) check(t *testing.T) {
 	}
 }
 
-// testPolicies looks at each way with the policies of the chart in force, and without
+// testPolicies tries connections with the policies of the chart in force and without
 // them.
 func (r release) testPolicies(t *testing.T, row *row) {
 	r.kubectl(t, "wait", "--namespace=stranger", "--for=condition=Ready", "pod/stranger", "--timeout=1m")

@@ -32,7 +32,7 @@ func (r release) install(t *testing.T, chart string, values ...string) {
 	r.helm(t, "install", append([]string{chart, "--create-namespace", "--wait", "--timeout=5m"}, set(values)...)...)
 }
 
-// upgrade brings the release to the chart of this version, with these values only.
+// upgrade upgrades the release to the chart of this version, with these values only.
 func (r release) upgrade(t *testing.T, values ...string) {
 	t.Helper()
 	r.helm(t, "upgrade", append([]string{r.chart(), "--reset-values", "--wait", "--timeout=5m"}, set(values)...)...)
@@ -40,7 +40,7 @@ func (r release) upgrade(t *testing.T, values ...string) {
 
 func (s *suite) chart() string { return filepath.Join(s.root, "deploy/helm/sightmesh") }
 
-// set returns the flags of values, of which pipelines is a file.
+// set returns the flags for values. The value of pipelines is a file.
 func set(values []string) (args []string) {
 	for _, v := range values {
 		flag := "--set"
@@ -55,14 +55,14 @@ func set(values []string) (args []string) {
 	return args
 }
 
-// address returns the address of the Service.
+// address returns the URL of the Service.
 func (r release) address() string { return fmt.Sprintf("http://%s.%s", r.name, r.namespace) }
 
-// nats returns the address of the NATS server.
+// nats returns the URL of the NATS server.
 func (r release) nats() string { return fmt.Sprintf("nats://%s-nats.%s:4222", r.name, r.namespace) }
 
-// selector returns the flag that selects what belongs to the release; with a
-// component, that of the component only.
+// selector returns the flag that selects the objects of the release, or of a component
+// when component is not empty.
 func (r release) selector(component string) string {
 	selector := "--selector=app.kubernetes.io/instance=" + r.name
 	if component != "" {
@@ -77,8 +77,8 @@ func (r release) get(t *testing.T, objects, path string) string {
 	return r.kubectl(t, "get", objects, "--namespace="+r.namespace, r.selector(""), "--output=jsonpath="+path)
 }
 
-// followLogs logs the warnings of the pods that run now when the test fails. Those of
-// pods that a test deletes cannot be read later.
+// followLogs logs the warnings of the current pods when the test fails. It follows the
+// logs from now on, because logs of deleted pods cannot be read.
 func (r release) followLogs(t *testing.T) {
 	t.Helper()
 	var logs bytes.Buffer
@@ -109,7 +109,7 @@ func (r release) awaitReady(t *testing.T) {
 func (r release) awaitReplicas(t *testing.T, service string, n int) {
 	t.Helper()
 	eventually(t, 4*time.Minute, func() error {
-		// What is 0 is left out.
+		// kubectl omits counts that are 0.
 		counts := r.kubectl(t, "get", "deployment", r.name+"-"+service, "--namespace="+r.namespace,
 			"--output=jsonpath={.spec.replicas} {.status.replicas} {.status.readyReplicas}")
 		want := strings.TrimSpace(strings.Repeat(fmt.Sprint(n, " "), 3))
@@ -117,7 +117,7 @@ func (r release) awaitReplicas(t *testing.T, service string, n int) {
 			want = "0"
 		}
 		if got := strings.TrimSpace(counts); got != want {
-			return fmt.Errorf("%s has %s pods (wanted, made, ready), want %d", service, got, n)
+			return fmt.Errorf("%s has %s pods (desired, current, ready), want %d", service, got, n)
 		}
 		return nil
 	})

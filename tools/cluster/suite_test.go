@@ -28,11 +28,11 @@ import (
 	"github.com/sightmesh/sightmesh/tools/internal/sample"
 )
 
-// suite is a cluster, and what was measured in it.
+// suite is a cluster with the measurements of its steps.
 type suite struct {
 	kube       *kube.Cluster
-	root       string // of the repository
-	version    string // of the images
+	root       string // folder of the repository
+	version    string // tag of the images
 	codes      page
 	text, long page
 	volumes    int
@@ -44,28 +44,28 @@ type suite struct {
 type row struct {
 	name, words string
 	took        time.Duration
-	load        bool // whether the fields below were counted
+	load        bool // whether the step has a load and the counts below
 	requests    int64
-	failed      int // requests
-	accepted    int // jobs
-	broken      int // jobs without their one outcome
+	failed      int // failed requests
+	accepted    int // accepted jobs
+	broken      int // jobs without exactly one outcome
 	verdict     string
 }
 
 const held = "held"
 
-// components are the parts of the mesh that have images of their own.
+// components are the parts of the mesh with an image.
 var components = []string{"ingress", "detect", "classify", "results", "setup"}
 
-// nodeCPUs is how many CPUs the node has, so that the requests of the default
-// values are tried on a small one.
+// nodeCPUs is the number of CPUs of the node. It is small, to test that the CPU requests
+// of the default values fit.
 const nodeCPUs = 2
 
 func newSuite(t *testing.T) *suite {
 	t.Helper()
 	programs := os.Getenv(programsVariable)
 	if programs == "" {
-		t.Skip("it needs a cluster: run make cluster-test")
+		t.Skip("needs a cluster; run make cluster-test")
 	}
 	root, err := filepath.Abs("../..")
 	if err != nil {
@@ -97,21 +97,21 @@ func newSuite(t *testing.T) *suite {
 	for _, component := range components {
 		s.importImage(t, filepath.Join(root, "dist/images/sightmesh-"+component+".tar"))
 	}
-	t.Logf("its images are there after %v", time.Since(begin).Round(time.Second))
+	t.Logf("the images are imported after %v", time.Since(begin).Round(time.Second))
 	if err := s.kube.Apply(t.Context(), s.read(t, "tools/cluster/testdata/stranger.yaml")); err != nil {
 		t.Fatal(err)
 	}
-	for range 3 { // releases
+	for range 3 { // one for each release
 		s.makeVolume(t, state)
 	}
 	return s
 }
 
-// step runs a subtest and adds its row. A row of which the test does not set the
-// time has that of the subtest.
+// step runs a subtest and adds its row. When the subtest does not set the time of the
+// row, it is the time of the subtest.
 func (s *suite) step(t *testing.T, name, words string, run func(*testing.T, *row)) {
 	t.Helper()
-	r := &row{name: name, words: words, verdict: "not run"} // as when -run leaves it out
+	r := &row{name: name, words: words, verdict: "not run"} // stays when -run excludes it
 	s.rows = append(s.rows, r)
 	t.Run(name, func(t *testing.T) {
 		t.Cleanup(func() {
@@ -127,7 +127,7 @@ func (s *suite) step(t *testing.T, name, words string, run func(*testing.T, *row
 	})
 }
 
-// count adds what a load counted.
+// count sets the counts of a load.
 func (r *row) count(l *load, c chaos.Counts) {
 	r.load, r.requests, r.failed, r.accepted = true, l.requests.Load(), len(l.failures()), c.Accepted
 	for _, violations := range c.Broken {
@@ -135,8 +135,8 @@ func (r *row) count(l *load, c chaos.Counts) {
 	}
 }
 
-// readChart reads the version, and makes the images that are sent. What is in the
-// pages with text is read by a first request.
+// readChart reads the version, and creates the images that are sent. The text of the
+// pages is set from the results of first requests, in testInstall.
 func (s *suite) readChart(t *testing.T) {
 	t.Helper()
 	var chart struct {
@@ -188,7 +188,7 @@ func (s *suite) read(t *testing.T, file string) string {
 	return string(text)
 }
 
-// readImages returns the images that the chart names, and the program of each.
+// readImages returns the third-party images of the chart, each with its program.
 func (s *suite) readImages(t *testing.T) map[string]string {
 	t.Helper()
 	type image struct {
@@ -212,7 +212,7 @@ func (s *suite) importImage(t *testing.T, archive string) {
 	}
 }
 
-// makeVolume makes a volume that the next claim gets.
+// makeVolume creates a volume for the next claim.
 func (s *suite) makeVolume(t *testing.T, state string) {
 	t.Helper()
 	s.volumes++
@@ -236,7 +236,7 @@ func (s *suite) kubectl(t *testing.T, args ...string) string {
 	return out
 }
 
-// describe logs what an operator would look at.
+// describe logs what an operator reads after a failure.
 func (s *suite) describe(t *testing.T) {
 	for _, args := range []string{
 		"get pods --all-namespaces --output=wide",
@@ -250,7 +250,7 @@ func (s *suite) describe(t *testing.T) {
 	}
 }
 
-// startKEDA starts KEDA, unless another step has.
+// startKEDA starts KEDA, unless another step has started it.
 func (s *suite) startKEDA(t *testing.T) {
 	t.Helper()
 	if s.hasKEDA {
@@ -262,22 +262,8 @@ func (s *suite) startKEDA(t *testing.T) {
 	s.hasKEDA = true
 }
 
-// eventually waits until a condition holds.
-func eventually(t *testing.T, within time.Duration, holds func() error) {
-	t.Helper()
-	for deadline := time.Now().Add(within); ; {
-		err := holds()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatal(err)
-		}
-		time.Sleep(200 * time.Millisecond) // between two looks
-	}
-}
-
-// writeTable prints the table, and writes it where the settings say.
+// writeTable logs the table, and writes it to the file of tableVariable when every step
+// has passed.
 func (s *suite) writeTable(t *testing.T) {
 	t.Helper()
 	var b strings.Builder

@@ -14,14 +14,14 @@ func measureNetworks(t *testing.T, args ...string) string {
 	t.Helper()
 	dir := t.TempDir()
 	photo := filepath.Join(dir, "astronaut.png")
-	writeFiles(t, dir, map[string]string{"astronaut.png": string(realdata(t, "photos/astronaut.png"))})
+	writeFiles(t, dir, map[string]string{"astronaut.png": string(readRealdata(t, "photos/astronaut.png"))})
 	models := filepath.Join(dir, "models")
 	yunet := filepath.Join(models, "yunet")
 	if err := os.CopyFS(yunet, os.DirFS(filepath.Join(root(t), "tools/internal/models/catalogue/yunet"))); err != nil {
 		t.Fatal(err)
 	}
 	weights := "yunet_n_640_640.onnx"
-	writeFiles(t, yunet, map[string]string{weights: string(realdata(t, "models/yunet_n/"+weights))})
+	writeFiles(t, yunet, map[string]string{weights: string(readRealdata(t, "models/yunet_n/"+weights))})
 	bin := filepath.Join(dir, "bin") // benchtable builds further programs here
 	if err := os.Mkdir(bin, 0o755); err != nil {
 		t.Fatal(err)

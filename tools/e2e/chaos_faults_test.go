@@ -241,8 +241,8 @@ func delayConnections(_ testing.TB, m *chaosMesh, _ *rand.Rand) {
 	m.proxies(func(p *chaos.Proxy) { p.SetDelay(0) }, services...)
 }
 
-// jobsWithoutResult kills all instances of results and starts them after d.
-func (m *chaosMesh) jobsWithoutResult(t testing.TB, d time.Duration) {
+// restartResults kills all instances of results and starts them after d.
+func (m *chaosMesh) restartResults(t testing.TB, d time.Duration) {
 	t.Helper()
 	for _, i := range m.byName("results") {
 		i.service.kill(t)
@@ -254,7 +254,7 @@ func (m *chaosMesh) jobsWithoutResult(t testing.TB, d time.Duration) {
 	}
 }
 
-func resultsAway(t testing.TB, m *chaosMesh, _ *rand.Rand) { m.jobsWithoutResult(t, overAckWait) }
+func resultsAway(t testing.TB, m *chaosMesh, _ *rand.Rand) { m.restartResults(t, overAckWait) }
 
 // resultsAwayOverDeadline leaves parts of jobs that are past their deadline. The
 // parts are nearly as old as the maximum age of their stream.
@@ -264,7 +264,7 @@ func resultsAwayOverDeadline(t testing.TB, m *chaosMesh, _ *rand.Rand) {
 		before = c.MaxAge
 		c.MaxAge, c.Duplicates = shortAge, min(c.Duplicates, shortAge)
 	})
-	m.jobsWithoutResult(t, overDeadline)
+	m.restartResults(t, overDeadline)
 	for _, i := range m.byName("results") {
 		eventually(t, 2*time.Minute, i.service.ready)
 	}
@@ -353,7 +353,7 @@ func killLeaderFault(stream string) fault {
 		"kill-leader-" + strings.ToLower(stream), "kill -9 of the NATS server that leads " + stream + ", then started",
 		func(t testing.TB, m *chaosMesh, rng *rand.Rand) {
 			var n *node
-			eventually(t, timeoutAnswer, func() error {
+			eventually(t, responseTimeout, func() error {
 				if n = m.leader(stream); n == nil {
 					return fmt.Errorf("%s has no leader", stream)
 				}

@@ -33,11 +33,11 @@ type chaosLoad struct {
 	ending  chan struct{} // closed when clients must not begin another round
 	running sync.WaitGroup
 
-	mu        sync.Mutex
-	to        []string             // base URLs of the ingresses
-	answering chan struct{}        // closed while the web server responds
-	rounds    map[string]time.Time // by client: begin of its last round that ended with an outcome
-	more      chan struct{}        // closed and replaced when rounds changes
+	mu      sync.Mutex
+	to      []string             // base URLs of the ingresses
+	webOpen chan struct{}        // closed while the web server responds
+	rounds  map[string]time.Time // by client: begin of its last round that ended with an outcome
+	more    chan struct{}        // closed and replaced when rounds changes
 }
 
 // chaosPause is the minimum time between the begins of two rounds of a client, for
@@ -58,9 +58,9 @@ func newChaosLoad(t testing.TB, ledger *chaos.Ledger, to []string, every time.Du
 	t.Helper()
 	l := &chaosLoad{
 		ledger: ledger, to: to, every: every, ending: make(chan struct{}),
-		answering: make(chan struct{}), rounds: map[string]time.Time{}, more: make(chan struct{}),
+		webOpen: make(chan struct{}), rounds: map[string]time.Time{}, more: make(chan struct{}),
 	}
-	close(l.answering)
+	close(l.webOpen)
 	l.ctx, l.abort = context.WithCancel(context.Background())
 	l.web = l.serve(t)
 	for name, round := range map[string]func(*chaosClient) bool{
@@ -166,7 +166,7 @@ func (l *chaosLoad) serve(t testing.TB) string {
 	}
 	url, _ := serveOn(t, webHost, func(w http.ResponseWriter, r *http.Request) {
 		select {
-		case <-l.isAnswering():
+		case <-l.webOpenChannel():
 		case <-r.Context().Done():
 			return // the mesh retries
 		}
@@ -204,20 +204,20 @@ func (l *chaosLoad) serve(t testing.TB) string {
 	return url
 }
 
-// isAnswering returns a channel that is closed while the web server responds.
-func (l *chaosLoad) isAnswering() <-chan struct{} {
+// webOpenChannel returns a channel that is closed while the web server responds.
+func (l *chaosLoad) webOpenChannel() <-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.answering
+	return l.webOpen
 }
 
-// holdWeb stops the web server from responding until release is called. Until then,
+// blockWeb stops the web server from responding until release is called. Until then,
 // images to fetch and webhooks wait in the mesh.
-func (l *chaosLoad) holdWeb() (release func()) {
+func (l *chaosLoad) blockWeb() (release func()) {
 	held := make(chan struct{})
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.answering = held
+	l.webOpen = held
 	return func() { close(held) }
 }
 

@@ -62,9 +62,9 @@ type chaosMesh struct {
 	nc        *nats.Conn
 	js        jetstream.JetStream
 
-	stored   map[string]storedOutcome // by job ID
-	nextRead uint64                   // sequence in RESULTS of the first unread outcome
-	again    []string                 // faults of the outcomes that were read
+	stored      map[string]storedOutcome // by job ID
+	nextRead    uint64                   // sequence in RESULTS of the first unread outcome
+	storeFaults []string                 // faults of the outcomes that were read
 }
 
 // storedOutcome is the outcome of a job in RESULTS.
@@ -267,7 +267,7 @@ func (m *chaosMesh) info(stream string) (*jetstream.StreamInfo, error) {
 // update changes the configuration of a stream.
 func (m *chaosMesh) update(t testing.TB, stream string, change func(*jetstream.StreamInfo, *jetstream.StreamConfig)) {
 	t.Helper()
-	eventually(t, timeoutAnswer, func() error {
+	eventually(t, responseTimeout, func() error {
 		info, err := m.info(stream)
 		if err != nil {
 			return err
@@ -349,7 +349,7 @@ func (m *chaosMesh) store(msg jetstream.Msg) {
 	}
 	var r v1.Result
 	if err := json.Unmarshal(msg.Data(), &r); err != nil {
-		m.again = append(m.again, fmt.Sprintf("job %s: %v", job.ID, err))
+		m.storeFaults = append(m.storeFaults, fmt.Sprintf("job %s: %v", job.ID, err))
 		return
 	}
 	now := storedOutcome{status: r.Status}
@@ -357,7 +357,7 @@ func (m *chaosMesh) store(msg jetstream.Msg) {
 		now.sum = r.Image.SHA256
 	}
 	if before, ok := m.stored[job.ID]; ok {
-		m.again = append(m.again, fmt.Sprintf("job %s was stored as %s, and then as %s", job.ID, before.status, now.status))
+		m.storeFaults = append(m.storeFaults, fmt.Sprintf("job %s was stored as %s, and then as %s", job.ID, before.status, now.status))
 	}
 	m.stored[job.ID] = now
 }
@@ -434,7 +434,7 @@ func poll(within time.Duration, f func() error) error {
 // warnings returns the last 40 warnings and errors of the services after the
 // first from.
 func (m *chaosMesh) warnings(from int) []string {
-	all := m.log.matching(trouble)
+	all := m.log.matching(warningLine)
 	all = all[min(from, len(all)):]
 	return slices.Clone(all[max(0, len(all)-40):])
 }

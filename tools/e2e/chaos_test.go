@@ -199,12 +199,12 @@ const recoveryPatience = 3 * time.Minute
 func (m *chaosMesh) runFault(t *testing.T, f fault, row chaos.Row, load *chaosLoad, rng *rand.Rand) chaos.Row {
 	t.Helper()
 	ledger := load.ledger
-	warnings := len(m.log.matching(trouble))
+	warnings := len(m.log.matching(warningLine))
 	defer load.stop(0)
 	if _, err := load.awaitRound(time.Time{}, recoveryPatience); err != nil {
 		ledger.Violate(chaos.Pending, "before the fault: %v", err)
 	}
-	load.awaitRounds(rng.IntN(60), timeoutAnswer) // the seed determines the time of the fault
+	load.awaitRounds(rng.IntN(60), responseTimeout) // the seed determines the time of the fault
 	ledger.Watch()
 	f.make(t, m, rng)
 	end := time.Now()
@@ -264,10 +264,10 @@ func (m *chaosMesh) drain(ledger *chaos.Ledger) {
 	if err := poll(chaosPatience, m.isCalm); err != nil {
 		ledger.Violate(chaos.Pending, "%v", err)
 	}
-	for _, again := range m.again {
+	for _, again := range m.storeFaults {
 		ledger.Violate(chaos.Changed, "%s", again)
 	}
-	m.again = nil
+	m.storeFaults = nil
 	for id, s := range m.stored {
 		ledger.Store(id, s.sum)
 	}

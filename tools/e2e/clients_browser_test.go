@@ -96,7 +96,7 @@ func (s *website) open(t *testing.T, at, script string) report {
 		return seen
 	case <-p.done:
 		t.Fatalf("the browser ended with %v:\n%s", p.err, log)
-	case <-time.After(timeoutAnswer):
+	case <-time.After(responseTimeout):
 		t.Fatalf("the script has sent no report:\n%s", log)
 	}
 	return report{}

@@ -110,8 +110,8 @@ var directives = map[string]string{
 		"proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $connection_upgrade;",
 }
 
-// annotated adds the directives of the annotations of a controller in docs/operating.md to a configuration.
-func annotated(t *testing.T, controller, configuration string) string {
+// addAnnotations adds the directives of the annotations of a controller in docs/operating.md to a configuration.
+func addAnnotations(t *testing.T, controller, configuration string) string {
 	t.Helper()
 	rows := regexp.MustCompile(`(?m)^\| ` + regexp.QuoteMeta(controller) + `.*? \| (.*) \|$`)
 	row := rows.FindStringSubmatch(operating(t))
@@ -173,7 +173,7 @@ func startNginx(t *testing.T, configuration, ingress, at string) string {
 			t.Logf("nginx:\n%s", log)
 		}
 	})
-	eventually(t, timeoutAnswer, func() error {
+	eventually(t, responseTimeout, func() error {
 		select {
 		case <-p.done:
 			t.Fatalf("nginx ended with %v:\n%s", p.err, log)
@@ -195,12 +195,12 @@ func (m *mesh) addIngress(t *testing.T, args ...string) string {
 	return m.http[len(m.http)-1]
 }
 
-// sourceArgument returns an HTTP client that connects from an address of the loopback network.
-func sourceArgument(t *testing.T, address string) *http.Client {
+// clientAt returns an HTTP client that connects from an address of the loopback network.
+func clientAt(t *testing.T, address string) *http.Client {
 	t.Helper()
 	transport := &http.Transport{DialContext: (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}).DialContext}
 	t.Cleanup(transport.CloseIdleConnections)
-	return &http.Client{Transport: transport, Timeout: timeoutAnswer}
+	return &http.Client{Transport: transport, Timeout: responseTimeout}
 }
 
 // TestClients_Nginx uses a mesh through nginx with the documented configuration and with those of Kubernetes
@@ -211,8 +211,8 @@ func TestClients_Nginx(t *testing.T) {
 	for name, configuration := range map[string]string{
 		"recipe":                  nginxRecipe(t),
 		"recipe of nginx.org":     webSocketRecipe,
-		"ingress-nginx":           annotated(t, "ingress-nginx", ingressNginx),
-		"F5 NGINX Ingress":        annotated(t, "F5 NGINX Ingress Controller", nginxIngressController),
+		"ingress-nginx":           addAnnotations(t, "ingress-nginx", ingressNginx),
+		"F5 NGINX Ingress":        addAnnotations(t, "F5 NGINX Ingress Controller", nginxIngressController),
 		"recipe, with a prefix":   withPrefix(t, nginxRecipe(t), false),
 		"recipe, prefix stripped": withPrefix(t, nginxRecipe(t), true),
 		"recipe, no buffering": strings.Replace(nginxRecipe(t), "location / {",
@@ -224,7 +224,7 @@ func TestClients_Nginx(t *testing.T) {
 				prefix = "/vision"
 			}
 			url := startNginx(t, configuration, trusting, "") + prefix
-			client := sourceArgument(t, "127.0.0.1")
+			client := clientAt(t, "127.0.0.1")
 			// nginx closes a connection after a keep-alive response when it has not read the whole body.
 			unbuffered := strings.Contains(configuration, "proxy_request_buffering off;")
 			client.Transport.(*http.Transport).DisableKeepAlives = unbuffered
@@ -297,7 +297,7 @@ func testNginxTooLarge(t *testing.T, client *http.Client, url string) {
 
 // testNginxLocation checks that a client that follows the Location of an accepted image gets its result.
 func testNginxLocation(t *testing.T, url, base string) {
-	client := sourceArgument(t, "127.0.0.1")
+	client := clientAt(t, "127.0.0.1")
 	req, err := http.NewRequest(http.MethodPost, url+"/v1/images?pipeline=text", bytes.NewReader(samplePage(t)))
 	if err != nil {
 		t.Fatal(err)
@@ -338,7 +338,7 @@ func testNginxRequestID(t *testing.T, url string) {
 		t.Fatal(err)
 	}
 	req.Header.Set("X-Request-Id", "of-the-client-1")
-	a, err := exchange(sourceArgument(t, "127.0.0.1"), req)
+	a, err := exchange(clientAt(t, "127.0.0.1"), req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -347,13 +347,13 @@ func testNginxRequestID(t *testing.T, url string) {
 	}
 }
 
-// openJob stores an image of a pipeline without workers, so that its job ends only when it is cancelled.
-func openJob(t *testing.T, m *mesh) (id string) {
+// storeUnservedJob stores an image of a pipeline without workers, so that its job ends only when it is cancelled.
+func storeUnservedJob(t *testing.T, m *mesh) (id string) {
 	t.Helper()
 	id = rand.Text()
 	nc := m.connect(t)
 	image := subject.Images(subject.Job{Pipeline: "unserved", Priority: subject.Bulk, ID: id})
-	if _, err := nc.Request(image, samplePage(t), timeoutAnswer); err != nil {
+	if _, err := nc.Request(image, samplePage(t), responseTimeout); err != nil {
 		t.Fatal(err)
 	}
 	return id
@@ -361,8 +361,8 @@ func openJob(t *testing.T, m *mesh) (id string) {
 
 // testNginxEvents checks that events reach the client while the stream is open.
 func testNginxEvents(t *testing.T, m *mesh, url string) {
-	id := openJob(t, m)
-	events := watchEvents(t, sourceArgument(t, "127.0.0.1"), url, id)
+	id := storeUnservedJob(t, m)
+	events := watchEvents(t, clientAt(t, "127.0.0.1"), url, id)
 	if name := events.next(t); name != v1.EventAccepted {
 		t.Fatalf("the first event is %s, want accepted", name)
 	}
@@ -379,7 +379,7 @@ func testNginxEvents(t *testing.T, m *mesh, url string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	switch a, err := exchange(sourceArgument(t, "127.0.0.1"), req); {
+	switch a, err := exchange(clientAt(t, "127.0.0.1"), req); {
 	case err != nil:
 		t.Fatalf("cancel: %v", err)
 	case a.status != http.StatusOK:
@@ -395,7 +395,7 @@ func testNginxEvents(t *testing.T, m *mesh, url string) {
 
 // testNginxSession sends frames in a session and reads their outcomes.
 func testNginxSession(t *testing.T, url string) {
-	ctx, cancel := context.WithTimeout(t.Context(), timeoutAnswer)
+	ctx, cancel := context.WithTimeout(t.Context(), responseTimeout)
 	defer cancel()
 	conn, _, err := websocket.Dial(ctx, url+"/v1/stream?pipeline=text", nil) //nolint:bodyclose // a session has no body
 	if err != nil {
@@ -439,8 +439,8 @@ func testNginxSession(t *testing.T, url string) {
 // testNginxClients tests an ingress that allows one event stream per client. If the ingress trusts the proxy, every
 // client may have one. If not, all clients behind the proxy share one. X-Forwarded-For of a client has no effect.
 func testNginxClients(t *testing.T, m *mesh, url string, trusted bool) {
-	id := openJob(t, m)
-	first := watchEvents(t, sourceArgument(t, "127.0.0.11"), url, id)
+	id := storeUnservedJob(t, m)
+	first := watchEvents(t, clientAt(t, "127.0.0.11"), url, id)
 	first.next(t)
 	status := func(address string) int {
 		t.Helper()
@@ -449,7 +449,7 @@ func testNginxClients(t *testing.T, m *mesh, url string, trusted bool) {
 			t.Fatal(err)
 		}
 		req.Header.Set("X-Forwarded-For", "192.0.2.1")
-		res, err := sourceArgument(t, address).Do(req)
+		res, err := clientAt(t, address).Do(req)
 		if err != nil {
 			t.Fatal(err)
 		}

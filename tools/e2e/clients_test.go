@@ -54,11 +54,13 @@ func examples(t *testing.T) []example {
 	return found
 }
 
-// overNATS reports whether the first argument of the example is the URL of NATS.
-func (e example) overNATS() bool { return e.job == "ask" || e.job == "bulk" }
+// usesNATS reports whether the first argument of the example is the URL of NATS.
+func (e example) usesNATS() bool { return e.job == "ask" || e.job == "bulk" }
 
-// many reports whether the example sends several images.
-func (e example) many() bool { return slices.Contains([]string{"report", "session", "bulk"}, e.job) }
+// takesMany reports whether the example sends several images.
+func (e example) takesMany() bool {
+	return slices.Contains([]string{"report", "session", "bulk"}, e.job)
+}
 
 // run runs the example as the comment in its first line says.
 func (e example) run(t *testing.T, address string, images ...string) (stdout, stderr string, err error) {
@@ -87,23 +89,23 @@ func (e example) run(t *testing.T, address string, images ...string) (stdout, st
 	return out.String(), errs.String(), err
 }
 
-// roughProxy is a proxy before an ingress. It rejects the first request that sends an image or opens a session, as an
+// faultyProxy is a proxy before an ingress. It rejects the first request that sends an image or opens a session, as an
 // overloaded mesh does. It cuts the first event stream after its first event, and the first session after its first
 // outcome.
-type roughProxy struct {
+type faultyProxy struct {
 	*httptest.Server
 	mu     sync.Mutex
 	keys   []string // Idempotency-Key of the requests that send an image or open a session
 	events []string // Last-Event-ID of the requests for events
 }
 
-func newRoughProxy(t *testing.T, target string) *roughProxy {
+func newFaultyProxy(t *testing.T, target string) *faultyProxy {
 	t.Helper()
 	u, err := url.Parse(target)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &roughProxy{}
+	p := &faultyProxy{}
 	proxy := &httputil.ReverseProxy{
 		Rewrite:       func(r *httputil.ProxyRequest) { r.SetURL(u); r.Out.Host = r.In.Host },
 		FlushInterval: -1, // for event streams
@@ -125,7 +127,7 @@ func newRoughProxy(t *testing.T, target string) *roughProxy {
 		},
 	}
 	p.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if p.note(r) {
+		if p.record(r) {
 			w.Header().Set("Content-Type", "application/problem+json")
 			w.Header().Set("Retry-After", "1")
 			w.WriteHeader(http.StatusTooManyRequests)
@@ -139,8 +141,8 @@ func newRoughProxy(t *testing.T, target string) *roughProxy {
 	return p
 }
 
-// note records a request, and reports whether to reject it.
-func (p *roughProxy) note(r *http.Request) bool {
+// record records a request, and reports whether to reject it.
+func (p *faultyProxy) record(r *http.Request) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if strings.HasSuffix(r.URL.Path, "/events") {
@@ -155,7 +157,7 @@ func (p *roughProxy) note(r *http.Request) bool {
 
 // check checks that an example has retried its first request with the same key, and has reconnected after its stream or
 // session was cut.
-func (p *roughProxy) check(t *testing.T, e example) {
+func (p *faultyProxy) check(t *testing.T, e example) {
 	t.Helper()
 	if len(p.keys) < 2 {
 		t.Fatalf("%d requests came, want another one after the first was rejected", len(p.keys))
@@ -241,12 +243,12 @@ func TestClients_Examples(t *testing.T) {
 	for _, e := range examples(t) {
 		t.Run(e.file, func(t *testing.T) {
 			address := m.nats
-			if !e.overNATS() {
-				proxy := newRoughProxy(t, m.base())
+			if !e.usesNATS() {
+				proxy := newFaultyProxy(t, m.base())
 				address = proxy.URL
 				defer proxy.check(t, e)
 			}
-			if e.many() {
+			if e.takesMany() {
 				checkMany(t, e, address, []string{page, damaged, page}, len(result.Regions), problem.Detail)
 				return
 			}

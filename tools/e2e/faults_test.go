@@ -98,7 +98,7 @@ func testKilledServices(t *testing.T, m *mesh) {
 		mu.Lock()
 		from := responses
 		mu.Unlock()
-		eventually(t, timeoutAnswer, func() error {
+		eventually(t, responseTimeout, func() error {
 			mu.Lock()
 			defer mu.Unlock()
 			if responses < from+4 {
@@ -127,7 +127,7 @@ func testKilledServices(t *testing.T, m *mesh) {
 		kill(t, pids[0])
 		awaitResponses()
 		for _, lane := range lanes {
-			eventually(t, timeoutAnswer, func() error {
+			eventually(t, responseTimeout, func() error {
 				if err := syscall.Kill(lane, 0); !errors.Is(err, syscall.ESRCH) {
 					return fmt.Errorf("lane %d of the killed %s still runs: %w", lane, name, err)
 				}
@@ -153,7 +153,7 @@ func TestUp_RestartedIngressKeepsItsAddress(t *testing.T) {
 
 func testRestartedIngressKeepsAddress(t *testing.T, m *mesh) {
 	kill(t, m.pids(t, "ingress")[0])
-	eventually(t, timeoutAnswer, func() error {
+	eventually(t, responseTimeout, func() error {
 		a, err := m.tryPost("?pipeline=faces", sampleFace(t))
 		if err != nil {
 			return err
@@ -182,7 +182,7 @@ func TestUp_NoProcessIsLeft(t *testing.T) {
 	}
 	m.kill(t)
 	for _, pid := range all {
-		eventually(t, timeoutAnswer, func() error {
+		eventually(t, responseTimeout, func() error {
 			if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
 				return fmt.Errorf("process %d still runs: %w", pid, err)
 			}
@@ -216,7 +216,7 @@ func testStopFinishesAcceptedJobs(t *testing.T, m *mesh) {
 	}()
 	inFlight := regexp.MustCompile(`sightmesh_http_requests_in_flight 1`)
 	admin := m.admin(t, "ingress")
-	eventually(t, timeoutAnswer, func() error { return scrape(admin, inFlight) })
+	eventually(t, responseTimeout, func() error { return scrape(admin, inFlight) })
 	m.stop(t)
 	if a := <-waiting; a.result.Status != v1.Done {
 		t.Errorf("the waiting request got %v, want a result", a)
@@ -224,7 +224,7 @@ func testStopFinishesAcceptedJobs(t *testing.T, m *mesh) {
 
 	m.restart(t)
 	for _, id := range jobs {
-		eventually(t, timeoutAnswer, func() error {
+		eventually(t, responseTimeout, func() error {
 			if a := m.get(t, "/v1/images/"+id); a.result.Status != v1.Done {
 				return fmt.Errorf("%v", a)
 			}
@@ -243,7 +243,7 @@ func testNoWorker(t *testing.T, m *mesh) {
 		t.Fatal(err)
 	}
 	defer syscall.Kill(pid, syscall.SIGCONT)
-	eventually(t, timeoutAnswer, func() error {
+	eventually(t, responseTimeout, func() error {
 		a := m.post(t, "?pipeline=text", samplePage(t), "Prefer", "wait=1")
 		if a.status == http.StatusServiceUnavailable && a.problem.Code == v1.NoWorker && a.header.Get("Retry-After") != "" {
 			return nil

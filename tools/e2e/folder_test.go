@@ -90,9 +90,9 @@ func TestUp_FolderOfKilledUp(t *testing.T) {
 	m.postDone(t, "?pipeline=text", samplePage(t))
 }
 
-// smallDisk mounts a small file system and returns its folder. It skips the test
+// mountSmallDisk mounts a small file system and returns its folder. It skips the test
 // without the permission to mount.
-func smallDisk(t testing.TB, size string) string {
+func mountSmallDisk(t testing.TB, size string) string {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("mounting a small file system needs root")
@@ -109,8 +109,8 @@ func smallDisk(t testing.TB, size string) string {
 	return dir
 }
 
-// fill fills a disk with one file, and returns its path.
-func fill(t testing.TB, dir string) string {
+// fillDisk fills a disk with one file, and returns its path.
+func fillDisk(t testing.TB, dir string) string {
 	t.Helper()
 	path := filepath.Join(dir, "filler")
 	f, err := os.Create(path)
@@ -133,31 +133,31 @@ func fill(t testing.TB, dir string) string {
 // the disk. The mesh reports that it is not ready, with the reason, and recovers
 // without a manual restart.
 func TestUp_FullDisk(t *testing.T) {
-	data := smallDisk(t, "400m")
+	data := mountSmallDisk(t, "400m")
 	m := start(t, nil, append([]string{"--data", data}, smallDiskFlags...)...)
 	page := samplePage(t)
 	m.postDone(t, "?pipeline=text", page)
 
-	filler := fill(t, data)
+	filler := fillDisk(t, data)
 	js, err := jetstream.New(m.connect(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, timeoutAnswer, func() error {
+	eventually(t, responseTimeout, func() error {
 		_, err := js.Publish(t.Context(), subject.Results("text", "01JZZZZZZZZZZZZZZZZZZZZZZZ"), make([]byte, 1<<20))
 		if err == nil {
 			return errors.New("a message was stored on a full disk")
 		}
 		return nil
 	})
-	eventually(t, timeoutAnswer, func() error {
+	eventually(t, responseTimeout, func() error {
 		if a := m.post(t, "?pipeline=text", page); a.status != http.StatusServiceUnavailable {
 			return fmt.Errorf("POST on a full disk: %v, want 503", a)
 		}
 		return nil
 	})
 	admin := m.admin(t, "up")
-	eventually(t, timeoutAnswer, func() error {
+	eventually(t, responseTimeout, func() error {
 		status, body := readyz(t, admin)
 		if want := "free on the disk of " + data; status != http.StatusServiceUnavailable || !strings.Contains(body, want) {
 			return fmt.Errorf("readyz on a full disk: %d %s, want 503 with %q", status, body, want)
@@ -168,16 +168,16 @@ func TestUp_FullDisk(t *testing.T) {
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}
-	if _, ok := m.stderr.search(regexp.MustCompile(`"msg":"restarting the NATS server"`), timeoutAnswer); !ok {
+	if _, ok := m.stderr.search(regexp.MustCompile(`"msg":"restarting the NATS server"`), responseTimeout); !ok {
 		t.Fatalf("up does not restart the NATS server:\n%s", m.stderr)
 	}
-	eventually(t, timeoutAnswer, func() error {
+	eventually(t, responseTimeout, func() error {
 		if a := m.post(t, "?pipeline=text", page); a.result.Status != v1.Done {
 			return fmt.Errorf("POST after the disk has space again: %v, want a result", a)
 		}
 		return nil
 	})
-	eventually(t, timeoutAnswer, func() error {
+	eventually(t, responseTimeout, func() error {
 		if status, body := readyz(t, admin); status != http.StatusOK {
 			return fmt.Errorf("readyz after the disk has space again: %d %s, want 200", status, body)
 		}

@@ -16,7 +16,7 @@ import (
 // testHostile posts every hostile file to both pipelines, three at a time. At the same
 // time it posts good images.
 func testHostile(t *testing.T, m *mesh) {
-	realdata(t, "hostile/README.md")
+	readRealdata(t, "hostile/README.md")
 	files, err := filepath.Glob(filepath.Join(root(t), "..", "shared", "realdata", "hostile", "images", "*"))
 	switch {
 	case err != nil:

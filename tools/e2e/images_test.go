@@ -88,7 +88,7 @@ func checkPage(t *testing.T, r v1.Result) {
 		t.Fatal("the result has no text")
 	}
 	// Some files are lossy, and one has only black and white pixels.
-	if want := strings.Join(sample.Text(), "\n"); wrongArguments(*r.Text, want) > 5 {
+	if want := strings.Join(sample.Text(), "\n"); editDistance(*r.Text, want) > 5 {
 		t.Errorf("the text is\n%s\nwant, with at most 5 wrong letters,\n%s", *r.Text, want)
 	}
 }

@@ -47,7 +47,7 @@ func TestInteropWebSocket(t *testing.T) {
 	up := &upRunner{args: []string{"up", "--http", "127.0.0.1:0", "--nats", "127.0.0.1:0", "--nats-ws", "127.0.0.1:0",
 		"--data", t.TempDir(), "--log", "json", "--sample", "none", "--lanes", "1"}}
 	startMesh(t, up, nil)
-	found, ok := up.out.search(regexp.MustCompile(`^nats-ws (\S+)$`), timeoutAnswer)
+	found, ok := up.out.search(regexp.MustCompile(`^nats-ws (\S+)$`), responseTimeout)
 	if !ok {
 		t.Fatal("up does not print the address of WebSockets")
 	}
@@ -239,7 +239,7 @@ func TestInteropPostgres(t *testing.T) {
 			}
 		})
 		var pid int
-		eventually(t, timeoutAnswer, func() error { // results restarts
+		eventually(t, responseTimeout, func() error { // results restarts
 			pids := m.pids(t, "results")
 			if len(pids) == 0 {
 				return errors.New("results does not run")
@@ -250,7 +250,7 @@ func TestInteropPostgres(t *testing.T) {
 		kill(t, pid)
 	}
 	posting.Wait()
-	eventually(t, timeoutAnswer, func() error {
+	eventually(t, responseTimeout, func() error {
 		got, err := db.query("select count(*) >= 35 from results")
 		if err == nil && got[0] != "true" {
 			err = errors.New("the table has fewer than 35 results")
@@ -312,7 +312,7 @@ func TestInteropGo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), timeoutAnswer)
+	ctx, cancel := context.WithTimeout(t.Context(), responseTimeout)
 	defer cancel()
 	r, err := c.Analyze(ctx, "faces", sampleFace(t))
 	switch {

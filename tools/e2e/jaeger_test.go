@@ -84,8 +84,8 @@ func (s jaegerSpan) parent() string {
 	return ""
 }
 
-// named returns the spans with a name, ordered by their start.
-func (tr jaegerTrace) named(name string) (found []jaegerSpan) {
+// spansNamed returns the spans with a name, ordered by their start.
+func (tr jaegerTrace) spansNamed(name string) (found []jaegerSpan) {
 	for _, s := range tr.Spans {
 		if s.OperationName == name {
 			found = append(found, s)
@@ -132,8 +132,8 @@ func (tr jaegerTrace) String() string {
 	return b.String()
 }
 
-// ask sends a GET request to Jaeger's HTTP API.
-func (m *jaegerMesh) ask(path string) (traces []jaegerTrace, err error) {
+// query sends a GET request to Jaeger's HTTP API.
+func (m *jaegerMesh) query(path string) (traces []jaegerTrace, err error) {
 	res, err := http.Get("http://" + m.jaeger + path)
 	if err != nil {
 		return nil, err
@@ -147,8 +147,8 @@ func (m *jaegerMesh) ask(path string) (traces []jaegerTrace, err error) {
 // trace waits until a trace is complete and has the named spans, and returns it.
 func (m *jaegerMesh) trace(t *testing.T, id string, names ...string) (tr jaegerTrace) {
 	t.Helper()
-	eventually(t, timeoutAnswer, func() error {
-		traces, err := m.ask("/api/traces/" + id)
+	eventually(t, responseTimeout, func() error {
+		traces, err := m.query("/api/traces/" + id)
 		if err != nil {
 			return err
 		}
@@ -157,7 +157,7 @@ func (m *jaegerMesh) trace(t *testing.T, id string, names ...string) (tr jaegerT
 		}
 		tr = traces[0]
 		for _, name := range names {
-			if tr.named(name) == nil {
+			if tr.spansNamed(name) == nil {
 				return fmt.Errorf("trace %s has no span %s:\n%v", id, name, tr)
 			}
 		}
@@ -177,9 +177,9 @@ func (m *jaegerMesh) search(t *testing.T, key, value string) []jaegerTrace {
 		t.Fatal(err)
 	}
 	var found []jaegerTrace
-	eventually(t, timeoutAnswer, func() error {
+	eventually(t, responseTimeout, func() error {
 		var err error
-		found, err = m.ask("/api/traces?service=sightmesh-ingress&lookback=1h&limit=100&tags=" + url.QueryEscape(string(tags)))
+		found, err = m.query("/api/traces?service=sightmesh-ingress&lookback=1h&limit=100&tags=" + url.QueryEscape(string(tags)))
 		if err == nil && len(found) == 0 {
 			err = fmt.Errorf("no trace has %s=%s", key, value)
 		}
@@ -208,11 +208,11 @@ func (tr jaegerTrace) check() error {
 			errs = append(errs, fmt.Errorf("%s has the warnings %v", s.OperationName, s.Warnings))
 		}
 		switch operation, stream, _ := strings.Cut(s.OperationName, " "); {
-		case operation == "process" && !isCreated(byID, s):
+		case operation == "process" && !isLinkedToPublish(byID, s):
 			errs = append(errs, fmt.Errorf("%s is not linked to the span that published its message", s.OperationName))
-		case operation == "process" && stream != "reply" && !tr.hasQueue(s, stream):
+		case operation == "process" && stream != "reply" && !tr.followsQueueWait(s, stream):
 			errs = append(errs, fmt.Errorf("%s has no queue wait before it", s.OperationName))
-		case operation == "publish" && slices.Contains(followed, stream) && !tr.isProcessed(s, stream):
+		case operation == "publish" && slices.Contains(followedStreams, stream) && !tr.isProcessed(s, stream):
 			errs = append(errs, fmt.Errorf("the message of %s is not processed", s.OperationName))
 		case operation == "lane" && s.tag("sightmesh.lane") == "":
 			errs = append(errs, fmt.Errorf("a lane has no attribute sightmesh.lane: %v", s.Tags))
@@ -224,13 +224,13 @@ func (tr jaegerTrace) check() error {
 	return errors.Join(errs...)
 }
 
-// followed are the streams for which every published message has a span of its
+// followedStreams are the streams for which every published message has a span of its
 // processing.
-var followed = []string{"IMAGES", "CROPS", "PARTS", "FETCHES"}
+var followedStreams = []string{"IMAGES", "CROPS", "PARTS", "FETCHES"}
 
-// isCreated reports whether a span is a child of, or linked to, the span that
+// isLinkedToPublish reports whether a span is a child of, or linked to, the span that
 // published its message.
-func isCreated(byID map[string]jaegerSpan, s jaegerSpan) bool {
+func isLinkedToPublish(byID map[string]jaegerSpan, s jaegerSpan) bool {
 	for _, r := range s.References {
 		if from := byID[r.SpanID].OperationName; strings.HasPrefix(from, "publish ") || from == "reply" {
 			return true
@@ -239,16 +239,16 @@ func isCreated(byID map[string]jaegerSpan, s jaegerSpan) bool {
 	return false
 }
 
-// hasQueue reports whether a queue wait ends when s begins.
-func (tr jaegerTrace) hasQueue(s jaegerSpan, stream string) bool {
-	return slices.ContainsFunc(tr.named("queue "+stream), func(q jaegerSpan) bool {
+// followsQueueWait reports whether a queue wait ends when s begins.
+func (tr jaegerTrace) followsQueueWait(s jaegerSpan, stream string) bool {
+	return slices.ContainsFunc(tr.spansNamed("queue "+stream), func(q jaegerSpan) bool {
 		return q.parent() == s.parent() && -2 <= q.end()-s.StartTime && q.end() <= s.StartTime
 	})
 }
 
 // isProcessed reports whether the message that s has published is processed.
 func (tr jaegerTrace) isProcessed(s jaegerSpan, stream string) bool {
-	return slices.ContainsFunc(tr.named("process "+stream), func(p jaegerSpan) bool {
+	return slices.ContainsFunc(tr.spansNamed("process "+stream), func(p jaegerSpan) bool {
 		for _, r := range p.References {
 			if r.SpanID == s.SpanID {
 				return true
@@ -258,9 +258,9 @@ func (tr jaegerTrace) isProcessed(s jaegerSpan, stream string) bool {
 	})
 }
 
-// checkWithinParents fails the test when a span begins after the end of its parent.
+// checkChildStarts fails the test when a span begins after the end of its parent.
 // Jaeger omits such spans from the critical path.
-func checkWithinParents(t *testing.T, tr jaegerTrace) {
+func checkChildStarts(t *testing.T, tr jaegerTrace) {
 	t.Helper()
 	for _, parent := range tr.Spans {
 		for _, s := range tr.Spans {
@@ -309,9 +309,9 @@ func checkTags(t *testing.T, s jaegerSpan, want map[string]string) {
 
 var (
 	allServices = []string{"sightmesh-classify", "sightmesh-detect", "sightmesh-ingress", "sightmesh-results"}
-	// ofAnImage are the names of the spans of every image whose client waits for its
+	// imageSpans are the names of the spans of every image whose client waits for its
 	// result.
-	ofAnImage = []string{"publish IMAGES", "process IMAGES", "process RESULTS", "reply", "process reply"}
+	imageSpans = []string{"publish IMAGES", "process IMAGES", "process RESULTS", "reply", "process reply"}
 )
 
 // TestJaeger sends images in every way that the mesh has, and reads their traces from
@@ -369,7 +369,7 @@ func TestJaeger_AcceptsChartConfig(t *testing.T) {
 func (m *jaegerMesh) testMetricsAndLogs(t *testing.T, r *receiver) {
 	trace := m.post(t, "?pipeline=text", samplePage(t)[:5000]).problem.TraceID
 	m.trace(t, trace, "process IMAGES")
-	eventually(t, timeoutAnswer, func() error {
+	eventually(t, responseTimeout, func() error {
 		if !r.hasMetric("sightmesh-detect", "sightmesh_lane_count") {
 			return errors.New("detect has sent no metrics")
 		}
@@ -389,8 +389,8 @@ func (m *jaegerMesh) testMetricsAndLogs(t *testing.T, r *receiver) {
 func (m *jaegerMesh) testOnePart(t *testing.T) {
 	page := samplePage(t)
 	r := m.postDone(t, "?pipeline=text", page)
-	tr := m.trace(t, r.TraceID, append(ofAnImage, "POST /v1/images")...)
-	checkWithinParents(t, tr)
+	tr := m.trace(t, r.TraceID, append(imageSpans, "POST /v1/images")...)
+	checkChildStarts(t, tr)
 	if got := tr.services(); !slices.Equal(got, allServices) {
 		t.Errorf("the services are %v, want %v", got, allServices)
 	}
@@ -400,7 +400,7 @@ func (m *jaegerMesh) testOnePart(t *testing.T) {
 		"sightmesh.image.bytes": fmt.Sprint(len(page)), "sightmesh.regions": fmt.Sprint(len(r.Regions)),
 	})
 	for _, name := range []string{"lane", "infer"} {
-		if n := len(tr.named(name)); n != 2 {
+		if n := len(tr.spansNamed(name)); n != 2 {
 			t.Errorf("%d spans %s, want 2: one of detect and one of classify", n, name)
 		}
 	}
@@ -420,13 +420,13 @@ func (m *jaegerMesh) testOnePart(t *testing.T) {
 }
 
 func (m *jaegerMesh) testManyParts(t *testing.T) {
-	r := m.postDone(t, "?pipeline=text", realdata(t, "rendered/page_en.png"))
-	tr := m.trace(t, r.TraceID, append(ofAnImage, "POST /v1/images", "process PARTS")...)
-	parts := len(tr.named("publish CROPS"))
+	r := m.postDone(t, "?pipeline=text", readRealdata(t, "rendered/page_en.png"))
+	tr := m.trace(t, r.TraceID, append(imageSpans, "POST /v1/images", "process PARTS")...)
+	parts := len(tr.spansNamed("publish CROPS"))
 	if parts < 2 {
 		t.Fatalf("the image has %d parts, want several", parts)
 	}
-	if n := len(tr.named("process CROPS")); n != parts {
+	if n := len(tr.spansNamed("process CROPS")); n != parts {
 		t.Errorf("%d of %d parts were processed", n, parts)
 	}
 	t.Logf("the trace is\n%v", tr)
@@ -437,13 +437,13 @@ func (m *jaegerMesh) testFailed(t *testing.T) {
 	if a.problem.Code != v1.Damaged {
 		t.Fatalf("got %v, want %s", a, v1.Damaged)
 	}
-	tr := m.trace(t, a.problem.TraceID, append(ofAnImage, "POST /v1/images")...)
-	checkWithinParents(t, tr)
+	tr := m.trace(t, a.problem.TraceID, append(imageSpans, "POST /v1/images")...)
+	checkChildStarts(t, tr)
 	checkTags(t, tr.root(), map[string]string{
 		"error": "", "error.type": "", "sightmesh.problem": "damaged", "sightmesh.outcome": "failed", "http.response.status_code": "422",
 	})
 	for _, name := range []string{"process IMAGES", "lane"} {
-		spans := tr.named(name)
+		spans := tr.spansNamed(name)
 		if len(spans) != 1 {
 			t.Fatalf("%d spans %s, want 1", len(spans), name)
 		}
@@ -456,7 +456,7 @@ func (m *jaegerMesh) testFailed(t *testing.T) {
 
 func (m *jaegerMesh) testNATS(t *testing.T) {
 	nc := m.connect(t)
-	msg, err := nc.Request(subject.Analyze("text"), samplePage(t), timeoutAnswer)
+	msg, err := nc.Request(subject.Analyze("text"), samplePage(t), responseTimeout)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -464,8 +464,8 @@ func (m *jaegerMesh) testNATS(t *testing.T) {
 	if err := json.Unmarshal(msg.Data, &r); err != nil {
 		t.Fatal(err)
 	}
-	tr := m.trace(t, r.TraceID, append(ofAnImage, "analyze")...)
-	checkWithinParents(t, tr)
+	tr := m.trace(t, r.TraceID, append(imageSpans, "analyze")...)
+	checkChildStarts(t, tr)
 	checkTags(t, tr.root(), map[string]string{
 		"span.kind": "server", "messaging.system": "nats", "messaging.operation.name": "analyze",
 		"messaging.destination.name": subject.Analyze("text"),
@@ -477,14 +477,14 @@ func (m *jaegerMesh) testNATS(t *testing.T) {
 	case found[0].TraceID != r.TraceID:
 		t.Errorf("a search for the job finds the trace %s, want %s", found[0].TraceID, r.TraceID)
 	}
-	if msg, err = nc.Request(subject.Analyze("text"), samplePage(t)[:5000], timeoutAnswer); err != nil {
+	if msg, err = nc.Request(subject.Analyze("text"), samplePage(t)[:5000], responseTimeout); err != nil {
 		t.Fatal(err)
 	}
 	var p v1.Problem
 	if err := json.Unmarshal(msg.Data, &p); err != nil {
 		t.Fatal(err)
 	}
-	tr = m.trace(t, p.TraceID, append(ofAnImage, "analyze")...)
+	tr = m.trace(t, p.TraceID, append(imageSpans, "analyze")...)
 	checkTags(t, tr.root(), map[string]string{"error": "", "error.type": "", "sightmesh.problem": "damaged", "sightmesh.outcome": "failed"})
 }
 
@@ -506,16 +506,16 @@ func (m *jaegerMesh) testReportOfURLs(t *testing.T) {
 // name of the root span of an image, and has the name of another span, or "".
 func (m *jaegerMesh) checkReport(t *testing.T, a response, root, has string, want v1.Counts) {
 	t.Helper()
-	report := m.finished(t, a.header.Get("Location"))
+	report := m.awaitReport(t, a.header.Get("Location"))
 	if report.Counts != want {
 		t.Errorf("the report has the counts %+v, want %+v", report.Counts, want)
 	}
 	id := strings.Split(a.header.Get("Traceparent"), "-")[1]
 	tr := m.trace(t, id, "report", "process REPORTS")
-	if n := len(tr.named("report")); n != 1 {
+	if n := len(tr.spansNamed("report")); n != 1 {
 		t.Errorf("%d spans report, want 1", n)
 	}
-	span := tr.named("report")[0]
+	span := tr.spansNamed("report")[0]
 	checkTags(t, span, map[string]string{
 		"sightmesh.report": report.ID, "sightmesh.report.images": fmt.Sprint(want.Total),
 		"sightmesh.report.failed": fmt.Sprint(want.Failed),
@@ -528,7 +528,7 @@ func (m *jaegerMesh) checkReport(t *testing.T, a response, root, has string, wan
 		if tr.root().OperationName != root {
 			t.Errorf("the root of image %d is %q, want %q", n, tr.root().OperationName, root)
 		}
-		if has != "" && tr.named(has) == nil {
+		if has != "" && tr.spansNamed(has) == nil {
 			t.Errorf("image %d has no span %s:\n%v", n, has, tr)
 		}
 		linked := false
@@ -538,7 +538,7 @@ func (m *jaegerMesh) checkReport(t *testing.T, a response, root, has string, wan
 		if !linked {
 			t.Errorf("image %d is not linked to the report: %v", n, tr.root().References)
 		}
-		for _, s := range tr.named("process RESULTS") {
+		for _, s := range tr.spansNamed("process RESULTS") {
 			if s.tag("sightmesh.report") != report.ID {
 				t.Errorf("image %d: %s has the report %q, want %q", n, s.OperationName, s.tag("sightmesh.report"), report.ID)
 			}
@@ -560,9 +560,9 @@ func (m *jaegerMesh) occupyLanes(t *testing.T) (detect int, lanes []int, a respo
 		}
 	}
 	a = m.post(t, "?pipeline=text", samplePage(t), "Prefer", "respond-async")
-	eventually(t, timeoutAnswer, func() error {
+	eventually(t, responseTimeout, func() error {
 		if now := m.get(t, a.header.Get("Location")).decoded(t); now.result.Status != v1.Running {
-			return errNotYet{now}
+			return pendingError{now}
 		}
 		return nil
 	})
@@ -572,10 +572,10 @@ func (m *jaegerMesh) occupyLanes(t *testing.T) (detect int, lanes []int, a respo
 // outcome waits for the outcome of an image that was accepted.
 func (m *jaegerMesh) outcome(t *testing.T, a response) (r v1.Result) {
 	t.Helper()
-	eventually(t, timeoutAnswer, func() error {
+	eventually(t, responseTimeout, func() error {
 		now := m.get(t, a.header.Get("Location")).decoded(t)
 		if r = now.result; !r.Final() {
-			return errNotYet{now}
+			return pendingError{now}
 		}
 		return nil
 	})
@@ -592,7 +592,7 @@ func (m *jaegerMesh) testKilledLane(t *testing.T) {
 		t.Fatalf("the outcome has the problem %v, want %s", r.Problem, v1.LaneDied)
 	}
 	tr := m.trace(t, r.TraceID, "publish RESULTS")
-	lane := tr.named("lane")
+	lane := tr.spansNamed("lane")
 	if len(lane) != 1 {
 		t.Fatalf("%d spans lane, want 1:\n%v", len(lane), tr)
 	}
@@ -610,7 +610,7 @@ func (m *jaegerMesh) testRedelivered(t *testing.T) {
 		t.Fatalf("the outcome is %+v, want that the restarted worker processes the image", r)
 	}
 	tr := m.trace(t, r.TraceID, "process RESULTS")
-	work := tr.named("process IMAGES")
+	work := tr.spansNamed("process IMAGES")
 	if len(work) == 0 {
 		t.Fatalf("no span process IMAGES:\n%v", tr)
 	}

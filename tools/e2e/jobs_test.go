@@ -291,7 +291,7 @@ func testCancel(t *testing.T, m *mesh) {
 	case got.result.Problem.Code != v1.Cancelled:
 		t.Errorf("the cancelled job has the problem %s, want %s", got.result.Problem.Code, v1.Cancelled)
 	}
-	if _, err := endEvents.NextMsg(timeoutAnswer); err != nil {
+	if _, err := endEvents.NextMsg(responseTimeout); err != nil {
 		t.Errorf("no event of the end of the job: %v", err)
 	}
 	if again := m.send(t, http.MethodDelete, last, "", ""); again.status != http.StatusOK {
@@ -318,7 +318,7 @@ func testCancel(t *testing.T, m *mesh) {
 		res.Body.Close()
 		t.Fatal("the response came before the client disconnected")
 	}
-	if _, err := cancelled.NextMsg(timeoutAnswer); err != nil {
+	if _, err := cancelled.NextMsg(responseTimeout); err != nil {
 		t.Errorf("the job of a client that disconnected was not cancelled: %v", err)
 	}
 }

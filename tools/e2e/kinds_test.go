@@ -89,7 +89,7 @@ classes: 1
 	if err := png.Encode(&b, img); err != nil {
 		t.Fatal(err)
 	}
-	l := lanePID(t, subject.Detect, filepath.Join(scratch, "detect"), scratch, "cells")
+	l := acquireLane(t, subject.Detect, filepath.Join(scratch, "detect"), scratch, "cells")
 	found, _, err := l.Detect(t.Context(), lane.Detect{Pipeline: "own", MediaType: "image/png", MaxRegions: 10},
 		b.Bytes())
 	if err != nil {
@@ -114,7 +114,7 @@ classes: 1
 `,
 		"labels.txt": "bright\n", "n.caffemodel": "\x0a\x01n", "n.prototxt": identity(1, 1, 1),
 	})
-	l = lanePID(t, subject.Classify, filepath.Join(scratch, "classify"), scratch, "bright")
+	l = acquireLane(t, subject.Classify, filepath.Join(scratch, "classify"), scratch, "bright")
 	crop := lane.Crop{Width: 1, Height: 1, Channels: 1}
 	named, err := l.Classify(t.Context(), lane.Classify{Pipeline: "own", Crops: []lane.Crop{crop, crop}},
 		[]byte{75, 10})
@@ -142,9 +142,9 @@ layer { name: "out" type: "Power" bottom: "data" top: "out" power_param { scale:
 `, channels, height, width)
 }
 
-// lanePID starts a lane program with the pipeline "own", which runs a model, and
+// acquireLane starts a lane program with the pipeline "own", which runs a model, and
 // returns a lane. The lane is stopped when the test ends.
-func lanePID(t *testing.T, stage subject.Stage, program, models, name string) *pool.Lane {
+func acquireLane(t *testing.T, stage subject.Stage, program, models, name string) *pool.Lane {
 	t.Helper()
 	settings, err := json.Marshal(map[string]string{"model": name})
 	if err != nil {

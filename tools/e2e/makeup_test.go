@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// offline returns an environment in which no model can be fetched: package registries and proxies are unreachable.
-func offline(t *testing.T) []string {
+// offlineEnv returns an environment in which no model can be fetched: package registries and proxies are unreachable.
+func offlineEnv(t *testing.T) []string {
 	t.Helper()
 	const nowhere = "http://127.0.0.1:1/"
 	return []string{
@@ -41,7 +41,7 @@ func makeUp(t *testing.T, models string, env []string, args ...string) string {
 	}
 	_, ready := output.search(readyLine, 90*time.Second)
 	if ready {
-		output.search(regexp.MustCompile(`"models in use"`), timeoutAnswer)
+		output.search(regexp.MustCompile(`"models in use"`), responseTimeout)
 	}
 	p.stop(t)
 	if !ready {
@@ -53,7 +53,7 @@ func makeUp(t *testing.T, models string, env []string, args ...string) string {
 // TestMakeUp_StartsOffline checks that the mesh starts without models that cannot be fetched. The output names them.
 func TestMakeUp_StartsOffline(t *testing.T) {
 	t.Parallel()
-	output := makeUp(t, filepath.Join(t.TempDir(), "models"), offline(t))
+	output := makeUp(t, filepath.Join(t.TempDir(), "models"), offlineEnv(t))
 	for _, want := range []string{
 		"0 of ", "yunet: no source has yunet_n_640_640.onnx:", "yolox-nano: no source has yolox_nano.onnx:",
 		"connection refused", "the mesh starts without them", "text: text-lines, ", "objects: not ready",
@@ -68,7 +68,7 @@ func TestMakeUp_StartsOffline(t *testing.T) {
 func TestMakeUp_FetchesNothing(t *testing.T) {
 	t.Parallel()
 	models := filepath.Join(t.TempDir(), "models")
-	output := makeUp(t, models, offline(t), "MODELS=none")
+	output := makeUp(t, models, offlineEnv(t), "MODELS=none")
 	for _, text := range []string{"models pull", "no source has"} {
 		if strings.Contains(output, text) {
 			t.Errorf("the output has %q, want no models fetched:\n%s", text, output)
@@ -82,8 +82,8 @@ func TestMakeUp_FetchesNothing(t *testing.T) {
 // TestMakeUp_UsesPresentModels checks that a model that was pulled before is not fetched again.
 func TestMakeUp_UsesPresentModels(t *testing.T) {
 	t.Parallel()
-	models := pulled(t, "yunet", "yolox-nano")
-	output := makeUp(t, models, offline(t), "MODELS=faces objects")
+	models := pullModels(t, "yunet", "yolox-nano")
+	output := makeUp(t, models, offlineEnv(t), "MODELS=faces objects")
 	for _, want := range []string{
 		"2 of 2 models are in " + models + ": yunet, yolox-nano", "faces: yunet, ", "objects: yolox-nano",
 	} {

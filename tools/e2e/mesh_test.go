@@ -54,9 +54,9 @@ func binary(t testing.TB, name string) string {
 	return p
 }
 
-// realdata reads a file of ../shared/realdata. It skips the test when there is
+// readRealdata reads a file of ../shared/realdata. It skips the test when there is
 // no such file.
-func realdata(t testing.TB, name string) []byte {
+func readRealdata(t testing.TB, name string) []byte {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join(root(t), "..", "shared", "realdata", name))
 	if err != nil {
@@ -100,7 +100,7 @@ func startMesh(t testing.TB, r runner, env []string) *mesh {
 	m := &mesh{env: env, stderr: newLines(), runner: r}
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("warnings and errors of the services:\n%s", strings.Join(m.stderr.matching(trouble), "\n"))
+			t.Logf("warnings and errors of the services:\n%s", strings.Join(m.stderr.matching(warningLine), "\n"))
 		}
 	})
 	t.Cleanup(func() { m.stop(t) })
@@ -157,7 +157,7 @@ func (u *upRunner) stop(t testing.TB) {
 		return
 	}
 	if err := u.up.stop(t); err != nil {
-		t.Errorf("the mesh ended with %v:\n%s", err, strings.Join(u.log.matching(trouble), "\n"))
+		t.Errorf("the mesh ended with %v:\n%s", err, strings.Join(u.log.matching(warningLine), "\n"))
 	}
 	u.up = nil
 }
@@ -259,16 +259,16 @@ func (m *mesh) post(t testing.TB, query string, image []byte, header ...string) 
 	return a
 }
 
-var turn struct {
+var nextIngress struct {
 	sync.Mutex
 	n int
 }
 
 func (m *mesh) base() string {
-	turn.Lock()
-	defer turn.Unlock()
-	turn.n++
-	return m.http[turn.n%len(m.http)]
+	nextIngress.Lock()
+	defer nextIngress.Unlock()
+	nextIngress.n++
+	return m.http[nextIngress.n%len(m.http)]
 }
 
 func (m *mesh) tryPost(query string, image []byte, header ...string) (response, error) {

@@ -103,7 +103,7 @@ func TestModels_FolderIsServed(t *testing.T) {
 	m := start(t, nil, "--pipelines", file, "--models", models)
 	pipelines := m.awaitPipelines(t)
 	inUse := regexp.MustCompile(`"models in use".*"pipelines":"rows: rows; absent: not ready; broken: not ready"`)
-	if _, ok := m.stderr.search(inUse, timeoutAnswer); !ok {
+	if _, ok := m.stderr.search(inUse, responseTimeout); !ok {
 		t.Errorf("no line matches %v:\n%s", inUse, m.stderr)
 	}
 
@@ -147,11 +147,11 @@ func TestModels_UsedByBuiltInPipelines(t *testing.T) {
 		if err := os.CopyFS(dir, os.DirFS(filepath.Join(root(t), "tools/internal/models/catalogue", name))); err != nil {
 			t.Fatal(err)
 		}
-		writeFiles(t, dir, map[string]string{filepath.Base(weights): string(realdata(t, "models/"+weights))})
+		writeFiles(t, dir, map[string]string{filepath.Base(weights): string(readRealdata(t, "models/"+weights))})
 	}
 	m := start(t, nil, "--models", models)
 	m.awaitPipelines(t)
-	r := m.postDone(t, "?pipeline=faces", realdata(t, "photos/team_ten.jpg"))
+	r := m.postDone(t, "?pipeline=faces", readRealdata(t, "photos/team_ten.jpg"))
 	if len(r.Regions) != 10 {
 		t.Errorf("%d faces, want 10", len(r.Regions))
 	}
@@ -184,7 +184,7 @@ func TestModels_UsedByBuiltInPipelines(t *testing.T) {
 		t.Errorf("the models are %+v, want yunet first", r.Models)
 	}
 
-	r = m.postDone(t, "?pipeline=objects", realdata(t, "photos/dog_bicycle_truck.jpg"))
+	r = m.postDone(t, "?pipeline=objects", readRealdata(t, "photos/dog_bicycle_truck.jpg"))
 	for _, want := range []string{"dog", "bicycle"} {
 		if !slices.ContainsFunc(r.Regions, func(o v1.Region) bool { return o.Label == want }) {
 			t.Errorf("no %s in %+v", want, r.Regions)

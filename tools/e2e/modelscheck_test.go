@@ -38,8 +38,8 @@ func checkModel(t *testing.T, code int, args ...string) (stdout, stderr string) 
 	return stdout, stderr
 }
 
-// noOutput writes an image in which the model rows finds nothing, and returns its path.
-func noOutput(t *testing.T) string {
+// emptyImage writes an image in which the model rows finds nothing, and returns its path.
+func emptyImage(t *testing.T) string {
 	t.Helper()
 	var b bytes.Buffer
 	if err := png.Encode(&b, image.NewGray(image.Rect(0, 0, 7, 4))); err != nil {
@@ -52,7 +52,7 @@ func noOutput(t *testing.T) string {
 
 func TestModelsCheck_DescribesModel(t *testing.T) {
 	t.Parallel()
-	models, file := t.TempDir(), noOutput(t)
+	models, file := t.TempDir(), emptyImage(t)
 	writeFiles(t, filepath.Join(models, "rows"), rowsModel)
 	byName, _ := checkModel(t, 0, "rows", "--models", models, file)
 	byPath, _ := checkModel(t, 0, filepath.Join(models, "rows"), file)
@@ -75,7 +75,7 @@ func TestModelsCheck_DescribesModel(t *testing.T) {
 // TestModelsCheck_DrawsASample runs YuNet, as it was pulled, on the sample page, which is used without a file.
 func TestModelsCheck_DrawsASample(t *testing.T) {
 	t.Parallel()
-	models := pulled(t, "yunet")
+	models := pullModels(t, "yunet")
 	out, _ := checkModel(t, 0, "yunet", "--models", models)
 	for _, want := range []string{"kind yunet", "cls_8", "the sample page: 0 regions"} {
 		if !strings.Contains(out, want) {
@@ -90,7 +90,7 @@ func TestModelsCheck_NamesCrops(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(root(t), "models", "onnxruntime")); err != nil {
 		t.Skip("ONNX Runtime is missing; make onnxruntime installs it")
 	}
-	model := filepath.Join(pulled(t, "shufflenet-v2-int8"), "shufflenet-v2-int8")
+	model := filepath.Join(pullModels(t, "shufflenet-v2-int8"), "shufflenet-v2-int8")
 	photo := filepath.Join(root(t), "..", "shared", "realdata", "photos", "coffee.png")
 	out, _ := checkModel(t, 0, model, photo, "--models", filepath.Join(root(t), "models"))
 	for _, want := range []string{"kind classifier", "input 1×3×224×224", "output 1×1000", "coffee.png: espresso"} {
@@ -100,10 +100,10 @@ func TestModelsCheck_NamesCrops(t *testing.T) {
 	}
 }
 
-// pulled installs models from realdata with `sightmesh models pull`, and returns the folder of models.
-func pulled(t *testing.T, names ...string) string {
+// pullModels installs models from realdata with `sightmesh models pull`, and returns the folder of models.
+func pullModels(t *testing.T, names ...string) string {
 	t.Helper()
-	realdata(t, "models/models.json")
+	readRealdata(t, "models/models.json")
 	models := t.TempDir()
 	from := filepath.Join(root(t), "..", "shared", "realdata")
 	args := append([]string{"models", "pull", "--models", models, "--from", from}, names...)
@@ -117,7 +117,7 @@ func TestModelsBench_Measures(t *testing.T) {
 	t.Parallel()
 	models := t.TempDir()
 	writeFiles(t, filepath.Join(models, "rows"), rowsModel)
-	out, stderr, code := sightmesh(t, nil, "models", "bench", "rows", noOutput(t), "--models", models, "--images", "20")
+	out, stderr, code := sightmesh(t, nil, "models", "bench", "rows", emptyImage(t), "--models", models, "--images", "20")
 	if code != 0 {
 		t.Fatalf("exit status %d: %s", code, stderr)
 	}
@@ -215,7 +215,7 @@ classes: 1
 // hostileFolder writes a model folder with a hostile file.
 func hostileFolder(t *testing.T, dir, file, engine string) {
 	t.Helper()
-	files := map[string]string{file: string(realdata(t, "hostile/models/"+file)), "labels.txt": "face\n"}
+	files := map[string]string{file: string(readRealdata(t, "hostile/models/"+file)), "labels.txt": "face\n"}
 	fill := strings.NewReplacer("ENGINE", engine, "FILE", file)
 	switch filepath.Ext(file) {
 	case ".onnx":
@@ -225,7 +225,7 @@ func hostileFolder(t *testing.T, dir, file, engine string) {
 	default: // the background is a class, and the other file of the network is valid
 		weights, config := "RFB-320.caffemodel", "RFB-320.prototxt"
 		for _, name := range []string{weights, config} {
-			files[name] = string(realdata(t, "models/ultraface_rfb320_caffe/"+name))
+			files[name] = string(readRealdata(t, "models/ultraface_rfb320_caffe/"+name))
 		}
 		if filepath.Ext(file) == ".prototxt" {
 			config = file

@@ -47,7 +47,7 @@ func TestModules_OutsiderBuilds(t *testing.T) {
 			t.Fatal(err)
 		}
 		got, want := output(t, "", nil, outsider, m.nats, page), strings.Join(sample.Text(), "\n")
-		if n := wrongArguments(got, want); n != 0 {
+		if n := editDistance(got, want); n != 0 {
 			t.Errorf("the outsider's client read text with %d wrong letters:\n%s\nwant\n%s", n, got, want)
 		}
 	})

@@ -27,7 +27,7 @@ func testNATS(t *testing.T, m *mesh) {
 	nc := m.connect(t)
 	page := samplePage(t)
 	t.Run("analyze", func(t *testing.T) {
-		msg, err := nc.Request(subject.Analyze("text"), page, timeoutAnswer)
+		msg, err := nc.Request(subject.Analyze("text"), page, responseTimeout)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -55,7 +55,7 @@ func testNATS(t *testing.T, m *mesh) {
 			{"text", []byte("not an image"), v1.UnsupportedType},
 			{"text", page[:len(page)/2], v1.Damaged},
 		} {
-			msg, err := nc.Request(subject.Analyze(tt.pipeline), tt.body, timeoutAnswer)
+			msg, err := nc.Request(subject.Analyze(tt.pipeline), tt.body, responseTimeout)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -79,7 +79,7 @@ func testNATS(t *testing.T, m *mesh) {
 	t.Run("analyze some of the regions", func(t *testing.T) {
 		msg, err := nc.RequestMsg(&nats.Msg{
 			Subject: subject.Analyze("text"), Header: nats.Header{v1.HeaderTop: {"2"}}, Data: page,
-		}, timeoutAnswer)
+		}, responseTimeout)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -110,7 +110,7 @@ func testNATS(t *testing.T, m *mesh) {
 		case ack.Stream != streams.Images:
 			t.Fatalf("the image was stored in %s, want %s", ack.Stream, streams.Images)
 		}
-		msg, err := sub.NextMsg(timeoutAnswer)
+		msg, err := sub.NextMsg(responseTimeout)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -139,12 +139,12 @@ func testNATS(t *testing.T, m *mesh) {
 		if _, err := js.Publish(context.Background(), subject.Images(job), []byte("19 bytes, no image")); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, timeoutAnswer, func() error {
+		eventually(t, responseTimeout, func() error {
 			a := m.get(t, "/v1/images/"+job.ID)
 			if a.result.Status == v1.Failed && a.result.Problem != nil && a.result.Problem.Code == v1.UnsupportedType {
 				return nil
 			}
-			return errNotYet{a}
+			return pendingError{a}
 		})
 	})
 	t.Run("micro", func(t *testing.T) { testMicro(t, nc) })
@@ -172,7 +172,7 @@ func testSameProblems(t *testing.T, m *mesh, nc *nats.Conn) {
 		"name of metadata": {"", []string{"X-Sight-Meta-" + long, "x"}, nats.Header{"X-Sight-Meta-" + long: {"x"}}},
 	} {
 		want := m.post(t, "?pipeline=text"+tt.query, []byte("no image"), tt.http...).problem
-		msg, err := nc.RequestMsg(&nats.Msg{Subject: subject.Analyze("text"), Header: tt.header, Data: []byte("no image")}, timeoutAnswer)
+		msg, err := nc.RequestMsg(&nats.Msg{Subject: subject.Analyze("text"), Header: tt.header, Data: []byte("no image")}, responseTimeout)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -202,7 +202,7 @@ func testAnalyzeLater(t *testing.T, m *mesh, nc *nats.Conn) {
 	msg, err := nc.RequestMsg(&nats.Msg{
 		Subject: subject.Analyze("text"), Data: samplePage(t),
 		Header: nats.Header{"Prefer": {"respond-async"}, "Sight-Priority": {"bulk"}, "X-Sight-Meta-Camera": {"3"}},
-	}, timeoutAnswer)
+	}, responseTimeout)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -217,7 +217,7 @@ func testAnalyzeLater(t *testing.T, m *mesh, nc *nats.Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), timeoutAnswer)
+	ctx, cancel := context.WithTimeout(t.Context(), responseTimeout)
 	defer cancel()
 	done, err := c.Await(ctx, r.ID)
 	if err != nil {
@@ -234,10 +234,10 @@ func testAnalyzeLater(t *testing.T, m *mesh, nc *nats.Conn) {
 	}
 }
 
-// errNotYet is the error of a condition that a response does not fulfil yet.
-type errNotYet struct{ a response }
+// pendingError is the error of a condition that a response does not fulfil yet.
+type pendingError struct{ a response }
 
-func (e errNotYet) Error() string { return "not yet: " + e.a.String() }
+func (e pendingError) Error() string { return "not yet: " + e.a.String() }
 
 // testMicro sends the requests of `nats micro ls`, `info` and `stats`.
 func testMicro(t *testing.T, nc *nats.Conn) {

@@ -83,7 +83,7 @@ func (n natscli) watch(t *testing.T, line string, cause func(), printed *regexp.
 		t.Fatal(err)
 	}
 	defer p.kill(t)
-	for deadline := time.Now().Add(timeoutAnswer); ; {
+	for deadline := time.Now().Add(responseTimeout); ; {
 		cause()
 		if _, ok := out.search(printed, 2*time.Second); ok {
 			return
@@ -143,7 +143,7 @@ func TestClientsNATS_DocumentedCommands(t *testing.T) {
 			job = r.ID
 		},
 		"nats req sight.v1.lookup.JOB ''": func(t *testing.T, line string) {
-			eventually(t, timeoutAnswer, func() error {
+			eventually(t, responseTimeout, func() error {
 				if out := n.run(t, strings.Replace(line, "JOB", job, 1)); !strings.Contains(out, `"status":"done"`) {
 					return fmt.Errorf("the job is not done: %s", out)
 				}
@@ -155,7 +155,7 @@ func TestClientsNATS_DocumentedCommands(t *testing.T) {
 		},
 		"nats sub 'sight.v1.results.text.>'": func(t *testing.T, line string) {
 			n.watch(t, line, func() {
-				if _, err := n.nc.Request(subject.Analyze("text"), samplePage(t), timeoutAnswer); err != nil {
+				if _, err := n.nc.Request(subject.Analyze("text"), samplePage(t), responseTimeout); err != nil {
 					t.Fatal(err)
 				}
 			}, regexp.MustCompile(`"status":"done"`))
@@ -169,7 +169,7 @@ func TestClientsNATS_DocumentedCommands(t *testing.T) {
 		"nats micro stats ingress": contains("ingress", "analyze"),
 		"nats pub --jetstream --no-templates --force-stdin -H Nats-Msg-Id:scan-0001.images sight.v1.images.text.bulk.scan-0001 < page.png": contains("IMAGES"),
 		"nats req sight.v1.lookup.scan-0001 ''": func(t *testing.T, line string) {
-			eventually(t, timeoutAnswer, func() error {
+			eventually(t, responseTimeout, func() error {
 				if out := n.run(t, line); !strings.Contains(out, sum) {
 					return fmt.Errorf("the job is not done with the image %s: %s", sum, out)
 				}

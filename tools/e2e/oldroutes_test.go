@@ -33,7 +33,7 @@ func testTyocr(t *testing.T, m *mesh) {
 		t.Errorf("got %v: sign %v, want 0", a, got["sign"])
 	case len(got) != 2:
 		t.Errorf("got %v: %d fields, want 2", a, len(got))
-	case !strings.Contains(letters(text), "sightmeshreadsthispage"):
+	case !strings.Contains(withoutSpaces(text), "sightmeshreadsthispage"):
 		t.Errorf("got %v, want the text of the sample page", a)
 	}
 	for name, body := range map[string]string{"bad base64": form("*"), "no field": "x=y", "no image": form("aGVsbG8="), "nothing": form("")} {
@@ -87,7 +87,7 @@ func testFullReport(t *testing.T, m *mesh) {
 	case strings.TrimSpace(string(a.body)) != success:
 		t.Fatalf("the body is %s, want %s", a.body, success)
 	}
-	done := m.finished(t, a.header.Get("Location"))
+	done := m.awaitReport(t, a.header.Get("Location"))
 	switch {
 	case done.Counts != (v1.Counts{Total: 2, Done: 2}):
 		t.Errorf("the counts are %+v, want 2 of 2 done", done.Counts)

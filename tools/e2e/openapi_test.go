@@ -20,8 +20,8 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// documented returns a router for the operations of contracts/openapi.json.
-var documented = sync.OnceValues(func() (routers.Router, error) {
+// documentedAPI returns a router for the operations of contracts/openapi.json.
+var documentedAPI = sync.OnceValues(func() (routers.Router, error) {
 	doc, err := openapi3.NewLoader().LoadFromData(contracts.OpenAPI)
 	if err != nil {
 		return nil, err
@@ -33,7 +33,7 @@ var documented = sync.OnceValues(func() (routers.Router, error) {
 // checkDocumented validates a response against the OpenAPI description. An operation
 // without a description must respond with 404 or 405.
 func checkDocumented(req *http.Request, a response) error {
-	router, err := documented()
+	router, err := documentedAPI()
 	if err != nil {
 		return err
 	}

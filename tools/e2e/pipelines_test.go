@@ -144,7 +144,7 @@ pipelines:
 	page := samplePage(t)
 	request := func(pipeline string) {
 		t.Helper()
-		if _, err := nc.Request(subject.Analyze(pipeline), page, timeoutAnswer); err != nil {
+		if _, err := nc.Request(subject.Analyze(pipeline), page, responseTimeout); err != nil {
 			t.Fatalf("request over NATS: %v", err)
 		}
 	}
@@ -159,7 +159,7 @@ pipelines:
 		"pipeline, over NATS": {func() { request("patient") }, subject.Bulk},
 	} {
 		tt.send()
-		stored, err := images.NextMsg(timeoutAnswer)
+		stored, err := images.NextMsg(responseTimeout)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}

@@ -96,7 +96,7 @@ func testProblems(t *testing.T, m *mesh) {
 		checkProblem(t, m.post(t, "", b.Bytes(), "Content-Type", w.FormDataContentType()), v1.InvalidBody)
 	})
 	t.Run("ten gigabytes are rejected before they are sent", func(t *testing.T) {
-		a := raw(t, m, "POST /v1/images HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 10000000000\r\nExpect: 100-continue\r\n\r\n", false)
+		a := sendRaw(t, m, "POST /v1/images HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 10000000000\r\nExpect: 100-continue\r\n\r\n", false)
 		checkProblem(t, a, v1.TooLarge)
 		if a.problem.Limit != 8<<20 {
 			t.Errorf("limit %d, want %d", a.problem.Limit, 8<<20)
@@ -114,11 +114,11 @@ func testProblems(t *testing.T, m *mesh) {
 		checkProblem(t, a, v1.TooLarge)
 	})
 	t.Run("body cut off", func(t *testing.T) {
-		a := raw(t, m, fmt.Sprintf("POST /v1/images HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n%s", len(page), page[:1000]), true)
+		a := sendRaw(t, m, fmt.Sprintf("POST /v1/images HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n%s", len(page), page[:1000]), true)
 		checkProblem(t, a, v1.TruncatedBody)
 	})
 	t.Run("form cut off", func(t *testing.T) {
-		a := raw(t, m, "POST /v1/images HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\nContent-Length: 900\r\n\r\n--x\r\nContent-Disposition: form-data; name=\"image\"\r\n\r\nabc", true)
+		a := sendRaw(t, m, "POST /v1/images HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\nContent-Length: 900\r\n\r\n--x\r\nContent-Disposition: form-data; name=\"image\"\r\n\r\nabc", true)
 		checkProblem(t, a, v1.TruncatedBody)
 	})
 	t.Run("pipelines", func(t *testing.T) {
@@ -160,16 +160,16 @@ type endless struct{}
 
 func (endless) Read(b []byte) (int, error) { return len(b), nil }
 
-// raw sends the bytes of a request and reads the response. closeWrite ends the
+// sendRaw sends the bytes of a request and reads the response. closeWrite ends the
 // request: the server reads EOF after it.
-func raw(t *testing.T, m *mesh, request string, closeWrite bool) response {
+func sendRaw(t *testing.T, m *mesh, request string, closeWrite bool) response {
 	t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(m.base(), "http://"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(timeoutAnswer))
+	conn.SetDeadline(time.Now().Add(responseTimeout))
 	if _, err := io.WriteString(conn, request); err != nil {
 		t.Fatal(err)
 	}

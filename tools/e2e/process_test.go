@@ -162,5 +162,5 @@ func (l *lines) String() string {
 	return strings.Join(l.all, "\n")
 }
 
-// trouble matches log lines that can explain why a service failed.
-var trouble = regexp.MustCompile(`"level":"(WARN|ERROR)"|panic|goroutine`)
+// warningLine matches log lines that can explain why a service failed.
+var warningLine = regexp.MustCompile(`"level":"(WARN|ERROR)"|panic|goroutine`)

@@ -18,7 +18,7 @@ func TestQuality_MeasuresTwoPhotos(t *testing.T) {
 	for _, name := range []string{
 		"text_page_en.tif", "text_page_en.expected.json", "astronaut.png", "astronaut.expected.json",
 	} {
-		files[name] = string(realdata(t, "photos/"+name))
+		files[name] = string(readRealdata(t, "photos/"+name))
 	}
 	writeFiles(t, images, files)
 	pipelines := filepath.Join(t.TempDir(), "pipelines.yaml")
@@ -57,8 +57,8 @@ pipelines:
 func TestQuality_MissedTargetIsAnError(t *testing.T) {
 	images := filepath.Join(t.TempDir(), "one")
 	writeFiles(t, images, map[string]string{
-		"astronaut.png":           string(realdata(t, "photos/astronaut.png")),
-		"astronaut.expected.json": string(realdata(t, "photos/astronaut.expected.json")),
+		"astronaut.png":           string(readRealdata(t, "photos/astronaut.png")),
+		"astronaut.expected.json": string(readRealdata(t, "photos/astronaut.expected.json")),
 	})
 	out := filepath.Join(t.TempDir(), "models.md")
 	writeFiles(t, filepath.Dir(out), map[string]string{

@@ -41,14 +41,14 @@ func decodeReport(t testing.TB, a response) v1.Report {
 	return r
 }
 
-// finished waits until a report is done, and returns it.
-func (m *mesh) finished(t testing.TB, location string) v1.Report {
+// awaitReport waits until a report is done, and returns it.
+func (m *mesh) awaitReport(t testing.TB, location string) v1.Report {
 	t.Helper()
 	var r v1.Report
 	eventually(t, 2*time.Minute, func() error {
 		a := m.get(t, location)
 		if r = decodeReport(t, a); r.Status != v1.Done {
-			return errNotYet{a}
+			return pendingError{a}
 		}
 		return nil
 	})
@@ -166,7 +166,7 @@ func testReportOfURLs(t *testing.T, m *mesh) {
 	if n := seen("/flaky.jpg"); n != 2 {
 		t.Errorf("%d fetches of an image whose first fetch fails, want 2", n)
 	}
-	eventually(t, timeoutAnswer, func() error {
+	eventually(t, responseTimeout, func() error {
 		if c := decodeReport(t, m.get(t, location)).Callback; c == nil || c.State != v1.CallbackDelivered {
 			return fmt.Errorf("the webhook is %+v, want it delivered", c)
 		}
@@ -182,7 +182,7 @@ func testReportOfUploads(t *testing.T, m *mesh) {
 		if a.status != http.StatusAccepted {
 			t.Fatalf("%s: %v", path, a)
 		}
-		r := m.finished(t, a.header.Get("Location"))
+		r := m.awaitReport(t, a.header.Get("Location"))
 		switch {
 		case r.Counts != (v1.Counts{Total: 3, Done: 2, Failed: 1}):
 			t.Errorf("%s: the counts are %+v, want 2 of 3 done and 1 failed", path, r.Counts)
@@ -239,16 +239,16 @@ func testReportSurvivesRestart(t *testing.T, m *mesh) {
 	}
 	a := m.send(t, http.MethodPost, "/v1/reports?pipeline=faces", "application/json", `{"images":[`+strings.Join(images, ",")+`]}`)
 	location := a.header.Get("Location")
-	eventually(t, timeoutAnswer, func() error {
+	eventually(t, responseTimeout, func() error {
 		if r := decodeReport(t, m.get(t, location)); r.Counts.Done < 3 {
-			return errNotYet{a}
+			return pendingError{a}
 		}
 		return nil
 	})
 	m.kill(t)
 	before := time.Now()
 	m.restart(t)
-	r := m.finished(t, location)
+	r := m.awaitReport(t, location)
 	if r.Counts != (v1.Counts{Total: n, Done: n}) {
 		t.Errorf("the counts after the restart are %+v, want all %d done", r.Counts, n)
 	}

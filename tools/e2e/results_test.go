@@ -37,13 +37,13 @@ func sampleFace(t testing.TB) []byte {
 	return b.Bytes()
 }
 
-// letters returns s without spaces.
-func letters(s string) string { return strings.Join(strings.Fields(s), "") }
+// withoutSpaces returns s without spaces.
+func withoutSpaces(s string) string { return strings.Join(strings.Fields(s), "") }
 
-// wrongArguments returns the number of letters to change, add or remove to turn b
+// editDistance returns the number of letters to change, add or remove to turn b
 // into a, without spaces.
-func wrongArguments(a, b string) int {
-	x, y := []rune(letters(a)), []rune(letters(b))
+func editDistance(a, b string) int {
+	x, y := []rune(withoutSpaces(a)), []rune(withoutSpaces(b))
 	row := make([]int, len(y)+1)
 	for j := range row {
 		row[j] = j
@@ -75,7 +75,7 @@ func testResults(t *testing.T, m *mesh) {
 		case r.Text == nil:
 			t.Fatalf("got %v: no text", a)
 		}
-		if want := strings.Join(sample.Text(), "\n"); wrongArguments(*r.Text, want) != 0 {
+		if want := strings.Join(sample.Text(), "\n"); editDistance(*r.Text, want) != 0 {
 			t.Errorf("the text is\n%s\nwant\n%s", *r.Text, want)
 		}
 		switch {
@@ -170,7 +170,7 @@ func testResults(t *testing.T, m *mesh) {
 		case a.header.Get("Location") != "/v1/images/"+a.result.ID:
 			t.Fatalf("Location is %s, want /v1/images/%s", a.header.Get("Location"), a.result.ID)
 		}
-		eventually(t, timeoutAnswer, func() error {
+		eventually(t, responseTimeout, func() error {
 			got := m.get(t, a.header.Get("Location"))
 			switch {
 			case got.status != http.StatusOK:
@@ -181,11 +181,11 @@ func testResults(t *testing.T, m *mesh) {
 			return nil
 		})
 	})
-	t.Run("concurrent images", func(t *testing.T) { testOwnAnswers(t, m) })
+	t.Run("concurrent images", func(t *testing.T) { testConcurrentImages(t, m) })
 	t.Run("English pages", func(t *testing.T) {
 		for _, name := range []string{"line_en", "line_en_invoice", "page_en"} {
-			r := m.postDone(t, "?pipeline=text", realdata(t, "rendered/"+name+".png"))
-			if n := wrongArguments(*r.Text, string(realdata(t, "rendered/"+name+".txt"))); n != 0 {
+			r := m.postDone(t, "?pipeline=text", readRealdata(t, "rendered/"+name+".png"))
+			if n := editDistance(*r.Text, string(readRealdata(t, "rendered/"+name+".txt"))); n != 0 {
 				t.Errorf("%s: %d letters are wrong in\n%s", name, n, *r.Text)
 			}
 		}
@@ -194,34 +194,34 @@ func testResults(t *testing.T, m *mesh) {
 		var reference struct {
 			Runs []struct{ File, Lang, Text string }
 		}
-		if err := json.Unmarshal(realdata(t, "reference/tesseract.json"), &reference); err != nil {
+		if err := json.Unmarshal(readRealdata(t, "reference/tesseract.json"), &reference); err != nil {
 			t.Fatal(err)
 		}
 		for _, name := range []string{"line_zh", "line_zh_mixed", "page_zh"} {
-			want := string(realdata(t, "rendered/"+name+".txt"))
-			r := m.postDone(t, "?pipeline=text", realdata(t, "rendered/"+name+".png"))
+			want := string(readRealdata(t, "rendered/"+name+".txt"))
+			r := m.postDone(t, "?pipeline=text", readRealdata(t, "rendered/"+name+".png"))
 			most := -1
 			for _, run := range reference.Runs {
 				if run.File == name+".png" {
-					most = wrongArguments(run.Text, want)
+					most = editDistance(run.Text, want)
 				}
 			}
-			if n := wrongArguments(*r.Text, want); n > most {
+			if n := editDistance(*r.Text, want); n > most {
 				t.Errorf("%s: %d letters are wrong, the reference has %d:\n%s", name, n, most, *r.Text)
 			}
 		}
 	})
 	t.Run("faces in photos", func(t *testing.T) {
 		var reference struct{ Photos map[string][][4]int }
-		if err := json.Unmarshal(realdata(t, "reference/haar_frontalface_alt2.json"), &reference); err != nil {
+		if err := json.Unmarshal(readRealdata(t, "reference/haar_frontalface_alt2.json"), &reference); err != nil {
 			t.Fatal(err)
 		}
 		for _, name := range []string{"family_six", "team_ten", "beach_four"} {
 			var want struct{ Faces struct{ Boxes [][4]int } }
-			if err := json.Unmarshal(realdata(t, "photos/"+name+".expected.json"), &want); err != nil {
+			if err := json.Unmarshal(readRealdata(t, "photos/"+name+".expected.json"), &want); err != nil {
 				t.Fatal(err)
 			}
-			r := m.postDone(t, "?pipeline=faces", realdata(t, "photos/"+name+".jpg"))
+			r := m.postDone(t, "?pipeline=faces", readRealdata(t, "photos/"+name+".jpg"))
 			found := 0
 			for _, face := range want.Faces.Boxes {
 				for _, reg := range r.Regions {
@@ -243,7 +243,7 @@ func testResults(t *testing.T, m *mesh) {
 	})
 	t.Run("EXIF orientation", func(t *testing.T) {
 		for name, orientation := range map[string]int{"exif_Landscape_1": 1, "exif_Landscape_6": 6} {
-			r := m.postDone(t, "?pipeline=faces", realdata(t, "photos/"+name+".jpg"))
+			r := m.postDone(t, "?pipeline=faces", readRealdata(t, "photos/"+name+".jpg"))
 			if got, want := image.Pt(r.Image.Width, r.Image.Height), image.Pt(1800, 1200); got != want {
 				t.Errorf("%s: the size is %v, want %v", name, got, want)
 			}

@@ -71,7 +71,7 @@ func TestScaleFromZero_RequestWaitsForWorkers(t *testing.T) {
 			}
 			waiting <- a
 		}()
-		eventually(t, 30*time.Second, func() error { return c.waitingTime(streams.Images) })
+		eventually(t, 30*time.Second, func() error { return c.checkHasMessages(streams.Images) })
 		for _, w := range workers {
 			w.start()
 		}
@@ -126,7 +126,7 @@ func TestServe_OwnWorkersForEachPipeline(t *testing.T) {
 	if a := m.post(t, "?pipeline=hurried", page); a.status != http.StatusOK {
 		t.Errorf("hurried: %v, want 200", a)
 	}
-	if err := c.waitingTime(streams.Images); err != nil {
+	if err := c.checkHasMessages(streams.Images); err != nil {
 		t.Error(err)
 	}
 	start("cold,warm")
@@ -136,8 +136,8 @@ func TestServe_OwnWorkersForEachPipeline(t *testing.T) {
 	}
 }
 
-// waitingTime returns an error when a stream has no messages.
-func (m *chaosMesh) waitingTime(stream string) error {
+// checkHasMessages returns an error when a stream has no messages.
+func (m *chaosMesh) checkHasMessages(stream string) error {
 	info, err := m.info(stream)
 	if err != nil {
 		return err

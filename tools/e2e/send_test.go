@@ -28,7 +28,7 @@ func frameFolder(t testing.TB, n int) string {
 	return dir
 }
 
-type sent struct {
+type sentOutcome struct {
 	File    string
 	Status  v1.Status
 	Result  *v1.Result
@@ -36,11 +36,11 @@ type sent struct {
 	Error   string
 }
 
-func outcomes(t testing.TB, data []byte) []sent {
+func decodeOutcomes(t testing.TB, data []byte) []sentOutcome {
 	t.Helper()
-	var out []sent
+	var out []sentOutcome
 	for line := range bytes.Lines(data) {
-		var s sent
+		var s sentOutcome
 		if err := json.Unmarshal(line, &s); err != nil {
 			t.Fatalf("%s: %v", line, err)
 		}
@@ -69,7 +69,7 @@ func testSend(t *testing.T, m *mesh) {
 		if code := exitCode(err); code != 3 {
 			t.Errorf("%s: exit code %d, want 3 because one image failed: %v", name, code, err)
 		}
-		all := outcomes(t, stdout)
+		all := decodeOutcomes(t, stdout)
 		if len(all) != 12 {
 			t.Fatalf("%s: %d outcomes, want 12", name, len(all))
 		}
@@ -133,7 +133,7 @@ func TestSend_ResumesAfterKill(t *testing.T) {
 			t.Fatal(err)
 		}
 		before := lines()
-		eventually(t, timeoutAnswer, func() error {
+		eventually(t, responseTimeout, func() error {
 			if got := lines() - before; got < 20 {
 				return fmt.Errorf("%d of 20 outcomes were written", got)
 			}
@@ -157,7 +157,7 @@ func TestSend_ResumesAfterKill(t *testing.T) {
 		t.Fatal(err)
 	}
 	files, jobs := map[string]int{}, map[string]int{}
-	for _, s := range outcomes(t, b) {
+	for _, s := range decodeOutcomes(t, b) {
 		files[s.File]++
 		jobs[s.Result.ID]++
 	}

@@ -55,11 +55,11 @@ func runSend(t *testing.T, stdin string, args ...string) (stdout []byte, stderr 
 	return out.Bytes(), errs.String(), exitCode(p.err)
 }
 
-// specialFiles creates a FIFO, a link to it and a socket in a folder, all with the
+// makeSpecialFiles creates a FIFO, a link to it and a socket in a folder, all with the
 // extensions of images.
-func specialFiles(t *testing.T, dir string) {
+func makeSpecialFiles(t *testing.T, dir string) {
 	t.Helper()
-	if err := os.Symlink(fifo(t, dir, "pipe.jpg"), filepath.Join(dir, "link.jpg")); err != nil {
+	if err := os.Symlink(makeFIFO(t, dir, "pipe.jpg"), filepath.Join(dir, "link.jpg")); err != nil {
 		t.Fatal(err)
 	}
 	l, err := net.Listen("unix", filepath.Join(dir, "socket.png"))
@@ -75,13 +75,13 @@ func TestSend_SkipsSpecialFiles(t *testing.T) {
 	t.Parallel()
 	url, _ := serveImages(t, writeResult)
 	dir := frameFolder(t, 2)
-	specialFiles(t, dir)
+	makeSpecialFiles(t, dir)
 	for name, path := range map[string]string{"folder": dir, "glob": filepath.Join(dir, "*.[jp][pn]g")} {
 		stdout, stderr, code := runSend(t, "", path, "--url", url)
 		if code != 0 {
 			t.Errorf("%s: exit code %d, want 0", name, code)
 		}
-		if n := len(outcomes(t, stdout)); n != 2 {
+		if n := len(decodeOutcomes(t, stdout)); n != 2 {
 			t.Errorf("%s: %d outcomes, want 2:\n%s", name, n, stdout)
 		}
 		for _, kind := range []string{"named pipe", "pipe.jpg", "link.jpg", "socket", "socket.png"} {
@@ -99,12 +99,12 @@ func TestSend_NamedFileIsNotRegular(t *testing.T) {
 	t.Parallel()
 	url, _ := serveImages(t, writeResult)
 	dir := t.TempDir()
-	specialFiles(t, dir)
+	makeSpecialFiles(t, dir)
 	stdout, _, code := runSend(t, "", "/dev/zero", filepath.Join(dir, "socket.png"), "--url", url, "--ordered")
 	if code != 3 {
 		t.Errorf("exit code %d, want 3", code)
 	}
-	all := outcomes(t, stdout)
+	all := decodeOutcomes(t, stdout)
 	if len(all) != 2 {
 		t.Fatalf("%d outcomes, want 2", len(all))
 	}
@@ -133,7 +133,7 @@ func TestSend_NoImages(t *testing.T) {
 	}
 	heic, empty := folder("1.heic", "2.HEIC", "3.mov", ".4.jpg", "5"), folder()
 	pipes := folder()
-	fifo(t, pipes, "pipe.jpg")
+	makeFIFO(t, pipes, "pipe.jpg")
 	for name, tt := range map[string]struct {
 		args []string
 		want []string

@@ -40,7 +40,7 @@ func fullPipe(t *testing.T) *os.File {
 	return w
 }
 
-func fifo(t *testing.T, dir, name string) string {
+func makeFIFO(t *testing.T, dir, name string) string {
 	t.Helper()
 	path := filepath.Join(dir, name)
 	if err := syscall.Mkfifo(path, 0o600); err != nil {
@@ -56,12 +56,12 @@ func TestSend_SignalEndsEveryState(t *testing.T) {
 	for state, prepare := range map[string]func(t *testing.T) sending{
 		"open of a FIFO without a writer": func(t *testing.T) sending {
 			url, asked := serveImages(t, writeResult)
-			pipe := fifo(t, t.TempDir(), "pipe")
+			pipe := makeFIFO(t, t.TempDir(), "pipe")
 			image := filepath.Join(frameFolder(t, 1), "frame1.png")
 			return sending{args: []string{pipe, image, "--url", url, "--concurrency", "2"}, reached: func() { <-asked }}
 		},
 		"read of a FIFO": func(t *testing.T) sending {
-			pipe := fifo(t, t.TempDir(), "pipe")
+			pipe := makeFIFO(t, t.TempDir(), "pipe")
 			return sending{args: []string{pipe}, reached: func() {
 				w, err := os.OpenFile(pipe, os.O_WRONLY, 0) // returns when the sender has opened the pipe
 				if err != nil {

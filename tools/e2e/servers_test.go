@@ -123,7 +123,7 @@ func (n *node) Start(t testing.TB) {
 	if n.server, err = startProcess(cmd); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, timeoutAnswer, func() error {
+	eventually(t, responseTimeout, func() error {
 		select {
 		case <-n.server.done:
 			t.Fatalf("NATS server %s ended: %v\n%s", n.config.Name, n.server.err, n.log)
@@ -152,7 +152,7 @@ func (n *node) Kill(t testing.TB) {
 // consumer on the node is current.
 func (n *node) awaitHealthy(t testing.TB) {
 	t.Helper()
-	eventually(t, timeoutAnswer, func() error {
+	eventually(t, responseTimeout, func() error {
 		res, err := http.Get("http://" + n.config.Monitor + "/healthz")
 		if err != nil {
 			return err
@@ -294,7 +294,7 @@ func (r *clusterRunner) stop(t testing.TB) {
 	t.Helper()
 	for _, s := range r.running {
 		if err := s.stop(t); err != nil {
-			t.Errorf("%s ended with %v:\n%s", s.name, err, strings.Join(r.log.matching(trouble), "\n"))
+			t.Errorf("%s ended with %v:\n%s", s.name, err, strings.Join(r.log.matching(warningLine), "\n"))
 		}
 	}
 	r.running = nil

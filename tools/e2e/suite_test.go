@@ -13,8 +13,8 @@ import (
 	"github.com/sightmesh/sightmesh/tools/internal/sample"
 )
 
-// timeoutAnswer is long: it only ends tests that would hang.
-const timeoutAnswer = 60 * time.Second
+// responseTimeout is long: it only ends tests that would hang.
+const responseTimeout = 60 * time.Second
 
 // TestMesh_OneReplica and TestMesh_TwoReplicas run the same tests on a mesh with one and
 // with two replicas of every service.
@@ -79,9 +79,9 @@ func testAll(t *testing.T, m *mesh) {
 	t.Run("old routes", func(t *testing.T) { testOldRoutes(t, m) })
 }
 
-// testOwnAnswers posts many different images concurrently and checks that each
+// testConcurrentImages posts many different images concurrently and checks that each
 // response is the result of its own image.
-func testOwnAnswers(t *testing.T, m *mesh) {
+func testConcurrentImages(t *testing.T, m *mesh) {
 	const clients, each = 8, 4
 	face := sample.Face()
 	var wg sync.WaitGroup

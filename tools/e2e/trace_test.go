@@ -167,7 +167,7 @@ func TestOTLP_MetricsAndLogs(t *testing.T) {
 		"ingress": "sightmesh_http_request_duration_seconds", "detect": "sightmesh_messages_total",
 		"classify": "sightmesh_lane_seconds", "results": "sightmesh_answers_total",
 	} {
-		eventually(t, timeoutAnswer, func() error {
+		eventually(t, responseTimeout, func() error {
 			if !r.hasMetric("sightmesh-"+service, metric) {
 				return fmt.Errorf("%s has not sent %s", service, metric)
 			}
@@ -177,7 +177,7 @@ func TestOTLP_MetricsAndLogs(t *testing.T) {
 			t.Errorf("/metrics of %s: %v", service, err)
 		}
 	}
-	eventually(t, timeoutAnswer, func() error {
+	eventually(t, responseTimeout, func() error {
 		if len(r.trace(trace)) == 0 {
 			return fmt.Errorf("no span of the trace %s was sent", trace)
 		}
@@ -235,22 +235,22 @@ func TestTrace_OneForEachJob(t *testing.T) {
 		`sightmesh-ingress "process reply" CONSUMER < ` + root + ` ~ reply`,
 	}
 	var spans []span
-	eventually(t, timeoutAnswer, func() error {
+	eventually(t, responseTimeout, func() error {
 		if spans = r.trace(callerTrace); len(spans) < len(want) {
 			return fmt.Errorf("%d spans: %v", len(spans), spans)
 		}
 		return nil
 	})
 	slices.Sort(want)
-	if got := tree(t, spans, callerSpan); !slices.Equal(got, want) {
+	if got := spanTree(t, spans, callerSpan); !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
-	checkWithin(t, spans)
+	checkStarts(t, spans)
 }
 
 // TestTrace_JobInParts follows an image with several parts. Its request has no trace.
 func TestTrace_JobInParts(t *testing.T) {
-	page := realdata(t, "rendered/page_en.png")
+	page := readRealdata(t, "rendered/page_en.png")
 	r := newReceiver(t)
 	m := start(t, []string{"OTEL_EXPORTER_OTLP_ENDPOINT=" + r.URL, "OTEL_BSP_SCHEDULE_DELAY=100"})
 	a := m.post(t, "?pipeline=text", page)
@@ -261,7 +261,7 @@ func TestTrace_JobInParts(t *testing.T) {
 		t.Fatalf("got %v: no time of the join", a)
 	}
 	var spans []span
-	eventually(t, timeoutAnswer, func() error {
+	eventually(t, responseTimeout, func() error {
 		spans = r.trace(a.result.TraceID)
 		count := map[string]int{} // by name
 		for _, s := range spans {
@@ -280,7 +280,7 @@ func TestTrace_JobInParts(t *testing.T) {
 		}
 		return nil
 	})
-	tree(t, spans, "")
+	spanTree(t, spans, "")
 }
 
 // TestTrace_Report checks the trace of a report. It has one span that lasts until the
@@ -290,7 +290,7 @@ func TestTrace_Report(t *testing.T) {
 	m := start(t, []string{"OTEL_EXPORTER_OTLP_ENDPOINT=" + r.URL, "OTEL_BSP_SCHEDULE_DELAY=100"})
 	form, contentType := newForm(t, "image", samplePage(t), []byte("no image"))
 	a := m.send(t, http.MethodPost, "/v1/images?pipeline=text", contentType, string(form))
-	report := m.finished(t, a.header.Get("Location"))
+	report := m.awaitReport(t, a.header.Get("Location"))
 	id := strings.Split(a.header.Get("Traceparent"), "-")[1]
 	count := func(name string) (n int) {
 		for _, s := range r.trace(id) {
@@ -300,7 +300,7 @@ func TestTrace_Report(t *testing.T) {
 		}
 		return n
 	}
-	eventually(t, timeoutAnswer, func() error {
+	eventually(t, responseTimeout, func() error {
 		for _, name := range []string{"report", "process REPORTS"} {
 			if count(name) == 0 {
 				return fmt.Errorf("no span %s in %v", name, r.trace(id))
@@ -323,9 +323,9 @@ func TestTrace_Report(t *testing.T) {
 	}
 }
 
-// tree returns a line for each span with its parent and its links. It checks that
+// spanTree returns a line for each span with its parent and its links. It checks that
 // there is one root and no orphan, and that no span begins before its parent.
-func tree(t *testing.T, spans []span, caller string) []string {
+func spanTree(t *testing.T, spans []span, caller string) []string {
 	t.Helper()
 	byID := map[string]span{}
 	for _, s := range spans {
@@ -361,9 +361,9 @@ func tree(t *testing.T, spans []span, caller string) []string {
 	return out
 }
 
-// checkWithin fails the test when a span begins after the end of its parent. Jaeger
+// checkStarts fails the test when a span begins after the end of its parent. Jaeger
 // omits such a span from the critical path and attributes its time to other spans.
-func checkWithin(t *testing.T, spans []span) {
+func checkStarts(t *testing.T, spans []span) {
 	t.Helper()
 	ends := map[string]uint64{}
 	for _, s := range spans {

@@ -23,7 +23,7 @@ import (
 // of version 0.1.0. `make upgrade` builds them from the history of the repository.
 const oldBinariesVariable = "SIGHTMESH_E2E_OLD_BINARIES"
 
-// upgradeDeadline is the deadline of an interactive job. It is longer than holdWork
+// upgradeDeadline is the deadline of an interactive job. It is longer than fillStreams
 // holds messages, so that only a job that is stuck exceeds it.
 const upgradeDeadline = 40 * time.Second
 
@@ -67,7 +67,7 @@ func testUpgrade(t *testing.T, old string, order []string) {
 	u.load = newChaosLoad(t, u.ledger, u.addresses(), upgradePause)
 	u.awaitRound(t, "before the upgrade")
 
-	release := u.holdWork(t)
+	release := u.fillStreams(t)
 	u.setUp(t, binary(t, "sightmesh"))
 	release()
 	u.awaitRound(t, "after the new setup")
@@ -120,18 +120,18 @@ func (u *upgrade) awaitRound(t testing.TB, when string) {
 	t.Logf("%s: every client had an outcome within %.1f s, the last was %q", when, time.Since(begin).Seconds(), last)
 }
 
-// standing is the number of images that wait in each of the streams IMAGES, CROPS and
+// backlogSize is the number of images that wait in each of the streams IMAGES, CROPS and
 // PARTS.
-const standing = 20
+const backlogSize = 20
 
-// holdWork stops the old detect, classify and results, with messages in every work
+// fillStreams stops the old detect, classify and results, with messages in every work
 // stream. release starts the services again.
 //
 // The services are stopped, not killed: when results of version 0.1.0 is killed, the
 // parts that it has received are stuck until a new version of results runs.
-func (u *upgrade) holdWork(t testing.TB) (release func()) {
+func (u *upgrade) fillStreams(t testing.TB) (release func()) {
 	t.Helper()
-	releaseWeb := u.load.holdWeb()
+	releaseWeb := u.load.blockWeb()
 	u.awaitMessages(t, streams.Fetches, 1)
 	u.awaitMessages(t, streams.Callbacks, 1)
 	u.stop(t, u.old["results"])
@@ -143,13 +143,13 @@ func (u *upgrade) holdWork(t testing.TB) (release func()) {
 	})
 	u.awaitPending(t, streams.Reports, streams.ReportsConsumer)
 	u.publish(t)
-	u.awaitMessages(t, streams.Parts, standing*chaos.Codes)
+	u.awaitMessages(t, streams.Parts, backlogSize*chaos.Codes)
 	u.stop(t, u.old["classify"])
 	u.publish(t)
-	u.awaitMessages(t, streams.Crops, standing)
+	u.awaitMessages(t, streams.Crops, backlogSize)
 	u.stop(t, u.old["detect"])
 	u.publish(t)
-	u.awaitMessages(t, streams.Images, standing)
+	u.awaitMessages(t, streams.Images, backlogSize)
 	return func() {
 		releaseWeb()
 		for _, name := range []string{"detect", "classify", "results"} {
@@ -163,7 +163,7 @@ func (u *upgrade) holdWork(t testing.TB) (release func()) {
 // ingress rejects them while a service is stopped.
 func (u *upgrade) publish(t testing.TB) {
 	t.Helper()
-	for n := range standing {
+	for n := range backlogSize {
 		i := u.ledger.NewImage("published", false)
 		job := subject.Job{
 			Pipeline: "many-parts", Priority: subject.Priorities()[n%len(subject.Priorities())], ID: "published-" + i.Sum[:32],
@@ -182,7 +182,7 @@ func (u *upgrade) publish(t testing.TB) {
 // awaitMessages waits until a stream has at least n messages.
 func (u *upgrade) awaitMessages(t testing.TB, stream string, n int) {
 	t.Helper()
-	eventually(t, timeoutAnswer, func() error {
+	eventually(t, responseTimeout, func() error {
 		info, err := u.info(stream)
 		if err == nil && info.State.Msgs < uint64(n) {
 			err = fmt.Errorf("%s has %d messages, want %d", stream, info.State.Msgs, n)
@@ -194,7 +194,7 @@ func (u *upgrade) awaitMessages(t testing.TB, stream string, n int) {
 // awaitPending waits until a consumer has a message that it did not deliver.
 func (u *upgrade) awaitPending(t testing.TB, stream, consumer string) {
 	t.Helper()
-	eventually(t, timeoutAnswer, func() error {
+	eventually(t, responseTimeout, func() error {
 		ctx, cancel := context.WithTimeout(t.Context(), jetStreamTimeout)
 		defer cancel()
 		c, err := u.js.Consumer(ctx, stream, consumer)

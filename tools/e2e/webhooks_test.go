@@ -40,10 +40,10 @@ func testWebhooks(t *testing.T, m *mesh) {
 	})
 	a := m.post(t, "?pipeline=faces&callback="+receiver+"/job", sampleFace(t), "Prefer", "respond-async", "X-Sight-Meta-Camera", "3")
 	location := a.header.Get("Location")
-	eventually(t, timeoutAnswer, func() error {
+	eventually(t, responseTimeout, func() error {
 		c := m.get(t, location).result.Callback
 		if c == nil || c.State != v1.CallbackPending || c.Error != "the receiver answered 500" || c.Next.IsZero() {
-			return errNotYet{a}
+			return pendingError{a}
 		}
 		return nil
 	})
@@ -65,21 +65,21 @@ func testWebhooks(t *testing.T, m *mesh) {
 		case len(call.Data.Regions) != 1:
 			t.Errorf("webhook %s: %d regions, want 1", body, len(call.Data.Regions))
 		}
-	case <-time.After(timeoutAnswer):
+	case <-time.After(responseTimeout):
 		t.Fatal("no second attempt came")
 	}
-	eventually(t, timeoutAnswer, func() error {
+	eventually(t, responseTimeout, func() error {
 		if c := m.get(t, location).result.Callback; c == nil || c.State != v1.CallbackDelivered || c.Attempts != 2 {
-			return errNotYet{a}
+			return pendingError{a}
 		}
 		return nil
 	})
 
 	forbidden := strings.Replace(receiver, webHost, "127.0.0.1", 1)
 	rejected := m.post(t, "?pipeline=faces&callback="+forbidden, sampleFace(t), "Prefer", "respond-async")
-	eventually(t, timeoutAnswer, func() error {
+	eventually(t, responseTimeout, func() error {
 		if c := m.get(t, rejected.header.Get("Location")).result.Callback; c == nil || c.State != v1.CallbackFailed {
-			return errNotYet{rejected}
+			return pendingError{rejected}
 		}
 		return nil
 	})

@@ -34,21 +34,21 @@ func TestImage_IsUniqueBMP(t *testing.T) {
 		i := NewImage("client", n%2, n)
 		switch {
 		case seen[i.Sum]:
-			t.Fatalf("image %d is like an earlier one: want not seen[i.Sum]", n)
+			t.Fatalf("image %d has the SHA-256 of an earlier image", n)
 		case seen[i.Codes[0]]:
-			t.Fatalf("image %d is like an earlier one: want not seen[i.Codes[0]]", n)
+			t.Fatalf("image %d has the codes of an earlier image", n)
 		}
 		seen[i.Sum], seen[i.Codes[0]] = true, true
 		config, format, err := image.DecodeConfig(bytes.NewReader(i.File))
 		switch {
 		case err != nil:
-			t.Fatalf("image %d is %s %+v, %v", n, format, config, err)
+			t.Fatalf("decode image %d: %v", n, err)
 		case format != "bmp":
-			t.Fatalf(`image %d is %s %+v, %v: format %q, want "bmp"`, n, format, config, err, format)
+			t.Fatalf("image %d is %s, want bmp", n, format)
 		case config.Width != side:
-			t.Fatalf("image %d is %s %+v, %v: config.Width %v, want %v", n, format, config, err, config.Width, side)
+			t.Fatalf("the width of image %d is %d, want %d", n, config.Width, side)
 		case config.Height != side:
-			t.Fatalf("image %d is %s %+v, %v: config.Height %v, want %v", n, format, config, err, config.Height, side)
+			t.Fatalf("the height of image %d is %d, want %d", n, config.Height, side)
 		}
 	}
 }
@@ -65,7 +65,7 @@ func TestCopy_IsUniquePNG(t *testing.T) {
 			t.Fatal(err)
 		}
 		if seen[i.Sum] {
-			t.Fatalf("image %d is like an earlier one", n)
+			t.Fatalf("image %d has the SHA-256 of an earlier image", n)
 		}
 		seen[i.Sum] = true
 		if _, err := png.Decode(bytes.NewReader(i.File)); err != nil {
@@ -77,7 +77,7 @@ func TestCopy_IsUniquePNG(t *testing.T) {
 		}
 	}
 	if _, err := NewCopy("client", []byte("BM"), nil, 0, 0); err == nil {
-		t.Error("no PNG file: no error")
+		t.Error("NewCopy of a BMP file: no error")
 	}
 }
 
@@ -130,7 +130,7 @@ func TestLedger_CountsViolations(t *testing.T) {
 			l.RecordResult(i, done(i, "1"), time.Now())
 			l.RecordResult(i, v1.Result{ID: "1", Status: v1.Running}, time.Now())
 		}, map[Promise]int{Changed: 1}},
-		"done, and running when it was asked for before": {func(l *Ledger, i, _ Image) {
+		"done, and running in an earlier request": {func(l *Ledger, i, _ Image) {
 			l.Accept(i, "1", false)
 			asked := time.Now()
 			l.RecordResult(i, done(i, "1"), time.Now())
@@ -158,7 +158,7 @@ func TestLedger_CountsViolations(t *testing.T) {
 			l.Reject(i, v1.Problem{Code: v1.Unavailable})
 			l.Store("1", i.Sum)
 		}, nil},
-		"a webhook before the answer": {func(l *Ledger, i, _ Image) {
+		"a webhook before the response": {func(l *Ledger, i, _ Image) {
 			l.RecordWebhook(i, done(i, "1"))
 			l.Accept(i, "1", true)
 		}, nil},
@@ -167,11 +167,11 @@ func TestLedger_CountsViolations(t *testing.T) {
 		tt.play(l, l.NewImage("a", false), l.NewImage("b", false))
 		got := l.Close().Broken
 		if len(got) != len(tt.want) {
-			t.Errorf("%s: %v, want %v", name, got, tt.want)
+			t.Errorf("%s: violations %v, want %v", name, got, tt.want)
 		}
 		for p, n := range tt.want {
 			if len(got[p]) != n {
-				t.Errorf("%s: %s %v, want %d", name, p, got[p], n)
+				t.Errorf("%s: %s: violations %v, want %d", name, p, got[p], n)
 			}
 		}
 	}
@@ -185,9 +185,9 @@ func TestLedger_ImageThatMayRepeat(t *testing.T) {
 	l.RecordResult(i, done(i, "2"), time.Now())
 	switch c := l.Close(); {
 	case len(c.Broken) != 0:
-		t.Errorf("got %+v: %d broken, want 0", c, len(c.Broken))
+		t.Errorf("violations %v, want none", c.Broken)
 	case c.Accepted != 1:
-		t.Errorf("got %+v: accepted %v, want 1", c, c.Accepted)
+		t.Errorf("%d jobs are accepted, want 1", c.Accepted)
 	}
 }
 
@@ -201,17 +201,15 @@ func TestLedger_CloseTwice(t *testing.T) {
 	before := l.Close()
 	l.RecordResult(other, failed("2", v1.Internal), time.Now())
 	after := l.Close()
-	switch {
-	case len(before.Broken[Ran]) != 1:
-		t.Errorf("at first: %v: %d before.Broken[Ran], want 1", before.Broken, len(before.Broken[Ran]))
-	case len(before.Broken[Changed]) != 0:
-		t.Errorf("at first: %v: %d before.Broken[Changed], want 0", before.Broken, len(before.Broken[Changed]))
-	}
-	switch {
-	case len(after.Broken[Ran]) != 1:
-		t.Errorf("later: %v: %d after.Broken[Ran], want 1", after.Broken, len(after.Broken[Ran]))
-	case len(after.Broken[Changed]) != 1:
-		t.Errorf("later: %v: %d after.Broken[Changed], want 1", after.Broken, len(after.Broken[Changed]))
+	for name, tt := range map[string]struct{ got, want int }{
+		"Ran, first":      {len(before.Broken[Ran]), 1},
+		"Changed, first":  {len(before.Broken[Changed]), 0},
+		"Ran, second":     {len(after.Broken[Ran]), 1},
+		"Changed, second": {len(after.Broken[Changed]), 1},
+	} {
+		if tt.got != tt.want {
+			t.Errorf("%s close: %d violations, want %d", name, tt.got, tt.want)
+		}
 	}
 }
 
@@ -223,16 +221,13 @@ func TestLedger_OpenAndWithoutWebhook(t *testing.T) {
 	l.RecordResult(a, done(a, "1"), time.Now())
 	l.RecordWebhook(b, done(b, "2"))
 	if open := l.Open(); len(open) != 0 {
-		t.Errorf("open: %v", open)
+		t.Errorf("open jobs %v, want none", open)
 	}
-	switch uncalled := l.WithoutWebhook(); {
-	case len(uncalled) != 1:
-		t.Errorf("uncalled: %v: %d uncalled, want 1", uncalled, len(uncalled))
-	case uncalled[0].ID != "1":
-		t.Errorf(`uncalled: %v: uncalled[0].ID %q, want "1"`, uncalled, uncalled[0].ID)
+	if jobs := l.WithoutWebhook(); len(jobs) != 1 || jobs[0].ID != "1" {
+		t.Errorf("jobs without webhook %v, want job 1", jobs)
 	}
 	if jobs := l.Jobs(); len(jobs) != 2 {
-		t.Errorf("jobs: %v", jobs)
+		t.Errorf("jobs %v, want 2", jobs)
 	}
 }
 
@@ -248,33 +243,30 @@ func TestLedger_ExpiredBeforeItsDeadline(t *testing.T) {
 	l.RecordResult(late, failed("2", v1.DeadlineExceeded), now)
 	c := l.Close()
 	if len(c.Expired) != 2 {
-		t.Errorf("expired: %v, want both jobs", c.Expired)
+		t.Errorf("expired jobs %v, want both", c.Expired)
 	}
-	switch wrong := c.Broken[Wrong]; {
-	case len(wrong) != 1:
-		t.Errorf("wrong: %v, want job 1: %d wrong, want 1", wrong, len(wrong))
-	case !strings.Contains(wrong[0], "job 1 "):
-		t.Errorf(`wrong: %v, want job 1: want strings.Contains(wrong[0], "job 1 ")`, wrong)
+	if wrong := c.Broken[Wrong]; len(wrong) != 1 || !strings.Contains(wrong[0], "job 1 ") {
+		t.Errorf("wrong outcomes %q, want one of job 1", wrong)
 	}
 }
 
 func TestLedger_Stall(t *testing.T) {
 	var now time.Time
 	l := NewLedger(1, 0, func() time.Time { return now })
-	see := func(id string, after time.Duration) {
+	finish := func(id string, after time.Duration) {
 		now = now.Add(after)
 		i := l.NewImage("a", false)
 		l.Accept(i, id, false)
 		l.RecordResult(i, done(i, id), time.Now())
 	}
 	now = now.Add(time.Hour)
-	see("before", time.Hour)
+	finish("before", time.Hour)
 	l.Watch()
-	see("1", time.Second)
-	see("2", 5*time.Second)
-	see("3", 2*time.Second)
+	finish("1", time.Second)
+	finish("2", 5*time.Second)
+	finish("3", 2*time.Second)
 	if got := l.Close().Stall; got != 5*time.Second {
-		t.Errorf("stall %v, want 5s", got)
+		t.Errorf("the stall is %v, want 5s", got)
 	}
 }
 
@@ -286,7 +278,7 @@ func TestMarkdown_Rows(t *testing.T) {
 	})
 	lines := strings.Split(strings.TrimSpace(text), "\n")
 	if len(lines) != 5 {
-		t.Fatalf("got %d lines:\n%s", len(lines), text)
+		t.Fatalf("%d lines, want 5:\n%s", len(lines), text)
 	}
 	for n, want := range map[int]string{2: "| held | `TestX/kill` |", 3: "| **2** |", 4: "not run: no clock"} {
 		if !strings.Contains(lines[n], want) {
@@ -305,16 +297,17 @@ func TestReplace_Markers(t *testing.T) {
 	got, err := Replace([]byte("a\n"+begin+"\nold\n"+end+"\nb\n"), "chaos", "new\n")
 	switch want := "a\n" + begin + "\n\nnew\n\n" + end + "\nb\n"; {
 	case err != nil:
-		t.Errorf("got %q, %v, want %q", got, err, want)
+		t.Error(err)
 	case string(got) != want:
-		t.Errorf("got %q, %v, want %q: string(got) %v, want %v", got, err, want, string(got), want)
+		t.Errorf("got %q, want %q", got, want)
 	}
 	if _, err := Replace([]byte("a"), "chaos", "new"); err == nil {
 		t.Error("a file without markers: no error")
 	}
 }
 
-// echo starts a server that sends back what it gets, and a proxy before it.
+// echo starts a server that sends back the bytes that it receives, and returns a proxy to
+// it.
 func echo(t *testing.T) *Proxy {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -352,7 +345,7 @@ func dial(t *testing.T, p *Proxy) net.Conn {
 	return c
 }
 
-// send sends a text and returns what comes back.
+// send sends a text and returns as many bytes from the connection.
 func send(t *testing.T, c net.Conn, text string) string {
 	t.Helper()
 	if _, err := c.Write([]byte(text)); err != nil {
@@ -369,14 +362,14 @@ func TestProxy_Cut(t *testing.T) {
 	p := echo(t)
 	c := dial(t, p)
 	if got := send(t, c, "hello"); got != "hello" {
-		t.Errorf("got %q", got)
+		t.Errorf("got %q, want hello", got)
 	}
 	p.Cut()
 	if _, err := c.Read(make([]byte, 1)); err == nil {
 		t.Error("the connection is still open")
 	}
 	if got := send(t, dial(t, p), "again"); got != "again" {
-		t.Errorf("got %q", got)
+		t.Errorf("got %q, want again", got)
 	}
 }
 
@@ -387,7 +380,7 @@ func TestProxy_Delay(t *testing.T) {
 	begin := time.Now()
 	send(t, c, "hello")
 	if took := time.Since(begin); took < 40*time.Millisecond {
-		t.Errorf("there and back took %v, want 40ms or more", took)
+		t.Errorf("the round trip took %v, want at least 40ms", took)
 	}
 }
 
@@ -401,12 +394,12 @@ func TestProxy_Hold(t *testing.T) {
 		go func() { got <- send(t, c, "held") }()
 		select {
 		case <-got:
-			t.Errorf("%v: it came although it was held", d)
+			t.Errorf("%v: the bytes came although they were held", d)
 		case <-time.After(50 * time.Millisecond):
 		}
 		p.Release(d)
 		if text := <-got; text != "held" {
-			t.Errorf("%v: got %q", d, text)
+			t.Errorf("%v: got %q, want held", d, text)
 		}
 	}
 }

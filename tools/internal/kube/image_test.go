@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 )
 
@@ -26,15 +27,12 @@ func TestWriteImage_NamesItsLayer(t *testing.T) {
 	}
 	switch err := json.Unmarshal(all["manifest.json"], &manifest); {
 	case err != nil:
-		t.Fatalf("got %d images, %v", len(manifest), err)
+		t.Fatal(err)
 	case len(manifest) != 1:
-		t.Fatalf("got %d images, %v: %d manifest, want 1", len(manifest), err, len(manifest))
+		t.Fatalf("%d images, want 1", len(manifest))
 	}
-	switch tags := manifest[0].RepoTags; {
-	case len(tags) != 1:
-		t.Errorf("got the names %v: %d tags, want 1", tags, len(tags))
-	case tags[0] != "a.invalid/pause:1":
-		t.Errorf(`got the names %v: tags[0] %q, want "a.invalid/pause:1"`, tags, tags[0])
+	if tags, want := manifest[0].RepoTags, []string{"a.invalid/pause:1"}; !slices.Equal(tags, want) {
+		t.Errorf("the names are %q, want %q", tags, want)
 	}
 	var config struct {
 		Config struct{ Entrypoint []string }
@@ -46,19 +44,15 @@ func TestWriteImage_NamesItsLayer(t *testing.T) {
 		t.Fatal(err)
 	}
 	layer := all[manifest[0].Layers[0]]
-	switch ids := config.RootFS.DiffIDs; {
-	case len(ids) != 1:
-		t.Errorf("got the layers %v, want that with %s: %d ids, want 1", ids, sum(layer), len(ids))
-	case ids[0] != "sha256:"+sum(layer):
-		t.Errorf("got the layers %v, want that with %s: ids[0] %v, want %v",
-			ids, sum(layer), ids[0], "sha256:"+sum(layer))
+	if ids, want := config.RootFS.DiffIDs, []string{"sha256:" + sum(layer)}; !slices.Equal(ids, want) {
+		t.Errorf("the layers are %q, want %q", ids, want)
 	}
 	file := filepath.Join(folder, "layer.tar")
 	if err := os.WriteFile(file, layer, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if got := readArchive(t, file)[config.Config.Entrypoint[0][1:]]; string(got) != "program" {
-		t.Errorf("the entry point is %q", got)
+		t.Errorf("the entry point is %q, want the program", got)
 	}
 }
 

@@ -7,14 +7,14 @@ import (
 	"github.com/sightmesh/sightmesh/lane"
 )
 
-// TestCropBatches: the lanes get the crops in the same groups as in a mesh, where a group is
-// bounded by number and by bytes.
+// TestCropBatches checks that crops are grouped as in a mesh: a group is limited by the
+// number of crops and by bytes.
 func TestCropBatches(t *testing.T) {
 	t.Parallel()
 	const large = streams.MaxMessage / 2
 	for name, tt := range map[string]struct {
 		sizes []int
-		want  []int // crops of each group
+		want  []int // number of crops in each group
 	}{
 		"none":          {nil, nil},
 		"by number":     {[]int{1, 1, 1, 1, 1}, []int{2, 2, 1}},
@@ -39,10 +39,10 @@ func TestCropBatches(t *testing.T) {
 			}
 			for _, c := range crops {
 				if c.Region != next {
-					t.Errorf("%s: region %d where %d is next", name, c.Region, next)
+					t.Errorf("%s: the next crop is of region %d, want %d", name, c.Region, next)
 				}
 				if c.Label != "face" {
-					t.Errorf("%s: the label of crop %d is %q, want that of its region", name, c.Region, c.Label)
+					t.Errorf("%s: the label of crop %d is %q, want face as its region", name, c.Region, c.Label)
 				}
 				next++
 			}

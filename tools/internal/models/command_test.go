@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// TestList_SaysWhatIsThere lists a model in each state.
+// TestList_SaysWhatIsThere checks the list with a model in each state.
 func TestList_SaysWhatIsThere(t *testing.T) {
 	t.Parallel()
 	models := t.TempDir()
@@ -31,7 +31,7 @@ func TestList_SaysWhatIsThere(t *testing.T) {
 		`(?m)^faces +yunet$`,
 	}
 	if notInstalled != nil {
-		t.Logf("not run without the package opencv-data: a model that is there: %v", notInstalled)
+		t.Logf("the state of a complete model is not tested without the package opencv-data: %v", notInstalled)
 	} else {
 		want = append(want, `(?m)^haar-frontalface-alt2 +\d\.\d MB +BSD-3-Clause +there +faces`)
 	}

@@ -12,7 +12,7 @@ import (
 
 var update = flag.Bool("update", false, "write the table of models in docs/models.md")
 
-// TestCatalogue_IsInTheDocs holds the tables of docs/models.md against the catalogue.
+// TestCatalogue_IsInTheDocs compares the tables of docs/models.md with the catalogue.
 func TestCatalogue_IsInTheDocs(t *testing.T) {
 	t.Parallel()
 	const path = "../../../docs/models.md"
@@ -21,13 +21,10 @@ func TestCatalogue_IsInTheDocs(t *testing.T) {
 		t.Fatal(err)
 	}
 	const begin, end = "<!-- catalogue -->\n", "<!-- end of catalogue -->"
-	before, rest, ok := strings.Cut(string(doc), begin)
-	old, after, ok2 := strings.Cut(rest, end)
-	switch {
-	case !ok:
-		t.Fatalf("docs/models.md has no table between %q and %q: want ok", begin, end)
-	case !ok2:
-		t.Fatalf("docs/models.md has no table between %q and %q: want ok2", begin, end)
+	before, rest, begun := strings.Cut(string(doc), begin)
+	old, after, ended := strings.Cut(rest, end)
+	if !begun || !ended {
+		t.Fatalf("docs/models.md has no table between %q and %q", begin, end)
 	}
 	c, err := BuiltIn()
 	if err != nil {
@@ -48,7 +45,7 @@ func TestCatalogue_IsInTheDocs(t *testing.T) {
 	}
 }
 
-// docTables makes a table of the entries of a catalogue, as they are on linux/amd64, and one of its sets.
+// docTables returns a table of the entries of a catalogue on linux/amd64, and a table of its sets.
 func docTables(c *Catalogue) (string, error) {
 	var b strings.Builder
 	b.WriteString("| name | what it is | size | licence | comes from |\n|---|---|---|---|---|\n")
@@ -67,13 +64,13 @@ func docTables(c *Catalogue) (string, error) {
 	return b.String(), nil
 }
 
-// sites have pages of the repositories whose files begin with an address.
+// sites maps the prefix of the URL of a file to the site with the page of its repository.
 var sites = map[string]string{
 	"https://raw.githubusercontent.com/": "https://github.com/",
 	"https://huggingface.co/":            "https://huggingface.co/",
 }
 
-// origins names the sources of files in their order, each once: packages, and repositories by their address.
+// origins returns the sources of files in their order, without duplicates: packages, and links to repositories.
 func origins(files []File) string {
 	var all []string
 	for _, f := range files {

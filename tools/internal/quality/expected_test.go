@@ -3,6 +3,7 @@ package quality
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -18,12 +19,8 @@ func TestReadOrders_HasOnlyKnownFields(t *testing.T) {
 			t.Errorf("%s: no reason", name)
 		}
 	}
-	switch _, err := readOrders([]byte(`{"x": {"ordr": [[0]]}}`)); {
-	case err == nil:
-		t.Errorf("the error of an unknown field is %v, want its name: no error", err)
-	case !strings.Contains(err.Error(), "ordr"):
-		t.Errorf(`the error of an unknown field is %v, want its name: want strings.Contains(err.Error(), "ordr")`,
-			err)
+	if _, err := readOrders([]byte(`{"x": {"ordr": [[0]]}}`)); err == nil || !strings.Contains(err.Error(), "ordr") {
+		t.Errorf("the error of an unknown field is %v, want its name ordr in it", err)
 	}
 }
 
@@ -34,20 +31,17 @@ func TestExpected_OrderHasEachLineOnce(t *testing.T) {
 		"too few":            {Orders: [][]int{{0, 1}}},
 		"too many":           {Orders: [][]int{{0, 1, 2, 3}}},
 		"twice":              {Orders: [][]int{{0, 1, 1}}},
-		"the second is none": {Orders: [][]int{{2, 1, 0}, {0}}},
+		"second order short": {Orders: [][]int{{2, 1, 0}, {0}}},
 	} {
 		e := Expected{Text: []string{"a", "b", "c"}}
-		switch err := e.setOrder(o); {
-		case err == nil:
-			t.Errorf("%s: the error is %v: no error", name, err)
-		case !strings.Contains(err.Error(), "want each of 0 to 2 once"):
-			t.Errorf(`%s: the error is %v: want strings.Contains(err.Error(), "want each of 0 to 2 once")`,
-				name, err)
+		const want = "want each of 0 to 2 once"
+		if err := e.setOrder(o); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: the error is %v, want %q in it", name, err, want)
 		}
 	}
 	e := Expected{TextContains: []string{"a"}}
 	if err := e.setOrder(order{Strict: &yes}); err == nil {
-		t.Error("an image whose text is not known has a strict order")
+		t.Error("a strict order of an image without a known text: no error")
 	}
 }
 
@@ -77,44 +71,31 @@ func TestReadSet(t *testing.T) {
 	if len(images) != 2 {
 		t.Fatalf("%d images, want 2", len(images))
 	}
-	switch {
-	case images[0].Name != "a":
-		t.Errorf(`the images are %s and %s, want a and b: images[0].Name %q, want "a"`,
-			images[0].Name, images[1].Name, images[0].Name)
-	case images[1].Name != "b":
-		t.Errorf(`the images are %s and %s, want a and b: images[1].Name %q, want "b"`,
-			images[0].Name, images[1].Name, images[1].Name)
+	if names := []string{images[0].Name, images[1].Name}; !slices.Equal(names, []string{"a", "b"}) {
+		t.Errorf("the images are %q, want a and b", names)
 	}
 	if images[0].Set != "held" {
-		t.Errorf("the set is %q, want the name of the folder", images[0].Set)
+		t.Errorf("the set is %q, want held, the name of the folder", images[0].Set)
 	}
 	if got := strings.Join(images[0].Expected.Text, "|"); got != "one|two" {
 		t.Errorf("the text is %q, want one|two", got)
 	}
 	if images[1].Expected.Counts["dog"] != 1 {
-		t.Errorf("counts are %v, want a dog", images[1].Expected.Counts)
+		t.Errorf("the counts are %v, want 1 dog", images[1].Expected.Counts)
 	}
 }
 
-func TestReadSet_NamesWhatIsWrong(t *testing.T) {
+func TestReadSet_ErrorNamesFile(t *testing.T) {
 	t.Parallel()
 	empty := t.TempDir()
 	writeFile(t, empty, "a.png", "")
-	switch _, err := readSet(empty); {
-	case err == nil:
-		t.Errorf("the error of a folder without expectations is %v, want its name: no error", err)
-	case !strings.Contains(err.Error(), empty):
-		t.Errorf("the error of a folder without expectations is %v, want its name: want strings.Contains(err.Error(), empty)",
-			err)
+	if _, err := readSet(empty); err == nil || !strings.Contains(err.Error(), empty) {
+		t.Errorf("the error of a folder without expectations is %v, want %s in it", err, empty)
 	}
 	broken := t.TempDir()
 	writeFile(t, broken, "a.png", "")
 	writeFile(t, broken, "a.expected.json", `{"counts": 7}`)
-	switch _, err := readSet(broken); {
-	case err == nil:
-		t.Errorf("the error of a broken file is %v, want its name: no error", err)
-	case !strings.Contains(err.Error(), "a.expected.json"):
-		t.Errorf(`the error of a broken file is %v, want its name: want strings.Contains(err.Error(), "a.expected.json")`,
-			err)
+	if _, err := readSet(broken); err == nil || !strings.Contains(err.Error(), "a.expected.json") {
+		t.Errorf("the error of a broken file is %v, want its name a.expected.json in it", err)
 	}
 }

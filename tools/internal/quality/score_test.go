@@ -8,7 +8,7 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// expected reads an expectation as from a file.
+// expected parses an expectation as from a file.
 func expected(t *testing.T, text string) Expected {
 	t.Helper()
 	var e Expected
@@ -22,7 +22,7 @@ func region(label string, x, y, width, height int) v1.Region {
 	return v1.Region{Label: label, Box: v1.Box{X: x, Y: y, Width: width, Height: height}}
 }
 
-// labelled makes regions of labels, without boxes.
+// labelled returns regions with labels and without boxes.
 func labelled(labels ...string) []v1.Region {
 	var rs []v1.Region
 	for _, l := range labels {
@@ -70,14 +70,14 @@ func TestScoreFaces(t *testing.T) {
 		"missed":              {`{"faces": {"count": 1, "boxes": [[0, 0, 100, 100]]}}`, nil, Score{Expected: 1}, false},
 		"another label":       {`{"faces": {"count": 1, "boxes": [[0, 0, 100, 100]]}}`, labelled("nose"), Score{Expected: 1}, false},
 		"false":               {`{"faces": {"count": 0, "boxes": []}}`, []v1.Region{face}, Score{False: 1}, false},
-		"nobody is there":     {`{}`, []v1.Region{face}, Score{False: 1}, false},
+		"no face expected":    {`{}`, []v1.Region{face}, Score{False: 1}, false},
 		"of a dog":            {`{"counts": {"dog": 1}}`, []v1.Region{face}, Score{False: 1, AnimalFaces: 1}, false},
 		"not of a dog":        {`{"counts": {"dog": 1}, "objects": [{"label": "dog", "box": [200, 0, 300, 100]}]}`, []v1.Region{face}, Score{False: 1}, false},
 		"persons without one": {`{"counts": {"person": 1}}`, []v1.Region{face}, Score{}, true},
 	} {
 		got, judged := scoreFaces(expected(t, tt.expected), tt.regions)
 		if judged == tt.unjudged {
-			t.Errorf("%s: judged is %v", name, judged)
+			t.Errorf("%s: judged is %v, want %v", name, judged, !tt.unjudged)
 		}
 		if !reflect.DeepEqual(got, tt.want) {
 			t.Errorf("%s: got %+v, want %+v", name, got, tt.want)
@@ -117,7 +117,7 @@ func TestScoreObjects(t *testing.T) {
 		}
 	}
 	if _, judged := scoreObjects("x", expected(t, `{"counts": {"qrcode": 1}}`), nil); judged {
-		t.Error("an image that asks for no object is judged")
+		t.Error("an image without expected objects is judged")
 	}
 }
 

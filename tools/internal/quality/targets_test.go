@@ -14,7 +14,7 @@ func judgedAnswer(name string, s Score) answer {
 	return answer{image: Image{Name: name, Set: "photos"}, score: s, judged: true, agree: true}
 }
 
-// textScore is that of 100 characters.
+// textScore returns the score of a text of 100 characters.
 func textScore(anyOrder, strict int) Score {
 	return Score{Text: &TextErrors{Chars: 100, AnyOrder: anyOrder, StrictChars: 100, Strict: strict}}
 }
@@ -63,21 +63,21 @@ func TestJudge(t *testing.T) {
 	} {
 		targets := judge([]measured{{Pipeline: pipelineOf(tt.pipeline), answers: tt.answers}}, drawn)
 		if got := missedNames(targets); got != tt.missed {
-			t.Errorf("%s: missed %q, want %q", name, got, tt.missed)
+			t.Errorf("%s: the missed targets are %q, want %q", name, got, tt.missed)
 		}
 		if err := missedTargets(targets); (err != nil) != (tt.missed != "") {
-			t.Errorf("%s: the error is %v", name, err)
+			t.Errorf("%s: the error is %v, want one: %v", name, err, tt.missed != "")
 		}
 	}
 }
 
-func TestJudge_MissesWhatIsNotServed(t *testing.T) {
+func TestJudge_MissesTargetsOfUnservedPipelines(t *testing.T) {
 	t.Parallel()
 	for _, p := range Pipelines {
 		targets := judge([]measured{{Pipeline: p, reason: "no such pipeline"}}, nil)
-		for _, target := range targets[:len(targets)-1] { // the last one is that of all pipelines
+		for _, target := range targets[:len(targets)-1] { // the last target is of all pipelines
 			if target.met {
-				t.Errorf("%s: %s is met", p.Name, target.name)
+				t.Errorf("%s: the target %s is met, want missed", p.Name, target.name)
 			}
 		}
 	}
@@ -131,11 +131,7 @@ func TestWriteBetweenMarkers(t *testing.T) {
 	if err := os.WriteFile(file, []byte("no markers\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	switch err := writeBetweenMarkers(file, ""); {
-	case err == nil:
-		t.Errorf("the error without markers is %v, want the name of the file: no error", err)
-	case !strings.Contains(err.Error(), file):
-		t.Errorf("the error without markers is %v, want the name of the file: want strings.Contains(err.Error(), file)",
-			err)
+	if err := writeBetweenMarkers(file, ""); err == nil || !strings.Contains(err.Error(), file) {
+		t.Errorf("the error without markers is %v, want the name of the file in it", err)
 	}
 }

@@ -8,20 +8,20 @@ func TestDistance(t *testing.T) {
 		a, b          string
 		whole, within int
 	}{
-		{"kitten", "sitting", 3, 2}, // sittin has 2
+		{"kitten", "sitting", 3, 2}, // 2 within "sittin"
 		{"", "abc", 3, 0},
 		{"abc", "", 3, 3},
 		{"same", "same", 0, 0},
 		{"路", "愚园路315", 5, 0},
 		{"Total Fat", "xxTotal Fatyy", 4, 0},
 		{"abcd", "zzabxdzz", 5, 1},
-		{"abc", "zzz", 3, 3}, // never more than to leave all of it out
+		{"abc", "zzz", 3, 3}, // at most the length of a
 	} {
 		if got := distance([]rune(tt.a), []rune(tt.b)); got != tt.whole {
-			t.Errorf("distance of %q and %q is %d, want %d", tt.a, tt.b, got, tt.whole)
+			t.Errorf("the distance of %q and %q is %d, want %d", tt.a, tt.b, got, tt.whole)
 		}
 		if got := distanceWithin([]rune(tt.a), []rune(tt.b)); got != tt.within {
-			t.Errorf("distance of %q within %q is %d, want %d", tt.a, tt.b, got, tt.within)
+			t.Errorf("the distance of %q within %q is %d, want %d", tt.a, tt.b, got, tt.within)
 		}
 	}
 }
@@ -35,7 +35,7 @@ func TestNormalize(t *testing.T) {
 		"ＡＢＣ １２３":          "ABC 123",
 		"-40℃":             "-40°C",
 		"e\u0301":          "é",
-		"a´b":              "a'b", // NFKC alone makes a space of it
+		"a´b":              "a'b", // NFKC alone replaces it by a space
 	} {
 		if got := normalize(in); got != want {
 			t.Errorf("normalize(%q) is %q, want %q", in, got, want)
@@ -52,12 +52,12 @@ func TestScoreText_InAnyOrder(t *testing.T) {
 		found      int
 		unexpected int
 	}{
-		"as expected":         {[]string{"Yuyuan Rd.", "W", "315"}, 0, 3, 0},
-		"another order":       {[]string{"315", "W", "YuyuanRd."}, 0, 3, 0},
-		"a line left out":     {[]string{"Yuyuan Rd.", "W"}, 3, 2, 0},
-		"a line nobody asked": {[]string{"Yuyuan Rd.", "nonsense", "W", "315"}, 0, 3, 1},
-		"a letter wrong":      {[]string{"Yuyuan Bd.", "W", "315"}, 1, 3, 0},
-		"nothing":             {nil, 13, 0, 0},
+		"as expected":        {[]string{"Yuyuan Rd.", "W", "315"}, 0, 3, 0},
+		"another order":      {[]string{"315", "W", "YuyuanRd."}, 0, 3, 0},
+		"a line left out":    {[]string{"Yuyuan Rd.", "W"}, 3, 2, 0},
+		"an unexpected line": {[]string{"Yuyuan Rd.", "nonsense", "W", "315"}, 0, 3, 1},
+		"a letter wrong":     {[]string{"Yuyuan Bd.", "W", "315"}, 1, 3, 0},
+		"nothing":            {nil, 13, 0, 0},
 	} {
 		s := scoreText(e, tt.read)
 		if s.Text.Chars != 13 {
@@ -103,8 +103,8 @@ func TestScoreText_Strict(t *testing.T) {
 	}
 }
 
-// TestScoreText_Phrases: of an image of which only phrases are known, neither the order nor
-// what else was read is judged.
+// TestScoreText_Phrases checks an image with only known phrases: neither their order nor
+// other text is judged.
 func TestScoreText_Phrases(t *testing.T) {
 	t.Parallel()
 	s := scoreText(Expected{TextContains: []string{"Sodium 20mg", "Calories"}}, []string{"more", "sodium 20mg", "Calories 190"})
@@ -112,9 +112,9 @@ func TestScoreText_Phrases(t *testing.T) {
 		t.Errorf("%d errors, want 1 for the small letter", s.Text.AnyOrder)
 	}
 	if s.Text.StrictChars != 0 {
-		t.Errorf("strict counts %d characters, want none", s.Text.StrictChars)
+		t.Errorf("%d characters are counted strictly, want 0", s.Text.StrictChars)
 	}
 	if s.False != 0 {
-		t.Errorf("%d lines are false, want none", s.False)
+		t.Errorf("%d lines are false, want 0", s.False)
 	}
 }

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// ink counts the pixels of r that are darker than paper.
+// ink returns the number of dark pixels in r.
 func ink(img image.Image, r image.Rectangle) int {
 	n := 0
 	for y := r.Min.Y; y < r.Max.Y; y++ {
@@ -26,24 +26,21 @@ func TestPage(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := img.Bounds()
-	switch {
-	case b.Dx() != 820:
-		t.Errorf("the page is %v: Dx() %v, want 820", b, b.Dx())
-	case b.Dy() != 480:
-		t.Errorf("the page is %v: Dy() %v, want 480", b, b.Dy())
+	if want := image.Pt(820, 480); b.Size() != want {
+		t.Errorf("the size of the page is %v, want %v", b.Size(), want)
 	}
 	if len(Text()) != 6 {
-		t.Errorf("%d lines are said to be on it", len(Text()))
+		t.Errorf("Text returns %d lines, want 6", len(Text()))
 	}
-	// Every line is where it should be, and nothing touches the edge.
+	// Every line is in its place, and no line touches the edge.
 	for i, line := range Text() {
 		base := 80 + i*64
 		if n := ink(img, image.Rect(60, base-30, b.Max.X, base+10)); n < 20*len([]rune(line)) {
-			t.Errorf("line %d, %q, has %d dark pixels", i, line, n)
+			t.Errorf("line %d, %q, has %d dark pixels, want at least 20 for each letter", i, line, n)
 		}
 	}
 	if n := ink(img, b) - ink(img, b.Inset(20)); n != 0 {
-		t.Errorf("%d dark pixels at the edge", n)
+		t.Errorf("%d dark pixels at the edge, want 0", n)
 	}
 }
 
@@ -62,27 +59,26 @@ func TestLongPage_Grows(t *testing.T) {
 		}
 	}
 	if heights[50]-heights[1] != 49*40 {
-		t.Errorf("heights are %v, want 40 pixels a line", heights)
+		t.Errorf("the heights are %v, want 40 more pixels for each line", heights)
 	}
 }
 
 func TestFace(t *testing.T) {
 	t.Parallel()
 	img := Face()
-	switch b := img.Bounds(); {
-	case b.Dx() != 400:
-		t.Errorf("the image is %v, the face %v: Dx() %v, want 400", b, FaceBox(), b.Dx())
-	case b.Dy() != 400:
-		t.Errorf("the image is %v, the face %v: Dy() %v, want 400", b, FaceBox(), b.Dy())
-	case !FaceBox().In(b):
-		t.Errorf("the image is %v, the face %v: want FaceBox().In(b)", b, FaceBox())
+	b := img.Bounds()
+	if want := image.Pt(400, 400); b.Size() != want {
+		t.Errorf("the size of the image is %v, want %v", b.Size(), want)
+	}
+	if !FaceBox().In(b) {
+		t.Errorf("the face is at %v, want inside %v", FaceBox(), b)
 	}
 	at := func(x, y int) uint8 { return color.GrayModel.Convert(img.At(x, y)).(color.Gray).Y }
 	box := FaceBox()
 	middle := (box.Min.X + box.Max.X) / 2
 	for dx := range box.Dx() / 2 {
 		if l, r := at(middle-1-dx, 200), at(middle+dx, 200); max(l, r)-min(l, r) > 1 {
-			t.Fatalf("%d pixels from the middle it is %d on the left and %d on the right", dx, l, r)
+			t.Fatalf("%d pixels from the middle the face is %d on the left and %d on the right, want the same", dx, l, r)
 		}
 	}
 	eye, nose := at(middle-32, 191), at(middle, 200)

@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/sightmesh/sightmesh/contracts/connection"
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 )
@@ -26,24 +27,24 @@ func stream(t *testing.T, js jetstream.JetStream, name string) jetstream.StreamC
 	return s.CachedInfo().Config
 }
 
-// withLeader makes a request again while a cluster elects a leader for what it
-// is about.
-func withLeader[T any](t *testing.T, request func() (T, error)) T {
+// withLeader repeats a request while a cluster elects a leader of its stream or
+// consumer.
+func withLeader[T any](t *testing.T, request func() (T, error)) (got T) {
 	t.Helper()
-	for deadline := time.Now().Add(testTimeout); ; time.Sleep(50 * time.Millisecond) {
-		got, err := request()
+	eventually.Succeeds(t, testTimeout, func() error {
+		var err error
+		got, err = request()
 		var api *jetstream.APIError
-		if err == nil {
-			return got
-		}
-		if !errors.As(err, &api) || api.Code != http.StatusServiceUnavailable || time.Now().After(deadline) {
+		if err != nil && (!errors.As(err, &api) || api.Code != http.StatusServiceUnavailable) {
 			t.Fatal(err)
 		}
-	}
+		return err
+	})
+	return got
 }
 
-// TestRun_KeepsUnnamedSettings sets up with ages, tunes a limit as operators do,
-// and sets up again without any of it.
+// TestRun_KeepsUnnamedSettings runs the set-up with ages, changes a limit as operators do,
+// and runs the set-up again without these settings.
 func TestRun_KeepsUnnamedSettings(t *testing.T) {
 	t.Parallel()
 	cfg := Config{
@@ -69,14 +70,14 @@ func TestRun_KeepsUnnamedSettings(t *testing.T) {
 		t.Errorf("reports are kept for %v, want %v as before", got, cfg.ReportsAge)
 	}
 	if got := stream(t, js, streams.Images).MaxBytes; got != tuned.MaxBytes {
-		t.Errorf("IMAGES holds %d bytes, want %d as the operator set", got, tuned.MaxBytes)
+		t.Errorf("the limit of IMAGES is %d bytes, want %d as the operator set", got, tuned.MaxBytes)
 	}
 	if got := stream(t, js, streams.Images).MaxMsgs; got != tuned.MaxMsgs {
-		t.Errorf("IMAGES holds %d messages, want %d as the operator set", got, tuned.MaxMsgs)
+		t.Errorf("the limit of IMAGES is %d messages, want %d as the operator set", got, tuned.MaxMsgs)
 	}
 }
 
-// runRejected runs a set-up that could wait for an hour, and returns its error.
+// runRejected runs a set-up that may wait for an hour and must fail, and returns its error.
 func runRejected(t *testing.T, cfg Config) string {
 	t.Helper()
 	cfg.Wait = time.Hour
@@ -85,11 +86,11 @@ func runRejected(t *testing.T, cfg Config) string {
 	select {
 	case err := <-done:
 		if err == nil {
-			t.Fatal("it was set up")
+			t.Fatal("the set-up succeeded, want an error")
 		}
 		return err.Error()
 	case <-time.After(testTimeout):
-		t.Fatalf("it still waits after %v", testTimeout)
+		t.Fatalf("the set-up still waits after %v", testTimeout)
 		return ""
 	}
 }
@@ -105,8 +106,8 @@ func serverWith(t *testing.T, change func(*server.Options)) string {
 	return runServer(t, o).ClientURL()
 }
 
-// TestRun_ReportsMissingServerFeatures sets up on servers on which waiting
-// does not help.
+// TestRun_ReportsMissingServerFeatures runs the set-up on unsuitable servers. Run returns
+// the error without waiting.
 func TestRun_ReportsMissingServerFeatures(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
@@ -138,17 +139,22 @@ func TestRun_ReportsMissingServerFeatures(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			tt.cfg.NATS.URL = serverWith(t, tt.options)
-			said := runRejected(t, tt.cfg)
-			for _, want := range tt.want {
-				if !strings.Contains(said, want) {
-					t.Errorf("it says %q, want %q in it", said, want)
-				}
-			}
+			checkContains(t, runRejected(t, tt.cfg), tt.want...)
 		})
 	}
 }
 
-// TestRun_LoweringNeedsForce sets up with less of everything than there is.
+// checkContains checks that an error message has all the parts.
+func checkContains(t *testing.T, message string, parts ...string) {
+	t.Helper()
+	for _, want := range parts {
+		if !strings.Contains(message, want) {
+			t.Errorf("the error is %q, want %q in it", message, want)
+		}
+	}
+}
+
+// TestRun_LoweringNeedsForce runs the set-up with smaller values than before.
 func TestRun_LoweringNeedsForce(t *testing.T) {
 	t.Parallel()
 	cfg := Config{NATS: connection.Config{URL: startServer(t, 0).ClientURL()}, Wait: testTimeout, ResultsAge: 3 * time.Hour, ReportsAge: 48 * time.Hour}
@@ -157,16 +163,10 @@ func TestRun_LoweringNeedsForce(t *testing.T) {
 	}
 	js := connect(t, cfg.NATS.URL)
 	less := Config{NATS: cfg.NATS, ResultsAge: time.Hour, ReportsAge: 24 * time.Hour}
-	said := runRejected(t, less)
-	for _, want := range []string{
-		"RESULTS: age from 3h0m0s to 1h0m0s", "REPORTS: age from 48h0m0s to 24h0m0s", "--force",
-	} {
-		if !strings.Contains(said, want) {
-			t.Errorf("it says %q, want %q in it", said, want)
-		}
-	}
+	checkContains(t, runRejected(t, less),
+		"RESULTS: age from 3h0m0s to 1h0m0s", "REPORTS: age from 48h0m0s to 24h0m0s", "--force")
 	if got := stream(t, js, streams.Results).MaxAge; got != cfg.ResultsAge {
-		t.Errorf("results are kept for %v after the rejection, want %v", got, cfg.ResultsAge)
+		t.Errorf("results are kept for %v after the error, want %v", got, cfg.ResultsAge)
 	}
 	less.Force, less.Wait = true, testTimeout
 	if err := Run(t.Context(), less, io.Discard); err != nil {
@@ -177,8 +177,8 @@ func TestRun_LoweringNeedsForce(t *testing.T) {
 	}
 }
 
-// TestRun_MaxStoreBelowContentNeedsForce lowers the limit of a stream that
-// then would delete its oldest messages.
+// TestRun_MaxStoreBelowContentNeedsForce lowers the limit of a stream below its content,
+// which deletes its oldest messages.
 func TestRun_MaxStoreBelowContentNeedsForce(t *testing.T) {
 	t.Parallel()
 	cfg := Config{NATS: connection.Config{URL: startServer(t, 0).ClientURL()}, Storage: "memory", Wait: testTimeout}
@@ -192,9 +192,7 @@ func TestRun_MaxStoreBelowContentNeedsForce(t *testing.T) {
 		}
 	}
 	cfg.Storage, cfg.MaxStore = "", 256<<20
-	if said := runRejected(t, cfg); !strings.Contains(said, "JOBS: a limit of 5.12 MiB while it holds 16.00 MiB") {
-		t.Errorf("it says %q", said)
-	}
+	checkContains(t, runRejected(t, cfg), "JOBS: a limit of 5.12 MiB while it holds 16.00 MiB")
 	cfg.Force = true
 	if err := Run(t.Context(), cfg, io.Discard); err != nil {
 		t.Fatal(err)
@@ -204,18 +202,18 @@ func TestRun_MaxStoreBelowContentNeedsForce(t *testing.T) {
 		sum += stream(t, js, s.Name).MaxBytes
 	}
 	if sum > cfg.MaxStore || sum < cfg.MaxStore*99/100 {
-		t.Errorf("the streams hold %d bytes together, want %d", sum, cfg.MaxStore)
+		t.Errorf("the limits of the streams are %d bytes together, want %d", sum, cfg.MaxStore)
 	}
-	// The next set-up does not take that back.
+	// The next set-up keeps the limit.
 	if err := Run(t.Context(), Config{NATS: cfg.NATS, Wait: testTimeout}, io.Discard); err != nil {
 		t.Fatal(err)
 	}
 	if got := stream(t, js, streams.Images).MaxBytes; got > cfg.MaxStore {
-		t.Errorf("IMAGES holds %d bytes again", got)
+		t.Errorf("the limit of IMAGES is %d bytes, want at most %d", got, cfg.MaxStore)
 	}
 }
 
-// TestRun_KeepsStorage sets up again without a storage, and with another one.
+// TestRun_KeepsStorage runs the set-up again without a storage, and with another storage.
 func TestRun_KeepsStorage(t *testing.T) {
 	t.Parallel()
 	cfg := Config{NATS: connection.Config{URL: startServer(t, 0).ClientURL()}, Storage: "memory", Wait: testTimeout}
@@ -223,7 +221,7 @@ func TestRun_KeepsStorage(t *testing.T) {
 		t.Fatal(err)
 	}
 	js := connect(t, cfg.NATS.URL)
-	// A stream that an older version did not have is made like the others.
+	// A stream that an older version did not have is created like the others.
 	if err := js.DeleteStream(t.Context(), streams.Fetches); err != nil {
 		t.Fatal(err)
 	}
@@ -235,16 +233,11 @@ func TestRun_KeepsStorage(t *testing.T) {
 		t.Errorf("the new stream is stored in %v, want memory as the others", got)
 	}
 	cfg.Storage = "file"
-	switch said := runRejected(t, cfg); {
-	case !strings.Contains(said, "stored in memory"):
-		t.Errorf(`it says %q: want strings.Contains(said, "stored in memory")`, said)
-	case !strings.Contains(said, "--storage"):
-		t.Errorf(`it says %q: want strings.Contains(said, "--storage")`, said)
-	}
+	checkContains(t, runRejected(t, cfg), "stored in memory", "--storage")
 }
 
-// TestRun_KeepsReplicas sets up a cluster with three replicas, and again without
-// saying how many.
+// TestRun_KeepsReplicas runs the set-up on a cluster with three replicas, and again
+// without a number of replicas.
 func TestRun_KeepsReplicas(t *testing.T) {
 	t.Parallel()
 	cfg := Config{NATS: connection.Config{URL: startCluster(t)}, Replicas: 3, Storage: "memory", Wait: time.Minute}
@@ -252,16 +245,21 @@ func TestRun_KeepsReplicas(t *testing.T) {
 		t.Fatal(err)
 	}
 	js := connect(t, cfg.NATS.URL)
-	replicas := func() map[int]int {
-		n := map[int]int{}
+	checkReplicas := func(want int) {
+		t.Helper()
+		n := map[int]int{} // number of streams and consumers, by their replicas
 		for _, s := range streams.Streams(streams.Config{}) {
 			n[stream(t, js, s.Name).Replicas]++
 		}
 		for _, c := range streams.Consumers(streams.Config{}) {
-			found := withLeader(t, func() (jetstream.Consumer, error) { return js.Consumer(t.Context(), c.Stream, c.Config.Durable) })
+			found := withLeader(t, func() (jetstream.Consumer, error) {
+				return js.Consumer(t.Context(), c.Stream, c.Config.Durable)
+			})
 			n[found.CachedInfo().Config.Replicas]++
 		}
-		return n
+		if len(n) != 1 || n[want] == 0 {
+			t.Errorf("streams and consumers by their replicas are %v, want all with %d", n, want)
+		}
 	}
 	if err := js.DeleteStream(t.Context(), streams.Fetches); err != nil {
 		t.Fatal(err)
@@ -269,38 +267,18 @@ func TestRun_KeepsReplicas(t *testing.T) {
 	if err := Run(t.Context(), Config{NATS: cfg.NATS, Wait: time.Minute}, io.Discard); err != nil {
 		t.Fatal(err)
 	}
-	switch got := replicas(); {
-	case len(got) != 1:
-		t.Errorf("how many have how many replicas: %v, want all 3: %d got, want 1", got, len(got))
-	case got[3] == 0:
-		t.Errorf("how many have how many replicas: %v, want all 3: got[3] %v, want not 0", got, got[3])
-	}
+	checkReplicas(3)
 	cfg.Replicas = 1
-	said := runRejected(t, cfg)
-	for _, want := range []string{"IMAGES", "replicas from 3 to 1", "--force"} {
-		if !strings.Contains(said, want) {
-			t.Errorf("it says %q, want %q in it", said, want)
-		}
-	}
-	switch got := replicas(); {
-	case len(got) != 1:
-		t.Errorf("after the refusal: %v, want all 3: %d got, want 1", got, len(got))
-	case got[3] == 0:
-		t.Errorf("after the refusal: %v, want all 3: got[3] %v, want not 0", got, got[3])
-	}
+	checkContains(t, runRejected(t, cfg), "IMAGES", "replicas from 3 to 1", "--force")
+	checkReplicas(3)
 	cfg.Force = true
 	if err := Run(t.Context(), cfg, io.Discard); err != nil {
 		t.Fatal(err)
 	}
-	switch got := replicas(); {
-	case len(got) != 1:
-		t.Errorf("with force: %v, want all 1: %d got, want 1", got, len(got))
-	case got[1] == 0:
-		t.Errorf("with force: %v, want all 1: got[1] %v, want not 0", got, got[1])
-	}
+	checkReplicas(1)
 }
 
-// startCluster runs three servers and returns their addresses.
+// startCluster runs three servers and returns their URLs.
 func startCluster(t *testing.T) string {
 	t.Helper()
 	var routes []*url.URL
@@ -310,7 +288,7 @@ func startCluster(t *testing.T) string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer l.Close() // at the end, so that they differ
+		defer l.Close() // closed at the end, so that all ports differ
 		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
 		routes = append(routes, &url.URL{Scheme: "nats-route", Host: l.Addr().String()})
 		l.Close()

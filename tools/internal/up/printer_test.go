@@ -33,16 +33,16 @@ func TestPrinter_Render(t *testing.T) {
 	var b bytes.Buffer
 	p := newPrinter(&b, true)
 	p.line("detect", record+"\n")
-	switch {
-	case b.String() != record+"\n":
-		t.Errorf("JSON became %q: String() %v, want %v", b.String(), b.String(), record+"\n")
-	case p.color:
-		t.Errorf("JSON became %q: want not p.color", b.String())
+	if got, want := b.String(), record+"\n"; got != want {
+		t.Errorf("the JSON line is printed as %q, want %q", got, want)
+	}
+	if p.color {
+		t.Error("JSON lines are coloured")
 	}
 	b.Reset()
 	newPrinter(&b, false).line("up", "plain\n")
-	if got := strings.TrimSpace(b.String()); got != "up       plain" {
-		t.Errorf("got %q", got)
+	if got, want := strings.TrimSpace(b.String()), "up       plain"; got != want {
+		t.Errorf("the plain line is printed as %q, want %q", got, want)
 	}
 }
 
@@ -58,16 +58,17 @@ func TestPrinter_ColourOnlyOnTerminal(t *testing.T) {
 	}
 	defer file.Close()
 	t.Setenv("NO_COLOR", "")
-	switch {
-	case !newPrinter(terminal, false).color:
-		t.Errorf("want colour for text on a terminal, and for nothing else: want newPrinter(terminal, false).color")
-	case newPrinter(terminal, true).color:
-		t.Errorf("want colour for text on a terminal, and for nothing else: want not newPrinter(terminal, true).color")
-	case newPrinter(file, false).color:
-		t.Errorf("want colour for text on a terminal, and for nothing else: want not newPrinter(file, false).color")
+	if !newPrinter(terminal, false).color {
+		t.Error("text on a terminal has no colour")
+	}
+	if newPrinter(terminal, true).color {
+		t.Error("JSON on a terminal has colour")
+	}
+	if newPrinter(file, false).color {
+		t.Error("text in a file has colour")
 	}
 	t.Setenv("NO_COLOR", "1")
 	if newPrinter(terminal, false).color {
-		t.Error("NO_COLOR was not heeded")
+		t.Error("text on a terminal has colour with NO_COLOR=1")
 	}
 }

@@ -20,11 +20,10 @@ import (
 	"github.com/sightmesh/sightmesh/tools/internal/setup"
 )
 
-// services in the order in which they are to stop.
+// services are the names of the services, in the order in which they stop.
 var services = []string{"ingress", "detect", "classify", "results"}
 
-// startUp runs up with fake services until the returned function is called,
-// which gives its error.
+// startUp runs up with fake services. stop ends it and returns its error.
 func startUp(t *testing.T, mode string) (stdout, stderr *output, stop func() error) {
 	t.Helper()
 	self, err := os.Executable()
@@ -39,7 +38,7 @@ func startUp(t *testing.T, mode string) (stdout, stderr *output, stop func() err
 	}
 	t.Setenv("PATH", path)
 	t.Setenv("FAKE_MODE", mode)
-	t.Setenv("GORACE", "atexit_sleep_ms=0") // or each of them takes a second to exit
+	t.Setenv("GORACE", "atexit_sleep_ms=0") // otherwise each service takes a second to exit
 	stdout, stderr = &output{}, &output{}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -60,7 +59,7 @@ func TestRun_StopOrder(t *testing.T) {
 	waitFor(t, "the mesh to be ready", func() bool { return strings.Contains(stdout.String(), "\n") })
 	ready := regexp.MustCompile(`^ready http=http://127\.0\.0\.1:\d+ nats=(nats://127\.0\.0\.1:\d+)\n$`).FindStringSubmatch(stdout.String())
 	if ready == nil {
-		t.Fatalf("it said %q", stdout)
+		t.Fatalf("the standard output is %q, want the line ready", stdout)
 	}
 	nc, err := nats.Connect(ready[1])
 	if err != nil {
@@ -77,25 +76,25 @@ func TestRun_StopOrder(t *testing.T) {
 		}
 	}
 	if !slices.Equal(order, services) {
-		t.Errorf("stopped in the order %v, want %v", order, services)
+		t.Errorf("the services stopped in the order %v, want %v", order, services)
 	}
 	if _, err := nats.Connect(ready[1]); err == nil {
-		t.Error("NATS is still there")
+		t.Error("NATS still runs")
 	}
 }
 
 func TestRun_InterruptWhileStarting(t *testing.T) {
-	for name, comeUp := range map[string]bool{"at once": false, "while services come up": true} {
+	for name, awaitServices := range map[string]bool{"immediately": false, "while services start": true} {
 		t.Run(name, func(t *testing.T) {
 			stdout, stderr, stop := startUp(t, "never ready")
-			if comeUp {
+			if awaitServices {
 				waitFor(t, "the services", func() bool { return strings.Count(stderr.String(), "name=http") == len(services) })
 			}
 			if err := stop(); err != nil {
-				t.Errorf("got %v", err)
+				t.Error(err)
 			}
 			if s := stdout.String(); s != "" {
-				t.Errorf("it said %q", s)
+				t.Errorf("the standard output is %q, want nothing", s)
 			}
 		})
 	}
@@ -105,27 +104,21 @@ func TestRun_NamesMissingBinary(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	cfg := Config{Data: t.TempDir(), Sample: "none", Log: "json", Setup: setup.Config{MaxStore: streams.LeastStore}}
 	err := Run(t.Context(), cfg, &output{}, &output{})
-	switch {
-	case err == nil:
-		t.Errorf("got %v: no error", err)
-	case !strings.Contains(err.Error(), "find service ingress"):
-		t.Errorf(`got %v: want strings.Contains(err.Error(), "find service ingress")`, err)
+	if want := "find service ingress"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("the error is %v, want %q in it", err, want)
 	}
 }
 
 func TestRun_JaegerMissing(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	err := Run(t.Context(), Config{Data: t.TempDir(), Sample: "none", Log: "json", Jaeger: true}, &output{}, &output{})
-	switch {
-	case err == nil:
-		t.Errorf("got %v, want an error that names make jaeger: no error", err)
-	case !strings.Contains(err.Error(), "make jaeger"):
-		t.Errorf(`got %v, want an error that names make jaeger: want strings.Contains(err.Error(), "make jaeger")`,
-			err)
+	if want := "make jaeger"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("the error is %v, want %q in it", err, want)
 	}
 }
 
-// TestRun_ChildrenStopWithParent kills up as the kernel would when memory runs out.
+// TestRun_ChildrenStopWithParent kills up, as the kernel does when memory runs out. Its
+// services end as well.
 func TestRun_ChildrenStopWithParent(t *testing.T) {
 	t.Parallel()
 	up := exec.Command(os.Args[0], "parent")
@@ -139,22 +132,22 @@ func TestRun_ChildrenStopWithParent(t *testing.T) {
 	var listening struct{ Name, Addr string }
 	for lines := bufio.NewScanner(stdout); listening.Name != "http" && lines.Scan(); {
 		if err := json.Unmarshal(lines.Bytes(), &listening); err != nil {
-			t.Errorf("the service said %s", lines.Bytes())
+			t.Errorf("the service logged %s: %v", lines.Bytes(), err)
 		}
 	}
-	alive := func() bool {
+	listens := func() bool {
 		c, err := net.Dial("tcp", listening.Addr)
 		if err == nil {
 			c.Close()
 		}
 		return err == nil
 	}
-	if !alive() {
+	if !listens() {
 		t.Errorf("the service does not listen on %s", listening.Addr)
 	}
 	if err := up.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	up.Wait() // says that it was killed
-	waitFor(t, "the end of the service", func() bool { return !alive() })
+	up.Wait() // the error says that the process was killed
+	waitFor(t, "the end of the service", func() bool { return !listens() })
 }

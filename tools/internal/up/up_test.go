@@ -22,8 +22,9 @@ import (
 	"go.uber.org/goleak"
 )
 
-// The test binary is also a service that up could start, by the name of one
-// or told so, and an up that could be killed.
+// TestMain also makes the test binary a service that up starts, when it has the name of
+// a service or the argument "service", and a parent to be killed, with the argument
+// "parent".
 func TestMain(m *testing.M) {
 	switch name := filepath.Base(os.Args[0]); {
 	case slices.Contains(services, name):
@@ -41,7 +42,8 @@ func TestMain(m *testing.M) {
 		goleak.IgnoreTopFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreTopFunction("net/http.(*persistConn).writeLoop"))
 }
 
-// fakeService says where it listens, is ready, and does what it is told.
+// fakeService logs its listen addresses, is ready unless the mode says otherwise, and
+// ends with SIGTERM.
 func fakeService(args []string) {
 	mode, addr := args[0], "127.0.0.1:0"
 	for i, a := range args {
@@ -131,18 +133,18 @@ func TestChild_RestartsOnSameAddress(t *testing.T) {
 	if err := c.ready(ctx); err != nil {
 		t.Fatal(err)
 	}
-	where, err := c.address(ctx, "http")
+	addr, err := c.address(ctx, "http")
 	if err != nil {
 		t.Fatal(err)
 	}
 	before := childPID(c)
 	syscall.Kill(before, syscall.SIGKILL)
 	waitFor(t, "another process", func() bool { p := childPID(c); return p != 0 && p != before })
-	switch again, err := c.address(ctx, "http"); {
+	switch after, err := c.address(ctx, "http"); {
 	case err != nil:
-		t.Errorf("it came back at %s, %v, want %s", again, err, where)
-	case again != where:
-		t.Errorf("it came back at %s, %v, want %s: again %v, want %v", again, err, where, again, where)
+		t.Error(err)
+	case after != addr:
+		t.Errorf("the address after the restart is %s, want %s", after, addr)
 	}
 	if err := c.ready(ctx); err != nil {
 		t.Error(err)
@@ -159,14 +161,14 @@ func TestChild_RestartDelayGrows(t *testing.T) {
 	}
 	for i, d := range loggedRestartDelays(t, out)[:3] {
 		if want := restartBackoff[i]; d < want || d > want+want/4 {
-			t.Errorf("delay %d is %v, want %v and up to a quarter more", i+1, d, want)
+			t.Errorf("delay %d is %v, want %v and at most a quarter more", i+1, d, want)
 		}
 	}
 }
 
 var delayOfRestart = regexp.MustCompile(`"delay":"([^"]+)"`)
 
-// loggedRestartDelays lists those that were logged before a child was started again.
+// loggedRestartDelays returns the delays in the log lines about restarts.
 func loggedRestartDelays(t *testing.T, out fmt.Stringer) []time.Duration {
 	t.Helper()
 	var all []time.Duration
@@ -192,7 +194,7 @@ func TestChild_KilledAfterGrace(t *testing.T) {
 	defer cancel()
 	c.stop(short)
 	if err := syscall.Kill(p, 0); err == nil {
-		t.Errorf("process %d lives on", p)
+		t.Errorf("process %d still runs", p)
 	}
 }
 
@@ -203,7 +205,7 @@ func TestChild_StopWhileWaitingToRestart(t *testing.T) {
 	defer cancel()
 	c.stop(ctx)
 	if ctx.Err() != nil {
-		t.Error("it did not stop")
+		t.Error("the child did not stop within 20 s")
 	}
 }
 
@@ -215,14 +217,11 @@ func TestBroker_StartError(t *testing.T) {
 	defer l.Close()
 	log := slog.New(slog.DiscardHandler)
 	_, err = startBroker(l.Addr().String(), server.WebsocketOpts{}, t.TempDir(), maxStore, log)
-	switch {
-	case err == nil:
-		t.Errorf("a taken port: %v: no error", err)
-	case !strings.Contains(err.Error(), "address already in use"):
-		t.Errorf(`a taken port: %v: want strings.Contains(err.Error(), "address already in use")`, err)
+	if want := "address already in use"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("the error of a port in use is %v, want %q in it", err, want)
 	}
 	if _, err := startBroker("nowhere", server.WebsocketOpts{}, t.TempDir(), maxStore, log); err == nil {
-		t.Error("an address without port was taken")
+		t.Error("an address without a port: no error")
 	}
 }
 
@@ -234,47 +233,42 @@ func TestNewSample(t *testing.T) {
 	}
 	switch onDisk, err := os.ReadFile(page.file); {
 	case err != nil:
-		t.Errorf("the page is not in %s: %v", page.file, err)
+		t.Error(err)
 	case len(onDisk) == 0:
-		t.Errorf("the page is not in %s: %v: no onDisk", page.file, err)
+		t.Errorf("%s is empty", page.file)
 	case !bytes.Equal(onDisk, page.data):
-		t.Errorf("the page is not in %s: %v: want bytes.Equal(onDisk, page.data)", page.file, err)
+		t.Errorf("%s differs from the page", page.file)
 	}
 	if page.pipeline != "text" {
-		t.Errorf("the page goes to %q, want text", page.pipeline)
+		t.Errorf("the pipeline of the page is %q, want text", page.pipeline)
 	}
 	none, err := newSample("none", dir, []string{"text"})
 	switch {
 	case err != nil:
-		t.Errorf("none: %d bytes, skipped %q, %v", len(none.data), none.skipped, err)
+		t.Errorf("none: %v", err)
 	case none.data != nil:
-		t.Errorf("none: %d bytes, skipped %q, %v: none.data %v, want nil",
-			len(none.data), none.skipped, err, none.data)
+		t.Errorf("none: %d bytes, want no image", len(none.data))
 	case none.skipped != "":
-		t.Errorf(`none: %d bytes, skipped %q, %v: none.skipped %q, want ""`,
-			len(none.data), none.skipped, err, none.skipped)
+		t.Errorf("none: skipped because %q, want no reason", none.skipped)
 	}
 	own, err := newSample(page.file, dir, []string{"colour", "faces"})
 	switch {
 	case err != nil:
-		t.Errorf("an image of one's own goes to %q, want the first pipeline: %v", own.pipeline, err)
+		t.Errorf("a file: %v", err)
 	case own.pipeline != "colour":
-		t.Errorf(`an image of one's own goes to %q, want the first pipeline: %v: own.pipeline %q, want "colour"`,
-			own.pipeline, err, own.pipeline)
+		t.Errorf("the pipeline of a file is %q, want colour, the first one", own.pipeline)
 	}
 	skipped, err := newSample("", filepath.Join(dir, "skipped"), []string{"colour"})
 	switch {
 	case err != nil:
-		t.Errorf("without text: %d bytes, skipped %q, %v", len(skipped.data), skipped.skipped, err)
+		t.Errorf("without a pipeline text: %v", err)
 	case skipped.data != nil:
-		t.Errorf("without text: %d bytes, skipped %q, %v: skipped.data %v, want nil",
-			len(skipped.data), skipped.skipped, err, skipped.data)
+		t.Errorf("without a pipeline text: %d bytes, want no image", len(skipped.data))
 	case skipped.skipped == "":
-		t.Errorf("without text: %d bytes, skipped %q, %v: no skipped.skipped",
-			len(skipped.data), skipped.skipped, err)
+		t.Error("without a pipeline text: no reason")
 	}
 	if _, err := newSample(filepath.Join(dir, "absent"), dir, []string{"text"}); err == nil {
-		t.Error("an absent file was read")
+		t.Error("a missing file: no error")
 	}
 }
 

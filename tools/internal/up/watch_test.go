@@ -53,7 +53,7 @@ func startTestBroker(t *testing.T, dir string) (*broker, jetstream.JetStream) {
 	return b, js
 }
 
-// publish stores a message, and returns what the publisher was told instead.
+// publish publishes a message and returns the error.
 func publish(t *testing.T, js jetstream.JetStream, subj string, size int) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
@@ -86,14 +86,9 @@ func TestDiskWatch_RejectsWhenDiskIsLow(t *testing.T) {
 		for _, s := range step.rejected {
 			var api *jetstream.APIError
 			err := publish(t, js, s, 10)
-			const why = "free on the disk of .data, and 32.00 MiB stay in reserve"
-			switch {
-			case !errors.As(err, &api):
-				t.Errorf("with %d bytes free, %s got %v, want the reason: want errors.As(err, &api)",
-					step.free, s, err)
-			case !strings.Contains(api.Description, why):
-				t.Errorf("with %d bytes free, %s got %v, want the reason: want strings.Contains(api.Description, why)",
-					step.free, s, err)
+			const reason = "free on the disk of .data, and 32.00 MiB stay in reserve"
+			if !errors.As(err, &api) || !strings.Contains(api.Description, reason) {
+				t.Errorf("with %d bytes free, the error of %s is %v, want %q in it", step.free, s, err, reason)
 			}
 		}
 		for _, s := range step.stored {
@@ -102,13 +97,12 @@ func TestDiskWatch_RejectsWhenDiskIsLow(t *testing.T) {
 			}
 		}
 		if low := step.free < testReserve; (w.problem() != "") != low {
-			t.Errorf("with %d bytes free, the mesh says %q", step.free, w.problem())
+			t.Errorf("with %d bytes free, the problem is %q, want one: %v", step.free, w.problem(), low)
 		}
 	}
 }
 
-// TestDiskWatch_RejectsAfterRestart restarts the broker, which forgets what was
-// rejected.
+// TestDiskWatch_RejectsAfterRestart restarts the broker. Messages are still rejected.
 func TestDiskWatch_RejectsAfterRestart(t *testing.T) {
 	t.Parallel()
 	b, js := startTestBroker(t, t.TempDir())
@@ -119,24 +113,24 @@ func TestDiskWatch_RejectsAfterRestart(t *testing.T) {
 	w.restart()
 	w.check(time.Now())
 	var api *jetstream.APIError
-	waitFor(t, "an answer of the broker", func() bool {
+	waitFor(t, "a reply of the broker", func() bool {
 		return errors.As(publish(t, js, "sight.v1.images.text.bulk.j", 10), &api)
 	})
 	if !strings.Contains(api.Description, "free on the disk") {
-		t.Errorf("the image got %v, want the reason", api)
+		t.Errorf("the error is %v, want the reason", api)
 	}
 }
 
-// smallDisk mounts a file system of its own. The test is skipped where that is
-// not allowed.
+// smallDisk mounts a small file system and returns its folder. It skips the test
+// without the permission to mount.
 func smallDisk(t *testing.T, size string) string {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("not run: a full disk needs root, to mount a small file system")
+		t.Skip("mounting a small file system needs root")
 	}
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
-		t.Skipf("not run: cannot mount a small file system: %v", err)
+		t.Skipf("cannot mount a small file system: %v", err)
 	}
 	t.Cleanup(func() {
 		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
@@ -146,8 +140,8 @@ func smallDisk(t *testing.T, size string) string {
 	return dir
 }
 
-// TestDiskWatch_RestartsBrokerAfterFullDisk has a stream closed by a full disk: it
-// stores again once there is space, at the same address.
+// TestDiskWatch_RestartsBrokerAfterFullDisk fills the disk until a stream is closed. Once
+// there is space, the broker restarts on the same address and the stream stores messages.
 func TestDiskWatch_RestartsBrokerAfterFullDisk(t *testing.T) {
 	dir := smallDisk(t, "64m")
 	b, js := startTestBroker(t, dir)
@@ -166,19 +160,19 @@ func TestDiskWatch_RestartsBrokerAfterFullDisk(t *testing.T) {
 		t.Fatal("a message was stored on a full disk")
 	}
 	now := time.Now()
-	for range 10 { // for longer than sickFor
+	for range 10 { // longer than sickFor
 		w.check(now)
 		now = now.Add(watchInterval)
 	}
 	switch {
 	case b.current() == nil:
-		t.Errorf("the broker was restarted while the disk was full: no b.current()")
+		t.Error("the broker does not run while the disk is full")
 	case w.restarts != 0:
-		t.Errorf("the broker was restarted while the disk was full: restarts %v, want 0", w.restarts)
+		t.Errorf("%d restarts while the disk is full, want 0", w.restarts)
 	}
 	for _, want := range []string{"free on the disk of " + dir, "RESULTS", "no space left on device"} {
 		if !strings.Contains(w.problem(), want) {
-			t.Errorf("the mesh says %q, want %q in it", w.problem(), want)
+			t.Errorf("the problem is %q, want %q in it", w.problem(), want)
 		}
 	}
 
@@ -190,7 +184,7 @@ func TestDiskWatch_RestartsBrokerAfterFullDisk(t *testing.T) {
 		t.Errorf("%d restarts, want 1", w.restarts)
 	}
 	if b.clientURL() != url {
-		t.Errorf("the broker is at %s, want %s as before", b.clientURL(), url)
+		t.Errorf("the URL of the broker is %s, want %s as before", b.clientURL(), url)
 	}
 	waitFor(t, "a message to be stored", func() bool {
 		return publish(t, js, subject.Results("text", "third"), 1<<20) == nil
@@ -200,11 +194,11 @@ func TestDiskWatch_RestartsBrokerAfterFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := s.GetLastMsgForSubject(t.Context(), first); err != nil {
-		t.Errorf("what was stored before the disk was full: %v", err)
+		t.Errorf("read the message that was stored before the disk was full: %v", err)
 	}
 	w.check(now.Add(time.Second))
 	if p := w.problem(); p != "" {
-		t.Errorf("after all, the mesh says %q", p)
+		t.Errorf("the problem after the restart is %q, want none", p)
 	}
 }
 
@@ -212,11 +206,8 @@ func TestRun_TooLittleDisk(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	err := Run(t.Context(), Config{Log: "json", Sample: "none", Data: dir, Reserve: 1 << 60}, &output{}, &output{})
-	switch {
-	case err == nil:
-		t.Errorf("got %v: no error", err)
-	case !strings.Contains(err.Error(), "and 1073741824.00 GiB stay in reserve"):
-		t.Errorf(`got %v: want strings.Contains(err.Error(), "and 1073741824.00 GiB stay in reserve")`, err)
+	if want := "and 1073741824.00 GiB stay in reserve"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("the error is %v, want %q in it", err, want)
 	}
 	if _, err := os.Stat(storeDir(dir)); err == nil {
 		t.Error("the broker was started")
@@ -230,7 +221,7 @@ func TestStoreLimit(t *testing.T) {
 		store      store
 		free, want int64
 		limit      int64
-		says       []string
+		errors     []string // parts of the error
 	}{
 		"new, large disk":  {store{}, 100 * gib, 6 * gib, maxStore, nil},
 		"new, just enough": {store{}, 7 * gib, 6 * gib, 6 * gib, nil},
@@ -244,31 +235,29 @@ func TestStoreLimit(t *testing.T) {
 		"there, enough space": {store{used: gib, reserved: 6 * gib, streams: 9}, 9 * gib, 6 * gib, 9 * gib, nil},
 	} {
 		limit, err := storeLimit(".data", tt.store, tt.free, gib, tt.want)
-		switch {
-		case limit != tt.limit:
-			t.Errorf("%s: the limit is %d, %v; want %d: limit %v, want %v",
-				name, limit, err, tt.limit, limit, tt.limit)
-		case (err != nil) != (tt.says != nil):
-			t.Errorf("%s: the limit is %d, %v; want %d: (err != nil) %v, want %v",
-				name, limit, err, tt.limit, (err != nil), (tt.says != nil))
+		if limit != tt.limit {
+			t.Errorf("%s: the limit is %d, want %d", name, limit, tt.limit)
 		}
-		for _, want := range tt.says {
+		if tt.errors == nil && err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		for _, want := range tt.errors {
 			if !strings.Contains(fmt.Sprint(err), want) {
-				t.Errorf("%s: it says %q, want %q in it", name, err, want)
+				t.Errorf("%s: the error is %v, want %q in it", name, err, want)
 			}
 		}
 	}
 }
 
-// TestReadStore reads what a broker has left.
+// TestReadStore reads the folder of a broker that was stopped.
 func TestReadStore(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	switch s, err := readStore(storeDir(dir)); {
 	case err != nil:
-		t.Errorf("without a store: %v, %v", s, err)
+		t.Errorf("without a store: %v", err)
 	case s != (store{}):
-		t.Errorf("without a store: %v, %v: s %v, want %v", s, err, s, (store{}))
+		t.Errorf("without a store: %+v, want zero", s)
 	}
 	b, js := startTestBroker(t, dir)
 	if err := publish(t, js, subject.Results("text", "j"), 1<<20); err != nil {
@@ -286,7 +275,7 @@ func TestReadStore(t *testing.T) {
 		t.Errorf("%d bytes are reserved, want %d", s.reserved, streams.LeastStore)
 	}
 	if s.used < 1<<20 {
-		t.Errorf("%d bytes are used, want those of the message", s.used)
+		t.Errorf("%d bytes are used, want at least 1 MiB of the message", s.used)
 	}
 }
 
@@ -299,39 +288,40 @@ func TestRun_FolderInUse(t *testing.T) {
 	}
 	cfg := Config{Log: "json", Data: dir}
 	want := fmt.Sprintf("folder %s is in use by process %d (http=127.0.0.1:8080 nats=127.0.0.1:4222)", dir, os.Getpid())
-	switch err := Run(t.Context(), cfg, &output{}, &output{}); {
-	case err == nil:
-		t.Errorf("got %v, want %s: no error", err, want)
-	case err.Error() != want:
-		t.Errorf("got %v, want %s: err.Error() %v, want %v", err, want, err.Error(), want)
+	if err := Run(t.Context(), cfg, &output{}, &output{}); err == nil || err.Error() != want {
+		t.Errorf("the error of Run is %v, want %s", err, want)
 	}
 	if err := lock.write("[::1]:1", "[::1]:2"); err != nil { // a shorter line
 		t.Fatal(err)
 	}
 	want = fmt.Sprintf("folder %s is in use by process %d (http=[::1]:1 nats=[::1]:2)", dir, os.Getpid())
-	switch _, err := lockFolder(dir, "", ""); {
-	case err == nil:
-		t.Errorf("got %v, want %s: no error", err, want)
-	case err.Error() != want:
-		t.Errorf("got %v, want %s: err.Error() %v, want %v", err, want, err.Error(), want)
+	if _, err := lockFolder(dir, "", ""); err == nil || err.Error() != want {
+		t.Errorf("the error of lockFolder is %v, want %s", err, want)
 	}
-	switch files, err := filepath.Glob(filepath.Join(dir, "*")); {
-	case err != nil:
-		t.Errorf("the folder has %v, %v; want the lock alone", files, err)
-	case len(files) != 1:
-		t.Errorf("the folder has %v, %v; want the lock alone: %d files, want 1", files, err, len(files))
-	}
+	checkOnlyLock(t, dir)
 	if err := lock.Close(); err != nil {
 		t.Fatal(err)
 	}
 	lock, err = lockFolder(dir, "", "")
 	if err != nil {
-		t.Fatalf("a released folder: %v", err)
+		t.Fatalf("lock the folder after Close: %v", err)
 	}
 	lock.Close()
 }
 
-// TestRun_PortInUse starts on ports of another process: nothing is stored.
+// checkOnlyLock checks that a data folder has no file but the lock.
+func checkOnlyLock(t *testing.T, dir string) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(files) != 1 {
+		t.Errorf("the folder has the files %q, want only the lock", files)
+	}
+}
+
+// TestRun_PortInUse starts on a port of another process. Run stores nothing.
 func TestRun_PortInUse(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -347,24 +337,16 @@ func TestRun_PortInUse(t *testing.T) {
 		cfg := Config{Log: "json", Data: t.TempDir()}
 		set(&cfg)
 		err := Run(t.Context(), cfg, &output{}, &output{})
-		switch {
-		case err == nil:
-			t.Errorf("%s: got %v: no error", flag, err)
-		case !strings.Contains(err.Error(), "address already in use"):
-			t.Errorf(`%s: got %v: want strings.Contains(err.Error(), "address already in use")`, flag, err)
-		case !strings.Contains(err.Error(), flag):
-			t.Errorf("%s: got %v: want strings.Contains(err.Error(), flag)", flag, err)
+		for _, want := range []string{"address already in use", flag} {
+			if !strings.Contains(fmt.Sprint(err), want) {
+				t.Errorf("%s: the error is %v, want %q in it", flag, err, want)
+			}
 		}
-		switch files, err := filepath.Glob(filepath.Join(cfg.Data, "*")); {
-		case err != nil:
-			t.Errorf("%s: the folder has %v, %v; want the lock alone", flag, files, err)
-		case len(files) != 1:
-			t.Errorf("%s: the folder has %v, %v; want the lock alone: %d files, want 1", flag, files, err, len(files))
-		}
+		checkOnlyLock(t, cfg.Data)
 	}
 }
 
-// TestAdmin_ReportsWhyNotReady asks the probes of the mesh.
+// TestAdmin_ReportsWhyNotReady checks the responses of /readyz.
 func TestAdmin_ReportsWhyNotReady(t *testing.T) {
 	t.Parallel()
 	a, err := startAdmin("127.0.0.1:0")
@@ -376,7 +358,7 @@ func TestAdmin_ReportsWhyNotReady(t *testing.T) {
 		http.Error(w, "no connection to NATS", http.StatusServiceUnavailable)
 	}))
 	defer service.Close()
-	told := func() (int, string) {
+	check := func(when string, wantStatus int, wantBody string) {
 		t.Helper()
 		res, err := probeClient.Get("http://" + a.addr + "/readyz")
 		if err != nil {
@@ -387,43 +369,29 @@ func TestAdmin_ReportsWhyNotReady(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return res.StatusCode, string(b)
+		if res.StatusCode != wantStatus {
+			t.Errorf("%s: the status is %d, want %d", when, res.StatusCode, wantStatus)
+		}
+		if string(b) != wantBody {
+			t.Errorf("%s: the body is %q, want %q", when, b, wantBody)
+		}
 	}
-	switch status, body := told(); {
-	case status != http.StatusServiceUnavailable:
-		t.Errorf("while it starts: %d %s: status %v, want 503", status, body, status)
-	case body != "not ready: starting\n":
-		t.Errorf(`while it starts: %d %s: body %q, want "not ready: starting\n"`, status, body, body)
-	}
+	check("while it starts", http.StatusServiceUnavailable, "not ready: starting\n")
 	c := newChild("ingress", nil, nil, nil, nil)
 	problem := "the disk is full"
 	a.set(func() string { return problem }, []*child{c})
-	const both = "not ready: the disk is full\nnot ready: ingress is starting\n"
-	switch status, body := told(); {
-	case status != http.StatusServiceUnavailable:
-		t.Errorf("without a service: %d %s: status %v, want 503", status, body, status)
-	case body != both:
-		t.Errorf("without a service: %d %s: body %v, want %v", status, body, body, both)
-	}
+	check("without a service", http.StatusServiceUnavailable,
+		"not ready: the disk is full\nnot ready: ingress is starting\n")
 	c.addr["admin"] = service.Listener.Addr().String()
 	problem = ""
-	const service503 = "not ready: ingress: no connection to NATS\n"
-	switch status, body := told(); {
-	case status != http.StatusServiceUnavailable:
-		t.Errorf("with a service that is not ready: %d %s: status %v, want 503", status, body, status)
-	case body != service503:
-		t.Errorf("with a service that is not ready: %d %s: body %v, want %v", status, body, body, service503)
-	}
+	check("with a service that is not ready", http.StatusServiceUnavailable,
+		"not ready: ingress: no connection to NATS\n")
 	a.set(func() string { return "" }, nil)
-	switch status, body := told(); {
-	case status != http.StatusOK:
-		t.Errorf("at the end: %d %s: status %v, want 200", status, body, status)
-	case body != "ready\n":
-		t.Errorf(`at the end: %d %s: body %q, want "ready\n"`, status, body, body)
-	}
+	check("when all are ready", http.StatusOK, "ready\n")
 }
 
-// TestRejections_ReplyLikeAStream checks the form of what a publisher gets.
+// TestRejections_ReplyLikeAStream checks that the reply to a publisher has the form of an
+// error of a stream.
 func TestRejections_ReplyLikeAStream(t *testing.T) {
 	t.Parallel()
 	r := &rejections{}
@@ -438,6 +406,6 @@ func TestRejections_ReplyLikeAStream(t *testing.T) {
 		t.Errorf("the code is %d, want 503", answer.Error.Code)
 	}
 	if answer.Error.Description != `a "reason"` {
-		t.Errorf("the description is %q", answer.Error.Description)
+		t.Errorf("the description is %q, want the reason", answer.Error.Description)
 	}
 }

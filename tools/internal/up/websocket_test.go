@@ -10,7 +10,8 @@ import (
 	"github.com/sightmesh/sightmesh/tools/internal/exit"
 )
 
-// dialWebSocket connects as a page of this origin does; "" is a program that is no browser.
+// dialWebSocket connects as a page of an origin does, or as a program that is no browser
+// when origin is "".
 func dialWebSocket(url, origin string) error {
 	var opts []nats.Option
 	if origin != "" {
@@ -27,9 +28,9 @@ func dialWebSocket(url, origin string) error {
 func TestBroker_WebSocketOrigins(t *testing.T) {
 	for name, tt := range map[string]struct {
 		origins string
-		ours    bool // a page of the WebSockets' own origin
-		app     bool // a page of https://app.example
-		other   bool
+		ours    bool // whether a page of the WebSocket's own origin may connect
+		app     bool // whether a page of https://app.example may connect
+		other   bool // whether a page of another origin may connect
 	}{
 		"none": {"", true, false, false},
 		"two":  {"https://app.example, https://b.example", false, true, false},
@@ -51,7 +52,7 @@ func TestBroker_WebSocketOrigins(t *testing.T) {
 				"http://app.example": tt.other, "https://app.example:8443": tt.other, "https://other.example": tt.other,
 			} {
 				if err := dialWebSocket(url, origin); (err == nil) != allowed {
-					t.Errorf("a page of %q: %v, want it allowed: %v", origin, err, allowed)
+					t.Errorf("connect from a page of %q: %v, want allowed: %v", origin, err, allowed)
 				}
 			}
 		})
@@ -73,7 +74,7 @@ func TestBroker_WebSocketAddressAfterRestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	if after := b.webSocketURL(); after != before {
-		t.Errorf("after a restart they are at %s, and were at %s", after, before)
+		t.Errorf("the address after a restart is %s, want %s as before", after, before)
 	}
 	if err := dialWebSocket(before, ""); err != nil {
 		t.Error(err)
@@ -86,7 +87,7 @@ func TestWebSocketOptions_RejectsUnsafe(t *testing.T) {
 		{"127.0.0.1:ws", ""}, {"127.0.0.1:9222", "*,https://app.example"},
 	} {
 		if _, err := webSocketOptions(tt.addr, tt.origins); exit.Status(err) != exit.Usage {
-			t.Errorf("%s for %q: %v, want a usage error", tt.addr, tt.origins, err)
+			t.Errorf("address %s, origins %q: %v, want a usage error", tt.addr, tt.origins, err)
 		}
 	}
 	for _, addr := range []string{"127.0.0.1:9222", "[::1]:9222", "localhost:9222", ""} {
