@@ -20,6 +20,7 @@ import (
 	"github.com/coder/websocket"
 	"github.com/coder/websocket/wsjson"
 
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/tools/internal/chaos"
 )
@@ -192,7 +193,7 @@ func (r release) testTrace(t *testing.T, row *row) {
 	id := r.check(t, newLoad(r.address()), r.text).TraceID
 	url := fmt.Sprintf("http://%s-jaeger.%s:16686/api/traces/%s", r.name, r.namespace, id)
 	want := []string{"sightmesh-classify", "sightmesh-detect", "sightmesh-ingress", "sightmesh-results"}
-	eventually(t, time.Minute, func() error {
+	eventually.Succeeds(t, time.Minute, func() error {
 		services, err := tracedServices(t.Context(), url)
 		if err == nil && !slices.Equal(services, want) {
 			err = fmt.Errorf("the trace %s has spans of %v, want %v", id, services, want)
@@ -317,7 +318,7 @@ func (r release) testScaleFromZero(t *testing.T, row *row) {
 	}
 	atZero()
 	l := newLoad(r.address())
-	eventually(t, time.Minute, func() error {
+	eventually.Succeeds(t, time.Minute, func() error {
 		var list v1.Pipelines
 		status, answer, err := l.request(http.MethodGet, "/v1/pipelines", nil)
 		if err == nil {
@@ -406,7 +407,7 @@ func (r release) testUninstall(t *testing.T, row *row) {
 	inEveryNamespace := []string{"configmap/kube-root-ca.crt", "serviceaccount/default"}
 	begin := time.Now()
 	r.helm(t, "uninstall", "--wait", "--timeout=2m")
-	eventually(t, 2*time.Minute, func() error {
+	eventually.Succeeds(t, 2*time.Minute, func() error {
 		left := strings.Fields(r.kubectl(t, "get", strings.Join(kinds, ","), "--namespace="+r.namespace, "--output=name"))
 		left = slices.DeleteFunc(left, func(name string) bool {
 			return strings.HasPrefix(name, "event") || slices.Contains(inEveryNamespace, name)

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"text/template"
 	"time"
+
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 )
 
 // nginxAddress is where nginx listens, inside the network namespace.
@@ -110,7 +112,7 @@ func (r release) startNginx(t *testing.T) {
 	if err := r.kube.Run("nginx", nil, "nginx", "-e", "stderr", "-c", file); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 10*time.Second, func() error {
+	eventually.Succeeds(t, 10*time.Second, func() error {
 		c, err := dialNginx(t.Context(), "tcp", "")
 		if err != nil {
 			return err

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 )
 
 // release is an installation of the chart.
@@ -108,7 +110,7 @@ func (r release) awaitReady(t *testing.T) {
 // awaitReplicas waits until a service has this number of pods, all ready.
 func (r release) awaitReplicas(t *testing.T, service string, n int) {
 	t.Helper()
-	eventually(t, 4*time.Minute, func() error {
+	eventually.Succeeds(t, 4*time.Minute, func() error {
 		// kubectl omits counts that are 0.
 		counts := r.kubectl(t, "get", "deployment", r.name+"-"+service, "--namespace="+r.namespace,
 			"--output=jsonpath={.spec.replicas} {.status.replicas} {.status.readyReplicas}")

@@ -17,6 +17,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/tools/internal/chaos"
 )
@@ -154,7 +155,7 @@ func restartEverything(t testing.TB, m *chaosMesh, rng *rand.Rand) {
 		i := m.instances[n]
 		before := i.service.pid()
 		i.signal(t, syscall.SIGTERM)
-		eventually(t, 2*time.Minute, func() error {
+		eventually.Succeeds(t, 2*time.Minute, func() error {
 			if pid := i.service.pid(); pid == before || pid == 0 {
 				return fmt.Errorf("%s was not restarted", i.name)
 			}
@@ -266,7 +267,7 @@ func resultsAwayOverDeadline(t testing.TB, m *chaosMesh, _ *rand.Rand) {
 	})
 	m.restartResults(t, overDeadline)
 	for _, i := range m.byName("results") {
-		eventually(t, 2*time.Minute, i.service.ready)
+		eventually.Succeeds(t, 2*time.Minute, i.service.ready)
 	}
 	whileRunning(streams.AckWait + sweepPeriod)
 	m.update(t, streams.Parts, func(_ *jetstream.StreamInfo, c *jetstream.StreamConfig) {
@@ -353,7 +354,7 @@ func killLeaderFault(stream string) fault {
 		"kill-leader-" + strings.ToLower(stream), "kill -9 of the NATS server that leads " + stream + ", then started",
 		func(t testing.TB, m *chaosMesh, rng *rand.Rand) {
 			var n *node
-			eventually(t, responseTimeout, func() error {
+			eventually.Succeeds(t, responseTimeout, func() error {
 				if n = m.leader(stream); n == nil {
 					return fmt.Errorf("%s has no leader", stream)
 				}

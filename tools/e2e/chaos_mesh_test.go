@@ -20,6 +20,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
@@ -170,7 +171,7 @@ func (i *chaosInstance) restart(t testing.TB) {
 	t.Helper()
 	i.service.kill(t)
 	i.start()
-	eventually(t, 2*time.Minute, i.service.ready)
+	eventually.Succeeds(t, 2*time.Minute, i.service.ready)
 }
 
 // address returns the base URL of an ingress.
@@ -220,7 +221,7 @@ func (m *chaosMesh) byName(name string) []*chaosInstance {
 func (m *chaosMesh) awaitReady(t testing.TB) {
 	t.Helper()
 	for _, i := range m.instances {
-		eventually(t, 2*time.Minute, i.service.ready)
+		eventually.Succeeds(t, 2*time.Minute, i.service.ready)
 	}
 }
 
@@ -267,7 +268,7 @@ func (m *chaosMesh) info(stream string) (*jetstream.StreamInfo, error) {
 // update changes the configuration of a stream.
 func (m *chaosMesh) update(t testing.TB, stream string, change func(*jetstream.StreamInfo, *jetstream.StreamConfig)) {
 	t.Helper()
-	eventually(t, responseTimeout, func() error {
+	eventually.Succeeds(t, responseTimeout, func() error {
 		info, err := m.info(stream)
 		if err != nil {
 			return err

@@ -21,6 +21,7 @@ import (
 	"github.com/coder/websocket"
 	"github.com/coder/websocket/wsjson"
 
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
@@ -173,7 +174,7 @@ func startNginx(t *testing.T, configuration, ingress, at string) string {
 			t.Logf("nginx:\n%s", log)
 		}
 	})
-	eventually(t, responseTimeout, func() error {
+	eventually.Succeeds(t, responseTimeout, func() error {
 		select {
 		case <-p.done:
 			t.Fatalf("nginx ended with %v:\n%s", p.err, log)

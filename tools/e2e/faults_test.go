@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
@@ -98,7 +99,7 @@ func testKilledServices(t *testing.T, m *mesh) {
 		mu.Lock()
 		from := responses
 		mu.Unlock()
-		eventually(t, responseTimeout, func() error {
+		eventually.Succeeds(t, responseTimeout, func() error {
 			mu.Lock()
 			defer mu.Unlock()
 			if responses < from+4 {
@@ -127,7 +128,7 @@ func testKilledServices(t *testing.T, m *mesh) {
 		kill(t, pids[0])
 		awaitResponses()
 		for _, lane := range lanes {
-			eventually(t, responseTimeout, func() error {
+			eventually.Succeeds(t, responseTimeout, func() error {
 				if err := syscall.Kill(lane, 0); !errors.Is(err, syscall.ESRCH) {
 					return fmt.Errorf("lane %d of the killed %s still runs: %w", lane, name, err)
 				}
@@ -153,7 +154,7 @@ func TestUp_RestartedIngressKeepsItsAddress(t *testing.T) {
 
 func testRestartedIngressKeepsAddress(t *testing.T, m *mesh) {
 	kill(t, m.pids(t, "ingress")[0])
-	eventually(t, responseTimeout, func() error {
+	eventually.Succeeds(t, responseTimeout, func() error {
 		a, err := m.tryPost("?pipeline=faces", sampleFace(t))
 		if err != nil {
 			return err
@@ -182,7 +183,7 @@ func TestUp_NoProcessIsLeft(t *testing.T) {
 	}
 	m.kill(t)
 	for _, pid := range all {
-		eventually(t, responseTimeout, func() error {
+		eventually.Succeeds(t, responseTimeout, func() error {
 			if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
 				return fmt.Errorf("process %d still runs: %w", pid, err)
 			}
@@ -216,7 +217,7 @@ func testStopFinishesAcceptedJobs(t *testing.T, m *mesh) {
 	}()
 	inFlight := regexp.MustCompile(`sightmesh_http_requests_in_flight 1`)
 	admin := m.admin(t, "ingress")
-	eventually(t, responseTimeout, func() error { return scrape(admin, inFlight) })
+	eventually.Succeeds(t, responseTimeout, func() error { return scrape(admin, inFlight) })
 	m.stop(t)
 	if a := <-waiting; a.result.Status != v1.Done {
 		t.Errorf("the waiting request got %v, want a result", a)
@@ -224,7 +225,7 @@ func testStopFinishesAcceptedJobs(t *testing.T, m *mesh) {
 
 	m.restart(t)
 	for _, id := range jobs {
-		eventually(t, responseTimeout, func() error {
+		eventually.Succeeds(t, responseTimeout, func() error {
 			if a := m.get(t, "/v1/images/"+id); a.result.Status != v1.Done {
 				return fmt.Errorf("%v", a)
 			}
@@ -243,7 +244,7 @@ func testNoWorker(t *testing.T, m *mesh) {
 		t.Fatal(err)
 	}
 	defer syscall.Kill(pid, syscall.SIGCONT)
-	eventually(t, responseTimeout, func() error {
+	eventually.Succeeds(t, responseTimeout, func() error {
 		a := m.post(t, "?pipeline=text", samplePage(t), "Prefer", "wait=1")
 		if a.status == http.StatusServiceUnavailable && a.problem.Code == v1.NoWorker && a.header.Get("Retry-After") != "" {
 			return nil
@@ -280,7 +281,7 @@ func TestMesh_Metrics(t *testing.T) {
 	} {
 		admin := m.admin(t, service)
 		for _, p := range patterns {
-			eventually(t, 10*time.Second, func() error { return scrape(admin, regexp.MustCompile(p)) })
+			eventually.Succeeds(t, 10*time.Second, func() error { return scrape(admin, regexp.MustCompile(p)) })
 		}
 		for _, path := range []string{"/livez", "/readyz"} {
 			res, err := http.Get(admin + path)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
@@ -143,21 +144,21 @@ func TestUp_FullDisk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, responseTimeout, func() error {
+	eventually.Succeeds(t, responseTimeout, func() error {
 		_, err := js.Publish(t.Context(), subject.Results("text", "01JZZZZZZZZZZZZZZZZZZZZZZZ"), make([]byte, 1<<20))
 		if err == nil {
 			return errors.New("a message was stored on a full disk")
 		}
 		return nil
 	})
-	eventually(t, responseTimeout, func() error {
+	eventually.Succeeds(t, responseTimeout, func() error {
 		if a := m.post(t, "?pipeline=text", page); a.status != http.StatusServiceUnavailable {
 			return fmt.Errorf("POST on a full disk: %v, want 503", a)
 		}
 		return nil
 	})
 	admin := m.admin(t, "up")
-	eventually(t, responseTimeout, func() error {
+	eventually.Succeeds(t, responseTimeout, func() error {
 		status, body := readyz(t, admin)
 		if want := "free on the disk of " + data; status != http.StatusServiceUnavailable || !strings.Contains(body, want) {
 			return fmt.Errorf("readyz on a full disk: %d %s, want 503 with %q", status, body, want)
@@ -171,13 +172,13 @@ func TestUp_FullDisk(t *testing.T) {
 	if _, ok := m.stderr.search(regexp.MustCompile(`"msg":"restarting the NATS server"`), responseTimeout); !ok {
 		t.Fatalf("up does not restart the NATS server:\n%s", m.stderr)
 	}
-	eventually(t, responseTimeout, func() error {
+	eventually.Succeeds(t, responseTimeout, func() error {
 		if a := m.post(t, "?pipeline=text", page); a.result.Status != v1.Done {
 			return fmt.Errorf("POST after the disk has space again: %v, want a result", a)
 		}
 		return nil
 	})
-	eventually(t, responseTimeout, func() error {
+	eventually.Succeeds(t, responseTimeout, func() error {
 		if status, body := readyz(t, admin); status != http.StatusOK {
 			return fmt.Errorf("readyz after the disk has space again: %d %s, want 200", status, body)
 		}

@@ -25,6 +25,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sightmesh/sightmesh/contracts/client"
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
@@ -161,7 +162,7 @@ func (p *postgres) start() {
 	if err := p.cmd.Start(); err != nil {
 		p.t.Fatal(err)
 	}
-	eventually(p.t, time.Minute, func() error { _, err := p.query("select 1"); return err })
+	eventually.Succeeds(p.t, time.Minute, func() error { _, err := p.query("select 1"); return err })
 }
 
 // stop ends the server immediately and closes every connection.
@@ -199,7 +200,7 @@ func (p *postgres) query(sql string) ([]string, error) {
 
 func (p *postgres) await(what, sql, want string) {
 	p.t.Helper()
-	eventually(p.t, 2*time.Minute, func() error {
+	eventually.Succeeds(p.t, 2*time.Minute, func() error {
 		got, err := p.query(sql)
 		if err != nil {
 			return err
@@ -239,7 +240,7 @@ func TestInteropPostgres(t *testing.T) {
 			}
 		})
 		var pid int
-		eventually(t, responseTimeout, func() error { // results restarts
+		eventually.Succeeds(t, responseTimeout, func() error { // results restarts
 			pids := m.pids(t, "results")
 			if len(pids) == 0 {
 				return errors.New("results does not run")
@@ -250,7 +251,7 @@ func TestInteropPostgres(t *testing.T) {
 		kill(t, pid)
 	}
 	posting.Wait()
-	eventually(t, responseTimeout, func() error {
+	eventually.Succeeds(t, responseTimeout, func() error {
 		got, err := db.query("select count(*) >= 35 from results")
 		if err == nil && got[0] != "true" {
 			err = errors.New("the table has fewer than 35 results")

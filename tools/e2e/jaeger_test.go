@@ -18,6 +18,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
@@ -147,7 +148,7 @@ func (m *jaegerMesh) query(path string) (traces []jaegerTrace, err error) {
 // trace waits until a trace is complete and has the named spans, and returns it.
 func (m *jaegerMesh) trace(t *testing.T, id string, names ...string) (tr jaegerTrace) {
 	t.Helper()
-	eventually(t, responseTimeout, func() error {
+	eventually.Succeeds(t, responseTimeout, func() error {
 		traces, err := m.query("/api/traces/" + id)
 		if err != nil {
 			return err
@@ -177,7 +178,7 @@ func (m *jaegerMesh) search(t *testing.T, key, value string) []jaegerTrace {
 		t.Fatal(err)
 	}
 	var found []jaegerTrace
-	eventually(t, responseTimeout, func() error {
+	eventually.Succeeds(t, responseTimeout, func() error {
 		var err error
 		found, err = m.query("/api/traces?service=sightmesh-ingress&lookback=1h&limit=100&tags=" + url.QueryEscape(string(tags)))
 		if err == nil && len(found) == 0 {
@@ -369,7 +370,7 @@ func TestJaeger_AcceptsChartConfig(t *testing.T) {
 func (m *jaegerMesh) testMetricsAndLogs(t *testing.T, r *receiver) {
 	trace := m.post(t, "?pipeline=text", samplePage(t)[:5000]).problem.TraceID
 	m.trace(t, trace, "process IMAGES")
-	eventually(t, responseTimeout, func() error {
+	eventually.Succeeds(t, responseTimeout, func() error {
 		if !r.hasMetric("sightmesh-detect", "sightmesh_lane_count") {
 			return errors.New("detect has sent no metrics")
 		}
@@ -560,7 +561,7 @@ func (m *jaegerMesh) occupyLanes(t *testing.T) (detect int, lanes []int, a respo
 		}
 	}
 	a = m.post(t, "?pipeline=text", samplePage(t), "Prefer", "respond-async")
-	eventually(t, responseTimeout, func() error {
+	eventually.Succeeds(t, responseTimeout, func() error {
 		if now := m.get(t, a.header.Get("Location")).decoded(t); now.result.Status != v1.Running {
 			return pendingError{now}
 		}
@@ -572,7 +573,7 @@ func (m *jaegerMesh) occupyLanes(t *testing.T) (detect int, lanes []int, a respo
 // outcome waits for the outcome of an image that was accepted.
 func (m *jaegerMesh) outcome(t *testing.T, a response) (r v1.Result) {
 	t.Helper()
-	eventually(t, responseTimeout, func() error {
+	eventually.Succeeds(t, responseTimeout, func() error {
 		now := m.get(t, a.header.Get("Location")).decoded(t)
 		if r = now.result; !r.Final() {
 			return pendingError{now}

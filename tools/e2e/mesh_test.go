@@ -19,6 +19,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
@@ -191,7 +192,7 @@ func (m *mesh) join(t testing.TB, service string, args ...string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { p.stop(t) })
-	eventually(t, 90*time.Second, func() error { return ready(log) })
+	eventually.Succeeds(t, 90*time.Second, func() error { return ready(log) })
 	if service == "ingress" {
 		m.http = append(m.http, "http://"+log.last(httpLine)[1])
 	}
@@ -219,22 +220,6 @@ func ready(log *lines) error {
 		return fmt.Errorf("the service is not ready: %s", res.Status)
 	}
 	return nil
-}
-
-// eventually tries until f returns nil.
-func eventually(t testing.TB, within time.Duration, f func() error) {
-	t.Helper()
-	deadline := time.Now().Add(within)
-	for {
-		err := f()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %v: %v", within, err)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
 }
 
 // response is an HTTP response that was read completely.

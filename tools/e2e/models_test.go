@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
@@ -63,7 +64,7 @@ layer { name: "out" type: "Power" bottom: "data" top: "out" power_param { scale:
 func (m *mesh) awaitPipelines(t *testing.T) map[string]v1.Pipeline {
 	t.Helper()
 	pipelines := map[string]v1.Pipeline{}
-	eventually(t, 30*time.Second, func() error {
+	eventually.Succeeds(t, 30*time.Second, func() error {
 		var list v1.Pipelines
 		if err := json.Unmarshal(m.get(t, "/v1/pipelines").body, &list); err != nil {
 			return err
@@ -237,14 +238,14 @@ pipelines:
 		kill(t, lane)
 	}
 	want := filepath.Join(models, "changed", "rows.caffemodel") + ": its SHA-256 is "
-	eventually(t, 30*time.Second, func() error {
+	eventually.Succeeds(t, 30*time.Second, func() error {
 		if p := m.awaitPipelines(t)["changed"]; p.Ready || !strings.Contains(p.Reason, want) {
 			return fmt.Errorf("the pipeline is ready: %v, with the reason %q, want not ready with %q", p.Ready, p.Reason, want)
 		}
 		return nil
 	})
 	checkProblem(t, m.post(t, "?pipeline=changed", boxImage(t)), v1.NoWorker)
-	eventually(t, 30*time.Second, func() error {
+	eventually.Succeeds(t, 30*time.Second, func() error {
 		if p := m.awaitPipelines(t)["steady"]; !p.Ready {
 			return fmt.Errorf("the other pipeline is not ready: %s", p.Reason)
 		}

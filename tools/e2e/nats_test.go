@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go/micro"
 
 	"github.com/sightmesh/sightmesh/contracts/client"
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
@@ -139,7 +140,7 @@ func testNATS(t *testing.T, m *mesh) {
 		if _, err := js.Publish(context.Background(), subject.Images(job), []byte("19 bytes, no image")); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, responseTimeout, func() error {
+		eventually.Succeeds(t, responseTimeout, func() error {
 			a := m.get(t, "/v1/images/"+job.ID)
 			if a.result.Status == v1.Failed && a.result.Problem != nil && a.result.Problem.Code == v1.UnsupportedType {
 				return nil

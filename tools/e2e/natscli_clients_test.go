@@ -20,6 +20,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/sightmesh/sightmesh/contracts/client"
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
@@ -143,7 +144,7 @@ func TestClientsNATS_DocumentedCommands(t *testing.T) {
 			job = r.ID
 		},
 		"nats req sight.v1.lookup.JOB ''": func(t *testing.T, line string) {
-			eventually(t, responseTimeout, func() error {
+			eventually.Succeeds(t, responseTimeout, func() error {
 				if out := n.run(t, strings.Replace(line, "JOB", job, 1)); !strings.Contains(out, `"status":"done"`) {
 					return fmt.Errorf("the job is not done: %s", out)
 				}
@@ -169,7 +170,7 @@ func TestClientsNATS_DocumentedCommands(t *testing.T) {
 		"nats micro stats ingress": contains("ingress", "analyze"),
 		"nats pub --jetstream --no-templates --force-stdin -H Nats-Msg-Id:scan-0001.images sight.v1.images.text.bulk.scan-0001 < page.png": contains("IMAGES"),
 		"nats req sight.v1.lookup.scan-0001 ''": func(t *testing.T, line string) {
-			eventually(t, responseTimeout, func() error {
+			eventually.Succeeds(t, responseTimeout, func() error {
 				if out := n.run(t, line); !strings.Contains(out, sum) {
 					return fmt.Errorf("the job is not done with the image %s: %s", sum, out)
 				}

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
@@ -45,7 +46,7 @@ func decodeReport(t testing.TB, a response) v1.Report {
 func (m *mesh) awaitReport(t testing.TB, location string) v1.Report {
 	t.Helper()
 	var r v1.Report
-	eventually(t, 2*time.Minute, func() error {
+	eventually.Succeeds(t, 2*time.Minute, func() error {
 		a := m.get(t, location)
 		if r = decodeReport(t, a); r.Status != v1.Done {
 			return pendingError{a}
@@ -166,7 +167,7 @@ func testReportOfURLs(t *testing.T, m *mesh) {
 	if n := seen("/flaky.jpg"); n != 2 {
 		t.Errorf("%d fetches of an image whose first fetch fails, want 2", n)
 	}
-	eventually(t, responseTimeout, func() error {
+	eventually.Succeeds(t, responseTimeout, func() error {
 		if c := decodeReport(t, m.get(t, location)).Callback; c == nil || c.State != v1.CallbackDelivered {
 			return fmt.Errorf("the webhook is %+v, want it delivered", c)
 		}
@@ -239,7 +240,7 @@ func testReportSurvivesRestart(t *testing.T, m *mesh) {
 	}
 	a := m.send(t, http.MethodPost, "/v1/reports?pipeline=faces", "application/json", `{"images":[`+strings.Join(images, ",")+`]}`)
 	location := a.header.Get("Location")
-	eventually(t, responseTimeout, func() error {
+	eventually.Succeeds(t, responseTimeout, func() error {
 		if r := decodeReport(t, m.get(t, location)); r.Counts.Done < 3 {
 			return pendingError{a}
 		}

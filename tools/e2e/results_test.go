@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/tools/internal/sample"
 )
@@ -170,7 +171,7 @@ func testResults(t *testing.T, m *mesh) {
 		case a.header.Get("Location") != "/v1/images/"+a.result.ID:
 			t.Fatalf("Location is %s, want /v1/images/%s", a.header.Get("Location"), a.result.ID)
 		}
-		eventually(t, responseTimeout, func() error {
+		eventually.Succeeds(t, responseTimeout, func() error {
 			got := m.get(t, a.header.Get("Location"))
 			switch {
 			case got.status != http.StatusOK:

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/tools/internal/sample"
@@ -71,7 +72,7 @@ func TestScaleFromZero_RequestWaitsForWorkers(t *testing.T) {
 			}
 			waiting <- a
 		}()
-		eventually(t, 30*time.Second, func() error { return c.checkHasMessages(streams.Images) })
+		eventually.Succeeds(t, 30*time.Second, func() error { return c.checkHasMessages(streams.Images) })
 		for _, w := range workers {
 			w.start()
 		}
@@ -108,7 +109,7 @@ func TestServe_OwnWorkersForEachPipeline(t *testing.T) {
 		i := c.add(t, "detect", binary(t, "detect"))
 		i.args = append(i.args, "--serve", pipelines)
 		i.start()
-		eventually(t, 2*time.Minute, i.service.ready)
+		eventually.Succeeds(t, 2*time.Minute, i.service.ready)
 	}
 	start("hurried")
 	m := &mesh{http: c.addresses()}
@@ -152,7 +153,7 @@ func (m *chaosMesh) checkHasMessages(stream string) error {
 // every pipeline that accepts images.
 func awaitStates(t *testing.T, m *mesh, want map[string]v1.PipelineState) {
 	t.Helper()
-	eventually(t, 30*time.Second, func() error {
+	eventually.Succeeds(t, 30*time.Second, func() error {
 		var list v1.Pipelines
 		if err := json.Unmarshal(m.get(t, "/v1/pipelines").body, &list); err != nil {
 			return err

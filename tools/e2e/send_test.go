@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
@@ -133,7 +134,7 @@ func TestSend_ResumesAfterKill(t *testing.T) {
 			t.Fatal(err)
 		}
 		before := lines()
-		eventually(t, responseTimeout, func() error {
+		eventually.Succeeds(t, responseTimeout, func() error {
 			if got := lines() - before; got < 20 {
 				return fmt.Errorf("%d of 20 outcomes were written", got)
 			}

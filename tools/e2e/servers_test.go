@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/tools/internal/up"
 )
@@ -123,7 +124,7 @@ func (n *node) Start(t testing.TB) {
 	if n.server, err = startProcess(cmd); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, responseTimeout, func() error {
+	eventually.Succeeds(t, responseTimeout, func() error {
 		select {
 		case <-n.server.done:
 			t.Fatalf("NATS server %s ended: %v\n%s", n.config.Name, n.server.err, n.log)
@@ -152,7 +153,7 @@ func (n *node) Kill(t testing.TB) {
 // consumer on the node is current.
 func (n *node) awaitHealthy(t testing.TB) {
 	t.Helper()
-	eventually(t, responseTimeout, func() error {
+	eventually.Succeeds(t, responseTimeout, func() error {
 		res, err := http.Get("http://" + n.config.Monitor + "/healthz")
 		if err != nil {
 			return err
@@ -283,7 +284,7 @@ func (r *clusterRunner) start(t testing.TB, m *mesh) {
 	}
 	m.http = nil
 	for _, s := range r.running {
-		eventually(t, 90*time.Second, s.ready)
+		eventually.Succeeds(t, 90*time.Second, s.ready)
 		if addr := s.http(); addr != "" {
 			m.http = append(m.http, "http://"+addr)
 		}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/coder/websocket"
 
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/tools/internal/sample"
 )
@@ -273,7 +274,7 @@ func testSessionResumes(t *testing.T, m *mesh) {
 		if round == 0 && (from < killAfter || from == n) { // a few may arrive after the kill
 			t.Errorf("%d outcomes came before the ingress ended, want at least %d and fewer than %d", from, killAfter, n)
 		}
-		eventually(t, responseTimeout, func() error { // the ingress restarts
+		eventually.Succeeds(t, responseTimeout, func() error { // the ingress restarts
 			a, err := m.tryPost("?pipeline=faces", sampleFace(t))
 			if err == nil && a.status != http.StatusOK {
 				err = fmt.Errorf("%v", a)

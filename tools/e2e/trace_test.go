@@ -20,6 +20,8 @@ import (
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 )
 
 // receiver receives spans, metrics and logs over OTLP/HTTP, as a collector does.
@@ -167,7 +169,7 @@ func TestOTLP_MetricsAndLogs(t *testing.T) {
 		"ingress": "sightmesh_http_request_duration_seconds", "detect": "sightmesh_messages_total",
 		"classify": "sightmesh_lane_seconds", "results": "sightmesh_answers_total",
 	} {
-		eventually(t, responseTimeout, func() error {
+		eventually.Succeeds(t, responseTimeout, func() error {
 			if !r.hasMetric("sightmesh-"+service, metric) {
 				return fmt.Errorf("%s has not sent %s", service, metric)
 			}
@@ -177,7 +179,7 @@ func TestOTLP_MetricsAndLogs(t *testing.T) {
 			t.Errorf("/metrics of %s: %v", service, err)
 		}
 	}
-	eventually(t, responseTimeout, func() error {
+	eventually.Succeeds(t, responseTimeout, func() error {
 		if len(r.trace(trace)) == 0 {
 			return fmt.Errorf("no span of the trace %s was sent", trace)
 		}
@@ -235,7 +237,7 @@ func TestTrace_OneForEachJob(t *testing.T) {
 		`sightmesh-ingress "process reply" CONSUMER < ` + root + ` ~ reply`,
 	}
 	var spans []span
-	eventually(t, responseTimeout, func() error {
+	eventually.Succeeds(t, responseTimeout, func() error {
 		if spans = r.trace(callerTrace); len(spans) < len(want) {
 			return fmt.Errorf("%d spans: %v", len(spans), spans)
 		}
@@ -261,7 +263,7 @@ func TestTrace_JobInParts(t *testing.T) {
 		t.Fatalf("got %v: no time of the join", a)
 	}
 	var spans []span
-	eventually(t, responseTimeout, func() error {
+	eventually.Succeeds(t, responseTimeout, func() error {
 		spans = r.trace(a.result.TraceID)
 		count := map[string]int{} // by name
 		for _, s := range spans {
@@ -300,7 +302,7 @@ func TestTrace_Report(t *testing.T) {
 		}
 		return n
 	}
-	eventually(t, responseTimeout, func() error {
+	eventually.Succeeds(t, responseTimeout, func() error {
 		for _, name := range []string{"report", "process REPORTS"} {
 			if count(name) == 0 {
 				return fmt.Errorf("no span %s in %v", name, r.trace(id))

@@ -13,6 +13,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
@@ -182,7 +183,7 @@ func (u *upgrade) publish(t testing.TB) {
 // awaitMessages waits until a stream has at least n messages.
 func (u *upgrade) awaitMessages(t testing.TB, stream string, n int) {
 	t.Helper()
-	eventually(t, responseTimeout, func() error {
+	eventually.Succeeds(t, responseTimeout, func() error {
 		info, err := u.info(stream)
 		if err == nil && info.State.Msgs < uint64(n) {
 			err = fmt.Errorf("%s has %d messages, want %d", stream, info.State.Msgs, n)
@@ -194,7 +195,7 @@ func (u *upgrade) awaitMessages(t testing.TB, stream string, n int) {
 // awaitPending waits until a consumer has a message that it did not deliver.
 func (u *upgrade) awaitPending(t testing.TB, stream, consumer string) {
 	t.Helper()
-	eventually(t, responseTimeout, func() error {
+	eventually.Succeeds(t, responseTimeout, func() error {
 		ctx, cancel := context.WithTimeout(t.Context(), jetStreamTimeout)
 		defer cancel()
 		c, err := u.js.Consumer(ctx, stream, consumer)

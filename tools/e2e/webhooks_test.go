@@ -10,6 +10,7 @@ import (
 
 	webhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
@@ -40,7 +41,7 @@ func testWebhooks(t *testing.T, m *mesh) {
 	})
 	a := m.post(t, "?pipeline=faces&callback="+receiver+"/job", sampleFace(t), "Prefer", "respond-async", "X-Sight-Meta-Camera", "3")
 	location := a.header.Get("Location")
-	eventually(t, responseTimeout, func() error {
+	eventually.Succeeds(t, responseTimeout, func() error {
 		c := m.get(t, location).result.Callback
 		if c == nil || c.State != v1.CallbackPending || c.Error != "the receiver answered 500" || c.Next.IsZero() {
 			return pendingError{a}
@@ -68,7 +69,7 @@ func testWebhooks(t *testing.T, m *mesh) {
 	case <-time.After(responseTimeout):
 		t.Fatal("no second attempt came")
 	}
-	eventually(t, responseTimeout, func() error {
+	eventually.Succeeds(t, responseTimeout, func() error {
 		if c := m.get(t, location).result.Callback; c == nil || c.State != v1.CallbackDelivered || c.Attempts != 2 {
 			return pendingError{a}
 		}
@@ -77,7 +78,7 @@ func testWebhooks(t *testing.T, m *mesh) {
 
 	forbidden := strings.Replace(receiver, webHost, "127.0.0.1", 1)
 	rejected := m.post(t, "?pipeline=faces&callback="+forbidden, sampleFace(t), "Prefer", "respond-async")
-	eventually(t, responseTimeout, func() error {
+	eventually.Succeeds(t, responseTimeout, func() error {
 		if c := m.get(t, rejected.header.Get("Location")).result.Callback; c == nil || c.State != v1.CallbackFailed {
 			return pendingError{rejected}
 		}

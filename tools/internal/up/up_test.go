@@ -20,6 +20,8 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"go.uber.org/goleak"
+
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 )
 
 // TestMain also makes the test binary a service that up starts, when it has the name of
@@ -108,13 +110,15 @@ func startChild(t *testing.T, mode string) (*child, *output) {
 	return c, out
 }
 
+// waitFor waits until f returns true.
 func waitFor(t *testing.T, what string, f func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !f(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain for %s", what)
+	eventually.Succeeds(t, 20*time.Second, func() error {
+		if !f() {
+			return fmt.Errorf("still waiting for %s", what)
 		}
-	}
+		return nil
+	})
 }
 
 func childPID(c *child) int {
