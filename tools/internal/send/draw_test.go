@@ -10,7 +10,7 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// drawnFile returns what was written for an image of the folder dir.
+// drawnFile returns the drawn file of an image in the folder dir.
 func drawnFile(t *testing.T, dir, name string) string {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join(dir, name+".jpg"))
@@ -20,8 +20,8 @@ func drawnFile(t *testing.T, dir, name string) string {
 	return string(b)
 }
 
-// TestDraw_OverHTTP: the image is sent again under the key of its job, which
-// the mesh of these tests checks.
+// TestDraw_OverHTTP checks that an image is sent again, with the key of its job, to be
+// drawn. The mesh of these tests checks the key.
 func TestDraw_OverHTTP(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t, func(w http.ResponseWriter, r *http.Request, image string, n int) {
@@ -44,15 +44,13 @@ func TestDraw_OverHTTP(t *testing.T) {
 		o := out[name]
 		switch {
 		case o.Status != v1.Done:
-			t.Errorf("%s: the outcome is %+v, want done at the first attempt: status %v, want done",
-				name, o, o.Status)
+			t.Errorf("%s: outcome %+v: status %s, want done", name, o, o.Status)
 		case o.Error != "":
-			t.Errorf(`%s: the outcome is %+v, want done at the first attempt: error %q, want ""`, name, o, o.Error)
+			t.Errorf("%s: error %q, want none", name, o.Error)
 		case o.Attempts != 1:
-			t.Errorf("%s: the outcome is %+v, want done at the first attempt: attempts %v, want 1",
-				name, o, o.Attempts)
+			t.Errorf("%s: %d attempts, want 1", name, o.Attempts)
 		case o.Result == nil:
-			t.Errorf("%s: the outcome is %+v, want done at the first attempt: no result", name, o)
+			t.Errorf("%s: outcome %+v: no result", name, o)
 		}
 		if got := m.posts[name]; got != posts {
 			t.Errorf("%s was sent %d times, want %d", name, got, posts)
@@ -80,20 +78,20 @@ func TestDraw_FailureKeepsOutcome(t *testing.T) {
 	names := []string{"damaged.jpg", "no-worker.jpg", "json.jpg"}
 	out, _, code := command(t, t.Context(), Config{URL: m.URL, Paths: []string{folder(t, names...)}, Draw: drawn})
 	if code != 0 {
-		t.Errorf("code %d, want 0: every image was read", code)
+		t.Errorf("code %d, want 0 because every job is done", code)
 	}
 	for _, name := range names {
 		o := out[name]
 		switch {
 		case o.Status != v1.Done:
-			t.Errorf("%s: the outcome is %+v, want done: status %v, want done", name, o, o.Status)
+			t.Errorf("%s: outcome %+v: status %s, want done", name, o, o.Status)
 		case o.Result == nil:
-			t.Errorf("%s: the outcome is %+v, want done: no result", name, o)
+			t.Errorf("%s: outcome %+v: no result", name, o)
 		case o.Problem != nil:
-			t.Errorf("%s: the outcome is %+v, want done: problem %v, want nil", name, o, o.Problem)
+			t.Errorf("%s: problem %v, want none", name, o.Problem)
 		}
 		if !strings.HasPrefix(o.Error, "draw: ") {
-			t.Errorf("%s: the error is %q, want that of drawing", name, o.Error)
+			t.Errorf("%s: the error is %q, want it to begin with draw:", name, o.Error)
 		}
 		if got := m.posts[name]; got != 2 {
 			t.Errorf("%s was sent %d times, want 2", name, got)
@@ -101,8 +99,8 @@ func TestDraw_FailureKeepsOutcome(t *testing.T) {
 	}
 	switch left, err := os.ReadDir(drawn); {
 	case err != nil:
-		t.Errorf("the folder has %d files (%v), want none", len(left), err)
+		t.Error(err)
 	case len(left) != 0:
-		t.Errorf("the folder has %d files (%v), want none: %d left, want 0", len(left), err, len(left))
+		t.Errorf("the folder of drawn images has %d files, want 0", len(left))
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// TestFind_FollowsFolderLink: what it names is sent.
+// TestFind_FollowsFolderLink checks that the files of a linked folder are found.
 func TestFind_FollowsFolderLink(t *testing.T) {
 	t.Parallel()
 	link := filepath.Join(t.TempDir(), "photos")
@@ -18,13 +18,13 @@ func TestFind_FollowsFolderLink(t *testing.T) {
 	images, err := find(t.Context(), []string{link}, nil)
 	switch {
 	case err != nil:
-		t.Errorf("found %v, %v", images.files, err)
+		t.Error(err)
 	case len(images.files) != 2:
-		t.Errorf("found %v, %v: %d images.files, want 2", images.files, err, len(images.files))
+		t.Errorf("found the files %v, want 2", images.files)
 	}
 }
 
-// TestDraw_NamesAreUnique: no two images have the same.
+// TestDraw_NamesAreUnique checks that drawn images have different names.
 func TestDraw_NamesAreUnique(t *testing.T) {
 	t.Parallel()
 	one, two := folder(t, "1.jpg", "2.jpg"), folder(t, "1.jpg", "3.jpg")
@@ -40,13 +40,13 @@ func TestDraw_NamesAreUnique(t *testing.T) {
 	}
 }
 
-// TestFind_StopsWithContext: a folder may have so many files that a listing
-// takes minutes.
+// TestFind_StopsWithContext checks that find stops. The list of a large folder may take
+// minutes.
 func TestFind_StopsWithContext(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := find(ctx, []string{folder(t, "a.jpg")}, nil); !errors.Is(err, context.Canceled) {
-		t.Errorf("error %v, want %v", err, context.Canceled)
+		t.Errorf("the error is %v, want %v", err, context.Canceled)
 	}
 }

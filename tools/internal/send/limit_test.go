@@ -10,8 +10,8 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// TestLimit_IgnoresFailures: quick failures do not make every later image
-// look slow.
+// TestLimit_IgnoresFailures checks that quick failures do not count as fast images, with
+// which every later image would seem slow.
 func TestLimit_IgnoresFailures(t *testing.T) {
 	t.Parallel()
 	down := true
@@ -21,7 +21,7 @@ func TestLimit_IgnoresFailures(t *testing.T) {
 		}
 		return v1.Result{}, nil
 	}}
-	for range 16 { // the mesh is away
+	for range 16 { // the mesh is unreachable
 		r.attempt(t.Context(), "", nil)
 	}
 	down = false
@@ -30,6 +30,6 @@ func TestLimit_IgnoresFailures(t *testing.T) {
 		r.limit.observe(time.Duration(float64(200*time.Millisecond)*max(1, float64(at)/32)), false)
 	}
 	if n := r.limit.current(); n < 32 {
-		t.Errorf("ends at %d, want what 32 lanes have to do", n)
+		t.Errorf("the limit is %d, want at least 32", n)
 	}
 }

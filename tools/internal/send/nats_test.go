@@ -14,7 +14,7 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// startNATS runs a server until the test ends, and returns its URL and a
+// startNATS runs a NATS server until the test ends, and returns its URL and a
 // connection.
 func startNATS(t *testing.T) (string, *nats.Conn) {
 	t.Helper()
@@ -28,7 +28,7 @@ func startNATS(t *testing.T) (string, *nats.Conn) {
 		s.WaitForShutdown()
 	})
 	if !s.ReadyForConnections(10 * time.Second) {
-		t.Fatal("the server is not ready")
+		t.Fatal("the NATS server is not ready for connections")
 	}
 	nc, err := nats.Connect(s.ClientURL())
 	if err != nil {
@@ -43,8 +43,8 @@ func startNATS(t *testing.T) (string, *nats.Conn) {
 	return s.ClientURL(), nc
 }
 
-// TestOverNATS_RetriesWithSameKey: ingress does not know whether the first
-// request was accepted.
+// TestOverNATS_RetriesWithSameKey checks the retry after a reply that says that the first
+// request may have been accepted.
 func TestOverNATS_RetriesWithSameKey(t *testing.T) {
 	t.Parallel()
 	url, nc := startNATS(t)
@@ -72,16 +72,15 @@ func TestOverNATS_RetriesWithSameKey(t *testing.T) {
 	out, _, code := command(t, t.Context(), Config{NATS: connection.Config{URL: url}, Pipeline: "text", Paths: []string{folder(t, "a.jpg")}})
 	switch {
 	case code != 0:
-		t.Fatalf("code %d: %+v, want 2 attempts: code %v, want 0", code, out["a.jpg"], code)
+		t.Fatalf("code %d, want 0: %+v", code, out["a.jpg"])
 	case out["a.jpg"].Attempts != 2:
-		t.Fatalf(`code %d: %+v, want 2 attempts: out["a.jpg"].Attempts %v, want 2`,
-			code, out["a.jpg"], out["a.jpg"].Attempts)
+		t.Fatalf("%d attempts, want 2", out["a.jpg"].Attempts)
 	}
 	switch first, second := <-keys, <-keys; {
 	case first == "":
-		t.Errorf("the keys are %q and %q, want the same: no first", first, second)
+		t.Error("the first request has no key")
 	case first != second:
-		t.Errorf("the keys are %q and %q, want the same: first %v, want %v", first, second, first, second)
+		t.Errorf("the keys are %q and %q, want the same", first, second)
 	}
 }
 
@@ -116,14 +115,13 @@ func TestOverNATS_Draw(t *testing.T) {
 	out, _, code := command(t, t.Context(), Config{NATS: connection.Config{URL: url}, Pipeline: "faces", Paths: []string{folder(t, "a.jpg")}, Draw: drawn})
 	switch {
 	case code != 0:
-		t.Errorf("code %d: %+v, want done: code %v, want 0", code, out["a.jpg"], code)
+		t.Errorf("code %d, want 0: %+v", code, out["a.jpg"])
 	case out["a.jpg"].Status != v1.Done:
-		t.Errorf(`code %d: %+v, want done: out["a.jpg"].Status %v, want done`,
-			code, out["a.jpg"], out["a.jpg"].Status)
+		t.Errorf("status %s, want done", out["a.jpg"].Status)
 	case out["a.jpg"].Error != "":
-		t.Errorf(`code %d: %+v, want done: out["a.jpg"].Error %q, want ""`, code, out["a.jpg"], out["a.jpg"].Error)
+		t.Errorf("error %q, want none", out["a.jpg"].Error)
 	}
 	if got, want := drawnFile(t, drawn, "a.jpg"), "image/jpeg of a.jpg with face 0.50"; got != want {
-		t.Errorf("drawn is %q, want %q", got, want)
+		t.Errorf("the drawn image is %q, want %q", got, want)
 	}
 }

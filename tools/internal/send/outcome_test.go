@@ -12,8 +12,9 @@ import (
 	"github.com/sightmesh/sightmesh/tools/internal/exit"
 )
 
-// startInterrupted runs a sender over images, one at a time, that is interrupted
-// at 2.jpg, and gives what resumes it. Those named damaged fail.
+// startInterrupted runs a sender, which is interrupted at 2.jpg, and returns the
+// configuration that resumes it. It sends one image at a time. Images with damaged in
+// their name fail.
 func startInterrupted(t *testing.T, images ...string) Config {
 	t.Helper()
 	ctx, interrupt := context.WithCancel(t.Context())
@@ -33,14 +34,14 @@ func startInterrupted(t *testing.T, images ...string) Config {
 		Out: filepath.Join(tmp, "out.ndjson"), Failed: filepath.Join(tmp, "failed.txt"),
 	}
 	if _, _, code := command(t, ctx, cfg); code != exit.Interrupted {
-		t.Fatalf("code %d", code)
+		t.Fatalf("code %d, want %d", code, exit.Interrupted)
 	}
 	cfg.Resume = true
 	return cfg
 }
 
-// TestResume_CountsEarlierFailures: the end of a resumed run is that of the
-// whole.
+// TestResume_CountsEarlierFailures checks that the exit code and the list of failures of
+// a resumed run include the run before.
 func TestResume_CountsEarlierFailures(t *testing.T) {
 	t.Parallel()
 	cfg := startInterrupted(t, "1-damaged.jpg", "2.jpg", "3.jpg", "4.jpg")
@@ -49,20 +50,18 @@ func TestResume_CountsEarlierFailures(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	switch {
-	case code != exit.Partial:
-		t.Errorf("resumed: code %d, want %d; failed %q, want the one of before: code %v, want %v",
-			code, exit.Partial, list, code, exit.Partial)
-	case !strings.Contains(string(list), "1-damaged.jpg"):
-		t.Errorf(`resumed: code %d, want %d; failed %q, want the one of before: want strings.Contains(string(list), "1-damaged.jpg")`,
-			code, exit.Partial, list)
+	if code != exit.Partial {
+		t.Errorf("the code of the resumed run is %d, want %d", code, exit.Partial)
+	}
+	if !strings.Contains(string(list), "1-damaged.jpg") {
+		t.Errorf("the list of failures is %q, want 1-damaged.jpg in it", list)
 	}
 }
 
-// TestCommand_PartialFailure: not every image failed.
+// TestCommand_PartialFailure checks the exit code when some images fail.
 func TestCommand_PartialFailure(t *testing.T) {
 	t.Parallel()
 	if _, _, code := command(t, t.Context(), startInterrupted(t, "1.jpg", "2.jpg", "9-damaged.jpg")); code != exit.Partial {
-		t.Errorf("resumed: code %d, want %d", code, exit.Partial)
+		t.Errorf("the code of the resumed run is %d, want %d", code, exit.Partial)
 	}
 }

@@ -9,8 +9,8 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// TestRetry_NewKeyAfterFailedJob: an attempt after a job that failed in a
-// way that may pass is another job, since a key always gives the first's answer.
+// TestRetry_NewKeyAfterFailedJob checks that the attempt after a job that failed with a
+// transient problem has a new key. With the old key the mesh returns the failed job.
 func TestRetry_NewKeyAfterFailedJob(t *testing.T) {
 	t.Parallel()
 	first := ""
@@ -29,8 +29,8 @@ func TestRetry_NewKeyAfterFailedJob(t *testing.T) {
 	out, _, code := command(t, t.Context(), Config{URL: mesh.URL, Paths: []string{folder(t, "a.jpg")}, Concurrency: "1", Attempts: 3})
 	switch {
 	case code != 0:
-		t.Errorf("code %d: %+v: code %v, want 0", code, out["a.jpg"], code)
+		t.Errorf("code %d, want 0: %+v", code, out["a.jpg"])
 	case out["a.jpg"].Attempts != 2:
-		t.Errorf(`code %d: %+v: out["a.jpg"].Attempts %v, want 2`, code, out["a.jpg"], out["a.jpg"].Attempts)
+		t.Errorf("%d attempts, want 2", out["a.jpg"].Attempts)
 	}
 }

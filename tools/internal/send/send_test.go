@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 		goleak.IgnoreAnyFunction("net/http.(*conn).serve"))
 }
 
-// folder makes files with their own names as content.
+// folder returns a folder with files. The content of a file is its name.
 func folder(t *testing.T, names ...string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -83,9 +83,9 @@ func TestResume_ReadsOutcomes(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "out")
 	switch sent, err := readSent(path); {
 	case err != nil:
-		t.Errorf("without a file: %v, %v", sent, err)
+		t.Errorf("without a file: %v", err)
 	case len(sent) != 0:
-		t.Errorf("without a file: %v, %v: %d sent, want 0", sent, err, len(sent))
+		t.Errorf("without a file: sent is %v, want nothing", sent)
 	}
 	whole := `{"file":"a","status":"done"}
 {"file":"b","status":"failed","problem":{"code":"damaged"}}
@@ -103,20 +103,20 @@ func TestResume_ReadsOutcomes(t *testing.T) {
 	}
 	for name, want := range map[string]bool{"a": true, "b": true, "c": false, "d": false, "e": true, "f": false} {
 		if _, ok := sent[name]; ok != want {
-			t.Errorf("%s: sent is %v", name, ok)
+			t.Errorf("%s: sent is %v, want %v", name, ok, want)
 		}
 	}
 	switch left, err := os.ReadFile(path); {
 	case err != nil:
-		t.Errorf("the torn line is still there: %q, %v", left, err)
+		t.Error(err)
 	case string(left) != whole:
-		t.Errorf("the torn line is still there: %q, %v: string(left) %v, want %v", left, err, string(left), whole)
+		t.Errorf("the file is %q, want %q without the incomplete line", left, whole)
 	}
 	if err := os.WriteFile(path, []byte("a photo of mine\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := readSent(path); err == nil {
-		t.Error("goes on with a file that is something else")
+		t.Error("readSent of another kind of file: no error")
 	}
 }
 
@@ -125,16 +125,16 @@ func TestDelay(t *testing.T) {
 	for n := 1; n < 20; n++ {
 		least := min(500*time.Millisecond<<(min(n, 10)-1), 30*time.Second)
 		if d := delay(n, 0); d < least || d > least+least/4 {
-			t.Errorf("after attempt %d: %v, want %v and up to a quarter more", n, d, least)
+			t.Errorf("the delay after attempt %d is %v, want %v and at most a quarter more", n, d, least)
 		}
 	}
 	if d := delay(1, 4*time.Second); d < 4*time.Second || d > 5*time.Second {
-		t.Errorf("told to wait 4 s: %v", d)
+		t.Errorf("the delay with Retry-After 4 s is %v, want 4 s to 5 s", d)
 	}
 }
 
-// TestLimit_ConvergesToCapacity plays meshes of so many lanes, which take an image in
-// so many seconds: images over that wait.
+// TestLimit_ConvergesToCapacity simulates meshes with a number of lanes and a time for
+// each image. Images wait while all lanes are busy.
 func TestLimit_ConvergesToCapacity(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -147,7 +147,7 @@ func TestLimit_ConvergesToCapacity(t *testing.T) {
 			at, usual = step(at, usual, mean)
 		}
 		if at < tt.lanes || at > 4*tt.lanes+8 {
-			t.Errorf("%v lanes: ends at %.1f", tt.lanes, at)
+			t.Errorf("%v lanes: the limit is %.1f, want %v to %v", tt.lanes, at, tt.lanes, 4*tt.lanes+8)
 		}
 	}
 }
@@ -160,16 +160,16 @@ func TestLimit_HalvesOncePerOverload(t *testing.T) {
 		l.observe(time.Second, true)
 	}
 	if n := l.current(); n != 32 {
-		t.Errorf("at %d, want 32", n)
+		t.Errorf("the limit is %d, want 32", n)
 	}
 	fixed := newLimit(7, false)
 	fixed.observe(time.Second, true)
 	if n := fixed.current(); n != 7 {
-		t.Errorf("a limit that was given is %d", n)
+		t.Errorf("the fixed limit is %d, want 7", n)
 	}
 }
 
-// mesh plays what the hard cases need: an ingress that is busy, broken or slow.
+// mesh is a fake ingress that can be busy, broken or slow.
 type mesh struct {
 	*httptest.Server
 	mu    sync.Mutex
@@ -177,24 +177,25 @@ type mesh struct {
 	keys  map[string]string
 }
 
-func newMesh(t *testing.T, answer func(w http.ResponseWriter, r *http.Request, image string, n int)) *mesh {
+// newMesh starts a mesh. respond gets the image and the number of its request.
+func newMesh(t *testing.T, respond func(w http.ResponseWriter, r *http.Request, image string, n int)) *mesh {
 	t.Helper()
 	m := &mesh{posts: map[string]int{}, keys: map[string]string{}}
 	m.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
-			return // the client is gone
+			return // the client has disconnected
 		}
 		image, key := string(body), r.Header.Get("Idempotency-Key")
 		m.mu.Lock()
 		m.posts[image]++
 		n := m.posts[image]
 		if old := m.keys[image]; image != "" && (key == "" || old != "" && old != key) {
-			t.Errorf("%s has the key %q, and before %q", image, key, old)
+			t.Errorf("%s has the key %q, want %q as before", image, key, old)
 		}
 		m.keys[image] = key
 		m.mu.Unlock()
-		answer(w, r, image, n)
+		respond(w, r, image, n)
 	}))
 	t.Cleanup(m.Close)
 	return m
@@ -213,7 +214,8 @@ func problem(w http.ResponseWriter, code v1.Code, retryAfter string) {
 	json.NewEncoder(w).Encode(p)
 }
 
-// command runs the sender and returns its outcomes by file, and its code.
+// command runs the sender and returns its outcomes by file, the files in the order of
+// their outcomes, and the exit code.
 func command(t *testing.T, ctx context.Context, cfg Config) (map[string]outcome, []string, int) { //nolint:revive // the test comes first
 	t.Helper()
 	if cfg.Attempts == 0 {
@@ -274,9 +276,9 @@ func TestRetry_TransientErrors(t *testing.T) {
 	out, _, code := command(t, t.Context(), Config{URL: m.URL, Paths: []string{dir}})
 	switch {
 	case code != 0:
-		t.Errorf("code %d, %d outcomes: code %v, want 0", code, len(out), code)
+		t.Errorf("code %d, want 0", code)
 	case len(out) != 6:
-		t.Errorf("code %d, %d outcomes: %d out, want 6", code, len(out), len(out))
+		t.Errorf("%d outcomes, want 6", len(out))
 	}
 	for name, o := range out {
 		want := 2
@@ -284,17 +286,15 @@ func TestRetry_TransientErrors(t *testing.T) {
 			want = 1
 		}
 		if o.Attempts == 1 && name == "hangup.jpg" {
-			o.Attempts = 2 // net/http itself repeats what has an Idempotency-Key, when the connection was not new
+			o.Attempts = 2 // net/http itself retries a request with an Idempotency-Key on a reused connection
 		}
 		switch {
 		case o.Status != v1.Done:
-			t.Errorf("%s: %+v after %d posts, want %d: status %v, want done", name, o, m.posts[name], want, o.Status)
+			t.Errorf("%s: outcome %+v: status %s, want done", name, o, o.Status)
 		case o.Attempts != want:
-			t.Errorf("%s: %+v after %d posts, want %d: attempts %v, want %v",
-				name, o, m.posts[name], want, o.Attempts, want)
+			t.Errorf("%s: %d attempts, want %d", name, o.Attempts, want)
 		case m.posts[name] != want:
-			t.Errorf("%s: %+v after %d posts, want %d: m.posts[name] %v, want %v",
-				name, o, m.posts[name], want, m.posts[name], want)
+			t.Errorf("%s was sent %d times, want %d", name, m.posts[name], want)
 		}
 	}
 }
@@ -316,18 +316,17 @@ func TestRetry_NotForImageProblems(t *testing.T) {
 	out, _, code := command(t, t.Context(), Config{URL: m.URL, Paths: []string{dir}, Failed: failed})
 	switch {
 	case code != exit.Partial:
-		t.Errorf("code %d: %+v: code %v, want %v", code, out, code, exit.Partial)
+		t.Errorf("code %d, want %d: %+v", code, exit.Partial, out)
 	case out["damaged.jpg"].Problem.Code != v1.Damaged:
-		t.Errorf(`code %d: %+v: out["damaged.jpg"].Problem.Code %v, want damaged`,
-			code, out, out["damaged.jpg"].Problem.Code)
+		t.Errorf("damaged.jpg has the problem %s, want %s", out["damaged.jpg"].Problem.Code, v1.Damaged)
 	case out["forbidden.jpg"].Error == "":
-		t.Errorf(`code %d: %+v: no out["forbidden.jpg"].Error`, code, out)
+		t.Errorf("forbidden.jpg has no error: %+v", out["forbidden.jpg"])
 	case out["good.jpg"].Status != v1.Done:
-		t.Errorf(`code %d: %+v: out["good.jpg"].Status %v, want done`, code, out, out["good.jpg"].Status)
+		t.Errorf("good.jpg is %s, want done", out["good.jpg"].Status)
 	}
 	for name, n := range m.posts {
 		if n != 1 {
-			t.Errorf("%s was sent %d times", name, n)
+			t.Errorf("%s was sent %d times, want 1", name, n)
 		}
 	}
 	list, err := os.ReadFile(failed)
@@ -336,9 +335,9 @@ func TestRetry_NotForImageProblems(t *testing.T) {
 	}
 	switch names := strings.Fields(string(list)); {
 	case len(names) != 2:
-		t.Errorf("failed: %q: %d names, want 2", list, len(names))
+		t.Errorf("the list of failures is %q, want 2 files", list)
 	case !slices.Contains(names, filepath.Join(dir, "damaged.jpg")):
-		t.Errorf(`failed: %q: want slices.Contains(names, filepath.Join(dir, "damaged.jpg"))`, list)
+		t.Errorf("the list of failures is %q, want damaged.jpg in it", list)
 	}
 }
 
@@ -353,11 +352,11 @@ func TestCommand_AllFail(t *testing.T) {
 	out, _, code := command(t, t.Context(), Config{URL: "http://" + l.Addr().String(), Paths: []string{dir}, Attempts: 2})
 	switch {
 	case code != exit.Failure:
-		t.Errorf("code %d: %+v: code %v, want %v", code, out, code, exit.Failure)
+		t.Errorf("code %d, want %d: %+v", code, exit.Failure, out)
 	case out["a.jpg"].Attempts != 2:
-		t.Errorf(`code %d: %+v: out["a.jpg"].Attempts %v, want 2`, code, out, out["a.jpg"].Attempts)
+		t.Errorf("%d attempts, want 2", out["a.jpg"].Attempts)
 	case out["a.jpg"].Error == "":
-		t.Errorf(`code %d: %+v: no out["a.jpg"].Error`, code, out)
+		t.Errorf("the outcome has no error: %+v", out["a.jpg"])
 	}
 }
 
@@ -368,11 +367,11 @@ func TestCommand_Usage(t *testing.T) {
 		"no web address": {Paths: []string{"x"}, URL: "ftp://x"}, "no pipeline over NATS": {Paths: []string{"x"}, NATS: connection.Config{URL: "nats://127.0.0.1:1"}},
 	} {
 		if _, _, code := command(t, t.Context(), cfg); code != exit.Usage {
-			t.Errorf("%s: code %d", name, code)
+			t.Errorf("%s: code %d, want %d", name, code, exit.Usage)
 		}
 	}
 	if _, _, code := command(t, t.Context(), Config{URL: "http://127.0.0.1:1", Paths: []string{"/nothing/here"}}); code != exit.Failure {
-		t.Errorf("a path that is not there: code %d", code)
+		t.Errorf("a missing file: code %d, want %d", code, exit.Failure)
 	}
 }
 
@@ -385,11 +384,11 @@ func TestDeliver_ResultAfterTheWait(t *testing.T) {
 			json.NewEncoder(w).Encode(v1.Result{ID: "j1", Status: v1.Queued})
 			return
 		}
-		switch {
-		case r.URL.Path != "/v1/images/j1":
-			t.Errorf(`asks %s: URL.Path %q, want "/v1/images/j1"`, r.URL, r.URL.Path)
-		case r.URL.Query().Get("wait") == "":
-			t.Errorf(`asks %s: no URL.Query().Get("wait")`, r.URL)
+		if r.URL.Path != "/v1/images/j1" {
+			t.Errorf("GET %s, want /v1/images/j1", r.URL)
+		}
+		if r.URL.Query().Get("wait") == "" {
+			t.Errorf("GET %s, want the parameter wait", r.URL)
 		}
 		if polls.Add(1) < 3 {
 			json.NewEncoder(w).Encode(v1.Result{ID: "j1", Status: v1.Running})
@@ -400,17 +399,13 @@ func TestDeliver_ResultAfterTheWait(t *testing.T) {
 	out, _, code := command(t, t.Context(), Config{URL: m.URL, Paths: []string{folder(t, "a.jpg")}})
 	switch {
 	case code != 0:
-		t.Errorf("code %d, %+v after %d polls and %d posts: code %v, want 0",
-			code, out, polls.Load(), m.posts["a.jpg"], code)
+		t.Errorf("code %d, want 0: %+v", code, out)
 	case out["a.jpg"].Status != v1.Done:
-		t.Errorf(`code %d, %+v after %d polls and %d posts: out["a.jpg"].Status %v, want done`,
-			code, out, polls.Load(), m.posts["a.jpg"], out["a.jpg"].Status)
+		t.Errorf("status %s, want done", out["a.jpg"].Status)
 	case polls.Load() != 3:
-		t.Errorf("code %d, %+v after %d polls and %d posts: polls.Load() %v, want 3",
-			code, out, polls.Load(), m.posts["a.jpg"], polls.Load())
+		t.Errorf("%d polls, want 3", polls.Load())
 	case m.posts["a.jpg"] != 1:
-		t.Errorf(`code %d, %+v after %d polls and %d posts: m.posts["a.jpg"] %v, want 1`,
-			code, out, polls.Load(), m.posts["a.jpg"], m.posts["a.jpg"])
+		t.Errorf("the image was sent %d times, want 1", m.posts["a.jpg"])
 	}
 }
 
@@ -427,9 +422,9 @@ func TestCommand_Ordered(t *testing.T) {
 	_, order, code := command(t, t.Context(), Config{URL: m.URL, Paths: []string{folder(t, names...)}, Ordered: true, Concurrency: "8"})
 	switch {
 	case code != 0:
-		t.Errorf("code %d, order %v: code %v, want 0", code, order, code)
+		t.Errorf("code %d, want 0", code)
 	case !slices.Equal(order, names):
-		t.Errorf("code %d, order %v: want slices.Equal(order, names)", code, order)
+		t.Errorf("the order is %q, want %q", order, names)
 	}
 }
 
@@ -449,15 +444,14 @@ func TestCommand_AutoSendsAllFiles(t *testing.T) {
 	out, _, code := command(t, t.Context(), Config{URL: m.URL, Paths: []string{folder(t, names...)}, Concurrency: "auto"})
 	switch {
 	case code != 0:
-		t.Errorf("code %d, %d outcomes: code %v, want 0", code, len(out), code)
+		t.Errorf("code %d, want 0", code)
 	case len(out) != 300:
-		t.Errorf("code %d, %d outcomes: %d out, want 300", code, len(out), len(out))
+		t.Errorf("%d outcomes, want 300", len(out))
 	}
 }
 
-// TestCommand_ResumesAfterInterrupt: a run is interrupted while images are in flight
-// and others wait to be tried again; what follows sends the rest and no
-// image twice.
+// TestCommand_ResumesAfterInterrupt interrupts a run while images are in flight and other
+// images wait for a retry. The resumed run sends the rest, and no image twice.
 func TestCommand_ResumesAfterInterrupt(t *testing.T) {
 	t.Parallel()
 	ctx, interrupt := context.WithCancel(t.Context())
@@ -482,39 +476,35 @@ func TestCommand_ResumesAfterInterrupt(t *testing.T) {
 	first, _, code := command(t, ctx, cfg)
 	switch {
 	case code != exit.Interrupted:
-		t.Fatalf("interrupted: code %d with %d outcomes: code %v, want %v", code, len(first), code, exit.Interrupted)
+		t.Fatalf("the code of the interrupted run is %d, want %d", code, exit.Interrupted)
 	case len(first) >= len(names):
-		t.Fatalf("interrupted: code %d with %d outcomes: %d first, want < len(names)", code, len(first), len(first))
+		t.Fatalf("the interrupted run has %d outcomes, want fewer than %d", len(first), len(names))
 	case first["20.jpg"].Status != v1.Done:
-		t.Fatalf(`interrupted: code %d with %d outcomes: first["20.jpg"].Status %v, want done`,
-			code, len(first), first["20.jpg"].Status)
+		t.Fatalf("20.jpg, which was in flight, is %s, want done", first["20.jpg"].Status)
 	}
 	healed.Store(true)
 	cfg.Resume = true
 	all, _, code := command(t, t.Context(), cfg)
 	switch {
 	case code != 0:
-		t.Errorf("resumed: code %d with %d outcomes of %d: code %v, want 0", code, len(all), len(names), code)
+		t.Errorf("the code of the resumed run is %d, want 0", code)
 	case len(all) != len(names):
-		t.Errorf("resumed: code %d with %d outcomes of %d: %d all, want %v",
-			code, len(all), len(names), len(all), len(names))
+		t.Errorf("%d outcomes after the resumed run, want %d", len(all), len(names))
 	}
 	for _, name := range names {
 		want := 1
 		if name == "busy.jpg" {
-			want = m.posts[name] // it was refused before
+			want = m.posts[name] // it was rejected before
 		}
 		switch {
 		case all[name].Status != v1.Done:
-			t.Errorf("%s: %+v after %d posts: all[name].Status %v, want done",
-				name, all[name], m.posts[name], all[name].Status)
+			t.Errorf("%s is %s, want done", name, all[name].Status)
 		case m.posts[name] != want:
-			t.Errorf("%s: %+v after %d posts: m.posts[name] %v, want %v",
-				name, all[name], m.posts[name], m.posts[name], want)
+			t.Errorf("%s was sent %d times, want %d", name, m.posts[name], want)
 		}
 	}
 	if _, err := os.Stat(cfg.Out + ".run"); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the run is not ended: %v", err)
+		t.Errorf("stat of the .run file: %v, want that it does not exist", err)
 	}
 }
 
@@ -523,7 +513,7 @@ func TestCommand_OutcomesCannotBeWritten(t *testing.T) {
 	m := newMesh(t, func(w http.ResponseWriter, _ *http.Request, image string, _ int) { done(w, image) })
 	cfg := Config{URL: m.URL, Paths: []string{folder(t, "a.jpg", "b.jpg")}, Concurrency: "1", Priority: "interactive", Attempts: 1, Out: "-"}
 	if err := Command(t.Context(), cfg, nil, full{}, t.Output()); exit.Status(err) != exit.Failure {
-		t.Errorf("got %v", err)
+		t.Errorf("the error is %v, want a failure", err)
 	}
 }
 
