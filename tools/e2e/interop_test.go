@@ -170,8 +170,8 @@ func (p *postgres) stop() {
 	if p.cmd == nil {
 		return
 	}
-	p.cmd.Process.Signal(syscall.SIGQUIT) //nolint:errcheck // it may have ended
-	p.cmd.Wait()                          //nolint:errcheck // the error is expected
+	p.cmd.Process.Signal(syscall.SIGQUIT) // it may have ended
+	p.cmd.Wait()                          // the error is expected
 	p.cmd = nil
 }
 
@@ -236,7 +236,7 @@ func TestInteropPostgres(t *testing.T) {
 	for range 3 { // kill an instance of results while it writes a batch
 		posting.Go(func() {
 			for range 5 {
-				m.tryPost("?pipeline=faces", face) //nolint:errcheck // counted in the table
+				m.tryPost("?pipeline=faces", face) // counted in the table
 			}
 		})
 		var pid int
