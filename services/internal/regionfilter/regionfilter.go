@@ -64,7 +64,7 @@ func Parse(values map[string]string) (Filter, error) {
 // parseDecimal parses a decimal number without a sign, with or without an exponent, such as 0.5 or 1e-3. It rejects
 // what [strconv.ParseFloat] accepts besides: signs, hexadecimal numbers and names such as inf.
 func parseDecimal(text string) (float64, error) {
-	if text == "" || !strings.Contains("0123456789.", text[:1]) || strings.ContainsAny(text, "xXpP_") {
+	if strings.IndexAny(text, "0123456789.") != 0 || strings.ContainsAny(text, "xXpP_") {
 		return 0, strconv.ErrSyntax
 	}
 	return strconv.ParseFloat(text, 64)
