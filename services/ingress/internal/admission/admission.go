@@ -43,15 +43,15 @@ type Admission struct {
 	maxWait   MaxWait
 	log       *slog.Logger
 	backlogs  *prometheus.GaugeVec
-	fresh     singleflight.Group
+	refresh   singleflight.Group
 
-	mu      sync.Mutex
-	workers map[subject.Stage][]v1.WorkerStatus
-	asked   map[subject.Stage]time.Time // when the workers said their status
-	results resultsState
-	storage storage
-	backlog map[queue]int
-	missing map[queue]bool // whether the consumer was not there at the last look
+	mu       sync.Mutex
+	workers  map[subject.Stage][]v1.WorkerStatus
+	statusAt map[subject.Stage]time.Time // when the workers said their status
+	results  resultsState
+	storage  storage
+	backlog  map[queue]int
+	missing  map[queue]bool // whether the consumer was not there at the last look
 }
 
 // queue is what one consumer works on.
@@ -64,19 +64,19 @@ type queue struct {
 func (q queue) consumer() string { return streams.WorkConsumer(q.stage, q.pipeline, q.priority) }
 
 const (
-	period      = 500 * time.Millisecond // between two looks at the mesh
-	lookTimeout = 2 * time.Second        // of a request to JetStream
-	// firstReply is how long a worker may take to say its status: a
+	pollInterval   = 500 * time.Millisecond // between two looks at the mesh
+	requestTimeout = 2 * time.Second        // of a request to JetStream
+	// firstReplyTimeout is how long a worker may take to say its status: a
 	// millisecond, but more on a machine that is busy. With no worker at all
 	// NATS says so at once.
-	firstReply = time.Second
-	// gather is the silence after a reply that says it was the last.
-	gather = 80 * time.Millisecond
+	firstReplyTimeout = time.Second
+	// replyGap is the silence after a reply that says it was the last.
+	replyGap = 80 * time.Millisecond
 	// absentAfter is for how long a stage may not answer before its workers are
 	// taken for gone. That none is running is known at once.
 	absentAfter = 10 * time.Second
-	// statusAge is how old a status may be that says that a pipeline is ready.
-	statusAge = 5 * time.Second
+	// maxStatusAge is how old a status may be that says that a pipeline is ready.
+	maxStatusAge = 5 * time.Second
 )
 
 // New returns an Admission that knows nothing yet; see Run.
@@ -86,11 +86,11 @@ func New(conn *nats.Conn, js jetstream.JetStream, pipelines []pipeline.Pipeline,
 		backlogs: promauto.With(reg).NewGaugeVec(prometheus.GaugeOpts{
 			Name: "sightmesh_backlog", Help: "Number of messages that wait for a worker or are being processed.",
 		}, []string{"stage", "pipeline", "priority"}),
-		workers: map[subject.Stage][]v1.WorkerStatus{},
-		asked:   map[subject.Stage]time.Time{},
-		backlog: map[queue]int{},
-		missing: map[queue]bool{},
-		storage: storage{read: time.Now()}, // the process has checked the streams before
+		workers:  map[subject.Stage][]v1.WorkerStatus{},
+		statusAt: map[subject.Stage]time.Time{},
+		backlog:  map[queue]int{},
+		missing:  map[queue]bool{},
+		storage:  storage{read: time.Now()}, // the process has checked the streams before
 	}
 }
 
@@ -98,16 +98,16 @@ func New(conn *nats.Conn, js jetstream.JetStream, pipelines []pipeline.Pipeline,
 // looks of its own kind.
 func (a *Admission) Run(ctx context.Context) {
 	var loops sync.WaitGroup
-	for _, look := range []func(context.Context){a.lookAtWork, a.lookAtResults, a.lookAtImages} {
+	for _, look := range []func(context.Context){a.pollWorkers, a.pollResults, a.pollImages} {
 		loops.Go(func() { repeat(ctx, look) })
 	}
 	loops.Wait()
 }
 
-// lookAtWork asks for the workers and the backlogs.
-func (a *Admission) lookAtWork(ctx context.Context) {
+// pollWorkers asks for the workers and the backlogs.
+func (a *Admission) pollWorkers(ctx context.Context) {
 	for _, stage := range []subject.Stage{subject.Detect, subject.Classify} {
-		if err := a.askWorkers(ctx, stage); err != nil && ctx.Err() == nil {
+		if err := a.readWorkers(ctx, stage); err != nil && ctx.Err() == nil {
 			a.log.Warn("cannot ask the workers for their status", "stage", stage, "error", err)
 		}
 	}
@@ -118,7 +118,7 @@ func (a *Admission) lookAtWork(ctx context.Context) {
 
 // repeat calls look every period until ctx ends.
 func repeat(ctx context.Context, look func(context.Context)) {
-	tick := time.NewTicker(period)
+	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	for {
 		look(ctx)
@@ -130,8 +130,8 @@ func repeat(ctx context.Context, look func(context.Context)) {
 	}
 }
 
-// askWorkers collects the status of every instance of a stage.
-func (a *Admission) askWorkers(ctx context.Context, stage subject.Stage) error {
+// readWorkers collects the status of every instance of a stage.
+func (a *Admission) readWorkers(ctx context.Context, stage subject.Stage) error {
 	inbox := a.conn.NewInbox()
 	sub, err := a.conn.SubscribeSync(inbox)
 	if err != nil {
@@ -142,8 +142,8 @@ func (a *Admission) askWorkers(ctx context.Context, stage subject.Stage) error {
 		return fmt.Errorf("ask %s for status: %w", stage, err)
 	}
 	found := []v1.WorkerStatus{}
-	for wait := firstReply; ; wait = gather {
-		m, err := nextWithin(ctx, wait, sub)
+	for wait := firstReplyTimeout; ; wait = replyGap {
+		m, err := nextMsg(ctx, wait, sub)
 		if errors.Is(err, context.DeadlineExceeded) && len(found) == 0 && a.keepStatus(stage) {
 			return nil // the workers are slow, or the connection is
 		}
@@ -163,7 +163,7 @@ func (a *Admission) askWorkers(ctx context.Context, stage subject.Stage) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.workers[stage] = found
-	a.asked[stage] = time.Now()
+	a.statusAt[stage] = time.Now()
 	return nil
 }
 
@@ -172,10 +172,10 @@ func (a *Admission) askWorkers(ctx context.Context, stage subject.Stage) error {
 func (a *Admission) keepStatus(stage subject.Stage) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return time.Since(a.asked[stage]) < absentAfter
+	return time.Since(a.statusAt[stage]) < absentAfter
 }
 
-func nextWithin(ctx context.Context, d time.Duration, sub *nats.Subscription) (*nats.Msg, error) {
+func nextMsg(ctx context.Context, d time.Duration, sub *nats.Subscription) (*nats.Msg, error) {
 	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
 	return sub.NextMsgWithContext(ctx)
@@ -184,7 +184,7 @@ func nextWithin(ctx context.Context, d time.Duration, sub *nats.Subscription) (*
 // readBacklogs reads all of them at the same time: a consumer without a leader
 // does not answer, and hides no other.
 func (a *Admission) readBacklogs(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	var reads errgroup.Group
 	for _, p := range a.pipelines {
@@ -241,7 +241,7 @@ func (a *Admission) Admit(ctx context.Context, p pipeline.Pipeline, prio subject
 	if err := a.AdmitLater(ctx, p); err != nil {
 		return err
 	}
-	wait := a.wait(p.Name, prio)
+	wait := a.estimateWait(p.Name, prio)
 	if limit := a.maxWait[prio]; wait > limit {
 		problem := v1.NewProblem(v1.Overloaded, "the work ahead takes about %.0f s, a %s job may wait %.0f s",
 			wait.Seconds(), prio, limit.Seconds())
@@ -259,13 +259,13 @@ func (a *Admission) AdmitLater(ctx context.Context, p pipeline.Pipeline) error {
 	if err := results.problem(); err != nil {
 		return err
 	}
-	for _, stage := range stagesOf(p) {
-		state, reason := a.state(stage, p)
+	for _, stage := range pipelineStages(p) {
+		state, reason := a.pipelineState(stage, p)
 		if !accepts(state, p) { // ask again rather than reject because of an old status, for all requests that wait for it
 			asking := context.WithoutCancel(ctx)
-			ask := func() (any, error) { return nil, a.askWorkers(asking, stage) }
-			a.fresh.Do(string(stage), ask) //nolint:errcheck // the old status stays
-			state, reason = a.state(stage, p)
+			ask := func() (any, error) { return nil, a.readWorkers(asking, stage) }
+			a.refresh.Do(string(stage), ask) //nolint:errcheck // the old status stays
+			state, reason = a.pipelineState(stage, p)
 		}
 		if !accepts(state, p) {
 			problem := v1.NewProblem(v1.NoWorker, "no %s worker is ready for pipeline %s: %s", stage, p.Name, reason)
@@ -278,16 +278,16 @@ func (a *Admission) AdmitLater(ctx context.Context, p pipeline.Pipeline) error {
 // roundUp returns d in whole seconds, as Retry-After has them.
 func roundUp(d time.Duration) time.Duration { return (d + time.Second - 1).Truncate(time.Second) }
 
-func stagesOf(p pipeline.Pipeline) []subject.Stage {
+func pipelineStages(p pipeline.Pipeline) []subject.Stage {
 	if p.Classify == nil {
 		return []subject.Stage{subject.Detect}
 	}
 	return []subject.Stage{subject.Detect, subject.Classify}
 }
 
-// state returns how a stage serves the pipeline, and why it is not ready. The best of
+// pipelineState returns how a stage serves the pipeline, and why it is not ready. The best of
 // its instances counts.
-func (a *Admission) state(stage subject.Stage, p pipeline.Pipeline) (state v1.PipelineState, reason string) {
+func (a *Admission) pipelineState(stage subject.Stage, p pipeline.Pipeline) (state v1.PipelineState, reason string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, prio := range subject.Priorities() {
@@ -325,10 +325,10 @@ func accepts(state v1.PipelineState, p pipeline.Pipeline) bool {
 	return false
 }
 
-// wait estimates how long a job of a pipeline that came now would wait: the lanes of the
+// estimateWait estimates how long a job of a pipeline that came now would wait: the lanes of the
 // workers that serve it work on all pipelines that these workers serve, and bulk work
 // waits for interactive work too.
-func (a *Admission) wait(name string, prio subject.Priority) time.Duration {
+func (a *Admission) estimateWait(name string, prio subject.Priority) time.Duration {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	total := 0.0
@@ -380,7 +380,7 @@ func serviceMS(workers []v1.WorkerStatus, name string) float64 {
 func (a *Admission) isCurrent(stage subject.Stage) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return time.Since(a.asked[stage]) < statusAge
+	return time.Since(a.statusAt[stage]) < maxStatusAge
 }
 
 // Pipelines says of every pipeline whether it is served, and by which models.
@@ -391,10 +391,10 @@ func (a *Admission) Pipelines() []v1.Pipeline {
 			Name: p.Name, Description: p.Description, Ready: true, State: v1.PipelineReady,
 			DeadlineMS: p.JobDeadline(p.Priority).Milliseconds(), MaxRegions: p.MaxRegions,
 		}
-		for _, stage := range stagesOf(p) {
-			state, reason := a.state(stage, p)
+		for _, stage := range pipelineStages(p) {
+			state, reason := a.pipelineState(stage, p)
 			if state == v1.PipelineReady && !a.isCurrent(stage) {
-				state, reason = v1.PipelineUnserved, fmt.Sprintf("no status came in the last %.0f s", statusAge.Seconds())
+				state, reason = v1.PipelineUnserved, fmt.Sprintf("no status came in the last %.0f s", maxStatusAge.Seconds())
 			}
 			if state != v1.PipelineReady && (e.Ready || !accepts(state, p)) {
 				e.State, e.Reason = state, fmt.Sprintf("%s: %s", stage, reason)

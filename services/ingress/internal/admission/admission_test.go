@@ -39,7 +39,7 @@ func newAdmission(conn *nats.Conn, js jetstream.JetStream) *Admission {
 	}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 }
 
-func worker(lanes int, serviceMS map[string]float64) v1.WorkerStatus {
+func newStatus(lanes int, serviceMS map[string]float64) v1.WorkerStatus {
 	w := v1.WorkerStatus{Lanes: lanes, Pipelines: map[string]v1.PipelineStatus{}}
 	for name, ms := range serviceMS {
 		w.Pipelines[name] = v1.PipelineStatus{Ready: true, ServiceMS: ms}
@@ -47,14 +47,14 @@ func worker(lanes int, serviceMS map[string]float64) v1.WorkerStatus {
 	return w
 }
 
-func TestWait(t *testing.T) {
+func TestAdmission_EstimateWait(t *testing.T) {
 	t.Parallel()
 	type workers = map[subject.Stage][]v1.WorkerStatus
 	type backlog = map[queue]int
-	one := workers{subject.Detect: {worker(1, map[string]float64{"text": 100, "marks": 10})}}
+	one := workers{subject.Detect: {newStatus(1, map[string]float64{"text": 100, "marks": 10})}}
 	both := workers{
-		subject.Detect:   {worker(2, map[string]float64{"text": 100}), worker(2, map[string]float64{"text": 300})},
-		subject.Classify: {worker(1, map[string]float64{"text": 1000})},
+		subject.Detect:   {newStatus(2, map[string]float64{"text": 100}), newStatus(2, map[string]float64{"text": 300})},
+		subject.Classify: {newStatus(1, map[string]float64{"text": 1000})},
 	}
 	for name, tt := range map[string]struct {
 		workers           workers
@@ -68,27 +68,27 @@ func TestWait(t *testing.T) {
 		"bulk holds up only bulk":   {one, backlog{{"detect", "text", "bulk"}: 100, {"detect", "text", "interactive"}: 1}, 100 * time.Millisecond, 10100 * time.Millisecond},
 		"mean time over four lanes": {both, backlog{{"detect", "text", "interactive"}: 4}, 200 * time.Millisecond, 200 * time.Millisecond},
 		"stages add up":             {both, backlog{{"detect", "text", "interactive"}: 4, {"classify", "text", "interactive"}: 2}, 2200 * time.Millisecond, 2200 * time.Millisecond},
-		"never measured":            {workers{subject.Detect: {worker(1, map[string]float64{"text": 0})}}, backlog{{"detect", "text", "interactive"}: 100}, 0, 0},
-		"one has measured":          {workers{subject.Detect: {worker(1, map[string]float64{"text": 0}), worker(1, map[string]float64{"text": 100})}}, backlog{{"detect", "text", "interactive"}: 2}, 100 * time.Millisecond, 100 * time.Millisecond},
-		"no lane":                   {workers{subject.Detect: {worker(0, map[string]float64{"text": 100})}}, backlog{{"detect", "text", "interactive"}: 100}, 0, 0},
-		"workers of other pipelines": {workers{subject.Detect: {worker(1, map[string]float64{"text": 100}), worker(9, map[string]float64{"marks": 100})}},
+		"never measured":            {workers{subject.Detect: {newStatus(1, map[string]float64{"text": 0})}}, backlog{{"detect", "text", "interactive"}: 100}, 0, 0},
+		"one has measured":          {workers{subject.Detect: {newStatus(1, map[string]float64{"text": 0}), newStatus(1, map[string]float64{"text": 100})}}, backlog{{"detect", "text", "interactive"}: 2}, 100 * time.Millisecond, 100 * time.Millisecond},
+		"no lane":                   {workers{subject.Detect: {newStatus(0, map[string]float64{"text": 100})}}, backlog{{"detect", "text", "interactive"}: 100}, 0, 0},
+		"workers of other pipelines": {workers{subject.Detect: {newStatus(1, map[string]float64{"text": 100}), newStatus(9, map[string]float64{"marks": 100})}},
 			backlog{{"detect", "text", "interactive"}: 3, {"detect", "marks", "interactive"}: 100}, 300 * time.Millisecond, 300 * time.Millisecond},
 		"a stage nobody works in": {one, backlog{{"classify", "text", "interactive"}: 100}, 0, 0},
 	} {
 		a := newAdmission(nil, nil)
 		a.workers, a.backlog = tt.workers, tt.backlog
-		if got := a.wait("text", subject.Interactive); got != tt.interactive {
+		if got := a.estimateWait("text", subject.Interactive); got != tt.interactive {
 			t.Errorf("%s: an interactive job waits %v, want %v", name, got, tt.interactive)
 		}
-		if got := a.wait("text", subject.Bulk); got != tt.bulk {
+		if got := a.estimateWait("text", subject.Bulk); got != tt.bulk {
 			t.Errorf("%s: a bulk job waits %v, want %v", name, got, tt.bulk)
 		}
 	}
 }
 
-// rejection returns the code and detail of the problem that Admit returned, and
+// checkRejection returns the code and detail of the problem that Admit returned, and
 // after how many seconds to try again; zero values when the job was admitted.
-func rejection(t *testing.T, err error) (code v1.Code, detail string, seconds int) {
+func checkRejection(t *testing.T, err error) (code v1.Code, detail string, seconds int) {
 	t.Helper()
 	if err == nil {
 		return "", "", 0
@@ -107,17 +107,17 @@ func rejection(t *testing.T, err error) (code v1.Code, detail string, seconds in
 	return p.Code, p.Detail, int(after / time.Second)
 }
 
-func TestAdmitByTheWorkAhead(t *testing.T) {
+func TestAdmission_AdmitByBacklog(t *testing.T) {
 	t.Parallel()
 	for n, want := range map[int]int{0: 0, 150: 0, 151: 1, 160: 1, 161: 2, 1150: 100} { // backlog: seconds to come back after
 		a := newAdmission(nil, nil)
-		a.workers = map[subject.Stage][]v1.WorkerStatus{subject.Detect: {worker(1, map[string]float64{"marks": 100})}}
+		a.workers = map[subject.Stage][]v1.WorkerStatus{subject.Detect: {newStatus(1, map[string]float64{"marks": 100})}}
 		a.backlog = map[queue]int{{"detect", "marks", "interactive"}: n}
 		wantCode := v1.Overloaded
 		if want == 0 {
 			wantCode = ""
 		}
-		code, _, seconds := rejection(t, a.Admit(t.Context(), marks, subject.Interactive))
+		code, _, seconds := checkRejection(t, a.Admit(t.Context(), marks, subject.Interactive))
 		if code != wantCode {
 			t.Errorf("%d ahead: %q, want %q", n, code, wantCode)
 		}
@@ -130,9 +130,9 @@ func TestAdmitByTheWorkAhead(t *testing.T) {
 	}
 }
 
-// answer makes a worker of stage answer for its status until the returned
+// startWorker makes a worker of stage answer for its status until the returned
 // function is called.
-func answer(t *testing.T, nc *nats.Conn, stage subject.Stage, s v1.WorkerStatus) (stop func()) {
+func startWorker(t *testing.T, nc *nats.Conn, stage subject.Stage, s v1.WorkerStatus) (stop func()) {
 	t.Helper()
 	body, err := json.Marshal(s)
 	if err != nil {
@@ -155,13 +155,13 @@ func answer(t *testing.T, nc *nats.Conn, stage subject.Stage, s v1.WorkerStatus)
 	}
 }
 
-func TestAdmitAsksBeforeItRefuses(t *testing.T) {
+func TestAdmission_AdmitReadsTheStatusBeforeRejecting(t *testing.T) {
 	t.Parallel()
 	nc := bustest.StartEmpty(t).Connect(t)
 	a := newAdmission(nc, nil)
 	refused := func(p pipeline.Pipeline, want string) {
 		t.Helper()
-		code, detail, seconds := rejection(t, a.Admit(t.Context(), p, subject.Interactive))
+		code, detail, seconds := checkRejection(t, a.Admit(t.Context(), p, subject.Interactive))
 		if code != v1.NoWorker {
 			t.Errorf("%s: %q, want %q", p.Name, code, v1.NoWorker)
 		}
@@ -179,22 +179,22 @@ func TestAdmitAsksBeforeItRefuses(t *testing.T) {
 		}
 	}
 	refused(marks, "no detect worker is ready for pipeline marks: none is running")
-	stop := answer(t, nc, subject.Detect, v1.WorkerStatus{Pipelines: map[string]v1.PipelineStatus{"marks": {Reason: "no such cascade"}}})
+	stop := startWorker(t, nc, subject.Detect, v1.WorkerStatus{Pipelines: map[string]v1.PipelineStatus{"marks": {Reason: "no such cascade"}}})
 	refused(marks, "no such cascade")
 	stop()
-	answer(t, nc, subject.Detect, worker(1, map[string]float64{"text": 1, "marks": 1}))
+	startWorker(t, nc, subject.Detect, newStatus(1, map[string]float64{"text": 1, "marks": 1}))
 	admitted(marks)
 	refused(text, "no classify worker is ready for pipeline text: none is running")
-	answer(t, nc, subject.Classify, worker(1, map[string]float64{"text": 1}))
+	startWorker(t, nc, subject.Classify, newStatus(1, map[string]float64{"text": 1}))
 	admitted(text)
 }
 
-// TestClientThatHangsUpSpoilsNoAnswer: requests that come together ask the
+// TestAdmission_AdmitReadsTheStatusForADisconnectedClient: requests that come together ask the
 // workers once, whoever of them asked first.
-func TestClientThatHangsUpSpoilsNoAnswer(t *testing.T) {
+func TestAdmission_AdmitReadsTheStatusForADisconnectedClient(t *testing.T) {
 	t.Parallel()
 	nc := bustest.StartEmpty(t).Connect(t)
-	answer(t, nc, subject.Detect, worker(1, map[string]float64{"marks": 1}))
+	startWorker(t, nc, subject.Detect, newStatus(1, map[string]float64{"marks": 1}))
 	a := newAdmission(nc, nil)
 	gone, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -203,16 +203,16 @@ func TestClientThatHangsUpSpoilsNoAnswer(t *testing.T) {
 	}
 }
 
-// TestSlowWorkerIsNotAbsent: on a busy machine a reply takes its time.
-func TestSlowWorkerIsNotAbsent(t *testing.T) {
+// TestAdmission_KeepsTheStatusOfASlowWorker: on a busy machine a reply takes its time.
+func TestAdmission_KeepsTheStatusOfASlowWorker(t *testing.T) {
 	t.Parallel()
 	nc := bustest.StartEmpty(t).Connect(t)
-	body, err := json.Marshal(worker(1, map[string]float64{"marks": 1}))
+	body, err := json.Marshal(newStatus(1, map[string]float64{"marks": 1}))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := nc.Subscribe(subject.Status("detect"), func(m *nats.Msg) {
-		time.Sleep(2 * gather)
+		time.Sleep(2 * replyGap)
 		m.Respond(body)
 	}); err != nil {
 		t.Fatal(err)
@@ -222,7 +222,7 @@ func TestSlowWorkerIsNotAbsent(t *testing.T) {
 	}
 }
 
-func TestPipelinesSayWhatIsServed(t *testing.T) {
+func TestAdmission_Pipelines(t *testing.T) {
 	t.Parallel()
 	a := newAdmission(nil, nil)
 	detector, reader := v1.Model{Name: "detector"}, v1.Model{Name: "reader"}
@@ -233,7 +233,7 @@ func TestPipelinesSayWhatIsServed(t *testing.T) {
 		},
 		subject.Classify: {{Pipelines: map[string]v1.PipelineStatus{"text": {Reason: "no language", Models: []v1.Model{reader}}}}},
 	}
-	a.asked = map[subject.Stage]time.Time{subject.Detect: time.Now(), subject.Classify: time.Now()}
+	a.statusAt = map[subject.Stage]time.Time{subject.Detect: time.Now(), subject.Classify: time.Now()}
 	got := a.Pipelines()
 	if len(got) != 2 {
 		t.Fatalf("got %+v", got)
@@ -262,9 +262,9 @@ func TestPipelinesSayWhatIsServed(t *testing.T) {
 	}
 }
 
-// TestAdmission_ScalesFromZero: with scale_from_zero, a stage without workers, or whose
+// TestAdmission_ScaleFromZero: with scale_from_zero, a stage without workers, or whose
 // workers start, accepts images; one whose workers have failed does not.
-func TestAdmission_ScalesFromZero(t *testing.T) {
+func TestAdmission_ScaleFromZero(t *testing.T) {
 	t.Parallel()
 	instance := func(s v1.PipelineStatus) []v1.WorkerStatus {
 		return []v1.WorkerStatus{{Pipelines: map[string]v1.PipelineStatus{"text": s}}}
@@ -300,9 +300,9 @@ func TestAdmission_ScalesFromZero(t *testing.T) {
 				subject.Detect: tt.detect, subject.Classify: tt.classify,
 			} {
 				for _, w := range workers {
-					answer(t, nc, stage, w)
+					startWorker(t, nc, stage, w)
 				}
-				if err := a.askWorkers(t.Context(), stage); err != nil {
+				if err := a.readWorkers(t.Context(), stage); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -324,8 +324,8 @@ func TestAdmission_ScalesFromZero(t *testing.T) {
 	}
 }
 
-// run runs a until the test ends.
-func run(t *testing.T, a *Admission) {
+// startRun runs a until the test ends.
+func startRun(t *testing.T, a *Admission) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -339,7 +339,7 @@ func run(t *testing.T, a *Admission) {
 	})
 }
 
-func TestRunReadsTheBacklog(t *testing.T) {
+func TestAdmission_RunReadsTheBacklog(t *testing.T) {
 	t.Parallel()
 	nc := bustest.Start(t, "text", "marks").Connect(t)
 	js, err := jetstream.New(nc)
@@ -351,16 +351,16 @@ func TestRunReadsTheBacklog(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	answer(t, nc, subject.Detect, worker(1, map[string]float64{"marks": 10_000}))
+	startWorker(t, nc, subject.Detect, newStatus(1, map[string]float64{"marks": 10_000}))
 	a := newAdmission(nc, js)
-	run(t, a)
+	startRun(t, a)
 	eventually.Succeeds(t, 20*time.Second, func() error {
-		if d := a.wait("marks", subject.Interactive); d != 30*time.Second {
+		if d := a.estimateWait("marks", subject.Interactive); d != 30*time.Second {
 			return fmt.Errorf("three jobs of 10 s for one lane take %v", d)
 		}
 		return nil
 	})
-	code, _, seconds := rejection(t, a.Admit(t.Context(), marks, subject.Interactive))
+	code, _, seconds := checkRejection(t, a.Admit(t.Context(), marks, subject.Interactive))
 	if code != v1.Overloaded {
 		t.Errorf("got %q, want %s", code, v1.Overloaded)
 	}
@@ -369,19 +369,19 @@ func TestRunReadsTheBacklog(t *testing.T) {
 	}
 }
 
-// TestAdmit_NeedsTheConsumers: a worker that is ready gets no work through a
+// TestAdmission_AdmitRequiresTheConsumers: a worker that is ready gets no work through a
 // consumer that was deleted.
-func TestAdmit_NeedsTheConsumers(t *testing.T) {
+func TestAdmission_AdmitRequiresTheConsumers(t *testing.T) {
 	t.Parallel()
 	nc := bustest.Start(t, "text", "marks").Connect(t)
 	js, err := jetstream.New(nc)
 	if err != nil {
 		t.Fatal(err)
 	}
-	answer(t, nc, subject.Detect, worker(1, map[string]float64{"marks": 1}))
-	answer(t, nc, "results", v1.WorkerStatus{}) // its status is not read
+	startWorker(t, nc, subject.Detect, newStatus(1, map[string]float64{"marks": 1}))
+	startWorker(t, nc, "results", v1.WorkerStatus{}) // its status is not read
 	a := newAdmission(nc, js)
-	run(t, a)
+	startRun(t, a)
 	await := func(want string) {
 		t.Helper()
 		eventually.Succeeds(t, 20*time.Second, func() error {
@@ -401,7 +401,7 @@ func TestAdmit_NeedsTheConsumers(t *testing.T) {
 		t.Fatal(err)
 	}
 	await("detect: the consumer detect-marks-bulk is missing")
-	code, detail, _ := rejection(t, a.Admit(t.Context(), marks, subject.Interactive))
+	code, detail, _ := checkRejection(t, a.Admit(t.Context(), marks, subject.Interactive))
 	if code != v1.NoWorker {
 		t.Errorf("got the code %q, want no-worker", code)
 	}
@@ -417,10 +417,10 @@ func TestAdmit_NeedsTheConsumers(t *testing.T) {
 	}
 }
 
-func TestAdmit_NeedsAResultsService(t *testing.T) {
+func TestAdmission_AdmitRequiresAResultsService(t *testing.T) {
 	t.Parallel()
 	a := newAdmission(nil, nil)
-	a.workers = map[subject.Stage][]v1.WorkerStatus{subject.Detect: {worker(1, map[string]float64{"marks": 1})}}
+	a.workers = map[subject.Stage][]v1.WorkerStatus{subject.Detect: {newStatus(1, map[string]float64{"marks": 1})}}
 	for away, want := range map[time.Duration]v1.Code{0: "", 9 * time.Second: "", 10 * time.Second: v1.Unavailable} {
 		a.results.absentSince = time.Time{}
 		if away > 0 {
@@ -430,7 +430,7 @@ func TestAdmit_NeedsAResultsService(t *testing.T) {
 			"Admit":      func() error { return a.Admit(t.Context(), marks, subject.Interactive) },
 			"AdmitLater": func() error { return a.AdmitLater(t.Context(), marks) },
 		} {
-			code, detail, _ := rejection(t, admit())
+			code, detail, _ := checkRejection(t, admit())
 			if code != want {
 				t.Errorf("%s, results away for %v: %q, want %q", name, away, code, want)
 			}
@@ -441,17 +441,17 @@ func TestAdmit_NeedsAResultsService(t *testing.T) {
 	}
 }
 
-func TestAdmit_KeepsRoomForResults(t *testing.T) {
+func TestAdmission_AdmitReservesRoomForResults(t *testing.T) {
 	t.Parallel()
 	a := newAdmission(nil, nil)
-	a.workers = map[subject.Stage][]v1.WorkerStatus{subject.Detect: {worker(1, map[string]float64{"marks": 1})}}
+	a.workers = map[subject.Stage][]v1.WorkerStatus{subject.Detect: {newStatus(1, map[string]float64{"marks": 1})}}
 	for _, c := range []struct {
 		bytes    uint64
 		maxBytes int64
 		want     v1.Code
 	}{{0, 0, ""}, {1 << 40, -1, ""}, {900, 1000, ""}, {901, 1000, v1.Overloaded}} {
 		a.results.bytes, a.results.maxBytes = c.bytes, c.maxBytes
-		code, detail, _ := rejection(t, a.Admit(t.Context(), marks, subject.Interactive))
+		code, detail, _ := checkRejection(t, a.Admit(t.Context(), marks, subject.Interactive))
 		if code != c.want {
 			t.Errorf("%d of %d bytes: %q, want %q", c.bytes, c.maxBytes, code, c.want)
 		}
@@ -461,7 +461,7 @@ func TestAdmit_KeepsRoomForResults(t *testing.T) {
 	}
 }
 
-func TestRun_LooksAtResults(t *testing.T) {
+func TestAdmission_RunReadsTheStateOfResults(t *testing.T) {
 	t.Parallel()
 	nc := bustest.Start(t, "text", "marks").Connect(t)
 	js, err := jetstream.New(nc)
@@ -472,7 +472,7 @@ func TestRun_LooksAtResults(t *testing.T) {
 		t.Fatal(err)
 	}
 	a := newAdmission(nc, js)
-	run(t, a)
+	startRun(t, a)
 	state := func(want string, ok func(resultsState) bool) {
 		t.Helper()
 		eventually.Succeeds(t, 20*time.Second, func() error {

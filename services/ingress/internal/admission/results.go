@@ -46,20 +46,20 @@ func (s resultsState) problem() error {
 	return nil
 }
 
-// lookAtResults asks for a results service and for the size of RESULTS.
-func (a *Admission) lookAtResults(ctx context.Context) {
-	if err := a.askResults(ctx); err != nil && ctx.Err() == nil {
+// pollResults asks for a results service and for the size of RESULTS.
+func (a *Admission) pollResults(ctx context.Context) {
+	if err := a.checkResults(ctx); err != nil && ctx.Err() == nil {
 		a.log.Warn("cannot ask the results service for its status", "error", err)
 	}
-	if err := a.readResults(ctx); err != nil && ctx.Err() == nil {
+	if err := a.readResultsSize(ctx); err != nil && ctx.Err() == nil {
 		a.log.Warn("cannot read the size of a stream", "error", err)
 	}
 }
 
-// askResults notes whether a results service answers. That the connection is
+// checkResults notes whether a results service answers. That the connection is
 // lost says nothing about the service.
-func (a *Admission) askResults(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, firstReply)
+func (a *Admission) checkResults(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, firstReplyTimeout)
 	defer cancel()
 	_, err := a.conn.RequestWithContext(ctx, subject.Status(subject.ResultsService), nil)
 	absent := errors.Is(err, nats.ErrNoResponders) ||
@@ -78,8 +78,8 @@ func (a *Admission) askResults(ctx context.Context) error {
 	return nil
 }
 
-func (a *Admission) readResults(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+func (a *Admission) readResultsSize(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	s, err := a.js.Stream(ctx, streams.Results)
 	if err != nil {

@@ -66,9 +66,9 @@ func (a *Admission) RecordPublish(err error) {
 	a.storage.failed, a.storage.failure = time.Now(), err
 }
 
-// lookAtImages reads IMAGES, which fails when it has no leader.
-func (a *Admission) lookAtImages(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+// pollImages reads IMAGES, which fails when it has no leader.
+func (a *Admission) pollImages(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	s, err := a.js.Stream(ctx, streams.Images)
 	if err == nil {

@@ -12,7 +12,7 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-func limitOf(err error) (limit int64, overloaded bool) {
+func overloadLimit(err error) (limit int64, overloaded bool) {
 	var p *v1.Problem
 	if !errors.As(err, &p) || p.Code != v1.Overloaded {
 		return 0, false
@@ -20,28 +20,28 @@ func limitOf(err error) (limit int64, overloaded bool) {
 	return p.Limit, true
 }
 
-func TestMemory_BoundsAllAndEachClient(t *testing.T) {
+func TestMemory_LimitsTotalAndEachClient(t *testing.T) {
 	t.Parallel()
 	m := NewMemory(100, 60)
-	a, b, c := m.Hold("a"), m.Hold("a"), m.Hold("c")
+	a, b, c := m.NewReservation("a"), m.NewReservation("a"), m.NewReservation("c")
 	if err := errors.Join(a.Grow(40), b.Grow(20), c.Grow(30)); err != nil {
 		t.Fatal(err)
 	}
-	if limit, ok := limitOf(a.Grow(1)); !ok || limit != 60 {
+	if limit, ok := overloadLimit(a.Grow(1)); !ok || limit != 60 {
 		t.Errorf("a client over its share: limit %d, overloaded %v", limit, ok)
 	}
-	if limit, ok := limitOf(c.Grow(11)); !ok || limit != 0 {
+	if limit, ok := overloadLimit(c.Grow(11)); !ok || limit != 0 {
 		t.Errorf("more than there is: limit %d, overloaded %v", limit, ok)
 	}
-	if n := c.Free(); n != 10 {
+	if n := c.Available(); n != 10 {
 		t.Errorf("%d bytes are free, want 10", n)
 	}
-	a.Shrink(10)
-	a.Shrink(10)
+	a.ShrinkTo(10)
+	a.ShrinkTo(10)
 	if err := c.Grow(30); err != nil {
 		t.Error(err)
 	}
-	for _, h := range []*Holding{a, b, c, a} {
+	for _, h := range []*Reservation{a, b, c, a} {
 		h.Release()
 	}
 	if n := m.Used(); n != 0 || len(m.clients) != 0 {
@@ -49,31 +49,31 @@ func TestMemory_BoundsAllAndEachClient(t *testing.T) {
 	}
 }
 
-func TestHolding_WaitsForRoom(t *testing.T) {
+func TestReservation_GrowWait(t *testing.T) {
 	t.Parallel()
 	m := NewMemory(100, 100)
-	first, second := m.Hold("a"), m.Hold("b")
+	first, second := m.NewReservation("a"), m.NewReservation("b")
 	if err := first.Grow(100); err != nil {
 		t.Fatal(err)
 	}
-	if _, ok := limitOf(second.Wait(t.Context(), 1, time.Millisecond)); !ok {
+	if _, ok := overloadLimit(second.GrowWait(t.Context(), 1, time.Millisecond)); !ok {
 		t.Error("a wait without room ends without a problem")
 	}
-	if err := m.Hold("c").Grow(1); err == nil {
+	if err := m.NewReservation("c").Grow(1); err == nil {
 		t.Error("there is room")
 	}
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := second.Wait(ended, 1, time.Minute); !errors.Is(err, context.Canceled) {
+	if err := second.GrowWait(ended, 1, time.Minute); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want that of the context", err)
 	}
 	time.AfterFunc(10*time.Millisecond, first.Release)
-	if err := second.Wait(t.Context(), 100, time.Minute); err != nil {
+	if err := second.GrowWait(t.Context(), 100, time.Minute); err != nil {
 		t.Error(err)
 	}
 }
 
-func TestReadAll_TakesMemoryAsBytesArrive(t *testing.T) {
+func TestReadAll_ReservesMemoryAsBytesArrive(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		length  int
@@ -101,7 +101,7 @@ func TestReadAll_TakesMemoryAsBytesArrive(t *testing.T) {
 	}
 }
 
-func TestReadAll_EndsWithTheFirstError(t *testing.T) {
+func TestReadAll_ReturnsTheFirstError(t *testing.T) {
 	t.Parallel()
 	broken, full := errors.New("broken"), errors.New("full")
 	take := func(int64) error { return nil }

@@ -34,12 +34,14 @@ func (m *Memory) Used() int64 {
 	return m.used
 }
 
-// Hold returns a Holding of a client that has nothing yet. The caller ends it
+// NewReservation returns a Reservation of a client that has nothing yet. The caller ends it
 // with Release.
-func (m *Memory) Hold(client string) *Holding { return &Holding{memory: m, client: client} }
+func (m *Memory) NewReservation(client string) *Reservation {
+	return &Reservation{memory: m, client: client}
+}
 
-// Holding is what one request or frame has of a [Memory].
-type Holding struct {
+// Reservation is what one request or frame has of a [Memory].
+type Reservation struct {
 	memory *Memory
 	client string
 	bytes  int64
@@ -51,13 +53,13 @@ const busyDelay = time.Second
 
 // Grow takes n more bytes. The error is a [*retry.Error] with an overloaded
 // problem when the memory, or the share of the client, has no room.
-func (h *Holding) Grow(n int64) error {
+func (h *Reservation) Grow(n int64) error {
 	h.memory.mu.Lock()
 	defer h.memory.mu.Unlock()
 	return h.grow(n)
 }
 
-func (h *Holding) grow(n int64) error {
+func (h *Reservation) grow(n int64) error {
 	m := h.memory
 	switch {
 	case m.used+n > m.size:
@@ -70,7 +72,7 @@ func (h *Holding) grow(n int64) error {
 	return nil
 }
 
-func (h *Holding) add(n int64) {
+func (h *Reservation) add(n int64) {
 	m := h.memory
 	h.bytes += n
 	m.used += n
@@ -83,9 +85,9 @@ func (h *Holding) add(n int64) {
 	}
 }
 
-// Wait is Grow that waits until there is room, but no longer than timeout and no
+// GrowWait is Grow that waits until there is room, but no longer than timeout and no
 // longer than ctx lives.
-func (h *Holding) Wait(ctx context.Context, n int64, timeout time.Duration) error {
+func (h *Reservation) GrowWait(ctx context.Context, n int64, timeout time.Duration) error {
 	t := time.NewTimer(timeout)
 	defer t.Stop()
 	for {
@@ -106,16 +108,16 @@ func (h *Holding) Wait(ctx context.Context, n int64, timeout time.Duration) erro
 	}
 }
 
-// Free returns how many bytes Grow could take now.
-func (h *Holding) Free() int64 {
+// Available returns how many bytes Grow could take now.
+func (h *Reservation) Available() int64 {
 	m := h.memory
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return min(m.size-m.used, m.share-m.clients[h.client])
 }
 
-// Shrink gives back what is over n bytes.
-func (h *Holding) Shrink(n int64) {
+// ShrinkTo gives back what is over n bytes.
+func (h *Reservation) ShrinkTo(n int64) {
 	h.memory.mu.Lock()
 	defer h.memory.mu.Unlock()
 	if h.bytes > n {
@@ -124,4 +126,4 @@ func (h *Holding) Shrink(n int64) {
 }
 
 // Release gives everything back. More than once does no harm.
-func (h *Holding) Release() { h.Shrink(0) }
+func (h *Reservation) Release() { h.ShrinkTo(0) }

@@ -41,8 +41,8 @@ func (r Rate) Problem(what string) *v1.Problem {
 		"use a faster connection, or send a smaller image", what, r.BytesPerSecond, r.Window).WithLimit(r.BytesPerSecond)
 }
 
-// perWindow is how many bytes have to arrive in a window.
-func (r Rate) perWindow() int64 {
+// bytesPerWindow is how many bytes have to arrive in a window.
+func (r Rate) bytesPerWindow() int64 {
 	return max(1, int64(float64(r.BytesPerSecond)*r.Window.Seconds()))
 }
 
@@ -65,7 +65,7 @@ func (p *Pace) Deadline() time.Time { return p.deadline }
 // Add notes that n bytes have arrived. It reports whether that moves the
 // deadline.
 func (p *Pace) Add(n int, now time.Time) bool {
-	if p.got += int64(n); p.got < p.rate.perWindow() {
+	if p.got += int64(n); p.got < p.rate.bytesPerWindow() {
 		return false
 	}
 	p.Restart(now)

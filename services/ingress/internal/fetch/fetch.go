@@ -57,28 +57,28 @@ const (
 type Fetcher struct {
 	cfg    Config
 	client *http.Client
-	hosts  *Hosts
+	hosts  *HostLimiter
 }
 
 // New returns a fetcher.
 func New(cfg Config) *Fetcher {
-	f := &Fetcher{cfg: cfg, hosts: NewHosts(cfg.PerHost)}
+	f := &Fetcher{cfg: cfg, hosts: NewHostLimiter(cfg.PerHost)}
 	f.client = &http.Client{
-		Transport: Transport(cfg),
+		Transport: NewTransport(cfg),
 		CheckRedirect: func(r *http.Request, via []*http.Request) error {
 			if len(via) > maxRedirects {
 				return v1.NewProblem(v1.FetchFailed, "more than %d redirects", maxRedirects).WithLimit(maxRedirects)
 			}
 			r.Header.Del("Referer")
-			return check(r.URL)
+			return checkURL(r.URL)
 		},
 	}
 	return f
 }
 
-// Transport connects to public addresses and those that cfg allows, and to no
+// NewTransport connects to public addresses and those that cfg allows, and to no
 // others: dialling them fails with [v1.URLRefused]. It knows no proxy.
-func Transport(cfg Config) *http.Transport {
+func NewTransport(cfg Config) *http.Transport {
 	var v4, v6 []netip.Prefix
 	for _, p := range cfg.Allow {
 		if p.Addr().Is4() {
@@ -112,12 +112,12 @@ func Transport(cfg Config) *http.Transport {
 // Close gives up idle connections.
 func (f *Fetcher) Close() { f.client.CloseIdleConnections() }
 
-func final(code v1.Code, format string, args ...any) error {
+func newProblem(code v1.Code, format string, args ...any) error {
 	return v1.NewProblem(code, format, args...).WithField("url")
 }
 
-func transient(after time.Duration, format string, args ...any) error {
-	return retry.After(final(v1.FetchFailed, format, args...), after)
+func newTransientProblem(after time.Duration, format string, args ...any) error {
+	return retry.After(newProblem(v1.FetchFailed, format, args...), after)
 }
 
 // ErrBusy says that a host has no free slot.
@@ -128,73 +128,73 @@ var ErrBusy = errors.New("as much as may be is being done with this host")
 // cancelled. An error that may pass is a [*retry.Error] with the delay that the
 // host asked for.
 func (f *Fetcher) Fetch(ctx context.Context, raw string) ([]byte, error) {
-	return f.FetchBounded(ctx, raw, unbounded)
+	return f.FetchBounded(ctx, raw, growUnbounded)
 }
 
-// unbounded takes memory without asking.
-func unbounded(int64) error { return nil }
+// growUnbounded takes memory without asking.
+func growUnbounded(int64) error { return nil }
 
 // FetchBounded is Fetch that calls grow before it takes memory for n more bytes
 // of what arrives. It ends with an error of grow, which has to be a
 // [*retry.Error] or [*v1.Problem].
 func (f *Fetcher) FetchBounded(ctx context.Context, raw string, grow func(n int64) error) ([]byte, error) {
-	u, err := parse(raw)
+	u, err := parseURL(raw)
 	if err != nil {
 		return nil, err
 	}
 	// Waiting for others is not the time of the host.
 	wait, cancel := context.WithTimeout(ctx, f.cfg.Timeout)
 	defer cancel()
-	leave, err := f.hosts.Enter(wait, u.Host)
+	leave, err := f.hosts.Acquire(wait, u.Host)
 	if err != nil && ctx.Err() == nil {
-		return nil, transient(0, "other pictures of its host took longer than %v", f.cfg.Timeout)
+		return nil, newTransientProblem(0, "other pictures of its host took longer than %v", f.cfg.Timeout)
 	}
 	if err != nil {
-		return nil, f.failure(ctx, err)
+		return nil, f.classifyError(ctx, err)
 	}
 	defer leave()
-	return f.get(ctx, u, grow)
+	return f.fetch(ctx, u, grow)
 }
 
-// Slot is a slot of the host of an address.
-type Slot struct {
+// Permit is a slot of the host of an address.
+type Permit struct {
 	fetcher *Fetcher
 	address *url.URL
-	// Leave gives the slot back.
-	Leave func()
+	// Release gives the slot back.
+	Release func()
 }
 
-// TryEnter takes a slot of the host of raw that is free. The error is
+// TryAcquire takes a slot of the host of raw that is free. The error is
 // [ErrBusy] when there is none, or a [*v1.Problem] of the address.
-func (f *Fetcher) TryEnter(raw string) (*Slot, error) {
-	u, err := parse(raw)
+func (f *Fetcher) TryAcquire(raw string) (*Permit, error) {
+	u, err := parseURL(raw)
 	if err != nil {
 		return nil, err
 	}
-	leave, err := f.hosts.TryEnter(u.Host)
+	leave, err := f.hosts.TryAcquire(u.Host)
 	if err != nil {
 		return nil, err
 	}
-	return &Slot{f, u, leave}, nil
+	return &Permit{f, u, leave}, nil
 }
 
 // Fetch is [Fetcher.Fetch] in the slot.
-func (s *Slot) Fetch(ctx context.Context) ([]byte, error) {
-	return s.fetcher.get(ctx, s.address, unbounded)
+func (s *Permit) Fetch(ctx context.Context) ([]byte, error) {
+	return s.fetcher.fetch(ctx, s.address, growUnbounded)
 }
 
-func parse(raw string) (*url.URL, error) {
+func parseURL(raw string) (*url.URL, error) {
 	u, err := url.Parse(raw)
 	if err != nil {
-		return nil, final(v1.URLRefused, "it is not a URL")
+		return nil, newProblem(v1.URLRefused, "it is not a URL")
 	}
-	if err := check(u); err != nil {
+	if err := checkURL(u); err != nil {
 		return nil, err
 	}
 	return u, nil
 }
 
-func check(u *url.URL) error {
+func checkURL(u *url.URL) error {
 	switch {
 	case u.Scheme != "http" && u.Scheme != "https":
 		return v1.NewProblem(v1.URLRefused, "its scheme is %.20q, want http or https", u.Scheme).WithField("url")
@@ -206,13 +206,13 @@ func check(u *url.URL) error {
 	return nil
 }
 
-// get gets what is at u, within the time of a host.
-func (f *Fetcher) get(ctx context.Context, u *url.URL, grow func(int64) error) ([]byte, error) {
+// fetch gets what is at u, within the time of a host.
+func (f *Fetcher) fetch(ctx context.Context, u *url.URL, grow func(int64) error) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, f.cfg.Timeout)
 	defer cancel()
 	pic, err := f.download(ctx, u, grow)
 	if err != nil {
-		return nil, f.failure(ctx, err)
+		return nil, f.classifyError(ctx, err)
 	}
 	return pic, nil
 }
@@ -230,7 +230,7 @@ func (f *Fetcher) download(ctx context.Context, u *url.URL, grow func(int64) err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return nil, refused(resp)
+		return nil, statusError(resp)
 	}
 	if resp.ContentLength > f.cfg.MaxBytes {
 		return nil, f.tooLarge()
@@ -266,26 +266,26 @@ func (f *Fetcher) decode(resp *http.Response) (io.Reader, error) {
 		}
 		return content, nil
 	default:
-		return nil, final(v1.FetchFailed, "the host sent Content-Encoding %.20q, want gzip or none", coding)
+		return nil, newProblem(v1.FetchFailed, "the host sent Content-Encoding %.20q, want gzip or none", coding)
 	}
 }
 
-func refused(resp *http.Response) error {
+func statusError(resp *http.Response) error {
 	switch {
 	case resp.StatusCode >= http.StatusInternalServerError, resp.StatusCode == http.StatusTooManyRequests, resp.StatusCode == http.StatusRequestTimeout:
-		return transient(retry.ParseAfter(resp.Header.Get("Retry-After")), "the host answered %d", resp.StatusCode)
+		return newTransientProblem(retry.ParseAfter(resp.Header.Get("Retry-After")), "the host answered %d", resp.StatusCode)
 	}
-	return final(v1.FetchFailed, "the host answered %d", resp.StatusCode)
+	return newProblem(v1.FetchFailed, "the host answered %d", resp.StatusCode)
 }
 
 func (f *Fetcher) tooLarge() error {
 	return v1.NewProblem(v1.TooLarge, "a picture may have %d bytes", f.cfg.MaxBytes).WithField("url").WithLimit(f.cfg.MaxBytes)
 }
 
-// failure is the one table that says what an error means for a fetch. The
+// classifyError is the one table that says what an error means for a fetch. The
 // words of the network are not passed on: they could say what is behind a
 // firewall.
-func (f *Fetcher) failure(ctx context.Context, err error) error {
+func (f *Fetcher) classifyError(ctx context.Context, err error) error {
 	var passing *retry.Error
 	var p *v1.Problem
 	var dns *net.DNSError
@@ -299,15 +299,15 @@ func (f *Fetcher) failure(ctx context.Context, err error) error {
 	case errors.Is(err, context.Canceled):
 		return err
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return transient(0, "the fetch took longer than %v", f.cfg.Timeout)
+		return newTransientProblem(0, "the fetch took longer than %v", f.cfg.Timeout)
 	case errors.As(err, &dns) && dns.IsNotFound:
-		return transient(0, "its host has no address")
+		return newTransientProblem(0, "its host has no address")
 	case errors.As(err, &tooLarge):
 		return f.tooLarge()
 	case errors.Is(err, gzip.ErrHeader), errors.Is(err, gzip.ErrChecksum), errors.As(err, &corrupt):
-		return final(v1.FetchFailed, "the host sent Content-Encoding gzip, but the content is not gzip")
+		return newProblem(v1.FetchFailed, "the host sent Content-Encoding gzip, but the content is not gzip")
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return transient(0, "the host ended the picture before it was complete")
+		return newTransientProblem(0, "the host ended the picture before it was complete")
 	}
-	return transient(0, "the host cannot be reached, or does not speak HTTP")
+	return newTransientProblem(0, "the host cannot be reached, or does not speak HTTP")
 }

@@ -68,7 +68,7 @@ func problemOf(t *testing.T, err error) (p *v1.Problem, after time.Duration, pas
 	return p, after, passes
 }
 
-func TestFetch(t *testing.T) {
+func TestFetcher_Fetch(t *testing.T) {
 	t.Parallel()
 	mux := http.NewServeMux()
 	mux.HandleFunc("/ok", func(w http.ResponseWriter, r *http.Request) {
@@ -154,8 +154,8 @@ func compress(t *testing.T, content []byte) []byte {
 	return b.Bytes()
 }
 
-// TestFetch_ContentEncoding covers hosts that compress although the request accepts no content coding.
-func TestFetch_ContentEncoding(t *testing.T) {
+// TestFetcher_ContentEncoding covers hosts that compress although the request accepts no content coding.
+func TestFetcher_ContentEncoding(t *testing.T) {
 	t.Parallel()
 	large := bytes.Repeat([]byte("x"), maxBytes+1)
 	noise := make([]byte, maxBytes+1)
@@ -228,8 +228,8 @@ func TestFetch_ContentEncoding(t *testing.T) {
 	}
 }
 
-// TestRefusedAddressesAreNeverFetched has a listener that would see it.
-func TestRefusedAddressesAreNeverFetched(t *testing.T) {
+// TestFetcher_RejectsAddressesThatAreNotPublic has a listener that would see it.
+func TestFetcher_RejectsAddressesThatAreNotPublic(t *testing.T) {
 	t.Parallel()
 	addr, seen := serve(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "secret") })
 	port := addr[strings.LastIndexByte(addr, ':'):]
@@ -255,7 +255,7 @@ func TestRefusedAddressesAreNeverFetched(t *testing.T) {
 	}
 }
 
-func TestRedirectToLoopbackIsNotFollowed(t *testing.T) {
+func TestFetcher_RejectsARedirectToLoopback(t *testing.T) {
 	t.Parallel()
 	inside, seen := serve(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "secret") })
 	inside = strings.Replace(inside, "127.0.0.1", "127.0.0.2", 1) // the listener below is on .1
@@ -318,9 +318,9 @@ func nameServer(t *testing.T, addrs ...netip.Addr) (r *net.Resolver, asked *atom
 	}}, asked
 }
 
-// TestNameThatChangesItsMind: the first answer is harmless and passes any check
+// TestFetcher_ChecksEachResolvedAddress: the first answer is harmless and passes any check
 // before the fetch, the second leads inside.
-func TestNameThatChangesItsMind(t *testing.T) {
+func TestFetcher_ChecksEachResolvedAddress(t *testing.T) {
 	t.Parallel()
 	inside, seen := serve(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "secret") })
 	u, err := url.Parse(inside)
@@ -346,7 +346,7 @@ func TestNameThatChangesItsMind(t *testing.T) {
 	}
 }
 
-func TestTimeLimits(t *testing.T) {
+func TestFetcher_TimesOut(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
 	addr, _ := serve(t, func(w http.ResponseWriter, r *http.Request) {
@@ -371,7 +371,7 @@ func TestTimeLimits(t *testing.T) {
 	}
 }
 
-func TestEachHostIsSpared(t *testing.T) {
+func TestFetcher_LimitsFetchesPerHost(t *testing.T) {
 	t.Parallel()
 	var now, most atomic.Int64
 	addr, _ := serve(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -400,13 +400,13 @@ func TestEachHostIsSpared(t *testing.T) {
 	}
 }
 
-func FuzzCheck(f *testing.F) {
+func FuzzCheckURL(f *testing.F) {
 	for _, s := range []string{"http://a", "https://u@h/", "http://[::1]:80", "file:///x", "http:\\\\x"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, raw string) {
 		u, err := url.Parse(raw)
-		if err != nil || check(u) != nil {
+		if err != nil || checkURL(u) != nil {
 			return
 		}
 		if u.Hostname() == "" && u.Host == "" || u.User != nil || !strings.HasPrefix(u.Scheme, "http") {

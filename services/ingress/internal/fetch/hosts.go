@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// Hosts bounds what is done with each host at a time.
-type Hosts struct {
+// HostLimiter bounds what is done with each host at a time.
+type HostLimiter struct {
 	each int
 
 	mu   sync.Mutex
@@ -20,17 +20,17 @@ type host struct {
 	users int // that have a slot or wait for one
 }
 
-// NewHosts gives every host so many slots.
-func NewHosts(each int) *Hosts { return &Hosts{each: each, used: map[string]*host{}} }
+// NewHostLimiter gives every host so many slots.
+func NewHostLimiter(each int) *HostLimiter { return &HostLimiter{each: each, used: map[string]*host{}} }
 
-// Enter waits for a slot of a host; leave gives it back.
-func (h *Hosts) Enter(ctx context.Context, name string) (leave func(), err error) {
-	return h.take(name, func(slots *semaphore.Weighted) error { return slots.Acquire(ctx, 1) })
+// Acquire waits for a slot of a host; leave gives it back.
+func (h *HostLimiter) Acquire(ctx context.Context, name string) (leave func(), err error) {
+	return h.acquire(name, func(slots *semaphore.Weighted) error { return slots.Acquire(ctx, 1) })
 }
 
-// TryEnter takes a slot of a host that is free, or says [ErrBusy].
-func (h *Hosts) TryEnter(name string) (leave func(), err error) {
-	return h.take(name, func(slots *semaphore.Weighted) error {
+// TryAcquire takes a slot of a host that is free, or says [ErrBusy].
+func (h *HostLimiter) TryAcquire(name string) (leave func(), err error) {
+	return h.acquire(name, func(slots *semaphore.Weighted) error {
 		if !slots.TryAcquire(1) {
 			return ErrBusy
 		}
@@ -38,7 +38,7 @@ func (h *Hosts) TryEnter(name string) (leave func(), err error) {
 	})
 }
 
-func (h *Hosts) take(name string, acquire func(*semaphore.Weighted) error) (leave func(), err error) {
+func (h *HostLimiter) acquire(name string, acquire func(*semaphore.Weighted) error) (leave func(), err error) {
 	h.mu.Lock()
 	one := h.used[name]
 	if one == nil {

@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// TestWaitForASlotIsNoTimeOfTheHost: every picture takes 0.2 s of the 0.5 s that
+// TestFetcher_TimeoutExcludesTheWaitForAPermit: every picture takes 0.2 s of the 0.5 s that
 // it may take, and the third waits for two others.
-func TestWaitForASlotIsNoTimeOfTheHost(t *testing.T) {
+func TestFetcher_TimeoutExcludesTheWaitForAPermit(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		time.Sleep(200 * time.Millisecond)
 		w.Write([]byte("x"))

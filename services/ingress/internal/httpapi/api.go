@@ -37,7 +37,7 @@ import (
 type Config struct {
 	Intake  *intake.Intake
 	Reports *reportintake.Reports
-	// Client looks up, watches and cancels jobs.
+	// PerClient looks up, watches and cancels jobs.
 	Client *client.Client
 	// Admission says which pipelines are served.
 	Admission *admission.Admission
@@ -57,9 +57,9 @@ type Config struct {
 	MaxImages    int
 	// Sessions, EventStreams and Polls bound the sessions of frames, the event
 	// streams and the look-ups that wait.
-	Sessions     Bound
-	EventStreams Bound
-	Polls        Bound
+	Sessions     RequestLimit
+	EventStreams RequestLimit
+	Polls        RequestLimit
 	// MaxWindow bounds the window of a session.
 	MaxWindow int
 	// CORSOrigins are the origins whose web pages may use the mesh, or * for all.
@@ -99,7 +99,7 @@ func (a *API) Drain(hard context.Context) { a.sessions.drain(hard) }
 func New(cfg Config) (*API, error) {
 	own := ""
 	if cfg.PublicURL != nil {
-		own = originOf(cfg.PublicURL)
+		own = urlOrigin(cfg.PublicURL)
 	}
 	origins, err := newOrigins(cfg.CORSOrigins, own)
 	if err != nil {
@@ -116,7 +116,7 @@ func New(cfg Config) (*API, error) {
 	reports := &reportHandler{reports: cfg.Reports, params: params, bodies: bodies}
 	images := newImageHandler(cfg, params, bodies, reports)
 	events := &eventHandler{
-		client: cfg.Client, reports: cfg.Reports, places: newPlaces("event streams", cfg.EventStreams),
+		client: cfg.Client, reports: cfg.Reports, limiter: newRequestLimiter("event streams", cfg.EventStreams),
 		stopping: cfg.Stopping,
 	}
 	pipelines := &pipelineHandler{admission: cfg.Admission, limits: cfg.Limits}

@@ -33,11 +33,11 @@ const (
 // formAllowance is what a form may have besides the image.
 const formAllowance = 64 << 10
 
-// kind is the form in which a body brings an image.
-type kind int
+// bodyKind is the form in which a body brings an image.
+type bodyKind int
 
 const (
-	rawBody kind = iota
+	rawBody bodyKind = iota
 	multipartBody
 	urlencodedBody
 	jsonBody
@@ -60,8 +60,8 @@ func newBodies(cfg Config) *bodies {
 	}
 }
 
-// input is what a body brought: images, or the URL of one.
-type input struct {
+// bodyContent is what a body brought: images, or the URL of one.
+type bodyContent struct {
 	uploads []reportintake.Upload
 	url     string
 	fields  fields              // what the body says besides
@@ -69,7 +69,7 @@ type input struct {
 }
 
 // imageOrURL returns the image of an input that has one, or its URL.
-func (in input) imageOrURL() (image []byte, url string, err error) {
+func (in bodyContent) imageOrURL() (image []byte, url string, err error) {
 	if in.url != "" {
 		return nil, in.url, nil
 	}
@@ -79,7 +79,7 @@ func (in input) imageOrURL() (image []byte, url string, err error) {
 // read reads the body of a request. What cannot be accepted is rejected before
 // the body is read. The caller calls release when it no longer holds the
 // images; more than once does no harm.
-func (b *bodies) read(w http.ResponseWriter, r *http.Request) (in input, release func(), err error) {
+func (b *bodies) read(w http.ResponseWriter, r *http.Request) (in bodyContent, release func(), err error) {
 	_, span := telemetry.StartChild(r.Context(), "read body") // a slow client is to be seen
 	defer func() {
 		if err != nil {
@@ -87,7 +87,7 @@ func (b *bodies) read(w http.ResponseWriter, r *http.Request) (in input, release
 		}
 		span.End()
 	}()
-	kind, boundary, err := bodyType(r.Header)
+	kind, boundary, err := parseBodyKind(r.Header)
 	if err != nil {
 		return in, nil, err
 	}
@@ -96,7 +96,7 @@ func (b *bodies) read(w http.ResponseWriter, r *http.Request) (in input, release
 		return in, nil, err
 	}
 	if kind == urlencodedBody {
-		if content, kind, err = b.lookInto(w, r, content); err != nil {
+		if content, kind, err = b.sniff(w, r, content); err != nil {
 			hold.Release()
 			return in, nil, err
 		}
@@ -109,9 +109,9 @@ func (b *bodies) read(w http.ResponseWriter, r *http.Request) (in input, release
 	case multipartBody:
 		in.uploads, said, err = b.readForm(content, hold, boundary, isStrict(r))
 	case urlencodedBody:
-		in.uploads, said, err = readURLEncoded(decoded{content, hold})
+		in.uploads, said, err = readURLEncoded(decodingReader{content, hold})
 	case jsonBody:
-		in, err = readJSON(decoded{content, hold})
+		in, err = readJSON(decodingReader{content, hold})
 	}
 	if err == nil && in.fields == nil {
 		in.fields, err = formFields(r, said)
@@ -121,14 +121,14 @@ func (b *bodies) read(w http.ResponseWriter, r *http.Request) (in input, release
 	}
 	if err != nil {
 		hold.Release()
-		return in, nil, b.problem(w, err, b.limit(kind))
+		return in, nil, b.readError(w, err, b.limit(kind))
 	}
 	if kind == urlencodedBody || kind == jsonBody { // the rest was for decoding
 		held := 0
 		for _, u := range in.uploads {
 			held += cap(u.Image)
 		}
-		hold.Shrink(int64(held))
+		hold.ShrinkTo(int64(held))
 	}
 	in.grow = hold.Grow
 	return in, hold.Release, nil
@@ -136,7 +136,7 @@ func (b *bodies) read(w http.ResponseWriter, r *http.Request) (in input, release
 
 // limit is how many bytes a body may have. Base64 takes four bytes for three,
 // and a form may escape some of them.
-func (b *bodies) limit(k kind) int64 {
+func (b *bodies) limit(k bodyKind) int64 {
 	switch k {
 	case multipartBody:
 		return b.maxForm
@@ -149,7 +149,7 @@ func (b *bodies) limit(k kind) int64 {
 // open returns the body of a request as far as its limit, and what it has of the
 // memory: nothing yet. Reading fails with [os.ErrDeadlineExceeded] when the body
 // arrives too slowly.
-func (b *bodies) open(w http.ResponseWriter, r *http.Request, limit int64) (io.Reader, *body.Holding, error) {
+func (b *bodies) open(w http.ResponseWriter, r *http.Request, limit int64) (io.Reader, *body.Reservation, error) {
 	if r.ContentLength > limit {
 		w.Header().Set("Connection", "close") // the body stays unread
 		return nil, nil, b.tooLarge(limit)
@@ -164,12 +164,12 @@ func (b *bodies) open(w http.ResponseWriter, r *http.Request, limit int64) (io.R
 	if err := content.setDeadline(content.pace.Deadline()); err != nil {
 		return nil, nil, err
 	}
-	return content, b.memory.Hold(clientOf(r)), nil
+	return content, b.memory.NewReservation(clientKey(r)), nil
 }
 
-// lookInto tells a web form from an image that was announced as one, which is what clients
+// sniff tells a web form from an image that was announced as one, which is what clients
 // do that announce nothing, such as curl.
-func (b *bodies) lookInto(w http.ResponseWriter, r *http.Request, content io.Reader) (io.Reader, kind, error) {
+func (b *bodies) sniff(w http.ResponseWriter, r *http.Request, content io.Reader) (io.Reader, bodyKind, error) {
 	buffered := bufio.NewReader(content)
 	head, _ := buffered.Peek(imagefile.HeadBytes) // an error comes again when it is read
 	binary := bytes.ContainsFunc(head, func(c rune) bool { return c < ' ' && c != '\r' && c != '\n' && c != '\t' || c > '~' })
@@ -220,13 +220,13 @@ func (r *pacedReader) setDeadline(t time.Time) error {
 // body, its text, a copy and the image.
 const decodeFactor = 4
 
-// decoded takes memory for a body that is decoded as it arrives.
-type decoded struct {
+// decodingReader takes memory for a body that is decoded as it arrives.
+type decodingReader struct {
 	io.Reader
-	hold *body.Holding
+	hold *body.Reservation
 }
 
-func (d decoded) Read(p []byte) (int, error) {
+func (d decodingReader) Read(p []byte) (int, error) {
 	n, err := d.Reader.Read(p)
 	if n > 0 {
 		if growErr := d.hold.Grow(decodeFactor * int64(n)); growErr != nil {
@@ -236,8 +236,8 @@ func (d decoded) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// bodyType tells the kinds of bodies apart.
-func bodyType(h http.Header) (k kind, boundary string, err error) {
+// parseBodyKind tells the kinds of bodies apart.
+func parseBodyKind(h http.Header) (k bodyKind, boundary string, err error) {
 	if coding := h.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
 		return 0, "", v1.NewProblem(v1.UnsupportedType, "Content-Encoding is %.20q, want a body that is not compressed", coding).
 			WithField("Content-Encoding")
@@ -268,7 +268,7 @@ func bodyType(h http.Header) (k kind, boundary string, err error) {
 
 // readRaw reads a body that is an image. length is what was announced, negative
 // for nothing.
-func readRaw(r io.Reader, hold *body.Holding, length, limit int64) ([]byte, error) {
+func readRaw(r io.Reader, hold *body.Reservation, length, limit int64) ([]byte, error) {
 	largest := limit
 	if length >= 0 {
 		largest = length
@@ -298,7 +298,7 @@ func formFields(r *http.Request, said url.Values) (fields, error) {
 // wrong takes nothing from the others. A file input of a page that was left empty is no
 // image. A file in another field is a problem when strict, and is skipped otherwise.
 func (b *bodies) readForm(
-	r io.Reader, hold *body.Holding, boundary string, strict bool,
+	r io.Reader, hold *body.Reservation, boundary string, strict bool,
 ) (uploads []reportintake.Upload, said url.Values, err error) {
 	said = url.Values{}
 	unused := 0
@@ -312,7 +312,7 @@ func (b *bodies) readForm(
 			return nil, nil, formError(err)
 		}
 		name := part.FormName()
-		fileName, isFile := fileNameOf(part)
+		fileName, isFile := partFileName(part)
 		switch {
 		case name == "":
 			return nil, nil, v1.NewProblem(v1.InvalidBody, "part %d of the form has no name in its Content-Disposition", n).
@@ -366,7 +366,7 @@ func missingField(want string, others url.Values) error {
 }
 
 // readField reads a field of a form that is no image. It skips the content of a file.
-func readField(part *multipart.Part, name string, isFile bool, said url.Values, hold *body.Holding) error {
+func readField(part *multipart.Part, name string, isFile bool, said url.Values, hold *body.Reservation) error {
 	given := 0
 	for _, values := range said {
 		given += len(values)
@@ -391,7 +391,7 @@ func readField(part *multipart.Part, name string, isFile bool, said url.Values, 
 }
 
 // readUpload reads an image of a form.
-func (b *bodies) readUpload(part *multipart.Part, name string, hold *body.Holding) (reportintake.Upload, error) {
+func (b *bodies) readUpload(part *multipart.Part, name string, hold *body.Reservation) (reportintake.Upload, error) {
 	data, err := body.ReadAll(io.LimitReader(part, 2*b.maxBytes), hold.Grow, 2*b.maxBytes)
 	if err != nil {
 		return reportintake.Upload{}, formError(err)
@@ -409,9 +409,9 @@ func (b *bodies) readUpload(part *multipart.Part, name string, hold *body.Holdin
 	return u, nil
 }
 
-// fileNameOf returns the name of the file that a part has; isFile is false for a part
+// partFileName returns the name of the file that a part has; isFile is false for a part
 // without a file. The name is "" for a file input for which no file was chosen.
-func fileNameOf(part *multipart.Part) (name string, isFile bool) {
+func partFileName(part *multipart.Part) (name string, isFile bool) {
 	_, params, err := mime.ParseMediaType(part.Header.Get("Content-Disposition"))
 	if err != nil {
 		return "", false
@@ -443,28 +443,28 @@ func readURLEncoded(r io.Reader) ([]reportintake.Upload, url.Values, error) {
 	return []reportintake.Upload{{Image: image, Err: err}}, form, nil
 }
 
-func readJSON(r io.Reader) (input, error) {
+func readJSON(r io.Reader) (bodyContent, error) {
 	var in struct { // a v1.ImageRequest
 		Image string `json:"image"`
 		URL   string `json:"url"`
 		bodyFields
 	}
 	if err := decodeJSON(r, &in); err != nil {
-		return input{}, err
+		return bodyContent{}, err
 	}
 	said, err := jsonFields(in.bodyFields)
 	switch {
 	case err != nil:
-		return input{}, err
+		return bodyContent{}, err
 	case in.Image != "" && in.URL != "":
-		return input{}, v1.NewProblem(v1.InvalidBody, "image and url are both given, want one").WithField("url")
+		return bodyContent{}, v1.NewProblem(v1.InvalidBody, "image and url are both given, want one").WithField("url")
 	case in.URL != "":
-		return input{url: in.URL, fields: said}, checkLength(in.URL, "url")
+		return bodyContent{url: in.URL, fields: said}, checkLength(in.URL, "url")
 	case in.Image == "":
-		return input{}, v1.NewProblem(v1.InvalidBody, "neither image nor url is given").WithField("image")
+		return bodyContent{}, v1.NewProblem(v1.InvalidBody, "neither image nor url is given").WithField("image")
 	}
 	image, err := decodeBase64([]byte(in.Image), "image")
-	return input{uploads: []reportintake.Upload{{Image: image, Err: err}}, fields: said}, nil
+	return bodyContent{uploads: []reportintake.Upload{{Image: image, Err: err}}, fields: said}, nil
 }
 
 // checkLength checks the length of the URL of an image, which is in a field.
@@ -486,8 +486,8 @@ func formError(err error) error {
 	return v1.NewProblem(v1.InvalidBody, "the form cannot be read: %v", err)
 }
 
-// problem says what is wrong with a body that could not be read.
-func (b *bodies) problem(w http.ResponseWriter, err error, limit int64) error {
+// readError says what is wrong with a body that could not be read.
+func (b *bodies) readError(w http.ResponseWriter, err error, limit int64) error {
 	var p *v1.Problem
 	var tooLarge *http.MaxBytesError
 	switch {

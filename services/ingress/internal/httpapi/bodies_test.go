@@ -28,9 +28,9 @@ func newTestBodies(memory int64) *bodies {
 	})
 }
 
-const plenty = 1 << 20
+const largeMemory = 1 << 20
 
-func form(field, content string) string {
+func multipartForm(field, content string) string {
 	return "--b\r\nContent-Disposition: form-data; name=\"meta-note\"\r\n\r\nhello\r\n" +
 		"--b\r\nContent-Disposition: form-data; name=\"" + field + "\"; filename=\"x\"\r\n\r\n" + content + "\r\n--b--\r\n"
 }
@@ -39,8 +39,8 @@ func form(field, content string) string {
 const unusedInput = "--b\r\nContent-Disposition: form-data; name=\"image\"; filename=\"\"\r\n" +
 	"Content-Type: application/octet-stream\r\n\r\n\r\n"
 
-// many is a form of several images.
-func many(images ...string) string {
+// multipartImages is a form of several images.
+func multipartImages(images ...string) string {
 	var b strings.Builder
 	for _, p := range images {
 		b.WriteString("--b\r\nContent-Disposition: form-data; name=\"image\"; filename=\"x\"\r\n\r\n" + p + "\r\n")
@@ -50,8 +50,8 @@ func many(images ...string) string {
 
 func TestBodies_ReadSeveralImages(t *testing.T) {
 	t.Parallel()
-	b := newTestBodies(plenty)
-	r := httptest.NewRequest(http.MethodPost, "/v1/reports", strings.NewReader(many("one", strings.Repeat("x", 101), "three")))
+	b := newTestBodies(largeMemory)
+	r := httptest.NewRequest(http.MethodPost, "/v1/reports", strings.NewReader(multipartImages("one", strings.Repeat("x", 101), "three")))
 	r.Header.Set("Content-Type", "multipart/form-data; boundary=b")
 	in, release, err := b.read(httptest.NewRecorder(), r)
 	if err != nil {
@@ -66,7 +66,7 @@ func TestBodies_ReadSeveralImages(t *testing.T) {
 			t.Errorf("upload %d is %q, want %q", i, got, want)
 		}
 	}
-	if code, _ := problemOf(in.uploads[1].Err); code != v1.TooLarge {
+	if code, _ := problemCodeAndField(in.uploads[1].Err); code != v1.TooLarge {
 		t.Errorf("the second: %v, want too-large, and nothing lost of the others", in.uploads[1].Err)
 	}
 }
@@ -87,28 +87,28 @@ func TestBodies_Read(t *testing.T) {
 		"any bytes":                        {"application/octet-stream", strings.NewReader("pic"), 3, "pic", ""},
 		"as long as allowed":               {"image/png", strings.NewReader(full), 100, full, ""},
 		"of unknown length":                {"image/png", strings.NewReader(full), -1, full, ""},
-		"form":                             {formType, strings.NewReader(form("image", "pic")), -1, "pic", ""},
-		"form over the limit of the image": {formType, strings.NewReader(form("image", full)), int64(len(form("image", full))), full, ""},
+		"form":                             {formType, strings.NewReader(multipartForm("image", "pic")), -1, "pic", ""},
+		"form over the limit of the image": {formType, strings.NewReader(multipartForm("image", full)), int64(len(multipartForm("image", full))), full, ""},
 
 		"wrong type":                {"text/plain", strings.NewReader("pic"), 3, "", v1.UnsupportedType},
 		"unreadable type":           {"image/", strings.NewReader("pic"), 3, "", v1.InvalidHeader},
 		"form without boundary":     {"multipart/form-data", strings.NewReader("pic"), 3, "", v1.InvalidHeader},
 		"no body":                   {"image/png", nil, 0, "", v1.EmptyBody},
 		"no bytes":                  {"image/png", strings.NewReader(""), -1, "", v1.EmptyBody},
-		"too long":                  {"image/png", unread{t}, 101, "", v1.TooLarge},
+		"too long":                  {"image/png", unreadableBody{t}, 101, "", v1.TooLarge},
 		"too long, unsaid":          {"image/png", strings.NewReader(full + "x"), -1, "", v1.TooLarge},
 		"cut off":                   {"image/png", strings.NewReader("pic"), 4, "", v1.TruncatedBody},
 		"cut off before it begins":  {"image/png", strings.NewReader(""), 4, "", v1.TruncatedBody},
-		"form without an image":     {formType, strings.NewReader(many()), -1, "", v1.InvalidBody},
-		"form with a file":          {formType, strings.NewReader(form("photo", "pic")), -1, "", v1.UnknownField},
-		"form with a large file":    {formType, strings.NewReader(form("photo", strings.Repeat("x", 900))), -1, "", v1.UnknownField},
-		"form with an empty one":    {formType, strings.NewReader(form("image", "")), -1, "", v1.EmptyBody},
-		"form far too long":         {formType, unread{t}, 1001, "", v1.TooLarge},
-		"form far too long, unsaid": {formType, strings.NewReader(form("image", strings.Repeat("x", 1000))), -1, "", v1.TooLarge},
-		"10 GB":                     {"image/png", unread{t}, 10_000_000_000, "", v1.TooLarge},
-		"form of too many images":   {formType, strings.NewReader(many("1", "2", "3", "4")), -1, "", v1.TooManyImages},
+		"form without an image":     {formType, strings.NewReader(multipartImages()), -1, "", v1.InvalidBody},
+		"form with a file":          {formType, strings.NewReader(multipartForm("photo", "pic")), -1, "", v1.UnknownField},
+		"form with a large file":    {formType, strings.NewReader(multipartForm("photo", strings.Repeat("x", 900))), -1, "", v1.UnknownField},
+		"form with an empty one":    {formType, strings.NewReader(multipartForm("image", "")), -1, "", v1.EmptyBody},
+		"form far too long":         {formType, unreadableBody{t}, 1001, "", v1.TooLarge},
+		"form far too long, unsaid": {formType, strings.NewReader(multipartForm("image", strings.Repeat("x", 1000))), -1, "", v1.TooLarge},
+		"10 GB":                     {"image/png", unreadableBody{t}, 10_000_000_000, "", v1.TooLarge},
+		"form of too many images":   {formType, strings.NewReader(multipartImages("1", "2", "3", "4")), -1, "", v1.TooManyImages},
 
-		"base64 in a form":              {formType, strings.NewReader(form("imgbase64", "cGlj")), -1, "pic", ""},
+		"base64 in a form":              {formType, strings.NewReader(multipartForm("imgbase64", "cGlj")), -1, "pic", ""},
 		"base64 without a form's parts": {urlencoded, strings.NewReader("imgbase64=cGlj"), -1, "pic", ""},
 		"base64, escaped":               {urlencoded, strings.NewReader("imgbase64=%2B%2F8%3D&meta-x=y"), -1, "\xfb\xff", ""},
 		"base64, not escaped":           {urlencoded, strings.NewReader("imgbase64=+/8="), -1, "\xfb\xff", ""},
@@ -121,15 +121,15 @@ func TestBodies_Read(t *testing.T) {
 		"JSON with a mark":              {"application/json", strings.NewReader("\xef\xbb\xbf" + `{"image":"cGlj"}`), -1, "pic", ""},
 		"data URL, not escaped":         {urlencoded, strings.NewReader("imgbase64=data:image/png;base64,cGlj"), -1, "pic", ""},
 		"a file of another kind":        {urlencoded, strings.NewReader("\x00\x00\x00\x18ftypheic;x"), -1, "\x00\x00\x00\x18ftypheic;x", ""},
-		"a file input that is not used": {formType, strings.NewReader(unusedInput + form("image", "pic")), -1, "pic", ""},
+		"a file input that is not used": {formType, strings.NewReader(unusedInput + multipartForm("image", "pic")), -1, "pic", ""},
 
 		"JSON, announced as a form":                    {urlencoded, strings.NewReader(`{"image":"cGlj"}`), -1, "", v1.UnsupportedType},
 		"no file was chosen":                           {formType, strings.NewReader(unusedInput + "--b--\r\n"), -1, "", v1.EmptyBody},
-		"an unknown field":                             {formType, strings.NewReader(strings.Replace(form("image", "pic"), "meta-note", "note", 1)), -1, "", v1.UnknownField},
+		"an unknown field":                             {formType, strings.NewReader(strings.Replace(multipartForm("image", "pic"), "meta-note", "note", 1)), -1, "", v1.UnknownField},
 		"an unknown field of two":                      {urlencoded, strings.NewReader("imgbase64=cGlj&note=x"), -1, "", v1.UnknownField},
 		"an unknown field of JSON":                     {"application/json", strings.NewReader(`{"image":"cGlj","note":"x"}`), -1, "", v1.UnknownField},
-		"a field without a name":                       {formType, strings.NewReader(strings.Replace(form("image", "pic"), "; name=", "; nom=", 1)), -1, "", v1.InvalidBody},
-		"a field that is too long":                     {formType, strings.NewReader(strings.Replace(form("image", "p"), "hello", strings.Repeat("x", maxFormField+1), 1)), -1, "", v1.TooLarge},
+		"a field without a name":                       {formType, strings.NewReader(strings.Replace(multipartForm("image", "pic"), "; name=", "; nom=", 1)), -1, "", v1.InvalidBody},
+		"a field that is too long":                     {formType, strings.NewReader(strings.Replace(multipartForm("image", "p"), "hello", strings.Repeat("x", maxFormField+1), 1)), -1, "", v1.TooLarge},
 		"an image over its limit, announced as a form": {urlencoded, strings.NewReader("\x89PNG\r\n\x1a\n" + full), -1, "", v1.TooLarge},
 		"the same, of a known length":                  {urlencoded, strings.NewReader("\x89PNG\r\n\x1a\n" + full), 108, "", v1.TooLarge},
 
@@ -141,17 +141,17 @@ func TestBodies_Read(t *testing.T) {
 		"bad base64 in JSON":     {"application/json", strings.NewReader(`{"image":"%"}`), -1, "", v1.InvalidBody},
 		"JSON with both":         {"application/json", strings.NewReader(`{"image":"cGlj","url":"http://a"}`), -1, "", v1.InvalidBody},
 		"JSON with neither":      {"application/json", strings.NewReader(`{}`), -1, "", v1.InvalidBody},
-		"JSON far too long":      {"application/json", unread{t}, 2*100 + formAllowance + 1, "", v1.TooLarge},
-		"JSON cut off":           {"application/json", failing{io.ErrUnexpectedEOF}, -1, "", v1.TruncatedBody},
-		"form cut off":           {formType, io.MultiReader(strings.NewReader(form("image", "pic")[:140]), failing{io.ErrUnexpectedEOF}), -1, "", v1.TruncatedBody},
+		"JSON far too long":      {"application/json", unreadableBody{t}, 2*100 + formAllowance + 1, "", v1.TooLarge},
+		"JSON cut off":           {"application/json", failingReader{io.ErrUnexpectedEOF}, -1, "", v1.TruncatedBody},
+		"form cut off":           {formType, io.MultiReader(strings.NewReader(multipartForm("image", "pic")[:140]), failingReader{io.ErrUnexpectedEOF}), -1, "", v1.TruncatedBody},
 		"not a form":             {formType, strings.NewReader("pic"), 3, "", v1.InvalidBody},
-		"too slow":               {"image/png", failing{os.ErrDeadlineExceeded}, 3, "", v1.TruncatedBody},
-		"form too slow":          {formType, failing{os.ErrDeadlineExceeded}, -1, "", v1.TruncatedBody},
-		"broken":                 {"image/png", failing{errors.New("broken")}, 3, "", v1.InvalidBody},
+		"too slow":               {"image/png", failingReader{os.ErrDeadlineExceeded}, 3, "", v1.TruncatedBody},
+		"form too slow":          {formType, failingReader{os.ErrDeadlineExceeded}, -1, "", v1.TruncatedBody},
+		"broken":                 {"image/png", failingReader{errors.New("broken")}, 3, "", v1.InvalidBody},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b := newTestBodies(plenty)
+			b := newTestBodies(largeMemory)
 			r := httptest.NewRequest(http.MethodPost, "/v1/images", tt.body)
 			r.ContentLength = tt.length
 			r.Header.Set("Content-Type", tt.contentType)
@@ -163,7 +163,7 @@ func TestBodies_Read(t *testing.T) {
 					release()
 				}
 			}
-			if code, _ := problemOf(err); code != tt.code {
+			if code, _ := problemCodeAndField(err); code != tt.code {
 				t.Fatalf("got %v, want %q", err, tt.code)
 			}
 			if err != nil && tt.code == "" {
@@ -190,7 +190,7 @@ func TestBodies_Read(t *testing.T) {
 func TestBodies_NameTheFieldThatWasSent(t *testing.T) {
 	t.Parallel()
 	const formType, urlencoded = "multipart/form-data; boundary=b", "application/x-www-form-urlencoded"
-	large := form("file", strings.Repeat("x", maxFormField+1))
+	large := multipartForm("file", strings.Repeat("x", maxFormField+1))
 	for name, tt := range map[string]struct {
 		path, contentType, body string
 		field, detail           string
@@ -203,7 +203,7 @@ func TestBodies_NameTheFieldThatWasSent(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b := newTestBodies(plenty)
+			b := newTestBodies(largeMemory)
 			b.maxForm = int64(len(tt.body))
 			r := httptest.NewRequest(http.MethodPost, tt.path, strings.NewReader(tt.body))
 			r.Header.Set("Content-Type", tt.contentType)
@@ -222,19 +222,19 @@ func TestBodies_NameTheFieldThatWasSent(t *testing.T) {
 	}
 }
 
-// unread fails the test when somebody reads it.
-type unread struct{ t *testing.T }
+// unreadableBody fails the test when somebody reads it.
+type unreadableBody struct{ t *testing.T }
 
-func (u unread) Read([]byte) (int, error) {
+func (u unreadableBody) Read([]byte) (int, error) {
 	u.t.Error("a body was read that could not be accepted")
 	return 0, io.EOF
 }
 
-type failing struct{ err error }
+type failingReader struct{ err error }
 
-func (f failing) Read([]byte) (int, error) { return 0, f.err }
+func (f failingReader) Read([]byte) (int, error) { return 0, f.err }
 
-func TestBodies_AreBoundedTogether(t *testing.T) {
+func TestBodies_LimitMemory(t *testing.T) {
 	t.Parallel()
 	b := newTestBodies(150)
 	post := func(length int64) (func(), *httptest.ResponseRecorder, error) {
@@ -250,7 +250,7 @@ func TestBodies_AreBoundedTogether(t *testing.T) {
 	}
 	for _, length := range []int64{100, -1} {
 		_, w, err := post(length)
-		if code, _ := problemOf(err); code != v1.Overloaded {
+		if code, _ := problemCodeAndField(err); code != v1.Overloaded {
 			t.Errorf("one more of length %d: %v, want %s", length, err, v1.Overloaded)
 		}
 		if got := retry.FormatAfter(err); got != "1" {
@@ -268,11 +268,11 @@ func TestBodies_AreBoundedTogether(t *testing.T) {
 	}
 }
 
-// TestBodies_SlowIsNotTooSlow: a body may take as long as it likes at the lowest
+// TestBodies_RejectABodyBelowTheLowestRate: a body may take as long as it likes at the lowest
 // rate, and no longer than a window below it.
-func TestBodies_SlowIsNotTooSlow(t *testing.T) {
+func TestBodies_RejectABodyBelowTheLowestRate(t *testing.T) {
 	t.Parallel()
-	b := newTestBodies(plenty)
+	b := newTestBodies(largeMemory)
 	b.rate = body.Rate{BytesPerSecond: 10, Window: 500 * time.Millisecond, Grace: time.Millisecond}
 	codes := make(chan v1.Code, 1)
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -280,7 +280,7 @@ func TestBodies_SlowIsNotTooSlow(t *testing.T) {
 		if err == nil {
 			release()
 		}
-		code, _ := problemOf(err)
+		code, _ := problemCodeAndField(err)
 		codes <- code
 	}))
 	t.Cleanup(s.Close)
@@ -317,13 +317,13 @@ func TestBodies_SlowIsNotTooSlow(t *testing.T) {
 	http.DefaultClient.CloseIdleConnections()
 }
 
-func TestClientOf(t *testing.T) {
+func TestClientKey(t *testing.T) {
 	t.Parallel()
 	for addr, want := range map[string]string{
 		"192.0.2.1:5": "192.0.2.1", "[::ffff:192.0.2.1]:5": "192.0.2.1",
 		"[2001:db8:1:2:3::4]:5": "2001:db8:1:2::/64", "[fe80::1%eth0]:5": "fe80::/64", "pipe": "pipe",
 	} {
-		if got := clientOf(&http.Request{RemoteAddr: addr}); got != want {
+		if got := clientKey(&http.Request{RemoteAddr: addr}); got != want {
 			t.Errorf("%s: %q, want %q", addr, got, want)
 		}
 	}

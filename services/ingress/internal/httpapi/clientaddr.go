@@ -5,10 +5,10 @@ import (
 	"net/netip"
 )
 
-// clientOf returns what the limits of one client count for: the address that a
+// clientKey returns what the limits of one client count for: the address that a
 // connection comes from, or the /64 network of an IPv6 address, of which a
 // client has all. Behind a proxy it is the address of the proxy.
-func clientOf(r *http.Request) string {
+func clientKey(r *http.Request) string {
 	at, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
 		return r.RemoteAddr

@@ -28,7 +28,7 @@ const (
 type eventHandler struct {
 	client   *client.Client
 	reports  *reportintake.Reports
-	places   *places
+	limiter  *requestLimiter
 	stopping context.Context //nolint:containedctx // it is the life of the process, not of a call
 }
 
@@ -146,7 +146,7 @@ func (h *eventHandler) serve(w http.ResponseWriter, r *http.Request, id string, 
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	}
-	leave, err := h.places.enter(clientOf(r))
+	leave, err := h.limiter.acquire(clientKey(r))
 	if err != nil {
 		return err
 	}
@@ -170,7 +170,7 @@ func (h *eventHandler) serve(w http.ResponseWriter, r *http.Request, id string, 
 		}
 	}
 	for now.ended == "" {
-		e, err := next(ctx, watch)
+		e, err := nextEvent(ctx, watch)
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -203,7 +203,7 @@ func lookupState(ctx context.Context, lookup lookupFunc) (state, error) {
 	return lookup(ctx)
 }
 
-func next(ctx context.Context, w *client.Watch) (v1.Event, error) {
+func nextEvent(ctx context.Context, w *client.Watch) (v1.Event, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookupInterval)
 	defer cancel()
 	return w.Next(ctx)

@@ -34,16 +34,16 @@ var queries = []struct {
 	{"pipeline=text;priority=bulk", nil, v1.InvalidParameter, "query"},
 }
 
-// asked returns a request with a query.
-func asked(path, query string) *http.Request {
+// newRequest returns a request with a query.
+func newRequest(path, query string) *http.Request {
 	return &http.Request{URL: &url.URL{Path: path, RawQuery: query}}
 }
 
 func TestParseQuery(t *testing.T) {
 	t.Parallel()
 	for _, tt := range queries {
-		got, err := parseQuery(asked("/v1/images", tt.raw), "pipeline", "priority", "meta-*")
-		code, field := problemOf(err)
+		got, err := parseQuery(newRequest("/v1/images", tt.raw), "pipeline", "priority", "meta-*")
+		code, field := problemCodeAndField(err)
 		if code != tt.code || field != tt.field {
 			t.Errorf("%q: %v, want %q of %q", tt.raw, err, tt.code, tt.field)
 		}
@@ -51,7 +51,7 @@ func TestParseQuery(t *testing.T) {
 			t.Errorf("%q: %v, want %v", tt.raw, got, tt.want)
 		}
 	}
-	got, err := parseQuery(asked("/upload", "utm_source=x&utm_source=y&empty=&pipeline=text"), "pipeline")
+	got, err := parseQuery(newRequest("/upload", "utm_source=x&utm_source=y&empty=&pipeline=text"), "pipeline")
 	if err != nil {
 		t.Errorf("unknown fields of an old route: %v, want them ignored", err)
 	}
@@ -65,8 +65,8 @@ func FuzzParseQuery(f *testing.F) {
 		f.Add(tt.raw)
 	}
 	f.Fuzz(func(t *testing.T, raw string) {
-		got, err := parseQuery(asked("/v1/images", raw), "pipeline", "priority")
-		code, field := problemOf(err)
+		got, err := parseQuery(newRequest("/v1/images", raw), "pipeline", "priority")
+		code, field := problemCodeAndField(err)
 		if err != nil && (code != v1.InvalidParameter && code != v1.UnknownField || field == "" && code == v1.InvalidParameter) {
 			t.Errorf("%q: %v is no problem that names a field", raw, err)
 		}
@@ -78,7 +78,7 @@ func FuzzParseQuery(f *testing.F) {
 	})
 }
 
-func TestJSONFields_CountAsOthers(t *testing.T) {
+func TestReadJSON_Fields(t *testing.T) {
 	t.Parallel()
 	read := func(body string) (fields, error) {
 		in, err := readJSON(strings.NewReader(body))
@@ -97,14 +97,14 @@ func TestJSONFields_CountAsOthers(t *testing.T) {
 		`{"url":"https://a.example/","key":""}`:                               "key",
 	} {
 		_, err := read(body)
-		if code, field := problemOf(err); code != v1.InvalidParameter || field != want {
+		if code, field := problemCodeAndField(err); code != v1.InvalidParameter || field != want {
 			t.Errorf("%s: %v, want %s of %s", body, err, v1.InvalidParameter, want)
 		}
 	}
 }
 
-// TestBodyFields_AreThoseOfTheContract: the same names, in the same order.
-func TestBodyFields_AreThoseOfTheContract(t *testing.T) {
+// TestBodyFields_MatchTheContract: the same names, in the same order.
+func TestBodyFields_MatchTheContract(t *testing.T) {
 	t.Parallel()
 	names := func(of reflect.Type) (all []string) {
 		for field := range of.NumField() {

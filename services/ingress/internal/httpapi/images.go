@@ -20,20 +20,20 @@ const lookupTimeout = 5 * time.Second
 
 // imageHandler serves /v1/images.
 type imageHandler struct {
-	intake   *intake.Intake
-	client   *client.Client
-	params   parameters
-	bodies   *bodies
-	reports  *reportHandler // of several images in one request
-	drawings *drawings
-	polls    *places         // look-ups that wait
-	stopping context.Context //nolint:containedctx // it is the life of the process, not of a call
+	intake      *intake.Intake
+	client      *client.Client
+	params      parameters
+	bodies      *bodies
+	reports     *reportHandler // of several images in one request
+	drawer      *drawer
+	pollLimiter *requestLimiter // look-ups that wait
+	stopping    context.Context //nolint:containedctx // it is the life of the process, not of a call
 }
 
 func newImageHandler(cfg Config, params parameters, bodies *bodies, reports *reportHandler) *imageHandler {
 	return &imageHandler{
 		intake: cfg.Intake, client: cfg.Client, params: params, bodies: bodies, reports: reports,
-		drawings: newDrawings(cfg), polls: newPlaces("long polls", cfg.Polls), stopping: cfg.Stopping,
+		drawer: newDrawer(cfg), pollLimiter: newRequestLimiter("long polls", cfg.Polls), stopping: cfg.Stopping,
 	}
 }
 
@@ -50,7 +50,7 @@ func (h *imageHandler) post(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer release()
-	if err := h.params.add(&s, in.fields, "the body"); err != nil {
+	if err := h.params.addFields(&s, in.fields, "the body"); err != nil {
 		return err
 	}
 	if len(in.uploads) > 1 {
@@ -64,7 +64,7 @@ func (h *imageHandler) post(w http.ResponseWriter, r *http.Request) error {
 // submit makes a job of the image of a request, and answers as post does. It
 // calls release when it no longer holds the image.
 func (h *imageHandler) submit(
-	w http.ResponseWriter, r *http.Request, s submission, in input, release func(),
+	w http.ResponseWriter, r *http.Request, s submission, in bodyContent, release func(),
 ) error {
 	req := s.Request
 	req.Grow = in.grow
@@ -93,7 +93,7 @@ func (h *imageHandler) submit(
 	result, err := job.Wait(ctx)
 	switch {
 	case err == nil && mediaType != "" && result.Status == v1.Done:
-		return h.drawings.answer(w, r, &req, s.filter.Apply(result), mediaType)
+		return h.drawer.writeDrawn(w, r, &req, s.filter.Apply(result), mediaType)
 	case err == nil:
 		return writeResult(w, s.filter.Apply(result))
 	case r.Context().Err() != nil:
@@ -140,7 +140,7 @@ func (h *imageHandler) get(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if asked.wait > 0 {
-		leave, err := h.polls.enter(clientOf(r))
+		leave, err := h.pollLimiter.acquire(clientKey(r))
 		if err != nil {
 			return err
 		}
@@ -159,7 +159,7 @@ func (h *imageHandler) get(w http.ResponseWriter, r *http.Request) error {
 	trace.SpanFromContext(r.Context()).SetAttributes(
 		telemetry.AttrJob.String(result.ID), telemetry.AttrOutcome.String(string(result.Status)))
 	if result.Final() {
-		return writeTagged(w, r, asked.filter.Apply(result))
+		return writeWithETag(w, r, asked.filter.Apply(result))
 	}
 	w.Header().Set("Retry-After", "1")
 	return writeJSON(w, http.StatusOK, result)

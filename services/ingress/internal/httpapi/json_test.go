@@ -8,7 +8,7 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-func TestDecodeJSONNamesTheField(t *testing.T) {
+func TestDecodeJSON_NamesTheField(t *testing.T) {
 	t.Parallel()
 	for body, field := range map[string]string{
 		`{"images":[]}`: "",
@@ -34,17 +34,17 @@ func TestDecodeJSONNamesTheField(t *testing.T) {
 				t.Errorf("%s: %v", body, err)
 			}
 		case !errors.As(err, &p) || p.Code != v1.InvalidBody || p.Field != field:
-			t.Errorf("%s: %v (field %q), want invalid-body of %s", body, err, fieldOf(err), field)
+			t.Errorf("%s: %v (field %q), want invalid-body of %s", body, err, problemField(err), field)
 		}
 	}
 	var in v1.ReportRequest
 	err := decodeJSON(strings.NewReader(`{"pictures":[]}`), &in)
-	if code, field := problemOf(err); code != v1.UnknownField || field != "pictures" {
+	if code, field := problemCodeAndField(err); code != v1.UnknownField || field != "pictures" {
 		t.Errorf("an unknown name: %v, want %s of pictures", err, v1.UnknownField)
 	}
 }
 
-func fieldOf(err error) string {
+func problemField(err error) string {
 	var p *v1.Problem
 	if errors.As(err, &p) {
 		return p.Field

@@ -39,8 +39,8 @@ func (h *oldHandler) getTyocr(w http.ResponseWriter, _ *http.Request) error {
 	return err
 }
 
-// tyocr is the answer of POST /tyocr: sign 0 and the text, or -1 and why not.
-type tyocr struct {
+// tyocrResponse is the answer of POST /tyocr: sign 0 and the text, or -1 and why not.
+type tyocrResponse struct {
 	Sign int    `json:"sign"`
 	Text string `json:"text"`
 }
@@ -53,12 +53,12 @@ func (h *oldHandler) postTyocr(w http.ResponseWriter, r *http.Request) error {
 	var p *v1.Problem
 	switch {
 	case err == nil:
-		return writeJSON(w, http.StatusOK, tyocr{0, text})
+		return writeJSON(w, http.StatusOK, tyocrResponse{0, text})
 	case errors.Is(err, context.DeadlineExceeded):
-		return writeJSON(w, http.StatusOK, tyocr{-1, "time out"})
+		return writeJSON(w, http.StatusOK, tyocrResponse{-1, "time out"})
 	case errors.As(err, &p):
-		h.respond.record(r.Context(), p, err)
-		return writeJSON(w, http.StatusOK, tyocr{-1, p.Detail})
+		h.respond.recordProblem(r.Context(), p, err)
+		return writeJSON(w, http.StatusOK, tyocrResponse{-1, p.Detail})
 	}
 	return err
 }
@@ -102,8 +102,8 @@ func (h *oldHandler) readText(w http.ResponseWriter, r *http.Request) (string, e
 	return *result.Text, nil
 }
 
-// oldReply is the answer of the report route.
-type oldReply struct {
+// fullReportResponse is the answer of the report route.
+type fullReportResponse struct {
 	Code    int    `json:"code"`
 	Message string `json:"message"`
 }
@@ -119,15 +119,15 @@ func (h *oldHandler) postFullReport(w http.ResponseWriter, r *http.Request) erro
 	report, err := h.acceptFullReport(w, r)
 	if err == nil {
 		w.Header().Set("Location", "/v1/reports/"+report.ID)
-		return writeJSON(w, http.StatusOK, oldReply{http.StatusOK, "success"})
+		return writeJSON(w, http.StatusOK, fullReportResponse{http.StatusOK, "success"})
 	}
 	var p *v1.Problem
 	if !errors.As(err, &p) {
 		return err
 	}
 	setLocation(w, err, "/v1/reports/")
-	h.respond.record(r.Context(), p, err)
-	reply := oldReply{p.Status, p.Detail}
+	h.respond.recordProblem(r.Context(), p, err)
+	reply := fullReportResponse{p.Status, p.Detail}
 	if p.Status == http.StatusTooManyRequests {
 		w.Header().Set("Retry-After", retryAfter(err))
 		reply.Message = "System busy, try later."
@@ -147,8 +147,8 @@ func (h *oldHandler) acceptFullReport(w http.ResponseWriter, r *http.Request) (v
 	}
 	defer hold.Release()
 	var fields map[string]jsontext.Value
-	if err := json.UnmarshalRead(decoded{body, hold}, &fields); err != nil {
-		return none, h.bodies.problem(w, jsonError(err), maxReportBody)
+	if err := json.UnmarshalRead(decodingReader{body, hold}, &fields); err != nil {
+		return none, h.bodies.readError(w, jsonError(err), maxReportBody)
 	}
 	s.Metadata = map[string]string{}
 	for _, name := range fullReportFields {

@@ -56,7 +56,7 @@ func newOrigins(others []string, own string) (*origins, error) {
 			err = errors.New("a * stands for all origins only")
 		}
 		if err == nil {
-			u.Host = hostOf(u)
+			u.Host = normalizedHost(u)
 			others[i] = u.String()
 			err = o.protect.AddTrustedOrigin(others[i])
 		}
@@ -99,5 +99,5 @@ func (o *origins) check(r *http.Request) error {
 		r.Header.Get("Origin")).WithField("Origin")
 }
 
-// originOf returns the origin of a URL.
-func originOf(u *url.URL) string { return u.Scheme + "://" + u.Host }
+// urlOrigin returns the origin of a URL.
+func urlOrigin(u *url.URL) string { return u.Scheme + "://" + u.Host }

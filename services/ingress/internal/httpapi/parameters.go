@@ -31,28 +31,28 @@ type submission struct {
 	intake.Request
 	prefer jobparams.Preference
 	filter regionfilter.Filter
-	// said has the fields of the request, and given says where each stands.
-	said, given fields
+	// fields has the fields of the request, and given says where each stands.
+	fields, places fields
 }
 
 // report returns the request for a report of these images. It is of priority bulk, and
 // answered before there are regions.
 func (s submission) report(sources []v1.ReportSource, uploads []reportintake.Upload) (reportintake.Request, error) {
 	for _, name := range append([]string{"priority"}, filterFields...) {
-		if _, given := s.given[name]; given && (name != "priority" || s.Priority != subject.Bulk) {
+		if _, given := s.places[name]; given && (name != "priority" || s.Priority != subject.Bulk) {
 			return reportintake.Request{}, v1.NewProblem(v1.InvalidParameter,
 				"%s is given, but a report is of priority bulk, and its regions are asked for later", name).WithField(name)
 		}
 	}
 	return reportintake.Request{
-		Pipeline: s.Pipeline, Key: s.Key, Metadata: s.Metadata, Callback: s.Callback,
+		Pipeline: s.Pipeline, Key: s.Key, Metadata: s.Metadata, WebhookURL: s.WebhookURL,
 		Sources: sources, Uploads: uploads,
 	}, nil
 }
 
 // submission reads the query and the headers. What the body says is added.
 func (p parameters) submission(r *http.Request) (submission, error) {
-	s := submission{said: fields{}, given: fields{}}
+	s := submission{fields: fields{}, places: fields{}}
 	q, err := parseQuery(r, submissionFields...)
 	if err != nil {
 		return s, err
@@ -67,45 +67,45 @@ func (p parameters) submission(r *http.Request) (submission, error) {
 		return s, err
 	}
 	if s.Key != "" {
-		s.given["key"] = "a header"
+		s.places["key"] = "a header"
 	}
 	if s.Metadata, err = jobparams.ParseMetadata(r.Header); err != nil {
 		return s, err
 	}
 	for name := range s.Metadata {
-		s.given[metaPrefix+name] = "a header"
+		s.places[metaPrefix+name] = "a header"
 	}
-	return s, p.add(&s, q, "the query")
+	return s, p.addFields(&s, q, "the query")
 }
 
-// add takes the fields of one place of a request into what others have said. A field may
+// addFields takes the fields of one place of a request into what others have said. A field may
 // stand in one place only.
-func (p parameters) add(s *submission, in fields, place string) (err error) {
+func (p parameters) addFields(s *submission, in fields, place string) (err error) {
 	for _, name := range slices.Sorted(maps.Keys(in)) {
-		if other, ok := s.given[name]; ok {
+		if other, ok := s.places[name]; ok {
 			return v1.NewProblem(v1.InvalidParameter, "%s is given twice: in %s and in %s", name, other, place).WithField(name)
 		}
-		s.said[name], s.given[name] = in[name], place
-		if err := p.set(s, name, in[name]); err != nil {
+		s.fields[name], s.places[name] = in[name], place
+		if err := p.setField(s, name, in[name]); err != nil {
 			return err
 		}
 	}
 	if name, err := intake.CheckMetadata(s.Metadata); err != nil {
 		return v1.NewProblem(v1.InvalidParameter, "%s%s %v", metaPrefix, name, err).WithField(metaPrefix + name)
 	}
-	s.filter, err = regionfilter.Parse(s.said)
+	s.filter, err = regionfilter.Parse(s.fields)
 	return err
 }
 
-// set takes a field that is no filter.
-func (p parameters) set(s *submission, name, value string) (err error) {
+// setField takes a field that is no filter.
+func (p parameters) setField(s *submission, name, value string) (err error) {
 	switch name {
 	case "pipeline":
 		s.Pipeline, err = p.pipeline(value)
 	case "priority":
 		s.Priority, err = jobparams.ParsePriority(value)
 	case "callback":
-		s.Callback, err = value, jobparams.CheckCallback(p.intake, value)
+		s.WebhookURL, err = value, jobparams.CheckWebhookURL(p.intake, value)
 	case "key":
 		s.Key, err = value, jobparams.CheckKey(v1.InvalidParameter, name, value)
 	default:

@@ -28,7 +28,7 @@ func newTestParameters(t *testing.T, callbacks bool) parameters {
 		t.Fatal(err)
 	}
 	i, err := intake.New(t.Context(), intake.Config{
-		Conn: nc, JetStream: js, Pipelines: []pipeline.Pipeline{{Name: "text"}, {Name: "faces"}}, Callbacks: callbacks,
+		Conn: nc, JetStream: js, Pipelines: []pipeline.Pipeline{{Name: "text"}, {Name: "faces"}}, Webhooks: callbacks,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -51,7 +51,7 @@ func TestParameters_Submission(t *testing.T) {
 	}
 	want := intake.Request{
 		Pipeline: pipeline.Pipeline{Name: "faces"}, Priority: subject.Bulk,
-		Callback: "https://client.example/done", Key: "k1",
+		WebhookURL: "https://client.example/done", Key: "k1",
 		Metadata: map[string]string{"camera-id": "3 ü"},
 	}
 	if !reflect.DeepEqual(s.Request, want) {
@@ -72,7 +72,7 @@ func TestParameters_Submission(t *testing.T) {
 	}
 }
 
-func TestParameters_NameWhatIsWrong(t *testing.T) {
+func TestParameters_NameTheInvalidField(t *testing.T) {
 	t.Parallel()
 	p := newTestParameters(t, true)
 	manyMeta := http.Header{}
@@ -108,13 +108,13 @@ func TestParameters_NameWhatIsWrong(t *testing.T) {
 				r.Header[k] = v
 			}
 			_, err := p.submission(r)
-			if code, _ := problemOf(err); code != tt.code || fieldOf(err) != tt.field {
-				t.Errorf("got %v of %q, want %s of %q", err, fieldOf(err), tt.code, tt.field)
+			if code, _ := problemCodeAndField(err); code != tt.code || problemField(err) != tt.field {
+				t.Errorf("got %v of %q, want %s of %q", err, problemField(err), tt.code, tt.field)
 			}
 		})
 	}
 	r := httptest.NewRequest(http.MethodPost, "/v1/images?callback=https://a/", nil)
-	if _, err := newTestParameters(t, false).submission(r); fieldOf(err) != "callback" {
+	if _, err := newTestParameters(t, false).submission(r); problemField(err) != "callback" {
 		t.Errorf("a callback without a secret to sign it: %v", err)
 	}
 }
@@ -130,11 +130,11 @@ func TestParameters_FieldsOfABody(t *testing.T) {
 		t.Fatal(err)
 	}
 	body := fields{"priority": "bulk", "key": "k", "meta-site": "north", "top": "2", "callback": "https://a.example/"}
-	if err := p.add(&s, body, "the body"); err != nil {
+	if err := p.addFields(&s, body, "the body"); err != nil {
 		t.Fatal(err)
 	}
 	want := intake.Request{
-		Pipeline: pipeline.Pipeline{Name: "faces"}, Priority: subject.Bulk, Key: "k", Callback: "https://a.example/",
+		Pipeline: pipeline.Pipeline{Name: "faces"}, Priority: subject.Bulk, Key: "k", WebhookURL: "https://a.example/",
 		Metadata: map[string]string{"camera": "3", "site": "north"},
 	}
 	if !reflect.DeepEqual(s.Request, want) {
@@ -145,9 +145,9 @@ func TestParameters_FieldsOfABody(t *testing.T) {
 	}
 	for _, name := range []string{"pipeline", "min_score", "meta-camera"} {
 		before := s
-		before.given = maps.Clone(s.given)
-		err := p.add(&before, fields{name: "text"}, "the body")
-		if code, field := problemOf(err); code != v1.InvalidParameter || field != name {
+		before.places = maps.Clone(s.places)
+		err := p.addFields(&before, fields{name: "text"}, "the body")
+		if code, field := problemCodeAndField(err); code != v1.InvalidParameter || field != name {
 			t.Errorf("%s in two places: %v, want %s", name, err, v1.InvalidParameter)
 		}
 	}

@@ -7,8 +7,8 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// problemOf gives code and field of an error that is a problem.
-func problemOf(err error) (v1.Code, string) {
+// problemCodeAndField gives code and field of an error that is a problem.
+func problemCodeAndField(err error) (v1.Code, string) {
 	var p *v1.Problem
 	if errors.As(err, &p) {
 		return p.Code, p.Field
@@ -29,11 +29,11 @@ func TestServerTiming(t *testing.T) {
 	}
 }
 
-func TestNumber(t *testing.T) {
+func TestParseNumber(t *testing.T) {
 	t.Parallel()
 	const fallback, lowest, highest = 8, 0, 100
 	for text, want := range map[string]int{"0": 0, "100": 100, "007": 7} {
-		got, err := number(fields{"window": text}, "window", fallback, lowest, highest)
+		got, err := parseNumber(fields{"window": text}, "window", fallback, lowest, highest)
 		if err != nil {
 			t.Errorf("%s: %v", text, err)
 		}
@@ -42,8 +42,8 @@ func TestNumber(t *testing.T) {
 		}
 	}
 	for _, text := range []string{"101", "-1", "-0", "+1", "0x1", "1_0", "1.0", "99999999999999999999"} {
-		_, err := number(fields{"window": text}, "window", fallback, lowest, highest)
-		code, field := problemOf(err)
+		_, err := parseNumber(fields{"window": text}, "window", fallback, lowest, highest)
+		code, field := problemCodeAndField(err)
 		if code != v1.InvalidParameter {
 			t.Errorf("%s: got %v, want %s", text, err, v1.InvalidParameter)
 		}
@@ -51,7 +51,7 @@ func TestNumber(t *testing.T) {
 			t.Errorf("%s: the field is %q, want window", text, field)
 		}
 	}
-	if got, err := number(fields{}, "window", fallback, lowest, highest); err != nil || got != fallback {
+	if got, err := parseNumber(fields{}, "window", fallback, lowest, highest); err != nil || got != fallback {
 		t.Errorf("nothing: got %d, %v, want %d", got, err, fallback)
 	}
 }

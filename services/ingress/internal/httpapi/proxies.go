@@ -31,13 +31,13 @@ func ParsePublicURL(text string) (*url.URL, error) {
 	case u.Scheme != "http" && u.Scheme != "https", u.Host == "", u.User != nil, u.RawQuery != "", u.Fragment != "":
 		return nil, fmt.Errorf("%q, want http or https, a host, and a path or none", text)
 	}
-	u.Host, u.Path = hostOf(u), strings.TrimRight(u.Path, "/")
+	u.Host, u.Path = normalizedHost(u), strings.TrimRight(u.Path, "/")
 	return u, nil
 }
 
-// hostOf returns the host of a URL as browsers write it in an origin: in lower case, and
+// normalizedHost returns the host of a URL as browsers write it in an origin: in lower case, and
 // without the default port.
-func hostOf(u *url.URL) string {
+func normalizedHost(u *url.URL) string {
 	host := strings.ToLower(u.Host)
 	if u.Scheme == "https" {
 		return strings.TrimSuffix(host, ":443")
@@ -53,9 +53,9 @@ type forwarded struct {
 	base string
 }
 
-// accept returns the request as its client sent it, and what proxies say of it: with the
+// resolve returns the request as its client sent it, and what proxies say of it: with the
 // address of the client, the host that it named, and no prefix of the path.
-func (p *proxies) accept(r *http.Request) (*http.Request, forwarded) {
+func (p *proxies) resolve(r *http.Request) (*http.Request, forwarded) {
 	if p.public == nil && len(p.trusted) == 0 {
 		return r, forwarded{scheme: "http"}
 	}
@@ -63,14 +63,14 @@ func (p *proxies) accept(r *http.Request) (*http.Request, forwarded) {
 	r = r.Clone(r.Context())
 	prefix := ""
 	if p.isTrusted(r.RemoteAddr) {
-		r.RemoteAddr = p.client(r)
-		if host := first(r.Header.Get("X-Forwarded-Host")); host != "" {
+		r.RemoteAddr = p.clientAddr(r)
+		if host := firstValue(r.Header.Get("X-Forwarded-Host")); host != "" {
 			r.Host = host
 		}
-		if given := first(r.Header.Get("X-Forwarded-Prefix")); strings.HasPrefix(given, "/") && !strings.HasPrefix(given, "//") {
+		if given := firstValue(r.Header.Get("X-Forwarded-Prefix")); strings.HasPrefix(given, "/") && !strings.HasPrefix(given, "//") {
 			prefix = strings.TrimRight(given, "/")
 		}
-		if first(r.Header.Get("X-Forwarded-Proto")) == "https" {
+		if firstValue(r.Header.Get("X-Forwarded-Proto")) == "https" {
 			f.scheme = "https"
 		}
 	}
@@ -87,8 +87,8 @@ func (p *proxies) accept(r *http.Request) (*http.Request, forwarded) {
 // forwardedKey is the key of a forwarded in a context.
 type forwardedKey struct{}
 
-// forwardedOf returns how the client has sent a request.
-func forwardedOf(r *http.Request) forwarded {
+// getForwarded returns how the client has sent a request.
+func getForwarded(r *http.Request) forwarded {
 	if f, ok := r.Context().Value(forwardedKey{}).(forwarded); ok {
 		return f
 	}
@@ -98,7 +98,7 @@ func forwardedOf(r *http.Request) forwarded {
 // handler has h serve requests as their clients sent them.
 func (p *proxies) handler(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		r, f := p.accept(r)
+		r, f := p.resolve(r)
 		h.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), forwardedKey{}, f)))
 	})
 }
@@ -117,9 +117,9 @@ func (p *proxies) isTrusted(addr string) bool {
 	return slices.ContainsFunc(p.trusted, func(n netip.Prefix) bool { return n.Contains(ip) })
 }
 
-// client returns the address of the client: the last of X-Forwarded-For that is no
+// clientAddr returns the address of the client: the last of X-Forwarded-For that is no
 // trusted proxy. What stands before it is the client's own word.
-func (p *proxies) client(r *http.Request) string {
+func (p *proxies) clientAddr(r *http.Request) string {
 	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 	for _, hop := range slices.Backward(hops) {
 		hop = strings.TrimSpace(hop)
@@ -137,9 +137,9 @@ func (p *proxies) client(r *http.Request) string {
 	return r.RemoteAddr
 }
 
-// first returns the first of values with commas between, which is of the proxy that the
+// firstValue returns the first of values with commas between, which is of the proxy that the
 // client has reached.
-func first(values string) string {
+func firstValue(values string) string {
 	value, _, _ := strings.Cut(values, ",")
 	return strings.TrimSpace(value)
 }

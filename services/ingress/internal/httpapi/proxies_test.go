@@ -6,9 +6,9 @@ import (
 	"testing"
 )
 
-// TestProxies_Client: the address before those of trusted proxies, whatever the client has
+// TestProxies_ClientAddr: the address before those of trusted proxies, whatever the client has
 // written before it.
-func TestProxies_Client(t *testing.T) {
+func TestProxies_ClientAddr(t *testing.T) {
 	t.Parallel()
 	p := &proxies{trusted: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")}}
 	for name, tt := range map[string]struct {
@@ -31,7 +31,7 @@ func TestProxies_Client(t *testing.T) {
 		for _, hop := range tt.hops {
 			r.Header.Add("X-Forwarded-For", hop)
 		}
-		if got, _ := p.accept(r); got.RemoteAddr != tt.want {
+		if got, _ := p.resolve(r); got.RemoteAddr != tt.want {
 			t.Errorf("%s: the client is %s, want %s", name, got.RemoteAddr, tt.want)
 		}
 	}
@@ -63,7 +63,7 @@ func TestParsePublicURL(t *testing.T) {
 	}
 }
 
-func TestNewOrigins_RejectsWhatIsNoOrigin(t *testing.T) {
+func TestNewOrigins_RejectsInvalidOrigins(t *testing.T) {
 	t.Parallel()
 	for _, origins := range [][]string{{"app.example"}, {"https://app.example/path"}, {"*", "https://app.example"}, {"https://*.example"}} {
 		if _, err := newOrigins(origins, ""); err == nil {

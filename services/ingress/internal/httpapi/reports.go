@@ -29,7 +29,7 @@ func (h *reportHandler) post(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	kind, _, err := bodyType(r.Header)
+	kind, _, err := parseBodyKind(r.Header)
 	if err != nil {
 		return err
 	}
@@ -40,7 +40,7 @@ func (h *reportHandler) post(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 		defer release()
-		if err := h.params.add(&s, in.fields, "the body"); err != nil {
+		if err := h.params.addFields(&s, in.fields, "the body"); err != nil {
 			return err
 		}
 		return h.accept(w, r, s, nil, in.uploads)
@@ -49,7 +49,7 @@ func (h *reportHandler) post(w http.ResponseWriter, r *http.Request) error {
 		if err != nil {
 			return err
 		}
-		if err := h.params.add(&s, said, "the body"); err != nil {
+		if err := h.params.addFields(&s, said, "the body"); err != nil {
 			return err
 		}
 		return h.accept(w, r, s, sources, nil)
@@ -87,8 +87,8 @@ func (h *reportHandler) readSources(w http.ResponseWriter, r *http.Request) ([]v
 		Images []v1.ReportSource `json:"images"`
 		bodyFields
 	}
-	if err := decodeJSON(decoded{body, hold}, &in); err != nil {
-		return nil, nil, h.bodies.problem(w, err, maxReportBody)
+	if err := decodeJSON(decodingReader{body, hold}, &in); err != nil {
+		return nil, nil, h.bodies.readError(w, err, maxReportBody)
 	}
 	out := make([]v1.ReportSource, len(in.Images))
 	for i, image := range in.Images {

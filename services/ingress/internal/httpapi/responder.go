@@ -68,21 +68,21 @@ type responder struct {
 // trace of the caller, with metrics, and with problems for errors.
 func (re *responder) handler(route string, h handlerFunc) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		w := &recorder{
-			ResponseWriter: rw, conn: http.NewResponseController(rw), base: forwardedOf(r).base,
+		w := &responseWriter{
+			ResponseWriter: rw, conn: http.NewResponseController(rw), base: getForwarded(r).base,
 			grace: re.writeGrace, rate: re.writeRate, draining: re.draining,
 		}
-		body := &readBody{ReadCloser: r.Body}
+		body := &trackedBody{ReadCloser: r.Body}
 		r = r.WithContext(r.Context()) // a copy: the server looks at the body of its own
 		r.Body = body
-		if !re.serve(route, h, w, r) && (body.begun || r.Header.Get("Expect") == "") {
+		if !re.serve(route, h, w, r) && (body.started || r.Header.Get("Expect") == "") {
 			re.discardBody(w, r)
 		}
 	})
 }
 
 // serve answers a request, and reports whether h did without an error.
-func (re *responder) serve(route string, h handlerFunc, w *recorder, r *http.Request) bool {
+func (re *responder) serve(route string, h handlerFunc, w *responseWriter, r *http.Request) bool {
 	start := time.Now()
 	ctx := telemetry.Propagator().Extract(r.Context(), propagation.HeaderCarrier(r.Header))
 	method := knownMethod(r.Method)
@@ -99,7 +99,7 @@ func (re *responder) serve(route string, h handlerFunc, w *recorder, r *http.Req
 	defer func() { // a panic is the bug of one request
 		if v := recover(); v != nil {
 			re.logger.ErrorContext(ctx, "a request panicked", "route", route, "panic", v)
-			re.problem(ctx, w, v1.NewProblem(v1.Internal, "this is our mistake"))
+			re.writeProblem(ctx, w, v1.NewProblem(v1.Internal, "this is our mistake"))
 		}
 		status := w.status
 		switch {
@@ -121,7 +121,7 @@ func (re *responder) serve(route string, h handlerFunc, w *recorder, r *http.Req
 		err = h(w, r.WithContext(ctx))
 	}
 	if err != nil {
-		re.problem(ctx, w, err)
+		re.writeProblem(ctx, w, err)
 	}
 	return err == nil
 }
@@ -143,21 +143,21 @@ func requestID(r *http.Request) string {
 // discardBody reads the rest of the body of a request that has its problem. A proxy that
 // sends it still, such as nginx, would see the connection end, and answer 502 in place of
 // the problem. A client that still waits with its body for 100 Continue sends none.
-func (re *responder) discardBody(w *recorder, r *http.Request) {
+func (re *responder) discardBody(w *responseWriter, r *http.Request) {
 	if w.conn.Flush() != nil || w.conn.SetReadDeadline(time.Now().Add(re.discardTime)) != nil {
 		return // the client left
 	}
 	_, _ = io.CopyN(io.Discard, r.Body, re.discardBytes) // whatever ends it ends the connection
 }
 
-// readBody remembers whether reading a body has begun, which sends 100 Continue.
-type readBody struct {
+// trackedBody remembers whether reading a body has begun, which sends 100 Continue.
+type trackedBody struct {
 	io.ReadCloser
-	begun bool
+	started bool
 }
 
-func (b *readBody) Read(p []byte) (int, error) {
-	b.begun = true
+func (b *trackedBody) Read(p []byte) (int, error) {
+	b.started = true
 	return b.ReadCloser.Read(p)
 }
 
@@ -183,7 +183,7 @@ func spanName(method, route string) string {
 func requestAttributes(r *http.Request, method, route string) []attribute.KeyValue {
 	attrs := []attribute.KeyValue{
 		semconv.HTTPRequestMethodKey.String(method), semconv.HTTPRoute(route),
-		semconv.URLScheme(forwardedOf(r).scheme), semconv.URLPath(r.URL.Path),
+		semconv.URLScheme(getForwarded(r).scheme), semconv.URLPath(r.URL.Path),
 		semconv.NetworkProtocolVersion(fmt.Sprintf("%d.%d", r.ProtoMajor, r.ProtoMinor)),
 	}
 	if method == otherMethod {
@@ -218,8 +218,8 @@ func knownMethod(m string) string {
 	return otherMethod
 }
 
-// problem answers a request that failed, in the form of RFC 9457.
-func (re *responder) problem(ctx context.Context, w *recorder, err error) {
+// writeProblem answers a request that failed, in the form of RFC 9457.
+func (re *responder) writeProblem(ctx context.Context, w *responseWriter, err error) {
 	if w.status != 0 {
 		// Too late for a problem: the answer has begun.
 		re.logger.WarnContext(ctx, "cannot finish an answer", "error", err)
@@ -234,7 +234,7 @@ func (re *responder) problem(ctx context.Context, w *recorder, err error) {
 		re.logger.ErrorContext(ctx, "request failed", "error", err)
 		p = v1.NewProblem(v1.Internal, "the log has the reason under this trace id")
 	}
-	re.record(ctx, p, err)
+	re.recordProblem(ctx, p, err)
 	out := *p
 	span := trace.SpanFromContext(ctx)
 	out.TraceID = span.SpanContext().TraceID().String()
@@ -255,9 +255,9 @@ func (re *responder) problem(ctx context.Context, w *recorder, err error) {
 	}
 }
 
-// record counts the problem that a client is told of an error, and logs what it
+// recordProblem counts the problem that a client is told of an error, and logs what it
 // is not told.
-func (re *responder) record(ctx context.Context, p *v1.Problem, err error) {
+func (re *responder) recordProblem(ctx context.Context, p *v1.Problem, err error) {
 	re.metrics.problems.WithLabelValues(string(p.Code)).Inc()
 	re.logReason(ctx, err)
 }
@@ -288,9 +288,9 @@ func writeJSON(w http.ResponseWriter, status int, v any) error {
 	return err
 }
 
-// writeTagged writes what does not change any more with its ETag, or that the
+// writeWithETag writes what does not change any more with its ETag, or that the
 // client has it already.
-func writeTagged(w http.ResponseWriter, r *http.Request, v any) error {
+func writeWithETag(w http.ResponseWriter, r *http.Request, v any) error {
 	body, err := json.Marshal(v)
 	if err != nil {
 		return err
@@ -306,9 +306,9 @@ func writeTagged(w http.ResponseWriter, r *http.Request, v any) error {
 	return nil
 }
 
-// recorder remembers the status of an answer, and bounds how long the client may
+// responseWriter remembers the status of an answer, and bounds how long the client may
 // take to read it: until then the answer is in memory.
-type recorder struct {
+type responseWriter struct {
 	http.ResponseWriter
 	conn   *http.ResponseController
 	status int
@@ -325,15 +325,15 @@ type recorder struct {
 	ownDeadline bool
 }
 
-func (r *recorder) WriteHeader(status int) {
-	r.begin(status)
-	_ = r.allow(0) // on a connection that is closed, Write fails too
+func (r *responseWriter) WriteHeader(status int) {
+	r.start(status)
+	_ = r.extendDeadline(0) // on a connection that is closed, Write fails too
 	r.ResponseWriter.WriteHeader(status)
 }
 
-func (r *recorder) Write(b []byte) (int, error) {
-	r.begin(http.StatusOK)
-	if err := r.allow(len(b)); err != nil {
+func (r *responseWriter) Write(b []byte) (int, error) {
+	r.start(http.StatusOK)
+	if err := r.extendDeadline(len(b)); err != nil {
 		return 0, err
 	}
 	n, err := r.ResponseWriter.Write(b)
@@ -341,10 +341,10 @@ func (r *recorder) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// begin notes the status of an answer that begins. While the service drains, the
+// start notes the status of an answer that begins. While the service drains, the
 // client is told that it needs another connection for its next request: one that
 // it sends just when this one is closed would be lost.
-func (r *recorder) begin(status int) {
+func (r *responseWriter) start(status int) {
 	if r.status != 0 {
 		return
 	}
@@ -359,10 +359,10 @@ func (r *recorder) begin(status int) {
 	}
 }
 
-// allow moves the write deadline for n more bytes. What the client has not read
+// extendDeadline moves the write deadline for n more bytes. What the client has not read
 // of those before keeps its time: the kernel may hold all of it, and a client
 // that reads fast enough must not lose its connection.
-func (r *recorder) allow(n int) error {
+func (r *responseWriter) extendDeadline(n int) error {
 	if r.ownDeadline {
 		return nil
 	}
@@ -379,10 +379,10 @@ func (r *recorder) allow(n int) error {
 
 // SetWriteDeadline is for a handler that sets the deadlines itself, through
 // [http.ResponseController]. Those of the recorder end with it.
-func (r *recorder) SetWriteDeadline(t time.Time) error {
+func (r *responseWriter) SetWriteDeadline(t time.Time) error {
 	r.ownDeadline = true
 	return r.conn.SetWriteDeadline(t)
 }
 
 // Unwrap lets http.ResponseController reach the connection.
-func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+func (r *responseWriter) Unwrap() http.ResponseWriter { return r.ResponseWriter }

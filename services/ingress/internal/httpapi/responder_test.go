@@ -104,7 +104,7 @@ func TestResponder_ClosesTheConnectionOfAClientThatDoesNotRead(t *testing.T) {
 	}
 }
 
-func TestResponder_GivesASlowClientTheTimeOfItsBytes(t *testing.T) {
+func TestResponder_ExtendsTheDeadlineForASlowClient(t *testing.T) {
 	t.Parallel()
 	re := newTestResponder()
 	re.writeGrace, re.writeRate = time.Nanosecond, 1<<10 // all of the time is for the bytes
@@ -119,9 +119,9 @@ func TestResponder_GivesASlowClientTheTimeOfItsBytes(t *testing.T) {
 	}
 }
 
-// TestResponder_LeavesTheDeadlineOfAHandler: event streams give each event its
+// TestResponder_KeepsTheDeadlineOfAHandler: event streams give each event its
 // own time.
-func TestResponder_LeavesTheDeadlineOfAHandler(t *testing.T) {
+func TestResponder_KeepsTheDeadlineOfAHandler(t *testing.T) {
 	t.Parallel()
 	re := newTestResponder()
 	re.writeGrace, re.writeRate = time.Nanosecond, 1<<40 // passes at once
@@ -152,7 +152,7 @@ func serve(t *testing.T, r *http.Request, h handlerFunc) sdktrace.ReadOnlySpan {
 	return spans.Ended()[0]
 }
 
-func TestResponder_SpanHasTheAttributesOfHTTP(t *testing.T) {
+func TestResponder_SpanAttributes(t *testing.T) {
 	t.Parallel()
 	r := httptest.NewRequest("BREW", "http://mesh.example:8080/v1/images/1?callback=https://a:secret@b/", strings.NewReader("body"))
 	r.RemoteAddr = "[2001:db8::1]:4711"
@@ -175,7 +175,7 @@ func TestResponder_SpanHasTheAttributesOfHTTP(t *testing.T) {
 	}
 }
 
-func TestResponder_SpanFailsForTheServerAndForAClientThatLeaves(t *testing.T) {
+func TestResponder_SpanStatus(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		err                 error
@@ -207,7 +207,7 @@ func TestResponder_SpanFailsForTheServerAndForAClientThatLeaves(t *testing.T) {
 	}
 }
 
-func TestResponder_MakesAProblemOfEveryError(t *testing.T) {
+func TestResponder_WritesAProblemForEveryError(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		handler    handlerFunc

@@ -41,29 +41,29 @@ type sessionHandler struct {
 	bodies  *bodies
 	respond *responder
 
-	maxWindow int
-	places    *places
-	open      sync.WaitGroup
-	life      context.Context //nolint:containedctx // of sessions, until end is called
-	end       context.CancelFunc
-	stopping  context.Context //nolint:containedctx // it is the life of the process, not of a call
+	maxWindow      int
+	limiter        *requestLimiter
+	open           sync.WaitGroup
+	sessionCtx     context.Context //nolint:containedctx // of sessions, until end is called
+	cancelSessions context.CancelFunc
+	stopping       context.Context //nolint:containedctx // it is the life of the process, not of a call
 }
 
 func newSessionHandler(cfg Config, params parameters, bodies *bodies, respond *responder) *sessionHandler {
 	h := &sessionHandler{
 		intake: cfg.Intake, params: params, bodies: bodies, respond: respond,
-		maxWindow: cfg.MaxWindow, places: newPlaces("sessions", cfg.Sessions),
+		maxWindow: cfg.MaxWindow, limiter: newRequestLimiter("sessions", cfg.Sessions),
 		stopping: cfg.Stopping,
 	}
-	h.life, h.end = context.WithCancel(context.Background())
+	h.sessionCtx, h.cancelSessions = context.WithCancel(context.Background())
 	return h
 }
 
 // drain waits until the sessions have ended, and ends them when hard ends.
 func (h *sessionHandler) drain(hard context.Context) {
-	defer context.AfterFunc(hard, h.end)()
+	defer context.AfterFunc(hard, h.cancelSessions)()
 	h.open.Wait()
-	h.end()
+	h.cancelSessions()
 }
 
 // get opens a session of ordered frames.
@@ -80,11 +80,11 @@ func (h *sessionHandler) get(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	window, err := number(q, "window", min(defaultWindow, h.maxWindow), 1, h.maxWindow)
+	window, err := parseNumber(q, "window", min(defaultWindow, h.maxWindow), 1, h.maxWindow)
 	if err != nil {
 		return err
 	}
-	from, err := number(q, "from", 0, 0, sessions.MaxFrame)
+	from, err := parseNumber(q, "from", 0, 0, sessions.MaxFrame)
 	if err != nil {
 		return err
 	}
@@ -100,8 +100,8 @@ func (h *sessionHandler) get(w http.ResponseWriter, r *http.Request) error {
 	if err := h.intake.Admit(r.Context(), p, subject.Interactive); err != nil {
 		return err
 	}
-	client := clientOf(r)
-	leave, err := h.places.enter(client)
+	client := clientKey(r)
+	leave, err := h.limiter.acquire(client)
 	if err != nil {
 		return err
 	}
@@ -118,15 +118,15 @@ func (h *sessionHandler) get(w http.ResponseWriter, r *http.Request) error {
 	// A session outlives the request in the eyes of net/http, and each frame
 	// has a trace of its own: one of an hour could not be read.
 	link := trace.LinkFromContext(r.Context())
-	err = sessions.Serve(h.life, h.stopping, sessions.Config{
+	err = sessions.Serve(h.sessionCtx, h.stopping, sessions.Config{
 		Conn: conn, Window: window, Latest: drop == "latest", From: int64(from),
-		MaxBytes: h.bodies.maxBytes, Hold: func() *body.Holding { return h.bodies.memory.Hold(client) },
+		MaxBytes: h.bodies.maxBytes, NewReservation: func() *body.Reservation { return h.bodies.memory.NewReservation(client) },
 		Idle: streamIdle, Rate: h.bodies.rate, WriteTimeout: streamWriteTimeout,
 		PingInterval: streamPing,
-		Read: func(ctx context.Context, image []byte, stored func()) v1.Result {
+		Process: func(ctx context.Context, image []byte, stored func()) v1.Result {
 			return filter.Apply(h.readFrame(ctx, link, p, image, stored))
 		},
-		Answered: func(s v1.Status) { h.respond.metrics.frames.WithLabelValues(string(s)).Inc() },
+		CountOutcome: func(s v1.Status) { h.respond.metrics.frames.WithLabelValues(string(s)).Inc() },
 	})
 	if err != nil {
 		h.respond.logger.InfoContext(r.Context(), "a session of frames broke", "error", err)
@@ -160,8 +160,8 @@ func handshakeField(err error) string {
 	return "Sec-WebSocket-Version"
 }
 
-// number returns a whole number without a sign from the query, or fallback when the query has none.
-func number(q fields, name string, fallback, lowest, highest int) (int, error) {
+// parseNumber returns a whole number without a sign from the query, or fallback when the query has none.
+func parseNumber(q fields, name string, fallback, lowest, highest int) (int, error) {
 	text, ok := q[name]
 	if !ok {
 		return fallback, nil

@@ -21,14 +21,14 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/bustest"
 )
 
-// openProxied opens an ingress that reaches NATS through a proxy, and a
+// startBehindProxy opens an ingress that reaches NATS through a proxy, and a
 // results service that knows what is stored in IMAGES.
-func openProxied(t *testing.T, args ...string) (*door, *bustest.Proxy) {
+func startBehindProxy(t *testing.T, args ...string) (*instance, *bustest.Proxy) {
 	t.Helper()
 	s := bustest.Start(t, pipeline.BuiltInNames()...)
 	p := bustest.StartProxy(t, s)
-	d := openAt(t, s, p.URL, args...)
-	d.workers(t, 2, 1)
+	d := startAt(t, s, p.URL, args...)
+	d.startWorkers(t, 2, 1)
 	sub, err := d.nc.Subscribe(subject.AllLookup(), func(m *nats.Msg) {
 		id := m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]
 		reply := &nats.Msg{Header: nats.Header{}}
@@ -52,7 +52,7 @@ func openProxied(t *testing.T, args ...string) (*door, *bustest.Proxy) {
 }
 
 // awaitServed waits until ingress has seen the workers of the pipeline text.
-func (d *door) awaitServed(t *testing.T) {
+func (d *instance) awaitServed(t *testing.T) {
 	t.Helper()
 	eventually.Succeeds(t, 20*time.Second, func() error {
 		if text := d.pipelines(t).Pipelines[0]; !text.Ready {
@@ -62,7 +62,7 @@ func (d *door) awaitServed(t *testing.T) {
 	})
 }
 
-func (d *door) isStored(t *testing.T, id string) bool {
+func (d *instance) isStored(t *testing.T, id string) bool {
 	t.Helper()
 	s, err := d.js.Stream(t.Context(), streams.Images)
 	if err != nil {
@@ -75,7 +75,7 @@ func (d *door) isStored(t *testing.T, id string) bool {
 }
 
 // storedImages is how many messages IMAGES has.
-func (d *door) storedImages(t *testing.T) uint64 {
+func (d *instance) storedImages(t *testing.T) uint64 {
 	t.Helper()
 	s, err := d.js.Stream(t.Context(), streams.Images)
 	if err != nil {
@@ -84,10 +84,10 @@ func (d *door) storedImages(t *testing.T) uint64 {
 	return s.CachedInfo().State.Msgs
 }
 
-// async submits n images at a time that no client waits for.
-func (d *door) async(t *testing.T, n int, header ...string) []answer {
+// postAsync submits n images at a time that no client waits for.
+func (d *instance) postAsync(t *testing.T, n int, header ...string) []response {
 	t.Helper()
-	out := make([]answer, n)
+	out := make([]response, n)
 	var all sync.WaitGroup
 	for i := range out {
 		all.Go(func() {
@@ -102,7 +102,7 @@ func (d *door) async(t *testing.T, n int, header ...string) []answer {
 	return out
 }
 
-func checkAccepted(t *testing.T, d *door, answers []answer) {
+func checkAccepted(t *testing.T, d *instance, answers []response) {
 	t.Helper()
 	for _, a := range answers {
 		if a.status != 202 || !d.isStored(t, a.result.ID) {
@@ -114,26 +114,26 @@ func checkAccepted(t *testing.T, d *door, answers []answer) {
 	}
 }
 
-func TestAcks_LateOnesAreNoRejection(t *testing.T) {
+func TestAcks_LateAcknowledgementIsAccepted(t *testing.T) {
 	t.Parallel()
-	d, p := openProxied(t)
+	d, p := startBehindProxy(t)
 	p.HoldReplies(true)
 	time.AfterFunc(4*time.Second, func() { p.HoldReplies(false) })
-	checkAccepted(t, d, d.async(t, 12))
+	checkAccepted(t, d, d.postAsync(t, 12))
 }
 
-// TestAcks_LostLookDelaysNoResult: the connection breaks while ingress looks for
+// TestAcks_LostLookupDelaysNoResult: the connection breaks while ingress looks for
 // the result of a request, and after the reply was lost.
-func TestAcks_LostLookDelaysNoResult(t *testing.T) {
+func TestAcks_LostLookupDelaysNoResult(t *testing.T) {
 	t.Parallel()
-	d, p := openProxied(t)
+	d, p := startBehindProxy(t)
 	looks := make(chan *nats.Msg, 64)
 	sub, err := d.nc.ChanSubscribe("$JS.API.STREAM.MSG.GET."+streams.Results, looks)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer sub.Unsubscribe()
-	answered := make(chan answer, 1)
+	answered := make(chan response, 1)
 	go func() {
 		a, err := d.post(t.Context(), "", "Prefer", "wait=20")
 		if err != nil {
@@ -175,30 +175,30 @@ func TestAcks_LostLookDelaysNoResult(t *testing.T) {
 	}
 }
 
-func TestAcks_LostImagesAreStoredAgain(t *testing.T) {
+func TestAcks_StoresLostImagesAgain(t *testing.T) {
 	t.Parallel()
-	d, p := openProxied(t)
+	d, p := startBehindProxy(t)
 	p.HoldRequests(true)
 	time.AfterFunc(2*time.Second, func() {
 		p.Break() // the images are lost
 		p.HoldRequests(false)
 	})
-	checkAccepted(t, d, d.async(t, 12))
+	checkAccepted(t, d, d.postAsync(t, 12))
 }
 
-func TestAcks_LostWithTheConnection(t *testing.T) {
+func TestAcks_LostConnection(t *testing.T) {
 	t.Parallel()
-	d, p := openProxied(t)
+	d, p := startBehindProxy(t)
 	p.HoldReplies(true)
 	time.AfterFunc(2*time.Second, func() {
 		p.Break() // the acknowledgements are lost
 		p.HoldReplies(false)
 	})
-	checkAccepted(t, d, d.async(t, 12))
+	checkAccepted(t, d, d.postAsync(t, 12))
 }
 
 // checkUnknown checks an answer that says that a job may have been accepted.
-func checkUnknown(t *testing.T, a answer) {
+func checkUnknown(t *testing.T, a response) {
 	t.Helper()
 	if a.status != 503 || a.problem.Code != v1.Unavailable {
 		t.Errorf("got %d %+v, want 503", a.status, a.problem)
@@ -211,11 +211,11 @@ func checkUnknown(t *testing.T, a answer) {
 	}
 }
 
-func TestAcks_UnknownIsSaidWithTheJob(t *testing.T) {
+func TestAcks_UnknownHasTheIDOfTheJob(t *testing.T) {
 	t.Parallel()
-	d, p := openProxied(t)
+	d, p := startBehindProxy(t)
 	p.HoldReplies(true)
-	answers := d.async(t, 12)
+	answers := d.postAsync(t, 12)
 	p.HoldReplies(false)
 	for _, a := range answers {
 		checkUnknown(t, a)
@@ -230,45 +230,45 @@ func TestAcks_UnknownIsSaidWithTheJob(t *testing.T) {
 
 func TestAcks_RetryWithAKeyIsTheSameJob(t *testing.T) {
 	t.Parallel()
-	d, p := openProxied(t)
-	first := d.later("", "Prefer", "respond-async", "Idempotency-Key", "k1")
+	d, p := startBehindProxy(t)
+	first := d.postLater("", "Prefer", "respond-async", "Idempotency-Key", "k1")
 	if a := <-first; a.status != 202 {
 		t.Fatalf("got %+v", a)
 	}
 	p.HoldReplies(true)
 	time.AfterFunc(4*time.Second, func() { p.HoldReplies(false) })
-	for _, a := range d.async(t, 3, "Idempotency-Key", "k2") {
+	for _, a := range d.postAsync(t, 3, "Idempotency-Key", "k2") {
 		if a.status != 202 {
 			t.Errorf("got %d %+v, want 202", a.status, a.problem)
 		}
 	}
-	d.async(t, 3, "Idempotency-Key", "k2") // as a client that has lost its answer does
+	d.postAsync(t, 3, "Idempotency-Key", "k2") // as a client that has lost its answer does
 	if n := d.storedImages(t); n != 2 {
 		t.Errorf("%d images are stored, want one for each of two keys", n)
 	}
 }
 
-// TestAcks_ClientThatWaitsGetsItsResult: the acknowledgement is lost, and a
+// TestAcks_WaitingClientGetsItsResult: the acknowledgement is lost, and a
 // worker processes the image all the same.
-func TestAcks_ClientThatWaitsGetsItsResult(t *testing.T) {
+func TestAcks_WaitingClientGetsItsResult(t *testing.T) {
 	t.Parallel()
-	d, p := openProxied(t)
+	d, p := startBehindProxy(t)
 	p.HoldReplies(true)
 	time.AfterFunc(7*time.Second, func() { p.HoldReplies(false) })
-	waiting := d.later("")
-	id := d.answer(t, d.next(t), true)
+	waiting := d.postLater("")
+	id := d.storeResult(t, d.nextImage(t), true)
 	if a := <-waiting; a.status != 200 || a.result.ID != id {
 		t.Errorf("got %d %+v %+v, want the result of job %s", a.status, a.result, a.problem, id)
 	}
 }
 
-func TestAcks_FullStreamStaysARejection(t *testing.T) {
+func TestAcks_FullStreamIsRejected(t *testing.T) {
 	t.Parallel()
-	d, _ := openProxied(t)
-	d.images(t, func(c *jetstream.StreamConfig) { c.MaxMsgs = 1 })
-	d.async(t, 1)
+	d, _ := startBehindProxy(t)
+	d.updateImagesStream(t, func(c *jetstream.StreamConfig) { c.MaxMsgs = 1 })
+	d.postAsync(t, 1)
 	start := time.Now()
-	for _, a := range d.async(t, 3) {
+	for _, a := range d.postAsync(t, 3) {
 		if a.status != 429 || a.problem.Job != "" {
 			t.Errorf("got %d %+v, want 429 without a job", a.status, a.problem)
 		}
@@ -282,14 +282,14 @@ func TestAcks_FullStreamStaysARejection(t *testing.T) {
 // than one submission tries.
 func TestAcks_FrameIsOneJob(t *testing.T) {
 	t.Parallel()
-	d, p := openProxied(t)
+	d, p := startBehindProxy(t)
 	c := d.session(t, "")
 	p.HoldReplies(true)
 	c.frame(t)
-	m := d.next(t)
+	m := d.nextImage(t)
 	time.Sleep(7 * time.Second)
 	p.HoldReplies(false)
-	id := d.answer(t, m, false)
+	id := d.storeResult(t, m, false)
 	var a v1.FrameOutcome
 	if c.read(t, &a); a.Status != v1.Done || a.Result.ID != id {
 		t.Errorf("got %+v, want the result of job %s", a, id)

@@ -7,10 +7,10 @@ import (
 	"testing"
 )
 
-// TestAskingWhileNATSIsAway: 503, as for what cannot be stored then.
-func TestAskingWhileNATSIsAway(t *testing.T) {
-	d := open(t)
-	d.workers(t, 2, 10)
+// TestLookup_WithoutNATS: 503, as for what cannot be stored then.
+func TestLookup_WithoutNATS(t *testing.T) {
+	d := start(t)
+	d.startWorkers(t, 2, 10)
 	d.srv.Stop()
 	for _, path := range []string{"/v1/images/j1", "/v1/images/j1/events", "/v1/reports/r1", "/v1/reports/r1/events", "DELETE /v1/images/j1"} {
 		method := http.MethodGet

@@ -16,8 +16,8 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// jobsThatRun answers for the results service that every job is running.
-func (d *door) jobsThatRun(t *testing.T) (asked chan struct{}) {
+// startLookups answers for the results service that every job is running.
+func (d *instance) startLookups(t *testing.T) (asked chan struct{}) {
 	t.Helper()
 	asked = make(chan struct{}, 100)
 	sub, err := d.nc.Subscribe(subject.AllLookup(), func(m *nats.Msg) {
@@ -34,7 +34,7 @@ func (d *door) jobsThatRun(t *testing.T) (asked chan struct{}) {
 	return asked
 }
 
-func TestBounds_EventStreamsAndPolls(t *testing.T) {
+func TestLimits_EventStreamsAndPolls(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		path, flag, other string
@@ -47,9 +47,9 @@ func TestBounds_EventStreamsAndPolls(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			d := open(t, c.flag, "1", c.other, "10")
-			asked := d.jobsThatRun(t)
-			first := d.raw(t, "127.0.0.1", "GET "+c.path+" HTTP/1.1\r\nHost: x\r\n\r\n")
+			d := start(t, c.flag, "1", c.other, "10")
+			asked := d.startLookups(t)
+			first := d.dialRaw(t, "127.0.0.1", "GET "+c.path+" HTTP/1.1\r\nHost: x\r\n\r\n")
 			<-asked
 			get := func() (int, v1.Problem, string) {
 				client := http.Client{Timeout: 2 * time.Second}
@@ -89,10 +89,10 @@ func TestBounds_EventStreamsAndPolls(t *testing.T) {
 	}
 }
 
-func TestBounds_LookUpsThatDoNotWaitAreFree(t *testing.T) {
+func TestLimits_LookupWithoutWaitIsNotLimited(t *testing.T) {
 	t.Parallel()
-	d := open(t, "--max-polls", "0")
-	d.jobsThatRun(t)
+	d := start(t, "--max-polls", "0")
+	d.startLookups(t)
 	res, err := http.Get(d.url + "/v1/images/j1")
 	if err != nil {
 		t.Fatal(err)
@@ -103,10 +103,10 @@ func TestBounds_LookUpsThatDoNotWaitAreFree(t *testing.T) {
 	}
 }
 
-func TestBounds_SessionsOfAClient(t *testing.T) {
+func TestLimits_SessionsOfAClient(t *testing.T) {
 	t.Parallel()
-	d := open(t, "--client-sessions", "1")
-	d.workers(t, 2, 10)
+	d := start(t, "--client-sessions", "1")
+	d.startWorkers(t, 2, 10)
 	c := d.session(t, "")
 	_, res, err := d.dial(t, "", "")
 	if err == nil {

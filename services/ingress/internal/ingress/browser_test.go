@@ -16,9 +16,9 @@ type head struct {
 	header http.Header
 }
 
-// asks makes a request without a body, and returns what its response begins with, and its
+// do makes a request without a body, and returns what its response begins with, and its
 // problem.
-func (d *door) asks(t *testing.T, method, path string, header ...string) (head, v1.Problem) {
+func (d *instance) do(t *testing.T, method, path string, header ...string) (head, v1.Problem) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, d.url+path, nil)
 	if err != nil {
@@ -41,13 +41,13 @@ func (d *door) asks(t *testing.T, method, path string, header ...string) (head, 
 	return head{res.StatusCode, res.Header}, p
 }
 
-// TestPagesOfOtherOrigins: a page of another origin can do nothing, and read nothing,
+// TestHTTP_CrossOriginRequests: a page of another origin can do nothing, and read nothing,
 // unless its origin is given.
-func TestPagesOfOtherOrigins(t *testing.T) {
+func TestHTTP_CrossOriginRequests(t *testing.T) {
 	const app, other = "https://app.example", "https://elsewhere.example"
-	closed, some, all := open(t), open(t, "--cors-origins", "HTTPS://App.example:443"), open(t, "--cors-origins", "*")
+	closed, some, all := start(t), start(t, "--cors-origins", "HTTPS://App.example:443"), start(t, "--cors-origins", "*")
 	for name, tt := range map[string]struct {
-		door    *door
+		door    *instance
 		header  []string
 		refused bool
 		allowed string // Access-Control-Allow-Origin
@@ -62,7 +62,7 @@ func TestPagesOfOtherOrigins(t *testing.T) {
 		"a page where all are given":      {all, []string{"Origin", other, "Sec-Fetch-Site", "cross-site"}, false, "*"},
 		"a page without an origin of its": {closed, []string{"Origin", "null"}, true, ""},
 	} {
-		res, p := tt.door.asks(t, http.MethodPost, "/v1/images", tt.header...)
+		res, p := tt.door.do(t, http.MethodPost, "/v1/images", tt.header...)
 		if refused := p.Code == v1.CrossOrigin; refused != tt.refused {
 			t.Errorf("%s: %d %s, want it refused: %v", name, res.status, p.Code, tt.refused)
 		}
@@ -74,7 +74,7 @@ func TestPagesOfOtherOrigins(t *testing.T) {
 		}
 	}
 	for _, path := range []string{"/v1/images", "/v1/images/x/events", "/v1/stream", "/v1/pipelines"} {
-		res, _ := some.asks(t, http.MethodOptions, path, "Origin", app, "Access-Control-Request-Method", "POST",
+		res, _ := some.do(t, http.MethodOptions, path, "Origin", app, "Access-Control-Request-Method", "POST",
 			"Access-Control-Request-Headers", "idempotency-key")
 		if res.status != http.StatusNoContent {
 			t.Errorf("preflight of %s: %d, want 204", path, res.status)
@@ -83,61 +83,61 @@ func TestPagesOfOtherOrigins(t *testing.T) {
 			t.Errorf("preflight of %s: the headers %q are allowed, want idempotency-key", path, got)
 		}
 	}
-	res, _ := some.asks(t, http.MethodPost, "/v1/images", "Origin", app)
+	res, _ := some.do(t, http.MethodPost, "/v1/images", "Origin", app)
 	if got := res.header.Values("Vary"); !slices.Equal(got, []string{"Origin", "Accept"}) {
 		t.Errorf("POST varies by %q, want Origin and Accept", got)
 	}
-	res, _ = some.asks(t, http.MethodGet, "/v1/pipelines", "Origin", app)
+	res, _ = some.do(t, http.MethodGet, "/v1/pipelines", "Origin", app)
 	if got := res.header.Get("Access-Control-Expose-Headers"); !strings.Contains(got, "Retry-After") {
 		t.Errorf("pages can read the headers %q, want Retry-After among them", got)
 	}
 }
 
-// TestWhatBrowsersAndProxiesExpect of addresses that they reach.
-func TestWhatBrowsersAndProxiesExpect(t *testing.T) {
-	d := open(t)
-	res, p := d.asks(t, http.MethodGet, "/v1/stream")
+// TestHTTP_BrowsersAndProxies of addresses that they reach.
+func TestHTTP_BrowsersAndProxies(t *testing.T) {
+	d := start(t)
+	res, p := d.do(t, http.MethodGet, "/v1/stream")
 	if p.Code != v1.UpgradeRequired || res.status != http.StatusUpgradeRequired {
 		t.Errorf("a stream without an upgrade: %d %s, want 426 %s", res.status, p.Code, v1.UpgradeRequired)
 	}
 	if got := res.header.Get("Upgrade"); got != "websocket" {
 		t.Errorf("a stream without an upgrade: Upgrade is %q", got)
 	}
-	if res, p := d.asks(t, http.MethodGet, "/v1/stream", "Connection", "Upgrade", "Upgrade", "h2c"); p.Code != v1.UpgradeRequired {
+	if res, p := d.do(t, http.MethodGet, "/v1/stream", "Connection", "Upgrade", "Upgrade", "h2c"); p.Code != v1.UpgradeRequired {
 		t.Errorf("a stream with another upgrade: %d %s, want %s", res.status, p.Code, v1.UpgradeRequired)
 	}
-	if res, p := d.asks(t, http.MethodGet, "/v1/pipelines?note=1"); p.Code != v1.UnknownField {
+	if res, p := d.do(t, http.MethodGet, "/v1/pipelines?note=1"); p.Code != v1.UnknownField {
 		t.Errorf("an unknown parameter: %d %s, want %s", res.status, p.Code, v1.UnknownField)
 	}
-	res, _ = d.asks(t, http.MethodOptions, "/v1/images")
+	res, _ = d.do(t, http.MethodOptions, "/v1/images")
 	if res.status != http.StatusNoContent {
 		t.Errorf("OPTIONS: %d, want 204", res.status)
 	}
 	if got := res.header.Get("Allow"); got != "POST, OPTIONS" {
 		t.Errorf("OPTIONS: Allow is %q", got)
 	}
-	if res, p := d.asks(t, http.MethodOptions, "/v2"); p.Code != v1.NotFound {
+	if res, p := d.do(t, http.MethodOptions, "/v2"); p.Code != v1.NotFound {
 		t.Errorf("OPTIONS of no address: %d %s, want %s", res.status, p.Code, v1.NotFound)
 	}
-	if res, p := d.asks(t, http.MethodPost, "//v1/images"); p.Code != v1.NotFound {
+	if res, p := d.do(t, http.MethodPost, "//v1/images"); p.Code != v1.NotFound {
 		t.Errorf("two slashes: %d %s, want %s and no redirection", res.status, p.Code, v1.NotFound)
 	}
 	for id, want := range map[string]string{"a-1": "a-1", "a b": "", strings.Repeat("x", 129): ""} {
-		res, _ := d.asks(t, http.MethodGet, "/v1/pipelines", "X-Request-Id", id)
+		res, _ := d.do(t, http.MethodGet, "/v1/pipelines", "X-Request-Id", id)
 		if got := res.header.Get("X-Request-Id"); got != want {
 			t.Errorf("X-Request-Id %.20q comes back as %q, want %q", id, got, want)
 		}
 	}
 }
 
-// TestAddressesInResponses are those at which the client has reached the mesh.
-func TestAddressesInResponses(t *testing.T) {
-	plain := open(t)
-	public := open(t, "--public-url", "https://example.com/vision/")
-	proxied := open(t, "--trusted-proxies", "127.0.0.0/8")
+// TestHTTP_AddressesInResponses are those at which the client has reached the mesh.
+func TestHTTP_AddressesInResponses(t *testing.T) {
+	plain := start(t)
+	public := start(t, "--public-url", "https://example.com/vision/")
+	proxied := start(t, "--trusted-proxies", "127.0.0.0/8")
 	forwarded := []string{"X-Forwarded-Prefix", "/vision", "X-Forwarded-Host", "example.com", "X-Forwarded-For", "192.0.2.7"}
 	for name, tt := range map[string]struct {
-		door   *door
+		door   *instance
 		query  string
 		header []string
 		want   string
@@ -147,8 +147,8 @@ func TestAddressesInResponses(t *testing.T) {
 		"public URL":            {public, "", nil, "https://example.com/vision/v1/images/"},
 		"a proxy with a prefix": {proxied, "", forwarded, "/vision/v1/images/"},
 	} {
-		tt.door.workers(t, 1, 1)
-		a := tt.door.must(t, tt.query, append([]string{"Prefer", "respond-async"}, tt.header...)...)
+		tt.door.startWorkers(t, 1, 1)
+		a := tt.door.mustPost(t, tt.query, append([]string{"Prefer", "respond-async"}, tt.header...)...)
 		if a.status != http.StatusAccepted {
 			t.Errorf("%s: %d, want 202", name, a.status)
 		}
@@ -158,10 +158,10 @@ func TestAddressesInResponses(t *testing.T) {
 	}
 	// A proxy passes the prefix on, or takes it off.
 	for _, path := range []string{"/vision/v1/pipelines", "/v1/pipelines"} {
-		if res, p := public.asks(t, http.MethodGet, path); res.status != http.StatusOK {
+		if res, p := public.do(t, http.MethodGet, path); res.status != http.StatusOK {
 			t.Errorf("%s: %d %s, want 200", path, res.status, p.Code)
 		}
-		if res, p := proxied.asks(t, http.MethodGet, path, forwarded...); res.status != http.StatusOK {
+		if res, p := proxied.do(t, http.MethodGet, path, forwarded...); res.status != http.StatusOK {
 			t.Errorf("%s by a proxy: %d %s, want 200", path, res.status, p.Code)
 		}
 	}

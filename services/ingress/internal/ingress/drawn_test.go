@@ -16,8 +16,8 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// draws answers for a worker that draws.
-func (d *door) draws(t *testing.T, reply func(m *nats.Msg)) {
+// startDrawings answers for a worker that draws.
+func (d *instance) startDrawings(t *testing.T, reply func(m *nats.Msg)) {
 	t.Helper()
 	sub, err := d.nc.Subscribe(subject.Draw(), reply)
 	if err != nil {
@@ -45,7 +45,7 @@ func respondProblem(t *testing.T, m *nats.Msg, p *v1.Problem, retryAfter string)
 
 // checkNotDrawn checks the problem of a job that is done and whose image could
 // not be drawn.
-func checkNotDrawn(t *testing.T, a answer, code v1.Code, id string) {
+func checkNotDrawn(t *testing.T, a response, code v1.Code, id string) {
 	t.Helper()
 	checkProblem(t, a.problem, code, id)
 	checkLocation(t, a.header, "/v1/images/"+id)
@@ -57,12 +57,12 @@ func checkNotDrawn(t *testing.T, a answer, code v1.Code, id string) {
 	}
 }
 
-func TestDrawn_AWorkerDraws(t *testing.T) {
+func TestDrawn_Response(t *testing.T) {
 	t.Parallel()
-	d := open(t)
-	d.workers(t, 2, 10)
+	d := start(t)
+	d.startWorkers(t, 2, 10)
 	asked := make(chan []byte, 1)
-	d.draws(t, func(m *nats.Msg) {
+	d.startDrawings(t, func(m *nats.Msg) {
 		asked <- bytes.Clone(m.Data)
 		first := nats.NewMsg(m.Reply)
 		first.Header.Set(v1.HeaderPiece, "0/2")
@@ -78,7 +78,7 @@ func TestDrawn_AWorkerDraws(t *testing.T) {
 	}
 	waiting := make(chan reply, 1)
 	go func() {
-		req, err := http.NewRequest(http.MethodPost, d.url+"/v1/images", bytes.NewReader(smallPicture()))
+		req, err := http.NewRequest(http.MethodPost, d.url+"/v1/images", bytes.NewReader(smallImage()))
 		if err != nil {
 			t.Error(err)
 		}
@@ -96,7 +96,7 @@ func TestDrawn_AWorkerDraws(t *testing.T) {
 		}
 		waiting <- reply{res, string(body)}
 	}()
-	id := d.answer(t, d.next(t), true)
+	id := d.storeResult(t, d.nextImage(t), true)
 	got := <-waiting
 	if got.Response == nil {
 		t.FailNow()
@@ -120,23 +120,23 @@ func TestDrawn_AWorkerDraws(t *testing.T) {
 	if request.MediaType != "image/jpeg" {
 		t.Errorf("the worker is asked for %q, want image/jpeg", request.MediaType)
 	}
-	if !bytes.Equal(file, smallPicture()) {
+	if !bytes.Equal(file, smallImage()) {
 		t.Errorf("the worker gets %d bytes, want the image of the request", len(file))
 	}
 }
 
-// TestDrawn_AProblemLeadsToTheResult: the job is done, whatever becomes of the
+// TestDrawn_ProblemHasTheAddressOfTheResult: the job is done, whatever becomes of the
 // drawing.
-func TestDrawn_AProblemLeadsToTheResult(t *testing.T) {
+func TestDrawn_ProblemHasTheAddressOfTheResult(t *testing.T) {
 	t.Parallel()
 	for code, retryAfter := range map[v1.Code]string{v1.Damaged: "", v1.Overloaded: "1", v1.TooSlow: "", v1.LaneDied: ""} {
 		t.Run(string(code), func(t *testing.T) {
 			t.Parallel()
-			d := open(t)
-			d.workers(t, 2, 10)
-			d.draws(t, func(m *nats.Msg) { respondProblem(t, m, v1.NewProblem(code, "as ordered"), retryAfter) })
-			waiting := d.later("", "Accept", "image/png")
-			id := d.answer(t, d.next(t), true)
+			d := start(t)
+			d.startWorkers(t, 2, 10)
+			d.startDrawings(t, func(m *nats.Msg) { respondProblem(t, m, v1.NewProblem(code, "as ordered"), retryAfter) })
+			waiting := d.postLater("", "Accept", "image/png")
+			id := d.storeResult(t, d.nextImage(t), true)
 			a := <-waiting
 			if want := v1.NewProblem(code, "").Status; a.status != want {
 				t.Errorf("got %d, want %d", a.status, want)
@@ -149,12 +149,12 @@ func TestDrawn_AProblemLeadsToTheResult(t *testing.T) {
 	}
 }
 
-func TestDrawn_NoWorkerIsSaidAtOnce(t *testing.T) {
+func TestDrawn_RejectsWithoutAWorker(t *testing.T) {
 	t.Parallel()
-	d := open(t)
-	d.workers(t, 2, 10)
-	waiting := d.later("", "Accept", "image/png")
-	id := d.answer(t, d.next(t), true)
+	d := start(t)
+	d.startWorkers(t, 2, 10)
+	waiting := d.postLater("", "Accept", "image/png")
+	id := d.storeResult(t, d.nextImage(t), true)
 	a := <-waiting
 	if a.status != http.StatusServiceUnavailable {
 		t.Errorf("got %d, want 503", a.status)

@@ -16,8 +16,8 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// fetch has an image of a report fetched.
-func (d *door) fetch(t *testing.T, pipeline, report string, n, total int, url string) {
+// publishFetch has an image of a report fetched.
+func (d *instance) publishFetch(t *testing.T, pipeline, report string, n, total int, url string) {
 	t.Helper()
 	body, err := json.Marshal(v1.Fetch{URL: url, Deadline: time.Now().Add(time.Hour)})
 	if err != nil {
@@ -30,8 +30,8 @@ func (d *door) fetch(t *testing.T, pipeline, report string, n, total int, url st
 	}
 }
 
-// taken waits until so many images were taken to be fetched.
-func (d *door) taken(t *testing.T, n int) {
+// awaitFetches waits until so many images were taken to be fetched.
+func (d *instance) awaitFetches(t *testing.T, n int) {
 	t.Helper()
 	c, err := d.js.Consumer(t.Context(), streams.Fetches, streams.FetchesConsumer)
 	if err != nil {
@@ -49,15 +49,15 @@ func (d *door) taken(t *testing.T, n int) {
 	})
 }
 
-// goesOn has as many images as there are places fetched of a pipeline and
+// checkNotBlocked has as many images as there are places fetched of a pipeline and
 // host that hold them up, and then one of another.
-func (d *door) goesOn(t *testing.T, pipeline, held, free string) {
+func (d *instance) checkNotBlocked(t *testing.T, pipeline, held, free string) {
 	t.Helper()
 	for i := range 4 {
-		d.fetch(t, pipeline, "R1", i, 4, held)
+		d.publishFetch(t, pipeline, "R1", i, 4, held)
 	}
-	d.taken(t, 4)
-	d.fetch(t, "text", "R2", 0, 1, free)
+	d.awaitFetches(t, 4)
+	d.publishFetch(t, "text", "R2", 0, 1, free)
 	c, err := d.js.Consumer(t.Context(), streams.Images, streams.WorkConsumer(subject.Detect, "text", subject.Bulk))
 	if err != nil {
 		t.Fatal(err)
@@ -67,18 +67,18 @@ func (d *door) goesOn(t *testing.T, pipeline, held, free string) {
 	}
 }
 
-func TestPipelineWithoutWorkersHoldsUpNoFetches(t *testing.T) {
-	d := open(t, "--allow-networks", "127.0.0.0/8", "--fetches", "4")
-	d.workers(t, 2, 10) // faces has none
-	url := pictures(t, func(*http.Request) bool { return true })
-	d.goesOn(t, "faces", url, url)
+func TestFetches_PipelineWithoutWorkersBlocksNoOther(t *testing.T) {
+	d := start(t, "--allow-networks", "127.0.0.0/8", "--fetches", "4")
+	d.startWorkers(t, 2, 10) // faces has none
+	url := startImageHost(t, func(*http.Request) bool { return true })
+	d.checkNotBlocked(t, "faces", url, url)
 }
 
-func TestSlowHostHoldsUpNoOther(t *testing.T) {
-	d := open(t, "--allow-networks", "127.0.0.0/8", "--fetches", "4", "--fetches-per-host", "1")
-	d.workers(t, 2, 10)
+func TestFetches_SlowHostBlocksNoOther(t *testing.T) {
+	d := start(t, "--allow-networks", "127.0.0.0/8", "--fetches", "4", "--fetches-per-host", "1")
+	d.startWorkers(t, 2, 10)
 	hold := make(chan struct{})
-	slow := pictures(t, func(r *http.Request) bool {
+	slow := startImageHost(t, func(r *http.Request) bool {
 		select {
 		case <-hold:
 		case <-r.Context().Done():
@@ -86,5 +86,5 @@ func TestSlowHostHoldsUpNoOther(t *testing.T) {
 		return true
 	})
 	t.Cleanup(func() { close(hold) })
-	d.goesOn(t, "text", slow, pictures(t, func(*http.Request) bool { return true }))
+	d.checkNotBlocked(t, "text", slow, startImageHost(t, func(*http.Request) bool { return true }))
 }

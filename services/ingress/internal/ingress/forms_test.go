@@ -29,14 +29,14 @@ var requestForms = []struct {
 	body       func(t *testing.T, field, value string) (contentType string, body []byte)
 	inQuery    bool
 }{
-	{"query", "/v1/images", func(*testing.T, string, string) (string, []byte) { return "image/png", smallPicture() }, true},
+	{"query", "/v1/images", func(*testing.T, string, string) (string, []byte) { return "image/png", smallImage() }, true},
 	{"field of multipart/form-data", "/v1/images", multipartForm, false},
 	{"field of a web form", "/v1/images", func(_ *testing.T, field, value string) (string, []byte) {
-		form := url.Values{"imgbase64": {base64.StdEncoding.EncodeToString(smallPicture())}, field: {value}}
+		form := url.Values{"imgbase64": {base64.StdEncoding.EncodeToString(smallImage())}, field: {value}}
 		return "application/x-www-form-urlencoded", []byte(form.Encode())
 	}, false},
 	{"name of JSON", "/v1/images", func(t *testing.T, field, value string) (string, []byte) {
-		return jsonForm(t, map[string]any{"image": base64.StdEncoding.EncodeToString(smallPicture())}, field, value)
+		return jsonForm(t, map[string]any{"image": base64.StdEncoding.EncodeToString(smallImage())}, field, value)
 	}, false},
 	{"query of a report", "/v1/reports", func(t *testing.T, _, _ string) (string, []byte) {
 		return jsonForm(t, map[string]any{"images": []any{map[string]string{"url": "https://a.example/"}}}, "", "")
@@ -59,7 +59,7 @@ func multipartForm(t *testing.T, field, value string) (contentType string, body 
 	if err != nil {
 		t.Fatal(err)
 	}
-	part.Write(smallPicture())
+	part.Write(smallImage())
 	if err := m.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -81,11 +81,11 @@ func jsonForm(t *testing.T, in map[string]any, field, value string) (contentType
 	return "application/json", body
 }
 
-// TestForms_TakeTheSameFields: each field that the documentation names is read, or refused, in
+// TestForms_AcceptTheSameFields: each field that the documentation names is read, or refused, in
 // every form of request, with the same problem. The table of docs/api.md is what came out.
-func TestForms_TakeTheSameFields(t *testing.T) {
-	d := open(t, "--old-routes", "--callback-secrets", "whsec_"+base64.StdEncoding.EncodeToString(make([]byte, 32)))
-	d.workers(t, 2, 1)
+func TestForms_AcceptTheSameFields(t *testing.T) {
+	d := start(t, "--old-routes", "--callback-secrets", "whsec_"+base64.StdEncoding.EncodeToString(make([]byte, 32)))
+	d.startWorkers(t, 2, 1)
 	names := slices.Sorted(maps.Keys(badFields))
 	var table strings.Builder
 	table.WriteString("| | " + strings.Join(names, " | ") + " |\n|---|" + strings.Repeat("---|", len(names)) + "\n")
@@ -97,7 +97,7 @@ func TestForms_TakeTheSameFields(t *testing.T) {
 			if form.inQuery {
 				path += "?" + url.Values{name: {badFields[name]}}.Encode()
 			}
-			cells = append(cells, d.outcomeOf(t, path, contentType, name, body))
+			cells = append(cells, d.postForm(t, path, contentType, name, body))
 		}
 		table.WriteString("| " + strings.Join(cells, " | ") + " |\n")
 	}
@@ -116,8 +116,8 @@ func TestForms_TakeTheSameFields(t *testing.T) {
 	}
 }
 
-// outcomeOf posts a body, and returns the problem that names the field, or "ignored".
-func (d *door) outcomeOf(t *testing.T, path, contentType, field string, body []byte) string {
+// postForm posts a body, and returns the problem that names the field, or "ignored".
+func (d *instance) postForm(t *testing.T, path, contentType, field string, body []byte) string {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, d.url+path, bytes.NewReader(body))
 	if err != nil {

@@ -18,7 +18,7 @@ import (
 )
 
 // expire ends a job as deadline-exceeded, with a problem that has no ID.
-func (d *door) expire(t *testing.T, m jetstream.Msg) (id string) {
+func (d *instance) expire(t *testing.T, m jetstream.Msg) (id string) {
 	t.Helper()
 	job, err := subject.ParseImages(m.Subject())
 	if err != nil {
@@ -54,13 +54,13 @@ func checkLocation(t *testing.T, h http.Header, want string) {
 	}
 }
 
-func TestProblem_OfAPostHasTheJob(t *testing.T) {
+func TestProblem_PostHasTheID(t *testing.T) {
 	t.Parallel()
-	d := open(t)
-	d.workers(t, 2, 10)
+	d := start(t)
+	d.startWorkers(t, 2, 10)
 	for name, header := range map[string][]string{"a result": nil, "a drawing": {"Accept", "image/png"}} {
-		waiting := d.later("", header...)
-		id := d.expire(t, d.next(t))
+		waiting := d.postLater("", header...)
+		id := d.expire(t, d.nextImage(t))
 		a := <-waiting
 		if a.status != http.StatusGatewayTimeout {
 			t.Errorf("%s: got %d, want 504", name, a.status)
@@ -70,29 +70,29 @@ func TestProblem_OfAPostHasTheJob(t *testing.T) {
 	}
 }
 
-// TestProblem_OfAKeyHasTheJob: the job of the key is known, and its state
+// TestProblem_RepeatedKeyHasTheID: the job of the key is known, and its state
 // cannot be read.
-func TestProblem_OfAKeyHasTheJob(t *testing.T) {
+func TestProblem_RepeatedKeyHasTheID(t *testing.T) {
 	t.Parallel()
-	d := open(t)
-	d.workers(t, 2, 10)
-	first := d.must(t, "", "Prefer", "respond-async", "Idempotency-Key", "k1")
+	d := start(t)
+	d.startWorkers(t, 2, 10)
+	first := d.mustPost(t, "", "Prefer", "respond-async", "Idempotency-Key", "k1")
 	if first.status != http.StatusAccepted {
 		t.Fatalf("got %d %+v, want 202", first.status, first.problem)
 	}
-	again := d.must(t, "", "Prefer", "respond-async", "Idempotency-Key", "k1")
+	again := d.mustPost(t, "", "Prefer", "respond-async", "Idempotency-Key", "k1")
 	checkProblem(t, again.problem, v1.Unavailable, first.result.ID)
 	checkLocation(t, again.header, "/v1/images/"+first.result.ID)
 }
 
-func TestProblem_OfAnOldRouteHasTheJob(t *testing.T) {
+func TestProblem_OldRouteHasTheID(t *testing.T) {
 	t.Parallel()
-	d := open(t, "--old-routes")
-	d.workers(t, 2, 10)
+	d := start(t, "--old-routes")
+	d.startWorkers(t, 2, 10)
 	got := make(chan http.Header, 1)
 	go func() {
 		defer close(got)
-		form := url.Values{"imgbase64": {base64.StdEncoding.EncodeToString(smallPicture())}}
+		form := url.Values{"imgbase64": {base64.StdEncoding.EncodeToString(smallImage())}}
 		res, err := http.PostForm(d.url+"/tyocr", form)
 		if err != nil {
 			t.Error(err)
@@ -101,22 +101,22 @@ func TestProblem_OfAnOldRouteHasTheJob(t *testing.T) {
 		res.Body.Close()
 		got <- res.Header
 	}()
-	id := d.expire(t, d.next(t))
+	id := d.expire(t, d.nextImage(t))
 	checkLocation(t, <-got, "/v1/images/"+id)
 }
 
-func TestProblem_OverNATSHasTheJob(t *testing.T) {
+func TestProblem_NATSHasTheID(t *testing.T) {
 	t.Parallel()
-	d := open(t)
-	d.workers(t, 2, 10)
+	d := start(t)
+	d.startWorkers(t, 2, 10)
 	inbox, err := d.nc.SubscribeSync(nats.NewInbox())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := d.nc.PublishRequest(subject.Analyze("text"), inbox.Subject, smallPicture()); err != nil {
+	if err := d.nc.PublishRequest(subject.Analyze("text"), inbox.Subject, smallImage()); err != nil {
 		t.Fatal(err)
 	}
-	id := d.expire(t, d.next(t))
+	id := d.expire(t, d.nextImage(t))
 	m, err := inbox.NextMsg(20 * time.Second)
 	if err != nil {
 		t.Fatal(err)
@@ -128,22 +128,22 @@ func TestProblem_OverNATSHasTheJob(t *testing.T) {
 	checkProblem(t, p, v1.DeadlineExceeded, id)
 }
 
-// TestProblem_OfAFrameHasTheJob: one frame ends with the outcome of its job,
+// TestProblem_FrameHasTheID: one frame ends with the outcome of its job,
 // the other one at the end of the time that a frame has.
-func TestProblem_OfAFrameHasTheJob(t *testing.T) {
+func TestProblem_FrameHasTheID(t *testing.T) {
 	t.Parallel()
 	pipelines := filepath.Join(t.TempDir(), "pipelines.yaml")
 	const short = "pipelines: [{name: text, deadline: 1s, detect: {kind: text-lines, timeout: 1s}}]"
 	if err := os.WriteFile(pipelines, []byte(short), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	d := open(t, "--pipelines", pipelines)
-	d.workers(t, 2, 10)
+	d := start(t, "--pipelines", pipelines)
+	d.startWorkers(t, 2, 10)
 	c := d.session(t, "")
 	c.frame(t)
-	first := d.expire(t, d.next(t))
+	first := d.expire(t, d.nextImage(t))
 	c.frame(t)
-	m := d.next(t)
+	m := d.nextImage(t)
 	second, err := subject.ParseImages(m.Subject())
 	if err != nil {
 		t.Fatal(err)

@@ -55,9 +55,9 @@ type Options struct {
 	maxReportQueue  int
 	fetches         int
 	fetchesPerHost  int
-	sessions        httpapi.Bound
-	eventStreams    httpapi.Bound
-	polls           httpapi.Bound
+	sessions        httpapi.RequestLimit
+	eventStreams    httpapi.RequestLimit
+	polls           httpapi.RequestLimit
 	maxWindow       int
 	allowNetworks   string
 	corsOrigins     string
@@ -103,18 +103,18 @@ func (o *Options) Register(fs *flag.FlagSet) {
 			"above it, reports are rejected with 429")
 	fs.IntVar(&o.fetches, "fetches", 16, "number of images of reports that are fetched at the same time")
 	fs.IntVar(&o.fetchesPerHost, "fetches-per-host", 4, "number of images that are fetched from one host at the same time")
-	fs.IntVar(&o.sessions.Max, "max-sessions", 100,
+	fs.IntVar(&o.sessions.Total, "max-sessions", 100,
 		"maximum number of open sessions; above it, sessions are rejected with 429")
-	fs.IntVar(&o.sessions.Client, "client-sessions", 50, "maximum number of open sessions of one client address")
+	fs.IntVar(&o.sessions.PerClient, "client-sessions", 50, "maximum number of open sessions of one client address")
 	run.FormerName(fs, "max-sessions", "max-streams")
 	run.FormerName(fs, "client-sessions", "client-streams")
-	fs.IntVar(&o.eventStreams.Max, "max-event-streams", 2000,
+	fs.IntVar(&o.eventStreams.Total, "max-event-streams", 2000,
 		"maximum number of open event streams; above it, requests are rejected with 429")
-	fs.IntVar(&o.eventStreams.Client, "client-event-streams", 500,
+	fs.IntVar(&o.eventStreams.PerClient, "client-event-streams", 500,
 		"maximum number of open event streams of one client address")
-	fs.IntVar(&o.polls.Max, "max-polls", 2000,
+	fs.IntVar(&o.polls.Total, "max-polls", 2000,
 		"maximum number of GET requests for a job that wait (?wait=); above it, requests are rejected with 429")
-	fs.IntVar(&o.polls.Client, "client-polls", 500, "maximum number of GET requests of one client address that wait")
+	fs.IntVar(&o.polls.PerClient, "client-polls", 500, "maximum number of GET requests of one client address that wait")
 	fs.IntVar(&o.maxWindow, "max-window", 64, "largest window of a session, in frames")
 	fs.StringVar(&o.allowNetworks, "allow-networks", "",
 		"private `networks`, separated by commas, that image URLs and webhooks may use, such as "+
@@ -144,8 +144,8 @@ type service struct {
 	admission *admission.Admission
 	analyze   *natsapi.Analyze
 	fetcher   *fetch.Fetcher
-	fetches   *reportfetch.Fetches
-	caller    *webhooks.Caller // nil without secrets
+	fetches   *reportfetch.Consumer
+	webhooks  *webhooks.Sender // nil without secrets
 	transport *http.Transport  // of callbacks
 	listener  net.Listener
 	api       *httpapi.API
@@ -193,7 +193,7 @@ func New(p *run.Process, o Options) (run.Service, error) {
 		map[string]string{"response_schema": v1.SchemaID("pipelines") + "#/$defs/Pipelines/properties/pipelines"}); err != nil {
 		return nil, err
 	}
-	if err := s.makeClients(p, o); err != nil {
+	if err := s.newWebClients(p, o); err != nil {
 		return nil, err
 	}
 	jobs, err := client.New(p.Conn)
@@ -203,7 +203,7 @@ func New(p *run.Process, o Options) (run.Service, error) {
 	if s.intake, err = intake.New(context.Background(), intake.Config{
 		Conn: p.Conn, JetStream: p.JetStream, Clock: p.Clock, Publisher: p.Publisher, Client: jobs,
 		Fetcher: s.fetcher, Admission: s.admission,
-		Pipelines: p.Pipelines, Limits: o.limits, Callbacks: s.caller != nil, Stopping: s.stopping, Logger: p.Logger,
+		Pipelines: p.Pipelines, Limits: o.limits, Webhooks: s.webhooks != nil, Stopping: s.stopping, Logger: p.Logger,
 	}); err != nil {
 		return nil, err
 	}
@@ -217,7 +217,7 @@ func New(p *run.Process, o Options) (run.Service, error) {
 	}, p.Endpoints); err != nil {
 		return nil, err
 	}
-	web, err := o.web()
+	web, err := o.webConfig()
 	if err != nil {
 		return nil, err
 	}
@@ -233,7 +233,7 @@ func New(p *run.Process, o Options) (run.Service, error) {
 		MaxFormBytes: o.maxFormBytes, MaxImages: o.maxImages,
 		Sessions: o.sessions, EventStreams: o.eventStreams, Polls: o.polls, MaxWindow: o.maxWindow,
 		OldRoutes: o.oldRoutes, Draining: s.draining, Stopping: s.stopping,
-		CORSOrigins: list(o.corsOrigins), PublicURL: web.public, TrustedProxies: web.trusted,
+		CORSOrigins: splitList(o.corsOrigins), PublicURL: web.public, TrustedProxies: web.trusted,
 		Tracers: p.Tracers, Logger: p.Logger, Metrics: httpapi.NewMetrics(p.Metrics),
 	}); err != nil {
 		return nil, fmt.Errorf("cors-origins: %w", err)
@@ -247,7 +247,7 @@ func New(p *run.Process, o Options) (run.Service, error) {
 		// Also of a body that no handler reads: net/http reads it before it
 		// answers, and would wait for ever. A handler that reads the body sets
 		// a limit of its own.
-		ReadTimeout:    headerTimeout + unreadTimeout,
+		ReadTimeout:    headerTimeout + unreadBodyTimeout,
 		IdleTimeout:    2 * time.Minute,
 		MaxHeaderBytes: 32 << 10,
 	}
@@ -258,49 +258,49 @@ func New(p *run.Process, o Options) (run.Service, error) {
 // headerTimeout is how long the header of a request may take to arrive.
 const headerTimeout = 10 * time.Second
 
-// unreadTimeout is how long a body may take to arrive that no handler reads.
-const unreadTimeout = 5 * time.Second
+// unreadBodyTimeout is how long a body may take to arrive that no handler reads.
+const unreadBodyTimeout = 5 * time.Second
 
-// makeClients makes what speaks to addresses that clients name.
-func (s *service) makeClients(p *run.Process, o Options) error {
+// newWebClients makes what speaks to addresses that clients name.
+func (s *service) newWebClients(p *run.Process, o Options) error {
 	guard := fetch.Config{MaxBytes: o.limits.MaxBytes, Timeout: fetch.Timeout, PerHost: o.fetchesPerHost}
 	var err error
-	if guard.Allow, err = networks(o.allowNetworks); err != nil {
+	if guard.Allow, err = parseNetworks(o.allowNetworks); err != nil {
 		return fmt.Errorf("allow-networks: %w", err)
 	}
 	s.fetcher = fetch.New(guard)
-	secrets := list(o.callbackSecrets)
+	secrets := splitList(o.callbackSecrets)
 	if len(secrets) == 0 {
 		return nil
 	}
-	s.transport = fetch.Transport(guard)
-	s.caller, err = webhooks.New(webhooks.Config{
-		JetStream: p.JetStream, Clock: p.Clock, Publisher: p.Publisher, Transport: s.transport, Secrets: secrets, PerHost: callsPerHost, GiveUp: o.callbackGiveUp,
+	s.transport = fetch.NewTransport(guard)
+	s.webhooks, err = webhooks.New(webhooks.Config{
+		JetStream: p.JetStream, Clock: p.Clock, Publisher: p.Publisher, Transport: s.transport, Secrets: secrets, PerHost: webhooksPerHost, MaxAge: o.callbackGiveUp,
 		Tracers: p.Tracers, Logger: p.Logger, Metrics: p.Metrics,
 	})
 	return err
 }
 
-// web is how clients reach the mesh.
-type web struct {
+// webConfig is how clients reach the mesh.
+type webConfig struct {
 	public  *url.URL
 	trusted []netip.Prefix
 }
 
-func (o *Options) web() (w web, err error) {
+func (o *Options) webConfig() (w webConfig, err error) {
 	if w.public, err = httpapi.ParsePublicURL(o.publicURL); err != nil {
 		return w, fmt.Errorf("public-url: %w", err)
 	}
-	if w.trusted, err = networks(o.trustedProxies); err != nil {
+	if w.trusted, err = parseNetworks(o.trustedProxies); err != nil {
 		return w, fmt.Errorf("trusted-proxies: %w", err)
 	}
 	return w, nil
 }
 
-// networks reads networks that are separated by commas.
-func networks(text string) ([]netip.Prefix, error) {
+// parseNetworks reads networks that are separated by commas.
+func parseNetworks(text string) ([]netip.Prefix, error) {
 	var out []netip.Prefix
-	for _, n := range list(text) {
+	for _, n := range splitList(text) {
 		prefix, err := netip.ParsePrefix(n)
 		if err != nil {
 			return nil, err
@@ -310,13 +310,13 @@ func networks(text string) ([]netip.Prefix, error) {
 	return out, nil
 }
 
-// list reads what is separated by commas.
-func list(s string) []string {
+// splitList reads what is separated by commas.
+func splitList(s string) []string {
 	return strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' })
 }
 
-// callsPerHost is how many of them go to one host.
-const callsPerHost = 4
+// webhooksPerHost is how many of them go to one host.
+const webhooksPerHost = 4
 
 // Run serves until ctx ends and the requests have found other replicas, then
 // takes no more requests and lets those that wait have their answers until hard
@@ -336,9 +336,9 @@ func (s *service) Run(ctx, hard context.Context) error {
 		s.fetches.Run(working, s.options.fetches)
 		return nil
 	})
-	if s.caller != nil {
+	if s.webhooks != nil {
 		g.Go(func() error {
-			s.caller.Run(working, hard)
+			s.webhooks.Run(working, hard)
 			return nil
 		})
 	}
@@ -362,7 +362,7 @@ func (s *service) Run(ctx, hard context.Context) error {
 	endWork()
 	s.drain()
 	s.awaitDrained(hard, failed)
-	err := s.stop(hard)
+	err := s.shutdown(hard)
 	endWatch()
 	err = errors.Join(err, g.Wait(), s.intake.Close())
 	s.fetcher.Close()
@@ -387,7 +387,7 @@ func (s *service) awaitDrained(hard context.Context, failed <-chan struct{}) {
 	}
 }
 
-func (s *service) stop(hard context.Context) error {
+func (s *service) shutdown(hard context.Context) error {
 	// Others take the NATS requests from here on; those in hand, and those
 	// that the server sent before it knew, go on.
 	err := s.process.Endpoints.Stop()

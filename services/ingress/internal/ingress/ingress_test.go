@@ -35,21 +35,21 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreTopFunction("net/http.(*persistConn).writeLoop"))
 }
 
-// door is a whole ingress against a real server, with the workers played by
+// instance is a whole ingress against a real server, with the workers played by
 // the test: it says what they are and stores their answers.
-type door struct {
+type instance struct {
 	url string
 	nc  *nats.Conn
 	js  jetstream.JetStream
 	// stop is what a signal does; the end of the test waits for it.
 	stop context.CancelFunc
 	srv  *bustest.Server
-	log  *logs
+	log  *logBuffer
 	// stopResults ends the results service that workers started.
 	stopResults func()
 }
 
-type logs struct {
+type logBuffer struct {
 	mu sync.Mutex
 	bytes.Buffer
 	seen chan string
@@ -60,21 +60,21 @@ var httpAddr = regexp.MustCompile(`"name":"http","addr":"([^"]+)"`)
 var adminAddr = regexp.MustCompile(`"name":"admin","addr":"([^"]+)"`)
 
 // text returns all lines so far.
-func (l *logs) text() string {
+func (l *logBuffer) text() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.String()
 }
 
 // admin returns the address of the admin server.
-func (l *logs) admin() string {
+func (l *logBuffer) admin() string {
 	if m := adminAddr.FindStringSubmatch(l.text()); m != nil {
 		return m[1]
 	}
 	return ""
 }
 
-func (l *logs) Write(b []byte) (int, error) {
+func (l *logBuffer) Write(b []byte) (int, error) {
 	if m := httpAddr.FindSubmatch(b); m != nil {
 		l.seen <- string(m[1])
 	}
@@ -83,17 +83,17 @@ func (l *logs) Write(b []byte) (int, error) {
 	return l.Buffer.Write(b)
 }
 
-func open(t *testing.T, args ...string) *door {
+func start(t *testing.T, args ...string) *instance {
 	t.Helper()
 	s := bustest.Start(t, pipeline.BuiltInNames()...)
-	return openAt(t, s, s.URL, args...)
+	return startAt(t, s, s.URL, args...)
 }
 
-// openAt opens an ingress that reaches the server s at url.
-func openAt(t *testing.T, s *bustest.Server, url string, args ...string) *door {
+// startAt opens an ingress that reaches the server s at url.
+func startAt(t *testing.T, s *bustest.Server, url string, args ...string) *instance {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	log := &logs{seen: make(chan string, 1)}
+	log := &logBuffer{seen: make(chan string, 1)}
 	done := make(chan error, 1)
 	var options Options
 	go func() {
@@ -108,7 +108,7 @@ func openAt(t *testing.T, s *bustest.Server, url string, args ...string) *door {
 			t.Errorf("ingress ended with %v\n%s", err, log.text())
 		}
 	})
-	d := &door{nc: s.Connect(t), stop: cancel, srv: s, log: log}
+	d := &instance{nc: s.Connect(t), stop: cancel, srv: s, log: log}
 	var err error
 	if d.js, err = jetstream.New(d.nc); err != nil {
 		t.Fatal(err)
@@ -129,9 +129,9 @@ func openAt(t *testing.T, s *bustest.Server, url string, args ...string) *door {
 	return d
 }
 
-// workers answers for detect, classify and results: lanes of each, and what a picture
+// startWorkers answers for detect, classify and results: lanes of each, and what a picture
 // takes them.
-func (d *door) workers(t *testing.T, lanes int, serviceMS float64) {
+func (d *instance) startWorkers(t *testing.T, lanes int, serviceMS float64) {
 	t.Helper()
 	for _, stage := range []string{"detect", "classify"} {
 		body, err := json.Marshal(v1.WorkerStatus{Service: stage, Lanes: lanes, Pipelines: map[string]v1.PipelineStatus{
@@ -146,12 +146,12 @@ func (d *door) workers(t *testing.T, lanes int, serviceMS float64) {
 		}
 		t.Cleanup(func() { sub.Unsubscribe() })
 	}
-	d.stopResults = d.results(t)
+	d.stopResults = d.startResults(t)
 }
 
-// results answers for the results service until the returned function is
+// startResults answers for the results service until the returned function is
 // called, or the test ends.
-func (d *door) results(t *testing.T) (stop func()) {
+func (d *instance) startResults(t *testing.T) (stop func()) {
 	t.Helper()
 	sub, err := d.nc.Subscribe(subject.Status("results"), func(m *nats.Msg) { m.Respond([]byte("{}")) })
 	if err != nil {
@@ -165,8 +165,8 @@ func (d *door) results(t *testing.T) (stop func()) {
 	return stop
 }
 
-// images changes the stream of the pictures.
-func (d *door) images(t *testing.T, change func(*jetstream.StreamConfig)) {
+// updateImagesStream changes the stream of the pictures.
+func (d *instance) updateImagesStream(t *testing.T, change func(*jetstream.StreamConfig)) {
 	t.Helper()
 	s, err := d.js.Stream(t.Context(), streams.Images)
 	if err != nil {
@@ -179,8 +179,8 @@ func (d *door) images(t *testing.T, change func(*jetstream.StreamConfig)) {
 	}
 }
 
-// next takes a picture as detect would.
-func (d *door) next(t *testing.T) jetstream.Msg {
+// nextImage takes a picture as detect would.
+func (d *instance) nextImage(t *testing.T) jetstream.Msg {
 	t.Helper()
 	c, err := d.js.Consumer(context.Background(), streams.Images, streams.WorkConsumer(subject.Detect, "text", subject.Interactive))
 	if err != nil {
@@ -193,8 +193,8 @@ func (d *door) next(t *testing.T) jetstream.Msg {
 	return m
 }
 
-// answer stores the answer of a job, and replies if asked to.
-func (d *door) answer(t *testing.T, m jetstream.Msg, reply bool) string {
+// storeResult stores the answer of a job, and replies if asked to.
+func (d *instance) storeResult(t *testing.T, m jetstream.Msg, reply bool) string {
 	t.Helper()
 	job, err := subject.ParseImages(m.Subject())
 	if err != nil {
@@ -216,48 +216,48 @@ func (d *door) answer(t *testing.T, m jetstream.Msg, reply bool) string {
 	return job.ID
 }
 
-func (d *door) reply(t *testing.T, to string, body []byte) {
+func (d *instance) reply(t *testing.T, to string, body []byte) {
 	t.Helper()
 	if err := d.nc.Publish(to, body); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func smallPicture() []byte {
+func smallImage() []byte {
 	var b bytes.Buffer
 	png.Encode(&b, image.NewGray(image.Rect(0, 0, 8, 8)))
 	return b.Bytes()
 }
 
-type answer struct {
+type response struct {
 	status  int
 	header  http.Header
 	result  v1.Result
 	problem v1.Problem
 }
 
-func (d *door) post(ctx context.Context, query string, header ...string) (answer, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, d.url+"/v1/images"+query, bytes.NewReader(smallPicture()))
+func (d *instance) post(ctx context.Context, query string, header ...string) (response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, d.url+"/v1/images"+query, bytes.NewReader(smallImage()))
 	if err != nil {
-		return answer{}, err
+		return response{}, err
 	}
 	for i := 0; i+1 < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return answer{}, err
+		return response{}, err
 	}
 	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
 	if err != nil {
-		return answer{}, err
+		return response{}, err
 	}
-	a := answer{status: res.StatusCode, header: res.Header}
+	a := response{status: res.StatusCode, header: res.Header}
 	return a, json.Unmarshal(body, map[bool]any{true: &a.problem, false: &a.result}[res.StatusCode >= 400])
 }
 
-func (d *door) must(t *testing.T, query string, header ...string) answer {
+func (d *instance) mustPost(t *testing.T, query string, header ...string) response {
 	t.Helper()
 	a, err := d.post(context.Background(), query, header...)
 	if err != nil {
@@ -266,8 +266,8 @@ func (d *door) must(t *testing.T, query string, header ...string) answer {
 	return a
 }
 
-func (d *door) later(query string, header ...string) <-chan answer {
-	c := make(chan answer, 1)
+func (d *instance) postLater(query string, header ...string) <-chan response {
+	c := make(chan response, 1)
 	go func() {
 		a, err := d.post(context.Background(), query, header...)
 		if err != nil {
@@ -278,52 +278,52 @@ func (d *door) later(query string, header ...string) <-chan answer {
 	return c
 }
 
-func TestAnswersReachTheirOwnRequest(t *testing.T) {
-	d := open(t)
-	d.workers(t, 2, 10)
-	one := d.later("")
-	first := d.next(t)
-	two := d.later("")
-	second := d.next(t)
+func TestPost_ReceivesItsOwnResult(t *testing.T) {
+	d := start(t)
+	d.startWorkers(t, 2, 10)
+	one := d.postLater("")
+	first := d.nextImage(t)
+	two := d.postLater("")
+	second := d.nextImage(t)
 	// In the other order, each twice: a second reply is nobody's.
-	idTwo := d.answer(t, second, true)
+	idTwo := d.storeResult(t, second, true)
 	d.reply(t, second.Headers().Get(v1.HeaderReply), []byte("again"))
 	if a := <-two; a.status != 200 || a.result.ID != idTwo {
 		t.Errorf("got %+v, want job %s", a, idTwo)
 	}
-	idOne := d.answer(t, first, true)
+	idOne := d.storeResult(t, first, true)
 	if a := <-one; a.status != 200 || a.result.ID != idOne {
 		t.Errorf("got %+v, want job %s", a, idOne)
 	}
 }
 
-func TestLostReplyIsFound(t *testing.T) {
-	d := open(t)
-	d.workers(t, 2, 10)
-	waiting := d.later("")
-	id := d.answer(t, d.next(t), false)
+func TestPost_FindsTheResultOfALostReply(t *testing.T) {
+	d := start(t)
+	d.startWorkers(t, 2, 10)
+	waiting := d.postLater("")
+	id := d.storeResult(t, d.nextImage(t), false)
 	if a := <-waiting; a.status != 200 || a.result.ID != id {
 		t.Errorf("got %+v, want the stored answer of %s", a, id)
 	}
 }
 
-func TestWaitThatEnds(t *testing.T) {
-	d := open(t)
-	d.workers(t, 2, 10)
-	a := d.must(t, "", "Prefer", "wait=0")
+func TestPost_WaitEnds(t *testing.T) {
+	d := start(t)
+	d.startWorkers(t, 2, 10)
+	a := d.mustPost(t, "", "Prefer", "wait=0")
 	if a.status != http.StatusAccepted || a.header.Get("Location") != "/v1/images/"+a.result.ID || a.header.Get("Retry-After") == "" || a.header.Get("Preference-Applied") != "wait=0" {
 		t.Errorf("got %+v", a)
 	}
 }
 
-// TestClientThatHangsUp: nobody else knows the name of its job, so that it is
+// TestPost_CancelsTheJobWhenTheClientDisconnects: nobody else knows the name of its job, so that it is
 // cancelled; unless a key stands for it.
-func TestClientThatHangsUp(t *testing.T) {
+func TestPost_CancelsTheJobWhenTheClientDisconnects(t *testing.T) {
 	for name, noAck := range map[string]bool{"while it waits": false, "before its picture is known to be stored": true} {
 		t.Run(name, func(t *testing.T) {
-			d := open(t)
-			d.workers(t, 2, 10)
-			d.images(t, func(c *jetstream.StreamConfig) { c.NoAck = noAck })
+			d := start(t)
+			d.startWorkers(t, 2, 10)
+			d.updateImagesStream(t, func(c *jetstream.StreamConfig) { c.NoAck = noAck })
 			cancels, err := d.nc.SubscribeSync(subject.AllCancel())
 			if err != nil {
 				t.Fatal(err)
@@ -331,8 +331,8 @@ func TestClientThatHangsUp(t *testing.T) {
 			if err := d.nc.Flush(); err != nil {
 				t.Fatal(err)
 			}
-			d.hangUp(t, "Idempotency-Key", "k")
-			id := d.hangUp(t)
+			d.postAndDisconnect(t, "Idempotency-Key", "k")
+			id := d.postAndDisconnect(t)
 			m, err := cancels.NextMsg(20 * time.Second)
 			if err != nil || m.Subject != subject.Cancel(id) {
 				t.Fatalf("got %v, %v, want the cancelling of %s and of no other", m, err, id)
@@ -342,8 +342,8 @@ func TestClientThatHangsUp(t *testing.T) {
 	}
 }
 
-// hangUp posts a picture, is gone once its job is stored, and gives the job.
-func (d *door) hangUp(t *testing.T, header ...string) string {
+// postAndDisconnect posts a picture, is gone once its job is stored, and gives the job.
+func (d *instance) postAndDisconnect(t *testing.T, header ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	gone := make(chan error, 1)
@@ -351,7 +351,7 @@ func (d *door) hangUp(t *testing.T, header ...string) string {
 		_, err := d.post(ctx, "", header...)
 		gone <- err
 	}()
-	job, err := subject.ParseImages(d.next(t).Subject())
+	job, err := subject.ParseImages(d.nextImage(t).Subject())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -362,26 +362,26 @@ func (d *door) hangUp(t *testing.T, header ...string) string {
 	return job.ID
 }
 
-// TestRespondAsyncAndWait: together they ask for the answer if it is there in
+// TestPost_RespondAsyncAndWait: together they ask for the answer if it is there in
 // time (RFC 7240, section 4.3).
-func TestRespondAsyncAndWait(t *testing.T) {
-	d := open(t)
-	d.workers(t, 2, 10)
-	waiting := d.later("", "Prefer", "respond-async, wait=20")
-	id := d.answer(t, d.next(t), true)
+func TestPost_RespondAsyncAndWait(t *testing.T) {
+	d := start(t)
+	d.startWorkers(t, 2, 10)
+	waiting := d.postLater("", "Prefer", "respond-async, wait=20")
+	id := d.storeResult(t, d.nextImage(t), true)
 	if a := <-waiting; a.status != http.StatusOK || a.result.ID != id || a.header.Get("Preference-Applied") != "respond-async, wait=20" {
 		t.Errorf("answered in time: %+v", a)
 	}
-	if a := d.must(t, "", "Prefer", "respond-async, wait=1"); a.status != http.StatusAccepted {
+	if a := d.mustPost(t, "", "Prefer", "respond-async, wait=1"); a.status != http.StatusAccepted {
 		t.Errorf("not answered: %+v", a)
 	}
 }
 
-// TestTyocrTimesOut has the words that its clients know.
-func TestTyocrTimesOut(t *testing.T) {
-	d := open(t, "--old-routes", "--wait", "200ms")
-	d.workers(t, 2, 10)
-	res, err := http.PostForm(d.url+"/tyocr", url.Values{"imgbase64": {base64.StdEncoding.EncodeToString(smallPicture())}})
+// TestTyocr_TimesOut has the words that its clients know.
+func TestTyocr_TimesOut(t *testing.T) {
+	d := start(t, "--old-routes", "--wait", "200ms")
+	d.startWorkers(t, 2, 10)
+	res, err := http.PostForm(d.url+"/tyocr", url.Values{"imgbase64": {base64.StdEncoding.EncodeToString(smallImage())}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -392,10 +392,10 @@ func TestTyocrTimesOut(t *testing.T) {
 	}
 }
 
-// TestLongPollEndsWithTheProcess: the client gets the state and asks another
+// TestStop_EndsLongPollsAndEventStreams: the client gets the state and asks another
 // instance.
-func TestLongPollEndsWithTheProcess(t *testing.T) {
-	d := open(t)
+func TestStop_EndsLongPollsAndEventStreams(t *testing.T) {
+	d := start(t)
 	asked := make(chan struct{}, 10)
 	sub, err := d.nc.Subscribe(subject.AllLookup(), func(m *nats.Msg) {
 		m.Respond([]byte(`{"id":"j1","pipeline":"text","status":"running"}`))
@@ -435,32 +435,32 @@ func TestLongPollEndsWithTheProcess(t *testing.T) {
 	}
 }
 
-func TestNobodyServesIt(t *testing.T) {
-	d := open(t)
-	if a := d.must(t, ""); a.status != 503 || a.problem.Code != v1.NoWorker || a.header.Get("Retry-After") == "" {
+func TestPost_RejectsWithoutAWorker(t *testing.T) {
+	d := start(t)
+	if a := d.mustPost(t, ""); a.status != 503 || a.problem.Code != v1.NoWorker || a.header.Get("Retry-After") == "" {
 		t.Errorf("without workers: %+v", a)
 	}
-	d.workers(t, 2, 10)
-	if a := d.must(t, "?pipeline=faces"); a.problem.Code != v1.NoWorker || !bytes.Contains([]byte(a.problem.Detail), []byte("no such cascade")) {
+	d.startWorkers(t, 2, 10)
+	if a := d.mustPost(t, "?pipeline=faces"); a.problem.Code != v1.NoWorker || !bytes.Contains([]byte(a.problem.Detail), []byte("no such cascade")) {
 		t.Errorf("a pipeline that is not loaded: %+v", a.problem)
 	}
 	// The others are asked again before a refusal, so that this needs no wait.
-	if a := d.must(t, "", "Prefer", "respond-async"); a.status != http.StatusAccepted {
+	if a := d.mustPost(t, "", "Prefer", "respond-async"); a.status != http.StatusAccepted {
 		t.Errorf("a pipeline that is: %+v", a)
 	}
 }
 
-// TestTooMuchWorkAhead: 200 pictures of a second each for two lanes.
-func TestTooMuchWorkAhead(t *testing.T) {
-	d := open(t)
-	d.workers(t, 2, 1000)
+// TestPost_RejectsWhenTheBacklogIsTooLong: 200 pictures of a second each for two lanes.
+func TestPost_RejectsWhenTheBacklogIsTooLong(t *testing.T) {
+	d := start(t)
+	d.startWorkers(t, 2, 1000)
 	for i := range 200 {
-		if _, err := d.js.Publish(context.Background(), subject.Images(subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: fmt.Sprint("ahead", i)}), smallPicture()); err != nil {
+		if _, err := d.js.Publish(context.Background(), subject.Images(subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: fmt.Sprint("ahead", i)}), smallImage()); err != nil {
 			t.Fatal(err)
 		}
 	}
 	eventually.Succeeds(t, 20*time.Second, func() error {
-		a := d.must(t, "", "Prefer", "respond-async")
+		a := d.mustPost(t, "", "Prefer", "respond-async")
 		// 100 s of work, of which 15 s may be waited for, once the backlog is
 		// read after the last of them.
 		n, _ := strconv.Atoi(a.header.Get("Retry-After"))
@@ -469,44 +469,44 @@ func TestTooMuchWorkAhead(t *testing.T) {
 		}
 		return nil
 	})
-	if a := d.must(t, "?priority=bulk", "Prefer", "respond-async"); a.status != http.StatusAccepted {
+	if a := d.mustPost(t, "?priority=bulk", "Prefer", "respond-async"); a.status != http.StatusAccepted {
 		t.Errorf("bulk may wait longer: %+v", a)
 	}
 }
 
-func TestFullStream(t *testing.T) {
-	d := open(t)
-	d.workers(t, 2, 10)
-	d.images(t, func(c *jetstream.StreamConfig) { c.MaxMsgs = 1 })
-	d.must(t, "", "Prefer", "respond-async")
-	if a := d.must(t, "", "Prefer", "respond-async"); a.status != http.StatusTooManyRequests || a.header.Get("Retry-After") == "" {
+func TestPost_RejectsWhenTheStreamIsFull(t *testing.T) {
+	d := start(t)
+	d.startWorkers(t, 2, 10)
+	d.updateImagesStream(t, func(c *jetstream.StreamConfig) { c.MaxMsgs = 1 })
+	d.mustPost(t, "", "Prefer", "respond-async")
+	if a := d.mustPost(t, "", "Prefer", "respond-async"); a.status != http.StatusTooManyRequests || a.header.Get("Retry-After") == "" {
 		t.Errorf("got %+v", a)
 	}
 }
 
-func TestTooManyRequestsOverNATS(t *testing.T) {
-	d := open(t, "--max-nats-requests", "1")
-	d.workers(t, 2, 10)
+func TestNATS_LimitsConcurrentRequests(t *testing.T) {
+	d := start(t, "--max-nats-requests", "1")
+	d.startWorkers(t, 2, 10)
 	first, err := d.nc.SubscribeSync(d.nc.NewInbox())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := d.nc.PublishRequest(subject.Analyze("text"), first.Subject, smallPicture()); err != nil {
+	if err := d.nc.PublishRequest(subject.Analyze("text"), first.Subject, smallImage()); err != nil {
 		t.Fatal(err)
 	}
-	m := d.next(t) // the first waits now
-	res, err := d.nc.Request(subject.Analyze("text"), smallPicture(), 20*time.Second)
+	m := d.nextImage(t) // the first waits now
+	res, err := d.nc.Request(subject.Analyze("text"), smallImage(), 20*time.Second)
 	if err != nil || res.Header.Get("Nats-Service-Error-Code") != "429" || res.Header.Get("Retry-After") == "" {
 		t.Errorf("got %v %v", res, err)
 	}
-	id := d.answer(t, m, true)
+	id := d.storeResult(t, m, true)
 	got, err := first.NextMsg(20 * time.Second)
 	if err != nil || !bytes.Contains(got.Data, []byte(id)) {
 		t.Errorf("the first: %v %v", got, err)
 	}
 }
 
-func TestLimitsHaveToFit(t *testing.T) {
+func TestNew_RejectsLimitsThatDoNotFit(t *testing.T) {
 	s := bustest.Start(t, pipeline.BuiltInNames()...)
 	for flag, value := range map[string]string{"max-bytes": "20000000", "body-memory": "1000"} {
 		var options Options

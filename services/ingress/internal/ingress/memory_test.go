@@ -20,8 +20,8 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// raw opens a connection from an address of this machine, and sends text.
-func (d *door) raw(t *testing.T, from, text string) net.Conn {
+// dialRaw opens a connection from an address of this machine, and sends text.
+func (d *instance) dialRaw(t *testing.T, from, text string) net.Conn {
 	t.Helper()
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
 	c, err := dialer.DialContext(t.Context(), "tcp", strings.TrimPrefix(d.url, "http://"))
@@ -36,17 +36,17 @@ func (d *door) raw(t *testing.T, from, text string) net.Conn {
 }
 
 // checkAccepted posts an image and checks that it is accepted.
-func (d *door) checkAccepted(t *testing.T, what string) {
+func (d *instance) checkAccepted(t *testing.T, what string) {
 	t.Helper()
-	if a := d.must(t, "", "Prefer", "respond-async"); a.status != http.StatusAccepted {
+	if a := d.mustPost(t, "", "Prefer", "respond-async"); a.status != http.StatusAccepted {
 		t.Errorf("%s: an image got %d %+v", what, a.status, a.problem)
 	}
 }
 
-func TestMemory_IdleUploadsHoldNone(t *testing.T) {
+func TestMemory_IdleBodiesReserveNone(t *testing.T) {
 	t.Parallel()
-	d := open(t)
-	d.workers(t, 2, 10)
+	d := start(t)
+	d.startWorkers(t, 2, 10)
 	const head = "POST /v1/images HTTP/1.1\r\nHost: x\r\n"
 	for _, kind := range []string{
 		"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: 67108864\r\n\r\n--b\r\n",
@@ -55,7 +55,7 @@ func TestMemory_IdleUploadsHoldNone(t *testing.T) {
 		"Content-Length: 8388608\r\n\r\nhello",
 	} {
 		for range 40 {
-			d.raw(t, "127.0.0.1", head+kind)
+			d.dialRaw(t, "127.0.0.1", head+kind)
 		}
 	}
 	time.Sleep(200 * time.Millisecond) // until they are read
@@ -66,9 +66,9 @@ func TestMemory_IdleUploadsHoldNone(t *testing.T) {
 // arrived in part before one is complete.
 func TestMemory_ChunkedFormsOfManyClients(t *testing.T) {
 	t.Parallel()
-	d := open(t)
-	d.workers(t, 2, 10)
-	image := append(smallPicture(), make([]byte, 19_000)...) // with bytes after its end
+	d := start(t)
+	d.startWorkers(t, 2, 10)
+	image := append(smallImage(), make([]byte, 19_000)...) // with bytes after its end
 	var half, all sync.WaitGroup
 	half.Add(40)
 	for range 40 {
@@ -118,18 +118,18 @@ func firstError(errs ...error) error {
 	return nil
 }
 
-func TestMemory_OneClientCannotTakeAll(t *testing.T) {
+func TestMemory_OneClientCannotReserveAll(t *testing.T) {
 	t.Parallel()
 	const mib = 1 << 20
-	d := open(t, "--body-memory", fmt.Sprint(16*mib), "--client-body-memory", fmt.Sprint(8*mib))
-	d.workers(t, 2, 10)
+	d := start(t, "--body-memory", fmt.Sprint(16*mib), "--client-body-memory", fmt.Sprint(8*mib))
+	d.startWorkers(t, 2, 10)
 	head := "POST /v1/images HTTP/1.1\r\nHost: x\r\nContent-Length: 8388608\r\n\r\n"
-	greedy := d.raw(t, "127.0.0.2", head)
+	greedy := d.dialRaw(t, "127.0.0.2", head)
 	if _, err := greedy.Write(make([]byte, 5*mib)); err != nil { // it has 8 MiB then
 		t.Fatal(err)
 	}
 	time.Sleep(500 * time.Millisecond) // until it is read
-	more := d.raw(t, "127.0.0.2", head+"hello")
+	more := d.dialRaw(t, "127.0.0.2", head+"hello")
 	more.SetReadDeadline(time.Now().Add(20 * time.Second))
 	res, err := http.ReadResponse(bufio.NewReader(more), nil)
 	if err != nil {
@@ -142,12 +142,12 @@ func TestMemory_OneClientCannotTakeAll(t *testing.T) {
 	d.checkAccepted(t, "another client")
 }
 
-// TestMemory_FramesDenyNoImages: frames that have begun wait, and hold what has
+// TestMemory_FramesBlockNoImages: frames that have begun wait, and hold what has
 // arrived of them.
-func TestMemory_FramesDenyNoImages(t *testing.T) {
+func TestMemory_FramesBlockNoImages(t *testing.T) {
 	t.Parallel()
-	d := open(t, "--body-memory", "8388608")
-	d.workers(t, 2, 10)
+	d := start(t, "--body-memory", "8388608")
+	d.startWorkers(t, 2, 10)
 	for range 3 {
 		c := d.session(t, "")
 		w, err := c.Writer(c.ctx, websocket.MessageBinary)
@@ -164,8 +164,8 @@ func TestMemory_FramesDenyNoImages(t *testing.T) {
 
 func TestMemory_FetchedImagesAreCounted(t *testing.T) {
 	t.Parallel()
-	d := open(t, "--allow-networks", "127.0.0.0/8", "--body-memory", "8388608") // room for one of full size
-	d.workers(t, 2, 10)
+	d := start(t, "--allow-networks", "127.0.0.0/8", "--body-memory", "8388608") // room for one of full size
+	d.startWorkers(t, 2, 10)
 	sent, end := make(chan struct{}), make(chan struct{})
 	host := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Write(make([]byte, 8_388_000))
@@ -180,23 +180,23 @@ func TestMemory_FetchedImagesAreCounted(t *testing.T) {
 	}()
 	<-sent
 	time.Sleep(300 * time.Millisecond) // until it is read
-	code, _, err := d.postURL(t.Context(), pictures(t, func(*http.Request) bool { return true }))
+	code, _, err := d.postURL(t.Context(), startImageHost(t, func(*http.Request) bool { return true }))
 	close(end)
 	if err != nil || code != http.StatusTooManyRequests {
 		t.Errorf("a second one meanwhile: %d, %v", code, err)
 	}
 	<-first
-	code, _, err = d.postURL(t.Context(), pictures(t, func(*http.Request) bool { return true }))
+	code, _, err = d.postURL(t.Context(), startImageHost(t, func(*http.Request) bool { return true }))
 	if err != nil || code != http.StatusAccepted {
 		t.Errorf("a third one afterwards: %d, %v", code, err)
 	}
 }
 
-func TestMemory_RequestsOverNATSAreBounded(t *testing.T) {
+func TestMemory_LimitsNATSRequests(t *testing.T) {
 	t.Parallel()
-	d := open(t, "--nats-memory", "8388608")
-	d.workers(t, 2, 10)
-	large := append(smallPicture(), make([]byte, 8_388_000)...) // with bytes after its end
+	d := start(t, "--nats-memory", "8388608")
+	d.startWorkers(t, 2, 10)
+	large := append(smallImage(), make([]byte, 8_388_000)...) // with bytes after its end
 	first, err := d.nc.SubscribeSync(d.nc.NewInbox())
 	if err != nil {
 		t.Fatal(err)
@@ -204,8 +204,8 @@ func TestMemory_RequestsOverNATSAreBounded(t *testing.T) {
 	if err := d.nc.PublishRequest(subject.Analyze("text"), first.Subject, large); err != nil {
 		t.Fatal(err)
 	}
-	m := d.next(t) // the first waits now
-	res, err := d.nc.Request(subject.Analyze("text"), append(smallPicture(), make([]byte, 1000)...), 20*time.Second)
+	m := d.nextImage(t) // the first waits now
+	res, err := d.nc.Request(subject.Analyze("text"), append(smallImage(), make([]byte, 1000)...), 20*time.Second)
 	if err != nil {
 		t.Fatalf("a request above the bound: %v", err)
 	}
@@ -215,17 +215,17 @@ func TestMemory_RequestsOverNATSAreBounded(t *testing.T) {
 	if after := res.Header.Get("Retry-After"); after != "1" {
 		t.Errorf("got Retry-After %q, want 1", after)
 	}
-	id := d.answer(t, m, true)
+	id := d.storeResult(t, m, true)
 	if got, err := first.NextMsg(20 * time.Second); err != nil || !bytes.Contains(got.Data, []byte(id)) {
 		t.Errorf("the first: %v, %v", got, err)
 	}
 }
 
-func TestMemory_BodyThatTricklesIsRejected(t *testing.T) {
+func TestMemory_RejectsASlowBody(t *testing.T) {
 	t.Parallel()
-	d := open(t, "--body-timeout", "1s") // which has no effect
-	d.workers(t, 2, 10)
-	c := d.raw(t, "127.0.0.1", "POST /v1/images HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\nhello")
+	d := start(t, "--body-timeout", "1s") // which has no effect
+	d.startWorkers(t, 2, 10)
+	c := d.dialRaw(t, "127.0.0.1", "POST /v1/images HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\nhello")
 	start := time.Now()
 	c.SetReadDeadline(start.Add(40 * time.Second))
 	res, err := http.ReadResponse(bufio.NewReader(c), nil)

@@ -21,7 +21,7 @@ import (
 )
 
 // ready returns the answer of /readyz.
-func (d *door) ready(t *testing.T) (status int, body string) {
+func (d *instance) ready(t *testing.T) (status int, body string) {
 	t.Helper()
 	res, err := http.Get("http://" + d.log.admin() + "/readyz")
 	if err != nil {
@@ -36,7 +36,7 @@ func (d *door) ready(t *testing.T) (status int, body string) {
 }
 
 // awaitReady waits until /readyz has this status, and returns its body.
-func (d *door) awaitReady(t *testing.T, want int, within time.Duration) (body string) {
+func (d *instance) awaitReady(t *testing.T, want int, within time.Duration) (body string) {
 	t.Helper()
 	eventually.Succeeds(t, within, func() error {
 		var status int
@@ -48,7 +48,7 @@ func (d *door) awaitReady(t *testing.T, want int, within time.Duration) (body st
 	return body
 }
 
-func (d *door) pipelines(t *testing.T) v1.Pipelines {
+func (d *instance) pipelines(t *testing.T) v1.Pipelines {
 	t.Helper()
 	res, err := http.Get(d.url + "/v1/pipelines")
 	if err != nil {
@@ -66,12 +66,12 @@ func (d *door) pipelines(t *testing.T) v1.Pipelines {
 // has room for a busy machine: the looks themselves take five seconds.
 const readyWithin = 8 * time.Second
 
-func TestReady_TakenBackWithoutNATS(t *testing.T) {
+func TestReady_NotReadyWithoutNATS(t *testing.T) {
 	t.Parallel()
 	s := bustest.Start(t, pipeline.BuiltInNames()...)
 	p := bustest.StartProxy(t, s)
-	d := openAt(t, s, p.URL)
-	d.workers(t, 2, 1)
+	d := startAt(t, s, p.URL)
+	d.startWorkers(t, 2, 1)
 	d.awaitServed(t)
 	d.awaitReady(t, http.StatusOK, readyWithin)
 	// A connection that hangs, and then one that is gone.
@@ -104,9 +104,9 @@ func TestReady_TakenBackWithoutNATS(t *testing.T) {
 	}
 }
 
-func TestReady_TakenBackWithoutImages(t *testing.T) {
+func TestReady_NotReadyWithoutTheImagesStream(t *testing.T) {
 	t.Parallel()
-	d := open(t)
+	d := start(t)
 	s, err := d.js.Stream(t.Context(), streams.Images)
 	if err != nil {
 		t.Fatal(err)
@@ -124,31 +124,31 @@ func TestReady_TakenBackWithoutImages(t *testing.T) {
 	d.awaitReady(t, http.StatusOK, readyWithin)
 }
 
-// TestReady_TakenBackWhilePublishesFail: the stream is there, and stores
+// TestReady_NotReadyWhilePublishingFails: the stream is there, and stores
 // nothing.
-func TestReady_TakenBackWhilePublishesFail(t *testing.T) {
+func TestReady_NotReadyWhilePublishingFails(t *testing.T) {
 	t.Parallel()
-	d := open(t)
-	d.workers(t, 2, 1)
+	d := start(t)
+	d.startWorkers(t, 2, 1)
 	d.awaitServed(t)
-	d.images(t, func(c *jetstream.StreamConfig) { c.Subjects = []string{"elsewhere.>"} })
+	d.updateImagesStream(t, func(c *jetstream.StreamConfig) { c.Subjects = []string{"elsewhere.>"} })
 	for range 3 {
-		if a := d.must(t, ""); a.status != http.StatusServiceUnavailable {
+		if a := d.mustPost(t, ""); a.status != http.StatusServiceUnavailable {
 			t.Errorf("got %+v, want 503", a)
 		}
 	}
 	if body := d.awaitReady(t, http.StatusServiceUnavailable, readyWithin); !strings.Contains(body, "images cannot be stored") {
 		t.Errorf("the reason is %q, want that images cannot be stored", body)
 	}
-	d.images(t, func(c *jetstream.StreamConfig) { c.Subjects = []string{subject.AllImages()} })
-	d.must(t, "", "Prefer", "respond-async")
+	d.updateImagesStream(t, func(c *jetstream.StreamConfig) { c.Subjects = []string{subject.AllImages()} })
+	d.mustPost(t, "", "Prefer", "respond-async")
 	d.awaitReady(t, http.StatusOK, readyWithin)
 }
 
-func TestReady_StaysWithoutWorkersAndResults(t *testing.T) {
+func TestReady_ReadyWithoutWorkersAndResults(t *testing.T) {
 	t.Parallel()
-	d := open(t)
-	d.images(t, func(c *jetstream.StreamConfig) { c.MaxMsgs = 1 })
+	d := start(t)
+	d.updateImagesStream(t, func(c *jetstream.StreamConfig) { c.MaxMsgs = 1 })
 	for range 60 { // 12 s
 		if status, body := d.ready(t); status != http.StatusOK {
 			t.Fatalf("/readyz is %d %q", status, body)

@@ -16,10 +16,10 @@ import (
 )
 
 // awaitStatus waits until an image is answered with this status.
-func (d *door) awaitStatus(t *testing.T, status int, within time.Duration) (p v1.Problem) {
+func (d *instance) awaitStatus(t *testing.T, status int, within time.Duration) (p v1.Problem) {
 	t.Helper()
 	eventually.Succeeds(t, within, func() error {
-		a := d.must(t, "", "Prefer", "respond-async")
+		a := d.mustPost(t, "", "Prefer", "respond-async")
 		if p = a.problem; a.status != status {
 			return fmt.Errorf("got %d %+v, want %d", a.status, p, status)
 		}
@@ -30,9 +30,9 @@ func (d *door) awaitStatus(t *testing.T, status int, within time.Duration) (p v1
 
 func TestResults_AbsentServiceRejectsImagesAndReports(t *testing.T) {
 	t.Parallel()
-	d := open(t)
-	d.workers(t, 2, 1)
-	if a := d.must(t, "", "Prefer", "respond-async"); a.status != http.StatusAccepted {
+	d := start(t)
+	d.startWorkers(t, 2, 1)
+	if a := d.mustPost(t, "", "Prefer", "respond-async"); a.status != http.StatusAccepted {
 		t.Fatalf("got %+v", a)
 	}
 	d.stopResults()
@@ -48,14 +48,14 @@ func TestResults_AbsentServiceRejectsImagesAndReports(t *testing.T) {
 	if res.StatusCode != http.StatusServiceUnavailable || res.Header.Get("Retry-After") == "" {
 		t.Errorf("a report got %d, want 503 with Retry-After", res.StatusCode)
 	}
-	d.results(t)
+	d.startResults(t)
 	d.awaitStatus(t, http.StatusAccepted, 5*time.Second)
 }
 
 func TestResults_FullStreamRejectsImages(t *testing.T) {
 	t.Parallel()
-	d := open(t)
-	d.workers(t, 2, 1)
+	d := start(t)
+	d.startWorkers(t, 2, 1)
 	s, err := d.js.Stream(t.Context(), streams.Results)
 	if err != nil {
 		t.Fatal(err)

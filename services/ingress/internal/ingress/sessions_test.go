@@ -23,7 +23,7 @@ type session struct {
 	ctx context.Context
 }
 
-func (d *door) dial(t *testing.T, query, origin string) (session, *http.Response, error) {
+func (d *instance) dial(t *testing.T, query, origin string) (session, *http.Response, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
@@ -38,7 +38,7 @@ func (d *door) dial(t *testing.T, query, origin string) (session, *http.Response
 	return session{c, ctx}, res, err
 }
 
-func (d *door) session(t *testing.T, query string) session {
+func (d *instance) session(t *testing.T, query string) session {
 	t.Helper()
 	c, _, err := d.dial(t, query, "") //nolint:bodyclose // a session has none
 	if err != nil {
@@ -49,7 +49,7 @@ func (d *door) session(t *testing.T, query string) session {
 
 func (c session) frame(t *testing.T) {
 	t.Helper()
-	if err := c.Write(c.ctx, websocket.MessageBinary, smallPicture()); err != nil {
+	if err := c.Write(c.ctx, websocket.MessageBinary, smallImage()); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -66,17 +66,17 @@ func (c session) read(t *testing.T, v any) {
 	}
 }
 
-// TestStopEndsSessionsWithWhereToGoOn: what was received is answered first.
-func TestStopEndsSessionsWithWhereToGoOn(t *testing.T) {
-	d := open(t)
-	d.workers(t, 2, 10)
+// TestStop_SessionEndHasTheNextFrame: what was received is answered first.
+func TestStop_SessionEndHasTheNextFrame(t *testing.T) {
+	d := start(t)
+	d.startWorkers(t, 2, 10)
 	c := d.session(t, "?from=5")
 	c.frame(t)
-	first := d.next(t)
+	first := d.nextImage(t)
 	c.frame(t)
-	second := d.next(t)
+	second := d.nextImage(t)
 	d.stop()
-	idSecond, idFirst := d.answer(t, second, true), d.answer(t, first, true)
+	idSecond, idFirst := d.storeResult(t, second, true), d.storeResult(t, first, true)
 	for i, id := range []string{idFirst, idSecond} {
 		var a v1.FrameOutcome
 		if c.read(t, &a); a.Frame != int64(5+i) || a.Result == nil || a.Result.ID != id {
@@ -92,10 +92,10 @@ func TestStopEndsSessionsWithWhereToGoOn(t *testing.T) {
 	}
 }
 
-// TestSessionThatHangsUp has what it sent cancelled: nobody else can ask for it.
-func TestSessionThatHangsUp(t *testing.T) {
-	d := open(t)
-	d.workers(t, 2, 10)
+// TestSession_CancelsFramesWhenTheClientDisconnects has what it sent cancelled: nobody else can ask for it.
+func TestSession_CancelsFramesWhenTheClientDisconnects(t *testing.T) {
+	d := start(t)
+	d.startWorkers(t, 2, 10)
 	cancels, err := d.nc.SubscribeSync(subject.AllCancel())
 	if err != nil {
 		t.Fatal(err)
@@ -105,7 +105,7 @@ func TestSessionThatHangsUp(t *testing.T) {
 	}
 	c := d.session(t, "")
 	c.frame(t)
-	job, err := subject.ParseImages(d.next(t).Subject())
+	job, err := subject.ParseImages(d.nextImage(t).Subject())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,45 +117,45 @@ func TestSessionThatHangsUp(t *testing.T) {
 	m.Respond([]byte("{}"))
 }
 
-// TestFramesWaitWhileTheQueueIsFull: a request would be refused.
-func TestFramesWaitWhileTheQueueIsFull(t *testing.T) {
-	d := open(t)
-	d.workers(t, 2, 10)
-	d.images(t, func(c *jetstream.StreamConfig) { c.MaxMsgs = 1 })
+// TestSession_FramesWaitWhileTheQueueIsFull: a request would be refused.
+func TestSession_FramesWaitWhileTheQueueIsFull(t *testing.T) {
+	d := start(t)
+	d.startWorkers(t, 2, 10)
+	d.updateImagesStream(t, func(c *jetstream.StreamConfig) { c.MaxMsgs = 1 })
 	c := d.session(t, "?window=2")
 	c.frame(t)
-	m := d.next(t)
+	m := d.nextImage(t)
 	c.frame(t)
-	if a := d.must(t, ""); a.status != http.StatusTooManyRequests {
+	if a := d.mustPost(t, ""); a.status != http.StatusTooManyRequests {
 		t.Errorf("a request got %+v", a)
 	}
 	for n := range int64(2) {
-		id := d.answer(t, m, true)
+		id := d.storeResult(t, m, true)
 		var a v1.FrameOutcome
 		if c.read(t, &a); a.Frame != n || a.Status != v1.Done || a.Result.ID != id {
 			t.Errorf("frame %d: %+v", n, a)
 		}
 		if n == 0 {
-			m = d.next(t) // once the session has tried again
+			m = d.nextImage(t) // once the session has tried again
 		}
 	}
 }
 
-// TestSessionsThatAreNotOpened get a problem as every request does.
-// TestFramesAreHeldUntilTheyAreStored, not until they are answered: with room
+// TestSession_RejectsInvalidRequests get a problem as every request does.
+// TestSession_ReleasesFramesOnceStored, not until they are answered: with room
 // for one of full size, a second one is taken while the first is worked on.
-func TestFramesAreHeldUntilTheyAreStored(t *testing.T) {
-	d := open(t, "--body-memory", "8388608")
-	d.workers(t, 2, 10)
+func TestSession_ReleasesFramesOnceStored(t *testing.T) {
+	d := start(t, "--body-memory", "8388608")
+	d.startWorkers(t, 2, 10)
 	c := d.session(t, "?window=2")
 	c.frame(t)
-	d.next(t)
+	d.nextImage(t)
 	c.frame(t)
-	d.next(t)
+	d.nextImage(t)
 }
 
-func TestSessionsThatAreNotOpened(t *testing.T) {
-	d := open(t, "--max-streams", "1") // the former name of --max-sessions
+func TestSession_RejectsInvalidRequests(t *testing.T) {
+	d := start(t, "--max-streams", "1") // the former name of --max-sessions
 	if !strings.Contains(d.log.text(), `"flag":"--max-streams","use":"--max-sessions"`) {
 		t.Errorf("no warning of a former name:\n%s", d.log.text())
 	}
@@ -181,7 +181,7 @@ func TestSessionsThatAreNotOpened(t *testing.T) {
 		}
 	}
 	refused("", "", v1.NoWorker)
-	d.workers(t, 2, 10)
+	d.startWorkers(t, 2, 10)
 	refused("?pipeline=faces", "", v1.NoWorker)
 	refused("", "https://elsewhere.example", v1.CrossOrigin)
 	c := d.session(t, "")

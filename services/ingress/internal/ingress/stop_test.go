@@ -19,14 +19,14 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// work answers every picture until the test ends.
-func (d *door) work(t *testing.T) {
+// processImages answers every picture until the test ends.
+func (d *instance) processImages(t *testing.T) {
 	t.Helper()
 	c, err := d.js.Consumer(context.Background(), streams.Images, streams.WorkConsumer(subject.Detect, "text", subject.Interactive))
 	if err != nil {
 		t.Fatal(err)
 	}
-	cc, err := c.Consume(func(m jetstream.Msg) { d.answer(t, m, true) })
+	cc, err := c.Consume(func(m jetstream.Msg) { d.storeResult(t, m, true) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,18 +36,18 @@ func (d *door) work(t *testing.T) {
 	})
 }
 
-// TestStopAnswersWhatItTook stops the service under load: every request that
+// TestStop_FinishesAcceptedRequests stops the service under load: every request that
 // reaches it is answered, the very last ones with where to go.
-func TestStopAnswersWhatItTook(t *testing.T) {
-	d := open(t)
-	d.workers(t, 8, 1)
-	d.work(t)
+func TestStop_FinishesAcceptedRequests(t *testing.T) {
+	d := start(t)
+	d.startWorkers(t, 8, 1)
+	d.processImages(t)
 	var answered atomic.Int64
 	var clients sync.WaitGroup
 	for range 16 {
 		clients.Go(func() {
 			for {
-				m, err := d.nc.Request(subject.Analyze("text"), smallPicture(), 10*time.Second)
+				m, err := d.nc.Request(subject.Analyze("text"), smallImage(), 10*time.Second)
 				if errors.Is(err, nats.ErrNoResponders) {
 					return
 				}
@@ -71,11 +71,11 @@ func TestStopAnswersWhatItTook(t *testing.T) {
 	clients.Wait()
 }
 
-// TestDrain_LastResponseOfItsConnection stops the service while a client keeps
+// TestDrain_ClosesConnections stops the service while a client keeps
 // its connection: every request on it has a response, and the last response says
 // that it is.
-func TestDrain_LastResponseOfItsConnection(t *testing.T) {
-	d := open(t, "--drain", "3s")
+func TestDrain_ClosesConnections(t *testing.T) {
+	d := start(t, "--drain", "3s")
 	transport := &http.Transport{MaxConnsPerHost: 1}
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport, Timeout: 20 * time.Second}

@@ -10,11 +10,11 @@ import (
 	"time"
 )
 
-// TestBodyThatNeverComes: a request is answered, or its connection closed, also
+// TestHTTP_BodyNeverArrives: a request is answered, or its connection closed, also
 // when no handler reads the body.
-func TestBodyThatNeverComes(t *testing.T) {
-	d := open(t)
-	d.workers(t, 2, 10)
+func TestHTTP_BodyNeverArrives(t *testing.T) {
+	d := start(t)
+	d.startWorkers(t, 2, 10)
 	for _, head := range []string{
 		"POST /v1/images HTTP/1.1\r\n", "POST /v1/images?pipeline=nosuch HTTP/1.1\r\n",
 		"POST /v1/images HTTP/1.1\r\nContent-Type: text/plain\r\n", "GET /v1/pipelines HTTP/1.1\r\n", "POST /nothing HTTP/1.1\r\n",

@@ -19,13 +19,13 @@ import (
 	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
 )
 
-// pictures is a host of which every address has a picture, once before has
+// startImageHost is a host of which every address has a picture, once before has
 // returned; false means that it is not found.
-func pictures(t *testing.T, before func(*http.Request) bool) string {
+func startImageHost(t *testing.T, before func(*http.Request) bool) string {
 	t.Helper()
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if before(r) {
-			w.Write(smallPicture())
+			w.Write(smallImage())
 		} else {
 			w.WriteHeader(http.StatusNotFound)
 		}
@@ -35,7 +35,7 @@ func pictures(t *testing.T, before func(*http.Request) bool) string {
 }
 
 // postURL sends the address of a picture, to be answered at once.
-func (d *door) postURL(ctx context.Context, url string, header ...string) (int, v1.Result, error) {
+func (d *instance) postURL(ctx context.Context, url string, header ...string) (int, v1.Result, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, d.url+"/v1/images", strings.NewReader(fmt.Sprintf(`{"url":%q}`, url)))
 	if err != nil {
 		return 0, v1.Result{}, err
@@ -60,13 +60,13 @@ func (d *door) postURL(ctx context.Context, url string, header ...string) (int, 
 	return res.StatusCode, r, err
 }
 
-// TestKeyOfAnAddressIsNotFetchedAgain: what is there now may be another
+// TestURL_RepeatedKeyIsNotFetchedAgain: what is there now may be another
 // picture, or none any more.
-func TestKeyOfAnAddressIsNotFetchedAgain(t *testing.T) {
-	d := open(t, "--allow-networks", "127.0.0.0/8")
-	d.workers(t, 2, 10)
+func TestURL_RepeatedKeyIsNotFetchedAgain(t *testing.T) {
+	d := start(t, "--allow-networks", "127.0.0.0/8")
+	d.startWorkers(t, 2, 10)
 	var fetches atomic.Int64
-	url := pictures(t, func(*http.Request) bool { return fetches.Add(1) == 1 })
+	url := startImageHost(t, func(*http.Request) bool { return fetches.Add(1) == 1 })
 	sub, err := d.nc.Subscribe(subject.AllLookup(), func(m *nats.Msg) {
 		id, _ := subject.ParseLookup(m.Subject)
 		m.Respond([]byte(`{"id":"` + id + `","pipeline":"text","status":"done","regions":[]}`))
@@ -91,9 +91,9 @@ func TestKeyOfAnAddressIsNotFetchedAgain(t *testing.T) {
 // TestURL_LimitIsTheSameInEveryForm of a request: the longest URL is accepted, and one more byte is a problem that
 // names the field and the limit.
 func TestURL_LimitIsTheSameInEveryForm(t *testing.T) {
-	d := open(t, "--allow-networks", "127.0.0.0/8", "--old-routes")
-	d.workers(t, 2, 10)
-	host := pictures(t, func(*http.Request) bool { return true })
+	d := start(t, "--allow-networks", "127.0.0.0/8", "--old-routes")
+	d.startWorkers(t, 2, 10)
+	host := startImageHost(t, func(*http.Request) bool { return true })
 	longest := host + "/" + strings.Repeat("x", intake.MaxURL-len(host)-1)
 	fullReport := `{"requestId":"r","systemId":"s","inspectionStartTime":"a","inspectionEndTime":"b","trainId":"t",` +
 		`"lineCode":"l","yardName":"y","direction":"d","imageUrls":[{"location":"1","imageUrl":%q}]}`

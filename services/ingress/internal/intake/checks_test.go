@@ -62,21 +62,21 @@ func TestCheckMetadata_NamesTheEntry(t *testing.T) {
 	}
 }
 
-func TestIntake_CheckCallback(t *testing.T) {
+func TestIntake_CheckWebhookURL(t *testing.T) {
 	t.Parallel()
 	i := &Intake{}
-	if err := i.CheckCallback("https://client.example/"); !errors.Is(err, ErrNoCallbacks) {
-		t.Errorf("without a secret: %v, want %v", err, ErrNoCallbacks)
+	if err := i.CheckWebhookURL("https://client.example/"); !errors.Is(err, ErrNoWebhooks) {
+		t.Errorf("without a secret: %v, want %v", err, ErrNoWebhooks)
 	}
-	i.cfg.Callbacks = true
-	if err := i.CheckCallback("https://client.example/"); err != nil {
+	i.cfg.Webhooks = true
+	if err := i.CheckWebhookURL("https://client.example/"); err != nil {
 		t.Errorf("with a secret: %v", err)
 	}
-	long := "https://a/" + strings.Repeat("x", maxCallback)
-	if err := i.CheckCallback(long); err == nil || err.Error() != "is longer than 2048 bytes" {
+	long := "https://a/" + strings.Repeat("x", maxWebhookURL)
+	if err := i.CheckWebhookURL(long); err == nil || err.Error() != "is longer than 2048 bytes" {
 		t.Errorf("a long URL: %v", err)
 	}
-	if err := i.CheckCallback("ftp://client.example/"); err == nil || errors.Is(err, ErrNoCallbacks) {
+	if err := i.CheckWebhookURL("ftp://client.example/"); err == nil || errors.Is(err, ErrNoWebhooks) {
 		t.Errorf("a URL that is not called: %v", err)
 	}
 }

@@ -11,9 +11,9 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// states plays the results service: it answers with one state after the
+// startResults plays the results service: it answers with one state after the
 // other, and with the last one for ever.
-func (b bench) states(t *testing.T, states ...v1.Status) (asked *atomic.Int64) {
+func (b bench) startResults(t *testing.T, states ...v1.Status) (asked *atomic.Int64) {
 	t.Helper()
 	asked = new(atomic.Int64)
 	sub, err := b.nc.Subscribe(subject.AllLookup(), func(m *nats.Msg) {

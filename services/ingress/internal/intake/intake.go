@@ -66,9 +66,9 @@ type Config struct {
 	// Pipelines of the mesh. The first is that of a request which names none.
 	Pipelines []pipeline.Pipeline
 	Limits    imagefile.Limits
-	// Callbacks says whether callbacks are sent, for which there has to be a
+	// Webhooks says whether callbacks are sent, for which there has to be a
 	// secret that signs them.
-	Callbacks bool
+	Webhooks bool
 	// Stopping ends when the process begins to stop.
 	Stopping context.Context //nolint:containedctx // it is the life of the process, not of a call
 	Logger   *slog.Logger
@@ -79,7 +79,7 @@ type Intake struct {
 	cfg     Config
 	byName  map[string]pipeline.Pipeline
 	results jetstream.Stream
-	replies *replies
+	inbox   *inbox
 }
 
 // New opens the inbox for replies. The caller ends it with Close.
@@ -95,14 +95,14 @@ func New(ctx context.Context, cfg Config) (*Intake, error) {
 	if i.results, err = cfg.JetStream.Stream(ctx, streams.Results); err != nil {
 		return nil, fmt.Errorf("open stream %s: %w", streams.Results, err)
 	}
-	if i.replies, err = newReplies(cfg.Conn); err != nil {
+	if i.inbox, err = newInbox(cfg.Conn); err != nil {
 		return nil, err
 	}
 	return i, nil
 }
 
 // Close closes the inbox.
-func (i *Intake) Close() error { return i.replies.close() }
+func (i *Intake) Close() error { return i.inbox.close() }
 
 // Request is an image and what is to become of it.
 type Request struct {
@@ -121,10 +121,10 @@ type Request struct {
 	// Key is the idempotency key: of several requests with one key, the first
 	// becomes a job and the others get that job. Empty for none.
 	Key string
-	// Metadata comes back with the result, and Callback is called with it.
+	// Metadata comes back with the result, and WebhookURL is called with it.
 	// Both may be empty.
-	Metadata map[string]string
-	Callback string
+	Metadata   map[string]string
+	WebhookURL string
 	// Report says which image of a report the job is; nil for none.
 	Report *v1.ReportItem
 	// Deadline of the job; zero for what the pipeline says.
@@ -174,9 +174,9 @@ func (i *Intake) Submit(ctx context.Context, r *Request) (*Job, error) {
 	}
 	job = &Job{
 		ID: id, Pipeline: r.Pipeline.Name, Status: v1.Queued,
-		intake: i, reply: i.replies.expect(id), reachable: r.Key != "" || r.Callback != "",
+		intake: i, reply: i.inbox.register(id), hasOtherReference: r.Key != "" || r.WebhookURL != "",
 	}
-	err = i.publish(ctx, r, id, i.replies.subject(id))
+	err = i.publish(ctx, r, id, i.inbox.subject(id))
 	switch {
 	case err != nil && ctx.Err() != nil:
 		job.Close()
@@ -218,7 +218,7 @@ func (i *Intake) find(ctx context.Context, r *Request) (id string, job *Job, err
 	if err != nil {
 		return "", nil, JobError(err, id)
 	}
-	return id, &Job{ID: id, Pipeline: r.Pipeline.Name, Status: found.Status, intake: i, reachable: true}, nil
+	return id, &Job{ID: id, Pipeline: r.Pipeline.Name, Status: found.Status, intake: i, hasOtherReference: true}, nil
 }
 
 // Inspect returns a [*v1.Problem] when an image is none that is read here. The span

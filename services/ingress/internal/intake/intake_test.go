@@ -41,7 +41,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const patience = 20 * time.Second // only ends tests that would hang
+const testTimeout = 20 * time.Second // only ends tests that would hang
 
 var (
 	text  = pipeline.Pipeline{Name: "text", Deadline: time.Minute, BulkDeadline: time.Hour}
@@ -83,13 +83,13 @@ func newIntake(t *testing.T, s *bustest.Server) bench {
 	t.Cleanup(stop)
 	log, pipelines := slog.New(slog.DiscardHandler), []pipeline.Pipeline{text, faces}
 	fetcher := fetch.New(fetch.Config{
-		MaxBytes: 1 << 20, Timeout: patience, PerHost: 4, Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+		MaxBytes: 1 << 20, Timeout: testTimeout, PerHost: 4, Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
 	})
 	t.Cleanup(fetcher.Close)
 	i, err := New(t.Context(), Config{
 		Conn: nc, JetStream: js, Clock: clock.New(time.Now), Publisher: bus.NewPublisher(js, clock.New(time.Now), noop.NewTracerProvider()), Client: c, Fetcher: fetcher,
 		Admission: admission.New(nc, js, pipelines, admission.MaxWait{}, log, prometheus.NewRegistry()),
-		Pipelines: pipelines, Limits: imagefile.DefaultLimits(), Callbacks: true, Stopping: stopping, Logger: log,
+		Pipelines: pipelines, Limits: imagefile.DefaultLimits(), Webhooks: true, Stopping: stopping, Logger: log,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -102,10 +102,10 @@ func newIntake(t *testing.T, s *bustest.Server) bench {
 	return bench{i, c, nc, js, stop}
 }
 
-// TestStore_OneJobOnReplicatedStreams stores each of several jobs on all
+// TestIntake_StoreOnceOnReplicatedStreams stores each of several jobs on all
 // servers of a cluster at once, as requests with the same key do. Most meet
 // another one in flight.
-func TestStore_OneJobOnReplicatedStreams(t *testing.T) {
+func TestIntake_StoreOnceOnReplicatedStreams(t *testing.T) {
 	t.Parallel()
 	const jobs, stores = 8, 16
 	var ingresses []bench
@@ -113,7 +113,7 @@ func TestStore_OneJobOnReplicatedStreams(t *testing.T) {
 		ingresses = append(ingresses, newIntake(t, s))
 	}
 	for n := range jobs {
-		r := Request{ID: fmt.Sprint("job-", n), Pipeline: text, Image: small(t, n+1)}
+		r := Request{ID: fmt.Sprint("job-", n), Pipeline: text, Image: newImage(t, n+1)}
 		start := make(chan struct{})
 		var wg sync.WaitGroup
 		for i := range stores {
@@ -163,8 +163,8 @@ func (b bench) respond(t *testing.T, subj string, m *nats.Msg) (asked *atomic.In
 	return asked
 }
 
-// small is an image; two of different widths are different images.
-func small(t *testing.T, width int) []byte {
+// newImage is an image; two of different widths are different images.
+func newImage(t *testing.T, width int) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	if err := png.Encode(&b, image.NewGray(image.Rect(0, 0, width, 8))); err != nil {
@@ -183,8 +183,8 @@ func (b bench) submit(t *testing.T, r Request) *Job {
 	return job
 }
 
-// stored returns the message of a job in IMAGES.
-func (b bench) stored(t *testing.T, id string, prio subject.Priority) *jetstream.RawStreamMsg {
+// storedMessage returns the message of a job in IMAGES.
+func (b bench) storedMessage(t *testing.T, id string, prio subject.Priority) *jetstream.RawStreamMsg {
 	t.Helper()
 	s, err := b.js.Stream(t.Context(), streams.Images)
 	if err != nil {
@@ -197,8 +197,8 @@ func (b bench) stored(t *testing.T, id string, prio subject.Priority) *jetstream
 	return m
 }
 
-// count is how many images are stored.
-func (b bench) count(t *testing.T) uint64 {
+// imageCount is how many images are stored.
+func (b bench) imageCount(t *testing.T) uint64 {
 	t.Helper()
 	s, err := b.js.Stream(t.Context(), streams.Images)
 	if err != nil {
@@ -221,8 +221,8 @@ func (b bench) changeImages(t *testing.T, change func(*jetstream.StreamConfig)) 
 	}
 }
 
-// codeOf returns the code of the problem in an error; empty for none.
-func codeOf(err error) v1.Code {
+// problemCode returns the code of the problem in an error; empty for none.
+func problemCode(err error) v1.Code {
 	var p *v1.Problem
 	if errors.As(err, &p) {
 		return p.Code
@@ -230,21 +230,21 @@ func codeOf(err error) v1.Code {
 	return ""
 }
 
-func TestNew_NeedsAPipeline(t *testing.T) {
+func TestNew_RequiresAPipeline(t *testing.T) {
 	t.Parallel()
 	if _, err := New(t.Context(), Config{}); err == nil {
 		t.Error("an intake without pipelines was made")
 	}
 }
 
-func TestIntake_StoresARequestWithEveryField(t *testing.T) {
+func TestIntake_SubmitStoresEveryField(t *testing.T) {
 	t.Parallel()
 	b := newServedBench(t)
 	deadline := time.Now().Add(5 * time.Minute).UTC().Truncate(time.Second)
-	pic := small(t, 8)
+	pic := newImage(t, 8)
 	job := b.submit(t, Request{
 		Pipeline: text, Priority: subject.Bulk, Image: pic, Key: "k1", Metadata: map[string]string{"camera": "3 ü"},
-		Callback: "https://client.example/", Report: &v1.ReportItem{Report: "r", N: 1, Total: 2}, Deadline: deadline,
+		WebhookURL: "https://client.example/", Report: &v1.ReportItem{Report: "r", N: 1, Total: 2}, Deadline: deadline,
 	})
 	if job.Status != v1.Queued {
 		t.Errorf("the job is %s, want queued", job.Status)
@@ -252,7 +252,7 @@ func TestIntake_StoresARequestWithEveryField(t *testing.T) {
 	if job.Pipeline != "text" {
 		t.Errorf("the job is of pipeline %q", job.Pipeline)
 	}
-	m := b.stored(t, job.ID, subject.Bulk)
+	m := b.storedMessage(t, job.ID, subject.Bulk)
 	if !bytes.Equal(m.Data, pic) {
 		t.Errorf("%d other bytes are stored", len(m.Data))
 	}
@@ -261,7 +261,7 @@ func TestIntake_StoresARequestWithEveryField(t *testing.T) {
 		v1.HeaderCallback: "https://client.example/",
 		v1.HeaderReport:   "r/1/2",
 		v1.HeaderDeadline: deadline.Format(time.RFC3339),
-		v1.HeaderReply:    b.replies.subject(job.ID),
+		v1.HeaderReply:    b.inbox.subject(job.ID),
 		"Nats-Msg-Id":     v1.MsgID(job.ID, "images"),
 	} {
 		if got := m.Header.Get(header); got != want {
@@ -269,17 +269,17 @@ func TestIntake_StoresARequestWithEveryField(t *testing.T) {
 		}
 	}
 	accepted, err := time.Parse(time.RFC3339Nano, m.Header.Get(v1.HeaderAccepted))
-	if err != nil || time.Since(accepted) > patience {
+	if err != nil || time.Since(accepted) > testTimeout {
 		t.Errorf("%s is %q, want now", v1.HeaderAccepted, m.Header.Get(v1.HeaderAccepted))
 	}
-	claimed := b.claimOf(t, "k1")
+	claimed := b.readClaim(t, "k1")
 	if claimed.ID != job.ID {
 		t.Errorf("the key stands for %q, want %q", claimed.ID, job.ID)
 	}
 }
 
-// claimOf returns what is kept of a key.
-func (b bench) claimOf(t *testing.T, key string) (c v1.KeyClaim) {
+// readClaim returns what is kept of a key.
+func (b bench) readClaim(t *testing.T, key string) (c v1.KeyClaim) {
 	t.Helper()
 	sum := sha256.Sum256([]byte(key))
 	subj := subject.JobOfKey(hex.EncodeToString(sum[:]))
@@ -289,8 +289,8 @@ func (b bench) claimOf(t *testing.T, key string) (c v1.KeyClaim) {
 	return c
 }
 
-// TestIntake_TakesThePriorityOfThePipeline: a request that names one has that.
-func TestIntake_TakesThePriorityOfThePipeline(t *testing.T) {
+// TestIntake_SubmitUsesThePriorityOfThePipeline: a request that names one has that.
+func TestIntake_SubmitUsesThePriorityOfThePipeline(t *testing.T) {
 	t.Parallel()
 	b := newServedBench(t)
 	patient := text
@@ -298,8 +298,8 @@ func TestIntake_TakesThePriorityOfThePipeline(t *testing.T) {
 	for asked, want := range map[subject.Priority]subject.Priority{
 		"": subject.Bulk, subject.Bulk: subject.Bulk, subject.Interactive: subject.Interactive,
 	} {
-		job := b.submit(t, Request{Pipeline: patient, Priority: asked, Image: small(t, 8)})
-		deadline, err := time.Parse(time.RFC3339Nano, b.stored(t, job.ID, want).Header.Get(v1.HeaderDeadline))
+		job := b.submit(t, Request{Pipeline: patient, Priority: asked, Image: newImage(t, 8)})
+		deadline, err := time.Parse(time.RFC3339Nano, b.storedMessage(t, job.ID, want).Header.Get(v1.HeaderDeadline))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -309,7 +309,7 @@ func TestIntake_TakesThePriorityOfThePipeline(t *testing.T) {
 	}
 }
 
-func TestIntake_TakesTheDeadlineOfThePipeline(t *testing.T) {
+func TestIntake_SubmitUsesTheDeadlineOfThePipeline(t *testing.T) {
 	t.Parallel()
 	b := newServedBench(t)
 	for asked, want := range map[subject.Priority]struct {
@@ -320,8 +320,8 @@ func TestIntake_TakesTheDeadlineOfThePipeline(t *testing.T) {
 		subject.Interactive: {subject.Interactive, time.Minute},
 		subject.Bulk:        {subject.Bulk, time.Hour},
 	} {
-		job := b.submit(t, Request{Pipeline: text, Priority: asked, Image: small(t, 8)})
-		m := b.stored(t, job.ID, want.prio)
+		job := b.submit(t, Request{Pipeline: text, Priority: asked, Image: newImage(t, 8)})
+		m := b.storedMessage(t, job.ID, want.prio)
 		accepted, err := time.Parse(time.RFC3339Nano, m.Header.Get(v1.HeaderAccepted))
 		if err != nil {
 			t.Fatal(err)
@@ -336,8 +336,8 @@ func TestIntake_TakesTheDeadlineOfThePipeline(t *testing.T) {
 	}
 }
 
-// state plays the results service, to which every job is in one state.
-func (b bench) state(t *testing.T, s v1.Status) (asked *atomic.Int64) {
+// startResultsWith plays the results service, to which every job is in one state.
+func (b bench) startResultsWith(t *testing.T, s v1.Status) (asked *atomic.Int64) {
 	t.Helper()
 	body, err := json.Marshal(v1.Result{Status: s})
 	if err != nil {
@@ -346,35 +346,35 @@ func (b bench) state(t *testing.T, s v1.Status) (asked *atomic.Int64) {
 	return b.respond(t, subject.AllLookup(), &nats.Msg{Data: body})
 }
 
-func TestIntake_FindsTheJobOfAKey(t *testing.T) {
+func TestIntake_SubmitFindsTheJobOfAKey(t *testing.T) {
 	t.Parallel()
 	b := newServedBench(t)
-	b.state(t, v1.Running)
-	first := b.submit(t, Request{Pipeline: text, Image: small(t, 8), Key: "k1"})
-	again := b.submit(t, Request{Pipeline: text, Image: small(t, 8), Key: "k1"})
+	b.startResultsWith(t, v1.Running)
+	first := b.submit(t, Request{Pipeline: text, Image: newImage(t, 8), Key: "k1"})
+	again := b.submit(t, Request{Pipeline: text, Image: newImage(t, 8), Key: "k1"})
 	if again.ID != first.ID {
 		t.Errorf("the same request became %s, want %s", again.ID, first.ID)
 	}
 	if again.Status != v1.Running {
 		t.Errorf("the job is %s, want running", again.Status)
 	}
-	if n := b.count(t); n != 1 {
+	if n := b.imageCount(t); n != 1 {
 		t.Errorf("%d images are stored, want 1", n)
 	}
 	for name, r := range map[string]Request{
-		"another image":    {Pipeline: text, Image: small(t, 9), Key: "k1"},
-		"another priority": {Pipeline: text, Priority: subject.Bulk, Image: small(t, 8), Key: "k1"},
-		"another pipeline": {Pipeline: faces, Image: small(t, 8), Key: "k1"},
+		"another image":    {Pipeline: text, Image: newImage(t, 9), Key: "k1"},
+		"another priority": {Pipeline: text, Priority: subject.Bulk, Image: newImage(t, 8), Key: "k1"},
+		"another pipeline": {Pipeline: faces, Image: newImage(t, 8), Key: "k1"},
 	} {
-		if _, err := b.Submit(t.Context(), &r); codeOf(err) != v1.KeyConflict {
+		if _, err := b.Submit(t.Context(), &r); problemCode(err) != v1.KeyConflict {
 			t.Errorf("%s: %v, want %s", name, err, v1.KeyConflict)
 		}
 	}
 }
 
-// TestIntake_StoresTheImageOfAKeyThatHasNone: the first request was rejected
+// TestIntake_SubmitStoresTheImageOfAClaimedKey: the first request was rejected
 // after it had claimed the key, or its process died.
-func TestIntake_StoresTheImageOfAKeyThatHasNone(t *testing.T) {
+func TestIntake_SubmitStoresTheImageOfAClaimedKey(t *testing.T) {
 	t.Parallel()
 	b := newServedBench(t)
 	problem, err := json.Marshal(v1.NewProblem(v1.UnknownJob, "no such job"))
@@ -382,19 +382,19 @@ func TestIntake_StoresTheImageOfAKeyThatHasNone(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.respond(t, subject.AllLookup(), &nats.Msg{Header: nats.Header{"Nats-Service-Error-Code": {"404"}}, Data: problem})
-	what := sha256.Sum256(small(t, 8))
+	what := sha256.Sum256(newImage(t, 8))
 	if _, err := b.Claim(t.Context(), NewKey("k1", "text", subject.Interactive, what[:]), "first"); err != nil {
 		t.Fatal(err)
 	}
-	job := b.submit(t, Request{Pipeline: text, Image: small(t, 8), Key: "k1"})
+	job := b.submit(t, Request{Pipeline: text, Image: newImage(t, 8), Key: "k1"})
 	if job.ID != "first" {
 		t.Errorf("the job is %s, want that of the key", job.ID)
 	}
-	b.stored(t, "first", subject.Interactive)
+	b.storedMessage(t, "first", subject.Interactive)
 }
 
-// host is a host that has an image at every path, and counts the requests.
-func host(t *testing.T, image []byte) (url string, fetched *atomic.Int64) {
+// startHost is a host that has an image at every path, and counts the requests.
+func startHost(t *testing.T, image []byte) (url string, fetched *atomic.Int64) {
 	t.Helper()
 	fetched = new(atomic.Int64)
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -405,12 +405,12 @@ func host(t *testing.T, image []byte) (url string, fetched *atomic.Int64) {
 	return s.URL, fetched
 }
 
-func TestIntake_FetchesAnImageOnceForItsKey(t *testing.T) {
+func TestIntake_SubmitFetchesOncePerKey(t *testing.T) {
 	t.Parallel()
 	b := newServedBench(t)
-	b.state(t, v1.Done)
-	pic := small(t, 8)
-	url, fetched := host(t, pic)
+	b.startResultsWith(t, v1.Done)
+	pic := newImage(t, 8)
+	url, fetched := startHost(t, pic)
 	r := Request{Pipeline: text, URL: url, Key: "k1"}
 	first, err := b.Submit(t.Context(), &r)
 	if err != nil {
@@ -420,7 +420,7 @@ func TestIntake_FetchesAnImageOnceForItsKey(t *testing.T) {
 	if !bytes.Equal(r.Image, pic) {
 		t.Errorf("the request has an image of %d bytes, want that which was fetched", len(r.Image))
 	}
-	if m := b.stored(t, first.ID, subject.Interactive); !bytes.Equal(m.Data, pic) {
+	if m := b.storedMessage(t, first.ID, subject.Interactive); !bytes.Equal(m.Data, pic) {
 		t.Errorf("%d other bytes are stored", len(m.Data))
 	}
 	r = Request{Pipeline: text, URL: url, Key: "k1"}
@@ -439,24 +439,24 @@ func TestIntake_FetchesAnImageOnceForItsKey(t *testing.T) {
 		t.Errorf("%d fetches, want 1", n)
 	}
 	_, err = b.Submit(t.Context(), &Request{Pipeline: text, URL: url + "/2", Key: "k1"})
-	if codeOf(err) != v1.KeyConflict {
+	if problemCode(err) != v1.KeyConflict {
 		t.Errorf("another URL: %v, want %s", err, v1.KeyConflict)
 	}
 }
 
-// TestIntake_RejectsAnImageBeforeAnythingElse: there is no worker, and the key
+// TestIntake_SubmitInspectsTheImageFirst: there is no worker, and the key
 // is not claimed.
-func TestIntake_RejectsAnImageBeforeAnythingElse(t *testing.T) {
+func TestIntake_SubmitInspectsTheImageFirst(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	url, _ := host(t, []byte("no image"))
+	url, _ := startHost(t, []byte("no image"))
 	for name, c := range map[string]struct {
 		request Request
 		code    v1.Code
 	}{
 		"no bytes":    {Request{}, v1.EmptyBody},
 		"no image":    {Request{Image: []byte("no image")}, v1.UnsupportedType},
-		"half of one": {Request{Image: small(t, 8)[:20]}, v1.Damaged},
+		"half of one": {Request{Image: newImage(t, 8)[:20]}, v1.Damaged},
 		"at a URL":    {Request{URL: url}, v1.UnsupportedType},
 		"no URL":      {Request{URL: "ftp://client.example/"}, v1.URLRefused},
 	} {
@@ -465,40 +465,40 @@ func TestIntake_RejectsAnImageBeforeAnythingElse(t *testing.T) {
 			c.request.Key = "k1"
 		}
 		_, err := b.Submit(t.Context(), &c.request)
-		if codeOf(err) != c.code {
+		if problemCode(err) != c.code {
 			t.Errorf("%s: %v, want %s", name, err, c.code)
 		}
 		if _, ok := retry.Delay(err); ok {
 			t.Errorf("%s: it is to be tried again", name)
 		}
 	}
-	if c := b.claimOf(t, "k1"); c.ID != "" {
+	if c := b.readClaim(t, "k1"); c.ID != "" {
 		t.Errorf("the key stands for %s", c.ID)
 	}
 }
 
-func TestIntake_RejectsWithoutAWorker(t *testing.T) {
+func TestIntake_SubmitRejectsWithoutAWorker(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	_, err := b.Submit(t.Context(), &Request{Pipeline: text, Image: small(t, 8)})
-	if codeOf(err) != v1.NoWorker {
+	_, err := b.Submit(t.Context(), &Request{Pipeline: text, Image: newImage(t, 8)})
+	if problemCode(err) != v1.NoWorker {
 		t.Errorf("got %v, want %s", err, v1.NoWorker)
 	}
 	if d, ok := retry.Delay(err); !ok || d <= 0 {
 		t.Errorf("to be tried again after %v, %v", d, ok)
 	}
-	if n := b.count(t); n != 0 {
+	if n := b.imageCount(t); n != 0 {
 		t.Errorf("%d images are stored", n)
 	}
 }
 
-func TestIntake_SaysThatTheQueueIsFull(t *testing.T) {
+func TestIntake_SubmitRejectsWhenTheQueueIsFull(t *testing.T) {
 	t.Parallel()
 	b := newServedBench(t)
 	b.changeImages(t, func(c *jetstream.StreamConfig) { c.MaxMsgs = 1 })
-	b.submit(t, Request{Pipeline: text, Image: small(t, 8)})
-	_, err := b.Submit(t.Context(), &Request{Pipeline: text, Image: small(t, 8)})
-	if codeOf(err) != v1.Overloaded {
+	b.submit(t, Request{Pipeline: text, Image: newImage(t, 8)})
+	_, err := b.Submit(t.Context(), &Request{Pipeline: text, Image: newImage(t, 8)})
+	if problemCode(err) != v1.Overloaded {
 		t.Errorf("got %v, want %s", err, v1.Overloaded)
 	}
 	if d, ok := retry.Delay(err); !ok || d != RetryDelay {
@@ -508,18 +508,18 @@ func TestIntake_SaysThatTheQueueIsFull(t *testing.T) {
 	if !errors.As(err, &s) || !errors.Is(s.Err, bus.ErrFull) {
 		t.Errorf("the reason is %v, want %v", err, bus.ErrFull)
 	}
-	if n := b.waits(); n != 1 {
+	if n := b.pendingReplies(); n != 1 {
 		t.Errorf("%d jobs wait for a reply, want the one that was stored", n)
 	}
 }
 
-func (b bench) waits() int {
-	b.replies.mu.Lock()
-	defer b.replies.mu.Unlock()
-	return len(b.replies.waiting)
+func (b bench) pendingReplies() int {
+	b.inbox.mu.Lock()
+	defer b.inbox.mu.Unlock()
+	return len(b.inbox.waiting)
 }
 
-func TestIntake_PipelineByNameOrTheFirst(t *testing.T) {
+func TestIntake_Pipeline(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	for name, want := range map[string]string{"": "text", "text": "text", "faces": "faces", "cats": ""} {

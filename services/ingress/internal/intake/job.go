@@ -31,8 +31,8 @@ type Job struct {
 	intake *Intake
 	// reply gets the result; nil for a job that another request submitted.
 	reply <-chan *nats.Msg
-	// reachable by others than the client that waits: by a key or a callback.
-	reachable bool
+	// hasOtherReference by others than the client that waits: by a key or a callback.
+	hasOtherReference bool
 	// unknown says that the job may not be stored; nil for a job that is.
 	unknown error
 }
@@ -45,7 +45,7 @@ func (j *Job) Unknown() error { return j.unknown }
 // Close drops the reply of the job, if it comes. The job continues.
 func (j *Job) Close() {
 	if j.reply != nil {
-		j.intake.replies.forget(j.ID)
+		j.intake.inbox.unregister(j.ID)
 	}
 }
 
@@ -57,7 +57,7 @@ const abandonTimeout = 5 * time.Second
 // because it can be reached by those. So does every job once the process stops:
 // then the connection may have ended for another reason.
 func (j *Job) Abandon(ctx context.Context) {
-	if j.reachable || j.intake.cfg.Stopping.Err() != nil {
+	if j.hasOtherReference || j.intake.cfg.Stopping.Err() != nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abandonTimeout)
@@ -108,7 +108,7 @@ func decodeReply(ctx context.Context, m *nats.Msg) (v1.Result, error) {
 	_, span := telemetry.StartChild(ctx, "process reply", trace.WithSpanKind(trace.SpanKindConsumer), trace.WithLinks(sent),
 		trace.WithAttributes(bus.ReplyAttributes("process", semconv.MessagingOperationTypeProcess, m.Data)...))
 	defer span.End()
-	r, err := decode(m.Data, m.Header.Get(v1.HeaderStored))
+	r, err := decodeResult(m.Data, m.Header.Get(v1.HeaderStored))
 	if err != nil {
 		telemetry.Fail(span, err)
 	}
@@ -133,7 +133,7 @@ func (j *Job) wait(ctx context.Context) (v1.Result, error) {
 			return decodeReply(ctx, m)
 		case <-look.C:
 			looking.Go(func() {
-				if r, ok := j.stored(lookCtx); ok {
+				if r, ok := j.storedResult(lookCtx); ok {
 					found <- r
 				} else {
 					missed <- struct{}{}
@@ -161,20 +161,20 @@ func (j *Job) wait(ctx context.Context) (v1.Result, error) {
 	}
 }
 
-// stored returns the stored result, if there is one. That it cannot be read now
+// storedResult returns the stored result, if there is one. That it cannot be read now
 // is no reason to stop waiting.
-func (j *Job) stored(ctx context.Context) (v1.Result, bool) {
+func (j *Job) storedResult(ctx context.Context) (v1.Result, bool) {
 	ctx, cancel := context.WithTimeout(ctx, bus.RequestTimeout)
 	defer cancel()
 	m, err := j.intake.results.GetLastMsgForSubject(ctx, subject.Results(j.Pipeline, j.ID))
 	if err != nil || m.Header.Get(v1.HeaderMarker) != "" {
 		return v1.Result{}, false
 	}
-	r, err := decode(m.Data, m.Time.Format(time.RFC3339Nano))
+	r, err := decodeResult(m.Data, m.Time.Format(time.RFC3339Nano))
 	return r, err == nil
 }
 
-func decode(body []byte, stored string) (v1.Result, error) {
+func decodeResult(body []byte, stored string) (v1.Result, error) {
 	var r v1.Result
 	if err := json.Unmarshal(body, &r); err != nil {
 		return r, fmt.Errorf("decode result: %w", err)

@@ -15,7 +15,7 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-func done(t *testing.T, id string) []byte {
+func newResult(t *testing.T, id string) []byte {
 	t.Helper()
 	r := v1.Result{ID: id, Pipeline: "text", Status: v1.Done, Regions: []v1.Region{}, Timings: &v1.Timings{}}
 	body, err := json.Marshal(r)
@@ -25,25 +25,25 @@ func done(t *testing.T, id string) []byte {
 	return body
 }
 
-func (b bench) send(t *testing.T, m *nats.Msg) {
+func (b bench) publish(t *testing.T, m *nats.Msg) {
 	t.Helper()
 	if err := b.nc.PublishMsg(m); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func TestJob_GetsItsReplyOnce(t *testing.T) {
+func TestJob_WaitReceivesItsOwnReply(t *testing.T) {
 	t.Parallel()
 	b := newServedBench(t)
-	r := Request{Pipeline: text, Image: small(t, 8)}
+	r := Request{Pipeline: text, Image: newImage(t, 8)}
 	one, two := b.submit(t, r), b.submit(t, r)
-	to := func(j *Job) string { return b.stored(t, j.ID, subject.Interactive).Header.Get(v1.HeaderReply) }
+	to := func(j *Job) string { return b.storedMessage(t, j.ID, subject.Interactive).Header.Get(v1.HeaderReply) }
 	hourAgo := nats.Header{v1.HeaderStored: {time.Now().Add(-time.Hour).Format(time.RFC3339Nano)}}
-	b.send(t, &nats.Msg{Subject: to(two), Data: done(t, two.ID), Header: hourAgo})
-	b.send(t, &nats.Msg{Subject: to(two), Data: []byte("a second one")})
-	b.send(t, &nats.Msg{Subject: b.replies.subject("none"), Data: []byte("for no job")})
-	b.send(t, &nats.Msg{Subject: to(one), Data: done(t, one.ID)})
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	b.publish(t, &nats.Msg{Subject: to(two), Data: newResult(t, two.ID), Header: hourAgo})
+	b.publish(t, &nats.Msg{Subject: to(two), Data: []byte("a second one")})
+	b.publish(t, &nats.Msg{Subject: b.inbox.subject("none"), Data: []byte("for no job")})
+	b.publish(t, &nats.Msg{Subject: to(one), Data: newResult(t, one.ID)})
+	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 	defer cancel()
 	for _, job := range []*Job{one, two} {
 		r, err := job.Wait(ctx)
@@ -54,26 +54,26 @@ func TestJob_GetsItsReplyOnce(t *testing.T) {
 			t.Errorf("%s: the reply took %v ms", job.ID, r.Timings.Reply)
 		}
 	}
-	if n := b.waits(); n != 0 {
+	if n := b.pendingReplies(); n != 0 {
 		t.Errorf("%d jobs still wait for a reply", n)
 	}
 }
 
-func TestJob_FindsAResultWhoseReplyWasLost(t *testing.T) {
+func TestJob_WaitFindsTheResultOfALostReply(t *testing.T) {
 	t.Parallel()
 	b := newServedBench(t)
-	job := b.submit(t, Request{Pipeline: text, Image: small(t, 8)})
-	if _, err := b.js.Publish(t.Context(), subject.Results("text", job.ID), done(t, job.ID)); err != nil {
+	job := b.submit(t, Request{Pipeline: text, Image: newImage(t, 8)})
+	if _, err := b.js.Publish(t.Context(), subject.Results("text", job.ID), newResult(t, job.ID)); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 	defer cancel()
 	if r, err := job.Wait(ctx); err != nil || r.Status != v1.Done {
 		t.Errorf("got %+v, %v, want the stored result", r, err)
 	}
 }
 
-func TestJob_WaitThatEndsSaysWhereTheJobIs(t *testing.T) {
+func TestJob_WaitReturnsTheStateWhenTheContextEnds(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		reply  *nats.Msg // of the results service; nil for none
@@ -91,7 +91,7 @@ func TestJob_WaitThatEndsSaysWhereTheJobIs(t *testing.T) {
 			if tt.reply != nil {
 				b.respond(t, subject.AllLookup(), tt.reply)
 			}
-			job := b.submit(t, Request{Pipeline: text, Image: small(t, 8)})
+			job := b.submit(t, Request{Pipeline: text, Image: newImage(t, 8)})
 			ctx, cancel := context.WithTimeout(t.Context(), 0)
 			defer cancel()
 			r, err := job.Wait(ctx)
@@ -102,22 +102,22 @@ func TestJob_WaitThatEndsSaysWhereTheJobIs(t *testing.T) {
 	}
 }
 
-// TestJob_OfAKeyWaitsForTheResultOfTheFirst: it has no reply of its own.
-func TestJob_OfAKeyWaitsForTheResultOfTheFirst(t *testing.T) {
+// TestJob_WaitWithARepeatedKey: it has no reply of its own.
+func TestJob_WaitWithARepeatedKey(t *testing.T) {
 	t.Parallel()
 	b := newServedBench(t)
-	b.states(t, v1.Queued, v1.Running, v1.Done)
-	b.submit(t, Request{Pipeline: text, Image: small(t, 8), Key: "k1"})
-	again := b.submit(t, Request{Pipeline: text, Image: small(t, 8), Key: "k1"})
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	b.startResults(t, v1.Queued, v1.Running, v1.Done)
+	b.submit(t, Request{Pipeline: text, Image: newImage(t, 8), Key: "k1"})
+	again := b.submit(t, Request{Pipeline: text, Image: newImage(t, 8), Key: "k1"})
+	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 	defer cancel()
 	if r, err := again.Wait(ctx); err != nil || r.Status != v1.Done {
 		t.Errorf("got %+v, %v, want the result", r, err)
 	}
 }
 
-// cancels is a subscription to what is cancelled.
-func (b bench) cancels(t *testing.T) *nats.Subscription {
+// subscribeCancel is a subscription to what is cancelled.
+func (b bench) subscribeCancel(t *testing.T) *nats.Subscription {
 	t.Helper()
 	sub, err := b.nc.SubscribeSync(subject.AllCancel())
 	if err != nil {
@@ -129,10 +129,10 @@ func (b bench) cancels(t *testing.T) *nats.Subscription {
 	return sub
 }
 
-// cancelled fails the test unless the next job that is cancelled is id.
-func cancelled(t *testing.T, sub *nats.Subscription, id string) {
+// expectCancel fails the test unless the next job that is cancelled is id.
+func expectCancel(t *testing.T, sub *nats.Subscription, id string) {
 	t.Helper()
-	m, err := sub.NextMsg(patience)
+	m, err := sub.NextMsg(testTimeout)
 	if err != nil {
 		t.Fatalf("no job is cancelled: %v", err)
 	}
@@ -142,23 +142,23 @@ func cancelled(t *testing.T, sub *nats.Subscription, id string) {
 	m.Respond([]byte("{}"))
 }
 
-func TestJob_AbandonCancelsWhatNoOtherCanReach(t *testing.T) {
+func TestJob_AbandonCancelsOnlyUnreferencedJobs(t *testing.T) {
 	t.Parallel()
 	b := newServedBench(t)
-	sub := b.cancels(t)
+	sub := b.subscribeCancel(t)
 	left, leave := context.WithCancel(t.Context())
 	leave()
-	for _, r := range []Request{{Key: "k1"}, {Callback: "https://client.example/"}} {
-		r.Pipeline, r.Image = text, small(t, 8)
+	for _, r := range []Request{{Key: "k1"}, {WebhookURL: "https://client.example/"}} {
+		r.Pipeline, r.Image = text, newImage(t, 8)
 		b.submit(t, r).Abandon(left)
 	}
-	job := b.submit(t, Request{Pipeline: text, Image: small(t, 8), Metadata: map[string]string{"a": "b"}})
+	job := b.submit(t, Request{Pipeline: text, Image: newImage(t, 8), Metadata: map[string]string{"a": "b"}})
 	abandoned := make(chan struct{})
 	go func() {
 		defer close(abandoned)
 		job.Abandon(left)
 	}()
-	cancelled(t, sub, job.ID)
+	expectCancel(t, sub, job.ID)
 	<-abandoned
 	b.stop()
 	job.Abandon(left)
@@ -167,29 +167,29 @@ func TestJob_AbandonCancelsWhatNoOtherCanReach(t *testing.T) {
 	}
 }
 
-func TestIntake_CancelsAJobWhoseClientLeftBeforeItWasStored(t *testing.T) {
+func TestIntake_SubmitCancelsWhenTheClientDisconnects(t *testing.T) {
 	t.Parallel()
 	b := newServedBench(t)
 	b.changeImages(t, func(c *jetstream.StreamConfig) { c.NoAck = true })
-	sub := b.cancels(t)
+	sub := b.subscribeCancel(t)
 	ctx, leave := context.WithCancel(t.Context())
 	submitted := make(chan error, 1)
 	go func() {
-		_, err := b.Submit(ctx, &Request{ID: "j1", Pipeline: text, Image: small(t, 8)})
+		_, err := b.Submit(ctx, &Request{ID: "j1", Pipeline: text, Image: newImage(t, 8)})
 		submitted <- err
 	}()
-	eventually.Succeeds(t, patience, func() error {
-		if b.count(t) == 0 {
+	eventually.Succeeds(t, testTimeout, func() error {
+		if b.imageCount(t) == 0 {
 			return errors.New("the image is not stored")
 		}
 		return nil
 	})
 	leave()
-	cancelled(t, sub, "j1")
+	expectCancel(t, sub, "j1")
 	if err := <-submitted; !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want %v", err, context.Canceled)
 	}
-	if n := b.waits(); n != 0 {
+	if n := b.pendingReplies(); n != 0 {
 		t.Errorf("%d jobs still wait for a reply", n)
 	}
 }

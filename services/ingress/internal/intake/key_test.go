@@ -15,7 +15,7 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/bustest"
 )
 
-func TestClaim(t *testing.T) {
+func TestIntake_Claim(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	cat, dog := sha256.Sum256([]byte("cat")), sha256.Sum256([]byte("dog"))
@@ -39,7 +39,7 @@ func TestClaim(t *testing.T) {
 	}
 }
 
-func TestOnlyOneOfManyClaims(t *testing.T) {
+func TestIntake_ClaimConcurrently(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	got := make(chan string, 20)
@@ -60,9 +60,9 @@ func TestOnlyOneOfManyClaims(t *testing.T) {
 	}
 }
 
-// TestClaim_OneIDOnReplicatedStreams claims each of several new keys on all
+// TestIntake_ClaimOnReplicatedStreams claims each of several new keys on all
 // servers of a cluster at once. Most claims meet another one in flight.
-func TestClaim_OneIDOnReplicatedStreams(t *testing.T) {
+func TestIntake_ClaimOnReplicatedStreams(t *testing.T) {
 	t.Parallel()
 	const keys, claims = 8, 16
 	var ingresses []bench
@@ -94,16 +94,16 @@ func TestClaim_OneIDOnReplicatedStreams(t *testing.T) {
 	}
 }
 
-// refusing is a JetStream that refuses the first writes, as a stream does that
+// rejectingJetStream is a JetStream that refuses the first writes, as a stream does that
 // has another write in flight or a message that expires a moment later.
-type refusing struct {
+type rejectingJetStream struct {
 	jetstream.JetStream
 	code  jetstream.ErrorCode
 	times int // how many writes are refused; -1 for all
 	wrote int // how many writes were tried
 }
 
-func (r *refusing) Publish(
+func (r *rejectingJetStream) Publish(
 	ctx context.Context, subj string, body []byte, o ...jetstream.PublishOpt,
 ) (*jetstream.PubAck, error) {
 	if r.wrote++; r.times < 0 || r.wrote <= r.times {
@@ -112,7 +112,7 @@ func (r *refusing) Publish(
 	return r.JetStream.Publish(ctx, subj, body, o...)
 }
 
-func TestClaim_CreatesTheKeyWhenTheOtherWriteIsGone(t *testing.T) {
+func TestIntake_ClaimRetriesWhenAnotherWriteFails(t *testing.T) {
 	t.Parallel()
 	for name, code := range map[string]jetstream.ErrorCode{
 		"in flight": jetstream.JSErrCodeStreamWrongLastSequenceConstant,
@@ -121,7 +121,7 @@ func TestClaim_CreatesTheKeyWhenTheOtherWriteIsGone(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := newBench(t)
-			r := &refusing{JetStream: b.js, code: code, times: 3}
+			r := &rejectingJetStream{JetStream: b.js, code: code, times: 3}
 			b.cfg.JetStream = r
 			id, err := b.Claim(t.Context(), Key{Name: "new"}, "mine")
 			if err != nil || id != "mine" {
@@ -134,10 +134,10 @@ func TestClaim_CreatesTheKeyWhenTheOtherWriteIsGone(t *testing.T) {
 	}
 }
 
-func TestClaim_WaitsNoLongerThanItsContext(t *testing.T) {
+func TestIntake_ClaimEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	b.cfg.JetStream = &refusing{JetStream: b.js, code: jetstream.JSErrCodeStreamWrongLastSequenceConstant, times: -1}
+	b.cfg.JetStream = &rejectingJetStream{JetStream: b.js, code: jetstream.JSErrCodeStreamWrongLastSequenceConstant, times: -1}
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	if id, err := b.Claim(ctx, Key{Name: "new"}, "mine"); !errors.Is(err, context.DeadlineExceeded) {

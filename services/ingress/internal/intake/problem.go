@@ -66,13 +66,13 @@ func UnknownError(ctx context.Context, err error, id, address string) error {
 // [*ServerError] with [v1.Internal]. JobError returns err when the client has
 // left.
 func JobError(err error, id string) error {
-	return withProblem(err, func(p *v1.Problem) { p.Job = id })
+	return changeProblem(err, func(p *v1.Problem) { p.Job = id })
 }
 
 // DrawError returns what a client is told of err, because of which the image of a
 // job that is done was not drawn: as [JobError], with a detail that says so.
 func DrawError(err error, id string) error {
-	return withProblem(err, func(p *v1.Problem) {
+	return changeProblem(err, func(p *v1.Problem) {
 		p.Job = id
 		p.Detail = fmt.Sprintf("the job is done, and GET /v1/images/%s has its result, but its image was not drawn: %s", id, p.Detail)
 	})
@@ -85,15 +85,15 @@ func ImagesError(err error, images []v1.ProblemImage) error {
 	if len(images) == 0 {
 		return err
 	}
-	return withProblem(err, func(p *v1.Problem) {
+	return changeProblem(err, func(p *v1.Problem) {
 		p.Images = images
 		p.Detail += fmt.Sprintf(". %d images of the report were accepted, or may have been: "+
 			"look up each of them before you send it again", len(images))
 	})
 }
 
-// withProblem returns err with a problem that was changed by change.
-func withProblem(err error, change func(*v1.Problem)) error {
+// changeProblem returns err with a problem that was changed by change.
+func changeProblem(err error, change func(*v1.Problem)) error {
 	if err == nil || errors.Is(err, context.Canceled) {
 		return err
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/bus"
 )
 
-func TestStoreError_SaysWhatAndWhen(t *testing.T) {
+func TestStoreError_HasAProblemAndADelay(t *testing.T) {
 	t.Parallel()
 	for cause, want := range map[error]v1.Code{
 		fmt.Errorf("publish: %w", bus.ErrFull):          v1.Overloaded,
@@ -37,7 +37,7 @@ func TestStoreError_SaysWhatAndWhen(t *testing.T) {
 	}
 }
 
-func TestStoreError_LeavesOtherErrors(t *testing.T) {
+func TestStoreError_KeepsOtherErrors(t *testing.T) {
 	t.Parallel()
 	left, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -55,7 +55,7 @@ func TestStoreError_LeavesOtherErrors(t *testing.T) {
 	}
 }
 
-func TestJobError_HasTheIDAndKeepsTheRest(t *testing.T) {
+func TestJobError_AddsTheID(t *testing.T) {
 	t.Parallel()
 	full := StoreError(t.Context(), bus.ErrFull)
 	broken := errors.New("broken")
@@ -96,7 +96,7 @@ func TestJobError_HasTheIDAndKeepsTheRest(t *testing.T) {
 	}
 }
 
-func TestJobError_LeavesAClientThatLeft(t *testing.T) {
+func TestJobError_KeepsCancellation(t *testing.T) {
 	t.Parallel()
 	for _, want := range []error{nil, context.Canceled} {
 		if got := JobError(want, "j1"); !errors.Is(got, want) {

@@ -21,23 +21,23 @@ const MaxURL = 8192
 // Bounds of what a client may say of a job. The headers of a message have to
 // hold all of it.
 const (
-	maxCallback     = 2048 // bytes
+	maxWebhookURL   = 2048 // bytes
 	maxMetadata     = 16   // entries
 	maxMetadataName = 40   // bytes
 	maxMetadataSize = 4096 // bytes of all names and values
 )
 
-// ErrNoCallbacks says that a callback is not possible.
-var ErrNoCallbacks = errors.New("this mesh has no secret to sign callbacks with, and sends none")
+// ErrNoWebhooks says that a callback is not possible.
+var ErrNoWebhooks = errors.New("this mesh has no secret to sign callbacks with, and sends none")
 
-// CheckCallback returns an error when a callback to this URL would not be
-// sent: [ErrNoCallbacks], or an error whose text goes on from the name of the parameter.
-func (i *Intake) CheckCallback(raw string) error {
-	if !i.cfg.Callbacks {
-		return ErrNoCallbacks
+// CheckWebhookURL returns an error when a callback to this URL would not be
+// sent: [ErrNoWebhooks], or an error whose text goes on from the name of the parameter.
+func (i *Intake) CheckWebhookURL(raw string) error {
+	if !i.cfg.Webhooks {
+		return ErrNoWebhooks
 	}
-	if len(raw) > maxCallback {
-		return fmt.Errorf("is longer than %d bytes", maxCallback)
+	if len(raw) > maxWebhookURL {
+		return fmt.Errorf("is longer than %d bytes", maxWebhookURL)
 	}
 	return CheckURL(raw)
 }

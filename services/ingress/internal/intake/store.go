@@ -43,9 +43,9 @@ func (i *Intake) publish(ctx context.Context, r *Request, id, reply string) erro
 	})
 }
 
-// Failed returns the result of an image that cannot be a job: that of the job
+// NewFailure returns the result of an image that cannot be a job: that of the job
 // that it would have been. The request has an ID.
-func Failed(ctx context.Context, r Request, p *v1.Problem) (bus.Message, error) {
+func NewFailure(ctx context.Context, r Request, p *v1.Problem) (bus.Message, error) {
 	h, err := r.headers()
 	if err != nil {
 		return bus.Message{}, err
@@ -53,9 +53,9 @@ func Failed(ctx context.Context, r Request, p *v1.Problem) (bus.Message, error) 
 	return outcome.Message(ctx, h, outcome.Failed(subject.Job{Pipeline: r.Pipeline.Name, ID: r.ID}, p))
 }
 
-// Fail stores the result of an image that cannot be a job.
-func (i *Intake) Fail(ctx context.Context, r Request, p *v1.Problem) error {
-	m, err := Failed(ctx, r, p)
+// StoreFailure stores the result of an image that cannot be a job.
+func (i *Intake) StoreFailure(ctx context.Context, r Request, p *v1.Problem) error {
+	m, err := NewFailure(ctx, r, p)
 	if err != nil {
 		return err
 	}
@@ -85,8 +85,8 @@ func (r *Request) headers() (nats.Header, error) {
 		}
 		h.Set(v1.HeaderMetadata, string(m))
 	}
-	if r.Callback != "" {
-		h.Set(v1.HeaderCallback, r.Callback)
+	if r.WebhookURL != "" {
+		h.Set(v1.HeaderCallback, r.WebhookURL)
 	}
 	if r.Report != nil {
 		h.Set(v1.HeaderReport, r.Report.String())

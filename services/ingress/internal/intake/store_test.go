@@ -9,18 +9,18 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-func TestIntake_StoreAsksForNoReply(t *testing.T) {
+func TestIntake_StoreRequestsNoReply(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	err := b.Store(t.Context(), Request{
-		ID: "r-1", Pipeline: text, Priority: subject.Bulk, Image: small(t, 8),
-		Metadata: map[string]string{"camera": "3 ü"},
-		Callback: "https://client.example/", Report: &v1.ReportItem{Report: "r", N: 1, Total: 2},
+		ID: "r-1", Pipeline: text, Priority: subject.Bulk, Image: newImage(t, 8),
+		Metadata:   map[string]string{"camera": "3 ü"},
+		WebhookURL: "https://client.example/", Report: &v1.ReportItem{Report: "r", N: 1, Total: 2},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := b.stored(t, "r-1", subject.Bulk)
+	m := b.storedMessage(t, "r-1", subject.Bulk)
 	for header, want := range map[string]string{
 		v1.HeaderMetadata: `{"camera":"3 ü"}`, v1.HeaderCallback: "https://client.example/",
 		v1.HeaderReport: "r/1/2", v1.HeaderReply: "",
@@ -29,17 +29,17 @@ func TestIntake_StoreAsksForNoReply(t *testing.T) {
 			t.Errorf("%s is %q, want %q", header, got, want)
 		}
 	}
-	if n := b.waits(); n != 0 {
+	if n := b.pendingReplies(); n != 0 {
 		t.Errorf("%d jobs wait for a reply", n)
 	}
 }
 
-func TestIntake_FailStoresTheProblemAsTheResult(t *testing.T) {
+func TestIntake_StoreFailure(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	item := v1.ReportItem{Report: "r", N: 0, Total: 1}
 	req := Request{ID: item.Job(), Pipeline: text, Report: &item, Metadata: map[string]string{"a": "b"}}
-	if err := b.Fail(t.Context(), req, v1.NewProblem(v1.Damaged, "bad")); err != nil {
+	if err := b.StoreFailure(t.Context(), req, v1.NewProblem(v1.Damaged, "bad")); err != nil {
 		t.Fatal(err)
 	}
 	s, err := b.js.Stream(t.Context(), streams.Results)

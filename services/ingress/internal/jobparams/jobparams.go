@@ -22,11 +22,11 @@ func ParsePriority(value string) (subject.Priority, error) {
 	return p, nil
 }
 
-// CheckCallback rejects now what would be rejected when the job is done.
-func CheckCallback(i *intake.Intake, raw string) error {
-	err := i.CheckCallback(raw)
+// CheckWebhookURL rejects now what would be rejected when the job is done.
+func CheckWebhookURL(i *intake.Intake, raw string) error {
+	err := i.CheckWebhookURL(raw)
 	switch {
-	case errors.Is(err, intake.ErrNoCallbacks):
+	case errors.Is(err, intake.ErrNoWebhooks):
 		return v1.NewProblem(v1.InvalidParameter, "%v", err).WithField("callback")
 	case err != nil:
 		return v1.NewProblem(v1.InvalidParameter, "callback %v", err).WithField("callback")

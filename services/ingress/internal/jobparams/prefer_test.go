@@ -9,8 +9,8 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// problemOf gives code and field of an error that is a problem.
-func problemOf(err error) (v1.Code, string) {
+// problemCodeAndField gives code and field of an error that is a problem.
+func problemCodeAndField(err error) (v1.Code, string) {
 	var p *v1.Problem
 	if errors.As(err, &p) {
 		return p.Code, p.Field
@@ -50,7 +50,7 @@ func TestParsePrefer(t *testing.T) {
 	for _, tt := range prefers {
 		got, err := ParsePrefer(tt.headers, defaultWait, maxWait)
 		if tt.wrong {
-			if code, field := problemOf(err); code != v1.InvalidHeader || field != "Prefer" {
+			if code, field := problemCodeAndField(err); code != v1.InvalidHeader || field != "Prefer" {
 				t.Errorf("%q: got %v, want a problem with Prefer", tt.headers, err)
 			}
 			continue
@@ -68,7 +68,7 @@ func FuzzParsePrefer(f *testing.F) {
 	f.Fuzz(func(t *testing.T, header string) {
 		p, err := ParsePrefer([]string{header}, defaultWait, maxWait)
 		if err != nil {
-			if code, _ := problemOf(err); code != v1.InvalidHeader {
+			if code, _ := problemCodeAndField(err); code != v1.InvalidHeader {
 				t.Errorf("%q: %v is no problem with the header", header, err)
 			}
 			return

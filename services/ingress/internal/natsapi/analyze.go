@@ -78,12 +78,12 @@ func (a *Analyze) metadata() map[string]string {
 	m["pipelines"] = strings.Join(pipeline.Names(a.Intake.Pipelines()), ",")
 	m["headers"] = strings.Join(requestHeaders, ",")
 	m["response_schema"], m["problem_schema"] = v1.SchemaID("result"), v1.SchemaID("problem")
-	m["wait_seconds"], m["max_wait_seconds"] = seconds(a.Wait), seconds(a.MaxWait)
+	m["wait_seconds"], m["max_wait_seconds"] = formatSeconds(a.Wait), formatSeconds(a.MaxWait)
 	m["requests"], m["max_key_bytes"] = strconv.Itoa(a.Concurrency), strconv.Itoa(intake.MaxKey)
 	return m
 }
 
-func seconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) }
+func formatSeconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) }
 
 // Stop rejects the requests that come from here on, and returns when none is
 // under way.
@@ -94,8 +94,8 @@ const busyDelay = time.Second
 
 // handle begins to serve a request.
 func (a *Analyze) handle(r *bus.Request) {
-	ctx, span := a.start(r)
-	hold := a.Memory.Hold("")
+	ctx, span := a.startSpan(r)
+	hold := a.Memory.NewReservation("")
 	err := hold.Grow(int64(len(r.Msg.Data)))
 	if err == nil {
 		err = a.requests.TryGo(func(free func()) {
@@ -111,9 +111,9 @@ func (a *Analyze) handle(r *bus.Request) {
 	}
 }
 
-// start begins the span of a request, which continues the trace of the client. It
+// startSpan begins the span of a request, which continues the trace of the client. It
 // is of the kind of a server, as that of a request over HTTP: there is a reply.
-func (a *Analyze) start(r *bus.Request) (context.Context, trace.Span) {
+func (a *Analyze) startSpan(r *bus.Request) (context.Context, trace.Span) {
 	ctx := telemetry.Extract(context.Background(), r.Msg.Header)
 	return a.tracer.Start(ctx, "analyze", trace.WithSpanKind(trace.SpanKindServer),
 		trace.WithAttributes(bus.ServerAttributes(a.Conn)...),
@@ -144,7 +144,7 @@ func (a *Analyze) serve(ctx context.Context, r *bus.Request, free func()) {
 // when that takes longer than the request waits. Requests with the same key are one
 // job. It adds headers of the reply to h.
 func (a *Analyze) analyze(ctx context.Context, m *nats.Msg, h nats.Header) (v1.Result, error) {
-	req, err := a.read(m)
+	req, err := a.parseRequest(m)
 	if err != nil {
 		return v1.Result{}, err
 	}

@@ -82,7 +82,7 @@ func newBenchOn(t *testing.T, s, publishThrough *bustest.Server, wait time.Durat
 	}
 	i, err := intake.New(t.Context(), intake.Config{
 		Conn: nc, JetStream: js, Clock: clock.New(time.Now), Publisher: bus.NewPublisher(through, clock.New(time.Now), tracers), Client: c,
-		Pipelines: pipelines, Limits: imagefile.DefaultLimits(), Callbacks: true,
+		Pipelines: pipelines, Limits: imagefile.DefaultLimits(), Webhooks: true,
 		Admission: admission.New(nc, js, pipelines, admission.MaxWait{}, log, prometheus.NewRegistry()),
 		Stopping:  context.Background(), Logger: log,
 	})
@@ -127,7 +127,7 @@ func (b bench) requestWith(t *testing.T, pipeline string, h nats.Header, body []
 	return m
 }
 
-func small(t *testing.T) []byte {
+func newImage(t *testing.T) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	if err := png.Encode(&b, image.NewGray(image.Rect(0, 0, 8, 8))); err != nil {
@@ -136,8 +136,8 @@ func small(t *testing.T) []byte {
 	return b.Bytes()
 }
 
-// rejected checks a reply that is a problem.
-func rejected(t *testing.T, m *nats.Msg, code v1.Code, retryAfter string) (p v1.Problem) {
+// checkRejection checks a reply that is a problem.
+func checkRejection(t *testing.T, m *nats.Msg, code v1.Code, retryAfter string) (p v1.Problem) {
 	t.Helper()
 	if err := json.Unmarshal(m.Data, &p); err != nil {
 		t.Fatal(err)
@@ -163,20 +163,20 @@ func TestAnalyze_RejectsWithAProblem(t *testing.T) {
 		code       v1.Code
 		retryAfter string
 	}{
-		{"cats", small(t), v1.UnknownPipeline, ""},
+		{"cats", newImage(t), v1.UnknownPipeline, ""},
 		{"text", []byte("no image"), v1.UnsupportedType, ""},
 		{"text", nil, v1.EmptyBody, ""},
-		{"faces", small(t), v1.NoWorker, "5"},
+		{"faces", newImage(t), v1.NoWorker, "5"},
 	} {
-		if p := rejected(t, b.request(t, c.pipeline, c.body), c.code, c.retryAfter); p.TraceID == "" {
+		if p := checkRejection(t, b.request(t, c.pipeline, c.body), c.code, c.retryAfter); p.TraceID == "" {
 			t.Errorf("%s has no trace id", c.code)
 		}
 	}
 }
 
-// root returns the attributes of the span of the request with this number, once it
+// awaitSpan returns the attributes of the span of the request with this number, once it
 // has ended.
-func (b bench) root(t *testing.T, n int) (sdktrace.ReadOnlySpan, map[attribute.Key]string) {
+func (b bench) awaitSpan(t *testing.T, n int) (sdktrace.ReadOnlySpan, map[attribute.Key]string) {
 	t.Helper()
 	var roots []sdktrace.ReadOnlySpan
 	eventually.Succeeds(t, patience, func() error {
@@ -194,16 +194,16 @@ func (b bench) root(t *testing.T, n int) (sdktrace.ReadOnlySpan, map[attribute.K
 	return roots[n], spantest.Attributes(roots[n].Attributes())
 }
 
-// TestAnalyze_SpanHasWhatThatOfHTTPHas, so that both are found by one search.
-func TestAnalyze_SpanHasWhatThatOfHTTPHas(t *testing.T) {
+// TestAnalyze_SpanAttributes, so that both are found by one search.
+func TestAnalyze_SpanAttributes(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, time.Millisecond, 8)
 	var r v1.Result
-	image := small(t)
+	image := newImage(t)
 	if err := json.Unmarshal(b.request(t, "text", image).Data, &r); err != nil {
 		t.Fatal(err)
 	}
-	_, attrs := b.root(t, 0)
+	_, attrs := b.awaitSpan(t, 0)
 	size := strconv.Itoa(len(image))
 	for key, want := range map[attribute.Key]string{
 		"sightmesh.job": r.ID, "sightmesh.pipeline": "text", "sightmesh.priority": "interactive", "sightmesh.outcome": "queued",
@@ -218,7 +218,7 @@ func TestAnalyze_SpanHasWhatThatOfHTTPHas(t *testing.T) {
 	}
 }
 
-func TestAnalyze_SpanFailsOnlyForTheServer(t *testing.T) {
+func TestAnalyze_SpanStatus(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, patience, 8)
 	for n, tt := range []struct {
@@ -228,10 +228,10 @@ func TestAnalyze_SpanFailsOnlyForTheServer(t *testing.T) {
 		failed   bool
 	}{
 		{"text", []byte("no image"), v1.UnsupportedType, false},
-		{"faces", small(t), v1.NoWorker, true},
+		{"faces", newImage(t), v1.NoWorker, true},
 	} {
-		rejected(t, b.request(t, tt.pipeline, tt.body), tt.code, map[bool]string{true: "5"}[tt.failed])
-		span, attrs := b.root(t, n)
+		checkRejection(t, b.request(t, tt.pipeline, tt.body), tt.code, map[bool]string{true: "5"}[tt.failed])
+		span, attrs := b.awaitSpan(t, n)
 		if got := attrs["sightmesh.problem"]; got != string(tt.code) {
 			t.Errorf("the problem is %q, want %s", got, tt.code)
 		}
@@ -244,7 +244,7 @@ func TestAnalyze_SpanFailsOnlyForTheServer(t *testing.T) {
 	}
 }
 
-func TestAnalyze_SaysThatTheQueueIsFull(t *testing.T) {
+func TestAnalyze_RejectsWhenTheQueueIsFull(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, time.Millisecond, 8)
 	s, err := b.js.Stream(t.Context(), streams.Images)
@@ -256,16 +256,16 @@ func TestAnalyze_SaysThatTheQueueIsFull(t *testing.T) {
 	if _, err := b.js.UpdateStream(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}
-	b.request(t, "text", small(t))
-	rejected(t, b.request(t, "text", small(t)), v1.Overloaded, "5")
+	b.request(t, "text", newImage(t))
+	checkRejection(t, b.request(t, "text", newImage(t)), v1.Overloaded, "5")
 }
 
-// TestAnalyze_AnswersWithTheState: a wait that ends does not end the job.
-func TestAnalyze_AnswersWithTheState(t *testing.T) {
+// TestAnalyze_RepliesWithTheState: a wait that ends does not end the job.
+func TestAnalyze_RepliesWithTheState(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, time.Millisecond, 8)
 	var r v1.Result
-	if err := json.Unmarshal(b.request(t, "text", small(t)).Data, &r); err != nil {
+	if err := json.Unmarshal(b.request(t, "text", newImage(t)).Data, &r); err != nil {
 		t.Fatal(err)
 	}
 	if r.Status != v1.Queued || !subject.ValidJob(r.ID) {
@@ -273,7 +273,7 @@ func TestAnalyze_AnswersWithTheState(t *testing.T) {
 	}
 }
 
-func TestAnalyze_RejectsWhileItIsBusyOrStops(t *testing.T) {
+func TestAnalyze_RejectsWhileBusyOrStopping(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, patience, 1)
 	detect := streams.WorkConsumer(subject.Detect, "text", subject.Interactive)
@@ -285,14 +285,14 @@ func TestAnalyze_RejectsWhileItIsBusyOrStops(t *testing.T) {
 	if _, err := b.nc.Subscribe("first", func(m *nats.Msg) { first <- m }); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.nc.PublishRequest(subject.Analyze("text"), "first", small(t)); err != nil {
+	if err := b.nc.PublishRequest(subject.Analyze("text"), "first", newImage(t)); err != nil {
 		t.Fatal(err)
 	}
 	image, err := consumer.Next(jetstream.FetchMaxWait(patience)) // the first request waits now
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p := rejected(t, b.request(t, "text", small(t)), v1.Overloaded, "1"); p.TraceID == "" {
+	if p := checkRejection(t, b.request(t, "text", newImage(t)), v1.Overloaded, "1"); p.TraceID == "" {
 		t.Error("a request that was rejected at once has no trace id")
 	}
 	if err := b.nc.Publish(image.Headers().Get(v1.HeaderReply), []byte(`{"id":"j1","status":"done"}`)); err != nil {
@@ -307,10 +307,10 @@ func TestAnalyze_RejectsWhileItIsBusyOrStops(t *testing.T) {
 		t.Fatal("the first request has no reply")
 	}
 	b.Stop()
-	rejected(t, b.request(t, "text", small(t)), v1.Unavailable, "1")
+	checkRejection(t, b.request(t, "text", newImage(t)), v1.Unavailable, "1")
 }
 
-func TestAnalyze_LateAcknowledgementIsNoRejection(t *testing.T) {
+func TestAnalyze_AcceptsWhenTheAcknowledgementIsLate(t *testing.T) {
 	t.Parallel()
 	s := bustest.Start(t, pipeline.BuiltInNames()...)
 	p := bustest.StartProxy(t, s)
@@ -318,7 +318,7 @@ func TestAnalyze_LateAcknowledgementIsNoRejection(t *testing.T) {
 	p.HoldReplies(true)
 	time.AfterFunc(2*time.Second, func() { p.HoldReplies(false) })
 	var r v1.Result
-	if err := json.Unmarshal(b.request(t, "text", small(t)).Data, &r); err != nil {
+	if err := json.Unmarshal(b.request(t, "text", newImage(t)).Data, &r); err != nil {
 		t.Fatal(err)
 	}
 	if r.ID == "" || r.Status != v1.Queued {
@@ -326,15 +326,15 @@ func TestAnalyze_LateAcknowledgementIsNoRejection(t *testing.T) {
 	}
 }
 
-func TestAnalyze_SaysThatAJobMayBeAccepted(t *testing.T) {
+func TestAnalyze_ReturnsTheIDOfAJobThatMayBeStored(t *testing.T) {
 	t.Parallel()
 	s := bustest.Start(t, pipeline.BuiltInNames()...)
 	p := bustest.StartProxy(t, s)
 	b := newBenchOn(t, s, &bustest.Server{URL: p.URL}, time.Millisecond, 8)
 	p.HoldReplies(true)
-	m := b.request(t, "text", small(t))
+	m := b.request(t, "text", newImage(t))
 	p.HoldReplies(false)
-	problem := rejected(t, m, v1.Unavailable, "5")
+	problem := checkRejection(t, m, v1.Unavailable, "5")
 	images, err := b.js.Stream(t.Context(), streams.Images)
 	if err != nil {
 		t.Fatal(err)
@@ -360,7 +360,7 @@ func TestAnalyze_SameKeyIsOneJob(t *testing.T) {
 	}
 	var ids []string
 	for range 2 {
-		reply := b.requestWith(t, "text", nats.Header{v1.HeaderKey: {"k1"}}, small(t))
+		reply := b.requestWith(t, "text", nats.Header{v1.HeaderKey: {"k1"}}, newImage(t))
 		var r v1.Result
 		if err := json.Unmarshal(reply.Data, &r); err != nil {
 			t.Fatal(err)
@@ -379,13 +379,13 @@ func TestAnalyze_SameKeyIsOneJob(t *testing.T) {
 	}
 }
 
-// TestAnalyze_PlaceIsFreeBeforeTheReply: a client that waits for each reply
+// TestAnalyze_FreesItsPlaceBeforeTheReply: a client that waits for each reply
 // needs one place.
-func TestAnalyze_PlaceIsFreeBeforeTheReply(t *testing.T) {
+func TestAnalyze_FreesItsPlaceBeforeTheReply(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, patience, 1)
 	for range 500 {
-		rejected(t, b.request(t, "cats", small(t)), v1.UnknownPipeline, "")
+		checkRejection(t, b.request(t, "cats", newImage(t)), v1.UnknownPipeline, "")
 		if t.Failed() {
 			return
 		}

@@ -19,13 +19,13 @@ const (
 	headerApplied = "Preference-Applied"
 )
 
-// parameters are what a request says in the query over HTTP, by header.
-var parameters = map[string]string{v1.HeaderPriority: "priority", v1.HeaderCallback: "callback"}
+// parameterHeaders are what a request says in the query over HTTP, by header.
+var parameterHeaders = map[string]string{v1.HeaderPriority: "priority", v1.HeaderCallback: "callback"}
 
 // requestHeaders lists what a request may say besides its image and its trace.
 var requestHeaders = slices.Sorted(slices.Values(slices.Concat(
 	[]string{v1.HeaderKey, headerPrefer, v1.HTTPMetadataPrefix + "NAME"},
-	slices.Collect(maps.Keys(parameters)), slices.Collect(maps.Keys(regionfilter.Headers())))))
+	slices.Collect(maps.Keys(parameterHeaders)), slices.Collect(maps.Keys(regionfilter.Headers())))))
 
 // request is an image and what is asked for it.
 type request struct {
@@ -34,9 +34,9 @@ type request struct {
 	filter regionfilter.Filter
 }
 
-// read reads a request. The names of its headers may be in any case, as those of HTTP: a
+// parseRequest reads a request. The names of its headers may be in any case, as those of HTTP: a
 // client library may change it. The problems are those that the same has over HTTP.
-func (a *Analyze) read(m *nats.Msg) (r request, err error) {
+func (a *Analyze) parseRequest(m *nats.Msg) (r request, err error) {
 	name, err := subject.ParseAnalyze(m.Subject)
 	if err != nil {
 		return r, err
@@ -52,13 +52,13 @@ func (a *Analyze) read(m *nats.Msg) (r request, err error) {
 	if err := a.readParameters(m.Header, &r); err != nil {
 		return r, err
 	}
-	if r.Key, err = jobparams.ParseKey(valuesOf(m.Header, v1.HeaderKey)); err != nil {
+	if r.Key, err = jobparams.ParseKey(headerValues(m.Header, v1.HeaderKey)); err != nil {
 		return r, err
 	}
 	if r.Metadata, err = jobparams.ParseMetadata(m.Header); err != nil {
 		return r, err
 	}
-	r.prefer, err = jobparams.ParsePrefer(valuesOf(m.Header, headerPrefer), a.Wait, a.MaxWait)
+	r.prefer, err = jobparams.ParsePrefer(headerValues(m.Header, headerPrefer), a.Wait, a.MaxWait)
 	return r, err
 }
 
@@ -81,9 +81,9 @@ func rejectUnknown(h nats.Header) error {
 // readParameters reads what is in the query over HTTP; each may be given once.
 func (a *Analyze) readParameters(h nats.Header, r *request) (err error) {
 	given := map[string]string{}
-	for _, header := range slices.Sorted(maps.Keys(parameters)) {
-		name := parameters[header]
-		switch values := valuesOf(h, header); {
+	for _, header := range slices.Sorted(maps.Keys(parameterHeaders)) {
+		name := parameterHeaders[header]
+		switch values := headerValues(h, header); {
 		case len(values) > 1:
 			return v1.NewProblem(v1.InvalidParameter, "%s is given %d times", header, len(values)).WithField(name)
 		case len(values) == 1 && values[0] == "":
@@ -98,17 +98,17 @@ func (a *Analyze) readParameters(h nats.Header, r *request) (err error) {
 		}
 	}
 	if callback, ok := given["callback"]; ok {
-		if err := jobparams.CheckCallback(a.Intake, callback); err != nil {
+		if err := jobparams.CheckWebhookURL(a.Intake, callback); err != nil {
 			return err
 		}
-		r.Callback = callback
+		r.WebhookURL = callback
 	}
 	r.filter, err = regionfilter.ParseHeader(h)
 	return err
 }
 
-// valuesOf returns the values of a header whose name is in any case.
-func valuesOf(h nats.Header, name string) (values []string) {
+// headerValues returns the values of a header whose name is in any case.
+func headerValues(h nats.Header, name string) (values []string) {
 	for _, given := range slices.Sorted(maps.Keys(h)) {
 		if strings.EqualFold(given, name) {
 			values = append(values, h[given]...)

@@ -20,9 +20,9 @@ import (
 	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
 )
 
-// TestAnalyze_HeadersReachTheJob: the stored image has what the headers of the request
+// TestAnalyze_StoresTheHeaders: the stored image has what the headers of the request
 // say, whatever the case of their names.
-func TestAnalyze_HeadersReachTheJob(t *testing.T) {
+func TestAnalyze_StoresTheHeaders(t *testing.T) {
 	t.Parallel()
 	for name, h := range map[string]nats.Header{
 		"names as documented": {
@@ -38,7 +38,7 @@ func TestAnalyze_HeadersReachTheJob(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := newBench(t, patience, 8)
-			reply := b.requestWith(t, "text", h, small(t))
+			reply := b.requestWith(t, "text", h, newImage(t))
 			var r v1.Result
 			if err := json.Unmarshal(reply.Data, &r); err != nil {
 				t.Fatal(err)
@@ -68,7 +68,7 @@ func TestAnalyze_HeadersReachTheJob(t *testing.T) {
 	}
 }
 
-func TestAnalyze_HeadersNameWhatIsWrong(t *testing.T) {
+func TestAnalyze_NamesTheInvalidHeader(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, patience, 8)
 	for name, tt := range map[string]struct {
@@ -92,7 +92,7 @@ func TestAnalyze_HeadersNameWhatIsWrong(t *testing.T) {
 		"of a job":          {nats.Header{"Sight-Metadata": {"{}"}}, v1.UnknownField, "Sight-Metadata", 0},
 		"unknown of HTTP":   {nats.Header{"x-sight-metadata": {"{}"}}, v1.UnknownField, "x-sight-metadata", 0},
 	} {
-		p := rejected(t, b.requestWith(t, "text", tt.h, small(t)), tt.code, "")
+		p := checkRejection(t, b.requestWith(t, "text", tt.h, newImage(t)), tt.code, "")
 		if p.Field != tt.field {
 			t.Errorf("%s: the field is %q, want %q", name, p.Field, tt.field)
 		}
@@ -109,16 +109,16 @@ func TestAnalyze_HeadersNameWhatIsWrong(t *testing.T) {
 	}
 }
 
-// TestAnalyze_WaitsAsPreferred: a request that says how long it waits gets the state after
+// TestAnalyze_Prefer: a request that says how long it waits gets the state after
 // that, and one that wants to wait longer than it may is told for how long it did.
-func TestAnalyze_WaitsAsPreferred(t *testing.T) {
+func TestAnalyze_Prefer(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, patience, 8)
 	b.MaxWait = time.Millisecond // before its first request
 	for prefer, applied := range map[string]string{
 		"wait=0": "wait=0", "wait=600": "wait=0", "respond-async, wait=0": "respond-async, wait=0",
 	} {
-		reply := b.requestWith(t, "text", nats.Header{"Prefer": {prefer}}, small(t))
+		reply := b.requestWith(t, "text", nats.Header{"Prefer": {prefer}}, newImage(t))
 		if got := reply.Header.Get("Preference-Applied"); got != applied {
 			t.Errorf("Prefer %s: Preference-Applied is %q, want %q", prefer, got, applied)
 		}
@@ -132,14 +132,14 @@ func TestAnalyze_WaitsAsPreferred(t *testing.T) {
 	}
 }
 
-// TestAnalyze_StatisticsAreThoseOfRequests: a request that waits takes as long as it
+// TestAnalyze_Statistics: a request that waits takes as long as it
 // waits, and one that is rejected is an error.
-func TestAnalyze_StatisticsAreThoseOfRequests(t *testing.T) {
+func TestAnalyze_Statistics(t *testing.T) {
 	t.Parallel()
 	const wait = 200 * time.Millisecond
 	b := newBench(t, wait, 8)
-	b.request(t, "text", small(t))
-	problem := rejected(t, b.request(t, "cats", small(t)), v1.UnknownPipeline, "")
+	b.request(t, "text", newImage(t))
+	problem := checkRejection(t, b.request(t, "cats", newImage(t)), v1.UnknownPipeline, "")
 	m, err := b.nc.Request("$SRV.STATS.ingress", nil, patience)
 	if err != nil {
 		t.Fatal(err)

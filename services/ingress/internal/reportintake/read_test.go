@@ -62,9 +62,9 @@ func (b bench) countDone(t testing.TB, id string) (n int) {
 	return n
 }
 
-// TestReports_ReadTakesFewRequests, and gets each outcome to its image: done and
+// TestReports_ReadBatchesRequests, and gets each outcome to its image: done and
 // failed ones, none, and few of those that are read together.
-func TestReports_ReadTakesFewRequests(t *testing.T) {
+func TestReports_ReadBatchesRequests(t *testing.T) {
 	t.Parallel()
 	const images, done = 120, 102
 	s := bustest.Start(t, "text")
@@ -131,9 +131,9 @@ func TestReports_ReadTakesFewRequests(t *testing.T) {
 	}
 }
 
-// TestReports_ReadMissesNothingOnReplicatedStreams: outcomes that were stored a
+// TestReports_ReadOnReplicatedStreams: outcomes that were stored a
 // moment ago are read, whichever server has the consumer.
-func TestReports_ReadMissesNothingOnReplicatedStreams(t *testing.T) {
+func TestReports_ReadOnReplicatedStreams(t *testing.T) {
 	t.Parallel()
 	const images = 20
 	servers := bustest.StartCluster(t, 3, "text").Servers

@@ -118,11 +118,11 @@ func (r *Reports) read(ctx context.Context, id string) (v1.Report, v1.Manifest, 
 	var report v1.Report
 	var m v1.Manifest
 	if !subject.ValidJob(id) {
-		return report, m, nil, unknown(id)
+		return report, m, nil, unknownReport(id)
 	}
 	found, err := bus.Last(ctx, r.cfg.JetStream, streams.Reports, subject.Report(id), &m)
 	if err == nil && !found {
-		err = unknown(id)
+		err = unknownReport(id)
 	}
 	if err != nil {
 		return report, m, nil, err
@@ -148,6 +148,6 @@ func (r *Reports) read(ctx context.Context, id string) (v1.Report, v1.Manifest, 
 	return report, m, stored, nil
 }
 
-func unknown(id string) *v1.Problem {
+func unknownReport(id string) *v1.Problem {
 	return v1.NewProblem(v1.UnknownReport, "no report %.64s: it never was, or it is no longer kept", id)
 }

@@ -7,7 +7,7 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-func TestImageWithTwoOutcomesCountsOnce(t *testing.T) {
+func TestReports_SummaryCountsAnImageWithTwoOutcomesOnce(t *testing.T) {
 	r := newBench(t)
 	if err := r.store(t.Context(), v1.Manifest{ID: "R1", Pipeline: "text", Images: make([]v1.ReportSource, 2)}); err != nil {
 		t.Fatal(err)

@@ -30,9 +30,9 @@ type Request struct {
 	Pipeline pipeline.Pipeline
 	// Key is the idempotency key; empty for none.
 	Key string
-	// Metadata and Callback are those of the report; both may be empty.
-	Metadata map[string]string
-	Callback string
+	// Metadata and WebhookURL are those of the report; both may be empty.
+	Metadata   map[string]string
+	WebhookURL string
 	// Sources are images to fetch, or Uploads are images that came with the
 	// request.
 	Sources []v1.ReportSource
@@ -75,7 +75,7 @@ func (r *Reports) Submit(ctx context.Context, req Request) (v1.Report, error) {
 	now := r.cfg.Clock.Now().UTC()
 	m := v1.Manifest{
 		ID: id, Pipeline: req.Pipeline.Name, Accepted: now, Deadline: now.Add(req.Pipeline.JobDeadline(subject.Bulk)),
-		Callback: req.Callback, Metadata: req.Metadata, Images: req.Sources,
+		Callback: req.WebhookURL, Metadata: req.Metadata, Images: req.Sources,
 	}
 	var uploaded []v1.ProblemImage
 	if len(req.Uploads) > 0 {
@@ -223,7 +223,7 @@ func (r *Reports) storeUpload(ctx context.Context, job intake.Request, bad error
 	status, err := v1.Queued, bad
 	if errors.As(bad, &p) {
 		telemetry.Reject(span, p)
-		status, err = v1.Failed, r.cfg.Intake.Fail(ctx, job, p)
+		status, err = v1.Failed, r.cfg.Intake.StoreFailure(ctx, job, p)
 	} else if err == nil {
 		err = r.cfg.Intake.Store(ctx, job)
 	}

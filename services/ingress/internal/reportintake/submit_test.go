@@ -86,12 +86,12 @@ func newBenchOn(t testing.TB, s, publishThrough *bustest.Server) bench {
 func newServedBench(t *testing.T) bench {
 	t.Helper()
 	b := newBench(t)
-	b.serve(t)
+	b.startWorker(t)
 	return b
 }
 
-// serve plays a worker for the pipeline text.
-func (b bench) serve(t *testing.T) {
+// startWorker plays a worker for the pipeline text.
+func (b bench) startWorker(t *testing.T) {
 	t.Helper()
 	sub, err := b.nc.Subscribe(subject.Status(string(subject.Detect)), func(m *nats.Msg) {
 		m.Respond([]byte(`{"service":"detect","lanes":1,"pipelines":{"text":{"ready":true}}}`))
@@ -105,7 +105,7 @@ func (b bench) serve(t *testing.T) {
 	}
 }
 
-func small(t *testing.T) []byte {
+func smallImage(t *testing.T) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	if err := png.Encode(&b, image.NewGray(image.Rect(0, 0, 8, 8))); err != nil {
@@ -114,8 +114,8 @@ func small(t *testing.T) []byte {
 	return b.Bytes()
 }
 
-// last returns the last message on a subject.
-func (b bench) last(t *testing.T, stream, subj string) *jetstream.RawStreamMsg {
+// lastMessage returns the last message on a subject.
+func (b bench) lastMessage(t *testing.T, stream, subj string) *jetstream.RawStreamMsg {
 	t.Helper()
 	s, err := b.js.Stream(t.Context(), stream)
 	if err != nil {
@@ -128,8 +128,8 @@ func (b bench) last(t *testing.T, stream, subj string) *jetstream.RawStreamMsg {
 	return m
 }
 
-// count is how many messages a stream has.
-func (b bench) count(t *testing.T, stream string) uint64 {
+// messageCount is how many messages a stream has.
+func (b bench) messageCount(t *testing.T, stream string) uint64 {
 	t.Helper()
 	s, err := b.js.Stream(t.Context(), stream)
 	if err != nil {
@@ -138,7 +138,7 @@ func (b bench) count(t *testing.T, stream string) uint64 {
 	return s.CachedInfo().State.Msgs
 }
 
-func codeOf(err error) v1.Code {
+func problemCode(err error) v1.Code {
 	var p *v1.Problem
 	if errors.As(err, &p) {
 		return p.Code
@@ -146,8 +146,8 @@ func codeOf(err error) v1.Code {
 	return ""
 }
 
-// sources names n images.
-func sources(n int) []v1.ReportSource {
+// newSources names n images.
+func newSources(n int) []v1.ReportSource {
 	out := make([]v1.ReportSource, n)
 	for i := range out {
 		out[i].URL = "https://client.example/image"
@@ -155,12 +155,12 @@ func sources(n int) []v1.ReportSource {
 	return out
 }
 
-func TestReports_SubmitMakesAJobOfEachUpload(t *testing.T) {
+func TestReports_SubmitCreatesAJobForEachUpload(t *testing.T) {
 	t.Parallel()
 	b := newServedBench(t)
 	report, err := b.Submit(t.Context(), Request{
 		Pipeline: text, Metadata: map[string]string{"a": "b"},
-		Uploads: []Upload{{Image: small(t)}, {Image: []byte("no image")}, {Err: v1.NewProblem(v1.TooLarge, "")}},
+		Uploads: []Upload{{Image: smallImage(t)}, {Image: []byte("no image")}, {Err: v1.NewProblem(v1.TooLarge, "")}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -170,8 +170,8 @@ func TestReports_SubmitMakesAJobOfEachUpload(t *testing.T) {
 	}
 	item := func(n int) v1.ReportItem { return v1.ReportItem{Report: report.ID, N: n, Total: 3} }
 	job := subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: item(0).Job()}
-	m := b.last(t, streams.Images, subject.Images(job))
-	if !bytes.Equal(m.Data, small(t)) {
+	m := b.lastMessage(t, streams.Images, subject.Images(job))
+	if !bytes.Equal(m.Data, smallImage(t)) {
 		t.Errorf("%d other bytes are stored", len(m.Data))
 	}
 	if got := m.Header.Get(v1.HeaderReport); got != item(0).String() {
@@ -187,7 +187,7 @@ func TestReports_SubmitMakesAJobOfEachUpload(t *testing.T) {
 			t.Errorf("image %d: the result is %+v, want %s", n, r, code)
 		}
 	}
-	if n := b.count(t, streams.Images); n != 1 {
+	if n := b.messageCount(t, streams.Images); n != 1 {
 		t.Errorf("%d images are stored, want 1", n)
 	}
 	stored, err := b.Summary(t.Context(), report.ID)
@@ -196,13 +196,13 @@ func TestReports_SubmitMakesAJobOfEachUpload(t *testing.T) {
 	}
 }
 
-// TestReports_ImagesHaveTracesOfTheirOwn that lead back to that of the report.
-func TestReports_ImagesHaveTracesOfTheirOwn(t *testing.T) {
+// TestReports_SubmitStartsATraceForEachImage that lead back to that of the report.
+func TestReports_SubmitStartsATraceForEachImage(t *testing.T) {
 	t.Parallel()
 	b := newServedBench(t)
 	spans := tracetest.NewSpanRecorder()
 	ctx, request := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)).Tracer("t").Start(t.Context(), "request")
-	report, err := b.Submit(ctx, Request{Pipeline: text, Uploads: []Upload{{Image: small(t)}, {Image: []byte("no image")}}})
+	report, err := b.Submit(ctx, Request{Pipeline: text, Uploads: []Upload{{Image: smallImage(t)}, {Image: []byte("no image")}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -229,7 +229,7 @@ func TestReports_ImagesHaveTracesOfTheirOwn(t *testing.T) {
 	}
 	item := v1.ReportItem{Report: report.ID, N: 0, Total: 2}
 	job := subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: item.Job()}
-	sent := trace.SpanContextFromContext(telemetry.Extract(t.Context(), b.last(t, streams.Images, subject.Images(job)).Header))
+	sent := trace.SpanContextFromContext(telemetry.Extract(t.Context(), b.lastMessage(t, streams.Images, subject.Images(job)).Header))
 	if got, want := sent.TraceID(), ended[0].SpanContext().TraceID(); got != want {
 		t.Errorf("the image that is stored is in trace %s, want %s", got, want)
 	}
@@ -238,32 +238,32 @@ func TestReports_ImagesHaveTracesOfTheirOwn(t *testing.T) {
 func TestReports_SubmitFindsTheReportOfAKey(t *testing.T) {
 	t.Parallel()
 	b := newServedBench(t)
-	first, err := b.Submit(t.Context(), Request{Pipeline: text, Key: "k1", Sources: sources(2)})
+	first, err := b.Submit(t.Context(), Request{Pipeline: text, Key: "k1", Sources: newSources(2)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := b.Submit(t.Context(), Request{Pipeline: text, Key: "k1", Sources: sources(2)})
+	again, err := b.Submit(t.Context(), Request{Pipeline: text, Key: "k1", Sources: newSources(2)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if again.ID != first.ID {
 		t.Errorf("the same request became %s, want %s", again.ID, first.ID)
 	}
-	if n := b.count(t, streams.Reports); n != 1 {
+	if n := b.messageCount(t, streams.Reports); n != 1 {
 		t.Errorf("%d reports are stored, want 1", n)
 	}
-	_, err = b.Submit(t.Context(), Request{Pipeline: text, Key: "k1", Sources: sources(3)})
-	if codeOf(err) != v1.KeyConflict {
+	_, err = b.Submit(t.Context(), Request{Pipeline: text, Key: "k1", Sources: newSources(3)})
+	if problemCode(err) != v1.KeyConflict {
 		t.Errorf("other images: %v, want %s", err, v1.KeyConflict)
 	}
 }
 
-// TestReports_SubmitStoresTheReportOfAKeyThatHasNone: the first request was
+// TestReports_SubmitStoresTheReportOfAClaimedKey: the first request was
 // rejected after it had claimed the key.
-func TestReports_SubmitStoresTheReportOfAKeyThatHasNone(t *testing.T) {
+func TestReports_SubmitStoresTheReportOfAClaimedKey(t *testing.T) {
 	t.Parallel()
 	b := newServedBench(t)
-	req := Request{Pipeline: text, Key: "k1", Sources: sources(2)}
+	req := Request{Pipeline: text, Key: "k1", Sources: newSources(2)}
 	key := intake.NewKey("k1", "text", subject.Bulk, req.fingerprint())
 	if _, err := b.cfg.Intake.Claim(t.Context(), key, "first"); err != nil {
 		t.Fatal(err)
@@ -275,12 +275,12 @@ func TestReports_SubmitStoresTheReportOfAKeyThatHasNone(t *testing.T) {
 	if report.ID != "first" {
 		t.Errorf("the report is %s, want that of the key", report.ID)
 	}
-	b.last(t, streams.Reports, subject.Report("first"))
+	b.lastMessage(t, streams.Reports, subject.Report("first"))
 }
 
-// TestReports_SubmitKeepsTheBacklogUnderManyAtOnce: reports that are stored and
+// TestReports_SubmitLimitsTheBacklogOfConcurrentReports: reports that are stored and
 // not expanded yet count, so that many at once do not pass the bound.
-func TestReports_SubmitKeepsTheBacklogUnderManyAtOnce(t *testing.T) {
+func TestReports_SubmitLimitsTheBacklogOfConcurrentReports(t *testing.T) {
 	t.Parallel()
 	b := newServedBench(t)
 	const reports, images = 20, 2
@@ -288,10 +288,10 @@ func TestReports_SubmitKeepsTheBacklogUnderManyAtOnce(t *testing.T) {
 	var all sync.WaitGroup
 	for range reports {
 		all.Go(func() {
-			_, err := b.Submit(t.Context(), Request{Pipeline: text, Sources: sources(images)})
+			_, err := b.Submit(t.Context(), Request{Pipeline: text, Sources: newSources(images)})
 			if err == nil {
 				accepted.Add(1)
-			} else if codeOf(err) != v1.Overloaded {
+			} else if problemCode(err) != v1.Overloaded {
 				t.Errorf("got %v, want %s", err, v1.Overloaded)
 			}
 		})
@@ -317,14 +317,14 @@ func TestReports_SubmitRejects(t *testing.T) {
 		after   time.Duration
 	}{
 		"no images":          {served, Request{}, v1.InvalidBody, 0},
-		"too many images":    {served, Request{Sources: sources(4)}, v1.TooManyImages, 0},
-		"too long a backlog": {served, Request{Sources: sources(2)}, v1.Overloaded, 30 * time.Second},
-		"no worker":          {unserved, Request{Sources: sources(2)}, v1.NoWorker, 5 * time.Second},
-		"uploads, no worker": {unserved, Request{Uploads: []Upload{{Image: small(t)}}}, v1.NoWorker, 5 * time.Second},
+		"too many images":    {served, Request{Sources: newSources(4)}, v1.TooManyImages, 0},
+		"too long a backlog": {served, Request{Sources: newSources(2)}, v1.Overloaded, 30 * time.Second},
+		"no worker":          {unserved, Request{Sources: newSources(2)}, v1.NoWorker, 5 * time.Second},
+		"uploads, no worker": {unserved, Request{Uploads: []Upload{{Image: smallImage(t)}}}, v1.NoWorker, 5 * time.Second},
 	} {
 		c.request.Pipeline = text
 		_, err := c.bench.Submit(t.Context(), c.request)
-		if codeOf(err) != c.code {
+		if problemCode(err) != c.code {
 			t.Errorf("%s: %v, want %s", name, err, c.code)
 		}
 		if after, _ := retry.Delay(err); after != c.after {
@@ -332,23 +332,23 @@ func TestReports_SubmitRejects(t *testing.T) {
 		}
 	}
 	for _, b := range []bench{served, unserved} {
-		if n := b.count(t, streams.Reports) + b.count(t, streams.Images); n != 0 {
+		if n := b.messageCount(t, streams.Reports) + b.messageCount(t, streams.Images); n != 0 {
 			t.Errorf("%d messages of rejected reports are stored", n)
 		}
 	}
 }
 
-func TestReports_SummaryThatCannotBeRead(t *testing.T) {
+func TestReports_SummaryOfAMissingReport(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	if _, err := b.Summary(t.Context(), "none"); codeOf(err) != v1.UnknownReport {
+	if _, err := b.Summary(t.Context(), "none"); problemCode(err) != v1.UnknownReport {
 		t.Errorf("got %v, want %s", err, v1.UnknownReport)
 	}
 	if err := b.js.DeleteStream(t.Context(), streams.Reports); err != nil {
 		t.Fatal(err)
 	}
 	_, err := b.Summary(t.Context(), "none")
-	if codeOf(err) != v1.Unavailable {
+	if problemCode(err) != v1.Unavailable {
 		t.Errorf("without the stream: %v, want %s", err, v1.Unavailable)
 	}
 	if after, ok := retry.Delay(err); !ok || after != intake.RetryDelay {
@@ -356,33 +356,33 @@ func TestReports_SummaryThatCannotBeRead(t *testing.T) {
 	}
 }
 
-func TestReports_SubmitSurvivesALateAcknowledgement(t *testing.T) {
+func TestReports_SubmitStoresOnceWhenTheAcknowledgementIsLate(t *testing.T) {
 	t.Parallel()
 	s := bustest.Start(t, "text")
 	p := bustest.StartProxy(t, s)
 	b := newBenchOn(t, s, &bustest.Server{URL: p.URL})
-	b.serve(t)
+	b.startWorker(t)
 	p.HoldReplies(true)
 	time.AfterFunc(2*time.Second, func() { p.HoldReplies(false) })
-	if _, err := b.Submit(t.Context(), Request{Pipeline: text, Uploads: []Upload{{Image: small(t)}, {Image: small(t)}}}); err != nil {
+	if _, err := b.Submit(t.Context(), Request{Pipeline: text, Uploads: []Upload{{Image: smallImage(t)}, {Image: smallImage(t)}}}); err != nil {
 		t.Error(err)
 	}
-	if n := b.count(t, streams.Images); n != 2 {
+	if n := b.messageCount(t, streams.Images); n != 2 {
 		t.Errorf("%d images are stored, want 2", n)
 	}
-	if n := b.count(t, streams.Reports); n != 1 {
+	if n := b.messageCount(t, streams.Reports); n != 1 {
 		t.Errorf("%d reports are stored, want 1", n)
 	}
 }
 
-func TestReports_SubmitSaysThatAReportMayBeAccepted(t *testing.T) {
+func TestReports_SubmitReturnsTheIDOfAReportThatMayBeStored(t *testing.T) {
 	t.Parallel()
 	s := bustest.Start(t, "text")
 	p := bustest.StartProxy(t, s)
 	b := newBenchOn(t, s, &bustest.Server{URL: p.URL})
-	b.serve(t)
+	b.startWorker(t)
 	p.HoldReplies(true)
-	_, err := b.Submit(t.Context(), Request{Pipeline: text, Sources: sources(2)})
+	_, err := b.Submit(t.Context(), Request{Pipeline: text, Sources: newSources(2)})
 	p.HoldReplies(false)
 	var problem *v1.Problem
 	if !errors.As(err, &problem) {
@@ -399,8 +399,8 @@ func TestReports_SubmitSaysThatAReportMayBeAccepted(t *testing.T) {
 	}
 }
 
-// change changes a stream.
-func (b bench) change(t *testing.T, stream string, change func(*jetstream.StreamConfig)) {
+// changeStream changes a stream.
+func (b bench) changeStream(t *testing.T, stream string, change func(*jetstream.StreamConfig)) {
 	t.Helper()
 	s, err := b.js.Stream(t.Context(), stream)
 	if err != nil {
@@ -413,11 +413,11 @@ func (b bench) change(t *testing.T, stream string, change func(*jetstream.Stream
 	}
 }
 
-// TestReports_SubmitNamesTheImagesOfARejectedReport: some images are jobs, or
+// TestReports_SubmitListsTheImagesOfARejectedReport: some images are jobs, or
 // may be, and the report is not stored.
-func TestReports_SubmitNamesTheImagesOfARejectedReport(t *testing.T) {
+func TestReports_SubmitListsTheImagesOfARejectedReport(t *testing.T) {
 	t.Parallel()
-	good, bad := Upload{Image: small(t)}, Upload{Image: []byte("no image")}
+	good, bad := Upload{Image: smallImage(t)}, Upload{Image: []byte("no image")}
 	full := func(c *jetstream.StreamConfig) { c.MaxMsgs = 1 }
 	unacknowledged := func(c *jetstream.StreamConfig) { c.NoAck = true }
 	for name, c := range map[string]struct {
@@ -440,7 +440,7 @@ func TestReports_SubmitNamesTheImagesOfARejectedReport(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			b.change(t, c.stream, c.change)
+			b.changeStream(t, c.stream, c.change)
 			_, err := b.Submit(t.Context(), Request{Pipeline: text, Uploads: c.uploads})
 			var p *v1.Problem
 			if !errors.As(err, &p) {
@@ -457,9 +457,9 @@ func TestReports_SubmitNamesTheImagesOfARejectedReport(t *testing.T) {
 					t.Errorf("image %d is %q, want %q", i, image.Status, c.want[i])
 				}
 				if c.uploads[i].Image[0] == good.Image[0] {
-					b.last(t, streams.Images, subject.Images(subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: image.ID}))
+					b.lastMessage(t, streams.Images, subject.Images(subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: image.ID}))
 				} else {
-					b.last(t, streams.Results, subject.Results("text", image.ID))
+					b.lastMessage(t, streams.Results, subject.Results("text", image.ID))
 				}
 			}
 		})

@@ -5,7 +5,7 @@ import v1 "github.com/sightmesh/sightmesh/contracts/v1"
 // frame is one picture of a session.
 type frame struct {
 	number  int64
-	picture []byte
+	image   []byte
 	problem *v1.Problem // what is wrong with it alone
 	release func()
 }
@@ -20,16 +20,16 @@ type queue struct {
 	// no frame is taken while one waits.
 	latest bool
 
-	begun   int
-	waiting *frame
-	dropped []int64 // before waiting, not yet answered
+	inProgress int
+	waiting    *frame
+	dropped    []int64 // before waiting, not yet answered
 }
 
 // maxDropped bounds what is remembered of dropped frames.
 const maxDropped = 4096
 
-// takes reports whether another frame can be offered.
-func (q *queue) takes() bool {
+// canOffer reports whether another frame can be offered.
+func (q *queue) canOffer() bool {
 	if q.latest {
 		return len(q.dropped) < maxDropped
 	}
@@ -48,20 +48,20 @@ func (q *queue) offer(f frame) {
 // next gives the frame to begin, and those that were dropped before it, if
 // there is one and the window has room.
 func (q *queue) next() (dropped []int64, f frame, ok bool) {
-	if q.waiting == nil || q.begun == q.window {
+	if q.waiting == nil || q.inProgress == q.window {
 		return nil, frame{}, false
 	}
 	dropped, f = q.dropped, *q.waiting
-	q.begun++
+	q.inProgress++
 	q.waiting, q.dropped = nil, nil
 	return dropped, f, true
 }
 
-// answered says that the answer of a frame that was begun is written.
-func (q *queue) answered() { q.begun-- }
+// done says that the answer of a frame that was begun is written.
+func (q *queue) done() { q.inProgress-- }
 
 // empty reports whether every frame was answered.
-func (q *queue) empty() bool { return q.begun == 0 && q.waiting == nil }
+func (q *queue) empty() bool { return q.inProgress == 0 && q.waiting == nil }
 
 // MaxFrame is the largest number that a client may give a frame: up to here
 // every reader of JSON has them exactly.
@@ -70,9 +70,9 @@ const MaxFrame = 1 << 53
 // numbers gives every frame its number.
 type numbers struct{ next int64 }
 
-// take returns the number of the next frame: said, when the client has said
+// assign returns the number of the next frame: said, when the client has said
 // one, or the one after the last.
-func (n *numbers) take(said *int64) (int64, error) {
+func (n *numbers) assign(said *int64) (int64, error) {
 	number := n.next
 	if said != nil {
 		if *said > MaxFrame {

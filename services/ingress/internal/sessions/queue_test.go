@@ -8,9 +8,9 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// TestQueue plays random sessions: every frame is begun or dropped, once and
+// TestQueue_RandomSessions plays random sessions: every frame is begun or dropped, once and
 // in order, and no more are begun than the window allows.
-func TestQueue(t *testing.T) {
+func TestQueue_RandomSessions(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(200) {
 		r := rand.New(rand.NewPCG(seed, 0))
@@ -19,7 +19,7 @@ func TestQueue(t *testing.T) {
 		for seen < total || !q.empty() {
 			switch r.IntN(3) {
 			case 0:
-				if sent < total && q.takes() {
+				if sent < total && q.canOffer() {
 					q.offer(frame{number: sent, release: func() { released++ }})
 					sent++
 				}
@@ -37,13 +37,13 @@ func TestQueue(t *testing.T) {
 					}
 					seen++
 				}
-				if q.begun > q.window {
-					t.Fatalf("seed %d: %d begun, the window is %d", seed, q.begun, q.window)
+				if q.inProgress > q.window {
+					t.Fatalf("seed %d: %d begun, the window is %d", seed, q.inProgress, q.window)
 				}
 				f.release()
 			case 2:
-				if q.begun > 0 {
-					q.answered()
+				if q.inProgress > 0 {
+					q.done()
 				}
 			}
 		}
@@ -53,11 +53,11 @@ func TestQueue(t *testing.T) {
 	}
 }
 
-func TestDroppedFramesAreBounded(t *testing.T) {
+func TestQueue_LimitsDroppedFrames(t *testing.T) {
 	t.Parallel()
 	q := queue{window: 1, latest: true}
 	n := 0
-	for ; q.takes(); n++ {
+	for ; q.canOffer(); n++ {
 		q.offer(frame{number: int64(n), release: func() {}})
 	}
 	if n > maxDropped+1 {
@@ -65,7 +65,7 @@ func TestDroppedFramesAreBounded(t *testing.T) {
 	}
 }
 
-func TestNumbers(t *testing.T) {
+func TestNumbers_Assign(t *testing.T) {
 	t.Parallel()
 	n := numbers{next: 5}
 	said := func(i int64) *int64 { return &i }
@@ -73,7 +73,7 @@ func TestNumbers(t *testing.T) {
 		said *int64
 		want int64 // -1 for an error
 	}{{nil, 5}, {nil, 6}, {said(10), 10}, {nil, 11}, {said(12), 12}, {said(12), -1}, {said(3), -1}, {nil, 13}} {
-		got, err := n.take(tt.said)
+		got, err := n.assign(tt.said)
 		var p *v1.Problem
 		if tt.want < 0 {
 			if !errors.As(err, &p) || p.Code != v1.FrameOutOfOrder || p.Limit != 13 {

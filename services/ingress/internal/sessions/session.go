@@ -56,8 +56,8 @@ type Config struct {
 	// From is the number of the first frame.
 	From     int64
 	MaxBytes int64 // of a frame
-	// Hold returns the memory of a frame, which has none yet.
-	Hold func() *body.Holding
+	// NewReservation returns the memory of a frame, which has none yet.
+	NewReservation func() *body.Reservation
 	// Rate is the lowest rate at which a frame may arrive.
 	Rate body.Rate
 	// Idle is how long a client may send nothing, and WriteTimeout how long an
@@ -66,12 +66,12 @@ type Config struct {
 	// PingInterval is the time between two pings. Proxies end connections on which
 	// nothing comes for a while.
 	PingInterval time.Duration
-	// Read gives what is in a picture, or the problem with it as a result that
+	// Process gives what is in a picture, or the problem with it as a result that
 	// failed, and calls stored once the picture need not be held any more. It
 	// returns when ctx ends, and what it gives then is not used.
-	Read func(ctx context.Context, pic []byte, stored func()) v1.Result
-	// Answered is told the outcome of each frame.
-	Answered func(v1.Status)
+	Process func(ctx context.Context, pic []byte, stored func()) v1.Result
+	// CountOutcome is told the outcome of each frame.
+	CountOutcome func(v1.Status)
 }
 
 // session is one connection. Four goroutines share it: receive reads from the
@@ -82,15 +82,15 @@ type session struct {
 	numbers numbers
 	queue   queue
 
-	frames  chan frame                // from receive
-	ended   chan error                // why no more frames come, nil for an end mark; see end
-	answers chan chan v1.FrameOutcome // to write, in order
-	written chan struct{}             // from write: one for each frame that was begun
+	received chan frame                // from receive
+	ended    chan error                // why no more frames come, nil for an end mark; see end
+	outcomes chan chan v1.FrameOutcome // to write, in order
+	written  chan struct{}             // from write: one for each frame that was begun
 }
 
-// skippable is how much of a frame that is too large is read to go on with the
+// skipFactor is how much of a frame that is too large is read to go on with the
 // next one, in times of what is allowed.
-const skippable = 4
+const skipFactor = 4
 
 // errStopping ends a session because this process stops.
 var errStopping = v1.NewProblem(v1.Unavailable, "this instance is stopping; go on with another")
@@ -101,8 +101,8 @@ var errStopping = v1.NewProblem(v1.Unavailable, "this instance is stopping; go o
 func Serve(ctx, stopping context.Context, cfg Config) error {
 	s := &session{
 		Config: cfg, numbers: numbers{cfg.From}, queue: queue{window: cfg.Window, latest: cfg.Latest},
-		frames: make(chan frame), ended: make(chan error, 1),
-		answers: make(chan chan v1.FrameOutcome, cfg.Window), written: make(chan struct{}, cfg.Window),
+		received: make(chan frame), ended: make(chan error, 1),
+		outcomes: make(chan chan v1.FrameOutcome, cfg.Window), written: make(chan struct{}, cfg.Window),
 	}
 	s.Rate = cfg.Rate.WithDefaults()
 	cfg.Conn.SetReadLimit(-1) // receive has limits of its own
@@ -123,15 +123,15 @@ func Serve(ctx, stopping context.Context, cfg Config) error {
 		err := s.receive(receiving)
 		s.end(err)
 		if err == nil {
-			err = s.listen(receiving)
+			err = s.drain(receiving)
 		}
-		if errors.Is(err, errGone) {
-			cancel(errGone) // nobody waits for what is in work
+		if errors.Is(err, errDisconnected) {
+			cancel(errDisconnected) // nobody waits for what is in work
 		}
 	})
 	all.Go(func() { s.ping(receiving) })
-	why := s.run(ctx, stopping, &all)
-	close(s.answers)
+	why := s.schedule(ctx, stopping, &all)
+	close(s.outcomes)
 	<-writing
 	err := s.close(ctx, end, why)
 	endReceiving()
@@ -166,15 +166,15 @@ func (s *session) end(why error) {
 	}
 }
 
-// within ends the session with p unless stop is called in time. The connection
+// startTimeout ends the session with p unless stop is called in time. The connection
 // lives on for the last word, which it would not if the context of a read ended.
-func (s *session) within(d time.Duration, p *v1.Problem) (stop func() bool) {
+func (s *session) startTimeout(d time.Duration, p *v1.Problem) (stop func() bool) {
 	return time.AfterFunc(d, func() { s.end(p) }).Stop
 }
 
-// run begins frames as the window allows, until all of them are answered after
+// schedule begins frames as the window allows, until all of them are answered after
 // the end. It returns why the session ends, nil after the client's end mark.
-func (s *session) run(ctx, stopping context.Context, all *sync.WaitGroup) (why error) {
+func (s *session) schedule(ctx, stopping context.Context, all *sync.WaitGroup) (why error) {
 	defer func() { // what is left was not begun
 		if s.queue.waiting != nil {
 			s.queue.waiting.release()
@@ -183,11 +183,11 @@ func (s *session) run(ctx, stopping context.Context, all *sync.WaitGroup) (why e
 	ended := false
 	for !ended || !s.queue.empty() {
 		if dropped, f, ok := s.queue.next(); ok {
-			s.begin(ctx, dropped, f, all)
+			s.start(ctx, dropped, f, all)
 			continue
 		}
-		frames := s.frames
-		if ended || !s.queue.takes() {
+		frames := s.received
+		if ended || !s.queue.canOffer() {
 			frames = nil // back-pressure: the socket is not read
 		}
 		end, stop := s.ended, stopping.Done()
@@ -202,7 +202,7 @@ func (s *session) run(ctx, stopping context.Context, all *sync.WaitGroup) (why e
 		case <-stop:
 			ended, why = true, errStopping
 		case <-s.written:
-			s.queue.answered()
+			s.queue.done()
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -210,21 +210,21 @@ func (s *session) run(ctx, stopping context.Context, all *sync.WaitGroup) (why e
 	return why
 }
 
-// begin has a frame worked on; its answer is written in its turn.
-func (s *session) begin(ctx context.Context, dropped []int64, f frame, all *sync.WaitGroup) {
+// start has a frame worked on; its answer is written in its turn.
+func (s *session) start(ctx context.Context, dropped []int64, f frame, all *sync.WaitGroup) {
 	turn := make(chan v1.FrameOutcome, len(dropped)+1)
 	for _, n := range dropped {
 		turn <- v1.FrameOutcome{Frame: n, Status: v1.Dropped}
 	}
-	s.answers <- turn // has room for the window
+	s.outcomes <- turn // has room for the window
 	all.Go(func() {
 		defer close(turn)
 		defer f.release()
 		a := v1.FrameOutcome{Frame: f.number, Status: v1.Failed, Problem: f.problem}
 		if f.problem == nil {
-			pic := f.picture
-			f.picture = nil // or it would be held until it is answered
-			a = answerOf(f.number, s.Read(ctx, pic, f.release))
+			pic := f.image
+			f.image = nil // or it would be held until it is answered
+			a = newOutcome(f.number, s.Process(ctx, pic, f.release))
 		}
 		if ctx.Err() == nil { // or the session is over, and this frame has no answer in it
 			turn <- a
@@ -232,7 +232,7 @@ func (s *session) begin(ctx context.Context, dropped []int64, f frame, all *sync
 	})
 }
 
-func answerOf(n int64, r v1.Result) v1.FrameOutcome {
+func newOutcome(n int64, r v1.Result) v1.FrameOutcome {
 	if r.Status == v1.Failed {
 		return v1.FrameOutcome{Frame: n, Status: v1.Failed, Problem: r.Problem}
 	}
@@ -241,13 +241,13 @@ func answerOf(n int64, r v1.Result) v1.FrameOutcome {
 
 // write writes the answers in order, and notes in end how far it came.
 func (s *session) write(ctx context.Context, end *v1.SessionEnd) error {
-	for turn := range s.answers {
+	for turn := range s.outcomes {
 		whole := false
 		for a := range turn {
 			if err := s.send(ctx, a); err != nil {
 				return err
 			}
-			s.Answered(a.Status)
+			s.CountOutcome(a.Status)
 			end.Frames++
 			end.Next = a.Frame + 1
 			whole = a.Status != v1.Dropped
@@ -284,7 +284,7 @@ func (s *session) close(ctx context.Context, end v1.SessionEnd, why error) error
 	switch {
 	case why == nil:
 		end.End = true
-	case errors.Is(why, errGone):
+	case errors.Is(why, errDisconnected):
 		return nil // nobody is there to hear it
 	case errors.As(why, &p):
 		end.Problem, reason = p, string(p.Code)
@@ -316,14 +316,14 @@ func closeCode(p *v1.Problem) websocket.StatusCode {
 	return websocket.StatusPolicyViolation
 }
 
-// errGone is a client that is no longer there.
-var errGone = errors.New("the client is gone")
+// errDisconnected is a client that is no longer there.
+var errDisconnected = errors.New("the client is gone")
 
 // receive reads frames until the end mark; what it returns is why it ended.
 func (s *session) receive(ctx context.Context) error {
 	var said *int64
 	for {
-		kind, r, err := s.next(ctx)
+		kind, r, err := s.nextMessage(ctx)
 		if err != nil {
 			return err
 		}
@@ -339,13 +339,13 @@ func (s *session) receive(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if f.number, err = s.numbers.take(said); err != nil {
+		if f.number, err = s.numbers.assign(said); err != nil {
 			f.release()
 			return err
 		}
 		said = nil
 		select {
-		case s.frames <- f:
+		case s.received <- f:
 		case <-ctx.Done():
 			f.release()
 			return ctx.Err()
@@ -353,44 +353,44 @@ func (s *session) receive(ctx context.Context) error {
 	}
 }
 
-// listen reads on after the end mark, or pings would not be answered, nor would
+// drain reads on after the end mark, or pings would not be answered, nor would
 // it be known that the client is gone. What comes counts for nothing.
-func (s *session) listen(ctx context.Context) error {
+func (s *session) drain(ctx context.Context) error {
 	for {
 		_, r, err := s.Conn.Reader(ctx)
 		if err == nil {
 			_, err = io.Copy(io.Discard, r)
 		}
 		if err != nil {
-			return errors.Join(errGone, err)
+			return errors.Join(errDisconnected, err)
 		}
 	}
 }
 
-// next waits for a message.
-func (s *session) next(ctx context.Context) (websocket.MessageType, io.Reader, error) {
-	defer s.within(s.Idle, v1.NewProblem(v1.Idle, "nothing came for %v", s.Idle))()
+// nextMessage waits for a message.
+func (s *session) nextMessage(ctx context.Context) (websocket.MessageType, io.Reader, error) {
+	defer s.startTimeout(s.Idle, v1.NewProblem(v1.Idle, "nothing came for %v", s.Idle))()
 	kind, r, err := s.Conn.Reader(ctx)
 	if err != nil {
-		return 0, nil, errors.Join(errGone, err)
+		return 0, nil, errors.Join(errDisconnected, err)
 	}
 	return kind, r, nil
 }
 
-// arrival reads a message, and ends the session when it arrives too slowly.
-type arrival struct {
+// pacedMessage reads a message, and ends the session when it arrives too slowly.
+type pacedMessage struct {
 	io.Reader
 	pace  *body.Pace
 	timer *time.Timer
 }
 
-func (s *session) arrival(r io.Reader) *arrival {
+func (s *session) newPacedMessage(r io.Reader) *pacedMessage {
 	pace := body.NewPace(s.Rate, time.Now())
 	tooSlow := s.Rate.Problem("a message")
-	return &arrival{r, pace, time.AfterFunc(time.Until(pace.Deadline()), func() { s.end(tooSlow) })}
+	return &pacedMessage{r, pace, time.AfterFunc(time.Until(pace.Deadline()), func() { s.end(tooSlow) })}
 }
 
-func (a *arrival) Read(p []byte) (int, error) {
+func (a *pacedMessage) Read(p []byte) (int, error) {
 	n, err := a.Reader.Read(p)
 	if a.pace.Add(n, time.Now()) {
 		a.timer.Reset(time.Until(a.pace.Deadline()))
@@ -399,7 +399,7 @@ func (a *arrival) Read(p []byte) (int, error) {
 }
 
 // pause lets f take time that is not the client's.
-func (a *arrival) pause(f func() error) error {
+func (a *pacedMessage) pause(f func() error) error {
 	a.timer.Stop()
 	err := f()
 	a.pace.Restart(time.Now())
@@ -411,12 +411,12 @@ func (a *arrival) pause(f func() error) error {
 const maxControl = 4096
 
 func (s *session) readControl(r io.Reader) (v1.SessionControl, error) {
-	a := s.arrival(r)
+	a := s.newPacedMessage(r)
 	defer a.timer.Stop()
 	var c v1.SessionControl
 	data, err := io.ReadAll(io.LimitReader(a, maxControl+1))
 	if err != nil {
-		return c, errors.Join(errGone, err)
+		return c, errors.Join(errDisconnected, err)
 	}
 	if len(data) > maxControl {
 		return c, v1.NewProblem(v1.InvalidMessage, "a text message may have %d bytes", maxControl).WithLimit(maxControl)
@@ -435,10 +435,10 @@ const memoryTimeout = 30 * time.Second
 // the socket is not read. A frame that is too large fails alone, if it is not
 // far too large to be skipped.
 func (s *session) readFrame(ctx context.Context, r io.Reader) (frame, error) {
-	hold, a := s.Hold(), s.arrival(r)
+	hold, a := s.NewReservation(), s.newPacedMessage(r)
 	defer a.timer.Stop()
 	pic, err := body.ReadAll(io.LimitReader(a, s.MaxBytes), func(n int64) error {
-		return a.pause(func() error { return hold.Wait(ctx, n, memoryTimeout) })
+		return a.pause(func() error { return hold.GrowWait(ctx, n, memoryTimeout) })
 	}, s.MaxBytes)
 	if err != nil {
 		hold.Release()
@@ -446,22 +446,22 @@ func (s *session) readFrame(ctx context.Context, r io.Reader) (frame, error) {
 		if errors.As(err, &p) || ctx.Err() != nil {
 			return frame{}, err //nolint:wrapcheck // of the memory, or of ctx
 		}
-		return frame{}, errors.Join(errGone, err)
+		return frame{}, errors.Join(errDisconnected, err)
 	}
-	f := frame{picture: pic, release: hold.Release}
+	f := frame{image: pic, release: hold.Release}
 	if int64(len(pic)) < s.MaxBytes {
 		return f, nil
 	}
-	over, err := io.CopyN(io.Discard, a, (skippable-1)*s.MaxBytes)
+	over, err := io.CopyN(io.Discard, a, (skipFactor-1)*s.MaxBytes)
 	switch {
 	case err == nil:
 		f.release()
 		return frame{}, v1.NewProblem(v1.TooLarge, "a frame may have %d bytes, and this one goes on", s.MaxBytes).WithLimit(s.MaxBytes)
 	case !errors.Is(err, io.EOF):
 		f.release()
-		return frame{}, errors.Join(errGone, err)
+		return frame{}, errors.Join(errDisconnected, err)
 	case over > 0:
-		f.picture, f.problem = nil, v1.NewProblem(v1.TooLarge, "a frame may have %d bytes", s.MaxBytes).WithLimit(s.MaxBytes)
+		f.image, f.problem = nil, v1.NewProblem(v1.TooLarge, "a frame may have %d bytes", s.MaxBytes).WithLimit(s.MaxBytes)
 	}
 	return f, nil
 }

@@ -29,13 +29,13 @@ type server struct {
 	url      string
 	stop     context.CancelFunc // of Stopping
 	memory   *body.Memory
-	answered atomic.Int64
+	outcomes atomic.Int64
 	ended    chan error // of each session
 }
 
 const allMemory = 100 * maxBytes
 
-func serve(t *testing.T, change func(*Config), read func(ctx context.Context, pic string) v1.Result) *server {
+func startServer(t *testing.T, change func(*Config), read func(ctx context.Context, pic string) v1.Result) *server {
 	t.Helper()
 	stopping, stop := context.WithCancel(context.Background())
 	s := &server{stop: stop, memory: body.NewMemory(allMemory, allMemory), ended: make(chan error, 10)}
@@ -49,11 +49,11 @@ func serve(t *testing.T, change func(*Config), read func(ctx context.Context, pi
 			return
 		}
 		cfg := Config{
-			Conn: conn, Window: 4, MaxBytes: maxBytes, Hold: func() *body.Holding { return s.memory.Hold("") },
+			Conn: conn, Window: 4, MaxBytes: maxBytes, NewReservation: func() *body.Reservation { return s.memory.NewReservation("") },
 			Rate: body.Rate{BytesPerSecond: 1}, Idle: 20 * time.Second, WriteTimeout: 20 * time.Second,
 			PingInterval: time.Minute,
-			Read:         func(ctx context.Context, pic []byte, _ func()) v1.Result { return read(ctx, string(pic)) },
-			Answered:     func(v1.Status) { s.answered.Add(1) },
+			Process:      func(ctx context.Context, pic []byte, _ func()) v1.Result { return read(ctx, string(pic)) },
+			CountOutcome: func(v1.Status) { s.outcomes.Add(1) },
 		}
 		if change != nil {
 			change(&cfg)
@@ -105,8 +105,8 @@ func (c *client) frame(pic string) {
 	}
 }
 
-// rest reads to the end: the answers, the last word, and the close code.
-func (c *client) rest() (answers []v1.FrameOutcome, end v1.SessionEnd, code websocket.StatusCode) {
+// readAll reads to the end: the answers, the last word, and the close code.
+func (c *client) readAll() (answers []v1.FrameOutcome, end v1.SessionEnd, code websocket.StatusCode) {
 	c.t.Helper()
 	for {
 		_, data, err := c.Read(c.ctx)
@@ -137,10 +137,10 @@ func echo(ctx context.Context, pic string) v1.Result {
 	return v1.Result{Status: v1.Done, Text: &pic}
 }
 
-func TestAnswersComeInOrder(t *testing.T) {
+func TestServe_WritesOutcomesInOrder(t *testing.T) {
 	t.Parallel()
 	var now, most atomic.Int64
-	s := serve(t, nil, func(ctx context.Context, pic string) v1.Result {
+	s := startServer(t, nil, func(ctx context.Context, pic string) v1.Result {
 		for n := now.Add(1); ; {
 			if old := most.Load(); n <= old || most.CompareAndSwap(old, n) {
 				break
@@ -157,7 +157,7 @@ func TestAnswersComeInOrder(t *testing.T) {
 		}
 		c.text(`{"end": true}`)
 	}()
-	answers, end, code := c.rest()
+	answers, end, code := c.readAll()
 	if code != websocket.StatusNormalClosure || !end.End || end.Next != n || end.Frames != n || end.Problem != nil {
 		t.Errorf("the end is %+v, code %d", end, code)
 	}
@@ -166,7 +166,7 @@ func TestAnswersComeInOrder(t *testing.T) {
 			t.Fatalf("answer %d is %+v", i, a)
 		}
 	}
-	if len(answers) != n || most.Load() < 2 || most.Load() > 4 || s.answered.Load() != n {
+	if len(answers) != n || most.Load() < 2 || most.Load() > 4 || s.outcomes.Load() != n {
 		t.Errorf("%d answers, %d at a time, want %d with up to 4", len(answers), most.Load(), n)
 	}
 	if err := <-s.ended; err != nil {
@@ -174,16 +174,16 @@ func TestAnswersComeInOrder(t *testing.T) {
 	}
 }
 
-func TestOneBadFrameFailsAlone(t *testing.T) {
+func TestServe_ABadFrameFailsAlone(t *testing.T) {
 	t.Parallel()
-	c := serve(t, func(c *Config) { c.From = 7 }, echo).dial(t)
+	c := startServer(t, func(c *Config) { c.From = 7 }, echo).dial(t)
 	c.frame("a")
 	c.frame("bad")
 	c.frame(strings.Repeat("x", 2*maxBytes))
 	c.text(`{"frame": 20}`)
 	c.frame("b")
 	c.text(`{"end": true}`)
-	answers, end, _ := c.rest()
+	answers, end, _ := c.readAll()
 	var got []string
 	for _, a := range answers {
 		line := fmt.Sprint(a.Frame, " ", a.Status)
@@ -197,7 +197,7 @@ func TestOneBadFrameFailsAlone(t *testing.T) {
 	}
 }
 
-func TestSessionsThatCannotGoOn(t *testing.T) {
+func TestServe_EndsAfterAnInvalidMessage(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		send func(c *client)
@@ -219,10 +219,10 @@ func TestSessionsThatCannotGoOn(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := serve(t, nil, echo).dial(t)
+			c := startServer(t, nil, echo).dial(t)
 			c.frame("before")
 			tt.send(c)
-			answers, end, ws := c.rest()
+			answers, end, ws := c.readAll()
 			if len(answers) != 1 || answers[0].Status != v1.Done {
 				t.Errorf("what was sent before: %+v", answers)
 			}
@@ -233,10 +233,10 @@ func TestSessionsThatCannotGoOn(t *testing.T) {
 	}
 }
 
-func TestLatestDropsWhatWaits(t *testing.T) {
+func TestServe_LatestDropsWaitingFrames(t *testing.T) {
 	t.Parallel()
 	hold := make(chan struct{})
-	s := serve(t, func(c *Config) { c.Latest, c.Window = true, 1 }, func(ctx context.Context, pic string) v1.Result {
+	s := startServer(t, func(c *Config) { c.Latest, c.Window = true, 1 }, func(ctx context.Context, pic string) v1.Result {
 		if pic == "first" {
 			<-hold
 		}
@@ -254,7 +254,7 @@ func TestLatestDropsWhatWaits(t *testing.T) {
 	read := make(chan all)
 	go func() {
 		var a all
-		a.answers, a.end, _ = c.rest()
+		a.answers, a.end, _ = c.readAll()
 		read <- a
 	}()
 	// All of it was received once what came behind it is answered.
@@ -282,10 +282,10 @@ func TestLatestDropsWhatWaits(t *testing.T) {
 	}
 }
 
-func TestClientThatReadsNothing(t *testing.T) {
+func TestServe_EndsWhenTheClientDoesNotRead(t *testing.T) {
 	t.Parallel()
 	big := strings.Repeat("x", 1<<20)
-	s := serve(t, func(c *Config) { c.WriteTimeout = 200 * time.Millisecond }, func(context.Context, string) v1.Result {
+	s := startServer(t, func(c *Config) { c.WriteTimeout = 200 * time.Millisecond }, func(context.Context, string) v1.Result {
 		return v1.Result{Status: v1.Done, Text: &big}
 	})
 	c := s.dial(t)
@@ -297,30 +297,30 @@ func TestClientThatReadsNothing(t *testing.T) {
 	if err := <-s.ended; err == nil {
 		t.Error("the session of a client that reads nothing ended well")
 	}
-	if n := s.answered.Load(); n > 100 {
+	if n := s.outcomes.Load(); n > 100 {
 		t.Errorf("%d answers were written to nobody", n)
 	}
 }
 
-// checkEnded reads to the end of a session that the client was too slow for.
-func (c *client) checkEnded(answered int64, code v1.Code) {
+// checkProblem reads to the end of a session that the client was too slow for.
+func (c *client) checkProblem(answered int64, code v1.Code) {
 	c.t.Helper()
-	answers, end, ws := c.rest()
+	answers, end, ws := c.readAll()
 	if int64(len(answers)) != answered || end.End || end.Next != answered || end.Problem == nil || end.Problem.Code != code || ws != websocket.StatusPolicyViolation {
 		c.t.Errorf("got %+v, %+v and %d, want %d answers and %s", answers, end, ws, answered, code)
 	}
 }
 
-func TestClientThatSendsNothing(t *testing.T) {
+func TestServe_EndsWhenTheClientIsIdle(t *testing.T) {
 	t.Parallel()
-	c := serve(t, func(c *Config) { c.Idle = time.Second }, echo).dial(t)
+	c := startServer(t, func(c *Config) { c.Idle = time.Second }, echo).dial(t)
 	c.frame("a")
-	c.checkEnded(1, v1.Idle)
+	c.checkProblem(1, v1.Idle)
 }
 
-func TestClientThatTrickles(t *testing.T) {
+func TestServe_EndsWhenAFrameIsTooSlow(t *testing.T) {
 	t.Parallel()
-	c := serve(t, func(c *Config) {
+	c := startServer(t, func(c *Config) {
 		c.MaxBytes, c.Rate = allMemory, body.Rate{BytesPerSecond: 100 * maxBytes, Window: 200 * time.Millisecond, Grace: time.Millisecond}
 	}, echo).dial(t)
 	w, err := c.Writer(c.ctx, websocket.MessageBinary)
@@ -330,18 +330,18 @@ func TestClientThatTrickles(t *testing.T) {
 	if _, err := io.WriteString(w, strings.Repeat("x", 20*maxBytes)); err != nil {
 		t.Fatal(err)
 	}
-	c.checkEnded(0, v1.TruncatedBody)
+	c.checkProblem(0, v1.TruncatedBody)
 }
 
-// TestWaitingForMemoryIsNotTheClientsTime: others hold the memory for longer
+// TestServe_FrameTimeExcludesTheWaitForMemory: others hold the memory for longer
 // than a frame may take to arrive.
-func TestWaitingForMemoryIsNotTheClientsTime(t *testing.T) {
+func TestServe_FrameTimeExcludesTheWaitForMemory(t *testing.T) {
 	t.Parallel()
 	const window = time.Second
-	s := serve(t, func(c *Config) {
+	s := startServer(t, func(c *Config) {
 		c.Rate = body.Rate{BytesPerSecond: 1000, Window: window, Grace: time.Millisecond}
 	}, echo)
-	others := s.memory.Hold("")
+	others := s.memory.NewReservation("")
 	if err := others.Grow(allMemory); err != nil {
 		t.Fatal(err)
 	}
@@ -349,16 +349,16 @@ func TestWaitingForMemoryIsNotTheClientsTime(t *testing.T) {
 	c := s.dial(t)
 	c.frame("a")
 	c.text(`{"end": true}`)
-	if answers, end, _ := c.rest(); len(answers) != 1 || !end.End {
+	if answers, end, _ := c.readAll(); len(answers) != 1 || !end.End {
 		t.Errorf("got %+v and %+v", answers, end)
 	}
 }
 
-// TestClientThatIsGone: what is in work is given up at once.
-func TestClientThatIsGone(t *testing.T) {
+// TestServe_CancelsFramesWhenTheClientDisconnects: what is in work is given up at once.
+func TestServe_CancelsFramesWhenTheClientDisconnects(t *testing.T) {
 	t.Parallel()
 	begun := make(chan struct{})
-	s := serve(t, nil, func(ctx context.Context, _ string) v1.Result {
+	s := startServer(t, nil, func(ctx context.Context, _ string) v1.Result {
 		close(begun)
 		<-ctx.Done()
 		return v1.Result{}
@@ -369,20 +369,20 @@ func TestClientThatIsGone(t *testing.T) {
 	c.CloseNow()
 	select {
 	case err := <-s.ended:
-		if err != nil || s.answered.Load() != 0 {
-			t.Errorf("%d answers, %v", s.answered.Load(), err)
+		if err != nil || s.outcomes.Load() != 0 {
+			t.Errorf("%d answers, %v", s.outcomes.Load(), err)
 		}
 	case <-time.After(20 * time.Second):
 		t.Fatal("the session goes on")
 	}
 }
 
-func TestStoppingAnswersWhatWasReceived(t *testing.T) {
+func TestServe_FinishesReceivedFramesWhenStopping(t *testing.T) {
 	t.Parallel()
 	hold := make(chan struct{})
 	var begun sync.WaitGroup
 	begun.Add(2)
-	s := serve(t, nil, func(ctx context.Context, pic string) v1.Result {
+	s := startServer(t, nil, func(ctx context.Context, pic string) v1.Result {
 		begun.Done()
 		<-hold
 		return echo(ctx, pic)
@@ -393,21 +393,21 @@ func TestStoppingAnswersWhatWasReceived(t *testing.T) {
 	begun.Wait()
 	s.stop()
 	close(hold)
-	answers, end, ws := c.rest()
+	answers, end, ws := c.readAll()
 	if len(answers) != 2 || end.End || end.Next != 2 || end.Problem == nil || end.Problem.Code != v1.Unavailable || ws != websocket.StatusGoingAway {
 		t.Errorf("got %+v, %+v and %d", answers, end, ws)
 	}
 }
 
-// TestPingAfterEnd: the session is read on while its last answers are awaited.
-func TestPingAfterEnd(t *testing.T) {
+// TestServe_RepliesToPingsAfterTheEndMark: the session is read on while its last answers are awaited.
+func TestServe_RepliesToPingsAfterTheEndMark(t *testing.T) {
 	work := make(chan struct{})
-	s := serve(t, nil, func(ctx context.Context, pic string) v1.Result { <-work; return echo(ctx, pic) })
+	s := startServer(t, nil, func(ctx context.Context, pic string) v1.Result { <-work; return echo(ctx, pic) })
 	c := s.dial(t)
 	c.frame("one")
 	c.text(`{"end": true}`)
 	done := make(chan struct{})
-	go func() { defer close(done); c.rest() }()
+	go func() { defer close(done); c.readAll() }()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	if err := c.Ping(ctx); err != nil {
@@ -417,9 +417,9 @@ func TestPingAfterEnd(t *testing.T) {
 	<-done
 }
 
-func TestHangUpAfterEnd(t *testing.T) {
+func TestServe_CancelsFramesWhenTheClientDisconnectsAfterTheEndMark(t *testing.T) {
 	begun, ended := make(chan struct{}), make(chan struct{})
-	s := serve(t, nil, func(ctx context.Context, _ string) v1.Result {
+	s := startServer(t, nil, func(ctx context.Context, _ string) v1.Result {
 		close(begun)
 		<-ctx.Done()
 		close(ended)
@@ -440,7 +440,7 @@ func TestHangUpAfterEnd(t *testing.T) {
 // TestServe_PingsAClientThatSendsNothing, so that proxies do not end its connection.
 func TestServe_PingsAClientThatSendsNothing(t *testing.T) {
 	t.Parallel()
-	s := serve(t, func(c *Config) { c.PingInterval = 10 * time.Millisecond }, nil)
+	s := startServer(t, func(c *Config) { c.PingInterval = 10 * time.Millisecond }, nil)
 	pings := make(chan struct{}, 3)
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()

@@ -15,8 +15,8 @@ var schedule = retry.Backoff{
 // longestRetryAfter bounds what a receiver can ask for.
 const longestRetryAfter = time.Hour
 
-// delay is how long to wait after attempt n, counted from 1: what the schedule
+// retryDelay is how long to wait after attempt n, counted from 1: what the schedule
 // says, or longer when the receiver has said so.
-func delay(n int, retryAfter time.Duration) time.Duration {
+func retryDelay(n int, retryAfter time.Duration) time.Duration {
 	return max(schedule.Delay(n), min(retryAfter, longestRetryAfter))
 }

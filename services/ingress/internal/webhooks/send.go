@@ -21,17 +21,17 @@ import (
 // sendTimeout is how long one attempt may take.
 const sendTimeout = 15 * time.Second
 
-// sender posts signed payloads as the Standard Webhooks specification says
+// poster posts signed payloads as the Standard Webhooks specification says
 // (https://www.standardwebhooks.com).
-type sender struct {
+type poster struct {
 	client  *http.Client
 	secrets []*webhooks.Webhook
 }
 
-// newSender signs with every secret, so that receivers can change from one to
+// newPoster signs with every secret, so that receivers can change from one to
 // the next. A secret is "whsec_" and 24 to 64 bytes in base64.
-func newSender(rt http.RoundTripper, secrets []string) (*sender, error) {
-	s := &sender{client: &http.Client{
+func newPoster(rt http.RoundTripper, secrets []string) (*poster, error) {
+	s := &poster{client: &http.Client{
 		Transport: rt, Timeout: sendTimeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
@@ -50,10 +50,10 @@ func newSender(rt http.RoundTripper, secrets []string) (*sender, error) {
 	return s, nil
 }
 
-// send makes one attempt. An error that passes is a [*retry.Error]; after any
+// post makes one attempt. An error that passes is a [*retry.Error]; after any
 // other one, further attempts are not wanted or not allowed. Its text is for
 // the client.
-func (s *sender) send(ctx context.Context, url, id string, payload []byte) error {
+func (s *poster) post(ctx context.Context, url, id string, payload []byte) error {
 	now := time.Now()
 	var signatures []string
 	for _, w := range s.secrets {
@@ -82,11 +82,11 @@ func (s *sender) send(ctx context.Context, url, id string, payload []byte) error
 	}
 	defer resp.Body.Close()
 	_, _ = io.CopyN(io.Discard, resp.Body, 4<<10) // so that the connection can be used again
-	return outcome(resp)
+	return checkStatus(resp)
 }
 
-// outcome is the one table that says what an answer means.
-func outcome(resp *http.Response) error {
+// checkStatus is the one table that says what an answer means.
+func checkStatus(resp *http.Response) error {
 	if resp.StatusCode/100 == 2 {
 		return nil
 	}

@@ -44,52 +44,52 @@ type Config struct {
 	Secrets []string
 	// PerHost bounds the callbacks that are sent to one host at a time.
 	PerHost int
-	// GiveUp is for how long a callback is tried, at most
+	// MaxAge is for how long a callback is tried, at most
 	// [streams.CallbackAge].
-	GiveUp  time.Duration
+	MaxAge  time.Duration
 	Tracers trace.TracerProvider
 	Logger  *slog.Logger
 	Metrics prometheus.Registerer
 }
 
-// Caller sends callbacks.
-type Caller struct {
+// Sender sends callbacks.
+type Sender struct {
 	js       jetstream.JetStream
 	clock    *clock.Clock
 	loop     *consume.Loop
-	sender   *sender
-	hosts    *fetch.Hosts
-	giveUp   time.Duration
+	poster   *poster
+	hosts    *fetch.HostLimiter
+	maxAge   time.Duration
 	tracer   trace.Tracer
 	log      *slog.Logger
 	attempts *prometheus.CounterVec
 }
 
 // New returns a caller, or says which secret cannot be used.
-func New(cfg Config) (*Caller, error) {
-	s, err := newSender(cfg.Transport, cfg.Secrets)
+func New(cfg Config) (*Sender, error) {
+	s, err := newPoster(cfg.Transport, cfg.Secrets)
 	if err != nil {
 		return nil, err
 	}
-	if cfg.GiveUp <= 0 || cfg.GiveUp > streams.CallbackAge {
-		return nil, fmt.Errorf("callbacks are given up after %v, want at most %v", cfg.GiveUp, streams.CallbackAge)
+	if cfg.MaxAge <= 0 || cfg.MaxAge > streams.CallbackAge {
+		return nil, fmt.Errorf("callbacks are given up after %v, want at most %v", cfg.MaxAge, streams.CallbackAge)
 	}
-	c := &Caller{
-		js: cfg.JetStream, clock: cfg.Clock, sender: s, hosts: fetch.NewHosts(cfg.PerHost), giveUp: cfg.GiveUp, log: cfg.Logger,
+	c := &Sender{
+		js: cfg.JetStream, clock: cfg.Clock, poster: s, hosts: fetch.NewHostLimiter(cfg.PerHost), maxAge: cfg.MaxAge, log: cfg.Logger,
 		tracer: cfg.Tracers.Tracer("github.com/sightmesh/sightmesh/services/ingress"),
 		attempts: promauto.With(cfg.Metrics).NewCounterVec(prometheus.CounterOpts{
 			Name: "sightmesh_callback_attempts_total", Help: "Attempts to deliver webhooks, by outcome: delivered, retried or failed.",
 		}, []string{"outcome"}),
 	}
 	c.loop = consume.NewLoop(consume.Config{
-		Open: open, Timeout: timeout, Backoff: schedule, Clock: cfg.Clock, Publisher: cfg.Publisher, Tracer: c.tracer, Logger: cfg.Logger,
+		Open: parseDelivery, Timeout: timeout, Backoff: schedule, Clock: cfg.Clock, Publisher: cfg.Publisher, Tracer: c.tracer, Logger: cfg.Logger,
 	})
 	return c, nil
 }
 
 // Run sends callbacks until ctx ends, and finishes the attempts that are under
 // way until hard ends.
-func (c *Caller) Run(ctx, hard context.Context) {
+func (c *Sender) Run(ctx, hard context.Context) {
 	src := consume.Source{
 		JetStream: c.js, Stream: streams.Callbacks, Consumer: streams.CallbacksConsumer, Width: width, Prefetch: 1,
 	}
@@ -103,60 +103,60 @@ const width = 16
 // timeout is how long one callback may take, its state included.
 const timeout = sendTimeout + 10*time.Second
 
-func open(d *consume.Delivery) (err error) {
+func parseDelivery(d *consume.Delivery) (err error) {
 	d.Job.ID, err = subject.ParseCallbacks(d.Subject)
 	return err
 }
 
 // process makes one attempt.
-func (c *Caller) process(ctx context.Context, d *consume.Delivery) ([]bus.Message, error) {
+func (c *Sender) process(ctx context.Context, d *consume.Delivery) ([]bus.Message, error) {
 	to := d.Header.Get(v1.HeaderCallback)
 	if to == "" {
 		return nil, consume.Drop(errors.New("not a callback: it has no URL"))
 	}
-	over := d.Stored.Add(c.giveUp)
-	leave, err := c.hosts.TryEnter(hostOf(to))
+	over := d.Stored.Add(c.maxAge)
+	leave, err := c.hosts.TryAcquire(urlHost(to))
 	if err != nil && c.clock.Now().Before(over) {
 		return nil, consume.Snooze(busyBackoff.Delay(d.Deliveries)) // a receiver that is slow to answer takes nothing from others
 	}
 	if err == nil {
 		defer leave()
 	}
-	before := c.stateBefore(ctx, d)
+	before := c.readState(ctx, d)
 	if before.State == v1.CallbackDelivered || before.State == v1.CallbackFailed {
 		return nil, nil // it was queued again, later than the stream knows its ID
 	}
 	ctx, span := c.tracer.Start(ctx, "callback", trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(
 		telemetry.AttrJob.String(d.Job.ID), telemetry.AttrDeliveries.Int(d.Deliveries),
-		semconv.HTTPRequestMethodPost, semconv.ServerAddress(hostOf(to))))
+		semconv.HTTPRequestMethodPost, semconv.ServerAddress(urlHost(to))))
 	defer span.End()
 	state := v1.Callback{State: v1.CallbackDelivered, Attempts: before.Attempts + 1}
-	err = c.sender.send(ctx, to, d.Job.ID, d.Body)
+	err = c.poster.post(ctx, to, d.Job.ID, d.Body)
 	if err != nil && errors.Is(ctx.Err(), context.Canceled) {
 		return nil, ctx.Err() // this process stops: it was no attempt
 	}
 	if err != nil {
 		telemetry.Fail(span, err)
 		state.Error = err.Error()
-		state.State, state.Next, err = c.next(state.Attempts, over, err)
+		state.State, state.Next, err = c.nextState(state.Attempts, over, err)
 	}
 	if err := bus.PublishLast(ctx, c.js, streams.Jobs, subject.CallbackState(d.Job.ID), state); err != nil {
 		c.log.WarnContext(ctx, "cannot store the state of a callback", "error", err)
 	}
-	c.attempts.WithLabelValues(outcomes[state.State]).Inc()
+	c.attempts.WithLabelValues(attemptLabels[state.State]).Inc()
 	return nil, err
 }
 
-// outcomes are the labels of attempts by the state that they lead to.
-var outcomes = map[v1.CallbackState]string{
+// attemptLabels are the labels of attempts by the state that they lead to.
+var attemptLabels = map[v1.CallbackState]string{
 	v1.CallbackDelivered: "delivered", v1.CallbackPending: "retried", v1.CallbackFailed: "failed",
 }
 
-// next says what follows after attempt n has failed with err: another attempt
+// nextState says what follows after attempt n has failed with err: another attempt
 // at a time, or the end of the callback.
-func (c *Caller) next(n int, over time.Time, err error) (v1.CallbackState, time.Time, error) {
+func (c *Sender) nextState(n int, over time.Time, err error) (v1.CallbackState, time.Time, error) {
 	retryAfter, passes := retry.Delay(err)
-	wait := delay(n, retryAfter)
+	wait := retryDelay(n, retryAfter)
 	at := c.clock.Now().Add(wait).UTC()
 	if !passes || at.After(over) {
 		return v1.CallbackFailed, time.Time{}, consume.Drop(fmt.Errorf("callback given up after %d attempts: %w", n, err))
@@ -164,9 +164,9 @@ func (c *Caller) next(n int, over time.Time, err error) (v1.CallbackState, time.
 	return v1.CallbackPending, at, retry.After(err, wait)
 }
 
-// stateBefore returns what is known of a callback. Deliveries do not tell how
+// readState returns what is known of a callback. Deliveries do not tell how
 // many attempts there were: a callback may have been put off.
-func (c *Caller) stateBefore(ctx context.Context, d *consume.Delivery) v1.Callback {
+func (c *Sender) readState(ctx context.Context, d *consume.Delivery) v1.Callback {
 	var before v1.Callback
 	if _, err := bus.Last(ctx, c.js, streams.Jobs, subject.CallbackState(d.Job.ID), &before); err != nil {
 		c.log.WarnContext(ctx, "cannot read the state of a callback", "error", err)
@@ -179,8 +179,8 @@ func (c *Caller) stateBefore(ctx context.Context, d *consume.Delivery) v1.Callba
 // others. Many of one receiver are tried less and less often.
 var busyBackoff = retry.Exponential(2*time.Second, 30*time.Second, 2)
 
-// hostOf returns the host of an address, or nothing when it has none.
-func hostOf(to string) string {
+// urlHost returns the host of an address, or nothing when it has none.
+func urlHost(to string) string {
 	u, err := url.Parse(to)
 	if err != nil {
 		return ""

@@ -36,12 +36,12 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func secret(c byte) string {
+func newSecret(c byte) string {
 	return "whsec_" + base64.StdEncoding.EncodeToString([]byte(strings.Repeat(string(c), 32)))
 }
 
 type bench struct {
-	*Caller
+	*Sender
 	js jetstream.JetStream
 }
 
@@ -51,10 +51,10 @@ func newBench(t *testing.T, giveUp time.Duration, allow ...netip.Prefix) bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tr := fetch.Transport(fetch.Config{Allow: allow})
+	tr := fetch.NewTransport(fetch.Config{Allow: allow})
 	t.Cleanup(tr.CloseIdleConnections)
 	c, err := New(Config{
-		JetStream: js, Clock: clock.New(time.Now), Publisher: bus.NewPublisher(js, clock.New(time.Now), noop.NewTracerProvider()), Transport: tr, Secrets: []string{secret('a'), secret('b')}, PerHost: 1, GiveUp: giveUp,
+		JetStream: js, Clock: clock.New(time.Now), Publisher: bus.NewPublisher(js, clock.New(time.Now), noop.NewTracerProvider()), Transport: tr, Secrets: []string{newSecret('a'), newSecret('b')}, PerHost: 1, MaxAge: giveUp,
 		Tracers: noop.NewTracerProvider(), Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Metrics: prometheus.NewRegistry(),
 	})
 	if err != nil {
@@ -151,7 +151,7 @@ func (b bench) redelivered(t *testing.T) {
 
 var loopback = netip.MustParsePrefix("127.0.0.0/8")
 
-func TestCallIsSignedWithEverySecret(t *testing.T) {
+func TestSender_SignsWithEverySecret(t *testing.T) {
 	t.Parallel()
 	var calls atomic.Int64
 	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
@@ -160,7 +160,7 @@ func TestCallIsSignedWithEverySecret(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-		for _, s := range []string{secret('a'), secret('b')} {
+		for _, s := range []string{newSecret('a'), newSecret('b')} {
 			w, err := webhooks.NewWebhook(s)
 			if err != nil {
 				t.Fatal(err)
@@ -186,9 +186,9 @@ func TestCallIsSignedWithEverySecret(t *testing.T) {
 	b.awaitEmpty(t)
 }
 
-// TestCaller_SendsADeliveredCallbackOnce: a callback that is queued again, later
+// TestSender_SendsADeliveredWebhookOnce: a callback that is queued again, later
 // than the stream knows its ID, is not sent again.
-func TestCaller_SendsADeliveredCallbackOnce(t *testing.T) {
+func TestSender_SendsADeliveredWebhookOnce(t *testing.T) {
 	t.Parallel()
 	var calls atomic.Int64
 	receiver := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { calls.Add(1) }))
@@ -220,9 +220,9 @@ func startFailing(t *testing.T) (url string, calls *atomic.Int64) {
 	return receiver.URL, calls
 }
 
-// TestCaller_RetriesAfterTheFirstDelay in real time: the stream delivers the
+// TestSender_RetriesAfterTheFirstDelay in real time: the stream delivers the
 // message again after the delay.
-func TestCaller_RetriesAfterTheFirstDelay(t *testing.T) {
+func TestSender_RetriesAfterTheFirstDelay(t *testing.T) {
 	t.Parallel()
 	url, _ := startFailing(t)
 	b := newBench(t, time.Hour, loopback)
@@ -244,11 +244,11 @@ func TestCaller_RetriesAfterTheFirstDelay(t *testing.T) {
 	}
 }
 
-// TestCaller_GivesUpOnAReceiverThatFailsForAnHour: the schedule has four
+// TestSender_FailsAfterMaxAge: the schedule has four
 // attempts within an hour, after 0 s, 5 s, 5 min and 36 min. The time of the next
 // one, two hours later, is after the end. A fake clock jumps from attempt to
 // attempt.
-func TestCaller_GivesUpOnAReceiverThatFailsForAnHour(t *testing.T) {
+func TestSender_FailsAfterMaxAge(t *testing.T) {
 	t.Parallel()
 	url, calls := startFailing(t)
 	b := newBench(t, time.Hour, loopback)
@@ -287,9 +287,9 @@ func TestCaller_GivesUpOnAReceiverThatFailsForAnHour(t *testing.T) {
 	}
 }
 
-// TestSlowReceiver: while it has as many calls as it may have, another one is
+// TestSender_ASlowReceiverDelaysNoOther: while it has as many calls as it may have, another one is
 // put off, which is no attempt.
-func TestSlowReceiver(t *testing.T) {
+func TestSender_ASlowReceiverDelaysNoOther(t *testing.T) {
 	t.Parallel()
 	called, answer := make(chan struct{}, 2), make(chan struct{})
 	receiver := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { called <- struct{}{}; <-answer }))
@@ -314,9 +314,9 @@ func TestSlowReceiver(t *testing.T) {
 	b.awaitEmpty(t)
 }
 
-// TestReceiverThatIsAway: more callbacks than a consumer holds by default wait
+// TestSender_RetriesWhenTheReceiverIsUnreachable: more callbacks than a consumer holds by default wait
 // for a receiver that is away, and those of others are sent all the same.
-func TestReceiverThatIsAway(t *testing.T) {
+func TestSender_RetriesWhenTheReceiverIsUnreachable(t *testing.T) {
 	t.Parallel()
 	away := httptest.NewServer(http.NotFoundHandler())
 	away.Close()
@@ -355,7 +355,7 @@ func TestReceiverThatIsAway(t *testing.T) {
 	}
 }
 
-func TestCallbackThatIsGivenUp(t *testing.T) {
+func TestSender_StopsWithoutAnotherAttempt(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		status int
@@ -387,7 +387,7 @@ func TestCallbackThatIsGivenUp(t *testing.T) {
 	}
 }
 
-func TestRedirectIsNoDelivery(t *testing.T) {
+func TestSender_FollowsNoRedirect(t *testing.T) {
 	t.Parallel()
 	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("the redirect was followed") }))
 	t.Cleanup(other.Close)
@@ -401,7 +401,7 @@ func TestRedirectIsNoDelivery(t *testing.T) {
 	}
 }
 
-func TestWhatIsNotACallbackIsDropped(t *testing.T) {
+func TestSender_DropsAMessageWithoutURL(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, time.Hour)
 	if _, err := b.js.Publish(t.Context(), subject.Callbacks("j1"), []byte("no address")); err != nil {
@@ -411,17 +411,17 @@ func TestWhatIsNotACallbackIsDropped(t *testing.T) {
 	b.awaitEmpty(t)
 }
 
-func TestSecretsThatCannotBeUsed(t *testing.T) {
+func TestNew_RejectsInvalidSecrets(t *testing.T) {
 	t.Parallel()
 	for _, s := range []string{"", "whsec_", "whsec_!", "plain", base64.StdEncoding.EncodeToString([]byte("0123456789012345678901234"))} {
-		if _, err := newSender(nil, []string{secret('a'), s}); err == nil || !strings.Contains(err.Error(), "secret 2") || len(s) > 10 && strings.Contains(err.Error(), s) {
+		if _, err := newPoster(nil, []string{newSecret('a'), s}); err == nil || !strings.Contains(err.Error(), "secret 2") || len(s) > 10 && strings.Contains(err.Error(), s) {
 			t.Errorf("%q: %v, want an error that says which and not what", s, err)
 		}
 	}
 }
 
-// TestSpecificationVector signs the example of the specification's own test.
-func TestSpecificationVector(t *testing.T) {
+// TestPoster_SpecificationVector signs the example of the specification's own test.
+func TestPoster_SpecificationVector(t *testing.T) {
 	t.Parallel()
 	w, err := webhooks.NewWebhook("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
 	if err != nil {
@@ -433,18 +433,18 @@ func TestSpecificationVector(t *testing.T) {
 	}
 }
 
-func TestDelay(t *testing.T) {
+func TestRetryDelay(t *testing.T) {
 	t.Parallel()
 	for n := 1; n <= 2*len(schedule); n++ {
 		want := schedule[min(n, len(schedule))-1]
-		if d := delay(n, 0); d < want || d > want+want/4 {
+		if d := retryDelay(n, 0); d < want || d > want+want/4 {
 			t.Errorf("after attempt %d: %v, want %v and up to a quarter more", n, d, want)
 		}
 	}
-	if d := delay(1, 10*time.Minute); d != 10*time.Minute {
+	if d := retryDelay(1, 10*time.Minute); d != 10*time.Minute {
 		t.Errorf("told to wait 10 minutes: %v", d)
 	}
-	if d := delay(1, 240*time.Hour); d > time.Hour {
+	if d := retryDelay(1, 240*time.Hour); d > time.Hour {
 		t.Errorf("told to wait ten days: %v", d)
 	}
 }

@@ -9,12 +9,12 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-func TestPlaces_BoundAllAndEachClient(t *testing.T) {
+func TestRequestLimiter_LimitsTotalAndEachClient(t *testing.T) {
 	t.Parallel()
-	p := newPlaces("event streams", Bound{Max: 3, Client: 2})
+	p := newRequestLimiter("event streams", RequestLimit{Total: 3, PerClient: 2})
 	var leaves []func()
 	for _, client := range []string{"a", "a", "b"} {
-		leave, err := p.enter(client)
+		leave, err := p.acquire(client)
 		if err != nil {
 			t.Fatalf("%s: %v", client, err)
 		}
@@ -22,7 +22,7 @@ func TestPlaces_BoundAllAndEachClient(t *testing.T) {
 	}
 	rejected := func(client, want string) {
 		t.Helper()
-		_, err := p.enter(client)
+		_, err := p.acquire(client)
 		var p *v1.Problem
 		if !errors.As(err, &p) {
 			t.Fatalf("%s: got %v, want a problem", client, err)

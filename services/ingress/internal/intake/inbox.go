@@ -8,26 +8,26 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// replies is the inbox of this process: it hands each reply to the job that
+// inbox is the inbox of this process: it hands each reply to the job that
 // waits for it.
-type replies struct {
-	inbox string
-	sub   *nats.Subscription
+type inbox struct {
+	prefix string
+	sub    *nats.Subscription
 
 	mu      sync.Mutex
 	waiting map[string]chan<- *nats.Msg // by the ID of the job
 }
 
-func newReplies(conn *nats.Conn) (*replies, error) {
-	r := &replies{inbox: conn.NewInbox(), waiting: map[string]chan<- *nats.Msg{}}
+func newInbox(conn *nats.Conn) (*inbox, error) {
+	r := &inbox{prefix: conn.NewInbox(), waiting: map[string]chan<- *nats.Msg{}}
 	var err error
-	if r.sub, err = conn.Subscribe(r.inbox+".*", r.deliver); err != nil {
+	if r.sub, err = conn.Subscribe(r.prefix+".*", r.deliver); err != nil {
 		return nil, fmt.Errorf("subscribe to replies: %w", err)
 	}
 	return r, nil
 }
 
-func (r *replies) close() error {
+func (r *inbox) close() error {
 	if err := r.sub.Unsubscribe(); err != nil {
 		return fmt.Errorf("unsubscribe from replies: %w", err)
 	}
@@ -35,10 +35,10 @@ func (r *replies) close() error {
 }
 
 // subject is where the reply for a job is to be sent.
-func (r *replies) subject(id string) string { return r.inbox + "." + id }
+func (r *inbox) subject(id string) string { return r.prefix + "." + id }
 
-// expect returns where the reply for a job arrives, until forget is called.
-func (r *replies) expect(id string) <-chan *nats.Msg {
+// register returns where the reply for a job arrives, until forget is called.
+func (r *inbox) register(id string) <-chan *nats.Msg {
 	reply := make(chan *nats.Msg, 1)
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -46,7 +46,7 @@ func (r *replies) expect(id string) <-chan *nats.Msg {
 	return reply
 }
 
-func (r *replies) forget(id string) {
+func (r *inbox) unregister(id string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.waiting, id)
@@ -54,7 +54,7 @@ func (r *replies) forget(id string) {
 
 // deliver hands a reply to its job. It drops a second one, and one for which no
 // job waits any more.
-func (r *replies) deliver(m *nats.Msg) {
+func (r *inbox) deliver(m *nats.Msg) {
 	id := m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]
 	r.mu.Lock()
 	c := r.waiting[id]

@@ -29,7 +29,7 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
-// Config is what a [Fetches] needs; all of it.
+// Config is what a [Consumer] needs; all of it.
 type Config struct {
 	JetStream jetstream.JetStream
 	Clock     *clock.Clock
@@ -41,26 +41,26 @@ type Config struct {
 	Metrics   prometheus.Registerer
 }
 
-// Fetches turns messages of FETCHES into jobs: each is an image of a report
+// Consumer turns messages of FETCHES into jobs: each is an image of a report
 // that is somewhere on the web.
-type Fetches struct {
-	cfg    Config
-	tracer trace.Tracer
-	loop   *consume.Loop
-	done   *prometheus.CounterVec
+type Consumer struct {
+	cfg      Config
+	tracer   trace.Tracer
+	loop     *consume.Loop
+	outcomes *prometheus.CounterVec
 }
 
-// New returns a Fetches.
-func New(cfg Config) *Fetches {
-	f := &Fetches{
+// New returns a Consumer.
+func New(cfg Config) *Consumer {
+	f := &Consumer{
 		cfg: cfg, tracer: cfg.Tracers.Tracer("github.com/sightmesh/sightmesh/services/ingress"),
-		done: promauto.With(cfg.Metrics).NewCounterVec(prometheus.CounterOpts{
+		outcomes: promauto.With(cfg.Metrics).NewCounterVec(prometheus.CounterOpts{
 			Name: "sightmesh_fetches_total", Help: "Attempts to fetch images of reports, by outcome: done, a problem code or retried.",
 		}, []string{"outcome"}),
 	}
 	f.loop = consume.NewLoop(consume.Config{
-		Open: f.open, Fail: f.fail, Timeout: fetch.Timeout + storeTimeout, Backoff: storeBackoff,
-		Clock: cfg.Clock, Publisher: cfg.Publisher, Tracer: f.tracer, Logger: cfg.Logger, Hooks: consume.Hooks{Ended: f.ended},
+		Open: f.parseDelivery, Fail: f.failureMessages, Timeout: fetch.Timeout + storeTimeout, Backoff: storeBackoff,
+		Clock: cfg.Clock, Publisher: cfg.Publisher, Tracer: f.tracer, Logger: cfg.Logger, Hooks: consume.Hooks{Ended: f.countOutcome},
 	})
 	return f
 }
@@ -70,7 +70,7 @@ const storeTimeout = 10 * time.Second
 
 // Run fetches up to so many images at a time until ctx ends. What is under way
 // then is handed back.
-func (f *Fetches) Run(ctx context.Context, width int) {
+func (f *Consumer) Run(ctx context.Context, width int) {
 	src := consume.Source{
 		JetStream: f.cfg.JetStream, Stream: streams.Fetches, Consumer: streams.FetchesConsumer, Width: width, Prefetch: 1,
 	}
@@ -91,17 +91,17 @@ var backoff = retry.Exponential(time.Second, 64*time.Second, 4)
 // longestRetryAfter bounds what a host can ask for.
 const longestRetryAfter = 10 * time.Minute
 
-// ended counts what became of an image. One that was put off was not tried.
-func (f *Fetches) ended(_ context.Context, _ *consume.Delivery, outcome consume.Outcome) {
+// countOutcome counts what became of an image. One that was put off was not tried.
+func (f *Consumer) countOutcome(_ context.Context, _ *consume.Delivery, outcome consume.Outcome) {
 	switch outcome {
 	case consume.Snoozed, consume.HandedBack:
 	default:
-		f.done.WithLabelValues(string(outcome)).Inc()
+		f.outcomes.WithLabelValues(string(outcome)).Inc()
 	}
 }
 
-// open reads which image of which report a delivery is.
-func (f *Fetches) open(d *consume.Delivery) error {
+// parseDelivery reads which image of which report a delivery is.
+func (f *Consumer) parseDelivery(d *consume.Delivery) error {
 	job, err := subject.ParseFetches(d.Subject)
 	if err != nil {
 		return err
@@ -117,8 +117,8 @@ func (f *Fetches) open(d *consume.Delivery) error {
 	return d.ReadDeadline(p.JobDeadline(subject.Bulk))
 }
 
-// request returns what is to become of the image of a delivery.
-func (f *Fetches) request(ctx context.Context, d *consume.Delivery) (intake.Request, error) {
+// newRequest returns what is to become of the image of a delivery.
+func (f *Consumer) newRequest(ctx context.Context, d *consume.Delivery) (intake.Request, error) {
 	p, ok := f.cfg.Intake.Pipeline(d.Job.Pipeline)
 	if !ok {
 		p.Name = d.Job.Pipeline
@@ -137,54 +137,54 @@ func (f *Fetches) request(ctx context.Context, d *consume.Delivery) (intake.Requ
 	return r, nil
 }
 
-// fail returns the outcome of an image that cannot be a job.
-func (f *Fetches) fail(ctx context.Context, d *consume.Delivery, p *v1.Problem) ([]bus.Message, error) {
-	r, err := f.request(ctx, d)
+// failureMessages returns the outcome of an image that cannot be a job.
+func (f *Consumer) failureMessages(ctx context.Context, d *consume.Delivery, p *v1.Problem) ([]bus.Message, error) {
+	r, err := f.newRequest(ctx, d)
 	if err != nil {
 		return nil, err
 	}
-	m, err := intake.Failed(ctx, r, p)
+	m, err := intake.NewFailure(ctx, r, p)
 	return []bus.Message{m}, err
 }
 
 // process fetches the image of a delivery and stores it as a job.
-func (f *Fetches) process(ctx context.Context, d *consume.Delivery) ([]bus.Message, error) {
+func (f *Consumer) process(ctx context.Context, d *consume.Delivery) ([]bus.Message, error) {
 	var want v1.Fetch
 	if err := json.Unmarshal(d.Body, &want); err != nil {
 		return nil, consume.Drop(fmt.Errorf("decode fetch: %w", err))
 	}
-	r, err := f.request(ctx, d)
+	r, err := f.newRequest(ctx, d)
 	if err != nil {
 		return nil, consume.Drop(err)
 	}
-	slot, err := f.enter(ctx, r, want)
+	slot, err := f.acquirePermit(ctx, r, want)
 	switch {
 	case errors.Is(err, fetch.ErrBusy):
 		return nil, consume.Snooze(busyBackoff.Delay(d.Deliveries))
 	case errors.Is(err, errNotServed):
 		return nil, consume.Snooze(unservedBackoff.Delay(1))
 	case err == nil:
-		defer slot.Leave()
+		defer slot.Release()
 		ctx, span := f.tracer.Start(ctx, "fetch", trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(
 			telemetry.AttrJob.String(d.Job.ID), telemetry.AttrPipeline.String(d.Job.Pipeline),
 			semconv.HTTPRequestMethodGet))
 		defer span.End()
-		if err = f.store(ctx, r, slot); err != nil {
+		if err = f.fetchAndStore(ctx, r, slot); err != nil {
 			telemetry.Fail(span, err)
 		}
 	}
-	return nil, f.retry(ctx, d, err)
+	return nil, f.retryOrFail(ctx, d, err)
 }
 
-// retry counts a fetch that failed in a way that passes as an attempt. The last
+// retryOrFail counts a fetch that failed in a way that passes as an attempt. The last
 // of them does not pass any more.
-func (f *Fetches) retry(ctx context.Context, d *consume.Delivery, err error) error {
+func (f *Consumer) retryOrFail(ctx context.Context, d *consume.Delivery, err error) error {
 	var p *v1.Problem
 	after, passes := retry.Delay(err)
 	if !passes || !errors.As(err, &p) {
 		return err
 	}
-	n, countErr := f.attempt(ctx, d.Job.ID, d.Deliveries)
+	n, countErr := f.countAttempt(ctx, d.Job.ID, d.Deliveries)
 	if countErr != nil {
 		return countErr
 	}
@@ -205,10 +205,10 @@ var (
 	unservedBackoff = retry.Backoff{20 * time.Second}
 )
 
-// attempt counts a fetch of an image that failed in a way that passes, and
+// countAttempt counts a fetch of an image that failed in a way that passes, and
 // gives how many there were. Deliveries do not tell: an image may have been put
 // off before.
-func (f *Fetches) attempt(ctx context.Context, job string, deliveries int) (int, error) {
+func (f *Consumer) countAttempt(ctx context.Context, job string, deliveries int) (int, error) {
 	var tried v1.Attempts
 	if deliveries > 1 {
 		if _, err := bus.Last(ctx, f.cfg.JetStream, streams.Jobs, subject.FetchState(job), &tried); err != nil {
@@ -222,16 +222,16 @@ func (f *Fetches) attempt(ctx context.Context, job string, deliveries int) (int,
 	return tried.Attempts, nil
 }
 
-// enter takes a slot of the host of an image, once there is room for the job.
-func (f *Fetches) enter(ctx context.Context, r intake.Request, want v1.Fetch) (*fetch.Slot, error) {
-	if err := f.admit(ctx, r); err != nil {
+// acquirePermit takes a slot of the host of an image, once there is room for the job.
+func (f *Consumer) acquirePermit(ctx context.Context, r intake.Request, want v1.Fetch) (*fetch.Permit, error) {
+	if err := f.waitForAdmission(ctx, r); err != nil {
 		return nil, err
 	}
-	return f.cfg.Fetcher.TryEnter(want.URL)
+	return f.cfg.Fetcher.TryAcquire(want.URL)
 }
 
-// store fetches the image and makes a job of it.
-func (f *Fetches) store(ctx context.Context, r intake.Request, slot *fetch.Slot) (err error) {
+// fetchAndStore fetches the image and makes a job of it.
+func (f *Consumer) fetchAndStore(ctx context.Context, r intake.Request, slot *fetch.Permit) (err error) {
 	if r.Image, err = slot.Fetch(ctx); err != nil {
 		return err
 	}
@@ -241,10 +241,10 @@ func (f *Fetches) store(ctx context.Context, r intake.Request, slot *fetch.Slot)
 	return f.cfg.Intake.Store(ctx, r)
 }
 
-// admit waits, as every bulk job does, until the work ahead is little enough:
+// waitForAdmission waits, as every bulk job does, until the work ahead is little enough:
 // images are not fetched to wait somewhere else. The work ahead is that of all
 // pipelines; no other waits for a pipeline without workers.
-func (f *Fetches) admit(ctx context.Context, r intake.Request) error {
+func (f *Consumer) waitForAdmission(ctx context.Context, r intake.Request) error {
 	for {
 		if !f.cfg.Clock.Now().Before(r.Deadline) {
 			return v1.NewProblem(v1.DeadlineExceeded, "the deadline %s passed before the picture was fetched",

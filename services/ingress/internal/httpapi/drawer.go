@@ -25,15 +25,15 @@ const (
 	drawingWait = 30 * time.Second
 )
 
-// drawings answers with drawn images, which workers draw: nothing is decoded here.
-type drawings struct {
+// drawer answers with drawn images, which workers draw: nothing is decoded here.
+type drawer struct {
 	intake *intake.Intake
 	client *client.Client
-	turns  *semaphore.Weighted
+	slots  *semaphore.Weighted
 }
 
-func newDrawings(cfg Config) *drawings {
-	return &drawings{intake: cfg.Intake, client: cfg.Client, turns: semaphore.NewWeighted(maxDrawings)}
+func newDrawer(cfg Config) *drawer {
+	return &drawer{intake: cfg.Intake, client: cfg.Client, slots: semaphore.NewWeighted(maxDrawings)}
 }
 
 // drawnType returns the type of image that a client wants of a result; empty
@@ -46,10 +46,10 @@ func drawnType(r *http.Request) string {
 	return ""
 }
 
-// answer answers with the image of a request and the regions of its result drawn
+// writeDrawn answers with the image of a request and the regions of its result drawn
 // on it. An error is of the drawing alone: the job is done, and the response leads
 // to its result.
-func (d *drawings) answer(
+func (d *drawer) writeDrawn(
 	w http.ResponseWriter, r *http.Request, req *intake.Request, result v1.Result, mediaType string,
 ) error {
 	w.Header().Set("Content-Location", "/v1/images/"+result.ID)
@@ -68,20 +68,20 @@ func (d *drawings) answer(
 
 // draw has a worker draw. The drawn image counts to the memory of the request: the
 // client may take long to read it.
-func (d *drawings) draw(ctx context.Context, req *intake.Request, result v1.Result, mediaType string) ([]byte, error) {
+func (d *drawer) draw(ctx context.Context, req *intake.Request, result v1.Result, mediaType string) ([]byte, error) {
 	if err := d.ensureImage(ctx, req, result); err != nil {
 		return nil, err
 	}
 	turn, cancel := context.WithTimeout(ctx, drawingWait)
 	defer cancel()
-	if err := d.turns.Acquire(turn, 1); err != nil {
+	if err := d.slots.Acquire(turn, 1); err != nil {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
 		p := v1.NewProblem(v1.Overloaded, "%d images are being drawn", maxDrawings).WithLimit(maxDrawings)
 		return nil, retry.After(p, intake.RetryDelay)
 	}
-	defer d.turns.Release(1)
+	defer d.slots.Release(1)
 	image, err := d.client.Draw(ctx, req.Image, result, mediaType)
 	if err != nil {
 		return nil, err
@@ -91,7 +91,7 @@ func (d *drawings) draw(ctx context.Context, req *intake.Request, result v1.Resu
 
 // ensureImage fetches the image of a request with a URL again whose job was
 // there before, and checks that the result is that of the image.
-func (d *drawings) ensureImage(ctx context.Context, req *intake.Request, result v1.Result) error {
+func (d *drawer) ensureImage(ctx context.Context, req *intake.Request, result v1.Result) error {
 	if req.URL == "" {
 		return nil
 	}

@@ -14,14 +14,14 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/consume"
 )
 
-// TestFetches_Retry: failures that pass are counted and wait longer and longer,
+// TestConsumer_RetryOrFail: failures that pass are counted and wait longer and longer,
 // the last one is the outcome.
-func TestFetches_Retry(t *testing.T) {
+func TestConsumer_RetryOrFail(t *testing.T) {
 	js, err := jetstream.New(bustest.Start(t, "text").Connect(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &Fetches{cfg: Config{JetStream: js}}
+	f := &Consumer{cfg: Config{JetStream: js}}
 	problem := v1.NewProblem(v1.FetchFailed, "the host answered 503")
 	busy := retry.After(problem, 0)
 	d := &consume.Delivery{Job: subject.Job{Pipeline: "text", ID: "R1-0"}}
@@ -30,7 +30,7 @@ func TestFetches_Retry(t *testing.T) {
 		if i == 0 {
 			d.Deliveries = 1
 		}
-		after, passes := retry.Delay(f.retry(t.Context(), d, busy))
+		after, passes := retry.Delay(f.retryOrFail(t.Context(), d, busy))
 		if !passes {
 			t.Errorf("attempt %d is the last", i+1)
 		}
@@ -38,7 +38,7 @@ func TestFetches_Retry(t *testing.T) {
 			t.Errorf("after attempt %d: %v, want %v and up to a quarter more", i+1, after, want)
 		}
 	}
-	last := f.retry(t.Context(), d, busy)
+	last := f.retryOrFail(t.Context(), d, busy)
 	if _, passes := retry.Delay(last); passes {
 		t.Errorf("attempt %d is not the last", maxAttempts)
 	}
@@ -51,7 +51,7 @@ func TestFetches_Retry(t *testing.T) {
 	}{{"R2-0", time.Minute, time.Minute}, {"R2-1", time.Hour, 10 * time.Minute}} {
 		d := &consume.Delivery{Job: subject.Job{Pipeline: "text", ID: tt.id}, Deliveries: 1}
 		asked := retry.After(problem, tt.asked)
-		if after, _ := retry.Delay(f.retry(t.Context(), d, asked)); after != tt.want {
+		if after, _ := retry.Delay(f.retryOrFail(t.Context(), d, asked)); after != tt.want {
 			t.Errorf("told to wait %v: %v, want %v", tt.asked, after, tt.want)
 		}
 	}
