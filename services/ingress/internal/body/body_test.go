@@ -12,12 +12,20 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-func overloadLimit(err error) (limit int64, overloaded bool) {
+// checkOverloaded fails the test unless err is an overloaded problem with this limit.
+func checkOverloaded(t *testing.T, name string, err error, limit int64) {
+	t.Helper()
 	var p *v1.Problem
-	if !errors.As(err, &p) || p.Code != v1.Overloaded {
-		return 0, false
+	if !errors.As(err, &p) {
+		t.Errorf("%s: got %v, want a problem", name, err)
+		return
 	}
-	return p.Limit, true
+	if p.Code != v1.Overloaded {
+		t.Errorf("%s: the code is %s, want %s", name, p.Code, v1.Overloaded)
+	}
+	if p.Limit != limit {
+		t.Errorf("%s: the limit is %d, want %d", name, p.Limit, limit)
+	}
 }
 
 func TestMemory_LimitsTotalAndEachClient(t *testing.T) {
@@ -27,12 +35,8 @@ func TestMemory_LimitsTotalAndEachClient(t *testing.T) {
 	if err := errors.Join(a.Grow(40), b.Grow(20), c.Grow(30)); err != nil {
 		t.Fatal(err)
 	}
-	if limit, ok := overloadLimit(a.Grow(1)); !ok || limit != 60 {
-		t.Errorf("a client over its share: limit %d, overloaded %v", limit, ok)
-	}
-	if limit, ok := overloadLimit(c.Grow(11)); !ok || limit != 0 {
-		t.Errorf("more than there is: limit %d, overloaded %v", limit, ok)
-	}
+	checkOverloaded(t, "a client over its share", a.Grow(1), 60)
+	checkOverloaded(t, "more than the memory has", c.Grow(11), 0)
 	if n := c.Available(); n != 10 {
 		t.Errorf("%d bytes are free, want 10", n)
 	}
@@ -41,11 +45,14 @@ func TestMemory_LimitsTotalAndEachClient(t *testing.T) {
 	if err := c.Grow(30); err != nil {
 		t.Error(err)
 	}
-	for _, h := range []*Reservation{a, b, c, a} {
-		h.Release()
+	for _, r := range []*Reservation{a, b, c, a} {
+		r.Release()
 	}
-	if n := m.Used(); n != 0 || len(m.clients) != 0 {
-		t.Errorf("%d bytes are held, of %v", n, m.clients)
+	if n := m.Used(); n != 0 {
+		t.Errorf("%d bytes are reserved after the release, want 0", n)
+	}
+	if len(m.clients) != 0 {
+		t.Errorf("clients have memory after the release: %v", m.clients)
 	}
 }
 
@@ -56,16 +63,14 @@ func TestReservation_GrowWait(t *testing.T) {
 	if err := first.Grow(100); err != nil {
 		t.Fatal(err)
 	}
-	if _, ok := overloadLimit(second.GrowWait(t.Context(), 1, time.Millisecond)); !ok {
-		t.Error("a wait without room ends without a problem")
-	}
+	checkOverloaded(t, "a wait without free memory", second.GrowWait(t.Context(), 1, time.Millisecond), 0)
 	if err := m.NewReservation("c").Grow(1); err == nil {
-		t.Error("there is room")
+		t.Error("memory was reserved after the wait timed out")
 	}
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := second.GrowWait(ended, 1, time.Minute); !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v, want that of the context", err)
+		t.Errorf("got %v, want the error of the context", err)
 	}
 	time.AfterFunc(10*time.Millisecond, first.Release)
 	if err := second.GrowWait(t.Context(), 100, time.Minute); err != nil {
@@ -78,25 +83,28 @@ func TestReadAll_ReservesMemoryAsBytesArrive(t *testing.T) {
 	for _, c := range []struct {
 		length  int
 		largest int64
-		want    int64 // bytes that are taken
+		want    int64 // bytes that are reserved
 	}{
 		{0, 1 << 30, 0}, {5, 1 << 30, 64 << 10}, {5, 5, 5}, {64 << 10, 1 << 30, 64 << 10},
 		{64<<10 + 1, 1 << 30, 128 << 10}, {300 << 10, 1 << 30, 512 << 10}, {300 << 10, 300 << 10, 300 << 10}, {10, 3, 10},
 	} {
 		content := bytes.Repeat([]byte("x"), c.length)
-		taken := int64(0)
+		reserved := int64(0)
 		got, err := ReadAll(iotest.HalfReader(bytes.NewReader(content)), func(n int64) error {
-			taken += n
+			reserved += n
 			return nil
 		}, c.largest)
-		if err != nil || !bytes.Equal(got, content) {
-			t.Errorf("%d bytes: got %d, %v", c.length, len(got), err)
+		if err != nil {
+			t.Errorf("%d bytes: %v", c.length, err)
 		}
-		if c.largest > 3 && taken != c.want {
-			t.Errorf("%d bytes of at most %d take %d, want %d", c.length, c.largest, taken, c.want)
+		if !bytes.Equal(got, content) {
+			t.Errorf("%d bytes: got %d bytes with other content", c.length, len(got))
 		}
-		if int64(cap(got)) > taken {
-			t.Errorf("%d bytes have %d, but %d were taken", c.length, cap(got), taken)
+		if c.largest > 3 && reserved != c.want {
+			t.Errorf("%d bytes of at most %d: %d are reserved, want %d", c.length, c.largest, reserved, c.want)
+		}
+		if int64(cap(got)) > reserved {
+			t.Errorf("%d bytes: %d are allocated, but %d reserved", c.length, cap(got), reserved)
 		}
 	}
 }
@@ -104,12 +112,13 @@ func TestReadAll_ReservesMemoryAsBytesArrive(t *testing.T) {
 func TestReadAll_ReturnsTheFirstError(t *testing.T) {
 	t.Parallel()
 	broken, full := errors.New("broken"), errors.New("full")
-	take := func(int64) error { return nil }
-	if _, err := ReadAll(io.MultiReader(bytes.NewReader(make([]byte, 1000)), iotest.ErrReader(broken)), take, 2000); !errors.Is(err, broken) {
-		t.Errorf("got %v, want that of the reader", err)
+	grow := func(int64) error { return nil }
+	brokenReader := io.MultiReader(bytes.NewReader(make([]byte, 1000)), iotest.ErrReader(broken))
+	if _, err := ReadAll(brokenReader, grow, 2000); !errors.Is(err, broken) {
+		t.Errorf("got %v, want the error of the reader", err)
 	}
 	if _, err := ReadAll(bytes.NewReader(make([]byte, 1000)), func(int64) error { return full }, 2000); !errors.Is(err, full) {
-		t.Errorf("got %v, want that of grow", err)
+		t.Errorf("got %v, want the error of grow", err)
 	}
 }
 
@@ -122,14 +131,20 @@ func TestPace(t *testing.T) {
 		t.Errorf("the first deadline is %v", p.Deadline())
 	}
 	if p.Add(999, at(14)) {
-		t.Error("fewer bytes than a window has move the deadline")
+		t.Error("fewer bytes than those of a window move the deadline")
 	}
-	if !p.Add(1, at(14)) || !p.Deadline().Equal(at(24)) {
+	if !p.Add(1, at(14)) {
+		t.Error("the bytes of a window do not move the deadline")
+	}
+	if !p.Deadline().Equal(at(24)) {
 		t.Errorf("the deadline after a window is %v", p.Deadline())
 	}
 	p.Add(500, at(20))
-	if p.Restart(at(40)); !p.Deadline().Equal(at(50)) || p.Add(999, at(41)) {
+	if p.Restart(at(40)); !p.Deadline().Equal(at(50)) {
 		t.Errorf("the deadline after a pause is %v", p.Deadline())
+	}
+	if p.Add(999, at(41)) {
+		t.Error("the bytes before a pause count for the window after it")
 	}
 }
 

@@ -5,17 +5,17 @@ import (
 	"io"
 )
 
-// firstStep is the memory that is taken for a body once its first byte is there.
+// firstStep is the memory that is reserved when the first byte of a body arrives.
 const firstStep = 64 << 10
 
-// probeSize is how many bytes are read before memory is taken for more.
+// probeSize is how many bytes are read before memory is reserved for more.
 const probeSize = 512
 
-// ReadAll reads r to its end. Before it takes memory, it calls grow with the
-// number of bytes: 64 KiB at first, then as much as it has, so that it never has
-// more than twice what has arrived. largest is the most that is expected, as
-// announced by the client or limited by the caller; it spares memory and binds
-// nothing. ReadAll returns what it has read with every error.
+// ReadAll reads r to its end. Before it allocates memory, it calls grow with the
+// number of bytes: first 64 KiB, then as much as it already has, so that it never
+// has more than twice the bytes that arrived. largest is the expected size, as the
+// client announced it or the caller limits it. It reduces allocations and is not a
+// limit. ReadAll returns the bytes that it has read with every error.
 func ReadAll(r io.Reader, grow func(n int64) error, largest int64) ([]byte, error) {
 	var data []byte
 	var probe [probeSize]byte

@@ -1,6 +1,6 @@
-// Package jobparams reads what requests say of their images besides the bytes: parameters
-// and headers, with the same rules over HTTP and NATS. Its errors are problems that name
-// the parameter or header, and the limit.
+// Package jobparams parses the parameters and headers of requests with images. The rules
+// are the same over HTTP and NATS. Errors are problems that name the parameter or header,
+// and the limit.
 package jobparams
 
 import (
@@ -12,7 +12,7 @@ import (
 	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
 )
 
-// ParsePriority reads a priority.
+// ParsePriority parses a priority.
 func ParsePriority(value string) (subject.Priority, error) {
 	p := subject.Priority(value)
 	if !p.Valid() {
@@ -22,7 +22,7 @@ func ParsePriority(value string) (subject.Priority, error) {
 	return p, nil
 }
 
-// CheckWebhookURL rejects now what would be rejected when the job is done.
+// CheckWebhookURL returns a problem when no webhook would be sent to the URL.
 func CheckWebhookURL(i *intake.Intake, raw string) error {
 	err := i.CheckWebhookURL(raw)
 	switch {
@@ -34,7 +34,8 @@ func CheckWebhookURL(i *intake.Intake, raw string) error {
 	return nil
 }
 
-// ParseKey reads the header Idempotency-Key, which may be given once; "" for none.
+// ParseKey returns the value of the header Idempotency-Key, or "" when there is none. More
+// than one value is a problem.
 func ParseKey(values []string) (string, error) {
 	switch len(values) {
 	case 0:
@@ -45,8 +46,8 @@ func ParseKey(values []string) (string, error) {
 	return "", v1.NewProblem(v1.InvalidHeader, "%s is given %d times", v1.HeaderKey, len(values)).WithField(v1.HeaderKey)
 }
 
-// CheckKey checks a key, which stands in a header or field of this name. A problem has
-// the code.
+// CheckKey checks the length of a key in the header or field name. Its problem has the
+// given code.
 func CheckKey(code v1.Code, name, value string) error {
 	if len(value) > intake.MaxKey {
 		return v1.NewProblem(code, "%s may have %d bytes", name, intake.MaxKey).WithField(name).WithLimit(intake.MaxKey)
@@ -54,8 +55,8 @@ func CheckKey(code v1.Code, name, value string) error {
 	return nil
 }
 
-// ParseMetadata reads the headers X-Sight-Meta-*, whose names may be in any case. The
-// names of the metadata are in lower case.
+// ParseMetadata returns the metadata in the headers X-Sight-Meta-*, whose names are not
+// case-sensitive. It returns the names in lower case.
 func ParseMetadata(h map[string][]string) (map[string]string, error) {
 	out := map[string]string{}
 	for name, values := range h {
@@ -75,7 +76,7 @@ func ParseMetadata(h map[string][]string) (map[string]string, error) {
 	return out, nil
 }
 
-// IsMetadata reports whether a header is metadata.
+// IsMetadata reports whether a header has metadata.
 func IsMetadata(name string) bool {
 	n := len(v1.HTTPMetadataPrefix)
 	return len(name) >= n && strings.EqualFold(name[:n], v1.HTTPMetadataPrefix)

@@ -9,17 +9,17 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// Preference is what a client asks for with Prefer (RFC 7240).
+// Preference is the content of the header Prefer (RFC 7240).
 type Preference struct {
 	Async   bool
 	Wait    time.Duration // 0 for respond-async alone
-	Applied string        // for Preference-Applied; empty when nothing was asked
+	Applied string        // value of Preference-Applied; "" when no preference was given
 }
 
-// ParsePrefer reads respond-async and wait. Preferences that are not known
-// are ignored, as the RFC wants; of one given twice the first counts. A wait
-// over maxWait is shortened, and Applied says so. Both together ask for
-// the result if it is there within the wait (section 4.3 of the RFC).
+// ParsePrefer parses respond-async and wait. As the RFC requires, it ignores
+// unknown preferences and uses the first of repeated ones. It reduces a wait to
+// maxWait, and Applied has the reduced value. Both preferences together request
+// the result if it is available within the wait (section 4.3 of the RFC).
 func ParsePrefer(headers []string, defaultWait, maxWait time.Duration) (Preference, error) {
 	p := Preference{Wait: defaultWait}
 	waitSeen := false

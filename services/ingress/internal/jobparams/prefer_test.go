@@ -9,7 +9,7 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// problemCodeAndField gives code and field of an error that is a problem.
+// problemCodeAndField returns the code and the field of the problem in an error.
 func problemCodeAndField(err error) (v1.Code, string) {
 	var p *v1.Problem
 	if errors.As(err, &p) {
@@ -50,13 +50,20 @@ func TestParsePrefer(t *testing.T) {
 	for _, tt := range prefers {
 		got, err := ParsePrefer(tt.headers, defaultWait, maxWait)
 		if tt.wrong {
-			if code, field := problemCodeAndField(err); code != v1.InvalidHeader || field != "Prefer" {
-				t.Errorf("%q: got %v, want a problem with Prefer", tt.headers, err)
+			code, field := problemCodeAndField(err)
+			if code != v1.InvalidHeader {
+				t.Errorf("%q: got %v, want %s", tt.headers, err, v1.InvalidHeader)
+			}
+			if field != "Prefer" {
+				t.Errorf("%q: the field is %q, want Prefer", tt.headers, field)
 			}
 			continue
 		}
-		if err != nil || got != tt.want {
-			t.Errorf("%q: got %+v, %v, want %+v", tt.headers, got, err, tt.want)
+		if err != nil {
+			t.Errorf("%q: %v", tt.headers, err)
+		}
+		if got != tt.want {
+			t.Errorf("%q: got %+v, want %+v", tt.headers, got, tt.want)
 		}
 	}
 }
@@ -69,16 +76,19 @@ func FuzzParsePrefer(f *testing.F) {
 		p, err := ParsePrefer([]string{header}, defaultWait, maxWait)
 		if err != nil {
 			if code, _ := problemCodeAndField(err); code != v1.InvalidHeader {
-				t.Errorf("%q: %v is no problem with the header", header, err)
+				t.Errorf("%q: got %v, want %s", header, err, v1.InvalidHeader)
 			}
 			return
 		}
 		if p.Wait < 0 || p.Wait > maxWait {
-			t.Errorf("%q: waits %v", header, p.Wait)
+			t.Errorf("%q: the wait is %v, want 0 to %v", header, p.Wait, maxWait)
 		}
-		// What is said to be applied gives the same when it is asked for.
-		if again, err := ParsePrefer([]string{p.Applied}, defaultWait, maxWait); err != nil || again != p {
-			t.Errorf("%q: %+v, but what it applied gives %+v, %v", header, p, again, err)
+		again, err := ParsePrefer([]string{p.Applied}, defaultWait, maxWait)
+		if err != nil {
+			t.Errorf("%q: parse the applied preferences: %v", header, err)
+		}
+		if again != p {
+			t.Errorf("%q: got %+v, but the applied preferences give %+v", header, p, again)
 		}
 	})
 }
