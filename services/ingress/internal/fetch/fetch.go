@@ -1,11 +1,10 @@
-// Package fetch gets pictures from addresses that clients name, and is the one
-// way in which the mesh speaks to addresses that clients name.
+// Package fetch downloads images from URLs that clients send. All connections of the
+// mesh to such URLs use its transport.
 //
-// It never connects to an address that is not public, unless the operator
-// allows it: every address is checked in the moment in which it is dialled,
-// after its name was resolved and after every redirect, so that neither a name
-// that resolves to something else the second time nor a redirect gains
-// anything.
+// The transport never connects to an address that is not public, unless the operator
+// allows it. It checks every address when it dials, after name resolution and after
+// every redirect. A name that resolves to another address the second time, or a
+// redirect, cannot bypass the check.
 package fetch
 
 import (
@@ -30,20 +29,20 @@ import (
 	"github.com/sightmesh/sightmesh/services/ingress/internal/body"
 )
 
-// Timeout is how long the fetch of an image may take in a mesh.
+// Timeout is the time limit of a fetch in a mesh.
 const Timeout = 30 * time.Second
 
-// Config of a fetcher. All fields but Allow and Resolver are needed.
+// Config is the configuration of a [Fetcher]. All fields but Allow and Resolver are required.
 type Config struct {
-	// MaxBytes of a picture.
+	// MaxBytes is the largest size of an image, after decompression.
 	MaxBytes int64
-	// Timeout of a whole fetch.
+	// Timeout is the time limit of a fetch, redirects included.
 	Timeout time.Duration
-	// PerHost bounds the fetches from one host at a time.
+	// PerHost is the maximum of concurrent fetches from one host.
 	PerHost int
-	// Allow lists networks that may be reached although they are not public.
+	// Allow lists networks that are allowed although they are not public.
 	Allow []netip.Prefix
-	// Resolver of names; nil for that of the system.
+	// Resolver resolves names. nil means the resolver of the system.
 	Resolver *net.Resolver
 }
 
@@ -53,14 +52,14 @@ const (
 	userAgent      = "sightmesh/1 (+https://github.com/sightmesh/sightmesh)"
 )
 
-// Fetcher fetches. It is safe for use by many.
+// A Fetcher downloads images. It is safe for concurrent use by multiple goroutines.
 type Fetcher struct {
 	cfg    Config
 	client *http.Client
 	hosts  *HostLimiter
 }
 
-// New returns a fetcher.
+// New returns a Fetcher. The caller calls Close.
 func New(cfg Config) *Fetcher {
 	f := &Fetcher{cfg: cfg, hosts: NewHostLimiter(cfg.PerHost)}
 	f.client = &http.Client{
@@ -76,8 +75,9 @@ func New(cfg Config) *Fetcher {
 	return f
 }
 
-// NewTransport connects to public addresses and those that cfg allows, and to no
-// others: dialling them fails with [v1.URLRefused]. It knows no proxy.
+// NewTransport returns a transport that connects only to public addresses and to the
+// networks that cfg allows. Dialing another address fails with [v1.URLRefused]. The
+// transport uses no proxy.
 func NewTransport(cfg Config) *http.Transport {
 	var v4, v6 []netip.Prefix
 	for _, p := range cfg.Allow {
@@ -109,7 +109,7 @@ func NewTransport(cfg Config) *http.Transport {
 	}
 }
 
-// Close gives up idle connections.
+// Close closes idle connections.
 func (f *Fetcher) Close() { f.client.CloseIdleConnections() }
 
 func newProblem(code v1.Code, format string, args ...any) error {
@@ -120,65 +120,64 @@ func newTransientProblem(after time.Duration, format string, args ...any) error 
 	return retry.After(newProblem(v1.FetchFailed, format, args...), after)
 }
 
-// ErrBusy says that a host has no free slot.
+// ErrBusy is the error when a host has no free permit.
 var ErrBusy = errors.New("as much as may be is being done with this host")
 
-// Fetch gets what is at raw, once its host has a slot. Every error wraps a
-// [*v1.Problem], url-refused, fetch-failed or too-large, unless ctx was
-// cancelled. An error that may pass is a [*retry.Error] with the delay that the
-// host asked for.
+// Fetch downloads the image at a URL, after it has acquired a permit of the host. Every
+// error wraps a [*v1.Problem], url-refused, fetch-failed or too-large, unless ctx was
+// cancelled. A transient error is a [*retry.Error] with the delay that the host has
+// requested.
 func (f *Fetcher) Fetch(ctx context.Context, raw string) ([]byte, error) {
 	return f.FetchBounded(ctx, raw, growUnbounded)
 }
 
-// growUnbounded takes memory without asking.
+// growUnbounded is a grow function without a limit.
 func growUnbounded(int64) error { return nil }
 
-// FetchBounded is Fetch that calls grow before it takes memory for n more bytes
-// of what arrives. It ends with an error of grow, which has to be a
-// [*retry.Error] or [*v1.Problem].
+// FetchBounded is like Fetch, but calls grow before it allocates memory for n more
+// bytes. It returns the error of grow, which must be a [*retry.Error] or [*v1.Problem].
 func (f *Fetcher) FetchBounded(ctx context.Context, raw string, grow func(n int64) error) ([]byte, error) {
 	u, err := parseURL(raw)
 	if err != nil {
 		return nil, err
 	}
-	// Waiting for others is not the time of the host.
+	// The wait for other fetches does not count for the time limit of the host.
 	wait, cancel := context.WithTimeout(ctx, f.cfg.Timeout)
 	defer cancel()
-	leave, err := f.hosts.Acquire(wait, u.Host)
+	release, err := f.hosts.Acquire(wait, u.Host)
 	if err != nil && ctx.Err() == nil {
 		return nil, newTransientProblem(0, "other pictures of its host took longer than %v", f.cfg.Timeout)
 	}
 	if err != nil {
 		return nil, f.classifyError(ctx, err)
 	}
-	defer leave()
+	defer release()
 	return f.fetch(ctx, u, grow)
 }
 
-// Permit is a slot of the host of an address.
+// A Permit allows one fetch from the host of a URL.
 type Permit struct {
 	fetcher *Fetcher
 	address *url.URL
-	// Release gives the slot back.
+	// Release returns the permit.
 	Release func()
 }
 
-// TryAcquire takes a slot of the host of raw that is free. The error is
-// [ErrBusy] when there is none, or a [*v1.Problem] of the address.
+// TryAcquire acquires a permit of the host of a URL without waiting. It returns [ErrBusy]
+// when no permit is free, and a [*v1.Problem] for an invalid URL.
 func (f *Fetcher) TryAcquire(raw string) (*Permit, error) {
 	u, err := parseURL(raw)
 	if err != nil {
 		return nil, err
 	}
-	leave, err := f.hosts.TryAcquire(u.Host)
+	release, err := f.hosts.TryAcquire(u.Host)
 	if err != nil {
 		return nil, err
 	}
-	return &Permit{f, u, leave}, nil
+	return &Permit{f, u, release}, nil
 }
 
-// Fetch is [Fetcher.Fetch] in the slot.
+// Fetch downloads the image of the permit. See [Fetcher.Fetch] for its errors.
 func (s *Permit) Fetch(ctx context.Context) ([]byte, error) {
 	return s.fetcher.fetch(ctx, s.address, growUnbounded)
 }
@@ -206,15 +205,15 @@ func checkURL(u *url.URL) error {
 	return nil
 }
 
-// fetch gets what is at u, within the time of a host.
+// fetch downloads the image at u within the time limit.
 func (f *Fetcher) fetch(ctx context.Context, u *url.URL, grow func(int64) error) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, f.cfg.Timeout)
 	defer cancel()
-	pic, err := f.download(ctx, u, grow)
+	image, err := f.download(ctx, u, grow)
 	if err != nil {
 		return nil, f.classifyError(ctx, err)
 	}
-	return pic, nil
+	return image, nil
 }
 
 func (f *Fetcher) download(ctx context.Context, u *url.URL, grow func(int64) error) ([]byte, error) {
@@ -239,19 +238,19 @@ func (f *Fetcher) download(ctx context.Context, u *url.URL, grow func(int64) err
 	if err != nil {
 		return nil, err
 	}
-	pic, err := body.ReadAll(io.LimitReader(content, f.cfg.MaxBytes+1), grow, f.cfg.MaxBytes+1)
+	image, err := body.ReadAll(io.LimitReader(content, f.cfg.MaxBytes+1), grow, f.cfg.MaxBytes+1)
 	if err != nil {
 		return nil, fmt.Errorf("fetch: %w", err)
 	}
-	if int64(len(pic)) > f.cfg.MaxBytes {
+	if int64(len(image)) > f.cfg.MaxBytes {
 		return nil, f.tooLarge()
 	}
-	return pic, nil
+	return image, nil
 }
 
-// decode returns the content of a response. Some hosts, such as stores whose files have a content coding, send gzip
-// although the request accepts none. The compressed bytes have the same limit as the image, since a gzip stream can
-// be endless and empty.
+// decode returns the decompressed content of a response. Some hosts send gzip although the request does not accept
+// it, such as object stores whose files have a content coding. The compressed bytes have the same limit as the image,
+// because a gzip stream can be endless and empty.
 func (f *Fetcher) decode(resp *http.Response) (io.Reader, error) {
 	switch coding := strings.ToLower(resp.Header.Get("Content-Encoding")); coding {
 	case "", "identity":
@@ -282,19 +281,18 @@ func (f *Fetcher) tooLarge() error {
 	return v1.NewProblem(v1.TooLarge, "a picture may have %d bytes", f.cfg.MaxBytes).WithField("url").WithLimit(f.cfg.MaxBytes)
 }
 
-// classifyError is the one table that says what an error means for a fetch. The
-// words of the network are not passed on: they could say what is behind a
-// firewall.
+// classifyError returns the error for the client. It leaves out texts of network errors,
+// because they can reveal what is behind a firewall.
 func (f *Fetcher) classifyError(ctx context.Context, err error) error {
-	var passing *retry.Error
+	var transient *retry.Error
 	var p *v1.Problem
 	var dns *net.DNSError
 	var tooLarge *http.MaxBytesError
 	var corrupt flate.CorruptInputError
 	switch {
-	case errors.As(err, &passing):
-		return passing
-	case errors.As(err, &p): // also of the guard or a redirect
+	case errors.As(err, &transient):
+		return transient
+	case errors.As(err, &p): // also an error of the dialer or of a redirect
 		return p
 	case errors.Is(err, context.Canceled):
 		return err

@@ -43,7 +43,7 @@ func newFetcher(t *testing.T, change func(*Config)) *Fetcher {
 	return f
 }
 
-// serve runs a server that counts the connections it gets.
+// serve starts a server that counts its connections.
 func serve(t *testing.T, h http.HandlerFunc) (addr string, seen *atomic.Int64) {
 	t.Helper()
 	seen = new(atomic.Int64)
@@ -58,14 +58,14 @@ func serve(t *testing.T, h http.HandlerFunc) (addr string, seen *atomic.Int64) {
 	return s.URL, seen
 }
 
-// problemOf returns the problem of a fetch, and when to try again if it passes.
-func problemOf(t *testing.T, err error) (p *v1.Problem, after time.Duration, passes bool) {
+// fetchProblem returns the problem of a fetch, and the delay of a transient one.
+func fetchProblem(t *testing.T, err error) (p *v1.Problem, after time.Duration, transient bool) {
 	t.Helper()
 	if !errors.As(err, &p) {
 		t.Fatalf("got %v, want a problem", err)
 	}
-	after, passes = retry.Delay(err)
-	return p, after, passes
+	after, transient = retry.Delay(err)
+	return p, after, transient
 }
 
 func TestFetcher_Fetch(t *testing.T) {
@@ -74,10 +74,10 @@ func TestFetcher_Fetch(t *testing.T) {
 	mux.HandleFunc("/ok", func(w http.ResponseWriter, r *http.Request) {
 		for _, h := range []string{"Referer", "Cookie", "Accept-Encoding"} {
 			if v := r.Header.Get(h); v != "" {
-				t.Errorf("the host is told %s: %s", h, v)
+				t.Errorf("the request has %s: %s, want none", h, v)
 			}
 		}
-		fmt.Fprint(w, "picture")
+		fmt.Fprint(w, "image")
 	})
 	mux.HandleFunc("/full", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, strings.Repeat("x", maxBytes)) })
 	mux.HandleFunc("/redirect/{n}", func(w http.ResponseWriter, r *http.Request) {
@@ -107,35 +107,39 @@ func TestFetcher_Fetch(t *testing.T) {
 	})
 	addr, _ := serve(t, mux.ServeHTTP)
 	f := newFetcher(t, nil)
-	for path, want := range map[string]string{"/ok": "picture", "/full": strings.Repeat("x", maxBytes), "/redirect/3": "picture"} {
-		if pic, err := f.Fetch(t.Context(), addr+path); err != nil || string(pic) != want {
-			t.Errorf("%s: %d bytes, %v", path, len(pic), err)
+	for path, want := range map[string]string{"/ok": "image", "/full": strings.Repeat("x", maxBytes), "/redirect/3": "image"} {
+		image, err := f.Fetch(t.Context(), addr+path)
+		if err != nil {
+			t.Errorf("%s: %v", path, err)
+		}
+		if string(image) != want {
+			t.Errorf("%s: got %d bytes, want %q", path, len(image), want)
 		}
 	}
 	for path, want := range map[string]struct {
-		code   v1.Code
-		passes bool
-		after  time.Duration
+		code      v1.Code
+		transient bool
+		after     time.Duration
 	}{
 		"/redirect/4": {code: v1.FetchFailed},
 		"/loop":       {code: v1.FetchFailed},
 		"/file":       {code: v1.URLRefused},
 		"/gone":       {code: v1.FetchFailed},
-		"/busy":       {code: v1.FetchFailed, passes: true, after: 7 * time.Second},
+		"/busy":       {code: v1.FetchFailed, transient: true, after: 7 * time.Second},
 		"/huge":       {code: v1.TooLarge},
 		"/endless":    {code: v1.TooLarge},
-		"/cut":        {code: v1.FetchFailed, passes: true},
+		"/cut":        {code: v1.FetchFailed, transient: true},
 	} {
 		_, err := f.Fetch(t.Context(), addr+path)
-		p, after, passes := problemOf(t, err)
+		p, after, transient := fetchProblem(t, err)
 		if p.Code != want.code {
 			t.Errorf("%s: %v, want %s", path, p, want.code)
 		}
-		if passes != want.passes {
-			t.Errorf("%s: passes is %v, want %v", path, passes, want.passes)
+		if transient != want.transient {
+			t.Errorf("%s: transient is %v, want %v", path, transient, want.transient)
 		}
 		if after != want.after {
-			t.Errorf("%s: to be tried again after %v, want %v", path, after, want.after)
+			t.Errorf("%s: the retry delay is %v, want %v", path, after, want.after)
 		}
 	}
 }
@@ -161,22 +165,22 @@ func TestFetcher_ContentEncoding(t *testing.T) {
 	noise := make([]byte, maxBytes+1)
 	rand.NewChaCha8([32]byte{}).Read(noise)
 	for name, tt := range map[string]struct {
-		coding  string
-		content []byte
-		unsaid  bool // the host does not announce a length
-		want    string
-		code    v1.Code
-		passes  bool
-		detail  string
+		coding    string
+		content   []byte
+		chunked   bool // the host does not announce a length
+		want      string
+		code      v1.Code
+		transient bool
+		detail    string
 	}{
 		"gzip":               {coding: "gzip", content: compress(t, []byte("image")), want: "image"},
-		"of unknown length":  {coding: "GZIP", content: compress(t, []byte("image")), unsaid: true, want: "image"},
+		"of unknown length":  {coding: "GZIP", content: compress(t, []byte("image")), chunked: true, want: "image"},
 		"x-gzip":             {coding: "x-gzip", content: compress(t, []byte("image")), want: "image"},
 		"identity":           {coding: "identity", content: []byte("image"), want: "image"},
 		"as large as may be": {coding: "gzip", content: compress(t, large[:maxBytes]), want: string(large[:maxBytes])},
 		"a bomb": {coding: "gzip", content: compress(t, large), code: v1.TooLarge,
 			detail: "a picture may have 1000 bytes"},
-		"empty without end": {coding: "gzip", content: bytes.Repeat(compress(t, nil), maxBytes), unsaid: true, code: v1.TooLarge,
+		"empty without end": {coding: "gzip", content: bytes.Repeat(compress(t, nil), maxBytes), chunked: true, code: v1.TooLarge,
 			detail: "a picture may have 1000 bytes"},
 		"large when compressed": {coding: "gzip", content: compress(t, noise), code: v1.TooLarge,
 			detail: "a picture may have 1000 bytes"},
@@ -184,9 +188,9 @@ func TestFetcher_ContentEncoding(t *testing.T) {
 			detail: "the host sent Content-Encoding gzip, but the content is not gzip"},
 		"damaged": {coding: "gzip", content: append(compress(t, nil)[:10], bytes.Repeat([]byte{0xff}, 30)...), code: v1.FetchFailed,
 			detail: "the host sent Content-Encoding gzip, but the content is not gzip"},
-		"cut off": {coding: "gzip", content: compress(t, noise[:500])[:300], code: v1.FetchFailed, passes: true,
+		"cut off": {coding: "gzip", content: compress(t, noise[:500])[:300], code: v1.FetchFailed, transient: true,
 			detail: "the host ended the picture before it was complete"},
-		"nothing": {coding: "gzip", code: v1.FetchFailed, passes: true,
+		"nothing": {coding: "gzip", code: v1.FetchFailed, transient: true,
 			detail: "the host ended the picture before it was complete"},
 		"another coding": {coding: "br", content: []byte("image"), code: v1.FetchFailed,
 			detail: `the host sent Content-Encoding "br", want gzip or none`},
@@ -195,11 +199,11 @@ func TestFetcher_ContentEncoding(t *testing.T) {
 			t.Parallel()
 			addr, _ := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 				w.Header().Set("Content-Encoding", tt.coding)
-				if !tt.unsaid {
+				if !tt.chunked {
 					w.Header().Set("Content-Length", strconv.Itoa(len(tt.content)))
 				}
 				w.WriteHeader(http.StatusOK)
-				if tt.unsaid {
+				if tt.chunked {
 					http.NewResponseController(w).Flush()
 				}
 				w.Write(tt.content)
@@ -214,21 +218,21 @@ func TestFetcher_ContentEncoding(t *testing.T) {
 				}
 				return
 			}
-			p, _, passes := problemOf(t, err)
+			p, _, transient := fetchProblem(t, err)
 			if p.Code != tt.code {
 				t.Errorf("the code is %s, want %s", p.Code, tt.code)
 			}
 			if p.Detail != tt.detail {
 				t.Errorf("the detail is %q, want %q", p.Detail, tt.detail)
 			}
-			if passes != tt.passes {
-				t.Errorf("passes is %v, want %v", passes, tt.passes)
+			if transient != tt.transient {
+				t.Errorf("transient is %v, want %v", transient, tt.transient)
 			}
 		})
 	}
 }
 
-// TestFetcher_RejectsAddressesThatAreNotPublic has a listener that would see it.
+// TestFetcher_RejectsAddressesThatAreNotPublic also checks that a local listener gets no connection.
 func TestFetcher_RejectsAddressesThatAreNotPublic(t *testing.T) {
 	t.Parallel()
 	addr, seen := serve(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "secret") })
@@ -244,14 +248,14 @@ func TestFetcher_RejectsAddressesThatAreNotPublic(t *testing.T) {
 		"http:example.com", "//example.com", "http://%zz", "",
 	} {
 		_, err := f.Fetch(t.Context(), raw)
-		got, _, _ := problemOf(t, err)
-		// Some forms are names to Go, and no name server knows them.
+		got, _, _ := fetchProblem(t, err)
+		// Go looks up http://127.1 as a name, which no name server has.
 		if got.Code != v1.URLRefused && (got.Code != v1.FetchFailed || raw != "http://127.1"+port) {
 			t.Errorf("%s: %v, want url-refused", raw, got)
 		}
 	}
 	if n := seen.Load(); n != 0 {
-		t.Errorf("the listener saw %d connections", n)
+		t.Errorf("the listener has got %d connections, want 0", n)
 	}
 }
 
@@ -262,27 +266,27 @@ func TestFetcher_RejectsARedirectToLoopback(t *testing.T) {
 	outside, _ := serve(t, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, inside, http.StatusFound) })
 	f := newFetcher(t, func(c *Config) { c.Allow = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")} })
 	_, err := f.Fetch(t.Context(), outside)
-	got, _, passes := problemOf(t, err)
+	got, _, transient := fetchProblem(t, err)
 	if got.Code != v1.URLRefused {
 		t.Errorf("got %v, want url-refused", got)
 	}
-	if passes {
-		t.Error("a refused address is to be tried again")
+	if transient {
+		t.Error("a rejected address is a transient error")
 	}
 	if n := seen.Load(); n != 0 {
-		t.Errorf("the listener inside saw %d connections", n)
+		t.Errorf("the internal listener has got %d connections, want 0", n)
 	}
 }
 
-// nameServer answers every question for an IPv4 address with the next of
-// addrs, and with the last for ever.
-func nameServer(t *testing.T, addrs ...netip.Addr) (r *net.Resolver, asked *atomic.Int64) {
+// nameServer starts a name server that returns the next of addrs for each query of an
+// IPv4 address, and then always the last.
+func nameServer(t *testing.T, addrs ...netip.Addr) (r *net.Resolver, queries *atomic.Int64) {
 	t.Helper()
 	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	asked = new(atomic.Int64)
+	queries = new(atomic.Int64)
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		buf := make([]byte, 1500)
@@ -296,10 +300,10 @@ func nameServer(t *testing.T, addrs ...netip.Addr) (r *net.Resolver, asked *atom
 				question = question[:i] // without the additional records
 			}
 			reply := append([]byte{}, question...)
-			reply[2], reply[3] = 0x81, 0x80 // an answer, recursion available
+			reply[2], reply[3] = 0x81, 0x80 // a response, recursion available
 			reply[10], reply[11] = 0, 0     // no additional records
 			if reply[len(reply)-3] == 1 {   // for an IPv4 address
-				a := addrs[min(int(asked.Add(1)), len(addrs))-1].As4()
+				a := addrs[min(int(queries.Add(1)), len(addrs))-1].As4()
 				reply[7] = 1
 				reply = append(reply, 0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4)
 				reply = append(reply, a[:]...)
@@ -315,11 +319,11 @@ func nameServer(t *testing.T, addrs ...netip.Addr) (r *net.Resolver, asked *atom
 	})
 	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "udp", conn.LocalAddr().String())
-	}}, asked
+	}}, queries
 }
 
-// TestFetcher_ChecksEachResolvedAddress: the first answer is harmless and passes any check
-// before the fetch, the second leads inside.
+// TestFetcher_ChecksEachResolvedAddress uses a name that first resolves to an allowed address,
+// and then to an address that is not allowed (DNS rebinding).
 func TestFetcher_ChecksEachResolvedAddress(t *testing.T) {
 	t.Parallel()
 	inside, seen := serve(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "secret") })
@@ -327,22 +331,25 @@ func TestFetcher_ChecksEachResolvedAddress(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	good, asked := nameServer(t, netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("127.0.0.2"))
+	resolver, queries := nameServer(t, netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("127.0.0.2"))
 	f := newFetcher(t, func(c *Config) {
-		c.Resolver, c.Allow = good, []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}
+		c.Resolver, c.Allow = resolver, []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}
 	})
 	raw := "http://rebind.example:" + u.Port()
-	if pic, err := f.Fetch(t.Context(), raw); err != nil || string(pic) != "secret" {
-		t.Fatalf("the first answer: %q, %v", pic, err)
+	if _, err := f.Fetch(t.Context(), raw); err != nil {
+		t.Fatalf("the first address: %v", err)
 	}
 	f.Close()
 	before := seen.Load()
 	_, err = f.Fetch(t.Context(), raw)
-	if got, _, _ := problemOf(t, err); got.Code != v1.URLRefused {
-		t.Errorf("the second answer: %v, want url-refused", got)
+	if got, _, _ := fetchProblem(t, err); got.Code != v1.URLRefused {
+		t.Errorf("the second address: %v, want url-refused", got)
 	}
-	if asked.Load() < 2 || seen.Load() != before {
-		t.Errorf("asked %d times, the listener saw %d more connections", asked.Load(), seen.Load()-before)
+	if n := queries.Load(); n < 2 {
+		t.Errorf("the name server has got %d queries, want 2 or more", n)
+	}
+	if n := seen.Load() - before; n != 0 {
+		t.Errorf("the listener has got %d more connections, want 0", n)
 	}
 }
 
@@ -360,14 +367,18 @@ func TestFetcher_TimesOut(t *testing.T) {
 	f := newFetcher(t, func(c *Config) { c.Timeout = 50 * time.Millisecond })
 	for _, path := range []string{"/header", "/body"} {
 		_, err := f.Fetch(t.Context(), addr+path)
-		if p, _, passes := problemOf(t, err); !passes || p.Code != v1.FetchFailed {
-			t.Errorf("%s: %v (passes: %v), want fetch-failed that passes", path, p, passes)
+		p, _, transient := fetchProblem(t, err)
+		if p.Code != v1.FetchFailed {
+			t.Errorf("%s: got %v, want fetch-failed", path, p)
+		}
+		if !transient {
+			t.Errorf("%s: the error is not transient", path)
 		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := newFetcher(t, nil).Fetch(ctx, addr); !errors.Is(err, context.Canceled) {
-		t.Errorf("cancelled: %v", err)
+		t.Errorf("cancelled: got %v, want %v", err, context.Canceled)
 	}
 }
 
@@ -380,7 +391,7 @@ func TestFetcher_LimitsFetchesPerHost(t *testing.T) {
 		}
 		time.Sleep(5 * time.Millisecond)
 		now.Add(-1)
-		io.WriteString(w, "picture")
+		io.WriteString(w, "image")
 	})
 	f := newFetcher(t, nil)
 	var wg sync.WaitGroup
@@ -395,8 +406,8 @@ func TestFetcher_LimitsFetchesPerHost(t *testing.T) {
 	if n := most.Load(); n != 2 {
 		t.Errorf("%d fetches at a time, want 2", n)
 	}
-	if n := len(f.hosts.used); n != 0 {
-		t.Errorf("%d hosts are remembered", n)
+	if n := len(f.hosts.hosts); n != 0 {
+		t.Errorf("%d hosts are in memory after the fetches, want 0", n)
 	}
 }
 
@@ -410,7 +421,7 @@ func FuzzCheckURL(f *testing.F) {
 			return
 		}
 		if u.Hostname() == "" && u.Host == "" || u.User != nil || !strings.HasPrefix(u.Scheme, "http") {
-			t.Errorf("%q passes", raw)
+			t.Errorf("%q is accepted", raw)
 		}
 	})
 }

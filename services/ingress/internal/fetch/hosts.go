@@ -7,59 +7,61 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// HostLimiter bounds what is done with each host at a time.
+// HostLimiter limits concurrent requests to each host.
 type HostLimiter struct {
-	each int
+	perHost int
 
-	mu   sync.Mutex
-	used map[string]*host
+	mu    sync.Mutex
+	hosts map[string]*host // those with users
 }
 
 type host struct {
-	slots *semaphore.Weighted
-	users int // that have a slot or wait for one
+	permits *semaphore.Weighted
+	users   int // requests that have a permit or wait for one
 }
 
-// NewHostLimiter gives every host so many slots.
-func NewHostLimiter(each int) *HostLimiter { return &HostLimiter{each: each, used: map[string]*host{}} }
-
-// Acquire waits for a slot of a host; leave gives it back.
-func (h *HostLimiter) Acquire(ctx context.Context, name string) (leave func(), err error) {
-	return h.acquire(name, func(slots *semaphore.Weighted) error { return slots.Acquire(ctx, 1) })
+// NewHostLimiter returns a HostLimiter that allows perHost requests to each host at a time.
+func NewHostLimiter(perHost int) *HostLimiter {
+	return &HostLimiter{perHost: perHost, hosts: map[string]*host{}}
 }
 
-// TryAcquire takes a slot of a host that is free, or says [ErrBusy].
-func (h *HostLimiter) TryAcquire(name string) (leave func(), err error) {
-	return h.acquire(name, func(slots *semaphore.Weighted) error {
-		if !slots.TryAcquire(1) {
+// Acquire waits for a permit of a host. The caller calls release.
+func (l *HostLimiter) Acquire(ctx context.Context, name string) (release func(), err error) {
+	return l.acquire(name, func(permits *semaphore.Weighted) error { return permits.Acquire(ctx, 1) })
+}
+
+// TryAcquire acquires a permit of a host without waiting. It returns [ErrBusy] when no permit is free.
+func (l *HostLimiter) TryAcquire(name string) (release func(), err error) {
+	return l.acquire(name, func(permits *semaphore.Weighted) error {
+		if !permits.TryAcquire(1) {
 			return ErrBusy
 		}
 		return nil
 	})
 }
 
-func (h *HostLimiter) acquire(name string, acquire func(*semaphore.Weighted) error) (leave func(), err error) {
-	h.mu.Lock()
-	one := h.used[name]
-	if one == nil {
-		one = &host{slots: semaphore.NewWeighted(int64(h.each))}
-		h.used[name] = one
+func (l *HostLimiter) acquire(name string, acquire func(*semaphore.Weighted) error) (release func(), err error) {
+	l.mu.Lock()
+	h := l.hosts[name]
+	if h == nil {
+		h = &host{permits: semaphore.NewWeighted(int64(l.perHost))}
+		l.hosts[name] = h
 	}
-	one.users++
-	h.mu.Unlock()
-	gone := func() {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		if one.users--; one.users == 0 {
-			delete(h.used, name)
+	h.users++
+	l.mu.Unlock()
+	removeUser := func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if h.users--; h.users == 0 {
+			delete(l.hosts, name)
 		}
 	}
-	if err := acquire(one.slots); err != nil {
-		gone()
+	if err := acquire(h.permits); err != nil {
+		removeUser()
 		return nil, err
 	}
 	return func() {
-		one.slots.Release(1)
-		gone()
+		h.permits.Release(1)
+		removeUser()
 	}, nil
 }

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// TestFetcher_TimeoutExcludesTheWaitForAPermit: every picture takes 0.2 s of the 0.5 s that
-// it may take, and the third waits for two others.
+// TestFetcher_TimeoutExcludesTheWaitForAPermit uses fetches of 0.2 s with a limit of 0.5 s,
+// of which the third waits for two others.
 func TestFetcher_TimeoutExcludesTheWaitForAPermit(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		time.Sleep(200 * time.Millisecond)
