@@ -1,6 +1,6 @@
-// Package reportfetch fetches the images of reports that are somewhere on the web.
-// It consumes the stream FETCHES and makes a job of each image, or the failure
-// of one. How an image is fetched is in package fetch.
+// Package reportfetch fetches the images of reports that are at URLs. It consumes the
+// stream FETCHES and creates a job for each image, or stores the failure of one.
+// Package fetch does the downloads.
 package reportfetch
 
 import (
@@ -29,7 +29,7 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
-// Config is what a [Consumer] needs; all of it.
+// Config is the configuration of a [Consumer]. All fields are required.
 type Config struct {
 	JetStream jetstream.JetStream
 	Clock     *clock.Clock
@@ -41,8 +41,8 @@ type Config struct {
 	Metrics   prometheus.Registerer
 }
 
-// Consumer turns messages of FETCHES into jobs: each is an image of a report
-// that is somewhere on the web.
+// A Consumer creates jobs from messages of FETCHES. Each message is an image of a report
+// at a URL.
 type Consumer struct {
 	cfg      Config
 	tracer   trace.Tracer
@@ -50,7 +50,7 @@ type Consumer struct {
 	outcomes *prometheus.CounterVec
 }
 
-// New returns a Consumer.
+// New returns a Consumer. The caller calls Run.
 func New(cfg Config) *Consumer {
 	f := &Consumer{
 		cfg: cfg, tracer: cfg.Tracers.Tracer("github.com/sightmesh/sightmesh/services/ingress"),
@@ -65,11 +65,11 @@ func New(cfg Config) *Consumer {
 	return f
 }
 
-// storeTimeout is how long an image may take to be stored once it is fetched.
+// storeTimeout is the time limit for storing an image after its download.
 const storeTimeout = 10 * time.Second
 
-// Run fetches up to so many images at a time until ctx ends. What is under way
-// then is handed back.
+// Run fetches up to width images at a time until ctx ends. It then naks the messages in
+// progress.
 func (f *Consumer) Run(ctx context.Context, width int) {
 	src := consume.Source{
 		JetStream: f.cfg.JetStream, Stream: streams.Fetches, Consumer: streams.FetchesConsumer, Width: width, Prefetch: 1,
@@ -77,21 +77,21 @@ func (f *Consumer) Run(ctx context.Context, width int) {
 	f.loop.Run(ctx, ctx, src, f.process)
 }
 
-// maxAttempts is how often an image is fetched when the failures are of the
-// kind that passes.
+// maxAttempts is the maximum of attempts to fetch an image, when the errors are
+// transient.
 const maxAttempts = 5
 
-// storeBackoff is the delay after an image could not be stored. The number of
-// deliveries that it goes by counts those that were put off, too.
+// storeBackoff is the delay after an image could not be stored. It depends on the number
+// of deliveries, which includes snoozed ones.
 var storeBackoff = retry.Exponential(time.Second, 8*time.Second, 2)
 
-// backoff is the delay after an attempt that failed.
+// backoff is the delay after a failed attempt.
 var backoff = retry.Exponential(time.Second, 64*time.Second, 4)
 
-// longestRetryAfter bounds what a host can ask for.
+// longestRetryAfter limits the delay that a host can request.
 const longestRetryAfter = 10 * time.Minute
 
-// countOutcome counts what became of an image. One that was put off was not tried.
+// countOutcome counts the outcome of a delivery. A snoozed delivery was no attempt.
 func (f *Consumer) countOutcome(_ context.Context, _ *consume.Delivery, outcome consume.Outcome) {
 	switch outcome {
 	case consume.Snoozed, consume.HandedBack:
@@ -100,7 +100,7 @@ func (f *Consumer) countOutcome(_ context.Context, _ *consume.Delivery, outcome 
 	}
 }
 
-// parseDelivery reads which image of which report a delivery is.
+// parseDelivery sets the job and the deadline of a delivery from its subject and headers.
 func (f *Consumer) parseDelivery(d *consume.Delivery) error {
 	job, err := subject.ParseFetches(d.Subject)
 	if err != nil {
@@ -117,7 +117,7 @@ func (f *Consumer) parseDelivery(d *consume.Delivery) error {
 	return d.ReadDeadline(p.JobDeadline(subject.Bulk))
 }
 
-// newRequest returns what is to become of the image of a delivery.
+// newRequest returns the request for the job of a delivery, without its image.
 func (f *Consumer) newRequest(ctx context.Context, d *consume.Delivery) (intake.Request, error) {
 	p, ok := f.cfg.Intake.Pipeline(d.Job.Pipeline)
 	if !ok {
@@ -137,7 +137,7 @@ func (f *Consumer) newRequest(ctx context.Context, d *consume.Delivery) (intake.
 	return r, nil
 }
 
-// failureMessages returns the outcome of an image that cannot be a job.
+// failureMessages returns the message with the outcome of an image that cannot be a job.
 func (f *Consumer) failureMessages(ctx context.Context, d *consume.Delivery, p *v1.Problem) ([]bus.Message, error) {
 	r, err := f.newRequest(ctx, d)
 	if err != nil {
@@ -147,7 +147,7 @@ func (f *Consumer) failureMessages(ctx context.Context, d *consume.Delivery, p *
 	return []bus.Message{m}, err
 }
 
-// process fetches the image of a delivery and stores it as a job.
+// process downloads the image of a delivery and stores it as a job.
 func (f *Consumer) process(ctx context.Context, d *consume.Delivery) ([]bus.Message, error) {
 	var want v1.Fetch
 	if err := json.Unmarshal(d.Body, &want); err != nil {
@@ -157,31 +157,31 @@ func (f *Consumer) process(ctx context.Context, d *consume.Delivery) ([]bus.Mess
 	if err != nil {
 		return nil, consume.Drop(err)
 	}
-	slot, err := f.acquirePermit(ctx, r, want)
+	permit, err := f.acquirePermit(ctx, r, want)
 	switch {
 	case errors.Is(err, fetch.ErrBusy):
 		return nil, consume.Snooze(busyBackoff.Delay(d.Deliveries))
 	case errors.Is(err, errNotServed):
 		return nil, consume.Snooze(unservedBackoff.Delay(1))
 	case err == nil:
-		defer slot.Release()
+		defer permit.Release()
 		ctx, span := f.tracer.Start(ctx, "fetch", trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(
 			telemetry.AttrJob.String(d.Job.ID), telemetry.AttrPipeline.String(d.Job.Pipeline),
 			semconv.HTTPRequestMethodGet))
 		defer span.End()
-		if err = f.fetchAndStore(ctx, r, slot); err != nil {
+		if err = f.fetchAndStore(ctx, r, permit); err != nil {
 			telemetry.Fail(span, err)
 		}
 	}
 	return nil, f.retryOrFail(ctx, d, err)
 }
 
-// retryOrFail counts a fetch that failed in a way that passes as an attempt. The last
-// of them does not pass any more.
+// retryOrFail counts an attempt that failed with a transient error. It returns the error
+// with the delay of the next attempt, or as a permanent error after the last attempt.
 func (f *Consumer) retryOrFail(ctx context.Context, d *consume.Delivery, err error) error {
 	var p *v1.Problem
-	after, passes := retry.Delay(err)
-	if !passes || !errors.As(err, &p) {
+	after, transient := retry.Delay(err)
+	if !transient || !errors.As(err, &p) {
 		return err
 	}
 	n, countErr := f.countAttempt(ctx, d.Job.ID, d.Deliveries)
@@ -194,35 +194,34 @@ func (f *Consumer) retryOrFail(ctx context.Context, d *consume.Delivery, err err
 	return retry.After(p, max(backoff.Delay(n), min(after, longestRetryAfter)))
 }
 
-// errNotServed says that the pipeline of an image has no worker now.
+// errNotServed is the error when the pipeline of an image has no worker.
 var errNotServed = errors.New("no worker is ready for the pipeline")
 
-// Nothing is held while an image is put off, so that a slow host or a pipeline
-// without workers takes nothing from the images of others. Many images of one
-// host are tried less and less often.
+// A snoozed image has no permit and no memory, so that a slow host or a pipeline without
+// workers does not delay other images. Many images of one host are retried at increasing
+// intervals.
 var (
 	busyBackoff     = retry.Exponential(time.Second, 30*time.Second, 2)
 	unservedBackoff = retry.Backoff{20 * time.Second}
 )
 
-// countAttempt counts a fetch of an image that failed in a way that passes, and
-// gives how many there were. Deliveries do not tell: an image may have been put
-// off before.
+// countAttempt counts a failed attempt to fetch an image, and returns the number of
+// attempts. The number of deliveries is no substitute, because it includes snoozed ones.
 func (f *Consumer) countAttempt(ctx context.Context, job string, deliveries int) (int, error) {
-	var tried v1.Attempts
+	var state v1.Attempts
 	if deliveries > 1 {
-		if _, err := bus.Last(ctx, f.cfg.JetStream, streams.Jobs, subject.FetchState(job), &tried); err != nil {
+		if _, err := bus.Last(ctx, f.cfg.JetStream, streams.Jobs, subject.FetchState(job), &state); err != nil {
 			return 0, fmt.Errorf("count the fetches: %w", err)
 		}
 	}
-	tried.Attempts++
-	if err := bus.PublishLast(ctx, f.cfg.JetStream, streams.Jobs, subject.FetchState(job), tried); err != nil {
+	state.Attempts++
+	if err := bus.PublishLast(ctx, f.cfg.JetStream, streams.Jobs, subject.FetchState(job), state); err != nil {
 		return 0, fmt.Errorf("count the fetches: %w", err)
 	}
-	return tried.Attempts, nil
+	return state.Attempts, nil
 }
 
-// acquirePermit takes a slot of the host of an image, once there is room for the job.
+// acquirePermit waits until the job can be admitted, and acquires a permit of the host.
 func (f *Consumer) acquirePermit(ctx context.Context, r intake.Request, want v1.Fetch) (*fetch.Permit, error) {
 	if err := f.waitForAdmission(ctx, r); err != nil {
 		return nil, err
@@ -230,9 +229,9 @@ func (f *Consumer) acquirePermit(ctx context.Context, r intake.Request, want v1.
 	return f.cfg.Fetcher.TryAcquire(want.URL)
 }
 
-// fetchAndStore fetches the image and makes a job of it.
-func (f *Consumer) fetchAndStore(ctx context.Context, r intake.Request, slot *fetch.Permit) (err error) {
-	if r.Image, err = slot.Fetch(ctx); err != nil {
+// fetchAndStore downloads the image and stores it as a job.
+func (f *Consumer) fetchAndStore(ctx context.Context, r intake.Request, permit *fetch.Permit) (err error) {
+	if r.Image, err = permit.Fetch(ctx); err != nil {
 		return err
 	}
 	if err := f.cfg.Intake.Inspect(ctx, r.Image); err != nil {
@@ -241,9 +240,10 @@ func (f *Consumer) fetchAndStore(ctx context.Context, r intake.Request, slot *fe
 	return f.cfg.Intake.Store(ctx, r)
 }
 
-// waitForAdmission waits, as every bulk job does, until the work ahead is little enough:
-// images are not fetched to wait somewhere else. The work ahead is that of all
-// pipelines; no other waits for a pipeline without workers.
+// waitForAdmission waits until a bulk job is admitted, so that images are not downloaded
+// before workers can process them. The backlog is that of all pipelines. It returns
+// errNotServed immediately for a pipeline without workers, so that other pipelines do not
+// wait for it.
 func (f *Consumer) waitForAdmission(ctx context.Context, r intake.Request) error {
 	for {
 		if !f.cfg.Clock.Now().Before(r.Deadline) {
@@ -261,7 +261,7 @@ func (f *Consumer) waitForAdmission(ctx context.Context, r intake.Request) error
 		after, _ := retry.Delay(err)
 		err = retry.Sleep(ctx, min(after, intake.RetryDelay, f.cfg.Clock.Until(r.Deadline)))
 		if err != nil && f.cfg.Clock.Now().Before(r.Deadline) {
-			return fmt.Errorf("wait until there is room: %w", err)
+			return fmt.Errorf("wait for admission: %w", err)
 		}
 	}
 }

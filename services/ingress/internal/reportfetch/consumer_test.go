@@ -14,8 +14,8 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/consume"
 )
 
-// TestConsumer_RetryOrFail: failures that pass are counted and wait longer and longer,
-// the last one is the outcome.
+// TestConsumer_RetryOrFail checks that the delay grows with the number of attempts, and that
+// the last attempt returns a permanent error.
 func TestConsumer_RetryOrFail(t *testing.T) {
 	js, err := jetstream.New(bustest.Start(t, "text").Connect(t))
 	if err != nil {
@@ -26,12 +26,12 @@ func TestConsumer_RetryOrFail(t *testing.T) {
 	busy := retry.After(problem, 0)
 	d := &consume.Delivery{Job: subject.Job{Pipeline: "text", ID: "R1-0"}}
 	for i, want := range []time.Duration{time.Second, 4 * time.Second, 16 * time.Second, 64 * time.Second} {
-		d.Deliveries = 10 * (i + 1) // it was put off in between
+		d.Deliveries = 10 * (i + 1) // with snoozed ones
 		if i == 0 {
 			d.Deliveries = 1
 		}
-		after, passes := retry.Delay(f.retryOrFail(t.Context(), d, busy))
-		if !passes {
+		after, transient := retry.Delay(f.retryOrFail(t.Context(), d, busy))
+		if !transient {
 			t.Errorf("attempt %d is the last", i+1)
 		}
 		if after < want || after > want+want/4 {
@@ -39,20 +39,20 @@ func TestConsumer_RetryOrFail(t *testing.T) {
 		}
 	}
 	last := f.retryOrFail(t.Context(), d, busy)
-	if _, passes := retry.Delay(last); passes {
+	if _, transient := retry.Delay(last); transient {
 		t.Errorf("attempt %d is not the last", maxAttempts)
 	}
 	if !errors.Is(last, problem) {
 		t.Errorf("the last attempt ends with %v, want %v", last, problem)
 	}
 	for _, tt := range []struct {
-		id          string
-		asked, want time.Duration
+		id              string
+		requested, want time.Duration
 	}{{"R2-0", time.Minute, time.Minute}, {"R2-1", time.Hour, 10 * time.Minute}} {
 		d := &consume.Delivery{Job: subject.Job{Pipeline: "text", ID: tt.id}, Deliveries: 1}
-		asked := retry.After(problem, tt.asked)
-		if after, _ := retry.Delay(f.retryOrFail(t.Context(), d, asked)); after != tt.want {
-			t.Errorf("told to wait %v: %v, want %v", tt.asked, after, tt.want)
+		err := retry.After(problem, tt.requested)
+		if after, _ := retry.Delay(f.retryOrFail(t.Context(), d, err)); after != tt.want {
+			t.Errorf("the host requests %v: the delay is %v, want %v", tt.requested, after, tt.want)
 		}
 	}
 }

@@ -14,8 +14,7 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/bustest"
 )
 
-// storeDone stores a report whose images all have an outcome, in the reverse
-// order.
+// storeDone stores a report, and an outcome for each image in reverse order.
 func (b bench) storeDone(t testing.TB, id string, images int) {
 	t.Helper()
 	m := v1.Manifest{ID: id, Pipeline: "text", Images: make([]v1.ReportSource, images)}
@@ -45,8 +44,7 @@ func (b bench) storeDone(t testing.TB, id string, images int) {
 	}
 }
 
-// countDone reads a report, and returns how many of its images have the
-// outcome that belongs there.
+// countDone reads a report, and returns how many of its images have their own outcome.
 func (b bench) countDone(t testing.TB, id string) (n int) {
 	t.Helper()
 	err := b.Read(t.Context(), id, func(v1.Report) error { return nil }, func(image v1.ReportImage) error {
@@ -62,8 +60,8 @@ func (b bench) countDone(t testing.TB, id string) (n int) {
 	return n
 }
 
-// TestReports_ReadBatchesRequests, and gets each outcome to its image: done and
-// failed ones, none, and few of those that are read together.
+// TestReports_ReadBatchesRequests also checks the outcome of each image: done, failed, both,
+// none, and few in one batch.
 func TestReports_ReadBatchesRequests(t *testing.T) {
 	t.Parallel()
 	const images, done = 120, 102
@@ -80,7 +78,7 @@ func TestReports_ReadBatchesRequests(t *testing.T) {
 			want[n] = v1.Done
 			b.storeOutcome(t, "R1", n, v1.Done)
 		}
-		if n%5 == 0 && n < done { // of those that are done too, the failure counts for nothing
+		if n%5 == 0 && n < done { // done wins over failed
 			b.storeOutcome(t, "R1", n, v1.Failed)
 			if want[n] != v1.Done {
 				want[n] = v1.Failed
@@ -131,8 +129,8 @@ func TestReports_ReadBatchesRequests(t *testing.T) {
 	}
 }
 
-// TestReports_ReadOnReplicatedStreams: outcomes that were stored a
-// moment ago are read, whichever server has the consumer.
+// TestReports_ReadOnReplicatedStreams checks that Read returns the newest outcomes through
+// every server.
 func TestReports_ReadOnReplicatedStreams(t *testing.T) {
 	t.Parallel()
 	const images = 20
@@ -158,8 +156,8 @@ func (b bench) storeOutcome(t *testing.T, id string, n int, status v1.Status) {
 	}
 }
 
-// BenchmarkReports_Read reads the largest report that there can be, and reports
-// how many requests to the server that takes.
+// BenchmarkReports_Read reads the largest report, and reports how many requests to the
+// server one read needs.
 func BenchmarkReports_Read(b *testing.B) {
 	const images = 1000
 	s := bustest.Start(b, "text")

@@ -1,10 +1,10 @@
 // Package reportintake accepts reports, which are jobs over many images, and reads
-// their state. What a report asks for and every outcome is in the stream REPORTS;
-// nothing here outlives a call.
+// their state. The stream REPORTS stores the manifest and all outcomes of a report. The
+// package keeps no state between calls.
 //
-// A report that was accepted ends, whatever dies: each of its images is a job
-// or the failure of one when [Reports.Submit] returns, or is fetched later by
-// package reportfetch. Errors are as those of package intake.
+// Every accepted report ends, even when processes die: when [Reports.Submit] returns,
+// each image is a job, is a stored failure, or is in FETCHES for package reportfetch.
+// Errors follow the rules of package intake.
 package reportintake
 
 import (
@@ -26,15 +26,15 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/reportoutcomes"
 )
 
-// Config of [Reports]. All fields are needed.
+// Config is the configuration of [Reports]. All fields are required.
 type Config struct {
 	JetStream jetstream.JetStream
 	Clock     *clock.Clock
 	Intake    *intake.Intake
-	// MaxImages bounds the images of a report.
+	// MaxImages is the maximum of images in a report.
 	MaxImages int
-	// MaxBacklog bounds the images of all reports that wait to be fetched. A
-	// report over it is rejected.
+	// MaxBacklog is the maximum of images of all reports that wait to be fetched. A
+	// report that exceeds it is rejected.
 	MaxBacklog int
 }
 
@@ -42,20 +42,20 @@ type Config struct {
 // goroutines.
 type Reports struct {
 	cfg     Config
-	backlog sync.Mutex // of reports that are being stored
+	backlog sync.Mutex // held from the check of the backlog until the report is stored
 }
 
 // New returns a Reports.
 func New(cfg Config) *Reports { return &Reports{cfg: cfg} }
 
-// Summary returns how a report is, without its images.
+// Summary returns the state of a report without its images.
 func (r *Reports) Summary(ctx context.Context, id string) (v1.Report, error) {
 	report, _, _, err := r.read(ctx, id)
 	return report, readError(err)
 }
 
-// Read calls begin with how a report is, and then each with every image in
-// order, which has its outcome where there is one.
+// Read calls begin with the state of a report, and then each for every image in order.
+// An image has its outcome, if there is one.
 func (r *Reports) Read(
 	ctx context.Context, id string, begin func(v1.Report) error, each func(v1.ReportImage) error,
 ) error {
@@ -69,8 +69,7 @@ func (r *Reports) Read(
 	return r.readImages(ctx, id, m.Images, stored, each)
 }
 
-// readAhead is how many results of a report are read at a time. They are held
-// until they are written.
+// readAhead is how many results of a report are read at a time and kept in memory.
 const readAhead = 50
 
 // readImages calls each with every image in order.
@@ -103,7 +102,7 @@ func (r *Reports) readImages(
 	return nil
 }
 
-// readError returns what a client is told when a report cannot be read now.
+// readError returns the error for the client when a report cannot be read.
 func readError(err error) error {
 	var p *v1.Problem
 	if err == nil || errors.As(err, &p) || errors.Is(err, context.Canceled) {
@@ -113,7 +112,7 @@ func readError(err error) error {
 	return retry.After(&intake.ServerError{Problem: p, Err: err}, intake.RetryDelay)
 }
 
-// read returns a report, what it asks for, and the outcomes there are.
+// read returns a report, its manifest, and its outcomes so far.
 func (r *Reports) read(ctx context.Context, id string) (v1.Report, v1.Manifest, reportoutcomes.Outcomes, error) {
 	var report v1.Report
 	var m v1.Manifest

@@ -21,32 +21,30 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
-// MaxLocation bounds the bytes of where an image was taken, in the words of the
-// client.
+// MaxLocation is the maximum length of the location of an image, in bytes.
 const MaxLocation = 1024
 
-// Request is a report that a client wants. All of a report is bulk work.
+// A Request is a report to submit. All its jobs have the priority bulk.
 type Request struct {
 	Pipeline pipeline.Pipeline
-	// Key is the idempotency key; empty for none.
+	// Key is the idempotency key. "" means none.
 	Key string
-	// Metadata and WebhookURL are those of the report; both may be empty.
+	// Metadata and WebhookURL belong to the report. Both are optional.
 	Metadata   map[string]string
 	WebhookURL string
-	// Sources are images to fetch, or Uploads are images that came with the
-	// request.
+	// Sources are images to fetch. Uploads are images in the request. A request has
+	// either.
 	Sources []v1.ReportSource
 	Uploads []Upload
 }
 
-// Upload is an image that came with a request, or the problem with it alone.
+// An Upload is an image in a request, or the problem of this image.
 type Upload struct {
 	Image []byte
 	Err   error
 }
 
-// Submit accepts a report, or finds the one that the key of the request stands
-// for.
+// Submit accepts a report, or returns the report of an earlier request with the same key.
 func (r *Reports) Submit(ctx context.Context, req Request) (v1.Report, error) {
 	var none v1.Report
 	n := max(len(req.Sources), len(req.Uploads))
@@ -69,7 +67,7 @@ func (r *Reports) Submit(ctx context.Context, req Request) (v1.Report, error) {
 			if !errors.As(err, &p) || p.Code != v1.UnknownReport {
 				return report, intake.JobError(err, claimed)
 			}
-			id = claimed // the first request has not stored the report, or not yet
+			id = claimed // the first request has not stored the report (yet)
 		}
 	}
 	now := r.cfg.Clock.Now().UTC()
@@ -85,7 +83,7 @@ func (r *Reports) Submit(ctx context.Context, req Request) (v1.Report, error) {
 		}
 		m.Images = make([]v1.ReportSource, n)
 	} else {
-		// One after the other: the backlog has the reports before this one.
+		// One report at a time, so that the backlog includes the reports before this one.
 		r.backlog.Lock()
 		defer r.backlog.Unlock()
 		if err := r.checkBacklog(ctx, req.Pipeline, n); err != nil {
@@ -110,7 +108,7 @@ func TooManyImages(limit int) *v1.Problem {
 		WithField("images").WithLimit(int64(limit))
 }
 
-// fingerprint is what makes two reports the same.
+// fingerprint returns a hash of the images of the report.
 func (req Request) fingerprint() []byte {
 	h := sha256.New()
 	for _, s := range req.Sources {
@@ -123,12 +121,12 @@ func (req Request) fingerprint() []byte {
 	return h.Sum(nil)
 }
 
-// backlogDelay is how long a client should wait until images were fetched.
+// backlogDelay is the retry delay when the backlog is full.
 const backlogDelay = 30 * time.Second
 
-// checkBacklog rejects a report of a pipeline that has no worker, while too many
-// images wait to be fetched, or while results cannot be stored. That the work
-// ahead is long is no reason: the images are fetched when it is done.
+// checkBacklog rejects a report when its pipeline has no worker, when too many images
+// wait to be fetched, or when results cannot be stored. It accepts a report when the
+// workers have a long backlog, because images are fetched when the backlog is processed.
 func (r *Reports) checkBacklog(ctx context.Context, pl pipeline.Pipeline, n int) error {
 	if err := r.cfg.Intake.AdmitLater(ctx, pl); err != nil {
 		return err
@@ -145,8 +143,8 @@ func (r *Reports) checkBacklog(ctx context.Context, pl pipeline.Pipeline, n int)
 	return nil
 }
 
-// readBacklog returns how many images of all reports wait to be fetched: those
-// that are queued, and those of the reports that are not expanded yet.
+// readBacklog returns how many images of all reports wait to be fetched: the messages of
+// FETCHES, and the images of the reports that are not expanded yet.
 func (r *Reports) readBacklog(ctx context.Context) (int, error) {
 	fetches, err := r.cfg.JetStream.Stream(ctx, streams.Fetches)
 	if err != nil {
@@ -181,9 +179,9 @@ func (r *Reports) readBacklog(ctx context.Context) (int, error) {
 	return n, nil
 }
 
-// storeUploads makes a job of each image, before the report is stored: then all
-// of it is there, or the report was not accepted. It returns the images that are
-// jobs, and with an error also the one that may be, so that the client is told.
+// storeUploads stores a job for each image before the report itself is stored, so that a
+// stored report is complete. It returns the stored images. With an error it also returns
+// the image that may be stored, so that the client gets its ID.
 func (r *Reports) storeUploads(
 	ctx context.Context, p pipeline.Pipeline, m v1.Manifest, uploads []Upload,
 ) (stored []v1.ProblemImage, err error) {
@@ -208,9 +206,9 @@ func (r *Reports) storeUploads(
 	return stored, nil
 }
 
-// storeUpload makes a job of an image, or stores its failure with the problem bad
-// that it came with. The image has a trace of its own, linked to that of the report:
-// one of a thousand images could not be read.
+// storeUpload stores a job for an image, or its failure when bad or the inspection returns
+// a problem. The image has its own trace, linked to the trace of the report, because a
+// trace with a thousand images is unreadable.
 func (r *Reports) storeUpload(ctx context.Context, job intake.Request, bad error) (v1.Status, error) {
 	ctx, span := telemetry.StartChild(ctx, "image", trace.WithNewRoot(), trace.WithLinks(trace.LinkFromContext(ctx)),
 		trace.WithAttributes(telemetry.AttrJob.String(job.ID), telemetry.AttrReport.String(job.Report.Report),
@@ -235,8 +233,8 @@ func (r *Reports) storeUpload(ctx context.Context, job intake.Request, bad error
 	return status, nil
 }
 
-// store stores what a report asks for. From here on the report ends, whatever
-// dies; a second one with the same ID adds nothing.
+// store stores the manifest of a report. After that the report ends, even when processes
+// die. A second manifest with the same ID has no effect.
 func (r *Reports) store(ctx context.Context, m v1.Manifest) error {
 	body, err := json.Marshal(m)
 	if err != nil {

@@ -36,11 +36,10 @@ import (
 
 var text = pipeline.Pipeline{Name: "text", Deadline: time.Minute, BulkDeadline: time.Hour}
 
-// bench is Reports against a real server, of 3 images at most, while 4 wait to
-// be fetched at most.
+// bench is Reports with a real server. A report has at most 3 images, and the backlog 4.
 type bench struct {
 	*Reports
-	nc *nats.Conn // of all others
+	nc *nats.Conn // of the other services
 	js jetstream.JetStream
 }
 
@@ -50,8 +49,8 @@ func newBench(t testing.TB) bench {
 	return newBenchOn(t, s, s)
 }
 
-// newBenchOn has Reports that publish through another server than s, such as a
-// proxy in front of it.
+// newBenchOn returns a bench that publishes through another server than s, such as a proxy
+// in front of s.
 func newBenchOn(t testing.TB, s, publishThrough *bustest.Server) bench {
 	t.Helper()
 	nc := s.Connect(t)
@@ -82,7 +81,7 @@ func newBenchOn(t testing.TB, s, publishThrough *bustest.Server) bench {
 	return bench{r, s.Connect(t), js}
 }
 
-// newServedBench has a worker for the pipeline text.
+// newServedBench returns a bench with a worker for the pipeline text.
 func newServedBench(t *testing.T) bench {
 	t.Helper()
 	b := newBench(t)
@@ -90,7 +89,7 @@ func newServedBench(t *testing.T) bench {
 	return b
 }
 
-// startWorker plays a worker for the pipeline text.
+// startWorker replies to status requests as a worker of the pipeline text.
 func (b bench) startWorker(t *testing.T) {
 	t.Helper()
 	sub, err := b.nc.Subscribe(subject.Status(string(subject.Detect)), func(m *nats.Msg) {
@@ -114,7 +113,7 @@ func smallImage(t *testing.T) []byte {
 	return b.Bytes()
 }
 
-// lastMessage returns the last message on a subject.
+// lastMessage returns the last message of a subject.
 func (b bench) lastMessage(t *testing.T, stream, subj string) *jetstream.RawStreamMsg {
 	t.Helper()
 	s, err := b.js.Stream(t.Context(), stream)
@@ -128,7 +127,7 @@ func (b bench) lastMessage(t *testing.T, stream, subj string) *jetstream.RawStre
 	return m
 }
 
-// messageCount is how many messages a stream has.
+// messageCount returns how many messages a stream has.
 func (b bench) messageCount(t *testing.T, stream string) uint64 {
 	t.Helper()
 	s, err := b.js.Stream(t.Context(), stream)
@@ -146,7 +145,7 @@ func problemCode(err error) v1.Code {
 	return ""
 }
 
-// newSources names n images.
+// newSources returns n images to fetch.
 func newSources(n int) []v1.ReportSource {
 	out := make([]v1.ReportSource, n)
 	for i := range out {
@@ -165,8 +164,14 @@ func TestReports_SubmitCreatesAJobForEachUpload(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if report.Counts != (v1.Counts{Total: 3}) || report.Status != v1.Running || report.Metadata["a"] != "b" {
-		t.Errorf("got %+v, want a report of 3 images that runs", report)
+	if want := (v1.Counts{Total: 3}); report.Counts != want {
+		t.Errorf("the counts are %+v, want %+v", report.Counts, want)
+	}
+	if report.Status != v1.Running {
+		t.Errorf("the report is %s, want %s", report.Status, v1.Running)
+	}
+	if got := report.Metadata["a"]; got != "b" {
+		t.Errorf("the metadata a is %q, want b", got)
 	}
 	item := func(n int) v1.ReportItem { return v1.ReportItem{Report: report.ID, N: n, Total: 3} }
 	job := subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: item(0).Job()}
@@ -183,20 +188,25 @@ func TestReports_SubmitCreatesAJobForEachUpload(t *testing.T) {
 		if _, err := bus.Last(t.Context(), b.js, streams.Results, subj, &r); err != nil {
 			t.Fatal(err)
 		}
-		if r.Problem == nil || r.Problem.Code != code {
-			t.Errorf("image %d: the result is %+v, want %s", n, r, code)
+		if r.Problem == nil {
+			t.Errorf("image %d: the result %+v has no problem", n, r)
+		} else if r.Problem.Code != code {
+			t.Errorf("image %d: the code is %s, want %s", n, r.Problem.Code, code)
 		}
 	}
 	if n := b.messageCount(t, streams.Images); n != 1 {
 		t.Errorf("%d images are stored, want 1", n)
 	}
 	stored, err := b.Summary(t.Context(), report.ID)
-	if err != nil || stored.Counts.Total != 3 {
-		t.Errorf("the report is kept as %+v, %v", stored, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if stored.Counts.Total != 3 {
+		t.Errorf("the stored report has %d images, want 3", stored.Counts.Total)
 	}
 }
 
-// TestReports_SubmitStartsATraceForEachImage that lead back to that of the report.
+// TestReports_SubmitStartsATraceForEachImage also checks the link to the trace of the report.
 func TestReports_SubmitStartsATraceForEachImage(t *testing.T) {
 	t.Parallel()
 	b := newServedBench(t)
@@ -216,8 +226,11 @@ func TestReports_SubmitStartsATraceForEachImage(t *testing.T) {
 			t.Errorf("image %d is in the trace of the report", n)
 		}
 		links := span.Links()
-		if len(links) != 1 || links[0].SpanContext.SpanID() != request.SpanContext().SpanID() {
-			t.Errorf("image %d has the links %+v, want one to the report", n, links)
+		if len(links) != 1 {
+			t.Fatalf("image %d has the links %+v, want one", n, links)
+		}
+		if got, want := links[0].SpanContext.SpanID(), request.SpanContext().SpanID(); got != want {
+			t.Errorf("image %d is linked to span %s, want %s of the report", n, got, want)
 		}
 		attrs := spantest.Attributes(span.Attributes())
 		if got := attrs["sightmesh.report"]; got != report.ID {
@@ -231,7 +244,7 @@ func TestReports_SubmitStartsATraceForEachImage(t *testing.T) {
 	job := subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: item.Job()}
 	sent := trace.SpanContextFromContext(telemetry.Extract(t.Context(), b.lastMessage(t, streams.Images, subject.Images(job)).Header))
 	if got, want := sent.TraceID(), ended[0].SpanContext().TraceID(); got != want {
-		t.Errorf("the image that is stored is in trace %s, want %s", got, want)
+		t.Errorf("the stored image is in trace %s, want %s", got, want)
 	}
 }
 
@@ -258,8 +271,8 @@ func TestReports_SubmitFindsTheReportOfAKey(t *testing.T) {
 	}
 }
 
-// TestReports_SubmitStoresTheReportOfAClaimedKey: the first request was
-// rejected after it had claimed the key.
+// TestReports_SubmitStoresTheReportOfAClaimedKey submits a report whose key was claimed by a
+// request that was rejected later.
 func TestReports_SubmitStoresTheReportOfAClaimedKey(t *testing.T) {
 	t.Parallel()
 	b := newServedBench(t)
@@ -273,13 +286,13 @@ func TestReports_SubmitStoresTheReportOfAClaimedKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	if report.ID != "first" {
-		t.Errorf("the report is %s, want that of the key", report.ID)
+		t.Errorf("the report is %s, want first, the ID of the key", report.ID)
 	}
 	b.lastMessage(t, streams.Reports, subject.Report("first"))
 }
 
-// TestReports_SubmitLimitsTheBacklogOfConcurrentReports: reports that are stored and
-// not expanded yet count, so that many at once do not pass the bound.
+// TestReports_SubmitLimitsTheBacklogOfConcurrentReports checks that stored reports count for
+// the backlog before they are expanded.
 func TestReports_SubmitLimitsTheBacklogOfConcurrentReports(t *testing.T) {
 	t.Parallel()
 	b := newServedBench(t)
@@ -328,7 +341,7 @@ func TestReports_SubmitRejects(t *testing.T) {
 			t.Errorf("%s: %v, want %s", name, err, c.code)
 		}
 		if after, _ := retry.Delay(err); after != c.after {
-			t.Errorf("%s: to be tried again after %v, want %v", name, after, c.after)
+			t.Errorf("%s: the retry delay is %v, want %v", name, after, c.after)
 		}
 	}
 	for _, b := range []bench{served, unserved} {
@@ -351,8 +364,8 @@ func TestReports_SummaryOfAMissingReport(t *testing.T) {
 	if problemCode(err) != v1.Unavailable {
 		t.Errorf("without the stream: %v, want %s", err, v1.Unavailable)
 	}
-	if after, ok := retry.Delay(err); !ok || after != intake.RetryDelay {
-		t.Errorf("without the stream: to be tried again after %v, %v", after, ok)
+	if after, _ := retry.Delay(err); after != intake.RetryDelay {
+		t.Errorf("without the stream: the retry delay is %v, want %v", after, intake.RetryDelay)
 	}
 }
 
@@ -399,7 +412,7 @@ func TestReports_SubmitReturnsTheIDOfAReportThatMayBeStored(t *testing.T) {
 	}
 }
 
-// changeStream changes a stream.
+// changeStream changes the configuration of a stream.
 func (b bench) changeStream(t *testing.T, stream string, change func(*jetstream.StreamConfig)) {
 	t.Helper()
 	s, err := b.js.Stream(t.Context(), stream)
@@ -413,8 +426,8 @@ func (b bench) changeStream(t *testing.T, stream string, change func(*jetstream.
 	}
 }
 
-// TestReports_SubmitListsTheImagesOfARejectedReport: some images are jobs, or
-// may be, and the report is not stored.
+// TestReports_SubmitListsTheImagesOfARejectedReport covers reports that are not stored although
+// images of them are, or may be.
 func TestReports_SubmitListsTheImagesOfARejectedReport(t *testing.T) {
 	t.Parallel()
 	good, bad := Upload{Image: smallImage(t)}, Upload{Image: []byte("no image")}
@@ -425,11 +438,11 @@ func TestReports_SubmitListsTheImagesOfARejectedReport(t *testing.T) {
 		change  func(*jetstream.StreamConfig)
 		uploads []Upload
 		code    v1.Code
-		want    []v1.Status // of the images, in order; empty for one that may be accepted
+		want    []v1.Status // of the images, in order; "" for one that may be accepted
 	}{
-		"an acknowledgement stays away": {streams.Images, unacknowledged, []Upload{bad, good, good}, v1.Unavailable, []v1.Status{v1.Failed, ""}},
+		"an acknowledgement is lost":    {streams.Images, unacknowledged, []Upload{bad, good, good}, v1.Unavailable, []v1.Status{v1.Failed, ""}},
 		"the queue is full":             {streams.Images, full, []Upload{good, good, good}, v1.Overloaded, []v1.Status{v1.Queued}},
-		"no more reports can be kept":   {streams.Reports, full, []Upload{good, bad}, v1.Overloaded, []v1.Status{v1.Queued, v1.Failed}},
+		"the stream of reports is full": {streams.Reports, full, []Upload{good, bad}, v1.Overloaded, []v1.Status{v1.Queued, v1.Failed}},
 		"nothing was stored":            {streams.Images, func(c *jetstream.StreamConfig) { c.MaxMsgSize = 1 }, []Upload{good}, v1.Internal, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
