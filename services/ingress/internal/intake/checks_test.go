@@ -23,7 +23,7 @@ func TestCheckURL(t *testing.T) {
 			got = err.Error()
 		}
 		if got != want {
-			t.Errorf("%.40q: %q, want %q", raw, got, want)
+			t.Errorf("%.40q: got the error %q, want %q", raw, got, want)
 		}
 	}
 }
@@ -54,7 +54,7 @@ func TestCheckMetadata_NamesTheEntry(t *testing.T) {
 			got = err.Error()
 		}
 		if got != c.want {
-			t.Errorf("%.40v: %q, want %q", c.metadata, got, c.want)
+			t.Errorf("%.40v: got the error %q, want %q", c.metadata, got, c.want)
 		}
 		if field != c.field {
 			t.Errorf("%.40v: the entry is %q, want %q", c.metadata, field, c.field)
@@ -76,7 +76,9 @@ func TestIntake_CheckWebhookURL(t *testing.T) {
 	if err := i.CheckWebhookURL(long); err == nil || err.Error() != "is longer than 2048 bytes" {
 		t.Errorf("a long URL: %v", err)
 	}
-	if err := i.CheckWebhookURL("ftp://client.example/"); err == nil || errors.Is(err, ErrNoWebhooks) {
-		t.Errorf("a URL that is not called: %v", err)
+	if err := i.CheckWebhookURL("ftp://client.example/"); err == nil {
+		t.Error("a URL of another scheme: no error")
+	} else if errors.Is(err, ErrNoWebhooks) {
+		t.Errorf("a URL of another scheme: got %v, want an error of the URL", err)
 	}
 }

@@ -11,13 +11,13 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// startResults plays the results service: it answers with one state after the
-// other, and with the last one for ever.
-func (b bench) startResults(t *testing.T, states ...v1.Status) (asked *atomic.Int64) {
+// startResults replies to look-ups as the results service, with one state after the other and
+// then always with the last.
+func (b bench) startResults(t *testing.T, states ...v1.Status) (requests *atomic.Int64) {
 	t.Helper()
-	asked = new(atomic.Int64)
+	requests = new(atomic.Int64)
 	sub, err := b.nc.Subscribe(subject.AllLookup(), func(m *nats.Msg) {
-		i := min(int(asked.Add(1)), len(states)) - 1
+		i := min(int(requests.Add(1)), len(states)) - 1
 		body, err := json.Marshal(v1.Result{ID: "j1", Status: states[i]})
 		if err == nil {
 			err = m.Respond(body)
@@ -33,5 +33,5 @@ func (b bench) startResults(t *testing.T, states ...v1.Status) (asked *atomic.In
 	if err := b.nc.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	return asked
+	return requests
 }

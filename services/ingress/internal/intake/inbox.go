@@ -8,8 +8,8 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// inbox is the inbox of this process: it hands each reply to the job that
-// waits for it.
+// inbox receives the replies of this process, and delivers each to the job that waits for
+// it.
 type inbox struct {
 	prefix string
 	sub    *nats.Subscription
@@ -19,48 +19,49 @@ type inbox struct {
 }
 
 func newInbox(conn *nats.Conn) (*inbox, error) {
-	r := &inbox{prefix: conn.NewInbox(), waiting: map[string]chan<- *nats.Msg{}}
+	i := &inbox{prefix: conn.NewInbox(), waiting: map[string]chan<- *nats.Msg{}}
 	var err error
-	if r.sub, err = conn.Subscribe(r.prefix+".*", r.deliver); err != nil {
+	if i.sub, err = conn.Subscribe(i.prefix+".*", i.deliver); err != nil {
 		return nil, fmt.Errorf("subscribe to replies: %w", err)
 	}
-	return r, nil
+	return i, nil
 }
 
-func (r *inbox) close() error {
-	if err := r.sub.Unsubscribe(); err != nil {
+func (i *inbox) close() error {
+	if err := i.sub.Unsubscribe(); err != nil {
 		return fmt.Errorf("unsubscribe from replies: %w", err)
 	}
 	return nil
 }
 
-// subject is where the reply for a job is to be sent.
-func (r *inbox) subject(id string) string { return r.prefix + "." + id }
+// subject returns the reply subject of a job.
+func (i *inbox) subject(id string) string { return i.prefix + "." + id }
 
-// register returns where the reply for a job arrives, until forget is called.
-func (r *inbox) register(id string) <-chan *nats.Msg {
+// register returns the channel that receives the reply for a job, until unregister is
+// called.
+func (i *inbox) register(id string) <-chan *nats.Msg {
 	reply := make(chan *nats.Msg, 1)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.waiting[id] = reply
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.waiting[id] = reply
 	return reply
 }
 
-func (r *inbox) unregister(id string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.waiting, id)
+func (i *inbox) unregister(id string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	delete(i.waiting, id)
 }
 
-// deliver hands a reply to its job. It drops a second one, and one for which no
-// job waits any more.
-func (r *inbox) deliver(m *nats.Msg) {
+// deliver sends a reply to its job. It discards a second reply, and a reply without a
+// waiting job.
+func (i *inbox) deliver(m *nats.Msg) {
 	id := m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]
-	r.mu.Lock()
-	c := r.waiting[id]
-	delete(r.waiting, id)
-	r.mu.Unlock()
+	i.mu.Lock()
+	c := i.waiting[id]
+	delete(i.waiting, id)
+	i.mu.Unlock()
 	if c != nil {
-		c <- m // has room for the one reply
+		c <- m // does not block: the channel has room for one reply
 	}
 }

@@ -1,29 +1,27 @@
-// Package intake accepts images, whatever way they come in: HTTP, NATS, the
-// frames of a session, the routes of older designs, and the fetches of reports.
-// The ways in decode a [Request] and encode what comes of it, and do nothing
-// else with images.
+// Package intake accepts images from all APIs: HTTP, NATS, the frames of sessions, the
+// routes of older designs, and the fetches of reports. An API decodes a [Request] and
+// encodes its result, and does nothing else with images.
 //
-// [Intake.Submit] takes an image through these steps, in this order. The first
-// that fails rejects the image, and then no later one has been begun:
+// [Intake.Submit] processes an image in these steps. When a step fails, the image is
+// rejected and no later step starts:
 //
-//	inspect   the image is of a type that is read here, and within the limits
+//	inspect   the image has a supported type and is within the limits
 //	find      no earlier request with the same idempotency key has a job
 //	admit     a worker serves the pipeline, and the queue is short enough
-//	store     the image waits in IMAGES for detect; from here on it is a job
+//	store     the image is stored in IMAGES for detect; from here on it is a job
 //
-// A request that has an earlier one with its key gets the job of that. An image
-// at a URL is fetched and inspected after find: what is at the URL now may be
-// another image than that of the key, or none any more.
+// When an earlier request has the same key, Submit returns the job of that request. An
+// image at a URL is fetched and inspected after find, because the URL may have another
+// image by now, or none.
 //
-// Every error that a client is told wraps a [*v1.Problem], and is a
-// [*retry.Error] when it passes. A [*ServerError] in it has the reason that is
-// for the log.
+// Every error for a client wraps a [*v1.Problem], and is a [*retry.Error] when it is
+// transient. A [*ServerError] in it has the reason for the log.
 //
-// The result of a job is sent to an inbox of this process once it is stored.
-// Such a reply can be lost while a connection is being made again, so that
-// [Job.Wait] also looks at the stored results. Nothing here outlives the
-// process: a result for which no request waits is still stored, and can be
-// looked up by the ID of the job.
+// When the result of a job is stored, the results service sends it as a reply to the inbox
+// of this process. A reply can be lost while a connection is re-established, so
+// [Job.Wait] also reads the stored results. The package keeps no state beyond the life of
+// the process: a result for which no request waits is stored too, and can be looked up by
+// the ID of the job.
 package intake
 
 import (
@@ -53,7 +51,7 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
-// Config of an [Intake]. All fields are needed.
+// Config is the configuration of an [Intake]. All fields are required.
 type Config struct {
 	Conn      *nats.Conn
 	JetStream jetstream.JetStream
@@ -63,13 +61,12 @@ type Config struct {
 	Client    *client.Client
 	Fetcher   *fetch.Fetcher
 	Admission *admission.Admission
-	// Pipelines of the mesh. The first is that of a request which names none.
+	// Pipelines are those of the mesh. The first is the default of requests.
 	Pipelines []pipeline.Pipeline
 	Limits    imagefile.Limits
-	// Webhooks says whether callbacks are sent, for which there has to be a
-	// secret that signs them.
+	// Webhooks is whether webhooks are sent. They need a secret to sign them.
 	Webhooks bool
-	// Stopping ends when the process begins to stop.
+	// Stopping ends when the process starts to stop.
 	Stopping context.Context //nolint:containedctx // it is the life of the process, not of a call
 	Logger   *slog.Logger
 }
@@ -82,7 +79,7 @@ type Intake struct {
 	inbox   *inbox
 }
 
-// New opens the inbox for replies. The caller ends it with Close.
+// New returns an Intake with an inbox for replies. The caller calls Close.
 func New(ctx context.Context, cfg Config) (*Intake, error) {
 	if len(cfg.Pipelines) == 0 {
 		return nil, errors.New("accept images: there is no pipeline")
@@ -104,30 +101,30 @@ func New(ctx context.Context, cfg Config) (*Intake, error) {
 // Close closes the inbox.
 func (i *Intake) Close() error { return i.inbox.close() }
 
-// Request is an image and what is to become of it.
+// A Request is an image with the parameters of its job.
 type Request struct {
-	// ID of the job; empty for a new one. A second request with the ID of a
-	// job that is under way adds nothing.
+	// ID is the ID of the job. "" means a new one. A second request with the ID of a
+	// running job has no effect.
 	ID       string
 	Pipeline pipeline.Pipeline
-	// Priority of the job; empty for that of the pipeline.
+	// Priority is the priority of the job. "" means that of the pipeline.
 	Priority subject.Priority
-	// Image is the encoded file, or URL is where to fetch it.
+	// Image is the encoded file. URL is where to fetch it. A request has either.
 	Image []byte
 	URL   string
-	// Grow is called before memory is taken for n more bytes of an image that is
-	// fetched, and ends the fetch with its error. Nil for no bound.
+	// Grow is called before memory is allocated for n more bytes of a fetched image. Its
+	// error ends the fetch. nil means no limit.
 	Grow func(n int64) error
-	// Key is the idempotency key: of several requests with one key, the first
-	// becomes a job and the others get that job. Empty for none.
+	// Key is the idempotency key: the first request with a key creates the job, and later
+	// ones get the same job. "" means none.
 	Key string
-	// Metadata comes back with the result, and WebhookURL is called with it.
-	// Both may be empty.
+	// Metadata is returned with the result, and WebhookURL is called with it. Both are
+	// optional.
 	Metadata   map[string]string
 	WebhookURL string
-	// Report says which image of a report the job is; nil for none.
+	// Report is which image of a report the job is. nil means none.
 	Report *v1.ReportItem
-	// Deadline of the job; zero for what the pipeline says.
+	// Deadline is the deadline of the job. Zero means that of the pipeline.
 	Deadline time.Time
 }
 
@@ -135,19 +132,18 @@ func (r *Request) priority() subject.Priority {
 	return cmp.Or(r.Priority, r.Pipeline.Priority, subject.Interactive)
 }
 
-// NewID makes the ID of a job or report. IDs sort by the time they were made.
+// NewID returns an ID for a job or report. IDs sort by the time of their creation.
 func NewID() string { return ulid.Make().String() }
 
-// Submit accepts an image and returns its job, or the job that the key of the
-// request stands for. The caller waits for the result with [Job.Wait], and ends
-// the job's place here with [Job.Close].
+// Submit accepts an image and returns its job, or the job of an earlier request with the
+// same key. The caller waits for the result with [Job.Wait] and calls [Job.Close].
 //
-// When it stays unknown whether the image is stored, Submit returns the job all
-// the same, and [Job.Unknown] says so. Its result is worth waiting for.
+// When it remains unknown whether the image is stored, Submit still returns the job, and
+// [Job.Unknown] returns an error. The caller should wait for its result.
 //
-// Submit sets r.Image to the image that it fetched from r.URL; it fetches none
-// when the key stands for a job. When ctx ends before the image is known to be
-// stored, Submit cancels the job as [Job.Abandon] does.
+// Submit sets r.Image to the image that it has fetched from r.URL. It fetches nothing when
+// the key has a job. When ctx ends before the image is known to be stored, Submit cancels
+// the job as [Job.Abandon] does.
 func (i *Intake) Submit(ctx context.Context, r *Request) (*Job, error) {
 	span := trace.SpanFromContext(ctx)
 	span.SetAttributes(telemetry.AttrPipeline.String(r.Pipeline.Name), telemetry.AttrPriority.String(string(r.priority())))
@@ -180,7 +176,7 @@ func (i *Intake) Submit(ctx context.Context, r *Request) (*Job, error) {
 	switch {
 	case err != nil && ctx.Err() != nil:
 		job.Close()
-		job.Abandon(ctx) // it may be stored all the same
+		job.Abandon(ctx) // the image may be stored
 		return nil, JobError(ctx.Err(), id)
 	case errors.Is(err, streams.ErrUnknown):
 		job.unknown = UnknownError(ctx, err, id, "/v1/images/"+id)
@@ -192,28 +188,27 @@ func (i *Intake) Submit(ctx context.Context, r *Request) (*Job, error) {
 	return job, nil
 }
 
-// find returns the job that the key of a request stands for, or the ID that the
-// request's own job is to have.
+// find returns the job of an earlier request with the same key, or the ID for a new job.
 func (i *Intake) find(ctx context.Context, r *Request) (id string, job *Job, err error) {
-	fresh := cmp.Or(r.ID, NewID())
+	newID := cmp.Or(r.ID, NewID())
 	if r.Key == "" {
-		return fresh, nil, nil
+		return newID, nil, nil
 	}
 	content := sha256.Sum256(r.Image)
 	if r.URL != "" {
 		content = sha256.Sum256([]byte(r.URL))
 	}
-	id, err = i.Claim(ctx, NewKey(r.Key, r.Pipeline.Name, r.priority(), content[:]), fresh)
+	id, err = i.Claim(ctx, NewKey(r.Key, r.Pipeline.Name, r.priority(), content[:]), newID)
 	if err != nil {
 		return "", nil, StoreError(ctx, err)
 	}
-	if id == fresh {
+	if id == newID {
 		return id, nil, nil
 	}
 	found, err := i.cfg.Client.LookupNow(ctx, id)
 	var p *v1.Problem
 	if errors.As(err, &p) && p.Code == v1.UnknownJob {
-		return id, nil, nil // the first request has not stored its image, or not yet
+		return id, nil, nil // the first request has not stored its image (yet)
 	}
 	if err != nil {
 		return "", nil, JobError(err, id)
@@ -221,16 +216,16 @@ func (i *Intake) find(ctx context.Context, r *Request) (id string, job *Job, err
 	return id, &Job{ID: id, Pipeline: r.Pipeline.Name, Status: found.Status, intake: i, hasOtherReference: true}, nil
 }
 
-// Inspect returns a [*v1.Problem] when an image is none that is read here. The span
-// of ctx records how large the image is.
+// Inspect returns a [*v1.Problem] when an image is not supported. It records the size of
+// the image in the span of ctx.
 func (i *Intake) Inspect(ctx context.Context, image []byte) error {
 	h, err := imagefile.Inspect(image, i.cfg.Limits)
 	trace.SpanFromContext(ctx).SetAttributes(telemetry.ImageAttributes(len(image), h.Width, h.Height)...)
 	return err
 }
 
-// Fetch returns the image at a URL, inspected. grow is as in [Request]. The
-// errors are those of [fetch.Fetcher.FetchBounded] and [Intake.Inspect].
+// Fetch downloads and inspects the image at a URL. grow is as in [Request]. The errors are
+// those of [fetch.Fetcher.FetchBounded] and [Intake.Inspect].
 func (i *Intake) Fetch(ctx context.Context, url string, grow func(n int64) error) ([]byte, error) {
 	if grow == nil {
 		grow = func(int64) error { return nil }
@@ -245,13 +240,13 @@ func (i *Intake) Fetch(ctx context.Context, url string, grow func(n int64) error
 	return image, nil
 }
 
-// Admit returns nil when a job can be accepted now; see
-// [admission.Admission.Admit] for its errors.
+// Admit returns nil when a job can be accepted now. See [admission.Admission.Admit] for its
+// errors.
 func (i *Intake) Admit(ctx context.Context, p pipeline.Pipeline, prio subject.Priority) error {
 	return i.cfg.Admission.Admit(ctx, p, prio)
 }
 
-// admit is Admit in a span: it asks the workers when it has not for a while.
+// admit is Admit in a span, because it may request the status of the workers.
 func (i *Intake) admit(ctx context.Context, r *Request) error {
 	ctx, span := telemetry.StartChild(ctx, "admit")
 	defer span.End()
@@ -262,16 +257,16 @@ func (i *Intake) admit(ctx context.Context, r *Request) error {
 	return err
 }
 
-// AdmitLater returns nil when a job can be accepted that waits until the work
-// ahead is done; see [admission.Admission.AdmitLater] for its errors.
+// AdmitLater returns nil when a job can be accepted that waits for the backlog. See
+// [admission.Admission.AdmitLater] for its errors.
 func (i *Intake) AdmitLater(ctx context.Context, p pipeline.Pipeline) error {
 	return i.cfg.Admission.AdmitLater(ctx, p)
 }
 
-// Pipelines lists the pipelines of the mesh.
+// Pipelines returns the pipelines of the mesh.
 func (i *Intake) Pipelines() []pipeline.Pipeline { return i.cfg.Pipelines }
 
-// Pipeline returns a pipeline by its name, or the first when name is empty.
+// Pipeline returns a pipeline by its name, or the first pipeline when name is "".
 func (i *Intake) Pipeline(name string) (p pipeline.Pipeline, ok bool) {
 	if name == "" {
 		return i.cfg.Pipelines[0], true

@@ -41,21 +41,21 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const testTimeout = 20 * time.Second // only ends tests that would hang
+const testTimeout = 20 * time.Second // only for tests that would hang
 
 var (
 	text  = pipeline.Pipeline{Name: "text", Deadline: time.Minute, BulkDeadline: time.Hour}
 	faces = pipeline.Pipeline{Name: "faces", Deadline: time.Minute, BulkDeadline: time.Hour}
 )
 
-// bench is an intake against a real server. The test plays the workers and the
-// results service.
+// bench is an Intake with a real server. The test replies as the workers and the results
+// service.
 type bench struct {
 	*Intake
 	client *client.Client
-	nc     *nats.Conn // of all others
+	nc     *nats.Conn // of the other services
 	js     jetstream.JetStream
-	stop   context.CancelFunc // begins to stop the process
+	stop   context.CancelFunc // ends Stopping
 }
 
 func newBench(t *testing.T) bench {
@@ -66,8 +66,7 @@ func newBench(t *testing.T) bench {
 	return b
 }
 
-// newIntake returns an intake on a connection of its own, which ends with the
-// test.
+// newIntake returns a bench with its own connection, until the end of the test.
 func newIntake(t *testing.T, s *bustest.Server) bench {
 	t.Helper()
 	nc := s.Connect(t)
@@ -102,9 +101,9 @@ func newIntake(t *testing.T, s *bustest.Server) bench {
 	return bench{i, c, nc, js, stop}
 }
 
-// TestIntake_StoreOnceOnReplicatedStreams stores each of several jobs on all
-// servers of a cluster at once, as requests with the same key do. Most meet
-// another one in flight.
+// TestIntake_StoreOnceOnReplicatedStreams stores each of several jobs on all servers of a
+// cluster concurrently, as requests with the same key do. Most writes conflict with another
+// write in flight.
 func TestIntake_StoreOnceOnReplicatedStreams(t *testing.T) {
 	t.Parallel()
 	const jobs, stores = 8, 16
@@ -136,7 +135,7 @@ func TestIntake_StoreOnceOnReplicatedStreams(t *testing.T) {
 	}
 }
 
-// newServedBench has a worker for the pipeline text, and none for faces.
+// newServedBench returns a bench with a worker for the pipeline text, and none for faces.
 func newServedBench(t *testing.T) bench {
 	t.Helper()
 	b := newBench(t)
@@ -145,12 +144,12 @@ func newServedBench(t *testing.T) bench {
 	return b
 }
 
-// respond answers every request on subj with m, and counts them.
-func (b bench) respond(t *testing.T, subj string, m *nats.Msg) (asked *atomic.Int64) {
+// respond replies to every request on subj with m, and counts the requests.
+func (b bench) respond(t *testing.T, subj string, m *nats.Msg) (requests *atomic.Int64) {
 	t.Helper()
-	asked = new(atomic.Int64)
+	requests = new(atomic.Int64)
 	sub, err := b.nc.Subscribe(subj, func(request *nats.Msg) {
-		asked.Add(1)
+		requests.Add(1)
 		request.RespondMsg(&nats.Msg{Header: m.Header, Data: m.Data})
 	})
 	if err != nil {
@@ -160,10 +159,10 @@ func (b bench) respond(t *testing.T, subj string, m *nats.Msg) (asked *atomic.In
 	if err := b.nc.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	return asked
+	return requests
 }
 
-// newImage is an image; two of different widths are different images.
+// newImage returns an image. Images of different widths have different bytes.
 func newImage(t *testing.T, width int) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -183,7 +182,7 @@ func (b bench) submit(t *testing.T, r Request) *Job {
 	return job
 }
 
-// storedMessage returns the message of a job in IMAGES.
+// storedMessage returns the message of a job in the stream IMAGES.
 func (b bench) storedMessage(t *testing.T, id string, prio subject.Priority) *jetstream.RawStreamMsg {
 	t.Helper()
 	s, err := b.js.Stream(t.Context(), streams.Images)
@@ -197,7 +196,7 @@ func (b bench) storedMessage(t *testing.T, id string, prio subject.Priority) *je
 	return m
 }
 
-// imageCount is how many images are stored.
+// imageCount returns how many images are stored.
 func (b bench) imageCount(t *testing.T) uint64 {
 	t.Helper()
 	s, err := b.js.Stream(t.Context(), streams.Images)
@@ -207,7 +206,7 @@ func (b bench) imageCount(t *testing.T) uint64 {
 	return s.CachedInfo().State.Msgs
 }
 
-// changeImages changes the stream IMAGES.
+// changeImages changes the configuration of the stream IMAGES.
 func (b bench) changeImages(t *testing.T, change func(*jetstream.StreamConfig)) {
 	t.Helper()
 	s, err := b.js.Stream(t.Context(), streams.Images)
@@ -221,7 +220,7 @@ func (b bench) changeImages(t *testing.T, change func(*jetstream.StreamConfig)) 
 	}
 }
 
-// problemCode returns the code of the problem in an error; empty for none.
+// problemCode returns the code of the problem in an error, or "" when it has none.
 func problemCode(err error) v1.Code {
 	var p *v1.Problem
 	if errors.As(err, &p) {
@@ -233,7 +232,7 @@ func problemCode(err error) v1.Code {
 func TestNew_RequiresAPipeline(t *testing.T) {
 	t.Parallel()
 	if _, err := New(t.Context(), Config{}); err == nil {
-		t.Error("an intake without pipelines was made")
+		t.Error("New without pipelines: no error")
 	}
 }
 
@@ -241,19 +240,19 @@ func TestIntake_SubmitStoresEveryField(t *testing.T) {
 	t.Parallel()
 	b := newServedBench(t)
 	deadline := time.Now().Add(5 * time.Minute).UTC().Truncate(time.Second)
-	pic := newImage(t, 8)
+	content := newImage(t, 8)
 	job := b.submit(t, Request{
-		Pipeline: text, Priority: subject.Bulk, Image: pic, Key: "k1", Metadata: map[string]string{"camera": "3 ü"},
+		Pipeline: text, Priority: subject.Bulk, Image: content, Key: "k1", Metadata: map[string]string{"camera": "3 ü"},
 		WebhookURL: "https://client.example/", Report: &v1.ReportItem{Report: "r", N: 1, Total: 2}, Deadline: deadline,
 	})
 	if job.Status != v1.Queued {
 		t.Errorf("the job is %s, want queued", job.Status)
 	}
 	if job.Pipeline != "text" {
-		t.Errorf("the job is of pipeline %q", job.Pipeline)
+		t.Errorf("the pipeline is %q, want text", job.Pipeline)
 	}
 	m := b.storedMessage(t, job.ID, subject.Bulk)
-	if !bytes.Equal(m.Data, pic) {
+	if !bytes.Equal(m.Data, content) {
 		t.Errorf("%d other bytes are stored", len(m.Data))
 	}
 	for header, want := range map[string]string{
@@ -269,8 +268,11 @@ func TestIntake_SubmitStoresEveryField(t *testing.T) {
 		}
 	}
 	accepted, err := time.Parse(time.RFC3339Nano, m.Header.Get(v1.HeaderAccepted))
-	if err != nil || time.Since(accepted) > testTimeout {
-		t.Errorf("%s is %q, want now", v1.HeaderAccepted, m.Header.Get(v1.HeaderAccepted))
+	if err != nil {
+		t.Error(err)
+	}
+	if time.Since(accepted) > testTimeout {
+		t.Errorf("%s is %v, want now", v1.HeaderAccepted, accepted)
 	}
 	claimed := b.readClaim(t, "k1")
 	if claimed.ID != job.ID {
@@ -278,7 +280,7 @@ func TestIntake_SubmitStoresEveryField(t *testing.T) {
 	}
 }
 
-// readClaim returns what is kept of a key.
+// readClaim returns the stored claim of a key.
 func (b bench) readClaim(t *testing.T, key string) (c v1.KeyClaim) {
 	t.Helper()
 	sum := sha256.Sum256([]byte(key))
@@ -289,22 +291,22 @@ func (b bench) readClaim(t *testing.T, key string) (c v1.KeyClaim) {
 	return c
 }
 
-// TestIntake_SubmitUsesThePriorityOfThePipeline: a request that names one has that.
+// TestIntake_SubmitUsesThePriorityOfThePipeline also checks that a request can set another.
 func TestIntake_SubmitUsesThePriorityOfThePipeline(t *testing.T) {
 	t.Parallel()
 	b := newServedBench(t)
 	patient := text
 	patient.Priority = subject.Bulk
-	for asked, want := range map[subject.Priority]subject.Priority{
+	for requested, want := range map[subject.Priority]subject.Priority{
 		"": subject.Bulk, subject.Bulk: subject.Bulk, subject.Interactive: subject.Interactive,
 	} {
-		job := b.submit(t, Request{Pipeline: patient, Priority: asked, Image: newImage(t, 8)})
+		job := b.submit(t, Request{Pipeline: patient, Priority: requested, Image: newImage(t, 8)})
 		deadline, err := time.Parse(time.RFC3339Nano, b.storedMessage(t, job.ID, want).Header.Get(v1.HeaderDeadline))
 		if err != nil {
 			t.Fatal(err)
 		}
 		if bulk := time.Until(deadline) > text.Deadline+time.Minute; bulk != (want == subject.Bulk) {
-			t.Errorf("priority %q: the deadline is %v, want that of %s jobs", asked, deadline, want)
+			t.Errorf("priority %q: the deadline is %v, want that of %s jobs", requested, deadline, want)
 		}
 	}
 }
@@ -312,7 +314,7 @@ func TestIntake_SubmitUsesThePriorityOfThePipeline(t *testing.T) {
 func TestIntake_SubmitUsesTheDeadlineOfThePipeline(t *testing.T) {
 	t.Parallel()
 	b := newServedBench(t)
-	for asked, want := range map[subject.Priority]struct {
+	for requested, want := range map[subject.Priority]struct {
 		prio     subject.Priority
 		deadline time.Duration
 	}{
@@ -320,7 +322,7 @@ func TestIntake_SubmitUsesTheDeadlineOfThePipeline(t *testing.T) {
 		subject.Interactive: {subject.Interactive, time.Minute},
 		subject.Bulk:        {subject.Bulk, time.Hour},
 	} {
-		job := b.submit(t, Request{Pipeline: text, Priority: asked, Image: newImage(t, 8)})
+		job := b.submit(t, Request{Pipeline: text, Priority: requested, Image: newImage(t, 8)})
 		m := b.storedMessage(t, job.ID, want.prio)
 		accepted, err := time.Parse(time.RFC3339Nano, m.Header.Get(v1.HeaderAccepted))
 		if err != nil {
@@ -331,13 +333,13 @@ func TestIntake_SubmitUsesTheDeadlineOfThePipeline(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := deadline.Sub(accepted); got != want.deadline {
-			t.Errorf("priority %q: %v until the deadline, want %v", asked, got, want.deadline)
+			t.Errorf("priority %q: %v until the deadline, want %v", requested, got, want.deadline)
 		}
 	}
 }
 
-// startResultsWith plays the results service, to which every job is in one state.
-func (b bench) startResultsWith(t *testing.T, s v1.Status) (asked *atomic.Int64) {
+// startResultsWith replies to look-ups as the results service, with one state for every job.
+func (b bench) startResultsWith(t *testing.T, s v1.Status) (requests *atomic.Int64) {
 	t.Helper()
 	body, err := json.Marshal(v1.Result{Status: s})
 	if err != nil {
@@ -372,8 +374,8 @@ func TestIntake_SubmitFindsTheJobOfAKey(t *testing.T) {
 	}
 }
 
-// TestIntake_SubmitStoresTheImageOfAClaimedKey: the first request was rejected
-// after it had claimed the key, or its process died.
+// TestIntake_SubmitStoresTheImageOfAClaimedKey submits an image whose key was claimed by a
+// request that was rejected later, or whose process died.
 func TestIntake_SubmitStoresTheImageOfAClaimedKey(t *testing.T) {
 	t.Parallel()
 	b := newServedBench(t)
@@ -382,18 +384,18 @@ func TestIntake_SubmitStoresTheImageOfAClaimedKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.respond(t, subject.AllLookup(), &nats.Msg{Header: nats.Header{"Nats-Service-Error-Code": {"404"}}, Data: problem})
-	what := sha256.Sum256(newImage(t, 8))
-	if _, err := b.Claim(t.Context(), NewKey("k1", "text", subject.Interactive, what[:]), "first"); err != nil {
+	sum := sha256.Sum256(newImage(t, 8))
+	if _, err := b.Claim(t.Context(), NewKey("k1", "text", subject.Interactive, sum[:]), "first"); err != nil {
 		t.Fatal(err)
 	}
 	job := b.submit(t, Request{Pipeline: text, Image: newImage(t, 8), Key: "k1"})
 	if job.ID != "first" {
-		t.Errorf("the job is %s, want that of the key", job.ID)
+		t.Errorf("the job is %s, want first, the ID of the key", job.ID)
 	}
 	b.storedMessage(t, "first", subject.Interactive)
 }
 
-// startHost is a host that has an image at every path, and counts the requests.
+// startHost starts a host that has an image at every path, and counts the requests.
 func startHost(t *testing.T, image []byte) (url string, fetched *atomic.Int64) {
 	t.Helper()
 	fetched = new(atomic.Int64)
@@ -409,18 +411,18 @@ func TestIntake_SubmitFetchesOncePerKey(t *testing.T) {
 	t.Parallel()
 	b := newServedBench(t)
 	b.startResultsWith(t, v1.Done)
-	pic := newImage(t, 8)
-	url, fetched := startHost(t, pic)
+	content := newImage(t, 8)
+	url, fetched := startHost(t, content)
 	r := Request{Pipeline: text, URL: url, Key: "k1"}
 	first, err := b.Submit(t.Context(), &r)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer first.Close()
-	if !bytes.Equal(r.Image, pic) {
-		t.Errorf("the request has an image of %d bytes, want that which was fetched", len(r.Image))
+	if !bytes.Equal(r.Image, content) {
+		t.Errorf("the request has another image of %d bytes, want the fetched one", len(r.Image))
 	}
-	if m := b.storedMessage(t, first.ID, subject.Interactive); !bytes.Equal(m.Data, pic) {
+	if m := b.storedMessage(t, first.ID, subject.Interactive); !bytes.Equal(m.Data, content) {
 		t.Errorf("%d other bytes are stored", len(m.Data))
 	}
 	r = Request{Pipeline: text, URL: url, Key: "k1"}
@@ -433,7 +435,7 @@ func TestIntake_SubmitFetchesOncePerKey(t *testing.T) {
 		t.Errorf("the same request became %s, want %s", again.ID, first.ID)
 	}
 	if r.Image != nil {
-		t.Errorf("the request has an image of %d bytes, which was not fetched", len(r.Image))
+		t.Errorf("the request has an image of %d bytes, want none", len(r.Image))
 	}
 	if n := fetched.Load(); n != 1 {
 		t.Errorf("%d fetches, want 1", n)
@@ -444,8 +446,8 @@ func TestIntake_SubmitFetchesOncePerKey(t *testing.T) {
 	}
 }
 
-// TestIntake_SubmitInspectsTheImageFirst: there is no worker, and the key
-// is not claimed.
+// TestIntake_SubmitInspectsTheImageFirst checks that an invalid image claims no key and needs no
+// worker.
 func TestIntake_SubmitInspectsTheImageFirst(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -469,11 +471,11 @@ func TestIntake_SubmitInspectsTheImageFirst(t *testing.T) {
 			t.Errorf("%s: %v, want %s", name, err, c.code)
 		}
 		if _, ok := retry.Delay(err); ok {
-			t.Errorf("%s: it is to be tried again", name)
+			t.Errorf("%s: the error is transient", name)
 		}
 	}
 	if c := b.readClaim(t, "k1"); c.ID != "" {
-		t.Errorf("the key stands for %s", c.ID)
+		t.Errorf("the key has the job %s, want none", c.ID)
 	}
 }
 
@@ -484,11 +486,11 @@ func TestIntake_SubmitRejectsWithoutAWorker(t *testing.T) {
 	if problemCode(err) != v1.NoWorker {
 		t.Errorf("got %v, want %s", err, v1.NoWorker)
 	}
-	if d, ok := retry.Delay(err); !ok || d <= 0 {
-		t.Errorf("to be tried again after %v, %v", d, ok)
+	if d, _ := retry.Delay(err); d <= 0 {
+		t.Errorf("the retry delay is %v, want one", d)
 	}
 	if n := b.imageCount(t); n != 0 {
-		t.Errorf("%d images are stored", n)
+		t.Errorf("%d images are stored, want 0", n)
 	}
 }
 
@@ -501,15 +503,17 @@ func TestIntake_SubmitRejectsWhenTheQueueIsFull(t *testing.T) {
 	if problemCode(err) != v1.Overloaded {
 		t.Errorf("got %v, want %s", err, v1.Overloaded)
 	}
-	if d, ok := retry.Delay(err); !ok || d != RetryDelay {
-		t.Errorf("to be tried again after %v, %v, want %v", d, ok, RetryDelay)
+	if d, _ := retry.Delay(err); d != RetryDelay {
+		t.Errorf("the retry delay is %v, want %v", d, RetryDelay)
 	}
 	var s *ServerError
-	if !errors.As(err, &s) || !errors.Is(s.Err, bus.ErrFull) {
-		t.Errorf("the reason is %v, want %v", err, bus.ErrFull)
+	if !errors.As(err, &s) {
+		t.Errorf("got %v, want a ServerError", err)
+	} else if !errors.Is(s.Err, bus.ErrFull) {
+		t.Errorf("the reason is %v, want %v", s.Err, bus.ErrFull)
 	}
 	if n := b.pendingReplies(); n != 1 {
-		t.Errorf("%d jobs wait for a reply, want the one that was stored", n)
+		t.Errorf("%d jobs wait for a reply, want 1, the stored one", n)
 	}
 }
 
@@ -523,8 +527,12 @@ func TestIntake_Pipeline(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	for name, want := range map[string]string{"": "text", "text": "text", "faces": "faces", "cats": ""} {
-		if p, ok := b.Pipeline(name); p.Name != want || ok != (want != "") {
-			t.Errorf("%q: got %q, %v, want %q", name, p.Name, ok, want)
+		p, ok := b.Pipeline(name)
+		if p.Name != want {
+			t.Errorf("%q: got %q, want %q", name, p.Name, want)
+		}
+		if ok != (want != "") {
+			t.Errorf("%q: ok is %v", name, ok)
 		}
 	}
 }

@@ -20,42 +20,43 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
-// Job is an image that was accepted.
+// A Job is an accepted image.
 type Job struct {
 	ID string
-	// Pipeline is its name.
+	// Pipeline is the name of its pipeline.
 	Pipeline string
-	// Status is where the job was when it was submitted or found.
+	// Status is the status of the job when it was submitted or found.
 	Status v1.Status
 
 	intake *Intake
-	// reply gets the result; nil for a job that another request submitted.
+	// reply receives the result. It is nil for a job that another request has submitted.
 	reply <-chan *nats.Msg
-	// hasOtherReference by others than the client that waits: by a key or a callback.
+	// hasOtherReference is whether a key or a webhook gives access to the job, so that it
+	// is useful without the waiting client.
 	hasOtherReference bool
-	// unknown says that the job may not be stored; nil for a job that is.
+	// unknown is the error when the job may not be stored; nil for a stored job.
 	unknown error
 }
 
-// Unknown returns nil for a job that was accepted. For one of which that is not
-// known it returns what the client is told, unless the job is found: an error as
-// of [UnknownError].
+// Unknown returns nil for an accepted job. When it is unknown whether the job was accepted,
+// Unknown returns the error of [UnknownError], which is for the client unless the job is
+// found later.
 func (j *Job) Unknown() error { return j.unknown }
 
-// Close drops the reply of the job, if it comes. The job continues.
+// Close stops receiving the reply of the job. The job continues.
 func (j *Job) Close() {
 	if j.reply != nil {
 		j.intake.inbox.unregister(j.ID)
 	}
 }
 
-// abandonTimeout is how long the results service may take to cancel a job.
+// abandonTimeout is the time limit for the results service to cancel a job.
 const abandonTimeout = 5 * time.Second
 
-// Abandon cancels the job of a client that left before it was told the ID of
-// the job, even when ctx has ended. A job with a key or a callback continues,
-// because it can be reached by those. So does every job once the process stops:
-// then the connection may have ended for another reason.
+// Abandon cancels the job of a client that disconnected before it got the ID of the job,
+// even when ctx has ended. A job with a key or a webhook continues, because clients can
+// still get its result. When the process stops, every job continues, because then the
+// connection may have ended for another reason.
 func (j *Job) Abandon(ctx context.Context) {
 	if j.hasOtherReference || j.intake.cfg.Stopping.Err() != nil {
 		return
@@ -63,16 +64,16 @@ func (j *Job) Abandon(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abandonTimeout)
 	defer cancel()
 	var p *v1.Problem
-	// A problem says that there is nothing to cancel, such as a job that is done.
+	// A problem means that there is nothing to cancel, such as a job that is done.
 	if _, err := j.intake.cfg.Client.Cancel(ctx, j.ID); err != nil && !errors.As(err, &p) {
-		j.intake.cfg.Logger.WarnContext(ctx, "cannot cancel the job of a client that left", "error", err)
+		j.intake.cfg.Logger.WarnContext(ctx, "cannot cancel the job of a client that has disconnected", "error", err)
 	}
 }
 
-// Wait returns the result of the job. When ctx ends first, Wait returns the
-// state of the job and the error of ctx. A job that may not have been accepted,
-// and is not found then, gives the error of [Job.Unknown]. Every problem, of a
-// result or of an error, has the ID of the job.
+// Wait returns the result of the job. When ctx ends first, Wait returns the state of the
+// job and the error of ctx, or the error of [Job.Unknown] when the job may not have been
+// accepted and is not found. Every problem, of a result or of an error, has the ID of the
+// job.
 func (j *Job) Wait(ctx context.Context) (v1.Result, error) {
 	r, err := j.wait(ctx)
 	trace.SpanFromContext(ctx).SetAttributes(resultAttributes(r)...)
@@ -85,12 +86,12 @@ func (j *Job) Wait(ctx context.Context) (v1.Result, error) {
 	return r, err
 }
 
-// attributes returns those of the span of a request whose image is the job.
+// attributes returns the attributes of the job for the span of its request.
 func (j *Job) attributes() []attribute.KeyValue {
 	return []attribute.KeyValue{telemetry.AttrJob.String(j.ID), telemetry.AttrOutcome.String(string(j.Status))}
 }
 
-// resultAttributes returns those of the span of a request that gets r.
+// resultAttributes returns the attributes of r for the span of its request.
 func resultAttributes(r v1.Result) (attrs []attribute.KeyValue) {
 	if r.Status != "" {
 		attrs = append(attrs, telemetry.AttrOutcome.String(string(r.Status)))
@@ -101,8 +102,8 @@ func resultAttributes(r v1.Result) (attrs []attribute.KeyValue) {
 	return attrs
 }
 
-// decodeReply decodes the result in a reply, in a span that is linked to the one of
-// the results service that sent it.
+// decodeReply decodes the result in a reply, in a span that is linked to the span of the
+// results service.
 func decodeReply(ctx context.Context, m *nats.Msg) (v1.Result, error) {
 	sent := trace.LinkFromContext(telemetry.Extract(context.WithoutCancel(ctx), m.Header))
 	_, span := telemetry.StartChild(ctx, "process reply", trace.WithSpanKind(trace.SpanKindConsumer), trace.WithLinks(sent),
@@ -119,34 +120,33 @@ func (j *Job) wait(ctx context.Context) (v1.Result, error) {
 	if j.reply == nil {
 		return j.intake.cfg.Client.Await(ctx, j.ID)
 	}
-	// The reply is not to wait for a look.
-	var looking sync.WaitGroup
-	defer looking.Wait()
-	lookCtx, stopLooking := context.WithCancel(ctx)
-	defer stopLooking()
-	found, missed := make(chan v1.Result, 1), make(chan struct{}, 1)
-	look := time.NewTimer(client.Looks.Delay(1))
-	defer look.Stop()
-	for looks := 2; ; {
+	// Polls run in goroutines, so that a slow poll does not delay the reply.
+	var polls sync.WaitGroup
+	defer polls.Wait()
+	pollCtx, stopPolling := context.WithCancel(ctx)
+	defer stopPolling()
+	found, notFound := make(chan v1.Result, 1), make(chan struct{}, 1)
+	timer := time.NewTimer(client.Looks.Delay(1))
+	defer timer.Stop()
+	for n := 2; ; {
 		select {
 		case m := <-j.reply:
 			return decodeReply(ctx, m)
-		case <-look.C:
-			looking.Go(func() {
-				if r, ok := j.storedResult(lookCtx); ok {
+		case <-timer.C:
+			polls.Go(func() {
+				if r, ok := j.storedResult(pollCtx); ok {
 					found <- r
 				} else {
-					missed <- struct{}{}
+					notFound <- struct{}{}
 				}
 			})
 		case r := <-found:
 			return r, nil
-		case <-missed:
-			look.Reset(client.Looks.Delay(looks))
-			looks++
+		case <-notFound:
+			timer.Reset(client.Looks.Delay(n))
+			n++
 		case <-ctx.Done():
-			// The reply may have been lost a moment ago; otherwise the state
-			// is what there is to say.
+			// The reply may have been lost, so that the job is done.
 			r, err := j.intake.cfg.Client.LookupNow(ctx, j.ID)
 			switch {
 			case err == nil && r.Final():
@@ -161,8 +161,8 @@ func (j *Job) wait(ctx context.Context) (v1.Result, error) {
 	}
 }
 
-// storedResult returns the stored result, if there is one. That it cannot be read now
-// is no reason to stop waiting.
+// storedResult returns the stored result, if there is one. An error of the read does not
+// end the wait.
 func (j *Job) storedResult(ctx context.Context) (v1.Result, bool) {
 	ctx, cancel := context.WithTimeout(ctx, bus.RequestTimeout)
 	defer cancel()

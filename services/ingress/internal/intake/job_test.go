@@ -47,8 +47,14 @@ func TestJob_WaitReceivesItsOwnReply(t *testing.T) {
 	defer cancel()
 	for _, job := range []*Job{one, two} {
 		r, err := job.Wait(ctx)
-		if err != nil || r.ID != job.ID || r.Status != v1.Done {
-			t.Errorf("%s got %+v, %v", job.ID, r, err)
+		if err != nil {
+			t.Fatalf("%s: %v", job.ID, err)
+		}
+		if r.ID != job.ID {
+			t.Errorf("%s: got the result of %s", job.ID, r.ID)
+		}
+		if r.Status != v1.Done {
+			t.Errorf("%s: the status is %s, want %s", job.ID, r.Status, v1.Done)
 		}
 		if late := r.Timings.Reply >= v1.Milliseconds(time.Hour); late != (job == two) {
 			t.Errorf("%s: the reply took %v ms", job.ID, r.Timings.Reply)
@@ -68,8 +74,12 @@ func TestJob_WaitFindsTheResultOfALostReply(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 	defer cancel()
-	if r, err := job.Wait(ctx); err != nil || r.Status != v1.Done {
-		t.Errorf("got %+v, %v, want the stored result", r, err)
+	r, err := job.Wait(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Status != v1.Done {
+		t.Errorf("the status is %s, want %s", r.Status, v1.Done)
 	}
 }
 
@@ -80,10 +90,10 @@ func TestJob_WaitReturnsTheStateWhenTheContextEnds(t *testing.T) {
 		status v1.Status
 		ended  bool
 	}{
-		"running":                 {&nats.Msg{Data: []byte(`{"status":"running"}`)}, v1.Running, true},
-		"done in the last moment": {&nats.Msg{Data: []byte(`{"status":"done"}`)}, v1.Done, false},
-		"failed in the last one":  {&nats.Msg{Data: []byte(`{"status":"failed"}`)}, v1.Failed, false},
-		"no results service":      {nil, v1.Queued, true},
+		"running":            {&nats.Msg{Data: []byte(`{"status":"running"}`)}, v1.Running, true},
+		"done":               {&nats.Msg{Data: []byte(`{"status":"done"}`)}, v1.Done, false},
+		"failed":             {&nats.Msg{Data: []byte(`{"status":"failed"}`)}, v1.Failed, false},
+		"no results service": {nil, v1.Queued, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -95,14 +105,17 @@ func TestJob_WaitReturnsTheStateWhenTheContextEnds(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 0)
 			defer cancel()
 			r, err := job.Wait(ctx)
-			if r.Status != tt.status || errors.Is(err, context.DeadlineExceeded) != tt.ended {
-				t.Errorf("got %+v, %v, want %s", r, err, tt.status)
+			if r.Status != tt.status {
+				t.Errorf("the status is %s, want %s", r.Status, tt.status)
+			}
+			if ended := errors.Is(err, context.DeadlineExceeded); ended != tt.ended {
+				t.Errorf("got %v, want a deadline error: %v", err, tt.ended)
 			}
 		})
 	}
 }
 
-// TestJob_WaitWithARepeatedKey: it has no reply of its own.
+// TestJob_WaitWithARepeatedKey waits for a job of an earlier request, which gets no reply here.
 func TestJob_WaitWithARepeatedKey(t *testing.T) {
 	t.Parallel()
 	b := newServedBench(t)
@@ -111,12 +124,16 @@ func TestJob_WaitWithARepeatedKey(t *testing.T) {
 	again := b.submit(t, Request{Pipeline: text, Image: newImage(t, 8), Key: "k1"})
 	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 	defer cancel()
-	if r, err := again.Wait(ctx); err != nil || r.Status != v1.Done {
-		t.Errorf("got %+v, %v, want the result", r, err)
+	r, err := again.Wait(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Status != v1.Done {
+		t.Errorf("the status is %s, want %s", r.Status, v1.Done)
 	}
 }
 
-// subscribeCancel is a subscription to what is cancelled.
+// subscribeCancel subscribes to the requests to cancel jobs.
 func (b bench) subscribeCancel(t *testing.T) *nats.Subscription {
 	t.Helper()
 	sub, err := b.nc.SubscribeSync(subject.AllCancel())
@@ -129,7 +146,7 @@ func (b bench) subscribeCancel(t *testing.T) *nats.Subscription {
 	return sub
 }
 
-// expectCancel fails the test unless the next job that is cancelled is id.
+// expectCancel fails the test unless the next request cancels the job id.
 func expectCancel(t *testing.T, sub *nats.Subscription, id string) {
 	t.Helper()
 	m, err := sub.NextMsg(testTimeout)
@@ -137,7 +154,7 @@ func expectCancel(t *testing.T, sub *nats.Subscription, id string) {
 		t.Fatalf("no job is cancelled: %v", err)
 	}
 	if m.Subject != subject.Cancel(id) {
-		t.Errorf("%s, want that of %s and no other", m.Subject, id)
+		t.Errorf("got a request on %s, want the cancellation of %s", m.Subject, id)
 	}
 	m.Respond([]byte("{}"))
 }
@@ -146,24 +163,28 @@ func TestJob_AbandonCancelsOnlyUnreferencedJobs(t *testing.T) {
 	t.Parallel()
 	b := newServedBench(t)
 	sub := b.subscribeCancel(t)
-	left, leave := context.WithCancel(t.Context())
-	leave()
+	ended, disconnect := context.WithCancel(t.Context())
+	disconnect()
 	for _, r := range []Request{{Key: "k1"}, {WebhookURL: "https://client.example/"}} {
 		r.Pipeline, r.Image = text, newImage(t, 8)
-		b.submit(t, r).Abandon(left)
+		b.submit(t, r).Abandon(ended)
 	}
 	job := b.submit(t, Request{Pipeline: text, Image: newImage(t, 8), Metadata: map[string]string{"a": "b"}})
 	abandoned := make(chan struct{})
 	go func() {
 		defer close(abandoned)
-		job.Abandon(left)
+		job.Abandon(ended)
 	}()
 	expectCancel(t, sub, job.ID)
 	<-abandoned
 	b.stop()
-	job.Abandon(left)
-	if n, _, err := sub.Pending(); n != 0 || err != nil {
-		t.Errorf("%d jobs are cancelled while the process stops, %v", n, err)
+	job.Abandon(ended)
+	n, _, err := sub.Pending()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n != 0 {
+		t.Errorf("%d jobs are cancelled while the process stops, want 0", n)
 	}
 }
 
@@ -172,7 +193,7 @@ func TestIntake_SubmitCancelsWhenTheClientDisconnects(t *testing.T) {
 	b := newServedBench(t)
 	b.changeImages(t, func(c *jetstream.StreamConfig) { c.NoAck = true })
 	sub := b.subscribeCancel(t)
-	ctx, leave := context.WithCancel(t.Context())
+	ctx, disconnect := context.WithCancel(t.Context())
 	submitted := make(chan error, 1)
 	go func() {
 		_, err := b.Submit(ctx, &Request{ID: "j1", Pipeline: text, Image: newImage(t, 8)})
@@ -184,7 +205,7 @@ func TestIntake_SubmitCancelsWhenTheClientDisconnects(t *testing.T) {
 		}
 		return nil
 	})
-	leave()
+	disconnect()
 	expectCancel(t, sub, "j1")
 	if err := <-submitted; !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want %v", err, context.Canceled)

@@ -16,16 +16,16 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/bus"
 )
 
-// A Key is the name that a client gives a request (Idempotency-Key), so that
-// the client can repeat the request without a second job.
+// A Key is the Idempotency-Key of a request. With it, a client can repeat the request
+// without creating a second job.
 type Key struct {
 	Name string
-	// Fingerprint of everything that makes two requests the same.
+	// Fingerprint is a hash of the pipeline, the priority and the content.
 	Fingerprint [sha256.Size]byte
 }
 
-// NewKey returns the key of a request for content, a hash of an image, of its
-// URL, or of several.
+// NewKey returns the key of a request. content is a hash of the image, of its URL, or of
+// several of them.
 func NewKey(name, pipeline string, prio subject.Priority, content []byte) Key {
 	h := sha256.New()
 	h.Write([]byte(pipeline + "\n" + string(prio) + "\n"))
@@ -33,26 +33,25 @@ func NewKey(name, pipeline string, prio subject.Priority, content []byte) Key {
 	return Key{Name: name, Fingerprint: [sha256.Size]byte(h.Sum(nil))}
 }
 
-// Claim returns the ID that the key stands for: id when the key is new, or the
-// ID of the first request with the key. A key that was used for something else
-// is a [*v1.Problem]. While another request with the key is being stored, Claim
-// waits until the outcome is known or ctx ends.
+// Claim returns the ID of the key: id when the key is new, or the ID of the first request
+// with the key. It returns a [*v1.Problem] when the key was used with other content. While
+// another request with the key is being stored, Claim waits for it until ctx ends.
 func (i *Intake) Claim(ctx context.Context, k Key, id string) (string, error) {
-	mine := v1.KeyClaim{ID: id, Fingerprint: hex.EncodeToString(k.Fingerprint[:])}
+	claim := v1.KeyClaim{ID: id, Fingerprint: hex.EncodeToString(k.Fingerprint[:])}
 	sum := sha256.Sum256([]byte(k.Name))
 	subj := subject.JobOfKey(hex.EncodeToString(sum[:]))
 	for attempt := 1; ; attempt++ {
-		first, err := i.createOrRead(ctx, subj, mine)
+		first, err := i.createOrRead(ctx, subj, claim)
 		switch {
 		case err != nil:
 			return "", fmt.Errorf("claim a key: %w", err)
 		case first == nil:
-			// The other write is not visible yet, was given up, or has expired
-			// since. Only another try to create the key tells which.
+			// The other write is not visible yet, has failed, or has expired
+			// since. Another attempt to create the key shows which.
 			if err := retry.Sleep(ctx, bus.InFlightBackoff.Delay(attempt)); err != nil {
 				return "", fmt.Errorf("claim a key: wait for another write: %w", err)
 			}
-		case first.Fingerprint != mine.Fingerprint:
+		case first.Fingerprint != claim.Fingerprint:
 			return "", v1.NewProblem(v1.KeyConflict, "Idempotency-Key %.100q stands for something else, %s", k.Name, first.ID).
 				WithField(v1.HeaderKey)
 		default:
@@ -61,15 +60,15 @@ func (i *Intake) Claim(ctx context.Context, k Key, id string) (string, error) {
 	}
 }
 
-// createOrRead stores mine when the subject has no message, and returns the
-// message that the subject has then: mine or an earlier one. It returns nil
-// when another write prevented the creation but cannot be read.
-func (i *Intake) createOrRead(ctx context.Context, subj string, mine v1.KeyClaim) (*v1.KeyClaim, error) {
-	body, err := json.Marshal(mine)
+// createOrRead stores claim when the subject has no message, and returns the message of
+// the subject: claim or an earlier one. It returns nil when another write prevented the
+// creation but cannot be read.
+func (i *Intake) createOrRead(ctx context.Context, subj string, claim v1.KeyClaim) (*v1.KeyClaim, error) {
+	body, err := json.Marshal(claim)
 	if err != nil {
 		return nil, fmt.Errorf("encode: %w", err)
 	}
-	// A key whose acknowledgement was lost is met by the next try, and read.
+	// After a lost acknowledgement, the next attempt finds the key and reads it.
 	created := false
 	err = streams.RetryUnknown(ctx, bus.IsUnknown, func(ctx context.Context) error {
 		_, err := i.cfg.JetStream.Publish(ctx, subj, body,
@@ -83,7 +82,7 @@ func (i *Intake) createOrRead(ctx context.Context, subj string, mine v1.KeyClaim
 		return nil, fmt.Errorf("create: %w", err)
 	}
 	if created {
-		return &mine, nil
+		return &claim, nil
 	}
 	var first v1.KeyClaim
 	found, err := bus.Last(ctx, i.cfg.JetStream, streams.Jobs, subj, &first)

@@ -29,13 +29,23 @@ func TestIntake_Claim(t *testing.T) {
 		{Key{"k2", cat}, "third", "third"},
 		{Key{"k1", cat}, "fourth", "first"},
 	} {
-		if id, err := b.Claim(t.Context(), tt.key, tt.id); err != nil || id != tt.want {
-			t.Errorf("%s for %s: got %s, %v, want %s", tt.key.Name, tt.id, id, err, tt.want)
+		id, err := b.Claim(t.Context(), tt.key, tt.id)
+		if err != nil {
+			t.Errorf("%s for %s: %v", tt.key.Name, tt.id, err)
+		}
+		if id != tt.want {
+			t.Errorf("%s for %s: got %s, want %s", tt.key.Name, tt.id, id, tt.want)
 		}
 	}
 	var p *v1.Problem
-	if id, err := b.Claim(t.Context(), Key{"k1", dog}, "fifth"); !errors.As(err, &p) || p.Code != v1.KeyConflict || p.Field != "Idempotency-Key" {
-		t.Errorf("another picture: got %s, %v", id, err)
+	if _, err := b.Claim(t.Context(), Key{"k1", dog}, "fifth"); !errors.As(err, &p) {
+		t.Fatalf("another image: got %v, want a problem", err)
+	}
+	if p.Code != v1.KeyConflict {
+		t.Errorf("another image: the code is %s, want %s", p.Code, v1.KeyConflict)
+	}
+	if p.Field != "Idempotency-Key" {
+		t.Errorf("another image: the field is %q, want Idempotency-Key", p.Field)
 	}
 }
 
@@ -55,13 +65,13 @@ func TestIntake_ClaimConcurrently(t *testing.T) {
 	first := <-got
 	for range cap(got) - 1 {
 		if id := <-got; id != first {
-			t.Errorf("one got %s, another %s", first, id)
+			t.Errorf("one claim returned %s, another %s", first, id)
 		}
 	}
 }
 
-// TestIntake_ClaimOnReplicatedStreams claims each of several new keys on all
-// servers of a cluster at once. Most claims meet another one in flight.
+// TestIntake_ClaimOnReplicatedStreams claims each of several new keys on all servers of a
+// cluster concurrently. Most claims conflict with another claim in flight.
 func TestIntake_ClaimOnReplicatedStreams(t *testing.T) {
 	t.Parallel()
 	const keys, claims = 8, 16
@@ -94,13 +104,13 @@ func TestIntake_ClaimOnReplicatedStreams(t *testing.T) {
 	}
 }
 
-// rejectingJetStream is a JetStream that refuses the first writes, as a stream does that
-// has another write in flight or a message that expires a moment later.
+// rejectingJetStream rejects the first writes, like a stream with another write in flight or
+// with a message that expires a moment later.
 type rejectingJetStream struct {
 	jetstream.JetStream
 	code  jetstream.ErrorCode
-	times int // how many writes are refused; -1 for all
-	wrote int // how many writes were tried
+	times int // how many writes to reject; -1 for all
+	wrote int // how many writes were attempted
 }
 
 func (r *rejectingJetStream) Publish(
@@ -124,11 +134,14 @@ func TestIntake_ClaimRetriesWhenAnotherWriteFails(t *testing.T) {
 			r := &rejectingJetStream{JetStream: b.js, code: code, times: 3}
 			b.cfg.JetStream = r
 			id, err := b.Claim(t.Context(), Key{Name: "new"}, "mine")
-			if err != nil || id != "mine" {
-				t.Errorf("Claim = %q, %v, want mine", id, err)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if id != "mine" {
+				t.Errorf("got %q, want mine", id)
 			}
 			if r.wrote != 4 {
-				t.Errorf("%d writes were tried, want 4", r.wrote)
+				t.Errorf("%d writes were attempted, want 4", r.wrote)
 			}
 		})
 	}

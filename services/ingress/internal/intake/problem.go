@@ -12,28 +12,27 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/bus"
 )
 
-// RetryDelay is how long a client should wait after a problem of the mesh that
-// passes at a time that is not known.
+// RetryDelay is the retry delay after a transient problem of the mesh of unknown duration.
 const RetryDelay = 5 * time.Second
 
-// A ServerError is an error of the mesh, not of a request: Problem is what the
-// client is told, Err is the reason, which is for the log. Unwrap gives Problem
-// alone, so that nothing takes the reason for the client's, such as a timeout
-// of the NATS server for that of the request.
+// A ServerError is an error of the mesh, not of a request. Problem is for the client. Err
+// is the reason, for the log. Unwrap returns Problem only, so that the reason is not
+// mistaken for an error of the request, such as a timeout of the NATS server for a timeout
+// of the request.
 type ServerError struct {
 	Problem *v1.Problem
 	Err     error
 }
 
-// Error returns the reason.
+// Error returns the text of the reason.
 func (e *ServerError) Error() string { return e.Err.Error() }
 
 // Unwrap returns the problem.
 func (e *ServerError) Unwrap() error { return e.Problem }
 
-// StoreError returns what a client is told when something could not be stored
-// because of err: a [*retry.Error] with a [*ServerError]. A problem stays as it
-// is, and so does every error once ctx has ended, as the client has left.
+// StoreError returns the error for the client when something could not be stored because
+// of err: a [*retry.Error] with a [*ServerError]. It returns err itself when err is a
+// problem, or when ctx has ended because the client has disconnected.
 func StoreError(ctx context.Context, err error) error {
 	var p *v1.Problem
 	if err == nil || ctx.Err() != nil || errors.As(err, &p) {
@@ -46,10 +45,10 @@ func StoreError(ctx context.Context, err error) error {
 	return retry.After(&ServerError{Problem: p, Err: err}, RetryDelay)
 }
 
-// UnknownError returns what a client is told when it is unknown whether the job
-// or report with this ID was stored, because of err: a [*retry.Error] with a
-// [*ServerError] whose problem has the ID. address is where to look it up. Other
-// errors are those of [StoreError].
+// UnknownError returns the error for the client when err leaves unknown whether the job or
+// report id was stored: a [*retry.Error] with a [*ServerError] whose problem has the ID.
+// The client can look up the job or report at address. Other errors are handled by
+// [StoreError].
 func UnknownError(ctx context.Context, err error, id, address string) error {
 	if ctx.Err() != nil || !errors.Is(err, streams.ErrUnknown) {
 		return StoreError(ctx, err)
@@ -60,17 +59,16 @@ func UnknownError(ctx context.Context, err error, id, address string) error {
 	return retry.After(&ServerError{Problem: p, Err: err}, RetryDelay)
 }
 
-// JobError returns what a client is told of err when its image is, or may be,
-// the job with this ID: the problem of err, with the ID. An error that is no
-// problem becomes [v1.DeadlineExceeded] when time was over, and otherwise a
-// [*ServerError] with [v1.Internal]. JobError returns err when the client has
-// left.
+// JobError returns the error for the client when its image is, or may be, the job id: the
+// problem of err with the ID. An error without a problem becomes [v1.DeadlineExceeded]
+// after a timeout, and otherwise a [*ServerError] with [v1.Internal]. JobError returns err
+// itself when the client has disconnected.
 func JobError(err error, id string) error {
 	return changeProblem(err, func(p *v1.Problem) { p.Job = id })
 }
 
-// DrawError returns what a client is told of err, because of which the image of a
-// job that is done was not drawn: as [JobError], with a detail that says so.
+// DrawError returns the error for the client when a job is done but its image was not
+// drawn because of err. It is like [JobError], with a detail that says so.
 func DrawError(err error, id string) error {
 	return changeProblem(err, func(p *v1.Problem) {
 		p.Job = id
@@ -78,9 +76,9 @@ func DrawError(err error, id string) error {
 	})
 }
 
-// ImagesError returns what a client is told of err, because of which a report
-// was not accepted, when some of its images are jobs or may be: the problem of
-// err as in [JobError], with these images. It returns err when there are none.
+// ImagesError returns the error for the client when a report was not accepted because of
+// err, but some of its images are jobs, or may be: the problem of err as in [JobError],
+// with these images. It returns err itself when there are none.
 func ImagesError(err error, images []v1.ProblemImage) error {
 	if len(images) == 0 {
 		return err
@@ -92,7 +90,7 @@ func ImagesError(err error, images []v1.ProblemImage) error {
 	})
 }
 
-// changeProblem returns err with a problem that was changed by change.
+// changeProblem returns err with a copy of its problem that change has modified.
 func changeProblem(err error, change func(*v1.Problem)) error {
 	if err == nil || errors.Is(err, context.Canceled) {
 		return err

@@ -20,37 +20,39 @@ func TestStoreError_HasAProblemAndADelay(t *testing.T) {
 		errors.New("no route to the server of streams"): v1.Unavailable,
 	} {
 		err := StoreError(t.Context(), cause)
-		var p *v1.Problem
-		if !errors.As(err, &p) || p.Code != want {
-			t.Errorf("%v: the problem is %v, want %s", cause, p, want)
+		if code := problemCode(err); code != want {
+			t.Errorf("%v: the code is %s, want %s", cause, code, want)
 		}
-		if d, ok := retry.Delay(err); !ok || d != RetryDelay {
-			t.Errorf("%v: try again after %v, %v, want %v", cause, d, ok, RetryDelay)
+		if d, _ := retry.Delay(err); d != RetryDelay {
+			t.Errorf("%v: the retry delay is %v, want %v", cause, d, RetryDelay)
 		}
 		var s *ServerError
-		if !errors.As(err, &s) || !errors.Is(s.Err, cause) {
-			t.Errorf("%v: the reason is lost: %v", cause, err)
+		if !errors.As(err, &s) {
+			t.Errorf("%v: got %v, want a ServerError", cause, err)
+		} else if !errors.Is(s.Err, cause) {
+			t.Errorf("%v: the reason is %v", cause, s.Err)
 		}
 		if errors.Is(err, context.Canceled) {
-			t.Errorf("%v: the reason is taken for that of the request", cause)
+			t.Errorf("%v: the error for the client wraps the reason", cause)
 		}
 	}
 }
 
 func TestStoreError_KeepsOtherErrors(t *testing.T) {
 	t.Parallel()
-	left, cancel := context.WithCancel(t.Context())
+	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	problem := v1.NewProblem(v1.KeyConflict, "")
 	for _, c := range []struct {
 		ctx context.Context
 		err error
-	}{{t.Context(), nil}, {t.Context(), problem}, {left, context.Canceled}} {
-		if got := StoreError(c.ctx, c.err); !errors.Is(got, c.err) || got != nil && c.err == nil {
-			t.Errorf("%v became %v", c.err, got)
+	}{{t.Context(), nil}, {t.Context(), problem}, {ended, context.Canceled}} {
+		got := StoreError(c.ctx, c.err)
+		if !errors.Is(got, c.err) {
+			t.Errorf("got %v, want %v", got, c.err)
 		}
-		if _, ok := retry.Delay(StoreError(c.ctx, c.err)); ok {
-			t.Errorf("%v is to be tried again", c.err)
+		if _, ok := retry.Delay(got); ok {
+			t.Errorf("%v has a retry delay", c.err)
 		}
 	}
 }
@@ -73,7 +75,7 @@ func TestJobError_AddsTheID(t *testing.T) {
 		err := JobError(c.err, "j1")
 		var p *v1.Problem
 		if !errors.As(err, &p) {
-			t.Errorf("%v became %v, which is no problem", c.err, err)
+			t.Errorf("%v: got %v, want a problem", c.err, err)
 			continue
 		}
 		if p.Code != c.code {
@@ -83,16 +85,21 @@ func TestJobError_AddsTheID(t *testing.T) {
 			t.Errorf("%v: the id is %q, want j1", c.err, p.Job)
 		}
 		if after, _ := retry.Delay(err); after != c.after {
-			t.Errorf("%v: to be tried again after %v, want %v", c.err, after, c.after)
+			t.Errorf("%v: the retry delay is %v, want %v", c.err, after, c.after)
+		}
+		if c.reason == nil {
+			continue
 		}
 		var s *ServerError
-		if errors.As(err, &s); c.reason != nil && (s == nil || !errors.Is(s.Err, c.reason)) {
-			t.Errorf("%v: the reason is lost: %v", c.err, err)
+		if !errors.As(err, &s) {
+			t.Errorf("%v: got %v, want a ServerError", c.err, err)
+		} else if !errors.Is(s.Err, c.reason) {
+			t.Errorf("%v: the reason is %v, want %v", c.err, s.Err, c.reason)
 		}
 	}
 	var p *v1.Problem
 	if errors.As(full, &p); p.Job != "" {
-		t.Errorf("the problem of the cause was changed: %+v", p)
+		t.Errorf("the problem of the cause has changed: %+v", p)
 	}
 }
 
@@ -100,7 +107,7 @@ func TestJobError_KeepsCancellation(t *testing.T) {
 	t.Parallel()
 	for _, want := range []error{nil, context.Canceled} {
 		if got := JobError(want, "j1"); !errors.Is(got, want) {
-			t.Errorf("%v became %v", want, got)
+			t.Errorf("got %v, want %v", got, want)
 		}
 	}
 }

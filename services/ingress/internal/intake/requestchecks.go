@@ -11,15 +11,14 @@ import (
 	"unicode/utf8"
 )
 
-// MaxKey bounds the bytes of an idempotency key.
+// MaxKey is the maximum length of an idempotency key, in bytes.
 const MaxKey = 255
 
-// MaxURL bounds the bytes of the URL of an image, in every form of request. The bodies of
-// messages hold it.
+// MaxURL is the maximum length of the URL of an image in every form of request, in bytes.
+// Messages carry it in their body.
 const MaxURL = 8192
 
-// Bounds of what a client may say of a job. The headers of a message have to
-// hold all of it.
+// Limits of what a client can set for a job. Messages carry it in their headers.
 const (
 	maxWebhookURL   = 2048 // bytes
 	maxMetadata     = 16   // entries
@@ -27,11 +26,11 @@ const (
 	maxMetadataSize = 4096 // bytes of all names and values
 )
 
-// ErrNoWebhooks says that a callback is not possible.
+// ErrNoWebhooks is the error when the mesh sends no webhooks.
 var ErrNoWebhooks = errors.New("this mesh has no secret to sign callbacks with, and sends none")
 
-// CheckWebhookURL returns an error when a callback to this URL would not be
-// sent: [ErrNoWebhooks], or an error whose text goes on from the name of the parameter.
+// CheckWebhookURL returns an error when no webhook would be sent to the URL:
+// [ErrNoWebhooks], or an error whose text continues the name of the parameter.
 func (i *Intake) CheckWebhookURL(raw string) error {
 	if !i.cfg.Webhooks {
 		return ErrNoWebhooks
@@ -42,8 +41,8 @@ func (i *Intake) CheckWebhookURL(raw string) error {
 	return CheckURL(raw)
 }
 
-// CheckURL checks what can be said of a URL without a look at the network, besides its
-// length. The text of the error goes on from the name of the parameter.
+// CheckURL checks the syntax and the scheme of a URL, but not its length. The text of the
+// error continues the name of the parameter.
 func CheckURL(raw string) error {
 	u, err := url.Parse(raw)
 	switch {
@@ -55,8 +54,8 @@ func CheckURL(raw string) error {
 	return nil
 }
 
-// CheckMetadata checks metadata against its bounds, and returns the name of the
-// entry that is wrong. The text of the error goes on from that name.
+// CheckMetadata checks the limits of metadata, and returns the name of the first invalid
+// entry. The text of the error continues that name.
 func CheckMetadata(m map[string]string) (name string, err error) {
 	total := 0
 	for _, k := range slices.Sorted(maps.Keys(m)) {

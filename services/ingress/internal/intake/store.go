@@ -15,13 +15,13 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/outcome"
 )
 
-// Store stores an image for whose result no request waits, such as one of a
-// report. The request has an ID and an image, which the caller has inspected
-// and admitted. [StoreError] makes an error for a client of those of Store.
+// Store stores an image for whose result no request waits, such as an image of a report.
+// The request has an ID and an image that the caller has inspected and admitted.
+// [StoreError] converts the errors of Store for clients.
 func (i *Intake) Store(ctx context.Context, r Request) error { return i.publish(ctx, &r, r.ID, "") }
 
-// publish makes the job with this ID of a request. reply is where to send the
-// result; empty for nowhere.
+// publish publishes the job id of a request. reply is the subject for the result; "" means
+// none.
 func (i *Intake) publish(ctx context.Context, r *Request, id, reply string) error {
 	h, err := r.headers()
 	if err != nil {
@@ -43,8 +43,8 @@ func (i *Intake) publish(ctx context.Context, r *Request, id, reply string) erro
 	})
 }
 
-// NewFailure returns the result of an image that cannot be a job: that of the job
-// that it would have been. The request has an ID.
+// NewFailure returns the message with the failed result of an image that cannot be a job.
+// The request has an ID.
 func NewFailure(ctx context.Context, r Request, p *v1.Problem) (bus.Message, error) {
 	h, err := r.headers()
 	if err != nil {
@@ -53,7 +53,7 @@ func NewFailure(ctx context.Context, r Request, p *v1.Problem) (bus.Message, err
 	return outcome.Message(ctx, h, outcome.Failed(subject.Job{Pipeline: r.Pipeline.Name, ID: r.ID}, p))
 }
 
-// StoreFailure stores the result of an image that cannot be a job.
+// StoreFailure stores the failed result of an image that cannot be a job.
 func (i *Intake) StoreFailure(ctx context.Context, r Request, p *v1.Problem) error {
 	m, err := NewFailure(ctx, r, p)
 	if err != nil {
@@ -62,10 +62,9 @@ func (i *Intake) StoreFailure(ctx context.Context, r Request, p *v1.Problem) err
 	return i.Publish(ctx, m)
 }
 
-// Publish stores m. While the acknowledgement does not come, Publish stores m
-// again, for some seconds: the stream keeps one message of its ID. The error
-// wraps [streams.ErrUnknown] when it stays unknown whether m is stored; another
-// error says that it is not.
+// Publish stores m. When the acknowledgement is missing, Publish stores m again for some
+// seconds; the stream keeps one message for each ID. The error wraps [streams.ErrUnknown]
+// when it remains unknown whether m is stored. After any other error m is not stored.
 func (i *Intake) Publish(ctx context.Context, m bus.Message) error {
 	err := streams.RetryUnknown(ctx, bus.IsUnknown, func(ctx context.Context) error { return i.cfg.Publisher.Publish(ctx, m) })
 	if err == nil || ctx.Err() == nil {
@@ -74,8 +73,7 @@ func (i *Intake) Publish(ctx context.Context, m bus.Message) error {
 	return err
 }
 
-// headers returns the headers that say what the client wants besides the
-// result.
+// headers returns the headers for metadata, webhook and report.
 func (r *Request) headers() (nats.Header, error) {
 	h := nats.Header{}
 	if len(r.Metadata) > 0 {

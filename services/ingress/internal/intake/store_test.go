@@ -30,7 +30,7 @@ func TestIntake_StoreRequestsNoReply(t *testing.T) {
 		}
 	}
 	if n := b.pendingReplies(); n != 0 {
-		t.Errorf("%d jobs wait for a reply", n)
+		t.Errorf("%d jobs wait for a reply, want 0", n)
 	}
 }
 
@@ -54,11 +54,16 @@ func TestIntake_StoreFailure(t *testing.T) {
 	if err := json.Unmarshal(m.Data, &r); err != nil {
 		t.Fatal(err)
 	}
-	if r.Status != v1.Failed || r.Problem == nil || r.Problem.Code != v1.Damaged {
-		t.Errorf("the result is %+v, want that it failed", r)
+	if r.Status != v1.Failed {
+		t.Errorf("the result is %s, want %s", r.Status, v1.Failed)
 	}
-	if r.Metadata["a"] != "b" {
-		t.Errorf("the metadata is %v", r.Metadata)
+	if r.Problem == nil {
+		t.Error("the result has no problem")
+	} else if r.Problem.Code != v1.Damaged {
+		t.Errorf("the code is %s, want %s", r.Problem.Code, v1.Damaged)
+	}
+	if got := r.Metadata["a"]; got != "b" {
+		t.Errorf("the metadata a is %q, want b", got)
 	}
 	if got := m.Header.Get(v1.HeaderReport); got != item.String() {
 		t.Errorf("%s is %q, want %q", v1.HeaderReport, got, item)
