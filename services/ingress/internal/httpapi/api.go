@@ -1,15 +1,14 @@
-// Package httpapi serves the mesh over HTTP, as contracts/openapi.json
-// describes it. Packages intake and reportintake do the work; here are decoding,
-// encoding, and the memory that bodies may take.
+// Package httpapi serves the HTTP API of the mesh, which contracts/openapi.json describes. It
+// decodes requests, encodes responses, and limits the memory of bodies. Packages intake and
+// reportintake accept the images.
 //
-// There is a small handler for each resource: imageHandler, reportHandler,
-// eventHandler, sessionHandler, pipelineHandler and oldHandler. They share
-// parameters, which reads queries and headers, bodies, and responder, which
-// makes an HTTP handler with a span, metrics and problems of a function that
-// returns an error.
+// Each resource has its own handler: imageHandler, reportHandler, eventHandler, sessionHandler,
+// pipelineHandler and oldHandler. They share parameters, which parses queries and headers;
+// bodies, which reads request bodies; and responder, which converts a function that returns an
+// error into an HTTP handler with a span, metrics and problems.
 //
-// Every request is answered: with its result, with where to ask for it, or with
-// a problem (RFC 9457), which has a Retry-After header when it passes.
+// The response to a request is its result, the address of the result, or a problem (RFC 9457).
+// The problem of a transient error has a Retry-After header.
 package httpapi
 
 import (
@@ -33,69 +32,66 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/imagefile"
 )
 
-// Config of an [API]. All fields are needed but OldRoutes, and those of origins and proxies.
+// Config is the configuration of an [API]. All fields are required except OldRoutes, CORSOrigins, PublicURL
+// and TrustedProxies.
 type Config struct {
 	Intake  *intake.Intake
 	Reports *reportintake.Reports
-	// PerClient looks up, watches and cancels jobs.
+	// Client looks up, watches and cancels jobs.
 	Client *client.Client
-	// Admission says which pipelines are served.
+	// Admission knows the state of the pipelines.
 	Admission *admission.Admission
 	Limits    imagefile.Limits
-	// Wait is how long a request waits that does not say; MaxWait is the
-	// longest that it may say.
+	// Wait is the default wait of a request for its result. MaxWait is the longest wait that a request can
+	// set.
 	Wait    time.Duration
 	MaxWait time.Duration
-	// BodyMemory bounds the bytes of bodies that are held at a time, and
-	// ClientBodyMemory those of one client. BodyRate is the lowest rate at which
-	// a body may arrive, and a client may read its response.
+	// BodyMemory limits the bytes of all bodies in memory, and ClientBodyMemory those of one client. BodyRate
+	// is the lowest rate at which a body may arrive.
 	BodyMemory       int64
 	ClientBodyMemory int64
 	BodyRate         body.Rate
-	// MaxFormBytes bounds a form with images, and MaxImages the images in it.
+	// MaxFormBytes is the largest size of a form with images, and MaxImages the maximum of images in it.
 	MaxFormBytes int64
 	MaxImages    int
-	// Sessions, EventStreams and Polls bound the sessions of frames, the event
-	// streams and the look-ups that wait.
+	// Sessions, EventStreams and Polls limit the open sessions of frames, event streams and look-ups that
+	// wait.
 	Sessions     RequestLimit
 	EventStreams RequestLimit
 	Polls        RequestLimit
-	// MaxWindow bounds the window of a session.
+	// MaxWindow is the largest window of a session.
 	MaxWindow int
-	// CORSOrigins are the origins whose web pages may use the mesh, or * for all.
+	// CORSOrigins are the origins whose web pages may use the mesh; * allows all.
 	CORSOrigins []string
-	// PublicURL is the address at which clients reach the mesh; nil where requests tell it.
+	// PublicURL is the URL at which clients reach the mesh; nil means that it follows from each request.
 	PublicURL *url.URL
-	// TrustedProxies are the networks of the proxies whose X-Forwarded-* headers are
-	// believed.
+	// TrustedProxies are the networks of the proxies whose X-Forwarded-* headers are trusted.
 	TrustedProxies []netip.Prefix
-	// OldRoutes adds the routes of the designs that the mesh replaces.
+	// OldRoutes enables the routes of the designs that the mesh replaces.
 	OldRoutes bool
-	// Draining ends when each response is to be the last of its connection.
+	// Draining ends when each response should be the last of its connection.
 	Draining context.Context //nolint:containedctx // as Stopping
-	// Stopping ends when no more is to be waited for.
+	// Stopping ends when requests should stop waiting.
 	Stopping context.Context //nolint:containedctx // it is the life of the process, not of a call
 	Tracers  trace.TracerProvider
 	Logger   *slog.Logger
 	Metrics  *Metrics
 }
 
-// API handles HTTP requests. It is safe for concurrent use by multiple
-// goroutines.
+// API serves HTTP requests. It is safe for concurrent use by multiple goroutines.
 type API struct {
 	handler  http.Handler
 	sessions *sessionHandler
 }
 
-// ServeHTTP answers a request.
+// ServeHTTP serves a request.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.handler.ServeHTTP(w, r) }
 
-// Drain waits until the sessions of frames have ended, and ends them when hard
-// ends. It is called once Stopping has ended and no more requests come.
+// Drain waits until the sessions of frames have ended, and cancels them when hard ends. The caller calls it
+// after Stopping has ended and when no more requests arrive.
 func (a *API) Drain(hard context.Context) { a.sessions.drain(hard) }
 
-// New returns the handler of the whole API. The caller ends it with Drain. An error says
-// which origin is wrong.
+// New returns an API with all routes. The caller calls Drain. New returns an error for an invalid origin.
 func New(cfg Config) (*API, error) {
 	own := ""
 	if cfg.PublicURL != nil {
@@ -120,7 +116,7 @@ func New(cfg Config) (*API, error) {
 		stopping: cfg.Stopping,
 	}
 	pipelines := &pipelineHandler{admission: cfg.Admission, limits: cfg.Limits}
-	router := mux.NewRouter().SkipClean(true) // a redirection would make a GET of a POST
+	router := mux.NewRouter().SkipClean(true) // a redirect would turn POST into GET
 	proxies := &proxies{public: cfg.PublicURL, trusted: cfg.TrustedProxies}
 	a := &API{
 		handler:  proxies.handler(origins.handler(router)),
@@ -161,7 +157,7 @@ func New(cfg Config) (*API, error) {
 	return a, nil
 }
 
-// allowedMethods lists the methods that the address of a request takes.
+// allowedMethods returns the methods that the path of a request accepts.
 func allowedMethods(router *mux.Router, r *http.Request) []string {
 	var out []string
 	for _, m := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodDelete} {

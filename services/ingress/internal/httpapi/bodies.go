@@ -24,16 +24,16 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
-// Names of the image in a form: its bytes, or its bytes in base64.
+// Names of the form fields with an image: as a file, or in base64.
 const (
 	imageField  = "image"
 	base64Field = "imgbase64"
 )
 
-// formAllowance is what a form may have besides the image.
+// formAllowance is the size that a form may have in addition to the image, in bytes.
 const formAllowance = 64 << 10
 
-// bodyKind is the form in which a body brings an image.
+// bodyKind is how a body contains images.
 type bodyKind int
 
 const (
@@ -43,12 +43,11 @@ const (
 	jsonBody
 )
 
-// bodies reads the bodies of requests. All that are held at a time share its
-// memory.
+// bodies reads the bodies of requests, which share its memory.
 type bodies struct {
-	maxBytes  int64 // of an image
+	maxBytes  int64 // maximum of an image
 	maxForm   int64
-	maxImages int // in a form
+	maxImages int // maximum in a form
 	rate      body.Rate
 	memory    *body.Memory
 }
@@ -60,15 +59,15 @@ func newBodies(cfg Config) *bodies {
 	}
 }
 
-// bodyContent is what a body brought: images, or the URL of one.
+// bodyContent is the content of a body: images, or the URL of one.
 type bodyContent struct {
 	uploads []reportintake.Upload
 	url     string
-	fields  fields              // what the body says besides
-	grow    func(n int64) error // takes memory for what is fetched from url
+	fields  fields              // the other fields of the body
+	grow    func(n int64) error // reserves memory for the image that is fetched from url
 }
 
-// imageOrURL returns the image of an input that has one, or its URL.
+// imageOrURL returns the image, or the URL when there is one.
 func (in bodyContent) imageOrURL() (image []byte, url string, err error) {
 	if in.url != "" {
 		return nil, in.url, nil
@@ -76,11 +75,10 @@ func (in bodyContent) imageOrURL() (image []byte, url string, err error) {
 	return in.uploads[0].Image, "", in.uploads[0].Err
 }
 
-// read reads the body of a request. What cannot be accepted is rejected before
-// the body is read. The caller calls release when it no longer holds the
-// images; more than once does no harm.
+// read reads the body of a request. It rejects a body before reading it when the headers suffice for that.
+// The caller calls release when it no longer needs the images, once or more often.
 func (b *bodies) read(w http.ResponseWriter, r *http.Request) (in bodyContent, release func(), err error) {
-	_, span := telemetry.StartChild(r.Context(), "read body") // a slow client is to be seen
+	_, span := telemetry.StartChild(r.Context(), "read body") // shows a slow client
 	defer func() {
 		if err != nil {
 			telemetry.Fail(span, err)
@@ -91,51 +89,51 @@ func (b *bodies) read(w http.ResponseWriter, r *http.Request) (in bodyContent, r
 	if err != nil {
 		return in, nil, err
 	}
-	content, hold, err := b.open(w, r, b.limit(kind))
+	content, reservation, err := b.open(w, r, b.limit(kind))
 	if err != nil {
 		return in, nil, err
 	}
 	if kind == urlencodedBody {
 		if content, kind, err = b.sniff(w, r, content); err != nil {
-			hold.Release()
+			reservation.Release()
 			return in, nil, err
 		}
 	}
-	var said url.Values
+	var others url.Values
 	switch kind {
 	case rawBody:
 		in.uploads = make([]reportintake.Upload, 1)
-		in.uploads[0].Image, err = readRaw(content, hold, r.ContentLength, b.maxBytes)
+		in.uploads[0].Image, err = readRaw(content, reservation, r.ContentLength, b.maxBytes)
 	case multipartBody:
-		in.uploads, said, err = b.readForm(content, hold, boundary, isStrict(r))
+		in.uploads, others, err = b.readForm(content, reservation, boundary, isStrict(r))
 	case urlencodedBody:
-		in.uploads, said, err = readURLEncoded(decodingReader{content, hold})
+		in.uploads, others, err = readURLEncoded(decodingReader{content, reservation})
 	case jsonBody:
-		in, err = readJSON(decodingReader{content, hold})
+		in, err = readJSON(decodingReader{content, reservation})
 	}
 	if err == nil && in.fields == nil {
-		in.fields, err = formFields(r, said)
+		in.fields, err = formFields(r, others)
 	}
 	if err == nil && len(in.uploads) == 1 && in.uploads[0].Err == nil && len(in.uploads[0].Image) == 0 {
 		err = v1.NewProblem(v1.EmptyBody, "the picture has no bytes")
 	}
 	if err != nil {
-		hold.Release()
+		reservation.Release()
 		return in, nil, b.readError(w, err, b.limit(kind))
 	}
-	if kind == urlencodedBody || kind == jsonBody { // the rest was for decoding
+	if kind == urlencodedBody || kind == jsonBody { // what exceeds the images was for decoding
 		held := 0
 		for _, u := range in.uploads {
 			held += cap(u.Image)
 		}
-		hold.ShrinkTo(int64(held))
+		reservation.ShrinkTo(int64(held))
 	}
-	in.grow = hold.Grow
-	return in, hold.Release, nil
+	in.grow = reservation.Grow
+	return in, reservation.Release, nil
 }
 
-// limit is how many bytes a body may have. Base64 takes four bytes for three,
-// and a form may escape some of them.
+// limit returns the maximum size of a body. Base64 has four bytes for three, and a form may escape some of
+// them.
 func (b *bodies) limit(k bodyKind) int64 {
 	switch k {
 	case multipartBody:
@@ -146,12 +144,11 @@ func (b *bodies) limit(k bodyKind) int64 {
 	return b.maxBytes
 }
 
-// open returns the body of a request as far as its limit, and what it has of the
-// memory: nothing yet. Reading fails with [os.ErrDeadlineExceeded] when the body
-// arrives too slowly.
+// open returns a reader of the body up to limit, and an empty reservation of memory. A read returns
+// [os.ErrDeadlineExceeded] when the body arrives too slowly.
 func (b *bodies) open(w http.ResponseWriter, r *http.Request, limit int64) (io.Reader, *body.Reservation, error) {
 	if r.ContentLength > limit {
-		w.Header().Set("Connection", "close") // the body stays unread
+		w.Header().Set("Connection", "close") // the body is not read
 		return nil, nil, b.tooLarge(limit)
 	}
 	if r.ContentLength == 0 {
@@ -167,11 +164,11 @@ func (b *bodies) open(w http.ResponseWriter, r *http.Request, limit int64) (io.R
 	return content, b.memory.NewReservation(clientKey(r)), nil
 }
 
-// sniff tells a web form from an image that was announced as one, which is what clients
-// do that announce nothing, such as curl.
+// sniff distinguishes a web form from an image with the content type of a web form, which clients such as
+// curl send by default.
 func (b *bodies) sniff(w http.ResponseWriter, r *http.Request, content io.Reader) (io.Reader, bodyKind, error) {
 	buffered := bufio.NewReader(content)
-	head, _ := buffered.Peek(imagefile.HeadBytes) // an error comes again when it is read
+	head, _ := buffered.Peek(imagefile.HeadBytes) // the read returns the error again
 	binary := bytes.ContainsFunc(head, func(c rune) bool { return c < ' ' && c != '\r' && c != '\n' && c != '\t' || c > '~' })
 	switch {
 	case bytes.HasPrefix(head, []byte("{")):
@@ -180,14 +177,14 @@ func (b *bodies) sniff(w http.ResponseWriter, r *http.Request, content io.Reader
 	case imagefile.TypeOf(head) == "" && !binary:
 		return buffered, urlencodedBody, nil
 	case r.ContentLength > b.maxBytes:
-		w.Header().Set("Connection", "close") // the body stays unread
+		w.Header().Set("Connection", "close") // the body is not read
 		return nil, 0, b.tooLarge(b.maxBytes)
 	}
 	return http.MaxBytesReader(w, io.NopCloser(buffered), b.maxBytes), rawBody, nil
 }
 
-// pacedReader moves the read deadline of a connection while a body arrives fast
-// enough. A body that trickles in would hold its memory for ever.
+// pacedReader extends the read deadline of a connection while a body arrives fast enough. Without a deadline,
+// a body that arrives slowly would occupy its memory forever.
 type pacedReader struct {
 	io.Reader
 	conn *http.ResponseController
@@ -210,33 +207,33 @@ func (r *pacedReader) Read(p []byte) (int, error) {
 
 func (r *pacedReader) setDeadline(t time.Time) error {
 	err := r.conn.SetReadDeadline(t)
-	if errors.Is(err, http.ErrNotSupported) { // not every writer in tests has a deadline
+	if errors.Is(err, http.ErrNotSupported) { // some writers in tests have no deadline
 		return nil
 	}
 	return err
 }
 
-// decodeFactor is how many bytes each byte of a body takes that is decoded: the
-// body, its text, a copy and the image.
+// decodeFactor is the memory for each byte of a body that is decoded: the body, its text, a copy and the
+// image.
 const decodeFactor = 4
 
-// decodingReader takes memory for a body that is decoded as it arrives.
+// decodingReader reserves memory for a body that is decoded while it arrives.
 type decodingReader struct {
 	io.Reader
-	hold *body.Reservation
+	reservation *body.Reservation
 }
 
 func (d decodingReader) Read(p []byte) (int, error) {
 	n, err := d.Reader.Read(p)
 	if n > 0 {
-		if growErr := d.hold.Grow(decodeFactor * int64(n)); growErr != nil {
+		if growErr := d.reservation.Grow(decodeFactor * int64(n)); growErr != nil {
 			return 0, growErr
 		}
 	}
 	return n, err
 }
 
-// parseBodyKind tells the kinds of bodies apart.
+// parseBodyKind returns the kind of a body from its headers.
 func parseBodyKind(h http.Header) (k bodyKind, boundary string, err error) {
 	if coding := h.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
 		return 0, "", v1.NewProblem(v1.UnsupportedType, "Content-Encoding is %.20q, want a body that is not compressed", coding).
@@ -244,7 +241,7 @@ func parseBodyKind(h http.Header) (k bodyKind, boundary string, err error) {
 	}
 	header := h.Get("Content-Type")
 	if header == "" {
-		return rawBody, "", nil // found out from the content
+		return rawBody, "", nil // detected from the content
 	}
 	typ, params, err := mime.ParseMediaType(header)
 	if err != nil {
@@ -266,41 +263,40 @@ func parseBodyKind(h http.Header) (k bodyKind, boundary string, err error) {
 		"multipart/form-data, application/x-www-form-urlencoded or application/json", typ).WithField("Content-Type")
 }
 
-// readRaw reads a body that is an image. length is what was announced, negative
-// for nothing.
-func readRaw(r io.Reader, hold *body.Reservation, length, limit int64) ([]byte, error) {
+// readRaw reads a body that is an image. length is the announced length, negative for none.
+func readRaw(r io.Reader, reservation *body.Reservation, length, limit int64) ([]byte, error) {
 	largest := limit
 	if length >= 0 {
 		largest = length
 	}
-	data, err := body.ReadAll(r, hold.Grow, largest)
+	data, err := body.ReadAll(r, reservation.Grow, largest)
 	if err == nil && int64(len(data)) < length {
 		err = io.ErrUnexpectedEOF
 	}
 	return data, err
 }
 
-// Bounds of the fields of a form that are no images.
+// Limits of the form fields without an image.
 const (
 	maxFormFields = 64
 	maxFormField  = 8 << 10 // bytes
 )
 
-// formFields reads the fields of a form. The old routes ignore them, as their originals did.
-func formFields(r *http.Request, said url.Values) (fields, error) {
+// formFields returns the fields of a form. The old routes ignore them, as the original services did.
+func formFields(r *http.Request, others url.Values) (fields, error) {
 	if !isStrict(r) {
-		return nil, nil //nolint:nilnil // none is read
+		return nil, nil //nolint:nilnil // no field is read
 	}
-	return readFields(said, true, submissionFields...)
+	return readFields(others, true, submissionFields...)
 }
 
-// readForm reads every image of a form, in order, and its other fields. An image that is
-// wrong takes nothing from the others. A file input of a page that was left empty is no
-// image. A file in another field is a problem when strict, and is skipped otherwise.
+// readForm reads every image of a form in order, and its other fields. An invalid image does not affect the
+// others. An empty file input of a web page is not an image. A file in another field is a problem when
+// strict, and is skipped otherwise.
 func (b *bodies) readForm(
-	r io.Reader, hold *body.Reservation, boundary string, strict bool,
-) (uploads []reportintake.Upload, said url.Values, err error) {
-	said = url.Values{}
+	r io.Reader, reservation *body.Reservation, boundary string, strict bool,
+) (uploads []reportintake.Upload, others url.Values, err error) {
+	others = url.Values{}
 	unused := 0
 	m := multipart.NewReader(r, boundary)
 	for n := 1; ; n++ {
@@ -322,7 +318,7 @@ func (b *bodies) readForm(
 			return nil, nil, v1.NewProblem(v1.UnknownField, "the field %.60q has a file, but the field of an image is %q",
 				name, imageField).WithField(fmt.Sprintf("%.60s", name))
 		default:
-			if err := readField(part, name, isFile, said, hold); err != nil {
+			if err := readField(part, name, isFile, others, reservation); err != nil {
 				return nil, nil, err
 			}
 			continue
@@ -330,7 +326,7 @@ func (b *bodies) readForm(
 		if len(uploads) == b.maxImages {
 			return nil, nil, reportintake.TooManyImages(b.maxImages)
 		}
-		u, err := b.readUpload(part, name, hold)
+		u, err := b.readUpload(part, name, reservation)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -342,11 +338,11 @@ func (b *bodies) readForm(
 	}
 	switch {
 	case len(uploads) > 0:
-		return uploads, said, nil
+		return uploads, others, nil
 	case unused > 0:
 		return nil, nil, v1.NewProblem(v1.EmptyBody, "no file was chosen for %s", imageField).WithField(imageField)
 	}
-	return nil, nil, missingField(imageField, said)
+	return nil, nil, missingField(imageField, others)
 }
 
 // isImageField reports whether a field of a form has an image.
@@ -365,20 +361,20 @@ func missingField(want string, others url.Values) error {
 		WithField(want)
 }
 
-// readField reads a field of a form that is no image. It skips the content of a file.
-func readField(part *multipart.Part, name string, isFile bool, said url.Values, hold *body.Reservation) error {
+// readField reads a form field without an image. It skips the content of a file.
+func readField(part *multipart.Part, name string, isFile bool, others url.Values, reservation *body.Reservation) error {
 	given := 0
-	for _, values := range said {
+	for _, values := range others {
 		given += len(values)
 	}
 	if given == maxFormFields {
 		return v1.NewProblem(v1.InvalidBody, "the form has more than %d fields", maxFormFields).WithLimit(maxFormFields)
 	}
 	if isFile {
-		said.Add(name, "")
+		others.Add(name, "")
 		return nil
 	}
-	data, err := body.ReadAll(io.LimitReader(part, maxFormField+1), hold.Grow, maxFormField+1)
+	data, err := body.ReadAll(io.LimitReader(part, maxFormField+1), reservation.Grow, maxFormField+1)
 	if err != nil {
 		return formError(err)
 	}
@@ -386,19 +382,19 @@ func readField(part *multipart.Part, name string, isFile bool, said url.Values, 
 		return v1.NewProblem(v1.InvalidParameter, "%.60s may have %d bytes", name, maxFormField).
 			WithField(fmt.Sprintf("%.60s", name)).WithLimit(maxFormField)
 	}
-	said.Add(name, string(data))
+	others.Add(name, string(data))
 	return nil
 }
 
-// readUpload reads an image of a form.
-func (b *bodies) readUpload(part *multipart.Part, name string, hold *body.Reservation) (reportintake.Upload, error) {
-	data, err := body.ReadAll(io.LimitReader(part, 2*b.maxBytes), hold.Grow, 2*b.maxBytes)
+// readUpload reads one image of a form.
+func (b *bodies) readUpload(part *multipart.Part, name string, reservation *body.Reservation) (reportintake.Upload, error) {
+	data, err := body.ReadAll(io.LimitReader(part, 2*b.maxBytes), reservation.Grow, 2*b.maxBytes)
 	if err != nil {
 		return reportintake.Upload{}, formError(err)
 	}
 	u := reportintake.Upload{Image: data}
 	if name == base64Field {
-		if err := hold.Grow(int64(len(data))); err != nil {
+		if err := reservation.Grow(int64(len(data))); err != nil {
 			return reportintake.Upload{}, err
 		}
 		u.Image, u.Err = decodeBase64(data, base64Field)
@@ -409,8 +405,8 @@ func (b *bodies) readUpload(part *multipart.Part, name string, hold *body.Reserv
 	return u, nil
 }
 
-// partFileName returns the name of the file that a part has; isFile is false for a part
-// without a file. The name is "" for a file input for which no file was chosen.
+// partFileName returns the file name of a part. isFile is false for a part that is not a file. The name is ""
+// for a file input without a chosen file.
 func partFileName(part *multipart.Part) (name string, isFile bool) {
 	_, params, err := mime.ParseMediaType(part.Header.Get("Content-Disposition"))
 	if err != nil {
@@ -452,22 +448,22 @@ func readJSON(r io.Reader) (bodyContent, error) {
 	if err := decodeJSON(r, &in); err != nil {
 		return bodyContent{}, err
 	}
-	said, err := jsonFields(in.bodyFields)
+	others, err := jsonFields(in.bodyFields)
 	switch {
 	case err != nil:
 		return bodyContent{}, err
 	case in.Image != "" && in.URL != "":
 		return bodyContent{}, v1.NewProblem(v1.InvalidBody, "image and url are both given, want one").WithField("url")
 	case in.URL != "":
-		return bodyContent{url: in.URL, fields: said}, checkLength(in.URL, "url")
+		return bodyContent{url: in.URL, fields: others}, checkLength(in.URL, "url")
 	case in.Image == "":
 		return bodyContent{}, v1.NewProblem(v1.InvalidBody, "neither image nor url is given").WithField("image")
 	}
 	image, err := decodeBase64([]byte(in.Image), "image")
-	return bodyContent{uploads: []reportintake.Upload{{Image: image, Err: err}}, fields: said}, nil
+	return bodyContent{uploads: []reportintake.Upload{{Image: image, Err: err}}, fields: others}, nil
 }
 
-// checkLength checks the length of the URL of an image, which is in a field.
+// checkLength checks the length of the URL of an image in a field.
 func checkLength(url, field string) error {
 	if len(url) <= intake.MaxURL {
 		return nil
@@ -476,7 +472,7 @@ func checkLength(url, field string) error {
 		WithField(field).WithLimit(intake.MaxURL)
 }
 
-// formError tells a form that is not one from one that could not be read.
+// formError returns the problem of an invalid form, or err when the form could not be received.
 func formError(err error) error {
 	var tooLarge *http.MaxBytesError
 	var p *v1.Problem
@@ -486,13 +482,13 @@ func formError(err error) error {
 	return v1.NewProblem(v1.InvalidBody, "the form cannot be read: %v", err)
 }
 
-// readError says what is wrong with a body that could not be read.
+// readError returns the problem of a body that could not be read.
 func (b *bodies) readError(w http.ResponseWriter, err error, limit int64) error {
 	var p *v1.Problem
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &p) && p.Code == v1.Overloaded:
-		w.Header().Set("Connection", "close") // the rest stays unread
+		w.Header().Set("Connection", "close") // the rest is not read
 		return err
 	case errors.As(err, &p):
 		return p
@@ -508,7 +504,7 @@ func (b *bodies) readError(w http.ResponseWriter, err error, limit int64) error 
 	return v1.NewProblem(v1.InvalidBody, "the body cannot be read: %v", err)
 }
 
-// tooLarge names the limit of an image, or of the body that brings some.
+// tooLarge returns the problem of an image, or of a body with images, that exceeds the limit.
 func (b *bodies) tooLarge(limit int64) *v1.Problem {
 	if limit == b.maxBytes {
 		return v1.NewProblem(v1.TooLarge, "a picture may have %d bytes", limit).WithLimit(limit)

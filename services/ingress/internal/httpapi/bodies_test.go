@@ -35,11 +35,11 @@ func multipartForm(field, content string) string {
 		"--b\r\nContent-Disposition: form-data; name=\"" + field + "\"; filename=\"x\"\r\n\r\n" + content + "\r\n--b--\r\n"
 }
 
-// unusedInput is a file input of a page for which no file was chosen.
+// unusedInput is an empty file input of a web page.
 const unusedInput = "--b\r\nContent-Disposition: form-data; name=\"image\"; filename=\"\"\r\n" +
 	"Content-Type: application/octet-stream\r\n\r\n\r\n"
 
-// multipartImages is a form of several images.
+// multipartImages returns a form with several images.
 func multipartImages(images ...string) string {
 	var b strings.Builder
 	for _, p := range images {
@@ -67,7 +67,7 @@ func TestBodies_ReadSeveralImages(t *testing.T) {
 		}
 	}
 	if code, _ := problemCodeAndField(in.uploads[1].Err); code != v1.TooLarge {
-		t.Errorf("the second: %v, want too-large, and nothing lost of the others", in.uploads[1].Err)
+		t.Errorf("upload 1: got %v, want too-large", in.uploads[1].Err)
 	}
 }
 
@@ -156,9 +156,9 @@ func TestBodies_Read(t *testing.T) {
 			r.ContentLength = tt.length
 			r.Header.Set("Content-Type", tt.contentType)
 			in, release, err := b.read(httptest.NewRecorder(), r)
-			var pic []byte
+			var image []byte
 			if err == nil {
-				pic, _, err = in.imageOrURL()
+				image, _, err = in.imageOrURL()
 				if err != nil {
 					release()
 				}
@@ -169,18 +169,18 @@ func TestBodies_Read(t *testing.T) {
 			if err != nil && tt.code == "" {
 				t.Fatalf("got %v, want no error", err)
 			}
-			if string(pic) != tt.want {
-				t.Errorf("got %q, want %q", pic, tt.want)
+			if string(image) != tt.want {
+				t.Errorf("got %q, want %q", image, tt.want)
 			}
 			if err == nil {
-				if b.memory.Used() < int64(len(pic)) {
+				if b.memory.Used() < int64(len(image)) {
 					t.Error("the memory of the image was not counted")
 				}
 				release()
-				release() // once more does no harm
+				release() // a second call has no effect
 			}
 			if b.memory.Used() != 0 {
-				t.Error("the memory was not given back")
+				t.Error("the memory was not released")
 			}
 		})
 	}
@@ -222,11 +222,11 @@ func TestBodies_NameTheFieldThatWasSent(t *testing.T) {
 	}
 }
 
-// unreadableBody fails the test when somebody reads it.
+// unreadableBody fails the test when it is read.
 type unreadableBody struct{ t *testing.T }
 
 func (u unreadableBody) Read([]byte) (int, error) {
-	u.t.Error("a body was read that could not be accepted")
+	u.t.Error("the body was read, although the headers suffice to reject it")
 	return 0, io.EOF
 }
 
@@ -268,8 +268,7 @@ func TestBodies_LimitMemory(t *testing.T) {
 	}
 }
 
-// TestBodies_RejectABodyBelowTheLowestRate: a body may take as long as it likes at the lowest
-// rate, and no longer than a window below it.
+// TestBodies_RejectABodyBelowTheLowestRate also checks that a slow body above the lowest rate is accepted.
 func TestBodies_RejectABodyBelowTheLowestRate(t *testing.T) {
 	t.Parallel()
 	b := newTestBodies(largeMemory)
@@ -312,7 +311,7 @@ func TestBodies_RejectABodyBelowTheLowestRate(t *testing.T) {
 		<-ended
 	}
 	if n := b.memory.Used(); n != 0 {
-		t.Errorf("%d bytes are held", n)
+		t.Errorf("%d bytes are reserved after the requests, want 0", n)
 	}
 	http.DefaultClient.CloseIdleConnections()
 }

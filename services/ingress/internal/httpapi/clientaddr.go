@@ -5,9 +5,9 @@ import (
 	"net/netip"
 )
 
-// clientKey returns what the limits of one client count for: the address that a
-// connection comes from, or the /64 network of an IPv6 address, of which a
-// client has all. Behind a proxy it is the address of the proxy.
+// clientKey returns the key of a client for the limits of one client: the address of its connection, or the
+// /64 network of an IPv6 address, because a client has the whole network. Behind a proxy that is not trusted
+// it is the address of the proxy.
 func clientKey(r *http.Request) string {
 	at, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {

@@ -18,14 +18,14 @@ import (
 )
 
 const (
-	// maxDrawings bounds the drawn images that are received at a time. One of the
-	// largest image has about 100 MB as PNG.
+	// maxDrawings is the maximum of drawn images that are received concurrently. The largest image has about
+	// 100 MB as PNG.
 	maxDrawings = 4
-	// drawingWait is how long a request may wait for its turn.
+	// drawingWait is how long a request may wait for a slot.
 	drawingWait = 30 * time.Second
 )
 
-// drawer answers with drawn images, which workers draw: nothing is decoded here.
+// drawer returns drawn images, which workers draw. Ingress decodes nothing.
 type drawer struct {
 	intake *intake.Intake
 	client *client.Client
@@ -36,8 +36,7 @@ func newDrawer(cfg Config) *drawer {
 	return &drawer{intake: cfg.Intake, client: cfg.Client, slots: semaphore.NewWeighted(maxDrawings)}
 }
 
-// drawnType returns the type of image that a client wants of a result; empty
-// for none.
+// drawnType returns the image type that a client accepts for a drawn image, or "" for none.
 func drawnType(r *http.Request) string {
 	t := goautoneg.Negotiate(r.Header.Get("Accept"), []string{"application/json", "image/png", "image/jpeg"})
 	if t == "image/png" || t == "image/jpeg" {
@@ -46,9 +45,8 @@ func drawnType(r *http.Request) string {
 	return ""
 }
 
-// writeDrawn answers with the image of a request and the regions of its result drawn
-// on it. An error is of the drawing alone: the job is done, and the response leads
-// to its result.
+// writeDrawn responds with the image of a request on which the regions of the result are drawn. An error
+// affects only the drawing: the job is done, and the response has the address of its result.
 func (d *drawer) writeDrawn(
 	w http.ResponseWriter, r *http.Request, req *intake.Request, result v1.Result, mediaType string,
 ) error {
@@ -62,12 +60,12 @@ func (d *drawer) writeDrawn(
 	}
 	w.Header().Set("Content-Type", mediaType)
 	w.Header().Set("Content-Length", strconv.Itoa(len(image)))
-	_, err = w.Write(image) //nolint:gosec // an image, and announced as one
+	_, err = w.Write(image) //nolint:gosec // an image, with its content type
 	return err
 }
 
-// draw has a worker draw. The drawn image counts to the memory of the request: the
-// client may take long to read it.
+// draw requests the drawn image from a worker. The drawn image counts for the memory of the request, because
+// the client may read it slowly.
 func (d *drawer) draw(ctx context.Context, req *intake.Request, result v1.Result, mediaType string) ([]byte, error) {
 	if err := d.ensureImage(ctx, req, result); err != nil {
 		return nil, err
@@ -89,8 +87,8 @@ func (d *drawer) draw(ctx context.Context, req *intake.Request, result v1.Result
 	return image, req.Grow(int64(len(image)))
 }
 
-// ensureImage fetches the image of a request with a URL again whose job was
-// there before, and checks that the result is that of the image.
+// ensureImage fetches the image of a request with a URL again when an earlier request has created the job. It
+// checks that the result belongs to the image.
 func (d *drawer) ensureImage(ctx context.Context, req *intake.Request, result v1.Result) error {
 	if req.URL == "" {
 		return nil

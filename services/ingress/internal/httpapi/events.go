@@ -17,10 +17,10 @@ import (
 )
 
 const (
-	// lookupInterval is after how long without an event the state is looked up,
-	// since an event can be missed, and a comment keeps the connection open.
+	// lookupInterval is the time without an event after which the state is looked up, because an event can be
+	// missed. A comment then keeps the connection open.
 	lookupInterval = 10 * time.Second
-	// eventTimeout is how long a client may take to read one event.
+	// eventTimeout is the time limit for a client to read one event.
 	eventTimeout = 10 * time.Second
 )
 
@@ -32,39 +32,37 @@ type eventHandler struct {
 	stopping context.Context //nolint:containedctx // it is the life of the process, not of a call
 }
 
-// eventStream writes server-sent events (text/event-stream of the HTML
-// standard).
+// eventStream writes server-sent events (text/event-stream of the HTML standard).
 type eventStream struct {
 	w http.ResponseWriter
 	c *http.ResponseController
-	n int // of the events that were sent
+	n int // number of events sent
 }
 
-// endID is the ID of the last event of a stream. A client that has it is told with 204
-// that there is no more: EventSource connects again whenever a stream ends.
+// endID is the ID of the last event of a stream. A client that reconnects with it gets 204, because
+// EventSource reconnects whenever a stream ends.
 const endID = "end"
 
-// newEventStream begins a stream. last is the ID of the last event that the client has
-// had, or "".
+// newEventStream starts a stream. last is the ID of the last event that the client has received, or "".
 func newEventStream(w http.ResponseWriter, last string) *eventStream {
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
-	w.Header().Set("X-Accel-Buffering", "no") // nginx, as an ingress of Kubernetes, would hold events back
+	w.Header().Set("X-Accel-Buffering", "no") // nginx, such as the ingress controller of Kubernetes, would buffer events
 	w.WriteHeader(http.StatusOK)
 	n, err := strconv.ParseUint(last, 10, 31)
-	if err != nil { // it is not one of ours
+	if err != nil { // not an ID of this API
 		n = 0
 	}
 	return &eventStream{w, http.NewResponseController(w), int(n)}
 }
 
-// send sends an event that others follow.
+// send sends an event that is not the last.
 func (s *eventStream) send(event v1.EventName, data any) error {
 	s.n++
 	return s.sendAs(strconv.Itoa(s.n), event, data)
 }
 
-// sendLast sends the event after which the stream ends.
+// sendLast sends the last event of the stream.
 func (s *eventStream) sendLast(event v1.EventName, data any) error {
 	return s.sendAs(endID, event, data)
 }
@@ -77,7 +75,7 @@ func (s *eventStream) sendAs(id string, event v1.EventName, data any) error {
 	return s.write(fmt.Sprintf("id: %s\nevent: %s\ndata: %s\n\n", id, event, body))
 }
 
-// sendComment sends what clients skip.
+// sendComment sends a comment, which clients ignore.
 func (s *eventStream) sendComment() error { return s.write(": still here\n\n") }
 
 func (s *eventStream) write(text string) error {
@@ -93,8 +91,8 @@ func (s *eventStream) write(text string) error {
 	return nil
 }
 
-// image tells what happens to a job: accepted, then what the workers do, then
-// done or failed with the result, after which the stream ends.
+// image streams the events of a job: accepted, then those of the workers, then done or failed with the
+// result.
 func (h *eventHandler) image(w http.ResponseWriter, r *http.Request) error {
 	filter, err := parseFilter(r)
 	if err != nil {
@@ -111,8 +109,7 @@ func (h *eventHandler) image(w http.ResponseWriter, r *http.Request) error {
 	})
 }
 
-// report tells what happens to a report: accepted, then each outcome, then done
-// with the counts, after which the stream ends.
+// report streams the events of a report: accepted, then each outcome, then done with the counts.
 func (h *eventHandler) report(w http.ResponseWriter, r *http.Request) error {
 	if _, err := parseQuery(r); err != nil {
 		return err
@@ -128,8 +125,8 @@ func (h *eventHandler) report(w http.ResponseWriter, r *http.Request) error {
 	})
 }
 
-// state is where a job or report is: what its first event carries, and the last
-// event with what that carries, once it has ended.
+// state is the state of a job or report: the content of the first event, and the name and content of the last
+// event once it has ended.
 type state struct {
 	accepted any
 	ended    v1.EventName
@@ -139,27 +136,27 @@ type state struct {
 // lookupFunc returns the state of a job or report.
 type lookupFunc func(context.Context) (state, error)
 
-// serve tells where a job or report is, what happens to it, and how it ended.
+// serve streams the state of a job or report, its events, and how it ended.
 func (h *eventHandler) serve(w http.ResponseWriter, r *http.Request, id string, lookup lookupFunc) error {
 	last := r.Header.Get("Last-Event-ID")
 	if last == endID {
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	}
-	leave, err := h.limiter.acquire(clientKey(r))
+	release, err := h.limiter.acquire(clientKey(r))
 	if err != nil {
 		return err
 	}
-	defer leave()
+	defer release()
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	defer context.AfterFunc(h.stopping, cancel)() // the client comes back to another instance
+	defer context.AfterFunc(h.stopping, cancel)() // the client reconnects to another instance
 	watch, err := h.client.Watch(id)
 	if err != nil {
 		return err
 	}
 	defer watch.Close()
-	now, err := lookupState(r.Context(), lookup) // a client learns the state in any case
+	now, err := lookupState(r.Context(), lookup) // also while stopping, so that the client gets the state
 	if err != nil {
 		return err
 	}
@@ -177,7 +174,7 @@ func (h *eventHandler) serve(w http.ResponseWriter, r *http.Request, id string, 
 		case err != nil && !errors.Is(err, context.DeadlineExceeded):
 			return err
 		case err == nil && e.Event == v1.EventAccepted:
-			continue // said already
+			continue // sent already
 		case err == nil && e.Event != v1.EventDone && e.Event != v1.EventFailed:
 			if err := out.send(e.Event, e); err != nil {
 				return err

@@ -13,20 +13,19 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/regionfilter"
 )
 
-// fields are what a request says besides its images, by name.
+// fields are the fields of a request other than its images, by name.
 type fields map[string]string
 
-// metaPrefix begins the name of a field that is metadata.
+// metaPrefix is the prefix of metadata fields.
 const metaPrefix = "meta-"
 
-// filterFields say which regions of a result are wanted.
+// filterFields are the fields that select regions of a result.
 var filterFields = []string{regionfilter.MinScore, regionfilter.Labels, regionfilter.Top}
 
-// submissionFields are those of a request that brings images. They stand in its query, its
-// form or its JSON body.
+// submissionFields are the fields of a request with images, in its query, form or JSON body.
 var submissionFields = slices.Concat([]string{"pipeline", "priority", "callback", "key", metaPrefix + "*"}, filterFields)
 
-// parseQuery reads the query of a request.
+// parseQuery parses the query of a request.
 func parseQuery(r *http.Request, known ...string) (fields, error) {
 	q, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
@@ -35,17 +34,17 @@ func parseQuery(r *http.Request, known ...string) (fields, error) {
 	return readFields(q, isStrict(r), known...)
 }
 
-// isStrict reports whether a request may have no fields that are not known. The old routes
-// ignore what their originals did.
+// isStrict reports whether unknown fields of a request are a problem. The old routes ignore unknown fields,
+// as the original services did.
 func isStrict(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, "/v1/") }
 
-// readFields reads the fields that are known, each of which may be given once. One that
-// is not known is a problem when strict, and ignored otherwise.
+// readFields returns the known fields, each of which may be given once. An unknown field is a problem when
+// strict, and is ignored otherwise.
 func readFields(values url.Values, strict bool, known ...string) (fields, error) {
 	out := fields{}
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		field, key, isMeta := name, name, strings.HasPrefix(name, metaPrefix)
-		if isMeta { // as headers, names in any case
+		if isMeta { // like headers, not case-sensitive
 			field, key = metaPrefix+"*", strings.ToLower(name)
 		}
 		_, twice := out[key]
@@ -67,7 +66,7 @@ func readFields(values url.Values, strict bool, known ...string) (fields, error)
 	return out, nil
 }
 
-// bodyFields are [v1.RequestFields] of which is known whether they are given.
+// bodyFields are [v1.RequestFields] as pointers, so that empty and missing fields differ.
 type bodyFields struct {
 	Pipeline *string           `json:"pipeline"`
 	Priority *string           `json:"priority"`

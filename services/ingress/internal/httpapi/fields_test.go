@@ -34,7 +34,7 @@ var queries = []struct {
 	{"pipeline=text;priority=bulk", nil, v1.InvalidParameter, "query"},
 }
 
-// newRequest returns a request with a query.
+// newRequest returns a request with a path and a query.
 func newRequest(path, query string) *http.Request {
 	return &http.Request{URL: &url.URL{Path: path, RawQuery: query}}
 }
@@ -43,17 +43,14 @@ func TestParseQuery(t *testing.T) {
 	t.Parallel()
 	for _, tt := range queries {
 		got, err := parseQuery(newRequest("/v1/images", tt.raw), "pipeline", "priority", "meta-*")
-		code, field := problemCodeAndField(err)
-		if code != tt.code || field != tt.field {
-			t.Errorf("%q: %v, want %q of %q", tt.raw, err, tt.code, tt.field)
-		}
+		checkProblem(t, tt.raw, err, tt.code, tt.field)
 		if !maps.Equal(got, tt.want) {
 			t.Errorf("%q: %v, want %v", tt.raw, got, tt.want)
 		}
 	}
 	got, err := parseQuery(newRequest("/upload", "utm_source=x&utm_source=y&empty=&pipeline=text"), "pipeline")
 	if err != nil {
-		t.Errorf("unknown fields of an old route: %v, want them ignored", err)
+		t.Errorf("an old route with unknown fields: %v", err)
 	}
 	if want := (fields{"pipeline": "text"}); !maps.Equal(got, want) {
 		t.Errorf("an old route: %v, want %v", got, want)
@@ -67,12 +64,18 @@ func FuzzParseQuery(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw string) {
 		got, err := parseQuery(newRequest("/v1/images", raw), "pipeline", "priority")
 		code, field := problemCodeAndField(err)
-		if err != nil && (code != v1.InvalidParameter && code != v1.UnknownField || field == "" && code == v1.InvalidParameter) {
-			t.Errorf("%q: %v is no problem that names a field", raw, err)
+		if err != nil && code != v1.InvalidParameter && code != v1.UnknownField {
+			t.Errorf("%q: got %v, want %s or %s", raw, err, v1.InvalidParameter, v1.UnknownField)
+		}
+		if code == v1.InvalidParameter && field == "" {
+			t.Errorf("%q: the problem %v has no field", raw, err)
 		}
 		for name, value := range got {
-			if name != "pipeline" && name != "priority" || value == "" {
-				t.Errorf("%q gives %q=%q", raw, name, value)
+			if name != "pipeline" && name != "priority" {
+				t.Errorf("%q: got the unknown field %q", raw, name)
+			}
+			if value == "" {
+				t.Errorf("%q: the field %q is empty", raw, name)
 			}
 		}
 	})
@@ -97,13 +100,11 @@ func TestReadJSON_Fields(t *testing.T) {
 		`{"url":"https://a.example/","key":""}`:                               "key",
 	} {
 		_, err := read(body)
-		if code, field := problemCodeAndField(err); code != v1.InvalidParameter || field != want {
-			t.Errorf("%s: %v, want %s of %s", body, err, v1.InvalidParameter, want)
-		}
+		checkProblem(t, body, err, v1.InvalidParameter, want)
 	}
 }
 
-// TestBodyFields_MatchTheContract: the same names, in the same order.
+// TestBodyFields_MatchTheContract checks the names and their order.
 func TestBodyFields_MatchTheContract(t *testing.T) {
 	t.Parallel()
 	names := func(of reflect.Type) (all []string) {

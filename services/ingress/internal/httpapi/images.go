@@ -15,7 +15,7 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
-// lookupTimeout is how long another service may take to answer about a job.
+// lookupTimeout is the time limit for another service to reply about a job.
 const lookupTimeout = 5 * time.Second
 
 // imageHandler serves /v1/images.
@@ -24,9 +24,9 @@ type imageHandler struct {
 	client      *client.Client
 	params      parameters
 	bodies      *bodies
-	reports     *reportHandler // of several images in one request
+	reports     *reportHandler // for several images in one request
 	drawer      *drawer
-	pollLimiter *requestLimiter // look-ups that wait
+	pollLimiter *requestLimiter // limits look-ups that wait
 	stopping    context.Context //nolint:containedctx // it is the life of the process, not of a call
 }
 
@@ -37,8 +37,8 @@ func newImageHandler(cfg Config, params parameters, bodies *bodies, reports *rep
 	}
 }
 
-// post accepts an image and answers with its result, or with where to ask for
-// it when that takes longer than the client waits. Several images make a report.
+// post accepts an image. It responds with the result, or with 202 and the address of the result when the wait
+// of the client ends first. Several images become a report.
 func (h *imageHandler) post(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Add("Vary", "Accept")
 	s, err := h.params.submission(r)
@@ -61,8 +61,8 @@ func (h *imageHandler) post(w http.ResponseWriter, r *http.Request) error {
 	return err
 }
 
-// submit makes a job of the image of a request, and answers as post does. It
-// calls release when it no longer holds the image.
+// submit creates a job for the image of a request, and responds as post does. It calls release when it no
+// longer needs the image.
 func (h *imageHandler) submit(
 	w http.ResponseWriter, r *http.Request, s submission, in bodyContent, release func(),
 ) error {
@@ -80,7 +80,7 @@ func (h *imageHandler) submit(
 	mediaType := drawnType(r)
 	if mediaType == "" {
 		req.Image = nil
-		release() // the stream has the image
+		release() // the image is stored in the stream
 	}
 	if s.prefer.Applied != "" {
 		w.Header().Set("Preference-Applied", s.prefer.Applied)
@@ -105,8 +105,8 @@ func (h *imageHandler) submit(
 	return err
 }
 
-// setLocation says where to look up the job or report of a problem, which was
-// accepted or may have been.
+// setLocation sets the header Location when err is the problem of a job or report that was accepted, or may
+// have been.
 func setLocation(w http.ResponseWriter, err error, path string) {
 	var p *v1.Problem
 	if errors.As(err, &p) && p.Job != "" {
@@ -114,7 +114,7 @@ func setLocation(w http.ResponseWriter, err error, path string) {
 	}
 }
 
-// writeResult answers with the outcome of a job: the result, or its problem.
+// writeResult responds with the outcome of a job: its result or its problem.
 func writeResult(w http.ResponseWriter, result v1.Result) error {
 	if result.Timings != nil {
 		w.Header().Set("Server-Timing", serverTiming(*result.Timings))
@@ -125,36 +125,36 @@ func writeResult(w http.ResponseWriter, result v1.Result) error {
 	return writeJSON(w, http.StatusOK, result)
 }
 
-// writeAccepted answers with where to ask for a result.
+// writeAccepted responds with 202 and the address of the result.
 func writeAccepted(w http.ResponseWriter, result v1.Result) error {
 	w.Header().Set("Location", "/v1/images/"+result.ID)
 	w.Header().Set("Retry-After", "1")
 	return writeJSON(w, http.StatusAccepted, result)
 }
 
-// get answers with the result of a job, failed ones included, or with its
-// state, once it has its outcome or the client has waited.
+// get responds with the result of a job, including failed ones, or with its state when the wait of the client
+// ends first.
 func (h *imageHandler) get(w http.ResponseWriter, r *http.Request) error {
 	asked, err := h.params.lookup(r)
 	if err != nil {
 		return err
 	}
 	if asked.wait > 0 {
-		leave, err := h.pollLimiter.acquire(clientKey(r))
+		release, err := h.pollLimiter.acquire(clientKey(r))
 		if err != nil {
 			return err
 		}
-		defer leave()
+		defer release()
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), asked.wait)
 	defer cancel()
-	defer context.AfterFunc(h.stopping, cancel)() // the state, and the client asks another instance
+	defer context.AfterFunc(h.stopping, cancel)() // the response is the state, and the client requests another instance
 	result, err := h.client.Await(ctx, mux.Vars(r)["id"])
 	if err != nil && (ctx.Err() == nil || !errors.Is(err, ctx.Err())) {
 		return err
 	}
 	if r.Context().Err() != nil {
-		return r.Context().Err() // the client left
+		return r.Context().Err() // the client has disconnected
 	}
 	trace.SpanFromContext(r.Context()).SetAttributes(
 		telemetry.AttrJob.String(result.ID), telemetry.AttrOutcome.String(string(result.Status)))

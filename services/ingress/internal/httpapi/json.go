@@ -12,22 +12,21 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// decodeJSON reads a body strictly: a name that is given twice, or that is not
-// known, is refused, and the problem names the field that is wrong. What could
-// not be received is returned as it is.
+// decodeJSON decodes a body strictly: an unknown or repeated name is a problem that names the field. It
+// returns errors of the reader unchanged.
 func decodeJSON(r io.Reader, into any) error {
 	data, err := io.ReadAll(r)
 	if err != nil {
 		return err
 	}
-	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")) // RFC 8259 allows to ignore it
+	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")) // RFC 8259 permits ignoring a byte order mark
 	if err := json.Unmarshal(data, into, json.RejectUnknownMembers(true)); err != nil {
 		return jsonError(err)
 	}
 	return nil
 }
 
-// jsonError says what is wrong with a body that is not the JSON it should be.
+// jsonError returns the problem of a body that is not the expected JSON.
 func jsonError(err error) error {
 	var semantic *json.SemanticError
 	var syntactic *jsontext.SyntacticError
@@ -49,7 +48,7 @@ func invalidField(at jsontext.Pointer, format string, args ...any) error {
 	return v1.NewProblem(v1.InvalidBody, format, args...).WithField(fieldName(at))
 }
 
-// fieldName writes a JSON pointer as people do: images.3.url.
+// fieldName returns a JSON pointer with dots, such as images.3.url.
 func fieldName(p jsontext.Pointer) string {
 	var parts []string
 	for token := range p.Tokens() {

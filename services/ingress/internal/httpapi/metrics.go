@@ -7,16 +7,16 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
-// Metrics of the HTTP side.
+// Metrics are the metrics of the HTTP API.
 type Metrics struct {
 	duration *prometheus.HistogramVec
 	inFlight prometheus.Gauge
 	problems *prometheus.CounterVec
-	sessions []prometheus.Gauge // under its name and the former one
+	sessions []prometheus.Gauge // under the current and the former name
 	frames   *prometheus.CounterVec
 }
 
-// NewMetrics registers them.
+// NewMetrics registers the metrics.
 func NewMetrics(r prometheus.Registerer) *Metrics {
 	f := promauto.With(r)
 	return &Metrics{
@@ -40,7 +40,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	}
 }
 
-// addSessions counts n sessions more that are open.
+// addSessions adds n to the number of open sessions.
 func (m *Metrics) addSessions(n float64) {
 	for _, g := range m.sessions {
 		g.Add(n)

@@ -17,9 +17,8 @@ import (
 	"github.com/sightmesh/sightmesh/services/ingress/internal/reportintake"
 )
 
-// oldHandler serves the routes of the designs that the mesh replaces. Their
-// clients are served as they were: the same fields, the same JSON, problems in
-// the words that they know.
+// oldHandler serves the routes of the designs that the mesh replaces, as the original services did: with the
+// same fields, the same JSON and the same texts of problems.
 type oldHandler struct {
 	intake  *intake.Intake
 	reports *reportintake.Reports
@@ -31,7 +30,7 @@ type oldHandler struct {
 //go:embed tyocr.html
 var tyocrPage []byte
 
-// getTyocr answers with the page of the old service.
+// getTyocr responds with the page of the original service.
 func (h *oldHandler) getTyocr(w http.ResponseWriter, _ *http.Request) error {
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Set("Content-Security-Policy", "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'")
@@ -39,15 +38,14 @@ func (h *oldHandler) getTyocr(w http.ResponseWriter, _ *http.Request) error {
 	return err
 }
 
-// tyocrResponse is the answer of POST /tyocr: sign 0 and the text, or -1 and why not.
+// tyocrResponse is the response of POST /tyocr: sign 0 with the text, or -1 with the problem.
 type tyocrResponse struct {
 	Sign int    `json:"sign"`
 	Text string `json:"text"`
 }
 
-// postTyocr reads the text of the image in the form field imgbase64. Its
-// clients look at sign and not at the status, and wait as long as any request
-// that does not say: 20 s unless configured otherwise.
+// postTyocr responds with the text of the image in the form field imgbase64. Its clients check sign and not
+// the status. They wait as long as a request without a preference: 20 s by default.
 func (h *oldHandler) postTyocr(w http.ResponseWriter, r *http.Request) error {
 	text, err := h.readText(w, r)
 	var p *v1.Problem
@@ -84,13 +82,13 @@ func (h *oldHandler) readText(w http.ResponseWriter, r *http.Request) (string, e
 	}
 	defer job.Close()
 	release()
-	w.Header().Set("Location", "/v1/images/"+job.ID) // its JSON has no field for the ID
+	w.Header().Set("Location", "/v1/images/"+job.ID) // the JSON has no field for the ID
 	ctx, cancel := context.WithTimeout(r.Context(), h.params.wait)
 	defer cancel()
 	result, err := job.Wait(ctx)
 	switch {
 	case r.Context().Err() != nil || errors.Is(err, context.DeadlineExceeded) || err != nil && job.Unknown() != nil:
-		job.Abandon(r.Context()) // it has no name for this client
+		job.Abandon(r.Context()) // the client cannot get the ID of the job
 		return "", errors.Join(r.Context().Err(), err)
 	case err != nil:
 		return "", err
@@ -102,19 +100,19 @@ func (h *oldHandler) readText(w http.ResponseWriter, r *http.Request) (string, e
 	return *result.Text, nil
 }
 
-// fullReportResponse is the answer of the report route.
+// fullReportResponse is the response of the report route.
 type fullReportResponse struct {
 	Code    int    `json:"code"`
 	Message string `json:"message"`
 }
 
-// fullReportFields are the texts that a report must have, besides imageUrls.
+// fullReportFields are the required strings of a report, besides imageUrls.
 var fullReportFields = []string{
 	"requestId", "systemId", "inspectionStartTime", "inspectionEndTime", "trainId", "lineCode", "yardName", "direction",
 }
 
-// postFullReport accepts a report of a train's inspection. Its clients know only
-// whether it was accepted; the address of the outcomes is in Location.
+// postFullReport accepts a report of the inspection of a train. The response only says whether it was
+// accepted. Location has the address of the outcomes.
 func (h *oldHandler) postFullReport(w http.ResponseWriter, r *http.Request) error {
 	report, err := h.acceptFullReport(w, r)
 	if err == nil {
@@ -141,13 +139,13 @@ func (h *oldHandler) acceptFullReport(w http.ResponseWriter, r *http.Request) (v
 	if err != nil {
 		return none, err
 	}
-	body, hold, err := h.bodies.open(w, r, maxReportBody)
+	body, reservation, err := h.bodies.open(w, r, maxReportBody)
 	if err != nil {
 		return none, err
 	}
-	defer hold.Release()
+	defer reservation.Release()
 	var fields map[string]jsontext.Value
-	if err := json.UnmarshalRead(decodingReader{body, hold}, &fields); err != nil {
+	if err := json.UnmarshalRead(decodingReader{body, reservation}, &fields); err != nil {
 		return none, h.bodies.readError(w, jsonError(err), maxReportBody)
 	}
 	s.Metadata = map[string]string{}
@@ -186,7 +184,7 @@ func (h *oldHandler) acceptFullReport(w http.ResponseWriter, r *http.Request) (v
 	return h.reports.Submit(r.Context(), req)
 }
 
-// textField reads a text that must be there.
+// textField returns a required string.
 func textField(fields map[string]jsontext.Value, name, path string) (string, error) {
 	raw, ok := fields[name]
 	if !ok || raw.Kind() == 'n' {

@@ -14,25 +14,25 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// preflightAge is how long a browser may remember the answer to a preflight request.
+// preflightAge is how long a browser may cache the response to a preflight request.
 const preflightAge = 10 * time.Minute
 
-// exposedHeaders are those of responses that the pages of other origins may read.
+// exposedHeaders are the response headers that pages of other origins can read.
 var exposedHeaders = []string{
 	"Allow", "Content-Location", "Etag", "Location", "Preference-Applied", "Retry-After", "Server-Timing", "Traceparent",
 	"X-Request-Id",
 }
 
-// origins knows which web pages may use the mesh: those of its own origin, and those of
-// the origins that it was given.
+// origins decides which web pages may use the mesh: those of its own origin, and those of the configured
+// origins.
 type origins struct {
 	any     bool
 	protect *http.CrossOriginProtection
-	cors    *cors.Cors // nil without other origins
+	cors    *cors.Cors // nil when no other origin is allowed
 }
 
-// newOrigins returns origins for the pages of others, each such as https://app.example,
-// or * for all. own is the origin of the mesh where requests do not tell it, or "".
+// newOrigins returns origins that allow the pages of others, each such as https://app.example, or * for all.
+// own is the origin of the mesh, or "" when it follows from each request.
 func newOrigins(others []string, own string) (*origins, error) {
 	o := &origins{any: slices.Contains(others, "*"), protect: http.NewCrossOriginProtection()}
 	if own != "" {
@@ -72,7 +72,7 @@ func newOrigins(others []string, own string) (*origins, error) {
 	return o, nil
 }
 
-// handler answers preflight requests, and lets the pages of the given origins read the
+// handler responds to preflight requests, and allows the pages of the configured origins to read the
 // responses of h.
 func (o *origins) handler(h http.Handler) http.Handler {
 	if o.cors == nil {
@@ -81,14 +81,13 @@ func (o *origins) handler(h http.Handler) http.Handler {
 	return o.cors.Handler(h)
 }
 
-// check returns a problem for a request that changes something, or opens a WebSocket, and
-// comes from a page of another origin. Programs that are no browsers send neither Origin
-// nor Sec-Fetch-Site.
+// check returns a problem for a request that changes state or opens a WebSocket, when it comes from a page of
+// another origin. Programs other than browsers send neither Origin nor Sec-Fetch-Site.
 func (o *origins) check(r *http.Request) error {
 	if o.any {
 		return nil
 	}
-	if r.Header.Get("Upgrade") != "" { // a GET that the pages of all origins can make
+	if r.Header.Get("Upgrade") != "" { // a GET that pages of every origin can send
 		r = r.Clone(r.Context())
 		r.Method = http.MethodPost
 	}

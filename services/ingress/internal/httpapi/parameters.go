@@ -17,26 +17,24 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/regionfilter"
 )
 
-// parameters reads what requests say besides their bodies. Its methods name the
-// parameter or header that is wrong.
+// parameters parses queries and headers of requests. Its problems name the invalid parameter or header.
 type parameters struct {
 	intake *intake.Intake
-	// wait is how long a request waits that does not say; maxWait is the
-	// longest that it may say.
+	// wait is the default wait of a request. maxWait is the longest wait that a request can set.
 	wait, maxWait time.Duration
 }
 
-// submission is what a request that brings images says of them.
+// submission holds the parameters of a request with images.
 type submission struct {
 	intake.Request
 	prefer jobparams.Preference
 	filter regionfilter.Filter
-	// fields has the fields of the request, and given says where each stands.
+	// fields are the fields of the request, and places where each of them is.
 	fields, places fields
 }
 
-// report returns the request for a report of these images. It is of priority bulk, and
-// answered before there are regions.
+// report returns the request for a report of these images. A report has the priority bulk, and its response
+// has no regions.
 func (s submission) report(sources []v1.ReportSource, uploads []reportintake.Upload) (reportintake.Request, error) {
 	for _, name := range append([]string{"priority"}, filterFields...) {
 		if _, given := s.places[name]; given && (name != "priority" || s.Priority != subject.Bulk) {
@@ -50,7 +48,7 @@ func (s submission) report(sources []v1.ReportSource, uploads []reportintake.Upl
 	}, nil
 }
 
-// submission reads the query and the headers. What the body says is added.
+// submission parses the query and the headers. The caller adds the fields of the body with addFields.
 func (p parameters) submission(r *http.Request) (submission, error) {
 	s := submission{fields: fields{}, places: fields{}}
 	q, err := parseQuery(r, submissionFields...)
@@ -78,8 +76,7 @@ func (p parameters) submission(r *http.Request) (submission, error) {
 	return s, p.addFields(&s, q, "the query")
 }
 
-// addFields takes the fields of one place of a request into what others have said. A field may
-// stand in one place only.
+// addFields adds the fields of one place of a request. A field that is also in another place is a problem.
 func (p parameters) addFields(s *submission, in fields, place string) (err error) {
 	for _, name := range slices.Sorted(maps.Keys(in)) {
 		if other, ok := s.places[name]; ok {
@@ -97,7 +94,7 @@ func (p parameters) addFields(s *submission, in fields, place string) (err error
 	return err
 }
 
-// setField takes a field that is no filter.
+// setField sets a field other than a filter.
 func (p parameters) setField(s *submission, name, value string) (err error) {
 	switch name {
 	case "pipeline":
@@ -116,7 +113,7 @@ func (p parameters) setField(s *submission, name, value string) (err error) {
 	return err
 }
 
-// pipeline returns a pipeline by its name, or the first when it has none.
+// pipeline returns a pipeline by its name, or the first pipeline when name is "".
 func (p parameters) pipeline(name string) (pipeline.Pipeline, error) {
 	pl, ok := p.intake.Pipeline(name)
 	if !ok {
@@ -126,13 +123,13 @@ func (p parameters) pipeline(name string) (pipeline.Pipeline, error) {
 	return pl, nil
 }
 
-// lookup is what a request for a result asks for.
+// lookup holds the parameters of a request for a result.
 type lookup struct {
-	wait   time.Duration // 0 when it does not say
+	wait   time.Duration // 0 when not given
 	filter regionfilter.Filter
 }
 
-// lookup reads for how long a GET wants to wait, and which regions it wants.
+// lookup parses the wait and the filter of a GET.
 func (p parameters) lookup(r *http.Request) (lookup, error) {
 	var l lookup
 	q, err := parseQuery(r, append([]string{"wait"}, filterFields...)...)
@@ -151,7 +148,7 @@ func (p parameters) lookup(r *http.Request) (lookup, error) {
 	return l, nil
 }
 
-// parseFilter reads which regions a GET wants, of a request that says nothing else.
+// parseFilter parses the filter of a GET without other parameters.
 func parseFilter(r *http.Request) (regionfilter.Filter, error) {
 	q, err := parseQuery(r, filterFields...)
 	if err != nil {

@@ -108,18 +108,16 @@ func TestParameters_NameTheInvalidField(t *testing.T) {
 				r.Header[k] = v
 			}
 			_, err := p.submission(r)
-			if code, _ := problemCodeAndField(err); code != tt.code || problemField(err) != tt.field {
-				t.Errorf("got %v of %q, want %s of %q", err, problemField(err), tt.code, tt.field)
-			}
+			checkProblem(t, "the request", err, tt.code, tt.field)
 		})
 	}
 	r := httptest.NewRequest(http.MethodPost, "/v1/images?callback=https://a/", nil)
-	if _, err := newTestParameters(t, false).submission(r); problemField(err) != "callback" {
-		t.Errorf("a callback without a secret to sign it: %v", err)
-	}
+	_, err := newTestParameters(t, false).submission(r)
+	checkProblem(t, "a callback without a secret", err, v1.InvalidParameter, "callback")
 }
 
-// TestParameters_FieldsOfABody count as those of the query do, and stand in one place.
+// TestParameters_FieldsOfABody checks that fields of a body have the same effect as those of the query,
+// and that a field in two places is a problem.
 func TestParameters_FieldsOfABody(t *testing.T) {
 	t.Parallel()
 	p := newTestParameters(t, true)
@@ -147,8 +145,6 @@ func TestParameters_FieldsOfABody(t *testing.T) {
 		before := s
 		before.places = maps.Clone(s.places)
 		err := p.addFields(&before, fields{name: "text"}, "the body")
-		if code, field := problemCodeAndField(err); code != v1.InvalidParameter || field != name {
-			t.Errorf("%s in two places: %v, want %s", name, err, v1.InvalidParameter)
-		}
+		checkProblem(t, name+" in two places", err, v1.InvalidParameter, name)
 	}
 }

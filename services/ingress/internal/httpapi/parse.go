@@ -7,7 +7,7 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// serverTiming writes timings as a Server-Timing header.
+// serverTiming returns timings as the value of the header Server-Timing.
 func serverTiming(t v1.Timings) string {
 	var b strings.Builder
 	for _, e := range []struct {

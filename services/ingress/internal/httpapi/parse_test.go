@@ -7,13 +7,25 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// problemCodeAndField gives code and field of an error that is a problem.
+// problemCodeAndField returns the code and the field of the problem in an error.
 func problemCodeAndField(err error) (v1.Code, string) {
 	var p *v1.Problem
 	if errors.As(err, &p) {
 		return p.Code, p.Field
 	}
 	return "", ""
+}
+
+// checkProblem fails the test unless err is a problem with this code and field.
+func checkProblem(t *testing.T, name string, err error, code v1.Code, field string) {
+	t.Helper()
+	gotCode, gotField := problemCodeAndField(err)
+	if gotCode != code {
+		t.Errorf("%s: got %v, want the code %q", name, err, code)
+	}
+	if gotField != field {
+		t.Errorf("%s: the field is %q, want %q", name, gotField, field)
+	}
 }
 
 func TestServerTiming(t *testing.T) {
@@ -43,15 +55,13 @@ func TestParseNumber(t *testing.T) {
 	}
 	for _, text := range []string{"101", "-1", "-0", "+1", "0x1", "1_0", "1.0", "99999999999999999999"} {
 		_, err := parseNumber(fields{"window": text}, "window", fallback, lowest, highest)
-		code, field := problemCodeAndField(err)
-		if code != v1.InvalidParameter {
-			t.Errorf("%s: got %v, want %s", text, err, v1.InvalidParameter)
-		}
-		if field != "window" {
-			t.Errorf("%s: the field is %q, want window", text, field)
-		}
+		checkProblem(t, text, err, v1.InvalidParameter, "window")
 	}
-	if got, err := parseNumber(fields{}, "window", fallback, lowest, highest); err != nil || got != fallback {
-		t.Errorf("nothing: got %d, %v, want %d", got, err, fallback)
+	got, err := parseNumber(fields{}, "window", fallback, lowest, highest)
+	if err != nil {
+		t.Errorf("no value: %v", err)
+	}
+	if got != fallback {
+		t.Errorf("no value: got %d, want %d", got, fallback)
 	}
 }

@@ -9,13 +9,13 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/imagefile"
 )
 
-// pipelineHandler says what the mesh offers.
+// pipelineHandler serves /v1/pipelines and /openapi.json.
 type pipelineHandler struct {
 	admission *admission.Admission
 	limits    imagefile.Limits
 }
 
-// list answers GET /v1/pipelines.
+// list serves GET /v1/pipelines.
 func (h *pipelineHandler) list(w http.ResponseWriter, r *http.Request) error {
 	if _, err := parseQuery(r); err != nil {
 		return err
@@ -29,7 +29,7 @@ func (h *pipelineHandler) list(w http.ResponseWriter, r *http.Request) error {
 	})
 }
 
-// openAPI answers GET /openapi.json.
+// openAPI serves GET /openapi.json.
 func (h *pipelineHandler) openAPI(w http.ResponseWriter, _ *http.Request) error {
 	w.Header().Set("Content-Type", "application/json")
 	_, err := w.Write(contracts.OpenAPI)

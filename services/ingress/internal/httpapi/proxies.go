@@ -11,18 +11,18 @@ import (
 	"strings"
 )
 
-// proxies knows how clients reach the mesh: at its public address, or through proxies
-// whose X-Forwarded-* headers are believed.
+// proxies determines how clients reach the mesh: at its public URL, or through proxies whose X-Forwarded-*
+// headers are trusted.
 type proxies struct {
-	public  *url.URL // nil when none was given
+	public  *url.URL // nil when not configured
 	trusted []netip.Prefix
 }
 
-// ParsePublicURL reads the address at which clients reach the mesh, such as
-// https://example.com/vision; nil for "".
+// ParsePublicURL parses the URL at which clients reach the mesh, such as https://example.com/vision. It
+// returns nil for "".
 func ParsePublicURL(text string) (*url.URL, error) {
 	if text == "" {
-		return nil, nil //nolint:nilnil // there is none
+		return nil, nil //nolint:nilnil // not configured
 	}
 	u, err := url.Parse(text)
 	switch {
@@ -35,8 +35,8 @@ func ParsePublicURL(text string) (*url.URL, error) {
 	return u, nil
 }
 
-// normalizedHost returns the host of a URL as browsers write it in an origin: in lower case, and
-// without the default port.
+// normalizedHost returns the host of a URL as browsers write it in an origin: in lower case, without the
+// default port.
 func normalizedHost(u *url.URL) string {
 	host := strings.ToLower(u.Host)
 	if u.Scheme == "https" {
@@ -45,16 +45,16 @@ func normalizedHost(u *url.URL) string {
 	return strings.TrimSuffix(host, ":80")
 }
 
-// forwarded is how a client has sent its request.
+// forwarded describes the URL of a request as its client has sent it.
 type forwarded struct {
 	// scheme is http or https.
 	scheme string
-	// base is what the addresses in a response begin with.
+	// base is the prefix of the addresses in a response.
 	base string
 }
 
-// resolve returns the request as its client sent it, and what proxies say of it: with the
-// address of the client, the host that it named, and no prefix of the path.
+// resolve returns the request as its client has sent it, with the address of the client, its host, and the
+// path without prefix.
 func (p *proxies) resolve(r *http.Request) (*http.Request, forwarded) {
 	if p.public == nil && len(p.trusted) == 0 {
 		return r, forwarded{scheme: "http"}
@@ -87,7 +87,7 @@ func (p *proxies) resolve(r *http.Request) (*http.Request, forwarded) {
 // forwardedKey is the key of a forwarded in a context.
 type forwardedKey struct{}
 
-// getForwarded returns how the client has sent a request.
+// getForwarded returns the forwarded of a request.
 func getForwarded(r *http.Request) forwarded {
 	if f, ok := r.Context().Value(forwardedKey{}).(forwarded); ok {
 		return f
@@ -95,7 +95,7 @@ func getForwarded(r *http.Request) forwarded {
 	return forwarded{scheme: "http"}
 }
 
-// handler has h serve requests as their clients sent them.
+// handler calls h with requests as their clients have sent them.
 func (p *proxies) handler(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r, f := p.resolve(r)
@@ -103,8 +103,7 @@ func (p *proxies) handler(h http.Handler) http.Handler {
 	})
 }
 
-// isTrusted reports whether the X-Forwarded-* headers of what connects from an address are
-// believed.
+// isTrusted reports whether the X-Forwarded-* headers of a peer with this address are trusted.
 func (p *proxies) isTrusted(addr string) bool {
 	if host, _, err := net.SplitHostPort(addr); err == nil {
 		addr = host
@@ -117,28 +116,28 @@ func (p *proxies) isTrusted(addr string) bool {
 	return slices.ContainsFunc(p.trusted, func(n netip.Prefix) bool { return n.Contains(ip) })
 }
 
-// clientAddr returns the address of the client: the last of X-Forwarded-For that is no
-// trusted proxy. What stands before it is the client's own word.
+// clientAddr returns the address of the client: the last address in X-Forwarded-For that is not of a trusted
+// proxy. The client itself may have written the addresses before it.
 func (p *proxies) clientAddr(r *http.Request) string {
-	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
-	for _, hop := range slices.Backward(hops) {
-		hop = strings.TrimSpace(hop)
-		if hop == "" || p.isTrusted(hop) {
+	addrs := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
+	for _, addr := range slices.Backward(addrs) {
+		addr = strings.TrimSpace(addr)
+		if addr == "" || p.isTrusted(addr) {
 			continue
 		}
-		if _, err := netip.ParseAddrPort(hop); err == nil {
-			return hop
+		if _, err := netip.ParseAddrPort(addr); err == nil {
+			return addr
 		}
-		if ip, err := netip.ParseAddr(hop); err == nil {
+		if ip, err := netip.ParseAddr(addr); err == nil {
 			return netip.AddrPortFrom(ip, 0).String()
 		}
-		break // nothing before it can be believed
+		break // the addresses before it are not trusted
 	}
 	return r.RemoteAddr
 }
 
-// firstValue returns the first of values with commas between, which is of the proxy that the
-// client has reached.
+// firstValue returns the first of comma-separated values, which the proxy has set that the client connects
+// to.
 func firstValue(values string) string {
 	value, _, _ := strings.Cut(values, ",")
 	return strings.TrimSpace(value)

@@ -6,14 +6,14 @@ import (
 	"testing"
 )
 
-// TestProxies_ClientAddr: the address before those of trusted proxies, whatever the client has
-// written before it.
+// TestProxies_ClientAddr checks that the client is the last address that is not of a trusted proxy,
+// whatever the client has written before it.
 func TestProxies_ClientAddr(t *testing.T) {
 	t.Parallel()
 	p := &proxies{trusted: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")}}
 	for name, tt := range map[string]struct {
 		remote string
-		hops   []string
+		addrs  []string
 		want   string
 	}{
 		"one proxy":            {"10.0.0.1:80", []string{"192.0.2.7"}, "192.0.2.7:0"},
@@ -28,8 +28,8 @@ func TestProxies_ClientAddr(t *testing.T) {
 	} {
 		r := httptest.NewRequest("GET", "/", nil)
 		r.RemoteAddr = tt.remote
-		for _, hop := range tt.hops {
-			r.Header.Add("X-Forwarded-For", hop)
+		for _, addr := range tt.addrs {
+			r.Header.Add("X-Forwarded-For", addr)
 		}
 		if got, _ := p.resolve(r); got.RemoteAddr != tt.want {
 			t.Errorf("%s: the client is %s, want %s", name, got.RemoteAddr, tt.want)
@@ -55,11 +55,15 @@ func TestParsePublicURL(t *testing.T) {
 		"example.com", "ftp://example.com", "https://", "https://u:p@example.com", "https://example.com/?a=1", "://",
 	} {
 		if u, err := ParsePublicURL(text); err == nil {
-			t.Errorf("%s: read as %s, want an error", text, u)
+			t.Errorf("%s: got %s, want an error", text, u)
 		}
 	}
-	if u, err := ParsePublicURL(""); u != nil || err != nil {
-		t.Errorf("nothing: %v, %v, want nothing", u, err)
+	u, err := ParsePublicURL("")
+	if err != nil {
+		t.Errorf("no text: %v", err)
+	}
+	if u != nil {
+		t.Errorf("no text: got %v, want nil", u)
 	}
 }
 

@@ -19,11 +19,10 @@ type reportHandler struct {
 	bodies  *bodies
 }
 
-// maxReportBody bounds the JSON body of a report.
+// maxReportBody is the maximum size of the JSON body of a report.
 const maxReportBody = 4 << 20
 
-// post accepts many images, and answers at once with where to ask for their
-// outcomes.
+// post accepts many images, and responds immediately with the address of their outcomes.
 func (h *reportHandler) post(w http.ResponseWriter, r *http.Request) error {
 	s, err := h.params.submission(r)
 	if err != nil {
@@ -45,11 +44,11 @@ func (h *reportHandler) post(w http.ResponseWriter, r *http.Request) error {
 		}
 		return h.accept(w, r, s, nil, in.uploads)
 	case jsonBody:
-		sources, said, err := h.readSources(w, r)
+		sources, others, err := h.readSources(w, r)
 		if err != nil {
 			return err
 		}
-		if err := h.params.addFields(&s, said, "the body"); err != nil {
+		if err := h.params.addFields(&s, others, "the body"); err != nil {
 			return err
 		}
 		return h.accept(w, r, s, sources, nil)
@@ -58,7 +57,7 @@ func (h *reportHandler) post(w http.ResponseWriter, r *http.Request) error {
 		WithField("Content-Type")
 }
 
-// accept makes a durable job of a report and answers with it.
+// accept submits a report and responds with it.
 func (h *reportHandler) accept(
 	w http.ResponseWriter, r *http.Request, s submission, sources []v1.ReportSource, uploads []reportintake.Upload,
 ) error {
@@ -76,18 +75,18 @@ func (h *reportHandler) accept(
 	return writeJSON(w, http.StatusAccepted, report)
 }
 
-// readSources reads a body that names the images of a report.
+// readSources reads a JSON body with the images of a report.
 func (h *reportHandler) readSources(w http.ResponseWriter, r *http.Request) ([]v1.ReportSource, fields, error) {
-	body, hold, err := h.bodies.open(w, r, maxReportBody)
+	body, reservation, err := h.bodies.open(w, r, maxReportBody)
 	if err != nil {
 		return nil, nil, err
 	}
-	defer hold.Release()
+	defer reservation.Release()
 	var in struct { // a v1.ReportRequest
 		Images []v1.ReportSource `json:"images"`
 		bodyFields
 	}
-	if err := decodeJSON(decodingReader{body, hold}, &in); err != nil {
+	if err := decodeJSON(decodingReader{body, reservation}, &in); err != nil {
 		return nil, nil, h.bodies.readError(w, err, maxReportBody)
 	}
 	out := make([]v1.ReportSource, len(in.Images))
@@ -112,12 +111,12 @@ func (h *reportHandler) readSources(w http.ResponseWriter, r *http.Request) ([]v
 		}
 		out[i] = v1.ReportSource{URL: image.URL, Location: image.Location, Metadata: image.Metadata}
 	}
-	said, err := jsonFields(in.bodyFields)
-	return out, said, err
+	others, err := jsonFields(in.bodyFields)
+	return out, others, err
 }
 
-// get answers with a report and the outcome of each of its images. They are
-// read and written one after the other: all of them can be a lot.
+// get responds with a report and the outcomes of its images. It reads and writes one outcome after the other,
+// because all of them can be large.
 func (h *reportHandler) get(w http.ResponseWriter, r *http.Request) error {
 	filter, err := parseFilter(r)
 	if err != nil {

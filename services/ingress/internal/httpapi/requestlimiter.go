@@ -8,15 +8,15 @@ import (
 	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
 )
 
-// RequestLimit limits requests that stay open, of all clients and of each.
+// RequestLimit is the maximum of open requests, of all clients and of each.
 type RequestLimit struct {
 	Total     int
 	PerClient int
 }
 
-// requestLimiter counts the open requests of one kind.
+// requestLimiter counts open requests, such as event streams.
 type requestLimiter struct {
-	name  string // in the plural, for problems
+	name  string // plural, for problems
 	limit RequestLimit
 
 	mu      sync.Mutex
@@ -24,32 +24,31 @@ type requestLimiter struct {
 	clients map[string]int
 }
 
-func newRequestLimiter(kind string, b RequestLimit) *requestLimiter {
-	return &requestLimiter{name: kind, limit: b, clients: map[string]int{}}
+func newRequestLimiter(name string, limit RequestLimit) *requestLimiter {
+	return &requestLimiter{name: name, limit: limit, clients: map[string]int{}}
 }
 
-// acquire takes a place of a client. The caller gives it back with leave; more
-// than once does no harm. Without a place the error is an overloaded problem
-// that says when to try again.
-func (p *requestLimiter) acquire(client string) (leave func(), err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+// acquire counts a request of a client until release is called, once or more often. When the limit is
+// reached, it returns an overloaded problem with a retry delay.
+func (l *requestLimiter) acquire(client string) (release func(), err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	switch {
-	case p.open >= p.limit.Total:
-		full := v1.NewProblem(v1.Overloaded, "%d %s are open", p.limit.Total, p.name)
-		return nil, retry.After(full.WithLimit(int64(p.limit.Total)), intake.RetryDelay)
-	case p.clients[client] >= p.limit.PerClient:
-		full := v1.NewProblem(v1.Overloaded, "%d %s of this client are open", p.limit.PerClient, p.name)
-		return nil, retry.After(full.WithLimit(int64(p.limit.PerClient)), intake.RetryDelay)
+	case l.open >= l.limit.Total:
+		full := v1.NewProblem(v1.Overloaded, "%d %s are open", l.limit.Total, l.name)
+		return nil, retry.After(full.WithLimit(int64(l.limit.Total)), intake.RetryDelay)
+	case l.clients[client] >= l.limit.PerClient:
+		full := v1.NewProblem(v1.Overloaded, "%d %s of this client are open", l.limit.PerClient, l.name)
+		return nil, retry.After(full.WithLimit(int64(l.limit.PerClient)), intake.RetryDelay)
 	}
-	p.open++
-	p.clients[client]++
+	l.open++
+	l.clients[client]++
 	return sync.OnceFunc(func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		p.open--
-		if p.clients[client]--; p.clients[client] == 0 {
-			delete(p.clients, client)
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.open--
+		if l.clients[client]--; l.clients[client] == 0 {
+			delete(l.clients, client)
 		}
 	}), nil
 }

@@ -14,11 +14,11 @@ func TestRequestLimiter_LimitsTotalAndEachClient(t *testing.T) {
 	p := newRequestLimiter("event streams", RequestLimit{Total: 3, PerClient: 2})
 	var leaves []func()
 	for _, client := range []string{"a", "a", "b"} {
-		leave, err := p.acquire(client)
+		release, err := p.acquire(client)
 		if err != nil {
 			t.Fatalf("%s: %v", client, err)
 		}
-		leaves = append(leaves, leave)
+		leaves = append(leaves, release)
 	}
 	rejected := func(client, want string) {
 		t.Helper()

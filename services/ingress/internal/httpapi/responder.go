@@ -29,43 +29,41 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
-// handlerFunc serves a request. A request whose handler returns an error gets
-// the problem of that error.
+// handlerFunc serves a request. When it returns an error, the response is the problem of the error.
 type handlerFunc func(http.ResponseWriter, *http.Request) error
 
 const (
-	// writeGrace is how long a client may take to read a response, besides the
-	// time of its bytes at writeRate, in bytes per second. A slow client reads a
-	// result of 100 KB in 36 s; one of 8 MiB is held for 9 minutes.
+	// writeGrace and writeRate, in bytes per second, are the time for a client to read a response:
+	// writeGrace, and the time of its bytes at writeRate. A result of 100 KB has 36 s, and one of 8 MiB is
+	// kept for up to 9 minutes.
 	writeGrace = 30 * time.Second
 	writeRate  = 16 << 10
-	// discardBytes and discardTime let a client send the largest form that is accepted by
-	// default, at 4 MB/s.
+	// discardBytes and discardTime allow a client to send the largest form of the default configuration at 4
+	// MB/s.
 	discardBytes = 64 << 20
 	discardTime  = 16 * time.Second
 )
 
-// responder is what all handlers have in common.
+// responder has what all handlers share.
 type responder struct {
 	tracer  trace.Tracer
 	logger  *slog.Logger
 	metrics *Metrics
-	// A client that has not read a response after writeGrace and the time that
-	// its bytes take at writeRate, in bytes per second, loses its connection.
+	// The connection of a client is closed when the client has not read a response after writeGrace and the
+	// time of its bytes at writeRate, in bytes per second.
 	writeGrace time.Duration
 	writeRate  int64
-	// discardBytes and discardTime bound what is read, and discarded, of the body of a
-	// request that was rejected.
+	// discardBytes and discardTime limit how much of the body of a rejected request is read and discarded.
 	discardBytes int64
 	discardTime  time.Duration
-	// origins are the web pages that may use the mesh.
+	// origins decides which web pages may use the mesh.
 	origins *origins
-	// draining ends when each response is to be the last of its connection.
+	// draining ends when each response should be the last of its connection.
 	draining context.Context //nolint:containedctx // it is the life of the process, not of a call
 }
 
-// handler returns an HTTP handler for h with a server span that continues the
-// trace of the caller, with metrics, and with problems for errors.
+// handler returns an HTTP handler for h, with a server span that continues the trace of the client, with
+// metrics, and with problems for errors.
 func (re *responder) handler(route string, h handlerFunc) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		w := &responseWriter{
@@ -73,7 +71,7 @@ func (re *responder) handler(route string, h handlerFunc) http.Handler {
 			grace: re.writeGrace, rate: re.writeRate, draining: re.draining,
 		}
 		body := &trackedBody{ReadCloser: r.Body}
-		r = r.WithContext(r.Context()) // a copy: the server looks at the body of its own
+		r = r.WithContext(r.Context()) // a copy: the server checks the body of the original
 		r.Body = body
 		if !re.serve(route, h, w, r) && (body.started || r.Header.Get("Expect") == "") {
 			re.discardBody(w, r)
@@ -81,7 +79,7 @@ func (re *responder) handler(route string, h handlerFunc) http.Handler {
 	})
 }
 
-// serve answers a request, and reports whether h did without an error.
+// serve calls h, and reports whether h returned no error.
 func (re *responder) serve(route string, h handlerFunc, w *responseWriter, r *http.Request) bool {
 	start := time.Now()
 	ctx := telemetry.Propagator().Extract(r.Context(), propagation.HeaderCarrier(r.Header))
@@ -96,7 +94,7 @@ func (re *responder) serve(route string, h handlerFunc, w *responseWriter, r *ht
 	}
 	re.metrics.inFlight.Inc()
 	defer re.metrics.inFlight.Dec()
-	defer func() { // a panic is the bug of one request
+	defer func() { // a panic affects one request only
 		if v := recover(); v != nil {
 			re.logger.ErrorContext(ctx, "a request panicked", "route", route, "panic", v)
 			re.writeProblem(ctx, w, v1.NewProblem(v1.Internal, "this is our mistake"))
@@ -104,7 +102,7 @@ func (re *responder) serve(route string, h handlerFunc, w *responseWriter, r *ht
 		status := w.status
 		switch {
 		case status == 0:
-			status = 499 // the client left; the number is only for us
+			status = 499 // not sent: the client has disconnected
 			telemetry.Fail(span, context.Canceled)
 		case w.cutOff:
 			telemetry.Fail(span, errCutOff)
@@ -112,7 +110,7 @@ func (re *responder) serve(route string, h handlerFunc, w *responseWriter, r *ht
 		span.SetAttributes(semconv.HTTPResponseStatusCode(status), semconv.HTTPResponseBodySize(w.bytes))
 		duration := re.metrics.duration.WithLabelValues(route, method, strconv.Itoa(status))
 		telemetry.Observe(ctx, duration, time.Since(start).Seconds())
-		if w.status == 0 || w.cutOff { // or the server would say 200, or that this was all
+		if w.status == 0 || w.cutOff { // otherwise the server would send 200, or complete the response
 			panic(http.ErrAbortHandler)
 		}
 	}()
@@ -126,11 +124,11 @@ func (re *responder) serve(route string, h handlerFunc, w *responseWriter, r *ht
 	return err == nil
 }
 
-// maxRequestID is the most bytes of an X-Request-Id that is returned.
+// maxRequestID is the maximum length of an X-Request-Id that is returned, in bytes.
 const maxRequestID = 128
 
-// requestID returns what the client, or its proxy, calls the request. It returns "" for
-// one that is no short visible text.
+// requestID returns the X-Request-Id of a request, or "" when it is too long or has characters that are not
+// printable.
 func requestID(r *http.Request) string {
 	id := r.Header.Get("X-Request-Id")
 	hidden := func(c rune) bool { return c <= ' ' || c > '~' }
@@ -140,17 +138,17 @@ func requestID(r *http.Request) string {
 	return id
 }
 
-// discardBody reads the rest of the body of a request that has its problem. A proxy that
-// sends it still, such as nginx, would see the connection end, and answer 502 in place of
-// the problem. A client that still waits with its body for 100 Continue sends none.
+// discardBody reads the rest of the body of a rejected request. A proxy such as nginx that is still sending
+// the body would otherwise see the connection end, and respond with 502 instead of the problem. A client that
+// waits for 100 Continue sends no body.
 func (re *responder) discardBody(w *responseWriter, r *http.Request) {
 	if w.conn.Flush() != nil || w.conn.SetReadDeadline(time.Now().Add(re.discardTime)) != nil {
-		return // the client left
+		return // the client has disconnected
 	}
-	_, _ = io.CopyN(io.Discard, r.Body, re.discardBytes) // whatever ends it ends the connection
+	_, _ = io.CopyN(io.Discard, r.Body, re.discardBytes) // an error ends the connection
 }
 
-// trackedBody remembers whether reading a body has begun, which sends 100 Continue.
+// trackedBody records whether reading the body has started, which sends 100 Continue.
 type trackedBody struct {
 	io.ReadCloser
 	started bool
@@ -161,15 +159,15 @@ func (b *trackedBody) Read(p []byte) (int, error) {
 	return b.ReadCloser.Read(p)
 }
 
-// errCutOff is why the span of an answer failed that has begun and cannot be
-// finished. The log has the reason.
-var errCutOff = errors.New("the answer was cut off")
+// errCutOff is the error of the span when a response has started and cannot be completed. The log has the
+// reason.
+var errCutOff = errors.New("the response was cut off")
 
-// otherMethod is how the semantic conventions call a method that is not known.
-// It keeps labels few.
+// otherMethod is the name of unknown methods in the semantic conventions. It limits the number of label
+// values.
 const otherMethod = "_OTHER"
 
-// spanName returns the name of the span of a request, of few different ones.
+// spanName returns the name of the span of a request. There are few different names.
 func spanName(method, route string) string {
 	if method == otherMethod {
 		method = "HTTP"
@@ -177,9 +175,8 @@ func spanName(method, route string) string {
 	return method + " " + route
 }
 
-// requestAttributes returns the attributes of the span of a request by the semantic
-// conventions of HTTP. The query is not among them: a callback in it may hold a
-// secret of the client.
+// requestAttributes returns the attributes of the span of a request by the semantic conventions of HTTP. It
+// leaves out the query, because a callback in it may contain a secret of the client.
 func requestAttributes(r *http.Request, method, route string) []attribute.KeyValue {
 	attrs := []attribute.KeyValue{
 		semconv.HTTPRequestMethodKey.String(method), semconv.HTTPRoute(route),
@@ -218,16 +215,16 @@ func knownMethod(m string) string {
 	return otherMethod
 }
 
-// writeProblem answers a request that failed, in the form of RFC 9457.
+// writeProblem responds to a failed request with a problem as in RFC 9457.
 func (re *responder) writeProblem(ctx context.Context, w *responseWriter, err error) {
 	if w.status != 0 {
-		// Too late for a problem: the answer has begun.
-		re.logger.WarnContext(ctx, "cannot finish an answer", "error", err)
+		// The response has already started.
+		re.logger.WarnContext(ctx, "cannot complete a response", "error", err)
 		w.cutOff = true
 		return
 	}
 	if errors.Is(err, context.Canceled) {
-		return // the client left
+		return // the client has disconnected
 	}
 	var p *v1.Problem
 	if !errors.As(err, &p) {
@@ -255,8 +252,7 @@ func (re *responder) writeProblem(ctx context.Context, w *responseWriter, err er
 	}
 }
 
-// recordProblem counts the problem that a client is told of an error, and logs what it
-// is not told.
+// recordProblem counts the problem of an error, and logs its reason, which the client does not get.
 func (re *responder) recordProblem(ctx context.Context, p *v1.Problem, err error) {
 	re.metrics.problems.WithLabelValues(string(p.Code)).Inc()
 	re.logReason(ctx, err)
@@ -270,12 +266,12 @@ func (re *responder) logReason(ctx context.Context, err error) {
 	}
 }
 
-// retryAfter returns the Retry-After header of a problem that passes.
+// retryAfter returns the header Retry-After of a transient problem.
 func retryAfter(err error) string {
 	return cmp.Or(retry.FormatAfter(err), retry.FormatAfter(retry.After(err, intake.RetryDelay)))
 }
 
-// writeJSON writes an answer.
+// writeJSON writes a JSON response.
 func writeJSON(w http.ResponseWriter, status int, v any) error {
 	body, err := json.Marshal(v)
 	if err != nil {
@@ -288,8 +284,7 @@ func writeJSON(w http.ResponseWriter, status int, v any) error {
 	return err
 }
 
-// writeWithETag writes what does not change any more with its ETag, or that the
-// client has it already.
+// writeWithETag writes a response that never changes, with its ETag, or 304 when the client has it.
 func writeWithETag(w http.ResponseWriter, r *http.Request, v any) error {
 	body, err := json.Marshal(v)
 	if err != nil {
@@ -300,21 +295,21 @@ func writeWithETag(w http.ResponseWriter, r *http.Request, v any) error {
 	w.Header().Set("Content-Type", "application/json")
 	r = r.WithContext(r.Context())
 	r.Header = r.Header.Clone()
-	r.Header.Del("Range") // of a result nobody wants a part
-	// ServeContent knows the conditions of RFC 9110.
+	r.Header.Del("Range") // a result is always returned whole
+	// ServeContent implements the conditional requests of RFC 9110.
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(append(body, '\n')))
 	return nil
 }
 
-// responseWriter remembers the status of an answer, and bounds how long the client may
-// take to read it: until then the answer is in memory.
+// responseWriter records the status of a response, and limits the time for the client to read it, because the
+// response is in memory until then.
 type responseWriter struct {
 	http.ResponseWriter
 	conn   *http.ResponseController
 	status int
-	bytes  int  // of the body, so far
-	cutOff bool // the answer has begun and cannot be finished
-	// base is what addresses in the response begin with.
+	bytes  int  // of the body so far
+	cutOff bool // the response has started and cannot be completed
+	// base is the prefix of the addresses in the response.
 	base string
 
 	grace    time.Duration
@@ -327,7 +322,7 @@ type responseWriter struct {
 
 func (r *responseWriter) WriteHeader(status int) {
 	r.start(status)
-	_ = r.extendDeadline(0) // on a connection that is closed, Write fails too
+	_ = r.extendDeadline(0) // on a closed connection, Write fails too
 	r.ResponseWriter.WriteHeader(status)
 }
 
@@ -341,9 +336,8 @@ func (r *responseWriter) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// start notes the status of an answer that begins. While the service drains, the
-// client is told that it needs another connection for its next request: one that
-// it sends just when this one is closed would be lost.
+// start records the status of a response that starts. While the service drains, it sets Connection: close,
+// because a next request on a connection that is being closed would be lost.
 func (r *responseWriter) start(status int) {
 	if r.status != 0 {
 		return
@@ -359,9 +353,8 @@ func (r *responseWriter) start(status int) {
 	}
 }
 
-// extendDeadline moves the write deadline for n more bytes. What the client has not read
-// of those before keeps its time: the kernel may hold all of it, and a client
-// that reads fast enough must not lose its connection.
+// extendDeadline extends the write deadline for n more bytes. The time of earlier bytes remains, because the
+// kernel may still buffer them, and a client that reads fast enough must not lose its connection.
 func (r *responseWriter) extendDeadline(n int) error {
 	if r.ownDeadline {
 		return nil
@@ -371,18 +364,18 @@ func (r *responseWriter) extendDeadline(n int) error {
 	}
 	r.deadline = r.deadline.Add(time.Duration(float64(n) / float64(r.rate) * float64(time.Second)))
 	err := r.conn.SetWriteDeadline(r.deadline)
-	if err != nil && !errors.Is(err, http.ErrNotSupported) { // not every writer in tests has a deadline
+	if err != nil && !errors.Is(err, http.ErrNotSupported) { // some writers in tests have no deadline
 		return fmt.Errorf("set write deadline: %w", err)
 	}
 	return nil
 }
 
-// SetWriteDeadline is for a handler that sets the deadlines itself, through
-// [http.ResponseController]. Those of the recorder end with it.
+// SetWriteDeadline is called by handlers that set their own deadlines, through [http.ResponseController].
+// After that, the responseWriter sets none.
 func (r *responseWriter) SetWriteDeadline(t time.Time) error {
 	r.ownDeadline = true
 	return r.conn.SetWriteDeadline(t)
 }
 
-// Unwrap lets http.ResponseController reach the connection.
+// Unwrap gives http.ResponseController access to the connection.
 func (r *responseWriter) Unwrap() http.ResponseWriter { return r.ResponseWriter }

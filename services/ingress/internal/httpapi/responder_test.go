@@ -51,8 +51,7 @@ func dialServer(t *testing.T, h http.Handler) net.Conn {
 	return c
 }
 
-// dial returns a connection to a server of h whose client has sent a request and
-// reads nothing.
+// dial returns a connection to a server of h on which a request was sent.
 func dial(t *testing.T, h http.Handler) net.Conn {
 	t.Helper()
 	c := dialServer(t, h)
@@ -119,8 +118,8 @@ func TestResponder_ExtendsTheDeadlineForASlowClient(t *testing.T) {
 	}
 }
 
-// TestResponder_KeepsTheDeadlineOfAHandler: event streams give each event its
-// own time.
+// TestResponder_KeepsTheDeadlineOfAHandler checks the case of event streams, which set a deadline for each
+// event.
 func TestResponder_KeepsTheDeadlineOfAHandler(t *testing.T) {
 	t.Parallel()
 	re := newTestResponder()
@@ -140,7 +139,7 @@ func TestResponder_KeepsTheDeadlineOfAHandler(t *testing.T) {
 	}
 }
 
-// serve returns the span of a request that h serves.
+// serve calls h with a request, and returns the span of the request.
 func serve(t *testing.T, r *http.Request, h handlerFunc) sdktrace.ReadOnlySpan {
 	t.Helper()
 	re, spans := newTestResponder(), tracetest.NewSpanRecorder()
@@ -158,7 +157,7 @@ func TestResponder_SpanAttributes(t *testing.T) {
 	r.RemoteAddr = "[2001:db8::1]:4711"
 	r.Header.Set("User-Agent", "test/1")
 	span := serve(t, r, func(w http.ResponseWriter, _ *http.Request) error {
-		_, err := w.Write([]byte("answer"))
+		_, err := w.Write([]byte("result"))
 		return err
 	})
 	if span.Name() != "HTTP /v1/images/{id}" {
@@ -181,10 +180,10 @@ func TestResponder_SpanStatus(t *testing.T) {
 		err                 error
 		code, problem, kind string
 	}{
-		"a problem of the client": {v1.NewProblem(v1.Damaged, ""), "422", "damaged", ""},
-		"a problem of the server": {v1.NewProblem(v1.Unavailable, ""), "503", "unavailable", "unavailable"},
-		"an error":                {errors.New("a bug"), "500", "internal", "internal"},
-		"a client that left":      {context.Canceled, "499", "", "cancelled"},
+		"a problem of the client":        {v1.NewProblem(v1.Damaged, ""), "422", "damaged", ""},
+		"a problem of the server":        {v1.NewProblem(v1.Unavailable, ""), "503", "unavailable", "unavailable"},
+		"an error":                       {errors.New("a bug"), "500", "internal", "internal"},
+		"a client that has disconnected": {context.Canceled, "499", "", "cancelled"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -239,14 +238,28 @@ func TestResponder_WritesAProblemForEveryError(t *testing.T) {
 			if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil {
 				t.Fatal(err)
 			}
-			if w.Code != tt.status || p.Status != tt.status || p.Code != tt.code || w.Header().Get("Content-Type") != "application/problem+json" {
-				t.Errorf("got %d %v: %s, want %d %s", w.Code, w.Header(), w.Body, tt.status, tt.code)
+			if w.Code != tt.status {
+				t.Errorf("the status is %d, want %d", w.Code, tt.status)
 			}
-			if strings.Contains(w.Body.String(), "secret") || strings.Contains(w.Body.String(), "bug") {
-				t.Errorf("the answer tells what is for the log: %s", w.Body)
+			if p.Status != tt.status {
+				t.Errorf("the status in the problem is %d, want %d", p.Status, tt.status)
 			}
-			if trace := w.Header().Get("traceparent"); p.TraceID == "" || !strings.Contains(trace, p.TraceID) {
-				t.Errorf("trace id %q, traceparent %q", p.TraceID, trace)
+			if p.Code != tt.code {
+				t.Errorf("the code is %s, want %s", p.Code, tt.code)
+			}
+			if got := w.Header().Get("Content-Type"); got != "application/problem+json" {
+				t.Errorf("the content type is %s, want application/problem+json", got)
+			}
+			for _, reason := range []string{"secret", "bug"} {
+				if strings.Contains(w.Body.String(), reason) {
+					t.Errorf("the response contains the reason %q, which is for the log: %s", reason, w.Body)
+				}
+			}
+			if p.TraceID == "" {
+				t.Error("the problem has no trace ID")
+			}
+			if trace := w.Header().Get("traceparent"); !strings.Contains(trace, p.TraceID) {
+				t.Errorf("traceparent is %q, want the trace %s", trace, p.TraceID)
 			}
 			if got := w.Header().Get("Retry-After"); got != tt.retryAfter {
 				t.Errorf("Retry-After %q, want %q", got, tt.retryAfter)
@@ -255,9 +268,8 @@ func TestResponder_WritesAProblemForEveryError(t *testing.T) {
 	}
 }
 
-// TestResponder_DiscardsTheBodyOfAProblem: a client that sends all of its body before it
-// reads, as a proxy may, gets the problem and no connection that breaks. What is discarded
-// has a limit in bytes and one in time.
+// TestResponder_DiscardsTheBodyOfAProblem checks that a client such as a proxy, which sends all of its
+// body before it reads, gets the problem. The discarded bytes have a limit in size and in time.
 func TestResponder_DiscardsTheBodyOfAProblem(t *testing.T) {
 	t.Parallel()
 	const size = 8 << 20 // more than the kernel holds of a connection

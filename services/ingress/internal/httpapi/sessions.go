@@ -24,17 +24,17 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
-// defaultWindow is the window of a session that does not say.
+// defaultWindow is the default window of a session.
 const defaultWindow = 8
 
 const (
 	streamIdle         = 5 * time.Minute
 	streamWriteTimeout = 30 * time.Second
-	streamPing         = 30 * time.Second // half of what proxies wait by default
+	streamPing         = 30 * time.Second // half of the usual idle timeout of proxies
 )
 
-// sessionHandler serves /v1/stream: sessions of ordered frames over WebSocket.
-// http.Server knows nothing of those that are open; drain waits for them.
+// sessionHandler serves /v1/stream: sessions of ordered frames over WebSocket. http.Server does not track
+// open sessions, so drain waits for them.
 type sessionHandler struct {
 	intake  *intake.Intake
 	params  parameters
@@ -59,7 +59,7 @@ func newSessionHandler(cfg Config, params parameters, bodies *bodies, respond *r
 	return h
 }
 
-// drain waits until the sessions have ended, and ends them when hard ends.
+// drain waits until the sessions have ended, and cancels them when hard ends.
 func (h *sessionHandler) drain(hard context.Context) {
 	defer context.AfterFunc(hard, h.cancelSessions)()
 	h.open.Wait()
@@ -101,22 +101,22 @@ func (h *sessionHandler) get(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	client := clientKey(r)
-	leave, err := h.limiter.acquire(client)
+	release, err := h.limiter.acquire(client)
 	if err != nil {
 		return err
 	}
-	defer leave()
+	defer release()
 	h.open.Add(1)
 	defer h.open.Done()
 	h.respond.metrics.addSessions(1)
 	defer h.respond.metrics.addSessions(-1)
-	// The origin was checked with that of other requests.
+	// responder has checked the origin.
 	conn, err := websocket.Accept(handshake{w}, r, &websocket.AcceptOptions{InsecureSkipVerify: true})
 	if err != nil {
 		return v1.NewProblem(v1.InvalidHeader, "%v", err).WithField(handshakeField(err))
 	}
-	// A session outlives the request in the eyes of net/http, and each frame
-	// has a trace of its own: one of an hour could not be read.
+	// For net/http the request has ended, but the session continues. Each frame has its own trace, because a
+	// trace of an hour is unreadable.
 	link := trace.LinkFromContext(r.Context())
 	err = sessions.Serve(h.sessionCtx, h.stopping, sessions.Config{
 		Conn: conn, Window: window, Latest: drop == "latest", From: int64(from),
@@ -129,13 +129,13 @@ func (h *sessionHandler) get(w http.ResponseWriter, r *http.Request) error {
 		CountOutcome: func(s v1.Status) { h.respond.metrics.frames.WithLabelValues(string(s)).Inc() },
 	})
 	if err != nil {
-		h.respond.logger.InfoContext(r.Context(), "a session of frames broke", "error", err)
+		h.respond.logger.InfoContext(r.Context(), "a session has ended with an error", "error", err)
 	}
 	return nil
 }
 
-// handshake leaves it to a problem to say why a request is no WebSocket, or
-// one of another origin: the library would say it as plain text.
+// handshake discards the plain-text response of the library to an invalid handshake, so that a problem can be
+// written.
 type handshake struct{ http.ResponseWriter }
 
 func (h handshake) WriteHeader(status int) {
@@ -146,11 +146,11 @@ func (h handshake) WriteHeader(status int) {
 
 func (h handshake) Write(b []byte) (int, error) { return len(b), nil }
 
-// Unwrap lets the library reach the connection.
+// Unwrap gives the library access to the connection.
 func (h handshake) Unwrap() http.ResponseWriter { return h.ResponseWriter }
 
-// handshakeField is the header that a handshake failed for, as the library
-// names it in its errors. That of another version is the only one it does not.
+// handshakeField returns the header of an invalid handshake. The errors of the library name it, except for
+// another version.
 func handshakeField(err error) string {
 	for _, h := range []string{"Sec-WebSocket-Key", "Origin", "Connection", "Upgrade"} {
 		if strings.Contains(err.Error(), h) {
@@ -174,7 +174,7 @@ func parseNumber(q fields, name string, fallback, lowest, highest int) (int, err
 	return int(n), nil
 }
 
-// readFrame has one frame read as a job, in a trace of its own.
+// readFrame processes one frame as a job, in its own trace.
 func (h *sessionHandler) readFrame(
 	ctx context.Context, session trace.Link, p pipeline.Pipeline, image []byte, stored func(),
 ) v1.Result {
@@ -185,7 +185,7 @@ func (h *sessionHandler) readFrame(
 	r, err := h.submitFrame(ctx, p, image, stored)
 	var problem *v1.Problem
 	switch {
-	case ctx.Err() != nil, err == nil && r.Problem == nil: // the session is over, or this is a result
+	case ctx.Err() != nil, err == nil && r.Problem == nil: // the session has ended, or this is a result
 		return r
 	case err == nil:
 		problem = r.Problem
@@ -195,7 +195,7 @@ func (h *sessionHandler) readFrame(
 		problem = v1.NewProblem(v1.DeadlineExceeded, "no answer came within the time of a job")
 	default:
 		problem = v1.NewProblem(v1.Internal, "the log has the reason under this trace id")
-		h.respond.logger.ErrorContext(ctx, "cannot read a frame", "error", err)
+		h.respond.logger.ErrorContext(ctx, "cannot process a frame", "error", err)
 	}
 	out := *problem
 	out.TraceID = span.SpanContext().TraceID().String()
@@ -203,15 +203,15 @@ func (h *sessionHandler) readFrame(
 	return v1.Result{Status: v1.Failed, Problem: &out}
 }
 
-// submitFrame submits a frame and waits for its result. Where a request would be
-// rejected for a while, a session waits: that is its back-pressure.
+// submitFrame submits a frame and waits for its result. After a transient rejection it retries, which is the
+// back-pressure of a session.
 func (h *sessionHandler) submitFrame(
 	session context.Context, p pipeline.Pipeline, image []byte, stored func(),
 ) (v1.Result, error) {
 	ctx, cancel := context.WithTimeout(session, 2*p.JobDeadline(subject.Interactive))
 	defer cancel()
-	id := intake.NewID() // of every try, so that a frame is one job
-	unknown := false     // whether an earlier try may have stored it
+	id := intake.NewID() // of all attempts, so that a frame is one job
+	unknown := false     // whether an earlier attempt may have stored it
 	for {
 		job, err := h.intake.Submit(ctx, &intake.Request{ID: id, Pipeline: p, Image: image})
 		if err == nil && job.Unknown() != nil {
@@ -232,7 +232,7 @@ func (h *sessionHandler) submitFrame(
 		stored()
 		r, err := job.Wait(ctx)
 		if err != nil && session.Err() != nil {
-			job.Abandon(session) // the client left
+			job.Abandon(session) // the client has disconnected
 		}
 		return r, intake.JobError(err, id)
 	}
