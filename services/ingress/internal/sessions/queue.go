@@ -2,30 +2,30 @@ package sessions
 
 import v1 "github.com/sightmesh/sightmesh/contracts/v1"
 
-// frame is one picture of a session.
+// frame is one image of a session.
 type frame struct {
 	number  int64
 	image   []byte
-	problem *v1.Problem // what is wrong with it alone
+	problem *v1.Problem // problem of this frame
 	release func()
 }
 
-// queue decides which frame is worked on next. It is pure.
+// queue decides which frame is processed next. It is pure.
 //
-// A frame is in the window from when it is begun until its answer was written,
-// so that the window bounds all that a session holds, answers included.
+// A frame is in the window from its start until its outcome is written, so that the window limits everything
+// that a session keeps in memory.
 type queue struct {
 	window int
-	// latest lets a frame that waits be replaced by a newer one; without it
-	// no frame is taken while one waits.
+	// latest is whether a newer frame replaces the waiting one. Otherwise no frame is accepted while one
+	// waits.
 	latest bool
 
 	inProgress int
 	waiting    *frame
-	dropped    []int64 // before waiting, not yet answered
+	dropped    []int64 // before waiting, without a written outcome
 }
 
-// maxDropped bounds what is remembered of dropped frames.
+// maxDropped is the maximum of dropped frames whose numbers are kept.
 const maxDropped = 4096
 
 // canOffer reports whether another frame can be offered.
@@ -36,7 +36,7 @@ func (q *queue) canOffer() bool {
 	return q.waiting == nil
 }
 
-// offer gives a frame to the queue, which takes one.
+// offer adds a frame. The caller has checked canOffer.
 func (q *queue) offer(f frame) {
 	if q.waiting != nil {
 		q.waiting.release()
@@ -45,8 +45,8 @@ func (q *queue) offer(f frame) {
 	q.waiting = &f
 }
 
-// next gives the frame to begin, and those that were dropped before it, if
-// there is one and the window has room.
+// next returns the frame to start and the frames that were dropped before it. ok is false when no frame waits
+// or the window is full.
 func (q *queue) next() (dropped []int64, f frame, ok bool) {
 	if q.waiting == nil || q.inProgress == q.window {
 		return nil, frame{}, false
@@ -57,31 +57,29 @@ func (q *queue) next() (dropped []int64, f frame, ok bool) {
 	return dropped, f, true
 }
 
-// done says that the answer of a frame that was begun is written.
+// done records that the outcome of a started frame is written.
 func (q *queue) done() { q.inProgress-- }
 
-// empty reports whether every frame was answered.
+// empty reports whether every frame is finished.
 func (q *queue) empty() bool { return q.inProgress == 0 && q.waiting == nil }
 
-// MaxFrame is the largest number that a client may give a frame: up to here
-// every reader of JSON has them exactly.
+// MaxFrame is the largest number of a frame. Every JSON parser represents numbers up to it exactly.
 const MaxFrame = 1 << 53
 
-// numbers gives every frame its number.
+// numbers assigns numbers to frames.
 type numbers struct{ next int64 }
 
-// assign returns the number of the next frame: said, when the client has said
-// one, or the one after the last.
-func (n *numbers) assign(said *int64) (int64, error) {
+// assign returns the number of the next frame: given, or the number after the last frame when given is nil.
+func (n *numbers) assign(given *int64) (int64, error) {
 	number := n.next
-	if said != nil {
-		if *said > MaxFrame {
-			return 0, v1.NewProblem(v1.FrameOutOfOrder, "frame %d: numbers end at %d", *said, MaxFrame).WithField("frame").WithLimit(MaxFrame)
+	if given != nil {
+		if *given > MaxFrame {
+			return 0, v1.NewProblem(v1.FrameOutOfOrder, "frame %d: numbers end at %d", *given, MaxFrame).WithField("frame").WithLimit(MaxFrame)
 		}
-		if *said < n.next {
-			return 0, v1.NewProblem(v1.FrameOutOfOrder, "frame %d came when %d or a later one was expected", *said, n.next).WithField("frame").WithLimit(n.next)
+		if *given < n.next {
+			return 0, v1.NewProblem(v1.FrameOutOfOrder, "frame %d came when %d or a later one was expected", *given, n.next).WithField("frame").WithLimit(n.next)
 		}
-		number = *said
+		number = *given
 	}
 	n.next = number + 1
 	return number, nil

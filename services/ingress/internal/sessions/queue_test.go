@@ -8,8 +8,8 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// TestQueue_RandomSessions plays random sessions: every frame is begun or dropped, once and
-// in order, and no more are begun than the window allows.
+// TestQueue_RandomSessions simulates random sessions: every frame is started or dropped, once and
+// in order, and no more frames are in progress than the window allows.
 func TestQueue_RandomSessions(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(200) {
@@ -33,12 +33,12 @@ func TestQueue_RandomSessions(t *testing.T) {
 				}
 				for _, n := range append(dropped, f.number) {
 					if n != seen {
-						t.Fatalf("seed %d: frame %d came when %d was due", seed, n, seen)
+						t.Fatalf("seed %d: got frame %d, want %d", seed, n, seen)
 					}
 					seen++
 				}
 				if q.inProgress > q.window {
-					t.Fatalf("seed %d: %d begun, the window is %d", seed, q.inProgress, q.window)
+					t.Fatalf("seed %d: %d frames are in progress, the window is %d", seed, q.inProgress, q.window)
 				}
 				f.release()
 			case 2:
@@ -48,7 +48,7 @@ func TestQueue_RandomSessions(t *testing.T) {
 			}
 		}
 		if int64(released) != total {
-			t.Fatalf("seed %d: the memory of %d frames was given back, want %d", seed, released, total)
+			t.Fatalf("seed %d: the memory of %d frames was released, want %d", seed, released, total)
 		}
 	}
 }
@@ -61,26 +61,38 @@ func TestQueue_LimitsDroppedFrames(t *testing.T) {
 		q.offer(frame{number: int64(n), release: func() {}})
 	}
 	if n > maxDropped+1 {
-		t.Errorf("%d frames were taken while none was begun", n)
+		t.Errorf("%d frames are accepted before one is started, want %d or fewer", n, maxDropped+1)
 	}
 }
 
 func TestNumbers_Assign(t *testing.T) {
 	t.Parallel()
 	n := numbers{next: 5}
-	said := func(i int64) *int64 { return &i }
+	number := func(i int64) *int64 { return &i }
 	for _, tt := range []struct {
-		said *int64
-		want int64 // -1 for an error
-	}{{nil, 5}, {nil, 6}, {said(10), 10}, {nil, 11}, {said(12), 12}, {said(12), -1}, {said(3), -1}, {nil, 13}} {
-		got, err := n.assign(tt.said)
-		var p *v1.Problem
-		if tt.want < 0 {
-			if !errors.As(err, &p) || p.Code != v1.FrameOutOfOrder || p.Limit != 13 {
-				t.Errorf("got %d, %v, want that 13 was expected", got, err)
+		given *int64
+		want  int64 // -1 for an error
+	}{{nil, 5}, {nil, 6}, {number(10), 10}, {nil, 11}, {number(12), 12}, {number(12), -1}, {number(3), -1}, {nil, 13}} {
+		got, err := n.assign(tt.given)
+		if tt.want >= 0 {
+			if err != nil {
+				t.Errorf("want %d: %v", tt.want, err)
 			}
-		} else if err != nil || got != tt.want {
-			t.Errorf("got %d, %v, want %d", got, err, tt.want)
+			if got != tt.want {
+				t.Errorf("got %d, want %d", got, tt.want)
+			}
+			continue
+		}
+		var p *v1.Problem
+		if !errors.As(err, &p) {
+			t.Errorf("got %d, %v, want a problem", got, err)
+			continue
+		}
+		if p.Code != v1.FrameOutOfOrder {
+			t.Errorf("the code is %s, want %s", p.Code, v1.FrameOutOfOrder)
+		}
+		if p.Limit != 13 {
+			t.Errorf("the limit is %d, want 13, the lowest accepted number", p.Limit)
 		}
 	}
 }

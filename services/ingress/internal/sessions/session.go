@@ -1,11 +1,10 @@
-// Package sessions runs sessions of ordered frames over WebSocket (RFC 6455):
-// the client sends pictures and an end mark, answers come back strictly in
-// order while the pictures are worked on side by side. docs/stream.md says
-// what both sides send.
+// Package sessions serves sessions of ordered frames over WebSocket (RFC 6455). The client
+// sends images and an end mark. Frames are processed concurrently, and their outcomes are
+// written strictly in order. docs/stream.md describes the messages.
 //
-// A session holds no more than its window: a client that sends faster waits,
-// or has frames dropped if it wants that, and one that does not read ends its
-// session. Every session tells, as its last word, where another can go on.
+// A session has at most its window of frames in memory. A client that sends faster waits,
+// or gets frames dropped if it chose that. The session of a client that does not read ends.
+// The last message of every session says at which frame another session can continue.
 //
 // # States of a session
 //
@@ -45,59 +44,55 @@ import (
 	"github.com/sightmesh/sightmesh/services/ingress/internal/body"
 )
 
-// Config of a session. All fields are needed.
+// Config is the configuration of a session. All fields are required.
 type Config struct {
 	Conn *websocket.Conn
-	// Window is how many frames are worked on or have answers that are not
-	// written yet.
+	// Window is the maximum of frames that are in progress or have outcomes that are not written yet.
 	Window int
-	// Latest drops frames that wait when a newer one comes.
+	// Latest is whether a newer frame replaces a waiting one.
 	Latest bool
 	// From is the number of the first frame.
 	From     int64
-	MaxBytes int64 // of a frame
-	// NewReservation returns the memory of a frame, which has none yet.
+	MaxBytes int64 // maximum of a frame
+	// NewReservation returns an empty reservation of memory for a frame.
 	NewReservation func() *body.Reservation
 	// Rate is the lowest rate at which a frame may arrive.
 	Rate body.Rate
-	// Idle is how long a client may send nothing, and WriteTimeout how long an
-	// answer may take to be read.
+	// Idle is how long a client may send nothing. WriteTimeout is how long a client may take to read an
+	// outcome.
 	Idle, WriteTimeout time.Duration
-	// PingInterval is the time between two pings. Proxies end connections on which
-	// nothing comes for a while.
+	// PingInterval is the interval of pings. Proxies close idle connections.
 	PingInterval time.Duration
-	// Process gives what is in a picture, or the problem with it as a result that
-	// failed, and calls stored once the picture need not be held any more. It
-	// returns when ctx ends, and what it gives then is not used.
-	Process func(ctx context.Context, pic []byte, stored func()) v1.Result
-	// CountOutcome is told the outcome of each frame.
+	// Process returns the result of an image, or a failed result with its problem. It calls stored when the
+	// image is no longer needed. It returns when ctx ends; its result is then ignored.
+	Process func(ctx context.Context, image []byte, stored func()) v1.Result
+	// CountOutcome is called with the status of each frame.
 	CountOutcome func(v1.Status)
 }
 
-// session is one connection. Four goroutines share it: receive reads from the
-// socket, run decides, write writes, and ping keeps it open; each frame in work has
-// one more.
+// session is one connection. It has four goroutines: receive reads from the socket, schedule starts frames,
+// write writes outcomes, and ping keeps the connection open. Each frame in progress has another one.
 type session struct {
 	Config
 	numbers numbers
 	queue   queue
 
 	received chan frame                // from receive
-	ended    chan error                // why no more frames come, nil for an end mark; see end
+	ended    chan error                // why the session ends, nil after the end mark; see end
 	outcomes chan chan v1.FrameOutcome // to write, in order
-	written  chan struct{}             // from write: one for each frame that was begun
+	written  chan struct{}             // from write: one for each finished frame
 }
 
-// skipFactor is how much of a frame that is too large is read to go on with the
-// next one, in times of what is allowed.
+// skipFactor limits how much of a frame that is too large is read in order to continue with the next frame,
+// as a multiple of MaxBytes.
 const skipFactor = 4
 
-// errStopping ends a session because this process stops.
+// errStopping ends a session because the process stops.
 var errStopping = v1.NewProblem(v1.Unavailable, "this instance is stopping; go on with another")
 
-// Serve runs the session until its end mark, an error, or stopping; then what
-// was received is answered as long as ctx lives, and the connection is closed.
-// The error is for the log: the client was told its own.
+// Serve runs the session until its end mark, an error, or the end of stopping. It then finishes the received
+// frames while ctx lives, and closes the connection. The returned error is for the log; the client has
+// already got its problem.
 func Serve(ctx, stopping context.Context, cfg Config) error {
 	s := &session{
 		Config: cfg, numbers: numbers{cfg.From}, queue: queue{window: cfg.Window, latest: cfg.Latest},
@@ -105,7 +100,7 @@ func Serve(ctx, stopping context.Context, cfg Config) error {
 		outcomes: make(chan chan v1.FrameOutcome, cfg.Window), written: make(chan struct{}, cfg.Window),
 	}
 	s.Rate = cfg.Rate.WithDefaults()
-	cfg.Conn.SetReadLimit(-1) // receive has limits of its own
+	cfg.Conn.SetReadLimit(-1) // receive has its own limits
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	receiving, endReceiving := context.WithCancel(ctx)
@@ -116,7 +111,7 @@ func Serve(ctx, stopping context.Context, cfg Config) error {
 	all.Go(func() {
 		defer close(writing)
 		if err := s.write(ctx, &end); err != nil {
-			cancel(err) // nobody reads any more
+			cancel(err) // the client does not read
 		}
 	})
 	all.Go(func() {
@@ -126,7 +121,7 @@ func Serve(ctx, stopping context.Context, cfg Config) error {
 			err = s.drain(receiving)
 		}
 		if errors.Is(err, errDisconnected) {
-			cancel(errDisconnected) // nobody waits for what is in work
+			cancel(errDisconnected) // no client waits for the frames in progress
 		}
 	})
 	all.Go(func() { s.ping(receiving) })
@@ -135,14 +130,14 @@ func Serve(ctx, stopping context.Context, cfg Config) error {
 	<-writing
 	err := s.close(ctx, end, why)
 	endReceiving()
-	// Reading goes on until the connection is gone.
+	// Reading continues until the connection is closed.
 	cfg.Conn.CloseNow() //nolint:errcheck // it is closed
 	all.Wait()
 	return err
 }
 
-// ping sends pings until ctx ends. A client that does not answer one is not ended for
-// that: its answer may stand behind a frame for which there is no room yet.
+// ping sends pings until ctx ends. A missing pong does not end the session, because the pong may be behind a
+// frame that waits for memory.
 func (s *session) ping(ctx context.Context) {
 	tick := time.NewTicker(s.PingInterval)
 	defer tick.Stop()
@@ -153,12 +148,12 @@ func (s *session) ping(ctx context.Context) {
 		case <-tick.C:
 		}
 		wait, cancel := context.WithTimeout(ctx, s.PingInterval)
-		_ = s.Conn.Ping(wait) // a connection that is broken, reading finds
+		_ = s.Conn.Ping(wait) // a read detects a broken connection
 		cancel()
 	}
 }
 
-// end says why no more frames come; the first reason counts.
+// end sets why the session ends. The first reason wins.
 func (s *session) end(why error) {
 	select {
 	case s.ended <- why:
@@ -166,16 +161,16 @@ func (s *session) end(why error) {
 	}
 }
 
-// startTimeout ends the session with p unless stop is called in time. The connection
-// lives on for the last word, which it would not if the context of a read ended.
+// startTimeout ends the session with p unless stop is called in time. The connection stays open for the last
+// message; with a context for the read it would not.
 func (s *session) startTimeout(d time.Duration, p *v1.Problem) (stop func() bool) {
 	return time.AfterFunc(d, func() { s.end(p) }).Stop
 }
 
-// schedule begins frames as the window allows, until all of them are answered after
-// the end. It returns why the session ends, nil after the client's end mark.
+// schedule starts frames as the window allows, until all received frames are finished. It returns why the
+// session ends, or nil after the end mark.
 func (s *session) schedule(ctx, stopping context.Context, all *sync.WaitGroup) (why error) {
-	defer func() { // what is left was not begun
+	defer func() { // the waiting frame was not started
 		if s.queue.waiting != nil {
 			s.queue.waiting.release()
 		}
@@ -210,24 +205,24 @@ func (s *session) schedule(ctx, stopping context.Context, all *sync.WaitGroup) (
 	return why
 }
 
-// start has a frame worked on; its answer is written in its turn.
+// start processes a frame. Its outcome is written in order.
 func (s *session) start(ctx context.Context, dropped []int64, f frame, all *sync.WaitGroup) {
-	turn := make(chan v1.FrameOutcome, len(dropped)+1)
+	perFrame := make(chan v1.FrameOutcome, len(dropped)+1)
 	for _, n := range dropped {
-		turn <- v1.FrameOutcome{Frame: n, Status: v1.Dropped}
+		perFrame <- v1.FrameOutcome{Frame: n, Status: v1.Dropped}
 	}
-	s.outcomes <- turn // has room for the window
+	s.outcomes <- perFrame // does not block: the channel has the size of the window
 	all.Go(func() {
-		defer close(turn)
+		defer close(perFrame)
 		defer f.release()
 		a := v1.FrameOutcome{Frame: f.number, Status: v1.Failed, Problem: f.problem}
 		if f.problem == nil {
-			pic := f.image
-			f.image = nil // or it would be held until it is answered
-			a = newOutcome(f.number, s.Process(ctx, pic, f.release))
+			image := f.image
+			f.image = nil // release the image before the outcome is written
+			a = newOutcome(f.number, s.Process(ctx, image, f.release))
 		}
-		if ctx.Err() == nil { // or the session is over, and this frame has no answer in it
-			turn <- a
+		if ctx.Err() == nil { // after the end of the session, the frame has no outcome
+			perFrame <- a
 		}
 	})
 }
@@ -239,21 +234,21 @@ func newOutcome(n int64, r v1.Result) v1.FrameOutcome {
 	return v1.FrameOutcome{Frame: n, Status: v1.Done, Result: &r}
 }
 
-// write writes the answers in order, and notes in end how far it came.
+// write writes the outcomes in order, and updates end.
 func (s *session) write(ctx context.Context, end *v1.SessionEnd) error {
-	for turn := range s.outcomes {
-		whole := false
-		for a := range turn {
+	for perFrame := range s.outcomes {
+		complete := false
+		for a := range perFrame {
 			if err := s.send(ctx, a); err != nil {
 				return err
 			}
 			s.CountOutcome(a.Status)
 			end.Frames++
 			end.Next = a.Frame + 1
-			whole = a.Status != v1.Dropped
+			complete = a.Status != v1.Dropped
 		}
-		if !whole {
-			return ctx.Err() // a gap: nothing after it may be answered
+		if !complete {
+			return ctx.Err() // after a missing outcome, no later one may be written
 		}
 		select {
 		case s.written <- struct{}{}:
@@ -277,7 +272,7 @@ func (s *session) send(ctx context.Context, v any) error {
 	return nil
 }
 
-// close says the last word and closes the connection.
+// close writes the last message and closes the connection.
 func (s *session) close(ctx context.Context, end v1.SessionEnd, why error) error {
 	code, reason := websocket.StatusNormalClosure, ""
 	var p *v1.Problem
@@ -285,11 +280,11 @@ func (s *session) close(ctx context.Context, end v1.SessionEnd, why error) error
 	case why == nil:
 		end.End = true
 	case errors.Is(why, errDisconnected):
-		return nil // nobody is there to hear it
+		return nil // the client has disconnected
 	case errors.As(why, &p):
 		end.Problem, reason = p, string(p.Code)
 		code = closeCode(p)
-	case errors.Is(why, context.Canceled): // the grace is over
+	case errors.Is(why, context.Canceled): // the grace period is over
 		end.Problem, reason, code = errStopping, string(errStopping.Code), websocket.StatusGoingAway
 	default:
 		return why
@@ -303,7 +298,7 @@ func (s *session) close(ctx context.Context, end v1.SessionEnd, why error) error
 	return nil
 }
 
-// closeCode is the one table of close codes (RFC 6455, section 7.4).
+// closeCode returns the close code (RFC 6455, section 7.4) of a problem.
 func closeCode(p *v1.Problem) websocket.StatusCode {
 	switch p.Code {
 	case v1.Unavailable:
@@ -316,12 +311,12 @@ func closeCode(p *v1.Problem) websocket.StatusCode {
 	return websocket.StatusPolicyViolation
 }
 
-// errDisconnected is a client that is no longer there.
-var errDisconnected = errors.New("the client is gone")
+// errDisconnected is the error when the client has disconnected.
+var errDisconnected = errors.New("the client has disconnected")
 
-// receive reads frames until the end mark; what it returns is why it ended.
+// receive reads frames until the end mark. It returns why the session ends.
 func (s *session) receive(ctx context.Context) error {
-	var said *int64
+	var number *int64
 	for {
 		kind, r, err := s.nextMessage(ctx)
 		if err != nil {
@@ -332,18 +327,18 @@ func (s *session) receive(ctx context.Context) error {
 			if err != nil || control.End {
 				return err
 			}
-			said = control.Frame
+			number = control.Frame
 			continue
 		}
 		f, err := s.readFrame(ctx, r)
 		if err != nil {
 			return err
 		}
-		if f.number, err = s.numbers.assign(said); err != nil {
+		if f.number, err = s.numbers.assign(number); err != nil {
 			f.release()
 			return err
 		}
-		said = nil
+		number = nil
 		select {
 		case s.received <- f:
 		case <-ctx.Done():
@@ -353,8 +348,7 @@ func (s *session) receive(ctx context.Context) error {
 	}
 }
 
-// drain reads on after the end mark, or pings would not be answered, nor would
-// it be known that the client is gone. What comes counts for nothing.
+// drain discards messages after the end mark, so that pings get replies and a disconnect is detected.
 func (s *session) drain(ctx context.Context) error {
 	for {
 		_, r, err := s.Conn.Reader(ctx)
@@ -377,7 +371,7 @@ func (s *session) nextMessage(ctx context.Context) (websocket.MessageType, io.Re
 	return kind, r, nil
 }
 
-// pacedMessage reads a message, and ends the session when it arrives too slowly.
+// pacedMessage reads a message, and ends the session when the message arrives too slowly.
 type pacedMessage struct {
 	io.Reader
 	pace  *body.Pace
@@ -398,7 +392,7 @@ func (a *pacedMessage) Read(p []byte) (int, error) {
 	return n, err //nolint:wrapcheck // of the message
 }
 
-// pause lets f take time that is not the client's.
+// pause excludes the time of f from the time of the message.
 func (a *pacedMessage) pause(f func() error) error {
 	a.timer.Stop()
 	err := f()
@@ -407,7 +401,7 @@ func (a *pacedMessage) pause(f func() error) error {
 	return err
 }
 
-// maxControl bounds a text message.
+// maxControl is the maximum size of a text message, in bytes.
 const maxControl = 4096
 
 func (s *session) readControl(r io.Reader) (v1.SessionControl, error) {
@@ -427,29 +421,28 @@ func (s *session) readControl(r io.Reader) (v1.SessionControl, error) {
 	return c, nil
 }
 
-// memoryTimeout is how long a frame waits for memory. Frames that have arrived
-// in part hold what they have, so that they could wait for each other for ever.
+// memoryTimeout is how long a frame waits for memory. Without a limit, frames that have arrived in part could
+// wait for each other forever.
 const memoryTimeout = 30 * time.Second
 
-// readFrame reads a frame and takes memory as it arrives; while there is none,
-// the socket is not read. A frame that is too large fails alone, if it is not
-// far too large to be skipped.
+// readFrame reads a frame and reserves memory as it arrives. It does not read the socket while it waits for
+// memory. A frame that is too large fails alone, unless it is too large to skip.
 func (s *session) readFrame(ctx context.Context, r io.Reader) (frame, error) {
-	hold, a := s.NewReservation(), s.newPacedMessage(r)
+	reservation, a := s.NewReservation(), s.newPacedMessage(r)
 	defer a.timer.Stop()
-	pic, err := body.ReadAll(io.LimitReader(a, s.MaxBytes), func(n int64) error {
-		return a.pause(func() error { return hold.GrowWait(ctx, n, memoryTimeout) })
+	image, err := body.ReadAll(io.LimitReader(a, s.MaxBytes), func(n int64) error {
+		return a.pause(func() error { return reservation.GrowWait(ctx, n, memoryTimeout) })
 	}, s.MaxBytes)
 	if err != nil {
-		hold.Release()
+		reservation.Release()
 		var p *v1.Problem
 		if errors.As(err, &p) || ctx.Err() != nil {
 			return frame{}, err //nolint:wrapcheck // of the memory, or of ctx
 		}
 		return frame{}, errors.Join(errDisconnected, err)
 	}
-	f := frame{image: pic, release: hold.Release}
-	if int64(len(pic)) < s.MaxBytes {
+	f := frame{image: image, release: reservation.Release}
+	if int64(len(image)) < s.MaxBytes {
 		return f, nil
 	}
 	over, err := io.CopyN(io.Discard, a, (skipFactor-1)*s.MaxBytes)

@@ -24,7 +24,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const maxBytes = 1000
 
-// server runs sessions; what is in a picture is said by read.
+// server serves sessions whose frames a function of the test processes.
 type server struct {
 	url      string
 	stop     context.CancelFunc // of Stopping
@@ -35,11 +35,11 @@ type server struct {
 
 const allMemory = 100 * maxBytes
 
-func startServer(t *testing.T, change func(*Config), read func(ctx context.Context, pic string) v1.Result) *server {
+func startServer(t *testing.T, change func(*Config), read func(ctx context.Context, image string) v1.Result) *server {
 	t.Helper()
 	stopping, stop := context.WithCancel(context.Background())
 	s := &server{stop: stop, memory: body.NewMemory(allMemory, allMemory), ended: make(chan error, 10)}
-	var sessions sync.WaitGroup // of which the HTTP server knows nothing
+	var sessions sync.WaitGroup // the HTTP server does not wait for them
 	h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		sessions.Add(1)
 		defer sessions.Done()
@@ -52,7 +52,7 @@ func startServer(t *testing.T, change func(*Config), read func(ctx context.Conte
 			Conn: conn, Window: 4, MaxBytes: maxBytes, NewReservation: func() *body.Reservation { return s.memory.NewReservation("") },
 			Rate: body.Rate{BytesPerSecond: 1}, Idle: 20 * time.Second, WriteTimeout: 20 * time.Second,
 			PingInterval: time.Minute,
-			Process:      func(ctx context.Context, pic []byte, _ func()) v1.Result { return read(ctx, string(pic)) },
+			Process:      func(ctx context.Context, image []byte, _ func()) v1.Result { return read(ctx, string(image)) },
 			CountOutcome: func(v1.Status) { s.outcomes.Add(1) },
 		}
 		if change != nil {
@@ -66,7 +66,7 @@ func startServer(t *testing.T, change func(*Config), read func(ctx context.Conte
 		h.Close()
 		sessions.Wait()
 		if s.memory.Used() != 0 {
-			t.Error("memory of frames was not given back")
+			t.Error("the memory of frames was not released")
 		}
 	})
 	return s
@@ -98,26 +98,26 @@ func (c *client) text(format string, args ...any) {
 	}
 }
 
-func (c *client) frame(pic string) {
+func (c *client) frame(image string) {
 	c.t.Helper()
-	if err := c.Write(c.ctx, websocket.MessageBinary, []byte(pic)); err != nil {
+	if err := c.Write(c.ctx, websocket.MessageBinary, []byte(image)); err != nil {
 		c.t.Fatal(err)
 	}
 }
 
-// readAll reads to the end: the answers, the last word, and the close code.
-func (c *client) readAll() (answers []v1.FrameOutcome, end v1.SessionEnd, code websocket.StatusCode) {
+// readAll reads to the end: the outcomes, the last message, and the close code.
+func (c *client) readAll() (outcomes []v1.FrameOutcome, end v1.SessionEnd, code websocket.StatusCode) {
 	c.t.Helper()
 	for {
 		_, data, err := c.Read(c.ctx)
 		if err != nil {
-			return answers, end, websocket.CloseStatus(err)
+			return outcomes, end, websocket.CloseStatus(err)
 		}
 		var a v1.FrameOutcome
 		if strings.Contains(string(data), `"next"`) {
 			err = json.Unmarshal(data, &end)
 		} else if err = json.Unmarshal(data, &a); err == nil {
-			answers = append(answers, a)
+			outcomes = append(outcomes, a)
 		}
 		if err != nil {
 			c.t.Fatalf("%s: %v", data, err)
@@ -125,29 +125,51 @@ func (c *client) readAll() (answers []v1.FrameOutcome, end v1.SessionEnd, code w
 	}
 }
 
-// echo answers with the picture as text, each after another time.
-func echo(ctx context.Context, pic string) v1.Result {
+// checkEnd fails the test unless a session has ended with this message and close code. A
+// code "" means after the end mark.
+func (c *client) checkEnd(end v1.SessionEnd, status websocket.StatusCode, next int64, code v1.Code, want websocket.StatusCode) {
+	c.t.Helper()
+	if end.End != (code == "") {
+		c.t.Errorf("the last message has end %v", end.End)
+	}
+	if end.Next != next {
+		c.t.Errorf("the next frame is %d, want %d", end.Next, next)
+	}
+	var got v1.Code
+	if end.Problem != nil {
+		got = end.Problem.Code
+	}
+	if got != code {
+		c.t.Errorf("the session ended with the problem %q, want %q", got, code)
+	}
+	if status != want {
+		c.t.Errorf("the close code is %d, want %d", status, want)
+	}
+}
+
+// echo returns the image as text, after different times.
+func echo(ctx context.Context, image string) v1.Result {
 	select {
-	case <-time.After(time.Duration(len(pic)*7%13) * time.Millisecond):
+	case <-time.After(time.Duration(len(image)*7%13) * time.Millisecond):
 	case <-ctx.Done():
 	}
-	if pic == "bad" {
+	if image == "bad" {
 		return v1.Result{Status: v1.Failed, Problem: v1.NewProblem(v1.Damaged, "bad")}
 	}
-	return v1.Result{Status: v1.Done, Text: &pic}
+	return v1.Result{Status: v1.Done, Text: &image}
 }
 
 func TestServe_WritesOutcomesInOrder(t *testing.T) {
 	t.Parallel()
 	var now, most atomic.Int64
-	s := startServer(t, nil, func(ctx context.Context, pic string) v1.Result {
+	s := startServer(t, nil, func(ctx context.Context, image string) v1.Result {
 		for n := now.Add(1); ; {
 			if old := most.Load(); n <= old || most.CompareAndSwap(old, n) {
 				break
 			}
 		}
 		defer now.Add(-1)
-		return echo(ctx, pic)
+		return echo(ctx, image)
 	})
 	c := s.dial(t)
 	const n = 60
@@ -157,17 +179,30 @@ func TestServe_WritesOutcomesInOrder(t *testing.T) {
 		}
 		c.text(`{"end": true}`)
 	}()
-	answers, end, code := c.readAll()
-	if code != websocket.StatusNormalClosure || !end.End || end.Next != n || end.Frames != n || end.Problem != nil {
-		t.Errorf("the end is %+v, code %d", end, code)
+	outcomes, end, code := c.readAll()
+	c.checkEnd(end, code, n, "", websocket.StatusNormalClosure)
+	if end.Frames != n {
+		t.Errorf("the last message counts %d frames, want %d", end.Frames, n)
 	}
-	for i, a := range answers {
-		if a.Frame != int64(i) || a.Status != v1.Done || *a.Result.Text != strings.Repeat("x", i+1) {
-			t.Fatalf("answer %d is %+v", i, a)
+	for i, a := range outcomes {
+		if a.Frame != int64(i) {
+			t.Fatalf("outcome %d is of frame %d", i, a.Frame)
+		}
+		if a.Status != v1.Done {
+			t.Fatalf("frame %d is %s, want %s", i, a.Status, v1.Done)
+		}
+		if got, want := *a.Result.Text, strings.Repeat("x", i+1); got != want {
+			t.Fatalf("frame %d has the text %q, want %q", i, got, want)
 		}
 	}
-	if len(answers) != n || most.Load() < 2 || most.Load() > 4 || s.outcomes.Load() != n {
-		t.Errorf("%d answers, %d at a time, want %d with up to 4", len(answers), most.Load(), n)
+	if len(outcomes) != n {
+		t.Errorf("got %d outcomes, want %d", len(outcomes), n)
+	}
+	if got := s.outcomes.Load(); got != n {
+		t.Errorf("%d outcomes are counted, want %d", got, n)
+	}
+	if got := most.Load(); got < 2 || got > 4 {
+		t.Errorf("%d frames were processed at a time, want 2 to 4", got)
 	}
 	if err := <-s.ended; err != nil {
 		t.Error(err)
@@ -183,18 +218,19 @@ func TestServe_ABadFrameFailsAlone(t *testing.T) {
 	c.text(`{"frame": 20}`)
 	c.frame("b")
 	c.text(`{"end": true}`)
-	answers, end, _ := c.readAll()
+	outcomes, end, code := c.readAll()
 	var got []string
-	for _, a := range answers {
+	for _, a := range outcomes {
 		line := fmt.Sprint(a.Frame, " ", a.Status)
 		if a.Problem != nil {
 			line += " " + string(a.Problem.Code)
 		}
 		got = append(got, line)
 	}
-	if want := "7 done, 8 failed damaged, 9 failed too-large, 20 done"; strings.Join(got, ", ") != want || end.Next != 21 || !end.End {
-		t.Errorf("got %v and %+v, want %s", got, end, want)
+	if want := "7 done, 8 failed damaged, 9 failed too-large, 20 done"; strings.Join(got, ", ") != want {
+		t.Errorf("the outcomes are %v, want %s", got, want)
 	}
+	c.checkEnd(end, code, 21, "", websocket.StatusNormalClosure)
 }
 
 func TestServe_EndsAfterAnInvalidMessage(t *testing.T) {
@@ -213,7 +249,7 @@ func TestServe_EndsAfterAnInvalidMessage(t *testing.T) {
 			c.frame("too far")
 		}, v1.FrameOutOfOrder, websocket.StatusPolicyViolation},
 		"no JSON":       {func(c *client) { c.text("hello") }, v1.InvalidMessage, websocket.StatusPolicyViolation},
-		"nothing said":  {func(c *client) { c.text("{}") }, v1.InvalidMessage, websocket.StatusPolicyViolation},
+		"no field":      {func(c *client) { c.text("{}") }, v1.InvalidMessage, websocket.StatusPolicyViolation},
 		"long text":     {func(c *client) { c.text(`{"end": true, "x": %q}`, strings.Repeat("x", maxControl)) }, v1.InvalidMessage, websocket.StatusPolicyViolation},
 		"far too large": {func(c *client) { c.frame(strings.Repeat("x", 10*maxBytes)) }, v1.TooLarge, websocket.StatusMessageTooBig},
 	} {
@@ -222,13 +258,14 @@ func TestServe_EndsAfterAnInvalidMessage(t *testing.T) {
 			c := startServer(t, nil, echo).dial(t)
 			c.frame("before")
 			tt.send(c)
-			answers, end, ws := c.readAll()
-			if len(answers) != 1 || answers[0].Status != v1.Done {
-				t.Errorf("what was sent before: %+v", answers)
+			outcomes, end, ws := c.readAll()
+			if len(outcomes) != 1 {
+				t.Fatalf("got %d outcomes, want 1", len(outcomes))
 			}
-			if end.End || end.Problem == nil || end.Problem.Code != tt.code || end.Next != 1 || ws != tt.ws {
-				t.Errorf("the end is %+v with %d, want %s and %d", end, ws, tt.code, tt.ws)
+			if outcomes[0].Status != v1.Done {
+				t.Errorf("the frame before is %s, want %s", outcomes[0].Status, v1.Done)
 			}
+			c.checkEnd(end, ws, 1, tt.code, tt.ws)
 		})
 	}
 }
@@ -236,11 +273,11 @@ func TestServe_EndsAfterAnInvalidMessage(t *testing.T) {
 func TestServe_LatestDropsWaitingFrames(t *testing.T) {
 	t.Parallel()
 	hold := make(chan struct{})
-	s := startServer(t, func(c *Config) { c.Latest, c.Window = true, 1 }, func(ctx context.Context, pic string) v1.Result {
-		if pic == "first" {
+	s := startServer(t, func(c *Config) { c.Latest, c.Window = true, 1 }, func(ctx context.Context, image string) v1.Result {
+		if image == "first" {
 			<-hold
 		}
-		return echo(ctx, pic)
+		return echo(ctx, image)
 	})
 	c := s.dial(t)
 	c.frame("first")
@@ -248,37 +285,42 @@ func TestServe_LatestDropsWaitingFrames(t *testing.T) {
 		c.frame(fmt.Sprint("later ", i))
 	}
 	type all struct {
-		answers []v1.FrameOutcome
-		end     v1.SessionEnd
+		outcomes []v1.FrameOutcome
+		end      v1.SessionEnd
 	}
 	read := make(chan all)
 	go func() {
 		var a all
-		a.answers, a.end, _ = c.readAll()
+		a.outcomes, a.end, _ = c.readAll()
 		read <- a
 	}()
-	// All of it was received once what came behind it is answered.
+	// The frames have been received when the pong arrives.
 	if err := c.Ping(c.ctx); err != nil {
 		t.Fatal(err)
 	}
 	close(hold)
 	c.text(`{"end": true}`)
 	got := <-read
-	answers, end := got.answers, got.end
-	if len(answers) != 21 || end.Next != 21 {
-		t.Fatalf("%d answers, %+v", len(answers), end)
+	if n := len(got.outcomes); n != 21 {
+		t.Fatalf("got %d outcomes, want 21", n)
 	}
-	for i, a := range answers {
+	if got.end.Next != 21 {
+		t.Errorf("the next frame is %d, want 21", got.end.Next)
+	}
+	for i, a := range got.outcomes {
 		want := v1.Dropped
 		if i == 0 || i == 20 {
 			want = v1.Done
 		}
-		if a.Frame != int64(i) || a.Status != want {
-			t.Errorf("frame %d: %+v, want %s", i, a, want)
+		if a.Frame != int64(i) {
+			t.Errorf("outcome %d is of frame %d", i, a.Frame)
+		}
+		if a.Status != want {
+			t.Errorf("frame %d is %s, want %s", i, a.Status, want)
 		}
 	}
-	if text := *answers[20].Result.Text; text != "later 19" {
-		t.Errorf("the last one read is %q", text)
+	if text := *got.outcomes[20].Result.Text; text != "later 19" {
+		t.Errorf("the last frame has the text %q, want later 19", text)
 	}
 }
 
@@ -290,25 +332,27 @@ func TestServe_EndsWhenTheClientDoesNotRead(t *testing.T) {
 	})
 	c := s.dial(t)
 	for {
-		if err := c.Write(c.ctx, websocket.MessageBinary, []byte("pic")); err != nil {
+		if err := c.Write(c.ctx, websocket.MessageBinary, []byte("image")); err != nil {
 			break // the session was ended
 		}
 	}
 	if err := <-s.ended; err == nil {
-		t.Error("the session of a client that reads nothing ended well")
+		t.Error("the session of a client that reads nothing ended without an error")
 	}
 	if n := s.outcomes.Load(); n > 100 {
-		t.Errorf("%d answers were written to nobody", n)
+		t.Errorf("%d outcomes were written, want 100 or fewer", n)
 	}
 }
 
-// checkProblem reads to the end of a session that the client was too slow for.
-func (c *client) checkProblem(answered int64, code v1.Code) {
+// checkProblem reads to the end of a session, which must end with a problem after so many
+// outcomes.
+func (c *client) checkProblem(frames int64, code v1.Code) {
 	c.t.Helper()
-	answers, end, ws := c.readAll()
-	if int64(len(answers)) != answered || end.End || end.Next != answered || end.Problem == nil || end.Problem.Code != code || ws != websocket.StatusPolicyViolation {
-		c.t.Errorf("got %+v, %+v and %d, want %d answers and %s", answers, end, ws, answered, code)
+	outcomes, end, ws := c.readAll()
+	if n := int64(len(outcomes)); n != frames {
+		c.t.Errorf("got %d outcomes, want %d", n, frames)
 	}
+	c.checkEnd(end, ws, frames, code, websocket.StatusPolicyViolation)
 }
 
 func TestServe_EndsWhenTheClientIsIdle(t *testing.T) {
@@ -333,8 +377,8 @@ func TestServe_EndsWhenAFrameIsTooSlow(t *testing.T) {
 	c.checkProblem(0, v1.TruncatedBody)
 }
 
-// TestServe_FrameTimeExcludesTheWaitForMemory: others hold the memory for longer
-// than a frame may take to arrive.
+// TestServe_FrameTimeExcludesTheWaitForMemory reserves all memory for longer than a frame may
+// take to arrive.
 func TestServe_FrameTimeExcludesTheWaitForMemory(t *testing.T) {
 	t.Parallel()
 	const window = time.Second
@@ -349,12 +393,13 @@ func TestServe_FrameTimeExcludesTheWaitForMemory(t *testing.T) {
 	c := s.dial(t)
 	c.frame("a")
 	c.text(`{"end": true}`)
-	if answers, end, _ := c.readAll(); len(answers) != 1 || !end.End {
-		t.Errorf("got %+v and %+v", answers, end)
+	outcomes, end, code := c.readAll()
+	if len(outcomes) != 1 {
+		t.Errorf("got %d outcomes, want 1", len(outcomes))
 	}
+	c.checkEnd(end, code, 1, "", websocket.StatusNormalClosure)
 }
 
-// TestServe_CancelsFramesWhenTheClientDisconnects: what is in work is given up at once.
 func TestServe_CancelsFramesWhenTheClientDisconnects(t *testing.T) {
 	t.Parallel()
 	begun := make(chan struct{})
@@ -369,11 +414,14 @@ func TestServe_CancelsFramesWhenTheClientDisconnects(t *testing.T) {
 	c.CloseNow()
 	select {
 	case err := <-s.ended:
-		if err != nil || s.outcomes.Load() != 0 {
-			t.Errorf("%d answers, %v", s.outcomes.Load(), err)
+		if err != nil {
+			t.Error(err)
+		}
+		if n := s.outcomes.Load(); n != 0 {
+			t.Errorf("%d outcomes are counted, want 0", n)
 		}
 	case <-time.After(20 * time.Second):
-		t.Fatal("the session goes on")
+		t.Fatal("the session has not ended")
 	}
 }
 
@@ -382,10 +430,10 @@ func TestServe_FinishesReceivedFramesWhenStopping(t *testing.T) {
 	hold := make(chan struct{})
 	var begun sync.WaitGroup
 	begun.Add(2)
-	s := startServer(t, nil, func(ctx context.Context, pic string) v1.Result {
+	s := startServer(t, nil, func(ctx context.Context, image string) v1.Result {
 		begun.Done()
 		<-hold
-		return echo(ctx, pic)
+		return echo(ctx, image)
 	})
 	c := s.dial(t)
 	c.frame("a")
@@ -393,16 +441,16 @@ func TestServe_FinishesReceivedFramesWhenStopping(t *testing.T) {
 	begun.Wait()
 	s.stop()
 	close(hold)
-	answers, end, ws := c.readAll()
-	if len(answers) != 2 || end.End || end.Next != 2 || end.Problem == nil || end.Problem.Code != v1.Unavailable || ws != websocket.StatusGoingAway {
-		t.Errorf("got %+v, %+v and %d", answers, end, ws)
+	outcomes, end, ws := c.readAll()
+	if len(outcomes) != 2 {
+		t.Errorf("got %d outcomes, want 2", len(outcomes))
 	}
+	c.checkEnd(end, ws, 2, v1.Unavailable, websocket.StatusGoingAway)
 }
 
-// TestServe_RepliesToPingsAfterTheEndMark: the session is read on while its last answers are awaited.
 func TestServe_RepliesToPingsAfterTheEndMark(t *testing.T) {
 	work := make(chan struct{})
-	s := startServer(t, nil, func(ctx context.Context, pic string) v1.Result { <-work; return echo(ctx, pic) })
+	s := startServer(t, nil, func(ctx context.Context, image string) v1.Result { <-work; return echo(ctx, image) })
 	c := s.dial(t)
 	c.frame("one")
 	c.text(`{"end": true}`)
@@ -411,7 +459,7 @@ func TestServe_RepliesToPingsAfterTheEndMark(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	if err := c.Ping(ctx); err != nil {
-		t.Errorf("ping while the last answer is awaited: %v", err)
+		t.Errorf("ping before the last outcome: %v", err)
 	}
 	close(work)
 	<-done
@@ -433,11 +481,11 @@ func TestServe_CancelsFramesWhenTheClientDisconnectsAfterTheEndMark(t *testing.T
 	select {
 	case <-ended:
 	case <-time.After(20 * time.Second):
-		t.Error("the frame of a client that is gone is worked on")
+		t.Error("the frame is still processed after the client has disconnected")
 	}
 }
 
-// TestServe_PingsAClientThatSendsNothing, so that proxies do not end its connection.
+// TestServe_PingsAClientThatSendsNothing checks the pings that keep a connection open behind a proxy.
 func TestServe_PingsAClientThatSendsNothing(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, func(c *Config) { c.PingInterval = 10 * time.Millisecond }, nil)
