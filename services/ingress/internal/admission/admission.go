@@ -1,10 +1,9 @@
-// Package admission decides whether a job can be accepted: whether a worker
-// serves its pipeline, whether the work ahead of it will be done in time, and
-// whether its result can be stored.
+// Package admission decides whether a job can be accepted: whether a worker serves its
+// pipeline, whether the backlog is short enough, and whether its result can be stored.
 //
-// It asks the workers and the results service for their status and JetStream for
-// the backlogs, a few times a second, and decides from the last answers. Refusing is exact enough
-// when it is honest: the wait is backlog × measured service time ÷ lanes.
+// It polls the status of the workers and the results service, and the backlogs of
+// JetStream, twice a second, and decides from the last values. It estimates the wait as
+// backlog × measured service time ÷ lanes.
 package admission
 
 import (
@@ -31,11 +30,10 @@ import (
 	"github.com/sightmesh/sightmesh/lane/pipeline"
 )
 
-// MaxWait is how long a job of each priority may have to wait before it is
-// refused.
+// MaxWait is the longest wait of a job, by priority. A job that would wait longer is rejected.
 type MaxWait map[subject.Priority]time.Duration
 
-// Admission knows the state of the mesh.
+// Admission tracks the state of the mesh, and decides whether jobs are admitted.
 type Admission struct {
 	conn      *nats.Conn
 	js        jetstream.JetStream
@@ -47,14 +45,14 @@ type Admission struct {
 
 	mu       sync.Mutex
 	workers  map[subject.Stage][]v1.WorkerStatus
-	statusAt map[subject.Stage]time.Time // when the workers said their status
+	statusAt map[subject.Stage]time.Time // when the status was read
 	results  resultsState
 	storage  storage
 	backlog  map[queue]int
-	missing  map[queue]bool // whether the consumer was not there at the last look
+	missing  map[queue]bool // whether the consumer was missing at the last poll
 }
 
-// queue is what one consumer works on.
+// queue identifies the queue of one consumer.
 type queue struct {
 	stage    subject.Stage
 	pipeline string
@@ -64,22 +62,21 @@ type queue struct {
 func (q queue) consumer() string { return streams.WorkConsumer(q.stage, q.pipeline, q.priority) }
 
 const (
-	pollInterval   = 500 * time.Millisecond // between two looks at the mesh
+	pollInterval   = 500 * time.Millisecond // between two polls of the mesh
 	requestTimeout = 2 * time.Second        // of a request to JetStream
-	// firstReplyTimeout is how long a worker may take to say its status: a
-	// millisecond, but more on a machine that is busy. With no worker at all
-	// NATS says so at once.
+	// firstReplyTimeout is the time limit for the first status. It usually takes a millisecond, but longer on
+	// a busy machine. Without any worker, NATS reports no responders immediately.
 	firstReplyTimeout = time.Second
-	// replyGap is the silence after a reply that says it was the last.
+	// replyGap is the time without another reply after which a stage has no more workers.
 	replyGap = 80 * time.Millisecond
-	// absentAfter is for how long a stage may not answer before its workers are
-	// taken for gone. That none is running is known at once.
+	// absentAfter is the time without a status after which the workers of a stage are absent. No responders
+	// means absent immediately.
 	absentAfter = 10 * time.Second
-	// maxStatusAge is how old a status may be that says that a pipeline is ready.
+	// maxStatusAge is the maximum age of a status that makes a pipeline ready.
 	maxStatusAge = 5 * time.Second
 )
 
-// New returns an Admission that knows nothing yet; see Run.
+// New returns an Admission without any state. The caller calls Run.
 func New(conn *nats.Conn, js jetstream.JetStream, pipelines []pipeline.Pipeline, maxWait MaxWait, log *slog.Logger, reg prometheus.Registerer) *Admission {
 	return &Admission{
 		conn: conn, js: js, pipelines: pipelines, maxWait: maxWait, log: log,
@@ -90,25 +87,25 @@ func New(conn *nats.Conn, js jetstream.JetStream, pipelines []pipeline.Pipeline,
 		statusAt: map[subject.Stage]time.Time{},
 		backlog:  map[queue]int{},
 		missing:  map[queue]bool{},
-		storage:  storage{read: time.Now()}, // the process has checked the streams before
+		storage:  storage{read: time.Now()}, // the process has already checked the streams
 	}
 }
 
-// Run looks at the mesh until ctx ends. What does not answer delays only the
-// looks of its own kind.
+// Run polls the mesh until ctx ends. Separate loops poll workers, results and images, so that one does not
+// delay the others.
 func (a *Admission) Run(ctx context.Context) {
 	var loops sync.WaitGroup
-	for _, look := range []func(context.Context){a.pollWorkers, a.pollResults, a.pollImages} {
-		loops.Go(func() { repeat(ctx, look) })
+	for _, poll := range []func(context.Context){a.pollWorkers, a.pollResults, a.pollImages} {
+		loops.Go(func() { repeat(ctx, poll) })
 	}
 	loops.Wait()
 }
 
-// pollWorkers asks for the workers and the backlogs.
+// pollWorkers reads the status of the workers and the backlogs.
 func (a *Admission) pollWorkers(ctx context.Context) {
 	for _, stage := range []subject.Stage{subject.Detect, subject.Classify} {
 		if err := a.readWorkers(ctx, stage); err != nil && ctx.Err() == nil {
-			a.log.Warn("cannot ask the workers for their status", "stage", stage, "error", err)
+			a.log.Warn("cannot read the status of the workers", "stage", stage, "error", err)
 		}
 	}
 	if err := a.readBacklogs(ctx); err != nil && ctx.Err() == nil {
@@ -116,12 +113,12 @@ func (a *Admission) pollWorkers(ctx context.Context) {
 	}
 }
 
-// repeat calls look every period until ctx ends.
-func repeat(ctx context.Context, look func(context.Context)) {
+// repeat calls poll every pollInterval until ctx ends.
+func repeat(ctx context.Context, poll func(context.Context)) {
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	for {
-		look(ctx)
+		poll(ctx)
 		select {
 		case <-ctx.Done():
 			return
@@ -130,7 +127,7 @@ func repeat(ctx context.Context, look func(context.Context)) {
 	}
 }
 
-// readWorkers collects the status of every instance of a stage.
+// readWorkers reads the status of every worker of a stage.
 func (a *Admission) readWorkers(ctx context.Context, stage subject.Stage) error {
 	inbox := a.conn.NewInbox()
 	sub, err := a.conn.SubscribeSync(inbox)
@@ -145,10 +142,10 @@ func (a *Admission) readWorkers(ctx context.Context, stage subject.Stage) error 
 	for wait := firstReplyTimeout; ; wait = replyGap {
 		m, err := nextMsg(ctx, wait, sub)
 		if errors.Is(err, context.DeadlineExceeded) && len(found) == 0 && a.keepStatus(stage) {
-			return nil // the workers are slow, or the connection is
+			return nil // the workers or the connection are slow
 		}
 		if err != nil {
-			// No responders, or no more of them in time.
+			// No responders, or no further reply in time.
 			if !errors.Is(err, nats.ErrNoResponders) && !errors.Is(err, context.DeadlineExceeded) {
 				return fmt.Errorf("ask %s for status: %w", stage, err)
 			}
@@ -167,8 +164,8 @@ func (a *Admission) readWorkers(ctx context.Context, stage subject.Stage) error 
 	return nil
 }
 
-// keepStatus reports whether the last status of a stage is new enough to stay
-// when no worker answers in time.
+// keepStatus reports whether the last status of a stage is recent enough to keep it when no worker replies in
+// time.
 func (a *Admission) keepStatus(stage subject.Stage) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -181,8 +178,8 @@ func nextMsg(ctx context.Context, d time.Duration, sub *nats.Subscription) (*nat
 	return sub.NextMsgWithContext(ctx)
 }
 
-// readBacklogs reads all of them at the same time: a consumer without a leader
-// does not answer, and hides no other.
+// readBacklogs reads all backlogs concurrently, so that a consumer without a leader, which does not reply,
+// does not hide others.
 func (a *Admission) readBacklogs(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
@@ -203,8 +200,7 @@ func (a *Admission) readBacklogs(ctx context.Context) error {
 	return reads.Wait()
 }
 
-// readBacklog reads how much waits in a queue, and whether its consumer is
-// there at all.
+// readBacklog reads the number of messages in a queue, and whether its consumer exists.
 func (a *Admission) readBacklog(ctx context.Context, q queue) error {
 	c, err := a.js.Consumer(ctx, streams.WorkStream(q.stage), q.consumer())
 	missing := errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound)
@@ -225,18 +221,17 @@ func (a *Admission) readBacklog(ctx context.Context, q queue) error {
 		if missing {
 			a.log.Error("a consumer is missing: run sightmesh setup", "consumer", q.consumer())
 		} else {
-			a.log.Info("the consumer is there again", "consumer", q.consumer())
+			a.log.Info("the consumer exists again", "consumer", q.consumer())
 		}
 	}
 	return nil
 }
 
-// noWorkerDelay is how long a client should wait for a worker of its pipeline.
+// noWorkerDelay is the retry delay when a pipeline has no worker.
 const noWorkerDelay = 5 * time.Second
 
-// Admit returns nil when a job can be accepted. Otherwise it returns a
-// [*retry.Error] with a [*v1.Problem], unavailable, no-worker or overloaded, that
-// says after how many whole seconds to try again.
+// Admit returns nil when a job can be accepted. Otherwise it returns a [*retry.Error] with an unavailable,
+// no-worker or overloaded problem. Its delay is in whole seconds.
 func (a *Admission) Admit(ctx context.Context, p pipeline.Pipeline, prio subject.Priority) error {
 	if err := a.AdmitLater(ctx, p); err != nil {
 		return err
@@ -250,8 +245,7 @@ func (a *Admission) Admit(ctx context.Context, p pipeline.Pipeline, prio subject
 	return nil
 }
 
-// AdmitLater is Admit for work that waits until the work ahead is done, however
-// long that takes.
+// AdmitLater is like Admit, but ignores the backlog, for jobs that may wait for it.
 func (a *Admission) AdmitLater(ctx context.Context, p pipeline.Pipeline) error {
 	a.mu.Lock()
 	results := a.results
@@ -261,7 +255,7 @@ func (a *Admission) AdmitLater(ctx context.Context, p pipeline.Pipeline) error {
 	}
 	for _, stage := range pipelineStages(p) {
 		state, reason := a.pipelineState(stage, p)
-		if !accepts(state, p) { // ask again rather than reject because of an old status, for all requests that wait for it
+		if !accepts(state, p) { // read the status again before rejecting, once for all waiting requests
 			asking := context.WithoutCancel(ctx)
 			ask := func() (any, error) { return nil, a.readWorkers(asking, stage) }
 			a.refresh.Do(string(stage), ask) //nolint:errcheck // the old status stays
@@ -275,7 +269,7 @@ func (a *Admission) AdmitLater(ctx context.Context, p pipeline.Pipeline) error {
 	return nil
 }
 
-// roundUp returns d in whole seconds, as Retry-After has them.
+// roundUp rounds d up to whole seconds, for Retry-After.
 func roundUp(d time.Duration) time.Duration { return (d + time.Second - 1).Truncate(time.Second) }
 
 func pipelineStages(p pipeline.Pipeline) []subject.Stage {
@@ -285,8 +279,8 @@ func pipelineStages(p pipeline.Pipeline) []subject.Stage {
 	return []subject.Stage{subject.Detect, subject.Classify}
 }
 
-// pipelineState returns how a stage serves the pipeline, and why it is not ready. The best of
-// its instances counts.
+// pipelineState returns the state of a pipeline in a stage, and the reason when it is not ready. The best
+// state of all workers counts.
 func (a *Admission) pipelineState(stage subject.Stage, p pipeline.Pipeline) (state v1.PipelineState, reason string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -313,7 +307,7 @@ func (a *Admission) pipelineState(stage subject.Stage, p pipeline.Pipeline) (sta
 	return state, reason
 }
 
-// accepts reports whether images of the pipeline are accepted in a state of a stage.
+// accepts reports whether images of a pipeline are accepted in a state.
 func accepts(state v1.PipelineState, p pipeline.Pipeline) bool {
 	switch state {
 	case v1.PipelineReady, v1.PipelineCold:
@@ -325,9 +319,8 @@ func accepts(state v1.PipelineState, p pipeline.Pipeline) bool {
 	return false
 }
 
-// estimateWait estimates how long a job of a pipeline that came now would wait: the lanes of the
-// workers that serve it work on all pipelines that these workers serve, and bulk work
-// waits for interactive work too.
+// estimateWait estimates how long a new job of a pipeline waits. The lanes of the workers that serve the
+// pipeline process all pipelines of these workers. Bulk jobs also wait for interactive jobs.
 func (a *Admission) estimateWait(name string, prio subject.Priority) time.Duration {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -361,7 +354,7 @@ func serves(w v1.WorkerStatus, name string) bool {
 	return ok
 }
 
-// serviceMS is the mean of what the instances measured.
+// serviceMS returns the mean service time that the workers have measured.
 func serviceMS(workers []v1.WorkerStatus, name string) float64 {
 	sum, n := 0.0, 0
 	for _, w := range workers {
@@ -375,15 +368,14 @@ func serviceMS(workers []v1.WorkerStatus, name string) float64 {
 	return sum / float64(n)
 }
 
-// isCurrent reports whether the status of a stage is new enough to be told to
-// clients.
+// isCurrent reports whether the status of a stage is recent enough for clients.
 func (a *Admission) isCurrent(stage subject.Stage) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return time.Since(a.statusAt[stage]) < maxStatusAge
 }
 
-// Pipelines says of every pipeline whether it is served, and by which models.
+// Pipelines returns the state and the models of every pipeline.
 func (a *Admission) Pipelines() []v1.Pipeline {
 	out := make([]v1.Pipeline, 0, len(a.pipelines))
 	for _, p := range a.pipelines {

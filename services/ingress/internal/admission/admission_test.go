@@ -61,11 +61,11 @@ func TestAdmission_EstimateWait(t *testing.T) {
 		backlog           backlog
 		interactive, bulk time.Duration
 	}{
-		"nothing known":             {nil, nil, 0, 0},
-		"nothing waits":             {one, backlog{{"detect", "text", "interactive"}: 0}, 0, 0},
+		"no state":                  {nil, nil, 0, 0},
+		"empty queue":               {one, backlog{{"detect", "text", "interactive"}: 0}, 0, 0},
 		"one queue":                 {one, backlog{{"detect", "text", "interactive"}: 3}, 300 * time.Millisecond, 300 * time.Millisecond},
 		"every pipeline is ahead":   {one, backlog{{"detect", "text", "interactive"}: 3, {"detect", "marks", "interactive"}: 3}, 330 * time.Millisecond, 330 * time.Millisecond},
-		"bulk holds up only bulk":   {one, backlog{{"detect", "text", "bulk"}: 100, {"detect", "text", "interactive"}: 1}, 100 * time.Millisecond, 10100 * time.Millisecond},
+		"bulk delays only bulk":     {one, backlog{{"detect", "text", "bulk"}: 100, {"detect", "text", "interactive"}: 1}, 100 * time.Millisecond, 10100 * time.Millisecond},
 		"mean time over four lanes": {both, backlog{{"detect", "text", "interactive"}: 4}, 200 * time.Millisecond, 200 * time.Millisecond},
 		"stages add up":             {both, backlog{{"detect", "text", "interactive"}: 4, {"classify", "text", "interactive"}: 2}, 2200 * time.Millisecond, 2200 * time.Millisecond},
 		"never measured":            {workers{subject.Detect: {newStatus(1, map[string]float64{"text": 0})}}, backlog{{"detect", "text", "interactive"}: 100}, 0, 0},
@@ -73,7 +73,7 @@ func TestAdmission_EstimateWait(t *testing.T) {
 		"no lane":                   {workers{subject.Detect: {newStatus(0, map[string]float64{"text": 100})}}, backlog{{"detect", "text", "interactive"}: 100}, 0, 0},
 		"workers of other pipelines": {workers{subject.Detect: {newStatus(1, map[string]float64{"text": 100}), newStatus(9, map[string]float64{"marks": 100})}},
 			backlog{{"detect", "text", "interactive"}: 3, {"detect", "marks", "interactive"}: 100}, 300 * time.Millisecond, 300 * time.Millisecond},
-		"a stage nobody works in": {one, backlog{{"classify", "text", "interactive"}: 100}, 0, 0},
+		"a stage without workers": {one, backlog{{"classify", "text", "interactive"}: 100}, 0, 0},
 	} {
 		a := newAdmission(nil, nil)
 		a.workers, a.backlog = tt.workers, tt.backlog
@@ -86,9 +86,9 @@ func TestAdmission_EstimateWait(t *testing.T) {
 	}
 }
 
-// checkRejection returns the code and detail of the problem that Admit returned, and
-// after how many seconds to try again; zero values when the job was admitted.
-func checkRejection(t *testing.T, err error) (code v1.Code, detail string, seconds int) {
+// parseRejection returns the code and the detail of the problem that Admit has returned, and
+// the retry delay in seconds. It returns zero values when the job was admitted.
+func parseRejection(t *testing.T, err error) (code v1.Code, detail string, seconds int) {
 	t.Helper()
 	if err == nil {
 		return "", "", 0
@@ -99,17 +99,17 @@ func checkRejection(t *testing.T, err error) (code v1.Code, detail string, secon
 	}
 	after, ok := retry.Delay(err)
 	if !ok {
-		t.Fatalf("%v does not say when to try again", err)
+		t.Fatalf("%v has no retry delay", err)
 	}
 	if after%time.Second != 0 {
-		t.Fatalf("%v is to be tried again after %v, want whole seconds", err, after)
+		t.Fatalf("%v has the retry delay %v, want whole seconds", err, after)
 	}
 	return p.Code, p.Detail, int(after / time.Second)
 }
 
 func TestAdmission_AdmitByBacklog(t *testing.T) {
 	t.Parallel()
-	for n, want := range map[int]int{0: 0, 150: 0, 151: 1, 160: 1, 161: 2, 1150: 100} { // backlog: seconds to come back after
+	for n, want := range map[int]int{0: 0, 150: 0, 151: 1, 160: 1, 161: 2, 1150: 100} { // backlog: retry delay in seconds
 		a := newAdmission(nil, nil)
 		a.workers = map[subject.Stage][]v1.WorkerStatus{subject.Detect: {newStatus(1, map[string]float64{"marks": 100})}}
 		a.backlog = map[queue]int{{"detect", "marks", "interactive"}: n}
@@ -117,12 +117,12 @@ func TestAdmission_AdmitByBacklog(t *testing.T) {
 		if want == 0 {
 			wantCode = ""
 		}
-		code, _, seconds := checkRejection(t, a.Admit(t.Context(), marks, subject.Interactive))
+		code, _, seconds := parseRejection(t, a.Admit(t.Context(), marks, subject.Interactive))
 		if code != wantCode {
 			t.Errorf("%d ahead: %q, want %q", n, code, wantCode)
 		}
 		if seconds != want {
-			t.Errorf("%d ahead: try again after %d s, want %d s", n, seconds, want)
+			t.Errorf("%d ahead: the retry delay is %d s, want %d s", n, seconds, want)
 		}
 		if err := a.Admit(t.Context(), marks, subject.Bulk); err != nil {
 			t.Errorf("%d ahead: bulk is rejected: %v", n, err)
@@ -130,8 +130,7 @@ func TestAdmission_AdmitByBacklog(t *testing.T) {
 	}
 }
 
-// startWorker makes a worker of stage answer for its status until the returned
-// function is called.
+// startWorker replies to status requests as a worker of stage, until stop is called.
 func startWorker(t *testing.T, nc *nats.Conn, stage subject.Stage, s v1.WorkerStatus) (stop func()) {
 	t.Helper()
 	body, err := json.Marshal(s)
@@ -159,9 +158,9 @@ func TestAdmission_AdmitReadsTheStatusBeforeRejecting(t *testing.T) {
 	t.Parallel()
 	nc := bustest.StartEmpty(t).Connect(t)
 	a := newAdmission(nc, nil)
-	refused := func(p pipeline.Pipeline, want string) {
+	rejected := func(p pipeline.Pipeline, want string) {
 		t.Helper()
-		code, detail, seconds := checkRejection(t, a.Admit(t.Context(), p, subject.Interactive))
+		code, detail, seconds := parseRejection(t, a.Admit(t.Context(), p, subject.Interactive))
 		if code != v1.NoWorker {
 			t.Errorf("%s: %q, want %q", p.Name, code, v1.NoWorker)
 		}
@@ -169,7 +168,7 @@ func TestAdmission_AdmitReadsTheStatusBeforeRejecting(t *testing.T) {
 			t.Errorf("%s: %q, want %q", p.Name, detail, want)
 		}
 		if seconds != 5 {
-			t.Errorf("%s: try again after %d s, want 5 s", p.Name, seconds)
+			t.Errorf("%s: the retry delay is %d s, want 5 s", p.Name, seconds)
 		}
 	}
 	admitted := func(p pipeline.Pipeline) {
@@ -178,32 +177,33 @@ func TestAdmission_AdmitReadsTheStatusBeforeRejecting(t *testing.T) {
 			t.Errorf("%s: %v", p.Name, err)
 		}
 	}
-	refused(marks, "no detect worker is ready for pipeline marks: none is running")
+	rejected(marks, "no detect worker is ready for pipeline marks: none is running")
 	stop := startWorker(t, nc, subject.Detect, v1.WorkerStatus{Pipelines: map[string]v1.PipelineStatus{"marks": {Reason: "no such cascade"}}})
-	refused(marks, "no such cascade")
+	rejected(marks, "no such cascade")
 	stop()
 	startWorker(t, nc, subject.Detect, newStatus(1, map[string]float64{"text": 1, "marks": 1}))
 	admitted(marks)
-	refused(text, "no classify worker is ready for pipeline text: none is running")
+	rejected(text, "no classify worker is ready for pipeline text: none is running")
 	startWorker(t, nc, subject.Classify, newStatus(1, map[string]float64{"text": 1}))
 	admitted(text)
 }
 
-// TestAdmission_AdmitReadsTheStatusForADisconnectedClient: requests that come together ask the
-// workers once, whoever of them asked first.
+// TestAdmission_AdmitReadsTheStatusForADisconnectedClient checks that the read of the status,
+// which concurrent requests share, does not end when the first client disconnects.
 func TestAdmission_AdmitReadsTheStatusForADisconnectedClient(t *testing.T) {
 	t.Parallel()
 	nc := bustest.StartEmpty(t).Connect(t)
 	startWorker(t, nc, subject.Detect, newStatus(1, map[string]float64{"marks": 1}))
 	a := newAdmission(nc, nil)
-	gone, cancel := context.WithCancel(context.Background())
+	disconnected, cancel := context.WithCancel(context.Background())
 	cancel()
-	if err := a.Admit(gone, marks, subject.Interactive); err != nil {
-		t.Errorf("got %v, want what the workers say", err)
+	if err := a.Admit(disconnected, marks, subject.Interactive); err != nil {
+		t.Errorf("got %v, want the job to be admitted", err)
 	}
 }
 
-// TestAdmission_KeepsTheStatusOfASlowWorker: on a busy machine a reply takes its time.
+// TestAdmission_KeepsTheStatusOfASlowWorker covers replies that are slow because the machine is
+// busy.
 func TestAdmission_KeepsTheStatusOfASlowWorker(t *testing.T) {
 	t.Parallel()
 	nc := bustest.StartEmpty(t).Connect(t)
@@ -262,8 +262,8 @@ func TestAdmission_Pipelines(t *testing.T) {
 	}
 }
 
-// TestAdmission_ScaleFromZero: with scale_from_zero, a stage without workers, or whose
-// workers start, accepts images; one whose workers have failed does not.
+// TestAdmission_ScaleFromZero checks that with scale_from_zero, images are accepted without
+// workers and while workers start, but not when workers have failed.
 func TestAdmission_ScaleFromZero(t *testing.T) {
 	t.Parallel()
 	instance := func(s v1.PipelineStatus) []v1.WorkerStatus {
@@ -360,17 +360,17 @@ func TestAdmission_RunReadsTheBacklog(t *testing.T) {
 		}
 		return nil
 	})
-	code, _, seconds := checkRejection(t, a.Admit(t.Context(), marks, subject.Interactive))
+	code, _, seconds := parseRejection(t, a.Admit(t.Context(), marks, subject.Interactive))
 	if code != v1.Overloaded {
 		t.Errorf("got %q, want %s", code, v1.Overloaded)
 	}
 	if seconds != 15 {
-		t.Errorf("to be tried again after %d s, want 15", seconds)
+		t.Errorf("the retry delay is %d s, want 15", seconds)
 	}
 }
 
-// TestAdmission_AdmitRequiresTheConsumers: a worker that is ready gets no work through a
-// consumer that was deleted.
+// TestAdmission_AdmitRequiresTheConsumers deletes a consumer, without which a ready worker gets
+// no messages.
 func TestAdmission_AdmitRequiresTheConsumers(t *testing.T) {
 	t.Parallel()
 	nc := bustest.Start(t, "text", "marks").Connect(t)
@@ -386,7 +386,7 @@ func TestAdmission_AdmitRequiresTheConsumers(t *testing.T) {
 		t.Helper()
 		eventually.Succeeds(t, 20*time.Second, func() error {
 			if got := a.Pipelines()[1].Reason; got != want {
-				return fmt.Errorf("the pipeline says %q, want %q", got, want)
+				return fmt.Errorf("the reason of the pipeline is %q, want %q", got, want)
 			}
 			return nil
 		})
@@ -401,19 +401,19 @@ func TestAdmission_AdmitRequiresTheConsumers(t *testing.T) {
 		t.Fatal(err)
 	}
 	await("detect: the consumer detect-marks-bulk is missing")
-	code, detail, _ := checkRejection(t, a.Admit(t.Context(), marks, subject.Interactive))
+	code, detail, _ := parseRejection(t, a.Admit(t.Context(), marks, subject.Interactive))
 	if code != v1.NoWorker {
 		t.Errorf("got the code %q, want no-worker", code)
 	}
 	if !strings.Contains(detail, consumer) {
-		t.Errorf("got %q, want that it names %s", detail, consumer)
+		t.Errorf("the detail is %q, want the consumer %s", detail, consumer)
 	}
 	if _, err := js.CreateConsumer(t.Context(), streams.Images, c.CachedInfo().Config); err != nil {
 		t.Fatal(err)
 	}
 	await("")
 	if err := a.Admit(t.Context(), marks, subject.Interactive); err != nil {
-		t.Errorf("with the consumer made again: %v", err)
+		t.Errorf("after the consumer was created again: %v", err)
 	}
 }
 
@@ -430,9 +430,9 @@ func TestAdmission_AdmitRequiresAResultsService(t *testing.T) {
 			"Admit":      func() error { return a.Admit(t.Context(), marks, subject.Interactive) },
 			"AdmitLater": func() error { return a.AdmitLater(t.Context(), marks) },
 		} {
-			code, detail, _ := checkRejection(t, admit())
+			code, detail, _ := parseRejection(t, admit())
 			if code != want {
-				t.Errorf("%s, results away for %v: %q, want %q", name, away, code, want)
+				t.Errorf("%s, results absent for %v: %q, want %q", name, away, code, want)
 			}
 			if code != "" && !strings.Contains(detail, "no results service answers") {
 				t.Errorf("%s: the detail is %q", name, detail)
@@ -451,12 +451,12 @@ func TestAdmission_AdmitReservesRoomForResults(t *testing.T) {
 		want     v1.Code
 	}{{0, 0, ""}, {1 << 40, -1, ""}, {900, 1000, ""}, {901, 1000, v1.Overloaded}} {
 		a.results.bytes, a.results.maxBytes = c.bytes, c.maxBytes
-		code, detail, _ := checkRejection(t, a.Admit(t.Context(), marks, subject.Interactive))
+		code, detail, _ := parseRejection(t, a.Admit(t.Context(), marks, subject.Interactive))
 		if code != c.want {
 			t.Errorf("%d of %d bytes: %q, want %q", c.bytes, c.maxBytes, code, c.want)
 		}
 		if code != "" && !strings.Contains(detail, "RESULTS") {
-			t.Errorf("the detail is %q, want that it names the stream", detail)
+			t.Errorf("the detail is %q, want the name of the stream", detail)
 		}
 	}
 }
@@ -491,7 +491,7 @@ func TestAdmission_RunReadsTheStateOfResults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	state("the service is there", func(s resultsState) bool { return s.absentSince.IsZero() })
+	state("the service is present", func(s resultsState) bool { return s.absentSince.IsZero() })
 	if err := sub.Unsubscribe(); err != nil {
 		t.Fatal(err)
 	}

@@ -15,24 +15,23 @@ import (
 )
 
 const (
-	// resultsAbsentAfter is for how long the results service may not answer
-	// before no more jobs are accepted. A restart takes less.
+	// resultsAbsentAfter is the time without a results service after which no jobs are accepted. A restart
+	// takes less.
 	resultsAbsentAfter = 10 * time.Second
-	// resultsReserve is the part of RESULTS, in percent, that is kept for the
-	// jobs that were accepted before.
+	// resultsReserve is the part of RESULTS, in percent, for the results of jobs that are already accepted.
 	resultsReserve = 10
-	// resultsFullDelay is how long a client should wait until results expired.
+	// resultsFullDelay is the retry delay when RESULTS is full.
 	resultsFullDelay = 30 * time.Second
 )
 
-// resultsState is whether the results of new jobs can be stored.
+// resultsState tracks whether the results of new jobs can be stored.
 type resultsState struct {
 	absentSince time.Time // zero while a results service answers
 	bytes       uint64    // in the stream RESULTS
-	maxBytes    int64     // not positive for no limit
+	maxBytes    int64     // no limit unless positive
 }
 
-// problem returns why no job can be accepted; nil when one can.
+// problem returns the error when no job can be accepted, or nil.
 func (s resultsState) problem() error {
 	if !s.absentSince.IsZero() && time.Since(s.absentSince) >= resultsAbsentAfter {
 		p := v1.NewProblem(v1.Unavailable, "no results service answers: the result of a job could not be stored")
@@ -46,18 +45,17 @@ func (s resultsState) problem() error {
 	return nil
 }
 
-// pollResults asks for a results service and for the size of RESULTS.
+// pollResults checks for a results service and reads the size of RESULTS.
 func (a *Admission) pollResults(ctx context.Context) {
 	if err := a.checkResults(ctx); err != nil && ctx.Err() == nil {
-		a.log.Warn("cannot ask the results service for its status", "error", err)
+		a.log.Warn("cannot read the status of the results service", "error", err)
 	}
 	if err := a.readResultsSize(ctx); err != nil && ctx.Err() == nil {
-		a.log.Warn("cannot read the size of a stream", "error", err)
+		a.log.Warn("cannot read the size of the results stream", "error", err)
 	}
 }
 
-// checkResults notes whether a results service answers. That the connection is
-// lost says nothing about the service.
+// checkResults records whether a results service replies. A lost connection does not count as absence.
 func (a *Admission) checkResults(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, firstReplyTimeout)
 	defer cancel()

@@ -12,27 +12,26 @@ import (
 )
 
 const (
-	// unreadAfter is for how long IMAGES may not be read before nothing is taken
-	// to be storable. A connection that is made again takes less.
+	// unreadAfter is the time without a successful read of IMAGES after which images cannot be stored. A
+	// reconnect takes less.
 	unreadAfter = 4 * time.Second
-	// After failedPublishes in a row nothing is taken to be storable, until
-	// failedFor has passed without another one: then the next one shows.
+	// After failedPublishes failures in a row, images cannot be stored until failedFor has passed since the
+	// last failure. The next publish then shows the state.
 	failedPublishes = 3
 	failedFor       = 10 * time.Second
 )
 
-// storage is whether images can be stored.
+// storage tracks whether images can be stored.
 type storage struct {
-	read     time.Time // when IMAGES was last read
-	readErr  error     // of the last try, nil when that succeeded
-	failures int       // publishes that failed since the last that succeeded
-	failed   time.Time // when the last one failed
-	failure  error     // of the last one
+	read     time.Time // last successful read of IMAGES
+	readErr  error     // error of the last read, nil after a success
+	failures int       // failed publishes since the last success
+	failed   time.Time // time of the last failure
+	failure  error     // error of the last failure
 }
 
-// CheckStorage returns nil when images can be stored now, and otherwise why not:
-// NATS or the stream IMAGES cannot be reached, or publishes fail. A stream that
-// is full is no reason, nor are workers or a results service that are missing.
+// CheckStorage returns nil when images can be stored, and otherwise the reason: NATS or the stream IMAGES is
+// unreachable, or publishing fails. It ignores a full stream and missing workers or results services.
 func (a *Admission) CheckStorage() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -50,11 +49,11 @@ func (a *Admission) CheckStorage() error {
 	return fmt.Errorf("stream %s does not answer", streams.Images)
 }
 
-// RecordPublish notes the outcome of storing something for a client.
+// RecordPublish records the outcome of a publish for a client.
 func (a *Admission) RecordPublish(err error) {
 	var p *v1.Problem
 	if errors.As(err, &p) || errors.Is(err, bus.ErrFull) || errors.Is(err, context.Canceled) {
-		return // the stream works, or the client left
+		return // the stream works, or the client has disconnected
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -66,7 +65,7 @@ func (a *Admission) RecordPublish(err error) {
 	a.storage.failed, a.storage.failure = time.Now(), err
 }
 
-// pollImages reads IMAGES, which fails when it has no leader.
+// pollImages reads the stream IMAGES. It records an error when the stream has no leader.
 func (a *Admission) pollImages(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()

@@ -18,18 +18,18 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// sendTimeout is how long one attempt may take.
+// sendTimeout is the time limit of one attempt.
 const sendTimeout = 15 * time.Second
 
-// poster posts signed payloads as the Standard Webhooks specification says
+// poster posts signed payloads as the Standard Webhooks specification defines
 // (https://www.standardwebhooks.com).
 type poster struct {
 	client  *http.Client
 	secrets []*webhooks.Webhook
 }
 
-// newPoster signs with every secret, so that receivers can change from one to
-// the next. A secret is "whsec_" and 24 to 64 bytes in base64.
+// newPoster returns a poster that signs with every secret, so that receivers can rotate secrets. A secret is
+// "whsec_" and 24 to 64 bytes in base64.
 func newPoster(rt http.RoundTripper, secrets []string) (*poster, error) {
 	s := &poster{client: &http.Client{
 		Transport: rt, Timeout: sendTimeout,
@@ -50,9 +50,8 @@ func newPoster(rt http.RoundTripper, secrets []string) (*poster, error) {
 	return s, nil
 }
 
-// post makes one attempt. An error that passes is a [*retry.Error]; after any
-// other one, further attempts are not wanted or not allowed. Its text is for
-// the client.
+// post makes one attempt. A transient error is a [*retry.Error]. After any other error no further attempt is
+// made. The text of an error is for the client.
 func (s *poster) post(ctx context.Context, url, id string, payload []byte) error {
 	now := time.Now()
 	var signatures []string
@@ -75,17 +74,17 @@ func (s *poster) post(ctx context.Context, url, id string, payload []byte) error
 	resp, err := s.client.Do(req)
 	if err != nil {
 		var p *v1.Problem
-		if errors.As(err, &p) { // of the guard
+		if errors.As(err, &p) { // of the dialer
 			return errors.New(p.Detail)
 		}
 		return retry.After(errors.New("the receiver cannot be reached, or did not answer in time"), 0)
 	}
 	defer resp.Body.Close()
-	_, _ = io.CopyN(io.Discard, resp.Body, 4<<10) // so that the connection can be used again
+	_, _ = io.CopyN(io.Discard, resp.Body, 4<<10) // allows the reuse of the connection
 	return checkStatus(resp)
 }
 
-// checkStatus is the one table that says what an answer means.
+// checkStatus returns the error of a response, or nil for a status 2xx.
 func checkStatus(resp *http.Response) error {
 	if resp.StatusCode/100 == 2 {
 		return nil

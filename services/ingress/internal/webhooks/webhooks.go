@@ -1,10 +1,8 @@
-// Package webhooks calls the clients that wanted to be called when a job or
-// report is done.
+// Package webhooks sends webhooks when a job or report is done.
 //
-// Callbacks wait in the stream CALLBACKS. One that is not taken is tried again
-// for a day, later and later, by whichever replica is there; how it goes is
-// kept beside the job. A receiver may be called more than once with the same
-// webhook-id, and must be ready for it.
+// Webhooks are messages in the stream CALLBACKS. Any replica of ingress retries a failed
+// webhook for a day at increasing intervals. The stream JOBS has its state. A receiver may
+// get the same webhook-id more than once.
 package webhooks
 
 import (
@@ -33,26 +31,25 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
-// Config of a caller. All fields are needed.
+// Config is the configuration of a [Sender]. All fields are required.
 type Config struct {
 	JetStream jetstream.JetStream
 	Clock     *clock.Clock
 	Publisher *bus.Publisher
-	// Transport must refuse the addresses that clients may not name.
+	// Transport must reject addresses that clients may not use.
 	Transport http.RoundTripper
-	// Secrets sign what is sent; there is one at least.
+	// Secrets sign the webhooks. At least one is required.
 	Secrets []string
-	// PerHost bounds the callbacks that are sent to one host at a time.
+	// PerHost is the maximum of concurrent webhooks to one host.
 	PerHost int
-	// MaxAge is for how long a callback is tried, at most
-	// [streams.CallbackAge].
+	// MaxAge is how long a webhook is retried, at most [streams.CallbackAge].
 	MaxAge  time.Duration
 	Tracers trace.TracerProvider
 	Logger  *slog.Logger
 	Metrics prometheus.Registerer
 }
 
-// Sender sends callbacks.
+// A Sender sends webhooks.
 type Sender struct {
 	js       jetstream.JetStream
 	clock    *clock.Clock
@@ -65,7 +62,7 @@ type Sender struct {
 	attempts *prometheus.CounterVec
 }
 
-// New returns a caller, or says which secret cannot be used.
+// New returns a Sender, or an error for an invalid secret.
 func New(cfg Config) (*Sender, error) {
 	s, err := newPoster(cfg.Transport, cfg.Secrets)
 	if err != nil {
@@ -87,8 +84,7 @@ func New(cfg Config) (*Sender, error) {
 	return c, nil
 }
 
-// Run sends callbacks until ctx ends, and finishes the attempts that are under
-// way until hard ends.
+// Run sends webhooks until ctx ends, and finishes the attempts in progress until hard ends.
 func (c *Sender) Run(ctx, hard context.Context) {
 	src := consume.Source{
 		JetStream: c.js, Stream: streams.Callbacks, Consumer: streams.CallbacksConsumer, Width: width, Prefetch: 1,
@@ -96,11 +92,10 @@ func (c *Sender) Run(ctx, hard context.Context) {
 	c.loop.Run(ctx, hard, src, c.process)
 }
 
-// width is how many callbacks are sent at a time: most of the time of each is
-// spent waiting for its receiver.
+// width is the maximum of concurrent webhooks. Each mostly waits for its receiver.
 const width = 16
 
-// timeout is how long one callback may take, its state included.
+// timeout is the time limit for one delivery, including its state.
 const timeout = sendTimeout + 10*time.Second
 
 func parseDelivery(d *consume.Delivery) (err error) {
@@ -108,7 +103,7 @@ func parseDelivery(d *consume.Delivery) (err error) {
 	return err
 }
 
-// process makes one attempt.
+// process makes one attempt to send the webhook of a delivery.
 func (c *Sender) process(ctx context.Context, d *consume.Delivery) ([]bus.Message, error) {
 	to := d.Header.Get(v1.HeaderCallback)
 	if to == "" {
@@ -117,14 +112,14 @@ func (c *Sender) process(ctx context.Context, d *consume.Delivery) ([]bus.Messag
 	over := d.Stored.Add(c.maxAge)
 	leave, err := c.hosts.TryAcquire(urlHost(to))
 	if err != nil && c.clock.Now().Before(over) {
-		return nil, consume.Snooze(busyBackoff.Delay(d.Deliveries)) // a receiver that is slow to answer takes nothing from others
+		return nil, consume.Snooze(busyBackoff.Delay(d.Deliveries)) // a slow receiver does not block others
 	}
 	if err == nil {
 		defer leave()
 	}
 	before := c.readState(ctx, d)
 	if before.State == v1.CallbackDelivered || before.State == v1.CallbackFailed {
-		return nil, nil // it was queued again, later than the stream knows its ID
+		return nil, nil // it was published again after the duplicate window
 	}
 	ctx, span := c.tracer.Start(ctx, "callback", trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(
 		telemetry.AttrJob.String(d.Job.ID), telemetry.AttrDeliveries.Int(d.Deliveries),
@@ -133,7 +128,7 @@ func (c *Sender) process(ctx context.Context, d *consume.Delivery) ([]bus.Messag
 	state := v1.Callback{State: v1.CallbackDelivered, Attempts: before.Attempts + 1}
 	err = c.poster.post(ctx, to, d.Job.ID, d.Body)
 	if err != nil && errors.Is(ctx.Err(), context.Canceled) {
-		return nil, ctx.Err() // this process stops: it was no attempt
+		return nil, ctx.Err() // the process stops: this was no attempt
 	}
 	if err != nil {
 		telemetry.Fail(span, err)
@@ -147,13 +142,13 @@ func (c *Sender) process(ctx context.Context, d *consume.Delivery) ([]bus.Messag
 	return nil, err
 }
 
-// attemptLabels are the labels of attempts by the state that they lead to.
+// attemptLabels are the metric labels of attempts, by the resulting state.
 var attemptLabels = map[v1.CallbackState]string{
 	v1.CallbackDelivered: "delivered", v1.CallbackPending: "retried", v1.CallbackFailed: "failed",
 }
 
-// nextState says what follows after attempt n has failed with err: another attempt
-// at a time, or the end of the callback.
+// nextState returns the state after attempt n has failed with err: pending with the time of the next attempt,
+// or failed.
 func (c *Sender) nextState(n int, over time.Time, err error) (v1.CallbackState, time.Time, error) {
 	retryAfter, passes := retry.Delay(err)
 	wait := retryDelay(n, retryAfter)
@@ -164,8 +159,8 @@ func (c *Sender) nextState(n int, over time.Time, err error) (v1.CallbackState, 
 	return v1.CallbackPending, at, retry.After(err, wait)
 }
 
-// readState returns what is known of a callback. Deliveries do not tell how
-// many attempts there were: a callback may have been put off.
+// readState returns the stored state of a webhook. The number of deliveries is no substitute, because it
+// includes snoozed ones.
 func (c *Sender) readState(ctx context.Context, d *consume.Delivery) v1.Callback {
 	var before v1.Callback
 	if _, err := bus.Last(ctx, c.js, streams.Jobs, subject.CallbackState(d.Job.ID), &before); err != nil {
@@ -175,11 +170,11 @@ func (c *Sender) readState(ctx context.Context, d *consume.Delivery) v1.Callback
 	return before
 }
 
-// busyBackoff is how long a callback waits when its receiver is busy with
-// others. Many of one receiver are tried less and less often.
+// busyBackoff is the delay when the receiver has no free permit. Many webhooks of one receiver are retried at
+// increasing intervals.
 var busyBackoff = retry.Exponential(2*time.Second, 30*time.Second, 2)
 
-// urlHost returns the host of an address, or nothing when it has none.
+// urlHost returns the host of a URL, or "" when it has none.
 func urlHost(to string) string {
 	u, err := url.Parse(to)
 	if err != nil {

@@ -45,7 +45,7 @@ type bench struct {
 	js jetstream.JetStream
 }
 
-func newBench(t *testing.T, giveUp time.Duration, allow ...netip.Prefix) bench {
+func newBench(t *testing.T, maxAge time.Duration, allow ...netip.Prefix) bench {
 	t.Helper()
 	js, err := jetstream.New(bustest.Start(t, "text").Connect(t))
 	if err != nil {
@@ -54,7 +54,7 @@ func newBench(t *testing.T, giveUp time.Duration, allow ...netip.Prefix) bench {
 	tr := fetch.NewTransport(fetch.Config{Allow: allow})
 	t.Cleanup(tr.CloseIdleConnections)
 	c, err := New(Config{
-		JetStream: js, Clock: clock.New(time.Now), Publisher: bus.NewPublisher(js, clock.New(time.Now), noop.NewTracerProvider()), Transport: tr, Secrets: []string{newSecret('a'), newSecret('b')}, PerHost: 1, MaxAge: giveUp,
+		JetStream: js, Clock: clock.New(time.Now), Publisher: bus.NewPublisher(js, clock.New(time.Now), noop.NewTracerProvider()), Transport: tr, Secrets: []string{newSecret('a'), newSecret('b')}, PerHost: 1, MaxAge: maxAge,
 		Tracers: noop.NewTracerProvider(), Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Metrics: prometheus.NewRegistry(),
 	})
 	if err != nil {
@@ -63,7 +63,7 @@ func newBench(t *testing.T, giveUp time.Duration, allow ...netip.Prefix) bench {
 	return bench{c, js}
 }
 
-// queue puts a callback of the job j1 into the stream.
+// queue publishes a webhook of the job j1.
 func (b bench) queue(t *testing.T, url string) {
 	t.Helper()
 	b.queueFor(t, "j1", url)
@@ -77,7 +77,7 @@ func (b bench) queueFor(t *testing.T, job, url string) {
 	}
 }
 
-// run sends callbacks until the test ends.
+// run sends webhooks until the test ends.
 func (b bench) run(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -92,8 +92,7 @@ func (b bench) run(t *testing.T) {
 	})
 }
 
-// awaitAttempts waits until so many attempts of the job j1 are counted, and
-// returns the state.
+// awaitAttempts waits until n attempts for the job j1 are counted, and returns the state.
 func (b bench) awaitAttempts(t *testing.T, n int) v1.Callback {
 	t.Helper()
 	return b.awaitAttemptsFor(t, "j1", n)
@@ -134,8 +133,8 @@ func (b bench) awaitEmpty(t *testing.T) {
 	})
 }
 
-// redelivered waits until a message was delivered again.
-func (b bench) redelivered(t *testing.T) {
+// awaitRedelivery waits until a message was delivered again.
+func (b bench) awaitRedelivery(t *testing.T) {
 	t.Helper()
 	eventually.Succeeds(t, 20*time.Second, func() error {
 		c, err := b.js.Consumer(t.Context(), streams.Callbacks, streams.CallbacksConsumer)
@@ -166,11 +165,16 @@ func TestSender_SignsWithEverySecret(t *testing.T) {
 				t.Fatal(err)
 			}
 			if err := w.Verify(body, r.Header); err != nil {
-				t.Errorf("the receiver does not trust it: %v", err)
+				t.Errorf("the signature is invalid: %v", err)
 			}
 		}
-		if r.Header.Get("webhook-id") != "j1" || r.Method != http.MethodPost || r.Header.Get("Content-Type") != "application/json" {
-			t.Errorf("called with %s %v", r.Method, r.Header)
+		if r.Method != http.MethodPost {
+			t.Errorf("the method is %s, want POST", r.Method)
+		}
+		for header, want := range map[string]string{"webhook-id": "j1", "Content-Type": "application/json"} {
+			if got := r.Header.Get(header); got != want {
+				t.Errorf("%s is %q, want %q", header, got, want)
+			}
 		}
 	}))
 	t.Cleanup(receiver.Close)
@@ -186,8 +190,8 @@ func TestSender_SignsWithEverySecret(t *testing.T) {
 	b.awaitEmpty(t)
 }
 
-// TestSender_SendsADeliveredWebhookOnce: a callback that is queued again, later
-// than the stream knows its ID, is not sent again.
+// TestSender_SendsADeliveredWebhookOnce publishes a delivered webhook again, after the duplicate
+// window of the stream.
 func TestSender_SendsADeliveredWebhookOnce(t *testing.T) {
 	t.Parallel()
 	var calls atomic.Int64
@@ -197,7 +201,7 @@ func TestSender_SendsADeliveredWebhookOnce(t *testing.T) {
 	b.queue(t, receiver.URL)
 	b.run(t)
 	b.awaitAttempts(t, 1)
-	b.queue(t, receiver.URL) // without an ID, as when the stream has forgotten it
+	b.queue(t, receiver.URL) // without an ID, as after the duplicate window
 	b.awaitEmpty(t)
 	if n := calls.Load(); n != 1 {
 		t.Errorf("%d calls, want 1", n)
@@ -207,8 +211,8 @@ func TestSender_SendsADeliveredWebhookOnce(t *testing.T) {
 	}
 }
 
-// startFailing starts a receiver that fails every call, and returns its address
-// and the number of calls.
+// startFailing starts a receiver that fails every call, and returns its URL and the number of
+// calls.
 func startFailing(t *testing.T) (url string, calls *atomic.Int64) {
 	t.Helper()
 	calls = new(atomic.Int64)
@@ -220,8 +224,8 @@ func startFailing(t *testing.T) (url string, calls *atomic.Int64) {
 	return receiver.URL, calls
 }
 
-// TestSender_RetriesAfterTheFirstDelay in real time: the stream delivers the
-// message again after the delay.
+// TestSender_RetriesAfterTheFirstDelay runs in real time: the stream delivers the message again
+// after the delay.
 func TestSender_RetriesAfterTheFirstDelay(t *testing.T) {
 	t.Parallel()
 	url, _ := startFailing(t)
@@ -231,7 +235,7 @@ func TestSender_RetriesAfterTheFirstDelay(t *testing.T) {
 	b.run(t)
 	s := b.awaitAttempts(t, 1)
 	if d := s.Next.Sub(start); d < schedule[0] || d > 2*schedule[0] {
-		t.Errorf("the next attempt is in %v, want %v and a little", d, schedule[0])
+		t.Errorf("the next attempt is in %v, want %v to %v", d, schedule[0], 2*schedule[0])
 	}
 	s.Next = time.Time{}
 	if want := (v1.Callback{State: v1.CallbackPending, Attempts: 1, Error: "the receiver answered 500"}); s != want {
@@ -244,10 +248,9 @@ func TestSender_RetriesAfterTheFirstDelay(t *testing.T) {
 	}
 }
 
-// TestSender_FailsAfterMaxAge: the schedule has four
-// attempts within an hour, after 0 s, 5 s, 5 min and 36 min. The time of the next
-// one, two hours later, is after the end. A fake clock jumps from attempt to
-// attempt.
+// TestSender_FailsAfterMaxAge uses a MaxAge of one hour, in which the schedule has four attempts:
+// after 0 s, 5 s, 5 min and 36 min. The next attempt would be two hours later. A fake clock jumps
+// from one attempt to the next.
 func TestSender_FailsAfterMaxAge(t *testing.T) {
 	t.Parallel()
 	url, calls := startFailing(t)
@@ -267,7 +270,7 @@ func TestSender_FailsAfterMaxAge(t *testing.T) {
 		if s.Attempts != n {
 			t.Errorf("the state counts %d attempts, want %d", s.Attempts, n)
 		}
-		after, passes := retry.Delay(err)
+		after, transient := retry.Delay(err)
 		if n == attempts {
 			if s.State != v1.CallbackFailed {
 				t.Errorf("after the last attempt the state is %s, want %s", s.State, v1.CallbackFailed)
@@ -277,46 +280,45 @@ func TestSender_FailsAfterMaxAge(t *testing.T) {
 		if s.State != v1.CallbackPending {
 			t.Errorf("after attempt %d the state is %s, want %s", n, s.State, v1.CallbackPending)
 		}
-		if !passes {
+		if !transient {
 			t.Errorf("attempt %d ends with %v, want a retry", n, err)
 		}
 		if d := s.Next.Sub(now.Add(after)).Abs(); d > time.Millisecond {
-			t.Errorf("after attempt %d the state has the next one %v from when the message is redelivered", n, d)
+			t.Errorf("after attempt %d the times of the next attempt and of the redelivery differ by %v", n, d)
 		}
 		now = s.Next
 	}
 }
 
-// TestSender_ASlowReceiverDelaysNoOther: while it has as many calls as it may have, another one is
-// put off, which is no attempt.
+// TestSender_ASlowReceiverDelaysNoOther checks that a webhook is snoozed while its receiver has no
+// free permit, and that this counts as no attempt.
 func TestSender_ASlowReceiverDelaysNoOther(t *testing.T) {
 	t.Parallel()
-	called, answer := make(chan struct{}, 2), make(chan struct{})
-	receiver := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { called <- struct{}{}; <-answer }))
+	called, respond := make(chan struct{}, 2), make(chan struct{})
+	receiver := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { called <- struct{}{}; <-respond }))
 	t.Cleanup(receiver.Close)
 	b := newBench(t, time.Hour, loopback)
 	b.queueFor(t, "j1", receiver.URL)
 	b.queueFor(t, "j2", receiver.URL)
 	b.run(t)
 	<-called
-	// The other one is put off and comes back: it does not wait in the pending
-	// set of the receiver, nor does it count.
-	b.redelivered(t)
+	// The other webhook is snoozed and redelivered.
+	b.awaitRedelivery(t)
 	if n := len(called); n != 0 {
-		t.Errorf("%d more calls while one is under way", n)
+		t.Errorf("%d more calls during the first, want 0", n)
 	}
-	close(answer)
+	close(respond)
 	for _, job := range []string{"j1", "j2"} {
 		if s := b.awaitAttemptsFor(t, job, 1); s != (v1.Callback{State: v1.CallbackDelivered, Attempts: 1}) {
-			t.Errorf("the callback of %s is %+v, want one attempt", job, s)
+			t.Errorf("the state of %s is %+v, want one attempt", job, s)
 		}
 	}
 	b.awaitEmpty(t)
 }
 
-// TestSender_RetriesWhenTheReceiverIsUnreachable: more callbacks than a consumer holds by default wait
-// for a receiver that is away, and those of others are sent all the same.
-func TestSender_RetriesWhenTheReceiverIsUnreachable(t *testing.T) {
+// TestSender_AnUnreachableReceiverBlocksNoOther has more webhooks for an unreachable receiver than
+// the default maximum of pending messages of a consumer. A webhook of another receiver is sent.
+func TestSender_AnUnreachableReceiverBlocksNoOther(t *testing.T) {
 	t.Parallel()
 	away := httptest.NewServer(http.NotFoundHandler())
 	away.Close()
@@ -351,7 +353,7 @@ func TestSender_RetriesWhenTheReceiverIsUnreachable(t *testing.T) {
 	select {
 	case <-called:
 	case <-time.After(10 * time.Minute):
-		t.Fatal("the callback of another receiver is not sent")
+		t.Fatal("the webhook of another receiver is not sent")
 	}
 }
 
@@ -359,12 +361,12 @@ func TestSender_StopsWithoutAnotherAttempt(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		status int
-		giveUp time.Duration
+		maxAge time.Duration
 		allow  []netip.Prefix
 		why    string
 	}{
-		"its time is over":              {http.StatusInternalServerError, time.Second, []netip.Prefix{loopback}, "the receiver answered 500"},
-		"the receiver wants no more":    {http.StatusGone, time.Hour, []netip.Prefix{loopback}, "the receiver answered 410"},
+		"after MaxAge":                  {http.StatusInternalServerError, time.Second, []netip.Prefix{loopback}, "the receiver answered 500"},
+		"the receiver responds 410":     {http.StatusGone, time.Hour, []netip.Prefix{loopback}, "the receiver answered 410"},
 		"an address that is not public": {http.StatusOK, time.Hour, nil, "the address it leads to is not a public one"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -376,7 +378,7 @@ func TestSender_StopsWithoutAnotherAttempt(t *testing.T) {
 				w.WriteHeader(tt.status)
 			}))
 			t.Cleanup(receiver.Close)
-			b := newBench(t, tt.giveUp, tt.allow...)
+			b := newBench(t, tt.maxAge, tt.allow...)
 			b.queue(t, receiver.URL)
 			b.run(t)
 			if s := b.awaitAttempts(t, 1); s != (v1.Callback{State: v1.CallbackFailed, Attempts: 1, Error: tt.why}) {
@@ -396,8 +398,12 @@ func TestSender_FollowsNoRedirect(t *testing.T) {
 	b := newBench(t, time.Hour, loopback)
 	b.queue(t, receiver.URL)
 	b.run(t)
-	if s := b.awaitAttempts(t, 1); s.State != v1.CallbackPending || s.Error != "the receiver answered 307" {
-		t.Errorf("got %+v", s)
+	s := b.awaitAttempts(t, 1)
+	if s.State != v1.CallbackPending {
+		t.Errorf("the state is %s, want %s", s.State, v1.CallbackPending)
+	}
+	if want := "the receiver answered 307"; s.Error != want {
+		t.Errorf("the error is %q, want %q", s.Error, want)
 	}
 }
 
@@ -414,8 +420,16 @@ func TestSender_DropsAMessageWithoutURL(t *testing.T) {
 func TestNew_RejectsInvalidSecrets(t *testing.T) {
 	t.Parallel()
 	for _, s := range []string{"", "whsec_", "whsec_!", "plain", base64.StdEncoding.EncodeToString([]byte("0123456789012345678901234"))} {
-		if _, err := newPoster(nil, []string{newSecret('a'), s}); err == nil || !strings.Contains(err.Error(), "secret 2") || len(s) > 10 && strings.Contains(err.Error(), s) {
-			t.Errorf("%q: %v, want an error that says which and not what", s, err)
+		_, err := newPoster(nil, []string{newSecret('a'), s})
+		if err == nil {
+			t.Errorf("%q: no error", s)
+			continue
+		}
+		if !strings.Contains(err.Error(), "secret 2") {
+			t.Errorf("%q: got %v, want the number of the secret", s, err)
+		}
+		if len(s) > 10 && strings.Contains(err.Error(), s) {
+			t.Errorf("%q: the error %v contains the secret", s, err)
 		}
 	}
 }
@@ -428,8 +442,11 @@ func TestPoster_SpecificationVector(t *testing.T) {
 		t.Fatal(err)
 	}
 	sig, err := w.Sign("msg_p5jXN8AQM9LWM0D4loKWxJek", time.Unix(1614265330, 0), []byte(`{"test": 2432232314}`))
-	if err != nil || sig != "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=" {
-		t.Errorf("got %s, %v", sig, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="; sig != want {
+		t.Errorf("the signature is %s, want %s", sig, want)
 	}
 }
 
@@ -442,9 +459,9 @@ func TestRetryDelay(t *testing.T) {
 		}
 	}
 	if d := retryDelay(1, 10*time.Minute); d != 10*time.Minute {
-		t.Errorf("told to wait 10 minutes: %v", d)
+		t.Errorf("the receiver requests 10 minutes: the delay is %v", d)
 	}
 	if d := retryDelay(1, 240*time.Hour); d > time.Hour {
-		t.Errorf("told to wait ten days: %v", d)
+		t.Errorf("the receiver requests ten days: the delay is %v, want an hour at most", d)
 	}
 }
