@@ -1,9 +1,9 @@
-// Package natsapi serves requests over NATS: an image is the body of a request,
-// its result the reply. Package intake does the work; here are decoding,
-// encoding, and a bound on the requests that wait.
+// Package natsapi serves requests over NATS. The body of a request is an image, and the
+// reply is its result. The package decodes requests, encodes replies, and limits the
+// requests that wait. Package intake accepts the images.
 //
-// Every request gets one reply, also while the service stops. A problem is an
-// error of the NATS service framework, with a Retry-After header when it passes.
+// Every request gets one reply, also while the service stops. A problem is an error of the
+// NATS service framework, with a Retry-After header when it is transient.
 package natsapi
 
 import (
@@ -30,31 +30,30 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
-// Config of the endpoint. All fields are needed.
+// Config is the configuration of [Analyze]. All fields are required.
 type Config struct {
 	Conn   *nats.Conn
 	Intake *intake.Intake
 	Limits imagefile.Limits
-	// Wait is how long a request waits for its result that does not say. After it
-	// the reply is the state of the job. MaxWait is the longest that it may say.
+	// Wait is the default wait of a request for its result. After it, the reply is the state of the job.
+	// MaxWait is the longest wait that a request can set.
 	Wait, MaxWait time.Duration
-	// Concurrency bounds the requests that wait at a time. One more is rejected
-	// immediately, so that the client need not guess.
+	// Concurrency is the maximum of requests that wait. Further requests are rejected immediately.
 	Concurrency int
-	// Memory bounds the bytes of those requests.
+	// Memory limits the bytes of those requests.
 	Memory  *body.Memory
 	Tracers trace.TracerProvider
 	Logger  *slog.Logger
 }
 
-// Analyze answers requests on sight.v1.analyze.<pipeline>.
+// Analyze serves requests on sight.v1.analyze.<pipeline>.
 type Analyze struct {
 	Config
 	tracer   trace.Tracer
 	requests *bus.Requests
 }
 
-// New adds the endpoint to svc.
+// New adds the endpoint to svc. The caller calls Stop.
 func New(cfg Config, svc *bus.Service) (*Analyze, error) {
 	a := &Analyze{
 		Config: cfg,
@@ -72,7 +71,7 @@ func New(cfg Config, svc *bus.Service) (*Analyze, error) {
 	return a, nil
 }
 
-// metadata describes the endpoint.
+// metadata returns the metadata of the endpoint.
 func (a *Analyze) metadata() map[string]string {
 	m := a.Limits.Metadata()
 	m["pipelines"] = strings.Join(pipeline.Names(a.Intake.Pipelines()), ",")
@@ -85,34 +84,33 @@ func (a *Analyze) metadata() map[string]string {
 
 func formatSeconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) }
 
-// Stop rejects the requests that come from here on, and returns when none is
-// under way.
+// Stop rejects new requests, and returns when no request is in progress.
 func (a *Analyze) Stop() { a.requests.Stop() }
 
-// busyDelay is how long a client should wait that another instance may serve.
+// busyDelay is the retry delay after which another instance may serve the request.
 const busyDelay = time.Second
 
-// handle begins to serve a request.
+// handle starts serving a request.
 func (a *Analyze) handle(r *bus.Request) {
 	ctx, span := a.startSpan(r)
-	hold := a.Memory.NewReservation("")
-	err := hold.Grow(int64(len(r.Msg.Data)))
+	reservation := a.Memory.NewReservation("")
+	err := reservation.Grow(int64(len(r.Msg.Data)))
 	if err == nil {
 		err = a.requests.TryGo(func(free func()) {
 			defer span.End()
-			defer hold.Release() // the request has the body until there is a reply
+			defer reservation.Release() // the body is in memory until the reply
 			a.serve(ctx, r, free)
 		})
 	}
 	if err != nil {
-		hold.Release()
+		reservation.Release()
 		a.reject(ctx, r, err)
 		span.End()
 	}
 }
 
-// startSpan begins the span of a request, which continues the trace of the client. It
-// is of the kind of a server, as that of a request over HTTP: there is a reply.
+// startSpan starts the span of a request, which continues the trace of the client. Its kind is server, like
+// that of an HTTP request, because there is a reply.
 func (a *Analyze) startSpan(r *bus.Request) (context.Context, trace.Span) {
 	ctx := telemetry.Extract(context.Background(), r.Msg.Header)
 	return a.tracer.Start(ctx, "analyze", trace.WithSpanKind(trace.SpanKindServer),
@@ -120,7 +118,7 @@ func (a *Analyze) startSpan(r *bus.Request) (context.Context, trace.Span) {
 		trace.WithAttributes(bus.RequestAttributes(r.Msg, "analyze", subject.AllAnalyze())...))
 }
 
-// serve replies to a request that has a place, which it frees before.
+// serve replies to a request. It calls free before the reply.
 func (a *Analyze) serve(ctx context.Context, r *bus.Request, free func()) {
 	h := nats.Header{}
 	result, err := a.analyze(ctx, r.Msg, h)
@@ -140,9 +138,8 @@ func (a *Analyze) serve(ctx context.Context, r *bus.Request, free func()) {
 	}
 }
 
-// analyze returns the result of the image in a request, or the state of its job
-// when that takes longer than the request waits. Requests with the same key are one
-// job. It adds headers of the reply to h.
+// analyze returns the result of the image in a request, or the state of its job when the wait ends first.
+// Requests with the same key are one job. It adds headers of the reply to h.
 func (a *Analyze) analyze(ctx context.Context, m *nats.Msg, h nats.Header) (v1.Result, error) {
 	req, err := a.parseRequest(m)
 	if err != nil {
@@ -163,7 +160,7 @@ func (a *Analyze) analyze(ctx context.Context, m *nats.Msg, h nats.Header) (v1.R
 	defer cancel()
 	result, err := job.Wait(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {
-		return result, nil // its state: the job continues
+		return result, nil // the job continues
 	}
 	if err == nil && result.Status == v1.Failed && result.Problem != nil {
 		return result, result.Problem
@@ -171,8 +168,8 @@ func (a *Analyze) analyze(ctx context.Context, m *nats.Msg, h nats.Header) (v1.R
 	return req.filter.Apply(result), err
 }
 
-// reject replies with the problem of err, or with [v1.Internal] when err is
-// none, which the log explains.
+// reject replies with the problem of err. An error without a problem becomes [v1.Internal], and the log has
+// the reason.
 func (a *Analyze) reject(ctx context.Context, r *bus.Request, err error) {
 	var p *v1.Problem
 	var s *intake.ServerError

@@ -42,13 +42,13 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const patience = 20 * time.Second // only ends tests that would hang
+const testTimeout = 20 * time.Second // only for tests that would hang
 
-// bench is the endpoint against a real server. The pipeline text has a worker,
-// faces has none.
+// bench is the endpoint with a real server. The pipeline text has a worker, and faces has
+// none.
 type bench struct {
 	*Analyze
-	nc    *nats.Conn // of the client and of all others
+	nc    *nats.Conn // of the client and of the other services
 	js    jetstream.JetStream
 	spans *tracetest.SpanRecorder
 }
@@ -59,8 +59,8 @@ func newBench(t *testing.T, wait time.Duration, concurrency int) bench {
 	return newBenchOn(t, s, s, wait, concurrency)
 }
 
-// newBenchOn has an endpoint that stores images through another server than s,
-// such as a proxy in front of it.
+// newBenchOn returns a bench that stores images through another server than s, such as a proxy
+// in front of s.
 func newBenchOn(t *testing.T, s, publishThrough *bustest.Server, wait time.Duration, concurrency int) bench {
 	t.Helper()
 	through, err := jetstream.New(publishThrough.Connect(t))
@@ -95,7 +95,7 @@ func newBenchOn(t *testing.T, s, publishThrough *bustest.Server, wait time.Durat
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { svc.Stop() })
-	a, err := New(Config{Conn: nc, Intake: i, Limits: imagefile.DefaultLimits(), Wait: wait, MaxWait: patience, Concurrency: concurrency, Memory: body.NewMemory(1<<10, 1<<10), Tracers: tracers, Logger: log}, svc)
+	a, err := New(Config{Conn: nc, Intake: i, Limits: imagefile.DefaultLimits(), Wait: wait, MaxWait: testTimeout, Concurrency: concurrency, Memory: body.NewMemory(1<<10, 1<<10), Tracers: tracers, Logger: log}, svc)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +120,7 @@ func (b bench) request(t *testing.T, pipeline string, body []byte) *nats.Msg {
 
 func (b bench) requestWith(t *testing.T, pipeline string, h nats.Header, body []byte) *nats.Msg {
 	t.Helper()
-	m, err := b.nc.RequestMsg(&nats.Msg{Subject: subject.Analyze(pipeline), Header: h, Data: body}, patience)
+	m, err := b.nc.RequestMsg(&nats.Msg{Subject: subject.Analyze(pipeline), Header: h, Data: body}, testTimeout)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +136,7 @@ func newImage(t *testing.T) []byte {
 	return b.Bytes()
 }
 
-// checkRejection checks a reply that is a problem.
+// checkRejection fails the test unless m is a problem with this code and retry delay.
 func checkRejection(t *testing.T, m *nats.Msg, code v1.Code, retryAfter string) (p v1.Problem) {
 	t.Helper()
 	if err := json.Unmarshal(m.Data, &p); err != nil {
@@ -146,7 +146,7 @@ func checkRejection(t *testing.T, m *nats.Msg, code v1.Code, retryAfter string) 
 		t.Errorf("the problem is %+v, want %s", p, code)
 	}
 	if m.Header.Get(micro.ErrorCodeHeader) == "" {
-		t.Errorf("the reply is no error of the service: %v", m.Header)
+		t.Errorf("the reply has no header %s: %v", micro.ErrorCodeHeader, m.Header)
 	}
 	if got := m.Header.Get("Retry-After"); got != retryAfter {
 		t.Errorf("%s: Retry-After is %q, want %q", code, got, retryAfter)
@@ -156,7 +156,7 @@ func checkRejection(t *testing.T, m *nats.Msg, code v1.Code, retryAfter string) 
 
 func TestAnalyze_RejectsWithAProblem(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, patience, 8)
+	b := newBench(t, testTimeout, 8)
 	for _, c := range []struct {
 		pipeline   string
 		body       []byte
@@ -174,12 +174,11 @@ func TestAnalyze_RejectsWithAProblem(t *testing.T) {
 	}
 }
 
-// awaitSpan returns the attributes of the span of the request with this number, once it
-// has ended.
+// awaitSpan waits until the span of request n has ended, and returns it with its attributes.
 func (b bench) awaitSpan(t *testing.T, n int) (sdktrace.ReadOnlySpan, map[attribute.Key]string) {
 	t.Helper()
 	var roots []sdktrace.ReadOnlySpan
-	eventually.Succeeds(t, patience, func() error {
+	eventually.Succeeds(t, testTimeout, func() error {
 		roots = nil
 		for _, s := range b.spans.Ended() {
 			if s.SpanKind() == trace.SpanKindServer {
@@ -194,7 +193,7 @@ func (b bench) awaitSpan(t *testing.T, n int) (sdktrace.ReadOnlySpan, map[attrib
 	return roots[n], spantest.Attributes(roots[n].Attributes())
 }
 
-// TestAnalyze_SpanAttributes, so that both are found by one search.
+// TestAnalyze_SpanAttributes checks that the span has the attributes of an HTTP request.
 func TestAnalyze_SpanAttributes(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, time.Millisecond, 8)
@@ -220,7 +219,7 @@ func TestAnalyze_SpanAttributes(t *testing.T) {
 
 func TestAnalyze_SpanStatus(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, patience, 8)
+	b := newBench(t, testTimeout, 8)
 	for n, tt := range []struct {
 		pipeline string
 		body     []byte
@@ -260,7 +259,6 @@ func TestAnalyze_RejectsWhenTheQueueIsFull(t *testing.T) {
 	checkRejection(t, b.request(t, "text", newImage(t)), v1.Overloaded, "5")
 }
 
-// TestAnalyze_RepliesWithTheState: a wait that ends does not end the job.
 func TestAnalyze_RepliesWithTheState(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, time.Millisecond, 8)
@@ -268,14 +266,23 @@ func TestAnalyze_RepliesWithTheState(t *testing.T) {
 	if err := json.Unmarshal(b.request(t, "text", newImage(t)).Data, &r); err != nil {
 		t.Fatal(err)
 	}
-	if r.Status != v1.Queued || !subject.ValidJob(r.ID) {
-		t.Errorf("got %+v, want a job that is queued", r)
+	checkQueued(t, r)
+}
+
+// checkQueued fails the test unless r is the state of a queued job.
+func checkQueued(t *testing.T, r v1.Result) {
+	t.Helper()
+	if r.Status != v1.Queued {
+		t.Errorf("the job is %s, want %s", r.Status, v1.Queued)
+	}
+	if !subject.ValidJob(r.ID) {
+		t.Errorf("%q is no valid ID", r.ID)
 	}
 }
 
 func TestAnalyze_RejectsWhileBusyOrStopping(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, patience, 1)
+	b := newBench(t, testTimeout, 1)
 	detect := streams.WorkConsumer(subject.Detect, "text", subject.Interactive)
 	consumer, err := b.js.Consumer(t.Context(), streams.Images, detect)
 	if err != nil {
@@ -288,12 +295,12 @@ func TestAnalyze_RejectsWhileBusyOrStopping(t *testing.T) {
 	if err := b.nc.PublishRequest(subject.Analyze("text"), "first", newImage(t)); err != nil {
 		t.Fatal(err)
 	}
-	image, err := consumer.Next(jetstream.FetchMaxWait(patience)) // the first request waits now
+	image, err := consumer.Next(jetstream.FetchMaxWait(testTimeout)) // the first request waits for its result
 	if err != nil {
 		t.Fatal(err)
 	}
 	if p := checkRejection(t, b.request(t, "text", newImage(t)), v1.Overloaded, "1"); p.TraceID == "" {
-		t.Error("a request that was rejected at once has no trace id")
+		t.Error("the problem of the second request has no trace ID")
 	}
 	if err := b.nc.Publish(image.Headers().Get(v1.HeaderReply), []byte(`{"id":"j1","status":"done"}`)); err != nil {
 		t.Fatal(err)
@@ -303,7 +310,7 @@ func TestAnalyze_RejectsWhileBusyOrStopping(t *testing.T) {
 		if !bytes.Contains(m.Data, []byte(`"done"`)) {
 			t.Errorf("the first request got %s", m.Data)
 		}
-	case <-time.After(patience):
+	case <-time.After(testTimeout):
 		t.Fatal("the first request has no reply")
 	}
 	b.Stop()
@@ -321,9 +328,7 @@ func TestAnalyze_AcceptsWhenTheAcknowledgementIsLate(t *testing.T) {
 	if err := json.Unmarshal(b.request(t, "text", newImage(t)).Data, &r); err != nil {
 		t.Fatal(err)
 	}
-	if r.ID == "" || r.Status != v1.Queued {
-		t.Errorf("got %+v, want a job that is queued", r)
-	}
+	checkQueued(t, r)
 }
 
 func TestAnalyze_ReturnsTheIDOfAJobThatMayBeStored(t *testing.T) {
@@ -348,8 +353,7 @@ func TestAnalyze_ReturnsTheIDOfAJobThatMayBeStored(t *testing.T) {
 	}
 }
 
-// TestAnalyze_SameKeyIsOneJob: the client repeats a request whose reply was
-// lost.
+// TestAnalyze_SameKeyIsOneJob repeats a request, as a client does when a reply is lost.
 func TestAnalyze_SameKeyIsOneJob(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, time.Millisecond, 8)
@@ -367,8 +371,11 @@ func TestAnalyze_SameKeyIsOneJob(t *testing.T) {
 		}
 		ids = append(ids, r.ID)
 	}
-	if ids[0] == "" || ids[0] != ids[1] {
-		t.Errorf("the jobs are %q, want the same twice", ids)
+	if ids[0] == "" {
+		t.Error("the first reply has no ID")
+	}
+	if ids[1] != ids[0] {
+		t.Errorf("the second job is %q, want %q", ids[1], ids[0])
 	}
 	images, err := b.js.Stream(t.Context(), streams.Images)
 	if err != nil {
@@ -379,11 +386,11 @@ func TestAnalyze_SameKeyIsOneJob(t *testing.T) {
 	}
 }
 
-// TestAnalyze_FreesItsPlaceBeforeTheReply: a client that waits for each reply
-// needs one place.
+// TestAnalyze_FreesItsPlaceBeforeTheReply checks that a client that waits for each reply needs
+// only one place.
 func TestAnalyze_FreesItsPlaceBeforeTheReply(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, patience, 1)
+	b := newBench(t, testTimeout, 1)
 	for range 500 {
 		checkRejection(t, b.request(t, "cats", newImage(t)), v1.UnknownPipeline, "")
 		if t.Failed() {

@@ -19,23 +19,23 @@ const (
 	headerApplied = "Preference-Applied"
 )
 
-// parameterHeaders are what a request says in the query over HTTP, by header.
+// parameterHeaders are the headers for what are query parameters over HTTP.
 var parameterHeaders = map[string]string{v1.HeaderPriority: "priority", v1.HeaderCallback: "callback"}
 
-// requestHeaders lists what a request may say besides its image and its trace.
+// requestHeaders lists the headers of a request, without those of its trace.
 var requestHeaders = slices.Sorted(slices.Values(slices.Concat(
 	[]string{v1.HeaderKey, headerPrefer, v1.HTTPMetadataPrefix + "NAME"},
 	slices.Collect(maps.Keys(parameterHeaders)), slices.Collect(maps.Keys(regionfilter.Headers())))))
 
-// request is an image and what is asked for it.
+// request is an image with the parameters of its job.
 type request struct {
 	intake.Request
 	prefer jobparams.Preference
 	filter regionfilter.Filter
 }
 
-// parseRequest reads a request. The names of its headers may be in any case, as those of HTTP: a
-// client library may change it. The problems are those that the same has over HTTP.
+// parseRequest parses a request. Header names are not case-sensitive, as in HTTP, because client libraries
+// may change their case. The problems are the same as over HTTP.
 func (a *Analyze) parseRequest(m *nats.Msg) (r request, err error) {
 	name, err := subject.ParseAnalyze(m.Subject)
 	if err != nil {
@@ -62,8 +62,8 @@ func (a *Analyze) parseRequest(m *nats.Msg) (r request, err error) {
 	return r, err
 }
 
-// rejectUnknown returns a problem for a header of the mesh that no request has: a client
-// that sends it believes that it does something.
+// rejectUnknown returns a problem for an unknown header with a prefix of the mesh, because the client expects
+// an effect.
 func rejectUnknown(h nats.Header) error {
 	for _, name := range slices.Sorted(maps.Keys(h)) {
 		lower := strings.ToLower(name)
@@ -78,7 +78,7 @@ func rejectUnknown(h nats.Header) error {
 	return nil
 }
 
-// readParameters reads what is in the query over HTTP; each may be given once.
+// readParameters parses the headers for query parameters. Each may be given once.
 func (a *Analyze) readParameters(h nats.Header, r *request) (err error) {
 	given := map[string]string{}
 	for _, header := range slices.Sorted(maps.Keys(parameterHeaders)) {
@@ -107,7 +107,7 @@ func (a *Analyze) readParameters(h nats.Header, r *request) (err error) {
 	return err
 }
 
-// headerValues returns the values of a header whose name is in any case.
+// headerValues returns the values of a header whose name is not case-sensitive.
 func headerValues(h nats.Header, name string) (values []string) {
 	for _, given := range slices.Sorted(maps.Keys(h)) {
 		if strings.EqualFold(given, name) {
