@@ -1,5 +1,5 @@
-// Command ingress is the front door of the mesh: it takes pictures over HTTP
-// and NATS, stores them as jobs, and answers with what was found.
+// Command ingress accepts images over HTTP and NATS, stores them as jobs, and returns
+// their results.
 package main
 
 import (

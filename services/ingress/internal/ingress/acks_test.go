@@ -21,8 +21,8 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/bustest"
 )
 
-// startBehindProxy opens an ingress that reaches NATS through a proxy, and a
-// results service that knows what is stored in IMAGES.
+// startBehindProxy starts an ingress that reaches NATS through a proxy, and a results service
+// that looks up jobs in the stream IMAGES.
 func startBehindProxy(t *testing.T, args ...string) (*instance, *bustest.Proxy) {
 	t.Helper()
 	s := bustest.Start(t, pipeline.BuiltInNames()...)
@@ -51,7 +51,7 @@ func startBehindProxy(t *testing.T, args ...string) (*instance, *bustest.Proxy) 
 	return d, p
 }
 
-// awaitServed waits until ingress has seen the workers of the pipeline text.
+// awaitServed waits until the pipeline text is ready.
 func (d *instance) awaitServed(t *testing.T) {
 	t.Helper()
 	eventually.Succeeds(t, 20*time.Second, func() error {
@@ -74,7 +74,7 @@ func (d *instance) isStored(t *testing.T, id string) bool {
 	return err == nil
 }
 
-// storedImages is how many messages IMAGES has.
+// storedImages returns how many messages the stream IMAGES has.
 func (d *instance) storedImages(t *testing.T) uint64 {
 	t.Helper()
 	s, err := d.js.Stream(t.Context(), streams.Images)
@@ -84,7 +84,7 @@ func (d *instance) storedImages(t *testing.T) uint64 {
 	return s.CachedInfo().State.Msgs
 }
 
-// postAsync submits n images at a time that no client waits for.
+// postAsync posts n images concurrently with respond-async.
 func (d *instance) postAsync(t *testing.T, n int, header ...string) []response {
 	t.Helper()
 	out := make([]response, n)
@@ -102,15 +102,16 @@ func (d *instance) postAsync(t *testing.T, n int, header ...string) []response {
 	return out
 }
 
-func checkAccepted(t *testing.T, d *instance, answers []response) {
+func checkAccepted(t *testing.T, d *instance, responses []response) {
 	t.Helper()
-	for _, a := range answers {
-		if a.status != 202 || !d.isStored(t, a.result.ID) {
-			t.Errorf("got %d %+v %+v, want 202 with a job that is stored", a.status, a.result, a.problem)
+	for _, a := range responses {
+		checkResponse(t, "an image", a, http.StatusAccepted, "")
+		if !d.isStored(t, a.result.ID) {
+			t.Errorf("job %q is not stored", a.result.ID)
 		}
 	}
-	if n := d.storedImages(t); n != uint64(len(answers)) {
-		t.Errorf("%d images are stored, want %d", n, len(answers))
+	if n := d.storedImages(t); n != uint64(len(responses)) {
+		t.Errorf("%d images are stored, want %d", n, len(responses))
 	}
 }
 
@@ -122,24 +123,24 @@ func TestAcks_LateAcknowledgementIsAccepted(t *testing.T) {
 	checkAccepted(t, d, d.postAsync(t, 12))
 }
 
-// TestAcks_LostLookupDelaysNoResult: the connection breaks while ingress looks for
-// the result of a request, and after the reply was lost.
+// TestAcks_LostLookupDelaysNoResult breaks the connection while ingress polls for a result whose
+// reply was lost.
 func TestAcks_LostLookupDelaysNoResult(t *testing.T) {
 	t.Parallel()
 	d, p := startBehindProxy(t)
-	looks := make(chan *nats.Msg, 64)
-	sub, err := d.nc.ChanSubscribe("$JS.API.STREAM.MSG.GET."+streams.Results, looks)
+	polls := make(chan *nats.Msg, 64)
+	sub, err := d.nc.ChanSubscribe("$JS.API.STREAM.MSG.GET."+streams.Results, polls)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer sub.Unsubscribe()
-	answered := make(chan response, 1)
+	responses := make(chan response, 1)
 	go func() {
 		a, err := d.post(t.Context(), "", "Prefer", "wait=20")
 		if err != nil {
 			t.Error(err)
 		}
-		answered <- a
+		responses <- a
 	}()
 	eventually.Succeeds(t, 20*time.Second, func() error {
 		if d.storedImages(t) == 0 {
@@ -148,7 +149,7 @@ func TestAcks_LostLookupDelaysNoResult(t *testing.T) {
 		return nil
 	})
 	p.HoldReplies(true)
-	<-looks
+	<-polls
 	image, err := d.js.Stream(t.Context(), streams.Images)
 	if err != nil {
 		t.Fatal(err)
@@ -170,9 +171,7 @@ func TestAcks_LostLookupDelaysNoResult(t *testing.T) {
 	}
 	p.Break()
 	p.HoldReplies(false)
-	if a := <-answered; a.status != http.StatusOK {
-		t.Errorf("got %d %+v %+v, want 200", a.status, a.result, a.problem)
-	}
+	checkResult(t, <-responses, job.ID)
 }
 
 func TestAcks_StoresLostImagesAgain(t *testing.T) {
@@ -197,17 +196,16 @@ func TestAcks_LostConnection(t *testing.T) {
 	checkAccepted(t, d, d.postAsync(t, 12))
 }
 
-// checkUnknown checks an answer that says that a job may have been accepted.
+// checkUnknown checks the response for a job that may have been accepted.
 func checkUnknown(t *testing.T, a response) {
 	t.Helper()
-	if a.status != 503 || a.problem.Code != v1.Unavailable {
-		t.Errorf("got %d %+v, want 503", a.status, a.problem)
+	checkResponse(t, "a job that may have been accepted", a, http.StatusServiceUnavailable, v1.Unavailable)
+	if a.problem.Job == "" {
+		t.Error("the problem has no ID")
 	}
-	if a.problem.Job == "" || a.header.Get("Location") != "/v1/images/"+a.problem.Job {
-		t.Errorf("the problem has the id %q and Location %q, want both", a.problem.Job, a.header.Get("Location"))
-	}
-	if !strings.Contains(a.problem.Detail, "may have been accepted") {
-		t.Errorf("the detail is %q, want that the image may have been accepted", a.problem.Detail)
+	checkLocation(t, a.header, "/v1/images/"+a.problem.Job)
+	if want := "may have been accepted"; !strings.Contains(a.problem.Detail, want) {
+		t.Errorf("the detail is %q, want %q", a.problem.Detail, want)
 	}
 }
 
@@ -215,9 +213,9 @@ func TestAcks_UnknownHasTheIDOfTheJob(t *testing.T) {
 	t.Parallel()
 	d, p := startBehindProxy(t)
 	p.HoldReplies(true)
-	answers := d.postAsync(t, 12)
+	responses := d.postAsync(t, 12)
 	p.HoldReplies(false)
-	for _, a := range answers {
+	for _, a := range responses {
 		checkUnknown(t, a)
 		if !d.isStored(t, a.problem.Job) {
 			t.Errorf("job %s is not stored", a.problem.Job)
@@ -242,14 +240,14 @@ func TestAcks_RetryWithAKeyIsTheSameJob(t *testing.T) {
 			t.Errorf("got %d %+v, want 202", a.status, a.problem)
 		}
 	}
-	d.postAsync(t, 3, "Idempotency-Key", "k2") // as a client that has lost its answer does
+	d.postAsync(t, 3, "Idempotency-Key", "k2") // like a client that has lost its response
 	if n := d.storedImages(t); n != 2 {
 		t.Errorf("%d images are stored, want one for each of two keys", n)
 	}
 }
 
-// TestAcks_WaitingClientGetsItsResult: the acknowledgement is lost, and a
-// worker processes the image all the same.
+// TestAcks_WaitingClientGetsItsResult covers an image that a worker processes although its
+// acknowledgement is lost.
 func TestAcks_WaitingClientGetsItsResult(t *testing.T) {
 	t.Parallel()
 	d, p := startBehindProxy(t)
@@ -257,9 +255,7 @@ func TestAcks_WaitingClientGetsItsResult(t *testing.T) {
 	time.AfterFunc(7*time.Second, func() { p.HoldReplies(false) })
 	waiting := d.postLater("")
 	id := d.storeResult(t, d.nextImage(t), true)
-	if a := <-waiting; a.status != 200 || a.result.ID != id {
-		t.Errorf("got %d %+v %+v, want the result of job %s", a.status, a.result, a.problem, id)
-	}
+	checkResult(t, <-waiting, id)
 }
 
 func TestAcks_FullStreamIsRejected(t *testing.T) {
@@ -269,17 +265,18 @@ func TestAcks_FullStreamIsRejected(t *testing.T) {
 	d.postAsync(t, 1)
 	start := time.Now()
 	for _, a := range d.postAsync(t, 3) {
-		if a.status != 429 || a.problem.Job != "" {
-			t.Errorf("got %d %+v, want 429 without a job", a.status, a.problem)
+		checkResponse(t, "a full stream", a, http.StatusTooManyRequests, v1.Overloaded)
+		if a.problem.Job != "" {
+			t.Errorf("the problem has the ID %s, want none", a.problem.Job)
 		}
 	}
-	if took := time.Since(start); took > 3*time.Second {
-		t.Errorf("a certain rejection took %v", took)
+	if elapsed := time.Since(start); elapsed > 3*time.Second {
+		t.Errorf("the rejection took %v, want no retries", elapsed)
 	}
 }
 
-// TestAcks_FrameIsOneJob: the acknowledgement of a frame stays away for longer
-// than one submission tries.
+// TestAcks_FrameIsOneJob delays the acknowledgement of a frame for longer than the retries of one
+// submission.
 func TestAcks_FrameIsOneJob(t *testing.T) {
 	t.Parallel()
 	d, p := startBehindProxy(t)
@@ -291,9 +288,8 @@ func TestAcks_FrameIsOneJob(t *testing.T) {
 	p.HoldReplies(false)
 	id := d.storeResult(t, m, false)
 	var a v1.FrameOutcome
-	if c.read(t, &a); a.Status != v1.Done || a.Result.ID != id {
-		t.Errorf("got %+v, want the result of job %s", a, id)
-	}
+	c.read(t, &a)
+	checkDone(t, a, 0, id)
 	if n := d.storedImages(t); n != 0 {
 		t.Errorf("%d more images are stored, want none", n)
 	}

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// TestLookup_WithoutNATS: 503, as for what cannot be stored then.
+// TestLookup_WithoutNATS checks that look-ups get 503, like images that cannot be stored.
 func TestLookup_WithoutNATS(t *testing.T) {
 	d := start(t)
 	d.startWorkers(t, 2, 10)
@@ -27,8 +27,12 @@ func TestLookup_WithoutNATS(t *testing.T) {
 		}
 		body, err := io.ReadAll(res.Body)
 		res.Body.Close()
-		if err != nil || res.StatusCode != http.StatusServiceUnavailable || res.Header.Get("Retry-After") == "" {
-			t.Errorf("%s %s: %d %s, %v", method, path, res.StatusCode, body, err)
+		if err != nil {
+			t.Fatal(err)
 		}
+		if res.StatusCode != http.StatusServiceUnavailable {
+			t.Errorf("%s %s: got %d %s, want 503", method, path, res.StatusCode, body)
+		}
+		checkHasHeader(t, res.Header, "Retry-After")
 	}
 }

@@ -16,13 +16,13 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// startLookups answers for the results service that every job is running.
-func (d *instance) startLookups(t *testing.T) (asked chan struct{}) {
+// startLookups replies to look-ups as the results service: every job is running.
+func (d *instance) startLookups(t *testing.T) (requests chan struct{}) {
 	t.Helper()
-	asked = make(chan struct{}, 100)
+	requests = make(chan struct{}, 100)
 	sub, err := d.nc.Subscribe(subject.AllLookup(), func(m *nats.Msg) {
 		m.Respond([]byte(`{"id":"j1","pipeline":"text","status":"running"}`))
-		asked <- struct{}{}
+		requests <- struct{}{}
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -31,7 +31,7 @@ func (d *instance) startLookups(t *testing.T) (asked chan struct{}) {
 	if err := d.nc.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	return asked
+	return requests
 }
 
 func TestLimits_EventStreamsAndPolls(t *testing.T) {
@@ -48,14 +48,14 @@ func TestLimits_EventStreamsAndPolls(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			d := start(t, c.flag, "1", c.other, "10")
-			asked := d.startLookups(t)
+			requests := d.startLookups(t)
 			first := d.dialRaw(t, "127.0.0.1", "GET "+c.path+" HTTP/1.1\r\nHost: x\r\n\r\n")
-			<-asked
+			<-requests
 			get := func() (int, v1.Problem, string) {
 				client := http.Client{Timeout: 2 * time.Second}
 				res, err := client.Get(d.url + c.path)
 				if err != nil {
-					return 0, v1.Problem{}, "" // it waits
+					return 0, v1.Problem{}, "" // the request waits
 				}
 				defer res.Body.Close()
 				var p v1.Problem
@@ -64,7 +64,7 @@ func TestLimits_EventStreamsAndPolls(t *testing.T) {
 			}
 			status, p, after := get()
 			if status != http.StatusTooManyRequests {
-				t.Errorf("a second one got %d, want 429", status)
+				t.Errorf("a second request got %d, want 429", status)
 			}
 			if p.Code != v1.Overloaded {
 				t.Errorf("the code is %q, want %s", p.Code, v1.Overloaded)

@@ -16,7 +16,7 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// startDrawings answers for a worker that draws.
+// startDrawings replies to requests for drawn images as a worker.
 func (d *instance) startDrawings(t *testing.T, reply func(m *nats.Msg)) {
 	t.Helper()
 	sub, err := d.nc.Subscribe(subject.Draw(), reply)
@@ -29,7 +29,7 @@ func (d *instance) startDrawings(t *testing.T, reply func(m *nats.Msg)) {
 	t.Cleanup(func() { sub.Unsubscribe() })
 }
 
-// respondProblem replies with a problem as a service does.
+// respondProblem replies with a problem, like a NATS service.
 func respondProblem(t *testing.T, m *nats.Msg, p *v1.Problem, retryAfter string) {
 	t.Helper()
 	body, err := json.Marshal(p)
@@ -43,8 +43,7 @@ func respondProblem(t *testing.T, m *nats.Msg, p *v1.Problem, retryAfter string)
 	m.RespondMsg(&nats.Msg{Header: h, Data: body})
 }
 
-// checkNotDrawn checks the problem of a job that is done and whose image could
-// not be drawn.
+// checkNotDrawn checks the response when a job is done but its image was not drawn.
 func checkNotDrawn(t *testing.T, a response, code v1.Code, id string) {
 	t.Helper()
 	checkProblem(t, a.problem, code, id)
@@ -53,7 +52,7 @@ func checkNotDrawn(t *testing.T, a response, code v1.Code, id string) {
 		t.Errorf("Content-Location is %q, want %q", got, want)
 	}
 	if !strings.Contains(a.problem.Detail, "is done") {
-		t.Errorf("the detail %q does not say that the job is done", a.problem.Detail)
+		t.Errorf("the detail is %q, want that the job is done", a.problem.Detail)
 	}
 }
 
@@ -61,14 +60,14 @@ func TestDrawn_Response(t *testing.T) {
 	t.Parallel()
 	d := start(t)
 	d.startWorkers(t, 2, 10)
-	asked := make(chan []byte, 1)
+	requests := make(chan []byte, 1)
 	d.startDrawings(t, func(m *nats.Msg) {
-		asked <- bytes.Clone(m.Data)
+		requests <- bytes.Clone(m.Data)
 		first := nats.NewMsg(m.Reply)
 		first.Header.Set(v1.HeaderPiece, "0/2")
 		first.Data = []byte("drawn by ")
 		if _, err := d.nc.RequestMsg(first, 20*time.Second); err != nil {
-			t.Errorf("nobody asks for the second piece: %v", err)
+			t.Errorf("the second piece is not requested: %v", err)
 		}
 		m.RespondMsg(&nats.Msg{Header: nats.Header{v1.HeaderPiece: {"1/2"}}, Data: []byte("a worker")})
 	})
@@ -101,32 +100,35 @@ func TestDrawn_Response(t *testing.T) {
 	if got.Response == nil {
 		t.FailNow()
 	}
-	if got.StatusCode != http.StatusOK || got.body != "drawn by a worker" {
-		t.Errorf("got %d %q, want what the worker drew", got.StatusCode, got.body)
+	if got.StatusCode != http.StatusOK {
+		t.Errorf("the status is %d, want 200", got.StatusCode)
+	}
+	if want := "drawn by a worker"; got.body != want {
+		t.Errorf("got %q, want %q", got.body, want)
 	}
 	if kind := got.Header.Get("Content-Type"); kind != "image/jpeg" {
 		t.Errorf("the type is %q, want image/jpeg", kind)
 	}
 	if at := got.Header.Get("Content-Location"); at != "/v1/images/"+id {
-		t.Errorf("Content-Location is %q, want that of job %s", at, id)
+		t.Errorf("Content-Location is %q, want the address of job %s", at, id)
 	}
-	if len(asked) == 0 {
-		t.Fatal("no worker was asked to draw")
+	if len(requests) == 0 {
+		t.Fatal("no worker got a request")
 	}
-	request, file, err := v1.DecodeDrawRequest(<-asked)
+	request, file, err := v1.DecodeDrawRequest(<-requests)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if request.MediaType != "image/jpeg" {
-		t.Errorf("the worker is asked for %q, want image/jpeg", request.MediaType)
+		t.Errorf("the requested type is %q, want image/jpeg", request.MediaType)
 	}
 	if !bytes.Equal(file, smallImage()) {
 		t.Errorf("the worker gets %d bytes, want the image of the request", len(file))
 	}
 }
 
-// TestDrawn_ProblemHasTheAddressOfTheResult: the job is done, whatever becomes of the
-// drawing.
+// TestDrawn_ProblemHasTheAddressOfTheResult covers problems of the drawing, after which the job is still
+// done.
 func TestDrawn_ProblemHasTheAddressOfTheResult(t *testing.T) {
 	t.Parallel()
 	for code, retryAfter := range map[v1.Code]string{v1.Damaged: "", v1.Overloaded: "1", v1.TooSlow: "", v1.LaneDied: ""} {
@@ -134,7 +136,7 @@ func TestDrawn_ProblemHasTheAddressOfTheResult(t *testing.T) {
 			t.Parallel()
 			d := start(t)
 			d.startWorkers(t, 2, 10)
-			d.startDrawings(t, func(m *nats.Msg) { respondProblem(t, m, v1.NewProblem(code, "as ordered"), retryAfter) })
+			d.startDrawings(t, func(m *nats.Msg) { respondProblem(t, m, v1.NewProblem(code, "a test"), retryAfter) })
 			waiting := d.postLater("", "Accept", "image/png")
 			id := d.storeResult(t, d.nextImage(t), true)
 			a := <-waiting
@@ -160,7 +162,5 @@ func TestDrawn_RejectsWithoutAWorker(t *testing.T) {
 		t.Errorf("got %d, want 503", a.status)
 	}
 	checkNotDrawn(t, a, v1.NoWorker, id)
-	if a.header.Get("Retry-After") == "" {
-		t.Error("no Retry-After")
-	}
+	checkHasHeader(t, a.header, "Retry-After")
 }

@@ -16,7 +16,7 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// publishFetch has an image of a report fetched.
+// publishFetch publishes the message to fetch image n of a report.
 func (d *instance) publishFetch(t *testing.T, pipeline, report string, n, total int, url string) {
 	t.Helper()
 	body, err := json.Marshal(v1.Fetch{URL: url, Deadline: time.Now().Add(time.Hour)})
@@ -49,8 +49,8 @@ func (d *instance) awaitFetches(t *testing.T, n int) {
 	})
 }
 
-// checkNotBlocked has as many images as there are places fetched of a pipeline and
-// host that hold them up, and then one of another.
+// checkNotBlocked publishes as many images of a blocked pipeline or host as are fetched concurrently, and
+// then another image, which must be stored.
 func (d *instance) checkNotBlocked(t *testing.T, pipeline, held, free string) {
 	t.Helper()
 	for i := range 4 {

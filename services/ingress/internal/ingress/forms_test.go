@@ -17,13 +17,13 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// badFields are fields with a value that is wrong: who reads the field has a problem.
+// badFields are fields with an invalid value: a form that reads the field has a problem.
 var badFields = map[string]string{
 	"pipeline": "nosuch", "priority": "urgent", "callback": "ftp://client.example/", "key": strings.Repeat("k", 256),
 	"meta-site": strings.Repeat("x", 5000), "min_score": "2", "labels": ",", "top": "0", "note": "x",
 }
 
-// requestForms are the forms of a request with an image; each makes a body with one more field.
+// requestForms are the forms of a request with an image. Each creates a body with one more field.
 var requestForms = []struct {
 	name, path string
 	body       func(t *testing.T, field, value string) (contentType string, body []byte)
@@ -66,7 +66,7 @@ func multipartForm(t *testing.T, field, value string) (contentType string, body 
 	return m.FormDataContentType(), b.Bytes()
 }
 
-// jsonForm makes a JSON body. What has a type of its own in JSON has it.
+// jsonForm returns a JSON body with one more field.
 func jsonForm(t *testing.T, in map[string]any, field, value string) (contentType string, body []byte) {
 	t.Helper()
 	if meta, ok := strings.CutPrefix(field, "meta-"); ok {
@@ -81,8 +81,8 @@ func jsonForm(t *testing.T, in map[string]any, field, value string) (contentType
 	return "application/json", body
 }
 
-// TestForms_AcceptTheSameFields: each field that the documentation names is read, or refused, in
-// every form of request, with the same problem. The table of docs/api.md is what came out.
+// TestForms_AcceptTheSameFields checks that each documented field is read or rejected in every form of
+// request, with the same problem. The table of docs/api.md has the result.
 func TestForms_AcceptTheSameFields(t *testing.T) {
 	d := start(t, "--old-routes", "--callback-secrets", "whsec_"+base64.StdEncoding.EncodeToString(make([]byte, 32)))
 	d.startWorkers(t, 2, 1)
@@ -112,7 +112,7 @@ func TestForms_AcceptTheSameFields(t *testing.T) {
 		t.Fatalf("%s has no table between %s and %s", page, begin, end)
 	}
 	if written != table.String() {
-		t.Errorf("the table of %s is not what came out:\n%s", page, table.String())
+		t.Errorf("the table of %s differs from the result:\n%s", page, table.String())
 	}
 }
 

@@ -17,7 +17,7 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// expire ends a job as deadline-exceeded, with a problem that has no ID.
+// expire replies with the result deadline-exceeded for a job, with a problem that has no ID.
 func (d *instance) expire(t *testing.T, m jetstream.Msg) (id string) {
 	t.Helper()
 	job, err := subject.ParseImages(m.Subject())
@@ -34,24 +34,23 @@ func (d *instance) expire(t *testing.T, m jetstream.Msg) (id string) {
 	return job.ID
 }
 
+// checkProblem fails the test unless a problem has this code, this ID and a trace ID.
 func checkProblem(t *testing.T, p v1.Problem, code v1.Code, id string) {
 	t.Helper()
 	if p.Code != code {
 		t.Errorf("the problem is %+v, want %s", p, code)
 	}
 	if p.Job != id {
-		t.Errorf("the problem %s has the id %q, want %q", code, p.Job, id)
+		t.Errorf("the problem %s has the ID %q, want %q", code, p.Job, id)
 	}
 	if p.TraceID == "" {
-		t.Errorf("the problem %s has no trace id", code)
+		t.Errorf("the problem %s has no trace ID", code)
 	}
 }
 
 func checkLocation(t *testing.T, h http.Header, want string) {
 	t.Helper()
-	if got := h.Get("Location"); got != want {
-		t.Errorf("Location is %q, want %q", got, want)
-	}
+	checkHeader(t, h, "Location", want)
 }
 
 func TestProblem_PostHasTheID(t *testing.T) {
@@ -70,8 +69,7 @@ func TestProblem_PostHasTheID(t *testing.T) {
 	}
 }
 
-// TestProblem_RepeatedKeyHasTheID: the job of the key is known, and its state
-// cannot be read.
+// TestProblem_RepeatedKeyHasTheID repeats a key while the state of its job cannot be read.
 func TestProblem_RepeatedKeyHasTheID(t *testing.T) {
 	t.Parallel()
 	d := start(t)
@@ -128,8 +126,8 @@ func TestProblem_NATSHasTheID(t *testing.T) {
 	checkProblem(t, p, v1.DeadlineExceeded, id)
 }
 
-// TestProblem_FrameHasTheID: one frame ends with the outcome of its job,
-// the other one at the end of the time that a frame has.
+// TestProblem_FrameHasTheID covers a frame that ends with the outcome of its job, and a frame that ends by the
+// time limit of frames.
 func TestProblem_FrameHasTheID(t *testing.T) {
 	t.Parallel()
 	pipelines := filepath.Join(t.TempDir(), "pipelines.yaml")

@@ -1,5 +1,5 @@
-// Package ingress is the front door of the mesh: it runs the HTTP server and
-// the NATS endpoint, and stops taking before it stops answering.
+// Package ingress is the service that accepts images. It runs the HTTP server and the NATS
+// endpoint. When it stops, it rejects new requests first and finishes those in progress.
 package ingress
 
 import (
@@ -68,7 +68,7 @@ type Options struct {
 	drain           time.Duration
 }
 
-// Register makes flags of the options.
+// Register registers the flags of the options.
 func (o *Options) Register(fs *flag.FlagSet) {
 	o.limits = imagefile.DefaultLimits()
 	o.limits.Register(fs)
@@ -146,25 +146,25 @@ type service struct {
 	fetcher   *fetch.Fetcher
 	fetches   *reportfetch.Consumer
 	webhooks  *webhooks.Sender // nil without secrets
-	transport *http.Transport  // of callbacks
+	transport *http.Transport  // for webhooks
 	listener  net.Listener
 	api       *httpapi.API
 	server    *http.Server
 	// draining ends when the service is asked to stop.
 	draining context.Context //nolint:containedctx // the life of the service
 	drain    context.CancelFunc
-	// stopping ends what only waits, when the service stops.
+	// stopping ends when requests should stop waiting.
 	stopping    context.Context //nolint:containedctx // the life of the service
 	stopWaiting context.CancelFunc
 }
 
-// New listens; Run serves.
+// New returns the service, which listens already. Run serves requests.
 func New(p *run.Process, o Options) (run.Service, error) {
 	if allowed := p.Conn.MaxPayload() - streams.HeaderAllowance; o.limits.MaxBytes > min(allowed, streams.MaxMessage) {
 		return nil, fmt.Errorf("max-bytes: %d, but the NATS server takes messages of %d and the streams of %d", o.limits.MaxBytes, allowed, streams.MaxMessage)
 	}
 	if o.bodyMemory < o.limits.MaxBytes {
-		return nil, fmt.Errorf("body-memory: %d, which has no room for one picture of max-bytes, %d", o.bodyMemory, o.limits.MaxBytes)
+		return nil, fmt.Errorf("body-memory: %d, which has no room for one image of max-bytes, %d", o.bodyMemory, o.limits.MaxBytes)
 	}
 	if o.natsMemory < o.limits.MaxBytes {
 		return nil, fmt.Errorf("nats-memory: %d, which has no room for one image of max-bytes, %d", o.natsMemory, o.limits.MaxBytes)
@@ -244,9 +244,8 @@ func New(p *run.Process, o Options) (run.Service, error) {
 	s.server = &http.Server{
 		Handler:           s.api,
 		ReadHeaderTimeout: headerTimeout,
-		// Also of a body that no handler reads: net/http reads it before it
-		// answers, and would wait for ever. A handler that reads the body sets
-		// a limit of its own.
+		// ReadTimeout also limits bodies that no handler reads: net/http reads them before it responds, and
+		// would wait forever. Handlers that read a body set their own limit.
 		ReadTimeout:    headerTimeout + unreadBodyTimeout,
 		IdleTimeout:    2 * time.Minute,
 		MaxHeaderBytes: 32 << 10,
@@ -255,13 +254,13 @@ func New(p *run.Process, o Options) (run.Service, error) {
 	return s, nil
 }
 
-// headerTimeout is how long the header of a request may take to arrive.
+// headerTimeout is the time limit for the headers of a request.
 const headerTimeout = 10 * time.Second
 
-// unreadBodyTimeout is how long a body may take to arrive that no handler reads.
+// unreadBodyTimeout is the time limit for a body that no handler reads.
 const unreadBodyTimeout = 5 * time.Second
 
-// newWebClients makes what speaks to addresses that clients name.
+// newWebClients creates the clients for URLs that clients of the mesh send.
 func (s *service) newWebClients(p *run.Process, o Options) error {
 	guard := fetch.Config{MaxBytes: o.limits.MaxBytes, Timeout: fetch.Timeout, PerHost: o.fetchesPerHost}
 	var err error
@@ -281,7 +280,7 @@ func (s *service) newWebClients(p *run.Process, o Options) error {
 	return err
 }
 
-// webConfig is how clients reach the mesh.
+// webConfig describes how clients reach the mesh.
 type webConfig struct {
 	public  *url.URL
 	trusted []netip.Prefix
@@ -297,7 +296,7 @@ func (o *Options) webConfig() (w webConfig, err error) {
 	return w, nil
 }
 
-// parseNetworks reads networks that are separated by commas.
+// parseNetworks parses comma-separated networks.
 func parseNetworks(text string) ([]netip.Prefix, error) {
 	var out []netip.Prefix
 	for _, n := range splitList(text) {
@@ -310,17 +309,16 @@ func parseNetworks(text string) ([]netip.Prefix, error) {
 	return out, nil
 }
 
-// splitList reads what is separated by commas.
+// splitList splits a comma-separated list.
 func splitList(s string) []string {
 	return strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' })
 }
 
-// webhooksPerHost is how many of them go to one host.
+// webhooksPerHost is the maximum of concurrent webhooks to one host.
 const webhooksPerHost = 4
 
-// Run serves until ctx ends and the requests have found other replicas, then
-// takes no more requests and lets those that wait have their answers until hard
-// ends.
+// Run serves until ctx ends and the drain time is over. It then rejects new requests, and finishes those in
+// progress until hard ends.
 func (s *service) Run(ctx, hard context.Context) error {
 	watching, endWatch := context.WithCancel(context.WithoutCancel(ctx))
 	defer endWatch()
@@ -329,7 +327,7 @@ func (s *service) Run(ctx, hard context.Context) error {
 		s.admission.Run(watching)
 		return nil
 	})
-	// Work ends with ctx, or when this ends with an error.
+	// Background work ends with ctx, or when the server fails.
 	working, endWork := context.WithCancel(ctx)
 	defer endWork()
 	g.Go(func() error {
@@ -372,11 +370,10 @@ func (s *service) Run(ctx, hard context.Context) error {
 	return err
 }
 
-// storagePeriod is how often it is checked whether images can be stored.
+// storagePeriod is the interval of the checks whether images can be stored.
 const storagePeriod = 250 * time.Millisecond
 
-// awaitDrained returns after the time of the flag drain, or when hard ends or the
-// server has failed.
+// awaitDrained returns after the time of the flag drain, or when hard ends or the server has failed.
 func (s *service) awaitDrained(hard context.Context, failed <-chan struct{}) {
 	t := time.NewTimer(s.options.drain)
 	defer t.Stop()
@@ -388,10 +385,10 @@ func (s *service) awaitDrained(hard context.Context, failed <-chan struct{}) {
 }
 
 func (s *service) shutdown(hard context.Context) error {
-	// Others take the NATS requests from here on; those in hand, and those
-	// that the server sent before it knew, go on.
+	// Other instances get new NATS requests from here on. Requests in progress, and those already sent to
+	// this instance, continue.
 	err := s.process.Endpoints.Stop()
-	_ = s.process.Conn.FlushTimeout(time.Second) // without a server there are none
+	_ = s.process.Conn.FlushTimeout(time.Second) // fails only without a server, and then there are no requests
 	s.stopWaiting()
 	if shutErr := s.server.Shutdown(hard); shutErr != nil {
 		err = errors.Join(err, fmt.Errorf("stop the HTTP server: %w", shutErr), s.server.Close())

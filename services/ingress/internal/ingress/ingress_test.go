@@ -35,17 +35,17 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreTopFunction("net/http.(*persistConn).writeLoop"))
 }
 
-// instance is a whole ingress against a real server, with the workers played by
-// the test: it says what they are and stores their answers.
+// instance is a running ingress with a real server. The test replies to status requests as the
+// workers, and stores results as they do.
 type instance struct {
 	url string
 	nc  *nats.Conn
 	js  jetstream.JetStream
-	// stop is what a signal does; the end of the test waits for it.
+	// stop stops ingress as a signal does. The end of the test waits for it.
 	stop context.CancelFunc
 	srv  *bustest.Server
 	log  *logBuffer
-	// stopResults ends the results service that workers started.
+	// stopResults ends the results service that startWorkers has started.
 	stopResults func()
 }
 
@@ -129,8 +129,8 @@ func startAt(t *testing.T, s *bustest.Server, url string, args ...string) *insta
 	return d
 }
 
-// startWorkers answers for detect, classify and results: lanes of each, and what a picture
-// takes them.
+// startWorkers replies to status requests as detect, classify and results, with this number of
+// lanes and this service time.
 func (d *instance) startWorkers(t *testing.T, lanes int, serviceMS float64) {
 	t.Helper()
 	for _, stage := range []string{"detect", "classify"} {
@@ -149,7 +149,7 @@ func (d *instance) startWorkers(t *testing.T, lanes int, serviceMS float64) {
 	d.stopResults = d.startResults(t)
 }
 
-// startResults answers for the results service until the returned function is
+// startResults replies to status requests as the results service until the returned function is
 // called, or the test ends.
 func (d *instance) startResults(t *testing.T) (stop func()) {
 	t.Helper()
@@ -165,7 +165,7 @@ func (d *instance) startResults(t *testing.T) (stop func()) {
 	return stop
 }
 
-// updateImagesStream changes the stream of the pictures.
+// updateImagesStream changes the configuration of the stream IMAGES.
 func (d *instance) updateImagesStream(t *testing.T, change func(*jetstream.StreamConfig)) {
 	t.Helper()
 	s, err := d.js.Stream(t.Context(), streams.Images)
@@ -179,7 +179,7 @@ func (d *instance) updateImagesStream(t *testing.T, change func(*jetstream.Strea
 	}
 }
 
-// nextImage takes a picture as detect would.
+// nextImage receives the next message of IMAGES, as detect does.
 func (d *instance) nextImage(t *testing.T) jetstream.Msg {
 	t.Helper()
 	c, err := d.js.Consumer(context.Background(), streams.Images, streams.WorkConsumer(subject.Detect, "text", subject.Interactive))
@@ -193,7 +193,7 @@ func (d *instance) nextImage(t *testing.T) jetstream.Msg {
 	return m
 }
 
-// storeResult stores the answer of a job, and replies if asked to.
+// storeResult stores the result of a job, and sends the reply if reply is true. It returns the ID of the job.
 func (d *instance) storeResult(t *testing.T, m jetstream.Msg, reply bool) string {
 	t.Helper()
 	job, err := subject.ParseImages(m.Subject())
@@ -278,6 +278,43 @@ func (d *instance) postLater(query string, header ...string) <-chan response {
 	return c
 }
 
+// checkResponse fails the test unless the response has this status, and this code in its problem;
+// "" means no problem.
+func checkResponse(t *testing.T, name string, a response, status int, code v1.Code) {
+	t.Helper()
+	if a.status != status {
+		t.Errorf("%s: got %d %+v, want %d", name, a.status, a.problem, status)
+	}
+	if a.problem.Code != code {
+		t.Errorf("%s: the code is %q, want %q", name, a.problem.Code, code)
+	}
+}
+
+// checkResult fails the test unless the response is the result of this job.
+func checkResult(t *testing.T, a response, id string) {
+	t.Helper()
+	checkResponse(t, "job "+id, a, http.StatusOK, "")
+	if a.result.ID != id {
+		t.Errorf("got the result of job %q, want %s", a.result.ID, id)
+	}
+}
+
+// checkHeader fails the test unless a header has this value.
+func checkHeader(t *testing.T, h http.Header, name, want string) {
+	t.Helper()
+	if got := h.Get(name); got != want {
+		t.Errorf("%s is %q, want %q", name, got, want)
+	}
+}
+
+// checkHasHeader fails the test unless a header is set.
+func checkHasHeader(t *testing.T, h http.Header, name string) {
+	t.Helper()
+	if h.Get(name) == "" {
+		t.Errorf("the response has no %s", name)
+	}
+}
+
 func TestPost_ReceivesItsOwnResult(t *testing.T) {
 	d := start(t)
 	d.startWorkers(t, 2, 10)
@@ -285,16 +322,12 @@ func TestPost_ReceivesItsOwnResult(t *testing.T) {
 	first := d.nextImage(t)
 	two := d.postLater("")
 	second := d.nextImage(t)
-	// In the other order, each twice: a second reply is nobody's.
+	// Replies in the reverse order. A second reply is ignored.
 	idTwo := d.storeResult(t, second, true)
 	d.reply(t, second.Headers().Get(v1.HeaderReply), []byte("again"))
-	if a := <-two; a.status != 200 || a.result.ID != idTwo {
-		t.Errorf("got %+v, want job %s", a, idTwo)
-	}
+	checkResult(t, <-two, idTwo)
 	idOne := d.storeResult(t, first, true)
-	if a := <-one; a.status != 200 || a.result.ID != idOne {
-		t.Errorf("got %+v, want job %s", a, idOne)
-	}
+	checkResult(t, <-one, idOne)
 }
 
 func TestPost_FindsTheResultOfALostReply(t *testing.T) {
@@ -302,24 +335,23 @@ func TestPost_FindsTheResultOfALostReply(t *testing.T) {
 	d.startWorkers(t, 2, 10)
 	waiting := d.postLater("")
 	id := d.storeResult(t, d.nextImage(t), false)
-	if a := <-waiting; a.status != 200 || a.result.ID != id {
-		t.Errorf("got %+v, want the stored answer of %s", a, id)
-	}
+	checkResult(t, <-waiting, id)
 }
 
 func TestPost_WaitEnds(t *testing.T) {
 	d := start(t)
 	d.startWorkers(t, 2, 10)
 	a := d.mustPost(t, "", "Prefer", "wait=0")
-	if a.status != http.StatusAccepted || a.header.Get("Location") != "/v1/images/"+a.result.ID || a.header.Get("Retry-After") == "" || a.header.Get("Preference-Applied") != "wait=0" {
-		t.Errorf("got %+v", a)
-	}
+	checkResponse(t, "no result in time", a, http.StatusAccepted, "")
+	checkHeader(t, a.header, "Location", "/v1/images/"+a.result.ID)
+	checkHeader(t, a.header, "Preference-Applied", "wait=0")
+	checkHasHeader(t, a.header, "Retry-After")
 }
 
-// TestPost_CancelsTheJobWhenTheClientDisconnects: nobody else knows the name of its job, so that it is
-// cancelled; unless a key stands for it.
+// TestPost_CancelsTheJobWhenTheClientDisconnects checks that a job with a key is not cancelled, because
+// another request can get its result.
 func TestPost_CancelsTheJobWhenTheClientDisconnects(t *testing.T) {
-	for name, noAck := range map[string]bool{"while it waits": false, "before its picture is known to be stored": true} {
+	for name, noAck := range map[string]bool{"during the wait": false, "before the acknowledgement": true} {
 		t.Run(name, func(t *testing.T) {
 			d := start(t)
 			d.startWorkers(t, 2, 10)
@@ -334,50 +366,51 @@ func TestPost_CancelsTheJobWhenTheClientDisconnects(t *testing.T) {
 			d.postAndDisconnect(t, "Idempotency-Key", "k")
 			id := d.postAndDisconnect(t)
 			m, err := cancels.NextMsg(20 * time.Second)
-			if err != nil || m.Subject != subject.Cancel(id) {
-				t.Fatalf("got %v, %v, want the cancelling of %s and of no other", m, err, id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := subject.Cancel(id); m.Subject != want {
+				t.Fatalf("got a request on %s, want %s only", m.Subject, want)
 			}
 			m.Respond([]byte("{}"))
 		})
 	}
 }
 
-// postAndDisconnect posts a picture, is gone once its job is stored, and gives the job.
+// postAndDisconnect posts an image, disconnects when its job is stored, and returns the ID of the job.
 func (d *instance) postAndDisconnect(t *testing.T, header ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	gone := make(chan error, 1)
+	ended := make(chan error, 1)
 	go func() {
 		_, err := d.post(ctx, "", header...)
-		gone <- err
+		ended <- err
 	}()
 	job, err := subject.ParseImages(d.nextImage(t).Subject())
 	if err != nil {
 		t.Fatal(err)
 	}
 	cancel()
-	if err := <-gone; err == nil {
-		t.Error("the request did not end")
+	if err := <-ended; err == nil {
+		t.Error("the request has a response")
 	}
 	return job.ID
 }
 
-// TestPost_RespondAsyncAndWait: together they ask for the answer if it is there in
-// time (RFC 7240, section 4.3).
+// TestPost_RespondAsyncAndWait uses both preferences, which request the result if it is available within the
+// wait (RFC 7240, section 4.3).
 func TestPost_RespondAsyncAndWait(t *testing.T) {
 	d := start(t)
 	d.startWorkers(t, 2, 10)
 	waiting := d.postLater("", "Prefer", "respond-async, wait=20")
 	id := d.storeResult(t, d.nextImage(t), true)
-	if a := <-waiting; a.status != http.StatusOK || a.result.ID != id || a.header.Get("Preference-Applied") != "respond-async, wait=20" {
-		t.Errorf("answered in time: %+v", a)
-	}
-	if a := d.mustPost(t, "", "Prefer", "respond-async, wait=1"); a.status != http.StatusAccepted {
-		t.Errorf("not answered: %+v", a)
-	}
+	a := <-waiting
+	checkResult(t, a, id)
+	checkHeader(t, a.header, "Preference-Applied", "respond-async, wait=20")
+	checkResponse(t, "no result in time", d.mustPost(t, "", "Prefer", "respond-async, wait=1"), http.StatusAccepted, "")
 }
 
-// TestTyocr_TimesOut has the words that its clients know.
+// TestTyocr_TimesOut checks the text that its clients expect.
 func TestTyocr_TimesOut(t *testing.T) {
 	d := start(t, "--old-routes", "--wait", "200ms")
 	d.startWorkers(t, 2, 10)
@@ -387,19 +420,25 @@ func TestTyocr_TimesOut(t *testing.T) {
 	}
 	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
-	if err != nil || res.StatusCode != http.StatusOK || string(bytes.TrimSpace(body)) != `{"sign":-1,"text":"time out"}` {
-		t.Errorf("got %d %s, %v", res.StatusCode, body, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res.StatusCode != http.StatusOK {
+		t.Errorf("the status is %d, want 200", res.StatusCode)
+	}
+	if got, want := string(bytes.TrimSpace(body)), `{"sign":-1,"text":"time out"}`; got != want {
+		t.Errorf("got %s, want %s", got, want)
 	}
 }
 
-// TestStop_EndsLongPollsAndEventStreams: the client gets the state and asks another
+// TestStop_EndsLongPollsAndEventStreams checks that clients get the state, so that they can use another
 // instance.
 func TestStop_EndsLongPollsAndEventStreams(t *testing.T) {
 	d := start(t)
-	asked := make(chan struct{}, 10)
+	lookups := make(chan struct{}, 10)
 	sub, err := d.nc.Subscribe(subject.AllLookup(), func(m *nats.Msg) {
 		m.Respond([]byte(`{"id":"j1","pipeline":"text","status":"running"}`))
-		asked <- struct{}{}
+		lookups <- struct{}{}
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -420,37 +459,40 @@ func TestStop_EndsLongPollsAndEventStreams(t *testing.T) {
 			body, err := io.ReadAll(res.Body)
 			got <- fmt.Sprint(res.StatusCode, " ", string(body), err)
 		}()
-		<-asked
+		<-lookups
 	}
 	d.stop()
 	for range 2 {
 		select {
 		case s := <-got:
-			if !strings.HasPrefix(s, "200 ") || !strings.Contains(s, "running") {
-				t.Errorf("got %s", s)
+			if !strings.HasPrefix(s, "200 ") {
+				t.Errorf("got %s, want 200", s)
+			}
+			if !strings.Contains(s, "running") {
+				t.Errorf("got %s, want the state running", s)
 			}
 		case <-time.After(20 * time.Second):
-			t.Fatal("a request goes on")
+			t.Fatal("a request has not ended")
 		}
 	}
 }
 
 func TestPost_RejectsWithoutAWorker(t *testing.T) {
 	d := start(t)
-	if a := d.mustPost(t, ""); a.status != 503 || a.problem.Code != v1.NoWorker || a.header.Get("Retry-After") == "" {
-		t.Errorf("without workers: %+v", a)
-	}
+	a := d.mustPost(t, "")
+	checkResponse(t, "without workers", a, http.StatusServiceUnavailable, v1.NoWorker)
+	checkHasHeader(t, a.header, "Retry-After")
 	d.startWorkers(t, 2, 10)
-	if a := d.mustPost(t, "?pipeline=faces"); a.problem.Code != v1.NoWorker || !bytes.Contains([]byte(a.problem.Detail), []byte("no such cascade")) {
-		t.Errorf("a pipeline that is not loaded: %+v", a.problem)
+	a = d.mustPost(t, "?pipeline=faces")
+	checkResponse(t, "a pipeline that is not loaded", a, http.StatusServiceUnavailable, v1.NoWorker)
+	if want := "no such cascade"; !strings.Contains(a.problem.Detail, want) {
+		t.Errorf("the detail is %q, want %q", a.problem.Detail, want)
 	}
-	// The others are asked again before a refusal, so that this needs no wait.
-	if a := d.mustPost(t, "", "Prefer", "respond-async"); a.status != http.StatusAccepted {
-		t.Errorf("a pipeline that is: %+v", a)
-	}
+	// Ingress reads the status again before it rejects, so that this needs no wait.
+	checkResponse(t, "a loaded pipeline", d.mustPost(t, "", "Prefer", "respond-async"), http.StatusAccepted, "")
 }
 
-// TestPost_RejectsWhenTheBacklogIsTooLong: 200 pictures of a second each for two lanes.
+// TestPost_RejectsWhenTheBacklogIsTooLong has a backlog of 200 images of one second each for two lanes.
 func TestPost_RejectsWhenTheBacklogIsTooLong(t *testing.T) {
 	d := start(t)
 	d.startWorkers(t, 2, 1000)
@@ -461,17 +503,17 @@ func TestPost_RejectsWhenTheBacklogIsTooLong(t *testing.T) {
 	}
 	eventually.Succeeds(t, 20*time.Second, func() error {
 		a := d.mustPost(t, "", "Prefer", "respond-async")
-		// 100 s of work, of which 15 s may be waited for, once the backlog is
-		// read after the last of them.
+		// 100 s of work, and a maximum wait of 15 s, once all of the backlog is read.
 		n, _ := strconv.Atoi(a.header.Get("Retry-After"))
-		if a.status != http.StatusTooManyRequests || a.problem.Code != v1.Overloaded || n < 85 {
-			return fmt.Errorf("got %+v, want 429 with a Retry-After of at least 85 s", a)
+		if a.problem.Code != v1.Overloaded {
+			return fmt.Errorf("got %+v, want %s", a, v1.Overloaded)
+		}
+		if n < 85 {
+			return fmt.Errorf("Retry-After is %d s, want at least 85 s", n)
 		}
 		return nil
 	})
-	if a := d.mustPost(t, "?priority=bulk", "Prefer", "respond-async"); a.status != http.StatusAccepted {
-		t.Errorf("bulk may wait longer: %+v", a)
-	}
+	checkResponse(t, "a bulk job", d.mustPost(t, "?priority=bulk", "Prefer", "respond-async"), http.StatusAccepted, "")
 }
 
 func TestPost_RejectsWhenTheStreamIsFull(t *testing.T) {
@@ -479,9 +521,9 @@ func TestPost_RejectsWhenTheStreamIsFull(t *testing.T) {
 	d.startWorkers(t, 2, 10)
 	d.updateImagesStream(t, func(c *jetstream.StreamConfig) { c.MaxMsgs = 1 })
 	d.mustPost(t, "", "Prefer", "respond-async")
-	if a := d.mustPost(t, "", "Prefer", "respond-async"); a.status != http.StatusTooManyRequests || a.header.Get("Retry-After") == "" {
-		t.Errorf("got %+v", a)
-	}
+	a := d.mustPost(t, "", "Prefer", "respond-async")
+	checkResponse(t, "a full stream", a, http.StatusTooManyRequests, v1.Overloaded)
+	checkHasHeader(t, a.header, "Retry-After")
 }
 
 func TestNATS_LimitsConcurrentRequests(t *testing.T) {
@@ -494,15 +536,20 @@ func TestNATS_LimitsConcurrentRequests(t *testing.T) {
 	if err := d.nc.PublishRequest(subject.Analyze("text"), first.Subject, smallImage()); err != nil {
 		t.Fatal(err)
 	}
-	m := d.nextImage(t) // the first waits now
+	m := d.nextImage(t) // the first request waits for its result
 	res, err := d.nc.Request(subject.Analyze("text"), smallImage(), 20*time.Second)
-	if err != nil || res.Header.Get("Nats-Service-Error-Code") != "429" || res.Header.Get("Retry-After") == "" {
-		t.Errorf("got %v %v", res, err)
+	if err != nil {
+		t.Fatal(err)
 	}
+	checkHeader(t, http.Header(res.Header), "Nats-Service-Error-Code", "429")
+	checkHasHeader(t, http.Header(res.Header), "Retry-After")
 	id := d.storeResult(t, m, true)
 	got, err := first.NextMsg(20 * time.Second)
-	if err != nil || !bytes.Contains(got.Data, []byte(id)) {
-		t.Errorf("the first: %v %v", got, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(got.Data, []byte(id)) {
+		t.Errorf("the first request got %s, want the result of %s", got.Data, id)
 	}
 }
 
@@ -514,8 +561,8 @@ func TestNew_RejectsLimitsThatDoNotFit(t *testing.T) {
 			Name: "ingress", Flags: options.Register,
 			New: func(p *run.Process) (run.Service, error) { return New(p, options) },
 		}, []string{"--nats", s.URL, "--http", "127.0.0.1:0", "--" + flag, value}, func(string) string { return "" }, io.Discard)
-		if err == nil || !strings.Contains(err.Error(), flag+": "+value) {
-			t.Errorf("--%s %s: got %v", flag, value, err)
+		if want := flag + ": " + value; err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("--%s %s: got %v, want an error with %q", flag, value, err, want)
 		}
 	}
 }

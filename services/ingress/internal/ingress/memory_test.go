@@ -3,6 +3,7 @@ package ingress
 import (
 	"bufio"
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"mime/multipart"
@@ -20,7 +21,7 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// dialRaw opens a connection from an address of this machine, and sends text.
+// dialRaw opens a connection from a local address, and sends text.
 func (d *instance) dialRaw(t *testing.T, from, text string) net.Conn {
 	t.Helper()
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
@@ -36,11 +37,9 @@ func (d *instance) dialRaw(t *testing.T, from, text string) net.Conn {
 }
 
 // checkAccepted posts an image and checks that it is accepted.
-func (d *instance) checkAccepted(t *testing.T, what string) {
+func (d *instance) checkAccepted(t *testing.T, name string) {
 	t.Helper()
-	if a := d.mustPost(t, "", "Prefer", "respond-async"); a.status != http.StatusAccepted {
-		t.Errorf("%s: an image got %d %+v", what, a.status, a.problem)
-	}
+	checkResponse(t, name, d.mustPost(t, "", "Prefer", "respond-async"), http.StatusAccepted, "")
 }
 
 func TestMemory_IdleBodiesReserveNone(t *testing.T) {
@@ -59,11 +58,11 @@ func TestMemory_IdleBodiesReserveNone(t *testing.T) {
 		}
 	}
 	time.Sleep(200 * time.Millisecond) // until they are read
-	d.checkAccepted(t, "beside 160 uploads that wait")
+	d.checkAccepted(t, "an image, with 160 idle requests open")
 }
 
-// TestMemory_ChunkedFormsOfManyClients: 40 forms of 19 kB, all of which have
-// arrived in part before one is complete.
+// TestMemory_ChunkedFormsOfManyClients sends 40 forms of 19 kB, all of which arrive in part before one is
+// complete.
 func TestMemory_ChunkedFormsOfManyClients(t *testing.T) {
 	t.Parallel()
 	d := start(t)
@@ -125,7 +124,7 @@ func TestMemory_OneClientCannotReserveAll(t *testing.T) {
 	d.startWorkers(t, 2, 10)
 	head := "POST /v1/images HTTP/1.1\r\nHost: x\r\nContent-Length: 8388608\r\n\r\n"
 	greedy := d.dialRaw(t, "127.0.0.2", head)
-	if _, err := greedy.Write(make([]byte, 5*mib)); err != nil { // it has 8 MiB then
+	if _, err := greedy.Write(make([]byte, 5*mib)); err != nil { // reserves 8 MiB
 		t.Fatal(err)
 	}
 	time.Sleep(500 * time.Millisecond) // until it is read
@@ -136,14 +135,20 @@ func TestMemory_OneClientCannotReserveAll(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer res.Body.Close()
-	if body, _ := io.ReadAll(res.Body); res.StatusCode != http.StatusTooManyRequests || !bytes.Contains(body, []byte("this client")) {
-		t.Errorf("more of the same client got %d %s", res.StatusCode, body)
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
 	}
-	d.checkAccepted(t, "another client")
+	if res.StatusCode != http.StatusTooManyRequests {
+		t.Errorf("another request of the same client: got %d %s, want 429", res.StatusCode, body)
+	}
+	if !bytes.Contains(body, []byte("this client")) {
+		t.Errorf("the problem is %s, want the limit of this client", body)
+	}
+	d.checkAccepted(t, "an image of another client")
 }
 
-// TestMemory_FramesBlockNoImages: frames that have begun wait, and hold what has
-// arrived of them.
+// TestMemory_FramesBlockNoImages has frames that have arrived in part, which keep their memory.
 func TestMemory_FramesBlockNoImages(t *testing.T) {
 	t.Parallel()
 	d := start(t, "--body-memory", "8388608")
@@ -159,7 +164,7 @@ func TestMemory_FramesBlockNoImages(t *testing.T) {
 		}
 	}
 	time.Sleep(200 * time.Millisecond) // until they are read
-	d.checkAccepted(t, "beside frames that have begun")
+	d.checkAccepted(t, "an image, with incomplete frames")
 }
 
 func TestMemory_FetchedImagesAreCounted(t *testing.T) {
@@ -182,13 +187,19 @@ func TestMemory_FetchedImagesAreCounted(t *testing.T) {
 	time.Sleep(300 * time.Millisecond) // until it is read
 	code, _, err := d.postURL(t.Context(), startImageHost(t, func(*http.Request) bool { return true }))
 	close(end)
-	if err != nil || code != http.StatusTooManyRequests {
-		t.Errorf("a second one meanwhile: %d, %v", code, err)
+	if err != nil {
+		t.Error(err)
+	}
+	if code != http.StatusTooManyRequests {
+		t.Errorf("an image during the first fetch: got %d, want 429", code)
 	}
 	<-first
 	code, _, err = d.postURL(t.Context(), startImageHost(t, func(*http.Request) bool { return true }))
-	if err != nil || code != http.StatusAccepted {
-		t.Errorf("a third one afterwards: %d, %v", code, err)
+	if err != nil {
+		t.Error(err)
+	}
+	if code != http.StatusAccepted {
+		t.Errorf("an image after the first fetch: got %d, want 202", code)
 	}
 }
 
@@ -204,10 +215,10 @@ func TestMemory_LimitsNATSRequests(t *testing.T) {
 	if err := d.nc.PublishRequest(subject.Analyze("text"), first.Subject, large); err != nil {
 		t.Fatal(err)
 	}
-	m := d.nextImage(t) // the first waits now
+	m := d.nextImage(t) // the first request waits for its result
 	res, err := d.nc.Request(subject.Analyze("text"), append(smallImage(), make([]byte, 1000)...), 20*time.Second)
 	if err != nil {
-		t.Fatalf("a request above the bound: %v", err)
+		t.Fatalf("a request over the limit: %v", err)
 	}
 	if code := res.Header.Get("Nats-Service-Error-Code"); code != "429" {
 		t.Errorf("got the code %q, want 429", code)
@@ -216,8 +227,12 @@ func TestMemory_LimitsNATSRequests(t *testing.T) {
 		t.Errorf("got Retry-After %q, want 1", after)
 	}
 	id := d.storeResult(t, m, true)
-	if got, err := first.NextMsg(20 * time.Second); err != nil || !bytes.Contains(got.Data, []byte(id)) {
-		t.Errorf("the first: %v, %v", got, err)
+	got, err := first.NextMsg(20 * time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(got.Data, []byte(id)) {
+		t.Errorf("the first request got %s, want the result of %s", got.Data, id)
 	}
 }
 
@@ -233,14 +248,23 @@ func TestMemory_RejectsASlowBody(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer res.Body.Close()
-	body, _ := io.ReadAll(res.Body)
-	if res.StatusCode != http.StatusBadRequest || !bytes.Contains(body, []byte(v1.TruncatedBody)) {
-		t.Errorf("got %d %s, want %s", res.StatusCode, body, v1.TruncatedBody)
+	var p v1.Problem
+	if err := json.NewDecoder(res.Body).Decode(&p); err != nil {
+		t.Fatal(err)
 	}
-	if took := time.Since(start); took < 14*time.Second {
-		t.Errorf("rejected after %v, want 15 s of grace and window", took)
+	if res.StatusCode != http.StatusBadRequest {
+		t.Errorf("got %d, want 400", res.StatusCode)
 	}
-	if !strings.Contains(d.log.text(), "body-timeout no longer has an effect") {
-		t.Error("no line says that the flag has no effect")
+	if p.Code != v1.TruncatedBody {
+		t.Errorf("the code is %s, want %s", p.Code, v1.TruncatedBody)
+	}
+	if want := "use a faster connection, or send a smaller image"; !strings.Contains(p.Detail, want) {
+		t.Errorf("the detail is %q, want %q", p.Detail, want)
+	}
+	if elapsed := time.Since(start); elapsed < 14*time.Second {
+		t.Errorf("rejected after %v, want 15 s of grace and window", elapsed)
+	}
+	if want := "body-timeout no longer has an effect"; !strings.Contains(d.log.text(), want) {
+		t.Errorf("the log has no line %q", want)
 	}
 }

@@ -20,7 +20,7 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/bustest"
 )
 
-// ready returns the answer of /readyz.
+// ready returns the response of /readyz.
 func (d *instance) ready(t *testing.T) (status int, body string) {
 	t.Helper()
 	res, err := http.Get("http://" + d.log.admin() + "/readyz")
@@ -62,8 +62,8 @@ func (d *instance) pipelines(t *testing.T) v1.Pipelines {
 	return p
 }
 
-// readyWithin is how long ready may take to be taken back or given again. It
-// has room for a busy machine: the looks themselves take five seconds.
+// readyWithin is the time limit for /readyz to change. The polls take five seconds; the rest is for a busy
+// machine.
 const readyWithin = 8 * time.Second
 
 func TestReady_NotReadyWithoutNATS(t *testing.T) {
@@ -74,7 +74,7 @@ func TestReady_NotReadyWithoutNATS(t *testing.T) {
 	d.startWorkers(t, 2, 1)
 	d.awaitServed(t)
 	d.awaitReady(t, http.StatusOK, readyWithin)
-	// A connection that hangs, and then one that is gone.
+	// A connection that hangs, and then one that is broken.
 	p.HoldReplies(true)
 	if body := d.awaitReady(t, http.StatusServiceUnavailable, readyWithin); !strings.Contains(body, "IMAGES") {
 		t.Errorf("the reason is %q, want that IMAGES is not read", body)
@@ -89,7 +89,7 @@ func TestReady_NotReadyWithoutNATS(t *testing.T) {
 	})
 	eventually.Succeeds(t, readyWithin, func() error {
 		if d.pipelines(t).Pipelines[0].Ready {
-			return errors.New("a pipeline is ready by an old status")
+			return errors.New("a pipeline is ready because of an old status")
 		}
 		return nil
 	})
@@ -99,7 +99,7 @@ func TestReady_NotReadyWithoutNATS(t *testing.T) {
 	d.awaitServed(t)
 	for line, want := range map[string]int{`"msg":"not ready"`: 1, `"msg":"ready"`: 2} {
 		if n := strings.Count(d.log.text(), line); n != want {
-			t.Errorf("%d lines say %s, want %d", n, line, want)
+			t.Errorf("%d lines have %s, want %d", n, line, want)
 		}
 	}
 }
@@ -116,7 +116,7 @@ func TestReady_NotReadyWithoutTheImagesStream(t *testing.T) {
 		t.Fatal(err)
 	}
 	if body := d.awaitReady(t, http.StatusServiceUnavailable, readyWithin); !strings.Contains(body, "IMAGES") {
-		t.Errorf("the reason is %q, want that it names IMAGES", body)
+		t.Errorf("the reason is %q, want the name of IMAGES", body)
 	}
 	if _, err := d.js.CreateStream(t.Context(), cfg); err != nil {
 		t.Fatal(err)
@@ -124,8 +124,7 @@ func TestReady_NotReadyWithoutTheImagesStream(t *testing.T) {
 	d.awaitReady(t, http.StatusOK, readyWithin)
 }
 
-// TestReady_NotReadyWhilePublishingFails: the stream is there, and stores
-// nothing.
+// TestReady_NotReadyWhilePublishingFails has a stream that exists but stores no images.
 func TestReady_NotReadyWhilePublishingFails(t *testing.T) {
 	t.Parallel()
 	d := start(t)

@@ -15,7 +15,7 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// awaitStatus waits until an image is answered with this status.
+// awaitStatus posts images until a response has this status, and returns its problem.
 func (d *instance) awaitStatus(t *testing.T, status int, within time.Duration) (p v1.Problem) {
 	t.Helper()
 	eventually.Succeeds(t, within, func() error {
@@ -37,17 +37,21 @@ func TestResults_AbsentServiceRejectsImagesAndReports(t *testing.T) {
 	}
 	d.stopResults()
 	p := d.awaitStatus(t, http.StatusServiceUnavailable, 20*time.Second)
-	if p.Code != v1.Unavailable || !strings.Contains(p.Detail, "no results service answers") {
-		t.Errorf("got %+v, want that no results service answers", p)
+	if p.Code != v1.Unavailable {
+		t.Errorf("the code is %s, want %s", p.Code, v1.Unavailable)
+	}
+	if want := "no results service answers"; !strings.Contains(p.Detail, want) {
+		t.Errorf("the detail is %q, want %q", p.Detail, want)
 	}
 	res, err := http.Post(d.url+"/v1/reports", "application/json", strings.NewReader(`{"images":[{"url":"https://client.example/1"}]}`))
 	if err != nil {
 		t.Fatal(err)
 	}
 	res.Body.Close()
-	if res.StatusCode != http.StatusServiceUnavailable || res.Header.Get("Retry-After") == "" {
-		t.Errorf("a report got %d, want 503 with Retry-After", res.StatusCode)
+	if res.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("a report got %d, want 503", res.StatusCode)
 	}
+	checkHasHeader(t, res.Header, "Retry-After")
 	d.startResults(t)
 	d.awaitStatus(t, http.StatusAccepted, 5*time.Second)
 }
@@ -73,10 +77,10 @@ func TestResults_FullStreamRejectsImages(t *testing.T) {
 		t.Errorf("got the code %s, want %s", p.Code, v1.Overloaded)
 	}
 	if !strings.Contains(p.Detail, "stream RESULTS") {
-		t.Errorf("got %q, want that it names the stream RESULTS", p.Detail)
+		t.Errorf("the detail is %q, want the name of the stream RESULTS", p.Detail)
 	}
 	if p.Limit != 100_000 {
-		t.Errorf("got the limit %d, want that of the stream, 100000", p.Limit)
+		t.Errorf("the limit is %d, want 100000, that of the stream", p.Limit)
 	}
 	if err := s.Purge(t.Context()); err != nil {
 		t.Fatal(err)

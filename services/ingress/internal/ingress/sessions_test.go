@@ -54,6 +54,22 @@ func (c session) frame(t *testing.T) {
 	}
 }
 
+// checkDone fails the test unless a is the outcome of a frame with the result of this job.
+func checkDone(t *testing.T, a v1.FrameOutcome, frame int64, id string) {
+	t.Helper()
+	if a.Frame != frame {
+		t.Errorf("got the outcome of frame %d, want %d", a.Frame, frame)
+	}
+	if a.Status != v1.Done {
+		t.Errorf("frame %d is %s, want %s", frame, a.Status, v1.Done)
+	}
+	if a.Result == nil {
+		t.Errorf("frame %d has no result", frame)
+	} else if a.Result.ID != id {
+		t.Errorf("frame %d has the result of job %s, want %s", frame, a.Result.ID, id)
+	}
+}
+
 // read reads one message into v.
 func (c session) read(t *testing.T, v any) {
 	t.Helper()
@@ -66,7 +82,7 @@ func (c session) read(t *testing.T, v any) {
 	}
 }
 
-// TestStop_SessionEndHasTheNextFrame: what was received is answered first.
+// TestStop_SessionEndHasTheNextFrame checks that received frames are finished first.
 func TestStop_SessionEndHasTheNextFrame(t *testing.T) {
 	d := start(t)
 	d.startWorkers(t, 2, 10)
@@ -79,20 +95,29 @@ func TestStop_SessionEndHasTheNextFrame(t *testing.T) {
 	idSecond, idFirst := d.storeResult(t, second, true), d.storeResult(t, first, true)
 	for i, id := range []string{idFirst, idSecond} {
 		var a v1.FrameOutcome
-		if c.read(t, &a); a.Frame != int64(5+i) || a.Result == nil || a.Result.ID != id {
-			t.Errorf("answer %d is %+v, want job %s", i, a, id)
-		}
+		c.read(t, &a)
+		checkDone(t, a, int64(5+i), id)
 	}
 	var end v1.SessionEnd
-	if c.read(t, &end); end.End || end.Next != 7 || end.Problem == nil || end.Problem.Code != v1.Unavailable {
-		t.Errorf("the last word is %+v", end)
+	c.read(t, &end)
+	if end.End {
+		t.Error("the last message has end, want a session that continues")
+	}
+	if end.Next != 7 {
+		t.Errorf("the next frame is %d, want 7", end.Next)
+	}
+	if end.Problem == nil {
+		t.Error("the last message has no problem")
+	} else if end.Problem.Code != v1.Unavailable {
+		t.Errorf("the code is %s, want %s", end.Problem.Code, v1.Unavailable)
 	}
 	if _, _, err := c.Read(c.ctx); websocket.CloseStatus(err) != websocket.StatusGoingAway {
-		t.Errorf("closed with %v", err)
+		t.Errorf("the session was closed with %v, want %v", err, websocket.StatusGoingAway)
 	}
 }
 
-// TestSession_CancelsFramesWhenTheClientDisconnects has what it sent cancelled: nobody else can ask for it.
+// TestSession_CancelsFramesWhenTheClientDisconnects checks the jobs of frames, which no other client can
+// look up.
 func TestSession_CancelsFramesWhenTheClientDisconnects(t *testing.T) {
 	d := start(t)
 	d.startWorkers(t, 2, 10)
@@ -111,13 +136,16 @@ func TestSession_CancelsFramesWhenTheClientDisconnects(t *testing.T) {
 	}
 	c.CloseNow()
 	m, err := cancels.NextMsg(20 * time.Second)
-	if err != nil || m.Subject != subject.Cancel(job.ID) {
-		t.Fatalf("got %v, %v, want the cancelling of %s", m, err, job.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := subject.Cancel(job.ID); m.Subject != want {
+		t.Fatalf("got a request on %s, want %s", m.Subject, want)
 	}
 	m.Respond([]byte("{}"))
 }
 
-// TestSession_FramesWaitWhileTheQueueIsFull: a request would be refused.
+// TestSession_FramesWaitWhileTheQueueIsFull also checks that a request is rejected then.
 func TestSession_FramesWaitWhileTheQueueIsFull(t *testing.T) {
 	d := start(t)
 	d.startWorkers(t, 2, 10)
@@ -126,24 +154,20 @@ func TestSession_FramesWaitWhileTheQueueIsFull(t *testing.T) {
 	c.frame(t)
 	m := d.nextImage(t)
 	c.frame(t)
-	if a := d.mustPost(t, ""); a.status != http.StatusTooManyRequests {
-		t.Errorf("a request got %+v", a)
-	}
+	checkResponse(t, "a request", d.mustPost(t, ""), http.StatusTooManyRequests, v1.Overloaded)
 	for n := range int64(2) {
 		id := d.storeResult(t, m, true)
 		var a v1.FrameOutcome
-		if c.read(t, &a); a.Frame != n || a.Status != v1.Done || a.Result.ID != id {
-			t.Errorf("frame %d: %+v", n, a)
-		}
+		c.read(t, &a)
+		checkDone(t, a, n, id)
 		if n == 0 {
-			m = d.nextImage(t) // once the session has tried again
+			m = d.nextImage(t) // after a retry of the session
 		}
 	}
 }
 
-// TestSession_RejectsInvalidRequests get a problem as every request does.
-// TestSession_ReleasesFramesOnceStored, not until they are answered: with room
-// for one of full size, a second one is taken while the first is worked on.
+// TestSession_ReleasesFramesOnceStored has memory for one frame of full size. A second frame is
+// accepted while the first is in progress.
 func TestSession_ReleasesFramesOnceStored(t *testing.T) {
 	d := start(t, "--body-memory", "8388608")
 	d.startWorkers(t, 2, 10)
@@ -157,9 +181,9 @@ func TestSession_ReleasesFramesOnceStored(t *testing.T) {
 func TestSession_RejectsInvalidRequests(t *testing.T) {
 	d := start(t, "--max-streams", "1") // the former name of --max-sessions
 	if !strings.Contains(d.log.text(), `"flag":"--max-streams","use":"--max-sessions"`) {
-		t.Errorf("no warning of a former name:\n%s", d.log.text())
+		t.Errorf("the log has no warning about the former name:\n%s", d.log.text())
 	}
-	refused := func(query, origin string, code v1.Code) {
+	checkRejected := func(query, origin string, code v1.Code) {
 		t.Helper()
 		_, res, err := d.dial(t, query, origin)
 		if err == nil {
@@ -180,14 +204,14 @@ func TestSession_RejectsInvalidRequests(t *testing.T) {
 			t.Errorf("%s of %q: Content-Type is %q", query, origin, got)
 		}
 	}
-	refused("", "", v1.NoWorker)
+	checkRejected("", "", v1.NoWorker)
 	d.startWorkers(t, 2, 10)
-	refused("?pipeline=faces", "", v1.NoWorker)
-	refused("", "https://elsewhere.example", v1.CrossOrigin)
+	checkRejected("?pipeline=faces", "", v1.NoWorker)
+	checkRejected("", "https://elsewhere.example", v1.CrossOrigin)
 	c := d.session(t, "")
-	refused("", "", v1.Overloaded)
+	checkRejected("", "", v1.Overloaded)
 	c.Close(websocket.StatusNormalClosure, "")
-	// The place is free once the session has ended.
+	// Another session can be opened when the first has ended.
 	eventually.Succeeds(t, 20*time.Second, func() error {
 		_, res, err := d.dial(t, "", d.url)
 		if err != nil {

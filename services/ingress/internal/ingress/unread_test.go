@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// TestHTTP_BodyNeverArrives: a request is answered, or its connection closed, also
-// when no handler reads the body.
+// TestHTTP_BodyNeverArrives checks that a request gets a response although its body never arrives, even when
+// no handler reads the body.
 func TestHTTP_BodyNeverArrives(t *testing.T) {
 	d := start(t)
 	d.startWorkers(t, 2, 10)
@@ -30,7 +30,7 @@ func TestHTTP_BodyNeverArrives(t *testing.T) {
 			c.SetReadDeadline(time.Now().Add(headerTimeout + 20*time.Second))
 			res, err := http.ReadResponse(bufio.NewReader(c), nil)
 			if err != nil {
-				t.Fatalf("no answer: %v", err)
+				t.Fatalf("no response: %v", err)
 			}
 			res.Body.Close()
 		})

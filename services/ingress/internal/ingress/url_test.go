@@ -19,8 +19,8 @@ import (
 	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
 )
 
-// startImageHost is a host of which every address has a picture, once before has
-// returned; false means that it is not found.
+// startImageHost starts a host that has an image at every path. It calls before first, and responds 404
+// when before returns false.
 func startImageHost(t *testing.T, before func(*http.Request) bool) string {
 	t.Helper()
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -34,7 +34,7 @@ func startImageHost(t *testing.T, before func(*http.Request) bool) string {
 	return s.URL
 }
 
-// postURL sends the address of a picture, to be answered at once.
+// postURL posts the URL of an image with respond-async.
 func (d *instance) postURL(ctx context.Context, url string, header ...string) (int, v1.Result, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, d.url+"/v1/images", strings.NewReader(fmt.Sprintf(`{"url":%q}`, url)))
 	if err != nil {
@@ -60,8 +60,7 @@ func (d *instance) postURL(ctx context.Context, url string, header ...string) (i
 	return res.StatusCode, r, err
 }
 
-// TestURL_RepeatedKeyIsNotFetchedAgain: what is there now may be another
-// picture, or none any more.
+// TestURL_RepeatedKeyIsNotFetchedAgain uses a URL that has no image at the second request.
 func TestURL_RepeatedKeyIsNotFetchedAgain(t *testing.T) {
 	d := start(t, "--allow-networks", "127.0.0.0/8")
 	d.startWorkers(t, 2, 10)
@@ -79,12 +78,27 @@ func TestURL_RepeatedKeyIsNotFetchedAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	code, first, err := d.postURL(t.Context(), url, "Idempotency-Key", "k1")
-	if err != nil || code != http.StatusAccepted || first.Status != v1.Queued {
-		t.Fatalf("got %d %+v, %v", code, first, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code != http.StatusAccepted {
+		t.Fatalf("got %d, want 202", code)
+	}
+	if first.Status != v1.Queued {
+		t.Errorf("the job is %s, want %s", first.Status, v1.Queued)
 	}
 	code, again, err := d.postURL(t.Context(), url, "Idempotency-Key", "k1")
-	if err != nil || code != http.StatusAccepted || again.ID != first.ID || again.Status != v1.Done {
-		t.Errorf("the second time: %d %+v, %v, want that %s is done", code, again, err, first.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code != http.StatusAccepted {
+		t.Errorf("the second request: got %d, want 202", code)
+	}
+	if again.ID != first.ID {
+		t.Errorf("the second request: the job is %s, want %s", again.ID, first.ID)
+	}
+	if again.Status != v1.Done {
+		t.Errorf("the second request: the job is %s, want %s", again.Status, v1.Done)
 	}
 }
 

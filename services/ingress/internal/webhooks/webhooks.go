@@ -69,7 +69,7 @@ func New(cfg Config) (*Sender, error) {
 		return nil, err
 	}
 	if cfg.MaxAge <= 0 || cfg.MaxAge > streams.CallbackAge {
-		return nil, fmt.Errorf("callbacks are given up after %v, want at most %v", cfg.MaxAge, streams.CallbackAge)
+		return nil, fmt.Errorf("webhooks are retried for %v, want more than 0 and at most %v", cfg.MaxAge, streams.CallbackAge)
 	}
 	c := &Sender{
 		js: cfg.JetStream, clock: cfg.Clock, poster: s, hosts: fetch.NewHostLimiter(cfg.PerHost), maxAge: cfg.MaxAge, log: cfg.Logger,
@@ -154,7 +154,7 @@ func (c *Sender) nextState(n int, over time.Time, err error) (v1.CallbackState, 
 	wait := retryDelay(n, retryAfter)
 	at := c.clock.Now().Add(wait).UTC()
 	if !passes || at.After(over) {
-		return v1.CallbackFailed, time.Time{}, consume.Drop(fmt.Errorf("callback given up after %d attempts: %w", n, err))
+		return v1.CallbackFailed, time.Time{}, consume.Drop(fmt.Errorf("webhook failed after %d attempts: %w", n, err))
 	}
 	return v1.CallbackPending, at, retry.After(err, wait)
 }
