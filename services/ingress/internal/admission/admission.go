@@ -77,7 +77,10 @@ const (
 )
 
 // New returns an Admission without any state. The caller calls Run.
-func New(conn *nats.Conn, js jetstream.JetStream, pipelines []pipeline.Pipeline, maxWait MaxWait, log *slog.Logger, reg prometheus.Registerer) *Admission {
+func New(
+	conn *nats.Conn, js jetstream.JetStream, pipelines []pipeline.Pipeline, maxWait MaxWait, log *slog.Logger,
+	reg prometheus.Registerer,
+) *Admission {
 	return &Admission{
 		conn: conn, js: js, pipelines: pipelines, maxWait: maxWait, log: log,
 		backlogs: promauto.With(reg).NewGaugeVec(prometheus.GaugeOpts{

@@ -271,14 +271,16 @@ func (f *Fetcher) decode(resp *http.Response) (io.Reader, error) {
 
 func statusError(resp *http.Response) error {
 	switch {
-	case resp.StatusCode >= http.StatusInternalServerError, resp.StatusCode == http.StatusTooManyRequests, resp.StatusCode == http.StatusRequestTimeout:
+	case resp.StatusCode >= http.StatusInternalServerError, resp.StatusCode == http.StatusTooManyRequests,
+		resp.StatusCode == http.StatusRequestTimeout:
 		return newTransientProblem(retry.ParseAfter(resp.Header.Get("Retry-After")), "the host answered %d", resp.StatusCode)
 	}
 	return newProblem(v1.FetchFailed, "the host answered %d", resp.StatusCode)
 }
 
 func (f *Fetcher) tooLarge() error {
-	return v1.NewProblem(v1.TooLarge, "a picture may have %d bytes", f.cfg.MaxBytes).WithField("url").WithLimit(f.cfg.MaxBytes)
+	return v1.NewProblem(v1.TooLarge, "a picture may have %d bytes",
+		f.cfg.MaxBytes).WithField("url").WithLimit(f.cfg.MaxBytes)
 }
 
 // classifyError returns the error for the client. It leaves out texts of network errors,

@@ -169,7 +169,9 @@ func (b *bodies) open(w http.ResponseWriter, r *http.Request, limit int64) (io.R
 func (b *bodies) sniff(w http.ResponseWriter, r *http.Request, content io.Reader) (io.Reader, bodyKind, error) {
 	buffered := bufio.NewReader(content)
 	head, _ := buffered.Peek(imagefile.HeadBytes) // the read returns the error again
-	binary := bytes.ContainsFunc(head, func(c rune) bool { return c < ' ' && c != '\r' && c != '\n' && c != '\t' || c > '~' })
+	binary := bytes.ContainsFunc(head, func(c rune) bool {
+		return c < ' ' && c != '\r' && c != '\n' && c != '\t' || c > '~'
+	})
 	switch {
 	case bytes.HasPrefix(head, []byte("{")):
 		return nil, 0, v1.NewProblem(v1.UnsupportedType, "the body looks like JSON: send Content-Type: application/json").
@@ -236,7 +238,8 @@ func (d decodingReader) Read(p []byte) (int, error) {
 // parseBodyKind returns the kind of a body from its headers.
 func parseBodyKind(h http.Header) (k bodyKind, boundary string, err error) {
 	if coding := h.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
-		return 0, "", v1.NewProblem(v1.UnsupportedType, "Content-Encoding is %.20q, want a body that is not compressed", coding).
+		return 0, "", v1.NewProblem(v1.UnsupportedType,
+			"Content-Encoding is %.20q, want a body that is not compressed", coding).
 			WithField("Content-Encoding")
 	}
 	header := h.Get("Content-Type")
@@ -468,7 +471,8 @@ func checkLength(url, field string) error {
 	if len(url) <= intake.MaxURL {
 		return nil
 	}
-	return v1.NewProblem(v1.InvalidBody, "%s has %d bytes, and the URL of an image may have %d", field, len(url), intake.MaxURL).
+	return v1.NewProblem(v1.InvalidBody, "%s has %d bytes, and the URL of an image may have %d",
+		field, len(url), intake.MaxURL).
 		WithField(field).WithLimit(intake.MaxURL)
 }
 
@@ -476,7 +480,8 @@ func checkLength(url, field string) error {
 func formError(err error) error {
 	var tooLarge *http.MaxBytesError
 	var p *v1.Problem
-	if errors.As(err, &p) || errors.As(err, &tooLarge) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, os.ErrDeadlineExceeded) {
+	if errors.As(err, &p) || errors.As(err, &tooLarge) ||
+		errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, os.ErrDeadlineExceeded) {
 		return err
 	}
 	return v1.NewProblem(v1.InvalidBody, "the form cannot be read: %v", err)

@@ -35,11 +35,13 @@ func jsonError(err error) error {
 		name := fieldName(semantic.JSONPointer)
 		return v1.NewProblem(v1.UnknownField, "%.60q is not a field of this body", name).WithField(name)
 	case errors.As(err, &semantic):
-		return invalidField(semantic.JSONPointer, "%s is a JSON %s, which does not belong there", fieldName(semantic.JSONPointer), semantic.JSONKind)
+		return invalidField(semantic.JSONPointer, "%s is a JSON %s, which does not belong there",
+			fieldName(semantic.JSONPointer), semantic.JSONKind)
 	case errors.Is(err, jsontext.ErrDuplicateName) && errors.As(err, &syntactic):
 		return invalidField(syntactic.JSONPointer, "%s is given twice", fieldName(syntactic.JSONPointer))
 	case errors.As(err, &syntactic):
-		return invalidField(syntactic.JSONPointer, "the body is not JSON: at byte %d: %v", syntactic.ByteOffset, syntactic.Err)
+		return invalidField(syntactic.JSONPointer, "the body is not JSON: at byte %d: %v", syntactic.ByteOffset,
+			syntactic.Err)
 	}
 	return err
 }

@@ -32,7 +32,8 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		}, []string{"code"}),
 		sessions: []prometheus.Gauge{
 			f.NewGauge(prometheus.GaugeOpts{Name: "sightmesh_sessions", Help: "Number of open sessions."}),
-			f.NewGauge(prometheus.GaugeOpts{Name: "sightmesh_streams", Help: "Former name of sightmesh_sessions; will be removed."}),
+			f.NewGauge(prometheus.GaugeOpts{Name: "sightmesh_streams",
+				Help: "Former name of sightmesh_sessions; will be removed."}),
 		},
 		frames: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "sightmesh_frames_total", Help: "Frames of sessions that ended, by outcome: done, failed or dropped.",

@@ -33,7 +33,8 @@ var tyocrPage []byte
 // getTyocr responds with the page of the original service.
 func (h *oldHandler) getTyocr(w http.ResponseWriter, _ *http.Request) error {
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.Header().Set("Content-Security-Policy", "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'")
+	w.Header().Set("Content-Security-Policy",
+		"default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'")
 	_, err := w.Write(tyocrPage)
 	return err
 }

@@ -13,7 +13,8 @@ func serverTiming(t v1.Timings) string {
 	for _, e := range []struct {
 		name string
 		ms   float64
-	}{{"queue", t.Queue}, {"decode", t.Decode}, {"detect", t.Detect}, {"classify", t.Classify}, {"join", t.Join}, {"reply", t.Reply}} {
+	}{{"queue", t.Queue}, {"decode", t.Decode}, {"detect", t.Detect}, {"classify", t.Classify}, {"join", t.Join},
+		{"reply", t.Reply}} {
 		if b.Len() > 0 {
 			b.WriteString(", ")
 		}

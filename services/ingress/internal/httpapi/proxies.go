@@ -67,7 +67,8 @@ func (p *proxies) resolve(r *http.Request) (*http.Request, forwarded) {
 		if host := firstValue(r.Header.Get("X-Forwarded-Host")); host != "" {
 			r.Host = host
 		}
-		if given := firstValue(r.Header.Get("X-Forwarded-Prefix")); strings.HasPrefix(given, "/") && !strings.HasPrefix(given, "//") {
+		given := firstValue(r.Header.Get("X-Forwarded-Prefix"))
+		if strings.HasPrefix(given, "/") && !strings.HasPrefix(given, "//") {
 			prefix = strings.TrimRight(given, "/")
 		}
 		if firstValue(r.Header.Get("X-Forwarded-Proto")) == "https" {

@@ -120,8 +120,9 @@ func (h *sessionHandler) get(w http.ResponseWriter, r *http.Request) error {
 	link := trace.LinkFromContext(r.Context())
 	err = sessions.Serve(h.sessionCtx, h.stopping, sessions.Config{
 		Conn: conn, Window: window, Latest: drop == "latest", From: int64(from),
-		MaxBytes: h.bodies.maxBytes, NewReservation: func() *body.Reservation { return h.bodies.memory.NewReservation(client) },
-		Idle: streamIdle, Rate: h.bodies.rate, WriteTimeout: streamWriteTimeout,
+		MaxBytes:       h.bodies.maxBytes,
+		NewReservation: func() *body.Reservation { return h.bodies.memory.NewReservation(client) },
+		Idle:           streamIdle, Rate: h.bodies.rate, WriteTimeout: streamWriteTimeout,
 		PingInterval: streamPing,
 		Process: func(ctx context.Context, image []byte, stored func()) v1.Result {
 			return filter.Apply(h.readFrame(ctx, link, p, image, stored))

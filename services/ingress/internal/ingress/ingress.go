@@ -161,13 +161,16 @@ type service struct {
 // New returns the service, which listens already. Run serves requests.
 func New(p *run.Process, o Options) (run.Service, error) {
 	if allowed := p.Conn.MaxPayload() - streams.HeaderAllowance; o.limits.MaxBytes > min(allowed, streams.MaxMessage) {
-		return nil, fmt.Errorf("max-bytes: %d, but the NATS server takes messages of %d and the streams of %d", o.limits.MaxBytes, allowed, streams.MaxMessage)
+		return nil, fmt.Errorf("max-bytes: %d, but the NATS server takes messages of %d and the streams of %d",
+			o.limits.MaxBytes, allowed, streams.MaxMessage)
 	}
 	if o.bodyMemory < o.limits.MaxBytes {
-		return nil, fmt.Errorf("body-memory: %d, which has no room for one image of max-bytes, %d", o.bodyMemory, o.limits.MaxBytes)
+		return nil, fmt.Errorf("body-memory: %d, which has no room for one image of max-bytes, %d", o.bodyMemory,
+			o.limits.MaxBytes)
 	}
 	if o.natsMemory < o.limits.MaxBytes {
-		return nil, fmt.Errorf("nats-memory: %d, which has no room for one image of max-bytes, %d", o.natsMemory, o.limits.MaxBytes)
+		return nil, fmt.Errorf("nats-memory: %d, which has no room for one image of max-bytes, %d", o.natsMemory,
+			o.limits.MaxBytes)
 	}
 	if o.minBodyRate < 1 {
 		return nil, fmt.Errorf("min-body-rate: %d, want 1 byte per second or more", o.minBodyRate)
@@ -180,7 +183,8 @@ func New(p *run.Process, o Options) (run.Service, error) {
 		o.clientBodyMemory = max(o.bodyMemory/2, o.maxFormBytes, o.limits.MaxBytes)
 	}
 	if o.clientBodyMemory < o.limits.MaxBytes {
-		return nil, fmt.Errorf("client-body-memory: %d, which has no room for one image of max-bytes, %d", o.clientBodyMemory, o.limits.MaxBytes)
+		return nil, fmt.Errorf("client-body-memory: %d, which has no room for one image of max-bytes, %d",
+			o.clientBodyMemory, o.limits.MaxBytes)
 	}
 	s := &service{process: p, options: o}
 	s.draining, s.drain = context.WithCancel(context.Background())
@@ -274,7 +278,8 @@ func (s *service) newWebClients(p *run.Process, o Options) error {
 	}
 	s.transport = fetch.NewTransport(guard)
 	s.webhooks, err = webhooks.New(webhooks.Config{
-		JetStream: p.JetStream, Clock: p.Clock, Publisher: p.Publisher, Transport: s.transport, Secrets: secrets, PerHost: webhooksPerHost, MaxAge: o.callbackGiveUp,
+		JetStream: p.JetStream, Clock: p.Clock, Publisher: p.Publisher, Transport: s.transport, Secrets: secrets,
+		PerHost: webhooksPerHost, MaxAge: o.callbackGiveUp,
 		Tracers: p.Tracers, Logger: p.Logger, Metrics: p.Metrics,
 	})
 	return err

@@ -66,7 +66,8 @@ func (i *Intake) StoreFailure(ctx context.Context, r Request, p *v1.Problem) err
 // seconds; the stream keeps one message for each ID. The error wraps [streams.ErrUnknown]
 // when it remains unknown whether m is stored. After any other error m is not stored.
 func (i *Intake) Publish(ctx context.Context, m bus.Message) error {
-	err := streams.RetryUnknown(ctx, bus.IsUnknown, func(ctx context.Context) error { return i.cfg.Publisher.Publish(ctx, m) })
+	err := streams.RetryUnknown(ctx, bus.IsUnknown,
+		func(ctx context.Context) error { return i.cfg.Publisher.Publish(ctx, m) })
 	if err == nil || ctx.Err() == nil {
 		i.cfg.Admission.RecordPublish(err)
 	}

@@ -41,7 +41,8 @@ func ParsePrefer(headers []string, defaultWait, maxWait time.Duration) (Preferen
 			waitSeen = true
 			n, err := strconv.ParseUint(value, 10, 31)
 			if err != nil {
-				return p, v1.NewProblem(v1.InvalidHeader, "Prefer: wait=%.20s: want a whole number of seconds", value).WithField("Prefer")
+				return p, v1.NewProblem(v1.InvalidHeader, "Prefer: wait=%.20s: want a whole number of seconds",
+					value).WithField("Prefer")
 			}
 			p.Wait = min(time.Duration(n)*time.Second, maxWait)
 			applied = append(applied, fmt.Sprintf("wait=%d", int(p.Wait.Seconds())))

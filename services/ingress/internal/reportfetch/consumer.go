@@ -55,12 +55,14 @@ func New(cfg Config) *Consumer {
 	f := &Consumer{
 		cfg: cfg, tracer: cfg.Tracers.Tracer("github.com/sightmesh/sightmesh/services/ingress"),
 		outcomes: promauto.With(cfg.Metrics).NewCounterVec(prometheus.CounterOpts{
-			Name: "sightmesh_fetches_total", Help: "Attempts to fetch images of reports, by outcome: done, a problem code or retried.",
+			Name: "sightmesh_fetches_total",
+			Help: "Attempts to fetch images of reports, by outcome: done, a problem code or retried.",
 		}, []string{"outcome"}),
 	}
 	f.loop = consume.NewLoop(consume.Config{
 		Open: f.parseDelivery, Fail: f.failureMessages, Timeout: fetch.Timeout + storeTimeout, Backoff: storeBackoff,
-		Clock: cfg.Clock, Publisher: cfg.Publisher, Tracer: f.tracer, Logger: cfg.Logger, Hooks: consume.Hooks{Ended: f.countOutcome},
+		Clock: cfg.Clock, Publisher: cfg.Publisher, Tracer: f.tracer, Logger: cfg.Logger,
+		Hooks: consume.Hooks{Ended: f.countOutcome},
 	})
 	return f
 }

@@ -74,7 +74,8 @@ const readAhead = 50
 
 // readImages calls each with every image in order.
 func (r *Reports) readImages(
-	ctx context.Context, id string, sources []v1.ReportSource, stored reportoutcomes.Outcomes, each func(v1.ReportImage) error,
+	ctx context.Context, id string, sources []v1.ReportSource, stored reportoutcomes.Outcomes,
+	each func(v1.ReportImage) error,
 ) error {
 	stream, err := r.cfg.JetStream.Stream(ctx, streams.Reports)
 	if err != nil {

@@ -74,10 +74,12 @@ func (n *numbers) assign(given *int64) (int64, error) {
 	number := n.next
 	if given != nil {
 		if *given > MaxFrame {
-			return 0, v1.NewProblem(v1.FrameOutOfOrder, "frame %d: numbers end at %d", *given, MaxFrame).WithField("frame").WithLimit(MaxFrame)
+			return 0, v1.NewProblem(v1.FrameOutOfOrder, "frame %d: numbers end at %d", *given,
+				MaxFrame).WithField("frame").WithLimit(MaxFrame)
 		}
 		if *given < n.next {
-			return 0, v1.NewProblem(v1.FrameOutOfOrder, "frame %d came when %d or a later one was expected", *given, n.next).WithField("frame").WithLimit(n.next)
+			return 0, v1.NewProblem(v1.FrameOutOfOrder, "frame %d came when %d or a later one was expected", *given,
+				n.next).WithField("frame").WithLimit(n.next)
 		}
 		number = *given
 	}

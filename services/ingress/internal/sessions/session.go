@@ -449,7 +449,8 @@ func (s *session) readFrame(ctx context.Context, r io.Reader) (frame, error) {
 	switch {
 	case err == nil:
 		f.release()
-		return frame{}, v1.NewProblem(v1.TooLarge, "a frame may have %d bytes, and this one goes on", s.MaxBytes).WithLimit(s.MaxBytes)
+		return frame{}, v1.NewProblem(v1.TooLarge, "a frame may have %d bytes, and this one goes on",
+			s.MaxBytes).WithLimit(s.MaxBytes)
 	case !errors.Is(err, io.EOF):
 		f.release()
 		return frame{}, errors.Join(errDisconnected, err)

@@ -69,17 +69,21 @@ func New(cfg Config) (*Sender, error) {
 		return nil, err
 	}
 	if cfg.MaxAge <= 0 || cfg.MaxAge > streams.CallbackAge {
-		return nil, fmt.Errorf("webhooks are retried for %v, want more than 0 and at most %v", cfg.MaxAge, streams.CallbackAge)
+		return nil, fmt.Errorf("webhooks are retried for %v, want more than 0 and at most %v", cfg.MaxAge,
+			streams.CallbackAge)
 	}
 	c := &Sender{
-		js: cfg.JetStream, clock: cfg.Clock, poster: s, hosts: fetch.NewHostLimiter(cfg.PerHost), maxAge: cfg.MaxAge, log: cfg.Logger,
+		js: cfg.JetStream, clock: cfg.Clock, poster: s, hosts: fetch.NewHostLimiter(cfg.PerHost), maxAge: cfg.MaxAge,
+		log:    cfg.Logger,
 		tracer: cfg.Tracers.Tracer("github.com/sightmesh/sightmesh/services/ingress"),
 		attempts: promauto.With(cfg.Metrics).NewCounterVec(prometheus.CounterOpts{
-			Name: "sightmesh_callback_attempts_total", Help: "Attempts to deliver webhooks, by outcome: delivered, retried or failed.",
+			Name: "sightmesh_callback_attempts_total",
+			Help: "Attempts to deliver webhooks, by outcome: delivered, retried or failed.",
 		}, []string{"outcome"}),
 	}
 	c.loop = consume.NewLoop(consume.Config{
-		Open: parseDelivery, Timeout: timeout, Backoff: schedule, Clock: cfg.Clock, Publisher: cfg.Publisher, Tracer: c.tracer, Logger: cfg.Logger,
+		Open: parseDelivery, Timeout: timeout, Backoff: schedule, Clock: cfg.Clock, Publisher: cfg.Publisher,
+		Tracer: c.tracer, Logger: cfg.Logger,
 	})
 	return c, nil
 }
