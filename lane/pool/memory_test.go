@@ -160,19 +160,35 @@ func TestRestartDelay_IsLongAfterARefusal(t *testing.T) {
 	}
 }
 
-// TestLane_MemoryOfAnEarlierRequest: a process that one request has made too large does not
-// fail the next request.
+// TestLane_MemoryOfAnEarlierRequest: a request leaves the
+// process over its limit. The next request does not fail when the process is
+// ended under it. When the process is measured during the first request, that one
+// fails instead, so the test repeats until it has seen the other case.
 func TestLane_MemoryOfAnEarlierRequest(t *testing.T) {
 	t.Parallel()
 	p := program("p")
 	p.Memory = MemoryLimit{160 << 20, "--lane-memory"}
 	b := startPool(t, Config{Programs: []Program{p}})
-	for range 10 {
-		if _, err := b.sendOrder(t, context.Background(), "p", "leave"); err != nil {
-			t.Logf("the large one: %v", err)
+	const want = 3
+	tooLarge := 0 // processes that a request has left too large
+	for range 100 {
+		before := b.counts.restarts("p", "memory")
+		_, err := b.sendOrder(t, t.Context(), "p", "leave")
+		if err != nil && problemCode(err) != v1.TooMuchMemory {
+			t.Fatalf("the large request: got %v, want %s", err, v1.TooMuchMemory)
 		}
-		if _, err := b.sendOrder(t, context.Background(), "p", "200"); err != nil {
-			t.Errorf("the next one: %v", err)
+		if _, err := b.sendOrder(t, t.Context(), "p", "200"); err != nil {
+			t.Errorf("the request after it: %v", err)
+		}
+		if err != nil {
+			continue
+		}
+		if b.counts.restarts("p", "memory") == before {
+			t.Error("the process was not ended, though it is over its limit")
+		}
+		if tooLarge++; tooLarge == want {
+			return
 		}
 	}
+	t.Fatalf("%d processes were left too large, want %d", tooLarge, want)
 }

@@ -172,7 +172,7 @@ func (l *testLane) Detect(d lane.Detect, order []byte) (lane.Detected, [][]byte,
 			time.Sleep(5 * time.Millisecond)
 		}
 	case "leave": // allocates more memory than the limit in one step, and replies
-		if err := l.grow(150 << 20); err != nil {
+		if err := l.grow(200 << 20); err != nil {
 			return lane.Detected{}, nil, err
 		}
 	case "garbage":
