@@ -14,11 +14,11 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
-// system is the value of messaging.system.
-const system = "nats"
+// systemName is the value of messaging.system.
+const systemName = "nats"
 
-// destinations are the streams whose messages have spans: the subjects of each,
-// and how they name a job.
+// destinations has the streams whose messages have spans, with the subjects of each
+// stream and the function that parses a job from a subject.
 var destinations = map[string]struct {
 	subjects string
 	parse    func(string) (subject.Job, error)
@@ -28,31 +28,31 @@ var destinations = map[string]struct {
 	streams.Parts:      {subject.AllParts(), subject.ParseParts},
 	streams.Results:    {subject.AllResults(), subject.ParseResults},
 	streams.Fetches:    {subject.AllFetches(), subject.ParseFetches},
-	streams.Reports:    {subject.AllReports(), jobOf(subject.ParseReport)},
-	streams.Callbacks:  {subject.AllCallbacks(), jobOf(subject.ParseCallbacks)},
+	streams.Reports:    {subject.AllReports(), parseJobID(subject.ParseReport)},
+	streams.Callbacks:  {subject.AllCallbacks(), parseJobID(subject.ParseCallbacks)},
 	streams.Quarantine: {subject.AllQuarantine(), nil},
 }
 
-// jobOf makes a job of the ID alone.
-func jobOf(parse func(string) (string, error)) func(string) (subject.Job, error) {
+// parseJobID returns a function that parses a job of which only the ID is known.
+func parseJobID(parse func(string) (string, error)) func(string) (subject.Job, error) {
 	return func(s string) (job subject.Job, err error) {
 		job.ID, err = parse(s)
 		return job, err
 	}
 }
 
-// DestinationAttributes returns the attributes of a span that say where a message
-// is: its stream, which is the destination, and the subjects of that.
+// DestinationAttributes returns the span attributes of the destination of a message:
+// its stream and the subjects of the stream.
 func DestinationAttributes(stream string) []attribute.KeyValue {
 	return []attribute.KeyValue{
-		semconv.MessagingSystemKey.String(system),
+		semconv.MessagingSystemKey.String(systemName),
 		semconv.MessagingDestinationName(stream),
 		semconv.MessagingDestinationTemplate(destinations[stream].subjects),
 	}
 }
 
-// ServerAttributes returns the attributes of a span of a message that say to which
-// server nc is connected, and which client it is there.
+// ServerAttributes returns the span attributes of the server that nc is connected to,
+// and of nc as its client.
 func ServerAttributes(nc *nats.Conn) []attribute.KeyValue {
 	attrs := []attribute.KeyValue{semconv.MessagingClientID(nc.Opts.Name)}
 	at, err := url.Parse(nc.ConnectedUrl())
@@ -66,11 +66,11 @@ func ServerAttributes(nc *nats.Conn) []attribute.KeyValue {
 	return attrs
 }
 
-// RequestAttributes returns the attributes of the span of a server that answers m.
-// subjects are all those that it answers on.
+// RequestAttributes returns the attributes of the server span of a request m.
+// subjects is the wildcard of the subjects that the server subscribes to.
 func RequestAttributes(m *nats.Msg, operation, subjects string) []attribute.KeyValue {
 	return []attribute.KeyValue{
-		semconv.MessagingSystemKey.String(system),
+		semconv.MessagingSystemKey.String(systemName),
 		semconv.MessagingOperationName(operation), semconv.MessagingOperationTypeProcess,
 		semconv.MessagingDestinationName(m.Subject), semconv.MessagingDestinationTemplate(subjects),
 		semconv.MessagingMessageBodySize(len(m.Data)),
@@ -81,15 +81,15 @@ func RequestAttributes(m *nats.Msg, operation, subjects string) []attribute.KeyV
 // an inbox.
 func ReplyAttributes(operation string, kind attribute.KeyValue, body []byte) []attribute.KeyValue {
 	return []attribute.KeyValue{
-		semconv.MessagingSystemKey.String(system),
+		semconv.MessagingSystemKey.String(systemName),
 		semconv.MessagingOperationName(operation), kind,
 		semconv.MessagingDestinationTemplate(subject.InboxPrefix), semconv.MessagingDestinationTemporary(true),
 		semconv.MessagingMessageBodySize(len(body)),
 	}
 }
 
-// JobAttributes returns the attributes of a span that say which job a message with
-// header h is of. What the job does not have is left out.
+// JobAttributes returns the span attributes of the job of a message with header h. It
+// omits attributes for which the job has no value.
 func JobAttributes(job subject.Job, h nats.Header) []attribute.KeyValue {
 	attrs := []attribute.KeyValue{telemetry.AttrJob.String(job.ID), telemetry.AttrPart.Int(job.Part)}
 	if job.Pipeline != "" {
@@ -110,7 +110,7 @@ func (m Message) attributes() []attribute.KeyValue {
 		semconv.MessagingOperationName("publish"), semconv.MessagingOperationTypeSend,
 		semconv.MessagingMessageID(m.ID), semconv.MessagingMessageBodySize(len(m.Body)))
 	if parse := destinations[m.Stream].parse; parse != nil {
-		if job, err := parse(m.Subject); err == nil { // a subject of no job is stored all the same
+		if job, err := parse(m.Subject); err == nil { // the message is published even if its subject has no job
 			attrs = append(attrs, JobAttributes(job, m.Header)...)
 		}
 	}

@@ -1,5 +1,6 @@
-// Package bus is how a service reaches NATS: a connection that outlives the
-// server, and publishing with an acknowledgement and a message id.
+// Package bus connects a service to NATS. It has a connection that survives
+// restarts of the server, publishes with acknowledgement and message ID, and serves
+// endpoints of the NATS service framework.
 package bus
 
 import (
@@ -17,28 +18,29 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/subject"
 )
 
-// InboxPrefix is what the reply subjects of a service begin with, so that
-// permissions can keep services from reading each other's replies.
+// InboxPrefix returns the prefix of the reply subjects of a service. Each service
+// has its own, so that permissions can keep services from reading each other's
+// replies.
 func InboxPrefix(service string) string { return subject.InboxPrefix + "_" + service }
 
 // connectPause is the time between two attempts to connect for the first time.
 const connectPause = 500 * time.Millisecond
 
 // Connect returns a connection to the servers of cfg. It waits for the first
-// connection until ctx ends, and afterwards reconnects for ever; what is
-// published meanwhile fails at once instead of piling up. While it waits, and
-// while it reconnects, the log says why, at once and every
-// [connection.WaitingPeriod]. A configuration that cannot be used is an error at
-// once.
+// connection until ctx ends. Afterwards the connection reconnects without limit. A
+// publish without a connection fails immediately and is not buffered. While there is
+// no connection, the reason is logged immediately and every
+// [connection.WaitingPeriod]. Connect returns an error immediately when cfg is
+// invalid.
 //
-// The caller ends it with Drain or Close.
+// The caller closes the connection with Drain or Close.
 func Connect(
 	ctx context.Context, cfg connection.Config, service, instance string, log *slog.Logger,
 ) (*nats.Conn, error) {
 	if _, err := cfg.Options(); err != nil {
 		return nil, err
 	}
-	w := &waiting{url: cfg.Redacted(), log: log}
+	w := &waitLog{url: cfg.Redacted(), log: log}
 	for {
 		nc, err := cfg.Connect(
 			nats.Name(service+" "+instance),
@@ -50,7 +52,7 @@ func Connect(
 			nats.PingInterval(5*time.Second),
 			nats.MaxPingsOutstanding(2),
 			nats.ReconnectHandler(func(nc *nats.Conn) { log.Info("reconnected to NATS", "url", nc.ConnectedUrlRedacted()) }),
-			nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { w.failed(err) }),
+			nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { w.logError(err) }),
 			nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 				if err != nil {
 					log.Warn("disconnected from NATS", "error", err)
@@ -58,7 +60,7 @@ func Connect(
 			}),
 			nats.ErrorHandler(func(nc *nats.Conn, sub *nats.Subscription, err error) {
 				if sub == nil && !nc.IsConnected() { // such as credentials that the server rejects
-					w.failed(err)
+					w.logError(err)
 					return
 				}
 				var name string
@@ -71,52 +73,52 @@ func Connect(
 		if err == nil {
 			return nc, nil
 		}
-		w.failed(err)
+		w.logError(err)
 		if ended := retry.Sleep(ctx, connectPause); ended != nil {
 			return nil, fmt.Errorf("%w: %w", ended, err)
 		}
 	}
 }
 
-// explain adds to the error of a publish without a connection what it means: the
-// client says that a buffer is full.
-func explain(err error) error {
+// wrapNotConnected adds the meaning to the error of a publish without a connection:
+// the client library reports a full buffer.
+func wrapNotConnected(err error) error {
 	if errors.Is(err, nats.ErrReconnectBufExceeded) {
 		return fmt.Errorf("not connected to NATS: %w", err)
 	}
 	return err
 }
 
-// waiting logs why there is no connection.
-type waiting struct {
+// waitLog logs why there is no connection.
+type waitLog struct {
 	url string
 	log *slog.Logger
 
-	mu      sync.Mutex
-	waiting connection.Waiting
+	mu    sync.Mutex
+	state connection.Waiting
 }
 
-func (w *waiting) failed(err error) {
+func (w *waitLog) logError(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.waiting.ShouldSay(err, time.Now()) {
+	if w.state.ShouldSay(err, time.Now()) {
 		w.log.Warn("waiting for NATS", "url", w.url, "error", err)
 	}
 }
 
-// Drain ends the subscriptions of nc, lets what was received be handled, sends
-// what was published and closes. It returns when all of that is done or ctx
-// has ended, in which case the connection is closed the hard way.
+// Drain ends the subscriptions of nc, waits until received messages are handled,
+// sends published messages and closes the connection. When ctx ends first, Drain
+// closes the connection immediately.
 func Drain(ctx context.Context, nc *nats.Conn) error {
 	closed := make(chan struct{})
 	nc.SetClosedHandler(func(*nats.Conn) { close(closed) })
 	if nc.IsClosed() {
 		return nil
 	}
-	if nc.Drain() != nil { // not connected: there is nothing to wait for
+	if nc.Drain() != nil { // not connected, so there is nothing to wait for
 		nc.Close()
 		<-closed
-		return nil //nolint:nilerr // and nothing to tell
+		return nil //nolint:nilerr // nor an error to report
 	}
 	select {
 	case <-closed:

@@ -10,15 +10,15 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// Tell publishes an event to whoever watches its job or report. Nobody may
-// rely on it: an error is worth a line in the log and no more.
+// Tell publishes an event to the clients that watch its job or report. Delivery is
+// not guaranteed, so callers only log an error.
 func Tell(nc *nats.Conn, e v1.Event) error {
 	body, err := json.Marshal(e)
 	if err != nil {
 		return fmt.Errorf("encode event %s of %s: %w", e.Event, e.ID, err)
 	}
 	if err := nc.Publish(subject.Events(e.ID), body); err != nil {
-		return fmt.Errorf("tell event %s of %s: %w", e.Event, e.ID, explain(err))
+		return fmt.Errorf("publish event %s of %s: %w", e.Event, e.ID, wrapNotConnected(err))
 	}
 	return nil
 }

@@ -20,39 +20,40 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
-// Message is something to be stored in a stream.
+// Message is a message to store in a stream.
 type Message struct {
 	Subject string
 	Stream  string
-	// ID becomes the Nats-Msg-Id: the stream keeps one message of it.
+	// ID is sent as Nats-Msg-Id. The stream stores one message with each ID.
 	ID string
-	// Header holds what is to travel besides the trace context.
+	// Header is sent in addition to the trace context.
 	Header nats.Header
 	Body   []byte
-	// Once stores the message only if its subject has none. When another one
-	// was first, that counts as stored: what it says stays.
+	// Once stores the message only if its subject has no message yet. Otherwise
+	// the message of the subject is kept, and the publish succeeds.
 	Once bool
-	// Deadline of the job that the message is work for. The stream deletes the
-	// message [streams.Margin] after it, whether or not it was processed. Zero
-	// leaves it to the age of the stream.
+	// Deadline is that of the job of the message. The stream deletes the message
+	// [streams.Margin] after the deadline, whether or not it was processed. Zero
+	// means that only the maximum age of the stream applies.
 	Deadline time.Time
-	// NewTrace has the message begin a trace, linked to that of the context. One
-	// trace of all images of a report could not be read.
+	// NewTrace starts a new trace with the message, linked to the trace of the
+	// context. A single trace of all images of a report would be too large to read.
 	NewTrace bool
-	// Stored is called when the stream has stored this message, and no other one was
-	// first. It is not called when the acknowledgement of that was lost. Nil for
-	// nothing.
+	// Stored is called when the stream has stored this message and not kept an
+	// earlier one. It is not called when the acknowledgement was lost. It may be nil.
 	Stored func()
 }
 
-// maxTravel is how many bytes the headers that travel may have together. A server
-// rejects messages with more than 64 KiB of headers, and each hop adds its own.
+// maxTravel is the maximum size, in bytes, of all headers that Travel copies. A
+// server rejects messages with more than 64 KiB of headers, and each stage adds its
+// own headers.
 const maxTravel = streams.HeaderAllowance / 2
 
-// Travel returns a fresh header with those of h that go from hop to hop. The
-// trace context is left out: [Publisher.Publish] writes that of its own span. So
-// are the longest, such as metadata that a client published, when all together
-// would leave too little room: else the outcome of a job could not be stored.
+// Travel returns a new header with the fields of h that each message of a job
+// carries. It omits the trace context, because [Publisher.Publish] writes that of its
+// own span. When the fields are longer than maxTravel together, it omits the longest,
+// such as metadata of the client. Otherwise the outcome of the job could not be
+// stored.
 func Travel(h nats.Header) nats.Header {
 	names := v1.TravelHeaders()
 	slices.SortFunc(names, func(a, b string) int { return cmp.Compare(len(h.Get(a)), len(h.Get(b))) })
@@ -68,44 +69,44 @@ func Travel(h nats.Header) nats.Header {
 	return out
 }
 
-// ErrFull is returned for a publish to a stream that is at its limit.
+// ErrFull is the error of a publish to a stream that has reached its limit.
 var ErrFull = errors.New("stream is full")
 
 // IsUnknown reports whether the message of a publish that failed with err may
-// be stored all the same, such as when its acknowledgement was lost. It knows
-// the errors of this package; [streams.IsUnknown] decides on the others.
+// have been stored, for example because the acknowledgement was lost. It recognizes
+// the errors of this package and calls [streams.IsUnknown] for all others.
 func IsUnknown(err error) bool {
 	var p *v1.Problem
 	return !errors.As(err, &p) && !errors.Is(err, ErrFull) && streams.IsUnknown(err)
 }
 
-// Publisher stores messages.
+// Publisher publishes messages to streams.
 type Publisher struct {
 	js     jetstream.JetStream
 	clock  *clock.Clock
 	tracer trace.Tracer
 }
 
-// NewPublisher returns a publisher over js. Deadlines are times of c.
+// NewPublisher returns a Publisher that uses js. Deadlines are compared with c.
 func NewPublisher(js jetstream.JetStream, c *clock.Clock, tp trace.TracerProvider) *Publisher {
 	return &Publisher{js: js, clock: c, tracer: tp.Tracer("github.com/sightmesh/sightmesh/services/internal/bus")}
 }
 
-// Publish stores m and returns once the stream has acknowledged it, in a
-// producer span. The context of its parent travels with the message, and which span
-// has published it: see [telemetry.InjectCreated]. A message that was
-// stored before is no error. The error is a [*v1.Problem] when the message can
-// never be stored, and [ErrFull] when the stream is at its limit. After an error
-// for which [IsUnknown] is true, Publish can be called again with m.
+// Publish stores m in its stream and returns when the stream has acknowledged it.
+// It records a producer span. The message carries the span context of the parent and
+// the ID of the producer span, see [telemetry.InjectCreated]. A message that is
+// already stored is not an error. The error is a [*v1.Problem] when the message can
+// never be stored, and wraps [ErrFull] when the stream has reached its limit. After an
+// error for which [IsUnknown] is true, Publish can be called again with m.
 func (p *Publisher) Publish(ctx context.Context, m Message) error {
 	_, err := p.PublishFirst(ctx, m)
 	return err
 }
 
-// PublishFirst is [Publisher.Publish] that also reports whether m is what the
-// stream keeps. It is false when another message was first: one with the ID of
-// m, or, if m is to be stored once, one on its subject. That message can be an
-// earlier try of m whose acknowledgement was lost.
+// PublishFirst does what [Publisher.Publish] does and also reports whether the
+// stream has stored m. It reports false when the stream has kept an earlier message:
+// one with the ID of m or, if m.Once is set, one on its subject. That message can be
+// an earlier attempt to publish m whose acknowledgement was lost.
 func (p *Publisher) PublishFirst(ctx context.Context, m Message) (first bool, err error) {
 	parent := ctx
 	opts := []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindProducer),
@@ -129,7 +130,7 @@ func (p *Publisher) PublishFirst(ctx context.Context, m Message) (first bool, er
 		ttl := max(p.clock.Until(m.Deadline)+streams.Margin, time.Second)
 		publishOpts = append(publishOpts, jetstream.WithMsgTTL(ttl.Round(time.Second)))
 	}
-	ack, err := p.publishOnce(ctx, msg, publishOpts)
+	ack, err := p.publishRetryingInFlight(ctx, msg, publishOpts)
 	if err := publishError(m, err); err != nil {
 		telemetry.Fail(span, err)
 		return false, fmt.Errorf("publish %s to %s: %w", m.ID, m.Stream, err)
@@ -141,19 +142,19 @@ func (p *Publisher) PublishFirst(ctx context.Context, m Message) (first bool, er
 	return first, nil
 }
 
-// ServerAttributes returns the attributes of a span that say which server messages
-// come from and go to; see the function of that name.
+// ServerAttributes returns the span attributes of the server that the publisher is
+// connected to, see [ServerAttributes].
 func (p *Publisher) ServerAttributes() []attribute.KeyValue { return ServerAttributes(p.js.Conn()) }
 
-// InFlightBackoff has the delays between two tries of a publish that meets
-// another one in flight. A write to a replicated stream is in flight for a few
-// milliseconds, or for seconds while the stream elects a leader.
+// InFlightBackoff has the delays between the attempts of a publish while another
+// publish with the same ID or subject is in flight. A write to a replicated stream is
+// in flight for a few milliseconds, or for seconds while the stream elects a leader.
 var InFlightBackoff = retry.Exponential(5*time.Millisecond, 320*time.Millisecond, 2)
 
-// publishOnce publishes a message. While another one with its id, or on its
-// subject, is being stored, it tries again until the outcome of that is known
-// or ctx ends: the other write can still fail.
-func (p *Publisher) publishOnce(ctx context.Context, m *nats.Msg, opts []jetstream.PublishOpt) (*jetstream.PubAck, error) {
+// publishRetryingInFlight publishes a message. While another message with its ID or
+// subject is in flight, it retries until the other write has succeeded or failed, or
+// ctx ends.
+func (p *Publisher) publishRetryingInFlight(ctx context.Context, m *nats.Msg, opts []jetstream.PublishOpt) (*jetstream.PubAck, error) {
 	for attempt := 1; ; attempt++ {
 		ack, err := p.js.PublishMsg(ctx, m, opts...)
 		if !streams.IsInFlight(err) {
@@ -165,30 +166,30 @@ func (p *Publisher) publishOnce(ctx context.Context, m *nats.Msg, opts []jetstre
 	}
 }
 
-// publishError is the one table that says what an error of a publish means.
+// publishError is the only place that decides what an error of a publish means.
 func publishError(m Message, err error) error {
 	switch {
 	case err == nil:
 		return nil
 	case streams.IsTooLarge(err):
-		return tooLarge(m)
+		return newTooLargeProblem(m)
 	case errors.Is(err, nats.ErrBadSubject):
 		return v1.NewProblem(v1.Internal, "%s is no subject to publish to", m.Subject)
 	case streams.IsFull(err):
 		return fmt.Errorf("%w: %w", ErrFull, err)
 	case m.Once && isWrongLastSequence(err):
-		return nil // another one was first
+		return nil // the stream has kept an earlier message
 	}
-	return explain(err)
+	return wrapNotConnected(err)
 }
 
-// isWrongLastSequence reports whether a message with an expected last sequence
-// met a stored one on its subject.
+// isWrongLastSequence reports whether the subject of a message with an expected
+// last sequence already had a message.
 func isWrongLastSequence(err error) bool {
 	var api *jetstream.APIError
 	return errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence
 }
 
-func tooLarge(m Message) error {
+func newTooLargeProblem(m Message) error {
 	return v1.NewProblem(v1.Internal, "%s has %d bytes, more than a message may have", m.ID, len(m.Body))
 }

@@ -11,12 +11,12 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// RequestTimeout bounds one request to JetStream, however much time its caller
-// has: a reply that was lost with a connection does not come.
+// RequestTimeout limits one request to JetStream, whatever deadline the caller has,
+// because a reply that was lost with a connection never arrives.
 const RequestTimeout = 3 * time.Second
 
-// PublishLast stores v, as JSON, as the last message on a subject of a stream,
-// where [Last] finds it. It returns once the stream has acknowledged it.
+// PublishLast stores v as JSON as the last message on a subject of a stream, where
+// [Last] reads it. It returns when the stream has acknowledged the message.
 func PublishLast(ctx context.Context, js jetstream.JetStream, stream, subject string, v any) error {
 	ctx, cancel := context.WithTimeout(ctx, RequestTimeout)
 	defer cancel()
@@ -25,7 +25,7 @@ func PublishLast(ctx context.Context, js jetstream.JetStream, stream, subject st
 		return fmt.Errorf("store %s: encode: %w", subject, err)
 	}
 	if _, err := js.Publish(ctx, subject, body, jetstream.WithExpectStream(stream)); err != nil {
-		return fmt.Errorf("store %s: %w", subject, explain(err))
+		return fmt.Errorf("store %s: %w", subject, wrapNotConnected(err))
 	}
 	return nil
 }
@@ -37,8 +37,8 @@ func Last(ctx context.Context, js jetstream.JetStream, stream, subject string, v
 	return h != nil, err
 }
 
-// LastHeader is [Last] that returns the header of the message, which is nil when
-// there is no message.
+// LastHeader does what [Last] does and returns the header of the message. The header
+// is nil when there is no message.
 func LastHeader(ctx context.Context, js jetstream.JetStream, stream, subject string, v any) (nats.Header, error) {
 	ctx, cancel := context.WithTimeout(ctx, RequestTimeout)
 	defer cancel()
@@ -48,7 +48,7 @@ func LastHeader(ctx context.Context, js jetstream.JetStream, stream, subject str
 	}
 	m, err := s.GetLastMsgForSubject(ctx, subject)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return nil, nil //nolint:nilnil // it says so
+		return nil, nil //nolint:nilnil // as documented
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", subject, err)

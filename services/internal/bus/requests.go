@@ -6,8 +6,9 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// Requests are those of an endpoint that are under way, so many at most. A
-// [Service] hands over one request at a time, so that a handler must not block: TryGo starts the work in a goroutine, or says at once why not.
+// Requests limits how many requests of an endpoint are served concurrently. The
+// handler of an [Endpoint] must not block. TryGo starts a goroutine for the request, or
+// returns an error immediately.
 type Requests struct {
 	places         *semaphore.Weighted
 	busy, stopping error
@@ -17,14 +18,15 @@ type Requests struct {
 	stopped bool
 }
 
-// NewRequests returns Requests of which most may be under way. TryGo returns busy
-// for one more, and stopping for those after Stop.
+// NewRequests returns Requests with a limit of most. TryGo returns busy at the limit,
+// and stopping after Stop.
 func NewRequests(most int, busy, stopping error) *Requests {
 	return &Requests{places: semaphore.NewWeighted(int64(most)), busy: busy, stopping: stopping}
 }
 
-// TryGo calls serve in a goroutine, with a place. serve frees the place before it
-// replies: a client that has its reply can send its next request.
+// TryGo calls serve in a goroutine and counts it against the limit until serve calls
+// free. serve calls free before it replies, so that a client that has received its
+// reply can send its next request.
 func (r *Requests) TryGo(serve func(free func())) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -38,8 +40,8 @@ func (r *Requests) TryGo(serve func(free func())) error {
 	return nil
 }
 
-// Stop rejects the requests that come from here on, and returns when none is
-// under way. A service, once stopped, may still hand over some that it had received.
+// Stop rejects further requests and waits until all requests have been served. A
+// stopped [Service] may still pass on requests that it had received before.
 func (r *Requests) Stop() {
 	r.mu.Lock()
 	r.stopped = true

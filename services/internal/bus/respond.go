@@ -11,9 +11,9 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
-// Reject answers a request with the problem p because of err, whose delay is the
-// header Retry-After. The problem gets the trace ID of the span in ctx, which
-// records it as [telemetry.Reject] says.
+// Reject replies to a request with the problem p. When err has a delay, see
+// [retry.Delay], the reply has the header Retry-After. The problem gets the trace ID
+// of the span in ctx, and the span records the problem, see [telemetry.Reject].
 func Reject(ctx context.Context, r *Request, p *v1.Problem, err error) error {
 	out := *p
 	if span := trace.SpanFromContext(ctx); span.SpanContext().HasTraceID() {

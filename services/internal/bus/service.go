@@ -16,14 +16,15 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// Service is a service of the NATS service framework (ADR-32 of NATS): it has
-// endpoints, and says what they are and how they do to a client such as nats micro.
+// Service is a service of the NATS service framework (ADR-32 of NATS). It has
+// endpoints, and sends their descriptions and statistics to clients such as nats
+// micro.
 //
-// Package micro of nats.go has the messages of the framework. Its own service is not
-// used, because it takes the return of a handler for the end of a request, and calls
-// handlers one at a time. The handlers here begin work and return, so that requests
-// are served at the same time: micro would count how long it takes to start a
-// goroutine, and no problem. A request of a Service ends when it is replied to.
+// Package micro of nats.go has the messages of the framework. This package does not
+// use micro.Service, which calls handlers one at a time and counts a request as ended
+// when its handler returns. The handlers here start a goroutine and return, so that
+// requests are served concurrently. micro would only measure the start of the
+// goroutine and would count no errors. A request of a Service ends with its reply.
 type Service struct {
 	conn        *nats.Conn
 	identity    micro.ServiceIdentity
@@ -45,19 +46,19 @@ type ServiceConfig struct {
 	Status func() any
 }
 
-// Endpoint is where a service takes requests.
+// Endpoint is a subject on which a service receives requests.
 type Endpoint struct {
 	Name, Subject string
 	Metadata      map[string]string
-	// EveryInstance has all instances of the service get each request, and not only
-	// one of them.
+	// EveryInstance delivers each request to all instances of the service, instead
+	// of to one of them.
 	EveryInstance bool
-	// Handle begins to serve a request and returns: it is called for one request at
-	// a time.
+	// Handle starts to serve a request and returns. It is called for one request
+	// at a time, so it must not block.
 	Handle func(*Request)
 }
 
-// NewService returns a service that is not known to clients until Start.
+// NewService returns a Service. Clients cannot discover it before Start.
 func NewService(nc *nats.Conn, cfg ServiceConfig) *Service {
 	metadata := maps.Clone(cfg.Metadata)
 	if metadata == nil {
@@ -69,10 +70,10 @@ func NewService(nc *nats.Conn, cfg ServiceConfig) *Service {
 	}
 }
 
-// Describe adds to the metadata of the service, before Start.
+// Describe adds to the metadata of the service. It must be called before Start.
 func (s *Service) Describe(metadata map[string]string) { maps.Copy(s.identity.Metadata, metadata) }
 
-// AddEndpoint begins to take the requests of an endpoint.
+// AddEndpoint subscribes to the requests of an endpoint.
 func (s *Service) AddEndpoint(e Endpoint) error {
 	group := micro.DefaultQueueGroup
 	if e.EveryInstance {
@@ -95,11 +96,11 @@ func (s *Service) AddEndpoint(e Endpoint) error {
 	return nil
 }
 
-// Start makes the service known: it answers clients that ask for all services, for
-// those of its name, or for itself.
+// Start makes the service discoverable. It replies to clients that ask for all
+// services, for services with its name, or for this instance.
 func (s *Service) Start() error {
 	s.started = time.Now().UTC()
-	for verb, answer := range map[micro.Verb]func() any{
+	for verb, response := range map[micro.Verb]func() any{
 		micro.PingVerb:  func() any { return micro.Ping{ServiceIdentity: s.identity, Type: micro.PingResponseType} },
 		micro.InfoVerb:  func() any { return s.info() },
 		micro.StatsVerb: func() any { return s.stats() },
@@ -107,27 +108,27 @@ func (s *Service) Start() error {
 		for _, of := range []struct{ name, id string }{{}, {name: s.identity.Name}, {s.identity.Name, s.identity.ID}} {
 			subj, err := micro.ControlSubject(verb, of.name, of.id)
 			if err == nil {
-				err = s.answer(subj, answer)
+				err = s.serveControl(subj, response)
 			}
 			if err != nil {
-				return errors.Join(fmt.Errorf("answer %v of service %s: %w", verb, s.identity.Name, err), s.Stop())
+				return errors.Join(fmt.Errorf("serve %v of service %s: %w", verb, s.identity.Name, err), s.Stop())
 			}
 		}
 	}
 	return nil
 }
 
-// answer replies to all messages on a subject.
-func (s *Service) answer(subj string, answer func() any) error {
+// serveControl replies to all messages on a subject with what response returns.
+func (s *Service) serveControl(subj string, response func() any) error {
 	sub, err := s.conn.Subscribe(subj, func(m *nats.Msg) {
-		body, err := json.Marshal(answer())
-		if err != nil { // of the status, which is the service's own
+		body, err := json.Marshal(response())
+		if err != nil { // the status of the service cannot be encoded
 			body = fmt.Appendf(nil, `{"error":%q}`, err)
 		}
 		_ = m.Respond(body) // a client without an inbox gets no reply
 	})
 	if err != nil {
-		return err //nolint:wrapcheck // the caller says what it is of
+		return err //nolint:wrapcheck // the caller adds the verb
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -157,7 +158,7 @@ func (s *Service) stats() micro.Stats {
 	}
 	var data json.RawMessage
 	if s.status != nil {
-		data, _ = json.Marshal(s.status()) // it is left out when it cannot be encoded
+		data, _ = json.Marshal(s.status()) // omitted when it cannot be encoded
 	}
 	for _, e := range s.endpoints {
 		stats := e.snapshot()
@@ -167,22 +168,23 @@ func (s *Service) stats() micro.Stats {
 	return out
 }
 
-// Stop leaves requests to other instances. Those that the server has sent already
-// are still handed over. It does nothing once the connection is closed.
+// Stop ends the subscriptions, so that other instances get the requests. Requests
+// that the server has already sent are still passed to the handlers. Stop does
+// nothing when the connection is closed.
 func (s *Service) Stop() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var errs []error
 	for _, sub := range s.subscriptions {
 		if err := sub.Drain(); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
-			errs = append(errs, fmt.Errorf("stop to listen on %s: %w", sub.Subject, err))
+			errs = append(errs, fmt.Errorf("drain subscription to %s: %w", sub.Subject, err))
 		}
 	}
 	s.subscriptions = nil
 	return errors.Join(errs...)
 }
 
-// endpointStats is what is known of an endpoint.
+// endpointStats has the description and statistics of an endpoint.
 type endpointStats struct {
 	metadata map[string]string
 
@@ -202,8 +204,9 @@ func (e *endpointStats) snapshot() micro.EndpointStats {
 	return e.stats
 }
 
-// end ends a request with its reply, if there is one, and counts it, with the problem
-// that it has. A client that has its reply finds it counted.
+// end sends the reply of a request, if it has one, and counts the request and its
+// problem. It holds the lock meanwhile, so that a client that has received its reply
+// finds the request counted.
 func (e *endpointStats) end(received time.Time, reply func() error, problem error) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -218,8 +221,8 @@ func (e *endpointStats) end(received time.Time, reply func() error, problem erro
 	return err
 }
 
-// Request is a request to an endpoint. It is ended by exactly one of Respond,
-// RespondProblem and Fail, in any goroutine.
+// Request is a request to an endpoint. The handler ends it by exactly one call of
+// Respond, RespondProblem or Fail, from any goroutine.
 type Request struct {
 	Msg      *nats.Msg
 	received time.Time
@@ -230,8 +233,8 @@ type Request struct {
 func (r *Request) Respond(body []byte, h nats.Header) error { return r.respond(body, h, nil) }
 
 // RespondProblem replies with p as an error of the framework: the code is the HTTP
-// status, the description is the problem's code and detail, and the body is the
-// problem as JSON. h has further headers.
+// status of p, the description has its code and detail, and the body is p as JSON. h
+// has further headers and may be nil.
 func (r *Request) RespondProblem(p *v1.Problem, h nats.Header) error {
 	body, err := json.Marshal(p)
 	if err != nil {
@@ -253,7 +256,7 @@ func (r *Request) respond(body []byte, h nats.Header, problem error) error {
 	}, problem)
 }
 
-// Fail ends a request without a reply, because of err.
+// Fail ends a request without a reply and counts err.
 func (r *Request) Fail(err error) {
 	_ = r.endpoint.end(r.received, func() error { return nil }, err)
 }

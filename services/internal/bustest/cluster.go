@@ -18,21 +18,21 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/streams"
 )
 
-// Cluster is several NATS servers with routes between them. Every stream has
-// a replica on each server. The servers end with the test.
+// Cluster is a cluster of NATS servers. Every stream has a replica on each server. The
+// servers stop at the end of the test.
 type Cluster struct {
 	Servers []*Server
-	// URL lists the addresses of all servers, with commas.
+	// URL lists the addresses of all servers, separated by commas.
 	URL string
 }
 
-// clusterTimeout only ends tests that would hang. Elections of a leader take
-// 4 to 9 s when the first candidate does not win.
+// clusterTimeout only ends tests that would hang. An election takes 4 to 9 s when the
+// first candidate does not win.
 const clusterTimeout = time.Minute
 
-// StartCluster runs a cluster with the streams and consumers of the
-// pipelines, each with as many replicas as there are servers: 1, 3 or 5. It
-// returns when every stream and consumer has a leader and current replicas.
+// StartCluster starts a cluster of 1, 3 or 5 servers with the streams and consumers of
+// the pipelines, each with one replica per server. It returns when every stream and
+// consumer has a leader and all replicas are current.
 func StartCluster(t testing.TB, servers int, pipelines ...string) *Cluster {
 	t.Helper()
 	c := &Cluster{}
@@ -66,9 +66,9 @@ func clusterOptions(t testing.TB, route *url.URL) server.ClusterOpts {
 	return server.ClusterOpts{Name: "test", Host: addr.IP.String(), Port: addr.Port}
 }
 
-// loopback returns an address of the loopback network that other processes
-// are unlikely to use, so that a free port on it stays free: the system gives
-// ports of 127.0.0.1 to every outgoing connection.
+// loopback returns an address of the loopback network that other processes are
+// unlikely to use, so that a free port on it stays free. On 127.0.0.1 the system
+// assigns ports to outgoing connections.
 func loopback() string {
 	ip := net.IPv4(127, byte(1+rand.N(254)), byte(rand.N(255)), byte(1+rand.N(254))) //nolint:gosec // not a secret
 	return ip.String()

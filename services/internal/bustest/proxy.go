@@ -9,9 +9,9 @@ import (
 	"testing"
 )
 
-// Proxy is a TCP proxy in front of a server. It can hold what goes in either
-// direction, and break its connections, so that acknowledgements are late or
-// lost. It ends with its test.
+// Proxy is a TCP proxy in front of a server. It can hold the data of each direction
+// and break its connections, so that acknowledgements are late or lost. It stops at the
+// end of its test.
 type Proxy struct {
 	URL    string
 	server string
@@ -55,10 +55,10 @@ func StartProxy(t testing.TB, s *Server) *Proxy {
 	return p
 }
 
-// HoldReplies holds what the server sends, or lets it go on.
+// HoldReplies starts or stops holding the data that the server sends.
 func (p *Proxy) HoldReplies(held bool) { p.setHeld(replies, held) }
 
-// HoldRequests holds what clients send, or lets it go on.
+// HoldRequests starts or stops holding the data that clients send.
 func (p *Proxy) HoldRequests(held bool) { p.setHeld(requests, held) }
 
 func (p *Proxy) setHeld(direction int, held bool) {
@@ -68,12 +68,12 @@ func (p *Proxy) setHeld(direction int, held bool) {
 	p.changed.Broadcast()
 }
 
-// Break ends every connection. What is held is lost.
+// Break closes every connection. Held data is lost.
 func (p *Proxy) Break() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for c := range p.conns {
-		c.Close() // to end it is what is wanted
+		c.Close()
 		delete(p.conns, c)
 	}
 	p.changed.Broadcast()
@@ -106,7 +106,7 @@ func (p *Proxy) copy(to, from net.Conn, direction int) {
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buf)
-		if n > 0 && p.pass(to, direction) {
+		if n > 0 && p.awaitRelease(to, direction) {
 			_, err = to.Write(buf[:n])
 		}
 		if err != nil {
@@ -119,9 +119,9 @@ func (p *Proxy) copy(to, from net.Conn, direction int) {
 	}
 }
 
-// pass waits while a direction is held. It reports false for a connection that
+// awaitRelease waits while a direction is held. It returns false when the connection
 // was broken meanwhile.
-func (p *Proxy) pass(to net.Conn, direction int) bool {
+func (p *Proxy) awaitRelease(to net.Conn, direction int) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for {

@@ -1,6 +1,6 @@
-// Package bustest gives tests real NATS servers with JetStream, in the process
-// and on random ports, set up as a mesh is: one, or a cluster. Nothing here is
-// linked into a service.
+// Package bustest starts NATS servers with JetStream for tests, one or a cluster. The
+// servers run in the process of the test, on random ports, and have the streams and
+// consumers of a mesh. Services do not link it.
 package bustest
 
 import (
@@ -16,15 +16,15 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/streams"
 )
 
-// Server is a NATS server that ends with its test.
+// Server is a NATS server. It stops at the end of its test.
 type Server struct {
 	URL     string
 	options *server.Options
 	srv     *server.Server
 }
 
-// Start runs a server with the streams and consumers of the pipelines, files
-// in a folder of the test.
+// Start starts a server with the streams and consumers of the pipelines. Its files are
+// in a temporary directory of the test.
 func Start(t testing.TB, pipelines ...string) *Server {
 	t.Helper()
 	s := StartEmpty(t)
@@ -40,14 +40,14 @@ func Start(t testing.TB, pipelines ...string) *Server {
 	return s
 }
 
-// StartEmpty runs a server with nothing set up.
+// StartEmpty starts a server without streams.
 func StartEmpty(t testing.TB) *Server {
 	t.Helper()
 	return StartEmptyWith(t, func(*server.Options) {})
 }
 
-// StartEmptyWith runs a server with nothing set up, whose options change
-// changes, such as to reject clients without a password.
+// StartEmptyWith starts a server without streams, after change has changed its
+// options, for example to reject clients without a password.
 func StartEmptyWith(t testing.TB, change func(*server.Options)) *Server {
 	t.Helper()
 	o := options(t, "test")
@@ -57,8 +57,8 @@ func StartEmptyWith(t testing.TB, change func(*server.Options)) *Server {
 	return s
 }
 
-// options returns the options of a server on a random port of 127.0.0.1, with
-// its files in a folder of the test.
+// options returns the options of a server on a random port of 127.0.0.1, with its
+// files in a temporary directory of the test.
 func options(t testing.TB, name string) *server.Options {
 	t.Helper()
 	return &server.Options{
@@ -97,7 +97,7 @@ func (s *Server) awaitConnections(t testing.TB) {
 	s.URL = s.srv.ClientURL()
 }
 
-// Connect opens a connection that ends with the test.
+// Connect opens a connection that is closed at the end of the test.
 func (s *Server) Connect(t testing.TB) *nats.Conn {
 	t.Helper()
 	nc, err := nats.Connect(s.URL)
@@ -113,8 +113,8 @@ func (s *Server) Connect(t testing.TB) *nats.Conn {
 	return nc
 }
 
-// StopJetStream ends JetStream as the server itself does when its disk fails.
-// The server goes on without it until it is restarted.
+// StopJetStream disables JetStream as the server itself does when its disk fails. The
+// server continues without JetStream until it is restarted.
 func (s *Server) StopJetStream(t testing.TB) {
 	t.Helper()
 	if err := s.srv.ShutdownJetStream(); err != nil {
@@ -122,13 +122,14 @@ func (s *Server) StopJetStream(t testing.TB) {
 	}
 }
 
-// Restart runs the server again, on the same address and with the same files.
+// Restart restarts the server with the same address and files.
 func (s *Server) Restart(t testing.TB) {
 	t.Helper()
 	s.RestartWith(t, func(*server.Options) {})
 }
 
-// RestartWith is [Server.Restart] with options that change changes.
+// RestartWith restarts the server as [Server.Restart] does, after change has changed
+// its options.
 func (s *Server) RestartWith(t testing.TB, change func(*server.Options)) {
 	t.Helper()
 	addr, ok := s.srv.Addr().(*net.TCPAddr)
@@ -142,8 +143,8 @@ func (s *Server) RestartWith(t testing.TB, change func(*server.Options)) {
 	s.awaitConnections(t)
 }
 
-// Received returns how many messages the server has received from its clients:
-// every publish and every request is one.
+// Received returns the number of messages that the server has received from its
+// clients: every publish and every request counts as one.
 func (s *Server) Received(t testing.TB) int64 {
 	t.Helper()
 	v, err := s.srv.Varz(nil)
@@ -153,8 +154,7 @@ func (s *Server) Received(t testing.TB) int64 {
 	return v.InMsgs
 }
 
-// Stop shuts the server down before the test ends, to show what its clients
-// do without it.
+// Stop stops the server before the end of the test.
 func (s *Server) Stop() {
 	s.srv.Shutdown()
 	s.srv.WaitForShutdown()

@@ -1,9 +1,9 @@
-// Package clock tells the time of the NATS server.
+// Package clock returns the time of the NATS server.
 //
-// Deadlines of jobs travel between machines, and the server stamps every
-// message. Machines whose clocks disagree would give jobs up too early or too
-// late, so that every service measures how far its own clock is from that of
-// the server. The servers of a cluster are taken to agree with each other.
+// Deadlines of jobs are compared on several machines, and the server stamps every
+// message with its time. Machines with different clocks would end jobs too early or
+// too late. So each service measures the difference of its own clock to that of the
+// server. The clocks of the servers of a cluster are assumed to be equal.
 package clock
 
 import (
@@ -19,21 +19,22 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/streams"
 )
 
-// Clock tells the time of the server. It is that of the machine until the
-// first [Clock.Measure]. A Clock is safe for concurrent use by multiple
+// Clock returns the time of the server. Before the first [Clock.Measure] it returns
+// the time of this machine. A Clock is safe for concurrent use by multiple
 // goroutines.
 type Clock struct {
 	local  func() time.Time
 	offset atomic.Int64 // of the server, in nanoseconds
 }
 
-// New returns a clock over that of the machine, [time.Now] outside of tests.
+// New returns a Clock based on local, the clock of this machine. It is [time.Now]
+// except in tests.
 func New(local func() time.Time) *Clock { return &Clock{local: local} }
 
 // Now returns the time of the server.
 func (c *Clock) Now() time.Time { return c.local().Add(time.Duration(c.offset.Load())) }
 
-// Until returns how long it is until t, a time of the server.
+// Until returns the duration until t, a time of the server.
 func (c *Clock) Until(t time.Time) time.Duration { return t.Sub(c.Now()) }
 
 // WithDeadline is [context.WithDeadline] for a time of the server.
@@ -42,18 +43,18 @@ func (c *Clock) WithDeadline(ctx context.Context, t time.Time) (context.Context,
 }
 
 const (
-	period = 10 * time.Second // between two measurements
-	// longest is how long the server may take to answer for a measurement to
-	// count: the error is half of it at most.
-	longest = time.Second
-	// worthLogging is a difference that an operator should know of.
-	worthLogging = time.Second
+	measurePeriod = 10 * time.Second // between two measurements
+	// maxRoundTrip is the longest round trip of a valid measurement. The error of a
+	// measurement is at most half of it.
+	maxRoundTrip = time.Second
+	// minLoggedOffset is the difference above which an operator is warned.
+	minLoggedOffset = time.Second
 )
 
-// Measure asks the server for its time. A difference that the time of the
-// answer may explain counts as none.
+// Measure requests the time of the server. A difference that is not larger than the
+// error of the measurement is taken as zero.
 func (c *Clock) Measure(ctx context.Context, js jetstream.JetStream) error {
-	ctx, cancel := context.WithTimeout(ctx, longest)
+	ctx, cancel := context.WithTimeout(ctx, maxRoundTrip)
 	defer cancel()
 	before := c.local()
 	s, err := js.Stream(ctx, streams.Images)
@@ -70,7 +71,8 @@ func (c *Clock) Measure(ctx context.Context, js jetstream.JetStream) error {
 	return nil
 }
 
-// Run measures until ctx ends. A large difference is logged when it is new.
+// Run measures every 10 s until ctx ends. It logs a warning when the difference has
+// changed by more than 1 s.
 func (c *Clock) Run(ctx context.Context, js jetstream.JetStream, log *slog.Logger) {
 	logged := time.Duration(0)
 	for {
@@ -78,11 +80,11 @@ func (c *Clock) Run(ctx context.Context, js jetstream.JetStream, log *slog.Logge
 			log.DebugContext(ctx, "cannot measure the clock", "error", err)
 		}
 		offset := time.Duration(c.offset.Load())
-		if (offset - logged).Abs() > worthLogging {
+		if (offset - logged).Abs() > minLoggedOffset {
 			log.WarnContext(ctx, "the clock of this machine differs from that of the NATS server", "server_is_ahead_by", offset.String())
 			logged = offset
 		}
-		if retry.Sleep(ctx, period) != nil {
+		if retry.Sleep(ctx, measurePeriod) != nil {
 			return
 		}
 	}

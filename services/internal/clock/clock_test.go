@@ -25,7 +25,7 @@ func TestClock_FollowsTheServer(t *testing.T) {
 		if err := c.Measure(t.Context(), js); err != nil {
 			t.Fatal(err)
 		}
-		if off := c.Until(time.Now()); off.Abs() > longest {
+		if off := c.Until(time.Now()); off.Abs() > maxRoundTrip {
 			t.Errorf("shifted by %v: off by %v", shift, off)
 		}
 	}

@@ -9,15 +9,15 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/retry"
 )
 
-// ender says the last word on a delivery. When it is lost, the message is
-// delivered again, and what is published then is dropped as a duplicate.
-type ender struct {
+// acknowledger acknowledges deliveries. When an acknowledgement is lost, the message
+// is redelivered, and the streams drop the messages that follow as duplicates.
+type acknowledger struct {
 	log     *slog.Logger
 	backoff retry.Backoff
 }
 
-// end does what act says. why is the error of the handler.
-func (e ender) end(ctx context.Context, m Message, d *Delivery, act action, why error) Outcome {
+// finish does act. why is the error of the handler.
+func (e acknowledger) finish(ctx context.Context, m Message, d *Delivery, act action, why error) Outcome {
 	switch act {
 	case ack:
 		e.ack(ctx, m)
@@ -25,7 +25,7 @@ func (e ender) end(ctx context.Context, m Message, d *Delivery, act action, why 
 	case nak:
 		e.logAckError(ctx, m, m.Nak())
 		return HandedBack
-	case putOff:
+	case nakSnooze:
 		var s snooze
 		errors.As(why, &s)
 		e.logAckError(ctx, m, m.NakWithDelay(time.Duration(s)))
@@ -39,16 +39,17 @@ func (e ender) end(ctx context.Context, m Message, d *Delivery, act action, why 
 	if delay == 0 {
 		delay = e.backoff.Delay(d.Deliveries)
 	}
-	e.log.WarnContext(ctx, "message will be delivered again", "subject", m.Subject(), "deliveries", d.Deliveries,
+	e.log.WarnContext(ctx, "message will be redelivered", "subject", m.Subject(), "deliveries", d.Deliveries,
 		"after", delay.String(), "error", why)
 	e.logAckError(ctx, m, m.NakWithDelay(delay))
 	return Retried
 }
 
-func (e ender) ack(ctx context.Context, m Message) { e.logAckError(ctx, m, m.Ack()) }
+func (e acknowledger) ack(ctx context.Context, m Message) { e.logAckError(ctx, m, m.Ack()) }
 
-// term ends a message for a reason of one line.
-func (e ender) term(ctx context.Context, m Message, reason string) {
+// term terminates a message. The server keeps the reason, which is cut to 200
+// characters on one line.
+func (e acknowledger) term(ctx context.Context, m Message, reason string) {
 	const longest = 200
 	line := []rune(reason)
 	line = line[:min(len(line), longest)]
@@ -60,8 +61,8 @@ func (e ender) term(ctx context.Context, m Message, reason string) {
 	e.logAckError(ctx, m, m.TermWithReason(string(line)))
 }
 
-func (e ender) logAckError(ctx context.Context, m Message, err error) {
+func (e acknowledger) logAckError(ctx context.Context, m Message, err error) {
 	if err != nil {
-		e.log.WarnContext(ctx, "cannot end a delivery", "subject", m.Subject(), "error", err)
+		e.log.WarnContext(ctx, "cannot acknowledge a delivery", "subject", m.Subject(), "error", err)
 	}
 }

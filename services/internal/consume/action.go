@@ -10,17 +10,17 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// Snooze returns an error with which a handler puts a delivery off: nothing
-// was tried, the message comes again after d, and it is neither logged nor an
-// error in its trace. It is a delivery all the same.
+// Snooze returns an error with which a handler postpones a delivery: the message is
+// redelivered after d. A snooze is not logged and is not an error in its trace. It
+// counts as a delivery.
 func Snooze(d time.Duration) error { return snooze(d) }
 
 type snooze time.Duration
 
-func (s snooze) Error() string { return fmt.Sprintf("put off for %v", time.Duration(s)) }
+func (s snooze) Error() string { return fmt.Sprintf("snoozed for %v", time.Duration(s)) }
 
-// Drop returns an error with which a handler ends a message that has no
-// outcome to give. The reason is logged.
+// Drop returns an error with which a handler terminates a message that has no
+// outcome. The reason is logged.
 func Drop(reason error) error { return &dropped{reason} }
 
 type dropped struct{ reason error }
@@ -28,39 +28,38 @@ type dropped struct{ reason error }
 func (d *dropped) Error() string { return d.reason.Error() }
 func (d *dropped) Unwrap() error { return d.reason }
 
-// action is what becomes of a delivery.
+// action is what the loop does with a delivery.
 type action int
 
 const (
-	// ack ends the message.
+	// ack acknowledges the message.
 	ack action = iota
-	// nak has it delivered again at once, to another process: this one stops.
+	// nak requests an immediate redelivery, because this process stops.
 	nak
-	// nakLater has it delivered again after a delay.
+	// nakLater requests a redelivery after a delay.
 	nakLater
-	// putOff is nakLater without an attempt.
-	putOff
-	// fail publishes the problem as the outcome of the job and ends the
+	// nakSnooze requests a redelivery after a delay, and counts no failure.
+	nakSnooze
+	// fail publishes the problem as the outcome of the job and terminates the
 	// message.
 	fail
-	// term ends the message without an outcome.
+	// term terminates the message without an outcome.
 	term
 )
 
-// actionFor is the one table that says what the error of a handler does to a
-// delivery. stopping says whether the context of the handlers has ended, fails
-// whether the consumer has outcomes for problems. The first row that fits
-// counts.
+// actionFor is the only place that decides what the error of a handler does to a
+// delivery. stopping reports whether the context of the handlers has ended, fails
+// whether the consumer has outcomes for problems. The first matching row applies.
 //
-//	error                               action
-//	none                                acknowledge
-//	Drop                                log, terminate
-//	a problem, with outcomes            publish the outcome, terminate
-//	a problem, without                  log, terminate
-//	any, stopping or cancelled          hand back at once
-//	Snooze                              deliver again after its delay; no attempt
-//	retry.Error, a problem in it too    deliver again after its delay, or with back-off
-//	any other                           deliver again with back-off
+//	error                                 action
+//	none                                  acknowledge
+//	Drop                                  log, terminate
+//	problem, consumer with outcomes       publish the outcome, terminate
+//	problem, consumer without outcomes    log, terminate
+//	any, when stopping or cancelled       redeliver immediately
+//	Snooze                                redeliver after its delay, not logged
+//	retry.Error, may wrap a problem       redeliver after its delay, or with back-off
+//	any other                             redeliver with back-off
 func actionFor(err error, stopping, fails bool) action {
 	var d *dropped
 	var p *v1.Problem
@@ -78,13 +77,13 @@ func actionFor(err error, stopping, fails bool) action {
 	case stopping, errors.Is(err, context.Canceled):
 		return nak
 	case errors.As(err, &s):
-		return putOff
+		return nakSnooze
 	}
 	return nakLater
 }
 
-// Outcome says what became of a delivery, for metrics and spans: the code of
-// the problem with which its job failed, or one of the constants.
+// Outcome is how a delivery ended, for metrics and spans: the code of the problem
+// with which its job failed, or one of the constants.
 type Outcome string
 
 // The outcomes that are not problem codes.
@@ -94,7 +93,7 @@ const (
 	Snoozed    Outcome = "snoozed"
 	HandedBack Outcome = "handed-back"
 	Dropped    Outcome = "dropped"
-	// Lost is the work on a message that was delivered to another process
-	// while this one was paused.
+	// Lost is the outcome of a delivery whose message was redelivered to another
+	// process while this one was paused.
 	Lost Outcome = "lost"
 )

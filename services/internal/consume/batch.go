@@ -19,17 +19,17 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
-// BatchHandler processes many deliveries. It returns one error for each of
-// them, which [actionFor] has a row for, or an error that concerns all.
+// BatchHandler processes many deliveries. It returns one error for each delivery,
+// nil when it was processed, or one error for all of them.
 type BatchHandler func(context.Context, []*Delivery) (each []error, all error)
 
-// Batches pulls many messages at a time, for handlers that are much cheaper
-// together, such as a transaction of a database. All fields are needed.
+// Batches pulls many messages at a time, for handlers that process them together at
+// much lower cost, such as a database transaction. All fields are required.
 type Batches struct {
 	Consumer jetstream.Consumer
-	// Size is how many messages a batch has at most.
+	// Size is the maximum number of messages of a batch.
 	Size int
-	// Timeout is how long a handler may process a batch.
+	// Timeout limits the handler of a batch.
 	Timeout time.Duration
 	Backoff retry.Backoff
 	Clock   *clock.Clock
@@ -37,24 +37,24 @@ type Batches struct {
 	Logger  *slog.Logger
 }
 
-// batchWait is how long the first message of a batch is waited for.
+// batchWait is how long a pull waits for the first message of a batch.
 const batchWait = 5 * time.Second
 
-// Run processes batches until ctx ends, and returns nil then. A batch that was
-// begun is finished. When the handler returns an error that concerns all of a
-// batch, its messages are delivered again later and Run returns the error.
+// Run processes batches until ctx ends, finishes the batch in progress, and returns
+// nil. When the handler returns an error for all messages of a batch, they are
+// redelivered after Backoff, and Run returns the error.
 //
-// idle is called before each pull.
+// Run calls idle before each pull.
 func (b Batches) Run(ctx context.Context, idle func(context.Context), handle BatchHandler) (err error) {
-	beat, e := newHeartbeat(b.Logger), ender{b.Logger, b.Backoff}
-	beat.during(func() {
+	beat, e := newHeartbeat(b.Logger), acknowledger{b.Logger, b.Backoff}
+	beat.beatWhile(func() {
 		for err == nil {
 			idle(ctx)
 			var messages []Message
 			messages, err = b.pull(ctx)
 			if ctx.Err() != nil {
 				for _, m := range messages {
-					e.end(ctx, m, nil, nak, nil)
+					e.finish(ctx, m, nil, nak, nil)
 				}
 				err = nil
 				return
@@ -67,8 +67,8 @@ func (b Batches) Run(ctx context.Context, idle func(context.Context), handle Bat
 	return err
 }
 
-// pull waits for a message, and takes all that are there by then, up to the
-// size of a batch: while one batch is processed, the next one grows.
+// pull waits for a message, and then fetches all messages that are available, up to
+// the size of a batch. The next batch grows while one is being processed.
 func (b Batches) pull(ctx context.Context) ([]Message, error) {
 	wait, cancel := context.WithTimeout(ctx, batchWait)
 	defer cancel()
@@ -82,7 +82,7 @@ func (b Batches) pull(ctx context.Context) ([]Message, error) {
 	messages := []Message{first}
 	more, err := b.Consumer.FetchNoWait(b.Size - 1)
 	if err != nil {
-		return messages, nil // the next pull says it
+		return messages, nil // the next pull returns the error
 	}
 	for m := range more.Messages() {
 		messages = append(messages, m)
@@ -90,7 +90,7 @@ func (b Batches) pull(ctx context.Context) ([]Message, error) {
 	return messages, nil
 }
 
-func (b Batches) process(ctx context.Context, beat *heartbeat, e ender, messages []Message, handle BatchHandler) error {
+func (b Batches) process(ctx context.Context, beat *heartbeat, e acknowledger, messages []Message, handle BatchHandler) error {
 	for _, m := range messages {
 		_, untrack := beat.track(m)
 		defer untrack()
@@ -101,8 +101,8 @@ func (b Batches) process(ctx context.Context, beat *heartbeat, e ender, messages
 		d, err := newDelivery(m, b.Clock.Now())
 		switch {
 		case err != nil:
-			e.end(ctx, m, nil, term, err)
-		case m.Headers().Get(v1.HeaderMarker) != "": // the server says that a message was there
+			e.finish(ctx, m, nil, term, err)
+		case m.Headers().Get(v1.HeaderMarker) != "": // a marker of the server for a deleted message
 			e.ack(ctx, m)
 		default:
 			batch, open = append(batch, d), append(open, m)
@@ -124,19 +124,19 @@ func (b Batches) process(ctx context.Context, beat *heartbeat, e ender, messages
 		if err == nil {
 			why = each[i]
 		}
-		e.end(ctx, m, batch[i], actionFor(why, false, false), why)
+		e.finish(ctx, m, batch[i], actionFor(why, false, false), why)
 	}
 	return err
 }
 
-// startSpan begins the span of a batch. It is of many traces, and so in none of them:
-// it has a link to each, of which the SDK keeps 128 unless it is told otherwise.
+// startSpan starts the span of a batch. The span starts a new trace, with a link to
+// the trace of each message. The SDK keeps 128 links by default.
 func (b Batches) startSpan(ctx context.Context, batch []*Delivery) (context.Context, trace.Span) {
 	first := batch[0]
 	links := make([]trace.Link, 0, len(batch))
 	for _, d := range batch {
 		from := telemetry.Extract(context.Background(), d.Header)
-		// Where no other span has created the message, the parent has.
+		// Without a creation link the parent has created the message.
 		created := append(telemetry.CreationLinks(from), trace.LinkFromContext(from))[0]
 		if created.SpanContext.IsValid() {
 			links = append(links, created)

@@ -60,7 +60,7 @@ func TestActionFor(t *testing.T) {
 		{"cancelled", fmt.Errorf("lane: %w", context.Canceled), false, true, nak},
 		{"any while stopping", bus.ErrFull, true, true, nak},
 		{"Snooze while stopping", Snooze(time.Hour), true, true, nak},
-		{"Snooze", Snooze(time.Hour), false, true, putOff},
+		{"Snooze", Snooze(time.Hour), false, true, nakSnooze},
 		{"passes", retry.After(errors.New("busy"), time.Second), false, true, nakLater},
 		{"problem that passes", retry.After(damaged, time.Second), false, true, nakLater},
 		{"problem that passes while stopping", retry.After(damaged, time.Second), true, true, nak},
@@ -613,10 +613,10 @@ func TestLoop_SpanShowsTheQueueWaitBesideTheWork(t *testing.T) {
 			t.Errorf("the work has %s %q, want %q", key, got, want)
 		}
 	}
-	if wait := ended[0].EndTime().Sub(ended[0].StartTime()); wait != 300*time.Millisecond-touching {
+	if wait := ended[0].EndTime().Sub(ended[0].StartTime()); wait != 300*time.Millisecond-spanGap {
 		t.Errorf("the queue wait takes %v", wait)
 	}
-	if !ended[0].EndTime().Add(touching).Equal(ended[1].StartTime()) {
+	if !ended[0].EndTime().Add(spanGap).Equal(ended[1].StartTime()) {
 		t.Errorf("the queue wait ends at %v, the work begins at %v", ended[0].EndTime(), ended[1].StartTime())
 	}
 }

@@ -14,13 +14,13 @@ import (
 
 // Delivery is one receipt of a message. Handlers must not keep it.
 type Delivery struct {
-	// Job is what the subject says of the job. Fields that the subject does
-	// not have are zero.
+	// Job has the fields of the job that Open parsed from the subject. The others
+	// are zero.
 	Job     subject.Job
 	Subject string
 	Header  nats.Header
 	Body    []byte
-	// Stream and Consumer are where the message came from.
+	// Stream and Consumer name where the message was pulled from.
 	Stream   string
 	Consumer string
 	// Stored is when the stream stored the message, Received when this process
@@ -29,24 +29,25 @@ type Delivery struct {
 	Received time.Time
 	// Deadline of the job, or zero when the message has none.
 	Deadline time.Time
-	// Deliveries counts the deliveries of the message, this one included. Some
-	// of them may have reached no process.
+	// Deliveries is the number of deliveries of the message, including this one.
+	// Some of them may have reached no process.
 	Deliveries int
 
-	then    func(context.Context)
-	handled time.Time // when the handler returned; zero for none
+	onStored func(context.Context)
+	handled  time.Time // when the handler returned; zero for none
 }
 
-// Then has f called once what follows from the delivery is stored. It is for
-// tidying up: f is not called again when the process dies before it.
-func (d *Delivery) Then(f func(context.Context)) { d.then = f }
+// Then sets a function that is called when the messages that follow from the
+// delivery are stored. It is for cleanup: when the process dies before the call, f is
+// not called.
+func (d *Delivery) Then(f func(context.Context)) { d.onStored = f }
 
-// QueueMS returns the queue wait in milliseconds. The clocks of two machines
-// may disagree; the result is never negative.
+// QueueMS returns the queue wait in milliseconds. It is never negative, also when
+// the clocks of two machines differ.
 func (d *Delivery) QueueMS() float64 { return max(0, v1.Milliseconds(d.Received.Sub(d.Stored))) }
 
-// ReadDeadline sets the deadline of the job as [JobDeadline] says, also in the
-// header of the delivery: the messages that follow from it were stored later, and
+// ReadDeadline sets the deadline of the delivery to that of [JobDeadline]. It also
+// sets it in the header, because the messages that follow are stored later and must
 // have the same deadline.
 func (d *Delivery) ReadDeadline(after time.Duration) (err error) {
 	if d.Deadline, err = JobDeadline(d.Header, d.Stored, after); err != nil {
@@ -59,15 +60,15 @@ func (d *Delivery) ReadDeadline(after time.Duration) (err error) {
 	return nil
 }
 
-// JobDeadline returns the deadline of the job of a message that a stream stored
-// at the given time: what its header h says or, without a header, the duration
-// after the message was stored. The latter also comes with the [*v1.Problem] of a
-// header that is no time.
+// JobDeadline returns the deadline of the job of a message: the time in its header h
+// or, without such a header, the duration after from when the stream stored the
+// message. When the header is not a valid time, JobDeadline returns the latter
+// and a [*v1.Problem].
 //
-// The deadline is at most [pipeline.MaxDuration] after the message was stored: with
-// a later one the stream would delete the message for its age first, and the job
-// would have no outcome. The time to live of a message that follows also ends
-// before its age.
+// The deadline is at most [pipeline.MaxDuration] after the message was stored. With a
+// later deadline the stream would delete the message because of its age first, and the
+// job would have no outcome. The time to live of a message that follows also ends
+// before the maximum age.
 func JobDeadline(h nats.Header, stored time.Time, after time.Duration) (time.Time, error) {
 	deadline, latest := stored.Add(after), stored.Add(pipeline.MaxDuration)
 	if says := h.Get(v1.HeaderDeadline); says != "" {
@@ -84,8 +85,8 @@ func JobDeadline(h nats.Header, stored time.Time, after time.Duration) (time.Tim
 	return deadline, nil
 }
 
-// newDelivery reads what every message of a stream has. The job is for the
-// Open function of the consumer.
+// newDelivery returns the delivery of a message without its job, which
+// Config.Open sets.
 func newDelivery(m Message, received time.Time) (*Delivery, error) {
 	meta, err := m.Metadata()
 	if err != nil {

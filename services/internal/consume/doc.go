@@ -1,20 +1,20 @@
-// Package consume is the one message loop of the services. A handler gets a
-// [Delivery] and returns the messages that follow from it, or an error. It
-// never acknowledges. The loop publishes the messages, waits until the streams
-// have stored them, and only then acknowledges the delivery. A crash in between
-// gives a redelivery, whose messages the streams drop by their ids.
+// Package consume is the message loop of the services. A handler receives a
+// [Delivery] and returns the messages that follow from it, or an error. A handler
+// never acknowledges. The loop publishes the messages, waits until the streams have
+// stored them, and then acknowledges the delivery. After a crash in between, the
+// message is redelivered, and the streams drop the duplicate messages by their IDs.
 //
-// What an error does to a delivery is in one table, [actionFor].
+// The function actionFor decides what an error does to a delivery.
 //
-// While a delivery is being processed the server is told so at every
-// [streams.Heartbeat]. A message of a process that died is delivered again
-// after [streams.AckWait]; slow work is not delivered twice.
+// While a delivery is being processed, the loop sends an in-progress acknowledgement
+// every [streams.Heartbeat], so that slow work is not redelivered. The message of a
+// process that died is redelivered after [streams.AckWait].
 //
-// The package has two ways to pull. [Loop.Run] processes up to a number of
-// messages of one consumer at a time. Package worker has one of its own, one
-// message for each free lane, and calls [Loop.Process]. [Batches] processes
-// many messages with one call, for a database.
+// There are three ways to pull. [Loop.Run] processes a limited number of messages of
+// one consumer concurrently. Package worker pulls one message for each free lane and
+// calls [Loop.Process]. [Batches] passes many messages to one call, for a database.
 //
-// Stopping: no more messages are pulled, those in hand are processed, and what
-// the context of the handlers ends is handed back at once.
+// When a loop stops, it pulls no more messages and finishes those in flight. When the
+// context of the handlers ends, the loop naks the rest, so that they are redelivered
+// immediately.
 package consume

@@ -9,30 +9,30 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/streams"
 )
 
-// heartbeat tells the server at every [streams.Heartbeat] which messages are
-// being processed.
+// heartbeat sends an in-progress acknowledgement every [streams.Heartbeat] for each
+// message that is being processed.
 type heartbeat struct {
 	log *slog.Logger
 
 	mu       sync.Mutex
-	inFlight map[*held]struct{}
+	inFlight map[*inFlightMessage]struct{}
 }
 
-// held is a message that is being processed.
-type held struct {
+// inFlightMessage is a message that is being processed.
+type inFlightMessage struct {
 	m Message
-	// extended is when its delivery was last extended, as the clock on the
-	// wall has it: that of the process may stand still while it is paused.
+	// extended is when its delivery was last extended. It is a wall clock time:
+	// the monotonic clock may stop while the process is paused.
 	extended time.Time
 }
 
 func newHeartbeat(log *slog.Logger) *heartbeat {
-	return &heartbeat{log: log, inFlight: map[*held]struct{}{}}
+	return &heartbeat{log: log, inFlight: map[*inFlightMessage]struct{}{}}
 }
 
-// track adds a message until untrack is called.
-func (h *heartbeat) track(m Message) (one *held, untrack func()) {
-	one = &held{m: m, extended: now()}
+// track adds a message to the heartbeats. untrack removes it.
+func (h *heartbeat) track(m Message) (one *inFlightMessage, untrack func()) {
+	one = &inFlightMessage{m: m, extended: now()}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.inFlight[one] = struct{}{}
@@ -43,9 +43,9 @@ func (h *heartbeat) track(m Message) (one *held, untrack func()) {
 	}
 }
 
-// isLost reports whether the message has been delivered to another process by
-// now: this one was paused for longer than [streams.AckWait].
-func (h *heartbeat) isLost(one *held) bool {
+// isLost reports whether the message has been redelivered, because this process was
+// paused for longer than [streams.AckWait].
+func (h *heartbeat) isLost(one *inFlightMessage) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return now().Sub(one.extended) > streams.AckWait
@@ -53,8 +53,8 @@ func (h *heartbeat) isLost(one *held) bool {
 
 func now() time.Time { return time.Now().Round(0) }
 
-// during sends heartbeats while f runs.
-func (h *heartbeat) during(f func()) {
+// beatWhile sends heartbeats while f runs.
+func (h *heartbeat) beatWhile(f func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var beating sync.WaitGroup
 	beating.Go(func() { h.run(ctx) })
@@ -76,9 +76,8 @@ func (h *heartbeat) run(ctx context.Context) {
 	}
 }
 
-// beat extends the deliveries that are not lost yet. Those that are stay so:
-// the server would take the word of this process for a message that another
-// one has.
+// beat extends the deliveries that are not lost. It does not extend lost ones: the
+// server would accept that for a message that another process has.
 func (h *heartbeat) beat() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -88,7 +87,7 @@ func (h *heartbeat) beat() {
 			continue
 		}
 		if err := one.m.InProgress(); err != nil {
-			h.log.Warn("cannot say that a message is in progress", "subject", one.m.Subject(), "error", err)
+			h.log.Warn("cannot extend a delivery", "subject", one.m.Subject(), "error", err)
 			continue
 		}
 		one.extended = at

@@ -19,33 +19,31 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
-// Handler returns the messages that follow from a delivery, in the order in
-// which they are to be stored, or an error that [actionFor] has a row for. Its
-// context ends at the deadline of the delivery, or after the time that the
-// consumer allows.
+// Handler returns the messages that follow from a delivery, in the order in which
+// the loop stores them, or an error. Its context ends at the deadline of the delivery
+// or, without a deadline, after Config.Timeout.
 type Handler func(context.Context, *Delivery) ([]bus.Message, error)
 
-// Config of a loop. All fields are needed unless they say otherwise.
+// Config configures a Loop. All fields are required unless stated otherwise.
 type Config struct {
 	// Open reads the job and the deadline of a delivery. The handler is not
 	// called when it returns an error.
 	Open func(*Delivery) error
-	// Fail returns the messages that end the job of a delivery with a problem.
-	// A nil Fail means that the messages of this consumer have no outcome.
+	// Fail returns the messages that end the job of a delivery with a problem. It
+	// is nil for consumers whose messages have no outcome.
 	Fail func(context.Context, *Delivery, *v1.Problem) ([]bus.Message, error)
-	// Traced reports whether a delivery has spans of its own. A nil Traced
-	// means that every delivery has.
+	// Traced reports whether a delivery has spans. When it is nil, every delivery
+	// has.
 	Traced func(*Delivery) bool
-	// PublishOnce has each message of a delivery published once. When that fails,
-	// the delivery comes again after Backoff. Without it a publish is repeated for
-	// some seconds, or until the deadline of the job, because what was computed is
-	// worth keeping.
+	// PublishOnce disables the retries of a publish. When a publish fails, the
+	// message is redelivered after Backoff. When PublishOnce is false, a publish is
+	// retried until the deadline of the job, but for at least 10 s, so that the
+	// result of the handler is not lost.
 	PublishOnce bool
-	// Timeout is how long a handler may process a delivery that has no
-	// deadline.
+	// Timeout limits the handler of a delivery that has no deadline. It is unused
+	// when all deliveries have one.
 	Timeout time.Duration
-	// Backoff is the delay before another delivery, by the number of those so
-	// far.
+	// Backoff is the delay before a redelivery, by the number of deliveries so far.
 	Backoff   retry.Backoff
 	Clock     *clock.Clock
 	Publisher *bus.Publisher
@@ -54,42 +52,43 @@ type Config struct {
 	Hooks     Hooks
 }
 
-// Hooks are called with what happens to a delivery. Each may be nil.
+// Hooks are called for events of a delivery, for metrics. Each may be nil.
 type Hooks struct {
-	// Published is called for every message that was stored, with how often
-	// its publish was repeated.
+	// Published is called for every message that was stored, with the number of
+	// retries of its publish.
 	Published func(m bus.Message, retries int)
-	// Ended is called for every delivery whose job could be read.
+	// Ended is called at the end of every delivery that has a job.
 	Ended func(context.Context, *Delivery, Outcome)
 }
 
-// Loop processes deliveries. It is safe for use by several goroutines.
+// Loop processes deliveries. A Loop is safe for concurrent use by multiple
+// goroutines.
 type Loop struct {
-	ender
+	acknowledger
 	cfg       Config
 	heartbeat *heartbeat
 }
 
-// publishBudget is how long the messages of a delivery may take to be stored,
-// whatever the deadline of its job.
+// publishBudget is the minimum time for the retries of the publishes of a delivery,
+// also when the deadline of its job is earlier.
 const publishBudget = 10 * time.Second
 
-// publishBackoff is the delay before a publish is repeated.
+// publishBackoff is the delay before a publish is retried.
 var publishBackoff = retry.Exponential(50*time.Millisecond, time.Second, 2)
 
 // NewLoop returns a loop.
 func NewLoop(cfg Config) *Loop {
-	return &Loop{ender: ender{cfg.Logger, cfg.Backoff}, cfg: cfg, heartbeat: newHeartbeat(cfg.Logger)}
+	return &Loop{acknowledger: acknowledger{cfg.Logger, cfg.Backoff}, cfg: cfg, heartbeat: newHeartbeat(cfg.Logger)}
 }
 
-// Beat sends heartbeats while pull runs, for strategies of pulling outside of
-// this package.
-func (l *Loop) Beat(pull func()) { l.heartbeat.during(pull) }
+// Beat sends heartbeats while pull runs. It is for packages that pull messages
+// themselves and call Process.
+func (l *Loop) Beat(pull func()) { l.heartbeat.beatWhile(pull) }
 
-// Process takes one message to its end. Its handlers are called with ctx,
-// which ends when the process has no more time to stop.
+// Process processes one message and acknowledges it. handle is called with a context
+// derived from ctx, which ends when the grace period of the process is over.
 func (l *Loop) Process(ctx context.Context, m Message, handle Handler) {
-	if m.Headers().Get(v1.HeaderMarker) != "" { // the server says that a message was there
+	if m.Headers().Get(v1.HeaderMarker) != "" { // a marker of the server for a deleted message
 		l.ack(ctx, m)
 		return
 	}
@@ -113,23 +112,23 @@ func (l *Loop) Process(ctx context.Context, m Message, handle Handler) {
 	}
 }
 
-// process calls the handler unless err says that the delivery cannot be read,
-// publishes what follows, and ends the delivery. It returns the error that led to
-// the outcome, for the span.
-func (l *Loop) process(ctx context.Context, one *held, d *Delivery, err error, handle Handler) (Outcome, error) {
+// process calls the handler unless err is set, which is the error of reading the
+// delivery. It publishes the messages of the handler and acknowledges the delivery. It
+// returns the error that led to the outcome, for the span.
+func (l *Loop) process(ctx context.Context, one *inFlightMessage, d *Delivery, err error, handle Handler) (Outcome, error) {
 	var msgs []bus.Message
 	if err == nil {
 		msgs, err = l.handle(ctx, d, handle)
 	}
 	if l.heartbeat.isLost(one) {
-		l.log.WarnContext(ctx, "drop the work on a message that another process has", "subject", d.Subject)
+		l.log.WarnContext(ctx, "drop the result of a message that was redelivered to another process", "subject", d.Subject)
 		return Lost, err
 	}
 	if err == nil {
 		err = l.publish(ctx, d.Deadline, msgs)
 	}
-	if err == nil && d.then != nil {
-		d.then(ctx)
+	if err == nil && d.onStored != nil {
+		d.onStored(ctx)
 	}
 	act := actionFor(err, ctx.Err() != nil, l.cfg.Fail != nil)
 	if act == fail {
@@ -142,7 +141,7 @@ func (l *Loop) process(ctx context.Context, one *held, d *Delivery, err error, h
 		}
 		act = actionFor(err, ctx.Err() != nil, false)
 	}
-	return l.end(ctx, one.m, d, act, err), err
+	return l.finish(ctx, one.m, d, act, err), err
 }
 
 func (l *Loop) handle(ctx context.Context, d *Delivery, handle Handler) ([]bus.Message, error) {
@@ -156,8 +155,8 @@ func (l *Loop) handle(ctx context.Context, d *Delivery, handle Handler) ([]bus.M
 	return handle(ctx, d)
 }
 
-// publishTimeout is how long one try of a publish waits for its
-// acknowledgement, which does not come when the connection was lost meanwhile.
+// publishTimeout is how long one attempt of a publish waits for its acknowledgement,
+// which never arrives when the connection was lost meanwhile.
 const publishTimeout = 2 * time.Second
 
 func (l *Loop) tryPublish(ctx context.Context, m bus.Message) error {
@@ -177,9 +176,9 @@ func (l *Loop) fail(ctx context.Context, d *Delivery, p *v1.Problem) error {
 	return l.publish(ctx, time.Time{}, msgs)
 }
 
-// publish stores msgs in order. What was computed is kept while a stream is
-// full or away: a publish is repeated until the deadline of the job, unless it
-// can never succeed. Its spans are beside that of the delivery: see endSpan.
+// publish stores msgs in order. While a stream is full or unavailable, it retries
+// until the deadline of the job, unless the publish can never succeed. The spans of
+// the publishes are siblings of the span of the delivery, see endSpan.
 func (l *Loop) publish(ctx context.Context, deadline time.Time, msgs []bus.Message) error {
 	ctx = telemetry.JobContext(ctx)
 	if budget := l.cfg.Clock.Now().Add(publishBudget); deadline.Before(budget) {
@@ -210,15 +209,16 @@ func (l *Loop) publish(ctx context.Context, deadline time.Time, msgs []bus.Messa
 	return nil
 }
 
-// touching is what lies between two spans that follow on each other. Jaeger counts in
-// microseconds, and takes of two that touch only one into the critical path.
-const touching = time.Microsecond
+// spanGap is the gap between two consecutive spans. Jaeger has a resolution of one
+// microsecond. Without a gap it includes only one of the two spans in the critical
+// path.
+const spanGap = time.Microsecond
 
-// startSpan begins the consumer span of a delivery, and beside it the queue wait as
-// a span of its own: the gap in a trace is what its reader wants to see. Both are
-// children of the request that brought the job, and linked to the span that
-// published the message: see [telemetry.WithJobSpan]. Of a message without a trace
-// the queue wait is the root. The context also marks logs with the job.
+// startSpan starts the consumer span of a delivery, and records the queue wait as a
+// sibling span. Both are children of the request that submitted the job, and linked
+// to the span that published the message, see [telemetry.WithJobSpan]. For a message
+// without a trace the queue wait is the root. The returned context adds the job to log
+// records.
 func (l *Loop) startSpan(ctx context.Context, d *Delivery) (context.Context, trace.Span) {
 	ctx = telemetry.WithJob(telemetry.Extract(ctx, d.Header), d.Job.ID)
 	if l.cfg.Traced != nil && !l.cfg.Traced(d) {
@@ -230,7 +230,7 @@ func (l *Loop) startSpan(ctx context.Context, d *Delivery) (context.Context, tra
 	if d.Received.After(d.Stored) {
 		queueCtx, queue := l.cfg.Tracer.Start(ctx, "queue "+d.Stream, trace.WithTimestamp(d.Stored), attrs, links,
 			trace.WithAttributes(telemetry.AttrDeliveries.Int(d.Deliveries)))
-		queue.End(trace.WithTimestamp(d.Received.Add(-touching)))
+		queue.End(trace.WithTimestamp(d.Received.Add(-spanGap)))
 		if !job.IsValid() {
 			ctx, job = queueCtx, queue.SpanContext()
 		}
@@ -248,10 +248,10 @@ func (l *Loop) startSpan(ctx context.Context, d *Delivery) (context.Context, tra
 	return telemetry.WithJobSpan(ctx, job), span
 }
 
-// endSpan ends the span of a delivery with its outcome. err is why it was not done.
-// The span ends when the handler has: what follows begins while the acknowledgements
-// of its publishes are on their way, and of spans that overlap Jaeger takes only one
-// into the critical path.
+// endSpan ends the span of a delivery with its outcome. err is the error when the
+// outcome is not Done. The end of the span is when the handler returned. The next
+// stage can start before the acknowledgements of the publishes arrive, and Jaeger
+// includes only one of two overlapping spans in the critical path.
 func (l *Loop) endSpan(span trace.Span, d *Delivery, outcome Outcome, err error) {
 	if outcome != Done {
 		span.SetAttributes(telemetry.AttrProblem.String(string(outcome)))

@@ -8,9 +8,9 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Message is a message of a stream that has not been acknowledged. Every
-// [jetstream.Msg] is one. Only this package calls its methods that end or
-// extend a delivery.
+// Message is a message of a stream that is not acknowledged yet. Every
+// [jetstream.Msg] implements it. Only this package calls its methods that
+// acknowledge or extend a delivery.
 type Message interface {
 	Subject() string
 	Headers() nats.Header
@@ -23,12 +23,12 @@ type Message interface {
 	InProgress() error
 }
 
-// FromNATS returns the message of a pull request that was sent over nc without
-// the client library of JetStream.
+// FromNATS returns the Message of a reply to a pull request that was sent over nc
+// without package jetstream.
 func FromNATS(nc *nats.Conn, m *nats.Msg) Message { return coreMessage{nc, m} }
 
-// coreMessage sends the acknowledgements of JetStream's protocol itself: the
-// subscription of the message may be gone by then.
+// coreMessage sends the acknowledgements of the JetStream protocol itself, because
+// the subscription of the message may have ended by then.
 type coreMessage struct {
 	nc *nats.Conn
 	m  *nats.Msg

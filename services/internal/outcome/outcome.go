@@ -1,6 +1,6 @@
-// Package outcome makes the outcome of a job, done or failed, from the outcomes of
-// its parts. It is pure. Every stage that can end a job uses it, so that a result
-// looks the same wherever its job ended.
+// Package outcome makes the result of a job, done or failed, from its parts. It is
+// pure. Every stage that can end a job uses it, so that results have the same form
+// wherever the job ended.
 package outcome
 
 import (
@@ -21,10 +21,10 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/bus"
 )
 
-// Join makes the answer of a job of pipeline p from all of its parts, in any
-// order; a job without regions has one part without regions. The answer has
-// status failed when a part has, with the problem of the first such part and
-// the regions of the others.
+// Join returns the result of a job of pipeline p from all of its parts, in any order.
+// A job without regions has one part without regions. When a part has failed, the
+// result has status failed, the problem of the first such part, and the regions of the
+// other parts.
 func Join(job string, p pipeline.Pipeline, parts []v1.Part) v1.Result {
 	r := v1.Result{ID: job, Pipeline: p.Name, Status: v1.Done, Timings: &v1.Timings{}}
 	var regions []v1.PartRegion
@@ -40,7 +40,7 @@ func Join(job string, p pipeline.Pipeline, parts []v1.Part) v1.Result {
 				r.Models = append(r.Models, m)
 			}
 		}
-		longest(r.Timings, part.Timings)
+		mergeTimings(r.Timings, part.Timings)
 		if part.Problem != nil && r.Problem == nil {
 			r.Status, r.Problem = v1.Failed, part.Problem
 		}
@@ -61,21 +61,21 @@ func Join(job string, p pipeline.Pipeline, parts []v1.Part) v1.Result {
 	return r
 }
 
-// longest keeps the longest time of each hop: parts are worked on side by
-// side, and who waits, waits for the longest.
-func longest(t *v1.Timings, of v1.Timings) {
+// mergeTimings sets each time of t to the maximum of t and of. Parts are processed
+// concurrently, and the client waits for the slowest.
+func mergeTimings(t *v1.Timings, of v1.Timings) {
 	t.Queue = max(t.Queue, of.Queue)
 	t.Decode = max(t.Decode, of.Decode)
 	t.Detect = max(t.Detect, of.Detect)
 	t.Classify = max(t.Classify, of.Classify)
 }
 
-// maxDetail is how many bytes of the detail of a problem an outcome has: a
+// maxDetail is the maximum size, in bytes, of the detail of a problem, so that a
 // failure can always be stored.
 const maxDetail = 1 << 10
 
-// Failed makes the answer of a job that could not be done. A detail of more than
-// 1 KiB is cut.
+// Failed returns the result of a job that failed with p. A detail longer than 1 KiB is
+// cut.
 func Failed(job subject.Job, p *v1.Problem) v1.Result {
 	if len(p.Detail) > maxDetail {
 		short := *p
@@ -85,21 +85,21 @@ func Failed(job subject.Job, p *v1.Problem) v1.Result {
 	return v1.Result{ID: job.ID, Pipeline: job.Pipeline, Status: v1.Failed, Problem: p}
 }
 
-// Message makes the RESULTS message of an answer, which gets the trace id of
-// ctx and the client's metadata; h is the header of the message that the
-// answer follows from. A job that has its outcome keeps it: the message is
-// stored once. The error is a [*v1.Problem] for an answer that is too large: the
-// messages that carry it on have to hold it too, such as a callback.
+// Message returns the RESULTS message of a result. h is the header of the message
+// that led to the result. The result gets the trace ID of ctx and the metadata of the
+// client from h. The message is stored once: a job keeps its first outcome. The error
+// is a [*v1.Problem] when the result is too large, because other messages must hold it
+// too, such as a webhook.
 func Message(ctx context.Context, h nats.Header, r v1.Result) (bus.Message, error) {
 	r.TraceID = trace.SpanContextFromContext(ctx).TraceID().String()
 	if m := h.Get(v1.HeaderMetadata); m != "" {
 		if err := json.Unmarshal([]byte(m), &r.Metadata); err != nil {
-			r.Metadata = nil // whoever wrote it knows no better; the answer counts
+			r.Metadata = nil // invalid metadata of a client does not lose the result
 		}
 	}
 	body, err := json.Marshal(r)
 	if err != nil {
-		return bus.Message{}, fmt.Errorf("encode the answer of %s: %w", r.ID, err)
+		return bus.Message{}, fmt.Errorf("encode the result of %s: %w", r.ID, err)
 	}
 	if len(body) > streams.MaxMessage {
 		return bus.Message{}, v1.NewProblem(v1.Internal, "the result of %s has %d bytes, more than a message may have", r.ID, len(body)).

@@ -1,5 +1,5 @@
-// Package regionfilter keeps some of the regions of a result, as a client asks for with
-// min_score, labels and top. It is pure. What is stored has all regions.
+// Package regionfilter filters the regions of a result by the parameters min_score,
+// labels and top of a request. It is pure. Stored results have all regions.
 package regionfilter
 
 import (
@@ -11,29 +11,30 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// Names of what a client asks for.
+// Names of the parameters.
 const (
 	MinScore = "min_score"
 	Labels   = "labels"
 	Top      = "top"
 )
 
-// maxTop is the most regions that a pipeline may find.
+// maxTop is the maximum number of regions of a pipeline.
 const maxTop = 10_000
 
-// Filter says which regions are kept. The zero value keeps all.
+// Filter selects regions. The zero value keeps all regions.
 type Filter struct {
-	// MinScore is the lowest score of a region that is kept, from 0 to 1.
+	// MinScore is the lowest score of a kept region, from 0 to 1.
 	MinScore float64
-	// Labels are those of the regions that are kept: a region has one as its label, or
-	// among its further labels. None stands for any.
+	// Labels keeps the regions that have one of these labels, as their label or among
+	// their further labels. Without labels it keeps regions with any label.
 	Labels []string
-	// Top is how many regions are kept at most, the surest; 0 stands for all.
+	// Top is the maximum number of kept regions, those with the highest scores. 0
+	// keeps all.
 	Top int
 }
 
-// Parse reads a filter from values by their names; each may be missing. An error is a
-// [*v1.Problem] that names what is wrong.
+// Parse parses a filter from values by parameter name. Each may be missing. The error is a
+// [*v1.Problem] that names the invalid parameter.
 func Parse(values map[string]string) (Filter, error) {
 	var f Filter
 	if text, ok := values[MinScore]; ok {
@@ -70,13 +71,13 @@ func parseDecimal(text string) (float64, error) {
 	return strconv.ParseFloat(text, 64)
 }
 
-// Headers returns what each header of a NATS message asks for.
+// Headers returns the parameter name of each header of a NATS message.
 func Headers() map[string]string {
 	return map[string]string{v1.HeaderMinScore: MinScore, v1.HeaderLabels: Labels, v1.HeaderTop: Top}
 }
 
-// ParseHeader reads a filter from the headers of a NATS message, whose names may be in any
-// case. An error is a [*v1.Problem] that names what is wrong.
+// ParseHeader parses a filter from the headers of a NATS message, whose names are not
+// case-sensitive. The error is a [*v1.Problem] that names the invalid parameter.
 func ParseHeader(h map[string][]string) (Filter, error) {
 	values := map[string]string{}
 	for header, name := range Headers() {
@@ -101,8 +102,8 @@ func invalid(field, format string, args ...any) *v1.Problem {
 	return v1.NewProblem(v1.InvalidParameter, format, args...).WithField(field)
 }
 
-// Apply returns a result with the regions that are kept, in their order. Its text, when it
-// has one, is that of these regions. The result that it was given does not change.
+// Apply returns a copy of r with the kept regions, in their order. If r has a text, the
+// copy has the text of the kept regions. Apply does not change r.
 func (f Filter) Apply(r v1.Result) v1.Result {
 	if f.IsZero() || r.Regions == nil {
 		return r
@@ -113,7 +114,7 @@ func (f Filter) Apply(r v1.Result) v1.Result {
 			kept = append(kept, region)
 		}
 	}
-	r.Regions = surest(kept, f.Top)
+	r.Regions = topRegions(kept, f.Top)
 	if r.Text != nil {
 		var text strings.Builder
 		for _, region := range r.Regions {
@@ -132,9 +133,9 @@ func (f Filter) hasLabel(r v1.Region) bool {
 		slices.ContainsFunc(r.Labels, func(l v1.Label) bool { return slices.Contains(f.Labels, l.Label) })
 }
 
-// surest returns the n regions with the highest scores, in their order. Of those with the
-// same score the first ones count.
-func surest(regions []v1.Region, n int) []v1.Region {
+// topRegions returns the n regions with the highest scores, in their order. Of regions with
+// equal scores it prefers the first ones.
+func topRegions(regions []v1.Region, n int) []v1.Region {
 	if n == 0 || len(regions) <= n {
 		return regions
 	}

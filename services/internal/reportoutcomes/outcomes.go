@@ -1,6 +1,6 @@
-// Package reportoutcomes reads which images of a report have an outcome, from the
-// subjects of the stream REPORTS on which these are stored, and reads their
-// results. It counts them too.
+// Package reportoutcomes reads and counts the outcomes of the images of a report, and
+// reads their results. The subjects in the stream REPORTS say which images have an
+// outcome.
 package reportoutcomes
 
 import (
@@ -17,12 +17,12 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// Outcomes are the images of a report that have one, by their number: done or
-// failed.
+// Outcomes has the status, done or failed, of each image of a report that has an
+// outcome, by the number of the image.
 type Outcomes map[int]v1.Status
 
-// Read gives the outcomes of a report. An image that was worked on twice may
-// have both stored, and is done.
+// Read returns the outcomes of a report. An image that was processed twice may have
+// both outcomes stored, and is done.
 func Read(ctx context.Context, js jetstream.JetStream, report string) (Outcomes, error) {
 	s, err := js.Stream(ctx, streams.Reports)
 	if err != nil {
@@ -45,17 +45,17 @@ func Read(ctx context.Context, js jetstream.JetStream, report string) (Outcomes,
 	return out, nil
 }
 
-// enough is from how many results on a consumer takes fewer requests than they
-// do one by one: it is created, asked once and deleted.
-const enough = 8
+// minConsumerResults is the number of results from which a temporary consumer needs
+// fewer requests than reading the results one by one.
+const minConsumerResults = 8
 
-// Results returns the stored results of the images from to to-1 of a report, by
-// their number. An image without an outcome has none. Memory has to hold all of
-// them. stream is REPORTS.
+// Results returns the stored results of the images from to to-1 of a report, by the
+// number of the image. An image without an outcome has no result. All results are in
+// memory together. stream is REPORTS.
 //
-// A consumer delivers them together. On a replicated stream it may be that of a
-// server which does not have the latest yet: o says which there are, and what
-// the consumer does not deliver is read from the leader.
+// A temporary consumer delivers the results together. On a replicated stream it may
+// run on a server that does not have the latest messages yet. Results that are in o and
+// are not delivered are read from the leader of the stream.
 func (o Outcomes) Results(ctx context.Context, stream jetstream.Stream, report string, from, to int) (map[int][]byte, error) {
 	missing := map[string]int{}
 	for n := from; n < to; n++ {
@@ -64,8 +64,8 @@ func (o Outcomes) Results(ctx context.Context, stream jetstream.Stream, report s
 		}
 	}
 	out := make(map[int][]byte, len(missing))
-	if len(missing) >= enough {
-		if err := deliver(ctx, stream, slices.Collect(maps.Keys(missing)), func(m jetstream.Msg) {
+	if len(missing) >= minConsumerResults {
+		if err := fetchLast(ctx, stream, slices.Collect(maps.Keys(missing)), func(m jetstream.Msg) {
 			out[missing[m.Subject()]] = m.Data()
 			delete(missing, m.Subject())
 		}); err != nil {
@@ -82,15 +82,16 @@ func (o Outcomes) Results(ctx context.Context, stream jetstream.Stream, report s
 	return out, nil
 }
 
-// unused is for how long the server keeps a consumer that could not be deleted.
-const unused = 10 * time.Second
+// consumerInactiveThreshold is how long the server keeps a consumer that could not be
+// deleted.
+const consumerInactiveThreshold = 10 * time.Second
 
-// deliver calls each with the last message on every subject that the server of
-// a consumer has.
-func deliver(ctx context.Context, stream jetstream.Stream, subjects []string, each func(jetstream.Msg)) error {
+// fetchLast calls each with the last message of every subject that a temporary
+// consumer delivers.
+func fetchLast(ctx context.Context, stream jetstream.Stream, subjects []string, each func(jetstream.Msg)) error {
 	c, err := stream.CreateConsumer(ctx, jetstream.ConsumerConfig{
 		FilterSubjects: subjects, DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy, AckPolicy: jetstream.AckNonePolicy,
-		Replicas: 1, MemoryStorage: true, InactiveThreshold: unused,
+		Replicas: 1, MemoryStorage: true, InactiveThreshold: consumerInactiveThreshold,
 	})
 	if err != nil {
 		return fmt.Errorf("create a consumer: %w", err)
@@ -106,12 +107,12 @@ func deliver(ctx context.Context, stream jetstream.Stream, subjects []string, ea
 	return nil
 }
 
-// Counts counts those of the images 0 to total-1.
+// Counts returns the counts of the images 0 to total-1.
 func (o Outcomes) Counts(total int) v1.Counts {
 	c := v1.Counts{Total: total}
 	for n, status := range o {
 		if n >= total {
-			continue // no image of the report
+			continue // not an image of the report
 		}
 		if status == v1.Done {
 			c.Done++

@@ -4,5 +4,5 @@ package run
 
 import "time"
 
-// localClock is the clock of the machine.
+// localClock returns the time of this machine.
 func localClock() time.Time { return time.Now() }

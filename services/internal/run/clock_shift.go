@@ -8,8 +8,9 @@ import (
 	"time"
 )
 
-// localClock is the clock of a machine that is off by SIGHTMESH_CLOCK_SHIFT, a
-// duration. It is for tests, which build the services with the tag clockshift.
+// localClock returns the time of this machine plus the duration in
+// SIGHTMESH_CLOCK_SHIFT. It is for tests, which build the services with the tag
+// clockshift.
 func localClock() time.Time { return time.Now().Add(clockShift()) }
 
 var clockShift = sync.OnceValue(func() time.Duration {

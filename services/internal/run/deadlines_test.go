@@ -10,7 +10,7 @@ func TestHardEndComesWithTheGraceOrNotAtAll(t *testing.T) {
 	t.Parallel()
 	ctx, signal := context.WithCancel(context.Background())
 	called := make(chan struct{})
-	stopping, hard, cancel := deadlines(ctx, time.Hour, func() { close(called) })
+	stopping, hard, cancel := stopContexts(ctx, time.Hour, func() { close(called) })
 	if stopping.Err() != nil || hard.Err() != nil {
 		t.Fatal("it ends before the signal")
 	}

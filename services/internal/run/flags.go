@@ -41,9 +41,9 @@ func variable(name string) string {
 	return variablePrefix + "_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
 }
 
-// parse reads these flags and those of the service's own, from the arguments or
-// else from environment variables, such as SIGHTMESH_LOG_LEVEL. It returns the
-// flags that were given under a former name.
+// parse parses these flags and the flags of the service from the arguments or, when a
+// flag is not given, from an environment variable such as SIGHTMESH_LOG_LEVEL. It
+// returns the flags that were given under a former name.
 func (f *commonFlags) parse(spec Spec, args []string, stderr io.Writer) (former []formerName, err error) {
 	fs := flag.NewFlagSet(spec.Name, flag.ContinueOnError)
 	fs.SetOutput(stderr)

@@ -5,14 +5,14 @@ import (
 	"fmt"
 )
 
-// formerName is the value of a flag under the name that it had in the release
-// before.
+// formerName is the value of a flag under the name that it had in the previous
+// release.
 type formerName struct {
 	flag.Value
 	former, name string
 }
 
-// String returns the value. Package flag calls it on a zero formerName, too.
+// String returns the value. Package flag also calls it on a zero formerName.
 func (f formerName) String() string {
 	if f.Value == nil {
 		return ""
@@ -20,14 +20,14 @@ func (f formerName) String() string {
 	return f.Value.String()
 }
 
-// FormerName lets the flag name be given under its former name, too. A service
-// that is started with it logs a warning.
+// FormerName registers the former name of the flag name. A service that is started
+// with the former name logs a warning.
 func FormerName(fs *flag.FlagSet, name, former string) {
 	fs.Var(formerName{fs.Lookup(name).Value, former, name}, former, "former name of --"+name+"; will be removed")
 }
 
-// givenFormerNames returns the flags that were given under their former names. A
-// flag under both names is an error.
+// givenFormerNames returns the flags that were given under their former names. It
+// returns an error when a flag was given under both names.
 func givenFormerNames(fs *flag.FlagSet) (given []formerName, err error) {
 	set := map[string]bool{}
 	fs.Visit(func(f *flag.Flag) {

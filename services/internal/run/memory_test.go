@@ -18,7 +18,7 @@ func TestMemoryDefaults_FollowTheContainer(t *testing.T) {
 		{"512 MiB", 512 << 20, nil, 512 << 20},
 		{"8 GiB", 8 << 30, nil, 1 << 30},
 	} {
-		got, err := atMost(func() (uint64, error) { return tt.container, tt.err })()
+		got, err := capMemory(func() (uint64, error) { return tt.container, tt.err })()
 		if err != nil {
 			t.Errorf("%s: %v", tt.name, err)
 		}

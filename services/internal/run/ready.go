@@ -13,17 +13,18 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
-// Reasons of a process that is not ready because of itself.
+// Reasons why a process is not ready although its checks have not failed.
 var (
 	errStarting = errors.New("starting")
 	errStopping = errors.New("stopping")
 )
 
-// readiness is what /readyz answers and the log says of it.
+// readiness is the state of /readyz. It logs the changes of the state.
 //
-//	starting ⇄ ready ⇄ not ready → stopping
+//	starting → ready ⇄ not ready → stopping
 //
-// Every state may become stopping, which is the last.
+// Every state can change to stopping, which is final. starting can also change to not
+// ready.
 type readiness struct {
 	admin *telemetry.Admin
 	log   *slog.Logger
@@ -32,8 +33,8 @@ type readiness struct {
 	err error // why it is not ready; nil while it is
 }
 
-// set makes the process ready, or not ready because of err. What /readyz answers
-// is in the log by then. It has no effect after stop.
+// set makes the process ready or, if err is not nil, not ready because of err. The
+// change is logged before /readyz returns it. set has no effect after stop.
 func (r *readiness) set(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -55,7 +56,7 @@ func (r *readiness) set(err error) {
 	r.admin.SetNotReady(err.Error())
 }
 
-// stop makes the process not ready for good.
+// stop makes the process not ready permanently.
 func (r *readiness) stop() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -63,13 +64,13 @@ func (r *readiness) stop() {
 	r.admin.SetNotReady(errStopping.Error())
 }
 
-// KeepReady makes the process ready once check returns nil, and takes that back
-// while it returns why not, until ctx ends; then the process is stopping. One
-// failure changes nothing, two in a row do: a connection is soon made again, and
-// a stream soon has a new leader.
+// KeepReady makes the process ready when check returns nil, and not ready after two
+// consecutive errors. A single error changes nothing, because a connection is soon
+// re-established and a stream soon has a new leader. When ctx ends, the process is
+// stopping and KeepReady returns.
 //
-// It calls check every period, not again before it has returned. A service
-// calls KeepReady once, and waits for it.
+// It calls check every period, and never concurrently. A service calls KeepReady once
+// and waits until it returns.
 func (p *Process) KeepReady(ctx context.Context, period time.Duration, check func(context.Context) error) {
 	defer p.readiness.stop()
 	tick := time.NewTicker(period)
@@ -102,19 +103,19 @@ type Consumer struct {
 }
 
 const (
-	// consumersPeriod is the time between two looks at the consumers of a
-	// process. A look is one request for each, as many as one idle lane makes to
-	// pull in that time. With the pipelines text and faces, 100 workers make 200
-	// requests a second; one needs 0.1 ms of CPU, client and server together.
+	// consumersPeriod is the time between two checks of the consumers of a process. A
+	// check is one request for each consumer, as many as the pull requests of one idle
+	// lane in that time. With the pipelines text and faces, 100 workers send 200
+	// requests a second. A request needs 0.1 ms of CPU, client and server together.
 	consumersPeriod = 2 * time.Second
-	// consumersTimeout bounds one look.
+	// consumersTimeout limits one check.
 	consumersTimeout = 2 * time.Second
 )
 
-// KeepReadyToPull is [Process.KeepReady] for a process that pulls from
-// consumers. It is ready while NATS can be reached and every consumer answers:
-// one that was deleted does not, nor does one of a stream that was deleted, or
-// of a server whose JetStream is disabled.
+// KeepReadyToPull calls [Process.KeepReady] for a process that pulls from consumers.
+// The process is ready while NATS can be reached and the state of every consumer can
+// be read. That fails when the consumer or its stream was deleted, and when JetStream
+// is disabled on the server.
 func (p *Process) KeepReadyToPull(ctx context.Context, consumers ...Consumer) {
 	p.KeepReady(ctx, consumersPeriod, func(ctx context.Context) error { return p.checkConsumers(ctx, consumers) })
 }

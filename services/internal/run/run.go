@@ -1,12 +1,11 @@
-// Package run is the life of one service process: flags and environment, logs
-// and traces, the connection to NATS, the admin server, signals, and the one
-// order in which all of it ends:
+// Package run runs a service process: flags and environment, logs and traces, the
+// connection to NATS, the admin server, signals, and shutdown in this order:
 //
-//	not ready → take no more → finish what is in hand, until the grace is over
-//	→ hand back the rest → drain NATS → admin server
-//	→ send the last spans, metrics and log records
+//	not ready → accept no more work → finish work in progress, until --grace is over
+//	→ hand back the rest → drain NATS → close the admin server
+//	→ export the last spans, metrics and log records
 //
-// A second signal ends the process at once.
+// A second signal ends the process immediately.
 package run
 
 import (
@@ -42,8 +41,8 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
-// Process is what a service finds when it is made. Everything in it is ready
-// to use and is ended by this package.
+// Process has what a service needs from its process. Everything in it is ready to use
+// and is closed by this package.
 type Process struct {
 	Service   string
 	Instance  string // unique for each process
@@ -54,8 +53,8 @@ type Process struct {
 	JetStream jetstream.JetStream
 	Publisher *bus.Publisher
 	Clock     *clock.Clock
-	// Endpoints is the service in NATS's own service framework. It is made known
-	// when New of the service has returned.
+	// Endpoints is the service in the NATS service framework. Clients can discover
+	// it when Spec.New has returned.
 	Endpoints *bus.Service
 	Pipelines []pipeline.Pipeline
 
@@ -63,9 +62,9 @@ type Process struct {
 	status    atomic.Pointer[func() any]
 }
 
-// ServeStatus makes every instance of the service answer on its status
-// subject, and adds the same to the statistics of the service framework. The
-// metadata is that of the endpoint.
+// ServeStatus makes every instance of the service reply on the status subject with
+// what status returns, and adds the same to the statistics of the service framework.
+// metadata describes the endpoint.
 func (p *Process) ServeStatus(status func() any, metadata map[string]string) error {
 	p.status.Store(&status)
 	return p.Endpoints.AddEndpoint(bus.Endpoint{
@@ -79,24 +78,24 @@ func (p *Process) ServeStatus(status func() any, metadata map[string]string) err
 				err = r.Respond(body, nil)
 			}
 			if err != nil {
-				p.Logger.Warn("cannot answer with the status", "error", err)
+				p.Logger.Warn("cannot reply with the status", "error", err)
 			}
 		},
 	})
 }
 
-func (p *Process) statusNow() any {
+func (p *Process) currentStatus() any {
 	if status := p.status.Load(); status != nil {
 		return (*status)()
 	}
 	return nil
 }
 
-// Service is what the process is for.
+// Service is the work of a process.
 type Service interface {
-	// Run works until ctx ends, finishes what is in hand until hard ends,
-	// and returns when all its goroutines have ended. An error before ctx
-	// ends, ends the process.
+	// Run works until ctx ends, finishes the work in progress until hard ends, and
+	// returns when all its goroutines have ended. An error before ctx ends stops the
+	// process.
 	Run(ctx, hard context.Context) error
 }
 
@@ -104,7 +103,7 @@ type Service interface {
 type Spec struct {
 	Name        string
 	Description string
-	// Flags registers the flags of the service's own.
+	// Flags registers the flags of the service. It may be nil.
 	Flags func(*flag.FlagSet)
 	New   func(*Process) (Service, error)
 }
@@ -132,7 +131,8 @@ func Main(spec Spec) int {
 	return 0
 }
 
-// Run is [Main] with what it takes from the operating system handed in.
+// Run does what [Main] does, with arguments, environment and standard error as
+// parameters. The service stops when ctx ends.
 func Run(ctx context.Context, spec Spec, args []string, getenv func(string) string, stderr io.Writer) (err error) {
 	var f commonFlags
 	renamed, err := f.parse(spec, args, stderr)
@@ -151,7 +151,7 @@ func Run(ctx context.Context, spec Spec, args []string, getenv func(string) stri
 		return err
 	}
 
-	// From here on what was started is ended in the reverse order.
+	// Everything that is started from here on is closed in reverse order.
 	telemetry.LogErrors(p.Logger)
 	providers, err := telemetry.NewProviders(ctx, p.Service, p.Instance, contracts.Version, p.Metrics, getenv)
 	if err != nil {
@@ -168,7 +168,7 @@ func Run(ctx context.Context, spec Spec, args []string, getenv func(string) stri
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, within(admin.Close)) }()
+	defer func() { err = errors.Join(err, withCloseTimeout(admin.Close)) }()
 	p.readiness = &readiness{admin: admin, log: p.Logger, err: errStarting}
 	Listening(p.Logger, "admin", admin.Addr())
 
@@ -177,7 +177,7 @@ func Run(ctx context.Context, spec Spec, args []string, getenv func(string) stri
 		if profiles, err = telemetry.StartProfiles(f.profiles); err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, within(profiles.Close)) }()
+		defer func() { err = errors.Join(err, withCloseTimeout(profiles.Close)) }()
 		Listening(p.Logger, "profiles", profiles.Addr())
 	}
 
@@ -186,7 +186,7 @@ func Run(ctx context.Context, spec Spec, args []string, getenv func(string) stri
 		return err
 	}
 	defer func() {
-		err = errors.Join(err, within(func(ctx context.Context) error { return bus.Drain(ctx, p.Conn) }))
+		err = errors.Join(err, withCloseTimeout(func(ctx context.Context) error { return bus.Drain(ctx, p.Conn) }))
 	}()
 	if p.JetStream, err = jetstream.New(p.Conn, jetstream.WithDefaultTimeout(3*time.Second)); err != nil {
 		return fmt.Errorf("open JetStream: %w", err)
@@ -200,7 +200,7 @@ func Run(ctx context.Context, spec Spec, args []string, getenv func(string) stri
 	p.Endpoints = bus.NewService(p.Conn, bus.ServiceConfig{
 		Name: spec.Name, Version: contracts.Version, Description: spec.Description,
 		Metadata: map[string]string{"instance": p.Instance, "pipelines": strings.Join(pipeline.Names(p.Pipelines), ",")},
-		Status:   p.statusNow,
+		Status:   p.currentStatus,
 	})
 	defer func() { err = errors.Join(err, p.Endpoints.Stop()) }()
 	service, err := spec.New(p)
@@ -211,11 +211,11 @@ func Run(ctx context.Context, spec Spec, args []string, getenv func(string) stri
 		return err
 	}
 
-	// The endpoints are known to the server before anybody is told of us.
+	// The server must know the endpoints before the process is ready.
 	if err := p.Conn.FlushTimeout(5 * time.Second); err != nil {
 		return fmt.Errorf("register endpoints: %w", err)
 	}
-	stopping, hard, cancel := deadlines(ctx, f.grace, func() {
+	stopping, hard, cancel := stopContexts(ctx, f.grace, func() {
 		p.readiness.stop()
 		p.Logger.Info("stopping", "grace", f.grace.String())
 	})
@@ -227,11 +227,12 @@ func Run(ctx context.Context, spec Spec, args []string, getenv func(string) stri
 	return nil
 }
 
-// runClock measures the clock of the server until stop is called.
+// runClock measures the clock of the server, once before it returns and then until
+// stop is called.
 func (p *Process) runClock() (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	if err := p.Clock.Measure(ctx, p.JetStream); err != nil {
-		p.Logger.Warn("begin with the clock of this machine", "error", err)
+		p.Logger.Warn("cannot measure the clock of the server, start with the local clock", "error", err)
 	}
 	var running sync.WaitGroup
 	running.Go(func() { p.Clock.Run(ctx, p.JetStream, p.Logger) })
@@ -241,27 +242,27 @@ func (p *Process) runClock() (stop func()) {
 	}
 }
 
-// Listening logs where a server of the process listens, in the form that
-// whoever started it on port 0 reads.
+// Listening logs the address on which a server of the process listens. Programs that
+// start the process with port 0 read the port from this line.
 func Listening(log *slog.Logger, name, addr string) {
 	log.Info(v1.ListeningMessage, "name", name, "addr", addr)
 }
 
-// setUpPause is the time between two looks for the set-up step.
+// setUpPause is the time between two checks of the streams and consumers.
 const setUpPause = 500 * time.Millisecond
 
-// awaitSetUp waits for the set-up step: in a cluster the services may come up
-// before it.
+// awaitSetUp waits until sightmesh setup has created the streams and consumers: in a
+// cluster the services may start before it.
 func (p *Process) awaitSetUp(ctx context.Context) error {
-	for said := ""; ; {
+	for logged := ""; ; {
 		checkCtx, cancel := context.WithTimeout(ctx, 10*time.Second)
 		err := streams.Check(checkCtx, p.JetStream, streams.Config{Pipelines: pipeline.Names(p.Pipelines)})
 		cancel()
 		if err == nil {
 			return nil
 		}
-		if err.Error() != said {
-			said = err.Error()
+		if err.Error() != logged {
+			logged = err.Error()
 			p.Logger.Warn("waiting for streams and consumers", "error", err)
 		}
 		if err := retry.Sleep(ctx, setUpPause); err != nil {
@@ -270,9 +271,9 @@ func (p *Process) awaitSetUp(ctx context.Context) error {
 	}
 }
 
-// deadlines derives the two ends of a service from the end of ctx: stopping
-// ends with it, after first was called; hard ends grace later.
-func deadlines(ctx context.Context, grace time.Duration, first func()) (stopping, hard context.Context, cancel func()) {
+// stopContexts returns the two contexts of a service. When ctx ends, it calls
+// beforeStop, and then stopping ends. hard ends after grace.
+func stopContexts(ctx context.Context, grace time.Duration, beforeStop func()) (stopping, hard context.Context, cancel func()) {
 	base := context.WithoutCancel(ctx)
 	stopping, stop := context.WithCancel(base)
 	hard, end := context.WithCancel(base)
@@ -285,7 +286,7 @@ func deadlines(ctx context.Context, grace time.Duration, first func()) (stopping
 			return
 		case <-ctx.Done():
 		}
-		first()
+		beforeStop()
 		stop()
 		t := time.NewTimer(grace)
 		defer t.Stop()
@@ -303,10 +304,10 @@ func deadlines(ctx context.Context, grace time.Duration, first func()) (stopping
 	}
 }
 
-// closeTimeout bounds what ends something of the process.
+// closeTimeout limits each step of the shutdown after the service has stopped.
 const closeTimeout = 5 * time.Second
 
-func within(f func(context.Context) error) error {
+func withCloseTimeout(f func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	return f(ctx)

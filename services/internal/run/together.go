@@ -6,13 +6,13 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Together returns a service that runs several. When one ends with an error, the
-// others are stopped.
-func Together(services ...Service) Service { return together(services) }
+// Together returns a service that runs several services. When one returns an error,
+// the others are stopped.
+func Together(services ...Service) Service { return combined(services) }
 
-type together []Service
+type combined []Service
 
-func (s together) Run(ctx, hard context.Context) error {
+func (s combined) Run(ctx, hard context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, one := range s {
 		g.Go(func() error { return one.Run(ctx, hard) })

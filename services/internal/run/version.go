@@ -9,15 +9,15 @@ import (
 	"github.com/sightmesh/sightmesh/contracts"
 )
 
-// isVersion reports whether the arguments ask for the version. It is no flag of
-// the flag set, whose flags are read from the environment too: SIGHTMESH_VERSION
-// may mean something else.
+// isVersion reports whether the arguments request the version. The flag -version is
+// not in the flag set, because flags are also read from the environment, and
+// SIGHTMESH_VERSION may mean something else.
 func isVersion(args []string) bool {
 	return len(args) == 1 && (args[0] == "-version" || args[0] == "--version")
 }
 
-// versionLine says the version of a service. The commit is that of the build
-// information, or the one that the linker was given, as for images.
+// versionLine returns the output of -version. The commit is from the build information
+// or, for container images, from the linker flags.
 func versionLine(service string) string {
 	return fmt.Sprintf("%s %s (commit %s, %s)", service, contracts.Version, version.GetRevision(), runtime.Version())
 }

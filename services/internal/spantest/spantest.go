@@ -1,9 +1,9 @@
-// Package spantest helps tests to look at spans.
+// Package spantest helps tests to check spans.
 package spantest
 
 import "go.opentelemetry.io/otel/attribute"
 
-// Attributes returns attributes by key, their values as text.
+// Attributes returns the values of attributes, as text, by key.
 func Attributes(all []attribute.KeyValue) map[attribute.Key]string {
 	byKey := make(map[attribute.Key]string, len(all))
 	for _, a := range all {

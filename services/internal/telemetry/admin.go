@@ -15,15 +15,15 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Admin serves /livez, /readyz and /metrics on a port of its own. It is live as
-// long as it answers, whatever the mesh does, and ready between SetReady and
+// Admin serves /livez, /readyz and /metrics on its own port. /livez always responds
+// with 200. /readyz responds with 200 after SetReady, and with 503 before it and after
 // SetNotReady.
 type Admin struct {
 	*listener
 	notReady atomic.Pointer[string] // why; nil while it is ready
 }
 
-// StartAdmin listens on addr. The caller ends it with Close.
+// StartAdmin starts an admin server on addr. The caller stops it with Close.
 func StartAdmin(addr string, metrics prometheus.Gatherer) (*Admin, error) {
 	a := &Admin{}
 	a.SetNotReady("starting")
@@ -36,7 +36,7 @@ func StartAdmin(addr string, metrics prometheus.Gatherer) (*Admin, error) {
 		}
 		fmt.Fprintln(w, "ready")
 	})
-	// OpenMetrics carries the exemplars that lead from a bucket to a trace.
+	// OpenMetrics includes the exemplars, which link a bucket to a trace.
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{EnableOpenMetrics: true}))
 	var err error
 	if a.listener, err = listen("admin", addr, mux); err != nil {
@@ -45,12 +45,12 @@ func StartAdmin(addr string, metrics prometheus.Gatherer) (*Admin, error) {
 	return a, nil
 }
 
-// Profiles serves /debug/pprof/ on a port of its own.
+// Profiles serves /debug/pprof/ on its own port.
 type Profiles struct{ *listener }
 
-// StartProfiles listens on addr, which is a loopback address: a profile of the
-// heap shows what the process works on, and there is no authentication. The
-// command line is not served. The caller ends it with Close.
+// StartProfiles starts a server of profiles on addr, which must be a loopback address,
+// because there is no authentication and a heap profile reveals data of the process. It
+// does not serve the command line. The caller stops it with Close.
 func StartProfiles(addr string) (*Profiles, error) {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -71,7 +71,7 @@ func StartProfiles(addr string) (*Profiles, error) {
 	return &Profiles{l}, nil
 }
 
-// listener is a server of HTTP on an address of its own.
+// listener is an HTTP server on its own address.
 type listener struct {
 	name   string
 	server *http.Server
@@ -92,10 +92,10 @@ func listen(name, addr string, h http.Handler) (*listener, error) {
 	return s, nil
 }
 
-// Addr is where the server listens.
+// Addr returns the address on which the server listens.
 func (l *listener) Addr() string { return l.addr.String() }
 
-// Close ends the server and waits for it; requests under way end with ctx.
+// Close stops the server and waits for requests in progress until ctx ends.
 func (l *listener) Close(ctx context.Context) error {
 	err := l.server.Shutdown(ctx)
 	if serveErr := <-l.done; !errors.Is(serveErr, http.ErrServerClosed) {
@@ -107,8 +107,8 @@ func (l *listener) Close(ctx context.Context) error {
 	return nil
 }
 
-// SetReady makes /readyz answer 200.
+// SetReady makes /readyz respond with 200.
 func (a *Admin) SetReady() { a.notReady.Store(nil) }
 
-// SetNotReady makes /readyz answer 503 with a reason.
+// SetNotReady makes /readyz respond with 503 and a reason.
 func (a *Admin) SetNotReady(reason string) { a.notReady.Store(&reason) }

@@ -11,27 +11,27 @@ import (
 
 type jobKey struct{}
 
-// WithJob marks everything logged with the context as being about a job.
+// WithJob returns a context that adds the job to each log record.
 func WithJob(ctx context.Context, id string) context.Context {
 	return context.WithValue(ctx, jobKey{}, id)
 }
 
-// NewLogger returns a logger that writes JSON lines to w. A line logged with
-// a context carries the job and the trace the context belongs to.
+// NewLogger returns a logger that writes JSON lines to w. A line has the job and the
+// span of its context.
 func NewLogger(w io.Writer, level slog.Leveler, service, instance string) *slog.Logger {
 	h := slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level})
-	return slog.New(contextual{h}).With("service", service, "instance", instance)
+	return slog.New(contextHandler{h}).With("service", service, "instance", instance)
 }
 
-// jobAttr returns the attribute of the job that ctx belongs to, if it does.
+// jobAttr returns the attribute of the job of ctx, if it has one.
 func jobAttr(ctx context.Context) (slog.Attr, bool) {
 	id, ok := ctx.Value(jobKey{}).(string)
 	return slog.String("job", id), ok
 }
 
-type contextual struct{ slog.Handler }
+type contextHandler struct{ slog.Handler }
 
-func (h contextual) Handle(ctx context.Context, r slog.Record) error {
+func (h contextHandler) Handle(ctx context.Context, r slog.Record) error {
 	if job, ok := jobAttr(ctx); ok {
 		r.AddAttrs(job)
 	}
@@ -41,22 +41,22 @@ func (h contextual) Handle(ctx context.Context, r slog.Record) error {
 	return h.Handler.Handle(ctx, r)
 }
 
-func (h contextual) WithAttrs(a []slog.Attr) slog.Handler {
-	return contextual{h.Handler.WithAttrs(a)}
+func (h contextHandler) WithAttrs(a []slog.Attr) slog.Handler {
+	return contextHandler{h.Handler.WithAttrs(a)}
 }
 
-func (h contextual) WithGroup(name string) slog.Handler {
-	return contextual{h.Handler.WithGroup(name)}
+func (h contextHandler) WithGroup(name string) slog.Handler {
+	return contextHandler{h.Handler.WithGroup(name)}
 }
 
-// exporting is a handler whose records are handled by another one, too, which knows
-// the trace and the process of each.
-type exporting struct {
+// exportHandler also passes each record to exporter, which adds the trace and the
+// process itself.
+type exportHandler struct {
 	slog.Handler
 	exporter slog.Handler
 }
 
-func (h exporting) Handle(ctx context.Context, r slog.Record) error {
+func (h exportHandler) Handle(ctx context.Context, r slog.Record) error {
 	exported := r.Clone()
 	if job, ok := jobAttr(ctx); ok {
 		exported.AddAttrs(job)
@@ -64,10 +64,10 @@ func (h exporting) Handle(ctx context.Context, r slog.Record) error {
 	return errors.Join(h.Handler.Handle(ctx, r), h.exporter.Handle(ctx, exported))
 }
 
-func (h exporting) WithAttrs(a []slog.Attr) slog.Handler {
-	return exporting{h.Handler.WithAttrs(a), h.exporter.WithAttrs(a)}
+func (h exportHandler) WithAttrs(a []slog.Attr) slog.Handler {
+	return exportHandler{h.Handler.WithAttrs(a), h.exporter.WithAttrs(a)}
 }
 
-func (h exporting) WithGroup(name string) slog.Handler {
-	return exporting{h.Handler.WithGroup(name), h.exporter.WithGroup(name)}
+func (h exportHandler) WithGroup(name string) slog.Handler {
+	return exportHandler{h.Handler.WithGroup(name), h.exporter.WithGroup(name)}
 }

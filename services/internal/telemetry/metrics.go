@@ -26,7 +26,7 @@ func Observe(ctx context.Context, o prometheus.Observer, value float64) {
 	o.Observe(value)
 }
 
-// LatencyBuckets suit what the mesh does, 1 ms to 60 s.
+// LatencyBuckets returns histogram buckets from 1 ms to 60 s.
 func LatencyBuckets() []float64 {
 	return []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}
 }

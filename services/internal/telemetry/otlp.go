@@ -29,31 +29,30 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// ServiceNamespace begins the names of the services in traces: other systems
-// that send to the same place have an ingress of their own.
+// ServiceNamespace is the prefix of the service names in traces, because other systems
+// that export to the same backend may also have a service named ingress.
 const ServiceNamespace = "sightmesh"
 
-// Providers exports what a process tells of itself over OTLP: spans, metrics and
-// the records of its log.
+// Providers exports the spans, metrics and log records of a process over OTLP.
 type Providers struct {
 	tracers *sdktrace.TracerProvider
 	meters  *sdkmetric.MeterProvider // nil when no metrics are exported
 	logs    *sdklog.LoggerProvider   // nil when no log records are exported
 }
 
-// NewProviders returns the providers that the usual OTEL_* variables ask for. getenv
-// looks up which signals are exported, and by which protocol; the exporters read the
-// other variables, such as addresses and headers, themselves.
+// NewProviders returns the providers that the standard OTEL_* variables select.
+// NewProviders reads with getenv which signals are exported, and by which protocol. The
+// exporters read the other variables, such as addresses and headers, themselves.
 //
 // OTEL_TRACES_EXPORTER, OTEL_METRICS_EXPORTER and OTEL_LOGS_EXPORTER are otlp or none,
 // or a list. By default a signal is exported when it has an address of its own, such as
 // OTEL_EXPORTER_OTLP_LOGS_ENDPOINT, and traces also with OTEL_EXPORTER_OTLP_ENDPOINT:
-// that may be a Jaeger, which has no other signals. Without a variable nothing is
+// that may be a Jaeger, which accepts only traces. Without these variables nothing is
 // exported, and spans only give every job a trace ID.
 //
-// Metrics are those of the gatherer. The service is called sightmesh-ingress and so on,
-// unless OTEL_SERVICE_NAME or OTEL_RESOURCE_ATTRIBUTES says otherwise. The caller ends
-// the providers with Shutdown.
+// The exported metrics are those of the gatherer. The service name is sightmesh-ingress
+// and so on, unless OTEL_SERVICE_NAME or OTEL_RESOURCE_ATTRIBUTES sets another. The
+// caller stops the providers with Shutdown.
 func NewProviders(
 	ctx context.Context, service, instance, version string, metrics prometheus.Gatherer, getenv func(string) string,
 ) (_ *Providers, err error) {
@@ -62,7 +61,7 @@ func NewProviders(
 			semconv.ServiceNamespace(ServiceNamespace), semconv.ServiceName(ServiceNamespace+"-"+service),
 			semconv.ServiceInstanceID(instance), semconv.ServiceVersion(version)),
 		resource.WithTelemetrySDK(), resource.WithHost(), resource.WithProcessPID(),
-		resource.WithFromEnv()) // last: the operator's words win
+		resource.WithFromEnv()) // last, so that the environment has precedence
 	if err != nil && !errors.Is(err, resource.ErrPartialResource) {
 		return nil, fmt.Errorf("describe the process for OpenTelemetry: %w", err)
 	}
@@ -84,23 +83,24 @@ func NewProviders(
 	return p, nil
 }
 
-// Tracers returns the provider of tracers.
+// Tracers returns the tracer provider.
 func (p *Providers) Tracers() trace.TracerProvider { return p.tracers }
 
-// Logger returns a logger of which each record is written by log, and exported when log
-// records are.
+// Logger returns a logger that writes each record with log and, when log records are
+// exported, also exports it.
 func (p *Providers) Logger(log *slog.Logger) *slog.Logger {
 	if p.logs == nil {
 		return log
 	}
-	return slog.New(exporting{
+	return slog.New(exportHandler{
 		Handler:  log.Handler(),
 		exporter: otelslog.NewHandler("github.com/sightmesh/sightmesh/services", otelslog.WithLoggerProvider(p.logs)),
 	})
 }
 
-// Shutdown sends what is left, all signals at once, until ctx ends. What cannot be sent
-// is reported as during the life of the process: it is no failure of the service.
+// Shutdown exports the remaining data of all signals concurrently, until ctx ends. An
+// error is reported to the error handler of OpenTelemetry and is not an error of the
+// service.
 func (p *Providers) Shutdown(ctx context.Context) {
 	var sending sync.WaitGroup
 	stop := func(signal string, shutdown func(context.Context) error) {
@@ -130,9 +130,9 @@ func newTracers(ctx context.Context, res *resource.Resource, getenv func(string)
 	}
 	var exporter sdktrace.SpanExporter
 	switch protocol {
-	case overHTTP:
+	case protocolHTTP:
 		exporter, err = otlptracehttp.New(ctx)
-	case overGRPC:
+	case protocolGRPC:
 		exporter, err = otlptracegrpc.New(ctx)
 	}
 	if err != nil {
@@ -144,8 +144,8 @@ func newTracers(ctx context.Context, res *resource.Resource, getenv func(string)
 	return sdktrace.NewTracerProvider(opts...), nil
 }
 
-// newMeters returns a provider without meters: metrics are defined once, for
-// Prometheus, and read from its registry here.
+// newMeters returns a meter provider that has no meters of its own. It reads the
+// metrics from the registry of Prometheus.
 func newMeters(
 	ctx context.Context, res *resource.Resource, metrics prometheus.Gatherer, getenv func(string) string,
 ) (*sdkmetric.MeterProvider, error) {
@@ -155,9 +155,9 @@ func newMeters(
 	}
 	var exporter sdkmetric.Exporter
 	switch protocol {
-	case overHTTP:
+	case protocolHTTP:
 		exporter, err = otlpmetrichttp.New(ctx)
-	case overGRPC:
+	case protocolGRPC:
 		exporter, err = otlpmetricgrpc.New(ctx)
 	default:
 		return nil, nil
@@ -177,9 +177,9 @@ func newLogs(ctx context.Context, res *resource.Resource, getenv func(string) st
 	}
 	var exporter sdklog.Exporter
 	switch protocol {
-	case overHTTP:
+	case protocolHTTP:
 		exporter, err = otlploghttp.New(ctx)
-	case overGRPC:
+	case protocolGRPC:
 		exporter, err = otlploggrpc.New(ctx)
 	default:
 		return nil, nil
@@ -193,12 +193,12 @@ func newLogs(ctx context.Context, res *resource.Resource, getenv func(string) st
 
 // Protocols of OTLP.
 const (
-	overHTTP = "http/protobuf"
-	overGRPC = "grpc"
+	protocolHTTP = "http/protobuf"
+	protocolGRPC = "grpc"
 )
 
-// exportProtocol returns by which protocol a signal (TRACES, METRICS or LOGS) is
-// exported; empty when it is not.
+// exportProtocol returns the protocol by which a signal (TRACES, METRICS or LOGS) is
+// exported, or "" when it is not exported.
 func exportProtocol(signal string, getenv func(string) string) (string, error) {
 	exports := getenv("OTEL_EXPORTER_OTLP_"+signal+"_ENDPOINT") != "" ||
 		signal == "TRACES" && getenv("OTEL_EXPORTER_OTLP_ENDPOINT") != ""
@@ -222,19 +222,19 @@ func exportProtocol(signal string, getenv func(string) string) (string, error) {
 	for _, variable := range []string{"OTEL_EXPORTER_OTLP_" + signal + "_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"} {
 		switch protocol := getenv(variable); protocol {
 		case "":
-		case overHTTP, overGRPC:
+		case protocolHTTP, protocolGRPC:
 			return protocol, nil
 		default:
-			return "", fmt.Errorf("%s=%q: want %s or %s", variable, protocol, overHTTP, overGRPC)
+			return "", fmt.Errorf("%s=%q: want %s or %s", variable, protocol, protocolHTTP, protocolGRPC)
 		}
 	}
-	return overHTTP, nil
+	return protocolHTTP, nil
 }
 
-// LogErrors makes what OpenTelemetry cannot do, such as export spans to a
-// collector that is away, a line of log at most once in errorPeriod for each
-// reason. OpenTelemetry has one such handler for the process. What log writes is not
-// exported: that is what has failed.
+// LogErrors logs the errors of OpenTelemetry, such as an export to a collector that is
+// unavailable. It logs each error text at most once a minute. OpenTelemetry has one
+// error handler for the process. log must not export its records, because the export
+// may be what failed.
 func LogErrors(log *slog.Logger) {
 	h := &errorLog{log: log, now: time.Now, logged: map[string]time.Time{}}
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(h.handle))

@@ -295,16 +295,16 @@ func TestExportProtocol_IsConfiguredByEnvironment(t *testing.T) {
 		traces, metrics, logs string
 	}{
 		{nil, "", "", ""},
-		{map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}, overHTTP, "", ""},
-		{map[string]string{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": endpoint}, overHTTP, "", ""},
-		{map[string]string{"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": endpoint}, "", overHTTP, ""},
-		{map[string]string{"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": endpoint}, "", "", overHTTP},
+		{map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}, protocolHTTP, "", ""},
+		{map[string]string{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": endpoint}, protocolHTTP, "", ""},
+		{map[string]string{"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": endpoint}, "", protocolHTTP, ""},
+		{map[string]string{"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": endpoint}, "", "", protocolHTTP},
 		{map[string]string{"OTEL_TRACES_EXPORTER": "otlp", "OTEL_METRICS_EXPORTER": "otlp", "OTEL_LOGS_EXPORTER": "otlp"},
-			overHTTP, overHTTP, overHTTP},
+			protocolHTTP, protocolHTTP, protocolHTTP},
 		{map[string]string{"OTEL_TRACES_EXPORTER": "otlp", "OTEL_LOGS_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
-			"OTEL_EXPORTER_OTLP_LOGS_PROTOCOL": "http/protobuf"}, overGRPC, "", overHTTP},
+			"OTEL_EXPORTER_OTLP_LOGS_PROTOCOL": "http/protobuf"}, protocolGRPC, "", protocolHTTP},
 		{map[string]string{"OTEL_METRICS_EXPORTER": "prometheus", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": endpoint}, "", "", ""},
-		{map[string]string{"OTEL_METRICS_EXPORTER": "otlp, prometheus"}, "", overHTTP, ""},
+		{map[string]string{"OTEL_METRICS_EXPORTER": "otlp, prometheus"}, "", protocolHTTP, ""},
 		{map[string]string{"OTEL_TRACES_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}, "", "", ""},
 		{map[string]string{"OTEL_SDK_DISABLED": "TRUE", "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}, "", "", ""},
 	} {

@@ -8,7 +8,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// Propagator speaks W3C trace context and baggage.
+// Propagator returns a propagator of W3C trace context and baggage.
 func Propagator() propagation.TextMapPropagator {
 	return propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{})
 }
@@ -23,16 +23,16 @@ func Extract(ctx context.Context, h nats.Header) context.Context {
 
 type jobSpanKey struct{}
 
-// WithJobSpan returns ctx for work on a message of a job. span is the parent of
-// all spans of that job which messages lead to: the request that brought it.
-// [InjectCreated] hands it on, so that those spans lie within the time of the
-// request that waits, and not behind the end of a span that published them.
+// WithJobSpan returns a context with the span of the request that submitted the job.
+// [InjectCreated] writes that span into messages, so that it is the parent of the spans
+// of all stages. These spans are within the time of the request that waits. As children
+// of the span that published their message they would start after its end.
 func WithJobSpan(ctx context.Context, span trace.SpanContext) context.Context {
 	return context.WithValue(ctx, jobSpanKey{}, span)
 }
 
 // JobContext returns ctx with the span of [WithJobSpan], if it has one, as the parent
-// of the spans that are begun with it.
+// of new spans.
 func JobContext(ctx context.Context) context.Context {
 	if span, ok := ctx.Value(jobSpanKey{}).(trace.SpanContext); ok {
 		return trace.ContextWithSpanContext(ctx, span)
@@ -40,18 +40,18 @@ func JobContext(ctx context.Context) context.Context {
 	return ctx
 }
 
-// stateKey is the member of the W3C trace state that has the ID of the span that
-// created a message.
+// stateKey is the key in the W3C trace state for the ID of the span that created a
+// message.
 const stateKey = "sightmesh"
 
-// InjectCreated writes into h the span context of the job in ctx, or else the span
-// of ctx, and which span has created the message.
+// InjectCreated writes into h the job span of ctx or, without one, the span of ctx, and
+// the ID of the span created, which created the message.
 func InjectCreated(ctx context.Context, created trace.SpanContext, h nats.Header) {
 	parent, ok := ctx.Value(jobSpanKey{}).(trace.SpanContext)
 	if !ok {
 		parent = trace.SpanContextFromContext(ctx)
 	}
-	if parent.TraceID() != created.TraceID() { // the message begins a trace
+	if parent.TraceID() != created.TraceID() { // the message starts a trace
 		parent = created
 	}
 	if state, err := parent.TraceState().Insert(stateKey, created.SpanID().String()); err == nil {
@@ -60,9 +60,9 @@ func InjectCreated(ctx context.Context, created trace.SpanContext, h nats.Header
 	Inject(trace.ContextWithSpanContext(ctx, parent), h)
 }
 
-// CreationLinks returns the link to the span that created the message whose span
-// context, as [InjectCreated] wrote it, is that of ctx. There is none in a message
-// of an older version, or of a client.
+// CreationLinks returns the link to the span that created a message. ctx has the span
+// context that [InjectCreated] wrote. Messages of older versions and of clients have no
+// link.
 func CreationLinks(ctx context.Context) []trace.Link {
 	parent := trace.SpanContextFromContext(ctx)
 	id, err := trace.SpanIDFromHex(parent.TraceState().Get(stateKey))
@@ -72,8 +72,8 @@ func CreationLinks(ctx context.Context) []trace.Link {
 	return []trace.Link{{SpanContext: parent.WithSpanID(id)}}
 }
 
-// carrier keeps header names as they are: NATS names are case-sensitive, and
-// the W3C names are lower-case.
+// carrier does not change header names: names in NATS are case-sensitive, and the W3C
+// names are lower-case.
 type carrier nats.Header
 
 func (c carrier) Get(k string) string { return nats.Header(c).Get(k) }

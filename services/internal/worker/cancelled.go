@@ -9,21 +9,21 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/subject"
 )
 
-// remembered bounds the cancelled jobs that a worker knows. Their messages are
+// maxCancelledJobs bounds the cancelled jobs that a worker knows. Their messages are
 // removed from the streams too; what is remembered is for those that a worker
 // had already taken, or publishes a moment later.
-const remembered = 4096
+const maxCancelledJobs = 4096
 
-// cancelled knows the last jobs that were cancelled.
-type cancelled struct {
+// cancelledJobs knows the last jobs that were cancelled.
+type cancelledJobs struct {
 	mu   sync.Mutex
 	jobs map[string]bool
-	ring [remembered]string
+	ring [maxCancelledJobs]string
 	next int
 }
 
-// listen learns of cancelled jobs until the subscription ends.
-func (c *cancelled) listen(nc *nats.Conn) (*nats.Subscription, error) {
+// subscribe learns of cancelled jobs until the subscription ends.
+func (c *cancelledJobs) subscribe(nc *nats.Conn) (*nats.Subscription, error) {
 	sub, err := nc.Subscribe(subject.AllCancelled(), func(m *nats.Msg) {
 		if job, err := subject.ParseCancelled(m.Subject); err == nil {
 			c.add(job)
@@ -35,7 +35,7 @@ func (c *cancelled) listen(nc *nats.Conn) (*nats.Subscription, error) {
 	return sub, nil
 }
 
-func (c *cancelled) add(job string) {
+func (c *cancelledJobs) add(job string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.jobs == nil {
@@ -46,10 +46,10 @@ func (c *cancelled) add(job string) {
 	}
 	delete(c.jobs, c.ring[c.next])
 	c.ring[c.next], c.jobs[job] = job, true
-	c.next = (c.next + 1) % remembered
+	c.next = (c.next + 1) % maxCancelledJobs
 }
 
-func (c *cancelled) has(job string) bool {
+func (c *cancelledJobs) has(job string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.jobs[job]

@@ -68,7 +68,7 @@ func NewLaneTracer(p trace.TracerProvider) pool.Tracer {
 func (t laneTracer) StartSpan(
 	ctx context.Context, name string, start time.Time, attrs ...slog.Attr,
 ) (context.Context, func(time.Time, error)) {
-	ctx, span := t.tracer.Start(ctx, name, trace.WithTimestamp(start), attributes(attrs))
+	ctx, span := t.tracer.Start(ctx, name, trace.WithTimestamp(start), spanAttributes(attrs))
 	return ctx, func(at time.Time, err error) {
 		if err != nil {
 			telemetry.Fail(span, err)
@@ -78,11 +78,11 @@ func (t laneTracer) StartSpan(
 }
 
 func (t laneTracer) AddEvent(ctx context.Context, name string, attrs ...slog.Attr) {
-	trace.SpanFromContext(ctx).AddEvent(name, attributes(attrs))
+	trace.SpanFromContext(ctx).AddEvent(name, spanAttributes(attrs))
 }
 
-// attributes makes attributes of spans and events, under names of the mesh.
-func attributes(attrs []slog.Attr) trace.SpanStartEventOption {
+// spanAttributes makes attributes of spans and events, under names of the mesh.
+func spanAttributes(attrs []slog.Attr) trace.SpanStartEventOption {
 	var all []attribute.KeyValue
 	for _, a := range attrs {
 		key := attribute.Key("sightmesh." + a.Key)

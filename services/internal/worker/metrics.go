@@ -57,8 +57,8 @@ func newMetrics(c *clock.Clock, r prometheus.Registerer) metrics {
 	}
 }
 
-// began counts a delivery that has a lane.
-func (m *metrics) began(ctx context.Context, d *consume.Delivery) {
+// recordStart counts a delivery that has a lane.
+func (m *metrics) recordStart(ctx context.Context, d *consume.Delivery) {
 	wait := m.queueWait.WithLabelValues(d.Job.Pipeline, string(d.Job.Priority))
 	telemetry.Observe(ctx, wait, d.Received.Sub(d.Stored).Seconds())
 	m.bytes.WithLabelValues("in").Add(float64(len(d.Body)))
@@ -67,12 +67,12 @@ func (m *metrics) began(ctx context.Context, d *consume.Delivery) {
 	}
 }
 
-func (m *metrics) published(msg bus.Message, retries int) {
+func (m *metrics) recordPublish(msg bus.Message, retries int) {
 	m.bytes.WithLabelValues("out").Add(float64(len(msg.Body)))
 	m.publishRetries.Add(float64(retries))
 }
 
-func (m *metrics) ended(ctx context.Context, d *consume.Delivery, outcome consume.Outcome) {
+func (m *metrics) recordEnd(ctx context.Context, d *consume.Delivery, outcome consume.Outcome) {
 	m.messages.WithLabelValues(d.Job.Pipeline, string(d.Job.Priority), string(outcome)).Inc()
 	telemetry.Observe(ctx, m.process.WithLabelValues(d.Job.Pipeline), m.clock.Now().Sub(d.Received).Seconds())
 }

@@ -26,8 +26,8 @@ type source struct {
 	next     string // subject of the pull request
 	// backlog is what the last delivery said was still waiting.
 	backlog atomic.Uint64
-	// empty is when nothing was seen to wait, in Unix nanoseconds.
-	empty atomic.Int64
+	// emptyAt is when nothing was seen to wait, in Unix nanoseconds.
+	emptyAt atomic.Int64
 	// missing says that the server knows no such consumer, or has no leader
 	// for it.
 	missing atomic.Bool
@@ -45,20 +45,20 @@ func (s *source) setMissing(log *slog.Logger, missing bool, status string) {
 	}
 }
 
-// askAgain is how long bulk work that comes to an empty queue may be
+// emptyRecheck is how long bulk work that comes to an empty queue may be
 // overlooked while other work waits: each question in vain keeps a lane idle.
-const askAgain = time.Second
+const emptyRecheck = time.Second
 
-// worthAsking reports whether a message may wait there. For interactive work
+// shouldPull reports whether a message may wait there. For interactive work
 // the answer is always yes.
-func (s *source) worthAsking() bool {
-	return s.priority == subject.Interactive || s.backlog.Load() > 0 || time.Since(time.Unix(0, s.empty.Load())) > askAgain
+func (s *source) shouldPull() bool {
+	return s.priority == subject.Interactive || s.backlog.Load() > 0 || time.Since(time.Unix(0, s.emptyAt.Load())) > emptyRecheck
 }
 
-func (s *source) saw(backlog uint64) {
+func (s *source) setBacklog(backlog uint64) {
 	s.backlog.Store(backlog)
 	if backlog == 0 {
-		s.empty.Store(time.Now().UnixNano())
+		s.emptyAt.Store(time.Now().UnixNano())
 	}
 }
 
@@ -94,21 +94,21 @@ type puller struct {
 	// request is made again, which heals what a restarted server forgot.
 	wait time.Duration
 
-	replies *nats.Subscription // to what ask asks
-	inbox   string
-	asked   uint64
-	now     []byte // the requests, as JSON
-	later   []byte
+	replies       *nats.Subscription // to what ask asks
+	inbox         string
+	requests      uint64
+	noWaitRequest []byte // the requests, as JSON
+	waitRequest   []byte
 }
 
 // newPuller subscribes to the replies; the caller calls close.
 func newPuller(nc *nats.Conn, sources []*source, wait time.Duration, log *slog.Logger) (*puller, error) {
 	p := &puller{nc: nc, log: log, sources: slices.Clone(sources), wait: wait}
 	var err error
-	if p.now, err = json.Marshal(pullRequest{Batch: 1, NoWait: true}); err != nil {
+	if p.noWaitRequest, err = json.Marshal(pullRequest{Batch: 1, NoWait: true}); err != nil {
 		return nil, fmt.Errorf("make pull request: %w", err)
 	}
-	if p.later, err = json.Marshal(pullRequest{Batch: 1, Expires: wait}); err != nil {
+	if p.waitRequest, err = json.Marshal(pullRequest{Batch: 1, Expires: wait}); err != nil {
 		return nil, fmt.Errorf("make pull request: %w", err)
 	}
 	if err := p.subscribe(); err != nil {
@@ -133,13 +133,13 @@ type pullRequest struct {
 	NoWait  bool          `json:"no_wait,omitempty"`
 }
 
-var errNothing = errors.New("nothing to take")
+var errNoMessage = errors.New("nothing to take")
 
 // next returns a message of one of the pipelines, the most urgent first. It
-// returns errNothing when none came for a while, so that the caller can look
+// returns errNoMessage when none came for a while, so that the caller can look
 // at its lane again.
 func (p *puller) next(ctx context.Context, serves func(pipeline string) bool) (*nats.Msg, error) {
-	m, s, err := p.take(ctx, serves)
+	m, s, err := p.pull(ctx, serves)
 	if err == nil {
 		for i := slices.Index(p.sources, s); i+1 < len(p.sources) && p.sources[i+1].priority == s.priority; i++ {
 			p.sources[i], p.sources[i+1] = p.sources[i+1], s
@@ -148,7 +148,7 @@ func (p *puller) next(ctx context.Context, serves func(pipeline string) bool) (*
 	return m, err
 }
 
-func (p *puller) take(ctx context.Context, serves func(pipeline string) bool) (*nats.Msg, *source, error) {
+func (p *puller) pull(ctx context.Context, serves func(pipeline string) bool) (*nats.Msg, *source, error) {
 	mine := make([]*source, 0, len(p.sources))
 	backlog := false
 	for _, s := range p.sources {
@@ -161,27 +161,27 @@ func (p *puller) take(ctx context.Context, serves func(pipeline string) bool) (*
 		// Something waits: ask in order of urgency, so that a queue of bulk
 		// work never comes before someone who waits.
 		for _, s := range mine {
-			if !s.worthAsking() {
+			if !s.shouldPull() {
 				continue
 			}
-			m, err := p.ask(s)
+			m, err := p.pullNow(s)
 			if err == nil {
 				return m, s, nil
 			}
-			if !errors.Is(err, errNothing) {
+			if !errors.Is(err, errNoMessage) {
 				return nil, nil, err
 			}
 		}
 	}
-	return p.await(ctx, mine)
+	return p.pullAny(ctx, mine)
 }
 
-// ask takes a message that already waits. It is not ended early: a message
+// pullNow takes a message that already waits. It is not ended early: a message
 // that came after that would be lost until AckWait.
-func (p *puller) ask(s *source) (*nats.Msg, error) {
-	p.asked++
-	reply := p.inbox + "." + strconv.FormatUint(p.asked, 36)
-	if err := p.nc.PublishRequest(s.next, reply, p.now); err != nil {
+func (p *puller) pullNow(s *source) (*nats.Msg, error) {
+	p.requests++
+	reply := p.inbox + "." + strconv.FormatUint(p.requests, 36)
+	if err := p.nc.PublishRequest(s.next, reply, p.noWaitRequest); err != nil {
 		return nil, fmt.Errorf("ask %s for work: %w", s.consumer, err)
 	}
 	for {
@@ -192,36 +192,36 @@ func (p *puller) ask(s *source) (*nats.Msg, error) {
 			// to the next question is worked on: nobody would keep it alive.
 			p.replies.Unsubscribe() //nolint:errcheck // fails only when the connection is gone
 			return nil, fmt.Errorf("ask %s for work: %w", s.consumer, errors.Join(err, p.subscribe()))
-		case isWork(m):
-			s.note(m)
+		case isMessage(m):
+			s.readBacklog(m)
 			return m, nil
 		case m.Subject == reply:
-			s.saw(0)
-			return nil, errNothing
+			s.setBacklog(0)
+			return nil, errNoMessage
 		} // else it is the late answer to an earlier question
 	}
 }
 
-// await waits on all sources and takes the first message that comes.
+// pullAny waits on all sources and takes the first message that comes.
 //
 // The inbox of the requests takes one message: the server itself gives it up
 // with the first, so that no other request is answered, and hands what could
 // no longer be delivered to the next who asks. That costs neither another
 // round trip nor a delivery.
-func (p *puller) await(ctx context.Context, mine []*source) (*nats.Msg, *source, error) {
+func (p *puller) pullAny(ctx context.Context, mine []*source) (*nats.Msg, *source, error) {
 	give := time.NewTimer(p.wait + p.wait/10)
 	defer give.Stop()
 	for len(mine) > 0 {
-		m, err := p.first(ctx, give.C, mine)
+		m, err := p.requestAll(ctx, give.C, mine)
 		if err != nil {
 			return nil, nil, err
 		}
-		if isWork(m) {
-			s := find(mine, m)
+		if isMessage(m) {
+			s := findSource(mine, m)
 			if s == nil {
 				return nil, nil, fmt.Errorf("take work: message of an unknown consumer: reply %q", m.Reply)
 			}
-			s.note(m)
+			s.readBacklog(m)
 			s.setMissing(p.log, false, "")
 			return m, s, nil
 		}
@@ -232,7 +232,7 @@ func (p *puller) await(ctx context.Context, mine []*source) (*nats.Msg, *source,
 		status := m.Header.Get("Status")
 		if status == "408" {
 			mine[i].setMissing(p.log, false, "")
-			return nil, nil, errNothing // the request has waited its time
+			return nil, nil, errNoMessage // the request has waited its time
 		}
 		// No such consumer, or a server that stops: wait for the others.
 		mine[i].setMissing(p.log, true, strings.TrimSpace(status+" "+m.Header.Get("Description")))
@@ -240,15 +240,15 @@ func (p *puller) await(ctx context.Context, mine []*source) (*nats.Msg, *source,
 	}
 	select {
 	case <-give.C:
-		return nil, nil, errNothing
+		return nil, nil, errNoMessage
 	case <-ctx.Done():
 		return nil, nil, ctx.Err()
 	}
 }
 
-// first asks all sources and returns the first that the server says: a
+// requestAll asks all sources and returns the first that the server says: a
 // message, or a status on the inbox with the number of the source.
-func (p *puller) first(ctx context.Context, give <-chan time.Time, mine []*source) (*nats.Msg, error) {
+func (p *puller) requestAll(ctx context.Context, give <-chan time.Time, mine []*source) (*nats.Msg, error) {
 	said := make(chan *nats.Msg, 1)
 	inbox := p.nc.NewInbox()
 	sub, err := p.nc.ChanSubscribe(inbox+".*", said)
@@ -259,7 +259,7 @@ func (p *puller) first(ctx context.Context, give <-chan time.Time, mine []*sourc
 		return nil, fmt.Errorf("subscribe for work: %w", err)
 	}
 	for i, s := range mine {
-		if err := p.nc.PublishRequest(s.next, inbox+"."+strconv.Itoa(i), p.later); err != nil {
+		if err := p.nc.PublishRequest(s.next, inbox+"."+strconv.Itoa(i), p.waitRequest); err != nil {
 			sub.Unsubscribe() //nolint:errcheck // the connection is gone
 			return nil, fmt.Errorf("ask %s for work: %w", s.consumer, err)
 		}
@@ -268,7 +268,7 @@ func (p *puller) first(ctx context.Context, give <-chan time.Time, mine []*sourc
 	case m := <-said:
 		return m, nil
 	case <-give:
-		err = errNothing
+		err = errNoMessage
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
@@ -286,17 +286,17 @@ func (p *puller) first(ctx context.Context, give <-chan time.Time, mine []*sourc
 	}
 }
 
-// isWork tells a message from what the server says of the request: nothing
+// isMessage tells a message from what the server says of the request: nothing
 // there, time over, no such consumer.
-func isWork(m *nats.Msg) bool { return m.Header.Get("Status") == "" || m.Reply != "" }
+func isMessage(m *nats.Msg) bool { return m.Header.Get("Status") == "" || m.Reply != "" }
 
-func (s *source) note(m *nats.Msg) {
+func (s *source) readBacklog(m *nats.Msg) {
 	if meta, err := m.Metadata(); err == nil {
-		s.saw(meta.NumPending)
+		s.setBacklog(meta.NumPending)
 	}
 }
 
-func find(sources []*source, m *nats.Msg) *source {
+func findSource(sources []*source, m *nats.Msg) *source {
 	meta, err := m.Metadata()
 	if err != nil {
 		return nil

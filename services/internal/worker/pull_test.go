@@ -32,7 +32,7 @@ func TestLateAnswerIsNotLeftBehind(t *testing.T) {
 	late := p.replies
 	// On a busy machine an answer can be there within the nanosecond.
 	for range messages - 2 {
-		sources[0].saw(messages)
+		sources[0].setBacklog(messages)
 		if _, err = p.next(t.Context(), every); err != nil {
 			break
 		}
@@ -68,8 +68,8 @@ func TestPuller_LogsAConsumerThatIsMissing(t *testing.T) {
 	defer p.close()
 	every := func(string) bool { return true }
 	for range 3 {
-		if _, err := p.next(t.Context(), every); !errors.Is(err, errNothing) {
-			t.Fatalf("next = %v, want %v", err, errNothing)
+		if _, err := p.next(t.Context(), every); !errors.Is(err, errNoMessage) {
+			t.Fatalf("next = %v, want %v", err, errNoMessage)
 		}
 	}
 	if n := strings.Count(log.String(), "cannot pull messages"); n != 1 {

@@ -113,7 +113,7 @@ func NewService(p *run.Process, stage subject.Stage, o Options, h Handler) (run.
 			return nil, fmt.Errorf("onnxruntime: %w", err)
 		}
 	}
-	pipelines, err := o.servedOf(p.Pipelines, stage)
+	pipelines, err := o.servedPipelines(p.Pipelines, stage)
 	if err != nil {
 		return nil, fmt.Errorf("serve: %w", err)
 	}
@@ -169,8 +169,8 @@ func (w *Worker) consumers() []run.Consumer {
 	return cs
 }
 
-// servedOf returns the pipelines that a worker of the stage serves.
-func (o *Options) servedOf(all []pipeline.Pipeline, stage subject.Stage) ([]pipeline.Pipeline, error) {
+// servedPipelines returns the pipelines that a worker of the stage serves.
+func (o *Options) servedPipelines(all []pipeline.Pipeline, stage subject.Stage) ([]pipeline.Pipeline, error) {
 	if o.serve == "" {
 		return all, nil
 	}

@@ -315,7 +315,7 @@ func TestOptions_Serve(t *testing.T) {
 	for serve, want := range map[string][]string{
 		"": {"text", "faces", "codes"}, "faces": {"faces"}, "codes,text": {"codes", "text"},
 	} {
-		served, err := (&Options{serve: serve}).servedOf(all, subject.Detect)
+		served, err := (&Options{serve: serve}).servedPipelines(all, subject.Detect)
 		if err != nil {
 			t.Fatalf("%q: %v", serve, err)
 		}
@@ -333,7 +333,7 @@ func TestOptions_Serve(t *testing.T) {
 		"text,text":    "pipeline text is given twice",
 		"text,faces":   "pipeline faces has no classify",
 	} {
-		if _, err := (&Options{serve: serve}).servedOf(all, subject.Classify); err == nil || err.Error() != want {
+		if _, err := (&Options{serve: serve}).servedPipelines(all, subject.Classify); err == nil || err.Error() != want {
 			t.Errorf("%q: the error is %v, want %q", serve, err, want)
 		}
 	}

@@ -58,7 +58,7 @@ type Worker struct {
 	loop      *consume.Loop
 	attempts  attempts
 	metrics   metrics
-	cancelled cancelled
+	cancelled cancelledJobs
 }
 
 const (
@@ -66,9 +66,9 @@ const (
 	// eventDelay is how long a stage works before an event says so. A message
 	// for each stage of a job that takes two milliseconds would be felt.
 	eventDelay = 5 * time.Millisecond
-	// perLane is how many goroutines take turns with a lane: one has it while
+	// pullersPerLane is how many goroutines take turns with a lane: one has it while
 	// another stores the outcome before.
-	perLane = 2
+	pullersPerLane = 2
 )
 
 // backoff is the delay before a message is delivered again, and before a server
@@ -90,7 +90,7 @@ func New(cfg Config) *Worker {
 	w.loop = consume.NewLoop(consume.Config{
 		Open: w.open, Fail: w.fail, Backoff: backoff, Clock: cfg.Clock, Publisher: cfg.Publisher,
 		Tracer: cfg.Tracers.Tracer("github.com/sightmesh/sightmesh/services/internal/worker"), Logger: cfg.Logger,
-		Hooks: consume.Hooks{Published: w.metrics.published, Ended: w.metrics.ended},
+		Hooks: consume.Hooks{Published: w.metrics.recordPublish, Ended: w.metrics.recordEnd},
 	})
 	return w
 }
@@ -98,7 +98,7 @@ func New(cfg Config) *Worker {
 // Run processes messages until ctx ends, finishes what is in hand until hard
 // ends, and returns when its lanes have ended too.
 func (w *Worker) Run(ctx, hard context.Context) error {
-	cancels, err := w.cancelled.listen(w.cfg.Conn)
+	cancels, err := w.cancelled.subscribe(w.cfg.Conn)
 	if err != nil {
 		return err
 	}
@@ -111,7 +111,7 @@ func (w *Worker) Run(ctx, hard context.Context) error {
 
 	var work errgroup.Group
 	w.loop.Beat(func() {
-		for range w.cfg.Pool.Lanes() * perLane {
+		for range w.cfg.Pool.Lanes() * pullersPerLane {
 			work.Go(func() error { return w.pullAll(ctx, hard) })
 		}
 		err = work.Wait()
@@ -139,12 +139,12 @@ func (w *Worker) pullAll(ctx, hard context.Context) error {
 		if err == nil {
 			failures = 0
 			release := sync.OnceFunc(lane.Release)
-			w.loop.Process(hard, consume.FromNATS(w.cfg.Conn, m), w.inLane(lane, release))
+			w.loop.Process(hard, consume.FromNATS(w.cfg.Conn, m), w.laneHandler(lane, release))
 			release() // a delivery that cannot be read has no handler
 			continue
 		}
 		lane.Release()
-		if errors.Is(err, errNothing) || ctx.Err() != nil {
+		if errors.Is(err, errNoMessage) || ctx.Err() != nil {
 			continue
 		}
 		failures++
@@ -156,9 +156,9 @@ func (w *Worker) pullAll(ctx, hard context.Context) error {
 	return puller.close()
 }
 
-// inLane returns the handler of one message. It releases the lane before the
+// laneHandler returns the handler of one message. It releases the lane before the
 // outcome is stored.
-func (w *Worker) inLane(lane *pool.Lane, release func()) consume.Handler {
+func (w *Worker) laneHandler(lane *pool.Lane, release func()) consume.Handler {
 	return func(ctx context.Context, d *consume.Delivery) ([]bus.Message, error) {
 		defer release()
 		return w.process(ctx, lane, d)
@@ -183,8 +183,8 @@ func (w *Worker) open(d *consume.Delivery) (err error) {
 
 // process calls the handler of the service unless the job has ended already.
 func (w *Worker) process(ctx context.Context, lane *pool.Lane, d *consume.Delivery) ([]bus.Message, error) {
-	w.metrics.began(ctx, d)
-	if err := w.avoid(d); err != nil {
+	w.metrics.recordStart(ctx, d)
+	if err := w.checkEnded(d); err != nil {
 		return nil, err
 	}
 	if err := w.attempts.begin(ctx, d); err != nil {
@@ -199,8 +199,8 @@ func (w *Worker) process(ctx context.Context, lane *pool.Lane, d *consume.Delive
 	return msgs, err
 }
 
-// avoid returns the problem of a job that is not worth a lane any more.
-func (w *Worker) avoid(d *consume.Delivery) error {
+// checkEnded returns the problem of a job that is not worth a lane any more.
+func (w *Worker) checkEnded(d *consume.Delivery) error {
 	switch {
 	case w.cancelled.has(d.Job.ID):
 		w.metrics.avoided.WithLabelValues("cancelled").Inc()
@@ -228,9 +228,9 @@ func (w *Worker) publishEvent(ctx context.Context, job subject.Job, begin time.T
 	}
 }
 
-// quarantined are the problems after which an operator will want to see the
+// quarantineCodes are the problems after which an operator will want to see the
 // message itself.
-var quarantined = []v1.Code{v1.LaneDied, v1.TooSlow, v1.TooMuchMemory, v1.TooManyDeliveries, v1.InvalidMessage}
+var quarantineCodes = []v1.Code{v1.LaneDied, v1.TooSlow, v1.TooMuchMemory, v1.TooManyDeliveries, v1.InvalidMessage}
 
 // fail returns the outcome of a job that failed with p, and where the problem
 // asks for it the message itself, for quarantine.
@@ -239,7 +239,7 @@ func (w *Worker) fail(ctx context.Context, d *consume.Delivery, p *v1.Problem) (
 	if err != nil {
 		return nil, err
 	}
-	if !slices.Contains(quarantined, p.Code) {
+	if !slices.Contains(quarantineCodes, p.Code) {
 		return []bus.Message{outcome}, nil
 	}
 	h := bus.Travel(d.Header)

@@ -590,15 +590,15 @@ func TestCancelledJobsEndAsCancelled(t *testing.T) {
 
 func TestCancelledJobsAreForgottenInTime(t *testing.T) {
 	t.Parallel()
-	var c cancelled
-	for i := range 2 * remembered {
+	var c cancelledJobs
+	for i := range 2 * maxCancelledJobs {
 		c.add(fmt.Sprint(i))
 		c.add(fmt.Sprint(i)) // again: it takes no second place
 	}
-	if n := len(c.jobs); n != remembered {
-		t.Errorf("remembers %d, want %d", n, remembered)
+	if n := len(c.jobs); n != maxCancelledJobs {
+		t.Errorf("remembers %d, want %d", n, maxCancelledJobs)
 	}
-	if c.has("0") || !c.has(fmt.Sprint(remembered)) || !c.has(fmt.Sprint(2*remembered-1)) {
+	if c.has("0") || !c.has(fmt.Sprint(maxCancelledJobs)) || !c.has(fmt.Sprint(2*maxCancelledJobs-1)) {
 		t.Error("want the last ones remembered and no others")
 	}
 }

@@ -1,5 +1,5 @@
-// Package runtest runs a service in the process of its test, from flags to the
-// last line of its log. Nothing here is linked into a service.
+// Package runtest runs a service in the process of its test, from its flags to the
+// last line of its log. Services do not link it.
 package runtest
 
 import (
@@ -21,7 +21,7 @@ import (
 // patience only ends tests that would hang.
 const patience = 30 * time.Second
 
-// Service is a service that runs. It ends with its test.
+// Service is a running service. It stops at the end of its test.
 type Service struct {
 	stop  context.CancelFunc
 	ended chan struct{}
@@ -33,7 +33,7 @@ type Service struct {
 	written chan struct{} // closed at the next line
 }
 
-// Line is a line of a log, by its attributes.
+// Line has the attributes of a log line.
 type Line map[string]any
 
 // Start runs a service with the flags args.
@@ -52,7 +52,7 @@ func Start(t testing.TB, spec run.Spec, args ...string) *Service {
 	return s
 }
 
-// Stop does what a signal does.
+// Stop stops the service as a signal does.
 func (s *Service) Stop() { s.stop() }
 
 // Wait waits until the service has ended, and returns its error.
@@ -106,7 +106,7 @@ func (s *Service) Count(msg string) (n int) {
 	return n
 }
 
-// admin returns the address of the admin server, empty before it listens.
+// admin returns the address of the admin server, or "" before it listens.
 func (s *Service) admin() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -119,7 +119,7 @@ func (s *Service) admin() string {
 	return ""
 }
 
-// Probe returns the answer of a path of the admin server, which listens.
+// Probe returns the response of a path of the admin server, which must be listening.
 func (s *Service) Probe(t testing.TB, path string) (status int, body string) {
 	t.Helper()
 	client := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
@@ -135,13 +135,13 @@ func (s *Service) Probe(t testing.TB, path string) (status int, body string) {
 	return res.StatusCode, string(text)
 }
 
-// AwaitReady waits until /readyz answers 200.
+// AwaitReady waits until /readyz responds with 200.
 func (s *Service) AwaitReady(t testing.TB) {
 	t.Helper()
 	s.await(t, http.StatusOK, "")
 }
 
-// AwaitNotReady waits until /readyz answers 503 with a reason that contains
+// AwaitNotReady waits until /readyz responds with 503 and a reason that contains
 // reason.
 func (s *Service) AwaitNotReady(t testing.TB, reason string) {
 	t.Helper()

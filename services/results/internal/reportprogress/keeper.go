@@ -82,14 +82,14 @@ func (k *Keeper) Expand(ctx context.Context, m v1.Manifest, header nats.Header) 
 	if err != nil {
 		return nil, err
 	}
-	return k.finish(m, header, stored)
+	return k.finishIfComplete(m, header, stored)
 }
 
 // Outcome stores the outcome of one image, unless it has one. When it is the
 // last of its report, the messages that finish the report are returned. result
 // is the body of the image's RESULTS message.
 func (k *Keeper) Outcome(ctx context.Context, item v1.ReportItem, status v1.Status, result []byte) ([]bus.Message, error) {
-	if first, err := k.hasOther(ctx, item, status); first || err != nil {
+	if first, err := k.hasOtherOutcome(ctx, item, status); first || err != nil {
 		return nil, err
 	}
 	err := k.publisher.Publish(ctx, bus.Message{
@@ -114,12 +114,12 @@ func (k *Keeper) Outcome(ctx context.Context, item v1.ReportItem, status v1.Stat
 	}); err != nil {
 		return nil, err
 	}
-	return k.finish(m, header, stored)
+	return k.finishIfComplete(m, header, stored)
 }
 
-// hasOther reports whether an image has the other outcome than this one. Each has
+// hasOtherOutcome reports whether an image has the other outcome than this one. Each has
 // a subject of its own, and the first that was stored stays.
-func (k *Keeper) hasOther(ctx context.Context, item v1.ReportItem, status v1.Status) (bool, error) {
+func (k *Keeper) hasOtherOutcome(ctx context.Context, item v1.ReportItem, status v1.Status) (bool, error) {
 	other := v1.Failed
 	if status == v1.Failed {
 		other = v1.Done
@@ -169,7 +169,7 @@ func (k *Keeper) Sweep(ctx context.Context, id string, now time.Time,
 			return now, err
 		}
 	}
-	msgs, err := k.finish(m, header, stored)
+	msgs, err := k.finishIfComplete(m, header, stored)
 	for _, msg := range msgs {
 		err = errors.Join(err, k.publisher.Publish(ctx, msg))
 	}
@@ -233,19 +233,19 @@ func (k *Keeper) sweepImage(ctx context.Context, pipeline string, item v1.Report
 	return err
 }
 
-// finish returns the messages that say that a report is done, when all of its
+// finishIfComplete returns the messages that say that a report is done, when all of its
 // images have an outcome. How many there are is what the report says, and not
 // the header of a result. header is that of the message that brought the report.
-func (k *Keeper) finish(m v1.Manifest, header nats.Header, stored reportoutcomes.Outcomes) ([]bus.Message, error) {
+func (k *Keeper) finishIfComplete(m v1.Manifest, header nats.Header, stored reportoutcomes.Outcomes) ([]bus.Message, error) {
 	counts := stored.Counts(len(m.Images))
 	if counts.Done+counts.Failed < counts.Total {
 		return nil, nil
 	}
-	return k.done(m, header, counts)
+	return k.finishMessages(m, header, counts)
 }
 
-// done returns the callback and the end of a report, and publishes the event.
-func (k *Keeper) done(m v1.Manifest, header nats.Header, counts v1.Counts) ([]bus.Message, error) {
+// finishMessages returns the callback and the end of a report, and publishes the event.
+func (k *Keeper) finishMessages(m v1.Manifest, header nats.Header, counts v1.Counts) ([]bus.Message, error) {
 	now := k.clock.Now().UTC()
 	r := v1.Report{ID: m.ID, Pipeline: m.Pipeline, Status: v1.Done, Accepted: m.Accepted, Counts: counts, Metadata: m.Metadata}
 	var msgs []bus.Message

@@ -18,34 +18,34 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/outcome"
 )
 
-// cancel ends jobs that nobody wants any more. The failure is the job's
+// canceller ends jobs that nobody wants any more. The failure is the job's
 // answer, stored under the message id that every answer of the job has, so
 // that one of several outcomes counts; what waits in the streams is removed,
 // and the workers are told, who drop what they have.
-type cancel struct {
+type canceller struct {
 	conn      *nats.Conn
 	lookup    *lookup
 	publisher *bus.Publisher
 	jobs      *prometheus.CounterVec
 }
 
-func newCancel(nc *nats.Conn, l *lookup, p *bus.Publisher, f promauto.Factory) *cancel {
-	return &cancel{conn: nc, lookup: l, publisher: p, jobs: f.NewCounterVec(prometheus.CounterOpts{
+func newCanceller(nc *nats.Conn, l *lookup, p *bus.Publisher, f promauto.Factory) *canceller {
+	return &canceller{conn: nc, lookup: l, publisher: p, jobs: f.NewCounterVec(prometheus.CounterOpts{
 		Name: "sightmesh_cancelled_jobs_total", Help: "Jobs that were cancelled, by state before: queued or running.",
 	}, []string{"was"})}
 }
 
-func (c *cancel) register(svc *bus.Service) error {
+func (c *canceller) register(svc *bus.Service) error {
 	return c.lookup.serve(svc, "cancel", subject.AllCancel(), "cancellation", func(ctx context.Context, m *nats.Msg) ([]byte, error) {
 		job, err := subject.ParseCancel(m.Subject)
 		if err != nil {
-			return nil, errNoJob()
+			return nil, newInvalidJobProblem()
 		}
-		return c.do(ctx, job)
+		return c.cancelJob(ctx, job)
 	})
 }
 
-func (c *cancel) do(ctx context.Context, job string) ([]byte, error) {
+func (c *canceller) cancelJob(ctx context.Context, job string) ([]byte, error) {
 	was, err := c.state(ctx, job)
 	if err != nil {
 		return nil, err
@@ -68,7 +68,7 @@ func (c *cancel) do(ctx context.Context, job string) ([]byte, error) {
 	return json.Marshal(v1.Cancellation{ID: job, Was: was.Status, Status: outcome.Status})
 }
 
-func (c *cancel) state(ctx context.Context, job string) (v1.Result, error) {
+func (c *canceller) state(ctx context.Context, job string) (v1.Result, error) {
 	var r v1.Result
 	body, err := c.lookup.find(ctx, job)
 	if err != nil {
@@ -83,7 +83,7 @@ func (c *cancel) state(ctx context.Context, job string) (v1.Result, error) {
 // end stores the failure as the outcome of a job in the state was, and returns
 // the outcome that counts. What is read after a write can be older than it, so
 // only a write that was not first is followed by a read.
-func (c *cancel) end(ctx context.Context, was v1.Result) (v1.Result, error) {
+func (c *canceller) end(ctx context.Context, was v1.Result) (v1.Result, error) {
 	h, r, err := c.awaitHeader(ctx, was.ID)
 	if err != nil || r.Final() {
 		return r, err
@@ -108,7 +108,7 @@ func (c *cancel) end(ctx context.Context, was v1.Result) (v1.Result, error) {
 // awaitOutcome returns the outcome of a job that is known to have one. A leader
 // of RESULTS that is new may not have it yet, and says that the job is under way
 // or unknown; awaitOutcome asks again until ctx ends.
-func (c *cancel) awaitOutcome(ctx context.Context, job string) (v1.Result, error) {
+func (c *canceller) awaitOutcome(ctx context.Context, job string) (v1.Result, error) {
 	for attempt := 1; ; attempt++ {
 		r, err := c.stateIfKnown(ctx, job)
 		if err != nil || r.Final() {
@@ -122,7 +122,7 @@ func (c *cancel) awaitOutcome(ctx context.Context, job string) (v1.Result, error
 
 // stateIfKnown returns the state of a job, without a status if it is found
 // nowhere.
-func (c *cancel) stateIfKnown(ctx context.Context, job string) (v1.Result, error) {
+func (c *canceller) stateIfKnown(ctx context.Context, job string) (v1.Result, error) {
 	r, err := c.state(ctx, job)
 	var p *v1.Problem
 	if errors.As(err, &p) && p.Code == v1.UnknownJob {
@@ -135,9 +135,9 @@ func (c *cancel) stateIfKnown(ctx context.Context, job string) (v1.Result, error
 // outcome reaches the client that waits for it, or the outcome of the job if it
 // has finished meanwhile. A leader that is new may have neither yet; awaitHeader
 // asks again until ctx ends.
-func (c *cancel) awaitHeader(ctx context.Context, job string) (nats.Header, v1.Result, error) {
+func (c *canceller) awaitHeader(ctx context.Context, job string) (nats.Header, v1.Result, error) {
 	for attempt := 1; ; attempt++ {
-		m, err := c.message(ctx, job)
+		m, err := c.findMessage(ctx, job)
 		if err != nil {
 			return nil, v1.Result{}, err
 		}
@@ -154,9 +154,9 @@ func (c *cancel) awaitHeader(ctx context.Context, job string) (nats.Header, v1.R
 	}
 }
 
-// message returns a message of a job that waits in a stream, or nil.
-func (c *cancel) message(ctx context.Context, job string) (*jetstream.RawStreamMsg, error) {
-	for _, p := range queuesOf(job) {
+// findMessage returns a message of a job that waits in a stream, or nil.
+func (c *canceller) findMessage(ctx context.Context, job string) (*jetstream.RawStreamMsg, error) {
+	for _, p := range jobQueues(job) {
 		s, err := c.lookup.js.Stream(ctx, p.stream)
 		if err != nil {
 			return nil, fmt.Errorf("cancel %s: %w", job, err)
@@ -175,8 +175,8 @@ func (c *cancel) message(ctx context.Context, job string) (*jetstream.RawStreamM
 // remove deletes what waits in the streams, message by message: a purge by
 // subject makes the server forget messages of other jobs that have been
 // delivered and not yet acknowledged.
-func (c *cancel) remove(ctx context.Context, job string) error {
-	for _, p := range queuesOf(job) {
+func (c *canceller) remove(ctx context.Context, job string) error {
+	for _, p := range jobQueues(job) {
 		s, err := c.lookup.js.Stream(ctx, p.stream)
 		if err != nil {
 			return fmt.Errorf("cancel %s: remove it from %s: %w", job, p.stream, err)

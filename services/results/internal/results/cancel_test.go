@@ -162,13 +162,13 @@ func (b bench) newPublisher() *bus.Publisher {
 }
 
 // newStaleCancel returns a cancel whose first reads of a stream find nothing.
-func (b bench) newStaleCancel(t *testing.T, stream string, reads int64) *cancel {
+func (b bench) newStaleCancel(t *testing.T, stream string, reads int64) *canceller {
 	t.Helper()
 	var left atomic.Int64
 	left.Store(reads)
 	behind := b.staleReads(t, stream, func([]byte) bool { return left.Add(-1) >= 0 })
 	l := newLookup(behind, slog.New(slog.DiscardHandler))
-	return newCancel(b.nc, l, b.newPublisher(), promauto.With(prometheus.NewRegistry()))
+	return newCanceller(b.nc, l, b.newPublisher(), promauto.With(prometheus.NewRegistry()))
 }
 
 // TestCancel_TellsTheOutcomeThatCounts: what is read after the write may be
@@ -195,13 +195,13 @@ func TestCancel_TellsTheOutcomeThatCounts(t *testing.T) {
 			}
 			ctx, end := context.WithTimeout(t.Context(), lookupTimeout)
 			defer end()
-			body, err := b.newStaleCancel(t, streams.Results, c.stale).do(ctx, "j")
+			body, err := b.newStaleCancel(t, streams.Results, c.stale).cancelJob(ctx, "j")
 			code := v1.Code("")
 			var p *v1.Problem
 			if errors.As(err, &p) {
 				code = p.Code
 			} else if err != nil {
-				code = v1.Unavailable // as answerWith says
+				code = v1.Unavailable // as respond says
 			}
 			if code != c.want {
 				t.Fatalf("got %s, %v, want %q", body, err, c.want)
@@ -230,7 +230,7 @@ func TestCancel_OutcomeHasTheHeadersOfTheJob(t *testing.T) {
 			b.publish(t, subj, h, []byte("{}"))
 			ctx, end := context.WithTimeout(t.Context(), lookupTimeout)
 			defer end()
-			if _, err := b.newStaleCancel(t, stream, 3).do(ctx, "j"); err != nil {
+			if _, err := b.newStaleCancel(t, stream, 3).cancelJob(ctx, "j"); err != nil {
 				t.Fatal(err)
 			}
 			s, err := b.js.Stream(t.Context(), streams.Results)
@@ -276,7 +276,7 @@ func TestCancel_StoresNoOutcomeWithoutTheJob(t *testing.T) {
 	b.publish(t, subject.Images(subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: "j"}), nil, []byte("image"))
 	ctx, end := context.WithTimeout(t.Context(), lookupTimeout)
 	defer end()
-	if _, err := b.newStaleCancel(t, streams.Images, 1<<40).do(ctx, "j"); err == nil {
+	if _, err := b.newStaleCancel(t, streams.Images, 1<<40).cancelJob(ctx, "j"); err == nil {
 		t.Error("the cancel has no error")
 	}
 	if n := b.left(t, streams.Results); n != 0 {

@@ -51,7 +51,7 @@ func (s *Service) join(ctx context.Context, d *consume.Delivery) ([]bus.Message,
 	if err != nil || !complete {
 		return nil, err
 	}
-	m, err := s.joined(ctx, d.Job, d.Header, parts)
+	m, err := s.joinResult(ctx, d.Job, d.Header, parts)
 	if err != nil {
 		return nil, err
 	}
@@ -59,9 +59,9 @@ func (s *Service) join(ctx context.Context, d *consume.Delivery) ([]bus.Message,
 	return []bus.Message{m}, nil
 }
 
-// joined returns the result of a job from all of its parts. h is the header of
+// joinResult returns the result of a job from all of its parts. h is the header of
 // one of them.
-func (s *Service) joined(ctx context.Context, job subject.Job, h nats.Header, parts storedParts) (bus.Message, error) {
+func (s *Service) joinResult(ctx context.Context, job subject.Job, h nats.Header, parts storedParts) (bus.Message, error) {
 	p, ok := s.pipelines[job.Pipeline]
 	if !ok {
 		p = pipeline.Pipeline{Name: job.Pipeline}

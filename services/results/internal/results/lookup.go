@@ -44,7 +44,7 @@ func (l *lookup) register(svc *bus.Service) error {
 	return l.serve(svc, "lookup", subject.AllLookup(), "result", func(ctx context.Context, m *nats.Msg) ([]byte, error) {
 		job, err := subject.ParseLookup(m.Subject)
 		if err != nil {
-			return nil, errNoJob()
+			return nil, newInvalidJobProblem()
 		}
 		filter, err := regionfilter.ParseHeader(m.Header)
 		if err != nil {
@@ -62,7 +62,7 @@ func (l *lookup) register(svc *bus.Service) error {
 	})
 }
 
-func errNoJob() *v1.Problem {
+func newInvalidJobProblem() *v1.Problem {
 	return v1.NewProblem(v1.UnknownJob, "a job is named by 1 to 64 of A-Z, a-z, 0-9, '_' and '-'")
 }
 
@@ -78,7 +78,7 @@ func (l *lookup) serve(
 		},
 		Handle: func(r *bus.Request) {
 			l.requests.Go(func() error {
-				if err := answerWith(r, f); err != nil {
+				if err := respond(r, f); err != nil {
 					l.log.Warn("cannot answer", "subject", r.Msg.Subject, "error", err)
 				}
 				return nil
@@ -90,7 +90,7 @@ func (l *lookup) serve(
 // wait returns when no request is under way.
 func (l *lookup) wait() { _ = l.requests.Wait() } // its functions return no errors
 
-func answerWith(r *bus.Request, f func(context.Context, *nats.Msg) ([]byte, error)) error {
+func respond(r *bus.Request, f func(context.Context, *nats.Msg) ([]byte, error)) error {
 	ctx, cancel := context.WithTimeout(telemetry.Extract(context.Background(), r.Msg.Header), lookupTimeout)
 	defer cancel()
 	body, err := f(ctx, r.Msg)
@@ -107,8 +107,8 @@ func answerWith(r *bus.Request, f func(context.Context, *nats.Msg) ([]byte, erro
 // queue is where something of a job can wait.
 type queue struct{ stream, subjects string }
 
-// queuesOf lists the queues in the order in which a job passes them.
-func queuesOf(job string) []queue {
+// jobQueues lists the queues in the order in which a job passes them.
+func jobQueues(job string) []queue {
 	return []queue{
 		{streams.Fetches, subject.FetchesOfJob(job)},
 		{streams.Images, subject.ImagesOfJob(job)},
@@ -122,12 +122,12 @@ func queuesOf(job string) []queue {
 // them, and RESULTS, which is asked first because most questions come late, is
 // asked once more at the end.
 func (l *lookup) find(ctx context.Context, job string) ([]byte, error) {
-	body, err := l.stored(ctx, job)
+	body, err := l.readResult(ctx, job)
 	if body != nil || err != nil {
 		return body, err
 	}
-	for _, p := range queuesOf(job) {
-		r, err := l.inStream(ctx, p.stream, p.subjects, job)
+	for _, p := range jobQueues(job) {
+		r, err := l.stateInStream(ctx, p.stream, p.subjects, job)
 		if err != nil {
 			return nil, err
 		}
@@ -135,13 +135,13 @@ func (l *lookup) find(ctx context.Context, job string) ([]byte, error) {
 			return json.Marshal(r)
 		}
 	}
-	if body, err = l.stored(ctx, job); body != nil || err != nil {
+	if body, err = l.readResult(ctx, job); body != nil || err != nil {
 		return body, err
 	}
 	return nil, v1.NewProblem(v1.UnknownJob, "no job %s: it never was, or its answer is no longer kept", job)
 }
 
-func (l *lookup) stored(ctx context.Context, job string) ([]byte, error) {
+func (l *lookup) readResult(ctx context.Context, job string) ([]byte, error) {
 	s, err := l.js.Stream(ctx, streams.Results)
 	if err != nil {
 		return nil, fmt.Errorf("look up answer: %w", err)
@@ -161,22 +161,22 @@ func (l *lookup) stored(ctx context.Context, job string) ([]byte, error) {
 	if err := json.Unmarshal(m.Data, &r); err != nil {
 		return nil, fmt.Errorf("look up answer: %w", err)
 	}
-	if r.Callback, err = l.callback(ctx, job); err != nil {
+	if r.Callback, err = l.webhookState(ctx, job); err != nil {
 		return nil, err
 	}
 	return json.Marshal(r)
 }
 
-// callback says how the callback of a job goes.
-func (l *lookup) callback(ctx context.Context, job string) (*v1.Callback, error) {
+// webhookState says how the callback of a job goes.
+func (l *lookup) webhookState(ctx context.Context, job string) (*v1.Callback, error) {
 	c := &v1.Callback{State: v1.CallbackPending}
 	_, err := bus.Last(ctx, l.js, streams.Jobs, subject.CallbackState(job), c)
 	return c, err
 }
 
-// inStream says whether something of the job waits in a stream, and then
+// stateInStream says whether something of the job waits in a stream, and then
 // whether it is queued or being worked on.
-func (l *lookup) inStream(ctx context.Context, stream, filter, job string) (*v1.Result, error) {
+func (l *lookup) stateInStream(ctx context.Context, stream, filter, job string) (*v1.Result, error) {
 	s, err := l.js.Stream(ctx, stream)
 	if err != nil {
 		return nil, fmt.Errorf("look up state: %w", err)
@@ -207,7 +207,7 @@ func (l *lookup) inStream(ctx context.Context, stream, filter, job string) (*v1.
 			return nil, err
 		}
 		r.Pipeline = j.Pipeline
-		waiting, err := l.waiting(ctx, s, j, name)
+		waiting, err := l.isQueued(ctx, s, j, name)
 		if waiting {
 			r.Status = v1.Queued
 		}
@@ -216,9 +216,9 @@ func (l *lookup) inStream(ctx context.Context, stream, filter, job string) (*v1.
 	return nil, nil
 }
 
-// waiting reports whether an image was not yet taken by a worker. One without a
+// isQueued reports whether an image was not yet taken by a worker. One without a
 // consumer, such as of a pipeline that is not set up, waits.
-func (l *lookup) waiting(ctx context.Context, s jetstream.Stream, j subject.Job, name string) (bool, error) {
+func (l *lookup) isQueued(ctx context.Context, s jetstream.Stream, j subject.Job, name string) (bool, error) {
 	c, err := s.Consumer(ctx, streams.WorkConsumer(subject.Detect, j.Pipeline, j.Priority))
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
 		return true, nil

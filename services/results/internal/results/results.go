@@ -56,7 +56,7 @@ type Service struct {
 	tracer    trace.Tracer
 	log       *slog.Logger
 	lookup    *lookup
-	cancel    *cancel
+	cancel    *canceller
 	reports   *reportprogress.Keeper
 	sweeper   *sweeper
 	sink      *sink.Sink // nil without a database
@@ -100,7 +100,7 @@ func New(p *run.Process, o Options) (*Service, error) {
 	if err := s.lookup.register(p.Endpoints); err != nil {
 		return nil, err
 	}
-	s.cancel = newCancel(p.Conn, s.lookup, p.Publisher, f)
+	s.cancel = newCanceller(p.Conn, s.lookup, p.Publisher, f)
 	if err := s.cancel.register(p.Endpoints); err != nil {
 		return nil, err
 	}
@@ -162,10 +162,10 @@ type consumer struct {
 // once, so that many can be requested ahead; the others may wait for a stream.
 func (s *Service) consumers() []consumer {
 	return []consumer{
-		{streams.Parts, streams.PartsConsumer, jobOf(subject.ParseParts), s.join, failJoin, 16, 1, nil, false},
-		{streams.Results, streams.ResultsConsumer, jobOf(subject.ParseResults), s.reply, nil, 16, 64, hasHeader(v1.HeaderReply), false},
-		{streams.Results, streams.FollowConsumer, jobOf(subject.ParseResults), s.follow, nil, 16, 1, hasHeader(v1.HeaderReport), true},
-		{streams.Results, streams.NotifyConsumer, jobOf(subject.ParseResults), s.notify, nil, 16, 64, hasHeader(v1.HeaderCallback), true},
+		{streams.Parts, streams.PartsConsumer, openJob(subject.ParseParts), s.join, failJoin, 16, 1, nil, false},
+		{streams.Results, streams.ResultsConsumer, openJob(subject.ParseResults), s.reply, nil, 16, 64, hasHeader(v1.HeaderReply), false},
+		{streams.Results, streams.FollowConsumer, openJob(subject.ParseResults), s.follow, nil, 16, 1, hasHeader(v1.HeaderReport), true},
+		{streams.Results, streams.NotifyConsumer, openJob(subject.ParseResults), s.notify, nil, 16, 64, hasHeader(v1.HeaderCallback), true},
 		{streams.Reports, streams.ReportsConsumer, openReport, s.expand, nil, 2, 1, nil, false},
 	}
 }
@@ -199,8 +199,8 @@ const handlerTimeout = 3 * time.Second
 // stream that has elected its leader is not waited for much longer.
 var backoff = retry.Exponential(250*time.Millisecond, 4*time.Second, 2)
 
-// jobOf reads the job of a delivery from its subject.
-func jobOf(parse func(string) (subject.Job, error)) func(*consume.Delivery) error {
+// openJob reads the job of a delivery from its subject.
+func openJob(parse func(string) (subject.Job, error)) func(*consume.Delivery) error {
 	return func(d *consume.Delivery) (err error) {
 		d.Job, err = parse(d.Subject)
 		return err

@@ -161,7 +161,7 @@ func (w *sweeper) expire(ctx context.Context, stream jetstream.Stream, q *sweptQ
 			continue
 		}
 		if err == nil {
-			err = w.fail(ctx, q, m, l.deadline, now)
+			err = w.expireMessage(ctx, q, m, l.deadline, now)
 		}
 		if ctx.Err() != nil {
 			return fmt.Errorf("sweep %s: %w", q.stream, err)
@@ -186,7 +186,7 @@ func (w *sweeper) expire(ctx context.Context, stream jetstream.Stream, q *sweptQ
 		q.next = m.Sequence
 		deadline := w.deadline(q, m)
 		if !now.Before(deadline) {
-			err := w.fail(ctx, q, m, deadline, now)
+			err := w.expireMessage(ctx, q, m, deadline, now)
 			if err == nil {
 				continue
 			}
@@ -230,8 +230,8 @@ func (w *sweeper) jobDeadline(job subject.Job, h nats.Header, stored time.Time) 
 // published have no time to live.
 func isPastMargin(deadline, now time.Time) bool { return now.After(deadline.Add(streams.Margin)) }
 
-// fail stores the outcome deadline-exceeded, unless the job has one.
-func (w *sweeper) fail(ctx context.Context, q *sweptQueue, m *jetstream.RawStreamMsg, deadline, now time.Time) error {
+// expireMessage stores the outcome deadline-exceeded, unless the job has one.
+func (w *sweeper) expireMessage(ctx context.Context, q *sweptQueue, m *jetstream.RawStreamMsg, deadline, now time.Time) error {
 	job, err := q.parse(m.Subject)
 	if err != nil {
 		return nil //nolint:nilerr // it is of no job, and ends by its age
@@ -340,7 +340,7 @@ func (w *sweeper) joinIfComplete(ctx context.Context, stream jetstream.Stream, s
 		return err
 	}
 	ctx = telemetry.Extract(ctx, parts.header)
-	m, err := w.s.joined(ctx, set.job, parts.header, parts)
+	m, err := w.s.joinResult(ctx, set.job, parts.header, parts)
 	if err == nil {
 		err = w.s.publisher.Publish(ctx, m)
 	}

@@ -19,21 +19,21 @@ func withoutNUL(doc []byte) ([]byte, error) {
 	if err := d.Decode(&v); err != nil {
 		return nil, fmt.Errorf("decode: %w", err)
 	}
-	return json.Marshal(clean(v))
+	return json.Marshal(replaceNUL(v))
 }
 
-func clean(v any) any {
+func replaceNUL(v any) any {
 	switch v := v.(type) {
 	case string:
 		return strings.ReplaceAll(v, "\x00", "\ufffd")
 	case []any:
 		for i := range v {
-			v[i] = clean(v[i])
+			v[i] = replaceNUL(v[i])
 		}
 	case map[string]any:
 		out := make(map[string]any, len(v))
 		for k, e := range v {
-			out[strings.ReplaceAll(k, "\x00", "\ufffd")] = clean(e)
+			out[strings.ReplaceAll(k, "\x00", "\ufffd")] = replaceNUL(e)
 		}
 		return out
 	}

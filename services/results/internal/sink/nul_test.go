@@ -39,7 +39,7 @@ func TestWithoutNUL(t *testing.T) {
 
 func TestLabelsOf(t *testing.T) {
 	t.Parallel()
-	regions, labels, scores := labelsOf(v1.Result{Regions: []v1.Region{
+	regions, labels, scores := flattenLabels(v1.Result{Regions: []v1.Region{
 		{Label: "face", Score: 0.5, Labels: []v1.Label{{Label: "smile", Score: 0.25}}}, {Text: "read"}, {Label: "text", Score: 1},
 	}})
 	if !reflect.DeepEqual(regions, []int32{0, 0, 2}) || !reflect.DeepEqual(labels, []string{"face", "smile", "text"}) || !reflect.DeepEqual(scores, []float32{0.5, 0.25, 1}) {

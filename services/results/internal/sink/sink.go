@@ -96,8 +96,8 @@ func (s *Sink) Run(ctx context.Context) error {
 		return fmt.Errorf("open consumer %s: %w", streams.SinkConsumer, err)
 	}
 	for failures := 1; ctx.Err() == nil; failures++ {
-		s.measure(ctx, c) // also while the database is away
-		worked, err := s.connected(ctx, c)
+		s.updateLag(ctx, c) // also while the database is away
+		worked, err := s.writeOverConnection(ctx, c)
 		if err == nil {
 			break // ctx has ended
 		}
@@ -111,9 +111,9 @@ func (s *Sink) Run(ctx context.Context) error {
 	return nil
 }
 
-// connected writes over one connection until ctx or the connection ends, and
+// writeOverConnection writes over one connection until ctx or the connection ends, and
 // reports whether anything was written.
-func (s *Sink) connected(ctx context.Context, c jetstream.Consumer) (worked bool, err error) {
+func (s *Sink) writeOverConnection(ctx context.Context, c jetstream.Consumer) (worked bool, err error) {
 	conn, err := pgx.ConnectConfig(ctx, s.config)
 	if err != nil {
 		return false, fmt.Errorf("connect: %w", err)
@@ -123,7 +123,7 @@ func (s *Sink) connected(ctx context.Context, c jetstream.Consumer) (worked bool
 		return false, err
 	}
 	batches := consume.Batches{Consumer: c, Size: batchSize, Timeout: writeTimeout, Backoff: backoff, Clock: s.clock, Tracer: s.tracer, Logger: s.log}
-	err = batches.Run(ctx, func(ctx context.Context) { s.measure(ctx, c) }, func(ctx context.Context, batch []*consume.Delivery) ([]error, error) {
+	err = batches.Run(ctx, func(ctx context.Context) { s.updateLag(ctx, c) }, func(ctx context.Context, batch []*consume.Delivery) ([]error, error) {
 		each, err := s.write(ctx, conn, batch)
 		worked = worked || err == nil
 		return each, err
@@ -131,8 +131,8 @@ func (s *Sink) connected(ctx context.Context, c jetstream.Consumer) (worked bool
 	return worked, err
 }
 
-// measure counts what waits to be written.
-func (s *Sink) measure(ctx context.Context, c jetstream.Consumer) {
+// updateLag counts what waits to be written.
+func (s *Sink) updateLag(ctx context.Context, c jetstream.Consumer) {
 	if info, err := c.Info(ctx); err == nil {
 		s.lag.Set(float64(info.NumPending) + float64(info.NumAckPending))
 	}
@@ -236,7 +236,7 @@ func (s *Sink) insert(ctx context.Context, conn *pgx.Conn, rows []row) error {
 		if r.result.Problem != nil {
 			problem = string(r.result.Problem.Code)
 		}
-		regions, labels, scores := labelsOf(r.result)
+		regions, labels, scores := flattenLabels(r.result)
 		b.Queue(insertOne, r.result.ID, r.result.Pipeline, string(r.result.Status), problem, r.stored, r.result.TraceID,
 			image.SHA256, image.Width, image.Height, r.body, regions, labels, scores)
 	}
@@ -248,7 +248,7 @@ func (s *Sink) insert(ctx context.Context, conn *pgx.Conn, rows []row) error {
 	return nil
 }
 
-func labelsOf(r v1.Result) (regions []int32, labels []string, scores []float32) {
+func flattenLabels(r v1.Result) (regions []int32, labels []string, scores []float32) {
 	add := func(i int, label string, score float64) {
 		if label != "" {
 			regions, labels, scores = append(regions, int32(i)), append(labels, label), append(scores, float32(score))
