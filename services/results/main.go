@@ -1,5 +1,6 @@
-// Command results ends jobs: it joins the parts of a picture that was split,
-// answers whoever waits for a job, and tells everybody who asks later.
+// Command results is the results service: it joins the parts of an image that was
+// split, replies to requests that wait for a result, and returns results later on
+// request.
 package main
 
 import (
@@ -14,7 +15,7 @@ func main() {
 	var options results.Options
 	os.Exit(run.Main(run.Spec{
 		Name:        "results",
-		Description: "Joins, keeps and hands out the answers of jobs.",
+		Description: "Joins, stores and returns the results of jobs.",
 		Flags:       func(fs *flag.FlagSet) { options.Register(fs) },
 		New:         func(p *run.Process) (run.Service, error) { return results.New(p, options) },
 	}))

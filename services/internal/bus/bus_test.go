@@ -54,19 +54,19 @@ func connect(t *testing.T, url string) *nats.Conn {
 	return nc
 }
 
-func picture(id string) Message {
+func imageMessage(id string) Message {
 	job := subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: id}
 	return Message{Subject: subject.Images(job), Stream: streams.Images, ID: v1.MsgID(id, "images"), Body: []byte(id)}
 }
 
-func TestPublishStoresOnceWithItsTrace(t *testing.T) {
+func TestPublish_StoresOnceWithItsTrace(t *testing.T) {
 	t.Parallel()
 	js := openJetStream(t, bustest.Start(t, "text").Connect(t))
 	spans := tracetest.NewSpanRecorder()
 	p := NewPublisher(js, clock.New(time.Now), sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)))
 	ctx := context.Background()
 	for range 2 {
-		if err := p.Publish(ctx, picture("j1")); err != nil {
+		if err := p.Publish(ctx, imageMessage("j1")); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -94,8 +94,11 @@ func TestPublishStoresOnceWithItsTrace(t *testing.T) {
 	if got := m.Header.Get("traceparent"); !strings.Contains(got, first.SpanContext().SpanID().String()) {
 		t.Errorf("traceparent is %q, want that of the span that published", got)
 	}
-	if first.Name() != "publish IMAGES" || first.SpanKind() != trace.SpanKindProducer {
-		t.Errorf("span %q of kind %v, want publish IMAGES of a producer", first.Name(), first.SpanKind())
+	if got, want := first.Name(), "publish IMAGES"; got != want {
+		t.Errorf("the span is %q, want %q", got, want)
+	}
+	if got, want := first.SpanKind(), trace.SpanKindProducer; got != want {
+		t.Errorf("the span is of kind %v, want %v", got, want)
 	}
 }
 
@@ -108,15 +111,15 @@ func portOf(t *testing.T, nc *nats.Conn) string {
 	return u.Port()
 }
 
-// TestPublish_BeginsATrace has a message in a trace of its own, which leads back to
+// TestPublish_StartsATrace has a message in a trace of its own, which leads back to
 // the one it comes from.
-func TestPublish_BeginsATrace(t *testing.T) {
+func TestPublish_StartsATrace(t *testing.T) {
 	t.Parallel()
 	js := openJetStream(t, bustest.Start(t, "text").Connect(t))
 	spans := tracetest.NewSpanRecorder()
 	tp := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans))
 	ctx, request := tp.Tracer("t").Start(t.Context(), "request")
-	m := picture("j1")
+	m := imageMessage("j1")
 	m.NewTrace = true
 	stored := 0
 	m.Stored = func() { stored++ }
@@ -147,7 +150,7 @@ func TestPublish_FailedSpanHasTheTypeOfTheError(t *testing.T) {
 	js := openJetStream(t, bustest.Start(t, "text").Connect(t))
 	spans := tracetest.NewSpanRecorder()
 	p := NewPublisher(js, clock.New(time.Now), sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)))
-	m := picture("j1")
+	m := imageMessage("j1")
 	m.Subject = "no subject"
 	if err := p.Publish(t.Context(), m); err == nil {
 		t.Fatal("a message without a subject was stored")
@@ -157,7 +160,7 @@ func TestPublish_FailedSpanHasTheTypeOfTheError(t *testing.T) {
 	}
 }
 
-func TestPublishFirst_SaysWhichMessageIsKept(t *testing.T) {
+func TestPublishFirst_ReportsWhichMessageIsKept(t *testing.T) {
 	t.Parallel()
 	js := openJetStream(t, bustest.Start(t, "text").Connect(t))
 	p := NewPublisher(js, clock.New(time.Now), sdktrace.NewTracerProvider())
@@ -179,7 +182,7 @@ func TestPublishFirst_SaysWhichMessageIsKept(t *testing.T) {
 	}
 }
 
-func TestPublishTellsAFullStreamFromOtherFailures(t *testing.T) {
+func TestPublish_DistinguishesAFullStream(t *testing.T) {
 	t.Parallel()
 	js := openJetStream(t, bustest.Start(t, "text").Connect(t))
 	ctx := context.Background()
@@ -193,13 +196,13 @@ func TestPublishTellsAFullStreamFromOtherFailures(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := NewPublisher(js, clock.New(time.Now), sdktrace.NewTracerProvider())
-	if err := p.Publish(ctx, picture("j1")); err != nil {
+	if err := p.Publish(ctx, imageMessage("j1")); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Publish(ctx, picture("j2")); !errors.Is(err, ErrFull) {
+	if err := p.Publish(ctx, imageMessage("j2")); !errors.Is(err, ErrFull) {
 		t.Errorf("one more than the limit: %v, want ErrFull", err)
 	}
-	astray := picture("j3")
+	astray := imageMessage("j3")
 	astray.Stream = streams.Crops
 	if err := p.Publish(ctx, astray); err == nil || errors.Is(err, ErrFull) {
 		t.Errorf("a subject of another stream: %v, want an error that is not ErrFull", err)
@@ -238,7 +241,7 @@ func TestIsUnknown(t *testing.T) {
 	}
 }
 
-func TestTravel(t *testing.T) {
+func TestTravel_OmitsTraceContextAndLongHeaders(t *testing.T) {
 	t.Parallel()
 	in := nats.Header{
 		"Nats-Msg-Id": {"x"}, "Nats-Expected-Stream": {"IMAGES"}, "X-Other": {"y"}, "sight-reply": {"other spelling"},
@@ -270,7 +273,7 @@ func freePort(t *testing.T) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-func TestConnectWaitsForTheServer(t *testing.T) {
+func TestConnect_WaitsForTheServer(t *testing.T) {
 	t.Parallel()
 	port := freePort(t)
 	type outcome struct {
@@ -310,20 +313,24 @@ func TestConnectWaitsForTheServer(t *testing.T) {
 	}
 }
 
-func TestConnectGivesUpWithItsContext(t *testing.T) {
+func TestConnect_EndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	url := fmt.Sprintf("nats://127.0.0.1:%d", freePort(t))
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
-	if _, err := Connect(ctx, connection.Config{URL: url}, "detect", "one", quiet()); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), url) {
-		t.Errorf("got %v, want an end with the context that names %s", err, url)
+	_, err := Connect(ctx, connection.Config{URL: url}, "detect", "one", quiet())
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("got %v, want %v", err, context.DeadlineExceeded)
+	}
+	if !strings.Contains(err.Error(), url) {
+		t.Errorf("the error is %v, want %s in it", err, url)
 	}
 	if _, err := Connect(context.Background(), connection.Config{URL: "nats://[broken"}, "detect", "one", quiet()); err == nil {
 		t.Error("a broken URL was waited for")
 	}
 }
 
-func TestDrainLetsWorkFinish(t *testing.T) {
+func TestDrain_WaitsForWorkInProgress(t *testing.T) {
 	t.Parallel()
 	s := bustest.StartEmpty(t)
 	other := s.Connect(t)
@@ -351,22 +358,27 @@ func TestDrainLetsWorkFinish(t *testing.T) {
 	go func() { drained <- Drain(context.Background(), nc) }()
 	select {
 	case err := <-drained:
-		t.Fatalf("drained with work in hand: %v", err)
+		t.Fatalf("drained while work is in progress: %v", err)
 	case <-time.After(100 * time.Millisecond): // it waits
 	}
 	close(release)
 	if err := <-drained; err != nil {
 		t.Error(err)
 	}
-	if m, err := out.NextMsg(patience); err != nil || string(m.Data) != "work" {
-		t.Errorf("what was published last: %v, %v", m, err)
+	m, err := out.NextMsg(patience)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if err := Drain(context.Background(), nc); err != nil || !nc.IsClosed() {
-		t.Errorf("draining a closed connection: %v", err)
+	if string(m.Data) != "work" {
+		t.Errorf("the last message is %q, want work", m.Data)
 	}
+	if err := Drain(context.Background(), nc); err != nil {
+		t.Errorf("drain a closed connection: %v", err)
+	}
+	checkClosed(t, nc)
 }
 
-func TestDrainEndsWithItsContext(t *testing.T) {
+func TestDrain_EndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	s := bustest.StartEmpty(t)
 	nc := connect(t, s.URL)
@@ -384,12 +396,13 @@ func TestDrainEndsWithItsContext(t *testing.T) {
 	<-holding
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
-	if err := Drain(ctx, nc); !errors.Is(err, context.DeadlineExceeded) || !nc.IsClosed() {
-		t.Errorf("got %v, want an end with the context and a closed connection", err)
+	if err := Drain(ctx, nc); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want %v", err, context.DeadlineExceeded)
 	}
+	checkClosed(t, nc)
 }
 
-func TestDrainWithoutAServer(t *testing.T) {
+func TestDrain_WithoutAServer(t *testing.T) {
 	t.Parallel()
 	s := bustest.StartEmpty(t)
 	nc := connect(t, s.URL)
@@ -399,7 +412,15 @@ func TestDrainWithoutAServer(t *testing.T) {
 	if err := nc.Publish("in", nil); !errors.Is(err, nats.ErrReconnectBufExceeded) {
 		t.Errorf("publish without a server: %v, want it to fail at once", err)
 	}
-	if err := Drain(context.Background(), nc); err != nil || !nc.IsClosed() {
-		t.Errorf("got %v, want a closed connection and no error", err)
+	if err := Drain(context.Background(), nc); err != nil {
+		t.Error(err)
+	}
+	checkClosed(t, nc)
+}
+
+func checkClosed(t *testing.T, nc *nats.Conn) {
+	t.Helper()
+	if !nc.IsClosed() {
+		t.Errorf("the connection is %v, want it closed", nc.Status())
 	}
 }

@@ -261,9 +261,9 @@ func TestConnect_Credentials(t *testing.T) {
 	}
 }
 
-// TestConnect_PasswordIsChanged changes the password at the server first, and
+// TestConnect_ReadsAChangedPassword changes the password at the server first, and
 // then in the file, while a service is connected.
-func TestConnect_PasswordIsChanged(t *testing.T) {
+func TestConnect_ReadsAChangedPassword(t *testing.T) {
 	t.Parallel()
 	s := bustest.StartEmptyWith(t, func(o *server.Options) { o.Username, o.Password = "mesh", "first" })
 	cfg := connection.Config{URL: s.URL, User: "mesh", PasswordFile: writeFile(t, []byte("first"))}
@@ -285,7 +285,7 @@ func TestConnect_PasswordIsChanged(t *testing.T) {
 	written.await(t, "reconnected to NATS")
 }
 
-func TestConnect_SaysAtOnceWhyItWaits(t *testing.T) {
+func TestConnect_LogsImmediatelyWhyItWaits(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	log, written := newLog()

@@ -49,9 +49,9 @@ func ask[T any](t *testing.T, nc *nats.Conn, verb micro.Verb, name, id string) (
 	return answer
 }
 
-// TestService_SaysWhatMicroSays compares with the service of package micro: clients such
+// TestService_RepliesLikeMicro compares with the service of package micro: clients such
 // as nats micro tell no difference.
-func TestService_SaysWhatMicroSays(t *testing.T) {
+func TestService_RepliesLikeMicro(t *testing.T) {
 	t.Parallel()
 	s, nc := startService(t,
 		ServiceConfig{Name: "ours", Version: "1.2.3", Description: "A service.", Metadata: map[string]string{"instance": "i1"}},
@@ -163,13 +163,16 @@ func TestService_CountsARequestWithoutAReply(t *testing.T) {
 		t.Error("a request without an inbox was replied to")
 	}
 	stats := ask[micro.Stats](t, nc, micro.StatsVerb, "results", "").Endpoints[0]
-	if stats.NumErrors != 1 || stats.LastError == "" {
-		t.Errorf("%d errors and the last error %q are counted, want that there was no reply", stats.NumErrors, stats.LastError)
+	if stats.NumErrors != 1 {
+		t.Errorf("%d errors are counted, want 1", stats.NumErrors)
+	}
+	if stats.LastError == "" {
+		t.Error("the last error is empty, want that there was no reply")
 	}
 }
 
-// TestService_EveryInstanceAnswersOrOne: the reply says which instance has answered.
-func TestService_EveryInstanceAnswersOrOne(t *testing.T) {
+// TestService_EveryInstanceOrOneReplies: the reply has the ID of its instance.
+func TestService_EveryInstanceOrOneReplies(t *testing.T) {
 	t.Parallel()
 	server := bustest.StartEmpty(t)
 	services := map[string]*Service{}
@@ -210,7 +213,7 @@ func TestService_EveryInstanceAnswersOrOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	if first, second := receive(), receive(); first == second {
-		t.Errorf("%s has answered twice, want each instance", first)
+		t.Errorf("%s has replied twice, want each instance", first)
 	}
 	if err := services["a"].Stop(); err != nil {
 		t.Fatal(err)
@@ -223,7 +226,7 @@ func TestService_EveryInstanceAnswersOrOne(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := receive(); got != "b" {
-			t.Fatalf("%s has answered, which has stopped", got)
+			t.Fatalf("%s has replied after Stop", got)
 		}
 	}
 }

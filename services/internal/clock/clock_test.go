@@ -9,9 +9,9 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/bustest"
 )
 
-// TestClock_FollowsTheServer: however far the clock of a machine is off, Now is
+// TestClock_ReturnsTheTimeOfTheServer: however far the clock of a machine is off, Now is
 // the time of the server.
-func TestClock_FollowsTheServer(t *testing.T) {
+func TestClock_ReturnsTheTimeOfTheServer(t *testing.T) {
 	t.Parallel()
 	js, err := jetstream.New(bustest.Start(t, "text").Connect(t))
 	if err != nil {

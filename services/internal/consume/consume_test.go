@@ -194,10 +194,10 @@ func TestLoop_PublishesThenAcks(t *testing.T) {
 	}
 }
 
-// TestLoop_NoMoreThanItsWidth: as many messages at a time as there is room
+// TestLoop_ProcessesAtMostItsWidth: as many messages at a time as there is room
 // for, none delivered twice though one takes longer than AckWait, and what is
 // left stays in the stream.
-func TestLoop_NoMoreThanItsWidth(t *testing.T) {
+func TestLoop_ProcessesAtMostItsWidth(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	const width, n = 2, 6
@@ -247,9 +247,9 @@ func TestLoop_HoldsNothingWhileBusy(t *testing.T) {
 	b.left(t, streams.Fetches, 0)
 }
 
-// TestLoop_WhatErrorsDo follows each kind of error to what became of its
+// TestLoop_EndsDeliveriesByTheirError follows each kind of error to what became of its
 // message.
-func TestLoop_WhatErrorsDo(t *testing.T) {
+func TestLoop_EndsDeliveriesByTheirError(t *testing.T) {
 	t.Parallel()
 	passing := errors.New("busy")
 	for _, tt := range []struct {
@@ -296,9 +296,9 @@ func TestLoop_WhatErrorsDo(t *testing.T) {
 	}
 }
 
-// TestLoop_PublishIsRepeated: what was computed waits for room in a full
+// TestLoop_RetriesAPublish: what was computed waits for room in a full
 // stream, and is not computed again.
-func TestLoop_PublishIsRepeated(t *testing.T) {
+func TestLoop_RetriesAPublish(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	results, err := b.js.Stream(t.Context(), streams.Results)
@@ -343,9 +343,9 @@ func TestLoop_PublishIsRepeated(t *testing.T) {
 	}
 }
 
-// TestLoop_MessageThatIsTooLargeFailsAtOnce: no later publish can succeed, and
+// TestLoop_FailsATooLargeMessageImmediately: no later publish can succeed, and
 // the next job must not wait for one.
-func TestLoop_MessageThatIsTooLargeFailsAtOnce(t *testing.T) {
+func TestLoop_FailsATooLargeMessageImmediately(t *testing.T) {
 	t.Parallel()
 	const maxPayload = streams.MaxMessage + streams.HeaderAllowance
 	crops := func(part int) bus.Message {
@@ -429,9 +429,9 @@ func TestLoop_MessageThatIsTooLargeFailsAtOnce(t *testing.T) {
 	}
 }
 
-// TestLoop_ConsumerIsRemoved: the loop says so, and goes on when the consumer
+// TestLoop_WaitsForADeletedConsumer: the loop says so, and goes on when the consumer
 // is there again, also when it was busy at that moment.
-func TestLoop_ConsumerIsRemoved(t *testing.T) {
+func TestLoop_WaitsForADeletedConsumer(t *testing.T) {
 	t.Parallel()
 	for name, release := range map[string]bool{"idle": true, "busy": false} {
 		t.Run(name, func(t *testing.T) {
@@ -482,9 +482,9 @@ func testConsumerIsRemoved(t *testing.T, idle bool) {
 	}
 }
 
-// TestLoop_ClockThatIsOff: a machine whose clock is ahead or behind gives no job
+// TestLoop_DeadlineWithAClockThatIsOff: a machine whose clock is ahead or behind gives no job
 // up early, and waits for none too long.
-func TestLoop_ClockThatIsOff(t *testing.T) {
+func TestLoop_DeadlineWithAClockThatIsOff(t *testing.T) {
 	t.Parallel()
 	for _, shift := range []time.Duration{time.Hour, -time.Hour} {
 		b := newBench(t)
@@ -517,8 +517,8 @@ func TestLoop_ClockThatIsOff(t *testing.T) {
 	}
 }
 
-// TestLoop_MessageThatIsNotOfAJob is dropped, and no handler sees it.
-func TestLoop_MessageThatIsNotOfAJob(t *testing.T) {
+// TestLoop_DropsAMessageWithoutAJob is dropped, and no handler sees it.
+func TestLoop_DropsAMessageWithoutAJob(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	b.run(t, b.loop(nil), 1, func(_ context.Context, d *Delivery) ([]bus.Message, error) {
@@ -534,9 +534,9 @@ func TestLoop_MessageThatIsNotOfAJob(t *testing.T) {
 	}
 }
 
-// TestLoop_FinishesWhatItReceived: a handler that is at work when the loop is
+// TestLoop_FinishesReceivedMessages: a handler that is at work when the loop is
 // stopped finishes, and its message is acknowledged.
-func TestLoop_FinishesWhatItReceived(t *testing.T) {
+func TestLoop_FinishesReceivedMessages(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	const n = 20
@@ -559,7 +559,7 @@ func TestLoop_FinishesWhatItReceived(t *testing.T) {
 	b.left(t, streams.Fetches, 0)
 }
 
-func TestLoop_SpanShowsTheQueueWaitBesideTheWork(t *testing.T) {
+func TestLoop_RecordsTheQueueWaitBesideTheWork(t *testing.T) {
 	t.Parallel()
 	spans := tracetest.NewSpanRecorder()
 	tp := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans))
@@ -652,8 +652,8 @@ func TestLoop_MessageWithoutATraceHasOneTree(t *testing.T) {
 	}
 }
 
-// TestLoop_SpanSaysWhyItFailed for each kind of error.
-func TestLoop_SpanSaysWhyItFailed(t *testing.T) {
+// TestLoop_SpanHasTheErrorOfAFailure for each kind of error.
+func TestLoop_SpanHasTheErrorOfAFailure(t *testing.T) {
 	t.Parallel()
 	for want, err := range map[string]error{
 		"":        nil,
@@ -700,9 +700,9 @@ func TestLoop_SpanSaysWhyItFailed(t *testing.T) {
 	}
 }
 
-// TestBatches_EachByItsError: one call handles many, and each message ends by
+// TestBatches_EndsEachMessageByItsError: one call handles many, and each message ends by
 // its own error.
-func TestBatches_EachByItsError(t *testing.T) {
+func TestBatches_EndsEachMessageByItsError(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	b.publish(t, "a", "b", "c")
@@ -730,8 +730,8 @@ func TestBatches_EachByItsError(t *testing.T) {
 	b.left(t, streams.Fetches, 0)
 }
 
-// TestBatches_ErrorOfAll ends Run, and every message comes again.
-func TestBatches_ErrorOfAll(t *testing.T) {
+// TestBatches_RedeliversAllAfterAnErrorOfTheBatch ends Run, and every message comes again.
+func TestBatches_RedeliversAllAfterAnErrorOfTheBatch(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	b.publish(t, "a", "b")

@@ -15,10 +15,10 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/bus"
 )
 
-// TestDelivery_DeadlineTravels: each later message of a job has the deadline that
+// TestDelivery_CarriesTheDeadline: each later message of a job has the deadline that
 // its first message has, which is not later than that of any pipeline, and is
 // kept until the margin after it.
-func TestDelivery_DeadlineTravels(t *testing.T) {
+func TestDelivery_CarriesTheDeadline(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	stored := make(chan time.Time, 1)
@@ -84,7 +84,7 @@ func TestDelivery_DeadlineTravels(t *testing.T) {
 	}
 }
 
-func TestDelivery_ReadDeadlineRejectsWhatIsNoTime(t *testing.T) {
+func TestDelivery_ReadDeadlineRejectsAnInvalidTime(t *testing.T) {
 	t.Parallel()
 	d := Delivery{Header: nats.Header{v1.HeaderDeadline: {"tomorrow"}}}
 	if err := d.ReadDeadline(time.Minute); err == nil {

@@ -1,7 +1,9 @@
 package outcome
 
 import (
+	"encoding/json"
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -11,7 +13,7 @@ import (
 	"github.com/sightmesh/sightmesh/lane/pipeline"
 )
 
-func TestMessage_RejectsAnAnswerThatIsTooLarge(t *testing.T) {
+func TestMessage_RejectsATooLargeResult(t *testing.T) {
 	t.Parallel()
 	text := strings.Repeat("x", streams.MaxMessage)
 	_, err := Message(t.Context(), nil, v1.Result{ID: "job", Text: &text})
@@ -33,19 +35,50 @@ func TestJoin(t *testing.T) {
 		{Part: 0, Parts: 2, Regions: []v1.PartRegion{region(0, "zero"), region(1, "")}, Models: []v1.Model{a}, Timings: v1.Timings{Queue: 5, Classify: 2}, Image: v1.Image{Width: 7}},
 	}
 	r := Join("job", pipeline.Pipeline{Name: "p", Text: true}, parts)
-	if r.Status != v1.Done || r.ID != "job" || r.Pipeline != "p" || r.Image.Width != 7 || len(r.Regions) != 4 || len(r.Models) != 2 || *r.Text != "zero\ntwo\nthree\n" {
-		t.Errorf("got %+v %q", r, *r.Text)
+	text := "zero\ntwo\nthree\n"
+	want := v1.Result{
+		ID: "job", Pipeline: "p", Status: v1.Done, Image: &v1.Image{Width: 7}, Models: []v1.Model{a, b}, Text: &text,
+		Regions: []v1.Region{{Text: "zero"}, {}, {Text: "two"}, {Text: "three"}},
+		Timings: &v1.Timings{Queue: 5, Classify: 9},
 	}
-	if r.Timings.Queue != 5 || r.Timings.Classify != 9 {
-		t.Errorf("timings %+v", r.Timings)
+	if !reflect.DeepEqual(r, want) {
+		t.Errorf("got\n%s, want\n%s", toJSON(t, r), toJSON(t, want))
 	}
-	if r := Join("job", pipeline.Pipeline{}, []v1.Part{{Parts: 1}}); r.Text != nil || r.Regions == nil || len(r.Regions) != 0 {
-		t.Errorf("nothing found: %+v", r)
+}
+
+func TestJoin_WithoutRegions(t *testing.T) {
+	t.Parallel()
+	r := Join("job", pipeline.Pipeline{}, []v1.Part{{Parts: 1}})
+	if r.Text != nil {
+		t.Errorf("the text is %q, want none, because the pipeline has no text", *r.Text)
 	}
-	parts[0].Problem = v1.NewProblem(v1.LaneDied, "")
-	if r := Join("job", pipeline.Pipeline{}, parts); r.Status != v1.Failed || r.Problem.Code != v1.LaneDied {
-		t.Errorf("a failed part: %+v", r)
+	if r.Regions == nil {
+		t.Error("the regions are nil, want an empty list in JSON")
 	}
+	if n := len(r.Regions); n != 0 {
+		t.Errorf("%d regions, want none", n)
+	}
+}
+
+func TestJoin_FailsWithAFailedPart(t *testing.T) {
+	t.Parallel()
+	p := v1.NewProblem(v1.LaneDied, "")
+	r := Join("job", pipeline.Pipeline{}, []v1.Part{{Part: 0, Parts: 2}, {Part: 1, Parts: 2, Problem: p}})
+	if r.Status != v1.Failed {
+		t.Errorf("the status is %s, want %s", r.Status, v1.Failed)
+	}
+	if r.Problem != p {
+		t.Errorf("the problem is %v, want that of the part", r.Problem)
+	}
+}
+
+func toJSON(t *testing.T, v any) string {
+	t.Helper()
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
 }
 
 func TestFailed_CutsALongDetail(t *testing.T) {

@@ -74,7 +74,7 @@ func TestParse_MinScore(t *testing.T) {
 	}
 }
 
-func TestParse_NamesWhatIsWrong(t *testing.T) {
+func TestParse_NamesTheInvalidParameter(t *testing.T) {
 	t.Parallel()
 	for name, values := range map[string][]string{
 		"min_score": {"-0.1", "1.1", "NaN", "high", "", "+0.5", "0x1p-1", "0X1P-1", "-0", "0_1", ".", "e-1"},
@@ -88,8 +88,11 @@ func TestParse_NamesWhatIsWrong(t *testing.T) {
 				t.Errorf("%s=%s: %v, want a problem", name, value, err)
 				continue
 			}
-			if p.Code != v1.InvalidParameter || p.Field != name {
-				t.Errorf("%s=%s: %s of %s, want %s of %s", name, value, p.Code, p.Field, v1.InvalidParameter, name)
+			if p.Code != v1.InvalidParameter {
+				t.Errorf("%s=%s: the code is %s, want %s", name, value, p.Code, v1.InvalidParameter)
+			}
+			if p.Field != name {
+				t.Errorf("%s=%s: the field is %q, want %q", name, value, p.Field, name)
 			}
 		}
 	}

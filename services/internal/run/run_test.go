@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nats.go/micro"
 	"go.uber.org/goleak"
@@ -35,8 +36,20 @@ type serviceFunc func(ctx, hard context.Context) error
 
 func (f serviceFunc) Run(ctx, hard context.Context) error { return f(ctx, hard) }
 
-// TestLife follows a service from a mesh that is not set up to its end.
-func TestLife(t *testing.T) {
+// TestRun_StatesOfAProcess follows a service from a mesh that is not set up to its end.
+// checkNotReady checks that /readyz responds with 503 and body.
+func checkNotReady(t *testing.T, p *runtest.Service, body string) {
+	t.Helper()
+	status, got := p.Probe(t, "/readyz")
+	if status != http.StatusServiceUnavailable {
+		t.Errorf("/readyz responds with %d, want 503", status)
+	}
+	if got != body {
+		t.Errorf("/readyz responds with %q, want %q", got, body)
+	}
+}
+
+func TestRun_StatesOfAProcess(t *testing.T) {
 	t.Parallel()
 	s := bustest.StartEmpty(t)
 	stopping, asked := make(chan struct{}), make(chan struct{})
@@ -50,8 +63,11 @@ func TestLife(t *testing.T) {
 			p.KeepReady(ctx, time.Hour, func(context.Context) error { return nil })
 			close(stopping)
 			<-asked
-			if hard.Err() != nil || p.Conn.Status().String() != "CONNECTED" {
-				t.Errorf("at the begin of the end: hard %v, NATS %v; want time and a connection", hard.Err(), p.Conn.Status())
+			if err := hard.Err(); err != nil {
+				t.Errorf("when stopping begins, the hard stop is %v, want time to finish", err)
+			}
+			if s := p.Conn.Status(); s != nats.CONNECTED {
+				t.Errorf("when stopping begins, the connection is %v, want %v", s, nats.CONNECTED)
 			}
 			<-hard.Done()
 			return nil
@@ -59,19 +75,22 @@ func TestLife(t *testing.T) {
 	}}, "--nats", s.URL, "--grace", "100ms")
 
 	listening := p.AwaitLine(t, "listening")
-	if listening["name"] != "admin" || listening["service"] != "detect" {
-		t.Errorf("the first server is announced as %v", listening)
+	if got := listening["name"]; got != "admin" {
+		t.Errorf("the first server that listens is %v, want admin", got)
+	}
+	if got := listening["service"]; got != "detect" {
+		t.Errorf("the service in the log line is %v, want detect", got)
 	}
 	waiting := p.AwaitLine(t, "waiting for streams and consumers")
-	if why := fmt.Sprint(waiting["error"]); !strings.Contains(why, "IMAGES") || !strings.Contains(why, "sightmesh setup") {
-		t.Errorf("it waits because of %q, want the missing stream and the cure", why)
+	for _, want := range []string{"IMAGES", "sightmesh setup"} { // the missing stream, and what to do
+		if why := fmt.Sprint(waiting["error"]); !strings.Contains(why, want) {
+			t.Errorf("the error in the log line is %q, want %q in it", why, want)
+		}
 	}
 	if status, body := p.Probe(t, "/livez"); status != http.StatusOK {
 		t.Errorf("while it waits: /livez %d %q, want 200", status, body)
 	}
-	if status, body := p.Probe(t, "/readyz"); status != http.StatusServiceUnavailable || body != "not ready: starting\n" {
-		t.Errorf("while it waits: /readyz %d %q, want 503 and the reason", status, body)
-	}
+	checkNotReady(t, p, "not ready: starting\n")
 
 	nc := s.Connect(t)
 	js, err := jetstream.New(nc)
@@ -83,8 +102,11 @@ func TestLife(t *testing.T) {
 	}
 	p.AwaitReady(t)
 	m, err := nc.Request(subject.Status("detect"), nil, patience)
-	if err != nil || string(m.Data) != `{"lanes":3}` {
-		t.Errorf("status: %v, %v", m, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := string(m.Data), `{"lanes":3}`; got != want {
+		t.Errorf("the status is %s, want %s", got, want)
 	}
 	if m, err = nc.Request("$SRV.STATS.detect", nil, patience); err != nil {
 		t.Fatal(err)
@@ -93,15 +115,22 @@ func TestLife(t *testing.T) {
 	if err := json.Unmarshal(m.Data, &stats); err != nil {
 		t.Fatal(err)
 	}
-	if stats.Name != "detect" || stats.Metadata["instance"] != instance.Instance || len(stats.Endpoints) != 1 || string(stats.Endpoints[0].Data) != `{"lanes":3}` {
-		t.Errorf("statistics are %s", m.Data)
+	if stats.Name != "detect" {
+		t.Errorf("the service in the statistics is %s, want detect", stats.Name)
+	}
+	if got := stats.Metadata["instance"]; got != instance.Instance {
+		t.Errorf("the instance in the statistics is %s, want %s", got, instance.Instance)
+	}
+	if n := len(stats.Endpoints); n != 1 {
+		t.Fatalf("the statistics have %d endpoints, want 1", n)
+	}
+	if got, want := string(stats.Endpoints[0].Data), `{"lanes":3}`; got != want {
+		t.Errorf("the status in the statistics is %s, want %s", got, want)
 	}
 
 	p.Stop()
 	<-stopping
-	if status, body := p.Probe(t, "/readyz"); status != http.StatusServiceUnavailable || body != "not ready: stopping\n" {
-		t.Errorf("while it stops: /readyz %d %q, want 503 and the reason", status, body)
-	}
+	checkNotReady(t, p, "not ready: stopping\n")
 	close(asked)
 	if err := p.Wait(t); err != nil {
 		t.Error(err)
@@ -111,7 +140,7 @@ func TestLife(t *testing.T) {
 	}
 }
 
-func TestErrorsEndTheProcess(t *testing.T) {
+func TestRun_ReturnsErrorsOfTheService(t *testing.T) {
 	t.Parallel()
 	s := bustest.Start(t, pipeline.BuiltInNames()...)
 	broken := errors.New("broken")
@@ -182,7 +211,7 @@ func TestProcess_Profiles(t *testing.T) {
 	}
 }
 
-func TestStopWhileStarting(t *testing.T) {
+func TestRun_StopsWhileStarting(t *testing.T) {
 	t.Parallel()
 	p := runtest.Start(t, run.Spec{Name: "detect"}, "--nats", bustest.StartEmpty(t).URL)
 	p.AwaitLine(t, "waiting for streams and consumers")
@@ -192,7 +221,7 @@ func TestStopWhileStarting(t *testing.T) {
 	}
 }
 
-func TestFlags(t *testing.T) {
+func TestRun_RejectsInvalidFlags(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		args string
@@ -222,7 +251,7 @@ func TestFlags(t *testing.T) {
 	}
 }
 
-func TestEnvironmentStandsInForFlags(t *testing.T) {
+func TestRun_ReadsFlagsFromTheEnvironment(t *testing.T) {
 	t.Setenv("SIGHTMESH_PIPELINES", "/env/p.yaml")
 	t.Setenv("SIGHTMESH_LOG_LEVEL", "error")
 	for _, tt := range []struct {

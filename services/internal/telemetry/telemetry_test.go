@@ -17,7 +17,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func TestLogHasJobAndTrace(t *testing.T) {
+func TestNewLogger_AddsJobAndTrace(t *testing.T) {
 	t.Parallel()
 	var b bytes.Buffer
 	log := NewLogger(&b, slog.LevelInfo, "detect", "i1").With("k", "v")
@@ -32,31 +32,40 @@ func TestLogHasJobAndTrace(t *testing.T) {
 	if err := d.Decode(&without); err != nil {
 		t.Fatal(err)
 	}
-	if with["job"] != "j1" || with["trace_id"] != span.SpanContext().TraceID().String() || with["service"] != "detect" || with["k"] != "v" {
-		t.Errorf("got %v", with)
+	for key, want := range map[string]any{
+		"job": "j1", "trace_id": span.SpanContext().TraceID().String(), "service": "detect", "k": "v",
+	} {
+		if got := with[key]; got != want {
+			t.Errorf("with a context %s is %v, want %v", key, got, want)
+		}
 	}
-	if without["job"] != nil || without["trace_id"] != nil {
-		t.Errorf("got %v", without)
+	for _, key := range []string{"job", "trace_id"} {
+		if got := without[key]; got != nil {
+			t.Errorf("without a context %s is %v, want none", key, got)
+		}
 	}
 }
 
-// TestContextInHeaders: NATS headers are case-sensitive, and the W3C names are
-// lower-case.
-func TestContextInHeaders(t *testing.T) {
+// TestInject_UsesLowerCaseHeaders: NATS headers are case-sensitive, and the W3C names
+// are lower-case.
+func TestInject_UsesLowerCaseHeaders(t *testing.T) {
 	t.Parallel()
 	ctx, span := sdktrace.NewTracerProvider().Tracer("t").Start(t.Context(), "s")
 	h := nats.Header{}
 	Inject(ctx, h)
-	if len(h["traceparent"]) != 1 || h["Traceparent"] != nil {
-		t.Errorf("got %v", h)
+	if n := len(h["traceparent"]); n != 1 {
+		t.Errorf("%d headers traceparent, want 1", n)
+	}
+	if got := h["Traceparent"]; got != nil {
+		t.Errorf("the header Traceparent is %v, want none", got)
 	}
 	_, child := sdktrace.NewTracerProvider().Tracer("t").Start(Extract(context.Background(), h), "c")
 	if child.SpanContext().TraceID() != span.SpanContext().TraceID() {
-		t.Error("the trace did not go on")
+		t.Error("the child has another trace ID than its parent")
 	}
 }
 
-func TestAdmin(t *testing.T) {
+func TestAdmin_ServesProbesAndMetrics(t *testing.T) {
 	t.Parallel()
 	a, err := StartAdmin("127.0.0.1:0", NewRegistry())
 	if err != nil {
@@ -95,12 +104,20 @@ func TestAdmin(t *testing.T) {
 		{a.SetReady, 200, "ready\n"},
 	} {
 		tt.set()
-		if status, body := get("/readyz"); status != tt.want || body != tt.body {
-			t.Errorf("/readyz: %d %q, want %d %q", status, body, tt.want, tt.body)
+		status, body := get("/readyz")
+		if status != tt.want {
+			t.Errorf("/readyz responds with %d, want %d", status, tt.want)
+		}
+		if body != tt.body {
+			t.Errorf("/readyz responds with %q, want %q", body, tt.body)
 		}
 	}
-	if status, body := get("/metrics"); status != 200 || !strings.Contains(body, "go_goroutines") {
-		t.Errorf("metrics: %d", status)
+	status, body := get("/metrics")
+	if status != 200 {
+		t.Errorf("/metrics responds with %d, want 200", status)
+	}
+	if want := "go_goroutines"; !strings.Contains(body, want) {
+		t.Errorf("/metrics has no metric %s", want)
 	}
 	if _, err := StartAdmin(a.Addr(), NewRegistry()); err == nil {
 		t.Error("two servers on one port")

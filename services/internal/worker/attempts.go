@@ -13,29 +13,28 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/consume"
 )
 
-// attempts counts how often workers tried to process a message, so that one
-// that kills its workers ends. JetStream cannot tell: it counts deliveries that
-// no worker received, too. The count is in the stream JOBS and survives the
-// worker.
+// attempts counts the attempts of workers to process a message, so that a message that
+// kills its workers is not retried without end. The count of JetStream is not enough: it
+// includes deliveries that no worker received. The count of attempts is in the stream
+// JOBS and survives the worker.
 //
-// Two workers hold one message when the first was silent for longer than
-// [streams.AckWait] and then goes on, such as after SIGSTOP. The later of their
-// writes stays, which can take the count back by the attempts made meanwhile.
-// That is harmless: the message is tried that many times more, and ends unless
-// workers are paused again and again in the middle of begin.
+// Two workers have the same message when the first was paused for longer than
+// [streams.AckWait] and then continues, for example after SIGSTOP. The later of their
+// writes wins, which can reduce the count by the attempts made meanwhile. Then the
+// message gets that many more attempts. It still ends, unless workers are paused
+// repeatedly within begin.
 type attempts struct {
 	js    jetstream.JetStream
 	stage subject.Stage
 }
 
-// begin records that an attempt to process a delivery begins. After
-// [streams.MaxAttempts] it returns the problem with which the job ends instead.
+// begin records the start of an attempt to process a delivery. After
+// [streams.MaxAttempts] attempts it returns the problem with which the job ends.
 //
-// The first delivery counts as an attempt that is not recorded: it costs no
-// request, whether or not a worker received it. An attempt that a stopping
-// worker hands back counts too. Any other error of begin means that the message
-// is to be delivered again; then no attempt was counted, unless only the
-// acknowledgement of the record was lost.
+// The first delivery counts as an attempt without a record, whether or not a worker
+// received it, and costs no request. An attempt that a stopping worker hands back also
+// counts. After any other error of begin the message is redelivered. Then no attempt
+// was counted, unless only the acknowledgement of the record was lost.
 func (a attempts) begin(ctx context.Context, d *consume.Delivery) error {
 	if d.Deliveries == 1 {
 		return nil

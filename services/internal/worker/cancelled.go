@@ -9,12 +9,12 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/subject"
 )
 
-// maxCancelledJobs bounds the cancelled jobs that a worker knows. Their messages are
-// removed from the streams too; what is remembered is for those that a worker
-// had already taken, or publishes a moment later.
+// maxCancelledJobs limits the cancelled jobs that a worker remembers. The messages of
+// cancelled jobs are also deleted from the streams. The worker remembers the jobs for
+// messages that it had already pulled, or that are published a moment later.
 const maxCancelledJobs = 4096
 
-// cancelledJobs knows the last jobs that were cancelled.
+// cancelledJobs has the last jobs that were cancelled.
 type cancelledJobs struct {
 	mu   sync.Mutex
 	jobs map[string]bool
@@ -22,7 +22,7 @@ type cancelledJobs struct {
 	next int
 }
 
-// subscribe learns of cancelled jobs until the subscription ends.
+// subscribe adds cancelled jobs until the subscription ends.
 func (c *cancelledJobs) subscribe(nc *nats.Conn) (*nats.Subscription, error) {
 	sub, err := nc.Subscribe(subject.AllCancelled(), func(m *nats.Msg) {
 		if job, err := subject.ParseCancelled(m.Subject); err == nil {

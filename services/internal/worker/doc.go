@@ -1,13 +1,14 @@
-// Package worker processes the messages of a stage: one for each free lane, by
-// the message loop of package consume.
+// Package worker processes the messages of a stage. It pulls one message for each
+// free lane, and processes it with the message loop of package consume.
 //
-// It adds to that loop what both stages have: the pipelines, deadlines, jobs
-// that were cancelled, the count of attempts, quarantine, and the lanes, whose
-// processes it owns. A lane is released as soon as the handler returns, so that
-// another message can be in it while the outcome is being stored.
+// It adds what both stages need: pipelines, deadlines, cancelled jobs, the count of
+// attempts, quarantine, and the lanes, whose processes it owns. A lane is released as
+// soon as the handler returns, so that it can process another message while the outcome
+// is being stored.
 //
-// Stopping: no more messages are pulled, those in hand are processed until the
-// hard stop, the rest is handed back at once; then the lanes end.
+// When a worker stops, it pulls no more messages and processes those in progress until
+// the hard stop. It naks the rest, so that they are redelivered immediately. Then it
+// stops the lanes.
 //
 // # States of a message
 //
@@ -24,7 +25,7 @@
 //	                                         ▼                                         ▼
 //	                                    acknowledged                               terminated
 //
-// A publish is repeated until the deadline of the job, for at least 10 s. When the outcome of
-// a failing job cannot be stored, the message is delivered again with a delay. A worker that
-// was paused, and whose message was delivered to another worker meanwhile, drops the work.
+// A publish is retried until the deadline of the job, for at least 10 s. When the outcome of
+// a failing job cannot be stored, the message is redelivered with a delay. A worker that
+// was paused, and whose message was redelivered to another worker meanwhile, drops its result.
 package worker

@@ -14,8 +14,8 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
-// laneMetrics counts what the lanes of a worker do, for Prometheus. It is the
-// [pool.Metrics] of the worker's pool.
+// laneMetrics has the Prometheus metrics of the lanes of a worker. It implements
+// [pool.Metrics].
 type laneMetrics struct {
 	restarts *prometheus.CounterVec
 	jobs     *prometheus.CounterVec
@@ -56,8 +56,8 @@ func (m *laneMetrics) AddRestart(program, reason string) {
 	m.restarts.WithLabelValues(program, reason).Inc()
 }
 
-// laneTracer makes spans of OpenTelemetry of the requests to lanes. It is the
-// [pool.Tracer] of the worker's pool.
+// laneTracer records OpenTelemetry spans of the requests to lanes. It implements
+// [pool.Tracer].
 type laneTracer struct{ tracer trace.Tracer }
 
 // NewLaneTracer returns a tracer of requests to lanes.
@@ -81,7 +81,8 @@ func (t laneTracer) AddEvent(ctx context.Context, name string, attrs ...slog.Att
 	trace.SpanFromContext(ctx).AddEvent(name, spanAttributes(attrs))
 }
 
-// spanAttributes makes attributes of spans and events, under names of the mesh.
+// spanAttributes returns attrs as attributes of spans and events, with the prefix
+// "sightmesh.".
 func spanAttributes(attrs []slog.Attr) trace.SpanStartEventOption {
 	var all []attribute.KeyValue
 	for _, a := range attrs {

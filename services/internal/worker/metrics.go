@@ -57,7 +57,7 @@ func newMetrics(c *clock.Clock, r prometheus.Registerer) metrics {
 	}
 }
 
-// recordStart counts a delivery that has a lane.
+// recordStart counts a delivery that has been assigned a lane.
 func (m *metrics) recordStart(ctx context.Context, d *consume.Delivery) {
 	wait := m.queueWait.WithLabelValues(d.Job.Pipeline, string(d.Job.Priority))
 	telemetry.Observe(ctx, wait, d.Received.Sub(d.Stored).Seconds())

@@ -8,9 +8,9 @@ import (
 	"github.com/sightmesh/sightmesh/lane"
 )
 
-// parseProviders reads providers of ONNX Runtime: each has its name, the number of the
-// GPU behind a colon, and settings, such as "cuda:1,gpu_mem_limit=2147483648". Whether
-// there is such a provider is known to the lanes.
+// parseProviders parses providers of ONNX Runtime. Each has its name, optionally the
+// number of the GPU after a colon, and settings, such as
+// "cuda:1,gpu_mem_limit=2147483648". The lanes check whether the provider exists.
 func parseProviders(text string) ([]lane.Provider, error) {
 	var all []lane.Provider
 	for one := range strings.SplitSeq(text, ";") {

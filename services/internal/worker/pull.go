@@ -18,22 +18,21 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/subject"
 )
 
-// source is a consumer that work is taken from.
+// source is a consumer from which the worker pulls.
 type source struct {
 	pipeline string
 	priority subject.Priority
 	consumer string
 	next     string // subject of the pull request
-	// backlog is what the last delivery said was still waiting.
+	// backlog is the number of pending messages of the last delivery.
 	backlog atomic.Uint64
-	// emptyAt is when nothing was seen to wait, in Unix nanoseconds.
+	// emptyAt is when the consumer last had no message, in Unix nanoseconds.
 	emptyAt atomic.Int64
-	// missing says that the server knows no such consumer, or has no leader
-	// for it.
+	// missing is true while the server has no such consumer, or no leader for it.
 	missing atomic.Bool
 }
 
-// setMissing logs when a consumer is missing, and when it is there again.
+// setMissing logs when a consumer is missing, and when it is available again.
 func (s *source) setMissing(log *slog.Logger, missing bool, status string) {
 	if !s.missing.CompareAndSwap(!missing, missing) {
 		return
@@ -45,12 +44,13 @@ func (s *source) setMissing(log *slog.Logger, missing bool, status string) {
 	}
 }
 
-// emptyRecheck is how long bulk work that comes to an empty queue may be
-// overlooked while other work waits: each question in vain keeps a lane idle.
+// emptyRecheck is how long a bulk message in a queue that was empty may be overlooked
+// while other messages wait. Each pull request to an empty queue keeps a lane idle for a
+// round trip.
 const emptyRecheck = time.Second
 
-// shouldPull reports whether a message may wait there. For interactive work
-// the answer is always yes.
+// shouldPull reports whether the consumer may have a message. It is always true for
+// interactive work.
 func (s *source) shouldPull() bool {
 	return s.priority == subject.Interactive || s.backlog.Load() > 0 || time.Since(time.Unix(0, s.emptyAt.Load())) > emptyRecheck
 }
@@ -76,32 +76,32 @@ func newSources(stage subject.Stage, pipelines []string) []*source {
 	return s
 }
 
-// puller takes one message at a time from several consumers. Each goroutine
-// that takes messages has its own.
+// puller pulls one message at a time from several consumers. Each goroutine that pulls
+// has its own puller.
 //
-// The pull requests are written here, not left to the client library: a lane
-// waits on all its consumers at once and must hold one message, and only a
-// request whose inbox is gone is withdrawn by the server. The library's Fetch
-// drops a message that arrives while it is being cancelled, which then waits
-// AckWait for its next delivery.
+// The puller sends the pull requests itself instead of using package jetstream. A lane
+// waits for all its consumers at once and must receive only one message, and the server
+// withdraws a pull request only when the subscription of its inbox has ended. Fetch of
+// package jetstream drops a message that arrives while it is being cancelled, and that
+// message is redelivered only after AckWait.
 type puller struct {
 	nc  *nats.Conn
 	log *slog.Logger
-	// sources, the most urgent first. Those of one priority take turns: what
-	// was taken from last is asked last.
+	// sources are sorted by urgency, the most urgent first. Among sources of equal
+	// priority, the source of the last message is moved to the end.
 	sources []*source
-	// wait is how long a pull request stays at the server. After it the
-	// request is made again, which heals what a restarted server forgot.
+	// wait is how long a pull request waits at the server. After that the puller sends
+	// a new one, because a server that was restarted has lost the old one.
 	wait time.Duration
 
-	replies       *nats.Subscription // to what ask asks
+	replies       *nats.Subscription // to the requests of pullNow
 	inbox         string
 	requests      uint64
 	noWaitRequest []byte // the requests, as JSON
 	waitRequest   []byte
 }
 
-// newPuller subscribes to the replies; the caller calls close.
+// newPuller returns a puller. The caller calls close.
 func newPuller(nc *nats.Conn, sources []*source, wait time.Duration, log *slog.Logger) (*puller, error) {
 	p := &puller{nc: nc, log: log, sources: slices.Clone(sources), wait: wait}
 	var err error
@@ -120,7 +120,7 @@ func newPuller(nc *nats.Conn, sources []*source, wait time.Duration, log *slog.L
 func (p *puller) subscribe() (err error) {
 	p.inbox = p.nc.NewInbox()
 	if p.replies, err = p.nc.SubscribeSync(p.inbox + ".*"); err != nil {
-		return fmt.Errorf("subscribe for work: %w", err)
+		return fmt.Errorf("subscribe to pull replies: %w", err)
 	}
 	return nil
 }
@@ -133,11 +133,11 @@ type pullRequest struct {
 	NoWait  bool          `json:"no_wait,omitempty"`
 }
 
-var errNoMessage = errors.New("nothing to take")
+var errNoMessage = errors.New("no message")
 
-// next returns a message of one of the pipelines, the most urgent first. It
-// returns errNoMessage when none came for a while, so that the caller can look
-// at its lane again.
+// next returns a message of one of the pipelines that serves selects, the most urgent
+// first. It returns errNoMessage when none has arrived for a while, so that the caller
+// can check which pipelines its lane serves now.
 func (p *puller) next(ctx context.Context, serves func(pipeline string) bool) (*nats.Msg, error) {
 	m, s, err := p.pull(ctx, serves)
 	if err == nil {
@@ -149,18 +149,18 @@ func (p *puller) next(ctx context.Context, serves func(pipeline string) bool) (*
 }
 
 func (p *puller) pull(ctx context.Context, serves func(pipeline string) bool) (*nats.Msg, *source, error) {
-	mine := make([]*source, 0, len(p.sources))
+	served := make([]*source, 0, len(p.sources))
 	backlog := false
 	for _, s := range p.sources {
 		if serves(s.pipeline) {
-			mine = append(mine, s)
+			served = append(served, s)
 			backlog = backlog || s.backlog.Load() > 0
 		}
 	}
 	if backlog {
-		// Something waits: ask in order of urgency, so that a queue of bulk
-		// work never comes before someone who waits.
-		for _, s := range mine {
+		// Messages are pending: pull in order of urgency, so that bulk work never
+		// comes before interactive work.
+		for _, s := range served {
 			if !s.shouldPull() {
 				continue
 			}
@@ -173,121 +173,122 @@ func (p *puller) pull(ctx context.Context, serves func(pipeline string) bool) (*
 			}
 		}
 	}
-	return p.pullAny(ctx, mine)
+	return p.pullAny(ctx, served)
 }
 
-// pullNow takes a message that already waits. It is not ended early: a message
-// that came after that would be lost until AckWait.
+// pullNow pulls a message that is already pending. It has no context: a message that
+// arrived after its end would only be redelivered after AckWait.
 func (p *puller) pullNow(s *source) (*nats.Msg, error) {
 	p.requests++
 	reply := p.inbox + "." + strconv.FormatUint(p.requests, 36)
 	if err := p.nc.PublishRequest(s.next, reply, p.noWaitRequest); err != nil {
-		return nil, fmt.Errorf("ask %s for work: %w", s.consumer, err)
+		return nil, fmt.Errorf("pull from %s: %w", s.consumer, err)
 	}
 	for {
 		m, err := p.replies.NextMsg(p.wait)
 		switch {
 		case err != nil:
-			// A message that comes later is not to lie here while the answer
-			// to the next question is worked on: nobody would keep it alive.
+			// A late message must not stay in this subscription while the next
+			// message is processed, because no heartbeat would extend its delivery.
 			p.replies.Unsubscribe() //nolint:errcheck // fails only when the connection is gone
-			return nil, fmt.Errorf("ask %s for work: %w", s.consumer, errors.Join(err, p.subscribe()))
+			return nil, fmt.Errorf("pull from %s: %w", s.consumer, errors.Join(err, p.subscribe()))
 		case isMessage(m):
 			s.readBacklog(m)
 			return m, nil
 		case m.Subject == reply:
 			s.setBacklog(0)
 			return nil, errNoMessage
-		} // else it is the late answer to an earlier question
+		} // else it is the late reply to an earlier request
 	}
 }
 
-// pullAny waits on all sources and takes the first message that comes.
+// pullAny waits for all sources and returns the first message.
 //
-// The inbox of the requests takes one message: the server itself gives it up
-// with the first, so that no other request is answered, and hands what could
-// no longer be delivered to the next who asks. That costs neither another
-// round trip nor a delivery.
-func (p *puller) pullAny(ctx context.Context, mine []*source) (*nats.Msg, *source, error) {
-	give := time.NewTimer(p.wait + p.wait/10)
-	defer give.Stop()
-	for len(mine) > 0 {
-		m, err := p.requestAll(ctx, give.C, mine)
+// The subscription of the inbox is limited to one message. The server ends it with the
+// first message, so that it does not reply to the other requests. A message that can no
+// longer be delivered goes to the next pull request. That costs neither another round
+// trip nor a delivery.
+func (p *puller) pullAny(ctx context.Context, served []*source) (*nats.Msg, *source, error) {
+	timeout := time.NewTimer(p.wait + p.wait/10)
+	defer timeout.Stop()
+	for len(served) > 0 {
+		m, err := p.requestAll(ctx, timeout.C, served)
 		if err != nil {
 			return nil, nil, err
 		}
 		if isMessage(m) {
-			s := findSource(mine, m)
+			s := findSource(served, m)
 			if s == nil {
-				return nil, nil, fmt.Errorf("take work: message of an unknown consumer: reply %q", m.Reply)
+				return nil, nil, fmt.Errorf("pull: message of an unknown consumer: reply %q", m.Reply)
 			}
 			s.readBacklog(m)
 			s.setMissing(p.log, false, "")
 			return m, s, nil
 		}
 		i, err := strconv.Atoi(m.Subject[strings.LastIndexByte(m.Subject, '.')+1:])
-		if err != nil || i >= len(mine) {
-			return nil, nil, fmt.Errorf("take work: status on %q", m.Subject)
+		if err != nil || i >= len(served) {
+			return nil, nil, fmt.Errorf("pull: status on %q", m.Subject)
 		}
 		status := m.Header.Get("Status")
 		if status == "408" {
-			mine[i].setMissing(p.log, false, "")
-			return nil, nil, errNoMessage // the request has waited its time
+			served[i].setMissing(p.log, false, "")
+			return nil, nil, errNoMessage // the request has expired
 		}
-		// No such consumer, or a server that stops: wait for the others.
-		mine[i].setMissing(p.log, true, strings.TrimSpace(status+" "+m.Header.Get("Description")))
-		mine = slices.Delete(slices.Clone(mine), i, i+1)
+		// No such consumer, or a server that shuts down: wait for the other sources.
+		served[i].setMissing(p.log, true, strings.TrimSpace(status+" "+m.Header.Get("Description")))
+		served = slices.Delete(slices.Clone(served), i, i+1)
 	}
 	select {
-	case <-give.C:
+	case <-timeout.C:
 		return nil, nil, errNoMessage
 	case <-ctx.Done():
 		return nil, nil, ctx.Err()
 	}
 }
 
-// requestAll asks all sources and returns the first that the server says: a
+// requestAll sends a pull request to each source and returns the first reply: a
 // message, or a status on the inbox with the number of the source.
-func (p *puller) requestAll(ctx context.Context, give <-chan time.Time, mine []*source) (*nats.Msg, error) {
-	said := make(chan *nats.Msg, 1)
+func (p *puller) requestAll(ctx context.Context, timeout <-chan time.Time, served []*source) (*nats.Msg, error) {
+	reply := make(chan *nats.Msg, 1)
 	inbox := p.nc.NewInbox()
-	sub, err := p.nc.ChanSubscribe(inbox+".*", said)
+	sub, err := p.nc.ChanSubscribe(inbox+".*", reply)
 	if err != nil {
-		return nil, fmt.Errorf("subscribe for work: %w", err)
+		return nil, fmt.Errorf("subscribe to pull replies: %w", err)
 	}
 	if err := sub.AutoUnsubscribe(1); err != nil {
-		return nil, fmt.Errorf("subscribe for work: %w", err)
+		return nil, fmt.Errorf("subscribe to pull replies: %w", err)
 	}
-	for i, s := range mine {
+	for i, s := range served {
 		if err := p.nc.PublishRequest(s.next, inbox+"."+strconv.Itoa(i), p.waitRequest); err != nil {
 			sub.Unsubscribe() //nolint:errcheck // the connection is gone
-			return nil, fmt.Errorf("ask %s for work: %w", s.consumer, err)
+			return nil, fmt.Errorf("pull from %s: %w", s.consumer, err)
 		}
 	}
 	select {
-	case m := <-said:
+	case m := <-reply:
 		return m, nil
-	case <-give:
+	case <-timeout:
 		err = errNoMessage
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
-	// What is on its way is not left to AckWait: nothing comes after the pong.
+	// A message that is on its way must not wait for AckWait. After the pong no
+	// message arrives.
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	if e := errors.Join(sub.Drain(), p.nc.FlushWithContext(stop)); e != nil {
 		return nil, err
 	}
 	select {
-	case m := <-said:
+	case m := <-reply:
 		return m, nil
 	default:
 		return nil, err
 	}
 }
 
-// isMessage tells a message from what the server says of the request: nothing
-// there, time over, no such consumer.
+// isMessage reports whether a reply to a pull request is a message, and not a status of
+// the server: no messages, expired, or no such consumer.
 func isMessage(m *nats.Msg) bool { return m.Header.Get("Status") == "" || m.Reply != "" }
 
 func (s *source) readBacklog(m *nats.Msg) {

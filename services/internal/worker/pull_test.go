@@ -13,10 +13,10 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/subject"
 )
 
-// TestLateAnswerIsNotLeftBehind: when a question for work has waited too long,
-// its answer is not taken for that of the next one, which would lie in the
-// puller while the first is worked on.
-func TestLateAnswerIsNotLeftBehind(t *testing.T) {
+// TestPuller_DropsTheSubscriptionOfALateReply: the late reply to a pull request that
+// has timed out is not taken for the reply to the next request. Otherwise the message of
+// the next request would wait in the puller while the first message is processed.
+func TestPuller_DropsTheSubscriptionOfALateReply(t *testing.T) {
 	m := newMesh(t)
 	const messages = 20
 	for i := range messages {
@@ -30,7 +30,7 @@ func TestLateAnswerIsNotLeftBehind(t *testing.T) {
 	defer p.close()
 	every := func(string) bool { return true }
 	late := p.replies
-	// On a busy machine an answer can be there within the nanosecond.
+	// On a busy machine a reply can arrive within the nanosecond.
 	for range messages - 2 {
 		sources[0].setBacklog(messages)
 		if _, err = p.next(t.Context(), every); err != nil {
@@ -38,14 +38,14 @@ func TestLateAnswerIsNotLeftBehind(t *testing.T) {
 		}
 	}
 	if err == nil {
-		t.Fatal("every question was answered in time")
+		t.Fatal("every request had a reply in time")
 	}
 	if late.IsValid() {
-		t.Error("the late answer is still waited for")
+		t.Error("the subscription of the late reply is still valid")
 	}
-	p.wait = 2 * time.Second // the server is itself again
-	if msg, err := p.next(t.Context(), every); err != nil || msg == nil {
-		t.Errorf("the next question: got %v, %v", msg, err)
+	p.wait = 2 * time.Second // a normal timeout again
+	if _, err := p.next(t.Context(), every); err != nil {
+		t.Errorf("the next request: %v", err)
 	}
 }
 

@@ -26,13 +26,14 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/run"
 )
 
-// LaneCommand is the argument with which a worker's binary runs as a lane.
+// LaneCommand is the argument with which the binary of a worker runs as a lane
+// program.
 const LaneCommand = "lane"
 
-// memoryFlag is the flag of the memory limit of lanes whose pipelines have none.
+// memoryFlag is the flag of the memory limit of lanes whose pipelines set none.
 const memoryFlag = "lane-memory"
 
-// Options are the flags that every worker service has.
+// Options has the flags of every worker service.
 type Options struct {
 	lanes  int
 	serve  string
@@ -43,7 +44,7 @@ type Options struct {
 	onnx   lane.ONNXRuntime
 }
 
-// Register makes flags of the options.
+// Register registers the flags.
 func (o *Options) Register(fs *flag.FlagSet) {
 	fs.IntVar(&o.lanes, "lanes", runtime.NumCPU(),
 		"number of lanes, each of which processes one message at a time with one thread")
@@ -80,13 +81,13 @@ func (o *Options) validate() error {
 	return nil
 }
 
-// PoolConfig returns the configuration of lanes with the limits of the options. The
-// caller says how many, and of which programs.
+// PoolConfig returns a pool configuration with the limits of the options. The caller
+// sets the number of lanes and the programs.
 func (o *Options) PoolConfig() pool.Config {
 	return pool.Config{MaxJobs: o.jobs, StartTimeout: o.start}
 }
 
-// MemoryLimit returns the limit of lane programs that have none of their own.
+// MemoryLimit returns the memory limit of lane programs whose pipelines set none.
 func (o *Options) MemoryLimit() pool.MemoryLimit {
 	return pool.MemoryLimit{Bytes: int64(o.memory), Setting: "--" + memoryFlag}
 }
@@ -97,13 +98,13 @@ type service struct {
 	pool    *pool.Pool
 }
 
-// NewService makes the service of a stage: lanes for every pipeline that has
-// it, and a worker that feeds them.
+// NewService returns the service of a stage: a worker with lanes for every pipeline
+// that has the stage.
 func NewService(p *run.Process, stage subject.Stage, o Options, h Handler) (run.Service, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
-	models, err := filepath.Abs(o.models) // what a lane says of a model has to be found
+	models, err := filepath.Abs(o.models) // so that paths in messages of a lane can be found
 	if err != nil {
 		return nil, fmt.Errorf("models: %w", err)
 	}
@@ -140,8 +141,8 @@ func NewService(p *run.Process, stage subject.Stage, o Options, h Handler) (run.
 	return &service{process: p, worker: w, pool: lanes}, nil
 }
 
-// Run is ready once every lane has tried to load its models, while all consumers
-// of the worker answer.
+// Run runs the worker. The process is ready when every lane has tried to load its
+// models, while the state of all consumers can be read.
 func (s *service) Run(ctx, hard context.Context) error {
 	var g errgroup.Group
 	running, ended := context.WithCancel(ctx)
@@ -160,7 +161,7 @@ func (s *service) Run(ctx, hard context.Context) error {
 	return g.Wait()
 }
 
-// consumers returns those that the worker pulls from.
+// consumers returns the consumers that the worker pulls from.
 func (w *Worker) consumers() []run.Consumer {
 	var cs []run.Consumer
 	for _, s := range w.sources {
@@ -190,10 +191,11 @@ func (o *Options) servedPipelines(all []pipeline.Pipeline, stage subject.Stage) 
 	return served, nil
 }
 
-// programsFor gives the lane programs of a stage: this binary for the kinds
-// that are built in, and each pipeline's own where it names one. A model may end its
-// process or never come back, so that a pipeline with one has a process of its own. A
-// program has the largest memory limit of its pipelines, or memory when none has one.
+// programsFor returns the lane programs of a stage, and the pipelines that they serve:
+// this binary for the built-in kinds, and the program of a pipeline where the pipeline
+// names one. A model may crash its process or hang, so that a pipeline with a model has
+// its own process. A program has the largest memory limit of its pipelines, or memory
+// when no pipeline sets one.
 func programsFor(
 	stage subject.Stage, pipelines []pipeline.Pipeline, models string, memory pool.MemoryLimit,
 ) ([]pool.Program, []pipeline.Pipeline, error) {
@@ -244,7 +246,7 @@ func programsFor(
 	return programs, served, nil
 }
 
-// memoryLimit returns the limit that the stage of a pipeline has of its own.
+// memoryLimit returns the limit that the stage of a pipeline sets, which may be 0.
 func memoryLimit(name string, stage subject.Stage, s *pipeline.Stage) (pool.MemoryLimit, error) {
 	bytes, err := s.MemoryLimit()
 	if err != nil {
@@ -253,7 +255,7 @@ func memoryLimit(name string, stage subject.Stage, s *pipeline.Stage) (pool.Memo
 	return pool.MemoryLimit{Bytes: bytes, Setting: fmt.Sprintf("%s.memory of pipeline %s", stage, name)}, nil
 }
 
-// hasModel reports whether a stage loads a model whose folder is there.
+// hasModel reports whether a stage loads a model whose folder exists.
 func hasModel(s *pipeline.Stage, models string) bool {
 	for _, c := range s.ByLabel {
 		if isModel(c, models) {
@@ -270,7 +272,7 @@ func isModel(c pipeline.Classifier, models string) bool {
 	}
 	dir, err := model.Find(models, name)
 	if err != nil {
-		return false // the lane says what is wrong
+		return false // the lane reports what is wrong
 	}
 	_, err = os.Stat(dir)
 	return err == nil

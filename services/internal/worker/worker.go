@@ -26,7 +26,7 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/consume"
 )
 
-// Handler is what a service does with its messages.
+// Handler processes the messages of a stage.
 type Handler interface {
 	// Process returns the messages that follow from a delivery. An error that
 	// wraps a [*v1.Problem] makes the job fail with it.
@@ -35,7 +35,7 @@ type Handler interface {
 	Fail(ctx context.Context, d *consume.Delivery, p *v1.Problem) (bus.Message, error)
 }
 
-// Config of a worker. All fields are needed.
+// Config configures a Worker. All fields are required.
 type Config struct {
 	Stage     subject.Stage
 	Pipelines []pipeline.Pipeline
@@ -50,7 +50,7 @@ type Config struct {
 	Metrics   prometheus.Registerer
 }
 
-// Worker runs a stage.
+// Worker processes the messages of a stage.
 type Worker struct {
 	cfg       Config
 	pipelines map[string]pipeline.Pipeline
@@ -63,16 +63,16 @@ type Worker struct {
 
 const (
 	pullWait = 2 * time.Second // how long a pull request waits at the server
-	// eventDelay is how long a stage works before an event says so. A message
-	// for each stage of a job that takes two milliseconds would be felt.
+	// eventDelay is how long a stage processes a job before it publishes an event. For
+	// a job of 2 ms an event of each stage would be a noticeable cost.
 	eventDelay = 5 * time.Millisecond
-	// pullersPerLane is how many goroutines take turns with a lane: one has it while
-	// another stores the outcome before.
+	// pullersPerLane is the number of goroutines for each lane: one uses the lane while
+	// another stores the outcome of the previous message.
 	pullersPerLane = 2
 )
 
-// backoff is the delay before a message is delivered again, and before a server
-// that cannot be pulled from is asked again.
+// backoff is the delay before a message is redelivered, and before the next attempt to
+// pull after an error.
 var backoff = retry.Exponential(time.Second, 5*time.Second, 2)
 
 // New returns a worker; Run starts it.
@@ -95,8 +95,8 @@ func New(cfg Config) *Worker {
 	return w
 }
 
-// Run processes messages until ctx ends, finishes what is in hand until hard
-// ends, and returns when its lanes have ended too.
+// Run processes messages until ctx ends, finishes the messages in progress until hard
+// ends, stops the lanes, and returns.
 func (w *Worker) Run(ctx, hard context.Context) error {
 	cancels, err := w.cancelled.subscribe(w.cfg.Conn)
 	if err != nil {
@@ -123,7 +123,7 @@ func (w *Worker) Run(ctx, hard context.Context) error {
 	return nil
 }
 
-// pullAll processes one message after the other in whichever lane is free.
+// pullAll processes one message after the other, each in a free lane.
 func (w *Worker) pullAll(ctx, hard context.Context) error {
 	puller, err := newPuller(w.cfg.Conn, w.sources, pullWait, w.cfg.Logger)
 	if err != nil {
@@ -140,7 +140,7 @@ func (w *Worker) pullAll(ctx, hard context.Context) error {
 			failures = 0
 			release := sync.OnceFunc(lane.Release)
 			w.loop.Process(hard, consume.FromNATS(w.cfg.Conn, m), w.laneHandler(lane, release))
-			release() // a delivery that cannot be read has no handler
+			release() // the handler is not called for a delivery that cannot be read
 			continue
 		}
 		lane.Release()
@@ -156,8 +156,8 @@ func (w *Worker) pullAll(ctx, hard context.Context) error {
 	return puller.close()
 }
 
-// laneHandler returns the handler of one message. It releases the lane before the
-// outcome is stored.
+// laneHandler returns the handler of one message. The handler releases the lane before
+// the outcome is stored.
 func (w *Worker) laneHandler(lane *pool.Lane, release func()) consume.Handler {
 	return func(ctx context.Context, d *consume.Delivery) ([]bus.Message, error) {
 		defer release()
@@ -165,7 +165,7 @@ func (w *Worker) laneHandler(lane *pool.Lane, release func()) consume.Handler {
 	}
 }
 
-// open reads the job and the deadline of a delivery.
+// open sets the job and the deadline of a delivery.
 func (w *Worker) open(d *consume.Delivery) (err error) {
 	parse := subject.ParseImages
 	if w.cfg.Stage == subject.Classify {
@@ -199,7 +199,8 @@ func (w *Worker) process(ctx context.Context, lane *pool.Lane, d *consume.Delive
 	return msgs, err
 }
 
-// checkEnded returns the problem of a job that is not worth a lane any more.
+// checkEnded returns a problem when the job of a delivery was cancelled or is past its
+// deadline.
 func (w *Worker) checkEnded(d *consume.Delivery) error {
 	switch {
 	case w.cancelled.has(d.Job.ID):
@@ -215,12 +216,12 @@ func (w *Worker) checkEnded(d *consume.Delivery) error {
 
 func cancelledProblem() *v1.Problem { return v1.NewProblem(v1.Cancelled, "the job was cancelled") }
 
-// stageEvents says what a stage is doing.
+// stageEvents has the event that each stage publishes.
 var stageEvents = map[subject.Stage]v1.EventName{
 	subject.Detect: v1.EventDetecting, subject.Classify: v1.EventClassifying,
 }
 
-// publishEvent says that the stage has begun to work on a job.
+// publishEvent publishes that the stage is processing a job.
 func (w *Worker) publishEvent(ctx context.Context, job subject.Job, begin time.Time) {
 	e := v1.Event{ID: job.ID, Event: stageEvents[w.cfg.Stage], At: begin, Part: job.Part}
 	if err := bus.Tell(w.cfg.Conn, e); err != nil {
@@ -228,12 +229,12 @@ func (w *Worker) publishEvent(ctx context.Context, job subject.Job, begin time.T
 	}
 }
 
-// quarantineCodes are the problems after which an operator will want to see the
-// message itself.
+// quarantineCodes are the problems whose messages are quarantined, so that an operator
+// can examine them.
 var quarantineCodes = []v1.Code{v1.LaneDied, v1.TooSlow, v1.TooMuchMemory, v1.TooManyDeliveries, v1.InvalidMessage}
 
-// fail returns the outcome of a job that failed with p, and where the problem
-// asks for it the message itself, for quarantine.
+// fail returns the outcome of a job that failed with p and, for the problems in
+// quarantineCodes, the message itself for QUARANTINE.
 func (w *Worker) fail(ctx context.Context, d *consume.Delivery, p *v1.Problem) ([]bus.Message, error) {
 	outcome, err := w.cfg.Handler.Fail(ctx, d, p)
 	if err != nil {
@@ -253,7 +254,7 @@ func (w *Worker) fail(ctx context.Context, d *consume.Delivery, p *v1.Problem) (
 	}}, nil
 }
 
-// Status is what the instance says of itself on its status subject.
+// Status returns the reply of this instance on the status subject.
 func (w *Worker) Status(service, instance, version string) v1.WorkerStatus {
 	return v1.WorkerStatus{
 		Service: service, Instance: instance, Version: version,

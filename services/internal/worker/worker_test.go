@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -54,7 +55,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// testLane does what the picture says: {"ms": 50} works for 50 ms, {"crash":
+// testLane does what the image says: {"ms": 50} works for 50 ms, {"crash":
 // true} aborts, {"score": 93.7} finds a region with that score. The setting
 // {"hold": 1024} takes so many bytes of memory at the start.
 type testLane struct{}
@@ -106,7 +107,7 @@ func (testLane) Classify(lane.Classify, []byte) (lane.Classified, error) {
 	return lane.Classified{}, nil
 }
 
-// testHandler asks the lane and answers.
+// testHandler sends a request to the lane and returns the result.
 type testHandler struct {
 	begun chan<- string // job ids, when not nil
 	did   atomic.Int64
@@ -242,7 +243,7 @@ func (m mesh) send(t *testing.T, j subject.Job, o any, header ...string) {
 	}
 }
 
-// result waits for the answer of a job.
+// result waits for the result of a job.
 func (m mesh) result(t *testing.T, pipeline, job string) v1.Result {
 	t.Helper()
 	var r v1.Result
@@ -283,11 +284,22 @@ func (m mesh) awaitEmpty(t *testing.T, stream string) {
 	})
 }
 
+// checkFailed checks that a job has failed with a problem.
+func checkFailed(t *testing.T, r v1.Result, want v1.Code) {
+	t.Helper()
+	if r.Status != v1.Failed {
+		t.Errorf("%s is %s, want %s", r.ID, r.Status, v1.Failed)
+	}
+	if r.Problem == nil || r.Problem.Code != want {
+		t.Fatalf("%s has problem %v, want %s", r.ID, r.Problem, want)
+	}
+}
+
 func interactive(id string) subject.Job {
 	return subject.Job{Pipeline: "a", Priority: subject.Interactive, ID: id}
 }
 
-func TestNobodyHoards(t *testing.T) {
+func TestWorker_SharesWorkWithOtherWorkers(t *testing.T) {
 	m := newMesh(t)
 	one, two := startWorker(t, m.Server, 1, nil), startWorker(t, m.Server, 1, nil)
 	const n = 20
@@ -304,32 +316,43 @@ func TestNobodyHoards(t *testing.T) {
 		}
 	}
 	a, b := one.handler.did.Load(), two.handler.did.Load()
-	if a+b != n || min(a, b) < n/4 {
-		t.Errorf("one worker did %d, the other %d, want %d shared", a, b, n)
+	if a+b != n {
+		t.Errorf("the workers have processed %d and %d jobs, want %d together", a, b, n)
+	}
+	if least := min(a, b); least < n/4 {
+		t.Errorf("one worker has processed %d of %d jobs, want at least %d", least, n, n/4)
 	}
 }
 
-func TestPictureThatEndsItsLane(t *testing.T) {
+func TestWorker_QuarantinesAnImageThatEndsItsLane(t *testing.T) {
 	m := newMesh(t)
 	startWorker(t, m.Server, 1, nil)
 	m.send(t, interactive("bad"), order{Crash: true})
 	m.send(t, interactive("good"), order{})
 	if r := m.result(t, "a", "good"); r.Status != v1.Done {
-		t.Errorf("the picture behind it: %+v", r)
+		t.Errorf("the next image: %+v, want done", r)
 	}
 	r := m.result(t, "a", "bad")
-	if r.Status != v1.Failed || r.Problem == nil || r.Problem.Code != v1.LaneDied || r.Problem.Job != "bad" {
-		t.Errorf("got %+v, want lane-died", r)
+	checkFailed(t, r, v1.LaneDied)
+	if got := r.Problem.Job; got != "bad" {
+		t.Errorf("the problem is of job %q, want bad", got)
 	}
 	q := m.last(t, streams.Quarantine, subject.Quarantine(subject.Detect, "a", "bad"))
-	if string(q.Data) != `{"ms":0,"crash":true}` || q.Header.Get(v1.HeaderReason) != string(v1.LaneDied) || q.Header.Get(v1.HeaderSubject) != subject.Images(interactive("bad")) {
-		t.Errorf("in quarantine: %s %v", q.Data, q.Header)
+	if got, want := string(q.Data), `{"ms":0,"crash":true}`; got != want {
+		t.Errorf("the image in quarantine is %s, want %s", got, want)
+	}
+	for header, want := range map[string]string{
+		v1.HeaderReason: string(v1.LaneDied), v1.HeaderSubject: subject.Images(interactive("bad")),
+	} {
+		if got := q.Header.Get(header); got != want {
+			t.Errorf("in quarantine %s is %q, want %q", header, got, want)
+		}
 	}
 }
 
-// TestWorker_EndsAJobOfAWrongAnswerAtOnce is of the row Lanes of the cases: a
-// score of 93.7 was tried five times.
-func TestWorker_EndsAJobOfAWrongAnswerAtOnce(t *testing.T) {
+// TestWorker_FailsAJobWithAnInvalidReplyImmediately: a lane that replies with a score
+// of 93.7 is not retried.
+func TestWorker_FailsAJobWithAnInvalidReplyImmediately(t *testing.T) {
 	m := newMesh(t)
 	begun := make(chan string, 10)
 	startWorker(t, m.Server, 1, begun)
@@ -347,16 +370,14 @@ func TestWorker_EndsAJobOfAWrongAnswerAtOnce(t *testing.T) {
 	}
 }
 
-func TestWhatBadMessagesGet(t *testing.T) {
+func TestWorker_FailsInvalidMessagesWithoutALane(t *testing.T) {
 	m := newMesh(t)
 	w := startWorker(t, m.Server, 1, nil)
 	m.send(t, interactive("damaged"), "not an order")
 	m.send(t, interactive("late"), order{}, v1.HeaderDeadline, time.Now().Add(-time.Second).Format(time.RFC3339))
 	m.send(t, interactive("when"), order{}, v1.HeaderDeadline, "tomorrow")
 	for id, code := range map[string]v1.Code{"damaged": v1.Damaged, "late": v1.DeadlineExceeded, "when": v1.InvalidMessage} {
-		if r := m.result(t, "a", id); r.Status != v1.Failed || r.Problem.Code != code {
-			t.Errorf("%s: %+v, want %s", id, r, code)
-		}
+		checkFailed(t, m.result(t, "a", id), code)
 	}
 	if n := w.handler.did.Load(); n != 0 {
 		t.Errorf("the lane did %d of them", n)
@@ -427,14 +448,17 @@ func (m mesh) dieAtWork(t *testing.T) {
 		t.Fatalf("the worker process got no image:\n%s", out)
 	}
 	var exit *exec.ExitError
-	if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+	if !errors.As(err, &exit) {
 		t.Fatalf("the worker process ended with %v, want it killed:\n%s", err, out)
+	}
+	if s := exit.Sys().(syscall.WaitStatus).Signal(); s != syscall.SIGKILL {
+		t.Fatalf("the worker process ended by %v, want %v:\n%s", s, syscall.SIGKILL, out)
 	}
 }
 
-// TestWorker_EndsWhatKillsItsWorkers: the count of attempts survives kill -9 of
-// every process that made one.
-func TestWorker_EndsWhatKillsItsWorkers(t *testing.T) {
+// TestWorker_FailsAMessageThatKillsItsWorkers: the count of attempts survives kill -9
+// of each worker process that makes an attempt.
+func TestWorker_FailsAMessageThatKillsItsWorkers(t *testing.T) {
 	m := newMesh(t)
 	name := streams.WorkConsumer(subject.Detect, "a", subject.Interactive)
 	c, err := m.js.Consumer(t.Context(), streams.Images, name)
@@ -467,7 +491,7 @@ func TestWorker_EndsWhatKillsItsWorkers(t *testing.T) {
 	}
 }
 
-func TestInteractiveGoesBeforeBulk(t *testing.T) {
+func TestWorker_PullsInteractiveBeforeBulk(t *testing.T) {
 	m := newMesh(t)
 	for i := range 20 {
 		m.send(t, subject.Job{Pipeline: "a", Priority: subject.Bulk, ID: fmt.Sprint("bulk", i)}, order{MS: 20})
@@ -491,9 +515,9 @@ func TestInteractiveGoesBeforeBulk(t *testing.T) {
 	}
 }
 
-// TestPipelinesTakeTurns: one whose queue never empties leaves room for the
+// TestWorker_AlternatesBetweenPipelines: one whose queue never empties leaves room for the
 // others of its priority.
-func TestPipelinesTakeTurns(t *testing.T) {
+func TestWorker_AlternatesBetweenPipelines(t *testing.T) {
 	for _, prio := range subject.Priorities() {
 		t.Run(string(prio), func(t *testing.T) {
 			m := newMesh(t)
@@ -517,7 +541,7 @@ func TestPipelinesTakeTurns(t *testing.T) {
 	}
 }
 
-func TestStopFinishesWhatIsInHand(t *testing.T) {
+func TestWorker_StopFinishesWorkInProgress(t *testing.T) {
 	m := newMesh(t)
 	begun := make(chan string, 10)
 	w := startWorker(t, m.Server, 1, begun)
@@ -537,7 +561,7 @@ func TestStopFinishesWhatIsInHand(t *testing.T) {
 	}
 }
 
-func TestHardStopHandsBack(t *testing.T) {
+func TestWorker_HardStopHandsBack(t *testing.T) {
 	m := newMesh(t)
 	begun := make(chan string, 10)
 	w := startWorker(t, m.Server, 1, begun)
@@ -554,7 +578,7 @@ func TestHardStopHandsBack(t *testing.T) {
 	}
 }
 
-func TestCancelledJobsEndAsCancelled(t *testing.T) {
+func TestWorker_EndsCancelledJobs(t *testing.T) {
 	m := newMesh(t)
 	nc := m.Connect(t)
 	events := make(chan *nats.Msg, 10)
@@ -572,23 +596,28 @@ func TestCancelledJobsEndAsCancelled(t *testing.T) {
 		}
 	}
 	for _, job := range []string{"inhand", "queued"} {
-		if r := m.result(t, "a", job); r.Status != v1.Failed || r.Problem.Code != v1.Cancelled {
-			t.Errorf("%s: %+v, want cancelled", job, r)
-		}
+		checkFailed(t, m.result(t, "a", job), v1.Cancelled)
 	}
 	if n := w.handler.did.Load(); n != 1 {
 		t.Errorf("the lane did %d, want only the one in hand", n)
 	}
 	var e v1.Event
-	if err := json.Unmarshal((<-events).Data, &e); err != nil || e.ID != "inhand" || e.Event != v1.EventDetecting || e.At.IsZero() {
-		t.Errorf("event %+v, %v", e, err)
+	if err := json.Unmarshal((<-events).Data, &e); err != nil {
+		t.Fatal(err)
+	}
+	if e.At.IsZero() {
+		t.Error("the event has no time")
+	}
+	e.At = time.Time{}
+	if want := (v1.Event{ID: "inhand", Event: v1.EventDetecting}); !reflect.DeepEqual(e, want) {
+		t.Errorf("the event is %+v, want %+v", e, want)
 	}
 	if len(events) != 0 {
 		t.Errorf("%d events of a job that never began", len(events))
 	}
 }
 
-func TestCancelledJobsAreForgottenInTime(t *testing.T) {
+func TestCancelledJobs_KeepsTheLastOnes(t *testing.T) {
 	t.Parallel()
 	var c cancelledJobs
 	for i := range 2 * maxCancelledJobs {
@@ -598,7 +627,11 @@ func TestCancelledJobsAreForgottenInTime(t *testing.T) {
 	if n := len(c.jobs); n != maxCancelledJobs {
 		t.Errorf("remembers %d, want %d", n, maxCancelledJobs)
 	}
-	if c.has("0") || !c.has(fmt.Sprint(maxCancelledJobs)) || !c.has(fmt.Sprint(2*maxCancelledJobs-1)) {
-		t.Error("want the last ones remembered and no others")
+	for job, want := range map[int]bool{
+		0: false, maxCancelledJobs - 1: false, maxCancelledJobs: true, 2*maxCancelledJobs - 1: true,
+	} {
+		if got := c.has(fmt.Sprint(job)); got != want {
+			t.Errorf("has(%d) is %t, want %t", job, got, want)
+		}
 	}
 }

@@ -1,10 +1,10 @@
-// Package reportprogress takes reports to their end: it queues the images that a
-// report wants fetched, stores the outcome of each, and says when all of them
-// are there.
+// Package reportprogress processes reports: it queues the images that have to be
+// fetched, stores the outcome of each image, and finishes a report when all its images
+// have outcomes.
 //
-// It holds nothing in memory. Every step is stored under a message id or a
-// subject of its own, so that it can be repeated after whatever died. What
-// follows from a step is returned, for the message loop to store.
+// It has no state in memory. Every step is stored with its own message ID or subject, so
+// that it can be repeated after a crash. Each step returns the messages that follow, and
+// the message loop stores them.
 package reportprogress
 
 import (
@@ -28,7 +28,7 @@ import (
 	"github.com/sightmesh/sightmesh/services/results/internal/webhookmessage"
 )
 
-// Keeper keeps reports.
+// Keeper stores the progress of reports.
 type Keeper struct {
 	conn      *nats.Conn
 	js        jetstream.JetStream
@@ -37,20 +37,20 @@ type Keeper struct {
 	tracer    trace.Tracer
 }
 
-// New returns a keeper that publishes through p.
+// New returns a Keeper that publishes with p.
 func New(conn *nats.Conn, js jetstream.JetStream, p *bus.Publisher, c *clock.Clock, t trace.Tracer) *Keeper {
 	return &Keeper{conn: conn, js: js, publisher: p, clock: c, tracer: t}
 }
 
-// Expand returns the messages that queue every image of a report that has a
-// URL. header carries the trace of the request that brought the report. A
-// report without such images may be finished; what follows from that is
-// returned then.
+// Expand returns the messages that queue every image of a report that has a URL. header
+// has the trace of the request that submitted the report. When a report has no such
+// images and all its images have outcomes, Expand returns the messages that finish the
+// report.
 func (k *Keeper) Expand(ctx context.Context, m v1.Manifest, header nats.Header) ([]bus.Message, error) {
 	var msgs []bus.Message
 	for i, image := range m.Images {
 		if image.URL == "" {
-			continue // it was uploaded, and is a job already
+			continue // it was uploaded, and is already a job
 		}
 		item := v1.ReportItem{Report: m.ID, N: i, Total: len(m.Images)}
 		body, err := json.Marshal(v1.Fetch{URL: image.URL, Deadline: m.Deadline})
@@ -85,9 +85,9 @@ func (k *Keeper) Expand(ctx context.Context, m v1.Manifest, header nats.Header) 
 	return k.finishIfComplete(m, header, stored)
 }
 
-// Outcome stores the outcome of one image, unless it has one. When it is the
-// last of its report, the messages that finish the report are returned. result
-// is the body of the image's RESULTS message.
+// Outcome stores the outcome of one image, unless it has one. When it is the last image
+// of its report, Outcome returns the messages that finish the report. result is the body
+// of the RESULTS message of the image.
 func (k *Keeper) Outcome(ctx context.Context, item v1.ReportItem, status v1.Status, result []byte) ([]bus.Message, error) {
 	if first, err := k.hasOtherOutcome(ctx, item, status); first || err != nil {
 		return nil, err
@@ -97,7 +97,7 @@ func (k *Keeper) Outcome(ctx context.Context, item v1.ReportItem, status v1.Stat
 		ID: v1.MsgID(item.Job(), v1.MsgReports), Body: result, Once: true,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("keep outcome %s: %w", item, err)
+		return nil, fmt.Errorf("store outcome %s: %w", item, err)
 	}
 	stored, err := reportoutcomes.Read(ctx, k.js, item.Report)
 	if err != nil {
@@ -108,7 +108,8 @@ func (k *Keeper) Outcome(ctx context.Context, item v1.ReportItem, status v1.Stat
 		return nil, err // not found: it is still being uploaded
 	}
 	counts := stored.Counts(len(m.Images))
-	// Before the end is told, or who watches would miss the last image.
+	// Published before the end of the report, so that a client that watches gets the
+	// event of the last image.
 	if err := bus.Tell(k.conn, v1.Event{
 		ID: item.Report, Event: v1.EventImage, At: k.clock.Now().UTC(), Image: &item.N, Status: status, Counts: &counts,
 	}); err != nil {
@@ -117,8 +118,8 @@ func (k *Keeper) Outcome(ctx context.Context, item v1.ReportItem, status v1.Stat
 	return k.finishIfComplete(m, header, stored)
 }
 
-// hasOtherOutcome reports whether an image has the other outcome than this one. Each has
-// a subject of its own, and the first that was stored stays.
+// hasOtherOutcome reports whether an image already has the opposite outcome. Done and
+// failed have different subjects, and the first outcome is kept.
 func (k *Keeper) hasOtherOutcome(ctx context.Context, item v1.ReportItem, status v1.Status) (bool, error) {
 	other := v1.Failed
 	if status == v1.Failed {
@@ -128,25 +129,24 @@ func (k *Keeper) hasOtherOutcome(ctx context.Context, item v1.ReportItem, status
 	return bus.Last(ctx, k.js, streams.Reports, subject.ReportOutcome(item.Report, string(other), item.N), &r)
 }
 
-// manifest reads what a report asks for, and the header of the message that says it.
+// manifest reads the manifest of a report and the header of its message.
 func (k *Keeper) manifest(ctx context.Context, report string) (m v1.Manifest, h nats.Header, found bool, err error) {
 	h, err = bus.LastHeader(ctx, k.js, streams.Reports, subject.Report(report), &m)
 	return m, h, h != nil, err
 }
 
 const (
-	// sweepGrace is how long after the deadline of a report its images may take
-	// to end by themselves.
+	// sweepGrace is how long after the deadline of a report its images have time to end
+	// without the sweeper.
 	sweepGrace = 10 * time.Second
-	// sweepPause is the time between two looks at a report before its deadline.
+	// sweepPause is the time between two checks of a report before its deadline.
 	sweepPause = time.Minute
 )
 
-// Sweep finishes a report whose images all have outcomes, which may have gone
-// unnoticed: a leader that is new can have counted without the last one. Past
-// the deadline of the report, each image without an outcome gets one through
-// end, which is called for the job of the image. Sweep returns when the report
-// is to be looked at again.
+// Sweep finishes a report whose images all have outcomes. That may have been missed,
+// because a new leader may have counted without the last outcome. After the deadline of
+// the report, Sweep calls end for the job of each image that has no result, and end stores
+// an outcome. Sweep returns the time of the next check of the report.
 func (k *Keeper) Sweep(ctx context.Context, id string, now time.Time,
 	end func(context.Context, subject.Job, nats.Header) error,
 ) (again time.Time, err error) {
@@ -155,7 +155,7 @@ func (k *Keeper) Sweep(ctx context.Context, id string, now time.Time,
 		return now, err
 	}
 	over := m.Deadline.Add(sweepGrace)
-	if now.Before(m.Accepted.Add(sweepPause)) && now.Before(over) { // its images are on their way
+	if now.Before(m.Accepted.Add(sweepPause)) && now.Before(over) { // its images are being processed
 		return earlier(m.Accepted.Add(sweepPause), over), nil
 	}
 	stored, err := reportoutcomes.Read(ctx, k.js, id)
@@ -183,7 +183,7 @@ func earlier(a, b time.Time) time.Time {
 	return b
 }
 
-// sweepImages sees to each image without an outcome.
+// sweepImages calls sweepImage for each image without an outcome.
 func (k *Keeper) sweepImages(ctx context.Context, m v1.Manifest, stored reportoutcomes.Outcomes,
 	end func(context.Context, subject.Job, nats.Header) error,
 ) error {
@@ -199,8 +199,8 @@ func (k *Keeper) sweepImages(ctx context.Context, m v1.Manifest, stored reportou
 	return nil
 }
 
-// sweepImage stores the outcome of an image whose job has a result, or has the
-// job end.
+// sweepImage stores the outcome of an image whose job has a result, and otherwise calls
+// end for the job.
 func (k *Keeper) sweepImage(ctx context.Context, pipeline string, item v1.ReportItem,
 	end func(context.Context, subject.Job, nats.Header) error,
 ) error {
@@ -233,9 +233,9 @@ func (k *Keeper) sweepImage(ctx context.Context, pipeline string, item v1.Report
 	return err
 }
 
-// finishIfComplete returns the messages that say that a report is done, when all of its
-// images have an outcome. How many there are is what the report says, and not
-// the header of a result. header is that of the message that brought the report.
+// finishIfComplete returns the messages that finish a report when all its images have an
+// outcome. The number of images is that of the manifest, not of the header of a result.
+// header is that of the message of the manifest.
 func (k *Keeper) finishIfComplete(m v1.Manifest, header nats.Header, stored reportoutcomes.Outcomes) ([]bus.Message, error) {
 	counts := stored.Counts(len(m.Images))
 	if counts.Done+counts.Failed < counts.Total {
@@ -244,7 +244,8 @@ func (k *Keeper) finishIfComplete(m v1.Manifest, header nats.Header, stored repo
 	return k.finishMessages(m, header, counts)
 }
 
-// finishMessages returns the callback and the end of a report, and publishes the event.
+// finishMessages returns the webhook message and the end of a report, and publishes the
+// event.
 func (k *Keeper) finishMessages(m v1.Manifest, header nats.Header, counts v1.Counts) ([]bus.Message, error) {
 	now := k.clock.Now().UTC()
 	r := v1.Report{ID: m.ID, Pipeline: m.Pipeline, Status: v1.Done, Accepted: m.Accepted, Counts: counts, Metadata: m.Metadata}
@@ -267,8 +268,8 @@ func (k *Keeper) finishMessages(m v1.Manifest, header nats.Header, counts v1.Cou
 	return msgs, bus.Tell(k.conn, v1.Event{ID: m.ID, Event: v1.EventDone, At: now, Status: v1.Done, Counts: &counts})
 }
 
-// trace records a report from its acceptance to its end, as a span in the trace of
-// the request that brought it. That request was answered long before.
+// trace records a span of a report, from its acceptance to its end, in the trace of the
+// request that submitted it. The response to that request was sent long before.
 func (k *Keeper) trace(m v1.Manifest, header nats.Header, counts v1.Counts, end time.Time) {
 	_, span := k.tracer.Start(telemetry.Extract(context.Background(), header), "report",
 		trace.WithTimestamp(m.Accepted), trace.WithAttributes(

@@ -18,10 +18,10 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/outcome"
 )
 
-// canceller ends jobs that nobody wants any more. The failure is the job's
-// answer, stored under the message id that every answer of the job has, so
-// that one of several outcomes counts; what waits in the streams is removed,
-// and the workers are told, who drop what they have.
+// canceller cancels jobs. It stores the failure as the outcome of the job, with the
+// message ID of every outcome of the job, so that the job has one outcome. It deletes the
+// messages of the job from the streams, and publishes the cancellation to the workers,
+// which drop the messages that they have already pulled.
 type canceller struct {
 	conn      *nats.Conn
 	lookup    *lookup
@@ -60,7 +60,7 @@ func (c *canceller) cancelJob(ctx context.Context, job string) ([]byte, error) {
 		return nil, v1.NewProblem(v1.JobFinished, "job %s was done before it could be cancelled", job)
 	}
 	if err := c.conn.Publish(subject.Cancelled(job), nil); err != nil {
-		return nil, fmt.Errorf("cancel %s: tell the workers: %w", job, err)
+		return nil, fmt.Errorf("cancel %s: publish to the workers: %w", job, err)
 	}
 	if err := c.remove(ctx, job); err != nil {
 		return nil, err
@@ -80,9 +80,9 @@ func (c *canceller) state(ctx context.Context, job string) (v1.Result, error) {
 	return r, nil
 }
 
-// end stores the failure as the outcome of a job in the state was, and returns
-// the outcome that counts. What is read after a write can be older than it, so
-// only a write that was not first is followed by a read.
+// end stores the failure as the outcome of a job in the state was, and returns the
+// outcome that the stream has kept. A read after a write can return older data, so end
+// reads only when another outcome was first.
 func (c *canceller) end(ctx context.Context, was v1.Result) (v1.Result, error) {
 	h, r, err := c.awaitHeader(ctx, was.ID)
 	if err != nil || r.Final() {
@@ -105,9 +105,9 @@ func (c *canceller) end(ctx context.Context, was v1.Result) (v1.Result, error) {
 	return r, nil
 }
 
-// awaitOutcome returns the outcome of a job that is known to have one. A leader
-// of RESULTS that is new may not have it yet, and says that the job is under way
-// or unknown; awaitOutcome asks again until ctx ends.
+// awaitOutcome returns the outcome of a job that has one. A new leader of RESULTS may not
+// have it yet, and then the job seems to be running or unknown. awaitOutcome retries until
+// ctx ends.
 func (c *canceller) awaitOutcome(ctx context.Context, job string) (v1.Result, error) {
 	for attempt := 1; ; attempt++ {
 		r, err := c.stateIfKnown(ctx, job)
@@ -120,8 +120,8 @@ func (c *canceller) awaitOutcome(ctx context.Context, job string) (v1.Result, er
 	}
 }
 
-// stateIfKnown returns the state of a job, without a status if it is found
-// nowhere.
+// stateIfKnown returns the state of a job. The status is empty when the job is
+// unknown.
 func (c *canceller) stateIfKnown(ctx context.Context, job string) (v1.Result, error) {
 	r, err := c.state(ctx, job)
 	var p *v1.Problem
@@ -131,10 +131,10 @@ func (c *canceller) stateIfKnown(ctx context.Context, job string) (v1.Result, er
 	return r, err
 }
 
-// awaitHeader returns what travels with a job that was under way, so that its
-// outcome reaches the client that waits for it, or the outcome of the job if it
-// has finished meanwhile. A leader that is new may have neither yet; awaitHeader
-// asks again until ctx ends.
+// awaitHeader returns the header of a message of a running job, so that the outcome
+// reaches the client that waits for it. When the job has ended meanwhile, awaitHeader
+// returns its outcome instead. A new leader may have neither yet, so awaitHeader retries
+// until ctx ends.
 func (c *canceller) awaitHeader(ctx context.Context, job string) (nats.Header, v1.Result, error) {
 	for attempt := 1; ; attempt++ {
 		m, err := c.findMessage(ctx, job)
@@ -154,7 +154,7 @@ func (c *canceller) awaitHeader(ctx context.Context, job string) (nats.Header, v
 	}
 }
 
-// findMessage returns a message of a job that waits in a stream, or nil.
+// findMessage returns a message of a job from one of the streams, or nil.
 func (c *canceller) findMessage(ctx context.Context, job string) (*jetstream.RawStreamMsg, error) {
 	for _, p := range jobQueues(job) {
 		s, err := c.lookup.js.Stream(ctx, p.stream)
@@ -172,9 +172,9 @@ func (c *canceller) findMessage(ctx context.Context, job string) (*jetstream.Raw
 	return nil, nil
 }
 
-// remove deletes what waits in the streams, message by message: a purge by
-// subject makes the server forget messages of other jobs that have been
-// delivered and not yet acknowledged.
+// remove deletes the messages of a job from the streams, one by one. A purge by subject
+// would make the server forget messages of other jobs that are delivered and not yet
+// acknowledged.
 func (c *canceller) remove(ctx context.Context, job string) error {
 	for _, p := range jobQueues(job) {
 		s, err := c.lookup.js.Stream(ctx, p.stream)

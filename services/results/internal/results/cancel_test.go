@@ -55,7 +55,7 @@ func (b bench) left(t *testing.T, stream string) uint64 {
 	return s.CachedInfo().State.Msgs
 }
 
-func TestCancelAQueuedJob(t *testing.T) {
+func TestCancel_QueuedJob(t *testing.T) {
 	b := newBench(t, 2)
 	inbox := b.nc.NewInbox()
 	waits, err := b.nc.SubscribeSync(inbox)
@@ -67,25 +67,37 @@ func TestCancelAQueuedJob(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := nats.Header{v1.HeaderReply: {inbox}, v1.HeaderMetadata: {`{"camera":"3"}`}}
-	b.publish(t, subject.Images(subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: "q"}), h, []byte("picture"))
-	b.publish(t, subject.Images(subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: "other"}), nil, []byte("picture"))
+	b.publish(t, subject.Images(subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: "q"}), h, []byte("image"))
+	b.publish(t, subject.Images(subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: "other"}), nil, []byte("image"))
 	c, p := b.cancel(t, "q")
-	if p != nil || *c != (v1.Cancellation{ID: "q", Was: v1.Queued, Status: v1.Failed}) {
-		t.Fatalf("got %+v, %v", c, p)
+	if p != nil {
+		t.Fatal(p)
+	}
+	if want := (v1.Cancellation{ID: "q", Was: v1.Queued, Status: v1.Failed}); *c != want {
+		t.Errorf("got %+v, want %+v", *c, want)
 	}
 	if n := b.left(t, streams.Images); n != 1 {
-		t.Errorf("%d pictures are left, want the other one", n)
+		t.Errorf("%d images are left, want the other one", n)
 	}
 	m, err := waits.NextMsg(5 * time.Second)
 	if err != nil {
-		t.Fatalf("whoever waits is not told: %v", err)
+		t.Fatalf("the client that waits gets no reply: %v", err)
 	}
 	var r v1.Result
-	if err := json.Unmarshal(m.Data, &r); err != nil || r.Problem == nil || r.Problem.Code != v1.Cancelled || r.Metadata["camera"] != "3" {
-		t.Errorf("whoever waits gets %s, %v", m.Data, err)
+	if err := json.Unmarshal(m.Data, &r); err != nil {
+		t.Fatal(err)
 	}
-	if m, err := heard.NextMsg(5 * time.Second); err != nil || m.Subject != subject.Cancelled("q") {
-		t.Errorf("workers hear %v, %v", m, err)
+	if r.Problem == nil || r.Problem.Code != v1.Cancelled {
+		t.Errorf("the client that waits gets the problem %v, want %s", r.Problem, v1.Cancelled)
+	}
+	if got := r.Metadata["camera"]; got != "3" {
+		t.Errorf("the metadata has camera %q, want 3", got)
+	}
+	if m, err = heard.NextMsg(5 * time.Second); err != nil {
+		t.Fatalf("the workers get no message: %v", err)
+	}
+	if want := subject.Cancelled("q"); m.Subject != want {
+		t.Errorf("the workers get a message on %s, want %s", m.Subject, want)
 	}
 	// The worker that had it finishes a moment later: the first outcome counts.
 	late := nats.Header{nats.MsgIdHdr: {v1.MsgID("q", "results")}}
@@ -93,12 +105,15 @@ func TestCancelAQueuedJob(t *testing.T) {
 	if r := b.lookup(t, "q"); r.Status != v1.Failed {
 		t.Errorf("the job is %s after a late outcome", r.Status)
 	}
-	if c, p := b.cancel(t, "q"); p != nil || c.Was != v1.Failed {
-		t.Errorf("cancelled again: %+v, %v", c, p)
+	if c, p = b.cancel(t, "q"); p != nil {
+		t.Fatalf("cancelled again: %v", p)
+	}
+	if c.Was != v1.Failed {
+		t.Errorf("cancelled again: the job was %s, want %s", c.Was, v1.Failed)
 	}
 }
 
-func TestCancelWhatCannotBeCancelled(t *testing.T) {
+func TestCancel_RejectsFinishedAndUnknownJobs(t *testing.T) {
 	b := newBench(t, 1)
 	b.publish(t, subject.Results("text", "d"), nil, v1.Result{ID: "d", Pipeline: "text", Status: v1.Done})
 	for job, want := range map[string]v1.Code{"d": v1.JobFinished, "nobody": v1.UnknownJob} {
@@ -108,7 +123,7 @@ func TestCancelWhatCannotBeCancelled(t *testing.T) {
 	}
 }
 
-func TestAnExpiredAnswerIsGoneAndThenUnknown(t *testing.T) {
+func TestLookup_ExpiredResultIsUnknownLater(t *testing.T) {
 	b := newBench(t, 1)
 	s, err := b.js.Stream(t.Context(), streams.Results)
 	if err != nil {

@@ -11,8 +11,8 @@ import (
 	"github.com/sightmesh/sightmesh/services/results/internal/webhookmessage"
 )
 
-// follow stores the outcome of an image of a report, and returns the messages
-// that finish the report that the image completes.
+// follow stores the outcome of an image of a report. When the image completes the
+// report, follow returns the messages that finish the report.
 func (s *Service) follow(ctx context.Context, d *consume.Delivery) ([]bus.Message, error) {
 	status, err := readStatus(d.Body)
 	if err != nil {
@@ -24,15 +24,15 @@ func (s *Service) follow(ctx context.Context, d *consume.Delivery) ([]bus.Messag
 		return nil, nil
 	}
 	item, err := v1.ParseReportItem(of)
-	if err != nil || item.Job() != d.Job.ID { // the header is the client's when it published the image itself
-		s.log.WarnContext(ctx, "a result is of no image of its report", "subject", d.Subject, "header", of, "error", err)
+	if err != nil || item.Job() != d.Job.ID { // a client that publishes images can set any header
+		s.log.WarnContext(ctx, "the report header of a result does not match its job", "subject", d.Subject, "header", of, "error", err)
 		return nil, nil
 	}
 	return s.reports.Outcome(ctx, item, status, d.Body)
 }
 
-// notify returns the callback of a job. It has a consumer of its own: while
-// CALLBACKS is full, only callbacks wait.
+// notify returns the webhook message of a job. It has its own consumer, so that only
+// webhooks wait while CALLBACKS is full.
 func (s *Service) notify(_ context.Context, d *consume.Delivery) ([]bus.Message, error) {
 	url := d.Header.Get(v1.HeaderCallback)
 	if url == "" {
@@ -58,7 +58,7 @@ func readStatus(body []byte) (v1.Status, error) {
 	return r.Status, nil
 }
 
-// publishEvent says to those who watch the job that it has ended.
+// publishEvent publishes the end of a job to the clients that watch it.
 func (s *Service) publishEvent(ctx context.Context, job string, status v1.Status) {
 	e := v1.Event{ID: job, Event: v1.EventName(status), At: s.clock.Now().UTC(), Status: status}
 	if err := bus.Tell(s.conn, e); err != nil {
@@ -72,6 +72,6 @@ func (s *Service) expand(ctx context.Context, d *consume.Delivery) ([]bus.Messag
 	if err := json.Unmarshal(d.Body, &m); err != nil {
 		return nil, consume.Drop(fmt.Errorf("decode report: %w", err))
 	}
-	d.Deadline = m.Deadline // a long report takes long to be stored
+	d.Deadline = m.Deadline // a report with many images takes long to store
 	return s.reports.Expand(ctx, m, d.Header)
 }

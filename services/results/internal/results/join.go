@@ -21,13 +21,12 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
-// join returns the result of a job when the delivery is of the part that
-// completes it.
+// join returns the result of a job when the delivery has the part that completes it.
 //
-// The process that handles the part which was stored last sees all of them, so
-// that one replica at least finds the job complete. When two do, the stream
-// keeps the result that was first. What both miss, because a new leader of the
-// stream was asked that had not seen the last part yet, the sweeper finds.
+// The replica that processes the part that was stored last sees all parts, so that at
+// least one replica finds the job complete. When two replicas do, the stream keeps the
+// first result. When a new leader of the stream did not have the last part yet and no
+// replica finds the job complete, the sweeper joins it.
 func (s *Service) join(ctx context.Context, d *consume.Delivery) ([]bus.Message, error) {
 	var part v1.Part
 	if err := json.Unmarshal(d.Body, &part); err != nil {
@@ -45,7 +44,7 @@ func (s *Service) join(ctx context.Context, d *consume.Delivery) ([]bus.Message,
 		return nil, fmt.Errorf("count parts: %w", err)
 	}
 	if len(info.State.Subjects) < part.Parts {
-		return nil, nil // a later part completes the job, or it is joined already
+		return nil, nil // a later part completes the job, or it is already joined
 	}
 	parts, complete, err := readParts(ctx, stream, d.Job, part.Parts)
 	if err != nil || !complete {
@@ -59,8 +58,8 @@ func (s *Service) join(ctx context.Context, d *consume.Delivery) ([]bus.Message,
 	return []bus.Message{m}, nil
 }
 
-// joinResult returns the result of a job from all of its parts. h is the header of
-// one of them.
+// joinResult returns the RESULTS message of a job from all of its parts. h is the header
+// of one of the parts.
 func (s *Service) joinResult(ctx context.Context, job subject.Job, h nats.Header, parts storedParts) (bus.Message, error) {
 	p, ok := s.pipelines[job.Pipeline]
 	if !ok {
@@ -73,30 +72,30 @@ func (s *Service) joinResult(ctx context.Context, job subject.Job, h nats.Header
 	return outcome.Message(ctx, h, result)
 }
 
-// failJoin returns the result of a job whose parts cannot be joined.
+// failJoin returns the RESULTS message of a job whose parts cannot be joined.
 func failJoin(ctx context.Context, d *consume.Delivery, p *v1.Problem) ([]bus.Message, error) {
 	m, err := outcome.Message(ctx, d.Header, outcome.Failed(d.Job, p))
 	return []bus.Message{m}, err
 }
 
-// storedParts are the parts of a job as they are stored.
+// storedParts has the stored parts of a job.
 type storedParts struct {
 	parts     []v1.Part
 	sequences []uint64
-	header    nats.Header // of one of them
-	first     time.Time   // when the first of them was stored
+	header    nats.Header // of one of the parts
+	first     time.Time   // when the first part was stored
 }
 
-// readParts reads the n parts of a job. They are complete if all are there, as
-// they are until a replica has joined them, and are of one detection.
+// readParts reads the n parts of a job. They are complete when all parts exist and are
+// of one detection. Parts exist until a replica has joined them.
 //
-// An image that is delivered again is detected again. When the model of detect
-// changed between the two deliveries, as in a rolling update, the regions differ,
-// and so may the number of parts. If the first worker died before it had stored
-// all crops, those that it stored remain, because the crops of the second have
-// the same message IDs, and the other crops are those of the second. Joined,
-// they would be a result that no model gave. Such a job has until its deadline: a
-// part that is stored again after the dedupe window may still complete the set.
+// A redelivered image is detected again. When the model of detect changed between the
+// two deliveries, for example in a rolling update, the regions and the number of parts
+// may differ. When the first worker died before it had stored all crops, the stream keeps
+// those crops, because the crops of the second worker have the same message IDs, and has
+// the remaining crops of the second worker. To join them would give a result of no model.
+// Such a job is not joined until its deadline: a part that is stored again after the
+// dedupe window may still complete the set.
 func readParts(ctx context.Context, stream jetstream.Stream, job subject.Job, n int) (
 	out storedParts, complete bool, err error,
 ) {
@@ -113,7 +112,7 @@ func readParts(ctx context.Context, stream jetstream.Stream, job subject.Job, n 
 		}
 		part := &out.parts[i]
 		if json.Unmarshal(raw.Data, part) != nil {
-			return out, false, nil //nolint:nilerr // it is no part, and will be none
+			return out, false, nil //nolint:nilerr // it is not a part, and never will be
 		}
 		sha256 = cmp.Or(sha256, part.Image.SHA256)
 		if part.Parts != n || cmp.Or(part.Image.SHA256, sha256) != sha256 {
@@ -127,10 +126,9 @@ func readParts(ctx context.Context, stream jetstream.Stream, job subject.Job, n 
 	return out, true, nil
 }
 
-// deleteParts deletes the parts of a job whose result is stored, one by one:
-// a purge by subject makes the server forget messages of other jobs that have
-// been delivered and not yet acknowledged. Parts that cannot be deleted end by
-// their age.
+// deleteParts deletes the parts of a job whose result is stored, one by one. A purge by
+// subject would make the server forget messages of other jobs that are delivered and not
+// yet acknowledged. The stream deletes parts that remain at their maximum age.
 func (s *Service) deleteParts(ctx context.Context, stream jetstream.Stream, sequences []uint64) {
 	for _, seq := range sequences {
 		if err := stream.DeleteMsg(ctx, seq); err != nil && !errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) {

@@ -21,11 +21,11 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
-// lookup answers what became of a job.
+// lookup returns the state or the result of a job on request.
 type lookup struct {
 	js  jetstream.JetStream
 	log *slog.Logger
-	// requests are answered side by side: endpoints take one at a time.
+	// requests are served concurrently, because an endpoint gets one at a time.
 	requests errgroup.Group
 }
 
@@ -66,7 +66,8 @@ func newInvalidJobProblem() *v1.Problem {
 	return v1.NewProblem(v1.UnknownJob, "a job is named by 1 to 64 of A-Z, a-z, 0-9, '_' and '-'")
 }
 
-// serve adds an endpoint whose requests are answered by f. Replies have the schema.
+// serve adds an endpoint that replies with what f returns. schema is that of the
+// replies.
 func (l *lookup) serve(
 	svc *bus.Service, name, subj, schema string, f func(context.Context, *nats.Msg) ([]byte, error),
 ) error {
@@ -79,7 +80,7 @@ func (l *lookup) serve(
 		Handle: func(r *bus.Request) {
 			l.requests.Go(func() error {
 				if err := respond(r, f); err != nil {
-					l.log.Warn("cannot answer", "subject", r.Msg.Subject, "error", err)
+					l.log.Warn("cannot reply", "subject", r.Msg.Subject, "error", err)
 				}
 				return nil
 			})
@@ -87,7 +88,7 @@ func (l *lookup) serve(
 	})
 }
 
-// wait returns when no request is under way.
+// wait returns when no request is in progress.
 func (l *lookup) wait() { _ = l.requests.Wait() } // its functions return no errors
 
 func respond(r *bus.Request, f func(context.Context, *nats.Msg) ([]byte, error)) error {
@@ -104,10 +105,10 @@ func respond(r *bus.Request, f func(context.Context, *nats.Msg) ([]byte, error))
 	return r.Respond(body, nil)
 }
 
-// queue is where something of a job can wait.
+// queue is a stream, and the subjects in it, where messages of a job can wait.
 type queue struct{ stream, subjects string }
 
-// jobQueues lists the queues in the order in which a job passes them.
+// jobQueues returns the queues in the order in which a job passes them.
 func jobQueues(job string) []queue {
 	return []queue{
 		{streams.Fetches, subject.FetchesOfJob(job)},
@@ -117,10 +118,10 @@ func jobQueues(job string) []queue {
 	}
 }
 
-// find gives the answer of a job, or its state while it has none. A job only
-// moves forward, so the streams are asked in the order in which it passes
-// them, and RESULTS, which is asked first because most questions come late, is
-// asked once more at the end.
+// find returns the result of a job, or its state while it has none. A job only moves
+// forward, so find reads the streams in the order in which a job passes them. It reads
+// RESULTS first, because most requests come after the end of the job, and once more at the
+// end.
 func (l *lookup) find(ctx context.Context, job string) ([]byte, error) {
 	body, err := l.readResult(ctx, job)
 	if body != nil || err != nil {
@@ -144,14 +145,14 @@ func (l *lookup) find(ctx context.Context, job string) ([]byte, error) {
 func (l *lookup) readResult(ctx context.Context, job string) ([]byte, error) {
 	s, err := l.js.Stream(ctx, streams.Results)
 	if err != nil {
-		return nil, fmt.Errorf("look up answer: %w", err)
+		return nil, fmt.Errorf("look up result: %w", err)
 	}
 	m, err := s.GetLastMsgForSubject(ctx, subject.Results("*", job))
 	switch {
 	case errors.Is(err, jetstream.ErrMsgNotFound):
 		return nil, nil
 	case err != nil:
-		return nil, fmt.Errorf("look up answer: %w", err)
+		return nil, fmt.Errorf("look up result: %w", err)
 	case m.Header.Get(v1.HeaderMarker) != "":
 		return nil, v1.NewProblem(v1.JobExpired, "the answer of job %s was kept for its time", job)
 	case m.Header.Get(v1.HeaderCallback) == "":
@@ -159,7 +160,7 @@ func (l *lookup) readResult(ctx context.Context, job string) ([]byte, error) {
 	}
 	var r v1.Result
 	if err := json.Unmarshal(m.Data, &r); err != nil {
-		return nil, fmt.Errorf("look up answer: %w", err)
+		return nil, fmt.Errorf("look up result: %w", err)
 	}
 	if r.Callback, err = l.webhookState(ctx, job); err != nil {
 		return nil, err
@@ -167,15 +168,15 @@ func (l *lookup) readResult(ctx context.Context, job string) ([]byte, error) {
 	return json.Marshal(r)
 }
 
-// webhookState says how the callback of a job goes.
+// webhookState returns the state of the webhook of a job.
 func (l *lookup) webhookState(ctx context.Context, job string) (*v1.Callback, error) {
 	c := &v1.Callback{State: v1.CallbackPending}
 	_, err := bus.Last(ctx, l.js, streams.Jobs, subject.CallbackState(job), c)
 	return c, err
 }
 
-// stateInStream says whether something of the job waits in a stream, and then
-// whether it is queued or being worked on.
+// stateInStream returns the state of a job, queued or running, when the stream has a
+// message of the job, or else nil.
 func (l *lookup) stateInStream(ctx context.Context, stream, filter, job string) (*v1.Result, error) {
 	s, err := l.js.Stream(ctx, stream)
 	if err != nil {
@@ -216,8 +217,8 @@ func (l *lookup) stateInStream(ctx context.Context, stream, filter, job string) 
 	return nil, nil
 }
 
-// isQueued reports whether an image was not yet taken by a worker. One without a
-// consumer, such as of a pipeline that is not set up, waits.
+// isQueued reports whether an image is not yet delivered to a worker. An image without a
+// consumer, for example of a pipeline that is not set up, is queued.
 func (l *lookup) isQueued(ctx context.Context, s jetstream.Stream, j subject.Job, name string) (bool, error) {
 	c, err := s.Consumer(ctx, streams.WorkConsumer(subject.Detect, j.Pipeline, j.Priority))
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
@@ -230,11 +231,11 @@ func (l *lookup) isQueued(ctx context.Context, s jetstream.Stream, j subject.Job
 	if info.NumPending > 0 && info.NumAckPending == 0 {
 		return true, nil
 	}
-	// The number of pending messages lags behind the stream: that it is 0 says nothing of a
-	// message that was stored a moment ago.
+	// The number of pending messages lags behind the stream: it can be 0 when a message
+	// was stored a moment ago.
 	m, err := s.GetLastMsgForSubject(ctx, name)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return false, nil // it was done in this moment
+		return false, nil // it has just been processed
 	}
 	if err != nil {
 		return false, fmt.Errorf("look up state: %w", err)

@@ -17,26 +17,26 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
-// reply sends a stored result to the request that waits for it. It does nothing
-// else, so that a reply depends on nothing but the connection.
+// reply sends a stored result to the request that waits for it. It does nothing else, so
+// that a reply depends only on the connection.
 func (s *Service) reply(ctx context.Context, d *consume.Delivery) ([]bus.Message, error) {
 	s.results.WithLabelValues(d.Job.Pipeline).Inc()
 	return nil, s.sendReply(ctx, d)
 }
 
-// inbox matches the subjects that may get a reply: those of nats.go, with a
-// prefix of one's own too. A client that publishes images could have results
-// publish on any other.
+// inbox matches the subjects that may get a reply: inboxes of nats.go, also with a custom
+// prefix. Without the check, a client that publishes images could make the results
+// service publish on any subject.
 var inbox = regexp.MustCompile(`^` + subject.InboxPrefix + `[A-Za-z0-9_-]*\.[^\s*>]+$`)
 
-// sendReply sends the result to the subject that its job named, if it did.
+// sendReply sends the result to the reply subject of its job, if it has one.
 func (s *Service) sendReply(ctx context.Context, d *consume.Delivery) error {
 	to := d.Header.Get(v1.HeaderReply)
 	if to == "" {
 		return nil
 	}
 	if !inbox.MatchString(to) {
-		s.log.WarnContext(ctx, "do not reply to a subject that is no inbox", "subject", to)
+		s.log.WarnContext(ctx, "no reply, because the reply subject is not an inbox", "subject", to)
 		return nil
 	}
 	replyCtx, span := s.tracer.Start(ctx, "reply", trace.WithSpanKind(trace.SpanKindProducer),

@@ -46,7 +46,7 @@ func (b bench) finishImage(t *testing.T, item v1.ReportItem, status v1.Status, h
 	b.publish(t, subject.Results("text", item.Job()), travel, v1.Result{ID: item.Job(), Pipeline: "text", Status: status})
 }
 
-func TestReportFromManifestToCallback(t *testing.T) {
+func TestReport_FromManifestToWebhook(t *testing.T) {
 	b := newBench(t, 2)
 	events := make(chan *nats.Msg, 100)
 	if _, err := b.nc.ChanSubscribe(subject.Events("r1"), events); err != nil {
@@ -65,15 +65,21 @@ func TestReportFromManifestToCallback(t *testing.T) {
 
 	fetches := b.queued(t, streams.Fetches, 2)
 	var f v1.Fetch
-	if err := json.Unmarshal(fetches[0].Data, &f); err != nil || f.URL != m.Images[0].URL || !f.Deadline.Equal(m.Deadline) {
-		t.Errorf("first fetch %s, %v", fetches[0].Data, err)
+	if err := json.Unmarshal(fetches[0].Data, &f); err != nil {
+		t.Fatal(err)
 	}
-	if h := fetches[0].Header; h.Get(v1.HeaderMetadata) != `{"camera":"3"}` || h.Get(v1.HeaderReport) != "r1/0/3" {
-		t.Errorf("first fetch has header %v", h)
+	if want := m.Images[0].URL; f.URL != want {
+		t.Errorf("the first fetch has URL %s, want %s", f.URL, want)
 	}
-	if r := b.lookup(t, "r1-0"); r.Status != v1.Queued || r.Pipeline != "text" {
-		t.Errorf("an image to be fetched: %+v, want queued", r)
+	if !f.Deadline.Equal(m.Deadline) {
+		t.Errorf("the first fetch has deadline %v, want %v", f.Deadline, m.Deadline)
 	}
+	for header, want := range map[string]string{v1.HeaderMetadata: `{"camera":"3"}`, v1.HeaderReport: "r1/0/3"} {
+		if got := fetches[0].Header.Get(header); got != want {
+			t.Errorf("the first fetch has %s %q, want %q", header, got, want)
+		}
+	}
+	b.checkState(t, "r1-0", v1.Queued)
 	stored := 2 // what was asked for, and the outcome of image 1
 	for i, status := range map[int]v1.Status{0: v1.Failed, 2: v1.Done} {
 		b.queued(t, streams.Reports, stored)
@@ -92,8 +98,17 @@ func TestReportFromManifestToCallback(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := v1.Counts{Total: 3, Done: 2, Failed: 1}
-	if body.Type != "report.done" || body.Data.Counts != want || body.Data.Metadata["train"] != "7" || calls[0].Header.Get(v1.HeaderCallback) != m.Callback {
-		t.Errorf("callback %s to %v", calls[0].Data, calls[0].Header)
+	if want := "report.done"; body.Type != want {
+		t.Errorf("the webhook has type %s, want %s", body.Type, want)
+	}
+	if body.Data.Counts != want {
+		t.Errorf("the webhook has counts %+v, want %+v", body.Data.Counts, want)
+	}
+	if got := body.Data.Metadata["train"]; got != "7" {
+		t.Errorf("the webhook has train %q in its metadata, want 7", got)
+	}
+	if got := calls[0].Header.Get(v1.HeaderCallback); got != m.Callback {
+		t.Errorf("the webhook goes to %s, want %s", got, m.Callback)
 	}
 	// The events of two replicas come in any order.
 	images, done := 0, false
@@ -191,7 +206,7 @@ func TestReport_HeadersOfOthersFinishNothing(t *testing.T) {
 	}
 }
 
-func TestCallbackOfAJobIsQueuedOnceAndItsStateIsSeen(t *testing.T) {
+func TestNotify_QueuesTheWebhookOfAJobOnce(t *testing.T) {
 	b := newBench(t, 1)
 	h := nats.Header{v1.HeaderCallback: {"https://client.example/done"}}
 	for range 2 { // a redelivery of what led to it
@@ -199,19 +214,21 @@ func TestCallbackOfAJobIsQueuedOnceAndItsStateIsSeen(t *testing.T) {
 	}
 	var body v1.CallbackBody
 	m := b.queued(t, streams.Callbacks, 1)[0]
-	if err := json.Unmarshal(m.Data, &body); err != nil || body.Type != "job.done" || m.Subject != subject.Callbacks("c1") {
-		t.Errorf("callback %s on %s, %v", m.Data, m.Subject, err)
+	if err := json.Unmarshal(m.Data, &body); err != nil {
+		t.Fatal(err)
 	}
-	if r := b.lookup(t, "c1"); r.Callback == nil || r.Callback.State != v1.CallbackPending {
-		t.Errorf("before an attempt: %+v, want pending", r.Callback)
+	if want := v1.CallbackJob(v1.Done); body.Type != want {
+		t.Errorf("the webhook has type %s, want %s", body.Type, want)
 	}
+	if want := subject.Callbacks("c1"); m.Subject != want {
+		t.Errorf("the webhook is on %s, want %s", m.Subject, want)
+	}
+	b.checkWebhook(t, "c1", v1.Callback{State: v1.CallbackPending})
 	b.publish(t, subject.CallbackState("c1"), nil, v1.Callback{State: v1.CallbackDelivered, Attempts: 2})
-	if r := b.lookup(t, "c1"); r.Callback == nil || r.Callback.State != v1.CallbackDelivered || r.Callback.Attempts != 2 {
-		t.Errorf("after it was sent: %+v", r.Callback)
-	}
+	b.checkWebhook(t, "c1", v1.Callback{State: v1.CallbackDelivered, Attempts: 2})
 	b.awaitAcknowledged(t, streams.Results, streams.NotifyConsumer)
 	if n := b.left(t, streams.Callbacks); n != 1 {
-		t.Errorf("%d callbacks, want one", n)
+		t.Errorf("%d webhooks, want 1", n)
 	}
 }
 

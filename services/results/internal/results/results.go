@@ -1,6 +1,6 @@
-// Package results is the results service. None of its replicas holds state:
-// parts and answers are in streams, so that any replica can join what another
-// began and answer for what another stored.
+// Package results is the results service. Its replicas hold no state: parts and results
+// are in streams, so that every replica can complete what another has started, and can
+// return results that another has stored.
 package results
 
 import (
@@ -32,13 +32,13 @@ import (
 	"github.com/sightmesh/sightmesh/services/results/internal/sink"
 )
 
-// Options are the flags of results.
+// Options has the flags of the results service.
 type Options struct {
 	postgres string
 	sweep    time.Duration // between two sweeps
 }
 
-// Register makes flags of the options.
+// Register registers the flags.
 func (o *Options) Register(fs *flag.FlagSet) {
 	fs.StringVar(&o.postgres, "postgres", "", "`URL` of a PostgreSQL database that stores every result; empty: none; "+
 		"preferably set by SIGHTMESH_POSTGRES")
@@ -66,7 +66,7 @@ type Service struct {
 	joins   prometheus.Histogram
 }
 
-// New makes the service and its lookup endpoint; Run starts it.
+// New returns the service and adds its endpoints. Run starts it.
 func New(p *run.Process, o Options) (*Service, error) {
 	f := promauto.With(p.Metrics)
 	s := &Service{
@@ -112,8 +112,8 @@ func New(p *run.Process, o Options) (*Service, error) {
 	return s, nil
 }
 
-// Run joins, replies and expands reports until ctx ends, and finishes what is
-// in hand until hard ends.
+// Run processes messages until ctx ends, and finishes the messages in progress until
+// hard ends.
 func (s *Service) Run(ctx, hard context.Context) error {
 	var g errgroup.Group
 	running, end := context.WithCancel(ctx)
@@ -130,7 +130,7 @@ func (s *Service) Run(ctx, hard context.Context) error {
 	}
 	if s.sink != nil {
 		g.Go(func() error {
-			defer end() // one without the other is no service
+			defer end() // without the sink the service stops
 			return s.sink.Run(running)
 		})
 	}
@@ -147,7 +147,7 @@ func (s *Service) Run(ctx, hard context.Context) error {
 	return err
 }
 
-// consumer is one of those that the service reads.
+// consumer is a consumer that the service pulls from.
 type consumer struct {
 	stream, name    string
 	open            func(*consume.Delivery) error
@@ -155,11 +155,12 @@ type consumer struct {
 	fail            func(context.Context, *consume.Delivery, *v1.Problem) ([]bus.Message, error) // nil where there is no outcome
 	width, prefetch int
 	traced          func(*consume.Delivery) bool // nil for all
-	publishOnce     bool                         // so that a full stream holds up nothing else
+	publishOnce     bool                         // so that a full stream does not block other messages
 }
 
-// consumers lists them. A reply waits for nothing, and a callback is published
-// once, so that many can be requested ahead; the others may wait for a stream.
+// consumers returns the consumers of the service. A reply never waits, and a webhook is
+// published without retries, so that many of their messages can be prefetched. The others
+// may wait for a stream.
 func (s *Service) consumers() []consumer {
 	return []consumer{
 		{streams.Parts, streams.PartsConsumer, openJob(subject.ParseParts), s.join, failJoin, 16, 1, nil, false},
@@ -170,7 +171,7 @@ func (s *Service) consumers() []consumer {
 	}
 }
 
-// consumerNames returns their names, and that of the consumer of the database.
+// consumerNames returns the names of the consumers, including that of the sink.
 func (s *Service) consumerNames() []run.Consumer {
 	var names []run.Consumer
 	for _, c := range s.consumers() {
@@ -182,24 +183,24 @@ func (s *Service) consumerNames() []run.Consumer {
 	return names
 }
 
-// hasHeader reports whether there is something to do for a result, which is
-// worth a span.
+// hasHeader returns a function that reports whether a delivery has one of the headers.
+// Without them there is nothing to do for a result, and so no span.
 func hasHeader(names ...string) func(*consume.Delivery) bool {
 	return func(d *consume.Delivery) bool {
 		return slices.ContainsFunc(names, func(name string) bool { return d.Header.Get(name) != "" })
 	}
 }
 
-// handlerTimeout is how long one delivery may be handled. A request whose reply
-// was lost with the connection waits as long.
+// handlerTimeout limits the processing of one delivery. A request whose reply was lost
+// with the connection waits this long.
 const handlerTimeout = 3 * time.Second
 
-// backoff is the delay before a message is delivered again. The server also counts
-// deliveries that no process received, so that the longest delay is short: a
-// stream that has elected its leader is not waited for much longer.
+// backoff is the delay before a message is redelivered. The longest delay is short,
+// because the server also counts deliveries that no process received, and a stream that
+// has elected its leader should not be waited for much longer.
 var backoff = retry.Exponential(250*time.Millisecond, 4*time.Second, 2)
 
-// openJob reads the job of a delivery from its subject.
+// openJob returns a function that sets the job of a delivery from its subject.
 func openJob(parse func(string) (subject.Job, error)) func(*consume.Delivery) error {
 	return func(d *consume.Delivery) (err error) {
 		d.Job, err = parse(d.Subject)

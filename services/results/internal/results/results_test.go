@@ -87,7 +87,7 @@ func part(i, n int) v1.Part {
 	}
 }
 
-func TestJoinByReplicas(t *testing.T) {
+func TestJoin_ByReplicas(t *testing.T) {
 	const jobs, parts = 40, 5
 	b := newBench(t, 2)
 	inbox := b.nc.NewInbox()
@@ -103,8 +103,8 @@ func TestJoinByReplicas(t *testing.T) {
 			b.publish(t, subject.Parts(subject.Job{Pipeline: "text", ID: fmt.Sprint("job", j), Part: i}), h, part(i, parts))
 		}
 	}
-	answered := map[string]v1.Result{}
-	for len(answered) < jobs {
+	received := map[string]v1.Result{}
+	for len(received) < jobs {
 		select {
 		case m := <-replies:
 			var r v1.Result
@@ -112,19 +112,28 @@ func TestJoinByReplicas(t *testing.T) {
 				t.Fatal(err)
 			}
 			if want := inbox + "." + r.ID; m.Subject != want {
-				t.Errorf("the answer of %s came to %s", r.ID, m.Subject)
+				t.Errorf("the result of %s arrived on %s, want %s", r.ID, m.Subject, want)
 			}
-			answered[r.ID] = r
+			received[r.ID] = r
 		case <-time.After(patience):
-			t.Fatalf("%d of %d jobs were answered", len(answered), jobs)
+			t.Fatalf("%d of %d jobs have a reply", len(received), jobs)
 		}
 	}
-	for id, r := range answered {
-		if r.Status != v1.Done || r.Text == nil || *r.Text != "line 0\nline 1\nline 2\nline 3\nline 4\n" {
-			t.Errorf("%s: %+v", id, r)
+	for id, r := range received {
+		if r.Status != v1.Done {
+			t.Errorf("%s is %s, want %s", id, r.Status, v1.Done)
 		}
-		if r.Timings.Queue != 4 || r.Timings.Classify != 10 || r.Timings.Join <= 0 {
-			t.Errorf("%s: timings %+v, want the longest of each hop", id, r.Timings)
+		if want := "line 0\nline 1\nline 2\nline 3\nline 4\n"; r.Text == nil || *r.Text != want {
+			t.Errorf("%s: the regions are %+v, want the text %q", id, r.Regions, want)
+		}
+		if got, want := r.Timings.Queue, 4.0; got != want {
+			t.Errorf("%s: the queue wait is %v ms, want that of the slowest part, %v", id, got, want)
+		}
+		if got, want := r.Timings.Classify, 10.0; got != want {
+			t.Errorf("%s: the time of classify is %v ms, want that of the slowest part, %v", id, got, want)
+		}
+		if got := r.Timings.Join; got <= 0 {
+			t.Errorf("%s: the time of the join is %v ms, want more than 0", id, got)
 		}
 		if len(r.Models) != 1 {
 			t.Errorf("%s: models %v, want each once", id, r.Models)
@@ -135,7 +144,7 @@ func TestJoinByReplicas(t *testing.T) {
 		t.Fatal(err)
 	}
 	if n := results.CachedInfo().State.Msgs; n != jobs {
-		t.Errorf("%d answers are stored, want one for each of %d jobs", n, jobs)
+		t.Errorf("%d results are stored, want one for each of %d jobs", n, jobs)
 	}
 	b.awaitNoParts(t)
 }
@@ -240,7 +249,7 @@ func (b bench) awaitAcknowledged(t *testing.T, stream, consumer string) {
 	})
 }
 
-func TestFailedPartFailsTheJob(t *testing.T) {
+func TestJoin_FailedPartFailsTheJob(t *testing.T) {
 	b := newBench(t, 1)
 	good, bad := part(0, 2), part(1, 2)
 	bad.Regions, bad.Problem = nil, v1.NewProblem(v1.LaneDied, "signal: aborted")
@@ -248,12 +257,39 @@ func TestFailedPartFailsTheJob(t *testing.T) {
 		b.publish(t, subject.Parts(subject.Job{Pipeline: "text", ID: "half", Part: i}), nil, p)
 	}
 	r := b.awaitStatus(t, "half", v1.Failed)
-	if r.Problem == nil || r.Problem.Code != v1.LaneDied || len(r.Regions) != 1 {
-		t.Errorf("got %+v, want the problem and the region of the good part", r)
+	if r.Problem == nil || r.Problem.Code != v1.LaneDied {
+		t.Errorf("the problem is %v, want %s", r.Problem, v1.LaneDied)
+	}
+	if n := len(r.Regions); n != 1 {
+		t.Errorf("%d regions, want that of the good part", n)
 	}
 }
 
-// lookup asks the endpoint; a problem is returned as the Problem of a result.
+// checkState checks the state of a job of the pipeline text.
+func (b bench) checkState(t *testing.T, job string, want v1.Status) {
+	t.Helper()
+	r := b.lookup(t, job)
+	if r.Status != want {
+		t.Errorf("%s is %s, want %s", job, r.Status, want)
+	}
+	if r.Pipeline != "text" {
+		t.Errorf("%s is of pipeline %q, want text", job, r.Pipeline)
+	}
+}
+
+// checkWebhook checks the state of the webhook of a job.
+func (b bench) checkWebhook(t *testing.T, job string, want v1.Callback) {
+	t.Helper()
+	r := b.lookup(t, job)
+	if r.Callback == nil {
+		t.Fatalf("%s has no webhook", job)
+	}
+	if *r.Callback != want {
+		t.Errorf("the state of the webhook of %s is %+v, want %+v", job, *r.Callback, want)
+	}
+}
+
+// lookup requests the state of a job. A problem is returned as the Problem of a result.
 func (b bench) lookup(t *testing.T, job string) v1.Result {
 	t.Helper()
 	m, err := b.nc.Request(subject.Lookup(job), nil, 5*time.Second)
@@ -310,12 +346,16 @@ func TestLookup_FiltersRegions(t *testing.T) {
 			t.Errorf("%s %s: the regions are %+v, want the car", header, value, r.Regions)
 		}
 	}
-	if _, p := ask("Sight-Top", "none"); p.Code != v1.InvalidParameter || p.Field != "top" {
-		t.Errorf("a wrong header: %s of %q, want %s of top", p.Code, p.Field, v1.InvalidParameter)
+	_, p := ask("Sight-Top", "none")
+	if p.Code != v1.InvalidParameter {
+		t.Errorf("an invalid header leads to %q, want %s", p.Code, v1.InvalidParameter)
+	}
+	if p.Field != "top" {
+		t.Errorf("the problem is of field %q, want top", p.Field)
 	}
 }
 
-func TestLookupFollowsAJob(t *testing.T) {
+func TestLookup_FollowsAJob(t *testing.T) {
 	b := newBench(t, 1)
 	ctx := context.Background()
 	if r := b.lookup(t, "nobody"); r.Problem == nil || r.Problem.Code != v1.UnknownJob {
@@ -323,11 +363,9 @@ func TestLookupFollowsAJob(t *testing.T) {
 	}
 
 	job := subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: "walker"}
-	b.publish(t, subject.Images(job), nil, []byte("picture"))
-	b.publish(t, subject.Images(subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: "second"}), nil, []byte("picture"))
-	if r := b.lookup(t, "walker"); r.Status != v1.Queued || r.Pipeline != "text" {
-		t.Errorf("stored picture: %+v, want queued", r)
-	}
+	b.publish(t, subject.Images(job), nil, []byte("image"))
+	b.publish(t, subject.Images(subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: "second"}), nil, []byte("image"))
+	b.checkState(t, "walker", v1.Queued)
 
 	c, err := b.js.Consumer(ctx, streams.Images, streams.WorkConsumer(subject.Detect, "text", subject.Interactive))
 	if err != nil {
@@ -338,7 +376,7 @@ func TestLookupFollowsAJob(t *testing.T) {
 		t.Fatal(err)
 	}
 	if r := b.lookup(t, "walker"); r.Status != v1.Running {
-		t.Errorf("taken picture: %+v, want running", r)
+		t.Errorf("an image that a worker has: %+v, want running", r)
 	}
 	if r := b.lookup(t, "second"); r.Status != v1.Queued {
 		t.Errorf("the one behind it: %+v, want queued", r)
@@ -354,7 +392,7 @@ func TestLookupFollowsAJob(t *testing.T) {
 
 	b.publish(t, subject.Results("text", "walker"), nil, v1.Result{ID: "walker", Pipeline: "text", Status: v1.Done, Regions: []v1.Region{}})
 	if r := b.lookup(t, "walker"); r.Status != v1.Done {
-		t.Errorf("answered: %+v, want done", r)
+		t.Errorf("with a result: %+v, want done", r)
 	}
 }
 
@@ -369,9 +407,9 @@ func TestLookup_JobWithoutAConsumerIsQueued(t *testing.T) {
 	}
 }
 
-// TestHeadersThatMakeNoSenseAreNotLooped: an answer whose headers cannot be
-// followed is answered once, and that is the end of it.
-func TestHeadersThatMakeNoSenseAreNotLooped(t *testing.T) {
+// TestReply_ResultWithInvalidHeadersIsNotRedelivered: the service replies once and
+// acknowledges the result.
+func TestReply_ResultWithInvalidHeadersIsNotRedelivered(t *testing.T) {
 	b := newBench(t, 1)
 	replies, err := b.nc.SubscribeSync("_INBOX_my.reply")
 	if err != nil {
@@ -430,7 +468,7 @@ func TestReply_OnlyToInboxes(t *testing.T) {
 	}
 }
 
-func TestGarbageIsDroppedNotLooped(t *testing.T) {
+func TestService_DropsInvalidMessages(t *testing.T) {
 	b := newBench(t, 1)
 	b.publish(t, subject.Prefix+"parts.text.good.notanumber", nil, []byte("{}"))
 	b.publish(t, subject.Parts(subject.Job{Pipeline: "text", ID: "garbage"}), nil, []byte("no json"))

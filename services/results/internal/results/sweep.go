@@ -22,50 +22,49 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
-// sweeper looks at everything that holds accepted work, and gives an outcome to
-// what nothing else will: jobs that are past their deadline, and jobs whose
-// parts are all there and were not joined. It does so until [streams.Margin] after
-// the deadline of a job. It finishes reports that are past their deadline.
+// sweeper checks all streams with accepted work, and stores an outcome for jobs that
+// would otherwise get none: jobs that are past their deadline, and jobs whose parts are
+// complete and were not joined. It does so until [streams.Margin] after the deadline of a
+// job. It also finishes reports that are past their deadline.
 //
-// Every replica sweeps. What the sweeper writes is stored once, so that an
-// outcome that was there before stays. It deletes nothing: a message that has
-// its outcome ends by its acknowledgement or by its time to live.
+// Every replica sweeps. The sweeper publishes each outcome once, so that an earlier
+// outcome is kept. It deletes nothing: a message is removed by its acknowledgement or by
+// its time to live.
 //
-// Its clock is that of the server, against the times at which the server stored
+// The sweeper compares the time of the server with the times at which the server stored
 // the messages.
 type sweeper struct {
 	s      *Service
 	period retry.Backoff
 	queue  []*sweptQueue
-	// joined are the jobs that are complete in PARTS and have a result.
+	// joined has the jobs that are complete in PARTS and have a result.
 	joined  map[string]bool
-	waiting map[string]int // sweeps that saw a job in PARTS
+	waiting map[string]int // number of sweeps that found a job in PARTS
 	reports map[string]time.Time
 	swept   *prometheus.CounterVec
 }
 
-// sweptQueue is a kind of messages that wait, and how far they were looked at.
+// sweptQueue is a subject of a stream, and the position of the sweeper in it.
 type sweptQueue struct {
 	stream string
 	filter string
 	parse  func(string) (subject.Job, error)
-	// shortest is the shortest time within which a job of this kind has its
-	// deadline, counted from when its message was stored. Messages that are
-	// younger are not read: they may be large.
+	// shortest is the shortest deadline of a job in this queue, counted from when its
+	// message was stored. Younger messages are not read, because they may be large.
 	shortest time.Duration
 	next     uint64 // sequence of the first message that was not read yet
-	// later are those that were read and have a later deadline.
+	// later has the messages that were read before their deadline.
 	later map[uint64]laterMessage
 }
 
-// laterMessage is a message whose deadline is later than when it was read.
+// laterMessage is a message that was read before its deadline.
 type laterMessage struct {
 	deadline time.Time
 	missing  bool // the last sweep did not find it
 }
 
-// sweepTimeout bounds each step of a sweep: a request whose reply was lost takes
-// as long. The next sweep goes on where a step ended.
+// sweepTimeout limits each step of a sweep. A request whose reply was lost takes this
+// long. The next sweep continues where a step ended.
 const sweepTimeout = 10 * time.Second
 
 func newSweeper(s *Service, period time.Duration, f promauto.Factory) *sweeper {
@@ -120,8 +119,8 @@ func (w *sweeper) sweep(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// expireIn gives the outcome deadline-exceeded to the jobs of the queues of a
-// stream whose deadline is over.
+// expireIn stores the outcome deadline-exceeded for the jobs in the queues of a stream
+// that are past their deadline.
 func (w *sweeper) expireIn(ctx context.Context, name string) error {
 	stream, err := w.s.js.Stream(ctx, name)
 	if err != nil {
@@ -136,16 +135,16 @@ func (w *sweeper) expireIn(ctx context.Context, name string) error {
 	return errors.Join(errs...)
 }
 
-// expire gives the outcome to those of one queue. What it knows of the stream
-// is as old as its lookup.
+// expire stores the outcome deadline-exceeded for the jobs in one queue that are past
+// their deadline. It uses the information in stream, which is from its lookup.
 func (w *sweeper) expire(ctx context.Context, stream jetstream.Stream, q *sweptQueue) error {
 	info := stream.CachedInfo()
 	now := info.TimeStamp
-	if q.next > info.State.LastSeq+1 { // the stream was made anew
+	if q.next > info.State.LastSeq+1 { // the stream was created again
 		q.next = 0
 		clear(q.later)
 	}
-	var errs []error // of messages, each of which stops no other
+	var errs []error // of messages; an error does not stop the others
 	for seq, l := range q.later {
 		if seq < info.State.FirstSeq {
 			delete(q.later, seq)
@@ -168,7 +167,7 @@ func (w *sweeper) expire(ctx context.Context, stream jetstream.Stream, q *sweptQ
 		}
 		if err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
 			errs = append(errs, fmt.Errorf("sweep %s: message %d: %w", q.stream, seq, err))
-			continue // again in the next sweep
+			continue // retried in the next sweep
 		}
 		delete(q.later, seq)
 	}
@@ -181,7 +180,7 @@ func (w *sweeper) expire(ctx context.Context, stream jetstream.Stream, q *sweptQ
 			return errors.Join(append(errs, fmt.Errorf("sweep %s: %w", q.stream, err))...)
 		}
 		if m.Time.Add(q.shortest).After(now) {
-			break // and all behind it are younger
+			break // all later messages are younger
 		}
 		q.next = m.Sequence
 		deadline := w.deadline(q, m)
@@ -200,10 +199,10 @@ func (w *sweeper) expire(ctx context.Context, stream jetstream.Stream, q *sweptQ
 	return errors.Join(errs...)
 }
 
-// deadline returns that of the job of a message. A client may publish an image
-// whose deadline is over: its job ends when it was stored.
+// deadline returns the deadline of the job of a message. A client may publish an image
+// that is past its deadline. Then the deadline is when the message was stored.
 func (w *sweeper) deadline(q *sweptQueue, m *jetstream.RawStreamMsg) time.Time {
-	job, _ := q.parse(m.Subject) // a message of no job gets no outcome
+	job, _ := q.parse(m.Subject) // a message without a job gets no outcome
 	deadline := w.jobDeadline(job, m.Header, m.Time)
 	if q.stream == streams.Images && deadline.Before(m.Time) {
 		return m.Time
@@ -211,9 +210,9 @@ func (w *sweeper) deadline(q *sweptQueue, m *jetstream.RawStreamMsg) time.Time {
 	return deadline
 }
 
-// jobDeadline returns the deadline of a job as a worker would read it from a
-// message. A worker would end a job whose header is no time at once; without one,
-// it ends when its pipeline says.
+// jobDeadline returns the deadline of a job as a worker would read it from a message.
+// When the header is invalid, a worker would fail the job immediately. When no worker
+// reads the message, the deadline of the pipeline applies.
 func (w *sweeper) jobDeadline(job subject.Job, h nats.Header, stored time.Time) time.Time {
 	after := pipeline.DefaultBulkDeadline
 	if p, ok := w.s.pipelines[job.Pipeline]; ok && job.Priority.Valid() {
@@ -223,18 +222,18 @@ func (w *sweeper) jobDeadline(job subject.Job, h nats.Header, stored time.Time) 
 	return deadline
 }
 
-// isPastMargin reports whether a job has had its deadline for so long that the
-// sweeper writes nothing for it any more. Its outcome, and the marker that says
-// that there was one, may be gone, so that another outcome would be stored.
-// Messages that the mesh publishes are deleted by then; those that a client
-// published have no time to live.
+// isPastMargin reports whether the deadline of a job is so long ago that the sweeper no
+// longer stores an outcome for it. Its outcome, and the marker of its outcome, may already
+// be deleted, so that a second outcome would be stored. Messages that the mesh publishes
+// are deleted by then. Messages that a client published have no time to live.
 func isPastMargin(deadline, now time.Time) bool { return now.After(deadline.Add(streams.Margin)) }
 
-// expireMessage stores the outcome deadline-exceeded, unless the job has one.
+// expireMessage stores the outcome deadline-exceeded for the job of a message, unless the
+// job has an outcome.
 func (w *sweeper) expireMessage(ctx context.Context, q *sweptQueue, m *jetstream.RawStreamMsg, deadline, now time.Time) error {
 	job, err := q.parse(m.Subject)
 	if err != nil {
-		return nil //nolint:nilerr // it is of no job, and ends by its age
+		return nil //nolint:nilerr // it has no job, and is deleted at its maximum age
 	}
 	if isPastMargin(deadline, now) {
 		return nil
@@ -266,8 +265,7 @@ func (w *sweeper) storeFailure(ctx context.Context, job subject.Job, h nats.Head
 	return w.s.publisher.Publish(ctx, m)
 }
 
-// hasResult reports whether a job has a result, or had one that is no longer
-// kept.
+// hasResult reports whether a job has a result, or had one that was deleted.
 func (w *sweeper) hasResult(ctx context.Context, job subject.Job) (bool, error) {
 	stream, err := w.s.js.Stream(ctx, streams.Results)
 	if err != nil {
@@ -283,8 +281,8 @@ func (w *sweeper) hasResult(ctx context.Context, job subject.Job) (bool, error) 
 	return true, nil
 }
 
-// joinComplete joins the jobs whose parts are all there and have been there
-// for a while.
+// joinComplete joins the jobs whose parts are complete and have been stored for several
+// sweeps.
 func (w *sweeper) joinComplete(ctx context.Context) error {
 	stream, err := w.s.js.Stream(ctx, streams.Parts)
 	if err != nil {
@@ -304,9 +302,9 @@ func (w *sweeper) joinComplete(ctx context.Context) error {
 	gone := func(id string) bool { _, ok := stored[id]; return !ok }
 	maps.DeleteFunc(w.joined, func(id string, _ bool) bool { return gone(id) })
 	maps.DeleteFunc(w.waiting, func(id string, _ int) bool { return gone(id) })
-	var errs []error // of sets, each of which stops no other
+	var errs []error // of jobs; an error does not stop the others
 	for id, set := range stored {
-		const patience = 2 // sweeps for which the consumer may take to join them
+		const patience = 2 // sweeps that the consumer has time to join them
 		if w.waiting[id]++; w.waiting[id] <= patience || w.joined[id] {
 			continue
 		}
@@ -320,7 +318,7 @@ func (w *sweeper) joinComplete(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// partSet is how many parts of a job are stored.
+// partSet has the number of stored parts of a job.
 type partSet struct {
 	job    subject.Job
 	stored int
@@ -357,8 +355,8 @@ func (w *sweeper) joinIfComplete(ctx context.Context, stream jetstream.Stream, s
 	return nil
 }
 
-// finishReports finishes the reports whose images all have outcomes, and gives
-// one to every image of the reports that are past their deadline.
+// finishReports finishes the reports whose images all have outcomes. It stores an outcome
+// for every image without one in the reports that are past their deadline.
 func (w *sweeper) finishReports(ctx context.Context) error {
 	stream, err := w.s.js.Stream(ctx, streams.Reports)
 	if err != nil {
@@ -382,7 +380,7 @@ func (w *sweeper) finishReports(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// unfinishedReports returns the reports that have no end, and the time of the
+// unfinishedReports returns the reports that are not finished, and the time of the
 // server.
 func unfinishedReports(ctx context.Context, stream jetstream.Stream) (map[string]bool, time.Time, error) {
 	open := map[string]bool{}

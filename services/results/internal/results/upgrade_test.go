@@ -150,7 +150,7 @@ func TestEnsure_BringsVersion01ToTheNewLayout(t *testing.T) {
 		}
 	}
 	if r := b.lookup(t, "told"); r.Callback == nil || r.Callback.Attempts != 1 {
-		t.Errorf("the state of the callback is %+v", r.Callback)
+		t.Errorf("the state of the webhook is %+v, want 1 attempt", r.Callback)
 	}
 	b.queued(t, streams.Fetches, 2) // that of the report, too
 	calls := map[string]int{}

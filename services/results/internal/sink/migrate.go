@@ -9,20 +9,18 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// migrations holds a file for each version of the tables, in the order of their
-// names. A file is never edited: a change of the tables is another file.
+// migrations has a file for each version of the tables, sorted by name. Files are never
+// edited: a change of the tables is a new file.
 //
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// migrationLock is the advisory lock that a migration holds, so that replicas
-// that start together wait for each other. The number is that of tern, which
-// version 0.1.0 used.
+// migrationLock is the advisory lock of a migration, so that replicas that start at the
+// same time wait for each other. The number is that of tern, which version 0.1.0 used.
 const migrationLock = int64(9628173550095224)
 
-// migrate brings the tables up to date. The table sightmesh_version has one row
-// with the number of migrations that were made. All that are missing are made in
-// one transaction.
+// migrate updates the tables. The table sightmesh_version has one row with the number of
+// applied migrations. migrate applies all missing migrations in one transaction.
 func migrate(ctx context.Context, conn *pgx.Conn) error {
 	files, err := fs.Glob(migrations, "migrations/*.sql")
 	if err != nil {
@@ -54,8 +52,8 @@ func migrate(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-// lockVersion waits until no other replica migrates, and returns how many
-// migrations were made. The lock is held until tx ends.
+// lockVersion waits until no other replica migrates, and returns the number of applied
+// migrations. It holds the lock until tx ends.
 func lockVersion(ctx context.Context, tx pgx.Tx) (version int, err error) {
 	if _, err := tx.Exec(ctx, "select pg_advisory_xact_lock($1)", migrationLock); err != nil {
 		return 0, fmt.Errorf("lock: %w", err)

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// withoutNUL replaces the character U+0000, which PostgreSQL has no place for,
-// by U+FFFD in all texts of a JSON document. Most have none.
+// withoutNUL replaces the character U+0000, which PostgreSQL cannot store, by U+FFFD in
+// all strings of a JSON document. Most documents have none.
 func withoutNUL(doc []byte) ([]byte, error) {
 	if !bytes.Contains(doc, []byte(`\u0000`)) {
 		return doc, nil

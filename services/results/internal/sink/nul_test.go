@@ -3,6 +3,7 @@ package sink
 import (
 	"encoding/json"
 	"reflect"
+	"slices"
 	"testing"
 
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
@@ -33,16 +34,22 @@ func TestWithoutNUL(t *testing.T) {
 		}
 	}
 	if _, err := withoutNUL([]byte(`{"a":"\u0000`)); err == nil {
-		t.Error("no error for what is no JSON")
+		t.Error("no error for invalid JSON")
 	}
 }
 
-func TestLabelsOf(t *testing.T) {
+func TestFlattenLabels(t *testing.T) {
 	t.Parallel()
 	regions, labels, scores := flattenLabels(v1.Result{Regions: []v1.Region{
 		{Label: "face", Score: 0.5, Labels: []v1.Label{{Label: "smile", Score: 0.25}}}, {Text: "read"}, {Label: "text", Score: 1},
 	}})
-	if !reflect.DeepEqual(regions, []int32{0, 0, 2}) || !reflect.DeepEqual(labels, []string{"face", "smile", "text"}) || !reflect.DeepEqual(scores, []float32{0.5, 0.25, 1}) {
-		t.Errorf("got %v %v %v", regions, labels, scores)
+	if want := []int32{0, 0, 2}; !slices.Equal(regions, want) {
+		t.Errorf("the regions are %v, want %v", regions, want)
+	}
+	if want := []string{"face", "smile", "text"}; !slices.Equal(labels, want) {
+		t.Errorf("the labels are %v, want %v", labels, want)
+	}
+	if want := []float32{0.5, 0.25, 1}; !slices.Equal(scores, want) {
+		t.Errorf("the scores are %v, want %v", scores, want)
 	}
 }

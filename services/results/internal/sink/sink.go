@@ -1,10 +1,9 @@
-// Package sink writes every answer into PostgreSQL, once, in batches.
+// Package sink writes every result into PostgreSQL, once, in batches.
 //
-// It reads RESULTS through a durable consumer of its own, so that a slow or
-// dead database delays nobody; what it missed it catches up with, as long as
-// the stream keeps it. An answer is acknowledged after its transaction, and
-// one that comes a second time changes nothing. docs/results.md has the
-// tables.
+// It reads RESULTS with its own durable consumer, so that a slow or unavailable database
+// delays nothing else. When the database is available again, the sink writes all results
+// that the stream has kept. A result is acknowledged after its transaction. A result that
+// is delivered twice is written once. docs/results.md describes the tables.
 package sink
 
 import (
@@ -33,7 +32,7 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
-// Sink writes answers into a database.
+// Sink writes results into a database.
 type Sink struct {
 	js     jetstream.JetStream
 	clock  *clock.Clock
@@ -46,8 +45,8 @@ type Sink struct {
 	lag     prometheus.Gauge
 }
 
-// New reads the address of the database, a URL or the words of libpq. The
-// error does not contain it: it may have a password.
+// New returns a Sink. address is a URL or a connection string of libpq. The error does not
+// contain the address, because that may have a password.
 func New(js jetstream.JetStream, c *clock.Clock, address string, t trace.Tracer, log *slog.Logger, r prometheus.Registerer) (*Sink, error) {
 	cfg, err := pgx.ParseConfig(address)
 	if err != nil {
@@ -75,19 +74,20 @@ func New(js jetstream.JetStream, c *clock.Clock, address string, t trace.Tracer,
 
 const (
 	batchSize = 500
-	// writeTimeout bounds a transaction.
+	// writeTimeout limits a transaction.
 	writeTimeout = 20 * time.Second
 )
 
-// backoff is the delay before a database that is away is tried again, and
-// before a result is written again.
+// backoff is the delay before the next attempt to reach an unavailable database, and
+// before a result is redelivered.
 var backoff = retry.Exponential(time.Second, 30*time.Second, 2)
 
-// Run writes until ctx ends. A database that is away is tried again for ever.
+// Run writes results until ctx ends. It retries without limit while the database is
+// unavailable.
 func (s *Sink) Run(ctx context.Context) error {
 	c, err := s.js.Consumer(ctx, streams.Results, streams.SinkConsumer)
 	if ctx.Err() != nil {
-		return nil //nolint:nilerr // it ended before it began
+		return nil //nolint:nilerr // ended before it started
 	}
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
 		return fmt.Errorf("open consumer %s: %w: run sightmesh setup --sink", streams.SinkConsumer, err)
@@ -96,7 +96,7 @@ func (s *Sink) Run(ctx context.Context) error {
 		return fmt.Errorf("open consumer %s: %w", streams.SinkConsumer, err)
 	}
 	for failures := 1; ctx.Err() == nil; failures++ {
-		s.updateLag(ctx, c) // also while the database is away
+		s.updateLag(ctx, c) // also while the database is unavailable
 		worked, err := s.writeOverConnection(ctx, c)
 		if err == nil {
 			break // ctx has ended
@@ -106,13 +106,13 @@ func (s *Sink) Run(ctx context.Context) error {
 		}
 		delay := backoff.Delay(failures)
 		s.log.Warn("the database cannot be written to", "error", err, "again_in", delay.String())
-		_ = retry.Sleep(ctx, delay) // which ends with ctx
+		_ = retry.Sleep(ctx, delay) // the loop checks ctx
 	}
 	return nil
 }
 
-// writeOverConnection writes over one connection until ctx or the connection ends, and
-// reports whether anything was written.
+// writeOverConnection writes over one connection until ctx or the connection ends. worked
+// reports whether it wrote a batch.
 func (s *Sink) writeOverConnection(ctx context.Context, c jetstream.Consumer) (worked bool, err error) {
 	conn, err := pgx.ConnectConfig(ctx, s.config)
 	if err != nil {
@@ -131,15 +131,15 @@ func (s *Sink) writeOverConnection(ctx context.Context, c jetstream.Consumer) (w
 	return worked, err
 }
 
-// updateLag counts what waits to be written.
+// updateLag sets the metric of the number of results that are not written yet.
 func (s *Sink) updateLag(ctx context.Context, c jetstream.Consumer) {
 	if info, err := c.Info(ctx); err == nil {
 		s.lag.Set(float64(info.NumPending) + float64(info.NumAckPending))
 	}
 }
 
-// write commits a batch, and returns what is wrong with each of its results.
-// When the database rejects a row itself, each is written alone.
+// write commits a batch, and returns the error of each of its results. When the database
+// rejects the data of a row, write commits each row separately.
 func (s *Sink) write(ctx context.Context, conn *pgx.Conn, batch []*consume.Delivery) (each []error, err error) {
 	each = make([]error, len(batch))
 	var rows []row
@@ -168,22 +168,21 @@ func (s *Sink) write(ctx context.Context, conn *pgx.Conn, batch []*consume.Deliv
 	return each, nil
 }
 
-// isRejected reports whether the database objects to what is written: data
-// exceptions and violated constraints (classes 22 and 23 of SQLSTATE), and
-// what is too large (54).
+// isRejected reports whether the database rejects the data: data exceptions, violated
+// constraints and exceeded limits (classes 22, 23 and 54 of SQLSTATE).
 func isRejected(err error) bool {
 	var pg *pgconn.PgError
 	return errors.As(err, &pg) && (strings.HasPrefix(pg.Code, "22") || strings.HasPrefix(pg.Code, "23") || strings.HasPrefix(pg.Code, "54"))
 }
 
-// row is what is written of an answer.
+// row has the data of a result that is written.
 type row struct {
 	result v1.Result
 	stored time.Time
 	body   []byte
 }
 
-// newRow reads a result.
+// newRow returns the row of a RESULTS message.
 func newRow(d *consume.Delivery) (row, error) {
 	body, err := withoutNUL(d.Body)
 	if err != nil {
@@ -193,7 +192,7 @@ func newRow(d *consume.Delivery) (row, error) {
 	if err := json.Unmarshal(body, &r.result); err != nil {
 		return row{}, fmt.Errorf("read result: %w", err)
 	}
-	// The body may say anything: a client can publish to RESULTS.
+	// The body may be wrong, because a client can publish to RESULTS.
 	job, err := subject.ParseResults(d.Subject)
 	if err != nil {
 		return row{}, fmt.Errorf("read result: %w", err)
@@ -203,13 +202,13 @@ func newRow(d *consume.Delivery) (row, error) {
 	}
 	r.result.Pipeline = job.Pipeline
 	if i := r.result.Image; i != nil && (max(i.Width, i.Height) > math.MaxInt32 || min(i.Width, i.Height) < 0) {
-		// Not even sent: it would end the connection, and all that is in its batch.
+		// Not sent: the error would end the connection and fail the whole batch.
 		return row{}, fmt.Errorf("read result: an image of %d x %d", i.Width, i.Height)
 	}
 	return r, nil
 }
 
-// insertOne writes an answer and its labels, unless it is there.
+// insertOne inserts a result and its labels, unless the result exists.
 const insertOne = `
 with one as (
 	insert into results (id, pipeline, status, problem, stored_at, trace_id, sha256, width, height, body)

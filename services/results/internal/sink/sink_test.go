@@ -19,9 +19,9 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/clock"
 )
 
-// TestLagWhileTheDatabaseIsAway: what waits is counted then, above all. With a
-// database it is tested by TestInteropPostgres.
-func TestLagWhileTheDatabaseIsAway(t *testing.T) {
+// TestSink_MeasuresTheLagWithoutADatabase: the lag matters most while the database is
+// unavailable. TestInteropPostgres tests it with a database.
+func TestSink_MeasuresTheLagWithoutADatabase(t *testing.T) {
 	js, err := jetstream.New(bustest.StartEmpty(t).Connect(t))
 	if err != nil {
 		t.Fatal(err)

@@ -1,5 +1,5 @@
-// Package webhookmessage makes the message of CALLBACKS of a job or report that is
-// done, from which ingress calls the client. It is pure.
+// Package webhookmessage makes the CALLBACKS message of a job or report that has ended.
+// The ingress sends the webhook from it. The package is pure.
 package webhookmessage
 
 import (
@@ -15,13 +15,13 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/bus"
 )
 
-// JobMessage makes the message of a job that is done. result is the body of its
-// RESULTS message, which was stored at that time.
+// JobMessage returns the message of a job that has ended. result is the body of its
+// RESULTS message, and stored is when that was stored.
 func JobMessage(job string, status v1.Status, url string, stored time.Time, result []byte) (bus.Message, error) {
 	return message(job, url, v1.CallbackBody{Type: v1.CallbackJob(status), Timestamp: stored, Data: json.RawMessage(result)})
 }
 
-// ReportMessage makes the message of a report whose images all have outcomes.
+// ReportMessage returns the message of a report whose images all have outcomes.
 func ReportMessage(r v1.Report, url string, at time.Time) (bus.Message, error) {
 	return message(r.ID, url, v1.CallbackBody{Type: v1.CallbackReportDone, Timestamp: at, Data: r})
 }
@@ -29,7 +29,7 @@ func ReportMessage(r v1.Report, url string, at time.Time) (bus.Message, error) {
 func message(id, url string, b v1.CallbackBody) (bus.Message, error) {
 	body, err := json.Marshal(b)
 	if err != nil {
-		return bus.Message{}, fmt.Errorf("encode the callback of %s: %w", id, err)
+		return bus.Message{}, fmt.Errorf("encode the webhook of %s: %w", id, err)
 	}
 	h := nats.Header{}
 	h.Set(v1.HeaderCallback, url)
