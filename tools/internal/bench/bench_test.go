@@ -105,8 +105,10 @@ func TestRun_ThroughputExcludesWarmUp(t *testing.T) {
 				time.Sleep(300 * time.Millisecond)
 				return result(p.Name), nil
 			}, images, load, nil)
-			if r.PerSecond < 9.2 || r.PerSecond > 10.5 {
-				t.Errorf("%v images per second, want about 10", r.PerSecond)
+			// In the open loop a request that ends with a tick may free its place only for
+			// the next tick, 10 ms later: three places do 27 images in 3 s at least.
+			if r.PerSecond < 9 || r.PerSecond > 10.5 {
+				t.Errorf("%v images per second, want 9 to 10.5", r.PerSecond)
 			}
 			if r.Seconds != 3 {
 				t.Errorf("the report is of %v s, want 3", r.Seconds)
