@@ -280,9 +280,29 @@ func TestTrace_JobInParts(t *testing.T) {
 				return fmt.Errorf("%d spans %s, want %d: %v", count[name], name, want, spans)
 			}
 		}
-		return nil
+		return checkComplete(spans)
 	})
 	spanTree(t, spans, "")
+}
+
+// checkComplete returns an error when the parent of a span, or a span that it links to,
+// has not been received. Services export their spans independently.
+func checkComplete(spans []span) error {
+	received := map[string]bool{}
+	for _, s := range spans {
+		received[string(s.SpanId)] = true
+	}
+	for _, s := range spans {
+		if len(s.ParentSpanId) > 0 && !received[string(s.ParentSpanId)] {
+			return fmt.Errorf("the parent of %v has not been received", s)
+		}
+		for _, l := range s.Links {
+			if !received[string(l.SpanId)] {
+				return fmt.Errorf("a span that %v links to has not been received", s)
+			}
+		}
+	}
+	return nil
 }
 
 // TestTrace_Report checks the trace of a report. It has one span that lasts until the
@@ -352,7 +372,12 @@ func spanTree(t *testing.T, spans []span, caller string) []string {
 		}
 		line := s.String() + " < " + parent.String()
 		for _, l := range s.Links {
-			line += " ~ " + byID[fmt.Sprintf("%x", l.SpanId)].Name
+			linked, ok := byID[fmt.Sprintf("%x", l.SpanId)]
+			if !ok {
+				t.Errorf("%v links to an unknown span", s)
+				continue
+			}
+			line += " ~ " + linked.Name
 		}
 		out = append(out, line)
 	}
