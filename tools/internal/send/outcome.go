@@ -48,6 +48,14 @@ func (o outcome) path() string {
 	return o.File
 }
 
+// reason returns why the image failed.
+func (o outcome) reason() string {
+	if o.Problem != nil {
+		return o.File + ": " + o.Problem.Error()
+	}
+	return o.File + ": " + o.Error
+}
+
 // isFinal reports whether the outcome is the image's own, so that sending it
 // again would give the same.
 func (o outcome) isFinal() bool {

@@ -65,6 +65,16 @@ func (p *progress) line(now time.Time) string {
 		p.done, p.total, rate, p.failed, p.limit.current(), left.Round(time.Second))
 }
 
+// print prints a line above the progress.
+func (p *progress) print(line string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.bar != nil {
+		_ = p.bar.Clear() // the next image draws it again
+	}
+	fmt.Fprintln(p.out, line)
+}
+
 // end prints the totals of the run.
 func (p *progress) end(skipped int) {
 	p.mu.Lock()

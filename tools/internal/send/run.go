@@ -29,6 +29,9 @@ type run struct {
 
 	progress *progress
 	failed   []string // includes those of the earlier run
+	reason   string   // of the last failure of this run
+
+	retrying sync.Once // prints the reason of the first retry
 }
 
 // maxPendingOutcomes bounds the outcomes that wait for an earlier one to be written.
@@ -60,7 +63,7 @@ func (r *run) sendFiles(ctx context.Context, files []file, stdout io.Writer) (er
 	case err != nil:
 		return &exit.Error{Status: exit.Failure, Err: err}
 	case !complete:
-		return &exit.Error{Status: exit.Interrupted, Err: fmt.Errorf("interrupted: %d images were not sent; --resume goes on", len(todo)-r.progress.done)}
+		return &exit.Error{Status: exit.Interrupted, Err: fmt.Errorf("interrupted: %d images were not sent; continue with --resume", len(todo)-r.progress.done)}
 	}
 	if err := done(); err != nil {
 		return &exit.Error{Status: exit.Failure, Err: err}
@@ -69,10 +72,19 @@ func (r *run) sendFiles(ctx context.Context, files []file, stdout io.Writer) (er
 	case n == 0:
 		return nil
 	case n == len(files):
-		return &exit.Error{Status: exit.Failure, Err: fmt.Errorf("all of %d images failed", n)}
+		return &exit.Error{Status: exit.Failure, Err: fmt.Errorf("all of %d images failed%s", n, r.lastReason())}
 	default:
-		return &exit.Error{Status: exit.Partial, Err: fmt.Errorf("%d of %d images failed", n, len(files))}
+		return &exit.Error{Status: exit.Partial, Err: fmt.Errorf("%d of %d images failed%s", n, len(files), r.lastReason())}
 	}
+}
+
+// lastReason returns the end of the message of a run with failures. It is empty when
+// all failures are those of an earlier run.
+func (r *run) lastReason() string {
+	if r.reason == "" {
+		return ""
+	}
+	return "; the last: " + r.reason
 }
 
 // pendingFiles returns the files that are still to be sent.
@@ -180,6 +192,7 @@ func (r *run) write(turns <-chan chan outcome, out io.Writer, stop func()) (err 
 			}
 			if o.Status != v1.Done {
 				r.failed = append(r.failed, o.path())
+				r.reason = o.reason()
 			}
 			r.progress.add(o.Status != v1.Done)
 		}
@@ -243,6 +256,9 @@ func (r *run) sendFile(working, running context.Context, f file) (outcome, bool)
 			}
 			if isProblem && p.Job != "" && p.Code != v1.Unavailable {
 				name += "+" // the key names the failed job, and would return its result again
+			}
+			if !isOverloaded(err) { // which is usual: the mesh says how fast to send
+				r.retrying.Do(func() { r.progress.print(fmt.Sprintf("retrying %s: %v", f.path, err)) })
 			}
 			if retry.Sleep(running, delay(o.Attempts, after)) != nil {
 				return o, false

@@ -1,0 +1,74 @@
+package send
+
+import (
+	"bytes"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+)
+
+// runCommand runs the sender and returns what it prints, and its error.
+func runCommand(t *testing.T, cfg Config) (stderr string, err error) {
+	t.Helper()
+	var out bytes.Buffer
+	cfg.Out, cfg.Concurrency = "-", "2"
+	err = Command(t.Context(), cfg, strings.NewReader(""), io.Discard, &out)
+	return out.String(), err
+}
+
+func TestCommand_PrintsWhyItRetries(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	dir := folder(t, "a.jpg", "b.jpg", "c.jpg")
+	stderr, err := runCommand(t, Config{URL: "http://" + l.Addr().String(), Paths: []string{dir}, Attempts: 2})
+	if n := strings.Count(stderr, "retrying "+dir); n != 1 {
+		t.Errorf("%d lines say that it retries, want 1:\n%s", n, stderr)
+	}
+	if !strings.Contains(stderr, "connection refused") {
+		t.Errorf("no reason in\n%s", stderr)
+	}
+	if err == nil || !strings.Contains(err.Error(), "connection refused") {
+		t.Errorf("the error is %v, want one with the reason", err)
+	}
+}
+
+func TestCommand_ErrorNamesAProblem(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t, func(w http.ResponseWriter, _ *http.Request, _ string, _ int) {
+		problem(w, v1.UnknownPipeline, "")
+	})
+	dir := folder(t, "a.jpg")
+	stderr, err := runCommand(t, Config{URL: m.URL, Paths: []string{dir}, Attempts: 2})
+	if strings.Contains(stderr, "retrying") {
+		t.Errorf("it says that it retries:\n%s", stderr)
+	}
+	if want := "all of 1 images failed; the last: " + dir + "/a.jpg: unknown-pipeline: as ordered"; err == nil || err.Error() != want {
+		t.Errorf("the error is %v, want %s", err, want)
+	}
+}
+
+func TestCommand_OverloadIsNotPrinted(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t, func(w http.ResponseWriter, _ *http.Request, image string, n int) {
+		if n == 1 {
+			problem(w, v1.Overloaded, "1")
+			return
+		}
+		done(w, image)
+	})
+	stderr, err := runCommand(t, Config{URL: m.URL, Paths: []string{folder(t, "a.jpg")}, Attempts: 2})
+	if err != nil {
+		t.Error(err)
+	}
+	if strings.Contains(stderr, "retrying") {
+		t.Errorf("it prints an overload:\n%s", stderr)
+	}
+}
