@@ -3,6 +3,7 @@ package up
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -33,7 +35,7 @@ type child struct {
 	cmd     *exec.Cmd
 	addr    map[string]string // by name: http, admin
 	changed chan struct{}     // closed and replaced when addr changes
-	last    []string          // lines, for when it dies
+	last    []string          // lines that are not log records, for when it dies
 	stopped bool
 	done    chan struct{} // closed when run has returned
 	// life ends when the child is stopped.
@@ -77,7 +79,7 @@ func (c *child) run() {
 			failures = 1
 		}
 		delay := restartBackoff.Delay(failures)
-		c.log.Error("service died, starting it again", "name", c.name, "error", err, "delay", delay.String(), "last_words", last)
+		c.log.Error("service died, starting it again", "name", c.name, "error", err, "delay", delay.String(), "last_words", strings.Join(last, " / "))
 		if retry.Sleep(c.life, delay) != nil {
 			return
 		}
@@ -150,8 +152,10 @@ func (c *child) line(line string) {
 	c.out.line(c.name, line)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.last = append(c.last, line); len(c.last) > lastLines {
-		c.last = c.last[1:]
+	if !json.Valid([]byte(line)) { // records of the log are printed on their own
+		if c.last = append(c.last, strings.TrimRight(line, "\n")); len(c.last) > lastLines {
+			c.last = c.last[1:]
+		}
 	}
 	if l, ok := v1.ParseListening([]byte(line)); ok {
 		c.addr[l.Name] = l.Addr

@@ -163,6 +163,10 @@ func TestChild_RestartDelayGrows(t *testing.T) {
 			t.Errorf("no %s in\n%s", want, out)
 		}
 	}
+	// Records of its log, such as listening, were printed before.
+	if want := `"last_words":"these are my last words"`; !strings.Contains(out.String(), want) {
+		t.Errorf("no %s in\n%s", want, out)
+	}
 	for i, d := range loggedRestartDelays(t, out)[:3] {
 		if want := restartBackoff[i]; d < want || d > want+want/4 {
 			t.Errorf("delay %d is %v, want %v and at most a quarter more", i+1, d, want)
