@@ -98,6 +98,9 @@ func (s Stage) Setup() (lane.Setup, error) {
 }
 
 func (c Classifier) setup() (lane.Setup, error) {
+	if c.Settings == nil {
+		c.Settings = map[string]any{} // a lane program gets an object, not null
+	}
 	settings, err := json.Marshal(c.Settings)
 	if err != nil {
 		return lane.Setup{}, fmt.Errorf("settings: %w", err)

@@ -215,6 +215,17 @@ func TestPipeline_DetectRequest(t *testing.T) {
 	}
 }
 
+func TestStage_SetupWithoutSettings(t *testing.T) {
+	t.Parallel()
+	got, err := Stage{Lane: []string{"program"}}.Setup()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(got.Settings) != "{}" {
+		t.Errorf("the settings are %s, want {}", got.Settings)
+	}
+}
+
 func TestStage_SetupByLabel(t *testing.T) {
 	t.Parallel()
 	ps, err := Parse(strings.NewReader(`
