@@ -51,7 +51,7 @@ func (h *Handler) Process(ctx context.Context, l *pool.Lane, d *consume.Delivery
 	}
 	part := newPart(crops, d)
 	part.Models = append(part.Models, l.Models(d.Job.Pipeline)...)
-	part.Timings.Classify = named.Timing.DecodeMS + named.Timing.InferMS
+	part.Timings.Classify = sum(named.Timing.DecodeMS, named.Timing.InferMS)
 	classified, err := combineRegions(crops, named.Answers)
 	if err != nil {
 		return nil, err
@@ -70,9 +70,12 @@ func newPart(c v1.Crops, d *consume.Delivery) v1.Part {
 	part := v1.Part{
 		Part: c.Part, Parts: c.Parts, Image: c.Image, Models: c.Models, Timings: c.Timings, Regions: c.Regions,
 	}
-	part.Timings.Queue += d.QueueMS()
+	part.Timings.Queue = sum(c.Timings.Queue, d.QueueMS())
 	return part
 }
+
+// sum returns the sum of two times in milliseconds, with three decimals as each of them.
+func sum(a, b float64) float64 { return math.Round((a+b)*1000) / 1000 }
 
 // message returns the message with the result if the job has one part. Otherwise it returns
 // the message with the part, which the service results joins.
