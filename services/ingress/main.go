@@ -14,7 +14,7 @@ func main() {
 	var options ingress.Options
 	os.Exit(run.Main(run.Spec{
 		Name:        "ingress",
-		Description: "Takes pictures over HTTP and NATS and answers with what is in them.",
+		Description: "Accepts images over HTTP and NATS, and returns their results.",
 		Flags:       func(fs *flag.FlagSet) { options.Register(fs) },
 		New:         func(p *run.Process) (run.Service, error) { return ingress.New(p, options) },
 	}))

@@ -100,7 +100,7 @@ func (s startSample) show(ctx context.Context, w io.Writer, httpAddr, natsURL, t
 	}
 	fmt.Fprintf(w, `
 trace   %s
-HTTP    http://%s    what there is: /openapi.json, /v1/pipelines
+HTTP    http://%s    see /openapi.json and /v1/pipelines
         curl -X POST -T %s '%s'
 NATS    %s
         nats -s %s micro ls
@@ -109,6 +109,6 @@ NATS    %s
 	if e := os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT"); e != "" && traces == "" {
 		fmt.Fprintf(w, "traces  are sent to %s\n", e)
 	}
-	fmt.Fprintf(w, "\nCtrl-C stops the mesh; what it has accepted is kept.\n")
+	fmt.Fprintf(w, "\nCtrl-C stops the mesh. Accepted images are kept for the next start.\n")
 	return nil
 }
