@@ -138,7 +138,7 @@ func TestLookup_ExpiredResultIsUnknownLater(t *testing.T) {
 	for _, want := range []v1.Code{v1.JobExpired, v1.UnknownJob} {
 		eventually.Succeeds(t, patience, func() error {
 			if r := b.lookup(t, "old"); r.Problem == nil || r.Problem.Code != want {
-				return fmt.Errorf("the problem is %v, want %s", r.Problem, want)
+				return fmt.Errorf("got %+v, want the problem %s", r, want)
 			}
 			return nil
 		})
