@@ -59,7 +59,7 @@ func TestClient_SubmitStoresOneJobWhenAnAcknowledgementIsLost(t *testing.T) {
 	t.Parallel()
 	url := startMesh(t)
 	c, dialer := newLossyClient(t, url)
-	published, _ := subscribe(t, url, subject.ImagesAt(subject.Bulk))
+	published, _ := subscribe(t, url, subject.ImagesOfPriority(subject.Bulk))
 	dialer.loseReplies()
 	lost := make(chan struct{})
 	go func() {
@@ -96,7 +96,7 @@ func TestClient_SubmitThatIsCancelledHasTheID(t *testing.T) {
 	t.Parallel()
 	url := startMesh(t)
 	c, dialer := newLossyClient(t, url)
-	published, _ := subscribe(t, url, subject.ImagesAt(subject.Bulk))
+	published, _ := subscribe(t, url, subject.ImagesOfPriority(subject.Bulk))
 	dialer.loseReplies()
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {

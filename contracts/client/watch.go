@@ -55,9 +55,9 @@ func (w *Watch) Next(ctx context.Context) (v1.Event, error) {
 	}
 }
 
-// Looks has the delays between the look-ups of [Client.Await], which polls because
+// LookupBackoff has the delays between the look-ups of [Client.Await], which polls because
 // events and replies can be lost: 1 s, and then twice as long each time, up to 8 s.
-var Looks = retry.Exponential(time.Second, 8*time.Second, 2)
+var LookupBackoff = retry.Exponential(time.Second, 8*time.Second, 2)
 
 // Await waits for the outcome of a job and returns its result. The job may have been
 // submitted by any client. When ctx ends first, Await returns the state of the job and
@@ -80,7 +80,7 @@ func (c *Client) Await(ctx context.Context, id string) (v1.Result, error) {
 		if err != nil || r.Final() {
 			return r, err
 		}
-		if err := w.awaitLastEvent(ctx, Looks.Delay(looks)); err != nil {
+		if err := w.awaitLastEvent(ctx, LookupBackoff.Delay(looks)); err != nil {
 			return r, err
 		}
 	}

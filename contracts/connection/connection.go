@@ -208,10 +208,10 @@ type Waiting struct {
 	said   time.Time
 }
 
-// ShouldSay reports whether err, which happened now, should be logged: the first
+// ShouldLog reports whether err, which happened now, should be logged: the first
 // error, an error that differs from the one before, and the same error once every
 // [WaitingPeriod].
-func (w *Waiting) ShouldSay(err error, now time.Time) bool {
+func (w *Waiting) ShouldLog(err error, now time.Time) bool {
 	if err.Error() == w.reason && now.Sub(w.said) < WaitingPeriod {
 		return false
 	}

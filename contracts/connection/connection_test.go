@@ -103,7 +103,7 @@ func TestWaiting_SaysChangesImmediatelyAndRepeatsAfterAPeriod(t *testing.T) {
 		{"another one", rejected, WaitingPeriod + 1, true},
 		{"that one soon", rejected, WaitingPeriod + 2, false},
 	} {
-		if got := w.ShouldSay(step.err, begin.Add(step.after)); got != step.want {
+		if got := w.ShouldLog(step.err, begin.Add(step.after)); got != step.want {
 			t.Errorf("%s: %v, want %v", step.name, got, step.want)
 		}
 	}

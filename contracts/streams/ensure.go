@@ -28,9 +28,9 @@ type Update struct {
 	Force bool
 }
 
-// LeastStore is the smallest MaxStore. With it, several messages of the largest size
+// MinStore is the smallest MaxStore. With it, several messages of the largest size
 // fit into every queue.
-const LeastStore = 256 << 20
+const MinStore = 256 << 20
 
 // PermanentError is an error of [Ensure] that another try returns again.
 type PermanentError struct{ Err error }

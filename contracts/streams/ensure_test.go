@@ -78,12 +78,12 @@ func TestTotalBytes(t *testing.T) {
 	if got, want := TotalBytes(Config{}), TotalBytes(Config{Update: Update{MaxStore: 1 << 40}}); got != want {
 		t.Errorf("a high MaxStore raises the total from %d to %d", got, want)
 	}
-	got := TotalBytes(Config{Update: Update{MaxStore: LeastStore}})
-	if got > LeastStore {
-		t.Errorf("the total is %d, want at most %d", got, LeastStore)
+	got := TotalBytes(Config{Update: Update{MaxStore: MinStore}})
+	if got > MinStore {
+		t.Errorf("the total is %d, want at most %d", got, MinStore)
 	}
 	small := Streams(Config{})
-	shrink(small, LeastStore)
+	shrink(small, MinStore)
 	for _, s := range small {
 		if (s.Name == Images || s.Name == Crops) && s.MaxBytes < 4*(MaxMessage+HeaderAllowance) {
 			t.Errorf("%s holds %d bytes, too few for four of the largest messages", s.Name, s.MaxBytes)

@@ -41,12 +41,12 @@ const (
 
 // Names of the consumers of ingress.
 const (
-	CallbacksConsumer = "callback"
-	FetchesConsumer   = "fetch"
+	WebhooksConsumer = "callback"
+	FetchesConsumer  = "fetch"
 )
 
-// CallbackAge is how long the calls of a webhook are retried.
-const CallbackAge = 24 * time.Hour
+// WebhookAge is how long the calls of a webhook are retried.
+const WebhookAge = 24 * time.Hour
 
 // MaxMessage is the size of the largest message that the mesh publishes: an image, or
 // crops with their JSON. The max_payload of the server must allow it and
@@ -82,10 +82,10 @@ const Heartbeat = AckWait / 3
 // of nats-server 2.15.2).
 const maxWaiting = 100_000
 
-// Margin is how long the messages of a job are kept after its deadline. Within this
-// time the sweeper of results stores the outcome of the job. Margin is long because
+// DeadlineMargin is how long the messages of a job are kept after its deadline. Within this
+// time the sweeper of results stores the outcome of the job. DeadlineMargin is long because
 // results may be down for this time without a loss.
-const Margin = time.Hour
+const DeadlineMargin = time.Hour
 
 // DefaultDedupe is how long a stream remembers the IDs of its messages. It must be longer
 // than the time for which a publish is retried plus a few times AckWait. It is not much
@@ -95,7 +95,7 @@ const DefaultDedupe = 2 * time.Minute
 // DefaultWorkAge is the maximum age of a message in a work queue. It is longer than the
 // longest deadline that a pipeline may have, so that jobs end at their deadline and not
 // because of the age of their messages.
-const DefaultWorkAge = 24*time.Hour + 2*Margin
+const DefaultWorkAge = 24*time.Hour + 2*DeadlineMargin
 
 // Config is the configuration of the streams of a mesh.
 type Config struct {
@@ -112,7 +112,7 @@ type Config struct {
 	// Sink adds the consumer that writes results to a database.
 	Sink bool
 	// LongestDeadline is the longest deadline of the pipelines. 0 means one hour. For
-	// this time and [Margin], RESULTS remembers that a job had a result that was
+	// this time and [DeadlineMargin], RESULTS remembers that a job had a result that was
 	// deleted, so that no other result of the job is stored.
 	LongestDeadline time.Duration
 	// Dedupe and WorkAge replace [DefaultDedupe] and [DefaultWorkAge] unless they are
@@ -173,7 +173,7 @@ func Streams(cfg Config) []jetstream.StreamConfig {
 		newStream(stored, Results, "the result of every job", subject.AllResults(), 1<<30, func(s *config) {
 			s.MaxMsgsPerSubject, s.MaxAge = 1, cmp.Or(cfg.ResultsAge, time.Hour)
 			// A marker remains of a result that was deleted.
-			s.AllowMsgTTL, s.SubjectDeleteMarkerTTL = true, cmp.Or(cfg.LongestDeadline, time.Hour)+Margin
+			s.AllowMsgTTL, s.SubjectDeleteMarkerTTL = true, cmp.Or(cfg.LongestDeadline, time.Hour)+DeadlineMargin
 		}),
 		newStream(discardOld, Quarantine, "images that could not be processed",
 			subject.AllQuarantine(), 512<<20, func(s *config) {
@@ -185,7 +185,7 @@ func Streams(cfg Config) []jetstream.StreamConfig {
 			}),
 		newStream(work, Callbacks, "webhook calls that wait to be sent",
 			subject.AllCallbacks(), 512<<20, func(s *config) {
-				s.MaxMsgs, s.MaxAge = maxWaiting, CallbackAge+time.Hour
+				s.MaxMsgs, s.MaxAge = maxWaiting, WebhookAge+time.Hour
 			}),
 		newStream(stored, Reports, "reports and the outcomes of their images",
 			subject.AllReports(), 768<<20, func(s *config) {
@@ -259,7 +259,7 @@ func Consumers(cfg Config) []Consumer {
 		newConsumer(Results, FollowConsumer, subject.AllResults()),
 		withManyPending(newConsumer(Results, NotifyConsumer, subject.AllResults())),
 		newConsumer(Reports, ReportsConsumer, subject.AllManifests()),
-		withManyPending(newConsumer(Callbacks, CallbacksConsumer, subject.AllCallbacks())),
+		withManyPending(newConsumer(Callbacks, WebhooksConsumer, subject.AllCallbacks())),
 		withManyPending(newConsumer(Fetches, FetchesConsumer, subject.AllFetches())))
 }
 

@@ -237,11 +237,11 @@ func CropsOf(pipeline string, p Priority) string {
 // PartsOf matches the parts of one job.
 func PartsOf(j Job) string { return Prefix + "parts." + j.Pipeline + "." + j.ID + ".*" }
 
-// ImagesAt matches the images of one priority, of every pipeline.
-func ImagesAt(p Priority) string { return Prefix + "images.*." + string(p) + ".*" }
+// ImagesOfPriority matches the images of one priority, of every pipeline.
+func ImagesOfPriority(p Priority) string { return Prefix + "images.*." + string(p) + ".*" }
 
-// CropsAt matches the crops of one priority, of every pipeline.
-func CropsAt(p Priority) string { return Prefix + "crops.*." + string(p) + ".*.*" }
+// CropsOfPriority matches the crops of one priority, of every pipeline.
+func CropsOfPriority(p Priority) string { return Prefix + "crops.*." + string(p) + ".*.*" }
 
 // AllFinished matches the subjects of [ReportFinished] of all reports.
 func AllFinished() string { return Prefix + "reports.*.finished" }

@@ -7,9 +7,9 @@ type CallbackState string
 
 // The states of a webhook. Delivered and Failed are final.
 const (
-	CallbackPending   CallbackState = "pending"
-	CallbackDelivered CallbackState = "delivered"
-	CallbackFailed    CallbackState = "failed"
+	WebhookPending   CallbackState = "pending"
+	WebhookDelivered CallbackState = "delivered"
+	WebhookFailed    CallbackState = "failed"
 )
 
 // Callback is the state of the webhook of a job or report.
@@ -23,12 +23,12 @@ type Callback struct {
 	Next time.Time `json:"next,omitzero"`
 }
 
-// CallbackReportDone is the type of the webhook call of a report.
-const CallbackReportDone = "report.done"
+// WebhookReportDone is the type of the webhook call of a report.
+const WebhookReportDone = "report.done"
 
-// CallbackJob returns the type of the webhook call of a job with the status done or
+// WebhookJob returns the type of the webhook call of a job with the status done or
 // failed.
-func CallbackJob(status Status) string { return "job." + string(status) }
+func WebhookJob(status Status) string { return "job." + string(status) }
 
 // CallbackBody is the body of a webhook call, as the Standard Webhooks specification
 // recommends.

@@ -23,10 +23,10 @@ const (
 	HeaderSubject  = "Sight-Subject"      // QUARANTINE only: the subject of the original message
 )
 
-// TravelHeaders returns the names of the headers that are copied from a message to the
+// CopiedHeaders returns the names of the headers that are copied from a message to the
 // next one of its job. No others are copied: the NATS server adds Nats-* headers that
 // would change the meaning of the next publish.
-func TravelHeaders() []string {
+func CopiedHeaders() []string {
 	return []string{
 		HeaderDeadline, HeaderAccepted, HeaderReply, HeaderMetadata, HeaderCallback, HeaderReport,
 		"traceparent", "tracestate", "baggage",

@@ -123,9 +123,9 @@ type Fraction struct {
 	Height float64 `json:"height"` // fraction of the height
 }
 
-// In returns b as fractions of an image of width × height pixels, rounded to six decimals.
+// Fraction returns b as fractions of an image of width × height pixels, rounded to six decimals.
 // It returns zero for an image without size.
-func (b Box) In(width, height int) Fraction {
+func (b Box) Fraction(width, height int) Fraction {
 	if width <= 0 || height <= 0 {
 		return Fraction{}
 	}

@@ -109,13 +109,13 @@ func TestResult_OmitsEmptyFields(t *testing.T) {
 
 func TestBox_In(t *testing.T) {
 	t.Parallel()
-	if got, want := (Box{X: 10, Y: 20, Width: 50, Height: 100}).In(100, 300), (Fraction{0.1, 0.066667, 0.5, 0.333333}); got != want {
+	if got, want := (Box{X: 10, Y: 20, Width: 50, Height: 100}).Fraction(100, 300), (Fraction{0.1, 0.066667, 0.5, 0.333333}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
-	if got, want := (Box{X: -1, Y: -2, Width: 3, Height: 3}).In(3, 3), (Fraction{-0.333333, -0.666667, 1, 1}); got != want {
+	if got, want := (Box{X: -1, Y: -2, Width: 3, Height: 3}).Fraction(3, 3), (Fraction{-0.333333, -0.666667, 1, 1}); got != want {
 		t.Errorf("over the edge: got %+v, want %+v", got, want)
 	}
-	if got := (Box{Width: 1, Height: 1}).In(0, 0); got != (Fraction{}) {
+	if got := (Box{Width: 1, Height: 1}).Fraction(0, 0); got != (Fraction{}) {
 		t.Errorf("an image without size: got %+v, want zero", got)
 	}
 }

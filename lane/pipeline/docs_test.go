@@ -72,7 +72,7 @@ func TestDocs_LimitsAreThoseOfTheCode(t *testing.T) {
 		"deadline":          fmt.Sprintf("`1s` to `%.0fh`", MaxDuration.Hours()),
 		"bulk_deadline":     fmt.Sprintf("`1s` to `%.0fh`", MaxDuration.Hours()),
 		"timeout":           fmt.Sprintf("`10ms` to `%.0fh`", MaxDuration.Hours()),
-		"memory":            fmt.Sprintf("at least `%v`", LeastMemory),
+		"memory":            fmt.Sprintf("at least `%v`", MinMemory),
 		"by_label":          fmt.Sprintf("1 to %d labels", MaxLabels),
 	} {
 		row := regexp.MustCompile("(?m)^\\| `" + field + "` \\| .*? \\| (.*?) \\|").FindStringSubmatch(string(text))

@@ -117,8 +117,8 @@ func (s Stage) MemoryLimit() (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	if n < LeastMemory {
-		return 0, fmt.Errorf("%s, want at least %v", s.Memory, LeastMemory)
+	if n < MinMemory {
+		return 0, fmt.Errorf("%s, want at least %v", s.Memory, MinMemory)
 	}
 	return int64(n), nil
 }
@@ -157,8 +157,8 @@ const (
 	MaxDuration        = 24 * time.Hour
 	// MaxLabels is the largest number of labels of ByLabel.
 	MaxLabels = 256
-	// LeastMemory is the smallest memory limit of a lane.
-	LeastMemory bytesize.Size = 16 << 20
+	// MinMemory is the smallest memory limit of a lane.
+	MinMemory bytesize.Size = 16 << 20
 )
 
 // Defaults of the fields.

@@ -66,7 +66,7 @@ func TestStage_MemoryLimit(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]int64{
 		"{kind: k}": 0, "{kind: k, memory: 2GiB}": 2 << 30, "{kind: k, memory: 512 MiB}": 512 << 20,
-		"{kind: k, memory: 16MiB}": int64(LeastMemory), "{kind: k, memory: 268435456}": 256 << 20,
+		"{kind: k, memory: 16MiB}": int64(MinMemory), "{kind: k, memory: 268435456}": 256 << 20,
 	} {
 		ps, err := Parse(strings.NewReader("pipelines: [{name: p, detect: " + in + "}]"))
 		if err != nil {

@@ -46,7 +46,7 @@ func main() {
 			if err != nil || d == nil {
 				return w, err
 			}
-			return run.Together(w, d), nil
+			return run.Combine(w, d), nil
 		},
 	}))
 }

@@ -168,7 +168,7 @@ func testReportOfURLs(t *testing.T, m *mesh) {
 		t.Errorf("%d fetches of an image whose first fetch fails, want 2", n)
 	}
 	eventually.Succeeds(t, responseTimeout, func() error {
-		if c := decodeReport(t, m.get(t, location)).Callback; c == nil || c.State != v1.CallbackDelivered {
+		if c := decodeReport(t, m.get(t, location)).Callback; c == nil || c.State != v1.WebhookDelivered {
 			return fmt.Errorf("the webhook is %+v, want it delivered", c)
 		}
 		return nil

@@ -43,7 +43,7 @@ func testWebhooks(t *testing.T, m *mesh) {
 	location := a.header.Get("Location")
 	eventually.Succeeds(t, responseTimeout, func() error {
 		c := m.get(t, location).result.Callback
-		if c == nil || c.State != v1.CallbackPending || c.Error != "the receiver answered 500" || c.Next.IsZero() {
+		if c == nil || c.State != v1.WebhookPending || c.Error != "the receiver answered 500" || c.Next.IsZero() {
 			return pendingError{a}
 		}
 		return nil
@@ -70,7 +70,7 @@ func testWebhooks(t *testing.T, m *mesh) {
 		t.Fatal("no second attempt came")
 	}
 	eventually.Succeeds(t, responseTimeout, func() error {
-		if c := m.get(t, location).result.Callback; c == nil || c.State != v1.CallbackDelivered || c.Attempts != 2 {
+		if c := m.get(t, location).result.Callback; c == nil || c.State != v1.WebhookDelivered || c.Attempts != 2 {
 			return pendingError{a}
 		}
 		return nil
@@ -79,7 +79,7 @@ func testWebhooks(t *testing.T, m *mesh) {
 	forbidden := strings.Replace(receiver, webHost, "127.0.0.1", 1)
 	rejected := m.post(t, "?pipeline=faces&callback="+forbidden, sampleFace(t), "Prefer", "respond-async")
 	eventually.Succeeds(t, responseTimeout, func() error {
-		if c := m.get(t, rejected.header.Get("Location")).result.Callback; c == nil || c.State != v1.CallbackFailed {
+		if c := m.get(t, rejected.header.Get("Location")).result.Callback; c == nil || c.State != v1.WebhookFailed {
 			return pendingError{rejected}
 		}
 		return nil

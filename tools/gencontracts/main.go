@@ -139,7 +139,7 @@ func enums() map[string]*jsonschema.Schema {
 	add("FrameStatus", "Outcome of a frame of a session. A dropped frame was replaced by a newer one.",
 		v1.Done, v1.Failed, v1.Dropped)
 	add("CallbackState", "State of a webhook. The states delivered and failed are final.",
-		v1.CallbackPending, v1.CallbackDelivered, v1.CallbackFailed)
+		v1.WebhookPending, v1.WebhookDelivered, v1.WebhookFailed)
 	add("EventName", "Name of an event of a job or report.",
 		v1.EventAccepted, v1.EventDetecting, v1.EventClassifying, v1.EventImage, v1.EventDone, v1.EventFailed)
 	add("PipelineState", "State of a pipeline in the mesh. ready: a worker of each stage is ready. "+

@@ -249,7 +249,7 @@ func TestTravel_OmitsTraceContextAndLongHeaders(t *testing.T) {
 		v1.HeaderReply: {"r"}, v1.HeaderDeadline: {"d"}, v1.HeaderAccepted: {"a"},
 	}
 	want := map[string]string{"baggage": "b", v1.HeaderReply: "r", v1.HeaderDeadline: "d", v1.HeaderAccepted: "a"}
-	out := Travel(in)
+	out := CopyHeaders(in)
 	got := map[string]string{}
 	for k := range out {
 		got[k] = out.Get(k)

@@ -101,7 +101,7 @@ type waitLog struct {
 func (w *waitLog) logError(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.state.ShouldSay(err, time.Now()) {
+	if w.state.ShouldLog(err, time.Now()) {
 		w.log.Warn("waiting for NATS", "url", w.url, "error", err)
 	}
 }

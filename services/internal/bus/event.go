@@ -10,9 +10,9 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// Tell publishes an event to the clients that watch its job or report. Delivery is
+// PublishEvent publishes an event to the clients that watch its job or report. Delivery is
 // not guaranteed, so callers only log an error.
-func Tell(nc *nats.Conn, e v1.Event) error {
+func PublishEvent(nc *nats.Conn, e v1.Event) error {
 	body, err := json.Marshal(e)
 	if err != nil {
 		return fmt.Errorf("encode event %s of %s: %w", e.Event, e.ID, err)

@@ -33,7 +33,7 @@ type Message struct {
 	// the message of the subject is kept, and the publish succeeds.
 	Once bool
 	// Deadline is that of the job of the message. The stream deletes the message
-	// [streams.Margin] after the deadline, whether or not it was processed. Zero
+	// [streams.DeadlineMargin] after the deadline, whether or not it was processed. Zero
 	// means that only the maximum age of the stream applies.
 	Deadline time.Time
 	// NewTrace starts a new trace with the message, linked to the trace of the
@@ -44,18 +44,18 @@ type Message struct {
 	Stored func()
 }
 
-// maxTravel is the maximum size, in bytes, of all headers that Travel copies. A
+// maxTravel is the maximum size, in bytes, of all headers that CopyHeaders copies. A
 // server rejects messages with more than 64 KiB of headers, and each stage adds its
 // own headers.
 const maxTravel = streams.HeaderAllowance / 2
 
-// Travel returns a new header with the fields of h that each message of a job
+// CopyHeaders returns a new header with the fields of h that each message of a job
 // carries. It omits the trace context, because [Publisher.Publish] writes that of its
 // own span. When the fields are longer than maxTravel together, it omits the longest,
 // such as metadata of the client. Otherwise the outcome of the job could not be
 // stored.
-func Travel(h nats.Header) nats.Header {
-	names := v1.TravelHeaders()
+func CopyHeaders(h nats.Header) nats.Header {
+	names := v1.CopiedHeaders()
 	slices.SortFunc(names, func(a, b string) int { return cmp.Compare(len(h.Get(a)), len(h.Get(b))) })
 	out := nats.Header{}
 	size := 0
@@ -127,7 +127,7 @@ func (p *Publisher) PublishFirst(ctx context.Context, m Message) (first bool, er
 	}
 	if !m.Deadline.IsZero() {
 		// The server counts from when it stores the message, in whole seconds.
-		ttl := max(p.clock.Until(m.Deadline)+streams.Margin, time.Second)
+		ttl := max(p.clock.Until(m.Deadline)+streams.DeadlineMargin, time.Second)
 		publishOpts = append(publishOpts, jetstream.WithMsgTTL(ttl.Round(time.Second)))
 	}
 	ack, err := p.publishRetryingInFlight(ctx, msg, publishOpts)

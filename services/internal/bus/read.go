@@ -16,7 +16,7 @@ import (
 const RequestTimeout = 3 * time.Second
 
 // PublishLast stores v as JSON as the last message on a subject of a stream, where
-// [Last] reads it. It returns when the stream has acknowledged the message.
+// [ReadLast] reads it. It returns when the stream has acknowledged the message.
 func PublishLast(ctx context.Context, js jetstream.JetStream, stream, subject string, v any) error {
 	ctx, cancel := context.WithTimeout(ctx, RequestTimeout)
 	defer cancel()
@@ -30,16 +30,16 @@ func PublishLast(ctx context.Context, js jetstream.JetStream, stream, subject st
 	return nil
 }
 
-// Last reads the last message on a subject of a stream into v, as JSON, and
+// ReadLast reads the last message on a subject of a stream into v, as JSON, and
 // reports whether there is one.
-func Last(ctx context.Context, js jetstream.JetStream, stream, subject string, v any) (found bool, err error) {
-	h, err := LastHeader(ctx, js, stream, subject, v)
+func ReadLast(ctx context.Context, js jetstream.JetStream, stream, subject string, v any) (found bool, err error) {
+	h, err := ReadLastHeader(ctx, js, stream, subject, v)
 	return h != nil, err
 }
 
-// LastHeader does what [Last] does and returns the header of the message. The header
+// ReadLastHeader does what [ReadLast] does and returns the header of the message. The header
 // is nil when there is no message.
-func LastHeader(ctx context.Context, js jetstream.JetStream, stream, subject string, v any) (nats.Header, error) {
+func ReadLastHeader(ctx context.Context, js jetstream.JetStream, stream, subject string, v any) (nats.Header, error) {
 	ctx, cancel := context.WithTimeout(ctx, RequestTimeout)
 	defer cancel()
 	s, err := js.Stream(ctx, stream)

@@ -37,10 +37,10 @@ type Delivery struct {
 	handled  time.Time // when the handler returned; zero for none
 }
 
-// Then sets a function that is called when the messages that follow from the
+// OnStored sets a function that is called when the messages that follow from the
 // delivery are stored. It is for cleanup: when the process dies before the call, f is
 // not called.
-func (d *Delivery) Then(f func(context.Context)) { d.onStored = f }
+func (d *Delivery) OnStored(f func(context.Context)) { d.onStored = f }
 
 // QueueMS returns the queue wait in milliseconds. It is never negative, also when
 // the clocks of two machines differ.

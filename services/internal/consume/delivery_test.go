@@ -33,7 +33,7 @@ func TestDelivery_CarriesTheDeadline(t *testing.T) {
 		stored <- d.Stored
 		return []bus.Message{{
 			Subject: subject.Crops(subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: d.Job.ID}), Stream: streams.Crops,
-			ID: v1.MsgID(d.Job.ID, "crops.0"), Header: bus.Travel(d.Header), Deadline: d.Deadline,
+			ID: v1.MsgID(d.Job.ID, "crops.0"), Header: bus.CopyHeaders(d.Header), Deadline: d.Deadline,
 		}}, nil
 	})
 	crops, err := b.Connect(t).SubscribeSync(subject.AllCrops())
@@ -78,7 +78,7 @@ func TestDelivery_CarriesTheDeadline(t *testing.T) {
 		if err != nil {
 			t.Errorf("%s: the next message has no time to live: %v", c.job, err)
 		}
-		if kept := time.Until(got.Add(streams.Margin)); (kept - ttl).Abs() > time.Minute {
+		if kept := time.Until(got.Add(streams.DeadlineMargin)); (kept - ttl).Abs() > time.Minute {
 			t.Errorf("%s: the next message is kept for %s, want about %s", c.job, ttl, kept)
 		}
 	}

@@ -81,9 +81,9 @@ func NewLoop(cfg Config) *Loop {
 	return &Loop{acknowledger: acknowledger{cfg.Logger, cfg.Backoff}, cfg: cfg, heartbeat: newHeartbeat(cfg.Logger)}
 }
 
-// Beat sends heartbeats while pull runs. It is for packages that pull messages
+// SendHeartbeats sends heartbeats while pull runs. It is for packages that pull messages
 // themselves and call Process.
-func (l *Loop) Beat(pull func()) { l.heartbeat.beatWhile(pull) }
+func (l *Loop) SendHeartbeats(pull func()) { l.heartbeat.beatWhile(pull) }
 
 // Process processes one message and acknowledges it. handle is called with a context
 // derived from ctx, which ends when the grace period of the process is over.

@@ -30,7 +30,7 @@ type Source struct {
 //
 // When the consumer is missing or is deleted, Run logs that and waits for it.
 func (l *Loop) Run(ctx, hard context.Context, src Source, handle Handler) {
-	l.Beat(func() {
+	l.SendHeartbeats(func() {
 		logged := ""
 		for attempt := 1; ctx.Err() == nil; attempt++ {
 			begin := time.Now()

@@ -74,9 +74,9 @@ func mergeTimings(t *v1.Timings, of v1.Timings) {
 // failure can always be stored.
 const maxDetail = 1 << 10
 
-// Failed returns the result of a job that failed with p. A detail longer than 1 KiB is
+// NewFailed returns the result of a job that failed with p. A detail longer than 1 KiB is
 // cut.
-func Failed(job subject.Job, p *v1.Problem) v1.Result {
+func NewFailed(job subject.Job, p *v1.Problem) v1.Result {
 	if len(p.Detail) > maxDetail {
 		short := *p
 		short.Detail = strings.ToValidUTF8(p.Detail[:maxDetail], "")
@@ -107,6 +107,6 @@ func Message(ctx context.Context, h nats.Header, r v1.Result) (bus.Message, erro
 	}
 	return bus.Message{
 		Subject: subject.Results(r.Pipeline, r.ID), Stream: streams.Results,
-		ID: v1.MsgID(r.ID, v1.MsgResults), Header: bus.Travel(h), Body: body, Once: true,
+		ID: v1.MsgID(r.ID, v1.MsgResults), Header: bus.CopyHeaders(h), Body: body, Once: true,
 	}, nil
 }

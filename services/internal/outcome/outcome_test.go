@@ -83,7 +83,7 @@ func toJSON(t *testing.T, v any) string {
 
 func TestFailed_CutsALongDetail(t *testing.T) {
 	t.Parallel()
-	r := Failed(subject.Job{ID: "j", Pipeline: "text"}, v1.NewProblem(v1.Internal, "%s", strings.Repeat("é", 9<<20)))
+	r := NewFailed(subject.Job{ID: "j", Pipeline: "text"}, v1.NewProblem(v1.Internal, "%s", strings.Repeat("é", 9<<20)))
 	if n := len(r.Problem.Detail); n > maxDetail {
 		t.Errorf("the detail has %d bytes, want %d at most", n, maxDetail)
 	}

@@ -14,7 +14,7 @@ func (f serviceFunc) Run(ctx, hard context.Context) error { return f(ctx, hard) 
 func TestTogether_AnErrorStopsTheOthers(t *testing.T) {
 	t.Parallel()
 	broken := errors.New("broken")
-	err := Together(
+	err := Combine(
 		serviceFunc(func(ctx, _ context.Context) error { <-ctx.Done(); return nil }),
 		serviceFunc(func(_, _ context.Context) error { return broken }),
 	).Run(t.Context(), t.Context())
@@ -27,7 +27,7 @@ func TestTogether_OneThatEndsLeavesTheOthers(t *testing.T) {
 	t.Parallel()
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan struct{})
-	err := Together(
+	err := Combine(
 		serviceFunc(func(_, _ context.Context) error { close(ended); return nil }),
 		serviceFunc(func(ctx, _ context.Context) error {
 			<-ended

@@ -41,7 +41,7 @@ func (a attempts) begin(ctx context.Context, d *consume.Delivery) error {
 	}
 	made := v1.Attempts{Attempts: 1}
 	subj := subject.Attempts(a.stage, d.Job)
-	if _, err := bus.Last(ctx, a.js, streams.Jobs, subj, &made); err != nil {
+	if _, err := bus.ReadLast(ctx, a.js, streams.Jobs, subj, &made); err != nil {
 		return fmt.Errorf("count the attempts: %w", err)
 	}
 	if made.Attempts >= streams.MaxAttempts {

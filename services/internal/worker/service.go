@@ -71,8 +71,8 @@ func (o *Options) validate() error {
 	switch {
 	case o.lanes < 1:
 		return fmt.Errorf("lanes: %d, want 1 or more", o.lanes)
-	case o.memory != 0 && o.memory < pipeline.LeastMemory:
-		return fmt.Errorf("%s: %v, want 0 or at least %v", memoryFlag, o.memory, pipeline.LeastMemory)
+	case o.memory != 0 && o.memory < pipeline.MinMemory:
+		return fmt.Errorf("%s: %v, want 0 or at least %v", memoryFlag, o.memory, pipeline.MinMemory)
 	case o.jobs < 0:
 		return fmt.Errorf("lane-jobs: %d, want 0 or more", o.jobs)
 	case o.start <= 0:

@@ -110,7 +110,7 @@ func (w *Worker) Run(ctx, hard context.Context) error {
 	pool.Go(func() error { return w.cfg.Pool.Run(poolCtx) })
 
 	var work errgroup.Group
-	w.loop.Beat(func() {
+	w.loop.SendHeartbeats(func() {
 		for range w.cfg.Pool.Lanes() * pullersPerLane {
 			work.Go(func() error { return w.pullAll(ctx, hard) })
 		}
@@ -224,7 +224,7 @@ var stageEvents = map[subject.Stage]v1.EventName{
 // publishEvent publishes that the stage is processing a job.
 func (w *Worker) publishEvent(ctx context.Context, job subject.Job, begin time.Time) {
 	e := v1.Event{ID: job.ID, Event: stageEvents[w.cfg.Stage], At: begin, Part: job.Part}
-	if err := bus.Tell(w.cfg.Conn, e); err != nil {
+	if err := bus.PublishEvent(w.cfg.Conn, e); err != nil {
 		w.cfg.Logger.DebugContext(ctx, "cannot publish an event", "error", err)
 	}
 }
@@ -243,7 +243,7 @@ func (w *Worker) fail(ctx context.Context, d *consume.Delivery, p *v1.Problem) (
 	if !slices.Contains(quarantineCodes, p.Code) {
 		return []bus.Message{outcome}, nil
 	}
-	h := bus.Travel(d.Header)
+	h := bus.CopyHeaders(d.Header)
 	h.Set(v1.HeaderReason, string(p.Code))
 	h.Set(v1.HeaderDetail, p.Detail)
 	h.Set(v1.HeaderSubject, d.Subject)

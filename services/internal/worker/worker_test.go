@@ -126,7 +126,7 @@ func (h *testHandler) Process(ctx context.Context, l *pool.Lane, d *consume.Deli
 }
 
 func (h *testHandler) Fail(ctx context.Context, d *consume.Delivery, p *v1.Problem) (bus.Message, error) {
-	return outcome.Message(ctx, d.Header, outcome.Failed(d.Job, p))
+	return outcome.Message(ctx, d.Header, outcome.NewFailed(d.Job, p))
 }
 
 var testPipelines = []pipeline.Pipeline{

@@ -137,8 +137,8 @@ func (c Config) parse(args []string) (t try, err error) {
 		return t, exit.Usagef("stage: %q, want detect or classify", c.Stage)
 	case c.Timeout <= 0:
 		return t, exit.Usagef("timeout: %v, want more than 0", c.Timeout)
-	case c.Memory != 0 && c.Memory < pipeline.LeastMemory:
-		return t, exit.Usagef("lane-memory: %v, want 0 or at least %v", c.Memory, pipeline.LeastMemory)
+	case c.Memory != 0 && c.Memory < pipeline.MinMemory:
+		return t, exit.Usagef("lane-memory: %v, want 0 or at least %v", c.Memory, pipeline.MinMemory)
 	case c.Pipeline != "":
 		return c.parsePipeline(t, args)
 	case c.Settings != "" && !json.Valid([]byte(c.Settings)):

@@ -103,8 +103,8 @@ func (c Config) validate() error {
 	switch {
 	case c.Timeout <= 0:
 		return exit.Usagef("timeout: %v, want more than 0", c.Timeout)
-	case c.Memory != 0 && c.Memory < pipeline.LeastMemory:
-		return exit.Usagef("lane-memory: %v, want 0 or at least %v", c.Memory, pipeline.LeastMemory)
+	case c.Memory != 0 && c.Memory < pipeline.MinMemory:
+		return exit.Usagef("lane-memory: %v, want 0 or at least %v", c.Memory, pipeline.MinMemory)
 	}
 	return nil
 }

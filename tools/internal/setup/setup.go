@@ -98,9 +98,9 @@ func (c *Config) Streams() (streams.Config, error) {
 			return streams.Config{}, exit.Usagef("results-age and reports-age: %v, want at least %v", age, least)
 		}
 	}
-	if c.MaxStore != 0 && c.MaxStore < streams.LeastStore {
+	if c.MaxStore != 0 && c.MaxStore < streams.MinStore {
 		return streams.Config{}, exit.Usagef("max-store: %s, want at least %s",
-			streams.FormatBytes(c.MaxStore), streams.FormatBytes(streams.LeastStore))
+			streams.FormatBytes(c.MaxStore), streams.FormatBytes(streams.MinStore))
 	}
 	want := streams.Config{
 		Replicas: c.Replicas, Storage: storage, ResultsAge: c.ResultsAge, ReportsAge: c.ReportsAge, Sink: c.Sink,
@@ -139,7 +139,7 @@ func Run(ctx context.Context, cfg Config, out io.Writer) error {
 		if errors.As(err, &permanent) {
 			return err
 		}
-		if waiting.ShouldSay(err, time.Now()) {
+		if waiting.ShouldLog(err, time.Now()) {
 			fmt.Fprintf(out, "waiting: %v\n", err)
 		}
 		if retry.Sleep(ctx, time.Second) != nil {

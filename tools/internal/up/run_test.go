@@ -45,7 +45,7 @@ func startUp(t *testing.T, mode string) (stdout, stderr *output, stop func() err
 	go func() {
 		done <- Run(ctx, Config{
 			HTTP: "127.0.0.1:0", NATS: "127.0.0.1:0", Data: t.TempDir(), Lanes: 1, Sample: "none", Log: "text", Grace: 20 * time.Second,
-			Reserve: 1 << 20, Setup: setup.Config{MaxStore: streams.LeastStore},
+			Reserve: 1 << 20, Setup: setup.Config{MaxStore: streams.MinStore},
 		}, stdout, stderr)
 	}()
 	return stdout, stderr, func() error {
@@ -102,7 +102,7 @@ func TestRun_InterruptWhileStarting(t *testing.T) {
 
 func TestRun_NamesMissingBinary(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
-	cfg := Config{Data: t.TempDir(), Sample: "none", Log: "json", Setup: setup.Config{MaxStore: streams.LeastStore}}
+	cfg := Config{Data: t.TempDir(), Sample: "none", Log: "json", Setup: setup.Config{MaxStore: streams.MinStore}}
 	err := Run(t.Context(), cfg, &output{}, &output{})
 	if want := "find service ingress"; err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("the error is %v, want %q in it", err, want)

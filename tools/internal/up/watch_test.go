@@ -37,7 +37,7 @@ func startTestBroker(t *testing.T, dir string) (*broker, jetstream.JetStream) {
 		t.Fatal(err)
 	}
 	t.Cleanup(b.stop)
-	cfg := setup.Config{NATS: connection.Config{URL: b.clientURL()}, Wait: 20 * time.Second, MaxStore: streams.LeastStore}
+	cfg := setup.Config{NATS: connection.Config{URL: b.clientURL()}, Wait: 20 * time.Second, MaxStore: streams.MinStore}
 	if err := setup.Run(t.Context(), cfg, io.Discard); err != nil {
 		t.Fatal(err)
 	}
@@ -271,8 +271,8 @@ func TestReadStore(t *testing.T) {
 	if want := len(streams.Streams(streams.Config{})); s.streams != want {
 		t.Errorf("%d streams, want %d", s.streams, want)
 	}
-	if s.reserved > streams.LeastStore || s.reserved < streams.LeastStore-100 {
-		t.Errorf("%d bytes are reserved, want %d", s.reserved, streams.LeastStore)
+	if s.reserved > streams.MinStore || s.reserved < streams.MinStore-100 {
+		t.Errorf("%d bytes are reserved, want %d", s.reserved, streams.MinStore)
 	}
 	if s.used < 1<<20 {
 		t.Errorf("%d bytes are used, want at least 1 MiB of the message", s.used)

@@ -89,7 +89,7 @@ func (h *Handler) message(ctx context.Context, d *consume.Delivery, part v1.Part
 	}
 	return bus.Message{
 		Subject: subject.Parts(d.Job), Stream: streams.Parts,
-		ID: v1.MsgID(d.Job.ID, v1.MsgParts, part.Part), Header: bus.Travel(d.Header), Body: body, Deadline: d.Deadline,
+		ID: v1.MsgID(d.Job.ID, v1.MsgParts, part.Part), Header: bus.CopyHeaders(d.Header), Body: body, Deadline: d.Deadline,
 	}, nil
 }
 
@@ -98,7 +98,7 @@ func (h *Handler) message(ctx context.Context, d *consume.Delivery, part v1.Part
 func (h *Handler) Fail(ctx context.Context, d *consume.Delivery, p *v1.Problem) (bus.Message, error) {
 	crops, _, err := v1.DecodeCrops(d.Body)
 	if err != nil {
-		return outcome.Message(ctx, d.Header, outcome.Failed(d.Job, p))
+		return outcome.Message(ctx, d.Header, outcome.NewFailed(d.Job, p))
 	}
 	part := newPart(crops, d)
 	part.Problem = p
@@ -118,7 +118,7 @@ func combineRegions(crops v1.Crops, labels []lane.CropLabel) ([]v1.PartRegion, e
 			continue
 		}
 		r := v1.Region{
-			Box: c.Box, Fraction: c.Box.In(crops.Image.Width, crops.Image.Height), Polygon: c.Polygon,
+			Box: c.Box, Fraction: c.Box.Fraction(crops.Image.Width, crops.Image.Height), Polygon: c.Polygon,
 			Score: c.Score, Label: c.Label, Labels: a.Labels, Landmarks: c.Landmarks, Text: c.Text,
 			Embedding: a.Embedding,
 		}

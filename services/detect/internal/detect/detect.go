@@ -92,7 +92,7 @@ func resultMessages(
 // unclassifiedRegion returns a region as the detector found it.
 func unclassifiedRegion(number int, r lane.Region, image v1.Image) v1.PartRegion {
 	return v1.PartRegion{Number: number, Region: v1.Region{
-		Box: r.Box, Fraction: r.Box.In(image.Width, image.Height), Polygon: r.Polygon,
+		Box: r.Box, Fraction: r.Box.Fraction(image.Width, image.Height), Polygon: r.Polygon,
 		Score: r.Score, Label: r.Label, Text: r.Text, Landmarks: r.Landmarks,
 	}}
 }
@@ -140,7 +140,7 @@ func cropMessages(
 		job.Part = i
 		msgs = append(msgs, bus.Message{
 			Subject: subject.Crops(job), Stream: streams.Crops,
-			ID: v1.MsgID(job.ID, v1.MsgCrops, i), Header: bus.Travel(d.Header), Body: body, Deadline: d.Deadline,
+			ID: v1.MsgID(job.ID, v1.MsgCrops, i), Header: bus.CopyHeaders(d.Header), Body: body, Deadline: d.Deadline,
 		})
 	}
 	return msgs, nil
@@ -197,5 +197,5 @@ func groupCrops(crops []v1.Crop, n, size int) [][]v1.Crop {
 // Fail returns the result of a job that failed. It is the result of the whole job, because
 // the job has no parts yet.
 func (h *Handler) Fail(ctx context.Context, d *consume.Delivery, p *v1.Problem) (bus.Message, error) {
-	return outcome.Message(ctx, d.Header, outcome.Failed(d.Job, p))
+	return outcome.Message(ctx, d.Header, outcome.NewFailed(d.Job, p))
 }

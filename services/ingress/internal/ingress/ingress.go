@@ -131,7 +131,7 @@ func (o *Options) Register(fs *flag.FlagSet) {
 	fs.StringVar(&o.callbackSecrets, "callback-secrets", "",
 		"`secrets`, separated by commas, that sign webhooks: whsec_ and 24 to 64 bytes in "+
 			"base64; empty: no webhooks; preferably set by SIGHTMESH_CALLBACK_SECRETS")
-	fs.DurationVar(&o.callbackGiveUp, "callback-give-up", streams.CallbackAge,
+	fs.DurationVar(&o.callbackGiveUp, "callback-give-up", streams.WebhookAge,
 		"how long the delivery of a webhook is retried")
 	fs.DurationVar(&o.drain, "drain", 0, "how long requests are accepted after SIGTERM, as part of --grace, "+
 		"while load balancers remove the replica; each response closes its connection")

@@ -285,7 +285,7 @@ func (b bench) readClaim(t *testing.T, key string) (c v1.KeyClaim) {
 	t.Helper()
 	sum := sha256.Sum256([]byte(key))
 	subj := subject.JobOfKey(hex.EncodeToString(sum[:]))
-	if _, err := bus.Last(t.Context(), b.js, streams.Jobs, subj, &c); err != nil {
+	if _, err := bus.ReadLast(t.Context(), b.js, streams.Jobs, subj, &c); err != nil {
 		t.Fatal(err)
 	}
 	return c

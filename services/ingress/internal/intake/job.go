@@ -126,7 +126,7 @@ func (j *Job) wait(ctx context.Context) (v1.Result, error) {
 	pollCtx, stopPolling := context.WithCancel(ctx)
 	defer stopPolling()
 	found, notFound := make(chan v1.Result, 1), make(chan struct{}, 1)
-	timer := time.NewTimer(client.Looks.Delay(1))
+	timer := time.NewTimer(client.LookupBackoff.Delay(1))
 	defer timer.Stop()
 	for n := 2; ; {
 		select {
@@ -143,7 +143,7 @@ func (j *Job) wait(ctx context.Context) (v1.Result, error) {
 		case r := <-found:
 			return r, nil
 		case <-notFound:
-			timer.Reset(client.Looks.Delay(n))
+			timer.Reset(client.LookupBackoff.Delay(n))
 			n++
 		case <-ctx.Done():
 			// The reply may have been lost, so that the job is done.

@@ -85,7 +85,7 @@ func (i *Intake) createOrRead(ctx context.Context, subj string, claim v1.KeyClai
 		return &claim, nil
 	}
 	var first v1.KeyClaim
-	found, err := bus.Last(ctx, i.cfg.JetStream, streams.Jobs, subj, &first)
+	found, err := bus.ReadLast(ctx, i.cfg.JetStream, streams.Jobs, subj, &first)
 	if err != nil || !found {
 		return nil, err
 	}

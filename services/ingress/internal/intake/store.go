@@ -50,7 +50,7 @@ func NewFailure(ctx context.Context, r Request, p *v1.Problem) (bus.Message, err
 	if err != nil {
 		return bus.Message{}, err
 	}
-	return outcome.Message(ctx, h, outcome.Failed(subject.Job{Pipeline: r.Pipeline.Name, ID: r.ID}, p))
+	return outcome.Message(ctx, h, outcome.NewFailed(subject.Job{Pipeline: r.Pipeline.Name, ID: r.ID}, p))
 }
 
 // StoreFailure stores the failed result of an image that cannot be a job.

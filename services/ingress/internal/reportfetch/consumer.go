@@ -212,7 +212,7 @@ var (
 func (f *Consumer) countAttempt(ctx context.Context, job string, deliveries int) (int, error) {
 	var state v1.Attempts
 	if deliveries > 1 {
-		if _, err := bus.Last(ctx, f.cfg.JetStream, streams.Jobs, subject.FetchState(job), &state); err != nil {
+		if _, err := bus.ReadLast(ctx, f.cfg.JetStream, streams.Jobs, subject.FetchState(job), &state); err != nil {
 			return 0, fmt.Errorf("count the fetches: %w", err)
 		}
 	}

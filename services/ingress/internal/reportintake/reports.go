@@ -120,7 +120,7 @@ func (r *Reports) read(ctx context.Context, id string) (v1.Report, v1.Manifest, 
 	if !subject.ValidJob(id) {
 		return report, m, nil, unknownReport(id)
 	}
-	found, err := bus.Last(ctx, r.cfg.JetStream, streams.Reports, subject.Report(id), &m)
+	found, err := bus.ReadLast(ctx, r.cfg.JetStream, streams.Reports, subject.Report(id), &m)
 	if err == nil && !found {
 		err = unknownReport(id)
 	}
@@ -139,9 +139,9 @@ func (r *Reports) read(ctx context.Context, id string) (v1.Report, v1.Manifest, 
 		report.Status = v1.Done
 	}
 	if m.Callback != "" {
-		report.Callback = &v1.Callback{State: v1.CallbackPending}
+		report.Callback = &v1.Callback{State: v1.WebhookPending}
 		subj := subject.CallbackState(id)
-		if _, err := bus.Last(ctx, r.cfg.JetStream, streams.Jobs, subj, report.Callback); err != nil {
+		if _, err := bus.ReadLast(ctx, r.cfg.JetStream, streams.Jobs, subj, report.Callback); err != nil {
 			return report, m, nil, err
 		}
 	}

@@ -185,7 +185,7 @@ func TestReports_SubmitCreatesAJobForEachUpload(t *testing.T) {
 	for n, code := range map[int]v1.Code{1: v1.UnsupportedType, 2: v1.TooLarge} {
 		var r v1.Result
 		subj := subject.Results("text", item(n).Job())
-		if _, err := bus.Last(t.Context(), b.js, streams.Results, subj, &r); err != nil {
+		if _, err := bus.ReadLast(t.Context(), b.js, streams.Results, subj, &r); err != nil {
 			t.Fatal(err)
 		}
 		if r.Problem == nil {

@@ -42,7 +42,7 @@ type Config struct {
 	Secrets []string
 	// PerHost is the maximum of concurrent webhooks to one host.
 	PerHost int
-	// MaxAge is how long a webhook is retried, at most [streams.CallbackAge].
+	// MaxAge is how long a webhook is retried, at most [streams.WebhookAge].
 	MaxAge  time.Duration
 	Tracers trace.TracerProvider
 	Logger  *slog.Logger
@@ -68,9 +68,9 @@ func New(cfg Config) (*Sender, error) {
 	if err != nil {
 		return nil, err
 	}
-	if cfg.MaxAge <= 0 || cfg.MaxAge > streams.CallbackAge {
+	if cfg.MaxAge <= 0 || cfg.MaxAge > streams.WebhookAge {
 		return nil, fmt.Errorf("webhooks are retried for %v, want more than 0 and at most %v", cfg.MaxAge,
-			streams.CallbackAge)
+			streams.WebhookAge)
 	}
 	c := &Sender{
 		js: cfg.JetStream, clock: cfg.Clock, poster: s, hosts: fetch.NewHostLimiter(cfg.PerHost), maxAge: cfg.MaxAge,
@@ -91,7 +91,7 @@ func New(cfg Config) (*Sender, error) {
 // Run sends webhooks until ctx ends, and finishes the attempts in progress until hard ends.
 func (c *Sender) Run(ctx, hard context.Context) {
 	src := consume.Source{
-		JetStream: c.js, Stream: streams.Callbacks, Consumer: streams.CallbacksConsumer, Width: width, Prefetch: 1,
+		JetStream: c.js, Stream: streams.Callbacks, Consumer: streams.WebhooksConsumer, Width: width, Prefetch: 1,
 	}
 	c.loop.Run(ctx, hard, src, c.process)
 }
@@ -122,14 +122,14 @@ func (c *Sender) process(ctx context.Context, d *consume.Delivery) ([]bus.Messag
 		defer leave()
 	}
 	before := c.readState(ctx, d)
-	if before.State == v1.CallbackDelivered || before.State == v1.CallbackFailed {
+	if before.State == v1.WebhookDelivered || before.State == v1.WebhookFailed {
 		return nil, nil // it was published again after the duplicate window
 	}
 	ctx, span := c.tracer.Start(ctx, "callback", trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(
 		telemetry.AttrJob.String(d.Job.ID), telemetry.AttrDeliveries.Int(d.Deliveries),
 		semconv.HTTPRequestMethodPost, semconv.ServerAddress(urlHost(to))))
 	defer span.End()
-	state := v1.Callback{State: v1.CallbackDelivered, Attempts: before.Attempts + 1}
+	state := v1.Callback{State: v1.WebhookDelivered, Attempts: before.Attempts + 1}
 	err = c.poster.post(ctx, to, d.Job.ID, d.Body)
 	if err != nil && errors.Is(ctx.Err(), context.Canceled) {
 		return nil, ctx.Err() // the process stops: this was no attempt
@@ -148,7 +148,7 @@ func (c *Sender) process(ctx context.Context, d *consume.Delivery) ([]bus.Messag
 
 // attemptLabels are the metric labels of attempts, by the resulting state.
 var attemptLabels = map[v1.CallbackState]string{
-	v1.CallbackDelivered: "delivered", v1.CallbackPending: "retried", v1.CallbackFailed: "failed",
+	v1.WebhookDelivered: "delivered", v1.WebhookPending: "retried", v1.WebhookFailed: "failed",
 }
 
 // nextState returns the state after attempt n has failed with err: pending with the time of the next attempt,
@@ -158,16 +158,16 @@ func (c *Sender) nextState(n int, over time.Time, err error) (v1.CallbackState, 
 	wait := retryDelay(n, retryAfter)
 	at := c.clock.Now().Add(wait).UTC()
 	if !passes || at.After(over) {
-		return v1.CallbackFailed, time.Time{}, consume.Drop(fmt.Errorf("webhook failed after %d attempts: %w", n, err))
+		return v1.WebhookFailed, time.Time{}, consume.Drop(fmt.Errorf("webhook failed after %d attempts: %w", n, err))
 	}
-	return v1.CallbackPending, at, retry.After(err, wait)
+	return v1.WebhookPending, at, retry.After(err, wait)
 }
 
 // readState returns the stored state of a webhook. The number of deliveries is no substitute, because it
 // includes snoozed ones.
 func (c *Sender) readState(ctx context.Context, d *consume.Delivery) v1.Callback {
 	var before v1.Callback
-	if _, err := bus.Last(ctx, c.js, streams.Jobs, subject.CallbackState(d.Job.ID), &before); err != nil {
+	if _, err := bus.ReadLast(ctx, c.js, streams.Jobs, subject.CallbackState(d.Job.ID), &before); err != nil {
 		c.log.WarnContext(ctx, "cannot read the state of a callback", "error", err)
 		return v1.Callback{Attempts: d.Deliveries - 1}
 	}

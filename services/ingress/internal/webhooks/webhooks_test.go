@@ -112,7 +112,7 @@ func (b bench) awaitAttemptsFor(t *testing.T, job string, n int) (s v1.Callback)
 func (b bench) state(t *testing.T, job string) v1.Callback {
 	t.Helper()
 	var s v1.Callback
-	if _, err := bus.Last(t.Context(), b.js, streams.Jobs, subject.CallbackState(job), &s); err != nil {
+	if _, err := bus.ReadLast(t.Context(), b.js, streams.Jobs, subject.CallbackState(job), &s); err != nil {
 		t.Fatal(err)
 	}
 	return s
@@ -137,7 +137,7 @@ func (b bench) awaitEmpty(t *testing.T) {
 func (b bench) awaitRedelivery(t *testing.T) {
 	t.Helper()
 	eventually.Succeeds(t, 20*time.Second, func() error {
-		c, err := b.js.Consumer(t.Context(), streams.Callbacks, streams.CallbacksConsumer)
+		c, err := b.js.Consumer(t.Context(), streams.Callbacks, streams.WebhooksConsumer)
 		if err != nil {
 			return err
 		}
@@ -181,7 +181,7 @@ func TestSender_SignsWithEverySecret(t *testing.T) {
 	b := newBench(t, time.Hour, loopback)
 	b.queue(t, receiver.URL)
 	b.run(t)
-	if s := b.awaitAttempts(t, 1); s != (v1.Callback{State: v1.CallbackDelivered, Attempts: 1}) {
+	if s := b.awaitAttempts(t, 1); s != (v1.Callback{State: v1.WebhookDelivered, Attempts: 1}) {
 		t.Errorf("got %+v", s)
 	}
 	if n := calls.Load(); n != 1 {
@@ -206,7 +206,7 @@ func TestSender_SendsADeliveredWebhookOnce(t *testing.T) {
 	if n := calls.Load(); n != 1 {
 		t.Errorf("%d calls, want 1", n)
 	}
-	if s := b.state(t, "j1"); s != (v1.Callback{State: v1.CallbackDelivered, Attempts: 1}) {
+	if s := b.state(t, "j1"); s != (v1.Callback{State: v1.WebhookDelivered, Attempts: 1}) {
 		t.Errorf("the state is %+v", s)
 	}
 }
@@ -238,12 +238,12 @@ func TestSender_RetriesAfterTheFirstDelay(t *testing.T) {
 		t.Errorf("the next attempt is in %v, want %v to %v", d, schedule[0], 2*schedule[0])
 	}
 	s.Next = time.Time{}
-	if want := (v1.Callback{State: v1.CallbackPending, Attempts: 1, Error: "the receiver answered 500"}); s != want {
+	if want := (v1.Callback{State: v1.WebhookPending, Attempts: 1, Error: "the receiver answered 500"}); s != want {
 		t.Errorf("after the first attempt the state is %+v, want %+v", s, want)
 	}
 	s = b.awaitAttempts(t, 2)
 	s.Next = time.Time{}
-	if want := (v1.Callback{State: v1.CallbackPending, Attempts: 2, Error: "the receiver answered 500"}); s != want {
+	if want := (v1.Callback{State: v1.WebhookPending, Attempts: 2, Error: "the receiver answered 500"}); s != want {
 		t.Errorf("after the second attempt the state is %+v, want %+v", s, want)
 	}
 }
@@ -272,13 +272,13 @@ func TestSender_FailsAfterMaxAge(t *testing.T) {
 		}
 		after, transient := retry.Delay(err)
 		if n == attempts {
-			if s.State != v1.CallbackFailed {
-				t.Errorf("after the last attempt the state is %s, want %s", s.State, v1.CallbackFailed)
+			if s.State != v1.WebhookFailed {
+				t.Errorf("after the last attempt the state is %s, want %s", s.State, v1.WebhookFailed)
 			}
 			return
 		}
-		if s.State != v1.CallbackPending {
-			t.Errorf("after attempt %d the state is %s, want %s", n, s.State, v1.CallbackPending)
+		if s.State != v1.WebhookPending {
+			t.Errorf("after attempt %d the state is %s, want %s", n, s.State, v1.WebhookPending)
 		}
 		if !transient {
 			t.Errorf("attempt %d ends with %v, want a retry", n, err)
@@ -309,7 +309,7 @@ func TestSender_ASlowReceiverDelaysNoOther(t *testing.T) {
 	}
 	close(respond)
 	for _, job := range []string{"j1", "j2"} {
-		if s := b.awaitAttemptsFor(t, job, 1); s != (v1.Callback{State: v1.CallbackDelivered, Attempts: 1}) {
+		if s := b.awaitAttemptsFor(t, job, 1); s != (v1.Callback{State: v1.WebhookDelivered, Attempts: 1}) {
 			t.Errorf("the state of %s is %+v, want one attempt", job, s)
 		}
 	}
@@ -340,7 +340,7 @@ func TestSender_AnUnreachableReceiverBlocksNoOther(t *testing.T) {
 	}
 	b.run(t)
 	eventually.Succeeds(t, 10*time.Minute, func() error {
-		c, err := b.js.Consumer(t.Context(), streams.Callbacks, streams.CallbacksConsumer)
+		c, err := b.js.Consumer(t.Context(), streams.Callbacks, streams.WebhooksConsumer)
 		if err != nil {
 			return err
 		}
@@ -381,7 +381,7 @@ func TestSender_StopsWithoutAnotherAttempt(t *testing.T) {
 			b := newBench(t, tt.maxAge, tt.allow...)
 			b.queue(t, receiver.URL)
 			b.run(t)
-			if s := b.awaitAttempts(t, 1); s != (v1.Callback{State: v1.CallbackFailed, Attempts: 1, Error: tt.why}) {
+			if s := b.awaitAttempts(t, 1); s != (v1.Callback{State: v1.WebhookFailed, Attempts: 1, Error: tt.why}) {
 				t.Errorf("got %+v", s)
 			}
 			b.awaitEmpty(t)
@@ -399,8 +399,8 @@ func TestSender_FollowsNoRedirect(t *testing.T) {
 	b.queue(t, receiver.URL)
 	b.run(t)
 	s := b.awaitAttempts(t, 1)
-	if s.State != v1.CallbackPending {
-		t.Errorf("the state is %s, want %s", s.State, v1.CallbackPending)
+	if s.State != v1.WebhookPending {
+		t.Errorf("the state is %s, want %s", s.State, v1.WebhookPending)
 	}
 	if want := "the receiver answered 307"; s.Error != want {
 		t.Errorf("the error is %q, want %q", s.Error, want)

@@ -57,7 +57,7 @@ func (k *Keeper) Expand(ctx context.Context, m v1.Manifest, header nats.Header) 
 		if err != nil {
 			return nil, fmt.Errorf("expand report %s: %w", m.ID, err)
 		}
-		h := bus.Travel(header)
+		h := bus.CopyHeaders(header)
 		h.Set(v1.HeaderReport, item.String())
 		h.Set(v1.HeaderAccepted, m.Accepted.Format(time.RFC3339Nano))
 		h.Set(v1.HeaderDeadline, m.Deadline.Format(time.RFC3339Nano))
@@ -110,7 +110,7 @@ func (k *Keeper) Outcome(ctx context.Context, item v1.ReportItem, status v1.Stat
 	counts := stored.Counts(len(m.Images))
 	// Published before the end of the report, so that a client that watches gets the
 	// event of the last image.
-	if err := bus.Tell(k.conn, v1.Event{
+	if err := bus.PublishEvent(k.conn, v1.Event{
 		ID: item.Report, Event: v1.EventImage, At: k.clock.Now().UTC(), Image: &item.N, Status: status, Counts: &counts,
 	}); err != nil {
 		return nil, err
@@ -126,12 +126,12 @@ func (k *Keeper) hasOtherOutcome(ctx context.Context, item v1.ReportItem, status
 		other = v1.Done
 	}
 	var r v1.Result
-	return bus.Last(ctx, k.js, streams.Reports, subject.ReportOutcome(item.Report, string(other), item.N), &r)
+	return bus.ReadLast(ctx, k.js, streams.Reports, subject.ReportOutcome(item.Report, string(other), item.N), &r)
 }
 
 // manifest reads the manifest of a report and the header of its message.
 func (k *Keeper) manifest(ctx context.Context, report string) (m v1.Manifest, h nats.Header, found bool, err error) {
-	h, err = bus.LastHeader(ctx, k.js, streams.Reports, subject.Report(report), &m)
+	h, err = bus.ReadLastHeader(ctx, k.js, streams.Reports, subject.Report(report), &m)
 	return m, h, h != nil, err
 }
 
@@ -265,7 +265,7 @@ func (k *Keeper) finishMessages(m v1.Manifest, header nats.Header, counts v1.Cou
 		Subject: subject.ReportFinished(m.ID), Stream: streams.Reports, ID: v1.MsgID(m.ID, v1.MsgFinished), Body: body, Once: true,
 		Stored: func() { k.trace(m, header, counts, now) },
 	})
-	return msgs, bus.Tell(k.conn, v1.Event{ID: m.ID, Event: v1.EventDone, At: now, Status: v1.Done, Counts: &counts})
+	return msgs, bus.PublishEvent(k.conn, v1.Event{ID: m.ID, Event: v1.EventDone, At: now, Status: v1.Done, Counts: &counts})
 }
 
 // trace records a span of a report, from its acceptance to its end, in the trace of the

@@ -88,7 +88,7 @@ func (c *canceller) end(ctx context.Context, was v1.Result) (v1.Result, error) {
 	if err != nil || r.Final() {
 		return r, err
 	}
-	r = outcome.Failed(subject.Job{Pipeline: was.Pipeline, ID: was.ID},
+	r = outcome.NewFailed(subject.Job{Pipeline: was.Pipeline, ID: was.ID},
 		v1.NewProblem(v1.Cancelled, "the job was cancelled when it was %s", was.Status))
 	m, err := outcome.Message(ctx, h, r)
 	if err != nil {

@@ -18,7 +18,7 @@ func (s *Service) follow(ctx context.Context, d *consume.Delivery) ([]bus.Messag
 	if err != nil {
 		return nil, err
 	}
-	d.Then(func(ctx context.Context) { s.publishEvent(ctx, d.Job.ID, status) })
+	d.OnStored(func(ctx context.Context) { s.publishEvent(ctx, d.Job.ID, status) })
 	of := d.Header.Get(v1.HeaderReport)
 	if of == "" {
 		return nil, nil
@@ -61,7 +61,7 @@ func readStatus(body []byte) (v1.Status, error) {
 // publishEvent publishes the end of a job to the clients that watch it.
 func (s *Service) publishEvent(ctx context.Context, job string, status v1.Status) {
 	e := v1.Event{ID: job, Event: v1.EventName(status), At: s.clock.Now().UTC(), Status: status}
-	if err := bus.Tell(s.conn, e); err != nil {
+	if err := bus.PublishEvent(s.conn, e); err != nil {
 		s.log.DebugContext(ctx, "cannot publish an event", "error", err)
 	}
 }

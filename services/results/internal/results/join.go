@@ -54,7 +54,7 @@ func (s *Service) join(ctx context.Context, d *consume.Delivery) ([]bus.Message,
 	if err != nil {
 		return nil, err
 	}
-	d.Then(func(ctx context.Context) { s.deleteParts(ctx, stream, parts.sequences) })
+	d.OnStored(func(ctx context.Context) { s.deleteParts(ctx, stream, parts.sequences) })
 	return []bus.Message{m}, nil
 }
 
@@ -74,7 +74,7 @@ func (s *Service) joinResult(ctx context.Context, job subject.Job, h nats.Header
 
 // failJoin returns the RESULTS message of a job whose parts cannot be joined.
 func failJoin(ctx context.Context, d *consume.Delivery, p *v1.Problem) ([]bus.Message, error) {
-	m, err := outcome.Message(ctx, d.Header, outcome.Failed(d.Job, p))
+	m, err := outcome.Message(ctx, d.Header, outcome.NewFailed(d.Job, p))
 	return []bus.Message{m}, err
 }
 

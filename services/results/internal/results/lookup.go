@@ -170,8 +170,8 @@ func (l *lookup) readResult(ctx context.Context, job string) ([]byte, error) {
 
 // webhookState returns the state of the webhook of a job.
 func (l *lookup) webhookState(ctx context.Context, job string) (*v1.Callback, error) {
-	c := &v1.Callback{State: v1.CallbackPending}
-	_, err := bus.Last(ctx, l.js, streams.Jobs, subject.CallbackState(job), c)
+	c := &v1.Callback{State: v1.WebhookPending}
+	_, err := bus.ReadLast(ctx, l.js, streams.Jobs, subject.CallbackState(job), c)
 	return c, err
 }
 

@@ -217,15 +217,15 @@ func TestNotify_QueuesTheWebhookOfAJobOnce(t *testing.T) {
 	if err := json.Unmarshal(m.Data, &body); err != nil {
 		t.Fatal(err)
 	}
-	if want := v1.CallbackJob(v1.Done); body.Type != want {
+	if want := v1.WebhookJob(v1.Done); body.Type != want {
 		t.Errorf("the webhook has type %s, want %s", body.Type, want)
 	}
 	if want := subject.Callbacks("c1"); m.Subject != want {
 		t.Errorf("the webhook is on %s, want %s", m.Subject, want)
 	}
-	b.checkWebhook(t, "c1", v1.Callback{State: v1.CallbackPending})
-	b.publish(t, subject.CallbackState("c1"), nil, v1.Callback{State: v1.CallbackDelivered, Attempts: 2})
-	b.checkWebhook(t, "c1", v1.Callback{State: v1.CallbackDelivered, Attempts: 2})
+	b.checkWebhook(t, "c1", v1.Callback{State: v1.WebhookPending})
+	b.publish(t, subject.CallbackState("c1"), nil, v1.Callback{State: v1.WebhookDelivered, Attempts: 2})
+	b.checkWebhook(t, "c1", v1.Callback{State: v1.WebhookDelivered, Attempts: 2})
 	b.awaitAcknowledged(t, streams.Results, streams.NotifyConsumer)
 	if n := b.left(t, streams.Callbacks); n != 1 {
 		t.Errorf("%d webhooks, want 1", n)

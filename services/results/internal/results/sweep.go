@@ -24,7 +24,7 @@ import (
 
 // sweeper checks all streams with accepted work, and stores an outcome for jobs that
 // would otherwise get none: jobs that are past their deadline, and jobs whose parts are
-// complete and were not joined. It does so until [streams.Margin] after the deadline of a
+// complete and were not joined. It does so until [streams.DeadlineMargin] after the deadline of a
 // job. It also finishes reports that are past their deadline.
 //
 // Every replica sweeps. The sweeper publishes each outcome once, so that an earlier
@@ -82,10 +82,10 @@ func newSweeper(s *Service, period time.Duration, f promauto.Factory) *sweeper {
 	return &sweeper{
 		s: s, period: retry.Backoff{period}, joined: map[string]bool{}, waiting: map[string]int{}, reports: map[string]time.Time{},
 		queue: []*sweptQueue{
-			queue(streams.Images, subject.ImagesAt(subject.Interactive), subject.ParseImages, interactive),
-			queue(streams.Images, subject.ImagesAt(subject.Bulk), subject.ParseImages, bulk),
-			queue(streams.Crops, subject.CropsAt(subject.Interactive), subject.ParseCrops, interactive),
-			queue(streams.Crops, subject.CropsAt(subject.Bulk), subject.ParseCrops, bulk),
+			queue(streams.Images, subject.ImagesOfPriority(subject.Interactive), subject.ParseImages, interactive),
+			queue(streams.Images, subject.ImagesOfPriority(subject.Bulk), subject.ParseImages, bulk),
+			queue(streams.Crops, subject.CropsOfPriority(subject.Interactive), subject.ParseCrops, interactive),
+			queue(streams.Crops, subject.CropsOfPriority(subject.Bulk), subject.ParseCrops, bulk),
 			queue(streams.Parts, subject.AllParts(), subject.ParseParts, interactive),
 			queue(streams.Fetches, subject.AllFetches(), subject.ParseFetches, bulk),
 		},
@@ -226,7 +226,9 @@ func (w *sweeper) jobDeadline(job subject.Job, h nats.Header, stored time.Time) 
 // longer stores an outcome for it. Its outcome, and the marker of its outcome, may already
 // be deleted, so that a second outcome would be stored. Messages that the mesh publishes
 // are deleted by then. Messages that a client published have no time to live.
-func isPastMargin(deadline, now time.Time) bool { return now.After(deadline.Add(streams.Margin)) }
+func isPastMargin(deadline, now time.Time) bool {
+	return now.After(deadline.Add(streams.DeadlineMargin))
+}
 
 // expireMessage stores the outcome deadline-exceeded for the job of a message, unless the
 // job has an outcome.
@@ -258,7 +260,7 @@ func (w *sweeper) endJob(ctx context.Context, job subject.Job, h nats.Header) er
 // storeFailure stores p as the outcome of a job.
 func (w *sweeper) storeFailure(ctx context.Context, job subject.Job, h nats.Header, p *v1.Problem) error {
 	p.Job = job.ID
-	m, err := outcome.Message(ctx, h, outcome.Failed(job, p))
+	m, err := outcome.Message(ctx, h, outcome.NewFailed(job, p))
 	if err != nil {
 		return err
 	}

@@ -330,7 +330,7 @@ func TestSweeper_WritesNothingAfterTheMargin(t *testing.T) {
 	ago := func(d time.Duration) nats.Header {
 		return nats.Header{v1.HeaderDeadline: {time.Now().Add(-d).Format(time.RFC3339Nano)}}
 	}
-	const long = streams.Margin + time.Minute
+	const long = streams.DeadlineMargin + time.Minute
 	crops := func(id string) string {
 		return subject.Crops(subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: id})
 	}
@@ -363,7 +363,7 @@ func TestSweeper_WritesNothingAfterTheMargin(t *testing.T) {
 func TestSweeper_EndsAnImageThatWasLateWhenItCame(t *testing.T) {
 	b := newBench(t, 1, shortDeadlines(t)...)
 	b.publish(t, subject.Images(subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: "late"}),
-		nats.Header{v1.HeaderDeadline: {time.Now().Add(-2 * streams.Margin).Format(time.RFC3339Nano)}}, []byte("image"))
+		nats.Header{v1.HeaderDeadline: {time.Now().Add(-2 * streams.DeadlineMargin).Format(time.RFC3339Nano)}}, []byte("image"))
 	b.checkExpired(t, "late")
 }
 

@@ -57,7 +57,7 @@ func layout01(t *testing.T, js jetstream.JetStream) {
 		{streams.Parts, streams.PartsConsumer, subject.AllParts(), 3 * time.Second},
 		{streams.Results, streams.ResultsConsumer, subject.AllResults(), time.Second},
 		{streams.Reports, streams.ReportsConsumer, subject.AllManifests(), 30 * time.Second},
-		{streams.Callbacks, streams.CallbacksConsumer, subject.AllCallbacks(), 3 * time.Second},
+		{streams.Callbacks, streams.WebhooksConsumer, subject.AllCallbacks(), 3 * time.Second},
 		{streams.Fetches, streams.FetchesConsumer, subject.AllFetches(), 3 * time.Second},
 	}
 	for _, p := range []string{"text", "faces"} {
@@ -129,7 +129,7 @@ func TestEnsure_BringsVersion01ToTheNewLayout(t *testing.T) {
 		ID: "r1", Pipeline: "text", Accepted: now, Deadline: now.Add(time.Hour), Images: []v1.ReportSource{{URL: "https://client.example/0.jpg"}},
 	})
 	b.publish(t, subject.Fetches("text", "r0-0"), nil, v1.Fetch{URL: "https://client.example/1.jpg", Deadline: now.Add(time.Hour)})
-	b.publish(t, subject.CallbackState("told"), nil, v1.Callback{State: v1.CallbackPending, Attempts: 1})
+	b.publish(t, subject.CallbackState("told"), nil, v1.Callback{State: v1.WebhookPending, Attempts: 1})
 
 	for range 2 { // and again, as an upgrade of a chart does
 		if err := streams.Ensure(t.Context(), js, streams.Config{Pipelines: pipeline.BuiltInNames()}); err != nil {
@@ -191,7 +191,7 @@ func TestEnsure_KeepsForHowLongResultsAreKnown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := s.CachedInfo().Config.SubjectDeleteMarkerTTL, 24*time.Hour+streams.Margin; got != want {
+	if got, want := s.CachedInfo().Config.SubjectDeleteMarkerTTL, 24*time.Hour+streams.DeadlineMargin; got != want {
 		t.Errorf("RESULTS remembers results for %v, want %v", got, want)
 	}
 }

@@ -6,9 +6,9 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Together returns a service that runs several services. When one returns an error,
+// Combine returns a service that runs several services. When one returns an error,
 // the others are stopped.
-func Together(services ...Service) Service { return combined(services) }
+func Combine(services ...Service) Service { return combined(services) }
 
 type combined []Service
 
