@@ -420,8 +420,13 @@ func FuzzCheckURL(f *testing.F) {
 		if err != nil || checkURL(u) != nil {
 			return
 		}
-		if u.Hostname() == "" && u.Host == "" || u.User != nil || !strings.HasPrefix(u.Scheme, "http") {
-			t.Errorf("%q is accepted", raw)
+		switch {
+		case u.Hostname() == "" && u.Host == "":
+			t.Errorf(`%q is accepted: want not u.Hostname() == "" && u.Host == ""`, raw)
+		case u.User != nil:
+			t.Errorf("%q is accepted: u.User = %v, want nil", raw, u.User)
+		case !strings.HasPrefix(u.Scheme, "http"):
+			t.Errorf(`%q is accepted: want strings.HasPrefix(u.Scheme, "http")`, raw)
 		}
 	})
 }

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -115,7 +114,7 @@ func TestProblem_NATSHasTheID(t *testing.T) {
 		t.Fatal(err)
 	}
 	id := d.expire(t, d.nextImage(t))
-	m, err := inbox.NextMsg(20 * time.Second)
+	m, err := inbox.NextMsg(patience)
 	if err != nil {
 		t.Fatal(err)
 	}

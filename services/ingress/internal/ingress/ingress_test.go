@@ -83,6 +83,9 @@ func (l *logBuffer) Write(b []byte) (int, error) {
 	return l.Buffer.Write(b)
 }
 
+// patience is the time limit of waits that only a test that hangs reaches. It is long for a busy machine.
+const patience = time.Minute
+
 func start(t *testing.T, args ...string) *instance {
 	t.Helper()
 	s := bustest.Start(t, pipeline.BuiltInNames()...)
@@ -116,11 +119,11 @@ func startAt(t *testing.T, s *bustest.Server, url string, args ...string) *insta
 	select {
 	case addr := <-log.seen:
 		d.url = "http://" + addr
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		t.Fatalf("ingress does not listen:\n%s", log.text())
 	}
 	// HTTP listens before the NATS server has heard of the endpoints.
-	eventually.Succeeds(t, 20*time.Second, func() error {
+	eventually.Succeeds(t, patience, func() error {
 		if _, err := d.nc.Request(subject.Analyze("nosuch"), nil, time.Second); err != nil {
 			return fmt.Errorf("ingress does not reply over NATS: %w\n%s", err, log.text())
 		}
@@ -186,7 +189,7 @@ func (d *instance) nextImage(t *testing.T) jetstream.Msg {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := c.Next(jetstream.FetchMaxWait(20 * time.Second))
+	m, err := c.Next(jetstream.FetchMaxWait(patience))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -365,7 +368,7 @@ func TestPost_CancelsTheJobWhenTheClientDisconnects(t *testing.T) {
 			}
 			d.postAndDisconnect(t, "Idempotency-Key", "k")
 			id := d.postAndDisconnect(t)
-			m, err := cancels.NextMsg(20 * time.Second)
+			m, err := cancels.NextMsg(patience)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -471,7 +474,7 @@ func TestStop_EndsLongPollsAndEventStreams(t *testing.T) {
 			if !strings.Contains(s, "running") {
 				t.Errorf("got %s, want the state running", s)
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(patience):
 			t.Fatal("a request has not ended")
 		}
 	}
@@ -501,7 +504,7 @@ func TestPost_RejectsWhenTheBacklogIsTooLong(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually.Succeeds(t, 20*time.Second, func() error {
+	eventually.Succeeds(t, patience, func() error {
 		a := d.mustPost(t, "", "Prefer", "respond-async")
 		// 100 s of work, and a maximum wait of 15 s, once all of the backlog is read.
 		n, _ := strconv.Atoi(a.header.Get("Retry-After"))
@@ -537,14 +540,14 @@ func TestNATS_LimitsConcurrentRequests(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := d.nextImage(t) // the first request waits for its result
-	res, err := d.nc.Request(subject.Analyze("text"), smallImage(), 20*time.Second)
+	res, err := d.nc.Request(subject.Analyze("text"), smallImage(), patience)
 	if err != nil {
 		t.Fatal(err)
 	}
 	checkHeader(t, http.Header(res.Header), "Nats-Service-Error-Code", "429")
 	checkHasHeader(t, http.Header(res.Header), "Retry-After")
 	id := d.storeResult(t, m, true)
-	got, err := first.NextMsg(20 * time.Second)
+	got, err := first.NextMsg(patience)
 	if err != nil {
 		t.Fatal(err)
 	}

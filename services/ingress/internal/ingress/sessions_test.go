@@ -135,7 +135,7 @@ func TestSession_CancelsFramesWhenTheClientDisconnects(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.CloseNow()
-	m, err := cancels.NextMsg(20 * time.Second)
+	m, err := cancels.NextMsg(patience)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -212,7 +212,7 @@ func TestSession_RejectsInvalidRequests(t *testing.T) {
 	checkRejected("", "", v1.Overloaded)
 	c.Close(websocket.StatusNormalClosure, "")
 	// Another session can be opened when the first has ended.
-	eventually.Succeeds(t, 20*time.Second, func() error {
+	eventually.Succeeds(t, patience, func() error {
 		_, res, err := d.dial(t, "", d.url)
 		if err != nil {
 			res.Body.Close()
