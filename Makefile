@@ -131,7 +131,7 @@ fmt: ## Format the Go code
 	gofmt -w $(MODULES)
 
 .PHONY: gen
-gen: ## Make again what is generated: contracts, samples, deploy/k8s
+gen: ## Generate contracts, samples, docs/reference and deploy/k8s
 	$(GO) generate work
 	tools/scripts/render-k8s
 
