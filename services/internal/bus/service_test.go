@@ -32,7 +32,7 @@ func startService(t *testing.T, cfg ServiceConfig, e Endpoint) (*Service, *nats.
 	return s, server.Connect(t)
 }
 
-// ask returns the answer of a service to a verb, and checks that it is of this type.
+// ask returns the response of a service to a verb, and checks its type.
 func ask[T any](t *testing.T, nc *nats.Conn, verb micro.Verb, name, id string) (answer T) {
 	t.Helper()
 	subj, err := micro.ControlSubject(verb, name, id)
@@ -49,8 +49,8 @@ func ask[T any](t *testing.T, nc *nats.Conn, verb micro.Verb, name, id string) (
 	return answer
 }
 
-// TestService_RepliesLikeMicro compares with the service of package micro: clients such
-// as nats micro tell no difference.
+// TestService_RepliesLikeMicro compares the responses with those of package micro, so that
+// clients such as nats micro work with both.
 func TestService_RepliesLikeMicro(t *testing.T) {
 	t.Parallel()
 	s, nc := startService(t,
@@ -148,7 +148,7 @@ func TestService_CountsUntilTheReply(t *testing.T) {
 	}
 }
 
-// TestService_CountsARequestWithoutAReply: the client is gone, or gave no inbox.
+// TestService_CountsARequestWithoutAReply has a client that has disconnected, and one without an inbox.
 func TestService_CountsARequestWithoutAReply(t *testing.T) {
 	t.Parallel()
 	replied := make(chan error, 1)

@@ -175,8 +175,8 @@ func message(id string) bus.Message {
 	return bus.Message{Subject: subject.Results("text", id), Stream: streams.Results, ID: id, Body: []byte("{}")}
 }
 
-// TestLoop_PublishesThenAcks: what follows from a delivery is stored when its
-// message is gone.
+// TestLoop_PublishesThenAcks checks that the messages of a delivery are stored before its
+// message is acknowledged.
 func TestLoop_PublishesThenAcks(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -429,8 +429,8 @@ func TestLoop_FailsATooLargeMessageImmediately(t *testing.T) {
 	}
 }
 
-// TestLoop_WaitsForADeletedConsumer: the loop says so, and goes on when the consumer
-// is there again, also when it was busy at that moment.
+// TestLoop_WaitsForADeletedConsumer checks that the loop logs a deleted consumer, and
+// continues when the consumer exists again, also when it was busy at the deletion.
 func TestLoop_WaitsForADeletedConsumer(t *testing.T) {
 	t.Parallel()
 	for name, release := range map[string]bool{"idle": true, "busy": false} {

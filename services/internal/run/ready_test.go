@@ -147,8 +147,8 @@ func TestProcess_OneFailureChangesNothing(t *testing.T) {
 	}
 }
 
-// TestProcess_StopsDuringACheck has a check return nil after the service has been
-// told to stop.
+// TestProcess_StopsDuringACheck has a check that returns nil after the stop of the service
+// has begun.
 func TestProcess_StopsDuringACheck(t *testing.T) {
 	t.Parallel()
 	checking := make(chan struct{})

@@ -50,7 +50,7 @@ func writePipelines(t *testing.T, yaml string) string {
 }
 
 // TestService_RefusesALaneOverItsMemory is of the row Lanes of the cases. The
-// pipeline has too little memory for its lane; the other one goes on.
+// pipeline has too little memory for its lane; the other one is served.
 func TestService_RefusesALaneOverItsMemory(t *testing.T) {
 	t.Parallel()
 	s := bustest.Start(t, "a", "b")

@@ -21,8 +21,8 @@ type Image struct {
 	Data []byte
 }
 
-// Sender puts one image to the mesh and waits for the answer. An error says
-// what went wrong in a word or two that can be counted.
+// Sender sends one image to the mesh and waits for the result. The text of an
+// error is one or two words, so that errors can be counted by text.
 type Sender func(ctx context.Context, p Image) (v1.Result, error)
 
 // Load says how requests are made.

@@ -5,7 +5,7 @@
 //
 // The faults are in package e2e. Nothing here starts a process.
 //
-// An image goes through these states:
+// An image has these states:
 //
 //	sent ──▶ rejected                the response says that nothing was accepted
 //	   ├───▶ unanswered              the connection broke, or the response says "perhaps"

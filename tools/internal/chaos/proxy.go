@@ -25,8 +25,8 @@ func (d Direction) String() string {
 	return "from the server"
 }
 
-// A Proxy hands TCP connections on to a server, and disturbs them when it is
-// told to. It is safe for concurrent use by multiple goroutines.
+// A Proxy forwards TCP connections to a server, and disturbs them on request. It is
+// safe for concurrent use by multiple goroutines.
 type Proxy struct {
 	server   string
 	listener net.Listener

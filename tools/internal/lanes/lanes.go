@@ -163,8 +163,8 @@ func (l *Lanes) Models(p pipeline.Pipeline) []v1.Model {
 	return slices.Concat(l.detect.Status()[p.Name].Models, l.classify.Status()[p.Name].Models)
 }
 
-// Analyze returns the regions of an image, as the services make them of what the lanes
-// answer, and the time that the lanes worked. The pipeline has to be ready. Analyze waits for
+// Analyze returns the regions of an image, made from the replies of the lanes as the
+// services do, and the time of the lanes. The pipeline has to be ready. Analyze waits for
 // a free lane of each stage, and may be called by several goroutines at once.
 func (l *Lanes) Analyze(ctx context.Context, p pipeline.Pipeline, mediaType string, image []byte) (v1.Result, error) {
 	r := v1.Result{Pipeline: p.Name, Status: v1.Done, Timings: &v1.Timings{}}

@@ -21,8 +21,8 @@ func newProgress(out io.Writer) progress {
 	return progress{out: out, terminal: ok && term.IsTerminal(int(f.Fd()))}
 }
 
-// begin prints the start of a transfer of a number of bytes of which some are there, or of one of unknown length, -1, which has
-// no bar. What is transferred is written to the writer; end is called at the end.
+// begin prints the start of a transfer of total bytes, of which some are there already. A transfer of unknown
+// length has a total of -1 and no bar. The caller writes the transferred bytes to w, and calls end at the end.
 func (p progress) begin(what string, there, total int64) (w io.Writer, end func()) {
 	if total > 0 {
 		what += ", " + megabytes(total)

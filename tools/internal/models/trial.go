@@ -191,7 +191,7 @@ func (t *trial) image(name string, data []byte) (trialImage, error) {
 	return trialImage{name: name, data: pixels, crop: crop}, nil
 }
 
-// run has the lane work on an image. It returns what was found, in words, and how long the model took of it.
+// run sends an image to the lane. It returns a description of the result, and the inference time of the model.
 func (t *trial) run(ctx context.Context, i trialImage) (found string, inference time.Duration, err error) {
 	if t.stage == subject.Classify {
 		named, err := t.lane.Classify(ctx, lane.Classify{Pipeline: t.name, Crops: []lane.Crop{i.crop}}, i.data)

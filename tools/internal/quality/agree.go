@@ -8,9 +8,9 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// agree reports whether the result of a mesh has the regions, labels, texts and scores that
-// the lanes have answered, or the same problem. The boxes of words are not compared: lanes
-// give them in pixels of the crop.
+// agree reports whether the result of a mesh has the regions, labels, texts and scores of the
+// lanes alone, or the same problem. The boxes of words are not compared: lanes return them in
+// pixels of the crop.
 func agree(mesh, alone v1.Result) bool {
 	if mesh.Problem != nil || alone.Problem != nil {
 		return mesh.Problem != nil && alone.Problem != nil && mesh.Problem.Code == alone.Problem.Code

@@ -105,8 +105,8 @@ func find(ctx context.Context, args []string, stdin io.Reader) (found, error) {
 	return all, nil
 }
 
-// findArgument lists the images that one argument names, and what it leaves out. A
-// file that is named is taken, whatever it is.
+// findArgument lists the images of one argument, and the files that it skips. A file
+// that is an argument itself is always sent.
 func findArgument(ctx context.Context, arg string, stdin io.Reader) ([]file, skippedFiles, error) {
 	if arg == "-" {
 		files, err := readList(stdin)

@@ -96,7 +96,7 @@ func (l *limit) observe(took time.Duration, tooMuch bool) {
 // sent.
 const tolerance = 2
 
-// step gives the next limit after images took mean seconds at the limit at.
+// step returns the next limit. mean is the mean latency in seconds at the limit at.
 // usual is the lowest mean so far. It does not age: an average that follows
 // what a queue adds would let the queue grow for ever.
 func step(at, usual, mean float64) (next, newUsual float64) {

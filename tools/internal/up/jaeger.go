@@ -59,10 +59,10 @@ func freeAddress(what, flag, addr string) (string, error) {
 }
 
 // environ returns the variables with which a service sends its traces to Jaeger,
-// whatever the environment says of others. Metrics and logs are not for Jaeger: they
-// go where the environment says. A trace is there within a second, not five.
+// in place of those of the environment. Metrics and logs are not sent to Jaeger, but
+// to the address of the environment. Spans are exported each second, not every five.
 func (j *jaeger) environ() []string {
-	// Jaeger takes services of one address for those of one clock. Without it, it
+	// Jaeger assumes one clock for services of one address. Without the address, it
 	// would warn of each span that ends after its parent.
 	resource := "ip=127.0.0.1"
 	if r := os.Getenv("OTEL_RESOURCE_ATTRIBUTES"); r != "" {

@@ -26,7 +26,7 @@ const (
 
 // resultsState tracks whether the results of new jobs can be stored.
 type resultsState struct {
-	absentSince time.Time // zero while a results service answers
+	absentSince time.Time // zero while a results service responds
 	bytes       uint64    // in the stream RESULTS
 	maxBytes    int64     // no limit unless positive
 }

@@ -112,7 +112,7 @@ func TestReport_FromManifestToWebhook(t *testing.T) {
 	}
 	// The events of two replicas come in any order.
 	images, done := 0, false
-	for images < 2 || !done { // not that of image 1: nobody could know of the report then
+	for images < 2 || !done { // not that of image 1: without its messages no outcome names the report
 		var e v1.Event
 		select {
 		case m := <-events:
@@ -278,8 +278,8 @@ func TestReply_WaitsForNothingElse(t *testing.T) {
 	}
 }
 
-// TestSweeper_FinishesACompleteReport: the outcome of the last image was stored,
-// and nobody noticed that it was the last.
+// TestSweeper_FinishesACompleteReport has a report whose last outcome was stored, but which
+// no replica has finished.
 func TestSweeper_FinishesACompleteReport(t *testing.T) {
 	b := newBench(t, 0)
 	now := time.Now().UTC()

@@ -457,7 +457,7 @@ func TestReply_OnlyToInboxes(t *testing.T) {
 			replies = append(replies, m.Subject)
 		}
 	}
-	// Replies are sent side by side: what comes after the last is heard too.
+	// Replies are sent concurrently: the subscription also receives what follows the last one.
 	for m, err := heard.NextMsg(200 * time.Millisecond); err == nil; m, err = heard.NextMsg(200 * time.Millisecond) {
 		if m.Header.Get(v1.HeaderStored) != "" {
 			replies = append(replies, m.Subject)

@@ -46,8 +46,8 @@ func shortDeadlines(t *testing.T) []string {
 	return []string{"--pipelines", file, "--sweep", "100ms"}
 }
 
-// TestSweeper_EndsWhatIsPastItsDeadline: wherever a job waits, and with nobody
-// to work on it, it has an outcome soon after its deadline.
+// TestSweeper_EndsWhatIsPastItsDeadline has jobs in each stream and no workers. Each job has
+// an outcome soon after its deadline.
 func TestSweeper_EndsWhatIsPastItsDeadline(t *testing.T) {
 	b := newBench(t, 2, shortDeadlines(t)...)
 	replies, err := b.nc.SubscribeSync("_INBOX.waiting")
@@ -169,8 +169,8 @@ func (b bench) ackParts(t *testing.T, n int) {
 	}
 }
 
-// TestSweeper_ResultThatIsTooLargeFailsAtOnce: its deadline is far away, and the
-// sweep goes on.
+// TestSweeper_ResultThatIsTooLargeFailsAtOnce has a job with a deadline far in the future.
+// The sweep continues after it.
 func TestSweeper_ResultThatIsTooLargeFailsAtOnce(t *testing.T) {
 	b := newBench(t, 0)
 	b.largeParts(t, "large")
@@ -358,8 +358,8 @@ func TestSweeper_WritesNothingAfterTheMargin(t *testing.T) {
 	}
 }
 
-// TestSweeper_EndsAnImageThatWasLateWhenItCame: its client chose a deadline that
-// is over for long, and is told so.
+// TestSweeper_EndsAnImageThatWasLateWhenItCame publishes an image whose deadline has passed
+// long before. Its job has the outcome deadline-exceeded.
 func TestSweeper_EndsAnImageThatWasLateWhenItCame(t *testing.T) {
 	b := newBench(t, 1, shortDeadlines(t)...)
 	b.publish(t, subject.Images(subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: "late"}),
@@ -367,8 +367,8 @@ func TestSweeper_EndsAnImageThatWasLateWhenItCame(t *testing.T) {
 	b.checkExpired(t, "late")
 }
 
-// TestSweeper_MessageThatFailsStopsNoOther: the headers of an image leave no room
-// for those of its outcome, and what is no part lies among the parts.
+// TestSweeper_MessageThatFailsStopsNoOther has an image whose headers leave no space for those
+// of its outcome, and an invalid message among the parts.
 func TestSweeper_MessageThatFailsStopsNoOther(t *testing.T) {
 	b := newBench(t, 0)
 	past := time.Now().UTC().Add(-time.Minute).Format(time.RFC3339Nano)

@@ -162,8 +162,8 @@ func TestEnsure_BringsVersion01ToTheNewLayout(t *testing.T) {
 	}
 }
 
-// TestEnsure_ConsumerMadeAgainSkipsNothing: notify was deleted, and set up again
-// while reply had gone on.
+// TestEnsure_ConsumerMadeAgainSkipsNothing deletes the consumer notify and sets it up again,
+// after the consumer reply has processed more messages.
 func TestEnsure_ConsumerMadeAgainSkipsNothing(t *testing.T) {
 	b := newBench(t, 1)
 	callback := nats.Header{v1.HeaderCallback: {"https://client.example/done"}}
