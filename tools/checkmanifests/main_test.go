@@ -21,7 +21,7 @@ import (
 	"github.com/sightmesh/sightmesh/tools/internal/setup"
 )
 
-const patience = 20 * time.Second // only ends tests that would hang
+const testTimeout = time.Minute
 
 // rendered returns the manifests of deploy/k8s. `make verify` checks that they match the
 // chart.
@@ -76,10 +76,10 @@ func TestRendered_SetUpOnItsNATS(t *testing.T) {
 		s.Shutdown()
 		s.WaitForShutdown()
 	}()
-	if !s.ReadyForConnections(patience) {
+	if !s.ReadyForConnections(testTimeout) {
 		t.Fatal("the NATS server is not ready for connections")
 	}
-	cfg := setup.Config{NATS: connection.Config{URL: s.ClientURL()}, Wait: patience}
+	cfg := setup.Config{NATS: connection.Config{URL: s.ClientURL()}, Wait: testTimeout}
 	if err := setup.Run(context.Background(), cfg, io.Discard); err != nil {
 		t.Error(err)
 	}

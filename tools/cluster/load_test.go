@@ -45,9 +45,9 @@ type load struct {
 	failed   []string // failed requests with their responses
 }
 
-// patience is how long a client waits for an outcome. It is longer than the deadline of
+// outcomeTimeout is how long a client waits for an outcome. It is longer than the deadline of
 // an interactive job.
-const patience = 2 * time.Minute
+const outcomeTimeout = 2 * time.Minute
 
 // newLoad returns a load without clients.
 func newLoad(to string) *load {
@@ -217,9 +217,9 @@ func (l *load) post(client string, p page, query string, header ...string) (i ch
 	return i, ""
 }
 
-// awaitOutcome polls for the outcome of a job, for at most patience.
+// awaitOutcome polls for the outcome of a job, for at most outcomeTimeout.
 func (l *load) awaitOutcome(i chaos.Image, id string) {
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(outcomeTimeout); time.Now().Before(deadline); {
 		if final, err := l.lookUp(i, id); err == nil && final {
 			return
 		}

@@ -48,7 +48,7 @@ func (l lines) Write(b []byte) (int, error) {
 // await returns the next line that contains text.
 func (l lines) await(t *testing.T, text string) string {
 	t.Helper()
-	timeout := time.After(patience)
+	timeout := time.After(testTimeout)
 	for {
 		select {
 		case line := <-l:

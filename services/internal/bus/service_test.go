@@ -39,7 +39,7 @@ func ask[T any](t *testing.T, nc *nats.Conn, verb micro.Verb, name, id string) (
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := nc.Request(subj, nil, patience)
+	m, err := nc.Request(subj, nil, testTimeout)
 	if err != nil {
 		t.Fatalf("%s: %v", subj, err)
 	}
@@ -107,7 +107,7 @@ func TestService_CountsUntilTheReply(t *testing.T) {
 			})
 		}})
 	for _, body := range []string{"", "bad", ""} {
-		m, err := nc.Request("ask", []byte(body), patience)
+		m, err := nc.Request("ask", []byte(body), testTimeout)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -203,7 +203,7 @@ func TestService_EveryInstanceOrOneReplies(t *testing.T) {
 	}
 	receive := func() string {
 		t.Helper()
-		m, err := replies.NextMsg(patience)
+		m, err := replies.NextMsg(testTimeout)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -16,8 +16,8 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/streams"
 )
 
-// patience is the time limit of a start on a busy machine.
-const patience = time.Minute
+// startTimeout limits the start of a server. It is long for a busy machine.
+const startTimeout = time.Minute
 
 // Server is a NATS server. It stops at the end of its test.
 type Server struct {
@@ -31,7 +31,7 @@ type Server struct {
 func Start(t testing.TB, pipelines ...string) *Server {
 	t.Helper()
 	s := StartEmpty(t)
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
 	js, err := jetstream.New(s.Connect(t))
 	if err != nil {
@@ -94,7 +94,7 @@ func start(t testing.TB, o *server.Options) *server.Server {
 // URL.
 func (s *Server) awaitConnections(t testing.TB) {
 	t.Helper()
-	if !s.srv.ReadyForConnections(patience) {
+	if !s.srv.ReadyForConnections(startTimeout) {
 		t.Fatal("NATS server is not ready for connections")
 	}
 	s.URL = s.srv.ClientURL()

@@ -29,7 +29,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const patience = 20 * time.Second // only ends tests that would hang
+const testTimeout = time.Minute
 
 // serviceFunc is a service of one function.
 type serviceFunc func(ctx, hard context.Context) error
@@ -101,14 +101,14 @@ func TestRun_StatesOfAProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.AwaitReady(t)
-	m, err := nc.Request(subject.Status("detect"), nil, patience)
+	m, err := nc.Request(subject.Status("detect"), nil, testTimeout)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got, want := string(m.Data), `{"lanes":3}`; got != want {
 		t.Errorf("the status is %s, want %s", got, want)
 	}
-	if m, err = nc.Request("$SRV.STATS.detect", nil, patience); err != nil {
+	if m, err = nc.Request("$SRV.STATS.detect", nil, testTimeout); err != nil {
 		t.Fatal(err)
 	}
 	var stats micro.Stats
@@ -197,7 +197,7 @@ func TestProcess_Profiles(t *testing.T) {
 	if profiles["name"] != "profiles" {
 		t.Fatalf("the second server is announced as %v, want profiles", profiles)
 	}
-	client := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := &http.Client{Timeout: testTimeout, Transport: &http.Transport{DisableKeepAlives: true}}
 	res, err := client.Get(fmt.Sprintf("http://%v/debug/pprof/goroutine", profiles["addr"]))
 	if err != nil {
 		t.Fatal(err)

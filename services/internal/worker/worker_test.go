@@ -40,8 +40,8 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/outcome"
 )
 
-// patience only ends tests that would hang.
-const patience = 30 * time.Second
+// testTimeout limits waits that only a test that hangs reaches.
+const testTimeout = time.Minute
 
 // The test binary is its own lane program.
 func TestMain(m *testing.M) {
@@ -172,7 +172,7 @@ func startWorker(t *testing.T, s *bustest.Server, laneCount int, begun chan<- st
 	go func() { done <- w.Run(ctx, hard) }()
 	select {
 	case <-lanes.Ready():
-	case <-time.After(patience):
+	case <-time.After(testTimeout):
 		t.Fatal("the lanes are not ready")
 	}
 	stop := sync.OnceFunc(func() {
@@ -259,7 +259,7 @@ func (m mesh) last(t *testing.T, stream, subj string) (msg *jetstream.RawStreamM
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually.Succeeds(t, patience, func() error {
+	eventually.Succeeds(t, testTimeout, func() error {
 		if msg, err = s.GetLastMsgForSubject(t.Context(), subj); err != nil {
 			return fmt.Errorf("read %s: %w", subj, err)
 		}
@@ -272,7 +272,7 @@ func (m mesh) last(t *testing.T, stream, subj string) (msg *jetstream.RawStreamM
 // outcome of its job is stored.
 func (m mesh) awaitEmpty(t *testing.T, stream string) {
 	t.Helper()
-	eventually.Succeeds(t, patience, func() error {
+	eventually.Succeeds(t, testTimeout, func() error {
 		s, err := m.js.Stream(t.Context(), stream)
 		if err != nil {
 			return err

@@ -25,7 +25,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const testTimeout = 20 * time.Second // only ends tests that would hang
+const testTimeout = time.Minute // only for tests that would hang
 
 // startServer runs a server with JetStream on a port, or on a free port when port is 0.
 func startServer(t *testing.T, port int) *server.Server {

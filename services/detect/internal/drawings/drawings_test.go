@@ -32,8 +32,8 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/worker"
 )
 
-// patience limits how long a test waits before it fails.
-const patience = 30 * time.Second
+// testTimeout limits waits that only a test that hangs reaches.
+const testTimeout = time.Minute
 
 // TestMain makes the test binary also the lane program of detect, and a lane program that
 // never responds.
@@ -90,7 +90,7 @@ func startHanging(t *testing.T, s *bustest.Server) *runtest.Service {
 		Name: "detect",
 		New: func(p *run.Process) (run.Service, error) {
 			return newService(p, pool.Config{
-				Lanes: 1, StartTimeout: patience,
+				Lanes: 1, StartTimeout: testTimeout,
 				Programs: []pool.Program{{
 					Name: name, Argv: []string{os.Args[0], "hang"}, Pipelines: map[string]pool.Pipeline{name: {Timeout: time.Minute}},
 				}},
@@ -105,8 +105,8 @@ func startHanging(t *testing.T, s *bustest.Server) *runtest.Service {
 func awaitService(t *testing.T, s *bustest.Server) {
 	t.Helper()
 	nc := s.Connect(t)
-	eventually.Succeeds(t, patience, func() error {
-		_, err := nc.Request(subject.Draw(), nil, patience)
+	eventually.Succeeds(t, testTimeout, func() error {
+		_, err := nc.Request(subject.Draw(), nil, testTimeout)
 		return err
 	})
 }
@@ -231,7 +231,7 @@ func TestService_RejectsAnInvalidRequest(t *testing.T) {
 	t.Parallel()
 	s := bustest.Start(t, pipeline.BuiltInNames()...)
 	startService(t, s)
-	m, err := s.Connect(t).Request(subject.Draw(), []byte(`{"media_type":"image/gif"}`+"\n"), patience)
+	m, err := s.Connect(t).Request(subject.Draw(), []byte(`{"media_type":"image/gif"}`+"\n"), testTimeout)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -272,7 +272,7 @@ func TestService_LimitsWaitingRequests(t *testing.T) {
 	}
 	d.Stop()
 	for range places {
-		m, err := replies.NextMsg(patience)
+		m, err := replies.NextMsg(testTimeout)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -294,7 +294,7 @@ func TestService_LimitsTheTimeOfARequest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := s.Connect(t).Request(subject.Draw(), body, patience)
+	m, err := s.Connect(t).Request(subject.Draw(), body, testTimeout)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -321,7 +321,7 @@ func TestService_StopFinishesRequests(t *testing.T) {
 	if err := nc.PublishRequest(subject.Draw(), replies.Subject, body); err != nil {
 		t.Fatal(err)
 	}
-	m, err := replies.NextMsg(patience)
+	m, err := replies.NextMsg(testTimeout)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -348,7 +348,7 @@ func TestService_StopFinishesRequests(t *testing.T) {
 		if err := m.Respond(nil); err != nil {
 			t.Fatal(err)
 		}
-		if m, err = replies.NextMsg(patience); err != nil {
+		if m, err = replies.NextMsg(testTimeout); err != nil {
 			t.Fatalf("after piece %v: %v", p, err)
 		}
 	}

@@ -54,7 +54,7 @@ func startBehindProxy(t *testing.T, args ...string) (*instance, *bustest.Proxy) 
 // awaitServed waits until the pipeline text is ready.
 func (d *instance) awaitServed(t *testing.T) {
 	t.Helper()
-	eventually.Succeeds(t, patience, func() error {
+	eventually.Succeeds(t, testTimeout, func() error {
 		if text := d.pipelines(t).Pipelines[0]; !text.Ready {
 			return fmt.Errorf("text is not ready: %+v", text)
 		}
@@ -142,7 +142,7 @@ func TestAcks_LostLookupDelaysNoResult(t *testing.T) {
 		}
 		responses <- a
 	}()
-	eventually.Succeeds(t, patience, func() error {
+	eventually.Succeeds(t, testTimeout, func() error {
 		if d.storedImages(t) == 0 {
 			return errors.New("the image is not stored")
 		}

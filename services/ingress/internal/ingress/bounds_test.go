@@ -79,7 +79,7 @@ func TestLimits_EventStreamsAndPolls(t *testing.T) {
 				t.Error("there is no Retry-After")
 			}
 			first.Close()
-			eventually.Succeeds(t, patience, func() error {
+			eventually.Succeeds(t, testTimeout, func() error {
 				if status, _, _ := get(); status == http.StatusTooManyRequests {
 					return errors.New("the place is not free")
 				}

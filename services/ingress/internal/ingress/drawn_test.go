@@ -65,7 +65,7 @@ func TestDrawn_Response(t *testing.T) {
 		first := nats.NewMsg(m.Reply)
 		first.Header.Set(v1.HeaderPiece, "0/2")
 		first.Data = []byte("drawn by ")
-		if _, err := d.nc.RequestMsg(first, patience); err != nil {
+		if _, err := d.nc.RequestMsg(first, testTimeout); err != nil {
 			t.Errorf("the second piece is not requested: %v", err)
 		}
 		m.RespondMsg(&nats.Msg{Header: nats.Header{v1.HeaderPiece: {"1/2"}}, Data: []byte("a worker")})

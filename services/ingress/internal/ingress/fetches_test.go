@@ -37,7 +37,7 @@ func (d *instance) awaitFetches(t *testing.T, n int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually.Succeeds(t, patience, func() error {
+	eventually.Succeeds(t, testTimeout, func() error {
 		info, err := c.Info(t.Context())
 		if err != nil {
 			return err
@@ -62,7 +62,7 @@ func (d *instance) checkNotBlocked(t *testing.T, pipeline, held, free string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Next(jetstream.FetchMaxWait(patience)); err != nil {
+	if _, err := c.Next(jetstream.FetchMaxWait(testTimeout)); err != nil {
 		t.Errorf("the other image is not stored as a job: %v", err)
 	}
 }

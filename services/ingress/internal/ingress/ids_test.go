@@ -114,7 +114,7 @@ func TestProblem_NATSHasTheID(t *testing.T) {
 		t.Fatal(err)
 	}
 	id := d.expire(t, d.nextImage(t))
-	m, err := inbox.NextMsg(patience)
+	m, err := inbox.NextMsg(testTimeout)
 	if err != nil {
 		t.Fatal(err)
 	}

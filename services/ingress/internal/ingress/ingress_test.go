@@ -83,8 +83,8 @@ func (l *logBuffer) Write(b []byte) (int, error) {
 	return l.Buffer.Write(b)
 }
 
-// patience is the time limit of waits that only a test that hangs reaches. It is long for a busy machine.
-const patience = time.Minute
+// testTimeout limits waits that only a test that hangs reaches.
+const testTimeout = time.Minute
 
 func start(t *testing.T, args ...string) *instance {
 	t.Helper()
@@ -119,11 +119,11 @@ func startAt(t *testing.T, s *bustest.Server, url string, args ...string) *insta
 	select {
 	case addr := <-log.seen:
 		d.url = "http://" + addr
-	case <-time.After(patience):
+	case <-time.After(testTimeout):
 		t.Fatalf("ingress does not listen:\n%s", log.text())
 	}
 	// HTTP listens before the NATS server has heard of the endpoints.
-	eventually.Succeeds(t, patience, func() error {
+	eventually.Succeeds(t, testTimeout, func() error {
 		if _, err := d.nc.Request(subject.Analyze("nosuch"), nil, time.Second); err != nil {
 			return fmt.Errorf("ingress does not reply over NATS: %w\n%s", err, log.text())
 		}
@@ -189,7 +189,7 @@ func (d *instance) nextImage(t *testing.T) jetstream.Msg {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := c.Next(jetstream.FetchMaxWait(patience))
+	m, err := c.Next(jetstream.FetchMaxWait(testTimeout))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -368,7 +368,7 @@ func TestPost_CancelsTheJobWhenTheClientDisconnects(t *testing.T) {
 			}
 			d.postAndDisconnect(t, "Idempotency-Key", "k")
 			id := d.postAndDisconnect(t)
-			m, err := cancels.NextMsg(patience)
+			m, err := cancels.NextMsg(testTimeout)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -474,7 +474,7 @@ func TestStop_EndsLongPollsAndEventStreams(t *testing.T) {
 			if !strings.Contains(s, "running") {
 				t.Errorf("got %s, want the state running", s)
 			}
-		case <-time.After(patience):
+		case <-time.After(testTimeout):
 			t.Fatal("a request has not ended")
 		}
 	}
@@ -504,7 +504,7 @@ func TestPost_RejectsWhenTheBacklogIsTooLong(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually.Succeeds(t, patience, func() error {
+	eventually.Succeeds(t, testTimeout, func() error {
 		a := d.mustPost(t, "", "Prefer", "respond-async")
 		// 100 s of work, and a maximum wait of 15 s, once all of the backlog is read.
 		n, _ := strconv.Atoi(a.header.Get("Retry-After"))
@@ -540,14 +540,14 @@ func TestNATS_LimitsConcurrentRequests(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := d.nextImage(t) // the first request waits for its result
-	res, err := d.nc.Request(subject.Analyze("text"), smallImage(), patience)
+	res, err := d.nc.Request(subject.Analyze("text"), smallImage(), testTimeout)
 	if err != nil {
 		t.Fatal(err)
 	}
 	checkHeader(t, http.Header(res.Header), "Nats-Service-Error-Code", "429")
 	checkHasHeader(t, http.Header(res.Header), "Retry-After")
 	id := d.storeResult(t, m, true)
-	got, err := first.NextMsg(patience)
+	got, err := first.NextMsg(testTimeout)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -129,7 +129,7 @@ func TestMemory_OneClientCannotReserveAll(t *testing.T) {
 	}
 	time.Sleep(500 * time.Millisecond) // until it is read
 	more := d.dialRaw(t, "127.0.0.2", head+"hello")
-	more.SetReadDeadline(time.Now().Add(patience))
+	more.SetReadDeadline(time.Now().Add(testTimeout))
 	res, err := http.ReadResponse(bufio.NewReader(more), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -216,7 +216,7 @@ func TestMemory_LimitsNATSRequests(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := d.nextImage(t) // the first request waits for its result
-	res, err := d.nc.Request(subject.Analyze("text"), append(smallImage(), make([]byte, 1000)...), patience)
+	res, err := d.nc.Request(subject.Analyze("text"), append(smallImage(), make([]byte, 1000)...), testTimeout)
 	if err != nil {
 		t.Fatalf("a request over the limit: %v", err)
 	}
@@ -227,7 +227,7 @@ func TestMemory_LimitsNATSRequests(t *testing.T) {
 		t.Errorf("got Retry-After %q, want 1", after)
 	}
 	id := d.storeResult(t, m, true)
-	got, err := first.NextMsg(patience)
+	got, err := first.NextMsg(testTimeout)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -95,7 +95,7 @@ func TestReady_NotReadyWithoutNATS(t *testing.T) {
 	})
 	p.HoldReplies(false)
 	p.HoldRequests(false)
-	d.awaitReady(t, http.StatusOK, patience)
+	d.awaitReady(t, http.StatusOK, testTimeout)
 	d.awaitServed(t)
 	for line, want := range map[string]int{`"msg":"not ready"`: 1, `"msg":"ready"`: 2} {
 		if n := strings.Count(d.log.text(), line); n != want {

@@ -36,7 +36,7 @@ func TestResults_AbsentServiceRejectsImagesAndReports(t *testing.T) {
 		t.Fatalf("got %+v", a)
 	}
 	d.stopResults()
-	p := d.awaitStatus(t, http.StatusServiceUnavailable, patience)
+	p := d.awaitStatus(t, http.StatusServiceUnavailable, testTimeout)
 	if p.Code != v1.Unavailable {
 		t.Errorf("the code is %s, want %s", p.Code, v1.Unavailable)
 	}

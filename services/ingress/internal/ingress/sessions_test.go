@@ -135,7 +135,7 @@ func TestSession_CancelsFramesWhenTheClientDisconnects(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.CloseNow()
-	m, err := cancels.NextMsg(patience)
+	m, err := cancels.NextMsg(testTimeout)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -212,7 +212,7 @@ func TestSession_RejectsInvalidRequests(t *testing.T) {
 	checkRejected("", "", v1.Overloaded)
 	c.Close(websocket.StatusNormalClosure, "")
 	// Another session can be opened when the first has ended.
-	eventually.Succeeds(t, patience, func() error {
+	eventually.Succeeds(t, testTimeout, func() error {
 		_, res, err := d.dial(t, "", d.url)
 		if err != nil {
 			res.Body.Close()

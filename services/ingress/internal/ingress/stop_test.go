@@ -80,7 +80,7 @@ func TestDrain_ClosesConnections(t *testing.T) {
 	d := start(t, "--drain", "3s")
 	transport := &http.Transport{MaxConnsPerHost: 1}
 	defer transport.CloseIdleConnections()
-	client := &http.Client{Transport: transport, Timeout: patience}
+	client := &http.Client{Transport: transport, Timeout: testTimeout}
 	get := func() (closes bool) {
 		t.Helper()
 		res, err := client.Get(d.url + "/v1/pipelines")

@@ -27,7 +27,7 @@ func TestHTTP_BodyNeverArrives(t *testing.T) {
 			}
 			defer c.Close()
 			fmt.Fprintf(c, "%sHost: x\r\nContent-Length: 100\r\n\r\n", head)
-			c.SetReadDeadline(time.Now().Add(headerTimeout + patience))
+			c.SetReadDeadline(time.Now().Add(headerTimeout + testTimeout))
 			res, err := http.ReadResponse(bufio.NewReader(c), nil)
 			if err != nil {
 				t.Fatalf("no response: %v", err)

@@ -41,7 +41,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const testTimeout = 20 * time.Second // only for tests that would hang
+const testTimeout = time.Minute // only for tests that would hang
 
 var (
 	text  = pipeline.Pipeline{Name: "text", Deadline: time.Minute, BulkDeadline: time.Hour}

@@ -42,7 +42,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const testTimeout = 20 * time.Second // only for tests that would hang
+const testTimeout = time.Minute // only for tests that would hang
 
 // bench is the endpoint with a real server. The pipeline text has a worker, and faces has
 // none.

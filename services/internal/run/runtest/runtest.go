@@ -18,8 +18,8 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/run"
 )
 
-// patience only ends tests that would hang.
-const patience = 30 * time.Second
+// testTimeout limits waits that only a test that hangs reaches.
+const testTimeout = time.Minute
 
 // Service is a running service. It stops at the end of its test.
 type Service struct {
@@ -61,7 +61,7 @@ func (s *Service) Wait(t testing.TB) error {
 	select {
 	case <-s.ended:
 		return s.err
-	case <-time.After(patience):
+	case <-time.After(testTimeout):
 		t.Fatal("the service does not end")
 		return nil
 	}
@@ -70,7 +70,7 @@ func (s *Service) Wait(t testing.TB) error {
 // AwaitLine waits for the next line of the log with the message msg.
 func (s *Service) AwaitLine(t testing.TB, msg string) Line {
 	t.Helper()
-	timeout := time.After(patience)
+	timeout := time.After(testTimeout)
 	for {
 		s.mu.Lock()
 		lines, written := s.log[s.read:], s.written
@@ -122,7 +122,7 @@ func (s *Service) admin() string {
 // Probe returns the response of a path of the admin server, which must be listening.
 func (s *Service) Probe(t testing.TB, path string) (status int, body string) {
 	t.Helper()
-	client := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := &http.Client{Timeout: testTimeout, Transport: &http.Transport{DisableKeepAlives: true}}
 	res, err := client.Get("http://" + s.admin() + path) //nolint:noctx // the client has a time-out
 	if err != nil {
 		t.Fatal(err)
@@ -151,7 +151,7 @@ func (s *Service) AwaitNotReady(t testing.TB, reason string) {
 func (s *Service) await(t testing.TB, want int, text string) {
 	t.Helper()
 	s.awaitAdmin(t)
-	eventually.Succeeds(t, patience, func() error {
+	eventually.Succeeds(t, testTimeout, func() error {
 		status, body := s.Probe(t, "/readyz")
 		if status != want || !strings.Contains(body, text) {
 			return fmt.Errorf("/readyz is %d %q, want %d with %q", status, body, want, text)
@@ -163,7 +163,7 @@ func (s *Service) await(t testing.TB, want int, text string) {
 // awaitAdmin waits until the admin server listens.
 func (s *Service) awaitAdmin(t testing.TB) {
 	t.Helper()
-	timeout := time.After(patience)
+	timeout := time.After(testTimeout)
 	for {
 		s.mu.Lock()
 		written := s.written

@@ -136,7 +136,7 @@ func TestLookup_ExpiredResultIsUnknownLater(t *testing.T) {
 	}
 	b.publish(t, subject.Results("text", "old"), nil, v1.Result{ID: "old", Pipeline: "text", Status: v1.Done})
 	for _, want := range []v1.Code{v1.JobExpired, v1.UnknownJob} {
-		eventually.Succeeds(t, patience, func() error {
+		eventually.Succeeds(t, testTimeout, func() error {
 			if r := b.lookup(t, "old"); r.Problem == nil || r.Problem.Code != want {
 				return fmt.Errorf("got %+v, want the problem %s", r, want)
 			}

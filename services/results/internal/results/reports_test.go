@@ -18,7 +18,7 @@ import (
 // queued waits for n messages in a stream and returns them in order.
 func (b bench) queued(t *testing.T, stream string, n int) []*jetstream.RawStreamMsg {
 	t.Helper()
-	eventually.Succeeds(t, patience, func() error {
+	eventually.Succeeds(t, testTimeout, func() error {
 		if got := b.left(t, stream); got < uint64(n) {
 			return fmt.Errorf("%d messages in %s, want at least %d", got, stream, n)
 		}
@@ -119,7 +119,7 @@ func TestReport_FromManifestToWebhook(t *testing.T) {
 			if err := json.Unmarshal(m.Data, &e); err != nil {
 				t.Fatal(err)
 			}
-		case <-time.After(patience):
+		case <-time.After(testTimeout):
 			t.Fatalf("%d events of images, and of the end: %v; want 2, and one of the end", images, done)
 		}
 		switch e.Event {
@@ -257,7 +257,7 @@ func TestReply_WaitsForNothingElse(t *testing.T) {
 	}
 	h := nats.Header{v1.HeaderReply: {"_INBOX.waiting"}}
 	b.publish(t, subject.Results("text", "waits"), h, v1.Result{ID: "waits", Pipeline: "text", Status: v1.Done})
-	if _, err := replies.NextMsg(patience); err != nil {
+	if _, err := replies.NextMsg(testTimeout); err != nil {
 		t.Fatalf("no reply: %v", err)
 	}
 	now := time.Now().UTC()

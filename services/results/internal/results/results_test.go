@@ -24,8 +24,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience only ends tests that would hang.
-const patience = 20 * time.Second
+// testTimeout limits waits that only a test that hangs reaches.
+const testTimeout = time.Minute
 
 // startReplica runs the whole service against the server until the test ends.
 func startReplica(t *testing.T, url string, args ...string) *runtest.Service {
@@ -115,7 +115,7 @@ func TestJoin_ByReplicas(t *testing.T) {
 				t.Errorf("the result of %s arrived on %s, want %s", r.ID, m.Subject, want)
 			}
 			received[r.ID] = r
-		case <-time.After(patience):
+		case <-time.After(testTimeout):
 			t.Fatalf("%d of %d jobs have a reply", len(received), jobs)
 		}
 	}
@@ -197,7 +197,7 @@ func TestJoin_ResultThatIsTooLargeFailsAtOnce(t *testing.T) {
 // awaitStatus waits until a job has a status, and returns its result.
 func (b bench) awaitStatus(t *testing.T, job string, want v1.Status) (r v1.Result) {
 	t.Helper()
-	eventually.Succeeds(t, patience, func() error {
+	eventually.Succeeds(t, testTimeout, func() error {
 		if r = b.lookup(t, job); r.Status != want {
 			return fmt.Errorf("%s is %s, want %s", job, r.Status, want)
 		}
@@ -209,7 +209,7 @@ func (b bench) awaitStatus(t *testing.T, job string, want v1.Status) (r v1.Resul
 // awaitOutcome waits until a job has ended, and returns its result.
 func (b bench) awaitOutcome(t *testing.T, job string) (r v1.Result) {
 	t.Helper()
-	eventually.Succeeds(t, patience, func() error {
+	eventually.Succeeds(t, testTimeout, func() error {
 		if r = b.lookup(t, job); !r.Final() {
 			return fmt.Errorf("%s is %s, want an outcome", job, r.Status)
 		}
@@ -221,7 +221,7 @@ func (b bench) awaitOutcome(t *testing.T, job string) (r v1.Result) {
 // awaitNoParts waits until the stream of parts is empty.
 func (b bench) awaitNoParts(t *testing.T) {
 	t.Helper()
-	eventually.Succeeds(t, patience, func() error {
+	eventually.Succeeds(t, testTimeout, func() error {
 		if n := b.left(t, streams.Parts); n != 0 {
 			return fmt.Errorf("%d messages in %s, want none", n, streams.Parts)
 		}
@@ -233,7 +233,7 @@ func (b bench) awaitNoParts(t *testing.T) {
 // stream.
 func (b bench) awaitAcknowledged(t *testing.T, stream, consumer string) {
 	t.Helper()
-	eventually.Succeeds(t, patience, func() error {
+	eventually.Succeeds(t, testTimeout, func() error {
 		s, err := b.js.Stream(t.Context(), stream)
 		if err != nil {
 			return err
@@ -449,7 +449,7 @@ func TestReply_OnlyToInboxes(t *testing.T) {
 	}
 	var replies []string
 	for len(replies) == 0 || replies[len(replies)-1] != "_INBOX.last" {
-		m, err := heard.NextMsg(patience)
+		m, err := heard.NextMsg(testTimeout)
 		if err != nil {
 			t.Fatalf("only %v: %v", replies, err)
 		}

@@ -306,8 +306,8 @@ func (w *sweeper) joinComplete(ctx context.Context) error {
 	maps.DeleteFunc(w.waiting, func(id string, _ int) bool { return gone(id) })
 	var errs []error // of jobs; an error does not stop the others
 	for id, set := range stored {
-		const patience = 2 // sweeps that the consumer has time to join them
-		if w.waiting[id]++; w.waiting[id] <= patience || w.joined[id] {
+		const sweepsBeforeJoin = 2 // in which the consumer can join them
+		if w.waiting[id]++; w.waiting[id] <= sweepsBeforeJoin || w.joined[id] {
 			continue
 		}
 		if err := w.joinIfComplete(ctx, stream, set, info.TimeStamp); err != nil {

@@ -159,7 +159,7 @@ func (b bench) ackParts(t *testing.T, n int) {
 		t.Fatal(err)
 	}
 	for range n {
-		m, err := c.Next(jetstream.FetchMaxWait(patience))
+		m, err := c.Next(jetstream.FetchMaxWait(testTimeout))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -198,7 +198,7 @@ func TestSweeper_FinishesReports(t *testing.T) {
 		t.Fatal(err)
 	}
 	var end *jetstream.RawStreamMsg
-	eventually.Succeeds(t, patience, func() error {
+	eventually.Succeeds(t, testTimeout, func() error {
 		end, err = s.GetLastMsgForSubject(t.Context(), subject.ReportFinished("r1"))
 		return err
 	})
