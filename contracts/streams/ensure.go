@@ -68,7 +68,7 @@ func Ensure(ctx context.Context, js jetstream.JetStream, cfg Config) error {
 		return err
 	}
 	if len(lowered) > 0 && !cfg.Force {
-		return permanent("this may delete what is stored, and needs --force: %s", strings.Join(lowered, "; "))
+		return permanent("this can delete stored messages, and needs --force: %s", strings.Join(lowered, "; "))
 	}
 	for _, s := range want {
 		store := js.CreateStream

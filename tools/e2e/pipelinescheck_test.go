@@ -43,7 +43,7 @@ func checkLines(t *testing.T, lines, want map[string]string) {
 }
 
 // header is the pattern of the first line.
-const header = `^PIPELINE +STATE +REGIONS +TIME +MODELS, OR WHY NOT\n$`
+const header = `^PIPELINE +STATE +REGIONS +TIME +MODELS OR REASON\n$`
 
 // TestPipelinesCheck_RunsAnImage checks that every pipeline processes the sample page, also
 // pipelines with a classifier for each label. Pipelines without models are ready.

@@ -67,7 +67,7 @@ const flagsIntroduction = `# Flags
 <!-- Written by tools/genreference from what the programs print with --help. Change the programs, and run make gen. -->
 
 ` + "`--help`" + ` prints the flags of a program. A flag is given as ` + "`--lanes 2` or `--lanes=2`" + `, with one dash or two. A flag
-wins over its environment variable. Where the environment variable is empty, the flag has none. An empty default is the
+overrides its environment variable. A flag with an empty cell has no environment variable. An empty default is the
 empty string.
 
 A duration is a number with a unit, such as ` + "`300ms`, `20s` or `1h30m`" + `. A number of bytes has no unit; flags whose

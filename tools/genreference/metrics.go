@@ -19,7 +19,7 @@ const metricsIntroduction = `# Metrics
 Each service serves its metrics at ` + "`/metrics`" + ` of the address of ` + "`--admin`" + `, in the format of Prometheus. A histogram has
 the series ` + "`_bucket`, `_sum` and `_count`" + `. A metric with labels has no series before its first event. The services also
 serve the metrics ` + "`go_*` and `process_*`" + ` of the [Go client](https://github.com/prometheus/client_golang).
-[Tracing](../tracing.md) describes the export of metrics over OTLP.
+[Operating](../operating.md#otlp) describes the export of metrics over OTLP.
 `
 
 func metricsPage(root string) ([]byte, error) {

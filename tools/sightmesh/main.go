@@ -92,7 +92,7 @@ func rootCommand() *ffcli.Command {
 	root := &ffcli.Command{
 		FlagSet:    fs,
 		ShortUsage: "sightmesh <command> [flags]",
-		ShortHelp:  "Finds and reads what is in images, over HTTP and NATS.",
+		ShortHelp:  "Find objects and read text in images, over HTTP and NATS.",
 		Subcommands: []*ffcli.Command{
 			upCommand(), setupCommand(), sendCommand(), benchCommand(), modelsCommand(), pipelinesCommand(), laneCommand(),
 		},
@@ -183,7 +183,7 @@ func benchCommand() *ffcli.Command {
 		FlagSet:   fs,
 		Subcommands: []*ffcli.Command{{
 			Name: "floor", ShortUsage: "sightmesh bench floor [flags]",
-			ShortHelp: "measure the bare three-hop JetStream pipeline",
+			ShortHelp: "measure a bare JetStream pipeline of three messages for each image",
 			FlagSet:   floorFlags,
 			Exec: func(ctx context.Context, args []string) error {
 				if err := noArguments("bench floor", args); err != nil {
@@ -254,7 +254,7 @@ func pipelinesCheckCommand() *ffcli.Command {
 func pipelinesShowCommand() *ffcli.Command {
 	return &ffcli.Command{
 		Name: "show", ShortUsage: "sightmesh pipelines show",
-		ShortHelp: "print the pipelines file that a mesh has when it is given none",
+		ShortHelp: "print the built-in pipelines file",
 		FlagSet:   flag.NewFlagSet("pipelines show", flag.ContinueOnError),
 		Exec: func(_ context.Context, argv []string) error {
 			if err := noArguments("pipelines show", argv); err != nil {
@@ -272,7 +272,7 @@ func modelsListCommand() *ffcli.Command {
 	cfg.RegisterList(fs)
 	return &ffcli.Command{
 		Name: "ls", ShortUsage: "sightmesh models ls [flags]",
-		ShortHelp: "list the models that can be fetched, and which are there",
+		ShortHelp: "list the models that can be fetched, and the installed ones",
 		FlagSet:   fs,
 		Exec: func(_ context.Context, argv []string) error {
 			if err := noArguments("models ls", argv); err != nil {
@@ -305,7 +305,7 @@ func modelsCheckCommand() *ffcli.Command {
 	fs := flag.NewFlagSet("models check", flag.ContinueOnError)
 	var cfg models.TrialConfig
 	cfg.RegisterCheck(fs)
-	return trialCommand(fs, "check", "load a model in a lane, and print what it is and takes", &cfg, models.Check)
+	return trialCommand(fs, "check", "load a model in a lane, and print its properties and its costs", &cfg, models.Check)
 }
 
 func modelsBenchCommand() *ffcli.Command {

@@ -78,7 +78,7 @@ func Check(ctx context.Context, cfg Config, path string, out io.Writer) (err err
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "PIPELINE\tSTATE\tREGIONS\tTIME\tMODELS, OR WHY NOT")
+	fmt.Fprintln(w, "PIPELINE\tSTATE\tREGIONS\tTIME\tMODELS OR REASON")
 	failed := 0
 	for _, p := range all {
 		o := cfg.try(ctx, l, p, image)

@@ -59,7 +59,7 @@ func (c *Config) RegisterRetention(fs *flag.FlagSet) {
 		"at least 256MiB: the limit of each stream is lowered in proportion; "+
 		"0: unchanged, 6.25GiB in a new mesh")
 	fs.BoolVar(&c.Force, "force", false,
-		"allow fewer replicas, shorter ages and lower limits than now, which can delete stored messages")
+		"allow fewer replicas, shorter ages and lower limits than the present ones, which can delete stored messages")
 }
 
 // Register makes flags of the configuration.
