@@ -4,7 +4,7 @@ MODULES = $(shell $(GO) list -m -f '{{.Dir}}')
 GO ?= go
 # The models that make up and make models fetch: names and sets of sightmesh models ls, or none.
 MODELS ?= default
-# What the binaries say of their commit with --version.
+# The commit that --version of the binaries prints.
 COMMIT ?= $(or $(shell git describe --always --dirty --abbrev=40 --exclude '*' 2>/dev/null),unknown)
 
 .PHONY: help
@@ -27,7 +27,7 @@ onnxruntime: ## Install ONNX Runtime, which runs more nets than OpenCV and faste
 models: ## Fetch the models of the default pipelines into models/ (90 MB; MODELS=NAMES fetches others)
 	@[ '$(MODELS)' = none ] || $(GO) run ./tools/sightmesh models pull $(MODELS)
 
-# A model that cannot be fetched keeps the mesh from nothing: its pipeline says what it lacks.
+# A model that cannot be fetched does not stop the mesh: its pipeline has the reason.
 .PHONY: up
 up: build ## Fetch the models (3 minutes at most; MODELS=none skips it), start the mesh, stay up until Ctrl-C
 	@[ '$(MODELS)' = none ] || bin/sightmesh models pull $(MODELS) --timeout 3m || echo 'the mesh starts without them'
@@ -82,7 +82,7 @@ cluster-test: ## Test the chart on that Kubernetes, and write the table of docs/
 	SIGHTMESH_CLUSTER_TABLE=$(CURDIR)/docs/operating.md tools/scripts/cluster-test
 
 .PHONY: bench-once
-bench-once: deps ## Run every Go benchmark for one iteration, so that none rots
+bench-once: deps ## Run every Go benchmark for one iteration, to check that they still run
 	$(GO) test -run '^$$' -bench . -benchtime 1x work
 
 # Images of the networks in docs/performance.md, as PIPELINE=FILE. Drawn ones stand in for those that are missing.

@@ -133,13 +133,13 @@ func (c *Client) request(ctx context.Context, ask *nats.Msg, reply any) error {
 	m, err := c.nc.RequestMsgWithContext(ctx, ask)
 	switch {
 	case errors.Is(err, nats.ErrNoResponders):
-		return v1.NewProblem(v1.Unavailable, "nobody answers on %s", subj)
+		return v1.NewProblem(v1.Unavailable, "no service responds on %s", subj)
 	case errors.Is(err, context.DeadlineExceeded):
-		return v1.NewProblem(v1.Unavailable, "nobody answered on %s in time", subj)
+		return v1.NewProblem(v1.Unavailable, "no service responded on %s in time", subj)
 	case errors.Is(err, context.Canceled):
 		return fmt.Errorf("request on %s: %w", subj, err)
 	case err != nil: // such as while the client reconnects
-		return v1.NewProblem(v1.Unavailable, "cannot ask on %s: %v", subj, err)
+		return v1.NewProblem(v1.Unavailable, "cannot send a request on %s: %v", subj, err)
 	}
 	if err := serviceError(subj, m); err != nil {
 		return err

@@ -43,7 +43,7 @@ func (c *Client) Draw(ctx context.Context, image []byte, result v1.Result, media
 	inbox := c.nc.NewInbox()
 	sub, err := c.nc.SubscribeSync(inbox)
 	if err != nil {
-		return nil, newUnavailableError("cannot ask on %s: %v", subject.Draw(), err)
+		return nil, newUnavailableError("cannot send a request on %s: %v", subject.Draw(), err)
 	}
 	defer sub.Unsubscribe() //nolint:errcheck // fails only when the connection is gone
 	m := &nats.Msg{Subject: subject.Draw(), Reply: inbox, Header: nats.Header{}, Data: body}
@@ -53,7 +53,7 @@ func (c *Client) Draw(ctx context.Context, image []byte, result v1.Result, media
 		return nil, v1.NewProblem(v1.TooLarge, "the image and its regions have %d bytes, and a message may have %d",
 			len(body), c.nc.MaxPayload()).WithLimit(c.nc.MaxPayload())
 	case err != nil:
-		return nil, newUnavailableError("cannot ask on %s: %v", subject.Draw(), err)
+		return nil, newUnavailableError("cannot send a request on %s: %v", subject.Draw(), err)
 	}
 	return collect(ctx, sub)
 }
@@ -85,7 +85,7 @@ func collect(ctx context.Context, sub *nats.Subscription) ([]byte, error) {
 			return image, nil
 		}
 		if err := m.Respond(nil); err != nil {
-			return nil, newUnavailableError("cannot ask for piece %d of %d of the drawn image: %v",
+			return nil, newUnavailableError("cannot request piece %d of %d of the drawn image: %v",
 				want.Number+1, want.Total, err)
 		}
 	}
@@ -109,7 +109,7 @@ func nextPiece(ctx context.Context, sub *nats.Subscription, want v1.Piece) (*nat
 		return nil, newUnavailableError("piece %d of %d of the drawn image did not come in time",
 			want.Number+1, want.Total)
 	case errors.Is(err, context.DeadlineExceeded):
-		return nil, newUnavailableError("nobody answered on %s in time", subject.Draw())
+		return nil, newUnavailableError("no service responded on %s in time", subject.Draw())
 	case err != nil:
 		return nil, newUnavailableError("cannot receive on %s: %v", subject.Draw(), err)
 	}

@@ -41,7 +41,7 @@ func (e *PermanentError) Error() string { return e.Err.Error() }
 // Unwrap returns the wrapped error.
 func (e *PermanentError) Unwrap() error { return e.Err }
 
-func permanent(format string, args ...any) error {
+func newPermanentError(format string, args ...any) error {
 	return &PermanentError{Err: fmt.Errorf(format, args...)}
 }
 
@@ -59,7 +59,7 @@ func Ensure(ctx context.Context, js jetstream.JetStream, cfg Config) error {
 	if err := checkServer(ctx, js); err != nil {
 		return err
 	}
-	have, err := existing(ctx, js, cfg)
+	have, err := readExisting(ctx, js, cfg)
 	if err != nil {
 		return err
 	}
@@ -68,7 +68,7 @@ func Ensure(ctx context.Context, js jetstream.JetStream, cfg Config) error {
 		return err
 	}
 	if len(lowered) > 0 && !cfg.Force {
-		return permanent("this can delete stored messages, and needs --force: %s", strings.Join(lowered, "; "))
+		return newPermanentError("this can delete stored messages, and needs --force: %s", strings.Join(lowered, "; "))
 	}
 	for _, s := range want {
 		store := js.CreateStream
@@ -98,8 +98,8 @@ func Ensure(ctx context.Context, js jetstream.JetStream, cfg Config) error {
 	return nil
 }
 
-// existing returns the streams of the mesh that exist, by name.
-func existing(ctx context.Context, js jetstream.JetStream, cfg Config) (map[string]*jetstream.StreamInfo, error) {
+// readExisting returns the streams of the mesh that exist, by name.
+func readExisting(ctx context.Context, js jetstream.JetStream, cfg Config) (map[string]*jetstream.StreamInfo, error) {
 	have := map[string]*jetstream.StreamInfo{}
 	for _, s := range Streams(cfg) {
 		found, err := js.Stream(ctx, s.Name)
@@ -145,7 +145,7 @@ func plan(cfg Config, have map[string]*jetstream.StreamInfo) (
 			continue
 		}
 		if h.Config.Storage != s.Storage && !given.KeepStorage {
-			return nil, nil, permanent("stream %s is stored in %s, and JetStream cannot move it to %s: "+
+			return nil, nil, newPermanentError("stream %s is stored in %s, and JetStream cannot move it to %s: "+
 				"leave out --storage", s.Name, strings.ToLower(h.Config.Storage.String()), strings.ToLower(s.Storage.String()))
 		}
 		s.Storage = h.Config.Storage
@@ -350,20 +350,20 @@ func checkServer(ctx context.Context, js jetstream.JetStream) error {
 	_, err := js.AccountInfo(ctx)
 	const need = MaxMessage + HeaderAllowance
 	if most := nc.MaxPayload(); nc.IsConnected() && most < need {
-		return permanent("the server takes messages of up to %d bytes, and the mesh needs %d: "+
+		return newPermanentError("the server takes messages of up to %d bytes, and the mesh needs %d: "+
 			"set max_payload: %d in its configuration", most, need, need)
 	}
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
-		return permanent("JetStream is not enabled for this account: "+
+		return newPermanentError("JetStream is not enabled for this account: "+
 			"set jetstream: enabled in the account's configuration (%w)", err)
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled):
 		// In a cluster, JetStream may be enabled on another server, or later.
 		enabled, _ := nc.ConnectedServerJetStream()
 		if !enabled && nc.ConnectedClusterName() == "" && nc.IsConnected() {
-			return permanent("JetStream is not enabled on the server: "+
+			return newPermanentError("JetStream is not enabled on the server: "+
 				"set jetstream { store_dir: FOLDER, max_file_store: %s } in its configuration (%w)",
 				configBytes(TotalBytes(Config{})), err)
 		}
@@ -411,18 +411,18 @@ func explain(
 			there, setting = FormatBytes(limit), "the limit of the account, and "+setting
 		}
 		need *= int64(s.Replicas)
-		return permanent("the server has %s of %s for this account, of which %s are reserved, and the streams of the mesh "+
+		return newPermanentError("the server has %s of %s for this account, of which %s are reserved, and the streams of the mesh "+
 			"need %s: set %s to %s or more (%w)",
 			there, kind, FormatBytes(int64(reserved)), FormatBytes(need), setting, configBytes(need), err)
 	case errNoPeers:
 		// Servers of a starting cluster can be offline.
 		if strings.Contains(api.Description, "insufficient storage") && !strings.Contains(api.Description, "offline") {
-			return permanent("too few servers of the cluster have %s for %d copies of a stream of %s, "+
+			return newPermanentError("too few servers of the cluster have %s for %d copies of a stream of %s, "+
 				"and the streams of the mesh need %s on each: set %s to %s or more (%w)",
 				kind, s.Replicas, FormatBytes(s.MaxBytes), FormatBytes(need), setting, configBytes(need), err)
 		}
 	case errReplicas:
-		return permanent("%d replicas need a cluster of NATS servers, and this server is not in one: "+
+		return newPermanentError("%d replicas need a cluster of NATS servers, and this server is not in one: "+
 			"set --replicas 1 (%w)", s.Replicas, err)
 	case errInvalidConfig:
 		return &PermanentError{Err: err}

@@ -56,7 +56,7 @@ func (s *slot) checkMemory() {
 	s.mu.Unlock()
 	if loading != nil {
 		if size, over := loading.exceeds(s.prog.Memory); over {
-			loading.kill(&refusedError{s.prog.Name, size, s.prog.Memory, "while it loads its models"})
+			loading.kill(&rejectedError{s.prog.Name, size, s.prog.Memory, "while it loads its models"})
 		}
 	}
 	if proc == nil || proc.isDead() {
@@ -90,9 +90,9 @@ const unknown = -1
 func (memoryError) Error() string { return errMemory.Error() }
 func (memoryError) Unwrap() error { return errMemory }
 
-// refusedError is the error of a process that exceeded its limit while it loaded its models,
+// rejectedError is the error of a process that exceeded its limit while it loaded its models,
 // or when it was ready. It gets no request, because it would be killed during the first.
-type refusedError struct {
+type rejectedError struct {
 	program string
 	size    int64
 	limit   MemoryLimit
@@ -100,12 +100,12 @@ type refusedError struct {
 }
 
 // Error returns why the pipelines of the program are not ready.
-func (e *refusedError) Error() string {
+func (e *rejectedError) Error() string {
 	return fmt.Sprintf("lane program %s has %d bytes of memory %s, more than the %d that %s allows",
 		e.program, e.size, e.when, e.limit.Bytes, e.limit.Setting)
 }
 
-func (e *refusedError) Unwrap() error { return errMemory }
+func (e *rejectedError) Unwrap() error { return errMemory }
 
 // exceeds measures the process and reports whether it exceeds the limit.
 func (p *process) exceeds(limit MemoryLimit) (size int64, over bool) {

@@ -45,7 +45,7 @@ func TestPool_RefusesALaneThatIsTooLargeWhenReady(t *testing.T) {
 	if want := "detect.memory of pipeline large"; reason[3] != want {
 		t.Errorf("the reason has the setting %q, want %q", reason[3], want)
 	}
-	if n := strings.Count(b.log.String(), `"msg":"lane is refused"`); n != 1 {
+	if n := strings.Count(b.log.String(), `"msg":"lane is rejected"`); n != 1 {
 		t.Errorf("it is logged %d times, want once for both lanes:\n%s", n, b.log)
 	}
 	if n := b.counts.restarts("large", "memory"); n != 2 {
@@ -75,7 +75,7 @@ func TestPool_RefusesALaneThatGrowsWhileItLoads(t *testing.T) {
 	}
 }
 
-// TestPool_ServesOtherPrograms: a refused program does not affect the others.
+// TestPool_ServesOtherPrograms: a rejected program does not affect the others.
 func TestPool_ServesOtherPrograms(t *testing.T) {
 	t.Parallel()
 	const limit = largeWhenReady - 64<<20
@@ -145,11 +145,11 @@ func TestLane_PeakMemory(t *testing.T) {
 func TestRestartDelay_IsLongAfterARefusal(t *testing.T) {
 	t.Parallel()
 	longest := restartBackoff[len(restartBackoff)-1]
-	refused := &refusedError{"large", 2, MemoryLimit{1, "--lane-memory"}, "when it is ready"}
-	if d := restartDelay(refused, 1); d < longest {
+	rejected := &rejectedError{"large", 2, MemoryLimit{1, "--lane-memory"}, "when it is ready"}
+	if d := restartDelay(rejected, 1); d < longest {
 		t.Errorf("the first delay is %v, want at least %v", d, longest)
 	}
-	if d := restartDelay(refused, 100); d < time.Hour {
+	if d := restartDelay(rejected, 100); d < time.Hour {
 		t.Errorf("the last delay is %v, want at least 1h", d)
 	}
 	if d := restartDelay(errTimeout, 1); d > time.Second {

@@ -26,7 +26,7 @@ type Program struct {
 	// Pipelines are the pipelines that the program serves, by name.
 	Pipelines map[string]Pipeline
 	// Memory limits each process of the program. A process that exceeds it before it serves
-	// a request is refused, and one that exceeds it later is killed.
+	// a request is rejected, and one that exceeds it later is killed.
 	Memory MemoryLimit
 }
 
@@ -72,7 +72,7 @@ type Pool struct {
 	mu        sync.Mutex
 	busy      int
 	serviceMS map[string]float64
-	refused   map[string]bool // programs whose refusal was logged
+	rejected  map[string]bool // programs whose rejection was logged
 }
 
 // ErrClosed is returned by Acquire after Run has ended.
@@ -110,7 +110,7 @@ func New(cfg Config) (*Pool, error) {
 	p := &Pool{
 		cfg: cfg, free: make(chan *Lane, cfg.Lanes), ready: make(chan struct{}), closed: make(chan struct{}),
 		starting: make(chan struct{}, runtime.NumCPU()), startingAgain: make(chan struct{}, 1),
-		serviceMS: map[string]float64{}, refused: map[string]bool{},
+		serviceMS: map[string]float64{}, rejected: map[string]bool{},
 	}
 	for n := range cfg.Lanes {
 		l := &Lane{pool: p, slots: map[string]*slot{}}
@@ -257,13 +257,13 @@ func (p *Pool) addServiceTime(pipeline string, d time.Duration) {
 	p.serviceMS[pipeline] = ms
 }
 
-// setRefused records whether the last process of the program that was started was refused,
+// setRejected records whether the last process of the program that was started was rejected,
 // and returns the previous value.
-func (p *Pool) setRefused(program string, refused bool) (before bool) {
+func (p *Pool) setRejected(program string, rejected bool) (before bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	before = p.refused[program]
-	p.refused[program] = refused
+	before = p.rejected[program]
+	p.rejected[program] = rejected
 	return before
 }
 

@@ -22,6 +22,7 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/lane"
 )
@@ -370,11 +371,23 @@ func (b *testPool) pid(t testing.TB, pipeline string) int {
 
 func awaitEnd(t testing.TB, pid int) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); syscall.Kill(pid, 0) == nil; time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("process %d has not ended", pid)
+	eventually.Succeeds(t, time.Minute, func() error {
+		if syscall.Kill(pid, 0) == nil {
+			return fmt.Errorf("process %d has not ended", pid)
 		}
-	}
+		return nil
+	})
+}
+
+// awaitBusy waits until a lane of the pool is busy.
+func awaitBusy(t testing.TB, p interface{ Busy() int }) {
+	t.Helper()
+	eventually.Succeeds(t, time.Minute, func() error {
+		if p.Busy() == 0 {
+			return errors.New("no lane is busy")
+		}
+		return nil
+	})
 }
 
 func problemCode(err error) v1.Code {
@@ -663,9 +676,7 @@ func TestPool_LanesWorkInParallel(t *testing.T) {
 	}
 	var wg sync.WaitGroup
 	wg.Go(func() { detect(context.Background(), one, "p", "2000") })
-	for b.Busy() == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	awaitBusy(t, b)
 	if _, err := detect(context.Background(), two, "p", "0"); err != nil {
 		t.Error(err)
 	}
@@ -721,9 +732,7 @@ func TestPool_RunEndsAllProcesses(t *testing.T) {
 		_, err := detect(context.Background(), l, "p", "hang")
 		asked <- err
 	}()
-	for b.Busy() == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	awaitBusy(t, b)
 	b.stop()
 	if err := <-asked; !errors.Is(err, context.Canceled) {
 		t.Errorf("the request in progress: %v", err)

@@ -215,7 +215,7 @@ const maxOutputTail = 64 << 10
 var crashDump = regexp.MustCompile(`(?m)^(SIG[A-Z]+: |panic: |fatal error: |runtime: )`)
 
 func (w *outputTail) Write(b []byte) (int, error) {
-	w.log.Debug("lane says", "output", string(bytes.TrimSpace(b)))
+	w.log.Debug("lane output", "output", string(bytes.TrimSpace(b)))
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.buf = append(w.buf, b...)

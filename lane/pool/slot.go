@@ -39,20 +39,20 @@ func newSlot(p *Pool, prog Program, n int) *slot {
 // served a request. There is no delay after a process that has.
 var restartBackoff = retry.Exponential(100*time.Millisecond, 10*time.Second, 2)
 
-// refusedBackoff has the delays after a process that was refused. They are long, because
-// another process loads its models and is refused too, until the program or its files
+// rejectedBackoff has the delays after a process that was rejected. They are long, because
+// another process loads its models and is rejected too, until the program or its files
 // change.
-var refusedBackoff = retry.Exponential(time.Minute, time.Hour, 2)
+var rejectedBackoff = retry.Exponential(time.Minute, time.Hour, 2)
 
 // restartDelay returns how long to wait before the next start. failures is the number of
 // consecutive processes that served no request; the last of them ended with err.
 func restartDelay(err error, failures int) time.Duration {
-	var refused *refusedError
+	var rejected *rejectedError
 	switch {
 	case failures < 1:
 		return 0
-	case errors.As(err, &refused):
-		return refusedBackoff.Delay(failures)
+	case errors.As(err, &rejected):
+		return rejectedBackoff.Delay(failures)
 	}
 	return restartBackoff.Delay(failures)
 }
@@ -95,7 +95,7 @@ func (s *slot) run(ctx context.Context, onFirstStart func()) {
 	}
 }
 
-// start starts a process and waits until it is ready. It refuses the process when it exceeds
+// start starts a process and waits until it is ready. It rejects the process when it exceeds
 // its memory limit. The capacity of turns is how many processes may start at a time.
 func (s *slot) start(ctx context.Context, turns chan struct{}) (*process, error) {
 	select {
@@ -116,19 +116,19 @@ func (s *slot) start(ctx context.Context, turns chan struct{}) (*process, error)
 	if err != nil {
 		proc.kill(err)
 		<-proc.dead
-		var refused *refusedError
-		if errors.As(proc.endReason(), &refused) {
-			return nil, refused
+		var rejected *rejectedError
+		if errors.As(proc.endReason(), &rejected) {
+			return nil, rejected
 		}
 		return nil, fmt.Errorf("start lane program %s: %w", s.prog.Name, proc.endReason())
 	}
 	if size, over := proc.exceeds(s.prog.Memory); over {
-		err := &refusedError{s.prog.Name, size, s.prog.Memory, "when it is ready"}
+		err := &rejectedError{s.prog.Name, size, s.prog.Memory, "when it is ready"}
 		proc.kill(err)
 		<-proc.dead
 		return nil, err
 	}
-	s.pool.setRefused(s.prog.Name, false)
+	s.pool.setRejected(s.prog.Name, false)
 	s.setProcess(proc, loaded, "")
 	return proc, nil
 }
@@ -167,16 +167,16 @@ func (s *slot) reportEnd(proc *process, err error) {
 	if proc != nil {
 		log = log.With("pid", proc.pid(), "jobs", proc.jobs.Load())
 	}
-	var refused *refusedError
+	var rejected *rejectedError
 	switch {
 	case errors.Is(err, errRecycled):
 		log.Info("lane is replaced")
-	case !errors.As(err, &refused):
+	case !errors.As(err, &rejected):
 		log.Warn("lane ended")
-	case s.pool.setRefused(s.prog.Name, true):
-		log.Debug("lane is refused again")
+	case s.pool.setRejected(s.prog.Name, true):
+		log.Debug("lane is rejected again")
 	default:
-		log.Error("lane is refused")
+		log.Error("lane is rejected")
 	}
 }
 

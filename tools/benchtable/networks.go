@@ -225,14 +225,14 @@ func (t *table) network(ctx context.Context, file string, p pipeline.Pipeline) (
 		if err := row.compare(ctx, c, image); err != nil {
 			return err
 		}
-		row.full, err = t.inTurn(ctx, c, image, 4*count)
+		row.full, err = t.measureInTurns(ctx, c, image, 4*count)
 		return err
 	})
 	if err != nil {
 		return row, err
 	}
 	err = t.against(ctx, file, p, 1, func(c contestants) error {
-		row.single, err = t.inTurn(ctx, c, image, 1)
+		row.single, err = t.measureInTurns(ctx, c, image, 1)
 		return err
 	})
 	return row, err
@@ -280,8 +280,8 @@ func (t *table) against(
 	})
 }
 
-// inTurn measures the contestants one after the other, several times, so that what else the machine does falls on all.
-func (t *table) inTurn(ctx context.Context, c contestants, image []byte, concurrency int) (turns, error) {
+// measureInTurns measures the contestants one after the other, several times, so that what else the machine does falls on all.
+func (t *table) measureInTurns(ctx context.Context, c contestants, image []byte, concurrency int) (turns, error) {
 	var all turns
 	load := bench.Load{Concurrency: concurrency, WarmUp: t.each / 12, Duration: t.each / 3}
 	for range t.rounds {

@@ -85,7 +85,7 @@ func checkTriggers(m manifest, all []manifest) error {
 		return nil
 	}
 	name := fmt.Sprintf("%s %s", m.Kind, m.Metadata.Name)
-	stage, pipelines, err := served(m.Spec.Target.Name, all)
+	stage, pipelines, err := readServed(m.Spec.Target.Name, all)
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
@@ -107,9 +107,9 @@ func checkTriggers(m manifest, all []manifest) error {
 	return err
 }
 
-// served returns the stage of the workers of a Deployment, and the pipelines that they
+// readServed returns the stage of the workers of a Deployment, and the pipelines that they
 // serve.
-func served(deployment string, all []manifest) (stage string, pipelines []string, err error) {
+func readServed(deployment string, all []manifest) (stage string, pipelines []string, err error) {
 	pipelines = pipeline.BuiltInNames()
 	for _, m := range all {
 		if text, ok := m.Data["pipelines.yaml"]; ok {

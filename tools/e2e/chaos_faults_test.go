@@ -222,9 +222,9 @@ func holdFault(name string, d chaos.Direction) fault {
 		"hold-" + name + "-" + way + "-nats",
 		fmt.Sprintf("connections of both %s to NATS: bytes %s held for %v", name, d, holdTime),
 		func(_ testing.TB, m *chaosMesh, _ *rand.Rand) {
-			m.proxies(func(p *chaos.Proxy) { p.Hold(d) }, name)
+			m.proxies(func(p *chaos.Proxy) { p.Pause(d) }, name)
 			whileRunning(holdTime)
-			m.proxies(func(p *chaos.Proxy) { p.Release(d) }, name)
+			m.proxies(func(p *chaos.Proxy) { p.Resume(d) }, name)
 		}, "",
 	}
 }

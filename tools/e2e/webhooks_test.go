@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -43,8 +45,15 @@ func testWebhooks(t *testing.T, m *mesh) {
 	location := a.header.Get("Location")
 	eventually.Succeeds(t, responseTimeout, func() error {
 		c := m.get(t, location).result.Callback
-		if c == nil || c.State != v1.WebhookPending || c.Error != "the receiver answered 500" || c.Next.IsZero() {
-			return pendingError{a}
+		switch {
+		case c == nil:
+			return errors.New("the job has no callback")
+		case c.State != v1.WebhookPending:
+			return fmt.Errorf("the state is %s, want %s", c.State, v1.WebhookPending)
+		case c.Error != "the receiver answered 500":
+			return fmt.Errorf("the error is %q, want that of the receiver", c.Error)
+		case c.Next.IsZero():
+			return errors.New("the time of the next attempt is missing")
 		}
 		return nil
 	})
@@ -70,8 +79,14 @@ func testWebhooks(t *testing.T, m *mesh) {
 		t.Fatal("no second attempt came")
 	}
 	eventually.Succeeds(t, responseTimeout, func() error {
-		if c := m.get(t, location).result.Callback; c == nil || c.State != v1.WebhookDelivered || c.Attempts != 2 {
-			return pendingError{a}
+		c := m.get(t, location).result.Callback
+		switch {
+		case c == nil:
+			return errors.New("the job has no callback")
+		case c.State != v1.WebhookDelivered:
+			return fmt.Errorf("the state is %s, want %s", c.State, v1.WebhookDelivered)
+		case c.Attempts != 2:
+			return fmt.Errorf("%d attempts, want 2", c.Attempts)
 		}
 		return nil
 	})

@@ -11,7 +11,7 @@ import (
 )
 
 func laneCommand() *ffcli.Command {
-	return onlySubcommands(&ffcli.Command{
+	return requireSubcommand(&ffcli.Command{
 		Name: "lane", ShortUsage: "sightmesh lane <command>",
 		ShortHelp:   "try a lane program",
 		FlagSet:     flag.NewFlagSet("lane", flag.ContinueOnError),

@@ -110,8 +110,8 @@ func rootCommand() *ffcli.Command {
 	return root
 }
 
-// noArguments rejects arguments of a command that has only flags.
-func noArguments(command string, args []string) error {
+// checkNoArguments rejects arguments of a command that has only flags.
+func checkNoArguments(command string, args []string) error {
 	if len(args) > 0 {
 		return exit.Usagef("%s takes no arguments, only flags: %q", command, args)
 	}
@@ -127,7 +127,7 @@ func upCommand() *ffcli.Command {
 		ShortHelp: "run the whole mesh on this machine until Ctrl-C",
 		FlagSet:   fs, Options: []ff.Option{ff.WithEnvVarPrefix("SIGHTMESH")},
 		Exec: func(ctx context.Context, args []string) error {
-			if err := noArguments("up", args); err != nil {
+			if err := checkNoArguments("up", args); err != nil {
 				return err
 			}
 			return up.Run(ctx, cfg, os.Stdout, os.Stderr)
@@ -144,7 +144,7 @@ func setupCommand() *ffcli.Command {
 		ShortHelp: "create or update the streams and consumers of a mesh",
 		FlagSet:   fs, Options: []ff.Option{ff.WithEnvVarPrefix("SIGHTMESH")},
 		Exec: func(ctx context.Context, args []string) error {
-			if err := noArguments("setup", args); err != nil {
+			if err := checkNoArguments("setup", args); err != nil {
 				return err
 			}
 			return setup.Run(ctx, cfg, os.Stdout)
@@ -186,7 +186,7 @@ func benchCommand() *ffcli.Command {
 			ShortHelp: "measure a bare JetStream pipeline of three messages for each image",
 			FlagSet:   floorFlags,
 			Exec: func(ctx context.Context, args []string) error {
-				if err := noArguments("bench floor", args); err != nil {
+				if err := checkNoArguments("bench floor", args); err != nil {
 					return err
 				}
 				return bench.FloorCommand(ctx, floor, os.Stdout)
@@ -200,7 +200,7 @@ func benchCommand() *ffcli.Command {
 
 func modelsCommand() *ffcli.Command {
 	fs := flag.NewFlagSet("models", flag.ContinueOnError)
-	return onlySubcommands(&ffcli.Command{
+	return requireSubcommand(&ffcli.Command{
 		Name: "models", ShortUsage: "sightmesh models <command>",
 		ShortHelp: "list and fetch models, and try them in a lane",
 		FlagSet:   fs,
@@ -210,8 +210,8 @@ func modelsCommand() *ffcli.Command {
 	})
 }
 
-// onlySubcommands makes an error of the use of a command without one of those below it.
-func onlySubcommands(c *ffcli.Command) *ffcli.Command {
+// requireSubcommand makes an error of the use of a command without one of those below it.
+func requireSubcommand(c *ffcli.Command) *ffcli.Command {
 	c.Exec = func(_ context.Context, argv []string) error {
 		if len(argv) > 0 {
 			return exit.Usagef("unknown command %s %q; --help lists the commands", c.Name, argv[0])
@@ -222,7 +222,7 @@ func onlySubcommands(c *ffcli.Command) *ffcli.Command {
 }
 
 func pipelinesCommand() *ffcli.Command {
-	return onlySubcommands(&ffcli.Command{
+	return requireSubcommand(&ffcli.Command{
 		Name: "pipelines", ShortUsage: "sightmesh pipelines <command>",
 		ShortHelp:   "check a pipelines file, and show the one that comes with the mesh",
 		FlagSet:     flag.NewFlagSet("pipelines", flag.ContinueOnError),
@@ -257,7 +257,7 @@ func pipelinesShowCommand() *ffcli.Command {
 		ShortHelp: "print the built-in pipelines file",
 		FlagSet:   flag.NewFlagSet("pipelines show", flag.ContinueOnError),
 		Exec: func(_ context.Context, argv []string) error {
-			if err := noArguments("pipelines show", argv); err != nil {
+			if err := checkNoArguments("pipelines show", argv); err != nil {
 				return err
 			}
 			_, err := os.Stdout.Write(pipeline.BuiltInFile())
@@ -275,7 +275,7 @@ func modelsListCommand() *ffcli.Command {
 		ShortHelp: "list the models that can be fetched, and the installed ones",
 		FlagSet:   fs,
 		Exec: func(_ context.Context, argv []string) error {
-			if err := noArguments("models ls", argv); err != nil {
+			if err := checkNoArguments("models ls", argv); err != nil {
 				return err
 			}
 			return models.List(cfg, os.Stdout)

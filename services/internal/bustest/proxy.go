@@ -55,11 +55,11 @@ func StartProxy(t testing.TB, s *Server) *Proxy {
 	return p
 }
 
-// HoldReplies starts or stops holding the data that the server sends.
-func (p *Proxy) HoldReplies(held bool) { p.setHeld(replies, held) }
+// PauseReplies starts or stops holding the data that the server sends.
+func (p *Proxy) PauseReplies(held bool) { p.setHeld(replies, held) }
 
-// HoldRequests starts or stops holding the data that clients send.
-func (p *Proxy) HoldRequests(held bool) { p.setHeld(requests, held) }
+// PauseRequests starts or stops holding the data that clients send.
+func (p *Proxy) PauseRequests(held bool) { p.setHeld(requests, held) }
 
 func (p *Proxy) setHeld(direction int, held bool) {
 	p.mu.Lock()

@@ -131,7 +131,7 @@ func (p *Process) checkConsumers(ctx context.Context, consumers []Consumer) erro
 		g.Go(func() error {
 			_, err := p.JetStream.Consumer(ctx, c.Stream, c.Name)
 			if errors.Is(err, context.DeadlineExceeded) {
-				err = fmt.Errorf("no answer in %v", consumersTimeout)
+				err = fmt.Errorf("no reply in %v", consumersTimeout)
 			}
 			if err != nil {
 				return fmt.Errorf("read consumer %s of %s: %w", c.Name, c.Stream, err)

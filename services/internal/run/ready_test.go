@@ -50,21 +50,21 @@ func TestProcess_ReadyIsTakenBack(t *testing.T) {
 	}{
 		"NATS cannot be reached": {
 			begin: func(_ *testing.T, m mesh) {
-				m.proxy.HoldReplies(true) // also of a connection that is made anew
+				m.proxy.PauseReplies(true) // also of a connection that is made anew
 				m.proxy.Break()
 			},
-			end:    func(_ *testing.T, m mesh) { m.proxy.HoldReplies(false) },
+			end:    func(_ *testing.T, m mesh) { m.proxy.PauseReplies(false) },
 			reason: "NATS cannot be reached",
 		},
 		"replies hang": {
-			begin:  func(_ *testing.T, m mesh) { m.proxy.HoldReplies(true) },
-			end:    func(_ *testing.T, m mesh) { m.proxy.HoldReplies(false) },
-			reason: "no answer in 2s",
+			begin:  func(_ *testing.T, m mesh) { m.proxy.PauseReplies(true) },
+			end:    func(_ *testing.T, m mesh) { m.proxy.PauseReplies(false) },
+			reason: "no reply in 2s",
 		},
 		"requests hang": {
-			begin:  func(_ *testing.T, m mesh) { m.proxy.HoldRequests(true) },
-			end:    func(_ *testing.T, m mesh) { m.proxy.HoldRequests(false) },
-			reason: "no answer in 2s",
+			begin:  func(_ *testing.T, m mesh) { m.proxy.PauseRequests(true) },
+			end:    func(_ *testing.T, m mesh) { m.proxy.PauseRequests(false) },
+			reason: "no reply in 2s",
 		},
 		"a consumer is deleted": {
 			begin: func(t *testing.T, m mesh) {

@@ -825,7 +825,7 @@ func formatTable(all []format) string {
 		cells[f.kind+f.property] = append(cells[f.kind+f.property], name)
 	}
 	var b strings.Builder
-	b.WriteString("| | " + strings.Join(kinds, " | ") + " |\n|---|" + strings.Repeat("---|", len(kinds)) + "\n")
+	b.WriteString("| property | " + strings.Join(kinds, " | ") + " |\n|---|" + strings.Repeat("---|", len(kinds)) + "\n")
 	for _, p := range properties {
 		b.WriteString("| " + p)
 		for _, k := range kinds {

@@ -49,9 +49,9 @@ func writePipelines(t *testing.T, yaml string) string {
 	return path
 }
 
-// TestService_RefusesALaneOverItsMemory is of the row Lanes of the cases. The
+// TestService_RejectsALaneOverItsMemory is of the row Lanes of the cases. The
 // pipeline has too little memory for its lane; the other one is served.
-func TestService_RefusesALaneOverItsMemory(t *testing.T) {
+func TestService_RejectsALaneOverItsMemory(t *testing.T) {
 	t.Parallel()
 	s := bustest.Start(t, "a", "b")
 	detect := startService(t, s, "--pipelines", writePipelines(t, `
@@ -94,8 +94,8 @@ pipelines:
 	if n := c.CachedInfo().Delivered.Consumer; n != 0 {
 		t.Errorf("the image of the other was delivered %d times, want 0", n)
 	}
-	if n := detect.Count("lane is refused"); n != 1 {
-		t.Errorf("%d lines say that it is refused, want one", n)
+	if n := detect.Count("lane is rejected"); n != 1 {
+		t.Errorf("%d lines say that it is rejected, want one", n)
 	}
 }
 
@@ -108,16 +108,16 @@ func TestService_LimitsMemoryByFlag(t *testing.T) {
 pipelines:
   - {name: a, detect: {lane: LANE, memory: 512MiB, settings: {hold: 268435456}}}
   - {name: b, detect: {lane: LANE, settings: {hold: 268435456}}}`))
-	line := detect.AwaitLine(t, "lane is refused")
+	line := detect.AwaitLine(t, "lane is rejected")
 	if got := line["program"]; got != "b" {
-		t.Errorf("the lane of %v is refused, want that of b", got)
+		t.Errorf("the lane of %v is rejected, want that of b", got)
 	}
 	if got, want := fmt.Sprint(line["error"]), "more than the 201326592 that --lane-memory allows"; !strings.Contains(got, want) {
 		t.Errorf("the line says %q, want %q in it", got, want)
 	}
 	detect.AwaitReady(t)
-	if n := detect.Count("lane is refused"); n != 1 {
-		t.Errorf("%d lines say that a lane is refused, want one", n)
+	if n := detect.Count("lane is rejected"); n != 1 {
+		t.Errorf("%d lines say that a lane is rejected, want one", n)
 	}
 }
 

@@ -389,7 +389,7 @@ func TestProxy_Hold(t *testing.T) {
 		p := echo(t)
 		c := dial(t, p)
 		send(t, c, "hello")
-		p.Hold(d)
+		p.Pause(d)
 		got := make(chan string, 1)
 		go func() { got <- send(t, c, "held") }()
 		select {
@@ -397,7 +397,7 @@ func TestProxy_Hold(t *testing.T) {
 			t.Errorf("%v: the bytes came although they were held", d)
 		case <-time.After(50 * time.Millisecond):
 		}
-		p.Release(d)
+		p.Resume(d)
 		if text := <-got; text != "held" {
 			t.Errorf("%v: got %q, want held", d, text)
 		}

@@ -79,9 +79,9 @@ func (p *Proxy) SetDelay(d time.Duration) {
 	p.delay = d
 }
 
-// Hold keeps back every byte of one direction until Release. Nothing is lost,
+// Pause keeps back every byte of one direction until Resume. Nothing is lost,
 // and neither end notices.
-func (p *Proxy) Hold(d Direction) {
+func (p *Proxy) Pause(d Direction) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.held[d] == nil {
@@ -89,8 +89,8 @@ func (p *Proxy) Hold(d Direction) {
 	}
 }
 
-// Release ends Hold.
-func (p *Proxy) Release(d Direction) {
+// Resume ends Pause.
+func (p *Proxy) Resume(d Direction) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.held[d] != nil {

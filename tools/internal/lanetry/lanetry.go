@@ -97,7 +97,7 @@ func Run(ctx context.Context, cfg Config, args []string, stdout, stderr io.Write
 	var notReady *lanes.NotReadyError
 	switch {
 	case ctx.Err() != nil:
-		return interrupted(ctx)
+		return interruptedError(ctx)
 	case errors.As(err, &notReady):
 		return fmt.Errorf("the lane is not ready: %w", err)
 	case err != nil:
@@ -112,7 +112,7 @@ func Run(ctx context.Context, cfg Config, args []string, stdout, stderr io.Write
 	reply, timing, err := t.send(ctx, l, file)
 	switch {
 	case ctx.Err() != nil:
-		return interrupted(ctx)
+		return interruptedError(ctx)
 	case err != nil:
 		return fmt.Errorf("%s: %w", t.image, err)
 	}
@@ -211,6 +211,6 @@ func (t try) send(ctx context.Context, l *lanes.Lane, file []byte) (reply any, t
 
 func milliseconds(d time.Duration) string { return fmt.Sprintf("%.1f ms", v1.Milliseconds(d)) }
 
-func interrupted(ctx context.Context) error {
+func interruptedError(ctx context.Context) error {
 	return &exit.Error{Status: exit.Interrupted, Err: fmt.Errorf("interrupted: %w", ctx.Err())}
 }

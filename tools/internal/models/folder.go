@@ -11,9 +11,9 @@ import (
 // errAbsent says that a folder has no such file.
 var errAbsent = errors.New("no such file in the folder")
 
-// fromFolder copies a file from the folder that the user has named, where it may lie at any depth, under any name.
+// copyFromFolder copies a file from the folder that the user has named, where it may lie at any depth, under any name.
 // A file of its name that is another one is an error that says what it is.
-func (p *puller) fromFolder(f File, path string) error {
+func (p *puller) copyFromFolder(f File, path string) error {
 	var found string
 	var wrong error
 	err := filepath.WalkDir(p.from, func(candidate string, d fs.DirEntry, err error) error {

@@ -177,7 +177,7 @@ func (p *puller) fetch(ctx context.Context, entry string, f File, dir string) er
 	}
 	var failed []error
 	if p.from != "" {
-		err := p.fromFolder(f, path)
+		err := p.copyFromFolder(f, path)
 		if err == nil {
 			return nil
 		}

@@ -132,7 +132,7 @@ func startTrial(ctx context.Context, cfg TrialConfig, which string) (_ *trial, s
 	return t, l.Close, nil
 }
 
-// kindOf returns the kind that the model.yaml of a folder names, if it can be read. The lane says what is wrong.
+// kindOf returns the kind that the model.yaml of a folder names, if it can be read. The lane reports the error of an invalid file.
 func kindOf(dir string) string {
 	var m struct {
 		Kind string `yaml:"kind"`
@@ -216,7 +216,7 @@ func inferenceTime(t lane.Timing) time.Duration {
 	return time.Duration(t.InferMS * float64(time.Millisecond))
 }
 
-// describe prints what the lane says of the model.
+// describe prints the description of the model by the lane.
 func (t *trial) describe(w io.Writer) {
 	for _, m := range t.lane.Models(t.name) {
 		fmt.Fprintf(w, "model\t%s, version %s, kind %s\n", m.Name, m.Version, t.kind)

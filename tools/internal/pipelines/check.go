@@ -74,7 +74,7 @@ func Check(ctx context.Context, cfg Config, path string, out io.Writer) (err err
 		Memory: pool.MemoryLimit{Bytes: int64(cfg.Memory), Setting: "--lane-memory"},
 	}, all)
 	if err != nil {
-		return interrupted(ctx, err)
+		return interruptedError(ctx, err)
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
@@ -83,7 +83,7 @@ func Check(ctx context.Context, cfg Config, path string, out io.Writer) (err err
 	for _, p := range all {
 		o := cfg.try(ctx, l, p, image)
 		if ctx.Err() != nil {
-			return interrupted(ctx, ctx.Err())
+			return interruptedError(ctx, ctx.Err())
 		}
 		if o.why != "" {
 			failed++
@@ -120,8 +120,8 @@ func (c Config) readImage() ([]byte, error) {
 	return image, nil
 }
 
-// interrupted returns the error of work that ended, which may be an interrupt of the command.
-func interrupted(ctx context.Context, err error) error {
+// interruptedError returns the error of work that ended, which may be an interrupt of the command.
+func interruptedError(ctx context.Context, err error) error {
 	if ctx.Err() == nil {
 		return err
 	}

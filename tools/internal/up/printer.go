@@ -85,7 +85,7 @@ func (p *printer) render(service, line string) string {
 	}
 	slices.Sort(keys)
 	for _, k := range keys {
-		fmt.Fprintf(&b, " %s=%s", k, quoted(text(rec[k])))
+		fmt.Fprintf(&b, " %s=%s", k, quote(text(rec[k])))
 	}
 	return b.String()
 }
@@ -106,7 +106,7 @@ func text(v any) string {
 	return string(b)
 }
 
-func quoted(s string) string {
+func quote(s string) string {
 	if s == "" || strings.ContainsAny(s, " \"=\n") {
 		return fmt.Sprintf("%q", s)
 	}

@@ -46,7 +46,7 @@ func (a *Admission) CheckStorage() error {
 	case s.readErr != nil:
 		return s.readErr
 	}
-	return fmt.Errorf("stream %s does not answer", streams.Images)
+	return fmt.Errorf("stream %s does not respond", streams.Images)
 }
 
 // RecordPublish records the outcome of a publish for a client.

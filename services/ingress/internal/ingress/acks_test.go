@@ -118,8 +118,8 @@ func checkAccepted(t *testing.T, d *instance, responses []response) {
 func TestAcks_LateAcknowledgementIsAccepted(t *testing.T) {
 	t.Parallel()
 	d, p := startBehindProxy(t)
-	p.HoldReplies(true)
-	time.AfterFunc(4*time.Second, func() { p.HoldReplies(false) })
+	p.PauseReplies(true)
+	time.AfterFunc(4*time.Second, func() { p.PauseReplies(false) })
 	checkAccepted(t, d, d.postAsync(t, 12))
 }
 
@@ -148,7 +148,7 @@ func TestAcks_LostLookupDelaysNoResult(t *testing.T) {
 		}
 		return nil
 	})
-	p.HoldReplies(true)
+	p.PauseReplies(true)
 	<-polls
 	image, err := d.js.Stream(t.Context(), streams.Images)
 	if err != nil {
@@ -170,17 +170,17 @@ func TestAcks_LostLookupDelaysNoResult(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.Break()
-	p.HoldReplies(false)
+	p.PauseReplies(false)
 	checkResult(t, <-responses, job.ID)
 }
 
 func TestAcks_StoresLostImagesAgain(t *testing.T) {
 	t.Parallel()
 	d, p := startBehindProxy(t)
-	p.HoldRequests(true)
+	p.PauseRequests(true)
 	time.AfterFunc(2*time.Second, func() {
 		p.Break() // the images are lost
-		p.HoldRequests(false)
+		p.PauseRequests(false)
 	})
 	checkAccepted(t, d, d.postAsync(t, 12))
 }
@@ -188,10 +188,10 @@ func TestAcks_StoresLostImagesAgain(t *testing.T) {
 func TestAcks_LostConnection(t *testing.T) {
 	t.Parallel()
 	d, p := startBehindProxy(t)
-	p.HoldReplies(true)
+	p.PauseReplies(true)
 	time.AfterFunc(2*time.Second, func() {
 		p.Break() // the acknowledgements are lost
-		p.HoldReplies(false)
+		p.PauseReplies(false)
 	})
 	checkAccepted(t, d, d.postAsync(t, 12))
 }
@@ -212,9 +212,9 @@ func checkUnknown(t *testing.T, a response) {
 func TestAcks_UnknownHasTheIDOfTheJob(t *testing.T) {
 	t.Parallel()
 	d, p := startBehindProxy(t)
-	p.HoldReplies(true)
+	p.PauseReplies(true)
 	responses := d.postAsync(t, 12)
-	p.HoldReplies(false)
+	p.PauseReplies(false)
 	for _, a := range responses {
 		checkUnknown(t, a)
 		if !d.isStored(t, a.problem.Job) {
@@ -233,8 +233,8 @@ func TestAcks_RetryWithAKeyIsTheSameJob(t *testing.T) {
 	if a := <-first; a.status != 202 {
 		t.Fatalf("got %+v", a)
 	}
-	p.HoldReplies(true)
-	time.AfterFunc(4*time.Second, func() { p.HoldReplies(false) })
+	p.PauseReplies(true)
+	time.AfterFunc(4*time.Second, func() { p.PauseReplies(false) })
 	for _, a := range d.postAsync(t, 3, "Idempotency-Key", "k2") {
 		if a.status != 202 {
 			t.Errorf("got %d %+v, want 202", a.status, a.problem)
@@ -251,8 +251,8 @@ func TestAcks_RetryWithAKeyIsTheSameJob(t *testing.T) {
 func TestAcks_WaitingClientGetsItsResult(t *testing.T) {
 	t.Parallel()
 	d, p := startBehindProxy(t)
-	p.HoldReplies(true)
-	time.AfterFunc(7*time.Second, func() { p.HoldReplies(false) })
+	p.PauseReplies(true)
+	time.AfterFunc(7*time.Second, func() { p.PauseReplies(false) })
 	waiting := d.postLater("")
 	id := d.storeResult(t, d.nextImage(t), true)
 	checkResult(t, <-waiting, id)
@@ -281,11 +281,11 @@ func TestAcks_FrameIsOneJob(t *testing.T) {
 	t.Parallel()
 	d, p := startBehindProxy(t)
 	c := d.session(t, "")
-	p.HoldReplies(true)
+	p.PauseReplies(true)
 	c.frame(t)
 	m := d.nextImage(t)
 	time.Sleep(7 * time.Second)
-	p.HoldReplies(false)
+	p.PauseReplies(false)
 	id := d.storeResult(t, m, false)
 	var a v1.FrameOutcome
 	c.read(t, &a)

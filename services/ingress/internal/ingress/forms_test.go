@@ -88,7 +88,7 @@ func TestForms_AcceptTheSameFields(t *testing.T) {
 	d.startWorkers(t, 2, 1)
 	names := slices.Sorted(maps.Keys(badFields))
 	var table strings.Builder
-	table.WriteString("| | " + strings.Join(names, " | ") + " |\n|---|" + strings.Repeat("---|", len(names)) + "\n")
+	table.WriteString("| field in | " + strings.Join(names, " | ") + " |\n|---|" + strings.Repeat("---|", len(names)) + "\n")
 	for _, form := range requestForms {
 		cells := []string{form.name}
 		for _, name := range names {

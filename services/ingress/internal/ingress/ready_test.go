@@ -75,11 +75,11 @@ func TestReady_NotReadyWithoutNATS(t *testing.T) {
 	d.awaitServed(t)
 	d.awaitReady(t, http.StatusOK, readyWithin)
 	// A connection that hangs, and then one that is broken.
-	p.HoldReplies(true)
+	p.PauseReplies(true)
 	if body := d.awaitReady(t, http.StatusServiceUnavailable, readyWithin); !strings.Contains(body, "IMAGES") {
 		t.Errorf("the reason is %q, want that IMAGES is not read", body)
 	}
-	p.HoldRequests(true)
+	p.PauseRequests(true)
 	p.Break()
 	eventually.Succeeds(t, readyWithin, func() error {
 		if _, body := d.ready(t); !strings.Contains(body, "NATS cannot be reached") {
@@ -93,8 +93,8 @@ func TestReady_NotReadyWithoutNATS(t *testing.T) {
 		}
 		return nil
 	})
-	p.HoldReplies(false)
-	p.HoldRequests(false)
+	p.PauseReplies(false)
+	p.PauseRequests(false)
 	d.awaitReady(t, http.StatusOK, testTimeout)
 	d.awaitServed(t)
 	for line, want := range map[string]int{`"msg":"not ready"`: 1, `"msg":"ready"`: 2} {

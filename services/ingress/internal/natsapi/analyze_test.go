@@ -322,8 +322,8 @@ func TestAnalyze_AcceptsWhenTheAcknowledgementIsLate(t *testing.T) {
 	s := bustest.Start(t, pipeline.BuiltInNames()...)
 	p := bustest.StartProxy(t, s)
 	b := newBenchOn(t, s, &bustest.Server{URL: p.URL}, time.Millisecond, 8)
-	p.HoldReplies(true)
-	time.AfterFunc(2*time.Second, func() { p.HoldReplies(false) })
+	p.PauseReplies(true)
+	time.AfterFunc(2*time.Second, func() { p.PauseReplies(false) })
 	var r v1.Result
 	if err := json.Unmarshal(b.request(t, "text", newImage(t)).Data, &r); err != nil {
 		t.Fatal(err)
@@ -336,9 +336,9 @@ func TestAnalyze_ReturnsTheIDOfAJobThatMayBeStored(t *testing.T) {
 	s := bustest.Start(t, pipeline.BuiltInNames()...)
 	p := bustest.StartProxy(t, s)
 	b := newBenchOn(t, s, &bustest.Server{URL: p.URL}, time.Millisecond, 8)
-	p.HoldReplies(true)
+	p.PauseReplies(true)
 	m := b.request(t, "text", newImage(t))
-	p.HoldReplies(false)
+	p.PauseReplies(false)
 	problem := checkRejection(t, m, v1.Unavailable, "5")
 	images, err := b.js.Stream(t.Context(), streams.Images)
 	if err != nil {

@@ -375,8 +375,8 @@ func TestReports_SubmitStoresOnceWhenTheAcknowledgementIsLate(t *testing.T) {
 	p := bustest.StartProxy(t, s)
 	b := newBenchOn(t, s, &bustest.Server{URL: p.URL})
 	b.startWorker(t)
-	p.HoldReplies(true)
-	time.AfterFunc(2*time.Second, func() { p.HoldReplies(false) })
+	p.PauseReplies(true)
+	time.AfterFunc(2*time.Second, func() { p.PauseReplies(false) })
 	if _, err := b.Submit(t.Context(), Request{Pipeline: text, Uploads: []Upload{{Image: smallImage(t)}, {Image: smallImage(t)}}}); err != nil {
 		t.Error(err)
 	}
@@ -394,9 +394,9 @@ func TestReports_SubmitReturnsTheIDOfAReportThatMayBeStored(t *testing.T) {
 	p := bustest.StartProxy(t, s)
 	b := newBenchOn(t, s, &bustest.Server{URL: p.URL})
 	b.startWorker(t)
-	p.HoldReplies(true)
+	p.PauseReplies(true)
 	_, err := b.Submit(t.Context(), Request{Pipeline: text, Sources: newSources(2)})
-	p.HoldReplies(false)
+	p.PauseReplies(false)
 	var problem *v1.Problem
 	if !errors.As(err, &problem) {
 		t.Fatalf("got %v, want a problem", err)
