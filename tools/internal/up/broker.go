@@ -88,7 +88,7 @@ func webSocketOptions(addr, origins string) (o server.WebsocketOpts, err error) 
 	o.AllowedOrigins = strings.FieldsFunc(origins, func(r rune) bool { return r == ',' || r == ' ' })
 	switch all := slices.Contains(o.AllowedOrigins, "*"); {
 	case all && len(o.AllowedOrigins) > 1:
-		return o, exit.Usagef("cors-origins: * stands for all origins, and others are given beside it")
+		return o, exit.Usagef("cors-origins: * allows all origins, and cannot be combined with others")
 	case all:
 		o.AllowedOrigins = nil
 	default:

@@ -44,7 +44,7 @@ func newOrigins(others []string, own string) (*origins, error) {
 		return o, nil
 	}
 	if o.any && len(others) > 1 {
-		return nil, errors.New("* stands for all origins, and others are given beside it")
+		return nil, errors.New("* allows all origins, and cannot be combined with others")
 	}
 	others = slices.Clone(others)
 	for i, origin := range others {
@@ -53,7 +53,7 @@ func newOrigins(others []string, own string) (*origins, error) {
 		}
 		u, err := url.Parse(origin)
 		if err == nil && strings.Contains(u.Host, "*") {
-			err = errors.New("a * stands for all origins only")
+			err = errors.New("a * can only be a whole entry, for all origins")
 		}
 		if err == nil {
 			u.Host = normalizedHost(u)
