@@ -32,6 +32,11 @@ func Usagef(format string, args ...any) error {
 	return &Error{Usage, fmt.Errorf(format, args...)}
 }
 
+// Interruptedf returns the error of work that an interrupt ended.
+func Interruptedf(format string, args ...any) error {
+	return &Error{Interrupted, fmt.Errorf(format, args...)}
+}
+
 // Status returns the status to exit with: 0 for nil, and Failure for an error
 // that carries none.
 func Status(err error) int {

@@ -3,7 +3,6 @@
 package lanetry
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -20,7 +19,6 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/lane"
-	"github.com/sightmesh/sightmesh/lane/bytesize"
 	"github.com/sightmesh/sightmesh/lane/pipeline"
 	"github.com/sightmesh/sightmesh/lane/pool"
 	"github.com/sightmesh/sightmesh/tools/internal/exit"
@@ -40,14 +38,8 @@ type Config struct {
 	Settings string
 	// Crops requests the crops of the regions from the program of the arguments.
 	Crops bool
-	// Models is the folder of models.
-	Models string
-	// Timeout is how long the lane may take to load its models, and then for the image, for
-	// which the timeout of a pipeline counts.
-	Timeout time.Duration
-	// Memory is the limit of the resident memory of the lane where the pipeline has none; 0
-	// for no limit.
-	Memory bytesize.Size
+	// Flags are those of the lane. The timeout and the memory of a pipeline take precedence.
+	lanes.Flags
 }
 
 // Register makes flags of the configuration.
@@ -57,13 +49,10 @@ func (c *Config) Register(fs *flag.FlagSet) {
 	fs.StringVar(&c.Pipelines, "pipelines", "", "pipelines `file` of --pipeline; empty: the built-in pipelines")
 	fs.StringVar(&c.Settings, "settings", "", "settings for PROGRAM, as `JSON`; empty: none")
 	fs.BoolVar(&c.Crops, "crops", false, "request crops from PROGRAM, as for a pipeline with classify")
-	fs.StringVar(&c.Models, "models", cmp.Or(os.Getenv("SIGHTMESH_MODELS"), "models"),
-		"`folder` of models; default from SIGHTMESH_MODELS")
-	fs.DurationVar(&c.Timeout, "timeout", 30*time.Second,
-		"how long the lane may take to load its models, and then for the image; a pipeline has its own timeout for the image")
-	c.Memory = 1 << 30
-	fs.Var(&c.Memory, "lane-memory", "limit of the resident memory of the lane in `bytes`, such as 2GiB, at least 16MiB, "+
-		"where the pipeline has none; 0: no limit")
+	c.Flags.Register(fs,
+		"how long the lane may take to load its models, and then for the image; a pipeline has its own timeout for the image",
+		"limit of the resident memory of the lane in `bytes`, such as 2GiB, at least 16MiB, "+
+			"where the pipeline has none; 0: no limit")
 }
 
 // try is a lane program and what it gets.
@@ -97,7 +86,7 @@ func Run(ctx context.Context, cfg Config, args []string, stdout, stderr io.Write
 	var notReady *lanes.NotReadyError
 	switch {
 	case ctx.Err() != nil:
-		return interruptedError(ctx)
+		return exit.Interruptedf("interrupted: %w", ctx.Err())
 	case errors.As(err, &notReady):
 		return fmt.Errorf("the lane is not ready: %w", err)
 	case err != nil:
@@ -112,7 +101,7 @@ func Run(ctx context.Context, cfg Config, args []string, stdout, stderr io.Write
 	reply, timing, err := t.send(ctx, l, file)
 	switch {
 	case ctx.Err() != nil:
-		return interruptedError(ctx)
+		return exit.Interruptedf("interrupted: %w", ctx.Err())
 	case err != nil:
 		return fmt.Errorf("%s: %w", t.image, err)
 	}
@@ -132,13 +121,13 @@ func Run(ctx context.Context, cfg Config, args []string, stdout, stderr io.Write
 // parse checks the configuration and the arguments.
 func (c Config) parse(args []string) (t try, err error) {
 	t.stage = subject.Stage(c.Stage)
-	switch {
-	case t.stage != subject.Detect && t.stage != subject.Classify:
+	if t.stage != subject.Detect && t.stage != subject.Classify {
 		return t, exit.Usagef("stage: %q, want detect or classify", c.Stage)
-	case c.Timeout <= 0:
-		return t, exit.Usagef("timeout: %v, want more than 0", c.Timeout)
-	case c.Memory != 0 && c.Memory < pipeline.MinMemory:
-		return t, exit.Usagef("lane-memory: %v, want 0 or at least %v", c.Memory, pipeline.MinMemory)
+	}
+	if err := c.Validate(); err != nil {
+		return t, err
+	}
+	switch {
 	case c.Pipeline != "":
 		return c.parsePipeline(t, args)
 	case c.Settings != "" && !json.Valid([]byte(c.Settings)):
@@ -153,7 +142,7 @@ func (c Config) parse(args []string) (t try, err error) {
 		t.pipeline.Classify = &pipeline.Stage{}
 	}
 	t.program = pool.Program{
-		Name: name, Argv: argv, Memory: c.memoryLimit(),
+		Name: name, Argv: argv, Memory: c.MemoryLimit(),
 		Pipelines: map[string]pool.Pipeline{
 			name: {Setup: lane.Setup{Settings: json.RawMessage(c.Settings)}, Timeout: c.Timeout},
 		},
@@ -183,15 +172,11 @@ func (c Config) parsePipeline(t try, args []string) (try, error) {
 	if s == nil {
 		return t, exit.Usagef("stage: pipeline %s has no %s", c.Pipeline, t.stage)
 	}
-	t.program, err = lanes.Config{Binary: up.FindBinary, Memory: c.memoryLimit()}.Program(c.Pipeline, t.stage, s)
+	t.program, err = lanes.Config{Binary: up.FindBinary, Memory: c.MemoryLimit()}.Program(c.Pipeline, t.stage, s)
 	if err != nil {
 		return t, fmt.Errorf("pipeline %s: %w", c.Pipeline, err)
 	}
 	return t, nil
-}
-
-func (c Config) memoryLimit() pool.MemoryLimit {
-	return pool.MemoryLimit{Bytes: int64(c.Memory), Setting: "--lane-memory"}
 }
 
 // send sends the image to the lane: the file to detect, and to classify the whole image as
@@ -210,7 +195,3 @@ func (t try) send(ctx context.Context, l *lanes.Lane, file []byte) (reply any, t
 }
 
 func milliseconds(d time.Duration) string { return fmt.Sprintf("%.1f ms", v1.Milliseconds(d)) }
-
-func interruptedError(ctx context.Context) error {
-	return &exit.Error{Status: exit.Interrupted, Err: fmt.Errorf("interrupted: %w", ctx.Err())}
-}

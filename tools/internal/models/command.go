@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -17,6 +16,7 @@ import (
 	"time"
 
 	"github.com/sightmesh/sightmesh/tools/internal/exit"
+	"github.com/sightmesh/sightmesh/tools/internal/lanes"
 )
 
 // Config of ls and pull.
@@ -29,21 +29,12 @@ type Config struct {
 	Timeout time.Duration
 }
 
-// modelsVariable is the variable that gives the folder of models to every command, as to the services.
-const modelsVariable = "SIGHTMESH_MODELS"
-
-// registerModels makes the flag of the folder of models.
-func registerModels(models *string, fs *flag.FlagSet) {
-	fs.StringVar(models, "models", cmp.Or(os.Getenv(modelsVariable), "models"),
-		"`folder` of models; default from "+modelsVariable)
-}
-
 // RegisterList makes flags of what ls takes.
-func (c *Config) RegisterList(fs *flag.FlagSet) { registerModels(&c.Models, fs) }
+func (c *Config) RegisterList(fs *flag.FlagSet) { lanes.RegisterModels(&c.Models, fs) }
 
 // RegisterPull makes flags of what pull takes.
 func (c *Config) RegisterPull(fs *flag.FlagSet) {
-	registerModels(&c.Models, fs)
+	lanes.RegisterModels(&c.Models, fs)
 	fs.StringVar(&c.From, "from", "", "`folder` in which files are searched first, at any depth; empty: none")
 	fs.DurationVar(&c.Timeout, "timeout", 0,
 		"how long the downloads may take; 0: no limit; what was downloaded is kept for the next run")
@@ -115,7 +106,7 @@ func pullAll(ctx context.Context, cfg Config, entries []Entry, out, progress io.
 		what, err := p.pull(ctx, e)
 		switch {
 		case interrupted.Err() != nil:
-			return &exit.Error{Status: exit.Interrupted, Err: fmt.Errorf("pull %s: interrupted", e.Name)}
+			return exit.Interruptedf("pull %s: interrupted", e.Name)
 		case err != nil:
 			failed = append(failed, err)
 			continue

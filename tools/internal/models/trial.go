@@ -20,8 +20,6 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/lane"
-	"github.com/sightmesh/sightmesh/lane/bytesize"
-	"github.com/sightmesh/sightmesh/lane/pipeline"
 	"github.com/sightmesh/sightmesh/lane/pool"
 	"github.com/sightmesh/sightmesh/tools/internal/exit"
 	"github.com/sightmesh/sightmesh/tools/internal/lanes"
@@ -31,23 +29,16 @@ import (
 
 // TrialConfig is the configuration of check and bench.
 type TrialConfig struct {
-	// Models is the folder of models, in which names and ONNX Runtime are looked for.
-	Models string
-	// Timeout is how long the lane may take to load the model, and then for each image.
-	Timeout time.Duration
-	// Memory is how much resident memory the lane may have; 0 for any.
-	Memory bytesize.Size
+	// Flags are those of the lane.
+	lanes.Flags
 	// Images is how many images bench measures.
 	Images int
 }
 
 // RegisterCheck makes flags of what check takes.
 func (c *TrialConfig) RegisterCheck(fs *flag.FlagSet) {
-	registerModels(&c.Models, fs)
-	fs.DurationVar(&c.Timeout, "timeout", 30*time.Second,
-		"how long the lane may take to load the model, and then for each image")
-	c.Memory = 1 << 30
-	fs.Var(&c.Memory, "lane-memory",
+	c.Register(fs,
+		"how long the lane may take to load the model, and then for each image",
 		"limit of the resident memory of the lane in `bytes`, such as 2GiB, at least 16MiB; 0: no limit")
 }
 
@@ -71,20 +62,10 @@ type trial struct {
 	loaded time.Duration
 }
 
-func (c *TrialConfig) validate() error {
-	switch {
-	case c.Timeout <= 0:
-		return exit.Usagef("timeout: %v, want more than 0", c.Timeout)
-	case c.Memory != 0 && c.Memory < pipeline.MinMemory:
-		return exit.Usagef("lane-memory: %v, want 0 or at least %v", c.Memory, pipeline.MinMemory)
-	}
-	return nil
-}
-
 // startTrial starts a lane with a model, which is the name of one or the path of its folder. The error has the
 // reason of the lane when it cannot use the model. stop ends the lane.
 func startTrial(ctx context.Context, cfg TrialConfig, which string) (_ *trial, stop func() error, err error) {
-	if err := cfg.validate(); err != nil {
+	if err := cfg.Validate(); err != nil {
 		return nil, nil, err
 	}
 	models, err := filepath.Abs(cfg.Models)
@@ -116,13 +97,13 @@ func startTrial(ctx context.Context, cfg TrialConfig, which string) (_ *trial, s
 			Pipelines: map[string]pool.Pipeline{
 				t.name: {Setup: lane.Setup{Kind: "model", Settings: settings}, Timeout: cfg.Timeout},
 			},
-			Memory: pool.MemoryLimit{Bytes: int64(cfg.Memory), Setting: "--lane-memory"},
+			Memory: cfg.MemoryLimit(),
 		}},
 	})
 	var notReady *lanes.NotReadyError
 	switch {
 	case ctx.Err() != nil:
-		return nil, nil, &exit.Error{Status: exit.Interrupted, Err: fmt.Errorf("interrupted: %w", err)}
+		return nil, nil, exit.Interruptedf("interrupted: %w", err)
 	case errors.As(err, &notReady):
 		return nil, nil, fmt.Errorf("model %s cannot be used: %w", t.name, err)
 	case err != nil:

@@ -3,7 +3,6 @@
 package pipelines
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -16,9 +15,7 @@ import (
 	"time"
 
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
-	"github.com/sightmesh/sightmesh/lane/bytesize"
 	"github.com/sightmesh/sightmesh/lane/pipeline"
-	"github.com/sightmesh/sightmesh/lane/pool"
 	"github.com/sightmesh/sightmesh/tools/internal/exit"
 	"github.com/sightmesh/sightmesh/tools/internal/lanes"
 	"github.com/sightmesh/sightmesh/tools/internal/sample"
@@ -27,27 +24,17 @@ import (
 
 // Config of check.
 type Config struct {
-	// Models is the folder in which pipelines find models by name.
-	Models string
+	// Flags are those of the lanes. The memory of a stage takes precedence.
+	lanes.Flags
 	// Image is the file that is run through each pipeline; empty for a page that is drawn.
 	Image string
-	// Timeout is how long the lanes may take to load their models, and then each pipeline
-	// for the image.
-	Timeout time.Duration
-	// Memory is how much resident memory a lane may have whose stage says nothing else; 0
-	// for any.
-	Memory bytesize.Size
 }
 
 // Register makes flags of the configuration.
 func (c *Config) Register(fs *flag.FlagSet) {
-	fs.StringVar(&c.Models, "models", cmp.Or(os.Getenv("SIGHTMESH_MODELS"), "models"),
-		"`folder` of models; default from SIGHTMESH_MODELS")
 	fs.StringVar(&c.Image, "image", "", "image `file` to process with each pipeline; empty: a drawn page")
-	fs.DurationVar(&c.Timeout, "timeout", 30*time.Second,
-		"how long the lanes may take to load their models, and then each pipeline for the image")
-	c.Memory = 1 << 30
-	fs.Var(&c.Memory, "lane-memory",
+	c.Flags.Register(fs,
+		"how long the lanes may take to load their models, and then each pipeline for the image",
 		"limit of the resident memory of a lane in `bytes`, such as 2GiB, at least 16MiB, "+
 			"where its stage has no memory limit; 0: no limit")
 }
@@ -55,7 +42,7 @@ func (c *Config) Register(fs *flag.FlagSet) {
 // Check reads the pipelines file at path, loads the models of each pipeline, runs an image
 // through it, and prints a line for each. The error says how many failed.
 func Check(ctx context.Context, cfg Config, path string, out io.Writer) (err error) {
-	if err := cfg.validate(); err != nil {
+	if err := cfg.Validate(); err != nil {
 		return err
 	}
 	image, err := cfg.readImage()
@@ -71,10 +58,13 @@ func Check(ctx context.Context, cfg Config, path string, out io.Writer) (err err
 	}
 	l, err := lanes.Start(ctx, lanes.Config{
 		Binary: up.FindBinary, Models: cfg.Models, StartTimeout: cfg.Timeout,
-		Memory: pool.MemoryLimit{Bytes: int64(cfg.Memory), Setting: "--lane-memory"},
+		Memory: cfg.MemoryLimit(),
 	}, all)
-	if err != nil {
-		return interruptedError(ctx, err)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return exit.Interruptedf("interrupted: %w", err)
+	case err != nil:
+		return err
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
@@ -83,7 +73,7 @@ func Check(ctx context.Context, cfg Config, path string, out io.Writer) (err err
 	for _, p := range all {
 		o := cfg.try(ctx, l, p, image)
 		if ctx.Err() != nil {
-			return interruptedError(ctx, ctx.Err())
+			return exit.Interruptedf("interrupted: %w", ctx.Err())
 		}
 		if o.why != "" {
 			failed++
@@ -99,16 +89,6 @@ func Check(ctx context.Context, cfg Config, path string, out io.Writer) (err err
 	return nil
 }
 
-func (c Config) validate() error {
-	switch {
-	case c.Timeout <= 0:
-		return exit.Usagef("timeout: %v, want more than 0", c.Timeout)
-	case c.Memory != 0 && c.Memory < pipeline.MinMemory:
-		return exit.Usagef("lane-memory: %v, want 0 or at least %v", c.Memory, pipeline.MinMemory)
-	}
-	return nil
-}
-
 func (c Config) readImage() ([]byte, error) {
 	if c.Image == "" {
 		return sample.PageFile()
@@ -118,14 +98,6 @@ func (c Config) readImage() ([]byte, error) {
 		return nil, exit.Usagef("image: %w", err)
 	}
 	return image, nil
-}
-
-// interruptedError returns the error of work that ended, which may be an interrupt of the command.
-func interruptedError(ctx context.Context, err error) error {
-	if ctx.Err() == nil {
-		return err
-	}
-	return &exit.Error{Status: exit.Interrupted, Err: fmt.Errorf("interrupted: %w", err)}
 }
 
 // outcome is what became of a pipeline.

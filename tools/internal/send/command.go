@@ -103,7 +103,7 @@ func Command(ctx context.Context, cfg Config, stdin io.Reader, stdout, stderr io
 		return struct{}{}, findAndSend(ctx, cfg, stdin, stdout, stderr)
 	})
 	if errors.Is(err, errAbandoned) {
-		return &exit.Error{Status: exit.Interrupted, Err: fmt.Errorf("%w: outcomes may be missing", err)}
+		return exit.Interruptedf("%w: outcomes may be missing", err)
 	}
 	return err
 }
@@ -116,7 +116,7 @@ func findAndSend(ctx context.Context, cfg Config, stdin io.Reader, stdout, stder
 	}
 	images, err := await(ctx, 0, func() (found, error) { return find(ctx, cfg.Paths, stdin) })
 	if ctx.Err() != nil {
-		return &exit.Error{Status: exit.Interrupted, Err: errors.New("interrupted: nothing was sent")}
+		return exit.Interruptedf("interrupted: nothing was sent")
 	}
 	if err != nil {
 		return &exit.Error{Status: exit.Failure, Err: err}

@@ -63,7 +63,8 @@ func (r *run) sendFiles(ctx context.Context, files []file, stdout io.Writer) (er
 	case err != nil:
 		return &exit.Error{Status: exit.Failure, Err: err}
 	case !complete:
-		return &exit.Error{Status: exit.Interrupted, Err: fmt.Errorf("interrupted: %d images were not sent; continue with --resume", len(todo)-r.progress.done)}
+		return exit.Interruptedf("interrupted: %d images were not sent; continue with --resume",
+			len(todo)-r.progress.done)
 	}
 	if err := done(); err != nil {
 		return &exit.Error{Status: exit.Failure, Err: err}
