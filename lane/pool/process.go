@@ -133,7 +133,7 @@ func (p *process) endReason() error {
 	if p.exitErr != nil {
 		how = p.exitErr.Error()
 	}
-	if words := p.output.last(); words != "" {
+	if words := p.output.lastLines(); words != "" {
 		how += ", last words: " + words
 	}
 	if p.killReason != nil {
@@ -225,8 +225,8 @@ func (w *outputTail) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// last returns the last lines, without the stack traces of a crash, joined into one line.
-func (w *outputTail) last() string {
+// lastLines returns the last lines, without the stack traces of a crash, joined into one line.
+func (w *outputTail) lastLines() string {
 	w.mu.Lock()
 	text := string(w.buf)
 	w.mu.Unlock()

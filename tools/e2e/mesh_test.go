@@ -262,7 +262,7 @@ func (m *mesh) tryPost(query string, image []byte, header ...string) (response, 
 		return response{}, err
 	}
 	req.Header.Set("Content-Type", "application/octet-stream")
-	return do(req, header...)
+	return doRequest(req, header...)
 }
 
 func (m *mesh) get(t testing.TB, path string) response {
@@ -271,7 +271,7 @@ func (m *mesh) get(t testing.TB, path string) response {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, err := do(req)
+	a, err := doRequest(req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -280,7 +280,7 @@ func (m *mesh) get(t testing.TB, path string) response {
 
 var webClient = &http.Client{Timeout: 2 * time.Minute}
 
-func do(req *http.Request, header ...string) (response, error) {
+func doRequest(req *http.Request, header ...string) (response, error) {
 	for i := 0; i+1 < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}

@@ -60,7 +60,7 @@ func testProblems(t *testing.T, m *mesh) {
 			if method == http.MethodPost {
 				req.Header.Set("Content-Type", "application/octet-stream")
 			}
-			a, err := do(req, tt.header...)
+			a, err := doRequest(req, tt.header...)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -107,7 +107,7 @@ func testProblems(t *testing.T, m *mesh) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		a, err := do(req, "Content-Type", "image/png")
+		a, err := doRequest(req, "Content-Type", "image/png")
 		if err != nil {
 			t.Skipf("the client stopped writing before it read the response: %v", err)
 		}

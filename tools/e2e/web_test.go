@@ -60,7 +60,7 @@ func (m *mesh) send(t testing.TB, method, path, contentType, body string, header
 	if contentType != "" {
 		req.Header.Set("Content-Type", contentType)
 	}
-	a, err := do(req, header...)
+	a, err := doRequest(req, header...)
 	if err != nil {
 		t.Fatal(fmt.Errorf("%s %s: %w", method, path, err))
 	}

@@ -247,13 +247,13 @@ func (m mesh) send(t *testing.T, j subject.Job, o any, header ...string) {
 func (m mesh) result(t *testing.T, pipeline, job string) v1.Result {
 	t.Helper()
 	var r v1.Result
-	if err := json.Unmarshal(m.last(t, streams.Results, subject.Results(pipeline, job)).Data, &r); err != nil {
+	if err := json.Unmarshal(m.lastMessage(t, streams.Results, subject.Results(pipeline, job)).Data, &r); err != nil {
 		t.Fatal(err)
 	}
 	return r
 }
 
-func (m mesh) last(t *testing.T, stream, subj string) (msg *jetstream.RawStreamMsg) {
+func (m mesh) lastMessage(t *testing.T, stream, subj string) (msg *jetstream.RawStreamMsg) {
 	t.Helper()
 	s, err := m.js.Stream(t.Context(), stream)
 	if err != nil {
@@ -337,7 +337,7 @@ func TestWorker_QuarantinesAnImageThatEndsItsLane(t *testing.T) {
 	if got := r.Problem.Job; got != "bad" {
 		t.Errorf("the problem is of job %q, want bad", got)
 	}
-	q := m.last(t, streams.Quarantine, subject.Quarantine(subject.Detect, "a", "bad"))
+	q := m.lastMessage(t, streams.Quarantine, subject.Quarantine(subject.Detect, "a", "bad"))
 	if got, want := string(q.Data), `{"ms":0,"crash":true}`; got != want {
 		t.Errorf("the image in quarantine is %s, want %s", got, want)
 	}
@@ -485,7 +485,7 @@ func TestWorker_FailsAMessageThatKillsItsWorkers(t *testing.T) {
 	if n := w.handler.did.Load(); n != 0 {
 		t.Errorf("the last worker tried it %d times, want 0", n)
 	}
-	q := m.last(t, streams.Quarantine, subject.Quarantine(subject.Detect, "a", "poison"))
+	q := m.lastMessage(t, streams.Quarantine, subject.Quarantine(subject.Detect, "a", "poison"))
 	if got := q.Header.Get(v1.HeaderReason); got != string(v1.TooManyDeliveries) {
 		t.Errorf("it is in quarantine because of %q, want %q", got, v1.TooManyDeliveries)
 	}

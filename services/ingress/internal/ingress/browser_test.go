@@ -16,8 +16,8 @@ type head struct {
 	header http.Header
 }
 
-// do sends a request without a body, and returns the head and the problem of the response.
-func (d *instance) do(t *testing.T, method, path string, header ...string) (head, v1.Problem) {
+// send sends a request without a body, and returns the head and the problem of the response.
+func (d *instance) send(t *testing.T, method, path string, header ...string) (head, v1.Problem) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, d.url+path, nil)
 	if err != nil {
@@ -61,7 +61,7 @@ func TestHTTP_CrossOriginRequests(t *testing.T) {
 		"a page, all are allowed":     {all, []string{"Origin", other, "Sec-Fetch-Site", "cross-site"}, false, "*"},
 		"a page with the origin null": {closed, []string{"Origin", "null"}, true, ""},
 	} {
-		res, p := tt.instance.do(t, http.MethodPost, "/v1/images", tt.header...)
+		res, p := tt.instance.send(t, http.MethodPost, "/v1/images", tt.header...)
 		if rejected := p.Code == v1.CrossOrigin; rejected != tt.rejected {
 			t.Errorf("%s: got %d %s, want it rejected: %v", name, res.status, p.Code, tt.rejected)
 		}
@@ -73,7 +73,7 @@ func TestHTTP_CrossOriginRequests(t *testing.T) {
 		}
 	}
 	for _, path := range []string{"/v1/images", "/v1/images/x/events", "/v1/stream", "/v1/pipelines"} {
-		res, _ := some.do(t, http.MethodOptions, path, "Origin", app, "Access-Control-Request-Method", "POST",
+		res, _ := some.send(t, http.MethodOptions, path, "Origin", app, "Access-Control-Request-Method", "POST",
 			"Access-Control-Request-Headers", "idempotency-key")
 		if res.status != http.StatusNoContent {
 			t.Errorf("preflight of %s: %d, want 204", path, res.status)
@@ -82,11 +82,11 @@ func TestHTTP_CrossOriginRequests(t *testing.T) {
 			t.Errorf("preflight of %s: the headers %q are allowed, want idempotency-key", path, got)
 		}
 	}
-	res, _ := some.do(t, http.MethodPost, "/v1/images", "Origin", app)
+	res, _ := some.send(t, http.MethodPost, "/v1/images", "Origin", app)
 	if got := res.header.Values("Vary"); !slices.Equal(got, []string{"Origin", "Accept"}) {
 		t.Errorf("Vary of POST is %q, want Origin and Accept", got)
 	}
-	res, _ = some.do(t, http.MethodGet, "/v1/pipelines", "Origin", app)
+	res, _ = some.send(t, http.MethodGet, "/v1/pipelines", "Origin", app)
 	if got := res.header.Get("Access-Control-Expose-Headers"); !strings.Contains(got, "Retry-After") {
 		t.Errorf("pages can read the headers %q, want Retry-After among them", got)
 	}
@@ -95,7 +95,7 @@ func TestHTTP_CrossOriginRequests(t *testing.T) {
 // TestHTTP_BrowsersAndProxies checks responses that browsers and proxies expect.
 func TestHTTP_BrowsersAndProxies(t *testing.T) {
 	d := start(t)
-	res, p := d.do(t, http.MethodGet, "/v1/stream")
+	res, p := d.send(t, http.MethodGet, "/v1/stream")
 	if res.status != http.StatusUpgradeRequired {
 		t.Errorf("a stream without an upgrade: %d, want 426", res.status)
 	}
@@ -105,27 +105,27 @@ func TestHTTP_BrowsersAndProxies(t *testing.T) {
 	if got := res.header.Get("Upgrade"); got != "websocket" {
 		t.Errorf("a stream without an upgrade: Upgrade is %q", got)
 	}
-	if res, p := d.do(t, http.MethodGet, "/v1/stream", "Connection", "Upgrade", "Upgrade", "h2c"); p.Code != v1.UpgradeRequired {
+	if res, p := d.send(t, http.MethodGet, "/v1/stream", "Connection", "Upgrade", "Upgrade", "h2c"); p.Code != v1.UpgradeRequired {
 		t.Errorf("a stream with another upgrade: %d %s, want %s", res.status, p.Code, v1.UpgradeRequired)
 	}
-	if res, p := d.do(t, http.MethodGet, "/v1/pipelines?note=1"); p.Code != v1.UnknownField {
+	if res, p := d.send(t, http.MethodGet, "/v1/pipelines?note=1"); p.Code != v1.UnknownField {
 		t.Errorf("an unknown parameter: %d %s, want %s", res.status, p.Code, v1.UnknownField)
 	}
-	res, _ = d.do(t, http.MethodOptions, "/v1/images")
+	res, _ = d.send(t, http.MethodOptions, "/v1/images")
 	if res.status != http.StatusNoContent {
 		t.Errorf("OPTIONS: %d, want 204", res.status)
 	}
 	if got := res.header.Get("Allow"); got != "POST, OPTIONS" {
 		t.Errorf("OPTIONS: Allow is %q", got)
 	}
-	if res, p := d.do(t, http.MethodOptions, "/v2"); p.Code != v1.NotFound {
+	if res, p := d.send(t, http.MethodOptions, "/v2"); p.Code != v1.NotFound {
 		t.Errorf("OPTIONS of an unknown path: %d %s, want %s", res.status, p.Code, v1.NotFound)
 	}
-	if res, p := d.do(t, http.MethodPost, "//v1/images"); p.Code != v1.NotFound {
+	if res, p := d.send(t, http.MethodPost, "//v1/images"); p.Code != v1.NotFound {
 		t.Errorf("two slashes: %d %s, want %s and no redirect", res.status, p.Code, v1.NotFound)
 	}
 	for id, want := range map[string]string{"a-1": "a-1", "a b": "", strings.Repeat("x", 129): ""} {
-		res, _ := d.do(t, http.MethodGet, "/v1/pipelines", "X-Request-Id", id)
+		res, _ := d.send(t, http.MethodGet, "/v1/pipelines", "X-Request-Id", id)
 		if got := res.header.Get("X-Request-Id"); got != want {
 			t.Errorf("X-Request-Id %.20q is returned as %q, want %q", id, got, want)
 		}
@@ -161,10 +161,10 @@ func TestHTTP_AddressesInResponses(t *testing.T) {
 	}
 	// A proxy may keep or remove the prefix of the path.
 	for _, path := range []string{"/vision/v1/pipelines", "/v1/pipelines"} {
-		if res, p := public.do(t, http.MethodGet, path); res.status != http.StatusOK {
+		if res, p := public.send(t, http.MethodGet, path); res.status != http.StatusOK {
 			t.Errorf("%s: %d %s, want 200", path, res.status, p.Code)
 		}
-		if res, p := proxied.do(t, http.MethodGet, path, forwarded...); res.status != http.StatusOK {
+		if res, p := proxied.send(t, http.MethodGet, path, forwarded...); res.status != http.StatusOK {
 			t.Errorf("%s by a proxy: %d %s, want 200", path, res.status, p.Code)
 		}
 	}
