@@ -19,6 +19,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/lane"
@@ -253,9 +254,13 @@ func TestChecks_FindBrokenRules(t *testing.T) {
 			if !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("the error is %q, want %q in it", err, tt.want)
 			}
-			if want := "this program breaks: " + tt.broken; !strings.Contains(s.output.String(), want) {
-				t.Errorf("the output of the program is %q, want %q in it", s.output, want)
-			}
+			// The output is read beside the socket, and can arrive after the error.
+			eventually.Succeeds(t, time.Minute, func() error {
+				if want := "this program breaks: " + tt.broken; !strings.Contains(s.output.String(), want) {
+					return fmt.Errorf("the output of the program is %q, want %q in it", s.output, want)
+				}
+				return nil
+			})
 		})
 	}
 }
