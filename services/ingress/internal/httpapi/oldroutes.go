@@ -156,7 +156,7 @@ func (h *oldHandler) acceptFullReport(w http.ResponseWriter, r *http.Request) (v
 		}
 	}
 	if name, err := intake.CheckMetadata(s.Metadata); err != nil {
-		return none, v1.NewProblem(v1.InvalidBody, "%s %v", name, err).WithField(name)
+		return none, intake.FieldProblem(v1.InvalidBody, name, err)
 	}
 	var images []map[string]jsontext.Value
 	if raw, ok := fields["imageUrls"]; !ok || json.Unmarshal(raw, &images) != nil || len(images) == 0 {
@@ -175,7 +175,7 @@ func (h *oldHandler) acceptFullReport(w http.ResponseWriter, r *http.Request) (v
 			return none, err
 		}
 		if err := intake.CheckURL(sources[i].URL); err != nil {
-			return none, v1.NewProblem(v1.InvalidBody, "%simageUrl %v", at, err).WithField(at + "imageUrl")
+			return none, intake.FieldProblem(v1.InvalidBody, at+"imageUrl", err)
 		}
 	}
 	req, err := s.report(sources, nil)

@@ -88,7 +88,7 @@ func (p parameters) addFields(s *submission, in fields, place string) (err error
 		}
 	}
 	if name, err := intake.CheckMetadata(s.Metadata); err != nil {
-		return v1.NewProblem(v1.InvalidParameter, "%s%s %v", metaPrefix, name, err).WithField(metaPrefix + name)
+		return intake.FieldProblem(v1.InvalidParameter, metaPrefix+name, err)
 	}
 	s.filter, err = regionfilter.Parse(s.fields)
 	return err

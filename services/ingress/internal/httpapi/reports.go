@@ -99,15 +99,14 @@ func (h *reportHandler) readSources(w http.ResponseWriter, r *http.Request) ([]v
 			return nil, nil, err
 		}
 		if err := intake.CheckURL(image.URL); err != nil {
-			return nil, nil, v1.NewProblem(v1.InvalidBody, "%surl %v", field, err).WithField(field + "url")
+			return nil, nil, intake.FieldProblem(v1.InvalidBody, field+"url", err)
 		}
 		if len(image.Location) > reportintake.MaxLocation {
 			return nil, nil, v1.NewProblem(v1.InvalidBody, "%slocation may have %d bytes", field, reportintake.MaxLocation).
 				WithField(field + "location").WithLimit(reportintake.MaxLocation)
 		}
 		if name, err := intake.CheckMetadata(image.Metadata); err != nil {
-			return nil, nil, v1.NewProblem(v1.InvalidBody, "%smetadata.%s %v", field, name, err).
-				WithField(field + "metadata." + name)
+			return nil, nil, intake.FieldProblem(v1.InvalidBody, field+"metadata."+name, err)
 		}
 		out[i] = v1.ReportSource{URL: image.URL, Location: image.Location, Metadata: image.Metadata}
 	}

@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
 func TestCheckURL(t *testing.T) {
@@ -44,8 +46,10 @@ func TestCheckMetadata_NamesTheEntry(t *testing.T) {
 		{map[string]string{"": "1"}, "", "has a name of 0 characters, want 1 to 40"},
 		{map[string]string{long: "1"}, long, "has a name of 41 characters, want 1 to 40"},
 		{map[string]string{"a": "1", "b": "\xff"}, "b", "is not UTF-8"},
-		{many, "n0", "is one of 17 entries, metadata may have 16"},
+		{many, "n0", "is one of more than 16 entries of metadata"},
 		{map[string]string{"a": "1", "b": strings.Repeat("x", maxMetadataSize)}, "b",
+			"is too long: metadata may have 4096 bytes"},
+		{map[string]string{"a": strings.Repeat("x", maxMetadataSize) + "\xc3"}, "a",
 			"is too long: metadata may have 4096 bytes"},
 	} {
 		field, err := CheckMetadata(c.metadata)
@@ -58,6 +62,44 @@ func TestCheckMetadata_NamesTheEntry(t *testing.T) {
 		}
 		if field != c.field {
 			t.Errorf("%.40v: the entry is %q, want %q", c.metadata, field, c.field)
+		}
+	}
+}
+
+func TestFieldProblem(t *testing.T) {
+	t.Parallel()
+	i := &Intake{}
+	i.cfg.Webhooks = true
+	metadata := func(m map[string]string) error {
+		_, err := CheckMetadata(m)
+		return err
+	}
+	many := map[string]string{}
+	for n := range maxMetadata + 1 {
+		many[strconv.Itoa(n)] = "x"
+	}
+	for name, tt := range map[string]struct {
+		err   error
+		limit int64
+	}{
+		"callback":         {i.CheckWebhookURL("https://a/" + strings.Repeat("x", maxWebhookURL)), maxWebhookURL},
+		"name of metadata": {metadata(map[string]string{strings.Repeat("k", maxMetadataName+1): "1"}), maxMetadataName},
+		"entries":          {metadata(many), maxMetadata},
+		"size of metadata": {metadata(map[string]string{"a": strings.Repeat("x", maxMetadataSize)}), maxMetadataSize},
+		"no limit":         {CheckURL("ftp://client.example/"), 0},
+	} {
+		p := FieldProblem(v1.InvalidHeader, "X-A", tt.err)
+		if p.Code != v1.InvalidHeader {
+			t.Errorf("%s: the code is %s, want %s", name, p.Code, v1.InvalidHeader)
+		}
+		if p.Field != "X-A" {
+			t.Errorf("%s: the field is %q, want X-A", name, p.Field)
+		}
+		if p.Limit != tt.limit {
+			t.Errorf("%s: the limit is %d, want %d", name, p.Limit, tt.limit)
+		}
+		if want := "X-A " + tt.err.Error(); p.Detail != want {
+			t.Errorf("%s: the detail is %q, want %q", name, p.Detail, want)
 		}
 	}
 }

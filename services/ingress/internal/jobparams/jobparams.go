@@ -29,7 +29,7 @@ func CheckWebhookURL(i *intake.Intake, raw string) error {
 	case errors.Is(err, intake.ErrNoWebhooks):
 		return v1.NewProblem(v1.InvalidParameter, "%v", err).WithField("callback")
 	case err != nil:
-		return v1.NewProblem(v1.InvalidParameter, "callback %v", err).WithField("callback")
+		return intake.FieldProblem(v1.InvalidParameter, "callback", err)
 	}
 	return nil
 }
@@ -70,8 +70,7 @@ func ParseMetadata(h map[string][]string) (map[string]string, error) {
 		out[key] = values[0]
 	}
 	if field, err := intake.CheckMetadata(out); err != nil {
-		return nil, v1.NewProblem(v1.InvalidHeader, "%s%s %v", v1.HTTPMetadataPrefix, field, err).
-			WithField(v1.HTTPMetadataPrefix + field)
+		return nil, intake.FieldProblem(v1.InvalidHeader, v1.HTTPMetadataPrefix+field, err)
 	}
 	return out, nil
 }
