@@ -1,8 +1,6 @@
 package httpapi
 
 import (
-	"cmp"
-	"fmt"
 	"maps"
 	"net/http"
 	"net/url"
@@ -10,6 +8,7 @@ import (
 	"strings"
 
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/jobparams"
 	"github.com/sightmesh/sightmesh/services/internal/regionfilter"
 )
 
@@ -43,18 +42,17 @@ func isStrict(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, "/v1/
 func readFields(values url.Values, strict bool, known ...string) (fields, error) {
 	out := fields{}
 	for _, name := range slices.Sorted(maps.Keys(values)) {
-		field, key, isMeta := name, name, strings.HasPrefix(name, metaPrefix)
+		key, isMeta := name, strings.HasPrefix(name, metaPrefix)
 		if isMeta { // like headers, not case-sensitive
-			field, key = metaPrefix+"*", strings.ToLower(name)
+			key = strings.ToLower(name)
 		}
 		_, twice := out[key]
 		switch given := values[name]; {
-		case !slices.Contains(known, field) && strict:
-			return nil, v1.NewProblem(v1.UnknownField, "%.60q is not known here; known are %s", name,
-				cmp.Or(strings.Join(known, ", "), "none")).WithField(fmt.Sprintf("%.60s", name))
+		case !isKnown(name, known) && strict:
+			return nil, jobparams.UnknownField(name, known)
 		case twice:
 			return nil, v1.NewProblem(v1.InvalidParameter, "%s is given twice", key).WithField(key)
-		case !slices.Contains(known, field):
+		case !isKnown(name, known):
 		case len(given) > 1:
 			return nil, v1.NewProblem(v1.InvalidParameter, "%s is given %d times", name, len(given)).WithField(name)
 		case given[0] == "" && !isMeta:
@@ -64,6 +62,14 @@ func readFields(values url.Values, strict bool, known ...string) (fields, error)
 		}
 	}
 	return out, nil
+}
+
+// isKnown reports whether known has a field, or has meta-* for the field of an entry of metadata.
+func isKnown(name string, known []string) bool {
+	if strings.HasPrefix(name, metaPrefix) {
+		name = metaPrefix + "*"
+	}
+	return slices.Contains(known, name)
 }
 
 // bodyFields are [v1.RequestFields] as pointers, so that empty and missing fields differ.

@@ -92,6 +92,9 @@ func TestParameters_NameTheInvalidField(t *testing.T) {
 		"callback of no host": {"callback=https:", nil, v1.InvalidParameter, "callback"},
 		"long callback":       {"callback=https://a/" + strings.Repeat("x", 2048), nil, v1.InvalidParameter, "callback"},
 		"long key":            {"", http.Header{"Idempotency-Key": {strings.Repeat("k", intake.MaxKey+1)}}, v1.InvalidHeader, "Idempotency-Key"},
+		"empty key":           {"", http.Header{"Idempotency-Key": {""}}, v1.InvalidHeader, "Idempotency-Key"},
+		"unknown header":      {"", http.Header{"X-Sight-Prio": {"bulk"}}, v1.UnknownField, "X-Sight-Prio"},
+		"header of NATS":      {"", http.Header{"Sight-Priority": {"bulk"}}, v1.UnknownField, "Sight-Priority"},
 		"two keys":            {"", http.Header{"Idempotency-Key": {"a", "b"}}, v1.InvalidHeader, "Idempotency-Key"},
 		"metadata of control": {"meta-%00=1", nil, v1.InvalidParameter, `meta-"\x00"`},
 		"metadata twice":      {"", http.Header{"X-Sight-Meta-A": {"1", "2"}}, v1.InvalidHeader, "X-Sight-Meta-A"},
@@ -111,7 +114,12 @@ func TestParameters_NameTheInvalidField(t *testing.T) {
 			checkProblem(t, "the request", err, tt.code, tt.field)
 		})
 	}
-	r := httptest.NewRequest(http.MethodPost, "/v1/images?callback=https://a/", nil)
+	r := httptest.NewRequest(http.MethodPost, "/upload", nil)
+	r.Header.Set("X-Sight-Prio", "bulk")
+	if _, err := p.submission(r); err != nil {
+		t.Errorf("an old route with an unknown header: %v", err)
+	}
+	r = httptest.NewRequest(http.MethodPost, "/v1/images?callback=https://a/", nil)
 	_, err := newTestParameters(t, false).submission(r)
 	checkProblem(t, "a callback without a secret", err, v1.InvalidParameter, "callback")
 }

@@ -4,13 +4,42 @@
 package jobparams
 
 import (
+	"cmp"
 	"errors"
+	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
 )
+
+// MetadataHeaders stands for the headers with metadata in a list of known headers.
+const MetadataHeaders = v1.HTTPMetadataPrefix + "NAME"
+
+// CheckHeaders returns a problem for a header that begins with Sight- or X-Sight- and is not one
+// of known, because the client expects an effect. Names are not case-sensitive. Other headers
+// are not of the mesh.
+func CheckHeaders(h map[string][]string, known []string) error {
+	for _, name := range slices.Sorted(maps.Keys(h)) {
+		lower := strings.ToLower(name)
+		isOurs := strings.HasPrefix(lower, "sight-") || strings.HasPrefix(lower, "x-sight-")
+		isKnown := isMetadata(name) ||
+			slices.ContainsFunc(known, func(k string) bool { return strings.EqualFold(k, name) })
+		if isOurs && !isKnown {
+			return UnknownField(name, known)
+		}
+	}
+	return nil
+}
+
+// UnknownField returns the problem of a field or header that is not one of known.
+func UnknownField(name string, known []string) *v1.Problem {
+	return v1.NewProblem(v1.UnknownField, "%.60q is not known here; known are %s", name,
+		cmp.Or(strings.Join(known, ", "), "none")).WithField(fmt.Sprintf("%.60s", name))
+}
 
 // ParsePriority parses a priority.
 func ParsePriority(value string) (subject.Priority, error) {
@@ -34,16 +63,18 @@ func CheckWebhookURL(i *intake.Intake, raw string) error {
 	return nil
 }
 
-// ParseKey returns the value of the header Idempotency-Key, or "" when there is none. More
-// than one value is a problem.
+// ParseKey returns the value of the header Idempotency-Key, or "" when there is none. An
+// empty value is a problem, and so is more than one.
 func ParseKey(values []string) (string, error) {
-	switch len(values) {
-	case 0:
+	switch {
+	case len(values) == 0:
 		return "", nil
-	case 1:
-		return values[0], CheckKey(v1.InvalidHeader, v1.HeaderKey, values[0])
+	case len(values) > 1:
+		return "", v1.NewProblem(v1.InvalidHeader, "%s is given %d times", v1.HeaderKey, len(values)).WithField(v1.HeaderKey)
+	case values[0] == "":
+		return "", v1.NewProblem(v1.InvalidHeader, "%s is empty", v1.HeaderKey).WithField(v1.HeaderKey)
 	}
-	return "", v1.NewProblem(v1.InvalidHeader, "%s is given %d times", v1.HeaderKey, len(values)).WithField(v1.HeaderKey)
+	return values[0], CheckKey(v1.InvalidHeader, v1.HeaderKey, values[0])
 }
 
 // CheckKey checks the length of a key in the header or field name. Its problem has the
@@ -60,7 +91,7 @@ func CheckKey(code v1.Code, name, value string) error {
 func ParseMetadata(h map[string][]string) (map[string]string, error) {
 	out := map[string]string{}
 	for name, values := range h {
-		if !IsMetadata(name) {
+		if !isMetadata(name) {
 			continue
 		}
 		key := strings.ToLower(name[len(v1.HTTPMetadataPrefix):])
@@ -75,8 +106,8 @@ func ParseMetadata(h map[string][]string) (map[string]string, error) {
 	return out, nil
 }
 
-// IsMetadata reports whether a header has metadata.
-func IsMetadata(name string) bool {
+// isMetadata reports whether a header has metadata.
+func isMetadata(name string) bool {
 	n := len(v1.HTTPMetadataPrefix)
 	return len(name) >= n && strings.EqualFold(name[:n], v1.HTTPMetadataPrefix)
 }

@@ -59,7 +59,8 @@ func New(cfg Config, svc *bus.Service) (*Analyze, error) {
 		Config: cfg,
 		tracer: cfg.Tracers.Tracer("github.com/sightmesh/sightmesh/services/ingress"),
 		requests: bus.NewRequests(cfg.Concurrency,
-			retry.After(v1.NewProblem(v1.Overloaded, "%d requests wait already", cfg.Concurrency), busyDelay),
+			retry.After(v1.NewProblem(v1.Overloaded, "%d requests wait already", cfg.Concurrency).
+				WithLimit(int64(cfg.Concurrency)), busyDelay),
 			retry.After(v1.NewProblem(v1.Unavailable, "this instance is stopping"), busyDelay)),
 	}
 	err := svc.AddEndpoint(bus.Endpoint{

@@ -24,7 +24,7 @@ var parameterHeaders = map[string]string{v1.HeaderPriority: "priority", v1.Heade
 
 // requestHeaders lists the headers of a request, without those of its trace.
 var requestHeaders = slices.Sorted(slices.Values(slices.Concat(
-	[]string{v1.HeaderKey, headerPrefer, v1.HTTPMetadataPrefix + "NAME"},
+	[]string{v1.HeaderKey, headerPrefer, jobparams.MetadataHeaders},
 	slices.Collect(maps.Keys(parameterHeaders)), slices.Collect(maps.Keys(regionfilter.Headers())))))
 
 // request is an image with the parameters of its job.
@@ -46,7 +46,7 @@ func (a *Analyze) parseRequest(m *nats.Msg) (r request, err error) {
 		return r, v1.NewProblem(v1.UnknownPipeline, "no pipeline %.40q", name).WithField("pipeline")
 	}
 	r.Image = m.Data
-	if err := rejectUnknown(m.Header); err != nil {
+	if err := jobparams.CheckHeaders(m.Header, requestHeaders); err != nil {
 		return r, err
 	}
 	if err := a.readParameters(m.Header, &r); err != nil {
@@ -60,22 +60,6 @@ func (a *Analyze) parseRequest(m *nats.Msg) (r request, err error) {
 	}
 	r.prefer, err = jobparams.ParsePrefer(headerValues(m.Header, headerPrefer), a.Wait, a.MaxWait)
 	return r, err
-}
-
-// rejectUnknown returns a problem for an unknown header with a prefix of the mesh, because the client expects
-// an effect.
-func rejectUnknown(h nats.Header) error {
-	for _, name := range slices.Sorted(maps.Keys(h)) {
-		lower := strings.ToLower(name)
-		isOurs := strings.HasPrefix(lower, "sight-") || strings.HasPrefix(lower, "x-sight-")
-		isKnown := jobparams.IsMetadata(name) ||
-			slices.ContainsFunc(requestHeaders, func(known string) bool { return strings.EqualFold(known, name) })
-		if isOurs && !isKnown {
-			return v1.NewProblem(v1.UnknownField, "%.60q is not known here; known are %s", name,
-				strings.Join(requestHeaders, ", ")).WithField(name)
-		}
-	}
-	return nil
 }
 
 // readParameters parses the headers for query parameters. Each may be given once.
