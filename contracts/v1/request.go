@@ -7,6 +7,12 @@ type ImageRequest struct {
 	// URL is the URL from which the image is fetched.
 	URL string `json:"url,omitempty"`
 	RequestFields
+	// MinScore is the lowest score of the regions in the response, from 0 to 1; any score if 0.
+	MinScore float64 `json:"min_score,omitempty"`
+	// Labels are the labels of the regions in the response; any label if empty.
+	Labels []string `json:"labels,omitempty"`
+	// Top is the maximum number of regions in the response, those with the highest scores; all if 0.
+	Top int `json:"top,omitempty"`
 }
 
 // RequestFields are the settings in a JSON body. Each can be given in the query or in a

@@ -18,6 +18,9 @@ const (
 	Top      = "top"
 )
 
+// MaxValue is the maximum length of the value of a parameter, in bytes.
+const MaxValue = 8192
+
 // maxTop is the maximum number of regions of a pipeline.
 const maxTop = 10_000
 
@@ -39,12 +42,15 @@ func Parse(values map[string]string) (Filter, error) {
 	var f Filter
 	if text, ok := values[MinScore]; ok {
 		score, err := parseDecimal(text)
-		if err != nil || !(score >= 0 && score <= 1) {
+		if err != nil || !(score >= 0 && score <= 1) || len(text) > MaxValue {
 			return f, invalid(MinScore, "%s is %.20q, want a number from 0 to 1", MinScore, text)
 		}
 		f.MinScore = score
 	}
 	if text, ok := values[Labels]; ok {
+		if len(text) > MaxValue {
+			return f, invalid(Labels, "%s may have %d bytes", Labels, MaxValue).WithLimit(MaxValue)
+		}
 		for label := range strings.SplitSeq(text, ",") {
 			if label = strings.TrimSpace(label); label == "" {
 				return f, invalid(Labels, "%s is %.60q, want names with commas between", Labels, text)
@@ -54,7 +60,7 @@ func Parse(values map[string]string) (Filter, error) {
 	}
 	if text, ok := values[Top]; ok {
 		n, err := strconv.ParseUint(text, 10, 31) // no sign
-		if err != nil || n < 1 || n > maxTop {
+		if err != nil || n < 1 || n > maxTop || len(text) > MaxValue {
 			return f, invalid(Top, "%s is %.20q, want 1 to %d", Top, text, maxTop).WithLimit(maxTop)
 		}
 		f.Top = int(n)

@@ -74,25 +74,41 @@ func TestParse_MinScore(t *testing.T) {
 	}
 }
 
+func TestParse_LimitsTheLabels(t *testing.T) {
+	t.Parallel()
+	longest := strings.Repeat("a", MaxValue)
+	if _, err := Parse(map[string]string{Labels: longest}); err != nil {
+		t.Errorf("the longest label: %v", err)
+	}
+	_, err := Parse(map[string]string{Labels: longest + "a"})
+	var p *v1.Problem
+	if !errors.As(err, &p) {
+		t.Fatalf("a longer label: %v, want a problem", err)
+	}
+	if p.Limit != MaxValue {
+		t.Errorf("a longer label: the limit is %d, want %d", p.Limit, MaxValue)
+	}
+}
+
 func TestParse_NamesTheInvalidParameter(t *testing.T) {
 	t.Parallel()
 	for name, values := range map[string][]string{
-		"min_score": {"-0.1", "1.1", "NaN", "high", "", "+0.5", "0x1p-1", "0X1P-1", "-0", "0_1", ".", "e-1"},
-		"labels":    {"", "a,,b", ","},
-		"top":       {"0", "-1", "10001", "1.5", "all", "+1", "0x1", "1_0", ""},
+		"min_score": {"0." + strings.Repeat("0", MaxValue), "-0.1", "1.1", "NaN", "high", "", "+0.5", "0x1p-1", "0X1P-1", "-0", "0_1", ".", "e-1"},
+		"labels":    {strings.Repeat("a", MaxValue+1), "", "a,,b", ","},
+		"top":       {strings.Repeat("0", MaxValue) + "1", "0", "-1", "10001", "1.5", "all", "+1", "0x1", "1_0", ""},
 	} {
 		for _, value := range values {
 			_, err := Parse(map[string]string{name: value})
 			var p *v1.Problem
 			if !errors.As(err, &p) {
-				t.Errorf("%s=%s: %v, want a problem", name, value, err)
+				t.Errorf("%s=%.20s: %v, want a problem", name, value, err)
 				continue
 			}
 			if p.Code != v1.InvalidParameter {
-				t.Errorf("%s=%s: the code is %s, want %s", name, value, p.Code, v1.InvalidParameter)
+				t.Errorf("%s=%.20s: the code is %s, want %s", name, value, p.Code, v1.InvalidParameter)
 			}
 			if p.Field != name {
-				t.Errorf("%s=%s: the field is %q, want %q", name, value, p.Field, name)
+				t.Errorf("%s=%.20s: the field is %q, want %q", name, value, p.Field, name)
 			}
 		}
 	}

@@ -96,18 +96,18 @@ func TestReadURLEncoded_PlusSigns(t *testing.T) {
 		"beside another field":   "meta-a=x+y&imgbase64=++//AAE=",
 		"a form of a web client": url.Values{"imgbase64": {"++//\n AAE="}}.Encode(),
 	} {
-		uploads, fields, err := readURLEncoded(strings.NewReader(form))
+		in, err := readURLEncoded(strings.NewReader(form), true)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		if err := uploads[0].Err; err != nil {
+		if err := in.uploads[0].Err; err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		if got := string(uploads[0].Image); got != want {
+		if got := string(in.uploads[0].Image); got != want {
 			t.Errorf("%s: got %q, want %q", name, got, want)
 		}
-		if got := fields.Get("meta-a"); got != "" && got != "x y" {
+		if got := in.fields["meta-a"]; got != "" && got != "x y" {
 			t.Errorf("%s: the other field is %q, want a plus sign to be a blank", name, got)
 		}
 	}

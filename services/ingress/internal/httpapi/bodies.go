@@ -19,8 +19,10 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/body"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/jobparams"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/reportintake"
 	"github.com/sightmesh/sightmesh/services/internal/imagefile"
+	"github.com/sightmesh/sightmesh/services/internal/regionfilter"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
@@ -99,20 +101,17 @@ func (b *bodies) read(w http.ResponseWriter, r *http.Request) (in bodyContent, r
 			return in, nil, err
 		}
 	}
-	var others url.Values
+	strict := isStrict(r)
 	switch kind {
 	case rawBody:
 		in.uploads = make([]reportintake.Upload, 1)
 		in.uploads[0].Image, err = readRaw(content, reservation, r.ContentLength, b.maxBytes)
 	case multipartBody:
-		in.uploads, others, err = b.readForm(content, reservation, boundary, isStrict(r))
+		in, err = b.readForm(content, reservation, boundary, strict)
 	case urlencodedBody:
-		in.uploads, others, err = readURLEncoded(decodingReader{content, reservation})
+		in, err = readURLEncoded(decodingReader{content, reservation}, strict)
 	case jsonBody:
 		in, err = readJSON(decodingReader{content, reservation})
-	}
-	if err == nil && in.fields == nil {
-		in.fields, err = formFields(r, others)
 	}
 	if err == nil && len(in.uploads) == 1 && in.uploads[0].Err == nil && len(in.uploads[0].Image) == 0 {
 		err = v1.NewProblem(v1.EmptyBody, "the picture has no bytes")
@@ -279,27 +278,35 @@ func readRaw(r io.Reader, reservation *body.Reservation, length, limit int64) ([
 	return data, err
 }
 
-// Limits of the form fields without an image.
+// Limits of what is kept of the form fields without an image. They exceed the limits of fields, so that the
+// rule of a field rejects what is too much.
 const (
-	maxFormFields = 64
-	maxFormField  = 8 << 10 // bytes
+	maxFormFields = 64                        // names of fields
+	maxFormValue  = regionfilter.MaxValue + 1 // bytes of a value
+	fieldOverhead = 64                        // bytes of memory for a field, besides its name and value
+)
+
+// Fields of the forms.
+var (
+	multipartFields  = slices.Concat([]string{imageField, base64Field}, submissionFields)
+	urlencodedFields = slices.Concat([]string{base64Field}, submissionFields)
 )
 
 // formFields returns the fields of a form. The old routes ignore them, as the original services did.
-func formFields(r *http.Request, others url.Values) (fields, error) {
-	if !isStrict(r) {
+func formFields(others url.Values, strict bool, known []string) (fields, error) {
+	if !strict {
 		return nil, nil //nolint:nilnil // no field is read
 	}
-	return readFields(others, true, submissionFields...)
+	return readFields(others, true, known...)
 }
 
 // readForm reads every image of a form in order, and its other fields. An invalid image does not affect the
-// others. An empty file input of a web page is not an image. A file in another field is a problem when
-// strict, and is skipped otherwise.
+// others. An empty file input of a web page is not an image. When strict, an unknown field and a file in
+// another field are problems, before their content is read. Otherwise they are skipped.
 func (b *bodies) readForm(
 	r io.Reader, reservation *body.Reservation, boundary string, strict bool,
-) (uploads []reportintake.Upload, others url.Values, err error) {
-	others = url.Values{}
+) (in bodyContent, err error) {
+	others := url.Values{}
 	unused := 0
 	m := multipart.NewReader(r, boundary)
 	for n := 1; ; n++ {
@@ -308,44 +315,49 @@ func (b *bodies) readForm(
 			break
 		}
 		if err != nil {
-			return nil, nil, formError(err)
+			return in, formError(err)
 		}
 		name := part.FormName()
 		fileName, isFile := partFileName(part)
 		switch {
 		case name == "":
-			return nil, nil, v1.NewProblem(v1.InvalidBody, "part %d of the form has no name in its Content-Disposition", n).
+			return in, v1.NewProblem(v1.InvalidBody, "part %d of the form has no name in its Content-Disposition", n).
 				WithField("Content-Disposition")
 		case isImageField(name):
 		case isFile && strict:
-			return nil, nil, v1.NewProblem(v1.UnknownField, "the field %.60q has a file, but the field of an image is %q",
+			return in, v1.NewProblem(v1.UnknownField, "the field %.60q has a file, but the field of an image is %q",
 				name, imageField).WithField(fmt.Sprintf("%.60s", name))
+		case strict && !isKnown(name, multipartFields):
+			return in, jobparams.UnknownField(name, multipartFields)
 		default:
-			if err := readField(part, name, isFile, others, reservation); err != nil {
-				return nil, nil, err
+			if err := readField(part, name, strict, others, reservation); err != nil {
+				return in, err
 			}
 			continue
 		}
-		if len(uploads) == b.maxImages {
-			return nil, nil, reportintake.TooManyImages(b.maxImages)
+		if len(in.uploads) == b.maxImages {
+			return in, reportintake.TooManyImages(b.maxImages)
 		}
 		u, err := b.readUpload(part, name, reservation)
 		if err != nil {
-			return nil, nil, err
+			return in, err
 		}
 		if len(u.Image) == 0 && u.Err == nil && isFile && fileName == "" {
 			unused++
 			continue
 		}
-		uploads = append(uploads, u)
+		in.uploads = append(in.uploads, u)
+	}
+	if in.fields, err = formFields(others, strict, multipartFields); err != nil {
+		return in, err
 	}
 	switch {
-	case len(uploads) > 0:
-		return uploads, others, nil
+	case len(in.uploads) > 0:
+		return in, nil
 	case unused > 0:
-		return nil, nil, v1.NewProblem(v1.EmptyBody, "no file was chosen for %s", imageField).WithField(imageField)
+		return in, v1.NewProblem(v1.EmptyBody, "no file was chosen for %s", imageField).WithField(imageField)
 	}
-	return nil, nil, missingField(imageField, others)
+	return in, missingField(imageField, others)
 }
 
 // isImageField reports whether a field of a form has an image.
@@ -364,28 +376,26 @@ func missingField(want string, others url.Values) error {
 		WithField(want)
 }
 
-// readField reads a form field without an image. It skips the content of a file.
-func readField(part *multipart.Part, name string, isFile bool, others url.Values, reservation *body.Reservation) error {
-	given := 0
-	for _, values := range others {
-		given += len(values)
-	}
-	if given == maxFormFields {
-		return v1.NewProblem(v1.InvalidBody, "the form has more than %d fields", maxFormFields).WithLimit(maxFormFields)
-	}
-	if isFile {
-		others.Add(name, "")
+// readField adds a form field without an image to others. It skips a value that has no effect: that of a
+// repeated field, and any value when not strict. It cuts a value that is too long for every field. It skips a
+// field after maxFormFields others, because their entries of metadata are too many already.
+func readField(
+	part *multipart.Part, name string, strict bool, others url.Values, reservation *body.Reservation,
+) error {
+	if len(others) == maxFormFields && !others.Has(name) {
 		return nil
 	}
-	data, err := body.ReadAll(io.LimitReader(part, maxFormField+1), reservation.Grow, maxFormField+1)
-	if err != nil {
-		return formError(err)
+	if err := reservation.Grow(int64(len(name) + fieldOverhead)); err != nil {
+		return err
 	}
-	if len(data) > maxFormField {
-		return v1.NewProblem(v1.InvalidParameter, "%.60s may have %d bytes", name, maxFormField).
-			WithField(fmt.Sprintf("%.60s", name)).WithLimit(maxFormField)
+	var value []byte
+	if strict && !others.Has(name) {
+		var err error
+		if value, err = body.ReadAll(io.LimitReader(part, maxFormValue), reservation.Grow, maxFormValue); err != nil {
+			return formError(err)
+		}
 	}
-	others.Add(name, string(data))
+	others.Add(name, string(value))
 	return nil
 }
 
@@ -419,51 +429,61 @@ func partFileName(part *multipart.Part) (name string, isFile bool) {
 	return name, isFile
 }
 
-func readURLEncoded(r io.Reader) ([]reportintake.Upload, url.Values, error) {
+// readURLEncoded reads a web form: its image in base64, and its other fields.
+func readURLEncoded(r io.Reader, strict bool) (in bodyContent, err error) {
 	data, err := io.ReadAll(r)
 	if err != nil {
-		return nil, nil, err
+		return in, err
 	}
 	// Some clients escape neither the '+' of base64 nor the ';' of a data URL.
 	form, err := url.ParseQuery(keepPlus(strings.ReplaceAll(string(data), ";", "%3B")))
 	if err != nil {
-		return nil, nil, v1.NewProblem(v1.InvalidBody, "the form cannot be read: %v", err)
+		return in, v1.NewProblem(v1.InvalidBody, "the form cannot be read: %v", err)
 	}
-	values := form[base64Field]
-	if len(values) == 0 {
-		return nil, nil, missingField(base64Field, form)
+	images := form[base64Field]
+	delete(form, base64Field)
+	if in.fields, err = formFields(form, strict, urlencodedFields); err != nil {
+		return in, err
 	}
-	if len(values) > 1 {
-		return nil, nil, v1.NewProblem(v1.InvalidBody, "the form has %d fields %q, want one", len(values), base64Field).
+	switch {
+	case len(images) == 0:
+		return in, missingField(base64Field, form)
+	case len(images) > 1:
+		return in, v1.NewProblem(v1.InvalidBody, "the form has %d fields %q, want one", len(images), base64Field).
 			WithField(base64Field)
 	}
-	delete(form, base64Field)
-	image, err := decodeBase64([]byte(values[0]), base64Field)
-	return []reportintake.Upload{{Image: image, Err: err}}, form, nil
+	image, err := decodeBase64([]byte(images[0]), base64Field)
+	in.uploads = []reportintake.Upload{{Image: image, Err: err}}
+	return in, nil
 }
 
-func readJSON(r io.Reader) (bodyContent, error) {
-	var in struct { // a v1.ImageRequest
-		Image string `json:"image"`
-		URL   string `json:"url"`
+// readJSON reads a JSON body: its image in base64 or the URL of the image, and its other fields.
+func readJSON(r io.Reader) (in bodyContent, err error) {
+	var request struct { // a v1.ImageRequest
+		Image *string `json:"image"`
+		URL   *string `json:"url"`
 		bodyFields
 	}
-	if err := decodeJSON(r, &in); err != nil {
-		return bodyContent{}, err
+	if err := decodeJSON(r, &request); err != nil {
+		return in, err
 	}
-	others, err := jsonFields(in.bodyFields)
+	if in.fields, err = jsonFields(request.bodyFields); err != nil {
+		return in, err
+	}
 	switch {
-	case err != nil:
-		return bodyContent{}, err
-	case in.Image != "" && in.URL != "":
-		return bodyContent{}, v1.NewProblem(v1.InvalidBody, "image and url are both given, want one").WithField("url")
-	case in.URL != "":
-		return bodyContent{url: in.URL, fields: others}, checkLength(in.URL, "url")
-	case in.Image == "":
-		return bodyContent{}, v1.NewProblem(v1.InvalidBody, "neither image nor url is given").WithField("image")
+	case request.Image != nil && request.URL != nil:
+		return in, v1.NewProblem(v1.InvalidBody, "image and url are both given, want one").WithField("url")
+	case request.URL != nil && *request.URL == "":
+		return in, v1.NewProblem(v1.InvalidBody, "url is empty").WithField("url")
+	case request.URL != nil:
+		in.url = *request.URL
+		return in, checkLength(in.url, "url")
+	case request.Image == nil:
+		return in, v1.NewProblem(v1.InvalidBody, "neither image nor url is given").WithField("image")
 	}
-	image, err := decodeBase64([]byte(in.Image), "image")
-	return bodyContent{uploads: []reportintake.Upload{{Image: image, Err: err}}, fields: others}, nil
+	image, err := decodeBase64([]byte(*request.Image), "image")
+	in.uploads = []reportintake.Upload{{Image: image, Err: err}}
+	return in, nil
 }
 
 // checkLength checks the length of the URL of an image in a field.

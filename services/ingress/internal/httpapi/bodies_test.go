@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -129,16 +130,17 @@ func TestBodies_Read(t *testing.T) {
 		"an unknown field of two":                      {urlencoded, strings.NewReader("imgbase64=cGlj&note=x"), -1, "", v1.UnknownField},
 		"an unknown field of JSON":                     {"application/json", strings.NewReader(`{"image":"cGlj","note":"x"}`), -1, "", v1.UnknownField},
 		"a field without a name":                       {formType, strings.NewReader(strings.Replace(multipartForm("image", "pic"), "; name=", "; nom=", 1)), -1, "", v1.InvalidBody},
-		"a field that is too long":                     {formType, strings.NewReader(strings.Replace(multipartForm("image", "p"), "hello", strings.Repeat("x", maxFormField+1), 1)), -1, "", v1.TooLarge},
 		"an image over its limit, announced as a form": {urlencoded, strings.NewReader("\x89PNG\r\n\x1a\n" + full), -1, "", v1.TooLarge},
 		"the same, of a known length":                  {urlencoded, strings.NewReader("\x89PNG\r\n\x1a\n" + full), 108, "", v1.TooLarge},
 
 		"bad base64":             {urlencoded, strings.NewReader("imgbase64=cGl*"), -1, "", v1.InvalidBody},
 		"data URL of text":       {urlencoded, strings.NewReader("imgbase64=data:text/plain,x"), -1, "", v1.InvalidBody},
 		"base64 given twice":     {urlencoded, strings.NewReader("imgbase64=cGlj&imgbase64=cGlj"), -1, "", v1.InvalidBody},
-		"form of something else": {urlencoded, strings.NewReader("image=cGlj"), -1, "", v1.InvalidBody},
+		"form of something else": {urlencoded, strings.NewReader("image=cGlj"), -1, "", v1.UnknownField},
 		"base64 of nothing":      {urlencoded, strings.NewReader("imgbase64="), -1, "", v1.EmptyBody},
 		"bad base64 in JSON":     {"application/json", strings.NewReader(`{"image":"%"}`), -1, "", v1.InvalidBody},
+		"JSON of nothing":        {"application/json", strings.NewReader(`{"image":""}`), -1, "", v1.EmptyBody},
+		"JSON without an image":  {"application/json", strings.NewReader(`{"image":null}`), -1, "", v1.InvalidBody},
 		"JSON with both":         {"application/json", strings.NewReader(`{"image":"cGlj","url":"http://a"}`), -1, "", v1.InvalidBody},
 		"JSON with neither":      {"application/json", strings.NewReader(`{}`), -1, "", v1.InvalidBody},
 		"JSON far too long":      {"application/json", unreadableBody{t}, 2*100 + formAllowance + 1, "", v1.TooLarge},
@@ -190,7 +192,9 @@ func TestBodies_Read(t *testing.T) {
 func TestBodies_NameTheFieldThatWasSent(t *testing.T) {
 	t.Parallel()
 	const formType, urlencoded = "multipart/form-data; boundary=b", "application/x-www-form-urlencoded"
-	large := multipartForm("file", strings.Repeat("x", maxFormField+1))
+	const knownFields = "pipeline, priority, callback, key, meta-*, min_score, labels, top"
+	large := multipartForm("file", strings.Repeat("x", 10_000))
+	note := "--b\r\nContent-Disposition: form-data; name=\"note\"\r\n\r\n1\r\n--b--\r\n"
 	for name, tt := range map[string]struct {
 		path, contentType, body string
 		field, detail           string
@@ -198,8 +202,14 @@ func TestBodies_NameTheFieldThatWasSent(t *testing.T) {
 		"a file":                  {"/v1/images", formType, large, "file", `the field "file" has a file, but the field of an image is "image"`},
 		"a file of a report":      {"/v1/reports", formType, large, "file", `the field "file" has a file, but the field of an image is "image"`},
 		"a file, on an old route": {"/upload", formType, large, "image", `the form has no field "image", but "file", "meta-note"`},
-		"a web form":              {"/v1/images", urlencoded, "image=cGlj&meta-a=b", "imgbase64", `the form has no field "imgbase64", but "image", "meta-a"`},
+		"an unknown field":        {"/v1/images", formType, note, "note", `"note" is not known here; known are image, imgbase64, ` + knownFields},
+		"one of an old route":     {"/upload", formType, note, "image", `the form has no field "image", but "note"`},
+		"known fields":            {"/v1/images", formType, strings.Replace(note, "note", "key", 1), "image", `the form has no field "image", but "key"`},
 		"nothing":                 {"/v1/images", formType, "--b--\r\n", "image", `the form has no field "image", and no other field`},
+		"a web form":              {"/v1/images", urlencoded, "image=cGlj&meta-a=b", "image", `"image" is not known here; known are imgbase64, ` + knownFields},
+		"one with known fields":   {"/v1/images", urlencoded, "key=1&meta-a=b", "imgbase64", `the form has no field "imgbase64", but "key", "meta-a"`},
+		"one of an old route too": {"/tyocr", urlencoded, "image=cGlj&meta-a=b", "imgbase64", `the form has no field "imgbase64", but "image", "meta-a"`},
+		"an empty URL":            {"/v1/images", "application/json", `{"url":""}`, "url", "url is empty"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -219,6 +229,78 @@ func TestBodies_NameTheFieldThatWasSent(t *testing.T) {
 				t.Errorf("the detail is %q, want %q", p.Detail, tt.detail)
 			}
 		})
+	}
+}
+
+// formWithFields returns a form with an image and these names and values of fields.
+func formWithFields(fields ...string) string {
+	var b strings.Builder
+	for i := 0; i < len(fields); i += 2 {
+		b.WriteString("--b\r\nContent-Disposition: form-data; name=\"" + fields[i] + "\"\r\n\r\n" + fields[i+1] + "\r\n")
+	}
+	return b.String() + multipartImages("p")
+}
+
+// TestBodies_BoundTheFieldsOfAForm checks that what is too much is cut but not accepted, and that an old route
+// skips it.
+func TestBodies_BoundTheFieldsOfAForm(t *testing.T) {
+	t.Parallel()
+	read := func(path, form string) (fields, int64, error) {
+		b := newTestBodies(largeMemory)
+		b.maxForm = int64(len(form))
+		r := httptest.NewRequest(http.MethodPost, path, strings.NewReader(form))
+		r.Header.Set("Content-Type", "multipart/form-data; boundary=b")
+		in, release, err := b.read(httptest.NewRecorder(), r)
+		if err != nil {
+			return nil, 0, err
+		}
+		defer release()
+		return in.fields, b.memory.Used(), nil
+	}
+	long := formWithFields("labels", strings.Repeat("x", 100_000))
+	got, _, err := read("/v1/images", long)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(got["labels"]); n != maxFormValue {
+		t.Errorf("%d bytes of a long value are kept, want %d", n, maxFormValue)
+	}
+	got, used, err := read("/upload", long)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got) != 0 {
+		t.Errorf("the fields of an old route are %v, want none", got)
+	}
+	if used > maxFormValue {
+		t.Errorf("%d bytes are reserved for the field of an old route, want its name only", used)
+	}
+	var many []string
+	for n := range 1000 {
+		many = append(many, "meta-"+strconv.Itoa(n), "x")
+	}
+	got, _, err = read("/v1/images", formWithFields(many...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got) != maxFormFields {
+		t.Errorf("%d fields of many are kept, want %d", len(got), maxFormFields)
+	}
+	var same []string
+	for range 1000 {
+		same = append(same, "pipeline", "text")
+	}
+	_, _, err = read("/v1/images", formWithFields(same...))
+	if want := "invalid-parameter: pipeline is given 1000 times"; err == nil || err.Error() != want {
+		t.Errorf("a field that is repeated: got %v, want %s", err, want)
+	}
+	b := newTestBodies(20 * fieldOverhead)
+	r := httptest.NewRequest(http.MethodPost, "/v1/images", strings.NewReader(formWithFields(same[:40]...)))
+	b.maxForm = 10_000
+	r.Header.Set("Content-Type", "multipart/form-data; boundary=b")
+	_, _, err = b.read(httptest.NewRecorder(), r)
+	if code, _ := problemCodeAndField(err); code != v1.Overloaded {
+		t.Errorf("fields over the memory: got %v, want %s", err, v1.Overloaded)
 	}
 }
 

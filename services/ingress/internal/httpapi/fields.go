@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/go-json-experiment/json/jsontext"
+
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/jobparams"
 	"github.com/sightmesh/sightmesh/services/internal/regionfilter"
@@ -72,35 +74,49 @@ func isKnown(name string, known []string) bool {
 	return slices.Contains(known, name)
 }
 
-// bodyFields are [v1.RequestFields] as pointers, so that empty and missing fields differ.
+// bodyFields are the fields of a [v1.ImageRequest] other than its image. Their types tell empty, missing and
+// invalid fields apart. A report has them too, because it rejects a filter as in its query.
 type bodyFields struct {
 	Pipeline *string           `json:"pipeline"`
 	Priority *string           `json:"priority"`
 	Callback *string           `json:"callback"`
 	Key      *string           `json:"key"`
 	Metadata map[string]string `json:"metadata"`
+	MinScore jsontext.Value    `json:"min_score"`
+	Labels   []string          `json:"labels"`
+	Top      jsontext.Value    `json:"top"`
 }
 
-// jsonFields returns the fields of a JSON body.
+// jsonFields returns the fields of a JSON body, in the form and with the rules of the query.
 func jsonFields(in bodyFields) (fields, error) {
-	out := fields{}
+	values := url.Values{}
 	for name, value := range map[string]*string{
 		"pipeline": in.Pipeline, "priority": in.Priority, "callback": in.Callback, "key": in.Key,
 	} {
-		if value == nil {
-			continue
-		}
-		if out[name] = *value; *value == "" {
-			return nil, v1.NewProblem(v1.InvalidParameter, "%s is empty", name).WithField(name)
+		if value != nil {
+			values.Set(name, *value)
 		}
 	}
 	for name, value := range in.Metadata {
-		key := metaPrefix + strings.ToLower(name)
-		if _, twice := out[key]; twice {
-			return nil, v1.NewProblem(v1.InvalidParameter, "metadata.%s is given twice", strings.ToLower(name)).
-				WithField("metadata." + strings.ToLower(name))
-		}
-		out[key] = value
+		values.Set(metaPrefix+name, value)
 	}
-	return out, nil
+	for name, value := range map[string]jsontext.Value{regionfilter.MinScore: in.MinScore, regionfilter.Top: in.Top} {
+		switch {
+		case value == nil || value.Kind() == 'n':
+		case value.Kind() != '0':
+			return nil, wrongKind(name, value.Kind())
+		default:
+			values.Set(name, string(value))
+		}
+	}
+	if in.Labels != nil {
+		for _, label := range in.Labels {
+			if strings.Contains(label, ",") {
+				return nil, v1.NewProblem(v1.InvalidParameter, "%s has %.60q, want names without commas",
+					regionfilter.Labels, label).WithField(regionfilter.Labels)
+			}
+		}
+		values.Set(regionfilter.Labels, strings.Join(in.Labels, ","))
+	}
+	return readFields(values, true, submissionFields...)
 }

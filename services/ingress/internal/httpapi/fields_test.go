@@ -95,27 +95,62 @@ func TestReadJSON_Fields(t *testing.T) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 	for body, want := range map[string]string{
-		`{"url":"https://a.example/","metadata":{"Camera":"3","camera":"4"}}`: "metadata.camera",
+		`{"url":"https://a.example/","metadata":{"Camera":"3","camera":"4"}}`: "meta-camera",
+		`{"url":"https://a.example/","metadata":{"Camera":"3","Camera":"4"}}`: "meta-camera",
 		`{"url":"https://a.example/","pipeline":""}`:                          "pipeline",
+		`{"url":"https://a.example/","pipeline":"text","pipeline":"text"}`:    "pipeline",
 		`{"url":"https://a.example/","key":""}`:                               "key",
+		`{"url":"https://a.example/","labels":[]}`:                            "labels",
+		`{"url":"https://a.example/","labels":["a,b"]}`:                       "labels",
+		`{"url":"https://a.example/","top":1,"top":1}`:                        "top",
 	} {
 		_, err := read(body)
 		checkProblem(t, body, err, v1.InvalidParameter, want)
 	}
+	for body, want := range map[string]string{
+		`{"url":"https://a.example/","min_score":"0.5"}`: "min_score",
+		`{"url":"https://a.example/","top":[3]}`:         "top",
+		`{"url":"https://a.example/","labels":"a"}`:      "labels",
+		`{"url":"https://a.example/","labels":[1]}`:      "labels.0",
+	} {
+		_, err := read(body)
+		checkProblem(t, body, err, v1.InvalidBody, want)
+	}
 }
 
-// TestBodyFields_MatchTheContract checks the names and their order.
+// TestReadJSON_Filters checks that numbers keep their text, for the same rules as in the query.
+func TestReadJSON_Filters(t *testing.T) {
+	t.Parallel()
+	for body, want := range map[string]fields{
+		`"min_score":0.5,"labels":["a","b c"],"top":3`:  {"min_score": "0.5", "labels": "a,b c", "top": "3"},
+		`"min_score":1e400,"labels":["a",""],"top":3.0`: {"min_score": "1e400", "labels": "a,", "top": "3.0"},
+		`"min_score":null,"labels":null,"top":null`:     {},
+	} {
+		in, err := readJSON(strings.NewReader(`{"url":"https://a.example/",` + body + `}`))
+		if err != nil {
+			t.Errorf("%s: %v", body, err)
+			continue
+		}
+		if !maps.Equal(in.fields, want) {
+			t.Errorf("%s: the fields are %v, want %v", body, in.fields, want)
+		}
+	}
+}
+
+// TestBodyFields_MatchTheContract checks the names and their order, after those of the image.
 func TestBodyFields_MatchTheContract(t *testing.T) {
 	t.Parallel()
 	names := func(of reflect.Type) (all []string) {
-		for field := range of.NumField() {
-			name, _, _ := strings.Cut(of.Field(field).Tag.Get("json"), ",")
-			all = append(all, name)
+		for _, field := range reflect.VisibleFields(of) {
+			if !field.Anonymous {
+				name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+				all = append(all, name)
+			}
 		}
 		return all
 	}
-	got, want := names(reflect.TypeFor[bodyFields]()), names(reflect.TypeFor[v1.RequestFields]())
-	if !slices.Equal(got, want) {
+	got := append([]string{"image", "url"}, names(reflect.TypeFor[bodyFields]())...)
+	if want := names(reflect.TypeFor[v1.ImageRequest]()); !slices.Equal(got, want) {
 		t.Errorf("the fields are %q, want %q", got, want)
 	}
 }

@@ -35,15 +35,26 @@ func jsonError(err error) error {
 		name := fieldName(semantic.JSONPointer)
 		return v1.NewProblem(v1.UnknownField, "%.60q is not a field of this body", name).WithField(name)
 	case errors.As(err, &semantic):
-		return invalidField(semantic.JSONPointer, "%s is a JSON %s, which does not belong there",
-			fieldName(semantic.JSONPointer), semantic.JSONKind)
+		return wrongKind(fieldName(semantic.JSONPointer), semantic.JSONKind)
 	case errors.Is(err, jsontext.ErrDuplicateName) && errors.As(err, &syntactic):
-		return invalidField(syntactic.JSONPointer, "%s is given twice", fieldName(syntactic.JSONPointer))
+		name := fieldName(syntactic.JSONPointer)
+		if meta, ok := strings.CutPrefix(name, "metadata."); ok {
+			name = metaPrefix + strings.ToLower(meta)
+		}
+		if isKnown(name, submissionFields) { // as in the query
+			return v1.NewProblem(v1.InvalidParameter, "%s is given twice", name).WithField(name)
+		}
+		return v1.NewProblem(v1.InvalidBody, "%s is given twice", name).WithField(name)
 	case errors.As(err, &syntactic):
 		return invalidField(syntactic.JSONPointer, "the body is not JSON: at byte %d: %v", syntactic.ByteOffset,
 			syntactic.Err)
 	}
 	return err
+}
+
+// wrongKind returns the problem of a field whose value is of another kind than the field.
+func wrongKind(field string, kind jsontext.Kind) error {
+	return v1.NewProblem(v1.InvalidBody, "%s is a JSON %s, which does not belong there", field, kind).WithField(field)
 }
 
 func invalidField(at jsontext.Pointer, format string, args ...any) error {
