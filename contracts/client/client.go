@@ -3,7 +3,9 @@
 //
 //	nc, err := nats.Connect(url)
 //	c, err := client.New(nc)
-//	result, err := c.Analyze(ctx, "faces", image)
+//	result, err := c.Analyze(ctx, "faces", image, client.WithTop(3))
+//
+// Options set the parameters of a job, and select the regions of its result.
 //
 // An error of the mesh or of the image wraps a [*v1.Problem]. It also wraps a
 // [*retry.Error] when another try may succeed. The trace in a context is continued by
@@ -41,10 +43,14 @@ func New(nc *nats.Conn) (*Client, error) {
 	return &Client{nc: nc, js: js}, nil
 }
 
+// analyzeWait is how long an ingress waits for the outcome before it replies with the state
+// of the job.
+const analyzeWait = 20 * time.Second
+
 // analyzeTimeout is how long a request for a result waits for its reply, unless the
-// deadline of its context applies. It is a little longer than an ingress with the
-// default --wait of 20 s may take, which also stores the image, in up to 6 s, and looks
-// up the state, in up to 5 s.
+// deadline of its context applies. It is a little longer than analyzeWait and the other
+// steps of an ingress: it stores the image, in up to 6 s, and looks up the state, in up to
+// 5 s.
 const analyzeTimeout = 35 * time.Second
 
 // Analyze submits an image and returns its result. It sends a request to one ingress.
@@ -54,39 +60,30 @@ const analyzeTimeout = 35 * time.Second
 //
 // The request waits for its reply until the deadline of ctx, or for 35 s when ctx has
 // none. When the reply is lost, the error does not have the ID of the job, and another
-// call of Analyze makes a second job. [Client.AnalyzeKey] avoids this.
-func (c *Client) Analyze(ctx context.Context, pipeline string, image []byte) (v1.Result, error) {
-	reqCtx := ctx
-	if _, ok := ctx.Deadline(); !ok {
+// call of Analyze makes a second job. [WithKey] avoids this.
+func (c *Client) Analyze(
+	ctx context.Context, pipeline string, image []byte, opts ...AnalyzeOption,
+) (v1.Result, error) {
+	p, err := newAnalyzeParams(opts)
+	if err != nil {
+		return v1.Result{}, err
+	}
+	requestCtx := ctx
+	if _, ok := ctx.Deadline(); !ok || p.header.Get(v1.HeaderKey) != "" {
 		var cancel context.CancelFunc
-		reqCtx, cancel = context.WithTimeout(ctx, analyzeTimeout)
+		requestCtx, cancel = context.WithTimeout(ctx, analyzeTimeout)
 		defer cancel()
 	}
-	return c.analyze(ctx, reqCtx, &nats.Msg{Subject: subject.Analyze(pipeline), Header: nats.Header{}, Data: image})
-}
-
-// AnalyzeKey is Analyze with an idempotency key of at most 255 bytes, as over HTTP:
-// calls with the same key, pipeline and image are one job and return its result.
-// AnalyzeKey can be called again after any temporary error.
-//
-// The request waits for its reply for 35 s, or until ctx ends when that is
-// earlier. An ingress of version 0.1.0 ignores the key.
-func (c *Client) AnalyzeKey(ctx context.Context, pipeline, key string, image []byte) (v1.Result, error) {
-	reqCtx, cancel := context.WithTimeout(ctx, analyzeTimeout)
-	defer cancel()
-	h := nats.Header{v1.HeaderKey: {key}}
-	return c.analyze(ctx, reqCtx, &nats.Msg{Subject: subject.Analyze(pipeline), Header: h, Data: image})
-}
-
-// analyze sends the request with reqCtx, and waits for the outcome until ctx ends.
-func (c *Client) analyze(ctx, reqCtx context.Context, m *nats.Msg) (v1.Result, error) {
 	var r v1.Result
-	if err := c.request(reqCtx, m, &r); err != nil {
+	m := &nats.Msg{Subject: subject.Analyze(pipeline), Header: p.header, Data: image}
+	if err := c.request(requestCtx, m, &r); err != nil {
 		return r, err
 	}
-	if !r.Final() {
-		var err error
-		if r, err = c.Await(ctx, r.ID); err != nil {
+	switch {
+	case p.respondAsync && !r.Final():
+		return r, nil
+	case p.respondAsync || !r.Final(): // a reply to respond-async has only the status
+		if r, err = c.Await(ctx, r.ID, p.regions...); err != nil {
 			return r, err
 		}
 	}
@@ -101,25 +98,31 @@ const requestTimeout = 5 * time.Second
 
 // Lookup returns the result or the state of a job. It waits for at most 5 s; then the
 // error is [v1.Unavailable].
-func (c *Client) Lookup(ctx context.Context, job string) (v1.Result, error) {
+func (c *Client) Lookup(ctx context.Context, job string, regions ...RegionOption) (v1.Result, error) {
+	h, err := newLookupHeader(regions)
+	if err != nil {
+		return v1.Result{}, err
+	}
 	var r v1.Result
-	return r, c.requestAboutJob(ctx, job, subject.Lookup, &r)
+	return r, c.requestAboutJob(ctx, job, subject.Lookup, h, &r)
 }
 
 // Cancel cancels a job that has no outcome yet. It waits as long as Lookup. After an
 // error the job may have been cancelled; Cancel can be called again.
 func (c *Client) Cancel(ctx context.Context, job string) (v1.Cancellation, error) {
 	var r v1.Cancellation
-	return r, c.requestAboutJob(ctx, job, subject.Cancel, &r)
+	return r, c.requestAboutJob(ctx, job, subject.Cancel, nats.Header{}, &r)
 }
 
-func (c *Client) requestAboutJob(ctx context.Context, job string, subj func(string) string, reply any) error {
+func (c *Client) requestAboutJob(
+	ctx context.Context, job string, subj func(string) string, h nats.Header, reply any,
+) error {
 	if !subject.ValidJob(job) {
 		return newInvalidIDProblem()
 	}
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	return c.request(ctx, &nats.Msg{Subject: subj(job), Header: nats.Header{}}, reply)
+	return c.request(ctx, &nats.Msg{Subject: subj(job), Header: h}, reply)
 }
 
 func newInvalidIDProblem() *v1.Problem {

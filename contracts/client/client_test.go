@@ -113,18 +113,6 @@ func TestClient_AnalyzeReturnsTheProblemOfTheService(t *testing.T) {
 	}
 }
 
-func TestClient_AnalyzeKeySendsTheKey(t *testing.T) {
-	t.Parallel()
-	url := startServer(t)
-	requests := serve(t, url, subject.Analyze("text"), reply(t, done("j1", "line")))
-	if _, err := newClient(t, url).AnalyzeKey(t.Context(), "text", "scan 17", nil); err != nil {
-		t.Fatal(err)
-	}
-	if got := receive(t, requests).Header.Get(v1.HeaderKey); got != "scan 17" {
-		t.Errorf("the key is %q, want %q", got, "scan 17")
-	}
-}
-
 func TestClient_RequestsContinueTheTrace(t *testing.T) {
 	t.Parallel()
 	url := startServer(t)

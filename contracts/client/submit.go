@@ -21,13 +21,15 @@ const retryDelay = 5 * time.Second
 
 // Submit stores an image as a new job and returns when the server has acknowledged it.
 // It does not use ingress, so the image is not checked and the job is not rejected when
-// there is much work ahead; Submit is for bulk work. Errors are those of
-// [Client.SubmitJob]. The ID is empty when nothing was accepted.
+// there is much work ahead; Submit is for bulk work. The limits of an ingress for metadata
+// and webhooks do not apply. When the headers of the job have more than 32 KiB, the mesh
+// leaves out the longest. Errors are those of [Client.SubmitJob]. The ID is empty when
+// nothing was accepted.
 func (c *Client) Submit(
-	ctx context.Context, pipeline string, priority subject.Priority, image []byte,
+	ctx context.Context, pipeline string, priority subject.Priority, image []byte, opts ...SubmitOption,
 ) (id string, err error) {
 	job := subject.Job{Pipeline: pipeline, Priority: priority, ID: rand.Text()}
-	err = c.SubmitJob(ctx, job, image)
+	err = c.SubmitJob(ctx, job, image, opts...)
 	var p *v1.Problem
 	if err != nil && (!errors.As(err, &p) || p.Job == "") {
 		return "", err
@@ -44,8 +46,11 @@ func (c *Client) Submit(
 // ctx ends. If it is then unknown whether the image is stored, the error wraps a
 // [*v1.Problem] with the ID of the job, which may have been accepted. An error without
 // an ID is returned immediately and means that nothing was accepted.
-func (c *Client) SubmitJob(ctx context.Context, job subject.Job, image []byte) error {
+func (c *Client) SubmitJob(ctx context.Context, job subject.Job, image []byte, opts ...SubmitOption) error {
+	h, err := newSubmitHeader(opts)
 	switch {
+	case err != nil:
+		return err
 	case !subject.ValidJob(job.ID):
 		return newInvalidIDProblem()
 	case ctx.Err() != nil:
@@ -53,12 +58,10 @@ func (c *Client) SubmitJob(ctx context.Context, job subject.Job, image []byte) e
 	case c.nc.IsClosed():
 		return newRejectedError(nats.ErrConnectionClosed)
 	}
-	m := &nats.Msg{
-		Subject: subject.Images(job), Data: image,
-		Header: nats.Header{v1.HeaderAccepted: {time.Now().UTC().Format(time.RFC3339Nano)}},
-	}
-	injectTrace(ctx, m.Header)
-	err := streams.RetryUnknown(ctx, streams.IsUnknown, func(ctx context.Context) error {
+	h.Set(v1.HeaderAccepted, time.Now().UTC().Format(time.RFC3339Nano))
+	injectTrace(ctx, h)
+	m := &nats.Msg{Subject: subject.Images(job), Header: h, Data: image}
+	err = streams.RetryUnknown(ctx, streams.IsUnknown, func(ctx context.Context) error {
 		_, err := c.js.PublishMsg(ctx, m,
 			jetstream.WithMsgID(v1.MsgID(job.ID, v1.MsgImages)), jetstream.WithExpectStream(streams.Images))
 		return err //nolint:wrapcheck // it is wrapped below

@@ -62,9 +62,9 @@ var LookupBackoff = retry.Exponential(time.Second, 8*time.Second, 2)
 // Await waits for the outcome of a job and returns its result. The job may have been
 // submitted by any client. When ctx ends first, Await returns the state of the job and
 // the error of ctx. Other errors are those of [Client.Lookup].
-func (c *Client) Await(ctx context.Context, id string) (v1.Result, error) {
+func (c *Client) Await(ctx context.Context, id string, regions ...RegionOption) (v1.Result, error) {
 	if !subject.ValidJob(id) || ctx.Err() != nil { // LookupNow rejects the ID, or there is no time to wait
-		r, err := c.LookupNow(ctx, id)
+		r, err := c.LookupNow(ctx, id, regions...)
 		if err == nil && !r.Final() {
 			err = ctx.Err()
 		}
@@ -76,7 +76,7 @@ func (c *Client) Await(ctx context.Context, id string) (v1.Result, error) {
 	}
 	defer w.Close()
 	for looks := 1; ; looks++ {
-		r, err := c.LookupNow(ctx, id)
+		r, err := c.LookupNow(ctx, id, regions...)
 		if err != nil || r.Final() {
 			return r, err
 		}
@@ -88,8 +88,8 @@ func (c *Client) Await(ctx context.Context, id string) (v1.Result, error) {
 
 // LookupNow is Lookup with a context that does not end with ctx, for the state of a job
 // at the end of a wait.
-func (c *Client) LookupNow(ctx context.Context, id string) (v1.Result, error) {
-	return c.Lookup(context.WithoutCancel(ctx), id)
+func (c *Client) LookupNow(ctx context.Context, id string, regions ...RegionOption) (v1.Result, error) {
+	return c.Lookup(context.WithoutCancel(ctx), id, regions...)
 }
 
 // awaitLastEvent waits for the event that ends the job, and at most d, because events can be lost.

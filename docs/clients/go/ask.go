@@ -33,14 +33,14 @@ func main() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	key := rand.Text() // makes the repeated requests one job
-	result, err := mesh.AnalyzeKey(ctx, pipeline, key, image)
+	key := client.WithKey(rand.Text()) // makes the repeated requests one job
+	result, err := mesh.Analyze(ctx, pipeline, image, key)
 	for { // a temporary problem has a delay after which to retry
 		after, ok := retry.Delay(err)
 		if !ok || retry.Sleep(ctx, after) != nil {
 			break
 		}
-		result, err = mesh.AnalyzeKey(ctx, pipeline, key, image)
+		result, err = mesh.Analyze(ctx, pipeline, image, key)
 	}
 	if err != nil { // a *v1.Problem, if the mesh sent one
 		log.Fatalf("%s: %v", path, err)

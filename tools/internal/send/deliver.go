@@ -157,7 +157,7 @@ type overNATS struct {
 }
 
 func (o *overNATS) deliver(ctx context.Context, key string, image []byte) (v1.Result, error) {
-	r, err := o.client.AnalyzeKey(ctx, o.pipeline, key, image)
+	r, err := o.client.Analyze(ctx, o.pipeline, image, client.WithKey(key))
 	return r, natsError(err)
 }
 
