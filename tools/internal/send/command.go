@@ -42,7 +42,7 @@ func (c *Config) Register(fs *flag.FlagSet) {
 	c.NATS.Register(fs, "", "`URL` of a NATS server to send to instead of HTTP; needs --pipeline")
 	fs.StringVar(&c.Pipeline, "pipeline", "", "`name` of the pipeline; empty: the first pipeline of the mesh")
 	fs.StringVar(&c.Priority, "priority", "",
-		"`priority` of the jobs, interactive or bulk; empty: that of the pipeline; only over HTTP")
+		"`priority` of the jobs, interactive or bulk; empty: that of the pipeline")
 	fs.StringVar(&c.Concurrency, "concurrency", "auto",
 		"`number` of images in progress at the same time; auto: adapted to the latency")
 	fs.IntVar(&c.Attempts, "attempts", 10, "maximum number of attempts for one image, with errors that can be temporary")
@@ -78,8 +78,6 @@ func (c *Config) validate() error {
 		return exit.Usagef("resume: needs the file of --out")
 	case c.Priority != "" && !subject.Priority(c.Priority).Valid():
 		return exit.Usagef("priority: %q, want interactive or bulk", c.Priority)
-	case c.NATS.URL != "" && c.Priority != "":
-		return exit.Usagef("priority: over NATS an image has that of its pipeline")
 	case c.NATS.URL == "" && !strings.HasPrefix(c.URL, "http://") && !strings.HasPrefix(c.URL, "https://"):
 		return exit.Usagef("url: %q, want http:// or https://", c.URL)
 	case c.NATS.URL != "" && c.Pipeline == "":
@@ -136,7 +134,7 @@ func findAndSend(ctx context.Context, cfg Config, stdin io.Reader, stdout, stder
 		if err != nil {
 			return &exit.Error{Status: exit.Failure, Err: err}
 		}
-		bus := &overNATS{client: c, pipeline: cfg.Pipeline}
+		bus := &overNATS{client: c, pipeline: cfg.Pipeline, priority: subject.Priority(cfg.Priority)}
 		send, drawn = bus.deliver, bus.draw
 	}
 	r := run{cfg: cfg, send: send, drawer: drawn, limit: newLimit(n, auto), stderr: stderr}

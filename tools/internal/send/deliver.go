@@ -154,10 +154,15 @@ func classifyProblem(p *v1.Problem, retryAfter time.Duration) error {
 type overNATS struct {
 	client   *client.Client
 	pipeline string
+	priority subject.Priority // "" means that of the pipeline
 }
 
 func (o *overNATS) deliver(ctx context.Context, key string, image []byte) (v1.Result, error) {
-	r, err := o.client.Analyze(ctx, o.pipeline, image, client.WithKey(key))
+	opts := []client.AnalyzeOption{client.WithKey(key)}
+	if o.priority != "" {
+		opts = append(opts, client.WithPriority(o.priority))
+	}
+	r, err := o.client.Analyze(ctx, o.pipeline, image, opts...)
 	return r, natsError(err)
 }
 

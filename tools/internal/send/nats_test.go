@@ -2,6 +2,7 @@ package send
 
 import (
 	"encoding/json"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -81,6 +82,33 @@ func TestOverNATS_RetriesWithSameKey(t *testing.T) {
 		t.Error("the first request has no key")
 	case first != second:
 		t.Errorf("the keys are %q and %q, want the same", first, second)
+	}
+}
+
+// TestOverNATS_SendsThePriority: without one, the job has that of its pipeline.
+func TestOverNATS_SendsThePriority(t *testing.T) {
+	t.Parallel()
+	url, nc := startNATS(t)
+	headers := make(chan nats.Header, 8)
+	if _, err := nc.Subscribe(subject.Analyze("text"), func(m *nats.Msg) {
+		headers <- m.Header
+		m.Respond([]byte(`{"id":"j1","status":"done"}`))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	for priority, want := range map[string][]string{"": nil, "bulk": {"bulk"}} {
+		cfg := Config{
+			NATS: connection.Config{URL: url}, Pipeline: "text", Priority: priority, Paths: []string{folder(t, "a.jpg")},
+		}
+		if out, _, code := command(t, t.Context(), cfg); code != 0 {
+			t.Fatalf("code %d, want 0: %+v", code, out["a.jpg"])
+		}
+		if got := (<-headers).Values(v1.HeaderPriority); !slices.Equal(got, want) {
+			t.Errorf("--priority %q: the header is %q, want %q", priority, got, want)
+		}
 	}
 }
 
