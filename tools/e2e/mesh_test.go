@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/sightmesh/sightmesh/contracts/eventually"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/lane/pipeline"
 )
 
 // root returns the root folder of the repository, which has a go.work.
@@ -95,10 +97,25 @@ type runner interface {
 	pids(t testing.TB, service string) []int
 }
 
+// generousLimits returns an environment of a mesh in which the limits of lanes and
+// the wait for a result only end what hangs, because a busy machine exceeds the
+// defaults. It has the built-in pipelines; the flag --pipelines replaces them.
+func generousLimits(t testing.TB) []string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "pipelines.yaml")
+	generous := stageTimeout.ReplaceAll(pipeline.BuiltInFile(), []byte("timeout: 1m"))
+	if err := os.WriteFile(file, generous, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return []string{"SIGHTMESH_PIPELINES=" + file, "SIGHTMESH_LANE_START=1m", "SIGHTMESH_WAIT=1m"}
+}
+
+var stageTimeout = regexp.MustCompile(`timeout: \d+s`)
+
 // startMesh starts a mesh and stops it when the test ends.
 func startMesh(t testing.TB, r runner, env []string) *mesh {
 	t.Helper()
-	m := &mesh{env: env, stderr: newLines(), runner: r}
+	m := &mesh{env: slices.Concat(generousLimits(t), env), stderr: newLines(), runner: r}
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("warnings and errors of the services:\n%s", strings.Join(m.stderr.matching(warningLine), "\n"))
