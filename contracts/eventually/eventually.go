@@ -18,14 +18,20 @@ const longestPause = 50 * time.Millisecond
 // on a busy machine everything takes longer.
 func Succeeds(t testing.TB, within time.Duration, f func() error) {
 	t.Helper()
+	if err := Retry(within, f); err != nil {
+		t.Fatalf("after %v: %v", within, err)
+	}
+}
+
+// Retry calls f until it returns nil. When f still fails after the time within,
+// Retry returns the last error of f. It is for tests that continue after a failure,
+// and for goroutines other than that of the test.
+func Retry(within time.Duration, f func() error) error {
 	start := time.Now()
 	for pause := time.Millisecond; ; pause = min(2*pause, longestPause) {
 		err := f()
-		if err == nil {
-			return
-		}
-		if time.Since(start) >= within {
-			t.Fatalf("after %v: %v", within, err)
+		if err == nil || time.Since(start) >= within {
+			return err
 		}
 		time.Sleep(pause)
 	}

@@ -60,6 +60,20 @@ func TestSucceeds_CallsTheConditionAtLeastOnce(t *testing.T) {
 	}
 }
 
+func TestRetry_ReturnsTheLastError(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		calls := 0
+		err := Retry(time.Second, func() error {
+			calls++
+			return fmt.Errorf("call %d failed", calls)
+		})
+		if want := fmt.Sprintf("call %d failed", calls); err == nil || err.Error() != want {
+			t.Errorf("the error is %v, want %q", err, want)
+		}
+	})
+}
+
 // recorder keeps the failure that would end a test.
 type recorder struct {
 	testing.TB

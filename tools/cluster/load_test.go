@@ -18,6 +18,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
@@ -217,14 +218,16 @@ func (l *load) post(client string, p page, query string, header ...string) (i ch
 	return i, ""
 }
 
-// awaitOutcome polls for the outcome of a job, for at most outcomeTimeout.
+// awaitOutcome looks up a job until it has an outcome, for at most outcomeTimeout. The
+// ledger records a job without an outcome.
 func (l *load) awaitOutcome(i chaos.Image, id string) {
-	for deadline := time.Now().Add(outcomeTimeout); time.Now().Before(deadline); {
-		if final, err := l.lookUp(i, id); err == nil && final {
-			return
+	eventually.Retry(outcomeTimeout, func() error {
+		final, err := l.lookUp(i, id)
+		if err == nil && !final {
+			err = fmt.Errorf("job %s has no outcome", id)
 		}
-		time.Sleep(100 * time.Millisecond) // between two requests
-	}
+		return err
+	})
 }
 
 func (l *load) lookUp(i chaos.Image, id string) (final bool, err error) {
@@ -280,7 +283,7 @@ func (l *load) settle(t *testing.T, natsURL string) chaos.Counts {
 func readOutcomes(ctx context.Context, url string, ledger *chaos.Ledger) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	nc, err := nats.Connect(url, nats.Timeout(10*time.Second))
+	nc, err := nats.Connect(url, nats.Timeout(time.Minute))
 	if err != nil {
 		return fmt.Errorf("read RESULTS: %w", err)
 	}

@@ -112,7 +112,7 @@ func (r release) startNginx(t *testing.T) {
 	if err := r.kube.Run("nginx", nil, "nginx", "-e", "stderr", "-c", file); err != nil {
 		t.Fatal(err)
 	}
-	eventually.Succeeds(t, 10*time.Second, func() error {
+	eventually.Succeeds(t, time.Minute, func() error {
 		c, err := dialNginx(t.Context(), "tcp", "")
 		if err != nil {
 			return err

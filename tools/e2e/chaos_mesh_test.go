@@ -421,17 +421,6 @@ func (m *chaosMesh) isCalm() error {
 	return errors.Join(left...)
 }
 
-// poll tries until f returns nil, and returns its last error after a while.
-func poll(within time.Duration, f func() error) error {
-	for deadline := time.Now().Add(within); ; {
-		err := f()
-		if err == nil || time.Now().After(deadline) {
-			return err
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
-}
-
 // warnings returns the last 40 warnings and errors of the services after the
 // first from.
 func (m *chaosMesh) warnings(from int) []string {

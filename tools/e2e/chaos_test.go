@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 	"github.com/sightmesh/sightmesh/tools/internal/chaos"
 )
 
@@ -237,7 +238,7 @@ func (m *chaosMesh) drain(ledger *chaos.Ledger) {
 	look := &chaosClient{
 		chaosLoad: &chaosLoad{ledger: ledger, to: m.addresses(), ctx: context.Background()}, name: "drain",
 	}
-	poll(chaosPatience, func() error { // open jobs are recorded below
+	eventually.Retry(chaosPatience, func() error { // open jobs are recorded below
 		look.lookupAll(ledger.Open())
 		if open := ledger.Open(); len(open) > 0 {
 			return fmt.Errorf("%d jobs are open", len(open))
@@ -248,7 +249,7 @@ func (m *chaosMesh) drain(ledger *chaos.Ledger) {
 		a, err := look.request(http.MethodGet, "/v1/images/"+j.ID, "", nil)
 		ledger.Violate(chaos.Lost, "%s: job %s has no outcome: %v %v", j.Image.Client, j.ID, a, err)
 	}
-	poll(chaosPatience, func() error { // missing webhooks are recorded below
+	eventually.Retry(chaosPatience, func() error { // missing webhooks are recorded below
 		if uncalled := ledger.WithoutWebhook(); len(uncalled) > 0 {
 			return fmt.Errorf("%d webhooks were not called", len(uncalled))
 		}
@@ -261,7 +262,7 @@ func (m *chaosMesh) drain(ledger *chaos.Ledger) {
 		}
 		ledger.Violate(chaos.Lost, "%s: the webhook of job %s was not called: %v %v", j.Image.Client, j.ID, a, err)
 	}
-	if err := poll(chaosPatience, m.isCalm); err != nil {
+	if err := eventually.Retry(chaosPatience, m.isCalm); err != nil {
 		ledger.Violate(chaos.Pending, "%v", err)
 	}
 	for _, again := range m.storeFaults {

@@ -13,7 +13,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/sightmesh/sightmesh/contracts/eventually"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
@@ -281,7 +280,7 @@ func TestMesh_Metrics(t *testing.T) {
 	} {
 		admin := m.admin(t, service)
 		for _, p := range patterns {
-			eventually.Succeeds(t, 10*time.Second, func() error { return scrape(admin, regexp.MustCompile(p)) })
+			eventually.Succeeds(t, responseTimeout, func() error { return scrape(admin, regexp.MustCompile(p)) })
 		}
 		for _, path := range []string{"/livez", "/readyz"} {
 			res, err := http.Get(admin + path)

@@ -181,7 +181,7 @@ func (p *postgres) url() string {
 
 // query returns the rows of a query as text.
 func (p *postgres) query(sql string) ([]string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), responseTimeout)
 	defer cancel()
 	conn, err := pgx.Connect(ctx, p.url())
 	if err != nil {

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -261,7 +260,7 @@ func testMicro(t *testing.T, nc *nats.Conn) {
 			t.Fatal(err)
 		}
 		for len(seen) < 5 {
-			msg, err := sub.NextMsg(5 * time.Second)
+			msg, err := sub.NextMsg(responseTimeout)
 			if err != nil {
 				t.Fatalf("%v: only %d of 5 services replied: %v", verb, len(seen), err)
 			}

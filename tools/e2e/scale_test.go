@@ -72,7 +72,7 @@ func TestScaleFromZero_RequestWaitsForWorkers(t *testing.T) {
 			}
 			waiting <- a
 		}()
-		eventually.Succeeds(t, 30*time.Second, func() error { return c.checkHasMessages(streams.Images) })
+		eventually.Succeeds(t, responseTimeout, func() error { return c.checkHasMessages(streams.Images) })
 		for _, w := range workers {
 			w.start()
 		}
@@ -153,7 +153,7 @@ func (m *chaosMesh) checkHasMessages(stream string) error {
 // every pipeline that accepts images.
 func awaitStates(t *testing.T, m *mesh, want map[string]v1.PipelineState) {
 	t.Helper()
-	eventually.Succeeds(t, 30*time.Second, func() error {
+	eventually.Succeeds(t, responseTimeout, func() error {
 		var list v1.Pipelines
 		if err := json.Unmarshal(m.get(t, "/v1/pipelines").body, &list); err != nil {
 			return err

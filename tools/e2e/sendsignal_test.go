@@ -127,7 +127,7 @@ func TestSend_SignalEndsEveryState(t *testing.T) {
 				p.signal(t, sig)
 				select {
 				case <-p.done:
-				case <-time.After(30 * time.Second):
+				case <-time.After(responseTimeout):
 					p.kill(t)
 					t.Fatalf("the sender did not end after %v", sig)
 				}

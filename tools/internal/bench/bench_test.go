@@ -245,7 +245,7 @@ func TestFloor_Send(t *testing.T) {
 	s.Start()
 	defer s.WaitForShutdown()
 	defer s.Shutdown()
-	if !s.ReadyForConnections(10 * time.Second) {
+	if !s.ReadyForConnections(time.Minute) {
 		t.Fatal("the NATS server is not ready for connections")
 	}
 	f, err := StartFloor(t.Context(), FloorConfig{

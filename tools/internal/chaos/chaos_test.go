@@ -395,7 +395,7 @@ func TestProxy_Hold(t *testing.T) {
 		select {
 		case <-got:
 			t.Errorf("%v: the bytes came although they were held", d)
-		case <-time.After(50 * time.Millisecond):
+		case <-time.After(50 * time.Millisecond): // enough to show that bytes pass
 		}
 		p.Resume(d)
 		if text := <-got; text != "held" {

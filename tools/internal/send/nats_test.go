@@ -28,7 +28,7 @@ func startNATS(t *testing.T) (string, *nats.Conn) {
 		s.Shutdown()
 		s.WaitForShutdown()
 	})
-	if !s.ReadyForConnections(10 * time.Second) {
+	if !s.ReadyForConnections(time.Minute) {
 		t.Fatal("the NATS server is not ready for connections")
 	}
 	nc, err := nats.Connect(s.ClientURL())

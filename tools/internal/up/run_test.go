@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -44,7 +43,7 @@ func startUp(t *testing.T, mode string) (stdout, stderr *output, stop func() err
 	done := make(chan error, 1)
 	go func() {
 		done <- Run(ctx, Config{
-			HTTP: "127.0.0.1:0", NATS: "127.0.0.1:0", Data: t.TempDir(), Lanes: 1, Sample: "none", Log: "text", Grace: 20 * time.Second,
+			HTTP: "127.0.0.1:0", NATS: "127.0.0.1:0", Data: t.TempDir(), Lanes: 1, Sample: "none", Log: "text", Grace: testTimeout,
 			Reserve: 1 << 20, Setup: setup.Config{MaxStore: streams.MinStore},
 		}, stdout, stderr)
 	}()

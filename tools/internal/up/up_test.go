@@ -103,17 +103,20 @@ func startChild(t *testing.T, mode string) (*child, *output) {
 	c := newChild("detect", []string{os.Args[0], "service", mode}, nil, slog.New(slog.NewJSONHandler(p, nil)), p)
 	go c.run()
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 		defer cancel()
 		c.stop(ctx)
 	})
 	return c, out
 }
 
+// testTimeout limits waits that only a test that hangs reaches.
+const testTimeout = time.Minute
+
 // waitFor waits until f returns true.
 func waitFor(t *testing.T, what string, f func() bool) {
 	t.Helper()
-	eventually.Succeeds(t, 20*time.Second, func() error {
+	eventually.Succeeds(t, testTimeout, func() error {
 		if !f() {
 			return fmt.Errorf("still waiting for %s", what)
 		}
@@ -132,7 +135,7 @@ func childPID(c *child) int {
 
 func TestChild_RestartsOnSameAddress(t *testing.T) {
 	c, _ := startChild(t, "works")
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	defer cancel()
 	if err := c.ready(ctx); err != nil {
 		t.Fatal(err)
@@ -192,7 +195,7 @@ func loggedRestartDelays(t *testing.T, out fmt.Stringer) []time.Duration {
 
 func TestChild_KilledAfterGrace(t *testing.T) {
 	c, _ := startChild(t, "stubborn")
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	defer cancel()
 	if err := c.ready(ctx); err != nil {
 		t.Fatal(err)
@@ -209,11 +212,11 @@ func TestChild_KilledAfterGrace(t *testing.T) {
 func TestChild_StopWhileWaitingToRestart(t *testing.T) {
 	c, out := startChild(t, "dies")
 	waitFor(t, "a long pause", func() bool { return len(loggedRestartDelays(t, out)) >= 4 })
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	defer cancel()
 	c.stop(ctx)
 	if ctx.Err() != nil {
-		t.Error("the child did not stop within 20 s")
+		t.Errorf("the child did not stop within %v", testTimeout)
 	}
 }
 

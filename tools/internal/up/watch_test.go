@@ -37,7 +37,7 @@ func startTestBroker(t *testing.T, dir string) (*broker, jetstream.JetStream) {
 		t.Fatal(err)
 	}
 	t.Cleanup(b.stop)
-	cfg := setup.Config{NATS: connection.Config{URL: b.clientURL()}, Wait: 20 * time.Second, MaxStore: streams.MinStore}
+	cfg := setup.Config{NATS: connection.Config{URL: b.clientURL()}, Wait: testTimeout, MaxStore: streams.MinStore}
 	if err := setup.Run(t.Context(), cfg, io.Discard); err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +56,7 @@ func startTestBroker(t *testing.T, dir string) (*broker, jetstream.JetStream) {
 // publish publishes a message and returns the error.
 func publish(t *testing.T, js jetstream.JetStream, subj string, size int) error {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 	defer cancel()
 	_, err := js.Publish(ctx, subj, make([]byte, size))
 	return err
