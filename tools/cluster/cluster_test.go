@@ -324,10 +324,15 @@ func (r release) testScaleFromZero(t *testing.T, row *row) {
 		if err == nil {
 			err = json.Unmarshal(answer, &list)
 		}
-		if err == nil && (len(list.Pipelines) != 1 || list.Pipelines[0].State != v1.PipelineCold) {
-			err = fmt.Errorf("got %d %s, want a pipeline that is %s", status, answer, v1.PipelineCold)
+		switch {
+		case err != nil:
+			return err
+		case len(list.Pipelines) != 1:
+			return fmt.Errorf("got %d %s, want one pipeline", status, answer)
+		case list.Pipelines[0].State != v1.PipelineCold:
+			return fmt.Errorf("got %d %s, want a pipeline that is %s", status, answer, v1.PipelineCold)
 		}
-		return err
+		return nil
 	})
 	cold := r.long
 	cold.pipeline = "cold"

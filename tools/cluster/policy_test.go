@@ -40,6 +40,12 @@ type policy struct {
 	}
 }
 
+// isolates reports whether the policy applies to the traffic of a pod in a direction.
+func (p policy) isolates(pod pod, direction string) bool {
+	return p.Metadata.Namespace == pod.Metadata.Namespace && p.Spec.PodSelector.matches(pod.Metadata.Labels) &&
+		slices.Contains(p.Spec.PolicyTypes, direction)
+}
+
 type rule struct {
 	Ports []struct {
 		Port     int
@@ -123,8 +129,7 @@ func (p policies) rules() string {
 			var lines []string
 			isolated := false
 			for _, policy := range p.policies {
-				if policy.Metadata.Namespace != pod.Metadata.Namespace || !policy.Spec.PodSelector.matches(pod.Metadata.Labels) ||
-					!slices.Contains(policy.Spec.PolicyTypes, direction.kind) {
+				if !policy.isolates(pod, direction.kind) {
 					continue
 				}
 				isolated = true

@@ -33,9 +33,12 @@ const meshInRecipe = "127.0.0.1:8080"
 func nginxRecipe(t *testing.T) string {
 	t.Helper()
 	_, block, found := strings.Cut(operating(t), "```nginx\n")
+	if !found {
+		t.Fatal("docs/operating.md has no configuration for nginx")
+	}
 	recipe, _, ended := strings.Cut(block, "```\n")
-	if !found || !ended {
-		t.Fatal("docs/operating.md has no complete configuration for nginx")
+	if !ended {
+		t.Fatal("the configuration for nginx in docs/operating.md has no end")
 	}
 	return recipe
 }
@@ -290,8 +293,10 @@ func testNginxTooLarge(t *testing.T, client *http.Client, url string) {
 		switch {
 		case err != nil:
 			t.Errorf("image %d: %v", i, err)
-		case a.status != http.StatusRequestEntityTooLarge || a.problem.Code != v1.TooLarge:
-			t.Errorf("image %d: got %v, want 413 %s", i, a, v1.TooLarge)
+		case a.status != http.StatusRequestEntityTooLarge:
+			t.Errorf("image %d: got %v, want status 413", i, a)
+		case a.problem.Code != v1.TooLarge:
+			t.Errorf("image %d: got %v, want the problem %s", i, a, v1.TooLarge)
 		}
 	}
 }

@@ -160,8 +160,11 @@ func TestUp_FullDisk(t *testing.T) {
 	admin := m.admin(t, "up")
 	eventually.Succeeds(t, responseTimeout, func() error {
 		status, body := readyz(t, admin)
-		if want := "free on the disk of " + data; status != http.StatusServiceUnavailable || !strings.Contains(body, want) {
-			return fmt.Errorf("readyz on a full disk: %d %s, want 503 with %q", status, body, want)
+		if status != http.StatusServiceUnavailable {
+			return fmt.Errorf("readyz on a full disk: %d %s, want 503", status, body)
+		}
+		if want := "free on the disk of " + data; !strings.Contains(body, want) {
+			return fmt.Errorf("readyz on a full disk has the reason %s, want %q in it", body, want)
 		}
 		return nil
 	})

@@ -589,7 +589,10 @@ func (m *jaegerMesh) testKilledLane(t *testing.T) {
 		kill(t, lane)
 	}
 	r := m.outcome(t, a)
-	if r.Problem == nil || r.Problem.Code != v1.LaneDied {
+	if r.Problem == nil {
+		t.Fatalf("the outcome has no problem, want %s: %+v", v1.LaneDied, r)
+	}
+	if r.Problem.Code != v1.LaneDied {
 		t.Fatalf("the outcome has the problem %v, want %s", r.Problem, v1.LaneDied)
 	}
 	tr := m.trace(t, r.TraceID, "publish RESULTS")

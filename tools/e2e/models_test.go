@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"image"
 	"image/color"
@@ -18,7 +19,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/sightmesh/sightmesh/contracts/eventually"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
@@ -64,7 +64,7 @@ layer { name: "out" type: "Power" bottom: "data" top: "out" power_param { scale:
 func (m *mesh) awaitPipelines(t *testing.T) map[string]v1.Pipeline {
 	t.Helper()
 	pipelines := map[string]v1.Pipeline{}
-	eventually.Succeeds(t, 30*time.Second, func() error {
+	eventually.Succeeds(t, responseTimeout, func() error {
 		var list v1.Pipelines
 		if err := json.Unmarshal(m.get(t, "/v1/pipelines").body, &list); err != nil {
 			return err
@@ -238,14 +238,18 @@ pipelines:
 		kill(t, lane)
 	}
 	want := filepath.Join(models, "changed", "rows.caffemodel") + ": its SHA-256 is "
-	eventually.Succeeds(t, 30*time.Second, func() error {
-		if p := m.awaitPipelines(t)["changed"]; p.Ready || !strings.Contains(p.Reason, want) {
-			return fmt.Errorf("the pipeline is ready: %v, with the reason %q, want not ready with %q", p.Ready, p.Reason, want)
+	eventually.Succeeds(t, responseTimeout, func() error {
+		p := m.awaitPipelines(t)["changed"]
+		if p.Ready {
+			return errors.New("the pipeline is ready, want not ready")
+		}
+		if !strings.Contains(p.Reason, want) {
+			return fmt.Errorf("the pipeline is not ready because of %q, want %q in it", p.Reason, want)
 		}
 		return nil
 	})
 	checkProblem(t, m.post(t, "?pipeline=changed", boxImage(t)), v1.NoWorker)
-	eventually.Succeeds(t, 30*time.Second, func() error {
+	eventually.Succeeds(t, responseTimeout, func() error {
 		if p := m.awaitPipelines(t)["steady"]; !p.Ready {
 			return fmt.Errorf("the other pipeline is not ready: %s", p.Reason)
 		}

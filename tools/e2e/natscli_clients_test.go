@@ -84,15 +84,13 @@ func (n natscli) watch(t *testing.T, line string, cause func(), printed *regexp.
 		t.Fatal(err)
 	}
 	defer p.kill(t)
-	for deadline := time.Now().Add(responseTimeout); ; {
+	eventually.Succeeds(t, responseTimeout, func() error {
 		cause()
-		if _, ok := out.search(printed, 2*time.Second); ok {
-			return
+		if _, ok := out.search(printed, 2*time.Second); !ok {
+			return fmt.Errorf("%s does not print %s:\n%s", line, printed, out)
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%s does not print %s:\n%s", line, printed, out)
-		}
-	}
+		return nil
+	})
 }
 
 // exampleJob is the job of the examples in docs/nats.md.
@@ -130,10 +128,13 @@ func TestClientsNATS_DocumentedCommands(t *testing.T) {
 	}
 	checks := map[string]func(t *testing.T, line string){
 		"nats req --raw --no-templates --force-stdin --timeout 30s sight.v1.analyze.text < page.png": func(t *testing.T, line string) {
-			if r := n.result(t, line); r.Status != v1.Done || len(r.Regions) != 6 {
-				t.Errorf("the result is %+v, want the 6 lines of the page", r)
-			} else if r.Image.SHA256 != sum {
-				t.Error("the SHA-256 of the image differs from that of the file")
+			switch r := n.result(t, line); {
+			case r.Status != v1.Done:
+				t.Errorf("the status is %s, want %s: %+v", r.Status, v1.Done, r)
+			case len(r.Regions) != 6:
+				t.Errorf("%d regions, want the 6 lines of the page: %+v", len(r.Regions), r.Regions)
+			case r.Image.SHA256 != sum:
+				t.Errorf("the image has the SHA-256 %s, want that of the file, %s", r.Image.SHA256, sum)
 			}
 		},
 		"nats req --raw --no-templates --force-stdin -H Prefer:respond-async -H Sight-Priority:bulk sight.v1.analyze.text < page.png": func(t *testing.T, line string) {

@@ -3,10 +3,12 @@ package e2e
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"mime/multipart"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -168,8 +170,12 @@ func testReportOfURLs(t *testing.T, m *mesh) {
 		t.Errorf("%d fetches of an image whose first fetch fails, want 2", n)
 	}
 	eventually.Succeeds(t, responseTimeout, func() error {
-		if c := decodeReport(t, m.get(t, location)).Callback; c == nil || c.State != v1.WebhookDelivered {
-			return fmt.Errorf("the webhook is %+v, want it delivered", c)
+		c := decodeReport(t, m.get(t, location)).Callback
+		if c == nil {
+			return errors.New("the report has no callback")
+		}
+		if c.State != v1.WebhookDelivered {
+			return fmt.Errorf("the state of the webhook is %s, want %s", c.State, v1.WebhookDelivered)
 		}
 		return nil
 	})
@@ -229,11 +235,19 @@ func TestReports_SurviveRestartOfAllServices(t *testing.T) {
 
 func testReportSurvivesRestart(t *testing.T, m *mesh) {
 	face := sampleFace(t)
-	web, _ := serveOn(t, webHost, func(w http.ResponseWriter, _ *http.Request) {
-		time.Sleep(20 * time.Millisecond) // so that the report takes longer than the kill
+	const n, beforeKill = 60, 10
+	var served atomic.Int64
+	killed := make(chan struct{})
+	web, _ := serveOn(t, webHost, func(w http.ResponseWriter, r *http.Request) {
+		if served.Add(1) > beforeKill { // the other images are fetched after the kill
+			select {
+			case <-killed:
+			case <-r.Context().Done():
+				return
+			}
+		}
 		w.Write(face)
 	})
-	const n = 60
 	var images []string
 	for i := range n {
 		images = append(images, fmt.Sprintf(`{"url":"%s/%d.jpg"}`, web, i))
@@ -247,6 +261,7 @@ func testReportSurvivesRestart(t *testing.T, m *mesh) {
 		return nil
 	})
 	m.kill(t)
+	close(killed)
 	before := time.Now()
 	m.restart(t)
 	r := m.awaitReport(t, location)

@@ -80,7 +80,10 @@ func testSend(t *testing.T, m *mesh) {
 				t.Errorf("%s: outcome %d is of %s", name, i, s.File)
 			}
 			if i == 4 {
-				if s.Problem == nil || s.Problem.Code != v1.UnsupportedType {
+				switch {
+				case s.Problem == nil:
+					t.Errorf("%s: a text file has no problem, want %s: %+v", name, v1.UnsupportedType, s)
+				case s.Problem.Code != v1.UnsupportedType:
 					t.Errorf("%s: a text file has the problem %v, want %s", name, s.Problem, v1.UnsupportedType)
 				}
 				continue

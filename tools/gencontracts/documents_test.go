@@ -143,7 +143,10 @@ func TestOpenAPI_IsDescribed(t *testing.T) {
 			t.Errorf("operation %s has the tags %v, want one", id, o.Tags)
 		}
 		for _, tag := range o.Tags {
-			if described := doc.Tags.Get(tag); described == nil || described.Description == "" {
+			switch described := doc.Tags.Get(tag); {
+			case described == nil:
+				t.Errorf("tag %s of operation %s is not in the list of tags", tag, id)
+			case described.Description == "":
 				t.Errorf("tag %s of operation %s has no description", tag, id)
 			}
 		}

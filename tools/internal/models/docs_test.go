@@ -21,10 +21,13 @@ func TestCatalogue_IsInTheDocs(t *testing.T) {
 		t.Fatal(err)
 	}
 	const begin, end = "<!-- catalogue -->\n", "<!-- end of catalogue -->"
-	before, rest, begun := strings.Cut(string(doc), begin)
-	old, after, ended := strings.Cut(rest, end)
-	if !begun || !ended {
-		t.Fatalf("docs/models.md has no table between %q and %q", begin, end)
+	before, rest, ok := strings.Cut(string(doc), begin)
+	if !ok {
+		t.Fatalf("docs/models.md has no %q", begin)
+	}
+	old, after, ok := strings.Cut(rest, end)
+	if !ok {
+		t.Fatalf("docs/models.md has no %q after %q", end, begin)
 	}
 	c, err := BuiltIn()
 	if err != nil {

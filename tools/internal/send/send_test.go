@@ -190,7 +190,11 @@ func newMesh(t *testing.T, respond func(w http.ResponseWriter, r *http.Request, 
 		m.mu.Lock()
 		m.posts[image]++
 		n := m.posts[image]
-		if old := m.keys[image]; image != "" && (key == "" || old != "" && old != key) {
+		switch old, ok := m.keys[image]; {
+		case image == "": // a request without an image needs no key
+		case key == "":
+			t.Errorf("%s has no key", image)
+		case ok && key != old:
 			t.Errorf("%s has the key %q, want %q as before", image, key, old)
 		}
 		m.keys[image] = key
@@ -412,7 +416,7 @@ func TestDeliver_ResultAfterTheWait(t *testing.T) {
 func TestCommand_Ordered(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t, func(w http.ResponseWriter, _ *http.Request, image string, _ int) {
-		time.Sleep(time.Duration(len(image)*31%17) * time.Millisecond)
+		time.Sleep(time.Duration(len(image)*31%17) * time.Millisecond) // responses come in another order
 		done(w, image)
 	})
 	var names []string
@@ -433,7 +437,7 @@ func TestCommand_AutoSendsAllFiles(t *testing.T) {
 	lanes := make(chan struct{}, 4)
 	m := newMesh(t, func(w http.ResponseWriter, _ *http.Request, image string, _ int) {
 		lanes <- struct{}{}
-		time.Sleep(2 * time.Millisecond)
+		time.Sleep(2 * time.Millisecond) // the work of a lane
 		<-lanes
 		done(w, image)
 	})
@@ -463,7 +467,7 @@ func TestCommand_ResumesAfterInterrupt(t *testing.T) {
 		}
 		if image == "20.jpg" {
 			interrupt()
-			time.Sleep(50 * time.Millisecond)
+			time.Sleep(50 * time.Millisecond) // the interrupt comes before the response
 		}
 		done(w, image)
 	})
