@@ -170,7 +170,8 @@ func TestRendered_ChangedConfigReachesNATS(t *testing.T) {
 	t.Parallel()
 	conf := strings.TrimRight(ofKind(t, "ConfigMap")["nats"].Data["nats.conf"], "\n")
 	sum := sha256.Sum256([]byte(conf))
-	if got := ofKind(t, "StatefulSet")["nats"].Spec.Template.Metadata.Annotations["checksum/config"]; got != hex.EncodeToString(sum[:]) {
+	annotations := ofKind(t, "StatefulSet")["nats"].Spec.Template.Metadata.Annotations
+	if got := annotations["checksum/config"]; got != hex.EncodeToString(sum[:]) {
 		t.Errorf("checksum/config is %q, want %x", got, sum)
 	}
 }
@@ -253,10 +254,12 @@ func TestChecks_ReportErrors(t *testing.T) {
 		check          func(manifest) error
 		manifest, want string
 	}{
-		"lame duck mode too short": {checkNATSConfig, config + "max_payload: 8454144\n    lame_duck_duration: 20s", "minimum is 30 seconds"},
-		"unknown field":            {checkNATSConfig, config + "max_playload: 8454144", "max_playload"},
-		"small messages":           {checkNATSConfig, config + "port: 4222", "max_payload is 0, want 8454144"},
-		"another NATS": {checkNATSVersion, "kind: StatefulSet\nspec: {template: {spec: {containers: [{name: nats, image: 'r/nats:2.9.0'}]}}}",
+		"lame duck mode too short": {checkNATSConfig, config + "max_payload: 8454144\n    lame_duck_duration: 20s",
+			"minimum is 30 seconds"},
+		"unknown field":  {checkNATSConfig, config + "max_playload: 8454144", "max_playload"},
+		"small messages": {checkNATSConfig, config + "port: 4222", "max_payload is 0, want 8454144"},
+		"another NATS": {checkNATSVersion,
+			"kind: StatefulSet\nspec: {template: {spec: {containers: [{name: nats, image: 'r/nats:2.9.0'}]}}}",
 			server.VERSION},
 		"reference to a later variable": {checkReferences,
 			"kind: Pod\nspec: {containers: [{env: [{name: A, value: 'x=$(B)'}, {name: B, value: b}]}]}", "A refers to B"},
@@ -287,13 +290,14 @@ data: {pipelines.yaml: 'pipelines: [{name: a, detect: {kind: k}}, {name: b, dete
 		consumers  []string
 		want       string
 	}{
-		"all of the file":      {"", file, both, ""},
-		"served":               {"--serve=b", file, both[2:], ""},
-		"missing":              {"", file, both[:3], "no trigger for the consumer detect-b-bulk"},
-		"not served":           {"--serve=a", file, both, `no consumer "detect-b-bulk"`},
-		"of another stage":     {"", file, append(both[:4:4], "classify-a-bulk"), `no consumer "classify-a-bulk"`},
-		"built-in and served":  {"--serve=text", "", []string{"detect-text-interactive", "detect-text-bulk"}, ""},
-		"all built-in missing": {"", "", []string{"detect-text-interactive"}, "no trigger for the consumer detect-faces-bulk"},
+		"all of the file":     {"", file, both, ""},
+		"served":              {"--serve=b", file, both[2:], ""},
+		"missing":             {"", file, both[:3], "no trigger for the consumer detect-b-bulk"},
+		"not served":          {"--serve=a", file, both, `no consumer "detect-b-bulk"`},
+		"of another stage":    {"", file, append(both[:4:4], "classify-a-bulk"), `no consumer "classify-a-bulk"`},
+		"built-in and served": {"--serve=text", "", []string{"detect-text-interactive", "detect-text-bulk"}, ""},
+		"all built-in missing": {"", "", []string{"detect-text-interactive"},
+			"no trigger for the consumer detect-faces-bulk"},
 	} {
 		text := fmt.Sprintf(`
 kind: Deployment

@@ -50,7 +50,8 @@ func metricDefinitions(t *testing.T) map[string][]string {
 // addDefinition adds the labels of the series of a metric.
 func addDefinition(to map[string][]string, m metricdefs.Metric) {
 	if m.Type == "histogram" {
-		to[m.Name+"_count"], to[m.Name+"_sum"], to[m.Name+"_bucket"] = m.Labels, m.Labels, append(slices.Clone(m.Labels), "le")
+		to[m.Name+"_count"], to[m.Name+"_sum"] = m.Labels, m.Labels
+		to[m.Name+"_bucket"] = append(slices.Clone(m.Labels), "le")
 		return
 	}
 	to[m.Name] = m.Labels

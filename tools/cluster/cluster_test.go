@@ -43,7 +43,8 @@ func TestChart(t *testing.T) {
 		t.FailNow() // every other step needs the release
 	}
 	s.step(t, "helm-test", "`helm test`: images through the Service", mesh.testHelmTest)
-	s.step(t, "ingress", "images through the Ingress: in requests, one of them of 8 MiB, and over WebSocket", mesh.testIngress)
+	s.step(t, "ingress", "images through the Ingress: in requests, one of them of 8 MiB, and over WebSocket",
+		mesh.testIngress)
 	s.step(t, "trace", "Jaeger has the trace of a request, with all four services", mesh.testTrace)
 	s.step(t, "policies", "the network policies, as rules of nftables", mesh.testPolicies)
 	s.step(t, "upgrade", "`helm upgrade --wait` to other images, under load", mesh.testUpgrade)
@@ -52,9 +53,11 @@ func TestChart(t *testing.T) {
 			func(t *testing.T, r *row) { mesh.testKill(t, r, component) })
 	}
 	s.step(t, "autoscaling", "KEDA: classify from 1 pod to 3 while images wait; back to 1", mesh.testAutoscaling)
-	s.step(t, "second-release", "a second release in a namespace beside it, until it is ready; then `helm test` of both, and its end",
+	s.step(t, "second-release",
+		"a second release in a namespace beside it, until it is ready; then `helm test` of both, and its end",
 		mesh.testSecondRelease)
-	s.step(t, "former-chart", "`helm upgrade` of a release of version 0.1.0; its results are still there", mesh.testFormerChart)
+	s.step(t, "former-chart", "`helm upgrade` of a release of version 0.1.0; its results are still there",
+		mesh.testFormerChart)
 	s.step(t, "scale-from-zero", "KEDA: detect and classify from 0 pods, one request to its result; back to 0",
 		mesh.testScaleFromZero)
 	s.step(t, "uninstall", "`helm uninstall` until only the volume of NATS is left", mesh.testUninstall)

@@ -54,8 +54,9 @@ func TestBenchtable_MeasuresNetworks(t *testing.T) {
 		"throughput and latency": `\n\| faces \| astronaut.png \| [0-9.]+ \| [0-9.]+ \| [0-9.]+ \| [0-9.]+ ms \|`,
 		"processor time":         `\n\| faces \| [0-9.]+ ms \| [0-9.]+ ms \| [0-9.]+ \| not measured \|`,
 		"hops":                   `\n\| faces \| mesh \| [0-9.]+ ms \| [1-9][0-9.]* ms \| 0.00 ms \|`,
-		"without its model":      `\n\| objects \| not measured: start lanes of pipeline objects: detect: .*yolox-nano: the folder does not exist`,
-		"without LitServe":       "\nNot compared with LitServe: `make litserve`",
+		"without its model": `\n\| objects \| not measured: start lanes of pipeline objects: ` +
+			`detect: .*yolox-nano: the folder does not exist`,
+		"without LitServe": "\nNot compared with LitServe: `make litserve`",
 	} {
 		if !regexp.MustCompile(want).MatchString(page) {
 			t.Errorf("%s: no %s in\n%s", name, want, page)

@@ -106,7 +106,8 @@ func selectFaults(servers int, shiftable string) []fault {
 		})
 	}
 	for _, s := range []string{
-		streams.Images, streams.Crops, streams.Parts, streams.Results, streams.Reports, streams.Fetches, streams.Callbacks, streams.Jobs,
+		streams.Images, streams.Crops, streams.Parts, streams.Results, streams.Reports, streams.Fetches, streams.Callbacks,
+		streams.Jobs,
 	} {
 		all = append(all, killLeaderFault(s))
 	}
@@ -189,7 +190,8 @@ func pauseFault(name string) fault {
 func pauseOverDedupeFault(name string) fault {
 	return fault{
 		"pause-" + name + "-over-dedupe",
-		fmt.Sprintf("SIGSTOP of %s and its lanes for %v while the streams know IDs for %v, SIGCONT", name, overDedupe, shortDedupe),
+		fmt.Sprintf("SIGSTOP of %s and its lanes for %v while the streams know IDs for %v, SIGCONT", name, overDedupe,
+			shortDedupe),
 		func(t testing.TB, m *chaosMesh, rng *rand.Rand) {
 			setDedupe := func(d time.Duration) {
 				for _, s := range append(slices.Sorted(maps.Keys(workStreams)), streams.Results, streams.Reports) {

@@ -110,7 +110,8 @@ func newChaosMesh(t testing.TB, c cluster, deadline time.Duration) *chaosMesh {
 		cluster: c, log: newLines(), pipelines: filepath.Join(t.TempDir(), "pipelines.yaml"),
 		stored: map[string]storedOutcome{}, nextRead: 1,
 	}
-	if err := os.WriteFile(m.pipelines, fmt.Appendf(nil, chaosPipelines, lane, deadline, deadline+bulkMargin), 0o600); err != nil {
+	pipelines := fmt.Appendf(nil, chaosPipelines, lane, deadline, deadline+bulkMargin)
+	if err := os.WriteFile(m.pipelines, pipelines, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	c.start(t)
@@ -358,7 +359,8 @@ func (m *chaosMesh) store(msg jetstream.Msg) {
 		now.sum = r.Image.SHA256
 	}
 	if before, ok := m.stored[job.ID]; ok {
-		m.storeFaults = append(m.storeFaults, fmt.Sprintf("job %s was stored as %s, and then as %s", job.ID, before.status, now.status))
+		m.storeFaults = append(m.storeFaults,
+			fmt.Sprintf("job %s was stored as %s, and then as %s", job.ID, before.status, now.status))
 	}
 	m.stored[job.ID] = now
 }

@@ -218,8 +218,9 @@ func (m *chaosMesh) runFault(t *testing.T, f fault, row chaos.Row, load *chaosLo
 	load.stop(chaosPatience)
 	m.drain(ledger)
 	row.Counts = ledger.Close()
-	t.Logf("%s: %d accepted, %d rejected %v, %d unanswered, %d expired, stall %.1f s, recovery %.1f s with %q", f.name,
-		row.Accepted, row.Rejected, row.Codes, row.Unanswered, len(row.Expired), row.Stall.Seconds(), row.Recovery.Seconds(), last)
+	t.Logf("%s: %d accepted, %d rejected %v, %d unanswered, %d expired, stall %.1f s, recovery %.1f s with %q",
+		f.name, row.Accepted, row.Rejected, row.Codes, row.Unanswered, len(row.Expired), row.Stall.Seconds(),
+		row.Recovery.Seconds(), last)
 	if len(row.Expired) > 0 {
 		t.Logf("expired:\n%s", strings.Join(row.Expired, "\n"))
 	}

@@ -59,7 +59,8 @@ func TestUp_FolderInUse(t *testing.T) {
 	page := samplePage(t)
 	m.postDone(t, "?pipeline=text", page)
 	httpAddr, natsAddr := strings.TrimPrefix(m.http[0], "http://"), strings.TrimPrefix(m.nats, "nats://")
-	want := fmt.Sprintf("folder %s is in use by process %d (http=%s nats=%s)", data, m.runner.(*upRunner).up.cmd.Process.Pid, httpAddr, natsAddr)
+	want := fmt.Sprintf("folder %s is in use by process %d (http=%s nats=%s)", data,
+		m.runner.(*upRunner).up.cmd.Process.Pid, httpAddr, natsAddr)
 	for name, args := range map[string][]string{
 		"same ports":  {"--data", data, "--http", httpAddr, "--nats", natsAddr},
 		"other ports": {"--data", data, "--http", "127.0.0.1:0", "--nats", "127.0.0.1:0"},

@@ -33,7 +33,8 @@ import (
 // TestInteropNode uses the mesh from a program in JavaScript.
 func TestInteropNode(t *testing.T) {
 	m := start(t, nil)
-	for _, r := range runNodeJS(t, "interop.mjs", m.nats, "FACE", "faces", filepath.Join(root(t), "contracts", "schema", "v1")) {
+	schemas := filepath.Join(root(t), "contracts", "schema", "v1")
+	for _, r := range runNodeJS(t, "interop.mjs", m.nats, "FACE", "faces", schemas) {
 		switch {
 		case r.Status != v1.Done:
 			t.Errorf("result %+v: status %s, want done", r, r.Status)
@@ -142,7 +143,8 @@ func startPostgres(t *testing.T) *postgres {
 		}
 		p.cred = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
 	}
-	if out, err := p.command("initdb", "-D", dir+"/data", "-U", "sight", "--auth=trust", "-E", "UTF8", "--no-sync").CombinedOutput(); err != nil {
+	initdb := p.command("initdb", "-D", dir+"/data", "-U", "sight", "--auth=trust", "-E", "UTF8", "--no-sync")
+	if out, err := initdb.CombinedOutput(); err != nil {
 		t.Fatalf("initdb: %v\n%s", err, out)
 	}
 	p.start()
@@ -230,7 +232,8 @@ func TestInteropPostgres(t *testing.T) {
 		}
 	}
 	post()
-	db.await("written by two replicas", "select count(*), count(distinct sha256), count(*) filter (where status = 'done') from results", "20 1 20")
+	db.await("written by two replicas",
+		"select count(*), count(distinct sha256), count(*) filter (where status = 'done') from results", "20 1 20")
 
 	var posting sync.WaitGroup
 	for range 3 { // kill an instance of results while it writes a batch
@@ -277,7 +280,8 @@ func TestInteropPostgres(t *testing.T) {
 	// A result that does not fit the table, a second result of a job, and a message
 	// that is no result do not affect other results.
 	nc := m.connect(t)
-	if err := nc.Publish(subject.Results("text", "nul"), []byte(`{"id":"nul","pipeline":"text","status":"done","regions":[],"text":"a\u0000b"}`)); err != nil {
+	nul := []byte(`{"id":"nul","pipeline":"text","status":"done","regions":[],"text":"a\u0000b"}`)
+	if err := nc.Publish(subject.Results("text", "nul"), nul); err != nil {
 		t.Fatal(err)
 	}
 	db.await("a text with NUL", "select body->>'text' from results where id = 'nul'", "a\ufffdb")
@@ -285,7 +289,8 @@ func TestInteropPostgres(t *testing.T) {
 		{"nul", `{"id":"nul","pipeline":"text","status":"done","regions":[],"text":"again"}`},
 		{"poison", `no JSON`},
 		{"wide", `{"id":"wide","pipeline":"text","status":"done","image":{"width":3000000000,"height":1}}`}, // no int4
-		{"last", `{"id":"last","pipeline":"text","status":"done","regions":[{"label":"text","score":1,"box":{},"fraction":{}}]}`},
+		{"last", `{"id":"last","pipeline":"text","status":"done",
+			"regions":[{"label":"text","score":1,"box":{},"fraction":{}}]}`},
 	} {
 		if err := nc.Publish(subject.Results("text", msg.job), []byte(msg.body)); err != nil {
 			t.Fatal(err)
@@ -294,7 +299,8 @@ func TestInteropPostgres(t *testing.T) {
 	db.await("what comes after poison", "select label, score from labels where result = 'last'", "text 1")
 	db.await("what came first", "select body->>'text' from results where id = 'nul'", "a\ufffdb")
 
-	hours, err := db.query(`select date_trunc('hour', stored_at) is not null, label, count(*) from results join labels on labels.result = results.id
+	hours, err := db.query(`select date_trunc('hour', stored_at) is not null, label, count(*)
+		from results join labels on labels.result = results.id
 		where label = 'face' group by date_trunc('hour', stored_at), label order by 1`)
 	switch {
 	case err != nil:

@@ -117,7 +117,8 @@ func (tr jaegerTrace) services() (names []string) {
 
 // String returns the spans as an indented tree, ordered by their start.
 func (tr jaegerTrace) String() string {
-	spans := slices.SortedFunc(slices.Values(tr.Spans), func(a, b jaegerSpan) int { return int(a.StartTime - b.StartTime) })
+	spans := slices.SortedFunc(slices.Values(tr.Spans),
+		func(a, b jaegerSpan) int { return int(a.StartTime - b.StartTime) })
 	var b strings.Builder
 	var draw func(parent, indent string)
 	draw = func(parent, indent string) {
@@ -180,7 +181,8 @@ func (m *jaegerMesh) search(t *testing.T, key, value string) []jaegerTrace {
 	var found []jaegerTrace
 	eventually.Succeeds(t, responseTimeout, func() error {
 		var err error
-		found, err = m.query("/api/traces?service=sightmesh-ingress&lookback=1h&limit=100&tags=" + url.QueryEscape(string(tags)))
+		found, err = m.query("/api/traces?service=sightmesh-ingress&lookback=1h&limit=100&tags=" +
+			url.QueryEscape(string(tags)))
 		if err == nil && len(found) == 0 {
 			err = fmt.Errorf("no trace has %s=%s", key, value)
 		}
@@ -325,7 +327,8 @@ func TestJaeger(t *testing.T) {
 	addr := l.Addr().String()
 	l.Close()
 	r := newReceiver(t)
-	env := append(webClients(), "OTEL_EXPORTER_OTLP_ENDPOINT="+r.URL, "OTEL_METRICS_EXPORTER=otlp", "OTEL_LOGS_EXPORTER=otlp",
+	env := append(webClients(), "OTEL_EXPORTER_OTLP_ENDPOINT="+r.URL, "OTEL_METRICS_EXPORTER=otlp",
+		"OTEL_LOGS_EXPORTER=otlp",
 		"OTEL_METRIC_EXPORT_INTERVAL=100", "OTEL_BLRP_SCHEDULE_DELAY=100")
 	m := &jaegerMesh{start(t, env, "--jaeger", "--jaeger-http", addr), addr}
 	t.Run("one part", m.testOnePart)
@@ -409,7 +412,8 @@ func (m *jaegerMesh) testOnePart(t *testing.T) {
 	// acknowledgement of its publish travel at the same time, and either may take longer.
 	// infer begins when decode ends, and admit may begin when the body was read.
 	path := slices.DeleteFunc(tr.criticalPath(), func(name string) bool {
-		return slices.Contains([]string{"publish RESULTS", "queue RESULTS", "process RESULTS", "reply", "process reply", "decode", "read body"}, name)
+		return slices.Contains([]string{"publish RESULTS", "queue RESULTS", "process RESULTS", "reply", "process reply",
+			"decode", "read body"}, name)
 	})
 	want := []string{
 		"infer", "lane", "process CROPS", "queue CROPS", "infer", "lane", "process IMAGES", "queue IMAGES",
@@ -441,7 +445,8 @@ func (m *jaegerMesh) testFailed(t *testing.T) {
 	tr := m.trace(t, a.problem.TraceID, append(imageSpans, "POST /v1/images")...)
 	checkChildStarts(t, tr)
 	checkTags(t, tr.root(), map[string]string{
-		"error": "", "error.type": "", "sightmesh.problem": "damaged", "sightmesh.outcome": "failed", "http.response.status_code": "422",
+		"error": "", "error.type": "", "sightmesh.problem": "damaged", "sightmesh.outcome": "failed",
+		"http.response.status_code": "422",
 	})
 	for _, name := range []string{"process IMAGES", "lane"} {
 		spans := tr.spansNamed(name)
@@ -470,7 +475,8 @@ func (m *jaegerMesh) testNATS(t *testing.T) {
 	checkTags(t, tr.root(), map[string]string{
 		"span.kind": "server", "messaging.system": "nats", "messaging.operation.name": "analyze",
 		"messaging.destination.name": subject.Analyze("text"),
-		"sightmesh.job":              r.ID, "sightmesh.pipeline": "text", "sightmesh.priority": "interactive", "sightmesh.outcome": "done",
+		"sightmesh.job":              r.ID, "sightmesh.pipeline": "text", "sightmesh.priority": "interactive",
+		"sightmesh.outcome": "done",
 	})
 	switch found := m.search(t, "sightmesh.job", r.ID); {
 	case len(found) != 1:
@@ -486,7 +492,8 @@ func (m *jaegerMesh) testNATS(t *testing.T) {
 		t.Fatal(err)
 	}
 	tr = m.trace(t, p.TraceID, append(imageSpans, "analyze")...)
-	checkTags(t, tr.root(), map[string]string{"error": "", "error.type": "", "sightmesh.problem": "damaged", "sightmesh.outcome": "failed"})
+	checkTags(t, tr.root(), map[string]string{"error": "", "error.type": "", "sightmesh.problem": "damaged",
+		"sightmesh.outcome": "failed"})
 }
 
 func (m *jaegerMesh) testReport(t *testing.T) {

@@ -34,12 +34,13 @@ func testForms(t *testing.T, m *mesh) {
 	form, formType := newForm(t, "image", face)
 	form64, form64Type := newForm(t, "imgbase64", []byte(b64))
 	for name, tt := range map[string]struct{ contentType, body string }{
-		"raw":                {"image/jpeg", string(face)},
-		"form":               {formType, string(form)},
-		"base64 in a form":   {form64Type, string(form64)},
-		"base64 in JSON":     {"application/json", `{"image":"` + b64 + `"}`},
-		"data URL in JSON":   {"application/json", `{"image":"data:image/jpeg;base64,` + b64 + `"}`},
-		"base64, urlencoded": {"application/x-www-form-urlencoded", "imgbase64=" + strings.NewReplacer("+", "%2B", "/", "%2F", "=", "%3D").Replace(b64)},
+		"raw":              {"image/jpeg", string(face)},
+		"form":             {formType, string(form)},
+		"base64 in a form": {form64Type, string(form64)},
+		"base64 in JSON":   {"application/json", `{"image":"` + b64 + `"}`},
+		"data URL in JSON": {"application/json", `{"image":"data:image/jpeg;base64,` + b64 + `"}`},
+		"base64, urlencoded": {"application/x-www-form-urlencoded",
+			"imgbase64=" + strings.NewReplacer("+", "%2B", "/", "%2F", "=", "%3D").Replace(b64)},
 	} {
 		a := m.send(t, http.MethodPost, "/v1/images?pipeline=faces", tt.contentType, tt.body)
 		switch {

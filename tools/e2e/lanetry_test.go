@@ -14,7 +14,8 @@ func TestLaneTry_RunsTheBuiltInLaneOfAPipeline(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	writeFiles(t, dir, map[string]string{"page.png": string(samplePage(t))})
-	stdout, stderr, code := sightmesh(t, nil, "lane", "try", "--pipeline", "text-tesseract", filepath.Join(dir, "page.png"))
+	stdout, stderr, code := sightmesh(t, nil, "lane", "try", "--pipeline", "text-tesseract",
+		filepath.Join(dir, "page.png"))
 	if code != 0 {
 		t.Fatalf("exit status %d, want 0:\n%s", code, stderr)
 	}
@@ -26,7 +27,8 @@ func TestLaneTry_RunsTheBuiltInLaneOfAPipeline(t *testing.T) {
 		t.Errorf("no region on the page:\n%s", stdout)
 	}
 	if len(found.Crops) != len(found.Regions) {
-		t.Errorf("%d crops for %d regions, want one for each: the pipeline has classify", len(found.Crops), len(found.Regions))
+		t.Errorf("%d crops for %d regions, want one for each: the pipeline has classify", len(found.Crops),
+			len(found.Regions))
 	}
 	if !strings.Contains(stderr, "ready after ") {
 		t.Errorf("standard error has no times:\n%s", stderr)

@@ -129,7 +129,8 @@ func TestModels_FolderIsServed(t *testing.T) {
 		}
 	}
 	for name, want := range map[string]string{
-		"absent": filepath.Join(models, "nosuch") + ": the folder does not exist; sightmesh models pull fetches models, see docs/models.md",
+		"absent": filepath.Join(models, "nosuch") +
+			": the folder does not exist; sightmesh models pull fetches models, see docs/models.md",
 		"broken": filepath.Join(models, "broken", "rows.prototxt") + ": an HTML page in place of the file",
 	} {
 		if !strings.Contains(pipelines[name].Reason, want) {
@@ -143,7 +144,9 @@ func TestModels_FolderIsServed(t *testing.T) {
 // objects is ready with its model, and that the results name the models.
 func TestModels_UsedByBuiltInPipelines(t *testing.T) {
 	models := t.TempDir()
-	for name, weights := range map[string]string{"yunet": "yunet_n/yunet_n_640_640.onnx", "yolox-nano": "yolox_nano_coco/yolox_nano.onnx"} {
+	for name, weights := range map[string]string{
+		"yunet": "yunet_n/yunet_n_640_640.onnx", "yolox-nano": "yolox_nano_coco/yolox_nano.onnx",
+	} {
 		dir := filepath.Join(models, name)
 		if err := os.CopyFS(dir, os.DirFS(filepath.Join(root(t), "tools/internal/models/catalogue", name))); err != nil {
 			t.Fatal(err)

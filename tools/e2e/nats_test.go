@@ -103,7 +103,8 @@ func testNATS(t *testing.T, m *mesh) {
 			t.Fatal(err)
 		}
 		job := subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: "straight-" + nats.NewInbox()[7:]}
-		ack, err := js.PublishMsg(context.Background(), &nats.Msg{Subject: subject.Images(job), Data: page, Header: nats.Header{v1.HeaderReply: {inbox}}})
+		ack, err := js.PublishMsg(context.Background(),
+			&nats.Msg{Subject: subject.Images(job), Data: page, Header: nats.Header{v1.HeaderReply: {inbox}}})
 		switch {
 		case err != nil:
 			t.Fatalf("publish: %v", err)
@@ -154,28 +155,31 @@ func testNATS(t *testing.T, m *mesh) {
 // compares the problems.
 func testSameProblems(t *testing.T, m *mesh, nc *nats.Conn) {
 	long := strings.Repeat("k", 256)
+	longURL := "https://a/" + strings.Repeat("x", 2048)
 	for name, tt := range map[string]struct {
 		query  string
 		http   []string // names and values of headers
 		header nats.Header
 	}{
-		"priority":         {"&priority=now", nil, nats.Header{"Sight-Priority": {"now"}}},
-		"empty priority":   {"&priority=", nil, nats.Header{"Sight-Priority": {""}}},
-		"two priorities":   {"&priority=bulk&priority=bulk", nil, nats.Header{"Sight-Priority": {"bulk", "bulk"}}},
-		"callback":         {"&callback=file:///etc", nil, nats.Header{"Sight-Callback": {"file:///etc"}}},
-		"min_score":        {"&min_score=2", nil, nats.Header{"Sight-Min-Score": {"2"}}},
-		"labels":           {"&labels=a,,b", nil, nats.Header{"Sight-Labels": {"a,,b"}}},
-		"top":              {"&top=0", nil, nats.Header{"Sight-Top": {"0"}}},
-		"key":              {"", []string{"Idempotency-Key", long}, nats.Header{"Idempotency-Key": {long}}},
-		"empty key":        {"", []string{"Idempotency-Key", ""}, nats.Header{"Idempotency-Key": {""}}},
-		"unknown header":   {"", []string{"X-Sight-Prio", "bulk"}, nats.Header{"X-Sight-Prio": {"bulk"}}},
-		"long callback":    {"&callback=https://a/" + strings.Repeat("x", 2048), nil, nats.Header{"Sight-Callback": {"https://a/" + strings.Repeat("x", 2048)}}},
-		"prefer":           {"", []string{"Prefer", "wait=long"}, nats.Header{"Prefer": {"wait=long"}}},
-		"metadata":         {"", []string{"X-Sight-Meta-A", strings.Repeat("x", 4096)}, nats.Header{"X-Sight-Meta-A": {strings.Repeat("x", 4096)}}},
+		"priority":       {"&priority=now", nil, nats.Header{"Sight-Priority": {"now"}}},
+		"empty priority": {"&priority=", nil, nats.Header{"Sight-Priority": {""}}},
+		"two priorities": {"&priority=bulk&priority=bulk", nil, nats.Header{"Sight-Priority": {"bulk", "bulk"}}},
+		"callback":       {"&callback=file:///etc", nil, nats.Header{"Sight-Callback": {"file:///etc"}}},
+		"min_score":      {"&min_score=2", nil, nats.Header{"Sight-Min-Score": {"2"}}},
+		"labels":         {"&labels=a,,b", nil, nats.Header{"Sight-Labels": {"a,,b"}}},
+		"top":            {"&top=0", nil, nats.Header{"Sight-Top": {"0"}}},
+		"key":            {"", []string{"Idempotency-Key", long}, nats.Header{"Idempotency-Key": {long}}},
+		"empty key":      {"", []string{"Idempotency-Key", ""}, nats.Header{"Idempotency-Key": {""}}},
+		"unknown header": {"", []string{"X-Sight-Prio", "bulk"}, nats.Header{"X-Sight-Prio": {"bulk"}}},
+		"long callback":  {"&callback=" + longURL, nil, nats.Header{"Sight-Callback": {longURL}}},
+		"prefer":         {"", []string{"Prefer", "wait=long"}, nats.Header{"Prefer": {"wait=long"}}},
+		"metadata": {"", []string{"X-Sight-Meta-A", strings.Repeat("x", 4096)},
+			nats.Header{"X-Sight-Meta-A": {strings.Repeat("x", 4096)}}},
 		"name of metadata": {"", []string{"X-Sight-Meta-" + long, "x"}, nats.Header{"X-Sight-Meta-" + long: {"x"}}},
 	} {
 		want := m.post(t, "?pipeline=text"+tt.query, []byte("no image"), tt.http...).problem
-		msg, err := nc.RequestMsg(&nats.Msg{Subject: subject.Analyze("text"), Header: tt.header, Data: []byte("no image")}, responseTimeout)
+		msg, err := nc.RequestMsg(&nats.Msg{Subject: subject.Analyze("text"), Header: tt.header, Data: []byte("no image")},
+			responseTimeout)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -313,7 +317,9 @@ func testInfo(t *testing.T, services map[string][]byte) {
 			if e.Subject != subject.AllAnalyze() {
 				continue
 			}
-			for key, want := range map[string]string{"max_bytes": "8388608", "max_pixels": "50000000", "max_wait_seconds": "60"} {
+			for key, want := range map[string]string{
+				"max_bytes": "8388608", "max_pixels": "50000000", "max_wait_seconds": "60",
+			} {
 				if got := e.Metadata[key]; got != want {
 					t.Errorf("analyze: %s is %q, want %q", key, got, want)
 				}

@@ -127,7 +127,9 @@ func TestClientsNATS_DocumentedCommands(t *testing.T) {
 		}
 	}
 	checks := map[string]func(t *testing.T, line string){
-		"nats req --raw --no-templates --force-stdin --timeout 30s sight.v1.analyze.text < page.png": func(t *testing.T, line string) {
+		"nats req --raw --no-templates --force-stdin --timeout 30s sight.v1.analyze.text < page.png": func(
+			t *testing.T, line string,
+		) {
 			switch r := n.result(t, line); {
 			case r.Status != v1.Done:
 				t.Errorf("the status is %s, want %s: %+v", r.Status, v1.Done, r)
@@ -137,7 +139,8 @@ func TestClientsNATS_DocumentedCommands(t *testing.T) {
 				t.Errorf("the image has the SHA-256 %s, want that of the file, %s", r.Image.SHA256, sum)
 			}
 		},
-		"nats req --raw --no-templates --force-stdin -H Prefer:respond-async -H Sight-Priority:bulk sight.v1.analyze.text < page.png": func(t *testing.T, line string) {
+		"nats req --raw --no-templates --force-stdin -H Prefer:respond-async -H Sight-Priority:bulk " +
+			"sight.v1.analyze.text < page.png": func(t *testing.T, line string) {
 			r := n.result(t, line)
 			if r.Status != v1.Queued {
 				t.Errorf("the status is %s, want %s", r.Status, v1.Queued)
@@ -169,7 +172,8 @@ func TestClientsNATS_DocumentedCommands(t *testing.T) {
 		"nats micro info ingress": contains("max_bytes: 8388608", "pipelines: ", "response_schema: ", "result.json",
 			"sight.v1.analyze.*"),
 		"nats micro stats ingress": contains("ingress", "analyze"),
-		"nats pub --jetstream --no-templates --force-stdin -H Nats-Msg-Id:scan-0001.images sight.v1.images.text.bulk.scan-0001 < page.png": contains("IMAGES"),
+		"nats pub --jetstream --no-templates --force-stdin -H Nats-Msg-Id:scan-0001.images " +
+			"sight.v1.images.text.bulk.scan-0001 < page.png": contains("IMAGES"),
 		"nats req sight.v1.lookup.scan-0001 ''": func(t *testing.T, line string) {
 			eventually.Succeeds(t, responseTimeout, func() error {
 				if out := n.run(t, line); !strings.Contains(out, sum) {
@@ -211,7 +215,8 @@ func (n natscli) testEvents(t *testing.T, line string) {
 		// The request checks whether the command has subscribed. Events are published only once.
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
-		if _, err := n.nc.RequestWithContext(ctx, subject.Events(job.ID), nil); published || errors.Is(err, nats.ErrNoResponders) {
+		_, err := n.nc.RequestWithContext(ctx, subject.Events(job.ID), nil)
+		if published || errors.Is(err, nats.ErrNoResponders) {
 			return
 		}
 		published = true

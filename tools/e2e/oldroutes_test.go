@@ -23,7 +23,8 @@ func testOldRoutes(t *testing.T, m *mesh) {
 // requests.post(url, data={'imgbase64': base64.b64encode(f.read())})
 func testTyocr(t *testing.T, m *mesh) {
 	form := func(b64 string) string { return url.Values{"imgbase64": {b64}}.Encode() }
-	a := m.send(t, http.MethodPost, "/tyocr", "application/x-www-form-urlencoded", form(base64.StdEncoding.EncodeToString(samplePage(t))))
+	a := m.send(t, http.MethodPost, "/tyocr", "application/x-www-form-urlencoded",
+		form(base64.StdEncoding.EncodeToString(samplePage(t))))
 	var got map[string]any
 	if err := json.Unmarshal(a.body, &got); err != nil {
 		t.Fatalf("%v: %v", a, err)
@@ -36,7 +37,8 @@ func testTyocr(t *testing.T, m *mesh) {
 	case !strings.Contains(withoutSpaces(text), "sightmeshreadsthispage"):
 		t.Errorf("got %v, want the text of the sample page", a)
 	}
-	for name, body := range map[string]string{"bad base64": form("*"), "no field": "x=y", "no image": form("aGVsbG8="), "nothing": form("")} {
+	for name, body := range map[string]string{"bad base64": form("*"), "no field": "x=y", "no image": form("aGVsbG8="),
+		"nothing": form("")} {
 		a := m.send(t, http.MethodPost, "/tyocr", "application/x-www-form-urlencoded", body)
 		switch err := json.Unmarshal(a.body, &got); {
 		case err != nil:
@@ -63,9 +65,11 @@ func testFullReport(t *testing.T, m *mesh) {
 	face := sampleFace(t)
 	web, _ := serveOn(t, webHost, func(w http.ResponseWriter, _ *http.Request) { w.Write(face) })
 	report := map[string]any{
-		"requestId": "r-1", "systemId": "s-1", "inspectionStartTime": "2026-11-21 05:00:00", "inspectionEndTime": "2026-11-21 05:10:00",
-		"trainId": "0107", "lineCode": "1", "yardName": "north", "direction": "up",
-		"imageUrls": []map[string]string{{"location": "1-2", "imageUrl": web + "/1.jpg"}, {"location": "1-3", "imageUrl": web + "/2.jpg"}},
+		"requestId": "r-1", "systemId": "s-1", "inspectionStartTime": "2026-11-21 05:00:00",
+		"inspectionEndTime": "2026-11-21 05:10:00",
+		"trainId":           "0107", "lineCode": "1", "yardName": "north", "direction": "up",
+		"imageUrls": []map[string]string{{"location": "1-2", "imageUrl": web + "/1.jpg"},
+			{"location": "1-3", "imageUrl": web + "/2.jpg"}},
 	}
 	post := func(report map[string]any) (response, map[string]any) {
 		body, err := json.Marshal(report)

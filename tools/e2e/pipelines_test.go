@@ -152,9 +152,10 @@ pipelines:
 		send func()
 		want subject.Priority
 	}{
-		"default":             {func() { m.postDone(t, "?pipeline=usual", page) }, subject.Interactive},
-		"pipeline":            {func() { m.postDone(t, "?pipeline=patient", page) }, subject.Bulk},
-		"request":             {func() { m.postDone(t, "?pipeline=patient&priority=interactive", page) }, subject.Interactive},
+		"default":  {func() { m.postDone(t, "?pipeline=usual", page) }, subject.Interactive},
+		"pipeline": {func() { m.postDone(t, "?pipeline=patient", page) }, subject.Bulk},
+		"request": {func() { m.postDone(t, "?pipeline=patient&priority=interactive", page) },
+			subject.Interactive},
 		"default, over NATS":  {func() { request("usual") }, subject.Interactive},
 		"pipeline, over NATS": {func() { request("patient") }, subject.Bulk},
 	} {

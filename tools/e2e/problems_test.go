@@ -27,16 +27,23 @@ func testProblems(t *testing.T, m *mesh) {
 		want   v1.Code
 		field  string
 	}{
-		{name: "unknown pipeline", path: "/v1/images?pipeline=nosuch", body: page, want: v1.UnknownPipeline, field: "pipeline"},
-		{name: "pipeline twice", path: "/v1/images?pipeline=text&pipeline=faces", body: page, want: v1.InvalidParameter, field: "pipeline"},
+		{name: "unknown pipeline", path: "/v1/images?pipeline=nosuch", body: page, want: v1.UnknownPipeline,
+			field: "pipeline"},
+		{name: "pipeline twice", path: "/v1/images?pipeline=text&pipeline=faces", body: page, want: v1.InvalidParameter,
+			field: "pipeline"},
 		{name: "pipeline empty", path: "/v1/images?pipeline=", body: page, want: v1.InvalidParameter, field: "pipeline"},
 		{name: "broken query", path: "/v1/images?pipeline=%zz", body: page, want: v1.InvalidParameter, field: "query"},
 		{name: "bad priority", path: "/v1/images?priority=now", body: page, want: v1.InvalidParameter, field: "priority"},
-		{name: "bad wait", path: "/v1/images", header: []string{"Prefer", "wait=soon"}, body: page, want: v1.InvalidHeader, field: "Prefer"},
-		{name: "unsupported type", path: "/v1/images", header: []string{"Content-Type", "text/html"}, body: page, want: v1.UnsupportedType, field: "Content-Type"},
-		{name: "malformed type", path: "/v1/images", header: []string{"Content-Type", "image/"}, body: page, want: v1.InvalidHeader, field: "Content-Type"},
-		{name: "form without boundary", path: "/v1/images", header: []string{"Content-Type", "multipart/form-data"}, body: page, want: v1.InvalidHeader, field: "Content-Type"},
-		{name: "malformed form", path: "/v1/images", header: []string{"Content-Type", "multipart/form-data; boundary=x"}, body: page, want: v1.InvalidBody, field: "image"},
+		{name: "bad wait", path: "/v1/images", header: []string{"Prefer", "wait=soon"}, body: page, want: v1.InvalidHeader,
+			field: "Prefer"},
+		{name: "unsupported type", path: "/v1/images", header: []string{"Content-Type", "text/html"}, body: page,
+			want: v1.UnsupportedType, field: "Content-Type"},
+		{name: "malformed type", path: "/v1/images", header: []string{"Content-Type", "image/"}, body: page,
+			want: v1.InvalidHeader, field: "Content-Type"},
+		{name: "form without boundary", path: "/v1/images", header: []string{"Content-Type", "multipart/form-data"},
+			body: page, want: v1.InvalidHeader, field: "Content-Type"},
+		{name: "malformed form", path: "/v1/images", header: []string{"Content-Type", "multipart/form-data; boundary=x"},
+			body: page, want: v1.InvalidBody, field: "image"},
 		{name: "empty body", path: "/v1/images", body: nil, want: v1.EmptyBody},
 		{name: "text", path: "/v1/images", body: []byte("hello, is this an image?"), want: v1.UnsupportedType},
 		{name: "damaged header", path: "/v1/images", body: page[:20], want: v1.Damaged},
@@ -96,7 +103,8 @@ func testProblems(t *testing.T, m *mesh) {
 		checkProblem(t, m.post(t, "", b.Bytes(), "Content-Type", w.FormDataContentType()), v1.InvalidBody)
 	})
 	t.Run("ten gigabytes are rejected before they are sent", func(t *testing.T) {
-		a := sendRaw(t, m, "POST /v1/images HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 10000000000\r\nExpect: 100-continue\r\n\r\n", false)
+		a := sendRaw(t, m, "POST /v1/images HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"+
+			"Content-Length: 10000000000\r\nExpect: 100-continue\r\n\r\n", false)
 		checkProblem(t, a, v1.TooLarge)
 		if a.problem.Limit != 8<<20 {
 			t.Errorf("limit %d, want %d", a.problem.Limit, 8<<20)
@@ -114,16 +122,22 @@ func testProblems(t *testing.T, m *mesh) {
 		checkProblem(t, a, v1.TooLarge)
 	})
 	t.Run("body cut off", func(t *testing.T) {
-		a := sendRaw(t, m, fmt.Sprintf("POST /v1/images HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n%s", len(page), page[:1000]), true)
+		a := sendRaw(t, m, fmt.Sprintf("POST /v1/images HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"+
+			"Content-Length: %d\r\n\r\n%s", len(page), page[:1000]), true)
 		checkProblem(t, a, v1.TruncatedBody)
 	})
 	t.Run("form cut off", func(t *testing.T) {
-		a := sendRaw(t, m, "POST /v1/images HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\nContent-Length: 900\r\n\r\n--x\r\nContent-Disposition: form-data; name=\"image\"\r\n\r\nabc", true)
+		a := sendRaw(t, m, "POST /v1/images HTTP/1.1\r\nHost: x\r\n"+
+			"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 900\r\n\r\n"+
+			"--x\r\nContent-Disposition: form-data; name=\"image\"\r\n\r\nabc", true)
 		checkProblem(t, a, v1.TruncatedBody)
 	})
 	t.Run("pipelines", func(t *testing.T) {
 		a := m.get(t, "/v1/pipelines")
-		for _, want := range []string{`"name":"text"`, `"name":"faces"`, `"name":"objects"`, `"name":"codes"`, `"ready":true`, "tesseract-chi_sim", "haarcascade_frontalface_alt2", "docs/models.md", "image/webp"} {
+		for _, want := range []string{
+			`"name":"text"`, `"name":"faces"`, `"name":"objects"`, `"name":"codes"`, `"ready":true`,
+			"tesseract-chi_sim", "haarcascade_frontalface_alt2", "docs/models.md", "image/webp",
+		} {
 			if !strings.Contains(string(a.body), want) {
 				t.Errorf("no %s in %s", want, a.body)
 			}

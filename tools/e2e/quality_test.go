@@ -64,7 +64,8 @@ func TestQuality_MissedTargetIsAnError(t *testing.T) {
 	writeFiles(t, filepath.Dir(out), map[string]string{
 		"models.md": "<!-- quality: begin, written by make quality -->\n<!-- quality: end -->\n",
 	})
-	cfg := quality.Config{Images: []string{images}, Bin: filepath.Dir(binary(t, "sightmesh")), Models: t.TempDir(), Out: out}
+	cfg := quality.Config{Images: []string{images}, Bin: filepath.Dir(binary(t, "sightmesh")), Models: t.TempDir(),
+		Out: out}
 	var page, progress bytes.Buffer
 	err := quality.Command(t.Context(), cfg, &page, &progress)
 	if want := "target missed: objects missed: not served"; err == nil || !strings.Contains(err.Error(), want) {

@@ -24,7 +24,8 @@ func metricRows(t *testing.T) map[string]map[string]metricRow {
 	for _, section := range strings.Split(string(page), "\n## ")[1:] {
 		service, _, _ := strings.Cut(section, "\n")
 		all[service] = map[string]metricRow{}
-		for _, row := range regexp.MustCompile("(?m)^\\| `(\\w+)` \\| (\\w+) \\|.*\\| (.+) \\|$").FindAllStringSubmatch(section, -1) {
+		rows := regexp.MustCompile("(?m)^\\| `(\\w+)` \\| (\\w+) \\|.*\\| (.+) \\|$")
+		for _, row := range rows.FindAllStringSubmatch(section, -1) {
 			all[service][row[1]] = metricRow{row[2], row[3]}
 		}
 	}
@@ -48,7 +49,8 @@ func TestReference_HasTheMetricsOfARunningMesh(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		found := regexp.MustCompile(`(?m)^# HELP (sightmesh_\w+) (.*)\n# TYPE \w+ (\w+)$`).FindAllStringSubmatch(string(text), -1)
+		help := regexp.MustCompile(`(?m)^# HELP (sightmesh_\w+) (.*)\n# TYPE \w+ (\w+)$`)
+		found := help.FindAllStringSubmatch(string(text), -1)
 		if len(found) < 3 {
 			t.Errorf("%s serves %d metrics of the mesh, want 3 or more", service, len(found))
 		}

@@ -93,7 +93,8 @@ func testReportOfURLs(t *testing.T, m *mesh) {
 	}
 	body := `{"images":[` + strings.Join(images, ",") + `]}`
 	key := []string{"Idempotency-Key", t.Name(), "X-Sight-Meta-Train", "7"}
-	a := m.send(t, http.MethodPost, "/v1/reports?pipeline=faces&callback="+web+"/callback", "application/json", body, key...)
+	a := m.send(t, http.MethodPost, "/v1/reports?pipeline=faces&callback="+web+"/callback", "application/json", body,
+		key...)
 	switch r := decodeReport(t, a); {
 	case a.status != http.StatusAccepted:
 		t.Fatalf("got %v: status %v, want 202", a, a.status)
@@ -105,7 +106,8 @@ func testReportOfURLs(t *testing.T, m *mesh) {
 		t.Fatalf("got %v: Location %s, want /v1/reports/%s", a, a.header.Get("Location"), r.ID)
 	}
 	location := a.header.Get("Location")
-	again := m.send(t, http.MethodPost, "/v1/reports?pipeline=faces&callback="+web+"/callback", "application/json", body, key...)
+	again := m.send(t, http.MethodPost, "/v1/reports?pipeline=faces&callback="+web+"/callback", "application/json", body,
+		key...)
 	if got := again.header.Get("Location"); got != location {
 		t.Errorf("the same request again got %v with the Location %q, want %q", again, got, location)
 	}
@@ -252,7 +254,8 @@ func testReportSurvivesRestart(t *testing.T, m *mesh) {
 	for i := range n {
 		images = append(images, fmt.Sprintf(`{"url":"%s/%d.jpg"}`, web, i))
 	}
-	a := m.send(t, http.MethodPost, "/v1/reports?pipeline=faces", "application/json", `{"images":[`+strings.Join(images, ",")+`]}`)
+	a := m.send(t, http.MethodPost, "/v1/reports?pipeline=faces", "application/json",
+		`{"images":[`+strings.Join(images, ",")+`]}`)
 	location := a.header.Get("Location")
 	eventually.Succeeds(t, responseTimeout, func() error {
 		if r := decodeReport(t, m.get(t, location)); r.Counts.Done < 3 {

@@ -45,8 +45,9 @@ func TestUp_NoPipelineForSample(t *testing.T) {
 			if _, err := exec.LookPath("python3"); err != nil {
 				t.Skip("the lane of the pipeline colour needs python3")
 			}
-			cmd := exec.Command(binary(t, "sightmesh"), append([]string{"up", "--http", "127.0.0.1:0", "--nats", "127.0.0.1:0",
-				"--data", t.TempDir(), "--log", "json", "--lanes", "1", "--pipelines", "docs/lanes/pipelines.yaml"}, tt.sample...)...)
+			args := []string{"up", "--http", "127.0.0.1:0", "--nats", "127.0.0.1:0", "--data", t.TempDir(),
+				"--log", "json", "--lanes", "1", "--pipelines", "docs/lanes/pipelines.yaml"}
+			cmd := exec.Command(binary(t, "sightmesh"), append(args, tt.sample...)...)
 			cmd.Dir = root(t)
 			output := newLines()
 			cmd.Stdout, cmd.Stderr = output.writer(), output.writer()

@@ -65,7 +65,8 @@ func testSend(t *testing.T, m *mesh) {
 	}
 	drawn := t.TempDir()
 	for name, to := range map[string][]string{"HTTP": {"--url", m.base()}, "NATS": {"--nats", m.nats}} {
-		cmd := exec.Command(binary(t, "sightmesh"), append([]string{"send", dir, "--pipeline", "faces", "--ordered", "--draw", drawn}, to...)...)
+		cmd := exec.Command(binary(t, "sightmesh"),
+			append([]string{"send", dir, "--pipeline", "faces", "--ordered", "--draw", drawn}, to...)...)
 		stdout, err := cmd.Output()
 		if code := exitCode(err); code != 3 {
 			t.Errorf("%s: exit code %d, want 3 because one image failed: %v", name, code, err)
@@ -119,7 +120,8 @@ func TestSend_ResumesAfterKill(t *testing.T) {
 	const n = 80
 	dir, out := frameFolder(t, n), filepath.Join(t.TempDir(), "results.ndjson")
 	send := func(more ...string) *exec.Cmd {
-		return exec.Command(binary(t, "sightmesh"), append([]string{"send", dir, "--url", m.base(), "--pipeline", "faces", "--out", out}, more...)...)
+		return exec.Command(binary(t, "sightmesh"),
+			append([]string{"send", dir, "--url", m.base(), "--pipeline", "faces", "--out", out}, more...)...)
 	}
 	lines := func() int {
 		b, err := os.ReadFile(out)

@@ -170,7 +170,8 @@ func TestSend_ResumesNamesThatAreNotUTF8(t *testing.T) {
 	t.Parallel()
 	url, asked := serveImages(t, writeResult)
 	dir := t.TempDir()
-	want := []string{"caf\xe9.png", "caf\xe8.png", "caf\ufffd.png", "line\nbreak.png", "quote\".png", " blank .png", "plain.png"}
+	want := []string{"caf\xe9.png", "caf\xe8.png", "caf\ufffd.png", "line\nbreak.png", "quote\".png", " blank .png",
+		"plain.png"}
 	for i, name := range want {
 		err := os.WriteFile(filepath.Join(dir, name), frameAt(t, i), 0o600)
 		if err != nil {

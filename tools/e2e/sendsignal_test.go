@@ -99,7 +99,8 @@ func TestSend_SignalEndsEveryState(t *testing.T) {
 		},
 		"both outputs blocked": func(t *testing.T) sending {
 			url, asked := serveImages(t, writeResult)
-			return sending{args: []string{frameFolder(t, 4), "--url", url}, blockedStdout: true, blockedStderr: true, reached: func() { <-asked }}
+			return sending{args: []string{frameFolder(t, 4), "--url", url}, blockedStdout: true, blockedStderr: true,
+				reached: func() { <-asked }}
 		},
 	} {
 		for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {

@@ -11,7 +11,8 @@ import (
 // TestVersion checks that --version of each binary prints its version and its commit.
 func TestVersion(t *testing.T) {
 	t.Parallel()
-	want := regexp.MustCompile(`^[a-z]+ ` + regexp.QuoteMeta(contracts.Version) + ` \(commit ([0-9a-f]{40}(-dirty)?|unknown), go1\.\S+\)\n$`)
+	want := regexp.MustCompile(`^[a-z]+ ` + regexp.QuoteMeta(contracts.Version) +
+		` \(commit ([0-9a-f]{40}(-dirty)?|unknown), go1\.\S+\)\n$`)
 	for _, name := range []string{"ingress", "detect", "classify", "results", "sightmesh"} {
 		out, err := exec.Command(binary(t, name), "--version").Output()
 		if err != nil {

@@ -41,7 +41,8 @@ func testWebhooks(t *testing.T, m *mesh) {
 			got <- body
 		}
 	})
-	a := m.post(t, "?pipeline=faces&callback="+receiver+"/job", sampleFace(t), "Prefer", "respond-async", "X-Sight-Meta-Camera", "3")
+	a := m.post(t, "?pipeline=faces&callback="+receiver+"/job", sampleFace(t), "Prefer", "respond-async",
+		"X-Sight-Meta-Camera", "3")
 	location := a.header.Get("Location")
 	eventually.Succeeds(t, responseTimeout, func() error {
 		c := m.get(t, location).result.Callback

@@ -31,7 +31,8 @@ func npmRegistry(t *testing.T, files map[string]string) (fetched *int) {
 		all[name] = text
 	}
 	for name, text := range all {
-		if err := w.WriteHeader(&tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(text))}); err != nil {
+		if err := w.WriteHeader(&tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o644,
+			Size: int64(len(text))}); err != nil {
 			t.Fatal(err)
 		}
 		w.Write([]byte(text))
@@ -87,7 +88,8 @@ func TestPull_FromNPM(t *testing.T) {
 
 func TestPull_ReportsPackageErrors(t *testing.T) {
 	data := content(100_000)
-	npmRegistry(t, map[string]string{"package/small": "abc", "package/large": string(data) + "more", "package/page": "<html>"})
+	npmRegistry(t, map[string]string{"package/small": "abc", "package/large": string(data) + "more",
+		"package/page": "<html>"})
 	for source, want := range map[Source]string{
 		{NPM: "dots@1.0.0", Path: "package/none"}:  "npm dots@1.0.0: the package has no package/none",
 		{NPM: "dots@1.0.0", Path: "package/small"}: "npm dots@1.0.0: it has 3 bytes, and the file has 100000",

@@ -211,7 +211,8 @@ func TestPull_ResumesInTheNextRun(t *testing.T) {
 	data, models := content(100_000), t.TempDir()
 	bad := serve(t, cut(data, 40_000))
 	_, err := pullInto(t, models, entryOf(data, bad.source()))
-	checkError(t, err, "dots: no source has net.onnx", bad.URL+"/net.onnx: the download was cut", "after 40000 of 100000 bytes")
+	checkError(t, err, "dots: no source has net.onnx", bad.URL+"/net.onnx: the download was cut",
+		"after 40000 of 100000 bytes")
 	if _, err := os.Stat(filepath.Join(models, "dots")); !os.IsNotExist(err) {
 		t.Errorf("stat of the folder of the model: %v, want that it does not exist", err)
 	}

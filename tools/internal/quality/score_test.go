@@ -66,13 +66,16 @@ func TestScoreFaces(t *testing.T) {
 		want     Score
 		unjudged bool
 	}{
-		"found":               {`{"faces": {"count": 1, "boxes": [[0, 0, 100, 100]]}}`, []v1.Region{face}, Score{Expected: 1, Found: 1}, false},
-		"missed":              {`{"faces": {"count": 1, "boxes": [[0, 0, 100, 100]]}}`, nil, Score{Expected: 1}, false},
-		"another label":       {`{"faces": {"count": 1, "boxes": [[0, 0, 100, 100]]}}`, labelled("nose"), Score{Expected: 1}, false},
-		"false":               {`{"faces": {"count": 0, "boxes": []}}`, []v1.Region{face}, Score{False: 1}, false},
-		"no face expected":    {`{}`, []v1.Region{face}, Score{False: 1}, false},
-		"of a dog":            {`{"counts": {"dog": 1}}`, []v1.Region{face}, Score{False: 1, AnimalFaces: 1}, false},
-		"not of a dog":        {`{"counts": {"dog": 1}, "objects": [{"label": "dog", "box": [200, 0, 300, 100]}]}`, []v1.Region{face}, Score{False: 1}, false},
+		"found": {`{"faces": {"count": 1, "boxes": [[0, 0, 100, 100]]}}`, []v1.Region{face},
+			Score{Expected: 1, Found: 1}, false},
+		"missed": {`{"faces": {"count": 1, "boxes": [[0, 0, 100, 100]]}}`, nil, Score{Expected: 1}, false},
+		"another label": {`{"faces": {"count": 1, "boxes": [[0, 0, 100, 100]]}}`, labelled("nose"),
+			Score{Expected: 1}, false},
+		"false":            {`{"faces": {"count": 0, "boxes": []}}`, []v1.Region{face}, Score{False: 1}, false},
+		"no face expected": {`{}`, []v1.Region{face}, Score{False: 1}, false},
+		"of a dog":         {`{"counts": {"dog": 1}}`, []v1.Region{face}, Score{False: 1, AnimalFaces: 1}, false},
+		"not of a dog": {`{"counts": {"dog": 1}, "objects": [{"label": "dog", "box": [200, 0, 300, 100]}]}`,
+			[]v1.Region{face}, Score{False: 1}, false},
 		"persons without one": {`{"counts": {"person": 1}}`, []v1.Region{face}, Score{}, true},
 	} {
 		got, judged := scoreFaces(expected(t, tt.expected), tt.regions)
@@ -92,16 +95,22 @@ func TestScoreObjects(t *testing.T) {
 		labels   []string
 		want     Score
 	}{
-		"all":               {`{"counts": {"dog": 2, "cat": 1}}`, []string{"dog", "cat", "dog"}, Score{Expected: 3, Found: 3}},
-		"one of two":        {`{"counts": {"dog": 2}}`, []string{"dog"}, Score{Expected: 2, Found: 1}},
-		"a label missed":    {`{"counts": {"dog": 1, "cat": 1}}`, []string{"cat"}, Score{Expected: 2, Found: 1, Missed: []string{"x: dog"}}},
+		"all": {`{"counts": {"dog": 2, "cat": 1}}`, []string{"dog", "cat", "dog"},
+			Score{Expected: 3, Found: 3}},
+		"one of two": {`{"counts": {"dog": 2}}`, []string{"dog"}, Score{Expected: 2, Found: 1}},
+		"a label missed": {`{"counts": {"dog": 1, "cat": 1}}`, []string{"cat"},
+			Score{Expected: 2, Found: 1, Missed: []string{"x: dog"}}},
 		"more than counted": {`{"counts": {"dog": 1}}`, []string{"dog", "dog"}, Score{Expected: 1, Found: 1, False: 1}},
-		"at least":          {`{"at_least": {"person": 2}}`, []string{"person", "person", "person"}, Score{Expected: 2, Found: 2}},
-		"may be there":      {`{"counts": {"dog": 1}, "at_least": {"chair": 0}}`, []string{"dog", "chair"}, Score{Expected: 1, Found: 1}},
-		"unlisted":          {`{"counts": {"dog": 1}}`, []string{"dog", "chair"}, Score{Expected: 1, Found: 1, False: 1}},
-		"as fair":           {`{"counts": {"truck": 1}, "alternatives": {"truck": ["car"]}}`, []string{"car"}, Score{Expected: 1, Found: 1}},
+		"at least": {`{"at_least": {"person": 2}}`, []string{"person", "person", "person"},
+			Score{Expected: 2, Found: 2}},
+		"may be there": {`{"counts": {"dog": 1}, "at_least": {"chair": 0}}`, []string{"dog", "chair"},
+			Score{Expected: 1, Found: 1}},
+		"unlisted": {`{"counts": {"dog": 1}}`, []string{"dog", "chair"}, Score{Expected: 1, Found: 1, False: 1}},
+		"as fair": {`{"counts": {"truck": 1}, "alternatives": {"truck": ["car"]}}`, []string{"car"},
+			Score{Expected: 1, Found: 1}},
 		"as fair, and itself": {
-			`{"counts": {"truck": 1, "car": 1}, "alternatives": {"truck": ["car"]}}`, []string{"car", "truck"}, Score{Expected: 2, Found: 2},
+			`{"counts": {"truck": 1, "car": 1}, "alternatives": {"truck": ["car"]}}`, []string{"car", "truck"},
+			Score{Expected: 2, Found: 2},
 		},
 		"as fair, but it is the car": {
 			`{"counts": {"truck": 1, "car": 1}, "alternatives": {"truck": ["car"]}}`, []string{"car"},
@@ -132,9 +141,10 @@ func TestScoreCodes(t *testing.T) {
 		regions  []v1.Region
 		want     Score
 	}{
-		"found":           {`{` + one + `}`, []v1.Region{code}, Score{Expected: 1, Found: 1}},
-		"elsewhere":       {`{` + one + `}`, []v1.Region{elsewhere}, Score{Expected: 1, False: 1}},
-		"read":            {`{` + one + `, "codes": ["https://example.org"]}`, []v1.Region{code}, Score{Expected: 1, Found: 1}},
+		"found":     {`{` + one + `}`, []v1.Region{code}, Score{Expected: 1, Found: 1}},
+		"elsewhere": {`{` + one + `}`, []v1.Region{elsewhere}, Score{Expected: 1, False: 1}},
+		"read": {`{` + one + `, "codes": ["https://example.org"]}`, []v1.Region{code},
+			Score{Expected: 1, Found: 1}},
 		"read wrongly":    {`{` + one + `, "codes": ["https://example.com"]}`, []v1.Region{code}, Score{Expected: 1}},
 		"only known text": {`{"codes": ["https://example.org"]}`, []v1.Region{code}, Score{Expected: 1, Found: 1}},
 		"none is there":   {`{}`, []v1.Region{code}, Score{False: 1}},

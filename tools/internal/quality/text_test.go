@@ -107,7 +107,8 @@ func TestScoreText_Strict(t *testing.T) {
 // other text is judged.
 func TestScoreText_Phrases(t *testing.T) {
 	t.Parallel()
-	s := scoreText(Expected{TextContains: []string{"Sodium 20mg", "Calories"}}, []string{"more", "sodium 20mg", "Calories 190"})
+	s := scoreText(Expected{TextContains: []string{"Sodium 20mg", "Calories"}},
+		[]string{"more", "sodium 20mg", "Calories 190"})
 	if s.Text.AnyOrder != 1 {
 		t.Errorf("%d errors, want 1 for the small letter", s.Text.AnyOrder)
 	}

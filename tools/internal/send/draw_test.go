@@ -36,7 +36,8 @@ func TestDraw_OverHTTP(t *testing.T) {
 		}
 	})
 	drawn := t.TempDir()
-	out, _, code := command(t, t.Context(), Config{URL: m.URL, Paths: []string{folder(t, "a.jpg", "busy.jpg")}, Draw: drawn})
+	out, _, code := command(t, t.Context(),
+		Config{URL: m.URL, Paths: []string{folder(t, "a.jpg", "busy.jpg")}, Draw: drawn})
 	if code != 0 {
 		t.Errorf("code %d, want 0", code)
 	}

@@ -70,7 +70,8 @@ func TestOverNATS_RetriesWithSameKey(t *testing.T) {
 	if err := nc.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	out, _, code := command(t, t.Context(), Config{NATS: connection.Config{URL: url}, Pipeline: "text", Paths: []string{folder(t, "a.jpg")}})
+	out, _, code := command(t, t.Context(),
+		Config{NATS: connection.Config{URL: url}, Pipeline: "text", Paths: []string{folder(t, "a.jpg")}})
 	switch {
 	case code != 0:
 		t.Fatalf("code %d, want 0: %+v", code, out["a.jpg"])
@@ -140,7 +141,8 @@ func TestOverNATS_Draw(t *testing.T) {
 		t.Fatal(err)
 	}
 	drawn := t.TempDir()
-	out, _, code := command(t, t.Context(), Config{NATS: connection.Config{URL: url}, Pipeline: "faces", Paths: []string{folder(t, "a.jpg")}, Draw: drawn})
+	out, _, code := command(t, t.Context(),
+		Config{NATS: connection.Config{URL: url}, Pipeline: "faces", Paths: []string{folder(t, "a.jpg")}, Draw: drawn})
 	switch {
 	case code != 0:
 		t.Errorf("code %d, want 0: %+v", code, out["a.jpg"])

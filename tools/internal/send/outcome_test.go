@@ -61,7 +61,8 @@ func TestResume_CountsEarlierFailures(t *testing.T) {
 // TestCommand_PartialFailure checks the exit code when some images fail.
 func TestCommand_PartialFailure(t *testing.T) {
 	t.Parallel()
-	if _, _, code := command(t, t.Context(), startInterrupted(t, "1.jpg", "2.jpg", "9-damaged.jpg")); code != exit.Partial {
+	cfg := startInterrupted(t, "1.jpg", "2.jpg", "9-damaged.jpg")
+	if _, _, code := command(t, t.Context(), cfg); code != exit.Partial {
 		t.Errorf("the code of the resumed run is %d, want %d", code, exit.Partial)
 	}
 }

@@ -50,7 +50,8 @@ func TestCommand_ErrorNamesAProblem(t *testing.T) {
 	if strings.Contains(stderr, "retrying") {
 		t.Errorf("it says that it retries:\n%s", stderr)
 	}
-	if want := "all of 1 images failed; the last: " + dir + "/a.jpg: unknown-pipeline: as ordered"; err == nil || err.Error() != want {
+	want := "all of 1 images failed; the last: " + dir + "/a.jpg: unknown-pipeline: as ordered"
+	if err == nil || err.Error() != want {
 		t.Errorf("the error is %v, want %s", err, want)
 	}
 }

@@ -26,7 +26,8 @@ func TestRetry_NewKeyAfterFailedJob(t *testing.T) {
 		done(w, "job2")
 	}))
 	t.Cleanup(mesh.Close)
-	out, _, code := command(t, t.Context(), Config{URL: mesh.URL, Paths: []string{folder(t, "a.jpg")}, Concurrency: "1", Attempts: 3})
+	out, _, code := command(t, t.Context(),
+		Config{URL: mesh.URL, Paths: []string{folder(t, "a.jpg")}, Concurrency: "1", Attempts: 3})
 	switch {
 	case code != 0:
 		t.Errorf("code %d, want 0: %+v", code, out["a.jpg"])

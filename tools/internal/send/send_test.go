@@ -27,7 +27,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreTopFunction("net/http.(*persistConn).writeLoop"),
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("net/http.(*persistConn).readLoop"),
+		goleak.IgnoreTopFunction("net/http.(*persistConn).writeLoop"),
 		goleak.IgnoreAnyFunction("net/http.(*conn).serve"))
 }
 
@@ -46,16 +47,18 @@ func folder(t *testing.T, names ...string) string {
 
 func TestFind_Files(t *testing.T) {
 	t.Parallel()
-	dir := folder(t, "frame10.jpg", "frame2.jpg", "frame1.PNG", "notes.txt", ".hidden.jpg", ".git/x.jpg", "b/frame3.webp", "list.tif")
+	dir := folder(t, "frame10.jpg", "frame2.jpg", "frame1.PNG", "notes.txt", ".hidden.jpg", ".git/x.jpg",
+		"b/frame3.webp", "list.tif")
 	for name, tt := range map[string]struct {
 		args  []string
 		stdin string
 		want  string
 	}{
-		"folder":       {[]string{dir}, "", "b/frame3.webp frame1.PNG frame2.jpg frame10.jpg list.tif"},
-		"glob":         {[]string{filepath.Join(dir, "frame*.jpg")}, "", "frame2.jpg frame10.jpg"},
-		"file":         {[]string{filepath.Join(dir, "notes.txt")}, "", "notes.txt"},
-		"list":         {[]string{"-"}, filepath.Join(dir, "frame10.jpg") + "\n\n" + filepath.Join(dir, "frame2.jpg"), "frame10.jpg frame2.jpg"},
+		"folder": {[]string{dir}, "", "b/frame3.webp frame1.PNG frame2.jpg frame10.jpg list.tif"},
+		"glob":   {[]string{filepath.Join(dir, "frame*.jpg")}, "", "frame2.jpg frame10.jpg"},
+		"file":   {[]string{filepath.Join(dir, "notes.txt")}, "", "notes.txt"},
+		"list": {[]string{"-"}, filepath.Join(dir, "frame10.jpg") + "\n\n" + filepath.Join(dir, "frame2.jpg"),
+			"frame10.jpg frame2.jpg"},
 		"once":         {[]string{dir + "/frame2.jpg", dir}, "", "frame2.jpg b/frame3.webp frame1.PNG frame10.jpg list.tif"},
 		"nothing here": {[]string{filepath.Join(dir, "nothing")}, "", "error"},
 		"empty glob":   {[]string{filepath.Join(dir, "*.gif")}, "", "error"},
@@ -220,7 +223,9 @@ func problem(w http.ResponseWriter, code v1.Code, retryAfter string) {
 
 // command runs the sender and returns its outcomes by file, the files in the order of
 // their outcomes, and the exit code.
-func command(t *testing.T, ctx context.Context, cfg Config) (map[string]outcome, []string, int) { //nolint:revive // the test comes first
+//
+//nolint:revive // the test comes first
+func command(t *testing.T, ctx context.Context, cfg Config) (map[string]outcome, []string, int) {
 	t.Helper()
 	if cfg.Attempts == 0 {
 		cfg.Attempts = 5
@@ -367,14 +372,17 @@ func TestCommand_AllFail(t *testing.T) {
 func TestCommand_Usage(t *testing.T) {
 	t.Parallel()
 	for name, cfg := range map[string]Config{
-		"no paths": {}, "concurrency": {Paths: []string{"x"}, Concurrency: "many"}, "resume of stdout": {Paths: []string{"x"}, Resume: true},
-		"no web address": {Paths: []string{"x"}, URL: "ftp://x"}, "no pipeline over NATS": {Paths: []string{"x"}, NATS: connection.Config{URL: "nats://127.0.0.1:1"}},
+		"no paths": {}, "concurrency": {Paths: []string{"x"}, Concurrency: "many"},
+		"resume of stdout":      {Paths: []string{"x"}, Resume: true},
+		"no web address":        {Paths: []string{"x"}, URL: "ftp://x"},
+		"no pipeline over NATS": {Paths: []string{"x"}, NATS: connection.Config{URL: "nats://127.0.0.1:1"}},
 	} {
 		if _, _, code := command(t, t.Context(), cfg); code != exit.Usage {
 			t.Errorf("%s: code %d, want %d", name, code, exit.Usage)
 		}
 	}
-	if _, _, code := command(t, t.Context(), Config{URL: "http://127.0.0.1:1", Paths: []string{"/nothing/here"}}); code != exit.Failure {
+	missing := Config{URL: "http://127.0.0.1:1", Paths: []string{"/nothing/here"}}
+	if _, _, code := command(t, t.Context(), missing); code != exit.Failure {
 		t.Errorf("a missing file: code %d, want %d", code, exit.Failure)
 	}
 }
@@ -423,7 +431,8 @@ func TestCommand_Ordered(t *testing.T) {
 	for i := range 40 {
 		names = append(names, fmt.Sprint("frame", i, ".jpg"))
 	}
-	_, order, code := command(t, t.Context(), Config{URL: m.URL, Paths: []string{folder(t, names...)}, Ordered: true, Concurrency: "8"})
+	_, order, code := command(t, t.Context(),
+		Config{URL: m.URL, Paths: []string{folder(t, names...)}, Ordered: true, Concurrency: "8"})
 	switch {
 	case code != 0:
 		t.Errorf("code %d, want 0", code)
@@ -515,7 +524,8 @@ func TestCommand_ResumesAfterInterrupt(t *testing.T) {
 func TestCommand_OutcomesCannotBeWritten(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t, func(w http.ResponseWriter, _ *http.Request, image string, _ int) { done(w, image) })
-	cfg := Config{URL: m.URL, Paths: []string{folder(t, "a.jpg", "b.jpg")}, Concurrency: "1", Priority: "interactive", Attempts: 1, Out: "-"}
+	cfg := Config{URL: m.URL, Paths: []string{folder(t, "a.jpg", "b.jpg")}, Concurrency: "1", Priority: "interactive",
+		Attempts: 1, Out: "-"}
 	if err := Command(t.Context(), cfg, nil, full{}, t.Output()); exit.Status(err) != exit.Failure {
 		t.Errorf("the error is %v, want a failure", err)
 	}

@@ -157,7 +157,8 @@ func checkContains(t *testing.T, message string, parts ...string) {
 // TestRun_LoweringNeedsForce runs the set-up with smaller values than before.
 func TestRun_LoweringNeedsForce(t *testing.T) {
 	t.Parallel()
-	cfg := Config{NATS: connection.Config{URL: startServer(t, 0).ClientURL()}, Wait: testTimeout, ResultsAge: 3 * time.Hour, ReportsAge: 48 * time.Hour}
+	cfg := Config{NATS: connection.Config{URL: startServer(t, 0).ClientURL()}, Wait: testTimeout,
+		ResultsAge: 3 * time.Hour, ReportsAge: 48 * time.Hour}
 	if err := Run(t.Context(), cfg, io.Discard); err != nil {
 		t.Fatal(err)
 	}

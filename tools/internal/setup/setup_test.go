@@ -34,8 +34,9 @@ func startServer(t *testing.T, port int) *server.Server {
 		port = server.RANDOM_PORT
 	}
 	return runServer(t, &server.Options{
-		Host: "127.0.0.1", Port: port, JetStream: true, StoreDir: t.TempDir(), JetStreamMaxStore: 16 << 30, JetStreamMaxMemory: 16 << 30,
-		MaxPayload: streams.MaxMessage + streams.HeaderAllowance, NoSigs: true, NoLog: true, DisableJetStreamBanner: true,
+		Host: "127.0.0.1", Port: port, JetStream: true, StoreDir: t.TempDir(), JetStreamMaxStore: 16 << 30,
+		JetStreamMaxMemory: 16 << 30, MaxPayload: streams.MaxMessage + streams.HeaderAllowance,
+		NoSigs: true, NoLog: true, DisableJetStreamBanner: true,
 	})
 }
 
@@ -145,7 +146,8 @@ func TestRun_Twice(t *testing.T) {
 func TestRun_StorageInMemory(t *testing.T) {
 	t.Parallel()
 	url := startServer(t, 0).ClientURL()
-	if err := Run(t.Context(), Config{NATS: connection.Config{URL: url}, Replicas: 1, Storage: "memory", Wait: testTimeout}, &bytes.Buffer{}); err != nil {
+	if err := Run(t.Context(), Config{NATS: connection.Config{URL: url}, Replicas: 1, Storage: "memory",
+		Wait: testTimeout}, &bytes.Buffer{}); err != nil {
 		t.Fatal(err)
 	}
 	if _, storage := consumers(t, url); storage != jetstream.MemoryStorage {
@@ -163,7 +165,8 @@ func TestRun_WaitsForServer(t *testing.T) {
 	port := l.Addr().(*net.TCPAddr).Port
 	done := make(chan error, 1)
 	go func() {
-		done <- Run(t.Context(), Config{NATS: connection.Config{URL: fmt.Sprintf("nats://127.0.0.1:%d", port)}, Replicas: 1, Storage: "file", Wait: testTimeout}, &bytes.Buffer{})
+		done <- Run(t.Context(), Config{NATS: connection.Config{URL: fmt.Sprintf("nats://127.0.0.1:%d", port)}, Replicas: 1,
+			Storage: "file", Wait: testTimeout}, &bytes.Buffer{})
 	}()
 	// The set-up connects while no NATS server runs.
 	conn, err := l.Accept()
@@ -185,11 +188,15 @@ func TestRun_Errors(t *testing.T) {
 		cfg  Config
 		want string
 	}{
-		"storage":           {Config{Storage: "tape", Wait: time.Hour}, `storage: "tape", want file or memory`},
-		"pipelines":         {Config{Storage: "file", Replicas: 1, Pipelines: "/nowhere/p.yaml", Wait: time.Hour}, "/nowhere/p.yaml"},
-		"replicas":          {Config{NATS: connection.Config{URL: url}, Storage: "file", Replicas: 2, Wait: time.Hour}, `replicas: 2, want 1, 3 or 5`},
-		"too many replicas": {Config{NATS: connection.Config{URL: url}, Storage: "file", Replicas: 3, Wait: 3 * time.Second}, "replicas > 1 not supported in non-clustered mode"},
-		"no server":         {Config{NATS: connection.Config{URL: "nats://127.0.0.1:1"}, Storage: "file", Replicas: 1, Wait: 100 * time.Millisecond}, "connect to NATS at nats://127.0.0.1:1"},
+		"storage": {Config{Storage: "tape", Wait: time.Hour}, `storage: "tape", want file or memory`},
+		"pipelines": {Config{Storage: "file", Replicas: 1, Pipelines: "/nowhere/p.yaml", Wait: time.Hour},
+			"/nowhere/p.yaml"},
+		"replicas": {Config{NATS: connection.Config{URL: url}, Storage: "file", Replicas: 2, Wait: time.Hour},
+			`replicas: 2, want 1, 3 or 5`},
+		"too many replicas": {Config{NATS: connection.Config{URL: url}, Storage: "file", Replicas: 3,
+			Wait: 3 * time.Second}, "replicas > 1 not supported in non-clustered mode"},
+		"no server": {Config{NATS: connection.Config{URL: "nats://127.0.0.1:1"}, Storage: "file", Replicas: 1,
+			Wait: 100 * time.Millisecond}, "connect to NATS at nats://127.0.0.1:1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -234,7 +241,8 @@ func TestRun_StopsWithContext(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	err := Run(ctx, Config{NATS: connection.Config{URL: startServer(t, 0).ClientURL()}, Storage: "file", Replicas: 1, Wait: time.Hour}, &bytes.Buffer{})
+	err := Run(ctx, Config{NATS: connection.Config{URL: startServer(t, 0).ClientURL()}, Storage: "file", Replicas: 1,
+		Wait: time.Hour}, &bytes.Buffer{})
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("the error is %v, want %v", err, context.Canceled)
 	}
@@ -242,7 +250,8 @@ func TestRun_StopsWithContext(t *testing.T) {
 
 func TestRun_AgesAndSink(t *testing.T) {
 	t.Parallel()
-	cfg := Config{NATS: connection.Config{URL: startServer(t, 0).ClientURL()}, Replicas: 1, Storage: "file", Wait: testTimeout, ResultsAge: time.Minute}
+	cfg := Config{NATS: connection.Config{URL: startServer(t, 0).ClientURL()}, Replicas: 1, Storage: "file",
+		Wait: testTimeout, ResultsAge: time.Minute}
 	checkContains(t, fmt.Sprint(Run(t.Context(), cfg, io.Discard)), "results-age")
 	cfg.ResultsAge, cfg.ReportsAge, cfg.Sink = 3*time.Hour, 48*time.Hour, true
 	if err := Run(t.Context(), cfg, io.Discard); err != nil {

@@ -10,7 +10,8 @@ import (
 
 func TestPrinter_Render(t *testing.T) {
 	t.Parallel()
-	record := `{"time":"2026-11-20T12:34:56.789012Z","level":"WARN","msg":"job failed","service":"detect","instance":"x","job":"j1","code":"damaged","detail":"it is broken","n":3,"span_id":"s"}`
+	record := `{"time":"2026-11-20T12:34:56.789012Z","level":"WARN","msg":"job failed",` +
+		`"service":"detect","instance":"x","job":"j1","code":"damaged","detail":"it is broken","n":3,"span_id":"s"}`
 	for _, tt := range []struct {
 		name  string
 		color bool
@@ -18,7 +19,8 @@ func TestPrinter_Render(t *testing.T) {
 		want  string
 	}{
 		{"a record", false, record, `12:34:56.789 detect   WARN  job failed code=damaged detail="it is broken" job=j1 n=3`},
-		{"in colour", true, record, "12:34:56.789 \x1b[33mdetect  \x1b[0m \x1b[31mWARN \x1b[0m job failed code=damaged detail=\"it is broken\" job=j1 n=3"},
+		{"in colour", true, record, "12:34:56.789 \x1b[33mdetect  \x1b[0m \x1b[31mWARN \x1b[0m " +
+			"job failed code=damaged detail=\"it is broken\" job=j1 n=3"},
 		{"a panic", false, "panic: oh no", "detect   panic: oh no"},
 		{"a list", false, `{"level":"INFO","msg":"m","a":[1,"x"]}`, `detect   INFO  m a="[1,\"x\"]"`},
 	} {
@@ -26,7 +28,8 @@ func TestPrinter_Render(t *testing.T) {
 			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
 		}
 	}
-	traced := (&printer{traces: "http://127.0.0.1:16686/trace/"}).render("detect", `{"level":"WARN","msg":"job failed","trace_id":"4bf9"}`)
+	traced := (&printer{traces: "http://127.0.0.1:16686/trace/"}).render("detect",
+		`{"level":"WARN","msg":"job failed","trace_id":"4bf9"}`)
 	if want := "detect   WARN  job failed trace=http://127.0.0.1:16686/trace/4bf9"; traced != want {
 		t.Errorf("a line with a trace: got %q, want %q", traced, want)
 	}

@@ -43,8 +43,8 @@ func startUp(t *testing.T, mode string) (stdout, stderr *output, stop func() err
 	done := make(chan error, 1)
 	go func() {
 		done <- Run(ctx, Config{
-			HTTP: "127.0.0.1:0", NATS: "127.0.0.1:0", Data: t.TempDir(), Lanes: 1, Sample: "none", Log: "text", Grace: testTimeout,
-			Reserve: 1 << 20, Setup: setup.Config{MaxStore: streams.MinStore},
+			HTTP: "127.0.0.1:0", NATS: "127.0.0.1:0", Data: t.TempDir(), Lanes: 1, Sample: "none", Log: "text",
+			Grace: testTimeout, Reserve: 1 << 20, Setup: setup.Config{MaxStore: streams.MinStore},
 		}, stdout, stderr)
 	}()
 	return stdout, stderr, func() error {
@@ -56,7 +56,8 @@ func startUp(t *testing.T, mode string) (stdout, stderr *output, stop func() err
 func TestRun_StopOrder(t *testing.T) {
 	stdout, stderr, stop := startUp(t, "works")
 	waitFor(t, "the mesh to be ready", func() bool { return strings.Contains(stdout.String(), "\n") })
-	ready := regexp.MustCompile(`^ready http=http://127\.0\.0\.1:\d+ nats=(nats://127\.0\.0\.1:\d+)\n$`).FindStringSubmatch(stdout.String())
+	line := regexp.MustCompile(`^ready http=http://127\.0\.0\.1:\d+ nats=(nats://127\.0\.0\.1:\d+)\n$`)
+	ready := line.FindStringSubmatch(stdout.String())
 	if ready == nil {
 		t.Fatalf("the standard output is %q, want the line ready", stdout)
 	}

@@ -41,7 +41,8 @@ func TestMain(m *testing.M) {
 		return
 	}
 	goleak.VerifyTestMain(m,
-		goleak.IgnoreTopFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreTopFunction("net/http.(*persistConn).writeLoop"))
+		goleak.IgnoreTopFunction("net/http.(*persistConn).readLoop"),
+		goleak.IgnoreTopFunction("net/http.(*persistConn).writeLoop"))
 }
 
 // fakeService logs its listen addresses, is ready unless the mode says otherwise, and
@@ -66,7 +67,8 @@ func fakeService(args []string) {
 				w.WriteHeader(http.StatusServiceUnavailable)
 			}
 		}))
-		slog.New(slog.NewJSONHandler(os.Stderr, nil)).Info("listening", "name", name, "addr", l.Addr().String(), "pid", os.Getpid())
+		slog.New(slog.NewJSONHandler(os.Stderr, nil)).Info("listening", "name", name, "addr", l.Addr().String(), "pid",
+			os.Getpid())
 	}
 	if mode == "dies" {
 		fmt.Fprintln(os.Stderr, "these are my last words")

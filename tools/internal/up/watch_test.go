@@ -53,10 +53,13 @@ func startTestBroker(t *testing.T, dir string) (*broker, jetstream.JetStream) {
 	return b, js
 }
 
+// lostAfter is how long a publisher waits for a reply that may not come.
+const lostAfter = 2 * time.Second
+
 // publish publishes a message and returns the error.
-func publish(t *testing.T, js jetstream.JetStream, subj string, size int) error {
+func publish(t *testing.T, js jetstream.JetStream, subj string, size int, within time.Duration) error {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
+	ctx, cancel := context.WithTimeout(t.Context(), within)
 	defer cancel()
 	_, err := js.Publish(ctx, subj, make([]byte, size))
 	return err
@@ -85,14 +88,14 @@ func TestDiskWatch_RejectsWhenDiskIsLow(t *testing.T) {
 		w.check(time.Now())
 		for _, s := range step.rejected {
 			var api *jetstream.APIError
-			err := publish(t, js, s, 10)
+			err := publish(t, js, s, 10, testTimeout)
 			const reason = "free on the disk of .data, and 32.00 MiB stay in reserve"
 			if !errors.As(err, &api) || !strings.Contains(api.Description, reason) {
 				t.Errorf("with %d bytes free, the error of %s is %v, want %q in it", step.free, s, err, reason)
 			}
 		}
 		for _, s := range step.stored {
-			if err := publish(t, js, s, 10); err != nil {
+			if err := publish(t, js, s, 10, testTimeout); err != nil {
 				t.Errorf("with %d bytes free, %s was not stored: %v", step.free, s, err)
 			}
 		}
@@ -114,7 +117,7 @@ func TestDiskWatch_RejectsAfterRestart(t *testing.T) {
 	w.check(time.Now())
 	var api *jetstream.APIError
 	waitFor(t, "a reply of the broker", func() bool {
-		return errors.As(publish(t, js, "sight.v1.images.text.bulk.j", 10), &api)
+		return errors.As(publish(t, js, "sight.v1.images.text.bulk.j", 10, lostAfter), &api)
 	})
 	if !strings.Contains(api.Description, "free on the disk") {
 		t.Errorf("the error is %v, want the reason", api)
@@ -149,14 +152,14 @@ func TestDiskWatch_RestartsBrokerAfterFullDisk(t *testing.T) {
 	w := newDiskWatch(b, dir, testReserve, slog.New(slog.DiscardHandler))
 	defer w.setRejection(0, "")
 	first := subject.Results("text", "first")
-	if err := publish(t, js, first, 1<<20); err != nil {
+	if err := publish(t, js, first, 1<<20, testTimeout); err != nil {
 		t.Fatal(err)
 	}
 	filler := filepath.Join(dir, "filler")
 	if err := os.WriteFile(filler, make([]byte, 64<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
 		t.Fatalf("the disk is not full: %v", err)
 	}
-	if err := publish(t, js, subject.Results("text", "second"), 1<<20); err == nil {
+	if err := publish(t, js, subject.Results("text", "second"), 1<<20, lostAfter); err == nil {
 		t.Fatal("a message was stored on a full disk")
 	}
 	now := time.Now()
@@ -187,7 +190,7 @@ func TestDiskWatch_RestartsBrokerAfterFullDisk(t *testing.T) {
 		t.Errorf("the URL of the broker is %s, want %s as before", b.clientURL(), url)
 	}
 	waitFor(t, "a message to be stored", func() bool {
-		return publish(t, js, subject.Results("text", "third"), 1<<20) == nil
+		return publish(t, js, subject.Results("text", "third"), 1<<20, lostAfter) == nil
 	})
 	s, err := js.Stream(t.Context(), streams.Results)
 	if err != nil {
@@ -260,7 +263,7 @@ func TestReadStore(t *testing.T) {
 		t.Errorf("without a store: %+v, want zero", s)
 	}
 	b, js := startTestBroker(t, dir)
-	if err := publish(t, js, subject.Results("text", "j"), 1<<20); err != nil {
+	if err := publish(t, js, subject.Results("text", "j"), 1<<20, testTimeout); err != nil {
 		t.Fatal(err)
 	}
 	b.stop()
