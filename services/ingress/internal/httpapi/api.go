@@ -13,6 +13,7 @@ package httpapi
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -23,6 +24,7 @@ import (
 	"github.com/gorilla/mux"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/sightmesh/sightmesh/contracts"
 	"github.com/sightmesh/sightmesh/contracts/client"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/admission"
@@ -99,7 +101,7 @@ func New(cfg Config) (*API, error) {
 	}
 	origins, err := newOrigins(cfg.CORSOrigins, own)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("cors-origins: %w", err)
 	}
 	tracer := cfg.Tracers.Tracer("github.com/sightmesh/sightmesh/services/ingress")
 	respond := &responder{
@@ -115,7 +117,11 @@ func New(cfg Config) (*API, error) {
 		client: cfg.Client, reports: cfg.Reports, limiter: newRequestLimiter("event streams", cfg.EventStreams),
 		stopping: cfg.Stopping,
 	}
-	pipelines := &pipelineHandler{admission: cfg.Admission, limits: cfg.Limits}
+	document, err := newAPIDocument(contracts.OpenAPI)
+	if err != nil {
+		return nil, err
+	}
+	pipelines := &pipelineHandler{admission: cfg.Admission, limits: cfg.Limits, document: document}
 	router := mux.NewRouter().SkipClean(true) // a redirect would turn POST into GET
 	proxies := &proxies{public: cfg.PublicURL, trusted: cfg.TrustedProxies}
 	a := &API{

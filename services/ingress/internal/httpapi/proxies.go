@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"path"
 	"slices"
 	"strings"
 )
@@ -28,11 +29,25 @@ func ParsePublicURL(text string) (*url.URL, error) {
 	switch {
 	case err != nil:
 		return nil, err
-	case u.Scheme != "http" && u.Scheme != "https", u.Host == "", u.User != nil, u.RawQuery != "", u.Fragment != "":
+	case u.Scheme != "http" && u.Scheme != "https", u.Host == "", u.User != nil, strings.ContainsAny(text, "?#"):
 		return nil, fmt.Errorf("%q, want http or https, a host, and a path or none", text)
 	}
-	u.Host, u.Path = normalizedHost(u), strings.TrimRight(u.Path, "/")
+	u.Host, u.Path, u.RawPath = normalizedHost(u), strings.TrimRight(u.Path, "/"), strings.TrimRight(u.RawPath, "/")
+	if u.Path != "" && path.Clean(u.Path) != u.Path {
+		return nil, fmt.Errorf("%q, want a path without empty elements, . and ..", text)
+	}
 	return u, nil
+}
+
+// parsePrefix parses the header X-Forwarded-Prefix, a path such as /vision. It returns an empty URL for a text that is
+// not a clean path.
+func parsePrefix(text string) *url.URL {
+	u, err := url.Parse(strings.TrimRight(text, "/"))
+	if err != nil || !strings.HasPrefix(text, "/") || strings.HasPrefix(text, "//") || strings.ContainsAny(text, "?#") ||
+		path.Clean(u.Path) != u.Path {
+		return &url.URL{}
+	}
+	return &url.URL{Path: u.Path, RawPath: u.RawPath}
 }
 
 // normalizedHost returns the host of a URL as browsers write it in an origin: in lower case, without the
@@ -61,25 +76,22 @@ func (p *proxies) resolve(r *http.Request) (*http.Request, forwarded) {
 	}
 	f := forwarded{scheme: "http"}
 	r = r.Clone(r.Context())
-	prefix := ""
+	prefix := &url.URL{}
 	if p.isTrusted(r.RemoteAddr) {
 		r.RemoteAddr = p.clientAddr(r)
 		if host := firstValue(r.Header.Get("X-Forwarded-Host")); host != "" {
 			r.Host = host
 		}
-		given := firstValue(r.Header.Get("X-Forwarded-Prefix"))
-		if strings.HasPrefix(given, "/") && !strings.HasPrefix(given, "//") {
-			prefix = strings.TrimRight(given, "/")
-		}
+		prefix = parsePrefix(firstValue(r.Header.Get("X-Forwarded-Prefix")))
 		if firstValue(r.Header.Get("X-Forwarded-Proto")) == "https" {
 			f.scheme = "https"
 		}
 	}
-	f.base = prefix
+	f.base = prefix.EscapedPath()
 	if p.public != nil {
-		f.scheme, f.base, prefix = p.public.Scheme, p.public.String(), p.public.Path
+		f.scheme, f.base, prefix = p.public.Scheme, p.public.String(), p.public
 	}
-	if rest, ok := strings.CutPrefix(r.URL.Path, prefix+"/"); ok && prefix != "" {
+	if rest, ok := strings.CutPrefix(r.URL.Path, prefix.Path+"/"); ok && prefix.Path != "" {
 		r.URL.Path, r.URL.RawPath = "/"+rest, ""
 	}
 	return r, f

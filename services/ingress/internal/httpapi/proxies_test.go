@@ -37,11 +37,54 @@ func TestProxies_ClientAddr(t *testing.T) {
 	}
 }
 
+// TestProxies_Prefix checks that a prefix is used when it is a clean path, and ignored otherwise.
+func TestProxies_Prefix(t *testing.T) {
+	t.Parallel()
+	p := &proxies{trusted: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
+	for _, tt := range []struct{ given, path, base, want string }{
+		{"/vision", "/vision/v1/pipelines", "/vision", "/v1/pipelines"},
+		{"/vision/", "/vision/v1/pipelines", "/vision", "/v1/pipelines"},
+		{"/vision", "/v1/pipelines", "/vision", "/v1/pipelines"},
+		{"/a/b, /c", "/a/b/v1/pipelines", "/a/b", "/v1/pipelines"},
+		{"/a b/ü", "/a%20b/%C3%BC/v1/pipelines", "/a%20b/%C3%BC", "/v1/pipelines"},
+		{"/a%20b", "/a%20b/v1/pipelines", "/a%20b", "/v1/pipelines"},
+		{`/a\b`, "/v1/pipelines", "/a%5Cb", "/v1/pipelines"},
+		{"", "/v1/pipelines", "", "/v1/pipelines"},
+		{"/", "/v1/pipelines", "", "/v1/pipelines"},
+		{"vision", "/vision/v1/pipelines", "", "/vision/v1/pipelines"},
+		{"/a/../b", "/b/v1/pipelines", "", "/b/v1/pipelines"},
+		{"/a/%2e%2e/b", "/b/v1/pipelines", "", "/b/v1/pipelines"},
+		{"/a/./b", "/a/b/v1/pipelines", "", "/a/b/v1/pipelines"},
+		{"/a//b", "/a//b/v1/pipelines", "", "/a//b/v1/pipelines"},
+		{"//elsewhere.example", "/v1/pipelines", "", "/v1/pipelines"},
+		{"///elsewhere.example", "/v1/pipelines", "", "/v1/pipelines"},
+		{"https://elsewhere.example/a", "/a/v1/pipelines", "", "/a/v1/pipelines"},
+		{"/a?b=c", "/a/v1/pipelines", "", "/a/v1/pipelines"},
+		{"/a?", "/a/v1/pipelines", "", "/a/v1/pipelines"},
+		{"/a#b", "/a/v1/pipelines", "", "/a/v1/pipelines"},
+		{"/a#", "/a/v1/pipelines", "", "/a/v1/pipelines"},
+		{"/a\tb", "/v1/pipelines", "", "/v1/pipelines"},
+		{"/a\x7f", "/v1/pipelines", "", "/v1/pipelines"},
+		{"/a%zz", "/v1/pipelines", "", "/v1/pipelines"},
+	} {
+		r := httptest.NewRequest("GET", tt.path, nil)
+		r.RemoteAddr = "10.0.0.1:80"
+		r.Header.Set("X-Forwarded-Prefix", tt.given)
+		got, f := p.resolve(r)
+		if f.base != tt.base {
+			t.Errorf("%q: addresses begin with %q, want %q", tt.given, f.base, tt.base)
+		}
+		if got.URL.Path != tt.want {
+			t.Errorf("%q: the path is %s, want %s", tt.given, got.URL.Path, tt.want)
+		}
+	}
+}
+
 func TestParsePublicURL(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
 		"https://example.com": "https://example.com", "http://example.com:8080/a/b/": "http://example.com:8080/a/b",
-		"HTTPS://Example.com:443/Vision": "https://example.com/Vision",
+		"HTTPS://Example.com:443/Vision": "https://example.com/Vision", "https://example.com/a%2Fb/": "https://example.com/a%2Fb",
 	} {
 		u, err := ParsePublicURL(text)
 		if err != nil {
@@ -52,7 +95,8 @@ func TestParsePublicURL(t *testing.T) {
 		}
 	}
 	for _, text := range []string{
-		"example.com", "ftp://example.com", "https://", "https://u:p@example.com", "https://example.com/?a=1", "://",
+		"example.com", "ftp://example.com", "https://", "https://u:p@example.com", "https://example.com/?a=1", "https://example.com/?",
+		"https://example.com/#", "https://example.com/a/../b", "https://example.com/a//b", "://",
 	} {
 		if u, err := ParsePublicURL(text); err == nil {
 			t.Errorf("%s: got %s, want an error", text, u)

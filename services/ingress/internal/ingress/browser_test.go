@@ -2,6 +2,7 @@ package ingress
 
 import (
 	"encoding/json"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -132,6 +133,45 @@ func TestHTTP_BrowsersAndProxies(t *testing.T) {
 	}
 }
 
+// openAPI is what the tests read in the document of the API.
+type openAPI struct {
+	Servers []struct {
+		URL string `json:"url"`
+	} `json:"servers"`
+}
+
+// readOpenAPI returns the document of the API. It has at least one server, and its whole length is announced.
+func (d *instance) readOpenAPI(t *testing.T, header ...string) openAPI {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, d.url+"/openapi.json", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res.ContentLength != int64(len(body)) {
+		t.Errorf("openapi.json: Content-Length is %d, and the body has %d bytes", res.ContentLength, len(body))
+	}
+	var out openAPI
+	if err := json.Unmarshal(body, &out); err != nil {
+		t.Fatalf("openapi.json: %v", err)
+	}
+	if len(out.Servers) == 0 {
+		t.Fatal("openapi.json has no servers")
+	}
+	return out
+}
+
 // TestHTTP_AddressesInResponses checks that addresses have the prefix with which the client has reached the
 // mesh.
 func TestHTTP_AddressesInResponses(t *testing.T) {
@@ -157,6 +197,24 @@ func TestHTTP_AddressesInResponses(t *testing.T) {
 		}
 		if got := a.header.Get("Location"); !strings.HasPrefix(got, tt.want) {
 			t.Errorf("%s: Location is %q, want the prefix %q", name, got, tt.want)
+		}
+	}
+	for name, tt := range map[string]struct {
+		instance *instance
+		header   []string
+		want     string
+	}{
+		"no proxy":                        {plain, nil, "/"},
+		"not trusted":                     {plain, forwarded, "/"},
+		"public URL":                      {public, nil, "https://example.com/vision"},
+		"public URL, a proxy":             {public, forwarded, "https://example.com/vision"},
+		"a proxy with a prefix":           {proxied, forwarded, "/vision"},
+		"a proxy without a prefix":        {proxied, nil, "/"},
+		"a proxy with an unusable prefix": {proxied, []string{"X-Forwarded-Prefix", "/vision/../v1"}, "/"},
+	} {
+		document := tt.instance.readOpenAPI(t, tt.header...)
+		if got := document.Servers[0].URL; got != tt.want {
+			t.Errorf("openapi.json, %s: the first server is %q, want %q", name, got, tt.want)
 		}
 	}
 	// A proxy may keep or remove the prefix of the path.

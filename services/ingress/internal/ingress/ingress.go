@@ -240,7 +240,7 @@ func New(p *run.Process, o Options) (run.Service, error) {
 		CORSOrigins: splitList(o.corsOrigins), PublicURL: web.public, TrustedProxies: web.trusted,
 		Tracers: p.Tracers, Logger: p.Logger, Metrics: httpapi.NewMetrics(p.Metrics),
 	}); err != nil {
-		return nil, fmt.Errorf("cors-origins: %w", err)
+		return nil, err
 	}
 	if s.listener, err = net.Listen("tcp", o.http); err != nil {
 		return nil, fmt.Errorf("listen for HTTP on %s: %w", o.http, err)
