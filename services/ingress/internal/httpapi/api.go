@@ -149,7 +149,11 @@ func New(cfg Config) (*API, error) {
 		handle("/upload", images.post, http.MethodPost)
 		handle("/internal/v1/subway-images/full-report", old.postFullReport, http.MethodPost)
 	}
-	router.NotFoundHandler = respond.handler("other", func(http.ResponseWriter, *http.Request) error {
+	router.NotFoundHandler = respond.handler("other", func(w http.ResponseWriter, r *http.Request) error {
+		if isPreflight(r) { // otherwise the page could not read the problem of its request
+			w.WriteHeader(http.StatusNoContent)
+			return nil
+		}
 		return v1.NewProblem(v1.NotFound, "see /openapi.json for what there is")
 	})
 	router.MethodNotAllowedHandler = respond.handler("other", func(w http.ResponseWriter, r *http.Request) error {

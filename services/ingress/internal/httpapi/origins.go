@@ -68,17 +68,24 @@ func newOrigins(others []string, own string) (*origins, error) {
 		AllowedOrigins: others, AllowedHeaders: []string{"*"}, ExposedHeaders: exposedHeaders,
 		AllowedMethods: []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodDelete},
 		MaxAge:         int(preflightAge.Seconds()),
+		// The router responds to OPTIONS, with Allow and the ID of the request.
+		OptionsPassthrough: true,
 	})
 	return o, nil
 }
 
-// handler responds to preflight requests, and allows the pages of the configured origins to read the
-// responses of h.
+// handler allows the pages of the configured origins to send requests to h and to read its responses. h responds to
+// preflight requests, as to OPTIONS.
 func (o *origins) handler(h http.Handler) http.Handler {
 	if o.cors == nil {
 		return h
 	}
 	return o.cors.Handler(h)
+}
+
+// isPreflight reports whether a browser asks whether a page may send a request.
+func isPreflight(r *http.Request) bool {
+	return r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != ""
 }
 
 // check returns a problem for a request that changes state or opens a WebSocket, when it comes from a page of

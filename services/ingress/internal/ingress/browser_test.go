@@ -82,6 +82,9 @@ func TestHTTP_CrossOriginRequests(t *testing.T) {
 		if got := res.header.Get("Access-Control-Allow-Headers"); got != "idempotency-key" {
 			t.Errorf("preflight of %s: the headers %q are allowed, want idempotency-key", path, got)
 		}
+		if got := res.header.Get("Access-Control-Allow-Origin"); got != app {
+			t.Errorf("preflight of %s: the allowed origin is %q, want %s", path, got, app)
+		}
 	}
 	res, _ := some.send(t, http.MethodPost, "/v1/images", "Origin", app)
 	if got := res.header.Values("Vary"); !slices.Equal(got, []string{"Origin", "Accept"}) {
@@ -130,6 +133,50 @@ func TestHTTP_BrowsersAndProxies(t *testing.T) {
 		if got := res.header.Get("X-Request-Id"); got != want {
 			t.Errorf("X-Request-Id %.20q is returned as %q, want %q", id, got, want)
 		}
+	}
+}
+
+// TestHTTP_EveryResponseHasTheRequestID checks that X-Request-Id is returned whatever the response is.
+func TestHTTP_EveryResponseHasTheRequestID(t *testing.T) {
+	const app = "https://app.example"
+	closed, open := start(t), start(t, "--cors-origins", app)
+	preflight := []string{"Origin", app, "Access-Control-Request-Method", "POST"}
+	for _, tt := range []struct {
+		name, method, path string
+		header             []string
+		status             int
+		allow              string
+	}{
+		{"a resource", http.MethodGet, "/v1/pipelines", nil, http.StatusOK, ""},
+		{"the head of a resource", http.MethodHead, "/v1/pipelines", nil, http.StatusOK, ""},
+		{"a bad query", http.MethodGet, "/v1/pipelines?note=1", nil, http.StatusBadRequest, ""},
+		{"an empty body", http.MethodPost, "/v1/images", nil, http.StatusBadRequest, ""},
+		{"no more events", http.MethodGet, "/v1/images/x/events", []string{"Last-Event-ID", "end"}, http.StatusNoContent, ""},
+		{"no upgrade", http.MethodGet, "/v1/stream", nil, http.StatusUpgradeRequired, ""},
+		{"an unknown address", http.MethodGet, "/v2", nil, http.StatusNotFound, ""},
+		{"another method", http.MethodPut, "/v1/images/x", nil, http.StatusMethodNotAllowed, "GET, HEAD, DELETE, OPTIONS"},
+		{"OPTIONS", http.MethodOptions, "/v1/images/x", nil, http.StatusNoContent, "GET, HEAD, DELETE, OPTIONS"},
+		{"OPTIONS of an unknown address", http.MethodOptions, "/v2", nil, http.StatusNotFound, ""},
+		{"a preflight", http.MethodOptions, "/v1/images", preflight, http.StatusNoContent, "POST, OPTIONS"},
+		{"a preflight of an unknown address", http.MethodOptions, "/v2", preflight, http.StatusNoContent, ""},
+	} {
+		for name, d := range map[string]*instance{"": closed, ", --cors-origins": open} {
+			res, _ := d.send(t, tt.method, tt.path, append([]string{"X-Request-Id", "a-1"}, tt.header...)...)
+			if res.status != tt.status {
+				t.Errorf("%s%s: %d, want %d", tt.name, name, res.status, tt.status)
+			}
+			if got := res.header.Get("X-Request-Id"); got != "a-1" {
+				t.Errorf("%s%s: X-Request-Id is %q, want a-1", tt.name, name, got)
+			}
+			if got := res.header.Get("Allow"); got != tt.allow {
+				t.Errorf("%s%s: Allow is %q, want %q", tt.name, name, got, tt.allow)
+			}
+		}
+	}
+	if res, p := closed.send(t, http.MethodPost, "/v1/images", "X-Request-Id", "a-1", "Origin", app); p.Code != v1.CrossOrigin {
+		t.Errorf("a page of another origin: %d %s, want %s", res.status, p.Code, v1.CrossOrigin)
+	} else if got := res.header.Get("X-Request-Id"); got != "a-1" {
+		t.Errorf("a page of another origin: X-Request-Id is %q, want a-1", got)
 	}
 }
 
