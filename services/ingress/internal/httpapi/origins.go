@@ -88,21 +88,27 @@ func isPreflight(r *http.Request) bool {
 	return r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != ""
 }
 
-// check returns a problem for a request that changes state or opens a WebSocket, when it comes from a page of
-// another origin. Programs other than browsers send neither Origin nor Sec-Fetch-Site.
+// check returns a problem for a request that changes state, when it comes from a page of another origin. Programs other
+// than browsers send neither Origin nor Sec-Fetch-Site.
 func (o *origins) check(r *http.Request) error {
-	if o.any {
+	if o.any || o.protect.Check(r) == nil {
 		return nil
 	}
-	if r.Header.Get("Upgrade") != "" { // a GET that pages of every origin can send
-		r = r.Clone(r.Context())
-		r.Method = http.MethodPost
-	}
-	if o.protect.Check(r) == nil {
-		return nil
-	}
-	return v1.NewProblem(v1.CrossOrigin, "a page of %.100q sent this; pages of other origins need the flag cors-origins",
+	p := v1.NewProblem(v1.CrossOrigin, "a page of %.100q sent this; pages of other origins need the flag cors-origins",
 		r.Header.Get("Origin")).WithField("Origin")
+	if r.Header.Get("Sec-Fetch-Site") == "" { // the decision is by the host
+		p.Detail += fmt.Sprintf("; if the page is of this mesh, whose host is %.100q here, the proxy has to pass the host "+
+			"of the client in Host, or in X-Forwarded-Host with the flag trusted-proxies, or the flag public-url has to name it",
+			r.Host)
+	}
+	return p
+}
+
+// checkSession is [origins.check] for a request that opens a session, a GET that pages of every origin can send.
+func (o *origins) checkSession(r *http.Request) error {
+	r = r.Clone(r.Context())
+	r.Method = http.MethodPost
+	return o.check(r)
 }
 
 // urlOrigin returns the origin of a URL.

@@ -68,6 +68,11 @@ func (h *sessionHandler) drain(hard context.Context) {
 
 // get opens a session of ordered frames.
 func (h *sessionHandler) get(w http.ResponseWriter, r *http.Request) error {
+	if r.Header.Get("Upgrade") != "" {
+		if err := h.respond.origins.checkSession(r); err != nil {
+			return err
+		}
+	}
 	q, err := parseQuery(r, slices.Concat([]string{"pipeline", "window", "drop", "from"}, filterFields)...)
 	if err != nil {
 		return err
@@ -110,7 +115,7 @@ func (h *sessionHandler) get(w http.ResponseWriter, r *http.Request) error {
 	defer h.open.Done()
 	h.respond.metrics.addSessions(1)
 	defer h.respond.metrics.addSessions(-1)
-	// responder has checked the origin.
+	// checkSession has checked the origin.
 	conn, err := websocket.Accept(handshake{w}, r, &websocket.AcceptOptions{InsecureSkipVerify: true})
 	if err != nil {
 		return v1.NewProblem(v1.InvalidHeader, "%v", err).WithField(handshakeField(err))

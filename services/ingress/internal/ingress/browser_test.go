@@ -1,8 +1,10 @@
 package ingress
 
 import (
+	"bufio"
 	"encoding/json"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -96,6 +98,47 @@ func TestHTTP_CrossOriginRequests(t *testing.T) {
 	}
 }
 
+// TestHTTP_CrossOriginDetail checks that a problem says what a proxy has to pass, if the browser has not said that the
+// page is of another origin.
+func TestHTTP_CrossOriginDetail(t *testing.T) {
+	d := start(t)
+	const page, advice = "https://app.example", "X-Forwarded-Host with the flag trusted-proxies"
+	session := []string{"Origin", page, "Connection", "Upgrade", "Upgrade", "websocket"}
+	image := []string{"Origin", page}
+	for name, tt := range map[string]struct {
+		method, path string
+		header       []string
+		advice       bool
+	}{
+		"an image":  {http.MethodPost, "/v1/images", image, true},
+		"a session": {http.MethodGet, "/v1/stream", session, true},
+		"an image of a page that the browser calls cross-site": {
+			http.MethodPost, "/v1/images", slices.Concat(image, []string{"Sec-Fetch-Site", "cross-site"}), false,
+		},
+		"a session of a page that the browser calls same-site": {
+			http.MethodGet, "/v1/stream", slices.Concat(session, []string{"Sec-Fetch-Site", "same-site"}), false,
+		},
+	} {
+		_, p := d.send(t, tt.method, tt.path, tt.header...)
+		if p.Code != v1.CrossOrigin {
+			t.Errorf("%s: the code is %s, want %s", name, p.Code, v1.CrossOrigin)
+		}
+		if !strings.Contains(p.Detail, page) {
+			t.Errorf("%s: the detail is %q, want %s in it", name, p.Detail, page)
+		}
+		if got := strings.Contains(p.Detail, advice); got != tt.advice {
+			t.Errorf("%s: the detail is %q, want the advice in it: %v", name, p.Detail, tt.advice)
+		}
+		if got := strings.Contains(p.Detail, strings.TrimPrefix(d.url, "http://")); got != tt.advice {
+			t.Errorf("%s: the detail is %q, want the host in it: %v", name, p.Detail, tt.advice)
+		}
+	}
+	// A request for another address opens no session, whatever it asks for.
+	if res, p := d.send(t, http.MethodGet, "/v1/pipelines", session...); res.status != http.StatusOK {
+		t.Errorf("pipelines with an upgrade: %d %s, want 200", res.status, p.Code)
+	}
+}
+
 // TestHTTP_BrowsersAndProxies checks responses that browsers and proxies expect.
 func TestHTTP_BrowsersAndProxies(t *testing.T) {
 	d := start(t)
@@ -173,10 +216,60 @@ func TestHTTP_EveryResponseHasTheRequestID(t *testing.T) {
 			}
 		}
 	}
-	if res, p := closed.send(t, http.MethodPost, "/v1/images", "X-Request-Id", "a-1", "Origin", app); p.Code != v1.CrossOrigin {
+	res, p := closed.send(t, http.MethodPost, "/v1/images", "X-Request-Id", "a-1", "Origin", app)
+	if p.Code != v1.CrossOrigin {
 		t.Errorf("a page of another origin: %d %s, want %s", res.status, p.Code, v1.CrossOrigin)
-	} else if got := res.header.Get("X-Request-Id"); got != "a-1" {
+	}
+	if got := res.header.Get("X-Request-Id"); got != "a-1" {
 		t.Errorf("a page of another origin: X-Request-Id is %q, want a-1", got)
+	}
+}
+
+// TestHTTP_ResponsesOfTheServer checks the table of docs/problems.md: net/http responds to some requests itself.
+func TestHTTP_ResponsesOfTheServer(t *testing.T) {
+	d := start(t)
+	for _, tt := range []struct {
+		name, request string
+		status        int
+		plain         bool // a body in plain text; none otherwise
+	}{
+		{"no host", "GET /v1/pipelines HTTP/1.1\r\n\r\n", 400, true},
+		{"a malformed host", "GET /v1/pipelines HTTP/1.1\r\nHost: a b\r\n\r\n", 400, true},
+		{"no HTTP", "hello\r\n\r\n", 400, true},
+		{"an unknown Expect", "POST /v1/images HTTP/1.1\r\nHost: x\r\nExpect: luck\r\nContent-Length: 1\r\n\r\n", 417, false},
+		{
+			"many headers", "GET /v1/pipelines HTTP/1.1\r\nHost: x\r\nX-Note: " + strings.Repeat("x", 36<<10) + "\r\n\r\n",
+			431, true,
+		},
+		{
+			"an unknown Transfer-Encoding", "POST /v1/images HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n",
+			501, true,
+		},
+		{"another version", "GET /v1/pipelines HTTP/3.0\r\nHost: x\r\n\r\n", 505, true},
+		{"OPTIONS *", "OPTIONS * HTTP/1.1\r\nHost: x\r\nX-Request-Id: a-1\r\n\r\n", 200, false},
+	} {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(d.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := io.WriteString(conn, tt.request); err != nil {
+			t.Fatal(err)
+		}
+		res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatalf("%s: %v", tt.name, err)
+		}
+		defer res.Body.Close()
+		if res.StatusCode != tt.status {
+			t.Errorf("%s: %d, want %d", tt.name, res.StatusCode, tt.status)
+		}
+		if got := strings.HasPrefix(res.Header.Get("Content-Type"), "text/plain"); got != tt.plain {
+			t.Errorf("%s: Content-Type is %q, want plain text: %v", tt.name, res.Header.Get("Content-Type"), tt.plain)
+		}
+		if got := res.Header.Get("X-Request-Id"); got != "" {
+			t.Errorf("%s: X-Request-Id is %q, want none", tt.name, got)
+		}
 	}
 }
 
