@@ -68,6 +68,7 @@ func TestThreeServers(t *testing.T) {
 func testAll(t *testing.T, m *mesh) {
 	t.Run("results", func(t *testing.T) { testResults(t, m) })
 	t.Run("problems", func(t *testing.T) { testProblems(t, m) })
+	t.Run("bad input", func(t *testing.T) { testBadInput(t, m) })
 	t.Run("nats", func(t *testing.T) { testNATS(t, m) })
 	t.Run("images", func(t *testing.T) { testImages(t, m) })
 	t.Run("hostile", func(t *testing.T) { testHostile(t, m) })

@@ -115,6 +115,9 @@ func (h *eventHandler) report(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	id := mux.Vars(r)["id"]
+	if err := reportintake.CheckID(id); err != nil { // the problem of a watch is that of a job
+		return err
+	}
 	return h.serve(w, r, id, func(ctx context.Context) (state, error) {
 		report, err := h.reports.Summary(ctx, id)
 		now := state{accepted: report}

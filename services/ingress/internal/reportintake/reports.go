@@ -117,8 +117,8 @@ func readError(err error) error {
 func (r *Reports) read(ctx context.Context, id string) (v1.Report, v1.Manifest, reportoutcomes.Outcomes, error) {
 	var report v1.Report
 	var m v1.Manifest
-	if !subject.ValidJob(id) {
-		return report, m, nil, unknownReport(id)
+	if err := CheckID(id); err != nil {
+		return report, m, nil, err
 	}
 	found, err := bus.ReadLast(ctx, r.cfg.JetStream, streams.Reports, subject.Report(id), &m)
 	if err == nil && !found {
@@ -146,6 +146,14 @@ func (r *Reports) read(ctx context.Context, id string) (v1.Report, v1.Manifest, 
 		}
 	}
 	return report, m, stored, nil
+}
+
+// CheckID returns the problem of an ID that no report can have.
+func CheckID(id string) error {
+	if subject.ValidJob(id) {
+		return nil
+	}
+	return unknownReport(id)
 }
 
 func unknownReport(id string) *v1.Problem {
