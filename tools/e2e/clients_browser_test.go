@@ -102,6 +102,14 @@ func (s *website) open(t *testing.T, at, script string) report {
 	return report{}
 }
 
+// beside changes a configuration of nginx so that it serves the page beside the mesh.
+func (s *website) beside(configuration string) string {
+	return strings.Replace(configuration, "location /", "location /page/ { proxy_pass "+s.url+"; }\nlocation /", 1)
+}
+
+// named returns a URL with the name of a host that the browser resolves to this machine.
+func named(url string) string { return strings.Replace(url, "127.0.0.1", "mesh.example", 1) }
+
 // recorder is a proxy before an ingress that records requests and the status of their responses.
 type recorder struct {
 	url string
@@ -145,6 +153,28 @@ const (
 await fetch("%[1]s/v1/images?pipeline=text", {method: "POST", mode: "no-cors", body: new Blob([image])});
 const response = await fetch("%[1]s/v1/images?pipeline=text", {method: "POST", body: image});
 report({status: response.status, text: (await response.json()).text});`
+	// postSameOrigin posts an image to the origin of the page.
+	postSameOrigin = `
+const response = await fetch("/v1/images?pipeline=text", {method: "POST", body: image});
+const outcome = await response.json();
+report({status: response.status, text: response.ok ? outcome.text : outcome.detail});`
+	// useOldPage chooses an image in the page of /tyocr, presses its button, and waits for the text.
+	useOldPage = `
+const frame = document.createElement("iframe");
+frame.src = "%[1]s";
+await new Promise(loaded => {
+	frame.addEventListener("load", loaded);
+	document.body.append(frame);
+});
+const inside = frame.contentDocument;
+const files = new DataTransfer();
+files.items.add(new File([image], "image.png"));
+inside.querySelector("input").files = files.files;
+const out = inside.querySelector("pre");
+new MutationObserver(() => {
+	if (out.textContent !== "…") report({text: out.textContent});
+}).observe(out, {childList: true, characterData: true, subtree: true});
+inside.querySelector("button").click();`
 	// watchJob submits an image and reads its event stream until the browser closes it.
 	watchJob = `
 const headers = {Prefer: "respond-async"};
@@ -215,6 +245,47 @@ func TestClients_BrowserPost(t *testing.T) {
 	}
 }
 
+// TestClients_BrowserSameOrigin checks that a page of the same origin can post an image through nginx with the
+// configuration of nginx.org, which does not pass the host, if the browser says that the page is of the same origin.
+// Chromium says so if the origin is trustworthy: https, or an address of this machine.
+func TestClients_BrowserSameOrigin(t *testing.T) {
+	m := start(t, nil)
+	site := newWebsite(t)
+	recipe := startNginx(t, site.beside(webSocketRecipe), m.http[0], "")
+	documented := startNginx(t, site.beside(nginxRecipe(t)), m.http[0], "")
+	for name, tt := range map[string]struct {
+		page   string
+		status int
+	}{
+		"recipe of nginx.org":                 {recipe, http.StatusOK},
+		"recipe of nginx.org, name of a host": {named(recipe), http.StatusForbidden},
+		"recipe, name of a host":              {named(documented), http.StatusOK},
+	} {
+		t.Run(name, func(t *testing.T) {
+			seen := site.open(t, tt.page, postSameOrigin)
+			if seen.Status != tt.status {
+				t.Fatalf("the script reports %+v: status %d, want %d", seen, seen.Status, tt.status)
+			}
+			if tt.status == http.StatusForbidden {
+				checkAdvice(t, seen.Text, tt.page)
+			} else if !strings.Contains(seen.Text, "sightmesh reads this page") {
+				t.Errorf("the response has the text %q, want the text of the page", seen.Text)
+			}
+		})
+	}
+}
+
+// TestClients_BrowserOldPage checks that the page of /tyocr reads an image below a prefix.
+func TestClients_BrowserOldPage(t *testing.T) {
+	m := start(t, nil)
+	site := newWebsite(t)
+	mesh := startNginx(t, site.beside(withPrefix(t, nginxRecipe(t), true)), m.http[0], "")
+	seen := site.open(t, mesh, fmt.Sprintf(useOldPage, mesh+"/vision/tyocr"))
+	if !strings.Contains(seen.Text, "sightmesh reads this page") {
+		t.Errorf("the script reports %+v, want the text of the page", seen)
+	}
+}
+
 // TestClients_BrowserEventSource checks that the browser reconnects once when the event stream of a job has ended, and
 // then stops.
 func TestClients_BrowserEventSource(t *testing.T) {
@@ -247,26 +318,23 @@ func TestClients_BrowserEventSource(t *testing.T) {
 func TestClients_BrowserSession(t *testing.T) {
 	m := start(t, nil)
 	site := newWebsite(t)
-	// nginx serves the page beside the mesh.
-	beside := func(configuration string) string {
-		return strings.Replace(configuration, "location / {", "location /page/ { proxy_pass "+site.url+"; }\nlocation / {", 1)
-	}
-	recipe := startNginx(t, beside(nginxRecipe(t)), m.http[0], "")
+	recipe := startNginx(t, site.beside(nginxRecipe(t)), m.http[0], "")
+	hostless := startNginx(t, site.beside(webSocketRecipe), m.http[0], "")
 	at := freeAddresses(t, "127.0.0.1", 1)[0]
-	public := startNginx(t, beside(webSocketRecipe), m.addIngress(t, "--public-url", "http://"+at), at)
-	named := m.addIngress(t, "--cors-origins", site.url)
-	elsewhere := func(url string) string { return strings.Replace(url, "127.0.0.1", "mesh.example", 1) }
+	public := startNginx(t, site.beside(webSocketRecipe), m.addIngress(t, "--public-url", "http://"+at), at)
+	allowing := m.addIngress(t, "--cors-origins", site.url)
 	for name, tt := range map[string]struct {
 		page, mesh string
 		opened     bool
 	}{
 		"recipe":                           {recipe, recipe, true},
-		"recipe, name of a host":           {elsewhere(recipe), elsewhere(recipe), true},
+		"recipe, name of a host":           {named(recipe), named(recipe), true},
+		"recipe of nginx.org":              {hostless, hostless, false},
 		"recipe of nginx.org, public URL":  {public, public, true},
 		"page of another port":             {site.url, recipe, false},
-		"page of another host":             {elsewhere(recipe), recipe, false},
-		"page of an origin that is named":  {site.url, named, true},
-		"page of a public URL, other host": {elsewhere(public), public, false},
+		"page of another host":             {named(recipe), recipe, false},
+		"page of an origin that is named":  {site.url, allowing, true},
+		"page of a public URL, other host": {named(public), public, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			seen := site.open(t, tt.page, fmt.Sprintf(openSession, strings.Replace(tt.mesh, "http:", "ws:", 1)))
@@ -299,5 +367,15 @@ func TestClients_BrowserSession(t *testing.T) {
 				checkPage(t, *outcome.Result)
 			}
 		})
+	}
+}
+
+// checkAdvice checks that the detail of a problem names the settings for a proxy that does not pass the host.
+func checkAdvice(t *testing.T, detail, page string) {
+	t.Helper()
+	for _, want := range []string{page, " Host", "X-Forwarded-Host", "trusted-proxies", "public-url"} {
+		if !strings.Contains(detail, want) {
+			t.Errorf("the detail of the problem is %q, want %s in it", detail, want)
+		}
 	}
 }

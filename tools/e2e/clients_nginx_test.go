@@ -20,6 +20,7 @@ import (
 
 	"github.com/coder/websocket"
 	"github.com/coder/websocket/wsjson"
+	"github.com/getkin/kin-openapi/openapi3"
 
 	"github.com/sightmesh/sightmesh/contracts/eventually"
 	"github.com/sightmesh/sightmesh/contracts/subject"
@@ -234,6 +235,7 @@ func TestClients_Nginx(t *testing.T) {
 			client.Transport.(*http.Transport).DisableKeepAlives = unbuffered
 			t.Run("too large", func(t *testing.T) { testNginxTooLarge(t, client, url) })
 			t.Run("location", func(t *testing.T) { testNginxLocation(t, url, prefix) })
+			t.Run("API description", func(t *testing.T) { testNginxOpenAPI(t, url) })
 			t.Run("request ID", func(t *testing.T) { testNginxRequestID(t, url) })
 			t.Run("events", func(t *testing.T) { testNginxEvents(t, m, url) })
 			t.Run("session", func(t *testing.T) { testNginxSession(t, url) })
@@ -254,6 +256,7 @@ func TestClients_Nginx(t *testing.T) {
 				ingress := m.addIngress(t, "--public-url", "http://"+at+"/vision")
 				url := startNginx(t, withPrefix(t, webSocketRecipe, stripped), ingress, at) + "/vision"
 				testNginxLocation(t, url, url)
+				testNginxOpenAPI(t, url)
 			})
 		}
 	})
@@ -336,6 +339,35 @@ func testNginxLocation(t *testing.T, url, base string) {
 		t.Fatalf("GET %s: %v: status %s, want done", job, a, a.result.Status)
 	}
 	checkPage(t, a.result)
+}
+
+// testNginxOpenAPI checks that the first server of the API description is the mesh behind nginx.
+func testNginxOpenAPI(t *testing.T, url string) {
+	client := clientAt(t, "127.0.0.1")
+	res, err := client.Get(url + "/openapi.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	document, err := openapi3.NewLoader().LoadFromIoReader(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mesh, err := res.Request.URL.Parse(strings.TrimSuffix(document.Servers[0].URL, "/") + "/v1/pipelines")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := url + "/v1/pipelines"; mesh.String() != want {
+		t.Errorf("a generated client requests %s, want %s", mesh, want)
+	}
+	pipelines, err := client.Get(mesh.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pipelines.Body.Close()
+	if pipelines.StatusCode != http.StatusOK {
+		t.Errorf("GET %s: %s, want 200", mesh, pipelines.Status)
+	}
 }
 
 func testNginxRequestID(t *testing.T, url string) {
