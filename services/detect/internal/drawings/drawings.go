@@ -41,9 +41,9 @@ const (
 	// name is the name of the service in the NATS service framework, and the name of the
 	// pipeline with which its lanes are started.
 	name = "draw"
-	// laneTimeout limits the time of a lane for one image. The largest accepted image
+	// defaultLaneTimeout limits the time of a lane for one image. The largest accepted image
 	// takes three seconds.
-	laneTimeout = 10 * time.Second
+	defaultLaneTimeout = 10 * time.Second
 	// requestTimeout limits the time of a request from its arrival to its last piece.
 	requestTimeout = 30 * time.Second
 	// pieceTimeout limits the time in which a client must reply to a piece.
@@ -81,6 +81,14 @@ type Service struct {
 // worker's lanes. New returns nil when the options have no lanes for drawing. Run starts
 // the lanes.
 func New(p *run.Process, o Options, lanes worker.Options, limits imagefile.Limits) (*Service, error) {
+	return newWithLaneTimeout(p, o, lanes, limits, defaultLaneTimeout)
+}
+
+// newWithLaneTimeout returns a service as New does. A lane has the time laneTimeout for one
+// image.
+func newWithLaneTimeout(
+	p *run.Process, o Options, lanes worker.Options, limits imagefile.Limits, laneTimeout time.Duration,
+) (*Service, error) {
 	switch {
 	case o.lanes < 0:
 		return nil, fmt.Errorf("draw-lanes: %d, want 0 or more", o.lanes)

@@ -65,6 +65,7 @@ func (hangingLane) Start(s lane.Start) (map[string]lane.Loaded, error) {
 func (hangingLane) Draw(lane.Draw, []byte) (lane.Drawn, []byte, error) { select {} }
 
 // startService runs the drawing service of a detect process with these flags until the test ends.
+// Its lane has a minute for each image, because a busy machine draws slowly.
 func startService(t *testing.T, s *bustest.Server, args ...string) *runtest.Service {
 	t.Helper()
 	var o Options
@@ -77,7 +78,9 @@ func startService(t *testing.T, s *bustest.Server, args ...string) *runtest.Serv
 			lanes.Register(fs)
 			limits.Register(fs)
 		},
-		New: func(p *run.Process) (run.Service, error) { return New(p, o, lanes, limits) },
+		New: func(p *run.Process) (run.Service, error) {
+			return newWithLaneTimeout(p, o, lanes, limits, testTimeout)
+		},
 	}, append([]string{"--nats", s.URL}, args...)...)
 	awaitService(t, s)
 	return d
@@ -92,7 +95,8 @@ func startHanging(t *testing.T, s *bustest.Server) *runtest.Service {
 			return newService(p, pool.Config{
 				Lanes: 1, StartTimeout: testTimeout,
 				Programs: []pool.Program{{
-					Name: name, Argv: []string{os.Args[0], "hang"}, Pipelines: map[string]pool.Pipeline{name: {Timeout: time.Minute}},
+					Name: name, Argv: []string{os.Args[0], "hang"},
+					Pipelines: map[string]pool.Pipeline{name: {Timeout: testTimeout}},
 				}},
 			}, imagefile.DefaultLimits())
 		},
