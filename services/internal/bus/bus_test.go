@@ -140,8 +140,11 @@ func TestPublish_StartsATrace(t *testing.T) {
 		t.Errorf("the span has the parent %s, want none", span.Parent().SpanID())
 	}
 	links := span.Links()
-	if len(links) != 1 || links[0].SpanContext.SpanID() != request.SpanContext().SpanID() {
-		t.Errorf("the span has the links %+v, want one to the request", links)
+	if len(links) != 1 {
+		t.Fatalf("the span has the links %+v, want one", links)
+	}
+	if got, want := links[0].SpanContext.SpanID(), request.SpanContext().SpanID(); got != want {
+		t.Errorf("the span is linked to %s, want %s, the request", got, want)
 	}
 }
 
@@ -290,7 +293,7 @@ func TestConnect_WaitsForTheServer(t *testing.T) {
 	select {
 	case o := <-done:
 		t.Fatalf("without a server: %v, %v", o.nc, o.err)
-	case <-time.After(100 * time.Millisecond): // it waits
+	case <-time.After(100 * time.Millisecond): // a short time in which Connect must not return
 	}
 	srv, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: port, NoSigs: true, NoLog: true})
 	if err != nil {
@@ -359,7 +362,7 @@ func TestDrain_WaitsForWorkInProgress(t *testing.T) {
 	select {
 	case err := <-drained:
 		t.Fatalf("drained while work is in progress: %v", err)
-	case <-time.After(100 * time.Millisecond): // it waits
+	case <-time.After(100 * time.Millisecond): // a short time in which Drain must not return
 	}
 	close(release)
 	if err := <-drained; err != nil {

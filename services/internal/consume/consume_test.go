@@ -321,15 +321,24 @@ func TestLoop_RetriesAPublish(t *testing.T) {
 			close(published)
 		}
 	})
-	handled := make(chan struct{}, 1)
+	nc := b.Connect(t)
+	attempts, err := nc.SubscribeSync(subject.Results("text", "job"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
 	b.run(t, l, 1, func(_ context.Context, d *Delivery) ([]bus.Message, error) {
 		calls.Add(1)
-		handled <- struct{}{}
 		return []bus.Message{message(d.Job.ID)}, nil
 	})
 	b.publish(t, "job")
-	<-handled
-	time.Sleep(100 * time.Millisecond) // at least one publish is refused
+	for range 2 { // the second attempt follows when the first was rejected
+		if _, err := attempts.NextMsg(testTimeout); err != nil {
+			t.Fatal(err)
+		}
+	}
 	limits.MaxMsgs = 10
 	if _, err := b.js.UpdateStream(t.Context(), limits); err != nil {
 		t.Fatal(err)
@@ -591,8 +600,11 @@ func TestLoop_RecordsTheQueueWaitBesideTheWork(t *testing.T) {
 			t.Errorf("span %d is under %s, want the request", i, got)
 		}
 		links := ended[i].Links()
-		if len(links) != 1 || links[0].SpanContext.SpanID().String() != "00f067aa0ba902b7" {
-			t.Errorf("span %d has the links %+v, want one to the publisher", i, links)
+		if len(links) != 1 {
+			t.Fatalf("span %d has the links %+v, want one", i, links)
+		}
+		if got := links[0].SpanContext.SpanID().String(); got != "00f067aa0ba902b7" {
+			t.Errorf("span %d is linked to %s, want 00f067aa0ba902b7, the publisher", i, got)
 		}
 	}
 	queued := map[attribute.Key]string{

@@ -62,7 +62,7 @@ func TestDelivery_CarriesTheDeadline(t *testing.T) {
 		if c.says == c.wantAfter {
 			want = says
 		}
-		next, err := crops.NextMsg(20 * time.Second)
+		next, err := crops.NextMsg(testTimeout)
 		if err != nil {
 			t.Fatalf("%s: no next message: %v", c.job, err)
 		}

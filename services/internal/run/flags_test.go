@@ -30,8 +30,11 @@ func TestFormerName_SetsTheFlag(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(given) != 1 || given[0].former != "max-streams" {
-		t.Errorf("given under former names: %v, want max-streams", given)
+	if len(given) != 1 {
+		t.Fatalf("given under former names: %v, want one", given)
+	}
+	if got := given[0].former; got != "max-streams" {
+		t.Errorf("the former name is %s, want max-streams", got)
 	}
 }
 

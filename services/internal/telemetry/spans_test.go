@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/nats-io/nats.go"
@@ -41,8 +42,12 @@ func TestFail_SaysOfWhichTypeTheErrorIs(t *testing.T) {
 		if s.Status().Code != codes.Error {
 			t.Errorf("%v leaves the status %v, want an error", err, s.Status().Code)
 		}
-		if len(s.Events()) != 1 || s.Events()[0].Name != "exception" {
-			t.Errorf("%v makes the events %v, want one exception", err, s.Events())
+		var names []string
+		for _, e := range s.Events() {
+			names = append(names, e.Name)
+		}
+		if want := []string{"exception"}; !slices.Equal(names, want) {
+			t.Errorf("%v makes the events %q, want %q", err, names, want)
 		}
 	}
 }
@@ -86,8 +91,11 @@ func TestInjectCreated_HandsOnTheSpanOfTheJob(t *testing.T) {
 			t.Errorf("message %d has the parent %s, want %s", created, id, job.SpanID())
 		}
 		links := CreationLinks(got)
-		if len(links) != 1 || links[0].SpanContext.SpanID() != (trace.SpanID{created}) {
-			t.Errorf("message %d has the links %+v, want one to %d", created, links, created)
+		if len(links) != 1 {
+			t.Fatalf("message %d has the links %+v, want one", created, links)
+		}
+		if got, want := links[0].SpanContext.SpanID(), (trace.SpanID{created}); got != want {
+			t.Errorf("message %d is linked to the span %s, want %s", created, got, want)
 		}
 		processing := trace.ContextWithSpanContext(got, spanContext(1, 9))
 		ctx = WithJobSpan(processing, trace.SpanContextFromContext(got))
@@ -100,8 +108,12 @@ func TestInjectCreated_OfANewTrace(t *testing.T) {
 	h := nats.Header{}
 	InjectCreated(ctx, spanContext(2, 2), h)
 	got := Extract(t.Context(), h)
-	if sc := trace.SpanContextFromContext(got); sc.TraceID() != (trace.TraceID{2}) || sc.SpanID() != (trace.SpanID{2}) {
-		t.Errorf("the parent is %s of trace %s, want the span that created the message", sc.SpanID(), sc.TraceID())
+	parent := trace.SpanContextFromContext(got)
+	if want := (trace.TraceID{2}); parent.TraceID() != want {
+		t.Errorf("the trace is %s, want %s, that of the message", parent.TraceID(), want)
+	}
+	if want := (trace.SpanID{2}); parent.SpanID() != want {
+		t.Errorf("the parent is %s, want %s, the span that created the message", parent.SpanID(), want)
 	}
 	if links := CreationLinks(got); links != nil {
 		t.Errorf("the message is linked to %+v, which is its parent already", links)

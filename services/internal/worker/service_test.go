@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -60,7 +59,7 @@ pipelines:
   - {name: b, detect: {lane: LANE, memory: 192MiB, settings: {hold: 268435456}}}`))
 	detect.AwaitReady(t)
 	nc := s.Connect(t)
-	status, err := nc.Request(subject.Status("detect"), nil, 10*time.Second)
+	status, err := nc.Request(subject.Status("detect"), nil, testTimeout)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -48,8 +48,11 @@ func (b bench) storeDone(t testing.TB, id string, images int) {
 func (b bench) countDone(t testing.TB, id string) (n int) {
 	t.Helper()
 	err := b.Read(t.Context(), id, func(v1.Report) error { return nil }, func(image v1.ReportImage) error {
-		if image.Result == nil || image.Result.ID != fmt.Sprint(id, "-", n) {
-			return fmt.Errorf("image %d has the result %+v", n, image.Result)
+		if image.Result == nil {
+			return fmt.Errorf("image %d has no result", n)
+		}
+		if want := fmt.Sprint(id, "-", n); image.Result.ID != want {
+			return fmt.Errorf("image %d has the result of job %s, want %s", n, image.Result.ID, want)
 		}
 		n++
 		return nil

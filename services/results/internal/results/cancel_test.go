@@ -28,7 +28,7 @@ import (
 // cancel asks the endpoint; exactly one of the two is set.
 func (b bench) cancel(t *testing.T, job string) (*v1.Cancellation, *v1.Problem) {
 	t.Helper()
-	m, err := b.nc.Request(subject.Cancel(job), nil, 5*time.Second)
+	m, err := b.nc.Request(subject.Cancel(job), nil, testTimeout)
 	if err != nil {
 		t.Fatalf("cancel %s: %v", job, err)
 	}
@@ -79,7 +79,7 @@ func TestCancel_QueuedJob(t *testing.T) {
 	if n := b.left(t, streams.Images); n != 1 {
 		t.Errorf("%d images are left, want the other one", n)
 	}
-	m, err := waits.NextMsg(5 * time.Second)
+	m, err := waits.NextMsg(testTimeout)
 	if err != nil {
 		t.Fatalf("the client that waits gets no reply: %v", err)
 	}
@@ -87,13 +87,11 @@ func TestCancel_QueuedJob(t *testing.T) {
 	if err := json.Unmarshal(m.Data, &r); err != nil {
 		t.Fatal(err)
 	}
-	if r.Problem == nil || r.Problem.Code != v1.Cancelled {
-		t.Errorf("the client that waits gets the problem %v, want %s", r.Problem, v1.Cancelled)
-	}
+	checkProblem(t, r, v1.Cancelled)
 	if got := r.Metadata["camera"]; got != "3" {
 		t.Errorf("the metadata has camera %q, want 3", got)
 	}
-	if m, err = heard.NextMsg(5 * time.Second); err != nil {
+	if m, err = heard.NextMsg(testTimeout); err != nil {
 		t.Fatalf("the workers get no message: %v", err)
 	}
 	if want := subject.Cancelled("q"); m.Subject != want {
@@ -117,7 +115,11 @@ func TestCancel_RejectsFinishedAndUnknownJobs(t *testing.T) {
 	b := newBench(t, 1)
 	b.publish(t, subject.Results("text", "d"), nil, v1.Result{ID: "d", Pipeline: "text", Status: v1.Done})
 	for job, want := range map[string]v1.Code{"d": v1.JobFinished, "nobody": v1.UnknownJob} {
-		if _, p := b.cancel(t, job); p == nil || p.Code != want {
+		c, p := b.cancel(t, job)
+		if p == nil {
+			t.Fatalf("%s is cancelled: %+v, want %s", job, *c, want)
+		}
+		if p.Code != want {
 			t.Errorf("%s: %v, want %s", job, p, want)
 		}
 	}
@@ -137,8 +139,12 @@ func TestLookup_ExpiredResultIsUnknownLater(t *testing.T) {
 	b.publish(t, subject.Results("text", "old"), nil, v1.Result{ID: "old", Pipeline: "text", Status: v1.Done})
 	for _, want := range []v1.Code{v1.JobExpired, v1.UnknownJob} {
 		eventually.Succeeds(t, testTimeout, func() error {
-			if r := b.lookup(t, "old"); r.Problem == nil || r.Problem.Code != want {
-				return fmt.Errorf("got %+v, want the problem %s", r, want)
+			r := b.lookup(t, "old")
+			if r.Problem == nil {
+				return fmt.Errorf("the job is %s, want the problem %s", r.Status, want)
+			}
+			if r.Problem.Code != want {
+				return fmt.Errorf("the problem is %v, want %s", r.Problem, want)
 			}
 			return nil
 		})

@@ -36,10 +36,7 @@ func (b bench) mixedParts(t *testing.T) []string {
 
 func (b bench) checkExpired(t *testing.T, job string) {
 	t.Helper()
-	r := b.awaitOutcome(t, job)
-	if r.Problem == nil || r.Problem.Code != v1.DeadlineExceeded {
-		t.Errorf("%s ended as %s with %v, want %s", job, r.Status, r.Problem, v1.DeadlineExceeded)
-	}
+	checkProblem(t, b.awaitOutcome(t, job), v1.DeadlineExceeded)
 }
 
 // TestJoin_LeavesPartsOfTwoDetections to the sweeper, which ends the job at its

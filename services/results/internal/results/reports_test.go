@@ -145,7 +145,10 @@ func TestReport_FetchesHaveTracesOfTheirOwn(t *testing.T) {
 	traces := map[string]bool{request[3:35]: true}
 	for n, m := range b.queued(t, streams.Fetches, 2) {
 		parent := m.Header.Get("traceparent")
-		if len(parent) != len(request) || traces[parent[3:35]] {
+		if len(parent) != len(request) {
+			t.Fatalf("image %d has the traceparent %q, want %d characters", n, parent, len(request))
+		}
+		if traces[parent[3:35]] {
 			t.Errorf("image %d has the traceparent %q, want a trace of its own", n, parent)
 		}
 		traces[parent[3:35]] = true

@@ -123,9 +123,7 @@ func TestJoin_ByReplicas(t *testing.T) {
 		if r.Status != v1.Done {
 			t.Errorf("%s is %s, want %s", id, r.Status, v1.Done)
 		}
-		if want := "line 0\nline 1\nline 2\nline 3\nline 4\n"; r.Text == nil || *r.Text != want {
-			t.Errorf("%s: the regions are %+v, want the text %q", id, r.Regions, want)
-		}
+		checkText(t, r, "line 0\nline 1\nline 2\nline 3\nline 4\n")
 		if got, want := r.Timings.Queue, 4.0; got != want {
 			t.Errorf("%s: the queue wait is %v ms, want that of the slowest part, %v", id, got, want)
 		}
@@ -174,9 +172,7 @@ func (b bench) largeParts(t *testing.T, job string) {
 func (b bench) checkTooLarge(t *testing.T, job string) {
 	t.Helper()
 	r := b.awaitOutcome(t, job)
-	if r.Problem == nil || r.Problem.Code != v1.Internal {
-		t.Fatalf("%s ended with %v, want %s", job, r.Problem, v1.Internal)
-	}
+	checkProblem(t, r, v1.Internal)
 	if !strings.Contains(r.Problem.Detail, "bytes") {
 		t.Errorf("the detail is %q, want how many bytes there are", r.Problem.Detail)
 	}
@@ -257,9 +253,7 @@ func TestJoin_FailedPartFailsTheJob(t *testing.T) {
 		b.publish(t, subject.Parts(subject.Job{Pipeline: "text", ID: "half", Part: i}), nil, p)
 	}
 	r := b.awaitStatus(t, "half", v1.Failed)
-	if r.Problem == nil || r.Problem.Code != v1.LaneDied {
-		t.Errorf("the problem is %v, want %s", r.Problem, v1.LaneDied)
-	}
+	checkProblem(t, r, v1.LaneDied)
 	if n := len(r.Regions); n != 1 {
 		t.Errorf("%d regions, want that of the good part", n)
 	}
@@ -289,10 +283,32 @@ func (b bench) checkWebhook(t *testing.T, job string, want v1.Callback) {
 	}
 }
 
+// checkProblem checks the problem of a result.
+func checkProblem(t *testing.T, r v1.Result, want v1.Code) {
+	t.Helper()
+	if r.Problem == nil {
+		t.Fatalf("%s is %s and has no problem, want %s", r.ID, r.Status, want)
+	}
+	if r.Problem.Code != want {
+		t.Errorf("%s has the problem %v, want %s", r.ID, r.Problem, want)
+	}
+}
+
+// checkText checks the text of a result.
+func checkText(t *testing.T, r v1.Result, want string) {
+	t.Helper()
+	if r.Text == nil {
+		t.Fatalf("%s has no text, want %q", r.ID, want)
+	}
+	if *r.Text != want {
+		t.Errorf("%s has the text %q, want %q", r.ID, *r.Text, want)
+	}
+}
+
 // lookup requests the state of a job. A problem is returned as the Problem of a result.
 func (b bench) lookup(t *testing.T, job string) v1.Result {
 	t.Helper()
-	m, err := b.nc.Request(subject.Lookup(job), nil, 5*time.Second)
+	m, err := b.nc.Request(subject.Lookup(job), nil, testTimeout)
 	if err != nil {
 		t.Fatalf("look up %s: %v", job, err)
 	}
@@ -327,7 +343,8 @@ func TestLookup_FiltersRegions(t *testing.T) {
 		t.Fatal(err)
 	}
 	ask := func(header, value string) (r v1.Result, p v1.Problem) {
-		m, err := b.nc.RequestMsg(&nats.Msg{Subject: subject.Lookup("job"), Header: nats.Header{header: {value}}}, 5*time.Second)
+		request := &nats.Msg{Subject: subject.Lookup("job"), Header: nats.Header{header: {value}}}
+		m, err := b.nc.RequestMsg(request, testTimeout)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -342,8 +359,11 @@ func TestLookup_FiltersRegions(t *testing.T) {
 	}
 	for header, value := range map[string]string{"Sight-Labels": "car", "sight-top": "1", "SIGHT-MIN-SCORE": "0.5"} {
 		r, _ := ask(header, value)
-		if len(r.Regions) != 1 || r.Regions[0].Label != "car" {
-			t.Errorf("%s %s: the regions are %+v, want the car", header, value, r.Regions)
+		if len(r.Regions) != 1 {
+			t.Fatalf("%s %s: got the regions %+v, want one", header, value, r.Regions)
+		}
+		if got := r.Regions[0].Label; got != "car" {
+			t.Errorf("%s %s: the label is %q, want car", header, value, got)
 		}
 	}
 	_, p := ask("Sight-Top", "none")
@@ -358,9 +378,7 @@ func TestLookup_FiltersRegions(t *testing.T) {
 func TestLookup_FollowsAJob(t *testing.T) {
 	b := newBench(t, 1)
 	ctx := context.Background()
-	if r := b.lookup(t, "nobody"); r.Problem == nil || r.Problem.Code != v1.UnknownJob {
-		t.Errorf("unknown job: %+v", r)
-	}
+	checkProblem(t, b.lookup(t, "nobody"), v1.UnknownJob)
 
 	job := subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: "walker"}
 	b.publish(t, subject.Images(job), nil, []byte("image"))

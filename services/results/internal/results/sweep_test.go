@@ -70,14 +70,12 @@ func TestSweeper_EndsWhatIsPastItsDeadline(t *testing.T) {
 	}
 	for id := range jobs {
 		r := b.awaitStatus(t, id, v1.Failed)
-		if r.Problem == nil || r.Problem.Code != v1.DeadlineExceeded {
-			t.Errorf("%s ended with %v, want %s", id, r.Problem, v1.DeadlineExceeded)
-		}
+		checkProblem(t, r, v1.DeadlineExceeded)
 		if r.Metadata["of"] != id {
 			t.Errorf("%s has metadata %v", id, r.Metadata)
 		}
 	}
-	if _, err := replies.NextMsg(5 * time.Second); err != nil {
+	if _, err := replies.NextMsg(testTimeout); err != nil {
 		t.Errorf("the request that waits gets no reply: %v", err)
 	}
 	if n := b.left(t, streams.Images); n != 2 {
@@ -143,9 +141,7 @@ func TestSweeper_JoinsWhatNobodyJoined(t *testing.T) {
 	b.ackParts(t, n+1)
 	startReplica(t, b.url, "--sweep", "100ms")
 	r := b.awaitStatus(t, "job", v1.Done)
-	if r.Text == nil || *r.Text != "line 0\nline 1\nline 2\n" {
-		t.Errorf("joined %+v", r)
-	}
+	checkText(t, r, "line 0\nline 1\nline 2\n")
 	if r := b.lookup(t, "half"); r.Status != v1.Running {
 		t.Errorf("the job of which a part is missing is %s, want running", r.Status)
 	}
@@ -228,8 +224,15 @@ func TestOutcome_IsWrittenOnce(t *testing.T) {
 		b.publish(t, subject.Parts(subject.Job{Pipeline: "text", ID: "job", Part: i}), nil, part(i, 2))
 	}
 	b.awaitStatus(t, "job", v1.Done)
-	time.Sleep(300 * time.Millisecond) // the id is forgotten
-	for i := range 2 {                 // a worker that was paused stores its parts again
+	eventually.Succeeds(t, testTimeout, func() error { // until the stream has forgotten the ID of the outcome
+		ack, err := b.js.Publish(t.Context(), subject.Results("text", "job"), nil,
+			jetstream.WithMsgID(v1.MsgID("job", v1.MsgResults)), jetstream.WithExpectLastSequence(1_000_000))
+		if !streams.IsWrongLastSequence(err) {
+			return fmt.Errorf("got %+v, %v, want no duplicate, and the error of the wrong sequence", ack, err)
+		}
+		return nil
+	})
+	for i := range 2 { // a worker that was paused stores its parts again
 		bad := part(i, 2)
 		bad.Problem = v1.NewProblem(v1.DeadlineExceeded, "it woke up late")
 		b.publish(t, subject.Parts(subject.Job{Pipeline: "text", ID: "job", Part: i}), nil, bad)
@@ -258,7 +261,7 @@ func TestJoin_KilledWithPartsInHand(t *testing.T) {
 		}
 	}
 	parts("inhand")
-	batch, err := c.Fetch(3, jetstream.FetchMaxWait(20*time.Second)) // by a process that dies
+	batch, err := c.Fetch(3, jetstream.FetchMaxWait(testTimeout)) // by a process that dies
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -149,8 +149,12 @@ func TestEnsure_BringsVersion01ToTheNewLayout(t *testing.T) {
 			t.Errorf("%s is %s, want %s", id, r.Status, want)
 		}
 	}
-	if r := b.lookup(t, "told"); r.Callback == nil || r.Callback.Attempts != 1 {
-		t.Errorf("the state of the webhook is %+v, want 1 attempt", r.Callback)
+	r := b.lookup(t, "told")
+	if r.Callback == nil {
+		t.Fatal("the result has no state of the webhook")
+	}
+	if n := r.Callback.Attempts; n != 1 {
+		t.Errorf("the webhook was called %d times, want once", n)
 	}
 	b.queued(t, streams.Fetches, 2) // that of the report, too
 	calls := map[string]int{}

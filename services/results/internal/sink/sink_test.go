@@ -43,7 +43,7 @@ func TestSink_MeasuresTheLagWithoutADatabase(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually.Succeeds(t, 30*time.Second, func() error {
+	eventually.Succeeds(t, time.Minute, func() error {
 		if lag := testutil.ToFloat64(s.lag); lag != 3 {
 			return fmt.Errorf("the lag is %v, want 3", lag)
 		}
