@@ -354,7 +354,7 @@ func TestAdmission_RunReadsTheBacklog(t *testing.T) {
 	startWorker(t, nc, subject.Detect, newStatus(1, map[string]float64{"marks": 10_000}))
 	a := newAdmission(nc, js)
 	startRun(t, a)
-	eventually.Succeeds(t, 20*time.Second, func() error {
+	eventually.Succeeds(t, time.Minute, func() error {
 		if d := a.estimateWait("marks", subject.Interactive); d != 30*time.Second {
 			return fmt.Errorf("three jobs of 10 s for one lane take %v", d)
 		}
@@ -384,7 +384,7 @@ func TestAdmission_AdmitRequiresTheConsumers(t *testing.T) {
 	startRun(t, a)
 	await := func(want string) {
 		t.Helper()
-		eventually.Succeeds(t, 20*time.Second, func() error {
+		eventually.Succeeds(t, time.Minute, func() error {
 			if got := a.Pipelines()[1].Reason; got != want {
 				return fmt.Errorf("the reason of the pipeline is %q, want %q", got, want)
 			}
@@ -475,7 +475,7 @@ func TestAdmission_RunReadsTheStateOfResults(t *testing.T) {
 	startRun(t, a)
 	state := func(want string, ok func(resultsState) bool) {
 		t.Helper()
-		eventually.Succeeds(t, 20*time.Second, func() error {
+		eventually.Succeeds(t, time.Minute, func() error {
 			a.mu.Lock()
 			s := a.results
 			a.mu.Unlock()

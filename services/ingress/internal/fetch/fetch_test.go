@@ -34,7 +34,7 @@ var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 
 func newFetcher(t *testing.T, change func(*Config)) *Fetcher {
 	t.Helper()
-	cfg := Config{MaxBytes: maxBytes, Timeout: 20 * time.Second, PerHost: 2, Allow: loopback}
+	cfg := Config{MaxBytes: maxBytes, Timeout: time.Minute, PerHost: 2, Allow: loopback}
 	if change != nil {
 		change(&cfg)
 	}

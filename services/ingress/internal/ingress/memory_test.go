@@ -17,6 +17,7 @@ import (
 
 	"github.com/coder/websocket"
 
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
@@ -42,6 +43,27 @@ func (d *instance) checkAccepted(t *testing.T, name string) {
 	checkResponse(t, name, d.mustPost(t, "", "Prefer", "respond-async"), http.StatusAccepted, "")
 }
 
+// awaitMetric waits until a metric without labels has this value.
+func (d *instance) awaitMetric(t *testing.T, name string, want int) {
+	t.Helper()
+	line := fmt.Sprintf("\n%s %d\n", name, want)
+	eventually.Succeeds(t, testTimeout, func() error {
+		res, err := http.Get("http://" + d.log.admin() + "/metrics")
+		if err != nil {
+			return err
+		}
+		defer res.Body.Close()
+		text, err := io.ReadAll(res.Body)
+		if err != nil {
+			return err
+		}
+		if !bytes.Contains(text, []byte(line)) {
+			return fmt.Errorf("the metrics have no line %q", line)
+		}
+		return nil
+	})
+}
+
 func TestMemory_IdleBodiesReserveNone(t *testing.T) {
 	t.Parallel()
 	d := start(t)
@@ -57,7 +79,8 @@ func TestMemory_IdleBodiesReserveNone(t *testing.T) {
 			d.dialRaw(t, "127.0.0.1", head+kind)
 		}
 	}
-	time.Sleep(200 * time.Millisecond) // until they are read
+	d.awaitMetric(t, "sightmesh_http_requests_in_flight", 160)
+	time.Sleep(200 * time.Millisecond) // a short time in which the bodies must reserve no more memory
 	d.checkAccepted(t, "an image, with 160 idle requests open")
 }
 
@@ -123,27 +146,34 @@ func TestMemory_OneClientCannotReserveAll(t *testing.T) {
 	d := start(t, "--body-memory", fmt.Sprint(16*mib), "--client-body-memory", fmt.Sprint(8*mib))
 	d.startWorkers(t, 2, 10)
 	head := "POST /v1/images HTTP/1.1\r\nHost: x\r\nContent-Length: 8388608\r\n\r\n"
-	greedy := d.dialRaw(t, "127.0.0.2", head)
-	if _, err := greedy.Write(make([]byte, 5*mib)); err != nil { // reserves 8 MiB
-		t.Fatal(err)
+	responses := make(chan string, 2)
+	for _, content := range [][]byte{make([]byte, 5*mib), []byte("hello")} { // of which the first reserves 8 MiB
+		c := d.dialRaw(t, "127.0.0.2", head)
+		if _, err := c.Write(content); err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			res, err := http.ReadResponse(bufio.NewReader(c), nil)
+			if err != nil {
+				return // the end of the test closes the connection
+			}
+			defer res.Body.Close()
+			body, _ := io.ReadAll(res.Body)
+			responses <- res.Status + " " + string(body)
+		}()
 	}
-	time.Sleep(500 * time.Millisecond) // until it is read
-	more := d.dialRaw(t, "127.0.0.2", head+"hello")
-	more.SetReadDeadline(time.Now().Add(testTimeout))
-	res, err := http.ReadResponse(bufio.NewReader(more), nil)
-	if err != nil {
-		t.Fatal(err)
+	// The request that reserves its memory second is rejected, and the other one waits for its body.
+	var got string
+	select {
+	case got = <-responses:
+	case <-time.After(testTimeout):
+		t.Fatal("two requests of one client wait for their bodies, want one rejected")
 	}
-	defer res.Body.Close()
-	body, err := io.ReadAll(res.Body)
-	if err != nil {
-		t.Fatal(err)
+	if !strings.HasPrefix(got, "429 ") {
+		t.Errorf("a request got %s, want 429", got)
 	}
-	if res.StatusCode != http.StatusTooManyRequests {
-		t.Errorf("another request of the same client: got %d %s, want 429", res.StatusCode, body)
-	}
-	if !bytes.Contains(body, []byte("this client")) {
-		t.Errorf("the problem is %s, want the limit of this client", body)
+	if want := "this client"; !strings.Contains(got, want) {
+		t.Errorf("a request got %s, want %q in its problem", got, want)
 	}
 	d.checkAccepted(t, "an image of another client")
 }
@@ -155,15 +185,18 @@ func TestMemory_FramesBlockNoImages(t *testing.T) {
 	d.startWorkers(t, 2, 10)
 	for range 3 {
 		c := d.session(t, "")
+		go c.Read(c.ctx) // receives the pong
 		w, err := c.Writer(c.ctx, websocket.MessageBinary)
 		if err == nil {
 			_, err = w.Write(make([]byte, 5000))
+		}
+		if err == nil {
+			err = c.Ping(c.ctx) // ingress replies when it has read the part of the frame before
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	time.Sleep(200 * time.Millisecond) // until they are read
 	d.checkAccepted(t, "an image, with incomplete frames")
 }
 
@@ -184,17 +217,20 @@ func TestMemory_FetchedImagesAreCounted(t *testing.T) {
 		d.postURL(t.Context(), host.URL)
 	}()
 	<-sent
-	time.Sleep(300 * time.Millisecond) // until it is read
-	code, _, err := d.postURL(t.Context(), startImageHost(t, func(*http.Request) bool { return true }))
+	other := startImageHost(t, func(*http.Request) bool { return true })
+	eventually.Succeeds(t, testTimeout, func() error { // until the first image has been read
+		code, _, err := d.postURL(t.Context(), other)
+		if err != nil {
+			return err
+		}
+		if code != http.StatusTooManyRequests {
+			return fmt.Errorf("an image during the first fetch got %d, want 429", code)
+		}
+		return nil
+	})
 	close(end)
-	if err != nil {
-		t.Error(err)
-	}
-	if code != http.StatusTooManyRequests {
-		t.Errorf("an image during the first fetch: got %d, want 429", code)
-	}
 	<-first
-	code, _, err = d.postURL(t.Context(), startImageHost(t, func(*http.Request) bool { return true }))
+	code, _, err := d.postURL(t.Context(), other)
 	if err != nil {
 		t.Error(err)
 	}
@@ -242,7 +278,7 @@ func TestMemory_RejectsASlowBody(t *testing.T) {
 	d.startWorkers(t, 2, 10)
 	c := d.dialRaw(t, "127.0.0.1", "POST /v1/images HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\nhello")
 	start := time.Now()
-	c.SetReadDeadline(start.Add(40 * time.Second))
+	c.SetReadDeadline(start.Add(testTimeout))
 	res, err := http.ReadResponse(bufio.NewReader(c), nil)
 	if err != nil {
 		t.Fatal(err)

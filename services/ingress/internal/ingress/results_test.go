@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -16,9 +15,9 @@ import (
 )
 
 // awaitStatus posts images until a response has this status, and returns its problem.
-func (d *instance) awaitStatus(t *testing.T, status int, within time.Duration) (p v1.Problem) {
+func (d *instance) awaitStatus(t *testing.T, status int) (p v1.Problem) {
 	t.Helper()
-	eventually.Succeeds(t, within, func() error {
+	eventually.Succeeds(t, testTimeout, func() error {
 		a := d.mustPost(t, "", "Prefer", "respond-async")
 		if p = a.problem; a.status != status {
 			return fmt.Errorf("got %d %+v, want %d", a.status, p, status)
@@ -36,7 +35,7 @@ func TestResults_AbsentServiceRejectsImagesAndReports(t *testing.T) {
 		t.Fatalf("got %+v", a)
 	}
 	d.stopResults()
-	p := d.awaitStatus(t, http.StatusServiceUnavailable, testTimeout)
+	p := d.awaitStatus(t, http.StatusServiceUnavailable)
 	if p.Code != v1.Unavailable {
 		t.Errorf("the code is %s, want %s", p.Code, v1.Unavailable)
 	}
@@ -53,7 +52,7 @@ func TestResults_AbsentServiceRejectsImagesAndReports(t *testing.T) {
 	}
 	checkHasHeader(t, res.Header, "Retry-After")
 	d.startResults(t)
-	d.awaitStatus(t, http.StatusAccepted, 5*time.Second)
+	d.awaitStatus(t, http.StatusAccepted)
 }
 
 func TestResults_FullStreamRejectsImages(t *testing.T) {
@@ -72,7 +71,7 @@ func TestResults_FullStreamRejectsImages(t *testing.T) {
 	if _, err := d.js.Publish(t.Context(), subject.Results("text", "j1"), make([]byte, 95_000), jetstream.WithMsgID("j1")); err != nil {
 		t.Fatal(err)
 	}
-	p := d.awaitStatus(t, http.StatusTooManyRequests, 5*time.Second)
+	p := d.awaitStatus(t, http.StatusTooManyRequests)
 	if p.Code != v1.Overloaded {
 		t.Errorf("got the code %s, want %s", p.Code, v1.Overloaded)
 	}
@@ -85,5 +84,5 @@ func TestResults_FullStreamRejectsImages(t *testing.T) {
 	if err := s.Purge(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	d.awaitStatus(t, http.StatusAccepted, 5*time.Second)
+	d.awaitStatus(t, http.StatusAccepted)
 }

@@ -9,7 +9,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -47,7 +46,7 @@ func TestStop_FinishesAcceptedRequests(t *testing.T) {
 	for range 16 {
 		clients.Go(func() {
 			for {
-				m, err := d.nc.Request(subject.Analyze("text"), smallImage(), 10*time.Second)
+				m, err := d.nc.Request(subject.Analyze("text"), smallImage(), testTimeout)
 				if errors.Is(err, nats.ErrNoResponders) {
 					return
 				}

@@ -50,7 +50,7 @@ func startServer(t *testing.T, change func(*Config), read func(ctx context.Conte
 		}
 		cfg := Config{
 			Conn: conn, Window: 4, MaxBytes: maxBytes, NewReservation: func() *body.Reservation { return s.memory.NewReservation("") },
-			Rate: body.Rate{BytesPerSecond: 1}, Idle: 20 * time.Second, WriteTimeout: 20 * time.Second,
+			Rate: body.Rate{BytesPerSecond: 1}, Idle: time.Minute, WriteTimeout: time.Minute,
 			PingInterval: time.Minute,
 			Process:      func(ctx context.Context, image []byte, _ func()) v1.Result { return read(ctx, string(image)) },
 			CountOutcome: func(v1.Status) { s.outcomes.Add(1) },
@@ -80,7 +80,7 @@ type client struct {
 
 func (s *server) dial(t *testing.T) *client {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	c, _, err := websocket.Dial(ctx, s.url, nil) //nolint:bodyclose // a session has none
 	if err != nil {
@@ -420,7 +420,7 @@ func TestServe_CancelsFramesWhenTheClientDisconnects(t *testing.T) {
 		if n := s.outcomes.Load(); n != 0 {
 			t.Errorf("%d outcomes are counted, want 0", n)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the session has not ended")
 	}
 }
@@ -456,7 +456,7 @@ func TestServe_RepliesToPingsAfterTheEndMark(t *testing.T) {
 	c.text(`{"end": true}`)
 	done := make(chan struct{})
 	go func() { defer close(done); c.readAll() }()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := c.Ping(ctx); err != nil {
 		t.Errorf("ping before the last outcome: %v", err)
@@ -480,7 +480,7 @@ func TestServe_CancelsFramesWhenTheClientDisconnectsAfterTheEndMark(t *testing.T
 	c.CloseNow()
 	select {
 	case <-ended:
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("the frame is still processed after the client has disconnected")
 	}
 }
@@ -490,7 +490,7 @@ func TestServe_PingsAClientThatSendsNothing(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, func(c *Config) { c.PingInterval = 10 * time.Millisecond }, nil)
 	pings := make(chan struct{}, 3)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	options := &websocket.DialOptions{OnPingReceived: func(context.Context, []byte) bool {
 		select {

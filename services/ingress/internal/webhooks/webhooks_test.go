@@ -100,7 +100,7 @@ func (b bench) awaitAttempts(t *testing.T, n int) v1.Callback {
 
 func (b bench) awaitAttemptsFor(t *testing.T, job string, n int) (s v1.Callback) {
 	t.Helper()
-	eventually.Succeeds(t, 30*time.Second, func() error {
+	eventually.Succeeds(t, time.Minute, func() error {
 		if s = b.state(t, job); s.Attempts < n {
 			return fmt.Errorf("the state is %+v, want at least %d attempts", s, n)
 		}
@@ -121,7 +121,7 @@ func (b bench) state(t *testing.T, job string) v1.Callback {
 // awaitEmpty waits until no webhook is left in the stream.
 func (b bench) awaitEmpty(t *testing.T) {
 	t.Helper()
-	eventually.Succeeds(t, 10*time.Second, func() error {
+	eventually.Succeeds(t, time.Minute, func() error {
 		s, err := b.js.Stream(t.Context(), streams.Callbacks)
 		if err != nil {
 			return err
@@ -136,7 +136,7 @@ func (b bench) awaitEmpty(t *testing.T) {
 // awaitRedelivery waits until a message was delivered again.
 func (b bench) awaitRedelivery(t *testing.T) {
 	t.Helper()
-	eventually.Succeeds(t, 20*time.Second, func() error {
+	eventually.Succeeds(t, time.Minute, func() error {
 		c, err := b.js.Consumer(t.Context(), streams.Callbacks, streams.WebhooksConsumer)
 		if err != nil {
 			return err
