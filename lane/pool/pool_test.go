@@ -27,6 +27,9 @@ import (
 	"github.com/sightmesh/sightmesh/lane"
 )
 
+// testTimeout limits waits that only a test that hangs reaches.
+const testTimeout = time.Minute
+
 // The test binary is also its lane program, and a parent process that can be killed.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "lane" {
@@ -253,8 +256,11 @@ func TestLane_Networks(t *testing.T) {
 	}
 	defer l.Release()
 	got := l.Networks("other")
-	if len(got) != 1 || got[0].Engine != "of other" {
-		t.Errorf("networks %+v, want that of the pipeline", got)
+	if len(got) != 1 {
+		t.Fatalf("got the networks %+v, want one", got)
+	}
+	if got[0].Engine != "of other" {
+		t.Errorf("the engine is %q, want that of the pipeline", got[0].Engine)
 	}
 }
 
@@ -307,7 +313,7 @@ func (c *counts) restarts(program, reason string) int {
 func program(name string, args ...string) Program {
 	return Program{
 		Name: name, Argv: append([]string{os.Args[0], "lane"}, args...),
-		Pipelines: map[string]Pipeline{name: {Timeout: 20 * time.Second}},
+		Pipelines: map[string]Pipeline{name: {Timeout: testTimeout}},
 	}
 }
 
@@ -320,7 +326,7 @@ func startPool(t testing.TB, cfg Config) *testPool {
 		cfg.Lanes = 1
 	}
 	if cfg.StartTimeout == 0 {
-		cfg.StartTimeout = 20 * time.Second
+		cfg.StartTimeout = testTimeout
 	}
 	cfg.Stage = "detect"
 	cfg.Logger = slog.New(slog.NewJSONHandler(b.log, nil))
@@ -341,7 +347,7 @@ func startPool(t testing.TB, cfg Config) *testPool {
 	t.Cleanup(b.stop)
 	select {
 	case <-b.Ready():
-	case <-time.After(40 * time.Second):
+	case <-time.After(testTimeout):
 		t.Fatalf("the pool is not ready:\n%s", b.log)
 	}
 	return b
@@ -350,7 +356,7 @@ func startPool(t testing.TB, cfg Config) *testPool {
 // sendOrder sends an order to a lane.
 func (b *testPool) sendOrder(t testing.TB, ctx context.Context, pipeline, order string) (lane.Detected, error) { //nolint:revive // t first, as everywhere in tests
 	t.Helper()
-	acquire, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	acquire, cancel := context.WithTimeout(context.Background(), testTimeout)
 	defer cancel()
 	l, err := b.Acquire(acquire)
 	if err != nil {
@@ -421,7 +427,7 @@ func TestLane_IsReplaced(t *testing.T) {
 		t.Run(tt.order, func(t *testing.T) {
 			t.Parallel()
 			p := program("p")
-			timeout := 20 * time.Second
+			timeout := testTimeout
 			if tt.order == "hang" {
 				timeout = 500 * time.Millisecond
 			}
@@ -495,11 +501,11 @@ func TestTracer_RecordsTheEndOfAProcess(t *testing.T) {
 			r := &tracer{}
 			b := startPool(t, Config{Programs: []Program{program("p")}, Tracer: r})
 			send(b)
-			if got := "[pipeline=p lane=0 program=p]"; len(r.spans) != 1 || r.spans[0] != got {
-				t.Errorf("the spans are %q, want one of %s", r.spans, got)
+			if want := []string{"[pipeline=p lane=0 program=p]"}; !slices.Equal(r.spans, want) {
+				t.Errorf("the spans are %q, want %q", r.spans, want)
 			}
-			if len(r.events) != 1 || r.events[0] != want {
-				t.Errorf("the events are %q, want %s", r.events, want)
+			if want := []string{want}; !slices.Equal(r.events, want) {
+				t.Errorf("the events are %q, want %q", r.events, want)
 			}
 		})
 	}
@@ -573,7 +579,7 @@ func TestLane_IdleProcessThatEndsIsReplaced(t *testing.T) {
 func TestLane_EndsWhileItReadsARequest(t *testing.T) {
 	t.Parallel()
 	b := startPool(t, Config{Programs: []Program{program("p", "exit-in-read")}})
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	defer cancel()
 	if _, err := b.sendOrder(t, ctx, "p", strings.Repeat("x", 4<<20)); problemCode(err) != v1.LaneDied {
 		t.Errorf("got %v, want %s", err, v1.LaneDied)
@@ -749,7 +755,7 @@ func TestPool_RunEndsAllProcesses(t *testing.T) {
 // killed.
 func runTestParent() {
 	p, err := New(Config{
-		Stage: "detect", Lanes: 1, Programs: []Program{program("p")}, StartTimeout: 20 * time.Second,
+		Stage: "detect", Lanes: 1, Programs: []Program{program("p")}, StartTimeout: testTimeout,
 	})
 	if err != nil {
 		panic(err)
