@@ -3,6 +3,7 @@ package client_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -57,8 +58,11 @@ func TestClient_AnalyzeReturnsTheResult(t *testing.T) {
 	if r.ID != "j1" {
 		t.Errorf("the job is %q, want j1", r.ID)
 	}
-	if len(r.Regions) != 1 || r.Regions[0].Label != "line" {
-		t.Errorf("the regions are %+v, want one line", r.Regions)
+	if len(r.Regions) != 1 {
+		t.Fatalf("got the regions %+v, want one", r.Regions)
+	}
+	if got := r.Regions[0].Label; got != "line" {
+		t.Errorf("the label is %q, want line", got)
 	}
 	if got := string(receive(t, requests).Data); got != "an image" {
 		t.Errorf("the request has %q, want the image", got)
@@ -123,7 +127,7 @@ func TestClient_RequestsContinueTheTrace(t *testing.T) {
 		t.Fatal(err)
 	}
 	const want = "00-01000000000000000000000000000000-0200000000000000-00"
-	if got := receive(t, requests).Header["traceparent"]; len(got) != 1 || got[0] != want {
+	if got := receive(t, requests).Header["traceparent"]; !slices.Equal(got, []string{want}) {
 		t.Errorf("traceparent is %q, want %q", got, want)
 	}
 }

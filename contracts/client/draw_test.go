@@ -72,8 +72,11 @@ func TestClient_DrawJoinsThePieces(t *testing.T) {
 	if request.MediaType != "image/png" {
 		t.Errorf("the media type of the request is %q, want image/png", request.MediaType)
 	}
-	if len(request.Regions) != 1 || request.Regions[0].Title != "face 0.50" {
-		t.Errorf("the regions of the request are %+v, want that of the result", request.Regions)
+	if len(request.Regions) != 1 {
+		t.Fatalf("the request has the regions %+v, want one", request.Regions)
+	}
+	if got := request.Regions[0].Title; got != "face 0.50" {
+		t.Errorf("the title of the region is %q, want that of the result", got)
 	}
 	if ms := request.TimeoutMS; ms < 1 || ms > 30_000 {
 		t.Errorf("the request has the timeout %d ms, want up to 30,000", ms)

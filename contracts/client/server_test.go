@@ -43,7 +43,7 @@ func startServer(t *testing.T) string {
 		srv.Shutdown()
 		srv.WaitForShutdown()
 	})
-	if !srv.ReadyForConnections(10 * time.Second) {
+	if !srv.ReadyForConnections(testTimeout) {
 		t.Fatal("the NATS server is not ready for connections")
 	}
 	return srv.ClientURL()
@@ -172,7 +172,7 @@ type lossyConn struct {
 
 // Dial implements [nats.CustomDialer].
 func (d *lossyDialer) Dial(network, address string) (net.Conn, error) {
-	conn, err := (&net.Dialer{Timeout: 10 * time.Second}).DialContext(context.Background(), network, address)
+	conn, err := (&net.Dialer{Timeout: testTimeout}).DialContext(context.Background(), network, address)
 	if err != nil {
 		return nil, err
 	}
