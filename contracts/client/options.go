@@ -47,7 +47,7 @@ func WithPriority(priority subject.Priority) AnalyzeOption {
 // WithKey sets an idempotency key of at most 255 bytes: calls with the same key, pipeline,
 // priority and image are one job and return its result. Analyze with a key can be called
 // again after any temporary error. With another pipeline, priority or image, the error is
-// [v1.KeyConflict]. "" means no key.
+// [v1.KeyConflict]. The mesh rejects an empty key.
 //
 // The request then waits for its reply for at most 35 s, also when ctx has a later
 // deadline.
