@@ -346,7 +346,7 @@ func (s *Stage) validate(stage subject.Stage, report func(field, format string, 
 	case ways != 1 && stage == subject.Detect:
 		report("", "want either kind or lane")
 	case ways != 1:
-		report("", "want either kind, lane or by_label")
+		report("", "want one of kind, lane and by_label")
 	case len(s.ByLabel) > 0 && s.Settings != nil:
 		report("settings", "given beside by_label, where each label has its own")
 	}

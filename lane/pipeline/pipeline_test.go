@@ -117,9 +117,9 @@ func TestParse_ErrorsNamePipelineAndField(t *testing.T) {
 		},
 		{
 			classify + "{kind: k, by_label: {a: {kind: k}}}}]",
-			`pipeline "p": classify: want either kind, lane or by_label`,
+			`pipeline "p": classify: want one of kind, lane and by_label`,
 		},
-		{classify + "{by_label: {}}}]", `pipeline "p": classify: want either kind, lane or by_label`},
+		{classify + "{by_label: {}}}]", `pipeline "p": classify: want one of kind, lane and by_label`},
 		{classify + "{by_label: {a: {}}}}]", `pipeline "p": classify.by_label.a: want a kind`},
 		{
 			classify + "{by_label: {a: {kind: k, lane: [x]}}}}]",

@@ -24,7 +24,7 @@ const (
 
 // newReplyProblem returns the problem of a reply that does not follow the protocol.
 func newReplyProblem(format string, args ...any) error {
-	return v1.NewProblem(v1.Internal, "the lane answers "+format, args...)
+	return v1.NewProblem(v1.Internal, "the reply of the lane is invalid: "+format, args...)
 }
 
 // decodeReply decodes a reply that is known to be JSON. The error is a [*v1.Problem] that names

@@ -28,7 +28,7 @@ func selectCrops(r lane.Detect, found lane.Detected, pixels []byte) (crops []lan
 		regions = wanted
 	default:
 		return nil, nil, newReplyProblem("crops: %d of them, want one for each of %d regions, "+
-			"or of the %d whose crops were asked for", len(found.Crops), len(all), len(wanted))
+			"or of the %d whose crops were requested", len(found.Crops), len(all), len(wanted))
 	}
 	kept = pixels[:0]
 	for i, c := range found.Crops {

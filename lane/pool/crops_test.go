@@ -83,7 +83,7 @@ func TestSelectCrops_ErrorNamesTheField(t *testing.T) {
 	}{
 		"too few": {
 			[]lane.Crop{one},
-			"crops: 1 of them, want one for each of 3 regions, or of the 2 whose crops were asked for",
+			"crops: 1 of them, want one for each of 3 regions, or of the 2 whose crops were requested",
 		},
 		"none":         {nil, "crops: 0 of them"},
 		"too many":     {[]lane.Crop{one, one, one, one}, "crops: 4 of them"},

@@ -421,7 +421,7 @@ func TestLane_IsReplaced(t *testing.T) {
 		{"grow", v1.TooMuchMemory, "536870912 bytes (--lane-memory)", "memory"},
 		{"garbage", v1.LaneDied, "protocol", "protocol"},
 		{"huge", v1.LaneDied, "too large", "protocol"},
-		{"wrong id", v1.LaneDied, "answered request", "protocol"},
+		{"wrong id", v1.LaneDied, "the reply has the id", "protocol"},
 		{"wrong type", v1.LaneDied, "ready", "protocol"},
 	} {
 		t.Run(tt.order, func(t *testing.T) {

@@ -171,14 +171,15 @@ func (p *process) handshake(cfg Config, prog Program) (map[string]lane.Loaded, e
 	}
 	var ready lane.Ready
 	if err := json.Unmarshal(facts, &ready); err != nil {
-		return nil, fmt.Errorf("%w: answered start with %s", errProtocol, typeError(facts, err))
+		return nil, fmt.Errorf("%w: the reply to start is invalid: %s", errProtocol, typeError(facts, err))
 	}
 	if ready.Type != lane.TypeReady || ready.Protocol != lane.Protocol {
-		return nil, fmt.Errorf("%w: answered start with %q of protocol %d", errProtocol, ready.Type, ready.Protocol)
+		return nil, fmt.Errorf("%w: the reply to start has the type %q and the protocol %d, want %q and %d",
+			errProtocol, ready.Type, ready.Protocol, lane.TypeReady, lane.Protocol)
 	}
 	for name := range prog.Pipelines {
 		if _, ok := ready.Pipelines[name]; !ok {
-			return nil, fmt.Errorf("%w: ready says nothing of pipeline %s", errProtocol, name)
+			return nil, fmt.Errorf("%w: the reply to start does not have pipeline %s", errProtocol, name)
 		}
 	}
 	return ready.Pipelines, nil
@@ -196,7 +197,7 @@ func (p *process) connError(err error) error {
 	case <-p.dead:
 		return p.endReason()
 	case <-t.C:
-		return fmt.Errorf("%w: closed its socket and lives on", errProtocol)
+		return fmt.Errorf("%w: it closed its socket and did not exit", errProtocol)
 	}
 }
 

@@ -28,7 +28,7 @@ func testInvalidReplies(t *testing.T, replies []invalidReply, send func(l *Lane,
 			t.Errorf("%s: got %v, want %s", tt.name, err, v1.Internal)
 			continue
 		}
-		if !strings.Contains(err.Error(), "the lane answers "+tt.want) {
+		if !strings.Contains(err.Error(), "the reply of the lane is invalid: "+tt.want) {
 			t.Errorf("%s: the problem is %q, want %q in it", tt.name, err, tt.want)
 		}
 	}
@@ -113,10 +113,10 @@ func TestLane_ReplyWithoutTypeOrIDEndsIt(t *testing.T) {
 	t.Parallel()
 	b := startPool(t, Config{Programs: []Program{program("p", "raw")}})
 	for reply, want := range map[string]string{
-		`[{"type":"detected"}]`:         `protocol: answered with a list, want an object`,
+		`[{"type":"detected"}]`:         `protocol: the reply is invalid: a list, want an object`,
 		`{"type":"detected","id":"ID"}`: `", want an integer`,
-		`{"type":"detected","id":1.5}`:  `protocol: answered with id: 1.5, want an integer`,
-		`{"type":5,"id":ID}`:            `protocol: answered with type: 5, want a string`,
+		`{"type":"detected","id":1.5}`:  `protocol: the reply is invalid: id: 1.5, want an integer`,
+		`{"type":5,"id":ID}`:            `protocol: the reply is invalid: type: 5, want a string`,
 	} {
 		_, err := b.sendOrder(t, context.Background(), "p", reply)
 		if got := problemCode(err); got != v1.LaneDied {

@@ -274,13 +274,13 @@ func (p *process) exchange(ctx context.Context, timeout time.Duration, r request
 		Detail string    `json:"detail"`
 	}
 	if err := json.Unmarshal(facts, &head); err != nil {
-		return reply{}, fmt.Errorf("%w: answered with %s", errProtocol, typeError(facts, err))
+		return reply{}, fmt.Errorf("%w: the reply is invalid: %s", errProtocol, typeError(facts, err))
 	}
 	switch {
 	case head.Type != r.want && head.Type != lane.TypeFailed:
-		return reply{}, fmt.Errorf("%w: answered with %q", errProtocol, head.Type)
+		return reply{}, fmt.Errorf("%w: the reply has the type %q, want %q or %q", errProtocol, head.Type, r.want, lane.TypeFailed)
 	case head.ID != r.id:
-		return reply{}, fmt.Errorf("%w: answered request %d when asked %d", errProtocol, head.ID, r.id)
+		return reply{}, fmt.Errorf("%w: the reply has the id %d, want %d", errProtocol, head.ID, r.id)
 	}
 	p.jobs.Add(1)
 	if head.Type == lane.TypeFailed {

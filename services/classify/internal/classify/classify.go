@@ -109,7 +109,7 @@ func (h *Handler) Fail(ctx context.Context, d *consume.Delivery, p *v1.Problem) 
 func combineRegions(crops v1.Crops, labels []lane.CropLabel) ([]v1.PartRegion, error) {
 	if len(labels) != len(crops.Crops) {
 		return nil, v1.NewProblem(v1.Internal,
-			"the lane was asked about %d crops and answered %d", len(crops.Crops), len(labels))
+			"the lane returned %d labels for %d crops", len(labels), len(crops.Crops))
 	}
 	out := make([]v1.PartRegion, 0, len(labels))
 	for i, a := range labels {
