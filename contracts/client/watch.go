@@ -75,12 +75,12 @@ func (c *Client) Await(ctx context.Context, id string, regions ...RegionOption) 
 		return v1.Result{}, err
 	}
 	defer w.Close()
-	for looks := 1; ; looks++ {
+	for attempt := 1; ; attempt++ {
 		r, err := c.LookupNow(ctx, id, regions...)
 		if err != nil || r.Final() {
 			return r, err
 		}
-		if err := w.awaitLastEvent(ctx, LookupBackoff.Delay(looks)); err != nil {
+		if err := w.awaitLastEvent(ctx, LookupBackoff.Delay(attempt)); err != nil {
 			return r, err
 		}
 	}

@@ -204,17 +204,17 @@ func (c Config) Redacted() string {
 // Waiting decides which errors a program logs while it cannot connect. It is not safe
 // for concurrent use.
 type Waiting struct {
-	reason string
-	said   time.Time
+	reason   string
+	loggedAt time.Time
 }
 
 // ShouldLog reports whether err, which happened now, should be logged: the first
 // error, an error that differs from the one before, and the same error once every
 // [WaitingPeriod].
 func (w *Waiting) ShouldLog(err error, now time.Time) bool {
-	if err.Error() == w.reason && now.Sub(w.said) < WaitingPeriod {
+	if err.Error() == w.reason && now.Sub(w.loggedAt) < WaitingPeriod {
 		return false
 	}
-	w.reason, w.said = err.Error(), now
+	w.reason, w.loggedAt = err.Error(), now
 	return true
 }

@@ -160,7 +160,7 @@ func plan(cfg Config, have map[string]*jetstream.StreamInfo) (
 		if given.MaxStore > 0 {
 			fixed[maxBytes] = s.MaxBytes
 			if s.Discard == jetstream.DiscardOld && uint64(s.MaxBytes) < h.State.Bytes {
-				addLowered(s.Name, "a limit of %s while it holds %s",
+				addLowered(s.Name, "the limit of %s is less than its size of %s",
 					FormatBytes(s.MaxBytes), FormatBytes(int64(h.State.Bytes)))
 			}
 		}
@@ -253,9 +253,9 @@ func (l limits) set(s *jetstream.StreamConfig) {
 func merge(have, defaults, record, fixed limits) limits {
 	out := maps.Clone(have)
 	for name, want := range defaults {
-		was, known := record[name]
+		recorded, known := record[name]
 		unlimited := have[name] < 0
-		if (!known || was == have[name]) && !unlimited && (want < 0 || want > have[name]) {
+		if (!known || recorded == have[name]) && !unlimited && (want < 0 || want > have[name]) {
 			out[name] = want
 		}
 	}
@@ -350,7 +350,7 @@ func checkServer(ctx context.Context, js jetstream.JetStream) error {
 	_, err := js.AccountInfo(ctx)
 	const need = MaxMessage + HeaderAllowance
 	if most := nc.MaxPayload(); nc.IsConnected() && most < need {
-		return newPermanentError("the server takes messages of up to %d bytes, and the mesh needs %d: "+
+		return newPermanentError("the server accepts messages of up to %d bytes, and the mesh needs %d: "+
 			"set max_payload: %d in its configuration", most, need, need)
 	}
 	switch {

@@ -74,7 +74,7 @@ func RetryUnknown(ctx context.Context, isUnknown func(error) bool, try func(cont
 		if err == nil {
 			return nil
 		}
-		// A definite error of a later attempt says nothing about the earlier ones.
+		// A definite error of a later attempt does not show whether an earlier one stored the message.
 		if unknown = unknown || isUnknown(err); !unknown {
 			return err
 		}

@@ -79,13 +79,13 @@ func startLitServe(ctx context.Context, cfg litServeConfig) (_ *litServe, err er
 	}
 	if err := awaitReady(ctx, s.url+"/health"); err != nil {
 		s.stop()
-		said, _ := os.ReadFile(log.Name()) // without it the error says less
-		return nil, errors.Join(fmt.Errorf("start LitServe: %w", err), errors.New(string(said[max(0, len(said)-2048):])))
+		output, _ := os.ReadFile(log.Name()) // the error has no output if this fails
+		return nil, errors.Join(fmt.Errorf("start LitServe: %w", err), errors.New(string(output[max(0, len(output)-2048):])))
 	}
 	return s, nil
 }
 
-// stop kills the server with its workers: it does not end all of them when it is asked to.
+// stop kills the server with its workers, because SIGTERM does not end all of them.
 func (s *litServe) stop() {
 	syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL) //nolint:errcheck // it may have ended
 	s.cmd.Wait()                                      //nolint:errcheck // nothing depends on it

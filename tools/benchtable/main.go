@@ -194,7 +194,7 @@ func (t *table) measure(ctx context.Context, m *mesh, name string, image []byte,
 func (t *table) bench(ctx context.Context, send bench.Sender, image []byte, load bench.Load) (bench.Report, error) {
 	r, err := bench.Run(ctx, send, []bench.Image{{Name: "p", Data: image}}, load, nil)
 	if err == nil && (r.Done == 0 || len(r.Errors) > 0 || r.Mismatched > 0) {
-		err = fmt.Errorf("%d answers, errors %v, %d differ", r.Done, r.Errors, r.Mismatched)
+		err = fmt.Errorf("%d results, errors %v, %d differ", r.Done, r.Errors, r.Mismatched)
 	}
 	return r, err
 }

@@ -65,7 +65,7 @@ func (p *process) run(names ...string) error {
 				p.addr[l.Name] = l.Addr
 			}
 		case <-timeout:
-			return fmt.Errorf("start %s: it does not say where it listens", p.cmd.Path)
+			return fmt.Errorf("start %s: it does not log its address", p.cmd.Path)
 		}
 	}
 	return nil

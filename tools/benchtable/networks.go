@@ -123,7 +123,7 @@ each stage.
 		t.printf("| %s | %s | %.1f | %.1f | %.2f | %.2f ms | %.2f ms | %.2f ms |\n", r.pipeline, r.image,
 			median(r.full.alone, perSecond), median(r.full.mesh, perSecond),
 			medianOf(r.full.mesh, r.full.alone, ratio(perSecond)),
-			median(r.single.alone, p50), median(r.single.mesh, p50), medianOf(r.single.mesh, r.single.alone, added))
+			median(r.single.alone, p50), median(r.single.mesh, p50), medianOf(r.single.mesh, r.single.alone, addedLatency))
 	}
 	t.printCPU(rows)
 	t.printHops(rows)
@@ -221,7 +221,7 @@ func (t *table) network(ctx context.Context, file string, p pipeline.Pipeline) (
 	}
 	row.image = name
 	count := runtime.NumCPU()
-	err = t.against(ctx, file, p, count, func(c contestants) error {
+	err = t.withContestants(ctx, file, p, count, func(c contestants) error {
 		if err := row.compare(ctx, c, image); err != nil {
 			return err
 		}
@@ -231,14 +231,14 @@ func (t *table) network(ctx context.Context, file string, p pipeline.Pipeline) (
 	if err != nil {
 		return row, err
 	}
-	err = t.against(ctx, file, p, 1, func(c contestants) error {
+	err = t.withContestants(ctx, file, p, 1, func(c contestants) error {
 		row.single, err = t.measureInTurns(ctx, c, image, 1)
 		return err
 	})
 	return row, err
 }
 
-// networkImage returns the image of a pipeline and what it is called.
+// networkImage returns the image of a pipeline, and its name in the table.
 func (t *table) networkImage(pipeline string) (string, []byte, error) {
 	if file, ok := t.images[pipeline]; ok {
 		image, err := os.ReadFile(file)
@@ -254,8 +254,9 @@ func (t *table) networkImage(pipeline string) (string, []byte, error) {
 	return "the drawn face", face, err
 }
 
-// against has f measure a pipeline in lanes alone, in a mesh, and in LitServe, with as many lanes or workers.
-func (t *table) against(
+// withContestants starts a pipeline in lanes alone, in a mesh, and in LitServe, each with count lanes or workers, and
+// calls f with them.
+func (t *table) withContestants(
 	ctx context.Context, file string, p pipeline.Pipeline, count int, f func(contestants) error,
 ) (err error) {
 	l, err := t.startLanes(ctx, t.models, p, count)
@@ -280,7 +281,8 @@ func (t *table) against(
 	})
 }
 
-// measureInTurns measures the contestants one after the other, several times, so that what else the machine does falls on all.
+// measureInTurns measures the contestants one after the other, several times, so that other load on the machine
+// affects all of them.
 func (t *table) measureInTurns(ctx context.Context, c contestants, image []byte, concurrency int) (turns, error) {
 	var all turns
 	load := bench.Load{Concurrency: concurrency, WarmUp: t.each / 12, Duration: t.each / 3}
@@ -313,13 +315,13 @@ func (t *table) turn(ctx context.Context, send bench.Sender, image []byte, load 
 	r, err := t.bench(ctx, func(ctx context.Context, image bench.Image) (v1.Result, error) {
 		began := time.Now()
 		result, err := send(ctx, image)
-		took := v1.Milliseconds(time.Since(began))
+		elapsed := v1.Milliseconds(time.Since(began))
 		if lanes := result.Timings; lanes != nil {
-			took -= lanes.Decode + lanes.Detect + lanes.Classify
+			elapsed -= lanes.Decode + lanes.Detect + lanes.Classify
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		besides = append(besides, took)
+		besides = append(besides, elapsed)
 		return result, err
 	}, image, load)
 	if err != nil {
@@ -377,7 +379,7 @@ func ratio(figure func(turn) float64) func(a, b turn) float64 {
 	return func(a, b turn) float64 { return figure(a) / figure(b) }
 }
 
-func added(a, b turn) float64 { return a.Latency.P50 - b.Latency.P50 }
+func addedLatency(a, b turn) float64 { return a.Latency.P50 - b.Latency.P50 }
 
 // median returns that of a figure of reports.
 func median(all []turn, figure func(turn) float64) float64 {

@@ -51,7 +51,7 @@ func (s *supervised) run(path string, args, env []string) {
 			s.err = err
 			return
 		}
-		s.log.add(fmt.Sprintf(`{"level":"ERROR","msg":"service died, starting it again","name":%q,"error":%q}`,
+		s.log.add(fmt.Sprintf(`{"level":"ERROR","msg":"service died and is restarted","name":%q,"error":%q}`,
 			s.name, fmt.Sprint(err)))
 		if addr := own.last(httpLine); addr != nil {
 			args = append(args[:len(args):len(args)], "--http", addr[1])

@@ -51,7 +51,7 @@ func TestActionFor(t *testing.T) {
 	}{
 		{"no error", nil, false, true, ack},
 		{"no error while stopping", nil, true, true, ack},
-		{"Drop", Drop(errors.New("not of a job")), false, true, term},
+		{"Drop", Drop(errors.New("no job")), false, true, term},
 		{"Drop of a problem", Drop(damaged), false, true, term},
 		{"problem", damaged, false, true, fail},
 		{"wrapped problem", fmt.Errorf("work: %w", damaged), false, true, fail},
@@ -538,7 +538,7 @@ func TestLoop_DropsAMessageWithoutAJob(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.left(t, streams.Fetches, 0)
-	if !b.log.has("drop a message that is not of a job") {
+	if !b.log.has("a message does not belong to a job, and is dropped") {
 		t.Error("the log does not say so")
 	}
 }

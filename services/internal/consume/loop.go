@@ -99,8 +99,8 @@ func (l *Loop) Process(ctx context.Context, m Message, handle Handler) {
 		err = l.cfg.Open(d)
 	}
 	if d == nil || d.Job.ID == "" { // without a job there is no outcome
-		l.log.Error("drop a message that is not of a job", "subject", m.Subject(), "error", err)
-		l.term(ctx, m, "not of a job")
+		l.log.Error("a message does not belong to a job, and is dropped", "subject", m.Subject(), "error", err)
+		l.term(ctx, m, "the message does not belong to a job")
 		return
 	}
 	ctx, span := l.startSpan(ctx, d)

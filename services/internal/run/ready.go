@@ -38,19 +38,19 @@ type readiness struct {
 func (r *readiness) set(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	was := r.err
-	if errors.Is(was, errStopping) {
+	previous := r.err
+	if errors.Is(previous, errStopping) {
 		return
 	}
 	r.err = err
 	if err == nil {
-		if was != nil {
+		if previous != nil {
 			r.log.Info("ready")
 		}
 		r.admin.SetReady()
 		return
 	}
-	if was == nil || errors.Is(was, errStarting) {
+	if previous == nil || errors.Is(previous, errStarting) {
 		r.log.Warn("not ready", "reason", err.Error())
 	}
 	r.admin.SetNotReady(err.Error())

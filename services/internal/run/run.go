@@ -145,7 +145,7 @@ func Run(ctx context.Context, spec Spec, args []string, getenv func(string) stri
 		return err
 	}
 	for _, r := range renamed {
-		p.Logger.Warn("flag has another name now; the former one will be removed", "flag", "--"+r.former, "use", "--"+r.name)
+		p.Logger.Warn("flag was renamed; the former name will be removed in a later release", "flag", "--"+r.former, "use", "--"+r.name)
 	}
 	if p.Pipelines, err = pipeline.Load(f.pipelines); err != nil {
 		return err
@@ -170,7 +170,7 @@ func Run(ctx context.Context, spec Spec, args []string, getenv func(string) stri
 	}
 	defer func() { err = errors.Join(err, withCloseTimeout(admin.Close)) }()
 	p.readiness = &readiness{admin: admin, log: p.Logger, err: errStarting}
-	Listening(p.Logger, "admin", admin.Addr())
+	LogListening(p.Logger, "admin", admin.Addr())
 
 	if f.profiles != "" {
 		var profiles *telemetry.Profiles
@@ -178,7 +178,7 @@ func Run(ctx context.Context, spec Spec, args []string, getenv func(string) stri
 			return err
 		}
 		defer func() { err = errors.Join(err, withCloseTimeout(profiles.Close)) }()
-		Listening(p.Logger, "profiles", profiles.Addr())
+		LogListening(p.Logger, "profiles", profiles.Addr())
 	}
 
 	p.Conn, err = bus.Connect(ctx, f.nats, p.Service, p.Instance, p.Logger)
@@ -242,9 +242,9 @@ func (p *Process) runClock() (stop func()) {
 	}
 }
 
-// Listening logs the address on which a server of the process listens. Programs that
+// LogListening logs the address on which a server of the process listens. Programs that
 // start the process with port 0 read the port from this line.
-func Listening(log *slog.Logger, name, addr string) {
+func LogListening(log *slog.Logger, name, addr string) {
 	log.Info(v1.ListeningMessage, "name", name, "addr", addr)
 }
 

@@ -176,7 +176,7 @@ func TestLoad_RateAloneIsAnOpenLoop(t *testing.T) {
 		return result(p.Name), nil
 	}, images, cfg.load, nil)
 	if r.Missed != 0 {
-		t.Errorf("%d requests could not begin, want 0", r.Missed)
+		t.Errorf("%d requests were not sent, want 0", r.Missed)
 	}
 	if r.Done != 1000 {
 		t.Errorf("%d requests are counted, want 1000", r.Done)
@@ -191,13 +191,13 @@ func TestLoad_ConcurrencyBoundsAnOpenLoop(t *testing.T) {
 		return result(p.Name), nil
 	}, images, Load{Rate: 100, Concurrency: 7, Duration: 10 * time.Second}, nil)
 	if r.Missed != 994 { // of 1001, with the first and the last
-		t.Errorf("%d requests could not begin, want 994", r.Missed)
+		t.Errorf("%d requests were not sent, want 994", r.Missed)
 	}
 	var text bytes.Buffer
 	if err := r.WriteText(&text); err != nil {
 		t.Fatal(err)
 	}
-	if want := "could not begin: 7 were under way"; !strings.Contains(text.String(), want) {
+	if want := "were not sent, because 7 were in progress"; !strings.Contains(text.String(), want) {
 		t.Errorf("the report has no %q:\n%s", want, &text)
 	}
 }

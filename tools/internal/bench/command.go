@@ -94,7 +94,7 @@ func Command(ctx context.Context, cfg Config, files []string, out io.Writer) err
 		return err
 	}
 	if r.Done == 0 || len(r.Errors) > 0 || r.Mismatched > 0 {
-		return errors.New("not every answer was right")
+		return errors.New("a request failed, or a result differs")
 	}
 	return nil
 }

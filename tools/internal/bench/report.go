@@ -22,7 +22,7 @@ func (r Report) WriteJSON(w io.Writer) error {
 // WriteText writes the report for people.
 func (r Report) WriteText(w io.Writer) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s: %d answers in %.1f s, %.1f/s\n", r.Load, r.Done, r.Seconds, r.PerSecond)
+	fmt.Fprintf(&b, "%s: %d results in %.1f s, %.1f/s\n", r.Load, r.Done, r.Seconds, r.PerSecond)
 	l := r.Latency
 	fmt.Fprintf(&b, "latency   p50 %.2f  p90 %.2f  p99 %.2f  p99.9 %.2f  max %.2f ms\n", l.P50, l.P90, l.P99, l.P999, l.Max)
 	for _, name := range []string{"queue", "decode", "detect", "classify", "join", "reply"} {
@@ -42,7 +42,7 @@ func (r Report) WriteText(w io.Writer) error {
 		fmt.Fprintf(&b, "%d results differ from the first for the same image\n", r.Mismatched)
 	}
 	if r.Missed > 0 {
-		fmt.Fprintf(&b, "%d requests could not begin: %d were under way (--concurrency)\n", r.Missed, r.concurrency)
+		fmt.Fprintf(&b, "%d requests were not sent, because %d were in progress (--concurrency)\n", r.Missed, r.concurrency)
 	}
 	if _, err := io.WriteString(w, b.String()); err != nil {
 		return fmt.Errorf("write report: %w", err)
@@ -63,7 +63,7 @@ func (r Report) WritePlot(w io.Writer) error {
 	y := func(ms float64) float64 { return bottom - (bottom-top)*ms/most }
 	var b strings.Builder
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%.0f" height="%.0f" font-family="sans-serif" font-size="12">`+"\n", width, height)
-	fmt.Fprintf(&b, `<rect width="100%%" height="100%%" fill="white"/><text x="%.0f" y="18">%s: %d answers, %.1f/s</text>`+"\n", left, r.Load, r.Done, r.PerSecond)
+	fmt.Fprintf(&b, `<rect width="100%%" height="100%%" fill="white"/><text x="%.0f" y="18">%s: %d results, %.1f/s</text>`+"\n", left, r.Load, r.Done, r.PerSecond)
 	for i := range 5 {
 		v := most * float64(i) / 4
 		fmt.Fprintf(&b, `<line x1="%.1f" y1="%.1f" x2="%.1f" y2="%.1f" stroke="#ddd"/>`, left, y(v), width-20, y(v))

@@ -70,8 +70,8 @@ type Report struct {
 	Hops       map[string]Hop `json:"hops_ms,omitempty"`
 	Errors     map[string]int `json:"errors,omitempty"`
 	Mismatched int            `json:"mismatched"`
-	// Missed counts the requests of an open loop that could not begin
-	// because too many were under way.
+	// Missed counts the requests of an open loop that were not sent
+	// because too many were in progress.
 	Missed int `json:"missed,omitempty"`
 
 	concurrency int
@@ -100,7 +100,7 @@ type recorder struct {
 	count, end time.Time
 
 	mu         sync.Mutex
-	answered   int // within count and end
+	counted    int // within count and end
 	latency    *hdrhistogram.Histogram
 	hops       map[string]*hdrhistogram.Histogram
 	errors     map[string]int
@@ -133,7 +133,7 @@ func (r *recorder) record(p Image, result v1.Result, err error, at time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err == nil && now.After(r.count) && !now.After(r.end) {
-		r.answered++
+		r.counted++
 	}
 	if err == nil {
 		want, ok := r.first[p.Name]
@@ -163,14 +163,14 @@ func (r *recorder) record(p Image, result v1.Result, err error, at time.Time) {
 	}
 }
 
-func (r *recorder) report(load Load, took time.Duration) Report {
+func (r *recorder) report(load Load, elapsed time.Duration) Report {
 	out := Report{
-		Load: load.String(), Seconds: took.Seconds(), Done: int(r.latency.TotalCount()),
+		Load: load.String(), Seconds: elapsed.Seconds(), Done: int(r.latency.TotalCount()),
 		Latency: percentiles(r.latency),
 		Hops:    map[string]Hop{}, Errors: r.errors, Mismatched: r.mismatched, Missed: r.missed, concurrency: load.Concurrency, histogram: r.latency,
 	}
-	if took > 0 { // or it was ended while it warmed up
-		out.PerSecond = float64(r.answered) / took.Seconds()
+	if elapsed > 0 { // or it was ended while it warmed up
+		out.PerSecond = float64(r.counted) / elapsed.Seconds()
 	}
 	for name, h := range r.hops {
 		out.Hops[name] = Hop{P50: milliseconds(h.ValueAtQuantile(50)), P99: milliseconds(h.ValueAtQuantile(99))}
@@ -214,11 +214,11 @@ func Run(ctx context.Context, send Sender, images []Image, load Load, expect map
 		run = openLoop
 	}
 	run(ctx, send, images, load, rec)
-	took := load.Duration
+	elapsed := load.Duration
 	if ctx.Err() != nil {
-		took = max(0, min(took, time.Since(count)))
+		elapsed = max(0, min(elapsed, time.Since(count)))
 	}
-	return rec.report(load, took), nil
+	return rec.report(load, elapsed), nil
 }
 
 func closedLoop(ctx context.Context, send Sender, images []Image, load Load, rec *recorder) {

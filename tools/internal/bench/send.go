@@ -34,14 +34,14 @@ func HTTP(base, pipeline string, concurrency int) Sender {
 		defer res.Body.Close()
 		body, err := io.ReadAll(res.Body)
 		if err != nil {
-			return v1.Result{}, errors.New("no answer")
+			return v1.Result{}, errors.New("no response")
 		}
 		if res.StatusCode != http.StatusOK {
 			return v1.Result{}, fmt.Errorf("%d%s", res.StatusCode, problemCode(body))
 		}
 		var r v1.Result
 		if err := json.Unmarshal(body, &r); err != nil {
-			return r, errors.New("an answer that is no JSON")
+			return r, errors.New("the result is not JSON")
 		}
 		return r, nil
 	}
@@ -60,7 +60,7 @@ func NATS(nc *nats.Conn, pipeline string) Sender {
 		}
 		var r v1.Result
 		if err := json.Unmarshal(m.Data, &r); err != nil {
-			return r, errors.New("an answer that is no JSON")
+			return r, errors.New("the result is not JSON")
 		}
 		if r.Status != v1.Done {
 			return r, errors.New(string(r.Status))

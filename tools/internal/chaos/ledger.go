@@ -22,7 +22,7 @@ type Ledger struct {
 	images               map[string]*sent // by SHA-256
 	jobs                 map[string]*job  // by ID
 	rejected, unanswered int
-	answered             time.Time // when the last first outcome was seen; zero before the watch
+	lastOutcome          time.Time // when the last first outcome was seen; zero before the watch
 	stall                time.Duration
 	broken               map[Promise][]string
 	closed               bool
@@ -175,9 +175,9 @@ func (l *Ledger) RecordResult(i Image, r v1.Result, asked time.Time) {
 	}
 	now := l.now()
 	j.outcome, j.seen = outcome, now
-	if !l.answered.IsZero() {
-		l.stall = max(l.stall, now.Sub(l.answered))
-		l.answered = now
+	if !l.lastOutcome.IsZero() {
+		l.stall = max(l.stall, now.Sub(l.lastOutcome))
+		l.lastOutcome = now
 	}
 	if r.Status == v1.Done {
 		if err := i.Check(r); err != nil {
@@ -295,7 +295,7 @@ func (l *Ledger) jobsWhere(has func(*job) bool) []Job {
 func (l *Ledger) Watch() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.answered, l.stall = l.now(), 0
+	l.lastOutcome, l.stall = l.now(), 0
 }
 
 // Close judges what can only be judged at the end: images that became two jobs,

@@ -235,7 +235,7 @@ func isAnswering(url string) func(context.Context) error {
 		}
 		defer res.Body.Close()
 		if res.StatusCode != http.StatusOK {
-			return fmt.Errorf("%s answers %s", url, res.Status)
+			return fmt.Errorf("%s responds with %s", url, res.Status)
 		}
 		return nil
 	}

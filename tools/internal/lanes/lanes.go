@@ -208,12 +208,12 @@ func (l *Lanes) classifyCrops(
 		for _, c := range crops {
 			size += c.Width * c.Height * c.Channels
 		}
-		said, err := classify.Classify(ctx, lane.Classify{Pipeline: p.Name, Crops: crops}, pixels[:size])
+		classified, err := classify.Classify(ctx, lane.Classify{Pipeline: p.Name, Crops: crops}, pixels[:size])
 		if err != nil {
 			return nil, err
 		}
-		t.Classify += said.Timing.DecodeMS + said.Timing.InferMS
-		for i, a := range said.Answers {
+		t.Classify += classified.Timing.DecodeMS + classified.Timing.InferMS
+		for i, a := range classified.Answers {
 			named[crops[i].Region] = a
 		}
 		pixels = pixels[size:]

@@ -147,9 +147,9 @@ func (p *puller) get(ctx context.Context, url string, there int64) (body io.Read
 	}
 	res.Body.Close()
 	if there > 0 && res.StatusCode == http.StatusRequestedRangeNotSatisfiable {
-		return nil, 0, contentError{"the server answers " + res.Status}
+		return nil, 0, contentError{"the server responds with " + res.Status}
 	}
-	return nil, 0, fmt.Errorf("the server answers %s", res.Status)
+	return nil, 0, fmt.Errorf("the server responds with %s", res.Status)
 }
 
 // withoutURL returns an error of a request without the address, which the message has already.

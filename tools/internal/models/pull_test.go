@@ -281,13 +281,13 @@ func badSources(data []byte) map[string]http.HandlerFunc {
 	other := bytes.Clone(data)
 	other[len(other)/2]++
 	return map[string]http.HandlerFunc{
-		"a Git LFS pointer in place of the file":  body([]byte(lfsPointer + "\noid sha256:ab\nsize 9\n")),
-		"an HTML page in place of the file":       body([]byte("\n<!DOCTYPE html><html><body>Sign in</body></html>")),
-		"it has more than the 100000 bytes":       body(append(bytes.Clone(data), make([]byte, 1<<20)...)),
-		"it has 7 bytes, and the file has 100000": body(data[:7]),
-		"its SHA-256 is ":                         body(other),
-		"the server answers 404 Not Found":        http.NotFound,
-		"the server answers 206 Partial Content":  func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(206) },
+		"a Git LFS pointer in place of the file":       body([]byte(lfsPointer + "\noid sha256:ab\nsize 9\n")),
+		"an HTML page in place of the file":            body([]byte("\n<!DOCTYPE html><html><body>Sign in</body></html>")),
+		"it has more than the 100000 bytes":            body(append(bytes.Clone(data), make([]byte, 1<<20)...)),
+		"it has 7 bytes, and the file has 100000":      body(data[:7]),
+		"its SHA-256 is ":                              body(other),
+		"the server responds with 404 Not Found":       http.NotFound,
+		"the server responds with 206 Partial Content": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(206) },
 	}
 }
 

@@ -214,7 +214,7 @@ func tensors(all []lane.Tensor) string {
 	if len(all) == 0 {
 		return "not known to the engine"
 	}
-	said := make([]string, 0, len(all))
+	results := make([]string, 0, len(all))
 	for _, t := range all {
 		sides := make([]string, 0, len(t.Shape))
 		for _, n := range t.Shape {
@@ -224,9 +224,9 @@ func tensors(all []lane.Tensor) string {
 			}
 			sides = append(sides, side)
 		}
-		said = append(said, strings.TrimSpace(t.Name+" "+strings.Join(sides, "×")))
+		results = append(results, strings.TrimSpace(t.Name+" "+strings.Join(sides, "×")))
 	}
-	return strings.Join(said, ", ")
+	return strings.Join(results, ", ")
 }
 
 // Check loads a model in a lane, has it work on an image, and prints what it is and what it takes.
@@ -290,7 +290,7 @@ func Bench(ctx context.Context, cfg TrialConfig, which string, files []string, o
 		}
 		whole, model = append(whole, time.Since(start)), append(model, took)
 	}
-	took := time.Since(began)
+	elapsed := time.Since(began)
 	memory, err := t.lane.PeakMemory(t.name)
 	if err != nil {
 		return err
@@ -298,7 +298,7 @@ func Bench(ctx context.Context, cfg TrialConfig, which string, files []string, o
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	t.describe(w)
 	fmt.Fprintf(w, "images\t%d in %.1f s, one after the other: %.1f images/s\n",
-		cfg.Images, took.Seconds(), float64(cfg.Images)/took.Seconds())
+		cfg.Images, elapsed.Seconds(), float64(cfg.Images)/elapsed.Seconds())
 	fmt.Fprintf(w, "image\tp50 %s, p99 %s\n", percentile(whole, 50), percentile(whole, 99))
 	fmt.Fprintf(w, "of it model\tp50 %s, p99 %s\n", percentile(model, 50), percentile(model, 99))
 	fmt.Fprintf(w, "memory\t%s at most\n", megabytes(memory))

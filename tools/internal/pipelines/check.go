@@ -105,7 +105,7 @@ type outcome struct {
 	state   string
 	why     string // it failed; empty when it did not
 	regions int
-	took    time.Duration
+	elapsed time.Duration
 	models  []v1.Model
 }
 
@@ -119,14 +119,14 @@ func (c Config) try(ctx context.Context, l *lanes.Lanes, p pipeline.Pipeline, im
 	defer cancel()
 	start := time.Now()
 	r, err := l.Analyze(ctx, p, lanes.MediaType(image), image)
-	took := time.Since(start)
+	elapsed := time.Since(start)
 	switch {
 	case err != nil:
 		return outcome{state: "failed", why: err.Error()}
 	case r.Problem != nil:
 		return outcome{state: "failed", why: r.Problem.Error()}
 	}
-	return outcome{state: "ready", regions: len(r.Regions), took: took, models: models}
+	return outcome{state: "ready", regions: len(r.Regions), elapsed: elapsed, models: models}
 }
 
 // String returns the columns of an outcome.
@@ -138,5 +138,5 @@ func (o outcome) String() string {
 	for i, m := range o.models {
 		names[i] = strings.TrimSpace(m.Name + " " + m.Version)
 	}
-	return fmt.Sprintf("%s\t%d\t%d ms\t%s", o.state, o.regions, o.took.Milliseconds(), strings.Join(names, ", "))
+	return fmt.Sprintf("%s\t%d\t%d ms\t%s", o.state, o.regions, o.elapsed.Milliseconds(), strings.Join(names, ", "))
 }

@@ -80,8 +80,8 @@ var Pipelines = []Pipeline{
 //go:embed baseline.json
 var baselineFile []byte
 
-// answer is the result of an image from the mesh and from the lanes alone.
-type answer struct {
+// imageResult is the result of an image from the mesh and from the lanes alone.
+type imageResult struct {
 	image  Image
 	mesh   v1.Result
 	score  Score
@@ -94,7 +94,7 @@ type answer struct {
 // served.
 type measured struct {
 	Pipeline
-	answers []answer
+	results []imageResult
 	reason  string // why it is not served
 }
 
@@ -195,20 +195,20 @@ func measure(ctx context.Context, cfg Config, images []Image, stderr io.Writer) 
 		fmt.Fprintf(stderr, "%s: %d images\n", p.Name, len(images))
 		of := measured{Pipeline: p}
 		for _, img := range images {
-			a, err := ask(ctx, m, l, p, configured[i], img)
+			a, err := measureImage(ctx, m, l, p, configured[i], img)
 			if err != nil {
 				return nil, fmt.Errorf("%s of %s: %w", p.Name, img.Name, err)
 			}
-			of.answers = append(of.answers, a)
+			of.results = append(of.results, a)
 		}
 		all = append(all, of)
 	}
 	return all, nil
 }
 
-// ask puts one image to the mesh and to the lanes.
-func ask(ctx context.Context, m *mesh, l *lanes.Lanes, p Pipeline, cfg pipeline.Pipeline, img Image) (answer, error) {
-	a := answer{image: img}
+// measureImage analyzes an image with the mesh and with the lanes alone, and compares the results.
+func measureImage(ctx context.Context, m *mesh, l *lanes.Lanes, p Pipeline, cfg pipeline.Pipeline, img Image) (imageResult, error) {
+	a := imageResult{image: img}
 	var err error
 	if a.mesh, err = m.analyze(ctx, p.Name, img.Data); err != nil {
 		return a, err

@@ -65,8 +65,8 @@ func startMesh(cfg Config) (_ *mesh, err error) {
 	line, err := bufio.NewReader(stdout).ReadString('\n')
 	found := readyLine.FindStringSubmatch(line)
 	if err != nil || found == nil {
-		said, _ := os.ReadFile(logFile) // without it the error says less
-		return nil, fmt.Errorf("start the mesh: it is not ready: %s", said[max(0, len(said)-2048):])
+		output, _ := os.ReadFile(logFile) // the error has no output if this fails
+		return nil, fmt.Errorf("start the mesh: it is not ready: %s", output[max(0, len(output)-2048):])
 	}
 	m.url = found[1]
 	return m, nil
@@ -169,12 +169,12 @@ func (m *mesh) analyze(ctx context.Context, pipeline string, image []byte) (v1.R
 func exchange(req *http.Request) (status int, body []byte, err error) {
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return 0, nil, fmt.Errorf("ask the mesh: %w", err)
+		return 0, nil, fmt.Errorf("send a request to the mesh: %w", err)
 	}
 	defer res.Body.Close()
 	body, err = io.ReadAll(res.Body)
 	if err != nil {
-		return 0, nil, fmt.Errorf("ask the mesh: read the reply: %w", err)
+		return 0, nil, fmt.Errorf("send a request to the mesh: read the reply: %w", err)
 	}
 	return res.StatusCode, body, nil
 }

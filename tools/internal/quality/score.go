@@ -86,20 +86,20 @@ func scoreFaces(e Expected, regions []v1.Region) (Score, bool) {
 		}
 	}
 	if e.Faces == nil {
-		return Score{False: len(found), AnimalFaces: len(e.onAnimals(found))}, true
+		return Score{False: len(found), AnimalFaces: len(e.facesOnAnimals(found))}, true
 	}
 	matched, left := match(e.Faces.Boxes, found)
 	return Score{
-		Expected: len(e.Faces.Boxes), Found: matched, False: len(left), AnimalFaces: len(e.onAnimals(left)),
+		Expected: len(e.Faces.Boxes), Found: matched, False: len(left), AnimalFaces: len(e.facesOnAnimals(left)),
 	}, true
 }
 
 // animals are labels of COCO.
 var animals = []string{"bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe"}
 
-// onAnimals returns the boxes that have their centre in the box of an animal; where an
-// animal is expected without its box, every box.
-func (e Expected) onAnimals(found []v1.Box) []v1.Box {
+// facesOnAnimals returns the boxes that have their centre in the box of an animal. If an
+// animal is expected without its box, it returns every box.
+func (e Expected) facesOnAnimals(found []v1.Box) []v1.Box {
 	var on []v1.Box
 	for _, b := range found {
 		if slices.ContainsFunc(animals, func(animal string) bool {

@@ -18,7 +18,7 @@ func tables(all []measured, images []Image, targets []target) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Measured on %s with %d images, one at a time. The time is that of the lanes of one core of %s.\n\n",
 		time.Now().UTC().Format(time.DateOnly), len(images), machine.Processor())
-	summary(&b, all, images)
+	writeSummary(&b, all, images)
 	b.WriteString("\n| target | wanted | measured | met |\n|---|---|---|---|\n")
 	for _, t := range targets {
 		met := "yes"
@@ -28,12 +28,12 @@ func tables(all []measured, images []Image, targets []target) string {
 		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", t.name, t.want, t.measured, met)
 	}
 	b.WriteString("\n")
-	perImage(&b, all, images)
+	writeImageTable(&b, all, images)
 	return b.String()
 }
 
-// summary writes a row for each pipeline and set of images of which something is asked.
-func summary(b *strings.Builder, all []measured, images []Image) {
+// writeSummary writes a row for each pipeline and set of images with expected results.
+func writeSummary(b *strings.Builder, all []measured, images []Image) {
 	b.WriteString("| pipeline | models | images | expected | found | false | precision | recall " +
 		"| text error, in any order | text error, strict | mesh = lanes alone | ms an image |\n" +
 		"|---|---|---|---|---|---|---|---|---|---|---|---|\n")
@@ -43,20 +43,20 @@ func summary(b *strings.Builder, all []measured, images []Image) {
 			continue
 		}
 		for _, set := range setsOf(images) {
-			summaryRow(b, m, set)
+			writeSummaryRow(b, m, set)
 		}
 	}
 }
 
-func summaryRow(b *strings.Builder, m measured, set string) {
+func writeSummaryRow(b *strings.Builder, m measured, set string) {
 	var s Score
-	judged, asked, agreed, millis := 0, 0, 0, 0.0
+	judged, compared, agreed, millis := 0, 0, 0, 0.0
 	var models []v1.Model
-	for _, a := range m.answers {
+	for _, a := range m.results {
 		if a.image.Set != set {
 			continue
 		}
-		asked++
+		compared++
 		millis += a.millis
 		if a.agree {
 			agreed++
@@ -76,11 +76,11 @@ func summaryRow(b *strings.Builder, m measured, set string) {
 	}
 	fmt.Fprintf(b, "| `%s` | %s | %d of %s | %d | %d | %s | %s | %s | %s | %d of %d | %.0f |\n",
 		m.Name, modelNames(models), judged, set, s.Expected, s.Found, s.falseCell(),
-		share(s.Found, s.Found+s.False), share(s.Found, s.Expected), s.textCells(), agreed, asked, millis/float64(max(1, asked)))
+		share(s.Found, s.Found+s.False), share(s.Found, s.Expected), s.textCells(), agreed, compared, millis/float64(max(1, compared)))
 }
 
-// perImage writes a row for each image that is judged, with a column for each pipeline.
-func perImage(b *strings.Builder, all []measured, images []Image) {
+// writeImageTable writes a row for each image that is judged, with a column for each pipeline.
+func writeImageTable(b *strings.Builder, all []measured, images []Image) {
 	all = slices.DeleteFunc(slices.Clone(all), func(m measured) bool { return m.reason != "" })
 	b.WriteString("| image |")
 	for _, m := range all {
@@ -95,14 +95,14 @@ func perImage(b *strings.Builder, all []measured, images []Image) {
 	for i, img := range images {
 		fmt.Fprintf(b, "| %s |", img.Name)
 		for _, m := range all {
-			fmt.Fprintf(b, " %s |", m.answers[i].cell(m.Finds))
+			fmt.Fprintf(b, " %s |", m.results[i].cell(m.Finds))
 		}
 		b.WriteString("\n")
 	}
 }
 
 // cell returns the result in the table of images.
-func (a answer) cell(finds kind) string {
+func (a imageResult) cell(finds kind) string {
 	switch {
 	case a.mesh.Problem != nil:
 		return "problem `" + string(a.mesh.Problem.Code) + "`"
@@ -117,11 +117,11 @@ func (a answer) cell(finds kind) string {
 	case a.score.Expected == 0 && a.score.False == 0:
 		return none
 	}
-	said := fmt.Sprintf("%d of %d", a.score.Found, a.score.Expected)
+	cell := fmt.Sprintf("%d of %d", a.score.Found, a.score.Expected)
 	if a.score.False > 0 {
-		said += ", false: " + a.score.falseCell()
+		cell += ", false: " + a.score.falseCell()
 	}
-	return said
+	return cell
 }
 
 func (s Score) falseCell() string {

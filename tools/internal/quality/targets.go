@@ -43,7 +43,7 @@ func judge(all []measured, baseline map[string]TextErrors) []target {
 
 func judgeText(m measured, baseline map[string]TextErrors) []target {
 	var photos, drawn, before TextErrors
-	for _, a := range m.answers {
+	for _, a := range m.results {
 		if !a.judged {
 			continue
 		}
@@ -60,7 +60,7 @@ func judgeText(m measured, baseline map[string]TextErrors) []target {
 			fmt.Sprintf("%s, %d of %d characters", percent(ratio(wrong, chars)), wrong, chars), ratio(wrong, chars) <= most)
 	}
 	var targets []target
-	if photos.Chars > 0 || len(m.answers) == 0 {
+	if photos.Chars > 0 || len(m.results) == 0 {
 		targets = append(targets,
 			rate("text of photos, in any order", photos.AnyOrder, photos.Chars, mostAnyOrder),
 			rate("text of photos, strict", photos.Strict, photos.StrictChars, mostStrict))
@@ -86,14 +86,14 @@ func judgeFaces(m measured) []target {
 func judgeObjects(m measured) []target {
 	s := m.sum()
 	missed := s.Expected - s.Found
-	said := "all"
+	found := "all"
 	if len(s.Missed) > 0 {
-		said = "all but " + strings.Join(s.Missed, ", ")
+		found = "all but " + strings.Join(s.Missed, ", ")
 	}
 	return []target{
 		newTarget(m, "objects missed", fmt.Sprintf("at most %d", mostObjectsMissed),
 			fmt.Sprintf("%d of %d", missed, s.Expected), missed <= mostObjectsMissed),
-		newTarget(m, "labels of objects found in their images", "all", said, len(s.Missed) == 0),
+		newTarget(m, "labels of objects found in their images", "all", found, len(s.Missed) == 0),
 	}
 }
 
@@ -106,11 +106,11 @@ func judgeCodes(m measured) []target {
 }
 
 func judgeAgreement(all []measured) []target {
-	agreed, asked := 0, 0
+	agreed, compared := 0, 0
 	var differ []string
 	for _, m := range all {
-		for _, a := range m.answers {
-			asked++
+		for _, a := range m.results {
+			compared++
 			if a.agree {
 				agreed++
 			} else {
@@ -118,19 +118,19 @@ func judgeAgreement(all []measured) []target {
 			}
 		}
 	}
-	said := fmt.Sprintf("%d of %d", agreed, asked)
+	equal := fmt.Sprintf("%d of %d", agreed, compared)
 	if len(differ) > 0 {
-		said += ", not " + strings.Join(differ, ", ")
+		equal += ", not " + strings.Join(differ, ", ")
 	}
-	return []target{{"results of the mesh that are those of its lanes alone", "all", said, agreed == asked}}
+	return []target{{"results of the mesh that are those of its lanes alone", "all", equal, agreed == compared}}
 }
 
 // newTarget makes a target of the pipeline, which misses it when it is not served.
-func newTarget(m measured, name, want, said string, met bool) target {
+func newTarget(m measured, name, want, got string, met bool) target {
 	if m.reason != "" {
 		return target{name, want, notServed, false}
 	}
-	return target{name, want, said, met}
+	return target{name, want, got, met}
 }
 
 // missedTargets returns an error that names the targets that are missed.
@@ -147,7 +147,7 @@ func missedTargets(targets []target) error {
 // sum adds up the scores of all images.
 func (m measured) sum() Score {
 	var s Score
-	for _, a := range m.answers {
+	for _, a := range m.results {
 		if a.judged {
 			s.add(a.score)
 		}

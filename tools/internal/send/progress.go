@@ -58,8 +58,8 @@ func (p *progress) add(failed bool) {
 
 // line returns the progress as one line.
 func (p *progress) line(now time.Time) string {
-	took := now.Sub(p.begun)
-	rate := float64(p.done) / max(took.Seconds(), 1e-9)
+	elapsed := now.Sub(p.begun)
+	rate := float64(p.done) / max(elapsed.Seconds(), 1e-9)
 	left := time.Duration(float64(p.total-p.done) / max(rate, 1e-9) * float64(time.Second))
 	return fmt.Sprintf("%d of %d images, %.1f/s, %d failed, %d at a time, %s left",
 		p.done, p.total, rate, p.failed, p.limit.current(), left.Round(time.Second))
@@ -82,7 +82,7 @@ func (p *progress) end(skipped int) {
 	if p.bar != nil {
 		_ = p.bar.Exit() // ends its line
 	}
-	took := time.Since(p.begun)
+	elapsed := time.Since(p.begun)
 	fmt.Fprintf(p.out, "%d of %d images sent in %s (%.1f/s), %d failed, %d were done before\n",
-		p.done, p.total, took.Round(10*time.Millisecond), float64(p.done)/max(took.Seconds(), 1e-9), p.failed, skipped)
+		p.done, p.total, elapsed.Round(10*time.Millisecond), float64(p.done)/max(elapsed.Seconds(), 1e-9), p.failed, skipped)
 }

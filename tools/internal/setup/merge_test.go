@@ -193,7 +193,7 @@ func TestRun_MaxStoreBelowContentNeedsForce(t *testing.T) {
 		}
 	}
 	cfg.Storage, cfg.MaxStore = "", 256<<20
-	checkContains(t, runRejected(t, cfg), "JOBS: a limit of 5.12 MiB while it holds 16.00 MiB")
+	checkContains(t, runRejected(t, cfg), "JOBS: the limit of 5.12 MiB is less than its size of 16.00 MiB")
 	cfg.Force = true
 	if err := Run(t.Context(), cfg, io.Discard); err != nil {
 		t.Fatal(err)

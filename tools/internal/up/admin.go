@@ -67,13 +67,13 @@ func (a *admin) reasons(ctx context.Context) []string {
 	if p := problem(); p != "" {
 		reasons = append(reasons, p)
 	}
-	told := make([]error, len(children))
+	errs := make([]error, len(children))
 	var wg sync.WaitGroup
 	for i, c := range children {
-		wg.Go(func() { told[i] = c.probe(ctx) })
+		wg.Go(func() { errs[i] = c.probe(ctx) })
 	}
 	wg.Wait()
-	for _, err := range told {
+	for _, err := range errs {
 		if err != nil {
 			reasons = append(reasons, err.Error())
 		}
@@ -99,11 +99,11 @@ func (c *child) probe(ctx context.Context) error {
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/readyz", nil)
 	if err != nil {
-		return fmt.Errorf("ask %s whether it is ready: %w", c.name, err)
+		return fmt.Errorf("check whether %s is ready: %w", c.name, err)
 	}
 	res, err := probeClient.Do(req)
 	if err != nil {
-		return fmt.Errorf("ask %s whether it is ready: %w", c.name, err)
+		return fmt.Errorf("check whether %s is ready: %w", c.name, err)
 	}
 	defer res.Body.Close()
 	if res.StatusCode == http.StatusOK {

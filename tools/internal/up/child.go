@@ -71,7 +71,7 @@ func (c *child) run() {
 		c.mu.Unlock()
 		if stopped {
 			if err != nil {
-				c.log.Warn("service did not end well", "name", c.name, "error", err)
+				c.log.Warn("service ended with an error", "name", c.name, "error", err)
 			}
 			return
 		}
@@ -79,7 +79,8 @@ func (c *child) run() {
 			failures = 1
 		}
 		delay := restartBackoff.Delay(failures)
-		c.log.Error("service died, starting it again", "name", c.name, "error", err, "delay", delay.String(), "last_words", strings.Join(last, " / "))
+		c.log.Error("service died and is restarted", "name", c.name, "error", err, "delay", delay.String(),
+			"output", strings.Join(last, " / "))
 		if retry.Sleep(c.life, delay) != nil {
 			return
 		}

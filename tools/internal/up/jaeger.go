@@ -109,7 +109,7 @@ func (j *jaeger) ready(ctx context.Context) error {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("wait for jaeger to answer: %w: %w", ctx.Err(), err)
+			return fmt.Errorf("wait for jaeger to respond: %w: %w", ctx.Err(), err)
 		}
 	}
 }
@@ -118,15 +118,15 @@ func (j *jaeger) ready(ctx context.Context) error {
 func (j *jaeger) probe(ctx context.Context) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+j.http+"/api/services", nil)
 	if err != nil {
-		return fmt.Errorf("ask jaeger: %w", err)
+		return fmt.Errorf("request the services from jaeger: %w", err)
 	}
 	res, err := probeClient.Do(req)
 	if err != nil {
-		return fmt.Errorf("ask jaeger: %w", err)
+		return fmt.Errorf("request the services from jaeger: %w", err)
 	}
 	defer res.Body.Close()
 	if res.StatusCode != http.StatusOK {
-		return fmt.Errorf("ask jaeger: %s", res.Status)
+		return fmt.Errorf("request the services from jaeger: %s", res.Status)
 	}
 	return nil
 }

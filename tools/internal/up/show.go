@@ -89,12 +89,12 @@ func (s startSample) show(ctx context.Context, w io.Writer, httpAddr, natsURL, t
 	if err != nil {
 		return fmt.Errorf("post the sample: %w", err)
 	}
-	took := time.Since(began)
+	elapsed := time.Since(began)
 	var r v1.Result
 	if err := json.Unmarshal(body, &r); err != nil || res.StatusCode != http.StatusOK {
 		return fmt.Errorf("post the sample: %s: %s", res.Status, body)
 	}
-	fmt.Fprintf(w, "\n%s has %d regions, read in %d ms:\n\n", s.file, len(r.Regions), took.Milliseconds())
+	fmt.Fprintf(w, "\n%s has %d regions, read in %d ms:\n\n", s.file, len(r.Regions), elapsed.Milliseconds())
 	if r.Text != nil {
 		fmt.Fprintln(w, "    "+strings.ReplaceAll(strings.TrimRight(*r.Text, "\n"), "\n", "\n    "))
 	}

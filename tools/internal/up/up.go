@@ -245,7 +245,7 @@ func Run(ctx context.Context, cfg Config, stdout, stderr io.Writer) (err error) 
 		log.Info("the sample is skipped", "reason", sample.skipped)
 	case sample.data != nil:
 		if err := sample.show(ctx, stdout, http, broker.clientURL(), out.traces); err != nil && ctx.Err() == nil {
-			log.Error("the sample was not answered", "error", err)
+			log.Error("the sample has no result", "error", err)
 		}
 	}
 	<-ctx.Done()

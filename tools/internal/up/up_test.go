@@ -169,7 +169,7 @@ func TestChild_RestartDelayGrows(t *testing.T) {
 		}
 	}
 	// Records of its log, such as listening, were printed before.
-	if want := `"last_words":"these are my last words"`; !strings.Contains(out.String(), want) {
+	if want := `"output":"these are my last words"`; !strings.Contains(out.String(), want) {
 		t.Errorf("no %s in\n%s", want, out)
 	}
 	for i, d := range loggedRestartDelays(t, out)[:3] {

@@ -57,7 +57,7 @@ type diskWatch struct {
 
 	mu     sync.Mutex
 	reason string // why the mesh is not ready; empty while it is
-	said   string // what of it was logged
+	logged string // what of it was logged
 }
 
 func newDiskWatch(b *broker, folder string, reserve int64, log *slog.Logger) *diskWatch {
@@ -132,8 +132,8 @@ func (w *diskWatch) check(now time.Time) {
 func (w *diskWatch) setReason(reason, kind string) {
 	w.mu.Lock()
 	w.reason = reason
-	changed := w.said != kind
-	w.said = kind
+	changed := w.logged != kind
+	w.logged = kind
 	w.mu.Unlock()
 	switch {
 	case changed && kind == "":

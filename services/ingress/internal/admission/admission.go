@@ -135,11 +135,11 @@ func (a *Admission) readWorkers(ctx context.Context, stage subject.Stage) error 
 	inbox := a.conn.NewInbox()
 	sub, err := a.conn.SubscribeSync(inbox)
 	if err != nil {
-		return fmt.Errorf("ask %s for status: %w", stage, err)
+		return fmt.Errorf("request the status of %s: %w", stage, err)
 	}
 	defer sub.Unsubscribe() //nolint:errcheck // it can only say that the connection is gone
 	if err := a.conn.PublishRequest(subject.Status(string(stage)), inbox, nil); err != nil {
-		return fmt.Errorf("ask %s for status: %w", stage, err)
+		return fmt.Errorf("request the status of %s: %w", stage, err)
 	}
 	found := []v1.WorkerStatus{}
 	for wait := firstReplyTimeout; ; wait = replyGap {
@@ -150,7 +150,7 @@ func (a *Admission) readWorkers(ctx context.Context, stage subject.Stage) error 
 		if err != nil {
 			// No responders, or no further reply in time.
 			if !errors.Is(err, nats.ErrNoResponders) && !errors.Is(err, context.DeadlineExceeded) {
-				return fmt.Errorf("ask %s for status: %w", stage, err)
+				return fmt.Errorf("request the status of %s: %w", stage, err)
 			}
 			break
 		}

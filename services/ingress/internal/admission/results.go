@@ -63,7 +63,7 @@ func (a *Admission) checkResults(ctx context.Context) error {
 	absent := errors.Is(err, nats.ErrNoResponders) ||
 		errors.Is(err, context.DeadlineExceeded) && a.CheckStorage() == nil
 	if err != nil && !absent {
-		return fmt.Errorf("ask results for status: %w", err)
+		return fmt.Errorf("request the status of results: %w", err)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -135,18 +135,18 @@ func writeAccepted(w http.ResponseWriter, result v1.Result) error {
 // get responds with the result of a job, including failed ones, or with its state when the wait of the client
 // ends first.
 func (h *imageHandler) get(w http.ResponseWriter, r *http.Request) error {
-	asked, err := h.params.lookup(r)
+	query, err := h.params.lookup(r)
 	if err != nil {
 		return err
 	}
-	if asked.wait > 0 {
+	if query.wait > 0 {
 		release, err := h.pollLimiter.acquire(clientKey(r))
 		if err != nil {
 			return err
 		}
 		defer release()
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), asked.wait)
+	ctx, cancel := context.WithTimeout(r.Context(), query.wait)
 	defer cancel()
 	defer context.AfterFunc(h.stopping, cancel)() // the response is the state, and the client requests another instance
 	result, err := h.client.Await(ctx, mux.Vars(r)["id"])
@@ -159,7 +159,7 @@ func (h *imageHandler) get(w http.ResponseWriter, r *http.Request) error {
 	trace.SpanFromContext(r.Context()).SetAttributes(
 		telemetry.AttrJob.String(result.ID), telemetry.AttrOutcome.String(string(result.Status)))
 	if result.Final() {
-		return writeWithETag(w, r, asked.filter.Apply(result))
+		return writeWithETag(w, r, query.filter.Apply(result))
 	}
 	w.Header().Set("Retry-After", "1")
 	return writeJSON(w, http.StatusOK, result)

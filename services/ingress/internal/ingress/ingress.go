@@ -161,7 +161,7 @@ type service struct {
 // New returns the service, which listens already. Run serves requests.
 func New(p *run.Process, o Options) (run.Service, error) {
 	if allowed := p.Conn.MaxPayload() - streams.HeaderAllowance; o.limits.MaxBytes > min(allowed, streams.MaxMessage) {
-		return nil, fmt.Errorf("max-bytes: %d, but the NATS server takes messages of %d and the streams of %d",
+		return nil, fmt.Errorf("max-bytes: %d, but the NATS server accepts messages of %d bytes, and the streams of %d",
 			o.limits.MaxBytes, allowed, streams.MaxMessage)
 	}
 	if o.bodyMemory < o.limits.MaxBytes {
@@ -254,7 +254,7 @@ func New(p *run.Process, o Options) (run.Service, error) {
 		IdleTimeout:    2 * time.Minute,
 		MaxHeaderBytes: 32 << 10,
 	}
-	run.Listening(p.Logger, "http", s.listener.Addr().String())
+	run.LogListening(p.Logger, "http", s.listener.Addr().String())
 	return s, nil
 }
 

@@ -46,13 +46,13 @@ func (c *canceller) register(svc *bus.Service) error {
 }
 
 func (c *canceller) cancelJob(ctx context.Context, job string) ([]byte, error) {
-	was, err := c.state(ctx, job)
+	current, err := c.state(ctx, job)
 	if err != nil {
 		return nil, err
 	}
-	outcome := was
-	if !was.Final() {
-		if outcome, err = c.end(ctx, was); err != nil {
+	outcome := current
+	if !current.Final() {
+		if outcome, err = c.end(ctx, current); err != nil {
 			return nil, err
 		}
 	}
@@ -65,7 +65,7 @@ func (c *canceller) cancelJob(ctx context.Context, job string) ([]byte, error) {
 	if err := c.remove(ctx, job); err != nil {
 		return nil, err
 	}
-	return json.Marshal(v1.Cancellation{ID: job, Was: was.Status, Status: outcome.Status})
+	return json.Marshal(v1.Cancellation{ID: job, Was: current.Status, Status: outcome.Status})
 }
 
 func (c *canceller) state(ctx context.Context, job string) (v1.Result, error) {
@@ -83,25 +83,25 @@ func (c *canceller) state(ctx context.Context, job string) (v1.Result, error) {
 // end stores the failure as the outcome of a job in the state was, and returns the
 // outcome that the stream has kept. A read after a write can return older data, so end
 // reads only when another outcome was first.
-func (c *canceller) end(ctx context.Context, was v1.Result) (v1.Result, error) {
-	h, r, err := c.awaitHeader(ctx, was.ID)
+func (c *canceller) end(ctx context.Context, current v1.Result) (v1.Result, error) {
+	h, r, err := c.awaitHeader(ctx, current.ID)
 	if err != nil || r.Final() {
 		return r, err
 	}
-	r = outcome.NewFailed(subject.Job{Pipeline: was.Pipeline, ID: was.ID},
-		v1.NewProblem(v1.Cancelled, "the job was cancelled when it was %s", was.Status))
+	r = outcome.NewFailed(subject.Job{Pipeline: current.Pipeline, ID: current.ID},
+		v1.NewProblem(v1.Cancelled, "the job was cancelled when it was %s", current.Status))
 	m, err := outcome.Message(ctx, h, r)
 	if err != nil {
-		return was, err
+		return current, err
 	}
 	first, err := c.publisher.PublishFirst(ctx, m)
 	if err != nil {
-		return was, err
+		return current, err
 	}
 	if !first {
-		return c.awaitOutcome(ctx, was.ID)
+		return c.awaitOutcome(ctx, current.ID)
 	}
-	c.jobs.WithLabelValues(string(was.Status)).Inc()
+	c.jobs.WithLabelValues(string(current.Status)).Inc()
 	return r, nil
 }
 

@@ -33,7 +33,7 @@ func (s *Service) join(ctx context.Context, d *consume.Delivery) ([]bus.Message,
 		return nil, consume.Drop(fmt.Errorf("decode part: %w", err))
 	}
 	if d.Job.Part >= part.Parts {
-		return nil, consume.Drop(fmt.Errorf("part %d says that there are %d", d.Job.Part, part.Parts))
+		return nil, consume.Drop(fmt.Errorf("part %d has parts: %d, want more than its number", d.Job.Part, part.Parts))
 	}
 	stream, err := s.js.Stream(ctx, streams.Parts)
 	if err != nil {

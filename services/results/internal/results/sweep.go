@@ -301,9 +301,9 @@ func (w *sweeper) joinComplete(ctx context.Context) error {
 			stored[job.ID] = partSet{subject.Job{Pipeline: job.Pipeline, ID: job.ID}, set.stored + 1}
 		}
 	}
-	gone := func(id string) bool { _, ok := stored[id]; return !ok }
-	maps.DeleteFunc(w.joined, func(id string, _ bool) bool { return gone(id) })
-	maps.DeleteFunc(w.waiting, func(id string, _ int) bool { return gone(id) })
+	isGone := func(id string) bool { _, ok := stored[id]; return !ok }
+	maps.DeleteFunc(w.joined, func(id string, _ bool) bool { return isGone(id) })
+	maps.DeleteFunc(w.waiting, func(id string, _ int) bool { return isGone(id) })
 	var errs []error // of jobs; an error does not stop the others
 	for id, set := range stored {
 		const sweepsBeforeJoin = 2 // in which the consumer can join them

@@ -198,7 +198,7 @@ func newRow(d *consume.Delivery) (row, error) {
 		return row{}, fmt.Errorf("read result: %w", err)
 	}
 	if r.result.ID != job.ID {
-		return row{}, fmt.Errorf("read result: it says that it is of job %.64q, and not of %s", r.result.ID, job.ID)
+		return row{}, fmt.Errorf("read result: its id is %.64q, want %s as in its subject", r.result.ID, job.ID)
 	}
 	r.result.Pipeline = job.Pipeline
 	if i := r.result.Image; i != nil && (max(i.Width, i.Height) > math.MaxInt32 || min(i.Width, i.Height) < 0) {
