@@ -276,7 +276,11 @@ func TestMesh_Metrics(t *testing.T) {
 			`sightmesh_lane_count 2`,
 		},
 		"classify": {`sightmesh_lane_seconds_count\{pipeline="text"\} 1`},
-		"results":  {`sightmesh_answers_total\{pipeline="text"\} 1`, `sightmesh_replies_total 1`, `go_goroutines \d+`},
+		"results": {
+			`sightmesh_results_total\{pipeline="text"\} 1`,
+			`sightmesh_answers_total\{pipeline="text"\} 1`, // the former name
+			`sightmesh_replies_total 1`, `go_goroutines \d+`,
+		},
 	} {
 		admin := m.admin(t, service)
 		for _, p := range patterns {

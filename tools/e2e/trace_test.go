@@ -167,7 +167,7 @@ func TestOTLP_MetricsAndLogs(t *testing.T) {
 	trace := m.post(t, "?pipeline=text", samplePage(t)[:5000]).problem.TraceID
 	for service, metric := range map[string]string{
 		"ingress": "sightmesh_http_request_duration_seconds", "detect": "sightmesh_messages_total",
-		"classify": "sightmesh_lane_seconds", "results": "sightmesh_answers_total",
+		"classify": "sightmesh_lane_seconds", "results": "sightmesh_results_total",
 	} {
 		eventually.Succeeds(t, responseTimeout, func() error {
 			if !r.hasMetric("sightmesh-"+service, metric) {

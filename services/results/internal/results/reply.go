@@ -21,6 +21,7 @@ import (
 // that a reply depends only on the connection.
 func (s *Service) reply(ctx context.Context, d *consume.Delivery) ([]bus.Message, error) {
 	s.results.WithLabelValues(d.Job.Pipeline).Inc()
+	s.formerResults.WithLabelValues(d.Job.Pipeline).Inc()
 	return nil, s.sendReply(ctx, d)
 }
 

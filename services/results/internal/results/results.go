@@ -61,9 +61,10 @@ type Service struct {
 	sweeper   *sweeper
 	sink      *sink.Sink // nil without a database
 
-	results *prometheus.CounterVec
-	replies prometheus.Counter
-	joins   prometheus.Histogram
+	results       *prometheus.CounterVec
+	formerResults *prometheus.CounterVec // results under its name of the last release
+	replies       prometheus.Counter
+	joins         prometheus.Histogram
 }
 
 // New returns the service and adds its endpoints. Run starts it.
@@ -75,7 +76,11 @@ func New(p *run.Process, o Options) (*Service, error) {
 		tracer:    p.Tracers.Tracer("github.com/sightmesh/sightmesh/services/results"),
 		log:       p.Logger,
 		results: f.NewCounterVec(prometheus.CounterOpts{
-			Name: "sightmesh_answers_total", Help: "Results that were stored, by pipeline.",
+			Name: "sightmesh_results_total", Help: "Results that were stored, by pipeline.",
+		}, []string{"pipeline"}),
+		formerResults: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "sightmesh_answers_total",
+			Help: "The same as sightmesh_results_total; its former name, which will be removed in the next release.",
 		}, []string{"pipeline"}),
 		replies: f.NewCounter(prometheus.CounterOpts{
 			Name: "sightmesh_replies_total", Help: "Replies that were sent to requests that wait for a result.",
