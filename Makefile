@@ -20,7 +20,7 @@ build: deps ## Build every binary into bin/
 	$(GO) build -ldflags '-X github.com/prometheus/common/version.Revision=$(COMMIT)' -o bin/ ./services/ingress ./services/detect ./services/classify ./services/results ./tools/sightmesh
 
 .PHONY: onnxruntime
-onnxruntime: ## Install ONNX Runtime, which runs more nets than OpenCV and faster, into models/onnxruntime (11 MB, needs npm)
+onnxruntime: ## Install ONNX Runtime, which runs more nets than OpenCV and faster, into models/onnxruntime (download of 11 MB, needs npm)
 	@$(GO) run ./tools/sightmesh models pull onnxruntime
 
 .PHONY: models

@@ -268,8 +268,8 @@ func (s *suite) writeTable(t *testing.T) {
 	t.Helper()
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s, %s, %d cores.\n\n", time.Now().Format(time.DateOnly), machine.Processor(), runtime.NumCPU())
-	b.WriteString("| Step | Time | Requests | Failed requests | Accepted jobs | Jobs without their one outcome |")
-	b.WriteString(" Verdict | Subtest |\n")
+	b.WriteString("| step | time | requests | failed requests | accepted jobs | jobs without their one outcome |")
+	b.WriteString(" verdict | subtest |\n")
 	b.WriteString("|---|---|---|---|---|---|---|---|\n")
 	for _, r := range s.rows {
 		counts := "– | – | – | –"

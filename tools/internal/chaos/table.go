@@ -13,7 +13,7 @@ import (
 type Counts struct {
 	Accepted int // jobs with an ID in a response
 	Rejected int // responses that say that nothing, or perhaps nothing, was accepted
-	// Unanswered requests broke: their images may be jobs or not.
+	// Unanswered counts the requests without a response. Their images may be jobs or not.
 	Unanswered int
 	Expired    []string // accepted jobs whose outcome is deadline-exceeded
 	// Stall is the longest time without an outcome, from the begin of the
@@ -40,8 +40,8 @@ type Row struct {
 func (r Row) Held() bool { return r.NotRun == "" && len(r.Broken) == 0 }
 
 var columns = []string{
-	"Fault", "Topology", "Accepted", "Rejected", "Unanswered", "Expired", "Lost", "Doubled", "Changed", "Wrong",
-	"Rejected but run", "Left over", "Longest stall", "Recovery", "Verdict", "Test",
+	"fault", "topology", "accepted", "rejected", "unanswered", "expired", "lost", "doubled", "changed", "wrong",
+	"rejected but run", "left over", "longest stall", "recovery", "verdict", "test",
 }
 
 func (r Row) cells() []string {

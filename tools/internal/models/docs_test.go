@@ -51,7 +51,7 @@ func TestCatalogue_IsInTheDocs(t *testing.T) {
 // docTables returns a table of the entries of a catalogue on linux/amd64, and a table of its sets.
 func docTables(c *Catalogue) (string, error) {
 	var b strings.Builder
-	b.WriteString("| name | what it is | size | licence | comes from |\n|---|---|---|---|---|\n")
+	b.WriteString("| name | content | size | licence | source |\n|---|---|---|---|---|\n")
 	for _, e := range c.Entries {
 		files, err := e.filesFor("linux/amd64")
 		if err != nil {
