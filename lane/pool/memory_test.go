@@ -12,8 +12,8 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// limited returns a program with a memory limit, which is a setting of its pipeline.
-func limited(bytes int64, name string, args ...string) Program {
+// newLimitedProgram returns a program with a memory limit, which is a setting of its pipeline.
+func newLimitedProgram(bytes int64, name string, args ...string) Program {
 	p := program(name, args...)
 	p.Memory = MemoryLimit{bytes, "detect.memory of pipeline " + name}
 	return p
@@ -25,7 +25,7 @@ func TestPool_RefusesALaneThatIsTooLargeWhenReady(t *testing.T) {
 	t.Parallel()
 	const limit = largeWhenReady - 64<<20
 	b := startPool(t, Config{
-		Programs: []Program{limited(limit, "large", "large-when-ready"), limited(limit, "small")},
+		Programs: []Program{newLimitedProgram(limit, "large", "large-when-ready"), newLimitedProgram(limit, "small")},
 		Lanes:    2,
 	})
 	s := b.Status()["large"]
@@ -59,7 +59,7 @@ func TestPool_RefusesALaneThatGrowsWhileItLoads(t *testing.T) {
 	t.Parallel()
 	const limit = largeWhenReady - 64<<20
 	b := startPool(t, Config{
-		Programs: []Program{limited(limit, "large", "large-and-hangs"), limited(limit, "small")}, StartTimeout: time.Minute,
+		Programs: []Program{newLimitedProgram(limit, "large", "large-and-hangs"), newLimitedProgram(limit, "small")}, StartTimeout: time.Minute,
 	})
 	s := b.Status()["large"]
 	if s.Ready {
@@ -80,7 +80,7 @@ func TestPool_ServesOtherPrograms(t *testing.T) {
 	t.Parallel()
 	const limit = largeWhenReady - 64<<20
 	b := startPool(t, Config{
-		Programs: []Program{limited(limit, "large", "large-when-ready"), limited(limit, "small")},
+		Programs: []Program{newLimitedProgram(limit, "large", "large-when-ready"), newLimitedProgram(limit, "small")},
 	})
 	if _, err := b.sendOrder(t, context.Background(), "small", "0"); err != nil {
 		t.Errorf("the small one: %v", err)
@@ -99,8 +99,8 @@ func TestPool_ServesOtherPrograms(t *testing.T) {
 func TestPool_LimitsEachProgram(t *testing.T) {
 	t.Parallel()
 	b := startPool(t, Config{Programs: []Program{
-		limited(2*largeWhenReady, "roomy", "large-when-ready"),
-		limited(largeWhenReady, "tight"),
+		newLimitedProgram(2*largeWhenReady, "roomy", "large-when-ready"),
+		newLimitedProgram(largeWhenReady, "tight"),
 		program("any", "large-when-ready"), // no limit
 	}})
 	for _, name := range []string{"roomy", "any"} {

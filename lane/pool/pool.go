@@ -76,7 +76,7 @@ type Pool struct {
 }
 
 // ErrClosed is returned by Acquire after Run has ended.
-var ErrClosed = errors.New("the lanes have ended")
+var ErrClosed = errors.New("the lane pool is closed")
 
 // New returns a pool. It checks the configuration; [Pool.Run] starts the processes.
 func New(cfg Config) (*Pool, error) {

@@ -677,7 +677,7 @@ func TestPool_LanesWorkInParallel(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.Acquire(expired()); !errors.Is(err, context.Canceled) {
+	if _, err := b.Acquire(cancelledContext()); !errors.Is(err, context.Canceled) {
 		t.Errorf("a third lane: %v", err)
 	}
 	var wg sync.WaitGroup
@@ -697,7 +697,7 @@ func TestPool_LanesWorkInParallel(t *testing.T) {
 	}
 }
 
-func expired() context.Context {
+func cancelledContext() context.Context {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	return ctx

@@ -53,7 +53,7 @@ var (
 
 // errNotSent is the error of a process that ended before it had the whole request, which
 // therefore is not the cause.
-var errNotSent = errors.New("the process ended before it had the request")
+var errNotSent = errors.New("the process ended before it received the request")
 
 // startProcess starts a process of a program.
 func startProcess(prog Program, log *slog.Logger) (*process, error) {

@@ -23,9 +23,9 @@ import (
 
 const testTimeout = time.Minute
 
-// rendered returns the manifests of deploy/k8s. `make verify` checks that they match the
+// readRendered returns the manifests of deploy/k8s. `make verify` checks that they match the
 // chart.
-func rendered(t *testing.T) []manifest {
+func readRendered(t *testing.T) []manifest {
 	t.Helper()
 	f, err := os.Open("../../deploy/k8s/sightmesh.yaml")
 	if err != nil {
@@ -39,11 +39,11 @@ func rendered(t *testing.T) []manifest {
 	return all
 }
 
-// ofKind returns the manifests of a kind, by their name without the name of the release.
-func ofKind(t *testing.T, kind string) map[string]manifest {
+// selectKind returns the manifests of a kind, by their name without the name of the release.
+func selectKind(t *testing.T, kind string) map[string]manifest {
 	t.Helper()
 	found := map[string]manifest{}
-	for _, m := range rendered(t) {
+	for _, m := range readRendered(t) {
 		if m.Kind == kind {
 			found[strings.TrimPrefix(m.Metadata.Name, "sightmesh-")] = m
 		}
@@ -60,7 +60,7 @@ func services() []string { return []string{"classify", "detect", "ingress", "res
 // set-up on it.
 func TestRendered_SetUpOnItsNATS(t *testing.T) {
 	t.Parallel()
-	opts, err := natsOptions(ofKind(t, "ConfigMap")["nats"].Data["nats.conf"])
+	opts, err := natsOptions(selectKind(t, "ConfigMap")["nats"].Data["nats.conf"])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +87,7 @@ func TestRendered_SetUpOnItsNATS(t *testing.T) {
 
 func TestRendered_PassesTheChecks(t *testing.T) {
 	t.Parallel()
-	for _, m := range rendered(t) {
+	for _, m := range readRendered(t) {
 		for _, check := range []func(manifest) error{checkName, checkNATSConfig, checkNATSVersion, checkReferences} {
 			if err := check(m); err != nil {
 				t.Error(err)
@@ -102,7 +102,7 @@ func TestRendered_FitsANodeOfTwoCPUs(t *testing.T) {
 	t.Parallel()
 	const most = 1200 // thousandths of a CPU
 	sum := 0
-	for _, m := range rendered(t) {
+	for _, m := range readRendered(t) {
 		pods := 1
 		if m.Spec.Replicas != nil {
 			pods = *m.Spec.Replicas
@@ -127,7 +127,7 @@ func TestRendered_FitsANodeOfTwoCPUs(t *testing.T) {
 // TestRendered_WaitingIsLive checks that a service that waits for NATS is not restarted.
 func TestRendered_WaitingIsLive(t *testing.T) {
 	t.Parallel()
-	for name, m := range ofKind(t, "Deployment") {
+	for name, m := range selectKind(t, "Deployment") {
 		if got := m.containers()[0].Startup.HTTPGet.Path; got != "/livez" {
 			t.Errorf("startup probe of %s is %q, want /livez", name, got)
 		}
@@ -138,7 +138,7 @@ func TestRendered_WaitingIsLive(t *testing.T) {
 // which one may be unavailable.
 func TestRendered_OnePodOfSeveralMayBeAway(t *testing.T) {
 	t.Parallel()
-	deployments, budgets := ofKind(t, "Deployment"), ofKind(t, "PodDisruptionBudget")
+	deployments, budgets := selectKind(t, "Deployment"), selectKind(t, "PodDisruptionBudget")
 	for _, name := range services() {
 		switch n := deployments[name].Spec.Replicas; {
 		case n == nil:
@@ -157,7 +157,7 @@ func TestRendered_OnePodOfSeveralMayBeAway(t *testing.T) {
 func TestRendered_NameOfSetUpHasTheVersion(t *testing.T) {
 	t.Parallel()
 	version := strings.ReplaceAll(contracts.Version, ".", "-")
-	for name := range ofKind(t, "Job") {
+	for name := range selectKind(t, "Job") {
 		if !strings.Contains(name, version) {
 			t.Errorf("the name of the Job is %s, want %s in it", name, version)
 		}
@@ -168,9 +168,9 @@ func TestRendered_NameOfSetUpHasTheVersion(t *testing.T) {
 // configuration changes.
 func TestRendered_ChangedConfigReachesNATS(t *testing.T) {
 	t.Parallel()
-	conf := strings.TrimRight(ofKind(t, "ConfigMap")["nats"].Data["nats.conf"], "\n")
+	conf := strings.TrimRight(selectKind(t, "ConfigMap")["nats"].Data["nats.conf"], "\n")
 	sum := sha256.Sum256([]byte(conf))
-	annotations := ofKind(t, "StatefulSet")["nats"].Spec.Template.Metadata.Annotations
+	annotations := selectKind(t, "StatefulSet")["nats"].Spec.Template.Metadata.Annotations
 	if got := annotations["checksum/config"]; got != hex.EncodeToString(sum[:]) {
 		t.Errorf("checksum/config is %q, want %x", got, sum)
 	}
@@ -180,7 +180,7 @@ func TestRendered_ChangedConfigReachesNATS(t *testing.T) {
 // NetworkPolicy.
 func TestRendered_PoliciesAreOfEveryPod(t *testing.T) {
 	t.Parallel()
-	policies := ofKind(t, "NetworkPolicy")
+	policies := selectKind(t, "NetworkPolicy")
 	for _, name := range append(services(), "nats") {
 		if _, ok := policies[name]; !ok {
 			t.Errorf("%s has no NetworkPolicy", name)
@@ -192,7 +192,7 @@ func TestRendered_PoliciesAreOfEveryPod(t *testing.T) {
 // semantic conventions.
 func TestRendered_ResourceSaysWhereAServiceRuns(t *testing.T) {
 	t.Parallel()
-	deployments := ofKind(t, "Deployment")
+	deployments := selectKind(t, "Deployment")
 	for _, name := range services() {
 		attributes := map[string]string{}
 		for _, v := range deployments[name].containers()[0].Env {
@@ -220,7 +220,7 @@ func TestRendered_ResourceSaysWhereAServiceRuns(t *testing.T) {
 // Ingress controller.
 func TestRendered_NothingOfACertainController(t *testing.T) {
 	t.Parallel()
-	for _, m := range rendered(t) {
+	for _, m := range readRendered(t) {
 		if m.Kind == "Ingress" {
 			t.Errorf("the manifests have the Ingress %s, want none", m.Metadata.Name)
 		}
@@ -230,7 +230,7 @@ func TestRendered_NothingOfACertainController(t *testing.T) {
 // TestRendered_NoPasswordInArguments checks that no argument has a URL with credentials.
 func TestRendered_NoPasswordInArguments(t *testing.T) {
 	t.Parallel()
-	for _, m := range rendered(t) {
+	for _, m := range readRendered(t) {
 		for _, c := range m.containers() {
 			if i := slices.IndexFunc(c.Args, func(a string) bool { return strings.Contains(a, "@") }); i >= 0 {
 				t.Errorf("%s %s: the argument %q has an @", m.Kind, m.Metadata.Name, c.Args[i])

@@ -43,9 +43,9 @@ const (
 	sweepPeriod  = 5 * time.Second // the default of results
 )
 
-// whileRunning sleeps for the duration of a fault. It does not wait for a
+// sleepDuringFault sleeps for the duration of a fault. It does not wait for a
 // condition.
-func whileRunning(d time.Duration) { time.Sleep(d) }
+func sleepDuringFault(d time.Duration) { time.Sleep(d) }
 
 // selectFaults returns the faults of a topology in the order of the table. On
 // three servers a fault takes twice the time, so faults that exercise the same
@@ -175,7 +175,7 @@ func restartEverything(t testing.TB, m *chaosMesh, rng *rand.Rand) {
 func pause(t testing.TB, i *chaosInstance, d time.Duration) {
 	t.Helper()
 	i.signal(t, syscall.SIGSTOP)
-	whileRunning(d)
+	sleepDuringFault(d)
 	i.signal(t, syscall.SIGCONT)
 }
 
@@ -201,7 +201,7 @@ func pauseOverDedupeFault(name string) fault {
 			setDedupe(shortDedupe)
 			pause(t, m.victim(name, rng), overDedupe)
 			// The instance runs again, and the streams must have forgotten its IDs.
-			whileRunning(shortDedupe)
+			sleepDuringFault(shortDedupe)
 			setDedupe(streams.DefaultDedupe)
 		}, "",
 	}
@@ -225,7 +225,7 @@ func holdFault(name string, d chaos.Direction) fault {
 		fmt.Sprintf("connections of both %s to NATS: bytes %s held for %v", name, d, holdTime),
 		func(_ testing.TB, m *chaosMesh, _ *rand.Rand) {
 			m.proxies(func(p *chaos.Proxy) { p.Pause(d) }, name)
-			whileRunning(holdTime)
+			sleepDuringFault(holdTime)
 			m.proxies(func(p *chaos.Proxy) { p.Resume(d) }, name)
 		}, "",
 	}
@@ -234,13 +234,13 @@ func holdFault(name string, d chaos.Direction) fault {
 func cutConnections(_ testing.TB, m *chaosMesh, _ *rand.Rand) {
 	for range 8 {
 		m.proxies((*chaos.Proxy).Cut, services...)
-		whileRunning(time.Second)
+		sleepDuringFault(time.Second)
 	}
 }
 
 func delayConnections(_ testing.TB, m *chaosMesh, _ *rand.Rand) {
 	m.proxies(func(p *chaos.Proxy) { p.SetDelay(50 * time.Millisecond) }, services...)
-	whileRunning(8 * time.Second)
+	sleepDuringFault(8 * time.Second)
 	m.proxies(func(p *chaos.Proxy) { p.SetDelay(0) }, services...)
 }
 
@@ -251,7 +251,7 @@ func (m *chaosMesh) restartResults(t testing.TB, d time.Duration) {
 		i.service.kill(t)
 		i.service = nil
 	}
-	whileRunning(d)
+	sleepDuringFault(d)
 	for _, i := range m.byName("results") {
 		i.start()
 	}
@@ -271,7 +271,7 @@ func resultsAwayOverDeadline(t testing.TB, m *chaosMesh, _ *rand.Rand) {
 	for _, i := range m.byName("results") {
 		eventually.Succeeds(t, 2*time.Minute, i.service.ready)
 	}
-	whileRunning(streams.AckWait + sweepPeriod)
+	sleepDuringFault(streams.AckWait + sweepPeriod)
 	m.update(t, streams.Parts, func(_ *jetstream.StreamInfo, c *jetstream.StreamConfig) {
 		c.MaxAge, c.Duplicates = before, streams.DefaultDedupe
 	})
@@ -312,7 +312,7 @@ func clockFault(name, shiftable string) fault {
 			i.path = filepath.Join(shiftable, name)
 			i.env = append(slices.Clone(i.env), "SIGHTMESH_CLOCK_SHIFT="+shift.String())
 			i.restart(t)
-			whileRunning(holdTime)
+			sleepDuringFault(holdTime)
 			i.path, i.env = right.path, right.env
 			i.restart(t)
 		}, "",
@@ -335,7 +335,7 @@ func fullFault(stream string) fault {
 					c.MaxMsgs = int64(max(i.State.Msgs, 1))
 				}
 			})
-			whileRunning(holdTime)
+			sleepDuringFault(holdTime)
 			m.update(t, stream, func(_ *jetstream.StreamInfo, c *jetstream.StreamConfig) {
 				c.MaxMsgs, c.MaxBytes = messages, size
 			})
@@ -347,7 +347,7 @@ func fullFault(stream string) fault {
 func killNode(t testing.TB, m *chaosMesh, n *node, rng *rand.Rand) {
 	t.Helper()
 	n.Kill(t)
-	whileRunning(time.Duration(rng.IntN(3000)) * time.Millisecond)
+	sleepDuringFault(time.Duration(rng.IntN(3000)) * time.Millisecond)
 	n.Start(t)
 }
 
@@ -373,7 +373,7 @@ func killEveryNode(t testing.TB, m *chaosMesh, rng *rand.Rand) {
 		all.Go(func() { n.Kill(t) })
 	}
 	all.Wait()
-	whileRunning(time.Duration(rng.IntN(3000)) * time.Millisecond)
+	sleepDuringFault(time.Duration(rng.IntN(3000)) * time.Millisecond)
 	for _, n := range m.cluster {
 		n.Start(t)
 	}
@@ -392,7 +392,7 @@ func stepDownFault(times int, stream string) fault {
 				if err == nil && json.Unmarshal(reply.Data, &result) == nil && result.Success {
 					done++
 				}
-				whileRunning(500 * time.Millisecond)
+				sleepDuringFault(500 * time.Millisecond)
 			}
 			t.Logf("%d of %d step-downs of %s were confirmed", done, times, stream)
 		}, "",
@@ -413,7 +413,7 @@ func diskFull(t testing.TB, m *chaosMesh, _ *rand.Rand) {
 	}
 	f.Close()
 	t.Logf("the disk is full: %v", err)
-	whileRunning(holdTime)
+	sleepDuringFault(holdTime)
 	if err := os.Remove(ballast); err != nil {
 		t.Fatal(err)
 	}
