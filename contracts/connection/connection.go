@@ -178,7 +178,7 @@ func (c Config) addresses() ([]*url.URL, error) {
 		}
 		u, err := url.Parse(address)
 		if err != nil { // err contains the address
-			return nil, fmt.Errorf("--nats: address %d is no URL; a password in it is percent-encoded", i+1)
+			return nil, fmt.Errorf("--nats: address %d is not a URL; a password in it is percent-encoded", i+1)
 		}
 		out = append(out, u)
 	}

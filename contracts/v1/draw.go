@@ -105,7 +105,7 @@ func ParsePiece(s string) (Piece, error) {
 	n, err := strconv.Atoi(number)
 	m, err2 := strconv.Atoi(total)
 	if err != nil || err2 != nil || n < 0 || n >= m || m > MaxPieces {
-		return Piece{}, fmt.Errorf("%s: %.40q is no piece of at most %d", HeaderPiece, s, MaxPieces)
+		return Piece{}, fmt.Errorf("%s: %.40q, want N/TOTAL with a TOTAL of at most %d", HeaderPiece, s, MaxPieces)
 	}
 	return Piece{Number: n, Total: m}, nil
 }

@@ -157,7 +157,7 @@ func checkReferences(m manifest) (err error) {
 	return err
 }
 
-// programs are those of the images, by what they say of their flags.
+// programs are the programs of the images, with the flags that --help lists.
 type programs struct {
 	bin    string
 	usages map[string]usage

@@ -1,5 +1,5 @@
-// Command checkmanifests holds rendered Kubernetes manifests against what the
-// schemas of Kubernetes do not know: the configuration of NATS against the
+// Command checkmanifests checks rendered Kubernetes manifests for what the
+// schemas of Kubernetes cannot check: the configuration of NATS against the
 // server's own package, flags and variables against the programs, triggers against
 // the consumers that set-up makes, and references to variables.
 //

@@ -27,7 +27,7 @@ type Sender func(ctx context.Context, p Image) (v1.Result, error)
 
 // Load says how requests are made.
 type Load struct {
-	// Concurrency is how many requests are under way: always so many in a
+	// Concurrency is how many requests are in progress: always so many in a
 	// closed loop, and at most so many in an open one. 0 means 1 in a closed
 	// loop, and maxOpenRequests in an open one.
 	Concurrency int
@@ -38,7 +38,7 @@ type Load struct {
 	Duration time.Duration
 }
 
-// maxOpenRequests bounds the requests that are under way in an open loop when nothing
+// maxOpenRequests bounds the requests that are in progress in an open loop when nothing
 // is said. A request over HTTP that waits takes 40 KiB here, measured, and all
 // of them 400 MiB.
 const maxOpenRequests = 10_000
@@ -208,7 +208,7 @@ func Run(ctx context.Context, send Sender, images []Image, load Load, expect map
 	}
 	count := time.Now().Add(load.WarmUp)
 	rec := newRecorder(expect, count, count.Add(load.Duration))
-	// Requests under way at the end are waited for, so that slow ones count.
+	// The run waits for the requests in progress at its end, so that slow ones count.
 	run := closedLoop
 	if load.Rate > 0 {
 		run = openLoop

@@ -60,7 +60,7 @@ func NewImage(client string, seed, number uint64) Image {
 func NewCopy(client string, png []byte, codes []string, seed, number uint64) (Image, error) {
 	end, ok := bytes.CutSuffix(png, endOfPNG)
 	if !ok {
-		return Image{}, errors.New("copy an image: it is no PNG file")
+		return Image{}, errors.New("copy an image: it is not a PNG file")
 	}
 	chunk := fmt.Appendf([]byte("tEXt"), "Comment\x00%d %d", seed, number)
 	file := slices.Clone(end)

@@ -39,7 +39,7 @@ const (
 	Doubled Promise = "doubled" // an image became two jobs although it was accepted once
 	Changed Promise = "changed" // an outcome differs from the one that was seen or stored before
 	Wrong   Promise = "wrong"   // a result of another image or client, a job that expired too early, or a failure without a reason
-	Ran     Promise = "ran"     // an image that was rejected has an outcome all the same
+	Ran     Promise = "ran"     // an image that was rejected has an outcome
 	Pending Promise = "pending" // a message or an acknowledgement is left over
 )
 
@@ -60,7 +60,7 @@ type job struct {
 	outcome string // of the first result that was seen; empty before
 	seen    time.Time
 	called  bool // by webhook
-	webhook bool // whether one was asked for
+	webhook bool // whether one was requested
 }
 
 // NewLedger returns an empty ledger. Images of ledgers with different seeds

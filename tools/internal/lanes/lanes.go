@@ -1,4 +1,4 @@
-// Package lanes runs the lane programs of pipelines with no mesh round them.
+// Package lanes runs the lane programs of pipelines without a mesh.
 package lanes
 
 import (

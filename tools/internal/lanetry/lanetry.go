@@ -131,7 +131,7 @@ func (c Config) parse(args []string) (t try, err error) {
 	case c.Pipeline != "":
 		return c.parsePipeline(t, args)
 	case c.Settings != "" && !json.Valid([]byte(c.Settings)):
-		return t, exit.Usagef("settings: %q is no JSON", c.Settings)
+		return t, exit.Usagef("settings: %q is not JSON", c.Settings)
 	case len(args) < 2:
 		return t, exit.Usagef("lane try: want PROGRAM [ARGUMENT...] IMAGE, or --pipeline NAME IMAGE; have %q", args)
 	}
@@ -156,7 +156,7 @@ func (c Config) parsePipeline(t try, args []string) (try, error) {
 	case len(args) != 1:
 		return t, exit.Usagef("lane try --pipeline: want one image, have %q", args)
 	case c.Settings != "" || c.Crops:
-		return t, exit.Usagef("lane try --pipeline: --settings and --crops are those of the pipeline")
+		return t, exit.Usagef("lane try --pipeline: --settings and --crops cannot be given, because the pipeline has them")
 	}
 	t.image = args[0]
 	all, err := pipeline.Load(c.Pipelines)

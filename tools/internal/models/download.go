@@ -123,7 +123,7 @@ func (p *puller) download(ctx context.Context, what string, f File, url, part st
 	return there > 0, out.Sync()
 }
 
-// get asks for what a file has behind its first bytes. The body that is returned begins after from bytes, which
+// get requests the part of a file after its first bytes. The body that is returned begins after from bytes, which
 // is 0 from a server that does not serve ranges.
 func (p *puller) get(ctx context.Context, url string, there int64) (body io.ReadCloser, from int64, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)

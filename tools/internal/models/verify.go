@@ -11,7 +11,7 @@ import (
 )
 
 // errContent is wrapped by the errors of files that are other files than the catalogue says.
-var errContent = errors.New("nothing was installed of it")
+var errContent = errors.New("nothing of it was installed")
 
 // contentError says how a file differs from what the catalogue says.
 type contentError struct{ what string }

@@ -144,7 +144,7 @@ func (c Config) readImages() ([]Image, error) {
 	return images, nil
 }
 
-// measure puts every image to every pipeline, one at a time.
+// measure sends every image to every pipeline, one at a time.
 func measure(ctx context.Context, cfg Config, images []Image, stderr io.Writer) (_ []measured, err error) {
 	m := &mesh{url: strings.TrimRight(cfg.URL, "/")}
 	if m.url == "" {

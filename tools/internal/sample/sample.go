@@ -1,6 +1,6 @@
 // Package sample draws the images that a fresh mesh is tried with, so that
-// the tree holds no image of anybody else: a page of English and Chinese
-// text, and a face that is simple enough to be everybody's.
+// the tree contains no images of third parties: a page of English and Chinese
+// text, and a face of simple shapes.
 package sample
 
 import (

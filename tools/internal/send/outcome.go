@@ -87,7 +87,7 @@ func readSent(path string) (map[string]v1.Status, error) {
 		}
 		var o outcome
 		if err := json.Unmarshal(line, &o); err != nil || o.path() == "" {
-			return nil, fmt.Errorf("resume: line %d of %s is not one that send wrote", n, path)
+			return nil, fmt.Errorf("resume: line %d of %s was not written by sightmesh send", n, path)
 		}
 		if delete(sent, o.path()); o.isFinal() {
 			sent[o.path()] = o.Status

@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// callbackVariable is where ingress finds the secrets that sign callbacks: an
-// environment, unlike arguments, is not for everybody to see.
+// callbackVariable is the environment variable with the secrets that sign callbacks.
+// Other users can read the arguments of a process, but not its environment.
 const callbackVariable = "SIGHTMESH_CALLBACK_SECRETS"
 
 // callbackSecret gives the secret of the environment, or one that is kept in

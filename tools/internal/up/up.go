@@ -336,7 +336,7 @@ func awaitReady(ctx context.Context, children []*child) (string, error) {
 // stop ends the children one after the other, within the grace for all of
 // them; a second Ctrl-C ends the rest at once.
 func stop(children []*child, grace time.Duration, log *slog.Logger) {
-	log.Info("stopping; Ctrl-C again to end at once")
+	log.Info("stopping; press Ctrl-C again to stop immediately")
 	ctx, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
 	ctx, done := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)

@@ -1,4 +1,4 @@
-// Command skaffoldcheck holds skaffold.yaml against Skaffold's own schema.
+// Command skaffoldcheck checks skaffold.yaml against the schema of Skaffold.
 package main
 
 import (

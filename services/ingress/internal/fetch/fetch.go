@@ -121,7 +121,7 @@ func newTransientProblem(after time.Duration, format string, args ...any) error 
 }
 
 // ErrBusy is the error when a host has no free permit.
-var ErrBusy = errors.New("as much as may be is being done with this host")
+var ErrBusy = errors.New("the limit of concurrent work with this host is reached")
 
 // Fetch downloads the image at a URL, after it has acquired a permit of the host. Every
 // error wraps a [*v1.Problem], url-refused, fetch-failed or too-large, unless ctx was

@@ -150,7 +150,7 @@ type service struct {
 	listener  net.Listener
 	api       *httpapi.API
 	server    *http.Server
-	// draining ends when the service is asked to stop.
+	// draining ends when the stop of the service begins.
 	draining context.Context //nolint:containedctx // the life of the service
 	drain    context.CancelFunc
 	// stopping ends when requests should stop waiting.

@@ -105,7 +105,7 @@ func (s *Sink) Run(ctx context.Context) error {
 			failures = 1
 		}
 		delay := backoff.Delay(failures)
-		s.log.Warn("the database cannot be written to", "error", err, "again_in", delay.String())
+		s.log.Warn("the database cannot be written to", "error", err, "retry_in", delay.String())
 		_ = retry.Sleep(ctx, delay) // the loop checks ctx
 	}
 	return nil
