@@ -411,8 +411,8 @@ func explain(
 			there, setting = FormatBytes(limit), "the limit of the account, and "+setting
 		}
 		need *= int64(s.Replicas)
-		return newPermanentError("the server has %s of %s for this account, of which %s are reserved, and the streams of the mesh "+
-			"need %s: set %s to %s or more (%w)",
+		return newPermanentError("the server has %s of %s for this account, of which %s are reserved, "+
+			"and the streams of the mesh need %s: set %s to %s or more (%w)",
 			there, kind, FormatBytes(int64(reserved)), FormatBytes(need), setting, configBytes(need), err)
 	case errNoPeers:
 		// Servers of a starting cluster can be offline.

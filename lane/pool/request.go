@@ -278,7 +278,8 @@ func (p *process) exchange(ctx context.Context, timeout time.Duration, r request
 	}
 	switch {
 	case head.Type != r.want && head.Type != lane.TypeFailed:
-		return reply{}, fmt.Errorf("%w: the reply has the type %q, want %q or %q", errProtocol, head.Type, r.want, lane.TypeFailed)
+		return reply{}, fmt.Errorf("%w: the reply has the type %q, want %q or %q", errProtocol, head.Type, r.want,
+			lane.TypeFailed)
 	case head.ID != r.id:
 		return reply{}, fmt.Errorf("%w: the reply has the id %d, want %d", errProtocol, head.ID, r.id)
 	}

@@ -154,7 +154,9 @@ var InFlightBackoff = retry.Exponential(5*time.Millisecond, 320*time.Millisecond
 // publishRetryingInFlight publishes a message. While another message with its ID or
 // subject is in flight, it retries until the other write has succeeded or failed, or
 // ctx ends.
-func (p *Publisher) publishRetryingInFlight(ctx context.Context, m *nats.Msg, opts []jetstream.PublishOpt) (*jetstream.PubAck, error) {
+func (p *Publisher) publishRetryingInFlight(
+	ctx context.Context, m *nats.Msg, opts []jetstream.PublishOpt,
+) (*jetstream.PubAck, error) {
 	for attempt := 1; ; attempt++ {
 		ack, err := p.js.PublishMsg(ctx, m, opts...)
 		if !streams.IsInFlight(err) {

@@ -81,7 +81,8 @@ func (c *Clock) Run(ctx context.Context, js jetstream.JetStream, log *slog.Logge
 		}
 		offset := time.Duration(c.offset.Load())
 		if (offset - logged).Abs() > minLoggedOffset {
-			log.WarnContext(ctx, "the clock of this machine differs from that of the NATS server", "server_is_ahead_by", offset.String())
+			log.WarnContext(ctx, "the clock of this machine differs from that of the NATS server",
+				"server_is_ahead_by", offset.String())
 			logged = offset
 		}
 		if retry.Sleep(ctx, measurePeriod) != nil {

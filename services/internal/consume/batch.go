@@ -90,7 +90,9 @@ func (b Batches) pull(ctx context.Context) ([]Message, error) {
 	return messages, nil
 }
 
-func (b Batches) process(ctx context.Context, beat *heartbeat, e acknowledger, messages []Message, handle BatchHandler) error {
+func (b Batches) process(
+	ctx context.Context, beat *heartbeat, e acknowledger, messages []Message, handle BatchHandler,
+) error {
 	for _, m := range messages {
 		_, untrack := beat.track(m)
 		defer untrack()

@@ -74,7 +74,8 @@ func JobDeadline(h nats.Header, stored time.Time, after time.Duration) (time.Tim
 	if says := h.Get(v1.HeaderDeadline); says != "" {
 		t, err := time.Parse(time.RFC3339Nano, says)
 		if err != nil {
-			return deadline, v1.NewProblem(v1.InvalidMessage, "header %s: %q is not a time as in RFC 3339", v1.HeaderDeadline, says).
+			return deadline, v1.NewProblem(v1.InvalidMessage, "header %s: %q is not a time as in RFC 3339",
+				v1.HeaderDeadline, says).
 				WithField(v1.HeaderDeadline)
 		}
 		deadline = t

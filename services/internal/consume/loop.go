@@ -115,7 +115,9 @@ func (l *Loop) Process(ctx context.Context, m Message, handle Handler) {
 // process calls the handler unless err is set, which is the error of reading the
 // delivery. It publishes the messages of the handler and acknowledges the delivery. It
 // returns the error that led to the outcome, for the span.
-func (l *Loop) process(ctx context.Context, one *inFlightMessage, d *Delivery, err error, handle Handler) (Outcome, error) {
+func (l *Loop) process(
+	ctx context.Context, one *inFlightMessage, d *Delivery, err error, handle Handler,
+) (Outcome, error) {
 	var msgs []bus.Message
 	if err == nil {
 		msgs, err = l.handle(ctx, d, handle)
@@ -135,7 +137,8 @@ func (l *Loop) process(ctx context.Context, one *inFlightMessage, d *Delivery, e
 		var p *v1.Problem
 		errors.As(err, &p)
 		if err = l.fail(ctx, d, p); err == nil {
-			l.log.WarnContext(ctx, "job failed", "pipeline", d.Job.Pipeline, "part", d.Job.Part, "code", p.Code, "detail", p.Detail)
+			l.log.WarnContext(ctx, "job failed", "pipeline", d.Job.Pipeline, "part", d.Job.Part, "code", p.Code,
+				"detail", p.Detail)
 			l.term(ctx, one.m, string(p.Code))
 			return Outcome(p.Code), p
 		}

@@ -102,7 +102,8 @@ func Message(ctx context.Context, h nats.Header, r v1.Result) (bus.Message, erro
 		return bus.Message{}, fmt.Errorf("encode the result of %s: %w", r.ID, err)
 	}
 	if len(body) > streams.MaxMessage {
-		return bus.Message{}, v1.NewProblem(v1.Internal, "the result of %s has %d bytes, more than a message may have", r.ID, len(body)).
+		return bus.Message{}, v1.NewProblem(v1.Internal, "the result of %s has %d bytes, more than a message may have",
+			r.ID, len(body)).
 			WithLimit(streams.MaxMessage)
 	}
 	return bus.Message{

@@ -56,7 +56,9 @@ const minConsumerResults = 8
 // A temporary consumer delivers the results together. On a replicated stream it may
 // run on a server that does not have the latest messages yet. Results that are in o and
 // are not delivered are read from the leader of the stream.
-func (o Outcomes) Results(ctx context.Context, stream jetstream.Stream, report string, from, to int) (map[int][]byte, error) {
+func (o Outcomes) Results(
+	ctx context.Context, stream jetstream.Stream, report string, from, to int,
+) (map[int][]byte, error) {
 	missing := map[string]int{}
 	for n := from; n < to; n++ {
 		if status, ok := o[n]; ok {

@@ -26,8 +26,10 @@ type commonFlags struct {
 
 func (f *commonFlags) register(fs *flag.FlagSet) {
 	f.nats.Register(fs, nats.DefaultURL, "`URL` of the NATS server; separate several with commas")
-	fs.StringVar(&f.admin, "admin", "127.0.0.1:0", "`address` of the HTTP server for probes and metrics; port 0: any free port")
-	fs.StringVar(&f.profiles, "profiles", "", "loopback `address` of the HTTP server for Go profiles, such as 127.0.0.1:6060; empty: no server")
+	fs.StringVar(&f.admin, "admin", "127.0.0.1:0",
+		"`address` of the HTTP server for probes and metrics; port 0: any free port")
+	fs.StringVar(&f.profiles, "profiles", "",
+		"loopback `address` of the HTTP server for Go profiles, such as 127.0.0.1:6060; empty: no server")
 	fs.StringVar(&f.pipelines, "pipelines", "", "pipelines `file`; empty: the built-in pipelines")
 	fs.DurationVar(&f.grace, "grace", 20*time.Second, "how long work in progress may take to finish after SIGTERM")
 	fs.TextVar(&f.logLevel, "log-level", slog.LevelInfo, "lowest `level` that is logged: debug, info, warn or error")

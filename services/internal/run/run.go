@@ -145,7 +145,8 @@ func Run(ctx context.Context, spec Spec, args []string, getenv func(string) stri
 		return err
 	}
 	for _, r := range renamed {
-		p.Logger.Warn("flag was renamed; the former name will be removed in a later release", "flag", "--"+r.former, "use", "--"+r.name)
+		p.Logger.Warn("flag was renamed; the former name will be removed in a later release",
+			"flag", "--"+r.former, "use", "--"+r.name)
 	}
 	if p.Pipelines, err = pipeline.Load(f.pipelines); err != nil {
 		return err
@@ -273,7 +274,9 @@ func (p *Process) awaitSetUp(ctx context.Context) error {
 
 // stopContexts returns the two contexts of a service. When ctx ends, it calls
 // beforeStop, and then stopping ends. hard ends after grace.
-func stopContexts(ctx context.Context, grace time.Duration, beforeStop func()) (stopping, hard context.Context, cancel func()) {
+func stopContexts(
+	ctx context.Context, grace time.Duration, beforeStop func(),
+) (stopping, hard context.Context, cancel func()) {
 	base := context.WithoutCancel(ctx)
 	stopping, stop := context.WithCancel(base)
 	hard, end := context.WithCancel(base)

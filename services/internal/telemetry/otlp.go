@@ -122,7 +122,9 @@ func (p *Providers) Shutdown(ctx context.Context) {
 	sending.Wait()
 }
 
-func newTracers(ctx context.Context, res *resource.Resource, getenv func(string) string) (*sdktrace.TracerProvider, error) {
+func newTracers(
+	ctx context.Context, res *resource.Resource, getenv func(string) string,
+) (*sdktrace.TracerProvider, error) {
 	opts := []sdktrace.TracerProviderOption{sdktrace.WithResource(res)}
 	protocol, err := exportProtocol("TRACES", getenv)
 	if err != nil {

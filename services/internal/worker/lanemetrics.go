@@ -25,7 +25,9 @@ type laneMetrics struct {
 
 func newLaneMetrics(r prometheus.Registerer, lanes int) *laneMetrics {
 	f := promauto.With(r)
-	f.NewGauge(prometheus.GaugeOpts{Name: "sightmesh_lane_count", Help: "Number of lanes of the worker."}).Set(float64(lanes))
+	f.NewGauge(prometheus.GaugeOpts{
+		Name: "sightmesh_lane_count", Help: "Number of lanes of the worker.",
+	}).Set(float64(lanes))
 	return &laneMetrics{
 		restarts: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "sightmesh_lane_restarts_total",

@@ -52,7 +52,8 @@ const emptyRecheck = time.Second
 // shouldPull reports whether the consumer may have a message. It is always true for
 // interactive work.
 func (s *source) shouldPull() bool {
-	return s.priority == subject.Interactive || s.backlog.Load() > 0 || time.Since(time.Unix(0, s.emptyAt.Load())) > emptyRecheck
+	return s.priority == subject.Interactive || s.backlog.Load() > 0 ||
+		time.Since(time.Unix(0, s.emptyAt.Load())) > emptyRecheck
 }
 
 func (s *source) setBacklog(backlog uint64) {

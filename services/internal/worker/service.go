@@ -133,7 +133,9 @@ func NewService(p *run.Process, stage subject.Stage, o Options, h Handler) (run.
 		Stage: stage, Pipelines: served, Handler: h, Pool: lanes, Conn: p.Conn, JetStream: p.JetStream,
 		Clock: p.Clock, Publisher: p.Publisher, Tracers: p.Tracers, Logger: p.Logger, Metrics: p.Metrics,
 	})
-	p.Endpoints.Describe(map[string]string{"pipelines": strings.Join(pipeline.Names(served), ","), "lanes": strconv.Itoa(o.lanes)})
+	p.Endpoints.Describe(map[string]string{
+		"pipelines": strings.Join(pipeline.Names(served), ","), "lanes": strconv.Itoa(o.lanes),
+	})
 	if err := p.ServeStatus(func() any { return w.Status(p.Service, p.Instance, contracts.Version) },
 		map[string]string{"response_schema": v1.SchemaID("worker-status")}); err != nil {
 		return nil, err

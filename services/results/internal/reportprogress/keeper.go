@@ -88,7 +88,9 @@ func (k *Keeper) Expand(ctx context.Context, m v1.Manifest, header nats.Header) 
 // Outcome stores the outcome of one image, unless it has one. When it is the last image
 // of its report, Outcome returns the messages that finish the report. result is the body
 // of the RESULTS message of the image.
-func (k *Keeper) Outcome(ctx context.Context, item v1.ReportItem, status v1.Status, result []byte) ([]bus.Message, error) {
+func (k *Keeper) Outcome(
+	ctx context.Context, item v1.ReportItem, status v1.Status, result []byte,
+) ([]bus.Message, error) {
 	if first, err := k.hasOtherOutcome(ctx, item, status); first || err != nil {
 		return nil, err
 	}
@@ -236,7 +238,9 @@ func (k *Keeper) sweepImage(ctx context.Context, pipeline string, item v1.Report
 // finishIfComplete returns the messages that finish a report when all its images have an
 // outcome. The number of images is that of the manifest, not of the header of a result.
 // header is that of the message of the manifest.
-func (k *Keeper) finishIfComplete(m v1.Manifest, header nats.Header, stored reportoutcomes.Outcomes) ([]bus.Message, error) {
+func (k *Keeper) finishIfComplete(
+	m v1.Manifest, header nats.Header, stored reportoutcomes.Outcomes,
+) ([]bus.Message, error) {
 	counts := stored.Counts(len(m.Images))
 	if counts.Done+counts.Failed < counts.Total {
 		return nil, nil
@@ -248,7 +252,8 @@ func (k *Keeper) finishIfComplete(m v1.Manifest, header nats.Header, stored repo
 // event.
 func (k *Keeper) finishMessages(m v1.Manifest, header nats.Header, counts v1.Counts) ([]bus.Message, error) {
 	now := k.clock.Now().UTC()
-	r := v1.Report{ID: m.ID, Pipeline: m.Pipeline, Status: v1.Done, Accepted: m.Accepted, Counts: counts, Metadata: m.Metadata}
+	r := v1.Report{ID: m.ID, Pipeline: m.Pipeline, Status: v1.Done, Accepted: m.Accepted, Counts: counts,
+		Metadata: m.Metadata}
 	var msgs []bus.Message
 	if m.Callback != "" {
 		msg, err := webhookmessage.ReportMessage(r, m.Callback, now)
@@ -262,10 +267,12 @@ func (k *Keeper) finishMessages(m v1.Manifest, header nats.Header, counts v1.Cou
 		return nil, fmt.Errorf("finish report %s: %w", m.ID, err)
 	}
 	msgs = append(msgs, bus.Message{
-		Subject: subject.ReportFinished(m.ID), Stream: streams.Reports, ID: v1.MsgID(m.ID, v1.MsgFinished), Body: body, Once: true,
+		Subject: subject.ReportFinished(m.ID), Stream: streams.Reports, ID: v1.MsgID(m.ID, v1.MsgFinished),
+		Body: body, Once: true,
 		Stored: func() { k.trace(m, header, counts, now) },
 	})
-	return msgs, bus.PublishEvent(k.conn, v1.Event{ID: m.ID, Event: v1.EventDone, At: now, Status: v1.Done, Counts: &counts})
+	return msgs, bus.PublishEvent(k.conn, v1.Event{ID: m.ID, Event: v1.EventDone, At: now, Status: v1.Done,
+		Counts: &counts})
 }
 
 // trace records a span of a report, from its acceptance to its end, in the trace of the

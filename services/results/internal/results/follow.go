@@ -25,7 +25,8 @@ func (s *Service) follow(ctx context.Context, d *consume.Delivery) ([]bus.Messag
 	}
 	item, err := v1.ParseReportItem(of)
 	if err != nil || item.Job() != d.Job.ID { // a client that publishes images can set any header
-		s.log.WarnContext(ctx, "the report header of a result does not match its job", "subject", d.Subject, "header", of, "error", err)
+		s.log.WarnContext(ctx, "the report header of a result does not match its job", "subject", d.Subject, "header", of,
+			"error", err)
 		return nil, nil
 	}
 	return s.reports.Outcome(ctx, item, status, d.Body)

@@ -60,7 +60,9 @@ func (s *Service) join(ctx context.Context, d *consume.Delivery) ([]bus.Message,
 
 // joinResult returns the RESULTS message of a job from all of its parts. h is the header
 // of one of the parts.
-func (s *Service) joinResult(ctx context.Context, job subject.Job, h nats.Header, parts storedParts) (bus.Message, error) {
+func (s *Service) joinResult(
+	ctx context.Context, job subject.Job, h nats.Header, parts storedParts,
+) (bus.Message, error) {
 	p, ok := s.pipelines[job.Pipeline]
 	if !ok {
 		p = pipeline.Pipeline{Name: job.Pipeline}

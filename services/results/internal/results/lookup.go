@@ -100,7 +100,8 @@ func respond(r *bus.Request, f func(context.Context, *nats.Msg) ([]byte, error))
 	case errors.As(err, &p):
 		return r.RespondProblem(p, nil)
 	case err != nil:
-		return errors.Join(err, r.RespondProblem(v1.NewProblem(v1.Unavailable, "the state of the job cannot be read now"), nil))
+		return errors.Join(err, r.RespondProblem(
+			v1.NewProblem(v1.Unavailable, "the state of the job cannot be read now"), nil))
 	}
 	return r.Respond(body, nil)
 }

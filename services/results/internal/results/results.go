@@ -169,9 +169,12 @@ type consumer struct {
 func (s *Service) consumers() []consumer {
 	return []consumer{
 		{streams.Parts, streams.PartsConsumer, openJob(subject.ParseParts), s.join, failJoin, 16, 1, nil, false},
-		{streams.Results, streams.ResultsConsumer, openJob(subject.ParseResults), s.reply, nil, 16, 64, hasHeader(v1.HeaderReply), false},
-		{streams.Results, streams.FollowConsumer, openJob(subject.ParseResults), s.follow, nil, 16, 1, hasHeader(v1.HeaderReport), true},
-		{streams.Results, streams.NotifyConsumer, openJob(subject.ParseResults), s.notify, nil, 16, 64, hasHeader(v1.HeaderCallback), true},
+		{streams.Results, streams.ResultsConsumer, openJob(subject.ParseResults), s.reply, nil, 16, 64,
+			hasHeader(v1.HeaderReply), false},
+		{streams.Results, streams.FollowConsumer, openJob(subject.ParseResults), s.follow, nil, 16, 1,
+			hasHeader(v1.HeaderReport), true},
+		{streams.Results, streams.NotifyConsumer, openJob(subject.ParseResults), s.notify, nil, 16, 64,
+			hasHeader(v1.HeaderCallback), true},
 		{streams.Reports, streams.ReportsConsumer, openReport, s.expand, nil, 2, 1, nil, false},
 	}
 }

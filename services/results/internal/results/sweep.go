@@ -232,7 +232,9 @@ func isPastMargin(deadline, now time.Time) bool {
 
 // expireMessage stores the outcome deadline-exceeded for the job of a message, unless the
 // job has an outcome.
-func (w *sweeper) expireMessage(ctx context.Context, q *sweptQueue, m *jetstream.RawStreamMsg, deadline, now time.Time) error {
+func (w *sweeper) expireMessage(
+	ctx context.Context, q *sweptQueue, m *jetstream.RawStreamMsg, deadline, now time.Time,
+) error {
 	job, err := q.parse(m.Subject)
 	if err != nil {
 		return nil //nolint:nilerr // it has no job, and is deleted at its maximum age

@@ -47,7 +47,9 @@ type Sink struct {
 
 // New returns a Sink. address is a URL or a connection string of libpq. The error does not
 // contain the address, because that may have a password.
-func New(js jetstream.JetStream, c *clock.Clock, address string, t trace.Tracer, log *slog.Logger, r prometheus.Registerer) (*Sink, error) {
+func New(
+	js jetstream.JetStream, c *clock.Clock, address string, t trace.Tracer, log *slog.Logger, r prometheus.Registerer,
+) (*Sink, error) {
 	cfg, err := pgx.ParseConfig(address)
 	if err != nil {
 		return nil, errors.New("postgres: the address cannot be read")
@@ -122,8 +124,12 @@ func (s *Sink) writeOverConnection(ctx context.Context, c jetstream.Consumer) (w
 	if err := migrate(ctx, conn); err != nil {
 		return false, err
 	}
-	batches := consume.Batches{Consumer: c, Size: batchSize, Timeout: writeTimeout, Backoff: backoff, Clock: s.clock, Tracer: s.tracer, Logger: s.log}
-	err = batches.Run(ctx, func(ctx context.Context) { s.updateLag(ctx, c) }, func(ctx context.Context, batch []*consume.Delivery) ([]error, error) {
+	batches := consume.Batches{
+		Consumer: c, Size: batchSize, Timeout: writeTimeout, Backoff: backoff,
+		Clock: s.clock, Tracer: s.tracer, Logger: s.log,
+	}
+	updateLag := func(ctx context.Context) { s.updateLag(ctx, c) }
+	err = batches.Run(ctx, updateLag, func(ctx context.Context, batch []*consume.Delivery) ([]error, error) {
 		each, err := s.write(ctx, conn, batch)
 		worked = worked || err == nil
 		return each, err
@@ -172,7 +178,8 @@ func (s *Sink) write(ctx context.Context, conn *pgx.Conn, batch []*consume.Deliv
 // constraints and exceeded limits (classes 22, 23 and 54 of SQLSTATE).
 func isRejected(err error) bool {
 	var pg *pgconn.PgError
-	return errors.As(err, &pg) && (strings.HasPrefix(pg.Code, "22") || strings.HasPrefix(pg.Code, "23") || strings.HasPrefix(pg.Code, "54"))
+	return errors.As(err, &pg) &&
+		(strings.HasPrefix(pg.Code, "22") || strings.HasPrefix(pg.Code, "23") || strings.HasPrefix(pg.Code, "54"))
 }
 
 // row has the data of a result that is written.

@@ -18,7 +18,8 @@ import (
 // JobMessage returns the message of a job that has ended. result is the body of its
 // RESULTS message, and stored is when that was stored.
 func JobMessage(job string, status v1.Status, url string, stored time.Time, result []byte) (bus.Message, error) {
-	return message(job, url, v1.CallbackBody{Type: v1.WebhookJob(status), Timestamp: stored, Data: json.RawMessage(result)})
+	return message(job, url, v1.CallbackBody{Type: v1.WebhookJob(status), Timestamp: stored,
+		Data: json.RawMessage(result)})
 }
 
 // ReportMessage returns the message of a report whose images all have outcomes.
