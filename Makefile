@@ -1,15 +1,15 @@
-# Run `make help` for what there is.
+# `make help` lists the targets.
 SHELL := /bin/bash
 MODULES = $(shell $(GO) list -m -f '{{.Dir}}')
 GO ?= go
-# The models that make up and make models fetch: names and sets of sightmesh models ls, or none.
+# Models that make up and make models fetch: names or sets that sightmesh models ls lists, or none.
 MODELS ?= default
 # The commit that --version of the binaries prints.
 COMMIT ?= $(or $(shell git describe --always --dirty --abbrev=40 --exclude '*' 2>/dev/null),unknown)
 
 .PHONY: help
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 17
 
 .PHONY: deps
 deps: ## Install the system packages (Debian or Ubuntu), if any is missing
@@ -27,9 +27,9 @@ onnxruntime: ## Install ONNX Runtime, which runs more nets than OpenCV and faste
 models: ## Fetch the models of the default pipelines into models/ (90 MB; MODELS=NAMES fetches others)
 	@[ '$(MODELS)' = none ] || $(GO) run ./tools/sightmesh models pull $(MODELS)
 
-# A model that cannot be fetched does not stop the mesh: its pipeline has the reason.
+# A model that cannot be fetched does not stop the mesh. docs/models.md says what the mesh serves without it.
 .PHONY: up
-up: build ## Fetch the models (3 minutes at most; MODELS=none skips it), start the mesh, stay up until Ctrl-C
+up: build ## Fetch the models (3 minutes at most; MODELS=none skips it), and run the mesh until Ctrl-C
 	@[ '$(MODELS)' = none ] || bin/sightmesh models pull $(MODELS) --timeout 3m || echo 'the mesh starts without them'
 	bin/sightmesh up
 
@@ -42,21 +42,21 @@ replicas: build ## Run the whole end-to-end suite on three NATS servers with thr
 	SIGHTMESH_E2E_THREE_SERVERS_WHOLE=1 OMP_THREAD_LIMIT=1 $(GO) test -count 1 -timeout 15m -v -run TestThreeServers ./tools/e2e
 
 .PHONY: chaos
-chaos: build ## Make every fault under load, and write the table of docs/reliability.md (25 minutes; SEED=n repeats one)
+chaos: build ## Inject all faults under load, and write the table of docs/reliability.md (25 minutes; SEED=n repeats one)
 	SIGHTMESH_E2E_CHAOS_SEED=$(or $(SEED),random) SIGHTMESH_E2E_CHAOS_TABLE=$(CURDIR)/docs/reliability.md \
 		OMP_THREAD_LIMIT=1 $(GO) test -count 1 -timeout 45m -v -run TestChaos_AllFaults ./tools/e2e
 
 .PHONY: upgrade
-upgrade: build ## Bring a mesh of version 0.1.0 under load to this version (3 minutes; needs the history)
+upgrade: build ## Upgrade a mesh of version 0.1.0 to this version under load (3 minutes; needs the history of the repository)
 	@tools/scripts/upgrade
 
 .PHONY: interop
-interop: build ## Run the tests with other languages and databases: Node.js, PostgreSQL
+interop: build ## Run the tests of clients in Node.js and Go, and of PostgreSQL (2 minutes)
 	@tools/scripts/install-packages interop
 	$(GO) test -tags interop -count 1 -timeout 10m -run Interop ./tools/e2e
 
 .PHONY: interop-clients
-interop-clients: build ## Run docs/clients, generated clients, linters of the API, nginx and a browser (5 minutes)
+interop-clients: build ## Run docs/clients, generated clients, linters of the API, nginx and a browser (4 minutes; more the first time)
 	@tools/scripts/install-packages interop-clients
 	python3 -m pip install --quiet --upgrade --target bin/python-clients --requirement docs/clients/python/requirements.txt
 	npm --prefix docs/clients/node ci
@@ -64,21 +64,21 @@ interop-clients: build ## Run docs/clients, generated clients, linters of the AP
 	$(GO) test -tags interop_clients -count 1 -timeout 20m -run Clients ./tools/e2e
 
 .PHONY: jaeger
-jaeger: ## Build Jaeger into bin/, for sightmesh up --jaeger (4 minutes, 85 MB, 4 GB of build cache; without its pages)
+jaeger: ## Build Jaeger into bin/, for sightmesh up --jaeger (4 minutes, 85 MB, 4 GB of build cache; without its web pages)
 	GOWORK=off $(GO) -C tools/verify build -modfile=jaeger.mod -trimpath -ldflags '-s -w' \
 		-o $(CURDIR)/bin/jaeger github.com/jaegertracing/jaeger/cmd/jaeger
 
 .PHONY: interop-jaeger
-interop-jaeger: build ## Look at traces of every kind in a Jaeger, which make jaeger builds
+interop-jaeger: build ## Check the traces of all kinds of jobs in Jaeger, which make jaeger builds (1 minute)
 	@test -x bin/jaeger || command -v jaeger >/dev/null || $(MAKE) jaeger
 	$(GO) test -tags interop_jaeger -count 1 -timeout 10m -run Jaeger ./tools/e2e
 
 .PHONY: cluster
-cluster: ## Build a Kubernetes of one node, with KEDA and Jaeger, into bin/ (25 minutes, 1.2 GB, 8 GB of build cache)
+cluster: ## Build a Kubernetes of one node, with KEDA and Jaeger, into bin/ (15 minutes, 1.2 GB, 8 GB of build cache)
 	@tools/scripts/cluster
 
 .PHONY: cluster-test
-cluster-test: ## Test the chart on that Kubernetes, and write the table of docs/operating.md (6 minutes; root, make images)
+cluster-test: ## Test the chart on that Kubernetes, and write the table of docs/operating.md (7 minutes; needs root and make images)
 	SIGHTMESH_CLUSTER_TABLE=$(CURDIR)/docs/operating.md tools/scripts/cluster-test
 
 .PHONY: bench-once
@@ -97,7 +97,7 @@ litserve: ## Install LitServe into bin/litserve, for make bench to compare with 
 		python3 -m pip install --quiet --target bin/litserve --requirement tools/benchtable/litserve/requirements.txt
 
 .PHONY: bench
-bench: build ## Measure the mesh beside its baselines, and write docs/performance.md (15 minutes)
+bench: build ## Measure the mesh and its baselines, and write docs/performance.md (15 minutes)
 	@$(MAKE) litserve || echo 'the networks are measured without LitServe'
 	$(BENCH)
 
@@ -136,7 +136,7 @@ gen: ## Generate contracts, samples, docs/reference and deploy/k8s
 	tools/scripts/render-k8s
 
 .PHONY: verify
-verify: ## Check what is generated, the modules, the chart and its manifests
+verify: ## Check the generated files, the modules, the Dockerfiles, and the chart with its manifests
 	tools/scripts/verify
 
 .PHONY: verify-tools
@@ -145,25 +145,25 @@ verify-tools: ## Check that the modules of the tools are tidy (downloads 4 GB in
 	for m in golangci-lint syft; do (cd tools/verify && GOWORK=off $(GO) mod tidy -diff -modfile=$$m.mod) || exit 1; done
 
 .PHONY: vulnerabilities
-vulnerabilities: ## Look for known vulnerabilities in the modules (reads the database at vuln.go.dev)
+vulnerabilities: ## Check the modules for known vulnerabilities (needs access to vuln.go.dev)
 	for m in $(MODULES); do (cd $$m && GOWORK=off $(GO) run golang.org/x/vuln/cmd/govulncheck@v1.8.0 ./...) || exit 1; done
 
 .PHONY: model
-model: ## Verify the model of how a job in parts gets its outcome (needs spin; 2 minutes)
+model: ## Check the protocol of jobs in parts with the model checker SPIN (2 minutes; needs spin)
 	tools/scripts/model
 
-# local makes the base images from Debian packages, for a machine that reaches no registry of images.
+# registry pulls the base images. local builds them from Debian packages: docs/images.md.
 BASE_IMAGES ?= registry
 
 .PHONY: images
-images: ## Build the container images into dist/images/, and print their sizes (needs root; 10 minutes once)
+images: ## Build the container images into dist/images/, and print their sizes (3 minutes; 18 the first time; needs root)
 	@tools/scripts/install-packages images
 	BASE_IMAGES=$(BASE_IMAGES) COMMIT=$(COMMIT) tools/scripts/images
 
 .PHONY: images-test
-images-test: build ## Run the end-to-end suite on the container images of make images (2 minutes; needs root)
+images-test: build ## Run the end-to-end suite on the images of make images (2 minutes; needs root)
 	@tools/scripts/images-test
 
 .PHONY: clean
-clean: ## Remove what was built
+clean: ## Remove bin/ and dist/
 	rm -rf bin dist
