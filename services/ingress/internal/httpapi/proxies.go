@@ -34,7 +34,7 @@ func ParsePublicURL(text string) (*url.URL, error) {
 	}
 	u.Host, u.Path, u.RawPath = normalizedHost(u), strings.TrimRight(u.Path, "/"), strings.TrimRight(u.RawPath, "/")
 	if u.Path != "" && path.Clean(u.Path) != u.Path {
-		return nil, fmt.Errorf("%q, want a path without empty elements, . and ..", text)
+		return nil, fmt.Errorf("%q, want a path without empty, . and .. elements", text)
 	}
 	return u, nil
 }

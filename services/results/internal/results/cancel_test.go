@@ -144,7 +144,7 @@ func TestLookup_ExpiredResultIsUnknownLater(t *testing.T) {
 				return fmt.Errorf("the job is %s, want the problem %s", r.Status, want)
 			}
 			if r.Problem.Code != want {
-				return fmt.Errorf("the problem is %v, want %s", r.Problem, want)
+				return fmt.Errorf("the problem is %s, want %s", r.Problem.Code, want)
 			}
 			return nil
 		})

@@ -228,7 +228,7 @@ func TestOutcome_IsWrittenOnce(t *testing.T) {
 		ack, err := b.js.Publish(t.Context(), subject.Results("text", "job"), nil,
 			jetstream.WithMsgID(v1.MsgID("job", v1.MsgResults)), jetstream.WithExpectLastSequence(1_000_000))
 		if !streams.IsWrongLastSequence(err) {
-			return fmt.Errorf("got %+v, %v, want no duplicate, and the error of the wrong sequence", ack, err)
+			return fmt.Errorf("got %+v, want no duplicate, and the error of the wrong sequence: %w", ack, err)
 		}
 		return nil
 	})
