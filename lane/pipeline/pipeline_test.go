@@ -93,7 +93,7 @@ func TestParse_ErrorsNamePipelineAndField(t *testing.T) {
 		{"pipelines: [{name: p, detect: {kind: k}}, {name: p, detect: {kind: k}}]", `pipeline "p": name: given twice`},
 		{"pipelines: [{name: p, detect: {}}]", `pipeline "p": detect: want either kind or lane`},
 		{"pipelines: [{name: p, detect: {kind: k, lane: [x]}}]", `pipeline "p": detect: want either kind or lane`},
-		{"pipelines: [{name: p, detect: {kind: k}, classify: {}}]", `pipeline "p": classify: want either`},
+		{"pipelines: [{name: p, detect: {kind: k}, classify: {}}]", `pipeline "p": classify: want one of kind, lane and by_label`},
 		{"pipelines: [{name: p, deadline: 1ms, detect: {kind: k}}]", `pipeline "p": deadline: 1ms`},
 		{"pipelines: [{name: p, bulk_deadline: 100h, detect: {kind: k}}]", `pipeline "p": bulk_deadline: 100h`},
 		{"pipelines: [{name: p, max_regions: -1, detect: {kind: k}}]", `pipeline "p": max_regions: -1`},

@@ -66,7 +66,7 @@ func TestSightmesh_ExitCodes(t *testing.T) {
 		{"bench --concurrency -1 " + image, 2, "", "concurrency"},
 		{"bench --rate -1 " + image, 2, "", "rate"},
 		{"bench /nothing/here", 1, "", "/nothing/here"},
-		{"bench --url http://127.0.0.1:1 --warmup 0s --duration 10ms " + image, 1, "", "not every"},
+		{"bench --url http://127.0.0.1:1 --warmup 0s --duration 10ms " + image, 1, "", "a request failed"},
 
 		{"bench floor --help", 0, "-bytes", ""},
 		{"bench floor --nonsense", 2, "", "-nonsense"},
