@@ -400,7 +400,9 @@ func readField(
 }
 
 // readUpload reads one image of a form.
-func (b *bodies) readUpload(part *multipart.Part, name string, reservation *body.Reservation) (reportintake.Upload, error) {
+func (b *bodies) readUpload(
+	part *multipart.Part, name string, reservation *body.Reservation,
+) (reportintake.Upload, error) {
 	data, err := body.ReadAll(io.LimitReader(part, 2*b.maxBytes), reservation.Grow, 2*b.maxBytes)
 	if err != nil {
 		return reportintake.Upload{}, formError(err)

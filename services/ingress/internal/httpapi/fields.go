@@ -24,7 +24,8 @@ const metaPrefix = "meta-"
 var filterFields = []string{regionfilter.MinScore, regionfilter.Labels, regionfilter.Top}
 
 // submissionFields are the fields of a request with images, in its query, form or JSON body.
-var submissionFields = slices.Concat([]string{"pipeline", "priority", "callback", "key", metaPrefix + "*"}, filterFields)
+var submissionFields = slices.Concat(
+	[]string{"pipeline", "priority", "callback", "key", metaPrefix + "*"}, filterFields)
 
 // parseQuery parses the query of a request.
 func parseQuery(r *http.Request, known ...string) (fields, error) {

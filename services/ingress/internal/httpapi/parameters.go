@@ -51,7 +51,8 @@ func (s submission) report(sources []v1.ReportSource, uploads []reportintake.Upl
 // knownHeaders are the headers of a request with images that are not of HTTP.
 var knownHeaders = []string{v1.HeaderKey, "Prefer", jobparams.MetadataHeaders}
 
-// submission parses the query and the headers. The old routes ignore unknown ones. The caller adds the fields of the body with addFields.
+// submission parses the query and the headers. The old routes ignore unknown ones. The caller adds the fields of the
+// body with addFields.
 func (p parameters) submission(r *http.Request) (submission, error) {
 	s := submission{fields: fields{}, places: fields{}}
 	q, err := parseQuery(r, submissionFields...)

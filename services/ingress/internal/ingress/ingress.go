@@ -193,8 +193,9 @@ func New(p *run.Process, o Options) (run.Service, error) {
 		subject.Interactive: o.maxQueue, subject.Bulk: o.maxBulkQueue,
 	}, p.Logger, p.Metrics)
 	p.Endpoints.Describe(o.limits.Metadata())
+	schema := v1.SchemaID("pipelines") + "#/$defs/Pipelines/properties/pipelines"
 	if err := p.ServeStatus(func() any { return v1.IngressStatus(s.admission.Pipelines()) },
-		map[string]string{"response_schema": v1.SchemaID("pipelines") + "#/$defs/Pipelines/properties/pipelines"}); err != nil {
+		map[string]string{"response_schema": schema}); err != nil {
 		return nil, err
 	}
 	if err := s.newWebClients(p, o); err != nil {

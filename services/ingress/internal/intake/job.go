@@ -106,7 +106,8 @@ func resultAttributes(r v1.Result) (attrs []attribute.KeyValue) {
 // results service.
 func decodeReply(ctx context.Context, m *nats.Msg) (v1.Result, error) {
 	sent := trace.LinkFromContext(telemetry.Extract(context.WithoutCancel(ctx), m.Header))
-	_, span := telemetry.StartChild(ctx, "process reply", trace.WithSpanKind(trace.SpanKindConsumer), trace.WithLinks(sent),
+	_, span := telemetry.StartChild(ctx, "process reply",
+		trace.WithSpanKind(trace.SpanKindConsumer), trace.WithLinks(sent),
 		trace.WithAttributes(bus.ReplyAttributes("process", semconv.MessagingOperationTypeProcess, m.Data)...))
 	defer span.End()
 	r, err := decodeResult(m.Data, m.Header.Get(v1.HeaderStored))

@@ -72,7 +72,8 @@ func JobError(err error, id string) error {
 func DrawError(err error, id string) error {
 	return changeProblem(err, func(p *v1.Problem) {
 		p.Job = id
-		p.Detail = fmt.Sprintf("the job is done, and GET /v1/images/%s has its result, but its image was not drawn: %s", id, p.Detail)
+		p.Detail = fmt.Sprintf(
+			"the job is done, and GET /v1/images/%s has its result, but its image was not drawn: %s", id, p.Detail)
 	})
 }
 

@@ -36,13 +36,14 @@ func newCanceller(nc *nats.Conn, l *lookup, p *bus.Publisher, f promauto.Factory
 }
 
 func (c *canceller) register(svc *bus.Service) error {
-	return c.lookup.serve(svc, "cancel", subject.AllCancel(), "cancellation", func(ctx context.Context, m *nats.Msg) ([]byte, error) {
+	cancel := func(ctx context.Context, m *nats.Msg) ([]byte, error) {
 		job, err := subject.ParseCancel(m.Subject)
 		if err != nil {
 			return nil, newInvalidJobProblem()
 		}
 		return c.cancelJob(ctx, job)
-	})
+	}
+	return c.lookup.serve(svc, "cancel", subject.AllCancel(), "cancellation", cancel)
 }
 
 func (c *canceller) cancelJob(ctx context.Context, job string) ([]byte, error) {

@@ -125,7 +125,9 @@ func (s *Service) Run(ctx, hard context.Context) error {
 	defer end()
 	for _, c := range s.consumers() {
 		loop := consume.NewLoop(consume.Config{
-			Open: c.open, Fail: c.fail, Traced: c.traced, PublishOnce: c.publishOnce, Timeout: handlerTimeout, Backoff: backoff, Clock: s.clock, Publisher: s.publisher, Tracer: s.tracer, Logger: s.log,
+			Open: c.open, Fail: c.fail, Traced: c.traced, PublishOnce: c.publishOnce,
+			Timeout: handlerTimeout, Backoff: backoff,
+			Clock: s.clock, Publisher: s.publisher, Tracer: s.tracer, Logger: s.log,
 		})
 		g.Go(func() error {
 			src := consume.Source{JetStream: s.js, Stream: c.stream, Consumer: c.name, Width: c.width, Prefetch: c.prefetch}
@@ -154,10 +156,11 @@ func (s *Service) Run(ctx, hard context.Context) error {
 
 // consumer is a consumer that the service pulls from.
 type consumer struct {
-	stream, name    string
-	open            func(*consume.Delivery) error
-	handle          consume.Handler
-	fail            func(context.Context, *consume.Delivery, *v1.Problem) ([]bus.Message, error) // nil where there is no outcome
+	stream, name string
+	open         func(*consume.Delivery) error
+	handle       consume.Handler
+	// fail is nil where there is no outcome.
+	fail            func(context.Context, *consume.Delivery, *v1.Problem) ([]bus.Message, error)
 	width, prefetch int
 	traced          func(*consume.Delivery) bool // nil for all
 	publishOnce     bool                         // so that a full stream does not block other messages

@@ -80,7 +80,8 @@ func newSweeper(s *Service, period time.Duration, f promauto.Factory) *sweeper {
 		return &sweptQueue{stream: stream, filter: filter, parse: parse, shortest: d, later: map[uint64]laterMessage{}}
 	}
 	return &sweeper{
-		s: s, period: retry.Backoff{period}, joined: map[string]bool{}, waiting: map[string]int{}, reports: map[string]time.Time{},
+		s: s, period: retry.Backoff{period},
+		joined: map[string]bool{}, waiting: map[string]int{}, reports: map[string]time.Time{},
 		queue: []*sweptQueue{
 			queue(streams.Images, subject.ImagesOfPriority(subject.Interactive), subject.ParseImages, interactive),
 			queue(streams.Images, subject.ImagesOfPriority(subject.Bulk), subject.ParseImages, bulk),

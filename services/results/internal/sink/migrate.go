@@ -60,7 +60,8 @@ func lockVersion(ctx context.Context, tx pgx.Tx) (version int, err error) {
 	}
 	if _, err := tx.Exec(ctx, `
 		create table if not exists public.sightmesh_version (version int4 not null);
-		insert into public.sightmesh_version (version) select 0 where not exists (select from public.sightmesh_version)`); err != nil {
+		insert into public.sightmesh_version (version)
+			select 0 where not exists (select from public.sightmesh_version)`); err != nil {
 		return 0, fmt.Errorf("create the table of versions: %w", err)
 	}
 	if err := tx.QueryRow(ctx, "select version from public.sightmesh_version").Scan(&version); err != nil {
