@@ -45,11 +45,14 @@ func main() {
 	flag.StringVar(&cfg.models, "models", "models", "`folder` of the models of the networks")
 	flag.StringVar(&cfg.out, "out", "", "`file` in which to write the rows; standard output without it")
 	flag.DurationVar(&cfg.each, "each", 6*time.Second, "how long each measurement counts")
-	flag.IntVar(&cfg.rounds, "rounds", 5, "how often each measurement of networks is repeated, for a third of that time")
+	flag.IntVar(&cfg.rounds, "rounds", 5,
+		"how often each measurement of networks is repeated, for a third of that time")
 	flag.StringVar(&cfg.only, "only", rowNames, "rows to measure; the others of the file stay")
-	flag.StringVar(&cfg.litServe, "litserve", "", "`folder` of the Python packages of tools/benchtable/litserve/requirements.txt; "+
-		"without it networks are not held against LitServe")
-	flag.Func("image", "`PIPELINE=FILE` of the image of faces, objects or text in the rows of networks; a drawn one without it",
+	flag.StringVar(&cfg.litServe, "litserve", "",
+		"`folder` of the Python packages of tools/benchtable/litserve/requirements.txt; "+
+			"without it networks are not held against LitServe")
+	flag.Func("image",
+		"`PIPELINE=FILE` of the image of faces, objects or text in the rows of networks; a drawn one without it",
 		func(arg string) error {
 			name, file, ok := strings.Cut(arg, "=")
 			if !ok {
@@ -106,14 +109,20 @@ func run(ctx context.Context, cfg config) error {
 		return fmt.Errorf("find models: %w", err)
 	}
 	t := &table{config: cfg, bin: programs{abs}, dir: dir, noop: filepath.Join(abs, "nooplane")}
-	for target, pkg := range map[string]string{"nats-server": "github.com/nats-io/nats-server/v2", "nooplane": "github.com/sightmesh/sightmesh/tools/benchtable/nooplane"} {
-		if msg, err := exec.CommandContext(ctx, "go", "build", "-o", filepath.Join(abs, target), pkg).CombinedOutput(); err != nil {
+	for target, pkg := range map[string]string{
+		"nats-server": "github.com/nats-io/nats-server/v2",
+		"nooplane":    "github.com/sightmesh/sightmesh/tools/benchtable/nooplane",
+	} {
+		build := exec.CommandContext(ctx, "go", "build", "-o", filepath.Join(abs, target), pkg)
+		if msg, err := build.CombinedOutput(); err != nil {
 			return fmt.Errorf("build %s: %w: %s", target, err, msg)
 		}
 	}
 	var failed []error
 	sections := map[byte]string{}
-	rows := []func(context.Context) error{t.transport, t.debianModels, t.crops, t.sizes, t.tracing, t.replicas, t.cluster, t.networks}
+	rows := []func(context.Context) error{
+		t.transport, t.debianModels, t.crops, t.sizes, t.tracing, t.replicas, t.cluster, t.networks,
+	}
 	for i, measure := range rows {
 		name := rowNames[i]
 		if strings.IndexByte(cfg.only, name) < 0 {
@@ -134,6 +143,11 @@ func run(ctx context.Context, cfg config) error {
 }
 
 func (t *table) printf(format string, args ...any) { fmt.Fprintf(&t.section, format, args...) }
+
+// printTableHeader begins a Markdown table with these columns.
+func (t *table) printTableHeader(columns ...string) {
+	t.printf("| %s |\n|%s\n", strings.Join(columns, " | "), strings.Repeat("---|", len(columns)))
+}
 
 // noopPipelines writes a pipelines file for the lane that does nothing.
 func (t *table) noopPipelines(crops, bytes int) (string, error) {
@@ -186,7 +200,9 @@ func (t *table) load(concurrency int) bench.Load {
 	return bench.Load{Concurrency: concurrency, WarmUp: t.each / 3, Duration: t.each}
 }
 
-func (t *table) measure(ctx context.Context, m *mesh, name string, image []byte, concurrency int) (bench.Report, error) {
+func (t *table) measure(
+	ctx context.Context, m *mesh, name string, image []byte, concurrency int,
+) (bench.Report, error) {
 	return t.bench(ctx, bench.HTTP(m.http, name, concurrency), image, t.load(concurrency))
 }
 
@@ -200,7 +216,10 @@ func (t *table) bench(ctx context.Context, send bench.Sender, image []byte, load
 }
 
 func (t *table) floor(ctx context.Context, m *mesh, size, concurrency, replicas int) (bench.Report, error) {
-	f, err := bench.StartFloor(ctx, bench.FloorConfig{NATS: connection.Config{URL: m.nats}, Replicas: replicas, Storage: jetstream.FileStorage, First: size, Second: size, Third: 2 << 10})
+	f, err := bench.StartFloor(ctx, bench.FloorConfig{
+		NATS: connection.Config{URL: m.nats}, Replicas: replicas, Storage: jetstream.FileStorage,
+		First: size, Second: size, Third: 2 << 10,
+	})
 	if err != nil {
 		return bench.Report{}, err
 	}
@@ -221,7 +240,14 @@ func (t *table) transport(ctx context.Context) error {
 		return err
 	}
 	defer m.stop()
-	t.printf("\n## (a) Mesh and floor\n\nAn image of 100 KB, 100 KB of crops, lanes that do no work, one NATS server with file storage.\n\n| concurrent images | floor p50 | mesh p50 | ratio | floor p99 | mesh p99 | ratio | floor /s | mesh /s | ratio |\n|---|---|---|---|---|---|---|---|---|---|\n")
+	t.printf(`
+## (a) Mesh and floor
+
+An image of 100 KB, 100 KB of crops, lanes that do no work, one NATS server with file storage.
+
+`)
+	t.printTableHeader("concurrent images", "floor p50", "mesh p50", "ratio", "floor p99", "mesh p99", "ratio",
+		"floor /s", "mesh /s", "ratio")
 	for _, c := range []int{1, 16} {
 		f, err := t.floor(ctx, m, hundred, c, 1)
 		if err != nil {
@@ -232,7 +258,9 @@ func (t *table) transport(ctx context.Context) error {
 			return err
 		}
 		t.printf("| %d | %.2f ms | %.2f ms | %.2f | %.2f ms | %.2f ms | %.2f | %.0f | %.0f | %.2f |\n", c,
-			f.Latency.P50, r.Latency.P50, r.Latency.P50/f.Latency.P50, f.Latency.P99, r.Latency.P99, r.Latency.P99/f.Latency.P99, f.PerSecond, r.PerSecond, r.PerSecond/f.PerSecond)
+			f.Latency.P50, r.Latency.P50, r.Latency.P50/f.Latency.P50,
+			f.Latency.P99, r.Latency.P99, r.Latency.P99/f.Latency.P99,
+			f.PerSecond, r.PerSecond, r.PerSecond/f.PerSecond)
 	}
 	return nil
 }
@@ -267,7 +295,15 @@ func (t *table) debianModels(ctx context.Context) error {
 		return err
 	}
 	defer m.stop()
-	t.printf("\n## (b) Models of Debian packages, with and without a mesh\n\n*Lanes alone* are the same lanes without a mesh. There are %d lanes of detect and of classify. The images are the\ndrawn page and the drawn face of `sightmesh up`. Saturation is %d concurrent requests.\n\n| pipeline | lanes alone /s | mesh /s | ratio | lanes alone p50, one at a time | mesh p50 | added |\n|---|---|---|---|---|---|---|\n", count, 4*count)
+	t.printf(`
+## (b) Models of Debian packages, with and without a mesh
+
+*Lanes alone* are the same lanes without a mesh. There are %d lanes of detect and of classify. The images are the
+drawn page and the drawn face of %s. Saturation is %d concurrent requests.
+
+`, count, "`sightmesh up`", 4*count)
+	t.printTableHeader("pipeline", "lanes alone /s", "mesh /s", "ratio",
+		"lanes alone p50, one at a time", "mesh p50", "added")
 	for _, p := range pipeline.BuiltIn() {
 		image, ok := map[string][]byte{"text": page, "faces": face}[p.Name]
 		if !ok {
@@ -285,13 +321,17 @@ func (t *table) debianModels(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		t.printf("| %s | %.1f | %.1f | %.2f | %.2f ms | %.2f ms | %.2f ms |\n", p.Name, alone.PerSecond, full.PerSecond, full.PerSecond/alone.PerSecond, one.Latency.P50, single.Latency.P50, single.Latency.P50-one.Latency.P50)
+		t.printf("| %s | %.1f | %.1f | %.2f | %.2f ms | %.2f ms | %.2f ms |\n", p.Name,
+			alone.PerSecond, full.PerSecond, full.PerSecond/alone.PerSecond,
+			one.Latency.P50, single.Latency.P50, single.Latency.P50-one.Latency.P50)
 	}
 	return nil
 }
 
 // alone measures the lanes of a pipeline on their own: at saturation, and one image at a time.
-func (t *table) alone(ctx context.Context, p pipeline.Pipeline, image []byte, count int) (full, single bench.Report, err error) {
+func (t *table) alone(
+	ctx context.Context, p pipeline.Pipeline, image []byte, count int,
+) (full, single bench.Report, err error) {
 	l, err := t.startLanes(ctx, t.noModels(), p, count)
 	if err != nil {
 		return full, single, err
@@ -333,7 +373,13 @@ func aloneSender(l *lanes.Lanes, p pipeline.Pipeline) bench.Sender {
 
 // (c) many crops of one image.
 func (t *table) crops(ctx context.Context) error {
-	t.printf("\n## (c) Crops of one image\n\nLanes that do no work, 2 for each stage, at most 16 crops in a message, one image at a time.\n\n| crops | messages | p50 | p99 | join p50 |\n|---|---|---|---|---|\n")
+	t.printf(`
+## (c) Crops of one image
+
+Lanes that do no work, 2 for each stage, at most 16 crops in a message, one image at a time.
+
+`)
+	t.printTableHeader("crops", "messages", "p50", "p99", "join p50")
 	for _, n := range []int{1, 10, 100} {
 		file, err := t.noopPipelines(n, n*(10<<10))
 		if err != nil {
@@ -342,7 +388,8 @@ func (t *table) crops(ctx context.Context) error {
 		if err := t.with(ctx, meshConfig{lanes: 2, pipelines: file}, func(m *mesh) error {
 			r, err := t.measure(ctx, m, "noop", header(hundred), 1)
 			if err == nil {
-				t.printf("| %d | %d | %.2f ms | %.2f ms | %.2f ms |\n", n, (n+15)/16, r.Latency.P50, r.Latency.P99, r.Hops["join"].P50)
+				t.printf("| %d | %d | %.2f ms | %.2f ms | %.2f ms |\n",
+					n, (n+15)/16, r.Latency.P50, r.Latency.P99, r.Hops["join"].P50)
 			}
 			return err
 		}); err != nil {
@@ -357,7 +404,8 @@ func (t *table) crops(ctx context.Context) error {
 	if err := png.Encode(&page, img); err != nil {
 		return fmt.Errorf("encode page: %w", err)
 	}
-	t.printf("\nA page of 50 lines of text, with 1 and with 2 lanes of classify, one page at a time:\n\n| lanes | p50 | p50 ÷ (p50 of one lane ÷ lanes) |\n|---|---|---|\n")
+	t.printf("\nA page of 50 lines of text, with 1 and with 2 lanes of classify, one page at a time:\n\n")
+	t.printTableHeader("lanes", "p50", "p50 ÷ (p50 of one lane ÷ lanes)")
 	var alone float64
 	for _, lanes := range []int{1, 2} {
 		if err := t.with(ctx, meshConfig{lanes: lanes}, func(m *mesh) error {
@@ -392,7 +440,13 @@ func (t *table) sizes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	t.printf("\n## (d) Sizes of images\n\nLanes that do no work, 20 KB of crops, one image at a time. The first two messages of the floor contain the image.\n\n| image | floor p50 | mesh p50 | ratio |\n|---|---|---|---|\n")
+	t.printf(`
+## (d) Sizes of images
+
+Lanes that do no work, 20 KB of crops, one image at a time. The first two messages of the floor contain the image.
+
+`)
+	t.printTableHeader("image", "floor p50", "mesh p50", "ratio")
 	return t.with(ctx, meshConfig{lanes: 2, pipelines: file}, func(m *mesh) error {
 		for _, kb := range []int{10, 100, 1000, 8000} {
 			f, err := t.floor(ctx, m, kb<<10, 1, 1)
@@ -420,12 +474,21 @@ func (t *table) tracing(ctx context.Context) error {
 	}))
 	defer sink.Close()
 	lanes := runtime.NumCPU()
-	t.printf("\n## (e) Traces\n\nThe pipeline `text` at saturation. The spans are sent over OTLP/HTTP to a receiver on the same machine.\n\n| sampled | images /s | ratio to none |\n|---|---|---|\n")
+	t.printf(`
+## (e) Traces
+
+The pipeline %s at saturation. The spans are sent over OTLP/HTTP to a receiver on the same machine.
+
+`, "`text`")
+	t.printTableHeader("sampled", "images /s", "ratio to none")
 	var none float64
 	for _, s := range []struct{ name, arg string }{{"none", ""}, {"1 %", "0.01"}, {"100 %", "1"}} {
 		var env []string
 		if s.arg != "" {
-			env = []string{"OTEL_EXPORTER_OTLP_ENDPOINT=" + sink.URL, "OTEL_TRACES_SAMPLER=parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG=" + s.arg}
+			env = []string{
+				"OTEL_EXPORTER_OTLP_ENDPOINT=" + sink.URL,
+				"OTEL_TRACES_SAMPLER=parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG=" + s.arg,
+			}
 		}
 		if err := t.with(ctx, meshConfig{lanes: lanes, env: env}, func(m *mesh) error {
 			r, err := t.measure(ctx, m, "text", page, 4*lanes)
@@ -450,7 +513,14 @@ func (t *table) replicas(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	t.printf("\n## (f) Replicas\n\nThe same as (a) with 16 concurrent images through one ingress. On one machine a second replica adds processes but no\ncores.\n\n| replicas of each service | p50 | images /s |\n|---|---|---|\n")
+	t.printf(`
+## (f) Replicas
+
+The same as (a) with 16 concurrent images through one ingress. On one machine a second replica adds processes but no
+cores.
+
+`)
+	t.printTableHeader("replicas of each service", "p50", "images /s")
 	for _, n := range []int{1, 2} {
 		if err := t.with(ctx, meshConfig{lanes: 2, replicas: n, pipelines: file}, func(m *mesh) error {
 			r, err := t.measure(ctx, m, "noop", header(hundred), 16)
@@ -471,7 +541,13 @@ func (t *table) cluster(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	t.printf("\n## (g) Three NATS servers with three replicas of each stream\n\nThe same as (a), with all three servers on the same machine.\n\n| concurrent images | floor p50 | mesh p50 | ratio | floor /s | mesh /s | ratio |\n|---|---|---|---|---|---|---|\n")
+	t.printf(`
+## (g) Three NATS servers with three replicas of each stream
+
+The same as (a), with all three servers on the same machine.
+
+`)
+	t.printTableHeader("concurrent images", "floor p50", "mesh p50", "ratio", "floor /s", "mesh /s", "ratio")
 	return t.with(ctx, meshConfig{servers: 3, lanes: 2, pipelines: file}, func(m *mesh) error {
 		for _, c := range []int{1, 8} {
 			f, err := t.floor(ctx, m, hundred, c, 3)
@@ -482,7 +558,9 @@ func (t *table) cluster(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			t.printf("| %d | %.2f ms | %.2f ms | %.2f | %.0f | %.0f | %.2f |\n", c, f.Latency.P50, r.Latency.P50, r.Latency.P50/f.Latency.P50, f.PerSecond, r.PerSecond, r.PerSecond/f.PerSecond)
+			t.printf("| %d | %.2f ms | %.2f ms | %.2f | %.0f | %.0f | %.2f |\n", c,
+				f.Latency.P50, r.Latency.P50, r.Latency.P50/f.Latency.P50,
+				f.PerSecond, r.PerSecond, r.PerSecond/f.PerSecond)
 		}
 		return nil
 	})

@@ -105,7 +105,10 @@ func startMesh(ctx context.Context, bin programs, dir string, cfg meshConfig) (_
 	if err := m.startServers(bin, dir, cfg.servers); err != nil {
 		return nil, err
 	}
-	if err := setup.Run(ctx, setup.Config{NATS: connection.Config{URL: m.nats}, Pipelines: cfg.pipelines, Replicas: cfg.servers, Storage: "file", Wait: time.Minute}, io.Discard); err != nil {
+	if err := setup.Run(ctx, setup.Config{
+		NATS: connection.Config{URL: m.nats}, Pipelines: cfg.pipelines,
+		Replicas: cfg.servers, Storage: "file", Wait: time.Minute,
+	}, io.Discard); err != nil {
 		return nil, err
 	}
 	var ready []string
@@ -172,9 +175,14 @@ func (m *mesh) startServers(bin programs, dir string, n int) error {
 		urls = append(urls, fmt.Sprintf("nats://127.0.0.1:%d", ports[i]))
 	}
 	for i := range n {
-		conf := fmt.Sprintf("server_name: n%d\nlisten: 127.0.0.1:%d\nmax_payload: 8454144\njetstream { store_dir: %q, max_file_store: 16GB }\n", i, ports[i], filepath.Join(dir, strconv.Itoa(i)))
+		conf := fmt.Sprintf(`server_name: n%d
+listen: 127.0.0.1:%d
+max_payload: 8454144
+jetstream { store_dir: %q, max_file_store: 16GB }
+`, i, ports[i], filepath.Join(dir, strconv.Itoa(i)))
 		if n > 1 {
-			conf += fmt.Sprintf("cluster { name: bench, listen: 127.0.0.1:%d, routes: [%s] }\n", ports[n+i], strings.Join(routes, ", "))
+			conf += fmt.Sprintf("cluster { name: bench, listen: 127.0.0.1:%d, routes: [%s] }\n",
+				ports[n+i], strings.Join(routes, ", "))
 		}
 		file := filepath.Join(dir, fmt.Sprintf("nats-%d.conf", i))
 		if err := os.WriteFile(file, []byte(conf), 0o644); err != nil {

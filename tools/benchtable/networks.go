@@ -111,10 +111,10 @@ each. The tables have the median of the rounds, and the median of the ratios of 
 other over a socket. Saturation is %d lanes for each stage, with %d concurrent images. One at a time is one lane for
 each stage.
 
-| pipeline | image | lanes alone /s | mesh /s | mesh ÷ alone (target %v) | lanes alone p50, one at a time | mesh p50 | added (target %d ms) |
-|---|---|---|---|---|---|---|---|
-`, heading('h'), began.UTC().Format("2006-01-02"), load, after, t.rounds, t.each/3, count, 4*count,
-		leastThroughput, mostAdded)
+`, heading('h'), began.UTC().Format("2006-01-02"), load, after, t.rounds, t.each/3, count, 4*count)
+	t.printTableHeader("pipeline", "image",
+		"lanes alone /s", "mesh /s", fmt.Sprintf("mesh ÷ alone (target %v)", leastThroughput),
+		"lanes alone p50, one at a time", "mesh p50", fmt.Sprintf("added (target %d ms)", mostAdded))
 	for _, r := range rows {
 		if r.reason != nil {
 			t.printf("| %s | not measured: %v |\n", r.pipeline, firstLine(r.reason))
@@ -137,9 +137,10 @@ func (t *table) printCPU(rows []networkRow) {
 Processor time for an image at saturation, in all processes, including the load. Other programs on the machine affect
 it less than the throughput.
 
-| pipeline | lanes alone | mesh | lanes alone ÷ mesh (target %v) | LitServe | LitServe ÷ mesh |
-|---|---|---|---|---|---|
-`, leastThroughput)
+`)
+	t.printTableHeader("pipeline",
+		"lanes alone", "mesh", fmt.Sprintf("lanes alone ÷ mesh (target %v)", leastThroughput),
+		"LitServe", "LitServe ÷ mesh")
 	for _, r := range rows {
 		if r.reason != nil {
 			continue
@@ -160,9 +161,8 @@ func (t *table) printHops(rows []networkRow) {
 Time of each step for one image at a time (p50). The lanes measure decode, detect and classify. *Other* is the rest of
 the time of an image: the sockets for lanes alone; HTTP, NATS with its files, and the services for the mesh.
 
-| pipeline | system | decode | detect | classify | other |
-|---|---|---|---|---|---|
 `)
+	t.printTableHeader("pipeline", "system", "decode", "detect", "classify", "other")
 	for _, r := range rows {
 		if r.reason != nil {
 			continue
@@ -192,9 +192,9 @@ a time. The load, the requests over HTTP and the settings of the networks are th
 they are lost when it stops. Its lines of text are not in reading order, and have no positions of words. *Same regions*
 have the same label, the same text except for spaces, and boxes that overlap by 0.8 or more.
 
-| pipeline | LitServe /s | mesh /s | mesh ÷ LitServe | LitServe p50, one at a time | mesh p50 | mesh ÷ LitServe | same regions |
-|---|---|---|---|---|---|---|---|
 `, strings.Join(litServeVersions(), ", "), count)
+	t.printTableHeader("pipeline", "LitServe /s", "mesh /s", "mesh ÷ LitServe",
+		"LitServe p50, one at a time", "mesh p50", "mesh ÷ LitServe", "same regions")
 	for _, r := range rows {
 		if r.reason != nil {
 			continue

@@ -49,7 +49,9 @@ func (n noop) Detect(d lane.Detect, _ []byte) (lane.Detected, [][]byte, error) {
 	size := cfg.Bytes / cfg.Crops
 	var pixels [][]byte
 	for i := range cfg.Crops {
-		out.Regions = append(out.Regions, lane.Region{Box: v1.Box{X: i, Y: i, Width: 10, Height: 10}, Score: 1, Label: "nothing"})
+		out.Regions = append(out.Regions, lane.Region{
+			Box: v1.Box{X: i, Y: i, Width: 10, Height: 10}, Score: 1, Label: "nothing",
+		})
 		out.Crops = append(out.Crops, lane.Crop{Region: i, Width: size / 16, Height: 16, Channels: 1})
 		pixels = append(pixels, make([]byte, size/16*16))
 	}
