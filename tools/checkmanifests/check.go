@@ -71,8 +71,10 @@ func checkNATSVersion(m manifest) error {
 		return nil
 	}
 	for _, c := range m.containers() {
-		if _, tag, _ := strings.Cut(filepath.Base(c.Image), ":"); c.Name == "nats" && !strings.HasPrefix(tag, server.VERSION) {
-			return fmt.Errorf("%s %s: image %s, want the version %s that go.mod names", m.Kind, m.Metadata.Name, c.Image, server.VERSION)
+		_, tag, _ := strings.Cut(filepath.Base(c.Image), ":")
+		if c.Name == "nats" && !strings.HasPrefix(tag, server.VERSION) {
+			return fmt.Errorf("%s %s: image %s, want the version %s that go.mod names",
+				m.Kind, m.Metadata.Name, c.Image, server.VERSION)
 		}
 	}
 	return nil
@@ -148,7 +150,8 @@ func checkReferences(m manifest) (err error) {
 		for _, v := range c.Env {
 			for _, r := range reference.FindAllStringSubmatch(v.Value, -1) {
 				if !defined[r[1]] {
-					err = errors.Join(err, fmt.Errorf("%s %s: %s refers to %s, which is not defined before it", m.Kind, m.Metadata.Name, v.Name, r[1]))
+					err = errors.Join(err, fmt.Errorf("%s %s: %s refers to %s, which is not defined before it",
+						m.Kind, m.Metadata.Name, v.Name, r[1]))
 				}
 			}
 			defined[v.Name] = true
@@ -212,7 +215,7 @@ func (p programs) usage(command []string) (usage, error) {
 	if u, ok := p.usages[key]; ok {
 		return u, nil
 	}
-	out, err := exec.Command(command[0], append(command[1:], "--help")...).CombinedOutput() //nolint:noctx // it ends at once
+	out, err := exec.Command(command[0], append(command[1:], "--help")...).CombinedOutput()
 	if err != nil {
 		return nil, fmt.Errorf("run %s --help: %w", key, err)
 	}

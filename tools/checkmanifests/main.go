@@ -32,8 +32,8 @@ func run(in io.Reader, bin string) error {
 	}
 	programs := programs{bin: bin, usages: map[string]usage{}}
 	for _, m := range all {
-		err = errors.Join(err, checkName(m), checkNATSConfig(m), checkNATSVersion(m), checkTriggers(m, all), checkReferences(m),
-			programs.check(m))
+		err = errors.Join(err, checkName(m), checkNATSConfig(m), checkNATSVersion(m),
+			checkTriggers(m, all), checkReferences(m), programs.check(m))
 	}
 	return err
 }

@@ -66,11 +66,13 @@ const flagsIntroduction = `# Flags
 
 <!-- Written by tools/genreference from what the programs print with --help. Change the programs, and run make gen. -->
 
-` + "`--help`" + ` prints the flags of a program. A flag is given as ` + "`--lanes 2` or `--lanes=2`" + `, with one dash or two. A flag
+` + "`--help`" + ` prints the flags of a program. A flag is given as ` +
+	"`--lanes 2` or `--lanes=2`" + `, with one dash or two. A flag
 overrides its environment variable. A flag with an empty cell has no environment variable. An empty default is the
 empty string.
 
-A duration is a number with a unit, such as ` + "`300ms`, `20s` or `1h30m`" + `. A number of bytes has no unit; flags whose
+A duration is a number with a unit, such as ` + "`300ms`, `20s` or `1h30m`" +
+	`. A number of bytes has no unit; flags whose
 description or default has a unit, such as ` + "`2GiB`" + `, also accept ` + "`KiB`, `MiB` and `GiB`" + `.
 `
 
@@ -98,7 +100,7 @@ func readTree(bin string, argv []string) ([]command, error) {
 // readCommand runs a program with --help, without environment variables: they may change
 // defaults.
 func readCommand(bin string, argv []string) (command, error) {
-	cmd := exec.Command(filepath.Join(bin, argv[0]), append(slices.Clone(argv[1:]), "--help")...) //nolint:noctx // it ends at once
+	cmd := exec.Command(filepath.Join(bin, argv[0]), append(slices.Clone(argv[1:]), "--help")...)
 	cmd.Env = []string{}
 	text, err := cmd.CombinedOutput()
 	if err != nil {
@@ -173,7 +175,8 @@ func writeFlags(out *bytes.Buffer, flags []programFlag) {
 	}
 	out.WriteString("\n| flag | environment variable | default | type or unit | description |\n|---|---|---|---|---|\n")
 	for _, f := range flags {
-		fmt.Fprintf(out, "| `--%s` | %s | %s | %s | %s |\n", f.name, code(f.variable), defaultOf(f), code(f.kind), sentence(f.text))
+		fmt.Fprintf(out, "| `--%s` | %s | %s | %s | %s |\n",
+			f.name, code(f.variable), defaultOf(f), code(f.kind), sentence(f.text))
 	}
 }
 

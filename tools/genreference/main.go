@@ -62,7 +62,7 @@ func build(root, dir string) error {
 	for _, s := range services() {
 		args = append(args, "./services/"+s)
 	}
-	cmd := exec.Command("go", args...) //nolint:noctx // as long as it takes
+	cmd := exec.Command("go", args...)
 	cmd.Dir, cmd.Stderr = root, os.Stderr
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("build the programs: %w", err)

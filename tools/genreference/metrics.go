@@ -16,8 +16,10 @@ const metricsIntroduction = `# Metrics
 
 <!-- Written by tools/genreference from the source of the services. Change the source, and run make gen. -->
 
-Each service serves its metrics at ` + "`/metrics`" + ` of the address of ` + "`--admin`" + `, in the format of Prometheus. A histogram has
-the series ` + "`_bucket`, `_sum` and `_count`" + `. A metric with labels has no series before its first event. The services also
+Each service serves its metrics at ` + "`/metrics`" + ` of the address of ` + "`--admin`" +
+	`, in the format of Prometheus. A histogram has
+the series ` + "`_bucket`, `_sum` and `_count`" +
+	`. A metric with labels has no series before its first event. The services also
 serve the metrics ` + "`go_*` and `process_*`" + ` of the [Go client](https://github.com/prometheus/client_golang).
 [Operating](../operating.md#otlp) describes the export of metrics over OTLP.
 `
@@ -36,7 +38,8 @@ func metricsPage(root string) ([]byte, error) {
 			for i, l := range m.Labels {
 				labels[i] = code(l)
 			}
-			fmt.Fprintf(&out, "| `%s` | %s | %s | %s | %s |\n", m.Name, m.Type, strings.Join(labels, ", "), unit(m), sentence(m.Help))
+			fmt.Fprintf(&out, "| `%s` | %s | %s | %s | %s |\n",
+				m.Name, m.Type, strings.Join(labels, ", "), unit(m), sentence(m.Help))
 		}
 	}
 	return out.Bytes(), nil
@@ -45,7 +48,7 @@ func metricsPage(root string) ([]byte, error) {
 // metricsOf returns the metrics of the packages that are linked into a service, by name.
 func metricsOf(root, service string) ([]metricdefs.Metric, error) {
 	const module = "github.com/sightmesh/sightmesh/"
-	cmd := exec.Command("go", "list", "-deps", "-f", "{{.ImportPath}}\t{{.Dir}}", "./services/"+service) //nolint:noctx // it ends at once
+	cmd := exec.Command("go", "list", "-deps", "-f", "{{.ImportPath}}\t{{.Dir}}", "./services/"+service)
 	cmd.Dir, cmd.Stderr = root, os.Stderr
 	text, err := cmd.Output()
 	if err != nil {

@@ -36,7 +36,8 @@ type Config struct {
 
 func (c *Config) registerLoad(fs *flag.FlagSet) {
 	fs.IntVar(&c.load.Concurrency, "concurrency", 0,
-		fmt.Sprintf("number of requests in progress; with --rate, the maximum; 0: 1 without --rate, %d with it", maxOpenRequests))
+		fmt.Sprintf("number of requests in progress; with --rate, the maximum; "+
+			"0: 1 without --rate, %d with it", maxOpenRequests))
 	fs.Float64Var(&c.load.Rate, "rate", 0,
 		"`requests` per second, sent even while earlier ones are in progress; 0: the next request follows a response")
 	fs.DurationVar(&c.load.WarmUp, "warmup", 2*time.Second, "time at the start that is not measured")
@@ -113,7 +114,10 @@ func FloorCommand(ctx context.Context, cfg Config, out io.Writer) error {
 	default:
 		return exit.Usagef("storage: %q, want file or memory", cfg.storage)
 	}
-	f, err := StartFloor(ctx, FloorConfig{NATS: cfg.NATS, Replicas: cfg.replicas, Storage: storage, First: cfg.bytes, Second: cfg.bytes, Third: 2 << 10})
+	f, err := StartFloor(ctx, FloorConfig{
+		NATS: cfg.NATS, Replicas: cfg.replicas, Storage: storage,
+		First: cfg.bytes, Second: cfg.bytes, Third: 2 << 10,
+	})
 	if err != nil {
 		return err
 	}

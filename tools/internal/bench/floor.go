@@ -114,8 +114,11 @@ func (f *Floor) forward(ctx context.Context, i int, next []byte) error {
 			if next == nil {
 				err = nc.Publish(m.Headers().Get(v1.HeaderReply), m.Data())
 			} else {
-				_, err = js.PublishMsg(ctx, &nats.Msg{Subject: f.subject(i+1, job), Header: nats.Header{v1.HeaderReply: m.Headers()[v1.HeaderReply]}, Data: next},
-					jetstream.WithMsgID(fmt.Sprint(job, ".", i)))
+				_, err = js.PublishMsg(ctx, &nats.Msg{
+					Subject: f.subject(i+1, job),
+					Header:  nats.Header{v1.HeaderReply: m.Headers()[v1.HeaderReply]},
+					Data:    next,
+				}, jetstream.WithMsgID(fmt.Sprint(job, ".", i)))
 			}
 			if err == nil {
 				m.Ack() //nolint:errcheck // the message would come again
@@ -148,7 +151,11 @@ func (f *Floor) Send(ctx context.Context, p Image) (v1.Result, error) {
 	f.mu.Lock()
 	f.waiting[job] = done
 	f.mu.Unlock()
-	_, err := f.js.PublishMsg(ctx, &nats.Msg{Subject: f.subject(0, job), Header: nats.Header{v1.HeaderReply: {f.inbox + "." + job}}, Data: p.Data}, jetstream.WithMsgID(job))
+	_, err := f.js.PublishMsg(ctx, &nats.Msg{
+		Subject: f.subject(0, job),
+		Header:  nats.Header{v1.HeaderReply: {f.inbox + "." + job}},
+		Data:    p.Data,
+	}, jetstream.WithMsgID(job))
 	if err != nil {
 		return v1.Result{}, fmt.Errorf("publish: %w", err)
 	}

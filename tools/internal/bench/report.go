@@ -24,7 +24,8 @@ func (r Report) WriteText(w io.Writer) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: %d results in %.1f s, %.1f/s\n", r.Load, r.Done, r.Seconds, r.PerSecond)
 	l := r.Latency
-	fmt.Fprintf(&b, "latency   p50 %.2f  p90 %.2f  p99 %.2f  p99.9 %.2f  max %.2f ms\n", l.P50, l.P90, l.P99, l.P999, l.Max)
+	fmt.Fprintf(&b, "latency   p50 %.2f  p90 %.2f  p99 %.2f  p99.9 %.2f  max %.2f ms\n",
+		l.P50, l.P90, l.P99, l.P999, l.Max)
 	for _, name := range []string{"queue", "decode", "detect", "classify", "join", "reply"} {
 		if h, ok := r.Hops[name]; ok {
 			fmt.Fprintf(&b, "%-9s p50 %.2f  p99 %.2f ms\n", name, h.P50, h.P99)
@@ -62,8 +63,10 @@ func (r Report) WritePlot(w io.Writer) error {
 	}
 	y := func(ms float64) float64 { return bottom - (bottom-top)*ms/most }
 	var b strings.Builder
-	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%.0f" height="%.0f" font-family="sans-serif" font-size="12">`+"\n", width, height)
-	fmt.Fprintf(&b, `<rect width="100%%" height="100%%" fill="white"/><text x="%.0f" y="18">%s: %d results, %.1f/s</text>`+"\n", left, r.Load, r.Done, r.PerSecond)
+	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%.0f" height="%.0f"`+
+		` font-family="sans-serif" font-size="12">`+"\n", width, height)
+	fmt.Fprintf(&b, `<rect width="100%%" height="100%%" fill="white"/>`+
+		`<text x="%.0f" y="18">%s: %d results, %.1f/s</text>`+"\n", left, r.Load, r.Done, r.PerSecond)
 	for i := range 5 {
 		v := most * float64(i) / 4
 		fmt.Fprintf(&b, `<line x1="%.1f" y1="%.1f" x2="%.1f" y2="%.1f" stroke="#ddd"/>`, left, y(v), width-20, y(v))
@@ -78,7 +81,8 @@ func (r Report) WritePlot(w io.Writer) error {
 	for _, bar := range r.histogram.CumulativeDistribution() {
 		points = append(points, fmt.Sprintf("%.1f,%.1f", x(bar.Quantile), y(milliseconds(bar.ValueAt))))
 	}
-	fmt.Fprintf(&b, `<polyline fill="none" stroke="#1565c0" stroke-width="2" points="%s"/>`+"\n</svg>\n", strings.Join(points, " "))
+	fmt.Fprintf(&b, `<polyline fill="none" stroke="#1565c0" stroke-width="2" points="%s"/>`+"\n</svg>\n",
+		strings.Join(points, " "))
 	if _, err := io.WriteString(w, b.String()); err != nil {
 		return fmt.Errorf("write plot: %w", err)
 	}

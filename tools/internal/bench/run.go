@@ -114,7 +114,10 @@ const maxLatencyMicroseconds = int64(10 * time.Minute / time.Microsecond)
 func newHistogram() *hdrhistogram.Histogram { return hdrhistogram.New(1, maxLatencyMicroseconds, 3) }
 
 func newRecorder(expect map[string]v1.Result, count, end time.Time) *recorder {
-	r := &recorder{count: count, end: end, latency: newHistogram(), hops: map[string]*hdrhistogram.Histogram{}, errors: map[string]int{}, first: map[string]v1.Result{}}
+	r := &recorder{
+		count: count, end: end, latency: newHistogram(),
+		hops: map[string]*hdrhistogram.Histogram{}, errors: map[string]int{}, first: map[string]v1.Result{},
+	}
 	for name, result := range expect {
 		r.first[name] = comparable(result)
 	}
@@ -152,7 +155,10 @@ func (r *recorder) record(p Image, result v1.Result, err error, at time.Time) {
 	}
 	r.latency.RecordValue(min(now.Sub(at).Microseconds(), maxLatencyMicroseconds)) //nolint:errcheck // it is in range
 	if t := result.Timings; t != nil {
-		for name, ms := range map[string]float64{"queue": t.Queue, "decode": t.Decode, "detect": t.Detect, "classify": t.Classify, "join": t.Join, "reply": t.Reply} {
+		for name, ms := range map[string]float64{
+			"queue": t.Queue, "decode": t.Decode, "detect": t.Detect,
+			"classify": t.Classify, "join": t.Join, "reply": t.Reply,
+		} {
 			h := r.hops[name]
 			if h == nil {
 				h = newHistogram()
@@ -166,8 +172,9 @@ func (r *recorder) record(p Image, result v1.Result, err error, at time.Time) {
 func (r *recorder) report(load Load, elapsed time.Duration) Report {
 	out := Report{
 		Load: load.String(), Seconds: elapsed.Seconds(), Done: int(r.latency.TotalCount()),
-		Latency: percentiles(r.latency),
-		Hops:    map[string]Hop{}, Errors: r.errors, Mismatched: r.mismatched, Missed: r.missed, concurrency: load.Concurrency, histogram: r.latency,
+		Latency: percentiles(r.latency), Hops: map[string]Hop{},
+		Errors: r.errors, Mismatched: r.mismatched, Missed: r.missed,
+		concurrency: load.Concurrency, histogram: r.latency,
 	}
 	if elapsed > 0 { // or it was ended while it warmed up
 		out.PerSecond = float64(r.counted) / elapsed.Seconds()
@@ -180,8 +187,11 @@ func (r *recorder) report(load Load, elapsed time.Duration) Report {
 
 func percentiles(h *hdrhistogram.Histogram) Percentiles {
 	return Percentiles{
-		P50: milliseconds(h.ValueAtQuantile(50)), P90: milliseconds(h.ValueAtQuantile(90)), P99: milliseconds(h.ValueAtQuantile(99)),
-		P999: milliseconds(h.ValueAtQuantile(99.9)), Max: milliseconds(h.Max()),
+		P50:  milliseconds(h.ValueAtQuantile(50)),
+		P90:  milliseconds(h.ValueAtQuantile(90)),
+		P99:  milliseconds(h.ValueAtQuantile(99)),
+		P999: milliseconds(h.ValueAtQuantile(99.9)),
+		Max:  milliseconds(h.Max()),
 	}
 }
 

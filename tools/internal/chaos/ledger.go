@@ -38,7 +38,8 @@ const (
 	Lost    Promise = "lost"    // an accepted job has no outcome, or its webhook was never called
 	Doubled Promise = "doubled" // an image became two jobs although it was accepted once
 	Changed Promise = "changed" // an outcome differs from the one that was seen or stored before
-	Wrong   Promise = "wrong"   // a result of another image or client, a job that expired too early, or a failure without a reason
+	// Wrong is a result of another image or client, a job that expired too early, or a failure without a reason.
+	Wrong   Promise = "wrong"
 	Ran     Promise = "ran"     // an image that was rejected has an outcome
 	Pending Promise = "pending" // a message or an acknowledgement is left over
 )

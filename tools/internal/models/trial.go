@@ -113,7 +113,8 @@ func startTrial(ctx context.Context, cfg TrialConfig, which string) (_ *trial, s
 	return t, l.Close, nil
 }
 
-// kindOf returns the kind that the model.yaml of a folder names, if it can be read. The lane reports the error of an invalid file.
+// kindOf returns the kind that the model.yaml of a folder names, if it can be read. The lane reports the error of an
+// invalid file.
 func kindOf(dir string) string {
 	var m struct {
 		Kind string `yaml:"kind"`

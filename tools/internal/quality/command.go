@@ -72,7 +72,8 @@ const (
 
 // Pipelines are those that are measured where a mesh serves them.
 var Pipelines = []Pipeline{
-	{"text", text}, {"text-best", text}, {"text-tesseract", text}, {"faces", faces}, {"objects", objects}, {"codes", codes},
+	{"text", text}, {"text-best", text}, {"text-tesseract", text},
+	{"faces", faces}, {"objects", objects}, {"codes", codes},
 }
 
 // baselineFile has what Tesseract 5.3.0 with text-lines got wrong in drawn pages, by image.
@@ -207,7 +208,9 @@ func measure(ctx context.Context, cfg Config, images []Image, stderr io.Writer) 
 }
 
 // measureImage analyzes an image with the mesh and with the lanes alone, and compares the results.
-func measureImage(ctx context.Context, m *mesh, l *lanes.Lanes, p Pipeline, cfg pipeline.Pipeline, img Image) (imageResult, error) {
+func measureImage(
+	ctx context.Context, m *mesh, l *lanes.Lanes, p Pipeline, cfg pipeline.Pipeline, img Image,
+) (imageResult, error) {
 	a := imageResult{image: img}
 	var err error
 	if a.mesh, err = m.analyze(ctx, p.Name, img.Data); err != nil {

@@ -76,7 +76,8 @@ func writeSummaryRow(b *strings.Builder, m measured, set string) {
 	}
 	fmt.Fprintf(b, "| `%s` | %s | %d of %s | %d | %d | %s | %s | %s | %s | %d of %d | %.0f |\n",
 		m.Name, modelNames(models), judged, set, s.Expected, s.Found, s.falseCell(),
-		share(s.Found, s.Found+s.False), share(s.Found, s.Expected), s.textCells(), agreed, compared, millis/float64(max(1, compared)))
+		share(s.Found, s.Found+s.False), share(s.Found, s.Expected), s.textCells(),
+		agreed, compared, millis/float64(max(1, compared)))
 }
 
 // writeImageTable writes a row for each image that is judged, with a column for each pipeline.

@@ -133,7 +133,8 @@ func doRequest(web *http.Client, req *http.Request) (body []byte, contentType st
 	p := new(v1.Problem)
 	if json.Unmarshal(body, p) != nil || p.Code == "" { // a proxy on the way
 		err := fmt.Errorf("the response is %s", res.Status)
-		if res.StatusCode >= 500 || res.StatusCode == http.StatusTooManyRequests || res.StatusCode == http.StatusRequestTimeout {
+		status := res.StatusCode
+		if status >= 500 || status == http.StatusTooManyRequests || status == http.StatusRequestTimeout {
 			err = retry.After(err, retryAfter)
 		}
 		return nil, "", err

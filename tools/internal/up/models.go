@@ -15,8 +15,8 @@ import (
 // modelsTimeout is how long the ingress may take to know the workers, once every service is ready.
 const modelsTimeout = 5 * time.Second
 
-// modelsInUse returns what each pipeline uses, in one line, once the ingress knows of each whether it is served: an image
-// that came before that would be rejected.
+// modelsInUse returns what each pipeline uses, in one line, once the ingress knows of each whether it is served: an
+// image that came before that would be rejected.
 func modelsInUse(ctx context.Context, httpAddr string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, modelsTimeout)
 	defer cancel()

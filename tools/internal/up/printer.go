@@ -26,8 +26,9 @@ type printer struct {
 }
 
 func newPrinter(w io.Writer, asJSON bool) *printer {
-	f, ok := w.(*os.File)
-	return &printer{w: w, json: asJSON, color: ok && !asJSON && os.Getenv("NO_COLOR") == "" && term.IsTerminal(int(f.Fd()))}
+	f, isFile := w.(*os.File)
+	color := isFile && !asJSON && os.Getenv("NO_COLOR") == "" && term.IsTerminal(int(f.Fd()))
+	return &printer{w: w, json: asJSON, color: color}
 }
 
 // Write prints lines of up itself, so that a logger can be made of it.
@@ -48,7 +49,9 @@ func (p *printer) line(service, line string) {
 }
 
 // Colours of the terminal, one for each service.
-var colors = map[string]string{"ingress": "36", "detect": "33", "classify": "35", "results": "32", "up": "34", "jaeger": "37"}
+var colors = map[string]string{
+	"ingress": "36", "detect": "33", "classify": "35", "results": "32", "up": "34", "jaeger": "37",
+}
 
 // render turns a JSON line into one for people. Every other line, such as one
 // of a panic, is left as it is.

@@ -35,7 +35,9 @@ func newSample(which, data string, pipelines []string) (startSample, error) {
 	case which == "none":
 		return startSample{}, nil
 	case which == "" && !hasText:
-		return startSample{skipped: "the page has text, and there is no pipeline text; --sample FILE names another image"}, nil
+		return startSample{
+			skipped: "the page has text, and there is no pipeline text; --sample FILE names another image",
+		}, nil
 	case which == "":
 		file := filepath.Join(data, "sample.png")
 		page, err := drawPage(file)

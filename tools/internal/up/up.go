@@ -277,13 +277,16 @@ func makeChildren(cfg Config, natsURL string, env []string, log *slog.Logger, ou
 		return nil, err
 	}
 	worker := []string{"--lanes", strconv.Itoa(cfg.Lanes), "--models", cmp.Or(cfg.Models, defaultModels)}
+	ingress := []string{
+		"--http", cfg.HTTP, "--old-routes=" + strconv.FormatBool(cfg.OldRoutes), "--cors-origins", cfg.CORSOrigins,
+	}
 	var children []*child
 	for _, s := range []struct {
 		name string
 		args []string
 		env  []string
 	}{
-		{"ingress", []string{"--http", cfg.HTTP, "--old-routes=" + strconv.FormatBool(cfg.OldRoutes), "--cors-origins", cfg.CORSOrigins}, []string{callbackVariable + "=" + secret}},
+		{"ingress", ingress, []string{callbackVariable + "=" + secret}},
 		{"detect", worker, nil},
 		{"classify", worker, nil},
 		{"results", nil, []string{"SIGHTMESH_POSTGRES=" + cfg.Postgres}},

@@ -146,8 +146,8 @@ type kind struct{ Group, Kind, Version string }
 
 // used are the kinds of the chart; a schema has the whole document in it, so
 // that more would be large.
-var used = "Deployment StatefulSet Service ServiceAccount ConfigMap Job Pod Ingress NetworkPolicy PodDisruptionBudget " +
-	"HorizontalPodAutoscaler Namespace"
+var used = "Deployment StatefulSet Service ServiceAccount ConfigMap Job Pod Ingress NetworkPolicy " +
+	"PodDisruptionBudget HorizontalPodAutoscaler Namespace"
 
 func kinds(d definition) []kind {
 	raw, err := json.Marshal(d["x-kubernetes-group-version-kind"])
