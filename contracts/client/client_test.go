@@ -41,16 +41,18 @@ func checkDelay(t *testing.T, err error, want time.Duration) {
 	}
 }
 
-func done(id, label string) v1.Result {
+func newDoneResult(id, label string) v1.Result {
 	return v1.Result{ID: id, Pipeline: "text", Status: v1.Done, Regions: []v1.Region{{Label: label}}}
 }
 
-func queued(id string) v1.Result { return v1.Result{ID: id, Pipeline: "text", Status: v1.Queued} }
+func newQueuedResult(id string) v1.Result {
+	return v1.Result{ID: id, Pipeline: "text", Status: v1.Queued}
+}
 
 func TestClient_AnalyzeReturnsTheResult(t *testing.T) {
 	t.Parallel()
 	url := startServer(t)
-	requests := serve(t, url, subject.Analyze("text"), reply(t, done("j1", "line")))
+	requests := serve(t, url, subject.Analyze("text"), reply(t, newDoneResult("j1", "line")))
 	r, err := newClient(t, url).Analyze(t.Context(), "text", []byte("an image"))
 	if err != nil {
 		t.Fatal(err)
@@ -74,8 +76,8 @@ func TestClient_AnalyzeReturnsTheResult(t *testing.T) {
 func TestClient_AnalyzeAwaitsAJobThatContinues(t *testing.T) {
 	t.Parallel()
 	url := startServer(t)
-	serve(t, url, subject.Analyze("text"), reply(t, queued("j1")))
-	serve(t, url, subject.Lookup("j1"), reply(t, done("j1", "line")))
+	serve(t, url, subject.Analyze("text"), reply(t, newQueuedResult("j1")))
+	serve(t, url, subject.Lookup("j1"), reply(t, newDoneResult("j1", "line")))
 	r, err := newClient(t, url).Analyze(t.Context(), "text", []byte("an image"))
 	if err != nil {
 		t.Fatal(err)
@@ -120,7 +122,7 @@ func TestClient_AnalyzeReturnsTheProblemOfTheService(t *testing.T) {
 func TestClient_RequestsContinueTheTrace(t *testing.T) {
 	t.Parallel()
 	url := startServer(t)
-	requests := serve(t, url, subject.Lookup("j1"), reply(t, queued("j1")))
+	requests := serve(t, url, subject.Lookup("j1"), reply(t, newQueuedResult("j1")))
 	span := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{2}})
 	ctx := trace.ContextWithSpanContext(t.Context(), span)
 	if _, err := newClient(t, url).Lookup(ctx, "j1"); err != nil {

@@ -24,7 +24,7 @@ func checkHeader(t *testing.T, name string, got, want nats.Header) {
 func TestClient_AnalyzeSendsItsOptions(t *testing.T) {
 	t.Parallel()
 	url := startServer(t)
-	requests := serve(t, url, subject.Analyze("text"), reply(t, done("j1", "line")))
+	requests := serve(t, url, subject.Analyze("text"), reply(t, newDoneResult("j1", "line")))
 	c := newClient(t, url)
 	for name, tt := range map[string]struct {
 		option client.AnalyzeOption
@@ -59,8 +59,8 @@ func TestClient_AnalyzeSendsItsOptions(t *testing.T) {
 func TestClient_AnalyzeSelectsTheRegionsOfAJobThatContinues(t *testing.T) {
 	t.Parallel()
 	url := startServer(t)
-	serve(t, url, subject.Analyze("text"), reply(t, queued("j1")))
-	lookups := serve(t, url, subject.Lookup("j1"), reply(t, done("j1", "line")))
+	serve(t, url, subject.Analyze("text"), reply(t, newQueuedResult("j1")))
+	lookups := serve(t, url, subject.Lookup("j1"), reply(t, newDoneResult("j1", "line")))
 	_, err := newClient(t, url).Analyze(t.Context(), "text", nil,
 		client.WithKey("k1"), client.WithTop(3), client.WithLabels("line"))
 	if err != nil {
@@ -73,7 +73,7 @@ func TestClient_AnalyzeSelectsTheRegionsOfAJobThatContinues(t *testing.T) {
 func TestClient_LookupSendsItsOptions(t *testing.T) {
 	t.Parallel()
 	url := startServer(t)
-	lookups := serve(t, url, subject.Lookup("j1"), reply(t, done("j1", "line")))
+	lookups := serve(t, url, subject.Lookup("j1"), reply(t, newDoneResult("j1", "line")))
 	if _, err := newClient(t, url).Lookup(t.Context(), "j1", client.WithMinScore(0.5)); err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +84,7 @@ func TestClient_LookupSendsItsOptions(t *testing.T) {
 func TestClient_AnalyzeRespondAsyncReturnsTheState(t *testing.T) {
 	t.Parallel()
 	url := startServer(t)
-	requests := serve(t, url, subject.Analyze("text"), reply(t, queued("j1")))
+	requests := serve(t, url, subject.Analyze("text"), reply(t, newQueuedResult("j1")))
 	r, err := newClient(t, url).Analyze(t.Context(), "text", nil, client.WithRespondAsync())
 	if err != nil {
 		t.Fatal(err)
@@ -104,7 +104,7 @@ func TestClient_AnalyzeRespondAsyncReturnsTheResultOfAnEarlierJob(t *testing.T) 
 	t.Parallel()
 	url := startServer(t)
 	serve(t, url, subject.Analyze("text"), reply(t, v1.Result{ID: "j1", Pipeline: "text", Status: v1.Done}))
-	serve(t, url, subject.Lookup("j1"), reply(t, done("j1", "line")))
+	serve(t, url, subject.Lookup("j1"), reply(t, newDoneResult("j1", "line")))
 	r, err := newClient(t, url).Analyze(t.Context(), "text", nil, client.WithRespondAsync(), client.WithKey("k1"))
 	if err != nil {
 		t.Fatal(err)

@@ -27,7 +27,7 @@ func publishEvent(t *testing.T, nc *nats.Conn, id string, name v1.EventName) {
 // subscription, because it has replied to a later request of the same client.
 func watch(t *testing.T, url string) *client.Watch {
 	t.Helper()
-	serve(t, url, subject.Lookup("j1"), reply(t, queued("j1")))
+	serve(t, url, subject.Lookup("j1"), reply(t, newQueuedResult("j1")))
 	c := newClient(t, url)
 	w, err := c.Watch("j1")
 	if err != nil {
@@ -43,7 +43,7 @@ func watch(t *testing.T, url string) *client.Watch {
 func TestClient_AwaitReturnsAnOutcomeThatIsThere(t *testing.T) {
 	t.Parallel()
 	url := startServer(t)
-	requests := serve(t, url, subject.Lookup("j1"), reply(t, done("j1", "line")))
+	requests := serve(t, url, subject.Lookup("j1"), reply(t, newDoneResult("j1", "line")))
 	r, err := newClient(t, url).Await(t.Context(), "j1")
 	if err != nil {
 		t.Fatal(err)
@@ -63,7 +63,7 @@ func TestClient_AwaitLooksUpAfterTheLastEvent(t *testing.T) {
 	for event, outcome := range map[v1.EventName]v1.Status{v1.EventDone: v1.Done, v1.EventFailed: v1.Failed} {
 		url := startServer(t)
 		last := v1.Result{ID: "j1", Status: outcome}
-		requests := serve(t, url, subject.Lookup("j1"), reply(t, queued("j1")), reply(t, last))
+		requests := serve(t, url, subject.Lookup("j1"), reply(t, newQueuedResult("j1")), reply(t, last))
 		nc, published := connect(t, url), make(chan struct{})
 		go func() {
 			defer close(published)
@@ -89,7 +89,7 @@ func TestClient_AwaitLooksUpAfterTheLastEvent(t *testing.T) {
 func TestClient_AwaitPollsWhenTheEventIsLost(t *testing.T) {
 	t.Parallel()
 	url := startServer(t)
-	serve(t, url, subject.Lookup("j1"), reply(t, queued("j1")), reply(t, done("j1", "line")))
+	serve(t, url, subject.Lookup("j1"), reply(t, newQueuedResult("j1")), reply(t, newDoneResult("j1", "line")))
 	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 	defer cancel()
 	r, err := newClient(t, url).Await(ctx, "j1")
@@ -104,7 +104,7 @@ func TestClient_AwaitPollsWhenTheEventIsLost(t *testing.T) {
 func TestClient_AwaitReturnsTheStateWhenItsContextEnds(t *testing.T) {
 	t.Parallel()
 	url := startServer(t)
-	requests := serve(t, url, subject.Lookup("j1"), reply(t, queued("j1")))
+	requests := serve(t, url, subject.Lookup("j1"), reply(t, newQueuedResult("j1")))
 	c := newClient(t, url)
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {

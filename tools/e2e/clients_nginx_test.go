@@ -33,7 +33,7 @@ const meshInRecipe = "127.0.0.1:8080"
 // nginxRecipe returns the configuration for nginx of docs/operating.md.
 func nginxRecipe(t *testing.T) string {
 	t.Helper()
-	_, block, found := strings.Cut(operating(t), "```nginx\n")
+	_, block, found := strings.Cut(readOperatingPage(t), "```nginx\n")
 	if !found {
 		t.Fatal("docs/operating.md has no configuration for nginx")
 	}
@@ -44,7 +44,8 @@ func nginxRecipe(t *testing.T) string {
 	return recipe
 }
 
-func operating(t *testing.T) string {
+// readOperatingPage returns the page docs/operating.md.
+func readOperatingPage(t *testing.T) string {
 	t.Helper()
 	page, err := os.ReadFile(filepath.Join(root(t), "docs", "operating.md"))
 	if err != nil {
@@ -119,7 +120,7 @@ var directives = map[string]string{
 func addAnnotations(t *testing.T, controller, configuration string) string {
 	t.Helper()
 	rows := regexp.MustCompile(`(?m)^\| ` + regexp.QuoteMeta(controller) + `.*? \| (.*) \|$`)
-	row := rows.FindStringSubmatch(operating(t))
+	row := rows.FindStringSubmatch(readOperatingPage(t))
 	if row == nil {
 		t.Fatalf("docs/operating.md has no row for %s", controller)
 	}

@@ -79,9 +79,9 @@ func newKey(t *testing.T, create func() (nkeys.KeyPair, error)) (pair nkeys.KeyP
 	return pair, public
 }
 
-// withOperator makes a server one of an operator with one account, and returns
+// configureOperator makes a server one of an operator with one account, and returns
 // the credentials file of a user of it.
-func withOperator(t *testing.T, o *server.Options) (credsFile string) {
+func configureOperator(t *testing.T, o *server.Options) (credsFile string) {
 	t.Helper()
 	operator, operatorPublic := newKey(t, nkeys.CreateOperator)
 	account, accountPublic := newKey(t, nkeys.CreateAccount)
@@ -216,7 +216,7 @@ func TestConnect_Credentials(t *testing.T) {
 		}, "Authorization Violation"},
 		"creds": {func(t *testing.T, o *server.Options, cfg *connection.Config) {
 			t.Helper()
-			cfg.CredsFile = withOperator(t, o)
+			cfg.CredsFile = configureOperator(t, o)
 		}, "Authorization Violation"},
 		"certificates": {func(t *testing.T, o *server.Options, cfg *connection.Config) {
 			t.Helper()

@@ -15,8 +15,8 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// queued waits for n messages in a stream and returns them in order.
-func (b bench) queued(t *testing.T, stream string, n int) []*jetstream.RawStreamMsg {
+// waitForMessages waits for n messages in a stream and returns them in order.
+func (b bench) waitForMessages(t *testing.T, stream string, n int) []*jetstream.RawStreamMsg {
 	t.Helper()
 	eventually.Succeeds(t, testTimeout, func() error {
 		if got := b.left(t, stream); got < uint64(n) {
@@ -63,7 +63,7 @@ func TestReport_FromManifestToWebhook(t *testing.T) {
 	b.finishImage(t, uploaded, v1.Done, nats.Header{v1.HeaderReport: {uploaded.String()}})
 	b.publish(t, subject.Report("r1"), nil, m)
 
-	fetches := b.queued(t, streams.Fetches, 2)
+	fetches := b.waitForMessages(t, streams.Fetches, 2)
 	var f v1.Fetch
 	if err := json.Unmarshal(fetches[0].Data, &f); err != nil {
 		t.Fatal(err)
@@ -82,14 +82,14 @@ func TestReport_FromManifestToWebhook(t *testing.T) {
 	b.checkState(t, "r1-0", v1.Queued)
 	stored := 2 // what was asked for, and the outcome of image 1
 	for i, status := range map[int]v1.Status{0: v1.Failed, 2: v1.Done} {
-		b.queued(t, streams.Reports, stored)
+		b.waitForMessages(t, streams.Reports, stored)
 		stored++
 		item := v1.ReportItem{Report: "r1", N: i, Total: 3}
 		b.finishImage(t, item, status, nats.Header{v1.HeaderReport: {item.String()}})
 	}
 	// Images, outcomes and the end: one message each, and one callback.
-	b.queued(t, streams.Reports, 5)
-	calls := b.queued(t, streams.Callbacks, 1)
+	b.waitForMessages(t, streams.Reports, 5)
+	calls := b.waitForMessages(t, streams.Callbacks, 1)
 	var body struct {
 		Type string
 		Data v1.Report
@@ -143,7 +143,7 @@ func TestReport_FetchesHaveTracesOfTheirOwn(t *testing.T) {
 		Images: []v1.ReportSource{{URL: "https://client.example/0.jpg"}, {URL: "https://client.example/1.jpg"}},
 	})
 	traces := map[string]bool{request[3:35]: true}
-	for n, m := range b.queued(t, streams.Fetches, 2) {
+	for n, m := range b.waitForMessages(t, streams.Fetches, 2) {
 		parent := m.Header.Get("traceparent")
 		if len(parent) != len(request) {
 			t.Fatalf("image %d has the traceparent %q, want %d characters", n, parent, len(request))
@@ -166,7 +166,7 @@ func TestReport_FirstOutcomeOfAnImageStays(t *testing.T) {
 		item := v1.ReportItem{Report: "r9", N: n, Total: 2}
 		b.finishImage(t, item, v1.Done, nats.Header{v1.HeaderReport: {item.String()}})
 	}
-	end := b.queued(t, streams.Reports, 4)[3] // behind the report and two outcomes
+	end := b.waitForMessages(t, streams.Reports, 4)[3] // behind the report and two outcomes
 	var r v1.Report
 	if err := json.Unmarshal(end.Data, &r); err != nil {
 		t.Fatal(err)
@@ -192,14 +192,14 @@ func TestReport_HeadersOfOthersFinishNothing(t *testing.T) {
 	item := v1.ReportItem{Report: "r7", N: 1, Total: 2}
 	b.publish(t, subject.Results("text", "other"), nats.Header{v1.HeaderReport: {item.String()}},
 		v1.Result{ID: "other", Pipeline: "text", Status: v1.Done})
-	b.queued(t, streams.Reports, 3) // the report and two outcomes
+	b.waitForMessages(t, streams.Reports, 3) // the report and two outcomes
 	b.awaitAcknowledged(t, streams.Results, streams.FollowConsumer)
 	if n := b.left(t, streams.Reports); n != 3 {
 		t.Errorf("%d messages in REPORTS, want that nothing has finished the report", n)
 	}
 	last := v1.ReportItem{Report: "r7", N: 1, Total: 2}
 	b.finishImage(t, last, v1.Done, nats.Header{v1.HeaderReport: {last.String()}})
-	end := b.queued(t, streams.Reports, 5)[4]
+	end := b.waitForMessages(t, streams.Reports, 5)[4]
 	var r v1.Report
 	if err := json.Unmarshal(end.Data, &r); err != nil {
 		t.Fatal(err)
@@ -216,7 +216,7 @@ func TestNotify_QueuesTheWebhookOfAJobOnce(t *testing.T) {
 		b.publish(t, subject.Results("text", "c1"), h, v1.Result{ID: "c1", Pipeline: "text", Status: v1.Done})
 	}
 	var body v1.CallbackBody
-	m := b.queued(t, streams.Callbacks, 1)[0]
+	m := b.waitForMessages(t, streams.Callbacks, 1)[0]
 	if err := json.Unmarshal(m.Data, &body); err != nil {
 		t.Fatal(err)
 	}
@@ -267,7 +267,7 @@ func TestReply_WaitsForNothingElse(t *testing.T) {
 	b.publish(t, subject.Report("r6"), nil, v1.Manifest{ID: "r6", Pipeline: "text", Accepted: now, Deadline: now.Add(time.Hour), Images: []v1.ReportSource{{}}})
 	item := v1.ReportItem{Report: "r6", N: 0, Total: 1}
 	b.finishImage(t, item, v1.Done, nats.Header{v1.HeaderReport: {item.String()}})
-	b.queued(t, streams.Reports, 3) // the report, its outcome and its end
+	b.waitForMessages(t, streams.Reports, 3) // the report, its outcome and its end
 	c, err := b.js.Consumer(t.Context(), streams.Results, streams.NotifyConsumer)
 	if err != nil {
 		t.Fatal(err)
@@ -292,6 +292,6 @@ func TestSweeper_FinishesACompleteReport(t *testing.T) {
 	})
 	b.publish(t, subject.ReportOutcome("r5", string(v1.Done), 0), nil, v1.Result{ID: "r5-0", Pipeline: "text", Status: v1.Done})
 	startReplica(t, b.url, "--sweep", "100ms")
-	b.queued(t, streams.Callbacks, 1)
-	b.queued(t, streams.Reports, 3) // the report, the outcome and the end
+	b.waitForMessages(t, streams.Callbacks, 1)
+	b.waitForMessages(t, streams.Reports, 3) // the report, the outcome and the end
 }

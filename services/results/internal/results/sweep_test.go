@@ -188,7 +188,7 @@ func TestSweeper_FinishesReports(t *testing.T) {
 	b.publish(t, subject.Report("r1"), nil, m)
 	b.publish(t, subject.Results("text", "r1-1"), nil, v1.Result{ID: "r1-1", Pipeline: "text", Status: v1.Done})
 	startReplica(t, b.url, "--sweep", "100ms")
-	b.queued(t, streams.Callbacks, 1)
+	b.waitForMessages(t, streams.Callbacks, 1)
 	s, err := b.js.Stream(t.Context(), streams.Reports)
 	if err != nil {
 		t.Fatal(err)

@@ -156,9 +156,9 @@ func TestEnsure_BringsVersion01ToTheNewLayout(t *testing.T) {
 	if n := r.Callback.Attempts; n != 1 {
 		t.Errorf("the webhook was called %d times, want once", n)
 	}
-	b.queued(t, streams.Fetches, 2) // that of the report, too
+	b.waitForMessages(t, streams.Fetches, 2) // that of the report, too
 	calls := map[string]int{}
-	for _, m := range b.queued(t, streams.Callbacks, 2) {
+	for _, m := range b.waitForMessages(t, streams.Callbacks, 2) {
 		calls[m.Subject]++
 	}
 	if want := map[string]int{subject.Callbacks("told"): 1, subject.Callbacks("untold"): 1}; fmt.Sprint(calls) != fmt.Sprint(want) {
@@ -179,7 +179,7 @@ func TestEnsure_ConsumerMadeAgainSkipsNothing(t *testing.T) {
 	if err := streams.Ensure(t.Context(), b.js, streams.Config{Pipelines: pipeline.BuiltInNames()}); err != nil {
 		t.Fatal(err)
 	}
-	b.queued(t, streams.Callbacks, 1)
+	b.waitForMessages(t, streams.Callbacks, 1)
 }
 
 // TestEnsure_KeepsForHowLongResultsAreKnown: a later set-up does not know the
