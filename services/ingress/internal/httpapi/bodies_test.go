@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -52,7 +55,8 @@ func multipartImages(images ...string) string {
 func TestBodies_ReadSeveralImages(t *testing.T) {
 	t.Parallel()
 	b := newTestBodies(largeMemory)
-	r := httptest.NewRequest(http.MethodPost, "/v1/reports", strings.NewReader(multipartImages("one", strings.Repeat("x", 101), "three")))
+	form := multipartImages("one", strings.Repeat("x", 101), "three")
+	r := httptest.NewRequest(http.MethodPost, "/v1/reports", strings.NewReader(form))
 	r.Header.Set("Content-Type", "multipart/form-data; boundary=b")
 	in, release, err := b.read(httptest.NewRecorder(), r)
 	if err != nil {
@@ -75,7 +79,9 @@ func TestBodies_ReadSeveralImages(t *testing.T) {
 func TestBodies_Read(t *testing.T) {
 	t.Parallel()
 	const formType, urlencoded = "multipart/form-data; boundary=b", "application/x-www-form-urlencoded"
+	const jsonType, png = "application/json", "\x89PNG\r\n\x1a\n"
 	full := strings.Repeat("x", 100)
+	form := multipartForm("image", "pic")
 	for name, tt := range map[string]struct {
 		contentType string
 		body        io.Reader
@@ -83,31 +89,35 @@ func TestBodies_Read(t *testing.T) {
 		want        string
 		code        v1.Code
 	}{
-		"bytes":                            {"image/png", strings.NewReader("pic"), 3, "pic", ""},
-		"no type":                          {"", strings.NewReader("pic"), 3, "pic", ""},
-		"any bytes":                        {"application/octet-stream", strings.NewReader("pic"), 3, "pic", ""},
-		"as long as allowed":               {"image/png", strings.NewReader(full), 100, full, ""},
-		"of unknown length":                {"image/png", strings.NewReader(full), -1, full, ""},
-		"form":                             {formType, strings.NewReader(multipartForm("image", "pic")), -1, "pic", ""},
-		"form over the limit of the image": {formType, strings.NewReader(multipartForm("image", full)), int64(len(multipartForm("image", full))), full, ""},
+		"bytes":              {"image/png", strings.NewReader("pic"), 3, "pic", ""},
+		"no type":            {"", strings.NewReader("pic"), 3, "pic", ""},
+		"any bytes":          {"application/octet-stream", strings.NewReader("pic"), 3, "pic", ""},
+		"as long as allowed": {"image/png", strings.NewReader(full), 100, full, ""},
+		"of unknown length":  {"image/png", strings.NewReader(full), -1, full, ""},
+		"form":               {formType, strings.NewReader(form), -1, "pic", ""},
+		"form over the limit of the image": {formType, strings.NewReader(multipartForm("image", full)),
+			int64(len(multipartForm("image", full))), full, ""},
 
-		"wrong type":                {"text/plain", strings.NewReader("pic"), 3, "", v1.UnsupportedType},
-		"unreadable type":           {"image/", strings.NewReader("pic"), 3, "", v1.InvalidHeader},
-		"form without boundary":     {"multipart/form-data", strings.NewReader("pic"), 3, "", v1.InvalidHeader},
-		"no body":                   {"image/png", nil, 0, "", v1.EmptyBody},
-		"no bytes":                  {"image/png", strings.NewReader(""), -1, "", v1.EmptyBody},
-		"too long":                  {"image/png", unreadableBody{t}, 101, "", v1.TooLarge},
-		"too long, unsaid":          {"image/png", strings.NewReader(full + "x"), -1, "", v1.TooLarge},
-		"cut off":                   {"image/png", strings.NewReader("pic"), 4, "", v1.TruncatedBody},
-		"cut off before it begins":  {"image/png", strings.NewReader(""), 4, "", v1.TruncatedBody},
-		"form without an image":     {formType, strings.NewReader(multipartImages()), -1, "", v1.InvalidBody},
-		"form with a file":          {formType, strings.NewReader(multipartForm("photo", "pic")), -1, "", v1.UnknownField},
-		"form with a large file":    {formType, strings.NewReader(multipartForm("photo", strings.Repeat("x", 900))), -1, "", v1.UnknownField},
-		"form with an empty one":    {formType, strings.NewReader(multipartForm("image", "")), -1, "", v1.EmptyBody},
-		"form far too long":         {formType, unreadableBody{t}, 1001, "", v1.TooLarge},
-		"form far too long, unsaid": {formType, strings.NewReader(multipartForm("image", strings.Repeat("x", 1000))), -1, "", v1.TooLarge},
-		"10 GB":                     {"image/png", unreadableBody{t}, 10_000_000_000, "", v1.TooLarge},
-		"form of too many images":   {formType, strings.NewReader(multipartImages("1", "2", "3", "4")), -1, "", v1.TooManyImages},
+		"wrong type":               {"text/plain", strings.NewReader("pic"), 3, "", v1.UnsupportedType},
+		"unreadable type":          {"image/", strings.NewReader("pic"), 3, "", v1.InvalidHeader},
+		"form without boundary":    {"multipart/form-data", strings.NewReader("pic"), 3, "", v1.InvalidHeader},
+		"no body":                  {"image/png", nil, 0, "", v1.EmptyBody},
+		"no bytes":                 {"image/png", strings.NewReader(""), -1, "", v1.EmptyBody},
+		"too long":                 {"image/png", unreadableBody{t}, 101, "", v1.TooLarge},
+		"too long, unsaid":         {"image/png", strings.NewReader(full + "x"), -1, "", v1.TooLarge},
+		"cut off":                  {"image/png", strings.NewReader("pic"), 4, "", v1.TruncatedBody},
+		"cut off before it begins": {"image/png", strings.NewReader(""), 4, "", v1.TruncatedBody},
+		"form without an image":    {formType, strings.NewReader(multipartImages()), -1, "", v1.InvalidBody},
+		"form with a file":         {formType, strings.NewReader(multipartForm("photo", "pic")), -1, "", v1.UnknownField},
+		"form with a large file": {formType, strings.NewReader(multipartForm("photo", strings.Repeat("x", 900))),
+			-1, "", v1.UnknownField},
+		"form with an empty one": {formType, strings.NewReader(multipartForm("image", "")), -1, "", v1.EmptyBody},
+		"form far too long":      {formType, unreadableBody{t}, 1001, "", v1.TooLarge},
+		"form far too long, unsaid": {formType, strings.NewReader(multipartForm("image", strings.Repeat("x", 1000))),
+			-1, "", v1.TooLarge},
+		"10 GB": {"image/png", unreadableBody{t}, 10_000_000_000, "", v1.TooLarge},
+		"form of too many images": {formType, strings.NewReader(multipartImages("1", "2", "3", "4")),
+			-1, "", v1.TooManyImages},
 
 		"base64 in a form":              {formType, strings.NewReader(multipartForm("imgbase64", "cGlj")), -1, "pic", ""},
 		"base64 without a form's parts": {urlencoded, strings.NewReader("imgbase64=cGlj"), -1, "pic", ""},
@@ -115,41 +125,51 @@ func TestBodies_Read(t *testing.T) {
 		"base64, not escaped":           {urlencoded, strings.NewReader("imgbase64=+/8="), -1, "\xfb\xff", ""},
 		"base64 as in URLs, unpadded":   {urlencoded, strings.NewReader("imgbase64=-_8"), -1, "\xfb\xff", ""},
 		"base64 with line ends":         {urlencoded, strings.NewReader("imgbase64=cG%0D%0Alj%0A"), -1, "pic", ""},
-		"data URL":                      {urlencoded, strings.NewReader("imgbase64=data:image/png%3Bbase64,cGlj"), -1, "pic", ""},
-		"JSON":                          {"application/json", strings.NewReader(`{"image":"cGlj"}`), -1, "pic", ""},
+		"data URL": {urlencoded, strings.NewReader("imgbase64=data:image/png%3Bbase64,cGlj"),
+			-1, "pic", ""},
+		"JSON": {jsonType, strings.NewReader(`{"image":"cGlj"}`), -1, "pic", ""},
 
-		"an image, announced as a form": {urlencoded, strings.NewReader("\x89PNG\r\n\x1a\n and more"), -1, "\x89PNG\r\n\x1a\n and more", ""},
-		"JSON with a mark":              {"application/json", strings.NewReader("\xef\xbb\xbf" + `{"image":"cGlj"}`), -1, "pic", ""},
-		"data URL, not escaped":         {urlencoded, strings.NewReader("imgbase64=data:image/png;base64,cGlj"), -1, "pic", ""},
-		"a file of another kind":        {urlencoded, strings.NewReader("\x00\x00\x00\x18ftypheic;x"), -1, "\x00\x00\x00\x18ftypheic;x", ""},
-		"a file input that is not used": {formType, strings.NewReader(unusedInput + multipartForm("image", "pic")), -1, "pic", ""},
+		"an image, announced as a form": {urlencoded, strings.NewReader(png + " and more"), -1, png + " and more", ""},
+		"JSON with a mark":              {jsonType, strings.NewReader("\xef\xbb\xbf" + `{"image":"cGlj"}`), -1, "pic", ""},
+		"data URL, not escaped": {urlencoded, strings.NewReader("imgbase64=data:image/png;base64,cGlj"),
+			-1, "pic", ""},
+		"a file of another kind": {urlencoded, strings.NewReader("\x00\x00\x00\x18ftypheic;x"), -1,
+			"\x00\x00\x00\x18ftypheic;x", ""},
+		"a file input that is not used": {formType, strings.NewReader(unusedInput + form), -1, "pic", ""},
 
-		"JSON, announced as a form":                    {urlencoded, strings.NewReader(`{"image":"cGlj"}`), -1, "", v1.UnsupportedType},
-		"no file was chosen":                           {formType, strings.NewReader(unusedInput + "--b--\r\n"), -1, "", v1.EmptyBody},
-		"an unknown field":                             {formType, strings.NewReader(strings.Replace(multipartForm("image", "pic"), "meta-note", "note", 1)), -1, "", v1.UnknownField},
-		"an unknown field of two":                      {urlencoded, strings.NewReader("imgbase64=cGlj&note=x"), -1, "", v1.UnknownField},
-		"an unknown field of JSON":                     {"application/json", strings.NewReader(`{"image":"cGlj","note":"x"}`), -1, "", v1.UnknownField},
-		"a field without a name":                       {formType, strings.NewReader(strings.Replace(multipartForm("image", "pic"), "; name=", "; nom=", 1)), -1, "", v1.InvalidBody},
-		"an image over its limit, announced as a form": {urlencoded, strings.NewReader("\x89PNG\r\n\x1a\n" + full), -1, "", v1.TooLarge},
-		"the same, of a known length":                  {urlencoded, strings.NewReader("\x89PNG\r\n\x1a\n" + full), 108, "", v1.TooLarge},
+		"JSON, announced as a form": {urlencoded, strings.NewReader(`{"image":"cGlj"}`),
+			-1, "", v1.UnsupportedType},
+		"no file was chosen": {formType, strings.NewReader(unusedInput + "--b--\r\n"),
+			-1, "", v1.EmptyBody},
+		"an unknown field": {formType, strings.NewReader(strings.Replace(form, "meta-note", "note", 1)),
+			-1, "", v1.UnknownField},
+		"an unknown field of two": {urlencoded, strings.NewReader("imgbase64=cGlj&note=x"),
+			-1, "", v1.UnknownField},
+		"an unknown field of JSON": {jsonType, strings.NewReader(`{"image":"cGlj","note":"x"}`),
+			-1, "", v1.UnknownField},
+		"a field without a name": {formType, strings.NewReader(strings.Replace(form, "; name=", "; nom=", 1)),
+			-1, "", v1.InvalidBody},
+		"an image over its limit, announced as a form": {urlencoded, strings.NewReader(png + full), -1, "", v1.TooLarge},
+		"the same, of a known length":                  {urlencoded, strings.NewReader(png + full), 108, "", v1.TooLarge},
 
 		"bad base64":             {urlencoded, strings.NewReader("imgbase64=cGl*"), -1, "", v1.InvalidBody},
 		"data URL of text":       {urlencoded, strings.NewReader("imgbase64=data:text/plain,x"), -1, "", v1.InvalidBody},
 		"base64 given twice":     {urlencoded, strings.NewReader("imgbase64=cGlj&imgbase64=cGlj"), -1, "", v1.InvalidBody},
 		"form of something else": {urlencoded, strings.NewReader("image=cGlj"), -1, "", v1.UnknownField},
 		"base64 of nothing":      {urlencoded, strings.NewReader("imgbase64="), -1, "", v1.EmptyBody},
-		"bad base64 in JSON":     {"application/json", strings.NewReader(`{"image":"%"}`), -1, "", v1.InvalidBody},
-		"JSON of nothing":        {"application/json", strings.NewReader(`{"image":""}`), -1, "", v1.EmptyBody},
-		"JSON without an image":  {"application/json", strings.NewReader(`{"image":null}`), -1, "", v1.InvalidBody},
-		"JSON with both":         {"application/json", strings.NewReader(`{"image":"cGlj","url":"http://a"}`), -1, "", v1.InvalidBody},
-		"JSON with neither":      {"application/json", strings.NewReader(`{}`), -1, "", v1.InvalidBody},
-		"JSON far too long":      {"application/json", unreadableBody{t}, 2*100 + formAllowance + 1, "", v1.TooLarge},
-		"JSON cut off":           {"application/json", failingReader{io.ErrUnexpectedEOF}, -1, "", v1.TruncatedBody},
-		"form cut off":           {formType, io.MultiReader(strings.NewReader(multipartForm("image", "pic")[:140]), failingReader{io.ErrUnexpectedEOF}), -1, "", v1.TruncatedBody},
-		"not a form":             {formType, strings.NewReader("pic"), 3, "", v1.InvalidBody},
-		"too slow":               {"image/png", failingReader{os.ErrDeadlineExceeded}, 3, "", v1.TruncatedBody},
-		"form too slow":          {formType, failingReader{os.ErrDeadlineExceeded}, -1, "", v1.TruncatedBody},
-		"broken":                 {"image/png", failingReader{errors.New("broken")}, 3, "", v1.InvalidBody},
+		"bad base64 in JSON":     {jsonType, strings.NewReader(`{"image":"%"}`), -1, "", v1.InvalidBody},
+		"JSON of nothing":        {jsonType, strings.NewReader(`{"image":""}`), -1, "", v1.EmptyBody},
+		"JSON without an image":  {jsonType, strings.NewReader(`{"image":null}`), -1, "", v1.InvalidBody},
+		"JSON with both":         {jsonType, strings.NewReader(`{"image":"cGlj","url":"http://a"}`), -1, "", v1.InvalidBody},
+		"JSON with neither":      {jsonType, strings.NewReader(`{}`), -1, "", v1.InvalidBody},
+		"JSON far too long":      {jsonType, unreadableBody{t}, 2*100 + formAllowance + 1, "", v1.TooLarge},
+		"JSON cut off":           {jsonType, failingReader{io.ErrUnexpectedEOF}, -1, "", v1.TruncatedBody},
+		"form cut off": {formType, io.MultiReader(strings.NewReader(form[:140]), failingReader{io.ErrUnexpectedEOF}),
+			-1, "", v1.TruncatedBody},
+		"not a form":    {formType, strings.NewReader("pic"), 3, "", v1.InvalidBody},
+		"too slow":      {"image/png", failingReader{os.ErrDeadlineExceeded}, 3, "", v1.TruncatedBody},
+		"form too slow": {formType, failingReader{os.ErrDeadlineExceeded}, -1, "", v1.TruncatedBody},
+		"broken":        {"image/png", failingReader{errors.New("broken")}, 3, "", v1.InvalidBody},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -192,6 +212,8 @@ func TestBodies_Read(t *testing.T) {
 func TestBodies_NameTheFieldThatWasSent(t *testing.T) {
 	t.Parallel()
 	const formType, urlencoded = "multipart/form-data; boundary=b", "application/x-www-form-urlencoded"
+	const wrongField = `the field "file" has a file, but the field of an image is "image"`
+	const noImage, noBase64 = `the form has no field "image", `, `the form has no field "imgbase64", `
 	const knownFields = "pipeline, priority, callback, key, meta-*, min_score, labels, top"
 	large := multipartForm("file", strings.Repeat("x", 10_000))
 	note := "--b\r\nContent-Disposition: form-data; name=\"note\"\r\n\r\n1\r\n--b--\r\n"
@@ -199,17 +221,22 @@ func TestBodies_NameTheFieldThatWasSent(t *testing.T) {
 		path, contentType, body string
 		field, detail           string
 	}{
-		"a file":                  {"/v1/images", formType, large, "file", `the field "file" has a file, but the field of an image is "image"`},
-		"a file of a report":      {"/v1/reports", formType, large, "file", `the field "file" has a file, but the field of an image is "image"`},
-		"a file, on an old route": {"/upload", formType, large, "image", `the form has no field "image", but "file", "meta-note"`},
-		"an unknown field":        {"/v1/images", formType, note, "note", `"note" is not known here; known are image, imgbase64, ` + knownFields},
-		"one of an old route":     {"/upload", formType, note, "image", `the form has no field "image", but "note"`},
-		"known fields":            {"/v1/images", formType, strings.Replace(note, "note", "key", 1), "image", `the form has no field "image", but "key"`},
-		"nothing":                 {"/v1/images", formType, "--b--\r\n", "image", `the form has no field "image", and no other field`},
-		"a web form":              {"/v1/images", urlencoded, "image=cGlj&meta-a=b", "image", `"image" is not known here; known are imgbase64, ` + knownFields},
-		"one with known fields":   {"/v1/images", urlencoded, "key=1&meta-a=b", "imgbase64", `the form has no field "imgbase64", but "key", "meta-a"`},
-		"one of an old route too": {"/tyocr", urlencoded, "image=cGlj&meta-a=b", "imgbase64", `the form has no field "imgbase64", but "image", "meta-a"`},
-		"an empty URL":            {"/v1/images", "application/json", `{"url":""}`, "url", "url is empty"},
+		"a file":                  {"/v1/images", formType, large, "file", wrongField},
+		"a file of a report":      {"/v1/reports", formType, large, "file", wrongField},
+		"a file, on an old route": {"/upload", formType, large, "image", noImage + `but "file", "meta-note"`},
+		"an unknown field": {"/v1/images", formType, note, "note",
+			`"note" is not known here; known are image, imgbase64, ` + knownFields},
+		"one of an old route": {"/upload", formType, note, "image", noImage + `but "note"`},
+		"known fields": {"/v1/images", formType, strings.Replace(note, "note", "key", 1), "image",
+			noImage + `but "key"`},
+		"nothing": {"/v1/images", formType, "--b--\r\n", "image", noImage + `and no other field`},
+		"a web form": {"/v1/images", urlencoded, "image=cGlj&meta-a=b", "image",
+			`"image" is not known here; known are imgbase64, ` + knownFields},
+		"one with known fields": {"/v1/images", urlencoded, "key=1&meta-a=b", "imgbase64",
+			noBase64 + `but "key", "meta-a"`},
+		"one of an old route too": {"/tyocr", urlencoded, "image=cGlj&meta-a=b", "imgbase64",
+			noBase64 + `but "image", "meta-a"`},
+		"an empty URL": {"/v1/images", "application/json", `{"url":""}`, "url", "url is empty"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -350,52 +377,62 @@ func TestBodies_LimitMemory(t *testing.T) {
 	}
 }
 
-// TestBodies_RejectABodyBelowTheLowestRate also checks that a slow body above the lowest rate is accepted.
+// pipeWriter is a ResponseRecorder whose read deadline is that of the pipe that the body comes from.
+type pipeWriter struct {
+	*httptest.ResponseRecorder
+	body net.Conn
+}
+
+func (w pipeWriter) SetReadDeadline(t time.Time) error { return w.body.SetReadDeadline(t) }
+
+// TestBodies_RejectABodyBelowTheLowestRate also checks that a slow body above the lowest rate is accepted. The bodies
+// arrive on the fake clock of a synctest bubble.
 func TestBodies_RejectABodyBelowTheLowestRate(t *testing.T) {
 	t.Parallel()
-	b := newTestBodies(largeMemory)
-	b.rate = body.Rate{BytesPerSecond: 10, Window: 500 * time.Millisecond, Grace: time.Millisecond}
-	codes := make(chan v1.Code, 1)
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, release, err := b.read(w, r)
-		if err == nil {
-			release()
-		}
-		code, _ := problemCodeAndField(err)
-		codes <- code
-	}))
-	t.Cleanup(s.Close)
-	for pause, want := range map[time.Duration]v1.Code{20 * time.Millisecond: "", 300 * time.Millisecond: v1.TruncatedBody} {
-		in, out := io.Pipe()
-		ended := make(chan struct{})
-		go func() {
-			defer close(ended)
-			for range 90 { // 1.8 s or 27 s
-				if _, err := out.Write([]byte("x")); err != nil {
-					return
+	for pause, want := range map[time.Duration]struct {
+		code  v1.Code
+		after time.Duration
+	}{
+		20 * time.Millisecond:  {"", 1800 * time.Millisecond},
+		300 * time.Millisecond: {v1.TruncatedBody, 501 * time.Millisecond}, // a window and Grace
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newTestBodies(largeMemory)
+			b.rate = body.Rate{BytesPerSecond: 10, Window: 500 * time.Millisecond, Grace: time.Millisecond}
+			in, out := net.Pipe()
+			var client sync.WaitGroup
+			client.Go(func() {
+				defer out.Close()
+				for range 90 {
+					if _, err := out.Write([]byte("x")); err != nil {
+						return
+					}
+					time.Sleep(pause)
 				}
-				time.Sleep(pause)
+			})
+			r := httptest.NewRequest(http.MethodPost, "/v1/images", in)
+			r.Header.Set("Content-Type", "image/png")
+			start := time.Now()
+			_, release, err := b.read(pipeWriter{httptest.NewRecorder(), in}, r)
+			after := time.Since(start)
+			in.Close()
+			client.Wait()
+			if err == nil {
+				release()
 			}
-			out.Close()
-		}()
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL, in)
-		if err != nil {
-			t.Fatal(err)
-		}
-		req.Header.Set("Content-Type", "image/png")
-		if res, err := http.DefaultClient.Do(req); err == nil {
-			res.Body.Close()
-		}
-		if code := <-codes; code != want {
-			t.Errorf("a byte every %v: %q, want %q", pause, code, want)
-		}
-		in.Close()
-		<-ended
+			if code, _ := problemCodeAndField(err); code != want.code {
+				t.Errorf("a byte every %v: got %v, want %q", pause, err, want.code)
+			} else if err != nil && code == "" {
+				t.Errorf("a byte every %v: got %v, want no error", pause, err)
+			}
+			if after != want.after {
+				t.Errorf("a byte every %v: the read ended after %v, want %v", pause, after, want.after)
+			}
+			if n := b.memory.Used(); n != 0 {
+				t.Errorf("a byte every %v: %d bytes are reserved after the request, want 0", pause, n)
+			}
+		})
 	}
-	if n := b.memory.Used(); n != 0 {
-		t.Errorf("%d bytes are reserved after the requests, want 0", n)
-	}
-	http.DefaultClient.CloseIdleConnections()
 }
 
 func TestClientKey(t *testing.T) {
