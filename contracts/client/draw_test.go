@@ -156,7 +156,8 @@ func TestClient_DrawEndsWithItsContext(t *testing.T) {
 	serveDrawing(t, url)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := newClient(t, url).Draw(ctx, []byte("image"), v1.Result{}, "image/png"); !errors.Is(err, context.Canceled) {
+	_, err := newClient(t, url).Draw(ctx, []byte("image"), v1.Result{}, "image/png")
+	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want that of the context", err)
 	}
 }

@@ -33,7 +33,8 @@ func TestExponential_EndsWithLongest(t *testing.T) {
 	for _, c := range []struct {
 		got, want Backoff
 	}{
-		{Exponential(time.Second, 64*time.Second, 4), Backoff{time.Second, 4 * time.Second, 16 * time.Second, 64 * time.Second}},
+		{Exponential(time.Second, 64*time.Second, 4),
+			Backoff{time.Second, 4 * time.Second, 16 * time.Second, 64 * time.Second}},
 		{Exponential(time.Second, 5*time.Second, 2), Backoff{time.Second, 2 * time.Second, 4 * time.Second, 5 * time.Second}},
 		{Exponential(time.Second, time.Second, 2), Backoff{time.Second}},
 	} {
@@ -57,7 +58,9 @@ func TestParseAfter(t *testing.T) {
 func TestBackoff_Delay(t *testing.T) {
 	t.Parallel()
 	b := Backoff{time.Second, time.Minute}
-	for n, least := range map[int]time.Duration{0: time.Second, 1: time.Second, 2: time.Minute, 3: time.Minute, 1000: time.Minute} {
+	for n, least := range map[int]time.Duration{
+		0: time.Second, 1: time.Second, 2: time.Minute, 3: time.Minute, 1000: time.Minute,
+	} {
 		for range 100 {
 			if d := b.Delay(n); d < least || d > least+least/4 {
 				t.Fatalf("Delay(%d) = %v, want %v and at most a quarter more", n, d, least)

@@ -21,7 +21,8 @@ func families() []family {
 		{"images", subject.Images, subject.ParseImages, subject.AllImages()},
 		{"crops", subject.Crops, subject.ParseCrops, subject.AllCrops()},
 		{"parts", subject.Parts, subject.ParseParts, subject.AllParts()},
-		{"results", func(j subject.Job) string { return subject.Results(j.Pipeline, j.ID) }, subject.ParseResults, subject.AllResults()},
+		{"results", func(j subject.Job) string { return subject.Results(j.Pipeline, j.ID) },
+			subject.ParseResults, subject.AllResults()},
 	}
 }
 
@@ -33,10 +34,13 @@ func TestParse_ReturnsTheJobOfABuiltSubject(t *testing.T) {
 		job    subject.Job
 		want   string
 	}{
-		{"images", subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: id}, "sight.v1.images.text.interactive." + id},
+		{"images", subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: id},
+			"sight.v1.images.text.interactive." + id},
 		{"images", subject.Job{Pipeline: "a-1", Priority: subject.Bulk, ID: "_-x"}, "sight.v1.images.a-1.bulk._-x"},
-		{"crops", subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: id, Part: 0}, "sight.v1.crops.text.bulk." + id + ".0"},
-		{"crops", subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: id, Part: 12}, "sight.v1.crops.text.interactive." + id + ".12"},
+		{"crops", subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: id, Part: 0},
+			"sight.v1.crops.text.bulk." + id + ".0"},
+		{"crops", subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: id, Part: 12},
+			"sight.v1.crops.text.interactive." + id + ".12"},
 		{"parts", subject.Job{Pipeline: "faces", ID: id, Part: 3}, "sight.v1.parts.faces." + id + ".3"},
 		{"results", subject.Job{Pipeline: "faces", ID: id}, "sight.v1.results.faces." + id},
 	} {
@@ -228,7 +232,8 @@ func FuzzBuild(f *testing.F) {
 }
 
 func BenchmarkParseCrops(b *testing.B) {
-	s := subject.Crops(subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: "01JCZ0V9T4ZQ5W8Y3N7K2M6R1B", Part: 3})
+	const id = "01JCZ0V9T4ZQ5W8Y3N7K2M6R1B"
+	s := subject.Crops(subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: id, Part: 3})
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := subject.ParseCrops(s); err != nil {

@@ -46,7 +46,8 @@ func TestDecodeCrops_RejectsInvalidBodies(t *testing.T) {
 		`{"parts":1,"crops":[{"width":2,"height":1,"channels":1}]}` + "\na",
 		`{"parts":1,"crops":[{"width":2,"height":1,"channels":1}]}` + "\nabc",
 		`{"parts":1,"crops":[{"width":65537,"height":1,"channels":1}]}` + "\n",
-		`{"parts":1,"crops":[{"width":65536,"height":65536,"channels":3},{"width":65536,"height":65536,"channels":3}]}` + "\nx",
+		`{"parts":1,"crops":[{"width":65536,"height":65536,"channels":3},` +
+			`{"width":65536,"height":65536,"channels":3}]}` + "\nx",
 	} {
 		if m, _, err := DecodeCrops([]byte(body)); err == nil {
 			t.Errorf("%.60q is decoded as %+v", body, m)
@@ -94,8 +95,10 @@ func TestResult_OmitsEmptyFields(t *testing.T) {
 		want   string
 	}{
 		{Result{ID: "a", Pipeline: "p", Status: Queued}, `{"id":"a","pipeline":"p","status":"queued"}`},
-		{Result{ID: "a", Pipeline: "p", Status: Done, Regions: []Region{}}, `{"id":"a","pipeline":"p","status":"done","regions":[]}`},
-		{Result{ID: "a", Pipeline: "p", Status: Done, Regions: []Region{}, Text: &empty}, `{"id":"a","pipeline":"p","status":"done","regions":[],"text":""}`},
+		{Result{ID: "a", Pipeline: "p", Status: Done, Regions: []Region{}},
+			`{"id":"a","pipeline":"p","status":"done","regions":[]}`},
+		{Result{ID: "a", Pipeline: "p", Status: Done, Regions: []Region{}, Text: &empty},
+			`{"id":"a","pipeline":"p","status":"done","regions":[],"text":""}`},
 	} {
 		got, err := json.Marshal(tt.result)
 		if err != nil {
@@ -109,10 +112,12 @@ func TestResult_OmitsEmptyFields(t *testing.T) {
 
 func TestBox_In(t *testing.T) {
 	t.Parallel()
-	if got, want := (Box{X: 10, Y: 20, Width: 50, Height: 100}).Fraction(100, 300), (Fraction{0.1, 0.066667, 0.5, 0.333333}); got != want {
+	got, want := Box{X: 10, Y: 20, Width: 50, Height: 100}.Fraction(100, 300), Fraction{0.1, 0.066667, 0.5, 0.333333}
+	if got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
-	if got, want := (Box{X: -1, Y: -2, Width: 3, Height: 3}).Fraction(3, 3), (Fraction{-0.333333, -0.666667, 1, 1}); got != want {
+	got, want = Box{X: -1, Y: -2, Width: 3, Height: 3}.Fraction(3, 3), Fraction{-0.333333, -0.666667, 1, 1}
+	if got != want {
 		t.Errorf("over the edge: got %+v, want %+v", got, want)
 	}
 	if got := (Box{Width: 1, Height: 1}).Fraction(0, 0); got != (Fraction{}) {

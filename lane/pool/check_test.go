@@ -53,7 +53,8 @@ func TestCheckDetected_NamesFieldAndValue(t *testing.T) {
 		"NUL":            {region(inside, 1, "fa\x00ce"), "regions.0.label"},
 		"long label":     {region(inside, 1, strings.Repeat("x", 300)), "regions.0.label"},
 		"landmark":       {landmarks(v1.Landmark{Name: "nose", X: -1, Y: 51}), ""},
-		"far landmark":   {landmarks(v1.Landmark{Name: "nose"}, v1.Landmark{Name: "chin", Y: 101}), "regions.0.landmarks.1: 0, 101"},
+		"far landmark": {landmarks(v1.Landmark{Name: "nose"}, v1.Landmark{Name: "chin", Y: 101}),
+			"regions.0.landmarks.1: 0, 101"},
 		"no name":        {landmarks(v1.Landmark{}), "regions.0.landmarks.0.name"},
 		"many landmarks": {landmarks(make([]v1.Landmark, lane.MaxLandmarks+1)...), "regions.0.landmarks: 1001 of them"},
 		"polygon":        {polygon(v1.Point{X: -1}, v1.Point{X: 101, Y: 3}, v1.Point{Y: 51}), ""},
@@ -73,16 +74,18 @@ func TestCheckDetected_NamesFieldAndValue(t *testing.T) {
 func TestCheckClassified_NamesFieldAndValue(t *testing.T) {
 	t.Parallel()
 	crops := []lane.Crop{{Width: 10, Height: 10, Channels: 1}}
+	words := []v1.Word{{Box: v1.Box{Width: 10, Height: 10}, Text: "a", Score: 1}}
 	for name, tt := range map[string]struct {
 		answers []lane.CropLabel
 		want    string
 	}{
-		"valid":        {[]lane.CropLabel{{Text: "a", Score: 1, Words: []v1.Word{{Box: v1.Box{Width: 10, Height: 10}, Text: "a", Score: 1}}}}, ""},
-		"too few":      {nil, "answers: 0 of them"},
-		"score":        {[]lane.CropLabel{{Score: 2}}, "answers.0.score: 2"},
-		"label score":  {[]lane.CropLabel{{Labels: []v1.Label{{Label: "a", Score: 50}}}}, "answers.0.labels.0.score: 50"},
-		"word outside": {[]lane.CropLabel{{Words: []v1.Word{{Box: v1.Box{X: 5, Width: 10, Height: 1}}}}}, "answers.0.words.0.box"},
-		"embedding":    {[]lane.CropLabel{{Embedding: make([]float32, lane.MaxEmbedding)}}, ""},
+		"valid":       {[]lane.CropLabel{{Text: "a", Score: 1, Words: words}}, ""},
+		"too few":     {nil, "answers: 0 of them"},
+		"score":       {[]lane.CropLabel{{Score: 2}}, "answers.0.score: 2"},
+		"label score": {[]lane.CropLabel{{Labels: []v1.Label{{Label: "a", Score: 50}}}}, "answers.0.labels.0.score: 50"},
+		"word outside": {[]lane.CropLabel{{Words: []v1.Word{{Box: v1.Box{X: 5, Width: 10, Height: 1}}}}},
+			"answers.0.words.0.box"},
+		"embedding": {[]lane.CropLabel{{Embedding: make([]float32, lane.MaxEmbedding)}}, ""},
 		"long vector": {[]lane.CropLabel{{Embedding: make([]float32, lane.MaxEmbedding+1)}},
 			"answers.0.embedding: 4097 numbers"},
 		"not UTF-8": {[]lane.CropLabel{{Labels: []v1.Label{{Label: "\xff"}}}}, "answers.0.labels.0.label"},

@@ -30,7 +30,9 @@ func (l *testLane) Draw(d lane.Draw, order []byte) (lane.Drawn, []byte, error) {
 }
 
 // draw sends an order to a lane, as a request to draw.
-func (b *testPool) draw(t *testing.T, ctx context.Context, order string) (lane.Drawn, []byte, error) { //nolint:revive // t first, as everywhere in tests
+//
+//nolint:revive // t first, as everywhere in tests
+func (b *testPool) draw(t *testing.T, ctx context.Context, order string) (lane.Drawn, []byte, error) {
 	t.Helper()
 	l, err := b.Acquire(t.Context())
 	if err != nil {

@@ -59,7 +59,8 @@ func TestPool_RefusesALaneThatGrowsWhileItLoads(t *testing.T) {
 	t.Parallel()
 	const limit = largeWhenReady - 64<<20
 	b := startPool(t, Config{
-		Programs: []Program{newLimitedProgram(limit, "large", "large-and-hangs"), newLimitedProgram(limit, "small")}, StartTimeout: time.Minute,
+		Programs:     []Program{newLimitedProgram(limit, "large", "large-and-hangs"), newLimitedProgram(limit, "small")},
+		StartTimeout: time.Minute,
 	})
 	s := b.Status()["large"]
 	if s.Ready {

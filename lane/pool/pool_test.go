@@ -354,7 +354,9 @@ func startPool(t testing.TB, cfg Config) *testPool {
 }
 
 // sendOrder sends an order to a lane.
-func (b *testPool) sendOrder(t testing.TB, ctx context.Context, pipeline, order string) (lane.Detected, error) { //nolint:revive // t first, as everywhere in tests
+//
+//nolint:revive // t first, as everywhere in tests
+func (b *testPool) sendOrder(t testing.TB, ctx context.Context, pipeline, order string) (lane.Detected, error) {
 	t.Helper()
 	acquire, cancel := context.WithTimeout(context.Background(), testTimeout)
 	defer cancel()

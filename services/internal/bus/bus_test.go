@@ -328,7 +328,8 @@ func TestConnect_EndsWithItsContext(t *testing.T) {
 	if !strings.Contains(err.Error(), url) {
 		t.Errorf("the error is %v, want %s in it", err, url)
 	}
-	if _, err := Connect(context.Background(), connection.Config{URL: "nats://[broken"}, "detect", "one", quiet()); err == nil {
+	broken := connection.Config{URL: "nats://[broken"}
+	if _, err := Connect(context.Background(), broken, "detect", "one", quiet()); err == nil {
 		t.Error("a broken URL was waited for")
 	}
 }

@@ -54,10 +54,13 @@ func ask[T any](t *testing.T, nc *nats.Conn, verb micro.Verb, name, id string) (
 func TestService_RepliesLikeMicro(t *testing.T) {
 	t.Parallel()
 	s, nc := startService(t,
-		ServiceConfig{Name: "ours", Version: "1.2.3", Description: "A service.", Metadata: map[string]string{"instance": "i1"}},
+		ServiceConfig{
+			Name: "ours", Version: "1.2.3", Description: "A service.", Metadata: map[string]string{"instance": "i1"},
+		},
 		Endpoint{Name: "ask", Subject: "ask.*", Metadata: map[string]string{"max_bytes": "9"}, Handle: func(*Request) {}})
 	other, err := micro.AddService(s.conn, micro.Config{
-		Name: "micro", Version: "1.2.3", Description: "A service.", Metadata: map[string]string{"instance": "i1", "lanes": "2"},
+		Name: "micro", Version: "1.2.3", Description: "A service.",
+		Metadata: map[string]string{"instance": "i1", "lanes": "2"},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -114,7 +117,9 @@ func TestService_CountsUntilTheReply(t *testing.T) {
 		if body == "" {
 			continue
 		}
-		for k, v := range map[string]string{micro.ErrorCodeHeader: "404", micro.ErrorHeader: problem.Error(), "Retry-After": "5"} {
+		for k, v := range map[string]string{
+			micro.ErrorCodeHeader: "404", micro.ErrorHeader: problem.Error(), "Retry-After": "5",
+		} {
 			if got := m.Header.Get(k); got != v {
 				t.Errorf("%s is %q, want %q", k, got, v)
 			}

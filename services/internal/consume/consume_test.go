@@ -121,8 +121,9 @@ func (b bench) loop(change func(*Config)) *Loop {
 			d.Job, err = subject.ParseFetches(d.Subject)
 			return err
 		},
-		Timeout: time.Minute, Backoff: retry.Backoff{10 * time.Millisecond}, Clock: clock.New(time.Now), Publisher: bus.NewPublisher(b.js, clock.New(time.Now), tp),
-		Tracer: tp.Tracer(""), Logger: slog.New(slog.NewJSONHandler(b.log, nil)),
+		Timeout: time.Minute, Backoff: retry.Backoff{10 * time.Millisecond}, Clock: clock.New(time.Now),
+		Publisher: bus.NewPublisher(b.js, clock.New(time.Now), tp),
+		Tracer:    tp.Tracer(""), Logger: slog.New(slog.NewJSONHandler(b.log, nil)),
 	}
 	if change != nil {
 		change(&cfg)
@@ -361,7 +362,8 @@ func TestLoop_FailsATooLargeMessageImmediately(t *testing.T) {
 		job := subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: "large", Part: part}
 		return bus.Message{Subject: subject.Crops(job), Stream: streams.Crops, ID: fmt.Sprint("crops.", part)}
 	}
-	part := bus.Message{Subject: subject.Parts(subject.Job{Pipeline: "text", ID: "large"}), Stream: streams.Parts, ID: "parts"}
+	job := subject.Job{Pipeline: "text", ID: "large"}
+	part := bus.Message{Subject: subject.Parts(job), Stream: streams.Parts, ID: "parts"}
 	for name, tt := range map[string]struct {
 		messages []bus.Message // of which the last is too large
 		size     int
@@ -578,9 +580,12 @@ func TestLoop_RecordsTheQueueWaitBesideTheWork(t *testing.T) {
 	stored := time.Now().Add(-time.Second)
 	d := &Delivery{
 		Stream: "IMAGES", Consumer: "detect-text-bulk",
-		Header: nats.Header{"traceparent": {parent}, "tracestate": {"sightmesh=00f067aa0ba902b7"}, nats.MsgIdHdr: {"j1.images"}},
+		Header: nats.Header{
+			"traceparent": {parent}, "tracestate": {"sightmesh=00f067aa0ba902b7"}, nats.MsgIdHdr: {"j1.images"},
+		},
 		Body:   []byte("image"),
-		Job:    subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: "j1"}, Stored: stored, Received: stored.Add(300 * time.Millisecond), Deliveries: 2,
+		Job:    subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: "j1"},
+		Stored: stored, Received: stored.Add(300 * time.Millisecond), Deliveries: 2,
 	}
 	_, span := l.startSpan(t.Context(), d)
 	span.End()
@@ -608,9 +613,10 @@ func TestLoop_RecordsTheQueueWaitBesideTheWork(t *testing.T) {
 		}
 	}
 	queued := map[attribute.Key]string{
-		"messaging.system": "nats", "messaging.destination.name": "IMAGES", "messaging.destination.template": subject.AllImages(),
-		"sightmesh.job": "j1", "sightmesh.pipeline": "text", "sightmesh.priority": "bulk", "sightmesh.part": "0",
-		"sightmesh.deliveries": "2",
+		"messaging.system": "nats", "messaging.destination.name": "IMAGES",
+		"messaging.destination.template": subject.AllImages(),
+		"sightmesh.job":                  "j1", "sightmesh.pipeline": "text", "sightmesh.priority": "bulk",
+		"sightmesh.part": "0", "sightmesh.deliveries": "2",
 	}
 	if got := spantest.Attributes(ended[0].Attributes()); !maps.Equal(got, queued) {
 		t.Errorf("the queue wait has the attributes\n%v, want\n%v", got, queued)
@@ -618,8 +624,8 @@ func TestLoop_RecordsTheQueueWaitBesideTheWork(t *testing.T) {
 	processed := spantest.Attributes(ended[1].Attributes())
 	for key, want := range map[attribute.Key]string{
 		"messaging.operation.name": "process", "messaging.operation.type": "process", "messaging.message.id": "j1.images",
-		"messaging.message.body.size": "5", "messaging.consumer.group.name": "detect-text-bulk", "server.address": "127.0.0.1",
-		"sightmesh.job": "j1", "sightmesh.priority": "bulk", "sightmesh.deliveries": "2",
+		"messaging.message.body.size": "5", "messaging.consumer.group.name": "detect-text-bulk",
+		"server.address": "127.0.0.1", "sightmesh.job": "j1", "sightmesh.priority": "bulk", "sightmesh.deliveries": "2",
 	} {
 		if got := processed[key]; got != want {
 			t.Errorf("the work has %s %q, want %q", key, got, want)
@@ -772,8 +778,9 @@ func (b bench) batches(t *testing.T) Batches {
 		t.Fatal(err)
 	}
 	return Batches{
-		Consumer: c, Size: 10, Timeout: time.Minute, Backoff: retry.Backoff{10 * time.Millisecond}, Clock: clock.New(time.Now),
-		Tracer: noop.NewTracerProvider().Tracer(""), Logger: slog.New(slog.NewJSONHandler(b.log, nil)),
+		Consumer: c, Size: 10, Timeout: time.Minute, Backoff: retry.Backoff{10 * time.Millisecond},
+		Clock: clock.New(time.Now), Tracer: noop.NewTracerProvider().Tracer(""),
+		Logger: slog.New(slog.NewJSONHandler(b.log, nil)),
 	}
 }
 

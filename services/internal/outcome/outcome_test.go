@@ -31,8 +31,10 @@ func TestJoin(t *testing.T) {
 	region := func(n int, text string) v1.PartRegion { return v1.PartRegion{Number: n, Region: v1.Region{Text: text}} }
 	a, b := v1.Model{Name: "a"}, v1.Model{Name: "b"}
 	parts := []v1.Part{
-		{Part: 1, Parts: 2, Regions: []v1.PartRegion{region(3, "three"), region(2, "two")}, Models: []v1.Model{a, b}, Timings: v1.Timings{Queue: 1, Classify: 9}},
-		{Part: 0, Parts: 2, Regions: []v1.PartRegion{region(0, "zero"), region(1, "")}, Models: []v1.Model{a}, Timings: v1.Timings{Queue: 5, Classify: 2}, Image: v1.Image{Width: 7}},
+		{Part: 1, Parts: 2, Regions: []v1.PartRegion{region(3, "three"), region(2, "two")}, Models: []v1.Model{a, b},
+			Timings: v1.Timings{Queue: 1, Classify: 9}},
+		{Part: 0, Parts: 2, Regions: []v1.PartRegion{region(0, "zero"), region(1, "")}, Models: []v1.Model{a},
+			Timings: v1.Timings{Queue: 5, Classify: 2}, Image: v1.Image{Width: 7}},
 	}
 	r := Join("job", pipeline.Pipeline{Name: "p", Text: true}, parts)
 	text := "zero\ntwo\nthree\n"

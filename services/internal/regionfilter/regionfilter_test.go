@@ -63,7 +63,9 @@ func TestFilter_Apply(t *testing.T) {
 
 func TestParse_MinScore(t *testing.T) {
 	t.Parallel()
-	for text, want := range map[string]float64{"0": 0, "1": 1, "0.5": 0.5, ".5": 0.5, "1.": 1, "00.25": 0.25, "1e-3": 0.001, "5E-1": 0.5} {
+	for text, want := range map[string]float64{
+		"0": 0, "1": 1, "0.5": 0.5, ".5": 0.5, "1.": 1, "00.25": 0.25, "1e-3": 0.001, "5E-1": 0.5,
+	} {
 		f, err := Parse(map[string]string{MinScore: text})
 		if err != nil {
 			t.Errorf("%s: %v", text, err)
@@ -93,9 +95,12 @@ func TestParse_LimitsTheLabels(t *testing.T) {
 func TestParse_NamesTheInvalidParameter(t *testing.T) {
 	t.Parallel()
 	for name, values := range map[string][]string{
-		"min_score": {"0." + strings.Repeat("0", MaxValue), "-0.1", "1.1", "NaN", "high", "", "+0.5", "0x1p-1", "0X1P-1", "-0", "0_1", ".", "e-1"},
-		"labels":    {strings.Repeat("a", MaxValue+1), "", "a,,b", ","},
-		"top":       {strings.Repeat("0", MaxValue) + "1", "0", "-1", "10001", "1.5", "all", "+1", "0x1", "1_0", ""},
+		"min_score": {
+			"0." + strings.Repeat("0", MaxValue), "-0.1", "1.1", "NaN", "high", "", "+0.5", "0x1p-1", "0X1P-1", "-0", "0_1",
+			".", "e-1",
+		},
+		"labels": {strings.Repeat("a", MaxValue+1), "", "a,,b", ","},
+		"top":    {strings.Repeat("0", MaxValue) + "1", "0", "-1", "10001", "1.5", "all", "+1", "0x1", "1_0", ""},
 	} {
 		for _, value := range values {
 			_, err := Parse(map[string]string{name: value})

@@ -240,7 +240,8 @@ func TestRun_RejectsInvalidFlags(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var stderr bytes.Buffer
-			err := run.Run(t.Context(), run.Spec{Name: "detect", Flags: func(fs *flag.FlagSet) { fs.Int("own", 1, "of the service") }}, strings.Fields(tt.args), os.Getenv, &stderr)
+			spec := run.Spec{Name: "detect", Flags: func(fs *flag.FlagSet) { fs.Int("own", 1, "of the service") }}
+			err := run.Run(t.Context(), spec, strings.Fields(tt.args), os.Getenv, &stderr)
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got %v, want an error that says %s", err, tt.want)
 			}
@@ -258,12 +259,14 @@ func TestRun_ReadsFlagsFromTheEnvironment(t *testing.T) {
 		args []string
 		want string
 	}{{nil, "/env/p.yaml"}, {[]string{"--pipelines", "/flag/p.yaml"}, "/flag/p.yaml"}} {
-		if err := run.Run(t.Context(), run.Spec{Name: "detect"}, tt.args, os.Getenv, io.Discard); err == nil || !strings.Contains(err.Error(), tt.want) {
+		err := run.Run(t.Context(), run.Spec{Name: "detect"}, tt.args, os.Getenv, io.Discard)
+		if err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%q: got %v, want an error about %s", tt.args, err, tt.want)
 		}
 	}
 	t.Setenv("SIGHTMESH_LOG_LEVEL", "loud")
-	if err := run.Run(t.Context(), run.Spec{Name: "detect"}, nil, os.Getenv, io.Discard); err == nil || !strings.Contains(err.Error(), "loud") {
+	err := run.Run(t.Context(), run.Spec{Name: "detect"}, nil, os.Getenv, io.Discard)
+	if err == nil || !strings.Contains(err.Error(), "loud") {
 		t.Errorf("a wrong level in the environment: %v", err)
 	}
 }

@@ -305,9 +305,11 @@ func TestExportProtocol_IsConfiguredByEnvironment(t *testing.T) {
 		{map[string]string{"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": endpoint}, "", "", protocolHTTP},
 		{map[string]string{"OTEL_TRACES_EXPORTER": "otlp", "OTEL_METRICS_EXPORTER": "otlp", "OTEL_LOGS_EXPORTER": "otlp"},
 			protocolHTTP, protocolHTTP, protocolHTTP},
-		{map[string]string{"OTEL_TRACES_EXPORTER": "otlp", "OTEL_LOGS_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
-			"OTEL_EXPORTER_OTLP_LOGS_PROTOCOL": "http/protobuf"}, protocolGRPC, "", protocolHTTP},
-		{map[string]string{"OTEL_METRICS_EXPORTER": "prometheus", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": endpoint}, "", "", ""},
+		{map[string]string{"OTEL_TRACES_EXPORTER": "otlp", "OTEL_LOGS_EXPORTER": "otlp",
+			"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL": "http/protobuf"},
+			protocolGRPC, "", protocolHTTP},
+		{map[string]string{"OTEL_METRICS_EXPORTER": "prometheus", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": endpoint},
+			"", "", ""},
 		{map[string]string{"OTEL_METRICS_EXPORTER": "otlp, prometheus"}, "", protocolHTTP, ""},
 		{map[string]string{"OTEL_TRACES_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}, "", "", ""},
 		{map[string]string{"OTEL_SDK_DISABLED": "TRUE", "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}, "", "", ""},
@@ -382,7 +384,8 @@ func TestLogErrors_CollectorIsAway(t *testing.T) {
 		t.Run(signal, func(t *testing.T) {
 			setenv(t, map[string]string{
 				"OTEL_EXPORTER_OTLP_" + strings.ToUpper(signal) + "_ENDPOINT": "http://127.0.0.1:1/v1/" + signal,
-				"OTEL_BSP_SCHEDULE_DELAY":                                     "1", "OTEL_BLRP_SCHEDULE_DELAY": "1", "OTEL_METRIC_EXPORT_INTERVAL": "10",
+				"OTEL_BSP_SCHEDULE_DELAY":                                     "1", "OTEL_BLRP_SCHEDULE_DELAY": "1",
+				"OTEL_METRIC_EXPORT_INTERVAL": "10",
 			})
 			lines := make(logLines, 100)
 			log := NewLogger(lines, slog.LevelWarn, "detect", "i1")
@@ -421,7 +424,10 @@ func TestLogErrors_SameReasonOnceAMinute(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
 	now := time.Now()
-	h := &errorLog{log: slog.New(slog.NewJSONHandler(&out, nil)), now: func() time.Time { return now }, logged: map[string]time.Time{}}
+	h := &errorLog{
+		log: slog.New(slog.NewJSONHandler(&out, nil)), now: func() time.Time { return now },
+		logged: map[string]time.Time{},
+	}
 	for _, step := range []struct {
 		name   string
 		after  time.Duration

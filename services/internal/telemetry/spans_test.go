@@ -56,7 +56,9 @@ func TestFail_SaysOfWhichTypeTheErrorIs(t *testing.T) {
 // server, whatever way its request came.
 func TestReject_FailsASpanOnlyForTheServer(t *testing.T) {
 	t.Parallel()
-	for code, want := range map[v1.Code]codes.Code{v1.Damaged: codes.Unset, v1.LaneDied: codes.Unset, v1.Unavailable: codes.Error} {
+	for code, want := range map[v1.Code]codes.Code{
+		v1.Damaged: codes.Unset, v1.LaneDied: codes.Unset, v1.Unavailable: codes.Error,
+	} {
 		s := record(t, func(s trace.Span) { Reject(s, v1.NewProblem(code, "")) })
 		attrs := spantest.Attributes(s.Attributes())
 		if attrs[AttrProblem] != string(code) {

@@ -62,7 +62,8 @@ func TestAttempts_FailedRequestIsNoAttempt(t *testing.T) {
 				t.Errorf("with a healthy stream: %v", err)
 			}
 			var made struct{ Attempts int }
-			if _, err := bus.ReadLast(t.Context(), m.js, streams.Jobs, subject.Attempts(subject.Detect, d.Job), &made); err != nil {
+			attempts := subject.Attempts(subject.Detect, d.Job)
+			if _, err := bus.ReadLast(t.Context(), m.js, streams.Jobs, attempts, &made); err != nil {
 				t.Fatal(err)
 			}
 			if made.Attempts != 2 {

@@ -61,7 +61,8 @@ func TestPuller_LogsAConsumerThatIsMissing(t *testing.T) {
 		t.Fatal(err)
 	}
 	var log bytes.Buffer
-	p, err := newPuller(m.Connect(t), newSources(subject.Detect, []string{"a"}), 100*time.Millisecond, slog.New(slog.NewTextHandler(&log, nil)))
+	p, err := newPuller(m.Connect(t), newSources(subject.Detect, []string{"a"}), 100*time.Millisecond,
+		slog.New(slog.NewTextHandler(&log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}

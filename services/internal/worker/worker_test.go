@@ -121,7 +121,8 @@ func (h *testHandler) Process(ctx context.Context, l *pool.Lane, d *consume.Deli
 		return nil, err
 	}
 	h.did.Add(1)
-	m, err := outcome.Message(ctx, d.Header, outcome.Join(d.Job.ID, pipeline.Pipeline{Name: d.Job.Pipeline}, []v1.Part{{Parts: 1}}))
+	m, err := outcome.Message(ctx, d.Header,
+		outcome.Join(d.Job.ID, pipeline.Pipeline{Name: d.Job.Pipeline}, []v1.Part{{Parts: 1}}))
 	return []bus.Message{m}, err
 }
 
@@ -164,7 +165,8 @@ func startWorker(t *testing.T, s *bustest.Server, laneCount int, begun chan<- st
 	h := &testHandler{begun: begun}
 	w := New(Config{
 		Stage: subject.Detect, Pipelines: testPipelines, Handler: h, Pool: lanes, Conn: nc, JetStream: js,
-		Clock: clock.New(time.Now), Publisher: bus.NewPublisher(js, clock.New(time.Now), tp), Tracers: tp, Logger: log, Metrics: reg,
+		Clock: clock.New(time.Now), Publisher: bus.NewPublisher(js, clock.New(time.Now), tp), Tracers: tp, Logger: log,
+		Metrics: reg,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	hard, halt := context.WithCancel(context.Background())
@@ -196,7 +198,8 @@ func TestLaneTracer_NamesAttributesAndEvents(t *testing.T) {
 	end(now, v1.NewProblem(v1.LaneDied, "lane 1 died"))
 	span := spans.Ended()[0]
 	want := []attribute.KeyValue{
-		attribute.String("sightmesh.pipeline", "a"), attribute.Int("sightmesh.lane", 1), attribute.String("error.type", "lane-died"),
+		attribute.String("sightmesh.pipeline", "a"), attribute.Int("sightmesh.lane", 1),
+		attribute.String("error.type", "lane-died"),
 	}
 	if got := span.Attributes(); !slices.Equal(got, want) {
 		t.Errorf("the span has the attributes %v, want %v", got, want)
@@ -208,7 +211,8 @@ func TestLaneTracer_NamesAttributesAndEvents(t *testing.T) {
 	if !slices.Equal(names, []string{"restart", "exception"}) {
 		t.Fatalf("the span has the events %v, want restart and exception", names)
 	}
-	if got := span.Events()[0].Attributes; !slices.Equal(got, []attribute.KeyValue{attribute.String("sightmesh.reason", "died")}) {
+	want = []attribute.KeyValue{attribute.String("sightmesh.reason", "died")}
+	if got := span.Events()[0].Attributes; !slices.Equal(got, want) {
 		t.Errorf("the restart has the attributes %v, want its reason", got)
 	}
 }
@@ -377,7 +381,9 @@ func TestWorker_FailsInvalidMessagesWithoutALane(t *testing.T) {
 	m.send(t, interactive("damaged"), "not an order")
 	m.send(t, interactive("late"), order{}, v1.HeaderDeadline, time.Now().Add(-time.Second).Format(time.RFC3339))
 	m.send(t, interactive("when"), order{}, v1.HeaderDeadline, "tomorrow")
-	for id, code := range map[string]v1.Code{"damaged": v1.Damaged, "late": v1.DeadlineExceeded, "when": v1.InvalidMessage} {
+	for id, code := range map[string]v1.Code{
+		"damaged": v1.Damaged, "late": v1.DeadlineExceeded, "when": v1.InvalidMessage,
+	} {
 		checkFailed(t, m.result(t, "a", id), code)
 	}
 	if n := w.handler.did.Load(); n != 0 {

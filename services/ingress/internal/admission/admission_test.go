@@ -51,6 +51,15 @@ func TestAdmission_EstimateWait(t *testing.T) {
 	t.Parallel()
 	type workers = map[subject.Stage][]v1.WorkerStatus
 	type backlog = map[queue]int
+	const ms = time.Millisecond
+	textQueue := queue{"detect", "text", "interactive"}
+	bulkQueue := queue{"detect", "text", "bulk"}
+	marksQueue := queue{"detect", "marks", "interactive"}
+	classifyQueue := queue{"classify", "text", "interactive"}
+	measured := newStatus(1, map[string]float64{"text": 100})
+	unmeasured := newStatus(1, map[string]float64{"text": 0})
+	withoutLane := newStatus(0, map[string]float64{"text": 100})
+	otherPipeline := newStatus(9, map[string]float64{"marks": 100})
 	one := workers{subject.Detect: {newStatus(1, map[string]float64{"text": 100, "marks": 10})}}
 	both := workers{
 		subject.Detect:   {newStatus(2, map[string]float64{"text": 100}), newStatus(2, map[string]float64{"text": 300})},
@@ -62,18 +71,19 @@ func TestAdmission_EstimateWait(t *testing.T) {
 		interactive, bulk time.Duration
 	}{
 		"no state":                  {nil, nil, 0, 0},
-		"empty queue":               {one, backlog{{"detect", "text", "interactive"}: 0}, 0, 0},
-		"one queue":                 {one, backlog{{"detect", "text", "interactive"}: 3}, 300 * time.Millisecond, 300 * time.Millisecond},
-		"every pipeline is ahead":   {one, backlog{{"detect", "text", "interactive"}: 3, {"detect", "marks", "interactive"}: 3}, 330 * time.Millisecond, 330 * time.Millisecond},
-		"bulk delays only bulk":     {one, backlog{{"detect", "text", "bulk"}: 100, {"detect", "text", "interactive"}: 1}, 100 * time.Millisecond, 10100 * time.Millisecond},
-		"mean time over four lanes": {both, backlog{{"detect", "text", "interactive"}: 4}, 200 * time.Millisecond, 200 * time.Millisecond},
-		"stages add up":             {both, backlog{{"detect", "text", "interactive"}: 4, {"classify", "text", "interactive"}: 2}, 2200 * time.Millisecond, 2200 * time.Millisecond},
-		"never measured":            {workers{subject.Detect: {newStatus(1, map[string]float64{"text": 0})}}, backlog{{"detect", "text", "interactive"}: 100}, 0, 0},
-		"one has measured":          {workers{subject.Detect: {newStatus(1, map[string]float64{"text": 0}), newStatus(1, map[string]float64{"text": 100})}}, backlog{{"detect", "text", "interactive"}: 2}, 100 * time.Millisecond, 100 * time.Millisecond},
-		"no lane":                   {workers{subject.Detect: {newStatus(0, map[string]float64{"text": 100})}}, backlog{{"detect", "text", "interactive"}: 100}, 0, 0},
-		"workers of other pipelines": {workers{subject.Detect: {newStatus(1, map[string]float64{"text": 100}), newStatus(9, map[string]float64{"marks": 100})}},
-			backlog{{"detect", "text", "interactive"}: 3, {"detect", "marks", "interactive"}: 100}, 300 * time.Millisecond, 300 * time.Millisecond},
-		"a stage without workers": {one, backlog{{"classify", "text", "interactive"}: 100}, 0, 0},
+		"empty queue":               {one, backlog{textQueue: 0}, 0, 0},
+		"one queue":                 {one, backlog{textQueue: 3}, 300 * ms, 300 * ms},
+		"every pipeline is ahead":   {one, backlog{textQueue: 3, marksQueue: 3}, 330 * ms, 330 * ms},
+		"bulk delays only bulk":     {one, backlog{bulkQueue: 100, textQueue: 1}, 100 * ms, 10100 * ms},
+		"mean time over four lanes": {both, backlog{textQueue: 4}, 200 * ms, 200 * ms},
+		"stages add up":             {both, backlog{textQueue: 4, classifyQueue: 2}, 2200 * ms, 2200 * ms},
+		"never measured":            {workers{subject.Detect: {unmeasured}}, backlog{textQueue: 100}, 0, 0},
+		"one has measured": {workers{subject.Detect: {unmeasured, measured}},
+			backlog{textQueue: 2}, 100 * ms, 100 * ms},
+		"no lane": {workers{subject.Detect: {withoutLane}}, backlog{textQueue: 100}, 0, 0},
+		"workers of other pipelines": {workers{subject.Detect: {measured, otherPipeline}},
+			backlog{textQueue: 3, marksQueue: 100}, 300 * ms, 300 * ms},
+		"a stage without workers": {one, backlog{classifyQueue: 100}, 0, 0},
 	} {
 		a := newAdmission(nil, nil)
 		a.workers, a.backlog = tt.workers, tt.backlog
@@ -178,7 +188,8 @@ func TestAdmission_AdmitReadsTheStatusBeforeRejecting(t *testing.T) {
 		}
 	}
 	rejected(marks, "no detect worker is ready for pipeline marks: none is running")
-	stop := startWorker(t, nc, subject.Detect, v1.WorkerStatus{Pipelines: map[string]v1.PipelineStatus{"marks": {Reason: "no such cascade"}}})
+	stop := startWorker(t, nc, subject.Detect,
+		v1.WorkerStatus{Pipelines: map[string]v1.PipelineStatus{"marks": {Reason: "no such cascade"}}})
 	rejected(marks, "no such cascade")
 	stop()
 	startWorker(t, nc, subject.Detect, newStatus(1, map[string]float64{"text": 1, "marks": 1}))
@@ -231,7 +242,9 @@ func TestAdmission_Pipelines(t *testing.T) {
 			{Pipelines: map[string]v1.PipelineStatus{"text": {Reason: "still loading"}}},
 			{Pipelines: map[string]v1.PipelineStatus{"text": {Ready: true, Models: []v1.Model{detector}}}},
 		},
-		subject.Classify: {{Pipelines: map[string]v1.PipelineStatus{"text": {Reason: "no language", Models: []v1.Model{reader}}}}},
+		subject.Classify: {{Pipelines: map[string]v1.PipelineStatus{
+			"text": {Reason: "no language", Models: []v1.Model{reader}},
+		}}},
 	}
 	a.statusAt = map[subject.Stage]time.Time{subject.Detect: time.Now(), subject.Classify: time.Now()}
 	got := a.Pipelines()
@@ -347,7 +360,8 @@ func TestAdmission_RunReadsTheBacklog(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, id := range []string{"a", "b", "c"} {
-		if _, err := js.Publish(t.Context(), subject.Images(subject.Job{Pipeline: "marks", Priority: subject.Interactive, ID: id}), nil); err != nil {
+		job := subject.Job{Pipeline: "marks", Priority: subject.Interactive, ID: id}
+		if _, err := js.Publish(t.Context(), subject.Images(job), nil); err != nil {
 			t.Fatal(err)
 		}
 	}

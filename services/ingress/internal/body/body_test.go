@@ -117,7 +117,8 @@ func TestReadAll_ReturnsTheFirstError(t *testing.T) {
 	if _, err := ReadAll(brokenReader, grow, 2000); !errors.Is(err, broken) {
 		t.Errorf("got %v, want the error of the reader", err)
 	}
-	if _, err := ReadAll(bytes.NewReader(make([]byte, 1000)), func(int64) error { return full }, 2000); !errors.Is(err, full) {
+	grow = func(int64) error { return full }
+	if _, err := ReadAll(bytes.NewReader(make([]byte, 1000)), grow, 2000); !errors.Is(err, full) {
 		t.Errorf("got %v, want the error of grow", err)
 	}
 }

@@ -84,7 +84,9 @@ func TestFetcher_Fetch(t *testing.T) {
 		to := map[string]string{"3": "/redirect/2", "2": "/redirect/1", "1": "/ok", "4": "/redirect/3"}[r.PathValue("n")]
 		http.Redirect(w, r, to, http.StatusFound)
 	})
-	mux.HandleFunc("/loop", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/loop", http.StatusFound) })
+	mux.HandleFunc("/loop", func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "/loop", http.StatusFound)
+	})
 	mux.HandleFunc("/file", func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "file:///etc/passwd", http.StatusFound)
 	})
@@ -93,7 +95,9 @@ func TestFetcher_Fetch(t *testing.T) {
 		w.Header().Set("Retry-After", "7")
 		w.WriteHeader(http.StatusServiceUnavailable)
 	})
-	mux.HandleFunc("/huge", func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Length", "10000000000") })
+	mux.HandleFunc("/huge", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "10000000000")
+	})
 	mux.HandleFunc("/endless", func(w http.ResponseWriter, r *http.Request) {
 		for r.Context().Err() == nil {
 			if _, err := w.Write(make([]byte, 512)); err != nil {
@@ -107,7 +111,9 @@ func TestFetcher_Fetch(t *testing.T) {
 	})
 	addr, _ := serve(t, mux.ServeHTTP)
 	f := newFetcher(t, nil)
-	for path, want := range map[string]string{"/ok": "image", "/full": strings.Repeat("x", maxBytes), "/redirect/3": "image"} {
+	for path, want := range map[string]string{
+		"/ok": "image", "/full": strings.Repeat("x", maxBytes), "/redirect/3": "image",
+	} {
 		image, err := f.Fetch(t.Context(), addr+path)
 		if err != nil {
 			t.Errorf("%s: %v", path, err)
@@ -180,14 +186,14 @@ func TestFetcher_ContentEncoding(t *testing.T) {
 		"as large as may be": {coding: "gzip", content: compress(t, large[:maxBytes]), want: string(large[:maxBytes])},
 		"a bomb": {coding: "gzip", content: compress(t, large), code: v1.TooLarge,
 			detail: "a picture may have 1000 bytes"},
-		"empty without end": {coding: "gzip", content: bytes.Repeat(compress(t, nil), maxBytes), chunked: true, code: v1.TooLarge,
-			detail: "a picture may have 1000 bytes"},
+		"empty without end": {coding: "gzip", content: bytes.Repeat(compress(t, nil), maxBytes), chunked: true,
+			code: v1.TooLarge, detail: "a picture may have 1000 bytes"},
 		"large when compressed": {coding: "gzip", content: compress(t, noise), code: v1.TooLarge,
 			detail: "a picture may have 1000 bytes"},
 		"not gzip": {coding: "gzip", content: []byte("\x89PNG\r\n\x1a\n and more"), code: v1.FetchFailed,
 			detail: "the host sent Content-Encoding gzip, but the content is not gzip"},
-		"damaged": {coding: "gzip", content: append(compress(t, nil)[:10], bytes.Repeat([]byte{0xff}, 30)...), code: v1.FetchFailed,
-			detail: "the host sent Content-Encoding gzip, but the content is not gzip"},
+		"damaged": {coding: "gzip", content: append(compress(t, nil)[:10], bytes.Repeat([]byte{0xff}, 30)...),
+			code: v1.FetchFailed, detail: "the host sent Content-Encoding gzip, but the content is not gzip"},
 		"cut off": {coding: "gzip", content: compress(t, noise[:500])[:300], code: v1.FetchFailed, transient: true,
 			detail: "the host ended the picture before it was complete"},
 		"nothing": {coding: "gzip", code: v1.FetchFailed, transient: true,

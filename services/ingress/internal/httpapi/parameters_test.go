@@ -91,7 +91,8 @@ func TestParameters_NameTheInvalidField(t *testing.T) {
 		"callback of a file":  {"callback=file:///etc/passwd", nil, v1.InvalidParameter, "callback"},
 		"callback of no host": {"callback=https:", nil, v1.InvalidParameter, "callback"},
 		"long callback":       {"callback=https://a/" + strings.Repeat("x", 2048), nil, v1.InvalidParameter, "callback"},
-		"long key":            {"", http.Header{"Idempotency-Key": {strings.Repeat("k", intake.MaxKey+1)}}, v1.InvalidHeader, "Idempotency-Key"},
+		"long key": {"", http.Header{"Idempotency-Key": {strings.Repeat("k", intake.MaxKey+1)}},
+			v1.InvalidHeader, "Idempotency-Key"},
 		"empty key":           {"", http.Header{"Idempotency-Key": {""}}, v1.InvalidHeader, "Idempotency-Key"},
 		"unknown header":      {"", http.Header{"X-Sight-Prio": {"bulk"}}, v1.UnknownField, "X-Sight-Prio"},
 		"header of NATS":      {"", http.Header{"Sight-Priority": {"bulk"}}, v1.UnknownField, "Sight-Priority"},
@@ -100,9 +101,10 @@ func TestParameters_NameTheInvalidField(t *testing.T) {
 		"metadata twice":      {"", http.Header{"X-Sight-Meta-A": {"1", "2"}}, v1.InvalidHeader, "X-Sight-Meta-A"},
 		"metadata of bytes":   {"", http.Header{"X-Sight-Meta-A": {"\xff"}}, v1.InvalidHeader, "X-Sight-Meta-a"},
 		"metadata no name":    {"", http.Header{"X-Sight-Meta-": {"1"}}, v1.InvalidHeader, "X-Sight-Meta-"},
-		"much metadata":       {"", http.Header{"X-Sight-Meta-A": {strings.Repeat("x", 4096)}}, v1.InvalidHeader, "X-Sight-Meta-a"},
-		"many metadata":       {"", manyMeta, v1.InvalidHeader, "X-Sight-Meta-n0"},
-		"prefer":              {"", http.Header{"Prefer": {"wait=long"}}, v1.InvalidHeader, "Prefer"},
+		"much metadata": {"", http.Header{"X-Sight-Meta-A": {strings.Repeat("x", 4096)}},
+			v1.InvalidHeader, "X-Sight-Meta-a"},
+		"many metadata": {"", manyMeta, v1.InvalidHeader, "X-Sight-Meta-n0"},
+		"prefer":        {"", http.Header{"Prefer": {"wait=long"}}, v1.InvalidHeader, "Prefer"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -84,7 +84,8 @@ func TestParsePublicURL(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
 		"https://example.com": "https://example.com", "http://example.com:8080/a/b/": "http://example.com:8080/a/b",
-		"HTTPS://Example.com:443/Vision": "https://example.com/Vision", "https://example.com/a%2Fb/": "https://example.com/a%2Fb",
+		"HTTPS://Example.com:443/Vision": "https://example.com/Vision",
+		"https://example.com/a%2Fb/":     "https://example.com/a%2Fb",
 	} {
 		u, err := ParsePublicURL(text)
 		if err != nil {
@@ -95,8 +96,8 @@ func TestParsePublicURL(t *testing.T) {
 		}
 	}
 	for _, text := range []string{
-		"example.com", "ftp://example.com", "https://", "https://u:p@example.com", "https://example.com/?a=1", "https://example.com/?",
-		"https://example.com/#", "https://example.com/a/../b", "https://example.com/a//b", "://",
+		"example.com", "ftp://example.com", "https://", "https://u:p@example.com", "https://example.com/?a=1",
+		"https://example.com/?", "https://example.com/#", "https://example.com/a/../b", "https://example.com/a//b", "://",
 	} {
 		if u, err := ParsePublicURL(text); err == nil {
 			t.Errorf("%s: got %s, want an error", text, u)
@@ -113,7 +114,9 @@ func TestParsePublicURL(t *testing.T) {
 
 func TestNewOrigins_RejectsInvalidOrigins(t *testing.T) {
 	t.Parallel()
-	for _, origins := range [][]string{{"app.example"}, {"https://app.example/path"}, {"*", "https://app.example"}, {"https://*.example"}} {
+	for _, origins := range [][]string{
+		{"app.example"}, {"https://app.example/path"}, {"*", "https://app.example"}, {"https://*.example"},
+	} {
 		if _, err := newOrigins(origins, ""); err == nil {
 			t.Errorf("%q: no error", origins)
 		}

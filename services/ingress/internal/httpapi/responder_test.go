@@ -153,7 +153,8 @@ func serve(t *testing.T, r *http.Request, h handlerFunc) sdktrace.ReadOnlySpan {
 
 func TestResponder_SpanAttributes(t *testing.T) {
 	t.Parallel()
-	r := httptest.NewRequest("BREW", "http://mesh.example:8080/v1/images/1?callback=https://a:secret@b/", strings.NewReader("body"))
+	r := httptest.NewRequest("BREW", "http://mesh.example:8080/v1/images/1?callback=https://a:secret@b/",
+		strings.NewReader("body"))
 	r.RemoteAddr = "[2001:db8::1]:4711"
 	r.Header.Set("User-Agent", "test/1")
 	span := serve(t, r, func(w http.ResponseWriter, _ *http.Request) error {

@@ -12,7 +12,9 @@ func TestLookup_WithoutNATS(t *testing.T) {
 	d := start(t)
 	d.startWorkers(t, 2, 10)
 	d.srv.Stop()
-	for _, path := range []string{"/v1/images/j1", "/v1/images/j1/events", "/v1/reports/r1", "/v1/reports/r1/events", "DELETE /v1/images/j1"} {
+	for _, path := range []string{
+		"/v1/images/j1", "/v1/images/j1/events", "/v1/reports/r1", "/v1/reports/r1/events", "DELETE /v1/images/j1",
+	} {
 		method := http.MethodGet
 		if p, ok := strings.CutPrefix(path, "DELETE "); ok {
 			method, path = http.MethodDelete, p

@@ -40,10 +40,13 @@ func TestLimits_EventStreamsAndPolls(t *testing.T) {
 		path, flag, other string
 		detail            string
 	}{
-		"event streams":             {"/v1/images/j1/events", "--max-event-streams", "--client-event-streams", "1 event streams are open"},
-		"event streams of a client": {"/v1/images/j1/events", "--client-event-streams", "--max-event-streams", "1 event streams of this client"},
-		"polls":                     {"/v1/images/j1?wait=60", "--max-polls", "--client-polls", "1 long polls are open"},
-		"polls of a client":         {"/v1/images/j1?wait=60", "--client-polls", "--max-polls", "1 long polls of this client"},
+		"event streams": {"/v1/images/j1/events", "--max-event-streams", "--client-event-streams",
+			"1 event streams are open"},
+		"event streams of a client": {"/v1/images/j1/events", "--client-event-streams", "--max-event-streams",
+			"1 event streams of this client"},
+		"polls": {"/v1/images/j1?wait=60", "--max-polls", "--client-polls", "1 long polls are open"},
+		"polls of a client": {"/v1/images/j1?wait=60", "--client-polls", "--max-polls",
+			"1 long polls of this client"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

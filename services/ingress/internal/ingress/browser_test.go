@@ -152,7 +152,8 @@ func TestHTTP_BrowsersAndProxies(t *testing.T) {
 	if got := res.header.Get("Upgrade"); got != "websocket" {
 		t.Errorf("a stream without an upgrade: Upgrade is %q", got)
 	}
-	if res, p := d.send(t, http.MethodGet, "/v1/stream", "Connection", "Upgrade", "Upgrade", "h2c"); p.Code != v1.UpgradeRequired {
+	res, p = d.send(t, http.MethodGet, "/v1/stream", "Connection", "Upgrade", "Upgrade", "h2c")
+	if p.Code != v1.UpgradeRequired {
 		t.Errorf("a stream with another upgrade: %d %s, want %s", res.status, p.Code, v1.UpgradeRequired)
 	}
 	if res, p := d.send(t, http.MethodGet, "/v1/pipelines?note=1"); p.Code != v1.UnknownField {
@@ -318,7 +319,9 @@ func TestHTTP_AddressesInResponses(t *testing.T) {
 	plain := start(t)
 	public := start(t, "--public-url", "https://example.com/vision/")
 	proxied := start(t, "--trusted-proxies", "127.0.0.0/8")
-	forwarded := []string{"X-Forwarded-Prefix", "/vision", "X-Forwarded-Host", "example.com", "X-Forwarded-For", "192.0.2.7"}
+	forwarded := []string{
+		"X-Forwarded-Prefix", "/vision", "X-Forwarded-Host", "example.com", "X-Forwarded-For", "192.0.2.7",
+	}
 	for name, tt := range map[string]struct {
 		instance *instance
 		query    string

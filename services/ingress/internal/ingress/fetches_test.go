@@ -24,7 +24,9 @@ func (d *instance) publishFetch(t *testing.T, pipeline, report string, n, total 
 		t.Fatal(err)
 	}
 	item := v1.ReportItem{Report: report, N: n, Total: total}
-	m := &nats.Msg{Subject: subject.Fetches(pipeline, item.Job()), Header: nats.Header{v1.HeaderReport: {item.String()}}, Data: body}
+	m := &nats.Msg{
+		Subject: subject.Fetches(pipeline, item.Job()), Header: nats.Header{v1.HeaderReport: {item.String()}}, Data: body,
+	}
 	if _, err := d.js.PublishMsg(t.Context(), m); err != nil {
 		t.Fatal(err)
 	}

@@ -26,7 +26,8 @@ type fieldValues struct {
 const longValue = 9000
 
 var formFields = []fieldValues{
-	{"callback", "https://client.example/", "ftp://client.example/", "https://client.example/" + strings.Repeat("x", longValue)},
+	{"callback", "https://client.example/", "ftp://client.example/",
+		"https://client.example/" + strings.Repeat("x", longValue)},
 	{"key", "scan-17", strings.Repeat("k", 256), strings.Repeat("k", longValue)},
 	{"labels", "car", ",", strings.Repeat("x", longValue)},
 	{"meta-site", "north", strings.Repeat("x", 5000), strings.Repeat("ü", longValue/2)},
@@ -55,7 +56,9 @@ var requestForms = []struct {
 	body       func(t *testing.T, field string, values ...string) (contentType string, body []byte)
 	inQuery    bool
 }{
-	{"query", "/v1/images", func(*testing.T, string, ...string) (string, []byte) { return "image/png", smallImage() }, true},
+	{"query", "/v1/images", func(*testing.T, string, ...string) (string, []byte) {
+		return "image/png", smallImage()
+	}, true},
 	{"field of multipart/form-data", "/v1/images", multipartForm, false},
 	{"field of a web form", "/v1/images", webForm, false},
 	{"name of JSON", "/v1/images", imageJSON, false},

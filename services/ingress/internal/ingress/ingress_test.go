@@ -32,7 +32,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreTopFunction("net/http.(*persistConn).writeLoop"))
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("net/http.(*persistConn).readLoop"),
+		goleak.IgnoreTopFunction("net/http.(*persistConn).writeLoop"))
 }
 
 // instance is a running ingress with a real server. The test replies to status requests as the
@@ -185,7 +186,8 @@ func (d *instance) updateImagesStream(t *testing.T, change func(*jetstream.Strea
 // nextImage receives the next message of IMAGES, as detect does.
 func (d *instance) nextImage(t *testing.T) jetstream.Msg {
 	t.Helper()
-	c, err := d.js.Consumer(context.Background(), streams.Images, streams.WorkConsumer(subject.Detect, "text", subject.Interactive))
+	c, err := d.js.Consumer(context.Background(), streams.Images,
+		streams.WorkConsumer(subject.Detect, "text", subject.Interactive))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,7 +205,9 @@ func (d *instance) storeResult(t *testing.T, m jetstream.Msg, reply bool) string
 	if err != nil {
 		t.Fatal(err)
 	}
-	body, err := json.Marshal(v1.Result{ID: job.ID, Pipeline: "text", Status: v1.Done, Regions: []v1.Region{}, Timings: &v1.Timings{}})
+	body, err := json.Marshal(v1.Result{
+		ID: job.ID, Pipeline: "text", Status: v1.Done, Regions: []v1.Region{}, Timings: &v1.Timings{},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -500,7 +504,8 @@ func TestPost_RejectsWhenTheBacklogIsTooLong(t *testing.T) {
 	d := start(t)
 	d.startWorkers(t, 2, 1000)
 	for i := range 200 {
-		if _, err := d.js.Publish(context.Background(), subject.Images(subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: fmt.Sprint("ahead", i)}), smallImage()); err != nil {
+		job := subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: fmt.Sprint("ahead", i)}
+		if _, err := d.js.Publish(context.Background(), subject.Images(job), smallImage()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -563,7 +568,8 @@ func TestNew_RejectsLimitsThatDoNotFit(t *testing.T) {
 		err := run.Run(t.Context(), run.Spec{
 			Name: "ingress", Flags: options.Register,
 			New: func(p *run.Process) (run.Service, error) { return New(p, options) },
-		}, []string{"--nats", s.URL, "--http", "127.0.0.1:0", "--" + flag, value}, func(string) string { return "" }, io.Discard)
+		}, []string{"--nats", s.URL, "--http", "127.0.0.1:0", "--" + flag, value},
+			func(string) string { return "" }, io.Discard)
 		if want := flag + ": " + value; err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("--%s %s: got %v, want an error with %q", flag, value, err, want)
 		}

@@ -42,7 +42,8 @@ func TestResults_AbsentServiceRejectsImagesAndReports(t *testing.T) {
 	if want := "no results service answers"; !strings.Contains(p.Detail, want) {
 		t.Errorf("the detail is %q, want %q", p.Detail, want)
 	}
-	res, err := http.Post(d.url+"/v1/reports", "application/json", strings.NewReader(`{"images":[{"url":"https://client.example/1"}]}`))
+	res, err := http.Post(d.url+"/v1/reports", "application/json",
+		strings.NewReader(`{"images":[{"url":"https://client.example/1"}]}`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +69,8 @@ func TestResults_FullStreamRejectsImages(t *testing.T) {
 	if _, err := d.js.UpdateStream(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := d.js.Publish(t.Context(), subject.Results("text", "j1"), make([]byte, 95_000), jetstream.WithMsgID("j1")); err != nil {
+	_, err = d.js.Publish(t.Context(), subject.Results("text", "j1"), make([]byte, 95_000), jetstream.WithMsgID("j1"))
+	if err != nil {
 		t.Fatal(err)
 	}
 	p := d.awaitStatus(t, http.StatusTooManyRequests)

@@ -31,7 +31,8 @@ func (d *instance) dial(t *testing.T, query, origin string) (session, *http.Resp
 	if origin != "" {
 		header.Set("Origin", origin)
 	}
-	c, res, err := websocket.Dial(ctx, strings.Replace(d.url, "http", "ws", 1)+"/v1/stream"+query, &websocket.DialOptions{HTTPHeader: header})
+	c, res, err := websocket.Dial(ctx, strings.Replace(d.url, "http", "ws", 1)+"/v1/stream"+query,
+		&websocket.DialOptions{HTTPHeader: header})
 	if err == nil {
 		t.Cleanup(func() { c.CloseNow() })
 	}

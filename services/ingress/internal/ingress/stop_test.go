@@ -21,7 +21,8 @@ import (
 // processImages stores a result for every image until the test ends.
 func (d *instance) processImages(t *testing.T) {
 	t.Helper()
-	c, err := d.js.Consumer(context.Background(), streams.Images, streams.WorkConsumer(subject.Detect, "text", subject.Interactive))
+	c, err := d.js.Consumer(context.Background(), streams.Images,
+		streams.WorkConsumer(subject.Detect, "text", subject.Interactive))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -36,7 +36,8 @@ func startImageHost(t *testing.T, before func(*http.Request) bool) string {
 
 // postURL posts the URL of an image with respond-async.
 func (d *instance) postURL(ctx context.Context, url string, header ...string) (int, v1.Result, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, d.url+"/v1/images", strings.NewReader(fmt.Sprintf(`{"url":%q}`, url)))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, d.url+"/v1/images",
+		strings.NewReader(fmt.Sprintf(`{"url":%q}`, url)))
 	if err != nil {
 		return 0, v1.Result{}, err
 	}
@@ -116,9 +117,11 @@ func TestURL_LimitIsTheSameInEveryForm(t *testing.T) {
 		status     int
 		field      string
 	}{
-		"one image":                 {"/v1/images", `{"url":%q}`, http.StatusAccepted, "url"},
-		"a report":                  {"/v1/reports", `{"images":[{"url":"https://a.example/"},{"url":%q}]}`, http.StatusAccepted, "images.1.url"},
-		"a report of an old design": {"/internal/v1/subway-images/full-report", fullReport, http.StatusOK, "imageUrls.0.imageUrl"},
+		"one image": {"/v1/images", `{"url":%q}`, http.StatusAccepted, "url"},
+		"a report": {"/v1/reports", `{"images":[{"url":"https://a.example/"},{"url":%q}]}`,
+			http.StatusAccepted, "images.1.url"},
+		"a report of an old design": {"/internal/v1/subway-images/full-report", fullReport,
+			http.StatusOK, "imageUrls.0.imageUrl"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			post := func(url string) (int, []byte) {

@@ -86,7 +86,8 @@ func newIntake(t *testing.T, s *bustest.Server) bench {
 	})
 	t.Cleanup(fetcher.Close)
 	i, err := New(t.Context(), Config{
-		Conn: nc, JetStream: js, Clock: clock.New(time.Now), Publisher: bus.NewPublisher(js, clock.New(time.Now), noop.NewTracerProvider()), Client: c, Fetcher: fetcher,
+		Conn: nc, JetStream: js, Clock: clock.New(time.Now),
+		Publisher: bus.NewPublisher(js, clock.New(time.Now), noop.NewTracerProvider()), Client: c, Fetcher: fetcher,
 		Admission: admission.New(nc, js, pipelines, admission.MaxWait{}, log, prometheus.NewRegistry()),
 		Pipelines: pipelines, Limits: imagefile.DefaultLimits(), Webhooks: true, Stopping: stopping, Logger: log,
 	})

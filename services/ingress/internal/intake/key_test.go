@@ -150,7 +150,9 @@ func TestIntake_ClaimRetriesWhenAnotherWriteFails(t *testing.T) {
 func TestIntake_ClaimEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	b.cfg.JetStream = &rejectingJetStream{JetStream: b.js, code: jetstream.JSErrCodeStreamWrongLastSequenceConstant, times: -1}
+	b.cfg.JetStream = &rejectingJetStream{
+		JetStream: b.js, code: jetstream.JSErrCodeStreamWrongLastSequenceConstant, times: -1,
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	if id, err := b.Claim(ctx, Key{Name: "new"}, "mine"); !errors.Is(err, context.DeadlineExceeded) {

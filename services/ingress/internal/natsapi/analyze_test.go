@@ -77,11 +77,11 @@ func newBenchOn(t *testing.T, s, publishThrough *bustest.Server, wait time.Durat
 		t.Fatal(err)
 	}
 	spans := tracetest.NewSpanRecorder()
-	log, tracers, pipelines := slog.New(slog.DiscardHandler), sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)), []pipeline.Pipeline{
-		{Name: "text", Deadline: time.Minute}, {Name: "faces", Deadline: time.Minute},
-	}
+	log, tracers := slog.New(slog.DiscardHandler), sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans))
+	pipelines := []pipeline.Pipeline{{Name: "text", Deadline: time.Minute}, {Name: "faces", Deadline: time.Minute}}
 	i, err := intake.New(t.Context(), intake.Config{
-		Conn: nc, JetStream: js, Clock: clock.New(time.Now), Publisher: bus.NewPublisher(through, clock.New(time.Now), tracers), Client: c,
+		Conn: nc, JetStream: js, Clock: clock.New(time.Now),
+		Publisher: bus.NewPublisher(through, clock.New(time.Now), tracers), Client: c,
 		Pipelines: pipelines, Limits: imagefile.DefaultLimits(), Webhooks: true,
 		Admission: admission.New(nc, js, pipelines, admission.MaxWait{}, log, prometheus.NewRegistry()),
 		Stopping:  context.Background(), Logger: log,
@@ -95,7 +95,10 @@ func newBenchOn(t *testing.T, s, publishThrough *bustest.Server, wait time.Durat
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { svc.Stop() })
-	a, err := New(Config{Conn: nc, Intake: i, Limits: imagefile.DefaultLimits(), Wait: wait, MaxWait: testTimeout, Concurrency: concurrency, Memory: body.NewMemory(1<<10, 1<<10), Tracers: tracers, Logger: log}, svc)
+	a, err := New(Config{
+		Conn: nc, Intake: i, Limits: imagefile.DefaultLimits(), Wait: wait, MaxWait: testTimeout,
+		Concurrency: concurrency, Memory: body.NewMemory(1<<10, 1<<10), Tracers: tracers, Logger: log,
+	}, svc)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -205,8 +208,9 @@ func TestAnalyze_SpanAttributes(t *testing.T) {
 	_, attrs := b.awaitSpan(t, 0)
 	size := strconv.Itoa(len(image))
 	for key, want := range map[attribute.Key]string{
-		"sightmesh.job": r.ID, "sightmesh.pipeline": "text", "sightmesh.priority": "interactive", "sightmesh.outcome": "queued",
-		"sightmesh.image.bytes": size, "sightmesh.image.width": "8", "sightmesh.image.height": "8", "sightmesh.image.pixels": "64",
+		"sightmesh.job": r.ID, "sightmesh.pipeline": "text", "sightmesh.priority": "interactive",
+		"sightmesh.outcome": "queued", "sightmesh.image.bytes": size, "sightmesh.image.width": "8",
+		"sightmesh.image.height": "8", "sightmesh.image.pixels": "64",
 		"messaging.system": "nats", "messaging.operation.name": "analyze", "messaging.operation.type": "process",
 		"messaging.destination.name": subject.Analyze("text"), "messaging.destination.template": subject.AllAnalyze(),
 		"messaging.message.body.size": size, "server.address": "127.0.0.1",

@@ -9,7 +9,8 @@ import (
 
 func TestReports_SummaryCountsAnImageWithTwoOutcomesOnce(t *testing.T) {
 	r := newBench(t)
-	if err := r.store(t.Context(), v1.Manifest{ID: "R1", Pipeline: "text", Images: make([]v1.ReportSource, 2)}); err != nil {
+	manifest := v1.Manifest{ID: "R1", Pipeline: "text", Images: make([]v1.ReportSource, 2)}
+	if err := r.store(t.Context(), manifest); err != nil {
 		t.Fatal(err)
 	}
 	put := func(status string, n int) {

@@ -65,7 +65,8 @@ func newBenchOn(t testing.TB, s, publishThrough *bustest.Server) bench {
 	log, pipelines := slog.New(slog.DiscardHandler), []pipeline.Pipeline{text}
 	publisher := bus.NewPublisher(through, clock.New(time.Now), sdktrace.NewTracerProvider())
 	i, err := intake.New(t.Context(), intake.Config{
-		Conn: nc, JetStream: js, Clock: clock.New(time.Now), Publisher: publisher, Pipelines: pipelines, Limits: imagefile.DefaultLimits(),
+		Conn: nc, JetStream: js, Clock: clock.New(time.Now), Publisher: publisher,
+		Pipelines: pipelines, Limits: imagefile.DefaultLimits(),
 		Admission: admission.New(nc, js, pipelines, admission.MaxWait{}, log, prometheus.NewRegistry()),
 		Stopping:  context.Background(), Logger: log,
 	})
@@ -212,7 +213,8 @@ func TestReports_SubmitStartsATraceForEachImage(t *testing.T) {
 	b := newServedBench(t)
 	spans := tracetest.NewSpanRecorder()
 	ctx, request := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)).Tracer("t").Start(t.Context(), "request")
-	report, err := b.Submit(ctx, Request{Pipeline: text, Uploads: []Upload{{Image: smallImage(t)}, {Image: []byte("no image")}}})
+	uploads := []Upload{{Image: smallImage(t)}, {Image: []byte("no image")}}
+	report, err := b.Submit(ctx, Request{Pipeline: text, Uploads: uploads})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -242,7 +244,8 @@ func TestReports_SubmitStartsATraceForEachImage(t *testing.T) {
 	}
 	item := v1.ReportItem{Report: report.ID, N: 0, Total: 2}
 	job := subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: item.Job()}
-	sent := trace.SpanContextFromContext(telemetry.Extract(t.Context(), b.lastMessage(t, streams.Images, subject.Images(job)).Header))
+	header := b.lastMessage(t, streams.Images, subject.Images(job)).Header
+	sent := trace.SpanContextFromContext(telemetry.Extract(t.Context(), header))
 	if got, want := sent.TraceID(), ended[0].SpanContext().TraceID(); got != want {
 		t.Errorf("the stored image is in trace %s, want %s", got, want)
 	}
@@ -377,7 +380,8 @@ func TestReports_SubmitStoresOnceWhenTheAcknowledgementIsLate(t *testing.T) {
 	b.startWorker(t)
 	p.PauseReplies(true)
 	time.AfterFunc(2*time.Second, func() { p.PauseReplies(false) })
-	if _, err := b.Submit(t.Context(), Request{Pipeline: text, Uploads: []Upload{{Image: smallImage(t)}, {Image: smallImage(t)}}}); err != nil {
+	uploads := []Upload{{Image: smallImage(t)}, {Image: smallImage(t)}}
+	if _, err := b.Submit(t.Context(), Request{Pipeline: text, Uploads: uploads}); err != nil {
 		t.Error(err)
 	}
 	if n := b.messageCount(t, streams.Images); n != 2 {
@@ -440,10 +444,14 @@ func TestReports_SubmitListsTheImagesOfARejectedReport(t *testing.T) {
 		code    v1.Code
 		want    []v1.Status // of the images, in order; "" for one that may be accepted
 	}{
-		"an acknowledgement is lost":    {streams.Images, unacknowledged, []Upload{bad, good, good}, v1.Unavailable, []v1.Status{v1.Failed, ""}},
-		"the queue is full":             {streams.Images, full, []Upload{good, good, good}, v1.Overloaded, []v1.Status{v1.Queued}},
-		"the stream of reports is full": {streams.Reports, full, []Upload{good, bad}, v1.Overloaded, []v1.Status{v1.Queued, v1.Failed}},
-		"nothing was stored":            {streams.Images, func(c *jetstream.StreamConfig) { c.MaxMsgSize = 1 }, []Upload{good}, v1.Internal, nil},
+		"an acknowledgement is lost": {streams.Images, unacknowledged, []Upload{bad, good, good},
+			v1.Unavailable, []v1.Status{v1.Failed, ""}},
+		"the queue is full": {streams.Images, full, []Upload{good, good, good},
+			v1.Overloaded, []v1.Status{v1.Queued}},
+		"the stream of reports is full": {streams.Reports, full, []Upload{good, bad},
+			v1.Overloaded, []v1.Status{v1.Queued, v1.Failed}},
+		"nothing was stored": {streams.Images, func(c *jetstream.StreamConfig) { c.MaxMsgSize = 1 }, []Upload{good},
+			v1.Internal, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -470,7 +478,8 @@ func TestReports_SubmitListsTheImagesOfARejectedReport(t *testing.T) {
 					t.Errorf("image %d is %q, want %q", i, image.Status, c.want[i])
 				}
 				if c.uploads[i].Image[0] == good.Image[0] {
-					b.lastMessage(t, streams.Images, subject.Images(subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: image.ID}))
+					job := subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: image.ID}
+					b.lastMessage(t, streams.Images, subject.Images(job))
 				} else {
 					b.lastMessage(t, streams.Results, subject.Results("text", image.ID))
 				}

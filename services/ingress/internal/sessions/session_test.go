@@ -49,8 +49,9 @@ func startServer(t *testing.T, change func(*Config), read func(ctx context.Conte
 			return
 		}
 		cfg := Config{
-			Conn: conn, Window: 4, MaxBytes: maxBytes, NewReservation: func() *body.Reservation { return s.memory.NewReservation("") },
-			Rate: body.Rate{BytesPerSecond: 1}, Idle: time.Minute, WriteTimeout: time.Minute,
+			Conn: conn, Window: 4, MaxBytes: maxBytes,
+			NewReservation: func() *body.Reservation { return s.memory.NewReservation("") },
+			Rate:           body.Rate{BytesPerSecond: 1}, Idle: time.Minute, WriteTimeout: time.Minute,
 			PingInterval: time.Minute,
 			Process:      func(ctx context.Context, image []byte, _ func()) v1.Result { return read(ctx, string(image)) },
 			CountOutcome: func(v1.Status) { s.outcomes.Add(1) },
@@ -127,7 +128,9 @@ func (c *client) readAll() (outcomes []v1.FrameOutcome, end v1.SessionEnd, code 
 
 // checkEnd fails the test unless a session has ended with this message and close code. A
 // code "" means after the end mark.
-func (c *client) checkEnd(end v1.SessionEnd, status websocket.StatusCode, next int64, code v1.Code, want websocket.StatusCode) {
+func (c *client) checkEnd(
+	end v1.SessionEnd, status websocket.StatusCode, next int64, code v1.Code, want websocket.StatusCode,
+) {
 	c.t.Helper()
 	if end.End != (code == "") {
 		c.t.Errorf("the last message has end %v", end.End)
@@ -248,10 +251,12 @@ func TestServe_EndsAfterAnInvalidMessage(t *testing.T) {
 			c.text(`{"frame": 9007199254740993}`)
 			c.frame("too far")
 		}, v1.FrameOutOfOrder, websocket.StatusPolicyViolation},
-		"no JSON":       {func(c *client) { c.text("hello") }, v1.InvalidMessage, websocket.StatusPolicyViolation},
-		"no field":      {func(c *client) { c.text("{}") }, v1.InvalidMessage, websocket.StatusPolicyViolation},
-		"long text":     {func(c *client) { c.text(`{"end": true, "x": %q}`, strings.Repeat("x", maxControl)) }, v1.InvalidMessage, websocket.StatusPolicyViolation},
-		"far too large": {func(c *client) { c.frame(strings.Repeat("x", 10*maxBytes)) }, v1.TooLarge, websocket.StatusMessageTooBig},
+		"no JSON":  {func(c *client) { c.text("hello") }, v1.InvalidMessage, websocket.StatusPolicyViolation},
+		"no field": {func(c *client) { c.text("{}") }, v1.InvalidMessage, websocket.StatusPolicyViolation},
+		"long text": {func(c *client) { c.text(`{"end": true, "x": %q}`, strings.Repeat("x", maxControl)) },
+			v1.InvalidMessage, websocket.StatusPolicyViolation},
+		"far too large": {func(c *client) { c.frame(strings.Repeat("x", 10*maxBytes)) },
+			v1.TooLarge, websocket.StatusMessageTooBig},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -273,7 +278,9 @@ func TestServe_EndsAfterAnInvalidMessage(t *testing.T) {
 func TestServe_LatestDropsWaitingFrames(t *testing.T) {
 	t.Parallel()
 	hold := make(chan struct{})
-	s := startServer(t, func(c *Config) { c.Latest, c.Window = true, 1 }, func(ctx context.Context, image string) v1.Result {
+	s := startServer(t, func(c *Config) {
+		c.Latest, c.Window = true, 1
+	}, func(ctx context.Context, image string) v1.Result {
 		if image == "first" {
 			<-hold
 		}
@@ -327,7 +334,9 @@ func TestServe_LatestDropsWaitingFrames(t *testing.T) {
 func TestServe_EndsWhenTheClientDoesNotRead(t *testing.T) {
 	t.Parallel()
 	big := strings.Repeat("x", 1<<20)
-	s := startServer(t, func(c *Config) { c.WriteTimeout = 200 * time.Millisecond }, func(context.Context, string) v1.Result {
+	s := startServer(t, func(c *Config) {
+		c.WriteTimeout = 200 * time.Millisecond
+	}, func(context.Context, string) v1.Result {
 		return v1.Result{Status: v1.Done, Text: &big}
 	})
 	c := s.dial(t)
@@ -365,7 +374,8 @@ func TestServe_EndsWhenTheClientIsIdle(t *testing.T) {
 func TestServe_EndsWhenAFrameIsTooSlow(t *testing.T) {
 	t.Parallel()
 	c := startServer(t, func(c *Config) {
-		c.MaxBytes, c.Rate = allMemory, body.Rate{BytesPerSecond: 100 * maxBytes, Window: 200 * time.Millisecond, Grace: time.Millisecond}
+		c.MaxBytes = allMemory
+		c.Rate = body.Rate{BytesPerSecond: 100 * maxBytes, Window: 200 * time.Millisecond, Grace: time.Millisecond}
 	}, echo).dial(t)
 	w, err := c.Writer(c.ctx, websocket.MessageBinary)
 	if err != nil {

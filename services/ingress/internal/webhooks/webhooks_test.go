@@ -54,8 +54,11 @@ func newBench(t *testing.T, maxAge time.Duration, allow ...netip.Prefix) bench {
 	tr := fetch.NewTransport(fetch.Config{Allow: allow})
 	t.Cleanup(tr.CloseIdleConnections)
 	c, err := New(Config{
-		JetStream: js, Clock: clock.New(time.Now), Publisher: bus.NewPublisher(js, clock.New(time.Now), noop.NewTracerProvider()), Transport: tr, Secrets: []string{newSecret('a'), newSecret('b')}, PerHost: 1, MaxAge: maxAge,
-		Tracers: noop.NewTracerProvider(), Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Metrics: prometheus.NewRegistry(),
+		JetStream: js, Clock: clock.New(time.Now),
+		Publisher: bus.NewPublisher(js, clock.New(time.Now), noop.NewTracerProvider()),
+		Transport: tr, Secrets: []string{newSecret('a'), newSecret('b')}, PerHost: 1, MaxAge: maxAge,
+		Tracers: noop.NewTracerProvider(), Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Metrics: prometheus.NewRegistry(),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -71,7 +74,10 @@ func (b bench) queue(t *testing.T, url string) {
 
 func (b bench) queueFor(t *testing.T, job, url string) {
 	t.Helper()
-	m := &nats.Msg{Subject: subject.Callbacks(job), Header: nats.Header{v1.HeaderCallback: {url}}, Data: []byte(`{"type":"job.done"}`)}
+	m := &nats.Msg{
+		Subject: subject.Callbacks(job), Header: nats.Header{v1.HeaderCallback: {url}},
+		Data: []byte(`{"type":"job.done"}`),
+	}
 	if _, err := b.js.PublishMsg(t.Context(), m); err != nil {
 		t.Fatal(err)
 	}
@@ -295,7 +301,10 @@ func TestSender_FailsAfterMaxAge(t *testing.T) {
 func TestSender_ASlowReceiverDelaysNoOther(t *testing.T) {
 	t.Parallel()
 	called, respond := make(chan struct{}, 2), make(chan struct{})
-	receiver := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { called <- struct{}{}; <-respond }))
+	receiver := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		called <- struct{}{}
+		<-respond
+	}))
 	t.Cleanup(receiver.Close)
 	b := newBench(t, time.Hour, loopback)
 	b.queueFor(t, "j1", receiver.URL)
@@ -329,7 +338,8 @@ func TestSender_AnUnreachableReceiverBlocksNoOther(t *testing.T) {
 	const waiting = 5000
 	for i := range waiting {
 		m := &nats.Msg{
-			Subject: subject.Callbacks(fmt.Sprint("away", i)), Header: nats.Header{v1.HeaderCallback: {away.URL}}, Data: []byte(`{}`),
+			Subject: subject.Callbacks(fmt.Sprint("away", i)), Header: nats.Header{v1.HeaderCallback: {away.URL}},
+			Data: []byte(`{}`),
 		}
 		if _, err := b.js.PublishMsgAsync(m); err != nil {
 			t.Fatal(err)
@@ -365,7 +375,8 @@ func TestSender_StopsWithoutAnotherAttempt(t *testing.T) {
 		allow  []netip.Prefix
 		why    string
 	}{
-		"after MaxAge":                  {http.StatusInternalServerError, time.Second, []netip.Prefix{loopback}, "the receiver answered 500"},
+		"after MaxAge": {http.StatusInternalServerError, time.Second, []netip.Prefix{loopback},
+			"the receiver answered 500"},
 		"the receiver responds 410":     {http.StatusGone, time.Hour, []netip.Prefix{loopback}, "the receiver answered 410"},
 		"an address that is not public": {http.StatusOK, time.Hour, nil, "the address it leads to is not a public one"},
 	} {
@@ -391,7 +402,9 @@ func TestSender_StopsWithoutAnotherAttempt(t *testing.T) {
 
 func TestSender_FollowsNoRedirect(t *testing.T) {
 	t.Parallel()
-	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("the redirect was followed") }))
+	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		t.Error("the redirect was followed")
+	}))
 	t.Cleanup(other.Close)
 	receiver := httptest.NewServer(http.RedirectHandler(other.URL, http.StatusTemporaryRedirect))
 	t.Cleanup(receiver.Close)
@@ -419,7 +432,8 @@ func TestSender_DropsAMessageWithoutURL(t *testing.T) {
 
 func TestNew_RejectsInvalidSecrets(t *testing.T) {
 	t.Parallel()
-	for _, s := range []string{"", "whsec_", "whsec_!", "plain", base64.StdEncoding.EncodeToString([]byte("0123456789012345678901234"))} {
+	withoutPrefix := base64.StdEncoding.EncodeToString([]byte("0123456789012345678901234"))
+	for _, s := range []string{"", "whsec_", "whsec_!", "plain", withoutPrefix} {
 		_, err := newPoster(nil, []string{newSecret('a'), s})
 		if err == nil {
 			t.Errorf("%q: no error", s)

@@ -29,7 +29,8 @@ func TestService_ReadyIsTakenBackWithoutAConsumer(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := streams.Ensure(t.Context(), js, streams.Config{Pipelines: pipeline.BuiltInNames(), Sink: true}); err != nil {
+			cfg := streams.Config{Pipelines: pipeline.BuiltInNames(), Sink: true}
+			if err := streams.Ensure(t.Context(), js, cfg); err != nil {
 				t.Fatal(err)
 			}
 			found, err := js.Consumer(t.Context(), c.stream, c.name)

@@ -56,7 +56,10 @@ func TestReport_FromManifestToWebhook(t *testing.T) {
 	m := v1.Manifest{
 		ID: "r1", Pipeline: "text", Accepted: now, Deadline: now.Add(time.Hour), Callback: "https://client.example/done",
 		Metadata: map[string]string{"train": "7"},
-		Images:   []v1.ReportSource{{URL: "https://client.example/0.jpg", Metadata: map[string]string{"camera": "3"}}, {}, {URL: "https://client.example/2.jpg"}},
+		Images: []v1.ReportSource{
+			{URL: "https://client.example/0.jpg", Metadata: map[string]string{"camera": "3"}}, {},
+			{URL: "https://client.example/2.jpg"},
+		},
 	}
 	// Image 1 was uploaded, and its outcome comes before the report is there.
 	uploaded := v1.ReportItem{Report: "r1", N: 1, Total: 3}
@@ -160,7 +163,9 @@ func TestReport_FetchesHaveTracesOfTheirOwn(t *testing.T) {
 func TestReport_FirstOutcomeOfAnImageStays(t *testing.T) {
 	b := newBench(t, 1)
 	now := time.Now().UTC()
-	b.publish(t, subject.Report("r9"), nil, v1.Manifest{ID: "r9", Pipeline: "text", Accepted: now, Deadline: now.Add(time.Hour), Images: []v1.ReportSource{{}, {}}})
+	b.publish(t, subject.Report("r9"), nil, v1.Manifest{
+		ID: "r9", Pipeline: "text", Accepted: now, Deadline: now.Add(time.Hour), Images: []v1.ReportSource{{}, {}},
+	})
 	b.publish(t, subject.ReportOutcome("r9", string(v1.Failed), 0), nil, v1.Result{ID: "r9-0", Status: v1.Failed})
 	for n := range 2 {
 		item := v1.ReportItem{Report: "r9", N: n, Total: 2}
@@ -185,7 +190,9 @@ func TestReport_FirstOutcomeOfAnImageStays(t *testing.T) {
 func TestReport_HeadersOfOthersFinishNothing(t *testing.T) {
 	b := newBench(t, 1)
 	now := time.Now().UTC()
-	b.publish(t, subject.Report("r7"), nil, v1.Manifest{ID: "r7", Pipeline: "text", Accepted: now, Deadline: now.Add(time.Hour), Images: []v1.ReportSource{{}, {}}})
+	b.publish(t, subject.Report("r7"), nil, v1.Manifest{
+		ID: "r7", Pipeline: "text", Accepted: now, Deadline: now.Add(time.Hour), Images: []v1.ReportSource{{}, {}},
+	})
 	for _, forged := range []v1.ReportItem{{Report: "r7", N: 0, Total: 1}, {Report: "r7", N: 2, Total: 3}} {
 		b.finishImage(t, forged, v1.Done, nats.Header{v1.HeaderReport: {forged.String()}})
 	}
@@ -264,7 +271,9 @@ func TestReply_WaitsForNothingElse(t *testing.T) {
 		t.Fatalf("no reply: %v", err)
 	}
 	now := time.Now().UTC()
-	b.publish(t, subject.Report("r6"), nil, v1.Manifest{ID: "r6", Pipeline: "text", Accepted: now, Deadline: now.Add(time.Hour), Images: []v1.ReportSource{{}}})
+	b.publish(t, subject.Report("r6"), nil, v1.Manifest{
+		ID: "r6", Pipeline: "text", Accepted: now, Deadline: now.Add(time.Hour), Images: []v1.ReportSource{{}},
+	})
 	item := v1.ReportItem{Report: "r6", N: 0, Total: 1}
 	b.finishImage(t, item, v1.Done, nats.Header{v1.HeaderReport: {item.String()}})
 	b.waitForMessages(t, streams.Reports, 3) // the report, its outcome and its end
@@ -290,7 +299,8 @@ func TestSweeper_FinishesACompleteReport(t *testing.T) {
 		ID: "r5", Pipeline: "text", Accepted: now.Add(-2 * time.Minute), Deadline: now.Add(time.Hour),
 		Images: []v1.ReportSource{{URL: "https://client.example/0.jpg"}}, Callback: "https://client.example/done",
 	})
-	b.publish(t, subject.ReportOutcome("r5", string(v1.Done), 0), nil, v1.Result{ID: "r5-0", Pipeline: "text", Status: v1.Done})
+	b.publish(t, subject.ReportOutcome("r5", string(v1.Done), 0), nil,
+		v1.Result{ID: "r5-0", Pipeline: "text", Status: v1.Done})
 	startReplica(t, b.url, "--sweep", "100ms")
 	b.waitForMessages(t, streams.Callbacks, 1)
 	b.waitForMessages(t, streams.Reports, 3) // the report, the outcome and the end

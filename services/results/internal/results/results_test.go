@@ -31,9 +31,10 @@ const testTimeout = time.Minute
 func startReplica(t *testing.T, url string, args ...string) *runtest.Service {
 	t.Helper()
 	var o Options
-	replica := runtest.Start(t, run.Spec{Name: "results", Flags: o.Register, New: func(p *run.Process) (run.Service, error) {
-		return New(p, o)
-	}}, append([]string{"--nats", url}, args...)...)
+	replica := runtest.Start(t, run.Spec{
+		Name: "results", Flags: o.Register,
+		New: func(p *run.Process) (run.Service, error) { return New(p, o) },
+	}, append([]string{"--nats", url}, args...)...)
 	t.Cleanup(func() {
 		replica.Stop()
 		if err := replica.Wait(t); err != nil {
@@ -382,7 +383,8 @@ func TestLookup_FollowsAJob(t *testing.T) {
 
 	job := subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: "walker"}
 	b.publish(t, subject.Images(job), nil, []byte("image"))
-	b.publish(t, subject.Images(subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: "second"}), nil, []byte("image"))
+	second := subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: "second"}
+	b.publish(t, subject.Images(second), nil, []byte("image"))
 	b.checkState(t, "walker", v1.Queued)
 
 	c, err := b.js.Consumer(ctx, streams.Images, streams.WorkConsumer(subject.Detect, "text", subject.Interactive))
@@ -408,7 +410,8 @@ func TestLookup_FollowsAJob(t *testing.T) {
 		t.Errorf("crops wait: %+v, want running", r)
 	}
 
-	b.publish(t, subject.Results("text", "walker"), nil, v1.Result{ID: "walker", Pipeline: "text", Status: v1.Done, Regions: []v1.Region{}})
+	b.publish(t, subject.Results("text", "walker"), nil,
+		v1.Result{ID: "walker", Pipeline: "text", Status: v1.Done, Regions: []v1.Region{}})
 	if r := b.lookup(t, "walker"); r.Status != v1.Done {
 		t.Errorf("with a result: %+v, want done", r)
 	}
@@ -459,7 +462,8 @@ func TestReply_OnlyToInboxes(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, to := range []string{
-		"$JS.API.STREAM.PURGE.IMAGES", subject.Results("text", "victim"), "plain", "_INBOX.*", "_INBOX.>", "x_INBOX.a", "_INBOX.last",
+		"$JS.API.STREAM.PURGE.IMAGES", subject.Results("text", "victim"), "plain", "_INBOX.*", "_INBOX.>", "x_INBOX.a",
+		"_INBOX.last",
 	} {
 		id := fmt.Sprint("job", i)
 		h := nats.Header{v1.HeaderReply: {to}}

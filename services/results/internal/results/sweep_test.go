@@ -62,7 +62,10 @@ func TestSweeper_EndsWhatIsPastItsDeadline(t *testing.T) {
 		"fetch": subject.Fetches("text", "fetch"),
 	}
 	for id, subj := range jobs {
-		h := nats.Header{v1.HeaderMetadata: {`{"of":"` + id + `"}`}, v1.HeaderDeadline: {time.Now().Add(time.Second).Format(time.RFC3339Nano)}}
+		h := nats.Header{
+			v1.HeaderMetadata: {`{"of":"` + id + `"}`},
+			v1.HeaderDeadline: {time.Now().Add(time.Second).Format(time.RFC3339Nano)},
+		}
 		if id == "image" {
 			h.Set(v1.HeaderReply, "_INBOX.waiting")
 		}
@@ -90,8 +93,10 @@ func TestSweeper_LeavesWhatHasTime(t *testing.T) {
 	h := func(d time.Duration) nats.Header {
 		return nats.Header{v1.HeaderDeadline: {time.Now().Add(d).Format(time.RFC3339Nano)}}
 	}
-	b.publish(t, subject.Images(subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: "late"}), h(time.Hour), []byte("image"))
-	b.publish(t, subject.Images(subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: "soon"}), h(time.Second), []byte("image"))
+	b.publish(t, subject.Images(subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: "late"}),
+		h(time.Hour), []byte("image"))
+	b.publish(t, subject.Images(subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: "soon"}),
+		h(time.Second), []byte("image"))
 	b.awaitStatus(t, "soon", v1.Failed)
 	if r := b.lookup(t, "late"); r.Status != v1.Queued {
 		t.Errorf("the job that has time is %+v, want queued", r)
@@ -105,7 +110,8 @@ func TestSweeper_DeadlineIsBounded(t *testing.T) {
 	w := newSweeper(&Service{}, time.Minute, promauto.With(prometheus.NewRegistry()))
 	stored := time.Now()
 	for _, q := range w.queue {
-		m := &jetstream.RawStreamMsg{Time: stored, Header: nats.Header{v1.HeaderDeadline: {stored.Add(48 * time.Hour).Format(time.RFC3339Nano)}}}
+		h := nats.Header{v1.HeaderDeadline: {stored.Add(48 * time.Hour).Format(time.RFC3339Nano)}}
+		m := &jetstream.RawStreamMsg{Time: stored, Header: h}
 		if got, bound := w.deadline(q, m), stored.Add(pipeline.MaxDuration); got.After(bound) {
 			t.Errorf("%s: the deadline is %s, want at most %s", q.filter, got, bound)
 		}
@@ -121,8 +127,10 @@ func TestSweeper_LeavesTheFirstOutcome(t *testing.T) {
 	b := newBench(t, 2, shortDeadlines(t)...)
 	past := nats.Header{v1.HeaderDeadline: {time.Now().Format(time.RFC3339Nano)}}
 	b.publish(t, subject.Results("text", "done"), nil, v1.Result{ID: "done", Pipeline: "text", Status: v1.Done})
-	b.publish(t, subject.Images(subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: "done"}), past, []byte("image"))
-	b.publish(t, subject.Images(subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: "behind"}), past, []byte("image"))
+	b.publish(t, subject.Images(subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: "done"}),
+		past, []byte("image"))
+	b.publish(t, subject.Images(subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: "behind"}),
+		past, []byte("image"))
 	b.awaitStatus(t, "behind", v1.Failed)
 	if r := b.lookup(t, "done"); r.Status != v1.Done {
 		t.Errorf("the job that was done is %s", r.Status)
@@ -296,7 +304,9 @@ func TestSweeper_FindsWhatANewLeaderDoesNotHaveYet(t *testing.T) {
 					return !bytes.Contains(request, []byte("next_by_subj")) && left.Add(-1) >= 0
 				}),
 				publisher: b.newPublisher(), log: slog.New(slog.DiscardHandler),
-				pipelines: map[string]pipeline.Pipeline{"text": {Name: "text", Deadline: time.Nanosecond, BulkDeadline: time.Nanosecond}},
+				pipelines: map[string]pipeline.Pipeline{
+					"text": {Name: "text", Deadline: time.Nanosecond, BulkDeadline: time.Nanosecond},
+				},
 			}, time.Minute, promauto.With(prometheus.NewRegistry()))
 			later := w.queue[0].later
 			b.publish(t, subject.Images(subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: "j"}),
@@ -366,7 +376,8 @@ func TestSweeper_WritesNothingAfterTheMargin(t *testing.T) {
 func TestSweeper_EndsAnImageThatWasLateWhenItCame(t *testing.T) {
 	b := newBench(t, 1, shortDeadlines(t)...)
 	b.publish(t, subject.Images(subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: "late"}),
-		nats.Header{v1.HeaderDeadline: {time.Now().Add(-2 * streams.DeadlineMargin).Format(time.RFC3339Nano)}}, []byte("image"))
+		nats.Header{v1.HeaderDeadline: {time.Now().Add(-2 * streams.DeadlineMargin).Format(time.RFC3339Nano)}},
+		[]byte("image"))
 	b.checkExpired(t, "late")
 }
 

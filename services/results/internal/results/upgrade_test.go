@@ -2,7 +2,7 @@ package results
 
 import (
 	"cmp"
-	"fmt"
+	"maps"
 	"testing"
 	"time"
 
@@ -110,7 +110,8 @@ func TestEnsure_BringsVersion01ToTheNewLayout(t *testing.T) {
 	if err := told.DoubleAck(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	b.publish(t, subject.Images(subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: "image"}), nil, []byte("image"))
+	b.publish(t, subject.Images(subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: "image"}),
+		nil, []byte("image"))
 	b.publish(t, subject.Crops(subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: "crops"}), nil, []byte("{}\n"))
 	for _, id := range []string{"inhand", "joins"} {
 		for i := range 2 {
@@ -126,9 +127,11 @@ func TestEnsure_BringsVersion01ToTheNewLayout(t *testing.T) {
 	}
 	now := time.Now().UTC()
 	b.publish(t, subject.Report("r1"), nil, v1.Manifest{
-		ID: "r1", Pipeline: "text", Accepted: now, Deadline: now.Add(time.Hour), Images: []v1.ReportSource{{URL: "https://client.example/0.jpg"}},
+		ID: "r1", Pipeline: "text", Accepted: now, Deadline: now.Add(time.Hour),
+		Images: []v1.ReportSource{{URL: "https://client.example/0.jpg"}},
 	})
-	b.publish(t, subject.Fetches("text", "r0-0"), nil, v1.Fetch{URL: "https://client.example/1.jpg", Deadline: now.Add(time.Hour)})
+	b.publish(t, subject.Fetches("text", "r0-0"), nil,
+		v1.Fetch{URL: "https://client.example/1.jpg", Deadline: now.Add(time.Hour)})
 	b.publish(t, subject.CallbackState("told"), nil, v1.Callback{State: v1.WebhookPending, Attempts: 1})
 
 	for range 2 { // and again, as an upgrade of a chart does
@@ -144,7 +147,9 @@ func TestEnsure_BringsVersion01ToTheNewLayout(t *testing.T) {
 	for _, id := range []string{"inhand", "joins"} {
 		b.awaitStatus(t, id, v1.Done)
 	}
-	for id, want := range map[string]v1.Status{"image": v1.Queued, "crops": v1.Running, "r0-0": v1.Queued, "told": v1.Done, "untold": v1.Done} {
+	for id, want := range map[string]v1.Status{
+		"image": v1.Queued, "crops": v1.Running, "r0-0": v1.Queued, "told": v1.Done, "untold": v1.Done,
+	} {
 		if r := b.lookup(t, id); r.Status != want {
 			t.Errorf("%s is %s, want %s", id, r.Status, want)
 		}
@@ -161,7 +166,8 @@ func TestEnsure_BringsVersion01ToTheNewLayout(t *testing.T) {
 	for _, m := range b.waitForMessages(t, streams.Callbacks, 2) {
 		calls[m.Subject]++
 	}
-	if want := map[string]int{subject.Callbacks("told"): 1, subject.Callbacks("untold"): 1}; fmt.Sprint(calls) != fmt.Sprint(want) {
+	want := map[string]int{subject.Callbacks("told"): 1, subject.Callbacks("untold"): 1}
+	if !maps.Equal(calls, want) {
 		t.Errorf("callbacks %v, want %v", calls, want)
 	}
 }

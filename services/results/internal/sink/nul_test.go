@@ -41,7 +41,8 @@ func TestWithoutNUL(t *testing.T) {
 func TestFlattenLabels(t *testing.T) {
 	t.Parallel()
 	regions, labels, scores := flattenLabels(v1.Result{Regions: []v1.Region{
-		{Label: "face", Score: 0.5, Labels: []v1.Label{{Label: "smile", Score: 0.25}}}, {Text: "read"}, {Label: "text", Score: 1},
+		{Label: "face", Score: 0.5, Labels: []v1.Label{{Label: "smile", Score: 0.25}}}, {Text: "read"},
+		{Label: "text", Score: 1},
 	}})
 	if want := []int32{0, 0, 2}; !slices.Equal(regions, want) {
 		t.Errorf("the regions are %v, want %v", regions, want)

@@ -39,7 +39,8 @@ func TestSink_MeasuresTheLagWithoutADatabase(t *testing.T) {
 	go func() { done <- s.Run(ctx) }()
 	defer func() { cancel(); <-done }()
 	for _, id := range []string{"a", "b", "c"} {
-		if _, err := js.Publish(t.Context(), subject.Results("text", id), []byte(`{"id":"`+id+`","pipeline":"text","status":"done"}`)); err != nil {
+		result := []byte(`{"id":"` + id + `","pipeline":"text","status":"done"}`)
+		if _, err := js.Publish(t.Context(), subject.Results("text", id), result); err != nil {
 			t.Fatal(err)
 		}
 	}
