@@ -79,6 +79,11 @@ func TestLane_DrawHasATimeout(t *testing.T) {
 	if _, _, err := b.draw(t, t.Context(), "hang"); problemCode(err) != v1.TooSlow {
 		t.Errorf("a lane that hangs: %v, want %s", err, v1.TooSlow)
 	}
+}
+
+func TestLane_DrawByALaneThatDies(t *testing.T) {
+	t.Parallel()
+	b := startPool(t, Config{Programs: []Program{program("p")}})
 	if _, _, err := b.draw(t, t.Context(), "abort"); problemCode(err) != v1.LaneDied {
 		t.Errorf("a lane that dies: %v, want %s", err, v1.LaneDied)
 	}

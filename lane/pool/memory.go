@@ -23,18 +23,7 @@ type MemoryLimit struct {
 const memoryPeriod = 100 * time.Millisecond
 
 // watchMemory kills processes that exceed their limit, during requests and between them.
-func (p *Pool) watchMemory(ctx context.Context) {
-	var limited []*slot
-	for _, l := range p.lanes {
-		for _, s := range l.all {
-			if s.prog.Memory.Bytes > 0 {
-				limited = append(limited, s)
-			}
-		}
-	}
-	if len(limited) == 0 {
-		return
-	}
+func watchMemory(ctx context.Context, limited []*slot) {
 	tick := time.NewTicker(memoryPeriod)
 	defer tick.Stop()
 	for {

@@ -132,8 +132,12 @@ func (p *Pool) Run(ctx context.Context) error {
 	defer close(p.closed)
 	var g errgroup.Group
 	var firstStarts sync.WaitGroup
+	var limited []*slot
 	for _, l := range p.lanes {
 		for _, s := range l.all {
+			if s.prog.Memory.Bytes > 0 {
+				limited = append(limited, s)
+			}
 			firstStarts.Add(1)
 			g.Go(func() error {
 				s.run(ctx, sync.OnceFunc(firstStarts.Done))
@@ -147,10 +151,12 @@ func (p *Pool) Run(ctx context.Context) error {
 		close(p.ready)
 		return nil
 	})
-	g.Go(func() error {
-		p.watchMemory(ctx)
-		return nil
-	})
+	if len(limited) > 0 {
+		g.Go(func() error {
+			watchMemory(ctx, limited)
+			return nil
+		})
+	}
 	<-ctx.Done() // also without programs
 	return g.Wait()
 }
