@@ -1,8 +1,12 @@
 # `make help` lists the targets.
 SHELL := /bin/bash
 MODULES = $(shell $(GO) list -m -f '{{.Dir}}')
+# Folders with Go code. The folder tools includes modules that are outside the workspace.
+GO_FOLDERS = $(MODULES) docs/clients/go docs/upstream
+# The build tags with which the code is vetted and linted.
+TAGS = $(shell sed -n 's/^ *build-tags: \[\(.*\)\]$$/\1/p' .golangci.yaml | tr -d ' ')
 GO ?= go
-# Models that make up and make models fetch: names or sets that sightmesh models ls lists, or none.
+# Models that make up and make models fetch: names or sets from the list of sightmesh models ls, or none.
 MODELS ?= default
 # The commit that --version of the binaries prints.
 COMMIT ?= $(or $(shell git describe --always --dirty --abbrev=40 --exclude '*' 2>/dev/null),unknown)
@@ -20,7 +24,7 @@ build: deps ## Build every binary into bin/
 	$(GO) build -ldflags '-X github.com/prometheus/common/version.Revision=$(COMMIT)' -o bin/ ./services/ingress ./services/detect ./services/classify ./services/results ./tools/sightmesh
 
 .PHONY: onnxruntime
-onnxruntime: ## Install ONNX Runtime, which runs more nets than OpenCV and faster, into models/onnxruntime (download of 11 MB, needs npm)
+onnxruntime: ## Install ONNX Runtime into models/onnxruntime (11 MB, needs npm). It runs more networks than OpenCV, and faster
 	@$(GO) run ./tools/sightmesh models pull onnxruntime
 
 .PHONY: models
@@ -30,7 +34,7 @@ models: ## Fetch the models of the default pipelines into models/ (90 MB; MODELS
 # A model that cannot be fetched does not stop the mesh. docs/models.md says what the mesh serves without it.
 .PHONY: up
 up: build ## Fetch the models (3 minutes at most; MODELS=none skips it), and run the mesh until Ctrl-C
-	@[ '$(MODELS)' = none ] || bin/sightmesh models pull $(MODELS) --timeout 3m || echo 'the mesh starts without them'
+	@[ '$(MODELS)' = none ] || bin/sightmesh models pull $(MODELS) --timeout 3m || echo 'the mesh starts without the missing models'
 	bin/sightmesh up
 
 .PHONY: test
@@ -42,7 +46,7 @@ replicas: build ## Run the whole end-to-end suite on three NATS servers with thr
 	SIGHTMESH_E2E_THREE_SERVERS_WHOLE=1 OMP_THREAD_LIMIT=1 $(GO) test -count 1 -timeout 15m -v -run TestThreeServers ./tools/e2e
 
 .PHONY: chaos
-chaos: build ## Inject all faults under load, and write the table of docs/reliability.md (25 minutes; SEED=n repeats one)
+chaos: build ## Cause every fault under load, and write the table of docs/reliability.md (25 minutes; SEED=n repeats a run)
 	SIGHTMESH_E2E_CHAOS_SEED=$(or $(SEED),random) SIGHTMESH_E2E_CHAOS_TABLE=$(CURDIR)/docs/reliability.md \
 		OMP_THREAD_LIMIT=1 $(GO) test -count 1 -timeout 45m -v -run TestChaos_AllFaults ./tools/e2e
 
@@ -64,7 +68,7 @@ interop-clients: build ## Run docs/clients, generated clients, linters of the AP
 	$(GO) test -tags interop_clients -count 1 -timeout 20m -run Clients ./tools/e2e
 
 .PHONY: jaeger
-jaeger: ## Build Jaeger into bin/, for sightmesh up --jaeger (4 minutes, 85 MB, 4 GB of build cache; without its web pages)
+jaeger: ## Build Jaeger without its web pages into bin/, for sightmesh up --jaeger (4 minutes, 85 MB, 4 GB of build cache)
 	GOWORK=off $(GO) -C tools/verify build -modfile=jaeger.mod -trimpath -ldflags '-s -w' \
 		-o $(CURDIR)/bin/jaeger github.com/jaegertracing/jaeger/cmd/jaeger
 
@@ -78,57 +82,61 @@ cluster: ## Build a Kubernetes of one node, with KEDA and Jaeger, into bin/ (15 
 	@tools/scripts/cluster
 
 .PHONY: cluster-test
-cluster-test: ## Test the chart on that Kubernetes, and write the table of docs/operating.md (7 minutes; needs root and make images)
+cluster-test: ## Test the chart on the Kubernetes of make cluster, and write the table of docs/operating.md (7 minutes; needs root and make images)
 	SIGHTMESH_CLUSTER_TABLE=$(CURDIR)/docs/operating.md tools/scripts/cluster-test
 
 .PHONY: bench-once
-bench-once: deps ## Run every Go benchmark for one iteration, to check that they still run
+bench-once: deps ## Run every Go benchmark for one iteration, to check that it works
 	$(GO) test -run '^$$' -bench . -benchtime 1x work
 
-# Images of the networks in docs/performance.md, as PIPELINE=FILE. Drawn ones stand in for those that are missing.
+# Images for the networks in docs/performance.md, as PIPELINE=FILE. A drawn image replaces a missing one.
 PHOTOS = ../shared/realdata/photos
 BENCH_IMAGES ?= $(if $(wildcard $(PHOTOS)),faces=$(PHOTOS)/team_ten.jpg objects=$(PHOTOS)/dog_bicycle_truck.jpg)
 BENCH = $(GO) run ./tools/benchtable --bin bin --out docs/performance.md $(addprefix --image ,$(BENCH_IMAGES)) \
 	$$(test -d bin/litserve/litserve && echo --litserve bin/litserve)
 
 .PHONY: litserve
-litserve: ## Install LitServe into bin/litserve, for make bench to compare with (330 MB, needs pip)
+litserve: ## Install LitServe into bin/litserve; make bench compares the mesh with it (330 MB, needs pip)
 	test -d bin/litserve/litserve || \
 		python3 -m pip install --quiet --target bin/litserve --requirement tools/benchtable/litserve/requirements.txt
 
 .PHONY: bench
-bench: build ## Measure the mesh and its baselines, and write docs/performance.md (15 minutes)
-	@$(MAKE) litserve || echo 'the networks are measured without LitServe'
+bench: build ## Measure the mesh and what it is compared with, and write docs/performance.md (15 minutes)
+	@$(MAKE) litserve || echo 'LitServe is missing: the networks are measured without it'
 	$(BENCH)
 
 .PHONY: bench-networks
-bench-networks: build ## Measure only the networks, and write their part of docs/performance.md (5 minutes)
-	@$(MAKE) litserve || echo 'the networks are measured without LitServe'
+bench-networks: build ## Measure only the networks, and write their section of docs/performance.md (5 minutes)
+	@$(MAKE) litserve || echo 'LitServe is missing: the networks are measured without it'
 	$(BENCH) --only h
 
 .PHONY: quality
-quality: build ## Measure what the pipelines find in real photos, and write the tables of docs/models.md (2 minutes)
+quality: build ## Measure the results of the pipelines on real photos, and write the tables of docs/models.md (2 minutes)
 	$(GO) run ./tools/quality --bin bin --models models --out docs/models.md \
 		--images ../shared/realdata/photos --images ../shared/realdata/rendered
 
 .PHONY: check
 check: deps ## Build, vet, lint and test the packages that changed (1 minute; BASE=COMMIT compares with another commit)
-	@tools/scripts/check
+	@TAGS='$(TAGS)' tools/scripts/check
 
 .PHONY: stress
-stress: build ## Run the tests many times beside busy loops (hours; UNIT=20 E2E=3 times, LOOPS=4, PACKAGES=...)
+stress: build ## Run the tests many times while busy loops run (hours; UNIT=20 E2E=3 times, LOOPS=4, PACKAGES=...)
 	@tools/scripts/stress
 
 .PHONY: lint
-lint: deps ## Run the linters
-	@test -z "$$(gofmt -l $(MODULES))" || { gofmt -l $(MODULES); echo 'run make fmt'; exit 1; }
-	$(GO) vet work
+lint: deps ## Check the format of the Go code, and run go vet and golangci-lint
+	@test -z "$$(gofmt -l $(GO_FOLDERS))" || { gofmt -l $(GO_FOLDERS); echo 'run make fmt'; exit 1; }
+	$(GO) vet -tags '$(TAGS)' work
+	$(GO) vet -tags clockshift ./services/internal/run
+	for f in docs/clients/go/*.go; do $(GO) vet $$f || exit 1; done
+	cd docs/upstream/purge-under-consumer && GOWORK=off $(GO) vet .
 	linter=$$(GOWORK=off $(GO) -C tools/verify tool -modfile=golangci-lint.mod -n golangci-lint) || exit 1; \
-		for m in $(MODULES); do (cd $$m && $$linter run ./...) || exit 1; done
+		for m in $(MODULES); do (cd $$m && $$linter run ./...) || exit 1; done; \
+		cd tools/verify && GOWORK=off $$linter run ./...
 
 .PHONY: fmt
 fmt: ## Format the Go code
-	gofmt -w $(MODULES)
+	gofmt -w $(GO_FOLDERS)
 
 .PHONY: gen
 gen: ## Generate contracts, samples, docs/reference and deploy/k8s

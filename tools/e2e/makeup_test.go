@@ -56,7 +56,7 @@ func TestMakeUp_StartsOffline(t *testing.T) {
 	output := makeUp(t, filepath.Join(t.TempDir(), "models"), offlineEnv(t))
 	for _, want := range []string{
 		"0 of ", "yunet: no source has yunet_n_640_640.onnx:", "yolox-nano: no source has yolox_nano.onnx:",
-		"connection refused", "the mesh starts without them", "text: text-lines, ", "objects: not ready",
+		"connection refused", "the mesh starts without the missing models", "text: text-lines, ", "objects: not ready",
 	} {
 		if !strings.Contains(output, want) {
 			t.Errorf("no %q in\n%s", want, output)
