@@ -1,4 +1,4 @@
-// Package args reads the arguments of a command.
+// Package args parses the arguments of a command.
 package args
 
 import (
@@ -9,11 +9,11 @@ import (
 	"github.com/sightmesh/sightmesh/tools/internal/exit"
 )
 
-// Parse reads flags and other arguments in any order, and returns the others. The error is [flag.ErrHelp], or
-// that of a wrong flag.
+// Parse parses flags and other arguments in any order, and returns the other arguments. The error is
+// [flag.ErrHelp], or an error of [exit.Usagef] for a wrong flag.
 func Parse(fs *flag.FlagSet, args []string) (others []string, err error) {
 	defer fs.SetOutput(fs.Output())
-	fs.SetOutput(io.Discard) // main shows the error, or the usage
+	fs.SetOutput(io.Discard) // main prints the error, or the usage
 	for len(args) > 0 {
 		if len(args[0]) > 1 && args[0][0] == '-' {
 			err := fs.Parse(args)

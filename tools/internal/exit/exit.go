@@ -1,5 +1,5 @@
-// Package exit has the exit statuses of the command sightmesh, and the error
-// that carries one from a package to main.
+// Package exit has the exit statuses of the command sightmesh, and an error with an
+// exit status, which a package returns to main.
 package exit
 
 import (
@@ -7,7 +7,7 @@ import (
 	"fmt"
 )
 
-// Statuses of a command that did not succeed.
+// Exit statuses of a command that fails.
 const (
 	Failure     = 1
 	Usage       = 2 // a wrong argument
@@ -15,16 +15,16 @@ const (
 	Interrupted = 130
 )
 
-// Error is an end that is not success, with the status to exit with.
+// Error is an error with an exit status.
 type Error struct {
 	Status int
 	Err    error
 }
 
-// Error says what went wrong.
+// Error returns the text of the error.
 func (e *Error) Error() string { return e.Err.Error() }
 
-// Unwrap returns the error inside.
+// Unwrap returns the wrapped error.
 func (e *Error) Unwrap() error { return e.Err }
 
 // Usagef returns the error of a wrong argument.
@@ -32,13 +32,13 @@ func Usagef(format string, args ...any) error {
 	return &Error{Usage, fmt.Errorf(format, args...)}
 }
 
-// Interruptedf returns the error of work that an interrupt ended.
+// Interruptedf returns the error of a command that a signal interrupted.
 func Interruptedf(format string, args ...any) error {
 	return &Error{Interrupted, fmt.Errorf(format, args...)}
 }
 
-// Status returns the status to exit with: 0 for nil, and Failure for an error
-// that carries none.
+// Status returns the exit status of an error: 0 for nil, and Failure for an error
+// without a status.
 func Status(err error) int {
 	var e *Error
 	switch {

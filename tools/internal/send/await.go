@@ -6,13 +6,13 @@ import (
 	"time"
 )
 
-// errAbandoned says that a call had not returned when its time was over.
+// errAbandoned is the error of a call that did not return in time.
 var errAbandoned = errors.New("interrupted while a file or an output was blocked")
 
-// await returns what f returns, or errAbandoned when f has not returned within
-// the time after the end of ctx. Nothing ends a system call that is blocked,
-// such as the open of a FIFO without a writer or the read of a file on a
-// server that is away: its goroutine is left behind, and ends with the process.
+// await returns what f returns. It returns errAbandoned when f has not returned
+// within this time after the end of ctx. A blocked system call cannot be ended,
+// such as the open of a FIFO without a writer, or the read of a file on a server
+// that does not respond. Its goroutine ends with the process.
 func await[T any](ctx context.Context, within time.Duration, f func() (T, error)) (T, error) {
 	type returned struct {
 		value T

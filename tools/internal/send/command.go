@@ -20,7 +20,7 @@ import (
 	"github.com/sightmesh/sightmesh/tools/internal/exit"
 )
 
-// Config of a run.
+// Config is the configuration of a run.
 type Config struct {
 	Paths       []string
 	URL         string
@@ -36,7 +36,7 @@ type Config struct {
 	Resume      bool
 }
 
-// Register makes flags of the configuration.
+// Register registers the flags of the configuration.
 func (c *Config) Register(fs *flag.FlagSet) {
 	fs.StringVar(&c.URL, "url", "http://127.0.0.1:8080", "`URL` of the mesh")
 	c.NATS.Register(fs, "", "`URL` of a NATS server to send to instead of HTTP; needs --pipeline")
@@ -55,7 +55,7 @@ func (c *Config) Register(fs *flag.FlagSet) {
 		"continue an interrupted run: images with an outcome in --out are not sent again")
 }
 
-// concurrency returns how many images to send at a time, or auto.
+// concurrency returns the number of images to send at the same time, or auto.
 func (c *Config) concurrency() (n int, auto bool, err error) {
 	if c.Concurrency == "auto" {
 		return 0, true, nil
@@ -66,7 +66,7 @@ func (c *Config) concurrency() (n int, auto bool, err error) {
 	return n, false, nil
 }
 
-// validate returns the error of a wrong argument.
+// validate returns an error for a wrong argument.
 func (c *Config) validate() error {
 	_, _, err := c.concurrency()
 	switch {
@@ -88,14 +88,14 @@ func (c *Config) validate() error {
 	return nil
 }
 
-// Command runs the sender. It returns an [*exit.Error] unless every image was
-// read. When ctx ends it returns within stopTimeout, even while a file or an
-// output blocks.
+// Command runs the sender. It returns an [*exit.Error] unless every job is done.
+// When ctx ends, it returns within stopTimeout, even while a file or an output
+// blocks.
 func Command(ctx context.Context, cfg Config, stdin io.Reader, stdout, stderr io.Writer) error {
 	if err := cfg.validate(); err != nil {
 		return err
 	}
-	// The first signal stops sending; with the second, all ends at once.
+	// The first signal stops sending. The second signal ends the process.
 	defer context.AfterFunc(ctx, func() { signal.Reset(os.Interrupt, syscall.SIGTERM) })()
 	_, err := await(ctx, stopTimeout, func() (struct{}, error) {
 		return struct{}{}, findAndSend(ctx, cfg, stdin, stdout, stderr)
@@ -106,7 +106,7 @@ func Command(ctx context.Context, cfg Config, stdin io.Reader, stdout, stderr io
 	return err
 }
 
-// findAndSend finds the images and runs the sender over them.
+// findAndSend finds the images and sends them.
 func findAndSend(ctx context.Context, cfg Config, stdin io.Reader, stdout, stderr io.Writer) error {
 	n, auto, err := cfg.concurrency()
 	if err != nil {

@@ -18,20 +18,20 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// deliverFunc makes one attempt to process an image. The error is a
-// [*retry.Error] when another attempt may have an outcome, and a [*v1.Problem]
-// when that is the outcome.
+// deliverFunc sends an image once and waits for its result. The error is a
+// [*retry.Error] when another attempt may succeed, and a [*v1.Problem] when the
+// problem is the outcome.
 type deliverFunc func(ctx context.Context, key string, image []byte) (v1.Result, error)
 
-// drawFunc makes one attempt to get the image that was read under a key with the
-// regions of its result drawn on it, as JPEG. Errors are as for deliver.
+// drawFunc requests once the image of the job with this key as JPEG, with the regions
+// of its result drawn on it. Errors are as for deliverFunc.
 type drawFunc func(ctx context.Context, key string, image []byte, result v1.Result) ([]byte, error)
 
-// attemptTimeout is how long one attempt may take: longer than any job of the
-// interactive kind, whose deadline the mesh watches over.
+// attemptTimeout is the limit for one attempt. It is longer than the deadline of an
+// interactive job, after which the mesh ends the job.
 const attemptTimeout = 5 * time.Minute
 
-// overHTTP sends to an ingress.
+// overHTTP sends images to an ingress.
 type overHTTP struct {
 	web   *http.Client
 	base  string
@@ -72,7 +72,7 @@ func (o *overHTTP) deliver(ctx context.Context, key string, image []byte) (v1.Re
 		return v1.Result{}, err
 	}
 	r, err := requestResult(o.web, req)
-	for err == nil && !r.Final() { // it takes longer than the wait
+	for err == nil && !r.Final() { // the job runs longer than the wait
 		req, err = http.NewRequestWithContext(ctx, http.MethodGet, o.base+"/v1/images/"+r.ID+"?wait=30", nil)
 		if err == nil {
 			r, err = requestResult(o.web, req)
@@ -81,7 +81,7 @@ func (o *overHTTP) deliver(ctx context.Context, key string, image []byte) (v1.Re
 	return r, err
 }
 
-// draw sends the image again under its key, which names the finished job.
+// draw sends the image again with its key. The mesh finds the finished job by the key.
 func (o *overHTTP) draw(ctx context.Context, key string, image []byte, _ v1.Result) ([]byte, error) {
 	req, err := o.post(ctx, key, image)
 	if err != nil {
@@ -95,7 +95,7 @@ func (o *overHTTP) draw(ctx context.Context, key string, image []byte, _ v1.Resu
 	return drawn, err
 }
 
-// drawnType is the type of drawn images.
+// drawnType is the media type of drawn images.
 const drawnType = "image/jpeg"
 
 // requestResult makes a request and reads the result in its response.
@@ -115,7 +115,7 @@ func requestResult(web *http.Client, req *http.Request) (v1.Result, error) {
 }
 
 // doRequest makes a request and returns the body and the media type of its response.
-// A response that is not a success is an error.
+// A response without a status of 2xx is an error.
 func doRequest(web *http.Client, req *http.Request) (body []byte, contentType string, err error) {
 	res, err := web.Do(req)
 	if err != nil {
@@ -131,7 +131,7 @@ func doRequest(web *http.Client, req *http.Request) (body []byte, contentType st
 	}
 	retryAfter := retry.ParseAfter(res.Header.Get("Retry-After"))
 	p := new(v1.Problem)
-	if json.Unmarshal(body, p) != nil || p.Code == "" { // a proxy on the way
+	if json.Unmarshal(body, p) != nil || p.Code == "" { // such as a response of a proxy
 		err := fmt.Errorf("the response is %s", res.Status)
 		status := res.StatusCode
 		if status >= 500 || status == http.StatusTooManyRequests || status == http.StatusRequestTimeout {
@@ -151,11 +151,11 @@ func classifyProblem(p *v1.Problem, retryAfter time.Duration) error {
 	return p
 }
 
-// overNATS sends requests over a connection.
+// overNATS sends images as requests over NATS.
 type overNATS struct {
 	client   *client.Client
 	pipeline string
-	priority subject.Priority // "" means that of the pipeline
+	priority subject.Priority // "" means the priority of the pipeline
 }
 
 func (o *overNATS) deliver(ctx context.Context, key string, image []byte) (v1.Result, error) {

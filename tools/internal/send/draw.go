@@ -12,9 +12,9 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// draw requests the image with the regions of its result drawn on it and writes
-// it, when --draw is given. It makes as many attempts as for the image itself,
-// but only one when no worker draws.
+// draw requests the image with the regions of its result drawn on it, and writes it
+// into the folder of --draw. It does nothing without --draw. It makes at most
+// --attempts attempts, but only one when no worker draws.
 func (r *run) draw(working, running context.Context, f file, key string, image []byte, result v1.Result) error {
 	if r.cfg.Draw == "" {
 		return nil
@@ -24,9 +24,9 @@ func (r *run) draw(working, running context.Context, f file, key string, image [
 		if err == nil {
 			return r.writeDrawn(f, drawn)
 		}
-		after, passes := retry.Delay(err)
+		after, retryable := retry.Delay(err)
 		var p *v1.Problem
-		if !passes || errors.As(err, &p) && p.Code == v1.NoWorker || n == r.cfg.Attempts ||
+		if !retryable || errors.As(err, &p) && p.Code == v1.NoWorker || n == r.cfg.Attempts ||
 			working.Err() != nil || retry.Sleep(running, delay(n, after)) != nil {
 			return fmt.Errorf("draw: %w", err)
 		}
@@ -44,7 +44,7 @@ func (r *run) attemptDraw(ctx context.Context, key string, image []byte, result 
 	return drawn, err
 }
 
-// writeDrawn writes a drawn image into the folder for them.
+// writeDrawn writes a drawn image into the folder of --draw.
 func (r *run) writeDrawn(f file, drawn []byte) error {
 	path := filepath.Join(r.cfg.Draw, f.name+".jpg")
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {

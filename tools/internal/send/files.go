@@ -22,18 +22,18 @@ import (
 // file is an image to send.
 type file struct {
 	path string
-	// name is what a drawn image is called: the path below the folder or
-	// list in which it was found, or all of the path where that is taken.
+	// name is the name of the drawn image: the path below the folder that has the image,
+	// or the whole path when another image has that name.
 	name string
 }
 
-// extensions of the images that a mesh reads.
+// extensions are the file extensions of images in a folder.
 var extensions = []string{".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 
-// skippedFiles counts the files of an argument that are not sent, by what they are.
+// skippedFiles counts the files of an argument that are not sent, by their kind.
 type skippedFiles map[string]int
 
-// String lists them, the most frequent first.
+// String returns the counts, the largest first.
 func (l skippedFiles) String() string {
 	if len(l) == 0 {
 		return "empty"
@@ -57,16 +57,16 @@ func (l skippedFiles) String() string {
 	return strings.Join(parts, ", ")
 }
 
-// found is what the arguments name.
+// found has the images of all arguments.
 type found struct {
 	files []file
-	notes []string // of what is left out, one for each argument
+	notes []string // one note for each argument with skipped files
 }
 
-// find lists the images that the arguments name: files, folders with all
-// that is in them, globs, and "-" for a list on stdin, one path a line. Within
-// a folder or glob they are in natural order: frame2 before frame10. Each is
-// listed once. It is an error when there is none.
+// find lists the images of the arguments. An argument is a file, a folder, which
+// includes the folders below it, a glob, or "-" for a list on stdin with one path a
+// line. The images of a folder or glob are in natural order: frame2 before frame10.
+// Each image is listed once. No image is an error.
 func find(ctx context.Context, args []string, stdin io.Reader) (found, error) {
 	var all found
 	var empty []string // arguments without an image
@@ -92,21 +92,21 @@ func find(ctx context.Context, args []string, stdin io.Reader) (found, error) {
 				continue
 			}
 			if named[f.name] {
-				f.name = filepath.Join("/", f.path)[1:] // never above the folder of the drawn ones
+				f.name = filepath.Join("/", f.path)[1:] // stays below the folder of --draw
 			}
 			seen[f.path], named[f.name] = true, true
 			all.files = append(all.files, f)
 		}
 	}
 	if len(all.files) == 0 {
-		return found{}, fmt.Errorf("no image to send in %s: send takes %s from a folder, and any file by its name",
+		return found{}, fmt.Errorf("no image to send in %s: send accepts %s from a folder, and any file by its name",
 			strings.Join(empty, ", "), strings.Join(extensions, " "))
 	}
 	return all, nil
 }
 
-// findArgument lists the images of one argument, and the files that it skips. A file
-// that is an argument itself is always sent.
+// findArgument lists the images of one argument, and counts the skipped files. A file
+// that is itself an argument is always sent.
 func findArgument(ctx context.Context, arg string, stdin io.Reader) ([]file, skippedFiles, error) {
 	if arg == "-" {
 		files, err := readList(stdin)
@@ -164,13 +164,13 @@ func readList(stdin io.Reader) ([]file, error) {
 	return files, nil
 }
 
-// walk lists the images in a folder and those below it. What is hidden or
-// has another extension is left out, and what is no file: its read could block
-// for ever.
+// walk lists the images in a folder and in the folders below it. It skips hidden
+// files, files with another extension, and special files, because a read of them
+// may block forever.
 func walk(ctx context.Context, root string) ([]file, skippedFiles, error) {
 	var out []file
 	left := skippedFiles{}
-	// WalkDir does not follow a link; what is below this it does.
+	// WalkDir does not follow a link as its root. It follows the link with /. behind its name.
 	below := root + string(filepath.Separator) + "."
 	err := filepath.WalkDir(below, func(path string, d fs.DirEntry, err error) error {
 		switch {
@@ -191,7 +191,7 @@ func walk(ctx context.Context, root string) ([]file, skippedFiles, error) {
 			left[kind(ext)]++
 			return nil
 		}
-		if !d.Type().IsRegular() { // a link that leads nowhere is taken, and fails with the reason
+		if !d.Type().IsRegular() { // a link to a missing file is listed, and its read fails with the reason
 			if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
 				left[specialType(path, info)]++
 				return nil
@@ -208,7 +208,7 @@ func walk(ctx context.Context, root string) ([]file, skippedFiles, error) {
 	return out, left, nil
 }
 
-// kind names files by their extension.
+// kind returns the kind of a file with this extension.
 func kind(ext string) string {
 	if ext == "" {
 		return "without an extension"
@@ -216,7 +216,7 @@ func kind(ext string) string {
 	return strings.Trim(strconv.Quote(ext), `"`) // without control characters
 }
 
-// specialType names a file that is not a regular one.
+// specialType returns the kind and path of a file that is not regular.
 func specialType(path string, info fs.FileInfo) string {
 	kind := "special file"
 	switch mode := info.Mode(); {
@@ -232,8 +232,8 @@ func specialType(path string, info fs.FileInfo) string {
 	return fmt.Sprintf("%s %q", kind, path)
 }
 
-// readImage reads an image, up to the byte that makes it larger than any mesh
-// takes: a device may have no end.
+// readImage reads an image. It reads at most one byte more than the largest image
+// that a mesh accepts, because a device may have no end.
 func readImage(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {

@@ -7,14 +7,14 @@ import (
 	"time"
 )
 
-// maxConcurrency is the most that is sent at a time when nothing is said.
+// maxConcurrency is the limit without --concurrency.
 const maxConcurrency = 256
 
-// limit bounds how many images are in flight. When it is to find the number
-// by itself, it follows the gradient of latency, as Gradient2 of Netflix's
-// concurrency-limits does (https://github.com/Netflix/concurrency-limits):
-// while latency stays near that of few images there is room for more; when
-// it doubles, the mesh has enough to do. A mesh that is overloaded halves it.
+// limit bounds the number of images in flight. With auto, it follows the gradient
+// of the latency, as Gradient2 of Netflix's concurrency-limits does
+// (https://github.com/Netflix/concurrency-limits). While the latency stays near the
+// latency of few images, the limit grows. When the latency doubles, the limit stays
+// or falls. The problem overloaded halves the limit.
 type limit struct {
 	auto bool
 
@@ -22,13 +22,13 @@ type limit struct {
 	free     *sync.Cond
 	at       float64
 	inFlight int
-	// since is what was measured since the last step.
+	// since has the measurements since the last step.
 	since struct {
 		n      int
 		sum    float64 // seconds
 		halved bool
 	}
-	usual float64 // seconds: latency when there was little to do
+	usual float64 // lowest mean latency, in seconds
 }
 
 func newLimit(n int, auto bool) *limit {
@@ -40,7 +40,7 @@ func newLimit(n int, auto bool) *limit {
 	return l
 }
 
-// enter waits for room; false means that ctx ended first.
+// enter waits until an image may be sent. It returns false when ctx ends first.
 func (l *limit) enter(ctx context.Context) bool {
 	defer context.AfterFunc(ctx, func() {
 		l.mu.Lock()
@@ -59,7 +59,7 @@ func (l *limit) enter(ctx context.Context) bool {
 	return true
 }
 
-// leave gives the room back.
+// leave ends an image that entered.
 func (l *limit) leave() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -67,20 +67,20 @@ func (l *limit) leave() {
 	l.free.Broadcast()
 }
 
-// observe learns from one attempt.
-func (l *limit) observe(took time.Duration, tooMuch bool) {
+// observe adjusts the limit after an attempt with this latency.
+func (l *limit) observe(latency time.Duration, overloaded bool) {
 	if !l.auto {
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if tooMuch {
-		if !l.since.halved { // once for all that were in flight together
+	if overloaded {
+		if !l.since.halved { // once for all images that were in flight together
 			l.at, l.since.halved = max(1, l.at/2), true
 		}
 	} else {
 		l.since.n++
-		l.since.sum += took.Seconds()
+		l.since.sum += latency.Seconds()
 	}
 	if l.since.n < max(8, int(l.at)) {
 		return
@@ -92,13 +92,13 @@ func (l *limit) observe(took time.Duration, tooMuch bool) {
 	l.free.Broadcast()
 }
 
-// tolerance is how much longer images may take than usual before less is
-// sent.
+// tolerance is the factor of the usual latency above which the limit no longer grows
+// freely.
 const tolerance = 2
 
 // step returns the next limit. mean is the mean latency in seconds at the limit at.
-// usual is the lowest mean so far. It does not age: an average that follows
-// what a queue adds would let the queue grow for ever.
+// usual is the lowest mean so far. It does not age: an average that includes the
+// time in a queue would let the queue grow forever.
 func step(at, usual, mean float64) (next, newUsual float64) {
 	if usual == 0 || mean < usual {
 		usual = mean

@@ -18,13 +18,13 @@ import (
 
 // outcome is one line of the output: the outcome of one image.
 type outcome struct {
-	// File is the path. JSON has no bytes that are not UTF-8: there they are
-	// U+FFFD, and FileBase64 has the path as it is.
+	// File is the path. JSON cannot contain bytes that are not UTF-8: File has U+FFFD in
+	// their place, and FileBase64 has the bytes of the path.
 	File       string     `json:"file"`
 	FileBase64 []byte     `json:"file_base64,omitempty"`
 	Status     v1.Status  `json:"status"`
 	Result     *v1.Result `json:"result,omitempty"`
-	// Problem is the mesh's, Error what else went wrong.
+	// Problem is the problem from the mesh. Error is any other error.
 	Problem  *v1.Problem `json:"problem,omitempty"`
 	Error    string      `json:"error,omitempty"`
 	Attempts int         `json:"attempts"`
@@ -56,15 +56,15 @@ func (o outcome) reason() string {
 	return o.File + ": " + o.Error
 }
 
-// isFinal reports whether the outcome is the image's own, so that sending it
-// again would give the same.
+// isFinal reports whether the outcome depends only on the image, so that another
+// attempt would have the same outcome.
 func (o outcome) isFinal() bool {
 	return o.Status == v1.Done || o.Problem != nil && !isTransient(o.Problem.Code)
 }
 
-// readSent reads what an earlier run wrote, cuts off a last line that was not
-// finished, and returns the files that need not be sent again, each with what
-// became of it.
+// readSent reads the outcomes of an earlier run. It removes an incomplete last line
+// from the file, and returns the images that need not be sent again, each with the
+// status of its outcome.
 func readSent(path string) (map[string]v1.Status, error) {
 	sent := map[string]v1.Status{}
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
@@ -80,7 +80,7 @@ func readSent(path string) (map[string]v1.Status, error) {
 	for n := 1; ; n++ {
 		line, err := r.ReadBytes('\n')
 		if errors.Is(err, io.EOF) {
-			break // what there is of a last line was cut off
+			break // an incomplete last line is not counted
 		}
 		if err != nil {
 			return nil, fmt.Errorf("resume: %w", err)
@@ -100,10 +100,11 @@ func readSent(path string) (map[string]v1.Status, error) {
 	return sent, nil
 }
 
-// runID names the run: it is part of the keys of its images, so that a
-// image that was in flight when a run broke off is not read again by the one
-// that resumes it, but by another run. It is kept beside the outcomes.
-func runID(out string, again bool) (id string, done func() error, err error) {
+// runID returns the ID of the run, which is a part of the keys of its images. A
+// resumed run has the same ID: the mesh finds the job of an image that was in flight
+// when the run was interrupted. Another run has another ID, and creates new jobs. The
+// ID is stored in the folder of the file of outcomes until done is called.
+func runID(out string, resume bool) (id string, done func() error, err error) {
 	if out == "-" {
 		return rand.Text(), func() error { return nil }, nil
 	}
@@ -114,7 +115,7 @@ func runID(out string, again bool) (id string, done func() error, err error) {
 		}
 		return nil
 	}
-	if again {
+	if resume {
 		b, err := os.ReadFile(path)
 		if err == nil {
 			return strings.TrimSpace(string(bytes.TrimSpace(b))), done, nil

@@ -47,7 +47,7 @@ func (p *progress) add(failed bool) {
 	}
 	if p.bar != nil {
 		p.bar.Describe(fmt.Sprintf("%d failed, %d at a time", p.failed, p.limit.current()))
-		_ = p.bar.Add(1) // fails only past its end
+		_ = p.bar.Add(1) // fails only after the last image
 		return
 	}
 	if now := time.Now(); now.Sub(p.lastLine) >= progressInterval {
@@ -70,7 +70,7 @@ func (p *progress) print(line string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.bar != nil {
-		_ = p.bar.Clear() // the next image draws it again
+		_ = p.bar.Clear() // the next image draws the bar again
 	}
 	fmt.Fprintln(p.out, line)
 }
@@ -80,7 +80,7 @@ func (p *progress) end(skipped int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.bar != nil {
-		_ = p.bar.Exit() // ends its line
+		_ = p.bar.Exit() // ends the line of the bar
 	}
 	elapsed := time.Since(p.begun)
 	fmt.Fprintf(p.out, "%d of %d images sent in %s (%.1f/s), %d failed, %d were done before\n",

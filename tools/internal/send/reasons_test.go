@@ -11,7 +11,7 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// runCommand runs the sender and returns what it prints, and its error.
+// runCommand runs the sender and returns its output and its error.
 func runCommand(t *testing.T, cfg Config) (stderr string, err error) {
 	t.Helper()
 	var out bytes.Buffer

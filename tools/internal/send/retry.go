@@ -18,12 +18,12 @@ func isTransient(c v1.Code) bool {
 	return false
 }
 
-// backoff is the delay after an attempt when the mesh asks for none.
+// backoff is the delay after an attempt when the mesh requests none.
 var backoff = retry.Exponential(500*time.Millisecond, 30*time.Second, 2)
 
-// delay returns how long to wait after attempt n, counted from 1: what the mesh
-// asks for, or what the back-off says. Both are spread, so that many senders do
-// not come back together.
+// delay returns the delay after attempt n, counted from 1: the delay that the mesh
+// requests, or else the back-off. Both have jitter, so that many senders do not retry
+// at the same time.
 func delay(n int, after time.Duration) time.Duration {
 	if after > 0 {
 		return retry.Backoff{after}.Delay(1)

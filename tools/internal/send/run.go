@@ -25,11 +25,11 @@ type run struct {
 	drawer drawFunc
 	limit  *limit
 	stderr io.Writer
-	id     string // of the run
+	id     string // ID of the run
 
 	progress *progress
-	failed   []string // includes those of the earlier run
-	reason   string   // of the last failure of this run
+	failed   []string // failed images, with those of the earlier run
+	reason   string   // reason of the last failure of this run
 
 	retrying sync.Once // prints the reason of the first retry
 }
@@ -37,9 +37,9 @@ type run struct {
 // maxPendingOutcomes bounds the outcomes that wait for an earlier one to be written.
 const maxPendingOutcomes = 1024
 
-// After an interrupt, images in flight have inFlightGrace to get their outcomes.
-// Blocked calls are abandoned at stopTimeout: with the half second that main has
-// to print, the command ends within ten seconds.
+// After an interrupt, the run waits inFlightGrace for the outcomes of the images in
+// flight, and abandons blocked calls at stopTimeout. main needs half a second more,
+// so that the command ends within ten seconds.
 const (
 	inFlightGrace = 8 * time.Second
 	stopTimeout   = 9 * time.Second
@@ -79,8 +79,8 @@ func (r *run) sendFiles(ctx context.Context, files []file, stdout io.Writer) (er
 	}
 }
 
-// lastReason returns the end of the message of a run with failures. It is empty when
-// all failures are those of an earlier run.
+// lastReason returns the end of the error of a run with failures. It is empty when all
+// failures are from an earlier run.
 func (r *run) lastReason() string {
 	if r.reason == "" {
 		return ""
@@ -88,7 +88,7 @@ func (r *run) lastReason() string {
 	return "; the last: " + r.reason
 }
 
-// pendingFiles returns the files that are still to be sent.
+// pendingFiles returns the files that the run has to send.
 func (r *run) pendingFiles(files []file) (todo []file, skipped int, err error) {
 	sent := map[string]v1.Status{}
 	if r.cfg.Resume {
@@ -128,8 +128,8 @@ func (r *run) open(stdout io.Writer) (out io.Writer, done func() error, err erro
 	return f, func() error { return errors.Join(f.Close(), end()) }, nil
 }
 
-// sendAll sends the files as the limit allows, and writes their outcomes. After
-// ctx has ended, images in flight have inFlightGrace to get their outcomes.
+// sendAll sends the files as the limit allows, and writes their outcomes. After ctx
+// has ended, it waits at most inFlightGrace for the images in flight.
 func (r *run) sendAll(ctx context.Context, files []file, out io.Writer) error {
 	working, endWork := context.WithCancel(context.WithoutCancel(ctx))
 	defer endWork()
@@ -145,7 +145,7 @@ func (r *run) sendAll(ctx context.Context, files []file, out io.Writer) error {
 	all.Go(func() {
 		writeErr = r.write(turns, out, stopSending)
 	})
-	shared := make(chan outcome, maxPendingOutcomes) // of all, when order does not matter
+	shared := make(chan outcome, maxPendingOutcomes) // for all images without --ordered
 	if !r.cfg.Ordered {
 		turns <- shared
 	}
@@ -177,8 +177,8 @@ func (r *run) sendAll(ctx context.Context, files []file, out io.Writer) error {
 	return writeErr
 }
 
-// write writes outcomes as they arrive, turn by turn. After a failed write it
-// calls stop and discards the outcomes that still arrive, so that no sender blocks.
+// write writes the outcomes of one turn after the other. After a failed write it calls
+// stop and discards later outcomes, so that no sender blocks.
 func (r *run) write(turns <-chan chan outcome, out io.Writer, stop func()) (err error) {
 	w := bufio.NewWriter(out)
 	for turn := range turns {
@@ -186,7 +186,7 @@ func (r *run) write(turns <-chan chan outcome, out io.Writer, stop func()) (err 
 			if err != nil {
 				continue
 			}
-			// Flush, so that a killed run has written its outcomes.
+			// Flush when no outcome waits, so that a killed run loses none.
 			if err = writeLine(w, o, len(turn) == 0); err != nil {
 				stop()
 				continue
@@ -215,8 +215,8 @@ func writeLine(w *bufio.Writer, o outcome, flush bool) error {
 	return nil
 }
 
-// sendFile has an image read, in as many attempts as it takes; false means that
-// the run was interrupted and the image has no outcome.
+// sendFile sends an image until it has an outcome, in at most --attempts attempts. It
+// returns false when the run was interrupted before the image had an outcome.
 func (r *run) sendFile(working, running context.Context, f file) (outcome, bool) {
 	begin := time.Now()
 	o := newOutcome(f.path)
@@ -236,7 +236,7 @@ func (r *run) sendFile(working, running context.Context, f file) (outcome, bool)
 		o.MS = float64(time.Since(begin).Microseconds()) / 1000
 		var p *v1.Problem
 		isProblem := errors.As(err, &p)
-		after, passes := retry.Delay(err)
+		after, retryable := retry.Delay(err)
 		switch {
 		case err == nil:
 			o.Status, o.Result = v1.Done, &result
@@ -244,7 +244,7 @@ func (r *run) sendFile(working, running context.Context, f file) (outcome, bool)
 				o.Error = err.Error()
 			}
 			return o, true
-		case passes:
+		case retryable:
 			o.Problem, o.Error = p, ""
 			if !isProblem {
 				o.Error = err.Error()
@@ -256,9 +256,9 @@ func (r *run) sendFile(working, running context.Context, f file) (outcome, bool)
 				return o, true
 			}
 			if isProblem && p.Job != "" && p.Code != v1.Unavailable {
-				name += "+" // the key names the failed job, and would return its result again
+				name += "+" // the old key would return the failed job again
 			}
-			if !isOverloaded(err) { // which is usual: the mesh says how fast to send
+			if !isOverloaded(err) { // overloaded is usual: it only slows the run
 				r.retrying.Do(func() { r.progress.print(fmt.Sprintf("retrying %s: %v", f.path, err)) })
 			}
 			if retry.Sleep(running, delay(o.Attempts, after)) != nil {
@@ -281,8 +281,8 @@ func (r *run) attempt(ctx context.Context, key string, image []byte) (v1.Result,
 	defer cancel()
 	begin := time.Now()
 	result, err := r.send(ctx, key, image)
-	if tooMuch := isOverloaded(err); err == nil || tooMuch { // other failures do not measure the latency
-		r.limit.observe(time.Since(begin), tooMuch)
+	if overloaded := isOverloaded(err); err == nil || overloaded { // the time of another failure is no latency
+		r.limit.observe(time.Since(begin), overloaded)
 	}
 	return result, err
 }
