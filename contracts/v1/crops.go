@@ -83,13 +83,10 @@ func DecodeCrops(body []byte) (m Crops, pixels []byte, err error) {
 			(c.Channels != 1 && c.Channels != 3) {
 			return m, nil, fmt.Errorf("decode crops: crop %d is %d x %d x %d", i, c.Width, c.Height, c.Channels)
 		}
-		if want += c.Size(); want > len(pixels) {
-			break
-		}
+		want += c.Size()
 	}
 	if want != len(pixels) {
-		return m, nil, fmt.Errorf("decode crops: %d bytes of pixels where the facts ask for another number",
-			len(pixels))
+		return m, nil, fmt.Errorf("decode crops: %d bytes of pixels, want %d as in the JSON", len(pixels), want)
 	}
 	return m, pixels, nil
 }
