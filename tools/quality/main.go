@@ -1,5 +1,5 @@
-// Command quality measures what the pipelines of a mesh find in images of which a person
-// has written down what they show.
+// Command quality measures the results of the pipelines of a mesh on images whose content a
+// person has written down.
 package main
 
 import (

@@ -17,7 +17,7 @@ func agree(mesh, alone v1.Result) bool {
 	}
 	return slices.EqualFunc(mesh.Regions, alone.Regions, func(m, a v1.Region) bool {
 		m.Fraction, m.Words = v1.Fraction{}, nil
-		of, errM := json.Marshal(m) // in which a list that is empty and one that is missing are the same
+		of, errM := json.Marshal(m) // JSON has no difference between an empty list and a missing list
 		want, errA := json.Marshal(a)
 		return errM == nil && errA == nil && bytes.Equal(of, want)
 	})

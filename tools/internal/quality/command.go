@@ -21,46 +21,46 @@ import (
 	"github.com/sightmesh/sightmesh/tools/internal/lanes"
 )
 
-// Config of the command.
+// Config is the configuration of the command.
 type Config struct {
-	// Images are folders with images and what is expected of them.
+	// Images are folders with images and their expectations.
 	Images []string
-	// URL is that of the ingress of a running mesh; empty starts one.
+	// URL is the URL of a running mesh. When it is empty, the command starts a mesh.
 	URL string
 	// Bin is the folder of the binaries.
 	Bin string
-	// Models is the folder of models, and Pipelines the pipelines file, of the mesh that is
-	// started and of the lanes. Empty Pipelines are the built-in ones.
+	// Models is the folder of models, and Pipelines is the pipelines file, of the started
+	// mesh and of the lanes. Empty Pipelines means the built-in pipelines.
 	Models    string
 	Pipelines string
-	// Out is a Markdown file with two markers, between which the tables are written.
+	// Out is a Markdown file with two markers. The tables are written between them.
 	Out string
-	// NoTargets prints the tables without judging them.
+	// NoTargets skips the check of the targets.
 	NoTargets bool
 }
 
-// Register makes flags of the configuration.
+// Register registers the flags of the configuration.
 func (c *Config) Register(fs *flag.FlagSet) {
 	fs.Func("images", "`folder` of images, each with NAME.expected.json or NAME.txt; can be given several times",
 		func(dir string) error {
 			c.Images = append(c.Images, dir)
 			return nil
 		})
-	fs.StringVar(&c.URL, "url", "", "ingress of a running mesh; without it a mesh is started")
+	fs.StringVar(&c.URL, "url", "", "`URL` of a running mesh; empty: start one")
 	fs.StringVar(&c.Bin, "bin", "bin", "`folder` of the binaries")
 	fs.StringVar(&c.Models, "models", "models", "`folder` of models")
-	fs.StringVar(&c.Pipelines, "pipelines", "", "pipelines `file`; without it the built-in ones")
-	fs.StringVar(&c.Out, "out", "", "Markdown `file` in which to write the tables between their markers")
-	fs.BoolVar(&c.NoTargets, "no-targets", false, "print the tables without judging them")
+	fs.StringVar(&c.Pipelines, "pipelines", "", "pipelines `file`; empty: the built-in pipelines")
+	fs.StringVar(&c.Out, "out", "", "Markdown `file` that gets the tables between its markers; empty: none")
+	fs.BoolVar(&c.NoTargets, "no-targets", false, "print the tables, and do not check the targets")
 }
 
-// Pipeline is one that is measured.
+// Pipeline is a measured pipeline.
 type Pipeline struct {
 	Name  string
 	Finds kind
 }
 
-// kind is what a pipeline finds.
+// kind is the kind of objects that a pipeline finds.
 type kind string
 
 const (
@@ -70,13 +70,13 @@ const (
 	codes   kind = "codes"
 )
 
-// Pipelines are those that are measured where a mesh serves them.
+// Pipelines are the pipelines that are measured when the mesh serves them.
 var Pipelines = []Pipeline{
 	{"text", text}, {"text-best", text}, {"text-tesseract", text},
 	{"faces", faces}, {"objects", objects}, {"codes", codes},
 }
 
-// baselineFile has what Tesseract 5.3.0 with text-lines got wrong in drawn pages, by image.
+// baselineFile has the errors of Tesseract 5.3.0 with text-lines in drawn pages, by image.
 //
 //go:embed baseline.json
 var baselineFile []byte
@@ -86,21 +86,20 @@ type imageResult struct {
 	image  Image
 	mesh   v1.Result
 	score  Score
-	judged bool // score is one
+	scored bool // whether the image has a score
 	agree  bool
-	millis float64 // that the lanes worked
+	millis float64 // work of the lanes, in milliseconds
 }
 
-// measured is a pipeline with its results, one for each image; none means that it is not
-// served.
+// measured is a pipeline with its results, one for each image. A pipeline that is not
+// served has no results.
 type measured struct {
 	Pipeline
 	results []imageResult
-	reason  string // why it is not served
+	reason  string // why the pipeline is not served
 }
 
-// Command measures the pipelines and prints the tables. Its error has status 1 when a
-// target is missed.
+// Command measures the pipelines and prints the tables. A missed target is an error.
 func Command(ctx context.Context, cfg Config, stdout, stderr io.Writer) error {
 	images, err := cfg.readImages()
 	if err != nil {
@@ -216,7 +215,7 @@ func measureImage(
 	if a.mesh, err = m.analyze(ctx, p.Name, img.Data); err != nil {
 		return a, err
 	}
-	a.score, a.judged = p.score(img, a.mesh)
+	a.score, a.scored = p.score(img, a.mesh)
 	mediaType := ""
 	if a.mesh.Image != nil {
 		mediaType = a.mesh.Image.Type
@@ -230,13 +229,13 @@ func measureImage(
 	return a, nil
 }
 
-// The markers of the tables in a Markdown file.
+// Markers of the tables in a Markdown file.
 const (
 	beginMarker = "<!-- quality: begin, written by make quality -->\n"
 	endMarker   = "<!-- quality: end -->\n"
 )
 
-// writeBetweenMarkers replaces what is between the markers of the file.
+// writeBetweenMarkers replaces the text between the markers of the file.
 func writeBetweenMarkers(file, page string) error {
 	old, err := os.ReadFile(file)
 	if err != nil {

@@ -1,9 +1,9 @@
-// Package quality compares the results of the pipelines with what a person sees in the same
-// images, and writes the table of docs/models.md.
+// Package quality compares the results of the pipelines with the content of images that a
+// person has written down, and writes the tables of docs/models.md.
 //
 // The folder of an image also has NAME.expected.json, or NAME.txt with the whole text, line by
-// line. The package posts each image to every pipeline of [Pipelines] that the mesh serves, and
-// gives it to the same lanes without a mesh. Both results must be equal.
+// line. The package sends each image to every pipeline of [Pipelines] that the mesh serves, and
+// to the same lanes without a mesh. Both results must be equal.
 //
 // # Text
 //
@@ -14,14 +14,14 @@
 //   - in any order: without spaces, each expected line against the piece of the result that
 //     is most like it. Missing lines count; unexpected lines do not.
 //   - strict: with single spaces, the whole result against the whole text in reading order.
-//     It needs the whole text, so it is not computed for images of which only pieces are known.
+//     It needs the whole text, so it is not computed for images with TextContains.
 //
-// The reading orders of images whose expected lines are not in one are in order.json.
+// order.json has the reading orders of images whose expected lines are in another order.
 //
 // # Regions
 //
 // A face, object or code that is expected with a box is found by one region that overlaps
-// it (intersection over union of at least 0.4) or has its centre inside. One that is
-// expected by number is found by any region of its label, or of a label that is as fair.
-// Other regions are false, unless the image does not say what it shows of their kind.
+// it (intersection over union of at least 0.4) or has its centre inside. An object that is
+// expected by number is found by any region of its label, or of an alternative label.
+// Other regions are false, unless the image has no expectation for their kind.
 package quality

@@ -14,46 +14,46 @@ import (
 	"strings"
 )
 
-// Expected is what a person sees in an image: the content of NAME.expected.json. Boxes are
-// left, top, right and bottom, in pixels of the upright image.
+// Expected is the content of an image as a person sees it, from NAME.expected.json. Boxes
+// are left, top, right and bottom, in pixels of the upright image.
 type Expected struct {
 	// Faces are all faces of the image; nil when they were not counted.
 	Faces *struct {
 		Count int   `json:"count"`
 		Boxes []box `json:"boxes"`
 	} `json:"faces"`
-	// Counts are exact numbers by label, AtLeast those of crowded or hard images, 0 for
-	// what may be there.
+	// Counts are exact numbers by label. AtLeast are minimum numbers, for crowded or hard
+	// images; 0 allows any number.
 	Counts  map[string]int `json:"counts"`
 	AtLeast map[string]int `json:"at_least"`
-	// Objects are boxes of some or all of those that are counted.
+	// Objects are boxes of some or all counted objects.
 	Objects []struct {
 		Label string `json:"label"`
 		Box   box    `json:"box"`
 	} `json:"objects"`
-	// Alternatives are labels that are as fair as the one they stand for.
+	// Alternatives are labels that are as correct as the label that is the key.
 	Alternatives map[string][]string `json:"alternatives"`
-	// Text are all lines of the image, TextContains some of them.
+	// Text has all lines of the image, TextContains some of them.
 	Text         []string `json:"text"`
 	TextContains []string `json:"text_contains"`
-	// Codes are the texts of the codes of the image, when they are known.
+	// Codes has the known texts of the codes of the image.
 	Codes []string `json:"codes"`
 
-	// orders are reading orders of Text as indexes; none means its own order.
+	// orders are reading orders of Text as indexes. No order means the order of Text.
 	orders [][]int
 }
 
 type box [4]int
 
-// Image is a file with what is expected of it.
+// Image is an image with its expectation.
 type Image struct {
-	Name     string // without folder and ending
-	Set      string // the name of its folder
+	Name     string // file name without folder and extension
+	Set      string // name of its folder
 	Data     []byte
 	Expected Expected
 }
 
-// The labels that are not for the pipeline objects.
+// Labels that do not belong to the pipeline objects.
 const (
 	labelFace = "face"
 	labelCode = "qrcode"
@@ -62,11 +62,11 @@ const (
 //go:embed order.json
 var orderFile []byte
 
-// order says how the text of an image is read.
+// order has the reading orders of the text of an image.
 type order struct {
 	Why    string  `json:"why"`
 	Strict *bool   `json:"strict"` // false: its whole text is not known
-	Orders [][]int `json:"orders"` // each as indexes into its expected text
+	Orders [][]int `json:"orders"` // indexes of the lines of its expected text
 }
 
 func readOrders(data []byte) (map[string]order, error) {
@@ -95,10 +95,10 @@ func (e Expected) readingOrders() [][]string {
 	return all
 }
 
-// setOrder checks the entry of order.json for the text and takes its orders.
+// setOrder checks the entry of order.json for the text and stores its orders.
 func (e *Expected) setOrder(o order) error {
 	if o.Strict != nil && *o.Strict != (len(e.Text) > 0) {
-		return fmt.Errorf("strict is %v, and the image has %d lines of whole text", *o.Strict, len(e.Text))
+		return fmt.Errorf("strict is %v, and the whole text of the image has %d lines", *o.Strict, len(e.Text))
 	}
 	for n, order := range o.Orders {
 		sorted := slices.Sorted(slices.Values(order))
@@ -112,13 +112,13 @@ func (e *Expected) setOrder(o order) error {
 	return nil
 }
 
-// hasText reports whether text is expected of the image.
+// hasText reports whether the image has expected text.
 func (e Expected) hasText() bool { return len(e.Text)+len(e.TextContains) > 0 }
 
-// count returns how many of label are expected.
+// count returns the expected number of a label.
 func (e Expected) count(label string) int { return max(e.Counts[label], e.AtLeast[label]) }
 
-// objectLabels are those that are expected of the pipeline objects, sorted.
+// objectLabels returns the sorted labels that the pipeline objects should find.
 func (e Expected) objectLabels() []string {
 	labels := map[string]bool{}
 	for _, counts := range []map[string]int{e.Counts, e.AtLeast} {
@@ -131,7 +131,7 @@ func (e Expected) objectLabels() []string {
 	return slices.Sorted(maps.Keys(labels))
 }
 
-// boxes are those of the objects with the label.
+// boxes returns the expected boxes of a label.
 func (e Expected) boxes(label string) []box {
 	var bs []box
 	for _, o := range e.Objects {
@@ -142,7 +142,7 @@ func (e Expected) boxes(label string) []box {
 	return bs
 }
 
-// readSet reads the images of a folder of which something is expected, sorted by name.
+// readSet reads the images of a folder that have an expectation, sorted by name.
 func readSet(dir string) ([]Image, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -185,10 +185,10 @@ func readSet(dir string) ([]Image, error) {
 	return images, nil
 }
 
-// extensions of images.
+// extensions are the file extensions of images.
 var extensions = []string{".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".gif"}
 
-// readExpected reads base.expected.json or base.txt; found says whether there is one.
+// readExpected reads base.expected.json or base.txt. found reports whether one exists.
 func readExpected(base string) (e Expected, found bool, err error) {
 	data, err := os.ReadFile(base + ".expected.json")
 	if err == nil {
@@ -198,14 +198,14 @@ func readExpected(base string) (e Expected, found bool, err error) {
 		return e, true, nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
-		return e, false, fmt.Errorf("read what is expected: %w", err)
+		return e, false, fmt.Errorf("read the expectation: %w", err)
 	}
 	data, err = os.ReadFile(base + ".txt")
 	if errors.Is(err, fs.ErrNotExist) {
 		return e, false, nil
 	}
 	if err != nil {
-		return e, false, fmt.Errorf("read what is expected: %w", err)
+		return e, false, fmt.Errorf("read the expectation: %w", err)
 	}
 	for line := range strings.Lines(string(data)) {
 		if line = strings.TrimSpace(line); line != "" {

@@ -21,7 +21,7 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// mesh is a running mesh, by the address of its ingress.
+// mesh is a running mesh.
 type mesh struct {
 	url string
 	cmd *exec.Cmd // nil for a mesh that was already running
@@ -48,7 +48,7 @@ func startMesh(cfg Config) (_ *mesh, err error) {
 		return nil, fmt.Errorf("make a log: %w", err)
 	}
 	defer log.Close()
-	// Not CommandContext: stop ends the mesh gently, as an operator does.
+	// Not CommandContext, which kills: stop sends SIGTERM, as an operator does.
 	cmd := exec.Command(filepath.Join(cfg.Bin, "sightmesh"), "up", "--http", "127.0.0.1:0", "--nats", "127.0.0.1:0",
 		"--data", filepath.Join(dir, "data"), "--sample", "none", "--lanes", "1", "--log", "json",
 		"--models", cfg.Models, "--pipelines", cfg.Pipelines)
@@ -58,7 +58,7 @@ func startMesh(cfg Config) (_ *mesh, err error) {
 		return nil, fmt.Errorf("start the mesh: %w", err)
 	}
 	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start the mesh: %w (make build makes it)", err)
+		return nil, fmt.Errorf("start the mesh: %w (make build builds it)", err)
 	}
 	m.cmd = cmd
 	// The mesh writes one line, or ends and closes its output.
@@ -91,10 +91,10 @@ func (m *mesh) stop() error {
 	return errors.Join(errs...)
 }
 
-// startingPause is between two looks at the pipelines of a mesh that starts.
+// startingPause is the time between two requests for the pipelines of a starting mesh.
 const startingPause = 200 * time.Millisecond
 
-// pipelines returns those of the mesh, once it knows of each whether it is served.
+// pipelines waits until each pipeline is served or has a reason why not, and returns them.
 func (m *mesh) pipelines(ctx context.Context) (map[string]v1.Pipeline, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -136,7 +136,8 @@ func (m *mesh) get(ctx context.Context, path string, into any) error {
 	return nil
 }
 
-// analyze posts the image. A problem of the image is in the result.
+// analyze sends an image and returns its result. A problem of the image is a part of the
+// result.
 func (m *mesh) analyze(ctx context.Context, pipeline string, image []byte) (v1.Result, error) {
 	to := m.url + "/v1/images?pipeline=" + url.QueryEscape(pipeline)
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to, bytes.NewReader(image))

@@ -8,21 +8,21 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// Score is how the result of a pipeline compares with what is expected of one image, or
-// the sum of several.
+// Score compares the result of a pipeline with the expectation of an image. It can be the
+// sum for several images.
 type Score struct {
 	Expected int // faces, objects, codes or lines of text
-	Found    int // of those
-	False    int // that are there and are not expected
-	// AnimalFaces are those among False that are on animals.
+	Found    int // how many of them were found
+	False    int // results that are not expected
+	// AnimalFaces counts the false faces that are on animals.
 	AnimalFaces int
-	// Missed are the labels of which not one was found, each with its image.
+	// Missed has the labels of which no object was found, each with its image.
 	Missed []string
-	// Text is nil where no text is expected.
+	// Text is nil when no text is expected.
 	Text *TextErrors
 }
 
-// TextErrors are numbers of expected characters, and of edits. The strict ones are 0 where
+// TextErrors has numbers of expected characters and of edits. The strict numbers are 0 when
 // the whole text is not known.
 type TextErrors struct {
 	Chars       int `json:"chars"`
@@ -50,8 +50,8 @@ func (s *Score) add(o Score) {
 	s.Text.Strict += o.Text.Strict
 }
 
-// score compares what a pipeline found in the image. It returns false when the image does
-// not say what it shows of the kind.
+// score compares a result with the expectation of the image. It returns false when the
+// image has no expectation for the pipeline.
 func (p Pipeline) score(img Image, r v1.Result) (Score, bool) {
 	e := img.Expected
 	switch p.Finds {
@@ -73,7 +73,7 @@ func (p Pipeline) score(img Image, r v1.Result) (Score, bool) {
 	}
 }
 
-// scoreFaces judges every image but those that show persons and do not list their faces.
+// scoreFaces scores every image, except images with persons whose faces are not listed.
 func scoreFaces(e Expected, regions []v1.Region) (Score, bool) {
 	persons := e.count("person")
 	if e.Faces == nil && persons > 0 {
@@ -113,9 +113,9 @@ func (e Expected) facesOnAnimals(found []v1.Box) []v1.Box {
 	return on
 }
 
-// scoreObjects judges the images that ask for objects, by number: few have a box for each.
-// Objects of labels that the image does not ask for are false, and so are those beyond an
-// exact number.
+// scoreObjects scores the images with expected objects. It counts the objects, because few
+// images have a box for each. Objects with a label that is not expected are false, and so
+// are objects above an exact number.
 func scoreObjects(name string, e Expected, regions []v1.Region) (Score, bool) {
 	labels := e.objectLabels()
 	if len(labels) == 0 {
@@ -126,18 +126,18 @@ func scoreObjects(name string, e Expected, regions []v1.Region) (Score, bool) {
 		left[r.Label]++
 	}
 	found := map[string]int{}
-	take := func(label, as string) {
+	match := func(label, as string) {
 		want := e.count(label)
 		n := min(left[as], want-found[label])
 		found[label] += n
 		left[as] -= n
 	}
-	for _, label := range labels { // the asked label comes before those that are as fair
-		take(label, label)
+	for _, label := range labels { // the label itself, before its alternatives
+		match(label, label)
 	}
 	for _, label := range labels {
 		for _, as := range e.Alternatives[label] {
-			take(label, as)
+			match(label, as)
 		}
 	}
 	var s Score
@@ -158,7 +158,7 @@ func scoreObjects(name string, e Expected, regions []v1.Region) (Score, bool) {
 	return s, true
 }
 
-// scoreCodes judges every image: one that does not ask for codes has none.
+// scoreCodes scores every image. An image without expected codes has none.
 func scoreCodes(e Expected, regions []v1.Region) Score {
 	found := make([]v1.Box, 0, len(regions))
 	texts := map[string]int{}
@@ -187,8 +187,8 @@ func scoreCodes(e Expected, regions []v1.Region) Score {
 	return s
 }
 
-// match pairs expected boxes with found ones, those that overlap most first. It returns the
-// number of pairs and the found boxes that are in none.
+// match pairs expected boxes with found boxes. Boxes that overlap most are paired first. It
+// returns the number of pairs, and the found boxes without a pair.
 func match(want []box, found []v1.Box) (matched int, left []v1.Box) {
 	type pair struct {
 		want, found int
@@ -217,10 +217,10 @@ func match(want []box, found []v1.Box) (matched int, left []v1.Box) {
 	return len(used), left
 }
 
-// leastOverlap is how much a region has to overlap a box that a person has drawn.
+// leastOverlap is the smallest overlap of a region with an expected box that it finds.
 const leastOverlap = 0.4
 
-// overlap returns intersection over union.
+// overlap returns the intersection over union of two boxes.
 func overlap(w box, f v1.Box) float64 {
 	width := min(w[2], f.X+f.Width) - max(w[0], f.X)
 	height := min(w[3], f.Y+f.Height) - max(w[1], f.Y)
@@ -233,6 +233,6 @@ func overlap(w box, f v1.Box) float64 {
 
 // hasCentre reports whether the centre of f is in w.
 func hasCentre(w box, f v1.Box) bool {
-	x, y := 2*f.X+f.Width, 2*f.Y+f.Height // of pixels cut in halves
+	x, y := 2*f.X+f.Width, 2*f.Y+f.Height // in half pixels
 	return x >= 2*w[0] && x <= 2*w[2] && y >= 2*w[1] && y <= 2*w[3]
 }

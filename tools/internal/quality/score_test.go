@@ -8,8 +8,8 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// expected parses an expectation as from a file.
-func expected(t *testing.T, text string) Expected {
+// parseExpected parses an expectation as from a file.
+func parseExpected(t *testing.T, text string) Expected {
 	t.Helper()
 	var e Expected
 	if err := json.Unmarshal([]byte(text), &e); err != nil {
@@ -22,8 +22,8 @@ func region(label string, x, y, width, height int) v1.Region {
 	return v1.Region{Label: label, Box: v1.Box{X: x, Y: y, Width: width, Height: height}}
 }
 
-// labelled returns regions with labels and without boxes.
-func labelled(labels ...string) []v1.Region {
+// newRegions returns regions with labels and without boxes.
+func newRegions(labels ...string) []v1.Region {
 	var rs []v1.Region
 	for _, l := range labels {
 		rs = append(rs, v1.Region{Label: l})
@@ -64,12 +64,12 @@ func TestScoreFaces(t *testing.T) {
 		expected string
 		regions  []v1.Region
 		want     Score
-		unjudged bool
+		unscored bool
 	}{
 		"found": {`{"faces": {"count": 1, "boxes": [[0, 0, 100, 100]]}}`, []v1.Region{face},
 			Score{Expected: 1, Found: 1}, false},
 		"missed": {`{"faces": {"count": 1, "boxes": [[0, 0, 100, 100]]}}`, nil, Score{Expected: 1}, false},
-		"another label": {`{"faces": {"count": 1, "boxes": [[0, 0, 100, 100]]}}`, labelled("nose"),
+		"another label": {`{"faces": {"count": 1, "boxes": [[0, 0, 100, 100]]}}`, newRegions("nose"),
 			Score{Expected: 1}, false},
 		"false":            {`{"faces": {"count": 0, "boxes": []}}`, []v1.Region{face}, Score{False: 1}, false},
 		"no face expected": {`{}`, []v1.Region{face}, Score{False: 1}, false},
@@ -78,9 +78,9 @@ func TestScoreFaces(t *testing.T) {
 			[]v1.Region{face}, Score{False: 1}, false},
 		"persons without one": {`{"counts": {"person": 1}}`, []v1.Region{face}, Score{}, true},
 	} {
-		got, judged := scoreFaces(expected(t, tt.expected), tt.regions)
-		if judged == tt.unjudged {
-			t.Errorf("%s: judged is %v, want %v", name, judged, !tt.unjudged)
+		got, scored := scoreFaces(parseExpected(t, tt.expected), tt.regions)
+		if scored == tt.unscored {
+			t.Errorf("%s: scored is %v, want %v", name, scored, !tt.unscored)
 		}
 		if !reflect.DeepEqual(got, tt.want) {
 			t.Errorf("%s: got %+v, want %+v", name, got, tt.want)
@@ -117,16 +117,16 @@ func TestScoreObjects(t *testing.T) {
 			Score{Expected: 2, Found: 1, Missed: []string{"x: truck"}},
 		},
 	} {
-		got, judged := scoreObjects("x", expected(t, tt.expected), labelled(tt.labels...))
-		if !judged {
-			t.Errorf("%s: not judged", name)
+		got, scored := scoreObjects("x", parseExpected(t, tt.expected), newRegions(tt.labels...))
+		if !scored {
+			t.Errorf("%s: no score", name)
 		}
 		if !reflect.DeepEqual(got, tt.want) {
 			t.Errorf("%s: got %+v, want %+v", name, got, tt.want)
 		}
 	}
-	if _, judged := scoreObjects("x", expected(t, `{"counts": {"qrcode": 1}}`), nil); judged {
-		t.Error("an image without expected objects is judged")
+	if _, scored := scoreObjects("x", parseExpected(t, `{"counts": {"qrcode": 1}}`), nil); scored {
+		t.Error("an image without expected objects has a score")
 	}
 }
 
@@ -149,7 +149,7 @@ func TestScoreCodes(t *testing.T) {
 		"only known text": {`{"codes": ["https://example.org"]}`, []v1.Region{code}, Score{Expected: 1, Found: 1}},
 		"none is there":   {`{}`, []v1.Region{code}, Score{False: 1}},
 	} {
-		if got := scoreCodes(expected(t, tt.expected), tt.regions); !reflect.DeepEqual(got, tt.want) {
+		if got := scoreCodes(parseExpected(t, tt.expected), tt.regions); !reflect.DeepEqual(got, tt.want) {
 			t.Errorf("%s: got %+v, want %+v", name, got, tt.want)
 		}
 	}

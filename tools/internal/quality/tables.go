@@ -50,7 +50,7 @@ func writeSummary(b *strings.Builder, all []measured, images []Image) {
 
 func writeSummaryRow(b *strings.Builder, m measured, set string) {
 	var s Score
-	judged, compared, agreed, millis := 0, 0, 0, 0.0
+	scored, compared, agreed, millis := 0, 0, 0, 0.0
 	var models []v1.Model
 	for _, a := range m.results {
 		if a.image.Set != set {
@@ -66,21 +66,21 @@ func writeSummaryRow(b *strings.Builder, m measured, set string) {
 				models = append(models, model)
 			}
 		}
-		if a.judged {
-			judged++
+		if a.scored {
+			scored++
 			s.add(a.score)
 		}
 	}
-	if judged == 0 {
+	if scored == 0 {
 		return
 	}
 	fmt.Fprintf(b, "| `%s` | %s | %d of %s | %d | %d | %s | %s | %s | %s | %d of %d | %.0f |\n",
-		m.Name, modelNames(models), judged, set, s.Expected, s.Found, s.falseCell(),
+		m.Name, modelNames(models), scored, set, s.Expected, s.Found, s.falseCell(),
 		share(s.Found, s.Found+s.False), share(s.Found, s.Expected), s.textCells(),
 		agreed, compared, millis/float64(max(1, compared)))
 }
 
-// writeImageTable writes a row for each image that is judged, with a column for each pipeline.
+// writeImageTable writes a row for each image with a score, and a column for each pipeline.
 func writeImageTable(b *strings.Builder, all []measured, images []Image) {
 	all = slices.DeleteFunc(slices.Clone(all), func(m measured) bool { return m.reason != "" })
 	b.WriteString("| image |")
@@ -107,7 +107,7 @@ func (a imageResult) cell(finds kind) string {
 	switch {
 	case a.mesh.Problem != nil:
 		return "problem `" + string(a.mesh.Problem.Code) + "`"
-	case !a.judged:
+	case !a.scored:
 		return none
 	case finds == text:
 		strict := none
@@ -163,7 +163,7 @@ func modelNames(models []v1.Model) string {
 	return strings.Join(names, ", ")
 }
 
-// setsOf returns the sets of the images in their order.
+// setsOf returns the sets of the images, in the order of the images.
 func setsOf(images []Image) []string {
 	var sets []string
 	for _, img := range images {

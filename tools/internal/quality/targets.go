@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// target is something that a pipeline has to reach, and whether it does.
+// target is a wanted value of a pipeline, with its measured value.
 type target struct {
 	name     string
 	want     string
@@ -22,8 +22,8 @@ const (
 	notServed         = "not served"
 )
 
-// judge compares what was measured with the targets. Images of the baseline, which are
-// drawn, are held against it; the others against the error rates that photos may have.
+// judge compares the measurements with the targets. Drawn images are compared with the
+// baseline, and other images with the error rates for photos.
 func judge(all []measured, baseline map[string]TextErrors) []target {
 	var targets []target
 	for _, m := range all {
@@ -44,7 +44,7 @@ func judge(all []measured, baseline map[string]TextErrors) []target {
 func judgeText(m measured, baseline map[string]TextErrors) []target {
 	var photos, drawn, before TextErrors
 	for _, a := range m.results {
-		if !a.judged {
+		if !a.scored {
 			continue
 		}
 		of := Score{Text: &photos}
@@ -125,7 +125,7 @@ func judgeAgreement(all []measured) []target {
 	return []target{{"results of the mesh that are those of its lanes alone", "all", equal, agreed == compared}}
 }
 
-// newTarget makes a target of the pipeline, which misses it when it is not served.
+// newTarget returns a target of a pipeline. A pipeline that is not served misses it.
 func newTarget(m measured, name, want, got string, met bool) target {
 	if m.reason != "" {
 		return target{name, want, notServed, false}
@@ -133,7 +133,7 @@ func newTarget(m measured, name, want, got string, met bool) target {
 	return target{name, want, got, met}
 }
 
-// missedTargets returns an error that names the targets that are missed.
+// missedTargets returns an error that names the missed targets.
 func missedTargets(targets []target) error {
 	var errs []error
 	for _, t := range targets {
@@ -148,7 +148,7 @@ func missedTargets(targets []target) error {
 func (m measured) sum() Score {
 	var s Score
 	for _, a := range m.results {
-		if a.judged {
+		if a.scored {
 			s.add(a.score)
 		}
 	}

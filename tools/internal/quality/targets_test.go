@@ -9,9 +9,9 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// judgedAnswer is an answer with the score, as good with a mesh as without.
-func judgedAnswer(name string, s Score) imageResult {
-	return imageResult{image: Image{Name: name, Set: "photos"}, score: s, judged: true, agree: true}
+// newResult returns the result of an image with a score. The mesh and its lanes alone agree.
+func newResult(name string, s Score) imageResult {
+	return imageResult{image: Image{Name: name, Set: "photos"}, score: s, scored: true, agree: true}
 }
 
 // textScore returns the score of a text of 100 characters.
@@ -43,31 +43,31 @@ func TestJudge(t *testing.T) {
 	drawn := map[string]TextErrors{"page": {Chars: 100, AnyOrder: 8, StrictChars: 100, Strict: 11}}
 	for name, tt := range map[string]struct {
 		pipeline string
-		answers  []imageResult
+		results  []imageResult
 		missed   string
 	}{
-		"text is good":        {"text", []imageResult{judgedAnswer("a", textScore(2, 4))}, ""},
-		"text is wrong":       {"text", []imageResult{judgedAnswer("a", textScore(3, 4))}, "text of photos, in any order"},
-		"text is in disorder": {"text", []imageResult{judgedAnswer("a", textScore(2, 5))}, "text of photos, strict"},
-		"in sum it is good": {"text", []imageResult{judgedAnswer("a", textScore(4, 8)), judgedAnswer("b", textScore(0, 0))},
+		"text is good":        {"text", []imageResult{newResult("a", textScore(2, 4))}, ""},
+		"text is wrong":       {"text", []imageResult{newResult("a", textScore(3, 4))}, "text of photos, in any order"},
+		"text is in disorder": {"text", []imageResult{newResult("a", textScore(2, 5))}, "text of photos, strict"},
+		"in sum it is good": {"text", []imageResult{newResult("a", textScore(4, 8)), newResult("b", textScore(0, 0))},
 			""},
-		"a page as before": {"text", []imageResult{judgedAnswer("page", textScore(8, 11))}, ""},
-		"a page worse": {"text", []imageResult{judgedAnswer("page", textScore(9, 11))},
+		"a page as before": {"text", []imageResult{newResult("page", textScore(8, 11))}, ""},
+		"a page worse": {"text", []imageResult{newResult("page", textScore(9, 11))},
 			"text of drawn pages, in any order"},
 		"all faces": {"faces",
-			[]imageResult{judgedAnswer("a", Score{Expected: 2, Found: 2, False: 4, AnimalFaces: 3})}, ""},
-		"a face missed": {"faces", []imageResult{judgedAnswer("a", Score{Expected: 2, Found: 1})}, "faces found"},
-		"two false faces": {"faces", []imageResult{judgedAnswer("a", Score{False: 2})},
+			[]imageResult{newResult("a", Score{Expected: 2, Found: 2, False: 4, AnimalFaces: 3})}, ""},
+		"a face missed": {"faces", []imageResult{newResult("a", Score{Expected: 2, Found: 1})}, "faces found"},
+		"two false faces": {"faces", []imageResult{newResult("a", Score{False: 2})},
 			"false faces, without those of animals"},
-		"four objects missed": {"objects", []imageResult{judgedAnswer("a", Score{Expected: 8, Found: 4})}, ""},
-		"five objects missed": {"objects", []imageResult{judgedAnswer("a", Score{Expected: 8, Found: 3})}, "objects missed"},
-		"a label missed": {"objects", []imageResult{judgedAnswer("a", Score{Expected: 1, Missed: []string{"a: dog"}})},
+		"four objects missed": {"objects", []imageResult{newResult("a", Score{Expected: 8, Found: 4})}, ""},
+		"five objects missed": {"objects", []imageResult{newResult("a", Score{Expected: 8, Found: 3})}, "objects missed"},
+		"a label missed": {"objects", []imageResult{newResult("a", Score{Expected: 1, Missed: []string{"a: dog"}})},
 			"labels of objects found in their images"},
-		"a false code": {"codes", []imageResult{judgedAnswer("a", Score{Expected: 1, Found: 1, False: 1})},
+		"a false code": {"codes", []imageResult{newResult("a", Score{Expected: 1, Found: 1, False: 1})},
 			"false codes"},
 		"another than its lanes": {"codes", []imageResult{{}}, "results of the mesh that are those of its lanes alone"},
 	} {
-		targets := judge([]measured{{Pipeline: pipelineOf(tt.pipeline), results: tt.answers}}, drawn)
+		targets := judge([]measured{{Pipeline: pipelineOf(tt.pipeline), results: tt.results}}, drawn)
 		if got := missedNames(targets); got != tt.missed {
 			t.Errorf("%s: the missed targets are %q, want %q", name, got, tt.missed)
 		}

@@ -6,8 +6,8 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// folds are the characters that a reader takes for one of ASCII. NFKC leaves them, or
-// makes more than one character of them.
+// folds replaces characters that look like an ASCII character. NFKC keeps them, or replaces
+// them by several characters.
 var folds = strings.NewReplacer(
 	"“", `"`, "”", `"`, "„", `"`, "‟", `"`, "«", `"`, "»", `"`, "「", `"`, "」", `"`, "『", `"`, "』", `"`,
 	"‘", "'", "’", "'", "‚", "'", "‛", "'", "´", "'", "`", "'", "′", "'",
@@ -21,17 +21,17 @@ func normalize(s string) string {
 	return strings.Join(strings.Fields(norm.NFKC.String(folds.Replace(s))), " ")
 }
 
-// squeeze is normalize without spaces.
+// squeeze normalizes s and removes its spaces.
 func squeeze(s string) []rune { return []rune(strings.ReplaceAll(normalize(s), " ", "")) }
 
-// distance returns the smallest number of characters to insert, delete and replace that
-// makes b of a.
+// distance returns the smallest number of insertions, deletions and replacements of
+// characters that changes a to b.
 func distance(a, b []rune) int {
 	row := edits(a, b, false)
 	return row[len(b)]
 }
 
-// distanceWithin returns the distance of a from the piece of b that is most like it.
+// distanceWithin returns the distance of a from the most similar piece of b.
 func distanceWithin(a, b []rune) int {
 	best := len(a)
 	for _, d := range edits(a, b, true) {
@@ -40,8 +40,8 @@ func distanceWithin(a, b []rune) int {
 	return best
 }
 
-// edits returns, for each end in b, the distance of a from b up to there: from its
-// beginning, or with anywhere from any place.
+// edits returns, for each end in b, the distance of a from the piece of b before that end.
+// The piece begins at the beginning of b or, with anywhere, at the best place.
 func edits(a, b []rune, anywhere bool) []int {
 	row := make([]int, len(b)+1)
 	if !anywhere {
@@ -64,20 +64,20 @@ func edits(a, b []rune, anywhere bool) []int {
 	return row
 }
 
-// A lineIsRead when at most a fifth of its characters are wrong.
+// lineIsRead reports whether at most a fifth of the characters of a line are wrong.
 func lineIsRead(errors, chars int) bool { return errors*5 <= chars }
 
-// scoreText compares the lines that were read with those that are expected.
+// scoreText compares the lines of a result with the expected lines.
 func scoreText(e Expected, read []string) Score {
 	s := Score{Text: &TextErrors{}}
 	lines, whole := e.Text, true
 	if len(lines) == 0 {
 		lines, whole = e.TextContains, false
 	}
-	answer := squeeze(strings.Join(read, "\n"))
+	got := squeeze(strings.Join(read, "\n"))
 	for _, line := range lines {
 		want := squeeze(line)
-		wrong := distanceWithin(want, answer)
+		wrong := distanceWithin(want, got)
 		s.Expected++
 		if lineIsRead(wrong, len(want)) {
 			s.Found++
@@ -99,7 +99,7 @@ func scoreText(e Expected, read []string) Score {
 }
 
 // strictErrors returns the number of expected characters, spaces included, and the
-// distance of what was read from the fairest of the reading orders.
+// distance of the result from the reading order that is most like it.
 func strictErrors(e Expected, read []string) (chars, wrong int) {
 	got := []rune(normalize(strings.Join(read, "\n")))
 	for i, lines := range e.readingOrders() {
