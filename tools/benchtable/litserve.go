@@ -18,12 +18,12 @@ import (
 //go:embed litserve/server.py
 var litServeProgram []byte
 
-// litServePackages are the Python packages that it needs, one a line.
+// litServePackages are the Python packages of the program, one a line.
 //
 //go:embed litserve/requirements.txt
 var litServePackages string
 
-// litServeVersions names the packages that matter, with their versions.
+// litServeVersions returns LitServe and ONNX Runtime with their versions.
 func litServeVersions() []string {
 	var versions []string
 	for line := range strings.Lines(litServePackages) {
@@ -36,20 +36,20 @@ func litServeVersions() []string {
 }
 
 type litServeConfig struct {
-	packages string // folder
-	dir      string // for the program and its log
+	packages string // folder of the Python packages
+	dir      string // folder for the program and its log
 	models   string
 	pipeline string
 	workers  int
 }
 
-// litServe is a server of LitServe, which is several processes.
+// litServe is a running server of LitServe. It has several processes.
 type litServe struct {
 	cmd *exec.Cmd
 	url string
 }
 
-// startLitServe returns a server whose workers are warm.
+// startLitServe starts a server and waits until its workers are warm.
 func startLitServe(ctx context.Context, cfg litServeConfig) (_ *litServe, err error) {
 	program := filepath.Join(cfg.dir, "server.py")
 	if err := os.WriteFile(program, litServeProgram, 0o644); err != nil {
@@ -73,7 +73,7 @@ func startLitServe(ctx context.Context, cfg litServeConfig) (_ *litServe, err er
 		"--port", strconv.Itoa(ports[0]), "--workers", strconv.Itoa(cfg.workers))
 	s.cmd.Env = append(os.Environ(), "PYTHONPATH="+packages, "PYTHONDONTWRITEBYTECODE=1")
 	s.cmd.Stdout, s.cmd.Stderr = log, log
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // its workers end with it
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // stop kills the group, with the workers
 	if err := s.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start LitServe: %w", err)
 	}
@@ -88,5 +88,5 @@ func startLitServe(ctx context.Context, cfg litServeConfig) (_ *litServe, err er
 // stop kills the server with its workers, because SIGTERM does not end all of them.
 func (s *litServe) stop() {
 	syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL) //nolint:errcheck // it may have ended
-	s.cmd.Wait()                                      //nolint:errcheck // nothing depends on it
+	s.cmd.Wait()                                      //nolint:errcheck // the exit status does not matter
 }

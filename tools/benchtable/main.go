@@ -1,7 +1,7 @@
-// Command benchtable measures everything that docs/performance.md says, in one
-// go, and writes that page: each row beside its baseline of the same run, as a
-// ratio, because machines differ and are noisy. Some of the rows can be measured
-// and written again on their own.
+// Command benchtable makes the measurements of docs/performance.md and writes that
+// page. Each section compares the mesh with a baseline of the same run, as a ratio,
+// because machines differ and other load disturbs them. With --only it measures and
+// replaces some of the sections.
 package main
 
 import (
@@ -43,16 +43,16 @@ func main() {
 	cfg := config{images: map[string]string{}}
 	flag.StringVar(&cfg.bin, "bin", "bin", "`folder` of the service binaries")
 	flag.StringVar(&cfg.models, "models", "models", "`folder` of the models of the networks")
-	flag.StringVar(&cfg.out, "out", "", "`file` in which to write the rows; standard output without it")
-	flag.DurationVar(&cfg.each, "each", 6*time.Second, "how long each measurement counts")
+	flag.StringVar(&cfg.out, "out", "", "`file` for the sections; empty: standard output")
+	flag.DurationVar(&cfg.each, "each", 6*time.Second, "`duration` of each measurement")
 	flag.IntVar(&cfg.rounds, "rounds", 5,
-		"how often each measurement of networks is repeated, for a third of that time")
-	flag.StringVar(&cfg.only, "only", rowNames, "rows to measure; the others of the file stay")
+		"`number` of rounds for networks; a measurement of a round has a third of --each")
+	flag.StringVar(&cfg.only, "only", rowNames, "`letters` of the sections to measure; the file keeps the others")
 	flag.StringVar(&cfg.litServe, "litserve", "",
 		"`folder` of the Python packages of tools/benchtable/litserve/requirements.txt; "+
-			"without it networks are not held against LitServe")
+			"empty: the networks are not compared with LitServe")
 	flag.Func("image",
-		"`PIPELINE=FILE` of the image of faces, objects or text in the rows of networks; a drawn one without it",
+		"image for faces, objects or text in the section of networks, as `PIPELINE=FILE`; the default is drawn",
 		func(arg string) error {
 			name, file, ok := strings.Cut(arg, "=")
 			if !ok {
@@ -84,7 +84,7 @@ type config struct {
 	images           map[string]string // files by pipeline
 }
 
-// table is what is being measured.
+// table makes the measurements. section is the text of the current section.
 type table struct {
 	config
 	bin     programs
@@ -100,7 +100,7 @@ func run(ctx context.Context, cfg config) error {
 	if err != nil {
 		return fmt.Errorf("make a folder: %w", err)
 	}
-	defer os.RemoveAll(dir) //nolint:errcheck // it is temporary
+	defer os.RemoveAll(dir) //nolint:errcheck // the folder is temporary
 	abs, err := filepath.Abs(cfg.bin)
 	if err != nil {
 		return fmt.Errorf("find binaries: %w", err)
@@ -130,7 +130,7 @@ func run(ctx context.Context, cfg config) error {
 		}
 		fmt.Fprintf(os.Stderr, "(%c)\n", name)
 		t.section.Reset()
-		if err := measure(ctx); err != nil { // the other rows are worth having
+		if err := measure(ctx); err != nil { // the other sections are still useful
 			failed = append(failed, fmt.Errorf("(%c): %w", name, err))
 			if t.section.Len() == 0 {
 				t.printf("%s\n", heading(name))
@@ -149,7 +149,7 @@ func (t *table) printTableHeader(columns ...string) {
 	t.printf("| %s |\n|%s\n", strings.Join(columns, " | "), strings.Repeat("---|", len(columns)))
 }
 
-// noopPipelines writes a pipelines file for the lane that does nothing.
+// noopPipelines writes a pipelines file for the lane program that does no work.
 func (t *table) noopPipelines(crops, bytes int) (string, error) {
 	file := filepath.Join(t.dir, fmt.Sprintf("noop-%d-%d.yaml", crops, bytes))
 	yaml := fmt.Sprintf(`pipelines:
@@ -165,8 +165,8 @@ func (t *table) noopPipelines(crops, bytes int) (string, error) {
 	return file, nil
 }
 
-// header is an image of n bytes of which only the header makes sense: nothing
-// here decodes it.
+// header returns a file of n bytes with the header of a PNG file and random content. No
+// lane of these measurements decodes it.
 func header(n int) []byte {
 	var b bytes.Buffer
 	b.WriteString("\x89PNG\r\n\x1a\n")
@@ -206,7 +206,7 @@ func (t *table) measure(
 	return t.bench(ctx, bench.HTTP(m.http, name, concurrency), image, t.load(concurrency))
 }
 
-// bench measures what a sender does with an image; a wrong result is an error.
+// bench runs a load with one image. A failed request or a different result is an error.
 func (t *table) bench(ctx context.Context, send bench.Sender, image []byte, load bench.Load) (bench.Report, error) {
 	r, err := bench.Run(ctx, send, []bench.Image{{Name: "p", Data: image}}, load, nil)
 	if err == nil && (r.Done == 0 || len(r.Errors) > 0 || r.Mismatched > 0) {
@@ -223,13 +223,13 @@ func (t *table) floor(ctx context.Context, m *mesh, size, concurrency, replicas 
 	if err != nil {
 		return bench.Report{}, err
 	}
-	defer f.Close(ctx) //nolint:errcheck // the server ends with the row
+	defer f.Close(ctx) //nolint:errcheck // the server ends after the section
 	return bench.Run(ctx, f.Send, []bench.Image{{Name: "p", Data: make([]byte, size)}}, t.load(concurrency), nil)
 }
 
 const hundred = 100 << 10
 
-// (a) what the mesh adds to the transport.
+// transport writes section (a): the mesh compared with its transport.
 func (t *table) transport(ctx context.Context) error {
 	file, err := t.noopPipelines(1, hundred)
 	if err != nil {
@@ -280,10 +280,11 @@ func sampleImages() (page, face []byte, err error) {
 	return p.Bytes(), f.Bytes(), nil
 }
 
-// noModels is a folder of models that does not exist: the built-in pipelines then use what Debian's packages have.
+// noModels returns a folder of models that does not exist. The built-in pipelines then use the models of Debian's
+// packages.
 func (t *table) noModels() string { return filepath.Join(t.dir, "no-models") }
 
-// (b) the models of Debian's packages, with and without a mesh around their lanes.
+// debianModels writes section (b): the models of Debian's packages in a mesh and in lanes alone.
 func (t *table) debianModels(ctx context.Context) error {
 	page, face, err := sampleImages()
 	if err != nil {
@@ -307,7 +308,7 @@ drawn page and the drawn face of %s. Saturation is %d concurrent requests.
 	for _, p := range pipeline.BuiltIn() {
 		image, ok := map[string][]byte{"text": page, "faces": face}[p.Name]
 		if !ok {
-			continue // no model from Debian's packages, or no image here
+			continue // the pipeline has no model in Debian's packages, or no image here
 		}
 		alone, one, err := t.alone(ctx, p, image, count)
 		if err != nil {
@@ -328,7 +329,7 @@ drawn page and the drawn face of %s. Saturation is %d concurrent requests.
 	return nil
 }
 
-// alone measures the lanes of a pipeline on their own: at saturation, and one image at a time.
+// alone measures the lanes of a pipeline without a mesh, at saturation and with one image at a time.
 func (t *table) alone(
 	ctx context.Context, p pipeline.Pipeline, image []byte, count int,
 ) (full, single bench.Report, err error) {
@@ -345,7 +346,7 @@ func (t *table) alone(
 	return full, single, err
 }
 
-// startLanes starts lanes of a pipeline, with no mesh around them. The caller closes them.
+// startLanes starts lanes of a pipeline without a mesh. The caller closes them.
 func (t *table) startLanes(ctx context.Context, models string, p pipeline.Pipeline, count int) (*lanes.Lanes, error) {
 	l, err := lanes.Start(ctx, lanes.Config{
 		Binary: func(service string) (string, error) { return t.bin.path(service), nil },
@@ -360,7 +361,7 @@ func (t *table) startLanes(ctx context.Context, models string, p pipeline.Pipeli
 	return l, nil
 }
 
-// aloneSender sends images to lanes with no mesh around them.
+// aloneSender returns a sender to lanes without a mesh.
 func aloneSender(l *lanes.Lanes, p pipeline.Pipeline) bench.Sender {
 	return func(ctx context.Context, image bench.Image) (v1.Result, error) {
 		r, err := l.Analyze(ctx, p, http.DetectContentType(image.Data), image.Data)
@@ -371,7 +372,7 @@ func aloneSender(l *lanes.Lanes, p pipeline.Pipeline) bench.Sender {
 	}
 }
 
-// (c) many crops of one image.
+// crops writes section (c): many crops of one image.
 func (t *table) crops(ctx context.Context) error {
 	t.printf(`
 ## (c) Crops of one image
@@ -434,7 +435,7 @@ func (t *table) with(ctx context.Context, cfg meshConfig, f func(*mesh) error) e
 	return f(m)
 }
 
-// (d) small and large images.
+// sizes writes section (d): small and large images.
 func (t *table) sizes(ctx context.Context) error {
 	file, err := t.noopPipelines(1, 20<<10)
 	if err != nil {
@@ -463,7 +464,7 @@ Lanes that do no work, 20 KB of crops, one image at a time. The first two messag
 	})
 }
 
-// (e) what traces cost.
+// tracing writes section (e): the cost of traces.
 func (t *table) tracing(ctx context.Context) error {
 	page, _, err := sampleImages()
 	if err != nil {
@@ -507,7 +508,7 @@ The pipeline %s at saturation. The spans are sent over OTLP/HTTP to a receiver o
 	return nil
 }
 
-// (f) one and two of every service.
+// replicas writes section (f): one and two replicas of every service.
 func (t *table) replicas(ctx context.Context) error {
 	file, err := t.noopPipelines(1, hundred)
 	if err != nil {
@@ -535,7 +536,7 @@ cores.
 	return nil
 }
 
-// (g) a cluster of three.
+// cluster writes section (g): three NATS servers.
 func (t *table) cluster(ctx context.Context) error {
 	file, err := t.noopPipelines(1, hundred)
 	if err != nil {

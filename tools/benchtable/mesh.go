@@ -21,15 +21,15 @@ import (
 	"github.com/sightmesh/sightmesh/tools/internal/up"
 )
 
-// programs are the binaries that are measured.
+// programs is the folder of the measured binaries.
 type programs struct{ dir string }
 
 func (p programs) path(name string) string { return filepath.Join(p.dir, name) }
 
-// process is one that was started here and is ended here.
+// process is a child process.
 type process struct {
 	cmd  *exec.Cmd
-	addr map[string]string // by name, once said
+	addr map[string]string // logged addresses, by name
 }
 
 func newProcess(env []string, name string, args ...string) *process {
@@ -39,8 +39,8 @@ func newProcess(env []string, name string, args ...string) *process {
 	return p
 }
 
-// run starts it and waits until it has said where it listens, when it is one
-// that does.
+// run starts the process and waits until it has logged its addresses with these
+// names.
 func (p *process) run(names ...string) error {
 	r, w := io.Pipe()
 	p.cmd.Stderr = w
@@ -48,7 +48,7 @@ func (p *process) run(names ...string) error {
 		return fmt.Errorf("start %s: %w", p.cmd.Path, err)
 	}
 	lines := make(chan string)
-	go func() { // ends with the process
+	go func() { // the output ends with the process
 		s := bufio.NewScanner(r)
 		for s.Scan() {
 			select {
@@ -76,10 +76,10 @@ func (p *process) stop() {
 		return
 	}
 	p.cmd.Process.Signal(syscall.SIGTERM) //nolint:errcheck // it may have ended
-	p.cmd.Wait()                          //nolint:errcheck // nothing depends on it
+	p.cmd.Wait()                          //nolint:errcheck // the exit status does not matter
 }
 
-// mesh is NATS servers and services, each a process of its own.
+// mesh is a set of NATS servers and services, each in its own process.
 type mesh struct {
 	processes []*process
 	nats      string
@@ -88,10 +88,10 @@ type mesh struct {
 
 type meshConfig struct {
 	servers   int // 1, or 3 for a cluster
-	replicas  int // of every service
-	lanes     int // of each worker
+	replicas  int // number of each service
+	lanes     int // number of lanes of each worker
 	pipelines string
-	models    string // folder; empty for one that does not exist
+	models    string // folder; empty means a folder that does not exist
 	env       []string
 }
 
@@ -205,13 +205,13 @@ func freePorts(n int) ([]int, error) {
 		if err != nil {
 			return nil, fmt.Errorf("find a free port: %w", err)
 		}
-		defer l.Close() //nolint:errcheck // it was only to find the port
+		defer l.Close() //nolint:errcheck // the process will listen on the port
 		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
 	}
 	return ports, nil
 }
 
-// stop ends everything, the servers last.
+// stop ends all processes, the NATS servers last.
 func (m *mesh) stop() {
 	for i := len(m.processes) - 1; i >= 0; i-- {
 		m.processes[i].stop()

@@ -18,8 +18,8 @@ import (
 	"github.com/sightmesh/sightmesh/tools/internal/machine"
 )
 
-// networkPipelines are the networks of the built-in pipelines, and nothing but them: faces have no attributes, which
-// cascades find, and no pipeline falls back.
+// networkPipelines has the networks of the built-in pipelines without other engines: the pipeline faces has no
+// attributes, which cascades find, and no pipeline has a fallback.
 const networkPipelines = `pipelines:
   - name: faces
     max_regions: 100
@@ -39,39 +39,39 @@ const networkPipelines = `pipelines:
         first: {kind: model, settings: {model: ppocr-v6-tiny-rec, threshold: 0.95}}
 `
 
-// The targets of a mesh beside its lanes alone.
+// Targets of the mesh compared with its lanes alone.
 const (
-	leastThroughput = 0.9 // of theirs
-	mostAdded       = 3   // milliseconds
+	leastThroughput = 0.9 // share of the throughput of the lanes
+	mostAdded       = 3   // additional latency in milliseconds
 )
 
-// contestants are what an image is sent to.
+// contestants are the systems that are compared.
 type contestants struct {
 	alone, mesh bench.Sender
-	litServe    bench.Sender // nil without it
+	litServe    bench.Sender // nil without --litserve
 }
 
-// turn is the report of a contestant in a round.
+// turn is the report of one contestant in one round.
 type turn struct {
 	bench.Report
-	// cpu is the processor time of an image in all processes, those of the load too.
-	cpu float64 // milliseconds
-	// besides is what an image took besides the work of its lanes, the median.
-	besides float64 // milliseconds
+	// cpu is the processor time for an image in all processes, including the load, in milliseconds.
+	cpu float64
+	// overhead is the median of the latency without the work of the lanes, in milliseconds.
+	overhead float64
 }
 
-// turns are those of each contestant.
+// turns has the turns of each contestant.
 type turns struct{ alone, mesh, litServe []turn }
 
-// networkRow is what is measured of a pipeline.
+// networkRow has the measurements of a pipeline.
 type networkRow struct {
 	pipeline, image string
 	full, single    turns // at saturation, and one image at a time
-	regions, same   int   // that the mesh found, and of these LitServe
-	reason          error // why it is not measured
+	regions, same   int   // regions from the mesh, and how many of them LitServe has too
+	reason          error // why the pipeline is not measured
 }
 
-// (h) networks, with and without a mesh around their lanes, and served by LitServe.
+// networks writes section (h): networks in a mesh, in lanes alone, and in LitServe.
 func (t *table) networks(ctx context.Context) error {
 	load, err := machine.Load()
 	if err != nil {
@@ -131,7 +131,7 @@ each stage.
 	return errors.Join(failed...)
 }
 
-// printCPU says what an image costs.
+// printCPU writes the table of the processor time for an image.
 func (t *table) printCPU(rows []networkRow) {
 	t.printf(`
 Processor time for an image at saturation, in all processes, including the load. Other programs on the machine affect
@@ -155,7 +155,7 @@ it less than the throughput.
 	}
 }
 
-// printHops prints the time that a single image spends in each step.
+// printHops writes the table of the time of each step for one image.
 func (t *table) printHops(rows []networkRow) {
 	t.printf(`
 Time of each step for one image at a time (p50). The lanes measure decode, detect and classify. *Other* is the rest of
@@ -175,7 +175,7 @@ the time of an image: the sockets for lanes alone; HTTP, NATS with its files, an
 			for _, hop := range []string{"decode", "detect", "classify"} {
 				t.printf(" %.2f ms |", median(of.turns, func(t turn) float64 { return t.Hops[hop].P50 }))
 			}
-			t.printf(" %.2f ms |\n", median(of.turns, besides))
+			t.printf(" %.2f ms |\n", median(of.turns, overhead))
 		}
 	}
 }
@@ -304,10 +304,10 @@ func (t *table) measureInTurns(ctx context.Context, c contestants, image []byte,
 	return all, nil
 }
 
-// turn measures a contestant. Nothing else of the process or below it does anything meanwhile.
+// turn measures one contestant. Meanwhile this process and its other children are idle.
 func (t *table) turn(ctx context.Context, send bench.Sender, image []byte, load bench.Load) (turn, error) {
 	var mu sync.Mutex
-	var besides []float64 // of each image
+	var overhead []float64 // one for each image
 	before, err := machine.ProcessTreeCPU()
 	if err != nil {
 		return turn{}, err
@@ -321,18 +321,18 @@ func (t *table) turn(ctx context.Context, send bench.Sender, image []byte, load 
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		besides = append(besides, elapsed)
+		overhead = append(overhead, elapsed)
 		return result, err
 	}, image, load)
 	if err != nil {
 		return turn{}, err
 	}
 	after, err := machine.ProcessTreeCPU()
-	slices.Sort(besides)
-	return turn{r, v1.Milliseconds(after-before) / float64(len(besides)), besides[len(besides)/2]}, err
+	slices.Sort(overhead)
+	return turn{r, v1.Milliseconds(after-before) / float64(len(overhead)), overhead[len(overhead)/2]}, err
 }
 
-// compare counts the regions of an image that LitServe finds as the mesh does.
+// compare counts the regions of an image that are the same from LitServe and from the mesh.
 func (r *networkRow) compare(ctx context.Context, c contestants, image []byte) error {
 	if c.litServe == nil {
 		return nil
@@ -358,7 +358,7 @@ func (r *networkRow) compare(ctx context.Context, c contestants, image []byte) e
 
 func withoutSpaces(text string) string { return strings.Join(strings.Fields(text), "") }
 
-// overlap is the intersection over union of two boxes.
+// overlap returns the intersection over union of two boxes.
 func overlap(a, b v1.Box) float64 {
 	w := min(a.X+a.Width, b.X+b.Width) - max(a.X, b.X)
 	h := min(a.Y+a.Height, b.Y+b.Height) - max(a.Y, b.Y)
@@ -372,21 +372,21 @@ func p50(t turn) float64 { return t.Latency.P50 }
 
 func cpu(t turn) float64 { return t.cpu }
 
-func besides(t turn) float64 { return t.besides }
+func overhead(t turn) float64 { return t.overhead }
 
-// ratio compares a figure of two reports of a round.
+// ratio returns a function that divides a figure of two turns.
 func ratio(figure func(turn) float64) func(a, b turn) float64 {
 	return func(a, b turn) float64 { return figure(a) / figure(b) }
 }
 
 func addedLatency(a, b turn) float64 { return a.Latency.P50 - b.Latency.P50 }
 
-// median returns that of a figure of reports.
+// median returns the median of a figure of turns.
 func median(all []turn, figure func(turn) float64) float64 {
 	return medianOf(all, all, func(a, _ turn) float64 { return figure(a) })
 }
 
-// medianOf returns that of a figure of two reports of each round.
+// medianOf returns the median of a figure that compares two turns of the same round.
 func medianOf(a, b []turn, figure func(a, b turn) float64) float64 {
 	figures := make([]float64, len(a))
 	for i := range a {

@@ -13,8 +13,8 @@ import (
 	"github.com/sightmesh/sightmesh/tools/internal/machine"
 )
 
-// writePage writes sections into a file, in place of those that it has of the same names, or to standard output. The
-// others of the file stay, with its head; a page of all rows has a new one.
+// writePage writes sections to standard output, or into a file, where they replace the sections with the same names.
+// The file keeps its head and its other sections. When all sections are measured, the head is new.
 func writePage(file string, sections map[byte]string) error {
 	if file == "" {
 		_, err := io.WriteString(os.Stdout, page(sections, ""))
@@ -30,7 +30,7 @@ func writePage(file string, sections map[byte]string) error {
 	return nil
 }
 
-// page puts sections into the place of those of an old page.
+// page replaces sections of an old page.
 func page(sections map[byte]string, old string) string {
 	old, notes, hasNotes := strings.Cut(old, endOfSections)
 	before, _, _ := strings.Cut(old, "\n## (")
@@ -53,11 +53,11 @@ func page(sections map[byte]string, old string) string {
 	return before
 }
 
-// endOfSections separates the sections of the rows from text that is written by
-// hand and stays.
+// endOfSections is the line between the sections and the text below them, which is
+// written by hand and stays.
 const endOfSections = "\n<!-- end of make bench -->\n"
 
-// heading is what the section of a row begins with.
+// heading returns the beginning of the heading of a section.
 func heading(name byte) string { return fmt.Sprintf("\n## (%c)", name) }
 
 func head() string {

@@ -1,9 +1,9 @@
 """Serves the networks of a model folder with LitServe, for benchtable.
 
-The pipelines are those of the mesh that are measured: an image is decoded and fitted into the
-input of the network, and what the network gives is decoded as the mesh does it. Settings are
-those of model.yaml. The answer is a part of a result of the mesh: regions with box, score and
-label or text. A worker is a process and runs each network on one thread, as a lane does.
+The pipelines are the measured pipelines of the mesh. An image is decoded and fitted into the
+input of the network, and the outputs of the network are decoded, as the mesh does it. The
+settings are those of model.yaml. A response is a part of a result of the mesh: regions with box,
+score and label or text. A worker is a process that runs each network on one thread, as a lane.
 """
 
 import argparse
@@ -39,7 +39,7 @@ class Network:
         self.outputs = [o.name for o in self.session.get_outputs()]
 
     def resized(self, file):
-        """Returns a network with an input of the size that the model has; its file declares another."""
+        """Returns a network with the input size of the model. Its file declares another size."""
         network = onnx.load(file)
         height, width = network.graph.input[0].type.tensor_type.shape.dim[2:]
         height.dim_value, width.dim_value = self.height, self.width
@@ -74,22 +74,22 @@ def cells(network, stride):
 
 
 def surest(network, boxes, scores, classes):
-    """Returns the indices of the boxes that overlap no better one of their class too much."""
+    """Returns the indices of the boxes without a better overlapping box of their class."""
     sizes = np.hstack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]])
     limits = network.threshold, network.model["nms"]
     return cv2.dnn.NMSBoxesBatched(sizes.tolist(), scores.tolist(), classes.tolist(), *limits)
 
 
 def to_image(boxes, scale, image):
-    """Brings boxes to whole pixels of an image."""
+    """Rounds boxes to whole pixels of an image."""
     height, width = image.shape[:2]
     return np.clip(np.round(boxes / scale), 0, [width, height, width, height])
 
 
-def region(edges, score, **said):
+def region(edges, score, **fields):
     left, top, right, bottom = (int(edge) for edge in edges)
     box = {"x": left, "y": top, "width": right - left, "height": bottom - top}
-    return {"box": box, "score": round(float(score), 4), **said}
+    return {"box": box, "score": round(float(score), 4), **fields}
 
 
 class Faces:
@@ -150,7 +150,7 @@ class Objects:
 
 
 class Text:
-    """PP-OCR: finds lines, reads each with the small reader, and with the large one when it is not sure."""
+    """PP-OCR: finds lines and reads each with the small reader. Reads unsure lines with the large reader."""
 
     SURE = 0.95
     SHORTEST = 3  # side of a line in the output of the detector, in pixels
@@ -199,7 +199,7 @@ class Text:
 
     @staticmethod
     def crop(image, corners):
-        """Takes the pixels between corners, turned upright."""
+        """Returns the pixels between corners, turned upright."""
         width = max(round(float(np.linalg.norm(corners[1] - corners[0]))), 1)
         height = max(round(float(np.linalg.norm(corners[3] - corners[0]))), 1)
         level = abs(corners[0, 1] - corners[1, 1]) <= 1 and abs(corners[0, 0] - corners[3, 0]) <= 1
@@ -213,7 +213,7 @@ class Text:
 
 
 def upright(points):
-    """Orders corners clockwise from the top left of a line: its first side points to the right."""
+    """Orders the corners clockwise from the top left of a line. Its first side points to the right."""
     for _ in range(4):
         across, down = points[1] - points[0]
         if across > 0 and across >= abs(down):
@@ -256,7 +256,7 @@ class API(litserve.LitAPI):
     def setup(self, device):
         cv2.setNumThreads(1)
         self.finder = PIPELINES[self.pipeline](self.models)
-        self.finder.find(np.full((480, 640, 3), 255, np.uint8))  # warm
+        self.finder.find(np.full((480, 640, 3), 255, np.uint8))  # warm up
 
     def decode_request(self, request: Annotated[bytes, Body(media_type="application/octet-stream")]):
         return cv2.imdecode(np.frombuffer(request, np.uint8), cv2.IMREAD_COLOR)

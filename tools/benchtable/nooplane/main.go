@@ -1,6 +1,6 @@
-// Command nooplane is a lane that does no work: it returns as many
-// regions and bytes of crops as its settings say. It is built by benchtable to
-// measure what the mesh itself costs.
+// Command nooplane is a lane program that does no work. Its settings are the numbers
+// of regions and of bytes of crops that it returns. benchtable builds it to measure
+// the cost of the mesh itself.
 package main
 
 import (
@@ -14,7 +14,7 @@ import (
 
 type settings struct {
 	Crops int `json:"crops"` // regions of each image
-	Bytes int `json:"bytes"` // of all crops together
+	Bytes int `json:"bytes"` // size of all crops together
 }
 
 type noop map[string]settings
@@ -26,7 +26,7 @@ func main() {
 	}
 }
 
-// Start remembers the settings.
+// Start stores the settings of each pipeline.
 func (n noop) Start(s lane.Start) (map[string]lane.Loaded, error) {
 	out := map[string]lane.Loaded{}
 	for name, p := range s.Pipelines {

@@ -19,16 +19,16 @@ import (
 	"github.com/sightmesh/sightmesh/tools/internal/exit"
 )
 
-// Config of the bench command.
+// Config is the configuration of the commands bench and bench floor.
 type Config struct {
 	URL      string
 	NATS     connection.Config
 	Pipeline string
-	Expect   string // file with a result that every response is compared with
+	Expect   string // file with the result that each response has to match
 	JSON     bool
 	Plot     string // file for the plot
 	load     Load
-	// Of the floor only.
+	// Only for the floor.
 	replicas int
 	storage  string
 	bytes    int
@@ -46,7 +46,7 @@ func (c *Config) registerLoad(fs *flag.FlagSet) {
 	fs.StringVar(&c.Plot, "plot", "", "SVG `file` for a plot of the latencies; empty: none")
 }
 
-// Register makes flags of the configuration.
+// Register registers the flags of bench.
 func (c *Config) Register(fs *flag.FlagSet) {
 	fs.StringVar(&c.URL, "url", "http://127.0.0.1:8080", "`URL` of the mesh")
 	c.NATS.Register(fs, "", "`URL` of a NATS server to send to instead of HTTP")
@@ -55,7 +55,7 @@ func (c *Config) Register(fs *flag.FlagSet) {
 	c.registerLoad(fs)
 }
 
-// RegisterFloor makes flags of what the floor takes.
+// RegisterFloor registers the flags of bench floor.
 func (c *Config) RegisterFloor(fs *flag.FlagSet) {
 	c.NATS.Register(fs, nats.DefaultURL, "`URL` of the NATS server")
 	fs.IntVar(&c.replicas, "replicas", 1, "number of replicas of each stream")
@@ -64,7 +64,7 @@ func (c *Config) RegisterFloor(fs *flag.FlagSet) {
 	c.registerLoad(fs)
 }
 
-// Command measures a mesh with the images in the files.
+// Command measures a mesh with the images of the files.
 func Command(ctx context.Context, cfg Config, files []string, out io.Writer) error {
 	load, err := cfg.load.withDefaults()
 	if err != nil {
@@ -100,7 +100,7 @@ func Command(ctx context.Context, cfg Config, files []string, out io.Writer) err
 	return nil
 }
 
-// FloorCommand measures the bare pipeline on the same server.
+// FloorCommand measures the bare JetStream pipeline on a NATS server.
 func FloorCommand(ctx context.Context, cfg Config, out io.Writer) error {
 	load, err := cfg.load.withDefaults()
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// FloorConfig is the shape of the bare pipeline.
+// FloorConfig is the configuration of a [Floor].
 type FloorConfig struct {
 	NATS     connection.Config
 	Replicas int
@@ -25,10 +25,9 @@ type FloorConfig struct {
 	First, Second, Third int
 }
 
-// Floor is the bare JetStream pipeline: a message passes three work queues and
-// three consumers that only publish the next message, each
-// acknowledging after its own publish was acknowledged, and the last replies
-// to an inbox. The mesh does the same and its work besides.
+// A Floor is a bare JetStream pipeline of three work queues. Each consumer publishes
+// the next message and then acknowledges its own; the last one replies to an inbox.
+// The mesh does the same in addition to its own work.
 type Floor struct {
 	cfg     FloorConfig
 	front   *nats.Conn
@@ -43,11 +42,11 @@ type Floor struct {
 	waiting map[string]chan struct{}
 }
 
-// StartFloor makes streams of its own and consumes them. Close removes them.
+// StartFloor creates streams of its own and consumes them. Close deletes them.
 func StartFloor(ctx context.Context, cfg FloorConfig) (*Floor, error) {
 	f := &Floor{cfg: cfg, prefix: "floor" + nuid.Next(), waiting: map[string]chan struct{}{}}
 	if err := f.start(ctx); err != nil {
-		f.Close(ctx) //nolint:errcheck // the error that counts is the first
+		f.Close(ctx) //nolint:errcheck // the first error is returned
 		return nil, err
 	}
 	return f, nil
@@ -121,7 +120,7 @@ func (f *Floor) forward(ctx context.Context, i int, next []byte) error {
 				}, jetstream.WithMsgID(fmt.Sprint(job, ".", i)))
 			}
 			if err == nil {
-				m.Ack() //nolint:errcheck // the message would come again
+				m.Ack() //nolint:errcheck // without an ack, the message is delivered again
 			}
 		}, jetstream.PullMaxMessages(64), jetstream.PullHeartbeat(500*time.Millisecond), jetstream.PullExpiry(5*time.Second))
 		if err != nil {
@@ -143,8 +142,8 @@ func (f *Floor) deliver(m *nats.Msg) {
 	}
 }
 
-// Send is a [Sender]: it publishes as many bytes as the configuration says and
-// waits for the reply.
+// Send is a [Sender]. It publishes a message of the configured size and waits for the
+// reply.
 func (f *Floor) Send(ctx context.Context, p Image) (v1.Result, error) {
 	job := nuid.Next()
 	done := make(chan struct{})
@@ -167,7 +166,7 @@ func (f *Floor) Send(ctx context.Context, p Image) (v1.Result, error) {
 	}
 }
 
-// Close ends the consumers and removes the streams.
+// Close stops the consumers and deletes the streams.
 func (f *Floor) Close(ctx context.Context) error {
 	for _, cc := range f.stops {
 		cc.Stop()

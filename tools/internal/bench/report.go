@@ -19,7 +19,7 @@ func (r Report) WriteJSON(w io.Writer) error {
 	return nil
 }
 
-// WriteText writes the report for people.
+// WriteText writes the report as text.
 func (r Report) WriteText(w io.Writer) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: %d results in %.1f s, %.1f/s\n", r.Load, r.Done, r.Seconds, r.PerSecond)
@@ -51,8 +51,8 @@ func (r Report) WriteText(w io.Writer) error {
 	return nil
 }
 
-// WritePlot draws the latencies by percentile as SVG, in the way of
-// HdrHistogram: each step to the right is ten times fewer requests.
+// WritePlot draws the latencies by percentile as SVG, with the axis of HdrHistogram:
+// each step to the right has a tenth of the requests.
 func (r Report) WritePlot(w io.Writer) error {
 	const width, height, left, bottom, top = 720.0, 400.0, 70.0, 350.0, 30.0
 	most := max(r.Latency.Max, 0.001)

@@ -15,7 +15,7 @@ import (
 	"github.com/sightmesh/sightmesh/tools/internal/exit"
 )
 
-// Image is one of those that are sent in turn.
+// An Image is one of the images that a run sends in turn.
 type Image struct {
 	Name string
 	Data []byte
@@ -25,25 +25,25 @@ type Image struct {
 // error is one or two words, so that errors can be counted by text.
 type Sender func(ctx context.Context, p Image) (v1.Result, error)
 
-// Load says how requests are made.
+// Load is the configuration of a load.
 type Load struct {
-	// Concurrency is how many requests are in progress: always so many in a
-	// closed loop, and at most so many in an open one. 0 means 1 in a closed
-	// loop, and maxOpenRequests in an open one.
+	// Concurrency is the number of requests in progress of a closed loop, and
+	// their maximum in an open loop. 0 means 1 in a closed loop, and
+	// maxOpenRequests in an open loop.
 	Concurrency int
-	// Rate of an open loop in requests a second; 0 for a closed loop.
+	// Rate is the rate of an open loop, in requests per second. 0 means a closed loop.
 	Rate float64
-	// WarmUp is not counted; Duration is.
+	// WarmUp is the time before Duration. It is not measured.
 	WarmUp   time.Duration
 	Duration time.Duration
 }
 
-// maxOpenRequests bounds the requests that are in progress in an open loop when nothing
-// is said. A request over HTTP that waits takes 40 KiB here, measured, and all
-// of them 400 MiB.
+// maxOpenRequests bounds the requests in progress of an open loop without --concurrency.
+// A request over HTTP that waits needs 40 KiB of memory in this process (measured), so
+// that all of them need 400 MiB.
 const maxOpenRequests = 10_000
 
-// withDefaults checks the load and sets what is left to it.
+// withDefaults checks the load and sets its defaults.
 func (l Load) withDefaults() (Load, error) {
 	if l.Concurrency < 0 {
 		return l, exit.Usagef("concurrency: %d, want 0 or more", l.Concurrency)
@@ -60,7 +60,7 @@ func (l Load) withDefaults() (Load, error) {
 	return l, nil
 }
 
-// Report is what a run came to. Times are in milliseconds.
+// Report is the result of a run. Times are in milliseconds.
 type Report struct {
 	Load       string         `json:"load"`
 	Seconds    float64        `json:"seconds"`
@@ -78,7 +78,7 @@ type Report struct {
 	histogram   *hdrhistogram.Histogram
 }
 
-// Percentiles of a distribution, in milliseconds.
+// Percentiles are percentiles of a distribution, in milliseconds.
 type Percentiles struct {
 	P50  float64 `json:"p50"`
 	P90  float64 `json:"p90"`
@@ -87,20 +87,20 @@ type Percentiles struct {
 	Max  float64 `json:"max"`
 }
 
-// Hop is the time of one step, as the results report it.
+// Hop has percentiles of the time of one step, from the timings of the results.
 type Hop struct {
 	P50 float64 `json:"p50"`
 	P99 float64 `json:"p99"`
 }
 
-// recorder collects the outcomes of requests. Latencies are of requests that
-// began within the measured time, to their end. Throughput is of responses that
-// arrived within the measured time, whenever their requests began.
+// recorder collects the outcomes of requests. Latencies are those of all requests
+// that began within the measured time. The throughput counts the responses that
+// arrived within the measured time.
 type recorder struct {
 	count, end time.Time
 
 	mu         sync.Mutex
-	counted    int // within count and end
+	counted    int // responses between count and end
 	latency    *hdrhistogram.Histogram
 	hops       map[string]*hdrhistogram.Histogram
 	errors     map[string]int
@@ -129,7 +129,7 @@ func comparable(r v1.Result) v1.Result {
 	return v1.Result{Pipeline: r.Pipeline, Status: r.Status, Image: r.Image, Regions: r.Regions, Text: r.Text}
 }
 
-// record notes a request that began, or should have begun, at a time and has
+// record records a request that began, or should have begun, at this time and has
 // ended now.
 func (r *recorder) record(p Image, result v1.Result, err error, at time.Time) {
 	now := time.Now()
@@ -176,7 +176,7 @@ func (r *recorder) report(load Load, elapsed time.Duration) Report {
 		Errors: r.errors, Mismatched: r.mismatched, Missed: r.missed,
 		concurrency: load.Concurrency, histogram: r.latency,
 	}
-	if elapsed > 0 { // or it was ended while it warmed up
+	if elapsed > 0 { // 0 when the run ended during the warm-up
 		out.PerSecond = float64(r.counted) / elapsed.Seconds()
 	}
 	for name, h := range r.hops {
@@ -197,7 +197,7 @@ func percentiles(h *hdrhistogram.Histogram) Percentiles {
 
 func milliseconds(us int64) float64 { return float64(us) / 1000 }
 
-// String says how the load is made.
+// String describes the load.
 func (l Load) String() string {
 	if l.Rate > 0 {
 		return fmt.Sprintf("open loop, %g/s", l.Rate)
@@ -218,7 +218,7 @@ func Run(ctx context.Context, send Sender, images []Image, load Load, expect map
 	}
 	count := time.Now().Add(load.WarmUp)
 	rec := newRecorder(expect, count, count.Add(load.Duration))
-	// The run waits for the requests in progress at its end, so that slow ones count.
+	// The run waits for the requests that are in progress at its end, so that it counts slow requests.
 	run := closedLoop
 	if load.Rate > 0 {
 		run = openLoop

@@ -17,7 +17,7 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// HTTP sends images to an ingress at base, such as http://127.0.0.1:8080.
+// HTTP returns a sender to the ingress at base, such as http://127.0.0.1:8080.
 func HTTP(base, pipeline string, concurrency int) Sender {
 	client := &http.Client{Transport: &http.Transport{MaxIdleConns: concurrency, MaxIdleConnsPerHost: concurrency}}
 	url := strings.TrimRight(base, "/") + "/v1/images?pipeline=" + pipeline
@@ -47,7 +47,7 @@ func HTTP(base, pipeline string, concurrency int) Sender {
 	}
 }
 
-// NATS sends images as requests over a connection.
+// NATS returns a sender of requests over a connection.
 func NATS(nc *nats.Conn, pipeline string) Sender {
 	to := subject.Analyze(pipeline)
 	return func(ctx context.Context, p Image) (v1.Result, error) {
@@ -69,8 +69,8 @@ func NATS(nc *nats.Conn, pipeline string) Sender {
 	}
 }
 
-// problemCode names the problem in a body, or the state of a job that took longer
-// than the wait.
+// problemCode returns the code of the problem in a body, or the status of a job that
+// ran longer than the wait.
 func problemCode(body []byte) string {
 	var p struct {
 		Code   v1.Code   `json:"code"`
