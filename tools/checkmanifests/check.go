@@ -16,8 +16,8 @@ import (
 	"github.com/sightmesh/sightmesh/lane/pipeline"
 )
 
-// longestName is that of a label: Kubernetes makes one of the names of Services,
-// Jobs and Pods.
+// longestName is the limit of a label value, because Kubernetes uses the names of
+// Services, Jobs and Pods as labels.
 const longestName = 63
 
 func checkName(m manifest) error {
@@ -27,7 +27,7 @@ func checkName(m manifest) error {
 	return nil
 }
 
-// checkNATSConfig makes a server of each nats.conf, without starting it.
+// checkNATSConfig creates a NATS server with each nats.conf, without starting it.
 func checkNATSConfig(m manifest) error {
 	conf, ok := m.Data["nats.conf"]
 	if !ok {
@@ -42,12 +42,12 @@ func checkNATSConfig(m manifest) error {
 			streams.MaxMessage+streams.HeaderAllowance)
 	}
 	if _, err := server.NewServer(opts); err != nil {
-		return fmt.Errorf("%s %s: make a server of nats.conf: %w", m.Kind, m.Metadata.Name, err)
+		return fmt.Errorf("%s %s: create a server with nats.conf: %w", m.Kind, m.Metadata.Name, err)
 	}
 	return nil
 }
 
-// natsOptions parses a configuration as the server does in a pod.
+// natsOptions parses a configuration as the NATS server in a pod does.
 func natsOptions(conf string) (opts *server.Options, err error) {
 	dir, err := os.MkdirTemp("", "nats")
 	if err != nil {
@@ -65,7 +65,8 @@ func natsOptions(conf string) (opts *server.Options, err error) {
 	return opts, nil
 }
 
-// checkNATSVersion: the configuration is checked with the server that runs it.
+// checkNATSVersion checks that the image has the version of NATS with which checkNATSConfig
+// checks the configuration.
 func checkNATSVersion(m manifest) error {
 	if m.Kind != "StatefulSet" {
 		return nil
@@ -80,8 +81,8 @@ func checkNATSVersion(m manifest) error {
 	return nil
 }
 
-// checkTriggers: the consumers whose lag scales workers are those of the pipelines that
-// these workers serve, each once.
+// checkTriggers checks that a ScaledObject has one trigger for the consumer of each
+// pipeline that its workers serve, and no other trigger.
 func checkTriggers(m manifest, all []manifest) error {
 	if m.Kind != "ScaledObject" {
 		return nil
@@ -91,7 +92,7 @@ func checkTriggers(m manifest, all []manifest) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	known := map[string]string{} // stream of each consumer
+	known := map[string]string{} // streams by consumer
 	for _, c := range streams.Consumers(streams.Config{Pipelines: pipelines}) {
 		if strings.HasPrefix(c.Config.Durable, stage+"-") {
 			known[c.Config.Durable] = c.Stream
@@ -109,8 +110,8 @@ func checkTriggers(m manifest, all []manifest) error {
 	return err
 }
 
-// readServed returns the stage of the workers of a Deployment, and the pipelines that they
-// serve.
+// readServed returns the stage of the workers of a Deployment, and the pipelines of their
+// flag --serve. Without the flag, these are all pipelines.
 func readServed(deployment string, all []manifest) (stage string, pipelines []string, err error) {
 	pipelines = pipeline.BuiltInNames()
 	for _, m := range all {
@@ -142,8 +143,8 @@ func readServed(deployment string, all []manifest) (stage string, pipelines []st
 
 var reference = regexp.MustCompile(`\$\(([A-Za-z_][A-Za-z0-9_]*)\)`)
 
-// checkReferences: a variable that another one refers to is defined before it, or
-// Kubernetes leaves the reference as it stands.
+// checkReferences checks that a variable is defined before a variable that refers to it.
+// Otherwise Kubernetes does not replace the reference.
 func checkReferences(m manifest) (err error) {
 	for _, c := range m.containers() {
 		defined := map[string]bool{}
@@ -160,18 +161,18 @@ func checkReferences(m manifest) (err error) {
 	return err
 }
 
-// programs are the programs of the images, with the flags that --help lists.
+// programs has the programs of the images, with the flags that --help lists.
 type programs struct {
 	bin    string
 	usages map[string]usage
 }
 
-// usage is the flags of a program.
+// usage has the flags of a program.
 type usage map[string]bool
 
 var flagLine = regexp.MustCompile(`(?m)^ +-([a-z][a-z0-9-]*)`)
 
-// check holds the arguments and variables of each container of ours against the
+// check compares the arguments and variables of each container of the mesh with the
 // flags of its program.
 func (p programs) check(m manifest) (err error) {
 	for _, c := range m.containers() {
@@ -203,7 +204,8 @@ func (p programs) check(m manifest) (err error) {
 		for _, v := range c.Env {
 			name, isOurs := strings.CutPrefix(v.Name, "SIGHTMESH_")
 			if name = strings.ToLower(strings.ReplaceAll(name, "_", "-")); isOurs && !flags[name] {
-				err = errors.Join(err, fmt.Errorf("%s %s: %s has no flag of %s", m.Kind, m.Metadata.Name, program, v.Name))
+				err = errors.Join(err, fmt.Errorf("%s %s: %s has no flag with the variable %s",
+					m.Kind, m.Metadata.Name, program, v.Name))
 			}
 		}
 	}

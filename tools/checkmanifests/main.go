@@ -1,7 +1,7 @@
-// Command checkmanifests checks rendered Kubernetes manifests for what the
-// schemas of Kubernetes cannot check: the configuration of NATS against the
-// server's own package, flags and variables against the programs, triggers against
-// the consumers that set-up makes, and references to variables.
+// Command checkmanifests makes the checks of rendered Kubernetes manifests that the
+// schemas of Kubernetes cannot make. It checks the configuration of NATS with the
+// package of the server, flags and variables with the programs, triggers with the
+// consumers that sightmesh setup creates, and references to variables.
 //
 //	helm template mesh deploy/helm/sightmesh | checkmanifests --bin bin
 package main
@@ -38,7 +38,7 @@ func run(in io.Reader, bin string) error {
 	return err
 }
 
-// manifest has what is checked of an object.
+// manifest has the fields of an object that are checked.
 type manifest struct {
 	Kind     string
 	Metadata struct {
@@ -78,7 +78,7 @@ type container struct {
 	Lifecycle map[string]any
 }
 
-// containers returns those of a pod, or of the pods that an object makes.
+// containers returns the containers of a pod, or of the pods of an object.
 func (m manifest) containers() (all []container) {
 	for _, s := range []podSpec{m.Spec.podSpec, m.Spec.Template.Spec} {
 		all = append(append(all, s.InitContainers...), s.Containers...)

@@ -56,9 +56,9 @@ func selectKind(t *testing.T, kind string) map[string]manifest {
 
 func services() []string { return []string{"classify", "detect", "ingress", "results"} }
 
-// TestRendered_SetUpOnItsNATS runs a server with the rendered nats.conf, and runs the
+// TestRendered_SetupRunsOnItsNATS runs a server with the rendered nats.conf, and runs the
 // set-up on it.
-func TestRendered_SetUpOnItsNATS(t *testing.T) {
+func TestRendered_SetupRunsOnItsNATS(t *testing.T) {
 	t.Parallel()
 	opts, err := natsOptions(selectKind(t, "ConfigMap")["nats"].Data["nats.conf"])
 	if err != nil {
@@ -134,9 +134,9 @@ func TestRendered_WaitingIsLive(t *testing.T) {
 	}
 }
 
-// TestRendered_OnePodOfSeveralMayBeAway checks that each service has several pods, of
+// TestRendered_OnePodMayBeUnavailable checks that each service has several pods, of
 // which one may be unavailable.
-func TestRendered_OnePodOfSeveralMayBeAway(t *testing.T) {
+func TestRendered_OnePodMayBeUnavailable(t *testing.T) {
 	t.Parallel()
 	deployments, budgets := selectKind(t, "Deployment"), selectKind(t, "PodDisruptionBudget")
 	for _, name := range services() {
@@ -152,9 +152,9 @@ func TestRendered_OnePodOfSeveralMayBeAway(t *testing.T) {
 	}
 }
 
-// TestRendered_NameOfSetUpHasTheVersion checks the name of the Job, because kubectl apply
+// TestRendered_SetupNameHasVersion checks the name of the Job, because kubectl apply
 // cannot change a Job.
-func TestRendered_NameOfSetUpHasTheVersion(t *testing.T) {
+func TestRendered_SetupNameHasVersion(t *testing.T) {
 	t.Parallel()
 	version := strings.ReplaceAll(contracts.Version, ".", "-")
 	for name := range selectKind(t, "Job") {
@@ -176,9 +176,9 @@ func TestRendered_ChangedConfigReachesNATS(t *testing.T) {
 	}
 }
 
-// TestRendered_PoliciesAreOfEveryPod checks that each service and NATS have a
+// TestRendered_EveryPodHasAPolicy checks that each service and NATS have a
 // NetworkPolicy.
-func TestRendered_PoliciesAreOfEveryPod(t *testing.T) {
+func TestRendered_EveryPodHasAPolicy(t *testing.T) {
 	t.Parallel()
 	policies := selectKind(t, "NetworkPolicy")
 	for _, name := range append(services(), "nats") {
@@ -188,9 +188,9 @@ func TestRendered_PoliciesAreOfEveryPod(t *testing.T) {
 	}
 }
 
-// TestRendered_ResourceSaysWhereAServiceRuns checks the resource attributes of OpenTelemetry's
+// TestRendered_ResourceAttributes checks the resource attributes of OpenTelemetry's
 // semantic conventions.
-func TestRendered_ResourceSaysWhereAServiceRuns(t *testing.T) {
+func TestRendered_ResourceAttributes(t *testing.T) {
 	t.Parallel()
 	deployments := selectKind(t, "Deployment")
 	for _, name := range services() {
@@ -216,9 +216,9 @@ func TestRendered_ResourceSaysWhereAServiceRuns(t *testing.T) {
 	}
 }
 
-// TestRendered_NothingOfACertainController checks that the manifests for kubectl need no
+// TestRendered_NeedsNoIngressController checks that the manifests for kubectl need no
 // Ingress controller.
-func TestRendered_NothingOfACertainController(t *testing.T) {
+func TestRendered_NeedsNoIngressController(t *testing.T) {
 	t.Parallel()
 	for _, m := range readRendered(t) {
 		if m.Kind == "Ingress" {
@@ -273,10 +273,10 @@ func TestChecks_ReportErrors(t *testing.T) {
 	}
 }
 
-// TestTriggers_AreThoseOfTheWorkers checks that a ScaledObject has triggers for the
+// TestTriggers_MatchWorkers checks that a ScaledObject has triggers for the
 // pipelines that its workers serve. The default is all pipelines of the file, or all
 // built-in pipelines without a file.
-func TestTriggers_AreThoseOfTheWorkers(t *testing.T) {
+func TestTriggers_MatchWorkers(t *testing.T) {
 	t.Parallel()
 	const file = `
 ---
@@ -341,7 +341,7 @@ func TestPrograms_FlagsAreChecked(t *testing.T) {
 	for text, want := range map[string]string{
 		"{image: 'r/sightmesh-detect:1', args: [--lanes=1], env: [{name: SIGHTMESH_LANES}]}": "",
 		"{image: 'r/sightmesh-detect:1', args: [--lances=1]}":                                "no flag --lances",
-		"{image: 'r/sightmesh-detect:1', env: [{name: SIGHTMESH_LANCES}]}":                   "no flag of SIGHTMESH_LANCES",
+		"{image: 'r/sightmesh-detect:1', env: [{name: SIGHTMESH_LANCES}]}":                   "no flag with the variable",
 	} {
 		all, err := read(strings.NewReader("kind: Pod\nspec: {containers: [" + text + "]}"))
 		if err != nil {
