@@ -57,7 +57,7 @@ func TestChart(t *testing.T) {
 		"a second release in a namespace beside it, until it is ready; then `helm test` of both, and its end",
 		mesh.testSecondRelease)
 	s.step(t, "former-chart", "`helm upgrade` of a release of version 0.1.0; its results are still there",
-		mesh.testFormerChart)
+		mesh.testOldChart)
 	s.step(t, "scale-from-zero", "KEDA: detect and classify from 0 pods, one request to its result; back to 0",
 		mesh.testScaleFromZero)
 	s.step(t, "uninstall", "`helm uninstall` until only the volume of NATS is left", mesh.testUninstall)
@@ -93,16 +93,16 @@ func (s *suite) check(t *testing.T, l *load, p page) v1.Result {
 		t.Fatal(err)
 	}
 	path := "/v1/images?pipeline=" + p.pipeline
-	status, answer, err := l.request(http.MethodPost, path, i.File, "Content-Type", "image/png")
+	status, content, err := l.request(http.MethodPost, path, i.File, "Content-Type", "image/png")
 	if err != nil {
 		t.Fatal(err)
 	}
 	var r v1.Result
-	switch err := json.Unmarshal(answer, &r); {
+	switch err := json.Unmarshal(content, &r); {
 	case err != nil:
-		t.Fatalf("got %d %s: %v", status, answer, err)
+		t.Fatalf("got %d %s: %v", status, content, err)
 	case status != http.StatusOK:
-		t.Fatalf("got %d %s, want 200", status, answer)
+		t.Fatalf("got %d %s, want 200", status, content)
 	}
 	if p.codes == nil {
 		return r
@@ -121,7 +121,7 @@ func (r release) testInstall(t *testing.T, row *row) {
 	}
 	begin := time.Now()
 	r.install(t, r.chart(), meshValues()...)
-	row.took = time.Since(begin)
+	row.elapsed = time.Since(begin)
 	restarts := strings.Fields(r.get(t, "pods", "{.items[*].status.containerStatuses[*].restartCount}"))
 	if slices.ContainsFunc(restarts, func(n string) bool { return n != "0" }) {
 		t.Errorf("pods were restarted: %v", restarts)
@@ -216,19 +216,19 @@ func tracedServices(ctx context.Context, url string) ([]string, error) {
 		return nil, err
 	}
 	defer res.Body.Close()
-	var answer struct {
+	var response struct {
 		Data []struct {
 			Processes map[string]struct{ ServiceName string }
 		}
 	}
-	if err := json.NewDecoder(res.Body).Decode(&answer); err != nil {
+	if err := json.NewDecoder(res.Body).Decode(&response); err != nil {
 		return nil, fmt.Errorf("read a trace: %w", err)
 	}
-	if len(answer.Data) != 1 {
-		return nil, fmt.Errorf("got %d traces, want 1", len(answer.Data))
+	if len(response.Data) != 1 {
+		return nil, fmt.Errorf("got %d traces, want 1", len(response.Data))
 	}
 	var names []string
-	for _, p := range answer.Data[0].Processes {
+	for _, p := range response.Data[0].Processes {
 		names = append(names, p.ServiceName)
 	}
 	slices.Sort(names)
@@ -250,7 +250,7 @@ func (r release) testUpgrade(t *testing.T, row *row) {
 	begin := time.Now()
 	r.upgrade(t, append(meshValues(), "image.tag="+next)...)
 	r.awaitReady(t)
-	row.took = time.Since(begin)
+	row.elapsed = time.Since(begin)
 	row.count(l, l.settle(t, r.nats()))
 	if row.failed > 0 {
 		t.Errorf("%d of %d requests failed: %q", row.failed, row.requests, l.failures())
@@ -270,7 +270,7 @@ func (r release) testKill(t *testing.T, row *row, component string) {
 		t.Fatal(err)
 	}
 	r.awaitReady(t)
-	row.took = time.Since(begin)
+	row.elapsed = time.Since(begin)
 	time.Sleep(2 * time.Second) // load after the fault
 	row.count(l, l.settle(t, r.nats()))
 }
@@ -285,13 +285,13 @@ func keda(service string, values ...string) (all []string) {
 	return all
 }
 
-// letKEDAIn is the value that allows KEDA to read the monitoring port of NATS.
-const letKEDAIn = `networkPolicy.natsMonitoringFrom[0].namespaceSelector.matchLabels.kubernetes\.io/metadata\.name=keda`
+// allowKEDA is the value that allows KEDA to read the monitoring port of NATS.
+const allowKEDA = `networkPolicy.natsMonitoringFrom[0].namespaceSelector.matchLabels.kubernetes\.io/metadata\.name=keda`
 
 // testAutoscaling runs a load of 40 clients and then stops it.
 func (r release) testAutoscaling(t *testing.T, row *row) {
 	r.startKEDA(t)
-	r.upgrade(t, slices.Concat(meshValues(), keda("classify", "minReplicas=1", "maxReplicas=3"), []string{letKEDAIn})...)
+	r.upgrade(t, slices.Concat(meshValues(), keda("classify", "minReplicas=1", "maxReplicas=3"), []string{allowKEDA})...)
 	r.kubectl(t, "wait", "--namespace="+r.namespace, "--for=condition=Ready", "--timeout=2m",
 		"scaledobject/"+r.name+"-classify")
 	r.awaitReplicas(t, "classify", 1)
@@ -302,8 +302,8 @@ func (r release) testAutoscaling(t *testing.T, row *row) {
 	row.count(l, l.settle(t, r.nats()))
 	begin = time.Now()
 	r.awaitReplicas(t, "classify", 1)
-	row.took = up
-	row.words += fmt.Sprintf(" %.0f s after the last result", time.Since(begin).Seconds())
+	row.elapsed = up
+	row.text += fmt.Sprintf(" %.0f s after the last result", time.Since(begin).Seconds())
 	if row.failed > 0 {
 		t.Errorf("%d of %d requests failed: %q", row.failed, row.requests, l.failures())
 	}
@@ -314,7 +314,7 @@ func (r release) testAutoscaling(t *testing.T, row *row) {
 func (r release) testScaleFromZero(t *testing.T, row *row) {
 	r.startKEDA(t)
 	r.upgrade(t, slices.Concat(meshValues(), keda("detect", "minReplicas=0"), keda("classify", "minReplicas=0"),
-		[]string{letKEDAIn, "pipelines=testdata/cold.yaml"})...)
+		[]string{allowKEDA, "pipelines=testdata/cold.yaml"})...)
 	atZero := func() {
 		r.awaitReplicas(t, "detect", 0)
 		r.awaitReplicas(t, "classify", 0)
@@ -323,17 +323,17 @@ func (r release) testScaleFromZero(t *testing.T, row *row) {
 	l := newLoad(r.address())
 	eventually.Succeeds(t, time.Minute, func() error {
 		var list v1.Pipelines
-		status, answer, err := l.request(http.MethodGet, "/v1/pipelines", nil)
+		status, content, err := l.request(http.MethodGet, "/v1/pipelines", nil)
 		if err == nil {
-			err = json.Unmarshal(answer, &list)
+			err = json.Unmarshal(content, &list)
 		}
 		switch {
 		case err != nil:
 			return err
 		case len(list.Pipelines) != 1:
-			return fmt.Errorf("got %d %s, want one pipeline", status, answer)
+			return fmt.Errorf("got %d %s, want one pipeline", status, content)
 		case list.Pipelines[0].State != v1.PipelineCold:
-			return fmt.Errorf("got %d %s, want a pipeline that is %s", status, answer, v1.PipelineCold)
+			return fmt.Errorf("got %d %s, want a pipeline that is %s", status, content, v1.PipelineCold)
 		}
 		return nil
 	})
@@ -341,10 +341,10 @@ func (r release) testScaleFromZero(t *testing.T, row *row) {
 	cold.pipeline = "cold"
 	begin := time.Now()
 	r.check(t, l, cold)
-	row.took = time.Since(begin)
+	row.elapsed = time.Since(begin)
 	begin = time.Now()
 	atZero()
-	row.words += fmt.Sprintf(" %.0f s later", time.Since(begin).Seconds())
+	row.text += fmt.Sprintf(" %.0f s later", time.Since(begin).Seconds())
 }
 
 // testSecondRelease uses two releases at the same time, each with its own NATS.
@@ -352,7 +352,7 @@ func (r release) testSecondRelease(t *testing.T, row *row) {
 	second := release{r.suite, "second", "sightmesh"}
 	begin := time.Now()
 	second.install(t, r.chart(), smallValues()...)
-	row.took = time.Since(begin)
+	row.elapsed = time.Since(begin)
 	l := newLoad(second.address())
 	id := r.check(t, l, r.codes).ID
 	second.helm(t, "test", "--timeout=2m")
@@ -367,17 +367,17 @@ func (r release) testSecondRelease(t *testing.T, row *row) {
 	second.testUninstall(t, row)
 }
 
-// former is the last commit of version 0.1.0, as in tools/scripts/upgrade.
-const former = "9f6361e"
+// oldCommit is the last commit of version 0.1.0, as in tools/scripts/upgrade.
+const oldCommit = "9f6361e"
 
-// testFormerChart installs the chart of version 0.1.0 with the images of this version. It
+// testOldChart installs the chart of version 0.1.0 with the images of this version. It
 // changes the lame_duck_duration to 30 s, because NATS rejects a shorter one.
-func (r release) testFormerChart(t *testing.T, row *row) {
+func (r release) testOldChart(t *testing.T, row *row) {
 	folder := t.TempDir()
 	archive := exec.CommandContext(t.Context(), "sh", "-c",
-		`git -C "$0" archive "$1" deploy/helm/sightmesh | tar x -C "$2"`, r.root, former, folder)
+		`git -C "$0" archive "$1" deploy/helm/sightmesh | tar x -C "$2"`, r.root, oldCommit, folder)
 	if out, err := archive.CombinedOutput(); err != nil {
-		t.Fatalf("read the chart of %s from the history: %v\n%s", former, err, out)
+		t.Fatalf("read the chart of %s from the history: %v\n%s", oldCommit, err, out)
 	}
 	chart := filepath.Join(folder, "deploy/helm/sightmesh")
 	file := filepath.Join(chart, "templates/nats.yaml")
@@ -396,14 +396,14 @@ func (r release) testFormerChart(t *testing.T, row *row) {
 	begin := time.Now()
 	old.upgrade(t, smallValues()...)
 	old.awaitReady(t)
-	row.took = time.Since(begin)
+	row.elapsed = time.Since(begin)
 	old.helm(t, "test", "--timeout=2m")
-	status, answer, err := l.request(http.MethodGet, "/v1/images/"+before.ID, nil)
+	status, content, err := l.request(http.MethodGet, "/v1/images/"+before.ID, nil)
 	switch {
 	case err != nil:
 		t.Error(err)
 	case status != http.StatusOK:
-		t.Errorf("GET of the result from before the upgrade: %d %s, want 200", status, answer)
+		t.Errorf("GET of the result from before the upgrade: %d %s, want 200", status, content)
 	}
 	old.testUninstall(t, row)
 }
@@ -425,5 +425,5 @@ func (r release) testUninstall(t *testing.T, row *row) {
 		}
 		return nil
 	})
-	row.took = cmp.Or(row.took, time.Since(begin))
+	row.elapsed = cmp.Or(row.elapsed, time.Since(begin))
 }

@@ -133,19 +133,19 @@ func (l *load) stop() {
 
 // request sends a request. It counts as failed without a response and with status 429 or
 // 5xx.
-func (l *load) request(method, path string, body []byte, header ...string) (status int, answer []byte, err error) {
+func (l *load) request(method, path string, body []byte, header ...string) (status int, content []byte, err error) {
 	return l.requestBy(l.client, method, path, body, header...)
 }
 
 func (l *load) requestBy(client *http.Client, method, path string, body []byte, header ...string) (
-	status int, answer []byte, err error,
+	status int, content []byte, err error,
 ) {
 	l.requests.Add(1)
 	defer func() {
 		if err != nil || status == http.StatusTooManyRequests || status >= http.StatusInternalServerError {
 			l.mu.Lock()
 			defer l.mu.Unlock()
-			l.failed = append(l.failed, fmt.Sprintf("%s %s: %d %s %v", method, path, status, answer, err))
+			l.failed = append(l.failed, fmt.Sprintf("%s %s: %d %s %v", method, path, status, content, err))
 		}
 	}()
 	req, err := http.NewRequest(method, l.to+path, bytes.NewReader(body))
@@ -160,8 +160,8 @@ func (l *load) requestBy(client *http.Client, method, path string, body []byte, 
 		return 0, nil, err
 	}
 	defer res.Body.Close()
-	answer, err = io.ReadAll(res.Body)
-	return res.StatusCode, answer, err
+	content, err = io.ReadAll(res.Body)
+	return res.StatusCode, content, err
 }
 
 // failures returns the requests that failed.
@@ -189,14 +189,14 @@ func (l *load) post(client string, p page, query string, header ...string) (i ch
 		l.ledger.Violate(chaos.Wrong, "%s: %v", client, err)
 		return i, ""
 	}
-	status, answer, err := l.request(http.MethodPost, "/v1/images?pipeline="+p.pipeline+query, i.File,
+	status, content, err := l.request(http.MethodPost, "/v1/images?pipeline="+p.pipeline+query, i.File,
 		append(header, "Content-Type", "image/png")...)
 	var result v1.Result
 	var problem v1.Problem
 	if err == nil && status < http.StatusBadRequest {
-		err = json.Unmarshal(answer, &result)
+		err = json.Unmarshal(content, &result)
 	} else if err == nil {
-		err = json.Unmarshal(answer, &problem)
+		err = json.Unmarshal(content, &problem)
 	}
 	switch {
 	case err != nil:
@@ -232,15 +232,15 @@ func (l *load) awaitOutcome(i chaos.Image, id string) {
 
 func (l *load) lookUp(i chaos.Image, id string) (final bool, err error) {
 	asked := time.Now()
-	status, answer, err := l.request(http.MethodGet, "/v1/images/"+id, nil)
+	status, content, err := l.request(http.MethodGet, "/v1/images/"+id, nil)
 	if err != nil {
 		return false, err
 	}
 	if status != http.StatusOK {
-		return false, fmt.Errorf("look up job %s: %d %s", id, status, answer)
+		return false, fmt.Errorf("look up job %s: %d %s", id, status, content)
 	}
 	var r v1.Result
-	if err := json.Unmarshal(answer, &r); err != nil {
+	if err := json.Unmarshal(content, &r); err != nil {
 		return false, fmt.Errorf("look up job %s: %w", id, err)
 	}
 	l.ledger.RecordResult(i, r, asked)

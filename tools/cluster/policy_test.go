@@ -164,11 +164,12 @@ func elements(jumps map[string]string) string {
 
 // lines returns the lines for the traffic that a rule allows.
 func (p policies) lines(namespace string, r rule, peers []peer, theirs string) (lines []string) {
-	who := ""
+	from := ""
 	if len(peers) > 0 {
 		var addresses []string
 		for _, pod := range p.pods {
-			if pod.Status.PodIP != "" && slices.ContainsFunc(peers, func(peer peer) bool { return p.is(pod, peer, namespace) }) {
+			isSelected := func(peer peer) bool { return p.selects(pod, peer, namespace) }
+			if pod.Status.PodIP != "" && slices.ContainsFunc(peers, isSelected) {
 				addresses = append(addresses, pod.Status.PodIP)
 			}
 		}
@@ -176,23 +177,23 @@ func (p policies) lines(namespace string, r rule, peers []peer, theirs string) (
 			return nil
 		}
 		slices.Sort(addresses) // an ended pod may have the same address as another pod
-		who = "ip " + theirs + " { " + strings.Join(slices.Compact(addresses), ", ") + " } "
+		from = "ip " + theirs + " { " + strings.Join(slices.Compact(addresses), ", ") + " } "
 	}
 	for _, port := range r.Ports {
 		protocol := "tcp"
 		if port.Protocol != "" {
 			protocol = strings.ToLower(port.Protocol)
 		}
-		lines = append(lines, fmt.Sprintf("%s%s dport %d return", who, protocol, port.Port))
+		lines = append(lines, fmt.Sprintf("%s%s dport %d return", from, protocol, port.Port))
 	}
 	if len(r.Ports) == 0 {
-		lines = append(lines, who+"return")
+		lines = append(lines, from+"return")
 	}
 	return lines
 }
 
-// is reports whether a peer of a policy in a namespace selects a pod.
-func (p policies) is(pod pod, peer peer, namespace string) bool {
+// selects reports whether a peer of a policy in a namespace selects a pod.
+func (p policies) selects(pod pod, peer peer, namespace string) bool {
 	switch {
 	case peer.NamespaceSelector == nil && pod.Metadata.Namespace != namespace:
 		return false

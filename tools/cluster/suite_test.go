@@ -42,14 +42,14 @@ type suite struct {
 
 // row is a line of the table.
 type row struct {
-	name, words string
-	took        time.Duration
-	load        bool // whether the step has a load and the counts below
-	requests    int64
-	failed      int // failed requests
-	accepted    int // accepted jobs
-	broken      int // jobs without exactly one outcome
-	verdict     string
+	name, text string
+	elapsed    time.Duration
+	load       bool // whether the step has a load and the counts below
+	requests   int64
+	failed     int // failed requests
+	accepted   int // accepted jobs
+	broken     int // jobs without exactly one outcome
+	verdict    string
 }
 
 const held = "held"
@@ -109,9 +109,9 @@ func newSuite(t *testing.T) *suite {
 
 // step runs a subtest and adds its row. When the subtest does not set the time of the
 // row, it is the time of the subtest.
-func (s *suite) step(t *testing.T, name, words string, run func(*testing.T, *row)) {
+func (s *suite) step(t *testing.T, name, text string, run func(*testing.T, *row)) {
 	t.Helper()
-	r := &row{name: name, words: words, verdict: "not run"} // stays when -run excludes it
+	r := &row{name: name, text: text, verdict: "not run"} // stays when -run excludes it
 	s.rows = append(s.rows, r)
 	t.Run(name, func(t *testing.T) {
 		t.Cleanup(func() {
@@ -123,7 +123,7 @@ func (s *suite) step(t *testing.T, name, words string, run func(*testing.T, *row
 		})
 		begin := time.Now()
 		run(t, r)
-		r.took = cmp.Or(r.took, time.Since(begin))
+		r.elapsed = cmp.Or(r.elapsed, time.Since(begin))
 	})
 }
 
@@ -276,7 +276,7 @@ func (s *suite) writeTable(t *testing.T) {
 		if r.load {
 			counts = fmt.Sprintf("%d | %d | %d | %d", r.requests, r.failed, r.accepted, r.broken)
 		}
-		fmt.Fprintf(&b, "| %s | %.1f s | %s | %s | `%s` |\n", r.words, r.took.Seconds(), counts, r.verdict, r.name)
+		fmt.Fprintf(&b, "| %s | %.1f s | %s | %s | `%s` |\n", r.text, r.elapsed.Seconds(), counts, r.verdict, r.name)
 	}
 	t.Logf("\n%s", &b)
 	file := os.Getenv(tableVariable)

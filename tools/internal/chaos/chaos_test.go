@@ -345,7 +345,7 @@ func dial(t *testing.T, p *Proxy) net.Conn {
 	return c
 }
 
-// send sends a text and returns as many bytes from the connection.
+// send sends a text and returns the same number of bytes from the connection.
 func send(t *testing.T, c net.Conn, text string) string {
 	t.Helper()
 	if _, err := c.Write([]byte(text)); err != nil {

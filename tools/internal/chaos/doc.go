@@ -1,9 +1,9 @@
-// Package chaos has the ledger of the chaos suite: which images were sent, which
-// jobs were accepted, which outcomes clients received, and which promises that
-// violates. It also has the TCP proxy that disturbs a connection, and writes the
+// Package chaos has the ledger of the chaos suite: the images that were sent, the
+// jobs that were accepted, the outcomes that clients received, and the violated
+// promises. It also has the TCP proxy that disturbs a connection, and writes the
 // table of the faults.
 //
-// The faults are in package e2e. Nothing here starts a process.
+// Package e2e causes the faults. This package starts no process.
 //
 // An image has these states:
 //

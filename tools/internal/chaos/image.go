@@ -13,8 +13,8 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// An Image is a file whose result is known before it is sent: a region for each of
-// its codes, with the code as its text or as its only label.
+// An Image is a file with a known result: a region for each of its codes, with the
+// code as its text or as its only label.
 type Image struct {
 	Client string
 	File   []byte
@@ -22,7 +22,7 @@ type Image struct {
 	Codes  []string
 }
 
-// Codes is the number of codes, and so of regions, of a [NewImage].
+// Codes is the number of codes of an image of [NewImage], which is its number of regions.
 const Codes = 3
 
 const (
@@ -30,8 +30,8 @@ const (
 	header = 54 // bytes before the pixels of a BMP file
 )
 
-// NewImage returns a small BMP file that no other number of the same seed has. Its
-// codes are made of its pixels.
+// NewImage returns a small BMP file. Images with another number or seed differ. Its
+// codes are computed from its pixels.
 func NewImage(client string, seed, number uint64) Image {
 	file := make([]byte, header, header+side*side*3)
 	copy(file, "BM")
@@ -55,8 +55,8 @@ func NewImage(client string, seed, number uint64) Image {
 	return i
 }
 
-// NewCopy returns a copy of a PNG file that no other number of the same seed has: it
-// differs in a comment. codes are what its regions have to say.
+// NewCopy returns a copy of a PNG file with a comment. Copies with another number or
+// seed differ. codes are the expected codes of its regions.
 func NewCopy(client string, png []byte, codes []string, seed, number uint64) (Image, error) {
 	end, ok := bytes.CutSuffix(png, endOfPNG)
 	if !ok {
@@ -75,17 +75,17 @@ func NewCopy(client string, png []byte, codes []string, seed, number uint64) (Im
 // endOfPNG is the last chunk of a PNG file.
 var endOfPNG = []byte("\x00\x00\x00\x00IEND\xaeB\x60\x82")
 
-// Check reports how a result that is done differs from the one that is known.
+// Check returns an error when a done result differs from the known result.
 func (i Image) Check(r v1.Result) error {
 	switch {
 	case r.Image == nil || r.Image.SHA256 != i.Sum:
-		return fmt.Errorf("it is the result of another image: %+v", r.Image)
+		return fmt.Errorf("the result is that of another image: %+v", r.Image)
 	case len(r.Regions) != len(i.Codes):
-		return fmt.Errorf("it has %d regions, want %d", len(r.Regions), len(i.Codes))
+		return fmt.Errorf("the result has %d regions, want %d", len(r.Regions), len(i.Codes))
 	}
 	for n, region := range r.Regions {
 		if code := codeText(region); code != i.Codes[n] {
-			return fmt.Errorf("region %d says %q, want %q", n, code, i.Codes[n])
+			return fmt.Errorf("region %d has the code %q, want %q", n, code, i.Codes[n])
 		}
 	}
 	return nil

@@ -22,22 +22,23 @@ type Ledger struct {
 	images               map[string]*sent // by SHA-256
 	jobs                 map[string]*job  // by ID
 	rejected, unanswered int
-	lastOutcome          time.Time // when the last first outcome was seen; zero before the watch
+	lastOutcome          time.Time // when a job last got its first outcome; zero before the watch
 	stall                time.Duration
 	broken               map[Promise][]string
 	closed               bool
-	codes                map[v1.Code]int // of rejections
-	expired              []string        // jobs, with their problems
+	codes                map[v1.Code]int // problem codes of rejections
+	expired              []string        // expired jobs with their problems
 }
 
-// A Promise is what the suite checks for every job.
+// A Promise is a property that the suite checks for every job.
 type Promise string
 
-// The promises. A violation is counted in the column of its promise.
+// The promises, each with what violates it. A violation is counted in the column of its
+// promise.
 const (
 	Lost    Promise = "lost"    // an accepted job has no outcome, or its webhook was never called
 	Doubled Promise = "doubled" // an image became two jobs although it was accepted once
-	Changed Promise = "changed" // an outcome differs from the one that was seen or stored before
+	Changed Promise = "changed" // an outcome differs from an earlier outcome of the job
 	// Wrong is a result of another image or client, a job that expired too early, or a failure without a reason.
 	Wrong   Promise = "wrong"
 	Ran     Promise = "ran"     // an image that was rejected has an outcome
@@ -47,26 +48,26 @@ const (
 // sent is an image with its jobs and outcomes.
 type sent struct {
 	Image
-	made      time.Time // before it was sent
+	made      time.Time // when the image was made, before it was sent
 	mayRepeat bool
-	rejected  bool     // at least once, by a response that says that nothing was accepted
+	rejected  bool     // by at least one response that says that nothing was accepted
 	perhaps   bool     // a response was lost, or says that the image may have been accepted
 	accepted  []string // IDs of jobs in responses
-	stored    []string // IDs of the jobs with an outcome in RESULTS
+	stored    []string // IDs of jobs with an outcome in RESULTS
 }
 
 type job struct {
 	id      string
 	image   *sent
-	outcome string // of the first result that was seen; empty before
+	outcome string // text of the first outcome; empty before
 	seen    time.Time
-	called  bool // by webhook
+	called  bool // whether the webhook was called
 	webhook bool // whether one was requested
 }
 
-// NewLedger returns an empty ledger. Images of ledgers with different seeds
-// differ. No job may expire sooner than deadline after its image was made. now
-// is [time.Now] when nil.
+// NewLedger returns an empty ledger. Images of ledgers with different seeds differ. A
+// job that expires earlier than deadline after its image was made violates a promise.
+// A nil now means [time.Now].
 func NewLedger(seed uint64, deadline time.Duration, now func() time.Time) *Ledger {
 	if now == nil {
 		now = time.Now
@@ -77,9 +78,8 @@ func NewLedger(seed uint64, deadline time.Duration, now func() time.Time) *Ledge
 	}
 }
 
-// NewImage returns an image that was not sent before. A client whose protocol
-// sends an image again, such as a resumed session, sets mayRepeat: the image may
-// become several jobs.
+// NewImage returns a new image. A client whose protocol sends an image again, such as
+// a resumed session, sets mayRepeat: the image may then become several jobs.
 func (l *Ledger) NewImage(client string, mayRepeat bool) Image {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -89,8 +89,7 @@ func (l *Ledger) NewImage(client string, mayRepeat bool) Image {
 	return i
 }
 
-// NewCopy returns a copy of a PNG file that was not sent before; see the function
-// [NewCopy].
+// NewCopy returns a new copy of a PNG file, as the function [NewCopy] does.
 func (l *Ledger) NewCopy(client string, png []byte, codes []string) (Image, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -139,7 +138,7 @@ func (l *Ledger) Reject(i Image, p v1.Problem) {
 	}
 }
 
-// MarkInterrupted records that a client got no response: its image may have become a job.
+// MarkInterrupted records that a client got no response. Its image may have become a job.
 func (l *Ledger) MarkInterrupted(i Image) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -147,9 +146,9 @@ func (l *Ledger) MarkInterrupted(i Image) {
 	l.images[i.Sum].perhaps = true
 }
 
-// RecordResult records a result of a job that was looked up or delivered to its client.
-// asked is the time of the request: a response that says that the job runs is no
-// change when it was requested before the outcome was seen, even if it arrives later.
+// RecordResult records a result of a job that a client looked up or received. asked is
+// the time of the request. The status of a running job is no change when the client
+// requested it before it saw the outcome, even if the response arrives later.
 func (l *Ledger) RecordResult(i Image, r v1.Result, asked time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -198,8 +197,8 @@ func (l *Ledger) RecordResult(i Image, r v1.Result, asked time.Time) {
 	l.violate(Wrong, "%s: job %s failed without a reason in its image: %s", i.Client, r.ID, outcome)
 }
 
-// outcomeText is what may not change of a result: the timings differ between a
-// reply and the stored result.
+// outcomeText returns the text of a result that must not change. The text has no
+// timings, because those of a reply and of the stored result differ.
 func outcomeText(r v1.Result) string {
 	if r.Status == v1.Failed {
 		if r.Problem == nil {
@@ -242,8 +241,8 @@ func (l *Ledger) Find(sum string) (Image, bool) {
 	return s.Image, true
 }
 
-// Store records that RESULTS has an outcome for a job. sum is the SHA-256 of
-// its image, empty when the outcome does not say.
+// Store records that RESULTS has an outcome for a job. sum is the SHA-256 of its image,
+// or empty when the outcome does not have it.
 func (l *Ledger) Store(id, sum string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -272,10 +271,10 @@ type Job struct {
 // Jobs returns every accepted job.
 func (l *Ledger) Jobs() []Job { return l.jobsWhere(func(*job) bool { return true }) }
 
-// Open returns the accepted jobs of which no outcome was seen yet.
+// Open returns the accepted jobs without an outcome.
 func (l *Ledger) Open() []Job { return l.jobsWhere(func(j *job) bool { return j.outcome == "" }) }
 
-// WithoutWebhook returns the accepted jobs whose webhook was not called yet.
+// WithoutWebhook returns the accepted jobs whose requested webhook was not called.
 func (l *Ledger) WithoutWebhook() []Job {
 	return l.jobsWhere(func(j *job) bool { return j.webhook && !j.called })
 }
@@ -299,9 +298,9 @@ func (l *Ledger) Watch() {
 	l.lastOutcome, l.stall = l.now(), 0
 }
 
-// Close judges what can only be judged at the end: images that became two jobs,
-// and images that were rejected and have an outcome. It returns the counts of
-// the row. Called again, it returns those of what was recorded since, too.
+// Close makes the checks that are possible only at the end: for images that became two
+// jobs, and for rejected images with an outcome. It returns the counts of the row. A
+// later call includes what was recorded since.
 func (l *Ledger) Close() Counts {
 	l.mu.Lock()
 	defer l.mu.Unlock()

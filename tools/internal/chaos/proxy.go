@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// A Direction is one of the two ways through a [Proxy].
+// A Direction is one of the two directions of a [Proxy].
 type Direction int
 
 // The directions.
@@ -37,7 +37,7 @@ type Proxy struct {
 	mu    sync.Mutex
 	open  map[net.Conn]bool
 	delay time.Duration
-	held  [2]chan struct{} // by Direction; closed when the hold ends, nil when there is none
+	held  [2]chan struct{} // one for each Direction; closed when the pause ends, nil without a pause
 }
 
 // NewProxy starts a proxy on a free port of host.
@@ -55,10 +55,10 @@ func NewProxy(host, server string) (*Proxy, error) {
 // Addr returns the address on which the proxy accepts connections.
 func (p *Proxy) Addr() string { return p.listener.Addr().String() }
 
-// Close ends the proxy and its connections.
+// Close closes the proxy and its connections.
 func (p *Proxy) Close() {
 	p.stop()
-	p.listener.Close() //nolint:errcheck // nothing is lost
+	p.listener.Close() //nolint:errcheck // the error has no consequence
 	p.Cut()
 	p.running.Wait()
 }
@@ -72,15 +72,15 @@ func (p *Proxy) Cut() {
 	}
 }
 
-// SetDelay delays every byte by d, in either direction. 0 ends it.
+// SetDelay delays every byte in both directions by d. 0 ends the delay.
 func (p *Proxy) SetDelay(d time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.delay = d
 }
 
-// Pause keeps back every byte of one direction until Resume. Nothing is lost,
-// and neither end notices.
+// Pause holds every byte of one direction until Resume. No byte is lost, and the
+// connections stay open.
 func (p *Proxy) Pause(d Direction) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -116,7 +116,7 @@ func (p *Proxy) serve(client net.Conn) {
 	defer client.Close()
 	server, err := new(net.Dialer).DialContext(p.ctx, "tcp", p.server)
 	if err != nil {
-		return // as if no server listened at the address
+		return // to the client, the server does not listen
 	}
 	defer server.Close()
 	p.mu.Lock()
@@ -129,7 +129,7 @@ func (p *Proxy) serve(client net.Conn) {
 		delete(p.open, server)
 	}()
 	if p.ctx.Err() != nil {
-		return // closed before it was open
+		return // closed while it was being opened
 	}
 	ctx, end := context.WithCancel(p.ctx)
 	defer end()
@@ -146,14 +146,14 @@ func (p *Proxy) serve(client net.Conn) {
 	both.Wait()
 }
 
-// chunk is what was read at once.
+// chunk is the result of one read.
 type chunk struct {
 	data []byte
 	due  time.Time
 }
 
-// copy copies until either end is closed. What was read before the end of from
-// is still written, so that a held or delayed message arrives.
+// copy copies until one of the connections is closed. Bytes that were read before the
+// end of from are still written, so that a held or delayed message arrives.
 func (p *Proxy) copy(ctx context.Context, d Direction, from, to net.Conn) {
 	chunks := make(chan chunk, 1024)
 	p.running.Go(func() {
@@ -186,8 +186,8 @@ func (p *Proxy) copy(ctx context.Context, d Direction, from, to net.Conn) {
 	}
 }
 
-// wait waits until a chunk may be written; false means that the connection is
-// over.
+// wait waits until a chunk may be written. It returns false when the connection is
+// closed.
 func (p *Proxy) wait(ctx context.Context, d Direction, due time.Time) bool {
 	if rest := time.Until(due); rest > 0 {
 		select {

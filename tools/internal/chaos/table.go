@@ -9,30 +9,30 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// Counts are what a [Ledger] counted during one fault.
+// Counts are the counts of a [Ledger] for one fault.
 type Counts struct {
 	Accepted int // jobs with an ID in a response
 	Rejected int // responses that say that nothing, or perhaps nothing, was accepted
-	// Unanswered counts the requests without a response. Their images may be jobs or not.
+	// Unanswered counts the requests without a response. Their images may have become jobs.
 	Unanswered int
 	Expired    []string // accepted jobs whose outcome is deadline-exceeded
-	// Stall is the longest time without an outcome, from the begin of the
-	// fault to the end of the load.
+	// Stall is the longest time without an outcome, between the begin of the fault
+	// and the end of the load.
 	Stall  time.Duration
 	Broken map[Promise][]string
-	Codes  map[v1.Code]int // of the rejections
+	Codes  map[v1.Code]int // problem codes of the rejections
 }
 
-// A Row is what one fault did.
+// A Row is the row of one fault.
 type Row struct {
-	Fault    string // in words
+	Fault    string // description of the fault
 	Topology string
-	Test     string // name of the test that makes the fault
-	// NotRun says why the fault was not made; the counts are empty then.
+	Test     string // name of the test that causes the fault
+	// NotRun is the reason why the fault was not caused. The counts are then empty.
 	NotRun string
 	Counts
-	// Recovery is the time from the end of the fault until every client had
-	// an outcome of an image that it sent after it. 0 means that one had none.
+	// Recovery is the time from the end of the fault until every client has an outcome
+	// of an image that it sent afterwards. 0 means that a client has none.
 	Recovery time.Duration
 }
 
@@ -98,8 +98,8 @@ func Markdown(rows []Row) string {
 	return b.String()
 }
 
-// Replace returns a Markdown file with the text replaced that is between its comments
-// "NAME: begin" and "NAME: end".
+// Replace replaces the text between the comments "NAME: begin" and "NAME: end" of a
+// Markdown file, and returns the new file.
 func Replace(file []byte, name, text string) ([]byte, error) {
 	begin, end := "<!-- "+name+": begin -->", "<!-- "+name+": end -->"
 	before, rest, ok := bytes.Cut(file, []byte(begin))

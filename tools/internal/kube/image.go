@@ -11,8 +11,8 @@ import (
 	"path/filepath"
 )
 
-// WriteImage writes an archive with an image of one layer: a static program, which
-// is its entry point.
+// WriteImage writes an archive of an image with one layer. The layer has a static
+// program, which is the entry point.
 func WriteImage(archive, name, program string) error {
 	data, err := os.ReadFile(program)
 	if err != nil {

@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// kedaObjects make the metrics adapter, which runs beside the cluster, known to the
-// API server.
+// kedaObjects register the metrics adapter in the API server. The adapter runs outside
+// the cluster.
 const kedaObjects = `
 apiVersion: v1
 kind: Namespace
@@ -36,8 +36,8 @@ spec:
   service: {name: keda-metrics-apiserver, namespace: keda, port: 443}
 `
 
-// StartKEDA starts the operator of KEDA and its metrics adapter beside the cluster,
-// and waits until the API server has the metrics.
+// StartKEDA starts the operator of KEDA and its metrics adapter as child processes, and
+// waits until the API server has the metrics.
 func (c *Cluster) StartKEDA(ctx context.Context) error {
 	if _, err := c.Kubectl(ctx, "apply", "--server-side", "-f", c.program("keda-crds")); err != nil {
 		return fmt.Errorf("start KEDA: %w", err)

@@ -20,20 +20,20 @@ import (
 	"strings"
 )
 
-// Config says what a [Cluster] is made of. Every field is required.
+// Config is the configuration of a [Cluster]. Every field is required.
 type Config struct {
-	// Programs is the folder that make cluster makes.
+	// Programs is the folder of the programs that make cluster builds.
 	Programs string
 	// State is an empty folder for data, sockets and logs.
 	State string
 	// CGroup is the path of a group, in every hierarchy, for the pods.
 	CGroup string
-	// CPUs is how many the node offers at most.
+	// CPUs is the maximum number of CPUs of the node.
 	CPUs int
 }
 
-// A Cluster is a Kubernetes that runs. Its methods are for one goroutine, except
-// for Kubectl and Helm.
+// A Cluster is a running Kubernetes. Kubectl and Helm are safe for concurrent use by
+// multiple goroutines; its other methods are not.
 type Cluster struct {
 	config    Config
 	processes []*process // in the order in which they were started
@@ -61,8 +61,8 @@ func Start(ctx context.Context, config Config) (*Cluster, error) {
 	return c, nil
 }
 
-// Close ends every process that was started, the newest first. Containers end with
-// the process namespace.
+// Close stops the processes, the last one first. Containers end with the process
+// namespace.
 func (c *Cluster) Close() error {
 	var failed []error
 	for _, p := range slices.Backward(c.processes) {
@@ -72,8 +72,8 @@ func (c *Cluster) Close() error {
 	return errors.Join(failed...)
 }
 
-// makeNetwork gives the node its addresses. A default route is needed although it
-// leads nowhere: packets to Services are routed before kube-proxy changes them.
+// makeNetwork sets the addresses of the node. A default route without a target is
+// needed, because packets to Services are routed before kube-proxy changes them.
 func (c *Cluster) makeNetwork(ctx context.Context) error {
 	links, err := net.Interfaces()
 	if err != nil {
@@ -105,7 +105,7 @@ func (c *Cluster) writeFiles(context.Context) error {
 	token := rand.Text()
 	for _, err := range []error{
 		ca.issueServer("apiserver", []string{"kubernetes.default.svc", "localhost"}, "127.0.0.1", nodeAddress, "10.96.0.1"),
-		ca.issueServer("service-accounts", nil), // for its key
+		ca.issueServer("service-accounts", nil), // only its key is used
 		ca.issueClient("front-proxy-client"),
 		ca.issueServer("tls", []string{"localhost", "keda-metrics-apiserver.keda.svc"}, "127.0.0.1", nodeAddress),
 		os.WriteFile(c.file("tokens.csv"), []byte(token+",admin,admin,system:masters\n"), 0o600),
@@ -241,13 +241,13 @@ func isAnswering(url string) func(context.Context) error {
 	}
 }
 
-// Import makes the images of an archive known to the node.
+// Import imports the images of an archive into the node.
 func (c *Cluster) Import(ctx context.Context, archive string) error {
 	_, err := c.containers(ctx, "images", "import", archive)
 	return err
 }
 
-// Tag gives an image of the node a second name.
+// Tag adds a name to an image of the node.
 func (c *Cluster) Tag(ctx context.Context, image, name string) error {
 	_, err := c.containers(ctx, "images", "tag", "docker.io/library/"+image, "docker.io/library/"+name)
 	return err
@@ -258,7 +258,7 @@ func (c *Cluster) containers(ctx context.Context, args ...string) (string, error
 	return execute(ctx, nil, "ctr", args...)
 }
 
-// task returns the container of a pod, and the process ID of what runs in it.
+// task returns the container of a pod, and the ID of its first process.
 func (c *Cluster) task(ctx context.Context, namespace, pod string) (container, process string, err error) {
 	id, err := c.Kubectl(ctx, "get", "pod", pod, "--namespace="+namespace,
 		"--output=jsonpath={.status.containerStatuses[0].containerID}")
@@ -274,10 +274,10 @@ func (c *Cluster) task(ctx context.Context, namespace, pod string) (container, p
 			return fields[0], fields[1], nil
 		}
 	}
-	return "", "", fmt.Errorf("find pod %s: nothing runs in container %s", pod, id)
+	return "", "", fmt.Errorf("find pod %s: container %s has no process", pod, id)
 }
 
-// Dial makes a TCP connection from the network of a pod, and ends it.
+// Dial opens a TCP connection from the network of a pod, and closes it.
 func (c *Cluster) Dial(ctx context.Context, namespace, pod, address string) error {
 	_, process, err := c.task(ctx, namespace, pod)
 	if err != nil {
@@ -292,8 +292,8 @@ func (c *Cluster) Dial(ctx context.Context, namespace, pod, address string) erro
 	return err
 }
 
-// Kill kills the processes of a pod, as a node that is lost does, and has another
-// pod started.
+// Kill kills the processes of a pod, as the loss of a node does, and deletes the pod,
+// so that another pod starts.
 func (c *Cluster) Kill(ctx context.Context, namespace, pod string) error {
 	container, _, err := c.task(ctx, namespace, pod)
 	if err != nil {
@@ -317,7 +317,7 @@ func (c *Cluster) Kubectl(ctx context.Context, args ...string) (string, error) {
 	return execute(ctx, nil, c.program("kubectl"), append([]string{"--kubeconfig", c.file("kubeconfig")}, args...)...)
 }
 
-// FollowLogs writes the logs of pods that run to w until stop is called.
+// FollowLogs writes the logs of running pods to w until stop is called.
 func (c *Cluster) FollowLogs(ctx context.Context, w io.Writer, selector ...string) (stop func(), err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	cmd := exec.CommandContext(ctx, c.program("kubectl"), append([]string{"--kubeconfig", c.file("kubeconfig"),
@@ -329,11 +329,11 @@ func (c *Cluster) FollowLogs(ctx context.Context, w io.Writer, selector ...strin
 	}
 	return func() {
 		cancel()
-		_ = cmd.Wait() // it was killed, or every pod has ended
+		_ = cmd.Wait() // stop killed it, or every pod has ended
 	}, nil
 }
 
-// Apply makes the objects of a YAML text, or changes them.
+// Apply creates or changes the objects of a YAML text.
 func (c *Cluster) Apply(ctx context.Context, text string) error {
 	_, err := execute(ctx, strings.NewReader(text), c.program("kubectl"), "--kubeconfig", c.file("kubeconfig"),
 		"apply", "--server-side", "-f", "-")
@@ -345,7 +345,7 @@ func (c *Cluster) Helm(ctx context.Context, args ...string) (string, error) {
 	return execute(ctx, nil, c.program("helm"), append([]string{"--kubeconfig", c.file("kubeconfig")}, args...)...)
 }
 
-// execute runs a program to its end. Its error has what it wrote.
+// execute runs a program to its end. The error contains its output.
 func execute(ctx context.Context, stdin *strings.Reader, program string, args ...string) (string, error) {
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, program, args...)

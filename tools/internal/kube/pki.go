@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// authority is a CA whose certificates are files of one folder.
+// authority is a certificate authority (CA) with its files in one folder.
 type authority struct {
 	folder string
 	cert   *x509.Certificate
@@ -24,7 +24,7 @@ type authority struct {
 	serial int64
 }
 
-// newAuthority makes a CA, and the folder with its ca.crt.
+// newAuthority creates a CA, and its folder with ca.crt.
 func newAuthority(folder string) (*authority, error) {
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return nil, fmt.Errorf("make the folder of certificates: %w", err)
@@ -37,14 +37,14 @@ func newAuthority(folder string) (*authority, error) {
 	return a, a.issue("ca", a.cert)
 }
 
-// issue writes NAME.crt and NAME.key.
+// issue creates a certificate, and writes NAME.crt and NAME.key.
 func (a *authority) issue(name string, c *x509.Certificate) error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return fmt.Errorf("make the key %s: %w", name, err)
 	}
 	if a.key == nil {
-		a.key = key // of the CA itself
+		a.key = key // the key of the CA itself
 	}
 	a.serial++
 	c.SerialNumber = big.NewInt(a.serial)

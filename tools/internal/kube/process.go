@@ -12,16 +12,16 @@ import (
 	"time"
 )
 
-// process is a child process. Its output is a log file of the state folder.
+// process is a child process. Its output goes to a log file in the state folder.
 type process struct {
 	name string
 	log  string
 	cmd  *exec.Cmd
-	done chan struct{} // closed when it has ended
+	done chan struct{} // closed when the process has ended
 }
 
-// Run starts a program that ends with the cluster. It has the environment of
-// this process and env.
+// Run starts a program, which Close stops. Its environment is that of this process,
+// with env added.
 func (c *Cluster) Run(name string, env []string, program string, args ...string) error {
 	_, err := c.run(name, env, program, args...)
 	return err
@@ -48,7 +48,7 @@ func (c *Cluster) run(name string, env []string, program string, args ...string)
 	return p, nil
 }
 
-// stopTimeout is how long a process may take to end after SIGTERM.
+// stopTimeout is the time for a process to end after SIGTERM, before it is killed.
 const stopTimeout = 10 * time.Second
 
 func (p *process) stop() error {
@@ -67,10 +67,10 @@ func (p *process) stop() error {
 	return nil
 }
 
-// startTimeout is how long a process may take to become ready.
+// startTimeout is the time for a process to become ready.
 const startTimeout = 2 * time.Minute
 
-// await waits until isReady returns nil, the process has ended, or it took too long.
+// await waits until isReady returns nil. It returns an error when the process ends, and after startTimeout.
 func (p *process) await(ctx context.Context, isReady func(context.Context) error) error {
 	if err := await(ctx, p.done, isReady); err != nil {
 		return fmt.Errorf("%s is not ready: %w\n%s", p.name, err, p.tail())
@@ -78,7 +78,7 @@ func (p *process) await(ctx context.Context, isReady func(context.Context) error
 	return nil
 }
 
-// await waits until isReady returns nil, a process has ended, or it took too long.
+// await waits until isReady returns nil. It returns an error when a process ends, and after startTimeout.
 func await(ctx context.Context, ended <-chan struct{}, isReady func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
@@ -90,7 +90,7 @@ func await(ctx context.Context, ended <-chan struct{}, isReady func(context.Cont
 		select {
 		case <-time.After(100 * time.Millisecond):
 		case <-ended:
-			return fmt.Errorf("it has ended: %w", err)
+			return fmt.Errorf("the process has ended: %w", err)
 		case <-ctx.Done():
 			return err
 		}
@@ -107,8 +107,8 @@ func (p *process) tail() string {
 	return strings.Join(lines[max(0, len(lines)-10):], "\n")
 }
 
-// file returns the path of a file of the state folder.
+// file returns the path of a file in the state folder.
 func (c *Cluster) file(name string) string { return filepath.Join(c.config.State, name) }
 
-// program returns the path of a program of the folder of programs.
+// program returns the path of a program in the folder of programs.
 func (c *Cluster) program(name string) string { return filepath.Join(c.config.Programs, name) }
