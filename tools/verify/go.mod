@@ -1,5 +1,5 @@
-// The tools that check the chart, kept out of every other go.mod. They are run
-// with `go tool`.
+// The tools that check the chart, separate from the requirements of the programs.
+// `go tool` runs them.
 module github.com/sightmesh/sightmesh/tools/verify
 
 go 1.26.0

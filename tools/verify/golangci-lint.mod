@@ -1,7 +1,7 @@
-// The linter, which is run with `go tool -modfile=golangci-lint.mod`. It cannot
-// share go.mod with Helm: its dependencies require a google.golang.org/genproto
-// from before that module was split, and Helm's require the modules that were
-// split off. Both have the same packages.
+// The linter, which `go tool -modfile=golangci-lint.mod` runs. It cannot share
+// go.mod with Helm: its dependencies require google.golang.org/genproto from before
+// that module was split, and those of Helm require the modules that were split off.
+// Both have the same packages.
 module github.com/sightmesh/sightmesh/tools/verify
 
 go 1.26.0

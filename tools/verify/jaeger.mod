@@ -1,7 +1,7 @@
-// Jaeger, which make jaeger builds. It has a module of its own because its
-// requirements are older than those of all others here; they and the replacements
-// are those of Jaeger's go.mod. It is not tidy: what only tests of Jaeger need is
-// not asked for.
+// Jaeger, which make jaeger builds. It has its own module file, because its
+// requirements are older than those of the other tools. The requirements and
+// replacements are those of the go.mod of Jaeger. The file is not tidy: it has no
+// requirements of tests of Jaeger.
 module github.com/sightmesh/sightmesh/tools/verify
 
 go 1.26.0

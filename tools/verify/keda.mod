@@ -1,6 +1,6 @@
-// KEDA, which make cluster builds. It has a module of its own because its requirements are
-// older than those of all others here; they and the replacements are those of KEDA's
-// go.mod. It is not tidy: what only tests of KEDA need is not asked for.
+// KEDA, which make cluster builds. It has its own module file, because its requirements are
+// older than those of the other tools. The requirements and replacements are those of the
+// go.mod of KEDA. The file is not tidy: it has no requirements of tests of KEDA.
 module github.com/sightmesh/sightmesh/tools/verify
 
 go 1.26.0

@@ -1,7 +1,7 @@
-// Kubernetes, which make cluster builds. It has a module of its own because its requirements are
-// older than those of all others here; they and the replacements are those of Kubernetes's
-// go.mod. It is not tidy: what only tests of Kubernetes need is not asked for.
-// The modules of the folder staging are those that Kubernetes publishes of the same version.
+// Kubernetes, which make cluster builds. It has its own module file, because its requirements are
+// older than those of the other tools. The requirements and replacements are those of the
+// go.mod of Kubernetes. The file is not tidy: it has no requirements of tests of Kubernetes.
+// The modules of the folder staging are the published ones of the same version.
 module github.com/sightmesh/sightmesh/tools/verify
 
 go 1.26.0

@@ -1,6 +1,5 @@
-// Syft, which make images builds to list what is in an
-// image. It has a module of its own because its requirements are other versions than
-// those of all others here.
+// Syft, which make images builds to list the content of an image. It has its own
+// module file, because it requires other versions than the other tools.
 module github.com/sightmesh/sightmesh/tools/verify
 
 go 1.26.3

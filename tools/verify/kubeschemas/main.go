@@ -1,7 +1,7 @@
-// Command kubeschemas makes the JSON Schemas that kubeconform reads out of the
-// OpenAPI document in the module of Kubernetes, and out of files with
-// CustomResourceDefinitions in the modules of others, so that manifests are
-// checked without a network. The schemas are strict: an unknown field is an error.
+// Command kubeschemas writes the JSON Schemas that kubeconform reads, so that it checks
+// manifests without a network. The sources are the OpenAPI document in the module of
+// Kubernetes, and files with CustomResourceDefinitions in the modules of add-ons. The
+// schemas are strict: an unknown field is an error.
 package main
 
 import (
@@ -47,7 +47,7 @@ func run(swagger, dir string) error {
 		if d["properties"] != nil {
 			d["additionalProperties"] = false
 		}
-		switch { // types that the document describes by one of their forms
+		switch { // types for which the document describes only one of their forms
 		case strings.HasSuffix(name, ".intstr.IntOrString"):
 			doc.Definitions[name] = definition{"type": []string{"string", "integer"}}
 		case strings.HasSuffix(name, ".resource.Quantity"):
@@ -65,7 +65,7 @@ func run(swagger, dir string) error {
 	return nil
 }
 
-// write writes the schema of a kind under the name by which kubeconform finds it.
+// write writes the schema of a kind to a file with the name that kubeconform expects.
 func write(dir string, k kind, schema any) error {
 	group, _, _ := strings.Cut(k.Group, ".")
 	file := strings.ToLower(k.Kind)
@@ -109,7 +109,7 @@ func runCRD(file, dir string) error {
 		}
 		forbidUnknown(schema)
 		if properties, ok := schema["properties"].(map[string]any); ok {
-			properties["metadata"] = map[string]any{"type": "object"} // the server knows more of it
+			properties["metadata"] = map[string]any{"type": "object"} // the API server checks its fields
 		}
 		if err := write(dir, kind{crd.Spec.Group, crd.Spec.Names.Kind, v.Name}, schema); err != nil {
 			return err
@@ -118,7 +118,7 @@ func runCRD(file, dir string) error {
 	return nil
 }
 
-// forbidUnknown makes an unknown field an error, in all that has fields.
+// forbidUnknown makes unknown fields errors, at every depth of a schema.
 func forbidUnknown(v any) {
 	switch t := v.(type) {
 	case []any:
@@ -144,8 +144,8 @@ func forbidUnknown(v any) {
 
 type kind struct{ Group, Kind, Version string }
 
-// used are the kinds of the chart; a schema has the whole document in it, so
-// that more would be large.
+// used has the kinds of the chart. Each schema contains the whole document, so that
+// schemas of all kinds would be large.
 var used = "Deployment StatefulSet Service ServiceAccount ConfigMap Job Pod Ingress NetworkPolicy " +
 	"PodDisruptionBudget HorizontalPodAutoscaler Namespace"
 
