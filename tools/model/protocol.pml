@@ -1,13 +1,13 @@
 /*
  * Model of how a job in parts gets its outcome: the streams CROPS, PARTS and
  * RESULTS, the consumer join on PARTS, one classify worker, two replicas of
- * results, one sweeper and one cancel. README.md says what is modelled, what is
- * not, and which Go function each transition stands for. tools/scripts/model
- * verifies every variant.
+ * results, one sweeper and one cancel. README.md lists what the model contains
+ * and omits, and the Go function of each transition. tools/scripts/model checks
+ * every variant.
  *
- * Each process is a loop of guarded commands: one command is one step that
- * cannot be interrupted, and between any two steps every other process may run
- * or a process may crash. Budgets bound the faults, so that every run ends.
+ * Each process is a loop of guarded commands. One command is one atomic step.
+ * Between two steps every other process may run, and a process may crash.
+ * Budgets bound the faults, so that every run ends.
  */
 
 /* ---- Constants and variants, set by tools/scripts/model ---- */
@@ -96,9 +96,9 @@ byte hadOutcome = 0;              /* jobs whose outcome was stored at some time,
 
 /* The properties. An assertion that fails names one of them. */
 bit outcomeChanged = false;       /* an outcome was written where a client may have seen one */
-bit jobWithoutOutcome = false;    /* nothing more can happen, and an accepted job has no outcome */
-bit wrongOutcome = false;         /* the same, and its outcome is neither done nor the cancellation of job 0 */
-bit messageForgotten = false;     /* join forgot a stored message that nobody had acknowledged */
+bit jobWithoutOutcome = false;    /* no step is left, and an accepted job has no outcome */
+bit wrongOutcome = false;         /* no step is left, and an outcome is neither done nor the cancellation of job 0 */
+bit messageForgotten = false;     /* join forgot a stored message that was not acknowledged */
 
 byte i, j, d;                     /* scratch of one step, 0 between steps */
 
@@ -116,14 +116,13 @@ byte i, j, d;                     /* scratch of one step, 0 between steps */
 #endif
 
 /*
- * A deadline may pass at any time, and nothing but the sweeper and the expiry of
- * messages looks at it. So no state says that it has passed: the sweeper may
- * end a job at any time.
+ * A deadline may pass at any time. Only the sweeper and the expiry of messages
+ * depend on it. The model has no state for a passed deadline: the sweeper may end
+ * a job at any time.
  *
- * A message expires at its deadline and a margin. The margin is assumed to be
- * longer than the time until a sweep that began after the deadline is complete.
- * Such a sweep leaves an outcome if one was missing, which is why a message of a
- * job with an outcome may expire, and no other.
+ * A message expires some time after its deadline. The model assumes that a sweep
+ * that began after the deadline is complete before. Such a sweep writes a missing
+ * outcome. Therefore only a message of a job with an outcome may expire.
  */
 #if !defined(EXPIRY)
 #define MAY_EXPIRE(job) false
@@ -152,7 +151,7 @@ inline storeOutcome(job, what) {
 #ifdef REPLICATED
 #define FREE(job)       (outcome[job] == none && proposal[job] == none)
 #define IN_FLIGHT(job)  (outcome[job] == none && proposal[job] != none)
-/* The server answers when the proposal is committed, hence the step await. */
+/* The server replies when the proposal is committed. The step await waits for it. */
 #define WRITE(job, what, next) \
 	proposal[job] = what; step = await; printf("outcome %e of job %d is proposed\n", what, job)
 #else
@@ -316,10 +315,10 @@ inline deliver(s) {
 }
 
 /*
- * redeliver delivers again. The server counts a redelivery in its delivery
- * sequence and keeps the first number of the message as pending. Without a
- * purge the gap is never seen, because a floor that moves stops right below the
- * first pending message.
+ * redeliver delivers a message again. The server increments its delivery sequence,
+ * and keeps the first delivery sequence of the message as pending. Without a purge
+ * the gap has no effect, because a floor that moves stops right below the first
+ * pending message.
  */
 inline redeliver(s) {
 #if defined(PURGE) || defined(NO_SWEEPER)
@@ -336,8 +335,8 @@ inline redeliver(s) {
 #define IS_GONE(s)         (pending[s] != 0 && !STORED(s) && (s) > streamFloor)
 
 /*
- * chooseSequence, choosePart and chooseJob set i to any of those for which
- * CONDITION is true. They block when there is none, and begin an atomic step.
+ * chooseSequence, choosePart and chooseJob set i to any number for which CONDITION
+ * is true. They block when no number exists, and begin an atomic step.
  */
 #if LAST == 4
 #define chooseSequence(CONDITION) \
@@ -401,7 +400,7 @@ end:	do
 
 /* ---- classify ---- */
 
-/* The parts of a job are alike, so that it is enough to try one order of their first publish. */
+/* The parts of a job are alike, so one order of their first publish is enough. */
 #ifdef NO_CANCEL
 #define IN_ORDER(p)  ((p) < 2 || (published & 1))  /* and the jobs too */
 #else
@@ -432,10 +431,10 @@ inline publishPart() {
 }
 
 /*
- * classify is one worker: it takes a CROPS message, publishes the part, and
- * acknowledges. A crash before the publish is the same as not to take the
- * message, so there is no such step. A crash before the acknowledgement is seen
- * by others only when a late duplicate follows: PARTS drops an earlier one.
+ * classify is one worker. It receives a CROPS message, publishes the part, and
+ * acknowledges. A crash before the publish has no effect, so the model has no such
+ * step. A crash before the acknowledgement has an effect only when a late duplicate
+ * follows, because PARTS drops an earlier duplicate.
  */
 active proctype classify() {
 	byte p;
@@ -466,13 +465,13 @@ end:	do
 
 /* ---- results: join ---- */
 
-/* The replicas are alike, so that it is enough to try the second one while the first one is busy. */
+/* The replicas are alike, so the second one needs to run only while the first one is busy. */
 #define CAN_HANDLE(s)  (step == idle && IS_BUFFERED(s) && (r == 0 || handled[0] != 0))
 
 /* rest is the end of a delivery. */
 inline rest() { handled[r] = 0; job = 0; first = 0; second = 0; step = idle }
 
-/* finish goes on to the acknowledgement. One of a message that has left PARTS would do nothing. */
+/* finish continues with the acknowledgement. The acknowledgement of a message that has left PARTS has no effect. */
 inline finish() {
 	first = 0;
 	second = 0;
@@ -482,7 +481,7 @@ inline finish() {
 	fi
 }
 
-/* die loses what the replica was doing and what its buffer held, which is any part of the buffers. */
+/* die loses the handled delivery and the buffer of the replica, which is any part of the buffers. */
 inline die() {
 	crashes--;
 	printf("a replica dies while it handles sequence %d (0: none)\n", handled[r]);
@@ -519,7 +518,7 @@ end:	do
 	:: d_step { step == publish && outcome[job] != none -> step = remove }  /* another writer was first */
 #ifdef REPLICATED
 	:: d_step { step == await && outcome[job] != none -> step = remove }
-	:: d_step { step == await && FREE(job) -> step = publish }  /* no answer: publish again */
+	:: d_step { step == await && FREE(job) -> step = publish }  /* no reply: publish again */
 #ifdef CONFLICT_IS_SUCCESS
 	:: d_step { step == publish && IN_FLIGHT(job) -> step = remove }
 #endif
@@ -555,12 +554,13 @@ end:	do
 
 #ifndef NO_SWEEPER
 /*
- * sweeper looks, and writes what it decided when it looked. It looks again and
- * again; a look that finds nothing to do is no step here. It deletes nothing.
+ * sweeper reads the state of a job, and writes the outcome that it decided from
+ * that state. It repeats this; a read without a write is no step. It deletes no
+ * message.
  *
- * What it has seen stays true until there is an outcome. So when its write
- * expects that there is none, the look and the write can be one step, and a
- * crash between them is the same as no look.
+ * The state that it has read stays valid until the job has an outcome. When its
+ * write expects that there is no outcome, the read and the write can be one step,
+ * and a crash between them has no effect.
  */
 active proctype sweeper() {
 #if defined(SWEEPER_WITHOUT_EXPECTED_SEQUENCE) || defined(REPLICATED)
@@ -619,7 +619,7 @@ end:	do
 	:: d_step { step == await && outcome[0] != none -> step = remove }
 	:: d_step { step == await && FREE(0) -> step = idle }
 #endif
-	:: d_step { step == remove && outcome[0] != cancelled -> step = ack }  /* the answer is job-finished */
+	:: d_step { step == remove && outcome[0] != cancelled -> step = ack }  /* the response is job-finished */
 	:: atomic { choosePart(CAN_DROP); d_step { crops = crops & ~BIT(i); i = 0 } }
 	:: atomic { choosePart(CAN_DELETE); d_step { deletePart(sequenceOf[i]) } }
 	:: d_step { step == remove && outcome[0] == cancelled && !WAITS(0) -> step = ack }
