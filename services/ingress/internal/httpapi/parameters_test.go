@@ -90,6 +90,9 @@ func TestParameters_NameTheInvalidField(t *testing.T) {
 		"two pipelines":       {"pipeline=text&pipeline=faces", nil, v1.InvalidParameter, "pipeline"},
 		"callback of a file":  {"callback=file:///etc/passwd", nil, v1.InvalidParameter, "callback"},
 		"callback of no host": {"callback=https:", nil, v1.InvalidParameter, "callback"},
+		"callback with a password": {
+			"callback=http://u:p@client.example/", nil, v1.InvalidParameter, "callback",
+		},
 		"long callback":       {"callback=https://a/" + strings.Repeat("x", 2048), nil, v1.InvalidParameter, "callback"},
 		"long key": {"", http.Header{"Idempotency-Key": {strings.Repeat("k", intake.MaxKey+1)}},
 			v1.InvalidHeader, "Idempotency-Key"},

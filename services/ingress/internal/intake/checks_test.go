@@ -114,6 +114,9 @@ func TestIntake_CheckWebhookURL(t *testing.T) {
 	if err := i.CheckWebhookURL("https://client.example/"); err != nil {
 		t.Errorf("with a secret: %v", err)
 	}
+	if err := i.CheckWebhookURL("http://u:p@client.example/"); err == nil || err.Error() != "contains a user or password" {
+		t.Errorf("a URL with a password: %v, want an error that says so", err)
+	}
 	long := "https://a/" + strings.Repeat("x", maxWebhookURL)
 	if err := i.CheckWebhookURL(long); err == nil || err.Error() != "is longer than 2048 bytes" {
 		t.Errorf("a long URL: %v", err)

@@ -64,7 +64,13 @@ func (i *Intake) CheckWebhookURL(raw string) error {
 	if len(raw) > maxWebhookURL {
 		return newLimitError(maxWebhookURL, "is longer than %d bytes", maxWebhookURL)
 	}
-	return CheckURL(raw)
+	if err := CheckURL(raw); err != nil {
+		return err
+	}
+	if u, err := url.Parse(raw); err == nil && u.User != nil {
+		return errors.New("contains a user or password")
+	}
+	return nil
 }
 
 // CheckURL checks the syntax and the scheme of a URL, but not its length. The text of the

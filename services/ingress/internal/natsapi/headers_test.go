@@ -86,6 +86,8 @@ func TestAnalyze_NamesTheInvalidHeader(t *testing.T) {
 		"empty key": {nats.Header{"Idempotency-Key": {""}}, v1.InvalidHeader, "Idempotency-Key", 0},
 		"two keys": {nats.Header{"Idempotency-Key": {"a"}, "idempotency-key": {"b"}},
 			v1.InvalidHeader, "Idempotency-Key", 0},
+		"callback with a password": {nats.Header{"Sight-Callback": {"http://u:p@client.example/"}}, v1.InvalidParameter,
+			"callback", 0},
 		"long callback": {nats.Header{"Sight-Callback": {"https://a/" + strings.Repeat("x", 2048)}},
 			v1.InvalidParameter, "callback", 2048},
 		"much metadata": {nats.Header{"X-Sight-Meta-A": {strings.Repeat("x", 4096)}},

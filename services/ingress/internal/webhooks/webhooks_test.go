@@ -217,6 +217,26 @@ func TestSender_SendsADeliveredWebhookOnce(t *testing.T) {
 	}
 }
 
+// TestSender_SendsNoCredentials checks that the webhook of a URL with a password fails without a call. A job that is
+// published over NATS can have such a URL.
+func TestSender_SendsNoCredentials(t *testing.T) {
+	t.Parallel()
+	var calls atomic.Int64
+	receiver := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { calls.Add(1) }))
+	t.Cleanup(receiver.Close)
+	b := newBench(t, time.Hour, loopback)
+	b.queue(t, strings.Replace(receiver.URL, "http://", "http://u:p@", 1))
+	b.run(t)
+	want := v1.Callback{State: v1.WebhookFailed, Attempts: 1, Error: "the URL contains a user or password"}
+	if s := b.awaitAttempts(t, 1); s != want {
+		t.Errorf("the state is %+v, want %+v", s, want)
+	}
+	b.awaitEmpty(t)
+	if n := calls.Load(); n != 0 {
+		t.Errorf("%d calls, want 0", n)
+	}
+}
+
 // startFailing starts a receiver that fails every call, and returns its URL and the number of
 // calls.
 func startFailing(t *testing.T) (url string, calls *atomic.Int64) {
