@@ -93,6 +93,8 @@ func ParseHeader(h map[string][]string) (Filter, error) {
 			case !strings.EqualFold(given, header):
 			case twice || len(said) > 1:
 				return Filter{}, invalid(name, "%s is given more than once", header)
+			case len(said) == 1 && said[0] == "":
+				return Filter{}, invalid(name, "%s is empty", header)
 			case len(said) == 1:
 				values[name] = said[0]
 			}

@@ -96,6 +96,7 @@ func TestAnalyze_NamesTheInvalidHeader(t *testing.T) {
 		"metadata of bytes": {nats.Header{"X-Sight-Meta-A": {"\xff"}}, v1.InvalidHeader, "X-Sight-Meta-a", 0},
 		"prefer":            {nats.Header{"Prefer": {"wait=long"}}, v1.InvalidHeader, "Prefer", 0},
 		"score":             {nats.Header{"Sight-Min-Score": {"2"}}, v1.InvalidParameter, "min_score", 0},
+		"empty top":         {nats.Header{"Sight-Top": {""}}, v1.InvalidParameter, "top", 0},
 		"top":               {nats.Header{"Sight-Top": {"0"}}, v1.InvalidParameter, "top", 10_000},
 		"unknown":           {nats.Header{"Sight-Prio": {"bulk"}}, v1.UnknownField, "Sight-Prio", 0},
 		"of a job":          {nats.Header{"Sight-Metadata": {"{}"}}, v1.UnknownField, "Sight-Metadata", 0},
