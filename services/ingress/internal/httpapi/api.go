@@ -123,7 +123,7 @@ func New(cfg Config) (*API, error) {
 	}
 	pipelines := &pipelineHandler{admission: cfg.Admission, limits: cfg.Limits, document: document}
 	router := mux.NewRouter().SkipClean(true) // a redirect would turn POST into GET
-	proxies := &proxies{public: cfg.PublicURL, trusted: cfg.TrustedProxies}
+	proxies := &proxies{public: cfg.PublicURL, trusted: cfg.TrustedProxies, router: router}
 	a := &API{
 		handler:  proxies.handler(origins.handler(router)),
 		sessions: newSessionHandler(cfg, params, bodies, respond),

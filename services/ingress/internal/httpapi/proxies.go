@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -10,6 +11,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/gorilla/mux"
 )
 
 // proxies determines how clients reach the mesh: at its public URL, or through proxies whose X-Forwarded-*
@@ -17,6 +20,8 @@ import (
 type proxies struct {
 	public  *url.URL // nil when not configured
 	trusted []netip.Prefix
+	// router has the paths before which a prefix is removed.
+	router *mux.Router
 }
 
 // ParsePublicURL parses the URL at which clients reach the mesh, such as https://example.com/vision. It
@@ -91,10 +96,23 @@ func (p *proxies) resolve(r *http.Request) (*http.Request, forwarded) {
 	if p.public != nil {
 		f.scheme, f.base, prefix = p.public.Scheme, p.public.String(), p.public
 	}
-	if rest, ok := strings.CutPrefix(r.URL.Path, prefix.Path+"/"); ok && prefix.Path != "" {
-		r.URL.Path, r.URL.RawPath = "/"+rest, ""
-	}
+	p.removePrefix(r, prefix.Path)
 	return r, f
+}
+
+// removePrefix removes a prefix from the path of a request if the rest is the path of a route. Otherwise the proxy has
+// removed the prefix, and a prefix such as /v1 is part of a route.
+func (p *proxies) removePrefix(r *http.Request, prefix string) {
+	rest, ok := strings.CutPrefix(r.URL.Path, prefix+"/")
+	if !ok || prefix == "" {
+		return
+	}
+	whole := *r.URL
+	r.URL.Path, r.URL.RawPath = "/"+rest, ""
+	var match mux.RouteMatch
+	if !p.router.Match(r, &match) || errors.Is(match.MatchErr, mux.ErrNotFound) {
+		r.URL = &whole
+	}
 }
 
 // forwardedKey is the key of a forwarded in a context.

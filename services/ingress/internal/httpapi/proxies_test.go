@@ -1,9 +1,12 @@
 package httpapi
 
 import (
+	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"testing"
+
+	"github.com/gorilla/mux"
 )
 
 // TestProxies_ClientAddr checks that the client is the last address that is not of a trusted proxy,
@@ -40,7 +43,10 @@ func TestProxies_ClientAddr(t *testing.T) {
 // TestProxies_Prefix checks that a prefix is used when it is a clean path, and ignored otherwise.
 func TestProxies_Prefix(t *testing.T) {
 	t.Parallel()
-	p := &proxies{trusted: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
+	router := mux.NewRouter()
+	router.Handle("/v1/pipelines", http.NotFoundHandler()).Methods(http.MethodGet)
+	router.NotFoundHandler = http.NotFoundHandler()
+	p := &proxies{trusted: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, router: router}
 	for _, tt := range []struct{ given, path, base, want string }{
 		{"/vision", "/vision/v1/pipelines", "/vision", "/v1/pipelines"},
 		{"/vision/", "/vision/v1/pipelines", "/vision", "/v1/pipelines"},
@@ -49,6 +55,9 @@ func TestProxies_Prefix(t *testing.T) {
 		{"/a b/ü", "/a%20b/%C3%BC/v1/pipelines", "/a%20b/%C3%BC", "/v1/pipelines"},
 		{"/a%20b", "/a%20b/v1/pipelines", "/a%20b", "/v1/pipelines"},
 		{`/a\b`, "/v1/pipelines", "/a%5Cb", "/v1/pipelines"},
+		{"/v1", "/v1/pipelines", "/v1", "/v1/pipelines"},
+		{"/v1", "/v1/v1/pipelines", "/v1", "/v1/pipelines"},
+		{"/v1/pipelines", "/v1/pipelines", "/v1/pipelines", "/v1/pipelines"},
 		{"", "/v1/pipelines", "", "/v1/pipelines"},
 		{"/", "/v1/pipelines", "", "/v1/pipelines"},
 		{"vision", "/vision/v1/pipelines", "", "/vision/v1/pipelines"},
