@@ -3,6 +3,7 @@ package httpapi
 import (
 	"maps"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"reflect"
 	"slices"
@@ -153,4 +154,26 @@ func TestBodyFields_MatchTheContract(t *testing.T) {
 	if want := names(reflect.TypeFor[v1.ImageRequest]()); !slices.Equal(got, want) {
 		t.Errorf("the fields are %q, want %q", got, want)
 	}
+}
+
+// TestReadSources_Metadata checks that the names of the metadata of an image are in lower case, and unique.
+func TestReadSources_Metadata(t *testing.T) {
+	t.Parallel()
+	h := &reportHandler{bodies: newTestBodies(largeMemory)}
+	read := func(metadata string) ([]v1.ReportSource, error) {
+		body := `{"images":[{"url":"https://a.example/","metadata":` + metadata + `}]}`
+		sources, _, err := h.readSources(httptest.NewRecorder(),
+			httptest.NewRequest(http.MethodPost, "/v1/reports", strings.NewReader(body)))
+		return sources, err
+	}
+	sources, err := read(`{"Camera":"left","wagon":"1"}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{"camera": "left", "wagon": "1"}
+	if got := sources[0].Metadata; !maps.Equal(got, want) {
+		t.Errorf("the metadata is %v, want %v", got, want)
+	}
+	_, err = read(`{"A":"1","a":"2"}`)
+	checkProblem(t, "a name given twice", err, v1.InvalidBody, "images.0.metadata.a")
 }

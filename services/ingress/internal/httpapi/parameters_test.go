@@ -93,7 +93,7 @@ func TestParameters_NameTheInvalidField(t *testing.T) {
 		"callback with a password": {
 			"callback=http://u:p@client.example/", nil, v1.InvalidParameter, "callback",
 		},
-		"long callback":       {"callback=https://a/" + strings.Repeat("x", 2048), nil, v1.InvalidParameter, "callback"},
+		"long callback": {"callback=https://a/" + strings.Repeat("x", 2048), nil, v1.InvalidParameter, "callback"},
 		"long key": {"", http.Header{"Idempotency-Key": {strings.Repeat("k", intake.MaxKey+1)}},
 			v1.InvalidHeader, "Idempotency-Key"},
 		"empty key":           {"", http.Header{"Idempotency-Key": {""}}, v1.InvalidHeader, "Idempotency-Key"},

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/gorilla/mux"
 
@@ -105,13 +106,31 @@ func (h *reportHandler) readSources(w http.ResponseWriter, r *http.Request) ([]v
 			return nil, nil, v1.NewProblem(v1.InvalidBody, "%slocation may have %d bytes", field, reportintake.MaxLocation).
 				WithField(field + "location").WithLimit(reportintake.MaxLocation)
 		}
-		if name, err := intake.CheckMetadata(image.Metadata); err != nil {
+		metadata, err := lowerNames(image.Metadata, field+"metadata.")
+		if err != nil {
+			return nil, nil, err
+		}
+		if name, err := intake.CheckMetadata(metadata); err != nil {
 			return nil, nil, intake.FieldProblem(v1.InvalidBody, field+"metadata."+name, err)
 		}
-		out[i] = v1.ReportSource{URL: image.URL, Location: image.Location, Metadata: image.Metadata}
+		out[i] = v1.ReportSource{URL: image.URL, Location: image.Location, Metadata: metadata}
 	}
 	others, err := jsonFields(in.bodyFields)
 	return out, others, err
+}
+
+// lowerNames returns metadata with its names in lower case. A name that is given twice is a problem of the field
+// that begins with prefix.
+func lowerNames(metadata map[string]string, prefix string) (map[string]string, error) {
+	out := map[string]string{}
+	for given, value := range metadata {
+		name := strings.ToLower(given)
+		if _, twice := out[name]; twice {
+			return nil, v1.NewProblem(v1.InvalidBody, "%s is given twice", prefix+name).WithField(prefix + name)
+		}
+		out[name] = value
+	}
+	return out, nil
 }
 
 // get responds with a report and the outcomes of its images. It reads and writes one outcome after the other,
