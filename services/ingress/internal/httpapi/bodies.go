@@ -19,10 +19,10 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/body"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
-	"github.com/sightmesh/sightmesh/services/ingress/internal/jobparams"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/reportintake"
 	"github.com/sightmesh/sightmesh/services/internal/imagefile"
 	"github.com/sightmesh/sightmesh/services/internal/regionfilter"
+	"github.com/sightmesh/sightmesh/services/internal/requestfields"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
@@ -328,7 +328,7 @@ func (b *bodies) readForm(
 			return in, v1.NewProblem(v1.UnknownField, "the field %.60q has a file, but the field of an image is %q",
 				name, imageField).WithField(fmt.Sprintf("%.60s", name))
 		case strict && !isKnown(name, multipartFields):
-			return in, jobparams.UnknownField(name, multipartFields)
+			return in, requestfields.NewUnknownProblem(name, multipartFields)
 		default:
 			if err := readField(part, name, strict, others, reservation); err != nil {
 				return in, err

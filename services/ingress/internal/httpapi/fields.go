@@ -10,8 +10,8 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
-	"github.com/sightmesh/sightmesh/services/ingress/internal/jobparams"
 	"github.com/sightmesh/sightmesh/services/internal/regionfilter"
+	"github.com/sightmesh/sightmesh/services/internal/requestfields"
 )
 
 // fields are the fields of a request other than its images, by name.
@@ -52,7 +52,7 @@ func readFields(values url.Values, strict bool, known ...string) (fields, error)
 		_, twice := out[key]
 		switch given := values[name]; {
 		case !isKnown(name, known) && strict:
-			return nil, jobparams.UnknownField(name, known)
+			return nil, requestfields.NewUnknownProblem(name, known)
 		case twice:
 			return nil, v1.NewProblem(v1.InvalidParameter, "%s is given twice", key).WithField(key)
 		case !isKnown(name, known):

@@ -15,6 +15,7 @@ import (
 	"github.com/sightmesh/sightmesh/services/ingress/internal/jobparams"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/reportintake"
 	"github.com/sightmesh/sightmesh/services/internal/regionfilter"
+	"github.com/sightmesh/sightmesh/services/internal/requestfields"
 )
 
 // parameters parses queries and headers of requests. Its problems name the invalid parameter or header.
@@ -49,7 +50,7 @@ func (s submission) report(sources []v1.ReportSource, uploads []reportintake.Upl
 }
 
 // knownHeaders are the headers of a request with images that are not of HTTP.
-var knownHeaders = []string{v1.HeaderKey, "Prefer", jobparams.MetadataHeaders}
+var knownHeaders = []string{v1.HeaderKey, "Prefer", requestfields.MetadataHeaders}
 
 // submission parses the query and the headers. The old routes ignore unknown ones. The caller adds the fields of the
 // body with addFields.
@@ -60,7 +61,7 @@ func (p parameters) submission(r *http.Request) (submission, error) {
 		return s, err
 	}
 	if isStrict(r) {
-		if err := jobparams.CheckHeaders(r.Header, knownHeaders); err != nil {
+		if err := requestfields.CheckHeaders(r.Header, knownHeaders); err != nil {
 			return s, err
 		}
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/sessions"
 	"github.com/sightmesh/sightmesh/services/internal/regionfilter"
+	"github.com/sightmesh/sightmesh/services/internal/requestfields"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
@@ -72,6 +73,9 @@ func (h *sessionHandler) get(w http.ResponseWriter, r *http.Request) error {
 		if err := h.respond.origins.checkSession(r); err != nil {
 			return err
 		}
+	}
+	if err := requestfields.CheckHeaders(r.Header, nil); err != nil {
+		return err
 	}
 	q, err := parseQuery(r, slices.Concat([]string{"pipeline", "window", "drop", "from"}, filterFields)...)
 	if err != nil {

@@ -205,6 +205,18 @@ func TestSession_RejectsInvalidRequests(t *testing.T) {
 			t.Errorf("%s of %q: Content-Type is %q", query, origin, got)
 		}
 	}
+	for _, name := range []string{"X-Sight-Foo", "X-Sight-Meta-A"} {
+		res, problem := d.send(t, http.MethodGet, "/v1/stream", name, "1", "Connection", "Upgrade", "Upgrade", "websocket")
+		if res.status != http.StatusBadRequest {
+			t.Errorf("%s: %d, want 400", name, res.status)
+		}
+		if problem.Code != v1.UnknownField {
+			t.Errorf("%s: the code is %q, want %s", name, problem.Code, v1.UnknownField)
+		}
+		if problem.Field != name {
+			t.Errorf("%s: the field is %q, want %s", name, problem.Field, name)
+		}
+	}
 	checkRejected("", "", v1.NoWorker)
 	d.startWorkers(t, 2, 10)
 	checkRejected("?pipeline=faces", "", v1.NoWorker)

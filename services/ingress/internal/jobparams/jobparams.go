@@ -4,42 +4,14 @@
 package jobparams
 
 import (
-	"cmp"
 	"errors"
-	"fmt"
-	"maps"
-	"slices"
 	"strings"
 
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
+	"github.com/sightmesh/sightmesh/services/internal/requestfields"
 )
-
-// MetadataHeaders stands for the headers with metadata in a list of known headers.
-const MetadataHeaders = v1.HTTPMetadataPrefix + "NAME"
-
-// CheckHeaders returns a problem for a header that begins with Sight- or X-Sight- and is not one
-// of known, because the client expects an effect. Names are not case-sensitive. Other headers
-// are not of the mesh.
-func CheckHeaders(h map[string][]string, known []string) error {
-	for _, name := range slices.Sorted(maps.Keys(h)) {
-		lower := strings.ToLower(name)
-		isOurs := strings.HasPrefix(lower, "sight-") || strings.HasPrefix(lower, "x-sight-")
-		isKnown := isMetadata(name) ||
-			slices.ContainsFunc(known, func(k string) bool { return strings.EqualFold(k, name) })
-		if isOurs && !isKnown {
-			return UnknownField(name, known)
-		}
-	}
-	return nil
-}
-
-// UnknownField returns the problem of a field or header that is not one of known.
-func UnknownField(name string, known []string) *v1.Problem {
-	return v1.NewProblem(v1.UnknownField, "%.60q is not known here; known are %s", name,
-		cmp.Or(strings.Join(known, ", "), "none")).WithField(fmt.Sprintf("%.60s", name))
-}
 
 // ParsePriority parses a priority.
 func ParsePriority(value string) (subject.Priority, error) {
@@ -91,7 +63,7 @@ func CheckKey(code v1.Code, name, value string) error {
 func ParseMetadata(h map[string][]string) (map[string]string, error) {
 	out := map[string]string{}
 	for name, values := range h {
-		if !isMetadata(name) {
+		if !requestfields.IsMetadata(name) {
 			continue
 		}
 		key := strings.ToLower(name[len(v1.HTTPMetadataPrefix):])
@@ -104,10 +76,4 @@ func ParseMetadata(h map[string][]string) (map[string]string, error) {
 		return nil, intake.FieldProblem(v1.InvalidHeader, v1.HTTPMetadataPrefix+field, err)
 	}
 	return out, nil
-}
-
-// isMetadata reports whether a header has metadata.
-func isMetadata(name string) bool {
-	n := len(v1.HTTPMetadataPrefix)
-	return len(name) >= n && strings.EqualFold(name[:n], v1.HTTPMetadataPrefix)
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/jobparams"
 	"github.com/sightmesh/sightmesh/services/internal/regionfilter"
+	"github.com/sightmesh/sightmesh/services/internal/requestfields"
 )
 
 const (
@@ -24,7 +25,7 @@ var parameterHeaders = map[string]string{v1.HeaderPriority: "priority", v1.Heade
 
 // requestHeaders lists the headers of a request, without those of its trace.
 var requestHeaders = slices.Sorted(slices.Values(slices.Concat(
-	[]string{v1.HeaderKey, headerPrefer, jobparams.MetadataHeaders},
+	[]string{v1.HeaderKey, headerPrefer, requestfields.MetadataHeaders},
 	slices.Collect(maps.Keys(parameterHeaders)), slices.Collect(maps.Keys(regionfilter.Headers())))))
 
 // request is an image with the parameters of its job.
@@ -46,7 +47,7 @@ func (a *Analyze) parseRequest(m *nats.Msg) (r request, err error) {
 		return r, v1.NewProblem(v1.UnknownPipeline, "no pipeline %.40q", name).WithField("pipeline")
 	}
 	r.Image = m.Data
-	if err := jobparams.CheckHeaders(m.Header, requestHeaders); err != nil {
+	if err := requestfields.CheckHeaders(m.Header, requestHeaders); err != nil {
 		return r, err
 	}
 	if err := a.readParameters(m.Header, &r); err != nil {

@@ -16,6 +16,7 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
 	"github.com/sightmesh/sightmesh/services/internal/outcome"
+	"github.com/sightmesh/sightmesh/services/internal/requestfields"
 )
 
 // canceller cancels jobs. It stores the failure as the outcome of the job, with the
@@ -40,6 +41,9 @@ func (c *canceller) register(svc *bus.Service) error {
 		job, err := subject.ParseCancel(m.Subject)
 		if err != nil {
 			return nil, newInvalidJobProblem()
+		}
+		if err := requestfields.CheckHeaders(m.Header, nil); err != nil {
+			return nil, err
 		}
 		return c.cancelJob(ctx, job)
 	}

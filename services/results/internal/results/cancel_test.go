@@ -125,6 +125,25 @@ func TestCancel_RejectsFinishedAndUnknownJobs(t *testing.T) {
 	}
 }
 
+func TestCancel_RejectsUnknownHeaders(t *testing.T) {
+	b := newBench(t, 1)
+	request := &nats.Msg{Subject: subject.Cancel("q"), Header: nats.Header{"Sight-Note": {"1"}}}
+	m, err := b.nc.RequestMsg(request, testTimeout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var p v1.Problem
+	if err := json.Unmarshal(m.Data, &p); err != nil {
+		t.Fatal(err)
+	}
+	if p.Code != v1.UnknownField {
+		t.Errorf("the code is %q, want %s", p.Code, v1.UnknownField)
+	}
+	if p.Field != "Sight-Note" {
+		t.Errorf("the field is %q, want Sight-Note", p.Field)
+	}
+}
+
 func TestLookup_ExpiredResultIsUnknownLater(t *testing.T) {
 	b := newBench(t, 1)
 	s, err := b.js.Stream(t.Context(), streams.Results)

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strconv"
 	"time"
 
@@ -18,6 +20,7 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/internal/bus"
 	"github.com/sightmesh/sightmesh/services/internal/regionfilter"
+	"github.com/sightmesh/sightmesh/services/internal/requestfields"
 	"github.com/sightmesh/sightmesh/services/internal/telemetry"
 )
 
@@ -34,6 +37,9 @@ const (
 	lookupTimeout = 3 * time.Second
 )
 
+// lookupHeaders lists the headers of a look-up, without those of its trace.
+var lookupHeaders = slices.Sorted(maps.Keys(regionfilter.Headers()))
+
 func newLookup(js jetstream.JetStream, log *slog.Logger) *lookup {
 	l := &lookup{js: js, log: log}
 	l.requests.SetLimit(maxLookups)
@@ -45,6 +51,9 @@ func (l *lookup) register(svc *bus.Service) error {
 		job, err := subject.ParseLookup(m.Subject)
 		if err != nil {
 			return nil, newInvalidJobProblem()
+		}
+		if err := requestfields.CheckHeaders(m.Header, lookupHeaders); err != nil {
+			return nil, err
 		}
 		filter, err := regionfilter.ParseHeader(m.Header)
 		if err != nil {

@@ -374,6 +374,13 @@ func TestLookup_FiltersRegions(t *testing.T) {
 	if p.Field != "top" {
 		t.Errorf("the problem is of field %q, want top", p.Field)
 	}
+	_, p = ask("Sight-Note", "1")
+	if p.Code != v1.UnknownField {
+		t.Errorf("an unknown header leads to %q, want %s", p.Code, v1.UnknownField)
+	}
+	if p.Field != "Sight-Note" {
+		t.Errorf("the problem is of field %q, want Sight-Note", p.Field)
+	}
 }
 
 func TestLookup_FollowsAJob(t *testing.T) {
