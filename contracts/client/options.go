@@ -34,7 +34,10 @@ type JobOption interface {
 // A RegionOption selects the regions of a result. It is a parameter of [Client.Analyze],
 // [Client.Lookup] and [Client.Await]. Without one, a result has all regions. The mesh
 // stores all regions.
-type RegionOption struct{ header, value string }
+type RegionOption struct {
+	header, value string
+	problem       *v1.Problem // the call returns it; nil for a valid option
+}
 
 func (o RegionOption) applyToAnalyze(p *params) { p.regions = append(p.regions, o) }
 
@@ -83,16 +86,24 @@ func WithDeadline(deadline time.Time) SubmitOption {
 
 // WithMinScore selects the regions that have this score, from 0 to 1, or a higher one.
 func WithMinScore(score float64) RegionOption {
-	return RegionOption{v1.HeaderMinScore, strconv.FormatFloat(score, 'f', -1, 64)}
+	return RegionOption{header: v1.HeaderMinScore, value: strconv.FormatFloat(score, 'f', -1, 64)}
 }
 
-// WithLabels selects the regions that have one of the labels. A label has no comma.
+// WithLabels selects the regions that have one of the labels. The call returns an error for
+// a label with a comma, which separates labels in a request.
 func WithLabels(labels ...string) RegionOption {
-	return RegionOption{v1.HeaderLabels, strings.Join(labels, ",")}
+	o := RegionOption{header: v1.HeaderLabels, value: strings.Join(labels, ",")}
+	for _, label := range labels {
+		if strings.Contains(label, ",") {
+			o.problem = v1.NewProblem(v1.InvalidHeader, "%s has the label %.60q, want labels without commas", o.header, label).
+				WithField(o.header)
+		}
+	}
+	return o
 }
 
 // WithTop selects the n regions with the highest scores, from 1 to 10,000.
-func WithTop(n int) RegionOption { return RegionOption{v1.HeaderTop, strconv.Itoa(n)} }
+func WithTop(n int) RegionOption { return RegionOption{header: v1.HeaderTop, value: strconv.Itoa(n)} }
 
 // params are the parameters of a call.
 type params struct {
@@ -119,9 +130,11 @@ func newAnalyzeParams(opts []AnalyzeOption) (params, error) {
 	if p.respondAsync {
 		p.header.Set("Prefer", "respond-async")
 	}
-	for _, o := range p.regions {
-		p.header.Set(o.header, o.value)
+	regions, err := newLookupHeader(p.regions)
+	if err != nil {
+		return p, err
 	}
+	maps.Copy(p.header, regions)
 	metadata, err := newMetadataHeader(p.metadata)
 	if err != nil {
 		return p, err
@@ -159,6 +172,9 @@ func newSubmitHeader(opts []SubmitOption) (nats.Header, error) {
 func newLookupHeader(opts []RegionOption) (nats.Header, error) {
 	h := nats.Header{}
 	for _, o := range opts {
+		if o.problem != nil {
+			return nil, o.problem
+		}
 		h.Set(o.header, o.value)
 	}
 	return h, checkValues(h)

@@ -168,6 +168,14 @@ func TestClient_RejectsValuesThatAHeaderCannotHave(t *testing.T) {
 	if p := checkProblem(t, err, v1.InvalidHeader); p.Field != v1.HeaderLabels {
 		t.Errorf("Lookup: the field is %q, want %q", p.Field, v1.HeaderLabels)
 	}
+	_, err = c.Lookup(t.Context(), "j1", client.WithLabels("car", "text,bus"))
+	if p := checkProblem(t, err, v1.InvalidHeader); p.Field != v1.HeaderLabels {
+		t.Errorf("Lookup: a label with a comma: the field is %q, want %q", p.Field, v1.HeaderLabels)
+	}
+	_, err = c.Analyze(t.Context(), "text", nil, client.WithLabels("text,bus"))
+	if p := checkProblem(t, err, v1.InvalidHeader); p.Field != v1.HeaderLabels {
+		t.Errorf("Analyze: a label with a comma: the field is %q, want %q", p.Field, v1.HeaderLabels)
+	}
 	if n := len(published); n != 0 {
 		t.Errorf("%d messages were published, want none", n)
 	}
