@@ -198,8 +198,8 @@ func events(t *testing.T, a response) (names []string, last []byte) {
 	switch {
 	case a.status != http.StatusOK:
 		t.Fatalf("GET events: %v: status %d, want 200", a, a.status)
-	case a.header.Get("Content-Type") != "text/event-stream":
-		t.Fatalf("GET events: Content-Type %q, want text/event-stream", a.header.Get("Content-Type"))
+	case a.header.Get("Content-Type") != "text/event-stream; charset=utf-8":
+		t.Fatalf("GET events: Content-Type %q, want text/event-stream in UTF-8", a.header.Get("Content-Type"))
 	}
 	for line := range strings.Lines(string(a.body)) {
 		if name, ok := strings.CutPrefix(line, "event: "); ok {

@@ -45,7 +45,8 @@ const endID = "end"
 
 // newEventStream starts a stream. last is the ID of the last event that the client has received, or "".
 func newEventStream(w http.ResponseWriter, last string) *eventStream {
-	w.Header().Set("Content-Type", "text/event-stream")
+	// Without a charset, clients such as requests of Python read a text as ISO 8859-1.
+	w.Header().Set("Content-Type", "text/event-stream; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Accel-Buffering", "no") // nginx, such as the ingress controller of Kubernetes, would buffer events
 	w.WriteHeader(http.StatusOK)
