@@ -94,8 +94,12 @@ func (o *origins) check(r *http.Request) error {
 	if o.any || o.protect.Check(r) == nil {
 		return nil
 	}
-	p := v1.NewProblem(v1.CrossOrigin, "a page of %.100q sent this; pages of other origins need the flag cors-origins",
-		r.Header.Get("Origin")).WithField("Origin")
+	const advice = "pages of other origins need the flag cors-origins"
+	origin := r.Header.Get("Origin")
+	if origin == "" {
+		return v1.NewProblem(v1.CrossOrigin, "a page of another origin sent this; "+advice).WithField("Sec-Fetch-Site")
+	}
+	p := v1.NewProblem(v1.CrossOrigin, "a page of %.100q sent this; "+advice, origin).WithField("Origin")
 	if r.Header.Get("Sec-Fetch-Site") == "" { // the decision is by the host
 		p.Detail += fmt.Sprintf("; if the page is of this mesh, whose host is %.100q here, the proxy has to pass the host "+
 			"of the client in Host, or in X-Forwarded-Host with the flag trusted-proxies, or the flag public-url has to name it",

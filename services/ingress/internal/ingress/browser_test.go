@@ -133,6 +133,13 @@ func TestHTTP_CrossOriginDetail(t *testing.T) {
 			t.Errorf("%s: the detail is %q, want the host in it: %v", name, p.Detail, tt.advice)
 		}
 	}
+	_, p := d.send(t, http.MethodPost, "/v1/images", "Sec-Fetch-Site", "cross-site")
+	if p.Field != "Sec-Fetch-Site" {
+		t.Errorf("a request without Origin: the field is %q, want Sec-Fetch-Site", p.Field)
+	}
+	if !strings.HasPrefix(p.Detail, "a page of another origin sent this;") {
+		t.Errorf("a request without Origin: the detail is %q, want that a page of another origin sent it", p.Detail)
+	}
 	// A request for another address opens no session, whatever it asks for.
 	if res, p := d.send(t, http.MethodGet, "/v1/pipelines", session...); res.status != http.StatusOK {
 		t.Errorf("pipelines with an upgrade: %d %s, want 200", res.status, p.Code)
@@ -271,6 +278,31 @@ func TestHTTP_ResponsesOfTheServer(t *testing.T) {
 		if got := res.Header.Get("X-Request-Id"); got != "" {
 			t.Errorf("%s: X-Request-Id is %q, want none", tt.name, got)
 		}
+	}
+}
+
+// TestHTTP_HTTP2Preface checks that ingress itself rejects the preface of HTTP/2, with a problem.
+func TestHTTP_HTTP2Preface(t *testing.T) {
+	d := start(t)
+	conn, err := net.Dial("tcp", strings.TrimPrefix(d.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	var p v1.Problem
+	if err := json.NewDecoder(res.Body).Decode(&p); err != nil {
+		t.Fatal(err)
+	}
+	if p.Code != v1.NotFound {
+		t.Errorf("got %d %s, want %s", res.StatusCode, p.Code, v1.NotFound)
 	}
 }
 
