@@ -62,8 +62,14 @@ func (e example) takesMany() bool {
 	return slices.Contains([]string{"report", "session", "bulk"}, e.job)
 }
 
-// run runs the example as the comment in its first line says.
+// run runs the example with the pipeline text, as the comment in its first line says.
 func (e example) run(t *testing.T, address string, images ...string) (stdout, stderr string, err error) {
+	t.Helper()
+	return e.runWith(t, address, "text", images...)
+}
+
+// runWith is run with any pipeline.
+func (e example) runWith(t *testing.T, address, pipeline string, images ...string) (stdout, stderr string, err error) {
 	t.Helper()
 	file := filepath.Join(root(t), "docs", "clients", e.file)
 	cmd := exec.CommandContext(t.Context(), file)
@@ -76,7 +82,7 @@ func (e example) run(t *testing.T, address string, images ...string) (stdout, st
 		cmd = exec.CommandContext(t.Context(), "python3", file)
 	}
 	cmd.Dir = root(t) // the workspace has the modules of the examples in Go
-	cmd.Args = append(append(cmd.Args, address, "text"), images...)
+	cmd.Args = append(append(cmd.Args, address, pipeline), images...)
 	bin := filepath.Join(root(t), "bin")
 	cmd.Env = append(os.Environ(), "PYTHONPATH="+filepath.Join(bin, "python-clients"),
 		"PATH="+bin+string(filepath.ListSeparator)+os.Getenv("PATH"))
@@ -299,6 +305,24 @@ func checkMany(t *testing.T, e example, address string, images []string, regions
 		names[0], regions, names[1], detail, names[2], regions)
 	if stdout != want {
 		t.Errorf("it prints\n%s\nwant\n%s\nstandard error has\n%s", stdout, want, stderr)
+	}
+}
+
+// TestClients_BulkOfAnUnknownPipeline checks that the example in Go fails and says why, instead of waiting for jobs that
+// no worker processes.
+func TestClients_BulkOfAnUnknownPipeline(t *testing.T) {
+	m := start(t, nil)
+	page := filepath.Join(t.TempDir(), "page.png")
+	if err := os.WriteFile(page, samplePage(t), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	bulk := example{file: "go/bulk.go", job: "bulk"}
+	stdout, stderr, err := bulk.runWith(t, m.nats, "nonesuch", page)
+	if err == nil {
+		t.Errorf("no error, and it prints %s", stdout)
+	}
+	if want := `no pipeline "nonesuch"`; !strings.Contains(stderr, want) {
+		t.Errorf("standard error has %q, want %q in it", stderr, want)
 	}
 }
 

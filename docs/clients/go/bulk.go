@@ -4,16 +4,19 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"log"
 	"os"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sightmesh/sightmesh/contracts/client"
 	"github.com/sightmesh/sightmesh/contracts/retry"
+	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
@@ -31,6 +34,9 @@ func main() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
 	defer cancel()
+	if err := checkPipeline(ctx, nc, pipeline); err != nil {
+		log.Fatal(err)
+	}
 	results := make([]v1.Result, len(paths))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(16) // images that the mesh has at a time
@@ -51,6 +57,19 @@ func main() {
 			fmt.Println(path, "failed", r.Problem)
 		}
 	}
+}
+
+// checkPipeline returns an error for a pipeline that is not set up. The stream accepts images of any pipeline.
+func checkPipeline(ctx context.Context, nc *nats.Conn, pipeline string) error {
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return err
+	}
+	_, err = js.Consumer(ctx, streams.Images, streams.WorkConsumer(subject.Detect, pipeline, subject.Bulk))
+	if errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return fmt.Errorf("no pipeline %q", pipeline)
+	}
+	return err
 }
 
 // analyze stores an image as a job of bulk priority, and returns its result.
