@@ -308,8 +308,8 @@ func checkMany(t *testing.T, e example, address string, images []string, regions
 	}
 }
 
-// TestClients_BulkOfAnUnknownPipeline checks that the example in Go fails and says why, instead of waiting for jobs that
-// no worker processes.
+// TestClients_BulkOfAnUnknownPipeline checks that the example in Go fails and says why, instead of waiting for jobs
+// that no worker processes.
 func TestClients_BulkOfAnUnknownPipeline(t *testing.T) {
 	m := start(t, nil)
 	page := filepath.Join(t.TempDir(), "page.png")
