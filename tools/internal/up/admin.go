@@ -12,23 +12,23 @@ import (
 	"time"
 )
 
-// admin serves /livez and /readyz of the whole mesh. The mesh is ready when
-// its disk and broker are and every service says so.
+// admin serves /livez and /readyz of the whole mesh. The mesh is ready when its disk and broker are ready, and
+// /readyz of every service responds with 200.
 type admin struct {
 	addr   string
 	server *http.Server
 	done   chan struct{}
 
-	mu       sync.Mutex
-	problem  func() string // nil before the broker runs
-	children []*child
+	mu             sync.Mutex
+	notReadyReason func() string // nil before the broker runs
+	children       []*child
 }
 
-// startAdmin listens on addr. The caller ends it with close.
+// startAdmin listens on addr. The caller must call close.
 func startAdmin(addr string) (*admin, error) {
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
-		return nil, fmt.Errorf("serve probes: %w (another address can be given with --admin)", err)
+		return nil, fmt.Errorf("serve probes: %w (--admin sets another address)", err)
 	}
 	a := &admin{addr: l.Addr().String(), done: make(chan struct{})}
 	mux := http.NewServeMux()
@@ -43,29 +43,30 @@ func startAdmin(addr string) (*admin, error) {
 	a.server = &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	go func() {
 		defer close(a.done)
-		a.server.Serve(l) //nolint:errcheck // it ends with close
+		a.server.Serve(l) //nolint:errcheck // it returns an error after close
 	}()
 	return a, nil
 }
 
-// set says what readiness depends on.
-func (a *admin) set(problem func() string, children []*child) {
+// setSources sets what readiness depends on: a function that returns why the disk or the broker is not ready, or "",
+// and the services.
+func (a *admin) setSources(notReadyReason func() string, children []*child) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.problem, a.children = problem, children
+	a.notReadyReason, a.children = notReadyReason, children
 }
 
-// reasons returns why the mesh is not ready.
+// reasons returns why the mesh is not ready. It is empty when the mesh is ready.
 func (a *admin) reasons(ctx context.Context) []string {
 	a.mu.Lock()
-	problem, children := a.problem, a.children
+	notReadyReason, children := a.notReadyReason, a.children
 	a.mu.Unlock()
-	if problem == nil {
+	if notReadyReason == nil {
 		return []string{"starting"}
 	}
 	var reasons []string
-	if p := problem(); p != "" {
-		reasons = append(reasons, p)
+	if reason := notReadyReason(); reason != "" {
+		reasons = append(reasons, reason)
 	}
 	errs := make([]error, len(children))
 	var wg sync.WaitGroup
@@ -81,7 +82,7 @@ func (a *admin) reasons(ctx context.Context) []string {
 	return reasons
 }
 
-// close ends the server.
+// close closes the server and waits for its goroutine.
 func (a *admin) close() {
 	a.server.Close() //nolint:errcheck // only listeners are left to close
 	<-a.done
@@ -89,7 +90,7 @@ func (a *admin) close() {
 
 var probeClient = &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 
-// probe asks the child once whether it is ready.
+// probe requests /readyz of the child once. The error says why the child is not ready.
 func (c *child) probe(ctx context.Context) error {
 	c.mu.Lock()
 	addr := c.addr["admin"]
@@ -109,7 +110,7 @@ func (c *child) probe(ctx context.Context) error {
 	if res.StatusCode == http.StatusOK {
 		return nil
 	}
-	const most = 1 << 10
-	body, err := io.ReadAll(io.LimitReader(res.Body, most))
+	const maxBody = 1 << 10
+	body, err := io.ReadAll(io.LimitReader(res.Body, maxBody))
 	return errors.Join(fmt.Errorf("%s: %s", c.name, strings.TrimSpace(string(body))), err)
 }

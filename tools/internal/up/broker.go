@@ -17,11 +17,10 @@ import (
 	"github.com/sightmesh/sightmesh/tools/internal/exit"
 )
 
-// storeDir is where the broker keeps its streams in a data folder.
+// storeDir returns the folder of the streams of the broker in a data folder.
 func storeDir(data string) string { return filepath.Join(data, "nats") }
 
-// broker is a NATS server in this process. It can be started again in place:
-// its clients reconnect to the same address.
+// broker is a NATS server in this process. A restart keeps its address, so that its clients reconnect.
 type broker struct {
 	options server.Options
 	log     *slog.Logger
@@ -31,8 +30,8 @@ type broker struct {
 	url    string
 }
 
-// startBroker runs a NATS server on addr and for WebSockets, its streams under dir,
-// which may reserve limit bytes.
+// startBroker starts a NATS server on addr, with a second listener for WebSockets if web has a port. Its streams are
+// stored under dir and may reserve limit bytes.
 func startBroker(
 	addr string, web server.WebsocketOpts, dir string, limit int64, log *slog.Logger,
 ) (*broker, error) {
@@ -53,11 +52,11 @@ func startBroker(
 	return b, nil
 }
 
-// serverAddr returns an address as the options of a server have it.
+// serverAddr splits an address into the host and the port of the server options. Port 0 becomes a random port.
 func serverAddr(addr string) (host string, port int, err error) {
 	host, text, err := net.SplitHostPort(addr)
 	if err != nil {
-		return "", 0, err //nolint:wrapcheck // the caller says which address it is
+		return "", 0, err //nolint:wrapcheck // the caller names the address
 	}
 	if port, err = strconv.Atoi(text); err != nil {
 		return "", 0, fmt.Errorf("port %q is not a number", text)
@@ -68,12 +67,11 @@ func serverAddr(addr string) (host string, port int, err error) {
 	return host, port, nil
 }
 
-// webSocketOptions returns the options of WebSockets on addr for web pages of these
-// origins, which are as of ingress: separated by commas, * for all, and none for only
-// those of the same origin. An empty address is for no WebSockets.
+// webSocketOptions returns the options of a listener for WebSockets on addr. Only web pages of the origins may
+// connect. The origins have the form of --cors-origins: separated by commas; * allows all origins, and empty allows
+// the origin of the listener only. An empty address disables WebSockets.
 //
-// There is no TLS, and the server requires no credentials: addr has to be on the
-// loopback interface.
+// The listener has no TLS and requires no credentials, so addr must be a loopback address.
 func webSocketOptions(addr, origins string) (o server.WebsocketOpts, err error) {
 	if addr == "" {
 		return o, nil
@@ -82,7 +80,8 @@ func webSocketOptions(addr, origins string) (o server.WebsocketOpts, err error) 
 		return o, exit.Usagef("nats-ws: %v", err)
 	}
 	if ip := net.ParseIP(o.Host); o.Host != "localhost" && !ip.IsLoopback() {
-		return o, exit.Usagef("nats-ws: %s is not a loopback address; put a proxy with TLS before one", addr)
+		return o, exit.Usagef("nats-ws: %s is not a loopback address; use a loopback address behind a proxy with TLS",
+			addr)
 	}
 	o.NoTLS = true
 	o.AllowedOrigins = strings.FieldsFunc(origins, func(r rune) bool { return r == ',' || r == ' ' })
@@ -97,12 +96,12 @@ func webSocketOptions(addr, origins string) (o server.WebsocketOpts, err error) 
 	return o, nil
 }
 
-// start starts the server. The first start fixes the ports.
+// start starts the server. The first start chooses the random ports; later starts use the same ports.
 func (b *broker) start() error {
-	options := b.options // the server writes into its own
+	options := b.options // a copy, because the server changes it
 	s, err := server.NewServer(&options)
 	if err != nil {
-		return fmt.Errorf("make NATS server: %w", err)
+		return fmt.Errorf("create NATS server: %w", err)
 	}
 	l := &brokerLog{log: b.log, fatal: make(chan string, 1)}
 	s.SetLoggerV2(l, false, false, false)
@@ -116,8 +115,8 @@ func (b *broker) start() error {
 		s.Shutdown()
 		s.WaitForShutdown()
 		select {
-		case why := <-l.fatal:
-			return fmt.Errorf("start NATS server: %s", why)
+		case message := <-l.fatal:
+			return fmt.Errorf("start NATS server: %s", message)
 		default:
 			return fmt.Errorf("start NATS server: not ready after %v", attempts*each)
 		}
@@ -130,7 +129,7 @@ func (b *broker) start() error {
 	return nil
 }
 
-// stop stops the server and waits for it.
+// stop stops the server and waits for its end.
 func (b *broker) stop() {
 	s := b.current()
 	s.Shutdown()
@@ -150,14 +149,14 @@ func (b *broker) current() *server.Server {
 	return b.server
 }
 
-// clientURL returns where clients connect. It stays the same.
+// clientURL returns the URL for clients. A restart does not change it.
 func (b *broker) clientURL() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.url
 }
 
-// webSocketURL returns where WebSockets connect, or "" without any. It stays the same.
+// webSocketURL returns the URL for WebSockets, or "" when they are disabled. A restart does not change it.
 func (b *broker) webSocketURL() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -174,11 +173,10 @@ func (b *broker) addr() string {
 	return net.JoinHostPort(b.options.Host, strconv.Itoa(b.options.Port))
 }
 
-// brokerLog passes on what the server says. The server does not end the
-// process it is embedded in; what it would have ended for is kept.
+// brokerLog forwards the log of the server. It keeps a fatal error, which does not end the process.
 type brokerLog struct {
 	log   *slog.Logger
-	fatal chan string
+	fatal chan string // the first fatal error; it has room for one
 }
 
 func (l *brokerLog) Noticef(f string, a ...any) { l.log.Debug(fmt.Sprintf(f, a...)) }
@@ -187,10 +185,10 @@ func (l *brokerLog) Errorf(f string, a ...any)  { l.log.Error(fmt.Sprintf(f, a..
 func (l *brokerLog) Debugf(string, ...any)      {}
 func (l *brokerLog) Tracef(string, ...any)      {}
 func (l *brokerLog) Fatalf(f string, a ...any) {
-	why := fmt.Sprintf(f, a...)
-	l.log.Error(why)
+	message := fmt.Sprintf(f, a...)
+	l.log.Error(message)
 	select {
-	case l.fatal <- why:
+	case l.fatal <- message:
 	default:
 	}
 }

@@ -20,42 +20,41 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// child is one service, kept running as a child process.
+// child runs a service as a child process, and restarts it when it ends.
 type child struct {
 	name string
 	argv []string
-	env  []string // besides that of this process
+	env  []string // in addition to the environment of this process
 	log  *slog.Logger
 	out  *printer
-	// pinned holds the arguments that replace those of argv once an address is
-	// known, so that a restarted service listens on the same address.
+	// pinned has flags with addresses that the service has logged. They follow argv and override its flags, so that
+	// a restarted service listens on the same address.
 	pinned map[string]string
 
-	mu      sync.Mutex
-	cmd     *exec.Cmd
-	addr    map[string]string // by name: http, admin
-	changed chan struct{}     // closed and replaced when addr changes
-	last    []string          // lines that are not log records, for when it dies
-	stopped bool
-	done    chan struct{} // closed when run has returned
-	// life ends when the child is stopped.
-	life    context.Context //nolint:containedctx // of the child
-	endLife context.CancelFunc
+	mu         sync.Mutex
+	cmd        *exec.Cmd
+	addr       map[string]string // by name: http, admin
+	changed    chan struct{}     // closed and replaced when addr changes
+	lastOutput []string          // the last lines that are not log records; logged when the child dies
+	stopped    bool
+	done       chan struct{} // closed when run has returned
+	// ctx ends when the child is stopped.
+	ctx    context.Context //nolint:containedctx // the lifetime of the child
+	cancel context.CancelFunc
 }
 
-// restartBackoff is the delay before a child is started again that did not stay
-// up.
+// restartBackoff is the delay before a child is restarted. It grows while the child dies within stableAfter.
 var restartBackoff = retry.Exponential(100*time.Millisecond, 10*time.Second, 2)
 
 const (
-	stayedUp  = 10 * time.Second
-	lastLines = 10
+	stableAfter   = 10 * time.Second // a child that ran this long is restarted after the first delay
+	maxLastOutput = 10               // lines
 )
 
 func newChild(name string, argv, env []string, log *slog.Logger, out *printer) *child {
-	life, end := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.Background())
 	return &child{
-		life: life, endLife: end, name: name, argv: argv, env: env, log: log, out: out, pinned: map[string]string{},
+		ctx: ctx, cancel: cancel, name: name, argv: argv, env: env, log: log, out: out, pinned: map[string]string{},
 		addr: map[string]string{}, changed: make(chan struct{}), done: make(chan struct{}),
 	}
 }
@@ -67,7 +66,7 @@ func (c *child) run() {
 		began := time.Now()
 		err := c.runOnce()
 		c.mu.Lock()
-		stopped, last := c.stopped, c.last
+		stopped, last := c.stopped, c.lastOutput
 		c.mu.Unlock()
 		if stopped {
 			if err != nil {
@@ -75,13 +74,13 @@ func (c *child) run() {
 			}
 			return
 		}
-		if time.Since(began) > stayedUp {
+		if time.Since(began) > stableAfter {
 			failures = 1
 		}
 		delay := restartBackoff.Delay(failures)
 		c.log.Error("service died and is restarted", "name", c.name, "error", err, "delay", delay.String(),
 			"output", strings.Join(last, " / "))
-		if retry.Sleep(c.life, delay) != nil {
+		if retry.Sleep(c.ctx, delay) != nil {
 			return
 		}
 	}
@@ -89,8 +88,8 @@ func (c *child) run() {
 
 // runOnce runs the process from start to end.
 func (c *child) runOnce() error {
-	// The kernel ends the child when the thread that started it ends, so that
-	// thread must live as long as the child does (golang/go#27505).
+	// The kernel kills the child when the thread that started it ends, so this thread must live as long as the child
+	// (golang/go#27505).
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	c.mu.Lock()
@@ -104,8 +103,8 @@ func (c *child) runOnce() error {
 	}
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Env = append(Environ(), c.env...)
-	// A group of its own: Ctrl-C on the terminal is for up, which stops its
-	// children in order.
+	// The child has its own process group, so that Ctrl-C on the terminal only signals up, which stops the children
+	// in order.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.WaitDelay = 2 * time.Second
 	r, w := io.Pipe()
@@ -114,13 +113,13 @@ func (c *child) runOnce() error {
 		c.mu.Unlock()
 		return fmt.Errorf("start %s: %w", c.name, err)
 	}
-	c.cmd, c.last, c.addr = cmd, nil, map[string]string{}
+	c.cmd, c.lastOutput, c.addr = cmd, nil, map[string]string{}
 	c.mu.Unlock()
 
 	read := make(chan struct{})
 	go func() {
 		defer close(read)
-		c.read(r)
+		c.readOutput(r)
 	}()
 	err := cmd.Wait()
 	w.Close()
@@ -135,13 +134,13 @@ func (c *child) runOnce() error {
 	return nil
 }
 
-// read prints what the child says and picks up where it listens.
-func (c *child) read(r io.Reader) {
+// readOutput prints the output of the child and records its addresses.
+func (c *child) readOutput(r io.Reader) {
 	s := bufio.NewReader(r)
 	for {
 		line, err := s.ReadString('\n')
 		if line != "" {
-			c.line(line)
+			c.handleLine(line)
 		}
 		if err != nil {
 			return
@@ -149,13 +148,14 @@ func (c *child) read(r io.Reader) {
 	}
 }
 
-func (c *child) line(line string) {
+// handleLine prints a line of the child, and records its address or keeps it as last output.
+func (c *child) handleLine(line string) {
 	c.out.line(c.name, line)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !json.Valid([]byte(line)) { // records of the log are printed on their own
-		if c.last = append(c.last, strings.TrimRight(line, "\n")); len(c.last) > lastLines {
-			c.last = c.last[1:]
+	if !json.Valid([]byte(line)) { // log records are printed already
+		if c.lastOutput = append(c.lastOutput, strings.TrimRight(line, "\n")); len(c.lastOutput) > maxLastOutput {
+			c.lastOutput = c.lastOutput[1:]
 		}
 	}
 	if l, ok := v1.ParseListening([]byte(line)); ok {
@@ -167,14 +167,14 @@ func (c *child) line(line string) {
 	}
 }
 
-// notify wakes who waits for a change; the lock is held.
+// notify wakes the goroutines that wait for a change. The caller holds the lock.
 func (c *child) notify() {
 	close(c.changed)
 	c.changed = make(chan struct{})
 }
 
-// address waits until the child has said where its server name listens.
-func (c *child) address(ctx context.Context, name string) (string, error) {
+// awaitAddress waits until the child has logged the address of its listener name, and returns the address.
+func (c *child) awaitAddress(ctx context.Context, name string) (string, error) {
 	for {
 		c.mu.Lock()
 		addr, changed := c.addr[name], c.changed
@@ -190,12 +190,12 @@ func (c *child) address(ctx context.Context, name string) (string, error) {
 	}
 }
 
-// ready waits until the child says that it is ready, through restarts.
-func (c *child) ready(ctx context.Context) error {
+// awaitReady waits until the child is ready. The child may be restarted meanwhile.
+func (c *child) awaitReady(ctx context.Context) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		if _, err := c.address(ctx, "admin"); err == nil && c.probe(ctx) == nil {
+		if _, err := c.awaitAddress(ctx, "admin"); err == nil && c.probe(ctx) == nil {
 			return nil
 		}
 		select {
@@ -206,11 +206,11 @@ func (c *child) ready(ctx context.Context) error {
 	}
 }
 
-// stop asks the child to end and waits for it until ctx ends, then kills it.
+// stop sends SIGTERM to the child and waits for its end. When ctx ends first, stop kills the child.
 func (c *child) stop(ctx context.Context) {
 	c.mu.Lock()
 	c.stopped = true
-	c.endLife()
+	c.cancel()
 	c.notify()
 	c.signal(syscall.SIGTERM)
 	c.mu.Unlock()
@@ -225,8 +225,7 @@ func (c *child) stop(ctx context.Context) {
 	}
 }
 
-// signal sends s to the process, if there is one; the lock is held, so that it
-// is still ours.
+// signal sends s to the process if it runs. The caller holds the lock, so that the process ID is not reused.
 func (c *child) signal(s syscall.Signal) {
 	if c.cmd == nil {
 		return
@@ -236,9 +235,9 @@ func (c *child) signal(s syscall.Signal) {
 	}
 }
 
-// Environ is the environment of a service that shares its machine with the
-// whole mesh: half of the CPUs at most, since threads that look for work to do
-// take them from lanes (ADR 0006). A GOMAXPROCS in the environment takes precedence.
+// Environ returns the environment of a service on the machine of the whole mesh. It sets GOMAXPROCS to half of the
+// CPUs, because idle threads of Go that look for work use CPU time that lanes need (ADR 0006). A GOMAXPROCS in the
+// environment takes precedence.
 func Environ() []string {
 	env := os.Environ()
 	if os.Getenv("GOMAXPROCS") == "" {

@@ -11,14 +11,13 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/streams"
 )
 
-// maxStore is the most that JetStream may reserve on any disk.
+// maxStore is the maximum number of bytes that JetStream reserves on a disk of any size.
 const maxStore = 16 << 30
 
-// defaultReserve is the space that stays free on the disk. It holds what the
-// services write while they finish what was accepted.
+// defaultReserve is the number of bytes that stay free on the disk. The services need them to finish accepted jobs.
 const defaultReserve = 256 << 20
 
-// freeBytes returns how much an ordinary process can still write under dir.
+// freeBytes returns how many bytes a process without privileges can write under dir.
 func freeBytes(dir string) (int64, error) {
 	var s syscall.Statfs_t
 	if err := syscall.Statfs(dir, &s); err != nil {
@@ -27,14 +26,14 @@ func freeBytes(dir string) (int64, error) {
 	return int64(s.Bavail) * s.Bsize, nil
 }
 
-// store is what a folder of JetStream has on disk.
+// store describes a folder of JetStream on disk.
 type store struct {
 	used     int64 // bytes of all files
-	reserved int64 // bytes that its streams may hold together
+	reserved int64 // sum of the limits of its streams, in bytes
 	streams  int
 }
 
-// readStore looks at the files of a JetStream that does not run.
+// readStore reads the folder of a JetStream that does not run.
 func readStore(dir string) (store, error) {
 	var s store
 	root, err := os.OpenRoot(dir)
@@ -54,7 +53,7 @@ func readStore(dir string) (store, error) {
 			return err
 		}
 		s.used += info.Size()
-		// Those of consumers have the same name.
+		// The files of consumers have the same name.
 		if d.Name() != "meta.inf" || path.Base(path.Dir(path.Dir(name))) != "streams" {
 			return nil
 		}
@@ -65,7 +64,7 @@ func readStore(dir string) (store, error) {
 		var config struct {
 			MaxBytes int64 `json:"max_bytes"`
 		}
-		// The server reports what it cannot read.
+		// The server reports an invalid file when it starts.
 		if json.Unmarshal(b, &config) == nil {
 			s.reserved += max(config.MaxBytes, 0)
 			s.streams++
@@ -78,10 +77,9 @@ func readStore(dir string) (store, error) {
 	return s, nil
 }
 
-// storeLimit returns how much JetStream may reserve on a disk with free bytes
-// left, of which reserve stay free. A new mesh must have room for all that its
-// streams may ever hold, want bytes. One that exists starts with any disk that
-// has the reserve: it rejects images before the disk is full.
+// storeLimit returns how many bytes JetStream may reserve on a disk with free bytes, of which reserve stay free. A new
+// mesh needs space for want bytes, the limits of all its streams. A mesh with streams only needs the reserve, because
+// it rejects images before the disk is full.
 func storeLimit(dir string, s store, free, reserve, want int64) (int64, error) {
 	if free < reserve {
 		return 0, fmt.Errorf("the disk of %s has %s free, and %s stay in reserve: make room, or set --reserve",

@@ -12,26 +12,25 @@ import (
 	"time"
 )
 
-// jaegerConfig is the configuration of the Jaeger that a mesh starts. It is written
-// for Jaeger 2, and reads its addresses from the environment.
+// jaegerConfig is the configuration of Jaeger, version 2. It reads its addresses from the environment.
 //
 //go:embed jaeger.yaml
 var jaegerConfig string
 
-// jaeger is the Jaeger that a mesh sends its traces to, as a child process.
+// jaeger is a child process that stores the traces of the mesh.
 type jaeger struct {
 	*child
 	http string // address of its API and pages
-	otlp string // address that spans are sent to
+	otlp string // address to which spans are sent
 }
 
-// newJaeger finds Jaeger, which serves HTTP on addr. An address with port 0 is
-// replaced by a free one.
+// newJaeger finds the program jaeger, and chooses its addresses. It will serve HTTP on addr; port 0 is replaced by a
+// free port.
 func newJaeger(addr string, log *slog.Logger, out *printer) (*jaeger, error) {
 	path, err := findProgram("jaeger")
 	if err != nil {
-		return nil, fmt.Errorf("find jaeger beside this program or on the PATH: %w (make jaeger builds it, "+
-			"https://www.jaegertracing.io/download has it)", err)
+		return nil, fmt.Errorf("find jaeger beside this program or on the PATH: %w (make jaeger builds it; "+
+			"https://www.jaegertracing.io/download has binaries)", err)
 	}
 	j := &jaeger{}
 	if j.http, err = freeAddress("Jaeger", "--jaeger-http", addr); err != nil {
@@ -42,28 +41,28 @@ func newJaeger(addr string, log *slog.Logger, out *printer) (*jaeger, error) {
 	}
 	env := []string{
 		"SIGHTMESH_JAEGER_HTTP=" + j.http, "SIGHTMESH_JAEGER_OTLP=" + j.otlp,
-		"OTEL_TRACES_SAMPLER=always_off", // its own traces, which it sends elsewhere
+		"OTEL_TRACES_SAMPLER=always_off", // Jaeger would send its own traces to another address
 	}
 	j.child = newChild("jaeger", []string{path, "--config", "yaml:" + jaegerConfig}, env, log, out)
 	return j, nil
 }
 
-// freeAddress returns addr, with a port that is free now.
+// freeAddress returns addr. Port 0 is replaced by a port that is free at the time of the call.
 func freeAddress(what, flag, addr string) (string, error) {
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
-		return "", fmt.Errorf("serve %s: %w (another address can be given with %s)", what, err, flag)
+		return "", fmt.Errorf("serve %s: %w (%s sets another address)", what, err, flag)
 	}
 	defer l.Close() //nolint:errcheck // nothing was read or written
 	return l.Addr().String(), nil
 }
 
-// environ returns the variables with which a service sends its traces to Jaeger,
-// in place of those of the environment. Metrics and logs are not sent to Jaeger, but
-// to the address of the environment. Spans are exported each second, not every five.
+// environ returns the environment variables with which a service sends its traces to Jaeger. They override those of
+// the environment. Metrics and logs are still sent to the address in the environment. Spans are exported every 0.5 s
+// instead of every 5 s, unless the environment sets another interval.
 func (j *jaeger) environ() []string {
-	// Jaeger assumes one clock for services of one address. Without the address, it
-	// would warn of each span that ends after its parent.
+	// Jaeger assumes one clock for services with the same address. Without the address, it warns of each span that
+	// ends after its parent.
 	resource := "ip=127.0.0.1"
 	if r := os.Getenv("OTEL_RESOURCE_ATTRIBUTES"); r != "" {
 		resource += "," + r
@@ -79,11 +78,10 @@ func (j *jaeger) environ() []string {
 	return env
 }
 
-// traces is what the address of a trace begins with.
-func (j *jaeger) traces() string { return "http://" + j.http + "/trace/" }
+// tracePrefix returns the prefix of the URL of a trace.
+func (j *jaeger) tracePrefix() string { return "http://" + j.http + "/trace/" }
 
-// start runs Jaeger until the function that it returns is called, which waits for its
-// end for as long as grace.
+// start runs Jaeger in a goroutine. The caller must call stop, which ends Jaeger and kills it after grace.
 func (j *jaeger) start(grace time.Duration) (stop func()) {
 	var running sync.WaitGroup
 	running.Go(j.run)
@@ -95,8 +93,8 @@ func (j *jaeger) start(grace time.Duration) (stop func()) {
 	}
 }
 
-// ready waits until Jaeger responds.
-func (j *jaeger) ready(ctx context.Context) error {
+// awaitReady waits until Jaeger responds.
+func (j *jaeger) awaitReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
@@ -114,7 +112,7 @@ func (j *jaeger) ready(ctx context.Context) error {
 	}
 }
 
-// probe makes one request to Jaeger.
+// probe requests the list of services from Jaeger once.
 func (j *jaeger) probe(ctx context.Context) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+j.http+"/api/services", nil)
 	if err != nil {

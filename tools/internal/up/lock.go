@@ -9,12 +9,12 @@ import (
 	"syscall"
 )
 
-// folderLock keeps the data folder for one process. The kernel releases it
-// when the process ends, however that happens, so the file stays.
+// folderLock reserves the data folder for one process. The kernel releases the lock when the process ends or is
+// killed. The lock file remains.
 type folderLock struct{ f *os.File }
 
-// lockFolder creates dir if it is missing and locks it. The lock file says who
-// has it: the process and its addresses.
+// lockFolder creates dir if it is missing, and locks it. The lock file has the process ID and the addresses of the
+// owner.
 func lockFolder(dir, httpAddr, natsAddr string) (*folderLock, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("create the data folder: %w", err)
@@ -35,14 +35,14 @@ func lockFolder(dir, httpAddr, natsAddr string) (*folderLock, error) {
 		f.Close()
 		return nil, fmt.Errorf("lock folder %s: %w", dir, err)
 	}
-	if err := l.write(httpAddr, natsAddr); err != nil {
+	if err := l.writeOwner(httpAddr, natsAddr); err != nil {
 		f.Close()
 		return nil, err
 	}
 	return l, nil
 }
 
-// owner returns what the process that has the lock says of itself.
+// owner returns the process ID and addresses in the lock file.
 func (l *folderLock) owner() string {
 	b := make([]byte, 1024)
 	n, err := l.f.ReadAt(b, 0)
@@ -53,9 +53,9 @@ func (l *folderLock) owner() string {
 	return owner
 }
 
-// write says who has the lock. A reader takes the first line only, so that the
-// end of a longer one from before does no harm.
-func (l *folderLock) write(httpAddr, natsAddr string) error {
+// writeOwner writes the process ID and the addresses to the lock file. Readers use the first line only, because the
+// end of a longer old line can follow it for a moment.
+func (l *folderLock) writeOwner(httpAddr, natsAddr string) error {
 	line := fmt.Sprintf("process %d (http=%s nats=%s)\n", os.Getpid(), httpAddr, natsAddr)
 	_, err := l.f.WriteAt([]byte(line), 0)
 	if err = errors.Join(err, l.f.Truncate(int64(len(line)))); err != nil {
@@ -64,5 +64,5 @@ func (l *folderLock) write(httpAddr, natsAddr string) error {
 	return nil
 }
 
-// Close releases the folder.
+// Close releases the lock.
 func (l *folderLock) Close() error { return l.f.Close() }

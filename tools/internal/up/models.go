@@ -12,11 +12,11 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// modelsTimeout is how long the ingress may take to know the workers, once every service is ready.
+// modelsTimeout is how long ingress may take to learn the state of the workers, after every service is ready.
 const modelsTimeout = 5 * time.Second
 
-// modelsInUse returns what each pipeline uses, in one line, once the ingress knows of each whether it is served: an
-// image that came before that would be rejected.
+// modelsInUse returns one line with the models of each pipeline. It waits until ingress knows the state of the workers
+// of each pipeline, because ingress rejects images before that.
 func modelsInUse(ctx context.Context, httpAddr string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, modelsTimeout)
 	defer cancel()
@@ -38,7 +38,7 @@ func modelsInUse(ctx context.Context, httpAddr string) (string, error) {
 	}
 }
 
-// isStarting reports whether the workers of a pipeline, or their lanes, have not said anything yet.
+// isStarting reports whether ingress does not know the state of the workers of a pipeline, or of their lanes, yet.
 func isStarting(p v1.Pipeline) bool {
 	return p.State == v1.PipelineStarting || p.State == v1.PipelineUnserved || p.State == v1.PipelineCold
 }
@@ -63,7 +63,7 @@ func listPipelines(ctx context.Context, httpAddr string) ([]v1.Pipeline, error) 
 	return list.Pipelines, nil
 }
 
-// describeModels lists the models of each pipeline.
+// describeModels returns one line with the models of each pipeline, or its state when it is not ready.
 func describeModels(pipelines []v1.Pipeline) string {
 	all := make([]string, 0, len(pipelines))
 	for _, p := range pipelines {

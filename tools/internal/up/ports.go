@@ -5,8 +5,8 @@ import (
 	"net"
 )
 
-// reservePort listens on addr, so that no other process can, until release is
-// called. An address without a port number of its own needs no reservation.
+// reservePort listens on addr until release is called, so that no other process can listen there. Port 0 needs no
+// reservation.
 func reservePort(what, flag, addr string) (release func(), err error) {
 	_, port, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -17,7 +17,7 @@ func reservePort(what, flag, addr string) (release func(), err error) {
 	}
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
-		return nil, fmt.Errorf("serve %s: %w (another address can be given with %s)", what, err, flag)
+		return nil, fmt.Errorf("serve %s: %w (%s sets another address)", what, err, flag)
 	}
 	return func() { l.Close() }, nil //nolint:errcheck // nothing was read or written
 }

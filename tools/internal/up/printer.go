@@ -13,16 +13,15 @@ import (
 	"golang.org/x/term"
 )
 
-// printer writes the log lines of the children: for people, with the name of
-// the service before each, or as the JSON they are.
+// printer writes the log lines of the children: as text with the name of the service first, or as unchanged JSON.
 type printer struct {
 	mu    sync.Mutex
 	w     io.Writer
 	json  bool
 	color bool
-	// traces is what the address of a trace begins with; empty for none. It is set
+	// tracePrefix is what the address of a trace begins with; empty for none. It is set
 	// before the first line is printed.
-	traces string
+	tracePrefix string
 }
 
 func newPrinter(w io.Writer, asJSON bool) *printer {
@@ -31,7 +30,7 @@ func newPrinter(w io.Writer, asJSON bool) *printer {
 	return &printer{w: w, json: asJSON, color: color}
 }
 
-// Write prints lines of up itself, so that a logger can be made of it.
+// Write prints a log line of up. It makes a printer the output of a logger.
 func (p *printer) Write(b []byte) (int, error) {
 	p.line("up", string(b))
 	return len(b), nil
@@ -48,13 +47,13 @@ func (p *printer) line(service, line string) {
 	fmt.Fprintln(p.w, line)
 }
 
-// Colours of the terminal, one for each service.
+// colors has the colour of each service, as the number of a terminal sequence.
 var colors = map[string]string{
 	"ingress": "36", "detect": "33", "classify": "35", "results": "32", "up": "34", "jaeger": "37",
 }
 
-// render turns a JSON line into one for people. Every other line, such as one
-// of a panic, is left as it is.
+// render formats a JSON line as text. Any other line, such as a line of a panic, follows the name of the service
+// unchanged.
 func (p *printer) render(service, line string) string {
 	head := fmt.Sprintf("%-8s", service)
 	if p.color {
@@ -65,20 +64,20 @@ func (p *printer) render(service, line string) string {
 		return head + " " + line
 	}
 	var b strings.Builder
-	if t, err := time.Parse(time.RFC3339Nano, text(rec["time"])); err == nil {
+	if t, err := time.Parse(time.RFC3339Nano, formatValue(rec["time"])); err == nil {
 		b.WriteString(t.Format("15:04:05.000") + " ")
 	}
-	level := text(rec["level"])
+	level := formatValue(rec["level"])
 	if shown := fmt.Sprintf("%-5s", level); p.color && (level == "WARN" || level == "ERROR") {
-		b.WriteString(head + " \x1b[31m" + shown + "\x1b[0m " + text(rec["msg"]))
+		b.WriteString(head + " \x1b[31m" + shown + "\x1b[0m " + formatValue(rec["msg"]))
 	} else {
-		b.WriteString(head + " " + shown + " " + text(rec["msg"]))
+		b.WriteString(head + " " + shown + " " + formatValue(rec["msg"]))
 	}
-	if id := text(rec["trace_id"]); id != "" && p.traces != "" {
+	if id := formatValue(rec["trace_id"]); id != "" && p.tracePrefix != "" {
 		delete(rec, "trace_id")
-		rec["trace"] = p.traces + id
+		rec["trace"] = p.tracePrefix + id
 	}
-	// What every line has, or what only machines read, is left out.
+	// These fields are printed above, or only programs need them.
 	for _, k := range []string{"time", "level", "msg", "service", "instance", "span_id"} {
 		delete(rec, k)
 	}
@@ -88,12 +87,13 @@ func (p *printer) render(service, line string) string {
 	}
 	slices.Sort(keys)
 	for _, k := range keys {
-		fmt.Fprintf(&b, " %s=%s", k, quote(text(rec[k])))
+		fmt.Fprintf(&b, " %s=%s", k, quote(formatValue(rec[k])))
 	}
 	return b.String()
 }
 
-func text(v any) string {
+// formatValue returns a string as it is, and any other value as JSON. It returns "" for nil.
+func formatValue(v any) string {
 	switch v := v.(type) {
 	case nil:
 		return ""

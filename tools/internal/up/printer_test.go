@@ -28,7 +28,7 @@ func TestPrinter_Render(t *testing.T) {
 			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
 		}
 	}
-	traced := (&printer{traces: "http://127.0.0.1:16686/trace/"}).render("detect",
+	traced := (&printer{tracePrefix: "http://127.0.0.1:16686/trace/"}).render("detect",
 		`{"level":"WARN","msg":"job failed","trace_id":"4bf9"}`)
 	if want := "detect   WARN  job failed trace=http://127.0.0.1:16686/trace/4bf9"; traced != want {
 		t.Errorf("a line with a trace: got %q, want %q", traced, want)

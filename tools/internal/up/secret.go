@@ -11,14 +11,14 @@ import (
 	"strings"
 )
 
-// callbackVariable is the environment variable with the secrets that sign callbacks.
+// webhookSecretsVariable is the environment variable with the secrets that sign webhooks.
 // Other users can read the arguments of a process, but not its environment.
-const callbackVariable = "SIGHTMESH_CALLBACK_SECRETS"
+const webhookSecretsVariable = "SIGHTMESH_CALLBACK_SECRETS"
 
-// callbackSecret gives the secret of the environment, or one that is kept in
-// the folder and made the first time.
-func callbackSecret(data string) (string, error) {
-	if s := os.Getenv(callbackVariable); s != "" {
+// webhookSecret returns the secrets of the environment, or else the secret in the data folder. The first call
+// generates the secret of the folder.
+func webhookSecret(data string) (string, error) {
+	if s := os.Getenv(webhookSecretsVariable); s != "" {
 		return s, nil
 	}
 	path := filepath.Join(data, "callback-secret")
@@ -27,16 +27,16 @@ func callbackSecret(data string) (string, error) {
 		return strings.TrimSpace(string(b)), nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("read the secret of callbacks: %w", err)
+		return "", fmt.Errorf("read the webhook secret: %w", err)
 	}
 	key := make([]byte, 32)
 	rand.Read(key) // never fails
 	secret := "whsec_" + base64.StdEncoding.EncodeToString(key)
 	if err := os.MkdirAll(data, 0o755); err != nil {
-		return "", fmt.Errorf("keep the secret of callbacks: %w", err)
+		return "", fmt.Errorf("store the webhook secret: %w", err)
 	}
 	if err := os.WriteFile(path, []byte(secret+"\n"), 0o600); err != nil {
-		return "", fmt.Errorf("keep the secret of callbacks: %w", err)
+		return "", fmt.Errorf("store the webhook secret: %w", err)
 	}
 	return secret, nil
 }

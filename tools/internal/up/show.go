@@ -18,17 +18,16 @@ import (
 	"github.com/sightmesh/sightmesh/tools/internal/sample"
 )
 
-// startSample is the image that a mesh processes when it starts.
+// startSample is the image that the mesh processes at start.
 type startSample struct {
-	file     string // where the user finds it
+	file     string // path that is shown to the user
 	data     []byte // nil for none
 	pipeline string
-	skipped  string // why there is none, unless the user has asked for none
+	skipped  string // why there is no image; empty with an image, and with --sample none
 }
 
-// newSample returns the sample that the flag --sample names. The drawn page is
-// sent to the pipeline text. An image of the user is sent to text, or to the
-// first pipeline of a mesh without text.
+// newSample returns the sample of the flag --sample: the drawn page when it is empty, no image for "none", or a file.
+// The drawn page is sent to the pipeline text. A file is sent to text, or to the first pipeline of a mesh without text.
 func newSample(which, data string, pipelines []string) (startSample, error) {
 	hasText := slices.Contains(pipelines, textPipeline)
 	switch {
@@ -36,7 +35,7 @@ func newSample(which, data string, pipelines []string) (startSample, error) {
 		return startSample{}, nil
 	case which == "" && !hasText:
 		return startSample{
-			skipped: "the page has text, and there is no pipeline text; --sample FILE names another image",
+			skipped: "the drawn page needs the pipeline text, which does not exist; --sample FILE sets another image",
 		}, nil
 	case which == "":
 		file := filepath.Join(data, "sample.png")
@@ -54,10 +53,10 @@ func newSample(which, data string, pipelines []string) (startSample, error) {
 	return startSample{file: which, data: image, pipeline: pipeline}, nil
 }
 
-// textPipeline is the built-in pipeline that reads the page.
+// textPipeline is the built-in pipeline that reads the drawn page.
 const textPipeline = "text"
 
-// drawPage writes the page into a file, and returns it.
+// drawPage draws the page, writes it to a file, and returns it.
 func drawPage(file string) ([]byte, error) {
 	page, err := sample.PageFile()
 	if err != nil {
@@ -70,9 +69,9 @@ func drawPage(file string) ([]byte, error) {
 	return page, nil
 }
 
-// show posts the sample as a user would, and prints the result and commands to
-// try next. traces is the prefix of the address of a trace; empty for none.
-func (s startSample) show(ctx context.Context, w io.Writer, httpAddr, natsURL, traces string) error {
+// process posts the sample as a client does, and prints the result and commands to try. traces is the prefix of the URL
+// of a trace; empty without Jaeger.
+func (s startSample) process(ctx context.Context, w io.Writer, httpAddr, natsURL, traces string) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	url := "http://" + httpAddr + "/v1/images?pipeline=" + s.pipeline

@@ -33,14 +33,14 @@ type Config struct {
 	NATS string
 	// NATSWS is the loopback address of WebSockets for NATS; empty for none.
 	NATSWS string
-	// CORSOrigins are those of the web pages that may use HTTP and these WebSockets, as
-	// the flag of ingress.
+	// CORSOrigins are the origins of web pages that may use HTTP and these WebSockets, in the form of the flag of
+	// ingress.
 	CORSOrigins string
-	// Admin is the address of the probes of the whole mesh.
+	// Admin is the address of the probes of the whole mesh; empty means any free port.
 	Admin string
 	Data  string
-	// Reserve is how many bytes stay free on the disk of Data: with less, the
-	// mesh is not ready and rejects images. 0 means 256 MiB.
+	// Reserve is how many bytes stay free on the disk of Data. With fewer free bytes, the mesh is not ready and
+	// rejects images. 0 means 256 MiB.
 	Reserve   int64
 	Lanes     int
 	Sample    string
@@ -51,16 +51,16 @@ type Config struct {
 	Grace     time.Duration
 	OldRoutes bool
 	Postgres  string
-	// Jaeger has the mesh start Jaeger, and send its traces there. JaegerHTTP is the
-	// address of its pages; empty means any free port.
+	// Jaeger starts Jaeger, and sends the traces of the mesh to it. JaegerHTTP is the address of its web pages; empty
+	// means any free port.
 	Jaeger     bool
 	JaegerHTTP string
-	// Setup has how long things are kept; the rest of it follows from the
-	// configuration above.
+	// Setup has the ages of results and reports, the limit of the streams, and Force. Run sets its other fields from
+	// the fields above.
 	Setup setup.Config
 }
 
-// Register makes flags of the configuration.
+// Register registers the flags of the configuration.
 func (c *Config) Register(fs *flag.FlagSet) {
 	fs.StringVar(&c.HTTP, "http", "127.0.0.1:8080", "`address` of the HTTP API; port 0: any free port")
 	fs.StringVar(&c.NATS, "nats", "127.0.0.1:4222", "`address` of the NATS server; port 0: any free port")
@@ -93,15 +93,15 @@ func (c *Config) Register(fs *flag.FlagSet) {
 	c.Setup.RegisterRetention(fs)
 }
 
-// defaultModels is the folder of models of a mesh that is given none.
+// defaultModels is the default of --models.
 const defaultModels = "models"
 
-// startTimeout is how long the services may take to come up.
+// startTimeout is how long the services may take to be ready.
 const startTimeout = 2 * time.Minute
 
-// Run runs the mesh until ctx ends. When the mesh is ready, it prints one line
-// with the addresses on stdout, then the result of the sample. Everything else
-// goes to stderr. A failure of the sample is logged and does not stop the mesh.
+// Run runs the mesh until ctx ends. When the mesh is ready, Run prints one line with the addresses on stdout, then the
+// result of the sample. All other output is printed on stderr. A failure of the sample is logged and does not stop the
+// mesh.
 func Run(ctx context.Context, cfg Config, stdout, stderr io.Writer) (err error) {
 	if cfg.Log != "text" && cfg.Log != "json" {
 		return exit.Usagef("log: %q, want text or json", cfg.Log)
@@ -124,11 +124,10 @@ func Run(ctx context.Context, cfg Config, stdout, stderr io.Writer) (err error) 
 		if viewer, err = newJaeger(cmp.Or(cfg.JaegerHTTP, anyPort), log, out); err != nil {
 			return err
 		}
-		out.traces = viewer.traces()
+		out.tracePrefix = viewer.tracePrefix()
 	}
-	// Nothing of another mesh is touched: the folder and the ports come before
-	// all that reads or writes. A port is released right before the one that
-	// it is for listens on it.
+	// Another mesh is not changed: the folder is locked and the ports are reserved before anything is read or written.
+	// A reservation is released immediately before the server listens on the port.
 	lock, err := lockFolder(cfg.Data, cfg.HTTP, cfg.NATS)
 	if err != nil {
 		return err
@@ -193,15 +192,15 @@ func Run(ctx context.Context, cfg Config, stdout, stderr io.Writer) (err error) 
 	if viewer != nil {
 		env = viewer.environ()
 	}
-	children, err := makeChildren(cfg, broker.clientURL(), env, log, out)
+	children, err := newChildren(cfg, broker.clientURL(), env, log, out)
 	if err != nil {
 		return err
 	}
-	probes.set(watch.problem, children)
+	probes.setSources(watch.notReadyReason, children)
 	releaseHTTP()
 	if viewer != nil {
-		defer viewer.start(cfg.Grace)() // it ends last: services send what they have when they end
-		if err := viewer.ready(ctx); err != nil {
+		defer viewer.start(cfg.Grace)() // it stops last, because services export spans until they end
+		if err := viewer.awaitReady(ctx); err != nil {
 			if ctx.Err() != nil {
 				return nil // Ctrl-C while starting
 			}
@@ -213,7 +212,7 @@ func Run(ctx context.Context, cfg Config, stdout, stderr io.Writer) (err error) 
 		running.Go(c.run)
 	}
 	defer func() {
-		stop(children, cfg.Grace, log)
+		stopChildren(children, cfg.Grace, log)
 		running.Wait()
 	}()
 
@@ -224,7 +223,7 @@ func Run(ctx context.Context, cfg Config, stdout, stderr io.Writer) (err error) 
 		}
 		return err
 	}
-	if err := lock.write(http, broker.addr()); err != nil {
+	if err := lock.writeOwner(http, broker.addr()); err != nil {
 		return err
 	}
 	used, usedErr := modelsInUse(ctx, http)
@@ -244,7 +243,8 @@ func Run(ctx context.Context, cfg Config, stdout, stderr io.Writer) (err error) 
 	case sample.skipped != "":
 		log.Info("the sample is skipped", "reason", sample.skipped)
 	case sample.data != nil:
-		if err := sample.show(ctx, stdout, http, broker.clientURL(), out.traces); err != nil && ctx.Err() == nil {
+		err := sample.process(ctx, stdout, http, broker.clientURL(), out.tracePrefix)
+		if err != nil && ctx.Err() == nil {
 			log.Error("the sample has no result", "error", err)
 		}
 	}
@@ -252,11 +252,11 @@ func Run(ctx context.Context, cfg Config, stdout, stderr io.Writer) (err error) 
 	return nil
 }
 
-// anyPort is the address of a server that others learn from the log.
+// anyPort is an address on loopback with a free port. The server logs the port.
 const anyPort = "127.0.0.1:0"
 
-// checkDisk returns how much the broker may reserve on the disk of the data
-// folder, or an error when the disk has too little space.
+// checkDisk returns how many bytes the broker may reserve on the disk of the data folder. The error says that the disk
+// has too little space.
 func checkDisk(cfg Config, want streams.Config) (limit int64, err error) {
 	free, err := freeBytes(cfg.Data)
 	if err != nil {
@@ -269,10 +269,9 @@ func checkDisk(cfg Config, want streams.Config) (limit int64, err error) {
 	return storeLimit(cfg.Data, s, free, cfg.Reserve, streams.TotalBytes(want))
 }
 
-// makeChildren finds the service binaries, in the order in which they stop.
-// Each has env besides its own environment.
-func makeChildren(cfg Config, natsURL string, env []string, log *slog.Logger, out *printer) ([]*child, error) {
-	secret, err := callbackSecret(cfg.Data)
+// newChildren returns the services, in the order in which they stop. Each gets env in addition to its own environment.
+func newChildren(cfg Config, natsURL string, env []string, log *slog.Logger, out *printer) ([]*child, error) {
+	secret, err := webhookSecret(cfg.Data)
 	if err != nil {
 		return nil, err
 	}
@@ -286,7 +285,7 @@ func makeChildren(cfg Config, natsURL string, env []string, log *slog.Logger, ou
 		args []string
 		env  []string
 	}{
-		{"ingress", ingress, []string{callbackVariable + "=" + secret}},
+		{"ingress", ingress, []string{webhookSecretsVariable + "=" + secret}},
 		{"detect", worker, nil},
 		{"classify", worker, nil},
 		{"results", nil, []string{"SIGHTMESH_POSTGRES=" + cfg.Postgres}},
@@ -302,16 +301,17 @@ func makeChildren(cfg Config, natsURL string, env []string, log *slog.Logger, ou
 	return children, nil
 }
 
-// FindBinary returns the path of a service. It looks beside this program, then on the PATH.
+// FindBinary returns the path of the binary of a service, from the folder of this program or the PATH.
 func FindBinary(name string) (string, error) {
 	p, err := findProgram(name)
 	if err != nil {
-		return "", fmt.Errorf("find service %s beside this program or on the PATH: %w (make build makes it)", name, err)
+		return "", fmt.Errorf("find service %s beside this program or on the PATH: %w (make build builds it)",
+			name, err)
 	}
 	return p, nil
 }
 
-// findProgram looks for a program beside this one, then on the PATH.
+// findProgram returns the path of a program, from the folder of this program or the PATH.
 func findProgram(name string) (string, error) {
 	if self, err := os.Executable(); err == nil {
 		p := filepath.Join(filepath.Dir(self), name)
@@ -319,26 +319,26 @@ func findProgram(name string) (string, error) {
 			return p, nil
 		}
 	}
-	return exec.LookPath(name) //nolint:wrapcheck // the caller says what it is
+	return exec.LookPath(name) //nolint:wrapcheck // the caller names the program
 }
 
-// awaitReady returns the address of HTTP once every child is ready.
+// awaitReady waits until every child is ready, and returns the address of the HTTP API.
 func awaitReady(ctx context.Context, children []*child) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	g, ctx := errgroup.WithContext(ctx)
 	for _, c := range children {
-		g.Go(func() error { return c.ready(ctx) })
+		g.Go(func() error { return c.awaitReady(ctx) })
 	}
 	if err := g.Wait(); err != nil {
 		return "", err
 	}
-	return children[0].address(ctx, "http")
+	return children[0].awaitAddress(ctx, "http")
 }
 
-// stop ends the children one after the other, within the grace for all of
-// them; a second Ctrl-C ends the rest at once.
-func stop(children []*child, grace time.Duration, log *slog.Logger) {
+// stopChildren stops the children one after the other. Those that still run after the grace, or after a second Ctrl-C,
+// are killed.
+func stopChildren(children []*child, grace time.Duration, log *slog.Logger) {
 	log.Info("stopping; press Ctrl-C again to stop immediately")
 	ctx, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()

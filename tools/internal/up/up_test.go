@@ -139,23 +139,23 @@ func TestChild_RestartsOnSameAddress(t *testing.T) {
 	c, _ := startChild(t, "works")
 	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	defer cancel()
-	if err := c.ready(ctx); err != nil {
+	if err := c.awaitReady(ctx); err != nil {
 		t.Fatal(err)
 	}
-	addr, err := c.address(ctx, "http")
+	addr, err := c.awaitAddress(ctx, "http")
 	if err != nil {
 		t.Fatal(err)
 	}
 	before := childPID(c)
 	syscall.Kill(before, syscall.SIGKILL)
 	waitFor(t, "another process", func() bool { p := childPID(c); return p != 0 && p != before })
-	switch after, err := c.address(ctx, "http"); {
+	switch after, err := c.awaitAddress(ctx, "http"); {
 	case err != nil:
 		t.Error(err)
 	case after != addr:
 		t.Errorf("the address after the restart is %s, want %s", after, addr)
 	}
-	if err := c.ready(ctx); err != nil {
+	if err := c.awaitReady(ctx); err != nil {
 		t.Error(err)
 	}
 }
@@ -199,7 +199,7 @@ func TestChild_KilledAfterGrace(t *testing.T) {
 	c, _ := startChild(t, "stubborn")
 	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	defer cancel()
-	if err := c.ready(ctx); err != nil {
+	if err := c.awaitReady(ctx); err != nil {
 		t.Fatal(err)
 	}
 	p := childPID(c)

@@ -18,30 +18,27 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/subject"
 )
 
-// Times of a watch.
+// Intervals of a watch.
 const (
 	watchInterval = 250 * time.Millisecond
-	// sickFor is how long the broker must be sick before it is restarted: a
-	// stream that is being created or deleted is so for a moment.
+	// sickFor is how long the broker must be sick before it is restarted. A stream that is being created or deleted
+	// makes it sick for a moment.
 	sickFor = 750 * time.Millisecond
-	// healthyFor is how long the broker must be healthy for its next restart
-	// to count as the first.
+	// healthyFor is how long the broker must be healthy until its number of restarts returns to 0.
 	healthyFor = time.Minute
 )
 
-// restartDelays lie between two restarts of a broker that stays sick.
+// restartDelays are the minimum times between two restarts of a broker that stays sick.
 var restartDelays = retry.Exponential(time.Second, time.Minute, 2)
 
-// diskWatch looks after the disk and the broker. Its states, by free space:
+// diskWatch checks the disk and the broker. Its levels, by free space:
 //
-//	free ≥ reserve      everything is stored
-//	free < reserve      new images and reports are rejected; what was accepted
-//	                    is finished, which frees space
-//	free < reserve / 2  crops are rejected too; what classify has is finished
+//	0  free ≥ reserve      all messages are stored
+//	1  free < reserve      new images and reports are rejected; accepted jobs are finished, which frees space
+//	2  free < reserve / 2  crops are also rejected; the messages of classify are finished
 //
-// A stream that the server has closed after the error of a write, as on a full
-// disk, stays closed until the server restarts. The watch restarts the server
-// in place once there is space again, at least half the reserve.
+// The server closes a stream after a write error, for example on a full disk. The stream remains closed until the
+// server restarts. The watch restarts the server on the same address when at least half of the reserve is free.
 type diskWatch struct {
 	broker  *broker
 	folder  string
@@ -49,19 +46,19 @@ type diskWatch struct {
 	free    func(dir string) (int64, error)
 	log     *slog.Logger
 
-	active   *rejections
-	sick     time.Time // since when the broker is; zero while it is not
-	healthy  time.Time // since when the broker is
-	restarts int       // since it was healthy for long
-	next     time.Time // the earliest time for another restart
+	active       *rejections
+	sickSince    time.Time // when the broker became sick; zero while it is healthy
+	healthySince time.Time // when the broker became healthy; zero while it is sick
+	restarts     int       // since the broker was last healthy for healthyFor
+	nextRestart  time.Time // the earliest time for another restart
 
-	mu     sync.Mutex
-	reason string // why the mesh is not ready; empty while it is
-	logged string // what of it was logged
+	mu         sync.Mutex
+	reason     string // why the mesh is not ready; empty while it is ready
+	loggedKind string // kind of the reason that was logged last
 }
 
 func newDiskWatch(b *broker, folder string, reserve int64, log *slog.Logger) *diskWatch {
-	return &diskWatch{broker: b, folder: folder, reserve: reserve, free: freeBytes, log: log, healthy: time.Now()}
+	return &diskWatch{broker: b, folder: folder, reserve: reserve, free: freeBytes, log: log, healthySince: time.Now()}
 }
 
 // run watches until ctx ends.
@@ -79,14 +76,14 @@ func (w *diskWatch) run(ctx context.Context) {
 	}
 }
 
-// problem returns why the mesh is not ready, or nothing.
-func (w *diskWatch) problem() string {
+// notReadyReason returns why the mesh is not ready, or "".
+func (w *diskWatch) notReadyReason() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.reason
 }
 
-// check checks once, and does what is to be done.
+// check reads the free space and the health of the server, changes the rejection, and restarts a sick server.
 func (w *diskWatch) check(now time.Time) {
 	var reasons, kinds []string
 	free, err := w.free(w.folder)
@@ -107,33 +104,35 @@ func (w *diskWatch) check(now time.Time) {
 	w.setRejection(level, strings.Join(reasons, "; "))
 
 	if sick := w.brokerHealth(); sick == "" {
-		w.sick = time.Time{}
-		if w.healthy.IsZero() {
-			w.healthy = now
+		w.sickSince = time.Time{}
+		if w.healthySince.IsZero() {
+			w.healthySince = now
 		}
-		if now.Sub(w.healthy) >= healthyFor {
+		if now.Sub(w.healthySince) >= healthyFor {
 			w.restarts = 0
 		}
 	} else {
-		w.healthy = time.Time{}
-		if w.sick.IsZero() {
-			w.sick = now
+		w.healthySince = time.Time{}
+		if w.sickSince.IsZero() {
+			w.sickSince = now
 		}
 		reasons, kinds = append(reasons, sick), append(kinds, sick)
 	}
 	w.setReason(strings.Join(reasons, "; "), strings.Join(kinds, "; "))
 
-	if !w.sick.IsZero() && now.Sub(w.sick) >= sickFor && level < 2 && err == nil && !now.Before(w.next) {
+	hasSpace := level < 2 && err == nil
+	if hasSpace && !w.sickSince.IsZero() && now.Sub(w.sickSince) >= sickFor && !now.Before(w.nextRestart) {
 		w.restart()
 	}
 }
 
-// setReason makes reason known, and logs it when it is of another kind than before.
+// setReason sets the reason of notReadyReason. It logs the reason when its kind has changed: the kind has no numbers,
+// which change at each check.
 func (w *diskWatch) setReason(reason, kind string) {
 	w.mu.Lock()
 	w.reason = reason
-	changed := w.logged != kind
-	w.logged = kind
+	changed := w.loggedKind != kind
+	w.loggedKind = kind
 	w.mu.Unlock()
 	switch {
 	case changed && kind == "":
@@ -143,10 +142,9 @@ func (w *diskWatch) setReason(reason, kind string) {
 	}
 }
 
-// brokerHealth returns what keeps the broker from storing messages of the
-// mesh, or nothing.
+// brokerHealth returns why the broker cannot store messages of the mesh, or "".
 func (w *diskWatch) brokerHealth() string {
-	names := map[string]bool{"": true} // as of the server itself
+	names := map[string]bool{"": true} // "" is the server itself
 	for _, s := range streams.Streams(streams.Config{}) {
 		names[s.Name] = true
 	}
@@ -158,7 +156,7 @@ func (w *diskWatch) brokerHealth() string {
 	return ""
 }
 
-// restart starts the broker again. Services reconnect by themselves.
+// restart restarts the broker. Its clients reconnect.
 func (w *diskWatch) restart() {
 	w.restarts++
 	w.log.Warn("restarting the NATS server", "restarts", w.restarts)
@@ -166,14 +164,14 @@ func (w *diskWatch) restart() {
 	if err := w.broker.restart(); err != nil {
 		w.log.Error("cannot restart the NATS server", "error", err)
 	}
-	w.sick = time.Time{}
-	w.next = time.Now().Add(restartDelays.Delay(w.restarts))
+	w.sickSince = time.Time{}
+	w.nextRestart = time.Now().Add(restartDelays.Delay(w.restarts))
 }
 
-// setRejection brings what is rejected to a level.
+// setRejection sets which messages are rejected: see the levels of [diskWatch].
 func (w *diskWatch) setRejection(level int, reason string) {
 	if w.active != nil && w.active.level == level {
-		w.active.set(reason)
+		w.active.setReason(reason)
 		return
 	}
 	if w.active != nil {
@@ -191,23 +189,22 @@ func (w *diskWatch) setRejection(level int, reason string) {
 	w.active = r
 }
 
-// rejections reply to publishers in place of the streams, with the reason why a
-// message was not stored. They are subscriptions in the memory of the server:
-// the streams and their configuration do not change.
+// rejections reply to publishers instead of the streams, with the reason why a message was not stored. The server maps
+// the subjects to a subscription of rejections, in memory: the streams and their configuration do not change.
 type rejections struct {
 	level   int
 	account *server.Account
 	conn    *nats.Conn
 	sources []string
 
-	mu     sync.Mutex
-	answer []byte
+	mu    sync.Mutex
+	reply []byte
 }
 
-// rejectedPrefix begins the subjects to which rejected messages are routed.
+// rejectedPrefix is the prefix of the subjects to which rejected messages are mapped.
 const rejectedPrefix = "_SIGHT_REFUSED."
 
-// rejectedSubjects are rejected from each level on.
+// rejectedSubjects returns the subjects whose messages are rejected at a level.
 func rejectedSubjects(level int) []string {
 	s := []string{subject.AllImages(), subject.AllManifests()}
 	if level > 1 {
@@ -216,18 +213,19 @@ func rejectedSubjects(level int) []string {
 	return s
 }
 
+// startRejections rejects the messages of a level. The caller must call close.
 func startRejections(s *server.Server, level int, reason string) (*rejections, error) {
 	conn, err := nats.Connect("", nats.InProcessServer(s), nats.Name("sightmesh up"), nats.NoReconnect())
 	if err != nil {
 		return nil, fmt.Errorf("connect to NATS: %w", err)
 	}
 	r := &rejections{level: level, account: s.GlobalAccount(), conn: conn}
-	r.set(reason)
+	r.setReason(reason)
 	_, err = conn.Subscribe(rejectedPrefix+">", func(m *nats.Msg) {
 		r.mu.Lock()
-		answer := r.answer
+		reply := r.reply
 		r.mu.Unlock()
-		m.Respond(answer) //nolint:errcheck // the publisher then gets a timeout
+		m.Respond(reply) //nolint:errcheck // the publisher then gets a timeout
 	})
 	if err = errors.Join(err, conn.Flush()); err != nil {
 		r.close()
@@ -244,10 +242,10 @@ func startRejections(s *server.Server, level int, reason string) (*rejections, e
 	return r, nil
 }
 
-// set changes the reason in the replies to publishers.
-func (r *rejections) set(reason string) {
-	// "JetStream system temporarily unavailable", which is transient: clients
-	// would report the codes of a stream at its limit as a full queue.
+// setReason sets the reason in the replies to publishers.
+func (r *rejections) setReason(reason string) {
+	// The codes mean "JetStream system temporarily unavailable", which clients retry. They would report the codes of a
+	// stream at its limit as a full queue.
 	const unavailable, temporarily = 503, 10008
 	b, err := json.Marshal(map[string]any{"error": map[string]any{
 		"code": unavailable, "err_code": temporarily, "description": reason,
@@ -257,10 +255,10 @@ func (r *rejections) set(reason string) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.answer = b
+	r.reply = b
 }
 
-// close lets the streams store again.
+// close ends the rejections: the streams store messages again.
 func (r *rejections) close() {
 	for _, source := range r.sources {
 		r.account.RemoveMapping(source)

@@ -53,7 +53,7 @@ func startTestBroker(t *testing.T, dir string) (*broker, jetstream.JetStream) {
 	return b, js
 }
 
-// lostAfter is how long a publisher waits for a reply that may not come.
+// lostAfter is how long a publisher waits for a reply that may be missing.
 const lostAfter = 2 * time.Second
 
 // publish publishes a message and returns the error.
@@ -99,8 +99,8 @@ func TestDiskWatch_RejectsWhenDiskIsLow(t *testing.T) {
 				t.Errorf("with %d bytes free, %s was not stored: %v", step.free, s, err)
 			}
 		}
-		if low := step.free < testReserve; (w.problem() != "") != low {
-			t.Errorf("with %d bytes free, the problem is %q, want one: %v", step.free, w.problem(), low)
+		if low := step.free < testReserve; (w.notReadyReason() != "") != low {
+			t.Errorf("with %d bytes free, the reason is %q, want a reason: %v", step.free, w.notReadyReason(), low)
 		}
 	}
 }
@@ -174,8 +174,8 @@ func TestDiskWatch_RestartsBrokerAfterFullDisk(t *testing.T) {
 		t.Errorf("%d restarts while the disk is full, want 0", w.restarts)
 	}
 	for _, want := range []string{"free on the disk of " + dir, "RESULTS", "no space left on device"} {
-		if !strings.Contains(w.problem(), want) {
-			t.Errorf("the problem is %q, want %q in it", w.problem(), want)
+		if !strings.Contains(w.notReadyReason(), want) {
+			t.Errorf("the reason is %q, want %q in it", w.notReadyReason(), want)
 		}
 	}
 
@@ -200,8 +200,8 @@ func TestDiskWatch_RestartsBrokerAfterFullDisk(t *testing.T) {
 		t.Errorf("read the message that was stored before the disk was full: %v", err)
 	}
 	w.check(now.Add(time.Second))
-	if p := w.problem(); p != "" {
-		t.Errorf("the problem after the restart is %q, want none", p)
+	if p := w.notReadyReason(); p != "" {
+		t.Errorf("the reason after the restart is %q, want none", p)
 	}
 }
 
@@ -234,8 +234,8 @@ func TestStoreLimit(t *testing.T) {
 		"below the reserve": {store{streams: 9}, gib / 2, 6 * gib, 0, []string{
 			"512.00 MiB free", "1.00 GiB stay in reserve", "--reserve",
 		}},
-		"there, little space": {store{used: gib, reserved: 6 * gib, streams: 9}, 2 * gib, 6 * gib, 6 * gib, nil},
-		"there, enough space": {store{used: gib, reserved: 6 * gib, streams: 9}, 9 * gib, 6 * gib, 9 * gib, nil},
+		"existing, little space": {store{used: gib, reserved: 6 * gib, streams: 9}, 2 * gib, 6 * gib, 6 * gib, nil},
+		"existing, enough space": {store{used: gib, reserved: 6 * gib, streams: 9}, 9 * gib, 6 * gib, 9 * gib, nil},
 	} {
 		limit, err := storeLimit(".data", tt.store, tt.free, gib, tt.want)
 		if limit != tt.limit {
@@ -294,7 +294,7 @@ func TestRun_FolderInUse(t *testing.T) {
 	if err := Run(t.Context(), cfg, &output{}, &output{}); err == nil || err.Error() != want {
 		t.Errorf("the error of Run is %v, want %s", err, want)
 	}
-	if err := lock.write("[::1]:1", "[::1]:2"); err != nil { // a shorter line
+	if err := lock.writeOwner("[::1]:1", "[::1]:2"); err != nil { // a shorter line
 		t.Fatal(err)
 	}
 	want = fmt.Sprintf("folder %s is in use by process %d (http=[::1]:1 nats=[::1]:2)", dir, os.Getpid())
@@ -381,15 +381,15 @@ func TestAdmin_ReportsWhyNotReady(t *testing.T) {
 	}
 	check("while it starts", http.StatusServiceUnavailable, "not ready: starting\n")
 	c := newChild("ingress", nil, nil, nil, nil)
-	problem := "the disk is full"
-	a.set(func() string { return problem }, []*child{c})
+	reason := "the disk is full"
+	a.setSources(func() string { return reason }, []*child{c})
 	check("without a service", http.StatusServiceUnavailable,
 		"not ready: the disk is full\nnot ready: ingress is starting\n")
 	c.addr["admin"] = service.Listener.Addr().String()
-	problem = ""
+	reason = ""
 	check("with a service that is not ready", http.StatusServiceUnavailable,
 		"not ready: ingress: no connection to NATS\n")
-	a.set(func() string { return "" }, nil)
+	a.setSources(func() string { return "" }, nil)
 	check("when all are ready", http.StatusOK, "ready\n")
 }
 
@@ -398,17 +398,17 @@ func TestAdmin_ReportsWhyNotReady(t *testing.T) {
 func TestRejections_ReplyLikeAStream(t *testing.T) {
 	t.Parallel()
 	r := &rejections{}
-	r.set(`a "reason"`)
-	var answer struct {
+	r.setReason(`a "reason"`)
+	var reply struct {
 		Error jetstream.APIError `json:"error"`
 	}
-	if err := json.Unmarshal(r.answer, &answer); err != nil {
+	if err := json.Unmarshal(r.reply, &reply); err != nil {
 		t.Fatal(err)
 	}
-	if answer.Error.Code != http.StatusServiceUnavailable {
-		t.Errorf("the code is %d, want 503", answer.Error.Code)
+	if reply.Error.Code != http.StatusServiceUnavailable {
+		t.Errorf("the code is %d, want 503", reply.Error.Code)
 	}
-	if answer.Error.Description != `a "reason"` {
-		t.Errorf("the description is %q, want the reason", answer.Error.Description)
+	if reply.Error.Description != `a "reason"` {
+		t.Errorf("the description is %q, want the reason", reply.Error.Description)
 	}
 }
