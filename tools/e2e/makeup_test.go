@@ -85,7 +85,7 @@ func TestMakeUp_UsesPresentModels(t *testing.T) {
 	models := pullModels(t, "yunet", "yolox-nano")
 	output := makeUp(t, models, offlineEnv(t), "MODELS=faces objects")
 	for _, want := range []string{
-		"2 of 2 models are in " + models + ": yunet, yolox-nano", "faces: yunet, ", "objects: yolox-nano",
+		"2 of 2 models are installed in " + models + ": yunet, yolox-nano", "faces: yunet, ", "objects: yolox-nano",
 	} {
 		if !strings.Contains(output, want) {
 			t.Errorf("no %q in\n%s", want, output)

@@ -21,51 +21,51 @@ import (
 //go:embed catalogue
 var embedded embed.FS
 
-// A Catalogue knows models by name, and sets of them.
+// A Catalogue has the models that can be fetched, and named sets of them.
 type Catalogue struct {
-	// Entries are in the order of their names.
+	// Entries are sorted by name.
 	Entries []Entry
-	// Sets has the names of the entries of each set. The names of sets are not those of entries.
+	// Sets has the names of the entries of each set. A set and an entry never have the same name.
 	Sets map[string][]string
 }
 
-// An Entry is a folder that [Puller.Pull] makes.
+// An Entry is a model of the catalogue. [Pull] installs it as a folder.
 type Entry struct {
-	// Name is that of the folder.
+	// Name is the name of the folder.
 	Name string
-	// About says in a few words what the model finds.
+	// About describes the model in a few words.
 	About string
-	// Files are fetched.
+	// Files are the files of the folder that are fetched.
 	Files []File
-	// Texts are the other files of the folder, by name.
+	// Texts has the content of the other files of the folder, by name. They are part of the program.
 	Texts map[string][]byte
 }
 
-// A File is fetched from the first of its sources that has it.
+// A File is fetched from its first source that has it.
 type File struct {
 	Name string `yaml:"name"`
-	// Platform is GOOS/GOARCH of the machines that the file is for; empty for all.
+	// Platform is the GOOS/GOARCH of the machines that need the file; empty for all machines.
 	Platform string `yaml:"platform"`
 	Bytes    int64  `yaml:"bytes"`
-	// SHA256 is in lower-case hex.
+	// SHA256 is the checksum in lower-case hexadecimal.
 	SHA256 string `yaml:"sha256"`
 	// Licence is an SPDX identifier.
 	Licence string   `yaml:"licence"`
 	Sources []Source `yaml:"sources"`
 }
 
-// A Source is one of: a file of an npm package, a file of a Python wheel, a file that a package of Debian has
-// installed, an address.
+// A Source is a file in an npm package, in a Python wheel or in an installed Debian package, or a URL. Exactly one of
+// NPM, Pip, Deb and URL is set.
 type Source struct {
 	NPM string `yaml:"npm"` // PACKAGE@VERSION
 	Pip string `yaml:"pip"` // PACKAGE==VERSION
 	Deb string `yaml:"deb"` // PACKAGE
-	// Path is that of the file in a package; an absolute one in a package of Debian.
+	// Path is the path of the file in a package, which is absolute for a Debian package; empty with URL.
 	Path string `yaml:"path"`
 	URL  string `yaml:"url"`
 }
 
-// String returns the source as messages name it.
+// String returns the name of the source for messages.
 func (s Source) String() string {
 	switch {
 	case s.NPM != "":
@@ -78,13 +78,13 @@ func (s Source) String() string {
 	return s.URL
 }
 
-// Names of files of the catalogue that describe it.
+// Names of the files that describe an entry, and the sets.
 const (
 	sourcesFile = "sources.yaml"
 	setsFile    = "sets.yaml"
 )
 
-// BuiltIn returns the catalogue of the program.
+// BuiltIn returns the catalogue that is part of the program.
 func BuiltIn() (*Catalogue, error) {
 	root, err := fs.Sub(embedded, "catalogue")
 	if err != nil {
@@ -93,7 +93,7 @@ func BuiltIn() (*Catalogue, error) {
 	return ReadCatalogue(root)
 }
 
-// ReadCatalogue reads a catalogue and checks it. Errors name file and field.
+// ReadCatalogue reads and validates a catalogue. An error names the file and the field.
 func ReadCatalogue(root fs.FS) (*Catalogue, error) {
 	c := &Catalogue{Sets: map[string][]string{}}
 	folders, err := fs.ReadDir(root, ".")
@@ -106,7 +106,7 @@ func ReadCatalogue(root fs.FS) (*Catalogue, error) {
 		}
 		e, err := readEntry(root, f.Name())
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // there is nothing to fetch it from
+			continue // it has no sources.yaml, so it cannot be fetched
 		}
 		if err != nil {
 			return nil, fmt.Errorf("read the catalogue: %w", err)
@@ -118,7 +118,7 @@ func ReadCatalogue(root fs.FS) (*Catalogue, error) {
 	}
 	for set, names := range c.Sets {
 		if _, ok := c.entry(set); ok {
-			return nil, fmt.Errorf("read the catalogue: %s: %s is the name of an entry too", setsFile, set)
+			return nil, fmt.Errorf("read the catalogue: %s: %s is also the name of an entry", setsFile, set)
 		}
 		for _, name := range names {
 			if _, ok := c.entry(name); !ok {
@@ -156,7 +156,7 @@ func readEntry(root fs.FS, name string) (Entry, error) {
 	return e, nil
 }
 
-// decodeStrictly reads one YAML document, of which every field is known.
+// decodeStrictly reads a file with one YAML document. An unknown field is an error.
 func decodeStrictly(root fs.FS, name string, into any) error {
 	data, err := fs.ReadFile(root, name)
 	if err != nil {
@@ -204,11 +204,11 @@ var (
 func (f File) validate() error {
 	switch {
 	case !filepath.IsLocal(f.Name) || strings.ContainsAny(f.Name, `/\`) || strings.HasPrefix(f.Name, "."):
-		return fmt.Errorf("name: %q, want the name of a file in the folder", f.Name)
+		return fmt.Errorf("name: %q, want a file name without a folder or a leading dot", f.Name)
 	case f.Bytes < 1:
 		return fmt.Errorf("bytes: %d, want 1 or more", f.Bytes)
 	case !sha256Pattern.MatchString(f.SHA256):
-		return fmt.Errorf("sha256: %q, want 64 digits of lower-case hex", f.SHA256)
+		return fmt.Errorf("sha256: %q, want 64 lower-case hexadecimal digits", f.SHA256)
 	case f.Licence == "":
 		return errors.New("licence: missing")
 	case len(f.Sources) == 0:
@@ -233,13 +233,13 @@ func (s Source) validate() error {
 	case given != 1:
 		return errors.New("want one of npm, pip, deb and url")
 	case (s.URL == "") != (s.Path != ""):
-		return fmt.Errorf("path: %q, want the path of the file in a package, and none with url", s.Path)
+		return fmt.Errorf("path: %q, want the path of the file in a package, or no path with url", s.Path)
 	case s.NPM != "" && !npmPattern.MatchString(s.NPM):
 		return fmt.Errorf("npm: %q, want PACKAGE@VERSION", s.NPM)
 	case s.Pip != "" && !pipPattern.MatchString(s.Pip):
 		return fmt.Errorf("pip: %q, want PACKAGE==VERSION", s.Pip)
 	case s.Deb != "" && !filepath.IsAbs(s.Path):
-		return fmt.Errorf("path: %q, want an absolute one", s.Path)
+		return fmt.Errorf("path: %q, want an absolute path", s.Path)
 	case s.URL != "":
 		u, err := url.Parse(s.URL)
 		if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {
@@ -249,8 +249,8 @@ func (s Source) validate() error {
 	return nil
 }
 
-// entry returns the entry of a name.
-func (c *Catalogue) entry(name string) (Entry, bool) {
+// entry returns the entry with a name. ok is false if there is none.
+func (c *Catalogue) entry(name string) (e Entry, ok bool) {
 	i := slices.IndexFunc(c.Entries, func(e Entry) bool { return e.Name == name })
 	if i < 0 {
 		return Entry{}, false
@@ -258,23 +258,23 @@ func (c *Catalogue) entry(name string) (Entry, bool) {
 	return c.Entries[i], true
 }
 
-// Select returns the entries of names of entries and sets, each once, in the order of the names.
+// Select returns the entries that the names of entries and sets select, each once, in the order of the names.
 func (c *Catalogue) Select(names []string) ([]Entry, error) {
 	var selected []Entry
-	taken := map[string]bool{}
+	isSelected := map[string]bool{}
 	for _, name := range names {
-		of, ok := c.Sets[name]
+		members, ok := c.Sets[name]
 		if !ok {
-			of = []string{name}
+			members = []string{name}
 		}
-		for _, n := range of {
+		for _, n := range members {
 			e, ok := c.entry(n)
 			if !ok {
 				return nil, fmt.Errorf("no model or set %q in the catalogue; sets are %s; sightmesh models ls lists the models",
 					n, strings.Join(slices.Sorted(maps.Keys(c.Sets)), ", "))
 			}
-			if !taken[n] {
-				taken[n] = true
+			if !isSelected[n] {
+				isSelected[n] = true
 				selected = append(selected, e)
 			}
 		}
@@ -282,7 +282,7 @@ func (c *Catalogue) Select(names []string) ([]Entry, error) {
 	return selected, nil
 }
 
-// filesFor returns the files of the entry for a platform.
+// filesFor returns the files that the entry has on a platform.
 func (e Entry) filesFor(platform string) ([]File, error) {
 	var files []File
 	for _, f := range e.Files {
@@ -296,7 +296,7 @@ func (e Entry) filesFor(platform string) ([]File, error) {
 	return files, nil
 }
 
-// licences returns those of some files, each once.
+// licences lists the licences of the files, each once.
 func licences(files []File) string {
 	var all []string
 	for _, f := range files {
@@ -307,7 +307,7 @@ func licences(files []File) string {
 	return strings.Join(all, ", ")
 }
 
-// totalBytes returns the size of some files together.
+// totalBytes returns the total size of the files.
 func totalBytes(files []File) (n int64) {
 	for _, f := range files {
 		n += f.Bytes
@@ -315,5 +315,5 @@ func totalBytes(files []File) (n int64) {
 	return n
 }
 
-// megabytes formats a size as the tables have it.
+// megabytes formats a number of bytes for tables.
 func megabytes(n int64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }

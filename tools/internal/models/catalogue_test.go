@@ -114,7 +114,7 @@ func TestReadCatalogue_RejectsFields(t *testing.T) {
 		{"dots==1.2.3", "dots>=1", `files.0: sources.1: pip: "dots>=1"`},
 		{"dots==1.2.3", "--index-url=x==1", `files.0: sources.1: pip`},
 		{"https://example.org", "ftp://example.org", `files.0: sources.2: url: "ftp:`},
-		{"npm: \"@dots/net@1.2.3\"", "deb: dots", `files.0: sources.0: path: "package/net.onnx", want an absolute one`},
+		{"npm: \"@dots/net@1.2.3\"", "deb: dots", `files.0: sources.0: path: "package/net.onnx", want an absolute path`},
 		{"- url: ", "- npm: a@1\n        url: ", "files.0: sources.2: want one of npm, pip, deb and url"},
 	} {
 		if !strings.Contains(good, tt.old) {
@@ -125,7 +125,7 @@ func TestReadCatalogue_RejectsFields(t *testing.T) {
 	}
 	for sets, want := range map[string]string{
 		"all: [nosuch]": `sets.yaml: all: no entry "nosuch"`,
-		"dots: [dots]":  "sets.yaml: dots is the name of an entry too",
+		"dots: [dots]":  "sets.yaml: dots is also the name of an entry",
 	} {
 		_, err := read(good, sets)
 		checkError(t, err, want)

@@ -19,20 +19,20 @@ import (
 	"github.com/sightmesh/sightmesh/tools/internal/lanes"
 )
 
-// Config of ls and pull.
+// Config is the configuration of ls and pull.
 type Config struct {
 	// Models is the folder of models.
 	Models string
-	// From is a folder in which pull looks for files first; it may be empty.
+	// From is a folder that pull searches for files first; empty for none.
 	From string
-	// Timeout is how long pull may take; 0 for any time.
+	// Timeout is how long pull may take; 0 for no limit.
 	Timeout time.Duration
 }
 
-// RegisterList makes flags of what ls takes.
+// RegisterList registers the flags of ls.
 func (c *Config) RegisterList(fs *flag.FlagSet) { lanes.RegisterModels(&c.Models, fs) }
 
-// RegisterPull makes flags of what pull takes.
+// RegisterPull registers the flags of pull.
 func (c *Config) RegisterPull(fs *flag.FlagSet) {
 	lanes.RegisterModels(&c.Models, fs)
 	fs.StringVar(&c.From, "from", "", "`folder` in which files are searched first, at any depth; empty: none")
@@ -40,25 +40,25 @@ func (c *Config) RegisterPull(fs *flag.FlagSet) {
 		"how long the downloads may take; 0: no limit; what was downloaded is kept for the next run")
 }
 
-// List prints the catalogue, and what is there of each entry.
+// List prints the catalogue, with the state of each entry.
 func List(cfg Config, out io.Writer) error {
 	c, err := BuiltIn()
 	if err != nil {
 		return err
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "NAME\tSIZE\tLICENCE\tSTATE\tWHAT IT IS")
+	fmt.Fprintln(w, "NAME\tSIZE\tLICENCE\tSTATE\tDESCRIPTION")
 	for _, e := range c.Entries {
 		files, err := e.filesFor(runtime.GOOS + "/" + runtime.GOARCH)
 		if err != nil {
-			fmt.Fprintf(w, "%s\t\t\tnot for this machine\t%s\n", e.Name, e.About)
+			fmt.Fprintf(w, "%s\t\t\tnot for this platform\t%s\n", e.Name, e.About)
 			continue
 		}
-		is, err := e.statusOf(filepath.Join(cfg.Models, e.Name), files)
+		status, err := e.readStatus(filepath.Join(cfg.Models, e.Name), files)
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", e.Name, megabytes(totalBytes(files)), licences(files), is, e.About)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", e.Name, megabytes(totalBytes(files)), licences(files), status, e.About)
 	}
 	fmt.Fprintln(w)
 	fmt.Fprintln(w, "SET\tMODELS")
@@ -71,11 +71,11 @@ func List(cfg Config, out io.Writer) error {
 	return nil
 }
 
-// Pull fetches the models of the names, which are those of entries and sets. One that cannot be had does not
-// keep the others from being fetched. Progress goes to progress, the outcome to out.
+// Pull fetches models by the names of entries and sets. When a model cannot be fetched, Pull continues with the next
+// one. Progress is printed on progress, the installed models on out.
 func Pull(ctx context.Context, cfg Config, names []string, out, progress io.Writer) error {
 	if len(names) == 0 {
-		return exit.Usagef("no model: name models or sets; sightmesh models ls lists them")
+		return exit.Usagef("models pull: no model; sightmesh models ls lists the models and sets")
 	}
 	c, err := BuiltIn()
 	if err != nil {
@@ -89,7 +89,7 @@ func Pull(ctx context.Context, cfg Config, names []string, out, progress io.Writ
 }
 
 func pullAll(ctx context.Context, cfg Config, entries []Entry, out, progress io.Writer) (err error) {
-	interrupted := ctx
+	parent := ctx
 	if cfg.Timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, cfg.Timeout, fmt.Errorf("not finished after %v (--timeout)", cfg.Timeout))
@@ -100,23 +100,23 @@ func pullAll(ctx context.Context, cfg Config, entries []Entry, out, progress io.
 		return err
 	}
 	defer func() { err = errors.Join(err, done()) }()
-	var there []string
+	var installed []string
 	var failed []error
 	for _, e := range entries {
-		what, err := p.pull(ctx, e)
+		message, err := p.pull(ctx, e)
 		switch {
-		case interrupted.Err() != nil:
+		case parent.Err() != nil:
 			return exit.Interruptedf("pull %s: interrupted", e.Name)
 		case err != nil:
 			failed = append(failed, err)
 			continue
-		case what != "":
-			fmt.Fprintln(out, what)
+		case message != "":
+			fmt.Fprintln(out, message)
 		}
-		there = append(there, e.Name)
+		installed = append(installed, e.Name)
 	}
-	fmt.Fprintf(out, "%d of %d models are in %s: %s\n",
-		len(there), len(entries), cfg.Models, cmp.Or(strings.Join(there, ", "), "none"))
+	fmt.Fprintf(out, "%d of %d models are installed in %s: %s\n",
+		len(installed), len(entries), cfg.Models, cmp.Or(strings.Join(installed, ", "), "none"))
 	if len(failed) > 0 {
 		return fmt.Errorf("models pull:\n%w", errors.Join(failed...))
 	}

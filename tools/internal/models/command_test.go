@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestList_SaysWhatIsThere checks the list with a model in each state.
-func TestList_SaysWhatIsThere(t *testing.T) {
+// TestList_PrintsStates checks the list with a model in each state.
+func TestList_PrintsStates(t *testing.T) {
 	t.Parallel()
 	models := t.TempDir()
 	writeFolder(t, filepath.Join(models, "yunet"), map[string]string{"yunet_n_640_640.onnx": "other"})
@@ -24,8 +24,8 @@ func TestList_SaysWhatIsThere(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{
-		`(?m)^NAME +SIZE +LICENCE +STATE +WHAT IT IS$`,
-		`(?m)^yolox-nano +3\.7 MB +Apache-2\.0 +not there +objects of the 80 classes of COCO$`,
+		`(?m)^NAME +SIZE +LICENCE +STATE +DESCRIPTION$`,
+		`(?m)^yolox-nano +3\.7 MB +Apache-2\.0 +not installed +objects of the 80 classes of COCO$`,
 		`(?m)^yunet +0\.3 MB +Apache-2\.0 +wrong hash: yunet_n_640_640\.onnx +faces`,
 		`(?m)^fastestdet +1\.0 MB +BSD-3-Clause +incomplete: FastestDet\.onnx, labels\.txt +objects`,
 		`(?m)^faces +yunet$`,
@@ -33,7 +33,7 @@ func TestList_SaysWhatIsThere(t *testing.T) {
 	if notInstalled != nil {
 		t.Logf("the state of a complete model is not tested without the package opencv-data: %v", notInstalled)
 	} else {
-		want = append(want, `(?m)^haar-frontalface-alt2 +\d\.\d MB +BSD-3-Clause +there +faces`)
+		want = append(want, `(?m)^haar-frontalface-alt2 +\d\.\d MB +BSD-3-Clause +installed +faces`)
 	}
 	for _, w := range want {
 		if !regexp.MustCompile(w).MatchString(out.String()) {

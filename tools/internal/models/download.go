@@ -16,8 +16,7 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/retry"
 )
 
-// newTransport returns the transport of downloads. A server that cannot be reached is given up soon; the
-// transfer itself may take its time.
+// newTransport returns the transport of downloads. A connection has a short timeout. A transfer has none.
 func newTransport() *http.Transport {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.DialContext = (&net.Dialer{Timeout: 10 * time.Second}).DialContext
@@ -28,19 +27,19 @@ func newTransport() *http.Transport {
 
 // Errors of downloads.
 var (
-	errCut     = errors.New("the download was cut")
-	errStalled = errors.New("no byte came")
+	errInterrupted = errors.New("the download was interrupted")
+	errStalled     = errors.New("no data was received")
 )
 
-// cutBackoff is the delay before a download that was cut is resumed.
-var cutBackoff = retry.Exponential(500*time.Millisecond, 5*time.Second, 2)
+// resumeBackoff is the delay before an interrupted download is resumed.
+var resumeBackoff = retry.Exponential(500*time.Millisecond, 5*time.Second, 2)
 
-// maxCuts is how often a download may be cut.
-const maxCuts = 4
+// maxAttempts is the maximum number of requests of a run for a download that is interrupted each time.
+const maxAttempts = 4
 
-// fromURL downloads a file. A download that is cut is resumed, in the same run and in the next one: what came
-// is kept in a file beside it.
-func (p *puller) fromURL(ctx context.Context, what string, f File, url, path string) error {
+// fetchURL downloads a file. An interrupted download is resumed, in the same run and in the next one: its beginning is
+// kept in a file beside path.
+func (p *puller) fetchURL(ctx context.Context, what string, f File, url, path string) error {
 	part := path + ".part"
 	for failures := 1; ; failures++ {
 		resumed, err := p.download(ctx, what, f, url, part)
@@ -50,32 +49,32 @@ func (p *puller) fromURL(ctx context.Context, what string, f File, url, path str
 			}
 		}
 		switch {
-		case errors.Is(err, errCut) && failures < maxCuts:
-			if retry.Sleep(ctx, cutBackoff.Delay(failures)) != nil {
+		case errors.Is(err, errInterrupted) && failures < maxAttempts:
+			if retry.Sleep(ctx, resumeBackoff.Delay(failures)) != nil {
 				return context.Cause(ctx)
 			}
 			continue
-		case errors.Is(err, errCut):
-			return err // the part is for the next run
+		case errors.Is(err, errInterrupted):
+			return err // the next run resumes the part
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		}
-		// Nothing may be left of another file, or on a disk that is full.
+		// The part is deleted, because it is from another file, or the disk is full.
 		if e := os.Remove(part); e != nil && !errors.Is(e, fs.ErrNotExist) {
 			return errors.Join(err, e)
 		}
 		if !resumed || !errors.Is(err, errContent) {
 			return err
 		}
-		// The beginning may have been that of another file: once more, from the start.
+		// The beginning may be from another file: download the whole file once.
 	}
 }
 
-// download appends to part what is missing of a file, and says whether there was something before.
+// download appends the missing bytes of a file to part. resumed says whether part had bytes before.
 func (p *puller) download(ctx context.Context, what string, f File, url, part string) (resumed bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	out, err := os.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644) //nolint:gosec // for every user
+	out, err := os.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644) //nolint:gosec // every user may read models
 	if err != nil {
 		return false, err
 	}
@@ -84,76 +83,76 @@ func (p *puller) download(ctx context.Context, what string, f File, url, part st
 	if err != nil {
 		return false, err
 	}
-	there := info.Size()
-	if there >= f.Bytes { // of another file
-		there = 0
+	offset := info.Size()
+	if offset >= f.Bytes { // the part is from another file
+		offset = 0
 	}
-	resumed = there > 0
-	body, there, err := p.get(ctx, url, there)
+	resumed = offset > 0
+	body, offset, err := p.get(ctx, url, offset)
 	if err != nil {
 		return resumed, err
 	}
 	defer body.Close()
-	if err := out.Truncate(there); err != nil {
+	if err := out.Truncate(offset); err != nil {
 		return resumed, err
 	}
-	bar, end := p.progress.begin(what, there, f.Bytes)
+	bar, end := p.progress.begin(what, offset, f.Bytes)
 	defer end()
-	stall := time.AfterFunc(p.stall, func() { cancel(fmt.Errorf("%w for %v", errStalled, p.stall)) })
+	stall := time.AfterFunc(p.stallTimeout, func() { cancel(fmt.Errorf("%w for %v", errStalled, p.stallTimeout)) })
 	defer stall.Stop()
 	in := readFunc(func(b []byte) (int, error) {
 		n, err := body.Read(b)
-		stall.Reset(p.stall)
+		stall.Reset(p.stallTimeout)
 		switch {
 		case errors.Is(context.Cause(ctx), errStalled):
-			err = fmt.Errorf("%w: %w", errCut, context.Cause(ctx))
+			err = fmt.Errorf("%w: %w", errInterrupted, context.Cause(ctx))
 		case err != nil && !errors.Is(err, io.EOF) && ctx.Err() == nil:
-			err = fmt.Errorf("%w: %w", errCut, err)
+			err = fmt.Errorf("%w: %w", errInterrupted, err)
 		}
 		return n, err
 	})
-	// One byte more than the file has: that it is too long has to be seen.
-	n, err := io.Copy(io.MultiWriter(out, bar), io.LimitReader(in, f.Bytes-there+1))
-	if errors.Is(err, errCut) {
-		err = fmt.Errorf("%w after %d of %d bytes", err, there+n, f.Bytes)
+	// One more byte than the size of the file is read, to detect a file that is too long.
+	n, err := io.Copy(io.MultiWriter(out, bar), io.LimitReader(in, f.Bytes-offset+1))
+	if errors.Is(err, errInterrupted) {
+		err = fmt.Errorf("%w after %d of %d bytes", err, offset+n, f.Bytes)
 	}
 	if err != nil {
 		return resumed, err
 	}
-	return there > 0, out.Sync()
+	return offset > 0, out.Sync()
 }
 
-// get requests the part of a file after its first bytes. The body that is returned begins after from bytes, which
-// is 0 from a server that does not serve ranges.
-func (p *puller) get(ctx context.Context, url string, there int64) (body io.ReadCloser, from int64, err error) {
+// get requests a file from an offset on. The returned body begins at start, which is 0 when the server does not serve
+// ranges.
+func (p *puller) get(ctx context.Context, url string, offset int64) (body io.ReadCloser, start int64, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return nil, 0, err
 	}
-	req.Header.Set("Accept-Encoding", "identity") // a range is one of the file itself
-	if there > 0 {
-		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", there))
+	req.Header.Set("Accept-Encoding", "identity") // ranges refer to the file without compression
+	if offset > 0 {
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
 	}
 	res, err := p.client.Do(req)
 	if err != nil {
-		return nil, 0, withoutURL(err)
+		return nil, 0, trimURL(err)
 	}
-	isRest := strings.HasPrefix(res.Header.Get("Content-Range"), fmt.Sprintf("bytes %d-", there))
+	isRest := strings.HasPrefix(res.Header.Get("Content-Range"), fmt.Sprintf("bytes %d-", offset))
 	switch {
 	case res.StatusCode == http.StatusOK:
 		return res.Body, 0, nil
-	case there > 0 && res.StatusCode == http.StatusPartialContent && isRest:
-		return res.Body, there, nil
+	case offset > 0 && res.StatusCode == http.StatusPartialContent && isRest:
+		return res.Body, offset, nil
 	}
 	res.Body.Close()
-	if there > 0 && res.StatusCode == http.StatusRequestedRangeNotSatisfiable {
+	if offset > 0 && res.StatusCode == http.StatusRequestedRangeNotSatisfiable {
 		return nil, 0, contentError{"the server responds with " + res.Status}
 	}
 	return nil, 0, fmt.Errorf("the server responds with %s", res.Status)
 }
 
-// withoutURL returns an error of a request without the address, which the message has already.
-func withoutURL(err error) error {
+// trimURL removes the URL from the error of a request, because the message already has it.
+func trimURL(err error) error {
 	var u *neturl.Error
 	if errors.As(err, &u) {
 		return u.Err
@@ -161,7 +160,7 @@ func withoutURL(err error) error {
 	return err
 }
 
-// readFunc is a function as a reader.
+// readFunc makes a function an io.Reader.
 type readFunc func([]byte) (int, error)
 
 func (f readFunc) Read(b []byte) (int, error) { return f(b) }

@@ -8,22 +8,22 @@ import (
 	"path/filepath"
 )
 
-// errAbsent says that a folder has no such file.
+// errAbsent is wrapped when the folder of --from does not have the file.
 var errAbsent = errors.New("no such file in the folder")
 
-// copyFromFolder copies a file from the folder that the user has named, where it may lie at any depth, under any name.
-// A file of its name that is another one is an error that says what it is.
+// copyFromFolder copies a file from the folder of --from, where it may be at any depth and have any name. When only a
+// file with the right name and other content is found, the error describes that content.
 func (p *puller) copyFromFolder(f File, path string) error {
 	var found string
 	var wrong error
 	err := filepath.WalkDir(p.from, func(candidate string, d fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrPermission) && candidate != p.from {
-			return nil // what cannot be read is not where the file is
+			return nil // folders without permission are skipped
 		}
 		if err != nil {
 			return err
 		}
-		info, err := os.Stat(candidate) // of a link, what it leads to
+		info, err := os.Stat(candidate) // follows links
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
@@ -51,12 +51,12 @@ func (p *puller) copyFromFolder(f File, path string) error {
 	case found == "" && wrong != nil:
 		return wrong
 	case found == "":
-		return fmt.Errorf("%w: none has the %d bytes and the SHA-256 %s", errAbsent, f.Bytes, f.SHA256)
+		return fmt.Errorf("%w: no file has %d bytes and the SHA-256 %s", errAbsent, f.Bytes, f.SHA256)
 	}
 	return f.copyFrom(found, path)
 }
 
-// copyFrom installs a copy of another file.
+// copyFrom installs a copy of the file other at path.
 func (f File) copyFrom(other, path string) error {
 	return f.install(path, func(temporary string) error {
 		in, err := os.Open(other)

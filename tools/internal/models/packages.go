@@ -17,10 +17,10 @@ import (
 	"time"
 )
 
-// packages fetches packages with their own clients, each once in a run. The clients obey the settings of the
-// user, such as a registry or a proxy, and run nothing of a package.
+// packages fetches packages with the clients npm and pip, each package once in a run. The clients use the settings of
+// the user, such as a registry or a proxy. They execute no code of a package.
 type packages struct {
-	dir      string // for what is fetched; the caller removes it
+	dir      string // folder of the packages; the caller removes it
 	progress progress
 	fetched  map[string]fetchedPackage
 }
@@ -30,10 +30,10 @@ type fetchedPackage struct {
 	err     error
 }
 
-// errNoClient says that a package client is not installed.
+// errNoClient is wrapped when a package client is not installed.
 var errNoClient = errors.New("not installed")
 
-// open returns the archive of the package of a source.
+// open returns the path of the archive of the package of a source. It fetches the package if this run has not tried to.
 func (p *packages) open(ctx context.Context, s Source) (archive string, err error) {
 	spec := s.String()
 	if got, ok := p.fetched[spec]; ok {
@@ -49,9 +49,9 @@ func (p *packages) open(ctx context.Context, s Source) (archive string, err erro
 func (p *packages) fetch(ctx context.Context, s Source) (archive string, err error) {
 	dir, err := os.MkdirTemp(p.dir, "")
 	if err != nil {
-		return "", fmt.Errorf("make a folder for the package: %w", err)
+		return "", fmt.Errorf("create a folder for the package: %w", err)
 	}
-	// A machine without internet is noticed soon; the next source is tried then.
+	// Few retries: without internet access, the next source is tried soon.
 	argv := []string{"npm", "pack", "--ignore-scripts", "--loglevel=error", "--fetch-retries=1",
 		"--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=2000", "--pack-destination=.", s.NPM}
 	if s.Pip != "" {
@@ -71,12 +71,12 @@ func (p *packages) fetch(ctx context.Context, s Source) (archive string, err err
 	return found[0], nil
 }
 
-// runClient runs a package client in a folder. The error says why it failed, in its words.
+// runClient runs a package client in a folder. The error has the reason that the client printed.
 func runClient(ctx context.Context, dir string, argv []string) error {
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	cmd.Dir = dir // a package.json or .npmrc where the user is has no say
-	var words bytes.Buffer
-	cmd.Stderr = &words
+	cmd.Dir = dir // package.json and .npmrc in the working directory have no effect
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 5 * time.Second
@@ -85,12 +85,12 @@ func runClient(ctx context.Context, dir string, argv []string) error {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case err != nil:
-		return fmt.Errorf("%s: %w: %s", argv[0], err, reason(argv[0], words.String()))
+		return fmt.Errorf("%s: %w: %s", argv[0], err, reason(argv[0], stderr.String()))
 	}
 	return nil
 }
 
-// reason returns the lines of standard error that say why a client failed: npm says so first, pip last.
+// reason returns the lines of standard error with the reason of a failure. npm prints it first, pip last.
 func reason(client, stderr string) string {
 	var lines []string
 	for line := range strings.Lines(stderr) {
@@ -98,20 +98,19 @@ func reason(client, stderr string) string {
 			lines = append(lines, line)
 		}
 	}
-	const most = 4
-	if over := len(lines) - most; over > 0 && client == "npm" {
-		lines = lines[:most]
+	const maxLines = 4
+	if over := len(lines) - maxLines; over > 0 && client == "npm" {
+		lines = lines[:maxLines]
 	} else if over > 0 {
 		lines = lines[over:]
 	}
 	return strings.Join(lines, "; ")
 }
 
-// maxUnpacked is how many bytes of a package are read.
+// maxUnpacked is the maximum number of bytes that are read from a package after decompression.
 const maxUnpacked = 2 << 30
 
-// extractTar writes a file of a .tgz under another name. One that is larger than it should be is not written
-// to its end.
+// extractTar extracts a file of a .tgz to the path to. It writes at most one byte more than the expected size.
 func extractTar(archive, name, to string, bytes int64) error {
 	f, err := os.Open(archive)
 	if err != nil {
@@ -136,7 +135,7 @@ func extractTar(archive, name, to string, bytes int64) error {
 	}
 }
 
-// extractZip is [extractTar] for a wheel.
+// extractZip does the same as [extractTar] for a wheel.
 func extractZip(archive, name, to string, bytes int64) error {
 	z, err := zip.OpenReader(archive)
 	if err != nil {
@@ -151,8 +150,8 @@ func extractZip(archive, name, to string, bytes int64) error {
 	return writeFile(to, f, bytes)
 }
 
-// writeFile writes a file that should have so many bytes, and reads one more at most. Its bytes are on the disk
-// when it returns.
+// writeFile writes a file with an expected size, and at most one byte more, so that verify detects a longer file. It
+// returns after the data was written to the disk.
 func writeFile(path string, r io.Reader, bytes int64) (err error) {
 	out, err := os.Create(path)
 	if err != nil {

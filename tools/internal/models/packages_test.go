@@ -92,8 +92,8 @@ func TestPull_ReportsPackageErrors(t *testing.T) {
 		"package/page": "<html>"})
 	for source, want := range map[Source]string{
 		{NPM: "dots@1.0.0", Path: "package/none"}:  "npm dots@1.0.0: the package has no package/none",
-		{NPM: "dots@1.0.0", Path: "package/small"}: "npm dots@1.0.0: it has 3 bytes, and the file has 100000",
-		{NPM: "dots@1.0.0", Path: "package/large"}: "npm dots@1.0.0: it has more than the 100000 bytes",
+		{NPM: "dots@1.0.0", Path: "package/small"}: "npm dots@1.0.0: it has 3 bytes, want 100000",
+		{NPM: "dots@1.0.0", Path: "package/large"}: "npm dots@1.0.0: it has more than 100000 bytes",
 		{NPM: "dots@1.0.0", Path: "package/page"}:  "npm dots@1.0.0: an HTML page in place of the file",
 		{NPM: "dots@2.0.0", Path: "package/small"}: "npm dots@2.0.0: npm: exit status 1: ",
 		{NPM: "none@1.0.0", Path: "package/small"}: "npm none@1.0.0: npm: exit status 1: ",

@@ -16,27 +16,27 @@ import (
 	"time"
 )
 
-// partialFolder is the folder of unfinished models in the folder of models.
+// partialFolder is the folder of incomplete models in the folder of models.
 const partialFolder = ".partial"
 
 // A puller fetches entries into a folder of models.
 type puller struct {
 	models   string
 	platform string
-	// from is a folder in which every file is looked for first; it may be empty.
-	from     string
-	client   *http.Client
-	stall    time.Duration // after which a download without a byte is given up
-	progress progress
-	packages packages
+	// from is a folder that is searched for every file first; empty for none.
+	from         string
+	client       *http.Client
+	stallTimeout time.Duration // a download that receives no data for this time is interrupted
+	progress     progress
+	packages     packages
 }
 
-// newPuller returns a puller that is ready for use, whose folder of unfinished models is locked. Close removes
-// what is of no use to the next run.
+// newPuller returns a puller, and locks the folder of incomplete models. The caller must call close, which removes
+// files that the next run cannot resume.
 func newPuller(models, from string, p progress) (_ *puller, close func() error, err error) {
 	partial := filepath.Join(models, partialFolder)
 	if err := os.MkdirAll(partial, 0o755); err != nil {
-		return nil, nil, fmt.Errorf("make the folder of models: %w", err)
+		return nil, nil, fmt.Errorf("create the folder of models: %w", err)
 	}
 	lock, err := lockFolder(partial)
 	if err != nil {
@@ -45,10 +45,10 @@ func newPuller(models, from string, p progress) (_ *puller, close func() error, 
 	dir, err := os.MkdirTemp(partial, ".packages-")
 	if err != nil {
 		lock.Close()
-		return nil, nil, fmt.Errorf("make a folder for packages: %w", err)
+		return nil, nil, fmt.Errorf("create a folder for packages: %w", err)
 	}
 	pl := &puller{
-		models: models, from: from, platform: runtime.GOOS + "/" + runtime.GOARCH, stall: 30 * time.Second,
+		models: models, from: from, platform: runtime.GOOS + "/" + runtime.GOARCH, stallTimeout: 30 * time.Second,
 		client: &http.Client{Transport: newTransport()}, progress: p,
 		packages: packages{dir: dir, progress: p, fetched: map[string]fetchedPackage{}},
 	}
@@ -63,7 +63,7 @@ func newPuller(models, from string, p progress) (_ *puller, close func() error, 
 	}, nil
 }
 
-// lockFolder keeps a folder for one process. The kernel releases it when the process ends.
+// lockFolder locks a folder for this process. The kernel releases the lock when the process ends.
 func lockFolder(dir string) (*os.File, error) {
 	f, err := os.Open(dir)
 	if err != nil {
@@ -82,25 +82,26 @@ func lockFolder(dir string) (*os.File, error) {
 	return f, nil
 }
 
-// pull makes the folder of an entry, or adds the files that are missing of it. What it returns is for the user,
-// and empty when there was nothing to do.
-func (p *puller) pull(ctx context.Context, e Entry) (done string, err error) {
+// pull installs the folder of an entry, or its missing files. It returns a message for the user, which is empty when
+// the model is complete already.
+func (p *puller) pull(ctx context.Context, e Entry) (message string, err error) {
 	files, err := e.filesFor(p.platform)
 	if err != nil {
 		return "", err
 	}
 	dir := filepath.Join(p.models, e.Name)
-	is, err := e.statusOf(dir, files)
+	status, err := e.readStatus(dir, files)
 	switch {
 	case err != nil:
 		return "", err
-	case is.state == Present && len(is.files) > 0:
-		return fmt.Sprintf("%s is %s than that of the catalogue; remove %s to fetch all of it", e.Name, is, dir), nil
-	case is.state == Present:
+	case status.state == Installed && len(status.files) > 0:
+		return fmt.Sprintf("%s is %s than the catalogue; remove %s to fetch the model again", e.Name, status, dir), nil
+	case status.state == Installed:
 		return "", nil
-	case is.state == WrongHash:
-		return "", fmt.Errorf("%s: %s in %s is another file than that of the catalogue, or was damaged: "+
-			"nothing is replaced; remove the folder to fetch the model again", e.Name, strings.Join(is.files, ", "), dir)
+	case status.state == WrongHash:
+		return "", fmt.Errorf("%s: %s in %s is damaged or differs from the catalogue: "+
+			"existing files are not replaced; remove the folder to fetch the model again",
+			e.Name, strings.Join(status.files, ", "), dir)
 	}
 	partial := filepath.Join(p.models, partialFolder, e.Name)
 	if err := os.MkdirAll(partial, 0o755); err != nil {
@@ -108,17 +109,17 @@ func (p *puller) pull(ctx context.Context, e Entry) (done string, err error) {
 	}
 	var names []string
 	for _, f := range files {
-		if is.state == Incomplete && !slices.Contains(is.files, f.Name) {
+		if status.state == Incomplete && !slices.Contains(status.files, f.Name) {
 			continue
 		}
 		if err := p.fetch(ctx, e.Name, f, partial); err != nil {
-			_ = os.Remove(partial) // unless it has what the next run can use
+			_ = os.Remove(partial) // fails when the next run can use a file in it
 			return "", err
 		}
 		names = append(names, f.Name)
 	}
 	for _, name := range slices.Sorted(maps.Keys(e.Texts)) {
-		if is.state == Incomplete && !slices.Contains(is.files, name) {
+		if status.state == Incomplete && !slices.Contains(status.files, name) {
 			continue
 		}
 		if err := os.WriteFile(filepath.Join(partial, name), e.Texts[name], 0o644); err != nil {
@@ -126,21 +127,21 @@ func (p *puller) pull(ctx context.Context, e Entry) (done string, err error) {
 		}
 		names = append(names, name)
 	}
-	done = fmt.Sprintf("%s is in %s now", e.Name, dir)
-	if is.state == Incomplete {
-		return done, moveInto(dir, partial, names)
+	message = fmt.Sprintf("installed %s in %s", e.Name, dir)
+	if status.state == Incomplete {
+		return message, moveFiles(dir, partial, names)
 	}
-	if err := keepOnly(partial, names); err != nil {
+	if err := removeOthers(partial, names); err != nil {
 		return "", fmt.Errorf("%s: %w", e.Name, err)
 	}
 	if err := os.Rename(partial, dir); err != nil {
 		return "", fmt.Errorf("install %s: %w", e.Name, err)
 	}
-	return done, nil
+	return message, nil
 }
 
-// keepOnly removes the files of a folder that have none of the names, such as those of an older catalogue.
-func keepOnly(dir string, names []string) error {
+// removeOthers removes the files of a folder except those with the names, such as files of an older catalogue.
+func removeOthers(dir string, names []string) error {
 	found, err := os.ReadDir(dir)
 	if err != nil {
 		return err
@@ -155,8 +156,8 @@ func keepOnly(dir string, names []string) error {
 	return nil
 }
 
-// moveInto moves the named files of partial into dir, and removes partial.
-func moveInto(dir, partial string, names []string) error {
+// moveFiles moves the named files of partial into dir, and removes partial.
+func moveFiles(dir, partial string, names []string) error {
 	for _, name := range names {
 		if err := os.Rename(filepath.Join(partial, name), filepath.Join(dir, name)); err != nil {
 			return fmt.Errorf("complete model %s: %w", filepath.Base(dir), err)
@@ -168,12 +169,12 @@ func moveInto(dir, partial string, names []string) error {
 	return nil
 }
 
-// fetch puts a file of an entry into a folder, from the first source that has it. A file that is there already
-// is kept. The error names every source that was tried, and what is wrong with it.
+// fetch fetches a file of an entry into a folder, from the first source that has it. A valid file in the folder is
+// kept. The error has the reason for each source that was tried.
 func (p *puller) fetch(ctx context.Context, entry string, f File, dir string) error {
 	path := filepath.Join(dir, f.Name)
 	if f.verify(path) == nil {
-		return nil // of an earlier run, which ended between two files
+		return nil // an earlier run ended after this file
 	}
 	var failed []error
 	if p.from != "" {
@@ -184,7 +185,7 @@ func (p *puller) fetch(ctx context.Context, entry string, f File, dir string) er
 		failed = append(failed, fmt.Errorf("--from %s: %w", p.from, err))
 	}
 	for _, s := range f.Sources {
-		err := p.fromSource(ctx, entry, f, s, path)
+		err := p.fetchSource(ctx, entry, f, s, path)
 		if err == nil {
 			return nil
 		}
@@ -193,13 +194,13 @@ func (p *puller) fetch(ctx context.Context, entry string, f File, dir string) er
 			break
 		}
 	}
-	return fmt.Errorf("%s: no source has %s:\n  %w", entry, f.Name, joined{failed})
+	return fmt.Errorf("%s: no source has %s:\n  %w", entry, f.Name, joinedErrors{failed})
 }
 
-// fromSource fetches a file from one of its sources.
-func (p *puller) fromSource(ctx context.Context, entry string, f File, s Source, path string) error {
+// fetchSource fetches a file from a source.
+func (p *puller) fetchSource(ctx context.Context, entry string, f File, s Source, path string) error {
 	if s.URL != "" {
-		return p.fromURL(ctx, entry+": "+f.Name+" from "+s.URL, f, s.URL, path)
+		return p.fetchURL(ctx, entry+": "+f.Name+" from "+s.URL, f, s.URL, path)
 	}
 	if s.Deb != "" {
 		if _, err := os.Stat(s.Path); errors.Is(err, fs.ErrNotExist) {
@@ -218,8 +219,8 @@ func (p *puller) fromSource(ctx context.Context, entry string, f File, s Source,
 	return f.install(path, func(temporary string) error { return extract(archive, s.Path, temporary, f.Bytes) })
 }
 
-// install has a file written under a temporary name, and gives it its own when it is the right one. Nothing is
-// left of any other.
+// install writes a file under a temporary name, verifies it, and renames it to path. After an error, it removes the
+// temporary file.
 func (f File) install(path string, write func(temporary string) error) error {
 	temporary := path + ".new"
 	err := write(temporary)
@@ -237,10 +238,10 @@ func (f File) install(path string, write func(temporary string) error) error {
 	return err
 }
 
-// joined is several errors, each on a line of its own below another.
-type joined struct{ errs []error }
+// joinedErrors prints several errors, one on each line.
+type joinedErrors struct{ errs []error }
 
-func (j joined) Error() string {
+func (j joinedErrors) Error() string {
 	lines := make([]string, 0, len(j.errs))
 	for _, err := range j.errs {
 		lines = append(lines, strings.ReplaceAll(err.Error(), "\n", "; "))
@@ -248,4 +249,4 @@ func (j joined) Error() string {
 	return strings.Join(lines, "\n  ")
 }
 
-func (j joined) Unwrap() []error { return j.errs }
+func (j joinedErrors) Unwrap() []error { return j.errs }

@@ -169,7 +169,8 @@ func TestPull_MakesTheFolder(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := fmt.Sprintf("dots is in %s now\n1 of 1 models are in %s: dots\n", filepath.Join(models, "dots"), models)
+	want := fmt.Sprintf("installed dots in %s\n1 of 1 models are installed in %s: dots\n",
+		filepath.Join(models, "dots"), models)
 	if out != want {
 		t.Errorf("printed %q, want %q", out, want)
 	}
@@ -185,7 +186,7 @@ func TestPull_MakesTheFolder(t *testing.T) {
 	}
 }
 
-func TestPull_ResumesADownloadThatIsCut(t *testing.T) {
+func TestPull_ResumesInterruptedDownload(t *testing.T) {
 	t.Parallel()
 	data, models := content(100_000), t.TempDir()
 	first := true
@@ -205,13 +206,13 @@ func TestPull_ResumesADownloadThatIsCut(t *testing.T) {
 	}
 }
 
-// TestPull_ResumesInTheNextRun also checks the error of a download that is cut repeatedly.
+// TestPull_ResumesInTheNextRun also checks the error of a download that is interrupted repeatedly.
 func TestPull_ResumesInTheNextRun(t *testing.T) {
 	t.Parallel()
 	data, models := content(100_000), t.TempDir()
 	bad := serve(t, cut(data, 40_000))
 	_, err := pullInto(t, models, entryOf(data, bad.source()))
-	checkError(t, err, "dots: no source has net.onnx", bad.URL+"/net.onnx: the download was cut",
+	checkError(t, err, "dots: no source has net.onnx", bad.URL+"/net.onnx: the download was interrupted",
 		"after 40000 of 100000 bytes")
 	if _, err := os.Stat(filepath.Join(models, "dots")); !os.IsNotExist(err) {
 		t.Errorf("stat of the folder of the model: %v, want that it does not exist", err)
@@ -283,8 +284,8 @@ func badSources(data []byte) map[string]http.HandlerFunc {
 	return map[string]http.HandlerFunc{
 		"a Git LFS pointer in place of the file":       body([]byte(lfsPointer + "\noid sha256:ab\nsize 9\n")),
 		"an HTML page in place of the file":            body([]byte("\n<!DOCTYPE html><html><body>Sign in</body></html>")),
-		"it has more than the 100000 bytes":            body(append(bytes.Clone(data), make([]byte, 1<<20)...)),
-		"it has 7 bytes, and the file has 100000":      body(data[:7]),
+		"it has more than 100000 bytes":                body(append(bytes.Clone(data), make([]byte, 1<<20)...)),
+		"it has 7 bytes, want 100000":                  body(data[:7]),
 		"its SHA-256 is ":                              body(other),
 		"the server responds with 404 Not Found":       http.NotFound,
 		"the server responds with 206 Partial Content": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(206) },
@@ -301,7 +302,7 @@ func TestPull_RejectsContent(t *testing.T) {
 			out, err := pullInto(t, models, entryOf(data, s.source()))
 			checkError(t, err, "dots: no source has net.onnx", s.URL+"/net.onnx: ", want)
 			checkNothing(t, models)
-			if want := "0 of 1 models are in " + models + ": none\n"; out != want {
+			if want := "0 of 1 models are installed in " + models + ": none\n"; out != want {
 				t.Errorf("printed %q, want %q", out, want)
 			}
 		})
@@ -323,7 +324,7 @@ func TestPull_TriesTheNextSource(t *testing.T) {
 	checkDots(t, models, data)
 }
 
-func TestPull_CutsADownloadThatStalls(t *testing.T) {
+func TestPull_ResumesStalledDownload(t *testing.T) {
 	t.Parallel()
 	data, models := content(100_000), t.TempDir()
 	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
@@ -340,7 +341,7 @@ func TestPull_CutsADownloadThatStalls(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.stall = 50 * time.Millisecond
+	p.stallTimeout = 50 * time.Millisecond
 	_, err = p.pull(t.Context(), entryOf(data, s.source()))
 	if err = errors.Join(err, done()); err != nil {
 		t.Fatal(err)
@@ -439,12 +440,15 @@ func TestPull_ReplacesNothing(t *testing.T) {
 	}{
 		{
 			"other weights", map[string]string{"net.onnx": other, "model.yaml": "kind: dots\n"},
-			"wrong hash: net.onnx", "nothing is replaced",
+			"wrong hash: net.onnx", "existing files are not replaced",
 		},
-		{"other weights alone", map[string]string{"net.onnx": other}, "wrong hash: net.onnx", "nothing is replaced"},
+		{
+			"other weights alone", map[string]string{"net.onnx": other},
+			"wrong hash: net.onnx", "existing files are not replaced",
+		},
 		{
 			"edited", map[string]string{"net.onnx": string(data), "model.yaml": "kind: mine\n"},
-			"there, with another model.yaml", "",
+			"installed, with a different model.yaml", "",
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -454,15 +458,15 @@ func TestPull_ReplacesNothing(t *testing.T) {
 			writeFolder(t, dir, tt.files)
 			s := serve(t, whole(data))
 			e := entryOf(data, s.source())
-			is, err := e.statusOf(dir, e.Files)
+			status, err := e.readStatus(dir, e.Files)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if is.String() != tt.state {
-				t.Errorf("the state is %q, want %q", is, tt.state)
+			if status.String() != tt.state {
+				t.Errorf("the state is %q, want %q", status, tt.state)
 			}
 			out, err := pullInto(t, models, e)
-			note := "dots is there, with another model.yaml than that of the catalogue; remove " + dir
+			note := "dots is installed, with a different model.yaml than the catalogue; remove " + dir
 			if strings.Contains(out, note) != (tt.err == "") {
 				t.Errorf("printed %q, want %q in it: %v", out, note, tt.err == "")
 			}
@@ -485,12 +489,12 @@ func TestPull_CompletesAFolder(t *testing.T) {
 	dir := filepath.Join(models, "dots")
 	writeFolder(t, dir, map[string]string{"model.yaml": "kind: mine\n", "notes.txt": "mine"})
 	e := entryOf(data, serve(t, whole(data)).source())
-	is, err := e.statusOf(dir, e.Files)
+	status, err := e.readStatus(dir, e.Files)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := "incomplete: net.onnx"; is.String() != want {
-		t.Errorf("the state is %q, want %q", is, want)
+	if want := "incomplete: net.onnx"; status.String() != want {
+		t.Errorf("the state is %q, want %q", status, want)
 	}
 	if _, err := pullInto(t, models, e); err != nil {
 		t.Fatal(err)
@@ -498,8 +502,8 @@ func TestPull_CompletesAFolder(t *testing.T) {
 	checkFiles(t, dir, map[string]string{"net.onnx": string(data), "model.yaml": "kind: mine\n", "notes.txt": "mine"})
 }
 
-// TestPull_GoesOnAfterAFailure checks that the other models are fetched when one model cannot be fetched.
-func TestPull_GoesOnAfterAFailure(t *testing.T) {
+// TestPull_ContinuesAfterFailure checks that the other models are fetched when one model cannot be fetched.
+func TestPull_ContinuesAfterFailure(t *testing.T) {
 	t.Parallel()
 	data, models := content(1000), t.TempDir()
 	bad := entryOf(data, serve(t, http.NotFound).source())
@@ -508,7 +512,7 @@ func TestPull_GoesOnAfterAFailure(t *testing.T) {
 	good := entryOf(data, serve(t, whole(data)).source())
 	err := pullAll(t.Context(), Config{Models: models}, []Entry{bad, good}, &out, io.Discard)
 	checkError(t, err, "bad: no source has net.onnx")
-	if want := "1 of 2 models are in " + models + ": dots\n"; !strings.HasSuffix(out.String(), want) {
+	if want := "1 of 2 models are installed in " + models + ": dots\n"; !strings.HasSuffix(out.String(), want) {
 		t.Errorf("printed %q, want %q at the end", &out, want)
 	}
 }
@@ -596,7 +600,7 @@ func TestPull_FromAPackageOfDebian(t *testing.T) {
 	checkDots(t, models, data)
 	for name, want := range map[string]string{
 		"none.onnx":  "none.onnx does not exist: the package is not installed",
-		"other.onnx": "it has 5 bytes, and the file has 1000",
+		"other.onnx": "it has 5 bytes, want 1000",
 	} {
 		models := t.TempDir()
 		_, err := pullInto(t, models, entryOf(data, Source{Deb: "dots-data", Path: filepath.Join(system, name)}))

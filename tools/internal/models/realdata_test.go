@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// realdata is the folder of files that are in no package.
+// realdata is a folder with files that are not part of the repository.
 const realdata = "../../../../shared/realdata"
 
 // TestBuiltIn_FilesWereSeen installs every entry with an upstream URL from files that were fetched before. It checks
@@ -32,12 +32,12 @@ func TestBuiltIn_FilesWereSeen(t *testing.T) {
 			t.Error(err)
 			continue
 		}
-		is, err := e.statusOf(filepath.Join(models, e.Name), e.Files)
+		status, err := e.readStatus(filepath.Join(models, e.Name), e.Files)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if is.String() != string(Present) {
-			t.Errorf("%s is %s, want %s", e.Name, is, Present)
+		if status.String() != string(Installed) {
+			t.Errorf("%s is %s, want %s", e.Name, status, Installed)
 		}
 	}
 }

@@ -12,43 +12,43 @@ import (
 	"strings"
 )
 
-// A State says what is there of a model.
+// A State is the state of a model folder.
 type State string
 
-// The states of a model.
+// States of a model folder. A wrong hash is a fetched file with other content than in the catalogue.
 const (
-	Absent     State = "not there"
-	Incomplete State = "incomplete"
-	WrongHash  State = "wrong hash"
-	Present    State = "there"
+	NotInstalled State = "not installed"
+	Incomplete   State = "incomplete"
+	WrongHash    State = "wrong hash"
+	Installed    State = "installed"
 )
 
-// A status is the state of a folder with the files that made it.
+// A status is the state of a model folder, with the files that are the reason.
 type status struct {
 	state State
-	// files are those that are missing of an incomplete folder, that have another SHA-256 than the catalogue
-	// says, or the texts of a model that is there which are not those of the catalogue.
+	// files are the missing files of an incomplete folder, the files with a wrong hash, or the texts of an installed
+	// model that differ from the catalogue.
 	files []string
 }
 
-// String returns the status as tables have it.
+// String returns the status for tables and messages.
 func (s status) String() string {
 	switch {
 	case len(s.files) == 0:
 		return string(s.state)
-	case s.state == Present:
-		return fmt.Sprintf("%s, with another %s", s.state, strings.Join(s.files, ", "))
+	case s.state == Installed:
+		return fmt.Sprintf("%s, with a different %s", s.state, strings.Join(s.files, ", "))
 	}
 	return fmt.Sprintf("%s: %s", s.state, strings.Join(s.files, ", "))
 }
 
-// statusOf returns the status of an entry in its folder. files are those of the entry for this machine.
-func (e Entry) statusOf(dir string, files []File) (status, error) {
+// readStatus returns the status of an entry in the folder dir. files are the files of the entry on this platform.
+func (e Entry) readStatus(dir string, files []File) (status, error) {
 	switch info, err := os.Stat(dir); {
 	case errors.Is(err, fs.ErrNotExist):
-		return status{state: Absent}, nil
+		return status{state: NotInstalled}, nil
 	case err == nil && !info.IsDir():
-		return status{Incomplete, []string{"the folder, which is a file"}}, nil
+		return status{Incomplete, []string{"the folder is a file"}}, nil
 	}
 	var missing, wrong, edited []string
 	for _, f := range files {
@@ -64,7 +64,7 @@ func (e Entry) statusOf(dir string, files []File) (status, error) {
 	for _, name := range slices.Sorted(maps.Keys(e.Texts)) {
 		path := filepath.Join(dir, name)
 		if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
-			edited = append(edited, name) // a pipe would wait for a writer
+			edited = append(edited, name) // it is not opened, because a pipe waits for a writer
 			continue
 		}
 		switch got, err := os.ReadFile(path); {
@@ -82,5 +82,5 @@ func (e Entry) statusOf(dir string, files []File) (status, error) {
 	case len(missing) > 0:
 		return status{Incomplete, missing}, nil
 	}
-	return status{Present, edited}, nil
+	return status{Installed, edited}, nil
 }

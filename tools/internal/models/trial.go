@@ -29,41 +29,41 @@ import (
 
 // TrialConfig is the configuration of check and bench.
 type TrialConfig struct {
-	// Flags are those of the lane.
+	// Flags are the flags of the lane.
 	lanes.Flags
-	// Images is how many images bench measures.
+	// Images is how many images bench measures, at least 1.
 	Images int
 }
 
-// RegisterCheck makes flags of what check takes.
+// RegisterCheck registers the flags of check.
 func (c *TrialConfig) RegisterCheck(fs *flag.FlagSet) {
 	c.Register(fs,
 		"how long the lane may take to load the model, and then for each image",
 		"limit of the resident memory of the lane in `bytes`, such as 2GiB, at least 16MiB; 0: no limit")
 }
 
-// RegisterBench makes flags of what bench takes.
+// RegisterBench registers the flags of bench.
 func (c *TrialConfig) RegisterBench(fs *flag.FlagSet) {
 	c.RegisterCheck(fs)
 	fs.IntVar(&c.Images, "images", 200, "number of images that are measured; the files are repeated in turn")
 }
 
-// classifyKinds are the kinds of models that name crops, sorted; a test compares them with those of the service. All
-// others find regions.
+// classifyKinds are the kinds of models for classify, sorted. A test compares them with the kinds of the service. All
+// other kinds are for detect.
 var classifyKinds = []string{"angle", "classifier", "ctc-text", "embedding", "tesseract"}
 
 // A trial is a lane with one model.
 type trial struct {
 	name  string
-	kind  string // "" when model.yaml does not say
+	kind  string // "" when model.yaml cannot be read or has no kind
 	stage subject.Stage
 	lane  *pool.Lane
 	// loaded is how long the lane took from its start until the model was warm.
 	loaded time.Duration
 }
 
-// startTrial starts a lane with a model, which is the name of one or the path of its folder. The error has the
-// reason of the lane when it cannot use the model. stop ends the lane.
+// startTrial starts a lane with a model, given by its name or by the path of its folder. When the lane cannot use the
+// model, the error has the reason of the lane. The caller must call stop, which ends the lane.
 func startTrial(ctx context.Context, cfg TrialConfig, which string) (_ *trial, stop func() error, err error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, nil, err
@@ -78,7 +78,7 @@ func startTrial(ctx context.Context, cfg TrialConfig, which string) (_ *trial, s
 			return nil, nil, fmt.Errorf("model: %w", err)
 		}
 	}
-	t := &trial{name: filepath.Base(dir), kind: kindOf(dir), stage: subject.Detect}
+	t := &trial{name: filepath.Base(dir), kind: readKind(dir), stage: subject.Detect}
 	if slices.Contains(classifyKinds, t.kind) {
 		t.stage = subject.Classify
 	}
@@ -113,9 +113,9 @@ func startTrial(ctx context.Context, cfg TrialConfig, which string) (_ *trial, s
 	return t, l.Close, nil
 }
 
-// kindOf returns the kind that the model.yaml of a folder names, if it can be read. The lane reports the error of an
+// readKind returns the kind that the model.yaml of a folder names, if it can be read. The lane reports the error of an
 // invalid file.
-func kindOf(dir string) string {
+func readKind(dir string) string {
 	var m struct {
 		Kind string `yaml:"kind"`
 	}
@@ -130,14 +130,14 @@ func kindOf(dir string) string {
 	return m.Kind
 }
 
-// A trialImage is an image as the lane of a stage gets it: a file for detect, pixels for classify.
+// A trialImage is an image in the form of its stage: the file for detect, the pixels of one crop for classify.
 type trialImage struct {
 	name string
 	data []byte
 	crop lane.Crop
 }
 
-// images reads those of the files, or draws one when there are none.
+// images reads the image files. Without a file, it draws the sample page.
 func (t *trial) images(files []string) ([]trialImage, error) {
 	if len(files) == 0 {
 		page, err := sample.PageFile()
@@ -173,8 +173,8 @@ func (t *trial) image(name string, data []byte) (trialImage, error) {
 	return trialImage{name: name, data: pixels, crop: crop}, nil
 }
 
-// run sends an image to the lane. It returns a description of the result, and the inference time of the model.
-func (t *trial) run(ctx context.Context, i trialImage) (found string, inference time.Duration, err error) {
+// process sends an image to the lane. It returns a description of the reply, and the inference time of the model.
+func (t *trial) process(ctx context.Context, i trialImage) (found string, inference time.Duration, err error) {
 	if t.stage == subject.Classify {
 		named, err := t.lane.Classify(ctx, lane.Classify{Pipeline: t.name, Crops: []lane.Crop{i.crop}}, i.data)
 		if err != nil {
@@ -198,7 +198,7 @@ func inferenceTime(t lane.Timing) time.Duration {
 	return time.Duration(t.InferMS * float64(time.Millisecond))
 }
 
-// describe prints the description of the model by the lane.
+// describe prints the model, its engine, its inputs and its outputs, as the lane reports them.
 func (t *trial) describe(w io.Writer) {
 	for _, m := range t.lane.Models(t.name) {
 		fmt.Fprintf(w, "model\t%s, version %s, kind %s\n", m.Name, m.Version, t.kind)
@@ -210,7 +210,7 @@ func (t *trial) describe(w io.Writer) {
 	}
 }
 
-// tensors lists names and shapes, with ? for any number.
+// tensors lists names and shapes, with ? for a side of any length.
 func tensors(all []lane.Tensor) string {
 	if len(all) == 0 {
 		return "not known to the engine"
@@ -230,7 +230,7 @@ func tensors(all []lane.Tensor) string {
 	return strings.Join(results, ", ")
 }
 
-// Check loads a model in a lane, has it work on an image, and prints what it is and what it takes.
+// Check loads a model in a lane, processes each image once, and prints the properties, times and memory of the model.
 func Check(ctx context.Context, cfg TrialConfig, which string, files []string, out io.Writer) (err error) {
 	t, stop, err := startTrial(ctx, cfg, which)
 	if err != nil {
@@ -245,7 +245,7 @@ func Check(ctx context.Context, cfg TrialConfig, which string, files []string, o
 	t.describe(w)
 	fmt.Fprintf(w, "loaded in\t%d ms, warm\n", t.loaded.Milliseconds())
 	for _, i := range images {
-		found, took, err := t.run(ctx, i)
+		found, took, err := t.process(ctx, i)
 		if err != nil {
 			return err
 		}
@@ -262,7 +262,7 @@ func Check(ctx context.Context, cfg TrialConfig, which string, files []string, o
 	return nil
 }
 
-// Bench has a model work on images, one after the other, and prints how long it takes.
+// Bench processes images with a model, one after the other, and prints the times and the memory.
 func Bench(ctx context.Context, cfg TrialConfig, which string, files []string, out io.Writer) (err error) {
 	if cfg.Images < 1 {
 		return exit.Usagef("images: %d, want 1 or more", cfg.Images)
@@ -276,8 +276,8 @@ func Bench(ctx context.Context, cfg TrialConfig, which string, files []string, o
 	if err != nil {
 		return err
 	}
-	for _, i := range images { // the first one of a shape takes longer
-		if _, _, err := t.run(ctx, i); err != nil {
+	for _, i := range images { // not measured: the first image of a shape takes longer
+		if _, _, err := t.process(ctx, i); err != nil {
 			return err
 		}
 	}
@@ -285,7 +285,7 @@ func Bench(ctx context.Context, cfg TrialConfig, which string, files []string, o
 	began := time.Now()
 	for n := range cfg.Images {
 		start := time.Now()
-		_, took, err := t.run(ctx, images[n%len(images)])
+		_, took, err := t.process(ctx, images[n%len(images)])
 		if err != nil {
 			return err
 		}
@@ -309,7 +309,7 @@ func Bench(ctx context.Context, cfg TrialConfig, which string, files []string, o
 	return nil
 }
 
-// percentile formats the time within which so many of a hundred were done. It sorts them.
+// percentile formats a percentile of times. It sorts the times.
 func percentile(all []time.Duration, percent int) string {
 	slices.Sort(all)
 	at := (len(all)*percent + 99) / 100

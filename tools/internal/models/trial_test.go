@@ -9,9 +9,9 @@ import (
 	"testing"
 )
 
-// TestClassifyKinds_AreThoseOfTheService: the kinds of models that go to a lane of classify
-// are those that its lane program knows, which are constants of its decoders, and tesseract.
-func TestClassifyKinds_AreThoseOfTheService(t *testing.T) {
+// TestClassifyKinds_MatchTheService checks that classifyKinds are the kinds of the service: the constants of its
+// decoders, and tesseract.
+func TestClassifyKinds_MatchTheService(t *testing.T) {
 	t.Parallel()
 	const file = "../../../services/classify/internal/decoders/decoders.go"
 	parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
@@ -40,6 +40,6 @@ func TestClassifyKinds_AreThoseOfTheService(t *testing.T) {
 	}
 	slices.Sort(want)
 	if !slices.Equal(classifyKinds, want) {
-		t.Errorf("kinds of classify: %q, want %q", classifyKinds, want)
+		t.Errorf("the kinds of classify are %q, want %q", classifyKinds, want)
 	}
 }

@@ -10,19 +10,18 @@ import (
 	"os"
 )
 
-// errContent is wrapped by the errors of files that are other files than the catalogue says.
-var errContent = errors.New("nothing of it was installed")
+// errContent is wrapped by the errors of files with other content than in the catalogue.
+var errContent = errors.New("the file differs from the catalogue")
 
-// contentError says how a file differs from what the catalogue says.
-type contentError struct{ what string }
+// contentError describes how a file differs from the catalogue.
+type contentError struct{ difference string }
 
-func (e contentError) Error() string { return e.what }
+func (e contentError) Error() string { return e.difference }
 func (e contentError) Unwrap() error { return errContent }
 
-// verify reads a file and compares it with what the catalogue says. The error wraps errContent when it is
-// another file.
+// verify compares the size and the SHA-256 of a file with the catalogue. When they differ, the error wraps errContent.
 func (f File) verify(path string) error {
-	info, err := os.Stat(path) // before it is opened: a pipe would wait for a writer
+	info, err := os.Stat(path) // before Open, because a pipe waits for a writer
 	if err != nil {
 		return err
 	}
@@ -42,7 +41,7 @@ func (f File) verify(path string) error {
 	head = head[:n]
 	sum := sha256.New()
 	sum.Write(head)
-	if info.Size() == f.Bytes { // another size has another sum
+	if info.Size() == f.Bytes { // a file with another size cannot match
 		if _, err := io.Copy(sum, file); err != nil {
 			return fmt.Errorf("read %s: %w", path, err)
 		}
@@ -56,9 +55,9 @@ func (f File) verify(path string) error {
 	case bytes.HasPrefix(lower, []byte("<!doctype html")), bytes.HasPrefix(lower, []byte("<html")):
 		return contentError{"an HTML page in place of the file"}
 	case info.Size() > f.Bytes:
-		return contentError{fmt.Sprintf("it has more than the %d bytes of the file", f.Bytes)}
+		return contentError{fmt.Sprintf("it has more than %d bytes", f.Bytes)}
 	case info.Size() < f.Bytes:
-		return contentError{fmt.Sprintf("it has %d bytes, and the file has %d", info.Size(), f.Bytes)}
+		return contentError{fmt.Sprintf("it has %d bytes, want %d", info.Size(), f.Bytes)}
 	}
-	return contentError{fmt.Sprintf("its SHA-256 is %x, and the catalogue says %s", sum.Sum(nil), f.SHA256)}
+	return contentError{fmt.Sprintf("its SHA-256 is %x, want %s", sum.Sum(nil), f.SHA256)}
 }
