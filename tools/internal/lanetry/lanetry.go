@@ -1,5 +1,5 @@
-// Package lanetry is the command sightmesh lane try: it starts a lane program as a worker
-// does, and sends one image to it.
+// Package lanetry is the command sightmesh lane try. It starts a lane program as a worker does, and sends one image to
+// the lane.
 package lanetry
 
 import (
@@ -26,23 +26,23 @@ import (
 	"github.com/sightmesh/sightmesh/tools/internal/up"
 )
 
-// Config of a try.
+// Config is the configuration of lane try.
 type Config struct {
 	// Stage is detect or classify.
 	Stage string
-	// Pipeline names the pipeline whose lane is tried; empty: the program of the arguments.
+	// Pipeline is the name of a pipeline, whose lane program is used; empty for the program of the arguments.
 	Pipeline string
-	// Pipelines is the pipelines file; empty: the built-in pipelines.
+	// Pipelines is the pipelines file of Pipeline; empty for the built-in pipelines. It needs Pipeline.
 	Pipelines string
-	// Settings are those of the program of the arguments, as JSON; empty for none.
+	// Settings are the settings of the program of the arguments, as JSON; empty for none.
 	Settings string
 	// Crops requests the crops of the regions from the program of the arguments.
 	Crops bool
-	// Flags are those of the lane. The timeout and the memory of a pipeline take precedence.
+	// Flags are the flags of the lane. The timeout and the memory limit of a pipeline take precedence.
 	lanes.Flags
 }
 
-// Register makes flags of the configuration.
+// Register registers the flags of the configuration.
 func (c *Config) Register(fs *flag.FlagSet) {
 	fs.StringVar(&c.Stage, "stage", string(subject.Detect), "`stage` of the lane: detect or classify")
 	fs.StringVar(&c.Pipeline, "pipeline", "", "`name` of a pipeline, whose lane program is used; empty: PROGRAM")
@@ -52,20 +52,19 @@ func (c *Config) Register(fs *flag.FlagSet) {
 	c.Flags.Register(fs,
 		"how long the lane may take to load its models, and then for the image; a pipeline has its own timeout for the image",
 		"limit of the resident memory of the lane in `bytes`, such as 2GiB, at least 16MiB, "+
-			"where the pipeline has none; 0: no limit")
+			"where the pipeline has no memory limit; 0: no limit")
 }
 
-// try is a lane program and what it gets.
-type try struct {
+// trial is a lane program, and the image that is sent to it.
+type trial struct {
 	stage    subject.Stage
 	pipeline pipeline.Pipeline
 	program  pool.Program
 	image    string
 }
 
-// Run starts the lane, sends the image to it, and prints its reply as JSON on stdout. The
-// output of the lane and the times are printed on stderr. The error is a [*v1.Problem] when
-// the reply is wrong, or when the lane did not reply.
+// Run starts the lane, sends the image to it, and prints the reply as JSON on stdout. It prints the output of the lane
+// and the times on stderr. The error wraps a [*v1.Problem] when the reply is invalid or missing.
 func Run(ctx context.Context, cfg Config, args []string, stdout, stderr io.Writer) (err error) {
 	t, err := cfg.parse(args)
 	if err != nil {
@@ -118,8 +117,8 @@ func Run(ctx context.Context, cfg Config, args []string, stdout, stderr io.Write
 	return nil
 }
 
-// parse checks the configuration and the arguments.
-func (c Config) parse(args []string) (t try, err error) {
+// parse validates the configuration and the arguments.
+func (c Config) parse(args []string) (t trial, err error) {
 	t.stage = subject.Stage(c.Stage)
 	if t.stage != subject.Detect && t.stage != subject.Classify {
 		return t, exit.Usagef("stage: %q, want detect or classify", c.Stage)
@@ -130,6 +129,8 @@ func (c Config) parse(args []string) (t try, err error) {
 	switch {
 	case c.Pipeline != "":
 		return c.parsePipeline(t, args)
+	case c.Pipelines != "":
+		return t, exit.Usagef("pipelines: needs --pipeline")
 	case c.Settings != "" && !json.Valid([]byte(c.Settings)):
 		return t, exit.Usagef("settings: %q is not JSON", c.Settings)
 	case len(args) < 2:
@@ -150,13 +151,13 @@ func (c Config) parse(args []string) (t try, err error) {
 	return t, nil
 }
 
-// parsePipeline reads the lane program of a pipeline.
-func (c Config) parsePipeline(t try, args []string) (try, error) {
+// parsePipeline finds the lane program of a pipeline.
+func (c Config) parsePipeline(t trial, args []string) (trial, error) {
 	switch {
 	case len(args) != 1:
 		return t, exit.Usagef("lane try --pipeline: want one image, have %q", args)
 	case c.Settings != "" || c.Crops:
-		return t, exit.Usagef("lane try --pipeline: --settings and --crops cannot be given, because the pipeline has them")
+		return t, exit.Usagef("lane try --pipeline: --settings and --crops are for PROGRAM; the pipeline has its own")
 	}
 	t.image = args[0]
 	all, err := pipeline.Load(c.Pipelines)
@@ -179,9 +180,9 @@ func (c Config) parsePipeline(t try, args []string) (try, error) {
 	return t, nil
 }
 
-// send sends the image to the lane: the file to detect, and to classify the whole image as
-// one crop.
-func (t try) send(ctx context.Context, l *lanes.Lane, file []byte) (reply any, timing lane.Timing, err error) {
+// send sends the image to the lane. A lane of detect gets the file, a lane of classify gets the whole image as one
+// crop.
+func (t trial) send(ctx context.Context, l *lanes.Lane, file []byte) (reply any, timing lane.Timing, err error) {
 	if t.stage == subject.Classify {
 		crop, pixels, err := lanes.WholeCrop(file)
 		if err != nil {

@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// testLane is a lane that works, or fails in the way that does says.
+// testLane is a lane that works, or fails as its field does says.
 type testLane struct{ does string }
 
 func (l testLane) Start(s lane.Start) (map[string]lane.Loaded, error) {
@@ -233,16 +233,17 @@ func TestRun_WrongArguments(t *testing.T) {
 	t.Parallel()
 	file := testImage(t, false)
 	for name, argv := range map[string][]string{
-		"no program":           {file},
-		"no image":             {"python3", "colour.py", "/nothing/here.png"},
-		"stage":                {"--stage", "draw", "x", file},
-		"settings":             {"--settings", "{", "x", file},
-		"timeout":              {"--timeout", "0s", "x", file},
-		"memory":               {"--lane-memory", "1", "x", file},
-		"unknown pipeline":     {"--pipeline", "nosuch", file},
-		"pipeline and program": {"--pipeline", "faces", "x", file},
-		"pipeline and crops":   {"--pipeline", "faces", "--crops", file},
-		"no such stage":        {"--pipeline", "codes", "--stage", "classify", file},
+		"no program":            {file},
+		"no image":              {"python3", "colour.py", "/nothing/here.png"},
+		"stage":                 {"--stage", "draw", "x", file},
+		"settings":              {"--settings", "{", "x", file},
+		"timeout":               {"--timeout", "0s", "x", file},
+		"memory":                {"--lane-memory", "1", "x", file},
+		"unknown pipeline":      {"--pipeline", "nosuch", file},
+		"pipeline and program":  {"--pipeline", "faces", "x", file},
+		"pipeline and crops":    {"--pipeline", "faces", "--crops", file},
+		"no such stage":         {"--pipeline", "codes", "--stage", "classify", file},
+		"file without pipeline": {"--pipelines", "pipelines.yaml", "x", file},
 	} {
 		_, _, err := runTry(t, argv...)
 		if got := exit.Status(err); got != exit.Usage {

@@ -7,15 +7,14 @@ import (
 	"log/slog"
 )
 
-// outputHandler prints what a lane writes to its standard output and standard error, which
-// its pool logs as the attribute output. Other records are left out: the error of the
-// command says what happened.
+// outputHandler prints the standard output and standard error of a lane, which the pool logs in the attribute output.
+// Other records are not printed, because the error of the command has their content.
 type outputHandler struct{ out io.Writer }
 
-// Enabled is true for every level: the pool logs the output as debug.
+// Enabled returns true for every level, because the pool logs the output with level debug.
 func (h outputHandler) Enabled(context.Context, slog.Level) bool { return true }
 
-// Handle prints the output of a record that has some.
+// Handle prints the attribute output of a record.
 func (h outputHandler) Handle(_ context.Context, r slog.Record) (err error) {
 	r.Attrs(func(a slog.Attr) bool {
 		if a.Key == "output" {
@@ -26,8 +25,8 @@ func (h outputHandler) Handle(_ context.Context, r slog.Record) (err error) {
 	return err
 }
 
-// WithAttrs leaves the attributes out: there is one lane.
+// WithAttrs ignores the attributes.
 func (h outputHandler) WithAttrs([]slog.Attr) slog.Handler { return h }
 
-// WithGroup leaves the group out.
+// WithGroup ignores the group.
 func (h outputHandler) WithGroup(string) slog.Handler { return h }
