@@ -16,11 +16,11 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// node is an object of a document.
+// node is an object in a document.
 type node = map[string]any
 
-// document reads a document that is written by hand, and adds the schemas of the messages
-// to it. A schema in the document is merged with that of the message.
+// document reads a document that is written by hand, and adds the schemas of the messages to it. A schema in the
+// document is merged with the schema of the message with the same name.
 func document(path string, schemas map[string]any) (doc, components node, err error) {
 	if err := readYAML(path, &doc); err != nil {
 		return nil, nil, err
@@ -41,8 +41,8 @@ func document(path string, schemas map[string]any) (doc, components node, err er
 	return doc, components, nil
 }
 
-// openAPI returns the OpenAPI document: the one written by hand, the schemas that it
-// refers to, its examples, and the responses for its problems.
+// openAPI returns the OpenAPI document: the document written by hand, the schemas to which it refers, its examples, and
+// the responses for its problems.
 func openAPI(folder string, schemas map[string]any) (node, error) {
 	doc, components, err := document(filepath.Join(folder, "openapi.yaml"), schemas)
 	if err != nil {
@@ -96,7 +96,7 @@ func readExamples(folder string, examples node) error {
 	return nil
 }
 
-// exampleTrace is the trace ID of the problems that are examples.
+// exampleTrace is the trace ID of the examples of problems.
 const exampleTrace = "bcd2049c9ac32c385148ce9bb102c246"
 
 // readProblems adds an example of each problem code.
@@ -124,9 +124,9 @@ func readProblems(path string, examples node) error {
 	return nil
 }
 
-// addProblems adds a response to an operation for each status of the codes that it lists
-// under x-problem-codes. isSubmission says whether the operation can accept a job, whose
-// address is then in a header of its problems.
+// addProblems adds a response to an operation for each status of the codes that it lists under x-problem-codes.
+// isSubmission says whether the operation can accept a job. Problems of such an operation can have headers with the
+// address of the job.
 func addProblems(operation node, isSubmission bool) error {
 	listed, _ := operation["x-problem-codes"].([]any)
 	var codes []any
@@ -181,9 +181,8 @@ func problemResponse(status int, isSubmission bool) node {
 	}
 }
 
-// asyncAPI returns the AsyncAPI document: the one written by hand, the schemas that it
-// refers to, and the examples of its messages, which are the golden messages that a
-// message lists under x-golden.
+// asyncAPI returns the AsyncAPI document: the document written by hand, the schemas to which it refers, and the
+// examples of its messages. The examples are the golden messages that a message lists under x-golden.
 func asyncAPI(folder, golden string, schemas map[string]any) (node, error) {
 	doc, components, err := document(filepath.Join(folder, "asyncapi.yaml"), schemas)
 	if err != nil {
@@ -217,7 +216,7 @@ func asyncAPI(folder, golden string, schemas map[string]any) (node, error) {
 func prune(doc, components node) {
 	for _, kind := range []string{"examples", "schemas"} {
 		all := child(components, kind)
-		delete(components, kind) // their own references count only if they are kept
+		delete(components, kind) // references in a component that is removed do not count
 		kept := node{}
 		for waiting := []any{doc}; len(waiting) > 0; waiting = waiting[1:] {
 			switch v := waiting[0].(type) {
@@ -263,7 +262,7 @@ func readYAML(path string, into any) error {
 	return nil
 }
 
-// plainJSON returns v as the values that its JSON is decoded into.
+// plainJSON encodes v as JSON and decodes it into plain values.
 func plainJSON(v any) (out any, err error) {
 	data, err := json.Marshal(v)
 	return out, errors.Join(err, json.Unmarshal(data, &out))

@@ -15,11 +15,11 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
-// golden is a message of a module that an earlier version has written.
+// golden is a message that an earlier version of a module has written.
 type golden struct {
 	file string
 	data []byte
-	// schema is the name of its schema, and of its type in [messages].
+	// schema is the name of the schema, and of the type in [messages].
 	schema string
 }
 

@@ -1,6 +1,6 @@
-// Command gencontracts generates the descriptions of the messages of the modules contracts
-// and lane for readers in other languages: a JSON Schema for each message, from its Go type
-// and comments, and the OpenAPI and AsyncAPI documents with the schemas of contracts.
+// Command gencontracts generates the descriptions of the messages of the modules contracts and lane for programs in
+// other languages: a JSON Schema for each message, from its Go type and comments, and the OpenAPI and AsyncAPI
+// documents with the schemas of contracts.
 //
 //go:generate go run . ../..
 package main
@@ -23,7 +23,7 @@ import (
 
 const repository = "github.com/sightmesh/sightmesh"
 
-// messages returns the messages that get a schema: for each module, by file name.
+// messages returns the messages with a schema, by module and file name.
 func messages() map[string]map[string]any {
 	return map[string]map[string]any{
 		"contracts": {
@@ -80,7 +80,7 @@ func generate(root string) (map[string][]byte, error) {
 		f, _ := t.FieldByName(field)
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 		if rest, ok := strings.CutPrefix(comment, field+" "); ok && !strings.EqualFold(name, field) {
-			comment = "`" + name + "` " + rest // as in JSON
+			comment = "`" + name + "` " + rest // the name in JSON
 		}
 		return toSentence(comment)
 	}
@@ -128,7 +128,7 @@ func generate(root string) (map[string][]byte, error) {
 	return files, nil
 }
 
-// enums returns the schemas of the types with a fixed set of values.
+// enums returns the schemas of the types with a fixed set of values, by type name.
 func enums() map[string]*jsonschema.Schema {
 	out := map[string]*jsonschema.Schema{}
 	add := func(name, description string, values ...any) {

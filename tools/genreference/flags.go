@@ -15,16 +15,16 @@ type programFlag struct {
 	name string
 	// variable is the environment variable; empty when there is none.
 	variable string
-	// kind is the type or the unit of the value.
+	// kind is the type or unit of the value.
 	kind string
-	// byDefault is empty for none.
-	byDefault string
-	text      string
+	// defaultValue is the default in the output; empty when it has none.
+	defaultValue string
+	text         string
 }
 
 // command is a program or a subcommand as --help shows it.
 type command struct {
-	name        string // as it is typed
+	name        string // with its parents, such as sightmesh up
 	description string
 	usage       string
 	flags       []programFlag
@@ -32,13 +32,13 @@ type command struct {
 }
 
 func flagsPage(bin string) ([]byte, error) {
-	var of []command
+	var perService []command
 	for _, s := range services() {
 		c, err := readCommand(bin, []string{s})
 		if err != nil {
 			return nil, err
 		}
-		of = append(of, c)
+		perService = append(perService, c)
 	}
 	commands, err := readTree(bin, []string{"sightmesh"})
 	if err != nil {
@@ -46,12 +46,12 @@ func flagsPage(bin string) ([]byte, error) {
 	}
 	var out bytes.Buffer
 	out.WriteString(flagsIntroduction)
-	common := slices.DeleteFunc(slices.Clone(of[0].flags), func(f programFlag) bool {
-		return slices.ContainsFunc(of, func(c command) bool { return !slices.Contains(c.flags, f) })
+	common := slices.DeleteFunc(slices.Clone(perService[0].flags), func(f programFlag) bool {
+		return slices.ContainsFunc(perService, func(c command) bool { return !slices.Contains(c.flags, f) })
 	})
 	out.WriteString("\n## All services\n\n`ingress`, `detect`, `classify` and `results` have these flags.\n")
 	writeFlags(&out, common)
-	for _, c := range of {
+	for _, c := range perService {
 		fmt.Fprintf(&out, "\n## %s\n\nIn addition to the flags of [all services](#all-services):\n", c.name)
 		writeFlags(&out, slices.DeleteFunc(c.flags, func(f programFlag) bool { return slices.Contains(common, f) }))
 	}
@@ -76,8 +76,7 @@ A duration is a number with a unit, such as ` + "`300ms`, `20s` or `1h30m`" +
 description or default has a unit, such as ` + "`2GiB`" + `, also accept ` + "`KiB`, `MiB` and `GiB`" + `.
 `
 
-// readTree reads a command and those below it. Commands without flags of their own are kept
-// when they have no subcommands.
+// readTree reads a command and its subcommands. It omits a command that has subcommands and no flags.
 func readTree(bin string, argv []string) ([]command, error) {
 	c, err := readCommand(bin, argv)
 	if err != nil {
@@ -97,8 +96,7 @@ func readTree(bin string, argv []string) ([]command, error) {
 	return all, nil
 }
 
-// readCommand runs a program with --help, without environment variables: they may change
-// defaults.
+// readCommand runs a program with --help. It sets no environment variables, because they can change defaults.
 func readCommand(bin string, argv []string) (command, error) {
 	cmd := exec.Command(filepath.Join(bin, argv[0]), append(slices.Clone(argv[1:]), "--help")...)
 	cmd.Env = []string{}
@@ -116,14 +114,13 @@ func readCommand(bin string, argv []string) (command, error) {
 
 var (
 	flagLine = regexp.MustCompile(`^  -([a-z][a-z0-9-]*)(?: (.*))?$`)
-	// defaultAtEnd ends the text of a flag, as package flag writes it.
+	// defaultAtEnd matches the default that package flag adds to the text of a flag.
 	defaultAtEnd = regexp.MustCompile(` \(default (.*)\)$`)
 	subcommand   = regexp.MustCompile(`^  ([a-z]+) `)
 	variable     = regexp.MustCompile(`SIGHTMESH_[A-Z_]+`)
 )
 
-// parseHelp reads the output of --help: sections of package ffcli, and flags as package
-// flag prints them.
+// parseHelp parses the output of --help: sections of package ffcli, and flags in the form of package flag.
 func parseHelp(text string) (c command) {
 	section := ""
 	for line := range strings.Lines(text) {
@@ -143,28 +140,28 @@ func parseHelp(text string) (c command) {
 		case strings.HasPrefix(line, "    \t") && len(c.flags) > 0:
 			f := &c.flags[len(c.flags)-1]
 			f.text = strings.TrimSpace(f.text + " " + strings.TrimSpace(line))
-		case strings.Contains(line, "environment variable"): // of all flags above
+		case strings.Contains(line, "environment variable"): // the line applies to all flags above
 			for i := range c.flags {
-				c.flags[i].variable = variableOf(c.flags[i].name)
+				c.flags[i].variable = variableName(c.flags[i].name)
 			}
 		}
 	}
 	for i := range c.flags {
 		f := &c.flags[i]
 		if m := defaultAtEnd.FindStringSubmatch(f.text); m != nil {
-			f.text, f.byDefault = strings.TrimSuffix(f.text, m[0]), strings.Trim(m[1], `"`)
+			f.text, f.defaultValue = strings.TrimSuffix(f.text, m[0]), strings.Trim(m[1], `"`)
 		}
 		if f.kind == "" {
 			f.kind = "bool"
 		}
-		if name := variableOf(f.name); variable.FindString(f.text) == name {
+		if name := variableName(f.name); variable.FindString(f.text) == name {
 			f.variable = name
 		}
 	}
 	return c
 }
 
-func variableOf(name string) string {
+func variableName(name string) string {
 	return "SIGHTMESH_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
 }
 
@@ -176,18 +173,17 @@ func writeFlags(out *bytes.Buffer, flags []programFlag) {
 	out.WriteString("\n| flag | environment variable | default | type or unit | description |\n|---|---|---|---|---|\n")
 	for _, f := range flags {
 		fmt.Fprintf(out, "| `--%s` | %s | %s | %s | %s |\n",
-			f.name, code(f.variable), defaultOf(f), code(f.kind), sentence(f.text))
+			f.name, codeSpan(f.variable), formatDefault(f), codeSpan(f.kind), sentence(f.text))
 	}
 }
 
-// defaultOf returns what a flag is when it is not given. Package flag prints no default that
-// is zero.
-func defaultOf(f programFlag) string {
-	if f.byDefault != "" {
-		if strings.Contains(f.byDefault, " ") {
-			return f.byDefault // such as number of CPUs
+// formatDefault returns the default of a flag as Markdown. Package flag does not print zero defaults.
+func formatDefault(f programFlag) string {
+	if f.defaultValue != "" {
+		if strings.Contains(f.defaultValue, " ") {
+			return f.defaultValue // such as number of CPUs
 		}
-		return code(f.byDefault)
+		return codeSpan(f.defaultValue)
 	}
 	switch f.kind {
 	case "bool":
@@ -198,7 +194,7 @@ func defaultOf(f programFlag) string {
 	return ""
 }
 
-func code(s string) string {
+func codeSpan(s string) string {
 	if s == "" {
 		return ""
 	}
@@ -207,7 +203,7 @@ func code(s string) string {
 
 var markup = strings.NewReplacer("|", `\|`, "*", `\*`, "<", `\<`)
 
-// sentence makes a description begin in upper case, and escapes what Markdown would read.
+// sentence returns a description that begins in upper case, with the characters of Markdown escaped.
 func sentence(s string) string {
 	if s == "" {
 		return ""

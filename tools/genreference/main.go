@@ -1,10 +1,9 @@
-// Command genreference writes docs/reference: the flags of every program, from what it
-// prints with --help, and the metrics of every service, from the packages that are linked
-// into it.
+// Command genreference writes docs/reference: the flags of every program, from the output of --help, and the metrics of
+// every service, from the source code of its packages.
 //
 //	genreference [--bin FOLDER] [--check] ROOT
 //
-// ROOT is the folder of the repository. Without --bin the programs are built first.
+// ROOT is the folder of the repository. Without --bin, genreference builds the programs first.
 //
 //go:generate go run . ../..
 package main
@@ -21,7 +20,7 @@ import (
 const folder = "docs/reference"
 
 func main() {
-	bin := flag.String("bin", "", "`folder` of the programs; empty: they are built")
+	bin := flag.String("bin", "", "`folder` of the programs; empty: build them")
 	check := flag.Bool("check", false, "compare the pages with those in the repository, and write nothing")
 	flag.Parse()
 	if flag.NArg() != 1 {
@@ -54,7 +53,7 @@ func run(root, bin string, check bool) (err error) {
 	return write(root, pages)
 }
 
-// services are the programs that run as services, in the order of the pages.
+// services returns the names of the services, in the order of the pages.
 func services() []string { return []string{"ingress", "detect", "classify", "results"} }
 
 func build(root, dir string) error {
@@ -70,7 +69,7 @@ func build(root, dir string) error {
 	return nil
 }
 
-// generate returns every page by its name below root.
+// generate returns the pages by their paths, relative to root.
 func generate(root, bin string) (map[string][]byte, error) {
 	flags, err := flagsPage(bin)
 	if err != nil {
@@ -95,7 +94,7 @@ func write(root string, pages map[string][]byte) error {
 	return nil
 }
 
-// compare returns an error that names every page which is not the one in the repository.
+// compare returns an error with the names of the pages that differ from those in the repository.
 func compare(root string, pages map[string][]byte) (err error) {
 	for name, page := range pages {
 		have, readErr := os.ReadFile(filepath.Join(root, name))
@@ -103,7 +102,7 @@ func compare(root string, pages map[string][]byte) (err error) {
 		case readErr != nil:
 			err = errors.Join(err, fmt.Errorf("read the page: %w", readErr))
 		case string(have) != string(page):
-			err = errors.Join(err, fmt.Errorf("%s differs from what the programs say: run make build gen", name))
+			err = errors.Join(err, fmt.Errorf("%s is not up to date: run make build gen", name))
 		}
 	}
 	return err

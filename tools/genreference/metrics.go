@@ -28,7 +28,7 @@ func metricsPage(root string) ([]byte, error) {
 	var out bytes.Buffer
 	out.WriteString(metricsIntroduction)
 	for _, s := range services() {
-		metrics, err := metricsOf(root, s)
+		metrics, err := readMetrics(root, s)
 		if err != nil {
 			return nil, err
 		}
@@ -36,7 +36,7 @@ func metricsPage(root string) ([]byte, error) {
 		for _, m := range metrics {
 			labels := make([]string, len(m.Labels))
 			for i, l := range m.Labels {
-				labels[i] = code(l)
+				labels[i] = codeSpan(l)
 			}
 			fmt.Fprintf(&out, "| `%s` | %s | %s | %s | %s |\n",
 				m.Name, m.Type, strings.Join(labels, ", "), unit(m), sentence(m.Help))
@@ -45,8 +45,8 @@ func metricsPage(root string) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// metricsOf returns the metrics of the packages that are linked into a service, by name.
-func metricsOf(root, service string) ([]metricdefs.Metric, error) {
+// readMetrics returns the metrics of the packages of a service, sorted by name.
+func readMetrics(root, service string) ([]metricdefs.Metric, error) {
 	const module = "github.com/sightmesh/sightmesh/"
 	cmd := exec.Command("go", "list", "-deps", "-f", "{{.ImportPath}}\t{{.Dir}}", "./services/"+service)
 	cmd.Dir, cmd.Stderr = root, os.Stderr
@@ -73,7 +73,7 @@ func metricsOf(root, service string) ([]metricdefs.Metric, error) {
 	return all, nil
 }
 
-// unit is what the name of a metric says.
+// unit returns the unit in the name of a metric, or number.
 func unit(m metricdefs.Metric) string {
 	name := strings.TrimSuffix(m.Name, "_total")
 	for _, u := range []string{"seconds", "bytes"} {

@@ -1,4 +1,4 @@
-// Command sightmesh runs a mesh on one machine and sets one up on a NATS of your own.
+// Command sightmesh runs a mesh on one machine, and sets up a mesh on an existing NATS server.
 package main
 
 import (
@@ -57,9 +57,8 @@ func run() int {
 	return exit.Status(err)
 }
 
-// captureUsage lets the flag sets of the command and of those below it write
-// into usage, from where --help shows it; the error of a wrong flag is shown
-// without it.
+// captureUsage makes the flag sets of a command and its subcommands write to usage. The caller prints usage for --help
+// only, and not with the error of an invalid flag.
 func captureUsage(c *ffcli.Command, usage *bytes.Buffer) {
 	c.FlagSet.SetOutput(usage)
 	for _, sub := range c.Subcommands {
@@ -67,8 +66,8 @@ func captureUsage(c *ffcli.Command, usage *bytes.Buffer) {
 	}
 }
 
-// report prints the error. After a signal it waits for half a second at most:
-// standard error may be blocked, such as by a pager that waits for a key.
+// report prints the error. After a signal it waits at most 0.5 s, because standard error can be blocked, for example
+// by a pager that waits for a key.
 func report(ctx context.Context, err error) {
 	printed := make(chan struct{})
 	go func() {
@@ -179,7 +178,7 @@ func benchCommand() *ffcli.Command {
 	floor.RegisterFloor(floorFlags)
 	return &ffcli.Command{
 		Name: "bench", ShortUsage: "sightmesh bench [flags] IMAGE...",
-		ShortHelp: "measure a running mesh, or with floor the bare pipeline under it",
+		ShortHelp: "measure a running mesh or, with floor, a bare JetStream pipeline",
 		FlagSet:   fs,
 		Subcommands: []*ffcli.Command{{
 			Name: "floor", ShortUsage: "sightmesh bench floor [flags]",
@@ -202,7 +201,7 @@ func modelsCommand() *ffcli.Command {
 	fs := flag.NewFlagSet("models", flag.ContinueOnError)
 	return requireSubcommand(&ffcli.Command{
 		Name: "models", ShortUsage: "sightmesh models <command>",
-		ShortHelp: "list and fetch models, and try them in a lane",
+		ShortHelp: "list, fetch, check and measure models",
 		FlagSet:   fs,
 		Subcommands: []*ffcli.Command{
 			modelsListCommand(), modelsPullCommand(), modelsCheckCommand(), modelsBenchCommand(),
@@ -210,7 +209,7 @@ func modelsCommand() *ffcli.Command {
 	})
 }
 
-// requireSubcommand makes an error of the use of a command without one of those below it.
+// requireSubcommand makes a command without a subcommand a usage error.
 func requireSubcommand(c *ffcli.Command) *ffcli.Command {
 	c.Exec = func(_ context.Context, argv []string) error {
 		if len(argv) > 0 {
@@ -224,7 +223,7 @@ func requireSubcommand(c *ffcli.Command) *ffcli.Command {
 func pipelinesCommand() *ffcli.Command {
 	return requireSubcommand(&ffcli.Command{
 		Name: "pipelines", ShortUsage: "sightmesh pipelines <command>",
-		ShortHelp:   "check a pipelines file, and show the one that comes with the mesh",
+		ShortHelp:   "check a pipelines file, and print the built-in file",
 		FlagSet:     flag.NewFlagSet("pipelines", flag.ContinueOnError),
 		Subcommands: []*ffcli.Command{pipelinesCheckCommand(), pipelinesShowCommand()},
 	})
@@ -236,7 +235,7 @@ func pipelinesCheckCommand() *ffcli.Command {
 	cfg.Register(fs)
 	return &ffcli.Command{
 		Name: "check", ShortUsage: "sightmesh pipelines check FILE [flags]",
-		ShortHelp: "load the models of each pipeline of a file, and run an image through it",
+		ShortHelp: "load the models of each pipeline of a file, and process an image with it",
 		FlagSet:   fs,
 		Exec: func(ctx context.Context, argv []string) error {
 			files, err := args.Parse(fs, argv)
@@ -305,7 +304,8 @@ func modelsCheckCommand() *ffcli.Command {
 	fs := flag.NewFlagSet("models check", flag.ContinueOnError)
 	var cfg models.TrialConfig
 	cfg.RegisterCheck(fs)
-	return trialCommand(fs, "check", "load a model in a lane, and print its properties and its costs", &cfg, models.Check)
+	const help = "load a model in a lane, and print its properties, times and memory"
+	return trialCommand(fs, "check", help, &cfg, models.Check)
 }
 
 func modelsBenchCommand() *ffcli.Command {
@@ -315,7 +315,7 @@ func modelsBenchCommand() *ffcli.Command {
 	return trialCommand(fs, "bench", "measure a model in a lane", &cfg, models.Bench)
 }
 
-// trialCommand makes a command that tries a model on images.
+// trialCommand returns a command that processes images with a model.
 func trialCommand(
 	fs *flag.FlagSet, name, help string, cfg *models.TrialConfig,
 	try func(ctx context.Context, cfg models.TrialConfig, model string, images []string, out io.Writer) error,
@@ -329,7 +329,7 @@ func trialCommand(
 			case err != nil:
 				return err
 			case len(others) == 0:
-				return exit.Usagef("models %s: no model: name one, or a folder by its path", name)
+				return exit.Usagef("models %s: no model; want the name of a model or the path of its folder", name)
 			}
 			return try(ctx, *cfg, others[0], others[1:], os.Stdout)
 		},

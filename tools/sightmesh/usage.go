@@ -9,7 +9,7 @@ import (
 	"github.com/peterbourgon/ff/v3/ffcli"
 )
 
-// setUsage makes usage the usage of a command and of those below it.
+// setUsage sets the usage function of a command and its subcommands.
 func setUsage(c *ffcli.Command) {
 	c.UsageFunc = usage
 	for _, sub := range c.Subcommands {
@@ -17,7 +17,7 @@ func setUsage(c *ffcli.Command) {
 	}
 }
 
-// usage returns what --help prints. It lists flags in the form of package flag, as the services do.
+// usage returns the output of --help. It lists flags in the form of package flag, as the services do.
 func usage(c *ffcli.Command) string {
 	var out strings.Builder
 	withoutFlags := *c

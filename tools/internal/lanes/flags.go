@@ -12,10 +12,10 @@ import (
 	"github.com/sightmesh/sightmesh/tools/internal/exit"
 )
 
-// modelsVariable is the environment variable of the folder of models, for every command as for the services.
+// modelsVariable is the environment variable of the folder of models, for commands and services.
 const modelsVariable = "SIGHTMESH_MODELS"
 
-// RegisterModels makes the flag of the folder of models.
+// RegisterModels registers the flag of the folder of models.
 func RegisterModels(models *string, fs *flag.FlagSet) {
 	fs.StringVar(models, "models", cmp.Or(os.Getenv(modelsVariable), "models"),
 		"`folder` of models; default from "+modelsVariable)
@@ -23,15 +23,15 @@ func RegisterModels(models *string, fs *flag.FlagSet) {
 
 // Flags are the flags of a command that starts lanes.
 type Flags struct {
-	// Models is the folder in which models are found by name, and ONNX Runtime.
+	// Models is the folder with ONNX Runtime and the models, which are found by name.
 	Models string
-	// Timeout is how long the lanes may take to load their models, and then for an image. It is more than 0.
+	// Timeout is how long the lanes may take to load their models, and then for each image. It is more than 0.
 	Timeout time.Duration
 	// Memory is the limit of the resident memory of a lane, at least [pipeline.MinMemory]; 0 for no limit.
 	Memory bytesize.Size
 }
 
-// Register makes the flags. The usages of --timeout and --lane-memory are those of the command.
+// Register registers the flags, with the usages of --timeout and --lane-memory for the command.
 func (f *Flags) Register(fs *flag.FlagSet, timeoutUsage, memoryUsage string) {
 	RegisterModels(&f.Models, fs)
 	fs.DurationVar(&f.Timeout, "timeout", 30*time.Second, timeoutUsage)
@@ -39,7 +39,7 @@ func (f *Flags) Register(fs *flag.FlagSet, timeoutUsage, memoryUsage string) {
 	fs.Var(&f.Memory, "lane-memory", memoryUsage)
 }
 
-// Validate returns the error of a wrong flag.
+// Validate returns a usage error for a flag with an invalid value.
 func (f *Flags) Validate() error {
 	switch {
 	case f.Timeout <= 0:
@@ -50,7 +50,7 @@ func (f *Flags) Validate() error {
 	return nil
 }
 
-// MemoryLimit returns the limit of a lane whose stage has no limit of its own.
+// MemoryLimit returns the memory limit of a lane whose stage has no limit.
 func (f *Flags) MemoryLimit() pool.MemoryLimit {
 	return pool.MemoryLimit{Bytes: int64(f.Memory), Setting: "--lane-memory"}
 }

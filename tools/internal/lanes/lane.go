@@ -6,12 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"image"
-	_ "image/jpeg" // for WholeCrop
+	_ "image/jpeg" // WholeCrop decodes these formats
 	_ "image/png"
 	"net/http"
 	"time"
 
-	_ "golang.org/x/image/bmp" // as image/jpeg
+	_ "golang.org/x/image/bmp" // like image/jpeg
 	_ "golang.org/x/image/tiff"
 	_ "golang.org/x/image/webp"
 
@@ -19,7 +19,7 @@ import (
 	"github.com/sightmesh/sightmesh/lane/pool"
 )
 
-// Lane is one lane with one lane program. The caller closes it.
+// Lane is one lane with one lane program. The caller must call Close.
 type Lane struct {
 	*pool.Lane
 	// StartTime is how long the lane took from its start until its models were loaded.
@@ -27,15 +27,14 @@ type Lane struct {
 	stop      func() error
 }
 
-// NotReadyError has the reason for which a lane cannot serve its pipeline.
+// NotReadyError has the reason why a lane cannot serve its pipeline.
 type NotReadyError struct{ Reason string }
 
 // Error returns the reason.
 func (e *NotReadyError) Error() string { return e.Reason }
 
-// StartLane starts one lane of a configuration, which has one program with one pipeline,
-// and returns when the lane is ready. The error is a [*NotReadyError] when the lane cannot
-// serve the pipeline.
+// StartLane starts one lane of a configuration with one program and one pipeline, and returns when the lane is ready.
+// The error wraps a [*NotReadyError] when the lane cannot serve the pipeline.
 func StartLane(ctx context.Context, cfg pool.Config) (*Lane, error) {
 	cfg.Lanes = 1
 	began := time.Now()
@@ -55,10 +54,10 @@ func StartLane(ctx context.Context, cfg pool.Config) (*Lane, error) {
 	return l, nil
 }
 
-// Close ends the lane and waits for it.
+// Close ends the lane and waits for its end.
 func (l *Lane) Close() error { return l.stop() }
 
-// WholeCrop decodes an image file into one crop of three channels.
+// WholeCrop decodes an image file into one crop with the channels blue, green and red.
 func WholeCrop(file []byte) (lane.Crop, []byte, error) {
 	m, _, err := image.Decode(bytes.NewReader(file))
 	if err != nil {
@@ -75,10 +74,10 @@ func WholeCrop(file []byte) (lane.Crop, []byte, error) {
 	return lane.Crop{Width: b.Dx(), Height: b.Dy(), Channels: 3}, pixels, nil
 }
 
-// MediaType returns the media type that ingress finds for an image file.
+// MediaType returns the media type of an image file, as ingress detects it.
 func MediaType(file []byte) string {
 	if bytes.HasPrefix(file, []byte("II*\x00")) || bytes.HasPrefix(file, []byte("MM\x00*")) {
-		return "image/tiff" // which is not in the standard of the web
+		return "image/tiff" // net/http does not detect it
 	}
 	return http.DetectContentType(file)
 }

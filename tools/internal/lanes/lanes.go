@@ -19,29 +19,28 @@ import (
 	"github.com/sightmesh/sightmesh/lane/pool"
 )
 
-// Config of lanes. Binary and StartTimeout are needed.
+// Config is the configuration of lanes. Binary and StartTimeout are required.
 type Config struct {
-	// Binary returns the path of the binary of a service, which has the built-in lane
-	// program of its stage.
+	// Binary returns the path of the binary of a service. The binary has the built-in lane program of its stage.
 	Binary func(service string) (string, error)
 	// Models is the folder of models.
 	Models string
-	// Count is how many lanes of each stage there are; 0 means 1.
+	// Count is the number of lanes of each stage; 0 means 1.
 	Count int
 	// StartTimeout is how long a lane may take to load its models.
 	StartTimeout time.Duration
-	// Memory bounds the lanes of stages that have no memory of their own.
+	// Memory is the memory limit of lanes whose stage has no limit.
 	Memory pool.MemoryLimit
 }
 
-// Lanes are those of both stages. Each has a process for each pipeline.
+// Lanes are the lanes of both stages. Each lane has a process for each pipeline.
 type Lanes struct {
 	detect, classify         *pool.Pool
 	stopDetect, stopClassify func() error
 }
 
-// Start runs the lane programs of the pipelines, and returns when each is ready or has
-// failed to be, which [Lanes.Reason] says. The caller closes the lanes.
+// Start starts the lanes of the pipelines, and returns when each has loaded its models or failed. [Lanes.Reason] has
+// the reason of a failure. The caller must call Close.
 func Start(ctx context.Context, cfg Config, pipelines []pipeline.Pipeline) (*Lanes, error) {
 	detect, err := cfg.pool(subject.Detect, pipelines)
 	if err != nil {
@@ -52,7 +51,7 @@ func Start(ctx context.Context, cfg Config, pipelines []pipeline.Pipeline) (*Lan
 		return nil, err
 	}
 	l := &Lanes{}
-	var g errgroup.Group // both start at a time
+	var g errgroup.Group // both stages start at the same time
 	g.Go(func() (err error) {
 		l.detect, l.stopDetect, err = Run(ctx, detect)
 		return err
@@ -67,8 +66,8 @@ func Start(ctx context.Context, cfg Config, pipelines []pipeline.Pipeline) (*Lan
 	return l, nil
 }
 
-// Run starts the lanes of a pool, and returns when each has loaded its models or failed to.
-// stop ends them and waits for them. The error wraps that of ctx when ctx ends before.
+// Run starts the lanes of a pool, and returns when each has loaded its models or failed. The caller must call stop,
+// which ends the lanes and waits for their end. The error wraps the error of ctx when ctx ends first.
 func Run(ctx context.Context, cfg pool.Config) (p *pool.Pool, stop func() error, err error) {
 	p, err = pool.New(cfg)
 	if err != nil {
@@ -89,7 +88,7 @@ func Run(ctx context.Context, cfg pool.Config) (p *pool.Pool, stop func() error,
 	}
 }
 
-// pool returns the configuration of the lanes for the pipelines that have the stage.
+// pool returns the configuration of the lanes of a stage, for the pipelines that have the stage.
 func (c Config) pool(stage subject.Stage, pipelines []pipeline.Pipeline) (pool.Config, error) {
 	models, err := filepath.Abs(c.Models)
 	if err != nil {
@@ -110,7 +109,7 @@ func (c Config) pool(stage subject.Stage, pipelines []pipeline.Pipeline) (pool.C
 	return out, nil
 }
 
-// Program returns the lane program of a stage of a pipeline, a process of its own.
+// Program returns the lane program of a stage of a pipeline. No other pipeline shares its process.
 func (c Config) Program(name string, stage subject.Stage, s *pipeline.Stage) (pool.Program, error) {
 	setup, err := s.Setup()
 	if err != nil {
@@ -136,7 +135,7 @@ func (c Config) Program(name string, stage subject.Stage, s *pipeline.Stage) (po
 	}, nil
 }
 
-// Close ends the lanes and waits for them.
+// Close ends the lanes and waits for their end.
 func (l *Lanes) Close() error {
 	var errs []error
 	for _, stop := range []func() error{l.stopDetect, l.stopClassify} {
@@ -147,7 +146,7 @@ func (l *Lanes) Close() error {
 	return errors.Join(errs...)
 }
 
-// Reason says why a pipeline is not ready; empty when it is.
+// Reason returns why a pipeline is not ready, or "" when it is ready.
 func (l *Lanes) Reason(p pipeline.Pipeline) string {
 	if s := l.detect.Status()[p.Name]; !s.Ready {
 		return fmt.Sprintf("%s: %s", subject.Detect, s.Reason)
@@ -163,9 +162,9 @@ func (l *Lanes) Models(p pipeline.Pipeline) []v1.Model {
 	return slices.Concat(l.detect.Status()[p.Name].Models, l.classify.Status()[p.Name].Models)
 }
 
-// Analyze returns the regions of an image, made from the replies of the lanes as the
-// services do, and the time of the lanes. The pipeline has to be ready. Analyze waits for
-// a free lane of each stage, and may be called by several goroutines at once.
+// Analyze processes an image with a pipeline that is ready. The result has the same regions as a result of the mesh,
+// and the times of the lanes. Analyze waits for a free lane of each stage. It is safe for concurrent use by multiple
+// goroutines.
 func (l *Lanes) Analyze(ctx context.Context, p pipeline.Pipeline, mediaType string, image []byte) (v1.Result, error) {
 	r := v1.Result{Pipeline: p.Name, Status: v1.Done, Timings: &v1.Timings{}}
 	detect, err := l.detect.Acquire(ctx)
@@ -190,7 +189,7 @@ func (l *Lanes) Analyze(ctx context.Context, p pipeline.Pipeline, mediaType stri
 	return r, nil
 }
 
-// classifyCrops returns what the lane of classify says of the crops, by region.
+// classifyCrops returns the labels of the crops from a lane of classify, by the index of the region.
 func (l *Lanes) classifyCrops(
 	ctx context.Context, p pipeline.Pipeline, found lane.Detected, pixels []byte, t *v1.Timings,
 ) (map[int]lane.CropLabel, error) {
@@ -221,15 +220,15 @@ func (l *Lanes) classifyCrops(
 	return named, nil
 }
 
-// cropBatches returns the crops as the mesh puts them into messages: at most n of them, and
-// fewer where they are large.
+// cropBatches groups the crops as the mesh groups them into messages: at most n crops and, unless it is a single crop,
+// half of the maximum size of a message.
 func cropBatches(found lane.Detected, n int) [][]lane.Crop {
-	const most = streams.MaxMessage / 2 // bytes
+	const maxBytes = streams.MaxMessage / 2
 	var all [][]lane.Crop
 	size := 0
 	for _, c := range found.Crops {
 		bytes := c.Width * c.Height * c.Channels
-		if last := len(all) - 1; last < 0 || len(all[last]) == n || size+bytes > most {
+		if last := len(all) - 1; last < 0 || len(all[last]) == n || size+bytes > maxBytes {
 			all, size = append(all, nil), 0
 		}
 		size += bytes
@@ -241,7 +240,7 @@ func cropBatches(found lane.Detected, n int) [][]lane.Crop {
 	return all
 }
 
-// newRegion returns a region with what a classifier says of it, which may be nothing.
+// newRegion returns a region with the labels of its crop, which are zero for a region without a crop.
 func newRegion(f lane.Region, a lane.CropLabel) v1.Region {
 	r := v1.Region{
 		Box: f.Box, Polygon: f.Polygon, Score: f.Score, Label: f.Label, Text: f.Text, Landmarks: f.Landmarks,
@@ -253,11 +252,11 @@ func newRegion(f lane.Region, a lane.CropLabel) v1.Region {
 	return r
 }
 
-// failedResult makes the result of a problem with the image; any other error is one of the lanes.
+// failedResult returns a failed result for a problem with the image. Any other error is returned.
 func failedResult(r v1.Result, err error) (v1.Result, error) {
 	var p *v1.Problem
 	if !errors.As(err, &p) {
-		return r, fmt.Errorf("lanes alone: %w", err)
+		return r, fmt.Errorf("analyze in lanes: %w", err)
 	}
 	r.Status, r.Problem, r.Regions = v1.Failed, p, nil
 	return r, nil

@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// tick is the unit of times in /proc on Linux, whatever the kernel was built for (USER_HZ).
+// tick is the unit of times in /proc on Linux (USER_HZ). It does not depend on the configuration of the kernel.
 const tick = 10 * time.Millisecond
 
-// ProcessTreeCPU returns the processor time that this process and the running ones below it have used, and those that
-// they have waited for.
+// ProcessTreeCPU returns the CPU time of this process and its running descendants. It includes ended processes that
+// their parents have waited for.
 func ProcessTreeCPU() (time.Duration, error) {
 	files, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
@@ -24,13 +24,13 @@ func ProcessTreeCPU() (time.Duration, error) {
 	for _, file := range files {
 		data, err := os.ReadFile(file)
 		if err != nil {
-			continue // it has ended
+			continue // the process has ended
 		}
 		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
 		if err != nil {
 			return 0, fmt.Errorf("read processor times: %s: %w", file, err)
 		}
-		// The name before these fields ends with the last bracket, see proc(5).
+		// The name of the process, which may contain brackets, ends at the last bracket: see proc(5).
 		fields := bytes.Fields(data[bytes.LastIndexByte(data, ')')+1:])
 		const parent, firstTime, lastTime = 1, 11, 14
 		if len(fields) <= lastTime {
@@ -50,7 +50,7 @@ func ProcessTreeCPU() (time.Duration, error) {
 	return sum(os.Getpid(), children, used), nil
 }
 
-// sum adds what a process and those below it have used.
+// sum returns the CPU time of a process and its descendants.
 func sum(pid int, children map[int][]int, used map[int]time.Duration) time.Duration {
 	total := used[pid]
 	for _, child := range children[pid] {

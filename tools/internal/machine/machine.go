@@ -1,4 +1,4 @@
-// Package machine names the machine on which something was measured.
+// Package machine reads the processor, the load and the CPU time of the machine on which something is measured.
 package machine
 
 import (
@@ -21,7 +21,7 @@ func Processor() string {
 	return "unknown processor"
 }
 
-// Load returns how many processes were running or ready to, on the mean of the last minute.
+// Load returns the load average of the last minute: the mean number of processes that run or are ready to run.
 func Load() (float64, error) {
 	const file = "/proc/loadavg"
 	data, err := os.ReadFile(file)

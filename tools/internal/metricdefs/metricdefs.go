@@ -1,5 +1,5 @@
-// Package metricdefs reads the metrics that the services define from their
-// source: a vector without a sample is not in /metrics.
+// Package metricdefs reads the metrics of the services from their source code, because /metrics lacks vectors that have
+// no sample yet.
 package metricdefs
 
 import (
@@ -13,7 +13,7 @@ import (
 	"strings"
 )
 
-// Metric is the definition of a metric of Prometheus.
+// Metric is the definition of a Prometheus metric.
 type Metric struct {
 	Name string
 	// Type is counter, gauge or histogram.
@@ -60,7 +60,7 @@ func ReadFolder(dir string) (all []Metric, err error) {
 }
 
 // definition returns the metric that a call such as NewCounterVec(prometheus.CounterOpts{…},
-// []string{…}) defines. defines is false for another call.
+// []string{…}) defines. defines is false for any other call.
 func definition(call *ast.CallExpr) (m Metric, defines bool, err error) {
 	if len(call.Args) == 0 {
 		return m, false, nil
@@ -69,20 +69,20 @@ func definition(call *ast.CallExpr) (m Metric, defines bool, err error) {
 	if !ok {
 		return m, false, nil
 	}
-	of, ok := opts.Type.(*ast.SelectorExpr)
+	optsType, ok := opts.Type.(*ast.SelectorExpr)
 	if !ok {
 		return m, false, nil
 	}
-	switch of.Sel.Name {
+	switch optsType.Sel.Name {
 	case "CounterOpts", "GaugeOpts", "HistogramOpts":
-		m.Type = strings.ToLower(strings.TrimSuffix(of.Sel.Name, "Opts"))
+		m.Type = strings.ToLower(strings.TrimSuffix(optsType.Sel.Name, "Opts"))
 	default:
 		return m, false, nil
 	}
 	for _, e := range opts.Elts {
 		field, ok := e.(*ast.KeyValueExpr)
 		if !ok {
-			return m, true, errors.New("a metric whose options have no names of fields")
+			return m, true, errors.New("a metric has options without field names")
 		}
 		switch key, _ := field.Key.(*ast.Ident); {
 		case key == nil:
@@ -96,7 +96,7 @@ func definition(call *ast.CallExpr) (m Metric, defines bool, err error) {
 		}
 	}
 	if m.Name == "" || m.Help == "" {
-		return m, true, fmt.Errorf("a metric without name or help: %q %q", m.Name, m.Help)
+		return m, true, fmt.Errorf("a metric has no name or no help: name %q, help %q", m.Name, m.Help)
 	}
 	if len(call.Args) > 1 {
 		labels, ok := call.Args[1].(*ast.CompositeLit)
@@ -114,7 +114,7 @@ func definition(call *ast.CallExpr) (m Metric, defines bool, err error) {
 	return m, true, nil
 }
 
-// literal returns the value of a string literal, or of several that are added.
+// literal returns the value of a string literal, or of a concatenation of literals.
 func literal(e ast.Expr) (string, error) {
 	switch e := e.(type) {
 	case *ast.BasicLit:

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// write makes a folder with one Go file, and a test file that has to be ignored.
+// write creates a folder with a Go file, and a test file that ReadFolder must ignore.
 func write(t *testing.T, body string) string {
 	t.Helper()
 	dir := t.TempDir()

@@ -1,5 +1,5 @@
-// Package pipelines is the command sightmesh pipelines: it checks a pipelines file by running
-// an image through the lanes of each pipeline, without a mesh.
+// Package pipelines is the command sightmesh pipelines check. It processes an image with the lanes of each pipeline of
+// a file, without a mesh.
 package pipelines
 
 import (
@@ -22,15 +22,15 @@ import (
 	"github.com/sightmesh/sightmesh/tools/internal/up"
 )
 
-// Config of check.
+// Config is the configuration of check.
 type Config struct {
-	// Flags are those of the lanes. The memory of a stage takes precedence.
+	// Flags are the flags of the lanes. The memory limit of a stage takes precedence.
 	lanes.Flags
-	// Image is the file that is run through each pipeline; empty for a page that is drawn.
+	// Image is the file that each pipeline processes; empty for a drawn page.
 	Image string
 }
 
-// Register makes flags of the configuration.
+// Register registers the flags of the configuration.
 func (c *Config) Register(fs *flag.FlagSet) {
 	fs.StringVar(&c.Image, "image", "", "image `file` to process with each pipeline; empty: a drawn page")
 	c.Flags.Register(fs,
@@ -39,8 +39,8 @@ func (c *Config) Register(fs *flag.FlagSet) {
 			"where its stage has no memory limit; 0: no limit")
 }
 
-// Check reads the pipelines file at path, loads the models of each pipeline, runs an image
-// through it, and prints a line for each. The error says how many failed.
+// Check reads the pipelines file at path, loads the models of each pipeline, processes an image with it, and prints one
+// line for each pipeline. The error has the number of pipelines that failed.
 func Check(ctx context.Context, cfg Config, path string, out io.Writer) (err error) {
 	if err := cfg.Validate(); err != nil {
 		return err
@@ -71,14 +71,14 @@ func Check(ctx context.Context, cfg Config, path string, out io.Writer) (err err
 	fmt.Fprintln(w, "PIPELINE\tSTATE\tREGIONS\tTIME\tMODELS OR REASON")
 	failed := 0
 	for _, p := range all {
-		o := cfg.try(ctx, l, p, image)
+		r := cfg.check(ctx, l, p, image)
 		if ctx.Err() != nil {
 			return exit.Interruptedf("interrupted: %w", ctx.Err())
 		}
-		if o.why != "" {
+		if r.reason != "" {
 			failed++
 		}
-		fmt.Fprintf(w, "%s\t%s\n", p.Name, o)
+		fmt.Fprintf(w, "%s\t%s\n", p.Name, r)
 	}
 	if err := w.Flush(); err != nil {
 		return fmt.Errorf("print: %w", err)
@@ -100,19 +100,19 @@ func (c Config) readImage() ([]byte, error) {
 	return image, nil
 }
 
-// outcome is what became of a pipeline.
-type outcome struct {
+// row is the line of a pipeline in the table.
+type row struct {
 	state   string
-	why     string // it failed; empty when it did not
+	reason  string // why the pipeline failed; empty when it did not fail
 	regions int
 	elapsed time.Duration
 	models  []v1.Model
 }
 
-// try runs the image through a pipeline.
-func (c Config) try(ctx context.Context, l *lanes.Lanes, p pipeline.Pipeline, image []byte) outcome {
-	if why := l.Reason(p); why != "" {
-		return outcome{state: "not ready", why: why}
+// check processes the image with a pipeline.
+func (c Config) check(ctx context.Context, l *lanes.Lanes, p pipeline.Pipeline, image []byte) row {
+	if reason := l.Reason(p); reason != "" {
+		return row{state: "not ready", reason: reason}
 	}
 	models := l.Models(p)
 	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
@@ -122,17 +122,17 @@ func (c Config) try(ctx context.Context, l *lanes.Lanes, p pipeline.Pipeline, im
 	elapsed := time.Since(start)
 	switch {
 	case err != nil:
-		return outcome{state: "failed", why: err.Error()}
+		return row{state: "failed", reason: err.Error()}
 	case r.Problem != nil:
-		return outcome{state: "failed", why: r.Problem.Error()}
+		return row{state: "failed", reason: r.Problem.Error()}
 	}
-	return outcome{state: "ready", regions: len(r.Regions), elapsed: elapsed, models: models}
+	return row{state: "ready", regions: len(r.Regions), elapsed: elapsed, models: models}
 }
 
-// String returns the columns of an outcome.
-func (o outcome) String() string {
-	if o.why != "" {
-		return fmt.Sprintf("%s\t\t\t%s", o.state, strings.Join(strings.Fields(o.why), " "))
+// String returns the columns after the name of the pipeline.
+func (o row) String() string {
+	if o.reason != "" {
+		return fmt.Sprintf("%s\t\t\t%s", o.state, strings.Join(strings.Fields(o.reason), " "))
 	}
 	names := make([]string, len(o.models))
 	for i, m := range o.models {

@@ -1,6 +1,5 @@
-// Package sample draws the images that a fresh mesh is tried with, so that
-// the tree contains no images of third parties: a page of English and Chinese
-// text, and a face of simple shapes.
+// Package sample draws the images with which a new mesh is tried: a page of English and Chinese text, and a face of
+// simple shapes. Drawn images avoid images of third parties in the source tree.
 package sample
 
 import (
@@ -18,14 +17,14 @@ import (
 	"golang.org/x/image/math/fixed"
 )
 
-// line is one of a page.
+// line is a line of text on a page.
 type line struct {
 	text string
 	font string
 	size float64
 }
 
-// Lines of the page, from the top.
+// lines are the lines of the page, from the top.
 var lines = []line{
 	{"sightmesh reads this page", latin, 34},
 	{"Pictures go in over HTTP or NATS, and what", latin, 26},
@@ -41,7 +40,7 @@ const (
 	chinese = "/usr/share/fonts/truetype/droid/DroidSansFallbackFull.ttf"
 )
 
-// Text is what is written on the page.
+// Text returns the lines of text on the page.
 func Text() []string {
 	out := make([]string, len(lines))
 	for i, l := range lines {
@@ -108,19 +107,18 @@ func openFace(path string, size float64) (font.Face, error) {
 	}
 	face, err := opentype.NewFace(f, &opentype.FaceOptions{Size: size, DPI: 72, Hinting: font.HintingFull})
 	if err != nil {
-		return nil, fmt.Errorf("use font %s: %w", path, err)
+		return nil, fmt.Errorf("create face of font %s: %w", path, err)
 	}
 	return face, nil
 }
 
-// FaceBox is the box of the face in the image that Face draws.
+// FaceBox returns the box of the face in the image that Face draws.
 func FaceBox() image.Rectangle { return image.Rect(120, 90, 280, 310) }
 
-// Face draws a face from the front, in the light and shade that Haar cascades
-// look for: eyes darker than the brow and cheeks, the bridge of the nose
-// lighter than the eyes, the mouth darker than the chin.
+// Face draws a face from the front, with the differences in brightness that Haar cascades detect: eyes darker than the
+// brow and cheeks, the bridge of the nose lighter than the eyes, the mouth darker than the chin.
 func Face() image.Image {
-	const width, height, ss = 400, 400, 3 // drawn at three times the size
+	const width, height, ss = 400, 400, 3 // the mean of 3 × 3 samples for each pixel
 	img := image.NewGray(image.Rect(0, 0, width, height))
 	b := FaceBox()
 	cx, cy := float64(b.Min.X+b.Max.X)/2, float64(b.Min.Y+b.Max.Y)/2
@@ -141,9 +139,9 @@ func Face() image.Image {
 	return img
 }
 
-// shade is the brightness at a place of the face, which is the unit disc.
+// shade returns the brightness at a point. The face is about the unit disc.
 func shade(x, y float64) float64 {
-	v := 205.0 // behind
+	v := 205.0 // background
 	in := func(cx, cy, rx, ry float64) float64 { return math.Hypot((x-cx)/rx, (y-cy)/ry) }
 	blend := func(d, value, strength float64) {
 		if d < 1 {
@@ -156,7 +154,7 @@ func shade(x, y float64) float64 {
 	if in(0, -.25, 1.06, 1.0) < 1 { // hair
 		v = 55
 	}
-	if d := in(0, .08, .92, .95); d < 1 { // skin, darker to the sides
+	if d := in(0, .08, .92, .95); d < 1 { // skin, darker at the edge
 		v = 205 - 45*d*d
 	}
 	for _, side := range []float64{-1, 1} {

@@ -1,5 +1,4 @@
-// Package setup creates what a mesh keeps in JetStream. It is the one step
-// that does so: the services only check.
+// Package setup creates and updates the streams and consumers of a mesh. Services only check them.
 package setup
 
 import (
@@ -23,33 +22,29 @@ import (
 	"github.com/sightmesh/sightmesh/tools/internal/exit"
 )
 
-// Config of a set-up.
+// Config is the configuration of a set-up.
 type Config struct {
 	NATS      connection.Config
-	Pipelines string // file; empty for the built-in ones
-	// Replicas of every stream: 1, 3 or 5. 0 keeps what there is; a new mesh
-	// gets 1.
+	Pipelines string // pipelines file; empty for the built-in pipelines
+	// Replicas is the number of replicas of each stream: 1, 3 or 5. 0 means unchanged, and 1 in a new mesh.
 	Replicas int
-	// Storage is file or memory. Empty keeps what there is; a new mesh gets
-	// file.
+	// Storage is file or memory. Empty means unchanged, and file in a new mesh.
 	Storage string
-	// MaxStore is the most that all streams together may hold, in bytes. 0
-	// keeps what there is.
+	// MaxStore is the limit of all streams together, in bytes, at least [streams.MinStore]. 0 means unchanged.
 	MaxStore int64
-	// Wait is for the server to come up.
+	// Wait is how long Run waits for NATS and JetStream.
 	Wait time.Duration
-	// ResultsAge and ReportsAge are how long results and reports are kept, at
-	// least 2 minutes. 0 keeps what there is; a new mesh gets 1 hour and 24
-	// hours.
+	// ResultsAge and ReportsAge are how long results and reports are kept, at least 2 minutes. 0 means unchanged, and
+	// 1 hour and 24 hours in a new mesh.
 	ResultsAge time.Duration
 	ReportsAge time.Duration
-	Sink       bool
-	// Force allows fewer replicas, shorter ages, and limits below what a
-	// stream holds.
+	// Sink creates the consumer that writes results to a database.
+	Sink bool
+	// Force allows fewer replicas, shorter ages, and limits below the size of a stream.
 	Force bool
 }
 
-// RegisterRetention makes flags of how long things are kept.
+// RegisterRetention registers the flags of the ages, the limit of the streams, and --force.
 func (c *Config) RegisterRetention(fs *flag.FlagSet) {
 	fs.DurationVar(&c.ResultsAge, "results-age", 0,
 		"how long the result of a job is kept, at least 2m; 0: unchanged, 1h in a new mesh")
@@ -62,7 +57,7 @@ func (c *Config) RegisterRetention(fs *flag.FlagSet) {
 		"allow fewer replicas, shorter ages and lower limits than the present ones, which can delete stored messages")
 }
 
-// Register makes flags of the configuration.
+// Register registers the flags of the configuration.
 func (c *Config) Register(fs *flag.FlagSet) {
 	c.NATS.Register(fs, nats.DefaultURL, "`URL` of the NATS server; separate several with commas")
 	fs.StringVar(&c.Pipelines, "pipelines", "", "pipelines `file`; empty: the built-in pipelines")
@@ -74,8 +69,7 @@ func (c *Config) Register(fs *flag.FlagSet) {
 	fs.DurationVar(&c.Wait, "timeout", 2*time.Minute, "how long to wait for NATS and JetStream")
 }
 
-// Streams checks the configuration, and returns it in the form of the package
-// streams.
+// Streams validates the configuration, and returns the configuration of the streams.
 func (c *Config) Streams() (streams.Config, error) {
 	storage := jetstream.FileStorage
 	switch c.Storage {
@@ -92,10 +86,10 @@ func (c *Config) Streams() (streams.Config, error) {
 	if err != nil {
 		return streams.Config{}, err
 	}
-	const least = 2 * time.Minute // for which streams know the ids of messages
+	const minAge = 2 * time.Minute // streams detect duplicate messages for this time
 	for _, age := range []time.Duration{c.ResultsAge, c.ReportsAge} {
-		if age != 0 && age < least {
-			return streams.Config{}, exit.Usagef("results-age and reports-age: %v, want at least %v", age, least)
+		if age != 0 && age < minAge {
+			return streams.Config{}, exit.Usagef("results-age and reports-age: %v, want at least %v", age, minAge)
 		}
 	}
 	if c.MaxStore != 0 && c.MaxStore < streams.MinStore {
@@ -113,8 +107,8 @@ func (c *Config) Streams() (streams.Config, error) {
 	return want, nil
 }
 
-// Run sets the mesh up and says what there is. While it waits for the server
-// it says why, at once and every [connection.WaitingPeriod].
+// Run creates or updates the streams and consumers, and prints their numbers. While it waits for the server, it prints
+// the reason, first immediately and then every [connection.WaitingPeriod].
 func Run(ctx context.Context, cfg Config, out io.Writer) error {
 	want, err := cfg.Streams()
 	if err != nil {
@@ -125,9 +119,8 @@ func Run(ctx context.Context, cfg Config, out io.Writer) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, cfg.Wait)
 	defer cancel()
-	// A server that is just starting, or a cluster without a leader yet, is
-	// tried again. It may also say nothing at all to a question; what was made
-	// by then is found by the next attempt.
+	// The server may be starting, or the cluster may have no leader yet, so a failed attempt is repeated. A request may
+	// also have no reply; the next attempt finds what an earlier one created.
 	for waiting := (connection.Waiting{}); ; {
 		attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
 		err = ensure(attempt, cfg.NATS, want)
@@ -151,6 +144,7 @@ func Run(ctx context.Context, cfg Config, out io.Writer) error {
 	return nil
 }
 
+// attemptTimeout limits one attempt, because a request may have no reply.
 const attemptTimeout = 10 * time.Second
 
 func ensure(ctx context.Context, cfg connection.Config, want streams.Config) error {
