@@ -107,34 +107,3 @@ func TestDocs_LinksResolve(t *testing.T) {
 		}
 	}
 }
-
-// TestDocs_NamedTestsExist checks that the tests that the pages name are in the tree.
-func TestDocs_NamedTestsExist(t *testing.T) {
-	t.Parallel()
-	tests := map[string]bool{}
-	walk(t, "_test.go", func(_ string, text []byte) {
-		for _, m := range regexp.MustCompile(`(?m)^func (Test\w+)\(`).FindAllSubmatch(text, -1) {
-			tests[string(m[1])] = true
-		}
-	})
-	exists := func(name string, isPrefix bool) bool {
-		for test := range tests {
-			if test == name || isPrefix && strings.HasPrefix(test, name) {
-				return true
-			}
-		}
-		return false
-	}
-	named := 0
-	for path, page := range readPages(t) {
-		for _, m := range regexp.MustCompile("`(Test\\w+)(…?)[^`]*`").FindAllStringSubmatch(page, -1) {
-			named++
-			if !exists(m[1], m[2] != "") {
-				t.Errorf("%s names %s, which is no test", path, m[1]+m[2])
-			}
-		}
-	}
-	if named < 50 {
-		t.Errorf("the pages name %d tests, want 50 or more", named)
-	}
-}
