@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"image"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -150,7 +151,12 @@ func testKeys(t *testing.T, m *mesh) {
 			t.Errorf("%s with the same key: %v: status %v, want 409", name, a, a.status)
 		case a.problem.Code != v1.KeyConflict:
 			t.Errorf("%s with the same key: %v: problem code %v, want idempotency-conflict", name, a, a.problem.Code)
+		case a.problem.Field != "Idempotency-Key":
+			t.Errorf("%s with the same key: the field is %q, want Idempotency-Key", name, a.problem.Field)
 		}
+	}
+	if a := m.post(t, "?pipeline=text&key="+url.QueryEscape(key), face); a.problem.Field != "key" {
+		t.Errorf("another pipeline with the same key in the query: %v: the field is %q, want key", a, a.problem.Field)
 	}
 	// Concurrent requests to all ingresses create one job.
 	ids := make(chan string, 8)

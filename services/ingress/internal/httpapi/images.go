@@ -74,7 +74,7 @@ func (h *imageHandler) submit(
 	}
 	job, err := h.intake.Submit(r.Context(), &req)
 	if err != nil {
-		return err
+		return s.nameKey(err)
 	}
 	defer job.Close()
 	mediaType := drawnType(r)
