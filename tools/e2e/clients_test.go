@@ -27,7 +27,7 @@ import (
 // example is a program of docs/clients.
 type example struct {
 	file string // path below docs/clients
-	job  string // name without extension: image, ask, poll, events, report, session or bulk
+	job  string // name without extension: image, analyze, poll, events, report, session or bulk
 }
 
 // examples returns all programs of docs/clients.
@@ -55,7 +55,7 @@ func examples(t *testing.T) []example {
 }
 
 // usesNATS reports whether the first argument of the example is the URL of NATS.
-func (e example) usesNATS() bool { return e.job == "ask" || e.job == "bulk" }
+func (e example) usesNATS() bool { return e.job == "analyze" || e.job == "bulk" }
 
 // takesMany reports whether the example sends several images.
 func (e example) takesMany() bool {

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Analyzes one image over NATS, with the nats command and jq: ./ask.sh nats://127.0.0.1:4222 text page.png
+# Analyzes one image over NATS, with the nats command and jq: ./analyze.sh nats://127.0.0.1:4222 text page.png
 set -euo pipefail
 url=$1 pipeline=$2 file=$3
 

@@ -1,4 +1,4 @@
-// Analyzes one image over NATS, with contracts/client: go run ask.go nats://127.0.0.1:4222 text page.png
+// Analyzes one image over NATS, with contracts/client: go run analyze.go nats://127.0.0.1:4222 text page.png
 package main
 
 import (

@@ -1,4 +1,4 @@
-# Analyzes one image over NATS, with nats-py: python3 ask.py nats://127.0.0.1:4222 text page.png
+# Analyzes one image over NATS, with nats-py: python3 analyze.py nats://127.0.0.1:4222 text page.png
 import asyncio
 import json
 import sys
