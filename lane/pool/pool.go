@@ -188,7 +188,7 @@ func (p *Pool) Acquire(ctx context.Context) (*Lane, error) {
 	for {
 		changed := make([]<-chan struct{}, 0, len(l.all))
 		for _, s := range l.all {
-			up, c := s.serving()
+			up, c := s.isServing()
 			if up {
 				return l, nil
 			}

@@ -205,9 +205,9 @@ func (s *slot) awaitProcess(ctx context.Context, limit time.Duration) (*process,
 	}
 }
 
-// serving reports whether a pipeline is served. If not, it returns a channel that is closed
+// isServing reports whether a pipeline is served. If not, it returns a channel that is closed
 // when this may have changed.
-func (s *slot) serving() (bool, <-chan struct{}) {
+func (s *slot) isServing() (bool, <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.proc != nil {

@@ -121,7 +121,7 @@ func run(ctx context.Context, cfg config) error {
 	var failed []error
 	sections := map[byte]string{}
 	rows := []func(context.Context) error{
-		t.transport, t.debianModels, t.crops, t.sizes, t.tracing, t.replicas, t.cluster, t.networks,
+		t.transport, t.debianModels, t.crops, t.sizes, t.measureTraces, t.replicas, t.cluster, t.networks,
 	}
 	for i, measure := range rows {
 		name := rowNames[i]
@@ -464,8 +464,8 @@ Lanes that do no work, 20 KB of crops, one image at a time. The first two messag
 	})
 }
 
-// tracing writes section (e): the cost of traces.
-func (t *table) tracing(ctx context.Context) error {
+// measureTraces writes section (e): the cost of traces.
+func (t *table) measureTraces(ctx context.Context) error {
 	page, _, err := sampleImages()
 	if err != nil {
 		return err

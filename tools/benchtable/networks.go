@@ -348,7 +348,7 @@ func (r *networkRow) compare(ctx context.Context, c contestants, image []byte) e
 	r.regions, r.same = len(of.Regions), 0
 	for _, a := range of.Regions {
 		if slices.ContainsFunc(other.Regions, func(b v1.Region) bool {
-			return a.Label == b.Label && withoutSpaces(a.Text) == withoutSpaces(b.Text) && overlap(a.Box, b.Box) >= 0.8
+			return a.Label == b.Label && withoutSpaces(a.Text) == withoutSpaces(b.Text) && intersectionOverUnion(a.Box, b.Box) >= 0.8
 		}) {
 			r.same++
 		}
@@ -358,8 +358,8 @@ func (r *networkRow) compare(ctx context.Context, c contestants, image []byte) e
 
 func withoutSpaces(text string) string { return strings.Join(strings.Fields(text), "") }
 
-// overlap returns the intersection over union of two boxes.
-func overlap(a, b v1.Box) float64 {
+// intersectionOverUnion returns the intersection over union of two boxes.
+func intersectionOverUnion(a, b v1.Box) float64 {
 	w := min(a.X+a.Width, b.X+b.Width) - max(a.X, b.X)
 	h := min(a.Y+a.Height, b.Y+b.Height) - max(a.Y, b.Y)
 	both := float64(max(w, 0) * max(h, 0))

@@ -119,7 +119,7 @@ func selectFaults(servers int, shiftable string) []fault {
 
 // victim returns one instance of a service.
 func (m *chaosMesh) victim(name string, rng *rand.Rand) *chaosInstance {
-	all := m.byName(name)
+	all := m.serviceInstances(name)
 	return all[rng.IntN(len(all))]
 }
 
@@ -247,12 +247,12 @@ func delayConnections(_ testing.TB, m *chaosMesh, _ *rand.Rand) {
 // restartResults kills all instances of results and starts them after d.
 func (m *chaosMesh) restartResults(t testing.TB, d time.Duration) {
 	t.Helper()
-	for _, i := range m.byName("results") {
+	for _, i := range m.serviceInstances("results") {
 		i.service.kill(t)
 		i.service = nil
 	}
 	sleepDuringFault(d)
-	for _, i := range m.byName("results") {
+	for _, i := range m.serviceInstances("results") {
 		i.start()
 	}
 }
@@ -268,7 +268,7 @@ func resultsAwayOverDeadline(t testing.TB, m *chaosMesh, _ *rand.Rand) {
 		c.MaxAge, c.Duplicates = shortAge, min(c.Duplicates, shortAge)
 	})
 	m.restartResults(t, overDeadline)
-	for _, i := range m.byName("results") {
+	for _, i := range m.serviceInstances("results") {
 		eventually.Succeeds(t, 2*time.Minute, i.service.ready)
 	}
 	sleepDuringFault(streams.AckWait + sweepPeriod)

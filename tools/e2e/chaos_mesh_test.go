@@ -207,8 +207,8 @@ func (i *chaosInstance) signal(t testing.TB, s syscall.Signal) {
 	}
 }
 
-// byName returns the instances of a service.
-func (m *chaosMesh) byName(name string) []*chaosInstance {
+// serviceInstances returns the instances of a service.
+func (m *chaosMesh) serviceInstances(name string) []*chaosInstance {
 	var out []*chaosInstance
 	for _, i := range m.instances {
 		if i.name == name {
@@ -241,7 +241,7 @@ func (m *chaosMesh) stopServices(t testing.TB) {
 // addresses returns the base URLs of the ingresses.
 func (m *chaosMesh) addresses() []string {
 	var out []string
-	for _, i := range m.byName("ingress") {
+	for _, i := range m.serviceInstances("ingress") {
 		out = append(out, i.address())
 	}
 	return out
@@ -426,7 +426,7 @@ func (m *chaosMesh) isCalm() error {
 // warnings returns the last 40 warnings and errors of the services after the
 // first from.
 func (m *chaosMesh) warnings(from int) []string {
-	all := m.log.matching(warningLine)
+	all := m.log.matchingLines(warningLine)
 	all = all[min(from, len(all)):]
 	return slices.Clone(all[max(0, len(all)-40):])
 }

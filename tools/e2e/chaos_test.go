@@ -200,7 +200,7 @@ const recoveryPatience = 3 * time.Minute
 func (m *chaosMesh) runFault(t *testing.T, f fault, row chaos.Row, load *chaosLoad, rng *rand.Rand) chaos.Row {
 	t.Helper()
 	ledger := load.ledger
-	warnings := len(m.log.matching(warningLine))
+	warnings := len(m.log.matchingLines(warningLine))
 	defer load.stop(0)
 	if _, err := load.awaitRound(time.Time{}, recoveryPatience); err != nil {
 		ledger.Violate(chaos.Pending, "before the fault: %v", err)

@@ -107,8 +107,8 @@ func (s *website) beside(configuration string) string {
 	return strings.Replace(configuration, "location /", "location /page/ { proxy_pass "+s.url+"; }\nlocation /", 1)
 }
 
-// named returns a URL with the name of a host that the browser resolves to this machine.
-func named(url string) string { return strings.Replace(url, "127.0.0.1", "mesh.example", 1) }
+// withHostName returns a URL with the name of a host that the browser resolves to this machine.
+func withHostName(url string) string { return strings.Replace(url, "127.0.0.1", "mesh.example", 1) }
 
 // recorder is a proxy before an ingress that records requests and the status of their responses.
 type recorder struct {
@@ -140,8 +140,8 @@ func newRecorder(t *testing.T, target string) *recorder {
 	return r
 }
 
-// matching returns the records that begin with prefix.
-func (r *recorder) matching(prefix string) []string {
+// recordsWithPrefix returns the records that begin with prefix.
+func (r *recorder) recordsWithPrefix(prefix string) []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.DeleteFunc(slices.Clone(r.got), func(s string) bool { return !strings.HasPrefix(s, prefix) })
@@ -226,7 +226,7 @@ func TestClients_BrowserPost(t *testing.T) {
 			}
 			ingress := newRecorder(t, m.addIngress(t, tt.args...))
 			seen := site.open(t, site.url, fmt.Sprintf(postImage, ingress.url))
-			if got := ingress.matching("POST"); !slices.Equal(got, tt.posts) {
+			if got := ingress.recordsWithPrefix("POST"); !slices.Equal(got, tt.posts) {
 				t.Errorf("the posts get %q, want %q", got, tt.posts)
 			}
 			if err := nc.Flush(); err != nil {
@@ -258,8 +258,8 @@ func TestClients_BrowserSameOrigin(t *testing.T) {
 		status int
 	}{
 		"recipe of nginx.org":                 {recipe, http.StatusOK},
-		"recipe of nginx.org, name of a host": {named(recipe), http.StatusForbidden},
-		"recipe, name of a host":              {named(documented), http.StatusOK},
+		"recipe of nginx.org, name of a host": {withHostName(recipe), http.StatusForbidden},
+		"recipe, name of a host":              {withHostName(documented), http.StatusOK},
 	} {
 		t.Run(name, func(t *testing.T) {
 			seen := site.open(t, tt.page, postSameOrigin)
@@ -305,7 +305,7 @@ func TestClients_BrowserEventSource(t *testing.T) {
 		t.Errorf("the last event has the text %q, want the text of the page", seen.Text)
 	}
 	var statuses []string
-	for _, got := range ingress.matching("GET") {
+	for _, got := range ingress.recordsWithPrefix("GET") {
 		statuses = append(statuses, got[strings.LastIndex(got, " ")+1:])
 	}
 	if want := []string{"200", "204"}; !slices.Equal(statuses, want) {
@@ -328,13 +328,13 @@ func TestClients_BrowserSession(t *testing.T) {
 		opened     bool
 	}{
 		"recipe":                           {recipe, recipe, true},
-		"recipe, name of a host":           {named(recipe), named(recipe), true},
+		"recipe, name of a host":           {withHostName(recipe), withHostName(recipe), true},
 		"recipe of nginx.org":              {hostless, hostless, false},
 		"recipe of nginx.org, public URL":  {public, public, true},
 		"page of another port":             {site.url, recipe, false},
-		"page of another host":             {named(recipe), recipe, false},
+		"page of another host":             {withHostName(recipe), recipe, false},
 		"page of an origin that is named":  {site.url, allowing, true},
-		"page of a public URL, other host": {named(public), public, false},
+		"page of a public URL, other host": {withHostName(public), public, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			seen := site.open(t, tt.page, fmt.Sprintf(openSession, strings.Replace(tt.mesh, "http:", "ws:", 1)))

@@ -57,8 +57,8 @@ func examples(t *testing.T) []example {
 // usesNATS reports whether the first argument of the example is the URL of NATS.
 func (e example) usesNATS() bool { return e.job == "analyze" || e.job == "bulk" }
 
-// takesMany reports whether the example sends several images.
-func (e example) takesMany() bool {
+// sendsSeveralImages reports whether the example sends several images.
+func (e example) sendsSeveralImages() bool {
 	return slices.Contains([]string{"report", "session", "bulk"}, e.job)
 }
 
@@ -260,7 +260,7 @@ func TestClients_Examples(t *testing.T) {
 				address = proxy.URL
 				defer proxy.check(t, e)
 			}
-			if e.takesMany() {
+			if e.sendsSeveralImages() {
 				checkMany(t, e, address, []string{page, damaged, page}, len(result.Regions), problem.Detail)
 				return
 			}

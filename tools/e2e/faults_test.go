@@ -60,7 +60,7 @@ func TestMesh_KilledServices(t *testing.T) { testKilledServices(t, start(t, nil)
 
 // testKilledServices needs a mesh with one instance of each service and two lanes.
 func testKilledServices(t *testing.T, m *mesh) {
-	diedBefore := len(m.stderr.matching(serviceDied))
+	diedBefore := len(m.stderr.matchingLines(serviceDied))
 	page := samplePage(t)
 	stop := make(chan struct{})
 	var load sync.WaitGroup
@@ -137,10 +137,10 @@ func testKilledServices(t *testing.T, m *mesh) {
 	}
 	close(stop)
 	load.Wait()
-	if died := len(m.stderr.matching(serviceDied)) - diedBefore; died != 3 {
+	if died := len(m.stderr.matchingLines(serviceDied)) - diedBefore; died != 3 {
 		t.Errorf("%d ends of services were logged, want 3", died)
 	}
-	if ended := m.stderr.matching(regexp.MustCompile(`"msg":"lane ended".*"reason":"died"`)); len(ended) < 5 {
+	if ended := m.stderr.matchingLines(regexp.MustCompile(`"msg":"lane ended".*"reason":"died"`)); len(ended) < 5 {
 		t.Errorf("%d ends of lanes were logged, want at least 5: %v", len(ended), ended)
 	}
 }
@@ -303,7 +303,8 @@ func TestMesh_Metrics(t *testing.T) {
 // started last.
 func (m *mesh) admin(t testing.TB, service string) string {
 	t.Helper()
-	found := m.stderr.last(regexp.MustCompile(`"msg":"listening","service":"` + service + `".*` + adminLine.String()))
+	listening := regexp.MustCompile(`"msg":"listening","service":"` + service + `".*` + adminLine.String())
+	found := m.stderr.lastSubmatch(listening)
 	if found == nil {
 		t.Fatalf("%s has not logged its admin address:\n%s", service, m.stderr)
 	}

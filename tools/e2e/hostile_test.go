@@ -93,7 +93,7 @@ func testHostile(t *testing.T, m *mesh) {
 	if served.Load() == 0 {
 		t.Error("no good image was processed at the same time")
 	}
-	if died := m.stderr.matching(serviceDied); len(died) > 0 {
+	if died := m.stderr.matchingLines(serviceDied); len(died) > 0 {
 		t.Errorf("services ended: %v", died)
 	}
 }

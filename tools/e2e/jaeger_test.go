@@ -385,7 +385,7 @@ func (m *jaegerMesh) testMetricsAndLogs(t *testing.T, r *receiver) {
 	if spans := r.trace(trace); len(spans) > 0 {
 		t.Errorf("the receiver got spans: %v", spans)
 	}
-	if lines := m.stderr.matching(regexp.MustCompile("OpenTelemetry reported an error")); len(lines) > 0 {
+	if lines := m.stderr.matchingLines(regexp.MustCompile("OpenTelemetry reported an error")); len(lines) > 0 {
 		t.Errorf("the exporter reports errors: %q", lines)
 	}
 }
@@ -569,7 +569,7 @@ func (m *jaegerMesh) occupyLanes(t *testing.T) (detect int, lanes []int, a respo
 	}
 	a = m.post(t, "?pipeline=text", samplePage(t), "Prefer", "respond-async")
 	eventually.Succeeds(t, responseTimeout, func() error {
-		if now := m.get(t, a.header.Get("Location")).decoded(t); now.result.Status != v1.Running {
+		if now := m.get(t, a.header.Get("Location")).mustDecode(t); now.result.Status != v1.Running {
 			return pendingError{now}
 		}
 		return nil
@@ -581,7 +581,7 @@ func (m *jaegerMesh) occupyLanes(t *testing.T) (detect int, lanes []int, a respo
 func (m *jaegerMesh) outcome(t *testing.T, a response) (r v1.Result) {
 	t.Helper()
 	eventually.Succeeds(t, responseTimeout, func() error {
-		now := m.get(t, a.header.Get("Location")).decoded(t)
+		now := m.get(t, a.header.Get("Location")).mustDecode(t)
 		if r = now.result; !r.Final() {
 			return pendingError{now}
 		}

@@ -118,7 +118,7 @@ func startMesh(t testing.TB, r runner, env []string) *mesh {
 	m := &mesh{env: slices.Concat(generousLimits(t), env), stderr: newLines(), runner: r}
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("warnings and errors of the services:\n%s", strings.Join(m.stderr.matching(warningLine), "\n"))
+			t.Logf("warnings and errors of the services:\n%s", strings.Join(m.stderr.matchingLines(warningLine), "\n"))
 		}
 	})
 	t.Cleanup(func() { m.stop(t) })
@@ -175,7 +175,7 @@ func (u *upRunner) stop(t testing.TB) {
 		return
 	}
 	if err := u.up.stop(t); err != nil {
-		t.Errorf("the mesh ended with %v:\n%s", err, strings.Join(u.log.matching(warningLine), "\n"))
+		t.Errorf("the mesh ended with %v:\n%s", err, strings.Join(u.log.matchingLines(warningLine), "\n"))
 	}
 	u.up = nil
 }
@@ -211,7 +211,7 @@ func (m *mesh) join(t testing.TB, service string, args ...string) {
 	t.Cleanup(func() { p.stop(t) })
 	eventually.Succeeds(t, 90*time.Second, func() error { return ready(log) })
 	if service == "ingress" {
-		m.http = append(m.http, "http://"+log.last(httpLine)[1])
+		m.http = append(m.http, "http://"+log.lastSubmatch(httpLine)[1])
 	}
 }
 
@@ -224,7 +224,7 @@ var (
 // ready returns nil when the service with this log is ready, and otherwise why it
 // is not.
 func ready(log *lines) error {
-	admin := log.last(adminLine)
+	admin := log.lastSubmatch(adminLine)
 	if admin == nil {
 		return errors.New("the service does not listen yet")
 	}
@@ -341,7 +341,7 @@ func (a *response) decode() error {
 	return nil
 }
 
-func (a response) decoded(t testing.TB) response {
+func (a response) mustDecode(t testing.TB) response {
 	t.Helper()
 	if err := a.decode(); err != nil {
 		t.Fatalf("%v: %v", a, err)

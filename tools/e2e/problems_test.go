@@ -199,5 +199,5 @@ func sendRaw(t *testing.T, m *mesh, request string, closeWrite bool) response {
 	if a.body, err = io.ReadAll(res.Body); err != nil {
 		t.Fatal(err)
 	}
-	return a.decoded(t)
+	return a.mustDecode(t)
 }

@@ -134,8 +134,8 @@ func (l *lines) search(re *regexp.Regexp, within time.Duration) (found []string,
 	}
 }
 
-// matching returns all lines so far that match.
-func (l *lines) matching(re *regexp.Regexp) []string {
+// matchingLines returns all lines so far that match.
+func (l *lines) matchingLines(re *regexp.Regexp) []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var out []string
@@ -147,10 +147,10 @@ func (l *lines) matching(re *regexp.Regexp) []string {
 	return out
 }
 
-// last returns the submatches of the last line so far that matches, or nil when
+// lastSubmatch returns the submatches of the last line so far that matches, or nil when
 // no line matches.
-func (l *lines) last(re *regexp.Regexp) []string {
-	if all := l.matching(re); len(all) > 0 {
+func (l *lines) lastSubmatch(re *regexp.Regexp) []string {
+	if all := l.matchingLines(re); len(all) > 0 {
 		return re.FindStringSubmatch(all[len(all)-1])
 	}
 	return nil

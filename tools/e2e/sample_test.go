@@ -59,7 +59,7 @@ func TestUp_NoPipelineForSample(t *testing.T) {
 			if _, ok := output.search(tt.want, 90*time.Second); !ok {
 				t.Errorf("no line matches %v:\n%s", tt.want, output)
 			}
-			if errors := output.matching(regexp.MustCompile(`"level":"ERROR"`)); len(errors) > 0 {
+			if errors := output.matchingLines(regexp.MustCompile(`"level":"ERROR"`)); len(errors) > 0 {
 				t.Errorf("the log has errors: %q", errors)
 			}
 		})

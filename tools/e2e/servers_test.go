@@ -295,7 +295,7 @@ func (r *clusterRunner) stop(t testing.TB) {
 	t.Helper()
 	for _, s := range r.running {
 		if err := s.stop(t); err != nil {
-			t.Errorf("%s ended with %v:\n%s", s.name, err, strings.Join(r.log.matching(warningLine), "\n"))
+			t.Errorf("%s ended with %v:\n%s", s.name, err, strings.Join(r.log.matchingLines(warningLine), "\n"))
 		}
 	}
 	r.running = nil

@@ -47,23 +47,23 @@ func (s *supervised) run(path string, args, env []string) {
 		s.mu.Lock()
 		s.process = nil
 		s.mu.Unlock()
-		if s.stopped(0) {
+		if s.isStoppedWithin(0) {
 			s.err = err
 			return
 		}
 		s.log.add(fmt.Sprintf(`{"level":"ERROR","msg":"service died and is restarted","name":%q,"error":%q}`,
 			s.name, fmt.Sprint(err)))
-		if addr := own.last(httpLine); addr != nil {
+		if addr := own.lastSubmatch(httpLine); addr != nil {
 			args = append(args[:len(args):len(args)], "--http", addr[1])
 		}
-		if s.stopped(restartDelay) {
+		if s.isStoppedWithin(restartDelay) {
 			return
 		}
 	}
 }
 
-// stopped waits at most d and reports whether stop or kill was called.
-func (s *supervised) stopped(d time.Duration) bool {
+// isStoppedWithin waits at most d and reports whether stop or kill was called.
+func (s *supervised) isStoppedWithin(d time.Duration) bool {
 	select {
 	case <-s.stopping:
 		return true
@@ -81,7 +81,7 @@ func (s *supervised) stopped(d time.Duration) bool {
 func (s *supervised) begin(path string, args, env []string) (*process, *lines, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.stopped(0) {
+	if s.isStoppedWithin(0) {
 		return nil, s.own, errors.New("stopped before it was started")
 	}
 	s.own = newLines()
@@ -118,7 +118,7 @@ func (s *supervised) ready() error {
 // http returns the HTTP address, or "" for a service without HTTP.
 func (s *supervised) http() string {
 	_, own := s.current()
-	if addr := own.last(httpLine); addr != nil {
+	if addr := own.lastSubmatch(httpLine); addr != nil {
 		return addr[1]
 	}
 	return ""

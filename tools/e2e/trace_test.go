@@ -195,7 +195,7 @@ func TestOTLP_MetricsAndLogs(t *testing.T) {
 	case l.SeverityNumber != logspb.SeverityNumber_SEVERITY_NUMBER_WARN:
 		t.Errorf("%v has the severity %v, want a warning", l.LogRecord, l.SeverityNumber)
 	}
-	if written := m.stderr.matching(regexp.MustCompile(`"level":"WARN".*"trace_id":"` + trace)); len(written) == 0 {
+	if written := m.stderr.matchingLines(regexp.MustCompile(`"level":"WARN".*"trace_id":"` + trace)); len(written) == 0 {
 		t.Errorf("the log has no line of the trace %s", trace)
 	}
 }

@@ -32,8 +32,8 @@ func startService(t *testing.T, cfg ServiceConfig, e Endpoint) (*Service, *nats.
 	return s, server.Connect(t)
 }
 
-// ask returns the response of a service to a verb, and checks its type.
-func ask[T any](t *testing.T, nc *nats.Conn, verb micro.Verb, name, id string) (answer T) {
+// requestControl returns the response of a service to a verb, and checks its type.
+func requestControl[T any](t *testing.T, nc *nats.Conn, verb micro.Verb, name, id string) (answer T) {
 	t.Helper()
 	subj, err := micro.ControlSubject(verb, name, id)
 	if err != nil {
@@ -71,7 +71,8 @@ func TestService_RepliesLikeMicro(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, verb := range []micro.Verb{micro.PingVerb, micro.InfoVerb, micro.StatsVerb} {
-		got, want := ask[map[string]any](t, nc, verb, "ours", ""), ask[map[string]any](t, nc, verb, "micro", "")
+		got := requestControl[map[string]any](t, nc, verb, "ours", "")
+		want := requestControl[map[string]any](t, nc, verb, "micro", "")
 		for _, differs := range []string{"id", "name", "started"} {
 			if reflect.TypeOf(got[differs]) != reflect.TypeOf(want[differs]) {
 				t.Errorf("%v: %s is %v, want one such as %v", verb, differs, got[differs], want[differs])
@@ -83,8 +84,8 @@ func TestService_RepliesLikeMicro(t *testing.T) {
 			t.Errorf("%v: got\n%v, want\n%v", verb, got, want)
 		}
 	}
-	id := ask[micro.Ping](t, nc, micro.PingVerb, "ours", "").ID
-	if got := ask[micro.Ping](t, nc, micro.PingVerb, "ours", id).ID; got != id {
+	id := requestControl[micro.Ping](t, nc, micro.PingVerb, "ours", "").ID
+	if got := requestControl[micro.Ping](t, nc, micro.PingVerb, "ours", id).ID; got != id {
 		t.Errorf("asked by its ID %s, the service says %s", id, got)
 	}
 }
@@ -132,7 +133,7 @@ func TestService_CountsUntilTheReply(t *testing.T) {
 			t.Errorf("body %s, want %s", m.Data, want)
 		}
 	}
-	stats := ask[micro.Stats](t, nc, micro.StatsVerb, "results", "").Endpoints[0]
+	stats := requestControl[micro.Stats](t, nc, micro.StatsVerb, "results", "").Endpoints[0]
 	if stats.NumRequests != 3 {
 		t.Errorf("%d requests are counted, want 3", stats.NumRequests)
 	}
@@ -167,7 +168,7 @@ func TestService_CountsARequestWithoutAReply(t *testing.T) {
 	if err := <-replied; err == nil {
 		t.Error("a request without an inbox was replied to")
 	}
-	stats := ask[micro.Stats](t, nc, micro.StatsVerb, "results", "").Endpoints[0]
+	stats := requestControl[micro.Stats](t, nc, micro.StatsVerb, "results", "").Endpoints[0]
 	if stats.NumErrors != 1 {
 		t.Errorf("%d errors are counted, want 1", stats.NumErrors)
 	}

@@ -157,8 +157,8 @@ func (b bench) run(t *testing.T, l *Loop, width int, handle Handler) (stop func(
 	return stop
 }
 
-// left waits until a stream has so many messages.
-func (b bench) left(t *testing.T, stream string, want uint64) {
+// awaitMessageCount waits until a stream has so many messages.
+func (b bench) awaitMessageCount(t *testing.T, stream string, want uint64) {
 	t.Helper()
 	eventually.Succeeds(t, testTimeout, func() error {
 		s, err := b.js.Stream(t.Context(), stream)
@@ -188,8 +188,8 @@ func TestLoop_PublishesThenAcks(t *testing.T) {
 		return []bus.Message{message(d.Job.ID + "-1"), message(d.Job.ID + "-2")}, nil
 	})
 	b.publish(t, "job")
-	b.left(t, streams.Fetches, 0)
-	b.left(t, streams.Results, 2)
+	b.awaitMessageCount(t, streams.Fetches, 0)
+	b.awaitMessageCount(t, streams.Results, 2)
 	if o := <-outcomes; o != Done {
 		t.Errorf("outcome %s, want %s", o, Done)
 	}
@@ -212,7 +212,7 @@ func TestLoop_ProcessesAtMostItsWidth(t *testing.T) {
 		}
 		return nil, nil
 	})
-	b.left(t, streams.Fetches, 0)
+	b.awaitMessageCount(t, streams.Fetches, 0)
 	stop()
 	if got := handled.Load(); got != n {
 		t.Errorf("handled %d, want %d", got, n)
@@ -245,7 +245,7 @@ func TestLoop_HoldsNothingWhileBusy(t *testing.T) {
 		t.Errorf("the other process got %s, want second", id)
 	}
 	close(release)
-	b.left(t, streams.Fetches, 0)
+	b.awaitMessageCount(t, streams.Fetches, 0)
 }
 
 // TestLoop_EndsDeliveriesByTheirError follows each kind of error to what became of its
@@ -291,8 +291,8 @@ func TestLoop_EndsDeliveriesByTheirError(t *testing.T) {
 					t.Errorf("delivery %d: %s, want %s", i+1, got, want)
 				}
 			}
-			b.left(t, streams.Fetches, 0)
-			b.left(t, streams.Results, tt.failures)
+			b.awaitMessageCount(t, streams.Fetches, 0)
+			b.awaitMessageCount(t, streams.Results, tt.failures)
 		})
 	}
 }
@@ -434,8 +434,8 @@ func TestLoop_FailsATooLargeMessageImmediately(t *testing.T) {
 			if p := <-problems; !strings.Contains(p.Detail, large.ID) {
 				t.Errorf("the detail is %q, want that it names %s", p.Detail, large.ID)
 			}
-			b.left(t, streams.Fetches, 0)
-			b.left(t, streams.Results, 2)
+			b.awaitMessageCount(t, streams.Fetches, 0)
+			b.awaitMessageCount(t, streams.Results, 2)
 		})
 	}
 }
@@ -466,7 +466,7 @@ func testConsumerIsRemoved(t *testing.T, idle bool) {
 	<-got
 	if idle {
 		free()
-		b.left(t, streams.Fetches, 0)
+		b.awaitMessageCount(t, streams.Fetches, 0)
 	}
 	c, err := b.js.Consumer(t.Context(), streams.Fetches, streams.FetchesConsumer)
 	if err != nil {
@@ -539,7 +539,7 @@ func TestLoop_DropsAMessageWithoutAJob(t *testing.T) {
 	if _, err := b.js.Publish(t.Context(), subject.Prefix+"fetches.text.j$b", nil); err != nil {
 		t.Fatal(err)
 	}
-	b.left(t, streams.Fetches, 0)
+	b.awaitMessageCount(t, streams.Fetches, 0)
 	if !b.log.has("a message does not belong to a job, and is dropped") {
 		t.Error("the log does not say so")
 	}
@@ -567,7 +567,7 @@ func TestLoop_FinishesReceivedMessages(t *testing.T) {
 		<-stopped
 		return nil, nil
 	})
-	b.left(t, streams.Fetches, 0)
+	b.awaitMessageCount(t, streams.Fetches, 0)
 }
 
 func TestLoop_RecordsTheQueueWaitBesideTheWork(t *testing.T) {
@@ -653,8 +653,8 @@ func TestLoop_MessageWithoutATraceHasOneTree(t *testing.T) {
 		return []bus.Message{message(d.Job.ID)}, nil
 	})
 	b.publish(t, "j1")
-	b.left(t, streams.Fetches, 0)
-	b.left(t, streams.Results, 1)
+	b.awaitMessageCount(t, streams.Fetches, 0)
+	b.awaitMessageCount(t, streams.Results, 1)
 	roots, traces := 0, map[trace.TraceID]bool{}
 	for _, s := range spans.Ended() {
 		traces[s.SpanContext().TraceID()] = true
@@ -745,7 +745,7 @@ func TestBatches_EndsEachMessageByItsError(t *testing.T) {
 	if got := strings.Join(seen, ""); got != "abcb" {
 		t.Errorf("handled %s, want abcb", got)
 	}
-	b.left(t, streams.Fetches, 0)
+	b.awaitMessageCount(t, streams.Fetches, 0)
 }
 
 // TestBatches_RedeliversAllAfterAnErrorOfTheBatch ends Run, and every message comes again.
@@ -768,7 +768,7 @@ func TestBatches_RedeliversAllAfterAnErrorOfTheBatch(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	b.left(t, streams.Fetches, 0)
+	b.awaitMessageCount(t, streams.Fetches, 0)
 }
 
 func (b bench) batches(t *testing.T) Batches {

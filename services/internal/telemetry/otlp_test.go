@@ -43,7 +43,7 @@ type receiver struct {
 	logs     []*logspb.LogRecord
 }
 
-func (r *receiver) received(signal string, resource []*commonpb.KeyValue) {
+func (r *receiver) recordService(signal string, resource []*commonpb.KeyValue) {
 	for _, a := range resource {
 		if a.Key == "service.name" {
 			r.services[signal] = append(r.services[signal], a.Value.GetStringValue())
@@ -55,7 +55,7 @@ func (r *receiver) receiveTraces(m *collectortrace.ExportTraceServiceRequest) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, of := range m.ResourceSpans {
-		r.received("traces", of.Resource.Attributes)
+		r.recordService("traces", of.Resource.Attributes)
 		for _, scope := range of.ScopeSpans {
 			r.spans = append(r.spans, scope.Spans...)
 		}
@@ -66,7 +66,7 @@ func (r *receiver) receiveMetrics(m *collectormetrics.ExportMetricsServiceReques
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, of := range m.ResourceMetrics {
-		r.received("metrics", of.Resource.Attributes)
+		r.recordService("metrics", of.Resource.Attributes)
 		for _, scope := range of.ScopeMetrics {
 			r.metrics = append(r.metrics, scope.Metrics...)
 		}
@@ -77,7 +77,7 @@ func (r *receiver) receiveLogs(m *collectorlogs.ExportLogsServiceRequest) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, of := range m.ResourceLogs {
-		r.received("logs", of.Resource.Attributes)
+		r.recordService("logs", of.Resource.Attributes)
 		for _, scope := range of.ScopeLogs {
 			r.logs = append(r.logs, scope.LogRecords...)
 		}

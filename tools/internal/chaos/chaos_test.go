@@ -24,7 +24,7 @@ func done(i Image, id string) v1.Result {
 	return r
 }
 
-func failed(id string, code v1.Code) v1.Result {
+func failedResult(id string, code v1.Code) v1.Result {
 	return v1.Result{ID: id, Status: v1.Failed, Problem: v1.NewProblem(code, "")}
 }
 
@@ -95,7 +95,7 @@ func TestLedger_CountsViolations(t *testing.T) {
 		}, nil},
 		"a job that expired": {func(l *Ledger, i, _ Image) {
 			l.Accept(i, "1", false)
-			l.RecordResult(i, failed("1", v1.DeadlineExceeded), time.Now())
+			l.RecordResult(i, failedResult("1", v1.DeadlineExceeded), time.Now())
 		}, nil},
 		"a result of another image": {func(l *Ledger, i, other Image) {
 			l.Accept(i, "1", false)
@@ -118,12 +118,12 @@ func TestLedger_CountsViolations(t *testing.T) {
 		}, map[Promise]int{Wrong: 1}},
 		"a failure without a reason": {func(l *Ledger, i, _ Image) {
 			l.Accept(i, "1", false)
-			l.RecordResult(i, failed("1", v1.Internal), time.Now())
+			l.RecordResult(i, failedResult("1", v1.Internal), time.Now())
 		}, map[Promise]int{Wrong: 1}},
 		"done, then failed": {func(l *Ledger, i, _ Image) {
 			l.Accept(i, "1", false)
 			l.RecordResult(i, done(i, "1"), time.Now())
-			l.RecordResult(i, failed("1", v1.DeadlineExceeded), time.Now())
+			l.RecordResult(i, failedResult("1", v1.DeadlineExceeded), time.Now())
 		}, map[Promise]int{Changed: 1}},
 		"done, then running": {func(l *Ledger, i, _ Image) {
 			l.Accept(i, "1", false)
@@ -199,7 +199,7 @@ func TestLedger_CloseTwice(t *testing.T) {
 	l.Accept(other, "2", false)
 	l.RecordResult(other, done(other, "2"), time.Now())
 	before := l.Close()
-	l.RecordResult(other, failed("2", v1.Internal), time.Now())
+	l.RecordResult(other, failedResult("2", v1.Internal), time.Now())
 	after := l.Close()
 	for name, tt := range map[string]struct{ got, want int }{
 		"Ran, first":      {len(before.Broken[Ran]), 1},
@@ -238,9 +238,9 @@ func TestLedger_ExpiredBeforeItsDeadline(t *testing.T) {
 	l.Accept(early, "1", false)
 	l.Accept(late, "2", false)
 	now = now.Add(19 * time.Second)
-	l.RecordResult(early, failed("1", v1.DeadlineExceeded), now)
+	l.RecordResult(early, failedResult("1", v1.DeadlineExceeded), now)
 	now = now.Add(time.Second)
-	l.RecordResult(late, failed("2", v1.DeadlineExceeded), now)
+	l.RecordResult(late, failedResult("2", v1.DeadlineExceeded), now)
 	c := l.Close()
 	if len(c.Expired) != 2 {
 		t.Errorf("expired jobs %v, want both", c.Expired)

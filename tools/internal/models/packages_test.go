@@ -117,7 +117,7 @@ func TestPull_WithoutARegistry(t *testing.T) {
 	_, err := pullInto(t, models, entryOf(data, npm))
 	checkError(t, err, "npm dots@1.0.0: npm: exit status 1: ", "ECONNREFUSED")
 	checkNothing(t, models)
-	if _, err := pullInto(t, models, entryOf(data, npm, serve(t, whole(data)).source())); err != nil {
+	if _, err := pullInto(t, models, entryOf(data, npm, serve(t, serveFile(data)).source())); err != nil {
 		t.Fatal(err)
 	}
 	checkDots(t, models, data)
@@ -130,7 +130,7 @@ func TestPull_WithoutPackageClients(t *testing.T) {
 	_, err := pullInto(t, models, entryOf(data, npm, pip))
 	checkError(t, err, "npm dots@1.0.0: npm is not installed", "pip dots==1.0.0: pip3 is not installed")
 	checkNothing(t, models)
-	if _, err := pullInto(t, models, entryOf(data, npm, pip, serve(t, whole(data)).source())); err != nil {
+	if _, err := pullInto(t, models, entryOf(data, npm, pip, serve(t, serveFile(data)).source())); err != nil {
 		t.Fatal(err)
 	}
 	checkDots(t, models, data)

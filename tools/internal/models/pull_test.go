@@ -70,8 +70,8 @@ func (s *server) requestedRanges() []string {
 
 func (s *server) source() Source { return Source{URL: s.URL + "/net.onnx"} }
 
-// whole serves data, and ranges of it.
-func whole(data []byte) http.HandlerFunc {
+// serveFile serves data, and ranges of it.
+func serveFile(data []byte) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		http.ServeContent(w, r, "net.onnx", time.Time{}, bytes.NewReader(data))
 	}
@@ -163,7 +163,7 @@ func checkError(t *testing.T, err error, words ...string) {
 func TestPull_MakesTheFolder(t *testing.T) {
 	t.Parallel()
 	data, models := content(1<<20), t.TempDir()
-	s := serve(t, whole(data))
+	s := serve(t, serveFile(data))
 	e := entryOf(data, s.source())
 	out, err := pullInto(t, models, e)
 	if err != nil {
@@ -195,7 +195,7 @@ func TestPull_ResumesInterruptedDownload(t *testing.T) {
 			first = false
 			cut(data, 40_000)(w, r)
 		}
-		whole(data)(w, r)
+		serveFile(data)(w, r)
 	})
 	if _, err := pullInto(t, models, entryOf(data, s.source())); err != nil {
 		t.Fatal(err)
@@ -217,7 +217,7 @@ func TestPull_ResumesInTheNextRun(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(models, "dots")); !os.IsNotExist(err) {
 		t.Errorf("stat of the folder of the model: %v, want that it does not exist", err)
 	}
-	ok := serve(t, whole(data))
+	ok := serve(t, serveFile(data))
 	if _, err := pullInto(t, models, entryOf(data, ok.source())); err != nil {
 		t.Fatal(err)
 	}
@@ -249,8 +249,8 @@ func TestPull_StartsOver(t *testing.T) {
 		want  []string // the ranges that are requested
 	}{
 		{"the server ignores ranges", data[:500], body(data), []string{"bytes=500-"}},
-		{"the beginning is of another file", make([]byte, 500), whole(data), []string{"bytes=500-", ""}},
-		{"the part is longer than the file", make([]byte, 200_000), whole(data), []string{""}},
+		{"the beginning is of another file", make([]byte, 500), serveFile(data), []string{"bytes=500-", ""}},
+		{"the part is longer than the file", make([]byte, 200_000), serveFile(data), []string{""}},
 		{"the range is rejected", data[:500], func(w http.ResponseWriter, r *http.Request) {
 			if r.Header.Get("Range") != "" {
 				w.WriteHeader(http.StatusRequestedRangeNotSatisfiable)
@@ -317,7 +317,7 @@ func TestPull_TriesTheNextSource(t *testing.T) {
 	for _, h := range badSources(data) {
 		sources = append(sources, serve(t, h).source())
 	}
-	e := entryOf(data, append(sources, serve(t, whole(data)).source())...)
+	e := entryOf(data, append(sources, serve(t, serveFile(data)).source())...)
 	if _, err := pullInto(t, models, e); err != nil {
 		t.Fatal(err)
 	}
@@ -329,7 +329,7 @@ func TestPull_ResumesStalledDownload(t *testing.T) {
 	data, models := content(100_000), t.TempDir()
 	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Range") != "" {
-			whole(data)(w, r)
+			serveFile(data)(w, r)
 			return
 		}
 		w.Header().Set("Content-Length", fmt.Sprint(len(data)))
@@ -403,7 +403,7 @@ func TestPull_FullDisk(t *testing.T) {
 	t.Parallel()
 	models := smallDisk(t, "1m")
 	data := content(4 << 20)
-	s := serve(t, whole(data))
+	s := serve(t, serveFile(data))
 	old := map[string]string{"model.yaml": "kind: old\n"}
 	writeFolder(t, filepath.Join(models, "old"), old)
 	_, err := pullInto(t, models, entryOf(data, s.source()))
@@ -456,7 +456,7 @@ func TestPull_ReplacesNothing(t *testing.T) {
 			models := t.TempDir()
 			dir := filepath.Join(models, "dots")
 			writeFolder(t, dir, tt.files)
-			s := serve(t, whole(data))
+			s := serve(t, serveFile(data))
 			e := entryOf(data, s.source())
 			status, err := e.readStatus(dir, e.Files)
 			if err != nil {
@@ -488,7 +488,7 @@ func TestPull_CompletesAFolder(t *testing.T) {
 	data, models := content(1000), t.TempDir()
 	dir := filepath.Join(models, "dots")
 	writeFolder(t, dir, map[string]string{"model.yaml": "kind: mine\n", "notes.txt": "mine"})
-	e := entryOf(data, serve(t, whole(data)).source())
+	e := entryOf(data, serve(t, serveFile(data)).source())
 	status, err := e.readStatus(dir, e.Files)
 	if err != nil {
 		t.Fatal(err)
@@ -509,7 +509,7 @@ func TestPull_ContinuesAfterFailure(t *testing.T) {
 	bad := entryOf(data, serve(t, http.NotFound).source())
 	bad.Name = "bad"
 	var out bytes.Buffer
-	good := entryOf(data, serve(t, whole(data)).source())
+	good := entryOf(data, serve(t, serveFile(data)).source())
 	err := pullAll(t.Context(), Config{Models: models}, []Entry{bad, good}, &out, io.Discard)
 	checkError(t, err, "bad: no source has net.onnx")
 	if want := "1 of 2 models are installed in " + models + ": dots\n"; !strings.HasSuffix(out.String(), want) {
@@ -535,7 +535,7 @@ func TestPull_OneAtATime(t *testing.T) {
 func TestPull_HasFilesForThePlatform(t *testing.T) {
 	t.Parallel()
 	data, models := content(1000), t.TempDir()
-	e := entryOf(data, serve(t, whole(data)).source())
+	e := entryOf(data, serve(t, serveFile(data)).source())
 	e.Files[0].Platform = "plan9/mips"
 	_, err := pullInto(t, models, e)
 	checkError(t, err, "dots: no file for ")

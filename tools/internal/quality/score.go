@@ -197,7 +197,7 @@ func match(want []box, found []v1.Box) (matched int, left []v1.Box) {
 	var pairs []pair
 	for i, w := range want {
 		for j, f := range found {
-			if o := overlap(w, f); o >= leastOverlap || hasCentre(w, f) {
+			if o := intersectionOverUnion(w, f); o >= leastOverlap || hasCentre(w, f) {
 				pairs = append(pairs, pair{i, j, o})
 			}
 		}
@@ -220,8 +220,8 @@ func match(want []box, found []v1.Box) (matched int, left []v1.Box) {
 // leastOverlap is the smallest overlap of a region with an expected box that it finds.
 const leastOverlap = 0.4
 
-// overlap returns the intersection over union of two boxes.
-func overlap(w box, f v1.Box) float64 {
+// intersectionOverUnion returns the intersection over union of two boxes.
+func intersectionOverUnion(w box, f v1.Box) float64 {
 	width := min(w[2], f.X+f.Width) - max(w[0], f.X)
 	height := min(w[3], f.Y+f.Height) - max(w[1], f.Y)
 	if width <= 0 || height <= 0 {

@@ -191,23 +191,23 @@ func (c *network) run(crops []crop, places []int, labels []lane.CropLabel) error
 	for i, place := range places {
 		regions[i] = crops[place].Region
 	}
-	failed := func(err error, regions ...int) error {
+	problemOf := func(err error, regions ...int) error {
 		return &cropError{regions, fmt.Errorf("model %s: %w", c.model.Name, err)}
 	}
 	inputs := make([]nets.Tensor, len(places))
 	for i, place := range places {
 		var err error
 		if inputs[i], err = c.input(crops[place]); err != nil {
-			return failed(err, regions[i])
+			return problemOf(err, regions[i])
 		}
 	}
 	outputs, err := nets.RunBatch(c.net, inputs, c.decoder.Outputs())
 	if err != nil {
-		return failed(err, regions...)
+		return problemOf(err, regions...)
 	}
 	for i, place := range places {
 		if labels[place], err = c.decoder.Decode(outputs[i], crops[place].Crop); err != nil {
-			return failed(err, regions[i])
+			return problemOf(err, regions[i])
 		}
 	}
 	return nil

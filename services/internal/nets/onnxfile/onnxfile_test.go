@@ -72,7 +72,7 @@ func TestResize(t *testing.T) {
 	t.Parallel()
 	resized := sub(graphInput, valueInfo("images", dims(1, 3, 608, 320)...))
 	weightInput := sub(graphInput, valueInfo("w", dims(8, 3, 3, 3)...))
-	named := func(dim ...[]byte) []byte { return sub(shapeDim, dim...) }
+	dimension := func(dim ...[]byte) []byte { return sub(shapeDim, dim...) }
 	const meaning = 3 // the field denotation of a dimension
 	for name, tt := range map[string]struct{ file, want []byte }{
 		"all": {
@@ -84,10 +84,10 @@ func TestResize(t *testing.T) {
 			sub(modelGraph, weightInput, resized, bare, weight),
 		},
 		"dimensions with names": {
-			sub(modelGraph, sub(graphInput, valueInfo("images", named(str(dimParam, "batch")), named(num(dimValue, 3)),
-				named(str(dimParam, "height"), str(meaning, "DATA_FEATURE")), named()))),
-			sub(modelGraph, sub(graphInput, valueInfo("images", named(str(dimParam, "batch")), named(num(dimValue, 3)),
-				named(str(meaning, "DATA_FEATURE"), num(dimValue, 608)), named(num(dimValue, 320))))),
+			sub(modelGraph, sub(graphInput, valueInfo("images", dimension(str(dimParam, "batch")), dimension(num(dimValue, 3)),
+				dimension(str(dimParam, "height"), str(meaning, "DATA_FEATURE")), dimension()))),
+			sub(modelGraph, sub(graphInput, valueInfo("images", dimension(str(dimParam, "batch")), dimension(num(dimValue, 3)),
+				dimension(str(meaning, "DATA_FEATURE"), num(dimValue, 608)), dimension(num(dimValue, 320))))),
 		},
 		"outputs that are no tensors": {
 			sub(modelGraph, images, sub(graphOutput, str(valueInfoName, "list"), sub(valueInfoType, sub(4)))),

@@ -46,7 +46,7 @@ func (b bench) cancel(t *testing.T, job string) (*v1.Cancellation, *v1.Problem) 
 	return c, p
 }
 
-func (b bench) left(t *testing.T, stream string) uint64 {
+func (b bench) messageCount(t *testing.T, stream string) uint64 {
 	t.Helper()
 	s, err := b.js.Stream(t.Context(), stream)
 	if err != nil {
@@ -76,7 +76,7 @@ func TestCancel_QueuedJob(t *testing.T) {
 	if want := (v1.Cancellation{ID: "q", Was: v1.Queued, Status: v1.Failed}); *c != want {
 		t.Errorf("got %+v, want %+v", *c, want)
 	}
-	if n := b.left(t, streams.Images); n != 1 {
+	if n := b.messageCount(t, streams.Images); n != 1 {
 		t.Errorf("%d images are left, want the other one", n)
 	}
 	m, err := waits.NextMsg(testTimeout)
@@ -246,7 +246,7 @@ func TestCancel_TellsTheOutcomeThatCounts(t *testing.T) {
 			if code != c.want {
 				t.Fatalf("got %s, %v, want %q", body, err, c.want)
 			}
-			if n := b.left(t, streams.Images); c.want == "" && n != 0 {
+			if n := b.messageCount(t, streams.Images); c.want == "" && n != 0 {
 				t.Errorf("%d images of the cancelled job are left", n)
 			}
 		})
@@ -319,7 +319,7 @@ func TestCancel_StoresNoOutcomeWithoutTheJob(t *testing.T) {
 	if _, err := b.newStaleCancel(t, streams.Images, 1<<40).cancelJob(ctx, "j"); err == nil {
 		t.Error("the cancel has no error")
 	}
-	if n := b.left(t, streams.Results); n != 0 {
+	if n := b.messageCount(t, streams.Results); n != 0 {
 		t.Errorf("%d outcomes, want none", n)
 	}
 }

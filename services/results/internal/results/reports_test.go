@@ -19,7 +19,7 @@ import (
 func (b bench) waitForMessages(t *testing.T, stream string, n int) []*jetstream.RawStreamMsg {
 	t.Helper()
 	eventually.Succeeds(t, testTimeout, func() error {
-		if got := b.left(t, stream); got < uint64(n) {
+		if got := b.messageCount(t, stream); got < uint64(n) {
 			return fmt.Errorf("%d messages in %s, want at least %d", got, stream, n)
 		}
 		return nil
@@ -201,7 +201,7 @@ func TestReport_HeadersOfOthersFinishNothing(t *testing.T) {
 		v1.Result{ID: "other", Pipeline: "text", Status: v1.Done})
 	b.waitForMessages(t, streams.Reports, 3) // the report and two outcomes
 	b.awaitAcknowledged(t, streams.Results, streams.FollowConsumer)
-	if n := b.left(t, streams.Reports); n != 3 {
+	if n := b.messageCount(t, streams.Reports); n != 3 {
 		t.Errorf("%d messages in REPORTS, want that nothing has finished the report", n)
 	}
 	last := v1.ReportItem{Report: "r7", N: 1, Total: 2}
@@ -237,7 +237,7 @@ func TestNotify_QueuesTheWebhookOfAJobOnce(t *testing.T) {
 	b.publish(t, subject.CallbackState("c1"), nil, v1.Callback{State: v1.WebhookDelivered, Attempts: 2})
 	b.checkWebhook(t, "c1", v1.Callback{State: v1.WebhookDelivered, Attempts: 2})
 	b.awaitAcknowledged(t, streams.Results, streams.NotifyConsumer)
-	if n := b.left(t, streams.Callbacks); n != 1 {
+	if n := b.messageCount(t, streams.Callbacks); n != 1 {
 		t.Errorf("%d webhooks, want 1", n)
 	}
 }

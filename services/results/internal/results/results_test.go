@@ -219,7 +219,7 @@ func (b bench) awaitOutcome(t *testing.T, job string) (r v1.Result) {
 func (b bench) awaitNoParts(t *testing.T) {
 	t.Helper()
 	eventually.Succeeds(t, testTimeout, func() error {
-		if n := b.left(t, streams.Parts); n != 0 {
+		if n := b.messageCount(t, streams.Parts); n != 0 {
 			return fmt.Errorf("%d messages in %s, want none", n, streams.Parts)
 		}
 		return nil
@@ -343,7 +343,7 @@ func TestLookup_FiltersRegions(t *testing.T) {
 	if _, err := b.js.Publish(t.Context(), subject.Results("text", "job"), body); err != nil {
 		t.Fatal(err)
 	}
-	ask := func(header, value string) (r v1.Result, p v1.Problem) {
+	lookUp := func(header, value string) (r v1.Result, p v1.Problem) {
 		request := &nats.Msg{Subject: subject.Lookup("job"), Header: nats.Header{header: {value}}}
 		m, err := b.nc.RequestMsg(request, testTimeout)
 		if err != nil {
@@ -359,7 +359,7 @@ func TestLookup_FiltersRegions(t *testing.T) {
 		return r, p
 	}
 	for header, value := range map[string]string{"Sight-Labels": "car", "sight-top": "1", "SIGHT-MIN-SCORE": "0.5"} {
-		r, _ := ask(header, value)
+		r, _ := lookUp(header, value)
 		if len(r.Regions) != 1 {
 			t.Fatalf("%s %s: got the regions %+v, want one", header, value, r.Regions)
 		}
@@ -367,14 +367,14 @@ func TestLookup_FiltersRegions(t *testing.T) {
 			t.Errorf("%s %s: the label is %q, want car", header, value, got)
 		}
 	}
-	_, p := ask("Sight-Top", "none")
+	_, p := lookUp("Sight-Top", "none")
 	if p.Code != v1.InvalidParameter {
 		t.Errorf("an invalid header leads to %q, want %s", p.Code, v1.InvalidParameter)
 	}
 	if p.Field != "top" {
 		t.Errorf("the problem is of field %q, want top", p.Field)
 	}
-	_, p = ask("Sight-Note", "1")
+	_, p = lookUp("Sight-Note", "1")
 	if p.Code != v1.UnknownField {
 		t.Errorf("an unknown header leads to %q, want %s", p.Code, v1.UnknownField)
 	}

@@ -81,7 +81,7 @@ func TestSweeper_EndsWhatIsPastItsDeadline(t *testing.T) {
 	if _, err := replies.NextMsg(testTimeout); err != nil {
 		t.Errorf("the request that waits gets no reply: %v", err)
 	}
-	if n := b.left(t, streams.Images); n != 2 {
+	if n := b.messageCount(t, streams.Images); n != 2 {
 		t.Errorf("%d images are left, want that the sweeper deletes none of 2", n)
 	}
 }
@@ -249,7 +249,7 @@ func TestOutcome_IsWrittenOnce(t *testing.T) {
 	if r := b.lookup(t, "job"); r.Status != v1.Done {
 		t.Errorf("the job was done and is %s now", r.Status)
 	}
-	if n := b.left(t, streams.Results); n != 1 {
+	if n := b.messageCount(t, streams.Results); n != 1 {
 		t.Errorf("%d results, want 1", n)
 	}
 }
@@ -326,7 +326,7 @@ func TestSweeper_FindsWhatANewLeaderDoesNotHaveYet(t *testing.T) {
 			for range c.stale + 1 {
 				sweep()
 			}
-			if n := b.left(t, streams.Results); (n == 1) != c.outcome {
+			if n := b.messageCount(t, streams.Results); (n == 1) != c.outcome {
 				t.Errorf("%d outcomes, want one: %v", n, c.outcome)
 			}
 			if len(later) != 0 {
