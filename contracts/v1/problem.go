@@ -3,7 +3,6 @@ package v1
 import (
 	"fmt"
 	"net/http"
-	"strings"
 )
 
 // Code is the stable name of a kind of problem. Codes are only added. They are in
@@ -136,22 +135,8 @@ type ProblemImage struct {
 	Status Status `json:"status,omitempty"`
 }
 
-// Maximum sizes in bytes. A name in a request can be as long as the request.
-const (
-	maxDetail = 1 << 10
-	maxField  = 128
-)
-
-// cut returns the first n bytes of s, without a part of a character at the end.
-func cut(s string, n int) string {
-	if len(s) <= n {
-		return s
-	}
-	return strings.ToValidUTF8(s[:n], "")
-}
-
 // NewProblem returns a problem with a code and a detail for people. A code that is not
-// one of [Codes] becomes [Internal]. A detail longer than 1 KiB is cut.
+// one of [Codes] becomes [Internal].
 func NewProblem(code Code, format string, args ...any) *Problem {
 	p, ok := problems[code]
 	if !ok {
@@ -159,13 +144,12 @@ func NewProblem(code Code, format string, args ...any) *Problem {
 	}
 	return &Problem{
 		Type: ProblemBase + string(code), Title: p.title, Status: p.status,
-		Code: code, Detail: cut(fmt.Sprintf(format, args...), maxDetail),
+		Code: code, Detail: fmt.Sprintf(format, args...),
 	}
 }
 
-// WithField sets the name of the parameter, header or part that is wrong, and returns p. A
-// name longer than 128 bytes is cut.
-func (p *Problem) WithField(name string) *Problem { p.Field = cut(name, maxField); return p }
+// WithField sets the name of the parameter, header or part that is wrong, and returns p.
+func (p *Problem) WithField(name string) *Problem { p.Field = name; return p }
 
 // WithLimit sets the limit that was exceeded, and returns p.
 func (p *Problem) WithLimit(n int64) *Problem { p.Limit = n; return p }

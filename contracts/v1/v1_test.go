@@ -143,19 +143,6 @@ func TestProblem_IsAnError(t *testing.T) {
 	}
 }
 
-// TestNewProblem_CutsNamesOfRequests checks that a problem is not as long as a name in the request.
-func TestNewProblem_CutsNamesOfRequests(t *testing.T) {
-	t.Parallel()
-	long := "x" + strings.Repeat("ü", 1<<20)
-	p := NewProblem(UnknownField, "%s is not known", long).WithField(long)
-	if want := long[:1023]; p.Detail != want {
-		t.Errorf("the detail has %d bytes, want the first %d", len(p.Detail), len(want))
-	}
-	if want := long[:127]; p.Field != want {
-		t.Errorf("the field has %d bytes, want the first %d", len(p.Field), len(want))
-	}
-}
-
 func TestNewProblem_UnknownCodeIsInternal(t *testing.T) {
 	t.Parallel()
 	if p := NewProblem("no-such-code", "x"); p.Code != Internal {

@@ -74,7 +74,7 @@ func (h *imageHandler) submit(
 	}
 	job, err := h.intake.Submit(r.Context(), &req)
 	if err != nil {
-		return s.nameKey(err)
+		return err
 	}
 	defer job.Close()
 	mediaType := drawnType(r)

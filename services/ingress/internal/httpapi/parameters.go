@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"errors"
 	"maps"
 	"net/http"
 	"slices"
@@ -76,13 +75,13 @@ func (p parameters) submission(r *http.Request) (submission, error) {
 		return s, err
 	}
 	if s.Key != "" {
-		s.places["key"] = inHeader
+		s.places["key"] = "a header"
 	}
 	if s.Metadata, err = jobparams.ParseMetadata(r.Header); err != nil {
 		return s, err
 	}
 	for name := range s.Metadata {
-		s.places[metaPrefix+name] = inHeader
+		s.places[metaPrefix+name] = "a header"
 	}
 	return s, p.addFields(&s, q, "the query")
 }
@@ -104,19 +103,6 @@ func (p parameters) addFields(s *submission, in fields, place string) (err error
 	s.filter, err = regionfilter.Parse(s.fields)
 	return err
 }
-
-// nameKey returns err. When err is the problem of a key that stands for another request, its field is where the client
-// has given the key.
-func (s submission) nameKey(err error) error {
-	var p *v1.Problem
-	if place, ok := s.places["key"]; ok && place != inHeader && errors.As(err, &p) && p.Code == v1.KeyConflict {
-		p.Field = "key"
-	}
-	return err
-}
-
-// inHeader is the place of a field that is in a header.
-const inHeader = "a header"
 
 // setField sets a field other than a filter.
 func (p parameters) setField(s *submission, name, value string) (err error) {

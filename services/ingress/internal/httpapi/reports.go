@@ -69,7 +69,7 @@ func (h *reportHandler) accept(
 	report, err := h.reports.Submit(r.Context(), req)
 	if err != nil {
 		setLocation(w, err, "/v1/reports/")
-		return s.nameKey(err)
+		return err
 	}
 	w.Header().Set("Location", "/v1/reports/"+report.ID)
 	w.Header().Set("Retry-After", "1")
