@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/body"
@@ -95,8 +96,8 @@ func (b *bodies) read(w http.ResponseWriter, r *http.Request) (in bodyContent, r
 	if err != nil {
 		return in, nil, err
 	}
-	if kind == urlencodedBody {
-		if content, kind, err = b.sniff(w, r, content); err != nil {
+	if kind == urlencodedBody || kind == rawBody && !isImageType(r.Header) {
+		if content, kind, err = b.sniff(w, r, kind, content); err != nil {
 			reservation.Release()
 			return in, nil, err
 		}
@@ -163,25 +164,54 @@ func (b *bodies) open(w http.ResponseWriter, r *http.Request, limit int64) (io.R
 	return content, b.memory.NewReservation(clientKey(r)), nil
 }
 
-// sniff distinguishes a web form from an image with the content type of a web form, which clients such as
-// curl send by default.
-func (b *bodies) sniff(w http.ResponseWriter, r *http.Request, content io.Reader) (io.Reader, bodyKind, error) {
+// sniffBytes is the length of the start of a body that sniff looks at. It leaves room for a byte order mark and
+// blanks before JSON.
+const sniffBytes = 64
+
+// sniff returns the kind of a body from its start. It distinguishes a web form from an image with the content type
+// of a web form, which clients such as curl send by default. It rejects JSON, whose type has to be announced.
+func (b *bodies) sniff(w http.ResponseWriter, r *http.Request, kind bodyKind, content io.Reader) (
+	io.Reader, bodyKind, error,
+) {
 	buffered := bufio.NewReader(content)
-	head, _ := buffered.Peek(imagefile.HeadBytes) // the read returns the error again
-	binary := bytes.ContainsFunc(head, func(c rune) bool {
-		return c < ' ' && c != '\r' && c != '\n' && c != '\t' || c > '~'
-	})
+	head, _ := buffered.Peek(sniffBytes) // the read returns the error again
 	switch {
-	case bytes.HasPrefix(head, []byte("{")):
+	case isJSON(head):
 		return nil, 0, v1.NewProblem(v1.UnsupportedType, "the body looks like JSON: send Content-Type: application/json").
 			WithField("Content-Type")
-	case imagefile.TypeOf(head) == "" && !binary:
-		return buffered, urlencodedBody, nil
+	case kind == rawBody || imagefile.TypeOf(head) == "" && isText(head):
+		return buffered, kind, nil
 	case r.ContentLength > b.maxBytes:
 		w.Header().Set("Connection", "close") // the body is not read
 		return nil, 0, b.tooLarge(b.maxBytes)
 	}
 	return http.MaxBytesReader(w, io.NopCloser(buffered), b.maxBytes), rawBody, nil
+}
+
+// byteOrderMark can be before JSON. RFC 8259 permits ignoring it.
+var byteOrderMark = []byte("\xef\xbb\xbf")
+
+// isJSON reports whether a body begins like a JSON object or array.
+func isJSON(head []byte) bool {
+	head = bytes.TrimLeft(bytes.TrimPrefix(head, byteOrderMark), " \t\r\n")
+	return len(head) > 0 && (head[0] == '{' || head[0] == '[')
+}
+
+// isText reports whether the start of a body is text in UTF-8. Its last character can be incomplete.
+func isText(head []byte) bool {
+	for len(head) > 0 {
+		c, size := utf8.DecodeRune(head)
+		isIncomplete := c == utf8.RuneError && size == 1 && !utf8.FullRune(head)
+		if isIncomplete {
+			return true
+		}
+		isControl := c < ' ' && c != '\r' && c != '\n' && c != '\t' || c == '\x7f'
+		if isControl || c == utf8.RuneError && size == 1 {
+			return false
+		}
+		head = head[size:]
+	}
+	return true
 }
 
 // pacedReader extends the read deadline of a connection while a body arrives fast enough. Without a deadline,
@@ -265,6 +295,11 @@ func parseBodyKind(h http.Header) (k bodyKind, boundary string, err error) {
 		"multipart/form-data, application/x-www-form-urlencoded or application/json", typ).WithField("Content-Type")
 }
 
+// isImageType reports whether the headers announce an image.
+func isImageType(h http.Header) bool {
+	return strings.HasPrefix(strings.ToLower(h.Get("Content-Type")), "image/")
+}
+
 // readRaw reads a body that is an image. length is the announced length, negative for none.
 func readRaw(r io.Reader, reservation *body.Reservation, length, limit int64) ([]byte, error) {
 	largest := limit
@@ -320,6 +355,9 @@ func (b *bodies) readForm(
 		name := part.FormName()
 		fileName, isFile := partFileName(part)
 		switch {
+		case name == "" && !hasReadableDisposition(part):
+			return in, v1.NewProblem(v1.InvalidBody, "the Content-Disposition of part %d of the form cannot be parsed", n).
+				WithField("Content-Disposition")
 		case name == "":
 			return in, v1.NewProblem(v1.InvalidBody, "part %d of the form has no name in its Content-Disposition", n).
 				WithField("Content-Disposition")
@@ -429,6 +467,13 @@ func partFileName(part *multipart.Part) (name string, isFile bool) {
 	}
 	name, isFile = params["filename"]
 	return name, isFile
+}
+
+// hasReadableDisposition reports whether the Content-Disposition of a part is missing or can be parsed.
+func hasReadableDisposition(part *multipart.Part) bool {
+	header := part.Header.Get("Content-Disposition")
+	_, _, err := mime.ParseMediaType(header)
+	return header == "" || err == nil
 }
 
 // readURLEncoded reads a web form: its image in base64, and its other fields.

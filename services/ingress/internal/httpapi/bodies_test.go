@@ -139,6 +139,20 @@ func TestBodies_Read(t *testing.T) {
 
 		"JSON, announced as a form": {urlencoded, strings.NewReader(`{"image":"cGlj"}`),
 			-1, "", v1.UnsupportedType},
+		"JSON after blanks, announced as a form": {urlencoded, strings.NewReader(" \r\n\t" + `{"image":"cGlj"}`),
+			-1, "", v1.UnsupportedType},
+		"JSON after a mark, announced as a form": {urlencoded, strings.NewReader("\xef\xbb\xbf" + `{"image":"cGlj"}`),
+			-1, "", v1.UnsupportedType},
+		"an array, announced as a form": {urlencoded, strings.NewReader(`[1]`), -1, "", v1.UnsupportedType},
+		"JSON without a type":           {"", strings.NewReader(`{"image":"cGlj"}`), -1, "", v1.UnsupportedType},
+		"JSON of any bytes": {"application/octet-stream", strings.NewReader(` {"image":"cGlj"}`),
+			-1, "", v1.UnsupportedType},
+		"a form with text in UTF-8": {urlencoded, strings.NewReader("key=Zürich-1&imgbase64=cGlj"), -1, "pic", ""},
+		"a form whose text is cut in a character": {urlencoded, strings.NewReader("key=" + strings.Repeat("ü", 40) +
+			"x&imgbase64=cGlj"), -1, "pic", ""},
+		"a form whose text is cut in another character": {urlencoded, strings.NewReader("key=x" + strings.Repeat("ü", 40) +
+			"&imgbase64=cGlj"), -1, "pic", ""},
+		"a JPEG, announced as a form": {urlencoded, strings.NewReader("\xff\xd8\xff\xe0"), -1, "\xff\xd8\xff\xe0", ""},
 		"no file was chosen": {formType, strings.NewReader(unusedInput + "--b--\r\n"),
 			-1, "", v1.EmptyBody},
 		"an unknown field": {formType, strings.NewReader(strings.Replace(form, "meta-note", "note", 1)),
@@ -236,6 +250,13 @@ func TestBodies_NameTheFieldThatWasSent(t *testing.T) {
 			noBase64 + `but "key", "meta-a"`},
 		"one of an old route too": {"/tyocr", urlencoded, "image=cGlj&meta-a=b", "imgbase64",
 			noBase64 + `but "image", "meta-a"`},
+		"an unreadable Content-Disposition": {"/v1/images", formType,
+			strings.Replace(note, `"note"`, `"image"; filename="a"b.png"`, 1), "Content-Disposition",
+			"the Content-Disposition of part 1 of the form cannot be parsed"},
+		"no name": {"/v1/images", formType, strings.Replace(note, `; name="note"`, "", 1), "Content-Disposition",
+			"part 1 of the form has no name in its Content-Disposition"},
+		"JSON without a type": {"/v1/images", "application/octet-stream", "{}", "Content-Type",
+			"the body looks like JSON: send Content-Type: application/json"},
 		"an empty URL": {"/v1/images", "application/json", `{"url":""}`, "url", "url is empty"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -19,7 +19,7 @@ func decodeJSON(r io.Reader, into any) error {
 	if err != nil {
 		return err
 	}
-	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")) // RFC 8259 permits ignoring a byte order mark
+	data = bytes.TrimPrefix(data, byteOrderMark)
 	if err := json.Unmarshal(data, into, json.RejectUnknownMembers(true)); err != nil {
 		return jsonError(err)
 	}
