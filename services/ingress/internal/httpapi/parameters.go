@@ -44,7 +44,7 @@ func (s submission) report(sources []v1.ReportSource, uploads []reportintake.Upl
 		}
 	}
 	return reportintake.Request{
-		Pipeline: s.Pipeline, Key: s.Key, Metadata: s.Metadata, WebhookURL: s.WebhookURL,
+		Pipeline: s.Pipeline, Key: s.Key, KeyField: s.KeyField, Metadata: s.Metadata, WebhookURL: s.WebhookURL,
 		Sources: sources, Uploads: uploads,
 	}, nil
 }
@@ -114,7 +114,7 @@ func (p parameters) setField(s *submission, name, value string) (err error) {
 	case "callback":
 		s.WebhookURL, err = value, jobparams.CheckWebhookURL(p.intake, value)
 	case "key":
-		s.Key, err = value, jobparams.CheckKey(v1.InvalidParameter, name, value)
+		s.Key, s.KeyField, err = value, name, jobparams.CheckKey(v1.InvalidParameter, name, value)
 	default:
 		if meta, ok := strings.CutPrefix(name, metaPrefix); ok {
 			s.Metadata[meta] = value

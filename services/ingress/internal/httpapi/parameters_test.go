@@ -145,8 +145,9 @@ func TestParameters_FieldsOfABody(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := intake.Request{
-		Pipeline: pipeline.Pipeline{Name: "faces"}, Priority: subject.Bulk, Key: "k", WebhookURL: "https://a.example/",
-		Metadata: map[string]string{"camera": "3", "site": "north"},
+		Pipeline: pipeline.Pipeline{Name: "faces"}, Priority: subject.Bulk, Key: "k", KeyField: "key",
+		WebhookURL: "https://a.example/",
+		Metadata:   map[string]string{"camera": "3", "site": "north"},
 	}
 	if !reflect.DeepEqual(s.Request, want) {
 		t.Errorf("got %+v, want %+v", s.Request, want)

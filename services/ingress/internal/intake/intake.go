@@ -116,8 +116,9 @@ type Request struct {
 	// error ends the fetch. nil means no limit.
 	Grow func(n int64) error
 	// Key is the idempotency key: the first request with a key creates the job, and later
-	// ones get the same job. "" means none.
-	Key string
+	// ones get the same job. "" means none. KeyField is the header or field with the key,
+	// as in [Key].
+	Key, KeyField string
 	// Metadata is returned with the result, and WebhookURL is called with it. Both are
 	// optional.
 	Metadata   map[string]string
@@ -198,7 +199,7 @@ func (i *Intake) find(ctx context.Context, r *Request) (id string, job *Job, err
 	if r.URL != "" {
 		content = sha256.Sum256([]byte(r.URL))
 	}
-	id, err = i.Claim(ctx, NewKey(r.Key, r.Pipeline.Name, r.priority(), content[:]), newID)
+	id, err = i.Claim(ctx, NewKey(r.Key, r.KeyField, r.Pipeline.Name, r.priority(), content[:]), newID)
 	if err != nil {
 		return "", nil, StoreError(ctx, err)
 	}

@@ -386,7 +386,7 @@ func TestIntake_SubmitStoresTheImageOfAClaimedKey(t *testing.T) {
 	}
 	b.respond(t, subject.AllLookup(), &nats.Msg{Header: nats.Header{"Nats-Service-Error-Code": {"404"}}, Data: problem})
 	sum := sha256.Sum256(newImage(t, 8))
-	if _, err := b.Claim(t.Context(), NewKey("k1", "text", subject.Interactive, sum[:]), "first"); err != nil {
+	if _, err := b.Claim(t.Context(), NewKey("k1", v1.HeaderKey, "text", subject.Interactive, sum[:]), "first"); err != nil {
 		t.Fatal(err)
 	}
 	job := b.submit(t, Request{Pipeline: text, Image: newImage(t, 8), Key: "k1"})

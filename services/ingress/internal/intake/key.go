@@ -1,6 +1,7 @@
 package intake
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -20,17 +21,19 @@ import (
 // without creating a second job.
 type Key struct {
 	Name string
+	// Field is the header or field with the key. "" means the header Idempotency-Key.
+	Field string
 	// Fingerprint is a hash of the pipeline, the priority and the content.
 	Fingerprint [sha256.Size]byte
 }
 
-// NewKey returns the key of a request. content is a hash of the image, of its URL, or of
-// several of them.
-func NewKey(name, pipeline string, prio subject.Priority, content []byte) Key {
+// NewKey returns the key of a request. field is as in [Key]. content is a hash of the image,
+// of its URL, or of several of them.
+func NewKey(name, field, pipeline string, prio subject.Priority, content []byte) Key {
 	h := sha256.New()
 	h.Write([]byte(pipeline + "\n" + string(prio) + "\n"))
 	h.Write(content)
-	return Key{Name: name, Fingerprint: [sha256.Size]byte(h.Sum(nil))}
+	return Key{Name: name, Field: field, Fingerprint: [sha256.Size]byte(h.Sum(nil))}
 }
 
 // Claim returns the ID of the key: id when the key is new, or the ID of the first request
@@ -52,8 +55,9 @@ func (i *Intake) Claim(ctx context.Context, k Key, id string) (string, error) {
 				return "", fmt.Errorf("claim a key: wait for another write: %w", err)
 			}
 		case first.Fingerprint != claim.Fingerprint:
-			return "", v1.NewProblem(v1.KeyConflict, "Idempotency-Key %.100q stands for something else, %s", k.Name, first.ID).
-				WithField(v1.HeaderKey)
+			field := cmp.Or(k.Field, v1.HeaderKey)
+			return "", v1.NewProblem(v1.KeyConflict, "%s %.100q stands for something else, %s", field, k.Name, first.ID).
+				WithField(field)
 		default:
 			return first.ID, nil
 		}

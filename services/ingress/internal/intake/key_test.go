@@ -24,10 +24,10 @@ func TestIntake_Claim(t *testing.T) {
 		id   string
 		want string
 	}{
-		{Key{"k1", cat}, "first", "first"},
-		{Key{"k1", cat}, "second", "first"},
-		{Key{"k2", cat}, "third", "third"},
-		{Key{"k1", cat}, "fourth", "first"},
+		{Key{Name: "k1", Fingerprint: cat}, "first", "first"},
+		{Key{Name: "k1", Fingerprint: cat}, "second", "first"},
+		{Key{Name: "k2", Fingerprint: cat}, "third", "third"},
+		{Key{Name: "k1", Fingerprint: cat}, "fourth", "first"},
 	} {
 		id, err := b.Claim(t.Context(), tt.key, tt.id)
 		if err != nil {
@@ -37,15 +37,20 @@ func TestIntake_Claim(t *testing.T) {
 			t.Errorf("%s for %s: got %s, want %s", tt.key.Name, tt.id, id, tt.want)
 		}
 	}
-	var p *v1.Problem
-	if _, err := b.Claim(t.Context(), Key{"k1", dog}, "fifth"); !errors.As(err, &p) {
-		t.Fatalf("another image: got %v, want a problem", err)
-	}
-	if p.Code != v1.KeyConflict {
-		t.Errorf("another image: the code is %s, want %s", p.Code, v1.KeyConflict)
-	}
-	if p.Field != "Idempotency-Key" {
-		t.Errorf("another image: the field is %q, want Idempotency-Key", p.Field)
+	for field, want := range map[string]string{"": "Idempotency-Key", "key": "key"} {
+		var p *v1.Problem
+		if _, err := b.Claim(t.Context(), Key{"k1", field, dog}, "fifth"); !errors.As(err, &p) {
+			t.Fatalf("another image: got %v, want a problem", err)
+		}
+		if p.Code != v1.KeyConflict {
+			t.Errorf("another image: the code is %s, want %s", p.Code, v1.KeyConflict)
+		}
+		if p.Field != want {
+			t.Errorf("another image: the field is %q, want %s", p.Field, want)
+		}
+		if detail := want + ` "k1" stands for something else, first`; p.Detail != detail {
+			t.Errorf("another image: the detail is %q, want %q", p.Detail, detail)
+		}
 	}
 }
 

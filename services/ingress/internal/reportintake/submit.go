@@ -27,8 +27,9 @@ const MaxLocation = 1024
 // A Request is a report to submit. All its jobs have the priority bulk.
 type Request struct {
 	Pipeline pipeline.Pipeline
-	// Key is the idempotency key. "" means none.
-	Key string
+	// Key is the idempotency key. "" means none. KeyField is the header or field with the
+	// key, as in [intake.Key].
+	Key, KeyField string
 	// Metadata and WebhookURL belong to the report. Both are optional.
 	Metadata   map[string]string
 	WebhookURL string
@@ -56,7 +57,7 @@ func (r *Reports) Submit(ctx context.Context, req Request) (v1.Report, error) {
 	}
 	id := intake.NewID()
 	if req.Key != "" {
-		key := intake.NewKey(req.Key, req.Pipeline.Name, subject.Bulk, req.fingerprint())
+		key := intake.NewKey(req.Key, req.KeyField, req.Pipeline.Name, subject.Bulk, req.fingerprint())
 		claimed, err := r.cfg.Intake.Claim(ctx, key, id)
 		if err != nil {
 			return none, intake.StoreError(ctx, err)

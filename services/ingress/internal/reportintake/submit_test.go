@@ -280,7 +280,7 @@ func TestReports_SubmitStoresTheReportOfAClaimedKey(t *testing.T) {
 	t.Parallel()
 	b := newServedBench(t)
 	req := Request{Pipeline: text, Key: "k1", Sources: newSources(2)}
-	key := intake.NewKey("k1", "text", subject.Bulk, req.fingerprint())
+	key := intake.NewKey("k1", v1.HeaderKey, "text", subject.Bulk, req.fingerprint())
 	if _, err := b.cfg.Intake.Claim(t.Context(), key, "first"); err != nil {
 		t.Fatal(err)
 	}
