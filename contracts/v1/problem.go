@@ -3,6 +3,7 @@ package v1
 import (
 	"fmt"
 	"net/http"
+	"strings"
 )
 
 // Code is the stable name of a kind of problem. Codes are only added. They are in
@@ -135,8 +136,14 @@ type ProblemImage struct {
 	Status Status `json:"status,omitempty"`
 }
 
+// Limits of what a problem repeats of a request, in bytes.
+const (
+	maxDetail = 1024
+	maxField  = 60
+)
+
 // NewProblem returns a problem with a code and a detail for people. A code that is not
-// one of [Codes] becomes [Internal].
+// one of [Codes] becomes [Internal]. A detail longer than 1,024 bytes is cut.
 func NewProblem(code Code, format string, args ...any) *Problem {
 	p, ok := problems[code]
 	if !ok {
@@ -144,12 +151,21 @@ func NewProblem(code Code, format string, args ...any) *Problem {
 	}
 	return &Problem{
 		Type: ProblemBase + string(code), Title: p.title, Status: p.status,
-		Code: code, Detail: fmt.Sprintf(format, args...),
+		Code: code, Detail: cut(fmt.Sprintf(format, args...), maxDetail),
 	}
 }
 
-// WithField sets the name of the parameter, header or part that is wrong, and returns p.
-func (p *Problem) WithField(name string) *Problem { p.Field = name; return p }
+// WithField sets the name of the parameter, header or part that is wrong, and returns p. A
+// name longer than 60 bytes is cut.
+func (p *Problem) WithField(name string) *Problem { p.Field = cut(name, maxField); return p }
+
+// cut returns the first n bytes of s, without an incomplete character at the end.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n], "")
+}
 
 // WithLimit sets the limit that was exceeded, and returns p.
 func (p *Problem) WithLimit(n int64) *Problem { p.Limit = n; return p }

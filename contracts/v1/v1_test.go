@@ -143,6 +143,22 @@ func TestProblem_IsAnError(t *testing.T) {
 	}
 }
 
+func TestProblem_CutsWhatItRepeats(t *testing.T) {
+	t.Parallel()
+	long := "x" + strings.Repeat("é", 5000)
+	p := NewProblem(UnknownField, "%s", long).WithField(long)
+	if want := long[:1023]; p.Detail != want {
+		t.Errorf("the detail has %d bytes, want the first %d", len(p.Detail), len(want))
+	}
+	if want := long[:59]; p.Field != want {
+		t.Errorf("the field has %d bytes, want the first %d", len(p.Field), len(want))
+	}
+	fits := long[:59] + "x"
+	if got := p.WithField(fits).Field; got != fits {
+		t.Errorf("a field of 60 bytes is %q, want all of it", got)
+	}
+}
+
 func TestNewProblem_UnknownCodeIsInternal(t *testing.T) {
 	t.Parallel()
 	if p := NewProblem("no-such-code", "x"); p.Code != Internal {

@@ -4,7 +4,6 @@ package requestfields
 
 import (
 	"cmp"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -35,7 +34,7 @@ func CheckHeaders(h map[string][]string, known []string) error {
 // NewUnknownProblem returns the problem of a field or header that is not one of known.
 func NewUnknownProblem(name string, known []string) *v1.Problem {
 	return v1.NewProblem(v1.UnknownField, "%.60q is not known here; known are %s", name,
-		cmp.Or(strings.Join(known, ", "), "none")).WithField(fmt.Sprintf("%.60s", name))
+		cmp.Or(strings.Join(known, ", "), "none")).WithField(name)
 }
 
 // IsMetadata reports whether a header has metadata.

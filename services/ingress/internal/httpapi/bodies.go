@@ -364,7 +364,7 @@ func (b *bodies) readForm(
 		case isImageField(name):
 		case isFile && strict:
 			return in, v1.NewProblem(v1.UnknownField, "the field %.60q has a file, but the field of an image is %q",
-				name, imageField).WithField(fmt.Sprintf("%.60s", name))
+				name, imageField).WithField(name)
 		case strict && !isKnown(name, multipartFields):
 			return in, requestfields.NewUnknownProblem(name, multipartFields)
 		default:

@@ -54,10 +54,10 @@ func readFields(values url.Values, strict bool, known ...string) (fields, error)
 		case !isKnown(name, known) && strict:
 			return nil, requestfields.NewUnknownProblem(name, known)
 		case twice:
-			return nil, v1.NewProblem(v1.InvalidParameter, "%s is given twice", key).WithField(key)
+			return nil, v1.NewProblem(v1.InvalidParameter, "%.60s is given twice", key).WithField(key)
 		case !isKnown(name, known):
 		case len(given) > 1:
-			return nil, v1.NewProblem(v1.InvalidParameter, "%s is given %d times", name, len(given)).WithField(name)
+			return nil, v1.NewProblem(v1.InvalidParameter, "%.60s is given %d times", name, len(given)).WithField(name)
 		case given[0] == "" && !isMeta:
 			return nil, v1.NewProblem(v1.InvalidParameter, "%s is empty", name).WithField(name)
 		default:

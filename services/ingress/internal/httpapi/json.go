@@ -42,9 +42,9 @@ func jsonError(err error) error {
 			name = metaPrefix + strings.ToLower(meta)
 		}
 		if isKnown(name, submissionFields) { // as in the query
-			return v1.NewProblem(v1.InvalidParameter, "%s is given twice", name).WithField(name)
+			return v1.NewProblem(v1.InvalidParameter, "%.60s is given twice", name).WithField(name)
 		}
-		return v1.NewProblem(v1.InvalidBody, "%s is given twice", name).WithField(name)
+		return v1.NewProblem(v1.InvalidBody, "%.60s is given twice", name).WithField(name)
 	case errors.As(err, &syntactic):
 		return invalidField(syntactic.JSONPointer, "the body is not JSON: at byte %d: %v", syntactic.ByteOffset,
 			syntactic.Err)
@@ -54,7 +54,7 @@ func jsonError(err error) error {
 
 // wrongKind returns the problem of a field whose value is of another kind than the field.
 func wrongKind(field string, kind jsontext.Kind) error {
-	return v1.NewProblem(v1.InvalidBody, "%s is a JSON %s, which does not belong there", field, kind).WithField(field)
+	return v1.NewProblem(v1.InvalidBody, "%.60s is a JSON %s, which does not belong there", field, kind).WithField(field)
 }
 
 func invalidField(at jsontext.Pointer, format string, args ...any) error {

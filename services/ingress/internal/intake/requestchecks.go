@@ -48,7 +48,7 @@ func newLimitError(limit int64, format string, args ...any) error {
 // FieldProblem returns the problem of a field with an error of [Intake.CheckWebhookURL],
 // [CheckURL] or [CheckMetadata]. The problem has the limit that the field exceeds.
 func FieldProblem(code v1.Code, field string, err error) *v1.Problem {
-	p := v1.NewProblem(code, "%s %v", field, err).WithField(field)
+	p := v1.NewProblem(code, "%.60s %v", field, err).WithField(field)
 	if over, ok := errors.AsType[*limitError](err); ok {
 		p.Limit = over.limit
 	}

@@ -68,7 +68,7 @@ func ParseMetadata(h map[string][]string) (map[string]string, error) {
 		}
 		key := strings.ToLower(name[len(v1.HTTPMetadataPrefix):])
 		if _, twice := out[key]; twice || len(values) > 1 {
-			return nil, v1.NewProblem(v1.InvalidHeader, "%s is given %d times", name, max(len(values), 2)).WithField(name)
+			return nil, v1.NewProblem(v1.InvalidHeader, "%.60s is given %d times", name, max(len(values), 2)).WithField(name)
 		}
 		out[key] = values[0]
 	}
