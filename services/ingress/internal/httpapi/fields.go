@@ -78,14 +78,32 @@ func isKnown(name string, known []string) bool {
 // bodyFields are the fields of a [v1.ImageRequest] other than its image. Their types tell empty, missing and
 // invalid fields apart. A report has them too, because it rejects a filter as in its query.
 type bodyFields struct {
-	Pipeline *string           `json:"pipeline"`
-	Priority *string           `json:"priority"`
-	Callback *string           `json:"callback"`
-	Key      *string           `json:"key"`
-	Metadata map[string]string `json:"metadata"`
-	MinScore jsontext.Value    `json:"min_score"`
-	Labels   []string          `json:"labels"`
-	Top      jsontext.Value    `json:"top"`
+	Pipeline *string        `json:"pipeline"`
+	Priority *string        `json:"priority"`
+	Callback *string        `json:"callback"`
+	Key      *string        `json:"key"`
+	Metadata jsonMetadata   `json:"metadata"`
+	MinScore jsontext.Value `json:"min_score"`
+	Labels   []string       `json:"labels"`
+	Top      jsontext.Value `json:"top"`
+}
+
+// jsonMetadata is metadata in JSON.
+type jsonMetadata map[string]*string
+
+// entries returns the entries other than null, which is the same as a missing entry. It returns nil for none.
+func (m jsonMetadata) entries() map[string]string {
+	var out map[string]string
+	for name, value := range m {
+		if value == nil {
+			continue
+		}
+		if out == nil {
+			out = make(map[string]string, len(m))
+		}
+		out[name] = *value
+	}
+	return out
 }
 
 // jsonFields returns the fields of a JSON body, in the form and with the rules of the query.
@@ -98,7 +116,7 @@ func jsonFields(in bodyFields) (fields, error) {
 			values.Set(name, *value)
 		}
 	}
-	for name, value := range in.Metadata {
+	for name, value := range in.Metadata.entries() {
 		values.Set(metaPrefix+name, value)
 	}
 	for name, value := range map[string]jsontext.Value{regionfilter.MinScore: in.MinScore, regionfilter.Top: in.Top} {

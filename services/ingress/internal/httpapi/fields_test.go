@@ -104,18 +104,30 @@ func TestReadJSON_Fields(t *testing.T) {
 		`{"url":"https://a.example/","labels":[]}`:                            "labels",
 		`{"url":"https://a.example/","labels":["a,b"]}`:                       "labels",
 		`{"url":"https://a.example/","top":1,"top":1}`:                        "top",
+		`{"url":"https://a.example/","min_score":"0.5"}`:                      "min_score",
+		`{"url":"https://a.example/","min_score":""}`:                         "min_score",
+		`{"url":"https://a.example/","top":[3]}`:                              "top",
+		`{"url":"https://a.example/","labels":"a"}`:                           "labels",
+		`{"url":"https://a.example/","labels":[1]}`:                           "labels",
+		`{"url":"https://a.example/","pipeline":1}`:                           "pipeline",
+		`{"url":"https://a.example/","metadata":{"A":1}}`:                     "meta-a",
 	} {
 		_, err := read(body)
 		checkProblem(t, body, err, v1.InvalidParameter, want)
 	}
 	for body, want := range map[string]string{
-		`{"url":"https://a.example/","min_score":"0.5"}`: "min_score",
-		`{"url":"https://a.example/","top":[3]}`:         "top",
-		`{"url":"https://a.example/","labels":"a"}`:      "labels",
-		`{"url":"https://a.example/","labels":[1]}`:      "labels.0",
+		`{"url":1}`: "url",
+		`{"url":"https://a.example/","metadata":[]}`: "metadata",
 	} {
 		_, err := read(body)
 		checkProblem(t, body, err, v1.InvalidBody, want)
+	}
+	got, err = read(`{"url":"https://a.example/","image":null,"pipeline":null,"key":null,"metadata":{"a":null,"b":""}}`)
+	if err != nil {
+		t.Fatalf("with null: %v", err)
+	}
+	if want := (fields{"meta-b": ""}); !maps.Equal(got, want) {
+		t.Errorf("with null: got %v, want %v", got, want)
 	}
 }
 

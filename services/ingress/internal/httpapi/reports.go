@@ -84,7 +84,11 @@ func (h *reportHandler) readSources(w http.ResponseWriter, r *http.Request) ([]v
 	}
 	defer reservation.Release()
 	var in struct { // a v1.ReportRequest
-		Images []v1.ReportSource `json:"images"`
+		Images []struct { // a v1.ReportSource
+			URL      string       `json:"url"`
+			Location string       `json:"location"`
+			Metadata jsonMetadata `json:"metadata"`
+		} `json:"images"`
 		bodyFields
 	}
 	if err := decodeJSON(decodingReader{body, reservation}, &in); err != nil {
@@ -106,7 +110,7 @@ func (h *reportHandler) readSources(w http.ResponseWriter, r *http.Request) ([]v
 			return nil, nil, v1.NewProblem(v1.InvalidBody, "%slocation may have %d bytes", field, reportintake.MaxLocation).
 				WithField(field + "location").WithLimit(reportintake.MaxLocation)
 		}
-		metadata, err := lowerNames(image.Metadata, field+"metadata.")
+		metadata, err := lowerNames(image.Metadata.entries(), field+"metadata.")
 		if err != nil {
 			return nil, nil, err
 		}

@@ -113,10 +113,11 @@ func jsonForm(t *testing.T, object, field string, values []string) (contentType 
 	var members []string
 	for _, value := range values {
 		var v any = value
-		switch field {
-		case "min_score", "top":
+		switch {
+		case value == "": // a text, because JSON has no empty number
+		case field == "min_score", field == "top":
 			v = json.Number(value)
-		case "labels":
+		case field == "labels":
 			v = strings.Split(value, ",")
 		}
 		encoded, err := json.Marshal(v)
@@ -188,10 +189,6 @@ func (d *instance) postToEachForm(t *testing.T, name, field string, values []str
 	t.Helper()
 	want := ""
 	for i, form := range requestForms {
-		isNumber := field == "min_score" || field == "top"
-		if strings.Contains(form.name, "JSON") && isNumber && values[0] == "" {
-			continue // JSON has no empty number
-		}
 		got := d.postField(t, form.path, form.body, form.inQuery, field, values)
 		switch {
 		case i == 0:
