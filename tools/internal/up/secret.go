@@ -11,14 +11,14 @@ import (
 	"strings"
 )
 
-// webhookSecretsVariable is the environment variable with the secrets that sign webhooks.
+// webhookVariable is the environment variable with the secrets that sign webhooks.
 // Other users can read the arguments of a process, but not its environment.
-const webhookSecretsVariable = "SIGHTMESH_CALLBACK_SECRETS"
+const webhookVariable = "SIGHTMESH_CALLBACK_SECRETS"
 
 // webhookSecret returns the secrets of the environment, or else the secret in the data folder. The first call
 // generates the secret of the folder.
 func webhookSecret(data string) (string, error) {
-	if s := os.Getenv(webhookSecretsVariable); s != "" {
+	if s := os.Getenv(webhookVariable); s != "" {
 		return s, nil
 	}
 	path := filepath.Join(data, "callback-secret")

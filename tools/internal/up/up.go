@@ -285,7 +285,7 @@ func newChildren(cfg Config, natsURL string, env []string, log *slog.Logger, out
 		args []string
 		env  []string
 	}{
-		{"ingress", ingress, []string{webhookSecretsVariable + "=" + secret}},
+		{"ingress", ingress, []string{webhookVariable + "=" + secret}},
 		{"detect", worker, nil},
 		{"classify", worker, nil},
 		{"results", nil, []string{"SIGHTMESH_POSTGRES=" + cfg.Postgres}},
