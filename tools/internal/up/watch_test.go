@@ -22,6 +22,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/sightmesh/sightmesh/contracts/connection"
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	"github.com/sightmesh/sightmesh/tools/internal/setup"
@@ -305,10 +306,11 @@ func TestRun_FolderInUse(t *testing.T) {
 	if err := lock.Close(); err != nil {
 		t.Fatal(err)
 	}
-	lock, err = lockFolder(dir, "", "")
-	if err != nil {
-		t.Fatalf("lock the folder after Close: %v", err)
-	}
+	// A process that another test starts has a copy of the lock file until its exec.
+	eventually.Succeeds(t, testTimeout, func() error {
+		lock, err = lockFolder(dir, "", "")
+		return err
+	})
 	lock.Close()
 }
 
