@@ -244,9 +244,6 @@ func (t timeoutError) Unwrap() error { return errTimeout }
 // exchange writes a request and reads the reply. It does so in the goroutine of the caller,
 // because a switch to another goroutine takes longer than the rest of it.
 func (p *process) exchange(ctx context.Context, timeout time.Duration, r request) (reply, error) {
-	if err := ctx.Err(); err != nil {
-		return reply{}, err
-	}
 	// The process is killed when it takes too long, which ends the read.
 	defer time.AfterFunc(timeout, func() { p.kill(timeoutError{timeout}) }).Stop()
 	defer context.AfterFunc(ctx, func() {

@@ -185,6 +185,9 @@ func (s *slot) awaitProcess(ctx context.Context, limit time.Duration) (*process,
 	t := time.NewTimer(limit)
 	defer t.Stop()
 	for {
+		if err := ctx.Err(); err != nil { // the process does not end with a request that it has not received
+			return nil, err
+		}
 		s.mu.Lock()
 		proc, changed := s.proc, s.changed
 		s.mu.Unlock()
