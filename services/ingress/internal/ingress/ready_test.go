@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -144,11 +143,34 @@ func TestReady_ReadyWithoutWorkersAndResults(t *testing.T) {
 	t.Parallel()
 	d := start(t)
 	d.awaitReady(t, http.StatusOK)
-	d.updateImagesStream(t, func(c *jetstream.StreamConfig) { c.MaxMsgs = 1 })
-	for range 60 { // for 12 s: ingress polls the streams and services at least twice
+	// Ingress rejects images when results has been absent for 10 s. It has then read the status of the workers too.
+	eventually.Succeeds(t, testTimeout, func() error {
 		if status, body := d.ready(t); status != http.StatusOK {
 			t.Fatalf("/readyz is %d %q", status, body)
 		}
-		time.Sleep(200 * time.Millisecond)
+		if p := d.mustPost(t, "").problem; !strings.Contains(p.Detail, "no results service answers") {
+			return fmt.Errorf("the problem of a request is %+v, want that results is absent", p)
+		}
+		return nil
+	})
+	if status, body := d.ready(t); status != http.StatusOK {
+		t.Errorf("without workers and results, /readyz is %d %q, want 200", status, body)
+	}
+}
+
+func TestReady_ReadyWithAFullImagesStream(t *testing.T) {
+	t.Parallel()
+	d := start(t)
+	d.startWorkers(t, 2, 1)
+	d.awaitServed(t)
+	d.updateImagesStream(t, func(c *jetstream.StreamConfig) { c.MaxMsgs = 1 })
+	d.mustPost(t, "", "Prefer", "respond-async")
+	for range 4 { // more than the failures after which ingress reports that images cannot be stored
+		if a := d.mustPost(t, "", "Prefer", "respond-async"); a.problem.Code != v1.Overloaded {
+			t.Errorf("got %d %+v, want the problem %s", a.status, a.problem, v1.Overloaded)
+		}
+	}
+	if status, body := d.ready(t); status != http.StatusOK {
+		t.Errorf("with a full stream, /readyz is %d %q, want 200", status, body)
 	}
 }
