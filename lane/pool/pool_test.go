@@ -370,7 +370,9 @@ func (b *testPool) sendOrder(t testing.TB, ctx context.Context, pipeline, order 
 }
 
 // startOrder sends an order to a lane, and returns a channel that receives the error of the request when it ends.
-func (b *testPool) startOrder(t testing.TB, ctx context.Context, pipeline, order string) <-chan error { //nolint:revive // t first, as everywhere in tests
+//
+//nolint:revive // t first, as everywhere in tests
+func (b *testPool) startOrder(t testing.TB, ctx context.Context, pipeline, order string) <-chan error {
 	t.Helper()
 	l, ended := b.mustAcquire(t), make(chan error, 1)
 	go func() {

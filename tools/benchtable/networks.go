@@ -348,7 +348,8 @@ func (r *networkRow) compare(ctx context.Context, c contestants, image []byte) e
 	r.regions, r.same = len(of.Regions), 0
 	for _, a := range of.Regions {
 		if slices.ContainsFunc(other.Regions, func(b v1.Region) bool {
-			return a.Label == b.Label && withoutSpaces(a.Text) == withoutSpaces(b.Text) && intersectionOverUnion(a.Box, b.Box) >= 0.8
+			return a.Label == b.Label && withoutSpaces(a.Text) == withoutSpaces(b.Text) &&
+				intersectionOverUnion(a.Box, b.Box) >= 0.8
 		}) {
 			r.same++
 		}

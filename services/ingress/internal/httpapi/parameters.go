@@ -90,7 +90,8 @@ func (p parameters) submission(r *http.Request) (submission, error) {
 func (p parameters) addFields(s *submission, in fields, place string) (err error) {
 	for _, name := range slices.Sorted(maps.Keys(in)) {
 		if other, ok := s.places[name]; ok {
-			return v1.NewProblem(v1.InvalidParameter, "%.60s is given twice: in %s and in %s", name, other, place).WithField(name)
+			return v1.NewProblem(v1.InvalidParameter, "%.60s is given twice: in %s and in %s", name, other, place).
+				WithField(name)
 		}
 		s.fields[name], s.places[name] = in[name], place
 		if err := p.setField(s, name, in[name]); err != nil {

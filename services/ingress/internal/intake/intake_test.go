@@ -386,7 +386,8 @@ func TestIntake_SubmitStoresTheImageOfAClaimedKey(t *testing.T) {
 	}
 	b.respond(t, subject.AllLookup(), &nats.Msg{Header: nats.Header{"Nats-Service-Error-Code": {"404"}}, Data: problem})
 	sum := sha256.Sum256(newImage(t, 8))
-	if _, err := b.Claim(t.Context(), NewKey("k1", v1.HeaderKey, "text", subject.Interactive, sum[:]), "first"); err != nil {
+	key := NewKey("k1", v1.HeaderKey, "text", subject.Interactive, sum[:])
+	if _, err := b.Claim(t.Context(), key, "first"); err != nil {
 		t.Fatal(err)
 	}
 	job := b.submit(t, Request{Pipeline: text, Image: newImage(t, 8), Key: "k1"})
