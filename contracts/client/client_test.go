@@ -134,7 +134,7 @@ func TestClient_RequestsContinueTheTrace(t *testing.T) {
 	}
 }
 
-func TestClient_CancelReturnsWhereTheJobWas(t *testing.T) {
+func TestClient_CancelReturnsTheStateOfTheJob(t *testing.T) {
 	t.Parallel()
 	url := startServer(t)
 	want := v1.Cancellation{ID: "j1", Was: v1.Running, Status: v1.Failed}

@@ -83,7 +83,7 @@ func TestClient_DrawJoinsThePieces(t *testing.T) {
 	}
 }
 
-func TestClient_DrawNoticesALostPiece(t *testing.T) {
+func TestClient_DrawDetectsALostPiece(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		pieces []string

@@ -77,7 +77,7 @@ func TestClient_SubmitStoresOneJobWhenAnAcknowledgementIsLost(t *testing.T) {
 	checkOneJob(t, url, id)
 }
 
-func TestClient_SubmitSaysThatAJobMayBeAccepted(t *testing.T) {
+func TestClient_SubmitReportsThatAJobMayBeAccepted(t *testing.T) {
 	t.Parallel()
 	url := startMesh(t)
 	c, dialer := newLossyClient(t, url)
@@ -110,7 +110,7 @@ func TestClient_SubmitThatIsCancelledHasTheID(t *testing.T) {
 	}
 }
 
-func TestClient_SubmitSaysThatNothingWasAccepted(t *testing.T) {
+func TestClient_SubmitReportsThatNothingWasAccepted(t *testing.T) {
 	t.Parallel()
 	empty, full := startServer(t), startMesh(t)
 	js, stream := images(t, full)

@@ -40,7 +40,7 @@ func watch(t *testing.T, url string) *client.Watch {
 	return w
 }
 
-func TestClient_AwaitReturnsAnOutcomeThatIsThere(t *testing.T) {
+func TestClient_AwaitReturnsAStoredOutcome(t *testing.T) {
 	t.Parallel()
 	url := startServer(t)
 	requests := serve(t, url, subject.Lookup("j1"), reply(t, newDoneResult("j1", "line")))

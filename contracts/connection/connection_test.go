@@ -86,7 +86,7 @@ func TestConfig_ConnectErrorHasNoSecret(t *testing.T) {
 	}
 }
 
-func TestWaiting_SaysChangesImmediatelyAndRepeatsAfterAPeriod(t *testing.T) {
+func TestWaiting_LogsChangesImmediatelyAndRepeatsAfterAPeriod(t *testing.T) {
 	t.Parallel()
 	refused, rejected := errors.New("refused"), errors.New("rejected")
 	begin := time.Now()

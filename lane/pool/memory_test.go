@@ -19,9 +19,9 @@ func newLimitedProgram(bytes int64, name string, args ...string) Program {
 	return p
 }
 
-// TestPool_RefusesALaneThatIsTooLargeWhenReady: otherwise its pipeline would be ready, and
+// TestPool_RejectsALaneThatIsTooLargeWhenReady checks the size at ready. Otherwise the pipeline would be ready, and
 // each image would end a process.
-func TestPool_RefusesALaneThatIsTooLargeWhenReady(t *testing.T) {
+func TestPool_RejectsALaneThatIsTooLargeWhenReady(t *testing.T) {
 	t.Parallel()
 	const limit = largeWhenReady - 64<<20
 	b := startPool(t, Config{
@@ -53,9 +53,9 @@ func TestPool_RefusesALaneThatIsTooLargeWhenReady(t *testing.T) {
 	}
 }
 
-// TestPool_RefusesALaneThatGrowsWhileItLoads: a process that never becomes ready must not use
-// all memory until StartTimeout.
-func TestPool_RefusesALaneThatGrowsWhileItLoads(t *testing.T) {
+// TestPool_RejectsALaneThatGrowsWhileItLoads checks that a process that never becomes ready cannot use all memory
+// until StartTimeout.
+func TestPool_RejectsALaneThatGrowsWhileItLoads(t *testing.T) {
 	t.Parallel()
 	const limit = largeWhenReady - 64<<20
 	b := startPool(t, Config{
@@ -143,7 +143,7 @@ func TestLane_PeakMemory(t *testing.T) {
 	}
 }
 
-func TestRestartDelay_IsLongAfterARefusal(t *testing.T) {
+func TestRestartDelay_IsLongAfterARejection(t *testing.T) {
 	t.Parallel()
 	longest := restartBackoff[len(restartBackoff)-1]
 	rejected := &rejectedError{"large", 2, MemoryLimit{1, "--lane-memory"}, "when it is ready"}

@@ -51,7 +51,7 @@ func TestPage_KeepsNotes(t *testing.T) {
 	}
 }
 
-func TestPage_OfAllRowsHasANewHead(t *testing.T) {
+func TestPage_AllRowsHaveANewHeader(t *testing.T) {
 	t.Parallel()
 	sections := map[byte]string{}
 	var want strings.Builder

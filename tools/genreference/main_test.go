@@ -98,7 +98,7 @@ FLAGS
 	}
 }
 
-func TestUnit_IsThatOfTheName(t *testing.T) {
+func TestUnit_FollowsFromTheName(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string]string{
 		"sightmesh_lane_seconds": "seconds", "sightmesh_message_bytes_total": "bytes", "sightmesh_sessions": "number",

@@ -222,9 +222,8 @@ func TestLoop_ProcessesAtMostItsWidth(t *testing.T) {
 	}
 }
 
-// TestLoop_HoldsNothingWhileBusy: a message that comes while there is no room
-// is for another process.
-func TestLoop_HoldsNothingWhileBusy(t *testing.T) {
+// TestLoop_PullsNothingWhileBusy checks that a full loop leaves new messages to other processes.
+func TestLoop_PullsNothingWhileBusy(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	busy, release := make(chan struct{}), make(chan struct{})
@@ -493,9 +492,9 @@ func testConsumerIsRemoved(t *testing.T, idle bool) {
 	}
 }
 
-// TestLoop_DeadlineWithAClockThatIsOff: a machine whose clock is ahead or behind gives no job
-// up early, and waits for none too long.
-func TestLoop_DeadlineWithAClockThatIsOff(t *testing.T) {
+// TestLoop_DeadlineWithAWrongClock checks that a machine whose clock is ahead or behind neither ends a job too early nor
+// waits too long.
+func TestLoop_DeadlineWithAWrongClock(t *testing.T) {
 	t.Parallel()
 	for _, shift := range []time.Duration{time.Hour, -time.Hour} {
 		b := newBench(t)

@@ -28,9 +28,8 @@ func startPuller(t *testing.T, url string) *runtest.Service {
 	}}, "--nats", url)
 }
 
-// TestProcess_ReadyIsTakenBack breaks what a service pulls from, in many ways,
-// and mends it.
-func TestProcess_ReadyIsTakenBack(t *testing.T) {
+// TestProcess_NotReadyWhileACheckFails breaks what the service pulls from, in several ways, and repairs it.
+func TestProcess_NotReadyWhileACheckFails(t *testing.T) {
 	t.Parallel()
 	// mesh is what a fault breaks.
 	type mesh struct {
@@ -117,8 +116,8 @@ func TestProcess_ReadyIsTakenBack(t *testing.T) {
 	}
 }
 
-// TestProcess_OneFailureChangesNothing has a check fail every other time.
-func TestProcess_OneFailureChangesNothing(t *testing.T) {
+// TestProcess_StaysReadyAfterOneFailure has a check that fails every other time.
+func TestProcess_StaysReadyAfterOneFailure(t *testing.T) {
 	t.Parallel()
 	enough := make(chan struct{})
 	p := runtest.Start(t, run.Spec{Name: "puller", New: func(p *run.Process) (run.Service, error) {

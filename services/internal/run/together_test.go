@@ -23,7 +23,7 @@ func TestTogether_AnErrorStopsTheOthers(t *testing.T) {
 	}
 }
 
-func TestTogether_OneThatEndsLeavesTheOthers(t *testing.T) {
+func TestTogether_OneThatEndsDoesNotStopTheOthers(t *testing.T) {
 	t.Parallel()
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan struct{})

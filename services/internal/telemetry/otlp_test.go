@@ -377,9 +377,9 @@ func (l logLines) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// TestLogErrors_CollectorIsAway exports to a port that nothing listens on. The
+// TestLogErrors_CollectorIsUnavailable exports to a port that nothing listens on. The
 // error handler is one for the process, so that no other test runs beside it.
-func TestLogErrors_CollectorIsAway(t *testing.T) {
+func TestLogErrors_CollectorIsUnavailable(t *testing.T) {
 	for _, signal := range []string{"traces", "metrics", "logs"} {
 		t.Run(signal, func(t *testing.T) {
 			setenv(t, map[string]string{

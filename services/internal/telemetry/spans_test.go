@@ -27,7 +27,7 @@ func record(t *testing.T, f func(trace.Span)) sdktrace.ReadOnlySpan {
 	return spans.Ended()[0]
 }
 
-func TestFail_SaysOfWhichTypeTheErrorIs(t *testing.T) {
+func TestFail_RecordsTheTypeOfTheError(t *testing.T) {
 	t.Parallel()
 	for want, err := range map[string]error{
 		"lane-died":           fmt.Errorf("wrapped: %w", v1.NewProblem(v1.LaneDied, "")),
@@ -79,9 +79,9 @@ func spanContext(trace1, span byte) trace.SpanContext {
 	})
 }
 
-// TestInjectCreated_HandsOnTheSpanOfTheJob over several messages, and with each of
-// them which span has created it.
-func TestInjectCreated_HandsOnTheSpanOfTheJob(t *testing.T) {
+// TestInjectCreated_KeepsTheSpanOfTheJob checks that the span of a job stays the same over several messages, and that
+// each message names the span that created it.
+func TestInjectCreated_KeepsTheSpanOfTheJob(t *testing.T) {
 	t.Parallel()
 	job := spanContext(1, 1)
 	ctx := trace.ContextWithSpanContext(t.Context(), job)
@@ -122,7 +122,7 @@ func TestInjectCreated_OfANewTrace(t *testing.T) {
 	}
 }
 
-func TestCreationLinks_OfAMessageOfAnother(t *testing.T) {
+func TestCreationLinks_MessageOfAnotherProcess(t *testing.T) {
 	t.Parallel()
 	for _, state := range []string{"", "other=1", "sightmesh=none", "sightmesh=0000000000000000"} {
 		h := nats.Header{"traceparent": {"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}, "tracestate": {state}}

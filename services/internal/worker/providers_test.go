@@ -26,7 +26,7 @@ func TestParseProviders(t *testing.T) {
 	}
 }
 
-func TestParseProviders_NamesWhatIsWrong(t *testing.T) {
+func TestParseProviders_NamesTheWrongValue(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
 		"":              `"", want the name of a provider`,

@@ -214,9 +214,8 @@ func TestOptions_AreChecked(t *testing.T) {
 	}
 }
 
-// TestService_ReadyIsTakenBackWithoutAConsumer deletes one of those that the
-// worker pulls from, and makes it again.
-func TestService_ReadyIsTakenBackWithoutAConsumer(t *testing.T) {
+// TestService_NotReadyWithoutAConsumer deletes a consumer that the worker pulls from, and creates it again.
+func TestService_NotReadyWithoutAConsumer(t *testing.T) {
 	t.Parallel()
 	s := bustest.Start(t, pipeline.BuiltInNames()...)
 	js, err := jetstream.New(s.Connect(t))
@@ -247,9 +246,9 @@ func TestService_ReadyIsTakenBackWithoutAConsumer(t *testing.T) {
 	}
 }
 
-// TestService_ReadyStaysWithoutTheWorkOfOthers deletes a consumer that the
+// TestService_ReadyWithoutTheConsumersOfOthers deletes a consumer that the
 // worker does not pull from.
-func TestService_ReadyStaysWithoutTheWorkOfOthers(t *testing.T) {
+func TestService_ReadyWithoutTheConsumersOfOthers(t *testing.T) {
 	t.Parallel()
 	s := bustest.Start(t, pipeline.BuiltInNames()...)
 	js, err := jetstream.New(s.Connect(t))

@@ -411,8 +411,8 @@ func (m mesh) handOut(t *testing.T, n int) {
 	}
 }
 
-// TestWorker_ProcessesWhatNoWorkerTried however often it was delivered.
-func TestWorker_ProcessesWhatNoWorkerTried(t *testing.T) {
+// TestWorker_ProcessesMessagesThatNoWorkerReceived checks that deliveries that no worker received do not count.
+func TestWorker_ProcessesMessagesThatNoWorkerReceived(t *testing.T) {
 	m := newMesh(t)
 	m.send(t, interactive("untried"), order{})
 	m.handOut(t, 2*streams.MaxAttempts)
@@ -566,7 +566,7 @@ func TestWorker_StopFinishesWorkInProgress(t *testing.T) {
 	}
 }
 
-func TestWorker_HardStopHandsBack(t *testing.T) {
+func TestWorker_HardStopReturnsMessages(t *testing.T) {
 	m := newMesh(t)
 	begun := make(chan string, 10)
 	w := startWorker(t, m.Server, 1, begun)

@@ -40,7 +40,7 @@ func TestReadFolder_ReadsDefinitions(t *testing.T) {
 	}
 }
 
-func TestReadFolder_RejectsWhatItCannotRead(t *testing.T) {
+func TestReadFolder_RejectsUnreadableDefinitions(t *testing.T) {
 	t.Parallel()
 	for name, body := range map[string]string{
 		"name":    `f.NewGauge(prometheus.GaugeOpts{Name: name, Help: "x"})`,

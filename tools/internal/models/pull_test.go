@@ -160,7 +160,7 @@ func checkError(t *testing.T, err error, words ...string) {
 	}
 }
 
-func TestPull_MakesTheFolder(t *testing.T) {
+func TestPull_CreatesTheFolder(t *testing.T) {
 	t.Parallel()
 	data, models := content(1<<20), t.TempDir()
 	s := serve(t, serveFile(data))

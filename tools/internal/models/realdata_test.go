@@ -10,9 +10,9 @@ import (
 // realdata is a folder with files that are not part of the repository.
 const realdata = "../../../../shared/realdata"
 
-// TestBuiltIn_FilesWereSeen installs every entry with an upstream URL from files that were fetched before. It checks
+// TestBuiltIn_MatchesRealFiles installs every entry with an upstream URL from files that were fetched before. It checks
 // that size and SHA-256 in the catalogue match real files, and that the folders are complete.
-func TestBuiltIn_FilesWereSeen(t *testing.T) {
+func TestBuiltIn_MatchesRealFiles(t *testing.T) {
 	t.Parallel()
 	from := filepath.Join(realdata, "models")
 	if _, err := os.Stat(from); err != nil {

@@ -211,9 +211,8 @@ func (b bench) newStaleCancel(t *testing.T, stream string, reads int64) *cancell
 	return newCanceller(b.nc, l, b.newPublisher(), promauto.With(prometheus.NewRegistry()))
 }
 
-// TestCancel_TellsTheOutcomeThatCounts: what is read after the write may be
-// older than the write.
-func TestCancel_TellsTheOutcomeThatCounts(t *testing.T) {
+// TestCancel_ReturnsTheFirstOutcome reads from a leader whose state is older than the write of the outcome.
+func TestCancel_ReturnsTheFirstOutcome(t *testing.T) {
 	t.Parallel()
 	cancelled := v1.Result{Status: v1.Failed, Problem: v1.NewProblem(v1.Cancelled, "by another replica")}
 	for name, c := range map[string]struct {
@@ -290,9 +289,9 @@ func TestCancel_OutcomeHasTheHeadersOfTheJob(t *testing.T) {
 	}
 }
 
-// TestCancel_TellsOfAJobThatFinishesMeanwhile: it waits in no stream any more, and
-// the leader of RESULTS may not have its outcome yet.
-func TestCancel_TellsOfAJobThatFinishesMeanwhile(t *testing.T) {
+// TestCancel_ReturnsTheOutcomeOfAJobThatFinishes cancels a job that no longer waits in a stream. The leader of RESULTS
+// does not have its outcome yet.
+func TestCancel_ReturnsTheOutcomeOfAJobThatFinishes(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, 0)
 	b.publish(t, subject.Results("text", "j"), nil, v1.Result{ID: "j", Pipeline: "text", Status: v1.Done})

@@ -10,9 +10,8 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/bustest"
 )
 
-// TestService_ReadyIsTakenBackWithoutAConsumer deletes each of those that
-// results reads, and makes it again.
-func TestService_ReadyIsTakenBackWithoutAConsumer(t *testing.T) {
+// TestService_NotReadyWithoutAConsumer deletes each consumer of results, and creates it again.
+func TestService_NotReadyWithoutAConsumer(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ stream, name string }{
 		{streams.Parts, streams.PartsConsumer},

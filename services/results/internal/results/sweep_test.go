@@ -46,9 +46,9 @@ func shortDeadlines(t *testing.T) []string {
 	return []string{"--pipelines", file, "--sweep", "100ms"}
 }
 
-// TestSweeper_EndsWhatIsPastItsDeadline has jobs in each stream and no workers. Each job has
+// TestSweeper_FailsJobsAfterTheirDeadline has jobs in each stream and no workers. Each job has
 // an outcome soon after its deadline.
-func TestSweeper_EndsWhatIsPastItsDeadline(t *testing.T) {
+func TestSweeper_FailsJobsAfterTheirDeadline(t *testing.T) {
 	b := newBench(t, 2, shortDeadlines(t)...)
 	replies, err := b.nc.SubscribeSync("_INBOX.waiting")
 	if err != nil {
@@ -86,9 +86,9 @@ func TestSweeper_EndsWhatIsPastItsDeadline(t *testing.T) {
 	}
 }
 
-// TestSweeper_LeavesWhatHasTime: a job before its deadline has no outcome, also
-// when its message is older than the deadline of its pipeline.
-func TestSweeper_LeavesWhatHasTime(t *testing.T) {
+// TestSweeper_KeepsJobsBeforeTheirDeadline checks that a job has no outcome before its deadline, even when its message
+// is older than the deadline of its pipeline.
+func TestSweeper_KeepsJobsBeforeTheirDeadline(t *testing.T) {
 	b := newBench(t, 1, shortDeadlines(t)...)
 	h := func(d time.Duration) nats.Header {
 		return nats.Header{v1.HeaderDeadline: {time.Now().Add(d).Format(time.RFC3339Nano)}}
@@ -137,9 +137,9 @@ func TestSweeper_LeavesTheFirstOutcome(t *testing.T) {
 	}
 }
 
-// TestSweeper_JoinsWhatNobodyJoined: all parts are there and acknowledged, as
-// after a count that missed the last one.
-func TestSweeper_JoinsWhatNobodyJoined(t *testing.T) {
+// TestSweeper_JoinsPartsThatWereNotJoined has all parts of a job, acknowledged and not joined, as after a count that
+// missed the last part.
+func TestSweeper_JoinsPartsThatWereNotJoined(t *testing.T) {
 	b := newBench(t, 0)
 	const n = 3
 	for i := range n {
@@ -254,10 +254,9 @@ func TestOutcome_IsWrittenOnce(t *testing.T) {
 	}
 }
 
-// TestJoin_KilledWithPartsInHand is the loss that a purge by subject under a
-// wider consumer makes: parts that were delivered to a process that died are
-// delivered again, although another job was joined meanwhile.
-func TestJoin_KilledWithPartsInHand(t *testing.T) {
+// TestJoin_RedeliversPartsOfAKilledProcess checks that parts that were delivered to a process that died are delivered
+// again, although another job was joined meanwhile. A purge by subject under a wider consumer loses them.
+func TestJoin_RedeliversPartsOfAKilledProcess(t *testing.T) {
 	b := newBench(t, 0)
 	c, err := b.js.Consumer(t.Context(), streams.Parts, streams.PartsConsumer)
 	if err != nil {
@@ -285,9 +284,9 @@ func TestJoin_KilledWithPartsInHand(t *testing.T) {
 	b.awaitStatus(t, "inhand", v1.Done)
 }
 
-// TestSweeper_FindsWhatANewLeaderDoesNotHaveYet: a message that is not found in
-// one sweep keeps its place, and loses it in the second.
-func TestSweeper_FindsWhatANewLeaderDoesNotHaveYet(t *testing.T) {
+// TestSweeper_RetriesAMessageThatALeaderHasNotReceived checks that a message that is not found in one sweep is read
+// again in the next, and is forgotten when the second does not find it either.
+func TestSweeper_RetriesAMessageThatALeaderHasNotReceived(t *testing.T) {
 	for name, c := range map[string]struct {
 		stale   int64 // sweeps
 		outcome bool
@@ -371,9 +370,9 @@ func TestSweeper_WritesNothingAfterTheMargin(t *testing.T) {
 	}
 }
 
-// TestSweeper_EndsAnImageThatWasLateWhenItCame publishes an image whose deadline has passed
-// long before. Its job has the outcome deadline-exceeded.
-func TestSweeper_EndsAnImageThatWasLateWhenItCame(t *testing.T) {
+// TestSweeper_FailsAnImageThatArrivesAfterItsDeadline publishes an image whose deadline has passed long before. Its job
+// has the outcome deadline-exceeded.
+func TestSweeper_FailsAnImageThatArrivesAfterItsDeadline(t *testing.T) {
 	b := newBench(t, 1, shortDeadlines(t)...)
 	b.publish(t, subject.Images(subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: "late"}),
 		nats.Header{v1.HeaderDeadline: {time.Now().Add(-2 * streams.DeadlineMargin).Format(time.RFC3339Nano)}},
@@ -381,9 +380,9 @@ func TestSweeper_EndsAnImageThatWasLateWhenItCame(t *testing.T) {
 	b.checkExpired(t, "late")
 }
 
-// TestSweeper_MessageThatFailsStopsNoOther has an image whose headers leave no space for those
-// of its outcome, and an invalid message among the parts.
-func TestSweeper_MessageThatFailsStopsNoOther(t *testing.T) {
+// TestSweeper_ContinuesAfterAMessageThatFails has an image whose headers leave no space for those of its outcome, and
+// an invalid message among the parts.
+func TestSweeper_ContinuesAfterAMessageThatFails(t *testing.T) {
 	b := newBench(t, 0)
 	past := time.Now().UTC().Add(-time.Minute).Format(time.RFC3339Nano)
 	for _, id := range []string{"first", "edge", "last"} {

@@ -172,9 +172,9 @@ func TestEnsure_BringsVersion01ToTheNewLayout(t *testing.T) {
 	}
 }
 
-// TestEnsure_ConsumerMadeAgainSkipsNothing deletes the consumer notify and sets it up again,
+// TestEnsure_RecreatedConsumerSkipsNothing deletes the consumer notify and sets it up again,
 // after the consumer reply has processed more messages.
-func TestEnsure_ConsumerMadeAgainSkipsNothing(t *testing.T) {
+func TestEnsure_RecreatedConsumerSkipsNothing(t *testing.T) {
 	b := newBench(t, 1)
 	callback := nats.Header{v1.HeaderCallback: {"https://client.example/done"}}
 	if err := b.js.DeleteConsumer(t.Context(), streams.Results, streams.NotifyConsumer); err != nil {
@@ -188,9 +188,9 @@ func TestEnsure_ConsumerMadeAgainSkipsNothing(t *testing.T) {
 	b.waitForMessages(t, streams.Callbacks, 1)
 }
 
-// TestEnsure_KeepsForHowLongResultsAreKnown: a later set-up does not know the
-// pipelines, nor their longest deadline.
-func TestEnsure_KeepsForHowLongResultsAreKnown(t *testing.T) {
+// TestEnsure_KeepsTheRetentionOfResults runs a later set-up that knows neither the pipelines nor their longest
+// deadline.
+func TestEnsure_KeepsTheRetentionOfResults(t *testing.T) {
 	b := newBench(t, 0)
 	for _, cfg := range []streams.Config{{LongestDeadline: 24 * time.Hour}, {}} {
 		if err := streams.Ensure(t.Context(), b.js, cfg); err != nil {
