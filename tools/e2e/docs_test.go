@@ -60,6 +60,53 @@ func TestDocs_NATSCommands(t *testing.T) {
 	}
 }
 
+// TestDocs_LaneCommands runs the commands of docs/lanes.md and docs/debugging.md that read docs/lanes/red.bmp.
+// Their output has the lines of the pages, apart from times.
+func TestDocs_LaneCommands(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("python3"); err != nil {
+		t.Skip("the lane program of docs/lanes needs python3")
+	}
+	for page, pattern := range map[string]string{
+		"lanes.md":     "(?m)^\\$ bin/sightmesh (pipelines check .*red\\.bmp)\n((?:[^`].*\n)+)```",
+		"debugging.md": `(?m)^    \$ bin/sightmesh (lane try .*red\.bmp)\n((?:    .*\n)+)    …`,
+	} {
+		t.Run(page, func(t *testing.T) {
+			t.Parallel()
+			text, err := os.ReadFile(filepath.Join(root(t), "docs", page))
+			if err != nil {
+				t.Fatal(err)
+			}
+			m := regexp.MustCompile(pattern).FindStringSubmatch(string(text))
+			if m == nil {
+				t.Fatalf("%s has no match of %s", page, pattern)
+			}
+			cmd := exec.Command(binary(t, "sightmesh"), strings.Fields(m[1])...)
+			cmd.Dir = root(t)
+			output, err := cmd.CombinedOutput()
+			if err != nil {
+				t.Fatalf("%s: %v\n%s", m[1], err, output)
+			}
+			got := map[string]bool{}
+			for line := range strings.Lines(string(output)) {
+				got[withoutMeasures(line)] = true
+			}
+			for line := range strings.Lines(m[2]) {
+				if !got[withoutMeasures(line)] {
+					t.Errorf("%s: the output of %s has no line %q:\n%s", page, m[1], line, output)
+				}
+			}
+		})
+	}
+}
+
+// withoutMeasures replaces the times, sizes and versions of OpenCV in a line, and joins its spaces.
+func withoutMeasures(line string) string {
+	line = regexp.MustCompile(`[0-9.]+ (ms|MiB)`).ReplaceAllString(line, "N $1")
+	line = regexp.MustCompile(`opencv-[0-9.]+`).ReplaceAllString(line, "opencv")
+	return strings.Join(strings.Fields(line), " ")
+}
+
 // TestDocs_FlagsOfLanes tests the row "Docs" of shared/cases. docs/operating.md has
 // every flag of lanes.
 func TestDocs_FlagsOfLanes(t *testing.T) {
