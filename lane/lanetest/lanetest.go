@@ -119,9 +119,13 @@ func (p Program) withDefaults() (Program, error) {
 	if p.Memory == 0 {
 		p.Memory = DefaultMemory
 	}
-	if p.Timeout < 0 || p.StartTimeout < 0 || p.Memory < 0 {
-		return p, fmt.Errorf("fields Timeout, StartTimeout and Memory: %v, %v and %v, want 0 or more",
-			p.Timeout, p.StartTimeout, p.Memory)
+	switch {
+	case p.Timeout < 0:
+		return p, fmt.Errorf("field Timeout: %v, want 0 or more", p.Timeout)
+	case p.StartTimeout < 0:
+		return p, fmt.Errorf("field StartTimeout: %v, want 0 or more", p.StartTimeout)
+	case p.Memory < 0:
+		return p, fmt.Errorf("field Memory: %v, want 0 or more", p.Memory)
 	}
 	return p, nil
 }

@@ -269,11 +269,13 @@ func TestProgram_InvalidFields(t *testing.T) {
 	t.Parallel()
 	args := []string{"p"}
 	for want, p := range map[string]Program{
-		"Args":       {},
-		"Stage":      {Args: args, Stage: "draw"},
-		"MediaTypes": {Args: args, MediaTypes: []string{"image/gif"}},
-		"Channels":   {Args: args, Channels: []int{4}},
-		"Timeout":    {Args: args, Timeout: -1},
+		"Args":                {},
+		"Stage":               {Args: args, Stage: "draw"},
+		"MediaTypes":          {Args: args, MediaTypes: []string{"image/gif"}},
+		"Channels":            {Args: args, Channels: []int{4}},
+		"field Timeout:":      {Args: args, Timeout: -1},
+		"field StartTimeout:": {Args: args, StartTimeout: -1},
+		"field Memory:":       {Args: args, Memory: -1},
 	} {
 		if _, err := p.withDefaults(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: the error is %v", want, err)
