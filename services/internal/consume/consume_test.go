@@ -492,8 +492,8 @@ func testConsumerIsRemoved(t *testing.T, idle bool) {
 	}
 }
 
-// TestLoop_DeadlineWithAWrongClock checks that a machine whose clock is ahead or behind neither ends a job too early nor
-// waits too long.
+// TestLoop_DeadlineWithAWrongClock checks that a machine whose clock is ahead or behind neither ends a job too early
+// nor waits too long.
 func TestLoop_DeadlineWithAWrongClock(t *testing.T) {
 	t.Parallel()
 	for _, shift := range []time.Duration{time.Hour, -time.Hour} {
