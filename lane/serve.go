@@ -40,12 +40,17 @@ type Drawer interface {
 // closes its end, Inherited calls onClose in a separate goroutine, also while a request
 // runs in code that cannot be interrupted. onClose usually ends the process.
 //
+// Inherited fails when the process was started in another way, and has no such socket.
+//
 // The socket is in blocking mode: a thread in a system call wakes up sooner than a goroutine
 // that waits for the poller.
 func Inherited(onClose func()) (*os.File, error) {
-	if err := unix.SetNonblock(FD, false); err != nil {
+	if _, err := unix.GetsockoptInt(FD, unix.SOL_SOCKET, unix.SO_TYPE); err != nil {
 		return nil, fmt.Errorf("open lane socket: file descriptor %d: %w (a lane is started by a worker, not by hand)",
 			FD, err)
+	}
+	if err := unix.SetNonblock(FD, false); err != nil {
+		return nil, fmt.Errorf("open lane socket: file descriptor %d: %w", FD, err)
 	}
 	f := os.NewFile(FD, "lane")
 	go func() { // ends with the process

@@ -6,7 +6,6 @@ package main
 
 import (
 	"flag"
-	"fmt"
 	"os"
 
 	"github.com/sightmesh/sightmesh/contracts/subject"
@@ -18,11 +17,7 @@ import (
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == worker.LaneCommand {
-		if err := classifiers.Run(); err != nil {
-			fmt.Fprintln(os.Stderr, "classify lane:", err)
-			os.Exit(1)
-		}
-		return
+		os.Exit(worker.LaneMain(subject.Classify, os.Args[2:], classifiers.Run))
 	}
 	var options worker.Options
 	os.Exit(run.Main(run.Spec{

@@ -6,7 +6,6 @@ package main
 
 import (
 	"flag"
-	"fmt"
 	"os"
 
 	"github.com/sightmesh/sightmesh/contracts/subject"
@@ -20,11 +19,7 @@ import (
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == worker.LaneCommand {
-		if err := detectors.Run(); err != nil {
-			fmt.Fprintln(os.Stderr, "detect lane:", err)
-			os.Exit(1)
-		}
-		return
+		os.Exit(worker.LaneMain(subject.Detect, os.Args[2:], detectors.Run))
 	}
 	var options worker.Options
 	var drawOptions drawings.Options

@@ -26,10 +26,6 @@ import (
 	"github.com/sightmesh/sightmesh/services/internal/run"
 )
 
-// LaneCommand is the argument with which the binary of a worker runs as a lane
-// program.
-const LaneCommand = "lane"
-
 // memoryFlag is the flag of the memory limit of lanes whose pipelines set none.
 const memoryFlag = "lane-memory"
 
