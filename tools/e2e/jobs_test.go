@@ -5,12 +5,12 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"image"
 	"net/http"
 	"net/url"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -313,7 +313,8 @@ func testCancel(t *testing.T, m *mesh) {
 	for range 16 {
 		m.post(t, "?pipeline=text", page, "Prefer", "respond-async")
 	}
-	ctx, disconnect := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	images := m.subscribe(t, subject.ImagesOf("text", subject.Bulk))
+	ctx, disconnect := context.WithCancel(t.Context())
 	defer disconnect()
 	url := m.base() + "/v1/images?pipeline=text&priority=bulk"
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(page))
@@ -321,12 +322,32 @@ func testCancel(t *testing.T, m *mesh) {
 		t.Fatal(err)
 	}
 	req.Header.Set("Content-Type", "image/png")
-	if res, err := webClient.Do(req); err == nil {
-		res.Body.Close()
-		t.Fatal("the response came before the client disconnected")
+	ended := make(chan error, 1)
+	go func() {
+		res, err := webClient.Do(req)
+		if err == nil {
+			res.Body.Close()
+		}
+		ended <- err
+	}()
+	published, err := images.NextMsg(responseTimeout)
+	if err != nil {
+		t.Fatalf("the image was not published: %v", err)
 	}
-	if _, err := cancelled.NextMsg(responseTimeout); err != nil {
-		t.Errorf("the job of a client that disconnected was not cancelled: %v", err)
+	job, err := subject.ParseImages(published.Subject)
+	if err != nil {
+		t.Fatal(err)
+	}
+	disconnect()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Fatalf("the request of the client that disconnects ended with %v, want %v", err, context.Canceled)
+	}
+	got, err := cancelled.NextMsg(responseTimeout)
+	if err != nil {
+		t.Fatalf("the job of a client that disconnected was not cancelled: %v", err)
+	}
+	if want := subject.Cancelled(job.ID); got.Subject != want {
+		t.Errorf("the cancelled job is that of %s, want %s", got.Subject, want)
 	}
 }
 

@@ -3,10 +3,8 @@
 package e2e
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -212,11 +210,8 @@ func (n natscli) testEvents(t *testing.T, line string) {
 	job := subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: "watched"}
 	published := false
 	n.watch(t, strings.Replace(line, "JOB", job.ID, 1), func() {
-		// The request checks whether the command has subscribed. Events are published only once.
-		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-		defer cancel()
-		_, err := n.nc.RequestWithContext(ctx, subject.Events(job.ID), nil)
-		if published || errors.Is(err, nats.ErrNoResponders) {
+		// Events are published only once.
+		if published || !n.hasSubscriber(t, subject.Events(job.ID)) {
 			return
 		}
 		published = true
@@ -224,6 +219,29 @@ func (n natscli) testEvents(t *testing.T, line string) {
 			t.Fatal(err)
 		}
 	}, regexp.MustCompile(`"event":"done"`))
+}
+
+// hasSubscriber publishes a request that nothing replies to, and reports whether a subscriber received it. Without a
+// subscriber, the server sends a message to the inbox before it confirms the flush.
+func (n natscli) hasSubscriber(t *testing.T, subj string) bool {
+	t.Helper()
+	inbox := n.nc.NewInbox()
+	sub, err := n.nc.SubscribeSync(inbox)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sub.Unsubscribe()
+	if err := n.nc.PublishRequest(subj, inbox, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.nc.FlushTimeout(responseTimeout); err != nil {
+		t.Fatal(err)
+	}
+	noResponders, _, err := sub.Pending()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return noResponders == 0
 }
 
 // waitingJob returns a job of a pipeline that no worker serves.
