@@ -145,7 +145,7 @@ func TestMemory_OneClientCannotReserveAll(t *testing.T) {
 	const mib = 1 << 20
 	d := start(t, "--body-memory", fmt.Sprint(16*mib), "--client-body-memory", fmt.Sprint(8*mib))
 	d.startWorkers(t, 2, 10)
-	head := "POST /v1/images HTTP/1.1\r\nHost: x\r\nContent-Length: 8388608\r\n\r\n"
+	head := "POST /v1/images HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 8388608\r\n\r\n"
 	// On a busy machine the second request can come before the first is read, and the first is rejected.
 	eventually.Succeeds(t, testTimeout, func() error {
 		greedy := d.dialRaw(t, "127.0.0.2", head)
