@@ -83,7 +83,7 @@ func TestSightmesh_ExitCodes(t *testing.T) {
 		{"models ls --nonsense", 2, "", "-nonsense"},
 		{"models ls nonsense", 2, "", "nonsense"},
 		{"models pull --help", 0, "-from", ""},
-		{"models pull", 2, "", "name models or sets"},
+		{"models pull", 2, "", "no model; sightmesh models ls"},
 		{"models pull --nonsense", 2, "", "-nonsense"},
 		{"models pull yunet --timeout soon", 2, "", "-timeout"},
 		{"models pull nosuch --models " + empty, 2, "", `no model or set "nosuch"`},
