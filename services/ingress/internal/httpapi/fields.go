@@ -91,17 +91,13 @@ type bodyFields struct {
 // jsonMetadata is metadata in JSON.
 type jsonMetadata map[string]*string
 
-// entries returns the entries other than null, which is the same as a missing entry. It returns nil for none.
+// entries returns the entries other than null, which is the same as a missing entry.
 func (m jsonMetadata) entries() map[string]string {
-	var out map[string]string
+	out := make(map[string]string, len(m))
 	for name, value := range m {
-		if value == nil {
-			continue
+		if value != nil {
+			out[name] = *value
 		}
-		if out == nil {
-			out = make(map[string]string, len(m))
-		}
-		out[name] = *value
 	}
 	return out
 }

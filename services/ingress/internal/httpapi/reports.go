@@ -130,7 +130,7 @@ func lowerNames(metadata map[string]string, prefix string) (map[string]string, e
 	for given, value := range metadata {
 		name := strings.ToLower(given)
 		if _, twice := out[name]; twice {
-			return nil, v1.NewProblem(v1.InvalidBody, "%s is given twice", prefix+name).WithField(prefix + name)
+			return nil, v1.NewProblem(v1.InvalidBody, "%.60s is given twice", prefix+name).WithField(prefix + name)
 		}
 		out[name] = value
 	}
