@@ -96,8 +96,8 @@ func (b *bodies) read(w http.ResponseWriter, r *http.Request) (in bodyContent, r
 	if err != nil {
 		return in, nil, err
 	}
-	if kind == urlencodedBody || kind == rawBody && !isImageType(r.Header) {
-		if content, kind, err = b.sniff(w, r, kind, content); err != nil {
+	if kind == urlencodedBody {
+		if content, kind, err = b.sniff(w, r, content); err != nil {
 			reservation.Release()
 			return in, nil, err
 		}
@@ -107,6 +107,9 @@ func (b *bodies) read(w http.ResponseWriter, r *http.Request) (in bodyContent, r
 	case rawBody:
 		in.uploads = make([]reportintake.Upload, 1)
 		in.uploads[0].Image, err = readRaw(content, reservation, r.ContentLength, b.maxBytes)
+		if err == nil && isJSON(in.uploads[0].Image) {
+			err = unannouncedJSON()
+		}
 	case multipartBody:
 		in, err = b.readForm(content, reservation, boundary, strict)
 	case urlencodedBody:
@@ -168,19 +171,16 @@ func (b *bodies) open(w http.ResponseWriter, r *http.Request, limit int64) (io.R
 // blanks before JSON.
 const sniffBytes = 64
 
-// sniff returns the kind of a body from its start. It distinguishes a web form from an image with the content type
-// of a web form, which clients such as curl send by default. It rejects JSON, whose type has to be announced.
-func (b *bodies) sniff(w http.ResponseWriter, r *http.Request, kind bodyKind, content io.Reader) (
-	io.Reader, bodyKind, error,
-) {
+// sniff distinguishes a web form from an image with the content type of a web form, which clients such as
+// curl send by default. It rejects JSON.
+func (b *bodies) sniff(w http.ResponseWriter, r *http.Request, content io.Reader) (io.Reader, bodyKind, error) {
 	buffered := bufio.NewReader(content)
 	head, _ := buffered.Peek(sniffBytes) // the read returns the error again
 	switch {
 	case isJSON(head):
-		return nil, 0, v1.NewProblem(v1.UnsupportedType, "the body looks like JSON: send Content-Type: application/json").
-			WithField("Content-Type")
-	case kind == rawBody || imagefile.TypeOf(head) == "" && isText(head):
-		return buffered, kind, nil
+		return nil, 0, unannouncedJSON()
+	case imagefile.TypeOf(head) == "" && isText(head):
+		return buffered, urlencodedBody, nil
 	case r.ContentLength > b.maxBytes:
 		w.Header().Set("Connection", "close") // the body is not read
 		return nil, 0, b.tooLarge(b.maxBytes)
@@ -195,6 +195,12 @@ var byteOrderMark = []byte("\xef\xbb\xbf")
 func isJSON(head []byte) bool {
 	head = bytes.TrimLeft(bytes.TrimPrefix(head, byteOrderMark), " \t\r\n")
 	return len(head) > 0 && (head[0] == '{' || head[0] == '[')
+}
+
+// unannouncedJSON returns the problem of JSON with another content type.
+func unannouncedJSON() *v1.Problem {
+	return v1.NewProblem(v1.UnsupportedType, "the body looks like JSON: send Content-Type: application/json").
+		WithField("Content-Type")
 }
 
 // isText reports whether the start of a body is text in UTF-8. Its last character can be incomplete.
@@ -293,11 +299,6 @@ func parseBodyKind(h http.Header) (k bodyKind, boundary string, err error) {
 	}
 	return 0, "", v1.NewProblem(v1.UnsupportedType, "Content-Type is %.60q, want image/*, application/octet-stream, "+
 		"multipart/form-data, application/x-www-form-urlencoded or application/json", typ).WithField("Content-Type")
-}
-
-// isImageType reports whether the headers announce an image.
-func isImageType(h http.Header) bool {
-	return strings.HasPrefix(strings.ToLower(h.Get("Content-Type")), "image/")
 }
 
 // readRaw reads a body that is an image. length is the announced length, negative for none.

@@ -255,6 +255,8 @@ func TestBodies_NameTheFieldThatWasSent(t *testing.T) {
 			"the Content-Disposition of part 1 of the form cannot be parsed"},
 		"no name": {"/v1/images", formType, strings.Replace(note, `; name="note"`, "", 1), "Content-Disposition",
 			"part 1 of the form has no name in its Content-Disposition"},
+		"JSON of an image type": {"/v1/images", "image/png", "{}", "Content-Type",
+			"the body looks like JSON: send Content-Type: application/json"},
 		"JSON without a type": {"/v1/images", "application/octet-stream", "{}", "Content-Type",
 			"the body looks like JSON: send Content-Type: application/json"},
 		"an empty URL": {"/v1/images", "application/json", `{"url":""}`, "url", "url is empty"},
