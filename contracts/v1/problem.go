@@ -136,11 +136,11 @@ type ProblemImage struct {
 	Status Status `json:"status,omitempty"`
 }
 
-// Limits of what a problem repeats of a request, in bytes.
-const (
-	maxDetail = 1024
-	maxField  = 60
-)
+// MaxDetail is the maximum size of the detail of a problem, in bytes, so that a failure can always be stored.
+const MaxDetail = 1024
+
+// maxField is the maximum size of the field of a problem, in bytes.
+const maxField = 60
 
 // NewProblem returns a problem with a code and a detail for people. A code that is not
 // one of [Codes] becomes [Internal]. A detail longer than 1,024 bytes is cut.
@@ -151,7 +151,7 @@ func NewProblem(code Code, format string, args ...any) *Problem {
 	}
 	return &Problem{
 		Type: ProblemBase + string(code), Title: p.title, Status: p.status,
-		Code: code, Detail: cut(fmt.Sprintf(format, args...), maxDetail),
+		Code: code, Detail: cut(fmt.Sprintf(format, args...), MaxDetail),
 	}
 }
 

@@ -15,12 +15,8 @@ import (
 	"github.com/sightmesh/sightmesh/lane"
 )
 
-// Limits of a reply.
-const (
-	maxText = 1 << 20 // bytes of a text
-	// maxDetail is how many bytes of the detail of a failed request are kept.
-	maxDetail = 1 << 10
-)
+// maxText is the maximum size of a text in a reply, in bytes.
+const maxText = 1 << 20
 
 // newReplyProblem returns the problem of a reply that does not follow the protocol.
 func newReplyProblem(format string, args ...any) error {
@@ -329,6 +325,5 @@ func newFailureProblem(code v1.Code, detail string) *v1.Problem {
 		detail = fmt.Sprintf("the lane failed with %.60q: %s", code, detail)
 		code = v1.Internal
 	}
-	detail = strings.ToValidUTF8(detail[:min(len(detail), maxDetail)], "") // without an incomplete character
 	return v1.NewProblem(code, "%s", detail)
 }

@@ -123,8 +123,8 @@ func TestFailure_DetailIsLimited(t *testing.T) {
 	long := "x" + strings.Repeat("é", 5<<20)
 	for _, code := range []v1.Code{v1.Damaged, v1.Cancelled, v1.Code(long)} {
 		p := newFailureProblem(code, long)
-		if len(p.Detail) > maxDetail || len(p.Detail) < maxDetail-1 {
-			t.Errorf("%.20q: the detail has %d bytes, want at most %d, and no less than fits", code, len(p.Detail), maxDetail)
+		if n := len(p.Detail); n > v1.MaxDetail || n < v1.MaxDetail-1 {
+			t.Errorf("%.20q: the detail has %d bytes, want at most %d, and no less than fits", code, n, v1.MaxDetail)
 		}
 		if !utf8.ValidString(p.Detail) {
 			t.Errorf("%.20q: the detail ends with an incomplete character", code)

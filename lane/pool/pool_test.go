@@ -562,8 +562,8 @@ func TestLane_CannotCancelAJob(t *testing.T) {
 	if problemCode(err) != v1.Internal {
 		t.Errorf("got %.100v, want %s", err, v1.Internal)
 	}
-	if n := len(err.Error()); n > 2*maxDetail {
-		t.Errorf("the problem has %d bytes, want about %d", n, maxDetail)
+	if n := len(err.Error()); n > 2*v1.MaxDetail {
+		t.Errorf("the problem has %d bytes, want about %d", n, v1.MaxDetail)
 	}
 }
 

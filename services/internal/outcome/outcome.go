@@ -70,16 +70,12 @@ func mergeTimings(t *v1.Timings, of v1.Timings) {
 	t.Classify = max(t.Classify, of.Classify)
 }
 
-// maxDetail is the maximum size, in bytes, of the detail of a problem, so that a
-// failure can always be stored.
-const maxDetail = 1 << 10
-
-// NewFailed returns the result of a job that failed with p. A detail longer than 1 KiB is
-// cut.
+// NewFailed returns the result of a job that failed with p. A detail longer than
+// [v1.MaxDetail], as in a message of an earlier version, is cut.
 func NewFailed(job subject.Job, p *v1.Problem) v1.Result {
-	if len(p.Detail) > maxDetail {
+	if len(p.Detail) > v1.MaxDetail {
 		short := *p
-		short.Detail = strings.ToValidUTF8(p.Detail[:maxDetail], "")
+		short.Detail = strings.ToValidUTF8(p.Detail[:v1.MaxDetail], "")
 		p = &short
 	}
 	return v1.Result{ID: job.ID, Pipeline: job.Pipeline, Status: v1.Failed, Problem: p}

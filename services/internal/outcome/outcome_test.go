@@ -86,8 +86,8 @@ func toJSON(t *testing.T, v any) string {
 func TestFailed_CutsALongDetail(t *testing.T) {
 	t.Parallel()
 	r := NewFailed(subject.Job{ID: "j", Pipeline: "text"}, v1.NewProblem(v1.Internal, "%s", strings.Repeat("é", 9<<20)))
-	if n := len(r.Problem.Detail); n > maxDetail {
-		t.Errorf("the detail has %d bytes, want %d at most", n, maxDetail)
+	if n := len(r.Problem.Detail); n > v1.MaxDetail {
+		t.Errorf("the detail has %d bytes, want %d at most", n, v1.MaxDetail)
 	}
 	if _, err := Message(t.Context(), nil, r); err != nil {
 		t.Errorf("the outcome cannot be stored: %v", err)
