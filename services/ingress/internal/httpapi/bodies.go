@@ -205,14 +205,11 @@ func unannouncedJSON() *v1.Problem {
 
 // isText reports whether the start of a body is text in UTF-8. Its last character can be incomplete.
 func isText(head []byte) bool {
-	for len(head) > 0 {
+	for utf8.FullRune(head) {
 		c, size := utf8.DecodeRune(head)
-		isIncomplete := c == utf8.RuneError && size == 1 && !utf8.FullRune(head)
-		if isIncomplete {
-			return true
-		}
+		isInvalid := c == utf8.RuneError && size == 1
 		isControl := c < ' ' && c != '\r' && c != '\n' && c != '\t' || c == '\x7f'
-		if isControl || c == utf8.RuneError && size == 1 {
+		if isInvalid || isControl {
 			return false
 		}
 		head = head[size:]
@@ -354,9 +351,9 @@ func (b *bodies) readForm(
 			return in, formError(err)
 		}
 		name := part.FormName()
-		fileName, isFile := partFileName(part)
+		fileName, isFile, err := partFileName(part)
 		switch {
-		case name == "" && !hasReadableDisposition(part):
+		case name == "" && err != nil:
 			return in, v1.NewProblem(v1.InvalidBody, "the Content-Disposition of part %d of the form cannot be parsed", n).
 				WithField("Content-Disposition")
 		case name == "":
@@ -460,21 +457,15 @@ func (b *bodies) readUpload(
 }
 
 // partFileName returns the file name of a part. isFile is false for a part that is not a file. The name is ""
-// for a file input without a chosen file.
-func partFileName(part *multipart.Part) (name string, isFile bool) {
-	_, params, err := mime.ParseMediaType(part.Header.Get("Content-Disposition"))
-	if err != nil {
-		return "", false
-	}
-	name, isFile = params["filename"]
-	return name, isFile
-}
-
-// hasReadableDisposition reports whether the Content-Disposition of a part is missing or can be parsed.
-func hasReadableDisposition(part *multipart.Part) bool {
+// for a file input without a chosen file. The error is that of a Content-Disposition that cannot be parsed.
+func partFileName(part *multipart.Part) (name string, isFile bool, err error) {
 	header := part.Header.Get("Content-Disposition")
-	_, _, err := mime.ParseMediaType(header)
-	return header == "" || err == nil
+	if header == "" {
+		return "", false, nil
+	}
+	_, params, err := mime.ParseMediaType(header)
+	name, isFile = params["filename"]
+	return name, isFile, err
 }
 
 // readURLEncoded reads a web form: its image in base64, and its other fields.

@@ -64,26 +64,30 @@ func (i *Intake) CheckWebhookURL(raw string) error {
 	if len(raw) > maxWebhookURL {
 		return newLimitError(maxWebhookURL, "is longer than %d bytes", maxWebhookURL)
 	}
-	if err := CheckURL(raw); err != nil {
-		return err
+	u, err := parseURL(raw)
+	if err == nil && u.User != nil {
+		err = errors.New("contains a user or password")
 	}
-	if u, err := url.Parse(raw); err == nil && u.User != nil {
-		return errors.New("contains a user or password")
-	}
-	return nil
+	return err
 }
 
 // CheckURL checks the syntax and the scheme of a URL, but not its length. The text of the
 // error continues the name of the parameter.
 func CheckURL(raw string) error {
+	_, err := parseURL(raw)
+	return err
+}
+
+// parseURL parses an http or https URL. The error is that of [CheckURL].
+func parseURL(raw string) (*url.URL, error) {
 	u, err := url.Parse(raw)
 	switch {
 	case err != nil:
-		return errors.New("is not a URL")
+		return nil, errors.New("is not a URL")
 	case (u.Scheme != "http" && u.Scheme != "https") || u.Host == "":
-		return errors.New("is not an http or https URL")
+		return nil, errors.New("is not an http or https URL")
 	}
-	return nil
+	return u, nil
 }
 
 // CheckMetadata checks the limits of metadata, and returns the name of the first invalid
