@@ -2,8 +2,6 @@ package main
 
 import (
 	"os"
-	"os/exec"
-	"strings"
 	"testing"
 
 	"github.com/sightmesh/sightmesh/contracts/subject"
@@ -36,35 +34,6 @@ func TestLane_FollowsTheProtocol(t *testing.T) {
 			lanetest.Run(t, lanetest.Program{
 				Args: []string{os.Args[0], worker.LaneCommand}, Stage: subject.Classify, Setup: setup,
 			})
-		})
-	}
-}
-
-// TestLane_StartedByHand checks that the lane program says what it is with --help, and what is wrong without a worker.
-func TestLane_StartedByHand(t *testing.T) {
-	t.Parallel()
-	for name, tt := range map[string]struct {
-		args   []string
-		status int
-		want   string
-	}{
-		"help":          {[]string{"--help"}, 0, "sightmesh lane try --stage classify --pipeline NAME IMAGE"},
-		"no worker":     {nil, 1, "classify lane: open lane socket: file descriptor 3: "},
-		"some argument": {[]string{"image.png"}, 1, `classify lane: argument "image.png": want none`},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			cmd := exec.Command(os.Args[0], append([]string{worker.LaneCommand}, tt.args...)...)
-			output, err := cmd.CombinedOutput()
-			if cmd.ProcessState == nil {
-				t.Fatal(err)
-			}
-			if status := cmd.ProcessState.ExitCode(); status != tt.status {
-				t.Errorf("the exit status is %d, want %d", status, tt.status)
-			}
-			if !strings.Contains(string(output), tt.want) {
-				t.Errorf("the output is %q, want %q in it", output, tt.want)
-			}
 		})
 	}
 }

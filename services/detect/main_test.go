@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -155,34 +154,5 @@ func TestLane_HostileModels(t *testing.T) {
 		case !strings.Contains(got.Reason, "model "+name+":"):
 			t.Errorf("%s: the reason is %q, want the name of the model in it", name, got.Reason)
 		}
-	}
-}
-
-// TestLane_StartedByHand checks that the lane program says what it is with --help, and what is wrong without a worker.
-func TestLane_StartedByHand(t *testing.T) {
-	t.Parallel()
-	for name, tt := range map[string]struct {
-		args   []string
-		status int
-		want   string
-	}{
-		"help":          {[]string{"--help"}, 0, "sightmesh lane try --stage detect --pipeline NAME IMAGE"},
-		"no worker":     {nil, 1, "detect lane: open lane socket: file descriptor 3: "},
-		"some argument": {[]string{"image.png"}, 1, `detect lane: argument "image.png": want none`},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			cmd := exec.Command(os.Args[0], append([]string{worker.LaneCommand}, tt.args...)...)
-			output, err := cmd.CombinedOutput()
-			if cmd.ProcessState == nil {
-				t.Fatal(err)
-			}
-			if status := cmd.ProcessState.ExitCode(); status != tt.status {
-				t.Errorf("the exit status is %d, want %d", status, tt.status)
-			}
-			if !strings.Contains(string(output), tt.want) {
-				t.Errorf("the output is %q, want %q in it", output, tt.want)
-			}
-		})
 	}
 }

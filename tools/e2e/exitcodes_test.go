@@ -8,17 +8,20 @@ import (
 	"testing"
 )
 
+// exitCase is a call of a program.
+type exitCase struct {
+	args   string
+	code   int
+	stdout string // a part of the standard output
+	stderr string // a part of the standard error
+}
+
 // TestSightmesh_ExitCodes tests the row "sightmesh send" of shared/cases. The exit
 // codes of every command are as documented.
 func TestSightmesh_ExitCodes(t *testing.T) {
 	empty := t.TempDir()
 	image := filepath.Join(frameFolder(t, 1), "frame1.png")
-	for _, tt := range []struct {
-		args   string
-		code   int
-		stdout string // a part of the standard output
-		stderr string // a part of the standard error
-	}{
+	testExitCodes(t, "sightmesh", []exitCase{
 		{"", 2, "", "sightmesh <command>"},
 		{"--help", 0, "SUBCOMMANDS", ""},
 		{"-h", 0, "SUBCOMMANDS", ""},
@@ -105,10 +108,28 @@ func TestSightmesh_ExitCodes(t *testing.T) {
 		{"lane try --nonsense", 2, "", "-nonsense"},
 		{"lane try --pipeline nosuch " + image, 2, "", "nosuch"},
 		{"lane try /nothing/here " + image, 1, "", "/nothing/here"},
-	} {
-		t.Run("sightmesh "+tt.args, func(t *testing.T) {
+	})
+}
+
+// TestLanePrograms_ExitCodes checks that a lane program says what it is with --help, and what is wrong without a
+// worker.
+func TestLanePrograms_ExitCodes(t *testing.T) {
+	for _, stage := range []string{"detect", "classify"} {
+		testExitCodes(t, stage, []exitCase{
+			{"lane --help", 0, "sightmesh lane try --stage " + stage + " --pipeline NAME IMAGE", ""},
+			{"lane", 1, "", stage + " lane: open lane socket: file descriptor 3: "},
+			{"lane image.png", 1, "", stage + ` lane: argument "image.png": want none`},
+		})
+	}
+}
+
+// testExitCodes calls a program once for each case.
+func testExitCodes(t *testing.T, program string, cases []exitCase) {
+	t.Helper()
+	for _, tt := range cases {
+		t.Run(program+" "+tt.args, func(t *testing.T) {
 			t.Parallel()
-			cmd := exec.Command(binary(t, "sightmesh"), strings.Fields(tt.args)...)
+			cmd := exec.Command(binary(t, program), strings.Fields(tt.args)...)
 			var stdout, stderr bytes.Buffer
 			cmd.Stdout, cmd.Stderr = &stdout, &stderr
 			p, err := startProcess(cmd)
