@@ -16,19 +16,20 @@
 //
 //	   ┌────────────────── restart delay ──────────────────┐
 //	   ▼                                                   │
-//	starting ──── died, too slow, too large ───────────► ended
+//	starting ──── died, timeout, memory ───────────────► ended
 //	   │                                                  ▲ ▲
 //	   │ ready                                            │ │
 //	   ▼                                                  │ │
-//	  idle ────── died, too large, MaxJobs requests ──────┘ │
+//	  idle ────── died, memory, MaxJobs requests ─────────┘ │
 //	   ▲ │                                                  │
 //	   │ │ request                                          │
 //	   │ ▼                                                  │
-//	  busy ────── died, too slow, too large, wrong frame, ──┘
+//	  busy ────── died, timeout, memory, protocol, ─────────┘
 //	              deadline passed, context ended
 //
-// A reply leads from busy to idle. When the context of [Pool.Run] ends, the process is killed
-// in each state, and no other follows.
+// The log and the metric sightmesh_lane_restarts_total have the same reasons: died, timeout,
+// memory and protocol. A reply leads from busy to idle. When the context of [Pool.Run] ends,
+// the process is killed in each state, and no other follows.
 //
 // The restart delay is 0 after a process that has replied to a request, or that was replaced.
 // After processes in a row that did not, it is 100 ms, 200 ms, and so on up to 10 s. After
