@@ -273,8 +273,8 @@ func (l *load) settle(t *testing.T, natsURL string) chaos.Counts {
 	c := l.ledger.Close()
 	t.Logf("%d requests, %d failed, %d accepted, %d rejected %v, %d unanswered, %d expired",
 		requests, len(failed), c.Accepted, c.Rejected, c.Codes, c.Unanswered, len(c.Expired))
-	for promise, all := range c.Broken {
-		t.Errorf("%d %s: %q", len(all), promise, all[:min(len(all), 5)])
+	for guarantee, all := range c.Broken {
+		t.Errorf("%d %s: %q", len(all), guarantee, all[:min(len(all), 5)])
 	}
 	return c
 }

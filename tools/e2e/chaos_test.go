@@ -196,7 +196,7 @@ func (r *chaosRun) report(t *testing.T) {
 // no failure, but a client without an outcome after this time is.
 const recoveryPatience = 3 * time.Minute
 
-// runFault injects a fault under load, and then checks every promise.
+// runFault injects a fault under load, and then checks every guarantee.
 func (m *chaosMesh) runFault(t *testing.T, f fault, row chaos.Row, load *chaosLoad, rng *rand.Rand) chaos.Row {
 	t.Helper()
 	ledger := load.ledger
@@ -224,8 +224,8 @@ func (m *chaosMesh) runFault(t *testing.T, f fault, row chaos.Row, load *chaosLo
 	if len(row.Expired) > 0 {
 		t.Logf("expired:\n%s", strings.Join(row.Expired, "\n"))
 	}
-	for promise, all := range row.Broken {
-		t.Errorf("%d %s:\n%s", len(all), promise, strings.Join(all[:min(len(all), 10)], "\n"))
+	for guarantee, all := range row.Broken {
+		t.Errorf("%d %s:\n%s", len(all), guarantee, strings.Join(all[:min(len(all), 10)], "\n"))
 	}
 	if t.Failed() || len(row.Expired) > 0 {
 		t.Logf("warnings and errors of the services:\n%s", strings.Join(m.warnings(warnings), "\n"))

@@ -93,8 +93,8 @@ func testUpgrade(t *testing.T, old string, order []string) {
 	u.drain(u.ledger)
 	counts := u.ledger.Close()
 	t.Logf("%d accepted, %d rejected %v, %d unanswered", counts.Accepted, counts.Rejected, counts.Codes, counts.Unanswered)
-	for promise, all := range counts.Broken {
-		t.Errorf("%d %s:\n%s", len(all), promise, strings.Join(all[:min(len(all), 10)], "\n"))
+	for guarantee, all := range counts.Broken {
+		t.Errorf("%d %s:\n%s", len(all), guarantee, strings.Join(all[:min(len(all), 10)], "\n"))
 	}
 	if len(counts.Expired) > 0 {
 		t.Errorf("%d expired:\n%s", len(counts.Expired), strings.Join(counts.Expired, "\n"))

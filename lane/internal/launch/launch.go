@@ -1,5 +1,5 @@
 // Package launch starts lane programs with the socket and the environment that
-// the lane protocol promises them.
+// the lane protocol guarantees them.
 package launch
 
 import (

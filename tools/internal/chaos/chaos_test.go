@@ -84,7 +84,7 @@ func TestCopy_IsUniquePNG(t *testing.T) {
 func TestLedger_CountsViolations(t *testing.T) {
 	for name, tt := range map[string]struct {
 		play func(l *Ledger, i, other Image)
-		want map[Promise]int
+		want map[Guarantee]int
 	}{
 		"a job that is done": {func(l *Ledger, i, _ Image) {
 			l.Accept(i, "1", false)
@@ -100,36 +100,36 @@ func TestLedger_CountsViolations(t *testing.T) {
 		"a result of another image": {func(l *Ledger, i, other Image) {
 			l.Accept(i, "1", false)
 			l.RecordResult(i, done(other, "1"), time.Now())
-		}, map[Promise]int{Wrong: 1}},
+		}, map[Guarantee]int{Wrong: 1}},
 		"a result of another client": {func(l *Ledger, i, other Image) {
 			l.Accept(i, "1", false)
 			l.Accept(other, "2", false)
 			l.RecordResult(i, done(other, "2"), time.Now())
-		}, map[Promise]int{Wrong: 1}},
+		}, map[Guarantee]int{Wrong: 1}},
 		"the codes of another image": {func(l *Ledger, i, other Image) {
 			l.Accept(i, "1", false)
 			r := done(i, "1")
 			r.Regions[2] = done(other, "1").Regions[2]
 			l.RecordResult(i, r, time.Now())
-		}, map[Promise]int{Wrong: 1}},
+		}, map[Guarantee]int{Wrong: 1}},
 		"one job for two images": {func(l *Ledger, i, other Image) {
 			l.Accept(i, "1", false)
 			l.Accept(other, "1", false)
-		}, map[Promise]int{Wrong: 1}},
+		}, map[Guarantee]int{Wrong: 1}},
 		"a failure without a reason": {func(l *Ledger, i, _ Image) {
 			l.Accept(i, "1", false)
 			l.RecordResult(i, failedResult("1", v1.Internal), time.Now())
-		}, map[Promise]int{Wrong: 1}},
+		}, map[Guarantee]int{Wrong: 1}},
 		"done, then failed": {func(l *Ledger, i, _ Image) {
 			l.Accept(i, "1", false)
 			l.RecordResult(i, done(i, "1"), time.Now())
 			l.RecordResult(i, failedResult("1", v1.DeadlineExceeded), time.Now())
-		}, map[Promise]int{Changed: 1}},
+		}, map[Guarantee]int{Changed: 1}},
 		"done, then running": {func(l *Ledger, i, _ Image) {
 			l.Accept(i, "1", false)
 			l.RecordResult(i, done(i, "1"), time.Now())
 			l.RecordResult(i, v1.Result{ID: "1", Status: v1.Running}, time.Now())
-		}, map[Promise]int{Changed: 1}},
+		}, map[Guarantee]int{Changed: 1}},
 		"done, and running in an earlier request": {func(l *Ledger, i, _ Image) {
 			l.Accept(i, "1", false)
 			asked := time.Now()
@@ -139,16 +139,16 @@ func TestLedger_CountsViolations(t *testing.T) {
 		"one key, two jobs": {func(l *Ledger, i, _ Image) {
 			l.Accept(i, "1", false)
 			l.Accept(i, "2", false)
-		}, map[Promise]int{Doubled: 1}},
+		}, map[Guarantee]int{Doubled: 1}},
 		"one image sent once, two outcomes": {func(l *Ledger, i, _ Image) {
 			l.Accept(i, "1", false)
 			l.Store("1", i.Sum)
 			l.Store("2", i.Sum)
-		}, map[Promise]int{Doubled: 1}},
+		}, map[Guarantee]int{Doubled: 1}},
 		"rejected, and run": {func(l *Ledger, i, _ Image) {
 			l.Reject(i, v1.Problem{Code: v1.Unavailable})
 			l.Store("1", i.Sum)
-		}, map[Promise]int{Ran: 1}},
+		}, map[Guarantee]int{Ran: 1}},
 		"perhaps accepted, and run": {func(l *Ledger, i, _ Image) {
 			l.Reject(i, v1.Problem{Code: v1.Unavailable, Job: "1"})
 			l.Store("1", i.Sum)
@@ -273,7 +273,7 @@ func TestLedger_Stall(t *testing.T) {
 func TestMarkdown_Rows(t *testing.T) {
 	text := Markdown([]Row{
 		{Fault: "kill", Topology: "one server", Test: "TestX/kill", Counts: Counts{Accepted: 7}, Recovery: time.Second},
-		{Fault: "hold", Topology: "cluster", Counts: Counts{Broken: map[Promise][]string{Lost: {"a", "b"}}}},
+		{Fault: "hold", Topology: "cluster", Counts: Counts{Broken: map[Guarantee][]string{Lost: {"a", "b"}}}},
 		{Fault: "skew", Topology: "cluster", NotRun: "no clock"},
 	})
 	lines := strings.Split(strings.TrimSpace(text), "\n")

@@ -1,6 +1,6 @@
 // Package chaos has the ledger of the chaos suite: the images that were sent, the
 // jobs that were accepted, the outcomes that clients received, and the violated
-// promises. It also has the TCP proxy that disturbs a connection, and writes the
+// guarantees. It also has the TCP proxy that disturbs a connection, and writes the
 // table of the faults.
 //
 // Package e2e causes the faults. This package starts no process.

@@ -24,25 +24,25 @@ type Ledger struct {
 	rejected, unanswered int
 	lastOutcome          time.Time // when a job last got its first outcome; zero before the watch
 	stall                time.Duration
-	broken               map[Promise][]string
+	broken               map[Guarantee][]string
 	closed               bool
 	codes                map[v1.Code]int // problem codes of rejections
 	expired              []string        // expired jobs with their problems
 }
 
-// A Promise is a property that the suite checks for every job.
-type Promise string
+// A Guarantee is a property that the suite checks for every job.
+type Guarantee string
 
-// The promises, each with what violates it. A violation is counted in the column of its
-// promise.
+// The guarantees, each with what violates it. A violation is counted in the column of its
+// guarantee.
 const (
-	Lost    Promise = "lost"    // an accepted job has no outcome, or its webhook was never called
-	Doubled Promise = "doubled" // an image became two jobs although it was accepted once
-	Changed Promise = "changed" // an outcome differs from an earlier outcome of the job
+	Lost    Guarantee = "lost"    // an accepted job has no outcome, or its webhook was never called
+	Doubled Guarantee = "doubled" // an image became two jobs although it was accepted once
+	Changed Guarantee = "changed" // an outcome differs from an earlier outcome of the job
 	// Wrong is a result of another image or client, a job that expired too early, or a failure without a reason.
-	Wrong   Promise = "wrong"
-	Ran     Promise = "ran"     // an image that was rejected has an outcome
-	Pending Promise = "pending" // a message or an acknowledgement is left over
+	Wrong   Guarantee = "wrong"
+	Ran     Guarantee = "ran"     // an image that was rejected has an outcome
+	Pending Guarantee = "pending" // a message or an acknowledgement is left over
 )
 
 // sent is an image with its jobs and outcomes.
@@ -66,7 +66,7 @@ type job struct {
 }
 
 // NewLedger returns an empty ledger. Images of ledgers with different seeds differ. A
-// job that expires earlier than deadline after its image was made violates a promise.
+// job that expires earlier than deadline after its image was made violates a guarantee.
 // A nil now means [time.Now].
 func NewLedger(seed uint64, deadline time.Duration, now func() time.Time) *Ledger {
 	if now == nil {
@@ -74,7 +74,7 @@ func NewLedger(seed uint64, deadline time.Duration, now func() time.Time) *Ledge
 	}
 	return &Ledger{
 		seed: seed, deadline: deadline, now: now, images: map[string]*sent{}, jobs: map[string]*job{},
-		broken: map[Promise][]string{}, codes: map[v1.Code]int{},
+		broken: map[Guarantee][]string{}, codes: map[v1.Code]int{},
 	}
 }
 
@@ -252,13 +252,13 @@ func (l *Ledger) Store(id, sum string) {
 }
 
 // Violate records a violation that was found outside the ledger.
-func (l *Ledger) Violate(p Promise, format string, args ...any) {
+func (l *Ledger) Violate(p Guarantee, format string, args ...any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.violate(p, format, args...)
 }
 
-func (l *Ledger) violate(p Promise, format string, args ...any) {
+func (l *Ledger) violate(p Guarantee, format string, args ...any) {
 	l.broken[p] = append(l.broken[p], fmt.Sprintf(format, args...))
 }
 
@@ -308,7 +308,7 @@ func (l *Ledger) Close() Counts {
 		l.judge()
 		l.closed = true
 	}
-	broken := make(map[Promise][]string, len(l.broken))
+	broken := make(map[Guarantee][]string, len(l.broken))
 	for p, all := range l.broken {
 		broken[p] = slices.Clone(all)
 	}

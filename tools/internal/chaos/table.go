@@ -19,7 +19,7 @@ type Counts struct {
 	// Stall is the longest time without an outcome, between the begin of the fault
 	// and the end of the load.
 	Stall  time.Duration
-	Broken map[Promise][]string
+	Broken map[Guarantee][]string
 	Codes  map[v1.Code]int // problem codes of the rejections
 }
 
@@ -36,7 +36,7 @@ type Row struct {
 	Recovery time.Duration
 }
 
-// Held reports whether every promise was kept.
+// Held reports whether every guarantee was kept.
 func (r Row) Held() bool { return r.NotRun == "" && len(r.Broken) == 0 }
 
 var columns = []string{
@@ -63,7 +63,7 @@ func (r Row) cells() []string {
 	}
 	cells := []string{r.Fault, r.Topology, fmt.Sprint(r.Accepted), fmt.Sprint(r.Rejected),
 		fmt.Sprint(r.Unanswered), fmt.Sprint(len(r.Expired))}
-	for _, p := range []Promise{Lost, Doubled, Changed, Wrong, Ran, Pending} {
+	for _, p := range []Guarantee{Lost, Doubled, Changed, Wrong, Ran, Pending} {
 		n := fmt.Sprint(len(r.Broken[p]))
 		if n != "0" {
 			n = "**" + n + "**"
