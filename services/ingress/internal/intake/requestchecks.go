@@ -29,7 +29,7 @@ const (
 )
 
 // ErrNoWebhooks is the error when the mesh sends no webhooks.
-var ErrNoWebhooks = errors.New("this mesh has no secret to sign callbacks with, and sends none")
+var ErrNoWebhooks = errors.New("this mesh has no secret to sign webhooks with, and sends none")
 
 // A limitError is the error of a field that exceeds a limit.
 type limitError struct {

@@ -39,11 +39,11 @@ func newPoster(rt http.RoundTripper, secrets []string) (*poster, error) {
 		raw, ok := strings.CutPrefix(secret, "whsec_")
 		key, err := base64.StdEncoding.DecodeString(raw)
 		if !ok || err != nil || len(key) < 24 || len(key) > 64 {
-			return nil, fmt.Errorf("callback secret %d: want whsec_ and 24 to 64 bytes in base64", i+1)
+			return nil, fmt.Errorf("webhook secret %d: want whsec_ and 24 to 64 bytes in base64", i+1)
 		}
 		w, err := webhooks.NewWebhookRaw(key)
 		if err != nil {
-			return nil, fmt.Errorf("callback secret %d: %w", i+1, err)
+			return nil, fmt.Errorf("webhook secret %d: %w", i+1, err)
 		}
 		s.secrets = append(s.secrets, w)
 	}

@@ -111,7 +111,7 @@ func parseDelivery(d *consume.Delivery) (err error) {
 func (c *Sender) process(ctx context.Context, d *consume.Delivery) ([]bus.Message, error) {
 	to := d.Header.Get(v1.HeaderCallback)
 	if to == "" {
-		return nil, consume.Drop(errors.New("not a callback: it has no URL"))
+		return nil, consume.Drop(errors.New("not a webhook: it has no URL"))
 	}
 	over := d.Stored.Add(c.maxAge)
 	leave, err := c.hosts.TryAcquire(urlHost(to))
@@ -140,7 +140,7 @@ func (c *Sender) process(ctx context.Context, d *consume.Delivery) ([]bus.Messag
 		state.State, state.Next, err = c.nextState(state.Attempts, over, err)
 	}
 	if err := bus.PublishLast(ctx, c.js, streams.Jobs, subject.CallbackState(d.Job.ID), state); err != nil {
-		c.log.WarnContext(ctx, "cannot store the state of a callback", "error", err)
+		c.log.WarnContext(ctx, "cannot store the state of a webhook", "error", err)
 	}
 	c.attempts.WithLabelValues(attemptLabels[state.State]).Inc()
 	return nil, err
@@ -168,7 +168,7 @@ func (c *Sender) nextState(n int, over time.Time, err error) (v1.CallbackState, 
 func (c *Sender) readState(ctx context.Context, d *consume.Delivery) v1.Callback {
 	var before v1.Callback
 	if _, err := bus.ReadLast(ctx, c.js, streams.Jobs, subject.CallbackState(d.Job.ID), &before); err != nil {
-		c.log.WarnContext(ctx, "cannot read the state of a callback", "error", err)
+		c.log.WarnContext(ctx, "cannot read the state of a webhook", "error", err)
 		return v1.Callback{Attempts: d.Deliveries - 1}
 	}
 	return before
