@@ -221,6 +221,9 @@ func TestClients_BrowserPost(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			nc := m.connect(t)
 			images, err := nc.SubscribeSync("sight.v1.images.>")
+			if err == nil {
+				err = nc.Flush()
+			}
 			if err != nil {
 				t.Fatal(err)
 			}
