@@ -259,9 +259,9 @@ func (a *Admission) AdmitLater(ctx context.Context, p pipeline.Pipeline) error {
 	for _, stage := range pipelineStages(p) {
 		state, reason := a.pipelineState(stage, p)
 		if !accepts(state, p) { // read the status again before rejecting, once for all waiting requests
-			asking := context.WithoutCancel(ctx)
-			ask := func() (any, error) { return nil, a.readWorkers(asking, stage) }
-			a.refresh.Do(string(stage), ask) //nolint:errcheck // the old status stays
+			shared := context.WithoutCancel(ctx)
+			read := func() (any, error) { return nil, a.readWorkers(shared, stage) }
+			a.refresh.Do(string(stage), read) //nolint:errcheck // the old status stays
 			state, reason = a.pipelineState(stage, p)
 		}
 		if !accepts(state, p) {

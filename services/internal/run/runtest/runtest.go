@@ -123,7 +123,7 @@ func (s *Service) admin() string {
 func (s *Service) Probe(t testing.TB, path string) (status int, body string) {
 	t.Helper()
 	client := &http.Client{Timeout: testTimeout, Transport: &http.Transport{DisableKeepAlives: true}}
-	res, err := client.Get("http://" + s.admin() + path) //nolint:noctx // the client has a time-out
+	res, err := client.Get("http://" + s.admin() + path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -80,7 +80,7 @@ func New(p *run.Process, o Options) (*Service, error) {
 		}, []string{"pipeline"}),
 		formerResults: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "sightmesh_answers_total",
-			Help: "The same as sightmesh_results_total; its former name, which will be removed in the next release.",
+			Help: "Former name of sightmesh_results_total; will be removed.",
 		}, []string{"pipeline"}),
 		replies: f.NewCounter(prometheus.CounterOpts{
 			Name: "sightmesh_replies_total", Help: "Replies that were sent to requests that wait for a result.",
