@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -202,7 +203,7 @@ func (h *sessionHandler) readFrame(
 	case errors.As(err, &problem):
 		h.respond.logReason(ctx, err)
 	case errors.Is(err, context.DeadlineExceeded):
-		problem = v1.NewProblem(v1.DeadlineExceeded, "no answer came within the time of a job")
+		problem = v1.NewProblem(v1.Unavailable, "the frame could not be stored in time")
 	default:
 		problem = v1.NewProblem(v1.Internal, "the log has the reason under this trace id")
 		h.respond.logger.ErrorContext(ctx, "cannot process a frame", "error", err)
@@ -213,37 +214,48 @@ func (h *sessionHandler) readFrame(
 	return v1.Result{Status: v1.Failed, Problem: &out}
 }
 
-// submitFrame submits a frame and waits for its result. After a transient rejection it retries, which is the
-// back-pressure of a session.
+// submitFrame submits a frame and waits for its result, each for twice the deadline of a job. The mesh gives a
+// job an outcome soon after its deadline, so that the wait ends without one only when the mesh cannot.
 func (h *sessionHandler) submitFrame(
 	session context.Context, p pipeline.Pipeline, image []byte, stored func(),
 ) (v1.Result, error) {
-	ctx, cancel := context.WithTimeout(session, 2*p.JobDeadline(subject.Interactive))
+	longest := 2 * p.JobDeadline(subject.Interactive)
+	job, err := h.storeFrame(session, longest, p, image)
+	if err != nil {
+		return v1.Result{}, err
+	}
+	defer job.Close()
+	stored()
+	ctx, cancel := context.WithTimeout(session, longest)
+	defer cancel()
+	r, err := job.Wait(ctx)
+	if err != nil && session.Err() != nil {
+		job.Abandon(session) // the client has disconnected
+	}
+	return r, intake.JobError(err, job.ID)
+}
+
+// storeFrame stores a frame and returns its job. After a transient rejection it retries, which is the
+// back-pressure of a session. When an attempt may have stored the frame, the problem has the ID of the job.
+func (h *sessionHandler) storeFrame(
+	session context.Context, longest time.Duration, p pipeline.Pipeline, image []byte,
+) (*intake.Job, error) {
+	ctx, cancel := context.WithTimeout(session, longest)
 	defer cancel()
 	id := intake.NewID() // of all attempts, so that a frame is one job
-	unknown := false     // whether an earlier attempt may have stored it
+	var unknown error    // of the last attempt that may have stored the frame
 	for {
 		job, err := h.intake.Submit(ctx, &intake.Request{ID: id, Pipeline: p, Image: image})
 		if err == nil && job.Unknown() != nil {
-			err, unknown = job.Unknown(), true
+			err, unknown = job.Unknown(), job.Unknown()
 			job.Close()
 		}
-		if after, ok := retry.Delay(err); ok && retry.Sleep(ctx, after) == nil {
-			h.respond.logReason(ctx, err)
-			continue
+		if err == nil {
+			return job, nil
 		}
-		if err != nil && unknown {
-			err = intake.JobError(err, id)
+		if after, ok := retry.Delay(err); !ok || retry.Sleep(ctx, after) != nil {
+			return nil, cmp.Or(unknown, err)
 		}
-		if err != nil {
-			return v1.Result{}, err
-		}
-		defer job.Close()
-		stored()
-		r, err := job.Wait(ctx)
-		if err != nil && session.Err() != nil {
-			job.Abandon(session) // the client has disconnected
-		}
-		return r, intake.JobError(err, id)
+		h.respond.logReason(ctx, err)
 	}
 }

@@ -126,15 +126,10 @@ func TestProblem_NATSHasTheID(t *testing.T) {
 }
 
 // TestProblem_FrameHasTheID covers a frame that ends with the outcome of its job, and a frame that ends by the
-// time limit of frames.
+// time limit of frames. The job of the second frame can still have any outcome.
 func TestProblem_FrameHasTheID(t *testing.T) {
 	t.Parallel()
-	pipelines := filepath.Join(t.TempDir(), "pipelines.yaml")
-	const short = "pipelines: [{name: text, deadline: 1s, detect: {kind: text-lines, timeout: 1s}}]"
-	if err := os.WriteFile(pipelines, []byte(short), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	d := start(t, "--pipelines", pipelines)
+	d := startWithDeadline(t, "1s")
 	d.startWorkers(t, 2, 10)
 	c := d.session(t, "")
 	c.frame(t)
@@ -145,11 +140,25 @@ func TestProblem_FrameHasTheID(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, id := range []string{first, second.ID} {
+	for _, want := range []struct {
+		code v1.Code
+		id   string
+	}{{v1.DeadlineExceeded, first}, {v1.Unavailable, second.ID}} {
 		var a v1.FrameOutcome
 		if c.read(t, &a); a.Problem == nil {
 			t.Fatalf("got %+v, want a problem", a)
 		}
-		checkProblem(t, *a.Problem, v1.DeadlineExceeded, id)
+		checkProblem(t, *a.Problem, want.code, want.id)
 	}
+}
+
+// startWithDeadline opens an ingress whose pipeline text has this deadline.
+func startWithDeadline(t *testing.T, deadline string) *instance {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "pipelines.yaml")
+	text := "pipelines: [{name: text, deadline: " + deadline + ", detect: {kind: text-lines, timeout: 1s}}]"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return start(t, "--pipelines", file)
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/sightmesh/sightmesh/contracts/eventually"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
+	"github.com/sightmesh/sightmesh/services/ingress/internal/intake"
 )
 
 // session is a client of GET /v1/stream.
@@ -164,6 +165,31 @@ func TestSession_FramesWaitWhileTheQueueIsFull(t *testing.T) {
 		if n == 0 {
 			m = d.nextImage(t) // after a retry of the session
 		}
+	}
+}
+
+// TestSession_FrameThatWaitedHasItsWholeTime checks that the time before a frame is stored does not count for the
+// wait for its outcome.
+func TestSession_FrameThatWaitedHasItsWholeTime(t *testing.T) {
+	t.Parallel()
+	const deadline = 6 * time.Second
+	d := startWithDeadline(t, deadline.String())
+	d.startWorkers(t, 2, 10)
+	d.updateImagesStream(t, func(c *jetstream.StreamConfig) { c.MaxMsgs = 1 })
+	c := d.session(t, "?window=2")
+	c.frame(t)
+	first := d.nextImage(t)
+	sent := time.Now()
+	c.frame(t) // the queue is full until the outcome of the first frame
+	checkResponse(t, "a request", d.mustPost(t, ""), http.StatusTooManyRequests, v1.Overloaded)
+	var a v1.FrameOutcome
+	id := d.storeResult(t, first, true)
+	c.read(t, &a)
+	checkDone(t, a, 0, id)
+	d.nextImage(t)
+	c.read(t, &a)
+	if least := intake.RetryDelay + 2*deadline; time.Since(sent) < least {
+		t.Errorf("the frame ended after %v, want %v or more: %+v", time.Since(sent), least, a)
 	}
 }
 

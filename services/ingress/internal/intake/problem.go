@@ -60,15 +60,19 @@ func UnknownError(ctx context.Context, err error, id, address string) error {
 }
 
 // JobError returns the error for the client when its image is, or may be, the job id: the
-// problem of err with the ID. An error without a problem becomes [v1.DeadlineExceeded]
-// after a timeout, and otherwise a [*ServerError] with [v1.Internal]. JobError returns err
-// itself when the client has disconnected.
+// problem of err with the ID. An error without a problem becomes [v1.Unavailable] after a
+// timeout, because the outcome of the job is unknown, and otherwise a [*ServerError] with
+// [v1.Internal]. JobError returns err itself when the client has disconnected.
 func JobError(err error, id string) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = v1.NewProblem(v1.Unavailable, "no outcome came in time: look it up later")
+	}
 	return changeProblem(err, func(p *v1.Problem) { p.Job = id })
 }
 
 // DrawError returns the error for the client when a job is done but its image was not
-// drawn because of err. It is like [JobError], with a detail that says so.
+// drawn because of err. It is like [JobError], with a detail that says so, and with
+// [v1.DeadlineExceeded] after a timeout.
 func DrawError(err error, id string) error {
 	return changeProblem(err, func(p *v1.Problem) {
 		p.Job = id
@@ -104,7 +108,7 @@ func changeProblem(err error, change func(*v1.Problem)) error {
 		p, reason = s.Problem, s.Err
 	case errors.As(err, &p):
 	case errors.Is(err, context.DeadlineExceeded):
-		p = v1.NewProblem(v1.DeadlineExceeded, "no result came within the time of the job")
+		p = v1.NewProblem(v1.DeadlineExceeded, "no drawn image came in time")
 	default:
 		p, reason = v1.NewProblem(v1.Internal, "the log has the reason under this trace id"), err
 	}

@@ -69,7 +69,7 @@ func TestJobError_AddsTheID(t *testing.T) {
 	}{
 		{v1.NewProblem(v1.JobExpired, ""), v1.JobExpired, nil, 0},
 		{full, v1.Overloaded, bus.ErrFull, RetryDelay},
-		{fmt.Errorf("wait: %w", context.DeadlineExceeded), v1.DeadlineExceeded, nil, 0},
+		{fmt.Errorf("wait: %w", context.DeadlineExceeded), v1.Unavailable, nil, 0},
 		{broken, v1.Internal, broken, 0},
 	} {
 		err := JobError(c.err, "j1")
