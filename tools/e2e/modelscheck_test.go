@@ -125,7 +125,7 @@ func TestModelsBench_Measures(t *testing.T) {
 		`model +rows, version 1\.2, kind ssd\n`,
 		`images +20 in \d+\.\d s, one after the other: \d+\.\d images/s\n`,
 		`image +p50 \d+\.\d ms, p99 \d+\.\d ms\n`,
-		`of it model +p50 \d+\.\d ms, p99 \d+\.\d ms\n`,
+		`model alone +p50 \d+\.\d ms, p99 \d+\.\d ms\n`,
 		`memory +\d+\.\d MB at most\n`,
 	} {
 		if !regexp.MustCompile(want).MatchString(out) {

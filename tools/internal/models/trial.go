@@ -301,7 +301,7 @@ func Bench(ctx context.Context, cfg TrialConfig, which string, files []string, o
 	fmt.Fprintf(w, "images\t%d in %.1f s, one after the other: %.1f images/s\n",
 		cfg.Images, elapsed.Seconds(), float64(cfg.Images)/elapsed.Seconds())
 	fmt.Fprintf(w, "image\tp50 %s, p99 %s\n", percentile(whole, 50), percentile(whole, 99))
-	fmt.Fprintf(w, "of it model\tp50 %s, p99 %s\n", percentile(model, 50), percentile(model, 99))
+	fmt.Fprintf(w, "model alone\tp50 %s, p99 %s\n", percentile(model, 50), percentile(model, 99))
 	fmt.Fprintf(w, "memory\t%s at most\n", megabytes(memory))
 	if err := w.Flush(); err != nil {
 		return fmt.Errorf("print: %w", err)
