@@ -1,5 +1,5 @@
 // Package contracts describes the messages of a sightmesh and what clients and
-// services may rely on. Start to read here.
+// services may rely on. Start reading here.
 //
 // # The path of an image
 //
@@ -71,8 +71,9 @@
 //	Sight-Piece      replies to draw only: <n>/<total>, piece n of the image, from 0
 //	traceparent, tracestate, baggage   W3C trace context, lower case
 //
-// Only these headers are copied from a message to the next one of its job. The
-// Nats-* headers of a message are never copied.
+// Sight-Deadline, Sight-Accepted, Sight-Reply, Sight-Metadata, Sight-Callback,
+// Sight-Report and the trace context are copied from a message to the next one of its
+// job ([v1.CopiedHeaders]). No other header is copied.
 //
 // # Delivery
 //
