@@ -268,7 +268,7 @@ func (s *suite) writeTable(t *testing.T) {
 	t.Helper()
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s, %s, %d cores.\n\n", time.Now().Format(time.DateOnly), machine.Processor(), runtime.NumCPU())
-	b.WriteString("| step | time | requests | failed requests | accepted jobs | jobs without their one outcome |")
+	b.WriteString("| step | time | requests | failed requests | accepted jobs | jobs without exactly one outcome |")
 	b.WriteString(" verdict | subtest |\n")
 	b.WriteString("|---|---|---|---|---|---|---|---|\n")
 	for _, r := range s.rows {

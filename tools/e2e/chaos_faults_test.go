@@ -190,7 +190,7 @@ func pauseFault(name string) fault {
 func pauseOverDedupeFault(name string) fault {
 	return fault{
 		"pause-" + name + "-over-dedupe",
-		fmt.Sprintf("SIGSTOP of %s and its lanes for %v while the streams know IDs for %v, SIGCONT", name, overDedupe,
+		fmt.Sprintf("SIGSTOP of %s and its lanes for %v with a deduplication window of %v, SIGCONT", name, overDedupe,
 			shortDedupe),
 		func(t testing.TB, m *chaosMesh, rng *rand.Rand) {
 			setDedupe := func(d time.Duration) {
@@ -323,7 +323,7 @@ func clockFault(name, shiftable string) fault {
 func fullFault(stream string) fault {
 	return fault{
 		"full-" + strings.ToLower(stream),
-		fmt.Sprintf("%s full for %v: its limit lowered to what it holds, then raised", stream, holdTime),
+		fmt.Sprintf("%s full for %v: its limit lowered to its size, then raised", stream, holdTime),
 		func(t testing.TB, m *chaosMesh, rng *rand.Rand) {
 			var messages, size int64
 			byBytes := rng.IntN(2) == 0

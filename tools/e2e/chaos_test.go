@@ -153,7 +153,7 @@ func (r *chaosRun) topology(t *testing.T, name string, c cluster, instances int,
 // fullDisk injects the fault that needs its own file system. Mounting it needs root.
 func (r *chaosRun) fullDisk(t *testing.T) {
 	t.Helper()
-	f := fault{"disk-full", "disk of NATS full for 5 s, then room again and NATS restarted", diskFull, ""}
+	f := fault{"disk-full", "disk of NATS full for 5 s, then free again and NATS restarted", diskFull, ""}
 	c := newCluster(t, 1)
 	disk := t.TempDir()
 	if err := syscall.Mount("sightmesh-chaos", disk, "tmpfs", 0, "size=64m"); err != nil {

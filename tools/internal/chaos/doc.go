@@ -8,6 +8,6 @@
 // An image has these states:
 //
 //	sent ──▶ rejected                the response says that nothing was accepted
-//	   ├───▶ unanswered              the connection broke, or the response says "perhaps"
+//	   ├───▶ unanswered              the connection broke, or the image may have been accepted
 //	   └───▶ accepted ──▶ outcome    200 and 202; every later outcome has to equal the first
 package chaos

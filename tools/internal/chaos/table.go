@@ -40,8 +40,8 @@ type Row struct {
 func (r Row) Held() bool { return r.NotRun == "" && len(r.Broken) == 0 }
 
 var columns = []string{
-	"fault", "topology", "accepted", "rejected", "unanswered", "expired", "lost", "doubled", "changed", "wrong",
-	"rejected but run", "left over", "longest stall", "recovery", "verdict", "test",
+	"fault", "topology", "accepted", "rejected", "no response", "expired", "lost", "doubled", "changed", "wrong",
+	"rejected but processed", "left over", "longest stall", "recovery", "verdict", "test",
 }
 
 func (r Row) cells() []string {
