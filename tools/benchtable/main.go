@@ -310,7 +310,7 @@ drawn page and the drawn face of %s. Saturation is %d concurrent requests.
 		if !ok {
 			continue // the pipeline has no model in Debian's packages, or no image here
 		}
-		alone, one, err := t.alone(ctx, p, image, count)
+		alone, one, err := t.measureLanes(ctx, p, image, count)
 		if err != nil {
 			return err
 		}
@@ -329,8 +329,8 @@ drawn page and the drawn face of %s. Saturation is %d concurrent requests.
 	return nil
 }
 
-// alone measures the lanes of a pipeline without a mesh, at saturation and with one image at a time.
-func (t *table) alone(
+// measureLanes measures the lanes of a pipeline without a mesh, at saturation and with one image at a time.
+func (t *table) measureLanes(
 	ctx context.Context, p pipeline.Pipeline, image []byte, count int,
 ) (full, single bench.Report, err error) {
 	l, err := t.startLanes(ctx, t.noModels(), p, count)
@@ -386,7 +386,7 @@ Lanes that do no work, 2 for each stage, at most 16 crops in a message, one imag
 		if err != nil {
 			return err
 		}
-		if err := t.with(ctx, meshConfig{lanes: 2, pipelines: file}, func(m *mesh) error {
+		if err := t.withMesh(ctx, meshConfig{lanes: 2, pipelines: file}, func(m *mesh) error {
 			r, err := t.measure(ctx, m, "noop", header(hundred), 1)
 			if err == nil {
 				t.printf("| %d | %d | %.2f ms | %.2f ms | %.2f ms |\n",
@@ -409,7 +409,7 @@ Lanes that do no work, 2 for each stage, at most 16 crops in a message, one imag
 	t.printTableHeader("lanes", "p50", "p50 ÷ (p50 of one lane ÷ lanes)")
 	var alone float64
 	for _, lanes := range []int{1, 2} {
-		if err := t.with(ctx, meshConfig{lanes: lanes}, func(m *mesh) error {
+		if err := t.withMesh(ctx, meshConfig{lanes: lanes}, func(m *mesh) error {
 			r, err := t.measure(ctx, m, "text", page.Bytes(), 1)
 			if err != nil {
 				return err
@@ -426,7 +426,8 @@ Lanes that do no work, 2 for each stage, at most 16 crops in a message, one imag
 	return nil
 }
 
-func (t *table) with(ctx context.Context, cfg meshConfig, f func(*mesh) error) error {
+// withMesh starts a mesh, calls f with it, and stops it.
+func (t *table) withMesh(ctx context.Context, cfg meshConfig, f func(*mesh) error) error {
 	m, err := t.start(ctx, cfg)
 	if err != nil {
 		return err
@@ -448,7 +449,7 @@ Lanes that do no work, 20 KB of crops, one image at a time. The first two messag
 
 `)
 	t.printTableHeader("image", "floor p50", "mesh p50", "ratio")
-	return t.with(ctx, meshConfig{lanes: 2, pipelines: file}, func(m *mesh) error {
+	return t.withMesh(ctx, meshConfig{lanes: 2, pipelines: file}, func(m *mesh) error {
 		for _, kb := range []int{10, 100, 1000, 8000} {
 			f, err := t.floor(ctx, m, kb<<10, 1, 1)
 			if err != nil {
@@ -491,7 +492,7 @@ The pipeline %s at saturation. The spans are sent over OTLP/HTTP to a receiver o
 				"OTEL_TRACES_SAMPLER=parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG=" + s.arg,
 			}
 		}
-		if err := t.with(ctx, meshConfig{lanes: lanes, env: env}, func(m *mesh) error {
+		if err := t.withMesh(ctx, meshConfig{lanes: lanes, env: env}, func(m *mesh) error {
 			r, err := t.measure(ctx, m, "text", page, 4*lanes)
 			if err != nil {
 				return err
@@ -523,7 +524,7 @@ cores.
 `)
 	t.printTableHeader("replicas of each service", "p50", "images /s")
 	for _, n := range []int{1, 2} {
-		if err := t.with(ctx, meshConfig{lanes: 2, replicas: n, pipelines: file}, func(m *mesh) error {
+		if err := t.withMesh(ctx, meshConfig{lanes: 2, replicas: n, pipelines: file}, func(m *mesh) error {
 			r, err := t.measure(ctx, m, "noop", header(hundred), 16)
 			if err == nil {
 				t.printf("| %d | %.2f ms | %.0f |\n", n, r.Latency.P50, r.PerSecond)
@@ -549,7 +550,7 @@ The same as (a), with all three servers on the same machine.
 
 `)
 	t.printTableHeader("concurrent images", "floor p50", "mesh p50", "ratio", "floor /s", "mesh /s", "ratio")
-	return t.with(ctx, meshConfig{servers: 3, lanes: 2, pipelines: file}, func(m *mesh) error {
+	return t.withMesh(ctx, meshConfig{servers: 3, lanes: 2, pipelines: file}, func(m *mesh) error {
 		for _, c := range []int{1, 8} {
 			f, err := t.floor(ctx, m, hundred, c, 3)
 			if err != nil {

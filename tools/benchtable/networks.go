@@ -264,7 +264,7 @@ func (t *table) withContestants(
 		return err
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
-	return t.with(ctx, meshConfig{lanes: count, pipelines: file, models: t.models}, func(m *mesh) error {
+	return t.withMesh(ctx, meshConfig{lanes: count, pipelines: file, models: t.models}, func(m *mesh) error {
 		c := contestants{alone: aloneSender(l, p), mesh: bench.HTTP(m.http, p.Name, 4*count)}
 		if t.litServe == "" {
 			return f(c)
@@ -294,7 +294,7 @@ func (t *table) measureInTurns(ctx context.Context, c contestants, image []byte,
 			if one.send == nil {
 				continue
 			}
-			now, err := t.turn(ctx, one.send, image, load)
+			now, err := t.measureTurn(ctx, one.send, image, load)
 			if err != nil {
 				return all, err
 			}
@@ -304,8 +304,8 @@ func (t *table) measureInTurns(ctx context.Context, c contestants, image []byte,
 	return all, nil
 }
 
-// turn measures one contestant. Meanwhile this process and its other children are idle.
-func (t *table) turn(ctx context.Context, send bench.Sender, image []byte, load bench.Load) (turn, error) {
+// measureTurn measures one contestant. Meanwhile this process and its other children are idle.
+func (t *table) measureTurn(ctx context.Context, send bench.Sender, image []byte, load bench.Load) (turn, error) {
 	var mu sync.Mutex
 	var overhead []float64 // one for each image
 	before, err := machine.ProcessTreeCPU()

@@ -246,7 +246,7 @@ func (r release) testUpgrade(t *testing.T, row *row) {
 		}
 	}
 	r.followLogs(t)
-	l := startLoad(t, r.address(), r.mixed())
+	l := startLoad(t, r.address(), r.mixedClients())
 	begin := time.Now()
 	r.upgrade(t, append(meshValues(), "image.tag="+next)...)
 	r.awaitReady(t)
@@ -261,7 +261,7 @@ func (r release) testUpgrade(t *testing.T, row *row) {
 // outcome.
 func (r release) testKill(t *testing.T, row *row, component string) {
 	r.followLogs(t)
-	l := startLoad(t, r.address(), r.mixed())
+	l := startLoad(t, r.address(), r.mixedClients())
 	victim := r.kubectl(t, "get", "pods", "--namespace="+r.namespace, r.selector(component),
 		"--output=jsonpath={.items[0].metadata.name}")
 	time.Sleep(2 * time.Second) // load before the fault

@@ -66,8 +66,8 @@ type client struct {
 	every time.Duration // from the begin of a round to the begin of the next
 }
 
-// mixed returns clients that send images in different ways.
-func (s *suite) mixed() []client {
+// mixedClients returns clients that send images in different ways.
+func (s *suite) mixedClients() []client {
 	return []client{
 		{s.codes, false, 200 * time.Millisecond},
 		{s.codes, false, 250 * time.Millisecond},

@@ -83,11 +83,11 @@ func selectFaults(servers int, shiftable string) []fault {
 		fault{
 			"delay-connections", "connections of all services to NATS delayed by 50 ms each way for 8 s", delayConnections, "",
 		},
-		fault{"results-away", "results stopped for longer than AckWait, then started", resultsAway, ""},
+		fault{"results-away", "results stopped for longer than AckWait, then started", stopResultsBeyondAckWait, ""},
 		fault{
 			"results-away-over-deadline",
 			fmt.Sprintf("results stopped for %v, longer than any deadline; age of PARTS cut to %v", overDeadline, shortAge),
-			resultsAwayOverDeadline, "",
+			stopResultsPastDeadline, "",
 		},
 	)
 	for _, s := range full {
@@ -257,11 +257,13 @@ func (m *chaosMesh) restartResults(t testing.TB, d time.Duration) {
 	}
 }
 
-func resultsAway(t testing.TB, m *chaosMesh, _ *rand.Rand) { m.restartResults(t, overAckWait) }
+func stopResultsBeyondAckWait(t testing.TB, m *chaosMesh, _ *rand.Rand) {
+	m.restartResults(t, overAckWait)
+}
 
-// resultsAwayOverDeadline leaves parts of jobs that are past their deadline. The
+// stopResultsPastDeadline leaves parts of jobs that are past their deadline. The
 // parts are nearly as old as the maximum age of their stream.
-func resultsAwayOverDeadline(t testing.TB, m *chaosMesh, _ *rand.Rand) {
+func stopResultsPastDeadline(t testing.TB, m *chaosMesh, _ *rand.Rand) {
 	var before time.Duration
 	m.update(t, streams.Parts, func(_ *jetstream.StreamInfo, c *jetstream.StreamConfig) {
 		before = c.MaxAge

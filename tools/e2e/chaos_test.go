@@ -137,7 +137,7 @@ func (r *chaosRun) topology(t *testing.T, name string, c cluster, instances int,
 				row.NotRun = "the fault could not be injected"
 			}
 			if rows[n] = row; row.NotRun == "" && !row.Held() && m.isCalm() != nil {
-				m.startAgain(t)
+				m.restartAll(t)
 			}
 		}
 		t.Run("outcomes-later", func(t *testing.T) {
@@ -300,9 +300,9 @@ func (m *chaosMesh) lookupAgain(t *testing.T, ledger *chaos.Ledger) {
 	}
 }
 
-// startAgain restarts every process, so that damage of one fault does not count
+// restartAll restarts every process, so that damage of one fault does not count
 // against the next.
-func (m *chaosMesh) startAgain(t testing.TB) {
+func (m *chaosMesh) restartAll(t testing.TB) {
 	t.Helper()
 	m.stopServices(t)
 	for _, n := range m.cluster {

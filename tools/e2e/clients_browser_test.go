@@ -102,8 +102,8 @@ func (s *website) open(t *testing.T, at, script string) report {
 	return report{}
 }
 
-// beside changes a configuration of nginx so that it serves the page beside the mesh.
-func (s *website) beside(configuration string) string {
+// addPage changes a configuration of nginx so that it serves the page beside the mesh.
+func (s *website) addPage(configuration string) string {
 	return strings.Replace(configuration, "location /", "location /page/ { proxy_pass "+s.url+"; }\nlocation /", 1)
 }
 
@@ -254,8 +254,8 @@ func TestClients_BrowserPost(t *testing.T) {
 func TestClients_BrowserSameOrigin(t *testing.T) {
 	m := start(t, nil)
 	site := newWebsite(t)
-	recipe := startNginx(t, site.beside(webSocketRecipe), m.http[0], "")
-	documented := startNginx(t, site.beside(nginxRecipe(t)), m.http[0], "")
+	recipe := startNginx(t, site.addPage(webSocketRecipe), m.http[0], "")
+	documented := startNginx(t, site.addPage(nginxRecipe(t)), m.http[0], "")
 	for name, tt := range map[string]struct {
 		page   string
 		status int
@@ -282,7 +282,7 @@ func TestClients_BrowserSameOrigin(t *testing.T) {
 func TestClients_BrowserOldPage(t *testing.T) {
 	m := start(t, nil)
 	site := newWebsite(t)
-	mesh := startNginx(t, site.beside(withPrefix(t, nginxRecipe(t), true)), m.http[0], "")
+	mesh := startNginx(t, site.addPage(withPrefix(t, nginxRecipe(t), true)), m.http[0], "")
 	seen := site.open(t, mesh, fmt.Sprintf(useOldPage, mesh+"/vision/tyocr"))
 	if !strings.Contains(seen.Text, "sightmesh reads this page") {
 		t.Errorf("the script reports %+v, want the text of the page", seen)
@@ -321,10 +321,10 @@ func TestClients_BrowserEventSource(t *testing.T) {
 func TestClients_BrowserSession(t *testing.T) {
 	m := start(t, nil)
 	site := newWebsite(t)
-	recipe := startNginx(t, site.beside(nginxRecipe(t)), m.http[0], "")
-	hostless := startNginx(t, site.beside(webSocketRecipe), m.http[0], "")
+	recipe := startNginx(t, site.addPage(nginxRecipe(t)), m.http[0], "")
+	hostless := startNginx(t, site.addPage(webSocketRecipe), m.http[0], "")
 	at := freeAddresses(t, "127.0.0.1", 1)[0]
-	public := startNginx(t, site.beside(webSocketRecipe), m.addIngress(t, "--public-url", "http://"+at), at)
+	public := startNginx(t, site.addPage(webSocketRecipe), m.addIngress(t, "--public-url", "http://"+at), at)
 	allowing := m.addIngress(t, "--cors-origins", site.url)
 	for name, tt := range map[string]struct {
 		page, mesh string

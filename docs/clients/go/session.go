@@ -25,8 +25,8 @@ func main() {
 		if err != nil {
 			log.Fatal(err)
 		}
-		answered, err := run(ctx, conn, paths[next:])
-		next += answered
+		ended, err := run(ctx, conn, paths[next:])
+		next += ended
 		switch websocket.CloseStatus(err) {
 		case websocket.StatusPolicyViolation, websocket.StatusMessageTooBig: // another session would end in the same way
 			log.Fatal(err)
@@ -65,7 +65,7 @@ func run(ctx context.Context, conn *websocket.Conn, paths []string) (int, error)
 			conn.CloseNow()
 		}
 	}()
-	for answered := 0; ; {
+	for ended := 0; ; {
 		var message struct {
 			v1.FrameOutcome
 			Next *int64 `json:"next"` // only the last message has it
@@ -73,15 +73,15 @@ func run(ctx context.Context, conn *websocket.Conn, paths []string) (int, error)
 		err := wsjson.Read(ctx, conn, &message)
 		switch {
 		case err != nil: // also when the mesh closed the session after its last message
-			return answered, err
+			return ended, err
 		case message.Next != nil && message.Problem != nil:
 			log.Printf("session: %v", message.Problem)
 		case message.Next != nil:
 		case message.Status == v1.Done:
-			answered++
+			ended++
 			fmt.Println(message.Frame, "done", len(message.Result.Regions), "regions")
 		default:
-			answered++
+			ended++
 			fmt.Println(message.Frame, message.Status, message.Problem)
 		}
 	}

@@ -13,10 +13,10 @@ async def connect(http: aiohttp.ClientSession, first: int) -> aiohttp.ClientWebS
     for _ in range(8):
         try:
             return await http.ws_connect(f"{url}/v1/stream?pipeline={pipeline}&from={first}", max_msg_size=0)
-        except aiohttp.WSServerHandshakeError as refused:
-            if refused.status not in (429, 503) or "Retry-After" not in refused.headers:
+        except aiohttp.WSServerHandshakeError as rejection:
+            if rejection.status not in (429, 503) or "Retry-After" not in rejection.headers:
                 raise
-            await asyncio.sleep(int(refused.headers["Retry-After"]))
+            await asyncio.sleep(int(rejection.headers["Retry-After"]))
     sys.exit("session: the mesh is busy")
 
 

@@ -34,7 +34,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const testTimeout = time.Minute
 
-func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+func newQuietLogger() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 func openJetStream(t *testing.T, nc *nats.Conn) jetstream.JetStream {
 	t.Helper()
@@ -47,7 +47,7 @@ func openJetStream(t *testing.T, nc *nats.Conn) jetstream.JetStream {
 
 func connect(t *testing.T, url string) *nats.Conn {
 	t.Helper()
-	nc, err := Connect(t.Context(), connection.Config{URL: url}, "detect", "one", quiet())
+	nc, err := Connect(t.Context(), connection.Config{URL: url}, "detect", "one", newQuietLogger())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -287,7 +287,7 @@ func TestConnect_WaitsForTheServer(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	defer cancel()
 	go func() {
-		nc, err := Connect(ctx, connection.Config{URL: fmt.Sprintf("nats://127.0.0.1:%d", port)}, "detect", "one", quiet())
+		nc, err := Connect(ctx, connection.Config{URL: fmt.Sprintf("nats://127.0.0.1:%d", port)}, "detect", "one", newQuietLogger())
 		done <- outcome{nc, err}
 	}()
 	select {
@@ -321,7 +321,7 @@ func TestConnect_EndsWithItsContext(t *testing.T) {
 	url := fmt.Sprintf("nats://127.0.0.1:%d", freePort(t))
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
-	_, err := Connect(ctx, connection.Config{URL: url}, "detect", "one", quiet())
+	_, err := Connect(ctx, connection.Config{URL: url}, "detect", "one", newQuietLogger())
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("got %v, want %v", err, context.DeadlineExceeded)
 	}
@@ -329,7 +329,7 @@ func TestConnect_EndsWithItsContext(t *testing.T) {
 		t.Errorf("the error is %v, want %s in it", err, url)
 	}
 	broken := connection.Config{URL: "nats://[broken"}
-	if _, err := Connect(context.Background(), broken, "detect", "one", quiet()); err == nil {
+	if _, err := Connect(context.Background(), broken, "detect", "one", newQuietLogger()); err == nil {
 		t.Error("a broken URL was waited for")
 	}
 }

@@ -250,7 +250,7 @@ func TestConnect_Credentials(t *testing.T) {
 				t.Errorf("without credentials: %v, want the end of the context", err)
 			}
 
-			nc, err := Connect(t.Context(), cfg, "detect", "one", quiet())
+			nc, err := Connect(t.Context(), cfg, "detect", "one", newQuietLogger())
 			if err != nil {
 				t.Fatal(err)
 			}

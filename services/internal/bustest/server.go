@@ -146,9 +146,9 @@ func (s *Server) RestartWith(t testing.TB, change func(*server.Options)) {
 	s.awaitConnections(t)
 }
 
-// Received returns the number of messages that the server has received from its
+// ReceivedCount returns the number of messages that the server has received from its
 // clients: every publish and every request counts as one.
-func (s *Server) Received(t testing.TB) int64 {
+func (s *Server) ReceivedCount(t testing.TB) int64 {
 	t.Helper()
 	v, err := s.srv.Varz(nil)
 	if err != nil {

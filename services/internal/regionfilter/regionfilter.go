@@ -87,16 +87,16 @@ func Headers() map[string]string {
 func ParseHeader(h map[string][]string) (Filter, error) {
 	values := map[string]string{}
 	for header, name := range Headers() {
-		for given, said := range h {
+		for given, all := range h {
 			_, twice := values[name]
 			switch {
 			case !strings.EqualFold(given, header):
-			case twice || len(said) > 1:
+			case twice || len(all) > 1:
 				return Filter{}, invalid(name, "%s is given more than once", header)
-			case len(said) == 1 && said[0] == "":
+			case len(all) == 1 && all[0] == "":
 				return Filter{}, invalid(name, "%s is empty", header)
-			case len(said) == 1:
-				values[name] = said[0]
+			case len(all) == 1:
+				values[name] = all[0]
 			}
 		}
 	}

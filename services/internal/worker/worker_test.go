@@ -86,9 +86,9 @@ func (testLane) Start(s lane.Start) (map[string]lane.Loaded, error) {
 	return out, nil
 }
 
-func (testLane) Detect(_ lane.Detect, pic []byte) (lane.Detected, [][]byte, error) {
+func (testLane) Detect(_ lane.Detect, image []byte) (lane.Detected, [][]byte, error) {
 	var o order
-	if err := json.Unmarshal(pic, &o); err != nil {
+	if err := json.Unmarshal(image, &o); err != nil {
 		return lane.Detected{}, nil, v1.NewProblem(v1.Damaged, "%v", err)
 	}
 	if o.Crash {
@@ -392,9 +392,9 @@ func TestWorker_FailsInvalidMessagesWithoutALane(t *testing.T) {
 	m.awaitEmpty(t, streams.Images)
 }
 
-// handOut has an image delivered n times, each time to nothing that processes
+// deliverUnprocessed lets the server deliver an image n times to a consumer that does not process
 // it.
-func (m mesh) handOut(t *testing.T, n int) {
+func (m mesh) deliverUnprocessed(t *testing.T, n int) {
 	t.Helper()
 	c, err := m.js.Consumer(t.Context(), streams.Images, streams.WorkConsumer(subject.Detect, "a", subject.Interactive))
 	if err != nil {
@@ -415,7 +415,7 @@ func (m mesh) handOut(t *testing.T, n int) {
 func TestWorker_ProcessesMessagesThatNoWorkerReceived(t *testing.T) {
 	m := newMesh(t)
 	m.send(t, interactive("untried"), order{})
-	m.handOut(t, 2*streams.MaxAttempts)
+	m.deliverUnprocessed(t, 2*streams.MaxAttempts)
 	startWorker(t, m.Server, 1, nil)
 	if r := m.result(t, "a", "untried"); r.Status != v1.Done {
 		t.Errorf("got %+v, want it done", r)
@@ -550,15 +550,15 @@ func TestWorker_StopFinishesWorkInProgress(t *testing.T) {
 	m := newMesh(t)
 	begun := make(chan string, 10)
 	w := startWorker(t, m.Server, 1, begun)
-	m.send(t, interactive("inhand"), order{MS: 300})
+	m.send(t, interactive("in-progress"), order{MS: 300})
 	m.send(t, interactive("next"), order{})
 	<-begun
 	w.stop()
-	if r := m.result(t, "a", "inhand"); r.Status != v1.Done {
-		t.Errorf("in hand: %+v", r)
+	if r := m.result(t, "a", "in-progress"); r.Status != v1.Done {
+		t.Errorf("the job in progress: %+v", r)
 	}
 	if n := w.handler.did.Load(); n != 1 {
-		t.Errorf("did %d, want only the one in hand", n)
+		t.Errorf("did %d, want only the one in progress", n)
 	}
 	startWorker(t, m.Server, 1, nil)
 	if r := m.result(t, "a", "next"); r.Status != v1.Done {
@@ -592,19 +592,19 @@ func TestWorker_EndsCancelledJobs(t *testing.T) {
 	}
 	begun := make(chan string, 10)
 	w := startWorker(t, m.Server, 1, begun)
-	m.send(t, interactive("inhand"), order{MS: 500})
+	m.send(t, interactive("in-progress"), order{MS: 500})
 	m.send(t, interactive("queued"), order{})
 	<-begun
-	for _, job := range []string{"inhand", "queued"} {
+	for _, job := range []string{"in-progress", "queued"} {
 		if err := nc.Publish(subject.Cancelled(job), nil); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, job := range []string{"inhand", "queued"} {
+	for _, job := range []string{"in-progress", "queued"} {
 		checkFailed(t, m.result(t, "a", job), v1.Cancelled)
 	}
 	if n := w.handler.did.Load(); n != 1 {
-		t.Errorf("the lane did %d, want only the one in hand", n)
+		t.Errorf("the lane did %d, want only the one in progress", n)
 	}
 	var e v1.Event
 	if err := json.Unmarshal((<-events).Data, &e); err != nil {
@@ -614,7 +614,7 @@ func TestWorker_EndsCancelledJobs(t *testing.T) {
 		t.Error("the event has no time")
 	}
 	e.At = time.Time{}
-	if want := (v1.Event{ID: "inhand", Event: v1.EventDetecting}); !reflect.DeepEqual(e, want) {
+	if want := (v1.Event{ID: "in-progress", Event: v1.EventDetecting}); !reflect.DeepEqual(e, want) {
 		t.Errorf("the event is %+v, want %+v", e, want)
 	}
 	if len(events) != 0 {

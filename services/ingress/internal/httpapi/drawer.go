@@ -21,7 +21,7 @@ const (
 	// maxDrawings is the maximum of drawn images that are received concurrently. The largest image has about
 	// 100 MB as PNG.
 	maxDrawings = 4
-	// drawingWait is how long a request may wait for a slot.
+	// drawingWait is how long a request may wait until fewer images are drawn.
 	drawingWait = 30 * time.Second
 )
 
@@ -29,11 +29,11 @@ const (
 type drawer struct {
 	intake *intake.Intake
 	client *client.Client
-	slots  *semaphore.Weighted
+	places *semaphore.Weighted
 }
 
 func newDrawer(cfg Config) *drawer {
-	return &drawer{intake: cfg.Intake, client: cfg.Client, slots: semaphore.NewWeighted(maxDrawings)}
+	return &drawer{intake: cfg.Intake, client: cfg.Client, places: semaphore.NewWeighted(maxDrawings)}
 }
 
 // drawnType returns the image type that a client accepts for a drawn image, or "" for none.
@@ -72,14 +72,14 @@ func (d *drawer) draw(ctx context.Context, req *intake.Request, result v1.Result
 	}
 	turn, cancel := context.WithTimeout(ctx, drawingWait)
 	defer cancel()
-	if err := d.slots.Acquire(turn, 1); err != nil {
+	if err := d.places.Acquire(turn, 1); err != nil {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
 		p := v1.NewProblem(v1.Overloaded, "%d images are being drawn", maxDrawings).WithLimit(maxDrawings)
 		return nil, retry.After(p, intake.RetryDelay)
 	}
-	defer d.slots.Release(1)
+	defer d.places.Release(1)
 	image, err := d.client.Draw(ctx, req.Image, result, mediaType)
 	if err != nil {
 		return nil, err

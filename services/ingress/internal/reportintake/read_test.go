@@ -88,7 +88,7 @@ func TestReports_ReadBatchesRequests(t *testing.T) {
 			}
 		}
 	}
-	before, n := s.Received(t), 0
+	before, n := s.ReceivedCount(t), 0
 	err := b.Read(t.Context(), "R1", func(v1.Report) error { return nil }, func(image v1.ReportImage) error {
 		if image.Status != want[n] {
 			t.Errorf("image %d is %s, want %s", n, image.Status, want[n])
@@ -120,7 +120,7 @@ func TestReports_ReadBatchesRequests(t *testing.T) {
 	if n != images {
 		t.Errorf("read %d images, want %d", n, images)
 	}
-	if requests := s.Received(t) - before; requests > images/5 {
+	if requests := s.ReceivedCount(t) - before; requests > images/5 {
 		t.Errorf("%d requests for %d images", requests, images)
 	}
 	stream, err := b.js.Stream(t.Context(), streams.Reports)
@@ -166,11 +166,11 @@ func BenchmarkReports_Read(b *testing.B) {
 	s := bustest.Start(b, "text")
 	r := newBenchOn(b, s, s)
 	r.storeDone(b, "R1", images)
-	before := s.Received(b)
+	before := s.ReceivedCount(b)
 	for b.Loop() {
 		if n := r.countDone(b, "R1"); n != images {
 			b.Fatalf("read %d images, want %d", n, images)
 		}
 	}
-	b.ReportMetric(float64(s.Received(b)-before)/float64(b.N), "requests/op")
+	b.ReportMetric(float64(s.ReceivedCount(b)-before)/float64(b.N), "requests/op")
 }

@@ -158,13 +158,13 @@ func (k *Keeper) Sweep(ctx context.Context, id string, now time.Time,
 	}
 	over := m.Deadline.Add(sweepGrace)
 	if now.Before(m.Accepted.Add(sweepPause)) && now.Before(over) { // its images are being processed
-		return earlier(m.Accepted.Add(sweepPause), over), nil
+		return minTime(m.Accepted.Add(sweepPause), over), nil
 	}
 	stored, err := reportoutcomes.Read(ctx, k.js, id)
 	if err != nil {
 		return now, err
 	}
-	again = earlier(now.Add(sweepPause), over)
+	again = minTime(now.Add(sweepPause), over)
 	if !now.Before(over) {
 		again = now.Add(sweepGrace)
 		if err := k.sweepImages(ctx, m, stored, end); err != nil {
@@ -178,7 +178,8 @@ func (k *Keeper) Sweep(ctx context.Context, id string, now time.Time,
 	return again, err
 }
 
-func earlier(a, b time.Time) time.Time {
+// minTime returns the earlier of two times.
+func minTime(a, b time.Time) time.Time {
 	if a.Before(b) {
 		return a
 	}

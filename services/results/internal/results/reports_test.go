@@ -83,7 +83,7 @@ func TestReport_FromManifestToWebhook(t *testing.T) {
 		}
 	}
 	b.checkState(t, "r1-0", v1.Queued)
-	stored := 2 // what was asked for, and the outcome of image 1
+	stored := 2 // the report, and the outcome of image 1
 	for i, status := range map[int]v1.Status{0: v1.Failed, 2: v1.Done} {
 		b.waitForMessages(t, streams.Reports, stored)
 		stored++

@@ -148,9 +148,9 @@ func TestJoin_ByReplicas(t *testing.T) {
 	b.awaitNoParts(t)
 }
 
-// largeParts stores two parts of a job whose result is larger than RESULTS takes
+// storeLargeParts stores two parts of a job whose result is larger than RESULTS accepts
 // from then on.
-func (b bench) largeParts(t *testing.T, job string) {
+func (b bench) storeLargeParts(t *testing.T, job string) {
 	t.Helper()
 	const limit = 4000
 	s, err := b.js.Stream(t.Context(), streams.Results)
@@ -183,7 +183,7 @@ func (b bench) checkTooLarge(t *testing.T, job string) {
 // next job is joined.
 func TestJoin_ResultThatIsTooLargeFailsAtOnce(t *testing.T) {
 	b := newBench(t, 1, "--sweep", "1h")
-	b.largeParts(t, "large")
+	b.storeLargeParts(t, "large")
 	for i := range 2 {
 		b.publish(t, subject.Parts(subject.Job{Pipeline: "text", ID: "small", Part: i}), nil, part(i, 2))
 	}

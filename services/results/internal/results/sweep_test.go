@@ -24,7 +24,7 @@ import (
 	"github.com/sightmesh/sightmesh/lane/pipeline"
 )
 
-// shortDeadlines has pipelines whose jobs are given up after a second.
+// shortDeadlines returns flags for pipelines whose jobs expire after a second.
 func shortDeadlines(t *testing.T) []string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "pipelines.yaml")
@@ -177,7 +177,7 @@ func (b bench) ackParts(t *testing.T, n int) {
 // The sweep continues after it.
 func TestSweeper_ResultThatIsTooLargeFailsAtOnce(t *testing.T) {
 	b := newBench(t, 0)
-	b.largeParts(t, "large")
+	b.storeLargeParts(t, "large")
 	b.ackParts(t, 2)
 	startReplica(t, b.url, "--sweep", "100ms")
 	b.checkTooLarge(t, "large")
