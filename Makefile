@@ -139,7 +139,7 @@ fmt: ## Format the Go code
 	gofmt -w $(GO_FOLDERS)
 
 .PHONY: gen
-gen: ## Generate contracts, samples, docs/reference and deploy/k8s
+gen: ## Generate the schemas, openapi.json, asyncapi.json, docs/reference and deploy/k8s
 	$(GO) generate work
 	tools/scripts/render-k8s
 

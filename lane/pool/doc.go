@@ -16,7 +16,7 @@
 //
 //	   ┌────────────────── restart delay ──────────────────┐
 //	   ▼                                                   │
-//	starting ──── died, timeout, memory ───────────────► ended
+//	starting ──── died, timeout, memory, protocol ─────► ended
 //	   │                                                  ▲ ▲
 //	   │ ready                                            │ │
 //	   ▼                                                  │ │
@@ -28,8 +28,10 @@
 //	              deadline passed, context ended
 //
 // The log and the metric sightmesh_lane_restarts_total have the same reasons: died, timeout,
-// memory and protocol. A reply leads from busy to idle. When the context of [Pool.Run] ends,
-// the process is killed in each state, and no other follows.
+// memory and protocol. For MaxJobs requests the reason is recycled, for a deadline that has
+// passed it is deadline, and for a context that has ended it is stopped. A reply leads from
+// busy to idle. When the context of [Pool.Run] ends, the process is killed in each state, and
+// no other follows.
 //
 // The restart delay is 0 after a process that has replied to a request, or that was replaced.
 // After processes in a row that did not, it is 100 ms, 200 ms, and so on up to 10 s. After

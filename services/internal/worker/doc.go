@@ -13,7 +13,7 @@
 // # States of a message
 //
 //	         pulled when a lane is free
-//	stream ─────────────────────────────► received ── job cancelled, deadline passed, ─┐
+//	stream ─────────────────────────────► received ── invalid, cancelled, expired, ────┐
 //	  ▲                                      │        attempts used up                 │
 //	  │                                      ▼                                         │
 //	  ├── nak: the worker stops ◄──────── in a lane ── problem ────────────────────────┤
@@ -24,6 +24,8 @@
 //	                                         │ stored                                  │ in QUARANTINE stored
 //	                                         ▼                                         ▼
 //	                                    acknowledged                               terminated
+//
+// A message that does not belong to a job is terminated without an outcome.
 //
 // A publish is retried until the deadline of the job, for at least 10 s. When the outcome of
 // a failing job cannot be stored, the message is redelivered with a delay. A worker that
