@@ -397,6 +397,9 @@ func stepDownFault(times int, stream string) fault {
 				sleepDuringFault(500 * time.Millisecond)
 			}
 			t.Logf("%d of %d step-downs of %s were confirmed", done, times, stream)
+			if done == 0 {
+				t.Error("the fault was not injected")
+			}
 		}, "",
 	}
 }

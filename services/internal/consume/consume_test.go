@@ -527,7 +527,7 @@ func TestLoop_DeadlineWithAWrongClock(t *testing.T) {
 	}
 }
 
-// TestLoop_DropsAMessageWithoutAJob is dropped, and no handler sees it.
+// TestLoop_DropsAMessageWithoutAJob checks that the message is dropped and that no handler is called.
 func TestLoop_DropsAMessageWithoutAJob(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)

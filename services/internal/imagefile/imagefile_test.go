@@ -124,7 +124,7 @@ func TestHostileFiles(t *testing.T) {
 	dir := "../../../../shared/realdata/hostile/images"
 	files, err := os.ReadDir(dir)
 	if err != nil {
-		t.Skipf("no real data: %v", err)
+		t.Skipf("no ../shared/realdata: no hostile file was inspected: %v", err)
 	}
 	want := map[string]v1.Code{}
 	for c, names := range map[v1.Code]string{

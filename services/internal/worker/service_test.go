@@ -48,8 +48,8 @@ func writePipelines(t *testing.T, yaml string) string {
 	return path
 }
 
-// TestService_RejectsALaneOverItsMemory is of the row Lanes of the cases. The
-// pipeline has too little memory for its lane; the other one is served.
+// TestService_RejectsALaneOverItsMemory has a pipeline whose memory limit is too low for its lane. The other pipeline
+// is served.
 func TestService_RejectsALaneOverItsMemory(t *testing.T) {
 	t.Parallel()
 	s := bustest.Start(t, "a", "b")

@@ -207,7 +207,7 @@ func TestHandler_HostileImages(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(files) == 0 {
-		t.Skip("no real data")
+		t.Skip("no ../shared/realdata: no hostile image was read")
 	}
 	h := loadHandler(t)
 	for _, f := range files {
