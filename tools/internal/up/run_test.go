@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/tools/internal/setup"
 )
@@ -55,7 +57,12 @@ func startUp(t *testing.T, mode string) (stdout, stderr *output, stop func() err
 
 func TestRun_StopOrder(t *testing.T) {
 	stdout, stderr, stop := startUp(t, "works")
-	waitFor(t, "the mesh to be ready", func() bool { return strings.Contains(stdout.String(), "\n") })
+	eventually.Succeeds(t, testTimeout, func() error {
+		if !strings.Contains(stdout.String(), "\n") {
+			return fmt.Errorf("the mesh is not ready, and has printed\n%s", stderr)
+		}
+		return nil
+	})
 	line := regexp.MustCompile(`^ready http=http://127\.0\.0\.1:\d+ nats=(nats://127\.0\.0\.1:\d+)\n$`)
 	ready := line.FindStringSubmatch(stdout.String())
 	if ready == nil {
@@ -88,7 +95,12 @@ func TestRun_InterruptWhileStarting(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			stdout, stderr, stop := startUp(t, "never ready")
 			if awaitServices {
-				waitFor(t, "the services", func() bool { return strings.Count(stderr.String(), "name=http") == len(services) })
+				eventually.Succeeds(t, testTimeout, func() error {
+					if n := strings.Count(stderr.String(), "name=http"); n != len(services) {
+						return fmt.Errorf("%d services listen, want %d", n, len(services))
+					}
+					return nil
+				})
 			}
 			if err := stop(); err != nil {
 				t.Error(err)
@@ -149,5 +161,10 @@ func TestRun_ChildrenStopWithParent(t *testing.T) {
 		t.Fatal(err)
 	}
 	up.Wait() // the error says that the process was killed
-	waitFor(t, "the end of the service", func() bool { return !listens() })
+	eventually.Succeeds(t, testTimeout, func() error {
+		if listens() {
+			return fmt.Errorf("the service still listens on %s", listening.Addr)
+		}
+		return nil
+	})
 }

@@ -115,17 +115,6 @@ func startChild(t *testing.T, mode string) (*child, *output) {
 // testTimeout limits waits that only a test that hangs reaches.
 const testTimeout = time.Minute
 
-// waitFor waits until f returns true.
-func waitFor(t *testing.T, what string, f func() bool) {
-	t.Helper()
-	eventually.Succeeds(t, testTimeout, func() error {
-		if !f() {
-			return fmt.Errorf("still waiting for %s", what)
-		}
-		return nil
-	})
-}
-
 func childPID(c *child) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -148,7 +137,12 @@ func TestChild_RestartsOnSameAddress(t *testing.T) {
 	}
 	before := childPID(c)
 	syscall.Kill(before, syscall.SIGKILL)
-	waitFor(t, "another process", func() bool { p := childPID(c); return p != 0 && p != before })
+	eventually.Succeeds(t, testTimeout, func() error {
+		if p := childPID(c); p == 0 || p == before {
+			return fmt.Errorf("the process is %d, want another one than %d", p, before)
+		}
+		return nil
+	})
 	switch after, err := c.awaitAddress(ctx, "http"); {
 	case err != nil:
 		t.Error(err)
@@ -162,7 +156,12 @@ func TestChild_RestartsOnSameAddress(t *testing.T) {
 
 func TestChild_RestartDelayGrows(t *testing.T) {
 	_, out := startChild(t, "dies")
-	waitFor(t, "three deaths", func() bool { return strings.Count(out.String(), "service died") >= 3 })
+	eventually.Succeeds(t, testTimeout, func() error {
+		if n := strings.Count(out.String(), "service died"); n < 3 {
+			return fmt.Errorf("the service has died %d times, want 3", n)
+		}
+		return nil
+	})
 	for _, want := range []string{"these are my last words", "exit status 7"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %s in\n%s", want, out)
@@ -213,7 +212,12 @@ func TestChild_KilledAfterGrace(t *testing.T) {
 
 func TestChild_StopWhileWaitingToRestart(t *testing.T) {
 	c, out := startChild(t, "dies")
-	waitFor(t, "a long pause", func() bool { return len(loggedRestartDelays(t, out)) >= 4 })
+	eventually.Succeeds(t, testTimeout, func() error {
+		if n := len(loggedRestartDelays(t, out)); n < 4 {
+			return fmt.Errorf("%d restart delays are logged, want 4, of which the last is long", n)
+		}
+		return nil
+	})
 	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	defer cancel()
 	c.stop(ctx)

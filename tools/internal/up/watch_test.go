@@ -117,8 +117,11 @@ func TestDiskWatch_RejectsAfterRestart(t *testing.T) {
 	w.restart()
 	w.check(time.Now())
 	var api *jetstream.APIError
-	waitFor(t, "a reply of the broker", func() bool {
-		return errors.As(publish(t, js, "sight.v1.images.text.bulk.j", 10, lostAfter), &api)
+	eventually.Succeeds(t, testTimeout, func() error {
+		if err := publish(t, js, "sight.v1.images.text.bulk.j", 10, lostAfter); !errors.As(err, &api) {
+			return fmt.Errorf("the broker has not rejected the message: %v", err)
+		}
+		return nil
 	})
 	if !strings.Contains(api.Description, "free on the disk") {
 		t.Errorf("the error is %v, want the reason", api)
@@ -190,8 +193,8 @@ func TestDiskWatch_RestartsBrokerAfterFullDisk(t *testing.T) {
 	if b.clientURL() != url {
 		t.Errorf("the URL of the broker is %s, want %s as before", b.clientURL(), url)
 	}
-	waitFor(t, "a message to be stored", func() bool {
-		return publish(t, js, subject.Results("text", "third"), 1<<20, lostAfter) == nil
+	eventually.Succeeds(t, testTimeout, func() error {
+		return publish(t, js, subject.Results("text", "third"), 1<<20, lostAfter)
 	})
 	s, err := js.Stream(t.Context(), streams.Results)
 	if err != nil {
