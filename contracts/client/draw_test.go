@@ -14,7 +14,7 @@ import (
 )
 
 // serveDrawing replies to the first request to draw with these pieces, each when the
-// client has asked for it, and then with nothing. It returns the requests.
+// client has requested it, and then with nothing. It returns the requests.
 func serveDrawing(t *testing.T, url string, pieces ...string) (requests <-chan *nats.Msg) {
 	t.Helper()
 	nc := connect(t, url)

@@ -1,5 +1,5 @@
 // Package lanetest is a conformance suite for lane programs. It starts a program,
-// speaks the lane protocol with it as a worker does, and reports each rule that the
+// uses the lane protocol with it as a worker does, and reports each rule that the
 // program breaks. The program can be written in any language:
 //
 //	func TestLane(t *testing.T) {
@@ -15,7 +15,7 @@
 // crop for each region and one entry for each crop, time and memory are within their
 // limits. docs/lanes.md describes the protocol.
 //
-// The suite also speaks with the program directly, without a pool, to check what a
+// The suite also communicates with the program directly, without a pool, to check what a
 // worker does not notice: that the program writes nothing but its replies to the
 // socket, that it ends when the socket is closed, and that it leaves no process
 // that a worker could not end.

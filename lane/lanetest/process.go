@@ -28,7 +28,7 @@ import (
 // started are found.
 const marker = "SIGHTMESH_LANETEST"
 
-// process is a process of the program with which the suite speaks directly.
+// process is a process of the program with which the suite communicates directly.
 type process struct {
 	program Program
 	cmd     *exec.Cmd

@@ -123,7 +123,7 @@ func checkSmallestImage(ctx context.Context, s *suite) error {
 	return s.accept(ctx, lane.Detect{}, images)
 }
 
-// checkMaxRegions asks for one region at most.
+// checkMaxRegions requests one region at most.
 func checkMaxRegions(ctx context.Context, s *suite) error {
 	images, err := s.images()
 	if err != nil {
@@ -132,7 +132,7 @@ func checkMaxRegions(ctx context.Context, s *suite) error {
 	return s.accept(ctx, lane.Detect{MaxRegions: 1}, images)
 }
 
-// checkCropLabels asks for the crops of a label that no region has.
+// checkCropLabels requests the crops of a label that no region has.
 func checkCropLabels(ctx context.Context, s *suite) error {
 	images, err := s.images()
 	if err != nil {

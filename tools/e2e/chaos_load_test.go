@@ -336,7 +336,7 @@ func (c *chaosClient) lookup(i chaos.Image, id, query string) (final bool, err e
 	return a.result.Final(), nil
 }
 
-// awaitOutcome polls, and gives up after chaosPatience.
+// awaitOutcome polls for at most chaosPatience.
 func (c *chaosClient) awaitOutcome(i chaos.Image, id string) bool {
 	for deadline := time.Now().Add(chaosPatience); time.Now().Before(deadline); {
 		query := ""
@@ -354,7 +354,7 @@ func (c *chaosClient) awaitOutcome(i chaos.Image, id string) bool {
 }
 
 // postWithKey sends an image with an Idempotency-Key until it has the outcome. It
-// retries after a broken connection and after every response that asks for a retry.
+// retries after a broken connection and after every response without the outcome.
 func (c *chaosClient) postWithKey() bool {
 	i := c.image()
 	for deadline := time.Now().Add(chaosPatience); time.Now().Before(deadline); {

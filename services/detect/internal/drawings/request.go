@@ -121,7 +121,7 @@ func (s *Service) send(ctx context.Context, to string, image []byte) (last *nats
 	}
 }
 
-// sendPiece sends a piece and waits until the client asks for the next one.
+// sendPiece sends a piece and waits until the client requests the next one.
 func (s *Service) sendPiece(ctx context.Context, m *nats.Msg) error {
 	ctx, cancel := context.WithTimeout(ctx, pieceTimeout)
 	defer cancel()

@@ -145,7 +145,7 @@ func serve(t *testing.T, r *http.Request, h handlerFunc) sdktrace.ReadOnlySpan {
 	re, spans := newTestResponder(), tracetest.NewSpanRecorder()
 	re.tracer = sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)).Tracer("test")
 	func() {
-		defer func() { recover() }() // what tells the server to close the connection
+		defer func() { recover() }() // the panic that makes the server close the connection
 		re.handler("/v1/images/{id}", h).ServeHTTP(httptest.NewRecorder(), r)
 	}()
 	return spans.Ended()[0]

@@ -140,7 +140,7 @@ func TestHTTP_CrossOriginDetail(t *testing.T) {
 	if !strings.HasPrefix(p.Detail, "a page of another origin sent this;") {
 		t.Errorf("a request without Origin: the detail is %q, want that a page of another origin sent it", p.Detail)
 	}
-	// A request for another address opens no session, whatever it asks for.
+	// A request for another address opens no session, whatever it requests.
 	if res, p := d.send(t, http.MethodGet, "/v1/pipelines", session...); res.status != http.StatusOK {
 		t.Errorf("pipelines with an upgrade: %d %s, want 200", res.status, p.Code)
 	}
