@@ -287,7 +287,8 @@ func TestConnect_WaitsForTheServer(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	defer cancel()
 	go func() {
-		nc, err := Connect(ctx, connection.Config{URL: fmt.Sprintf("nats://127.0.0.1:%d", port)}, "detect", "one", newQuietLogger())
+		cfg := connection.Config{URL: fmt.Sprintf("nats://127.0.0.1:%d", port)}
+		nc, err := Connect(ctx, cfg, "detect", "one", newQuietLogger())
 		done <- outcome{nc, err}
 	}()
 	select {
