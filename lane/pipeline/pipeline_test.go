@@ -109,7 +109,7 @@ func TestParse_ErrorsNamePipelineAndField(t *testing.T) {
 			`pipeline "p": classify.memory: "-1GiB" is not a number of bytes`},
 		{
 			"pipelines: [{name: p, detect: {kind: k, memory: [2GiB]}}]",
-			`line 1: pipeline "p": cannot unmarshal !!seq into string`,
+			`line 1: pipeline "p": a list, want a string`,
 		},
 		{
 			"pipelines: [{name: p, priority: urgent, detect: {kind: k}}]",
@@ -146,8 +146,19 @@ func TestParse_ErrorsNamePipelineAndField(t *testing.T) {
 		{classify + "{kind: k, batch: 9}}]", `pipeline "p": classify.batch: 9, want 1 to 8, which is crops_per_message`},
 		{"pipelines: [{name: p, detect: {kind: k}, name: q}]", `mapping key "name" already defined`},
 		{"pipelines: [{name: p, detect: {kind: k}}]\n---\npipelines: []", "more than one YAML document"},
-		{"pipelines: {name: p}", "line 1: cannot unmarshal !!map"},
+		{"pipelines: {name: p}", "line 1: fields, want a list of pipelines"},
 		{"pipelines: [{name: p, deadline: soon, detect: {kind: k}}]", "soon"},
+		{"pipeline: [{name: p, detect: {kind: k}}]", "line 1: no field is called pipeline"},
+		{"[{name: p, detect: {kind: k}}]", "line 1: a list, want a file with the field pipelines"},
+		{
+			"pipelines:\n- name: p\n  detect: codes",
+			`line 3: pipeline "p": detect: "codes", want fields, such as {kind: codes}`,
+		},
+		{
+			"pipelines: [{name: p, detect: {lane: python3 a.py}}]",
+			`want a list, such as [python3, program.py]`,
+		},
+		{"pipelines: [{name: p, detect: {kind: k, timeout: 5}}]", `"5", want a duration with a unit, such as 5s`},
 	} {
 		if _, err := Parse(strings.NewReader(tt.yaml)); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: got %v, want %q", tt.yaml, err, tt.want)
@@ -179,10 +190,10 @@ func TestParse_AllErrorsWithTheirLines(t *testing.T) {
     priority: urgent
     detect: {kind: x}
 `))
-	want := `line 3: pipeline "objects": deadline: cannot unmarshal !!str ` + "`soon`" + ` into time.Duration
+	want := `line 3: pipeline "objects": deadline: "soon", want a duration with a unit, such as 5s
 line 4: pipeline "objects": detcet: no field is called detcet
 line 8: pipeline "objects": detect.timeout: 1ns, want 10ms to 24h0m0s
-line 9: pipeline "objects": detect.memory: cannot unmarshal !!seq into string
+line 9: pipeline "objects": detect.memory: a list, want a string
 line 12: pipeline "objects": classify.by_label.traffic.light: want a kind
 line 13: pipeline "objects": classify.by_label.traffic.light.kindd: no field is called kindd
 line 15: pipeline "Objects": name: want 1 to 32 of a-z, 0-9 and '-', a letter first

@@ -83,8 +83,44 @@ func fields(n *yaml.Node) func(yield func(key, value *yaml.Node) bool) {
 // The errors of package yaml have lines, and names of Go types.
 var (
 	yamlError    = regexp.MustCompile(`^line (\d+): (.*)$`)
-	unknownField = regexp.MustCompile(`^field (.*) not found in type \S+$`)
+	unknownField = regexp.MustCompile(`^field (.*) not found in type .+$`)
+	wrongType    = regexp.MustCompile("^cannot unmarshal !!(\\w+) (?:`(.*)` )?into (.+)$")
 )
+
+// wantedValue describes the value of a field by the name of its Go type.
+func wantedValue(goType string) string {
+	switch goType {
+	case "time.Duration":
+		return "a duration with a unit, such as 5s"
+	case "int":
+		return "a whole number"
+	case "bool":
+		return "true or false"
+	case "string":
+		return "a string"
+	case "[]string":
+		return "a list, such as [python3, program.py]"
+	case "[]pipeline.Pipeline":
+		return "a list of pipelines"
+	case "pipeline.Stage":
+		return "fields, such as {kind: codes}"
+	}
+	if strings.HasPrefix(goType, "struct {") {
+		return "a file with the field pipelines"
+	}
+	return "fields"
+}
+
+// wrongValue describes a value by its YAML tag and its text, which a list or mapping does not have.
+func wrongValue(tag, text string) string {
+	switch tag {
+	case "seq":
+		return "a list"
+	case "map":
+		return "fields"
+	}
+	return strconv.Quote(text)
+}
 
 // typeError returns an error of package yaml with its pipeline and, if it is known, its
 // field.
@@ -101,6 +137,8 @@ func (p positions) typeError(message string) fault {
 	if unknown := unknownField.FindStringSubmatch(what); unknown != nil {
 		what = fmt.Sprintf("no field is called %s", unknown[1])
 		isMeant = func(key, _ *yaml.Node) bool { return key.Value == unknown[1] }
+	} else if wrong := wrongType.FindStringSubmatch(what); wrong != nil {
+		what = fmt.Sprintf("%s, want %s", wrongValue(wrong[1], wrong[2]), wantedValue(wrong[3]))
 	}
 	for _, n := range slices.Backward(p.pipelines) {
 		if n.Line > line {
