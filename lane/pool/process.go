@@ -72,6 +72,7 @@ func startProcess(prog Program, log *slog.Logger) (*process, error) {
 		awaitExit(p.pid())
 		_ = syscall.Kill(-p.pid(), syscall.SIGKILL) // there may be nothing left
 		err := p.cmd.Wait()
+		words.logRest()
 		p.mu.Lock()
 		p.exitErr = err
 		p.mu.Unlock()
@@ -203,9 +204,10 @@ func (p *process) connError(err error) error {
 
 // outputTail keeps the end of the output of a process, and logs all of it.
 type outputTail struct {
-	log *slog.Logger
-	mu  sync.Mutex
-	buf []byte
+	log  *slog.Logger
+	mu   sync.Mutex
+	buf  []byte
+	line []byte // line that is not complete
 }
 
 // maxOutputTail is how many bytes are kept: enough for the stack traces of a Go program,
@@ -216,14 +218,40 @@ const maxOutputTail = 64 << 10
 var crashDump = regexp.MustCompile(`(?m)^(SIG[A-Z]+: |panic: |fatal error: |runtime: )`)
 
 func (w *outputTail) Write(b []byte) (int, error) {
-	w.log.Debug("lane output", "output", string(bytes.TrimSpace(b)))
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.line = append(w.line, b...)
+	for {
+		line, rest, complete := bytes.Cut(w.line, []byte("\n"))
+		if !complete {
+			break
+		}
+		w.logLine(line)
+		w.line = rest
+	}
+	if len(w.line) > maxOutputTail {
+		w.logLine(w.line)
+		w.line = nil
+	}
 	w.buf = append(w.buf, b...)
 	if over := len(w.buf) - maxOutputTail; over > 0 {
 		w.buf = append(w.buf[:0], w.buf[over:]...)
 	}
 	return len(b), nil
+}
+
+// logRest logs the line that is not complete.
+func (w *outputTail) logRest() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.logLine(w.line)
+	w.line = nil
+}
+
+func (w *outputTail) logLine(line []byte) {
+	if line = bytes.TrimRight(line, " \t\r\n"); len(line) > 0 {
+		w.log.Debug("lane output", "output", string(line))
+	}
 }
 
 // lastLines returns the last lines, without the stack traces of a crash, joined into one line.
