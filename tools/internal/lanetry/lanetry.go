@@ -3,6 +3,7 @@
 package lanetry
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -137,6 +138,7 @@ func (c Config) parse(args []string) (t trial, err error) {
 		return t, exit.Usagef("lane try: want PROGRAM [ARGUMENT...] IMAGE, or --pipeline NAME IMAGE; have %q", args)
 	}
 	argv, name := args[:len(args)-1], filepath.Base(args[0])
+	settings := cmp.Or(c.Settings, "{}") // a stage without settings has an empty object too
 	t.image = args[len(args)-1]
 	t.pipeline = pipeline.Pipeline{Name: name, MaxRegions: pipeline.DefaultMaxRegions}
 	if c.Crops {
@@ -145,7 +147,7 @@ func (c Config) parse(args []string) (t trial, err error) {
 	t.program = pool.Program{
 		Name: name, Argv: argv, Memory: c.MemoryLimit(),
 		Pipelines: map[string]pool.Pipeline{
-			name: {Setup: lane.Setup{Settings: json.RawMessage(c.Settings)}, Timeout: c.Timeout},
+			name: {Setup: lane.Setup{Settings: json.RawMessage(settings)}, Timeout: c.Timeout},
 		},
 	}
 	return t, nil

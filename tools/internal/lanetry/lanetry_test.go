@@ -175,6 +175,17 @@ func TestRun_PassesSettingsAndShowsTheOutputOfTheLane(t *testing.T) {
 	}
 }
 
+func TestRun_SendsEmptySettingsByDefault(t *testing.T) {
+	t.Parallel()
+	_, stderr, err := runTry(t, os.Args[0], "lane", "work", testImage(t, false))
+	if err != nil {
+		t.Fatalf("%v:\n%s", err, stderr)
+	}
+	if want := "settings {}\n"; !strings.Contains(stderr, want) {
+		t.Errorf("standard error has no %q:\n%s", want, stderr)
+	}
+}
+
 func TestRun_RequestsCrops(t *testing.T) {
 	t.Parallel()
 	stdout, stderr, err := runTry(t, "--crops", os.Args[0], "lane", "work", testImage(t, false))
