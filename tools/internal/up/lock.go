@@ -30,7 +30,7 @@ func lockFolder(dir, httpAddr, natsAddr string) (*folderLock, error) {
 	switch {
 	case errors.Is(err, syscall.EWOULDBLOCK):
 		defer f.Close()
-		return nil, fmt.Errorf("folder %s is in use by %s", dir, l.owner())
+		return nil, fmt.Errorf("folder %s is in use by %s (--data sets another folder)", dir, l.owner())
 	case err != nil:
 		f.Close()
 		return nil, fmt.Errorf("lock folder %s: %w", dir, err)

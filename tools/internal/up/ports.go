@@ -10,7 +10,7 @@ import (
 func reservePort(what, flag, addr string) (release func(), err error) {
 	_, port, err := net.SplitHostPort(addr)
 	if err != nil {
-		return nil, fmt.Errorf("serve %s: %w", what, err)
+		return nil, fmt.Errorf("serve %s: %s: %w, want HOST:PORT", what, flag, err)
 	}
 	if port == "0" {
 		return func() {}, nil

@@ -294,14 +294,15 @@ func TestRun_FolderInUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg := Config{Log: "json", Data: dir}
-	want := fmt.Sprintf("folder %s is in use by process %d (http=127.0.0.1:8080 nats=127.0.0.1:4222)", dir, os.Getpid())
+	const other = " (--data sets another folder)"
+	want := fmt.Sprintf("folder %s is in use by process %d (http=127.0.0.1:8080 nats=127.0.0.1:4222)"+other, dir, os.Getpid())
 	if err := Run(t.Context(), cfg, &output{}, &output{}); err == nil || err.Error() != want {
 		t.Errorf("the error of Run is %v, want %s", err, want)
 	}
 	if err := lock.writeOwner("[::1]:1", "[::1]:2"); err != nil { // a shorter line
 		t.Fatal(err)
 	}
-	want = fmt.Sprintf("folder %s is in use by process %d (http=[::1]:1 nats=[::1]:2)", dir, os.Getpid())
+	want = fmt.Sprintf("folder %s is in use by process %d (http=[::1]:1 nats=[::1]:2)"+other, dir, os.Getpid())
 	if _, err := lockFolder(dir, "", ""); err == nil || err.Error() != want {
 		t.Errorf("the error of lockFolder is %v, want %s", err, want)
 	}
