@@ -15,9 +15,9 @@ import (
 // modelsTimeout is how long ingress may take to learn the state of the workers, after every service is ready.
 const modelsTimeout = 5 * time.Second
 
-// modelsInUse returns one line with the models of each pipeline. It waits until ingress knows the state of the workers
+// awaitPipelines returns the pipelines. It waits until ingress knows the state of the workers
 // of each pipeline, because ingress rejects images before that.
-func modelsInUse(ctx context.Context, httpAddr string) (string, error) {
+func awaitPipelines(ctx context.Context, httpAddr string) ([]v1.Pipeline, error) {
 	ctx, cancel := context.WithTimeout(ctx, modelsTimeout)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
@@ -25,15 +25,15 @@ func modelsInUse(ctx context.Context, httpAddr string) (string, error) {
 	for {
 		pipelines, err := listPipelines(ctx, httpAddr)
 		if err != nil {
-			return "", fmt.Errorf("list the pipelines: %w", err)
+			return nil, fmt.Errorf("list the pipelines: %w", err)
 		}
 		if !slices.ContainsFunc(pipelines, isStarting) {
-			return describeModels(pipelines), nil
+			return pipelines, nil
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return describeModels(pipelines), nil
+			return pipelines, nil
 		}
 	}
 }

@@ -226,7 +226,7 @@ func Run(ctx context.Context, cfg Config, stdout, stderr io.Writer) (err error) 
 	if err := lock.writeOwner(http, broker.addr()); err != nil {
 		return err
 	}
-	used, usedErr := modelsInUse(ctx, http)
+	pipelines, listErr := awaitPipelines(ctx, http)
 	fmt.Fprintf(stdout, "ready http=http://%s nats=%s\n", http, broker.clientURL())
 	if url := broker.webSocketURL(); url != "" {
 		fmt.Fprintf(stdout, "nats-ws %s\n", url)
@@ -234,10 +234,15 @@ func Run(ctx context.Context, cfg Config, stdout, stderr io.Writer) (err error) 
 	if viewer != nil {
 		fmt.Fprintf(stdout, "jaeger http://%s\n", viewer.http)
 	}
-	if usedErr == nil {
-		log.Info("models in use", "pipelines", used, "more", "sightmesh models ls")
+	if listErr == nil {
+		log.Info("models in use", "pipelines", describeModels(pipelines), "more", "sightmesh models ls")
+		for _, p := range pipelines {
+			if !p.Ready {
+				log.Warn("pipeline is not ready", "pipeline", p.Name, "reason", p.Reason)
+			}
+		}
 	} else if ctx.Err() == nil {
-		log.Warn("the models in use are not known", "error", usedErr)
+		log.Warn("the models in use are not known", "error", listErr)
 	}
 	switch {
 	case sample.skipped != "":
