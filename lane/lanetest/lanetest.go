@@ -23,6 +23,7 @@ package lanetest
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -54,7 +55,7 @@ type Program struct {
 	// Stage is the stage that the program serves. Empty means subject.Detect.
 	Stage subject.Stage
 	// Setup is the configuration of the pipeline that is sent to the program. Programs
-	// that are not built in usually need only Setup.Settings.
+	// that are not built in usually need only Setup.Settings; the default is an empty object.
 	Setup lane.Setup
 	// Models is the folder of models that is sent to the program. It may be empty.
 	Models string
@@ -96,6 +97,9 @@ func (p Program) withDefaults() (Program, error) {
 	}
 	if len(p.MediaTypes) == 0 {
 		p.MediaTypes = mediaTypes()
+	}
+	if len(p.Setup.Settings) == 0 {
+		p.Setup.Settings = json.RawMessage("{}") // a stage without settings has an empty object too
 	}
 	for _, m := range p.MediaTypes {
 		if !slices.Contains(mediaTypes(), m) {

@@ -2,7 +2,6 @@ package lanetest
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"image"
@@ -155,7 +154,6 @@ func (h *handler) Classify(c lane.Classify, _ []byte) (out lane.Classified, err 
 func program(broken string) Program {
 	return Program{
 		Args: []string{os.Args[0], "lane", broken}, MediaTypes: []string{jpegType, pngType}, Crops: true,
-		Setup: lane.Setup{Settings: json.RawMessage(`{}`)},
 	}
 }
 
@@ -291,4 +289,15 @@ func TestRun_Python(t *testing.T) {
 		t.Fatal(err)
 	}
 	Run(t, Program{Args: []string{"python3", script}, MediaTypes: []string{bmpType}})
+}
+
+func TestProgram_HasEmptySettingsByDefault(t *testing.T) {
+	t.Parallel()
+	p, err := program("nothing").withDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := string(p.Setup.Settings); got != "{}" {
+		t.Errorf("the settings are %q, want {}", got)
+	}
 }
