@@ -217,6 +217,9 @@ const maxOutputTail = 64 << 10
 // crashDump matches the first line that the Go runtime writes when the program crashes.
 var crashDump = regexp.MustCompile(`(?m)^(SIG[A-Z]+: |panic: |fatal error: |runtime: )`)
 
+// stackBelow matches the message of an error and the first line of its stack, which Node.js and Java write below it.
+var stackBelow = regexp.MustCompile(`(?m)^(.*(?:Error|Exception)\b.*)\n\s+at `)
+
 func (w *outputTail) Write(b []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -262,6 +265,8 @@ func (w *outputTail) lastLines() string {
 	if at := crashDump.FindStringIndex(text); at != nil {
 		line, _, _ := strings.Cut(text[at[0]:], "\n")
 		text = text[:at[0]] + line
+	} else if all := stackBelow.FindAllStringSubmatchIndex(text, -1); len(all) > 0 {
+		text = text[:all[len(all)-1][3]] // up to the end of the message
 	}
 	lines := strings.Split(strings.TrimSpace(text), "\n")
 	lines = lines[max(0, len(lines)-4):]
