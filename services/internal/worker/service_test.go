@@ -328,8 +328,8 @@ func TestOptions_Serve(t *testing.T) {
 		}
 	}
 	for serve, want := range map[string]string{
-		"text,objects": `there is no pipeline "objects"`,
-		"text,":        `there is no pipeline ""`,
+		"text,objects": `"objects", want pipelines of text, faces, codes`,
+		"text,":        `"", want pipelines of text, faces, codes`,
 		"text,text":    "pipeline text is given twice",
 		"text,faces":   "pipeline faces has no classify",
 	} {
