@@ -295,7 +295,8 @@ func TestRun_FolderInUse(t *testing.T) {
 	}
 	cfg := Config{Log: "json", Data: dir}
 	const other = " (--data sets another folder)"
-	want := fmt.Sprintf("folder %s is in use by process %d (http=127.0.0.1:8080 nats=127.0.0.1:4222)"+other, dir, os.Getpid())
+	want := fmt.Sprintf("folder %s is in use by process %d (http=127.0.0.1:8080 nats=127.0.0.1:4222)"+other,
+		dir, os.Getpid())
 	if err := Run(t.Context(), cfg, &output{}, &output{}); err == nil || err.Error() != want {
 		t.Errorf("the error of Run is %v, want %s", err, want)
 	}
