@@ -154,6 +154,28 @@ func TestNet_ConvertsOutputsToFloat32(t *testing.T) {
 	}
 }
 
+// TestNet_ProductsOf8BitsAreExact multiplies the largest numbers of 8 bits, as a quantized network does. Without the
+// option of the library, their sums overflow on some processors.
+func TestNet_ProductsOf8BitsAreExact(t *testing.T) {
+	const rows, columns = 64, 16
+	weights := onnx{}.int(2, typeInt8).string(8, "w").int(1, rows).int(1, columns).
+		bytes(9, bytes.Repeat([]byte{127}, rows*columns))
+	zero := func(name string, element uint64) onnx {
+		return onnx{}.int(2, element).string(8, name).bytes(9, []byte{0})
+	}
+	net := loadNet(t, openOrSkip(t), netFile(t,
+		[]onnx{cast("a", typeUint8), node("MatMulInteger", []string{"a", "w", "a zero", "w zero"}, "y")},
+		[]onnx{weights, zero("a zero", typeUint8), zero("w zero", typeInt8)},
+		[]onnx{value("x", typeFloat, 1, rows)}, []onnx{value("y", typeInt32, 1, columns)}))
+	out, err := net.Run(nets.Tensor{Shape: []int{1, rows}, Data: slices.Repeat([]float32{255}, rows)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := slices.Repeat([]float32{rows * 255 * 127}, columns); !slices.Equal(out[0].Data, want) {
+		t.Errorf("got %v, want %v", out[0].Data, want)
+	}
+}
+
 func TestNet_ReturnsAnEmptyOutput(t *testing.T) {
 	net := loadNet(t, openOrSkip(t), netFile(t, []onnx{node("NonZero", []string{"x"}, "at")}, nil,
 		[]onnx{value("x", typeFloat, 4)}, []onnx{value("at", typeInt64, 1, -1)}))
