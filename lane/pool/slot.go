@@ -116,11 +116,15 @@ func (s *slot) start(ctx context.Context, turns chan struct{}) (*process, error)
 	if err != nil {
 		proc.kill(err)
 		<-proc.dead
+		reason := proc.endReason()
 		var rejected *rejectedError
-		if errors.As(proc.endReason(), &rejected) {
+		switch {
+		case errors.As(reason, &rejected):
 			return nil, rejected
+		case errors.Is(reason, errProtocol):
+			return nil, fmt.Errorf("start lane program %s: %w", s.prog.Name, reason)
 		}
-		return nil, fmt.Errorf("start lane program %s: %w", s.prog.Name, proc.endReason())
+		return nil, fmt.Errorf("start lane program %s: no ready message: %w", s.prog.Name, reason)
 	}
 	if size, over := proc.exceeds(s.prog.Memory); over {
 		err := &rejectedError{s.prog.Name, size, s.prog.Memory, "when it is ready"}
