@@ -9,6 +9,7 @@ import (
 	"os"
 
 	"github.com/sightmesh/sightmesh/contracts/subject"
+	"github.com/sightmesh/sightmesh/lane/pipeline"
 	"github.com/sightmesh/sightmesh/services/classify/internal/classifiers"
 	"github.com/sightmesh/sightmesh/services/classify/internal/classify"
 	"github.com/sightmesh/sightmesh/services/internal/run"
@@ -24,6 +25,7 @@ func main() {
 		Name:        string(subject.Classify),
 		Description: "Classifies the regions of images.",
 		Flags:       func(fs *flag.FlagSet) { options.Register(fs) },
+		Validate:    func(all []pipeline.Pipeline) error { return options.Validate(all, subject.Classify) },
 		New: func(p *run.Process) (run.Service, error) {
 			return worker.NewService(p, subject.Classify, options, classify.New(p.Pipelines))
 		},

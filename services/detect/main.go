@@ -9,6 +9,7 @@ import (
 	"os"
 
 	"github.com/sightmesh/sightmesh/contracts/subject"
+	"github.com/sightmesh/sightmesh/lane/pipeline"
 	"github.com/sightmesh/sightmesh/services/detect/internal/detect"
 	"github.com/sightmesh/sightmesh/services/detect/internal/detectors"
 	"github.com/sightmesh/sightmesh/services/detect/internal/drawings"
@@ -31,6 +32,12 @@ func main() {
 			options.Register(fs)
 			drawOptions.Register(fs)
 			limits.Register(fs)
+		},
+		Validate: func(all []pipeline.Pipeline) error {
+			if err := options.Validate(all, subject.Detect); err != nil {
+				return err
+			}
+			return drawOptions.Validate()
 		},
 		New: func(p *run.Process) (run.Service, error) {
 			w, err := worker.NewService(p, subject.Detect, options, detect.New(p.Pipelines, limits))

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"os"
 
+	"github.com/sightmesh/sightmesh/lane/pipeline"
 	"github.com/sightmesh/sightmesh/services/ingress/internal/ingress"
 	"github.com/sightmesh/sightmesh/services/internal/run"
 )
@@ -16,6 +17,7 @@ func main() {
 		Name:        "ingress",
 		Description: "Accepts images over HTTP and NATS, and returns their results.",
 		Flags:       func(fs *flag.FlagSet) { options.Register(fs) },
+		Validate:    func([]pipeline.Pipeline) error { return options.Validate() },
 		New:         func(p *run.Process) (run.Service, error) { return ingress.New(p, options) },
 	}))
 }

@@ -105,7 +105,10 @@ type Spec struct {
 	Description string
 	// Flags registers the flags of the service. It may be nil.
 	Flags func(*flag.FlagSet)
-	New   func(*Process) (Service, error)
+	// Validate returns an error for flags that the service cannot use with these pipelines.
+	// It is called before the process connects to NATS. It may be nil.
+	Validate func([]pipeline.Pipeline) error
+	New      func(*Process) (Service, error)
 }
 
 // Main runs a service until a signal and returns its exit code.
@@ -150,6 +153,11 @@ func Run(ctx context.Context, spec Spec, args []string, getenv func(string) stri
 	}
 	if p.Pipelines, err = pipeline.Load(f.pipelines); err != nil {
 		return err
+	}
+	if spec.Validate != nil {
+		if err := spec.Validate(p.Pipelines); err != nil {
+			return err
+		}
 	}
 
 	// Everything that is started from here on is closed in reverse order.

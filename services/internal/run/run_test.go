@@ -160,6 +160,21 @@ func TestRun_ReturnsErrorsOfTheService(t *testing.T) {
 	}
 }
 
+// TestRun_ValidatesFlagsFirst has no NATS server: a wrong flag ends the service before it waits for one.
+func TestRun_ValidatesFlagsFirst(t *testing.T) {
+	t.Parallel()
+	wrong := errors.New("lanes: 0")
+	spec := run.Spec{Name: "detect", Validate: func(all []pipeline.Pipeline) error {
+		if len(all) == 0 {
+			return errors.New("no pipelines")
+		}
+		return wrong
+	}}
+	if err := runtest.Start(t, spec, "--nats", "nats://127.0.0.1:1").Wait(t); !errors.Is(err, wrong) {
+		t.Errorf("got %v, want %v", err, wrong)
+	}
+}
+
 // TestProcess_WithoutNATS starts a service before its server. It says at once
 // what it waits for, and is live, so that nothing restarts it.
 func TestProcess_WithoutNATS(t *testing.T) {

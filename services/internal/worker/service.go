@@ -63,7 +63,8 @@ func (o *Options) Register(fs *flag.FlagSet) {
 	})
 }
 
-func (o *Options) validate() error {
+// Validate returns an error for options with which a worker of the stage cannot serve these pipelines.
+func (o *Options) Validate(all []pipeline.Pipeline, stage subject.Stage) error {
 	switch {
 	case o.lanes < 1:
 		return fmt.Errorf("lanes: %d, want 1 or more", o.lanes)
@@ -74,7 +75,8 @@ func (o *Options) validate() error {
 	case o.start <= 0:
 		return fmt.Errorf("lane-start: %v, want more than 0", o.start)
 	}
-	return nil
+	_, err := o.servedPipelines(all, stage)
+	return err
 }
 
 // PoolConfig returns a pool configuration with the limits of the options. The caller
@@ -95,11 +97,8 @@ type service struct {
 }
 
 // NewService returns the service of a stage: a worker with lanes for every pipeline
-// that has the stage.
+// that has the stage. [Options.Validate] has accepted the options.
 func NewService(p *run.Process, stage subject.Stage, o Options, h Handler) (run.Service, error) {
-	if err := o.validate(); err != nil {
-		return nil, err
-	}
 	models, err := filepath.Abs(o.models) // so that paths in messages of a lane can be found
 	if err != nil {
 		return nil, fmt.Errorf("models: %w", err)
@@ -112,7 +111,7 @@ func NewService(p *run.Process, stage subject.Stage, o Options, h Handler) (run.
 	}
 	pipelines, err := o.servedPipelines(p.Pipelines, stage)
 	if err != nil {
-		return nil, fmt.Errorf("serve: %w", err)
+		return nil, err
 	}
 	programs, served, err := programsFor(stage, pipelines, models, o.MemoryLimit())
 	if err != nil {
@@ -178,11 +177,11 @@ func (o *Options) servedPipelines(all []pipeline.Pipeline, stage subject.Stage) 
 		i := slices.IndexFunc(all, func(p pipeline.Pipeline) bool { return p.Name == name })
 		switch {
 		case i < 0:
-			return nil, fmt.Errorf("%q, want pipelines of %s", name, strings.Join(pipeline.Names(all), ", "))
+			return nil, fmt.Errorf("serve: %q, want pipelines of %s", name, strings.Join(pipeline.Names(all), ", "))
 		case all[i].Stage(stage) == nil:
-			return nil, fmt.Errorf("pipeline %s has no %s", name, stage)
+			return nil, fmt.Errorf("serve: pipeline %s has no %s", name, stage)
 		case slices.ContainsFunc(served, func(p pipeline.Pipeline) bool { return p.Name == name }):
-			return nil, fmt.Errorf("pipeline %s is given twice", name)
+			return nil, fmt.Errorf("serve: pipeline %s is given twice", name)
 		}
 		served = append(served, all[i])
 	}

@@ -30,6 +30,7 @@ func startService(t *testing.T, s *bustest.Server, args ...string) *runtest.Serv
 	var o Options
 	return runtest.Start(t, run.Spec{
 		Name: "detect", Flags: o.Register,
+		Validate: func(all []pipeline.Pipeline) error { return o.Validate(all, subject.Detect) },
 		New: func(p *run.Process) (run.Service, error) {
 			return NewService(p, subject.Detect, o, &testHandler{})
 		},
@@ -205,7 +206,7 @@ func TestOptions_AreChecked(t *testing.T) {
 			t.Fatalf("%s: %v", args, err)
 		}
 		got := ""
-		if err := o.validate(); err != nil {
+		if err := o.Validate(nil, subject.Detect); err != nil {
 			got = err.Error()
 		}
 		if got != want {
@@ -328,10 +329,10 @@ func TestOptions_Serve(t *testing.T) {
 		}
 	}
 	for serve, want := range map[string]string{
-		"text,objects": `"objects", want pipelines of text, faces, codes`,
-		"text,":        `"", want pipelines of text, faces, codes`,
-		"text,text":    "pipeline text is given twice",
-		"text,faces":   "pipeline faces has no classify",
+		"text,objects": `serve: "objects", want pipelines of text, faces, codes`,
+		"text,":        `serve: "", want pipelines of text, faces, codes`,
+		"text,text":    "serve: pipeline text is given twice",
+		"text,faces":   "serve: pipeline faces has no classify",
 	} {
 		if _, err := (&Options{serve: serve}).servedPipelines(all, subject.Classify); err == nil || err.Error() != want {
 			t.Errorf("%q: the error is %v, want %q", serve, err, want)

@@ -61,6 +61,14 @@ func (o *Options) Register(fs *flag.FlagSet) {
 		"number of lanes that draw images, in addition to --lanes; 0: this worker draws no images")
 }
 
+// Validate returns an error for options that cannot be used.
+func (o *Options) Validate() error {
+	if o.lanes < 0 {
+		return fmt.Errorf("draw-lanes: %d, want 0 or more", o.lanes)
+	}
+	return nil
+}
+
 // Service serves requests on sight.v1.draw.
 type Service struct {
 	conn     *nats.Conn
@@ -89,10 +97,7 @@ func New(p *run.Process, o Options, lanes worker.Options, limits imagefile.Limit
 func newWithLaneTimeout(
 	p *run.Process, o Options, lanes worker.Options, limits imagefile.Limits, laneTimeout time.Duration,
 ) (*Service, error) {
-	switch {
-	case o.lanes < 0:
-		return nil, fmt.Errorf("draw-lanes: %d, want 0 or more", o.lanes)
-	case o.lanes == 0:
+	if o.lanes == 0 {
 		return nil, nil
 	}
 	self, err := os.Executable()

@@ -370,7 +370,17 @@ func TestNew_WithoutLanesReturnsNil(t *testing.T) {
 	if d != nil {
 		t.Errorf("got %v, want no service", d)
 	}
-	if _, err := New(&run.Process{}, Options{lanes: -1}, worker.Options{}, imagefile.DefaultLimits()); err == nil {
-		t.Error("-1 lanes are accepted")
+}
+
+func TestOptions_Validate(t *testing.T) {
+	t.Parallel()
+	for lanes, want := range map[int]string{-1: "draw-lanes: -1, want 0 or more", 0: "", 1: ""} {
+		got := ""
+		if err := (&Options{lanes: lanes}).Validate(); err != nil {
+			got = err.Error()
+		}
+		if got != want {
+			t.Errorf("%d lanes: the error is %q, want %q", lanes, got, want)
+		}
 	}
 }

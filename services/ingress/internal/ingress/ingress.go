@@ -137,6 +137,28 @@ func (o *Options) Register(fs *flag.FlagSet) {
 		"while load balancers remove the replica; each response closes its connection")
 }
 
+// Validate returns an error for options that cannot be used with any NATS server.
+func (o *Options) Validate() error {
+	switch {
+	case o.bodyMemory < o.limits.MaxBytes:
+		return fmt.Errorf("body-memory: %d, which has no room for one image of max-bytes, %d", o.bodyMemory,
+			o.limits.MaxBytes)
+	case o.natsMemory < o.limits.MaxBytes:
+		return fmt.Errorf("nats-memory: %d, which has no room for one image of max-bytes, %d", o.natsMemory,
+			o.limits.MaxBytes)
+	case o.clientBodyMemory != 0 && o.clientBodyMemory < o.limits.MaxBytes:
+		return fmt.Errorf("client-body-memory: %d, which has no room for one image of max-bytes, %d",
+			o.clientBodyMemory, o.limits.MaxBytes)
+	case o.minBodyRate < 1:
+		return fmt.Errorf("min-body-rate: %d, want 1 byte per second or more", o.minBodyRate)
+	}
+	if _, err := parseNetworks(o.allowNetworks); err != nil {
+		return fmt.Errorf("allow-networks: %w", err)
+	}
+	_, err := o.webConfig()
+	return err
+}
+
 type service struct {
 	process   *run.Process
 	options   Options
@@ -158,22 +180,11 @@ type service struct {
 	stopWaiting context.CancelFunc
 }
 
-// New returns the service, which listens already. Run serves requests.
+// New returns the service, which listens already. Run serves requests. [Options.Validate] has accepted the options.
 func New(p *run.Process, o Options) (run.Service, error) {
 	if allowed := p.Conn.MaxPayload() - streams.HeaderAllowance; o.limits.MaxBytes > min(allowed, streams.MaxMessage) {
 		return nil, fmt.Errorf("max-bytes: %d, but the NATS server accepts messages of %d bytes, and the streams of %d",
 			o.limits.MaxBytes, allowed, streams.MaxMessage)
-	}
-	if o.bodyMemory < o.limits.MaxBytes {
-		return nil, fmt.Errorf("body-memory: %d, which has no room for one image of max-bytes, %d", o.bodyMemory,
-			o.limits.MaxBytes)
-	}
-	if o.natsMemory < o.limits.MaxBytes {
-		return nil, fmt.Errorf("nats-memory: %d, which has no room for one image of max-bytes, %d", o.natsMemory,
-			o.limits.MaxBytes)
-	}
-	if o.minBodyRate < 1 {
-		return nil, fmt.Errorf("min-body-rate: %d, want 1 byte per second or more", o.minBodyRate)
 	}
 	if o.bodyTimeout != 0 {
 		p.Logger.Warn("body-timeout no longer has an effect: use min-body-rate")
@@ -181,10 +192,6 @@ func New(p *run.Process, o Options) (run.Service, error) {
 	o.maxFormBytes = min(o.maxFormBytes, o.bodyMemory)
 	if o.clientBodyMemory == 0 {
 		o.clientBodyMemory = max(o.bodyMemory/2, o.maxFormBytes, o.limits.MaxBytes)
-	}
-	if o.clientBodyMemory < o.limits.MaxBytes {
-		return nil, fmt.Errorf("client-body-memory: %d, which has no room for one image of max-bytes, %d",
-			o.clientBodyMemory, o.limits.MaxBytes)
 	}
 	s := &service{process: p, options: o}
 	s.draining, s.drain = context.WithCancel(context.Background())
