@@ -28,7 +28,7 @@ type Cluster struct {
 
 // clusterTimeout only ends tests that would hang. An election takes 4 to 9 s when the
 // first candidate does not win.
-const clusterTimeout = time.Minute
+const clusterTimeout = 5 * time.Minute
 
 // StartCluster starts a cluster of 1, 3 or 5 servers with the streams and consumers of
 // the pipelines, each with one replica per server. It returns when every stream and

@@ -36,7 +36,11 @@ func TestDelivery_CarriesTheDeadline(t *testing.T) {
 			ID: v1.MsgID(d.Job.ID, "crops.0"), Header: bus.CopyHeaders(d.Header), Deadline: d.Deadline,
 		}}, nil
 	})
-	crops, err := b.Connect(t).SubscribeSync(subject.AllCrops())
+	nc := b.Connect(t)
+	crops, err := nc.SubscribeSync(subject.AllCrops())
+	if err == nil {
+		err = nc.Flush()
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -341,7 +341,7 @@ func TestPull_ResumesStalledDownload(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.stallTimeout = 50 * time.Millisecond
+	p.stallTimeout = 2 * time.Second // the second request must not take longer
 	_, err = p.pull(t.Context(), entryOf(data, s.source()))
 	if err = errors.Join(err, done()); err != nil {
 		t.Fatal(err)
@@ -352,18 +352,27 @@ func TestPull_ResumesStalledDownload(t *testing.T) {
 	}
 }
 
+// TestPull_StopsAtItsTimeout gives the pull more time when the machine is so busy that the first request does not
+// begin within it.
 func TestPull_StopsAtItsTimeout(t *testing.T) {
 	t.Parallel()
 	data := content(100_000)
-	s := serve(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
-	e := entryOf(data, s.source(), s.source())
-	_, err := pullInto(t, t.TempDir(), e, func(c *Config) { c.Timeout = 50 * time.Millisecond })
-	checkError(t, err, "net.onnx", "not finished after 50ms (--timeout)")
-	if exit.Status(err) != exit.Failure {
-		t.Errorf("status %d, want %d", exit.Status(err), exit.Failure)
-	}
-	if ranges := s.requestedRanges(); len(ranges) != 1 {
-		t.Errorf("%d requests, want 1: none after the timeout", len(ranges))
+	for timeout := 50 * time.Millisecond; ; timeout *= 4 {
+		s := serve(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+		e := entryOf(data, s.source(), s.source())
+		_, err := pullInto(t, t.TempDir(), e, func(c *Config) { c.Timeout = timeout })
+		checkError(t, err, "net.onnx", fmt.Sprintf("not finished after %v (--timeout)", timeout))
+		if exit.Status(err) != exit.Failure {
+			t.Errorf("status %d, want %d", exit.Status(err), exit.Failure)
+		}
+		ranges := s.requestedRanges()
+		if len(ranges) == 0 && timeout < time.Minute {
+			continue
+		}
+		if len(ranges) != 1 {
+			t.Errorf("%d requests, want 1: none after the timeout", len(ranges))
+		}
+		return
 	}
 }
 

@@ -234,7 +234,7 @@ func TestAcks_RetryWithAKeyIsTheSameJob(t *testing.T) {
 		t.Fatalf("got %+v", a)
 	}
 	p.PauseReplies(true)
-	time.AfterFunc(4*time.Second, func() { p.PauseReplies(false) })
+	time.AfterFunc(2*time.Second, func() { p.PauseReplies(false) })
 	for _, a := range d.postAsync(t, 3, "Idempotency-Key", "k2") {
 		if a.status != 202 {
 			t.Errorf("got %d %+v, want 202", a.status, a.problem)

@@ -9,8 +9,7 @@ import (
 
 // TestLookup_WithoutNATS checks that look-ups get 503, like images that cannot be stored.
 func TestLookup_WithoutNATS(t *testing.T) {
-	d := start(t)
-	d.startWorkers(t, 2, 10)
+	d := startServed(t, 2, 10)
 	d.srv.Stop()
 	for _, path := range []string{
 		"/v1/images/j1", "/v1/images/j1/events", "/v1/reports/r1", "/v1/reports/r1/events", "DELETE /v1/images/j1",

@@ -110,8 +110,7 @@ func TestLimits_LookupWithoutWaitIsNotLimited(t *testing.T) {
 
 func TestLimits_SessionsOfAClient(t *testing.T) {
 	t.Parallel()
-	d := start(t, "--client-sessions", "1")
-	d.startWorkers(t, 2, 10)
+	d := startServed(t, 2, 10, "--client-sessions", "1")
 	c := d.session(t, "")
 	_, res, err := d.dial(t, "", "")
 	if err == nil {

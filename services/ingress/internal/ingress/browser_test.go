@@ -348,9 +348,9 @@ func (d *instance) readOpenAPI(t *testing.T, header ...string) openAPI {
 // TestHTTP_AddressesInResponses checks that addresses have the prefix with which the client has reached the
 // mesh.
 func TestHTTP_AddressesInResponses(t *testing.T) {
-	plain := start(t)
-	public := start(t, "--public-url", "https://example.com/vision/")
-	proxied := start(t, "--trusted-proxies", "127.0.0.0/8")
+	plain := startServed(t, 1, 1)
+	public := startServed(t, 1, 1, "--public-url", "https://example.com/vision/")
+	proxied := startServed(t, 1, 1, "--trusted-proxies", "127.0.0.0/8")
 	forwarded := []string{
 		"X-Forwarded-Prefix", "/vision", "X-Forwarded-Host", "example.com", "X-Forwarded-For", "192.0.2.7",
 	}
@@ -365,7 +365,6 @@ func TestHTTP_AddressesInResponses(t *testing.T) {
 		"public URL":            {public, "", nil, "https://example.com/vision/v1/images/"},
 		"a proxy with a prefix": {proxied, "", forwarded, "/vision/v1/images/"},
 	} {
-		tt.instance.startWorkers(t, 1, 1)
 		a := tt.instance.mustPost(t, tt.query, append([]string{"Prefer", "respond-async"}, tt.header...)...)
 		if a.status != http.StatusAccepted {
 			t.Errorf("%s: %d, want 202", name, a.status)

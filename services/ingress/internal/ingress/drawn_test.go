@@ -57,8 +57,7 @@ func checkNotDrawn(t *testing.T, a response, code v1.Code, id string) {
 
 func TestDrawn_Response(t *testing.T) {
 	t.Parallel()
-	d := start(t)
-	d.startWorkers(t, 2, 10)
+	d := startServed(t, 2, 10)
 	requests := make(chan []byte, 1)
 	d.startDrawings(t, func(m *nats.Msg) {
 		requests <- bytes.Clone(m.Data)
@@ -133,8 +132,7 @@ func TestDrawn_ProblemHasTheAddressOfTheResult(t *testing.T) {
 	for code, retryAfter := range map[v1.Code]string{v1.Damaged: "", v1.Overloaded: "1", v1.TooSlow: "", v1.LaneDied: ""} {
 		t.Run(string(code), func(t *testing.T) {
 			t.Parallel()
-			d := start(t)
-			d.startWorkers(t, 2, 10)
+			d := startServed(t, 2, 10)
 			d.startDrawings(t, func(m *nats.Msg) { respondProblem(t, m, v1.NewProblem(code, "a test"), retryAfter) })
 			waiting := d.postLater("", "Accept", "image/png")
 			id := d.storeResult(t, d.nextImage(t), true)
@@ -152,8 +150,7 @@ func TestDrawn_ProblemHasTheAddressOfTheResult(t *testing.T) {
 
 func TestDrawn_RejectsWithoutAWorker(t *testing.T) {
 	t.Parallel()
-	d := start(t)
-	d.startWorkers(t, 2, 10)
+	d := startServed(t, 2, 10)
 	waiting := d.postLater("", "Accept", "image/png")
 	id := d.storeResult(t, d.nextImage(t), true)
 	a := <-waiting

@@ -70,15 +70,13 @@ func (d *instance) checkNotBlocked(t *testing.T, pipeline, held, free string) {
 }
 
 func TestFetches_PipelineWithoutWorkersBlocksNoOther(t *testing.T) {
-	d := start(t, "--allow-networks", "127.0.0.0/8", "--fetches", "4")
-	d.startWorkers(t, 2, 10) // faces has none
+	d := startServed(t, 2, 10, "--allow-networks", "127.0.0.0/8", "--fetches", "4") // faces has no worker
 	url := startImageHost(t, func(*http.Request) bool { return true })
 	d.checkNotBlocked(t, "faces", url, url)
 }
 
 func TestFetches_SlowHostBlocksNoOther(t *testing.T) {
-	d := start(t, "--allow-networks", "127.0.0.0/8", "--fetches", "4", "--fetches-per-host", "1")
-	d.startWorkers(t, 2, 10)
+	d := startServed(t, 2, 10, "--allow-networks", "127.0.0.0/8", "--fetches", "4", "--fetches-per-host", "1")
 	hold := make(chan struct{})
 	slow := startImageHost(t, func(r *http.Request) bool {
 		select {

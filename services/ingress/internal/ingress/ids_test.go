@@ -54,8 +54,7 @@ func checkLocation(t *testing.T, h http.Header, want string) {
 
 func TestProblem_PostHasTheID(t *testing.T) {
 	t.Parallel()
-	d := start(t)
-	d.startWorkers(t, 2, 10)
+	d := startServed(t, 2, 10)
 	for name, header := range map[string][]string{"a result": nil, "a drawing": {"Accept", "image/png"}} {
 		waiting := d.postLater("", header...)
 		id := d.expire(t, d.nextImage(t))
@@ -71,8 +70,7 @@ func TestProblem_PostHasTheID(t *testing.T) {
 // TestProblem_RepeatedKeyHasTheID repeats a key while the state of its job cannot be read.
 func TestProblem_RepeatedKeyHasTheID(t *testing.T) {
 	t.Parallel()
-	d := start(t)
-	d.startWorkers(t, 2, 10)
+	d := startServed(t, 2, 10)
 	first := d.mustPost(t, "", "Prefer", "respond-async", "Idempotency-Key", "k1")
 	if first.status != http.StatusAccepted {
 		t.Fatalf("got %d %+v, want 202", first.status, first.problem)
@@ -84,8 +82,7 @@ func TestProblem_RepeatedKeyHasTheID(t *testing.T) {
 
 func TestProblem_OldRouteHasTheID(t *testing.T) {
 	t.Parallel()
-	d := start(t, "--old-routes")
-	d.startWorkers(t, 2, 10)
+	d := startServed(t, 2, 10, "--old-routes")
 	got := make(chan http.Header, 1)
 	go func() {
 		defer close(got)
@@ -104,8 +101,7 @@ func TestProblem_OldRouteHasTheID(t *testing.T) {
 
 func TestProblem_NATSHasTheID(t *testing.T) {
 	t.Parallel()
-	d := start(t)
-	d.startWorkers(t, 2, 10)
+	d := startServed(t, 2, 10)
 	inbox, err := d.nc.SubscribeSync(nats.NewInbox())
 	if err != nil {
 		t.Fatal(err)
@@ -130,7 +126,6 @@ func TestProblem_NATSHasTheID(t *testing.T) {
 func TestProblem_FrameHasTheID(t *testing.T) {
 	t.Parallel()
 	d := startWithDeadline(t, "1s")
-	d.startWorkers(t, 2, 10)
 	c := d.session(t, "")
 	c.frame(t)
 	first := d.expire(t, d.nextImage(t))
@@ -152,7 +147,7 @@ func TestProblem_FrameHasTheID(t *testing.T) {
 	}
 }
 
-// startWithDeadline opens an ingress whose pipeline text has this deadline.
+// startWithDeadline opens an ingress with workers whose pipeline text has this deadline.
 func startWithDeadline(t *testing.T, deadline string) *instance {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "pipelines.yaml")
@@ -160,5 +155,5 @@ func startWithDeadline(t *testing.T, deadline string) *instance {
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return start(t, "--pipelines", file)
+	return startServed(t, 2, 10, "--pipelines", file)
 }

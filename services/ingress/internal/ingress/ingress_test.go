@@ -93,6 +93,18 @@ func start(t *testing.T, args ...string) *instance {
 	return startAt(t, s, s.URL, args...)
 }
 
+// startServed opens an ingress beside workers and a results service, as [instance.startWorkers] starts them. They
+// run before the ingress, which rejects images when it has found no results service for ten seconds.
+func startServed(t *testing.T, lanes int, serviceMS float64, args ...string) *instance {
+	t.Helper()
+	s := bustest.Start(t, pipeline.BuiltInNames()...)
+	beside := &instance{nc: s.Connect(t)}
+	beside.startWorkers(t, lanes, serviceMS)
+	d := startAt(t, s, s.URL, args...)
+	d.stopResults = beside.stopResults
+	return d
+}
+
 // startAt opens an ingress that reaches the server s at url.
 func startAt(t *testing.T, s *bustest.Server, url string, args ...string) *instance {
 	t.Helper()
@@ -103,7 +115,8 @@ func startAt(t *testing.T, s *bustest.Server, url string, args ...string) *insta
 	go func() {
 		done <- run.Run(ctx, run.Spec{
 			Name: "ingress", Flags: options.Register,
-			New: func(p *run.Process) (run.Service, error) { return New(p, options) },
+			Validate: func([]pipeline.Pipeline) error { return options.Validate() },
+			New:      func(p *run.Process) (run.Service, error) { return New(p, options) },
 		}, append([]string{"--nats", url, "--http", "127.0.0.1:0"}, args...), func(string) string { return "" }, log)
 	}()
 	t.Cleanup(func() {
@@ -323,8 +336,7 @@ func checkHasHeader(t *testing.T, h http.Header, name string) {
 }
 
 func TestPost_ReceivesItsOwnResult(t *testing.T) {
-	d := start(t)
-	d.startWorkers(t, 2, 10)
+	d := startServed(t, 2, 10)
 	one := d.postLater("")
 	first := d.nextImage(t)
 	two := d.postLater("")
@@ -338,16 +350,14 @@ func TestPost_ReceivesItsOwnResult(t *testing.T) {
 }
 
 func TestPost_FindsTheResultOfALostReply(t *testing.T) {
-	d := start(t)
-	d.startWorkers(t, 2, 10)
+	d := startServed(t, 2, 10)
 	waiting := d.postLater("")
 	id := d.storeResult(t, d.nextImage(t), false)
 	checkResult(t, <-waiting, id)
 }
 
 func TestPost_WaitEnds(t *testing.T) {
-	d := start(t)
-	d.startWorkers(t, 2, 10)
+	d := startServed(t, 2, 10)
 	a := d.mustPost(t, "", "Prefer", "wait=0")
 	checkResponse(t, "no result in time", a, http.StatusAccepted, "")
 	checkHeader(t, a.header, "Location", "/v1/images/"+a.result.ID)
@@ -360,8 +370,7 @@ func TestPost_WaitEnds(t *testing.T) {
 func TestPost_CancelsTheJobWhenTheClientDisconnects(t *testing.T) {
 	for name, noAck := range map[string]bool{"during the wait": false, "before the acknowledgement": true} {
 		t.Run(name, func(t *testing.T) {
-			d := start(t)
-			d.startWorkers(t, 2, 10)
+			d := startServed(t, 2, 10)
 			d.updateImagesStream(t, func(c *jetstream.StreamConfig) { c.NoAck = noAck })
 			cancels, err := d.nc.SubscribeSync(subject.AllCancel())
 			if err != nil {
@@ -407,8 +416,7 @@ func (d *instance) postAndDisconnect(t *testing.T, header ...string) string {
 // TestPost_RespondAsyncAndWait uses both preferences, which request the result if it is available within the
 // wait (RFC 7240, section 4.3).
 func TestPost_RespondAsyncAndWait(t *testing.T) {
-	d := start(t)
-	d.startWorkers(t, 2, 10)
+	d := startServed(t, 2, 10)
 	waiting := d.postLater("", "Prefer", "respond-async, wait=20")
 	id := d.storeResult(t, d.nextImage(t), true)
 	a := <-waiting
@@ -419,8 +427,7 @@ func TestPost_RespondAsyncAndWait(t *testing.T) {
 
 // TestTyocr_TimesOut checks the text that its clients expect.
 func TestTyocr_TimesOut(t *testing.T) {
-	d := start(t, "--old-routes", "--wait", "200ms")
-	d.startWorkers(t, 2, 10)
+	d := startServed(t, 2, 10, "--old-routes", "--wait", "200ms")
 	res, err := http.PostForm(d.url+"/tyocr", url.Values{"imgbase64": {base64.StdEncoding.EncodeToString(smallImage())}})
 	if err != nil {
 		t.Fatal(err)
@@ -501,8 +508,7 @@ func TestPost_RejectsWithoutAWorker(t *testing.T) {
 
 // TestPost_RejectsWhenTheBacklogIsTooLong has a backlog of 200 images of one second each for two lanes.
 func TestPost_RejectsWhenTheBacklogIsTooLong(t *testing.T) {
-	d := start(t)
-	d.startWorkers(t, 2, 1000)
+	d := startServed(t, 2, 1000)
 	for i := range 200 {
 		job := subject.Job{Pipeline: "text", Priority: subject.Interactive, ID: fmt.Sprint("ahead", i)}
 		if _, err := d.js.Publish(context.Background(), subject.Images(job), smallImage()); err != nil {
@@ -525,8 +531,7 @@ func TestPost_RejectsWhenTheBacklogIsTooLong(t *testing.T) {
 }
 
 func TestPost_RejectsWhenTheStreamIsFull(t *testing.T) {
-	d := start(t)
-	d.startWorkers(t, 2, 10)
+	d := startServed(t, 2, 10)
 	d.updateImagesStream(t, func(c *jetstream.StreamConfig) { c.MaxMsgs = 1 })
 	d.mustPost(t, "", "Prefer", "respond-async")
 	a := d.mustPost(t, "", "Prefer", "respond-async")
@@ -535,8 +540,7 @@ func TestPost_RejectsWhenTheStreamIsFull(t *testing.T) {
 }
 
 func TestNATS_LimitsConcurrentRequests(t *testing.T) {
-	d := start(t, "--max-nats-requests", "1")
-	d.startWorkers(t, 2, 10)
+	d := startServed(t, 2, 10, "--max-nats-requests", "1")
 	first, err := d.nc.SubscribeSync(d.nc.NewInbox())
 	if err != nil {
 		t.Fatal(err)
@@ -567,7 +571,8 @@ func TestNew_RejectsLimitsThatDoNotFit(t *testing.T) {
 		var options Options
 		err := run.Run(t.Context(), run.Spec{
 			Name: "ingress", Flags: options.Register,
-			New: func(p *run.Process) (run.Service, error) { return New(p, options) },
+			Validate: func([]pipeline.Pipeline) error { return options.Validate() },
+			New:      func(p *run.Process) (run.Service, error) { return New(p, options) },
 		}, []string{"--nats", s.URL, "--http", "127.0.0.1:0", "--" + flag, value},
 			func(string) string { return "" }, io.Discard)
 		if want := flag + ": " + value; err == nil || !strings.Contains(err.Error(), want) {

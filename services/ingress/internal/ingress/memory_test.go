@@ -66,8 +66,7 @@ func (d *instance) awaitMetric(t *testing.T, name string, want int) {
 
 func TestMemory_IdleBodiesReserveNone(t *testing.T) {
 	t.Parallel()
-	d := start(t)
-	d.startWorkers(t, 2, 10)
+	d := startServed(t, 2, 10)
 	const head = "POST /v1/images HTTP/1.1\r\nHost: x\r\n"
 	for _, kind := range []string{
 		"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: 67108864\r\n\r\n--b\r\n",
@@ -88,8 +87,7 @@ func TestMemory_IdleBodiesReserveNone(t *testing.T) {
 // complete.
 func TestMemory_ChunkedFormsOfManyClients(t *testing.T) {
 	t.Parallel()
-	d := start(t)
-	d.startWorkers(t, 2, 10)
+	d := startServed(t, 2, 10)
 	image := append(smallImage(), make([]byte, 19_000)...) // with bytes after its end
 	var half, all sync.WaitGroup
 	half.Add(40)
@@ -143,8 +141,7 @@ func firstError(errs ...error) error {
 func TestMemory_OneClientCannotReserveAll(t *testing.T) {
 	t.Parallel()
 	const mib = 1 << 20
-	d := start(t, "--body-memory", fmt.Sprint(16*mib), "--client-body-memory", fmt.Sprint(8*mib))
-	d.startWorkers(t, 2, 10)
+	d := startServed(t, 2, 10, "--body-memory", fmt.Sprint(16*mib), "--client-body-memory", fmt.Sprint(8*mib))
 	head := "POST /v1/images HTTP/1.1\r\nHost: x\r\nContent-Length: 8388608\r\n\r\n"
 	// Whichever request reserves its memory second is rejected. Its response can be lost with its connection.
 	eventually.Succeeds(t, testTimeout, func() error {
@@ -190,8 +187,7 @@ func TestMemory_OneClientCannotReserveAll(t *testing.T) {
 // TestMemory_FramesBlockNoImages has frames that have arrived in part, which keep their memory.
 func TestMemory_FramesBlockNoImages(t *testing.T) {
 	t.Parallel()
-	d := start(t, "--body-memory", "8388608")
-	d.startWorkers(t, 2, 10)
+	d := startServed(t, 2, 10, "--body-memory", "8388608")
 	for range 3 {
 		c := d.session(t, "")
 		go c.Read(c.ctx) // receives the pong
@@ -211,8 +207,8 @@ func TestMemory_FramesBlockNoImages(t *testing.T) {
 
 func TestMemory_FetchedImagesAreCounted(t *testing.T) {
 	t.Parallel()
-	d := start(t, "--allow-networks", "127.0.0.0/8", "--body-memory", "8388608") // room for one of full size
-	d.startWorkers(t, 2, 10)
+	// There is room for one image of full size.
+	d := startServed(t, 2, 10, "--allow-networks", "127.0.0.0/8", "--body-memory", "8388608")
 	sent, end := make(chan struct{}), make(chan struct{})
 	host := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Write(make([]byte, 8_388_000))
@@ -250,8 +246,7 @@ func TestMemory_FetchedImagesAreCounted(t *testing.T) {
 
 func TestMemory_LimitsNATSRequests(t *testing.T) {
 	t.Parallel()
-	d := start(t, "--nats-memory", "8388608")
-	d.startWorkers(t, 2, 10)
+	d := startServed(t, 2, 10, "--nats-memory", "8388608")
 	large := append(smallImage(), make([]byte, 8_388_000)...) // with bytes after its end
 	first, err := d.nc.SubscribeSync(d.nc.NewInbox())
 	if err != nil {
@@ -283,8 +278,7 @@ func TestMemory_LimitsNATSRequests(t *testing.T) {
 
 func TestMemory_RejectsASlowBody(t *testing.T) {
 	t.Parallel()
-	d := start(t, "--body-timeout", "1s") // which has no effect
-	d.startWorkers(t, 2, 10)
+	d := startServed(t, 2, 10, "--body-timeout", "1s") // which has no effect
 	c := d.dialRaw(t, "127.0.0.1", "POST /v1/images HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\nhello")
 	start := time.Now()
 	c.SetReadDeadline(start.Add(testTimeout))

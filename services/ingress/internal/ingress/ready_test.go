@@ -92,10 +92,13 @@ func TestReady_NotReadyWithoutNATS(t *testing.T) {
 	p.PauseRequests(false)
 	d.awaitReady(t, http.StatusOK)
 	d.awaitServed(t)
-	for line, want := range map[string]int{`"msg":"not ready"`: 1, `"msg":"ready"`: 2} {
-		if n := strings.Count(d.log.text(), line); n != want {
-			t.Errorf("%d lines have %s, want %d", n, line, want)
-		}
+	// A busy machine can be too slow for a further status request.
+	notReady, ready := strings.Count(d.log.text(), `"msg":"not ready"`), strings.Count(d.log.text(), `"msg":"ready"`)
+	if notReady == 0 {
+		t.Error("no line says that ingress is not ready")
+	}
+	if ready != notReady+1 {
+		t.Errorf("ingress was ready %d times and not ready %d times, want one more of the former", ready, notReady)
 	}
 }
 
@@ -122,8 +125,7 @@ func TestReady_NotReadyWithoutTheImagesStream(t *testing.T) {
 // TestReady_NotReadyWhilePublishingFails has a stream that exists but stores no images.
 func TestReady_NotReadyWhilePublishingFails(t *testing.T) {
 	t.Parallel()
-	d := start(t)
-	d.startWorkers(t, 2, 1)
+	d := startServed(t, 2, 1)
 	d.awaitServed(t)
 	d.updateImagesStream(t, func(c *jetstream.StreamConfig) { c.Subjects = []string{"elsewhere.>"} })
 	for range 3 {
@@ -160,8 +162,7 @@ func TestReady_ReadyWithoutWorkersAndResults(t *testing.T) {
 
 func TestReady_ReadyWithAFullImagesStream(t *testing.T) {
 	t.Parallel()
-	d := start(t)
-	d.startWorkers(t, 2, 1)
+	d := startServed(t, 2, 1)
 	d.awaitServed(t)
 	d.updateImagesStream(t, func(c *jetstream.StreamConfig) { c.MaxMsgs = 1 })
 	d.mustPost(t, "", "Prefer", "respond-async")

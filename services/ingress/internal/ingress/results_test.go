@@ -29,8 +29,7 @@ func (d *instance) awaitStatus(t *testing.T, status int) (p v1.Problem) {
 
 func TestResults_AbsentServiceRejectsImagesAndReports(t *testing.T) {
 	t.Parallel()
-	d := start(t)
-	d.startWorkers(t, 2, 1)
+	d := startServed(t, 2, 1)
 	if a := d.mustPost(t, "", "Prefer", "respond-async"); a.status != http.StatusAccepted {
 		t.Fatalf("got %+v", a)
 	}
@@ -58,8 +57,7 @@ func TestResults_AbsentServiceRejectsImagesAndReports(t *testing.T) {
 
 func TestResults_FullStreamRejectsImages(t *testing.T) {
 	t.Parallel()
-	d := start(t)
-	d.startWorkers(t, 2, 1)
+	d := startServed(t, 2, 1)
 	s, err := d.js.Stream(t.Context(), streams.Results)
 	if err != nil {
 		t.Fatal(err)

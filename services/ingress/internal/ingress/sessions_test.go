@@ -86,8 +86,7 @@ func (c session) read(t *testing.T, v any) {
 
 // TestStop_SessionEndHasTheNextFrame checks that received frames are finished first.
 func TestStop_SessionEndHasTheNextFrame(t *testing.T) {
-	d := start(t)
-	d.startWorkers(t, 2, 10)
+	d := startServed(t, 2, 10)
 	c := d.session(t, "?from=5")
 	c.frame(t)
 	first := d.nextImage(t)
@@ -121,8 +120,7 @@ func TestStop_SessionEndHasTheNextFrame(t *testing.T) {
 // TestSession_CancelsFramesWhenTheClientDisconnects checks the jobs of frames, which no other client can
 // look up.
 func TestSession_CancelsFramesWhenTheClientDisconnects(t *testing.T) {
-	d := start(t)
-	d.startWorkers(t, 2, 10)
+	d := startServed(t, 2, 10)
 	cancels, err := d.nc.SubscribeSync(subject.AllCancel())
 	if err != nil {
 		t.Fatal(err)
@@ -149,8 +147,7 @@ func TestSession_CancelsFramesWhenTheClientDisconnects(t *testing.T) {
 
 // TestSession_FramesWaitWhileTheQueueIsFull also checks that a request is rejected then.
 func TestSession_FramesWaitWhileTheQueueIsFull(t *testing.T) {
-	d := start(t)
-	d.startWorkers(t, 2, 10)
+	d := startServed(t, 2, 10)
 	d.updateImagesStream(t, func(c *jetstream.StreamConfig) { c.MaxMsgs = 1 })
 	c := d.session(t, "?window=2")
 	c.frame(t)
@@ -174,7 +171,6 @@ func TestSession_FrameThatWaitedHasItsWholeTime(t *testing.T) {
 	t.Parallel()
 	const deadline = 6 * time.Second
 	d := startWithDeadline(t, deadline.String())
-	d.startWorkers(t, 2, 10)
 	d.updateImagesStream(t, func(c *jetstream.StreamConfig) { c.MaxMsgs = 1 })
 	c := d.session(t, "?window=2")
 	c.frame(t)
@@ -196,8 +192,7 @@ func TestSession_FrameThatWaitedHasItsWholeTime(t *testing.T) {
 // TestSession_ReleasesFramesOnceStored has memory for one frame of full size. A second frame is
 // accepted while the first is in progress.
 func TestSession_ReleasesFramesOnceStored(t *testing.T) {
-	d := start(t, "--body-memory", "8388608")
-	d.startWorkers(t, 2, 10)
+	d := startServed(t, 2, 10, "--body-memory", "8388608")
 	c := d.session(t, "?window=2")
 	c.frame(t)
 	d.nextImage(t)

@@ -39,8 +39,7 @@ func (d *instance) processImages(t *testing.T) {
 // TestStop_FinishesAcceptedRequests stops the service under load: every request gets a result, or an
 // unavailable problem.
 func TestStop_FinishesAcceptedRequests(t *testing.T) {
-	d := start(t)
-	d.startWorkers(t, 8, 1)
+	d := startServed(t, 8, 1)
 	d.processImages(t)
 	var replies atomic.Int64
 	var clients sync.WaitGroup

@@ -13,8 +13,7 @@ import (
 // TestHTTP_BodyNeverArrives checks that a request gets a response although its body never arrives, even when
 // no handler reads the body.
 func TestHTTP_BodyNeverArrives(t *testing.T) {
-	d := start(t)
-	d.startWorkers(t, 2, 10)
+	d := startServed(t, 2, 10)
 	for _, head := range []string{
 		"POST /v1/images HTTP/1.1\r\n", "POST /v1/images?pipeline=nosuch HTTP/1.1\r\n",
 		"POST /v1/images HTTP/1.1\r\nContent-Type: text/plain\r\n", "GET /v1/pipelines HTTP/1.1\r\n",

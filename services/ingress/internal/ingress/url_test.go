@@ -63,8 +63,7 @@ func (d *instance) postURL(ctx context.Context, url string, header ...string) (i
 
 // TestURL_RepeatedKeyIsNotFetchedAgain uses a URL that has no image at the second request.
 func TestURL_RepeatedKeyIsNotFetchedAgain(t *testing.T) {
-	d := start(t, "--allow-networks", "127.0.0.0/8")
-	d.startWorkers(t, 2, 10)
+	d := startServed(t, 2, 10, "--allow-networks", "127.0.0.0/8")
 	var fetches atomic.Int64
 	url := startImageHost(t, func(*http.Request) bool { return fetches.Add(1) == 1 })
 	sub, err := d.nc.Subscribe(subject.AllLookup(), func(m *nats.Msg) {
@@ -106,8 +105,7 @@ func TestURL_RepeatedKeyIsNotFetchedAgain(t *testing.T) {
 // TestURL_LimitIsTheSameInEveryForm of a request: the longest URL is accepted, and one more byte is a problem that
 // names the field and the limit.
 func TestURL_LimitIsTheSameInEveryForm(t *testing.T) {
-	d := start(t, "--allow-networks", "127.0.0.0/8", "--old-routes")
-	d.startWorkers(t, 2, 10)
+	d := startServed(t, 2, 10, "--allow-networks", "127.0.0.0/8", "--old-routes")
 	host := startImageHost(t, func(*http.Request) bool { return true })
 	longest := host + "/" + strings.Repeat("x", intake.MaxURL-len(host)-1)
 	fullReport := `{"requestId":"r","systemId":"s","inspectionStartTime":"a","inspectionEndTime":"b","trainId":"t",` +
