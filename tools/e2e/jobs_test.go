@@ -333,17 +333,19 @@ func testCancel(t *testing.T, m *mesh) {
 	ctx, disconnect := context.WithCancel(t.Context())
 	defer disconnect()
 	url := m.base() + "/v1/images?pipeline=text&priority=bulk"
+	send := func() (response, error) {
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(page))
+		if err != nil {
+			return response{}, err
+		}
+		return doRequest(req, "Content-Type", "image/png")
+	}
 	ended := make(chan error, 1)
 	go func() {
 		var sent error
 		waited := eventually.Retry(responseTimeout, func() error { // again while a mesh on a busy machine rejects it
-			var req *http.Request
-			if req, sent = http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(page)); sent != nil {
-				return nil
-			}
-			req.Header.Set("Content-Type", "image/png")
 			var a response
-			if a, sent = doRequest(req); sent == nil && a.problem.Code == v1.Overloaded {
+			if a, sent = send(); sent == nil && a.problem.Code == v1.Overloaded {
 				return pendingError{a}
 			}
 			return nil

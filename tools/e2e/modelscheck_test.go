@@ -139,7 +139,8 @@ func TestModelsCheck_BoundsTheLane(t *testing.T) {
 	models := t.TempDir()
 	writeFiles(t, filepath.Join(models, "rows"), rowsModel)
 	_, stderr := checkModel(t, 1, "rows", "--models", models, "--timeout", "1ms")
-	if want := "model rows cannot be used: start lane program rows: no ready message: timeout after 1ms"; !strings.Contains(stderr, want) {
+	want := "model rows cannot be used: start lane program rows: no ready message: timeout after 1ms"
+	if !strings.Contains(stderr, want) {
 		t.Errorf("standard error has no %q:\n%s", want, stderr)
 	}
 	_, stderr = checkModel(t, 1, "rows", "--models", models, "--lane-memory", "16MiB")

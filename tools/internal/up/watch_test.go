@@ -119,7 +119,7 @@ func TestDiskWatch_RejectsAfterRestart(t *testing.T) {
 	var api *jetstream.APIError
 	eventually.Succeeds(t, testTimeout, func() error {
 		if err := publish(t, js, "sight.v1.images.text.bulk.j", 10, lostAfter); !errors.As(err, &api) {
-			return fmt.Errorf("the broker has not rejected the message: %v", err)
+			return errors.Join(errors.New("the broker has not rejected the message"), err)
 		}
 		return nil
 	})

@@ -139,7 +139,8 @@ func jsonForm(t *testing.T, object, field string, values []string) (contentType 
 // TestForms_RejectTheSameFields checks that each documented field is read or rejected in every form of request,
 // with the same problem. The table of docs/api.md has the result.
 func TestForms_RejectTheSameFields(t *testing.T) {
-	d := startServed(t, 2, 1, "--old-routes", "--callback-secrets", "whsec_"+base64.StdEncoding.EncodeToString(make([]byte, 32)))
+	secret := "whsec_" + base64.StdEncoding.EncodeToString(make([]byte, 32))
+	d := startServed(t, 2, 1, "--old-routes", "--callback-secrets", secret)
 	responses := make([][]string, len(formCases))
 	for i, c := range formCases {
 		for _, f := range formFields {
