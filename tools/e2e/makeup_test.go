@@ -69,7 +69,7 @@ func TestMakeUp_FetchesNothing(t *testing.T) {
 	t.Parallel()
 	models := filepath.Join(t.TempDir(), "models")
 	output := makeUp(t, models, offlineEnv(t), "MODELS=none")
-	for _, text := range []string{"models pull", "no source has"} {
+	for _, text := range []string{"bin/sightmesh models pull", "no source has"} {
 		if strings.Contains(output, text) {
 			t.Errorf("the output has %q, want no models fetched:\n%s", text, output)
 		}
