@@ -252,14 +252,14 @@ func (l *Ledger) Store(id, sum string) {
 }
 
 // Violate records a violation that was found outside the ledger.
-func (l *Ledger) Violate(p Guarantee, format string, args ...any) {
+func (l *Ledger) Violate(g Guarantee, format string, args ...any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.violate(p, format, args...)
+	l.violate(g, format, args...)
 }
 
-func (l *Ledger) violate(p Guarantee, format string, args ...any) {
-	l.broken[p] = append(l.broken[p], fmt.Sprintf(format, args...))
+func (l *Ledger) violate(g Guarantee, format string, args ...any) {
+	l.broken[g] = append(l.broken[g], fmt.Sprintf(format, args...))
 }
 
 // A Job is an accepted job and its image.

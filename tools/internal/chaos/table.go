@@ -63,8 +63,8 @@ func (r Row) cells() []string {
 	}
 	cells := []string{r.Fault, r.Topology, fmt.Sprint(r.Accepted), fmt.Sprint(r.Rejected),
 		fmt.Sprint(r.Unanswered), fmt.Sprint(len(r.Expired))}
-	for _, p := range []Guarantee{Lost, Doubled, Changed, Wrong, Ran, Pending} {
-		n := fmt.Sprint(len(r.Broken[p]))
+	for _, g := range []Guarantee{Lost, Doubled, Changed, Wrong, Ran, Pending} {
+		n := fmt.Sprint(len(r.Broken[g]))
 		if n != "0" {
 			n = "**" + n + "**"
 		}
