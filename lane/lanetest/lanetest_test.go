@@ -117,6 +117,15 @@ func (h *handler) Detect(d lane.Detect, file []byte) (lane.Detected, [][]byte, e
 		region.Box.Width = max(out.Width, 2)
 	case "ignores max_regions":
 		out.Regions = append(out.Regions, region)
+	case "misspelt field":
+		reply := struct {
+			Type    lane.Type `json:"type"`
+			ID      uint64    `json:"id"`
+			Regions []any     `json:"regoins"`
+		}{lane.TypeDetected, d.ID, nil}
+		if err := lane.WriteFrame(os.NewFile(lane.FD, "lane"), reply); err != nil {
+			return out, nil, err
+		}
 	case "second frame":
 		if err := h.write("\x00\x00\x00\x02\x00\x00\x00\x00{}"); err != nil {
 			return out, nil, err
@@ -211,6 +220,7 @@ func TestChecks_FindBrokenRules(t *testing.T) {
 		{"has no code for damaged images", detect, "DamagedImage", "want failed with the code damaged"},
 		{"ignores orientation", detect, "Orientation", "orientation is 0, want 6"},
 		{"second frame", detect, "NothingElseOnTheSocket", `request 1: the reply has the type ""`},
+		{"misspelt field", detect, "NothingElseOnTheSocket", `does not follow the protocol: json: unknown field "regoins"`},
 		{"says goodbye", detect, "NothingElseOnTheSocket", `wrote 3 bytes after its last reply: "bye"`},
 		{"ignores end of file", detect, "EndOfFile", "did not exit within"},
 		{"ignores end of file", detect, "EndOfFileDuringARequest", "did not exit within"},

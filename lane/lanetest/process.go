@@ -107,7 +107,7 @@ func (p *process) endStrays() (broken []error) {
 	return broken
 }
 
-// exchange sends a message, and checks type and id of the reply. The message has a
+// exchange sends a message, and checks type, id and fields of the reply. The message has a
 // field that does not exist: a later version of the protocol may add fields.
 func (p *process) exchange(message any, pixels []byte, id uint64, want lane.Type) error {
 	fields, err := withUnknownField(message)
@@ -133,6 +133,26 @@ func (p *process) exchange(message any, pixels []byte, id uint64, want lane.Type
 	}
 	if head.ID != id {
 		return fmt.Errorf("the reply has the id %d, want %d", head.ID, id)
+	}
+	return checkFields(facts, want)
+}
+
+// checkFields returns an error for a field of a reply that a worker does not read, because its name is not in the
+// protocol.
+func checkFields(facts []byte, reply lane.Type) error {
+	var into any
+	switch reply {
+	case lane.TypeReady:
+		into = new(lane.Ready)
+	case lane.TypeDetected:
+		into = new(lane.Detected)
+	case lane.TypeClassified:
+		into = new(lane.Classified)
+	}
+	d := json.NewDecoder(bytes.NewReader(facts))
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil {
+		return fmt.Errorf("the reply %s does not follow the protocol: %w", reply, err)
 	}
 	return nil
 }
@@ -185,7 +205,8 @@ func (s *suite) startReady() (*process, error) {
 }
 
 // checkSocket checks that the program sends one frame for each message and nothing
-// else, and that it ignores fields that it does not know.
+// else, that it ignores fields that it does not know, and that its replies have no
+// fields that a worker does not know.
 func checkSocket(_ context.Context, s *suite) error {
 	p, err := s.startReady()
 	if err != nil {
