@@ -151,6 +151,11 @@ func (o *Options) Validate() error {
 			o.clientBodyMemory, o.limits.MaxBytes)
 	case o.minBodyRate < 1:
 		return fmt.Errorf("min-body-rate: %d, want 1 byte per second or more", o.minBodyRate)
+	case o.callbackGiveUp <= 0 || o.callbackGiveUp > streams.WebhookAge:
+		return fmt.Errorf("callback-give-up: %v, want more than 0 and at most %v", o.callbackGiveUp, streams.WebhookAge)
+	}
+	if _, err := o.parseSecrets(); err != nil {
+		return err
 	}
 	if _, err := parseNetworks(o.allowNetworks); err != nil {
 		return fmt.Errorf("allow-networks: %w", err)
@@ -280,17 +285,26 @@ func (s *service) newWebClients(p *run.Process, o Options) error {
 		return fmt.Errorf("allow-networks: %w", err)
 	}
 	s.fetcher = fetch.New(guard)
-	secrets := splitList(o.callbackSecrets)
-	if len(secrets) == 0 {
-		return nil
+	secrets, err := o.parseSecrets()
+	if err != nil || len(secrets) == 0 {
+		return err
 	}
 	s.transport = fetch.NewTransport(guard)
-	s.webhooks, err = webhooks.New(webhooks.Config{
+	s.webhooks = webhooks.New(webhooks.Config{
 		JetStream: p.JetStream, Clock: p.Clock, Publisher: p.Publisher, Transport: s.transport, Secrets: secrets,
 		PerHost: webhooksPerHost, MaxAge: o.callbackGiveUp,
 		Tracers: p.Tracers, Logger: p.Logger, Metrics: p.Metrics,
 	})
-	return err
+	return nil
+}
+
+// parseSecrets returns the secrets of webhooks, none for a mesh that sends no webhooks.
+func (o *Options) parseSecrets() (webhooks.Secrets, error) {
+	secrets, err := webhooks.ParseSecrets(splitList(o.callbackSecrets))
+	if err != nil {
+		return nil, fmt.Errorf("callback-secrets: %w", err)
+	}
+	return secrets, nil
 }
 
 // webConfig describes how clients reach the mesh.

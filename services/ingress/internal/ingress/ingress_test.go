@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"image"
 	"image/png"
@@ -562,6 +563,25 @@ func TestNATS_LimitsConcurrentRequests(t *testing.T) {
 	}
 	if !bytes.Contains(got.Data, []byte(id)) {
 		t.Errorf("the first request got %s, want the result of %s", got.Data, id)
+	}
+}
+
+func TestOptions_ValidateNamesTheFlag(t *testing.T) {
+	t.Parallel()
+	for name, value := range map[string]string{
+		"body-memory": "1000", "nats-memory": "1000", "client-body-memory": "1000", "min-body-rate": "0",
+		"allow-networks": "10.0.0.0/33", "trusted-proxies": "proxy", "public-url": "mesh.example",
+		"callback-secrets": "whsec_short", "callback-give-up": "24h1s",
+	} {
+		var options Options
+		fs := flag.NewFlagSet("ingress", flag.ContinueOnError)
+		options.Register(fs)
+		if err := fs.Set(name, value); err != nil {
+			t.Errorf("set --%s %s: %v", name, value, err)
+		}
+		if err := options.Validate(); err == nil || !strings.HasPrefix(err.Error(), name+": ") {
+			t.Errorf("--%s %s: got %v, want an error that begins with %q", name, value, err, name+": ")
+		}
 	}
 }
 

@@ -25,18 +25,26 @@ const sendTimeout = 15 * time.Second
 // (https://www.standardwebhooks.com).
 type poster struct {
 	client  *http.Client
-	secrets []*webhooks.Webhook
+	secrets Secrets
 }
 
-// newPoster returns a poster that signs with every secret, so that receivers can rotate secrets. A secret is
-// "whsec_" and 24 to 64 bytes in base64.
-func newPoster(rt http.RoundTripper, secrets []string) (*poster, error) {
-	s := &poster{client: &http.Client{
+// newPoster returns a poster that signs with every secret.
+func newPoster(rt http.RoundTripper, secrets Secrets) *poster {
+	return &poster{secrets: secrets, client: &http.Client{
 		Transport: rt, Timeout: sendTimeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
-	for i, secret := range secrets {
-		raw, ok := strings.CutPrefix(secret, "whsec_")
+}
+
+// Secrets sign webhooks. Each webhook has a signature by each of them, so that receivers can rotate secrets.
+type Secrets []*webhooks.Webhook
+
+// ParseSecrets parses secrets, each of which is "whsec_" and 24 to 64 bytes in base64. The error has the number of
+// the invalid secret, beginning with 1, and not its text.
+func ParseSecrets(texts []string) (Secrets, error) {
+	var secrets Secrets
+	for i, text := range texts {
+		raw, ok := strings.CutPrefix(text, "whsec_")
 		key, err := base64.StdEncoding.DecodeString(raw)
 		if !ok || err != nil || len(key) < 24 || len(key) > 64 {
 			return nil, fmt.Errorf("webhook secret %d: want whsec_ and 24 to 64 bytes in base64", i+1)
@@ -45,9 +53,9 @@ func newPoster(rt http.RoundTripper, secrets []string) (*poster, error) {
 		if err != nil {
 			return nil, fmt.Errorf("webhook secret %d: %w", i+1, err)
 		}
-		s.secrets = append(s.secrets, w)
+		secrets = append(secrets, w)
 	}
-	return s, nil
+	return secrets, nil
 }
 
 // post makes one attempt. A transient error is a [*retry.Error]. After any other error no further attempt is

@@ -39,10 +39,10 @@ type Config struct {
 	// Transport must reject addresses that clients may not use.
 	Transport http.RoundTripper
 	// Secrets sign the webhooks. At least one is required.
-	Secrets []string
+	Secrets Secrets
 	// PerHost is the maximum of concurrent webhooks to one host.
 	PerHost int
-	// MaxAge is how long a webhook is retried, at most [streams.WebhookAge].
+	// MaxAge is how long a webhook is retried, more than 0 and at most [streams.WebhookAge].
 	MaxAge  time.Duration
 	Tracers trace.TracerProvider
 	Logger  *slog.Logger
@@ -62,19 +62,11 @@ type Sender struct {
 	attempts *prometheus.CounterVec
 }
 
-// New returns a Sender, or an error for an invalid secret.
-func New(cfg Config) (*Sender, error) {
-	s, err := newPoster(cfg.Transport, cfg.Secrets)
-	if err != nil {
-		return nil, err
-	}
-	if cfg.MaxAge <= 0 || cfg.MaxAge > streams.WebhookAge {
-		return nil, fmt.Errorf("webhooks are retried for %v, want more than 0 and at most %v", cfg.MaxAge,
-			streams.WebhookAge)
-	}
+// New returns a Sender.
+func New(cfg Config) *Sender {
 	c := &Sender{
-		js: cfg.JetStream, clock: cfg.Clock, poster: s, hosts: fetch.NewHostLimiter(cfg.PerHost), maxAge: cfg.MaxAge,
-		log:    cfg.Logger,
+		js: cfg.JetStream, clock: cfg.Clock, poster: newPoster(cfg.Transport, cfg.Secrets),
+		hosts: fetch.NewHostLimiter(cfg.PerHost), maxAge: cfg.MaxAge, log: cfg.Logger,
 		tracer: cfg.Tracers.Tracer("github.com/sightmesh/sightmesh/services/ingress"),
 		attempts: promauto.With(cfg.Metrics).NewCounterVec(prometheus.CounterOpts{
 			Name: "sightmesh_callback_attempts_total",
@@ -85,7 +77,7 @@ func New(cfg Config) (*Sender, error) {
 		Open: parseDelivery, Timeout: timeout, Backoff: schedule, Clock: cfg.Clock, Publisher: cfg.Publisher,
 		Tracer: c.tracer, Logger: cfg.Logger,
 	})
-	return c, nil
+	return c
 }
 
 // Run sends webhooks until ctx ends, and finishes the attempts in progress until hard ends.

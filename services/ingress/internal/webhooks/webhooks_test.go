@@ -53,16 +53,17 @@ func newBench(t *testing.T, maxAge time.Duration, allow ...netip.Prefix) bench {
 	}
 	tr := fetch.NewTransport(fetch.Config{Allow: allow})
 	t.Cleanup(tr.CloseIdleConnections)
-	c, err := New(Config{
-		JetStream: js, Clock: clock.New(time.Now),
-		Publisher: bus.NewPublisher(js, clock.New(time.Now), noop.NewTracerProvider()),
-		Transport: tr, Secrets: []string{newSecret('a'), newSecret('b')}, PerHost: 1, MaxAge: maxAge,
-		Tracers: noop.NewTracerProvider(), Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
-		Metrics: prometheus.NewRegistry(),
-	})
+	secrets, err := ParseSecrets([]string{newSecret('a'), newSecret('b')})
 	if err != nil {
 		t.Fatal(err)
 	}
+	c := New(Config{
+		JetStream: js, Clock: clock.New(time.Now),
+		Publisher: bus.NewPublisher(js, clock.New(time.Now), noop.NewTracerProvider()),
+		Transport: tr, Secrets: secrets, PerHost: 1, MaxAge: maxAge,
+		Tracers: noop.NewTracerProvider(), Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Metrics: prometheus.NewRegistry(),
+	})
 	return bench{c, js}
 }
 
@@ -456,11 +457,11 @@ func TestSender_DropsAMessageWithoutURL(t *testing.T) {
 	b.awaitEmpty(t)
 }
 
-func TestNew_RejectsInvalidSecrets(t *testing.T) {
+func TestParseSecrets_RejectsInvalidSecrets(t *testing.T) {
 	t.Parallel()
 	withoutPrefix := base64.StdEncoding.EncodeToString([]byte("0123456789012345678901234"))
 	for _, s := range []string{"", "whsec_", "whsec_!", "plain", withoutPrefix} {
-		_, err := newPoster(nil, []string{newSecret('a'), s})
+		_, err := ParseSecrets([]string{newSecret('a'), s})
 		if err == nil {
 			t.Errorf("%q: no error", s)
 			continue
