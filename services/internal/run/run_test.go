@@ -61,18 +61,18 @@ func TestRun_StatesOfAProcess(t *testing.T) {
 		}
 		return serviceFunc(func(ctx, hard context.Context) error {
 			p.KeepReady(ctx, time.Hour, func(context.Context) error { return nil })
-			close(stopping)
-			<-asked
 			if err := hard.Err(); err != nil {
 				t.Errorf("when stopping begins, the hard stop is %v, want time to finish", err)
 			}
 			if s := p.Conn.Status(); s != nats.CONNECTED {
 				t.Errorf("when stopping begins, the connection is %v, want %v", s, nats.CONNECTED)
 			}
+			close(stopping)
+			<-asked
 			<-hard.Done()
 			return nil
 		}), nil
-	}}, "--nats", s.URL, "--grace", "100ms")
+	}}, "--nats", s.URL, "--grace", "2s")
 
 	listening := p.AwaitLine(t, "listening")
 	if got := listening["name"]; got != "admin" {

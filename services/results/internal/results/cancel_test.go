@@ -216,14 +216,15 @@ func TestCancel_ReturnsTheFirstOutcome(t *testing.T) {
 	t.Parallel()
 	cancelled := v1.Result{Status: v1.Failed, Problem: v1.NewProblem(v1.Cancelled, "by another replica")}
 	for name, c := range map[string]struct {
-		first *v1.Result // stored by another process; nil for none
-		stale int64
-		want  v1.Code // empty for a job that is cancelled
+		first   *v1.Result // stored by another process; nil for none
+		stale   int64
+		timeout time.Duration
+		want    v1.Code // empty for a job that is cancelled
 	}{
-		"this one is first":           {nil, 1000, ""},
-		"another cancel was first":    {&cancelled, 3, ""},
-		"another outcome was first":   {&v1.Result{Status: v1.Done}, 3, v1.JobFinished},
-		"the first can never be read": {&cancelled, 1 << 40, v1.Unavailable},
+		"this one is first":           {nil, 1000, testTimeout, ""},
+		"another cancel was first":    {&cancelled, 3, testTimeout, ""},
+		"another outcome was first":   {&v1.Result{Status: v1.Done}, 3, testTimeout, v1.JobFinished},
+		"the first can never be read": {&cancelled, 1 << 40, lookupTimeout, v1.Unavailable},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -232,7 +233,7 @@ func TestCancel_ReturnsTheFirstOutcome(t *testing.T) {
 			if c.first != nil {
 				b.publish(t, subject.Results("text", "j"), nil, c.first)
 			}
-			ctx, end := context.WithTimeout(t.Context(), lookupTimeout)
+			ctx, end := context.WithTimeout(t.Context(), c.timeout)
 			defer end()
 			body, err := b.newStaleCancel(t, streams.Results, c.stale).cancelJob(ctx, "j")
 			code := v1.Code("")
@@ -267,7 +268,7 @@ func TestCancel_OutcomeHasTheHeadersOfTheJob(t *testing.T) {
 			t.Parallel()
 			b := newBench(t, 0)
 			b.publish(t, subj, h, []byte("{}"))
-			ctx, end := context.WithTimeout(t.Context(), lookupTimeout)
+			ctx, end := context.WithTimeout(t.Context(), testTimeout)
 			defer end()
 			if _, err := b.newStaleCancel(t, stream, 3).cancelJob(ctx, "j"); err != nil {
 				t.Fatal(err)
@@ -295,7 +296,7 @@ func TestCancel_ReturnsTheOutcomeOfAJobThatFinishes(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, 0)
 	b.publish(t, subject.Results("text", "j"), nil, v1.Result{ID: "j", Pipeline: "text", Status: v1.Done})
-	ctx, end := context.WithTimeout(t.Context(), lookupTimeout)
+	ctx, end := context.WithTimeout(t.Context(), testTimeout)
 	defer end()
 	was := v1.Result{ID: "j", Pipeline: "text", Status: v1.Running}
 	outcome, err := b.newStaleCancel(t, streams.Results, 3).end(ctx, was)
