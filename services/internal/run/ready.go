@@ -56,6 +56,17 @@ func (r *readiness) set(err error) {
 	r.admin.SetNotReady(err.Error())
 }
 
+// starting sets what a process that is starting waits for. It has no effect in any other state.
+func (r *readiness) starting(what string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !errors.Is(r.err, errStarting) {
+		return
+	}
+	r.err = fmt.Errorf("%w: %s", errStarting, what)
+	r.admin.SetNotReady(r.err.Error())
+}
+
 // stop makes the process not ready permanently.
 func (r *readiness) stop() {
 	r.mu.Lock()
@@ -63,6 +74,10 @@ func (r *readiness) stop() {
 	r.err = errStopping
 	r.admin.SetNotReady(errStopping.Error())
 }
+
+// Starting sets what the process waits for before it is ready, such as "lane programs load their models". /readyz
+// returns it. It has no effect after KeepReady has been called.
+func (p *Process) Starting(what string) { p.readiness.starting(what) }
 
 // KeepReady makes the process ready when check returns nil, and not ready after two
 // consecutive errors. A single error changes nothing, because a connection is soon

@@ -190,6 +190,7 @@ func Run(ctx context.Context, spec Spec, args []string, getenv func(string) stri
 		LogListening(p.Logger, "profiles", profiles.Addr())
 	}
 
+	p.Starting("waiting for NATS")
 	p.Conn, err = bus.Connect(ctx, f.nats, p.Service, p.Instance, p.Logger)
 	if err != nil {
 		return err
@@ -272,6 +273,7 @@ func (p *Process) awaitSetUp(ctx context.Context) error {
 		}
 		if err.Error() != logged {
 			logged = err.Error()
+			p.Starting("waiting for streams and consumers: " + logged)
 			p.Logger.Warn("waiting for streams and consumers", "error", err)
 		}
 		if err := retry.Sleep(ctx, setUpPause); err != nil {

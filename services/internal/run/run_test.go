@@ -90,7 +90,7 @@ func TestRun_StatesOfAProcess(t *testing.T) {
 	if status, body := p.Probe(t, "/livez"); status != http.StatusOK {
 		t.Errorf("while it waits: /livez %d %q, want 200", status, body)
 	}
-	checkNotReady(t, p, "not ready: starting\n")
+	checkNotReady(t, p, fmt.Sprintf("not ready: starting: waiting for streams and consumers: %s\n", waiting["error"]))
 
 	nc := s.Connect(t)
 	js, err := jetstream.New(nc)

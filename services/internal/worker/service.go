@@ -147,6 +147,7 @@ func (s *service) Run(ctx, hard context.Context) error {
 		defer ended()
 		return s.worker.Run(ctx, hard)
 	})
+	s.process.Starting("lane programs load their models")
 	g.Go(func() error {
 		select {
 		case <-s.pool.Ready():

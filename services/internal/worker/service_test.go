@@ -274,6 +274,20 @@ func TestService_ReadyWithoutTheConsumersOfOthers(t *testing.T) {
 	}
 }
 
+// TestService_NotReadyWhileLanesStart has a lane program that never sends ready.
+func TestService_NotReadyWhileLanesStart(t *testing.T) {
+	t.Parallel()
+	s := bustest.Start(t, "a")
+	detect := startService(t, s, "--lane-start", "10m", "--pipelines", writePipelines(t, `
+pipelines:
+  - {name: a, detect: {lane: [sleep, "1000"]}}`))
+	detect.AwaitNotReady(t, "starting: lane programs load their models")
+	detect.Stop()
+	if err := detect.Wait(t); err != nil {
+		t.Errorf("detect ended with %v", err)
+	}
+}
+
 // TestProgramsFor_ModelHasItsOwnProcess: what a model does to its process must not end
 // other pipelines. A model that is absent needs none.
 func TestProgramsFor_ModelHasItsOwnProcess(t *testing.T) {

@@ -190,21 +190,35 @@ func (c *child) awaitAddress(ctx context.Context, name string) (string, error) {
 	}
 }
 
-// awaitReady waits until the child is ready. The child may be restarted meanwhile.
+// awaitReady waits until the child is ready. The child may be restarted meanwhile. awaitReady logs from time
+// to time why the child is not ready.
 func (c *child) awaitReady(ctx context.Context) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
+	late := time.NewTicker(latePeriod)
+	defer late.Stop()
+	reason := fmt.Errorf("%s is starting", c.name)
 	for {
-		if _, err := c.awaitAddress(ctx, "admin"); err == nil && c.probe(ctx) == nil {
-			return nil
+		if _, err := c.awaitAddress(ctx, "admin"); err == nil {
+			if err = c.probe(ctx); err == nil {
+				return nil
+			}
+			if ctx.Err() == nil {
+				reason = err
+			}
 		}
 		select {
 		case <-tick.C:
+		case <-late.C:
+			c.log.Info("waiting until the service is ready", "name", c.name, "reason", reason.Error())
 		case <-ctx.Done():
-			return fmt.Errorf("wait for %s to be ready: %w", c.name, ctx.Err())
+			return fmt.Errorf("wait for %s to be ready: %w: %w", c.name, ctx.Err(), reason)
 		}
 	}
 }
+
+// latePeriod is how often a service that is not ready is logged.
+const latePeriod = 5 * time.Second
 
 // stop sends SIGTERM to the child and waits for its end. When ctx ends first, stop kills the child.
 func (c *child) stop(ctx context.Context) {

@@ -3,6 +3,7 @@ package up
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -64,7 +65,7 @@ func fakeService(args []string) {
 		}
 		go http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			if mode == "never ready" {
-				w.WriteHeader(http.StatusServiceUnavailable)
+				http.Error(w, "not ready: loading models", http.StatusServiceUnavailable)
 			}
 		}))
 		slog.New(slog.NewJSONHandler(os.Stderr, nil)).Info("listening", "name", name, "addr", l.Addr().String(), "pid",
@@ -151,6 +152,24 @@ func TestChild_RestartsOnSameAddress(t *testing.T) {
 	}
 	if err := c.awaitReady(ctx); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestChild_LogsWhyItIsNotReady(t *testing.T) {
+	c, out := startChild(t, "never ready")
+	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- c.awaitReady(ctx) }()
+	eventually.Succeeds(t, testTimeout, func() error {
+		if want := `"reason":"detect: not ready: loading models"`; !strings.Contains(out.String(), want) {
+			return fmt.Errorf("no %s in\n%s", want, out)
+		}
+		return nil
+	})
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("the error is %v, want %v", err, context.Canceled)
 	}
 }
 
