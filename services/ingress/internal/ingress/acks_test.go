@@ -51,17 +51,6 @@ func startBehindProxy(t *testing.T, args ...string) (*instance, *bustest.Proxy) 
 	return d, p
 }
 
-// awaitServed waits until the pipeline text is ready.
-func (d *instance) awaitServed(t *testing.T) {
-	t.Helper()
-	eventually.Succeeds(t, testTimeout, func() error {
-		if text := d.pipelines(t).Pipelines[0]; !text.Ready {
-			return fmt.Errorf("text is not ready: %+v", text)
-		}
-		return nil
-	})
-}
-
 func (d *instance) isStored(t *testing.T, id string) bool {
 	t.Helper()
 	s, err := d.js.Stream(t.Context(), streams.Images)

@@ -95,7 +95,8 @@ func start(t *testing.T, args ...string) *instance {
 }
 
 // startServed opens an ingress beside workers and a results service, as [instance.startWorkers] starts them. They
-// run before the ingress, which rejects images when it has found no results service for ten seconds.
+// run before the ingress, which rejects images when it has found no results service for ten seconds. startServed
+// returns when the ingress has the status of the workers.
 func startServed(t *testing.T, lanes int, serviceMS float64, args ...string) *instance {
 	t.Helper()
 	s := bustest.Start(t, pipeline.BuiltInNames()...)
@@ -103,7 +104,19 @@ func startServed(t *testing.T, lanes int, serviceMS float64, args ...string) *in
 	beside.startWorkers(t, lanes, serviceMS)
 	d := startAt(t, s, s.URL, args...)
 	d.stopResults = beside.stopResults
+	d.awaitServed(t)
 	return d
+}
+
+// awaitServed waits until the pipeline text is ready.
+func (d *instance) awaitServed(t *testing.T) {
+	t.Helper()
+	eventually.Succeeds(t, testTimeout, func() error {
+		if text := d.pipelines(t).Pipelines[0]; !text.Ready {
+			return fmt.Errorf("text is not ready: %+v", text)
+		}
+		return nil
+	})
 }
 
 // startAt opens an ingress that reaches the server s at url.

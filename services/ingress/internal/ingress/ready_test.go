@@ -126,7 +126,6 @@ func TestReady_NotReadyWithoutTheImagesStream(t *testing.T) {
 func TestReady_NotReadyWhilePublishingFails(t *testing.T) {
 	t.Parallel()
 	d := startServed(t, 2, 1)
-	d.awaitServed(t)
 	d.updateImagesStream(t, func(c *jetstream.StreamConfig) { c.Subjects = []string{"elsewhere.>"} })
 	for range 3 {
 		if a := d.mustPost(t, ""); a.status != http.StatusServiceUnavailable {
@@ -163,7 +162,6 @@ func TestReady_ReadyWithoutWorkersAndResults(t *testing.T) {
 func TestReady_ReadyWithAFullImagesStream(t *testing.T) {
 	t.Parallel()
 	d := startServed(t, 2, 1)
-	d.awaitServed(t)
 	d.updateImagesStream(t, func(c *jetstream.StreamConfig) { c.MaxMsgs = 1 })
 	d.mustPost(t, "", "Prefer", "respond-async")
 	for range 4 { // more than the failures after which ingress reports that images cannot be stored

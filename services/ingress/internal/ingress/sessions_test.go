@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -42,8 +43,12 @@ func (d *instance) dial(t *testing.T, query, origin string) (session, *http.Resp
 
 func (d *instance) session(t *testing.T, query string) session {
 	t.Helper()
-	c, _, err := d.dial(t, query, "") //nolint:bodyclose // a session has none
+	c, res, err := d.dial(t, query, "") //nolint:bodyclose // a session has none
 	if err != nil {
+		if res != nil {
+			body, _ := io.ReadAll(res.Body) // only for the message
+			t.Logf("the response is %s", body)
+		}
 		t.Fatal(err)
 	}
 	return c
