@@ -110,8 +110,8 @@ func Serve(ctx, stopping context.Context, cfg Config) error {
 	writing := make(chan struct{})
 	all.Go(func() {
 		defer close(writing)
-		if err := s.write(ctx, &end); err != nil {
-			cancel(err) // the client does not read
+		if err := s.write(ctx, cancel, &end); err != nil {
+			cancel(err)
 		}
 	})
 	all.Go(func() {
@@ -234,12 +234,17 @@ func newOutcome(n int64, r v1.Result) v1.FrameOutcome {
 	return v1.FrameOutcome{Frame: n, Status: v1.Done, Result: &r}
 }
 
-// write writes the outcomes in order, and updates end.
-func (s *session) write(ctx context.Context, end *v1.SessionEnd) error {
+// write writes the outcomes in order, and updates end. It cancels ctx when the client does not read.
+func (s *session) write(ctx context.Context, cancel context.CancelCauseFunc, end *v1.SessionEnd) error {
 	for perFrame := range s.outcomes {
 		complete := false
 		for a := range perFrame {
-			if err := s.send(ctx, a); err != nil {
+			// A write that is cancelled closes the connection, which then looks like one of the client that has
+			// disconnected. So the cause comes first.
+			timeout := time.AfterFunc(s.WriteTimeout, func() { cancel(errNotReading) })
+			err := s.send(ctx, a)
+			timeout.Stop()
+			if err != nil {
 				return err
 			}
 			s.CountOutcome(a.Status)
@@ -264,8 +269,6 @@ func (s *session) send(ctx context.Context, v any) error {
 	if err != nil {
 		return fmt.Errorf("send: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.WriteTimeout)
-	defer cancel()
 	if err := s.Conn.Write(ctx, websocket.MessageText, body); err != nil {
 		return fmt.Errorf("send: %w", err)
 	}
@@ -289,7 +292,9 @@ func (s *session) close(ctx context.Context, end v1.SessionEnd, why error) error
 	default:
 		return why
 	}
-	if err := s.send(context.WithoutCancel(ctx), end); err != nil {
+	sending, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.WriteTimeout)
+	defer cancel()
+	if err := s.send(sending, end); err != nil {
 		return err
 	}
 	if err := s.Conn.Close(code, reason); err != nil && websocket.CloseStatus(err) == -1 {
@@ -310,6 +315,9 @@ func closeCode(p *v1.Problem) websocket.StatusCode {
 	}
 	return websocket.StatusPolicyViolation
 }
+
+// errNotReading is the error when the client does not read its outcomes.
+var errNotReading = errors.New("the client does not read the outcomes")
 
 // errDisconnected is the error when the client has disconnected.
 var errDisconnected = errors.New("the client has disconnected")

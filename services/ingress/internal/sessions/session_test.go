@@ -3,6 +3,7 @@ package sessions
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -345,8 +346,8 @@ func TestServe_EndsWhenTheClientDoesNotRead(t *testing.T) {
 			break // the session was ended
 		}
 	}
-	if err := <-s.ended; err == nil {
-		t.Error("the session of a client that reads nothing ended without an error")
+	if err := <-s.ended; !errors.Is(err, errNotReading) {
+		t.Errorf("the session of a client that reads nothing ended with %v, want %v", err, errNotReading)
 	}
 	if n := s.outcomes.Load(); n > 100 {
 		t.Errorf("%d outcomes were written, want 100 or fewer", n)
