@@ -55,7 +55,11 @@ func newPermanentError(format string, args ...any) error {
 //
 // Ensure returns a [*PermanentError] and changes nothing when the server does not meet
 // the requirements of the mesh, or when a change needs Force.
+//
+// Each request to the server has the default timeout of js. Ensure makes a request for
+// each stream and two for each consumer.
 func Ensure(ctx context.Context, js jetstream.JetStream, cfg Config) error {
+	ctx = requestContext{ctx}
 	if err := checkServer(ctx, js); err != nil {
 		return err
 	}
@@ -97,6 +101,14 @@ func Ensure(ctx context.Context, js jetstream.JetStream, cfg Config) error {
 	}
 	return nil
 }
+
+// requestContext is a context without a deadline, which ends when its parent ends. A
+// request with it has the default timeout of JetStream. With the deadline of the parent, a
+// request whose reply is lost would use up the time of all requests after it.
+type requestContext struct{ context.Context } //nolint:containedctx // it is a context
+
+// Deadline implements [context.Context].
+func (requestContext) Deadline() (deadline time.Time, ok bool) { return time.Time{}, false }
 
 // readExisting returns the streams of the mesh that exist, by name.
 func readExisting(ctx context.Context, js jetstream.JetStream, cfg Config) (map[string]*jetstream.StreamInfo, error) {

@@ -269,8 +269,10 @@ var ErrNotSetUp = errors.New("the mesh is not set up: run sightmesh setup")
 
 // Check returns an error for the first stream or consumer that is missing or that does
 // not have the configuration on which the services rely. It checks names, subjects,
-// retention and filters, and not limits, which operators may change.
+// retention and filters, and not limits, which operators may change. Each request to the
+// server has the default timeout of js.
 func Check(ctx context.Context, js jetstream.JetStream, cfg Config) error {
+	ctx = requestContext{ctx}
 	for _, want := range Streams(cfg) {
 		s, err := js.Stream(ctx, want.Name)
 		if err != nil {

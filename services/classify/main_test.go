@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"testing"
+	"time"
 
 	"github.com/sightmesh/sightmesh/contracts/subject"
 	"github.com/sightmesh/sightmesh/lane"
@@ -33,6 +34,7 @@ func TestLane_FollowsTheProtocol(t *testing.T) {
 			t.Parallel()
 			lanetest.Run(t, lanetest.Program{
 				Args: []string{os.Args[0], worker.LaneCommand}, Stage: subject.Classify, Setup: setup,
+				Timeout: time.Minute, StartTimeout: time.Minute, // for a busy machine
 			})
 		})
 	}

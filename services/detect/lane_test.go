@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"testing"
+	"time"
 
 	"github.com/sightmesh/sightmesh/lane"
 	"github.com/sightmesh/sightmesh/lane/lanetest"
@@ -22,6 +23,7 @@ func TestLane_FollowsTheProtocol(t *testing.T) {
 			t.Parallel()
 			lanetest.Run(t, lanetest.Program{
 				Args: []string{os.Args[0], worker.LaneCommand}, Setup: setup, Crops: true,
+				Timeout: time.Minute, StartTimeout: time.Minute, // for a busy machine
 			})
 		})
 	}

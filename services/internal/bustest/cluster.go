@@ -97,7 +97,12 @@ func (c *Cluster) setUp(t testing.TB, cfg streams.Config) {
 		t.Fatalf("open JetStream: %v", err)
 	}
 	eventually.Succeeds(t, clusterTimeout, c.checkLeader)
-	await(t, "set up", func(ctx context.Context) error { return streams.Ensure(ctx, js, cfg) })
+	eventually.Succeeds(t, clusterTimeout, func() error {
+		if err := streams.Ensure(t.Context(), js, cfg); err != nil {
+			return fmt.Errorf("set up: %w", err)
+		}
+		return nil
+	})
 	for _, want := range streams.Streams(cfg) {
 		await(t, "read stream "+want.Name, func(ctx context.Context) error {
 			s, err := js.Stream(ctx, want.Name)

@@ -265,9 +265,7 @@ const setUpPause = 500 * time.Millisecond
 // cluster the services may start before it.
 func (p *Process) awaitSetUp(ctx context.Context) error {
 	for logged := ""; ; {
-		checkCtx, cancel := context.WithTimeout(ctx, 10*time.Second)
-		err := streams.Check(checkCtx, p.JetStream, streams.Config{Pipelines: pipeline.Names(p.Pipelines)})
-		cancel()
+		err := streams.Check(ctx, p.JetStream, streams.Config{Pipelines: pipeline.Names(p.Pipelines)})
 		if err == nil {
 			return nil
 		}

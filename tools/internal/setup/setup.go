@@ -122,10 +122,7 @@ func Run(ctx context.Context, cfg Config, out io.Writer) error {
 	// The server may be starting, or the cluster may have no leader yet, so a failed attempt is repeated. A request may
 	// also have no reply; the next attempt finds what an earlier one created.
 	for waiting := (connection.Waiting{}); ; {
-		attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
-		err = ensure(attempt, cfg.NATS, want)
-		cancel()
-		if err == nil {
+		if err = ensure(ctx, cfg.NATS, want); err == nil {
 			break
 		}
 		var permanent *streams.PermanentError
@@ -144,8 +141,8 @@ func Run(ctx context.Context, cfg Config, out io.Writer) error {
 	return nil
 }
 
-// attemptTimeout limits one attempt, because a request may have no reply.
-const attemptTimeout = 10 * time.Second
+// requestTimeout limits one request, because it may have no reply.
+const requestTimeout = 10 * time.Second
 
 func ensure(ctx context.Context, cfg connection.Config, want streams.Config) error {
 	nc, err := cfg.Connect(nats.Name("sightmesh setup"), nats.CustomInboxPrefix(subject.InboxPrefix+"_setup"))
@@ -153,7 +150,7 @@ func ensure(ctx context.Context, cfg connection.Config, want streams.Config) err
 		return err
 	}
 	defer nc.Close()
-	js, err := jetstream.New(nc)
+	js, err := jetstream.New(nc, jetstream.WithDefaultTimeout(requestTimeout))
 	if err != nil {
 		return fmt.Errorf("open JetStream: %w", err)
 	}
