@@ -24,3 +24,21 @@ func TestReadiness_StoppingIsTheLastState(t *testing.T) {
 		}
 	}
 }
+
+func TestReadiness_SaysWhatItWaitsForWhileItStarts(t *testing.T) {
+	t.Parallel()
+	r := &readiness{admin: &telemetry.Admin{}, log: slog.New(slog.DiscardHandler), err: errStarting}
+	r.starting("waiting for NATS")
+	if got, want := r.err.Error(), "starting: waiting for NATS"; got != want {
+		t.Errorf("the reason is %q, want %q", got, want)
+	}
+	r.starting("")
+	if got, want := r.err.Error(), "starting"; got != want {
+		t.Errorf("when it waits for nothing, the reason is %q, want %q", got, want)
+	}
+	r.set(nil)
+	r.starting("waiting for NATS")
+	if r.err != nil {
+		t.Errorf("a process that is ready starts again: %v", r.err)
+	}
+}

@@ -56,14 +56,17 @@ func (r *readiness) set(err error) {
 	r.admin.SetNotReady(err.Error())
 }
 
-// starting sets what a process that is starting waits for. It has no effect in any other state.
+// starting sets what a process that is starting waits for, empty for nothing. It has no effect in any other state.
 func (r *readiness) starting(what string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !errors.Is(r.err, errStarting) {
 		return
 	}
-	r.err = fmt.Errorf("%w: %s", errStarting, what)
+	r.err = errStarting
+	if what != "" {
+		r.err = fmt.Errorf("%w: %s", errStarting, what)
+	}
 	r.admin.SetNotReady(r.err.Error())
 }
 
@@ -75,8 +78,8 @@ func (r *readiness) stop() {
 	r.admin.SetNotReady(errStopping.Error())
 }
 
-// Starting sets what the process waits for before it is ready, such as "lane programs load their models". /readyz
-// returns it. It has no effect after KeepReady has been called.
+// Starting sets what the process waits for before it is ready, such as "lane programs load their models". Empty means
+// nothing. /readyz returns it. It has no effect when the process has been ready.
 func (p *Process) Starting(what string) { p.readiness.starting(what) }
 
 // KeepReady makes the process ready when check returns nil, and not ready after two

@@ -198,6 +198,7 @@ func Run(ctx context.Context, spec Spec, args []string, getenv func(string) stri
 	defer func() {
 		err = errors.Join(err, withCloseTimeout(func(ctx context.Context) error { return bus.Drain(ctx, p.Conn) }))
 	}()
+	p.Starting("waiting for streams and consumers")
 	if p.JetStream, err = jetstream.New(p.Conn, jetstream.WithDefaultTimeout(3*time.Second)); err != nil {
 		return fmt.Errorf("open JetStream: %w", err)
 	}
@@ -206,6 +207,7 @@ func Run(ctx context.Context, spec Spec, args []string, getenv func(string) stri
 	if err := p.awaitSetUp(ctx); err != nil {
 		return err
 	}
+	p.Starting("")
 	defer p.runClock()()
 	p.Endpoints = bus.NewService(p.Conn, bus.ServiceConfig{
 		Name: spec.Name, Version: contracts.Version, Description: spec.Description,

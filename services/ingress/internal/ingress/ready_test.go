@@ -105,6 +105,7 @@ func TestReady_NotReadyWithoutNATS(t *testing.T) {
 func TestReady_NotReadyWithoutTheImagesStream(t *testing.T) {
 	t.Parallel()
 	d := start(t)
+	d.awaitReady(t, http.StatusOK)
 	s, err := d.js.Stream(t.Context(), streams.Images)
 	if err != nil {
 		t.Fatal(err)
