@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -282,27 +283,37 @@ func TestRun_KeepsReplicas(t *testing.T) {
 // startCluster runs three servers and returns their URLs.
 func startCluster(t *testing.T) string {
 	t.Helper()
-	var routes []*url.URL
-	var ports []int
-	for range 3 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	routes := freeRoutes(t)
+	var urls []string
+	for i, route := range routes {
+		addr, err := net.ResolveTCPAddr("tcp", route.Host)
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer l.Close() // closed at the end, so that all ports differ
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
-		routes = append(routes, &url.URL{Scheme: "nats-route", Host: l.Addr().String()})
-		l.Close()
-	}
-	var urls []string
-	for i, port := range ports {
 		s := runServer(t, &server.Options{
 			ServerName: fmt.Sprint("s", i), Host: "127.0.0.1", Port: server.RANDOM_PORT,
-			Cluster: server.ClusterOpts{Name: "c", Host: "127.0.0.1", Port: port}, Routes: routes,
+			Cluster: server.ClusterOpts{Name: "c", Host: addr.IP.String(), Port: addr.Port}, Routes: routes,
 			JetStream: true, StoreDir: t.TempDir(), JetStreamMaxStore: 64 << 30, JetStreamMaxMemory: 64 << 30,
 			MaxPayload: streams.MaxMessage + streams.HeaderAllowance, NoSigs: true, NoLog: true, DisableJetStreamBanner: true,
 		})
 		urls = append(urls, s.ClientURL())
 	}
 	return strings.Join(urls, ",")
+}
+
+// freeRoutes returns three different routes with free ports. They are on an address of the loopback network that other
+// processes are unlikely to use: on 127.0.0.1 the system assigns ports to outgoing connections.
+func freeRoutes(t *testing.T) []*url.URL {
+	t.Helper()
+	host := net.IPv4(127, byte(1+rand.N(254)), byte(rand.N(255)), byte(1+rand.N(254))).String()
+	var routes []*url.URL
+	for range 3 {
+		l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close() // not before all are found, so that they differ
+		routes = append(routes, &url.URL{Scheme: "nats-route", Host: l.Addr().String()})
+	}
+	return routes
 }
