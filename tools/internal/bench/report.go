@@ -40,7 +40,7 @@ func (r Report) WriteText(w io.Writer) error {
 		fmt.Fprintf(&b, "errors    %s\n", strings.Join(errors, ", "))
 	}
 	if r.Mismatched > 0 {
-		fmt.Fprintf(&b, "%d results differ from the first for the same image\n", r.Mismatched)
+		fmt.Fprintf(&b, "%d results differ from the expected one, or from the first for the same image\n", r.Mismatched)
 	}
 	if r.Missed > 0 {
 		fmt.Fprintf(&b, "%d requests were not sent, because %d were in progress (--concurrency)\n", r.Missed, r.concurrency)
