@@ -56,8 +56,8 @@ func newPermanentError(format string, args ...any) error {
 // Ensure returns a [*PermanentError] and changes nothing when the server does not meet
 // the requirements of the mesh, or when a change needs Force.
 //
-// Each request to the server has the default timeout of js. Ensure makes a request for
-// each stream and two for each consumer.
+// Each request to the server has the default timeout of js. Ensure makes two requests for
+// each stream and each consumer.
 func Ensure(ctx context.Context, js jetstream.JetStream, cfg Config) error {
 	ctx = requestContext{ctx}
 	if err := checkServer(ctx, js); err != nil {
