@@ -207,16 +207,29 @@ func testStopFinishesAcceptedJobs(t *testing.T, m *mesh) {
 		jobs = append(jobs, a.result.ID)
 	}
 	waiting := make(chan response, 1)
-	go func() {
-		a, err := m.tryPost("?pipeline=faces", sampleFace(t))
+	face := sampleFace(t)
+	post := func() {
+		a, err := m.tryPost("?pipeline=faces", face)
 		if err != nil {
 			a.body = []byte(err.Error())
 		}
 		waiting <- a
-	}()
+	}
+	go post()
 	inFlight := regexp.MustCompile(`sightmesh_http_requests_in_flight 1`)
 	admin := m.admin(t, "ingress")
-	eventually.Succeeds(t, responseTimeout, func() error { return scrape(admin, inFlight) })
+	eventually.Succeeds(t, responseTimeout, func() error {
+		if err := scrape(admin, inFlight); err == nil {
+			return nil
+		}
+		select {
+		case a := <-waiting: // the request has its response already
+			go post()
+			return fmt.Errorf("no request is in flight, the last response is %v", a)
+		default:
+			return errors.New("no request is in flight")
+		}
+	})
 	m.stop(t)
 	if a := <-waiting; a.result.Status != v1.Done {
 		t.Errorf("the waiting request got %v, want a result", a)
