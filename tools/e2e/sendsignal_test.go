@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -31,11 +32,21 @@ func fullPipe(t *testing.T) *os.File {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.Close() })
-	if err := w.SetWriteDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
+	conn, err := w.SyscallConn()
+	if err != nil {
 		t.Fatal(err)
 	}
-	if n, err := w.Write(make([]byte, 4<<20)); err == nil {
-		t.Fatalf("the pipe is not full after %d bytes", n)
+	var writeErr error
+	if err := conn.Write(func(fd uintptr) bool {
+		for writeErr == nil {
+			_, writeErr = syscall.Write(int(fd), []byte{0})
+		}
+		return true
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if !errors.Is(writeErr, syscall.EAGAIN) { // the pipe is full
+		t.Fatalf("fill a pipe: %v", writeErr)
 	}
 	return w
 }
