@@ -197,15 +197,14 @@ func (c *child) awaitReady(ctx context.Context) error {
 	defer tick.Stop()
 	late := time.NewTicker(latePeriod)
 	defer late.Stop()
-	reason := fmt.Errorf("%s is starting", c.name)
+	var reason error
 	for {
-		if _, err := c.awaitAddress(ctx, "admin"); err == nil {
-			if err = c.probe(ctx); err == nil {
-				return nil
-			}
-			if ctx.Err() == nil {
-				reason = err
-			}
+		err := c.probe(ctx)
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() == nil || reason == nil {
+			reason = err
 		}
 		select {
 		case <-tick.C:
