@@ -224,6 +224,9 @@ func testStopFinishesAcceptedJobs(t *testing.T, m *mesh) {
 		}
 		select {
 		case a := <-waiting: // the request has its response already
+			if a.result.Status != v1.Done {
+				t.Errorf("a request before the stop got %v, want a result", a)
+			}
 			go post()
 			return fmt.Errorf("no request is in flight, the last response is %v", a)
 		default:
