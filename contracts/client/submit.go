@@ -21,7 +21,7 @@ const retryDelay = 5 * time.Second
 
 // Submit stores an image as a new job and returns when the server has acknowledged it.
 // It does not use ingress, so the image is not checked and the job is not rejected when
-// there is much work ahead; Submit is for bulk work. The limits of an ingress for metadata
+// the queue is long; Submit is for bulk work. The limits of an ingress for metadata
 // and webhooks do not apply. When the headers of the job have more than 32 KiB, the mesh
 // leaves out the longest. Errors are those of [Client.SubmitJob]. The ID is empty when
 // nothing was accepted.

@@ -138,7 +138,7 @@ func newFaultyProxy(t *testing.T, target string) *faultyProxy {
 			w.Header().Set("Retry-After", "1")
 			w.WriteHeader(http.StatusTooManyRequests)
 			// The client may have disconnected.
-			_ = json.NewEncoder(w).Encode(v1.NewProblem(v1.Overloaded, "the work ahead takes too long"))
+			_ = json.NewEncoder(w).Encode(v1.NewProblem(v1.Overloaded, "the expected queue wait is too long"))
 			return
 		}
 		proxy.ServeHTTP(w, r)

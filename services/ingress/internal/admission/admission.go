@@ -241,8 +241,8 @@ func (a *Admission) Admit(ctx context.Context, p pipeline.Pipeline, prio subject
 	}
 	wait := a.estimateWait(p.Name, prio)
 	if limit := a.maxWait[prio]; wait > limit {
-		problem := v1.NewProblem(v1.Overloaded, "the work ahead takes about %.0f s, a %s job may wait %.0f s",
-			wait.Seconds(), prio, limit.Seconds())
+		problem := v1.NewProblem(v1.Overloaded, "the expected queue wait of %s jobs is %.0f s, the limit is %.0f s",
+			prio, wait.Seconds(), limit.Seconds())
 		return retry.After(problem, roundUp(wait-limit))
 	}
 	return nil
