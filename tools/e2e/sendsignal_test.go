@@ -8,10 +8,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 )
 
 // sending describes a run of the sender and the state in which it gets a signal.
@@ -20,8 +23,26 @@ type sending struct {
 	stdin *os.File
 	// blockedStdout and blockedStderr make the output a full pipe without a reader.
 	blockedStdout, blockedStderr bool
-	// reached waits until the sender is in the state.
-	reached func()
+	// reached waits until the sender, with the process ID pid, is in the state.
+	reached func(pid int, stderr *lines)
+}
+
+// awaitBlockedStdout waits until a thread of a process waits in write(2) to its standard output.
+func awaitBlockedStdout(t *testing.T, pid int) {
+	t.Helper()
+	want := fmt.Sprintf("%d 0x1 ", syscall.SYS_WRITE)
+	eventually.Succeeds(t, responseTimeout, func() error {
+		calls, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/syscall", pid))
+		if err != nil {
+			return err
+		}
+		for _, file := range calls {
+			if call, err := os.ReadFile(file); err == nil && strings.HasPrefix(string(call), want) {
+				return nil
+			}
+		}
+		return fmt.Errorf("none of %d threads writes to standard output", len(calls))
+	})
 }
 
 // fullPipe returns the write end of a full pipe.
@@ -69,11 +90,11 @@ func TestSend_SignalEndsEveryState(t *testing.T) {
 			url, asked := serveImages(t, writeResult)
 			pipe := makeFIFO(t, t.TempDir(), "pipe")
 			image := filepath.Join(frameFolder(t, 1), "frame1.png")
-			return sending{args: []string{pipe, image, "--url", url, "--concurrency", "2"}, reached: func() { <-asked }}
+			return sending{args: []string{pipe, image, "--url", url, "--concurrency", "2"}, reached: func(int, *lines) { <-asked }}
 		},
 		"read of a FIFO": func(t *testing.T) sending {
 			pipe := makeFIFO(t, t.TempDir(), "pipe")
-			return sending{args: []string{pipe}, reached: func() {
+			return sending{args: []string{pipe}, reached: func(int, *lines) {
 				w, err := os.OpenFile(pipe, os.O_WRONLY, 0) // returns when the sender has opened the pipe
 				if err != nil {
 					t.Fatal(err)
@@ -87,7 +108,7 @@ func TestSend_SignalEndsEveryState(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { w.Close() })
-			return sending{args: []string{"-"}, stdin: r, reached: func() {
+			return sending{args: []string{"-"}, stdin: r, reached: func(int, *lines) {
 				if _, err := w.Write(bytes.Repeat([]byte("\n"), 256<<10)); err != nil { // more than a pipe holds
 					t.Fatal(err)
 				}
@@ -95,23 +116,28 @@ func TestSend_SignalEndsEveryState(t *testing.T) {
 		},
 		"wait for a reply": func(t *testing.T) sending {
 			url, asked := serveImages(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
-			return sending{args: []string{frameFolder(t, 4), "--url", url}, reached: func() { <-asked }}
+			return sending{args: []string{frameFolder(t, 4), "--url", url}, reached: func(int, *lines) { <-asked }}
 		},
 		"wait for the next attempt": func(t *testing.T) sending {
-			url, asked := serveImages(t, func(w http.ResponseWriter, _ *http.Request) {
+			url, _ := serveImages(t, func(w http.ResponseWriter, _ *http.Request) {
 				w.Header().Set("Retry-After", "3600")
 				w.WriteHeader(http.StatusServiceUnavailable)
 			})
-			return sending{args: []string{frameFolder(t, 4), "--url", url}, reached: func() { <-asked }}
+			return sending{args: []string{frameFolder(t, 4), "--url", url}, reached: func(_ int, stderr *lines) {
+				if _, ok := stderr.search(regexp.MustCompile(`^retrying `), responseTimeout); !ok {
+					t.Fatal("the sender does not retry")
+				}
+			}}
 		},
 		"blocked standard output": func(t *testing.T) sending {
-			url, asked := serveImages(t, writeResult)
-			return sending{args: []string{frameFolder(t, 4), "--url", url}, blockedStdout: true, reached: func() { <-asked }}
+			url, _ := serveImages(t, writeResult)
+			return sending{args: []string{frameFolder(t, 4), "--url", url}, blockedStdout: true,
+				reached: func(pid int, _ *lines) { awaitBlockedStdout(t, pid) }}
 		},
 		"both outputs blocked": func(t *testing.T) sending {
-			url, asked := serveImages(t, writeResult)
+			url, _ := serveImages(t, writeResult)
 			return sending{args: []string{frameFolder(t, 4), "--url", url}, blockedStdout: true, blockedStderr: true,
-				reached: func() { <-asked }}
+				reached: func(pid int, _ *lines) { awaitBlockedStdout(t, pid) }}
 		},
 	} {
 		for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
@@ -119,8 +145,8 @@ func TestSend_SignalEndsEveryState(t *testing.T) {
 				t.Parallel()
 				s := prepare(t)
 				cmd := exec.Command(binary(t, "sightmesh"), append([]string{"send"}, s.args...)...)
-				var stderr bytes.Buffer
-				cmd.Stderr = &stderr
+				stderr := newLines()
+				cmd.Stderr = stderr.writer()
 				if s.stdin != nil {
 					cmd.Stdin = s.stdin
 				}
@@ -134,7 +160,7 @@ func TestSend_SignalEndsEveryState(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				s.reached()
+				s.reached(cmd.Process.Pid, stderr)
 				begin := time.Now()
 				p.signal(t, sig)
 				select {
@@ -143,7 +169,7 @@ func TestSend_SignalEndsEveryState(t *testing.T) {
 					p.kill(t)
 					t.Fatalf("the sender did not end after %v", sig)
 				}
-				t.Logf("ended after %v: %s", time.Since(begin), strings.TrimSpace(stderr.String()))
+				t.Logf("ended after %v: %s", time.Since(begin), stderr)
 				if code := exitCode(p.err); code != 130 {
 					t.Errorf("exit code %d, want 130", code)
 				}
