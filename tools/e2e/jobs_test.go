@@ -256,7 +256,6 @@ func testEvents(t *testing.T, m *mesh) {
 	checkProblem(t, m.get(t, "/v1/images/*/events"), v1.UnknownJob)
 }
 
-// subscribe returns a subscription that is active on the server.
 // subscribe subscribes, and returns when every NATS server of the mesh knows of it. A server sends what its
 // clients do to another server in order. So a reply of a client of that server to a later request shows that
 // the other server knows of the subscription.

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
 	"path"
 	"path/filepath"
@@ -141,11 +143,15 @@ func testNATS(t *testing.T, m *mesh) {
 			t.Fatal(err)
 		}
 		eventually.Succeeds(t, responseTimeout, func() error {
-			a := m.get(t, "/v1/images/"+job.ID)
-			if a.result.Status == v1.Failed && a.result.Problem != nil && a.result.Problem.Code == v1.UnsupportedType {
-				return nil
+			switch r := m.get(t, "/v1/images/"+job.ID).result; {
+			case r.Status != v1.Failed:
+				return fmt.Errorf("the status is %q, want %s", r.Status, v1.Failed)
+			case r.Problem == nil:
+				return errors.New("the failed result has no problem")
+			case r.Problem.Code != v1.UnsupportedType:
+				return fmt.Errorf("the code is %s, want %s", r.Problem.Code, v1.UnsupportedType)
 			}
-			return pendingError{a}
+			return nil
 		})
 	})
 	t.Run("micro", func(t *testing.T) { testMicro(t, nc) })

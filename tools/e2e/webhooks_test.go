@@ -95,8 +95,11 @@ func testWebhooks(t *testing.T, m *mesh) {
 	forbidden := strings.Replace(receiver, webHost, "127.0.0.1", 1)
 	rejected := m.post(t, "?pipeline=faces&callback="+forbidden, sampleFace(t), "Prefer", "respond-async")
 	eventually.Succeeds(t, responseTimeout, func() error {
-		if c := m.get(t, rejected.header.Get("Location")).result.Callback; c == nil || c.State != v1.WebhookFailed {
-			return pendingError{rejected}
+		switch c := m.get(t, rejected.header.Get("Location")).result.Callback; {
+		case c == nil:
+			return fmt.Errorf("the job has no callback; the response was %v", rejected)
+		case c.State != v1.WebhookFailed:
+			return fmt.Errorf("the state is %s, want %s", c.State, v1.WebhookFailed)
 		}
 		return nil
 	})
