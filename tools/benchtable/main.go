@@ -300,7 +300,7 @@ func (t *table) debianModels(ctx context.Context) error {
 ## (b) Models of Debian packages, with and without a mesh
 
 *Lanes alone* are the same lanes without a mesh. There are %d lanes of detect and of classify. The images are the
-drawn page and the drawn face of %s. Saturation is %d concurrent requests.
+sample page and the sample face of %s. Saturation is %d concurrent requests.
 
 `, count, "`sightmesh up`", 4*count)
 	t.printTableHeader("pipeline", "lanes alone /s", "mesh /s", "ratio",

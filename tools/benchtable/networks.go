@@ -249,7 +249,7 @@ func (t *table) networkImage(pipeline string) (string, []byte, error) {
 	}
 	page, face, err := sampleImages()
 	if pipeline == "text" {
-		return "the drawn page", page, err
+		return "the sample page", page, err
 	}
 	return "the drawn face", face, err
 }

@@ -63,10 +63,11 @@ func heading(name byte) string { return fmt.Sprintf("\n## (%c)", name) }
 func head() string {
 	return fmt.Sprintf(`# Performance
 
-This page compares the mesh with its baselines. %s wrote the sections (a) to (h) on %s: %d x %s,
-%s. Section (h) has a date of its own. All processes ran on one machine, including the load. Go programs other than
-the load used half of the cores ([ADR 0006](adr/0006-what-the-mesh-adds.md)). Each row has its baseline of the same
-run. Compare the ratios; the times depend on the machine and its other work. The *floor* is a bare JetStream pipeline
-with three stored messages (`+"`sightmesh bench floor`"+`) on the same server.
+This page compares the mesh with its baselines. %s wrote sections (a) to (g) on %s: %d x %s,
+%s. Section (h) has its own date. All processes ran on one machine, including the load. Go programs other than the
+load used half of the cores ([ADR 0006](adr/0006-what-the-mesh-adds.md)). Each row has its baseline of the same run.
+Compare the ratios; the times depend on the machine and its other work. Differences of up to 15 %% are noise, also
+where the mesh or tracing seems to save time. The *floor* is a bare JetStream pipeline with three stored messages
+(`+"`sightmesh bench floor`"+`) on the same server.
 `, "`make bench`", time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), machine.Processor(), runtime.Version())
 }

@@ -37,7 +37,7 @@ func TestUp_NoPipelineForSample(t *testing.T) {
 		sample []string
 		want   *regexp.Regexp
 	}{
-		"drawn page":            {nil, regexp.MustCompile(`"level":"INFO".*the sample is skipped.*needs the pipeline text`)},
+		"sample page":           {nil, regexp.MustCompile(`"level":"INFO".*the sample is skipped.*needs the pipeline text`)},
 		"image, first pipeline": {[]string{"--sample", colourImage(t)}, regexp.MustCompile(`colour.bmp has 1 regions`)},
 	} {
 		t.Run(name, func(t *testing.T) {

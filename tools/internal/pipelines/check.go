@@ -26,13 +26,13 @@ import (
 type Config struct {
 	// Flags are the flags of the lanes. The memory limit of a stage takes precedence.
 	lanes.Flags
-	// Image is the file that each pipeline processes; empty for a drawn page.
+	// Image is the file that each pipeline processes; empty for the sample page.
 	Image string
 }
 
 // Register registers the flags of the configuration.
 func (c *Config) Register(fs *flag.FlagSet) {
-	fs.StringVar(&c.Image, "image", "", "image `file` to process with each pipeline; empty: a drawn page")
+	fs.StringVar(&c.Image, "image", "", "image `file` to process with each pipeline; empty: the sample page")
 	c.Flags.Register(fs,
 		"how long the lanes may take to load their models, and then each pipeline for the image",
 		"limit of the resident memory of a lane in `bytes`, such as 2GiB, at least 16MiB, "+

@@ -26,8 +26,8 @@ type startSample struct {
 	skipped  string // why there is no image; empty with an image, and with --sample none
 }
 
-// newSample returns the sample of the flag --sample: the drawn page when it is empty, no image for "none", or a file.
-// The drawn page is sent to the pipeline text. A file is sent to text, or to the first pipeline of a mesh without text.
+// newSample returns the sample of the flag --sample: the sample page when it is empty, no image for "none", or a file.
+// The sample page is sent to the pipeline text. A file is sent to text, or to the first pipeline of a mesh without text.
 func newSample(which, data string, pipelines []string) (startSample, error) {
 	hasText := slices.Contains(pipelines, textPipeline)
 	switch {
@@ -35,7 +35,7 @@ func newSample(which, data string, pipelines []string) (startSample, error) {
 		return startSample{}, nil
 	case which == "" && !hasText:
 		return startSample{
-			skipped: "the drawn page needs the pipeline text, which does not exist; --sample FILE sets another image",
+			skipped: "the sample page needs the pipeline text, which does not exist; --sample FILE sets another image",
 		}, nil
 	case which == "":
 		file := filepath.Join(data, "sample.png")
@@ -53,7 +53,7 @@ func newSample(which, data string, pipelines []string) (startSample, error) {
 	return startSample{file: which, data: image, pipeline: pipeline}, nil
 }
 
-// textPipeline is the built-in pipeline that reads the drawn page.
+// textPipeline is the built-in pipeline that reads the sample page.
 const textPipeline = "text"
 
 // drawPage draws the page, writes it to a file, and returns it.

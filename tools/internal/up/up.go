@@ -77,7 +77,7 @@ func (c *Config) Register(fs *flag.FlagSet) {
 		"free disk space of the --data folder, in `bytes`; below it, images are rejected with 503")
 	fs.IntVar(&c.Lanes, "lanes", runtime.NumCPU(), "number of lanes of detect, and of classify")
 	fs.Lookup("lanes").DefValue = "number of CPUs" // for --help
-	fs.StringVar(&c.Sample, "sample", "", "image `file` to process at start; empty: a drawn page; none: no image")
+	fs.StringVar(&c.Sample, "sample", "", "image `file` to process at start; empty: the sample page; none: no image")
 	fs.StringVar(&c.Log, "log", "text", "`format` of log lines: text or json")
 	fs.StringVar(&c.Pipelines, "pipelines", "", "pipelines `file`; empty: the built-in pipelines")
 	fs.StringVar(&c.Models, "models", defaultModels, "`folder` in which pipelines find models by name")
