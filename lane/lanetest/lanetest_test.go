@@ -78,7 +78,10 @@ func (h *handler) Start(s lane.Start) (map[string]lane.Loaded, error) {
 	case "serves nothing":
 		return map[string]lane.Loaded{pipelineName: {Error: "no such model"}}, nil
 	case "writes a banner":
-		return nil, errors.Join(h.write("ready in 3, 2, 1 ..."), errors.New("the worker has ended"))
+		if err := h.write("ready in 3, 2, 1 ..."); err != nil {
+			return nil, err
+		}
+		select {} // a process that ends is reported as such
 	}
 	return map[string]lane.Loaded{pipelineName: {Models: []v1.Model{{Name: "whole"}}}}, nil
 }
@@ -233,7 +236,7 @@ func TestChecks_FindBrokenRules(t *testing.T) {
 		t.Run(tt.broken+"/"+tt.check, func(t *testing.T) {
 			t.Parallel()
 			p := program(tt.broken)
-			p.Stage, p.Timeout = tt.stage, 5*time.Second
+			p.Stage, p.Timeout, p.StartTimeout = tt.stage, time.Minute, time.Minute
 			if tt.broken == "hangs at start" {
 				p.StartTimeout = time.Second
 			}
@@ -250,7 +253,8 @@ func TestChecks_FindBrokenRules(t *testing.T) {
 					t.Error(err)
 				}
 			})
-			if strings.HasPrefix(tt.broken, "ignores end of file") {
+			s.endTimeout = time.Minute
+			if tt.broken == "ignores end of file" {
 				s.endTimeout, s.program.Timeout = time.Second, time.Second
 			}
 			cs := checks(p)

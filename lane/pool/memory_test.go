@@ -172,13 +172,11 @@ func TestLane_MemoryOfAnEarlierRequest(t *testing.T) {
 		t.Fatalf("the large request: %v", err)
 	}
 	s.prog.Memory = MemoryLimit{160 << 20, "--lane-memory"}
-	next := make(chan error, 1)
-	go func() {
-		_, err := b.sendOrder(t, t.Context(), "p", "2000")
-		next <- err
-	}()
+	order, open := newGate(t)
+	next := b.startOrder(t, t.Context(), "p", order)
 	awaitBusy(t, b)
 	s.checkMemory()
+	open()
 	if err := <-next; err != nil {
 		t.Errorf("the request after it: %v", err)
 	}

@@ -235,6 +235,11 @@ func (l *testLane) Detect(d lane.Detect, order []byte) (lane.Detected, [][]byte,
 		if ms, err := strconv.Atoi(s); err == nil {
 			time.Sleep(time.Duration(ms) * time.Millisecond)
 		}
+		if gate, ok := strings.CutPrefix(s, gateOrder); ok {
+			if err := eventually.Retry(testTimeout, func() error { _, err := os.Stat(gate); return err }); err != nil {
+				return lane.Detected{}, nil, err
+			}
+		}
 	}
 	echo := order[:min(len(order), 1024)]
 	return lane.Detected{
@@ -403,6 +408,21 @@ func (b *testPool) pid(t testing.TB, pipeline string) int {
 	return d.Width
 }
 
+// gateOrder precedes the path of the file that an order waits for.
+const gateOrder = "gate "
+
+// newGate returns an order that takes a lane until open is called.
+func newGate(t testing.TB) (order string, open func()) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "open")
+	return gateOrder + path, func() {
+		t.Helper()
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func awaitEnd(t testing.TB, pid int) {
 	t.Helper()
 	eventually.Succeeds(t, time.Minute, func() error {
@@ -454,16 +474,15 @@ func TestLane_IsReplaced(t *testing.T) {
 	} {
 		t.Run(tt.order, func(t *testing.T) {
 			t.Parallel()
-			p := program("p")
-			timeout := testTimeout
-			if tt.order == "hang" {
-				timeout = 500 * time.Millisecond
+			p, pipeline := program("p"), "p"
+			if tt.order == "hang" { // the other requests have more time
+				pipeline = "short"
+				p.Pipelines[pipeline] = Pipeline{Timeout: 500 * time.Millisecond}
 			}
-			p.Pipelines["p"] = Pipeline{Timeout: timeout}
 			p.Memory = MemoryLimit{512 << 20, "--lane-memory"}
 			b := startPool(t, Config{Programs: []Program{p}})
 			before := b.pid(t, "p")
-			_, err := b.sendOrder(t, context.Background(), "p", tt.order)
+			_, err := b.sendOrder(t, context.Background(), pipeline, tt.order)
 			if problemCode(err) != tt.want {
 				t.Fatalf("got %v, want %s", err, tt.want)
 			}
@@ -514,9 +533,9 @@ func (r *tracer) AddEvent(_ context.Context, name string, attrs ...slog.Attr) {
 // TestTracer_RecordsTheEndOfAProcess during a request.
 func TestTracer_RecordsTheEndOfAProcess(t *testing.T) {
 	t.Parallel()
-	for want, send := range map[string]func(*testPool){
-		"restart reason=died": func(b *testPool) { b.sendOrder(t, t.Context(), "p", "abort") },
-		"hand-back reason=stopped": func(b *testPool) {
+	for want, send := range map[string]func(*testing.T, *testPool){
+		"restart reason=died": func(t *testing.T, b *testPool) { b.sendOrder(t, t.Context(), "p", "abort") },
+		"hand-back reason=stopped": func(t *testing.T, b *testPool) {
 			ctx, cancel := context.WithCancel(t.Context())
 			ended := b.startOrder(t, ctx, "p", "hang")
 			awaitBusy(t, b)
@@ -528,7 +547,7 @@ func TestTracer_RecordsTheEndOfAProcess(t *testing.T) {
 			t.Parallel()
 			r := &tracer{}
 			b := startPool(t, Config{Programs: []Program{program("p")}, Tracer: r})
-			send(b)
+			send(t, b)
 			if want := []string{"[pipeline=p lane=0 program=p]"}; !slices.Equal(r.spans, want) {
 				t.Errorf("the spans are %q, want %q", r.spans, want)
 			}
@@ -644,8 +663,9 @@ func TestLane_EndsWhileItReadsARequest(t *testing.T) {
 	if _, err := b.sendOrder(t, ctx, "p", strings.Repeat("x", 4<<20)); problemCode(err) != v1.LaneDied {
 		t.Errorf("got %v, want %s", err, v1.LaneDied)
 	}
-	if n := strings.Count(b.log.String(), "exit status 4"); n > 2 {
-		t.Errorf("%d processes ended, want at most 2", n)
+	b.pid(t, "p") // of a third process: the ends of those before it are logged
+	if n := strings.Count(b.log.String(), "exit status 4"); n != 2 {
+		t.Errorf("%d processes ended, want 2:\n%s", n, b.log)
 	}
 }
 
@@ -657,7 +677,12 @@ func TestPool_ReplacesAProcessAfterMaxJobs(t *testing.T) {
 		requests[b.pid(t, "p")]++
 	}
 	if len(requests) != 3 {
-		t.Errorf("requests by process: %v, want 3 each", requests)
+		t.Errorf("requests by process: %v, want 3 processes", requests)
+	}
+	for pid, n := range requests {
+		if n != 3 {
+			t.Errorf("process %d served %d requests, want 3", pid, n)
+		}
 	}
 	if strings.Contains(b.log.String(), "lane ended") {
 		t.Errorf("a replacement is logged as a crash:\n%s", b.log)
@@ -752,8 +777,12 @@ func TestPool_LanesWorkInParallel(t *testing.T) {
 	if _, err := b.Acquire(cancelledContext()); !errors.Is(err, context.Canceled) {
 		t.Errorf("a third lane: %v", err)
 	}
-	var wg sync.WaitGroup
-	wg.Go(func() { detect(context.Background(), one, "p", "2000") })
+	order, open := newGate(t)
+	slow := make(chan error, 1)
+	go func() {
+		_, err := detect(context.Background(), one, "p", order)
+		slow <- err
+	}()
 	awaitBusy(t, b)
 	if _, err := detect(context.Background(), two, "p", "0"); err != nil {
 		t.Error(err)
@@ -761,7 +790,10 @@ func TestPool_LanesWorkInParallel(t *testing.T) {
 	if n := b.Busy(); n != 1 {
 		t.Errorf("%d lanes are busy, want the slow one", n)
 	}
-	wg.Wait()
+	open()
+	if err := <-slow; err != nil {
+		t.Errorf("the slow lane: %v", err)
+	}
 	one.Release()
 	two.Release()
 	if s := b.Status()["p"]; s.ServiceMS <= 0 {
@@ -943,16 +975,16 @@ func TestPool_RunsWithoutPrograms(t *testing.T) {
 
 func TestNew_RejectsInvalidConfigs(t *testing.T) {
 	t.Parallel()
-	for name, cfg := range map[string]Config{
-		"no lanes":   {},
-		"no command": {Lanes: 1, Programs: []Program{{Name: "p"}}},
-		"negative memory": {Lanes: 1, Programs: []Program{
+	for want, cfg := range map[string]Config{
+		"lanes: 0, want 1 or more":   {},
+		"lane program p: no command": {Lanes: 1, Programs: []Program{{Name: "p"}}},
+		"lane program p: memory of -1 bytes, want 0 or more": {Lanes: 1, Programs: []Program{
 			{Name: "p", Argv: []string{"p"}, Memory: MemoryLimit{Bytes: -1}},
 		}},
-		"served twice": {Lanes: 1, Programs: []Program{program("p"), program("p")}},
+		"pipeline p: served by lane programs p and p": {Lanes: 1, Programs: []Program{program("p"), program("p")}},
 	} {
-		if _, err := New(cfg); err == nil {
-			t.Errorf("%s: no error", name)
+		if _, err := New(cfg); err == nil || err.Error() != want {
+			t.Errorf("the error is %v, want %q", err, want)
 		}
 	}
 }
