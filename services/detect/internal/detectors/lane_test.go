@@ -209,7 +209,7 @@ func TestHandler_HostileImages(t *testing.T) {
 	if len(files) == 0 {
 		t.Skip("no ../shared/realdata: no hostile image was read")
 	}
-	h := loadHandler(t)
+	h, checked := loadHandler(t), 0
 	for _, f := range files {
 		data, err := os.ReadFile(f)
 		if err != nil {
@@ -218,6 +218,7 @@ func TestHandler_HostileImages(t *testing.T) {
 		if _, err := imagefile.Inspect(data, imagefile.DefaultLimits()); err != nil {
 			continue
 		}
+		checked++
 		for _, p := range []string{"text", "faces", "codes"} {
 			out, _, err := h.Detect(lane.Detect{Pipeline: p, MaxRegions: 400, Crops: true}, data)
 			if err != nil {
@@ -234,6 +235,9 @@ func TestHandler_HostileImages(t *testing.T) {
 				t.Errorf("%s, %s: %d crops of %d regions", p, f, len(out.Crops), len(out.Regions))
 			}
 		}
+	}
+	if checked == 0 {
+		t.Errorf("none of the %d hostile files passes the header check", len(files))
 	}
 }
 

@@ -3,12 +3,14 @@
 package detectors
 
 import (
+	"errors"
 	"image"
 	"maps"
 	"testing"
 
 	"gocv.io/x/gocv"
 
+	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/lane"
 )
 
@@ -27,21 +29,45 @@ func TestHandler_NoMatrixLeaks(t *testing.T) {
 	sheet := drawSheet(t, map[image.Point]string{{100, 100}: "a code"})
 	withCode := encodePNG(t, sheet)
 	sheet.Close()
-	damaged := lines[:len(lines)/2]
-	for _, file := range [][]byte{lines, damaged, newTextPage(t, 255, 255), withCode} {
+	for _, tt := range []struct {
+		name string
+		file []byte
+		want v1.Code
+	}{
+		{"lines", lines, ""},
+		{"half a file", lines[:len(lines)/2], v1.Damaged},
+		{"blank", newTextPage(t, 255, 255), ""},
+		{"code", withCode, ""},
+	} {
 		for _, p := range []string{"text", "faces", "rows", "hog", "codes"} {
-			_, _, err := h.Detect(lane.Detect{Pipeline: p, MaxRegions: 10, Crops: true}, file)
+			_, _, err := h.Detect(lane.Detect{Pipeline: p, MaxRegions: 10, Crops: true}, tt.file)
+			checkProblem(t, p+", "+tt.name, err, tt.want)
 			if after := gocv.MatProfile.Count(); after != before {
-				t.Errorf("%s: %d matrices became %d (error %v)", p, before, after, err)
+				t.Errorf("%s, %s: %d matrices became %d", p, tt.name, before, after)
 			}
 		}
-		_, _, err := h.Draw(lane.Draw{MediaType: "image/png"}, file)
+		_, _, err := h.Draw(lane.Draw{MediaType: "image/png"}, tt.file)
+		checkProblem(t, "draw, "+tt.name, err, tt.want)
 		if after := gocv.MatProfile.Count(); after != before {
-			t.Errorf("draw: %d matrices became %d (error %v)", before, after, err)
+			t.Errorf("draw, %s: %d matrices became %d", tt.name, before, after)
 		}
 	}
 	defaultCropping().cropBox(grey, image.Rect(0, 0, 400, 300)) // there is no face on a page
 	if after := gocv.MatProfile.Count(); after != before {
 		t.Errorf("cropping a face: %d matrices became %d", before, after)
+	}
+}
+
+// checkProblem checks that err is a problem with this code, or nil for an empty code.
+func checkProblem(t *testing.T, what string, err error, want v1.Code) {
+	t.Helper()
+	var p *v1.Problem
+	switch {
+	case want == "":
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	case !errors.As(err, &p) || p.Code != want:
+		t.Errorf("%s: %v, want %s", what, err, want)
 	}
 }
