@@ -115,8 +115,14 @@ func TestChart_RulesQueryMetricsThatExist(t *testing.T) {
 	if err := yaml.Unmarshal(text, &rules); err != nil {
 		t.Fatal(err)
 	}
+	if len(rules.Groups) == 0 {
+		t.Fatal("rules.yaml has no groups")
+	}
 	defined := metricDefinitions(t)
-	for _, g := range rules.Groups {
+	for i, g := range rules.Groups {
+		if len(g.Rules) == 0 {
+			t.Errorf("group %d of rules.yaml has no rules", i)
+		}
 		for _, r := range g.Rules {
 			checkQuery(t, r.Alert, r.Expr, defined)
 		}
@@ -144,6 +150,9 @@ func readDashboard(t *testing.T) (d dashboard) {
 	}
 	if err := json.Unmarshal(text, &d); err != nil {
 		t.Fatal(err)
+	}
+	if len(d.Panels) == 0 {
+		t.Fatal("dashboard.json has no panels")
 	}
 	return d
 }
