@@ -2,10 +2,12 @@ package chaos
 
 import (
 	"bytes"
+	"errors"
 	"image"
 	"image/png"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -384,22 +386,33 @@ func TestProxy_Delay(t *testing.T) {
 	}
 }
 
-func TestProxy_Hold(t *testing.T) {
+func TestProxy_PauseDelaysBytesUntilResume(t *testing.T) {
 	for _, d := range []Direction{ToServer, FromServer} {
 		p := echo(t)
 		c := dial(t, p)
 		send(t, c, "hello")
 		p.Pause(d)
-		got := make(chan string, 1)
-		go func() { got <- send(t, c, "held") }()
-		select {
-		case <-got:
-			t.Errorf("%v: the bytes came although they were held", d)
-		case <-time.After(50 * time.Millisecond): // enough to show that bytes pass
+		if _, err := c.Write([]byte("held")); err != nil {
+			t.Fatal(err)
+		}
+		got, err := receive(t, c, 50*time.Millisecond) // enough to show that bytes pass
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("%v: during the pause got %q and the error %v, want that the read waits", d, got, err)
 		}
 		p.Resume(d)
-		if text := <-got; text != "held" {
-			t.Errorf("%v: got %q, want held", d, text)
+		if got, err := receive(t, c, time.Minute); got != "held" {
+			t.Errorf("%v: after the pause got %q and the error %v, want held", d, got, err)
 		}
 	}
+}
+
+// receive returns the next 4 bytes from the connection. After the time within, it returns the bytes until then.
+func receive(t *testing.T, c net.Conn, within time.Duration) (string, error) {
+	t.Helper()
+	if err := c.SetReadDeadline(time.Now().Add(within)); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 4)
+	n, err := io.ReadFull(c, buf)
+	return string(buf[:n]), err
 }

@@ -3,7 +3,6 @@ package send
 import (
 	"bytes"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -22,13 +21,8 @@ func runCommand(t *testing.T, cfg Config) (stderr string, err error) {
 
 func TestCommand_PrintsWhyItRetries(t *testing.T) {
 	t.Parallel()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.Close()
 	dir := folder(t, "a.jpg", "b.jpg", "c.jpg")
-	stderr, err := runCommand(t, Config{URL: "http://" + l.Addr().String(), Paths: []string{dir}, Attempts: 2})
+	stderr, err := runCommand(t, Config{URL: closedURL, Paths: []string{dir}, Attempts: 2})
 	if n := strings.Count(stderr, "retrying "+dir); n != 1 {
 		t.Errorf("%d lines say that it retries, want 1:\n%s", n, stderr)
 	}

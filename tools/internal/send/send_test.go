@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -262,6 +261,9 @@ func command(t *testing.T, ctx context.Context, cfg Config) (map[string]outcome,
 	return out, order, code
 }
 
+// closedURL is a URL at which nothing listens: port 1 is never given out as a free port.
+const closedURL = "http://127.0.0.1:1"
+
 func TestRetry_TransientErrors(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t, func(w http.ResponseWriter, r *http.Request, image string, n int) {
@@ -352,13 +354,8 @@ func TestRetry_NotForImageProblems(t *testing.T) {
 
 func TestCommand_AllFail(t *testing.T) {
 	t.Parallel()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.Close()
 	dir := folder(t, "a.jpg", "b.jpg")
-	out, _, code := command(t, t.Context(), Config{URL: "http://" + l.Addr().String(), Paths: []string{dir}, Attempts: 2})
+	out, _, code := command(t, t.Context(), Config{URL: closedURL, Paths: []string{dir}, Attempts: 2})
 	switch {
 	case code != exit.Failure:
 		t.Errorf("code %d, want %d: %+v", code, exit.Failure, out)
@@ -381,7 +378,7 @@ func TestCommand_Usage(t *testing.T) {
 			t.Errorf("%s: code %d, want %d", name, code, exit.Usage)
 		}
 	}
-	missing := Config{URL: "http://127.0.0.1:1", Paths: []string{"/nothing/here"}}
+	missing := Config{URL: closedURL, Paths: []string{"/nothing/here"}}
 	if _, _, code := command(t, t.Context(), missing); code != exit.Failure {
 		t.Errorf("a missing file: code %d, want %d", code, exit.Failure)
 	}
@@ -421,17 +418,30 @@ func TestDeliver_ResultAfterTheWait(t *testing.T) {
 	}
 }
 
+// TestCommand_Ordered responds to the first frame when the last one arrives. With 8 frames in flight, at least 32 other
+// frames have their outcome before.
 func TestCommand_Ordered(t *testing.T) {
 	t.Parallel()
-	m := newMesh(t, func(w http.ResponseWriter, _ *http.Request, image string, _ int) {
-		time.Sleep(time.Duration(len(image)*31%17) * time.Millisecond) // responses come in another order
+	lastArrived := make(chan struct{})
+	m := newMesh(t, func(w http.ResponseWriter, r *http.Request, image string, _ int) {
+		switch image {
+		case "frame0.jpg":
+			select {
+			case <-lastArrived:
+			case <-r.Context().Done():
+			}
+		case "frame39.jpg":
+			close(lastArrived)
+		}
 		done(w, image)
 	})
 	var names []string
 	for i := range 40 {
 		names = append(names, fmt.Sprint("frame", i, ".jpg"))
 	}
-	_, order, code := command(t, t.Context(),
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // only a run that waits for the first frame reaches it
+	defer cancel()
+	_, order, code := command(t, ctx,
 		Config{URL: m.URL, Paths: []string{folder(t, names...)}, Ordered: true, Concurrency: "8"})
 	switch {
 	case code != 0:

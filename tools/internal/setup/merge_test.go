@@ -49,7 +49,7 @@ func withLeader[T any](t *testing.T, request func() (T, error)) (got T) {
 func TestRun_KeepsUnnamedSettings(t *testing.T) {
 	t.Parallel()
 	cfg := Config{
-		NATS: connection.Config{URL: startServer(t, 0).ClientURL()}, Storage: "file", Wait: testTimeout, Replicas: 1,
+		NATS: connection.Config{URL: startServer(t).ClientURL()}, Storage: "file", Wait: testTimeout, Replicas: 1,
 		ResultsAge: 3 * time.Hour, ReportsAge: 48 * time.Hour,
 	}
 	if err := Run(t.Context(), cfg, io.Discard); err != nil {
@@ -158,7 +158,7 @@ func checkContains(t *testing.T, message string, parts ...string) {
 // TestRun_LoweringNeedsForce runs the set-up with smaller values than before.
 func TestRun_LoweringNeedsForce(t *testing.T) {
 	t.Parallel()
-	cfg := Config{NATS: connection.Config{URL: startServer(t, 0).ClientURL()}, Wait: testTimeout,
+	cfg := Config{NATS: connection.Config{URL: startServer(t).ClientURL()}, Wait: testTimeout,
 		ResultsAge: 3 * time.Hour, ReportsAge: 48 * time.Hour}
 	if err := Run(t.Context(), cfg, io.Discard); err != nil {
 		t.Fatal(err)
@@ -183,7 +183,7 @@ func TestRun_LoweringNeedsForce(t *testing.T) {
 // which deletes its oldest messages.
 func TestRun_MaxStoreBelowContentNeedsForce(t *testing.T) {
 	t.Parallel()
-	cfg := Config{NATS: connection.Config{URL: startServer(t, 0).ClientURL()}, Storage: "memory", Wait: testTimeout}
+	cfg := Config{NATS: connection.Config{URL: startServer(t).ClientURL()}, Storage: "memory", Wait: testTimeout}
 	if err := Run(t.Context(), cfg, io.Discard); err != nil {
 		t.Fatal(err)
 	}
@@ -218,7 +218,7 @@ func TestRun_MaxStoreBelowContentNeedsForce(t *testing.T) {
 // TestRun_KeepsStorage runs the set-up again without a storage, and with another storage.
 func TestRun_KeepsStorage(t *testing.T) {
 	t.Parallel()
-	cfg := Config{NATS: connection.Config{URL: startServer(t, 0).ClientURL()}, Storage: "memory", Wait: testTimeout}
+	cfg := Config{NATS: connection.Config{URL: startServer(t).ClientURL()}, Storage: "memory", Wait: testTimeout}
 	if err := Run(t.Context(), cfg, io.Discard); err != nil {
 		t.Fatal(err)
 	}
@@ -301,11 +301,16 @@ func startCluster(t *testing.T) string {
 	return strings.Join(urls, ",")
 }
 
-// freeRoutes returns three different routes with free ports. They are on an address of the loopback network that other
-// processes are unlikely to use: on 127.0.0.1 the system assigns ports to outgoing connections.
+// unusedHost returns an address of the loopback network that other processes are unlikely to use, so that a port that
+// was free once stays free: on 127.0.0.1 the system assigns ports to outgoing connections.
+func unusedHost() string {
+	return net.IPv4(127, byte(1+rand.N(254)), byte(rand.N(255)), byte(1+rand.N(254))).String()
+}
+
+// freeRoutes returns three different routes with free ports.
 func freeRoutes(t *testing.T) []*url.URL {
 	t.Helper()
-	host := net.IPv4(127, byte(1+rand.N(254)), byte(rand.N(255)), byte(1+rand.N(254))).String()
+	host := unusedHost()
 	var routes []*url.URL
 	for range 3 {
 		l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))

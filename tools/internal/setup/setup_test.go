@@ -27,14 +27,11 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const testTimeout = time.Minute // only for tests that would hang
 
-// startServer runs a server with JetStream on a port, or on a free port when port is 0.
-func startServer(t *testing.T, port int) *server.Server {
+// startServer runs a server with JetStream on a free port.
+func startServer(t *testing.T) *server.Server {
 	t.Helper()
-	if port == 0 {
-		port = server.RANDOM_PORT
-	}
 	return runServer(t, &server.Options{
-		Host: "127.0.0.1", Port: port, JetStream: true, StoreDir: t.TempDir(), JetStreamMaxStore: 16 << 30,
+		Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), JetStreamMaxStore: 16 << 30,
 		JetStreamMaxMemory: 16 << 30, MaxPayload: streams.MaxMessage + streams.HeaderAllowance,
 		NoSigs: true, NoLog: true, DisableJetStreamBanner: true,
 	})
@@ -109,7 +106,7 @@ func writePipelines(t *testing.T, names ...string) string {
 // pipelines.
 func TestRun_Twice(t *testing.T) {
 	t.Parallel()
-	url := startServer(t, 0).ClientURL()
+	url := startServer(t).ClientURL()
 	cfg := Config{NATS: connection.Config{URL: url}, Replicas: 1, Storage: "file", Wait: testTimeout}
 	run := func(pipelines string) string {
 		t.Helper()
@@ -145,7 +142,7 @@ func TestRun_Twice(t *testing.T) {
 
 func TestRun_StorageInMemory(t *testing.T) {
 	t.Parallel()
-	url := startServer(t, 0).ClientURL()
+	url := startServer(t).ClientURL()
 	if err := Run(t.Context(), Config{NATS: connection.Config{URL: url}, Replicas: 1, Storage: "memory",
 		Wait: testTimeout}, &bytes.Buffer{}); err != nil {
 		t.Fatal(err)
@@ -157,15 +154,15 @@ func TestRun_StorageInMemory(t *testing.T) {
 
 func TestRun_WaitsForServer(t *testing.T) {
 	t.Parallel()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	host := unusedHost()
+	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	port := l.Addr().(*net.TCPAddr).Port
 	done := make(chan error, 1)
 	go func() {
-		done <- Run(t.Context(), Config{NATS: connection.Config{URL: fmt.Sprintf("nats://127.0.0.1:%d", port)}, Replicas: 1,
+		done <- Run(t.Context(), Config{NATS: connection.Config{URL: "nats://" + l.Addr().String()}, Replicas: 1,
 			Storage: "file", Wait: testTimeout}, &bytes.Buffer{})
 	}()
 	// The set-up connects while no NATS server runs.
@@ -175,7 +172,7 @@ func TestRun_WaitsForServer(t *testing.T) {
 	}
 	conn.Close()
 	l.Close()
-	startServer(t, port)
+	serverWith(t, func(o *server.Options) { o.Host, o.Port = host, l.Addr().(*net.TCPAddr).Port })
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
@@ -183,7 +180,7 @@ func TestRun_WaitsForServer(t *testing.T) {
 
 func TestRun_Errors(t *testing.T) {
 	t.Parallel()
-	url := startServer(t, 0).ClientURL()
+	url := startServer(t).ClientURL()
 	for name, tt := range map[string]struct {
 		cfg  Config
 		want string
@@ -241,7 +238,7 @@ func TestRun_StopsWithContext(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	err := Run(ctx, Config{NATS: connection.Config{URL: startServer(t, 0).ClientURL()}, Storage: "file", Replicas: 1,
+	err := Run(ctx, Config{NATS: connection.Config{URL: startServer(t).ClientURL()}, Storage: "file", Replicas: 1,
 		Wait: time.Hour}, &bytes.Buffer{})
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("the error is %v, want %v", err, context.Canceled)
@@ -250,7 +247,7 @@ func TestRun_StopsWithContext(t *testing.T) {
 
 func TestRun_AgesAndSink(t *testing.T) {
 	t.Parallel()
-	cfg := Config{NATS: connection.Config{URL: startServer(t, 0).ClientURL()}, Replicas: 1, Storage: "file",
+	cfg := Config{NATS: connection.Config{URL: startServer(t).ClientURL()}, Replicas: 1, Storage: "file",
 		Wait: testTimeout, ResultsAge: time.Minute}
 	checkContains(t, fmt.Sprint(Run(t.Context(), cfg, io.Discard)), "results-age")
 	cfg.ResultsAge, cfg.ReportsAge, cfg.Sink = 3*time.Hour, 48*time.Hour, true

@@ -161,12 +161,7 @@ func TestChild_LogsWhyItIsNotReady(t *testing.T) {
 	defer cancel()
 	ended := make(chan error, 1)
 	go func() { ended <- c.awaitReady(ctx) }()
-	eventually.Succeeds(t, testTimeout, func() error {
-		if want := `"reason":"detect: not ready: loading models"`; !strings.Contains(out.String(), want) {
-			return fmt.Errorf("no %s in\n%s", want, out)
-		}
-		return nil
-	})
+	awaitOutput(t, out, `"reason":"detect: not ready: loading models"`)
 	cancel()
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Errorf("the error is %v, want %v", err, context.Canceled)
@@ -214,19 +209,45 @@ func loggedRestartDelays(t *testing.T, out fmt.Stringer) []time.Duration {
 }
 
 func TestChild_KilledAfterGrace(t *testing.T) {
-	c, _ := startChild(t, "stubborn")
+	c, out := startChild(t, "stubborn")
 	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	defer cancel()
 	if err := c.awaitReady(ctx); err != nil {
 		t.Fatal(err)
 	}
 	p := childPID(c)
-	short, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
-	defer cancel()
-	c.stop(short)
+	grace, endGrace := context.WithCancel(context.Background())
+	defer endGrace()
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		c.stop(grace)
+	}()
+	awaitOutput(t, out, "asked to end")
+	if err := syscall.Kill(p, 0); err != nil {
+		t.Errorf("process %d during its grace: %v, want that it runs", p, err)
+	}
+	endGrace()
+	<-stopped
 	if err := syscall.Kill(p, 0); err == nil {
 		t.Errorf("process %d still runs", p)
 	}
+	for _, want := range []string{"service did not end in time", "signal: killed"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %s in\n%s", want, out)
+		}
+	}
+}
+
+// awaitOutput waits until the output contains want.
+func awaitOutput(t *testing.T, out *output, want string) {
+	t.Helper()
+	eventually.Succeeds(t, testTimeout, func() error {
+		if !strings.Contains(out.String(), want) {
+			return fmt.Errorf("no %s in\n%s", want, out)
+		}
+		return nil
+	})
 }
 
 func TestChild_StopWhileWaitingToRestart(t *testing.T) {
@@ -308,13 +329,15 @@ func TestNewSample(t *testing.T) {
 	}
 }
 
-func TestConfig_Validate(t *testing.T) {
-	for name, cfg := range map[string]Config{
-		"log":       {Log: "xml", Sample: "none"},
-		"pipelines": {Log: "json", Sample: "none", NATS: "127.0.0.1:0", Data: t.TempDir(), Pipelines: "/no/such/file"},
+func TestRun_RejectsInvalidConfigs(t *testing.T) {
+	for want, cfg := range map[string]Config{
+		`log: "xml", want text or json`: {Log: "xml", Sample: "none"},
+		"/no/such/file": {
+			Log: "json", Sample: "none", NATS: "127.0.0.1:0", Data: t.TempDir(), Pipelines: "/no/such/file",
+		},
 	} {
-		if err := Run(t.Context(), cfg, &output{}, &output{}); err == nil {
-			t.Errorf("%s: no error", name)
+		if err := Run(t.Context(), cfg, &output{}, &output{}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("the error is %v, want %q in it", err, want)
 		}
 	}
 }
