@@ -370,12 +370,15 @@ func TestFetcher_TimesOut(t *testing.T) {
 		<-release
 	})
 	t.Cleanup(func() { close(release) })
-	f := newFetcher(t, func(c *Config) { c.Timeout = 50 * time.Millisecond })
+	f := newFetcher(t, func(c *Config) { c.Timeout = 500 * time.Millisecond })
 	for _, path := range []string{"/header", "/body"} {
 		_, err := f.Fetch(t.Context(), addr+path)
 		p, _, transient := fetchProblem(t, err)
 		if p.Code != v1.FetchFailed {
 			t.Errorf("%s: got %v, want fetch-failed", path, p)
+		}
+		if want := "the fetch took longer than 500ms"; p.Detail != want {
+			t.Errorf("%s: the detail is %q, want %q", path, p.Detail, want)
 		}
 		if !transient {
 			t.Errorf("%s: the error is not transient", path)

@@ -400,6 +400,51 @@ func TestBodies_LimitMemory(t *testing.T) {
 	}
 }
 
+// TestBodies_ReserveNoMemoryForAnnouncedBytes has requests that announce a large body and send little of it.
+func TestBodies_ReserveNoMemoryForAnnouncedBytes(t *testing.T) {
+	t.Parallel()
+	const announced = 8 << 20
+	for name, tt := range map[string]struct {
+		contentType, sent string
+		length, want      int64
+	}{
+		"multipart":            {"multipart/form-data; boundary=b", "--b\r\n", announced, 0},
+		"multipart, no length": {"multipart/form-data; boundary=b", "--b\r\n", -1, 0},
+		"JSON":                 {"application/json", `{"ima`, announced, decodeFactor * 5},
+		"an image":             {"image/png", "hello", announced, 64 << 10}, // the first step of body.ReadAll
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				b := newBodies(Config{
+					Limits: imagefile.Limits{MaxBytes: announced}, MaxFormBytes: announced, MaxImages: 3,
+					BodyRate: body.Rate{BytesPerSecond: 1}, BodyMemory: 2 * announced, ClientBodyMemory: 2 * announced,
+				})
+				in, out := net.Pipe()
+				r := httptest.NewRequest(http.MethodPost, "/v1/images", in)
+				r.ContentLength = tt.length
+				r.Header.Set("Content-Type", tt.contentType)
+				var reading sync.WaitGroup
+				reading.Go(func() {
+					defer in.Close()
+					if _, _, err := b.read(httptest.NewRecorder(), r); err == nil {
+						t.Error("the body was accepted, want an error after its end")
+					}
+				})
+				if _, err := out.Write([]byte(tt.sent)); err != nil {
+					t.Error(err)
+				}
+				synctest.Wait() // until read waits for more bytes
+				if n := b.memory.Used(); n != tt.want {
+					t.Errorf("%d bytes are reserved, want %d", n, tt.want)
+				}
+				out.Close()
+				reading.Wait()
+			})
+		})
+	}
+}
+
 // pipeWriter is a ResponseRecorder whose read deadline is that of the pipe that the body comes from.
 type pipeWriter struct {
 	*httptest.ResponseRecorder

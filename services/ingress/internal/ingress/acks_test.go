@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -104,11 +105,30 @@ func checkAccepted(t *testing.T, d *instance, responses []response) {
 	}
 }
 
+// onPublish calls f when the server has received n more messages on a subject, with those that it does not store.
+func (d *instance) onPublish(t *testing.T, subj string, n int64, f func()) {
+	t.Helper()
+	var received atomic.Int64
+	sub, err := d.nc.Subscribe(subj, func(*nats.Msg) {
+		if received.Add(1) == n {
+			f()
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { sub.Unsubscribe() })
+	if err := d.nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestAcks_LateAcknowledgementIsAccepted delays the acknowledgements until there were two publishes for each image.
 func TestAcks_LateAcknowledgementIsAccepted(t *testing.T) {
 	t.Parallel()
 	d, p := startBehindProxy(t)
+	d.onPublish(t, subject.AllImages(), 2*12, func() { p.PauseReplies(false) })
 	p.PauseReplies(true)
-	time.AfterFunc(4*time.Second, func() { p.PauseReplies(false) })
 	checkAccepted(t, d, d.postAsync(t, 12))
 }
 
@@ -177,11 +197,11 @@ func TestAcks_StoresLostImagesAgain(t *testing.T) {
 func TestAcks_LostConnection(t *testing.T) {
 	t.Parallel()
 	d, p := startBehindProxy(t)
-	p.PauseReplies(true)
-	time.AfterFunc(2*time.Second, func() {
+	d.onPublish(t, subject.AllImages(), 12, func() {
 		p.Break() // the acknowledgements are lost
 		p.PauseReplies(false)
 	})
+	p.PauseReplies(true)
 	checkAccepted(t, d, d.postAsync(t, 12))
 }
 
@@ -222,8 +242,9 @@ func TestAcks_RetryWithAKeyIsTheSameJob(t *testing.T) {
 	if a := <-first; a.status != 202 {
 		t.Fatalf("got %+v", a)
 	}
+	// Three requests claim the key k2, and then one of them again.
+	d.onPublish(t, subject.AllJobs(), 3+1, func() { p.PauseReplies(false) })
 	p.PauseReplies(true)
-	time.AfterFunc(2*time.Second, func() { p.PauseReplies(false) })
 	for _, a := range d.postAsync(t, 3, "Idempotency-Key", "k2") {
 		if a.status != 202 {
 			t.Errorf("got %d %+v, want 202", a.status, a.problem)

@@ -32,7 +32,7 @@ func (d *instance) publishFetch(t *testing.T, pipeline, report string, n, total 
 	}
 }
 
-// awaitFetches waits until so many images were taken to be fetched.
+// awaitFetches waits until at least n images are being fetched.
 func (d *instance) awaitFetches(t *testing.T, n int) {
 	t.Helper()
 	c, err := d.js.Consumer(t.Context(), streams.Fetches, streams.FetchesConsumer)

@@ -121,30 +121,17 @@ func TestProblem_NATSHasTheID(t *testing.T) {
 	checkProblem(t, p, v1.DeadlineExceeded, id)
 }
 
-// TestProblem_FrameHasTheID covers a frame that ends with the outcome of its job, and a frame that ends by the
-// time limit of frames. The job of the second frame can still have any outcome.
+// TestProblem_FrameHasTheID covers a frame that ends with the outcome of its job. For a frame that ends by the time
+// limit of frames, see [TestSession_FrameThatWaitedHasItsWholeTime].
 func TestProblem_FrameHasTheID(t *testing.T) {
 	t.Parallel()
-	d := startWithDeadline(t, "1s")
+	d := startServed(t, 2, 10)
 	c := d.session(t, "")
 	c.frame(t)
-	first := d.expire(t, d.nextImage(t))
-	c.frame(t)
-	m := d.nextImage(t)
-	second, err := subject.ParseImages(m.Subject())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, want := range []struct {
-		code v1.Code
-		id   string
-	}{{v1.DeadlineExceeded, first}, {v1.Unavailable, second.ID}} {
-		var a v1.FrameOutcome
-		if c.read(t, &a); a.Problem == nil {
-			t.Fatalf("got %+v, want a problem", a)
-		}
-		checkProblem(t, *a.Problem, want.code, want.id)
-	}
+	id := d.expire(t, d.nextImage(t))
+	var a v1.FrameOutcome
+	c.read(t, &a)
+	checkFailed(t, a, 0, v1.DeadlineExceeded, id)
 }
 
 // startWithDeadline opens an ingress with workers whose pipeline text has this deadline.

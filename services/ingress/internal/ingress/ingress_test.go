@@ -228,26 +228,34 @@ func (d *instance) nextImage(t *testing.T) jetstream.Msg {
 // storeResult stores the result of a job, and sends the reply if reply is true. It returns the ID of the job.
 func (d *instance) storeResult(t *testing.T, m jetstream.Msg, reply bool) string {
 	t.Helper()
-	job, err := subject.ParseImages(m.Subject())
+	id, err := d.publishResult(m, reply)
 	if err != nil {
 		t.Fatal(err)
+	}
+	return id
+}
+
+// publishResult is storeResult for goroutines other than that of the test.
+func (d *instance) publishResult(m jetstream.Msg, reply bool) (id string, err error) {
+	job, err := subject.ParseImages(m.Subject())
+	if err != nil {
+		return "", err
 	}
 	body, err := json.Marshal(v1.Result{
 		ID: job.ID, Pipeline: "text", Status: v1.Done, Regions: []v1.Region{}, Timings: &v1.Timings{},
 	})
 	if err != nil {
-		t.Fatal(err)
+		return "", err
 	}
 	if _, err := d.js.Publish(context.Background(), subject.Results("text", job.ID), body); err != nil {
-		t.Fatal(err)
+		return "", err
 	}
 	if reply {
-		d.reply(t, m.Headers().Get(v1.HeaderReply), body)
+		if err := d.nc.Publish(m.Headers().Get(v1.HeaderReply), body); err != nil {
+			return "", err
+		}
 	}
-	if err := m.Ack(); err != nil {
-		t.Fatal(err)
-	}
-	return job.ID
+	return job.ID, m.Ack()
 }
 
 func (d *instance) reply(t *testing.T, to string, body []byte) {

@@ -26,7 +26,11 @@ func (d *instance) processImages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cc, err := c.Consume(func(m jetstream.Msg) { d.storeResult(t, m, true) })
+	cc, err := c.Consume(func(m jetstream.Msg) {
+		if _, err := d.publishResult(m, true); err != nil {
+			t.Error(err)
+		}
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,6 +45,7 @@ func (d *instance) processImages(t *testing.T) {
 func TestStop_FinishesAcceptedRequests(t *testing.T) {
 	d := startServed(t, 8, 1)
 	d.processImages(t)
+	const underLoad = 200 // replies before the stop
 	var replies atomic.Int64
 	var clients sync.WaitGroup
 	for range 16 {
@@ -64,13 +69,16 @@ func TestStop_FinishesAcceptedRequests(t *testing.T) {
 				if r.Status != string(v1.Done) && r.Code != v1.Unavailable {
 					t.Errorf("got %s, want a result or %s", m.Data, v1.Unavailable)
 				}
-				if replies.Add(1) == 200 {
+				if replies.Add(1) == underLoad {
 					d.stop()
 				}
 			}
 		})
 	}
 	clients.Wait()
+	if n := replies.Load(); n < underLoad {
+		t.Errorf("%d replies, want at least the %d before the stop", n, underLoad)
+	}
 }
 
 // TestDrain_ClosesConnections stops the service while a client keeps its connection: every request gets a

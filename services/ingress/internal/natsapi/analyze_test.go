@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -171,9 +172,11 @@ func TestAnalyze_RejectsWithAProblem(t *testing.T) {
 		{"text", nil, v1.EmptyBody, ""},
 		{"faces", newImage(t), v1.NoWorker, "5"},
 	} {
-		if p := checkRejection(t, b.request(t, c.pipeline, c.body), c.code, c.retryAfter); p.TraceID == "" {
-			t.Errorf("%s has no trace id", c.code)
-		}
+		t.Run(string(c.code), func(t *testing.T) {
+			if p := checkRejection(t, b.request(t, c.pipeline, c.body), c.code, c.retryAfter); p.TraceID == "" {
+				t.Error("the problem has no trace ID")
+			}
+		})
 	}
 }
 
@@ -326,8 +329,19 @@ func TestAnalyze_AcceptsWhenTheAcknowledgementIsLate(t *testing.T) {
 	s := bustest.Start(t, pipeline.BuiltInNames()...)
 	p := bustest.StartProxy(t, s)
 	b := newBenchOn(t, s, &bustest.Server{URL: p.URL}, time.Millisecond, 8)
+	var publishes atomic.Int64
+	_, err := b.nc.Subscribe(subject.AllImages(), func(*nats.Msg) {
+		if publishes.Add(1) == 2 { // when the first attempt has ended
+			p.PauseReplies(false)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
 	p.PauseReplies(true)
-	time.AfterFunc(2*time.Second, func() { p.PauseReplies(false) })
 	var r v1.Result
 	if err := json.Unmarshal(b.request(t, "text", newImage(t)).Data, &r); err != nil {
 		t.Fatal(err)

@@ -102,13 +102,15 @@ func TestAnalyze_NamesTheInvalidHeader(t *testing.T) {
 		"of a job":          {nats.Header{"Sight-Metadata": {"{}"}}, v1.UnknownField, "Sight-Metadata", 0},
 		"unknown of HTTP":   {nats.Header{"x-sight-metadata": {"{}"}}, v1.UnknownField, "x-sight-metadata", 0},
 	} {
-		p := checkRejection(t, b.requestWith(t, "text", tt.h, newImage(t)), tt.code, "")
-		if p.Field != tt.field {
-			t.Errorf("%s: the field is %q, want %q", name, p.Field, tt.field)
-		}
-		if p.Limit != tt.limit {
-			t.Errorf("%s: the limit is %d, want %d", name, p.Limit, tt.limit)
-		}
+		t.Run(name, func(t *testing.T) {
+			p := checkRejection(t, b.requestWith(t, "text", tt.h, newImage(t)), tt.code, "")
+			if p.Field != tt.field {
+				t.Errorf("the field is %q, want %q", p.Field, tt.field)
+			}
+			if p.Limit != tt.limit {
+				t.Errorf("the limit is %d, want %d", p.Limit, tt.limit)
+			}
+		})
 	}
 	images, err := b.js.Stream(t.Context(), streams.Images)
 	if err != nil {

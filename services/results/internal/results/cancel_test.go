@@ -219,12 +219,13 @@ func TestCancel_ReturnsTheFirstOutcome(t *testing.T) {
 		first   *v1.Result // stored by another process; nil for none
 		stale   int64
 		timeout time.Duration
-		want    v1.Code // empty for a job that is cancelled
+		want    v1.Code // of the problem; empty for none
+		err     error   // instead of a problem
 	}{
-		"this one is first":           {nil, 1000, testTimeout, ""},
-		"another cancel was first":    {&cancelled, 3, testTimeout, ""},
-		"another outcome was first":   {&v1.Result{Status: v1.Done}, 3, testTimeout, v1.JobFinished},
-		"the first can never be read": {&cancelled, 1 << 40, lookupTimeout, v1.Unavailable},
+		"this one is first":           {nil, 1000, testTimeout, "", nil},
+		"another cancel was first":    {&cancelled, 3, testTimeout, "", nil},
+		"another outcome was first":   {&v1.Result{Status: v1.Done}, 3, testTimeout, v1.JobFinished, nil},
+		"the first can never be read": {&cancelled, 1 << 40, lookupTimeout, "", context.DeadlineExceeded},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -239,15 +240,20 @@ func TestCancel_ReturnsTheFirstOutcome(t *testing.T) {
 			code := v1.Code("")
 			var p *v1.Problem
 			if errors.As(err, &p) {
-				code = p.Code
-			} else if err != nil {
-				code = v1.Unavailable // as respond says
+				code, err = p.Code, nil
 			}
 			if code != c.want {
-				t.Fatalf("got %s, %v, want %q", body, err, c.want)
+				t.Fatalf("got %s, %v, want %q", body, p, c.want)
 			}
-			if n := b.messageCount(t, streams.Images); c.want == "" && n != 0 {
-				t.Errorf("%d images of the cancelled job are left", n)
+			if !errors.Is(err, c.err) {
+				t.Fatalf("got %s and the error %v, want %v", body, err, c.err)
+			}
+			left := uint64(1)
+			if c.want == "" && c.err == nil {
+				left = 0 // the job is cancelled
+			}
+			if n := b.messageCount(t, streams.Images); n != left {
+				t.Errorf("%d images of the job are left, want %d", n, left)
 			}
 		})
 	}
@@ -316,8 +322,9 @@ func TestCancel_StoresNoOutcomeWithoutTheJob(t *testing.T) {
 	b.publish(t, subject.Images(subject.Job{Pipeline: "text", Priority: subject.Bulk, ID: "j"}), nil, []byte("image"))
 	ctx, end := context.WithTimeout(t.Context(), lookupTimeout)
 	defer end()
-	if _, err := b.newStaleCancel(t, streams.Images, 1<<40).cancelJob(ctx, "j"); err == nil {
-		t.Error("the cancel has no error")
+	_, err := b.newStaleCancel(t, streams.Images, 1<<40).cancelJob(ctx, "j")
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got the error %v, want %v", err, context.DeadlineExceeded)
 	}
 	if n := b.messageCount(t, streams.Results); n != 0 {
 		t.Errorf("%d outcomes, want none", n)

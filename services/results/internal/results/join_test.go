@@ -11,8 +11,9 @@ import (
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 )
 
-// mixedParts stores two parts that are not of one detection, for each way to see
-// it a job. The deadline of the jobs is soon. It returns their IDs.
+// mixedParts stores jobs with two parts that are not of one detection. Each job
+// differs in another property of its parts, and its deadline is soon. mixedParts
+// returns the IDs of the jobs.
 func (b bench) mixedParts(t *testing.T) []string {
 	t.Helper()
 	h := nats.Header{v1.HeaderDeadline: {time.Now().Add(3 * time.Second).Format(time.RFC3339Nano)}}

@@ -42,8 +42,8 @@ func (b bench) waitForMessages(t *testing.T, stream string, n int) []*jetstream.
 // finishImage plays the worker of an image whose message has header h.
 func (b bench) finishImage(t *testing.T, item v1.ReportItem, status v1.Status, h nats.Header) {
 	t.Helper()
-	travel := nats.Header{nats.MsgIdHdr: {v1.MsgID(item.Job(), "results")}, v1.HeaderReport: h[v1.HeaderReport]}
-	b.publish(t, subject.Results("text", item.Job()), travel, v1.Result{ID: item.Job(), Pipeline: "text", Status: status})
+	copied := nats.Header{nats.MsgIdHdr: {v1.MsgID(item.Job(), "results")}, v1.HeaderReport: h[v1.HeaderReport]}
+	b.publish(t, subject.Results("text", item.Job()), copied, v1.Result{ID: item.Job(), Pipeline: "text", Status: status})
 }
 
 func TestReport_FromManifestToWebhook(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -398,7 +399,7 @@ func TestLookup_FollowsAJob(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	taken, err := c.Next()
+	image, err := c.Next()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -410,7 +411,7 @@ func TestLookup_FollowsAJob(t *testing.T) {
 	}
 
 	b.publish(t, subject.Crops(job), nil, []byte("{}\n"))
-	if err := taken.DoubleAck(ctx); err != nil {
+	if err := image.DoubleAck(ctx); err != nil {
 		t.Fatal(err)
 	}
 	if r := b.lookup(t, "walker"); r.Status != v1.Running {
@@ -470,30 +471,32 @@ func TestReply_OnlyToInboxes(t *testing.T) {
 	}
 	for i, to := range []string{
 		"$JS.API.STREAM.PURGE.IMAGES", subject.Results("text", "victim"), "plain", "_INBOX.*", "_INBOX.>", "x_INBOX.a",
-		"_INBOX.last",
+		"_INBOX.inbox",
 	} {
 		id := fmt.Sprint("job", i)
 		h := nats.Header{v1.HeaderReply: {to}}
 		b.publish(t, subject.Results("text", id), h, v1.Result{ID: id, Pipeline: "text", Status: v1.Done, TraceID: "reply"})
 	}
+	b.awaitAcknowledged(t, streams.Results, streams.ResultsConsumer)
+	if err := b.nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	pending, _, err := heard.Pending()
+	if err != nil {
+		t.Fatal(err)
+	}
 	var replies []string
-	for len(replies) == 0 || replies[len(replies)-1] != "_INBOX.last" {
+	for range pending {
 		m, err := heard.NextMsg(testTimeout)
 		if err != nil {
-			t.Fatalf("only %v: %v", replies, err)
+			t.Fatal(err)
 		}
 		if m.Header.Get(v1.HeaderStored) != "" {
 			replies = append(replies, m.Subject)
 		}
 	}
-	// Replies are sent concurrently: the subscription also receives what follows the last one.
-	for m, err := heard.NextMsg(200 * time.Millisecond); err == nil; m, err = heard.NextMsg(200 * time.Millisecond) {
-		if m.Header.Get(v1.HeaderStored) != "" {
-			replies = append(replies, m.Subject)
-		}
-	}
-	if len(replies) != 1 {
-		t.Errorf("replies to %v, want only to the inbox", replies)
+	if want := []string{"_INBOX.inbox"}; !slices.Equal(replies, want) {
+		t.Errorf("replies to %v, want only to %v", replies, want)
 	}
 }
 
