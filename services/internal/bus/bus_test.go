@@ -6,8 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"net"
 	"net/url"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -244,7 +245,7 @@ func TestIsUnknown(t *testing.T) {
 	}
 }
 
-func TestTravel_OmitsTraceContextAndLongHeaders(t *testing.T) {
+func TestCopyHeaders_OmitsTraceContextAndOtherHeaders(t *testing.T) {
 	t.Parallel()
 	in := nats.Header{
 		"Nats-Msg-Id": {"x"}, "Nats-Expected-Stream": {"IMAGES"}, "X-Other": {"y"}, "sight-reply": {"other spelling"},
@@ -266,19 +267,21 @@ func TestTravel_OmitsTraceContextAndLongHeaders(t *testing.T) {
 	}
 }
 
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+func TestCopyHeaders_OmitsTheLongestOverTheLimit(t *testing.T) {
+	t.Parallel()
+	in := nats.Header{
+		v1.HeaderMetadata: {strings.Repeat("m", maxCopied)}, "baggage": {strings.Repeat("b", maxCopied/2)},
+		v1.HeaderReply: {"r"},
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	want := maps.Clone(in)
+	delete(want, v1.HeaderMetadata)
+	if got := CopyHeaders(in); !reflect.DeepEqual(got, want) {
+		t.Errorf("copies %v, want all but the longest, %s", slices.Collect(maps.Keys(got)), v1.HeaderMetadata)
+	}
 }
 
 func TestConnect_WaitsForTheServer(t *testing.T) {
 	t.Parallel()
-	port := freePort(t)
 	type outcome struct {
 		nc  *nats.Conn
 		err error
@@ -286,25 +289,15 @@ func TestConnect_WaitsForTheServer(t *testing.T) {
 	done := make(chan outcome, 1)
 	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	defer cancel()
-	go func() {
-		cfg := connection.Config{URL: fmt.Sprintf("nats://127.0.0.1:%d", port)}
-		nc, err := Connect(ctx, cfg, "detect", "one", newQuietLogger())
-		done <- outcome{nc, err}
-	}()
-	select {
-	case o := <-done:
-		t.Fatalf("without a server: %v, %v", o.nc, o.err)
-	case <-time.After(100 * time.Millisecond): // a short time in which Connect must not return
-	}
-	srv, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: port, NoSigs: true, NoLog: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv.Start()
-	defer func() {
-		srv.Shutdown()
-		srv.WaitForShutdown()
-	}()
+	s := bustest.StartCluster(t, 1).Servers[0] // on a random loopback address, where its port stays free
+	s.RestartWith(t, func(*server.Options) {   // called while the server is stopped
+		log, written := newLog()
+		go func() {
+			nc, err := Connect(ctx, connection.Config{URL: s.URL}, "detect", "one", log)
+			done <- outcome{nc, err}
+		}()
+		written.await(t, "waiting for NATS")
+	})
 	o := <-done
 	if o.err != nil {
 		t.Fatal(o.err)
@@ -319,7 +312,7 @@ func TestConnect_WaitsForTheServer(t *testing.T) {
 
 func TestConnect_EndsWithItsContext(t *testing.T) {
 	t.Parallel()
-	url := fmt.Sprintf("nats://127.0.0.1:%d", freePort(t))
+	const url = "nats://127.0.0.1:1" // no server
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
 	_, err := Connect(ctx, connection.Config{URL: url}, "detect", "one", newQuietLogger())

@@ -44,14 +44,14 @@ type Message struct {
 	Stored func()
 }
 
-// maxTravel is the maximum size, in bytes, of all headers that CopyHeaders copies. A
+// maxCopied is the maximum size, in bytes, of all headers that CopyHeaders copies. A
 // server rejects messages with more than 64 KiB of headers, and each stage adds its
 // own headers.
-const maxTravel = streams.HeaderAllowance / 2
+const maxCopied = streams.HeaderAllowance / 2
 
 // CopyHeaders returns a new header with the fields of h that each message of a job
 // carries. It omits the trace context, because [Publisher.Publish] writes that of its
-// own span. When the fields are longer than maxTravel together, it omits the longest,
+// own span. When the fields are longer than maxCopied together, it omits the longest,
 // such as metadata of the client. Otherwise the outcome of the job could not be
 // stored.
 func CopyHeaders(h nats.Header) nats.Header {
@@ -62,7 +62,7 @@ func CopyHeaders(h nats.Header) nats.Header {
 	for _, k := range names {
 		v := h.Get(k)
 		size += len(k) + len(v)
-		if v != "" && size <= maxTravel && k != "traceparent" && k != "tracestate" {
+		if v != "" && size <= maxCopied && k != "traceparent" && k != "tracestate" {
 			out.Set(k, v)
 		}
 	}

@@ -195,30 +195,51 @@ func TestLoop_PublishesThenAcks(t *testing.T) {
 	}
 }
 
-// TestLoop_ProcessesAtMostItsWidth: as many messages at a time as there is room
-// for, none delivered twice though one takes longer than AckWait, and what is
-// left stays in the stream.
+// TestLoop_ProcessesAtMostItsWidth: as many messages at a time as there is room for, none delivered
+// twice though one takes longer than AckWait, and what is left stays in the stream.
 func TestLoop_ProcessesAtMostItsWidth(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	const width, n = 2, 6
-	var now, most, handled atomic.Int64
+	var now, handled atomic.Int64
+	first, others := make(chan struct{}), make(chan struct{})
 	b.publish(t, "a", "b", "c", "d", "e", "f")
 	stop := b.run(t, b.loop(nil), width, func(context.Context, *Delivery) ([]bus.Message, error) {
-		most.Store(max(most.Load(), now.Add(1)))
+		if got := now.Add(1); got > width {
+			t.Errorf("handles %d at a time, want at most %d", got, width)
+		}
 		defer now.Add(-1)
+		gate := others
 		if handled.Add(1) == 1 {
-			time.Sleep(streams.AckWait + time.Second)
+			gate = first
+		}
+		select {
+		case <-gate:
+		case <-t.Context().Done(): // the test has failed
 		}
 		return nil, nil
 	})
+	eventually.Succeeds(t, testTimeout, func() error {
+		if got := handled.Load(); got < width {
+			return fmt.Errorf("%d handlers have begun, want %d", got, width)
+		}
+		return nil
+	})
+	time.Sleep(streams.AckWait + time.Second) // time for a redelivery, which must not happen
+	c, err := b.js.Consumer(t.Context(), streams.Fetches, streams.FetchesConsumer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := c.CachedInfo().NumPending; got != n-width {
+		t.Errorf("%d messages are left in the stream, want %d", got, n-width)
+	}
+	close(others)
+	b.awaitMessageCount(t, streams.Fetches, 1)
+	close(first)
 	b.awaitMessageCount(t, streams.Fetches, 0)
 	stop()
 	if got := handled.Load(); got != n {
 		t.Errorf("handled %d, want %d", got, n)
-	}
-	if got := most.Load(); got != width {
-		t.Errorf("handled %d at a time, want %d", got, width)
 	}
 }
 
@@ -648,12 +669,13 @@ func TestLoop_MessageWithoutATraceHasOneTree(t *testing.T) {
 		c.Tracer = tp.Tracer("test")
 		c.Publisher = bus.NewPublisher(b.js, clock.New(time.Now), tp)
 	})
-	b.run(t, l, 1, func(_ context.Context, d *Delivery) ([]bus.Message, error) {
+	stop := b.run(t, l, 1, func(_ context.Context, d *Delivery) ([]bus.Message, error) {
 		return []bus.Message{message(d.Job.ID)}, nil
 	})
 	b.publish(t, "j1")
 	b.awaitMessageCount(t, streams.Fetches, 0)
 	b.awaitMessageCount(t, streams.Results, 1)
+	stop() // the span of the work ends after the acknowledgement
 	roots, traces := 0, map[trace.TraceID]bool{}
 	for _, s := range spans.Ended() {
 		traces[s.SpanContext().TraceID()] = true
@@ -699,10 +721,12 @@ func TestLoop_SpanHasTheErrorOfAFailure(t *testing.T) {
 				t.Fatal("the delivery does not end")
 			}
 			stop()
+			processed := 0
 			for _, s := range spans.Ended() {
 				if s.SpanKind() != trace.SpanKindConsumer {
 					continue
 				}
+				processed++
 				if got := spantest.Attributes(s.Attributes())["error.type"]; got != want {
 					t.Errorf("error.type is %q, want %q", got, want)
 				}
@@ -712,6 +736,9 @@ func TestLoop_SpanHasTheErrorOfAFailure(t *testing.T) {
 				if recorded := len(s.Events()) > 0; recorded != (err != nil) {
 					t.Errorf("the events are %v after %v", s.Events(), err)
 				}
+			}
+			if processed != 1 {
+				t.Errorf("%d consumer spans, want 1", processed)
 			}
 		})
 	}

@@ -6,7 +6,7 @@ import (
 	"github.com/KimMachineGun/automemlimit/memlimit"
 )
 
-func TestMemoryDefaults_FollowTheContainer(t *testing.T) {
+func TestCapMemory_FollowsTheContainer(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		name      string

@@ -36,7 +36,6 @@ type serviceFunc func(ctx, hard context.Context) error
 
 func (f serviceFunc) Run(ctx, hard context.Context) error { return f(ctx, hard) }
 
-// TestRun_StatesOfAProcess follows a service from a mesh that is not set up to its end.
 // checkNotReady checks that /readyz responds with 503 and body.
 func checkNotReady(t *testing.T, p *runtest.Service, body string) {
 	t.Helper()
@@ -49,6 +48,7 @@ func checkNotReady(t *testing.T, p *runtest.Service, body string) {
 	}
 }
 
+// TestRun_StatesOfAProcess follows a service from a mesh that is not set up to its end.
 func TestRun_StatesOfAProcess(t *testing.T) {
 	t.Parallel()
 	s := bustest.StartEmpty(t)

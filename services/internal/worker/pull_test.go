@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sightmesh/sightmesh/contracts/eventually"
 	"github.com/sightmesh/sightmesh/contracts/streams"
 	"github.com/sightmesh/sightmesh/contracts/subject"
 )
@@ -43,7 +44,7 @@ func TestPuller_DropsTheSubscriptionOfALateReply(t *testing.T) {
 	if late.IsValid() {
 		t.Error("the subscription of the late reply is still valid")
 	}
-	p.wait = 2 * time.Second // a normal timeout again
+	p.wait = testTimeout
 	if _, err := p.next(t.Context(), every); err != nil {
 		t.Errorf("the next request: %v", err)
 	}
@@ -80,9 +81,10 @@ func TestPuller_LogsAConsumerThatIsMissing(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.send(t, interactive("job"), order{})
-	if _, err := p.next(t.Context(), every); err != nil {
-		t.Fatalf("next = %v", err)
-	}
+	eventually.Succeeds(t, testTimeout, func() error {
+		_, err := p.next(t.Context(), every)
+		return err
+	})
 	if !strings.Contains(log.String(), "messages can be pulled again") {
 		t.Errorf("the log does not say that it is there again:\n%s", &log)
 	}

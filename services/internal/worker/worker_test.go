@@ -109,13 +109,37 @@ func (testLane) Classify(lane.Classify, []byte) (lane.Classified, error) {
 
 // testHandler sends a request to the lane and returns the result.
 type testHandler struct {
-	begun chan<- string // job ids, when not nil
+	begun chan string   // receives the ID of each job that begins, when not nil
+	gate  chan struct{} // holds each job that has begun, when not nil: one value releases one, close all
 	did   atomic.Int64
+}
+
+func newGatedHandler() *testHandler {
+	return &testHandler{begun: make(chan string, 100), gate: make(chan struct{})}
+}
+
+// awaitBegun returns the ID of the next job that begins.
+func (h *testHandler) awaitBegun(t *testing.T) string {
+	t.Helper()
+	select {
+	case id := <-h.begun:
+		return id
+	case <-time.After(testTimeout):
+		t.Fatal("no job begins")
+		return ""
+	}
 }
 
 func (h *testHandler) Process(ctx context.Context, l *pool.Lane, d *consume.Delivery) ([]bus.Message, error) {
 	if h.begun != nil {
 		h.begun <- d.Job.ID
+	}
+	if h.gate != nil {
+		select {
+		case <-h.gate:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
 	if _, _, err := l.Detect(ctx, lane.Detect{Pipeline: d.Job.Pipeline}, d.Body); err != nil {
 		return nil, err
@@ -136,13 +160,20 @@ var testPipelines = []pipeline.Pipeline{
 }
 
 type running struct {
+	worker  *Worker
 	handler *testHandler
-	stop    func() // asks it to stop and waits
+	cancel  context.CancelFunc // asks it to stop
+	stop    func()             // asks it to stop and waits
 	halt    context.CancelFunc
 }
 
-func startWorker(t *testing.T, s *bustest.Server, laneCount int, begun chan<- string) running {
+// startWorker runs a worker until the end of the test, with the handler h or, when it is nil, one
+// that holds no job.
+func startWorker(t *testing.T, s *bustest.Server, laneCount int, h *testHandler) running {
 	t.Helper()
+	if h == nil {
+		h = &testHandler{}
+	}
 	nc := s.Connect(t)
 	js, err := jetstream.New(nc)
 	if err != nil {
@@ -162,14 +193,13 @@ func startWorker(t *testing.T, s *bustest.Server, laneCount int, begun chan<- st
 		t.Fatal(err)
 	}
 	tp := noop.NewTracerProvider()
-	h := &testHandler{begun: begun}
 	w := New(Config{
 		Stage: subject.Detect, Pipelines: testPipelines, Handler: h, Pool: lanes, Conn: nc, JetStream: js,
 		Clock: clock.New(time.Now), Publisher: bus.NewPublisher(js, clock.New(time.Now), tp), Tracers: tp, Logger: log,
 		Metrics: reg,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
-	hard, halt := context.WithCancel(context.Background())
+	hard, halt := context.WithCancel(t.Context()) // at its end no job is held
 	done := make(chan error, 1)
 	go func() { done <- w.Run(ctx, hard) }()
 	select {
@@ -185,7 +215,7 @@ func startWorker(t *testing.T, s *bustest.Server, laneCount int, begun chan<- st
 		halt()
 	})
 	t.Cleanup(stop)
-	return running{handler: h, stop: stop, halt: halt}
+	return running{worker: w, handler: h, cancel: cancel, stop: stop, halt: halt}
 }
 
 func TestLaneTracer_NamesAttributesAndEvents(t *testing.T) {
@@ -306,28 +336,43 @@ func interactive(id string) subject.Job {
 	return subject.Job{Pipeline: "a", Priority: subject.Interactive, ID: id}
 }
 
+// TestWorker_SharesWorkWithOtherWorkers: a worker whose lane is busy leaves all other jobs to the other worker.
 func TestWorker_SharesWorkWithOtherWorkers(t *testing.T) {
 	m := newMesh(t)
-	one, two := startWorker(t, m.Server, 1, nil), startWorker(t, m.Server, 1, nil)
+	busy, free := newGatedHandler(), newGatedHandler()
+	startWorker(t, m.Server, 1, busy)
+	startWorker(t, m.Server, 1, free)
 	const n = 20
+	pipelines := map[string]string{} // by job
 	for i := range n {
 		j := interactive(fmt.Sprint("job", i))
 		if i%2 == 1 {
 			j.Pipeline = "b"
 		}
-		m.send(t, j, order{MS: 50})
+		pipelines[j.ID] = j.Pipeline
+		m.send(t, j, order{})
 	}
-	for i := range n {
-		if r := m.result(t, []string{"a", "b"}[i%2], fmt.Sprint("job", i)); r.Status != v1.Done {
-			t.Errorf("job%d: %+v", i, r)
+	held := busy.awaitBegun(t)
+	free.awaitBegun(t)
+	checkDone := func(job string) {
+		t.Helper()
+		if r := m.result(t, pipelines[job], job); r.Status != v1.Done {
+			t.Errorf("%s: %+v", job, r)
 		}
 	}
-	a, b := one.handler.did.Load(), two.handler.did.Load()
-	if a+b != n {
-		t.Errorf("the workers have processed %d and %d jobs, want %d together", a, b, n)
+	close(free.gate)
+	for job := range pipelines {
+		if job != held {
+			checkDone(job)
+		}
 	}
-	if least := min(a, b); least < n/4 {
-		t.Errorf("one worker has processed %d of %d jobs, want at least %d", least, n, n/4)
+	close(busy.gate)
+	checkDone(held)
+	if got := free.did.Load(); got != n-1 {
+		t.Errorf("the free worker has processed %d jobs, want %d", got, n-1)
+	}
+	if got := busy.did.Load(); got != 1 {
+		t.Errorf("the busy worker has processed %d jobs, want 1", got)
 	}
 }
 
@@ -361,8 +406,8 @@ func TestWorker_QuarantinesAnImageThatEndsItsLane(t *testing.T) {
 // of 93.7 is not retried.
 func TestWorker_FailsAJobWithAnInvalidReplyImmediately(t *testing.T) {
 	m := newMesh(t)
-	begun := make(chan string, 10)
-	startWorker(t, m.Server, 1, begun)
+	h := &testHandler{begun: make(chan string, 10)}
+	startWorker(t, m.Server, 1, h)
 	m.send(t, interactive("wrong"), order{Score: 93.7})
 	r := m.result(t, "a", "wrong")
 	checkFailed(t, r, v1.Internal)
@@ -370,7 +415,7 @@ func TestWorker_FailsAJobWithAnInvalidReplyImmediately(t *testing.T) {
 		t.Errorf("the detail is %q, want %q in it", r.Problem.Detail, want)
 	}
 	m.awaitEmpty(t, streams.Images)
-	if n := len(begun); n != 1 {
+	if n := len(h.begun); n != 1 {
 		t.Errorf("it was tried %d times, want once", n)
 	}
 }
@@ -433,9 +478,9 @@ func TestWorkerProcess(t *testing.T) {
 	if url == "" {
 		t.Skip("not a process of another test")
 	}
-	begun := make(chan string)
-	startWorker(t, &bustest.Server{URL: url}, 1, begun)
-	<-begun
+	h := &testHandler{begun: make(chan string)}
+	startWorker(t, &bustest.Server{URL: url}, 1, h)
+	<-h.begun
 	if err := syscall.Kill(os.Getpid(), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
@@ -498,26 +543,40 @@ func TestWorker_FailsAMessageThatKillsItsWorkers(t *testing.T) {
 
 func TestWorker_PullsInteractiveBeforeBulk(t *testing.T) {
 	m := newMesh(t)
-	for i := range 20 {
-		m.send(t, subject.Job{Pipeline: "a", Priority: subject.Bulk, ID: fmt.Sprint("bulk", i)}, order{MS: 20})
+	const n = 5
+	for i := range n + 1 { // one is left whenever an interactive job is pulled
+		m.send(t, subject.Job{Pipeline: "a", Priority: subject.Bulk, ID: fmt.Sprint("bulk", i)}, order{})
 	}
-	begun := make(chan string, 100)
-	startWorker(t, m.Server, 1, begun)
-	for range 3 {
-		<-begun
-	}
-	j := interactive("urgent")
-	j.Pipeline = "b"
-	m.send(t, j, order{})
-	m.result(t, "b", "urgent")
-	// One may have been taken while urgent was on its way, and one after it.
-	for i := 1; ; i++ {
-		if id := <-begun; id == "urgent" {
-			break
-		} else if i > 3 {
-			t.Fatalf("%s was taken as number %d after urgent was sent", id, i)
+	h := newGatedHandler()
+	startWorker(t, m.Server, 1, h)
+	for i := range n {
+		h.awaitBegun(t)
+		j := interactive(fmt.Sprint("urgent", i))
+		j.Pipeline = "b"
+		m.send(t, j, order{})
+		m.awaitPending(t, j)
+		h.gate <- struct{}{}
+		if id := h.awaitBegun(t); id != j.ID {
+			t.Fatalf("%s begins, want %s", id, j.ID)
 		}
+		h.gate <- struct{}{}
 	}
+}
+
+// awaitPending waits until the server has a job for the next pull request.
+func (m mesh) awaitPending(t *testing.T, j subject.Job) {
+	t.Helper()
+	name := streams.WorkConsumer(subject.Detect, j.Pipeline, j.Priority)
+	eventually.Succeeds(t, testTimeout, func() error {
+		c, err := m.js.Consumer(t.Context(), streams.Images, name)
+		if err != nil {
+			return err
+		}
+		if c.CachedInfo().NumPending == 0 {
+			return fmt.Errorf("%s has no message", name)
+		}
+		return nil
+	})
 }
 
 // TestWorker_AlternatesBetweenPipelines: one whose queue never empties leaves room for the
@@ -532,11 +591,11 @@ func TestWorker_AlternatesBetweenPipelines(t *testing.T) {
 					m.send(t, subject.Job{Pipeline: p, Priority: prio, ID: fmt.Sprint(p, i)}, order{})
 				}
 			}
-			begun := make(chan string, 2*n)
-			startWorker(t, m.Server, 1, begun)
+			h := &testHandler{begun: make(chan string, 2*n)}
+			startWorker(t, m.Server, 1, h)
 			taken := map[byte]int{}
 			for range n {
-				id := <-begun
+				id := h.awaitBegun(t)
 				taken[id[0]]++
 			}
 			if min(taken['a'], taken['b']) < n/2-2 {
@@ -548,16 +607,18 @@ func TestWorker_AlternatesBetweenPipelines(t *testing.T) {
 
 func TestWorker_StopFinishesWorkInProgress(t *testing.T) {
 	m := newMesh(t)
-	begun := make(chan string, 10)
-	w := startWorker(t, m.Server, 1, begun)
-	m.send(t, interactive("in-progress"), order{MS: 300})
+	h := newGatedHandler()
+	w := startWorker(t, m.Server, 1, h)
+	m.send(t, interactive("in-progress"), order{})
 	m.send(t, interactive("next"), order{})
-	<-begun
+	h.awaitBegun(t)
+	w.cancel()
+	close(h.gate)
 	w.stop()
 	if r := m.result(t, "a", "in-progress"); r.Status != v1.Done {
 		t.Errorf("the job in progress: %+v", r)
 	}
-	if n := w.handler.did.Load(); n != 1 {
+	if n := h.did.Load(); n != 1 {
 		t.Errorf("did %d, want only the one in progress", n)
 	}
 	startWorker(t, m.Server, 1, nil)
@@ -568,13 +629,13 @@ func TestWorker_StopFinishesWorkInProgress(t *testing.T) {
 
 func TestWorker_HardStopReturnsMessages(t *testing.T) {
 	m := newMesh(t)
-	begun := make(chan string, 10)
-	w := startWorker(t, m.Server, 1, begun)
+	h := &testHandler{begun: make(chan string, 10)}
+	w := startWorker(t, m.Server, 1, h)
 	m.send(t, interactive("slow"), order{MS: 2000})
-	<-begun
+	h.awaitBegun(t)
 	w.halt()
 	w.stop()
-	if n := w.handler.did.Load(); n != 0 {
+	if n := h.did.Load(); n != 0 {
 		t.Fatalf("did %d after a hard stop", n)
 	}
 	startWorker(t, m.Server, 1, nil)
@@ -586,29 +647,44 @@ func TestWorker_HardStopReturnsMessages(t *testing.T) {
 func TestWorker_EndsCancelledJobs(t *testing.T) {
 	m := newMesh(t)
 	nc := m.Connect(t)
-	events := make(chan *nats.Msg, 10)
-	if _, err := nc.ChanSubscribe(subject.AllEvents(), events); err != nil {
+	events, err := nc.SubscribeSync(subject.AllEvents())
+	if err != nil {
 		t.Fatal(err)
 	}
-	begun := make(chan string, 10)
-	w := startWorker(t, m.Server, 1, begun)
-	m.send(t, interactive("in-progress"), order{MS: 500})
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	h := newGatedHandler()
+	w := startWorker(t, m.Server, 1, h)
+	m.send(t, interactive("in-progress"), order{})
 	m.send(t, interactive("queued"), order{})
-	<-begun
-	for _, job := range []string{"in-progress", "queued"} {
+	h.awaitBegun(t)
+	detecting, err := events.NextMsg(testTimeout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var e v1.Event
+	if err := json.Unmarshal(detecting.Data, &e); err != nil {
+		t.Fatal(err)
+	}
+	jobs := []string{"in-progress", "queued"}
+	for _, job := range jobs {
 		if err := nc.Publish(subject.Cancelled(job), nil); err != nil {
 			t.Fatal(err)
 		}
+		eventually.Succeeds(t, testTimeout, func() error {
+			if !w.worker.cancelled.has(job) {
+				return fmt.Errorf("the worker does not know that %s is cancelled", job)
+			}
+			return nil
+		})
 	}
-	for _, job := range []string{"in-progress", "queued"} {
+	close(h.gate)
+	for _, job := range jobs {
 		checkFailed(t, m.result(t, "a", job), v1.Cancelled)
 	}
-	if n := w.handler.did.Load(); n != 1 {
+	if n := h.did.Load(); n != 1 {
 		t.Errorf("the lane did %d, want only the one in progress", n)
-	}
-	var e v1.Event
-	if err := json.Unmarshal((<-events).Data, &e); err != nil {
-		t.Fatal(err)
 	}
 	if e.At.IsZero() {
 		t.Error("the event has no time")
@@ -617,8 +693,15 @@ func TestWorker_EndsCancelledJobs(t *testing.T) {
 	if want := (v1.Event{ID: "in-progress", Event: v1.EventDetecting}); !reflect.DeepEqual(e, want) {
 		t.Errorf("the event is %+v, want %+v", e, want)
 	}
-	if len(events) != 0 {
-		t.Errorf("%d events of a job that never began", len(events))
+	if err := nc.Flush(); err != nil { // events that were published before the result of queued have arrived
+		t.Fatal(err)
+	}
+	n, _, err := events.Pending()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n != 0 {
+		t.Errorf("%d events of a job that never began", n)
 	}
 }
 

@@ -11,7 +11,7 @@ type serviceFunc func(ctx, hard context.Context) error
 
 func (f serviceFunc) Run(ctx, hard context.Context) error { return f(ctx, hard) }
 
-func TestTogether_AnErrorStopsTheOthers(t *testing.T) {
+func TestCombine_AnErrorStopsTheOthers(t *testing.T) {
 	t.Parallel()
 	broken := errors.New("broken")
 	err := Combine(
@@ -23,7 +23,7 @@ func TestTogether_AnErrorStopsTheOthers(t *testing.T) {
 	}
 }
 
-func TestTogether_OneThatEndsDoesNotStopTheOthers(t *testing.T) {
+func TestCombine_OneThatEndsDoesNotStopTheOthers(t *testing.T) {
 	t.Parallel()
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan struct{})
