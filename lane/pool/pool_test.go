@@ -463,7 +463,7 @@ func TestLane_IsReplaced(t *testing.T) {
 		reason string
 	}{
 		{"abort", v1.LaneDied, "SIGABRT", "died"},
-		{"abort", v1.LaneDied, "cv::Exception", "died"}, // its last words
+		{"abort", v1.LaneDied, "cv::Exception", "died"}, // its last output
 		{"exit", v1.LaneDied, "exit status 3", "died"},
 		{"hang", v1.TooSlow, "500ms", "timeout"},
 		{"grow", v1.TooMuchMemory, "536870912 bytes (--lane-memory)", "memory"},

@@ -135,7 +135,7 @@ func (p *process) endReason() error {
 		how = p.exitErr.Error()
 	}
 	if words := p.output.lastLines(); words != "" {
-		how += ", last words: " + words
+		how += ", last output: " + words
 	}
 	if p.killReason != nil {
 		return fmt.Errorf("%w (pid %d, %s)", p.killReason, p.pid(), how)

@@ -108,7 +108,7 @@ pipelines:
 		"settings": `^settings +not ready +detect: settings: json: unknown field "long"\n$`,
 		"label":    `^label +not ready +classify: by_label\.car: load model plates: ` + models + `/plates: `,
 		"model":    `^model +not ready +detect: load model nosuch: ` + models + `/nosuch: the folder does not exist`,
-		"dies":     `^dies +not ready +detect: .*exit status 7, last words: out of luck`,
+		"dies":     `^dies +not ready +detect: .*exit status 7, last output: out of luck`,
 		"nowhere":  `^nowhere +not ready +detect: .*/no/such/program`,
 		"small":    `^small +not ready +detect: .*more than the 16777216 that detect\.memory of pipeline small allows`,
 		"image":    `^image +failed +damaged: not a BMP file\n$`,

@@ -202,7 +202,7 @@ type rejections struct {
 }
 
 // rejectedPrefix is the prefix of the subjects to which rejected messages are mapped.
-const rejectedPrefix = "_SIGHT_REFUSED."
+const rejectedPrefix = "_SIGHT_REJECTED."
 
 // rejectedSubjects returns the subjects whose messages are rejected at a level.
 func rejectedSubjects(level int) []string {

@@ -448,7 +448,7 @@ func TestAdmission_AdmitRequiresAResultsService(t *testing.T) {
 			if code != want {
 				t.Errorf("%s, results absent for %v: %q, want %q", name, away, code, want)
 			}
-			if code != "" && !strings.Contains(detail, "no results service answers") {
+			if code != "" && !strings.Contains(detail, "no results service replies") {
 				t.Errorf("%s: the detail is %q", name, detail)
 			}
 		}

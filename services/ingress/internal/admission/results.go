@@ -34,7 +34,7 @@ type resultsState struct {
 // problem returns the error when no job can be accepted, or nil.
 func (s resultsState) problem() error {
 	if !s.absentSince.IsZero() && time.Since(s.absentSince) >= resultsAbsentAfter {
-		p := v1.NewProblem(v1.Unavailable, "no results service answers: the result of a job could not be stored")
+		p := v1.NewProblem(v1.Unavailable, "no results service replies: the result of a job could not be stored")
 		return retry.After(p, noWorkerDelay)
 	}
 	if s.maxBytes > 0 && s.bytes > uint64(s.maxBytes)/100*(100-resultsReserve) {

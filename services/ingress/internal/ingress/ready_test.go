@@ -151,7 +151,7 @@ func TestReady_ReadyWithoutWorkersAndResults(t *testing.T) {
 		if status, body := d.ready(t); status != http.StatusOK {
 			t.Fatalf("/readyz is %d %q", status, body)
 		}
-		if p := d.mustPost(t, "").problem; !strings.Contains(p.Detail, "no results service answers") {
+		if p := d.mustPost(t, "").problem; !strings.Contains(p.Detail, "no results service replies") {
 			return fmt.Errorf("the problem of a request is %+v, want that results is absent", p)
 		}
 		return nil

@@ -38,7 +38,7 @@ func TestResults_AbsentServiceRejectsImagesAndReports(t *testing.T) {
 	if p.Code != v1.Unavailable {
 		t.Errorf("the code is %s, want %s", p.Code, v1.Unavailable)
 	}
-	if want := "no results service answers"; !strings.Contains(p.Detail, want) {
+	if want := "no results service replies"; !strings.Contains(p.Detail, want) {
 		t.Errorf("the detail is %q, want %q", p.Detail, want)
 	}
 	res, err := http.Post(d.url+"/v1/reports", "application/json",
