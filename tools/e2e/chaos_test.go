@@ -133,10 +133,10 @@ func (r *chaosRun) topology(t *testing.T, name string, c cluster, instances int,
 			if row.Test == "" {
 				continue // excluded by -run
 			}
-			if !made && row.Held() {
+			if !made && row.Passed() {
 				row.NotRun = "the fault could not be injected"
 			}
-			if rows[n] = row; row.NotRun == "" && !row.Held() && m.isCalm() != nil {
+			if rows[n] = row; row.NotRun == "" && !row.Passed() && m.isCalm() != nil {
 				m.restartAll(t)
 			}
 		}

@@ -141,12 +141,12 @@ func TestLedger_CountsViolations(t *testing.T) {
 		"one key, two jobs": {func(l *Ledger, i, _ Image) {
 			l.Accept(i, "1", false)
 			l.Accept(i, "2", false)
-		}, map[Guarantee]int{Doubled: 1}},
+		}, map[Guarantee]int{Duplicated: 1}},
 		"one image sent once, two outcomes": {func(l *Ledger, i, _ Image) {
 			l.Accept(i, "1", false)
 			l.Store("1", i.Sum)
 			l.Store("2", i.Sum)
-		}, map[Guarantee]int{Doubled: 1}},
+		}, map[Guarantee]int{Duplicated: 1}},
 		"rejected, and run": {func(l *Ledger, i, _ Image) {
 			l.Reject(i, v1.Problem{Code: v1.Unavailable})
 			l.Store("1", i.Sum)
@@ -282,7 +282,7 @@ func TestMarkdown_Rows(t *testing.T) {
 	if len(lines) != 5 {
 		t.Fatalf("%d lines, want 5:\n%s", len(lines), text)
 	}
-	for n, want := range map[int]string{2: "| held | `TestX/kill` |", 3: "| **2** |", 4: "not run: no clock"} {
+	for n, want := range map[int]string{2: "| passed | `TestX/kill` |", 3: "| **2** |", 4: "not run: no clock"} {
 		if !strings.Contains(lines[n], want) {
 			t.Errorf("line %d has no %q: %s", n, want, lines[n])
 		}

@@ -36,9 +36,9 @@ type Guarantee string
 // The guarantees, each with what violates it. A violation is counted in the column of its
 // guarantee.
 const (
-	Lost    Guarantee = "lost"    // an accepted job has no outcome, or its webhook was never called
-	Doubled Guarantee = "doubled" // an image became two jobs although it was accepted once
-	Changed Guarantee = "changed" // an outcome differs from an earlier outcome of the job
+	Lost       Guarantee = "lost"       // an accepted job has no outcome, or its webhook was never called
+	Duplicated Guarantee = "duplicated" // an image became two jobs although it was accepted once
+	Changed    Guarantee = "changed"    // an outcome differs from an earlier outcome of the job
 	// Wrong is a result of another image or client, a job that expired too early, or a failure without a reason.
 	Wrong   Guarantee = "wrong"
 	Ran     Guarantee = "ran"     // an image that was rejected has an outcome
@@ -118,7 +118,7 @@ func (l *Ledger) accept(s *sent, id string, webhook bool) {
 		return
 	}
 	if len(s.accepted) > 0 && !s.mayRepeat {
-		l.violate(Doubled, "%s: the same image is job %s and job %s", s.Client, s.accepted[0], id)
+		l.violate(Duplicated, "%s: the same image is job %s and job %s", s.Client, s.accepted[0], id)
 	}
 	s.accepted = append(s.accepted, id)
 	l.jobs[id] = &job{id: id, image: s, webhook: webhook}
@@ -327,7 +327,7 @@ func (l *Ledger) judge() {
 		case len(s.accepted) == 0 && s.rejected && !s.perhaps && len(s.stored) > 0 && !s.mayRepeat:
 			l.violate(Ran, "%s: an image that was rejected is job %v", s.Client, s.stored)
 		case len(all) > max(1, len(s.accepted)) && !s.mayRepeat:
-			l.violate(Doubled, "%s: an image has the outcomes of the jobs %v, and its client was told of %v",
+			l.violate(Duplicated, "%s: an image has the outcomes of the jobs %v, and its client was told of %v",
 				s.Client, s.stored, s.accepted)
 		}
 	}

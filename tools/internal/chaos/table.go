@@ -36,11 +36,11 @@ type Row struct {
 	Recovery time.Duration
 }
 
-// Held reports whether every guarantee was kept.
-func (r Row) Held() bool { return r.NotRun == "" && len(r.Broken) == 0 }
+// Passed reports whether no guarantee was violated.
+func (r Row) Passed() bool { return r.NotRun == "" && len(r.Broken) == 0 }
 
 var columns = []string{
-	"fault", "topology", "accepted", "rejected", "no response", "expired", "lost", "doubled", "changed", "wrong",
+	"fault", "topology", "accepted", "rejected", "no response", "expired", "lost", "duplicated", "changed", "wrong",
 	"rejected but processed", "left over", "longest stall", "recovery", "verdict", "test",
 }
 
@@ -53,9 +53,9 @@ func (r Row) cells() []string {
 		empty[0], empty[1], empty[len(empty)-2], empty[len(empty)-1] = r.Fault, r.Topology, "not run: "+r.NotRun, r.test()
 		return empty
 	}
-	verdict := "held"
-	if !r.Held() {
-		verdict = "**broken**"
+	verdict := "passed"
+	if !r.Passed() {
+		verdict = "**failed**"
 	}
 	recovery := seconds(r.Recovery)
 	if r.Recovery == 0 {
@@ -63,7 +63,7 @@ func (r Row) cells() []string {
 	}
 	cells := []string{r.Fault, r.Topology, fmt.Sprint(r.Accepted), fmt.Sprint(r.Rejected),
 		fmt.Sprint(r.Unanswered), fmt.Sprint(len(r.Expired))}
-	for _, g := range []Guarantee{Lost, Doubled, Changed, Wrong, Ran, Pending} {
+	for _, g := range []Guarantee{Lost, Duplicated, Changed, Wrong, Ran, Pending} {
 		n := fmt.Sprint(len(r.Broken[g]))
 		if n != "0" {
 			n = "**" + n + "**"
