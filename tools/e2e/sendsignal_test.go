@@ -90,7 +90,8 @@ func TestSend_SignalEndsEveryState(t *testing.T) {
 			url, asked := serveImages(t, writeResult)
 			pipe := makeFIFO(t, t.TempDir(), "pipe")
 			image := filepath.Join(frameFolder(t, 1), "frame1.png")
-			return sending{args: []string{pipe, image, "--url", url, "--concurrency", "2"}, reached: func(int, *lines) { <-asked }}
+			return sending{args: []string{pipe, image, "--url", url, "--concurrency", "2"},
+				reached: func(int, *lines) { <-asked }}
 		},
 		"read of a FIFO": func(t *testing.T) sending {
 			pipe := makeFIFO(t, t.TempDir(), "pipe")

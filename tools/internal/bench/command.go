@@ -51,7 +51,8 @@ func (c *Config) Register(fs *flag.FlagSet) {
 	fs.StringVar(&c.URL, "url", "http://127.0.0.1:8080", "`URL` of the mesh")
 	c.NATS.Register(fs, "", "`URL` of a NATS server to send to instead of HTTP")
 	fs.StringVar(&c.Pipeline, "pipeline", "text", "`name` of the pipeline")
-	fs.StringVar(&c.Expect, "expect", "", "`file` with the result that each response has to match; empty: the first result of the same image")
+	fs.StringVar(&c.Expect, "expect", "",
+		"`file` with the result that each response has to match; empty: the first result of the same image")
 	c.registerLoad(fs)
 }
 

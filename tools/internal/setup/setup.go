@@ -66,7 +66,8 @@ func (c *Config) Register(fs *flag.FlagSet) {
 		"`storage` of the streams: file or memory; empty: unchanged, file in a new mesh")
 	c.RegisterRetention(fs)
 	fs.BoolVar(&c.Sink, "sink", false, "create the consumer that results needs to write results to a database")
-	fs.DurationVar(&c.Wait, "timeout", 2*time.Minute, "time limit of the whole set-up, with the wait for NATS and JetStream")
+	fs.DurationVar(&c.Wait, "timeout", 2*time.Minute,
+		"time limit of the whole set-up, with the wait for NATS and JetStream")
 }
 
 // Streams validates the configuration, and returns the configuration of the streams.

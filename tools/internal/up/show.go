@@ -27,7 +27,7 @@ type startSample struct {
 }
 
 // newSample returns the sample of the flag --sample: the sample page when it is empty, no image for "none", or a file.
-// The sample page is sent to the pipeline text. A file is sent to text, or to the first pipeline of a mesh without text.
+// The sample page is sent to the pipeline text. A file is sent to text, or without text to the first pipeline.
 func newSample(which, data string, pipelines []string) (startSample, error) {
 	hasText := slices.Contains(pipelines, textPipeline)
 	switch {
