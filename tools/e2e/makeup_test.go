@@ -32,7 +32,8 @@ func makeUp(t *testing.T, models string, env []string, args ...string) string {
 	}
 	cmd.Env = append(slices.DeleteFunc(os.Environ(), isMakeVariable), env...)
 	cmd.Env = append(cmd.Env, "SIGHTMESH_HTTP=127.0.0.1:0", "SIGHTMESH_NATS=127.0.0.1:0", "SIGHTMESH_SAMPLE=none",
-		"SIGHTMESH_LOG=json", "SIGHTMESH_DATA="+t.TempDir(), "SIGHTMESH_MODELS="+models)
+		"SIGHTMESH_LOG=json", "SIGHTMESH_DATA="+t.TempDir(), "SIGHTMESH_MODELS="+models,
+		"SIGHTMESH_LANE_START=1m") // lanes of a busy machine start slowly
 	output := newLines()
 	cmd.Stdout, cmd.Stderr = output.writer(), output.writer()
 	p, err := startProcess(cmd)

@@ -65,7 +65,7 @@ func TestScaleFromZero_RequestWaitsForWorkers(t *testing.T) {
 		waiting := make(chan response)
 		go func() {
 			defer close(waiting)
-			a, err := m.tryPost("?pipeline=cold", page)
+			a, err := m.tryPost("?pipeline=cold", page, "Prefer", "wait=60") // the workers of a busy machine start slowly
 			if err != nil {
 				t.Errorf("%s: cold: %v", round, err)
 				return
