@@ -54,6 +54,9 @@ func newReceiver(t *testing.T) *receiver {
 	r := &receiver{metrics: map[string][]string{}}
 	r.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		body, err := io.ReadAll(req.Body)
+		if req.URL.Path == "/v1/metrics" && errors.Is(err, io.ErrUnexpectedEOF) {
+			return // a service that stops cancels the export of metrics in progress, and then sends all of them
+		}
 		if err != nil {
 			t.Error(err)
 		}
