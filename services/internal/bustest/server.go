@@ -6,6 +6,7 @@ package bustest
 import (
 	"context"
 	"net"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -161,4 +162,23 @@ func (s *Server) ReceivedCount(t testing.TB) int64 {
 func (s *Server) Stop() {
 	s.srv.Shutdown()
 	s.srv.WaitForShutdown()
+}
+
+// OnPublish calls f, in another goroutine, when the server has received n more messages on a subject, with those that
+// it does not store.
+func OnPublish(t testing.TB, nc *nats.Conn, subj string, n int64, f func()) {
+	t.Helper()
+	var received atomic.Int64
+	sub, err := nc.Subscribe(subj, func(*nats.Msg) {
+		if received.Add(1) == n {
+			f()
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = sub.Unsubscribe() }) // the connection may be closed
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -3,7 +3,6 @@
 package detectors
 
 import (
-	"errors"
 	"image"
 	"maps"
 	"testing"
@@ -55,19 +54,5 @@ func TestHandler_NoMatrixLeaks(t *testing.T) {
 	defaultCropping().cropBox(grey, image.Rect(0, 0, 400, 300)) // there is no face on a page
 	if after := gocv.MatProfile.Count(); after != before {
 		t.Errorf("cropping a face: %d matrices became %d", before, after)
-	}
-}
-
-// checkProblem checks that err is a problem with this code, or nil for an empty code.
-func checkProblem(t *testing.T, what string, err error, want v1.Code) {
-	t.Helper()
-	var p *v1.Problem
-	switch {
-	case want == "":
-		if err != nil {
-			t.Errorf("%s: %v", what, err)
-		}
-	case !errors.As(err, &p) || p.Code != want:
-		t.Errorf("%s: %v, want %s", what, err, want)
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -105,29 +104,11 @@ func checkAccepted(t *testing.T, d *instance, responses []response) {
 	}
 }
 
-// onPublish calls f when the server has received n more messages on a subject, with those that it does not store.
-func (d *instance) onPublish(t *testing.T, subj string, n int64, f func()) {
-	t.Helper()
-	var received atomic.Int64
-	sub, err := d.nc.Subscribe(subj, func(*nats.Msg) {
-		if received.Add(1) == n {
-			f()
-		}
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { sub.Unsubscribe() })
-	if err := d.nc.Flush(); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // TestAcks_LateAcknowledgementIsAccepted delays the acknowledgements until there were two publishes for each image.
 func TestAcks_LateAcknowledgementIsAccepted(t *testing.T) {
 	t.Parallel()
 	d, p := startBehindProxy(t)
-	d.onPublish(t, subject.AllImages(), 2*12, func() { p.PauseReplies(false) })
+	bustest.OnPublish(t, d.nc, subject.AllImages(), 2*12, func() { p.PauseReplies(false) })
 	p.PauseReplies(true)
 	checkAccepted(t, d, d.postAsync(t, 12))
 }
@@ -197,7 +178,7 @@ func TestAcks_StoresLostImagesAgain(t *testing.T) {
 func TestAcks_LostConnection(t *testing.T) {
 	t.Parallel()
 	d, p := startBehindProxy(t)
-	d.onPublish(t, subject.AllImages(), 12, func() {
+	bustest.OnPublish(t, d.nc, subject.AllImages(), 12, func() {
 		p.Break() // the acknowledgements are lost
 		p.PauseReplies(false)
 	})
@@ -243,7 +224,7 @@ func TestAcks_RetryWithAKeyIsTheSameJob(t *testing.T) {
 		t.Fatalf("got %+v", a)
 	}
 	// Three requests claim the key k2, and then one of them again.
-	d.onPublish(t, subject.AllJobs(), 3+1, func() { p.PauseReplies(false) })
+	bustest.OnPublish(t, d.nc, subject.AllJobs(), 3+1, func() { p.PauseReplies(false) })
 	p.PauseReplies(true)
 	for _, a := range d.postAsync(t, 3, "Idempotency-Key", "k2") {
 		if a.status != 202 {

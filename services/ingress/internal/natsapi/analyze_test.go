@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -329,18 +328,8 @@ func TestAnalyze_AcceptsWhenTheAcknowledgementIsLate(t *testing.T) {
 	s := bustest.Start(t, pipeline.BuiltInNames()...)
 	p := bustest.StartProxy(t, s)
 	b := newBenchOn(t, s, &bustest.Server{URL: p.URL}, time.Millisecond, 8)
-	var publishes atomic.Int64
-	_, err := b.nc.Subscribe(subject.AllImages(), func(*nats.Msg) {
-		if publishes.Add(1) == 2 { // when the first attempt has ended
-			p.PauseReplies(false)
-		}
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := b.nc.Flush(); err != nil {
-		t.Fatal(err)
-	}
+	// The second publish comes when the first attempt has ended.
+	bustest.OnPublish(t, b.nc, subject.AllImages(), 2, func() { p.PauseReplies(false) })
 	p.PauseReplies(true)
 	var r v1.Result
 	if err := json.Unmarshal(b.request(t, "text", newImage(t)).Data, &r); err != nil {
