@@ -1,11 +1,13 @@
 package pool
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -70,7 +72,7 @@ type Pool struct {
 	lastID                  atomic.Uint64 // of requests
 
 	mu        sync.Mutex
-	busy      int
+	busy      map[*process]busyRequest
 	serviceMS map[string]float64
 	rejected  map[string]bool // programs whose rejection was logged
 }
@@ -110,7 +112,7 @@ func New(cfg Config) (*Pool, error) {
 	p := &Pool{
 		cfg: cfg, free: make(chan *Lane, cfg.Lanes), ready: make(chan struct{}), closed: make(chan struct{}),
 		starting: make(chan struct{}, runtime.NumCPU()), startingAgain: make(chan struct{}, 1),
-		serviceMS: map[string]float64{}, rejected: map[string]bool{},
+		busy: map[*process]busyRequest{}, serviceMS: map[string]float64{}, rejected: map[string]bool{},
 	}
 	for n := range cfg.Lanes {
 		l := &Lane{pool: p, slots: map[string]*slot{}}
@@ -167,11 +169,18 @@ func (p *Pool) Ready() <-chan struct{} { return p.ready }
 // Lanes returns the number of lanes.
 func (p *Pool) Lanes() int { return p.cfg.Lanes }
 
-// Busy returns how many requests are being processed.
-func (p *Pool) Busy() int {
+// Busy returns the lanes that process a request, the longest first.
+func (p *Pool) Busy() []v1.BusyLane {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.busy
+	lanes := make([]v1.BusyLane, 0, len(p.busy))
+	for proc, r := range p.busy {
+		lanes = append(lanes, v1.BusyLane{
+			Pipeline: r.pipeline, PID: proc.pid(), BusyMS: v1.Milliseconds(time.Since(r.start)),
+		})
+	}
+	slices.SortFunc(lanes, func(a, b v1.BusyLane) int { return cmp.Compare(b.BusyMS, a.BusyMS) })
+	return lanes
 }
 
 // Acquire waits for a free lane that can serve at least one pipeline. The caller returns it
@@ -273,11 +282,28 @@ func (p *Pool) setRejected(program string, rejected bool) (before bool) {
 	return before
 }
 
-func (p *Pool) addBusy(n int) {
+// busyRequest is a request that a process works on.
+type busyRequest struct {
+	pipeline string
+	start    time.Time
+}
+
+// startRequest records that a process works on a request.
+func (p *Pool) startRequest(proc *process, r busyRequest) {
+	proc.working.Store(true)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.busy += n
-	p.cfg.Metrics.SetBusy(p.busy)
+	p.busy[proc] = r
+	p.cfg.Metrics.SetBusy(len(p.busy))
+}
+
+// endRequest records that a process does not work on its request any more.
+func (p *Pool) endRequest(proc *process) {
+	proc.working.Store(false)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.busy, proc)
+	p.cfg.Metrics.SetBusy(len(p.busy))
 }
 
 // A Lane has a process of each program of the pool. It belongs to the caller of

@@ -434,10 +434,10 @@ func awaitEnd(t testing.TB, pid int) {
 }
 
 // awaitBusy waits until a lane of the pool is busy.
-func awaitBusy(t testing.TB, p interface{ Busy() int }) {
+func awaitBusy(t testing.TB, p *testPool) {
 	t.Helper()
 	eventually.Succeeds(t, time.Minute, func() error {
-		if p.Busy() == 0 {
+		if len(p.Busy()) == 0 {
 			return errors.New("no lane is busy")
 		}
 		return nil
@@ -787,8 +787,18 @@ func TestPool_LanesWorkInParallel(t *testing.T) {
 	if _, err := detect(context.Background(), two, "p", "0"); err != nil {
 		t.Error(err)
 	}
-	if n := b.Busy(); n != 1 {
-		t.Errorf("%d lanes are busy, want the slow one", n)
+	busy := b.Busy()
+	if len(busy) != 1 {
+		t.Fatalf("%d lanes are busy, want the slow one", len(busy))
+	}
+	if busy[0].Pipeline != "p" {
+		t.Errorf("the busy lane has pipeline %q, want p", busy[0].Pipeline)
+	}
+	if err := syscall.Kill(busy[0].PID, 0); err != nil {
+		t.Errorf("the busy lane has process %d: %v", busy[0].PID, err)
+	}
+	if busy[0].BusyMS <= 0 {
+		t.Errorf("the lane is busy for %v ms", busy[0].BusyMS)
 	}
 	open()
 	if err := <-slow; err != nil {

@@ -189,11 +189,9 @@ func (l *Lane) callOnce(ctx context.Context, s *slot, r request) (*process, repl
 		return nil, reply{}, 0, fmt.Errorf("pipeline %s is not served: %s", r.pipeline, st.Reason)
 	}
 	start := time.Now()
-	l.pool.addBusy(1)
-	proc.working.Store(true)
+	l.pool.startRequest(proc, busyRequest{r.pipeline, start})
 	got, err := proc.exchange(ctx, s.prog.Pipelines[r.pipeline].Timeout, r)
-	proc.working.Store(false)
-	l.pool.addBusy(-1)
+	l.pool.endRequest(proc)
 	return proc, got, time.Since(start), err
 }
 

@@ -256,8 +256,9 @@ func (w *Worker) fail(ctx context.Context, d *consume.Delivery, p *v1.Problem) (
 
 // Status returns the reply of this instance on the status subject.
 func (w *Worker) Status(service, instance, version string) v1.WorkerStatus {
+	busy := w.cfg.Pool.Busy()
 	return v1.WorkerStatus{
-		Service: service, Instance: instance, Version: version,
-		Lanes: w.cfg.Pool.Lanes(), Busy: w.cfg.Pool.Busy(), Pipelines: w.cfg.Pool.Status(),
+		Service: service, Instance: instance, Version: version, Lanes: w.cfg.Pool.Lanes(),
+		Busy: len(busy), BusyLanes: busy, Pipelines: w.cfg.Pool.Status(),
 	}
 }
