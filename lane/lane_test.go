@@ -245,3 +245,26 @@ func BenchmarkFrame(b *testing.B) {
 		}
 	}
 }
+
+func TestUnknownField(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		facts string
+		reply Type
+		want  string
+	}{
+		{`{"type":"detected","id":1,"width":2,"height":2,"regions":[],"timing":{"infer_ms":1}}`, TypeDetected, ""},
+		{`{"type":"detected","regoins":[]}`, TypeDetected, "regoins"},
+		{`{"type":"detected","regions":[{"box":{}},{"box":{"w":1}}]}`, TypeDetected, "regions.1.box.w"},
+		{`{"type":"ready","protocol":1,"pipelines":{"p":{"model":[]}}}`, TypeReady, "pipelines.p.model"},
+		{`{"type":"classified","answers":[{"lable":"a"}]}`, TypeClassified, "answers.0.lable"},
+		{`{"type":"drawn","depth":8}`, TypeDrawn, "depth"},
+		{`{"type":"failed","reason":"a"}`, TypeFailed, "reason"},
+		{`{"type":"detected","a\"b":1}`, TypeDetected, `a"b`},
+		{`{"type":"detected","width":"2"}`, TypeDetected, ""}, // a wrong type is another error
+	} {
+		if got := UnknownField([]byte(tt.facts), tt.reply); got != tt.want {
+			t.Errorf("%s: unknown field %q, want %q", tt.facts, got, tt.want)
+		}
+	}
+}

@@ -1,9 +1,7 @@
 package lane
 
 import (
-	"bytes"
 	"encoding/json"
-	"fmt"
 	"slices"
 
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
@@ -76,20 +74,6 @@ type Setup struct {
 	// Batch is the largest number of crops that a lane of classify should run through its
 	// network at once. 0 and 1 mean one crop at a time.
 	Batch int `json:"batch,omitempty"`
-}
-
-// DecodeSettings decodes settings into a struct that has the defaults. The error of a
-// field that the struct does not have names the field.
-func DecodeSettings(raw json.RawMessage, into any) error {
-	if len(raw) == 0 || string(raw) == "null" {
-		return nil
-	}
-	d := json.NewDecoder(bytes.NewReader(raw))
-	d.DisallowUnknownFields()
-	if err := d.Decode(into); err != nil {
-		return fmt.Errorf("settings: %w", err)
-	}
-	return nil
 }
 
 // Ready is the reply to Start, after every model is loaded and has run once.

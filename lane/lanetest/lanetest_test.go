@@ -223,7 +223,7 @@ func TestChecks_FindBrokenRules(t *testing.T) {
 		{"has no code for damaged images", detect, "DamagedImage", "want failed with the code damaged"},
 		{"ignores orientation", detect, "Orientation", "orientation is 0, want 6"},
 		{"second frame", detect, "NothingElseOnTheSocket", `request 1: the reply has the type ""`},
-		{"misspelt field", detect, "NothingElseOnTheSocket", `does not follow the protocol: json: unknown field "regoins"`},
+		{"misspelt field", detect, "NothingElseOnTheSocket", `the reply detected has the field "regoins"`},
 		{"says goodbye", detect, "NothingElseOnTheSocket", `wrote 3 bytes after its last reply: "bye"`},
 		{"ignores end of file", detect, "EndOfFile", "did not exit within"},
 		{"ignores end of file", detect, "EndOfFileDuringARequest", "did not exit within"},

@@ -6,7 +6,6 @@ import (
 	"bytes"
 	_ "embed"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -216,92 +215,86 @@ func Load(path string) ([]Pipeline, error) {
 	return p, nil
 }
 
-// Parse reads and checks a pipelines file, which is YAML. Unknown fields are errors. Parse
-// returns all errors together; each has the line, the pipeline and the field.
+// Parse reads and checks a pipelines file, which is YAML. Unknown fields are errors. A field
+// without a value has its default. Parse returns all errors together; each has the line, the
+// pipeline and the field.
 func Parse(r io.Reader) ([]Pipeline, error) {
 	text, err := io.ReadAll(r)
 	if err != nil {
 		return nil, fmt.Errorf("read: %w", err)
 	}
-	var file struct {
-		Pipelines []Pipeline `yaml:"pipelines"`
-	}
-	d := yaml.NewDecoder(bytes.NewReader(text))
-	d.KnownFields(true)
-	err = d.Decode(&file)
-	var wrongTypes *yaml.TypeError
-	if err != nil && !errors.As(err, &wrongTypes) {
-		return nil, fmt.Errorf("parse: %w", err)
-	}
-	if d.Decode(new(yaml.Node)) == nil {
-		return nil, errors.New("parse: more than one YAML document")
-	}
-	at, err := newPositions(text)
+	root, err := parseYAML(text)
 	if err != nil {
-		return nil, fmt.Errorf("parse: %w", err)
+		return nil, err
 	}
 	var faults []fault
-	if wrongTypes != nil {
-		for _, e := range wrongTypes.Errors {
-			faults = append(faults, at.typeError(e))
-		}
+	var f file
+	d := decoder{report: func(line int, field, what string) {
+		faults = append(faults, fault{line, withField(field, what)})
+	}}
+	d.decode(root, &f)
+	if n := len(f.Pipelines); n == 0 && len(faults) == 0 || n > MaxPipelines {
+		d.report(lineOf(root, "pipelines"), "pipelines", fmt.Sprintf("%d, want 1 to %d", n, MaxPipelines))
+		return nil, joinFaults(faults)
 	}
-	if n := len(file.Pipelines); n == 0 && len(faults) == 0 || n > MaxPipelines {
-		return nil, fmt.Errorf("pipelines: %d, want 1 to %d", n, MaxPipelines)
-	}
+	pipelines := make([]Pipeline, len(f.Pipelines))
 	seen := map[string]bool{}
-	for i := range file.Pipelines {
-		p := &file.Pipelines[i]
-		report := func(field, format string, args ...any) {
-			what := fmt.Sprintf("pipeline %q: %s: %s", p.Name, field, fmt.Sprintf(format, args...))
-			faults = append(faults, fault{at.line(i, field), what})
+	for i := range pipelines {
+		p, n := &pipelines[i], &f.Pipelines[i]
+		value := func(field string) *yaml.Node { return valueOf(n, field) }
+		var name string
+		if v := value("name"); v != nil {
+			name = v.Value
 		}
-		if seen[p.Name] {
+		d := decoder{report: func(line int, field, what string) {
+			faults = append(faults, fault{line, fmt.Sprintf("pipeline %q: %s", name, withField(field, what))})
+		}}
+		d.decode(n, p)
+		report := func(field, format string, args ...any) {
+			if !d.isWrong(field) { // it has an error already
+				d.report(lineOf(n, field), field, fmt.Sprintf(format, args...))
+			}
+		}
+		if name != "" && seen[name] {
 			report("name", "given twice")
 		}
-		seen[p.Name] = true
-		p.setDefaults()
-		p.validate(report)
+		seen[name] = true
+		p.setDefaults(value)
+		p.validate(value, report)
 	}
 	if err := joinFaults(faults); err != nil {
 		return nil, err
 	}
-	return file.Pipelines, nil
+	return pipelines, nil
 }
 
-func (p *Pipeline) setDefaults() {
-	if p.Deadline == 0 {
-		p.Deadline = DefaultDeadline
-	}
-	if p.BulkDeadline == 0 {
-		p.BulkDeadline = DefaultBulkDeadline
-	}
-	if p.MaxRegions == 0 {
-		p.MaxRegions = DefaultMaxRegions
-	}
-	if p.CropsPerMessage == 0 {
-		p.CropsPerMessage = DefaultCropsPerMessage
-	}
-	if p.Priority == "" {
-		p.Priority = subject.Interactive
-	}
-	for _, s := range p.stages() {
-		if s.Timeout == 0 {
-			s.Timeout = DefaultTimeout
-		}
-	}
+// file is the content of a pipelines file.
+type file struct {
+	Pipelines []yaml.Node `yaml:"pipelines"`
 }
 
-func (p *Pipeline) stages() map[string]*Stage {
-	m := map[string]*Stage{string(subject.Detect): &p.Detect}
+// setDefaults sets the fields without a value. The function value returns the value of a field in the file, or nil.
+func (p *Pipeline) setDefaults(value func(field string) *yaml.Node) {
+	setDefault(&p.Deadline, value("deadline"), DefaultDeadline)
+	setDefault(&p.BulkDeadline, value("bulk_deadline"), DefaultBulkDeadline)
+	setDefault(&p.MaxRegions, value("max_regions"), DefaultMaxRegions)
+	setDefault(&p.CropsPerMessage, value("crops_per_message"), DefaultCropsPerMessage)
+	setDefault(&p.Priority, value("priority"), subject.Interactive)
+	setDefault(&p.Detect.Timeout, value("detect.timeout"), DefaultTimeout)
 	if p.Classify != nil {
-		m[string(subject.Classify)] = p.Classify
+		setDefault(&p.Classify.Timeout, value("classify.timeout"), DefaultTimeout)
 	}
-	return m
 }
 
-// validate calls report for each invalid field, with the reason.
-func (p *Pipeline) validate(report func(field, format string, args ...any)) {
+func setDefault[T any](field *T, value *yaml.Node, byDefault T) {
+	if value == nil {
+		*field = byDefault
+	}
+}
+
+// validate calls report for each invalid field, with the reason. The function value returns the
+// value of a field in the file, or nil: a zero in the file is an error, unlike a missing field.
+func (p *Pipeline) validate(value func(field string) *yaml.Node, report func(field, format string, args ...any)) {
 	if !subject.ValidPipeline(p.Name) {
 		report("name", "want 1 to 32 of a-z, 0-9 and '-', a letter first")
 	}
@@ -314,55 +307,77 @@ func (p *Pipeline) validate(report func(field, format string, args ...any)) {
 	if p.MaxRegions < 1 || p.MaxRegions > MaxRegionsLimit {
 		report("max_regions", "%d, want 1 to %d", p.MaxRegions, MaxRegionsLimit)
 	}
-	if p.CropsPerMessage < 1 || p.CropsPerMessage > MaxCropsPerMessage {
-		report("crops_per_message", "%d, want 1 to %d", p.CropsPerMessage, MaxCropsPerMessage)
-	}
 	if !p.Priority.Valid() {
 		report("priority", "%q, want %s or %s", p.Priority, subject.Interactive, subject.Bulk)
 	}
-	if c := p.Classify; c != nil && (c.Batch < 0 || c.Batch > p.CropsPerMessage) {
+	c := p.Classify
+	switch {
+	case p.CropsPerMessage < 1 || p.CropsPerMessage > MaxCropsPerMessage:
+		report("crops_per_message", "%d, want 1 to %d", p.CropsPerMessage, MaxCropsPerMessage)
+	case c != nil && value("classify.batch") != nil && (c.Batch < 1 || c.Batch > p.CropsPerMessage):
 		report("classify.batch", "%d, want 1 to %d, which is crops_per_message", c.Batch, p.CropsPerMessage)
 	}
-	if p.Detect.Batch != 0 {
+	if value("detect.batch") != nil {
 		report("detect.batch", "given, but a lane of detect gets one image at a time")
 	}
-	for name, s := range p.stages() {
-		s.validate(subject.Stage(name), func(field, format string, args ...any) {
-			report(strings.Trim(name+"."+field, "."), format, args...)
+	for _, stage := range []subject.Stage{subject.Detect, subject.Classify} {
+		s := p.Stage(stage)
+		if s == nil {
+			continue
+		}
+		s.validate(stage, func(field string) *yaml.Node {
+			return value(string(stage) + "." + field)
+		}, func(field, format string, args ...any) {
+			report(strings.Trim(string(stage)+"."+field, "."), format, args...)
 		})
 	}
 }
 
-func (s *Stage) validate(stage subject.Stage, report func(field, format string, args ...any)) {
+func (s *Stage) validate(
+	stage subject.Stage, value func(field string) *yaml.Node, report func(field, format string, args ...any),
+) {
+	kind, program, byLabel := value("kind"), value("lane"), value("by_label")
 	ways := 0
-	for _, isGiven := range []bool{s.Kind != "", len(s.Lane) > 0, len(s.ByLabel) > 0} {
-		if isGiven {
+	for _, way := range []*yaml.Node{kind, program, byLabel} {
+		if way != nil {
 			ways++
 		}
 	}
 	switch {
-	case stage == subject.Detect && s.ByLabel != nil:
+	case stage == subject.Detect && byLabel != nil:
 		report("by_label", "given, but only classify has it")
 	case ways != 1 && stage == subject.Detect:
 		report("", "want either kind or lane")
 	case ways != 1:
 		report("", "want one of kind, lane and by_label")
-	case len(s.ByLabel) > 0 && s.Settings != nil:
+	case kind != nil && s.Kind == "":
+		report("kind", "empty, want a kind, such as model")
+	case program != nil && (len(s.Lane) == 0 || s.Lane[0] == ""):
+		report("lane", "empty, want a program and its arguments")
+	case byLabel != nil && isEmpty(byLabel):
+		report("by_label", "empty, want 1 to %d labels", MaxLabels)
+	case byLabel != nil && s.Settings != nil:
 		report("settings", "given beside by_label, where each label has its own")
 	}
 	if n := len(s.ByLabel); n > MaxLabels {
 		report("by_label", "%d labels, want at most %d", n, MaxLabels)
 	}
 	for _, label := range slices.Sorted(maps.Keys(s.ByLabel)) {
+		field := "by_label." + label
 		switch {
 		case label == "" || len(label) > lane.MaxLabel:
 			report("by_label", "label %.40q of %d bytes, want 1 to %d", label, len(label), lane.MaxLabel)
+		case value(field+".kind") == nil:
+			report(field, "want a kind")
 		case s.ByLabel[label].Kind == "":
-			report("by_label."+label, "want a kind")
+			report(field+".kind", "empty, want a kind, such as model")
 		}
 	}
 	if s.Timeout < 10*time.Millisecond || s.Timeout > MaxDuration {
 		report("timeout", "%v, want 10ms to %v", s.Timeout, MaxDuration)
+	}
+	if memory := value("memory"); memory != nil && isEmpty(memory) {
+		report("memory", "empty, want at least %v", MinMemory)
 	}
 	if _, err := s.MemoryLimit(); err != nil {
 		report("memory", "%v", err)

@@ -4,15 +4,13 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"reflect"
-	"strconv"
 	"strings"
 	"unicode/utf8"
 
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/lane"
+	"github.com/sightmesh/sightmesh/lane/internal/jsonerror"
 )
 
 // maxText is the maximum size of a text in a reply, in bytes.
@@ -27,45 +25,13 @@ func newReplyProblem(format string, args ...any) error {
 // the field and its value.
 func decodeReply(facts []byte, into any) error {
 	if i := invalidUTF8(facts); i >= 0 { // the decoder would replace it
-		path, value := locateValue(facts, i+1)
+		path, value := jsonerror.Locate(facts, i+1)
 		return newReplyProblem("%s: %.60q, want UTF-8", path, strings.Trim(value, `"`))
 	}
 	if err := json.Unmarshal(facts, into); err != nil {
-		return newReplyProblem("%s", typeError(facts, err))
+		return newReplyProblem("%s", jsonerror.Describe("", facts, err))
 	}
 	return nil
-}
-
-// typeError describes an error of package json without names of Go types: the field, its
-// value, and the expected type.
-func typeError(facts []byte, err error) string {
-	var t *json.UnmarshalTypeError
-	if !errors.As(err, &t) {
-		return err.Error()
-	}
-	path, value := locateValue(facts, int(t.Offset))
-	if path != "" {
-		path += ": "
-	}
-	return fmt.Sprintf("%s%s, want %s", path, strings.ToValidUTF8(value[:min(len(value), 60)], ""), jsonType(t.Type))
-}
-
-// jsonType returns the name of the JSON type that is decoded into a Go type.
-func jsonType(t reflect.Type) string {
-	switch t.Kind() {
-	case reflect.Int, reflect.Uint64:
-		return "an integer"
-	case reflect.Float32, reflect.Float64:
-		return "a number"
-	case reflect.String:
-		return "a string"
-	case reflect.Bool:
-		return "true or false"
-	case reflect.Slice:
-		return "a list"
-	default:
-		return "an object"
-	}
 }
 
 // invalidUTF8 returns the offset of the first byte that is not valid UTF-8, or -1.
@@ -79,69 +45,6 @@ func invalidUTF8(b []byte) int {
 			return i
 		}
 		i += size
-	}
-}
-
-// locateValue returns the value in a JSON text that contains the byte before an offset: its path,
-// such as regions.0.box, and its text. The text of a list or an object is only its type.
-func locateValue(facts []byte, offset int) (path, value string) {
-	var within []*container
-	d := json.NewDecoder(bytes.NewReader(facts))
-	d.UseNumber() // also for numbers that do not fit into a float64
-	for start := 0; ; start = int(d.InputOffset()) {
-		token, err := d.Token()
-		if err != nil {
-			return "", "invalid JSON" // does not happen: the text was decoded before
-		}
-		if token == json.Delim(']') || token == json.Delim('}') {
-			within = within[:len(within)-1]
-			continue
-		}
-		if len(within) > 0 {
-			within[len(within)-1].enter(token)
-		}
-		end := int(d.InputOffset())
-		delim, isDelim := token.(json.Delim)
-		if end < offset {
-			if isDelim {
-				within = append(within, &container{isList: delim == '['})
-			}
-			continue
-		}
-		fields := make([]string, len(within))
-		for i, c := range within {
-			fields[i] = c.field
-		}
-		value = string(bytes.TrimLeft(facts[start:end], " \t\r\n,:"))
-		switch delim {
-		case '[':
-			value = "a list"
-		case '{':
-			value = "an object"
-		}
-		return strings.Join(fields, "."), value
-	}
-}
-
-// container is a list or an object that contains the present token.
-type container struct {
-	isList bool
-	next   int    // index of the next value of a list
-	isKey  bool   // the last token of an object was a key
-	field  string // index or key of the last token
-}
-
-// enter updates c for a token that is a key or the beginning of a value.
-func (c *container) enter(token json.Token) {
-	switch {
-	case c.isList:
-		c.field = strconv.Itoa(c.next)
-		c.next++
-	case c.isKey:
-		c.isKey = false
-	default:
-		c.isKey = true
-		c.field, _ = token.(string) // keys are strings
 	}
 }
 
@@ -274,7 +177,10 @@ func checkDrawn(d lane.Drawn, encoded []byte, mediaType string) error {
 }
 
 func checkBox(field string, b v1.Box, width, height int) error {
-	if b.Width < 1 || b.Height < 1 || b.X < 0 || b.Y < 0 || b.Width > width-b.X || b.Height > height-b.Y {
+	if b.Width < 1 || b.Height < 1 {
+		return newReplyProblem("%s: %d x %d, want a width and a height of 1 or more", field, b.Width, b.Height)
+	}
+	if b.X < 0 || b.Y < 0 || b.Width > width-b.X || b.Height > height-b.Y {
 		return newReplyProblem("%s: %d x %d at %d, %d, which is not inside of %d x %d",
 			field, b.Width, b.Height, b.X, b.Y, width, height)
 	}
@@ -321,6 +227,9 @@ func newFailureProblem(code v1.Code, detail string) *v1.Problem {
 	switch code {
 	case v1.EmptyBody, v1.UnsupportedType, v1.Damaged, v1.TooLarge, v1.TooManyPixels, v1.TooManyScans,
 		v1.TooSlow, v1.TooMuchMemory, v1.InvalidMessage, v1.Internal:
+	case "":
+		detail = "the lane failed without a code: " + detail
+		code = v1.Internal
 	default:
 		detail = fmt.Sprintf("the lane failed with %.60q: %s", code, detail)
 		code = v1.Internal

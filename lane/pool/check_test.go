@@ -110,10 +110,12 @@ func TestFailure_OnlyCodesOfLanesAreKept(t *testing.T) {
 
 func TestFailure_DetailHasTheCodeOfTheLane(t *testing.T) {
 	t.Parallel()
-	p := newFailureProblem(v1.Cancelled, "why")
-	for _, want := range []string{`"cancelled"`, "why"} {
-		if !strings.Contains(p.Detail, want) {
-			t.Errorf("the detail is %q, want %q in it", p.Detail, want)
+	for code, want := range map[v1.Code]string{
+		v1.Cancelled: `the lane failed with "cancelled": why`,
+		"":           "the lane failed without a code: why",
+	} {
+		if p := newFailureProblem(code, "why"); p.Detail != want {
+			t.Errorf("%q: the detail is %q, want %q", code, p.Detail, want)
 		}
 	}
 }

@@ -27,8 +27,12 @@ func selectCrops(r lane.Detect, found lane.Detected, pixels []byte) (crops []lan
 	case len(wanted):
 		regions = wanted
 	default:
-		return nil, nil, newReplyProblem("crops: %d of them, want one for each of %d regions, "+
-			"or of the %d whose crops were requested", len(found.Crops), len(all), len(wanted))
+		alternative := ""
+		if len(wanted) != len(all) {
+			alternative = fmt.Sprintf(", or of the %d whose crops were requested", len(wanted))
+		}
+		return nil, nil, newReplyProblem("crops: %d of them, want one for each of %d regions%s",
+			len(found.Crops), len(all), alternative)
 	}
 	kept = pixels[:0]
 	for i, c := range found.Crops {

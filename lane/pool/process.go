@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sightmesh/sightmesh/lane"
+	"github.com/sightmesh/sightmesh/lane/internal/jsonerror"
 	"github.com/sightmesh/sightmesh/lane/internal/launch"
 )
 
@@ -31,6 +34,9 @@ type process struct {
 	r      *bufio.Reader
 	output *outputTail
 	jobs   atomic.Int64 // requests with a reply
+	// unknown are the fields of replies that were logged because the protocol does not have them. It is used by the
+	// request that the process works on.
+	unknown map[string]bool
 	// working and measured are used by checkMemory; only its goroutine uses measured.
 	working  atomic.Bool
 	measured int64
@@ -63,7 +69,8 @@ func startProcess(prog Program, log *slog.Logger) (*process, error) {
 		return nil, fmt.Errorf("start lane program %s: %w", prog.Name, err)
 	}
 	p := &process{
-		cmd: cmd, conn: conn, r: bufio.NewReaderSize(conn, 64<<10), output: words, dead: make(chan struct{}),
+		cmd: cmd, conn: conn, r: bufio.NewReaderSize(conn, 64<<10), output: words,
+		unknown: map[string]bool{}, dead: make(chan struct{}),
 	}
 	socket := int(conn.Fd())
 	go func() { // ends with the process; callers wait for p.dead
@@ -172,18 +179,34 @@ func (p *process) handshake(cfg Config, prog Program) (map[string]lane.Loaded, e
 	}
 	var ready lane.Ready
 	if err := json.Unmarshal(facts, &ready); err != nil {
-		return nil, fmt.Errorf("%w: the reply to start is invalid: %s", errProtocol, typeError(facts, err))
+		return nil, fmt.Errorf("%w: the reply to start is invalid: %s", errProtocol, jsonerror.Describe("", facts, err))
 	}
+	p.logUnknownField(facts, lane.TypeReady)
 	if ready.Type != lane.TypeReady || ready.Protocol != lane.Protocol {
 		return nil, fmt.Errorf("%w: the reply to start has the type %q and the protocol %d, want %q and %d",
 			errProtocol, ready.Type, ready.Protocol, lane.TypeReady, lane.Protocol)
 	}
 	for name := range prog.Pipelines {
 		if _, ok := ready.Pipelines[name]; !ok {
-			return nil, fmt.Errorf("%w: the reply to start does not have pipeline %s", errProtocol, name)
+			return nil, fmt.Errorf("%w: the reply to start has the pipelines %q, want also %q", errProtocol,
+				slices.Sorted(maps.Keys(ready.Pipelines)), name)
 		}
 	}
 	return ready.Pipelines, nil
+}
+
+// fieldChecks is how many replies of a process are searched for unknown fields. The search takes about as long as the
+// decoding of the reply.
+const fieldChecks = 100
+
+// logUnknownField logs a field of a reply that the protocol does not have. It is ignored, and it is often misspelt.
+func (p *process) logUnknownField(facts []byte, reply lane.Type) {
+	field := lane.UnknownField(facts, reply)
+	if field == "" || p.unknown[field] {
+		return
+	}
+	p.unknown[field] = true
+	p.output.log.Warn("the protocol of lanes does not have this field of a reply, and it is ignored", "reply", reply, "field", field)
 }
 
 // connError returns the error of a process after a failed read or write. It waits for a process

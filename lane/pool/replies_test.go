@@ -53,8 +53,8 @@ func TestLane_InvalidDetectedNamesFieldAndValue(t *testing.T) {
 		{"string for size", `{"type":"detected","id":ID, "width" : "9" ,"height":9}`, `width: "9", want an integer`},
 		{"too large for an int", region(`"box":{"x":12345678901234567890,"y":0,"width":2,"height":2}`),
 			`regions.1.box.x: 12345678901234567890, want an integer`},
-		{"no box", region(`"score":0.5`), `regions.1.box: 0 x 0 at 0, 0`},
-		{"null for box", region(`"box":null`), `regions.1.box: 0 x 0 at 0, 0`},
+		{"no box", region(`"score":0.5`), `regions.1.box: 0 x 0, want a width and a height of 1 or more`},
+		{"null for box", region(`"box":null`), `regions.1.box: 0 x 0, want a width and a height of 1 or more`},
 		{"box outside", region(`"box":{"x":8,"y":0,"width":2,"height":2}`),
 			`regions.1.box: 2 x 2 at 8, 0, which is not inside of 9 x 9`},
 		{"score of percent", region(box + `,"score":93.7`), `regions.1.score: 93.7, want 0 to 1`},
@@ -102,7 +102,8 @@ func TestLane_InvalidClassifiedNamesFieldAndValue(t *testing.T) {
 			`answers.1.labels.0.label: "` + strings.Repeat("x", 60) + `", 300 bytes, want at most 256`},
 		{"label not UTF-8", reply(`"labels":[{"label":"sm` + "\xff" + `le","score":0.9}]`),
 			`answers.1.labels.0.label: "sm\xffle", want UTF-8`},
-		{"word without box", reply(`"words":[{"text":"a","score":0.9}]`), `answers.1.words.0.box: 0 x 0 at 0, 0`},
+		{"word without box", reply(`"words":[{"text":"a","score":0.9}]`),
+			`answers.1.words.0.box: 0 x 0, want a width and a height of 1 or more`},
 		{"word outside", reply(`"words":[{"box":{"x":9,"y":0,"width":2,"height":2},"text":"a","score":0.9}]`),
 			`answers.1.words.0.box: 2 x 2 at 9, 0, which is not inside of 10 x 10`},
 		{"number for text", reply(`"text":12`), `answers.1.text: 12, want a string`},
@@ -142,5 +143,23 @@ func TestLane_ReplyWithoutTypeOrIDEndsIt(t *testing.T) {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: the problem is %q, want %q in it", reply, err, want)
 		}
+	}
+}
+
+// TestLane_LogsAnUnknownFieldOnce checks the field of two replies that is misspelt. A worker ignores the field.
+func TestLane_LogsAnUnknownFieldOnce(t *testing.T) {
+	t.Parallel()
+	b := startPool(t, Config{Programs: []Program{program("p", "raw")}})
+	for range 2 {
+		found, err := b.sendOrder(t, t.Context(), "p", `{"type":"detected","id":ID,"width":9,"height":9,"regoins":[]}`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(found.Regions) != 0 {
+			t.Errorf("%d regions, want none", len(found.Regions))
+		}
+	}
+	if n := strings.Count(b.log.String(), `"field":"regoins"`); n != 1 {
+		t.Errorf("the field is in %d lines of the log, want 1:\n%s", n, b.log)
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	v1 "github.com/sightmesh/sightmesh/contracts/v1"
 	"github.com/sightmesh/sightmesh/lane"
+	"github.com/sightmesh/sightmesh/lane/internal/jsonerror"
 )
 
 // Detect sends an image to the lane and returns its regions. It sets the type and the ID of
@@ -269,7 +270,7 @@ func (p *process) exchange(ctx context.Context, timeout time.Duration, r request
 		Detail string    `json:"detail"`
 	}
 	if err := json.Unmarshal(facts, &head); err != nil {
-		return reply{}, fmt.Errorf("%w: the reply is invalid: %s", errProtocol, typeError(facts, err))
+		return reply{}, fmt.Errorf("%w: the reply is invalid: %s", errProtocol, jsonerror.Describe("", facts, err))
 	}
 	switch {
 	case head.Type != r.want && head.Type != lane.TypeFailed:
@@ -278,7 +279,9 @@ func (p *process) exchange(ctx context.Context, timeout time.Duration, r request
 	case head.ID != r.id:
 		return reply{}, fmt.Errorf("%w: the reply has the id %d, want %d", errProtocol, head.ID, r.id)
 	}
-	p.jobs.Add(1)
+	if p.jobs.Add(1) <= fieldChecks {
+		p.logUnknownField(facts, head.Type)
+	}
 	if head.Type == lane.TypeFailed {
 		return reply{}, newFailureProblem(head.Code, head.Detail)
 	}

@@ -104,8 +104,8 @@ pipelines:
 	checkLines(t, lines, map[string]string{
 		"PIPELINE": header,
 		"fine":     `^fine +ready +6 `,
-		"kind":     `^kind +not ready +detect: detect has no kind "oracle"\n$`,
-		"settings": `^settings +not ready +detect: settings: json: unknown field "long"\n$`,
+		"kind":     `^kind +not ready +detect: detect has no kind "oracle", want one of cascade, codes, model, text-lines\n$`,
+		"settings": `^settings +not ready +detect: settings\.long: no such setting; known are long_side\n$`,
 		"label":    `^label +not ready +classify: by_label\.car: load model plates: ` + models + `/plates: `,
 		"model":    `^model +not ready +detect: load model nosuch: ` + models + `/nosuch: the folder does not exist`,
 		"dies":     `^dies +not ready +detect: .*exit status 7, last output: out of luck`,
@@ -172,7 +172,7 @@ func TestPipelinesCheck_NamesLineAndField(t *testing.T) {
 		t.Errorf("lanes were started: %q", lines)
 	}
 	for _, want := range []string{
-		`line 5: pipeline "objects": detect.treshold: no field is called treshold`,
+		`line 5: pipeline "objects": detect.treshold: no such field; known are kind, lane, by_label, timeout, memory, batch`,
 		`line 8: pipeline "objects": classify.by_label.person: want a kind`,
 		`line 10: pipeline "text": max_regions: 100000, want 1 to 10000`,
 	} {

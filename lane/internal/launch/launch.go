@@ -3,8 +3,10 @@
 package launch
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"syscall"
@@ -40,7 +42,11 @@ func Start(argv, env []string, output io.Writer) (*exec.Cmd, *os.File, error) {
 	cmd.ExtraFiles = []*os.File{remote} // becomes lane.FD
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.WaitDelay = outputDelay
-	if err := cmd.Start(); err != nil {
+	err = cmd.Start()
+	if errors.Is(err, fs.ErrPermission) {
+		err = fmt.Errorf("%w: make the file executable, or name its interpreter first", err)
+	}
+	if err != nil {
 		conn.Close()
 		return nil, nil, err
 	}

@@ -124,18 +124,46 @@ const (
 	maxVersion     = 64  // bytes; every result contains the version
 )
 
+// Open loads the model of the setting model of a pipeline, see [Find]. The error for a name without a folder has the
+// names of the models in root.
+func Open(root, name string) (*Model, error) {
+	dir, err := Find(root, name)
+	if err != nil {
+		return nil, fmt.Errorf("settings.%w", err)
+	}
+	m, err := Load(dir)
+	if errors.Is(err, ErrNotFound) && !isPath(name) {
+		err = fmt.Errorf("%w; sightmesh models pull fetches models, see docs/models.md", err)
+		if names := installed(root); len(names) > 0 {
+			err = fmt.Errorf("%w; the folder %s has %s", err, root, strings.Join(names, ", "))
+		}
+	}
+	return m, err
+}
+
 // Find returns the path of a model folder. A name with a slash is a path and is returned
 // as it is. Any other name is that of a folder in root.
 func Find(root, name string) (string, error) {
 	switch {
 	case name == "":
-		return "", errors.New("model: no name and no path")
-	case strings.ContainsRune(name, filepath.Separator):
+		return "", errors.New("model: missing, want the name of a model or the path of a folder")
+	case isPath(name):
 		return filepath.Clean(name), nil
 	case !filepath.IsLocal(name) || name == ".":
-		return "", fmt.Errorf("model: %q is neither a name nor a path", name)
+		return "", fmt.Errorf("model: %q, want the name of a model or the path of a folder, with a slash", name)
 	}
 	return filepath.Join(root, name), nil
+}
+
+func isPath(name string) bool { return strings.ContainsRune(name, filepath.Separator) }
+
+// installed returns the names of the models in a folder, sorted. A folder that cannot be read has none.
+func installed(root string) []string {
+	files, _ := fs.Glob(os.DirFS(root), "*/"+File) // its only error is for a bad pattern
+	for i, f := range files {
+		files[i] = filepath.Dir(f)
+	}
+	return files
 }
 
 // Load reads and checks the model.yaml of a folder, with the labels and the dictionary

@@ -311,6 +311,55 @@ func TestFind(t *testing.T) {
 	}
 }
 
+func TestOpen(t *testing.T) {
+	t.Parallel()
+	dir := writeFolder(t, nil)
+	for _, name := range []string{"net", dir, dir + "/"} {
+		m, err := Open(filepath.Dir(dir), name)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if m.Dir != dir {
+			t.Errorf("%s: the folder is %s, want %s", name, m.Dir, dir)
+		}
+	}
+}
+
+// TestOpen_Rejects checks that only the error for a name has the hints for names.
+func TestOpen_Rejects(t *testing.T) {
+	t.Parallel()
+	root, empty := t.TempDir(), t.TempDir()
+	for _, name := range []string{"yunet", "yolox-nano", "onnxruntime"} {
+		dir := filepath.Join(root, name)
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if name == "onnxruntime" {
+			continue // not a model
+		}
+		if err := os.WriteFile(filepath.Join(dir, File), []byte(good), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const pull = ": the folder does not exist; sightmesh models pull fetches models, see docs/models.md"
+	for _, tt := range []struct{ root, name, want string }{
+		{root, "", "settings.model: missing, want the name of a model or the path of a folder"},
+		{root, "..", `settings.model: "..", want the name of a model or the path of a folder, with a slash`},
+		{root, "yolo-nano",
+			"load model yolo-nano: " + root + "/yolo-nano" + pull + "; the folder " + root + " has yolox-nano, yunet"},
+		{empty, "yolo-nano", "load model yolo-nano: " + empty + "/yolo-nano" + pull},
+		{empty + "/absent", "net", "load model net: " + empty + "/absent/net" + pull},
+		{"", "yolo-nano", "load model yolo-nano: yolo-nano" + pull},
+		{root, "./mine/nets", "load model nets: mine/nets: the folder does not exist"},
+		{root, root + "/yolo-nano", "load model yolo-nano: " + root + "/yolo-nano: the folder does not exist"},
+	} {
+		if _, err := Open(tt.root, tt.name); err == nil || err.Error() != tt.want {
+			t.Errorf("%q: the error is %v, want %s", tt.name, err, tt.want)
+		}
+	}
+}
+
 func TestInput_Table(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {

@@ -343,8 +343,8 @@ func TestOptions_Serve(t *testing.T) {
 		}
 	}
 	for serve, want := range map[string]string{
-		"text,objects": `serve: "objects", want pipelines of text, faces, codes`,
-		"text,":        `serve: "", want pipelines of text, faces, codes`,
+		"text,objects": `serve: no pipeline "objects", want some of text, faces, codes; --pipelines sets the file`,
+		"text,":        `serve: no pipeline "", want some of text, faces, codes; --pipelines sets the file`,
 		"text,text":    "serve: pipeline text is given twice",
 		"text,faces":   "serve: pipeline faces has no classify",
 	} {

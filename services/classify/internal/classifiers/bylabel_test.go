@@ -94,7 +94,7 @@ func TestByLabel_RejectsAtStart(t *testing.T) {
 	}{
 		"kind": {lane.Setup{Kind: "oracle"}, `by_label.car: classify has no kind "oracle"`},
 		"settings": {
-			lane.Setup{Kind: "tesseract", Settings: json.RawMessage(`{"langs":[]}`)}, "by_label.car: settings: ",
+			lane.Setup{Kind: "tesseract", Settings: json.RawMessage(`{"langs":[]}`)}, "by_label.car: settings.langs: ",
 		},
 		"model":          {modelSetup("nosuch"), "by_label.car: load model nosuch: "},
 		"first run":      {modelSetup("wide"), "by_label.car: model wide: "},

@@ -4,8 +4,10 @@
 package classifiers
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -78,15 +80,16 @@ func newClassifier(setup lane.Setup, o engines.Options) (classifier, lane.Loaded
 	if len(setup.ByLabel) > 0 {
 		return newByLabel(setup, o)
 	}
-	switch setup.Kind {
-	case "tesseract":
-		return newReader(setup.Settings)
-	case "face-attributes":
-		return newFaceAttributes(setup.Settings)
-	case "model":
-		return newModel(setup, o)
+	kinds := map[string]func(settings json.RawMessage) (classifier, lane.Loaded, error){
+		"face-attributes": newFaceAttributes,
+		"model":           func(json.RawMessage) (classifier, lane.Loaded, error) { return newModel(setup, o) },
+		"tesseract":       newReader,
 	}
-	return nil, lane.Loaded{}, fmt.Errorf("classify has no kind %q", setup.Kind)
+	if create, ok := kinds[setup.Kind]; ok {
+		return create(setup.Settings)
+	}
+	return nil, lane.Loaded{}, fmt.Errorf("classify has no kind %q, want one of %s", setup.Kind,
+		strings.Join(slices.Sorted(maps.Keys(kinds)), ", "))
 }
 
 // Start creates the classifiers of the pipelines and runs each once on blank crops.

@@ -160,6 +160,40 @@ func TestHandler_RejectsInvalidCrops(t *testing.T) {
 	}
 }
 
+// TestStart_RejectsSetups checks the whole error of setups that a newcomer writes.
+func TestStart_RejectsSetups(t *testing.T) {
+	t.Parallel()
+	const kinds = ", want one of face-attributes, model, tesseract"
+	dir := t.TempDir()
+	for _, tt := range []struct{ kind, settings, want string }{
+		{"ocr", "", `classify has no kind "ocr"` + kinds},
+		{"", "", `classify has no kind ""` + kinds},
+		{"tesseract", `{"langs":["eng"]}`,
+			"settings.langs: no such setting; known are dir, languages, min_score, sure_score"},
+		{"tesseract", `{"languages":"eng"}`, `settings.languages: "eng", want a list`},
+		{"tesseract", `{"languages":[]}`, "settings.languages: none, want one or more"},
+		{"tesseract", `{"languages":["xyz_abc"],"dir":"` + dir + `"}`, `settings.languages: load language "xyz_abc": ` +
+			"libtesseract has no such data in " + dir + "/; Debian has it in packages named like tesseract-ocr-xyz-abc"},
+		{"tesseract", `{"min_score":60}`, "settings.min_score: 60, want 0 to 1"},
+		{"face-attributes", `{"folder":"x"}`, "settings.folder: no such setting; known are dir"},
+		{"model", `{"model":"m","tops":5}`,
+			"settings.tops: no such setting; known are fallback, first, model, threshold, top"},
+		{"model", `{"model":"m","fallback":"tesseract"}`, `settings.fallback: "tesseract", want an object`},
+		{"model", "", "settings.model: missing, want the name of a model or the path of a folder"},
+		{"model", `{"model":"./m"}`, "load model m: m: the folder does not exist"},
+		{"model", `{"model":"m","fallback":{}}`, `classify has no kind ""` + kinds},
+	} {
+		setup := lane.Setup{Kind: tt.kind, Settings: json.RawMessage(tt.settings)}
+		out, err := newHandler().Start(lane.Start{Models: "/no/such", Pipelines: map[string]lane.Setup{"p": setup}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := out["p"].Error; got != tt.want {
+			t.Errorf("%q %s: the error is %q, want %q", tt.kind, tt.settings, got, tt.want)
+		}
+	}
+}
+
 func TestHandler_RejectsUnknownPipeline(t *testing.T) {
 	t.Parallel()
 	if _, err := loadHandler(t).Classify(lane.Classify{Pipeline: "absent"}, nil); err == nil {

@@ -55,7 +55,7 @@ func newModel(setup lane.Setup, o engines.Options) (classifier, lane.Loaded, err
 
 // openModel creates the classifier of a model folder, combined with the one in First.
 func openModel(s modelSettings, o engines.Options) (classifier, lane.Loaded, error) {
-	m, err := s.Load(o.Models)
+	m, err := model.Open(o.Models, s.Model)
 	if err != nil {
 		return nil, lane.Loaded{}, err
 	}

@@ -186,7 +186,7 @@ func TestModel_RejectsAtStart(t *testing.T) {
 		want     string
 	}{
 		"typo":    {nil, map[string]any{"tresholds": 0.5}, "tresholds"},
-		"no-name": {nil, map[string]any{"model": ""}, "settings: model: no name"},
+		"no-name": {nil, map[string]any{"model": ""}, "settings.model: missing"},
 		"absent": {nil, map[string]any{"model": "nosuch"},
 			filepath.Join(root, "nosuch") +
 				": the folder does not exist; sightmesh models pull fetches models, see docs/models.md"},
@@ -281,8 +281,8 @@ func TestModel_ReadsWithTesseract(t *testing.T) {
 		"LFS": {described, []byte("version https://git-lfs.github.com/spec/v1\n"), nil,
 			"own.traineddata: a Git LFS pointer"},
 		"language": {described + "settings: {languages: [eng]}\n", data, nil,
-			`model.yaml: settings: json: unknown field "languages"`},
-		"score":   {described + "settings: {min_score: 60}\n", data, nil, "model.yaml: settings: min_score: 60"},
+			"model.yaml: settings.languages: no such setting; known are min_score, sure_score"},
+		"score":   {described + "settings: {min_score: 60}\n", data, nil, "model.yaml: settings.min_score: 60"},
 		"engines": {described + "engines: [opencv]\n", data, nil, "engines: not used by tesseract"},
 		"name": {"version: '1'\nkind: tesseract\nweights: eng\n", data, nil,
 			`weights: "eng", want the name of a language`},

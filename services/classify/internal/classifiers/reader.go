@@ -39,17 +39,18 @@ func newReader(settings json.RawMessage) (classifier, lane.Loaded, error) {
 		return nil, lane.Loaded{}, err
 	}
 	if len(s.Languages) == 0 {
-		return nil, lane.Loaded{}, errors.New("settings: languages: none")
+		return nil, lane.Loaded{}, errors.New("settings.languages: none, want one or more")
 	}
 	r := s.reader
 	if err := r.validate(); err != nil {
-		return nil, lane.Loaded{}, fmt.Errorf("settings: %w", err)
+		return nil, lane.Loaded{}, fmt.Errorf("settings.%w", err)
 	}
 	var models []v1.Model
 	for _, l := range s.Languages {
 		e, err := tesseract.New(s.Dir, l)
 		if err != nil {
-			return nil, lane.Loaded{}, err
+			return nil, lane.Loaded{}, fmt.Errorf("settings.languages: %w; Debian has it in packages named like "+
+				"tesseract-ocr-%s", err, strings.ReplaceAll(l, "_", "-"))
 		}
 		r.engines = append(r.engines, e)
 		models = append(models, v1.Model{Name: "tesseract-" + l, Version: tesseract.Version()})
@@ -73,7 +74,7 @@ func openReader(m *model.Model, s modelSettings) (classifier, error) {
 		return nil, err
 	}
 	if err := r.validate(); err != nil {
-		return nil, m.FieldError(fmt.Errorf("settings: %w", err))
+		return nil, m.FieldError(fmt.Errorf("settings.%w", err))
 	}
 	const extension = ".traineddata"
 	language, ok := strings.CutSuffix(filepath.Base(m.Weights), extension)

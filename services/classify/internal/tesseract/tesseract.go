@@ -49,8 +49,9 @@ func New(dir, language string) (*Engine, error) {
 	defer C.free(unsafe.Pointer(lang))
 	api := C.TessBaseAPICreate()
 	if C.TessBaseAPIInit2(api, cdir, lang, C.OEM_LSTM_ONLY) != 0 {
+		searched := C.GoString(C.TessBaseAPIGetDatapath(api))
 		C.TessBaseAPIDelete(api)
-		return nil, fmt.Errorf("load language %q: libtesseract has no such data", language)
+		return nil, fmt.Errorf("load language %q: libtesseract has no such data in %s", language, searched)
 	}
 	C.TessBaseAPISetPageSegMode(api, C.PSM_SINGLE_LINE)
 	// The library prints statistics of empty lines. They would hide what the process prints

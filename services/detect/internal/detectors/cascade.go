@@ -41,7 +41,7 @@ func newCascade(settings json.RawMessage) (detector, lane.Loaded, error) {
 		return nil, lane.Loaded{}, err
 	}
 	if err := s.validate(); err != nil {
-		return nil, lane.Loaded{}, fmt.Errorf("settings: %w", err)
+		return nil, lane.Loaded{}, fmt.Errorf("settings.%w", err)
 	}
 	c, model, err := vision.LoadCascade(s.Dir, s.Cascade)
 	if err != nil {
@@ -58,7 +58,7 @@ func newCascadeModel(m *model.Model) (finder, error) {
 		return nil, err
 	}
 	if err := d.validate(); err != nil {
-		return nil, m.FieldError(fmt.Errorf("settings: %w", err))
+		return nil, m.FieldError(fmt.Errorf("settings.%w", err))
 	}
 	if _, _, err := m.ReadWeights(); err != nil { // checks the file
 		return nil, err

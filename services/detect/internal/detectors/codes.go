@@ -31,7 +31,7 @@ func newCodes(settings json.RawMessage) (detector, lane.Loaded, error) {
 	}
 	r, err := codes.NewReader(s.Formats...)
 	if err != nil {
-		return nil, lane.Loaded{}, fmt.Errorf("settings: formats: %w", err)
+		return nil, lane.Loaded{}, fmt.Errorf("settings.formats: %w", err)
 	}
 	return &codeReader{r}, lane.Loaded{Models: []v1.Model{{Name: "zxing-cpp", Version: codes.Version()}}}, nil
 }

@@ -181,7 +181,7 @@ func TestNewPolygon_NilForTheBox(t *testing.T) {
 func TestCodes_UnknownFormat(t *testing.T) {
 	t.Parallel()
 	_, l := startCodes(t, `{"formats":["qr"]}`)
-	want := `settings: formats: format "qr" is not one of aztec, codabar, `
+	want := `settings.formats: format "qr" is not one of aztec, codabar, `
 	if !strings.HasPrefix(l.Error, want) {
 		t.Errorf("the error is %q, want it to begin with %q", l.Error, want)
 	}

@@ -36,7 +36,7 @@ func newHOG(m *model.Model) (finder, error) {
 		return nil, err
 	}
 	if d.LongSide < 1 {
-		return nil, m.FieldError(fmt.Errorf("settings: long_side: %d, want 1 or more", d.LongSide))
+		return nil, m.FieldError(fmt.Errorf("settings.long_side: %d, want 1 or more", d.LongSide))
 	}
 	weights, _, err := m.ReadWeights()
 	if err != nil {

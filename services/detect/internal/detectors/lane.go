@@ -4,7 +4,10 @@
 package detectors
 
 import (
+	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -38,17 +41,17 @@ func newHandler() *handler { return &handler{detectors: map[string]detector{}} }
 // newDetector creates the detector of a kind from its settings, and reports what it has
 // loaded.
 func newDetector(setup lane.Setup, o engines.Options) (detector, lane.Loaded, error) {
-	switch setup.Kind {
-	case "text-lines":
-		return newTextLines(setup.Settings)
-	case "cascade":
-		return newCascade(setup.Settings)
-	case "codes":
-		return newCodes(setup.Settings)
-	case "model":
-		return newModel(setup.Settings, o)
+	kinds := map[string]func(settings json.RawMessage) (detector, lane.Loaded, error){
+		"cascade":    newCascade,
+		"codes":      newCodes,
+		"model":      func(settings json.RawMessage) (detector, lane.Loaded, error) { return newModel(settings, o) },
+		"text-lines": newTextLines,
 	}
-	return nil, lane.Loaded{}, fmt.Errorf("detect has no kind %q", setup.Kind)
+	if create, ok := kinds[setup.Kind]; ok {
+		return create(setup.Settings)
+	}
+	return nil, lane.Loaded{}, fmt.Errorf("detect has no kind %q, want one of %s", setup.Kind,
+		strings.Join(slices.Sorted(maps.Keys(kinds)), ", "))
 }
 
 // Start creates the detectors of the pipelines and runs each once on a blank image.

@@ -191,6 +191,39 @@ func TestNewDetector_RejectsSettings(t *testing.T) {
 	}
 }
 
+// TestStart_RejectsSetups checks the whole error of setups that a newcomer writes.
+func TestStart_RejectsSetups(t *testing.T) {
+	t.Parallel()
+	const kinds = ", want one of cascade, codes, model, text-lines"
+	for _, tt := range []struct{ kind, settings, want string }{
+		{"textlines", "", `detect has no kind "textlines"` + kinds},
+		{"", "", `detect has no kind ""` + kinds},
+		{"tesseract", `{"languages":"eng"}`, `detect has no kind "tesseract"` + kinds},
+		{"text-lines", `{"longside":5}`, "settings.longside: no such setting; known are long_side"},
+		{"text-lines", `{"long_side":"x"}`, `settings.long_side: "x", want an integer`},
+		{"text-lines", `{"long_side":0}`, "settings.long_side: 0, want 1 or more"},
+		{"text-lines", `[5]`, "settings: a list, want an object"},
+		{"cascade", `{"cascde":"x"}`, "settings.cascde: no such setting; " +
+			"known are cascade, dir, label, long_side, min_size, neighbors, scale"},
+		{"codes", `{"formats":"qr-code"}`, `settings.formats: "qr-code", want a list`},
+		{"model", `{"model":"m","treshold":0.5}`, "settings.treshold: no such setting; " +
+			"known are channels, crop_side, fallback, model, nms, padding, square_crops, threshold"},
+		{"model", `{"model":"m","fallback":"text-lines"}`, `settings.fallback: "text-lines", want an object`},
+		{"model", "", "settings.model: missing, want the name of a model or the path of a folder"},
+		{"model", `{"model":"./m"}`, "load model m: m: the folder does not exist"},
+		{"model", `{"model":"m","fallback":{}}`, `detect has no kind ""` + kinds},
+	} {
+		setup := lane.Setup{Kind: tt.kind, Settings: json.RawMessage(tt.settings)}
+		out, err := newHandler().Start(lane.Start{Models: "/no/such", Pipelines: map[string]lane.Setup{"p": setup}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := out["p"].Error; got != tt.want {
+			t.Errorf("%q %s: the error is %q, want %q", tt.kind, tt.settings, got, tt.want)
+		}
+	}
+}
+
 func TestHandler_RejectsUnknownPipeline(t *testing.T) {
 	t.Parallel()
 	if _, _, err := loadHandler(t).Detect(lane.Detect{Pipeline: "absent"}, newTextPage(t, 0, 255)); err == nil {

@@ -40,7 +40,7 @@ func newModel(settings json.RawMessage, o engines.Options) (detector, lane.Loade
 		return nil, lane.Loaded{}, err
 	}
 	if err := s.validate(); err != nil {
-		return nil, lane.Loaded{}, fmt.Errorf("settings: %w", err)
+		return nil, lane.Loaded{}, fmt.Errorf("settings.%w", err)
 	}
 	d, loaded, err := openModel(s, o)
 	if s.ShouldFallBack(err) {
@@ -52,7 +52,7 @@ func newModel(settings json.RawMessage, o engines.Options) (detector, lane.Loade
 // openModel creates the detector of a model folder by the kind of the model. Kinds that are
 // not listed here are networks, see package decoders.
 func openModel(s modelSettings, o engines.Options) (detector, lane.Loaded, error) {
-	m, err := s.Load(o.Models)
+	m, err := model.Open(o.Models, s.Model)
 	if err != nil {
 		return nil, lane.Loaded{}, err
 	}
@@ -115,7 +115,7 @@ func openNetwork(m *model.Model, s modelSettings, o engines.Options) (*network, 
 		d.nms = *s.NMS
 	}
 	if !(d.nms >= 0 && d.nms <= 1) {
-		return nil, fmt.Errorf("settings: nms: %v, want 0 to 1", d.nms)
+		return nil, fmt.Errorf("settings.nms: %v, want 0 to 1", d.nms)
 	}
 	maker, err := decoders.New(m.Kind)
 	if err != nil {

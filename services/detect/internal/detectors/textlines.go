@@ -39,7 +39,7 @@ func newTextLines(settings json.RawMessage) (detector, lane.Loaded, error) {
 		return nil, lane.Loaded{}, err
 	}
 	if err := d.validate(); err != nil {
-		return nil, lane.Loaded{}, fmt.Errorf("settings: %w", err)
+		return nil, lane.Loaded{}, fmt.Errorf("settings.%w", err)
 	}
 	return d, lane.Loaded{Models: []v1.Model{{Name: "text-lines", Version: "1"}}}, nil
 }
@@ -61,7 +61,7 @@ func openTextLines(m *model.Model, s modelSettings) (detector, error) {
 		return nil, err
 	}
 	if err := d.validate(); err != nil {
-		return nil, m.FieldError(fmt.Errorf("settings: %w", err))
+		return nil, m.FieldError(fmt.Errorf("settings.%w", err))
 	}
 	return d, nil
 }

@@ -2,7 +2,6 @@ package engines
 
 import (
 	"errors"
-	"fmt"
 
 	"github.com/sightmesh/sightmesh/lane"
 	"github.com/sightmesh/sightmesh/services/internal/model"
@@ -18,19 +17,6 @@ type Settings struct {
 	// Fallback is the detector or classifier that is used when the model folder does
 	// not exist or no engine of the model is available; nil means none.
 	Fallback *lane.Setup `json:"fallback"`
-}
-
-// Load reads the model folder. A name without a slash is looked up in the folder models.
-func (s Settings) Load(models string) (*model.Model, error) {
-	dir, err := model.Find(models, s.Model)
-	if err != nil {
-		return nil, fmt.Errorf("settings: %w", err)
-	}
-	m, err := model.Load(dir)
-	if errors.Is(err, model.ErrNotFound) {
-		err = fmt.Errorf("%w; sightmesh models pull fetches models, see docs/models.md", err)
-	}
-	return m, err
 }
 
 // ShouldFallBack reports whether the fallback replaces the model after this error: only when
