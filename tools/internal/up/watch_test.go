@@ -370,7 +370,8 @@ func TestAdmin_ReportsWhyNotReady(t *testing.T) {
 	defer service.Close()
 	check := func(when string, wantStatus int, wantBody string) {
 		t.Helper()
-		res, err := probeClient.Get("http://" + a.addr + "/readyz")
+		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}} // probeClient has a time limit
+		res, err := client.Get("http://" + a.addr + "/readyz")
 		if err != nil {
 			t.Fatal(err)
 		}
