@@ -112,7 +112,7 @@ func rootCommand() *ffcli.Command {
 // checkNoArguments rejects arguments of a command that has only flags.
 func checkNoArguments(command string, args []string) error {
 	if len(args) > 0 {
-		return exit.Usagef("%s takes no arguments, only flags: %q", command, args)
+		return exit.Usagef("%s takes no arguments, only flags; have %q", command, args[0])
 	}
 	return nil
 }
@@ -242,8 +242,12 @@ func pipelinesCheckCommand() *ffcli.Command {
 			switch {
 			case err != nil:
 				return err
-			case len(files) != 1 || files[0] == "":
-				return exit.Usagef("pipelines check: want one file, have %q", files)
+			case len(files) == 0:
+				return exit.Usagef("pipelines check: no file; want one pipelines file")
+			case len(files) > 1:
+				return exit.Usagef("pipelines check: %d files, want one", len(files))
+			case files[0] == "":
+				return exit.Usagef("pipelines check: the name of the file is empty")
 			}
 			return pipelines.Check(ctx, cfg, files[0], os.Stdout)
 		},

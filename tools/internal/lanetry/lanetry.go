@@ -73,7 +73,7 @@ func Run(ctx context.Context, cfg Config, args []string, stdout, stderr io.Write
 	}
 	file, err := os.ReadFile(t.image)
 	if err != nil {
-		return exit.Usagef("image: %w", err)
+		return exit.Usagef("image: %w%s", err, flagHint(args, "PROGRAM"))
 	}
 	models, err := filepath.Abs(cfg.Models)
 	if err != nil {
@@ -87,6 +87,8 @@ func Run(ctx context.Context, cfg Config, args []string, stdout, stderr io.Write
 	switch {
 	case ctx.Err() != nil:
 		return exit.Interruptedf("interrupted: %w", ctx.Err())
+	case errors.As(err, &notReady) && !isImage(file):
+		return fmt.Errorf("the lane is not ready: %w (%s, the last argument, is not an image)", err, t.image)
 	case errors.As(err, &notReady):
 		return fmt.Errorf("the lane is not ready: %w", err)
 	case err != nil:
@@ -118,6 +120,22 @@ func Run(ctx context.Context, cfg Config, args []string, stdout, stderr io.Write
 	return nil
 }
 
+// wantArguments is the end of the error for missing arguments.
+const wantArguments = "want PROGRAM [ARGUMENT...] IMAGE, or --pipeline NAME IMAGE"
+
+// flagHint returns the end of an error for arguments with a flag, which has to come before the argument first. It is
+// empty when no argument begins like a flag.
+func flagHint(args []string, first string) string {
+	if slices.ContainsFunc(args, func(a string) bool { return strings.HasPrefix(a, "--") }) {
+		return "; flags come before " + first
+	}
+	return ""
+}
+
+// isImage reports whether a file begins as an image does. A file that does not is sent to the lane too, because a lane
+// has to reject it.
+func isImage(file []byte) bool { return strings.HasPrefix(lanes.MediaType(file), "image/") }
+
 // parse validates the configuration and the arguments.
 func (c Config) parse(args []string) (t trial, err error) {
 	t.stage = subject.Stage(c.Stage)
@@ -134,8 +152,10 @@ func (c Config) parse(args []string) (t trial, err error) {
 		return t, exit.Usagef("pipelines: needs --pipeline")
 	case c.Settings != "" && !json.Valid([]byte(c.Settings)):
 		return t, exit.Usagef("settings: %q is not JSON", c.Settings)
-	case len(args) < 2:
-		return t, exit.Usagef("lane try: want PROGRAM [ARGUMENT...] IMAGE, or --pipeline NAME IMAGE; have %q", args)
+	case len(args) == 0:
+		return t, exit.Usagef("lane try: no arguments; %s", wantArguments)
+	case len(args) == 1:
+		return t, exit.Usagef("lane try: one argument, %s; %s", args[0], wantArguments)
 	}
 	argv, name := args[:len(args)-1], filepath.Base(args[0])
 	settings := cmp.Or(c.Settings, "{}") // a stage without settings has an empty object too
@@ -157,7 +177,8 @@ func (c Config) parse(args []string) (t trial, err error) {
 func (c Config) parsePipeline(t trial, args []string) (trial, error) {
 	switch {
 	case len(args) != 1:
-		return t, exit.Usagef("lane try --pipeline: want one image, have %q", args)
+		return t, exit.Usagef("lane try --pipeline: want one image, have %d arguments%s", len(args),
+			flagHint(args, "IMAGE"))
 	case c.Settings != "" || c.Crops:
 		return t, exit.Usagef("lane try --pipeline: --settings and --crops are for PROGRAM; the pipeline has its own")
 	}

@@ -240,6 +240,76 @@ func TestRun_LaneThatFails(t *testing.T) {
 	}
 }
 
+// TestRun_NotReadyWithoutAnImage: the file may be an argument of PROGRAM, and IMAGE missing.
+func TestRun_NotReadyWithoutAnImage(t *testing.T) {
+	t.Parallel()
+	file := writeFile(t, "settings.json", "{}")
+	_, _, err := runTry(t, os.Args[0], "lane", "not-ready", file)
+	want := "the lane is not ready: no such network (" + file + ", the last argument, is not an image)"
+	if err == nil || err.Error() != want {
+		t.Errorf("the error is %v, want %s", err, want)
+	}
+}
+
+// TestRun_SendsAFileThatIsNotAnImage: a lane has to reject such files, so users send them.
+func TestRun_SendsAFileThatIsNotAnImage(t *testing.T) {
+	t.Parallel()
+	for name, content := range map[string]string{
+		"empty.png": "", "text.png": "text", "text.txt": "text", "text": "text", "zeros.py": "\x00\x00\x00\x00",
+	} {
+		stdout, stderr, err := runTry(t, os.Args[0], "lane", "work", writeFile(t, name, content))
+		if err != nil {
+			t.Errorf("%s: %v:\n%s", name, err, stderr)
+			continue
+		}
+		var found lane.Detected
+		decodeReply(t, stdout, &found)
+		if len(found.Regions) != 1 {
+			t.Errorf("%s: %d regions, want 1", name, len(found.Regions))
+		}
+	}
+}
+
+// writeFile writes a file and returns its path.
+func writeFile(t *testing.T, name, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// TestRun_ErrorsOfArguments checks the text of the errors that tell a user what to change.
+func TestRun_ErrorsOfArguments(t *testing.T) {
+	t.Parallel()
+	file := testImage(t, false)
+	for name, tt := range map[string]struct {
+		argv []string
+		want string
+	}{
+		"none": {nil, "lane try: no arguments; want PROGRAM [ARGUMENT...] IMAGE, or --pipeline NAME IMAGE"},
+		"one": {[]string{"image.png"},
+			"lane try: one argument, image.png; want PROGRAM [ARGUMENT...] IMAGE, or --pipeline NAME IMAGE"},
+		"flag after PROGRAM": {[]string{"python3", file, "--settings", `{"columns":2}`},
+			`image: open {"columns":2}: no such file or directory; flags come before PROGRAM`},
+		"no image": {[]string{"python3", "/nothing/here.png"},
+			"image: open /nothing/here.png: no such file or directory"},
+		"two images": {[]string{"--pipeline", "faces", file, file},
+			"lane try --pipeline: want one image, have 2 arguments"},
+		"flag after IMAGE": {[]string{"--pipeline", "faces", file, "--stage", "classify"},
+			"lane try --pipeline: want one image, have 3 arguments; flags come before IMAGE"},
+	} {
+		_, _, err := runTry(t, tt.argv...)
+		if err == nil || err.Error() != tt.want {
+			t.Errorf("%s: the error is %v, want %s", name, err, tt.want)
+		}
+		if got := exit.Status(err); got != exit.Usage {
+			t.Errorf("%s: exit status %d, want %d", name, got, exit.Usage)
+		}
+	}
+}
+
 func TestRun_WrongArguments(t *testing.T) {
 	t.Parallel()
 	file := testImage(t, false)

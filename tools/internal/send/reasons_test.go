@@ -26,11 +26,32 @@ func TestCommand_PrintsWhyItRetries(t *testing.T) {
 	if n := strings.Count(stderr, "retrying "+dir); n != 1 {
 		t.Errorf("%d lines say that it retries, want 1:\n%s", n, stderr)
 	}
-	if !strings.Contains(stderr, "connection refused") {
-		t.Errorf("no reason in\n%s", stderr)
+	const reason = "connect: connection refused; is the mesh running? --url sets another address\n"
+	if !strings.Contains(stderr, reason) {
+		t.Errorf("the output has no %q:\n%s", reason, stderr)
 	}
 	if err == nil || !strings.Contains(err.Error(), "connection refused") {
 		t.Errorf("the error is %v, want one with the reason", err)
+	}
+}
+
+// TestCommand_AnotherReasonHasNoHint: the mesh responds, so --url is right.
+func TestCommand_AnotherReasonHasNoHint(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t, func(w http.ResponseWriter, _ *http.Request, image string, n int) {
+		if n == 1 {
+			problem(w, v1.NoWorker, "")
+			return
+		}
+		done(w, image)
+	})
+	dir := folder(t, "a.jpg")
+	stderr, err := runCommand(t, Config{URL: m.URL, Paths: []string{dir}, Attempts: 2})
+	if err != nil {
+		t.Error(err)
+	}
+	if want := "retrying " + dir + "/a.jpg: no-worker: as ordered\n"; !strings.Contains(stderr, want) {
+		t.Errorf("the output has no %q:\n%s", want, stderr)
 	}
 }
 

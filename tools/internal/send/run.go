@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/sightmesh/sightmesh/contracts/retry"
@@ -259,7 +260,7 @@ func (r *run) sendFile(working, running context.Context, f file) (outcome, bool)
 				name += "+" // the old key would return the failed job again
 			}
 			if !isOverloaded(err) { // overloaded is usual: it only slows the run
-				r.retrying.Do(func() { r.progress.print(fmt.Sprintf("retrying %s: %v", f.path, err)) })
+				r.retrying.Do(func() { r.progress.print(fmt.Sprintf("retrying %s: %v%s", f.path, err, r.hint(err))) })
 			}
 			if retry.Sleep(running, delay(o.Attempts, after)) != nil {
 				return o, false
@@ -274,6 +275,14 @@ func (r *run) sendFile(working, running context.Context, f file) (outcome, bool)
 			return o, true
 		}
 	}
+}
+
+// hint returns the end of the line for an error that a wrong --url can cause. It is empty for another error.
+func (r *run) hint(err error) string {
+	if r.cfg.NATS.URL == "" && errors.Is(err, syscall.ECONNREFUSED) {
+		return "; is the mesh running? --url sets another address"
+	}
+	return ""
 }
 
 func (r *run) attempt(ctx context.Context, key string, image []byte) (v1.Result, error) {

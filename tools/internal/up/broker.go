@@ -1,6 +1,7 @@
 package up
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net"
@@ -180,10 +181,20 @@ type brokerLog struct {
 }
 
 func (l *brokerLog) Noticef(f string, a ...any) { l.log.Debug(fmt.Sprintf(f, a...)) }
-func (l *brokerLog) Warnf(f string, a ...any)   { l.log.Warn(fmt.Sprintf(f, a...)) }
 func (l *brokerLog) Errorf(f string, a ...any)  { l.log.Error(fmt.Sprintf(f, a...)) }
 func (l *brokerLog) Debugf(string, ...any)      {}
 func (l *brokerLog) Tracef(string, ...any)      {}
+
+// Warnf logs a warning. The warning of each start about MaxPayload has the level debug, because the mesh needs 64 KiB
+// more than the 8 MiB up to which the server does not warn.
+func (l *brokerLog) Warnf(f string, a ...any) {
+	level := slog.LevelWarn
+	if strings.HasPrefix(f, "Maximum payloads over ") {
+		level = slog.LevelDebug
+	}
+	l.log.Log(context.Background(), level, fmt.Sprintf(f, a...))
+}
+
 func (l *brokerLog) Fatalf(f string, a ...any) {
 	message := fmt.Sprintf(f, a...)
 	l.log.Error(message)

@@ -81,7 +81,8 @@ func (c *Config) Register(fs *flag.FlagSet) {
 	fs.StringVar(&c.Log, "log", "text", "`format` of log lines: text or json")
 	fs.StringVar(&c.Pipelines, "pipelines", "", "pipelines `file`; empty: the built-in pipelines")
 	fs.StringVar(&c.Models, "models", defaultModels, "`folder` in which pipelines find models by name")
-	fs.DurationVar(&c.Grace, "grace", 25*time.Second, "how long the services may take to finish after SIGTERM or Ctrl-C")
+	fs.DurationVar(&c.Grace, "grace", 25*time.Second, "how long all services together may take to end after SIGTERM "+
+		"or Ctrl-C; each gets four fifths of it for its work in progress")
 	fs.BoolVar(&c.OldRoutes, "old-routes", true,
 		"serve the routes of earlier systems: /tyocr, /upload and the full report")
 	fs.StringVar(&c.Postgres, "postgres", "", "`URL` of a PostgreSQL database that stores every result; empty: none; "+

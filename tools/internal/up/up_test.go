@@ -282,6 +282,25 @@ func TestBroker_StartError(t *testing.T) {
 	}
 }
 
+// TestBroker_Warnings: the warning about MaxPayload, which every start causes, is not logged. Others are.
+func TestBroker_Warnings(t *testing.T) {
+	out := &output{}
+	b, err := startBroker("127.0.0.1:0", server.WebsocketOpts{}, t.TempDir(), maxStore,
+		slog.New(slog.NewJSONHandler(out, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.stop()
+	if logged := out.String(); logged != "" {
+		t.Errorf("a start logs\n%s, want nothing", logged)
+	}
+	l := &brokerLog{log: slog.New(slog.NewJSONHandler(out, nil))}
+	l.Warnf("the disk is %s", "slow")
+	if logged, want := out.String(), `"level":"WARN","msg":"the disk is slow"`; !strings.Contains(logged, want) {
+		t.Errorf("a warning is logged as %q, want %s in it", logged, want)
+	}
+}
+
 func TestNewSample(t *testing.T) {
 	dir := t.TempDir()
 	page, err := newSample("", filepath.Join(dir, "new"), []string{"faces", "text"})
