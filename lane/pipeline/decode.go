@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"math"
 	"reflect"
 	"regexp"
 	"slices"
@@ -34,44 +35,76 @@ func parseYAML(text []byte) (*yaml.Node, error) {
 	case errors.Is(err, io.EOF):
 		return document.Content[0], nil
 	}
-	if tab := tabIndent.FindIndex(text); tab != nil && isTabError(err) {
-		return nil, fault{1 + bytes.Count(text[:tab[0]], []byte("\n")), "a tab in the indentation, want spaces"}
+	if line := tabLine(text, err); line > 0 {
+		return nil, fault{line, "a tab in the indentation, want spaces"}
 	}
 	return nil, fmt.Errorf("parse: %w", err)
 }
 
-// tabIndent matches a line that is indented with a tab. Package yaml reports it as any wrong
-// character, or with the line before it.
-var tabIndent = regexp.MustCompile("(?m)^ *\t")
+// tabIndent matches a line that is indented with a tab.
+var tabIndent = regexp.MustCompile("^ *\t")
+
+// errorLine matches the line in an error of package yaml.
+var errorLine = regexp.MustCompile(`^yaml: line (\d+): `)
+
+// tabLine returns the number of the line with a tab in its indentation that caused an error of package yaml, or 0.
+// Package yaml reports the tab as a wrong character, or with the line before it.
+func tabLine(text []byte, err error) int {
+	at := errorLine.FindStringSubmatch(err.Error())
+	if at == nil {
+		return 0
+	}
+	line, _ := strconv.Atoi(at[1]) // digits
+	lines := bytes.Split(text, []byte("\n"))
+	for n := max(line, 1); n <= min(line+1, len(lines)); n++ {
+		if indent := tabIndent.Find(lines[n-1]); indent != nil && isTabError(err) {
+			return n
+		}
+	}
+	return 0
+}
 
 func isTabError(err error) bool {
 	return strings.Contains(err.Error(), "tab character") || strings.Contains(err.Error(), "cannot start any token")
 }
 
+// path has the names of a field and of the mappings that it is in. A name can have dots itself, such as a label.
+type path []string
+
+// prefix puts the path before what is wrong with its field.
+func (p path) prefix(what string) string {
+	if len(p) == 0 {
+		return what
+	}
+	return strings.Join(p, ".") + ": " + what
+}
+
+// maxChecks is how many nodes a decoder checks. Aliases can make a small file large.
+const maxChecks = 1_000_000
+
 // decoder decodes a YAML value and checks it more strictly than package yaml, with the names of
 // fields in the errors.
 type decoder struct {
-	// report is called for each error, with the dotted path of its field.
-	report func(line int, field, what string)
-	// wrong has the fields whose values were not decoded. The field "" is the whole value.
-	wrong []string
+	// report is called for each error.
+	report func(line int, field path, what string)
+	// wrong has the fields whose values were not decoded. An empty path is the whole value.
+	wrong []path
+	// parents are the nodes that contain the node that is checked. A node can be an alias of one of its parents.
+	parents []*yaml.Node
+	checks  int
 }
 
 // decode decodes n into the value that out points to. It decodes as much as possible.
 func (d *decoder) decode(n *yaml.Node, out any) {
 	err := n.Decode(out)
-	var wrongTypes *yaml.TypeError
-	if err == nil || errors.As(err, &wrongTypes) {
-		// After another error, such as an alias of its own parent, check could run forever.
-		d.check(n, n.Line, reflect.TypeOf(out).Elem(), "")
-	}
+	d.check(n, n.Line, reflect.TypeOf(out).Elem(), nil)
 	if err != nil && len(d.wrong) == 0 {
-		d.reject(n.Line, "", err.Error())
+		d.reject(n.Line, nil, err.Error())
 	}
 }
 
 // check reports what does not fit in a field of type t. The line is that of the field.
-func (d *decoder) check(n *yaml.Node, line int, t reflect.Type, field string) {
+func (d *decoder) check(n *yaml.Node, line int, t reflect.Type, field path) {
 	n = target(n)
 	if t.Kind() == reflect.Pointer {
 		t = t.Elem()
@@ -79,19 +112,24 @@ func (d *decoder) check(n *yaml.Node, line int, t reflect.Type, field string) {
 	if isNull(n) || t == reflect.TypeFor[yaml.Node]() {
 		return
 	}
+	if d.checks++; d.checks > maxChecks || slices.Contains(d.parents, n) { // package yaml has returned an error
+		return
+	}
+	d.parents = append(d.parents, n)
+	defer func() { d.parents = d.parents[:len(d.parents)-1] }()
 	if !fits(n, t) {
 		d.reject(line, field, fmt.Sprintf("%s, want %s", describe(n), wantedValue(t)))
 		return
 	}
-	if d.hasDuplicates(n, field) {
+	if !d.checkKeys(n, field) {
 		return
 	}
 	for key, value := range fields(n) {
-		path := strings.TrimPrefix(field+"."+key.Value, ".")
+		inner := slices.Concat(field, path{key.Value})
 		if ft := fieldType(t, key.Value); ft != nil {
-			d.check(value, key.Line, ft, path)
+			d.check(value, key.Line, ft, inner)
 		} else {
-			d.report(key.Line, path, "no such field; known are "+fieldNames(t))
+			d.report(key.Line, inner, "no such field; known are "+fieldNames(t))
 		}
 	}
 	if n.Kind == yaml.SequenceNode {
@@ -101,35 +139,44 @@ func (d *decoder) check(n *yaml.Node, line int, t reflect.Type, field string) {
 	}
 }
 
-func (d *decoder) reject(line int, field, what string) {
+func (d *decoder) reject(line int, field path, what string) {
 	d.report(line, field, what)
 	d.wrong = append(d.wrong, field)
 }
 
 // isWrong reports whether the value of a field or of one of its parents was not decoded.
-func (d *decoder) isWrong(field string) bool {
-	return slices.ContainsFunc(d.wrong, func(w string) bool {
-		return w == "" || w == field || strings.HasPrefix(field, w+".")
+func (d *decoder) isWrong(field path) bool {
+	return slices.ContainsFunc(d.wrong, func(w path) bool {
+		return len(w) <= len(field) && slices.Equal(w, field[:len(w)])
 	})
 }
 
-// hasDuplicates reports the fields that a mapping has twice. Package yaml does not decode such a mapping.
-func (d *decoder) hasDuplicates(n *yaml.Node, field string) bool {
-	lines := map[string]int{} // of the fields
-	found := false
-	for key := range fields(n) {
-		if first, ok := lines[key.Value]; ok {
-			path := strings.TrimPrefix(field+"."+key.Value, ".")
-			d.report(key.Line, path, fmt.Sprintf("given twice, first in line %d", first))
-			found = true
-			continue
-		}
-		lines[key.Value] = key.Line
+// checkKeys reports keys of a mapping that are no names, and those that it has twice. Package yaml does not decode such
+// a mapping.
+func (d *decoder) checkKeys(n *yaml.Node, field path) (ok bool) {
+	if n.Kind != yaml.MappingNode {
+		return true
 	}
-	if found {
+	lines := map[string]int{} // of the keys
+	ok = true
+	for pair := range slices.Chunk(n.Content, 2) {
+		key := target(pair[0])
+		first, isTwice := lines[key.Value]
+		switch {
+		case key.Kind != yaml.ScalarNode:
+			d.report(key.Line, field, describe(key)+" as the name of a field, want a string")
+			ok = false
+		case isTwice:
+			d.report(key.Line, slices.Concat(field, path{key.Value}), fmt.Sprintf("given twice, first in line %d", first))
+			ok = false
+		default:
+			lines[key.Value] = key.Line
+		}
+	}
+	if !ok {
 		d.wrong = append(d.wrong, field)
 	}
-	return found
+	return ok
 }
 
 // fits reports whether a node can be decoded as a value of type t, leaving aside what is in a list or mapping.
@@ -142,7 +189,8 @@ func fits(n *yaml.Node, t reflect.Type) bool {
 	case reflect.Slice:
 		return n.Kind == yaml.SequenceNode
 	case reflect.Int: // package yaml truncates a float
-		if n.ShortTag() != "!!int" {
+		var f float64
+		if n.Decode(&f) != nil || f != math.Trunc(f) {
 			return false
 		}
 	}
@@ -188,7 +236,7 @@ func wantedValue(t reflect.Type) string {
 	case reflect.TypeFor[time.Duration]():
 		return "a duration with a unit, such as 5s"
 	case reflect.TypeFor[file]():
-		return "a file with the field pipelines"
+		return "a mapping with the field pipelines"
 	case reflect.TypeFor[[]yaml.Node]():
 		return `a list of pipelines, such as "- name: codes"`
 	case reflect.TypeFor[[]string]():
@@ -224,24 +272,23 @@ func describe(n *yaml.Node) string {
 	return n.Value
 }
 
-// lineOf returns the line of a field of a mapping, or that of its parent if it is missing. The
-// field is a dotted path.
-func lineOf(n *yaml.Node, field string) int {
+// lineOf returns the line of a field of a mapping, or that of its parent if it is missing.
+func lineOf(n *yaml.Node, field path) int {
 	line := n.Line
-	for {
-		key, value, rest := child(n, field)
+	for _, name := range field {
+		key, value := child(n, name)
 		if key == nil {
-			return line
+			break
 		}
-		line, n, field = key.Line, value, rest
+		line, n = key.Line, value
 	}
+	return line
 }
 
-// valueOf returns the value of a field of a mapping, or nil if it is missing or null. The field
-// is a dotted path.
-func valueOf(n *yaml.Node, field string) *yaml.Node {
-	for field != "" {
-		if _, n, field = child(n, field); n == nil {
+// valueOf returns the value of a field of a mapping, or nil if it is missing or null.
+func valueOf(n *yaml.Node, field path) *yaml.Node {
+	for _, name := range field {
+		if _, n = child(n, name); n == nil {
 			return nil
 		}
 	}
@@ -251,18 +298,14 @@ func valueOf(n *yaml.Node, field string) *yaml.Node {
 	return n
 }
 
-// child returns the first field of a dotted path in a mapping, if it exists. The names of
-// fields can have dots themselves, such as labels.
-func child(n *yaml.Node, path string) (key, value *yaml.Node, rest string) {
+// child returns the key and the value of a field of a mapping, or nil if it is missing.
+func child(n *yaml.Node, name string) (key, value *yaml.Node) {
 	for key, value := range fields(n) {
-		if path == key.Value {
-			return key, value, ""
-		}
-		if rest, ok := strings.CutPrefix(path, key.Value+"."); ok {
-			return key, value, rest
+		if key.Value == name {
+			return key, value
 		}
 	}
-	return nil, nil, ""
+	return nil, nil
 }
 
 // fields yields the keys and values of a mapping, and then those of the mappings that it merges
@@ -334,9 +377,6 @@ func (f fault) Error() string {
 	}
 	return fmt.Sprintf("line %d: %s", f.line, f.what)
 }
-
-// withField puts a field before what is wrong with it. The field "" is left out.
-func withField(field, what string) string { return strings.TrimPrefix(field+": "+what, ": ") }
 
 // joinFaults returns one error with all faults, ordered by line, or nil when there are none.
 func joinFaults(faults []fault) error {

@@ -23,7 +23,7 @@ func TestDocs_TableHasEveryField(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := Pipeline{Classify: &Stage{}}
-	p.setDefaults(func(string) *yaml.Node { return nil })
+	p.setDefaults(func(...string) *yaml.Node { return nil })
 	for heading, value := range map[string]any{
 		"field of a pipeline": p, "field of a stage": p.Detect, "field of a label in `by_label`": Classifier{},
 	} {

@@ -11,7 +11,6 @@ import (
 	"maps"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -229,34 +228,37 @@ func Parse(r io.Reader) ([]Pipeline, error) {
 	}
 	var faults []fault
 	var f file
-	d := decoder{report: func(line int, field, what string) {
-		faults = append(faults, fault{line, withField(field, what)})
+	d := decoder{report: func(line int, field path, what string) {
+		faults = append(faults, fault{line, field.prefix(what)})
 	}}
 	d.decode(root, &f)
+	// Ignore empty entries, such as a "-" without anything.
+	f.Pipelines = slices.DeleteFunc(f.Pipelines, func(n yaml.Node) bool { return isNull(&n) })
 	if n := len(f.Pipelines); n == 0 && len(faults) == 0 || n > MaxPipelines {
-		d.report(lineOf(root, "pipelines"), "pipelines", fmt.Sprintf("%d, want 1 to %d", n, MaxPipelines))
+		field := path{"pipelines"}
+		d.report(lineOf(root, field), field, fmt.Sprintf("%d, want 1 to %d", n, MaxPipelines))
 		return nil, joinFaults(faults)
 	}
 	pipelines := make([]Pipeline, len(f.Pipelines))
 	seen := map[string]bool{}
 	for i := range pipelines {
 		p, n := &pipelines[i], &f.Pipelines[i]
-		value := func(field string) *yaml.Node { return valueOf(n, field) }
+		value := func(field ...string) *yaml.Node { return valueOf(n, field) }
 		var name string
 		if v := value("name"); v != nil {
 			name = v.Value
 		}
-		d := decoder{report: func(line int, field, what string) {
-			faults = append(faults, fault{line, fmt.Sprintf("pipeline %q: %s", name, withField(field, what))})
+		d := decoder{report: func(line int, field path, what string) {
+			faults = append(faults, fault{line, fmt.Sprintf("pipeline %q: %s", name, field.prefix(what))})
 		}}
 		d.decode(n, p)
-		report := func(field, format string, args ...any) {
+		report := func(field path, format string, args ...any) {
 			if !d.isWrong(field) { // it has an error already
 				d.report(lineOf(n, field), field, fmt.Sprintf(format, args...))
 			}
 		}
 		if name != "" && seen[name] {
-			report("name", "given twice")
+			report(path{"name"}, "given twice")
 		}
 		seen[name] = true
 		p.setDefaults(value)
@@ -274,67 +276,69 @@ type file struct {
 }
 
 // setDefaults sets the fields without a value. The function value returns the value of a field in the file, or nil.
-func (p *Pipeline) setDefaults(value func(field string) *yaml.Node) {
+func (p *Pipeline) setDefaults(value func(field ...string) *yaml.Node) {
 	setDefault(&p.Deadline, value("deadline"), DefaultDeadline)
 	setDefault(&p.BulkDeadline, value("bulk_deadline"), DefaultBulkDeadline)
 	setDefault(&p.MaxRegions, value("max_regions"), DefaultMaxRegions)
 	setDefault(&p.CropsPerMessage, value("crops_per_message"), DefaultCropsPerMessage)
 	setDefault(&p.Priority, value("priority"), subject.Interactive)
-	setDefault(&p.Detect.Timeout, value("detect.timeout"), DefaultTimeout)
+	setDefault(&p.Detect.Timeout, value("detect", "timeout"), DefaultTimeout)
 	if p.Classify != nil {
-		setDefault(&p.Classify.Timeout, value("classify.timeout"), DefaultTimeout)
+		setDefault(&p.Classify.Timeout, value("classify", "timeout"), DefaultTimeout)
 	}
 }
 
-func setDefault[T any](field *T, value *yaml.Node, byDefault T) {
+func setDefault[T any](field *T, value *yaml.Node, defaultValue T) {
 	if value == nil {
-		*field = byDefault
+		*field = defaultValue
 	}
 }
 
 // validate calls report for each invalid field, with the reason. The function value returns the
 // value of a field in the file, or nil: a zero in the file is an error, unlike a missing field.
-func (p *Pipeline) validate(value func(field string) *yaml.Node, report func(field, format string, args ...any)) {
+func (p *Pipeline) validate(
+	value func(field ...string) *yaml.Node, report func(field path, format string, args ...any),
+) {
 	if !subject.ValidPipeline(p.Name) {
-		report("name", "want 1 to 32 of a-z, 0-9 and '-', a letter first")
+		report(path{"name"}, "want 1 to 32 of a-z, 0-9 and '-', a letter first")
 	}
 	if p.Deadline < time.Second || p.Deadline > MaxDuration {
-		report("deadline", "%v, want 1s to %v", p.Deadline, MaxDuration)
+		report(path{"deadline"}, "%v, want 1s to %v", p.Deadline, MaxDuration)
 	}
 	if p.BulkDeadline < time.Second || p.BulkDeadline > MaxDuration {
-		report("bulk_deadline", "%v, want 1s to %v", p.BulkDeadline, MaxDuration)
+		report(path{"bulk_deadline"}, "%v, want 1s to %v", p.BulkDeadline, MaxDuration)
 	}
 	if p.MaxRegions < 1 || p.MaxRegions > MaxRegionsLimit {
-		report("max_regions", "%d, want 1 to %d", p.MaxRegions, MaxRegionsLimit)
+		report(path{"max_regions"}, "%d, want 1 to %d", p.MaxRegions, MaxRegionsLimit)
 	}
 	if !p.Priority.Valid() {
-		report("priority", "%q, want %s or %s", p.Priority, subject.Interactive, subject.Bulk)
+		report(path{"priority"}, "%q, want %s or %s", p.Priority, subject.Interactive, subject.Bulk)
 	}
 	c := p.Classify
 	switch {
 	case p.CropsPerMessage < 1 || p.CropsPerMessage > MaxCropsPerMessage:
-		report("crops_per_message", "%d, want 1 to %d", p.CropsPerMessage, MaxCropsPerMessage)
-	case c != nil && value("classify.batch") != nil && (c.Batch < 1 || c.Batch > p.CropsPerMessage):
-		report("classify.batch", "%d, want 1 to %d, which is crops_per_message", c.Batch, p.CropsPerMessage)
+		report(path{"crops_per_message"}, "%d, want 1 to %d", p.CropsPerMessage, MaxCropsPerMessage)
+	case c != nil && value("classify", "batch") != nil && (c.Batch < 1 || c.Batch > p.CropsPerMessage):
+		report(path{"classify", "batch"}, "%d, want 1 to %d, which is crops_per_message", c.Batch, p.CropsPerMessage)
 	}
-	if value("detect.batch") != nil {
-		report("detect.batch", "given, but a lane of detect gets one image at a time")
+	if value("detect", "batch") != nil {
+		report(path{"detect", "batch"}, "given, but a lane of detect gets one image at a time")
 	}
 	for _, stage := range []subject.Stage{subject.Detect, subject.Classify} {
 		s := p.Stage(stage)
 		if s == nil {
 			continue
 		}
-		s.validate(stage, func(field string) *yaml.Node {
-			return value(string(stage) + "." + field)
-		}, func(field, format string, args ...any) {
-			report(strings.Trim(string(stage)+"."+field, "."), format, args...)
+		s.validate(stage, func(field ...string) *yaml.Node {
+			return value(slices.Concat(path{string(stage)}, field)...)
+		}, func(field path, format string, args ...any) {
+			report(slices.Concat(path{string(stage)}, field), format, args...)
 		})
 	}
 }
 
 func (s *Stage) validate(
-	stage subject.Stage, value func(field string) *yaml.Node, report func(field, format string, args ...any),
+	stage subject.Stage, value func(field ...string) *yaml.Node, report func(field path, format string, args ...any),
 ) {
 	kind, program, byLabel := value("kind"), value("lane"), value("by_label")
 	ways := 0
@@ -345,44 +349,45 @@ func (s *Stage) validate(
 	}
 	switch {
 	case stage == subject.Detect && byLabel != nil:
-		report("by_label", "given, but only classify has it")
+		report(path{"by_label"}, "given, but only classify has it")
 	case ways != 1 && stage == subject.Detect:
-		report("", "want either kind or lane")
+		report(nil, "want either kind or lane")
 	case ways != 1:
-		report("", "want one of kind, lane and by_label")
+		report(nil, "want one of kind, lane and by_label")
 	case kind != nil && s.Kind == "":
-		report("kind", "empty, want a kind, such as model")
+		report(path{"kind"}, "empty, want a kind, such as model")
 	case program != nil && (len(s.Lane) == 0 || s.Lane[0] == ""):
-		report("lane", "empty, want a program and its arguments")
+		report(path{"lane"}, "empty, want a program and its arguments")
 	case byLabel != nil && isEmpty(byLabel):
-		report("by_label", "empty, want 1 to %d labels", MaxLabels)
+		report(path{"by_label"}, "empty, want 1 to %d labels", MaxLabels)
 	case byLabel != nil && s.Settings != nil:
-		report("settings", "given beside by_label, where each label has its own")
+		report(path{"settings"}, "given beside by_label, where each label has its own")
 	}
-	if n := len(s.ByLabel); n > MaxLabels {
-		report("by_label", "%d labels, want at most %d", n, MaxLabels)
+	labels := slices.Sorted(maps.Keys(s.ByLabel))
+	if n := len(labels); n > MaxLabels {
+		report(path{"by_label"}, "%d labels, want at most %d", n, MaxLabels)
+		labels = nil
 	}
-	for _, label := range slices.Sorted(maps.Keys(s.ByLabel)) {
-		field := "by_label." + label
+	for _, label := range labels {
 		switch {
 		case label == "" || len(label) > lane.MaxLabel:
-			report("by_label", "label %.40q of %d bytes, want 1 to %d", label, len(label), lane.MaxLabel)
-		case value(field+".kind") == nil:
-			report(field, "want a kind")
+			report(path{"by_label"}, "label %.40q of %d bytes, want 1 to %d", label, len(label), lane.MaxLabel)
+		case value("by_label", label, "kind") == nil:
+			report(path{"by_label", label}, "want a kind")
 		case s.ByLabel[label].Kind == "":
-			report(field+".kind", "empty, want a kind, such as model")
+			report(path{"by_label", label, "kind"}, "empty, want a kind, such as model")
 		}
 	}
 	if s.Timeout < 10*time.Millisecond || s.Timeout > MaxDuration {
-		report("timeout", "%v, want 10ms to %v", s.Timeout, MaxDuration)
+		report(path{"timeout"}, "%v, want 10ms to %v", s.Timeout, MaxDuration)
 	}
 	if memory := value("memory"); memory != nil && isEmpty(memory) {
-		report("memory", "empty, want at least %v", MinMemory)
+		report(path{"memory"}, "empty, want at least %v", MinMemory)
 	}
 	if _, err := s.MemoryLimit(); err != nil {
-		report("memory", "%v", err)
+		report(path{"memory"}, "%v", err)
 	}
 	if _, err := s.Setup(); err != nil {
-		report("", "%v", err)
+		report(nil, "%v", err)
 	}
 }

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -144,7 +145,7 @@ func TestParse_ErrorsNamePipelineAndField(t *testing.T) {
 		{classify + "{kind: k, batch: 9}}]", `pipeline "p": classify.batch: 9, want 1 to 8, which is crops_per_message`},
 		{"pipelines: [{name: p, detect: {kind: k}}]\n---\npipelines: []", "more than one YAML document"},
 		{"pipelines: [{name: p, deadline: soon, detect: {kind: k}}]", "soon"},
-		{"[{name: p, detect: {kind: k}}]", "line 1: a list, want a file with the field pipelines"},
+		{"[{name: p, detect: {kind: k}}]", "line 1: a list, want a mapping with the field pipelines"},
 		{
 			"pipelines:\n- name: p\n  detect: codes",
 			`line 3: pipeline "p": detect: "codes", want a mapping, such as {kind: model}`,
@@ -175,7 +176,6 @@ func TestParse_WrongFields(t *testing.T) {
 	)
 	for _, tt := range []struct{ fields, want string }{
 		{"max_regions: 1.9, detect: {kind: k}", "max_regions: 1.9, want a whole number"},
-		{"max_regions: 1.0, detect: {kind: k}", "max_regions: 1.0, want a whole number"},
 		{"max_regions: '5', detect: {kind: k}", `max_regions: "5", want a whole number`},
 		{"crops_per_message: 1.5, detect: {kind: k}", "crops_per_message: 1.5, want a whole number"},
 		{
@@ -274,7 +274,7 @@ func TestParse_WrongFiles(t *testing.T) {
 		{"pipelines:\n", "line 1: pipelines: 0, want 1 to 64"},
 		{"# pipelines\npipelines: []", "line 2: pipelines: 0, want 1 to 64"},
 		{"pipeline:\n- name: p\n", "line 1: pipeline: no such field; known are pipelines"},
-		{"text", `line 1: "text", want a file with the field pipelines`},
+		{"text", `line 1: "text", want a mapping with the field pipelines`},
 		{
 			"# pipelines\npipelines:\n  p:\n    detect: {kind: k}\n",
 			`line 2: pipelines: a mapping, want a list of pipelines, such as "- name: codes"`,
@@ -304,6 +304,18 @@ func TestParse_WrongFiles(t *testing.T) {
 			"line 5: a tab in the indentation, want spaces",
 		},
 		{"pipelines:\n- name: p\n  detect:\n\t  kind: k\n", "line 4: a tab in the indentation, want spaces"},
+		{
+			"{\n\t\"pipelines\": [\n\t\t{\"name\": \"p\"},\n\n{\"detect\": @}\n]}",
+			"parse: yaml: line 5: found character that cannot start any token",
+		},
+		{
+			"pipelines:\n- name: p\n  detect: {kind: k, settings: &s {? [x] : *s}}\n",
+			`line 3: pipeline "p": detect.settings: a list as the name of a field, want a string`,
+		},
+		{
+			"pipelines:\n- name: p\n  detect: {kind: k, settings: &s {<<: {a: 1}, <<: {b: 2}, x: *s}}\n",
+			`line 3: pipeline "p": detect.settings.<<: given twice, first in line 3`,
+		},
 		{"pipelines:\n- name: @\n", "parse: yaml: line 2: found character that cannot start any token"},
 		{"pipelines: [{name: p, detect: {kind: k}}]\n---\n}", "parse: yaml: line 2: did not find expected node content"},
 	} {
@@ -327,6 +339,53 @@ func TestParse_FieldsWithoutValue(t *testing.T) {
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+// TestParse_LabelsWithDots: a label can begin with another label.
+func TestParse_LabelsWithDots(t *testing.T) {
+	t.Parallel()
+	for _, labels := range []string{
+		"a: {kind: k}, a.b: {kind: k}, a.kind: {kind: k}", "a.kind: {kind: k}, a.b: {kind: k}, a: {kind: k}",
+	} {
+		got, err := Parse(strings.NewReader("pipelines: [{name: p, detect: {kind: k}, " +
+			"classify: {by_label: {" + labels + "}}}]"))
+		if err != nil {
+			t.Errorf("%s: %v", labels, err)
+			continue
+		}
+		if n := len(got[0].Classify.ByLabel); n != 3 {
+			t.Errorf("%s: %d labels, want 3", labels, n)
+		}
+	}
+}
+
+// TestParse_AcceptsWholeNumbersAndEmptyEntries: both were accepted by earlier versions.
+func TestParse_AcceptsWholeNumbersAndEmptyEntries(t *testing.T) {
+	t.Parallel()
+	got, err := Parse(strings.NewReader("pipelines:\n-\n- {name: p, max_regions: 5.0, detect: {kind: k}}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got) != 1 {
+		t.Fatalf("%d pipelines, want 1", len(got))
+	}
+	if got[0].MaxRegions != 5 {
+		t.Errorf("max_regions is %d, want 5", got[0].MaxRegions)
+	}
+}
+
+// TestParse_ManyAliases: aliases that package yaml rejects take no long time.
+func TestParse_ManyAliases(t *testing.T) {
+	t.Parallel()
+	var bomb strings.Builder
+	bomb.WriteString("pipelines: [{name: p, detect: {kind: k, settings: {a0: &a0 {x: 1}")
+	for i := 1; i < 40; i++ {
+		fmt.Fprintf(&bomb, ", a%d: &a%d {l: *a%d, r: *a%d}", i, i, i-1, i-1)
+	}
+	bomb.WriteString("}}}]")
+	if _, err := Parse(strings.NewReader(bomb.String())); err == nil {
+		t.Error("the file is accepted")
 	}
 }
 
@@ -483,6 +542,7 @@ func TestPipeline_Priority(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add(string(builtIn))
 	f.Add("pipelines: [&p {name: p, name: q, detect: &d {kind: k, settings: &s {a: {<<: *s}}}, classify: {<<: [*d]}}, *p]")
+	f.Add("pipelines: [{name: p, detect: {kind: k, settings: &s {? [x] : *s, <<: {a: 1}, <<: {b: 2}, x: *s}}}]")
 	f.Fuzz(func(t *testing.T, s string) {
 		ps, err := Parse(strings.NewReader(s))
 		if err != nil {
