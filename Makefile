@@ -28,7 +28,7 @@ onnxruntime: ## Install ONNX Runtime into models/onnxruntime (11 MB, needs npm).
 	@$(GO) run ./tools/sightmesh models pull onnxruntime
 
 .PHONY: models
-models: ## Fetch the models of the default pipelines into models/ (downloads 90 MB, installs 59 MB; MODELS=NAMES fetches others)
+models: ## Fetch the default models into models/ (downloads 90 MB, installs 59 MB; MODELS=NAMES fetches others)
 	@[ '$(MODELS)' = none ] || $(GO) run ./tools/sightmesh models pull $(MODELS)
 
 # A model that cannot be fetched does not stop the mesh. docs/models.md says what the mesh serves without it.

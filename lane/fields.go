@@ -81,18 +81,26 @@ func findField(t reflect.Type, name string) (of reflect.Type, names []string) {
 // fieldTypes returns the types of the fields of a struct by their names in JSON.
 func fieldTypes(t reflect.Type) map[string]reflect.Type {
 	types := map[string]reflect.Type{}
+	var embedded []reflect.Type
 	for f := range t.Fields() {
 		tag := f.Tag.Get("json")
 		name, _, _ := strings.Cut(tag, ",")
-		embedded := f.Type
-		if embedded.Kind() == reflect.Pointer {
-			embedded = embedded.Elem()
+		of := f.Type
+		if of.Kind() == reflect.Pointer {
+			of = of.Elem()
 		}
 		switch {
-		case f.Anonymous && name == "" && embedded.Kind() == reflect.Struct:
-			maps.Copy(types, fieldTypes(embedded))
+		case f.Anonymous && name == "" && of.Kind() == reflect.Struct:
+			embedded = append(embedded, of)
 		case f.IsExported() && tag != "-":
 			types[cmp.Or(name, f.Name)] = f.Type
+		}
+	}
+	for _, e := range embedded {
+		for name, of := range fieldTypes(e) {
+			if _, hidden := types[name]; !hidden {
+				types[name] = of
+			}
 		}
 	}
 	return types

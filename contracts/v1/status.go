@@ -18,19 +18,19 @@ type WorkerStatus struct {
 	Version  string `json:"version"`  // version of the program
 	// Lanes is how many images the instance processes at a time.
 	Lanes int `json:"lanes"`
-	// Busy is the number of lanes that process an image.
+	// Busy is the number of lanes that process a message.
 	Busy int `json:"busy"`
-	// BusyLanes has the lanes that process an image, the longest first. A worker of version 0.1.0 does not have it.
+	// BusyLanes has the lanes that process a message, the longest first. A worker of version 0.1.0 does not have it.
 	BusyLanes []BusyLane `json:"busy_lanes,omitempty"`
 	// Pipelines has the state of each pipeline of the instance.
 	Pipelines map[string]PipelineStatus `json:"pipelines"`
 }
 
-// BusyLane is a lane that processes an image.
+// BusyLane is a lane that processes a message: an image, or crops of an image.
 type BusyLane struct {
 	Pipeline string `json:"pipeline"` // pipeline of the image
 	PID      int    `json:"pid"`      // process of the lane, on the machine or in the container of the instance
-	// BusyMS is how long the lane has processed the image, in milliseconds. The lane is killed at the timeout of the
+	// BusyMS is how long the lane has processed the message, in milliseconds. The lane is killed at the timeout of the
 	// stage.
 	BusyMS float64 `json:"busy_ms"`
 }

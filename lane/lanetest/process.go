@@ -138,10 +138,25 @@ func (p *process) exchange(message any, pixels []byte, id uint64, want lane.Type
 	if head.ID != id {
 		return fmt.Errorf("the reply has the id %d, want %d", head.ID, id)
 	}
+	if err := json.Unmarshal(facts, newReply(want)); err != nil {
+		return fmt.Errorf("the reply %s does not follow the protocol: %w", want, err)
+	}
 	if field := lane.UnknownField(facts, want); field != "" {
 		return fmt.Errorf("the reply %s has the field %q, which the protocol does not have", want, field)
 	}
 	return nil
+}
+
+// newReply returns a value into which a reply is decoded.
+func newReply(reply lane.Type) any {
+	switch reply {
+	case lane.TypeReady:
+		return new(lane.Ready)
+	case lane.TypeClassified:
+		return new(lane.Classified)
+	default:
+		return new(lane.Detected)
+	}
 }
 
 func withUnknownField(message any) (fields map[string]any, err error) {

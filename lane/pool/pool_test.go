@@ -804,6 +804,9 @@ func TestPool_LanesWorkInParallel(t *testing.T) {
 	if err := <-slow; err != nil {
 		t.Errorf("the slow lane: %v", err)
 	}
+	if busy := b.Busy(); len(busy) != 0 {
+		t.Errorf("the lanes %+v are busy after their requests", busy)
+	}
 	one.Release()
 	two.Release()
 	if s := b.Status()["p"]; s.ServiceMS <= 0 {

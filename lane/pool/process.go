@@ -199,14 +199,20 @@ func (p *process) handshake(cfg Config, prog Program) (map[string]lane.Loaded, e
 // decoding of the reply.
 const fieldChecks = 100
 
-// logUnknownField logs a field of a reply that the protocol does not have. It is ignored, and it is often misspelt.
+// listIndex matches the number of an entry in the path of a field.
+var listIndex = regexp.MustCompile(`\.\d+`)
+
+// logUnknownField logs a field of a reply that the protocol does not have, once for all entries of a list. It is
+// ignored, and it is often misspelt.
 func (p *process) logUnknownField(facts []byte, reply lane.Type) {
 	field := lane.UnknownField(facts, reply)
-	if field == "" || p.unknown[field] {
+	name := listIndex.ReplaceAllString(field, "")
+	if field == "" || p.unknown[name] {
 		return
 	}
-	p.unknown[field] = true
-	p.output.log.Warn("the protocol of lanes does not have this field of a reply, and it is ignored", "reply", reply, "field", field)
+	p.unknown[name] = true
+	p.output.log.Warn("a reply has a field that the protocol of lanes does not have; the field is ignored",
+		"reply", reply, "field", strings.ToValidUTF8(field[:min(len(field), 200)], ""))
 }
 
 // connError returns the error of a process after a failed read or write. It waits for a process

@@ -146,20 +146,23 @@ func TestLane_ReplyWithoutTypeOrIDEndsIt(t *testing.T) {
 	}
 }
 
-// TestLane_LogsAnUnknownFieldOnce checks the field of two replies that is misspelt. A worker ignores the field.
-func TestLane_LogsAnUnknownFieldOnce(t *testing.T) {
+// TestLane_LogsUnknownFieldsOnce checks fields that are misspelt. A worker ignores them.
+func TestLane_LogsUnknownFieldsOnce(t *testing.T) {
 	t.Parallel()
 	b := startPool(t, Config{Programs: []Program{program("p", "raw")}})
-	for range 2 {
-		found, err := b.sendOrder(t, t.Context(), "p", `{"type":"detected","id":ID,"width":9,"height":9,"regoins":[]}`)
+	const box = `"box":{"x":0,"y":0,"width":2,"height":2},"score":1`
+	for _, fields := range []string{
+		`"regoins":[]`, `"regoins":[]`, `"regions":[{` + box + `,"lable":"a"}]`,
+		`"regions":[{` + box + `},{` + box + `,"lable":"a"}]`,
+	} {
+		_, err := b.sendOrder(t, t.Context(), "p", `{"type":"detected","id":ID,"width":9,"height":9,`+fields+`}`)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(found.Regions) != 0 {
-			t.Errorf("%d regions, want none", len(found.Regions))
-		}
 	}
-	if n := strings.Count(b.log.String(), `"field":"regoins"`); n != 1 {
-		t.Errorf("the field is in %d lines of the log, want 1:\n%s", n, b.log)
+	for field, want := range map[string]int{"regoins": 1, "regions.0.lable": 1, "regions.1.lable": 0} {
+		if n := strings.Count(b.log.String(), `"field":"`+field+`"`); n != want {
+			t.Errorf("%s is in %d lines of the log, want %d:\n%s", field, n, want, b.log)
+		}
 	}
 }

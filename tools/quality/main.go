@@ -30,7 +30,7 @@ func run() int {
 		return exit.Usage
 	}
 	if fs.NArg() > 0 {
-		fmt.Fprintf(os.Stderr, "quality: takes no arguments, only flags: %q\n", fs.Args())
+		fmt.Fprintf(os.Stderr, "quality takes no arguments, only flags; have %q\n", fs.Arg(0))
 		return exit.Usage
 	}
 	err := quality.Command(ctx, cfg, os.Stdout, os.Stderr)

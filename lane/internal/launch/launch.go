@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/exec"
 	"syscall"
@@ -43,7 +42,7 @@ func Start(argv, env []string, output io.Writer) (*exec.Cmd, *os.File, error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.WaitDelay = outputDelay
 	err = cmd.Start()
-	if errors.Is(err, fs.ErrPermission) {
+	if errors.Is(err, syscall.EACCES) {
 		err = fmt.Errorf("%w: make the file executable, or name its interpreter first", err)
 	}
 	if err != nil {

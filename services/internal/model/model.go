@@ -124,8 +124,11 @@ const (
 	maxVersion     = 64  // bytes; every result contains the version
 )
 
+// maxNames is the maximum number of models that the error for an absent folder names.
+const maxNames = 20
+
 // Open loads the model of the setting model of a pipeline, see [Find]. The error for a name without a folder has the
-// names of the models in root.
+// names of the first 20 models in root.
 func Open(root, name string) (*Model, error) {
 	dir, err := Find(root, name)
 	if err != nil {
@@ -134,8 +137,12 @@ func Open(root, name string) (*Model, error) {
 	m, err := Load(dir)
 	if errors.Is(err, ErrNotFound) && !isPath(name) {
 		err = fmt.Errorf("%w; sightmesh models pull fetches models, see docs/models.md", err)
-		if names := installed(root); len(names) > 0 {
-			err = fmt.Errorf("%w; the folder %s has %s", err, root, strings.Join(names, ", "))
+		if names := modelNames(root); len(names) > 0 {
+			more := ""
+			if n := len(names) - maxNames; n > 0 {
+				names, more = names[:maxNames], fmt.Sprintf(" and %d more", n)
+			}
+			err = fmt.Errorf("%w; the folder %s has %s%s", err, root, strings.Join(names, ", "), more)
 		}
 	}
 	return m, err
@@ -157,8 +164,8 @@ func Find(root, name string) (string, error) {
 
 func isPath(name string) bool { return strings.ContainsRune(name, filepath.Separator) }
 
-// installed returns the names of the models in a folder, sorted. A folder that cannot be read has none.
-func installed(root string) []string {
+// modelNames returns the names of the models in a folder, sorted. A folder that cannot be read has none.
+func modelNames(root string) []string {
 	files, _ := fs.Glob(os.DirFS(root), "*/"+File) // its only error is for a bad pattern
 	for i, f := range files {
 		files[i] = filepath.Dir(f)

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -356,6 +357,29 @@ func TestOpen_Rejects(t *testing.T) {
 	} {
 		if _, err := Open(tt.root, tt.name); err == nil || err.Error() != tt.want {
 			t.Errorf("%q: the error is %v, want %s", tt.name, err, tt.want)
+		}
+	}
+}
+
+// TestOpen_ManyModels: the error for an absent folder names 20 models of the root.
+func TestOpen_ManyModels(t *testing.T) {
+	t.Parallel()
+	for models, want := range map[int]string{
+		20: "m18, m19, m20",
+		22: "m18, m19, m20 and 2 more",
+	} {
+		root := t.TempDir()
+		for i := range models {
+			dir := filepath.Join(root, fmt.Sprintf("m%02d", i+1))
+			if err := os.Mkdir(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, File), []byte(good), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := Open(root, "absent"); err == nil || !strings.HasSuffix(err.Error(), want) {
+			t.Errorf("%d models: the error is %v, want %q at its end", models, err, want)
 		}
 	}
 }

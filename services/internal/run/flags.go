@@ -64,7 +64,7 @@ func (f *commonFlags) parse(spec Spec, args []string, stderr io.Writer) (former 
 		return nil, fmt.Errorf("read flags: %w", err)
 	}
 	if fs.NArg() > 0 {
-		return nil, fmt.Errorf("read flags: a service takes no arguments, only flags: %q", fs.Args())
+		return nil, fmt.Errorf("read flags: %s takes no arguments, only flags; have %q", spec.Name, fs.Arg(0))
 	}
 	if former, err = givenFormerNames(fs); err != nil {
 		return nil, fmt.Errorf("read flags: %w", err)

@@ -178,7 +178,7 @@ func (o *Options) servedPipelines(all []pipeline.Pipeline, stage subject.Stage) 
 		i := slices.IndexFunc(all, func(p pipeline.Pipeline) bool { return p.Name == name })
 		switch {
 		case i < 0:
-			return nil, fmt.Errorf("serve: no pipeline %q, want some of %s; --pipelines sets the file", name,
+			return nil, fmt.Errorf("serve: no pipeline %q; the pipelines are %s; --pipelines names another file", name,
 				strings.Join(pipeline.Names(all), ", "))
 		case all[i].Stage(stage) == nil:
 			return nil, fmt.Errorf("serve: pipeline %s has no %s", name, stage)

@@ -343,8 +343,8 @@ func TestOptions_Serve(t *testing.T) {
 		}
 	}
 	for serve, want := range map[string]string{
-		"text,objects": `serve: no pipeline "objects", want some of text, faces, codes; --pipelines sets the file`,
-		"text,":        `serve: no pipeline "", want some of text, faces, codes; --pipelines sets the file`,
+		"text,objects": `serve: no pipeline "objects"; the pipelines are text, faces, codes; --pipelines names another file`,
+		"text,":        `serve: no pipeline ""; the pipelines are text, faces, codes; --pipelines names another file`,
 		"text,text":    "serve: pipeline text is given twice",
 		"text,faces":   "serve: pipeline faces has no classify",
 	} {

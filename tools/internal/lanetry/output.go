@@ -7,9 +7,9 @@ import (
 	"log/slog"
 )
 
-// outputHandler prints the standard output and standard error of a lane, which the pool logs in the attribute output, and
-// the fields of replies that the protocol does not have, which it logs in the attribute field. Other records are not
-// printed, because the error of the command has their content.
+// outputHandler prints the standard output and standard error of a lane, which the pool logs in the attribute output,
+// and the fields of replies that the protocol does not have, which it logs in the attribute field. Other records are
+// not printed, because the error of the command has their content.
 type outputHandler struct{ out io.Writer }
 
 // Enabled returns true for every level, because the pool logs the output with level debug.

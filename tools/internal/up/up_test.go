@@ -291,10 +291,16 @@ func TestBroker_Warnings(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.stop()
-	if logged := out.String(); logged != "" {
-		t.Errorf("a start logs\n%s, want nothing", logged)
+	const payloads = "Maximum payloads over"
+	if logged := out.String(); strings.Contains(logged, payloads) {
+		t.Errorf("a start logs\n%s, want no %q in it", logged, payloads)
 	}
-	l := &brokerLog{log: slog.New(slog.NewJSONHandler(out, nil))}
+	out = &output{}
+	l := &brokerLog{log: slog.New(slog.NewJSONHandler(out, nil))} // logs level INFO and above
+	l.Warnf(payloads+" %v are generally discouraged", "8.00 MB")
+	if logged := out.String(); logged != "" {
+		t.Errorf("the warning about MaxPayload logs\n%s, want nothing", logged)
+	}
 	l.Warnf("the disk is %s", "slow")
 	if logged, want := out.String(), `"level":"WARN","msg":"the disk is slow"`; !strings.Contains(logged, want) {
 		t.Errorf("a warning is logged as %q, want %s in it", logged, want)

@@ -173,7 +173,9 @@ func TestStart_RejectsSetups(t *testing.T) {
 		{"tesseract", `{"languages":"eng"}`, `settings.languages: "eng", want a list`},
 		{"tesseract", `{"languages":[]}`, "settings.languages: none, want one or more"},
 		{"tesseract", `{"languages":["xyz_abc"],"dir":"` + dir + `"}`, `settings.languages: load language "xyz_abc": ` +
-			"libtesseract has no such data in " + dir + "/; Debian has it in packages named like tesseract-ocr-xyz-abc"},
+			"libtesseract has no such data in " + dir + "; the Debian package may be tesseract-ocr-xyz-abc"},
+		{"tesseract", `{"languages":["../x"],"dir":"` + dir + `"}`,
+			`settings.languages: load language "../x": libtesseract has no such data in ` + dir},
 		{"tesseract", `{"min_score":60}`, "settings.min_score: 60, want 0 to 1"},
 		{"face-attributes", `{"folder":"x"}`, "settings.folder: no such setting; known are dir"},
 		{"model", `{"model":"m","tops":5}`,

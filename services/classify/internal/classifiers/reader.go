@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"unicode/utf8"
 
@@ -49,13 +50,24 @@ func newReader(settings json.RawMessage) (classifier, lane.Loaded, error) {
 	for _, l := range s.Languages {
 		e, err := tesseract.New(s.Dir, l)
 		if err != nil {
-			return nil, lane.Loaded{}, fmt.Errorf("settings.languages: %w; Debian has it in packages named like "+
-				"tesseract-ocr-%s", err, strings.ReplaceAll(l, "_", "-"))
+			return nil, lane.Loaded{}, fmt.Errorf("settings.languages: %w%s", err, packageHint(l))
 		}
 		r.engines = append(r.engines, e)
 		models = append(models, v1.Model{Name: "tesseract-" + l, Version: tesseract.Version()})
 	}
 	return r, lane.Loaded{Models: models}, nil
+}
+
+// languageName matches the names of languages for which Debian may have a package.
+var languageName = regexp.MustCompile(`^[a-z_]+$`)
+
+// packageHint returns the end of the error for a language without data. It is empty for a name that cannot be that of
+// a language.
+func packageHint(language string) string {
+	if !languageName.MatchString(language) {
+		return ""
+	}
+	return "; the Debian package may be tesseract-ocr-" + strings.ReplaceAll(language, "_", "-")
 }
 
 // openReader creates the reader of a model folder whose weights are the data of a language.

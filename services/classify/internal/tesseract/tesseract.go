@@ -49,7 +49,7 @@ func New(dir, language string) (*Engine, error) {
 	defer C.free(unsafe.Pointer(lang))
 	api := C.TessBaseAPICreate()
 	if C.TessBaseAPIInit2(api, cdir, lang, C.OEM_LSTM_ONLY) != 0 {
-		searched := C.GoString(C.TessBaseAPIGetDatapath(api))
+		searched := strings.TrimSuffix(C.GoString(C.TessBaseAPIGetDatapath(api)), "/")
 		C.TessBaseAPIDelete(api)
 		return nil, fmt.Errorf("load language %q: libtesseract has no such data in %s", language, searched)
 	}
