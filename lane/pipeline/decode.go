@@ -79,8 +79,11 @@ func (p path) prefix(what string) string {
 	return strings.Join(p, ".") + ": " + what
 }
 
-// maxChecks is how many nodes a decoder checks. Aliases can make a small file large.
-const maxChecks = 1_000_000
+// visit is the check of a node as a value of a type.
+type visit struct {
+	node *yaml.Node
+	as   reflect.Type
+}
 
 // decoder decodes a YAML value and checks it more strictly than package yaml, with the names of
 // fields in the errors.
@@ -89,14 +92,15 @@ type decoder struct {
 	report func(line int, field path, what string)
 	// wrong has the fields whose values were not decoded. An empty path is the whole value.
 	wrong []path
-	// parents are the nodes that contain the node that is checked. A node can be an alias of one of its parents.
-	parents []*yaml.Node
-	checks  int
+	// visited has the checks that were begun. Aliases can make a small file large, or contain themselves, so a node is
+	// checked once as each type.
+	visited map[visit]bool
 }
 
 // decode decodes n into the value that out points to. It decodes as much as possible.
 func (d *decoder) decode(n *yaml.Node, out any) {
 	err := n.Decode(out)
+	d.visited = map[visit]bool{}
 	d.check(n, n.Line, reflect.TypeOf(out).Elem(), nil)
 	if err != nil && len(d.wrong) == 0 {
 		d.reject(n.Line, nil, err.Error())
@@ -112,11 +116,11 @@ func (d *decoder) check(n *yaml.Node, line int, t reflect.Type, field path) {
 	if isNull(n) || t == reflect.TypeFor[yaml.Node]() {
 		return
 	}
-	if d.checks++; d.checks > maxChecks || slices.Contains(d.parents, n) { // package yaml has returned an error
+	v := visit{n, t}
+	if d.visited[v] {
 		return
 	}
-	d.parents = append(d.parents, n)
-	defer func() { d.parents = d.parents[:len(d.parents)-1] }()
+	d.visited[v] = true
 	if !fits(n, t) {
 		d.reject(line, field, fmt.Sprintf("%s, want %s", describe(n), wantedValue(t)))
 		return
