@@ -79,7 +79,7 @@ func (p path) prefix(what string) string {
 	return strings.Join(p, ".") + ": " + what
 }
 
-// visit is the check of a node as a value of a type.
+// visit is the check of what is in a node, as a value of a type.
 type visit struct {
 	node *yaml.Node
 	as   reflect.Type
@@ -92,8 +92,8 @@ type decoder struct {
 	report func(line int, field path, what string)
 	// wrong has the fields whose values were not decoded. An empty path is the whole value.
 	wrong []path
-	// visited has the checks that were begun. Aliases can make a small file large, or contain themselves, so a node is
-	// checked once as each type.
+	// visited has the checks of what is in a node. Aliases can make a small file large, or contain themselves, so a node
+	// is visited once as each type.
 	visited map[visit]bool
 }
 
@@ -116,15 +116,15 @@ func (d *decoder) check(n *yaml.Node, line int, t reflect.Type, field path) {
 	if isNull(n) || t == reflect.TypeFor[yaml.Node]() {
 		return
 	}
+	if !fits(n, t) {
+		d.reject(line, field, fmt.Sprintf("%s, want %s", describe(n), wantedValue(t)))
+		return
+	}
 	v := visit{n, t}
 	if d.visited[v] {
 		return
 	}
 	d.visited[v] = true
-	if !fits(n, t) {
-		d.reject(line, field, fmt.Sprintf("%s, want %s", describe(n), wantedValue(t)))
-		return
-	}
 	if !d.checkKeys(n, field) {
 		return
 	}

@@ -249,6 +249,10 @@ func TestParse_WrongFields(t *testing.T) {
 		},
 		{"detect: &d {kind: k, timeout: 0s}, classify: *d", "detect.timeout: 0s, want 10ms to 24h0m0s\n" +
 			`line 1: pipeline "p": classify.timeout: 0s, want 10ms to 24h0m0s`},
+		{"max_regions: &n x, crops_per_message: *n, detect: {kind: k}", `max_regions: "x", want a whole number` +
+			"\n" + `line 1: pipeline "p": crops_per_message: "x", want a whole number`},
+		{"detect: &d codes, classify: *d", `detect: "codes", want a mapping, such as {kind: model}` +
+			"\n" + `line 1: pipeline "p": classify: "codes", want a mapping, such as {kind: model}`},
 		{"detect: &d {kind: k, <<: *d}", "yaml: anchor 'd' value contains itself"},
 		{
 			"detect: &d {kind: k, settings: {a: {<<: *d}}, settings: {}}",
