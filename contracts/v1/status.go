@@ -16,7 +16,7 @@ type WorkerStatus struct {
 	Service  string `json:"service"`  // detect or classify
 	Instance string `json:"instance"` // name of the process
 	Version  string `json:"version"`  // version of the program
-	// Lanes is how many images the instance processes at a time.
+	// Lanes is how many messages the instance processes at a time.
 	Lanes int `json:"lanes"`
 	// Busy is the number of lanes that process a message.
 	Busy int `json:"busy"`
